@@ -1,0 +1,2 @@
+//! The `linecard` command.
+fn main() {}

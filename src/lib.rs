@@ -1,0 +1,9 @@
+//! Linecard: userspace packet processing.
+pub use linecard_eal as eal;
+pub use linecard_mempool as mempool;
+pub use linecard_net as net;
+pub use linecard_pmd as pmd;
+pub use linecard_ring as ring;
+pub use linecard_vhost_user as vhost_user;
+pub use linecard_virtio as virtio;
+pub use linecard_virtio_user as virtio_user;
