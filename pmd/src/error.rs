@@ -1,0 +1,103 @@
+//! What can go wrong on a port's control path.
+
+/// Why a port was not opened, configured or started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A device argument that cannot be read.
+    #[error("{device}: {problem}; {remedy}")]
+    Argument {
+        /// The device as it was asked for.
+        device: String,
+        /// What is wrong.
+        problem: String,
+        /// What to write instead.
+        remedy: String,
+    },
+    /// No driver of that name.
+    #[error("no driver for device '{device}'; known drivers: {known}")]
+    UnknownDriver {
+        /// The device as it was asked for.
+        device: String,
+        /// Every driver there is, comma-separated.
+        known: String,
+    },
+    /// A queue count out of range.
+    #[error("{port}: {asked} {what} queues asked, 1 to {max} are possible; ask for fewer")]
+    Queues {
+        /// Port.
+        port: String,
+        /// `receive` or `transmit`.
+        what: &'static str,
+        /// Asked.
+        asked: u16,
+        /// Allowed.
+        max: u16,
+    },
+    /// A ring size out of range or of the wrong shape.
+    #[error("{port}: a ring of {asked} descriptors asked, {need} from {min} to {max} is possible")]
+    Depth {
+        /// Port.
+        port: String,
+        /// Asked.
+        asked: u16,
+        /// Smallest allowed.
+        min: u16,
+        /// Largest allowed.
+        max: u16,
+        /// Shape, as a noun phrase (`a power of two`).
+        need: &'static str,
+    },
+    /// An MTU out of range.
+    #[error("{port}: an MTU of {asked} asked, {min} to {max} is possible")]
+    Mtu {
+        /// Port.
+        port: String,
+        /// Asked.
+        asked: u16,
+        /// Smallest allowed.
+        min: u16,
+        /// Largest allowed.
+        max: u16,
+    },
+    /// The peer did not answer, refused, or broke the protocol while the port was set up.
+    #[error("{port}: {problem}; {remedy}")]
+    Peer {
+        /// Port.
+        port: String,
+        /// What happened.
+        problem: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// The operating system said no.
+    #[error("{port}: {action}: {source}; {remedy}")]
+    System {
+        /// Port.
+        port: String,
+        /// What was tried.
+        action: String,
+        /// What the system answered.
+        source: std::io::Error,
+        /// What to do.
+        remedy: String,
+    },
+    /// Memory for rings could not be had.
+    #[error("{port}: {source}")]
+    Memory {
+        /// Port.
+        port: String,
+        /// Why.
+        source: linecard_eal::Error,
+    },
+    /// The device cannot do what was asked.
+    #[error("{port}: {what} is not supported; {remedy}")]
+    Unsupported {
+        /// Port.
+        port: String,
+        /// What was asked.
+        what: String,
+        /// What to do instead.
+        remedy: String,
+    },
+}
