@@ -1,0 +1,64 @@
+//! What CI checks, as commands that a person can run one by one.
+
+use std::process::Command;
+
+use clap::Args;
+
+/// Options of `cargo xtask ci`.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Only the steps whose name contains this.
+    #[arg(long)]
+    only: Option<String>,
+    /// Print the steps and their commands, run nothing.
+    #[arg(long)]
+    list: bool,
+}
+
+struct Step {
+    name: &'static str,
+    command: &'static [&'static str],
+    environment: &'static [(&'static str, &'static str)],
+}
+
+const fn step(name: &'static str, command: &'static [&'static str]) -> Step {
+    Step { name, command, environment: &[] }
+}
+
+const STEPS: &[Step] = &[
+    step("format", &["cargo", "fmt", "--all", "--check"]),
+    step("shape", &["cargo", "run", "-q", "-p", "xtask", "--", "shape"]),
+    step("clippy", &["cargo", "clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+    Step {
+        name: "docs",
+        command: &["cargo", "doc", "--workspace", "--no-deps"],
+        environment: &[("RUSTDOCFLAGS", "-D warnings")],
+    },
+    step("build", &["cargo", "build", "--release"]),
+    step("test", &["cargo", "test", "--workspace"]),
+];
+
+/// Runs the steps in order and stops at the first that fails.
+pub(crate) fn run(options: &Options) -> Result<(), String> {
+    let wanted = |s: &&Step| options.only.as_deref().is_none_or(|part| s.name.contains(part));
+    for step in STEPS.iter().filter(wanted) {
+        println!("── {}: {}", step.name, step.command.join(" "));
+        if options.list {
+            continue;
+        }
+        let (program, arguments) = step.command.split_first().ok_or("a step without a command")?;
+        let status = Command::new(program)
+            .args(arguments)
+            .envs(step.environment.iter().copied())
+            .status()
+            .map_err(|e| format!("{}: {program} could not be started: {e}", step.name))?;
+        if !status.success() {
+            return Err(format!(
+                "step '{}' failed ({status}); run it alone: {}",
+                step.name,
+                step.command.join(" ")
+            ));
+        }
+    }
+    Ok(())
+}

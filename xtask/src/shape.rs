@@ -1,0 +1,27 @@
+//! The shape of the tree: which room may use which, and how large a file or function may grow.
+
+mod arrows;
+mod sizes;
+
+use clap::Args;
+
+/// Options of `cargo xtask shape`.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Also print every file and function above the soft budget.
+    #[arg(long)]
+    all: bool,
+}
+
+/// Fails with one sentence per broken rule.
+pub(crate) fn run(options: &Options) -> Result<(), String> {
+    let mut broken = arrows::check()?;
+    let report = sizes::measure()?;
+    report.print(options.all);
+    broken.extend(report.past_the_limit());
+    if broken.is_empty() {
+        println!("shape: every arrow points down, every size is within its limit");
+        return Ok(());
+    }
+    Err(format!("the shape is broken:\n  {}", broken.join("\n  ")))
+}

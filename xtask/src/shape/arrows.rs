@@ -1,0 +1,92 @@
+//! Allowed arrows between the rooms, against `cargo metadata`.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use serde_json::Value;
+
+/// Each room, what it may use of ours, and nothing else. ARCHITECTURE.md draws the same table.
+const ALLOWED: &[(&str, &[&str])] = &[
+    ("linecard-ring", &[]),
+    ("linecard-net", &[]),
+    ("linecard-wire", &[]),
+    ("linecard-eal", &[]),
+    ("linecard-mempool", &["linecard-ring", "linecard-eal"]),
+    ("linecard-virtio", &["linecard-eal"]),
+    ("linecard-pmd", &["linecard-mempool", "linecard-ring", "linecard-eal", "linecard-net"]),
+    (
+        "linecard-virtio-user",
+        &[
+            "linecard-pmd",
+            "linecard-virtio",
+            "linecard-mempool",
+            "linecard-eal",
+            "linecard-wire",
+            "linecard-net",
+        ],
+    ),
+    (
+        "linecard-vhost-user",
+        &[
+            "linecard-pmd",
+            "linecard-virtio",
+            "linecard-mempool",
+            "linecard-eal",
+            "linecard-wire",
+            "linecard-net",
+        ],
+    ),
+    (
+        "linecard",
+        &[
+            "linecard-eal",
+            "linecard-mempool",
+            "linecard-net",
+            "linecard-pmd",
+            "linecard-ring",
+            "linecard-vhost-user",
+            "linecard-virtio",
+            "linecard-virtio-user",
+        ],
+    ),
+    ("linecard-apps", &["linecard"]),
+    ("xtask", &[]),
+];
+
+/// One sentence for each arrow that is not in the table, and each room that is missing from it.
+pub(super) fn check() -> Result<Vec<String>, String> {
+    let metadata = metadata()?;
+    let packages = metadata["packages"].as_array().ok_or("cargo metadata lists no packages")?;
+    let ours: BTreeSet<&str> = packages.iter().filter_map(|p| p["name"].as_str()).collect();
+    Ok(packages.iter().flat_map(|package| broken_arrows(package, &ours)).collect())
+}
+
+fn metadata() -> Result<Value, String> {
+    let output = Command::new(env!("CARGO"))
+        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .output()
+        .map_err(|e| format!("cargo metadata could not be started: {e}"))?;
+    serde_json::from_slice(&output.stdout).map_err(|e| format!("cargo metadata is not JSON: {e}"))
+}
+
+fn broken_arrows(package: &Value, ours: &BTreeSet<&str>) -> Vec<String> {
+    let name = package["name"].as_str().unwrap_or_default();
+    let Some((_, allowed)) = ALLOWED.iter().find(|(room, _)| *room == name) else {
+        return vec![format!(
+            "room {name} is not in the table of arrows (xtask/src/shape/arrows.rs); add it"
+        )];
+    };
+    let dependencies = package["dependencies"].as_array().cloned().unwrap_or_default();
+    dependencies
+        .iter()
+        // A room's own tests may stand a peer from the other end beside it.
+        .filter(|d| d["kind"].as_str() != Some("dev"))
+        .filter_map(|d| d["name"].as_str())
+        .filter(|d| ours.contains(d) && !allowed.contains(d))
+        .map(|d| format!("{name} → {d} is not an allowed arrow; allowed: {}", list(allowed)))
+        .collect()
+}
+
+fn list(rooms: &[&str]) -> String {
+    if rooms.is_empty() { "none".into() } else { rooms.join(", ") }
+}
