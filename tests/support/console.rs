@@ -1,0 +1,126 @@
+//! A testpmd, DPDK's or ours, driven through its console.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::time::{Duration, Instant};
+
+/// Which testpmd.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Dpdk,
+    Linecard,
+}
+
+/// A running testpmd; ended when dropped.
+pub struct Testpmd {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    lines: Receiver<String>,
+    seen: Vec<String>,
+}
+
+impl Testpmd {
+    /// Starts it; `eal` and `app` are the arguments before and after `--`.
+    pub fn start(kind: Kind, eal: &[&str], app: &[&str]) -> Self {
+        let mut command = match kind {
+            Kind::Dpdk => Command::new("dpdk-testpmd"),
+            Kind::Linecard => {
+                let mut c = Command::new(env!("CARGO_BIN_EXE_linecard"));
+                c.arg("testpmd");
+                c
+            }
+        };
+        command.args(eal).arg("--").args(app);
+        Self::spawn(command)
+    }
+
+    fn spawn(mut command: Command) -> Self {
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("a testpmd starts");
+        let (sender, lines) = mpsc::channel();
+        let out = BufReader::new(child.stdout.take().expect("a pipe"));
+        let err = BufReader::new(child.stderr.take().expect("a pipe"));
+        let other = sender.clone();
+        std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|l| sender.send(l)));
+        std::thread::spawn(move || err.lines().map_while(Result::ok).try_for_each(|l| other.send(l)));
+        let stdin = child.stdin.take();
+        Self { child, stdin, lines, seen: Vec::new() }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Types one line.
+    pub fn type_line(&mut self, line: &str) {
+        let stdin = self.stdin.as_mut().expect("the console is open");
+        writeln!(stdin, "{line}").expect("the console takes a line");
+    }
+
+    /// Waits for a line that contains `part`; panics with everything printed when it does not come.
+    pub fn expect(&mut self, part: &str, within: Duration) -> String {
+        let until = Instant::now() + within;
+        while let Some(left) = until.checked_duration_since(Instant::now()) {
+            match self.lines.recv_timeout(left) {
+                Ok(line) => {
+                    self.seen.push(line.clone());
+                    if line.contains(part) {
+                        return line;
+                    }
+                }
+                Err(_) => break,
+            }
+        }
+        panic!("'{part}' did not come within {within:?}; printed so far:\n{}", self.seen.join("\n"));
+    }
+
+    /// Lines printed within `time` from now.
+    pub fn drain(&mut self, time: Duration) -> Vec<String> {
+        let until = Instant::now() + time;
+        let mut lines = Vec::new();
+        while let Some(left) = until.checked_duration_since(Instant::now()) {
+            let Ok(line) = self.lines.recv_timeout(left) else { break };
+            self.seen.push(line.clone());
+            lines.push(line);
+        }
+        lines
+    }
+
+    /// `quit`, and how it ended.
+    pub fn quit(mut self) -> ExitStatus {
+        if let Some(mut stdin) = self.stdin.take() {
+            let _ = writeln!(stdin, "quit");
+        }
+        self.wait(Duration::from_secs(10))
+    }
+
+    /// Waits until it ends by itself.
+    pub fn wait(&mut self, within: Duration) -> ExitStatus {
+        let until = Instant::now() + within;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                return status;
+            }
+            assert!(Instant::now() < until, "it did not end within {within:?}:\n{}", self.seen.join("\n"));
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// SIGKILL, as a crash would.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Everything printed so far.
+    pub fn transcript(&self) -> String {
+        self.seen.join("\n")
+    }
+}
+
+impl Drop for Testpmd {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
