@@ -1,0 +1,79 @@
+//! How much memory can still be had without waking the out-of-memory killer.
+
+use std::fs;
+use std::path::Path;
+
+/// Left to the rest of the machine.
+const HEADROOM: usize = 32 << 20;
+
+/// Memory this process may take, and who says so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Available {
+    pub(super) bytes: usize,
+    pub(super) scope: String,
+}
+
+/// The smallest of what the machine and each enclosing memory cgroup have left; unlimited where nothing is known.
+pub(super) fn available() -> Available {
+    let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| field_kib(&text, "MemAvailable:"));
+    let machine = machine.map(|bytes| Available { bytes, scope: "memory of the machine".into() });
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let least = groups.lines().flat_map(cgroup_limits).chain(machine).min_by_key(|a| a.bytes);
+    let least = least.unwrap_or(Available { bytes: usize::MAX, scope: "unknown".into() });
+    Available { bytes: least.bytes.saturating_sub(HEADROOM), ..least }
+}
+
+/// Free hugetlb pages of that size, in bytes.
+pub(super) fn free_hugetlb(page: usize) -> usize {
+    let path = format!("/sys/kernel/mm/hugepages/hugepages-{}kB/free_hugepages", page >> 10);
+    number(Path::new(&path)).unwrap_or(0).saturating_mul(page)
+}
+
+/// Whether shared memory can get transparent hugepages when asked.
+pub(super) fn transparent_shared() -> bool {
+    fs::read_to_string("/sys/kernel/mm/transparent_hugepage/shmem_enabled")
+        .is_ok_and(|text| !text.contains("[never]") && !text.contains("[deny]"))
+}
+
+/// What each limited group from this line of `/proc/self/cgroup` up to the root has left.
+fn cgroup_limits(line: &str) -> Vec<Available> {
+    let mut parts = line.splitn(3, ':').skip(1);
+    let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else { return Vec::new() };
+    let version_1 = controllers.split(',').any(|c| c == "memory");
+    if !version_1 && !controllers.is_empty() {
+        return Vec::new();
+    }
+    let root = Path::new(if version_1 { "/sys/fs/cgroup/memory" } else { "/sys/fs/cgroup" });
+    let group = root.join(path.trim_start_matches('/'));
+    group
+        .ancestors()
+        .take_while(|dir| dir.starts_with(root))
+        .filter_map(|dir| group_left(dir, version_1))
+        .collect()
+}
+
+fn group_left(dir: &Path, version_1: bool) -> Option<Available> {
+    let [limit, usage, cache] = if version_1 {
+        ["memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"]
+    } else {
+        ["memory.max", "memory.current", "inactive_file"]
+    };
+    let limit = number(&dir.join(limit))?;
+    let used = number(&dir.join(usage))?;
+    let stat = fs::read_to_string(dir.join("memory.stat")).unwrap_or_default();
+    let cached = stat.lines().find_map(|l| l.strip_prefix(cache)?.trim().parse().ok()).unwrap_or(0);
+    let bytes = limit.saturating_sub(used.saturating_sub(cached));
+    Some(Available { bytes, scope: format!("memory cgroup {}", dir.display()) })
+}
+
+/// A file that holds one number; "max" is none.
+fn number(path: &Path) -> Option<usize> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+/// A field of /proc/meminfo, in bytes.
+fn field_kib(text: &str, name: &str) -> Option<usize> {
+    let kib: usize =
+        text.lines().find_map(|l| l.strip_prefix(name))?.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}

@@ -1,0 +1,258 @@
+//! A domain: memory that is shared together or not at all.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::MemoryConfig;
+use super::account::Account;
+use super::event::{Listeners, SegmentEvent, Subscription};
+use super::map::Reservation;
+use super::page::{GRANULE, PageKind};
+use super::segment::Segment;
+use super::space::Space;
+use super::zone::Zone;
+use crate::error::{Error, Result};
+
+/// Zones start and end on a cache line, so that two of them never share one.
+const LINE: usize = 64;
+
+/// One reserved address range that grows segment by segment and is cut into zones. A port shares the segments of its
+/// domain with its peer, and nothing else.
+///
+/// Memory grows by whole segments of at least 2 MiB; small zones share them. A segment without zones goes back to the
+/// machine, except for one of the smallest size that is kept for the next zone.
+///
+/// ```
+/// use linecard_eal::{Memory, MemoryConfig};
+///
+/// let domain = Memory::new(MemoryConfig::default()).unwrap().domain("ports").unwrap();
+/// domain.reserve(3 << 20).unwrap();
+/// let _ring = domain.zone("ring", 16 << 10, 4096).unwrap();
+/// let pool = domain.zone("pool", 2 << 20, 64).unwrap();
+/// assert_eq!(domain.segments().len(), 1);
+/// assert!(domain.contains(pool.ptr().as_ptr(), pool.len()));
+/// ```
+#[derive(Debug)]
+pub struct Domain {
+    name: String,
+    config: MemoryConfig,
+    account: Arc<Account>,
+    range: Arc<Reservation>,
+    listeners: Arc<Listeners>,
+    slots: Mutex<Vec<Slot>>,
+}
+
+/// A segment and what is free in it, in the order of addresses.
+#[derive(Debug)]
+struct Slot {
+    segment: Arc<Segment>,
+    space: Space,
+    /// Zones are placed only after the listeners were told.
+    announced: bool,
+    /// Asked for by `reserve` and not used yet: stays although it is empty.
+    reserved: bool,
+}
+
+impl Domain {
+    pub(super) fn new(name: &str, config: &MemoryConfig, account: &Arc<Account>) -> Result<Arc<Self>> {
+        let action = || format!("reserve addresses for domain \"{name}\"");
+        let range = Reservation::new(config.range).map_err(|e| Error::system(action(), e))?;
+        Ok(Arc::new(Self {
+            name: name.into(),
+            config: config.clone(),
+            account: Arc::clone(account),
+            range: Arc::new(range),
+            listeners: Arc::default(),
+            slots: Mutex::default(),
+        }))
+    }
+
+    /// Its name within its [`Memory`](super::Memory).
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// `len` zeroed, contiguous bytes at a multiple of `align` (a power of two up to 1 GiB), from the first gap that fits
+    /// or else from a new segment. The kernel is asked for memory here and never later: a zone's pages are present.
+    ///
+    /// # Errors
+    /// [`Error::ZoneLength`], [`Error::Alignment`]; and when a new segment cannot be had [`Error::Limit`],
+    /// [`Error::Unavailable`], [`Error::Hugepages`], [`Error::Range`], [`Error::System`].
+    pub fn zone(self: &Arc<Self>, label: &str, len: usize, align: usize) -> Result<Zone> {
+        let (room, align) = self.check(label, len, align)?;
+        let placed = self.place(room, align);
+        let (segment, start) = match placed {
+            Some(placed) => placed,
+            None => self.grow_and_place(room, align)?,
+        };
+        Ok(Zone::new(label, Arc::clone(self), segment, start, room, len))
+    }
+
+    /// Makes sure that zones of `len` bytes together, paddings included, find place in one segment, so that the peer sees
+    /// few regions. The segment stays until a zone was placed in it and all its zones are gone.
+    ///
+    /// # Errors
+    /// As for [`zone`](Self::zone).
+    pub fn reserve(self: &Arc<Self>, len: usize) -> Result<()> {
+        let (room, _) = self.check("reserve", len, 1)?;
+        if self.slots().iter().any(|slot| slot.announced && slot.space.longest() >= room) {
+            return Ok(());
+        }
+        let segment = self.grow(room)?;
+        self.announce(&segment, |slot| slot.reserved = true);
+        Ok(())
+    }
+
+    /// Its segments now, in the order of addresses.
+    #[must_use]
+    pub fn segments(&self) -> Vec<Arc<Segment>> {
+        self.slots().iter().map(|slot| Arc::clone(&slot.segment)).collect()
+    }
+
+    /// Calls `listener` for every segment added or removed from now on, in the thread that caused it and with no lock
+    /// held; `Added` comes before the first zone of the segment is handed out. To know all segments subscribe first and
+    /// then take [`segments`](Self::segments): one may then be seen twice, but none is missed.
+    pub fn subscribe(&self, listener: Box<dyn Fn(&SegmentEvent) + Send + Sync>) -> Subscription {
+        self.listeners.add(listener)
+    }
+
+    /// Whether all `len` bytes from `ptr` on lie in one segment.
+    #[must_use]
+    pub fn contains(&self, ptr: *const u8, len: usize) -> bool {
+        let Some(start) = ptr.addr().checked_sub(self.base().addr()) else { return false };
+        let Some(end) = start.checked_add(len) else { return false };
+        self.slots().iter().map(|s| &s.segment).any(|s| s.start() <= start && end <= s.start() + s.len())
+    }
+
+    /// The least of its segments' page kinds, `None` without segments.
+    #[must_use]
+    pub fn page_kind(&self) -> Option<PageKind> {
+        self.slots().iter().map(|slot| slot.segment.page()).max()
+    }
+
+    /// Start of the reserved range: no segment lies below.
+    #[must_use]
+    pub fn base(&self) -> *mut u8 {
+        self.range.base()
+    }
+
+    /// Bytes of the reserved range: no segment lies at or above `base() + range()`.
+    #[must_use]
+    pub fn range(&self) -> usize {
+        self.range.len()
+    }
+
+    /// Gives segments without zones back to the machine, reserved and spare ones too; returns their bytes.
+    pub fn trim(&self) -> usize {
+        let empty: Vec<_> = self.slots().extract_if(.., |slot| slot.announced && slot.is_empty()).collect();
+        let bytes = empty.iter().map(|slot| slot.segment.len()).sum();
+        for slot in empty {
+            self.listeners.tell(&SegmentEvent::Removed(slot.segment));
+        }
+        bytes
+    }
+
+    /// Takes a zone's bytes back.
+    pub(super) fn release(&self, start: usize, room: usize) {
+        self.account.zone_given(room);
+        let removed = {
+            let mut slots = self.slots();
+            let holds = |slot: &Slot| (slot.segment.start()..slot.end()).contains(&start);
+            let Some(index) = slots.iter().position(holds) else { return };
+            slots[index].space.give(start, room);
+            removable(&slots, index).then(|| slots.remove(index))
+        };
+        if let Some(slot) = removed {
+            self.listeners.tell(&SegmentEvent::Removed(slot.segment));
+        }
+    }
+
+    fn check(&self, label: &str, len: usize, align: usize) -> Result<(usize, usize)> {
+        let max = self.range.align();
+        if !align.is_power_of_two() || align > max {
+            return Err(Error::Alignment { label: label.into(), asked: align, max });
+        }
+        let max = self.range.len();
+        let room = len.checked_next_multiple_of(LINE).filter(|room| (1..=max).contains(room));
+        let room = room.ok_or_else(|| Error::ZoneLength { label: label.into(), asked: len, max })?;
+        Ok((room, align.max(LINE)))
+    }
+
+    /// The first gap that fits in a segment everybody knows.
+    fn place(&self, room: usize, align: usize) -> Option<(Arc<Segment>, usize)> {
+        self.slots()
+            .iter_mut()
+            .filter(|slot| slot.announced)
+            .find_map(|slot| self.place_in(slot, room, align))
+    }
+
+    fn place_in(&self, slot: &mut Slot, room: usize, align: usize) -> Option<(Arc<Segment>, usize)> {
+        let start = slot.space.take(room, align)?;
+        slot.reserved = false;
+        self.account.zone_taken(room);
+        Some((Arc::clone(&slot.segment), start))
+    }
+
+    fn grow_and_place(&self, room: usize, align: usize) -> Result<(Arc<Segment>, usize)> {
+        // A segment starts at a multiple of 2 MiB: only larger alignments need padding.
+        let padding = align.saturating_sub(GRANULE);
+        let segment = self.grow(room.saturating_add(padding))?;
+        let placed = self.announce(&segment, |slot| self.place_in(slot, room, align));
+        placed.flatten().ok_or_else(|| Error::Range {
+            domain: self.name.clone(),
+            asked: room,
+            range: self.range.len(),
+        })
+    }
+
+    /// A new segment, in the list but without zones. When memory is short, empty segments are given back first.
+    fn grow(&self, len: usize) -> Result<Arc<Segment>> {
+        let new = || Segment::new(&self.range, &self.config, &self.name, len, &self.account);
+        let segment = match new() {
+            Err(error) if self.trim() == 0 => return Err(error),
+            Err(_) => new()?,
+            Ok(segment) => segment,
+        };
+        let start = segment.start();
+        let space = Space::new(start, segment.len());
+        let segment = Arc::new(segment);
+        let slot = Slot { segment: Arc::clone(&segment), space, announced: false, reserved: false };
+        let mut slots = self.slots();
+        let index = slots.partition_point(|slot| slot.segment.start() < start);
+        slots.insert(index, slot);
+        Ok(segment)
+    }
+
+    /// Tells the listeners of `segment`, then opens it for zones, the caller's first.
+    fn announce<T>(&self, segment: &Arc<Segment>, first: impl FnOnce(&mut Slot) -> T) -> Option<T> {
+        self.listeners.tell(&SegmentEvent::Added(Arc::clone(segment)));
+        let mut slots = self.slots();
+        let slot = slots.iter_mut().find(|slot| Arc::ptr_eq(&slot.segment, segment))?;
+        slot.announced = true;
+        Some(first(slot))
+    }
+
+    fn slots(&self) -> MutexGuard<'_, Vec<Slot>> {
+        // Nothing in here can panic half way through a change.
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Slot {
+    fn end(&self) -> usize {
+        self.segment.start() + self.segment.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.space.free() == self.segment.len()
+    }
+}
+
+/// Whether the slot is empty and not worth keeping: one empty segment of the smallest size is, because small zones come
+/// and go.
+fn removable(slots: &[Slot], index: usize) -> bool {
+    let Some(slot) = slots.get(index) else { return false };
+    let spare = |other: &Slot| other.is_empty() && other.segment.len() == GRANULE;
+    let first_spare = spare(slot) && !slots.iter().enumerate().any(|(i, other)| i != index && spare(other));
+    slot.is_empty() && !slot.reserved && !first_spare
+}

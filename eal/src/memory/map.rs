@@ -1,0 +1,175 @@
+//! A reserved address range, and mappings placed in it.
+//!
+//! ```text
+//!  base                                                                    base + len
+//!   ├── segment 0 (memfd) ──┼── segment 1 ──┼─── PROT_NONE, costs nothing ───┤
+//! ```
+//! Everything the peers are told about a domain lies in one such range, so that pointer checks are one comparison
+//! and segments keep the distance of their addresses.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+use std::ptr::{self, NonNull};
+use std::sync::{Mutex, PoisonError};
+
+use super::page::GIB;
+use super::space::Space;
+
+/// Below this a reservation is of no use.
+const SMALLEST: usize = 64 << 20;
+
+/// Addresses that belong to one domain, `PROT_NONE` until something is mapped there. Starts at a multiple of 1 GiB
+/// (of 2 MiB when small).
+#[derive(Debug)]
+pub(super) struct Reservation {
+    base: NonNull<u8>,
+    len: usize,
+    align: usize,
+    gaps: Mutex<Space>,
+}
+
+// SAFETY: the pointer is only a number to this type: all it does with it is to ask the kernel to change mappings
+// inside the range it owns, which any thread may do.
+unsafe impl Send for Reservation {}
+// SAFETY: as for Send; the gaps are behind a mutex, and whoever took a gap is the only one to map there.
+unsafe impl Sync for Reservation {}
+
+impl Reservation {
+    /// About `len` bytes of addresses; fewer, down to 64 MiB, when the address space is limited.
+    pub(super) fn new(len: usize) -> io::Result<Self> {
+        let allowed = crate::sys::address_space_limit().map_or(usize::MAX, |limit| limit / 4);
+        let mut len = len.min(allowed).max(SMALLEST).next_multiple_of(super::page::GRANULE);
+        loop {
+            match Self::exactly(len) {
+                Err(error) if error.raw_os_error() == Some(libc::ENOMEM) && len / 2 >= SMALLEST => len /= 2,
+                result => return result,
+            }
+        }
+    }
+
+    fn exactly(len: usize) -> io::Result<Self> {
+        // A 1G page needs its alignment; small ranges never hold one.
+        let align = if len >= 2 * GIB { GIB } else { super::page::GRANULE };
+        let asked = len.checked_add(align).ok_or(io::ErrorKind::OutOfMemory)?;
+        let start = reserve(None, asked)?;
+        let head = start.align_offset(align);
+        let base = start.wrapping_add(head);
+        release(start, head);
+        release(base.wrapping_add(len), align - head);
+        let base = NonNull::new(base).ok_or(io::ErrorKind::OutOfMemory)?;
+        Ok(Self { base, len, align, gaps: Mutex::new(Space::new(0, len)) })
+    }
+
+    pub(super) fn base(&self) -> *mut u8 {
+        self.base.as_ptr()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Offsets at multiples of up to this are addresses at such multiples.
+    pub(super) fn align(&self) -> usize {
+        self.align
+    }
+
+    /// A gap of `len` bytes, the caller's until [`unmap`](Self::unmap).
+    pub(super) fn place(&self, len: usize, align: usize) -> Option<usize> {
+        self.gaps.lock().unwrap_or_else(PoisonError::into_inner).take(len, align)
+    }
+
+    /// Maps the first `len` bytes of `file`, shared, at `offset`: a placed gap. Neither core dumps nor forked children
+    /// contain it. On error the gap is given back.
+    pub(super) fn map(&self, offset: usize, len: usize, file: &File) -> io::Result<()> {
+        let at = self.address(offset, len)?;
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_SHARED | libc::MAP_FIXED;
+        // SAFETY: replaces only pages of the placed gap, which lie in our own reservation and to which nobody has
+        // a pointer yet.
+        let mapped = unsafe { libc::mmap(at.cast(), len, access, flags, file.as_raw_fd(), 0) };
+        if mapped == libc::MAP_FAILED {
+            let error = io::Error::last_os_error();
+            self.unmap(offset, len);
+            return Err(error);
+        }
+        let private =
+            advise(at, len, libc::MADV_DONTDUMP).and_then(|()| advise(at, len, libc::MADV_DONTFORK));
+        private.inspect_err(|_| self.unmap(offset, len))
+    }
+
+    /// Asks for huge pages where `map` mapped, and populates them; false when the kernel knows no such request.
+    pub(super) fn populate_huge(&self, offset: usize, len: usize) -> io::Result<bool> {
+        let at = self.address(offset, len)?;
+        match advise(at, len, libc::MADV_HUGEPAGE).and_then(|()| advise(at, len, libc::MADV_POPULATE_WRITE)) {
+            Ok(()) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Prefers memory of NUMA node `node` for what `map` mapped.
+    pub(super) fn bind(&self, offset: usize, len: usize, node: u32) -> io::Result<()> {
+        const MPOL_PREFERRED: libc::c_int = 1;
+        let at = self.address(offset, len)?;
+        let bit = 1_u64.checked_shl(node).ok_or(io::ErrorKind::InvalidInput)?;
+        let mask = [bit, 0];
+        // SAFETY: the kernel reads at most 65 bits of `mask`, which has 128, and changes where future pages of our
+        // own mapping come from.
+        let result =
+            unsafe { libc::syscall(libc::SYS_mbind, at, len, MPOL_PREFERRED, mask.as_ptr(), 65_usize, 0) };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    /// Puts `PROT_NONE` back over a placed gap and frees it for the next segment.
+    pub(super) fn unmap(&self, offset: usize, len: usize) {
+        // A gap that cannot be restored is never used again: only its addresses are lost.
+        if self.address(offset, len).and_then(|at| reserve(Some(at), len)).is_ok() {
+            self.gaps.lock().unwrap_or_else(PoisonError::into_inner).give(offset, len);
+        }
+    }
+
+    fn address(&self, offset: usize, len: usize) -> io::Result<*mut u8> {
+        let inside = offset.checked_add(len).is_some_and(|end| end <= self.len);
+        if inside { Ok(self.base().wrapping_add(offset)) } else { Err(io::ErrorKind::InvalidInput.into()) }
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        release(self.base(), self.len);
+    }
+}
+
+/// Addresses without memory: anywhere, or over pages of a reservation of ours.
+fn reserve(at: Option<*mut u8>, len: usize) -> io::Result<*mut u8> {
+    let fixed = if at.is_some() { libc::MAP_FIXED } else { 0 };
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | fixed;
+    let hint = at.unwrap_or(ptr::null_mut()).cast();
+    // SAFETY: without an address the kernel picks free ones; with one, the caller owns the pages and nobody uses
+    // them any more.
+    let start = unsafe { libc::mmap(hint, len, libc::PROT_NONE, flags, -1, 0) };
+    if start == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(start.cast()) }
+}
+
+/// Gives addresses of a reservation back to the kernel.
+fn release(start: *mut u8, len: usize) {
+    if len > 0 {
+        // SAFETY: `start .. start + len` is part of a reservation of ours that is not used any more. It can only fail
+        // for lack of kernel memory, and then addresses stay reserved.
+        let _ = unsafe { libc::munmap(start.cast(), len) };
+    }
+}
+
+fn advise(at: *mut u8, len: usize, advice: libc::c_int) -> io::Result<()> {
+    loop {
+        // SAFETY: called with a mapping of ours and advice that keeps its contents.
+        if unsafe { libc::madvise(at.cast(), len, advice) } == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Memory no peer ever sees.
+
+use std::io;
+use std::ptr::NonNull;
+
+use memmap2::{Advice, MmapOptions, MmapRaw};
+
+use super::available::available;
+use super::page::{GIB, GRANULE, size};
+use crate::error::{Error, Result};
+
+/// Anonymous private memory: zeroed, with transparent hugepages when large enough, in no core dump and in no forked
+/// child. Packet metadata and pool caches live here, where a peer cannot scribble. Not counted in
+/// [`Memory::usage`](super::Memory::usage).
+///
+/// ```
+/// use linecard_eal::PrivateZone;
+///
+/// let zone = PrivateZone::new(1000, 4096).unwrap();
+/// assert_eq!((zone.len(), zone.ptr().as_ptr().addr() % 4096), (1000, 0));
+/// ```
+#[derive(Debug)]
+pub struct PrivateZone {
+    map: MmapRaw,
+    padding: usize,
+    len: usize,
+}
+
+impl PrivateZone {
+    /// `len` bytes at a multiple of `align`, a power of two up to 1 GiB.
+    ///
+    /// # Errors
+    /// [`Error::ZoneLength`], [`Error::Alignment`], [`Error::Unavailable`], [`Error::System`].
+    pub fn new(len: usize, align: usize) -> Result<Self> {
+        if !align.is_power_of_two() || align > GIB {
+            return Err(Error::Alignment { label: "private".into(), asked: align, max: GIB });
+        }
+        let max = isize::MAX as usize - GIB;
+        if !(1..=max).contains(&len) {
+            return Err(Error::ZoneLength { label: "private".into(), asked: len, max });
+        }
+        let available = available();
+        if len > available.bytes {
+            return Err(Error::Unavailable {
+                asked: len,
+                available: available.bytes,
+                scope: available.scope,
+            });
+        }
+        Self::map(len, align).map_err(|e| Error::system(format!("map {} of private memory", size(len)), e))
+    }
+
+    fn map(len: usize, align: usize) -> io::Result<Self> {
+        // Only a whole 2 MiB at a multiple of 2 MiB can become a hugepage.
+        let align = if len >= GRANULE { align.max(GRANULE) } else { align };
+        let map = MmapRaw::from(MmapOptions::new().len(len + align).map_anon()?);
+        let padding = map.as_mut_ptr().align_offset(align);
+        map.advise(Advice::DontDump)?;
+        map.advise(Advice::DontFork)?;
+        // Only a wish: a kernel without transparent hugepages refuses it.
+        let _ = map.advise_range(Advice::HugePage, padding, len);
+        Ok(Self { map, padding, len })
+    }
+
+    /// Its first byte.
+    #[must_use]
+    pub fn ptr(&self) -> NonNull<u8> {
+        NonNull::new(self.map.as_mut_ptr().wrapping_add(self.padding)).unwrap_or(NonNull::dangling())
+    }
+
+    /// Its bytes, as many as asked for.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty, reason = "never empty")]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+}

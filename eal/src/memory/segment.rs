@@ -1,0 +1,175 @@
+//! One sealed memfd, mapped into its domain's range.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use super::account::{Account, Charge};
+use super::available::{available, free_hugetlb, transparent_shared};
+use super::map::Reservation;
+use super::page::{GRANULE, PageKind};
+use super::{MemoryConfig, PagePolicy};
+use crate::error::{Error, Result};
+use crate::sys;
+
+/// Memory that can be shared with a peer by passing its descriptor. Its pages are there (no later touch can fail), it
+/// can neither shrink nor grow, and neither core dumps nor forked children contain it.
+///
+/// ```
+/// use linecard_eal::{Memory, MemoryConfig};
+///
+/// let domain = Memory::new(MemoryConfig::default()).unwrap().domain("ports").unwrap();
+/// let zone = domain.zone("ring", 4096, 64).unwrap();
+/// let segment = &domain.segments()[0];
+/// assert_eq!(segment.len(), 2 << 20);
+/// assert!(zone.ptr().as_ptr() >= segment.addr());
+/// ```
+#[derive(Debug)]
+pub struct Segment {
+    range: Arc<Reservation>,
+    start: usize,
+    len: usize,
+    file: File,
+    page: PageKind,
+    _charge: Charge,
+}
+
+impl Segment {
+    /// Where it is mapped in this process; a multiple of its page size and of 2 MiB.
+    #[must_use]
+    pub fn addr(&self) -> *mut u8 {
+        self.range.base().wrapping_add(self.start)
+    }
+
+    /// Bytes mapped; a multiple of 2 MiB.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty, reason = "never empty")]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The memfd, for passing on. The receiver cannot change its size.
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// Where in the file the mapping starts: 0.
+    #[must_use]
+    pub const fn offset(&self) -> u64 {
+        0
+    }
+
+    /// What its pages are.
+    #[must_use]
+    pub const fn page(&self) -> PageKind {
+        self.page
+    }
+
+    /// Where it starts in the domain's range.
+    pub(super) const fn start(&self) -> usize {
+        self.start
+    }
+
+    /// A new segment of at least `len` bytes of the best pages there are.
+    pub(super) fn new(
+        range: &Arc<Reservation>,
+        config: &MemoryConfig,
+        domain: &str,
+        len: usize,
+        account: &Arc<Account>,
+    ) -> Result<Self> {
+        let mut refusal = None;
+        for page in config.pages.ladder(len) {
+            let len = len.next_multiple_of(page.bytes().max(GRANULE));
+            if !page_usable(page, len) {
+                continue;
+            }
+            let attempt = Request { range, config, domain, len, page };
+            match account.charge(len, page).and_then(|charge| attempt.create(charge)) {
+                Ok(segment) => return Ok(segment),
+                Err(error) if page == PageKind::Small => return Err(error),
+                // Remembered in case no lower rung is allowed.
+                Err(error) => refusal = Some(error),
+            }
+        }
+        Err(refusal.unwrap_or_else(|| no_hugepages(len, config.pages)))
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        self.range.unmap(self.start, self.len);
+    }
+}
+
+fn page_usable(page: PageKind, len: usize) -> bool {
+    match page {
+        PageKind::Huge1G | PageKind::Huge2M => free_hugetlb(page.bytes()) >= len,
+        PageKind::Transparent => transparent_shared(),
+        PageKind::Small => true,
+    }
+}
+
+fn no_hugepages(len: usize, policy: PagePolicy) -> Error {
+    debug_assert_eq!(policy, PagePolicy::RequireHuge, "every other policy ends with small pages");
+    let page = PageKind::Huge2M.bytes();
+    Error::Hugepages { asked: len, free: free_hugetlb(page), need: len.div_ceil(page) }
+}
+
+/// One rung of the ladder, tried.
+struct Request<'a> {
+    range: &'a Arc<Reservation>,
+    config: &'a MemoryConfig,
+    domain: &'a str,
+    len: usize,
+    page: PageKind,
+}
+
+impl Request<'_> {
+    fn create(&self, charge: Charge) -> Result<Segment> {
+        let Self { range, len, page, .. } = *self;
+        if !page.is_hugetlb() {
+            self.check_available()?;
+        }
+        let name = format!("{}.{}", self.config.name, self.domain);
+        let power = page.is_hugetlb().then(|| page.bytes().trailing_zeros());
+        let file = sys::memfd(&name, power).map_err(|e| self.failed("create", e))?;
+        file.set_len(len as u64).map_err(|e| self.failed("size", e))?;
+        let start = range.place(len, page.bytes().max(GRANULE)).ok_or_else(|| Error::Range {
+            domain: self.domain.into(),
+            asked: len,
+            range: range.len(),
+        })?;
+        range.map(start, len, &file).map_err(|e| self.failed("map", e))?;
+        // From here on dropping `segment` undoes everything.
+        let segment = Segment { range: Arc::clone(range), start, len, file, page, _charge: charge };
+        self.populate(&segment).map_err(|e| self.failed("allocate", e))?;
+        sys::seal(&segment.file).map_err(|e| self.failed("seal", e))?;
+        tracing::info!(domain = self.domain, size = %super::size(len), pages = %page, "memory segment");
+        Ok(segment)
+    }
+
+    fn populate(&self, segment: &Segment) -> io::Result<()> {
+        if let Some(node) = self.config.node {
+            self.range.bind(segment.start, self.len, node)?;
+        }
+        if self.page == PageKind::Transparent {
+            self.range.populate_huge(segment.start, self.len)?;
+        }
+        sys::allocate(&segment.file, self.len)
+    }
+
+    fn check_available(&self) -> Result<()> {
+        let available = available();
+        if self.len <= available.bytes {
+            return Ok(());
+        }
+        Err(Error::Unavailable { asked: self.len, available: available.bytes, scope: available.scope })
+    }
+
+    fn failed(&self, verb: &str, source: io::Error) -> Error {
+        Error::system(format!("{verb} a segment of {} in {}", super::size(self.len), self.page), source)
+    }
+}

@@ -1,0 +1,106 @@
+//! Pieces of memory, owned.
+
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use super::domain::Domain;
+use super::segment::Segment;
+use crate::shared::SharedBytes;
+
+/// Contiguous bytes of a domain; dropping it gives them back. It keeps its segment and its domain alive.
+///
+/// ```
+/// use linecard_eal::{Memory, MemoryConfig};
+///
+/// let domain = Memory::new(MemoryConfig::default()).unwrap().domain("ports").unwrap();
+/// let zone = domain.zone("ring", 1000, 64).unwrap();
+/// assert_eq!(zone.ptr().as_ptr().addr() % 64, 0);
+/// // SAFETY: `zone` is kept while the handle is used.
+/// let bytes = unsafe { zone.bytes() };
+/// assert_eq!(bytes.copy_from(b"hello"), 5);
+/// let mut copy = [1; 1000];
+/// bytes.copy_to(&mut copy);
+/// assert_eq!(&copy[..6], b"hello\0");
+/// ```
+#[derive(Debug)]
+pub struct Zone {
+    label: String,
+    domain: Arc<Domain>,
+    segment: Arc<Segment>,
+    start: usize,
+    room: usize,
+    len: usize,
+}
+
+impl Zone {
+    /// Takes over `room` bytes at `start`, which `segment` has placed, and zeroes them: the peer may have written there
+    /// before, and page faults belong here and not into the first packets.
+    pub(super) fn new(
+        label: &str,
+        domain: Arc<Domain>,
+        segment: Arc<Segment>,
+        start: usize,
+        room: usize,
+        len: usize,
+    ) -> Self {
+        let zone = Self { label: label.into(), domain, segment, start, room, len };
+        // SAFETY: the handle is used in this statement only; the zone keeps the segment.
+        unsafe { zone.bytes() }.fill(0);
+        zone
+    }
+
+    /// Its name, for messages.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// Its first byte.
+    #[must_use]
+    pub fn ptr(&self) -> NonNull<u8> {
+        let ptr = self.domain.base().wrapping_add(self.start);
+        NonNull::new(ptr).unwrap_or(NonNull::dangling())
+    }
+
+    /// Its bytes, as many as asked for.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty, reason = "never empty")]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Its bytes.
+    ///
+    /// # Safety
+    /// The zone is kept while the handle, or one derived from it, is used; what else
+    /// [`SharedBytes::new`] asks for holds.
+    #[must_use]
+    pub unsafe fn bytes(&self) -> SharedBytes {
+        // SAFETY: mapped read-write for as long as the segment, which the zone keeps; the rest is the caller's promise.
+        unsafe { SharedBytes::new(self.ptr(), self.len) }
+    }
+
+    /// The domain it belongs to.
+    #[must_use]
+    pub const fn domain(&self) -> &Arc<Domain> {
+        &self.domain
+    }
+
+    /// The segment it lies in.
+    #[must_use]
+    pub const fn segment(&self) -> &Arc<Segment> {
+        &self.segment
+    }
+
+    /// Where it starts in its segment's file, in bytes.
+    #[must_use]
+    pub fn offset(&self) -> u64 {
+        (self.start - self.segment.start()) as u64
+    }
+}
+
+impl Drop for Zone {
+    fn drop(&mut self) {
+        self.domain.release(self.start, self.room);
+    }
+}

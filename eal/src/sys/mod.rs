@@ -1,0 +1,50 @@
+//! System calls, each behind a safe function. The only other places with `unsafe` are `shared.rs` and `memory/map.rs`.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+/// An `io::Error` for a call that returned −1.
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// An anonymous file that can be sealed, closed on exec. `huge` chooses a hugetlb page size by its power of two.
+pub(crate) fn memfd(name: &str, huge: Option<u32>) -> io::Result<File> {
+    // The kernel allows 249 bytes; it shows the name in /proc only.
+    let name: Vec<u8> = name.bytes().filter(|b| *b != 0).take(240).chain([0]).collect();
+    let pages = huge.map_or(0, |power| libc::MFD_HUGETLB | (power << libc::MFD_HUGE_SHIFT));
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | pages;
+    // SAFETY: `name` ends with a zero byte and lives across the call, which only reads it.
+    let fd = check(unsafe { libc::memfd_create(name.as_ptr().cast(), flags) })?;
+    // SAFETY: a new descriptor nobody else owns.
+    Ok(File::from(unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
+/// Forbids, for ever and for every holder, shrinking and growing the file, and further seals.
+pub(crate) fn seal(file: &File) -> io::Result<()> {
+    let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
+    // SAFETY: takes integers only.
+    check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) }).map(drop)
+}
+
+/// Gives every page of the file its memory now, so that no later touch can fail.
+pub(crate) fn allocate(file: &File, len: usize) -> io::Result<()> {
+    let len = libc::off_t::try_from(len).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
+    loop {
+        // SAFETY: takes integers only.
+        match check(unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, len) }) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result.map(drop),
+        }
+    }
+}
+
+/// The soft limit on this process's address space (`ulimit -v`), in bytes.
+pub(crate) fn address_space_limit() -> Option<usize> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: writes one `rlimit`, which lives across the call.
+    let result = unsafe { libc::getrlimit(libc::RLIMIT_AS, &mut limit) };
+    (result == 0 && limit.rlim_cur != libc::RLIM_INFINITY)
+        .then(|| usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX))
+}
