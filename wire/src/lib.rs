@@ -1,1 +1,47 @@
-//! Room under construction.
+//! vhost-user messages on a Unix socket: framing, payloads and file descriptors.
+//!
+//! ```text
+//!   0         4        8       12
+//!   ┌─────────┬────────┬───────┬───────────────────┐
+//!   │ request │ flags  │ size  │ payload ≤ 4096 B  │   + at most 32 file descriptors (SCM_RIGHTS)
+//!   └─────────┴────────┴───────┴───────────────────┘
+//!               │ bits 0-1 version (1) · bit 2 reply · bit 3 reply wanted
+//! ```
+//!
+//! All numbers are in native byte order (QEMU `docs/interop/vhost-user.rst`, "Message Specification").
+//! Both ends use this room and neither knows the other: [`Connection`] moves whole [`Message`]s without
+//! ever blocking, [`payload`] turns payload bytes into checked values. Request codes and feature bits
+//! come from the `vhost` crate; the engine is ours because that crate's has no deadlines, cannot resume
+//! a half-read message, and lacks `SET_STATUS`, `NET_SET_MTU` and 32-bit ring bases.
+//!
+//! ```
+//! use std::os::unix::net::UnixStream;
+//! use linecard_wire::{Connection, FrontendReq, OutMessage, payload::Payload};
+//!
+//! let (a, b) = UnixStream::pair()?;
+//! let (mut frontend, mut backend) = (Connection::new(a)?, Connection::new(b)?);
+//! frontend.send(&OutMessage::request(FrontendReq::SET_FEATURES, &7u64.to_bytes()))?;
+//! let message = backend.read()?.expect("it was sent");
+//! assert_eq!(message.request, FrontendReq::SET_FEATURES as u32);
+//! assert_eq!(u64::from_bytes(&message.payload)?, 7);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod connection;
+mod error;
+mod message;
+pub mod payload;
+mod sys;
+
+#[cfg(test)]
+mod tests;
+
+pub use connection::Connection;
+pub use error::Error;
+pub use message::{
+    HEADER_LEN, Header, MAX_FDS, MAX_PAYLOAD, Message, NEED_REPLY, OutMessage, REPLY, VERSION,
+};
+pub use vhost::vhost_user::message::{
+    BackendReq, FrontendReq, VhostUserProtocolFeatures as ProtocolFeatures,
+    VhostUserVirtioFeatures as TransportFeatures,
+};

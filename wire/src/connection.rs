@@ -1,0 +1,270 @@
+//! A socket that moves whole messages and never blocks.
+
+use std::collections::VecDeque;
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::time::Instant;
+
+use crate::error::Error;
+use crate::message::{HEADER_LEN, Header, MAX_FDS, Message, OutMessage};
+use crate::sys;
+
+/// Bytes kept for a peer that does not read; more ends the connection.
+const MAX_BACKLOG: usize = 64 * 1024;
+
+/// A message that is being read.
+#[derive(Default)]
+struct Partial {
+    header_bytes: [u8; HEADER_LEN],
+    header: Option<Header>,
+    payload: Vec<u8>,
+    /// Bytes of header and payload that came so far.
+    got: usize,
+    fds: Vec<OwnedFd>,
+    surplus_fds: usize,
+    since: Option<Instant>,
+}
+
+/// What is left of a message the socket had no room for.
+struct Queued {
+    bytes: Vec<u8>,
+    sent: usize,
+    fds: Vec<OwnedFd>,
+}
+
+/// One end of a vhost-user connection.
+///
+/// Reading resumes where it stopped, byte by byte if need be, and takes no byte beyond the current
+/// message, so descriptors stay with the message they were sent with. What the socket has no room for
+/// waits in order until [`Connection::flush`]. See the [crate] example.
+pub struct Connection {
+    socket: UnixStream,
+    partial: Partial,
+    queue: VecDeque<Queued>,
+    queued_bytes: usize,
+}
+
+impl Connection {
+    /// Takes over a connected socket and makes it non-blocking.
+    ///
+    /// # Errors
+    /// [`Error::System`].
+    pub fn new(socket: UnixStream) -> Result<Self, Error> {
+        socket.set_nonblocking(true).map_err(|source| Error::System { action: "setting up", source })?;
+        Ok(Self { socket, partial: Partial::default(), queue: VecDeque::new(), queued_bytes: 0 })
+    }
+
+    /// The next whole message, or `None` when the rest of it is not there yet.
+    ///
+    /// # Errors
+    /// [`Error::Closed`], [`Error::Truncated`], [`Error::Version`], [`Error::TooLong`],
+    /// [`Error::FdsLost`], [`Error::System`]; after any of them the connection is of no use.
+    pub fn read(&mut self) -> Result<Option<Message>, Error> {
+        loop {
+            if let Some(message) = self.partial.finished() {
+                return Ok(Some(message));
+            }
+            if !self.receive()? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// One `recvmsg` into what is missing; `false` when it would block.
+    fn receive(&mut self) -> Result<bool, Error> {
+        let partial = &mut self.partial;
+        let got = match sys::receive(self.socket.as_fd(), partial.missing()) {
+            Ok(received) => received,
+            Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(false),
+            Err(source) => return Err(Error::System { action: "reading", source }),
+        };
+        partial.keep(got.fds);
+        if got.fds_lost {
+            return Err(Error::FdsLost);
+        }
+        if got.bytes == 0 {
+            return Err(partial.closed());
+        }
+        partial.advance(got.bytes)?;
+        Ok(true)
+    }
+
+    /// Since when a message is incomplete; `None` between messages. For deadlines.
+    pub fn partial_since(&self) -> Option<Instant> {
+        self.partial.since
+    }
+
+    /// Sends `message`, or queues what the socket has no room for.
+    ///
+    /// # Errors
+    /// [`Error::TooLong`] or [`Error::PayloadField`] when the message breaks a limit (nothing was sent);
+    /// [`Error::Backlog`] when the peer does not read; [`Error::System`].
+    pub fn send(&mut self, message: &OutMessage<'_>) -> Result<(), Error> {
+        let bytes = message.encode()?;
+        let raw: Vec<RawFd> = message.fds.iter().map(AsRawFd::as_raw_fd).collect();
+        let sent = if self.queue.is_empty() { self.send_some(&bytes, &raw)? } else { 0 };
+        if sent == bytes.len() {
+            return Ok(());
+        }
+        // Descriptors travel with the first byte; only a message that has not begun needs them later.
+        let fds = if sent == 0 { duplicate(message.fds)? } else { Vec::new() };
+        self.enqueue(Queued { bytes, sent, fds })
+    }
+
+    fn enqueue(&mut self, message: Queued) -> Result<(), Error> {
+        let queued = self.queued_bytes.saturating_add(message.bytes.len());
+        if queued > MAX_BACKLOG {
+            return Err(Error::Backlog { queued, max: MAX_BACKLOG });
+        }
+        self.queued_bytes = queued;
+        self.queue.push_back(message);
+        Ok(())
+    }
+
+    /// Sends what waits; `true` when nothing is left.
+    ///
+    /// # Errors
+    /// [`Error::System`].
+    pub fn flush(&mut self) -> Result<bool, Error> {
+        while let Some(mut first) = self.queue.pop_front() {
+            let raw: Vec<RawFd> = first.fds.iter().map(AsRawFd::as_raw_fd).collect();
+            let rest = first.bytes.get(first.sent..).unwrap_or_default();
+            let sent = self.send_some(rest, &raw)?;
+            first.sent = first.sent.saturating_add(sent);
+            if sent > 0 {
+                first.fds.clear();
+            }
+            if first.sent < first.bytes.len() {
+                self.queue.push_front(first);
+                return Ok(false);
+            }
+            self.queued_bytes = self.queued_bytes.saturating_sub(first.bytes.len());
+        }
+        Ok(true)
+    }
+
+    /// Whether something waits for the socket to become writable.
+    pub fn wants_write(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
+    /// How much of `bytes` the socket took; 0 when it has no room.
+    fn send_some(&self, bytes: &[u8], fds: &[RawFd]) -> Result<usize, Error> {
+        match sys::send(self.socket.as_fd(), bytes, fds) {
+            Ok(sent) => Ok(sent),
+            Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(0),
+            Err(source) => Err(Error::System { action: "sending", source }),
+        }
+    }
+
+    /// Waits for the next message until `deadline`, sending what is queued meanwhile.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`], and those of [`Connection::read`].
+    pub fn read_until(&mut self, deadline: Instant) -> Result<Message, Error> {
+        self.flush_until(deadline)?;
+        loop {
+            if let Some(message) = self.read()? {
+                return Ok(message);
+            }
+            self.wait(false, "answer", deadline)?;
+        }
+    }
+
+    /// Sends what waits, until `deadline`.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`], [`Error::System`].
+    pub fn flush_until(&mut self, deadline: Instant) -> Result<(), Error> {
+        while !self.flush()? {
+            self.wait(true, "read what was sent", deadline)?;
+        }
+        Ok(())
+    }
+
+    fn wait(&self, writable: bool, action: &'static str, deadline: Instant) -> Result<(), Error> {
+        match sys::wait(self.socket.as_fd(), writable, deadline) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::TimedOut { action }),
+            Err(source) => Err(Error::System { action: "waiting", source }),
+        }
+    }
+
+    /// The socket, for credentials and options.
+    pub fn socket(&self) -> &UnixStream {
+        &self.socket
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection")
+            .field("socket", &self.socket)
+            .field("partial_bytes", &self.partial.got)
+            .field("queued_bytes", &self.queued_bytes)
+            .finish()
+    }
+}
+
+impl Partial {
+    /// The bytes this message still lacks, and no byte beyond it.
+    fn missing(&mut self) -> &mut [u8] {
+        let got = self.got;
+        match self.header {
+            None => self.header_bytes.get_mut(got..),
+            Some(_) => self.payload.get_mut(got.saturating_sub(HEADER_LEN)..),
+        }
+        .unwrap_or_default()
+    }
+
+    /// Keeps descriptors up to the limit; the rest close here.
+    fn keep(&mut self, fds: Vec<OwnedFd>) {
+        let room = MAX_FDS.saturating_sub(self.fds.len());
+        self.surplus_fds = self.surplus_fds.saturating_add(fds.len().saturating_sub(room));
+        self.fds.extend(fds.into_iter().take(room));
+    }
+
+    fn advance(&mut self, bytes: usize) -> Result<(), Error> {
+        self.since.get_or_insert_with(Instant::now);
+        self.got = self.got.saturating_add(bytes);
+        if self.header.is_none() && self.got >= HEADER_LEN {
+            let header = Header::decode(self.header_bytes)?;
+            self.payload = vec![0; header.size as usize];
+            self.header = Some(header);
+        }
+        Ok(())
+    }
+
+    /// The whole message, leaving room for the next.
+    fn finished(&mut self) -> Option<Message> {
+        let header = self.header?;
+        if self.got < HEADER_LEN.saturating_add(self.payload.len()) {
+            return None;
+        }
+        let done = std::mem::take(self);
+        let Self { payload, fds, surplus_fds, .. } = done;
+        Some(Message { request: header.request, flags: header.flags, payload, fds, surplus_fds })
+    }
+
+    fn closed(&self) -> Error {
+        match self.got {
+            0 => Error::Closed,
+            got => Error::Truncated { got, want: HEADER_LEN.saturating_add(self.payload.len()) },
+        }
+    }
+}
+
+fn duplicate(fds: &[BorrowedFd<'_>]) -> Result<Vec<OwnedFd>, Error> {
+    fds.iter()
+        .map(|fd| {
+            fd.try_clone_to_owned().map_err(|source| Error::System { action: "keeping a descriptor", source })
+        })
+        .collect()
+}

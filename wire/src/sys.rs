@@ -1,0 +1,165 @@
+//! `recvmsg` and `sendmsg` with `SCM_RIGHTS`, the only unsafe code of this room.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::time::Instant;
+
+/// Most descriptors the kernel puts into one `SCM_RIGHTS` record (`SCM_MAX_FD`, `include/net/scm.h`).
+const SCM_MAX_FD: usize = 253;
+/// `CMSG_SPACE(SCM_MAX_FD * 4)`, rounded up: 16 bytes of header and the descriptors.
+const CONTROL_LEN: usize = 16 + SCM_MAX_FD * 4 + 12;
+const FD_LEN: usize = size_of::<RawFd>();
+
+/// Room for control messages, aligned as `cmsghdr` must be.
+#[repr(C, align(8))]
+struct Control([MaybeUninit<u8>; CONTROL_LEN]);
+
+impl Control {
+    const fn new() -> Self {
+        Self([MaybeUninit::uninit(); CONTROL_LEN])
+    }
+}
+
+/// What one `recvmsg` brought.
+pub(crate) struct Received {
+    /// Bytes written to the buffer; 0 when the peer closed.
+    pub(crate) bytes: usize,
+    /// Every descriptor that came, owned.
+    pub(crate) fds: Vec<OwnedFd>,
+    /// The kernel could not hand over all descriptors.
+    pub(crate) fds_lost: bool,
+}
+
+/// Reads at most `buffer.len()` bytes and all descriptors attached to them; does not block.
+pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
+    let mut control = Control::new();
+    let mut vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    let mut header = empty_header();
+    header.msg_iov = &raw mut vector;
+    header.msg_iovlen = 1;
+    header.msg_control = control.0.as_mut_ptr().cast();
+    header.msg_controllen = CONTROL_LEN;
+    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    let got = retry(|| {
+        // SAFETY: `header` points at `vector` (the whole of `buffer`) and `control`, both alive and
+        // exclusively borrowed until the call returns.
+        unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, flags) }
+    })?;
+    let mut fds = Vec::new();
+    collect_fds(&header, &mut fds);
+    Ok(Received { bytes: got, fds, fds_lost: header.msg_flags & libc::MSG_CTRUNC != 0 })
+}
+
+/// Takes ownership of every descriptor in the control area that the kernel filled.
+fn collect_fds(header: &libc::msghdr, out: &mut Vec<OwnedFd>) {
+    // SAFETY: `header` was filled by `recvmsg`, its control area is alive in the caller's frame.
+    let mut record = unsafe { libc::CMSG_FIRSTHDR(header) };
+    while !record.is_null() {
+        // SAFETY: non-null records from CMSG_FIRSTHDR/NXTHDR lie wholly inside the control area.
+        let head = unsafe { record.read() };
+        if head.cmsg_level == libc::SOL_SOCKET && head.cmsg_type == libc::SCM_RIGHTS {
+            // SAFETY: as above; the data of a record follows its header inside the control area.
+            let data = unsafe { libc::CMSG_DATA(record) }.cast::<RawFd>();
+            // SAFETY: pure arithmetic on a constant (it is `unsafe` only in its signature).
+            let overhead = unsafe { libc::CMSG_LEN(0) } as usize;
+            let count = head.cmsg_len.saturating_sub(overhead) / FD_LEN;
+            for index in 0..count {
+                // SAFETY: the kernel wrote `count` descriptors after the record's header.
+                let at = unsafe { data.add(index) };
+                // SAFETY: as above; the area need not be aligned for the type.
+                let raw = unsafe { at.read_unaligned() };
+                // SAFETY: the kernel has just installed `raw` in this process for us; nobody else owns it.
+                out.push(unsafe { OwnedFd::from_raw_fd(raw) });
+            }
+        }
+        // SAFETY: `record` is a valid record of `header`, see above.
+        record = unsafe { libc::CMSG_NXTHDR(header, record) };
+    }
+}
+
+/// Sends some of `bytes` with `fds` on the first of them; does not block and raises no signal.
+///
+/// At most [`SCM_MAX_FD`] descriptors; the caller bounds them far below that.
+pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd]) -> io::Result<usize> {
+    let mut control = Control::new();
+    let mut vector = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    let mut header = empty_header();
+    header.msg_iov = &raw mut vector;
+    header.msg_iovlen = 1;
+    if !fds.is_empty() {
+        attach(&mut header, &mut control, &fds[..fds.len().min(SCM_MAX_FD)]);
+    }
+    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    retry(|| {
+        // SAFETY: `header` points at `vector` (the whole of `bytes`, only read) and at the part of
+        // `control` that `attach` initialised; all outlive the call.
+        unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header, flags) }
+    })
+}
+
+/// Writes one `SCM_RIGHTS` record with `fds` into `control` and points `header` at it.
+fn attach(header: &mut libc::msghdr, control: &mut Control, fds: &[RawFd]) {
+    let len = (fds.len() * FD_LEN) as u32;
+    control.0.fill(MaybeUninit::new(0));
+    header.msg_control = control.0.as_mut_ptr().cast();
+    // SAFETY: pure arithmetic (it is `unsafe` only in its signature).
+    header.msg_controllen = unsafe { libc::CMSG_SPACE(len) } as usize;
+    // SAFETY: the control area is alive, aligned for `cmsghdr`, and longer than one header.
+    let record = unsafe { libc::CMSG_FIRSTHDR(header) };
+    // SAFETY: pure arithmetic (it is `unsafe` only in its signature).
+    let cmsg_len = unsafe { libc::CMSG_LEN(len) } as usize;
+    let head = libc::cmsghdr { cmsg_len, cmsg_level: libc::SOL_SOCKET, cmsg_type: libc::SCM_RIGHTS };
+    // SAFETY: `record` is the start of the control area, which has room for a header.
+    unsafe { record.write(head) };
+    // SAFETY: `record` is a valid record; its data follows inside the control area.
+    let data = unsafe { libc::CMSG_DATA(record) };
+    // SAFETY: `fds` has at most SCM_MAX_FD entries and `control` room for that many after the header;
+    // the two do not overlap.
+    unsafe { std::ptr::copy_nonoverlapping(fds.as_ptr().cast::<u8>(), data, len as usize) };
+}
+
+/// A header with nothing in it.
+fn empty_header() -> libc::msghdr {
+    // SAFETY: `msghdr` is plain C data of integers and pointers, for which all zeros is valid.
+    unsafe { MaybeUninit::<libc::msghdr>::zeroed().assume_init() }
+}
+
+/// Calls `f` again while a signal interrupts it; turns a negative result into the system's error.
+fn retry(mut f: impl FnMut() -> isize) -> io::Result<usize> {
+    loop {
+        match usize::try_from(f()) {
+            Ok(n) => return Ok(n),
+            Err(_) => {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
+/// Waits until `socket` is readable (or writable) or `deadline` passes; `false` when time ran out.
+pub(crate) fn wait(socket: BorrowedFd<'_>, writable: bool, deadline: Instant) -> io::Result<bool> {
+    let events = if writable { libc::POLLOUT } else { libc::POLLIN };
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        // Rounded up, so that a poll never spins through the last millisecond.
+        let timeout = i32::try_from(left.as_micros().div_ceil(1000)).unwrap_or(i32::MAX);
+        let mut entry = libc::pollfd { fd: socket.as_raw_fd(), events, revents: 0 };
+        // SAFETY: `entry` is one valid pollfd, alive and exclusively borrowed until the call returns.
+        let ready = unsafe { libc::poll(&raw mut entry, 1, timeout) };
+        match ready {
+            0 if timeout == 0 => return Ok(false),
+            0 => {}
+            n if n > 0 => return Ok(true),
+            _ => {
+                let error = io::Error::last_os_error();
+                if error.kind() != io::ErrorKind::Interrupted {
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
