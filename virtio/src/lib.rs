@@ -1,1 +1,32 @@
-//! Room under construction.
+//! Virtqueues: the ring formats of virtio 1.3, split and packed, and **both** halves of each.
+//!
+//! No packets and no sockets here: addresses, lengths and tokens. A frontend owns [`DriverQueue`]s in its own memory,
+//! a backend [`DeviceQueue`]s in its peer's. Every word of a ring may be rewritten by the other side at any time;
+//! it is read once, into a value, and checked there ([`PeerFault`]).
+//!
+//! | | driver half | device half |
+//! |---|---|---|
+//! | split | [`split::Driver`] | [`split::Device`] |
+//! | packed | [`packed::Driver`] | [`packed::Device`] |
+//!
+//! Order (IN_ORDER) and direction (WRITABLE) are const generics, chosen once when a queue starts, so that the loops
+//! over a burst have no branch on configuration.
+
+mod config;
+mod error;
+pub mod event;
+mod fault;
+mod features;
+pub mod layout;
+pub mod net;
+mod queue;
+mod segments;
+mod sync;
+
+pub use config::{DeviceConfig, DriverConfig, IndirectTables};
+pub use error::Error;
+pub use fault::PeerFault;
+pub use features::Features;
+pub use layout::{Layout, RingAddrs, RingMemory};
+pub use queue::{Ahead, Buffer, Chain, Completion, DeviceMemory, DeviceQueue, DriverQueue, Head, Segment, Used};
+pub use segments::{Piece, SegList};

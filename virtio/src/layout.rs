@@ -1,0 +1,193 @@
+//! Where the three parts of a ring lie, and the formats inside them.
+//!
+//! ```text
+//! split   descriptor table   16 × size   { addr u64 | len u32, flags u16, next u16 }
+//!         available ring     6 + 2×size  { flags u16, idx u16, ring [u16; size], used_event u16 }
+//!         used ring          6 + 8×size  { flags u16, idx u16, ring [{ id u32, len u32 }; size], avail_event u16 }
+//! packed  descriptor ring    16 × size   { addr u64 | len u32, id u16, flags u16 }
+//!         driver area        4           { off_wrap u16, flags u16 }
+//!         device area        4           { off_wrap u16, flags u16 }
+//! ```
+//! (virtio 1.3, Split Virtqueues and Packed Virtqueues.) All fields are little endian, as this machine is.
+
+use crate::sync::SharedBytes;
+
+use crate::error::Error;
+
+#[cfg(target_endian = "big")]
+compile_error!("ring words are read in place; virtio 1 rings are little endian");
+
+/// The most descriptors a ring may have.
+pub const MAX_SIZE: u16 = 32_768;
+
+/// Bytes of one descriptor, in both layouts and in indirect tables.
+pub const DESC_BYTES: usize = 16;
+
+/// Descriptor flag: the chain goes on.
+pub const F_NEXT: u16 = 1;
+/// Descriptor flag: the device writes.
+pub const F_WRITE: u16 = 2;
+/// Descriptor flag: the buffer is a table of descriptors.
+pub const F_INDIRECT: u16 = 4;
+/// Packed descriptor flag: equals the driver's wrap counter when available.
+pub const F_AVAIL: u16 = 1 << 7;
+/// Packed descriptor flag: equals the device's wrap counter when used.
+pub const F_USED: u16 = 1 << 15;
+
+/// Split: set in `avail.flags` (no interrupts) or `used.flags` (no kicks).
+pub const F_NO_NOTIFY: u16 = 1;
+
+/// Packed event suppression flags: notify always.
+pub const EVENT_ENABLE: u16 = 0;
+/// Packed event suppression flags: notify never.
+pub const EVENT_DISABLE: u16 = 1;
+/// Packed event suppression flags: notify at one descriptor.
+pub const EVENT_DESC: u16 = 2;
+
+/// Offsets inside the split available and used rings, which have the same shape but for the element.
+pub(crate) const FLAGS: usize = 0;
+pub(crate) const IDX: usize = 2;
+pub(crate) const RING: usize = 4;
+
+/// Offsets inside a packed event suppression structure.
+pub(crate) const OFF_WRAP: usize = 0;
+pub(crate) const EVENT_FLAGS: usize = 2;
+
+/// Which of the two ring formats.
+///
+/// ```
+/// use linecard_virtio::Layout;
+/// assert!(Layout::Split.check_size(300).is_err()); // not a power of two
+/// assert!(Layout::Packed.check_size(300).is_ok());
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Layout {
+    /// Descriptor table, available ring, used ring.
+    Split,
+    /// One descriptor ring that both sides write.
+    Packed,
+}
+
+impl Layout {
+    /// Is `size` allowed for a ring of this layout?
+    ///
+    /// # Errors
+    /// [`Error::Size`] when it is 0, above 32 768, or (split) not a power of two.
+    pub const fn check_size(self, size: u32) -> Result<u16, Error> {
+        let shape = match self {
+            Self::Split => size.is_power_of_two(),
+            Self::Packed => size > 0,
+        };
+        if shape && size <= MAX_SIZE as u32 { Ok(size as u16) } else { Err(Error::Size { layout: self, asked: size }) }
+    }
+
+    /// Bytes of the descriptor area, the driver area and the device area.
+    #[must_use]
+    pub const fn areas(self, size: u16) -> [usize; 3] {
+        let n = size as usize;
+        match self {
+            Self::Split => [DESC_BYTES * n, 6 + 2 * n, 6 + 8 * n],
+            Self::Packed => [DESC_BYTES * n, 4, 4],
+        }
+    }
+
+    /// The alignment the spec asks of the three areas.
+    #[must_use]
+    pub const fn alignment(self) -> [usize; 3] {
+        match self {
+            Self::Split => [16, 2, 4],
+            Self::Packed => [16, 4, 4],
+        }
+    }
+
+    /// Where we put the areas in one zone of [`Layout::bytes`] bytes that is aligned to 128.
+    ///
+    /// Split: `{flags, idx}` of each ring are the last four bytes of a line of their own, so that the index a peer
+    /// polls never shares a line with the entries that stream; each ring has its own 128-byte pair of lines, because
+    /// the adjacent-line prefetcher works on pairs.
+    #[must_use]
+    pub const fn offsets(self, size: u16) -> [usize; 3] {
+        let [desc, driver, _] = self.areas(size);
+        match self {
+            Self::Split => {
+                let avail = up(desc, PAIR) + PAIR - RING;
+                let used = up(avail + driver, PAIR) + PAIR - RING;
+                [0, avail, used]
+            }
+            Self::Packed => {
+                let driver = up(desc, PAIR);
+                [0, driver, driver + PAIR]
+            }
+        }
+    }
+
+    /// Bytes of a zone that holds a whole ring at [`Layout::offsets`]; a multiple of 128.
+    #[must_use]
+    pub const fn bytes(self, size: u16) -> usize {
+        up(self.offsets(size)[2] + self.areas(size)[2], PAIR)
+    }
+}
+
+/// Two cache lines.
+const PAIR: usize = 128;
+
+const fn up(n: usize, to: usize) -> usize {
+    n.next_multiple_of(to)
+}
+
+/// Addresses of the three areas, as they go into messages: in one address space or the other.
+///
+/// ```
+/// use linecard_virtio::{Layout, RingAddrs};
+/// let addrs = RingAddrs::at(0x10_0000, Layout::Packed, 256);
+/// assert_eq!(addrs.driver - addrs.desc, 4096);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RingAddrs {
+    /// Descriptor table or ring.
+    pub desc: u64,
+    /// Available ring or driver event suppression.
+    pub driver: u64,
+    /// Used ring or device event suppression.
+    pub device: u64,
+}
+
+impl RingAddrs {
+    /// The addresses of a ring laid out by [`Layout::offsets`] from `base` on.
+    #[must_use]
+    pub const fn at(base: u64, layout: Layout, size: u16) -> Self {
+        let [desc, driver, device] = layout.offsets(size);
+        Self {
+            desc: base.wrapping_add(desc as u64),
+            driver: base.wrapping_add(driver as u64),
+            device: base.wrapping_add(device as u64),
+        }
+    }
+}
+
+/// The three areas as memory of this process.
+///
+/// Who made the [`SharedBytes`] has promised that the memory stays mapped for as long as handles to it are used; the
+/// queue made from a `RingMemory` keeps using it until it is dropped.
+///
+/// ```
+/// use core::ptr::NonNull;
+/// use linecard_eal::shared::SharedBytes;
+/// use linecard_virtio::{Layout, RingMemory};
+///
+/// let mut zone = vec![0u128; Layout::Split.bytes(8) / 16];
+/// let start = NonNull::new(zone.as_mut_ptr().cast::<u8>()).unwrap();
+/// // SAFETY: `zone` is as long as said and outlives every use of `bytes`.
+/// let bytes = unsafe { SharedBytes::new(start, zone.len() * 16) };
+/// let ring = RingMemory::in_zone(bytes, Layout::Split, 8).unwrap();
+/// assert_eq!(ring.driver.len(), 6 + 2 * 8);
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct RingMemory {
+    /// Descriptor table or ring.
+    pub desc: SharedBytes,
+    /// Available ring or driver event suppression.
+    pub driver: SharedBytes,
+    /// Used ring or device event suppression.
+    pub device: SharedBytes,
+}

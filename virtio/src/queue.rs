@@ -1,0 +1,378 @@
+//! The two halves of a virtqueue as traits: what a frontend's and a backend's burst loops are written against.
+//!
+//! Both halves use the same four verbs. The driver half *adds* and *publishes* on the one side, *completes* on the
+//! other; the device half *peeks*, then *completes* (or *takes*), then *publishes*. Nothing becomes visible to the
+//! peer before `publish`, and one burst costs one release store. Whether the peer has to be woken is a separate
+//! question (`kick_needed`, `call_needed`), asked once per burst, because it is the only one that needs a fence.
+//!
+//! The traits know addresses, lengths and tokens, never packets. They are meant for monomorphised callers: the
+//! burst methods take iterators and closures so that ring state stays in registers for the whole burst.
+
+use core::mem::MaybeUninit;
+use core::ptr::NonNull;
+
+use crate::fault::PeerFault;
+use crate::segments::SegList;
+
+/// One descriptor's worth of memory that a driver lends to the device.
+///
+/// ```
+/// let buffer = linecard_virtio::Buffer { addr: 0x10_0000, len: 2048, token: 7 };
+/// assert_eq!(buffer.len, 2048);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Buffer {
+    /// Address as the device sees it (for vhost-user: the frontend's own virtual address).
+    pub addr: u64,
+    /// Length in bytes.
+    pub len: u32,
+    /// Whatever the caller wants back with the completion; usually a pointer.
+    pub token: u64,
+}
+
+/// A buffer that the device gave back.
+///
+/// ```
+/// let done = linecard_virtio::Completion { token: 7, len: 64 };
+/// assert_eq!((done.token, done.len), (7, 64));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Completion {
+    /// The token given to [`DriverQueue::add_burst`] or [`DriverQueue::add_chain`].
+    pub token: u64,
+    /// Bytes the device says it wrote, checked to be at most what was lent. Always 0 on a readable (transmit) queue.
+    pub len: u32,
+}
+
+/// One element of a chain: an address as the device sees it, and a length in bytes.
+///
+/// ```
+/// let segments = [linecard_virtio::Segment { addr: 0x1000, len: 12 }, linecard_virtio::Segment { addr: 0x2000, len: 60 }];
+/// assert_eq!(segments.iter().map(|s| s.len).sum::<u32>(), 72);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// Address as the device sees it.
+    pub addr: u64,
+    /// Length in bytes.
+    pub len: u32,
+}
+
+/// The driver half: the frontend's end of one queue, in one direction.
+///
+/// The ring lies in the caller's own memory, but the peer can write anywhere in it, so everything needed later is
+/// kept in private memory and every id and length that comes back is checked.
+///
+/// ```
+/// use core::mem::MaybeUninit;
+/// use linecard_virtio::{Buffer, DriverQueue, PeerFault};
+///
+/// /// Hands `buffers` to the device and collects what it has finished; `kick` wakes it when it sleeps.
+/// fn turn<Q: DriverQueue>(q: &mut Q, buffers: &[Buffer], kick: impl Fn()) -> Result<usize, PeerFault> {
+///     let added = q.add_burst(buffers.iter().copied());
+///     if added > 0 {
+///         q.publish();
+///         if q.kick_needed() {
+///             kick();
+///         }
+///     }
+///     let mut done = [const { MaybeUninit::uninit() }; 32];
+///     q.complete(&mut done)
+/// }
+/// ```
+///
+/// # Safety
+/// Implementors promise that every token accepted by `add`, `add_burst` or `add_chain` comes back exactly once, from
+/// `complete` or `take_all`, whatever the peer writes; that the first `n` elements are initialised when `complete`
+/// returns `Ok(n)`; and that a completion's `len` is at most the bytes lent under that token. Callers may therefore
+/// turn tokens back into owned pointers.
+pub unsafe trait DriverQueue: Send {
+    /// Whether the device writes into the buffers (receive) or reads them (transmit).
+    const WRITABLE: bool;
+
+    /// Descriptors of the ring (virtio 1.3, Queue Size). Indirect tables do not count.
+    fn size(&self) -> u16;
+
+    /// Descriptors that are not in flight.
+    fn free(&self) -> u16;
+
+    /// Lends one-descriptor buffers until the iterator ends or the ring is full; returns how many were lent.
+    ///
+    /// An element is pulled from the iterator only when there is room for it. Invisible to the device until
+    /// [`publish`](Self::publish).
+    fn add_burst(&mut self, buffers: impl Iterator<Item = Buffer>) -> usize;
+
+    /// Lends one one-descriptor buffer; false when the ring is full.
+    #[inline]
+    fn add(&mut self, buffer: Buffer) -> bool {
+        self.add_burst(core::iter::once(buffer)) == 1
+    }
+
+    /// Lends a buffer of several segments: as one indirect descriptor when the queue has indirect tables and the
+    /// segments fit one, as a direct chain otherwise. False, and nothing lent, when it is empty, does not fit the
+    /// free descriptors, or is longer than 2³² − 1 bytes.
+    fn add_chain(&mut self, segments: &[Segment], token: u64) -> bool;
+
+    /// Makes everything added since the last call visible to the device, by one release store.
+    fn publish(&mut self);
+
+    /// What the device's suppression flag says at this moment, without a fence: a hint that may be stale. False
+    /// means "probably polling": a caller that is sure to come back may skip [`kick_needed`](Self::kick_needed) now
+    /// and ask it on its next poll or before it sleeps. Published buffers count until `kick_needed` was asked.
+    fn kick_hint(&self) -> bool;
+
+    /// Must the device be woken for what was published since this was last asked? One full fence.
+    #[must_use = "a kick that is not sent leaves the device asleep"]
+    fn kick_needed(&mut self) -> bool;
+
+    /// Collects finished buffers into the front of `out` and returns how many.
+    ///
+    /// # Errors
+    /// A [`PeerFault`] when the next thing the device wrote is impossible (an id that is not in flight, a length
+    /// above what was lent, an index jump). Buffers finished before it are returned first, by an `Ok`. After an
+    /// error stop the queue and reclaim its buffers by [`take_all`](Self::take_all).
+    fn complete(&mut self, out: &mut [MaybeUninit<Completion>]) -> Result<usize, PeerFault>;
+
+    /// Asks for (or stops) interrupts on completion. When switching on, returns true if a completion arrived
+    /// meanwhile, in which case the caller must not sleep but [`complete`](Self::complete) first. One full fence.
+    fn set_interrupts(&mut self, on: bool) -> bool;
+
+    /// Calls `f` with every token still in flight and forgets them: for reset, after the device has been stopped.
+    fn take_all(&mut self, f: &mut dyn FnMut(u64));
+}
+
+/// Guest memory as the device half sees it.
+///
+/// ```
+/// use core::ptr::NonNull;
+/// use linecard_virtio::DeviceMemory;
+///
+/// /// One region that starts at address 0.
+/// struct Flat { start: NonNull<u8>, len: u64 }
+///
+/// // SAFETY: pointers are handed out only for ranges inside the region, which outlives `self`.
+/// unsafe impl DeviceMemory for Flat {
+///     fn translate(&self, addr: u64, len: u32) -> Option<NonNull<u8>> {
+///         let end = addr.checked_add(u64::from(len))?;
+///         // SAFETY: `addr <= end <= len`, so the result stays inside the region.
+///         (end <= self.len).then(|| unsafe { self.start.add(addr as usize) })
+///     }
+///     fn translate_part(&self, addr: u64, len: u32) -> Option<(NonNull<u8>, u32)> {
+///         let room = u32::try_from(self.len.checked_sub(addr)?).unwrap_or(u32::MAX);
+///         let len = len.min(room);
+///         (len > 0).then_some((self.translate(addr, len)?, len))
+///     }
+/// }
+/// let mut bytes = [0u8; 64];
+/// let memory = Flat { start: NonNull::from(&mut bytes).cast(), len: 64 };
+/// assert!(memory.translate(60, 4).is_some());
+/// assert!(memory.translate(60, 5).is_none());
+/// ```
+///
+/// # Safety
+/// A returned pointer must be valid for reads and writes of the returned number of bytes (for `translate`: of `len`)
+/// by raw-pointer and atomic access, for as long as the consumer keeps this memory in use.
+pub unsafe trait DeviceMemory {
+    /// The place of `len` bytes at `addr`, when all of them are contiguous here.
+    fn translate(&self, addr: u64, len: u32) -> Option<NonNull<u8>>;
+
+    /// The place of the longest contiguous prefix of `len` bytes at `addr`; the length is 1 to `len`.
+    fn translate_part(&self, addr: u64, len: u32) -> Option<(NonNull<u8>, u32)>;
+}
+
+/// A *simple* available chain: one direct descriptor of the right direction, contiguous here, already translated.
+///
+/// ```
+/// let chain = linecard_virtio::Chain { ptr: core::ptr::null_mut(), len: 0, id: 3 };
+/// assert_eq!(linecard_virtio::Used::from(chain), linecard_virtio::Used { id: 3, descs: 1, len: 0 });
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chain {
+    /// Where the bytes are. The peer may change them at any time: copy, never borrow.
+    pub ptr: *mut u8,
+    /// Bytes the driver lent, as read once from the descriptor.
+    pub len: u32,
+    /// Split: index of the descriptor. Packed: buffer id.
+    pub id: u16,
+}
+
+/// The next chain of any shape; its memory is in the [`SegList`] that was passed along.
+///
+/// ```
+/// use linecard_virtio::{Ahead, Head};
+/// let head = Head { id: 3, descs: 2, len: 72 };
+/// assert_eq!(Ahead::default().past(head), Ahead { chains: 1, descs: 2 });
+/// assert_eq!(head.used(12).len, 12);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Split: index of the head descriptor. Packed: buffer id.
+    pub id: u16,
+    /// Ring slots it occupies (an indirect chain occupies one).
+    pub descs: u16,
+    /// Bytes in all its segments.
+    pub len: u32,
+}
+
+impl Head {
+    /// This chain, used with `len` bytes written.
+    #[must_use]
+    pub const fn used(self, len: u32) -> Used {
+        Used { id: self.id, descs: self.descs, len }
+    }
+}
+
+/// How far beyond the next chain to look: over so many chains, which occupy so many ring slots.
+///
+/// ```
+/// // behind three simple chains:
+/// let ahead = linecard_virtio::Ahead { chains: 3, descs: 3 };
+/// assert_ne!(ahead, linecard_virtio::Ahead::default());
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ahead {
+    /// Chains skipped.
+    pub chains: u16,
+    /// Ring slots they occupy.
+    pub descs: u16,
+}
+
+impl Ahead {
+    /// Behind `head` as well.
+    #[must_use]
+    pub const fn past(self, head: Head) -> Ahead {
+        Ahead { chains: self.chains.wrapping_add(1), descs: self.descs.wrapping_add(head.descs) }
+    }
+}
+
+/// A chain to give back: which one, how many ring slots it had, how many bytes were written into it.
+///
+/// ```
+/// let used = linecard_virtio::Used { id: 3, descs: 1, len: 76 };
+/// assert_eq!(used.descs, 1);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Used {
+    /// As in [`Chain::id`] or [`Head::id`].
+    pub id: u16,
+    /// Ring slots of the chain; 1 for a [`Chain`].
+    pub descs: u16,
+    /// Bytes written from the start of the chain; 0 on a readable queue.
+    pub len: u32,
+}
+
+impl From<Chain> for Used {
+    fn from(chain: Chain) -> Self {
+        Self { id: chain.id, descs: 1, len: 0 }
+    }
+}
+
+/// The device half: the backend's end of one queue, in one direction.
+///
+/// The ring lies in the peer's memory. Indices and descriptors are read once, into values, and checked there.
+///
+/// ```
+/// use core::mem::MaybeUninit;
+/// use linecard_virtio::{Chain, DeviceMemory, DeviceQueue, PeerFault, SegList, Ahead};
+///
+/// /// Gives every available buffer back untouched; `call` wakes the driver when it sleeps.
+/// fn drain<Q: DeviceQueue, M: DeviceMemory>(q: &mut Q, memory: &M, call: impl Fn()) -> Result<(), PeerFault> {
+///     let mut chains = [const { MaybeUninit::<Chain>::uninit() }; 32];
+///     let mut segments = SegList::new();
+///     loop {
+///         let n = q.peek(memory, &mut chains)?;
+///         // SAFETY: `peek` initialised the first `n` chains.
+///         let simple = unsafe { chains[..n].assume_init_ref() };
+///         q.complete_burst(simple, |_| 0);
+///         if n == 0 {
+///             let Some(head) = q.peek_chain(memory, Ahead::default(), &mut segments)? else { break };
+///             q.complete(head.used(0));
+///         }
+///     }
+///     q.publish();
+///     if q.call_needed() {
+///         call();
+///     }
+///     Ok(())
+/// }
+/// ```
+///
+/// # Safety
+/// Implementors promise that when `peek` returns `Ok(n)` the first `n` chains are initialised, and that every pointer
+/// in a [`Chain`] or [`SegList`] came from the given [`DeviceMemory`] for exactly the length beside it, whatever the
+/// peer writes. Callers may therefore copy through those pointers.
+pub unsafe trait DeviceQueue: Send {
+    /// Whether this side writes into the buffers (the driver's receive queue) or reads them (its transmit queue).
+    const WRITABLE: bool;
+
+    /// Descriptors of the ring (virtio 1.3, Queue Size).
+    fn size(&self) -> u16;
+
+    /// Copies up to `out.len()` consecutive *simple* chains, from the next unconsumed one on, without consuming them.
+    ///
+    /// Stops before the first chain that is not simple, so `Ok(0)` means either that nothing is available or that the
+    /// next one needs [`peek_chain`](Self::peek_chain). The shared index is re-read only when fewer chains are known
+    /// than are asked for.
+    ///
+    /// # Errors
+    /// A [`PeerFault`] when the driver wrote an impossible index or descriptor number.
+    fn peek<M: DeviceMemory>(&mut self, memory: &M, out: &mut [MaybeUninit<Chain>]) -> Result<usize, PeerFault>;
+
+    /// The chain `ahead` of the next unconsumed one, of any shape (direct, chained, indirect, crossing regions), as
+    /// segments in `out`; `None` when there is none. Does not consume. The cold path.
+    ///
+    /// # Errors
+    /// A [`PeerFault`] when the chain loops, is longer than the ring or than 2³² − 1 bytes, points outside the memory,
+    /// has a descriptor of the wrong direction, or is indirect where that was not negotiated.
+    fn peek_chain<M: DeviceMemory>(
+        &mut self,
+        memory: &M,
+        ahead: Ahead,
+        out: &mut SegList,
+    ) -> Result<Option<Head>, PeerFault>;
+
+    /// Chains available and not consumed. Reads shared memory; for a packed ring it walks the descriptors, so it is
+    /// for statistics and tests. A peer that writes nonsense gets at most [`size`](Self::size).
+    fn available(&mut self) -> u16;
+
+    /// Is nothing available? One shared read when nothing is known to be.
+    fn is_empty(&mut self) -> bool;
+
+    /// Consumes the next simple chains, in the order they were peeked, and writes them back as used; `written(k)` is
+    /// the number of bytes written into `chains[k]`. The driver sees nothing before [`publish`](Self::publish).
+    ///
+    /// On an in-order readable queue this costs nothing per chain.
+    fn complete_burst(&mut self, chains: &[Chain], written: impl Fn(usize) -> u32);
+
+    /// Consumes the next chain, in peek order, and writes it back as used.
+    #[inline]
+    fn complete(&mut self, used: Used) {
+        self.take(Ahead { chains: 1, descs: used.descs });
+        self.complete_taken(used);
+    }
+
+    /// Consumes the next chains without writing them back yet: the caller holds them and may give them back in any
+    /// order (in order when IN_ORDER was negotiated) by [`complete_taken`](Self::complete_taken).
+    fn take(&mut self, ahead: Ahead);
+
+    /// Writes back a chain consumed earlier by [`take`](Self::take).
+    fn complete_taken(&mut self, used: Used);
+
+    /// Makes everything completed since the last call visible to the driver, by one release store.
+    fn publish(&mut self);
+
+    /// What the driver's suppression flag says at this moment, without a fence; see [`DriverQueue::kick_hint`].
+    fn call_hint(&self) -> bool;
+
+    /// Must the driver be woken for what was published since this was last asked? One full fence.
+    #[must_use = "a call that is not made leaves the driver asleep"]
+    fn call_needed(&mut self) -> bool;
+
+    /// Asks for (or stops) kicks. When switching on, returns true if a buffer became available meanwhile, in which
+    /// case the caller must not sleep. One full fence.
+    fn set_notifications(&mut self, on: bool) -> bool;
+
+    /// Where this queue stands, in the form of vhost-user's `GET_VRING_BASE`: split, the next available index;
+    /// packed, bits 0–14 next slot, bit 15 its wrap counter, bits 16–30 next used slot, bit 31 its wrap counter.
+    fn base(&self) -> u32;
+}

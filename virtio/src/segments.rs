@@ -1,0 +1,77 @@
+//! The memory of one chain, as the device half hands it out on the cold path.
+
+use core::ptr::NonNull;
+
+/// One contiguous piece of a chain, translated.
+///
+/// ```
+/// let mut byte = 0u8;
+/// let piece = linecard_virtio::Piece { ptr: core::ptr::NonNull::from(&mut byte), len: 1 };
+/// assert_eq!(piece.len, 1);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Where the bytes are. The peer may change them at any time: copy, never borrow.
+    pub ptr: NonNull<u8>,
+    /// Bytes, at least 1.
+    pub len: u32,
+}
+
+/// The pieces of one chain in order; reused from call to call, so that it allocates only while it grows.
+///
+/// ```
+/// let list = linecard_virtio::SegList::new();
+/// assert!(list.is_empty());
+/// assert_eq!(list.bytes(), 0);
+/// ```
+#[derive(Debug, Default)]
+pub struct SegList {
+    pieces: Vec<Piece>,
+    bytes: u32,
+}
+
+// SAFETY: the list is plain addresses; whoever copies through them answers for their validity on its thread.
+unsafe impl Send for SegList {}
+
+impl SegList {
+    /// An empty list.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { pieces: Vec::new(), bytes: 0 }
+    }
+
+    /// The pieces, in the order of the chain.
+    #[must_use]
+    pub fn pieces(&self) -> &[Piece] {
+        &self.pieces
+    }
+
+    /// Bytes in all pieces.
+    #[must_use]
+    pub const fn bytes(&self) -> u32 {
+        self.bytes
+    }
+
+    /// True when the chain has no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.pieces.clear();
+        self.bytes = 0;
+    }
+
+    /// Appends a piece; false when the total would pass 2³² − 1 bytes.
+    pub(crate) fn push(&mut self, piece: Piece) -> bool {
+        let Some(bytes) = self.bytes.checked_add(piece.len) else { return false };
+        self.bytes = bytes;
+        self.pieces.push(piece);
+        true
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.pieces.len()
+    }
+}
