@@ -1,0 +1,89 @@
+//! What producer and consumer have in common: a window of claimable slots, moved by a mode's protocol.
+
+use std::sync::Arc;
+
+use crate::Error;
+use crate::config::{Geometry, Memory};
+use crate::layout::Half;
+use crate::mode::{Claim, Mode, Shared, Sides};
+use crate::slots::Slots;
+use crate::storage::Storage;
+
+/// One side of a ring in mode `M`.
+pub(crate) struct End<T, M: Mode> {
+    pub(crate) slots: Slots<T>,
+    sides: Sides,
+    local: M::Local,
+    /// Fewer slots left than this after an enqueue: the ring is at its watermark or above.
+    pub(crate) high_below: u32,
+    storage: Arc<Storage>,
+}
+
+// SAFETY: the pointers lead to atomics and to slots that the protocol hands over between threads; elements
+// are `Copy + Send` (`Config::heap`), the private indices move along.
+unsafe impl<T: Send, M: Mode> Send for End<T, M> {}
+// SAFETY: as for `Send`; modes with private indices are not `Sync` because those are cells.
+unsafe impl<T: Send, M: Mode> Sync for End<T, M> where M::Local: Sync {}
+
+impl<T, M: Shared> Clone for End<T, M> {
+    fn clone(&self) -> Self {
+        Self {
+            slots: self.slots.clone(),
+            sides: self.sides,
+            local: M::join(&self.sides),
+            high_below: self.high_below,
+            storage: Arc::clone(&self.storage),
+        }
+    }
+}
+
+impl<T, M: Mode> End<T, M> {
+    pub(crate) fn new(storage: Arc<Storage>, geometry: &Geometry, half: Half) -> Self {
+        let cells = storage.cells();
+        let ahead = if half == Half::Producer { geometry.capacity } else { 0 };
+        // SAFETY: `storage` keeps the cells valid as long as this end lives.
+        let sides = unsafe { Sides::new(cells.sides(half), ahead, geometry.capacity) };
+        // SAFETY: the storage has `slots` elements behind its cells, checked when it was made or attached.
+        let slots = unsafe { Slots::new(cells.slots().cast(), geometry.slots - 1, storage.track()) };
+        let high_below = match geometry.watermark {
+            0 => 0,
+            used => geometry.capacity - used + 1,
+        };
+        Self { slots, local: M::join(&sides), sides, high_below, storage }
+    }
+
+    pub(crate) fn attach(memory: Memory, half: Half) -> Result<Self, Error> {
+        let mode = (M::KIND, crate::mode::name(M::KIND));
+        let (storage, geometry) = Storage::attach::<T>(memory, half, mode)?;
+        Ok(Self::new(Arc::new(storage), &geometry, half))
+    }
+
+    /// Takes `want` slots, or fewer unless `EXACT`.
+    #[inline(always)]
+    pub(crate) fn claim<const EXACT: bool>(&self, want: usize) -> Claim {
+        // More than an index can count is more than any ring holds.
+        let want = u32::try_from(want).unwrap_or(u32::MAX);
+        M::claim::<EXACT>(&self.local, &self.sides, want)
+    }
+
+    /// Publishes a whole claim.
+    #[inline(always)]
+    pub(crate) fn finish(&self, claim: Claim) {
+        M::finish(&self.local, &self.sides, claim, claim.count);
+    }
+
+    /// Publishes the first `count` slots of a claim; the rest goes back. For exclusive modes.
+    #[inline(always)]
+    pub(crate) fn finish_part(&self, claim: Claim, count: u32) {
+        M::finish(&self.local, &self.sides, claim, count);
+    }
+
+    pub(crate) fn capacity(&self) -> usize {
+        self.sides.capacity() as usize
+    }
+
+    /// Slots this side could claim now: free ones (producer), filled ones (consumer).
+    pub(crate) fn available(&self) -> usize {
+        self.sides.available() as usize
+    }
+}

@@ -1,0 +1,127 @@
+//! What can be wrong with a request for a ring.
+
+use std::fmt;
+
+/// Why a ring could not be made or attached to.
+///
+/// ```
+/// let error = linecard_ring::spsc::ring::<u64>(1000).err().map(|e| e.to_string());
+/// assert_eq!(error.as_deref(), Some(
+///     "ring capacity 1000 is not a power of two; use 1024, or ask for an exact capacity"));
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Error {
+    /// No room for a single element was asked for.
+    ZeroCapacity,
+    /// More elements than indices can tell apart.
+    TooBig {
+        /// Elements asked for.
+        asked: usize,
+        /// Most elements of a ring ([`MAX_CAPACITY`](crate::MAX_CAPACITY)).
+        max: usize,
+    },
+    /// A power of two was asked for, and this is none.
+    NotPowerOfTwo {
+        /// Elements asked for.
+        asked: usize,
+        /// The next power of two.
+        next: usize,
+    },
+    /// The watermark lies outside the ring.
+    Watermark {
+        /// Elements asked for.
+        asked: usize,
+        /// Elements the ring holds.
+        capacity: usize,
+    },
+    /// The heap has no room for the ring.
+    OutOfMemory {
+        /// Bytes of the ring.
+        bytes: usize,
+    },
+    /// The given memory is not aligned for a ring.
+    Misaligned {
+        /// Address given.
+        address: usize,
+        /// Alignment needed, in bytes.
+        align: usize,
+    },
+    /// The given memory is shorter than the ring.
+    RegionTooSmall {
+        /// Bytes given.
+        have: usize,
+        /// Bytes needed.
+        need: usize,
+    },
+    /// The memory holds no ring, or its maker is not done yet.
+    NotARing,
+    /// The ring in memory was made by a version with another layout.
+    Version {
+        /// Layout version found.
+        found: u32,
+        /// Layout version of this crate.
+        want: u32,
+    },
+    /// The ring in memory holds other elements.
+    Element {
+        /// Bytes per element found.
+        found: u32,
+        /// Bytes per element asked for.
+        want: u32,
+    },
+    /// The ring in memory synchronises this side in another way.
+    Mode {
+        /// Mode found (`single`, `multi`, `rts`, `hts` or `unknown`).
+        found: &'static str,
+        /// Mode asked for.
+        want: &'static str,
+    },
+    /// The header of the ring in memory contradicts itself.
+    BadHeader,
+}
+
+impl std::error::Error for Error {}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::ZeroCapacity => write!(f, "ring capacity is 0; ask for at least 1 element"),
+            Self::TooBig { asked, max } => {
+                write!(f, "ring capacity {asked} is too big; ask for at most {max}")
+            }
+            Self::NotPowerOfTwo { asked, next } => write!(
+                f,
+                "ring capacity {asked} is not a power of two; use {next}, or ask for an exact capacity"
+            ),
+            Self::Watermark { asked, capacity } => {
+                write!(f, "ring watermark {asked} is out of range; choose 1 to {capacity}")
+            }
+            Self::OutOfMemory { bytes } => {
+                write!(f, "no memory for a ring of {bytes} bytes; ask for a smaller capacity")
+            }
+            Self::Misaligned { address, align } => {
+                write!(f, "ring memory at {address:#x} is misaligned; align it to {align} bytes")
+            }
+            Self::RegionTooSmall { have, need } => {
+                write!(f, "ring memory of {have} bytes is too small; give {need} bytes")
+            }
+            Self::NotARing => write!(f, "memory holds no ring yet; format it first, then attach"),
+            Self::Version { found, want } => write!(
+                f,
+                "ring memory has layout version {found}, this program knows {want}; run the same version on both sides"
+            ),
+            Self::Element { found, want } => write!(
+                f,
+                "ring memory holds elements of {found} bytes, not {want}; use the same element type on both sides"
+            ),
+            Self::Mode { found, want } => write!(
+                f,
+                "this side of the ring in memory is {found}, not {want}; attach with the mode it was made with"
+            ),
+            Self::BadHeader => {
+                write!(f, "ring header in memory contradicts itself; format it again")
+            }
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! The ring in memory, the same on the heap and in a shared region:
+//!
+//! ```text
+//!   0  header          magic, layout version, element size, geometry, modes
+//! 128  producer head   what producers agree on among themselves
+//! 256  producer tail   published: elements below are readable
+//! 384  consumer head   what consumers agree on among themselves
+//! 512  consumer tail   published: slots below are writable again
+//! 640  slots           a power of two of elements
+//! ```
+//!
+//! Every cell has 128 bytes of its own, because adjacent lines are fetched in pairs. Head and tail are
+//! apart so that the other side, which polls the tail, never takes the head's line away.
+//! Indices run freely through all 32-bit values; a slot is `index mod slots`.
+
+use crossbeam::utils::CachePadded;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, AtomicU64 as PlainU64, Ordering};
+
+use crate::config::Geometry;
+use crate::sync::AtomicU64;
+use crate::{Error, MAX_CAPACITY};
+
+/// "lcring" and a byte that no text contains.
+const MAGIC: u64 = 0x0067_6e69_7263_6cff;
+const VERSION: u32 = 1;
+/// Bytes before the first slot.
+pub(crate) const PREFIX: usize = size_of::<Control>();
+/// Alignment of the whole ring, in bytes.
+pub(crate) const ALIGN: usize = align_of::<Control>();
+
+#[cfg(all(target_arch = "x86_64", not(loom)))]
+const _: () = assert!(PREFIX == 640 && ALIGN == 128);
+
+/// One side's indices.
+#[repr(C)]
+pub(crate) struct Side {
+    /// Claimed by threads of this side; its meaning belongs to the mode.
+    pub(crate) head: CachePadded<Head>,
+    /// Published to the other side: the index in the low half, the mode's own in the high half.
+    pub(crate) tail: CachePadded<AtomicU64>,
+}
+
+/// What the threads of one side share.
+#[repr(C)]
+pub(crate) struct Head {
+    pub(crate) word: AtomicU64,
+    /// A bound up to which this side may go, seen earlier (HTS only).
+    pub(crate) limit: AtomicU64,
+}
+
+#[repr(C)]
+pub(crate) struct Control {
+    header: CachePadded<Header>,
+    producer: Side,
+    consumer: Side,
+}
+
+#[repr(C)]
+struct Header {
+    magic: PlainU64,
+    version: AtomicU32,
+    element: AtomicU32,
+    capacity: AtomicU32,
+    slots: AtomicU32,
+    watermark: AtomicU32,
+    producer_mode: AtomicU32,
+    consumer_mode: AtomicU32,
+}
+
+/// Which half of the ring.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Half {
+    Producer,
+    Consumer,
+}
+
+/// The modes of both halves, by number.
+#[derive(Clone, Copy)]
+pub(crate) struct Modes {
+    pub(crate) producer: u32,
+    pub(crate) consumer: u32,
+}
+
+impl Side {
+    fn new(head: u64, tail: u64, limit: u32) -> Self {
+        let head = Head { word: AtomicU64::new(head), limit: AtomicU64::new(u64::from(limit)) };
+        Self { head: CachePadded::new(head), tail: CachePadded::new(AtomicU64::new(tail)) }
+    }
+}
+
+impl Header {
+    fn new(geometry: &Geometry, element: u32, modes: Modes) -> Self {
+        Self {
+            magic: PlainU64::new(0),
+            version: AtomicU32::new(VERSION),
+            element: AtomicU32::new(element),
+            capacity: AtomicU32::new(geometry.capacity),
+            slots: AtomicU32::new(geometry.slots),
+            watermark: AtomicU32::new(geometry.watermark),
+            producer_mode: AtomicU32::new(modes.producer),
+            consumer_mode: AtomicU32::new(modes.consumer),
+        }
+    }
+}
+
+/// A ring's control cells, somewhere in memory.
+#[derive(Clone, Copy)]
+pub(crate) struct Cells(NonNull<Control>);
+
+impl Cells {
+    /// Lays an empty ring out.
+    ///
+    /// # Safety
+    /// `at` is valid for writes of [`PREFIX`] bytes, aligned to [`ALIGN`], and used by nobody else yet.
+    pub(crate) unsafe fn format(at: NonNull<u8>, geometry: &Geometry, element: u32, modes: Modes) -> Self {
+        let start = geometry.start;
+        let full = start.wrapping_add(geometry.capacity);
+        let control = Control {
+            header: CachePadded::new(Header::new(geometry, element, modes)),
+            producer: Side::new(crate::mode::first_word(modes.producer, start, full), u64::from(start), full),
+            consumer: Side::new(
+                crate::mode::first_word(modes.consumer, start, start),
+                u64::from(start),
+                start,
+            ),
+        };
+        let at = at.cast::<Control>();
+        // SAFETY: valid, aligned and unshared by this function's contract.
+        unsafe { at.write(control) };
+        let cells = Self(at);
+        // H1, pairs with H2 in `attach`: who sees the magic sees the whole header.
+        cells.header().magic.store(MAGIC, Ordering::Release);
+        cells
+    }
+
+    /// Finds the ring that another process laid out, and reads its header once.
+    ///
+    /// # Safety
+    /// `at` is valid for reads and writes of `len` bytes for as long as the cells are used, and written by
+    /// others only through rings.
+    pub(crate) unsafe fn attach(
+        at: NonNull<u8>,
+        len: usize,
+        element: u32,
+        half: Half,
+        mode: (u32, &'static str),
+    ) -> Result<(Self, Geometry), Error> {
+        check_region(at, len, PREFIX)?;
+        let cells = Self(at.cast());
+        let header = cells.header();
+        // H2, pairs with H1 in `format`.
+        if header.magic.load(Ordering::Acquire) != MAGIC {
+            return Err(Error::NotARing);
+        }
+        let read = |cell: &AtomicU32| cell.load(Ordering::Relaxed);
+        let version = read(&header.version);
+        if version != VERSION {
+            return Err(Error::Version { found: version, want: VERSION });
+        }
+        let found = read(&header.element);
+        if found != element {
+            return Err(Error::Element { found, want: element });
+        }
+        let found = read(if half == Half::Producer { &header.producer_mode } else { &header.consumer_mode });
+        if found != mode.0 {
+            return Err(Error::Mode { found: crate::mode::name(found), want: mode.1 });
+        }
+        let (capacity, slots) = (read(&header.capacity), read(&header.slots));
+        let geometry = Geometry { capacity, slots, watermark: read(&header.watermark), start: 0 };
+        let sound = slots.is_power_of_two()
+            && slots as usize <= MAX_CAPACITY
+            && (1..=slots).contains(&capacity)
+            && geometry.watermark <= capacity;
+        if !sound {
+            return Err(Error::BadHeader);
+        }
+        check_region(at, len, geometry.bytes(element as usize)?)?;
+        Ok((cells, geometry))
+    }
+
+    fn header(&self) -> &Header {
+        // SAFETY: the cells are valid while their storage lives, which every holder keeps; they are atomics.
+        unsafe { &(*self.0.as_ptr()).header }
+    }
+
+    /// The side of `half` and the one across.
+    pub(crate) fn sides(self, half: Half) -> (NonNull<Side>, NonNull<Side>) {
+        // SAFETY: `self.0` points to a whole `Control`, so its fields lie inside the same object.
+        let producer = unsafe { &raw mut (*self.0.as_ptr()).producer };
+        // SAFETY: as above.
+        let consumer = unsafe { &raw mut (*self.0.as_ptr()).consumer };
+        // SAFETY: the address of a field is not null.
+        let producer = unsafe { NonNull::new_unchecked(producer) };
+        // SAFETY: as above.
+        let consumer = unsafe { NonNull::new_unchecked(consumer) };
+        match half {
+            Half::Producer => (producer, consumer),
+            Half::Consumer => (consumer, producer),
+        }
+    }
+
+    /// Where the ring begins.
+    pub(crate) fn start(self) -> NonNull<u8> {
+        self.0.cast()
+    }
+
+    /// The first slot.
+    pub(crate) fn slots(self) -> NonNull<u8> {
+        // SAFETY: slots begin right behind the control cells, inside the same storage.
+        unsafe { self.0.cast::<u8>().add(PREFIX) }
+    }
+
+    /// Ends the cells' life in heap storage.
+    ///
+    /// # Safety
+    /// Nobody uses them any more.
+    pub(crate) unsafe fn destroy(self) {
+        // SAFETY: valid until now, unused afterwards, by this function's contract.
+        unsafe { self.0.drop_in_place() };
+    }
+}
+
+/// Is `len` bytes at `at` a place for `need` bytes of ring?
+pub(crate) fn check_region(at: NonNull<u8>, len: usize, need: usize) -> Result<(), Error> {
+    let address = at.addr().get();
+    if !address.is_multiple_of(ALIGN) {
+        return Err(Error::Misaligned { address, align: ALIGN });
+    }
+    if len < need {
+        return Err(Error::RegionTooSmall { have: len, need });
+    }
+    Ok(())
+}

@@ -1,0 +1,194 @@
+//! How the threads of one side agree on who takes which slots.
+//!
+//! Producers and consumers run the same protocol: a side may go up to a *limit*, which is the other side's
+//! tail (consumers) or that plus the capacity (producers). It *claims* a range below the limit, copies, and
+//! *finishes*: publishes its own tail. The modes are rte_ring's.
+
+mod hts;
+mod multi;
+mod rts;
+mod single;
+
+use std::ptr::NonNull;
+use std::sync::atomic::Ordering;
+
+use crate::layout::Side;
+
+/// One thread at a time owns this side (SP or SC): private indices, no locked instruction, never waits.
+#[derive(Debug)]
+pub enum Single {}
+
+/// Any number of threads (MP or MC): each takes its range by one compare-and-swap; ranges are published in
+/// the order they were taken, so a thread that loses its core delays the others of its side.
+#[derive(Debug)]
+pub enum Multi {}
+
+/// Relaxed tail sync (RTS): as [`Multi`], but threads do not wait for each other's publication; the last one
+/// to finish publishes for all. For more threads than cores.
+#[derive(Debug)]
+pub enum Rts {}
+
+/// Head-tail sync (HTS): one thread of this side at a time is inside; the others wait before they take
+/// anything. Slower than [`Multi`] on dedicated cores, steady on shared ones, and allows zero-copy views.
+#[derive(Debug)]
+pub enum Hts {}
+
+/// A way to synchronise one side: [`Single`], [`Multi`], [`Rts`] or [`Hts`].
+pub trait Mode: protocol::Protocol {}
+
+/// Modes whose side many threads may use; their handles are `Clone` and `Sync`.
+pub trait Shared: Mode + protocol::Protocol<Local: Sync> {}
+
+/// Modes with at most one range open at a time, so that views (`reserve`, `peek`) can give back a part.
+pub trait Exclusive: Mode {}
+
+impl<M: protocol::Protocol> Mode for M {}
+impl Shared for Multi {}
+impl Shared for Rts {}
+impl Shared for Hts {}
+impl Exclusive for Single {}
+impl Exclusive for Hts {}
+
+/// The numbers of modes in a ring's header.
+pub(crate) const SINGLE: u32 = 1;
+pub(crate) const MULTI: u32 = 2;
+pub(crate) const RTS: u32 = 3;
+pub(crate) const HTS: u32 = 4;
+
+/// The name of a mode number.
+pub(crate) fn name(kind: u32) -> &'static str {
+    match kind {
+        SINGLE => "single",
+        MULTI => "multi",
+        RTS => "rts",
+        HTS => "hts",
+        _ => "unknown",
+    }
+}
+
+/// The head word of an empty ring's side.
+pub(crate) fn first_word(kind: u32, start: u32, limit: u32) -> u64 {
+    match kind {
+        MULTI => pack(start, limit),
+        HTS => pack(start, start),
+        _ => pack(start, 0),
+    }
+}
+
+/// Two 32-bit values in one word that is swapped at once.
+#[inline(always)]
+pub(crate) const fn pack(low: u32, high: u32) -> u64 {
+    (low as u64) | ((high as u64) << 32)
+}
+
+/// The index half of a word.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "the low half is meant")]
+pub(crate) const fn low(word: u64) -> u32 {
+    word as u32
+}
+
+/// The other half of a word.
+#[inline(always)]
+pub(crate) const fn high(word: u64) -> u32 {
+    (word >> 32) as u32
+}
+
+/// Both sides, seen from one of them.
+#[derive(Clone, Copy)]
+pub struct Sides {
+    own: NonNull<Side>,
+    peer: NonNull<Side>,
+    /// Limit minus the peer's tail: the capacity for producers, 0 for consumers.
+    ahead: u32,
+    capacity: u32,
+}
+
+impl Sides {
+    /// # Safety
+    /// Both cells stay valid for as long as this value and its copies are used.
+    pub(crate) unsafe fn new(sides: (NonNull<Side>, NonNull<Side>), ahead: u32, capacity: u32) -> Self {
+        Self { own: sides.0, peer: sides.1, ahead, capacity }
+    }
+
+    #[inline(always)]
+    pub(crate) fn own(&self) -> &Side {
+        // SAFETY: valid while `self` is used (`new`); a `Side` is only atomics.
+        unsafe { self.own.as_ref() }
+    }
+
+    #[inline(always)]
+    fn peer(&self) -> &Side {
+        // SAFETY: as in `own`.
+        unsafe { self.peer.as_ref() }
+    }
+
+    /// How far this side may go now.
+    #[inline(always)]
+    fn limit(&self) -> u32 {
+        // T2, pairs with T1 in every `finish` of the other side: what it copied, in or out, is done.
+        low(self.peer().tail.load(Ordering::Acquire)).wrapping_add(self.ahead)
+    }
+
+    pub(crate) fn capacity(&self) -> u32 {
+        self.capacity
+    }
+
+    /// Slots between this side's published tail and the limit, now; at most the capacity.
+    pub(crate) fn available(&self) -> u32 {
+        let tail = low(self.own().tail.load(Ordering::Acquire));
+        self.limit().wrapping_sub(tail).min(self.capacity)
+    }
+}
+
+/// A range of slots that this thread alone may touch until it finishes.
+#[derive(Clone, Copy)]
+pub struct Claim {
+    /// Index of the first slot.
+    pub(crate) start: u32,
+    /// Slots; 0 is no claim and needs no finish.
+    pub(crate) count: u32,
+    /// Slots known to be available behind the claim.
+    pub(crate) left: u32,
+}
+
+impl Claim {
+    /// How many of `want` slots an `available` window gives: all or none if `EXACT`.
+    #[inline(always)]
+    fn new<const EXACT: bool>(start: u32, available: u32, want: u32) -> Self {
+        let count = if available >= want {
+            want
+        } else if EXACT {
+            0
+        } else {
+            available
+        };
+        Self { start, count, left: available - count }
+    }
+
+    const fn none(start: u32) -> Self {
+        Self { start, count: 0, left: 0 }
+    }
+}
+
+pub(crate) mod protocol {
+    use super::{Claim, Sides};
+
+    /// The protocol of one mode.
+    pub trait Protocol: Sized {
+        /// What a handle keeps for itself.
+        type Local: Send;
+        /// Number in the header.
+        const KIND: u32;
+
+        /// The private state of a handle that joins now.
+        fn join(sides: &Sides) -> Self::Local;
+
+        /// Takes `want` slots, or as many as there are unless `EXACT`.
+        fn claim<const EXACT: bool>(local: &Self::Local, sides: &Sides, want: u32) -> Claim;
+
+        /// Publishes the first `count` slots of a claim. `count` is `claim.count` unless the mode is
+        /// [`Exclusive`](super::Exclusive); then the rest goes back.
+        fn finish(local: &Self::Local, sides: &Sides, claim: Claim, count: u32);
+    }
+}

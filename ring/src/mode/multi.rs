@@ -1,0 +1,72 @@
+//! MP/MC: claim by one compare-and-swap, publish in claim order.
+//!
+//! The head word holds `{head, limit}`: the limit is a cached copy of the other side's tail, carried along by
+//! the same swap, so it can never be older than the head it belongs to and costs no access of its own.
+
+use std::sync::atomic::Ordering;
+
+use super::{Claim, MULTI, Multi, Sides, high, low, pack, protocol::Protocol};
+use crate::sync::Pause;
+
+impl Protocol for Multi {
+    type Local = ();
+    const KIND: u32 = MULTI;
+
+    fn join(_: &Sides) {}
+
+    #[inline(always)]
+    fn claim<const EXACT: bool>((): &(), sides: &Sides, want: u32) -> Claim {
+        let cell = &sides.own().head.word;
+        // C2, pairs with C1: the look at the peer's tail below is not older than the one that justified `head`.
+        let mut word = cell.load(Ordering::Acquire);
+        loop {
+            let (head, mut limit) = (low(word), high(word));
+            let mut available = limit.wrapping_sub(head);
+            if available < want {
+                limit = sides.limit();
+                available = limit.wrapping_sub(head);
+            }
+            if available > sides.capacity {
+                // `head` was passed meanwhile, or somebody scribbled on an index.
+                let now = cell.load(Ordering::Acquire);
+                if now == word {
+                    return Claim::none(head);
+                }
+                word = now;
+                continue;
+            }
+            let claim = Claim::new::<EXACT>(head, available, want);
+            if claim.count == 0 {
+                return claim;
+            }
+            let next = pack(head.wrapping_add(claim.count), limit);
+            // C1, pairs with C2.
+            match cell.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return claim,
+                Err(now) => word = now,
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn finish((): &(), sides: &Sides, claim: Claim, count: u32) {
+        let cell = &sides.own().tail;
+        // W2, pairs with W1 below in the thread that claimed before: its copies are done too when the other
+        // side sees our tail.
+        if cell.load(Ordering::Acquire) != u64::from(claim.start) {
+            wait_for_turn(sides, claim.start);
+        }
+        // T1 and W1, pair with T2 and W2.
+        cell.store(u64::from(claim.start.wrapping_add(count)), Ordering::Release);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn wait_for_turn(sides: &Sides, start: u32) {
+    let pause = Pause::new();
+    // W2, as above.
+    while sides.own().tail.load(Ordering::Acquire) != u64::from(start) {
+        pause.wait();
+    }
+}

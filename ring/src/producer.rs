@@ -1,0 +1,149 @@
+//! The side that puts elements in.
+
+use crate::config::{Memory, Plain};
+use crate::end::End;
+use crate::layout::Half;
+use crate::mode::{Claim, Exclusive, Mode, Shared};
+use crate::view::Reservation;
+use crate::{Error, Moved};
+
+/// A handle that enqueues. In mode [`Single`](crate::Single) it is the only one and `Send`; in the shared
+/// modes it is `Clone` and `Sync` as well.
+///
+/// ```
+/// use linecard_ring::mpmc;
+/// let (producer, consumer) = mpmc::ring::<u32>(256)?;
+/// std::thread::scope(|s| {
+///     for worker in 0..4 {
+///         let producer = producer.clone();
+///         s.spawn(move || assert_eq!(producer.enqueue_bulk(&[worker; 32]).count, 32));
+///     }
+/// });
+/// assert_eq!(consumer.count(), 128);
+/// # Ok::<(), linecard_ring::Error>(())
+/// ```
+pub struct Producer<T, M: Mode> {
+    end: End<T, M>,
+}
+
+impl<T, M: Shared> Clone for Producer<T, M> {
+    fn clone(&self) -> Self {
+        Self { end: self.end.clone() }
+    }
+}
+
+impl<T, M: Mode> std::fmt::Debug for Producer<T, M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Producer")
+            .field("mode", &crate::mode::name(M::KIND))
+            .field("capacity", &self.capacity())
+            .field("free_count", &self.free_count())
+            .finish()
+    }
+}
+
+impl<T: Plain, M: Mode> Producer<T, M> {
+    /// Joins the producing side of a ring that was laid out in `memory`.
+    ///
+    /// # Errors
+    /// The memory holds no ring, or one with another layout version, element size or producer mode.
+    ///
+    /// # Safety
+    /// In mode [`Single`](crate::Single) no other producer handle of the ring lives, in any process.
+    pub unsafe fn attach(memory: Memory) -> Result<Self, Error> {
+        Ok(Self { end: End::attach(memory, Half::Producer)? })
+    }
+}
+
+impl<T, M: Mode> Producer<T, M> {
+    pub(crate) fn new(end: End<T, M>) -> Self {
+        Self { end }
+    }
+
+    /// Elements the ring holds when full.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.end.capacity()
+    }
+
+    /// Free slots now.
+    #[must_use]
+    pub fn free_count(&self) -> usize {
+        self.end.available()
+    }
+
+    /// Elements in the ring now, including those being dequeued.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.end.capacity() - self.end.available()
+    }
+}
+
+impl<T: Copy + Send, M: Mode> Producer<T, M> {
+    /// Enqueues all of `items`, or none if they do not fit.
+    #[inline]
+    pub fn enqueue_bulk(&self, items: &[T]) -> Moved {
+        self.write::<true>(items)
+    }
+
+    /// Enqueues as many of the first `items` as fit.
+    #[inline]
+    pub fn enqueue_burst(&self, items: &[T]) -> Moved {
+        self.write::<false>(items)
+    }
+
+    /// Enqueues one element.
+    ///
+    /// # Errors
+    /// The ring is full; the element comes back.
+    #[inline]
+    pub fn enqueue(&self, item: T) -> Result<(), T> {
+        let claim = self.end.claim::<true>(1);
+        if claim.count == 0 {
+            return Err(item);
+        }
+        // SAFETY: the slot is claimed.
+        unsafe { self.end.slots.put(claim.start, item) };
+        self.end.finish(claim);
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn write<const EXACT: bool>(&self, items: &[T]) -> Moved {
+        let claim = self.end.claim::<EXACT>(items.len());
+        let count = claim.count as usize;
+        if count != 0 {
+            // `count <= items.len()`, as a claim is never more than was wanted.
+            let items = items.get(..count).unwrap_or(items);
+            // SAFETY: `count` slots from `start` on are claimed, at most the ring's capacity.
+            unsafe { self.end.slots.write(claim.start, items) };
+            self.end.finish(claim);
+        }
+        Moved { count, left: claim.left as usize, high: self.high(claim) }
+    }
+
+    /// Is the ring at its watermark after this claim? A cached view of the consumers is looked at again first.
+    #[inline(always)]
+    fn high(&self, claim: Claim) -> bool {
+        claim.left < self.end.high_below && self.free_count() < self.end.high_below as usize
+    }
+}
+
+impl<T: Copy + Send, M: Exclusive> Producer<T, M> {
+    /// Reserves up to `count` slots to be written in place. Nothing is visible before
+    /// [`publish`](Reservation::publish); dropping the view gives all slots back.
+    ///
+    /// In mode [`Hts`](crate::Hts) other producers wait while the view is open, so do not enqueue through
+    /// another handle from the same thread meanwhile, and do not leak it.
+    #[inline]
+    pub fn reserve(&mut self, count: usize) -> Reservation<'_, T, M> {
+        Reservation::new(&self.end, self.end.claim::<false>(count))
+    }
+
+    /// [`reserve`](Self::reserve), all or nothing: `None` if fewer than `count` slots are free.
+    #[inline]
+    pub fn reserve_bulk(&mut self, count: usize) -> Option<Reservation<'_, T, M>> {
+        let claim = self.end.claim::<true>(count);
+        (claim.count as usize == count).then(|| Reservation::new(&self.end, claim))
+    }
+}

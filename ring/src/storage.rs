@@ -1,0 +1,95 @@
+//! The memory that a ring's handles keep alive together.
+
+use std::alloc::{self, Layout};
+use std::ptr::NonNull;
+
+use crate::Error;
+use crate::config::{Geometry, Memory};
+use crate::layout::{ALIGN, Cells, Half, Modes, check_region};
+use crate::sync::Track;
+
+/// One ring's memory.
+pub(crate) struct Storage {
+    cells: Cells,
+    track: Track,
+    place: Place,
+}
+
+enum Place {
+    Heap(Layout),
+    Given { _memory: Memory },
+}
+
+// SAFETY: the cells are atomics; slots are handed from thread to thread by the ring's protocol.
+unsafe impl Send for Storage {}
+// SAFETY: as for `Send`.
+unsafe impl Sync for Storage {}
+
+impl Storage {
+    pub(crate) fn heap<T>(geometry: &Geometry, modes: Modes) -> Result<Self, Error> {
+        let bytes = geometry.bytes(element_size::<T>())?;
+        let layout = Layout::from_size_align(bytes, ALIGN).map_err(|_| Error::OutOfMemory { bytes })?;
+        // SAFETY: `layout` is not empty, it has the control cells.
+        let start = NonNull::new(unsafe { alloc::alloc(layout) }).ok_or(Error::OutOfMemory { bytes })?;
+        // SAFETY: freshly allocated for a whole ring.
+        let cells = unsafe { Cells::format(start, geometry, element_bytes::<T>(), modes) };
+        Ok(Self { cells, track: Track::new(geometry.slots as usize), place: Place::Heap(layout) })
+    }
+
+    /// # Safety
+    /// Nobody else uses `memory`.
+    pub(crate) unsafe fn format<T>(memory: Memory, geometry: &Geometry, modes: Modes) -> Result<Self, Error> {
+        check_region(memory.start, memory.len, geometry.bytes(element_size::<T>())?)?;
+        // SAFETY: valid and aligned as just checked, unused by this function's contract.
+        let cells = unsafe { Cells::format(memory.start, geometry, element_bytes::<T>(), modes) };
+        Ok(Self {
+            cells,
+            track: Track::new(geometry.slots as usize),
+            place: Place::Given { _memory: memory },
+        })
+    }
+
+    /// Finds the ring in `memory` and checks that it is one of `T` with this mode on this half.
+    pub(crate) fn attach<T>(
+        memory: Memory,
+        half: Half,
+        mode: (u32, &'static str),
+    ) -> Result<(Self, Geometry), Error> {
+        // SAFETY: `Memory::new` promised what `attach` needs, and `memory` is kept below.
+        let found = unsafe { Cells::attach(memory.start, memory.len, element_bytes::<T>(), half, mode) };
+        let (cells, geometry) = found?;
+        let track = Track::new(geometry.slots as usize);
+        Ok((Self { cells, track, place: Place::Given { _memory: memory } }, geometry))
+    }
+
+    pub(crate) fn cells(&self) -> Cells {
+        self.cells
+    }
+
+    pub(crate) fn track(&self) -> Track {
+        self.track.clone()
+    }
+}
+
+impl Drop for Storage {
+    fn drop(&mut self) {
+        if let Place::Heap(layout) = self.place {
+            let start = self.cells.start();
+            // SAFETY: the last handle is gone, nobody uses the cells any more.
+            unsafe { self.cells.destroy() };
+            // SAFETY: allocated with this layout in `heap`; elements are `Copy` and need no drop.
+            unsafe { alloc::dealloc(start.as_ptr(), layout) };
+        }
+    }
+}
+
+/// Bytes per element; refuses elements that the layout cannot align.
+const fn element_size<T>() -> usize {
+    const { assert!(align_of::<T>() <= ALIGN, "ring elements need at most 128-byte alignment") };
+    size_of::<T>()
+}
+
+/// [`element_size`] as it stands in the header.
+fn element_bytes<T>() -> u32 {
+    u32::try_from(element_size::<T>()).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,77 @@
+//! The one place where the standard library and loom differ.
+
+pub(crate) use imp::{AtomicU64, Pause, Track};
+
+#[cfg(not(loom))]
+mod imp {
+    pub(crate) use core::sync::atomic::AtomicU64;
+
+    /// Waiting for another thread of the same side: spins, then yields the core.
+    pub(crate) struct Pause(crossbeam::utils::Backoff);
+
+    impl Pause {
+        pub(crate) fn new() -> Self {
+            Self(crossbeam::utils::Backoff::new())
+        }
+
+        pub(crate) fn wait(&self) {
+            self.0.snooze();
+        }
+    }
+
+    /// Access tracking of slots; does nothing outside loom.
+    #[derive(Clone)]
+    pub(crate) struct Track;
+
+    impl Track {
+        pub(crate) fn new(_slots: usize) -> Self {
+            Self
+        }
+
+        #[inline(always)]
+        pub(crate) fn read(&self, _slot: usize, _count: usize) {}
+
+        #[inline(always)]
+        pub(crate) fn write(&self, _slot: usize, _count: usize) {}
+    }
+}
+
+#[cfg(loom)]
+mod imp {
+    pub(crate) use loom::sync::atomic::AtomicU64;
+
+    pub(crate) struct Pause;
+
+    impl Pause {
+        pub(crate) fn new() -> Self {
+            Self
+        }
+
+        pub(crate) fn wait(&self) {
+            loom::thread::yield_now();
+        }
+    }
+
+    /// Tells loom which slots are read and written, so that it finds unordered access.
+    #[derive(Clone)]
+    pub(crate) struct Track(std::sync::Arc<[loom::cell::UnsafeCell<()>]>);
+
+    // SAFETY: the cells hold nothing; loom itself checks that their use is ordered.
+    unsafe impl Send for Track {}
+    // SAFETY: as for `Send`.
+    unsafe impl Sync for Track {}
+
+    impl Track {
+        pub(crate) fn new(slots: usize) -> Self {
+            Self((0..slots).map(|_| loom::cell::UnsafeCell::new(())).collect())
+        }
+
+        pub(crate) fn read(&self, slot: usize, count: usize) {
+            self.0[slot..slot + count].iter().for_each(|cell| cell.with(|_| ()));
+        }
+
+        pub(crate) fn write(&self, slot: usize, count: usize) {
+            self.0[slot..slot + count].iter().for_each(|cell| cell.with_mut(|_| ()));
+        }
+    }
+}

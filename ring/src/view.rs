@@ -1,0 +1,231 @@
+//! Zero-copy views: `reserve → write → publish` and `peek → read → release`.
+
+use std::mem::MaybeUninit;
+
+use crate::end::End;
+use crate::mode::{Claim, Exclusive};
+
+/// Slots to be written in place; from [`Producer::reserve`](crate::Producer::reserve).
+///
+/// ```
+/// let (mut producer, consumer) = linecard_ring::spsc::ring::<u32>(8)?;
+/// let mut slots = producer.reserve(8);
+/// while slots.write(7) {}
+/// assert_eq!(slots.publish(), 8);
+/// assert_eq!(consumer.count(), 8);
+/// # Ok::<(), linecard_ring::Error>(())
+/// ```
+#[must_use = "slots are given back unless they are published"]
+pub struct Reservation<'a, T, M: Exclusive> {
+    end: &'a End<T, M>,
+    claim: Claim,
+    written: u32,
+}
+
+impl<'a, T: Copy + Send, M: Exclusive> Reservation<'a, T, M> {
+    pub(crate) fn new(end: &'a End<T, M>, claim: Claim) -> Self {
+        Self { end, claim, written: 0 }
+    }
+
+    /// Slots not yet written.
+    #[must_use]
+    pub fn room(&self) -> usize {
+        (self.claim.count - self.written) as usize
+    }
+
+    /// Slots reserved.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.claim.count as usize
+    }
+
+    /// Whether the ring was full.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.claim.count == 0
+    }
+
+    /// Writes the next slot; false if all are written.
+    #[inline]
+    pub fn write(&mut self, item: T) -> bool {
+        let fits = self.written < self.claim.count;
+        if fits {
+            // SAFETY: the slot lies inside the claim.
+            unsafe { self.end.slots.put(self.claim.start.wrapping_add(self.written), item) };
+            self.written += 1;
+        }
+        fits
+    }
+
+    /// Writes as many of `items` as there is room for; returns how many.
+    #[inline]
+    pub fn write_slice(&mut self, items: &[T]) -> usize {
+        let items = items.get(..self.room()).unwrap_or(items);
+        // SAFETY: the slots lie inside the claim, there are no more items than room.
+        unsafe { self.end.slots.write(self.claim.start.wrapping_add(self.written), items) };
+        self.written += count(items);
+        items.len()
+    }
+
+    /// The unwritten slots: first row, then the row behind the ring's end. For filling by other means, then
+    /// [`assume_written`](Self::assume_written).
+    ///
+    /// Raw, because in shared memory another process may write them at any time.
+    #[must_use]
+    pub fn spare(&mut self) -> (*mut [MaybeUninit<T>], *mut [MaybeUninit<T>]) {
+        let room = self.room();
+        let (at, row) = self.end.slots.run(self.claim.start.wrapping_add(self.written));
+        let (start, _) = self.end.slots.run(0);
+        let first = room.min(row);
+        (rows(at, first), rows(start, room - first))
+    }
+
+    /// Counts the next `count` slots as written.
+    ///
+    /// # Safety
+    /// They have been written through [`spare`](Self::spare), and `count` is at most [`room`](Self::room).
+    pub unsafe fn assume_written(&mut self, count: usize) {
+        debug_assert!(count <= self.room());
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        self.written = self.written.saturating_add(count).min(self.claim.count);
+    }
+
+    /// Makes the written slots visible to the consumers, by one store; unwritten ones go back. Returns how
+    /// many were published.
+    #[inline]
+    pub fn publish(self) -> usize {
+        let (end, claim, written) = (self.end, self.claim, self.written);
+        std::mem::forget(self);
+        close(end, claim, written);
+        written as usize
+    }
+}
+
+impl<T, M: Exclusive> Drop for Reservation<'_, T, M> {
+    fn drop(&mut self) {
+        close(self.end, self.claim, 0);
+    }
+}
+
+/// Elements to be read in place; from [`Consumer::peek`](crate::Consumer::peek).
+///
+/// ```
+/// let (producer, mut consumer) = linecard_ring::spsc::ring::<u32>(8)?;
+/// assert_eq!(producer.enqueue_bulk(&[1, 2, 30, 4]).count, 4);
+/// let mut view = consumer.peek(8);
+/// while view.get(0).is_some_and(|item| item < 10) {
+///     view.read();
+/// }
+/// assert_eq!(view.release(), 2); // 30 and 4 stay
+/// assert_eq!(consumer.dequeue(), Some(30));
+/// # Ok::<(), linecard_ring::Error>(())
+/// ```
+#[must_use = "elements stay in the ring unless they are released"]
+pub struct Peek<'a, T, M: Exclusive> {
+    end: &'a End<T, M>,
+    claim: Claim,
+    read: u32,
+}
+
+impl<'a, T: Copy + Send, M: Exclusive> Peek<'a, T, M> {
+    pub(crate) fn new(end: &'a End<T, M>, claim: Claim) -> Self {
+        Self { end, claim, read: 0 }
+    }
+
+    /// Elements not yet read.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        (self.claim.count - self.read) as usize
+    }
+
+    /// Whether all elements are read.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The element `ahead` places behind the next one, without reading past it.
+    ///
+    /// In shared memory another process may have changed it by the next call: decide on the value returned.
+    #[inline]
+    #[must_use]
+    pub fn get(&self, ahead: usize) -> Option<T> {
+        let ahead = u32::try_from(ahead).ok()?;
+        let inside = ahead < self.claim.count - self.read;
+        let index = self.claim.start.wrapping_add(self.read).wrapping_add(ahead);
+        // SAFETY: the slot lies inside the claim and holds a value.
+        inside.then(|| unsafe { self.end.slots.take(index) })
+    }
+
+    /// Reads the next element.
+    #[inline]
+    pub fn read(&mut self) -> Option<T> {
+        let item = self.get(0)?;
+        self.read += 1;
+        Some(item)
+    }
+
+    /// Reads as many elements as `out` holds, or as there are; returns how many.
+    #[inline]
+    pub fn read_slice(&mut self, out: &mut [MaybeUninit<T>]) -> usize {
+        let room = out.len().min(self.len());
+        let out = out.get_mut(..room).unwrap_or_default();
+        // SAFETY: the slots lie inside the claim and hold values; `out` is no longer than what is unread.
+        unsafe { self.end.slots.read(self.claim.start.wrapping_add(self.read), out) };
+        self.read += count(out);
+        out.len()
+    }
+
+    /// Passes over up to `count` elements as if read.
+    pub fn skip(&mut self, count: usize) {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        self.read = self.read.saturating_add(count).min(self.claim.count);
+    }
+
+    /// Gives the slots of the elements read back to the producers, by one store; the others stay in the ring.
+    /// Returns how many were released.
+    #[inline]
+    pub fn release(self) -> usize {
+        let (end, claim, read) = (self.end, self.claim, self.read);
+        std::mem::forget(self);
+        close(end, claim, read);
+        read as usize
+    }
+}
+
+impl<T, M: Exclusive> Drop for Peek<'_, T, M> {
+    fn drop(&mut self) {
+        close(self.end, self.claim, 0);
+    }
+}
+
+impl<T, M: Exclusive> std::fmt::Debug for Reservation<'_, T, M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Reservation({} of {} written)", self.written, self.claim.count)
+    }
+}
+
+impl<T, M: Exclusive> std::fmt::Debug for Peek<'_, T, M> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Peek({} of {} read)", self.read, self.claim.count)
+    }
+}
+
+/// Ends a view: `count` slots are done, the others go back.
+#[inline(always)]
+fn close<T, M: Exclusive>(end: &End<T, M>, claim: Claim, count: u32) {
+    if claim.count != 0 {
+        end.finish_part(claim, count);
+    }
+}
+
+fn rows<T>(at: *mut T, len: usize) -> *mut [MaybeUninit<T>] {
+    std::ptr::slice_from_raw_parts_mut(at.cast(), len)
+}
+
+/// The length of a slice that is no longer than a claim.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "claims count in 32 bits")]
+fn count<T>(items: &[T]) -> u32 {
+    items.len() as u32
+}
