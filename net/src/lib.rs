@@ -1,1 +1,41 @@
-//! Room under construction.
+#![forbid(unsafe_code)]
+//! Header views, checksums, parsing, flow hash and software offloads; a leaf with no `unsafe`.
+//!
+//! Everything here works on byte slices and returns values: nothing allocates, nothing panics on
+//! what a frame says, and no length in a header is believed before it was compared with the slice.
+//!
+//! | module | what for | written down in |
+//! |---|---|---|
+//! | [`ether`], [`arp`], [`ip`], [`transport`] | header layouts | IEEE 802.3/802.1Q, RFC 826, 791, 8200, 768, 9293, 792, 4443 |
+//! | [`checksum`] | Internet checksum, incremental update, pseudo-headers | RFC 1071, 1624 |
+//! | [`parse`](mod@parse) | where each header of a frame starts, and what it is | DPDK's packet types |
+//! | [`toeplitz`] | flow hash | Microsoft RSS |
+//! | [`offload`], [`gso`] | what hardware would do: finish checksums, cut large frames | virtio 1.3, Network Device |
+//!
+//! ```
+//! use linecard_net::{Header, ether::{Ethernet, ether_type}, mac::MacAddr};
+//! let mut frame = [0_u8; 60];
+//! let (ethernet, _payload) = Ethernet::view_mut(&mut frame).expect("60 bytes are enough");
+//! ethernet.destination = MacAddr::BROADCAST;
+//! ethernet.ether_type = ether_type::ARP.into();
+//! assert_eq!(&frame[..6], &[0xff; 6]);
+//! ```
+
+pub mod arp;
+pub mod checksum;
+pub mod ether;
+pub mod gso;
+mod header;
+pub mod ip;
+pub mod mac;
+pub mod offload;
+pub mod packet_type;
+pub mod parse;
+pub mod toeplitz;
+pub mod transport;
+
+pub use header::Header;
+pub use mac::MacAddr;
+pub use packet_type::PacketType;
+pub use parse::{Layers, parse};
+pub use zerocopy::network_endian::{U16, U32};

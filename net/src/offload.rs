@@ -1,0 +1,237 @@
+//! What checksum hardware does, in software: verify, fill, prepare and finish.
+//!
+//! *Fill* writes a whole checksum. *Prepare* writes only the pseudo-header's sum, which whoever sends
+//! the frame *finishes* — the split that virtio's `NEEDS_CSUM` makes (virtio 1.3, Network Device:
+//! Packet Transmission). All work on one contiguous frame; [`sum_from`] serves chains.
+
+use crate::Header;
+use crate::checksum::{self, Sum, pseudo_header_v4, pseudo_header_v6};
+use crate::ip::{Ipv4, Ipv6, protocol};
+use crate::packet_type::PacketType;
+use crate::parse::Layers;
+use crate::transport::{Icmp, Tcp, Udp};
+
+/// What a checksum says about its packet.
+///
+/// ```
+/// use linecard_net::{offload::{Verdict, verify_ipv4}, parse};
+/// assert_eq!(verify_ipv4(&[0; 60], &parse(&[0; 60])), Verdict::Absent);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nothing to check: no such header, no checksum, a fragment, or bytes missing.
+    Absent,
+    /// The bytes agree with it.
+    Good,
+    /// They do not.
+    Bad,
+}
+
+impl Verdict {
+    const fn of(sum: u16) -> Self {
+        if sum == 0 { Self::Good } else { Self::Bad }
+    }
+}
+
+/// The bytes of the IPv4 header, options included.
+fn ipv4_header(layers: &Layers) -> Option<std::ops::Range<usize>> {
+    let start = usize::from(layers.l2_len);
+    layers.packet_type.is_ipv4().then_some(start..layers.l4_start())
+}
+
+/// Checks the IPv4 header checksum of a parsed frame.
+#[inline]
+#[must_use]
+pub fn verify_ipv4(frame: &[u8], layers: &Layers) -> Verdict {
+    let header = ipv4_header(layers).and_then(|range| frame.get(range));
+    header.map_or(Verdict::Absent, |header| Verdict::of(checksum::checksum(header)))
+}
+
+/// Writes the IPv4 header checksum; false, and nothing written, when there is no IPv4 header.
+#[inline]
+pub fn fill_ipv4(frame: &mut [u8], layers: &Layers) -> bool {
+    let Some(header) = ipv4_header(layers).and_then(|range| frame.get_mut(range)) else { return false };
+    let Some((ip, _)) = Ipv4::view_mut(header) else { return false };
+    ip.header_checksum.set(0);
+    let sum = checksum::checksum(header);
+    header[10..12].copy_from_slice(&sum.to_be_bytes());
+    true
+}
+
+/// Where the transport checksum lies, from the start of the transport header; `None` for a
+/// protocol without one that this crate knows.
+#[must_use]
+pub fn transport_checksum_offset(layers: &Layers) -> Option<usize> {
+    match layers.packet_type.l4() {
+        PacketType::L4_TCP => Some(Tcp::CHECKSUM_OFFSET),
+        PacketType::L4_UDP => Some(Udp::CHECKSUM_OFFSET),
+        PacketType::L4_ICMP => Some(Icmp::CHECKSUM_OFFSET),
+        _ => None,
+    }
+}
+
+/// Sum of the pseudo-header that the transport checksum covers; `None` when the frame has no such
+/// header or its destination is not in the IP header (IPv6 source routes).
+#[inline]
+#[must_use]
+pub fn pseudo_header(frame: &[u8], layers: &Layers) -> Option<Sum> {
+    let l3 = frame.get(usize::from(layers.l2_len)..)?;
+    if layers.packet_type.is_ipv4() {
+        // ICMP for IPv4 covers the message only (RFC 792).
+        if layers.protocol == protocol::ICMP {
+            return Some(Sum::ZERO);
+        }
+        let ip = Ipv4::load(l3)?;
+        let len = u16::try_from(layers.transport_len).ok()?;
+        return Some(pseudo_header_v4(ip.source, ip.destination, layers.protocol, len));
+    }
+    if !layers.packet_type.is_ipv6() || layers.source_routed {
+        return None;
+    }
+    let ip = Ipv6::load(l3)?;
+    Some(pseudo_header_v6(&ip.source, &ip.destination, layers.protocol, layers.transport_len))
+}
+
+/// The bytes that a transport checksum covers, when the frame holds them all.
+fn transport(layers: &Layers, frame_len: usize) -> Option<std::ops::Range<usize>> {
+    let start = layers.l4_start();
+    let end = start.checked_add(layers.transport_len as usize)?;
+    (end <= frame_len && transport_checksum_offset(layers).is_some()).then_some(start..end)
+}
+
+/// Checks the TCP, UDP, ICMP or ICMPv6 checksum of a parsed frame that lies in one piece.
+///
+/// ```
+/// # use linecard_net::{Header, MacAddr, ether::{Ethernet, ether_type}, ip::{Ipv4, protocol}, transport::Udp};
+/// use linecard_net::{offload::{Verdict, fill_transport, verify_transport}, parse};
+/// # let mut frame = [7_u8; 60];
+/// # Ethernet::new(MacAddr::local(2), MacAddr::local(1), ether_type::IPV4).store(&mut frame).expect("fits");
+/// # Ipv4::new([10, 0, 0, 1], [10, 0, 0, 2], protocol::UDP, 20).store(&mut frame[14..]).expect("fits");
+/// # Udp::new(5000, 9, 12).store(&mut frame[34..]).expect("fits");
+/// let layers = parse(&frame);
+/// assert_eq!(verify_transport(&frame, &layers), Verdict::Absent); // UDP without a checksum
+/// assert!(fill_transport(&mut frame, &layers));
+/// assert_eq!(verify_transport(&frame, &layers), Verdict::Good);
+/// frame[50] ^= 1;
+/// assert_eq!(verify_transport(&frame, &layers), Verdict::Bad);
+/// ```
+#[inline]
+#[must_use]
+pub fn verify_transport(frame: &[u8], layers: &Layers) -> Verdict {
+    let check = || {
+        let bytes = frame.get(transport(layers, frame.len())?)?;
+        let off = layers.packet_type.l4() == PacketType::L4_UDP && Udp::load(bytes)?.checksum.get() == 0;
+        let sum = pseudo_header(frame, layers)?.add_bytes(bytes).checksum();
+        (!off).then_some(Verdict::of(sum))
+    };
+    check().unwrap_or(Verdict::Absent)
+}
+
+/// Writes the whole transport checksum of a frame that lies in one piece; false, and nothing
+/// written, when it has none or bytes are missing.
+#[inline]
+pub fn fill_transport(frame: &mut [u8], layers: &Layers) -> bool {
+    let Some(range) = transport(layers, frame.len()) else { return false };
+    let (Some(pseudo), Some(offset)) = (pseudo_header(frame, layers), transport_checksum_offset(layers))
+    else {
+        return false;
+    };
+    let bytes = &mut frame[range];
+    let Some(field) = bytes.get_mut(offset..offset + 2) else { return false };
+    field.fill(0);
+    let sum = pseudo.add_bytes(bytes);
+    let sum = if layers.protocol == protocol::UDP { sum.checksum_nonzero() } else { sum.checksum() };
+    bytes[offset..offset + 2].copy_from_slice(&sum.to_be_bytes());
+    true
+}
+
+/// Where the receiver of a prepared frame finishes its checksum: virtio's two header fields.
+///
+/// ```
+/// use linecard_net::offload::Partial;
+/// let partial = Partial { csum_start: 34, csum_offset: 6 };
+/// assert_eq!(partial.field(), 40..42);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Partial {
+    /// Where the checksummed bytes start in the frame; they run to its end.
+    pub csum_start: u16,
+    /// Where the checksum lies, from `csum_start`.
+    pub csum_offset: u16,
+}
+
+impl Partial {
+    /// The two bytes of the checksum in the frame.
+    #[inline]
+    #[must_use]
+    pub fn field(self) -> std::ops::Range<usize> {
+        let start = usize::from(self.csum_start) + usize::from(self.csum_offset);
+        start..start + 2
+    }
+}
+
+/// Writes the pseudo-header's sum where the checksum goes and says how to finish it; `None`, and
+/// nothing written, when the frame has no TCP or UDP header. `frame` may be the first part of a chain.
+///
+/// For a frame to be segmented the length is part of the sum as well (virtio 1.3, Network Device:
+/// Packet Transmission); the segmenter replaces it.
+#[inline]
+pub fn prepare(frame: &mut [u8], layers: &Layers) -> Option<Partial> {
+    if !matches!(layers.packet_type.l4(), PacketType::L4_TCP | PacketType::L4_UDP) {
+        return None;
+    }
+    let sum = pseudo_header(frame, layers)?.fold();
+    let csum_start = u16::try_from(layers.l4_start()).ok()?;
+    let csum_offset = transport_checksum_offset(layers)? as u16;
+    let partial = Partial { csum_start, csum_offset };
+    frame.get_mut(partial.field())?.copy_from_slice(&sum.to_be_bytes());
+    Some(partial)
+}
+
+/// Finishes a prepared frame that lies in one piece; false, and nothing written, when the place
+/// that `partial` names is not inside it.
+///
+/// ```
+/// # use linecard_net::{Header, MacAddr, ether::{Ethernet, ether_type}, ip::{Ipv4, protocol}, transport::Udp};
+/// use linecard_net::{offload::{Partial, Verdict, finish, prepare, verify_transport}, parse};
+/// # let mut frame = [7_u8; 62];
+/// # Ethernet::new(MacAddr::local(2), MacAddr::local(1), ether_type::IPV4).store(&mut frame).expect("fits");
+/// # Ipv4::new([10, 0, 0, 1], [10, 0, 0, 2], protocol::UDP, 28).store(&mut frame[14..]).expect("fits");
+/// # Udp::new(5000, 9, 20).store(&mut frame[34..]).expect("fits");
+/// let layers = parse(&frame);
+/// let partial = prepare(&mut frame, &layers).expect("a UDP frame");
+/// assert!(finish(&mut frame, partial));
+/// assert_eq!(verify_transport(&frame, &layers), Verdict::Good);
+/// assert!(!finish(&mut frame, Partial { csum_start: 60, csum_offset: 1 }));
+/// ```
+#[inline]
+pub fn finish(frame: &mut [u8], partial: Partial) -> bool {
+    if partial.field().end > frame.len() {
+        return false;
+    }
+    let sum = Sum::ZERO.add_bytes(&frame[usize::from(partial.csum_start)..]).checksum_nonzero();
+    frame[partial.field()].copy_from_slice(&sum.to_be_bytes());
+    true
+}
+
+/// Sum of a packet's bytes from `start` to its end, given its segments in order; what
+/// [`finish`] needs for a chain: `sum_from(…).checksum_nonzero()` goes to [`Partial::field`].
+///
+/// ```
+/// use linecard_net::{checksum::checksum, offload::sum_from};
+/// let bytes = *b"cut anywhere";
+/// let pieces: [&[u8]; 3] = [&bytes[..1], &bytes[1..6], &bytes[6..]];
+/// assert_eq!(sum_from(pieces, 3).checksum(), checksum(&bytes[3..]));
+/// ```
+#[must_use]
+pub fn sum_from<'a>(segments: impl IntoIterator<Item = &'a [u8]>, start: usize) -> Sum {
+    let mut skip = start;
+    segments.into_iter().fold(Sum::ZERO, |sum, segment| {
+        let skipped = skip.min(segment.len());
+        skip -= skipped;
+        sum.add_bytes(&segment[skipped..])
+    })
+}
+
+#[cfg(test)]
+mod tests;
