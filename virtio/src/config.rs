@@ -84,10 +84,30 @@ impl RingMemory {
         let (offsets, lens) = (layout.offsets(size), layout.areas(size));
         let need = layout.bytes(size);
         let area = |i: usize| {
-            let too_small =
-                Error::Area { area: "whole", addr: zone.as_ptr() as usize, len: zone.len(), need, align: 128 };
+            let too_small = Error::Area {
+                area: "whole",
+                addr: zone.as_ptr() as usize,
+                len: zone.len(),
+                need,
+                align: 128,
+            };
             zone.slice(offsets[i], lens[i]).ok_or(too_small)
         };
         Ok(Self { desc: area(0)?, driver: area(1)?, device: area(2)? })
+    }
+}
+
+impl RingMemory {
+    /// Are all three areas long enough and aligned?
+    pub(crate) fn check(&self, layout: Layout, size: u16) -> Result<(), Error> {
+        let (needs, aligns) = (layout.areas(size), layout.alignment());
+        let areas = [("descriptor", self.desc), ("driver", self.driver), ("device", self.device)];
+        for ((area, bytes), (need, align)) in areas.into_iter().zip(needs.into_iter().zip(aligns)) {
+            let addr = bytes.as_ptr() as usize;
+            if bytes.len() < need || !addr.is_multiple_of(align) {
+                return Err(Error::Area { area, addr, len: bytes.len(), need, align });
+            }
+        }
+        Ok(())
     }
 }

@@ -22,7 +22,9 @@ pub enum Error {
         asked: u32,
     },
     /// An area is too small or not aligned.
-    #[error("the {area} area of the ring has {len} bytes at {addr:#x}: it needs {need} bytes aligned to {align}")]
+    #[error(
+        "the {area} area of the ring has {len} bytes at {addr:#x}: it needs {need} bytes aligned to {align}"
+    )]
     Area {
         /// `descriptor`, `driver` or `device`.
         area: &'static str,
@@ -36,7 +38,9 @@ pub enum Error {
         align: usize,
     },
     /// A start position outside the ring.
-    #[error("ring position {base:#x} is not possible with ring size {size}: give what GET_VRING_BASE returned")]
+    #[error(
+        "ring position {base:#x} is not possible with ring size {size}: give what GET_VRING_BASE returned"
+    )]
     Base {
         /// The position asked for.
         base: u32,
@@ -44,7 +48,9 @@ pub enum Error {
         size: u16,
     },
     /// Memory for indirect tables that can not hold one table per descriptor.
-    #[error("indirect tables need {need} bytes for {tables} tables of {entries} entries (1 to ring size), not {len}")]
+    #[error(
+        "indirect tables need {need} bytes for {tables} tables of {entries} entries (1 to ring size), not {len}"
+    )]
     Indirect {
         /// Tables, one per descriptor.
         tables: u16,

@@ -92,7 +92,9 @@ pub enum PeerFault {
     },
     /// An indirect descriptor that is not negotiated, nested, combined with NEXT, or of a length that is not a
     /// positive multiple of 16.
-    #[error("peer wrote an indirect descriptor of {len} bytes with flags {flags:#x}, which is not allowed here")]
+    #[error(
+        "peer wrote an indirect descriptor of {len} bytes with flags {flags:#x}, which is not allowed here"
+    )]
     BadIndirect {
         /// Length of the table in bytes.
         len: u32,

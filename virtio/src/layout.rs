@@ -78,7 +78,11 @@ impl Layout {
             Self::Split => size.is_power_of_two(),
             Self::Packed => size > 0,
         };
-        if shape && size <= MAX_SIZE as u32 { Ok(size as u16) } else { Err(Error::Size { layout: self, asked: size }) }
+        if shape && size <= MAX_SIZE as u32 {
+            Ok(size as u16)
+        } else {
+            Err(Error::Size { layout: self, asked: size })
+        }
     }
 
     /// Bytes of the descriptor area, the driver area and the device area.

@@ -18,15 +18,23 @@ pub mod event;
 mod fault;
 mod features;
 pub mod layout;
+#[doc(hidden)]
+#[cfg(any(test, feature = "model"))]
+pub mod model;
 pub mod net;
 mod queue;
 mod segments;
+mod slot;
+pub mod split;
 mod sync;
+mod walk;
 
 pub use config::{DeviceConfig, DriverConfig, IndirectTables};
 pub use error::Error;
 pub use fault::PeerFault;
 pub use features::Features;
 pub use layout::{Layout, RingAddrs, RingMemory};
-pub use queue::{Ahead, Buffer, Chain, Completion, DeviceMemory, DeviceQueue, DriverQueue, Head, Segment, Used};
+pub use queue::{
+    Ahead, Buffer, Chain, Completion, DeviceMemory, DeviceQueue, DriverQueue, Head, Segment, Used,
+};
 pub use segments::{Piece, SegList};

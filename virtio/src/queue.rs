@@ -316,7 +316,11 @@ pub unsafe trait DeviceQueue: Send {
     ///
     /// # Errors
     /// A [`PeerFault`] when the driver wrote an impossible index or descriptor number.
-    fn peek<M: DeviceMemory>(&mut self, memory: &M, out: &mut [MaybeUninit<Chain>]) -> Result<usize, PeerFault>;
+    fn peek<M: DeviceMemory>(
+        &mut self,
+        memory: &M,
+        out: &mut [MaybeUninit<Chain>],
+    ) -> Result<usize, PeerFault>;
 
     /// The chain `ahead` of the next unconsumed one, of any shape (direct, chained, indirect, crossing regions), as
     /// segments in `out`; `None` when there is none. Does not consume. The cold path.

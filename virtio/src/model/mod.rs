@@ -1,0 +1,188 @@
+//! One model for both rings: a driver half and a device half work against each other, and a few `VecDeque`s say what
+//! must come out. Unit tests, property tests, miri and the fuzz targets all run it.
+
+mod memory;
+mod steps;
+
+use std::collections::VecDeque;
+
+pub use memory::{Guest, Zone};
+
+use crate::config::{DeviceConfig, DriverConfig, IndirectTables};
+use crate::layout::{Layout, RingMemory};
+use crate::queue::{Completion, DeviceQueue, DriverQueue, Segment, Used};
+use crate::split;
+
+/// Which ring to run, where it starts, and what was negotiated.
+#[derive(Clone, Copy, Debug)]
+pub struct Variant {
+    /// Split or packed.
+    pub layout: Layout,
+    /// Ring size.
+    pub size: u16,
+    /// Start position, in the form of `SET_VRING_BASE`.
+    pub base: Option<u32>,
+    /// IN_ORDER.
+    pub in_order: bool,
+    /// The device writes.
+    pub writable: bool,
+    /// EVENT_IDX.
+    pub event_idx: bool,
+    /// Entries per indirect table; 0 is no INDIRECT_DESC.
+    pub indirect: u16,
+}
+
+impl Variant {
+    /// A variant from five arbitrary bytes: any size up to 32, starts around the wrap.
+    #[must_use]
+    pub fn from_bytes(layout: Layout, b: [u8; 5]) -> Self {
+        let size = match layout {
+            Layout::Split => 1 << (b[0] % 6),
+            Layout::Packed => u16::from(b[0]) % 32 + 1,
+        };
+        let base = match layout {
+            Layout::Split => u32::from((u16::from(b[1])).wrapping_sub(128)),
+            Layout::Packed => {
+                let at = (u32::from(b[1] >> 1) % u32::from(size)) | u32::from(b[1] & 1) << 15;
+                at | at << 16
+            }
+        };
+        Self {
+            layout,
+            size,
+            base: Some(base),
+            in_order: b[2] & 1 != 0,
+            writable: b[2] & 2 != 0,
+            event_idx: b[2] & 4 != 0,
+            indirect: if b[2] & 8 != 0 { (u16::from(b[3]) % 8 + 1).min(size) } else { 0 },
+        }
+    }
+}
+
+/// Runs `ops` on a fresh ring and compares every step with the oracle; panics where they differ.
+pub fn run(variant: Variant, ops: &[[u8; 2]]) {
+    use Layout::Split;
+    macro_rules! pick {
+        ($($layout:ident $module:ident $order:literal $write:literal),*) => {
+            match (variant.layout, variant.in_order, variant.writable) {
+                $(($layout, $order, $write) => {
+                    Model::new(variant, $module::Driver::<$order, $write>::new, $module::Device::<$order, $write>::new)
+                        .run(ops)
+                })*
+                _ => unreachable!(),
+            }
+        };
+    }
+    pick!(
+        Split split false false, Split split false true, Split split true false, Split split true true
+    );
+}
+
+/// A buffer as the model remembers it.
+#[derive(Clone, Debug)]
+struct Lent {
+    token: u64,
+    segments: Vec<Segment>,
+}
+
+impl Lent {
+    fn len(&self) -> u32 {
+        self.segments.iter().map(|s| s.len).sum()
+    }
+}
+
+/// Both halves, and what each should see.
+struct Model<D, V> {
+    variant: Variant,
+    driver: D,
+    device: V,
+    memory: Guest,
+    next_token: u64,
+    /// Added and not published; published and not consumed; consumed and not given back.
+    added: VecDeque<Lent>,
+    available: VecDeque<Lent>,
+    held: Vec<(Used, Lent)>,
+    /// Given back and not published; published and not collected.
+    finished: VecDeque<Completion>,
+    visible: VecDeque<Completion>,
+    /// The sleeper asked to be woken by the next publish of the other side.
+    kick_armed: bool,
+    call_armed: bool,
+    /// Everything the queues point into; dropped last.
+    _ring: Zone,
+    _tables: Zone,
+}
+
+/// Guest memory of the models; the first part is left for tables.
+const GUEST_BASE: u64 = 0x7f00_0000_0000;
+const GUEST_BYTES: u64 = 1 << 16;
+
+impl<D: DriverQueue, V: DeviceQueue> Model<D, V> {
+    fn new<E: std::fmt::Debug>(
+        v: Variant,
+        driver: impl Fn(&RingMemory, DriverConfig) -> Result<D, E>,
+        device: impl Fn(&RingMemory, DeviceConfig) -> Result<V, E>,
+    ) -> Self {
+        let ring = Zone::new(v.layout.bytes(v.size));
+        let memory = RingMemory::in_zone(ring.bytes(), v.layout, v.size).expect("zone is large enough");
+        let seams =
+            vec![GUEST_BASE + GUEST_BYTES / 2, GUEST_BASE + GUEST_BYTES / 2 + 100, GUEST_BASE + 50_000];
+        let guest = Guest::new(GUEST_BASE, GUEST_BYTES as usize, seams);
+        let tables = guest.bytes().slice(0, IndirectTables::bytes(v.size, v.indirect)).expect("tables fit");
+        let indirect = (v.indirect > 0).then_some(IndirectTables {
+            memory: tables,
+            addr: GUEST_BASE,
+            entries: v.indirect,
+        });
+        let (size, event_idx, base) = (v.size, v.event_idx, v.base);
+        let device_config = DeviceConfig { size, event_idx, indirect: v.indirect > 0, base };
+        Self {
+            driver: driver(&memory, DriverConfig { size, event_idx, base, indirect }).expect("valid driver"),
+            device: device(&memory, device_config).expect("valid device"),
+            variant: v,
+            memory: guest,
+            next_token: 1,
+            added: VecDeque::new(),
+            available: VecDeque::new(),
+            held: Vec::new(),
+            finished: VecDeque::new(),
+            visible: VecDeque::new(),
+            kick_armed: false,
+            call_armed: false,
+            _ring: ring,
+            _tables: Zone::new(1),
+        }
+    }
+
+    fn run(mut self, ops: &[[u8; 2]]) {
+        for op in ops {
+            self.step(*op);
+            self.check_free();
+        }
+        self.drain();
+    }
+
+    /// Brings everything home, with the ordinary calls, and then by `take_all`.
+    fn drain(mut self) {
+        self.publish_driver();
+        for _ in 0..2 * usize::from(self.variant.size) + 2 {
+            self.use_chain(3);
+            while !self.held.is_empty() {
+                self.give_held(0);
+            }
+        }
+        self.publish_device();
+        self.collect(usize::from(self.variant.size));
+        assert!(self.added.is_empty() && self.available.is_empty() && self.visible.is_empty());
+        assert_eq!(self.driver.free(), self.variant.size);
+        self.add(3);
+        self.add_chain(2);
+        let mut want: Vec<u64> = self.added.iter().map(|l| l.token).collect();
+        let mut got = Vec::new();
+        self.driver.take_all(&mut |token| got.push(token));
+        got.sort_unstable();
+        want.sort_unstable();
+        assert_eq!(got, want, "take_all returns exactly what is in flight");
+        assert_eq!(self.driver.free(), self.variant.size);
+    }
+}

@@ -1,0 +1,244 @@
+//! The steps of the model: what one operation does on both sides, and what must be seen.
+
+use core::mem::MaybeUninit;
+
+use super::{GUEST_BASE, GUEST_BYTES, Lent, Model};
+use crate::queue::{
+    Ahead, Buffer, Chain, Completion, DeviceMemory, DeviceQueue, DriverQueue, Head, Segment, Used,
+};
+use crate::segments::{Piece, SegList};
+
+impl<D: DriverQueue, V: DeviceQueue> Model<D, V> {
+    /// One operation, chosen by the first byte, sized by the second.
+    pub(super) fn step(&mut self, [what, n]: [u8; 2]) {
+        let n = usize::from(n);
+        match what % 12 {
+            0 | 1 => self.add(n % 40),
+            2 => self.add_chain(n % 12),
+            3 | 4 => self.publish_driver(),
+            5 => self.peek_and_complete(n % 40),
+            6 => self.use_chain(n as u32),
+            7 => self.take(n % 8),
+            8 => self.give_held(n),
+            9 => self.publish_device(),
+            10 => self.collect(n % 40),
+            _ => self.arm(n),
+        }
+    }
+
+    pub(super) fn add(&mut self, n: usize) {
+        let buffers: Vec<Buffer> = (0..n).map(|_| self.buffer()).collect();
+        let free = usize::from(self.driver.free());
+        let added = self.driver.add_burst(buffers.iter().copied());
+        assert_eq!(added, n.min(free), "as many as there is room for");
+        for b in &buffers[..added] {
+            let segments = vec![Segment { addr: b.addr, len: b.len }];
+            self.added.push_back(Lent { token: b.token, segments });
+        }
+    }
+
+    fn buffer(&mut self) -> Buffer {
+        let token = self.next_token;
+        self.next_token += 1;
+        let spread = token.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let len = (spread % 200) as u32;
+        let first = GUEST_BYTES / 4;
+        Buffer { addr: GUEST_BASE + first + spread % (GUEST_BYTES - first - 200), len, token }
+    }
+
+    pub(super) fn add_chain(&mut self, n: usize) {
+        let segments: Vec<Segment> = (0..n)
+            .map(|_| {
+                let b = self.buffer();
+                Segment { addr: b.addr, len: b.len }
+            })
+            .collect();
+        let token = self.next_token;
+        self.next_token += 1;
+        let (free, tables) = (usize::from(self.driver.free()), usize::from(self.variant.indirect));
+        let fits = n > 0 && (n <= free || (n <= tables && free > 0));
+        assert_eq!(self.driver.add_chain(&segments, token), fits);
+        if fits {
+            self.added.push_back(Lent { token, segments });
+        }
+    }
+
+    pub(super) fn publish_driver(&mut self) {
+        let any = !self.added.is_empty();
+        self.driver.publish();
+        self.available.extend(self.added.drain(..));
+        let hint = self.driver.kick_hint();
+        let kick = self.driver.kick_needed();
+        assert_eq!(hint, kick, "no race here: the hint is right");
+        assert_eq!(kick, any && self.kick_armed, "the device is woken when it asked, and only then");
+        // With an event index one wish is one notification.
+        self.kick_armed &= !(kick && self.variant.event_idx);
+        assert!(!self.driver.kick_needed(), "nothing new since");
+    }
+
+    pub(super) fn publish_device(&mut self) {
+        let any = !self.finished.is_empty();
+        self.device.publish();
+        self.visible.extend(self.finished.drain(..));
+        let call = self.device.call_needed();
+        assert_eq!(call, any && self.call_armed, "the driver is woken when it asked, and only then");
+        self.call_armed &= !(call && self.variant.event_idx);
+        assert!(!self.device.call_needed(), "nothing new since");
+    }
+
+    /// Device: look at up to `n` simple chains, give back the first half of them.
+    pub(super) fn peek_and_complete(&mut self, n: usize) {
+        let mut out = [const { MaybeUninit::<Chain>::uninit() }; 64];
+        let got = self.device.peek(&self.memory, &mut out[..n]).expect("an honest driver");
+        let chains: Vec<Chain> = out[..got]
+            .iter()
+            // SAFETY: `peek` initialised the first `got` chains.
+            .map(|c| unsafe { c.assume_init() })
+            .collect();
+        for (k, chain) in chains.iter().enumerate() {
+            let want = &self.available[k];
+            assert_eq!(want.segments.len(), 1);
+            assert_eq!(chain.len, want.segments[0].len);
+            let ptr = self.memory.translate(want.segments[0].addr, chain.len).expect("simple");
+            assert_eq!(chain.ptr, ptr.as_ptr());
+        }
+        if got < n.min(self.available.len()) {
+            assert!(!self.is_simple(&self.available[got]), "stopped before {:?}", self.available[got]);
+        }
+        if self.variant.in_order && !self.held.is_empty() {
+            return;
+        }
+        let half = got.div_ceil(2);
+        let lens: Vec<u32> = (0..half).map(|k| self.written(k as u32, chains[k].len)).collect();
+        self.device.complete_burst(&chains[..half], |k| lens[k]);
+        for len in lens {
+            let Some(Lent { token, .. }) = self.available.pop_front() else { panic!("model lost a chain") };
+            self.finished.push_back(Completion { token, len });
+        }
+    }
+
+    fn is_simple(&self, lent: &Lent) -> bool {
+        let [Segment { addr, len }] = lent.segments[..] else { return false };
+        self.memory.translate(addr, len).is_some()
+    }
+
+    fn written(&self, seed: u32, lent: u32) -> u32 {
+        if self.variant.writable { seed.wrapping_mul(31) % (lent + 1) } else { 0 }
+    }
+
+    /// Device: the next chain by the cold path, given back at once.
+    pub(super) fn use_chain(&mut self, seed: u32) {
+        let Some((head, lent)) = self.peek_front(Ahead::default()) else { return };
+        if self.variant.in_order && !self.held.is_empty() {
+            return;
+        }
+        let len = self.written(seed, head.len);
+        self.device.complete(head.used(len));
+        self.available.pop_front();
+        self.finished.push_back(Completion { token: lent.token, len });
+    }
+
+    /// The chain `ahead`, compared with the oracle.
+    fn peek_front(&mut self, ahead: Ahead) -> Option<(Head, Lent)> {
+        let mut list = SegList::new();
+        let head = self.device.peek_chain(&self.memory, ahead, &mut list).expect("an honest driver");
+        let want = self.available.get(usize::from(ahead.chains)).cloned();
+        assert_eq!(head.is_some(), want.is_some());
+        let (head, want) = (head?, want?);
+        assert_eq!(head.len, want.len());
+        let translated = want.segments.iter().flat_map(|s| self.pieces(*s)).collect();
+        assert_eq!(merged(list.pieces().to_vec()), merged(translated));
+        Some((head, want))
+    }
+
+    fn pieces(&self, mut s: Segment) -> Vec<Piece> {
+        let mut out = Vec::new();
+        while s.len > 0 {
+            let (ptr, len) = self.memory.translate_part(s.addr, s.len).expect("inside");
+            out.push(Piece { ptr, len });
+            s = Segment { addr: s.addr + u64::from(len), len: s.len - len };
+        }
+        out
+    }
+
+    /// Device: consume up to `n` chains, to be given back later. Looks at all of them first.
+    pub(super) fn take(&mut self, n: usize) {
+        let mut ahead = Ahead::default();
+        let mut taken = Vec::new();
+        for _ in 0..n {
+            let Some((head, lent)) = self.peek_front(ahead) else { break };
+            ahead = ahead.past(head);
+            taken.push((head.used(0), lent));
+        }
+        self.device.take(ahead);
+        self.available.drain(..taken.len());
+        self.held.extend(taken);
+        assert_eq!(usize::from(self.device.available()), self.available.len());
+        assert_eq!(self.device.is_empty(), self.available.is_empty());
+    }
+
+    /// Device: give back one held chain, in any order if the queue allows it.
+    pub(super) fn give_held(&mut self, which: usize) {
+        if self.held.is_empty() {
+            return;
+        }
+        let at = if self.variant.in_order { 0 } else { which % self.held.len() };
+        let (used, lent) = self.held.remove(at);
+        let len = self.written(which as u32, lent.len());
+        self.device.complete_taken(Used { len, ..used });
+        self.finished.push_back(Completion { token: lent.token, len });
+    }
+
+    /// Driver: collect up to `n` completions.
+    pub(super) fn collect(&mut self, n: usize) {
+        let mut out = [const { MaybeUninit::<Completion>::uninit() }; 64];
+        let n = n.min(64);
+        let got = self.driver.complete(&mut out[..n]).expect("an honest device");
+        assert_eq!(got, n.min(self.visible.len()));
+        for done in &out[..got] {
+            // SAFETY: `complete` initialised the first `got` completions.
+            assert_eq!(Some(unsafe { done.assume_init() }), self.visible.pop_front());
+        }
+    }
+
+    /// One of the sides goes to sleep, or wakes up for good.
+    pub(super) fn arm(&mut self, n: usize) {
+        let on = n & 2 != 0;
+        if n & 1 == 0 {
+            let waiting = self.driver.set_interrupts(on);
+            assert_eq!(waiting, on && !self.visible.is_empty(), "a sleeper is told what it would miss");
+            self.call_armed = on && !(self.variant.event_idx && waiting);
+        } else {
+            let waiting = self.device.set_notifications(on);
+            assert_eq!(waiting, on && !self.available.is_empty(), "a sleeper is told what it would miss");
+            self.kick_armed = on && !(self.variant.event_idx && waiting);
+        }
+    }
+
+    /// The driver's free count is the ring size less what is under way.
+    pub(super) fn check_free(&self) {
+        let slots = |lent: &Lent| match lent.segments.len() {
+            n if n > 1 && n <= usize::from(self.variant.indirect) => 1,
+            n => n,
+        };
+        let lent: usize =
+            self.added.iter().chain(&self.available).chain(self.held.iter().map(|(_, l)| l)).map(slots).sum();
+        // What is finished keeps its slots until it is collected; the model does not remember how many.
+        if self.finished.is_empty() && self.visible.is_empty() {
+            assert_eq!(usize::from(self.driver.free()), usize::from(self.variant.size) - lent);
+        }
+    }
+}
+
+/// Pieces with neighbours that touch joined: what the same bytes look like however they were cut.
+fn merged(pieces: Vec<Piece>) -> Vec<(usize, u32)> {
+    let mut out: Vec<(usize, u32)> = Vec::new();
+    for piece in pieces {
+        let at = piece.ptr.as_ptr() as usize;
+        match out.last_mut() {
+            Some((start, len)) if *start + *len as usize == at => *len += piece.len,
+            _ => out.push((at, piece.len)),
+        }
+    }
+    out
+}

@@ -1,0 +1,255 @@
+//! The device half of a split ring.
+
+use core::mem::MaybeUninit;
+
+use super::chain::follow;
+use super::ring::{Ring, write_if_different};
+use crate::config::DeviceConfig;
+use crate::error::Error;
+use crate::event::need_event;
+use crate::fault::PeerFault;
+use crate::layout::{F_NO_NOTIFY, RingMemory};
+use crate::queue::{Ahead, Chain, DeviceMemory, DeviceQueue, Head, Used};
+use crate::segments::SegList;
+use crate::sync::{Acquire, Relaxed, Release, full_fence};
+use crate::walk::{SIMPLE_MASK, simple_flags};
+
+/// The device half of a split ring; see [`DeviceQueue`]. Starts with kicks off.
+///
+/// ```
+/// # use core::ptr::NonNull;
+/// # use linecard_eal::shared::SharedBytes;
+/// use linecard_virtio::{split, DeviceConfig, DeviceQueue, Layout, RingMemory};
+///
+/// let mut zone = vec![0u128; Layout::Split.bytes(8) / 16];
+/// # let start = NonNull::new(zone.as_mut_ptr().cast::<u8>()).unwrap();
+/// // SAFETY: `zone` outlives the queue and nothing else touches it.
+/// let bytes = unsafe { SharedBytes::new(start, zone.len() * 16) };
+/// let ring = RingMemory::in_zone(bytes, Layout::Split, 8)?;
+/// let config = DeviceConfig { size: 8, base: Some(65_535), ..Default::default() };
+/// let queue = split::Device::<false, false>::new(&ring, config)?;
+/// assert_eq!(queue.base(), 65_535);
+/// # Ok::<(), linecard_virtio::Error>(())
+/// ```
+pub struct Device<const IN_ORDER: bool, const WRITABLE: bool> {
+    ring: Ring,
+    /// The available index: next to consume, and as last read from the driver.
+    next: u16,
+    seen: u16,
+    /// The used index: next to write, as published, as of the last decision to call.
+    used: u16,
+    published: u16,
+    asked: u16,
+    /// The last chain completed; on an in-order readable queue it stands for the whole batch.
+    last: u16,
+    event_idx: bool,
+    indirect: bool,
+}
+
+impl<const IN_ORDER: bool, const WRITABLE: bool> Device<IN_ORDER, WRITABLE> {
+    /// One used element per batch. Not for writable queues: skipped buffers count as completely written.
+    /// (virtio 1.3, In-order use of descriptors.)
+    const BATCHED: bool = IN_ORDER && !WRITABLE;
+
+    /// A queue over `memory`; the used ring's flags or `avail_event` are written.
+    ///
+    /// # Errors
+    /// An [`Error`] that says which size, area or position does not fit.
+    pub fn new(memory: &RingMemory, config: DeviceConfig) -> Result<Self, Error> {
+        let ring = Ring::new(memory, config.size)?;
+        let base = config.base.unwrap_or(0);
+        let start = u16::try_from(base).map_err(|_| Error::Base { base, size: config.size })?;
+        let mut queue = Self {
+            ring,
+            next: start,
+            seen: start,
+            used: start,
+            published: start,
+            asked: start,
+            last: 0,
+            event_idx: config.event_idx,
+            indirect: config.indirect,
+        };
+        queue.set_notifications(false);
+        Ok(queue)
+    }
+
+    /// Re-reads the available index and returns how many chains are known.
+    #[inline]
+    fn refresh(&mut self) -> Result<u16, PeerFault> {
+        // D1, pairs with the driver's release store of avail.idx: entries and descriptors before it are visible.
+        let to = self.ring.avail_idx.load(Acquire);
+        let (window, held) = (to.wrapping_sub(self.next), self.next.wrapping_sub(self.used));
+        let size = self.ring.size();
+        if window > size.saturating_sub(held) {
+            return Err(PeerFault::AvailJump { from: self.used, to, size });
+        }
+        self.seen = to;
+        Ok(window)
+    }
+
+    /// The chain `k` behind the next one, if it is simple.
+    #[inline(always)]
+    fn simple<M: DeviceMemory>(&self, memory: &M, k: u16) -> Option<Chain> {
+        let id = self.ring.avail(self.next.wrapping_add(k)).load(Relaxed);
+        if id > self.ring.mask {
+            return None;
+        }
+        let [addr, meta] = self.ring.desc(id);
+        let (addr, meta) = (addr.load(Relaxed), meta.load(Relaxed));
+        if (meta >> 32) as u16 & SIMPLE_MASK != simple_flags(WRITABLE) {
+            return None;
+        }
+        let len = meta as u32;
+        let ptr = memory.translate(addr, len)?;
+        Some(Chain { ptr: ptr.as_ptr(), len, id })
+    }
+
+    #[inline(always)]
+    fn write_used(&mut self, id: u16, len: u32) {
+        let [id_cell, len_cell] = self.ring.used(self.used);
+        write_if_different(id_cell, u32::from(id));
+        write_if_different(len_cell, len);
+        self.used = self.used.wrapping_add(1);
+    }
+}
+
+// SAFETY: `peek` writes `out[k]` before it counts it; chains and pieces are built only from what the memory returned
+// for the length that goes beside it, both from one read of the descriptor.
+unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<IN_ORDER, WRITABLE> {
+    const WRITABLE: bool = WRITABLE;
+
+    #[inline]
+    fn size(&self) -> u16 {
+        self.ring.size()
+    }
+
+    #[inline]
+    fn peek<M: DeviceMemory>(
+        &mut self,
+        memory: &M,
+        out: &mut [MaybeUninit<Chain>],
+    ) -> Result<usize, PeerFault> {
+        let mut window = self.seen.wrapping_sub(self.next);
+        if usize::from(window) < out.len() {
+            window = self.refresh()?;
+        }
+        let n = out.len().min(usize::from(window));
+        let (out, _) = out.split_at_mut(n);
+        for (k, chain) in out.iter_mut().enumerate() {
+            let Some(simple) = self.simple(memory, k as u16) else { return Ok(k) };
+            chain.write(simple);
+        }
+        Ok(n)
+    }
+
+    fn peek_chain<M: DeviceMemory>(
+        &mut self,
+        memory: &M,
+        ahead: Ahead,
+        out: &mut SegList,
+    ) -> Result<Option<Head>, PeerFault> {
+        out.clear();
+        let mut window = self.seen.wrapping_sub(self.next);
+        if window <= ahead.chains {
+            window = self.refresh()?;
+        }
+        if window <= ahead.chains {
+            return Ok(None);
+        }
+        let head = self.ring.avail(self.next.wrapping_add(ahead.chains)).load(Relaxed);
+        follow::<M, WRITABLE>(&self.ring, memory, head, self.indirect, out).map(Some)
+    }
+
+    fn available(&mut self) -> u16 {
+        self.ring.avail_idx.load(Acquire).wrapping_sub(self.next).min(self.ring.size())
+    }
+
+    #[inline]
+    fn is_empty(&mut self) -> bool {
+        self.seen == self.next && self.ring.avail_idx.load(Relaxed) == self.next
+    }
+
+    #[inline]
+    fn complete_burst(&mut self, chains: &[Chain], written: impl Fn(usize) -> u32) {
+        let count = chains.len() as u16;
+        self.next = self.next.wrapping_add(count);
+        if Self::BATCHED {
+            self.used = self.used.wrapping_add(count);
+            self.last = chains.last().map_or(self.last, |chain| chain.id);
+            return;
+        }
+        for (k, chain) in chains.iter().enumerate() {
+            self.write_used(chain.id, written(k));
+        }
+    }
+
+    #[inline]
+    fn take(&mut self, ahead: Ahead) {
+        self.next = self.next.wrapping_add(ahead.chains);
+    }
+
+    #[inline]
+    fn complete_taken(&mut self, used: Used) {
+        if Self::BATCHED {
+            self.used = self.used.wrapping_add(1);
+            self.last = used.id;
+        } else {
+            self.write_used(used.id, used.len);
+        }
+    }
+
+    #[inline]
+    fn publish(&mut self) {
+        if Self::BATCHED && self.used != self.published {
+            // The element that stands for the batch lies where the batch begins.
+            let [id, len] = self.ring.used(self.published);
+            write_if_different(id, u32::from(self.last));
+            write_if_different(len, 0);
+        }
+        // A1, pairs with the driver's acquire load of used.idx: elements and payload before it are visible.
+        self.ring.used_idx.store(self.used, Release);
+        self.published = self.used;
+    }
+
+    #[inline]
+    fn call_hint(&self) -> bool {
+        if self.event_idx {
+            need_event(self.ring.used_event.load(Relaxed), self.published, self.asked)
+        } else {
+            self.published != self.asked && self.ring.avail_flags.load(Relaxed) & F_NO_NOTIFY == 0
+        }
+    }
+
+    #[inline]
+    fn call_needed(&mut self) -> bool {
+        // N3, pairs with N4 in the driver's `set_interrupts` (virtio 1.3, Used Buffer Notification Suppression):
+        // our used.idx must be visible before we read flags or used_event; else both sides sleep.
+        full_fence();
+        let needed = self.call_hint();
+        self.asked = self.published;
+        needed
+    }
+
+    fn set_notifications(&mut self, on: bool) -> bool {
+        if self.event_idx {
+            // An event just behind the next index is a whole lap of 65 536 away.
+            let event = if on { self.next } else { self.next.wrapping_sub(1) };
+            self.ring.avail_event.store(event, Relaxed);
+            self.ring.used_flags.store(0, Relaxed);
+        } else {
+            self.ring.used_flags.store(if on { 0 } else { F_NO_NOTIFY }, Relaxed);
+        }
+        if !on {
+            return false;
+        }
+        // N2, pairs with N1 in the driver's `kick_needed`: our wish must be visible before we look at avail.idx once
+        // more; else a buffer published in between wakes nobody.
+        full_fence();
+        self.ring.avail_idx.load(Acquire) != self.next
+    }
+
+    fn base(&self) -> u32 {
+        u32::from(self.next)
+    }
+}

@@ -1,0 +1,437 @@
+//! The driver half of a split ring.
+
+use core::mem::MaybeUninit;
+
+use super::ring::{Ring, write_if_different};
+use crate::config::{DriverConfig, IndirectTables};
+use crate::error::Error;
+use crate::event::need_event;
+use crate::fault::PeerFault;
+use crate::layout::{F_INDIRECT, F_NEXT, F_NO_NOTIFY, F_WRITE, RingMemory};
+use crate::queue::{Buffer, Completion, DriverQueue, Segment};
+use crate::slot::{Slot, total};
+use crate::sync::{Acquire, Relaxed, Release, full_fence};
+
+/// The driver half of a split ring; see [`DriverQueue`]. Starts with interrupts off.
+///
+/// ```
+/// # use core::ptr::NonNull;
+/// # use linecard_eal::shared::SharedBytes;
+/// use linecard_virtio::{split, Buffer, DriverConfig, DriverQueue, Layout, RingMemory};
+///
+/// let mut zone = vec![0u128; Layout::Split.bytes(8) / 16];
+/// # let start = NonNull::new(zone.as_mut_ptr().cast::<u8>()).unwrap();
+/// // SAFETY: `zone` outlives the queue and nothing else touches it.
+/// let bytes = unsafe { SharedBytes::new(start, zone.len() * 16) };
+/// let ring = RingMemory::in_zone(bytes, Layout::Split, 8)?;
+/// let mut tx = split::Driver::<false, false>::new(&ring, DriverConfig { size: 8, ..Default::default() })?;
+/// assert!(tx.add(Buffer { addr: 0x1000, len: 60, token: 1 }));
+/// tx.publish();
+/// assert_eq!(tx.free(), 7);
+/// # Ok::<(), linecard_virtio::Error>(())
+/// ```
+pub struct Driver<const IN_ORDER: bool, const WRITABLE: bool> {
+    ring: Ring,
+    /// What was lent, by the id of the chain's head. Never read back from the ring.
+    slots: Box<[Slot]>,
+    /// Free descriptor ids, a FIFO from `taken` to `given`; unused when IN_ORDER (ids are positions then).
+    ids: Box<[u16]>,
+    /// The next descriptor of a direct chain; unused when IN_ORDER.
+    next: Box<[u16]>,
+    /// Descriptors ever taken, and ever given back plus the ring size: the difference is free.
+    taken: u16,
+    given: u16,
+    /// The available index: next to write, as published, as of the last decision to kick.
+    avail: u16,
+    published: u16,
+    asked: u16,
+    /// The used index: next to take, and as last read from the device.
+    used: u16,
+    used_seen: u16,
+    /// IN_ORDER, WRITABLE: a batch that the device returned by its last buffer.
+    batch: Batch,
+    event_idx: bool,
+    indirect: Option<IndirectTables>,
+}
+
+/// Buffers still to be reported of a batch: `left` full ones, then one with `len` bytes.
+#[derive(Clone, Copy, Default)]
+struct Batch {
+    left: u16,
+    len: u32,
+}
+
+impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
+    /// `flags` of a direct descriptor that ends a chain.
+    const FLAGS: u16 = if WRITABLE { F_WRITE } else { 0 };
+
+    /// A queue over `memory`, which should be zeroed; both indices are set to the start.
+    ///
+    /// # Errors
+    /// An [`Error`] that says which size, area, position or table does not fit.
+    pub fn new(memory: &RingMemory, config: DriverConfig) -> Result<Self, Error> {
+        let ring = Ring::new(memory, config.size)?;
+        let base = config.base.unwrap_or(0);
+        let start = u16::try_from(base).map_err(|_| Error::Base { base, size: config.size })?;
+        if let Some(tables) = &config.indirect {
+            tables.check(config.size)?;
+        }
+        let size = config.size;
+        ring.avail_idx.store(start, Relaxed);
+        ring.used_idx.store(start, Relaxed);
+        let mut queue = Self {
+            ring,
+            slots: vec![Slot::FREE; usize::from(size)].into(),
+            ids: (0..size).collect(),
+            next: vec![0; if IN_ORDER { 0 } else { usize::from(size) }].into(),
+            taken: start,
+            given: start.wrapping_add(size),
+            avail: start,
+            published: start,
+            asked: start,
+            used: start,
+            used_seen: start,
+            batch: Batch::default(),
+            event_idx: config.event_idx,
+            indirect: config.indirect,
+        };
+        queue.set_interrupts(false);
+        Ok(queue)
+    }
+
+    /// The descriptor id that the `taken`-th taking uses.
+    #[inline(always)]
+    fn id_at(&self, taken: u16) -> u16 {
+        let at = taken & self.ring.mask;
+        if IN_ORDER {
+            return at;
+        }
+        // SAFETY: `ids` has `size` entries and `at <= mask = size - 1`.
+        unsafe { *self.ids.get_unchecked(usize::from(at)) }
+    }
+
+    /// Gives id back to the FIFO.
+    #[inline(always)]
+    fn give(&mut self, given: u16, id: u16) {
+        let at = usize::from(given & self.ring.mask);
+        // SAFETY: `ids` has `size` entries and `at <= mask = size - 1`.
+        *unsafe { self.ids.get_unchecked_mut(at) } = id;
+    }
+
+    /// The slot of an id that is known to be below the ring size.
+    #[inline(always)]
+    fn slot(&mut self, id: u16) -> &mut Slot {
+        debug_assert!(id <= self.ring.mask);
+        // SAFETY: `slots` has `size` entries; ids come from `ids`, which only ever holds 0..size, from a masked
+        // position, or were compared with the mask.
+        unsafe { self.slots.get_unchecked_mut(usize::from(id)) }
+    }
+
+    /// Re-reads the used index and returns how many completions are known.
+    #[inline]
+    fn refresh(&mut self) -> Result<u16, PeerFault> {
+        // A1, pairs with the device's release store of used.idx: the elements before it are visible.
+        let to = self.ring.used_idx.load(Acquire);
+        let (window, in_flight) = (to.wrapping_sub(self.used), self.published.wrapping_sub(self.used));
+        if window > in_flight {
+            return Err(PeerFault::UsedJump { from: self.used, to, in_flight });
+        }
+        self.used_seen = to;
+        Ok(window)
+    }
+
+    /// Takes completions by id. Stops at the first impossible one.
+    #[inline]
+    fn complete_any(&mut self, out: &mut [MaybeUninit<Completion>]) -> Result<usize, PeerFault> {
+        for (k, done) in out.iter_mut().enumerate() {
+            let [id_cell, len_cell] = self.ring.used(self.used);
+            let id = id_cell.load(Relaxed);
+            let len = if WRITABLE { len_cell.load(Relaxed) } else { 0 };
+            let size = self.ring.size();
+            if id >= u32::from(size) {
+                return stop(k, PeerFault::UnknownId { id, size });
+            }
+            let slot = self.slot(id as u16);
+            let (token, lent, descs) = (slot.token, slot.lent, slot.descs);
+            if WRITABLE && len > lent {
+                let fault = match descs {
+                    0 => PeerFault::UnknownId { id, size },
+                    _ => PeerFault::UsedLen { len, lent },
+                };
+                return stop(k, fault);
+            }
+            slot.descs = 0;
+            if descs == 1 {
+                self.give(self.given, id as u16);
+                self.given = self.given.wrapping_add(1);
+            } else if descs == 0 {
+                return stop(k, PeerFault::UnknownId { id, size });
+            } else {
+                self.give_chain(id as u16, descs);
+            }
+            done.write(Completion { token, len });
+            self.used = self.used.wrapping_add(1);
+        }
+        Ok(out.len())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn give_chain(&mut self, head: u16, descs: u32) {
+        let mut id = head;
+        for _ in 0..descs {
+            self.give(self.given, id);
+            self.given = self.given.wrapping_add(1);
+            id = self.next.get(usize::from(id)).copied().unwrap_or(0);
+        }
+    }
+
+    /// Takes completions by position: the device keeps the order, so what it wrote matters only for lengths.
+    #[inline]
+    fn complete_in_order(&mut self, out: &mut [MaybeUninit<Completion>]) -> Result<usize, PeerFault> {
+        for (k, done) in out.iter_mut().enumerate() {
+            let head = self.given & self.ring.mask;
+            let Slot { token, lent, descs } = *self.slot(head);
+            let mut len = 0;
+            if WRITABLE {
+                len = match self.length_in_order(head, lent) {
+                    Ok(len) => len,
+                    Err(fault) => return stop(k, fault),
+                };
+            }
+            done.write(Completion { token, len });
+            self.given = self.given.wrapping_add(descs as u16);
+            self.used = self.used.wrapping_add(1);
+        }
+        Ok(out.len())
+    }
+
+    /// Bytes written into the next buffer, whose head is `head`.
+    #[inline(always)]
+    fn length_in_order(&mut self, head: u16, lent: u32) -> Result<u32, PeerFault> {
+        if self.batch.left == 0 {
+            let [id_cell, len_cell] = self.ring.used(self.used);
+            let (id, len) = (id_cell.load(Relaxed), len_cell.load(Relaxed));
+            if id == u32::from(head) {
+                return if len <= lent { Ok(len) } else { Err(PeerFault::UsedLen { len, lent }) };
+            }
+            self.start_batch(id, len)?;
+        }
+        Ok(self.next_of_batch(lent))
+    }
+
+    /// The used element names a later buffer: everything before it was used completely.
+    /// (virtio 1.3, In-order use of descriptors.)
+    #[cold]
+    #[inline(never)]
+    fn start_batch(&mut self, id: u32, len: u32) -> Result<(), PeerFault> {
+        let (mut position, mut left) = (self.given, 0);
+        let window = self.used_seen.wrapping_sub(self.used);
+        while left < window {
+            let slot = *self.slot(position & self.ring.mask);
+            if u32::from(position & self.ring.mask) == id {
+                if len > slot.lent {
+                    return Err(PeerFault::UsedLen { len, lent: slot.lent });
+                }
+                self.batch = Batch { left: left + 1, len };
+                return Ok(());
+            }
+            position = position.wrapping_add(slot.descs as u16);
+            left += 1;
+        }
+        Err(PeerFault::UnknownId { id, size: self.ring.size() })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn next_of_batch(&mut self, lent: u32) -> u32 {
+        self.batch.left -= 1;
+        if self.batch.left > 0 { lent } else { core::mem::take(&mut self.batch.len) }
+    }
+
+    /// Lends a direct chain of `segments`, which fit.
+    fn add_direct(&mut self, segments: &[Segment], token: u64, lent: u32) {
+        let head = self.id_at(self.taken);
+        let mut id = head;
+        for (k, segment) in segments.iter().enumerate() {
+            self.taken = self.taken.wrapping_add(1);
+            let last = k + 1 == segments.len();
+            let next = if last { 0 } else { self.id_at(self.taken) };
+            let flags = Self::FLAGS | if last { 0 } else { F_NEXT };
+            self.write_desc(id, segment.addr, segment.len, flags, next);
+            if let Some(link) = self.next.get_mut(usize::from(id)) {
+                *link = next;
+            }
+            id = next;
+        }
+        self.lend(head, Slot { token, lent, descs: segments.len() as u32 });
+    }
+
+    /// Lends `segments`, which fit a table, through one indirect descriptor.
+    fn add_indirect(&mut self, tables: IndirectTables, segments: &[Segment], token: u64, lent: u32) {
+        let head = self.id_at(self.taken);
+        self.taken = self.taken.wrapping_add(1);
+        let first = usize::from(head) * usize::from(tables.entries);
+        for (k, segment) in segments.iter().enumerate() {
+            let last = k + 1 == segments.len();
+            let flags = Self::FLAGS | if last { 0 } else { F_NEXT };
+            let next = if last { 0 } else { k as u16 + 1 };
+            tables.write(first + k, segment.addr, meta(segment.len, flags, next));
+        }
+        let addr = tables.addr.wrapping_add(first as u64 * 16);
+        self.write_desc(head, addr, segments.len() as u32 * 16, F_INDIRECT, 0);
+        self.lend(head, Slot { token, lent, descs: 1 });
+    }
+
+    #[inline(always)]
+    fn write_desc(&self, id: u16, addr: u64, len: u32, flags: u16, next: u16) {
+        let [addr_cell, meta_cell] = self.ring.desc(id);
+        addr_cell.store(addr, Relaxed);
+        meta_cell.store(meta(len, flags, next), Relaxed);
+    }
+
+    /// Puts the chain that starts at `head` into the available ring.
+    #[inline(always)]
+    fn lend(&mut self, head: u16, slot: Slot) {
+        *self.slot(head) = slot;
+        write_if_different(self.ring.avail(self.avail), head);
+        self.avail = self.avail.wrapping_add(1);
+    }
+}
+
+/// The second word of a descriptor.
+#[inline(always)]
+const fn meta(len: u32, flags: u16, next: u16) -> u64 {
+    len as u64 | (flags as u64) << 32 | (next as u64) << 48
+}
+
+/// A fault is reported when it is the next thing to report; what came before it goes out first.
+#[cold]
+#[inline(never)]
+fn stop(done: usize, fault: PeerFault) -> Result<usize, PeerFault> {
+    if done > 0 { Ok(done) } else { Err(fault) }
+}
+
+// SAFETY: a token enters `slots` in `lend` and leaves it in `complete` or `take_all`: by id, `descs` is cleared when
+// it leaves and 0 is refused; by position, `used` never passes `published`. `len <= lent` is compared before it is
+// reported. `slots` is private memory.
+unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<IN_ORDER, WRITABLE> {
+    const WRITABLE: bool = WRITABLE;
+
+    #[inline]
+    fn size(&self) -> u16 {
+        self.ring.size()
+    }
+
+    #[inline]
+    fn free(&self) -> u16 {
+        self.given.wrapping_sub(self.taken)
+    }
+
+    #[inline]
+    fn add_burst(&mut self, buffers: impl Iterator<Item = Buffer>) -> usize {
+        let before = self.avail;
+        for Buffer { addr, len, token } in buffers.take(usize::from(self.free())) {
+            let id = self.id_at(self.taken);
+            self.taken = self.taken.wrapping_add(1);
+            self.write_desc(id, addr, len, Self::FLAGS, 0);
+            self.lend(id, Slot { token, lent: len, descs: 1 });
+        }
+        usize::from(self.avail.wrapping_sub(before))
+    }
+
+    fn add_chain(&mut self, segments: &[Segment], token: u64) -> bool {
+        let Some(lent) = total(segments) else { return false };
+        let free = usize::from(self.free());
+        match self.indirect {
+            Some(tables)
+                if free > 0 && segments.len() > 1 && segments.len() <= usize::from(tables.entries) =>
+            {
+                self.add_indirect(tables, segments, token, lent);
+            }
+            _ if segments.len() <= free => self.add_direct(segments, token, lent),
+            _ => return false,
+        }
+        true
+    }
+
+    #[inline]
+    fn publish(&mut self) {
+        // D1, pairs with the device's acquire load of avail.idx: descriptors and entries before it are visible.
+        self.ring.avail_idx.store(self.avail, Release);
+        self.published = self.avail;
+    }
+
+    #[inline]
+    fn kick_hint(&self) -> bool {
+        if self.event_idx {
+            need_event(self.ring.avail_event.load(Relaxed), self.published, self.asked)
+        } else {
+            self.published != self.asked && self.ring.used_flags.load(Relaxed) & F_NO_NOTIFY == 0
+        }
+    }
+
+    #[inline]
+    fn kick_needed(&mut self) -> bool {
+        // N1, pairs with N2 in the device's `set_notifications` (virtio 1.3, Available Buffer Notification
+        // Suppression): our avail.idx must be visible before we read flags or avail_event; else both sides sleep.
+        full_fence();
+        let needed = self.kick_hint();
+        self.asked = self.published;
+        needed
+    }
+
+    #[inline]
+    fn complete(&mut self, out: &mut [MaybeUninit<Completion>]) -> Result<usize, PeerFault> {
+        let mut window = self.used_seen.wrapping_sub(self.used);
+        if usize::from(window) < out.len() {
+            window = self.refresh()?;
+        }
+        let n = out.len().min(usize::from(window));
+        let (out, _) = out.split_at_mut(n);
+        if IN_ORDER { self.complete_in_order(out) } else { self.complete_any(out) }
+    }
+
+    fn set_interrupts(&mut self, on: bool) -> bool {
+        if self.event_idx {
+            // An event just behind the next index is a whole lap of 65 536 away.
+            let event = if on { self.used } else { self.used.wrapping_sub(1) };
+            self.ring.used_event.store(event, Relaxed);
+            self.ring.avail_flags.store(0, Relaxed);
+        } else {
+            self.ring.avail_flags.store(if on { 0 } else { F_NO_NOTIFY }, Relaxed);
+        }
+        if !on {
+            return false;
+        }
+        // N4, pairs with N3 in the device's `call_needed`: our wish must be visible before we look at used.idx once
+        // more; else a completion published in between wakes nobody.
+        full_fence();
+        self.ring.used_idx.load(Acquire) != self.used
+    }
+
+    fn take_all(&mut self, f: &mut dyn FnMut(u64)) {
+        if IN_ORDER {
+            while self.given.wrapping_sub(self.taken) != self.ring.size() {
+                let Slot { token, descs, .. } = *self.slot(self.given & self.ring.mask);
+                self.given = self.given.wrapping_add(descs as u16);
+                f(token);
+            }
+        } else {
+            for id in 0..self.ring.size() {
+                let Slot { token, descs, .. } = core::mem::replace(self.slot(id), Slot::FREE);
+                match descs {
+                    0 => continue,
+                    1 => {
+                        self.give(self.given, id);
+                        self.given = self.given.wrapping_add(1);
+                    }
+                    _ => self.give_chain(id, descs),
+                }
+                f(token);
+            }
+        }
+        (self.used, self.used_seen) = (self.avail, self.avail);
+        self.batch = Batch::default();
+    }
+}

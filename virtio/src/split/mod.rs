@@ -1,0 +1,23 @@
+//! The split ring: descriptor table, available ring, used ring (virtio 1.3, Split Virtqueues).
+//!
+//! ```text
+//!              driver writes                          device writes
+//!   desc[id] = {addr | len,flags,next}
+//!   avail.ring[avail % size] = id                used.ring[used % size] = {id, len}
+//!   avail.idx = avail          (publish)         used.idx = used           (publish)
+//!   avail.used_event                             used.avail_event
+//! ```
+//!
+//! A driver takes descriptor ids from a FIFO, so a device that completes in order sees the same ids in the same slots
+//! at every lap; entries that would be written with the value they have are left alone, and their cache lines stay
+//! shared between the cores.
+
+mod chain;
+mod device;
+mod driver;
+mod ring;
+#[cfg(test)]
+mod tests;
+
+pub use device::Device;
+pub use driver::Driver;

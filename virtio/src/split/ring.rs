@@ -1,0 +1,83 @@
+//! The cells of a split ring, range-checked once.
+
+use crate::error::Error;
+use crate::layout::{FLAGS, IDX, Layout, RING, RingMemory};
+use crate::sync::{Relaxed, Shared, SharedSlice};
+
+/// Handles to every word of the ring. Positions are free-running; they are masked here.
+#[derive(Clone, Copy)]
+pub(super) struct Ring {
+    desc: SharedSlice<u64>,
+    avail: SharedSlice<u16>,
+    used: SharedSlice<u32>,
+    pub(super) mask: u16,
+    pub(super) avail_flags: Shared<u16>,
+    pub(super) avail_idx: Shared<u16>,
+    pub(super) used_event: Shared<u16>,
+    pub(super) used_flags: Shared<u16>,
+    pub(super) used_idx: Shared<u16>,
+    pub(super) avail_event: Shared<u16>,
+}
+
+impl Ring {
+    pub(super) fn new(memory: &RingMemory, size: u16) -> Result<Self, Error> {
+        let size = Layout::Split.check_size(u32::from(size))?;
+        let n = usize::from(size);
+        memory.check(Layout::Split, size)?;
+        let cells = || {
+            Some(Self {
+                desc: memory.desc.cells(0, 2 * n)?,
+                avail: memory.driver.cells(RING, n)?,
+                used: memory.device.cells(RING, 2 * n)?,
+                mask: size - 1,
+                avail_flags: memory.driver.cell(FLAGS)?,
+                avail_idx: memory.driver.cell(IDX)?,
+                used_event: memory.driver.cell(RING + 2 * n)?,
+                used_flags: memory.device.cell(FLAGS)?,
+                used_idx: memory.device.cell(IDX)?,
+                avail_event: memory.device.cell(RING + 8 * n)?,
+            })
+        };
+        cells().ok_or(Error::Size { layout: Layout::Split, asked: u32::from(size) })
+    }
+
+    #[inline(always)]
+    pub(super) const fn size(&self) -> u16 {
+        self.mask + 1
+    }
+
+    /// The two words of descriptor `id`: address; length, flags and next.
+    #[inline(always)]
+    pub(super) fn desc(&self, id: u16) -> [Shared<u64>; 2] {
+        let at = usize::from(id & self.mask) * 2;
+        // SAFETY: `id & mask < size` and `new` made `desc` with 2 × size words.
+        let addr = unsafe { self.desc.at_unchecked(at) };
+        // SAFETY: likewise; `at` is even, so `at + 1` is below 2 × size too.
+        [addr, unsafe { self.desc.at_unchecked(at + 1) }]
+    }
+
+    /// The available entry for index `position`.
+    #[inline(always)]
+    pub(super) fn avail(&self, position: u16) -> Shared<u16> {
+        // SAFETY: `position & mask < size` and `new` made `avail` with `size` words.
+        unsafe { self.avail.at_unchecked(usize::from(position & self.mask)) }
+    }
+
+    /// The two words of the used element for index `position`: id; length.
+    #[inline(always)]
+    pub(super) fn used(&self, position: u16) -> [Shared<u32>; 2] {
+        let at = usize::from(position & self.mask) * 2;
+        // SAFETY: `position & mask < size` and `new` made `used` with 2 × size words.
+        let id = unsafe { self.used.at_unchecked(at) };
+        // SAFETY: likewise; `at` is even, so `at + 1` is below 2 × size too.
+        [id, unsafe { self.used.at_unchecked(at + 1) }]
+    }
+}
+
+/// Stores `value` unless the word has it already: a line that need not change stays shared between the cores.
+#[inline(always)]
+pub(super) fn write_if_different<T: PartialEq + linecard_eal::shared::Word>(cell: Shared<T>, value: T) {
+    if cell.load(Relaxed) != value {
+        cell.store(value, Relaxed);
+    }
+}

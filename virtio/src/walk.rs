@@ -1,0 +1,168 @@
+//! What the cold paths of both device halves share: one descriptor as a value, and collecting a chain's memory.
+
+use core::ptr::NonNull;
+
+use crate::fault::PeerFault;
+use crate::layout::{DESC_BYTES, F_INDIRECT, F_NEXT, F_WRITE};
+use crate::queue::DeviceMemory;
+use crate::segments::{Piece, SegList};
+use crate::sync::{Relaxed, Shared, SharedBytes};
+
+/// A descriptor, read once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Desc {
+    pub(crate) addr: u64,
+    meta: u64,
+}
+
+impl Desc {
+    #[inline]
+    pub(crate) fn load([addr, meta]: [Shared<u64>; 2]) -> Self {
+        Self { addr: addr.load(Relaxed), meta: meta.load(Relaxed) }
+    }
+
+    #[inline]
+    pub(crate) const fn new(addr: u64, meta: u64) -> Self {
+        Self { addr, meta }
+    }
+
+    pub(crate) const fn len(self) -> u32 {
+        self.meta as u32
+    }
+
+    /// Split: bits 32–47 are the flags, bits 48–63 the next descriptor.
+    pub(crate) const fn split(self) -> (u16, u16) {
+        ((self.meta >> 32) as u16, (self.meta >> 48) as u16)
+    }
+
+    /// Packed: bits 32–47 are the id, bits 48–63 the flags.
+    pub(crate) const fn packed(self) -> (u16, u16) {
+        self.split()
+    }
+}
+
+/// Collects a chain: counts descriptors, checks direction, translates.
+pub(crate) struct Walk<'a, M, const WRITABLE: bool> {
+    memory: &'a M,
+    out: &'a mut SegList,
+    /// Descriptors seen, and the most there may be.
+    count: u16,
+    max: u16,
+}
+
+/// Pieces a chain may have beyond one per descriptor: each crosses from one region of the peer's memory to another.
+const CROSSINGS: usize = 512;
+
+impl<'a, M: DeviceMemory, const WRITABLE: bool> Walk<'a, M, WRITABLE> {
+    pub(crate) fn new(memory: &'a M, out: &'a mut SegList, max: u16) -> Self {
+        out.clear();
+        Self { memory, out, count: 0, max }
+    }
+
+    pub(crate) const fn bytes(&self) -> u32 {
+        self.out.bytes()
+    }
+
+    /// Counts one more descriptor: the bound on every loop over the peer's descriptors.
+    fn step(&mut self) -> Result<(), PeerFault> {
+        if self.count >= self.max {
+            return Err(PeerFault::ChainTooLong { max: self.max });
+        }
+        self.count += 1;
+        Ok(())
+    }
+
+    /// Appends the buffer of a direct descriptor with `flags`, which is number `index` of its table or ring.
+    pub(crate) fn buffer(&mut self, desc: Desc, flags: u16, index: u16) -> Result<(), PeerFault> {
+        self.step()?;
+        if (flags & F_WRITE != 0) != WRITABLE {
+            return Err(PeerFault::WrongDirection { index });
+        }
+        let (mut addr, mut len) = (desc.addr, desc.len());
+        while len > 0 {
+            let bad = PeerFault::BadAddress { addr, len };
+            let (ptr, part) = self.memory.translate_part(addr, len).ok_or(bad)?;
+            if part == 0 || part > len {
+                return Err(bad);
+            }
+            self.push(Piece { ptr, len: part })?;
+            len -= part;
+            addr = match addr.checked_add(u64::from(part)) {
+                Some(next) => next,
+                None if len == 0 => break,
+                None => return Err(bad),
+            };
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, piece: Piece) -> Result<(), PeerFault> {
+        if self.out.count() >= usize::from(self.max) + CROSSINGS {
+            return Err(PeerFault::ChainTooLong { max: self.max });
+        }
+        let bytes = u64::from(self.out.bytes()) + u64::from(piece.len);
+        if self.out.push(piece) { Ok(()) } else { Err(PeerFault::ChainTooLarge { bytes }) }
+    }
+
+    /// Opens the table that an indirect descriptor with `flags` points to.
+    pub(crate) fn table(&self, desc: Desc, flags: u16, allowed: bool) -> Result<Table, PeerFault> {
+        let len = desc.len();
+        let entries = len / DESC_BYTES as u32;
+        if !allowed || flags & F_NEXT != 0 || entries == 0 || !len.is_multiple_of(DESC_BYTES as u32) {
+            return Err(PeerFault::BadIndirect { len, flags });
+        }
+        let entries = u16::try_from(entries).unwrap_or(u16::MAX).min(self.max.saturating_add(1));
+        Ok(Table { addr: desc.addr, entries, len })
+    }
+
+    /// Reads entry `index` of a table, once, wherever its bytes lie.
+    pub(crate) fn entry(&self, table: &Table, index: u16) -> Result<Desc, PeerFault> {
+        let addr = table.addr.wrapping_add(u64::from(index) * DESC_BYTES as u64);
+        let mut bytes = [0; DESC_BYTES];
+        self.read(addr, &mut bytes)?;
+        let [addr, meta] = [0, 8].map(|at| {
+            let mut word = [0; 8];
+            word.copy_from_slice(&bytes[at..at + 8]);
+            u64::from_le_bytes(word)
+        });
+        Ok(Desc::new(addr, meta))
+    }
+
+    fn read(&self, mut addr: u64, mut to: &mut [u8]) -> Result<(), PeerFault> {
+        while !to.is_empty() {
+            let len = to.len() as u32;
+            let bad = PeerFault::BadAddress { addr, len };
+            let (ptr, part) = self.memory.translate_part(addr, len).ok_or(bad)?;
+            if part == 0 || part > len {
+                return Err(bad);
+            }
+            let (now, rest) = to.split_at_mut(part as usize);
+            bytes(ptr, now.len()).copy_to(now);
+            addr = addr.wrapping_add(u64::from(part));
+            to = rest;
+        }
+        Ok(())
+    }
+}
+
+/// `len` bytes that a [`DeviceMemory`] just translated.
+fn bytes(ptr: NonNull<u8>, len: usize) -> SharedBytes {
+    // SAFETY: `translate_part` returned this pointer for at least `len` bytes and promises that they stay valid while
+    // the memory is in use, which the borrow in `Walk` spans; the handle does not leave `read`.
+    unsafe { SharedBytes::new(ptr, len) }
+}
+
+/// An indirect table: where, and how many descriptors (clipped to one more than any chain may have).
+pub(crate) struct Table {
+    addr: u64,
+    pub(crate) entries: u16,
+    pub(crate) len: u32,
+}
+
+/// The flags of a simple descriptor of the given direction, and the bits that are looked at.
+pub(crate) const fn simple_flags(writable: bool) -> u16 {
+    if writable { F_WRITE } else { 0 }
+}
+
+/// Any of these set differently from [`simple_flags`] sends a chain to the cold path.
+pub(crate) const SIMPLE_MASK: u16 = F_NEXT | F_WRITE | F_INDIRECT;
