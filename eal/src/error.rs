@@ -2,6 +2,7 @@
 
 use std::io;
 
+use crate::cores::{CoreId, LcoreId};
 use crate::memory::size;
 
 /// Every way the machine can say no. Variants carry what was asked and what is allowed.
@@ -88,6 +89,104 @@ pub enum Error {
         asked: usize,
         /// Bytes reserved for the domain.
         range: usize,
+    },
+    /// A core that does not exist, or that this process may not use.
+    #[error(
+        "core {asked} cannot be used: this process may run on cores {allowed} (-l, or change its cpuset)"
+    )]
+    Core {
+        /// Core asked for.
+        asked: CoreId,
+        /// Cores allowed, as ranges.
+        allowed: String,
+    },
+    /// A core list, map or mask that cannot be read.
+    #[error("core map \"{text}\" is malformed: expected {expected}")]
+    Lcores {
+        /// What was given.
+        text: String,
+        /// What should have been there.
+        expected: String,
+    },
+    /// A main lcore that is not in the map.
+    #[error(
+        "main lcore {asked} is not among lcores {lcores}: add it (-l) or choose one of them (--main-lcore)"
+    )]
+    MainLcore {
+        /// Lcore asked for.
+        asked: LcoreId,
+        /// Lcores there are, as ranges.
+        lcores: String,
+    },
+    /// A job was launched on an lcore whose previous job was not joined.
+    #[error("lcore {lcore} already has a job: stop and join it first")]
+    LcoreBusy {
+        /// The lcore.
+        lcore: LcoreId,
+    },
+    /// A worker's job panicked.
+    #[error("the job on lcore {lcore} panicked: {message}")]
+    Panicked {
+        /// The lcore.
+        lcore: LcoreId,
+        /// The panic's message.
+        message: String,
+    },
+    /// An option nobody knows.
+    #[error("unknown option {option}{}: see --help", near.map(|n| format!(", did you mean {n}?")).unwrap_or_default())]
+    UnknownOption {
+        /// What was given.
+        option: String,
+        /// The option most like it.
+        near: Option<&'static str>,
+    },
+    /// A shortened option that fits several.
+    #[error("option {option} is ambiguous: it could be {candidates}")]
+    AmbiguousOption {
+        /// What was given.
+        option: String,
+        /// What it could mean.
+        candidates: String,
+    },
+    /// An EAL option that has no meaning here.
+    #[error("option {option} is not supported: {instead}")]
+    UnsupportedOption {
+        /// The option, with its value where that matters.
+        option: String,
+        /// What to do instead.
+        instead: &'static str,
+    },
+    /// An option without the value it needs.
+    #[error("option {option} needs a value: {expected}")]
+    MissingValue {
+        /// The option.
+        option: &'static str,
+        /// What the value should be.
+        expected: &'static str,
+    },
+    /// A value an option does not take.
+    #[error("option {option} cannot be \"{value}\": expected {expected}")]
+    OptionValue {
+        /// The option.
+        option: &'static str,
+        /// What was given.
+        value: String,
+        /// What would have been right.
+        expected: &'static str,
+    },
+    /// Two options that exclude each other, or one given twice.
+    #[error("option {option} cannot be combined with {with}: give one of them, once")]
+    Conflict {
+        /// The later option.
+        option: &'static str,
+        /// What it conflicts with.
+        with: &'static str,
+    },
+    /// A word that is neither an option nor a value.
+    #[error("unexpected argument \"{argument}\": EAL options come first, the application's own after \"--\"")]
+    UnexpectedArgument {
+        /// What was given.
+        argument: String,
     },
     /// A system call failed.
     #[error("cannot {action}: {source}")]

@@ -1,5 +1,7 @@
 //! System calls, each behind a safe function. The only other places with `unsafe` are `shared.rs` and `memory/map.rs`.
 
+pub(crate) mod tsc;
+
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -47,4 +49,37 @@ pub(crate) fn address_space_limit() -> Option<usize> {
     let result = unsafe { libc::getrlimit(libc::RLIMIT_AS, &mut limit) };
     (result == 0 && limit.rlim_cur != libc::RLIM_INFINITY)
         .then(|| usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX))
+}
+
+/// The cores the calling thread may run on, in order; kernels with more than 8192 cores are not covered.
+pub(crate) fn affinity() -> io::Result<Vec<u32>> {
+    // Larger than `cpu_set_t`, because the kernel refuses sets smaller than its own.
+    let mut set = [0_u64; 128];
+    // SAFETY: the kernel writes at most `size_of_val(&set)` bytes to `set`.
+    check(unsafe { libc::sched_getaffinity(0, size_of_val(&set), set.as_mut_ptr().cast()) })?;
+    let bits = set
+        .iter()
+        .zip(0_u32..)
+        .flat_map(|(word, i)| (0..64).filter(move |bit| word >> bit & 1 == 1).map(move |bit| i * 64 + bit));
+    Ok(bits.collect())
+}
+
+/// Lets the calling thread run on `cores` only.
+pub(crate) fn set_affinity(cores: &[u32]) -> io::Result<()> {
+    let mut set = [0_u64; 128];
+    for core in cores {
+        let word = set.get_mut(*core as usize / 64).ok_or(io::ErrorKind::InvalidInput)?;
+        *word |= 1 << (core % 64);
+    }
+    // SAFETY: the kernel reads `size_of_val(&set)` bytes of `set`.
+    check(unsafe { libc::sched_setaffinity(0, size_of_val(&set), set.as_ptr().cast()) }).map(drop)
+}
+
+/// CLOCK_MONOTONIC, in nanoseconds.
+#[inline]
+pub(crate) fn monotonic_ns() -> u64 {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes one `timespec`, which lives across the call. It cannot fail for this clock.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
+    (now.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec as u64)
 }

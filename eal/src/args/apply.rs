@@ -1,0 +1,142 @@
+//! What each option that means something here does to [`EalArgs`].
+
+use super::EalArgs;
+use crate::cores::{LcoreId, LcoreMap, MAX_CORES};
+use crate::error::{Error, Result};
+use crate::log;
+
+pub(super) const LEVEL: &str = "debug, 8, or pattern:level such as lib.*:debug";
+pub(super) const PREFIX: &str = "a name without '/' or '%'";
+pub(super) const PROC_TYPE: &str = "primary or auto";
+pub(super) const IOVA: &str = "va";
+
+type Name = &'static str;
+
+pub(super) fn lcores(args: &mut EalArgs, name: Name, value: &str) -> Result<()> {
+    set_lcores(args, name, value.parse()?)
+}
+
+pub(super) fn mask(args: &mut EalArgs, name: Name, value: &str) -> Result<()> {
+    set_lcores(args, name, LcoreMap::from_mask(value)?)
+}
+
+fn set_lcores(args: &mut EalArgs, name: Name, map: LcoreMap) -> Result<()> {
+    if args.lcores.replace(map).is_some() {
+        return Err(Error::Conflict { option: name, with: "another of -l, -c, --lcores" });
+    }
+    Ok(())
+}
+
+pub(super) fn main_lcore(args: &mut EalArgs, option: Name, value: &str) -> Result<()> {
+    let number = value.parse().ok().filter(|number| *number < MAX_CORES);
+    args.main_lcore = Some(LcoreId(number.ok_or_else(|| wrong(option, value, "an lcore number"))?));
+    Ok(())
+}
+
+pub(super) fn memory(args: &mut EalArgs, option: Name, value: &str) -> Result<()> {
+    let mib = value.parse().ok().filter(|mib| *mib > 0);
+    set_memory(args, option, mib.ok_or_else(|| wrong(option, value, "a number of MiB above 0"))?)
+}
+
+pub(super) fn socket_mem(args: &mut EalArgs, option: Name, value: &str) -> Result<()> {
+    let sum = value
+        .split(',')
+        .try_fold(0_usize, |sum, mib| sum.checked_add(mib.parse().ok()?))
+        .filter(|sum| *sum > 0);
+    set_memory(args, option, sum.ok_or_else(|| wrong(option, value, "MiB for each socket, such as 512,0"))?)
+}
+
+fn set_memory(args: &mut EalArgs, name: Name, mib: usize) -> Result<()> {
+    if args.memory.replace(mib).is_some() {
+        return Err(Error::Conflict { option: name, with: "another of -m, --socket-mem" });
+    }
+    Ok(())
+}
+
+pub(super) fn no_huge(args: &mut EalArgs, name: Name, _: &str) -> Result<()> {
+    args.no_huge = true;
+    if args.require_hugepages {
+        Err(Error::Conflict { option: name, with: "--require-hugepages" })
+    } else {
+        Ok(())
+    }
+}
+
+pub(super) fn require_hugepages(args: &mut EalArgs, name: Name, _: &str) -> Result<()> {
+    args.require_hugepages = true;
+    if args.no_huge { Err(Error::Conflict { option: name, with: "--no-huge" }) } else { Ok(()) }
+}
+
+pub(super) fn in_memory(args: &mut EalArgs, _: Name, _: &str) -> Result<()> {
+    args.in_memory = true;
+    Ok(())
+}
+
+pub(super) fn single_file(args: &mut EalArgs, _: Name, _: &str) -> Result<()> {
+    args.single_file_segments = true;
+    Ok(())
+}
+
+pub(super) fn file_prefix(args: &mut EalArgs, option: Name, value: &str) -> Result<()> {
+    if value.is_empty() || value.contains(['/', '%']) {
+        return Err(wrong(option, value, PREFIX));
+    }
+    args.file_prefix = Some(value.into());
+    Ok(())
+}
+
+pub(super) fn vdev(args: &mut EalArgs, option: Name, value: &str) -> Result<()> {
+    if value.is_empty() {
+        return Err(wrong(option, value, "a device such as net_null0"));
+    }
+    args.vdevs.push(value.into());
+    Ok(())
+}
+
+pub(super) fn log_level(args: &mut EalArgs, _: Name, value: &str) -> Result<()> {
+    log::directives([value])?;
+    args.log_level.push(value.into());
+    Ok(())
+}
+
+pub(super) fn proc_type(args: &mut EalArgs, option: Name, value: &str) -> Result<()> {
+    match value {
+        "primary" | "auto" => {
+            args.ignored.push(format!("{option}={value}"));
+            Ok(())
+        }
+        "secondary" => Err(Error::UnsupportedOption {
+            option: format!("{option}={value}"),
+            instead: "every process is its own primary, connect them by a vhost-user socket",
+        }),
+        _ => Err(wrong(option, value, PROC_TYPE)),
+    }
+}
+
+pub(super) fn iova_mode(args: &mut EalArgs, option: Name, value: &str) -> Result<()> {
+    match value {
+        "va" => {
+            args.ignored.push(format!("{option}={value}"));
+            Ok(())
+        }
+        "pa" => Err(Error::UnsupportedOption {
+            option: format!("{option}={value}"),
+            instead: "peers see virtual addresses, use --iova-mode=va or leave it out",
+        }),
+        _ => Err(wrong(option, value, IOVA)),
+    }
+}
+
+pub(super) fn help(args: &mut EalArgs, _: Name, _: &str) -> Result<()> {
+    args.help = true;
+    Ok(())
+}
+
+pub(super) fn version(args: &mut EalArgs, _: Name, _: &str) -> Result<()> {
+    args.version = true;
+    Ok(())
+}
+
+fn wrong(option: Name, value: &str, expected: &'static str) -> Error {
+    Error::OptionValue { option, value: value.into(), expected }
+}

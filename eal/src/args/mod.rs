@@ -1,0 +1,172 @@
+//! EAL arguments: DPDK's grammar (getopt_long), DPDK 22.11's options.
+//!
+//! Options that mean something here act. Those that change nothing here are accepted, so that command lines written for
+//! DPDK work, and are listed in [`EalArgs::ignored`]. Those that ask for what does not exist here are errors that say what
+//! to do instead; so are unknown ones.
+
+mod apply;
+mod table;
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+
+use crate::cores::{LcoreId, LcoreMap};
+use crate::error::{Error, Result};
+use crate::memory::{MemoryConfig, PagePolicy};
+use table::{Effect, OPTIONS, Opt, Value};
+
+/// What the EAL part of a command line says.
+///
+/// ```
+/// use linecard_eal::EalArgs;
+///
+/// let line = "-l 0-1 -m 256 --no-pci --vdev=net_null0 -- -i";
+/// let (args, app) = EalArgs::parse(line.split(' ').map(Into::into)).unwrap();
+/// assert_eq!(args.lcores.unwrap().to_string(), "0@0,1@1");
+/// assert_eq!((args.memory, args.vdevs[0].as_str(), args.ignored[0].as_str()), (Some(256), "net_null0", "--no-pci"));
+/// assert_eq!(app, ["-i"]);
+/// ```
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EalArgs {
+    /// `-l`, `--lcores` or `-c`; `None` for one lcore on each allowed core.
+    pub lcores: Option<LcoreMap>,
+    /// `--main-lcore`; `None` for the lowest.
+    pub main_lcore: Option<LcoreId>,
+    /// `-m`, or the sum of `--socket-mem`: MiB that segments may have together; `None` for no limit.
+    pub memory: Option<usize>,
+    /// `--no-huge`: 4K pages only.
+    pub no_huge: bool,
+    /// `--require-hugepages`: hugetlb pages only.
+    pub require_hugepages: bool,
+    /// `--in-memory`. Always so here: no file is ever made.
+    pub in_memory: bool,
+    /// `--single-file-segments`. Accepted: a segment here always is one file, however large.
+    pub single_file_segments: bool,
+    /// `--file-prefix`: first part of the segments' names in `/proc`.
+    pub file_prefix: Option<String>,
+    /// Each `--vdev`, in order.
+    pub vdevs: Vec<String>,
+    /// Each `--log-level`, in order; see [`log::directives`](crate::log::directives).
+    pub log_level: Vec<String>,
+    /// `-h`, `--help`: print [`EalArgs::help_text`] and end.
+    pub help: bool,
+    /// `-v`: print the version first.
+    pub version: bool,
+    /// Options that were accepted and change nothing here, as given.
+    pub ignored: Vec<String>,
+}
+
+impl EalArgs {
+    /// Reads arguments (without the program's name) up to `--`; returns those after it too. Long options may be shortened
+    /// as long as they stay unique, and take values as `--opt=value` or `--opt value`; short ones as `-l0-1` or `-l 0-1`.
+    ///
+    /// # Errors
+    /// [`Error::UnknownOption`], [`Error::AmbiguousOption`], [`Error::UnsupportedOption`], [`Error::MissingValue`],
+    /// [`Error::OptionValue`], [`Error::Conflict`], [`Error::UnexpectedArgument`], [`Error::Lcores`].
+    pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<(Self, Vec<OsString>)> {
+        let mut rest: VecDeque<OsString> = arguments.into_iter().collect();
+        let mut args = Self::default();
+        while let Some(argument) = rest.pop_front() {
+            if argument == "--" {
+                break;
+            }
+            let argument = text(argument)?;
+            if let Some(long) = argument.strip_prefix("--") {
+                args.long(long, &mut rest)?;
+            } else if let Some(letters) = argument.strip_prefix('-').filter(|letters| !letters.is_empty()) {
+                args.short(letters, &mut rest)?;
+            } else {
+                return Err(Error::UnexpectedArgument { argument });
+            }
+        }
+        if !args.ignored.is_empty() {
+            tracing::debug!(options = %args.ignored.join(" "), "accepted without effect");
+        }
+        Ok((args, rest.into()))
+    }
+
+    /// All options with their meaning, for `--help`.
+    #[must_use]
+    pub fn help_text() -> String {
+        table::help_text()
+    }
+
+    /// The memory these arguments ask for.
+    #[must_use]
+    pub fn memory_config(&self) -> MemoryConfig {
+        let pages = match (self.no_huge, self.require_hugepages) {
+            (true, _) => PagePolicy::NoHuge,
+            (_, true) => PagePolicy::RequireHuge,
+            _ => PagePolicy::Auto,
+        };
+        let default = MemoryConfig::default();
+        let limit = self.memory.map(|mib| mib.saturating_mul(1 << 20));
+        MemoryConfig { limit, pages, name: self.file_prefix.clone().unwrap_or(default.name), ..default }
+    }
+
+    /// `--name`, `--name=value` or `--name value`, without the dashes.
+    fn long(&mut self, argument: &str, rest: &mut VecDeque<OsString>) -> Result<()> {
+        let (name, attached) = match argument.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (argument, None),
+        };
+        let option = table::find_long(name)?;
+        let value = match (option.value, attached) {
+            (Value::None, Some(value)) => {
+                return Err(Error::OptionValue { option: option.name(), value, expected: "no value" });
+            }
+            (Value::Required(expected), None) => Some(next_value(option, expected, rest)?),
+            (_, attached) => attached,
+        };
+        self.apply(option, value)
+    }
+
+    /// `-a`, `-avalue`, `-a value`, or several flags together, without the dash.
+    fn short(&mut self, letters: &str, rest: &mut VecDeque<OsString>) -> Result<()> {
+        let mut letters = letters.chars();
+        while let Some(letter) = letters.next() {
+            let option = OPTIONS.iter().find(|option| option.short == Some(letter));
+            let option =
+                option.ok_or_else(|| Error::UnknownOption { option: format!("-{letter}"), near: None })?;
+            if let Value::Required(expected) = option.value {
+                let attached = letters.as_str();
+                let value = if attached.is_empty() {
+                    next_value(option, expected, rest)?
+                } else {
+                    attached.to_owned()
+                };
+                return self.apply(option, Some(value));
+            }
+            self.apply(option, None)?;
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, option: &'static Opt, value: Option<String>) -> Result<()> {
+        match option.effect {
+            Effect::Act(act) => act(self, option.name(), &value.unwrap_or_default()),
+            Effect::Ignore => {
+                self.ignored.push(option.given(value.as_deref()));
+                Ok(())
+            }
+            Effect::Refuse(instead) => {
+                Err(Error::UnsupportedOption { option: option.given(value.as_deref()), instead })
+            }
+        }
+    }
+}
+
+fn next_value(option: &'static Opt, expected: &'static str, rest: &mut VecDeque<OsString>) -> Result<String> {
+    // As getopt_long does, whatever comes next is the value; only "--" cannot be meant as one.
+    let value = rest.pop_front().filter(|value| value != "--");
+    text(value.ok_or(Error::MissingValue { option: option.name(), expected })?)
+}
+
+fn text(argument: OsString) -> Result<String> {
+    argument
+        .into_string()
+        .map_err(|raw| Error::UnexpectedArgument { argument: raw.to_string_lossy().into_owned() })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,225 @@
+//! The options, one line each.
+
+use super::{EalArgs, apply};
+use crate::error::{Error, Result};
+
+/// Whether an option takes a value, and what it should be.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Value {
+    None,
+    Optional(&'static str),
+    Required(&'static str),
+}
+
+/// What an option does here. The function gets the option's name and its value.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Effect {
+    Act(fn(&mut EalArgs, &'static str, &str) -> Result<()>),
+    Ignore,
+    Refuse(&'static str),
+}
+
+#[derive(Debug)]
+pub(super) struct Opt {
+    pub(super) short: Option<char>,
+    long: &'static str,
+    pub(super) value: Value,
+    pub(super) effect: Effect,
+    help: &'static str,
+}
+
+use Effect::{Act, Ignore, Refuse};
+use Value::{None as Flag, Optional, Required};
+
+const fn opt(
+    short: Option<char>,
+    long: &'static str,
+    value: Value,
+    effect: Effect,
+    help: &'static str,
+) -> Opt {
+    Opt { short, long, value, effect, help }
+}
+
+/// An option of DPDK that changes nothing here.
+const fn same(short: Option<char>, long: &'static str, value: Value) -> Opt {
+    opt(short, long, value, Ignore, "")
+}
+
+const NO_PCI: &str = "there are no PCI devices here, use --vdev";
+const LCORES: &str = "a map such as 0-3,5 or 0@0,(1-2)@3";
+
+/// Every option of DPDK 22.11, and ours. A short option without a long name has its dashed letter as name.
+pub(super) const OPTIONS: &[Opt] = &[
+    opt(Some('l'), "-l", Required(LCORES), Act(apply::lcores), "cores to run on, as list or as --lcores map"),
+    opt(None, "--lcores", Required(LCORES), Act(apply::lcores), "lcores, and the cores each may use"),
+    opt(
+        Some('c'),
+        "-c",
+        Required("a mask such as 0xf"),
+        Act(apply::mask),
+        "cores to run on, as hexadecimal mask",
+    ),
+    opt(
+        None,
+        "--main-lcore",
+        Required("an lcore number"),
+        Act(apply::main_lcore),
+        "lcore that controls the others",
+    ),
+    opt(Some('m'), "-m", Required("a number of MiB"), Act(apply::memory), "limit on shared memory in MiB"),
+    opt(
+        None,
+        "--socket-mem",
+        Required("MiB for each socket, as 512,512"),
+        Act(apply::socket_mem),
+        "the sum is the limit",
+    ),
+    opt(None, "--no-huge", Flag, Act(apply::no_huge), "use 4K pages"),
+    opt(
+        None,
+        "--require-hugepages",
+        Flag,
+        Act(apply::require_hugepages),
+        "fail without hugepages (not DPDK's)",
+    ),
+    opt(None, "--in-memory", Flag, Act(apply::in_memory), "make no files (always so)"),
+    opt(
+        None,
+        "--single-file-segments",
+        Flag,
+        Act(apply::single_file),
+        "one file for each segment (always so)",
+    ),
+    opt(
+        None,
+        "--file-prefix",
+        Required(apply::PREFIX),
+        Act(apply::file_prefix),
+        "name of the memory in /proc",
+    ),
+    opt(
+        None,
+        "--vdev",
+        Required("<driver><id>[,key=value,...]"),
+        Act(apply::vdev),
+        "add a device; may be repeated",
+    ),
+    opt(None, "--log-level", Required(apply::LEVEL), Act(apply::log_level), "what to log; may be repeated"),
+    opt(None, "--proc-type", Required(apply::PROC_TYPE), Act(apply::proc_type), "primary or auto"),
+    opt(None, "--iova-mode", Required(apply::IOVA), Act(apply::iova_mode), "va"),
+    opt(Some('h'), "--help", Flag, Act(apply::help), "this text"),
+    opt(Some('v'), "-v", Flag, Act(apply::version), "print the version first"),
+    opt(Some('a'), "--allow", Required("a PCI address"), Refuse(NO_PCI), ""),
+    opt(Some('d'), "-d", Required("a library"), Refuse("drivers are built in, see --help for --vdev"), ""),
+    opt(None, "--vfio-vf-token", Required("a UUID"), Refuse(NO_PCI), ""),
+    same(Some('b'), "--block", Required("a PCI address")),
+    same(Some('n'), "-n", Required("a number of memory channels")),
+    same(Some('r'), "-r", Required("a number of memory ranks")),
+    same(Some('s'), "-s", Required("a mask of service cores")),
+    same(Some('S'), "-S", Required("a list of service cores")),
+    same(None, "--base-virtaddr", Required("an address")),
+    same(None, "--create-uio-dev", Flag),
+    same(None, "--force-max-simd-bitwidth", Required("a number of bits")),
+    same(None, "--huge-dir", Required("a directory")),
+    same(None, "--huge-unlink", Optional("existing, always or never")),
+    same(None, "--huge-worker-stack", Optional("a number of KiB")),
+    same(None, "--legacy-mem", Flag),
+    same(None, "--match-allocations", Flag),
+    same(None, "--mbuf-pool-ops-name", Required("a name")),
+    same(None, "--no-hpet", Flag),
+    same(None, "--no-pci", Flag),
+    same(None, "--no-shconf", Flag),
+    same(None, "--no-telemetry", Flag),
+    same(None, "--socket-limit", Required("MiB for each socket")),
+    same(None, "--syslog", Required("a facility")),
+    same(None, "--telemetry", Flag),
+    same(None, "--trace", Required("a pattern")),
+    same(None, "--trace-bufsz", Required("a size")),
+    same(None, "--trace-dir", Required("a directory")),
+    same(None, "--trace-mode", Required("overwrite or discard")),
+    same(None, "--vfio-intr", Required("legacy, msi or msix")),
+    same(None, "--vmware-tsc-map", Flag),
+];
+
+impl Opt {
+    pub(super) const fn name(&self) -> &'static str {
+        self.long
+    }
+
+    /// As it was given, for messages.
+    pub(super) fn given(&self, value: Option<&str>) -> String {
+        match value {
+            Some(value) if self.long.starts_with("--") => format!("{}={value}", self.long),
+            Some(value) => format!("{} {value}", self.long),
+            None => self.long.to_owned(),
+        }
+    }
+
+    fn usage(&self) -> String {
+        let value = match self.value {
+            Flag => String::new(),
+            Optional(what) => format!("[={what}]"),
+            Required(what) => format!(" <{what}>"),
+        };
+        let short =
+            self.short.filter(|_| self.long.starts_with("--")).map(|c| format!("-{c}, ")).unwrap_or_default();
+        format!("{short}{}{value}", self.long)
+    }
+}
+
+/// The option with that long name, or the only one it begins.
+pub(super) fn find_long(name: &str) -> Result<&'static Opt> {
+    let given = format!("--{name}");
+    if let Some(exact) = OPTIONS.iter().find(|option| option.long == given) {
+        return Ok(exact);
+    }
+    let fitting: Vec<&Opt> = OPTIONS.iter().filter(|option| option.long.starts_with(&given)).collect();
+    match fitting[..] {
+        [only] => Ok(only),
+        [] => Err(Error::UnknownOption { near: nearest(&given), option: given }),
+        _ => {
+            let candidates: Vec<_> = fitting.iter().map(|option| option.long).collect();
+            Err(Error::AmbiguousOption { option: given, candidates: candidates.join(", ") })
+        }
+    }
+}
+
+/// The long option with the fewest changed letters, if that is a third of them at most.
+fn nearest(given: &str) -> Option<&'static str> {
+    let long = OPTIONS.iter().map(|option| option.long).filter(|long| long.starts_with("--"));
+    let (changes, long) = long.map(|long| (distance(given, long), long)).min()?;
+    (changes <= long.len() / 3).then_some(long)
+}
+
+/// Letters to insert, remove or replace to turn one text into the other (Levenshtein).
+fn distance(from: &str, to: &str) -> usize {
+    let mut row: Vec<usize> = (0..=to.chars().count()).collect();
+    for (i, a) in from.chars().enumerate() {
+        let mut diagonal = i;
+        row[0] = i + 1;
+        for (j, b) in to.chars().enumerate() {
+            let replaced = diagonal + usize::from(a != b);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row.last().copied().unwrap_or(0)
+}
+
+/// The options that act, a line each, and the names of those that are accepted.
+pub(super) fn help_text() -> String {
+    let mut text = String::from("EAL options:\n");
+    for option in OPTIONS.iter().filter(|option| matches!(option.effect, Act(_))) {
+        let usage = option.usage();
+        let gap =
+            if usage.len() > 30 { format!("\n{:33}", "") } else { format!("{:1$}", "", 31 - usage.len()) };
+        text.push_str(&format!("  {usage}{gap}{}\n", option.help));
+    }
+    let ignored: Vec<_> = OPTIONS.iter().filter(|o| matches!(o.effect, Ignore)).map(Opt::name).collect();
+    text.push_str("Accepted for DPDK's sake, without effect:\n");
+    for line in ignored.chunks(6) {
+        text.push_str(&format!("  {}\n", line.join(" ")));
+    }
+    text
+}

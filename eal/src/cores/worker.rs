@@ -1,0 +1,157 @@
+//! Threads that poll, one per lcore.
+
+use std::any::Any;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc;
+use std::thread::{self, JoinHandle};
+
+use crossbeam::utils::CachePadded;
+
+use super::{Lcore, LcoreId, pin_to};
+use crate::error::{Error, Result};
+
+/// Tells loops to end. Clones share one flag, on a cache line of its own.
+///
+/// ```
+/// let stop = linecard_eal::Stop::default();
+/// assert!(stop.running());
+/// stop.clone().stop();
+/// assert!(!stop.running());
+/// ```
+#[derive(Debug, Clone, Default)]
+pub struct Stop(Arc<CachePadded<AtomicBool>>);
+
+impl Stop {
+    /// Whether to go on. A plain load: meant to be asked once per burst.
+    #[inline]
+    #[must_use]
+    pub fn running(&self) -> bool {
+        // Relaxed: nothing is published through the flag; what a worker wrote is seen after joining it.
+        !self.0.load(Ordering::Relaxed)
+    }
+
+    /// Ends the loops soon.
+    pub fn stop(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Threads bound to lcores, named `lc-worker-N`, that each run one job and bring its result home. Dropping it stops and
+/// joins them.
+///
+/// ```
+/// use linecard_eal::{LcoreMap, Stop, Workers, cores};
+///
+/// let map = LcoreMap::of_cores(&cores::allowed()).unwrap();
+/// let mut workers = Workers::new();
+/// workers.launch(map.main(), |stop: &Stop| {
+///     let mut bursts = 0_u64;
+///     while stop.running() { bursts += 1; std::thread::yield_now() }
+///     bursts
+/// }).unwrap();
+/// workers.stop();
+/// for (lcore, bursts) in workers.join() {
+///     println!("lcore {lcore}: {} bursts", bursts.unwrap());
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Workers<T = ()> {
+    threads: Vec<(LcoreId, JoinHandle<Option<T>>)>,
+    stop: Stop,
+}
+
+impl<T: Send + 'static> Workers<T> {
+    /// No threads yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { threads: Vec::new(), stop: Stop::default() }
+    }
+
+    /// Runs `job` in a new thread on the cores of `lcore`. The job polls [`Stop::running`] and returns when told to.
+    ///
+    /// # Errors
+    /// [`Error::LcoreBusy`] when a job was launched there and not joined yet, [`Error::Core`] when the lcore's cores are not
+    /// allowed, [`Error::System`] when no thread can be made. The job has not run then.
+    pub fn launch(&mut self, lcore: &Lcore, job: impl FnOnce(&Stop) -> T + Send + 'static) -> Result<()> {
+        if self.threads.iter().any(|(id, _)| *id == lcore.id) {
+            return Err(Error::LcoreBusy { lcore: lcore.id });
+        }
+        let (started, start) = mpsc::sync_channel(1);
+        let (stop, cores) = (self.stop.clone(), lcore.cores.clone());
+        let body = move || {
+            let pinned = pin_to(&cores);
+            let pin_failed = pinned.is_err();
+            // `launch` waits for it, so sending cannot fail.
+            let _ = started.send(pinned);
+            if pin_failed { None } else { Some(job(&stop)) }
+        };
+        let name = format!("lc-worker-{}", lcore.id);
+        let failed = |e| Error::system(format!("start a thread for lcore {}", lcore.id), e);
+        let thread = thread::Builder::new().name(name).spawn(body).map_err(failed)?;
+        start.recv().unwrap_or(Ok(()))?;
+        self.threads.push((lcore.id, thread));
+        Ok(())
+    }
+
+    /// Tells all jobs to return.
+    pub fn stop(&self) {
+        self.stop.stop();
+    }
+
+    /// The flag the jobs see, for a signal handler or another thread.
+    #[must_use]
+    pub fn stop_flag(&self) -> Stop {
+        self.stop.clone()
+    }
+
+    /// Lcores with a job that has not been joined, in the order of launching.
+    pub fn lcores(&self) -> impl Iterator<Item = LcoreId> {
+        self.threads.iter().map(|(id, _)| *id)
+    }
+
+    /// Whether no job is running any more.
+    #[must_use]
+    pub fn finished(&self) -> bool {
+        self.threads.iter().all(|(_, thread)| thread.is_finished())
+    }
+
+    /// Waits for all jobs and gives their results in the order of launching; a panic is [`Error::Panicked`] here and
+    /// hurts nobody else. Then new jobs can be launched.
+    pub fn join(&mut self) -> Vec<(LcoreId, Result<T>)> {
+        let results =
+            self.threads.drain(..).map(|(lcore, thread)| (lcore, result(lcore, thread.join()))).collect();
+        self.stop = Stop::default();
+        results
+    }
+}
+
+impl<T: Send + 'static> Default for Workers<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T> Drop for Workers<T> {
+    fn drop(&mut self) {
+        self.stop.stop();
+        for (_, thread) in self.threads.drain(..) {
+            // The panic message was printed when it happened; there is nobody left to return it to.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn result<T>(lcore: LcoreId, joined: thread::Result<Option<T>>) -> Result<T> {
+    let message = match joined {
+        Ok(Some(value)) => return Ok(value),
+        Ok(None) => "it did not start".into(),
+        Err(panic) => message(panic.as_ref()),
+    };
+    Err(Error::Panicked { lcore, message })
+}
+
+fn message(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("no message").into()
+}
