@@ -54,7 +54,14 @@ mod imp {
 
     /// Tells loom which slots are read and written, so that it finds unordered access.
     #[derive(Clone)]
-    pub(crate) struct Track(std::sync::Arc<[loom::cell::UnsafeCell<()>]>);
+    pub(crate) struct Track(std::sync::Arc<Tracked>);
+
+    struct Tracked {
+        cells: Box<[loom::cell::UnsafeCell<()>]>,
+        /// Loom's clocks advance at atomic operations only: without one between a claim and the access to
+        /// its slots, loom takes the access to be as old as the claim and misses races.
+        tick: AtomicU64,
+    }
 
     // SAFETY: the cells hold nothing; loom itself checks that their use is ordered.
     unsafe impl Send for Track {}
@@ -63,15 +70,18 @@ mod imp {
 
     impl Track {
         pub(crate) fn new(slots: usize) -> Self {
-            Self((0..slots).map(|_| loom::cell::UnsafeCell::new(())).collect())
+            let cells = (0..slots).map(|_| loom::cell::UnsafeCell::new(())).collect();
+            Self(std::sync::Arc::new(Tracked { cells, tick: AtomicU64::new(0) }))
         }
 
         pub(crate) fn read(&self, slot: usize, count: usize) {
-            self.0[slot..slot + count].iter().for_each(|cell| cell.with(|_| ()));
+            self.0.tick.load(std::sync::atomic::Ordering::Relaxed);
+            self.0.cells[slot..slot + count].iter().for_each(|cell| cell.with(|_| ()));
         }
 
         pub(crate) fn write(&self, slot: usize, count: usize) {
-            self.0[slot..slot + count].iter().for_each(|cell| cell.with_mut(|_| ()));
+            self.0.tick.load(std::sync::atomic::Ordering::Relaxed);
+            self.0.cells[slot..slot + count].iter().for_each(|cell| cell.with_mut(|_| ()));
         }
     }
 }

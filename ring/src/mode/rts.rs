@@ -59,7 +59,7 @@ impl Protocol for Rts {
 /// otherwise let the others fill the ring with elements that nobody may read.
 #[inline(always)]
 fn settled_head(sides: &Sides) -> u64 {
-    let most = sides.capacity / 8;
+    let most = (sides.capacity / 8).max(1);
     let pause = Pause::new();
     loop {
         // C2, pairs with C1: neither tail read after this is older than the one that justified the head.

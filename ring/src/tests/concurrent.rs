@@ -6,7 +6,7 @@
 use loom::model::Builder;
 use loom::thread;
 
-use crate::{Config, Consumer, Exclusive, Hts, Mode, Multi, Producer, Rts, Shared, Single};
+use crate::{Config, Consumer, Ends, Exclusive, Hts, Mode, Multi, Producer, Rts, Shared, Single};
 
 fn explore(body: impl Fn() + Sync + Send + 'static) {
     let mut builder = Builder::new();
@@ -16,7 +16,7 @@ fn explore(body: impl Fn() + Sync + Send + 'static) {
 }
 
 /// Two slots, indices right before the wrap.
-fn ring<P: Mode, C: Mode>() -> (Producer<u64, P>, Consumer<u64, C>) {
+fn ring<P: Mode, C: Mode>() -> Ends<u64, P, C> {
     Config::power_of_two(2).start_index(u32::MAX).heap().expect("room")
 }
 
@@ -70,11 +70,16 @@ fn hts_to_hts() {
 /// Two producers compete for room; one consumer takes meanwhile.
 fn two_producers<P: Shared + 'static>() {
     explore(|| {
-        let (producer, consumer) = ring::<P, Single>();
+        let config = Config::exact(3).start_index(u32::MAX);
+        let (producer, consumer) = config.heap::<u64, P, Single>().expect("room");
         let rival = producer.clone();
-        let feeder = thread::spawn(move || rival.enqueue_burst(&[10, 11]).count);
+        let feeder = thread::spawn(move || {
+            usize::from(rival.enqueue(10).is_ok()) + usize::from(rival.enqueue(11).is_ok())
+        });
         let other = thread::spawn(move || producer.enqueue_burst(&[20]).count);
-        let mut got: Vec<_> = consumer.dequeue().into_iter().collect();
+        let mut out = [0; 3];
+        let count = consumer.dequeue_burst(&mut out).count;
+        let mut got = out[..count].to_vec();
         let sent = (feeder.join().expect("feeder"), other.join().expect("other"));
         got.extend(drain(&consumer));
         let of = |tag: u64| got.iter().copied().filter(move |item| item / 10 == tag);

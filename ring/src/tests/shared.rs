@@ -3,6 +3,7 @@
 use std::cell::UnsafeCell;
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::{Config, Consumer, Error, Hts, Memory, Mode, Multi, Producer, Rts, Single};
 
@@ -42,13 +43,23 @@ fn attach<M: Mode>(page: &Arc<Page>) -> Result<Consumer<u64, M>, Error> {
     unsafe { Consumer::attach(whole(page)) }
 }
 
-/// Overwrites four bytes at `offset`.
+/// Overwrites a field of the header.
 fn scribble(page: &Arc<Page>, offset: usize, value: u32) {
     let at = page.0.get().cast::<u8>();
     // SAFETY: the offsets of the tests lie inside the page.
     let at = unsafe { at.add(offset) }.cast::<u32>();
-    // SAFETY: aligned, and no other thread runs.
-    unsafe { at.write_volatile(value) };
+    // SAFETY: aligned and inside the page; accessed as an atomic of this size only.
+    unsafe { AtomicU32::from_ptr(at) }.store(value, Ordering::Relaxed);
+}
+
+/// Overwrites both halves of an index cell.
+fn scribble_index(page: &Arc<Page>, offset: usize, value: u32) {
+    let at = page.0.get().cast::<u8>();
+    // SAFETY: the offsets of the tests lie inside the page.
+    let at = unsafe { at.add(offset) }.cast::<u64>();
+    let value = u64::from(value.rotate_left(13)) << 32 | u64::from(value);
+    // SAFETY: aligned and inside the page; accessed as an atomic of this size only.
+    unsafe { AtomicU64::from_ptr(at) }.store(value, Ordering::Relaxed);
 }
 
 #[test]
@@ -124,7 +135,7 @@ fn refuses_a_header_that_contradicts_itself() {
 #[test]
 fn scribbled_indices_stay_in_bounds() {
     let values = [0, 1, 99, 100, 101, 128, 0x7fff_ffff, 0x8000_0000, 0xffff_ff00, u32::MAX];
-    for offset in [128, 132, 256, 384, 388, 512] {
+    for offset in [128, 256, 384, 512] {
         for value in values {
             survive::<Single, Single>(offset, value);
         }
@@ -144,14 +155,14 @@ fn survive<P: Mode, C: Mode>(offset: usize, value: u32) {
     let page = page();
     let (producer, consumer) = make::<P, C>(&page);
     assert_eq!(producer.enqueue_bulk(&[3; 50]).count, 50);
-    scribble(&page, offset, value);
+    scribble_index(&page, offset, value);
     for _ in 0..20 {
         let mut out = [0; 33];
         assert!(producer.enqueue_burst(&[4; 33]).count <= 33);
         assert!(consumer.dequeue_burst(&mut out).count <= 33);
         assert!(producer.count() <= 100 && consumer.count() <= 100);
         assert!(producer.free_count() <= 100 && consumer.free_count() <= 100);
-        scribble(&page, offset, value.rotate_left(7));
+        scribble_index(&page, offset, value.rotate_left(7));
     }
     // The bytes behind the slots were never touched.
     let end = Config::exact(100).bytes::<u64>().expect("small");
