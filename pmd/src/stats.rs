@@ -1,0 +1,386 @@
+//! Counters of a queue: one thread writes them, any thread reads them, nobody locks.
+//!
+//! A queue's owner counts once per burst with a plain load and store ([`Counter::add`]), no locked
+//! instruction; its counters sit on cache lines of their own. A reset does not write them: it
+//! remembers where they stood, so it cannot race with the owner.
+//!
+//! ```text
+//! rx thread ── received(n, bytes) ─► QueueStats ◄─ totals() ── any thread
+//!              lost(Cause, n)           └─ baseline ◄─ reset() ─┘
+//! ```
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crossbeam::utils::CachePadded;
+
+use crate::control::PortStats;
+
+/// Most causes that one queue can tell apart.
+pub const MAX_CAUSES: usize = 16;
+
+/// A number that one thread increases and any thread reads.
+///
+/// Two threads adding at once would lose counts, nothing worse; a queue is owned by one thread, so
+/// there is no second.
+///
+/// ```
+/// let packets = linecard_pmd::stats::Counter::default();
+/// packets.add(32);
+/// assert_eq!(packets.value(), 32);
+/// ```
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`, for the owner; wraps at 2^64.
+    #[inline(always)]
+    pub fn add(&self, n: u64) {
+        // Not `fetch_add`: with one writer a load and a store do, and need no locked instruction.
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    /// The number now.
+    #[inline]
+    #[must_use]
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Which of DPDK's totals a cause adds to.
+///
+/// ```
+/// use linecard_pmd::stats::{Cause, Total};
+/// linecard_pmd::causes! { enum RxLoss { NoBuffer = ("no_buffer", Total::NoBuffer) } }
+/// assert_eq!(RxLoss::ALL[RxLoss::NoBuffer.index()].1, Total::NoBuffer);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Total {
+    /// `imissed`: the device had no room (receive).
+    Missed,
+    /// `ierrors` or `oerrors`: the packet was bad, or could not be sent.
+    Error,
+    /// `rx_nombuf`: no buffer to receive into (receive); the packet may still come later.
+    NoBuffer,
+    /// No total; seen among the extended statistics only.
+    None,
+}
+
+/// Why a driver's queue lost packets: an enum made by [`causes!`](crate::causes).
+pub trait Cause: Copy + 'static {
+    /// Name (`too_long`) and total of each cause, by index; at most [`MAX_CAUSES`].
+    const ALL: &'static [(&'static str, Total)];
+    /// Place in [`ALL`](Self::ALL).
+    fn index(self) -> usize;
+}
+
+/// Makes an enum of loss causes with their names in the extended statistics.
+///
+/// ```
+/// use linecard_pmd::stats::{Cause, QueueStats, Total};
+/// linecard_pmd::causes! {
+///     /// Why a transmit queue drops.
+///     pub enum TxLoss {
+///         /// Longer than the port can send.
+///         TooLong = ("too_long", Total::Error),
+///         /// The peer is gone.
+///         NoPeer = ("no_peer", Total::Error),
+///     }
+/// }
+/// let stats = QueueStats::<TxLoss>::default();
+/// stats.lost(TxLoss::NoPeer, 3);
+/// assert_eq!(stats.totals().lost(TxLoss::NoPeer), 3);
+/// ```
+#[macro_export]
+macro_rules! causes {
+    ($(#[$meta:meta])* $vis:vis enum $name:ident {
+        $($(#[$cause_meta:meta])* $cause:ident = ($text:literal, $total:expr)),+ $(,)?
+    }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        $vis enum $name { $($(#[$cause_meta])* $cause),+ }
+
+        impl $crate::stats::Cause for $name {
+            const ALL: &'static [(&'static str, $crate::stats::Total)] = &[$(($text, $total)),+];
+
+            #[inline(always)]
+            fn index(self) -> usize {
+                const { assert!(Self::ALL.len() <= $crate::stats::MAX_CAUSES) };
+                self as usize
+            }
+        }
+    };
+}
+
+crate::causes! {
+    /// For queues that cannot lose anything but what has no name.
+    pub enum AnyLoss {
+        /// Whatever it was.
+        Other = ("other", Total::Error),
+    }
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    packets: Counter,
+    bytes: Counter,
+    bursts: Counter,
+    lost: [Counter; MAX_CAUSES],
+}
+
+/// What one queue did; shared between the queue and its port's control side.
+///
+/// ```
+/// use linecard_pmd::stats::{AnyLoss, QueueStats};
+/// let stats = QueueStats::<AnyLoss>::default();
+/// stats.moved(2, 128);
+/// stats.reset();
+/// stats.moved(1, 60);
+/// let totals = stats.totals();
+/// assert_eq!((totals.packets, totals.bytes, totals.bursts), (1, 60, 1));
+/// ```
+#[derive(Debug)]
+pub struct QueueStats<C: Cause> {
+    counters: CachePadded<Counters>,
+    baseline: Mutex<Totals<C>>,
+}
+
+impl<C: Cause> Default for QueueStats<C> {
+    fn default() -> Self {
+        Self { counters: CachePadded::default(), baseline: Mutex::default() }
+    }
+}
+
+impl<C: Cause> QueueStats<C> {
+    /// Counts a burst of `packets` with `bytes` in them that were received or sent; nothing for an
+    /// empty burst. For the queue's owner.
+    #[inline(always)]
+    pub fn moved(&self, packets: usize, bytes: u64) {
+        if packets > 0 {
+            self.counters.packets.add(packets as u64);
+            self.counters.bytes.add(bytes);
+            self.counters.bursts.add(1);
+        }
+    }
+
+    /// Counts `n` packets that were lost, and why. For the queue's owner.
+    #[inline]
+    pub fn lost(&self, cause: C, n: u64) {
+        self.counters.lost[cause.index()].add(n);
+    }
+
+    /// What was counted since the last reset.
+    #[must_use]
+    pub fn totals(&self) -> Totals<C> {
+        let baseline = *self.baseline();
+        self.raw().since(&baseline)
+    }
+
+    /// Lets the totals start from zero again; the owner may go on counting meanwhile.
+    pub fn reset(&self) {
+        let mut baseline = self.baseline();
+        *baseline = self.raw();
+    }
+
+    fn baseline(&self) -> MutexGuard<'_, Totals<C>> {
+        // A copy of plain numbers is whole even if its writer panicked.
+        self.baseline.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn raw(&self) -> Totals<C> {
+        let Counters { packets, bytes, bursts, lost } = &*self.counters;
+        Totals {
+            packets: packets.value(),
+            bytes: bytes.value(),
+            bursts: bursts.value(),
+            lost: std::array::from_fn(|i| lost[i].value()),
+            causes: std::marker::PhantomData,
+        }
+    }
+}
+
+/// A queue's numbers at one moment.
+///
+/// ```
+/// use linecard_pmd::stats::{AnyLoss, Totals};
+/// let nothing = Totals::<AnyLoss>::default();
+/// assert_eq!((nothing.packets, nothing.lost(AnyLoss::Other)), (0, 0));
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct Totals<C> {
+    /// Packets received or sent.
+    pub packets: u64,
+    /// Their bytes, without FCS.
+    pub bytes: u64,
+    /// Bursts that were not empty.
+    pub bursts: u64,
+    lost: [u64; MAX_CAUSES],
+    causes: std::marker::PhantomData<C>,
+}
+
+impl<C> Default for Totals<C> {
+    fn default() -> Self {
+        Self { packets: 0, bytes: 0, bursts: 0, lost: [0; MAX_CAUSES], causes: std::marker::PhantomData }
+    }
+}
+
+impl<C: Cause> Totals<C> {
+    /// Packets lost for one cause.
+    #[must_use]
+    pub fn lost(&self, cause: C) -> u64 {
+        self.lost[cause.index()]
+    }
+
+    /// Packets lost for all causes of one total.
+    #[must_use]
+    pub fn lost_as(&self, total: Total) -> u64 {
+        self.by_cause().filter(|(_, kind, _)| *kind == total).map(|(_, _, n)| n).sum()
+    }
+
+    fn by_cause(&self) -> impl Iterator<Item = (&'static str, Total, u64)> {
+        C::ALL.iter().zip(self.lost).map(|((name, total), n)| (*name, *total, n))
+    }
+
+    fn since(&self, baseline: &Self) -> Self {
+        Self {
+            packets: self.packets.wrapping_sub(baseline.packets),
+            bytes: self.bytes.wrapping_sub(baseline.bytes),
+            bursts: self.bursts.wrapping_sub(baseline.bursts),
+            lost: std::array::from_fn(|i| self.lost[i].wrapping_sub(baseline.lost[i])),
+            causes: self.causes,
+        }
+    }
+}
+
+/// The counters of all queues of a port, and DPDK's views of them.
+///
+/// ```
+/// use linecard_pmd::stats::{AnyLoss, PortCounters};
+/// let counters = PortCounters::<AnyLoss, AnyLoss>::new(1, 2);
+/// counters.tx(1).moved(4, 400);
+/// assert_eq!(counters.stats().opackets, 4);
+/// assert_eq!(counters.queue_stats(0).opackets, 0);
+/// assert!(counters.xstats().contains(&("tx_q1_bytes".to_owned(), 400)));
+/// ```
+#[derive(Debug)]
+pub struct PortCounters<R: Cause, T: Cause> {
+    rx: Vec<Arc<QueueStats<R>>>,
+    tx: Vec<Arc<QueueStats<T>>>,
+}
+
+impl<R: Cause, T: Cause> PortCounters<R, T> {
+    /// Zeros for a port with so many queues.
+    #[must_use]
+    pub fn new(rx_queues: u16, tx_queues: u16) -> Self {
+        Self {
+            rx: (0..rx_queues).map(|_| Arc::default()).collect(),
+            tx: (0..tx_queues).map(|_| Arc::default()).collect(),
+        }
+    }
+
+    /// The counters of one receive queue, to be given to it.
+    ///
+    /// # Panics
+    /// There is no such queue.
+    #[must_use]
+    pub fn rx(&self, queue: usize) -> Arc<QueueStats<R>> {
+        Arc::clone(&self.rx[queue])
+    }
+
+    /// The counters of one transmit queue, to be given to it.
+    ///
+    /// # Panics
+    /// There is no such queue.
+    #[must_use]
+    pub fn tx(&self, queue: usize) -> Arc<QueueStats<T>> {
+        Arc::clone(&self.tx[queue])
+    }
+
+    /// The sum of all queues.
+    #[must_use]
+    pub fn stats(&self) -> PortStats {
+        let mut stats = PortStats::default();
+        self.rx.iter().for_each(|queue| add_rx(&mut stats, &queue.totals()));
+        self.tx.iter().for_each(|queue| add_tx(&mut stats, &queue.totals()));
+        stats
+    }
+
+    /// One queue pair; zeros where there is none.
+    #[must_use]
+    pub fn queue_stats(&self, queue: u16) -> PortStats {
+        let mut stats = PortStats::default();
+        if let Some(rx) = self.rx.get(usize::from(queue)) {
+            add_rx(&mut stats, &rx.totals());
+        }
+        if let Some(tx) = self.tx.get(usize::from(queue)) {
+            add_tx(&mut stats, &tx.totals());
+        }
+        stats
+    }
+
+    /// DPDK's names and order first, then every cause of a loss and the bursts, queue by queue.
+    #[must_use]
+    pub fn xstats(&self) -> Vec<(String, u64)> {
+        let rx: Vec<_> = self.rx.iter().map(|queue| queue.totals()).collect();
+        let tx: Vec<_> = self.tx.iter().map(|queue| queue.totals()).collect();
+        let mut all = good(&self.stats());
+        for (i, queue) in rx.iter().enumerate() {
+            all.push((format!("rx_q{i}_packets"), queue.packets));
+            all.push((format!("rx_q{i}_bytes"), queue.bytes));
+            all.push((format!("rx_q{i}_errors"), queue.lost_as(Total::Error)));
+        }
+        for (i, queue) in tx.iter().enumerate() {
+            all.push((format!("tx_q{i}_packets"), queue.packets));
+            all.push((format!("tx_q{i}_bytes"), queue.bytes));
+        }
+        rx.iter().enumerate().for_each(|(i, queue)| own(&mut all, "rx", i, queue));
+        tx.iter().enumerate().for_each(|(i, queue)| own(&mut all, "tx", i, queue));
+        all
+    }
+
+    /// Lets all totals start from zero again.
+    pub fn reset(&self) {
+        self.rx.iter().for_each(|queue| queue.reset());
+        self.tx.iter().for_each(|queue| queue.reset());
+    }
+}
+
+fn add_rx<C: Cause>(stats: &mut PortStats, queue: &Totals<C>) {
+    stats.ipackets += queue.packets;
+    stats.ibytes += queue.bytes;
+    stats.imissed += queue.lost_as(Total::Missed);
+    stats.ierrors += queue.lost_as(Total::Error);
+    stats.rx_nombuf += queue.lost_as(Total::NoBuffer);
+}
+
+fn add_tx<C: Cause>(stats: &mut PortStats, queue: &Totals<C>) {
+    stats.opackets += queue.packets;
+    stats.obytes += queue.bytes;
+    stats.oerrors += queue.lost_as(Total::Error);
+}
+
+/// The names that every DPDK port has.
+fn good(stats: &PortStats) -> Vec<(String, u64)> {
+    [
+        ("rx_good_packets", stats.ipackets),
+        ("tx_good_packets", stats.opackets),
+        ("rx_good_bytes", stats.ibytes),
+        ("tx_good_bytes", stats.obytes),
+        ("rx_missed_errors", stats.imissed),
+        ("rx_errors", stats.ierrors),
+        ("tx_errors", stats.oerrors),
+        ("rx_mbuf_allocation_errors", stats.rx_nombuf),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .to_vec()
+}
+
+/// A driver's own counters of one queue.
+fn own<C: Cause>(all: &mut Vec<(String, u64)>, direction: &str, i: usize, queue: &Totals<C>) {
+    all.push((format!("{direction}_q{i}_bursts"), queue.bursts));
+    all.extend(queue.by_cause().map(|(name, _, n)| (format!("{direction}_q{i}_{name}"), n)));
+}
+
+#[cfg(test)]
+mod tests;
