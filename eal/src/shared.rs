@@ -321,3 +321,6 @@ impl SharedBytes {
         Some(unsafe { SharedSlice::new(ptr, len) })
     }
 }
+
+#[cfg(test)]
+mod tests;

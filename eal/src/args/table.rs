@@ -1,5 +1,7 @@
 //! The options, one line each.
 
+use std::cmp::Reverse;
+
 use super::{EalArgs, apply};
 use crate::error::{Error, Result};
 
@@ -49,62 +51,22 @@ const fn same(short: Option<char>, long: &'static str, value: Value) -> Opt {
 const NO_PCI: &str = "there are no PCI devices here, use --vdev";
 const LCORES: &str = "a map such as 0-3,5 or 0@0,(1-2)@3";
 
-/// Every option of DPDK 22.11, and ours. A short option without a long name has its dashed letter as name.
+/// Every option of DPDK 22.11, and ours; one line each, because it is a table. A short option without a long name has its
+/// dashed letter as name.
+#[rustfmt::skip]
 pub(super) const OPTIONS: &[Opt] = &[
     opt(Some('l'), "-l", Required(LCORES), Act(apply::lcores), "cores to run on, as list or as --lcores map"),
     opt(None, "--lcores", Required(LCORES), Act(apply::lcores), "lcores, and the cores each may use"),
-    opt(
-        Some('c'),
-        "-c",
-        Required("a mask such as 0xf"),
-        Act(apply::mask),
-        "cores to run on, as hexadecimal mask",
-    ),
-    opt(
-        None,
-        "--main-lcore",
-        Required("an lcore number"),
-        Act(apply::main_lcore),
-        "lcore that controls the others",
-    ),
+    opt(Some('c'), "-c", Required("a mask such as 0xf"), Act(apply::mask), "cores to run on, as hexadecimal mask"),
+    opt(None, "--main-lcore", Required("an lcore number"), Act(apply::main_lcore), "lcore that controls the others"),
     opt(Some('m'), "-m", Required("a number of MiB"), Act(apply::memory), "limit on shared memory in MiB"),
-    opt(
-        None,
-        "--socket-mem",
-        Required("MiB for each socket, as 512,512"),
-        Act(apply::socket_mem),
-        "the sum is the limit",
-    ),
+    opt(None, "--socket-mem", Required("MiB for each socket, as 512,512"), Act(apply::socket_mem), "the sum is the limit"),
     opt(None, "--no-huge", Flag, Act(apply::no_huge), "use 4K pages"),
-    opt(
-        None,
-        "--require-hugepages",
-        Flag,
-        Act(apply::require_hugepages),
-        "fail without hugepages (not DPDK's)",
-    ),
+    opt(None, "--require-hugepages", Flag, Act(apply::require_hugepages), "fail without hugepages (not DPDK's)"),
     opt(None, "--in-memory", Flag, Act(apply::in_memory), "make no files (always so)"),
-    opt(
-        None,
-        "--single-file-segments",
-        Flag,
-        Act(apply::single_file),
-        "one file for each segment (always so)",
-    ),
-    opt(
-        None,
-        "--file-prefix",
-        Required(apply::PREFIX),
-        Act(apply::file_prefix),
-        "name of the memory in /proc",
-    ),
-    opt(
-        None,
-        "--vdev",
-        Required("<driver><id>[,key=value,...]"),
-        Act(apply::vdev),
-        "add a device; may be repeated",
-    ),
+    opt(None, "--single-file-segments", Flag, Act(apply::single_file), "one file for each segment (always so)"),
+    opt(None, "--file-prefix", Required(apply::PREFIX), Act(apply::file_prefix), "name of the memory in /proc"),
+    opt(None, "--vdev", Required("<driver><id>[,key=value,...]"), Act(apply::vdev), "add a device; may be repeated"),
     opt(None, "--log-level", Required(apply::LEVEL), Act(apply::log_level), "what to log; may be repeated"),
     opt(None, "--proc-type", Required(apply::PROC_TYPE), Act(apply::proc_type), "primary or auto"),
     opt(None, "--iova-mode", Required(apply::IOVA), Act(apply::iova_mode), "va"),
@@ -185,10 +147,12 @@ pub(super) fn find_long(name: &str) -> Result<&'static Opt> {
     }
 }
 
-/// The long option with the fewest changed letters, if that is a third of them at most.
+/// The long option with the fewest changed letters, if that is a third of them at most; of several the one with the
+/// longest common start.
 fn nearest(given: &str) -> Option<&'static str> {
+    let start = |long: &str| given.chars().zip(long.chars()).take_while(|(a, b)| a == b).count();
     let long = OPTIONS.iter().map(|option| option.long).filter(|long| long.starts_with("--"));
-    let (changes, long) = long.map(|long| (distance(given, long), long)).min()?;
+    let (changes, _, long) = long.map(|long| (distance(given, long), Reverse(start(long)), long)).min()?;
     (changes <= long.len() / 3).then_some(long)
 }
 

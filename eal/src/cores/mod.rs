@@ -90,3 +90,6 @@ fn not_allowed(core: CoreId, allowed: &[CoreId]) -> Error {
     let allowed: Vec<u32> = allowed.iter().map(|core| core.0).collect();
     Error::Core { asked: core, allowed: grammar::ranges(&allowed) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -77,3 +77,61 @@ fn field_kib(text: &str, name: &str) -> Option<usize> {
         text.lines().find_map(|l| l.strip_prefix(name))?.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn group(name: &str, files: &[(&str, &str)]) -> std::path::PathBuf {
+        let dir = std::env::temp_dir().join(format!("linecard-eal-{}-{name}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        for (name, text) in files {
+            fs::write(dir.join(name), text).unwrap();
+        }
+        dir
+    }
+
+    #[test]
+    fn a_cgroup_has_left_what_it_does_not_need() {
+        let v2 = group(
+            "v2",
+            &[
+                ("memory.max", "1000\n"),
+                ("memory.current", "700\n"),
+                ("memory.stat", "anon 600\nactive_file 50\ninactive_file 100\n"),
+            ],
+        );
+        assert_eq!(group_left(&v2, false).unwrap().bytes, 400);
+        fs::write(v2.join("memory.current"), "5000").unwrap();
+        assert_eq!(group_left(&v2, false).unwrap().bytes, 0);
+        fs::write(v2.join("memory.max"), "max\n").unwrap();
+        assert_eq!(group_left(&v2, false), None);
+        assert_eq!(group_left(&v2, true), None);
+        fs::remove_dir_all(v2).unwrap();
+        let v1 = group(
+            "v1",
+            &[
+                ("memory.limit_in_bytes", "9223372036854771712"),
+                ("memory.usage_in_bytes", "4096"),
+                ("memory.stat", "inactive_file 1\ntotal_inactive_file 96\n"),
+            ],
+        );
+        assert_eq!(group_left(&v1, true).unwrap().bytes, 9_223_372_036_854_771_712 - 4000);
+        fs::remove_dir_all(v1).unwrap();
+    }
+
+    #[test]
+    fn other_hierarchies_and_broken_lines_are_no_limit() {
+        for line in ["", "nonsense", "3:cpuset:/", "9:name=systemd:/", "1:", "0::"] {
+            assert_eq!(cgroup_limits(line), [], "{line}");
+        }
+    }
+
+    #[test]
+    fn the_machine_is_known() {
+        let available = available();
+        assert!(available.bytes > 0 && available.bytes < usize::MAX, "{available:?}");
+        assert_eq!(field_kib("MemFree:  1 kB\nMemAvailable:    12 kB\n", "MemAvailable:"), Some(12 << 10));
+        assert_eq!(field_kib("MemAvailable: many\n", "MemAvailable:"), None);
+    }
+}

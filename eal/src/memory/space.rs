@@ -58,3 +58,99 @@ impl Space {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const START: usize = 96;
+    const LEN: usize = 160;
+
+    /// The same, one bool per byte.
+    #[derive(Debug)]
+    struct Model {
+        used: Vec<bool>,
+    }
+
+    impl Model {
+        fn fits(&self, at: usize, len: usize) -> bool {
+            (at..at + len).all(|byte| byte >= START && byte < START + LEN && !self.used[byte - START])
+        }
+
+        fn take(&mut self, len: usize, align: usize) -> Option<usize> {
+            let at = (START..START + LEN).find(|at| at % align == 0 && self.fits(*at, len))?;
+            self.set(at, len, true);
+            Some(at)
+        }
+
+        fn set(&mut self, at: usize, len: usize, used: bool) {
+            self.used[at - START..at - START + len].fill(used);
+        }
+
+        fn longest(&self) -> usize {
+            self.used.split(|used| *used).map(<[bool]>::len).max().unwrap_or(0)
+        }
+    }
+
+    #[derive(Debug, Clone)]
+    enum Op {
+        Take { len: usize, align: usize },
+        Give { index: usize },
+    }
+
+    fn op() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            (1_usize..70, 0_u32..7).prop_map(|(len, power)| Op::Take { len, align: 1 << power }),
+            (0_usize..100).prop_map(|index| Op::Give { index }),
+        ]
+    }
+
+    fn model(ops: &[Op]) {
+        let mut space = Space::new(START, LEN);
+        let mut model = Model { used: vec![false; LEN] };
+        let mut taken = Vec::new();
+        for op in ops {
+            match *op {
+                Op::Take { len, align } => {
+                    let at = space.take(len, align);
+                    assert_eq!(at, model.take(len, align));
+                    taken.extend(at.map(|at| (at, len)));
+                }
+                Op::Give { index } if !taken.is_empty() => {
+                    let (at, len) = taken.swap_remove(index % taken.len());
+                    space.give(at, len);
+                    model.set(at, len, false);
+                }
+                Op::Give { .. } => {}
+            }
+            assert_eq!(space.free(), model.used.iter().filter(|used| !**used).count());
+            assert_eq!(space.longest(), model.longest());
+        }
+        for (at, len) in taken {
+            space.give(at, len);
+        }
+        assert_eq!(space.free, BTreeMap::from([(START, LEN)]), "merged to one range again");
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: if cfg!(miri) { 8 } else { 2000 },
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
+        #[test]
+        fn agrees_with_a_byte_map(ops in prop::collection::vec(op(), 0..60)) {
+            model(&ops);
+        }
+    }
+
+    #[test]
+    fn no_arithmetic_runs_over() {
+        let mut space = Space::new(usize::MAX - 100, 100);
+        assert_eq!(space.take(usize::MAX, 1), None);
+        assert_eq!(space.take(1, 1 << 63), None);
+        assert_eq!(space.take(100, 1), Some(usize::MAX - 100));
+        assert_eq!((space.free(), space.longest(), space.take(1, 1)), (0, 0, None));
+    }
+}

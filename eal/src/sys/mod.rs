@@ -11,14 +11,22 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
-/// An anonymous file that can be sealed, closed on exec. `huge` chooses a hugetlb page size by its power of two.
+/// An anonymous file that can be sealed, closed on exec, never executable. `huge` chooses a hugetlb page size by its
+/// power of two.
 pub(crate) fn memfd(name: &str, huge: Option<u32>) -> io::Result<File> {
     // The kernel allows 249 bytes; it shows the name in /proc only.
     let name: Vec<u8> = name.bytes().filter(|b| *b != 0).take(240).chain([0]).collect();
     let pages = huge.map_or(0, |power| libc::MFD_HUGETLB | (power << libc::MFD_HUGE_SHIFT));
     let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | pages;
-    // SAFETY: `name` ends with a zero byte and lives across the call, which only reads it.
-    let fd = check(unsafe { libc::memfd_create(name.as_ptr().cast(), flags) })?;
+    let create = |flags| {
+        // SAFETY: `name` ends with a zero byte and lives across the call, which only reads it.
+        check(unsafe { libc::memfd_create(name.as_ptr().cast(), flags) })
+    };
+    let fd = match create(flags | libc::MFD_NOEXEC_SEAL) {
+        // Kernels before 6.3 do not know the flag.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => create(flags)?,
+        result => result?,
+    };
     // SAFETY: a new descriptor nobody else owns.
     Ok(File::from(unsafe { OwnedFd::from_raw_fd(fd) }))
 }
