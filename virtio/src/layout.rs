@@ -49,10 +49,6 @@ pub(crate) const FLAGS: usize = 0;
 pub(crate) const IDX: usize = 2;
 pub(crate) const RING: usize = 4;
 
-/// Offsets inside a packed event suppression structure.
-pub(crate) const OFF_WRAP: usize = 0;
-pub(crate) const EVENT_FLAGS: usize = 2;
-
 /// Which of the two ring formats.
 ///
 /// ```

@@ -22,6 +22,7 @@ pub mod layout;
 #[cfg(any(test, feature = "model"))]
 pub mod model;
 pub mod net;
+pub mod packed;
 mod queue;
 mod segments;
 mod slot;

@@ -1,6 +1,7 @@
 //! What a driver half remembers of each buffer it lent, in private memory.
 
 use crate::config::IndirectTables;
+use crate::fault::PeerFault;
 use crate::queue::Segment;
 use crate::sync::Relaxed;
 
@@ -26,6 +27,13 @@ pub(crate) fn total(segments: &[Segment]) -> Option<u32> {
         return None;
     }
     segments.iter().try_fold(0u32, |sum, s| sum.checked_add(s.len))
+}
+
+/// A fault is reported when it is the next thing to report; what came before it goes out first.
+#[cold]
+#[inline(never)]
+pub(crate) fn stop(done: usize, fault: PeerFault) -> Result<usize, PeerFault> {
+    if done > 0 { Ok(done) } else { Err(fault) }
 }
 
 impl IndirectTables {

@@ -112,7 +112,7 @@ impl<'a, M: DeviceMemory, const WRITABLE: bool> Walk<'a, M, WRITABLE> {
             return Err(PeerFault::BadIndirect { len, flags });
         }
         let entries = u16::try_from(entries).unwrap_or(u16::MAX).min(self.max.saturating_add(1));
-        Ok(Table { addr: desc.addr, entries, len })
+        Ok(Table { addr: desc.addr, entries })
     }
 
     /// Reads entry `index` of a table, once, wherever its bytes lie.
@@ -156,7 +156,6 @@ fn bytes(ptr: NonNull<u8>, len: usize) -> SharedBytes {
 pub(crate) struct Table {
     addr: u64,
     pub(crate) entries: u16,
-    pub(crate) len: u32,
 }
 
 /// The flags of a simple descriptor of the given direction, and the bits that are looked at.

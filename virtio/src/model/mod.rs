@@ -11,7 +11,7 @@ pub use memory::{Guest, Zone};
 use crate::config::{DeviceConfig, DriverConfig, IndirectTables};
 use crate::layout::{Layout, RingMemory};
 use crate::queue::{Completion, DeviceQueue, DriverQueue, Segment, Used};
-use crate::split;
+use crate::{packed, split};
 
 /// Which ring to run, where it starts, and what was negotiated.
 #[derive(Clone, Copy, Debug)]
@@ -61,7 +61,7 @@ impl Variant {
 
 /// Runs `ops` on a fresh ring and compares every step with the oracle; panics where they differ.
 pub fn run(variant: Variant, ops: &[[u8; 2]]) {
-    use Layout::Split;
+    use Layout::{Packed, Split};
     macro_rules! pick {
         ($($layout:ident $module:ident $order:literal $write:literal),*) => {
             match (variant.layout, variant.in_order, variant.writable) {
@@ -69,12 +69,12 @@ pub fn run(variant: Variant, ops: &[[u8; 2]]) {
                     Model::new(variant, $module::Driver::<$order, $write>::new, $module::Device::<$order, $write>::new)
                         .run(ops)
                 })*
-                _ => unreachable!(),
             }
         };
     }
     pick!(
-        Split split false false, Split split false true, Split split true false, Split split true true
+        Split split false false, Split split false true, Split split true false, Split split true true,
+        Packed packed false false, Packed packed false true, Packed packed true false, Packed packed true true
     );
 }
 
@@ -108,9 +108,11 @@ struct Model<D, V> {
     /// The sleeper asked to be woken by the next publish of the other side.
     kick_armed: bool,
     call_armed: bool,
+    /// Its last wish still stands in shared memory, fulfilled or not.
+    kick_stale: bool,
+    call_stale: bool,
     /// Everything the queues point into; dropped last.
     _ring: Zone,
-    _tables: Zone,
 }
 
 /// Guest memory of the models; the first part is left for tables.
@@ -149,8 +151,9 @@ impl<D: DriverQueue, V: DeviceQueue> Model<D, V> {
             visible: VecDeque::new(),
             kick_armed: false,
             call_armed: false,
+            kick_stale: false,
+            call_stale: false,
             _ring: ring,
-            _tables: Zone::new(1),
         }
     }
 

@@ -9,7 +9,7 @@ use crate::event::need_event;
 use crate::fault::PeerFault;
 use crate::layout::{F_INDIRECT, F_NEXT, F_NO_NOTIFY, F_WRITE, RingMemory};
 use crate::queue::{Buffer, Completion, DriverQueue, Segment};
-use crate::slot::{Slot, total};
+use crate::slot::{Slot, stop, total};
 use crate::sync::{Acquire, Relaxed, Release, full_fence};
 
 /// The driver half of a split ring; see [`DriverQueue`]. Starts with interrupts off.
@@ -303,13 +303,6 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
 #[inline(always)]
 const fn meta(len: u32, flags: u16, next: u16) -> u64 {
     len as u64 | (flags as u64) << 32 | (next as u64) << 48
-}
-
-/// A fault is reported when it is the next thing to report; what came before it goes out first.
-#[cold]
-#[inline(never)]
-fn stop(done: usize, fault: PeerFault) -> Result<usize, PeerFault> {
-    if done > 0 { Ok(done) } else { Err(fault) }
 }
 
 // SAFETY: a token enters `slots` in `lend` and leaves it in `complete` or `take_all`: by id, `descs` is cleared when

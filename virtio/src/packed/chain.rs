@@ -1,0 +1,62 @@
+//! Following one chain of a packed ring, of any shape: the device's cold path.
+
+use super::ring::{Place, Ring, turn_of};
+use crate::fault::PeerFault;
+use crate::layout::{F_INDIRECT, F_NEXT};
+use crate::queue::{DeviceMemory, Head};
+use crate::segments::SegList;
+use crate::sync::{Acquire, Relaxed};
+use crate::walk::{Desc, Walk};
+
+/// Collects the chain whose head, with second word `first`, is at `place`: at most `room` slots. Every descriptor is
+/// read once.
+pub(super) fn follow<M: DeviceMemory, const WRITABLE: bool>(
+    ring: &Ring,
+    memory: &M,
+    (mut place, first): (Place, u64),
+    room: u16,
+    indirect: bool,
+    out: &mut SegList,
+) -> Result<Head, PeerFault> {
+    let mut walk = Walk::<M, WRITABLE>::new(memory, out, ring.size());
+    let (mut meta, mut descs) = (first, 0u16);
+    loop {
+        let [addr, _] = ring.desc(place);
+        let desc = Desc::new(addr.load(Relaxed), meta);
+        let (id, flags) = desc.packed();
+        if descs == room {
+            return Err(PeerFault::ChainTooLong { max: room });
+        }
+        descs += 1;
+        if flags & F_INDIRECT != 0 {
+            follow_table(&mut walk, desc, flags, indirect)?;
+        } else {
+            walk.buffer(desc, flags, place.slot())?;
+        }
+        // An indirect descriptor with NEXT was refused above.
+        if flags & F_NEXT == 0 {
+            // The id counts in the last descriptor (virtio 1.3, packed: Next Flag: Descriptor Chaining).
+            return Ok(Head { id, descs, len: walk.bytes() });
+        }
+        place = place.next(ring.size());
+        meta = ring.desc(place)[1].load(Acquire);
+        if turn_of(meta) != place.available() {
+            return Err(PeerFault::ChainIncomplete { slot: place.slot() });
+        }
+    }
+}
+
+/// Collects the entries of an indirect table: all of them, in order; only WRITE counts among their flags.
+fn follow_table<M: DeviceMemory, const WRITABLE: bool>(
+    walk: &mut Walk<'_, M, WRITABLE>,
+    desc: Desc,
+    flags: u16,
+    allowed: bool,
+) -> Result<(), PeerFault> {
+    let table = walk.table(desc, flags, allowed)?;
+    for index in 0..table.entries {
+        let entry = walk.entry(&table, index)?;
+        walk.buffer(entry, entry.packed().1, index)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,248 @@
+//! The device half of a packed ring.
+
+use core::mem::MaybeUninit;
+
+use super::chain::follow;
+use super::ring::{Pending, Place, Ring, meta, turn_of, wish};
+use crate::config::DeviceConfig;
+use crate::error::Error;
+use crate::fault::PeerFault;
+use crate::layout::{F_NEXT, F_WRITE, RingMemory};
+use crate::queue::{Ahead, Chain, DeviceMemory, DeviceQueue, Head, Used};
+use crate::segments::SegList;
+use crate::sync::{Acquire, Relaxed, full_fence};
+use crate::walk::{SIMPLE_MASK, simple_flags};
+
+/// The device half of a packed ring; see [`DeviceQueue`]. Starts with kicks off.
+///
+/// ```
+/// # use core::ptr::NonNull;
+/// # use linecard_eal::shared::SharedBytes;
+/// use linecard_virtio::{packed, DeviceConfig, DeviceQueue, Layout, RingMemory};
+///
+/// let mut zone = vec![0u128; Layout::Packed.bytes(6) / 16];
+/// # let start = NonNull::new(zone.as_mut_ptr().cast::<u8>()).unwrap();
+/// // SAFETY: `zone` outlives the queue and nothing else touches it.
+/// let bytes = unsafe { SharedBytes::new(start, zone.len() * 16) };
+/// let ring = RingMemory::in_zone(bytes, Layout::Packed, 6)?;
+/// let queue = packed::Device::<false, false>::new(&ring, DeviceConfig { size: 6, ..Default::default() })?;
+/// assert_eq!(queue.base(), 0x8000_8000); // slot 0 with wrap counter 1, for both places
+/// # Ok::<(), linecard_virtio::Error>(())
+/// ```
+pub struct Device<const IN_ORDER: bool, const WRITABLE: bool> {
+    ring: Ring,
+    /// Where the driver writes the next available descriptor, and where we write the next used one.
+    next: Place,
+    used: Place,
+    /// Slots consumed and not yet written back.
+    held: u16,
+    pending: Pending,
+    /// In-order and readable: slots of the unpublished batch, and its last buffer.
+    batch: u16,
+    last: u16,
+    event_idx: bool,
+    indirect: bool,
+}
+
+impl<const IN_ORDER: bool, const WRITABLE: bool> Device<IN_ORDER, WRITABLE> {
+    /// One used descriptor per batch. Not for writable queues: skipped buffers count as completely written.
+    /// (virtio 1.3, In-order use of descriptors.)
+    const BATCHED: bool = IN_ORDER && !WRITABLE;
+
+    /// `flags` of a used descriptor, without the turn: its length counts where the device writes.
+    const FLAGS: u16 = if WRITABLE { F_WRITE } else { 0 };
+
+    /// A queue over `memory`; the device's event area is written.
+    ///
+    /// Both places start at bits 0–15 of the base: what was consumed and not written back before is not resumed, and
+    /// some frontends leave bits 16–31 zero.
+    ///
+    /// # Errors
+    /// An [`Error`] that says which size, area or position does not fit.
+    pub fn new(memory: &RingMemory, config: DeviceConfig) -> Result<Self, Error> {
+        let ring = Ring::new(memory, config.size)?;
+        let (size, base) = (config.size, config.base.unwrap_or(0x8000));
+        let start = Place::start(base as u16, size).ok_or(Error::Base { base, size })?;
+        let mut queue = Self {
+            ring,
+            next: start,
+            used: start,
+            held: 0,
+            pending: Pending::new(start),
+            batch: 0,
+            last: 0,
+            event_idx: config.event_idx,
+            indirect: config.indirect,
+        };
+        queue.set_notifications(false);
+        Ok(queue)
+    }
+
+    /// The second word of the descriptor at `place`, if it is available.
+    #[inline(always)]
+    fn available_at(&self, place: Place) -> Option<u64> {
+        let [_, cell] = self.ring.desc(place);
+        // T1, pairs with the driver's release store of the first descriptor of a burst.
+        let meta = cell.load(Acquire);
+        (turn_of(meta) == place.available()).then_some(meta)
+    }
+
+    /// The chain at `place`, if it is available and simple.
+    #[inline(always)]
+    fn simple<M: DeviceMemory>(&self, memory: &M, place: Place) -> Option<Chain> {
+        let meta = self.available_at(place)?;
+        if (meta >> 48) as u16 & SIMPLE_MASK != simple_flags(WRITABLE) {
+            return None;
+        }
+        let [addr, _] = self.ring.desc(place);
+        let len = meta as u32;
+        let ptr = memory.translate(addr.load(Relaxed), len)?;
+        Some(Chain { ptr: ptr.as_ptr(), len, id: (meta >> 32) as u16 })
+    }
+
+    /// Slots that may still be consumed: a driver never has more than a ring of them available.
+    #[inline(always)]
+    const fn room(&self) -> u16 {
+        self.ring.size().saturating_sub(self.held)
+    }
+
+    /// Writes one used descriptor that stands for `descs` slots.
+    #[inline(always)]
+    fn write_used(&mut self, id: u16, descs: u16, len: u32) {
+        let place = self.used;
+        self.pending.write(&self.ring, place, meta(len, id, Self::FLAGS | place.used()), descs);
+        let size = self.ring.size();
+        self.used = if descs == 1 { place.next(size) } else { place.forward(descs, size) };
+    }
+}
+
+// SAFETY: `peek` writes `out[k]` before it counts it; chains and pieces are built only from what the memory returned
+// for the length that goes beside it, both from one read of the descriptor.
+unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<IN_ORDER, WRITABLE> {
+    const WRITABLE: bool = WRITABLE;
+
+    #[inline]
+    fn size(&self) -> u16 {
+        self.ring.size()
+    }
+
+    #[inline]
+    fn peek<M: DeviceMemory>(
+        &mut self,
+        memory: &M,
+        out: &mut [MaybeUninit<Chain>],
+    ) -> Result<usize, PeerFault> {
+        let n = out.len().min(usize::from(self.room()));
+        let (out, _) = out.split_at_mut(n);
+        let mut place = self.next;
+        for (k, chain) in out.iter_mut().enumerate() {
+            let Some(simple) = self.simple(memory, place) else { return Ok(k) };
+            chain.write(simple);
+            place = place.next(self.ring.size());
+        }
+        Ok(n)
+    }
+
+    fn peek_chain<M: DeviceMemory>(
+        &mut self,
+        memory: &M,
+        ahead: Ahead,
+        out: &mut SegList,
+    ) -> Result<Option<Head>, PeerFault> {
+        out.clear();
+        if ahead.descs >= self.room() {
+            return Ok(None);
+        }
+        let place = self.next.forward(ahead.descs, self.ring.size());
+        let Some(first) = self.available_at(place) else { return Ok(None) };
+        let room = self.room().saturating_sub(ahead.descs);
+        follow::<M, WRITABLE>(&self.ring, memory, (place, first), room, self.indirect, out).map(Some)
+    }
+
+    fn available(&mut self) -> u16 {
+        let (mut place, mut chains) = (self.next, 0);
+        for _ in 0..self.room() {
+            let Some(meta) = self.available_at(place) else { break };
+            chains += u16::from((meta >> 48) as u16 & F_NEXT == 0);
+            place = place.next(self.ring.size());
+        }
+        chains
+    }
+
+    #[inline]
+    fn is_empty(&mut self) -> bool {
+        self.room() == 0 || self.available_at(self.next).is_none()
+    }
+
+    #[inline]
+    fn complete_burst(&mut self, chains: &[Chain], written: impl Fn(usize) -> u32) {
+        let (count, size) = (chains.len() as u16, self.ring.size());
+        self.next = self.next.forward(count, size);
+        if Self::BATCHED {
+            self.batch = self.batch.wrapping_add(count);
+            self.last = chains.last().map_or(self.last, |chain| chain.id);
+            return;
+        }
+        for (k, chain) in chains.iter().enumerate() {
+            self.write_used(chain.id, 1, written(k));
+        }
+    }
+
+    #[inline]
+    fn take(&mut self, ahead: Ahead) {
+        self.next = self.next.forward(ahead.descs, self.ring.size());
+        self.held = self.held.saturating_add(ahead.descs);
+    }
+
+    #[inline]
+    fn complete_taken(&mut self, used: Used) {
+        self.held = self.held.saturating_sub(used.descs);
+        if Self::BATCHED {
+            self.batch = self.batch.wrapping_add(used.descs);
+            self.last = used.id;
+        } else {
+            self.write_used(used.id, used.descs, used.len);
+        }
+    }
+
+    #[inline]
+    fn publish(&mut self) {
+        if Self::BATCHED && self.batch > 0 {
+            // The descriptor that stands for the batch lies where the batch begins.
+            let (slots, last) = (self.batch, self.last);
+            self.write_used(last, slots, 0);
+            self.batch = 0;
+        }
+        self.pending.publish(&self.ring, self.used);
+    }
+
+    #[inline]
+    fn call_hint(&self) -> bool {
+        self.pending.wanted(self.ring.driver_event, self.event_idx, self.ring.size())
+    }
+
+    #[inline]
+    fn call_needed(&mut self) -> bool {
+        // N3, pairs with N4 in the driver's `set_interrupts` (virtio 1.3, Device Event Suppression): our used
+        // descriptors must be visible before we read the driver's event area; else both sides sleep.
+        full_fence();
+        let needed = self.call_hint();
+        self.pending.decided();
+        needed
+    }
+
+    fn set_notifications(&mut self, on: bool) -> bool {
+        self.ring.device_event.store(wish(on, self.event_idx, self.next), Relaxed);
+        if !on {
+            return false;
+        }
+        // N2, pairs with N1 in the driver's `kick_needed`: our wish must be visible before we look at the next
+        // descriptor once more; else a buffer published in between wakes nobody.
+        full_fence();
+        !self.is_empty()
+    }
+
+    fn base(&self) -> u32 {
+        u32::from(self.next.base()) | u32::from(self.used.base()) << 16
+    }
+}

@@ -1,0 +1,21 @@
+//! The packed ring: one ring of descriptors that both sides write (virtio 1.3, Packed Virtqueues).
+//!
+//! ```text
+//!   desc[slot] = {addr | len, id, flags}      AVAIL = driver's wrap counter, USED = its inverse:   available
+//!                                             AVAIL = USED = device's wrap counter:                used
+//!   driver area {off_wrap, flags}             when the driver wants to be called
+//!   device area {off_wrap, flags}             when the device wants to be kicked
+//! ```
+//!
+//! The second word of a descriptor is written by one store. Of a burst, the first descriptor is written last: the
+//! other side waits at that one, so it sees all of the burst or nothing.
+
+mod chain;
+mod device;
+mod driver;
+mod ring;
+#[cfg(test)]
+mod tests;
+
+pub use device::Device;
+pub use driver::Driver;

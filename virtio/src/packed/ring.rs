@@ -1,0 +1,235 @@
+//! The cells of a packed ring, range-checked once; places, turns and pending stores.
+
+use crate::error::Error;
+use crate::event::packed_need_event;
+use crate::layout::{EVENT_DESC, EVENT_DISABLE, EVENT_ENABLE, F_AVAIL, F_USED, Layout, RingMemory};
+use crate::sync::{Relaxed, Release, Shared, SharedSlice};
+
+/// The two flags that say whose turn a descriptor is.
+const TURN: u16 = F_AVAIL | F_USED;
+
+/// Handles to every word of the ring.
+#[derive(Clone, Copy)]
+pub(super) struct Ring {
+    desc: SharedSlice<u64>,
+    size: u16,
+    pub(super) driver_event: Shared<u32>,
+    pub(super) device_event: Shared<u32>,
+}
+
+impl Ring {
+    pub(super) fn new(memory: &RingMemory, size: u16) -> Result<Self, Error> {
+        let size = Layout::Packed.check_size(u32::from(size))?;
+        memory.check(Layout::Packed, size)?;
+        let cells = || {
+            Some(Self {
+                desc: memory.desc.cells(0, 2 * usize::from(size))?,
+                size,
+                driver_event: memory.driver.cell(0)?,
+                device_event: memory.device.cell(0)?,
+            })
+        };
+        cells().ok_or(Error::Size { layout: Layout::Packed, asked: u32::from(size) })
+    }
+
+    #[inline(always)]
+    pub(super) const fn size(&self) -> u16 {
+        self.size
+    }
+
+    /// The two words at `place`: address; length, id and flags.
+    #[inline(always)]
+    pub(super) fn desc(&self, place: Place) -> [Shared<u64>; 2] {
+        let at = usize::from(place.slot) * 2;
+        // SAFETY: a `Place` is only made by `start`, `next` and `forward` with the size of the ring it is used on,
+        // which keep `slot < size`; `new` made `desc` with 2 × size words.
+        let addr = unsafe { self.desc.at_unchecked(at) };
+        // SAFETY: likewise; `at` is even, so `at + 1` is below 2 × size too.
+        [addr, unsafe { self.desc.at_unchecked(at + 1) }]
+    }
+}
+
+/// A place in the ring, and the lap it belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    /// Below the ring size.
+    slot: u16,
+    /// `AVAIL` in laps with wrap counter 1, `USED` in the others: the turn flags of an available descriptor.
+    turn: u16,
+}
+
+impl Place {
+    /// From 16 bits of `SET_VRING_BASE`: the slot, and the wrap counter in bit 15.
+    pub(super) const fn start(base: u16, size: u16) -> Option<Self> {
+        let slot = base & 0x7fff;
+        if slot >= size {
+            return None;
+        }
+        Some(Self { slot, turn: if base & 0x8000 != 0 { F_AVAIL } else { F_USED } })
+    }
+
+    /// The inverse of [`Place::start`]; also the form of an event.
+    pub(super) const fn base(self) -> u16 {
+        self.slot | (self.wrap() as u16) << 15
+    }
+
+    #[inline(always)]
+    pub(super) const fn slot(self) -> u16 {
+        self.slot
+    }
+
+    /// The wrap counter.
+    #[inline(always)]
+    const fn wrap(self) -> bool {
+        self.turn == F_AVAIL
+    }
+
+    /// The turn flags of a descriptor made available here.
+    #[inline(always)]
+    pub(super) const fn available(self) -> u16 {
+        self.turn
+    }
+
+    /// The turn flags of a descriptor used here.
+    #[inline(always)]
+    pub(super) const fn used(self) -> u16 {
+        if self.wrap() { TURN } else { 0 }
+    }
+
+    /// One slot on.
+    #[inline(always)]
+    #[must_use]
+    pub(super) const fn next(self, size: u16) -> Self {
+        let slot = self.slot + 1;
+        if slot == size { Self { slot: 0, turn: self.turn ^ TURN } } else { Self { slot, turn: self.turn } }
+    }
+
+    /// `n` slots on, however many.
+    #[inline]
+    #[must_use]
+    pub(super) const fn forward(self, n: u16, size: u16) -> Self {
+        let (to, size) = (self.slot as u32 + n as u32, size as u32);
+        let (laps, slot) = if to < size { (0, to) } else { (to / size, to % size) };
+        Self { slot: slot as u16, turn: if laps % 2 == 0 { self.turn } else { self.turn ^ TURN } }
+    }
+
+    /// Slots from here to `slot`, going forward.
+    #[inline(always)]
+    pub(super) const fn distance(self, slot: u16, size: u16) -> u16 {
+        if slot >= self.slot { slot - self.slot } else { slot + (size - self.slot) }
+    }
+}
+
+/// The turn flags in the second word of a descriptor.
+#[inline(always)]
+pub(super) const fn turn_of(meta: u64) -> u16 {
+    (meta >> 48) as u16 & TURN
+}
+
+/// The second word of a descriptor.
+#[inline(always)]
+pub(super) const fn meta(len: u32, id: u16, flags: u16) -> u64 {
+    len as u64 | (id as u64) << 32 | (flags as u64) << 48
+}
+
+/// What to write into one's own event area: never, always, or (EVENT_IDX) at `place`.
+pub(super) const fn wish(on: bool, event_idx: bool, place: Place) -> u32 {
+    let flags = match (on, event_idx) {
+        (false, _) => EVENT_DISABLE,
+        (true, false) => EVENT_ENABLE,
+        (true, true) => EVENT_DESC,
+    };
+    place.base() as u32 | (flags as u32) << 16
+}
+
+/// What was written since the last publish, and published since the last decision to notify.
+#[derive(Clone, Copy)]
+pub(super) struct Pending {
+    /// The first descriptor of the burst, kept back until the rest is written.
+    place: Place,
+    meta: u64,
+    /// Slots since the last publish; 0 means that nothing is kept back.
+    slots: u16,
+    /// Slots published since the last decision, at most the ring size, and where they end.
+    moved: u16,
+    end: Place,
+}
+
+impl Pending {
+    pub(super) const fn new(place: Place) -> Self {
+        Self { place, meta: 0, slots: 0, moved: 0, end: place }
+    }
+
+    /// Writes the second word of the descriptor at `place`, which stands for `slots` slots; the first is kept back.
+    #[inline(always)]
+    pub(super) fn write(&mut self, ring: &Ring, place: Place, meta: u64, slots: u16) {
+        if self.slots == 0 {
+            (self.place, self.meta) = (place, meta);
+        } else {
+            let [_, cell] = ring.desc(place);
+            cell.store(meta, Relaxed);
+        }
+        self.slots = self.slots.wrapping_add(slots);
+    }
+
+    /// Writes the descriptor that was kept back, which gives away all up to `end`.
+    #[inline(always)]
+    pub(super) fn publish(&mut self, ring: &Ring, end: Place) {
+        if self.slots == 0 {
+            return;
+        }
+        let [_, cell] = ring.desc(self.place);
+        // T1, pairs with the other side's acquire load of this word: everything written before it is visible.
+        cell.store(self.meta, Release);
+        self.moved = self.moved.saturating_add(self.slots).min(ring.size());
+        (self.slots, self.end) = (0, end);
+    }
+
+    /// Does the other side's event area ask for a notification of what was published since the last decision?
+    #[inline]
+    pub(super) fn wanted(&self, event: Shared<u32>, event_idx: bool, size: u16) -> bool {
+        let word = event.load(Relaxed);
+        let flags = (word >> 16) as u16 & 3;
+        if self.moved == 0 || flags == EVENT_DISABLE {
+            return false;
+        }
+        // Reserved values, or an event that was not negotiated, mean "always": a lost wake-up is the worse error.
+        let (slot, wrap) = (self.end.slot, self.end.wrap());
+        flags != EVENT_DESC || !event_idx || packed_need_event(word as u16, slot, wrap, self.moved, size)
+    }
+
+    /// The decision was made.
+    #[inline(always)]
+    pub(super) fn decided(&mut self) {
+        self.moved = 0;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Place, TURN};
+
+    #[test]
+    fn places_wrap_and_flip() {
+        for size in [1u16, 2, 3, 7, 32_768] {
+            let Some(start) = Place::start(0x8000, size) else { panic!("slot 0 of {size}") };
+            let mut place = start;
+            for n in 0..(3 * u32::from(size)).min(65_536) {
+                assert_eq!(u32::from(place.slot()), n % u32::from(size));
+                assert_eq!(place.wrap(), (n / u32::from(size)).is_multiple_of(2));
+                assert_eq!(place.available().count_ones(), 1);
+                assert_eq!(place.used(), if place.wrap() { TURN } else { 0 });
+                assert_eq!(Place::start(place.base(), size), Some(place));
+                assert_eq!(start.forward(n as u16, size), place);
+                place = place.next(size);
+            }
+        }
+        assert_eq!(Place::start(5, 5), None);
+    }
+
+    #[test]
+    fn distances_go_forward() {
+        let Some(place) = Place::start(3, 5) else { panic!("slot 3 of 5") };
+        assert_eq!([3, 4, 0, 1, 2].map(|slot| place.distance(slot, 5)), [0, 1, 2, 3, 4]);
+    }
+}

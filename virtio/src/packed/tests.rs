@@ -1,0 +1,15 @@
+//! The packed halves against each other and the oracle.
+
+use proptest::prelude::*;
+
+use crate::layout::Layout;
+use crate::model::{Variant, run};
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 4 } else { 2000 }, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn both_halves_agree_with_the_oracle(shape in any::<[u8; 5]>(), ops in prop::collection::vec(any::<[u8; 2]>(), 0..150)) {
+        run(Variant::from_bytes(Layout::Packed, shape), &ops);
+    }
+}
