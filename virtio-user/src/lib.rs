@@ -1,1 +1,41 @@
-//! Room under construction.
+//! `net_virtio_user`: the virtio-net frontend without a PCI device, over a vhost-user socket.
+//!
+//! ```text
+//!   application                 control thread (one for all ports)
+//!   Receive / Transmit          Session: connect · handshake · watch · take home
+//!        │ enter a gate               │ opens and closes the gates
+//!        ▼                            ▼
+//!   Rx<Q, MERGE> / Tx<Q>  ◄── rings::rx_path, tx_path: chosen once, when a backend connects
+//!        │ buffers                    │ messages
+//!   ═════╪════ shared memory ═════════╪═════ socket ══════ backend
+//! ```
+//!
+//! A backend may write anything, at any time, into its rings and its socket: the worst it can do is to lose its port,
+//! which then goes down, takes its buffers home and connects again.
+//!
+//! **Supported**: split and packed rings, in-order, mergeable receive buffers, indirect descriptors, several queue
+//! pairs, client and server mode, reconnection, memory that grows. **Not yet**: offloads, vhost-kernel, vhost-vdpa,
+//! receive interrupts.
+
+mod args;
+mod control;
+mod device;
+mod dialogue;
+mod error;
+mod gate;
+mod handshake;
+mod losses;
+mod memory;
+mod path;
+mod queue;
+mod reactor;
+mod rings;
+mod rx;
+mod session;
+mod sync;
+mod sys;
+mod transport;
+mod tx;
+
+pub use device::VirtioUser;
+pub use error::Error;

@@ -1,0 +1,313 @@
+//! The device behind `net_virtio_user`: opened, started, stopped, started again.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
+use std::time::Duration;
+
+use linecard_eal::memory::Domain;
+use linecard_mempool::Pool;
+use linecard_pmd::{
+    DevArgs, Device, DeviceInfo, Driver, Error as PmdError, Port, PortConfig, ProbeContext, Running, RxQueue,
+    StartError, TxQueue,
+};
+
+use crate::args::{Options, SUMMARY};
+use crate::control::State;
+use crate::dialogue::Dialogue;
+use crate::error::Error;
+use crate::gate::{Keeper, gate};
+use crate::handshake::{Greeted, choose, greet};
+use crate::memory::Growth;
+use crate::path::{HEADER, Trouble};
+use crate::queue::{Receive, Transmit};
+use crate::reactor::{Reactor, Task, after};
+use crate::rings::{RingError, RingZone};
+use crate::session::{Orders, Pair, Session};
+use crate::transport::{Listener, connect};
+use crate::tx::LONGEST;
+
+/// The driver's name.
+const NAME: &str = "net_virtio_user";
+/// What a frame has beyond its MTU: an Ethernet header and two VLAN tags.
+const FRAME: u32 = 14 + 8;
+
+/// The driver `net_virtio_user`.
+///
+/// One value serves any number of ports with one control thread, which runs while a device exists.
+///
+/// ```
+/// use linecard_pmd::Driver;
+/// let driver = linecard_virtio_user::VirtioUser::new();
+/// assert_eq!(driver.name(), "net_virtio_user");
+/// assert!(driver.summary().contains("path=SOCKET"));
+/// ```
+#[derive(Debug, Default)]
+pub struct VirtioUser {
+    reactor: Mutex<Weak<Reactor>>,
+}
+
+impl VirtioUser {
+    /// A driver without devices.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { reactor: Mutex::new(Weak::new()) }
+    }
+
+    /// The control thread, started when there is none.
+    fn reactor(&self, name: &str) -> Result<Arc<Reactor>, PmdError> {
+        let mut known = self.reactor.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(reactor) = known.upgrade() {
+            return Ok(reactor);
+        }
+        let reactor = Arc::new(Reactor::start().map_err(|source| system(name, "starting a control thread", source))?);
+        *known = Arc::downgrade(&reactor);
+        Ok(reactor)
+    }
+}
+
+fn system(port: &str, action: &str, source: std::io::Error) -> PmdError {
+    let remedy = "check the limits of this process (ulimit -a)".to_owned();
+    PmdError::System { port: port.to_owned(), action: action.to_owned(), source, remedy }
+}
+
+impl Driver for VirtioUser {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn summary(&self) -> &'static str {
+        SUMMARY
+    }
+
+    fn probe(&self, context: &ProbeContext, args: &DevArgs) -> Result<Box<dyn Device>, PmdError> {
+        let options = Options::parse(args)?;
+        let name = options.name.clone();
+        let reactor = self.reactor(&name)?;
+        let mac = options.mac.unwrap_or_else(random_mac);
+        let mut device =
+            VirtioDevice { options, mac, reactor, domain: context.domain.clone(), listener: None, first: None };
+        device.find_backend(context.wait).map_err(|error| error.of_port(&name))?;
+        Ok(Box::new(device))
+    }
+}
+
+/// A unicast address that nobody assigned.
+fn random_mac() -> [u8; 6] {
+    let mut mac = crate::sys::random_bytes();
+    mac[0] = (mac[0] & !1) | 2;
+    mac
+}
+
+/// An opened port.
+struct VirtioDevice {
+    options: Options,
+    mac: [u8; 6],
+    reactor: Arc<Reactor>,
+    domain: Arc<Domain>,
+    listener: Option<Arc<Listener>>,
+    /// A backend that was greeted while probing and is used by the first start.
+    first: Option<Greeted>,
+}
+
+impl VirtioDevice {
+    /// Client: greets the backend. Server: listens.
+    fn find_backend(&mut self, wait: Duration) -> Result<(), Error> {
+        let path = self.options.path.clone();
+        if self.options.server {
+            self.listener = Some(Arc::new(Listener::bind(&path)?));
+            return Ok(());
+        }
+        let limit = after(wait);
+        let greeted = self.reactor.run(move |task| async move {
+            let socket = connect(&path, &task, limit).await?;
+            // A backend that was found late still gets the time for an answer.
+            greet(Dialogue::new(socket, task, limit.max(after(Duration::from_millis(1000))))?).await
+        });
+        let greeted = greeted.unwrap_or(Err(Error::NoThread))?;
+        choose(greeted.offered, &self.options, 1)?;
+        self.first = Some(greeted);
+        Ok(())
+    }
+
+    /// Queue pairs possible: what was asked for, and what the backend has when it is known.
+    fn max_pairs(&self) -> u16 {
+        let offered = self.first.as_ref().map_or(u16::MAX, |greeted| greeted.pairs.max(1));
+        self.options.queues.min(offered)
+    }
+
+    /// Receive buffers must hold a frame where packets cannot span buffers.
+    fn check_pool(&self, config: &PortConfig, pool: &Pool) -> Result<(), PmdError> {
+        let unsupported = |what: String, remedy: &str| {
+            Err(PmdError::Unsupported { port: self.options.name.clone(), what, remedy: remedy.to_owned() })
+        };
+        let frame = u32::from(config.mtu).saturating_add(FRAME);
+        if !self.options.mrg_rxbuf && frame > u32::from(pool.data_room()) {
+            let what = format!("an mtu of {} in buffers of {} bytes", config.mtu, pool.data_room());
+            return unsupported(what, "use mrg_rxbuf=1, larger buffers (--mbuf-size) or a smaller mtu");
+        }
+        if u32::from(pool.headroom()) < HEADER {
+            let what = format!("a pool with {} bytes of headroom", pool.headroom());
+            return unsupported(what, "leave room for the 12-byte header");
+        }
+        if !Arc::ptr_eq(pool.domain(), &self.domain) {
+            let what = "a pool of another memory domain than the port's".to_owned();
+            return unsupported(what, "make the pool in the domain that the port was probed with");
+        }
+        Ok(())
+    }
+
+    fn rings(&self, pairs: u16) -> Result<Vec<Pair>, PmdError> {
+        let (name, size) = (&self.options.name, self.options.queue_size);
+        let failed = |error| match error {
+            RingError::Memory(source) => PmdError::Memory { port: name.clone(), source },
+            RingError::Event(source) => system(name, "making an eventfd", source),
+        };
+        let each = RingZone::bytes(size, false).saturating_add(RingZone::bytes(size, true));
+        let reserved = self.domain.reserve(each.saturating_mul(usize::from(pairs)));
+        reserved.map_err(|source| PmdError::Memory { port: name.clone(), source })?;
+        let ring = |what: &str, queue, transmit| {
+            RingZone::new(&self.domain, &format!("{name} {what} {queue}"), size, transmit).map_err(failed)
+        };
+        (0..pairs).map(|q| Ok(Pair { rx: ring("rx ring", q, false)?, tx: ring("tx ring", q, true)? })).collect()
+    }
+
+    /// Everything of a started port, or why not; `self` is unchanged then.
+    fn begin(&mut self, config: &PortConfig, pool: &Pool) -> Result<Parts, PmdError> {
+        self.check_pool(config, pool)?;
+        let pairs = self.rings(config.rx_queues.max(config.tx_queues))?;
+        let state =
+            State::new(self.options.clone(), self.mac, config.mtu, config.rx_queues, config.tx_queues);
+        let state = Arc::new(state);
+        let (rx, rx_keepers) = receive_queues(&state);
+        let (tx, tx_keepers) = transmit_queues(&state);
+        let trouble = Arc::<Trouble>::default();
+        let bell = trouble.clone();
+        let stop = Arc::new(AtomicBool::new(false));
+        let (started, outcome) = mpsc::channel();
+        let session = Session {
+            state: state.clone(),
+            pool: pool.clone(),
+            listener: self.listener.clone(),
+            growth: Growth::follow(&self.domain, move || bell.task()),
+            trouble: trouble.clone(),
+            rx: rx_keepers,
+            tx: tx_keepers,
+            pairs,
+            orders: Orders { stop: stop.clone(), started },
+            first: self.first.take(),
+        };
+        let (over, ended) = mpsc::channel::<()>();
+        let task = self.reactor.spawn(|task| {
+            trouble.bind(Some(task.clone()));
+            async move {
+                session.live(task).await;
+                drop(over);
+            }
+        });
+        let running = Life { stop, task, ended };
+        match outcome.recv().unwrap_or(Err(Error::NoThread)) {
+            Ok(()) => Ok(Parts { rx, tx, state, life: running }),
+            Err(error) => {
+                running.end();
+                Err(error.of_port(&self.options.name))
+            }
+        }
+    }
+}
+
+fn receive_queues(state: &State) -> (Vec<Box<dyn RxQueue>>, Vec<Keeper<Box<dyn crate::path::RxPath>>>) {
+    let queue = |name: &Arc<_>| {
+        let (visitor, keeper) = gate();
+        (Box::new(Receive { gate: visitor, name: name.clone() }) as Box<dyn RxQueue>, keeper)
+    };
+    state.rx_names.iter().map(queue).unzip()
+}
+
+fn transmit_queues(state: &State) -> (Vec<Box<dyn TxQueue>>, Vec<Keeper<Box<dyn crate::path::TxPath>>>) {
+    let queue = |name: &Arc<_>| {
+        let (visitor, keeper) = gate();
+        (Box::new(Transmit { gate: visitor, name: name.clone() }) as Box<dyn TxQueue>, keeper)
+    };
+    state.tx_names.iter().map(queue).unzip()
+}
+
+/// What `begin` makes.
+struct Parts {
+    rx: Vec<Box<dyn RxQueue>>,
+    tx: Vec<Box<dyn TxQueue>>,
+    state: Arc<State>,
+    life: Life,
+}
+
+/// The way to end a session.
+struct Life {
+    stop: Arc<AtomicBool>,
+    task: Arc<Task>,
+    /// Nothing is ever sent: it disconnects when the session is over and everything is home.
+    ended: mpsc::Receiver<()>,
+}
+
+impl Life {
+    fn end(&self) {
+        self.stop.store(true, Ordering::Release);
+        self.task.notify();
+        let _ = self.ended.recv();
+    }
+}
+
+impl Drop for Life {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Device for VirtioDevice {
+    fn name(&self) -> &str {
+        &self.options.name
+    }
+
+    fn info(&self) -> DeviceInfo {
+        let longest = u16::try_from(LONGEST.saturating_sub(FRAME)).unwrap_or(u16::MAX);
+        DeviceInfo {
+            driver: NAME,
+            max_rx_queues: self.max_pairs(),
+            max_tx_queues: self.max_pairs(),
+            // Any depth is accepted and none is used: `queue_size` rules, as in DPDK.
+            depth: 1..=linecard_virtio::layout::MAX_SIZE,
+            depth_power_of_two: false,
+            default_depth: self.options.queue_size,
+            mtu: 68..=longest,
+            mac: self.mac,
+        }
+    }
+
+    fn start(mut self: Box<Self>, config: &PortConfig, pool: &Pool) -> Result<Port, StartError> {
+        match self.begin(config, pool) {
+            Ok(Parts { rx, tx, state, life }) => {
+                let control = state.clone();
+                let running = Box::new(Started { device: self, state, life });
+                Ok(Port { rx, tx, control, running })
+            }
+            Err(error) => Err(StartError { device: self, error }),
+        }
+    }
+}
+
+/// A started port's way back to a device.
+struct Started {
+    device: Box<VirtioDevice>,
+    state: Arc<State>,
+    life: Life,
+}
+
+impl Running for Started {
+    fn stop(self: Box<Self>, rx: Vec<Box<dyn RxQueue>>, tx: Vec<Box<dyn TxQueue>>) -> Box<dyn Device> {
+        use linecard_pmd::PortControl;
+        let Self { mut device, state, life } = *self;
+        life.end();
+        device.mac = state.mac();
+        // Queues that are still out find their gates closed; what they lent is home.
+        drop((rx, tx));
+        device
+    }
+}

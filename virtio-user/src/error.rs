@@ -1,0 +1,172 @@
+//! Why a backend could not be used, each with what was asked and what came.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What can go wrong between a port and its backend.
+///
+/// ```
+/// let error = linecard_virtio_user::Error::Feature { name: "VIRTIO_F_VERSION_1" };
+/// assert!(error.to_string().contains("VERSION_1"));
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Nobody listens on the socket.
+    #[error("cannot connect to '{}': {source}", path.display())]
+    Connect {
+        /// The socket.
+        path: PathBuf,
+        /// What the system answered.
+        source: std::io::Error,
+    },
+    /// The socket cannot be made.
+    #[error("cannot listen on '{}': {source}", path.display())]
+    Listen {
+        /// The socket.
+        path: PathBuf,
+        /// What the system answered.
+        source: std::io::Error,
+    },
+    /// Somebody else listens there already.
+    #[error("another process listens on '{}'", path.display())]
+    InUse {
+        /// The socket.
+        path: PathBuf,
+    },
+    /// The backend let a deadline pass.
+    #[error("the backend did not answer {request} within {} ms", waited.as_millis())]
+    Silent {
+        /// The request.
+        request: &'static str,
+        /// How long it had.
+        waited: Duration,
+    },
+    /// The backend answered something that was not asked.
+    #[error("the backend answered {request} with message {got}")]
+    Unasked {
+        /// What was asked.
+        request: &'static str,
+        /// Request code that came.
+        got: u32,
+    },
+    /// The backend spoke although nothing was asked.
+    #[error("the backend sent message {got} although nothing was asked")]
+    Uninvited {
+        /// Request code that came.
+        got: u32,
+    },
+    /// The backend said no.
+    #[error("the backend refused {request} with code {code}")]
+    Refused {
+        /// The request.
+        request: &'static str,
+        /// Its code.
+        code: u64,
+    },
+    /// The backend lacks something this driver cannot do without.
+    #[error("the backend does not offer {name}")]
+    Feature {
+        /// Its name.
+        name: &'static str,
+    },
+    /// The backend cleared FEATURES_OK or asked for a reset.
+    #[error("the backend did not accept the features {features} (status {status:#x})")]
+    Status {
+        /// What was chosen.
+        features: String,
+        /// The status it reported.
+        status: u64,
+    },
+    /// Fewer queues than asked.
+    #[error("{asked} queue pairs asked, the backend has {offered}")]
+    Queues {
+        /// Asked.
+        asked: u16,
+        /// Offered.
+        offered: u64,
+    },
+    /// More memory segments than the backend can map.
+    #[error("{segments} memory segments to share, the backend takes {max}")]
+    Regions {
+        /// How many there are.
+        segments: usize,
+        /// How many it takes.
+        max: usize,
+    },
+    /// A ring size that the negotiated ring format does not allow.
+    #[error("a queue_size of {asked} is for packed rings, and the backend only has split ones")]
+    RingSize {
+        /// Asked.
+        asked: u16,
+    },
+    /// A backend wrote nonsense into a ring.
+    #[error("the backend broke the rules of queue {queue}: {fault}")]
+    Ring {
+        /// Ring index.
+        queue: usize,
+        /// What it did.
+        fault: linecard_virtio::PeerFault,
+    },
+    /// The message itself could not be moved or read.
+    #[error(transparent)]
+    Wire(#[from] linecard_wire::Error),
+    /// A ring could not be laid out.
+    #[error("a ring cannot be made: {0}")]
+    Layout(String),
+    /// The operating system refused.
+    #[error("{action}: {source}")]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// What the system answered.
+        source: std::io::Error,
+    },
+    /// The control thread is gone.
+    #[error("the control thread ended")]
+    NoThread,
+    /// The user stopped the port.
+    #[error("the port was stopped")]
+    Stopped,
+}
+
+impl Error {
+    /// Whether trying again soon may help: the backend is absent or restarting, not wrong.
+    pub fn is_backend_gone(&self) -> bool {
+        match self {
+            Self::Connect { .. } => true,
+            Self::Wire(error) => error.is_peer_gone(),
+            _ => false,
+        }
+    }
+
+    /// What the user can do about it.
+    fn remedy(&self) -> &'static str {
+        match self {
+            Self::Connect { .. } => "start the backend first, or give server=1 to wait for it",
+            Self::Listen { .. } => "check the directory and its permissions",
+            Self::InUse { .. } => "end it, or choose another path",
+            Self::Silent { .. } | Self::Unasked { .. } | Self::Uninvited { .. } | Self::Wire(_) => {
+                "check that the socket belongs to a vhost-user network backend"
+            }
+            Self::Refused { .. } | Self::Status { .. } => "see the backend's log for its reason",
+            Self::Feature { .. } => "use a newer backend",
+            Self::Queues { .. } => "give fewer queues=, or more queues to the backend",
+            Self::Regions { .. } => "use fewer and larger segments (hugepages, or a larger -m)",
+            Self::RingSize { .. } => "give a power of two",
+            Self::Ring { .. } => "the backend is faulty; the port connects again",
+            Self::Layout(_) => "give a smaller queue_size",
+            Self::System { .. } => "check the limits of this process (ulimit -a)",
+            Self::NoThread | Self::Stopped => "start the port again",
+        }
+    }
+
+    /// The same as a port's error.
+    pub(crate) fn of_port(&self, port: &str) -> linecard_pmd::Error {
+        linecard_pmd::Error::Peer {
+            port: port.to_owned(),
+            problem: self.to_string(),
+            remedy: self.remedy().to_owned(),
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! Every way a packet can be lost here, by name.
+
+use linecard_pmd::stats::Total;
+
+linecard_pmd::causes! {
+    /// Why a receive queue lost packets.
+    pub(crate) enum RxLoss {
+        /// The backend reported less than a header and an Ethernet header.
+        Runt = ("undersize_packets", Total::Error),
+        /// `num_buffers` was 0, or more than there were.
+        BadNumBuffers = ("bad_num_buffers", Total::Error),
+        /// More buffers than one packet can have.
+        TooLong = ("too_long", Total::Error),
+        /// The pool had no buffer to lend in the place of a received one.
+        NoBuffer = ("no_buffer", Total::NoBuffer),
+    }
+}
+
+linecard_pmd::causes! {
+    /// Why a transmit queue lost packets.
+    pub(crate) enum TxLoss {
+        /// No bytes.
+        Empty = ("empty", Total::Error),
+        /// More bytes than the peer has to take.
+        TooLong = ("too_long", Total::Error),
+        /// The backend cannot reach the packet's memory, and the pool had no buffer for a copy.
+        NoBuffer = ("no_buffer", Total::Error),
+        /// In flight when the backend was lost, or when the port was stopped.
+        BackendGone = ("backend_gone", Total::Error),
+    }
+}

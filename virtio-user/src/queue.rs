@@ -1,0 +1,68 @@
+//! The queues an application polls: a gate each, behind which the control thread puts the data path of the moment.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use linecard_mempool::Burst;
+use linecard_pmd::{RxQueue, TxQueue};
+
+use crate::gate::Visitor;
+use crate::path::{RxPath, TxPath};
+
+/// The name of a queue's data path while there is none.
+pub(crate) const NO_PATH: &str = "none (no backend)";
+
+/// The name of a queue's present path, for people.
+#[derive(Debug)]
+pub(crate) struct PathName(RwLock<&'static str>);
+
+impl Default for PathName {
+    fn default() -> Self {
+        Self(RwLock::new(NO_PATH))
+    }
+}
+
+impl PathName {
+    pub(crate) fn now(&self) -> &'static str {
+        *self.0.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set(&self, name: &'static str) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = name;
+    }
+}
+
+/// A receive queue as the application has it.
+pub(crate) struct Receive {
+    pub(crate) gate: Visitor<Box<dyn RxPath>>,
+    pub(crate) name: Arc<PathName>,
+}
+
+impl RxQueue for Receive {
+    fn rx_burst(&mut self, packets: &mut Burst) -> usize {
+        self.gate.enter(|path| path.burst(packets)).unwrap_or(0)
+    }
+
+    fn path(&self) -> &'static str {
+        self.name.now()
+    }
+}
+
+/// A transmit queue as the application has it.
+pub(crate) struct Transmit {
+    pub(crate) gate: Visitor<Box<dyn TxPath>>,
+    pub(crate) name: Arc<PathName>,
+}
+
+impl TxQueue for Transmit {
+    fn tx_burst(&mut self, packets: &mut Burst) -> usize {
+        self.gate.enter(|path| path.burst(packets)).unwrap_or(0)
+    }
+
+    fn reclaim(&mut self) {
+        self.gate.enter(|path| path.reclaim());
+    }
+
+    fn path(&self) -> &'static str {
+        self.name.now()
+    }
+}

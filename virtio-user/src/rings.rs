@@ -1,0 +1,168 @@
+//! The memory of one ring, and the data path that goes with what was negotiated.
+
+use std::sync::Arc;
+
+use linecard_eal::memory::{Domain, Zone};
+use linecard_virtio::{
+    DriverConfig, DriverQueue, Features, IndirectTables, Layout, RingAddrs, RingMemory, packed, split,
+};
+
+use crate::error::Error;
+use crate::handshake::layout;
+use crate::path::{HEADER, RxPath, TxPath};
+use crate::rx::{Rx, RxParts};
+use crate::sys::EventFd;
+use crate::tx::{Tx, TxParts};
+
+/// Descriptors of an indirect table: a header and the pieces of any ordinary chain; longer ones go directly.
+const TABLE: u16 = 8;
+/// Alignment of a ring's zone: two cache lines, as [`Layout::offsets`] wants it.
+const ALIGN: usize = 128;
+
+/// One ring's place in the port's domain; used again for every backend that connects.
+///
+/// ```text
+///   ├─ ring, split or packed ─┼─ zero header (transmit) ─┼─ indirect tables (transmit) ─┤
+/// ```
+pub(crate) struct RingZone {
+    zone: Zone,
+    size: u16,
+    /// Wakes the backend; a new one for every session.
+    pub(crate) kick: Arc<EventFd>,
+    /// The backend would wake us; nobody waits, but a backend needs one to start.
+    pub(crate) call: EventFd,
+}
+
+impl RingZone {
+    /// Bytes that `new` takes from the domain.
+    pub(crate) fn bytes(size: u16, transmit: bool) -> usize {
+        let tables = if transmit { ALIGN + IndirectTables::bytes(size, TABLE.min(size)) } else { 0 };
+        ring_bytes(size).saturating_add(tables).saturating_add(ALIGN)
+    }
+
+    pub(crate) fn new(domain: &Arc<Domain>, label: &str, size: u16, transmit: bool) -> Result<Self, RingError> {
+        let zone = domain.zone(label, Self::bytes(size, transmit), ALIGN).map_err(RingError::Memory)?;
+        let event = || EventFd::new().map_err(RingError::Event);
+        Ok(Self { zone, size, kick: Arc::new(event()?), call: event()? })
+    }
+
+    /// Zeroes the ring and makes new events, for a backend that knows nothing of the last one.
+    pub(crate) fn renew(&mut self) -> Result<(), Error> {
+        let event = || EventFd::new().map_err(|source| Error::System { action: "making an eventfd", source });
+        self.kick = Arc::new(event()?);
+        self.call = event()?;
+        // SAFETY: the handle is used in this statement only and the zone outlives it; no queue uses the ring now.
+        unsafe { self.zone.bytes() }.fill(0);
+        Ok(())
+    }
+
+    pub(crate) fn size(&self) -> u16 {
+        self.size
+    }
+
+    fn base(&self) -> u64 {
+        self.zone.ptr().as_ptr() as u64
+    }
+
+    /// Where the ring is, as the backend has to know it.
+    pub(crate) fn addrs(&self, features: Features) -> RingAddrs {
+        RingAddrs::at(self.base(), layout(features), self.size)
+    }
+
+    /// The ring as memory of this process.
+    fn memory(&self, layout: Layout) -> Result<RingMemory, Error> {
+        // SAFETY: the paths made from this memory are taken home before the zone is dropped (see `Session`); it
+        // is reached through shared cells only.
+        let bytes = unsafe { self.zone.bytes() };
+        RingMemory::in_zone(bytes, layout, self.size).map_err(|error| Error::Layout(error.to_string()))
+    }
+
+    /// Where the zero header of a transmit ring is.
+    pub(crate) fn header(&self) -> u64 {
+        self.base().wrapping_add(ring_bytes(self.size) as u64)
+    }
+
+    fn config(&self, features: Features, transmit: bool) -> DriverConfig {
+        let tables = transmit && features.contains(Features::INDIRECT_DESC);
+        DriverConfig { size: self.size, indirect: if tables { self.tables() } else { None }, ..Default::default() }
+    }
+
+    fn tables(&self) -> Option<IndirectTables> {
+        let entries = TABLE.min(self.size);
+        let at = ring_bytes(self.size).saturating_add(ALIGN);
+        // SAFETY: as in `memory`.
+        let memory = unsafe { self.zone.bytes() }.slice(at, IndirectTables::bytes(self.size, entries))?;
+        Some(IndirectTables { memory, addr: self.base().wrapping_add(at as u64), entries })
+    }
+}
+
+const _: () = assert!(HEADER as usize <= ALIGN);
+
+/// Room for a ring in either layout, since it is not known which before a backend is there.
+fn ring_bytes(size: u16) -> usize {
+    let split = if size.is_power_of_two() { Layout::Split.bytes(size) } else { 0 };
+    split.max(Layout::Packed.bytes(size)).next_multiple_of(ALIGN)
+}
+
+/// Why a ring's memory could not be had.
+pub(crate) enum RingError {
+    Memory(linecard_eal::Error),
+    Event(std::io::Error),
+}
+
+/// A data path and its name for people.
+pub(crate) type Named<P> = (Box<P>, &'static str);
+
+/// The receive path for what was negotiated: the one place that decides.
+pub(crate) fn rx_path(zone: &RingZone, features: Features, parts: RxParts) -> Result<Named<dyn RxPath>, Error> {
+    fn with<Q: DriverQueue + 'static>(queue: Made<Q>, merge: bool, parts: RxParts) -> Result<Box<dyn RxPath>, Error> {
+        let queue = queue.map_err(|error| Error::Layout(error.to_string()))?;
+        Ok(if merge { Box::new(Rx::<Q, true>::new(queue, parts)) } else { Box::new(Rx::<Q, false>::new(queue, parts)) })
+    }
+    let (layout, config) = (layout(features), zone.config(features, false));
+    let (memory, merge) = (zone.memory(layout)?, features.contains(Features::NET_MRG_RXBUF));
+    let path = match (layout, features.contains(Features::IN_ORDER)) {
+        (Layout::Split, false) => with(split::Driver::<false, true>::new(&memory, config), merge, parts),
+        (Layout::Split, true) => with(split::Driver::<true, true>::new(&memory, config), merge, parts),
+        (Layout::Packed, false) => with(packed::Driver::<false, true>::new(&memory, config), merge, parts),
+        (Layout::Packed, true) => with(packed::Driver::<true, true>::new(&memory, config), merge, parts),
+    };
+    Ok((path?, rx_name(features)))
+}
+
+/// The transmit path for what was negotiated.
+pub(crate) fn tx_path(zone: &RingZone, features: Features, parts: TxParts) -> Result<Named<dyn TxPath>, Error> {
+    fn with<Q: DriverQueue + 'static>(queue: Made<Q>, parts: TxParts) -> Result<Box<dyn TxPath>, Error> {
+        let queue = queue.map_err(|error| Error::Layout(error.to_string()))?;
+        Ok(Box::new(Tx::new(queue, parts)))
+    }
+    let (layout, config) = (layout(features), zone.config(features, true));
+    let memory = zone.memory(layout)?;
+    let path = match (layout, features.contains(Features::IN_ORDER)) {
+        (Layout::Split, false) => with(split::Driver::<false, false>::new(&memory, config), parts),
+        (Layout::Split, true) => with(split::Driver::<true, false>::new(&memory, config), parts),
+        (Layout::Packed, false) => with(packed::Driver::<false, false>::new(&memory, config), parts),
+        (Layout::Packed, true) => with(packed::Driver::<true, false>::new(&memory, config), parts),
+    };
+    Ok((path?, tx_name(features)))
+}
+
+type Made<Q> = Result<Q, linecard_virtio::Error>;
+
+fn rx_name(features: Features) -> &'static str {
+    let has = |feature| features.contains(feature);
+    match (layout(features), has(Features::IN_ORDER), has(Features::NET_MRG_RXBUF)) {
+        (Layout::Split, false, false) => "split",
+        (Layout::Split, false, true) => "split mergeable",
+        (Layout::Split, true, false) => "split in-order",
+        (Layout::Split, true, true) => "split in-order mergeable",
+        (Layout::Packed, false, false) => "packed",
+        (Layout::Packed, false, true) => "packed mergeable",
+        (Layout::Packed, true, false) => "packed in-order",
+        (Layout::Packed, true, true) => "packed in-order mergeable",
+    }
+}
+
+fn tx_name(features: Features) -> &'static str {
+    rx_name(features.without(Features::NET_MRG_RXBUF))
+}

@@ -1,0 +1,323 @@
+//! The receive path: buffers lent to the backend, filled by it, handed to the application, replaced.
+//!
+//! ```text
+//!   buffer  ├──── headroom 128 ────┼──── data room ────┤
+//!                       header 12 ─┤ lent from here on
+//! ```
+//! The header sits directly before the data, so that a frame starts on a cache line and the header's line is not
+//! touched at all where nobody reads it (MERGE off).
+
+use std::mem::MaybeUninit;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use linecard_mempool::{Burst, Meta, Packet, Pool};
+use linecard_pmd::stats::QueueStats;
+use linecard_virtio::{Buffer, Completion, DriverQueue, PeerFault};
+
+use crate::path::{HEADER, RxPath, Trouble, packet_of, prefetch, words};
+use crate::losses::RxLoss;
+use crate::sys::EventFd;
+
+/// Buffers taken from the pool at once; also how far a ring may run down before it is filled again.
+const REFILL: usize = 32;
+/// Shortest length a backend may report: header and an Ethernet header.
+const SHORTEST: u32 = HEADER + 14;
+/// Packets between a prefetch and its use.
+const AHEAD: usize = 8;
+
+/// What a receive path is made of, besides its ring.
+pub(crate) struct RxParts {
+    pub(crate) pool: Pool,
+    pub(crate) kick: Arc<EventFd>,
+    pub(crate) stats: Arc<QueueStats<RxLoss>>,
+    pub(crate) trouble: Arc<Trouble>,
+    /// Ring index, for messages.
+    pub(crate) ring: usize,
+    pub(crate) port: u16,
+}
+
+/// The receive path over one kind of ring, with or without packets that span buffers.
+pub(crate) struct Rx<Q, const MERGE: bool> {
+    queue: Q,
+    /// Word 0 of every packet received here.
+    first: u64,
+    /// From the start of a buffer to what the backend gets, and its length.
+    lend_at: u64,
+    lend_len: u32,
+    batch: usize,
+    /// Buffers were published and the backend was not yet asked whether it wants a kick.
+    owed: bool,
+    parts: RxParts,
+}
+
+impl<Q: DriverQueue, const MERGE: bool> Rx<Q, MERGE> {
+    /// A path with its ring filled.
+    pub(crate) fn new(queue: Q, parts: RxParts) -> Self {
+        const { assert!(Q::WRITABLE) };
+        let (headroom, room) = (parts.pool.headroom(), parts.pool.data_room());
+        let mut rx = Self {
+            first: words::first(headroom, parts.port, headroom.saturating_add(room)),
+            lend_at: u64::from(headroom).saturating_sub(u64::from(HEADER)),
+            lend_len: u32::from(room).saturating_add(HEADER),
+            batch: (usize::from(queue.size()) / 4).clamp(1, REFILL),
+            owed: false,
+            queue,
+            parts,
+        };
+        rx.refill();
+        rx
+    }
+
+    /// Lends buffers while there is room for a batch. The backend sees them all at once.
+    #[inline(always)]
+    fn refill(&mut self) -> bool {
+        let mut enough = true;
+        let mut lent = false;
+        while usize::from(self.queue.free()) >= self.batch {
+            let mut fresh = [const { MaybeUninit::<NonNull<Meta>>::uninit() }; REFILL];
+            let want = &mut fresh[..self.batch];
+            if self.parts.pool.get_raw(want) {
+                lend(&mut self.queue, want, self.lend_at, self.lend_len);
+            } else {
+                enough = false;
+                if !self.refill_scarce() {
+                    break;
+                }
+            }
+            lent = true;
+        }
+        if lent {
+            self.queue.publish();
+            // The fence is for a backend that may sleep. A polling one is asked again at the next empty poll, so a
+            // hint that is stale by then costs a delay of one poll and never a lost wake-up.
+            self.owed = !self.queue.kick_hint();
+            if !self.owed && self.queue.kick_needed() {
+                self.parts.kick.signal();
+            }
+        }
+        enough
+    }
+
+    /// Lends what a nearly empty pool still has.
+    #[cold]
+    #[inline(never)]
+    fn refill_scarce(&mut self) -> bool {
+        let mut any = false;
+        let mut want = self.batch / 2;
+        while want > 0 {
+            let mut fresh = [const { MaybeUninit::<NonNull<Meta>>::uninit() }; REFILL];
+            let some = &mut fresh[..want];
+            if self.parts.pool.get_raw(some) {
+                lend(&mut self.queue, some, self.lend_at, self.lend_len);
+                any = true;
+            }
+            want /= 2;
+        }
+        any
+    }
+
+    /// Nothing came: what was put off while packets did is done now.
+    #[inline(always)]
+    fn idle(&mut self) {
+        if self.owed {
+            self.settle();
+        }
+        if usize::from(self.queue.free()) >= self.batch {
+            self.refill();
+        }
+    }
+
+    #[cold]
+    fn settle(&mut self) {
+        self.owed = false;
+        if self.queue.kick_needed() {
+            self.parts.kick.signal();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn fault(&mut self, fault: PeerFault) -> usize {
+        self.parts.trouble.report(self.parts.ring, fault);
+        0
+    }
+
+    /// Turns completions into packets at the front of `out`; returns how many and their bytes.
+    #[inline(always)]
+    fn deliver(&mut self, done: &[Completion], out: &mut [MaybeUninit<Packet>]) -> (usize, u64) {
+        let mut kept = 0;
+        let mut bytes = 0_u64;
+        let mut at = 0;
+        while at < done.len() {
+            if let Some(later) = done.get(at.wrapping_add(AHEAD)) {
+                prefetch(later.token);
+            }
+            let one = done[at];
+            at = at.wrapping_add(1);
+            // SAFETY: the queue returns only tokens it was lent, once each; `lend` makes them from metadata.
+            let meta = unsafe { packet_of(one.token) };
+            if one.len < SHORTEST {
+                self.runt(meta);
+                continue;
+            }
+            let len = one.len.wrapping_sub(HEADER);
+            words::write::<0>(meta, self.first);
+            words::write::<1>(meta, words::lengths(len));
+            words::write::<2>(meta, 0);
+            let data = words::buffer(meta).wrapping_add(self.lend_at).wrapping_add(u64::from(HEADER));
+            prefetch(data);
+            let mut whole = u64::from(len);
+            // SAFETY: taken from the pool by `lend`, returned by the queue, its metadata written above: ours alone.
+            let packet = unsafe { Packet::from_raw(meta) };
+            let spans = if MERGE { buffers(data) } else { 1 };
+            let packet = if MERGE && spans != 1 {
+                let Some(packet) = self.gather(packet, spans, done, &mut at) else { continue };
+                whole = packet.len() as u64;
+                packet
+            } else {
+                packet
+            };
+            // SAFETY: `kept` counts packets, of which there are at most as many as completions and so slots.
+            unsafe { out.get_unchecked_mut(kept) }.write(packet);
+            kept = kept.wrapping_add(1);
+            bytes = bytes.wrapping_add(whole);
+        }
+        (kept, bytes)
+    }
+
+    /// Too short to be a frame: the buffer goes home.
+    #[cold]
+    #[inline(never)]
+    fn runt(&mut self, meta: NonNull<Meta>) {
+        self.parts.stats.lost(RxLoss::Runt, 1);
+        self.put_back(meta);
+    }
+
+    fn put_back(&mut self, meta: NonNull<Meta>) {
+        words::write::<0>(meta, self.first);
+        // SAFETY: taken from this pool, unique (state 0, written above), and not used after.
+        unsafe { self.parts.pool.put_raw(&[meta]) };
+    }
+
+    /// A packet that spans buffers: the ones behind it are in `done`, or still in the ring.
+    ///
+    /// `None` when the backend lied about their number; what belongs to the packet is dropped.
+    #[cold]
+    #[inline(never)]
+    fn gather(&mut self, head: Packet, count: u16, done: &[Completion], at: &mut usize) -> Option<Packet> {
+        if count == 0 || count > self.queue.size() {
+            self.parts.stats.lost(RxLoss::BadNumBuffers, 1);
+            return None;
+        }
+        let mut whole = head;
+        let mut fits = true;
+        for _ in 1..count {
+            let Some(next) = self.next(done, at) else {
+                self.parts.stats.lost(RxLoss::BadNumBuffers, 1);
+                return None;
+            };
+            let tail = self.continuation(next);
+            fits = fits && whole.chain(tail).is_ok();
+        }
+        if !fits {
+            self.parts.stats.lost(RxLoss::TooLong, 1);
+        }
+        fits.then_some(whole)
+    }
+
+    /// The completion after `at`, from `done` or from the ring.
+    fn next(&mut self, done: &[Completion], at: &mut usize) -> Option<Completion> {
+        if let Some(next) = done.get(*at) {
+            *at = at.wrapping_add(1);
+            return Some(*next);
+        }
+        let mut one = [MaybeUninit::<Completion>::uninit()];
+        match self.queue.complete(&mut one) {
+            // SAFETY: `complete` initialised the one element.
+            Ok(1) => Some(unsafe { one[0].assume_init() }),
+            Ok(_) => None,
+            Err(fault) => {
+                self.fault(fault);
+                None
+            }
+        }
+    }
+
+    /// A buffer of a packet that began in another: data from its first byte on, no header.
+    fn continuation(&self, one: Completion) -> Packet {
+        // SAFETY: as in `deliver`.
+        let meta = unsafe { packet_of(one.token) };
+        let shift = self.first & 0xffff;
+        words::write::<0>(meta, (self.first & !0xffff) | shift.saturating_sub(u64::from(HEADER)));
+        words::write::<1>(meta, words::lengths(one.len));
+        words::write::<2>(meta, 0);
+        // SAFETY: as in `deliver`.
+        unsafe { Packet::from_raw(meta) }
+    }
+}
+
+/// Lends the buffers of `fresh`; there is room for all of them.
+#[inline(always)]
+fn lend<Q: DriverQueue>(queue: &mut Q, fresh: &[MaybeUninit<NonNull<Meta>>], at: u64, len: u32) {
+    queue.add_burst(fresh.iter().map(|meta| {
+        // SAFETY: the pool wrote every element of what it filled.
+        let meta = unsafe { meta.assume_init() };
+        Buffer { addr: words::buffer(meta).wrapping_add(at), len, token: meta.as_ptr() as u64 }
+    }));
+}
+
+/// `num_buffers` of the header before `data`: read once, the backend may change it any time.
+#[inline(always)]
+fn buffers(data: u64) -> u16 {
+    let mut bytes = [0_u8; 2];
+    // SAFETY: the two bytes before the data are headroom of a packet we own; they are copied, not referenced.
+    unsafe { std::ptr::copy_nonoverlapping((data.wrapping_sub(2)) as *const u8, bytes.as_mut_ptr(), 2) };
+    u16::from_le_bytes(bytes)
+}
+
+impl<Q: DriverQueue, const MERGE: bool> RxPath for Rx<Q, MERGE> {
+    fn burst(&mut self, packets: &mut Burst) -> usize {
+        let mut done = [const { MaybeUninit::<Completion>::uninit() }; linecard_mempool::BURST];
+        let had = packets.len();
+        let room = packets.room().min(done.len());
+        let count = match self.queue.complete(&mut done[..room]) {
+            Ok(0) => {
+                self.idle();
+                return 0;
+            }
+            Ok(count) => count.min(room),
+            Err(fault) => return self.fault(fault),
+        };
+        // SAFETY: `complete` initialised the first `count` elements.
+        let done = unsafe { done[..count].assume_init_ref() };
+        for one in &done[..count.min(AHEAD)] {
+            prefetch(one.token);
+        }
+        let (kept, bytes) = self.deliver(done, packets.spare_mut());
+        // SAFETY: `deliver` wrote `kept` packets into the spare part, which begins at `had`.
+        unsafe { packets.set_len(had.wrapping_add(kept)) };
+        self.parts.stats.moved(kept, bytes);
+        if !self.refill() {
+            self.parts.stats.lost(RxLoss::NoBuffer, 1);
+        }
+        kept
+    }
+
+    fn home(&mut self) {
+        let (pool, first) = (&self.parts.pool, self.first);
+        self.queue.take_all(&mut |token| {
+            // SAFETY: as in `deliver`.
+            let meta = unsafe { packet_of(token) };
+            words::write::<0>(meta, first);
+            // SAFETY: taken from this pool by `lend`, unique, and not used after.
+            unsafe { pool.put_raw(&[meta]) };
+        });
+    }
+}
+
+impl<Q: DriverQueue, const MERGE: bool> Drop for Rx<Q, MERGE> {
+    fn drop(&mut self) {
+        self.home();
+    }
+}

@@ -1,0 +1,313 @@
+//! A started port's life on the control thread: connect, shake hands, watch, take home, again.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use linecard_mempool::{Meta, Pool};
+use linecard_pmd::PortControl;
+use linecard_virtio::Features;
+
+use crate::control::State;
+use crate::dialogue::{Dialogue, handshake_limit};
+use crate::error::Error;
+use crate::gate::Keeper;
+use crate::handshake::{Greeted, RingPlace, greet, layout};
+use crate::memory::{Growth, Sharing};
+use crate::path::{RxPath, Trouble, TxPath};
+use crate::queue::NO_PATH;
+use crate::reactor::{Task, after};
+use crate::rings::{Named, RingZone, rx_path, tx_path};
+use crate::rx::RxParts;
+use crate::sys::Ready;
+use crate::transport::{Listener, RETRY, connect};
+use crate::tx::TxParts;
+
+/// How long a port in client mode looks for its backend when it starts.
+const FIRST_CONNECT: Duration = Duration::from_millis(500);
+/// Before a backend that broke the rules gets another chance.
+const PENALTY: Duration = Duration::from_millis(1000);
+/// How long a backend may take to let go of the rings when the port stops.
+const FAREWELL: Duration = Duration::from_millis(500);
+
+/// One queue pair's memory; rings are numbered receive, transmit, receive, … as vhost-user does.
+pub(crate) struct Pair {
+    pub(crate) rx: RingZone,
+    pub(crate) tx: RingZone,
+}
+
+/// What the user's side tells the control thread, and how it hears of the end.
+pub(crate) struct Orders {
+    pub(crate) stop: Arc<AtomicBool>,
+    /// The outcome of the first handshake.
+    pub(crate) started: mpsc::Sender<Result<(), Error>>,
+}
+
+/// A port's control side.
+pub(crate) struct Session {
+    pub(crate) state: Arc<State>,
+    pub(crate) pool: Pool,
+    pub(crate) listener: Option<Arc<Listener>>,
+    pub(crate) growth: Growth,
+    pub(crate) trouble: Arc<Trouble>,
+    // Paths before the memory they use: fields are dropped in this order.
+    pub(crate) rx: Vec<Keeper<Box<dyn RxPath>>>,
+    pub(crate) tx: Vec<Keeper<Box<dyn TxPath>>>,
+    pub(crate) pairs: Vec<Pair>,
+    pub(crate) orders: Orders,
+    /// A connection made while the device was probed.
+    pub(crate) first: Option<Greeted>,
+}
+
+/// Data paths that are made but not yet reachable for the application.
+struct Built {
+    rx: Vec<Named<dyn RxPath>>,
+    tx: Vec<Named<dyn TxPath>>,
+}
+
+/// A backend in use.
+struct Live {
+    greeted: Greeted,
+    sharing: Sharing,
+}
+
+impl Session {
+    /// Runs until the user stops the port.
+    pub(crate) async fn live(mut self, task: Arc<Task>) {
+        let mut fresh = true;
+        while !self.stopped() {
+            let outcome = self.establish(&task, fresh).await;
+            let pause = match outcome {
+                Ok(live) => {
+                    self.report(Ok(()));
+                    self.serve(live).await
+                }
+                Err(error) if fresh && self.listener.is_none() => {
+                    self.report(Err(error));
+                    return;
+                }
+                Err(error) => self.complain(&error),
+            };
+            fresh = false;
+            self.rest(&task, pause).await;
+        }
+    }
+
+    fn stopped(&self) -> bool {
+        self.orders.stop.load(Ordering::Acquire)
+    }
+
+    /// Tells whoever started the port how it went; later calls find nobody waiting.
+    fn report(&self, outcome: Result<(), Error>) {
+        let _ = self.orders.started.send(outcome);
+    }
+
+    fn complain(&self, error: &Error) -> Duration {
+        if matches!(error, Error::Stopped) {
+            return Duration::ZERO;
+        }
+        let name = self.state.name();
+        if error.is_backend_gone() {
+            tracing::debug!("{name}: {error}");
+            return RETRY;
+        }
+        tracing::warn!("{name}: {error}; connecting again");
+        PENALTY
+    }
+
+    async fn rest(&self, task: &Task, pause: Duration) {
+        let until = after(pause);
+        while !self.stopped() && Instant::now() < until {
+            task.wait(None, Ready::Read, Some(until)).await;
+        }
+    }
+
+    /// From nothing to packets.
+    async fn establish(&mut self, task: &Arc<Task>, fresh: bool) -> Result<Live, Error> {
+        if let Some(mut first) = self.first.take() {
+            first.dialogue.adopt(task.clone(), handshake_limit());
+            match self.prepare(first).await {
+                // The connection may have died since the device was probed.
+                Err(error) if error.is_backend_gone() => {}
+                outcome => return outcome,
+            }
+        }
+        let socket = match &self.listener {
+            Some(listener) => {
+                // Until somebody comes the port is up to the peer, and starting it is done.
+                self.report(Ok(()));
+                listener.accept(task, || self.stopped()).await?
+            }
+            None => {
+                let patience = if fresh { FIRST_CONNECT } else { Duration::ZERO };
+                connect(&self.state.options.path, task, after(patience)).await?
+            }
+        };
+        let greeted = greet(Dialogue::new(socket, task.clone(), handshake_limit())?).await?;
+        self.prepare(greeted).await
+    }
+
+    /// Agrees on features, shares memory, starts the rings, opens the gates.
+    async fn prepare(&mut self, mut greeted: Greeted) -> Result<Live, Error> {
+        let count = u16::try_from(self.pairs.len()).unwrap_or(u16::MAX);
+        let features = greeted.agree(&self.state.options, count).await?;
+        let mut sharing = Sharing::new(greeted.slots);
+        self.renew()?;
+        for (index, ring) in rings(&self.pairs) {
+            greeted.ring_call(index, &ring.call).await?;
+        }
+        sharing.update(&mut greeted.dialogue, &self.growth).await?;
+        let built = self.build(features)?;
+        self.start_rings(&mut greeted, features).await?;
+        greeted.driver_ok().await?;
+        // The domain may have grown meanwhile.
+        sharing.update(&mut greeted.dialogue, &self.growth).await?;
+        greeted.dialogue.set_limit(None);
+        if self.stopped() {
+            return Err(Error::Stopped);
+        }
+        self.open(built);
+        self.state.set_up(features, greeted.protocol);
+        tracing::info!("{}: connected; {}; {}", self.state.name(), self.state.features(), self.state.paths());
+        Ok(Live { greeted, sharing })
+    }
+
+    fn renew(&mut self) -> Result<(), Error> {
+        self.trouble.take();
+        for pair in &mut self.pairs {
+            pair.rx.renew()?;
+            pair.tx.renew()?;
+        }
+        Ok(())
+    }
+
+    /// Data paths with their rings filled; dropped, they give everything back.
+    fn build(&self, features: Features) -> Result<Built, Error> {
+        let mut built = Built { rx: Vec::new(), tx: Vec::new() };
+        for (queue, pair) in self.pairs.iter().take(self.rx.len()).enumerate() {
+            built.rx.push(rx_path(&pair.rx, features, self.rx_parts(queue, pair))?);
+        }
+        for (queue, pair) in self.pairs.iter().take(self.tx.len()).enumerate() {
+            built.tx.push(tx_path(&pair.tx, features, self.tx_parts(queue, pair))?);
+        }
+        Ok(built)
+    }
+
+    fn rx_parts(&self, queue: usize, pair: &Pair) -> RxParts {
+        RxParts {
+            pool: self.pool.clone(),
+            kick: pair.rx.kick.clone(),
+            stats: self.state.counters.rx(queue),
+            trouble: self.trouble.clone(),
+            ring: queue.saturating_mul(2),
+            port: Meta::NO_PORT,
+        }
+    }
+
+    fn tx_parts(&self, queue: usize, pair: &Pair) -> TxParts {
+        TxParts {
+            pool: self.pool.clone(),
+            kick: pair.tx.kick.clone(),
+            stats: self.state.counters.tx(queue),
+            trouble: self.trouble.clone(),
+            window: self.growth.window.clone(),
+            header: pair.tx.header(),
+            ring: queue.saturating_mul(2).saturating_add(1),
+        }
+    }
+
+    async fn start_rings(&self, greeted: &mut Greeted, features: Features) -> Result<(), Error> {
+        let layout = layout(features);
+        for (index, ring) in rings(&self.pairs) {
+            let place =
+                RingPlace { index, layout, size: ring.size(), addrs: ring.addrs(features), kick: &ring.kick };
+            greeted.ring_start(&place).await?;
+        }
+        for (index, _) in rings(&self.pairs) {
+            if self.polled(index) {
+                greeted.ring_enable(index).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the application has a queue for ring `index`.
+    fn polled(&self, index: u8) -> bool {
+        let queues = if index % 2 == 0 { self.rx.len() } else { self.tx.len() };
+        usize::from(index / 2) < queues
+    }
+
+    fn open(&mut self, built: Built) {
+        for ((keeper, (path, name)), shown) in self.rx.iter_mut().zip(built.rx).zip(&self.state.rx_names) {
+            keeper.open(path);
+            shown.set(name);
+        }
+        for ((keeper, (path, name)), shown) in self.tx.iter_mut().zip(built.tx).zip(&self.state.tx_names) {
+            keeper.open(path);
+            shown.set(name);
+        }
+    }
+
+    /// Watches a backend until it is lost or the user stops the port; returns how long to wait then.
+    async fn serve(&mut self, mut live: Live) -> Duration {
+        let error = loop {
+            if self.stopped() {
+                break Error::Stopped;
+            }
+            if let Some((queue, fault)) = self.trouble.take() {
+                break Error::Ring { queue, fault };
+            }
+            if let Err(error) = live.sharing.update(&mut live.greeted.dialogue, &self.growth).await {
+                break error;
+            }
+            if let Err(error) = live.greeted.dialogue.watch(None).await {
+                break error;
+            }
+        };
+        self.shut(live, &error).await;
+        if !matches!(error, Error::Stopped) {
+            tracing::warn!("{}: link down: {error}", self.state.name());
+        }
+        self.complain(&error)
+    }
+
+    /// Link down, rings stopped where the backend still listens, everything home.
+    async fn shut(&mut self, mut live: Live, why: &Error) {
+        self.state.set_down();
+        self.growth.window.close();
+        let rx: Vec<_> = self.rx.iter_mut().filter_map(Keeper::close).collect();
+        let tx: Vec<_> = self.tx.iter_mut().filter_map(Keeper::close).collect();
+        self.state.rx_names.iter().chain(&self.state.tx_names).for_each(|name| name.set(NO_PATH));
+        if matches!(why, Error::Stopped) {
+            live.greeted.dialogue.set_limit(Some(after(FAREWELL)));
+            // A backend that does not answer is left all the same.
+            let _ = farewell(&mut live.greeted, &self.pairs).await;
+        }
+        drop(live);
+        // Only now: as long as the backend was connected it might have used the buffers.
+        drop((rx, tx));
+    }
+}
+
+async fn farewell(greeted: &mut Greeted, pairs: &[Pair]) -> Result<(), Error> {
+    for (index, _) in rings(pairs) {
+        greeted.ring_stop(index).await?;
+    }
+    greeted.reset().await
+}
+
+/// Every ring with its number.
+fn rings(pairs: &[Pair]) -> impl Iterator<Item = (u8, &RingZone)> {
+    (0..=u8::MAX).zip(pairs.iter().flat_map(|pair| [&pair.rx, &pair.tx]))
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        // Also when the control thread ends first: the gates must not lead to rings that are gone.
+        self.state.set_down();
+        self.growth.window.close();
+        self.rx.iter_mut().for_each(|keeper| drop(keeper.close()));
+        self.tx.iter_mut().for_each(|keeper| drop(keeper.close()));
+        self.trouble.bind(None);
+    }
+}

@@ -1,0 +1,138 @@
+//! The system calls this room needs that `std` does not have.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+/// A counter in the kernel that wakes whoever polls it (`eventfd(2)`), non-blocking and close-on-exec.
+#[derive(Debug)]
+pub(crate) struct EventFd(OwnedFd);
+
+impl EventFd {
+    pub(crate) fn new() -> io::Result<Self> {
+        // SAFETY: no pointers are passed.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel has just made `fd` for us and nobody else knows it.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Wakes the other side. A full counter means it is awake already, so nothing can go wrong.
+    #[cold]
+    pub(crate) fn signal(&self) {
+        let one = 1_u64.to_ne_bytes();
+        // SAFETY: `one` outlives the call, which reads its 8 bytes.
+        unsafe { libc::write(self.0.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+    }
+
+    /// Forgets earlier signals.
+    pub(crate) fn drain(&self) {
+        let mut count = [0_u8; 8];
+        // SAFETY: `count` outlives the call, which writes at most its 8 bytes.
+        unsafe { libc::read(self.0.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
+    }
+}
+
+impl AsFd for EventFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// What to watch a descriptor for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ready {
+    Read,
+    Write,
+}
+
+/// One line of a poll set.
+pub(crate) fn pollfd(fd: Option<RawFd>, ready: Ready) -> libc::pollfd {
+    let events = match ready {
+        Ready::Read => libc::POLLIN,
+        Ready::Write => libc::POLLOUT,
+    };
+    // A negative descriptor is skipped by the kernel.
+    libc::pollfd { fd: fd.unwrap_or(-1), events, revents: 0 }
+}
+
+/// Waits until a descriptor of `set` is ready or `wait` is over (`None`: for ever); an interrupted call just returns.
+pub(crate) fn poll(set: &mut [libc::pollfd], wait: Option<Duration>) {
+    let timeout = wait.map_or(-1, |wait| {
+        // Rounded up, so that a deadline is over when the call returns for it.
+        i32::try_from(wait.as_micros().div_ceil(1000)).unwrap_or(i32::MAX)
+    });
+    for line in set.iter_mut() {
+        line.revents = 0;
+    }
+    // SAFETY: `set` is exclusively borrowed for the call and its length is passed along.
+    unsafe { libc::poll(set.as_mut_ptr(), set.len() as libc::nfds_t, timeout) };
+}
+
+/// `linux/membarrier.h`.
+const MEMBARRIER_PRIVATE_EXPEDITED: libc::c_int = 1 << 3;
+const MEMBARRIER_REGISTER_PRIVATE_EXPEDITED: libc::c_int = 1 << 4;
+
+fn membarrier(command: libc::c_int) -> bool {
+    // SAFETY: the call takes three integers and touches no memory of ours.
+    unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 }
+}
+
+/// Asks the kernel to let this process order the memory accesses of all its threads from one of them.
+pub(crate) fn register_membarrier() -> bool {
+    membarrier(MEMBARRIER_REGISTER_PRIVATE_EXPEDITED)
+}
+
+/// A full memory barrier on every thread of this process that runs now; false when the kernel refuses.
+pub(crate) fn process_barrier() -> bool {
+    membarrier(MEMBARRIER_PRIVATE_EXPEDITED)
+}
+
+/// Whether `path` is a character device such as `/dev/vhost-net`.
+pub(crate) fn is_char_device(path: &std::path::Path) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    std::fs::metadata(path).is_ok_and(|meta| meta.file_type().is_char_device())
+}
+
+/// Six bytes nobody can guess, for an address.
+pub(crate) fn random_bytes() -> [u8; 6] {
+    let mut bytes = [0_u8; 6];
+    // SAFETY: `bytes` is exclusively borrowed for the call, which writes at most its 6 bytes.
+    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    if got != 6 {
+        // Unique within the machine is enough for an address: the clock and the process.
+        let now = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos() as u64);
+        let mix = now ^ (u64::from(std::process::id()) << 32);
+        bytes.copy_from_slice(&mix.to_le_bytes()[..6]);
+    }
+    bytes
+}
+
+/// Connects to a Unix socket without ever blocking (a listener whose queue is full is an error).
+pub(crate) fn connect(path: &std::path::Path) -> io::Result<UnixStream> {
+    use std::os::unix::ffi::OsStrExt;
+    let mut addr = libc::sockaddr_un { sun_family: libc::AF_UNIX as libc::sa_family_t, sun_path: [0; 108] };
+    let bytes = path.as_os_str().as_bytes();
+    if bytes.len() >= addr.sun_path.len() || bytes.contains(&0) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "no such socket can exist"));
+    }
+    for (to, from) in addr.sun_path.iter_mut().zip(bytes) {
+        *to = from.cast_signed();
+    }
+    // SAFETY: no pointers are passed.
+    let fd = unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made `fd` for us and nobody else knows it.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    let len = size_of::<libc::sockaddr_un>() as libc::socklen_t;
+    // SAFETY: `addr` outlives the call, which reads `len` bytes of it.
+    if unsafe { libc::connect(fd, (&raw const addr).cast(), len) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(UnixStream::from(socket))
+}

@@ -1,0 +1,89 @@
+//! How a port comes to a connection: it connects, or it listens.
+
+use std::io::ErrorKind;
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::error::Error;
+use crate::reactor::{Task, after};
+use crate::sys::{self, Ready};
+
+/// Between two tries to connect.
+pub(crate) const RETRY: Duration = Duration::from_millis(50);
+
+/// The socket of a port in server mode; its file goes with it.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    socket: UnixListener,
+    path: PathBuf,
+}
+
+impl Listener {
+    /// Listens at `path`. A socket that nobody listens to any more is replaced.
+    pub(crate) fn bind(path: &Path) -> Result<Self, Error> {
+        let listen = |source| Error::Listen { path: path.to_owned(), source };
+        let socket = match UnixListener::bind(path) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {
+                remove_stale(path)?;
+                UnixListener::bind(path).map_err(listen)?
+            }
+            other => other.map_err(listen)?,
+        };
+        socket.set_nonblocking(true).map_err(listen)?;
+        Ok(Self { socket, path: path.to_owned() })
+    }
+
+    /// The next backend that connects.
+    pub(crate) async fn accept(&self, task: &Task, stop: impl Fn() -> bool) -> Result<UnixStream, Error> {
+        loop {
+            if stop() {
+                return Err(Error::Stopped);
+            }
+            match self.socket.accept() {
+                Ok((stream, _)) => return Ok(stream),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    task.wait(Some(self.socket.as_fd()), Ready::Read, None).await;
+                }
+                // A backend that left before it was accepted, or no descriptors left: later may be better.
+                Err(_) => task.wait(None, Ready::Read, Some(after(RETRY))).await,
+            }
+        }
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        // Gone already is as good.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Removes the socket of a process that has ended; anything else stays and is an error.
+fn remove_stale(path: &Path) -> Result<(), Error> {
+    use std::os::unix::fs::FileTypeExt;
+    let listen = |source| Error::Listen { path: path.to_owned(), source };
+    let meta = std::fs::symlink_metadata(path).map_err(listen)?;
+    if !meta.file_type().is_socket() {
+        return Err(listen(std::io::Error::new(ErrorKind::AlreadyExists, "this is a file, not a socket")));
+    }
+    match sys::connect(path) {
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => std::fs::remove_file(path).map_err(listen),
+        _ => Err(Error::InUse { path: path.to_owned() }),
+    }
+}
+
+/// Connects to `path`, trying again until `deadline`.
+pub(crate) async fn connect(path: &Path, task: &Arc<Task>, deadline: Instant) -> Result<UnixStream, Error> {
+    loop {
+        match sys::connect(path) {
+            Ok(stream) => return Ok(stream),
+            Err(source) if Instant::now() >= deadline => {
+                return Err(Error::Connect { path: path.to_owned(), source });
+            }
+            Err(_) => task.wait(None, Ready::Read, Some(after(RETRY).min(deadline))).await,
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! The transmit path: packets lent to the backend where they lie, and taken home when it has read them.
+//!
+//! The header is written into the headroom directly before the data, and only when it is not zero there already, so
+//! that a buffer that goes round and round keeps its header's line shared between both cores. Everything unusual (a
+//! chain, a shared or foreign packet, no headroom, a bad length) leaves the loop for [`cold`].
+
+mod cold;
+
+use std::mem::MaybeUninit;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use linecard_mempool::{Burst, Meta, Packet, Pool};
+use linecard_pmd::stats::QueueStats;
+use linecard_virtio::{Buffer, Completion, DriverQueue, PeerFault};
+
+use crate::memory::Window;
+use crate::path::{HEADER, Trouble, TxPath, clear_header, packet_of, peek_header, words};
+use crate::losses::TxLoss;
+use crate::sys::EventFd;
+
+/// Packets in flight from which on a burst looks for finished ones.
+const RECLAIM: u16 = 32;
+/// Longest frame sent, in bytes; DPDK's `VIRTIO_MAX_RX_PKTLEN`, what its peers are ready for.
+pub(crate) const LONGEST: u32 = 9728;
+/// Token bit: not a plain packet of this port's pool, to be freed the long way.
+const SLOW: u64 = 1;
+
+/// What a transmit path is made of, besides its ring.
+pub(crate) struct TxParts {
+    pub(crate) pool: Pool,
+    pub(crate) kick: Arc<EventFd>,
+    pub(crate) stats: Arc<QueueStats<TxLoss>>,
+    pub(crate) trouble: Arc<Trouble>,
+    pub(crate) window: Arc<Window>,
+    /// Where twelve zero bytes are, the header of packets that have no room for their own.
+    pub(crate) header: u64,
+    /// Ring index, for messages.
+    pub(crate) ring: usize,
+}
+
+/// The transmit path over one kind of ring.
+pub(crate) struct Tx<Q> {
+    queue: Q,
+    /// Value of a packet's pool word when it belongs to this port's pool.
+    home: u64,
+    /// In flight from which on completions are looked for.
+    threshold: u16,
+    parts: TxParts,
+}
+
+/// Plain packets from the front of a burst, as buffers; ends before the first that is not plain.
+struct Plain<'a> {
+    rest: std::slice::Iter<'a, Packet>,
+    base: u64,
+    shared: u64,
+    home: u64,
+    bytes: u64,
+    /// The next packet is not plain.
+    cold: bool,
+}
+
+impl Iterator for Plain<'_> {
+    type Item = Buffer;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Buffer> {
+        let meta = meta_of(self.rest.as_slice().first()?);
+        let (first, lengths, buffer) = (words::read::<0>(meta), words::read::<1>(meta), words::buffer(meta));
+        let (offset, len) = (first & 0xffff, (lengths >> 32) & 0xffff);
+        let plain = ((first >> 16) as u16 == words::SINGLE)
+            & (offset >= u64::from(HEADER))
+            & (len.wrapping_sub(1) < u64::from(LONGEST))
+            & (buffer.wrapping_sub(self.base) < self.shared);
+        if !plain {
+            self.cold = true;
+            return None;
+        }
+        self.rest.next();
+        let at = buffer.wrapping_add(offset).wrapping_sub(u64::from(HEADER));
+        // `num_buffers` stays as it is: a receiving device ignores it, and rewriting what the other direction wrote
+        // would pass the header's line back and forth for every packet.
+        if peek_header(at) != (0, 0) {
+            clear_header(at);
+        }
+        self.bytes = self.bytes.wrapping_add(len);
+        let slow = u64::from(words::pool(meta) != self.home);
+        let lent = (len as u32).wrapping_add(HEADER);
+        Some(Buffer { addr: at, len: lent, token: meta.as_ptr() as u64 | slow })
+    }
+}
+
+/// The metadata of a packet that stays where it is.
+#[inline(always)]
+fn meta_of(packet: &Packet) -> NonNull<Meta> {
+    // SAFETY: `Packet` is a transparent pointer to its metadata, copied out here; ownership does not move.
+    unsafe { std::mem::transmute_copy::<Packet, NonNull<Meta>>(packet) }
+}
+
+/// What became of one packet on the cold path.
+enum Fate {
+    /// Lent to the backend, so many bytes.
+    Sent(u64),
+    /// Freed and counted.
+    Dropped,
+    /// The ring has no room; the packet stays in the burst.
+    Full,
+}
+
+impl<Q: DriverQueue> Tx<Q> {
+    pub(crate) fn new(queue: Q, parts: TxParts) -> Self {
+        const { assert!(!Q::WRITABLE) };
+        let threshold = RECLAIM.min(queue.size() / 2).max(1);
+        Self { home: parts.pool.id() as u64, threshold, queue, parts }
+    }
+
+    fn in_flight(&self) -> u16 {
+        self.queue.size().saturating_sub(self.queue.free())
+    }
+
+    /// Takes home what the backend has finished.
+    #[inline(always)]
+    fn collect(&mut self) -> Result<(), PeerFault> {
+        loop {
+            let mut done = [const { MaybeUninit::<Completion>::uninit() }; linecard_mempool::BURST];
+            let count = self.queue.complete(&mut done)?.min(done.len());
+            // SAFETY: `complete` initialised the first `count` elements.
+            self.release(unsafe { done[..count].assume_init_ref() });
+            if count < done.len() {
+                return Ok(());
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn release(&mut self, done: &[Completion]) {
+        let mut metas = [const { MaybeUninit::<NonNull<Meta>>::uninit() }; linecard_mempool::BURST];
+        let mut marks = 0;
+        for (slot, one) in metas.iter_mut().zip(done) {
+            marks |= one.token;
+            // SAFETY: the queue returns only tokens it was lent, and those are made from metadata.
+            slot.write(unsafe { packet_of(one.token) });
+        }
+        if marks & SLOW != 0 {
+            return cold::release(done);
+        }
+        let count = done.len().min(metas.len());
+        // SAFETY: the loop wrote one element per completion.
+        let metas = unsafe { metas[..count].assume_init_ref() };
+        // SAFETY: without the mark they were plain (state 0) packets of this pool, whose ownership the queue returns.
+        unsafe { self.parts.pool.put_raw(metas) };
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn fault(&mut self, fault: PeerFault) {
+        self.parts.trouble.report(self.parts.ring, fault);
+    }
+
+    /// Lends packets from the front of `packets`; returns how many are dealt with, how many were sent, their bytes.
+    #[inline(always)]
+    fn send(&mut self, packets: &[Packet]) -> (usize, usize, u64) {
+        let (base, shared) = self.parts.window.now();
+        let (mut dealt, mut sent, mut bytes) = (0_usize, 0_usize, 0_u64);
+        loop {
+            let rest = packets.get(dealt..).unwrap_or_default();
+            let mut plain = Plain { rest: rest.iter(), base, shared, home: self.home, bytes: 0, cold: false };
+            let added = self.queue.add_burst(&mut plain);
+            dealt = dealt.wrapping_add(added);
+            sent = sent.wrapping_add(added);
+            bytes = bytes.wrapping_add(plain.bytes);
+            if !plain.cold {
+                return (dealt, sent, bytes);
+            }
+            match self.send_cold(meta_of(&packets[dealt])) {
+                Fate::Full => return (dealt, sent, bytes),
+                Fate::Dropped => {}
+                Fate::Sent(len) => {
+                    sent = sent.wrapping_add(1);
+                    bytes = bytes.wrapping_add(len);
+                }
+            }
+            dealt = dealt.wrapping_add(1);
+        }
+    }
+}
+
+impl<Q: DriverQueue> TxPath for Tx<Q> {
+    fn burst(&mut self, packets: &mut Burst) -> usize {
+        if self.in_flight() >= self.threshold
+            && let Err(fault) = self.collect()
+        {
+            self.fault(fault);
+            return 0;
+        }
+        let (dealt, sent, bytes) = self.send(packets);
+        if sent > 0 {
+            self.queue.publish();
+            if self.queue.kick_needed() {
+                self.parts.kick.signal();
+            }
+            self.parts.stats.moved(sent, bytes);
+        }
+        // SAFETY: the first `dealt` packets belong to the queue now, or were freed; their handles are forgotten.
+        unsafe { packets.consume_front(dealt) };
+        dealt
+    }
+
+    fn reclaim(&mut self) {
+        if let Err(fault) = self.collect() {
+            self.fault(fault);
+        }
+    }
+
+    fn home(&mut self) {
+        // What was finished before the backend left was sent, the rest is lost.
+        let _ = self.collect();
+        let mut lost = 0_u64;
+        self.queue.take_all(&mut |token| {
+            lost = lost.wrapping_add(1);
+            cold::free(token);
+        });
+        self.parts.stats.lost(TxLoss::BackendGone, lost);
+    }
+}
+
+impl<Q: DriverQueue> Drop for Tx<Q> {
+    fn drop(&mut self) {
+        self.home();
+    }
+}

@@ -1,0 +1,154 @@
+//! Packets that are not plain: chains, shared or foreign memory, no headroom, impossible lengths.
+
+use std::mem::ManuallyDrop;
+use std::ptr::NonNull;
+
+use linecard_mempool::{Meta, Packet};
+use linecard_virtio::{Buffer, Completion, DriverQueue, Segment};
+
+use super::{Fate, LONGEST, SLOW, Tx};
+use crate::losses::TxLoss;
+use crate::path::{HEADER, clear_header, packet_of};
+
+/// Most segments of a packet that is sent where it lies; longer ones are copied.
+const SEGMENTS: usize = 64;
+
+/// Frees the packet behind a token.
+#[cold]
+pub(super) fn free(token: u64) {
+    // SAFETY: tokens are made from packets given to the queue and come back once each.
+    let meta = unsafe { packet_of(token) };
+    // SAFETY: as above: the queue owned it and has given it back.
+    drop(unsafe { Packet::from_raw(meta) });
+}
+
+/// Frees a batch that is not of one kind.
+#[cold]
+#[inline(never)]
+pub(super) fn release(done: &[Completion]) {
+    for one in done {
+        free(one.token);
+    }
+}
+
+impl<Q: DriverQueue> Tx<Q> {
+    /// Sends a packet the long way. On [`Fate::Full`] the packet is still the caller's.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn send_cold(&mut self, meta: NonNull<Meta>) -> Fate {
+        // SAFETY: the caller owns the packet and does not touch it until this returns.
+        let packet = ManuallyDrop::new(unsafe { Packet::from_raw(meta) });
+        let len = packet.len();
+        if len == 0 {
+            self.parts.stats.lost(TxLoss::Empty, 1);
+            return dropped(packet);
+        }
+        if len > LONGEST as usize {
+            self.parts.stats.lost(TxLoss::TooLong, 1);
+            return dropped(packet);
+        }
+        if self.queue.free() == 0 {
+            return Fate::Full;
+        }
+        let mut places = [Segment { addr: 0, len: 0 }; SEGMENTS];
+        match self.places(&packet, &mut places) {
+            Some(count) => self.send_chain(packet, &places[..count], len as u64),
+            None => self.send_copy(packet, len),
+        }
+    }
+
+    /// Where header and data lie, when the backend can reach all of it.
+    fn places(&self, packet: &Packet, places: &mut [Segment; SEGMENTS]) -> Option<usize> {
+        let (base, shared) = self.parts.window.now();
+        let (head, rest) = places.split_first_mut()?;
+        *head = Segment { addr: self.parts.header, len: HEADER };
+        let mut slots = rest.iter_mut();
+        let mut count = 1_usize;
+        for piece in packet.segments() {
+            let bytes = piece.data();
+            if bytes.is_empty() {
+                continue;
+            }
+            let addr = bytes.as_ptr() as u64;
+            if addr.wrapping_sub(base) >= shared {
+                return None;
+            }
+            *slots.next()? = Segment { addr, len: u32::try_from(bytes.len()).ok()? };
+            count = count.wrapping_add(1);
+        }
+        (count <= usize::from(self.queue.size())).then_some(count)
+    }
+
+    fn send_chain(&mut self, packet: ManuallyDrop<Packet>, places: &[Segment], len: u64) -> Fate {
+        let meta = ManuallyDrop::into_inner(packet).into_raw();
+        if self.queue.add_chain(places, meta.as_ptr() as u64 | SLOW) {
+            return Fate::Sent(len);
+        }
+        Fate::Full
+    }
+
+    /// Copies a packet the backend cannot reach into one it can.
+    fn send_copy(&mut self, packet: ManuallyDrop<Packet>, len: usize) -> Fate {
+        let pool = &self.parts.pool;
+        let pieces = len.div_ceil(usize::from(pool.data_room()).max(1));
+        if pieces.saturating_add(1) > usize::from(self.queue.size()) {
+            self.parts.stats.lost(TxLoss::TooLong, 1);
+            return dropped(packet);
+        }
+        let Some(copy) = self.copy_of(&packet) else {
+            self.parts.stats.lost(TxLoss::NoBuffer, 1);
+            return dropped(packet);
+        };
+        if self.send_own(copy, len as u64) {
+            dropped(packet);
+            return Fate::Sent(len as u64);
+        }
+        Fate::Full
+    }
+
+    /// Sends a copy we made ourselves; false when the ring has no room (the copy is gone then).
+    fn send_own(&mut self, mut copy: Packet, len: u64) -> bool {
+        if copy.segments().count() > 1 {
+            let mut places = [Segment { addr: 0, len: 0 }; SEGMENTS];
+            let Some(count) = self.places(&copy, &mut places) else { return false };
+            let meta = copy.into_raw();
+            let token = meta.as_ptr() as u64 | SLOW;
+            let sent = self.queue.add_chain(&places[..count], token);
+            if !sent {
+                free(token);
+            }
+            return sent;
+        }
+        let at = copy.data_mut().as_mut_ptr() as u64;
+        let at = at.wrapping_sub(u64::from(HEADER));
+        clear_header(at);
+        let token = copy.into_raw().as_ptr() as u64 | SLOW;
+        let buffer = Buffer { addr: at, len: (len as u32).wrapping_add(HEADER), token };
+        let sent = self.queue.add(buffer);
+        if !sent {
+            free(token);
+        }
+        sent
+    }
+
+    /// The same bytes in packets of this port's pool.
+    fn copy_of(&self, packet: &Packet) -> Option<Packet> {
+        let mut bytes = Vec::with_capacity(packet.len());
+        packet.segments().for_each(|piece| bytes.extend_from_slice(piece.data()));
+        let mut whole: Option<Packet> = None;
+        for piece in bytes.chunks(usize::from(self.parts.pool.data_room()).max(1)) {
+            let mut part = self.parts.pool.get()?;
+            part.append(piece.len())?.copy_from_slice(piece);
+            match &mut whole {
+                None => whole = Some(part),
+                Some(whole) => whole.chain(part).ok()?,
+            }
+        }
+        whole
+    }
+}
+
+fn dropped(packet: ManuallyDrop<Packet>) -> Fate {
+    drop(ManuallyDrop::into_inner(packet));
+    Fate::Dropped
+}
