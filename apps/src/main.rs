@@ -1,2 +1,35 @@
-//! The `linecard` command.
-fn main() {}
+//! `linecard`: packets through virtio-user and vhost-user ports, from one command.
+#![forbid(unsafe_code)]
+
+mod bench;
+mod cli;
+mod demo;
+mod doctor;
+mod error;
+mod output;
+mod testpmd;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use crate::error::Error;
+
+fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    match run(&arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            output::complain(&error);
+            error.exit_code()
+        }
+    }
+}
+
+/// testpmd and bench keep DPDK's grammar, `--` included, so they are not shown to clap.
+fn run(arguments: &[OsString]) -> Result<ExitCode, Error> {
+    match arguments.split_first() {
+        Some((app, rest)) if app == "testpmd" => testpmd::run(rest),
+        Some((app, rest)) if app == "bench" => bench::run(rest),
+        _ => cli::run(arguments),
+    }
+}

@@ -1,0 +1,128 @@
+//! The command line: sub-commands, help, version, completions, man page.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::error::Error;
+use crate::output::Output;
+use crate::{bench, demo, doctor, testpmd};
+
+/// Userspace packet processing: virtio-user and vhost-user ports, without root and without hugepages.
+#[derive(Parser)]
+#[command(name = "linecard", version, arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(after_help = "Start with `linecard demo`. `linecard doctor` says what this machine offers.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Forward packets between ports; takes dpdk-testpmd's arguments and console commands
+    ///
+    /// linecard testpmd [EAL options] -- [testpmd options]. `linecard testpmd --help` lists both.
+    #[command(disable_help_flag = true)]
+    Testpmd(Rest),
+    /// Move checked packets between two processes over vhost-user and report rate and latency
+    ///
+    /// Needs no root, no hugepages and no configuration. Exits with 0 when nothing was lost or corrupted.
+    Demo(demo::DemoArgs),
+    /// Say what this machine offers for packet processing, and how to improve it
+    ///
+    /// Exits with 0 when packets can flow.
+    Doctor(doctor::DoctorArgs),
+    /// Measure rings and packet pools, beside DPDK's when it is installed
+    ///
+    /// `linecard bench --help` lists the benchmarks.
+    #[command(disable_help_flag = true)]
+    Bench(Rest),
+    /// Print shell completions
+    Completions {
+        /// The shell to complete for
+        shell: Shell,
+    },
+    /// Print the manual page
+    Man,
+    /// One end of the demo
+    #[command(hide = true)]
+    DemoEnd(demo::EndArgs),
+}
+
+#[derive(Args)]
+struct Rest {
+    /// Arguments of the application
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGUMENTS")]
+    arguments: Vec<OsString>,
+}
+
+/// Parses `arguments` and runs what they ask for.
+///
+/// # Errors
+/// An unusable command line, or what the sub-command could not do.
+pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode, Error> {
+    let all = std::iter::once(OsString::from("linecard")).chain(arguments.iter().cloned());
+    let cli = match Cli::try_parse_from(all) {
+        Ok(cli) => cli,
+        Err(error) => return explain(&error),
+    };
+    match cli.command {
+        Command::Testpmd(rest) => testpmd::run(&rest.arguments),
+        Command::Demo(args) => demo::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Bench(rest) => bench::run(&rest.arguments),
+        Command::Completions { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "linecard", &mut text);
+            print_all(&text)
+        }
+        Command::Man => {
+            let mut text = Vec::new();
+            clap_mangen::Man::new(Cli::command())
+                .render(&mut text)
+                .map_err(|source| Error::System {
+                    action: "the manual page cannot be written".into(),
+                    source,
+                    remedy: "free memory and try again",
+                })?;
+            print_all(&text)
+        }
+        Command::DemoEnd(args) => demo::run_end(&args),
+    }
+}
+
+/// Help and version go to standard output; anything else is one sentence about the command line.
+fn explain(error: &clap::Error) -> Result<ExitCode, Error> {
+    match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => print_all(error.to_string().as_bytes()),
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+            Err(Error::Usage("no command given; try `linecard demo` or `linecard --help`".into()))
+        }
+        _ => {
+            let text = error.to_string();
+            let first = text.lines().next().unwrap_or_default();
+            let first = first.strip_prefix("error: ").unwrap_or(first);
+            Err(Error::Usage(format!("{first}; `linecard --help` lists what is possible")))
+        }
+    }
+}
+
+fn print_all(text: &[u8]) -> Result<ExitCode, Error> {
+    let mut output = Output::standard();
+    output.print(format_args!("{}", String::from_utf8_lossy(text)));
+    output.finish(false)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_tree_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,47 @@
+//! Why a command did not succeed.
+
+use std::process::ExitCode;
+
+/// What ends a command; its text is one sentence with the remedy.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum Error {
+    /// The command line cannot be understood.
+    #[error("{0}")]
+    Usage(String),
+    /// Cores, memory or arguments of the framework.
+    #[error(transparent)]
+    Eal(#[from] linecard::eal::Error),
+    /// Packet memory.
+    #[error(transparent)]
+    Pool(#[from] linecard::mempool::Error),
+    /// A port.
+    #[error(transparent)]
+    Port(#[from] linecard::pmd::Error),
+    /// The operating system said no.
+    #[error("{action}: {source}; {remedy}")]
+    System {
+        /// What was tried.
+        action: String,
+        /// What the system answered.
+        source: std::io::Error,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// Standard output cannot be written.
+    #[error("standard output cannot be written: {0}; free space or redirect it elsewhere")]
+    Output(std::io::Error),
+    /// A run that finished with a result it should not have.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Error {
+    /// 2 for a command line that cannot be understood, 1 for everything else.
+    pub(crate) fn exit_code(&self) -> ExitCode {
+        match self {
+            Self::Usage(_) => ExitCode::from(2),
+            _ => ExitCode::FAILURE,
+        }
+    }
+}

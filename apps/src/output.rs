@@ -1,0 +1,124 @@
+//! Standard output and error that may be closed or full: a failed write is remembered, never a panic.
+
+use std::fmt;
+use std::io::{self, ErrorKind, IsTerminal, Write};
+
+use crate::error::Error;
+
+/// Buffered standard output beside unbuffered standard error, kept in the order of the calls.
+///
+/// Text collects until [`Output::flush`], a prompt or a line for standard error, so that a console on a
+/// pipe costs one write per command.
+pub(crate) struct Output {
+    buffer: Vec<u8>,
+    sink: Sink,
+    failure: Option<io::Error>,
+}
+
+enum Sink {
+    Standard,
+    #[cfg(test)]
+    Captured(Vec<u8>),
+}
+
+/// Text is written out when this much has collected.
+const FLUSH_AT: usize = 64 * 1024;
+
+impl Output {
+    pub(crate) fn standard() -> Self {
+        Self { buffer: Vec::new(), sink: Sink::Standard, failure: None }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn captured() -> Self {
+        Self { buffer: Vec::new(), sink: Sink::Captured(Vec::new()), failure: None }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn text(&mut self) -> String {
+        self.flush();
+        match &mut self.sink {
+            Sink::Captured(all) => String::from_utf8_lossy(&std::mem::take(all)).into_owned(),
+            Sink::Standard => String::new(),
+        }
+    }
+
+    /// Whether a person is looking at standard output.
+    pub(crate) fn is_terminal(&self) -> bool {
+        matches!(self.sink, Sink::Standard) && io::stdout().is_terminal()
+    }
+
+    /// Appends text to standard output.
+    pub(crate) fn print(&mut self, text: fmt::Arguments<'_>) {
+        let _ = self.buffer.write_fmt(text);
+        if self.buffer.len() >= FLUSH_AT {
+            self.flush();
+        }
+    }
+
+    /// Writes text to standard error, after everything printed so far.
+    pub(crate) fn complain(&mut self, text: fmt::Arguments<'_>) {
+        self.flush();
+        match &mut self.sink {
+            Sink::Standard => {
+                let _ = io::stderr().lock().write_fmt(text);
+            }
+            #[cfg(test)]
+            Sink::Captured(all) => {
+                let _ = all.write_fmt(text);
+            }
+        }
+    }
+
+    /// Writes out what has collected.
+    pub(crate) fn flush(&mut self) {
+        let text = std::mem::take(&mut self.buffer);
+        if text.is_empty() || self.failure.is_some() {
+            return;
+        }
+        let result = match &mut self.sink {
+            Sink::Standard => {
+                let mut out = io::stdout().lock();
+                out.write_all(&text).and_then(|()| out.flush())
+            }
+            #[cfg(test)]
+            Sink::Captured(all) => all.write_all(&text),
+        };
+        self.failure = result.err();
+    }
+
+    /// Whether a write has failed; nothing is written from then on.
+    pub(crate) fn failed(&self) -> bool {
+        self.failure.is_some()
+    }
+
+    /// Writes out the rest.
+    ///
+    /// # Errors
+    /// The first write that failed. A reader that went away is an error only if `reader_matters`.
+    pub(crate) fn finish(&mut self, reader_matters: bool) -> Result<(), Error> {
+        self.flush();
+        match self.failure.take() {
+            Some(error) if error.kind() == ErrorKind::BrokenPipe && !reader_matters => Ok(()),
+            Some(error) => Err(Error::Output(error)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Prints `error: …` on standard error, which may be closed.
+pub(crate) fn complain(error: &Error) {
+    let _ = writeln!(io::stderr().lock(), "error: {error}");
+}
+
+/// Appends formatted text to an [`Output`].
+macro_rules! out {
+    ($output:expr, $($text:tt)*) => { $output.print(format_args!($($text)*)) };
+}
+
+/// Writes formatted text to standard error through an [`Output`].
+macro_rules! err {
+    ($output:expr, $($text:tt)*) => { $output.complain(format_args!($($text)*)) };
+}
+
+pub(crate) use {err, out};

@@ -1,0 +1,57 @@
+//! THE list of console commands, by family.
+
+use super::grammar::Values;
+use super::{config, control, display, help, ports};
+use crate::testpmd::session::Session;
+
+/// One console command.
+pub(crate) struct Command {
+    /// What to type; see [`super::grammar`].
+    pub(crate) pattern: &'static str,
+    /// What it does, for `help`.
+    pub(crate) help: &'static str,
+    /// Does it.
+    pub(crate) run: fn(&mut Session, &Values),
+}
+
+/// Commands that belong together in `help`.
+pub(crate) struct Section {
+    pub(crate) name: &'static str,
+    pub(crate) title: &'static str,
+    pub(crate) summary: &'static str,
+    pub(crate) commands: &'static [Command],
+}
+
+/// Every command, in the order `help all` shows them.
+pub(crate) const SECTIONS: &[Section] = &[
+    Section {
+        name: "control",
+        title: "Control forwarding",
+        summary: "Start and stop forwarding.",
+        commands: control::COMMANDS,
+    },
+    Section {
+        name: "display",
+        title: "Display",
+        summary: "Displaying port, stats and config information.",
+        commands: display::COMMANDS,
+    },
+    Section {
+        name: "config",
+        title: "Configuration",
+        summary: "Configuration information.",
+        commands: config::COMMANDS,
+    },
+    Section {
+        name: "ports",
+        title: "Port Operations",
+        summary: "Configuring ports.",
+        commands: ports::COMMANDS,
+    },
+    Section { name: "help", title: "Help", summary: "Help about help.", commands: help::COMMANDS },
+];
+
+/// Every command there is.
+pub(crate) fn all() -> impl Iterator<Item = &'static Command> {
+    SECTIONS.iter().flat_map(|section| section.commands)
+}

@@ -1,0 +1,244 @@
+//! Commands that change settings.
+
+use std::sync::atomic::Ordering;
+
+use super::commands::Command;
+use super::display::targets;
+use super::grammar::{Target, Values};
+use crate::output::{err, out};
+use crate::testpmd::session::Session;
+use crate::testpmd::settings::{self, MAX_BURST, Mac, ModeKind, Settings};
+
+pub(crate) const COMMANDS: &[Command] = &[
+    Command {
+        pattern: "set fwd (io|mac|macswap|flowgen|rxonly|txonly|icmpecho|5tswap)",
+        help: "Set packet forwarding mode.",
+        run: |session, values| set_mode(session, values, false),
+    },
+    Command {
+        pattern: "set fwd (io|mac|macswap|flowgen|rxonly|txonly|icmpecho|5tswap) retry",
+        help: "Set packet forwarding mode; packets that do not fit are tried again.",
+        run: |session, values| set_mode(session, values, true),
+    },
+    Command { pattern: "set burst <n>", help: "Set number of packets per burst.", run: set_burst },
+    Command {
+        pattern: "set burst tx delay <n> retry <n>",
+        help: "Set the delay in microseconds and the number of retries, for modes with retry.",
+        run: |session, values| {
+            session.settings.retry.delay_us = values.number(0).min(1_000_000);
+            session.settings.retry.count = values.number(1).min(100_000);
+        },
+    },
+    Command {
+        pattern: "set txpkts <text>",
+        help: "Set the length of each segment of generated packets: x[,y]*.",
+        run: set_txpkts,
+    },
+    Command { pattern: "set verbose <n>", help: "Set the debug verbosity level: 1 shows packets.", run: set_verbose },
+    Command {
+        pattern: "set promisc <port|all> (on|off)",
+        help: "Set the promiscuous mode on a port, or all.",
+        run: |session, values| {
+            for id in promisc_targets(session, values.target(0)) {
+                if let Some(slot) = session.ports.get_mut(id) {
+                    slot.set_promiscuous(values.word(1) == "on");
+                }
+            }
+        },
+    },
+    Command {
+        pattern: "set allmulti <port|all> (on|off)",
+        help: "Set the allmulti mode on a port, or all.",
+        run: |session, values| {
+            for id in promisc_targets(session, values.target(0)) {
+                if let Some(slot) = session.ports.get_mut(id) {
+                    slot.allmulticast = values.word(1) == "on";
+                }
+            }
+        },
+    },
+    Command {
+        pattern: "set portlist <text>",
+        help: "Set the list of forwarding ports: x[,y]*.",
+        run: |session, values| set_ports(session, settings::parse_list(values.word(0), 65_535)),
+    },
+    Command {
+        pattern: "set portmask <hex>",
+        help: "Set the forwarding ports hexadecimal mask.",
+        run: |session, values| set_ports(session, settings::parse_mask(values.word(0))),
+    },
+    Command { pattern: "set nbport <n>", help: "Set number of ports.", run: set_port_count },
+    Command {
+        pattern: "set corelist <text>",
+        help: "Set the list of forwarding cores: x[,y]*.",
+        run: |session, values| set_lcores(session, settings::parse_list(values.word(0), 1023)),
+    },
+    Command {
+        pattern: "set coremask <hex>",
+        help: "Set the forwarding cores hexadecimal mask.",
+        run: |session, values| set_lcores(session, settings::parse_mask(values.word(0))),
+    },
+    Command { pattern: "set nbcore <n>", help: "Set number of cores.", run: set_lcore_count },
+    Command {
+        pattern: "set eth-peer <port> <text>",
+        help: "Set the peer address of a port.",
+        run: set_peer,
+    },
+    Command {
+        pattern: "set flush_rx (on|off)",
+        help: "Throw away (default) or keep what waits in receive queues when forwarding starts.",
+        run: |session, values| session.settings.flush_rx = values.word(0) == "on",
+    },
+    Command {
+        pattern: "set xstats-hide-zero (on|off)",
+        help: "Hide extended statistics that are zero.",
+        run: |session, values| session.settings.hide_zero_xstats = values.word(0) == "on",
+    },
+    Command {
+        pattern: "set default",
+        help: "Reset forwarding to the default configuration.",
+        run: |session, _| {
+            out!(session.out, "Reset to default forwarding configuration...\n");
+            let Settings { ports, nb_ports, lcores, nb_cores, topology, .. } = Settings::default();
+            session.settings =
+                Settings { ports, nb_ports, lcores, nb_cores, topology, ..session.settings.clone() };
+        },
+    },
+];
+
+fn set_mode(session: &mut Session, values: &Values, retry: bool) {
+    let Some(mode) = ModeKind::named(values.word(0)) else { return };
+    session.settings.mode = mode;
+    session.settings.retry.enabled = retry;
+    let suffix = if retry { " with retry" } else { "" };
+    out!(session.out, "Set {} packet forwarding mode{suffix}\n", mode.name());
+}
+
+fn set_burst(session: &mut Session, values: &Values) {
+    match u16::try_from(values.number(0)) {
+        Ok(burst @ 1..=MAX_BURST) => {
+            session.settings.burst = burst;
+            out!(session.out, "Number of packets per burst set to {burst}\n");
+        }
+        Ok(0) => err!(session.out, "nb pkt per burst: 0 < 1 (minimum packet per burst)  ignored\n"),
+        _ => {
+            let asked = values.number(0);
+            err!(session.out, "nb pkt per burst: {asked} > {MAX_BURST} (maximum packet per burst)  ignored\n");
+        }
+    }
+}
+
+fn set_txpkts(session: &mut Session, values: &Values) {
+    let Some(list) = settings::parse_list(values.word(0), u32::MAX - 1) else {
+        return err!(session.out, "Bad arguments\n");
+    };
+    match settings::check_tx_segments(&list, session.options.data_room()) {
+        Ok(segments) => session.settings.tx_segments = segments,
+        Err(problem) => err!(session.out, "{problem}\n"),
+    }
+}
+
+fn set_verbose(session: &mut Session, values: &Values) {
+    let level = u16::try_from(values.number(0)).unwrap_or(u16::MAX);
+    let before = std::mem::replace(&mut session.settings.verbose, level);
+    session.verbose.store(level, Ordering::Relaxed);
+    out!(session.out, "Change verbose level from {before} to {level}\n");
+}
+
+fn promisc_targets(session: &mut Session, target: Target) -> Vec<u16> {
+    if let Target::Port(id) = target
+        && session.ports.get(id).is_none()
+    {
+        err!(session.out, "Invalid port_id={id}\n");
+        return Vec::new();
+    }
+    targets(session, target)
+}
+
+fn set_ports(session: &mut Session, list: Option<Vec<u32>>) {
+    let Some(list) = list else { return err!(session.out, "Bad arguments\n") };
+    let mut ports: Vec<u16> = Vec::with_capacity(list.len());
+    for (index, &id) in list.iter().enumerate() {
+        match u16::try_from(id).ok().filter(|id| session.ports.get(*id).is_some()) {
+            None => return err!(session.out, "Invalid port {id}\n"),
+            Some(port) => {
+                if let Some(first) = ports.iter().position(|p| *p == port) {
+                    return err!(session.out, "duplicated port {port} at index {first} and {index}\n");
+                }
+                ports.push(port);
+            }
+        }
+    }
+    session.settings.ports = Some(ports);
+    session.settings.nb_ports = None;
+}
+
+fn set_port_count(session: &mut Session, values: &Values) {
+    let (asked, max) = (values.number(0), session.ports.len());
+    match u16::try_from(asked) {
+        Ok(count) if count > 0 && usize::from(count) <= max => {
+            session.settings.nb_ports = Some(count);
+            out!(session.out, "Number of forwarding ports set to {count}\n");
+            session.warn_odd_ports();
+        }
+        _ => err!(session.out, "nb fwd ports {asked} > {max} (number of probed ports) - ignored\n"),
+    }
+}
+
+/// Checks a list of lcores to forward on.
+///
+/// # Errors
+/// DPDK's sentence about the first that cannot.
+pub(in crate::testpmd) fn check_lcores(session: &Session, list: &[u32]) -> Result<(), String> {
+    let map = session.eal.lcores();
+    let workers = session.worker_lcores();
+    for (index, id) in list.iter().enumerate() {
+        if list[..index].contains(id) {
+            return Err(format!("duplicated lcore {id}; name each once"));
+        }
+        if workers.contains(id) {
+            continue;
+        }
+        return Err(if *id == map.main().id.0 {
+            format!(
+                "lcore {id} cannot be masked on for running packet forwarding, which is the main lcore and \
+                 reserved for command line parsing only"
+            )
+        } else {
+            format!("lcore {id} not enabled")
+        });
+    }
+    Ok(())
+}
+
+fn set_lcores(session: &mut Session, list: Option<Vec<u32>>) {
+    let Some(list) = list else { return err!(session.out, "Bad arguments\n") };
+    if let Err(problem) = check_lcores(session, &list) {
+        return err!(session.out, "{problem}\n");
+    }
+    session.settings.nb_cores = u32::try_from(list.len()).unwrap_or(u32::MAX);
+    session.settings.lcores = Some(list);
+}
+
+fn set_lcore_count(session: &mut Session, values: &Values) {
+    let (asked, max) = (values.number(0), session.worker_lcores().len());
+    if asked as usize > max {
+        return err!(session.out, "nb fwd cores {asked} > {max} (max. number of configured lcores) - ignored\n");
+    }
+    if asked == 0 {
+        return err!(session.out, "nb fwd cores 0 < 1 (something has to forward) - ignored\n");
+    }
+    session.settings.nb_cores = asked;
+    out!(session.out, "Number of forwarding cores set to {asked}\n");
+}
+
+fn set_peer(session: &mut Session, values: &Values) {
+    let port = values.port(0);
+    if session.ports.get(port).is_none() {
+        return err!(session.out, "Error: Invalid port number {port}\n");
+    }
+    match Mac::parse(values.word(1)) {
+        Some(mac) => session.settings.set_peer(port, mac),
+        None => err!(session.out, "Error: Invalid ethernet address: {}\n", values.word(1)),
+    }
+}

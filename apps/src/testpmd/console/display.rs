@@ -1,0 +1,136 @@
+//! Commands that show and clear.
+
+use super::commands::Command;
+use super::grammar::{Target, Values};
+use crate::output::{err, out};
+use crate::testpmd::layout;
+use crate::testpmd::session::Session;
+
+pub(crate) const COMMANDS: &[Command] = &[
+    Command {
+        pattern: "show port (info|summary|stats|xstats) <port|all>",
+        help: "Display information for a port, or all.",
+        run: show_port,
+    },
+    Command {
+        pattern: "clear port (info|stats|xstats) <port|all>",
+        help: "Clear information for a port, or all.",
+        run: clear_port,
+    },
+    Command {
+        pattern: "show config (rxtx|cores|fwd|txpkts)",
+        help: "Display the given configuration.",
+        run: show_config,
+    },
+    Command {
+        pattern: "show fwd stats all",
+        help: "Display statistics for all fwd engines.",
+        run: |session, _| session.print_forward_stats(),
+    },
+    Command {
+        pattern: "clear fwd stats all",
+        help: "Clear statistics for all fwd engines.",
+        run: |session, _| session.clear_forward_stats(),
+    },
+    Command {
+        pattern: "show pool",
+        help: "Display how many packets of the pool are free, kept aside by threads, and in use.",
+        run: show_pool,
+    },
+    Command {
+        pattern: "show port <port> macs",
+        help: "Display the addresses of a port.",
+        run: |session, values| {
+            if let Some(slot) = session.ports.get(values.port(0)) {
+                out!(session.out, "Number of MAC address added: 1\n  {}\n", slot.mac());
+            } else {
+                invalid_port(session, values.port(0));
+            }
+        },
+    },
+];
+
+/// Says that there is no port `id`, and which there are.
+pub(super) fn invalid_port(session: &mut Session, id: u16) {
+    let known: String = session.ports.ids().iter().map(|id| format!("{id} ")).collect();
+    err!(session.out, "Invalid port {id}\nThe valid ports array is [ {known}]\n");
+}
+
+/// The ports a target means; says so when there is no such port.
+pub(super) fn targets(session: &mut Session, target: Target) -> Vec<u16> {
+    match target {
+        Target::All => session.ports.ids(),
+        Target::Port(id) if session.ports.get(id).is_some() => vec![id],
+        Target::Port(id) => {
+            invalid_port(session, id);
+            Vec::new()
+        }
+    }
+}
+
+fn show_port(session: &mut Session, values: &Values) {
+    let what = values.word(0);
+    if what == "summary" {
+        out!(session.out, "{}", layout::summary_heading(session.ports.len()));
+    }
+    for id in targets(session, values.target(1)) {
+        let hide_zero = session.settings.hide_zero_xstats;
+        let Some(slot) = session.ports.get_mut(id) else { continue };
+        let text = match what {
+            "info" => layout::port_info(&slot.facts()),
+            "summary" => layout::summary_line(&slot.facts()),
+            "stats" => {
+                let (stats, rates) = slot.look();
+                layout::port_stats(id, &stats, &rates)
+            }
+            _ => layout::port_xstats(id, &slot.xstats(), hide_zero),
+        };
+        out!(session.out, "{text}");
+    }
+}
+
+fn clear_port(session: &mut Session, values: &Values) {
+    for id in targets(session, values.target(1)) {
+        let Some(slot) = session.ports.get_mut(id) else { continue };
+        match values.word(0) {
+            "stats" => {
+                slot.reset_stats();
+                out!(session.out, "\n  NIC statistics for port {id} cleared\n");
+            }
+            "xstats" => slot.reset_stats(),
+            _ => {}
+        }
+    }
+}
+
+fn show_config(session: &mut Session, values: &Values) {
+    match values.word(0) {
+        "rxtx" => session.print_rxtx(),
+        "fwd" => {
+            let shares = session.shares();
+            session.print_forwarding(&shares);
+        }
+        "cores" => {
+            let lcores: Vec<_> = session.forwarding_lcores().iter().map(u32::to_string).collect();
+            out!(session.out, "List of forwarding lcores:  {}\n", lcores.join(" "));
+        }
+        _ => {
+            let lengths: Vec<_> = session.settings.tx_segments.iter().map(u16::to_string).collect();
+            let (count, lengths) = (lengths.len(), lengths.join(","));
+            out!(session.out, "Number of segments: {count}\nSegment sizes: {lengths}\nSplit packet: off\n");
+        }
+    }
+}
+
+fn show_pool(session: &mut Session, _values: &Values) {
+    let stats = session.pool.stats();
+    out!(
+        session.out,
+        "mempool <{}>: total={} free={} cached={} in_use={}\n",
+        session.pool.name(),
+        stats.total,
+        stats.free,
+        stats.cached,
+        stats.in_use
+    );
+}

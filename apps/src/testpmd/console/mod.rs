@@ -1,0 +1,104 @@
+//! The console: reads lines, finds their command, runs it.
+
+mod commands;
+mod config;
+mod control;
+mod display;
+mod grammar;
+mod help;
+mod input;
+mod ports;
+
+use std::path::Path;
+use std::time::Duration;
+
+pub(super) use config::check_lcores;
+pub(super) use input::{Event, Input};
+
+use self::grammar::Match;
+use super::session::Session;
+use crate::output::{err, out};
+
+/// What DPDK prints when it waits for a command.
+pub(super) const PROMPT: &str = "testpmd> ";
+
+/// How often links are looked at while nobody types.
+const TICK: Duration = Duration::from_millis(100);
+
+/// Files may load files, this deep.
+const MAX_LOAD_DEPTH: u8 = 8;
+
+/// Takes commands until one ends the run, the input ends, a signal comes or nobody can read the output.
+pub(super) fn run(session: &mut Session, input: &mut Input) {
+    while !session.quit && !session.out.failed() {
+        if !input.prompts() {
+            out!(session.out, "{PROMPT}");
+        }
+        session.out.flush();
+        input.ask();
+        match wait(session, input) {
+            Event::Line(line) => {
+                if !input.prompts() {
+                    echo(session, &line);
+                }
+                execute(session, &line);
+            }
+            Event::End | Event::Signal => return,
+        }
+    }
+}
+
+fn wait(session: &mut Session, input: &mut Input) -> Event {
+    loop {
+        if let Some(event) = input.wait(TICK) {
+            return event;
+        }
+        let news = session.report_links();
+        if !news.is_empty() && !input.interject(&news) {
+            out!(session.out, "{news}");
+            session.out.flush();
+        }
+    }
+}
+
+/// A piped line appears in the output as if it had been typed; characters that would move the cursor do not.
+fn echo(session: &mut Session, line: &str) {
+    let shown: String = line.chars().filter(|c| !c.is_control()).collect();
+    out!(session.out, "{shown}\r\n");
+}
+
+/// Runs one line.
+pub(super) fn execute(session: &mut Session, line: &str) {
+    match grammar::find(commands::all().map(|c| (c.pattern, c.run)), line) {
+        Match::Found(run, values) => run(session, &values),
+        Match::Empty => {}
+        Match::BadArguments => out!(session.out, "Bad arguments\n"),
+        Match::NotFound => out!(session.out, "Command not found\n"),
+    }
+}
+
+/// Runs the commands of a file.
+///
+/// # Errors
+/// The file cannot be read, or files load each other without end.
+pub(super) fn run_file(session: &mut Session, path: &Path, echoed: bool) -> std::io::Result<()> {
+    if session.load_depth >= MAX_LOAD_DEPTH {
+        err!(session.out, "files that load files are nested {MAX_LOAD_DEPTH} deep, the most possible\n");
+        return Err(std::io::ErrorKind::InvalidInput.into());
+    }
+    let text = std::fs::read(path)?;
+    session.load_depth += 1;
+    for line in String::from_utf8_lossy(&text).lines() {
+        if session.quit || session.out.failed() {
+            break;
+        }
+        if echoed {
+            out!(session.out, "{PROMPT}");
+            echo(session, line);
+        }
+        execute(session, line);
+        session.out.flush();
+    }
+    session.load_depth -= 1;
+    Ok(())
+}

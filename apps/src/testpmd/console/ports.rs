@@ -1,0 +1,152 @@
+//! Commands that start, stop, add and remove ports.
+
+use super::commands::Command;
+use super::display::invalid_port;
+use super::grammar::{Target, Values};
+use crate::output::{err, out};
+use crate::testpmd::session::Session;
+
+pub(crate) const COMMANDS: &[Command] = &[
+    Command {
+        pattern: "port (start|stop|close|reset) <port|all>",
+        help: "Start, stop, close or restart a port, or all.",
+        run: port_state,
+    },
+    Command {
+        pattern: "port attach <text>",
+        help: "Attach a virtual device: its name and arguments, as --vdev takes them.",
+        run: attach,
+    },
+    Command { pattern: "port detach <port>", help: "Detach a port.", run: detach },
+    Command {
+        pattern: "port config all (rxq|txq|rxd|txd) <n>",
+        help: "Set queues or descriptors of every port at its next start.",
+        run: configure,
+    },
+    Command {
+        pattern: "port config all burst <n>",
+        help: "Set the number of packets per burst.",
+        run: |session, values| match u16::try_from(values.number(0)) {
+            Ok(burst @ 1..=crate::testpmd::settings::MAX_BURST) => session.settings.burst = burst,
+            _ => err!(session.out, "burst must be >= 1 && <= {}\n", crate::testpmd::settings::MAX_BURST),
+        },
+    },
+];
+
+fn port_state(session: &mut Session, values: &Values) {
+    let only = match values.target(1) {
+        Target::All => None,
+        Target::Port(id) if session.ports.get(id).is_some() => Some(id),
+        Target::Port(id) => return err!(session.out, "Invalid port {id}\n"),
+    };
+    match values.word(0) {
+        "start" => start(session, only),
+        "stop" => {
+            stop(session, only);
+            out!(session.out, "Done\n");
+        }
+        "close" => close(session, only),
+        _ => {
+            stop(session, only);
+            start(session, only);
+        }
+    }
+}
+
+fn start(session: &mut Session, only: Option<u16>) {
+    match session.start_ports(only) {
+        Ok(true) => out!(session.out, "Checking link statuses...\n"),
+        Ok(false) => {}
+        Err(error) => err!(session.out, "error: {error}\n"),
+    }
+    out!(session.out, "Done\n");
+}
+
+fn stop(session: &mut Session, only: Option<u16>) {
+    out!(session.out, "Stopping ports...\n");
+    let mut any = false;
+    for id in session.ports.ids().into_iter().filter(|id| only.is_none_or(|only| only == *id)) {
+        if busy(session, id) {
+            err!(session.out, "Please remove port {id} from forwarding configuration.\n");
+            continue;
+        }
+        if let Some(slot) = session.ports.get_mut(id)
+            && slot.started()
+        {
+            slot.stop();
+            any = true;
+        }
+    }
+    if any {
+        out!(session.out, "Checking link statuses...\n");
+    }
+}
+
+/// Forwarding has the port's queues.
+fn busy(session: &Session, id: u16) -> bool {
+    session.forwarding() && session.forwarding_ports().contains(&id)
+}
+
+fn close(session: &mut Session, only: Option<u16>) {
+    out!(session.out, "Closing ports...\n");
+    for id in session.ports.ids().into_iter().filter(|id| only.is_none_or(|only| only == *id)) {
+        if session.ports.get(id).is_some_and(super::super::ports::Slot::started) {
+            err!(session.out, "Cannot close started device (port {id})\n");
+            continue;
+        }
+        session.ports.close(id);
+        out!(session.out, "Port {id} is closed\n");
+    }
+    out!(session.out, "Done\n");
+}
+
+fn attach(session: &mut Session, values: &Values) {
+    let device = values.word(0);
+    out!(session.out, "Attaching a new port...\n");
+    session.out.flush();
+    match session.attach(device) {
+        Ok(id) => {
+            let total = session.ports.len();
+            out!(session.out, "Port {id} is attached. Now total ports is {total}\nDone\n");
+        }
+        Err(error) => err!(session.out, "testpmd: Failed to attach port {device}: {error}\n"),
+    }
+}
+
+fn detach(session: &mut Session, values: &Values) {
+    let id = values.port(0);
+    let Some(slot) = session.ports.get(id) else { return err!(session.out, "Invalid port_id={id}\n") };
+    if slot.started() {
+        return err!(session.out, "Port not stopped\n");
+    }
+    out!(session.out, "Removing a device...\n");
+    session.ports.close(id);
+    let total = session.ports.len();
+    out!(session.out, "Port {id} is detached\nNow total ports is {total}\nDone\n");
+}
+
+fn configure(session: &mut Session, values: &Values) {
+    if session.ports.iter().any(super::super::ports::Slot::started) {
+        return err!(session.out, "Please stop all ports first\n");
+    }
+    let what = values.word(0).to_owned();
+    let Ok(value) = u16::try_from(values.number(1)) else { return err!(session.out, "Bad arguments\n") };
+    for id in session.ports.ids() {
+        let Some(slot) = session.ports.get_mut(id) else { return invalid_port(session, id) };
+        let (max_rx, max_tx) = slot.max_queues();
+        let max = match what.as_str() {
+            "rxq" => max_rx,
+            "txq" => max_tx,
+            _ => 32_768,
+        };
+        if value == 0 || value > max {
+            return err!(session.out, "{what} {value} invalid - must be >= 1 && <= {max}\n");
+        }
+        slot.reshape(|config| match what.as_str() {
+            "rxq" => config.rx_queues = value,
+            "txq" => config.tx_queues = value,
+            "rxd" => config.rx_depth = value,
+            _ => config.tx_depth = value,
+        });
+    }
+}

@@ -1,0 +1,182 @@
+//! Forwarding: queues move into polling threads at start and come home at stop.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU16;
+
+use linecard::eal::{Eal, LcoreId, Stop, Workers};
+use linecard::mempool::{Burst, Pool};
+use linecard::pmd::{RxQueue, TxQueue};
+
+use super::frames::UdpFlow;
+use super::lane::{Forward, Lane, LaneConfig, LaneCounters, burst_len};
+use super::layout::StreamTotals;
+use super::modes::{FiveTupleSwap, FlowGen, IcmpEcho, Io, MacRewrite, MacSwap, Mode, RxOnly, TxOnly};
+use super::settings::{Mac, ModeKind, Settings};
+use super::topology::{Share, Stream};
+use crate::error::Error;
+
+/// The queues of a stream, on their way to or from a thread.
+pub(crate) struct Queues {
+    pub(crate) stream: Stream,
+    pub(crate) rx: Box<dyn RxQueue>,
+    pub(crate) tx: Box<dyn TxQueue>,
+}
+
+/// Traffic in motion.
+pub(crate) struct Forwarding {
+    workers: Workers<Vec<Queues>>,
+    /// What each stream did so far, in the order of the plan.
+    lanes: Vec<(Stream, Arc<LaneCounters>)>,
+}
+
+/// What `start` is told, beyond the queues.
+pub(crate) struct Plan<'a> {
+    pub(crate) settings: &'a Settings,
+    pub(crate) pool: &'a Pool,
+    /// The address of each port that sends.
+    pub(crate) macs: &'a HashMap<u16, Mac>,
+    /// Bursts of generated packets to send before the mode begins.
+    pub(crate) tx_first: u32,
+    pub(crate) verbose: Arc<AtomicU16>,
+}
+
+impl Plan<'_> {
+    fn generator(&self, stream: &Stream) -> TxOnly {
+        let flow = UdpFlow::txonly(self.mac(stream.tx_port), self.settings.peer(stream.tx_port));
+        let burst = burst_len(self.settings.burst);
+        TxOnly::new(self.pool.clone(), flow, &self.settings.tx_segments, burst)
+    }
+
+    fn mac(&self, port: u16) -> Mac {
+        self.macs.get(&port).copied().unwrap_or(Mac([0; 6]))
+    }
+
+    /// The one place where the mode's name becomes its type.
+    fn lane(&self, queues: Queues, counters: Arc<LaneCounters>) -> Box<dyn Forward> {
+        let tx_port = queues.stream.tx_port;
+        let (own, peer) = (self.mac(tx_port), self.settings.peer(tx_port));
+        let burst = burst_len(self.settings.burst);
+        match self.settings.mode {
+            ModeKind::Io => self.with(queues, counters, Io),
+            ModeKind::Mac => self.with(queues, counters, MacRewrite { dst: peer, src: own }),
+            ModeKind::MacSwap => self.with(queues, counters, MacSwap),
+            ModeKind::FiveTupleSwap => self.with(queues, counters, FiveTupleSwap),
+            ModeKind::RxOnly => self.with(queues, counters, RxOnly),
+            ModeKind::IcmpEcho => self.with(queues, counters, IcmpEcho::new(own)),
+            ModeKind::TxOnly => {
+                let generator = self.generator(&queues.stream);
+                self.with(queues, counters, generator)
+            }
+            ModeKind::FlowGen => {
+                let (len, flows) = (self.settings.tx_len(), self.settings.flows);
+                self.with(queues, counters, FlowGen::new(self.pool.clone(), len, flows, burst))
+            }
+        }
+    }
+
+    fn with<M: Mode>(&self, queues: Queues, counters: Arc<LaneCounters>, mode: M) -> Box<dyn Forward> {
+        let Queues { stream, rx, tx } = queues;
+        let config = LaneConfig { retry: self.settings.retry, verbose: Arc::clone(&self.verbose) };
+        Box::new(Lane { stream, rx, tx, mode, packets: Burst::new(), counters, config })
+    }
+}
+
+impl Forwarding {
+    /// Hands each share's queues to a thread on its lcore and lets them run.
+    ///
+    /// # Errors
+    /// An lcore that no thread can be put on; the queues of that share are lost with it, the others are
+    /// in the returned [`Forwarding`]'s place.
+    pub(crate) fn start(
+        eal: &Eal,
+        plan: &Plan<'_>,
+        shares: &[Share],
+        mut take: impl FnMut(&Stream) -> Option<Queues>,
+    ) -> Result<Self, Error> {
+        let mut forwarding = Self { workers: Workers::new(), lanes: Vec::new() };
+        for share in shares {
+            let mut lanes = Vec::with_capacity(share.streams.len());
+            let mut generators = Vec::new();
+            for queues in share.streams.iter().filter_map(&mut take) {
+                let counters = Arc::new(LaneCounters::default());
+                forwarding.lanes.push((queues.stream, Arc::clone(&counters)));
+                if plan.tx_first > 0 {
+                    generators.push(plan.generator(&queues.stream));
+                }
+                lanes.push(plan.lane(queues, counters));
+            }
+            let tx_first = plan.tx_first;
+            let lcore = eal.lcores().get(LcoreId(share.lcore)).ok_or_else(|| {
+                Error::Failed(format!("lcore {} not enabled; name it with -l or --lcores", share.lcore))
+            })?;
+            forwarding.workers.launch(lcore, move |stop| {
+                for (lane, generator) in lanes.iter_mut().zip(&mut generators) {
+                    lane.send_first(generator, tx_first);
+                }
+                poll(stop, &mut lanes);
+                lanes.into_iter().map(home).collect()
+            })?;
+        }
+        Ok(forwarding)
+    }
+
+    /// The counters of each stream.
+    pub(crate) fn lanes(&self) -> Vec<(Stream, Arc<LaneCounters>)> {
+        self.lanes.clone()
+    }
+
+    /// Counts from zero again.
+    pub(crate) fn clear(&mut self) {
+        self.lanes.iter().for_each(|(_, counters)| counters.mark());
+    }
+
+    /// What each stream did since forwarding started, or since [`clear`](Self::clear).
+    pub(crate) fn totals(&self) -> Vec<(Stream, StreamTotals)> {
+        self.lanes.iter().map(|(stream, counters)| (*stream, counters.totals())).collect()
+    }
+
+    /// Tells the threads to stop.
+    pub(crate) fn halt(&self) {
+        self.workers.stop();
+    }
+
+    /// Waits for the threads and brings the queues home; those of a thread that panicked are gone.
+    pub(crate) fn join(mut self) -> (Vec<Queues>, Vec<String>) {
+        let mut queues = Vec::new();
+        let mut troubles = Vec::new();
+        for (_, result) in self.workers.join() {
+            match result {
+                Ok(home) => queues.extend(home),
+                Err(error) => troubles.push(error.to_string()),
+            }
+        }
+        (queues, troubles)
+    }
+}
+
+fn home(lane: Box<dyn Forward>) -> Queues {
+    let (stream, rx, tx) = lane.into_queues();
+    Queues { stream, rx, tx }
+}
+
+/// Rounds without a packet after which other threads on the same core get a turn.
+const YIELD_AFTER: u32 = 512;
+
+/// Polls until told to stop.
+fn poll(stop: &Stop, lanes: &mut [Box<dyn Forward>]) {
+    let mut idle = 0_u32;
+    while stop.running() {
+        let moved: usize = lanes.iter_mut().map(|lane| lane.round()).sum();
+        if moved > 0 {
+            idle = 0;
+            continue;
+        }
+        idle += 1;
+        if idle >= YIELD_AFTER {
+            idle = 0;
+            lanes.iter_mut().for_each(|lane| lane.reclaim());
+            std::thread::yield_now();
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! The bytes of generated and rewritten packets. Everything here works on one frame's bytes and accepts
+//! any bytes: a frame too short or of another kind is left alone.
+
+use super::settings::Mac;
+
+const ETHER_LEN: usize = 14;
+const IPV4_LEN: usize = 20;
+const UDP_LEN: usize = 8;
+const ETHERTYPE_IPV4: u16 = 0x0800;
+const ETHERTYPE_ARP: u16 = 0x0806;
+const ETHERTYPE_VLAN: u16 = 0x8100;
+const ETHERTYPE_QINQ: u16 = 0x88a8;
+const ETHERTYPE_IPV6: u16 = 0x86dd;
+const PROTO_ICMP: u8 = 1;
+const PROTO_TCP: u8 = 6;
+const PROTO_UDP: u8 = 17;
+const DEFAULT_TTL: u8 = 64;
+
+/// Addresses and ports of a generated UDP frame.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct UdpFlow {
+    pub(crate) dst_mac: Mac,
+    pub(crate) src_mac: Mac,
+    pub(crate) src_ip: [u8; 4],
+    pub(crate) dst_ip: [u8; 4],
+    pub(crate) src_port: u16,
+    pub(crate) dst_port: u16,
+}
+
+impl UdpFlow {
+    /// What DPDK's txonly sends: discard port, addresses of the benchmarking range (RFC 2544).
+    pub(crate) fn txonly(src_mac: Mac, dst_mac: Mac) -> Self {
+        let (src_ip, dst_ip) = ([198, 18, 0, 1], [198, 18, 0, 2]);
+        Self { dst_mac, src_mac, src_ip, dst_ip, src_port: 9, dst_port: 9 }
+    }
+
+    /// What DPDK's flowgen sends as flow `index`.
+    pub(crate) fn flowgen(index: u32) -> Self {
+        let first = u32::from_be_bytes([10, 253, 0, 0]);
+        Self {
+            dst_mac: Mac([0, 1, 2, 3, 4, 1]),
+            src_mac: Mac([0, 1, 2, 3, 4, 0]),
+            src_ip: [10, 254, 0, 0],
+            dst_ip: first.wrapping_add(index).to_be_bytes(),
+            src_port: 1000,
+            dst_port: 1001,
+        }
+    }
+
+    /// The frame, `len` bytes long and at least as long as its headers; the payload is zero.
+    pub(crate) fn frame(&self, len: usize) -> Vec<u8> {
+        let len = len.clamp(ETHER_LEN + IPV4_LEN + UDP_LEN, usize::from(u16::MAX));
+        let ip_len = u16::try_from(len - ETHER_LEN).unwrap_or(u16::MAX);
+        let udp_len = ip_len - IPV4_LEN as u16;
+        let mut ip = Vec::with_capacity(IPV4_LEN);
+        ip.extend_from_slice(&[0x45, 0]);
+        ip.extend_from_slice(&ip_len.to_be_bytes());
+        ip.extend_from_slice(&[0, 0, 0, 0, DEFAULT_TTL, PROTO_UDP, 0, 0]);
+        ip.extend_from_slice(&self.src_ip);
+        ip.extend_from_slice(&self.dst_ip);
+        let sum = checksum(&ip);
+        put(&mut ip, 10, sum);
+
+        let mut frame = Vec::with_capacity(len);
+        frame.extend_from_slice(&self.dst_mac.0);
+        frame.extend_from_slice(&self.src_mac.0);
+        frame.extend_from_slice(&ETHERTYPE_IPV4.to_be_bytes());
+        frame.extend_from_slice(&ip);
+        // A zero checksum says "none" (RFC 768).
+        for field in [self.src_port, self.dst_port, udp_len, 0] {
+            frame.extend_from_slice(&field.to_be_bytes());
+        }
+        frame.resize(len, 0);
+        frame
+    }
+}
+
+/// Turns a frame of any flowgen flow into that of flow `index`.
+#[inline]
+pub(crate) fn set_flow(frame: &mut [u8], index: u32) {
+    let Some(header) = frame.get_mut(ETHER_LEN..ETHER_LEN + IPV4_LEN) else { return };
+    header[16..20].copy_from_slice(&UdpFlow::flowgen(index).dst_ip);
+    put(header, 10, 0);
+    let sum = checksum(header);
+    put(header, 10, sum);
+}
+
+/// The Internet checksum (RFC 1071) of `bytes`, a zero checksum field included.
+fn checksum(bytes: &[u8]) -> u16 {
+    let mut sum: u32 = bytes.chunks(2).map(|c| u32::from(c[0]) << 8 | c.get(1).map_or(0, |&b| b.into())).sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !(sum as u16)
+}
+
+fn get(bytes: &[u8], at: usize) -> Option<u16> {
+    bytes.get(at..at + 2).map(|b| u16::from_be_bytes([b[0], b[1]]))
+}
+
+fn put(bytes: &mut [u8], at: usize, value: u16) {
+    if let Some(field) = bytes.get_mut(at..at + 2) {
+        field.copy_from_slice(&value.to_be_bytes());
+    }
+}
+
+/// Exchanges `len` bytes at `at` with those behind them.
+fn swap(bytes: &mut [u8], at: usize, len: usize) {
+    if let Some(both) = bytes.get_mut(at..at + 2 * len) {
+        let (first, second) = both.split_at_mut(len);
+        first.swap_with_slice(second);
+    }
+}
+
+/// Writes destination and source address.
+#[inline]
+pub(crate) fn set_macs(frame: &mut [u8], dst: Mac, src: Mac) {
+    if let Some(addresses) = frame.first_chunk_mut::<12>() {
+        addresses[..6].copy_from_slice(&dst.0);
+        addresses[6..].copy_from_slice(&src.0);
+    }
+}
+
+/// Exchanges destination and source address.
+#[inline]
+pub(crate) fn swap_macs(frame: &mut [u8]) {
+    if let Some(addresses) = frame.first_chunk_mut::<12>() {
+        let [a, b, c, d, e, f, g, h, i, j, k, l] = *addresses;
+        *addresses = [g, h, i, j, k, l, a, b, c, d, e, f];
+    }
+}
+
+/// The EtherType behind any VLAN tags, and where layer 3 starts.
+fn layer3(frame: &[u8]) -> Option<(u16, usize)> {
+    let mut at = ETHER_LEN;
+    let mut kind = get(frame, at - 2)?;
+    while kind == ETHERTYPE_VLAN || kind == ETHERTYPE_QINQ {
+        at += 4;
+        kind = get(frame, at - 2)?;
+    }
+    Some((kind, at))
+}
+
+/// Exchanges source and destination of layers 2, 3 and 4 as far as the frame has them.
+///
+/// Checksums stay valid: they are sums in which both ends have equal weight.
+pub(crate) fn swap_five_tuple(frame: &mut [u8]) {
+    swap_macs(frame);
+    let Some((kind, l3)) = layer3(frame) else { return };
+    let (protocol, l4) = match kind {
+        ETHERTYPE_IPV4 => {
+            let Some(&[version_ihl]) = frame.get(l3..l3 + 1).and_then(|b| b.first_chunk()) else { return };
+            swap(frame, l3 + 12, 4);
+            (frame.get(l3 + 9).copied(), l3 + usize::from(version_ihl & 0xf) * 4)
+        }
+        ETHERTYPE_IPV6 => {
+            swap(frame, l3 + 8, 16);
+            (frame.get(l3 + 6).copied(), l3 + 40)
+        }
+        _ => return,
+    };
+    if matches!(protocol, Some(PROTO_UDP | PROTO_TCP)) {
+        swap(frame, l4, 2);
+    }
+}
+
+/// Turns an ARP request or an ICMP echo request into its answer; false for any other frame.
+///
+/// `own` is the address that answers ARP.
+pub(crate) fn answer(frame: &mut [u8], own: Mac) -> bool {
+    match layer3(frame) {
+        Some((ETHERTYPE_ARP, l3)) => answer_arp(frame, l3, own),
+        Some((ETHERTYPE_IPV4, l3)) => answer_echo(frame, l3),
+        _ => false,
+    }
+}
+
+/// ARP for IPv4 over Ethernet (RFC 826): hardware 1, protocol 0x0800, lengths 6 and 4, operation 1.
+fn answer_arp(frame: &mut [u8], l3: usize, own: Mac) -> bool {
+    const REQUEST: [u8; 8] = [0, 1, 8, 0, 6, 4, 0, 1];
+    if frame.get(l3..l3 + 8) != Some(&REQUEST) || frame.len() < l3 + 28 {
+        return false;
+    }
+    put(frame, l3 + 6, 2);
+    // Sender and target (address, IP) pairs, ten bytes each, change places; then we are the sender.
+    swap(frame, l3 + 8, 10);
+    if let Some(sender) = frame.get_mut(l3 + 8..l3 + 14) {
+        sender.copy_from_slice(&own.0);
+    }
+    frame.copy_within(6..12, 0);
+    if let Some(source) = frame.get_mut(6..12) {
+        source.copy_from_slice(&own.0);
+    }
+    true
+}
+
+/// ICMP echo (RFC 792) in an unfragmented or first IPv4 packet.
+fn answer_echo(frame: &mut [u8], l3: usize) -> bool {
+    let Some(&version_ihl) = frame.get(l3) else { return false };
+    let l4 = l3 + usize::from(version_ihl & 0xf) * 4;
+    let is_request = version_ihl >> 4 == 4
+        && l4 >= l3 + IPV4_LEN
+        && frame.get(l3 + 9) == Some(&PROTO_ICMP)
+        && frame.get(l4..l4 + 2) == Some(&[8, 0])
+        && frame.len() >= l4 + 8;
+    if !is_request {
+        return false;
+    }
+    swap_macs(frame);
+    let multicast = frame.get(l3 + 16).is_some_and(|&b| b >> 4 == 0xe);
+    swap(frame, l3 + 12, 4);
+    if multicast {
+        // A multicast address cannot be a source: answer from a neighbour of the one who asked.
+        frame.copy_within(l3 + 16..l3 + 20, l3 + 12);
+        let host = frame.get(l3 + 15).map_or(0, |b| b & 3);
+        if let Some(last) = frame.get_mut(l3 + 15) {
+            *last = *last & !3 | if host == 1 { 2 } else { 1 };
+        }
+        put(frame, l3 + 10, 0);
+        let sum = frame.get(l3..l4).map_or(0, checksum);
+        put(frame, l3 + 10, sum);
+    }
+    put(frame, l4, 0);
+    // The type fell from 8 to 0 in the high byte, so the complement sum rises by as much (RFC 1624).
+    let old = !get(frame, l4 + 2).unwrap_or(0);
+    let (sum, borrow) = old.overflowing_sub(0x0800);
+    put(frame, l4 + 2, !(sum.wrapping_sub(u16::from(borrow))));
+    true
+}
+
+/// One received frame as `set verbose 1` shows it.
+pub(crate) fn describe(frame: &[u8], packet_len: usize, segments: usize, queue: u16) -> String {
+    let mac = |at: usize| frame.get(at..at + 6).and_then(|b| b.first_chunk()).map_or(Mac([0; 6]), |b| Mac(*b));
+    let kind = get(frame, 12).unwrap_or(0);
+    let layers = match layer3(frame) {
+        Some((ETHERTYPE_IPV4, l3)) => format!("L2_ETHER L3_IPV4{}", layer4(frame.get(l3 + 9))),
+        Some((ETHERTYPE_IPV6, l3)) => format!("L2_ETHER L3_IPV6{}", layer4(frame.get(l3 + 6))),
+        Some((ETHERTYPE_ARP, _)) => "L2_ETHER_ARP".into(),
+        _ => "L2_ETHER".into(),
+    };
+    format!(
+        "  src={} - dst={} - pool=mb_pool_0 - type=0x{kind:04x} - length={packet_len} - nb_segs={segments} - \
+         sw ptype: {layers}  - l2_len={} - Receive queue=0x{queue:x}\n",
+        mac(6),
+        mac(0),
+        layer3(frame).map_or(ETHER_LEN, |(_, at)| at),
+    )
+}
+
+fn layer4(protocol: Option<&u8>) -> &'static str {
+    match protocol {
+        Some(&PROTO_UDP) => " L4_UDP",
+        Some(&PROTO_TCP) => " L4_TCP",
+        Some(&PROTO_ICMP) => " L4_ICMP",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,178 @@
+//! One stream in motion: a receive queue, a mode, a transmit queue.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use linecard::mempool::{BURST, Burst};
+use linecard::pmd::{RxQueue, TxQueue};
+
+use super::frames;
+use super::layout::StreamTotals;
+use super::modes::{Mode, TxOnly};
+use super::settings::Retry;
+use super::topology::Stream;
+
+/// Counters of one stream. One thread adds, any thread reads.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(crate) struct LaneCounters {
+    rx_packets: AtomicU64,
+    tx_packets: AtomicU64,
+    tx_dropped: AtomicU64,
+    base: Mutex<StreamTotals>,
+}
+
+impl LaneCounters {
+    /// A load and a store: only the stream's own thread adds.
+    #[inline]
+    fn add(counter: &AtomicU64, count: usize) {
+        counter.store(counter.load(Ordering::Relaxed).wrapping_add(count as u64), Ordering::Relaxed);
+    }
+
+    fn all(&self) -> StreamTotals {
+        StreamTotals {
+            rx_packets: self.rx_packets.load(Ordering::Relaxed),
+            tx_packets: self.tx_packets.load(Ordering::Relaxed),
+            tx_dropped: self.tx_dropped.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Totals count from here; the counters themselves belong to the polling thread.
+    pub(crate) fn mark(&self) {
+        *self.base.lock().unwrap_or_else(PoisonError::into_inner) = self.all();
+    }
+
+    /// Totals since the start or the last [`mark`](Self::mark).
+    pub(crate) fn totals(&self) -> StreamTotals {
+        let (all, base) = (self.all(), *self.base.lock().unwrap_or_else(PoisonError::into_inner));
+        StreamTotals {
+            rx_packets: all.rx_packets - base.rx_packets,
+            tx_packets: all.tx_packets - base.tx_packets,
+            tx_dropped: all.tx_dropped - base.tx_dropped,
+        }
+    }
+}
+
+/// What every lane of a run shares.
+#[derive(Clone)]
+pub(crate) struct LaneConfig {
+    pub(crate) retry: Retry,
+    pub(crate) verbose: Arc<AtomicU16>,
+}
+
+/// A lane of any mode, driven burst by burst.
+pub(crate) trait Forward: Send {
+    /// Sends `bursts` bursts of generated packets before the mode begins.
+    fn send_first(&mut self, generator: &mut TxOnly, bursts: u32);
+    /// Receives, steps and sends once; returns how many packets were received or sent.
+    fn round(&mut self) -> usize;
+    /// Lets the transmit queue finish what earlier bursts left to do.
+    fn reclaim(&mut self);
+    /// Which stream this is, and its queues.
+    fn into_queues(self: Box<Self>) -> (Stream, Box<dyn RxQueue>, Box<dyn TxQueue>);
+}
+
+/// See [`Forward`].
+pub(crate) struct Lane<M> {
+    pub(crate) stream: Stream,
+    pub(crate) rx: Box<dyn RxQueue>,
+    pub(crate) tx: Box<dyn TxQueue>,
+    pub(crate) mode: M,
+    pub(crate) packets: Burst,
+    pub(crate) counters: Arc<LaneCounters>,
+    pub(crate) config: LaneConfig,
+}
+
+impl<M> Lane<M> {
+    /// Sends what `packets` holds; what does not fit is tried again if asked for, then dropped and counted.
+    #[inline]
+    fn send(&mut self) -> (usize, usize) {
+        if self.packets.is_empty() {
+            return (0, 0);
+        }
+        let mut sent = self.tx.tx_burst(&mut self.packets);
+        if !self.packets.is_empty() && self.config.retry.enabled {
+            sent += self.send_again();
+        }
+        let dropped = self.packets.clear();
+        LaneCounters::add(&self.counters.tx_packets, sent);
+        if dropped > 0 {
+            LaneCounters::add(&self.counters.tx_dropped, dropped);
+        }
+        (sent, dropped)
+    }
+
+    #[cold]
+    fn send_again(&mut self) -> usize {
+        let delay = Duration::from_micros(self.config.retry.delay_us.into());
+        let mut sent = 0;
+        for _ in 0..self.config.retry.count {
+            let start = Instant::now();
+            while start.elapsed() < delay {
+                std::hint::spin_loop();
+            }
+            sent += self.tx.tx_burst(&mut self.packets);
+            if self.packets.is_empty() {
+                break;
+            }
+        }
+        sent
+    }
+
+    #[cold]
+    fn describe(&self) {
+        use std::io::Write as _;
+        let Stream { rx_port, rx_queue, .. } = self.stream;
+        let mut text = format!("\nport {rx_port}/queue {rx_queue}: received {} packets\n", self.packets.len());
+        for packet in self.packets.iter() {
+            let segments = packet.segments().count();
+            text += &frames::describe(packet.data(), packet.len() as usize, segments, rx_queue);
+        }
+        // Nobody can be told that standard output is gone while packets move.
+        let _ = std::io::stdout().lock().write_all(text.as_bytes());
+    }
+}
+
+impl<M: Mode> Forward for Lane<M> {
+    fn send_first(&mut self, generator: &mut TxOnly, bursts: u32) {
+        for _ in 0..bursts {
+            generator.step(&mut self.packets);
+            self.send();
+        }
+    }
+
+    #[inline]
+    fn round(&mut self) -> usize {
+        let mut moved = 0;
+        if M::RECEIVES {
+            moved = self.rx.rx_burst(&mut self.packets);
+            if moved > 0 {
+                LaneCounters::add(&self.counters.rx_packets, moved);
+                if self.config.verbose.load(Ordering::Relaxed) > 0 {
+                    self.describe();
+                }
+            }
+        }
+        self.mode.step(&mut self.packets);
+        let (sent, dropped) = self.send();
+        if dropped > 0 {
+            self.mode.not_sent(dropped);
+        }
+        moved + sent
+    }
+
+    fn reclaim(&mut self) {
+        self.tx.reclaim();
+    }
+
+    fn into_queues(self: Box<Self>) -> (Stream, Box<dyn RxQueue>, Box<dyn TxQueue>) {
+        let Self { stream, rx, tx, .. } = *self;
+        (stream, rx, tx)
+    }
+}
+
+/// Packets of one burst as asked for, as far as a [`Burst`] holds them.
+pub(crate) fn burst_len(asked: u16) -> usize {
+    usize::from(asked).clamp(1, BURST)
+}

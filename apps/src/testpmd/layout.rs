@@ -1,0 +1,264 @@
+//! The text of statistics and port descriptions. Layout and field names are DPDK's, to the character,
+//! because scripts read them.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use linecard::pmd::{Link, PortStats};
+
+use super::settings::Mac;
+use super::topology::{Share, Stream};
+
+/// Packets and bytes per second between two looks at a port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Rates {
+    rx_pps: u64,
+    tx_pps: u64,
+    rx_bps: u64,
+    tx_bps: u64,
+}
+
+impl Rates {
+    /// Rates over `elapsed`; zero where a counter went backwards because it was cleared.
+    pub(crate) fn between(before: &PortStats, now: &PortStats, elapsed: Duration) -> Self {
+        let nanos = elapsed.as_nanos();
+        let rate = |before: u64, now: u64| match nanos {
+            0 => 0,
+            _ => u64::try_from(u128::from(now.saturating_sub(before)) * 1_000_000_000 / nanos)
+                .unwrap_or(u64::MAX),
+        };
+        Self {
+            rx_pps: rate(before.ipackets, now.ipackets),
+            tx_pps: rate(before.opackets, now.opackets),
+            rx_bps: rate(before.ibytes, now.ibytes).saturating_mul(8),
+            tx_bps: rate(before.obytes, now.obytes).saturating_mul(8),
+        }
+    }
+}
+
+const NIC_BORDER: &str = "########################";
+
+/// `show port stats`.
+pub(crate) fn port_stats(port: u16, stats: &PortStats, rates: &Rates) -> String {
+    let mut text = format!("\n  {NIC_BORDER} NIC statistics for port {port:<2} {NIC_BORDER}\n");
+    let _ = writeln!(
+        text,
+        "  RX-packets: {:<10} RX-missed: {:<10} RX-bytes:  {}",
+        stats.ipackets, stats.imissed, stats.ibytes
+    );
+    let _ = writeln!(text, "  RX-errors: {}", stats.ierrors);
+    let _ = writeln!(text, "  RX-nombuf:  {:<10}", stats.rx_nombuf);
+    let _ = writeln!(
+        text,
+        "  TX-packets: {:<10} TX-errors: {:<10} TX-bytes:  {}",
+        stats.opackets, stats.oerrors, stats.obytes
+    );
+    let _ = writeln!(text, "\n  Throughput (since last show)");
+    let _ = writeln!(text, "  Rx-pps: {:>12}          Rx-bps: {:>12}", rates.rx_pps, rates.rx_bps);
+    let _ = writeln!(text, "  Tx-pps: {:>12}          Tx-bps: {:>12}", rates.tx_pps, rates.tx_bps);
+    let _ = writeln!(text, "  {NIC_BORDER}############################{NIC_BORDER}");
+    text
+}
+
+/// `show port xstats`.
+pub(crate) fn port_xstats(port: u16, xstats: &[(String, u64)], hide_zero: bool) -> String {
+    let mut text = format!("###### NIC extended statistics for port {port:<2}\n");
+    for (name, value) in xstats.iter().filter(|(_, value)| !hide_zero || *value != 0) {
+        let _ = writeln!(text, "{name}: {value}");
+    }
+    text
+}
+
+/// What a port did since forwarding started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ForwardTotals {
+    pub(crate) stats: PortStats,
+    /// Packets that forwarding dropped because the transmit ring of this port was full.
+    pub(crate) tx_dropped: u64,
+}
+
+/// What one stream did since forwarding started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct StreamTotals {
+    pub(crate) rx_packets: u64,
+    pub(crate) tx_packets: u64,
+    pub(crate) tx_dropped: u64,
+}
+
+/// One stream of `show fwd stats all`, shown when ports have several queues.
+pub(crate) fn stream_stats(stream: &Stream, totals: &StreamTotals) -> String {
+    let Stream { rx_port, rx_queue, tx_port, tx_queue } = stream;
+    format!(
+        "\n  ------- Forward Stats for RX Port={rx_port:2}/Queue={rx_queue:2} -> \
+         TX Port={tx_port:2}/Queue={tx_queue:2} -------\n  RX-packets: {:<14} TX-packets: {:<14} \
+         TX-dropped: {:<14}\n",
+        totals.rx_packets, totals.tx_packets, totals.tx_dropped
+    )
+}
+
+/// The statistics at `stop` and of `show fwd stats all`: every port, then the sum.
+pub(crate) fn forward_stats(ports: &[(u16, ForwardTotals)]) -> String {
+    let mut text = String::new();
+    let mut sum = ForwardTotals::default();
+    for (port, totals) in ports {
+        let line = "----------------------";
+        let _ = writeln!(text, "\n  {line} Forward statistics for port {port:<2} {line}");
+        forward_lines(&mut text, totals);
+        let _ = writeln!(text, "  {line}--------------------------------{line}");
+        sum.stats.ipackets += totals.stats.ipackets;
+        sum.stats.imissed += totals.stats.imissed;
+        sum.stats.opackets += totals.stats.opackets;
+        sum.stats.ierrors += totals.stats.ierrors;
+        sum.stats.rx_nombuf += totals.stats.rx_nombuf;
+        sum.tx_dropped += totals.tx_dropped;
+    }
+    let line = "+++++++++++++++";
+    let _ = writeln!(text, "\n  {line} Accumulated forward statistics for all ports{line}");
+    forward_lines(&mut text, &sum);
+    let _ = writeln!(text, "  {line}++++++++++++++++++++++++++++++++++++++++++++++{line}");
+    text
+}
+
+fn forward_lines(text: &mut String, totals: &ForwardTotals) {
+    let ForwardTotals { stats, tx_dropped } = totals;
+    let _ = writeln!(
+        text,
+        "  RX-packets: {:<14} RX-dropped: {:<14}RX-total: {}",
+        stats.ipackets,
+        stats.imissed,
+        stats.ipackets + stats.imissed
+    );
+    if stats.ierrors + stats.rx_nombuf > 0 {
+        let _ = writeln!(text, "  RX-error: {}", stats.ierrors);
+        let _ = writeln!(text, "  RX-nombufs: {:<14}", stats.rx_nombuf);
+    }
+    let _ = writeln!(
+        text,
+        "  TX-packets: {:<14} TX-dropped: {tx_dropped:<14}TX-total: {}",
+        stats.opackets,
+        stats.opackets + tx_dropped
+    );
+}
+
+/// A link speed the way DPDK writes it.
+pub(crate) fn link_speed(link: &Link) -> String {
+    match link.speed_mbps {
+        None => "Unknown".into(),
+        Some(mbps) if mbps >= 1000 && mbps % 1000 == 0 => format!("{} Gbps", mbps / 1000),
+        Some(mbps) if mbps >= 1000 => format!("{:.1} Gbps", f64::from(mbps) / 1000.0),
+        Some(mbps) => format!("{mbps} Mbps"),
+    }
+}
+
+pub(crate) fn up_down(link: &Link) -> &'static str {
+    if link.up { "up" } else { "down" }
+}
+
+/// What `show port info` and `show port summary` say about a port.
+#[derive(Clone, Debug)]
+pub(crate) struct PortFacts {
+    pub(crate) id: u16,
+    pub(crate) mac: Mac,
+    pub(crate) name: String,
+    pub(crate) driver: &'static str,
+    pub(crate) devargs: String,
+    pub(crate) link: Link,
+    pub(crate) mtu: u16,
+    pub(crate) promiscuous: bool,
+    pub(crate) allmulticast: bool,
+    pub(crate) queues: (u16, u16),
+    pub(crate) max_queues: (u16, u16),
+    pub(crate) depth: (u16, u16),
+    pub(crate) depth_power_of_two: bool,
+    pub(crate) max_frame: u32,
+    pub(crate) features: String,
+    pub(crate) paths: String,
+}
+
+/// `show port info`.
+pub(crate) fn port_info(facts: &PortFacts) -> String {
+    let mut text = format!("\n********************* Infos for port {:<2} *********************\n", facts.id);
+    let on = |on| if on { "enabled" } else { "disabled" };
+    let duplex = if facts.link.full_duplex { "full-duplex" } else { "half-duplex" };
+    let (min, max) = facts.depth;
+    for (name, value) in [
+        ("MAC address", facts.mac.to_string()),
+        ("Device name", facts.name.clone()),
+        ("Driver name", facts.driver.into()),
+        ("Firmware-version", "not available".into()),
+        ("Devargs", facts.devargs.clone()),
+        ("Connect to socket", "0".into()),
+        ("memory allocation on the socket", "0".into()),
+        ("Link status", up_down(&facts.link).into()),
+        ("Link speed", link_speed(&facts.link)),
+        ("Link duplex", duplex.into()),
+        ("Autoneg status", "Off".into()),
+        ("MTU", facts.mtu.to_string()),
+        ("Promiscuous mode", on(facts.promiscuous).into()),
+        ("Allmulticast mode", on(facts.allmulticast).into()),
+        ("Maximum number of MAC addresses", "1".into()),
+        ("Maximum number of MAC addresses of hash filtering", "0".into()),
+        ("VLAN offload", "\n  strip off, filter off, extend off, qinq strip off".into()),
+    ] {
+        let _ = writeln!(text, "{name}: {value}");
+    }
+    let _ = writeln!(text, "No RSS offload flow type is supported.");
+    let align = if facts.depth_power_of_two { "a power of two".into() } else { 1.to_string() };
+    for (name, value) in [
+        ("Minimum size of RX buffer", "0".into()),
+        ("Maximum configurable length of RX packet", facts.max_frame.to_string()),
+        ("Maximum configurable size of LRO aggregated packet", "0".into()),
+        ("Current number of RX queues", facts.queues.0.to_string()),
+        ("Max possible RX queues", facts.max_queues.0.to_string()),
+        ("Max possible number of RXDs per queue", max.to_string()),
+        ("Min possible number of RXDs per queue", min.to_string()),
+        ("RXDs number alignment", align.clone()),
+        ("Current number of TX queues", facts.queues.1.to_string()),
+        ("Max possible TX queues", facts.max_queues.1.to_string()),
+        ("Max possible number of TXDs per queue", max.to_string()),
+        ("Min possible number of TXDs per queue", min.to_string()),
+        ("TXDs number alignment", align),
+        ("Device capabilities", "0x0( )".into()),
+        ("Device error handling mode", "none".into()),
+    ] {
+        let _ = writeln!(text, "{name}: {value}");
+    }
+    for (name, value) in [("Negotiated features", &facts.features), ("Data path", &facts.paths)] {
+        if !value.is_empty() {
+            let _ = writeln!(text, "{name}: {value}");
+        }
+    }
+    text
+}
+
+/// The heading of `show port summary`.
+pub(crate) fn summary_heading(ports: usize) -> String {
+    format!("Number of available ports: {ports}\nPort MAC Address       Name         Driver         Status   Link\n")
+}
+
+/// One line of `show port summary`.
+pub(crate) fn summary_line(facts: &PortFacts) -> String {
+    let (status, speed) = (up_down(&facts.link), link_speed(&facts.link));
+    format!("{:<4} {} {:<12} {:<14} {status:<8} {speed}\n", facts.id, facts.mac, facts.name, facts.driver)
+}
+
+/// The streams of each lcore, as `show config fwd` and `start` print them.
+pub(crate) fn shares(shares: &[Share], peer: impl Fn(u16) -> Mac) -> String {
+    let mut text = String::new();
+    for share in shares {
+        let count = share.streams.len();
+        let _ = writeln!(text, "Logical Core {} (socket 0) forwards packets on {count} streams:", share.lcore);
+        for Stream { rx_port, rx_queue, tx_port, tx_queue } in &share.streams {
+            let _ = writeln!(
+                text,
+                "  RX P={rx_port}/Q={rx_queue} (socket 0) -> TX P={tx_port}/Q={tx_queue} (socket 0) peer={}",
+                peer(*tx_port)
+            );
+        }
+    }
+    text.push('\n');
+    text
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,46 @@
+//! Modes that change addresses of passing packets.
+
+use linecard::mempool::Burst;
+
+use super::Mode;
+use crate::testpmd::frames;
+use crate::testpmd::settings::Mac;
+
+/// Source becomes the transmit port's address, destination its peer's.
+pub(crate) struct MacRewrite {
+    pub(crate) dst: Mac,
+    pub(crate) src: Mac,
+}
+
+impl Mode for MacRewrite {
+    #[inline]
+    fn step(&mut self, packets: &mut Burst) {
+        for packet in packets.iter_mut() {
+            frames::set_macs(packet.data_mut(), self.dst, self.src);
+        }
+    }
+}
+
+/// Source and destination address change places.
+pub(crate) struct MacSwap;
+
+impl Mode for MacSwap {
+    #[inline]
+    fn step(&mut self, packets: &mut Burst) {
+        for packet in packets.iter_mut() {
+            frames::swap_macs(packet.data_mut());
+        }
+    }
+}
+
+/// Source and destination of layers 2, 3 and 4 change places.
+pub(crate) struct FiveTupleSwap;
+
+impl Mode for FiveTupleSwap {
+    #[inline]
+    fn step(&mut self, packets: &mut Burst) {
+        for packet in packets.iter_mut() {
+            frames::swap_five_tuple(packet.data_mut());
+        }
+    }
+}

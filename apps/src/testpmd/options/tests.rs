@@ -1,0 +1,83 @@
+use super::*;
+
+fn read(line: &str) -> Result<Options, String> {
+    let arguments: Vec<OsString> = line.split_whitespace().map(Into::into).collect();
+    parse(&arguments).map_err(|e| e.to_string())
+}
+
+#[test]
+fn the_loopback_script_is_understood() {
+    let options = read("-i --nb-cores=1 --total-num-mbufs=16384 --txd=1024 --rxd=1024 --txpkts=1518").unwrap();
+    assert!(options.interactive && !options.auto_start);
+    assert_eq!((options.rx_depth, options.tx_depth), (1024, 1024));
+    assert_eq!(options.total_mbufs, Some(16_384));
+    assert_eq!(options.settings.tx_segments, [1518]);
+}
+
+#[test]
+fn values_may_follow_and_short_options_may_be_joined() {
+    let options = read("-ia --burst 64 --forward-mode mac --port-topology=chained --eth-peer=1,02:00:00:00:00:77");
+    let options = options.unwrap();
+    assert!(options.interactive && options.auto_start);
+    assert_eq!(options.settings.burst, 64);
+    assert_eq!(options.settings.mode, ModeKind::Mac);
+    assert_eq!(options.settings.topology, PortTopology::Chained);
+    assert_eq!(options.settings.peer(1).to_string(), "02:00:00:00:00:77");
+    assert_eq!(options.settings.peer(3).to_string(), "02:00:00:00:00:03");
+}
+
+#[test]
+fn harmless_options_are_accepted() {
+    let line = "-i --disable-link-check --numa --rxpt=8 --mp-alloc native --disable-hw-vlan --rss-ip --hot-plug";
+    assert!(read(line).unwrap().interactive);
+}
+
+#[test]
+fn bad_options_are_named() {
+    for (line, part) in [
+        ("--foo", "--foo"),
+        ("-x", "-x"),
+        ("foo", "foo"),
+        ("--burst=0", "1 to 512"),
+        ("--burst=513", "513"),
+        ("--burst", "needs a value"),
+        ("--burst=-1", "-1"),
+        ("--interactive=1", "takes no value"),
+        ("--rxd=abc", "abc"),
+        ("--rxd=99999999999999999999", "99999999999999999999"),
+        ("--rxq=0", "rxq 0"),
+        ("--total-num-mbufs=10", "1025"),
+        ("--forward-mode=zzz", "io, mac"),
+        ("--port-topology=zz", "paired, chained or loop"),
+        ("--txpkts=9,x", "9,x"),
+        ("--txpkts=10", "< 42"),
+        ("--txpkts=3000", "mbuf_data_size=2176"),
+        ("--eth-peer=0,zz", "zz"),
+        ("--eth-peer=0", "PORT,MAC"),
+        ("--portmask=0", "portmask 0"),
+        ("--stats-period=x", "stats-period x"),
+        ("-i --tx-first", "--tx-first"),
+        ("-", "Invalid parameter: -"),
+    ] {
+        let error = read(line).err().unwrap_or_else(|| panic!("{line} was accepted"));
+        assert!(error.contains(part), "{line}: {error}");
+        assert_eq!(error.lines().count(), 1, "{line}: {error}");
+    }
+}
+
+#[test]
+fn help_names_every_option_once() {
+    let text = help();
+    for spec in OPTIONS {
+        let name = format!("--{}", spec.name);
+        assert!(text.lines().any(|l| l.split([' ', '=']).any(|w| w == name)), "{name}");
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_option_text_panics(words in proptest::collection::vec("(--?[a-z-]{0,12}(=[ -~]{0,12})?|.{0,8})", 0..6)) {
+        let arguments: Vec<OsString> = words.into_iter().map(Into::into).collect();
+        let _ = parse(&arguments);
+    }
+}

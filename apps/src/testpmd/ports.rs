@@ -1,0 +1,340 @@
+//! The port table: what each number stands for, from probe to close.
+
+use std::time::Instant;
+
+use linecard::mempool::Pool;
+use linecard::pmd::{self, Device, DeviceInfo, Link, Port, PortConfig, PortControl, PortStats, RxQueue, TxQueue};
+
+use super::engine::Queues;
+use super::layout::{PortFacts, Rates};
+use super::settings::Mac;
+use super::topology::Stream;
+use crate::error::Error;
+
+/// Most ports, DPDK's `RTE_MAX_ETHPORTS`.
+pub(crate) const MAX_PORTS: usize = 32;
+
+/// A started port; queues that forwarding borrowed are `None`.
+struct Live {
+    port: Port,
+    rx: Vec<Option<Box<dyn RxQueue>>>,
+    tx: Vec<Option<Box<dyn TxQueue>>>,
+}
+
+enum State {
+    Stopped(Box<dyn Device>),
+    Started(Live),
+}
+
+/// One port of the table.
+pub(crate) struct Slot {
+    pub(crate) id: u16,
+    pub(crate) name: String,
+    devargs: String,
+    info: DeviceInfo,
+    wanted: PortConfig,
+    state: Option<State>,
+    promiscuous: bool,
+    pub(crate) allmulticast: bool,
+    link: Link,
+    last_shown: Option<(Instant, PortStats)>,
+    forward_base: PortStats,
+}
+
+const NO_LINK: Link = Link { up: false, speed_mbps: Some(10_000), full_duplex: true };
+
+impl Slot {
+    pub(crate) fn new(id: u16, devargs: &str, device: Box<dyn Device>, wanted: PortConfig) -> Self {
+        Self {
+            id,
+            name: device.name().to_owned(),
+            devargs: devargs.split_once(',').map_or(String::new(), |(_, args)| args.to_owned()),
+            info: device.info(),
+            wanted,
+            state: Some(State::Stopped(device)),
+            promiscuous: true,
+            allmulticast: true,
+            link: NO_LINK,
+            last_shown: None,
+            forward_base: PortStats::default(),
+        }
+    }
+
+    fn live(&self) -> Option<&Live> {
+        match &self.state {
+            Some(State::Started(live)) => Some(live),
+            _ => None,
+        }
+    }
+
+    fn live_mut(&mut self) -> Option<&mut Live> {
+        match &mut self.state {
+            Some(State::Started(live)) => Some(live),
+            _ => None,
+        }
+    }
+
+    fn control(&self) -> Option<&dyn PortControl> {
+        self.live().map(|live| &*live.port.control)
+    }
+
+    pub(crate) fn started(&self) -> bool {
+        self.live().is_some()
+    }
+
+    /// Configures and starts the device; the port stays stopped if that fails.
+    pub(crate) fn start(&mut self, pool: &Pool) -> Result<(), Error> {
+        let device = match self.state.take() {
+            Some(State::Stopped(device)) => device,
+            other => {
+                self.state = other;
+                return Ok(());
+            }
+        };
+        let started = pmd::configure(device, self.wanted.clone()).and_then(|configured| {
+            let config = configured.config().clone();
+            configured.start(pool).map(|port| (port, config))
+        });
+        match started {
+            Ok((mut port, config)) => {
+                let rx = std::mem::take(&mut port.rx).into_iter().map(Some).collect();
+                let tx = std::mem::take(&mut port.tx).into_iter().map(Some).collect();
+                port.control.set_promiscuous(self.promiscuous);
+                self.wanted = config;
+                self.link = port.control.link();
+                self.state = Some(State::Started(Live { port, rx, tx }));
+                self.last_shown = None;
+                self.forward_base = PortStats::default();
+                Ok(())
+            }
+            Err(failure) => {
+                self.state = Some(State::Stopped(failure.device));
+                Err(failure.error.into())
+            }
+        }
+    }
+
+    /// Stops the device; its rings' packets go back to the pool.
+    pub(crate) fn stop(&mut self) {
+        self.state = match self.state.take() {
+            Some(State::Started(Live { mut port, rx, tx })) => {
+                port.rx = rx.into_iter().flatten().collect();
+                port.tx = tx.into_iter().flatten().collect();
+                self.link = NO_LINK;
+                Some(State::Stopped(port.stop()))
+            }
+            other => other,
+        };
+    }
+
+    pub(crate) fn mac(&self) -> Mac {
+        Mac(self.control().map_or(self.info.mac, |control| control.mac()))
+    }
+
+    /// Changes the number of queues at the next start.
+    pub(crate) fn reshape(&mut self, change: impl FnOnce(&mut PortConfig)) {
+        change(&mut self.wanted);
+    }
+
+    /// The configuration in use, or asked for.
+    pub(crate) fn config(&self) -> &PortConfig {
+        &self.wanted
+    }
+
+    pub(crate) fn max_queues(&self) -> (u16, u16) {
+        (self.info.max_rx_queues, self.info.max_tx_queues)
+    }
+
+    pub(crate) fn set_promiscuous(&mut self, on: bool) {
+        self.promiscuous = on;
+        if let Some(control) = self.control() {
+            control.set_promiscuous(on);
+        }
+    }
+
+    pub(crate) fn stats(&self) -> PortStats {
+        self.control().map_or(PortStats::default(), |control| control.stats())
+    }
+
+    pub(crate) fn xstats(&self) -> Vec<(String, u64)> {
+        self.control().map_or(Vec::new(), |control| control.xstats())
+    }
+
+    pub(crate) fn reset_stats(&mut self) {
+        if let Some(control) = self.control() {
+            control.reset_stats();
+        }
+        self.last_shown = None;
+        self.forward_base = PortStats::default();
+    }
+
+    /// Statistics, and rates since the last time they were asked for.
+    pub(crate) fn look(&mut self) -> (PortStats, Rates) {
+        let (now, stats) = (Instant::now(), self.stats());
+        let rates = match &self.last_shown {
+            Some((then, before)) => Rates::between(before, &stats, now.duration_since(*then)),
+            None => Rates::default(),
+        };
+        self.last_shown = Some((now, stats));
+        (stats, rates)
+    }
+
+    /// Counts from here for [`since_forwarding`](Self::since_forwarding).
+    pub(crate) fn mark_forwarding(&mut self) {
+        self.forward_base = self.stats();
+    }
+
+    /// Statistics since forwarding started.
+    pub(crate) fn since_forwarding(&self) -> PortStats {
+        let (now, base) = (self.stats(), &self.forward_base);
+        PortStats {
+            ipackets: now.ipackets.saturating_sub(base.ipackets),
+            opackets: now.opackets.saturating_sub(base.opackets),
+            ibytes: now.ibytes.saturating_sub(base.ibytes),
+            obytes: now.obytes.saturating_sub(base.obytes),
+            imissed: now.imissed.saturating_sub(base.imissed),
+            ierrors: now.ierrors.saturating_sub(base.ierrors),
+            oerrors: now.oerrors.saturating_sub(base.oerrors),
+            rx_nombuf: now.rx_nombuf.saturating_sub(base.rx_nombuf),
+        }
+    }
+
+    /// The link state, if it changed since the last call.
+    pub(crate) fn link_change(&mut self) -> Option<Link> {
+        let link = self.control()?.link();
+        let changed = link.up != self.link.up;
+        self.link = link;
+        changed.then_some(link)
+    }
+
+    pub(crate) fn facts(&self) -> PortFacts {
+        let control = self.control();
+        let mtu = control.map_or(self.wanted.mtu, |control| control.mtu());
+        let (rx, tx) = (self.wanted.rx_queues, self.wanted.tx_queues);
+        PortFacts {
+            id: self.id,
+            mac: self.mac(),
+            name: self.name.clone(),
+            driver: self.info.driver,
+            devargs: self.devargs.clone(),
+            link: control.map_or(NO_LINK, |control| control.link()),
+            mtu,
+            promiscuous: control.map_or(self.promiscuous, |control| control.promiscuous()),
+            allmulticast: self.allmulticast,
+            queues: (rx, tx),
+            max_queues: self.max_queues(),
+            depth: (*self.info.depth.start(), *self.info.depth.end()),
+            depth_power_of_two: self.info.depth_power_of_two,
+            max_frame: u32::from(*self.info.mtu.end()) + ETHER_OVERHEAD,
+            features: control.map_or(String::new(), |control| control.features()),
+            paths: control.map_or(String::new(), |control| control.paths()),
+        }
+    }
+
+    /// Throws away what waits in the receive queues, at most `bursts` bursts of each.
+    pub(crate) fn flush_rx(&mut self, bursts: usize) {
+        let Some(live) = self.live_mut() else { return };
+        let mut packets = linecard::mempool::Burst::new();
+        for queue in live.rx.iter_mut().flatten() {
+            for _ in 0..bursts {
+                queue.rx_burst(&mut packets);
+                if packets.clear() == 0 {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// Ethernet header and FCS, as DPDK counts them between an MTU and a frame.
+pub(crate) const ETHER_OVERHEAD: u32 = 18;
+
+/// All ports; a number is not given to another port while the table lives unless it was closed.
+#[derive(Default)]
+pub(crate) struct Ports(Vec<Option<Slot>>);
+
+impl Ports {
+    /// Adds a probed device under the smallest free number.
+    pub(crate) fn add(&mut self, devargs: &str, device: Box<dyn Device>, wanted: PortConfig) -> Result<u16, Error> {
+        let free = self.0.iter().position(Option::is_none).unwrap_or(self.0.len());
+        let id = u16::try_from(free).ok().filter(|_| free < MAX_PORTS).ok_or_else(|| {
+            Error::Failed(format!("{MAX_PORTS} ports are attached, the most possible; detach one first"))
+        })?;
+        let slot = Some(Slot::new(id, devargs, device, wanted));
+        match self.0.get_mut(free) {
+            Some(place) => *place = slot,
+            None => self.0.push(slot),
+        }
+        Ok(id)
+    }
+
+    pub(crate) fn get(&self, id: u16) -> Option<&Slot> {
+        self.0.get(usize::from(id))?.as_ref()
+    }
+
+    pub(crate) fn get_mut(&mut self, id: u16) -> Option<&mut Slot> {
+        self.0.get_mut(usize::from(id))?.as_mut()
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Slot> {
+        self.0.iter().flatten()
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Slot> {
+        self.0.iter_mut().flatten()
+    }
+
+    pub(crate) fn ids(&self) -> Vec<u16> {
+        self.iter().map(|slot| slot.id).collect()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.iter().count()
+    }
+
+    pub(crate) fn named(&self, name: &str) -> Option<u16> {
+        self.iter().find(|slot| slot.name == name).map(|slot| slot.id)
+    }
+
+    /// Stops and drops a port.
+    pub(crate) fn close(&mut self, id: u16) {
+        if let Some(place) = self.0.get_mut(usize::from(id)) {
+            if let Some(slot) = place {
+                slot.stop();
+            }
+            *place = None;
+        }
+    }
+
+    /// Takes the queues of a stream out of their ports, both or none.
+    pub(crate) fn lend(&mut self, stream: &Stream) -> Option<Queues> {
+        let rx_place = self.get_mut(stream.rx_port)?.live_mut()?.rx.get_mut(usize::from(stream.rx_queue))?;
+        let rx = rx_place.take()?;
+        let tx = self.get_mut(stream.tx_port).and_then(Slot::live_mut);
+        let tx = tx.and_then(|live| live.tx.get_mut(usize::from(stream.tx_queue))?.take());
+        match tx {
+            Some(tx) => Some(Queues { stream: *stream, rx, tx }),
+            None => {
+                self.give_back_rx(stream, rx);
+                None
+            }
+        }
+    }
+
+    fn give_back_rx(&mut self, stream: &Stream, rx: Box<dyn RxQueue>) {
+        let live = self.get_mut(stream.rx_port).and_then(Slot::live_mut);
+        if let Some(place) = live.and_then(|live| live.rx.get_mut(usize::from(stream.rx_queue))) {
+            *place = Some(rx);
+        }
+    }
+
+    /// Brings the queues of a stream home.
+    pub(crate) fn give_back(&mut self, queues: Queues) {
+        let Queues { stream, rx, tx } = queues;
+        self.give_back_rx(&stream, rx);
+        let live = self.get_mut(stream.tx_port).and_then(Slot::live_mut);
+        if let Some(place) = live.and_then(|live| live.tx.get_mut(usize::from(stream.tx_queue))) {
+            *place = Some(tx);
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! Everything one testpmd run owns, and the acts that several commands share.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use linecard::eal::Eal;
+use linecard::mempool::Pool;
+use linecard::pmd::{PortConfig, ProbeContext, Registry};
+
+use super::engine::{Forwarding, Plan};
+use super::layout::{self, ForwardTotals};
+use super::options::Options;
+use super::ports::{ETHER_OVERHEAD, Ports};
+use super::settings::{PortTopology, Settings};
+use super::topology::{self, Share, Stream};
+use crate::error::Error;
+use crate::output::{Output, err, out};
+
+/// The state of a run.
+pub(crate) struct Session {
+    pub(crate) out: Output,
+    pub(crate) eal: Eal,
+    pub(crate) registry: Registry,
+    pub(crate) context: ProbeContext,
+    pub(crate) pool: Pool,
+    pub(crate) ports: Ports,
+    pub(crate) options: Options,
+    pub(crate) settings: Settings,
+    pub(crate) verbose: Arc<AtomicU16>,
+    /// A command asked to end the run.
+    pub(crate) quit: bool,
+    /// How deep `load` is nested.
+    pub(crate) load_depth: u8,
+    forwarding: Option<Forwarding>,
+    /// Packets dropped per transmit port and per stream in the last run, for `show fwd stats all`.
+    last_totals: Vec<(Stream, layout::StreamTotals)>,
+}
+
+/// What makes a [`Session`].
+pub(crate) struct Parts {
+    pub(crate) eal: Eal,
+    pub(crate) registry: Registry,
+    pub(crate) context: ProbeContext,
+    pub(crate) pool: Pool,
+    pub(crate) ports: Ports,
+    pub(crate) options: Options,
+}
+
+impl Session {
+    pub(crate) fn new(out: Output, parts: Parts) -> Self {
+        let Parts { eal, registry, context, pool, ports, options } = parts;
+        let settings = options.settings.clone();
+        Self {
+            out,
+            eal,
+            registry,
+            context,
+            pool,
+            ports,
+            options,
+            settings,
+            verbose: Arc::default(),
+            quit: false,
+            load_depth: 0,
+            forwarding: None,
+            last_totals: Vec::new(),
+        }
+    }
+
+    pub(crate) fn forwarding(&self) -> bool {
+        self.forwarding.is_some()
+    }
+
+    /// What a new port is asked to be, from the command line.
+    pub(crate) fn port_config(options: &Options) -> PortConfig {
+        let mtu = options.max_packet_len.map_or(1500, |len| {
+            u16::try_from(len.saturating_sub(ETHER_OVERHEAD)).unwrap_or(u16::MAX)
+        });
+        PortConfig {
+            rx_queues: options.rx_queues.unwrap_or(1),
+            tx_queues: options.tx_queues.unwrap_or(1),
+            rx_depth: options.rx_depth,
+            tx_depth: options.tx_depth,
+            mtu,
+            ..PortConfig::default()
+        }
+    }
+
+    /// The lcores that may forward: the workers, or the only lcore there is.
+    pub(crate) fn worker_lcores(&self) -> Vec<u32> {
+        let map = self.eal.lcores();
+        let workers: Vec<u32> = map.workers().map(|lcore| lcore.id.0).collect();
+        if workers.is_empty() { vec![map.main().id.0] } else { workers }
+    }
+
+    /// The lcores that will forward, in order.
+    pub(crate) fn forwarding_lcores(&self) -> Vec<u32> {
+        let mut lcores = self.settings.lcores.clone().unwrap_or_else(|| self.worker_lcores());
+        lcores.truncate(self.settings.nb_cores as usize);
+        lcores
+    }
+
+    /// The ports that will forward, in order.
+    pub(crate) fn forwarding_ports(&self) -> Vec<u16> {
+        let mut ports = self.settings.ports.clone().unwrap_or_else(|| self.ports.ids());
+        ports.retain(|id| self.ports.get(*id).is_some());
+        ports.truncate(self.settings.nb_ports.map_or(usize::MAX, usize::from));
+        ports
+    }
+
+    /// Which streams would run where, with the settings as they are.
+    pub(crate) fn shares(&self) -> Vec<Share> {
+        let ports = self.forwarding_ports();
+        let slots = || ports.iter().filter_map(|id| self.ports.get(*id));
+        let rx = slots().map(|slot| slot.config().rx_queues).min().unwrap_or(0);
+        let tx = slots().map(|slot| slot.config().tx_queues).min().unwrap_or(0);
+        let streams = topology::streams(&ports, self.settings.topology, self.settings.mode, rx, tx);
+        topology::shares(&streams, &self.forwarding_lcores())
+    }
+
+    /// Says so when the last port of an odd number pairs with itself.
+    pub(crate) fn warn_odd_ports(&mut self) {
+        if self.settings.topology == PortTopology::Paired && self.forwarding_ports().len() % 2 == 1 {
+            err!(
+                self.out,
+                "\nWarning! port-topology=paired and odd forward ports number, the last port will pair with \
+                 itself.\n\n"
+            );
+        }
+    }
+
+    /// Starts every stopped port; the rest stay as they are when one fails.
+    ///
+    /// # Errors
+    /// The first port that did not start.
+    pub(crate) fn start_ports(&mut self, only: Option<u16>) -> Result<bool, Error> {
+        let mut any = false;
+        for slot in self.ports.iter_mut().filter(|slot| only.is_none_or(|id| id == slot.id)) {
+            if slot.started() {
+                continue;
+            }
+            slot.start(&self.pool)?;
+            out!(self.out, "Port {}: {}\n", slot.id, slot.mac());
+            any = true;
+        }
+        Ok(any)
+    }
+
+    /// `start`: moves the queues to their threads.
+    pub(crate) fn start_forwarding(&mut self, tx_first: u32) {
+        if self.forwarding.is_some() {
+            err!(self.out, "Packet forwarding already started\n");
+            return;
+        }
+        if self.ports.iter().any(|slot| !slot.started()) {
+            err!(self.out, "Not all ports were started\n");
+            return;
+        }
+        let shares = self.shares();
+        if shares.is_empty() {
+            err!(self.out, "No port or no lcore to forward on; attach a port, or see `show config fwd`\n");
+            return;
+        }
+        if self.settings.flush_rx {
+            self.ports.iter_mut().for_each(|slot| slot.flush_rx(FLUSH_BURSTS));
+        }
+        self.print_forwarding(&shares);
+        self.print_mode_start();
+        self.print_rxtx();
+        self.ports.iter_mut().for_each(super::ports::Slot::mark_forwarding);
+        self.verbose.store(self.settings.verbose, Ordering::Relaxed);
+        let macs: HashMap<_, _> = self.ports.iter().map(|slot| (slot.id, slot.mac())).collect();
+        let plan = Plan {
+            settings: &self.settings,
+            pool: &self.pool,
+            macs: &macs,
+            tx_first,
+            verbose: Arc::clone(&self.verbose),
+        };
+        let ports = &mut self.ports;
+        match Forwarding::start(&self.eal, &plan, &shares, |stream| ports.lend(stream)) {
+            Ok(forwarding) => self.forwarding = Some(forwarding),
+            Err(error) => err!(self.out, "error: {error}\n"),
+        }
+    }
+
+    /// `stop`: brings the queues home and prints what was done.
+    pub(crate) fn stop_forwarding(&mut self) {
+        let Some(forwarding) = self.forwarding.take() else {
+            err!(self.out, "Packet forwarding not started\n");
+            return;
+        };
+        out!(self.out, "Telling cores to stop...");
+        forwarding.halt();
+        out!(self.out, "\nWaiting for lcores to finish...\n");
+        self.out.flush();
+        // The counters live on in their Arcs while the threads end.
+        let lanes = forwarding.lanes();
+        let (queues, troubles) = forwarding.join();
+        queues.into_iter().for_each(|queues| self.ports.give_back(queues));
+        for trouble in troubles {
+            err!(self.out, "error: {trouble}; stop and start its ports to use them again\n");
+        }
+        self.last_totals = lanes.iter().map(|(stream, counters)| (*stream, counters.totals())).collect();
+        self.print_forward_stats();
+        out!(self.out, "\nDone.\n");
+    }
+
+    /// Statistics since forwarding started, per stream where ports have several queues, then per port.
+    pub(crate) fn print_forward_stats(&mut self) {
+        if let Some(forwarding) = &self.forwarding {
+            self.last_totals = forwarding.totals();
+        }
+        let ports = self.forwarding_ports();
+        if self.last_totals.len() > ports.len() {
+            for (stream, totals) in &self.last_totals {
+                out!(self.out, "{}", layout::stream_stats(stream, totals));
+            }
+        }
+        let mut dropped: HashMap<u16, u64> = HashMap::new();
+        for (stream, totals) in &self.last_totals {
+            *dropped.entry(stream.tx_port).or_default() += totals.tx_dropped;
+        }
+        let of = |id: &u16| {
+            let stats = self.ports.get(*id)?.since_forwarding();
+            Some((*id, ForwardTotals { stats, tx_dropped: dropped.get(id).copied().unwrap_or(0) }))
+        };
+        let totals: Vec<_> = ports.iter().filter_map(of).collect();
+        out!(self.out, "{}", layout::forward_stats(&totals));
+    }
+
+    /// `clear fwd stats all`.
+    pub(crate) fn clear_forward_stats(&mut self) {
+        self.ports.iter_mut().for_each(super::ports::Slot::mark_forwarding);
+        if let Some(forwarding) = &mut self.forwarding {
+            forwarding.clear();
+        }
+        self.last_totals.clear();
+    }
+
+    /// Ends the run: forwarding, ports, a last word.
+    pub(crate) fn close(&mut self) {
+        if self.forwarding() {
+            self.stop_forwarding();
+        }
+        for id in self.ports.ids() {
+            out!(self.out, "\nStopping port {id}...\nStopping ports...\n");
+            self.out.flush();
+            if let Some(slot) = self.ports.get_mut(id) {
+                slot.stop();
+            }
+            out!(self.out, "Done\n");
+        }
+        for id in self.ports.ids() {
+            out!(self.out, "\nShutting down port {id}...\nClosing ports...\n");
+            self.ports.close(id);
+            out!(self.out, "Port {id} is closed\nDone\n");
+        }
+        out!(self.out, "\nBye...\n");
+        self.out.flush();
+    }
+
+    /// Says which links went up or down since the last call.
+    pub(crate) fn report_links(&mut self) -> String {
+        let changed = self.ports.iter_mut().filter_map(|slot| slot.link_change().map(|_| slot.id));
+        changed.map(|id| format!("\nPort {id}: link state change event\n")).collect()
+    }
+}
+
+/// Most bursts thrown away per queue when forwarding starts: a source that never runs dry must not
+/// keep it from starting.
+const FLUSH_BURSTS: usize = 1024;

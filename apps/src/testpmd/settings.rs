@@ -1,0 +1,271 @@
+//! What to forward and how: everything `set …` changes and `start` reads.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Largest burst accepted, DPDK's `MAX_PKT_BURST`.
+pub(crate) const MAX_BURST: u16 = 512;
+/// Most segments of a generated packet, DPDK's `RTE_MAX_SEGS_PER_PKT`.
+pub(crate) const MAX_SEGMENTS: usize = 255;
+/// Ethernet, IPv4 and UDP headers: the smallest generated packet.
+pub(crate) const MIN_TX_LEN: u32 = 42;
+
+/// The forwarding modes, with DPDK's names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ModeKind {
+    Io,
+    Mac,
+    MacSwap,
+    FlowGen,
+    RxOnly,
+    TxOnly,
+    IcmpEcho,
+    FiveTupleSwap,
+}
+
+impl ModeKind {
+    /// Every mode, in the order of DPDK's `set fwd` help.
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Io,
+        Self::Mac,
+        Self::MacSwap,
+        Self::FlowGen,
+        Self::RxOnly,
+        Self::TxOnly,
+        Self::IcmpEcho,
+        Self::FiveTupleSwap,
+    ];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Io => "io",
+            Self::Mac => "mac",
+            Self::MacSwap => "macswap",
+            Self::FlowGen => "flowgen",
+            Self::RxOnly => "rxonly",
+            Self::TxOnly => "txonly",
+            Self::IcmpEcho => "icmpecho",
+            Self::FiveTupleSwap => "5tswap",
+        }
+    }
+
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|mode| mode.name() == name)
+    }
+
+    /// Makes packets of its own, so the packet length matters.
+    pub(crate) const fn generates(self) -> bool {
+        matches!(self, Self::TxOnly | Self::FlowGen)
+    }
+}
+
+/// Which port a packet leaves on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PortTopology {
+    /// 0 ↔ 1, 2 ↔ 3; an odd last port pairs with itself.
+    Paired,
+    /// 0 → 1 → 2 → 0.
+    Chained,
+    /// Every port to itself.
+    Loop,
+}
+
+impl PortTopology {
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        match name {
+            "paired" => Some(Self::Paired),
+            "chained" => Some(Self::Chained),
+            "loop" => Some(Self::Loop),
+            _ => None,
+        }
+    }
+}
+
+/// An Ethernet address that prints the way DPDK prints it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Mac(pub(crate) [u8; 6]);
+
+impl Mac {
+    /// Reads six colon-separated bytes.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let mut bytes = [0; 6];
+        let mut parts = text.split(':');
+        for byte in &mut bytes {
+            let part = parts.next()?;
+            if part.is_empty() || part.len() > 2 || !part.bytes().all(|b| b.is_ascii_hexdigit()) {
+                return None;
+            }
+            *byte = u8::from_str_radix(part, 16).ok()?;
+        }
+        parts.next().is_none().then_some(Self(bytes))
+    }
+
+    /// The peer of port `port` when the user named none: 02:00:00:00:00:NN.
+    pub(crate) fn default_peer(port: u16) -> Self {
+        Self([2, 0, 0, 0, 0, (port & 0xff) as u8])
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02X}:{b:02X}:{c:02X}:{d:02X}:{e:02X}:{g:02X}")
+    }
+}
+
+/// What to do when a transmit ring is full: drop, or try again for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Retry {
+    pub(crate) enabled: bool,
+    pub(crate) delay_us: u32,
+    pub(crate) count: u32,
+}
+
+/// The forwarding configuration. Changes take effect at the next `start`.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) mode: ModeKind,
+    pub(crate) topology: PortTopology,
+    pub(crate) retry: Retry,
+    /// Packets per burst, 1 to [`MAX_BURST`].
+    pub(crate) burst: u16,
+    /// Segment lengths of generated packets, in bytes.
+    pub(crate) tx_segments: Vec<u16>,
+    /// Flows that flowgen cycles through.
+    pub(crate) flows: u32,
+    pub(crate) verbose: u16,
+    /// Throw away what waits in receive queues before forwarding starts.
+    pub(crate) flush_rx: bool,
+    pub(crate) hide_zero_xstats: bool,
+    peers: BTreeMap<u16, Mac>,
+    /// Forwarding ports in order; `None` is every port.
+    pub(crate) ports: Option<Vec<u16>>,
+    /// How many of those ports forward; `None` is all.
+    pub(crate) nb_ports: Option<u16>,
+    /// Forwarding lcores in order; `None` is every worker lcore.
+    pub(crate) lcores: Option<Vec<u32>>,
+    /// How many of those lcores forward; DPDK's default is one.
+    pub(crate) nb_cores: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            mode: ModeKind::Io,
+            topology: PortTopology::Paired,
+            retry: Retry { enabled: false, delay_us: 1, count: 64 },
+            burst: 32,
+            tx_segments: vec![64],
+            flows: 1024,
+            verbose: 0,
+            flush_rx: true,
+            hide_zero_xstats: false,
+            peers: BTreeMap::new(),
+            ports: None,
+            nb_ports: None,
+            lcores: None,
+            nb_cores: 1,
+        }
+    }
+}
+
+impl Settings {
+    /// The destination address of packets that leave on `port`.
+    pub(crate) fn peer(&self, port: u16) -> Mac {
+        self.peers.get(&port).copied().unwrap_or_else(|| Mac::default_peer(port))
+    }
+
+    pub(crate) fn set_peer(&mut self, port: u16, mac: Mac) {
+        self.peers.insert(port, mac);
+    }
+
+    /// Length of generated packets, in bytes.
+    pub(crate) fn tx_len(&self) -> u32 {
+        self.tx_segments.iter().map(|&len| u32::from(len)).sum()
+    }
+}
+
+/// Checks the segment lengths of generated packets; `room` is the data room of one buffer.
+///
+/// # Errors
+/// DPDK's sentence about the first length that does not fit.
+pub(crate) fn check_tx_segments(segments: &[u32], room: u32) -> Result<Vec<u16>, String> {
+    if segments.is_empty() || segments.len() > MAX_SEGMENTS {
+        return Err(format!("nb segments per TX packets={} >= {MAX_SEGMENTS} - give up", segments.len()));
+    }
+    let mut lengths = Vec::with_capacity(segments.len());
+    for (index, &len) in segments.iter().enumerate() {
+        match u16::try_from(len) {
+            Ok(len) if u32::from(len) <= room => lengths.push(len),
+            _ => return Err(format!("length[{index}]={len} > mbuf_data_size={room} - give up")),
+        }
+    }
+    let total: u32 = segments.iter().sum();
+    if total < MIN_TX_LEN {
+        return Err(format!("total packet length={total} < {MIN_TX_LEN} - give up"));
+    }
+    if total > u32::from(u16::MAX) {
+        return Err(format!("total packet length={total} > {} - give up", u16::MAX));
+    }
+    Ok(lengths)
+}
+
+/// Reads a comma-separated list of numbers, each up to `max`, ranges `a-b` included.
+pub(crate) fn parse_list(text: &str, max: u32) -> Option<Vec<u32>> {
+    let mut numbers = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        if first > last || last > max {
+            return None;
+        }
+        numbers.extend(first..=last);
+        if numbers.len() > 4096 {
+            return None;
+        }
+    }
+    Some(numbers)
+}
+
+/// Reads a hexadecimal mask into the numbers of its bits.
+pub(crate) fn parse_mask(text: &str) -> Option<Vec<u32>> {
+    let digits = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")).unwrap_or(text);
+    let mask = u128::from_str_radix(digits, 16).ok()?;
+    (mask != 0).then(|| (0..128).filter(|bit| mask >> bit & 1 == 1).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn macs_are_read_and_printed() {
+        assert_eq!(Mac::parse("02:00:00:00:00:0a").map(|m| m.to_string()), Some("02:00:00:00:00:0A".into()));
+        for bad in ["", "zz", "02:00:00:00:00", "02:00:00:00:00:00:00", "+2:00:00:00:00:00", "002:0:0:0:0:0"] {
+            assert_eq!(Mac::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn lists_and_masks() {
+        assert_eq!(parse_list("0,2-4", 10), Some(vec![0, 2, 3, 4]));
+        for bad in ["", "x", "5-1", "1,,2", "11", "-1", "4294967296"] {
+            assert_eq!(parse_list(bad, 10), None, "{bad}");
+        }
+        assert_eq!(parse_mask("0x5"), Some(vec![0, 2]));
+        assert_eq!(parse_mask("f"), Some(vec![0, 1, 2, 3]));
+        for bad in ["0", "", "zz", "0x"] {
+            assert_eq!(parse_mask(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn segment_lengths_have_limits() {
+        assert_eq!(check_tx_segments(&[64, 64], 2176), Ok(vec![64, 64]));
+        assert!(check_tx_segments(&[10], 2176).is_err_and(|e| e == "total packet length=10 < 42 - give up"));
+        assert!(check_tx_segments(&[3000], 2176).is_err_and(|e| e.contains("length[0]=3000")));
+        assert!(check_tx_segments(&[], 2176).is_err());
+        assert!(check_tx_segments(&[2048; 40], 2176).is_err());
+        assert!(check_tx_segments(&[64; 256], 2176).is_err());
+    }
+}
