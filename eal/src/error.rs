@@ -77,6 +77,14 @@ pub enum Error {
         /// 2M pages it would take.
         need: usize,
     },
+    /// A NUMA node that is not there.
+    #[error("NUMA node {asked} does not exist: choose one of {online}")]
+    Node {
+        /// Node asked for.
+        asked: u32,
+        /// Nodes there are.
+        online: String,
+    },
     /// The domain's reserved address range has no gap for the segment.
     #[error(
         "domain \"{domain}\" has no room for {} in its {} address range: raise MemoryConfig::range",

@@ -14,11 +14,19 @@ pub(super) struct Account {
     total: AtomicUsize,
     by_kind: [AtomicUsize; 4],
     zones: AtomicUsize,
+    /// A bit for each kind of page that was ever used.
+    seen: AtomicUsize,
 }
 
 impl Account {
     pub(super) fn new(limit: Option<usize>) -> Self {
-        Self { limit, total: AtomicUsize::new(0), by_kind: Default::default(), zones: AtomicUsize::new(0) }
+        Self {
+            limit,
+            total: AtomicUsize::new(0),
+            by_kind: Default::default(),
+            zones: AtomicUsize::new(0),
+            seen: AtomicUsize::new(0),
+        }
     }
 
     /// Counts a segment, unless the limit forbids it.
@@ -61,6 +69,14 @@ pub(super) struct Charge {
     account: Arc<Account>,
     bytes: usize,
     kind: PageKind,
+}
+
+impl Charge {
+    /// Whether nothing of this kind was asked about before: said once, for the log.
+    pub(super) fn first_of_kind(&self) -> bool {
+        let bit = 1 << self.kind.index();
+        self.account.seen.fetch_or(bit, Relaxed) & bit == 0
+    }
 }
 
 impl Drop for Charge {

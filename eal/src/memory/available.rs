@@ -35,6 +35,16 @@ pub(super) fn transparent_shared() -> bool {
         .is_ok_and(|text| !text.contains("[never]") && !text.contains("[deny]"))
 }
 
+/// NUMA nodes with memory; 0 where the kernel knows none.
+pub(super) fn nodes() -> Vec<u32> {
+    let names =
+        fs::read_dir("/sys/devices/system/node").into_iter().flatten().flatten().map(|e| e.file_name());
+    let number = |name: std::ffi::OsString| name.to_str()?.strip_prefix("node")?.parse().ok();
+    let mut nodes: Vec<u32> = names.filter_map(number).collect();
+    nodes.sort_unstable();
+    if nodes.is_empty() { vec![0] } else { nodes }
+}
+
 /// What each limited group from this line of `/proc/self/cgroup` up to the root has left.
 fn cgroup_limits(line: &str) -> Vec<Available> {
     let mut parts = line.splitn(3, ':').skip(1);

@@ -15,6 +15,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::page::GIB;
 use super::space::Space;
+use crate::sys::{Resource, limit};
 
 /// Below this a reservation is of no use.
 const SMALLEST: usize = 64 << 20;
@@ -38,7 +39,7 @@ unsafe impl Sync for Reservation {}
 impl Reservation {
     /// About `len` bytes of addresses; fewer, down to 64 MiB, when the address space is limited.
     pub(super) fn new(len: usize) -> io::Result<Self> {
-        let allowed = crate::sys::address_space_limit().map_or(usize::MAX, |limit| limit / 4);
+        let allowed = limit(Resource::AddressSpace) / 4;
         let mut len = len.min(allowed).max(SMALLEST).next_multiple_of(super::page::GRANULE);
         loop {
             match Self::exactly(len) {

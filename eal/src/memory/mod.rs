@@ -34,7 +34,7 @@ pub use private::PrivateZone;
 pub use segment::Segment;
 pub use zone::Zone;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use account::Account;
 
 /// How a [`Memory`] gets its memory.
@@ -90,8 +90,13 @@ impl Memory {
     /// Takes no memory yet.
     ///
     /// # Errors
-    /// None today; kept for checks of the configuration.
+    /// [`Error::Node`] when the preferred node does not exist.
     pub fn new(config: MemoryConfig) -> Result<Self> {
+        let nodes = available::nodes();
+        if let Some(asked) = config.node.filter(|node| !nodes.contains(node)) {
+            let online: Vec<_> = nodes.iter().map(u32::to_string).collect();
+            return Err(Error::Node { asked, online: online.join(", ") });
+        }
         let account = Arc::new(Account::new(config.limit));
         Ok(Self { shared: Arc::new(MemoryShared { config, account, domains: Mutex::default() }) })
     }
@@ -99,7 +104,7 @@ impl Memory {
     /// The domain of that name: made when first asked for, and again after its last handle and zone are gone.
     ///
     /// # Errors
-    /// [`Error::System`](crate::Error::System) when no addresses can be reserved.
+    /// [`Error::System`] when no addresses can be reserved.
     pub fn domain(&self, name: &str) -> Result<Arc<Domain>> {
         let shared = &*self.shared;
         let mut domains = shared.domains.lock().unwrap_or_else(PoisonError::into_inner);

@@ -32,7 +32,8 @@ pub struct Segment {
     len: usize,
     file: File,
     page: PageKind,
-    _charge: Charge,
+    /// Last, so that the bytes count as used until they are unmapped and the file is closed.
+    charge: Charge,
 }
 
 impl Segment {
@@ -90,8 +91,11 @@ impl Segment {
             match account.charge(len, page).and_then(|charge| attempt.create(charge)) {
                 Ok(segment) => return Ok(segment),
                 Err(error) if page == PageKind::Small => return Err(error),
-                // Remembered in case no lower rung is allowed.
-                Err(error) => refusal = Some(error),
+                Err(error) => {
+                    tracing::debug!(domain, pages = %page, %error, "trying smaller pages");
+                    // Remembered in case no lower rung is allowed.
+                    refusal = Some(error);
+                }
             }
         }
         Err(refusal.unwrap_or_else(|| no_hugepages(len, config.pages)))
@@ -136,6 +140,9 @@ impl Request<'_> {
         let name = format!("{}.{}", self.config.name, self.domain);
         let power = page.is_hugetlb().then(|| page.bytes().trailing_zeros());
         let file = sys::memfd(&name, power).map_err(|e| self.failed("create", e))?;
+        if len > sys::limit(sys::Resource::FileSize) {
+            return Err(self.failed("size", io::Error::from_raw_os_error(libc::EFBIG)));
+        }
         file.set_len(len as u64).map_err(|e| self.failed("size", e))?;
         let start = range.place(len, page.bytes().max(GRANULE)).ok_or_else(|| Error::Range {
             domain: self.domain.into(),
@@ -144,10 +151,13 @@ impl Request<'_> {
         })?;
         range.map(start, len, &file).map_err(|e| self.failed("map", e))?;
         // From here on dropping `segment` undoes everything.
-        let segment = Segment { range: Arc::clone(range), start, len, file, page, _charge: charge };
+        let segment = Segment { range: Arc::clone(range), start, len, file, page, charge };
         self.populate(&segment).map_err(|e| self.failed("allocate", e))?;
         sys::seal(&segment.file).map_err(|e| self.failed("seal", e))?;
-        tracing::info!(domain = self.domain, size = %super::size(len), pages = %page, "memory segment");
+        if segment.charge.first_of_kind() {
+            tracing::info!(domain = self.domain, "memory is in {page}");
+        }
+        tracing::debug!(domain = self.domain, size = %super::size(len), pages = %page, "memory segment");
         Ok(segment)
     }
 

@@ -75,7 +75,7 @@ mod tests {
 
     impl Model {
         fn fits(&self, at: usize, len: usize) -> bool {
-            (at..at + len).all(|byte| byte >= START && byte < START + LEN && !self.used[byte - START])
+            (at..at + len).all(|byte| (START..START + LEN).contains(&byte) && !self.used[byte - START])
         }
 
         fn take(&mut self, len: usize, align: usize) -> Option<usize> {

@@ -10,7 +10,6 @@ use std::thread;
 use proptest::prelude::*;
 
 use super::*;
-use crate::Error;
 
 const MIB: usize = 1 << 20;
 
@@ -216,6 +215,15 @@ fn hugepages_are_insisted_on() {
     let error = domain.zone("pool", asked, 64).unwrap_err();
     assert!(matches!(error, Error::Hugepages { .. }), "{error}");
     assert!(error.to_string().contains("vm.nr_hugepages"), "{error}");
+}
+
+#[test]
+fn memory_may_prefer_a_node() {
+    let on = |node| Memory::new(MemoryConfig { node: Some(node), ..MemoryConfig::default() });
+    let zone = on(available::nodes()[0]).unwrap().domain("test").unwrap().zone("z", 5000, 64).unwrap();
+    assert!(contents(&zone).iter().all(|byte| *byte == 0));
+    let error = on(4000).unwrap_err().to_string();
+    assert!(error.contains("node 4000") && error.contains(&available::nodes()[0].to_string()), "{error}");
 }
 
 #[test]

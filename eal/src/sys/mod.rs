@@ -50,13 +50,25 @@ pub(crate) fn allocate(file: &File, len: usize) -> io::Result<()> {
     }
 }
 
-/// The soft limit on this process's address space (`ulimit -v`), in bytes.
-pub(crate) fn address_space_limit() -> Option<usize> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: writes one `rlimit`, which lives across the call.
-    let result = unsafe { libc::getrlimit(libc::RLIMIT_AS, &mut limit) };
-    (result == 0 && limit.rlim_cur != libc::RLIM_INFINITY)
-        .then(|| usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX))
+/// A resource of which this process may use only so much.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Resource {
+    /// Addresses (`ulimit -v`).
+    AddressSpace,
+    /// The size of a file (`ulimit -f`); to pass it is a signal.
+    FileSize,
+}
+
+/// The soft limit on a resource in bytes, `usize::MAX` for none.
+pub(crate) fn limit(resource: Resource) -> usize {
+    let resource = match resource {
+        Resource::AddressSpace => libc::RLIMIT_AS,
+        Resource::FileSize => libc::RLIMIT_FSIZE,
+    };
+    let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: 0 };
+    // SAFETY: writes one `rlimit`, which lives across the call. On failure it stays infinite.
+    unsafe { libc::getrlimit(resource, &mut limit) };
+    usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX)
 }
 
 /// The cores the calling thread may run on, in order; kernels with more than 8192 cores are not covered.

@@ -1,0 +1,97 @@
+//! Behaviour under limits of the process: each test runs itself again in a child that has the limit.
+
+use std::process::Command;
+
+use linecard_eal::{Eal, EalArgs, Memory, MemoryConfig, PagePolicy, cores};
+
+/// Runs the ignored test `name` of this file after the shell commands `setup`.
+fn under(setup: &str, name: &str) {
+    let this = std::env::current_exe().unwrap();
+    let script = format!("{setup}; exec \"$0\" --exact {name} --ignored --test-threads 1");
+    let child = Command::new("sh").arg("-c").arg(script).arg(this).output().unwrap();
+    let text = String::from_utf8_lossy(&child.stdout);
+    assert!(
+        child.status.success() && text.contains("1 passed"),
+        "{text}{}",
+        String::from_utf8_lossy(&child.stderr)
+    );
+}
+
+#[test]
+fn a_small_address_space_gets_a_small_range() {
+    under("ulimit -v 2000000", "child_with_small_address_space");
+}
+
+#[test]
+#[ignore = "run by a_small_address_space_gets_a_small_range"]
+fn child_with_small_address_space() {
+    let memory = Memory::new(MemoryConfig::default()).unwrap();
+    let domain = memory.domain("a").unwrap();
+    assert!(domain.range() <= 500 << 20 && domain.range() >= 64 << 20, "{}", domain.range());
+    let other = memory.domain("b").unwrap();
+    let (_a, _b) = (domain.zone("z", 20 << 20, 64).unwrap(), other.zone("z", 20 << 20, 4096).unwrap());
+    let tail = vec![0_u8; 50 << 20];
+    assert_eq!(tail.len(), 50 << 20, "there is room for the rest of the program");
+}
+
+#[test]
+fn no_descriptors_are_an_error_and_not_a_crash() {
+    under("ulimit -n 12", "child_with_few_descriptors");
+}
+
+#[test]
+#[ignore = "run by no_descriptors_are_an_error_and_not_a_crash"]
+fn child_with_few_descriptors() {
+    let config = MemoryConfig { pages: PagePolicy::NoHuge, ..MemoryConfig::default() };
+    let domain = Memory::new(config).unwrap().domain("a").unwrap();
+    let mut zones = Vec::new();
+    let error = loop {
+        match domain.zone("z", 2 << 20, 64) {
+            Ok(zone) => zones.push(zone),
+            Err(error) => break error,
+        }
+        assert!(zones.len() < 12);
+    };
+    assert!(
+        error.to_string().starts_with("cannot create a segment of 2 MiB in 4K pages: Too many open files"),
+        "{error}"
+    );
+    let before = domain.segments().len();
+    zones.pop();
+    zones.pop();
+    assert_eq!(domain.segments().len(), before - 1, "one spare segment is kept");
+    assert!(domain.zone("z", 4 << 20, 64).is_ok(), "works again: the spare one's descriptor is reused");
+}
+
+#[test]
+fn a_small_file_size_limit_is_an_error_and_not_a_signal() {
+    under("ulimit -f 4096", "child_with_small_files");
+}
+
+#[test]
+#[ignore = "run by a_small_file_size_limit_is_an_error_and_not_a_signal"]
+fn child_with_small_files() {
+    let domain = Memory::new(MemoryConfig::default()).unwrap().domain("a").unwrap();
+    let error = domain.zone("z", 3 << 20, 64).unwrap_err().to_string();
+    assert!(error.contains("cannot size a segment of 4 MiB") && error.contains("File too large"), "{error}");
+    assert!(domain.zone("z", 1 << 20, 64).is_ok());
+}
+
+#[test]
+fn cores_outside_the_cpuset_are_refused_with_the_allowed_ones() {
+    let first = cores::allowed()[0];
+    under(&format!("taskset -p -c {first} $$ >/dev/null"), "child_on_one_core");
+}
+
+#[test]
+#[ignore = "run by cores_outside_the_cpuset_are_refused_with_the_allowed_ones"]
+fn child_on_one_core() {
+    let only = cores::allowed();
+    assert_eq!(only.len(), 1);
+    let parse = |line: &str| EalArgs::parse(line.split(' ').map(Into::into)).unwrap().0;
+    let error = Eal::new(&parse(&format!("-l {},{}", only[0], only[0].0 + 1))).unwrap_err().to_string();
+    assert!(error.contains(&format!("core {} cannot be used", only[0].0 + 1)), "{error}");
+    assert!(error.contains(&format!("may run on cores {} ", only[0])), "{error}");
+    let eal = Eal::new(&EalArgs::default()).unwrap();
+    assert_eq!((eal.lcores().all().len(), &eal.lcores().main().cores), (1, &only));
+}
