@@ -7,7 +7,7 @@ use crate::end::End;
 use crate::layout::Half;
 use crate::mode::{Exclusive, Mode, Shared};
 use crate::view::Peek;
-use crate::{Error, Moved};
+use crate::{Error, Moved, prefetch};
 
 /// A handle that dequeues. In mode [`Single`](crate::Single) it is the only one and `Send`; in the shared
 /// modes it is `Clone` and `Sync` as well.
@@ -126,6 +126,7 @@ impl<T: Copy + Send, M: Mode> Consumer<T, M> {
         if let Some(out) = out.get_mut(..count).filter(|out| !out.is_empty()) {
             // SAFETY: `count` slots from `start` on are claimed, at most the ring's capacity.
             unsafe { self.end.slots.read(claim.start, out) };
+            self.end.ahead(claim, prefetch::read);
             self.end.finish(claim);
         }
         Moved { count, left: claim.left as usize, high: false }

@@ -66,6 +66,13 @@ impl<T, M: Mode> End<T, M> {
         M::claim::<EXACT>(&self.local, &self.sides, want)
     }
 
+    /// Prefetches the slots that the next claim of the same size will take, if they are known to be available.
+    #[inline(always)]
+    pub(crate) fn ahead(&self, claim: Claim, hint: impl Fn(*const u8)) {
+        let count = claim.left.min(claim.count) as usize;
+        self.slots.prefetch(claim.start.wrapping_add(claim.count), count, hint);
+    }
+
     /// Publishes a whole claim.
     #[inline(always)]
     pub(crate) fn finish(&self, claim: Claim) {

@@ -29,6 +29,7 @@ mod mode;
 pub mod model;
 mod moved;
 pub mod mpmc;
+mod prefetch;
 mod producer;
 mod slots;
 pub mod spsc;

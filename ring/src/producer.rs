@@ -5,7 +5,7 @@ use crate::end::End;
 use crate::layout::Half;
 use crate::mode::{Claim, Exclusive, Mode, Shared};
 use crate::view::Reservation;
-use crate::{Error, Moved};
+use crate::{Error, Moved, prefetch};
 
 /// A handle that enqueues. In mode [`Single`](crate::Single) it is the only one and `Send`; in the shared
 /// modes it is `Clone` and `Sync` as well.
@@ -117,6 +117,7 @@ impl<T: Copy + Send, M: Mode> Producer<T, M> {
             let items = items.get(..count).unwrap_or(items);
             // SAFETY: `count` slots from `start` on are claimed, at most the ring's capacity.
             unsafe { self.end.slots.write(claim.start, items) };
+            self.end.ahead(claim, prefetch::write);
             self.end.finish(claim);
         }
         Moved { count, left: claim.left as usize, high: self.high(claim) }

@@ -3,7 +3,11 @@
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 
+use crate::prefetch::LINE;
 use crate::sync::Track;
+
+/// Most bytes to prefetch for the next burst.
+const AHEAD: usize = 512;
 
 /// Slots of `T`; every index is masked, so none is out of bounds.
 pub(crate) struct Slots<T> {
@@ -32,6 +36,18 @@ impl<T> Slots<T> {
         // SAFETY: `slot <= mask`, inside the slots by `new`.
         let at = unsafe { self.base.as_ptr().add(slot as usize) };
         (at, (self.mask - slot) as usize + 1)
+    }
+
+    /// Calls `hint` for the lines of up to `count` slots from `index` on, as far as they lie in a row.
+    #[inline(always)]
+    pub(crate) fn prefetch(&self, index: u32, count: usize, hint: impl Fn(*const u8)) {
+        let (at, row) = self.run(index);
+        let bytes = (count.min(row) * size_of::<T>()).min(AHEAD);
+        let mut offset = 0;
+        while offset < bytes {
+            hint(at.cast::<u8>().wrapping_add(offset));
+            offset += LINE;
+        }
     }
 
     /// Copies `items` into the slots from `index` on.

@@ -1,0 +1,33 @@
+//! Asking for cache lines ahead of their use.
+
+/// Bytes of a cache line.
+pub(crate) const LINE: usize = 64;
+
+pub(crate) use imp::{read, write};
+
+#[cfg(all(target_arch = "x86_64", not(miri)))]
+mod imp {
+    /// Fetches the line of `at` for reading.
+    #[inline(always)]
+    pub(crate) fn read(at: *const u8) {
+        // SAFETY: a hint; any address is allowed, nothing is read or written.
+        unsafe { core::arch::asm!("prefetcht0 [{}]", in(reg) at, options(nostack, preserves_flags, readonly)) };
+    }
+
+    /// Fetches the line of `at` for writing, so that the store finds it owned. Does nothing on processors
+    /// without `prefetchw`, where its encoding is reserved as a no-operation.
+    #[inline(always)]
+    pub(crate) fn write(at: *const u8) {
+        // SAFETY: a hint; any address is allowed, nothing is read or written.
+        unsafe { core::arch::asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags, readonly)) };
+    }
+}
+
+#[cfg(not(all(target_arch = "x86_64", not(miri))))]
+mod imp {
+    #[inline(always)]
+    pub(crate) fn read(_: *const u8) {}
+
+    #[inline(always)]
+    pub(crate) fn write(_: *const u8) {}
+}
