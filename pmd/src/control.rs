@@ -3,6 +3,12 @@
 use crate::error::Error;
 
 /// Whether frames can pass, and at what nominal speed.
+///
+/// ```
+/// use linecard_pmd::Link;
+/// assert!(Link::UP.up && !Link::DOWN.up);
+/// assert_eq!(Link::UP.speed_mbps, Some(10_000));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Link {
     /// A peer is connected and its rings are enabled.
@@ -11,6 +17,13 @@ pub struct Link {
     pub speed_mbps: Option<u32>,
     /// Full duplex.
     pub full_duplex: bool,
+}
+
+impl Link {
+    /// Up, at the 10 Gbit/s that DPDK's software ports claim.
+    pub const UP: Self = Self { up: true, speed_mbps: Some(10_000), full_duplex: true };
+    /// Down.
+    pub const DOWN: Self = Self { up: false, ..Self::UP };
 }
 
 /// Totals since start or since [`PortControl::reset_stats`]; DPDK's names (`rte_eth_stats`).

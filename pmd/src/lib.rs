@@ -6,11 +6,49 @@
 //! | [`control`] | link, statistics, addresses of a started port |
 //! | [`args`] | device arguments, taken by type |
 //! | [`stats`] | counters that one thread writes and any reads |
+//! | [`local`] | a ready control side for ports that negotiate nothing |
+//! | [`registry`] | the drivers of a program |
+//! | [`null`], [`ring`](mod@ring) | drivers: nowhere; a ring in this process |
+//! | `contract` | what every driver must do, as tests (feature `contract`) |
+//!
+//! A port from its argument to its last packet:
+//! ```
+//! use std::time::Duration;
+//! use linecard_eal::{Memory, MemoryConfig};
+//! use linecard_mempool::{Burst, Pool, PoolConfig};
+//! use linecard_pmd::{PortConfig, ProbeContext, Registry, configure, null, ring};
+//!
+//! let memory = Memory::new(MemoryConfig::default())?;
+//! let domain = memory.domain("packets")?;
+//! let pool = Pool::new(&domain, PoolConfig::default())?;
+//! let context = ProbeContext { memory, domain, wait: Duration::from_secs(1) };
+//!
+//! let registry = Registry::new(&[&null::NullDriver, &ring::RingDriver]);
+//! let device = registry.probe(&context, "net_null0,size=128")?;
+//! let mut port = configure(device, PortConfig::default())
+//!     .and_then(|configured| configured.start(&pool))
+//!     .map_err(|refused| refused.error)?;
+//!
+//! let mut packets = Burst::new();
+//! port.rx[0].rx_burst(&mut packets);
+//! port.tx[0].tx_burst(&mut packets);
+//! assert_eq!(port.control.stats().obytes, 64 * 128);
+//!
+//! let device = port.stop(); // may be configured and started again
+//! assert_eq!((device.name(), pool.stats().in_use), ("net_null0", 0));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 
 pub mod args;
+#[cfg(any(test, feature = "contract"))]
+pub mod contract;
 pub mod control;
 pub mod error;
+pub mod local;
+pub mod null;
 pub mod port;
+pub mod registry;
+pub mod ring;
 pub mod stats;
 
 pub use args::DevArgs;
@@ -20,3 +58,4 @@ pub use port::{
     Configured, Device, DeviceInfo, Driver, Port, PortConfig, ProbeContext, Running, RxQueue, StartError,
     TxQueue, configure,
 };
+pub use registry::Registry;

@@ -1,0 +1,107 @@
+//! The far side of a link.
+
+use linecard_mempool::{Burst, Pool};
+
+use super::frames::{bytes, eventually, packet};
+use crate::port::{Device, Port, PortConfig, configure};
+
+/// Somebody at the far side of a link, moving frames as bytes.
+pub trait Peer: Send {
+    /// Gets ready for a device with this configuration, before the device starts.
+    fn start(&mut self, config: &PortConfig, pool: &Pool);
+    /// Whether the device's link is up as seen from here.
+    fn is_up(&self) -> bool;
+    /// Sends one frame towards the device's receive queue; false when there is no room now.
+    fn send(&mut self, queue: usize, frame: &[u8]) -> bool;
+    /// The next frame from the device's transmit queue, if one is there.
+    fn receive(&mut self, queue: usize) -> Option<Vec<u8>>;
+    /// Ends what `start` began, after the device has stopped; holds no packet of the pool afterwards.
+    fn stop(&mut self);
+}
+
+/// Another port as the far side.
+///
+/// ```
+/// use linecard_pmd::{contract::{Peer, PortPeer}, ring};
+/// let (_near, far) = ring::pair("a", "b");
+/// assert!(!PortPeer::new(far).is_up());
+/// ```
+pub struct PortPeer {
+    state: State,
+    received: Vec<Burst>,
+    pool: Option<Pool>,
+}
+
+enum State {
+    Stopped(Box<dyn Device>),
+    Started(Port),
+    /// Between the two, and after a panic.
+    Gone,
+}
+
+impl PortPeer {
+    /// A port that is not started yet.
+    #[must_use]
+    pub fn new(device: Box<dyn Device>) -> Self {
+        Self { state: State::Stopped(device), received: Vec::new(), pool: None }
+    }
+
+    fn port(&mut self) -> &mut Port {
+        match &mut self.state {
+            State::Started(port) => port,
+            _ => panic!("the far port is not started"),
+        }
+    }
+}
+
+impl Peer for PortPeer {
+    fn start(&mut self, config: &PortConfig, pool: &Pool) {
+        let State::Stopped(device) = std::mem::replace(&mut self.state, State::Gone) else {
+            panic!("the far port is started already")
+        };
+        // The far side receives what the near side sends.
+        let (rx_queues, tx_queues) = (config.tx_queues, config.rx_queues);
+        let config = PortConfig { rx_queues, tx_queues, rx_depth: 0, tx_depth: 0, mtu: config.mtu };
+        let port = configure(device, config).and_then(|port| port.start(pool)).expect("the far port starts");
+        self.received = port.rx.iter().map(|_| Burst::new()).collect();
+        self.state = State::Started(port);
+        self.pool = Some(pool.clone());
+    }
+
+    fn is_up(&self) -> bool {
+        matches!(&self.state, State::Started(port) if port.control.link().up)
+    }
+
+    fn send(&mut self, queue: usize, frame: &[u8]) -> bool {
+        let Some(packet) = self.pool.as_ref().and_then(|pool| packet(pool, frame, frame.len())) else {
+            return false;
+        };
+        let mut burst = Burst::new();
+        burst.push(packet).expect("room for one");
+        self.port().tx[queue].tx_burst(&mut burst) == 1
+    }
+
+    fn receive(&mut self, queue: usize) -> Option<Vec<u8>> {
+        if self.received[queue].is_empty() {
+            let mut burst = std::mem::take(&mut self.received[queue]);
+            let port = self.port();
+            // A driver may free what was sent only when it is polled again.
+            port.tx.iter_mut().for_each(|tx| tx.reclaim());
+            port.rx[queue].rx_burst(&mut burst);
+            self.received[queue] = burst;
+        }
+        let received = &mut self.received[queue];
+        let packet = received.drain(..received.len().min(1)).next()?;
+        Some(bytes(&packet))
+    }
+
+    fn stop(&mut self) {
+        self.received.clear();
+        let State::Started(port) = std::mem::replace(&mut self.state, State::Gone) else { return };
+        self.state = State::Stopped(port.stop());
+        let pool = self.pool.take();
+        if let Some(pool) = pool {
+            eventually("far pool whole", || (pool.stats().in_use == 0).then_some(()));
+        }
+    }
+}

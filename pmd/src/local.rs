@@ -1,0 +1,167 @@
+//! The control side of ports that have nothing to negotiate: an identity and counters.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use linecard_net::MacAddr;
+
+use crate::control::{Link, PortControl, PortStats};
+use crate::error::Error;
+use crate::stats::{Cause, PortCounters};
+
+/// Name, address, MTU and promiscuous flag of a port; what every driver has to remember.
+///
+/// ```
+/// use linecard_pmd::local::Identity;
+/// let identity = Identity::new("net_null0", Identity::address_for("net_null0"), 1500);
+/// assert!(identity.set_mac([0xff; 6]).is_err());
+/// identity.set_mac([2, 0, 0, 0, 0, 9])?;
+/// assert_eq!(identity.mac(), [2, 0, 0, 0, 0, 9]);
+/// # Ok::<(), linecard_pmd::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Identity {
+    name: String,
+    mac: Mutex<[u8; 6]>,
+    mtu: u16,
+    promiscuous: AtomicBool,
+}
+
+impl Identity {
+    /// An identity; promiscuous, as software ports see every frame.
+    #[must_use]
+    pub fn new(name: &str, mac: [u8; 6], mtu: u16) -> Self {
+        Self { name: name.to_owned(), mac: Mutex::new(mac), mtu, promiscuous: AtomicBool::new(true) }
+    }
+
+    /// A local address made of a device's name, the same in every run (FNV-1a).
+    #[must_use]
+    pub fn address_for(name: &str) -> [u8; 6] {
+        let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+        MacAddr::local(name.bytes().fold(0xcbf2_9ce4_8422_2325, step)).into()
+    }
+
+    /// See [`PortControl::name`].
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// See [`PortControl::mac`].
+    #[must_use]
+    pub fn mac(&self) -> [u8; 6] {
+        *self.mac.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// See [`PortControl::set_mac`].
+    ///
+    /// # Errors
+    /// `mac` is zero or names a group.
+    pub fn set_mac(&self, mac: [u8; 6]) -> Result<(), Error> {
+        if !MacAddr(mac).is_unicast() {
+            return Err(Error::Argument {
+                device: self.name.clone(),
+                problem: format!("{} is not the address of one station", MacAddr(mac)),
+                remedy: "give one that is not zero and has the lowest bit of its first octet clear".into(),
+            });
+        }
+        *self.mac.lock().unwrap_or_else(PoisonError::into_inner) = mac;
+        Ok(())
+    }
+
+    /// See [`PortControl::mtu`].
+    #[must_use]
+    pub fn mtu(&self) -> u16 {
+        self.mtu
+    }
+
+    /// See [`PortControl::promiscuous`].
+    #[must_use]
+    pub fn promiscuous(&self) -> bool {
+        self.promiscuous.load(Ordering::Relaxed)
+    }
+
+    /// See [`PortControl::set_promiscuous`].
+    pub fn set_promiscuous(&self, on: bool) {
+        self.promiscuous.store(on, Ordering::Relaxed);
+    }
+}
+
+/// A whole control side made of an [`Identity`], [`PortCounters`] and a way to tell the link state.
+///
+/// ```
+/// use linecard_pmd::{Link, PortControl, local::{Identity, LocalControl}, stats::{AnyLoss, PortCounters}};
+/// let identity = Identity::new("net_null0", [2, 0, 0, 0, 0, 1], 1500);
+/// let counters = PortCounters::<AnyLoss, AnyLoss>::new(1, 1);
+/// let control = LocalControl::new(identity, counters, "rx fill, tx free", || Link::UP);
+/// assert!(control.link().up);
+/// assert_eq!(control.stats().ipackets, 0);
+/// ```
+pub struct LocalControl<R: Cause, T: Cause> {
+    identity: Identity,
+    counters: PortCounters<R, T>,
+    paths: &'static str,
+    link: Box<dyn Fn() -> Link + Send + Sync>,
+}
+
+impl<R: Cause, T: Cause> LocalControl<R, T> {
+    /// Puts the parts together; `link` is asked whenever somebody asks for the link.
+    pub fn new(
+        identity: Identity,
+        counters: PortCounters<R, T>,
+        paths: &'static str,
+        link: impl Fn() -> Link + Send + Sync + 'static,
+    ) -> Self {
+        Self { identity, counters, paths, link: Box::new(link) }
+    }
+}
+
+impl<R: Cause + Send + Sync, T: Cause + Send + Sync> PortControl for LocalControl<R, T> {
+    fn name(&self) -> &str {
+        self.identity.name()
+    }
+
+    fn link(&self) -> Link {
+        (self.link)()
+    }
+
+    fn mac(&self) -> [u8; 6] {
+        self.identity.mac()
+    }
+
+    fn set_mac(&self, mac: [u8; 6]) -> Result<(), Error> {
+        self.identity.set_mac(mac)
+    }
+
+    fn mtu(&self) -> u16 {
+        self.identity.mtu()
+    }
+
+    fn promiscuous(&self) -> bool {
+        self.identity.promiscuous()
+    }
+
+    fn set_promiscuous(&self, on: bool) {
+        self.identity.set_promiscuous(on);
+    }
+
+    fn stats(&self) -> PortStats {
+        self.counters.stats()
+    }
+
+    fn queue_stats(&self, queue: u16) -> PortStats {
+        self.counters.queue_stats(queue)
+    }
+
+    fn xstats(&self) -> Vec<(String, u64)> {
+        self.counters.xstats()
+    }
+
+    fn reset_stats(&self) {
+        self.counters.reset();
+    }
+
+    fn paths(&self) -> String {
+        self.paths.to_owned()
+    }
+}

@@ -1,0 +1,230 @@
+//! `net_ring`: what one queue sends, another receives, by reference, through a ring in this process.
+//!
+//! `net_ring0` is joined with itself: transmit queue *n* comes back on receive queue *n* (DPDK's
+//! `net_ring` without arguments). [`pair`] joins two ports, to be polled by two threads:
+//!
+//! ```text
+//!   a.tx[n] ──► lane ──► b.rx[n]          packets are handed over, not copied
+//!   a.rx[n] ◄── lane ◄── b.tx[n]
+//! ```
+//! The side that starts first decides how deep a lane is. What a port has not received when it stops
+//! is freed; what is sent to a stopped port waits until the lane is full.
+
+mod lane;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use linecard_mempool::{Burst, Pool};
+
+use self::lane::{Lane, Receiver, Refusal, Sender};
+use crate::args::DevArgs;
+use crate::control::Link;
+use crate::error::Error;
+use crate::local::{Identity, LocalControl};
+use crate::port::{
+    Device, DeviceInfo, Driver, Port, PortConfig, ProbeContext, Running, RxQueue, StartError, TxQueue,
+};
+use crate::stats::{AnyLoss, PortCounters, QueueStats};
+
+const DRIVER: &str = "net_ring";
+/// Most queues of a ring port.
+pub const MAX_QUEUES: u16 = 64;
+
+/// The driver of `net_ring` devices.
+///
+/// ```
+/// use linecard_pmd::{Driver, ring::RingDriver};
+/// assert_eq!(RingDriver.name(), "net_ring");
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct RingDriver;
+
+impl Driver for RingDriver {
+    fn name(&self) -> &'static str {
+        DRIVER
+    }
+
+    fn summary(&self) -> &'static str {
+        "each transmit queue comes back on the receive queue of its number; no arguments"
+    }
+
+    fn probe(&self, _: &ProbeContext, args: &DevArgs) -> Result<Box<dyn Device>, Error> {
+        args.finish()?;
+        let side = Arc::new(Side::default());
+        Ok(Box::new(Ring { name: args.name().to_owned(), local: Arc::clone(&side), remote: side }))
+    }
+}
+
+/// Two devices that are joined: what one sends, the other receives.
+///
+/// ```
+/// use linecard_eal::{Memory, MemoryConfig};
+/// use linecard_mempool::{Burst, Pool, PoolConfig};
+/// use linecard_pmd::{PortConfig, configure, ring};
+///
+/// let memory = Memory::new(MemoryConfig::default())?;
+/// let pool = Pool::new(&memory.domain("packets")?, PoolConfig::default())?;
+/// let (a, b) = ring::pair("left", "right");
+/// let start = |device| configure(device, PortConfig::default()).and_then(|port| port.start(&pool)).expect("starts");
+/// let (mut a, mut b) = (start(a), start(b));
+///
+/// let mut burst = Burst::new();
+/// assert!(pool.get_bulk(&mut burst, 4));
+/// assert_eq!(a.tx[0].tx_burst(&mut burst), 4);
+/// assert_eq!(b.rx[0].rx_burst(&mut burst), 4);
+/// drop(burst);
+/// (a.stop(), b.stop());
+/// assert_eq!(pool.stats().in_use, 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use]
+pub fn pair(a: &str, b: &str) -> (Box<dyn Device>, Box<dyn Device>) {
+    let (left, right) = (Arc::new(Side::default()), Arc::new(Side::default()));
+    let device = |name: &str, local: &Arc<Side>, remote: &Arc<Side>| {
+        Box::new(Ring { name: name.to_owned(), local: Arc::clone(local), remote: Arc::clone(remote) })
+    };
+    (device(a, &left, &right), device(b, &right, &left))
+}
+
+/// What one device receives on: a lane per queue.
+struct Side {
+    lanes: Vec<Arc<Lane>>,
+    started: AtomicBool,
+}
+
+impl Default for Side {
+    fn default() -> Self {
+        Self { lanes: (0..MAX_QUEUES).map(|_| Arc::default()).collect(), started: AtomicBool::new(false) }
+    }
+}
+
+/// A ring device, started or not: it receives from its own side and sends to the other.
+struct Ring {
+    name: String,
+    local: Arc<Side>,
+    remote: Arc<Side>,
+}
+
+impl Ring {
+    fn rx(&self, config: &PortConfig, counters: &Counters) -> Result<Vec<Box<dyn RxQueue>>, Error> {
+        let queue = |(i, lane): (usize, &Arc<Lane>)| {
+            let receiver =
+                lane.receiver(config.rx_depth).map_err(|refusal| self.refused("receive", i, refusal))?;
+            Ok(Box::new(Rx { receiver, stats: counters.rx(i) }) as Box<dyn RxQueue>)
+        };
+        self.local.lanes.iter().enumerate().take(config.rx_queues.into()).map(queue).collect()
+    }
+
+    fn tx(&self, config: &PortConfig, counters: &Counters) -> Result<Vec<Box<dyn TxQueue>>, Error> {
+        let queue = |(i, lane): (usize, &Arc<Lane>)| {
+            let sender =
+                lane.sender(config.tx_depth).map_err(|refusal| self.refused("transmit", i, refusal))?;
+            Ok(Box::new(Tx { sender, stats: counters.tx(i) }) as Box<dyn TxQueue>)
+        };
+        self.remote.lanes.iter().enumerate().take(config.tx_queues.into()).map(queue).collect()
+    }
+
+    fn refused(&self, what: &str, queue: usize, refusal: Refusal) -> Error {
+        let (what, remedy) = match refusal {
+            Refusal::InUse => (
+                format!("starting while {what} queue {queue} of an earlier start is in use"),
+                "drop that queue, or give it back to the port before it stops",
+            ),
+            Refusal::Memory => {
+                (format!("a ring for {what} queue {queue}"), "free memory, or ask for smaller rings")
+            }
+        };
+        Error::Unsupported { port: self.name.clone(), what, remedy: remedy.into() }
+    }
+}
+
+type Counters = PortCounters<AnyLoss, AnyLoss>;
+
+impl Device for Ring {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn info(&self) -> DeviceInfo {
+        DeviceInfo {
+            driver: DRIVER,
+            max_rx_queues: MAX_QUEUES,
+            max_tx_queues: MAX_QUEUES,
+            depth: 1..=32768,
+            depth_power_of_two: false,
+            default_depth: 1024,
+            mtu: 68..=u16::MAX - 14,
+            mac: Identity::address_for(&self.name),
+        }
+    }
+
+    fn start(self: Box<Self>, config: &PortConfig, _: &Pool) -> Result<Port, StartError> {
+        let counters = Counters::new(config.rx_queues, config.tx_queues);
+        let queues = self.rx(config, &counters).and_then(|rx| Ok((rx, self.tx(config, &counters)?)));
+        let (rx, tx) = match queues {
+            Ok(queues) => queues,
+            Err(error) => return Err(StartError { device: self, error }),
+        };
+        self.local.started.store(true, Ordering::Release);
+        let identity = Identity::new(&self.name, self.info().mac, config.mtu);
+        let remote = Arc::clone(&self.remote);
+        let link = move || if remote.started.load(Ordering::Acquire) { Link::UP } else { Link::DOWN };
+        let control = Arc::new(LocalControl::new(identity, counters, "rx ring, tx ring", link));
+        Ok(Port { rx, tx, control, running: Box::new(Started(*self)) })
+    }
+}
+
+/// A started device: dropped or stopped, its link goes down.
+struct Started(Ring);
+
+impl Running for Started {
+    fn stop(self: Box<Self>, rx: Vec<Box<dyn RxQueue>>, tx: Vec<Box<dyn TxQueue>>) -> Box<dyn Device> {
+        drop((rx, tx));
+        let Ring { name, local, remote } = &self.0;
+        Box::new(Ring { name: name.clone(), local: Arc::clone(local), remote: Arc::clone(remote) })
+    }
+}
+
+impl Drop for Started {
+    fn drop(&mut self) {
+        self.0.local.started.store(false, Ordering::Release);
+    }
+}
+
+struct Rx {
+    receiver: Receiver,
+    stats: Arc<QueueStats<AnyLoss>>,
+}
+
+impl RxQueue for Rx {
+    fn rx_burst(&mut self, packets: &mut Burst) -> usize {
+        let (count, bytes) = self.receiver.receive(packets);
+        self.stats.moved(count, bytes);
+        count
+    }
+
+    fn path(&self) -> &'static str {
+        "ring"
+    }
+}
+
+struct Tx {
+    sender: Sender,
+    stats: Arc<QueueStats<AnyLoss>>,
+}
+
+impl TxQueue for Tx {
+    fn tx_burst(&mut self, packets: &mut Burst) -> usize {
+        let (count, bytes) = self.sender.send(packets);
+        self.stats.moved(count, bytes);
+        count
+    }
+
+    fn path(&self) -> &'static str {
+        "ring"
+    }
+}
+
+#[cfg(test)]
+mod tests;

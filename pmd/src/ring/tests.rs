@@ -1,0 +1,142 @@
+//! The contract, for a ring with itself and for a pair; and what only rings do.
+
+use std::time::Duration;
+
+use linecard_eal::memory::{Memory, MemoryConfig};
+use linecard_mempool::PoolConfig;
+
+use super::*;
+use crate::contract::{Ends, Far, Limits, Link as Subject};
+use crate::port::configure;
+
+struct Loop;
+
+impl Subject for Loop {
+    fn open(&self, context: &ProbeContext) -> Ends {
+        let args = DevArgs::parse("net_ring0").expect("well formed");
+        Ends { near: RingDriver.probe(context, &args).expect("probes"), far: Far::Loop }
+    }
+
+    fn limits(&self) -> Limits {
+        Limits { queues: 3, segments: 8, ..Limits::default() }
+    }
+}
+
+struct Pair;
+
+impl Subject for Pair {
+    fn open(&self, _: &ProbeContext) -> Ends {
+        let (near, far) = pair("net_ring0", "net_ring1");
+        Ends { near, far: Far::port(far) }
+    }
+}
+
+mod with_itself {
+    crate::contract_tests!(super::Loop);
+}
+
+mod with_another {
+    crate::contract_tests!(super::Pair);
+}
+
+fn pool() -> (Pool, ProbeContext) {
+    let memory = Memory::new(MemoryConfig::default()).expect("memory");
+    let domain = memory.domain("test").expect("a domain");
+    let pool = Pool::new(&domain, PoolConfig { packets: 512, ..PoolConfig::default() }).expect("a pool");
+    (pool, ProbeContext { memory, domain, wait: Duration::ZERO })
+}
+
+fn start(device: Box<dyn Device>, pool: &Pool, depth: u16) -> Port {
+    let config = PortConfig { rx_depth: depth, tx_depth: depth, ..PortConfig::default() };
+    configure(device, config).and_then(|port| port.start(pool)).expect("starts")
+}
+
+fn send(port: &mut Port, pool: &Pool, count: usize) -> usize {
+    let mut burst = Burst::new();
+    assert!(pool.get_bulk(&mut burst, count));
+    port.tx[0].tx_burst(&mut burst)
+}
+
+#[test]
+fn a_lane_is_as_deep_as_asked() {
+    let (pool, _) = pool();
+    let (a, b) = pair("a", "b");
+    for depth in [1, 5, 64, 100] {
+        let (mut near, far) = (start(pair("x", "y").0, &pool, depth), ());
+        let sent: usize = (0..4).map(|_| send(&mut near, &pool, 32)).sum();
+        assert_eq!((sent, far), (usize::from(depth).min(128), ()));
+        near.stop();
+        assert_eq!(pool.stats().in_use, 0, "nobody received, nothing is lost");
+    }
+    drop((a, b));
+}
+
+#[test]
+fn the_link_follows_the_other_side() {
+    let (pool, _) = pool();
+    let (a, b) = pair("a", "b");
+    let a = start(a, &pool, 16);
+    assert!(!a.control.link().up);
+    let b = start(b, &pool, 16);
+    assert!(a.control.link().up && b.control.link().up);
+    let b = b.stop();
+    assert!(!a.control.link().up);
+    drop((a, b));
+}
+
+#[test]
+fn what_is_sent_to_a_stopped_port_waits_for_it() {
+    let (pool, _) = pool();
+    let (a, b) = pair("a", "b");
+    let mut a = start(a, &pool, 16);
+    assert_eq!(send(&mut a, &pool, 20), 16, "until the lane is full");
+    let mut b = start(b, &pool, 256);
+    let mut got = Burst::new();
+    assert_eq!(b.rx[0].rx_burst(&mut got), 16);
+    drop((a.stop(), got, b.stop()));
+    assert_eq!(pool.stats().in_use, 0);
+}
+
+#[test]
+fn dropped_ports_lose_no_packet() {
+    let (pool, _) = pool();
+    for order in 0..2 {
+        let (a, b) = pair("a", "b");
+        let (mut a, mut b) = (start(a, &pool, 64), start(b, &pool, 64));
+        assert_eq!((send(&mut a, &pool, 30), send(&mut b, &pool, 7)), (30, 7));
+        if order == 0 {
+            drop((a, b))
+        } else {
+            drop((b, a))
+        }
+        assert_eq!(pool.stats().in_use, 0);
+    }
+}
+
+#[test]
+fn a_queue_in_use_is_not_lent_again() {
+    let (pool, context) = pool();
+    let device =
+        RingDriver.probe(&context, &DevArgs::parse("net_ring0").expect("well formed")).expect("probes");
+    let mut port = start(device, &pool, 64);
+    let rx = port.rx.remove(0);
+    let refused =
+        configure(port.stop(), PortConfig::default()).and_then(|port| port.start(&pool)).expect_err("in use");
+    assert_eq!(
+        refused.error.to_string(),
+        "net_ring0: starting while receive queue 0 of an earlier start is in use is not supported; \
+         drop that queue, or give it back to the port before it stops"
+    );
+    drop(rx);
+    start(refused.device, &pool, 32).stop();
+}
+
+#[test]
+fn arguments_are_refused() {
+    let (_, context) = pool();
+    let refused = RingDriver.probe(&context, &DevArgs::parse("net_ring0,size=1").expect("well formed"));
+    assert_eq!(
+        refused.err().expect("refused").to_string(),
+        "net_ring0: unknown argument 'size'; known: none"
+    );
+}
