@@ -104,8 +104,7 @@ mod tests {
     fn check_packed(size: u16, start: u16, moved: u16) {
         let lap = |p: u16| (p % size, (p / size).is_multiple_of(2));
         let (new, wrap) = lap(start + moved);
-        let passed: Vec<u16> =
-            (start..start + moved).map(|p| lap(p)).map(|(s, w)| s | u16::from(w) << 15).collect();
+        let passed: Vec<u16> = (start..start + moved).map(lap).map(|(s, w)| s | u16::from(w) << 15).collect();
         for slot in 0..size {
             for event in [slot, slot | 0x8000] {
                 let want = passed.contains(&event);

@@ -87,31 +87,30 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Device<IN_ORDER, WRITABLE> {
         self.seen = to;
         Ok(window)
     }
+}
 
-    /// The chain `k` behind the next one, if it is simple.
-    #[inline(always)]
-    fn simple<M: DeviceMemory>(&self, memory: &M, k: u16) -> Option<Chain> {
-        let id = self.ring.avail(self.next.wrapping_add(k)).load(Relaxed);
-        if id > self.ring.mask {
-            return None;
-        }
-        let [addr, meta] = self.ring.desc(id);
-        let (addr, meta) = (addr.load(Relaxed), meta.load(Relaxed));
-        if (meta >> 32) as u16 & SIMPLE_MASK != simple_flags(WRITABLE) {
-            return None;
-        }
-        let len = meta as u32;
-        let ptr = memory.translate(addr, len)?;
-        Some(Chain { ptr: ptr.as_ptr(), len, id })
+/// The chain at available index `position`, if it is simple.
+#[inline(always)]
+fn simple<M: DeviceMemory, const WRITABLE: bool>(ring: &Ring, memory: &M, position: u16) -> Option<Chain> {
+    let id = ring.avail(position).load(Relaxed);
+    if id > ring.mask {
+        return None;
     }
+    let [addr, meta] = ring.desc(id);
+    let (addr, meta) = (addr.load(Relaxed), meta.load(Relaxed));
+    if (meta >> 32) as u16 & SIMPLE_MASK != simple_flags(WRITABLE) {
+        return None;
+    }
+    let len = meta as u32;
+    let ptr = memory.translate(addr, len)?;
+    Some(Chain { ptr: ptr.as_ptr(), len, id })
+}
 
-    #[inline(always)]
-    fn write_used(&mut self, id: u16, len: u32) {
-        let [id_cell, len_cell] = self.ring.used(self.used);
-        write_if_different(id_cell, u32::from(id));
-        write_if_different(len_cell, len);
-        self.used = self.used.wrapping_add(1);
-    }
+#[inline(always)]
+fn write_used(ring: &Ring, position: u16, id: u16, len: u32) {
+    let [id_cell, len_cell] = ring.used(position);
+    write_if_different(id_cell, u32::from(id));
+    write_if_different(len_cell, len);
 }
 
 // SAFETY: `peek` writes `out[k]` before it counts it; chains and pieces are built only from what the memory returned
@@ -136,9 +135,11 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<I
         }
         let n = out.len().min(usize::from(window));
         let (out, _) = out.split_at_mut(n);
+        let (ring, mut next) = (self.ring, self.next);
         for (k, chain) in out.iter_mut().enumerate() {
-            let Some(simple) = self.simple(memory, k as u16) else { return Ok(k) };
+            let Some(simple) = simple::<M, WRITABLE>(&ring, memory, next) else { return Ok(k) };
             chain.write(simple);
+            next = next.wrapping_add(1);
         }
         Ok(n)
     }
@@ -179,8 +180,11 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<I
             self.last = chains.last().map_or(self.last, |chain| chain.id);
             return;
         }
+        let (ring, mut used) = (self.ring, self.used);
+        self.used = used.wrapping_add(count);
         for (k, chain) in chains.iter().enumerate() {
-            self.write_used(chain.id, written(k));
+            write_used(&ring, used, chain.id, written(k));
+            used = used.wrapping_add(1);
         }
     }
 
@@ -195,7 +199,8 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<I
             self.used = self.used.wrapping_add(1);
             self.last = used.id;
         } else {
-            self.write_used(used.id, used.len);
+            write_used(&self.ring, self.used, used.id, used.len);
+            self.used = self.used.wrapping_add(1);
         }
     }
 

@@ -143,87 +143,101 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
     /// Takes completions by id. Stops at the first impossible one.
     #[inline]
     fn complete_any(&mut self, out: &mut [MaybeUninit<Completion>]) -> Result<usize, PeerFault> {
+        // Atomic accesses make the compiler reload fields; what the loop needs is in locals.
+        let (ring, mut used, mut given) = (self.ring, self.used, self.given);
+        let mut outcome = Ok(out.len());
         for (k, done) in out.iter_mut().enumerate() {
-            let [id_cell, len_cell] = self.ring.used(self.used);
+            let [id_cell, len_cell] = ring.used(used);
             let id = id_cell.load(Relaxed);
             let len = if WRITABLE { len_cell.load(Relaxed) } else { 0 };
-            let size = self.ring.size();
-            if id >= u32::from(size) {
-                return stop(k, PeerFault::UnknownId { id, size });
+            if id > u32::from(ring.mask) {
+                outcome = stop(k, PeerFault::UnknownId { id, size: ring.size() });
+                break;
             }
             let slot = self.slot(id as u16);
-            let (token, lent, descs) = (slot.token, slot.lent, slot.descs);
-            if WRITABLE && len > lent {
-                let fault = match descs {
-                    0 => PeerFault::UnknownId { id, size },
-                    _ => PeerFault::UsedLen { len, lent },
-                };
-                return stop(k, fault);
+            let Slot { token, lent, descs } = *slot;
+            if WRITABLE && len > lent && descs != 0 {
+                outcome = stop(k, PeerFault::UsedLen { len, lent });
+                break;
             }
             slot.descs = 0;
             if descs == 1 {
-                self.give(self.given, id as u16);
-                self.given = self.given.wrapping_add(1);
+                self.give(given, id as u16);
+                given = given.wrapping_add(1);
             } else if descs == 0 {
-                return stop(k, PeerFault::UnknownId { id, size });
+                outcome = stop(k, PeerFault::UnknownId { id, size: ring.size() });
+                break;
             } else {
-                self.give_chain(id as u16, descs);
+                given = self.give_chain(given, id as u16, descs);
             }
             done.write(Completion { token, len });
-            self.used = self.used.wrapping_add(1);
+            used = used.wrapping_add(1);
         }
-        Ok(out.len())
+        (self.used, self.given) = (used, given);
+        outcome
     }
 
+    /// Gives the `descs` ids of a direct chain back to the FIFO and returns its new end.
     #[cold]
     #[inline(never)]
-    fn give_chain(&mut self, head: u16, descs: u32) {
+    fn give_chain(&mut self, mut given: u16, head: u16, descs: u32) -> u16 {
         let mut id = head;
         for _ in 0..descs {
-            self.give(self.given, id);
-            self.given = self.given.wrapping_add(1);
+            self.give(given, id);
+            given = given.wrapping_add(1);
             id = self.next.get(usize::from(id)).copied().unwrap_or(0);
         }
+        given
     }
 
     /// Takes completions by position: the device keeps the order, so what it wrote matters only for lengths.
     #[inline]
     fn complete_in_order(&mut self, out: &mut [MaybeUninit<Completion>]) -> Result<usize, PeerFault> {
+        let (ring, mut used, mut given) = (self.ring, self.used, self.given);
+        let mut outcome = Ok(out.len());
         for (k, done) in out.iter_mut().enumerate() {
-            let head = self.given & self.ring.mask;
+            let head = given & ring.mask;
             let Slot { token, lent, descs } = *self.slot(head);
             let mut len = 0;
             if WRITABLE {
-                len = match self.length_in_order(head, lent) {
-                    Ok(len) => len,
-                    Err(fault) => return stop(k, fault),
-                };
+                let [id_cell, len_cell] = ring.used(used);
+                let id = id_cell.load(Relaxed);
+                len = len_cell.load(Relaxed);
+                if id != u32::from(head) || len > lent || self.batch.left > 0 {
+                    (self.used, self.given) = (used, given);
+                    match self.length_in_batch((id, len), head, lent) {
+                        Ok(bytes) => len = bytes,
+                        Err(fault) => {
+                            outcome = stop(k, fault);
+                            break;
+                        }
+                    }
+                }
             }
             done.write(Completion { token, len });
-            self.given = self.given.wrapping_add(descs as u16);
-            self.used = self.used.wrapping_add(1);
+            given = given.wrapping_add(descs as u16);
+            used = used.wrapping_add(1);
         }
-        Ok(out.len())
+        (self.used, self.given) = (used, given);
+        outcome
     }
 
-    /// Bytes written into the next buffer, whose head is `head`.
-    #[inline(always)]
-    fn length_in_order(&mut self, head: u16, lent: u32) -> Result<u32, PeerFault> {
+    /// Bytes written into the next buffer, when its own used element does not say so: the device wrote one element for
+    /// several buffers, of which only the last may be partly used. (virtio 1.3, In-order use of descriptors.)
+    #[cold]
+    #[inline(never)]
+    fn length_in_batch(&mut self, (id, len): (u32, u32), head: u16, lent: u32) -> Result<u32, PeerFault> {
         if self.batch.left == 0 {
-            let [id_cell, len_cell] = self.ring.used(self.used);
-            let (id, len) = (id_cell.load(Relaxed), len_cell.load(Relaxed));
             if id == u32::from(head) {
-                return if len <= lent { Ok(len) } else { Err(PeerFault::UsedLen { len, lent }) };
+                return Err(PeerFault::UsedLen { len, lent });
             }
             self.start_batch(id, len)?;
         }
-        Ok(self.next_of_batch(lent))
+        self.batch.left -= 1;
+        Ok(if self.batch.left > 0 { lent } else { self.batch.len })
     }
 
-    /// The used element names a later buffer: everything before it was used completely.
-    /// (virtio 1.3, In-order use of descriptors.)
-    #[cold]
-    #[inline(never)]
+    /// Finds the buffer that a used element names among those that are known to be used.
     fn start_batch(&mut self, id: u32, len: u32) -> Result<(), PeerFault> {
         let (mut position, mut left) = (self.given, 0);
         let window = self.used_seen.wrapping_sub(self.used);
@@ -240,13 +254,6 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
             left += 1;
         }
         Err(PeerFault::UnknownId { id, size: self.ring.size() })
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn next_of_batch(&mut self, lent: u32) -> u32 {
-        self.batch.left -= 1;
-        if self.batch.left > 0 { lent } else { core::mem::take(&mut self.batch.len) }
     }
 
     /// Lends a direct chain of `segments`, which fit.
@@ -299,6 +306,21 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
     }
 }
 
+/// Buffers lent so far in a burst; the queue's counters move when it ends, also when the caller's iterator panics.
+struct Count<'a> {
+    n: u16,
+    taken: &'a mut u16,
+    avail: &'a mut u16,
+}
+
+impl Drop for Count<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        *self.taken = self.taken.wrapping_add(self.n);
+        *self.avail = self.avail.wrapping_add(self.n);
+    }
+}
+
 /// The second word of a descriptor.
 #[inline(always)]
 const fn meta(len: u32, flags: u16, next: u16) -> u64 {
@@ -323,14 +345,22 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<I
 
     #[inline]
     fn add_burst(&mut self, buffers: impl Iterator<Item = Buffer>) -> usize {
-        let before = self.avail;
-        for Buffer { addr, len, token } in buffers.take(usize::from(self.free())) {
-            let id = self.id_at(self.taken);
-            self.taken = self.taken.wrapping_add(1);
-            self.write_desc(id, addr, len, Self::FLAGS, 0);
-            self.lend(id, Slot { token, lent: len, descs: 1 });
+        let (ring, taken, avail, free) = (self.ring, self.taken, self.avail, self.free());
+        let (slots, ids) = (&mut *self.slots, &*self.ids);
+        let mut count = Count { n: 0, taken: &mut self.taken, avail: &mut self.avail };
+        for Buffer { addr, len, token } in buffers.take(usize::from(free)) {
+            let at = taken.wrapping_add(count.n) & ring.mask;
+            // SAFETY: `ids` has `size` entries and `at <= mask = size - 1`.
+            let id = if IN_ORDER { at } else { *unsafe { ids.get_unchecked(usize::from(at)) } };
+            let [addr_cell, meta_cell] = ring.desc(id);
+            addr_cell.store(addr, Relaxed);
+            meta_cell.store(meta(len, Self::FLAGS, 0), Relaxed);
+            // SAFETY: `slots` has `size` entries; `at` is below it, and `ids` holds only ids below it.
+            *unsafe { slots.get_unchecked_mut(usize::from(id)) } = Slot { token, lent: len, descs: 1 };
+            write_if_different(ring.avail(avail.wrapping_add(count.n)), id);
+            count.n = count.n.wrapping_add(1);
         }
-        usize::from(self.avail.wrapping_sub(before))
+        usize::from(count.n)
     }
 
     fn add_chain(&mut self, segments: &[Segment], token: u64) -> bool {
@@ -419,7 +449,7 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<I
                         self.give(self.given, id);
                         self.given = self.given.wrapping_add(1);
                     }
-                    _ => self.give_chain(id, descs),
+                    _ => self.given = self.give_chain(self.given, id, descs),
                 }
                 f(token);
             }
