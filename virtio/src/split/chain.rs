@@ -19,10 +19,8 @@ pub(super) fn follow<M: DeviceMemory, const WRITABLE: bool>(
     let mut walk = Walk::<M, WRITABLE>::new(memory, out, size);
     let (mut index, mut descs) = (head, 0u16);
     loop {
-        if index >= size {
-            return Err(PeerFault::DescOutOfRange { index, size });
-        }
-        let desc = Desc::load(ring.desc(index));
+        let cells = ring.desc(index).ok_or(PeerFault::DescOutOfRange { index, size })?;
+        let desc = Desc::load(cells);
         let (flags, next) = desc.split();
         // Bounded: `walk` refuses more than `size` descriptors, and an indirect one ends the chain.
         descs = descs.saturating_add(1);

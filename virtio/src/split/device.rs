@@ -91,12 +91,9 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Device<IN_ORDER, WRITABLE> {
 
 /// The chain at available index `position`, if it is simple.
 #[inline(always)]
-fn simple<M: DeviceMemory, const WRITABLE: bool>(ring: &Ring, memory: &M, position: u16) -> Option<Chain> {
+fn simple<M: DeviceMemory, const WRITABLE: bool>(ring: &Ring, memory: &M, position: usize) -> Option<Chain> {
     let id = ring.avail(position).load(Relaxed);
-    if id > ring.mask {
-        return None;
-    }
-    let [addr, meta] = ring.desc(id);
+    let [addr, meta] = ring.desc(id)?;
     let (addr, meta) = (addr.load(Relaxed), meta.load(Relaxed));
     if (meta >> 32) as u16 & SIMPLE_MASK != simple_flags(WRITABLE) {
         return None;
@@ -107,7 +104,7 @@ fn simple<M: DeviceMemory, const WRITABLE: bool>(ring: &Ring, memory: &M, positi
 }
 
 #[inline(always)]
-fn write_used(ring: &Ring, position: u16, id: u16, len: u32) {
+fn write_used(ring: &Ring, position: usize, id: u16, len: u32) {
     let [id_cell, len_cell] = ring.used(position);
     write_if_different(id_cell, u32::from(id));
     write_if_different(len_cell, len);
@@ -135,11 +132,11 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<I
         }
         let n = out.len().min(usize::from(window));
         let (out, _) = out.split_at_mut(n);
-        let (ring, mut next) = (self.ring, self.next);
+        // Atomic accesses make the compiler reload fields; what the loop needs is in locals.
+        let (ring, next) = (self.ring, usize::from(self.next));
         for (k, chain) in out.iter_mut().enumerate() {
-            let Some(simple) = simple::<M, WRITABLE>(&ring, memory, next) else { return Ok(k) };
+            let Some(simple) = simple::<M, WRITABLE>(&ring, memory, next + k) else { return Ok(k) };
             chain.write(simple);
-            next = next.wrapping_add(1);
         }
         Ok(n)
     }
@@ -158,7 +155,7 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<I
         if window <= ahead.chains {
             return Ok(None);
         }
-        let head = self.ring.avail(self.next.wrapping_add(ahead.chains)).load(Relaxed);
+        let head = self.ring.avail(usize::from(self.next) + usize::from(ahead.chains)).load(Relaxed);
         follow::<M, WRITABLE>(&self.ring, memory, head, self.indirect, out).map(Some)
     }
 
@@ -180,11 +177,10 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<I
             self.last = chains.last().map_or(self.last, |chain| chain.id);
             return;
         }
-        let (ring, mut used) = (self.ring, self.used);
-        self.used = used.wrapping_add(count);
+        let (ring, used) = (self.ring, usize::from(self.used));
+        self.used = self.used.wrapping_add(count);
         for (k, chain) in chains.iter().enumerate() {
-            write_used(&ring, used, chain.id, written(k));
-            used = used.wrapping_add(1);
+            write_used(&ring, used + k, chain.id, written(k));
         }
     }
 
@@ -199,7 +195,7 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<I
             self.used = self.used.wrapping_add(1);
             self.last = used.id;
         } else {
-            write_used(&self.ring, self.used, used.id, used.len);
+            write_used(&self.ring, usize::from(self.used), used.id, used.len);
             self.used = self.used.wrapping_add(1);
         }
     }
@@ -208,7 +204,7 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<I
     fn publish(&mut self) {
         if Self::BATCHED && self.used != self.published {
             // The element that stands for the batch lies where the batch begins.
-            let [id, len] = self.ring.used(self.published);
+            let [id, len] = self.ring.used(usize::from(self.published));
             write_if_different(id, u32::from(self.last));
             write_if_different(len, 0);
         }

@@ -102,29 +102,28 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
     /// The descriptor id that the `taken`-th taking uses.
     #[inline(always)]
     fn id_at(&self, taken: u16) -> u16 {
-        let at = taken & self.ring.mask;
+        let at = usize::from(taken) & self.ring.mask;
         if IN_ORDER {
-            return at;
+            return at as u16;
         }
         // SAFETY: `ids` has `size` entries and `at <= mask = size - 1`.
-        unsafe { *self.ids.get_unchecked(usize::from(at)) }
+        unsafe { *self.ids.get_unchecked(at) }
     }
 
-    /// Gives id back to the FIFO.
+    /// Gives an id back to the FIFO.
     #[inline(always)]
-    fn give(&mut self, given: u16, id: u16) {
-        let at = usize::from(given & self.ring.mask);
-        // SAFETY: `ids` has `size` entries and `at <= mask = size - 1`.
-        *unsafe { self.ids.get_unchecked_mut(at) } = id;
+    fn give(&mut self, given: usize, id: u16) {
+        // SAFETY: `ids` has `size` entries and the masked index is at most `size - 1`.
+        *unsafe { self.ids.get_unchecked_mut(given & self.ring.mask) } = id;
     }
 
     /// The slot of an id that is known to be below the ring size.
     #[inline(always)]
-    fn slot(&mut self, id: u16) -> &mut Slot {
+    fn slot(&mut self, id: usize) -> &mut Slot {
         debug_assert!(id <= self.ring.mask);
         // SAFETY: `slots` has `size` entries; ids come from `ids`, which only ever holds 0..size, from a masked
         // position, or were compared with the mask.
-        unsafe { self.slots.get_unchecked_mut(usize::from(id)) }
+        unsafe { self.slots.get_unchecked_mut(id) }
     }
 
     /// Re-reads the used index and returns how many completions are known.
@@ -143,92 +142,115 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
     /// Takes completions by id. Stops at the first impossible one.
     #[inline]
     fn complete_any(&mut self, out: &mut [MaybeUninit<Completion>]) -> Result<usize, PeerFault> {
+        let mut taken = 0;
+        loop {
+            let (_, rest) = out.split_at_mut(taken);
+            taken += self.complete_simple(rest);
+            let Some(done) = out.get_mut(taken) else { return Ok(taken) };
+            if let Err(fault) = self.complete_odd(done) {
+                return stop(taken, fault);
+            }
+            taken += 1;
+        }
+    }
+
+    /// Takes completions up to the first that is not simply that of a one-descriptor buffer.
+    #[inline]
+    fn complete_simple(&mut self, out: &mut [MaybeUninit<Completion>]) -> usize {
         // Atomic accesses make the compiler reload fields; what the loop needs is in locals.
-        let (ring, mut used, mut given) = (self.ring, self.used, self.given);
-        let mut outcome = Ok(out.len());
-        for (k, done) in out.iter_mut().enumerate() {
-            let [id_cell, len_cell] = ring.used(used);
-            let id = id_cell.load(Relaxed);
+        let (ring, used, given) = (self.ring, usize::from(self.used), usize::from(self.given));
+        let (slots, ids, mut taken) = (&mut *self.slots, &mut *self.ids, 0);
+        for done in out {
+            let [id_cell, len_cell] = ring.used(used + taken);
+            let id = id_cell.load(Relaxed) as usize;
             let len = if WRITABLE { len_cell.load(Relaxed) } else { 0 };
-            if id > u32::from(ring.mask) {
-                outcome = stop(k, PeerFault::UnknownId { id, size: ring.size() });
+            if id > ring.mask {
                 break;
             }
-            let slot = self.slot(id as u16);
-            let Slot { token, lent, descs } = *slot;
-            if WRITABLE && len > lent && descs != 0 {
-                outcome = stop(k, PeerFault::UsedLen { len, lent });
+            // SAFETY: `slots` has `size = mask + 1` entries.
+            let slot = unsafe { slots.get_unchecked_mut(id) };
+            if slot.descs != 1 || WRITABLE && len > slot.lent {
                 break;
             }
             slot.descs = 0;
-            if descs == 1 {
-                self.give(given, id as u16);
-                given = given.wrapping_add(1);
-            } else if descs == 0 {
-                outcome = stop(k, PeerFault::UnknownId { id, size: ring.size() });
-                break;
-            } else {
-                given = self.give_chain(given, id as u16, descs);
-            }
-            done.write(Completion { token, len });
-            used = used.wrapping_add(1);
+            // SAFETY: `ids` has `size` entries and the masked index is at most `size - 1`.
+            *unsafe { ids.get_unchecked_mut((given + taken) & ring.mask) } = id as u16;
+            done.write(Completion { token: slot.token, len });
+            taken += 1;
         }
-        (self.used, self.given) = (used, given);
-        outcome
+        (self.used, self.given) = ((used + taken) as u16, (given + taken) as u16);
+        taken
     }
 
-    /// Gives the `descs` ids of a direct chain back to the FIFO and returns its new end.
+    /// Takes the next completion, which is not simply that of a one-descriptor buffer.
     #[cold]
     #[inline(never)]
-    fn give_chain(&mut self, mut given: u16, head: u16, descs: u32) -> u16 {
+    fn complete_odd(&mut self, done: &mut MaybeUninit<Completion>) -> Result<(), PeerFault> {
+        let size = self.ring.size();
+        let [id, len] = self.ring.used(usize::from(self.used)).map(|cell| cell.load(Relaxed));
+        let unknown = PeerFault::UnknownId { id, size };
+        if id >= u32::from(size) {
+            return Err(unknown);
+        }
+        let slot = self.slot(id as usize);
+        let Slot { token, lent, descs } = *slot;
+        if descs == 0 {
+            return Err(unknown);
+        }
+        if WRITABLE && len > lent {
+            return Err(PeerFault::UsedLen { len, lent });
+        }
+        slot.descs = 0;
+        self.give_chain(id as u16, descs);
+        self.used = self.used.wrapping_add(1);
+        done.write(Completion { token, len: if WRITABLE { len } else { 0 } });
+        Ok(())
+    }
+
+    /// Gives the `descs` ids of a direct chain back to the FIFO.
+    fn give_chain(&mut self, head: u16, descs: u32) {
         let mut id = head;
         for _ in 0..descs {
-            self.give(given, id);
-            given = given.wrapping_add(1);
+            self.give(usize::from(self.given), id);
+            self.given = self.given.wrapping_add(1);
             id = self.next.get(usize::from(id)).copied().unwrap_or(0);
         }
-        given
     }
 
     /// Takes completions by position: the device keeps the order, so what it wrote matters only for lengths.
     #[inline]
     fn complete_in_order(&mut self, out: &mut [MaybeUninit<Completion>]) -> Result<usize, PeerFault> {
-        let (ring, mut used, mut given) = (self.ring, self.used, self.given);
-        let mut outcome = Ok(out.len());
+        let (ring, used, mut given) = (self.ring, usize::from(self.used), usize::from(self.given));
         for (k, done) in out.iter_mut().enumerate() {
             let head = given & ring.mask;
             let Slot { token, lent, descs } = *self.slot(head);
             let mut len = 0;
             if WRITABLE {
-                let [id_cell, len_cell] = ring.used(used);
+                let [id_cell, len_cell] = ring.used(used + k);
                 let id = id_cell.load(Relaxed);
                 len = len_cell.load(Relaxed);
-                if id != u32::from(head) || len > lent || self.batch.left > 0 {
-                    (self.used, self.given) = (used, given);
+                if id != head as u32 || len > lent || self.batch.left > 0 {
+                    (self.used, self.given) = ((used + k) as u16, given as u16);
                     match self.length_in_batch((id, len), head, lent) {
                         Ok(bytes) => len = bytes,
-                        Err(fault) => {
-                            outcome = stop(k, fault);
-                            break;
-                        }
+                        Err(fault) => return stop(k, fault),
                     }
                 }
             }
             done.write(Completion { token, len });
-            given = given.wrapping_add(descs as u16);
-            used = used.wrapping_add(1);
+            given += descs as usize;
         }
-        (self.used, self.given) = (used, given);
-        outcome
+        (self.used, self.given) = ((used + out.len()) as u16, given as u16);
+        Ok(out.len())
     }
 
     /// Bytes written into the next buffer, when its own used element does not say so: the device wrote one element for
     /// several buffers, of which only the last may be partly used. (virtio 1.3, In-order use of descriptors.)
     #[cold]
     #[inline(never)]
-    fn length_in_batch(&mut self, (id, len): (u32, u32), head: u16, lent: u32) -> Result<u32, PeerFault> {
+    fn length_in_batch(&mut self, (id, len): (u32, u32), head: usize, lent: u32) -> Result<u32, PeerFault> {
         if self.batch.left == 0 {
-            if id == u32::from(head) {
+            if id == head as u32 {
                 return Err(PeerFault::UsedLen { len, lent });
             }
             self.start_batch(id, len)?;
@@ -242,8 +264,9 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
         let (mut position, mut left) = (self.given, 0);
         let window = self.used_seen.wrapping_sub(self.used);
         while left < window {
-            let slot = *self.slot(position & self.ring.mask);
-            if u32::from(position & self.ring.mask) == id {
+            let at = usize::from(position) & self.ring.mask;
+            let slot = *self.slot(at);
+            if at as u32 == id {
                 if len > slot.lent {
                     return Err(PeerFault::UsedLen { len, lent: slot.lent });
                 }
@@ -292,7 +315,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
 
     #[inline(always)]
     fn write_desc(&self, id: u16, addr: u64, len: u32, flags: u16, next: u16) {
-        let [addr_cell, meta_cell] = self.ring.desc(id);
+        let Some([addr_cell, meta_cell]) = self.ring.desc(id) else { return };
         addr_cell.store(addr, Relaxed);
         meta_cell.store(meta(len, flags, next), Relaxed);
     }
@@ -300,15 +323,15 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
     /// Puts the chain that starts at `head` into the available ring.
     #[inline(always)]
     fn lend(&mut self, head: u16, slot: Slot) {
-        *self.slot(head) = slot;
-        write_if_different(self.ring.avail(self.avail), head);
+        *self.slot(usize::from(head)) = slot;
+        write_if_different(self.ring.avail(usize::from(self.avail)), head);
         self.avail = self.avail.wrapping_add(1);
     }
 }
 
 /// Buffers lent so far in a burst; the queue's counters move when it ends, also when the caller's iterator panics.
 struct Count<'a> {
-    n: u16,
+    n: usize,
     taken: &'a mut u16,
     avail: &'a mut u16,
 }
@@ -316,8 +339,8 @@ struct Count<'a> {
 impl Drop for Count<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        *self.taken = self.taken.wrapping_add(self.n);
-        *self.avail = self.avail.wrapping_add(self.n);
+        *self.taken = self.taken.wrapping_add(self.n as u16);
+        *self.avail = self.avail.wrapping_add(self.n as u16);
     }
 }
 
@@ -345,22 +368,24 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<I
 
     #[inline]
     fn add_burst(&mut self, buffers: impl Iterator<Item = Buffer>) -> usize {
-        let (ring, taken, avail, free) = (self.ring, self.taken, self.avail, self.free());
+        let (ring, free) = (self.ring, self.free());
+        let (taken, avail) = (usize::from(self.taken), usize::from(self.avail));
         let (slots, ids) = (&mut *self.slots, &*self.ids);
         let mut count = Count { n: 0, taken: &mut self.taken, avail: &mut self.avail };
         for Buffer { addr, len, token } in buffers.take(usize::from(free)) {
-            let at = taken.wrapping_add(count.n) & ring.mask;
+            let at = (taken + count.n) & ring.mask;
             // SAFETY: `ids` has `size` entries and `at <= mask = size - 1`.
-            let id = if IN_ORDER { at } else { *unsafe { ids.get_unchecked(usize::from(at)) } };
-            let [addr_cell, meta_cell] = ring.desc(id);
+            let id = if IN_ORDER { at } else { usize::from(*unsafe { ids.get_unchecked(at) }) };
+            // SAFETY: `at` is below the size, and `ids` holds only ids below it.
+            let [addr_cell, meta_cell] = unsafe { ring.desc_unchecked(id) };
             addr_cell.store(addr, Relaxed);
             meta_cell.store(meta(len, Self::FLAGS, 0), Relaxed);
-            // SAFETY: `slots` has `size` entries; `at` is below it, and `ids` holds only ids below it.
-            *unsafe { slots.get_unchecked_mut(usize::from(id)) } = Slot { token, lent: len, descs: 1 };
-            write_if_different(ring.avail(avail.wrapping_add(count.n)), id);
-            count.n = count.n.wrapping_add(1);
+            // SAFETY: likewise; `slots` has `size` entries.
+            *unsafe { slots.get_unchecked_mut(id) } = Slot { token, lent: len, descs: 1 };
+            write_if_different(ring.avail(avail + count.n), id as u16);
+            count.n += 1;
         }
-        usize::from(count.n)
+        count.n
     }
 
     fn add_chain(&mut self, segments: &[Segment], token: u64) -> bool {
@@ -436,22 +461,17 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<I
     fn take_all(&mut self, f: &mut dyn FnMut(u64)) {
         if IN_ORDER {
             while self.given.wrapping_sub(self.taken) != self.ring.size() {
-                let Slot { token, descs, .. } = *self.slot(self.given & self.ring.mask);
+                let Slot { token, descs, .. } = *self.slot(usize::from(self.given) & self.ring.mask);
                 self.given = self.given.wrapping_add(descs as u16);
                 f(token);
             }
         } else {
             for id in 0..self.ring.size() {
-                let Slot { token, descs, .. } = core::mem::replace(self.slot(id), Slot::FREE);
-                match descs {
-                    0 => continue,
-                    1 => {
-                        self.give(self.given, id);
-                        self.given = self.given.wrapping_add(1);
-                    }
-                    _ => self.given = self.give_chain(self.given, id, descs),
+                let Slot { token, descs, .. } = core::mem::replace(self.slot(usize::from(id)), Slot::FREE);
+                if descs > 0 {
+                    self.give_chain(id, descs);
+                    f(token);
                 }
-                f(token);
             }
         }
         (self.used, self.used_seen) = (self.avail, self.avail);

@@ -10,7 +10,8 @@ pub(super) struct Ring {
     desc: SharedSlice<u64>,
     avail: SharedSlice<u16>,
     used: SharedSlice<u32>,
-    pub(super) mask: u16,
+    /// The ring size less one.
+    pub(super) mask: usize,
     pub(super) avail_flags: Shared<u16>,
     pub(super) avail_idx: Shared<u16>,
     pub(super) used_event: Shared<u16>,
@@ -29,7 +30,7 @@ impl Ring {
                 desc: memory.desc.cells(0, 2 * n)?,
                 avail: memory.driver.cells(RING, n)?,
                 used: memory.device.cells(RING, 2 * n)?,
-                mask: size - 1,
+                mask: n - 1,
                 avail_flags: memory.driver.cell(FLAGS)?,
                 avail_idx: memory.driver.cell(IDX)?,
                 used_event: memory.driver.cell(RING + 2 * n)?,
@@ -43,30 +44,41 @@ impl Ring {
 
     #[inline(always)]
     pub(super) const fn size(&self) -> u16 {
-        self.mask + 1
+        self.mask as u16 + 1
     }
 
-    /// The two words of descriptor `id`: address; length, flags and next.
+    /// The two words of descriptor `id`: address; length, flags and next. `None` outside the table.
     #[inline(always)]
-    pub(super) fn desc(&self, id: u16) -> [Shared<u64>; 2] {
-        let at = usize::from(id & self.mask) * 2;
-        // SAFETY: `id & mask < size` and `new` made `desc` with 2 × size words.
-        let addr = unsafe { self.desc.at_unchecked(at) };
-        // SAFETY: likewise; `at` is even, so `at + 1` is below 2 × size too.
-        [addr, unsafe { self.desc.at_unchecked(at + 1) }]
+    pub(super) fn desc(&self, id: u16) -> Option<[Shared<u64>; 2]> {
+        let id = usize::from(id);
+        // SAFETY: just compared.
+        (id <= self.mask).then(|| unsafe { self.desc_unchecked(id) })
     }
 
-    /// The available entry for index `position`.
+    /// The two words of descriptor `id`.
+    ///
+    /// # Safety
+    /// `id` is below the ring size.
     #[inline(always)]
-    pub(super) fn avail(&self, position: u16) -> Shared<u16> {
+    pub(super) unsafe fn desc_unchecked(&self, id: usize) -> [Shared<u64>; 2] {
+        debug_assert!(id <= self.mask);
+        // SAFETY: `id < size` by this function's condition and `new` made `desc` with 2 × size words.
+        let addr = unsafe { self.desc.at_unchecked(id * 2) };
+        // SAFETY: likewise, `2 × id + 1 < 2 × size`.
+        [addr, unsafe { self.desc.at_unchecked(id * 2 + 1) }]
+    }
+
+    /// The available entry for index `position`, which may run past the ring size.
+    #[inline(always)]
+    pub(super) fn avail(&self, position: usize) -> Shared<u16> {
         // SAFETY: `position & mask < size` and `new` made `avail` with `size` words.
-        unsafe { self.avail.at_unchecked(usize::from(position & self.mask)) }
+        unsafe { self.avail.at_unchecked(position & self.mask) }
     }
 
-    /// The two words of the used element for index `position`: id; length.
+    /// The two words of the used element for index `position`, which may run past the ring size: id; length.
     #[inline(always)]
-    pub(super) fn used(&self, position: u16) -> [Shared<u32>; 2] {
-        let at = usize::from(position & self.mask) * 2;
+    pub(super) fn used(&self, position: usize) -> [Shared<u32>; 2] {
+        let at = (position & self.mask) * 2;
         // SAFETY: `position & mask < size` and `new` made `used` with 2 × size words.
         let id = unsafe { self.used.at_unchecked(at) };
         // SAFETY: likewise; `at` is even, so `at + 1` is below 2 × size too.
