@@ -19,7 +19,7 @@ use crate::gate::{Keeper, gate};
 use crate::handshake::{Greeted, choose, greet};
 use crate::memory::Growth;
 use crate::path::{HEADER, Trouble};
-use crate::queue::{Receive, Transmit};
+use crate::queue::{PathName, Receive, Transmit};
 use crate::reactor::{Reactor, Task, after};
 use crate::rings::{RingError, RingZone};
 use crate::session::{Orders, Pair, Session};
@@ -216,7 +216,7 @@ impl VirtioDevice {
 }
 
 fn receive_queues(state: &State) -> (Vec<Box<dyn RxQueue>>, Vec<Keeper<Box<dyn crate::path::RxPath>>>) {
-    let queue = |name: &Arc<_>| {
+    let queue = |name: &Arc<PathName>| {
         let (visitor, keeper) = gate();
         (Box::new(Receive { gate: visitor, name: name.clone() }) as Box<dyn RxQueue>, keeper)
     };
@@ -224,7 +224,7 @@ fn receive_queues(state: &State) -> (Vec<Box<dyn RxQueue>>, Vec<Keeper<Box<dyn c
 }
 
 fn transmit_queues(state: &State) -> (Vec<Box<dyn TxQueue>>, Vec<Keeper<Box<dyn crate::path::TxPath>>>) {
-    let queue = |name: &Arc<_>| {
+    let queue = |name: &Arc<PathName>| {
         let (visitor, keeper) = gate();
         (Box::new(Transmit { gate: visitor, name: name.clone() }) as Box<dyn TxQueue>, keeper)
     };

@@ -46,10 +46,6 @@ impl Dialogue {
         self.acks = acks;
     }
 
-    pub(crate) fn acks(&self) -> bool {
-        self.acks
-    }
-
     /// Sends a question and returns the answer, which must be the answer to it.
     pub(crate) async fn ask<A: Payload>(&mut self, request: FrontendReq, payload: &[u8]) -> Result<A, Error> {
         let began = Instant::now();

@@ -77,14 +77,14 @@ impl<T> Visitor<T> {
 
     #[cfg(not(loom))]
     #[inline(always)]
-    fn with<R>(&mut self, f: impl FnOnce(&mut Option<T>) -> R) -> R {
+    fn with<R>(&self, f: impl FnOnce(&mut Option<T>) -> R) -> R {
         // SAFETY: called with `busy` set and `closed` seen clear, so the keeper stays out until `busy` is clear
         // again; there is one visitor and it is exclusively borrowed.
         f(unsafe { &mut *self.0.value.get() })
     }
 
     #[cfg(loom)]
-    fn with<R>(&mut self, f: impl FnOnce(&mut Option<T>) -> R) -> R {
+    fn with<R>(&self, f: impl FnOnce(&mut Option<T>) -> R) -> R {
         // SAFETY: as in the real build; loom checks that accesses do not overlap.
         self.0.value.with_mut(|value| f(unsafe { &mut *value }))
     }

@@ -126,14 +126,14 @@ impl Sharing {
             return Ok(());
         }
         let now = growth.domain.segments();
-        let max = self.slots.max(TABLE_REGIONS);
+        let max = if self.slots > 0 { self.slots } else { TABLE_REGIONS };
         if now.len() > max {
             return Err(Error::Regions { segments: now.len(), max });
         }
-        if self.known.is_empty() || self.slots == 0 {
-            self.table(dialogue, &now).await?;
+        match self.slots {
+            0 => self.table(dialogue, &now).await?,
+            _ => self.one_by_one(dialogue, &now).await?,
         }
-        self.one_by_one(dialogue, &now).await?;
         dialogue.barrier().await?;
         self.changes = Some(seen);
         let end = now.last().map_or(0, |last| start(last).saturating_add(last.len() as u64));
@@ -141,16 +141,15 @@ impl Sharing {
         Ok(())
     }
 
-    /// The first regions as one table.
+    /// All regions as one table, when it is another than the backend has.
     async fn table(&mut self, dialogue: &mut Dialogue, now: &[Arc<Segment>]) -> Result<(), Error> {
-        let first = &now[..now.len().min(TABLE_REGIONS)];
-        if same(first, &self.known) {
+        if same(now, &self.known) {
             return Ok(());
         }
-        let table = MemTable(first.iter().map(|segment| region(segment)).collect());
-        let fds: Vec<BorrowedFd<'_>> = first.iter().map(|segment| segment.fd()).collect();
+        let table = MemTable(now.iter().map(|segment| region(segment)).collect());
+        let fds: Vec<BorrowedFd<'_>> = now.iter().map(|segment| segment.fd()).collect();
         dialogue.tell(FrontendReq::SET_MEM_TABLE, &table.to_bytes(), &fds).await?;
-        self.known = first.to_vec();
+        self.known = now.to_vec();
         Ok(())
     }
 

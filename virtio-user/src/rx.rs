@@ -38,7 +38,7 @@ pub(crate) struct RxParts {
 }
 
 /// The receive path over one kind of ring, with or without packets that span buffers.
-pub(crate) struct Rx<Q, const MERGE: bool> {
+pub(crate) struct Rx<Q: DriverQueue, const MERGE: bool> {
     queue: Q,
     /// Word 0 of every packet received here.
     first: u64,

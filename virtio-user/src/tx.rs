@@ -40,7 +40,7 @@ pub(crate) struct TxParts {
 }
 
 /// The transmit path over one kind of ring.
-pub(crate) struct Tx<Q> {
+pub(crate) struct Tx<Q: DriverQueue> {
     queue: Q,
     /// Value of a packet's pool word when it belongs to this port's pool.
     home: u64,

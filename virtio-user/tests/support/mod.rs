@@ -1,0 +1,370 @@
+//! A backend in this process: real sockets, real shared memory, and free to misbehave.
+#![allow(dead_code, reason = "each test uses its part")]
+
+pub mod echo;
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use linecard_eal::memory::{Domain, Memory, MemoryConfig, PagePolicy};
+use linecard_eal::shared::SharedBytes;
+use linecard_mempool::{Pool, PoolConfig};
+use linecard_pmd::{Device, Driver, Error, Port, PortConfig, ProbeContext, StartError, configure};
+use linecard_virtio::{DeviceMemory, Features, Layout, RingMemory};
+use linecard_virtio_user::VirtioUser;
+use linecard_wire::payload::{MemTable, MemoryRegion, Payload, SingleRegion, VringAddr, VringFd, VringState};
+use linecard_wire::{Connection, FrontendReq, Message, OutMessage, ProtocolFeatures};
+
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Calls `done` until it says true; fails the test after [`PATIENCE`].
+#[track_caller]
+pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !done() {
+        assert!(Instant::now() < until, "not in time: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// A socket path of its own, removed with the value.
+pub struct Place(pub PathBuf);
+
+impl Place {
+    pub fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        Self(std::env::temp_dir().join(format!("lc-vu-{}-{number}.sock", std::process::id())))
+    }
+
+    pub fn arg(&self) -> String {
+        format!("path={}", self.0.display())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// The frontend's side of a test: memory, a pool, the driver.
+pub struct Bench {
+    pub memory: Memory,
+    pub domain: Arc<Domain>,
+    pub pool: Pool,
+    pub driver: VirtioUser,
+    pub wait: Duration,
+}
+
+impl Bench {
+    pub fn new(packets: u32) -> Self {
+        let config = MemoryConfig { pages: PagePolicy::NoHuge, ..MemoryConfig::default() };
+        let memory = Memory::new(config).expect("memory");
+        let domain = memory.domain("test").expect("a domain");
+        let pool = PoolConfig { packets, cache: 32, ..PoolConfig::default() };
+        let pool = Pool::new(&domain, pool).expect("a pool");
+        Self { memory, domain, pool, driver: VirtioUser::new(), wait: Duration::from_millis(200) }
+    }
+
+    pub fn probe(&self, args: &str) -> Result<Box<dyn Device>, Error> {
+        let context = ProbeContext { memory: self.memory.clone(), domain: self.domain.clone(), wait: self.wait };
+        let args = linecard_pmd::DevArgs::parse(&format!("net_virtio_user0,{args}"))?;
+        self.driver.probe(&context, &args)
+    }
+
+    pub fn start(&self, device: Box<dyn Device>, config: PortConfig) -> Result<Port, StartError> {
+        configure(device, config)?.start(&self.pool)
+    }
+
+    #[track_caller]
+    pub fn open(&self, args: &str) -> Port {
+        self.start(self.probe(args).expect("a device"), PortConfig::default()).expect("a port")
+    }
+
+    /// Every packet is in the pool or in a cache.
+    #[track_caller]
+    pub fn assert_whole(&self) {
+        let stats = self.pool.stats();
+        assert_eq!(stats.free + stats.cached, stats.total, "{stats:?}");
+    }
+}
+
+/// A region as the backend mapped it.
+pub struct Region {
+    pub told: MemoryRegion,
+    map: memmap2::MmapRaw,
+    _fd: OwnedFd,
+}
+
+/// The frontend's memory as the backend sees it.
+#[derive(Default)]
+pub struct Regions(pub Vec<Region>);
+
+impl Regions {
+    fn add(&mut self, told: MemoryRegion, fd: OwnedFd) {
+        let options = memmap2::MmapOptions::new().offset(told.offset).len(told.size as usize).to_owned();
+        let map = options.map_raw(fd.as_raw_fd()).expect("a mapping");
+        self.0.push(Region { told, map, _fd: fd });
+    }
+
+    /// Where `len` bytes at frontend address `addr` are here.
+    pub fn at(&self, addr: u64, len: usize) -> Option<NonNull<u8>> {
+        self.0.iter().find_map(|region| {
+            let offset = addr.checked_sub(region.told.user_addr)?;
+            let end = offset.checked_add(len as u64)?;
+            let at = region.map.as_mut_ptr().wrapping_add(offset as usize);
+            (end <= region.told.size).then_some(NonNull::new(at)?)
+        })
+    }
+
+    pub fn bytes(&self, addr: u64, len: usize) -> SharedBytes {
+        let at = self.at(addr, len).expect("inside what was shared");
+        // SAFETY: mapped as long as the region lives, which is as long as the tests use rings on it.
+        unsafe { SharedBytes::new(at, len) }
+    }
+}
+
+// SAFETY: pointers lie in mappings that live as long as `self`.
+unsafe impl DeviceMemory for Regions {
+    fn translate(&self, addr: u64, len: u32) -> Option<NonNull<u8>> {
+        self.at(addr, len as usize)
+    }
+    fn translate_part(&self, addr: u64, len: u32) -> Option<(NonNull<u8>, u32)> {
+        Some((self.at(addr, len as usize)?, len))
+    }
+}
+
+/// What the backend knows of one ring.
+#[derive(Default)]
+pub struct Ring {
+    pub size: u16,
+    pub base: u32,
+    pub addr: Option<VringAddr>,
+    pub kick: Option<OwnedFd>,
+    pub call: Option<OwnedFd>,
+    pub enabled: bool,
+}
+
+/// What a misbehaving backend does with a request.
+pub enum Act {
+    /// As a good one would.
+    Normal,
+    /// Nothing, or what the spoiler did itself.
+    Handled,
+    /// Closes the connection.
+    Leave,
+}
+
+pub type Spoiler = Box<dyn FnMut(&mut Connection, &Message) -> Act + Send>;
+
+/// One connection with a frontend.
+pub struct Backend {
+    pub conn: Connection,
+    pub offered: Features,
+    pub protocol: ProtocolFeatures,
+    pub queue_num: u64,
+    pub slots: u64,
+    pub features: Features,
+    pub agreed: ProtocolFeatures,
+    pub status: u64,
+    pub regions: Arc<Regions>,
+    pub rings: Vec<Ring>,
+    pub requests: Vec<u32>,
+    pub spoiler: Option<Spoiler>,
+}
+
+pub fn all_features() -> Features {
+    Features::VERSION_1
+        | Features::PROTOCOL_FEATURES
+        | Features::NET_MRG_RXBUF
+        | Features::IN_ORDER
+        | Features::RING_PACKED
+        | Features::INDIRECT_DESC
+        | Features::NET_MQ
+        | Features::NET_CSUM
+        | Features::EVENT_IDX
+}
+
+pub fn usual_protocol() -> ProtocolFeatures {
+    ProtocolFeatures::MQ | ProtocolFeatures::REPLY_ACK | ProtocolFeatures::STATUS
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub struct Gone;
+
+impl Backend {
+    pub fn new(stream: UnixStream) -> Self {
+        Self {
+            conn: Connection::new(stream).expect("a connection"),
+            offered: all_features(),
+            protocol: usual_protocol(),
+            queue_num: 8,
+            slots: 32,
+            features: Features::NONE,
+            agreed: ProtocolFeatures::empty(),
+            status: 0,
+            regions: Arc::default(),
+            rings: (0..16).map(|_| Ring::default()).collect(),
+            requests: Vec::new(),
+            spoiler: None,
+        }
+    }
+
+    pub fn accept(listener: &UnixListener) -> Self {
+        Self::new(listener.accept().expect("a frontend").0)
+    }
+
+    /// Connects to a frontend in server mode.
+    pub fn connect(path: &Path) -> Self {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match UnixStream::connect(path) {
+                Ok(stream) => return Self::new(stream),
+                Err(error) => assert!(Instant::now() < until, "no frontend listens: {error}"),
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    pub fn packed(&self) -> bool {
+        self.features.contains(Features::RING_PACKED)
+    }
+
+    pub fn layout(&self) -> Layout {
+        if self.packed() { Layout::Packed } else { Layout::Split }
+    }
+
+    fn running(&self, rings: usize) -> bool {
+        let ready = self.rings[..rings].iter().all(|ring| ring.enabled && ring.kick.is_some() && ring.addr.is_some());
+        ready && (!self.agreed.contains(ProtocolFeatures::STATUS) || self.status & 4 != 0)
+    }
+
+    /// Serves the handshake until `rings` rings run.
+    pub fn until_running(&mut self, rings: usize) -> Result<(), Gone> {
+        let until = Instant::now() + PATIENCE;
+        while !self.running(rings) {
+            let message = self.conn.read_until(until).map_err(|_| Gone)?;
+            self.handle(message)?;
+        }
+        Ok(())
+    }
+
+    /// Serves what has come.
+    pub fn serve(&mut self) -> Result<(), Gone> {
+        while let Some(message) = self.conn.read().map_err(|_| Gone)? {
+            self.handle(message)?;
+        }
+        Ok(())
+    }
+
+    /// Serves until the frontend leaves.
+    pub fn until_gone(&mut self) {
+        let until = Instant::now() + PATIENCE;
+        while let Ok(message) = self.conn.read_until(until) {
+            if self.handle(message).is_err() {
+                return;
+            }
+        }
+        assert!(Instant::now() < until, "the frontend never left");
+    }
+
+    pub fn handle(&mut self, message: Message) -> Result<(), Gone> {
+        self.requests.push(message.request);
+        if let Some(mut spoiler) = self.spoiler.take() {
+            let act = spoiler(&mut self.conn, &message);
+            self.spoiler = Some(spoiler);
+            match act {
+                Act::Normal => {}
+                Act::Handled => return Ok(()),
+                Act::Leave => return Err(Gone),
+            }
+        }
+        let (request, wants_ack) = (message.request, message.needs_reply());
+        let reply = self.act(message);
+        let payload = reply.or_else(|| wants_ack.then(|| 0_u64.to_bytes()));
+        if let Some(payload) = payload {
+            self.conn.send(&OutMessage::reply(request, &payload)).map_err(|_| Gone)?;
+        }
+        Ok(())
+    }
+
+    fn act(&mut self, mut message: Message) -> Option<Vec<u8>> {
+        let number = || u64::from_bytes(&message.payload).expect("a number");
+        let state = || VringState::from_bytes(&message.payload).expect("a ring state");
+        match message.request {
+            r if r == FrontendReq::GET_FEATURES as u32 => return Some(self.offered.bits().to_bytes()),
+            r if r == FrontendReq::SET_FEATURES as u32 => self.features = Features::from_bits(number()),
+            r if r == FrontendReq::GET_PROTOCOL_FEATURES as u32 => return Some(self.protocol.bits().to_bytes()),
+            r if r == FrontendReq::SET_PROTOCOL_FEATURES as u32 => {
+                self.agreed = ProtocolFeatures::from_bits_truncate(number());
+            }
+            r if r == FrontendReq::GET_QUEUE_NUM as u32 => return Some(self.queue_num.to_bytes()),
+            r if r == FrontendReq::GET_MAX_MEM_SLOTS as u32 => return Some(self.slots.to_bytes()),
+            r if r == FrontendReq::SET_STATUS as u32 => self.status = number(),
+            r if r == FrontendReq::GET_STATUS as u32 => return Some(self.status.to_bytes()),
+            r if r == FrontendReq::SET_MEM_TABLE as u32 => {
+                let table = MemTable::from_bytes(&message.payload).expect("a table").0;
+                assert_eq!(table.len(), message.fds.len());
+                let mut regions = Regions::default();
+                table.into_iter().zip(message.fds.drain(..)).for_each(|(told, fd)| regions.add(told, fd));
+                self.regions = Arc::new(regions);
+            }
+            r if r == FrontendReq::ADD_MEM_REG as u32 => {
+                let told = SingleRegion::from_bytes(&message.payload).expect("a region").0;
+                let fd = message.fds.pop().expect("a descriptor");
+                let mut regions = Regions::default();
+                for old in &self.regions.0 {
+                    regions.add(old.told, old._fd.try_clone().expect("a descriptor"));
+                }
+                regions.add(told, fd);
+                self.regions = Arc::new(regions);
+            }
+            r if r == FrontendReq::SET_VRING_NUM as u32 => {
+                self.rings[state().index as usize].size = u16::try_from(state().num).expect("a size");
+            }
+            r if r == FrontendReq::SET_VRING_BASE as u32 => self.rings[state().index as usize].base = state().num,
+            r if r == FrontendReq::GET_VRING_BASE as u32 => {
+                let index = state().index;
+                let ring = &mut self.rings[index as usize];
+                ring.enabled = false;
+                return Some(VringState { index, num: ring.base }.to_bytes());
+            }
+            r if r == FrontendReq::SET_VRING_ADDR as u32 => {
+                let addr = VringAddr::from_bytes(&message.payload).expect("addresses");
+                self.rings[addr.index as usize].addr = Some(addr);
+            }
+            r if r == FrontendReq::SET_VRING_KICK as u32 => {
+                let index = VringFd::from_bytes(&message.payload).expect("a ring").index;
+                self.rings[usize::from(index)].kick = message.fds.pop();
+            }
+            r if r == FrontendReq::SET_VRING_CALL as u32 => {
+                let index = VringFd::from_bytes(&message.payload).expect("a ring").index;
+                self.rings[usize::from(index)].call = message.fds.pop();
+            }
+            r if r == FrontendReq::SET_VRING_ENABLE as u32 => {
+                self.rings[state().index as usize].enabled = state().num != 0;
+            }
+            r if r == FrontendReq::SET_OWNER as u32 => {}
+            other => panic!("a frontend does not send {other}"),
+        }
+        None
+    }
+
+    /// The memory of ring `index`.
+    pub fn ring(&self, index: usize) -> RingMemory {
+        let ring = &self.rings[index];
+        let addr = ring.addr.expect("it was told");
+        let [desc, driver, device] = self.layout().areas(ring.size);
+        RingMemory {
+            desc: self.regions.bytes(addr.desc, desc),
+            driver: self.regions.bytes(addr.avail, driver),
+            device: self.regions.bytes(addr.used, device),
+        }
+    }
+}
