@@ -5,11 +5,6 @@ use crate::cores::{LcoreId, LcoreMap, MAX_CORES};
 use crate::error::{Error, Result};
 use crate::log;
 
-pub(super) const LEVEL: &str = "debug, 8, or pattern:level such as lib.*:debug";
-pub(super) const PREFIX: &str = "a name without '/' or '%'";
-pub(super) const PROC_TYPE: &str = "primary or auto";
-pub(super) const IOVA: &str = "va";
-
 type Name = &'static str;
 
 pub(super) fn lcores(args: &mut EalArgs, name: Name, value: &str) -> Result<()> {
@@ -79,7 +74,7 @@ pub(super) fn single_file(args: &mut EalArgs, _: Name, _: &str) -> Result<()> {
 
 pub(super) fn file_prefix(args: &mut EalArgs, option: Name, value: &str) -> Result<()> {
     if value.is_empty() || value.contains(['/', '%']) {
-        return Err(wrong(option, value, PREFIX));
+        return Err(wrong(option, value, "a name without '/' or '%'"));
     }
     args.file_prefix = Some(value.into());
     Ok(())
@@ -109,7 +104,7 @@ pub(super) fn proc_type(args: &mut EalArgs, option: Name, value: &str) -> Result
             option: format!("{option}={value}"),
             instead: "every process is its own primary, connect them by a vhost-user socket",
         }),
-        _ => Err(wrong(option, value, PROC_TYPE)),
+        _ => Err(wrong(option, value, "primary or auto")),
     }
 }
 
@@ -123,7 +118,7 @@ pub(super) fn iova_mode(args: &mut EalArgs, option: Name, value: &str) -> Result
             option: format!("{option}={value}"),
             instead: "peers see virtual addresses, use --iova-mode=va or leave it out",
         }),
-        _ => Err(wrong(option, value, IOVA)),
+        _ => Err(wrong(option, value, "va")),
     }
 }
 

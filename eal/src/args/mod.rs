@@ -115,7 +115,7 @@ impl EalArgs {
             (Value::None, Some(value)) => {
                 return Err(Error::OptionValue { option: option.name(), value, expected: "no value" });
             }
-            (Value::Required(expected), None) => Some(next_value(option, expected, rest)?),
+            (Value::Required(_), None) => Some(next_value(option, rest)?),
             (_, attached) => attached,
         };
         self.apply(option, value)
@@ -128,13 +128,9 @@ impl EalArgs {
             let option = OPTIONS.iter().find(|option| option.short == Some(letter));
             let option =
                 option.ok_or_else(|| Error::UnknownOption { option: format!("-{letter}"), near: None })?;
-            if let Value::Required(expected) = option.value {
+            if let Value::Required(_) = option.value {
                 let attached = letters.as_str();
-                let value = if attached.is_empty() {
-                    next_value(option, expected, rest)?
-                } else {
-                    attached.to_owned()
-                };
+                let value = if attached.is_empty() { next_value(option, rest)? } else { attached.to_owned() };
                 return self.apply(option, Some(value));
             }
             self.apply(option, None)?;
@@ -156,10 +152,10 @@ impl EalArgs {
     }
 }
 
-fn next_value(option: &'static Opt, expected: &'static str, rest: &mut VecDeque<OsString>) -> Result<String> {
+fn next_value(option: &'static Opt, rest: &mut VecDeque<OsString>) -> Result<String> {
     // As getopt_long does, whatever comes next is the value; only "--" cannot be meant as one.
     let value = rest.pop_front().filter(|value| value != "--");
-    text(value.ok_or(Error::MissingValue { option: option.name(), expected })?)
+    text(value.ok_or(Error::MissingValue { option: option.name(), expected: option.expected() })?)
 }
 
 fn text(argument: OsString) -> Result<String> {

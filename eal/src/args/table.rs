@@ -5,11 +5,11 @@ use std::cmp::Reverse;
 use super::{EalArgs, apply};
 use crate::error::{Error, Result};
 
-/// Whether an option takes a value, and what it should be.
+/// Whether an option takes a value, and what to call it.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Value {
     None,
-    Optional(&'static str),
+    Optional,
     Required(&'static str),
 }
 
@@ -49,62 +49,69 @@ const fn same(short: Option<char>, long: &'static str, value: Value) -> Opt {
 }
 
 const NO_PCI: &str = "there are no PCI devices here, use --vdev";
-const LCORES: &str = "a map such as 0-3,5 or 0@0,(1-2)@3";
 
 /// Every option of DPDK 22.11, and ours; one line each, because it is a table. A short option without a long name has its
 /// dashed letter as name.
 #[rustfmt::skip]
 pub(super) const OPTIONS: &[Opt] = &[
-    opt(Some('l'), "-l", Required(LCORES), Act(apply::lcores), "cores to run on, as list or as --lcores map"),
-    opt(None, "--lcores", Required(LCORES), Act(apply::lcores), "lcores, and the cores each may use"),
-    opt(Some('c'), "-c", Required("a mask such as 0xf"), Act(apply::mask), "cores to run on, as hexadecimal mask"),
-    opt(None, "--main-lcore", Required("an lcore number"), Act(apply::main_lcore), "lcore that controls the others"),
-    opt(Some('m'), "-m", Required("a number of MiB"), Act(apply::memory), "limit on shared memory in MiB"),
-    opt(None, "--socket-mem", Required("MiB for each socket, as 512,512"), Act(apply::socket_mem), "the sum is the limit"),
+    opt(Some('l'), "-l", Required("map"), Act(apply::lcores), "cores to run on, such as 0-3,5; any --lcores map"),
+    opt(None, "--lcores", Required("map"), Act(apply::lcores), "lcores and the cores each may use, such as 0@0,(1-2)@3"),
+    opt(Some('c'), "-c", Required("mask"), Act(apply::mask), "cores to run on, such as 0xf"),
+    opt(None, "--main-lcore", Required("lcore"), Act(apply::main_lcore), "lcore that controls the others"),
+    opt(Some('m'), "-m", Required("MiB"), Act(apply::memory), "limit on the memory of packets and rings"),
+    opt(None, "--socket-mem", Required("MiB,..."), Act(apply::socket_mem), "the same for each socket; the sum counts"),
     opt(None, "--no-huge", Flag, Act(apply::no_huge), "use 4K pages"),
     opt(None, "--require-hugepages", Flag, Act(apply::require_hugepages), "fail without hugepages (not DPDK's)"),
     opt(None, "--in-memory", Flag, Act(apply::in_memory), "make no files (always so)"),
     opt(None, "--single-file-segments", Flag, Act(apply::single_file), "one file for each segment (always so)"),
-    opt(None, "--file-prefix", Required(apply::PREFIX), Act(apply::file_prefix), "name of the memory in /proc"),
-    opt(None, "--vdev", Required("<driver><id>[,key=value,...]"), Act(apply::vdev), "add a device; may be repeated"),
-    opt(None, "--log-level", Required(apply::LEVEL), Act(apply::log_level), "what to log; may be repeated"),
-    opt(None, "--proc-type", Required(apply::PROC_TYPE), Act(apply::proc_type), "primary or auto"),
-    opt(None, "--iova-mode", Required(apply::IOVA), Act(apply::iova_mode), "va"),
+    opt(None, "--file-prefix", Required("name"), Act(apply::file_prefix), "name of the memory in /proc/*/maps"),
+    opt(None, "--vdev", Required("device"), Act(apply::vdev), "add <driver><id>[,key=value,...]; may be repeated"),
+    opt(None, "--log-level", Required("level"), Act(apply::log_level), "8, debug, or pattern:level; may be repeated"),
+    opt(None, "--proc-type", Required("type"), Act(apply::proc_type), "primary or auto, which are the same here"),
+    opt(None, "--iova-mode", Required("mode"), Act(apply::iova_mode), "va, the only one there is"),
     opt(Some('h'), "--help", Flag, Act(apply::help), "this text"),
     opt(Some('v'), "-v", Flag, Act(apply::version), "print the version first"),
-    opt(Some('a'), "--allow", Required("a PCI address"), Refuse(NO_PCI), ""),
-    opt(Some('d'), "-d", Required("a library"), Refuse("drivers are built in, see --help for --vdev"), ""),
-    opt(None, "--vfio-vf-token", Required("a UUID"), Refuse(NO_PCI), ""),
-    same(Some('b'), "--block", Required("a PCI address")),
-    same(Some('n'), "-n", Required("a number of memory channels")),
-    same(Some('r'), "-r", Required("a number of memory ranks")),
-    same(Some('s'), "-s", Required("a mask of service cores")),
-    same(Some('S'), "-S", Required("a list of service cores")),
-    same(None, "--base-virtaddr", Required("an address")),
+    opt(Some('a'), "--allow", Required("address"), Refuse(NO_PCI), ""),
+    opt(Some('d'), "-d", Required("library"), Refuse("drivers are built in, see --help for --vdev"), ""),
+    opt(None, "--vfio-vf-token", Required("uuid"), Refuse(NO_PCI), ""),
+    same(Some('b'), "--block", Required("address")),
+    same(Some('n'), "-n", Required("channels")),
+    same(Some('r'), "-r", Required("ranks")),
+    same(Some('s'), "-s", Required("mask")),
+    same(Some('S'), "-S", Required("list")),
+    same(None, "--base-virtaddr", Required("address")),
     same(None, "--create-uio-dev", Flag),
-    same(None, "--force-max-simd-bitwidth", Required("a number of bits")),
-    same(None, "--huge-dir", Required("a directory")),
-    same(None, "--huge-unlink", Optional("existing, always or never")),
-    same(None, "--huge-worker-stack", Optional("a number of KiB")),
+    same(None, "--force-max-simd-bitwidth", Required("bits")),
+    same(None, "--huge-dir", Required("directory")),
+    same(None, "--huge-unlink", Optional),
+    same(None, "--huge-worker-stack", Optional),
     same(None, "--legacy-mem", Flag),
     same(None, "--match-allocations", Flag),
-    same(None, "--mbuf-pool-ops-name", Required("a name")),
+    same(None, "--mbuf-pool-ops-name", Required("name")),
     same(None, "--no-hpet", Flag),
     same(None, "--no-pci", Flag),
     same(None, "--no-shconf", Flag),
     same(None, "--no-telemetry", Flag),
-    same(None, "--socket-limit", Required("MiB for each socket")),
-    same(None, "--syslog", Required("a facility")),
+    same(None, "--socket-limit", Required("MiB,...")),
+    same(None, "--syslog", Required("facility")),
     same(None, "--telemetry", Flag),
-    same(None, "--trace", Required("a pattern")),
-    same(None, "--trace-bufsz", Required("a size")),
-    same(None, "--trace-dir", Required("a directory")),
-    same(None, "--trace-mode", Required("overwrite or discard")),
-    same(None, "--vfio-intr", Required("legacy, msi or msix")),
+    same(None, "--trace", Required("pattern")),
+    same(None, "--trace-bufsz", Required("size")),
+    same(None, "--trace-dir", Required("directory")),
+    same(None, "--trace-mode", Required("mode")),
+    same(None, "--vfio-intr", Required("mode")),
     same(None, "--vmware-tsc-map", Flag),
 ];
 
 impl Opt {
+    /// What its value should be, in words.
+    pub(super) const fn expected(&self) -> &'static str {
+        match self.value {
+            Required(name) if self.help.is_empty() => name,
+            _ => self.help,
+        }
+    }
+
     pub(super) const fn name(&self) -> &'static str {
         self.long
     }
@@ -120,8 +127,7 @@ impl Opt {
 
     fn usage(&self) -> String {
         let value = match self.value {
-            Flag => String::new(),
-            Optional(what) => format!("[={what}]"),
+            Flag | Optional => String::new(),
             Required(what) => format!(" <{what}>"),
         };
         let short =
@@ -175,10 +181,7 @@ fn distance(from: &str, to: &str) -> usize {
 pub(super) fn help_text() -> String {
     let mut text = String::from("EAL options:\n");
     for option in OPTIONS.iter().filter(|option| matches!(option.effect, Act(_))) {
-        let usage = option.usage();
-        let gap =
-            if usage.len() > 30 { format!("\n{:33}", "") } else { format!("{:1$}", "", 31 - usage.len()) };
-        text.push_str(&format!("  {usage}{gap}{}\n", option.help));
+        text.push_str(&format!("  {:<24}{}\n", option.usage(), option.help));
     }
     let ignored: Vec<_> = OPTIONS.iter().filter(|o| matches!(o.effect, Ignore)).map(Opt::name).collect();
     text.push_str("Accepted for DPDK's sake, without effect:\n");

@@ -99,13 +99,21 @@ impl Reservation {
         private.inspect_err(|_| self.unmap(offset, len))
     }
 
-    /// Asks for huge pages where `map` mapped, and populates them; false when the kernel knows no such request.
-    pub(super) fn populate_huge(&self, offset: usize, len: usize) -> io::Result<bool> {
+    /// Gives each page that `map` mapped its memory, in hugepages if possible when `huge`; false when the kernel knows no
+    /// such request.
+    pub(super) fn populate(&self, offset: usize, len: usize, huge: bool) -> io::Result<bool> {
         let at = self.address(offset, len)?;
-        match advise(at, len, libc::MADV_HUGEPAGE).and_then(|()| advise(at, len, libc::MADV_POPULATE_WRITE)) {
+        if huge {
+            advise(at, len, libc::MADV_HUGEPAGE)?;
+        }
+        match advise(at, len, libc::MADV_POPULATE_WRITE) {
             Ok(()) => Ok(true),
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(false),
-            Err(error) => Err(error),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EINVAL) => Ok(false),
+                // What would have been SIGBUS at the first touch.
+                Some(libc::EFAULT) => Err(io::Error::from_raw_os_error(libc::ENOMEM)),
+                _ => Err(error),
+            },
         }
     }
 

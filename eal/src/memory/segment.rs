@@ -165,8 +165,11 @@ impl Request<'_> {
         if let Some(node) = self.config.node {
             self.range.bind(segment.start, self.len, node)?;
         }
-        if self.page == PageKind::Transparent {
-            self.range.populate_huge(segment.start, self.len)?;
+        // Through the mapping, because only there hugepages can be asked for, and pages are mapped at the same time; through
+        // the file for hugetlb, which has its own pool, and where the kernel is too old (before 5.14).
+        let huge = self.page == PageKind::Transparent;
+        if !self.page.is_hugetlb() && self.range.populate(segment.start, self.len, huge)? {
+            return Ok(());
         }
         sys::allocate(&segment.file, self.len)
     }
