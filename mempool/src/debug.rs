@@ -1,0 +1,245 @@
+//! Debug mode: who took and returned each packet last, guards around buffers, poison in free ones.
+//!
+//! ```text
+//! … guard │ headroom │ data room │ guard (32 B: written past the end) │ guard (32 B: written before the start of the next) │ …
+//! ```
+//! A pool in debug mode has no caches, so every get and put comes through the slow path and is seen here; other pools have one
+//! branch there and nothing in the fast path.
+
+use std::fmt;
+use std::panic::Location;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, Ordering};
+
+use crate::meta::Meta;
+use crate::pool::{PoolShared, Site};
+
+const GUARD: usize = 32;
+const GUARD_BYTE: u8 = 0xfd;
+const POISON: u8 = 0x6b;
+
+/// What somebody did to a packet.
+///
+/// ```
+/// use linecard_mempool::ViolationKind;
+/// assert_eq!(ViolationKind::DoubleFree.to_string(), "returned twice");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ViolationKind {
+    /// Returned although it is free already. It is not returned again.
+    DoubleFree,
+    /// Returned to a pool it does not belong to. It stays out.
+    ForeignFree,
+    /// Returned raw although it is chained, cloned or has foreign memory. It stays out.
+    NotPlain,
+    /// Written this many bytes, or more, past the end of the buffer.
+    Overrun(usize),
+    /// Written this many bytes before the start of the buffer.
+    Underrun(usize),
+    /// Written after it was returned, this many bytes from the start of the buffer.
+    UseAfterFree(usize),
+}
+
+impl fmt::Display for ViolationKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DoubleFree => f.write_str("returned twice"),
+            Self::ForeignFree => f.write_str("returned to a pool it does not belong to"),
+            Self::NotPlain => f.write_str("returned raw while chained, cloned or with foreign memory"),
+            Self::Overrun(n) => write!(f, "written {n} bytes past the end of its buffer"),
+            Self::Underrun(n) => write!(f, "written {n} bytes before the start of its buffer"),
+            Self::UseAfterFree(n) => write!(f, "written after its return, at byte {n} of its buffer"),
+        }
+    }
+}
+
+/// What debug mode found, with the places in the source.
+///
+/// ```
+/// use linecard_eal::{Memory, MemoryConfig};
+/// use linecard_mempool::{Pool, PoolConfig, Violation};
+///
+/// fn report(violation: &Violation) {
+///     eprintln!("{violation}");
+/// }
+/// let domain = Memory::new(MemoryConfig::default())?.domain("packets")?;
+/// let config = PoolConfig { packets: 16, debug: true, report: Some(report), ..PoolConfig::default() };
+/// let pool = Pool::new(&domain, config)?;
+/// let packet = pool.get().ok_or("empty")?.into_raw();
+/// // SAFETY: the second return is wrong, and debug mode says so.
+/// unsafe { pool.put_raw(&[packet]) };
+/// unsafe { pool.put_raw(&[packet]) };
+/// assert_eq!(pool.stats().violations, 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// What happened.
+    pub kind: ViolationKind,
+    /// Name of the pool that found it.
+    pub pool: String,
+    /// Number of the packet in its pool; `None` for a foreign one.
+    pub packet: Option<usize>,
+    /// Where it was noticed; `None` in a destructor.
+    pub site: Option<&'static Location<'static>>,
+    /// Where the packet was got last.
+    pub last_get: Option<&'static Location<'static>>,
+    /// Where the packet was returned last; `None` by a destructor, or never.
+    pub last_put: Option<&'static Location<'static>>,
+}
+
+struct At(Site);
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(site) => site.fmt(f),
+            None => f.write_str("a drop"),
+        }
+    }
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.packet {
+            Some(packet) => write!(f, "packet {packet} of pool \"{}\" {}", self.pool, self.kind)?,
+            None => write!(f, "a packet that is not of pool \"{}\" {}", self.pool, self.kind)?,
+        }
+        write!(f, ": found at {}", At(self.site))?;
+        if self.packet.is_some() {
+            write!(f, ", last got at {}, last returned at {}", At(self.last_get), At(self.last_put))?;
+        }
+        Ok(())
+    }
+}
+
+#[derive(Default)]
+struct Entry {
+    out: AtomicBool,
+    last_get: AtomicPtr<Location<'static>>,
+    last_put: AtomicPtr<Location<'static>>,
+}
+
+fn store(place: &AtomicPtr<Location<'static>>, site: Site) {
+    let site = site.map_or(std::ptr::null_mut(), |site| std::ptr::from_ref(site).cast_mut());
+    place.store(site, Ordering::Relaxed);
+}
+
+fn load(place: &AtomicPtr<Location<'static>>) -> Site {
+    // SAFETY: null, or a reference to a static that `store` took apart; never written through.
+    unsafe { place.load(Ordering::Relaxed).as_ref() }
+}
+
+/// The books of a pool in debug mode.
+pub(crate) struct Ledger {
+    entries: Box<[Entry]>,
+    violations: AtomicU64,
+}
+
+impl Ledger {
+    pub(crate) fn new(packets: usize) -> Self {
+        Self { entries: (0..packets).map(|_| Entry::default()).collect(), violations: AtomicU64::new(0) }
+    }
+
+    pub(crate) fn violations(&self) -> u64 {
+        self.violations.load(Ordering::Relaxed)
+    }
+
+    /// Guards and poisons a buffer.
+    ///
+    /// # Safety
+    /// The packet is free and the caller's.
+    pub(crate) unsafe fn prepare(&self, pool: &PoolShared, index: usize) {
+        let (home, len) = (pool.home(index).as_ptr(), pool.buf_len());
+        // SAFETY: buffers of a pool in debug mode have a line before and one behind them.
+        unsafe { home.wrapping_sub(GUARD).write_bytes(GUARD_BYTE, GUARD) };
+        // SAFETY: as above.
+        unsafe { home.wrapping_add(len).write_bytes(GUARD_BYTE, GUARD) };
+        // SAFETY: the whole buffer, in nobody's hands.
+        unsafe { home.write_bytes(POISON, len) };
+    }
+
+    /// Notes that a packet goes out.
+    ///
+    /// # Safety
+    /// The packet is of `pool`, just left the free list, and is the caller's.
+    pub(crate) unsafe fn got(&self, pool: &PoolShared, item: NonNull<Meta>, site: Site) {
+        let index = pool.index(item);
+        let Some(entry) = self.entries.get(index) else { return };
+        let home = pool.home(index).as_ptr();
+        // SAFETY: the buffer of a free packet; a peer that scribbles is what this looks for.
+        if let Some(at) = unsafe { differs(home, pool.buf_len(), POISON) } {
+            self.report(pool, ViolationKind::UseAfterFree(at), Some((index, entry)), site);
+        }
+        entry.out.store(true, Ordering::Relaxed);
+        store(&entry.last_get, site);
+    }
+
+    /// Notes that a packet comes back. Whether it may go to the free list.
+    ///
+    /// # Safety
+    /// None for the item: this is where lies are found. `pool` is the ledger's.
+    pub(crate) unsafe fn returned(&self, pool: &PoolShared, item: NonNull<Meta>, site: Site) -> bool {
+        if !pool.owns(item) {
+            self.report(pool, ViolationKind::ForeignFree, None, site);
+            return false;
+        }
+        let index = pool.index(item);
+        let Some(entry) = self.entries.get(index) else { return false };
+        if !entry.out.swap(false, Ordering::AcqRel) {
+            self.report(pool, ViolationKind::DoubleFree, Some((index, entry)), site);
+            return false;
+        }
+        // SAFETY: a packet of this pool that was out, so nobody but the caller has it.
+        let meta = unsafe { item.as_ref() };
+        if meta.state != 0 || meta.next.is_some() || meta.buf != pool.home(index) {
+            entry.out.store(true, Ordering::Relaxed);
+            self.report(pool, ViolationKind::NotPlain, Some((index, entry)), site);
+            return false;
+        }
+        self.check_guards(pool, index, entry, site);
+        store(&entry.last_put, site);
+        // SAFETY: the packet is the caller's, and free now.
+        unsafe { self.prepare(pool, index) };
+        true
+    }
+
+    fn check_guards(&self, pool: &PoolShared, index: usize, entry: &Entry, site: Site) {
+        let (home, len) = (pool.home(index).as_ptr(), pool.buf_len());
+        // SAFETY: the guard behind the buffer.
+        if let Some(at) = unsafe { differs(home.wrapping_add(len), GUARD, GUARD_BYTE) } {
+            self.report(pool, ViolationKind::Overrun(at + 1), Some((index, entry)), site);
+        }
+        // SAFETY: the guard before the buffer.
+        if let Some(at) = unsafe { differs(home.wrapping_sub(GUARD), GUARD, GUARD_BYTE) } {
+            self.report(pool, ViolationKind::Underrun(GUARD - at), Some((index, entry)), site);
+        }
+    }
+
+    fn report(&self, pool: &PoolShared, kind: ViolationKind, of: Option<(usize, &Entry)>, site: Site) {
+        self.violations.fetch_add(1, Ordering::Relaxed);
+        let violation = Violation {
+            kind,
+            pool: pool.config.name.clone(),
+            packet: of.map(|(index, _)| index),
+            site,
+            last_get: of.and_then(|(_, entry)| load(&entry.last_get)),
+            last_put: of.and_then(|(_, entry)| load(&entry.last_put)),
+        };
+        match pool.config.report {
+            Some(report) => report(&violation),
+            None if std::thread::panicking() => eprintln!("{violation}"),
+            None => panic!("{violation}"),
+        }
+    }
+}
+
+/// Where the first of `len` bytes that is not `byte` lies.
+///
+/// # Safety
+/// `at` is readable for `len` bytes. Reads are volatile: a peer may write there.
+unsafe fn differs(at: *const u8, len: usize, byte: u8) -> Option<usize> {
+    // SAFETY: the caller's promise.
+    (0..len).find(|&i| unsafe { at.wrapping_add(i).read_volatile() } != byte)
+}

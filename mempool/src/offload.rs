@@ -1,0 +1,344 @@
+//! Offload metadata: what the hardware or the peer found out, or is asked to do. DPDK's names and packet-type values.
+
+use std::fmt;
+use std::ops::{BitAnd, BitOr, BitOrAssign, Not};
+
+/// Offload flags of a packet. `RX_` flags tell what the receiver found, `TX_` flags ask the sender.
+///
+/// ```
+/// use linecard_mempool::Offload;
+///
+/// let asked = Offload::TX_IPV4 | Offload::TX_IP_CKSUM | Offload::TX_TCP_CKSUM;
+/// assert!(asked.contains(Offload::TX_IP_CKSUM));
+/// assert_eq!(asked & Offload::TX_L4_MASK, Offload::TX_TCP_CKSUM);
+/// assert_eq!(asked.to_string(), "TX_TCP_CKSUM TX_IP_CKSUM TX_IPV4");
+/// ```
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[repr(transparent)]
+pub struct Offload(u32);
+
+/// Names, shifts and meanings in one place: constants and `Display` come from it.
+macro_rules! flags {
+    ($($(#[$doc:meta])* $name:ident = $value:expr;)*) => {
+        impl Offload {
+            $($(#[$doc])* pub const $name: Self = Self($value);)*
+            const NAMES: &[(Self, &str)] = &[$((Self::$name, stringify!($name))),*];
+        }
+    };
+}
+
+flags! {
+    /// The VLAN tag is valid.
+    RX_VLAN = 1 << 0;
+    /// The VLAN tag was taken out of the data.
+    RX_VLAN_STRIPPED = 1 << 1;
+    /// The hash is valid.
+    RX_RSS_HASH = 1 << 2;
+    /// The IP header checksum is right.
+    RX_IP_CKSUM_GOOD = 1 << 3;
+    /// The IP header checksum is wrong.
+    RX_IP_CKSUM_BAD = 1 << 4;
+    /// The layer-4 checksum is right.
+    RX_L4_CKSUM_GOOD = 1 << 5;
+    /// The layer-4 checksum is wrong.
+    RX_L4_CKSUM_BAD = 1 << 6;
+    /// The data is intact, though the layer-4 checksum in it is not filled in (a local peer sent it).
+    RX_L4_CKSUM_NONE = (1 << 5) | (1 << 6);
+    /// Several received packets were merged; [`TxOffload::tso_segsz`] tells the size of one.
+    RX_LRO = 1 << 7;
+    /// Insert the VLAN tag.
+    TX_VLAN = 1 << 16;
+    /// Compute the TCP checksum.
+    TX_TCP_CKSUM = 1 << 17;
+    /// Compute the SCTP checksum.
+    TX_SCTP_CKSUM = 2 << 17;
+    /// Compute the UDP checksum.
+    TX_UDP_CKSUM = 3 << 17;
+    /// Compute the IPv4 header checksum.
+    TX_IP_CKSUM = 1 << 19;
+    /// The packet is IPv4.
+    TX_IPV4 = 1 << 20;
+    /// The packet is IPv6.
+    TX_IPV6 = 1 << 21;
+    /// Cut the TCP payload into segments.
+    TX_TCP_SEG = 1 << 22;
+    /// Cut the UDP payload into segments.
+    TX_UDP_SEG = 1 << 23;
+    /// Compute the outer IPv4 header checksum.
+    TX_OUTER_IP_CKSUM = 1 << 24;
+    /// The outer packet is IPv4.
+    TX_OUTER_IPV4 = 1 << 25;
+    /// The outer packet is IPv6.
+    TX_OUTER_IPV6 = 1 << 26;
+}
+
+impl Offload {
+    /// No flags.
+    pub const NONE: Self = Self(0);
+    /// The two bits that tell about the received IP checksum; neither set means nobody looked.
+    pub const RX_IP_CKSUM_MASK: Self = Self(3 << 3);
+    /// The two bits that tell about the received layer-4 checksum; neither set means nobody looked.
+    pub const RX_L4_CKSUM_MASK: Self = Self(3 << 5);
+    /// The two bits that ask for a layer-4 checksum.
+    pub const TX_L4_MASK: Self = Self(3 << 17);
+    /// All that asks the sender for something [`TxOffload`] describes.
+    pub const TX_OFFLOAD_MASK: Self = Self(0xffff << 16);
+
+    /// The flags as stored in [`Meta::ol_flags`](crate::Meta::ol_flags).
+    #[must_use]
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// Flags from [`Offload::bits`].
+    #[must_use]
+    pub const fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
+    /// Whether all of `other` are set. Compare with a mask for the two-bit fields.
+    #[must_use]
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Whether any of `other` is set.
+    #[must_use]
+    pub const fn intersects(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Whether no flag is set.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The bits in which `flag` has its say: its two-bit field, or itself.
+    const fn field(self) -> Self {
+        let fields = [Self::RX_IP_CKSUM_MASK, Self::RX_L4_CKSUM_MASK, Self::TX_L4_MASK];
+        let mut i = 0;
+        while i < fields.len() {
+            if self.0 & !fields[i].0 == 0 {
+                return fields[i];
+            }
+            i += 1;
+        }
+        self
+    }
+}
+
+impl BitOr for Offload {
+    type Output = Self;
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl BitOrAssign for Offload {
+    fn bitor_assign(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+}
+
+impl BitAnd for Offload {
+    type Output = Self;
+    fn bitand(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+}
+
+impl Not for Offload {
+    type Output = Self;
+    fn not(self) -> Self {
+        Self(!self.0)
+    }
+}
+
+impl fmt::Display for Offload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut set =
+            Self::NAMES.iter().filter(|(flag, _)| *self & flag.field() == *flag).map(|(_, name)| name);
+        let Some(first) = set.next() else { return f.write_str("none") };
+        f.write_str(first)?;
+        set.try_for_each(|name| write!(f, " {name}"))
+    }
+}
+
+impl fmt::Debug for Offload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Offload({self})")
+    }
+}
+
+/// Header lengths that transmit offloads need, packed as DPDK's `tx_offload`: l2 7, l3 9, l4 8, segment size 16,
+/// outer l3 9, outer l2 7 bits. Larger values are cut to their field.
+///
+/// ```
+/// use linecard_mempool::TxOffload;
+///
+/// let tso = TxOffload::new(14, 20, 20).with_tso_segsz(1448);
+/// assert_eq!((tso.l2_len(), tso.l3_len(), tso.l4_len(), tso.tso_segsz()), (14, 20, 20, 1448));
+/// assert_eq!(tso.bits(), 14 | 20 << 7 | 20 << 16 | 1448 << 24);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(transparent)]
+pub struct TxOffload(u64);
+
+impl TxOffload {
+    const fn at(value: u64, shift: u32, bits: u32) -> u64 {
+        (value & ((1 << bits) - 1)) << shift
+    }
+
+    const fn of(self, shift: u32, bits: u32) -> u16 {
+        (self.0 >> shift & ((1 << bits) - 1)) as u16
+    }
+
+    const fn with(self, value: u16, shift: u32, bits: u32) -> Self {
+        Self(self.0 & !Self::at(u64::MAX, shift, bits) | Self::at(value as u64, shift, bits))
+    }
+
+    /// Lengths of the link, network and transport headers, in bytes.
+    #[must_use]
+    pub const fn new(l2_len: u16, l3_len: u16, l4_len: u16) -> Self {
+        Self(0).with(l2_len, 0, 7).with(l3_len, 7, 9).with(l4_len, 16, 8)
+    }
+
+    /// The same with payload bytes per segment.
+    #[must_use]
+    pub const fn with_tso_segsz(self, bytes: u16) -> Self {
+        self.with(bytes, 24, 16)
+    }
+
+    /// The same with lengths of the outer headers, in bytes.
+    #[must_use]
+    pub const fn with_outer(self, l2_len: u16, l3_len: u16) -> Self {
+        self.with(l3_len, 40, 9).with(l2_len, 49, 7)
+    }
+
+    /// Bytes of the link header.
+    #[must_use]
+    pub const fn l2_len(self) -> u16 {
+        self.of(0, 7)
+    }
+
+    /// Bytes of the network header.
+    #[must_use]
+    pub const fn l3_len(self) -> u16 {
+        self.of(7, 9)
+    }
+
+    /// Bytes of the transport header.
+    #[must_use]
+    pub const fn l4_len(self) -> u16 {
+        self.of(16, 8)
+    }
+
+    /// Payload bytes per segment.
+    #[must_use]
+    pub const fn tso_segsz(self) -> u16 {
+        self.of(24, 16)
+    }
+
+    /// Bytes of the outer network header.
+    #[must_use]
+    pub const fn outer_l3_len(self) -> u16 {
+        self.of(40, 9)
+    }
+
+    /// Bytes of the outer link header.
+    #[must_use]
+    pub const fn outer_l2_len(self) -> u16 {
+        self.of(49, 7)
+    }
+
+    /// As stored in [`Meta::tx_offload`](crate::Meta::tx_offload).
+    #[must_use]
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// From [`TxOffload::bits`].
+    #[must_use]
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+}
+
+/// What the packet is, as far as the receiver looked: DPDK's `RTE_PTYPE_` values.
+///
+/// ```
+/// use linecard_mempool::PacketType;
+///
+/// let tcp = PacketType::L2_ETHER | PacketType::L3_IPV4 | PacketType::L4_TCP;
+/// assert_eq!((tcp.bits(), tcp.l4()), (0x111, PacketType::L4_TCP));
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[repr(transparent)]
+pub struct PacketType(u32);
+
+impl PacketType {
+    /// Nobody looked.
+    pub const UNKNOWN: Self = Self(0);
+    /// Ethernet.
+    pub const L2_ETHER: Self = Self(0x1);
+    /// Address resolution.
+    pub const L2_ETHER_ARP: Self = Self(0x3);
+    /// Ethernet with a VLAN tag.
+    pub const L2_ETHER_VLAN: Self = Self(0x6);
+    /// IPv4 without options.
+    pub const L3_IPV4: Self = Self(0x10);
+    /// IPv4 with options.
+    pub const L3_IPV4_EXT: Self = Self(0x30);
+    /// IPv6 without extensions.
+    pub const L3_IPV6: Self = Self(0x40);
+    /// IPv6 with extensions.
+    pub const L3_IPV6_EXT: Self = Self(0xc0);
+    /// TCP.
+    pub const L4_TCP: Self = Self(0x100);
+    /// UDP.
+    pub const L4_UDP: Self = Self(0x200);
+    /// A fragment.
+    pub const L4_FRAG: Self = Self(0x300);
+    /// SCTP.
+    pub const L4_SCTP: Self = Self(0x400);
+    /// ICMP.
+    pub const L4_ICMP: Self = Self(0x500);
+
+    /// The link part alone.
+    #[must_use]
+    pub const fn l2(self) -> Self {
+        Self(self.0 & 0xf)
+    }
+
+    /// The network part alone.
+    #[must_use]
+    pub const fn l3(self) -> Self {
+        Self(self.0 & 0xf0)
+    }
+
+    /// The transport part alone.
+    #[must_use]
+    pub const fn l4(self) -> Self {
+        Self(self.0 & 0xf00)
+    }
+
+    /// As stored in [`Meta::packet_type`](crate::Meta::packet_type).
+    #[must_use]
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// From [`PacketType::bits`].
+    #[must_use]
+    pub const fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+}
+
+impl BitOr for PacketType {
+    type Output = Self;
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}

@@ -1,0 +1,152 @@
+//! Packets of several segments.
+
+use std::marker::PhantomData;
+use std::ops::Deref;
+use std::panic::Location;
+
+use super::seg::Seg;
+use super::{Packet, free};
+use crate::meta::Meta;
+
+/// One segment of a packet, borrowed. Derefs to its data.
+///
+/// ```
+/// # use linecard_eal::{Memory, MemoryConfig};
+/// # use linecard_mempool::{Pool, PoolConfig};
+/// # let domain = Memory::new(MemoryConfig::default())?.domain("packets")?;
+/// # let pool = Pool::new(&domain, PoolConfig::default())?;
+/// let (mut packet, mut tail) = (pool.get().ok_or("empty")?, pool.get().ok_or("empty")?);
+/// assert!(packet.copy_from_slice(b"he") && tail.copy_from_slice(b"llo"));
+/// packet.chain(tail).map_err(|_| "too long")?;
+/// assert_eq!(packet.segments().map(|s| s.len()).collect::<Vec<_>>(), [2, 3]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Segment<'a> {
+    seg: Seg,
+    packet: PhantomData<&'a Packet>,
+}
+
+impl<'a> Segment<'a> {
+    /// Its data.
+    #[inline]
+    #[must_use]
+    pub fn data(&self) -> &'a [u8] {
+        // SAFETY: lengths stay inside the buffer; the packet is borrowed, so nobody writes.
+        unsafe { std::slice::from_raw_parts(self.seg.data(), self.seg.len()) }
+    }
+
+    /// Address of its data.
+    #[inline]
+    #[must_use]
+    pub fn data_ptr(&self) -> *mut u8 {
+        self.seg.data()
+    }
+
+    /// Whether the data may lie in memory outside every pool.
+    #[inline]
+    #[must_use]
+    pub fn is_external(&self) -> bool {
+        // A clone does not know whether its original is external; only its address tells.
+        self.seg.has(Meta::EXTERNAL) || self.seg.lies_outside()
+    }
+}
+
+impl Deref for Segment<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.data()
+    }
+}
+
+/// The segments of a packet, first to last; made by [`Packet::segments`].
+///
+/// ```
+/// # use linecard_eal::{Memory, MemoryConfig};
+/// # use linecard_mempool::{Pool, PoolConfig};
+/// # let domain = Memory::new(MemoryConfig::default())?.domain("packets")?;
+/// # let pool = Pool::new(&domain, PoolConfig::default())?;
+/// assert_eq!(pool.get().ok_or("empty")?.segments().count(), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Segments<'a> {
+    next: Option<Seg>,
+    packet: PhantomData<&'a Packet>,
+}
+
+impl<'a> Iterator for Segments<'a> {
+    type Item = Segment<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Segment<'a>> {
+        let seg = self.next?;
+        self.next = seg.following();
+        Some(Segment { seg, packet: PhantomData })
+    }
+}
+
+impl Packet {
+    /// Segments a packet can have.
+    pub const MAX_SEGS: u8 = u8::MAX;
+
+    /// The segments, first to last.
+    #[inline]
+    #[must_use]
+    pub fn segments(&self) -> Segments<'_> {
+        Segments { next: Some(self.head()), packet: PhantomData }
+    }
+
+    /// Appends `tail`'s segments. Its offload metadata is forgotten.
+    ///
+    /// # Errors
+    /// `tail` comes back when there would be more than [`Packet::MAX_SEGS`] segments.
+    pub fn chain(&mut self, tail: Packet) -> Result<(), Packet> {
+        let (head, other) = (self.head(), tail.head());
+        let Some(segments) = head.nb_segs().checked_add(other.nb_segs()) else { return Err(tail) };
+        head.last().set_next(Some(tail.into_raw()));
+        head.set_bits(Meta::CHAINED);
+        head.set_nb_segs(segments);
+        // At most 255 times 65 535.
+        head.set_pkt_len(head.pkt_len() + other.pkt_len());
+        other.clear_bits(Meta::CHAINED);
+        other.set_nb_segs(1);
+        Ok(())
+    }
+
+    /// Moves all data into the first segment. `false`, and nothing moved, when its tailroom is too small, or when clones
+    /// share it and the pool has no packet left for a copy.
+    #[track_caller]
+    pub fn linearize(&mut self) -> bool {
+        let site = Some(Location::caller());
+        if self.head().following().is_none() {
+            return true;
+        }
+        let rest = self.len() - self.data_len();
+        if rest > self.head().tailroom() || !self.own_head(site) || rest > self.head().tailroom() {
+            return false;
+        }
+        let head = self.head();
+        let mut to = head.data().wrapping_add(head.len());
+        for segment in self.segments().skip(1) {
+            // SAFETY: the tailroom has place for all of them; the first segment's buffer is its own.
+            unsafe { to.copy_from_nonoverlapping(segment.data_ptr(), segment.len()) };
+            to = to.wrapping_add(segment.len());
+        }
+        // It fits into a buffer, so into 16 bits.
+        head.set_data_len(head.pkt_len() as u16);
+        self.cut(site);
+        true
+    }
+
+    /// Returns all segments but the first; the first one's data stays.
+    pub(super) fn cut(&mut self, site: crate::pool::Site) {
+        let head = self.head();
+        let Some(tail) = head.following() else { return };
+        head.set_next(None);
+        head.set_nb_segs(1);
+        head.clear_bits(Meta::CHAINED);
+        head.set_pkt_len(head.data_len().into());
+        // SAFETY: unlinked, and ours.
+        unsafe { free::chain(tail, site) };
+    }
+}

@@ -1,0 +1,60 @@
+//! Payload in and out.
+
+use bytes::Bytes;
+
+use super::Packet;
+
+/// A packet of one segment, lent to `bytes` until the last view is gone.
+struct Lent(Packet);
+
+impl AsRef<[u8]> for Lent {
+    fn as_ref(&self) -> &[u8] {
+        self.0.data()
+    }
+}
+
+impl Packet {
+    /// Makes `bytes` the data of a packet that is otherwise fresh. `false` when the data room is smaller, or clones
+    /// keep the buffer and the pool has no other.
+    #[track_caller]
+    pub fn copy_from_slice(&mut self, bytes: &[u8]) -> bool {
+        if !self.reset() {
+            return false;
+        }
+        match self.append(bytes.len()) {
+            Some(data) => {
+                data.copy_from_slice(bytes);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// All data, copied.
+    ///
+    /// ```
+    /// # use linecard_eal::{Memory, MemoryConfig};
+    /// # use linecard_mempool::{Pool, PoolConfig};
+    /// # let domain = Memory::new(MemoryConfig::default())?.domain("packets")?;
+    /// # let pool = Pool::new(&domain, PoolConfig::default())?;
+    /// let mut packet = pool.get().ok_or("empty")?;
+    /// assert!(packet.copy_from_slice(b"hello"));
+    /// assert_eq!(packet.to_bytes(), "hello");
+    /// assert_eq!(packet.into_bytes(), "hello"); // not copied
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn to_bytes(&self) -> Bytes {
+        let mut all = Vec::with_capacity(self.len());
+        self.segments().for_each(|segment| all.extend_from_slice(&segment));
+        all.into()
+    }
+
+    /// All data, without copying when the packet is one segment or fits into one; it returns to its pool when the last view
+    /// of the bytes is dropped. A peer that breaks the protocol could write to them meanwhile.
+    #[must_use]
+    #[track_caller]
+    pub fn into_bytes(mut self) -> Bytes {
+        if self.linearize() { Bytes::from_owner(Lent(self)) } else { self.to_bytes() }
+    }
+}

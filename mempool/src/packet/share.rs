@@ -1,0 +1,180 @@
+//! Clones by reference, and copies on write.
+
+use std::panic::Location;
+use std::ptr::NonNull;
+
+use super::seg::Seg;
+use super::{Packet, free};
+use crate::meta::Meta;
+use crate::pool::{Pool, PoolShared, Site};
+
+impl Packet {
+    /// A packet that refers to the same bytes, with metadata of its own (DPDK's indirect packet), from the same pool.
+    /// Both can be read and sent; who writes first gets a copy. `None` when the pool has too few packets.
+    ///
+    /// ```
+    /// # use linecard_eal::{Memory, MemoryConfig};
+    /// # use linecard_mempool::{Pool, PoolConfig};
+    /// # let domain = Memory::new(MemoryConfig::default())?.domain("packets")?;
+    /// # let pool = Pool::new(&domain, PoolConfig::default())?;
+    /// let mut packet = pool.get().ok_or("empty")?;
+    /// assert!(packet.copy_from_slice(b"hello"));
+    /// let mut clone = packet.clone_ref().ok_or("empty")?;
+    /// assert_eq!(packet.data_ptr(), clone.data_ptr());
+    /// clone.data_mut()[0] = b'j';
+    /// assert_eq!((packet.data(), clone.data()), (&b"hello"[..], &b"jello"[..]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[track_caller]
+    #[must_use]
+    pub fn clone_ref(&mut self) -> Option<Packet> {
+        let pool = self.head().pool();
+        // SAFETY: one of its packets is out: `self`.
+        unsafe { self.clone_with(pool, Some(Location::caller())) }
+    }
+
+    /// As [`Packet::clone_ref`], with metadata from `pool`, whose buffers may be small: they are needed for copies on write only.
+    #[track_caller]
+    #[must_use]
+    pub fn clone_from_pool(&mut self, pool: &Pool) -> Option<Packet> {
+        // SAFETY: the handle keeps the pool.
+        unsafe { self.clone_with(pool.shared, Some(Location::caller())) }
+    }
+
+    unsafe fn clone_with(&mut self, pool: NonNull<PoolShared>, site: Site) -> Option<Packet> {
+        let mut clone: Option<Packet> = None;
+        let mut rest = Some(self.head());
+        while let Some(seg) = rest {
+            // SAFETY: the caller's promise.
+            let fresh = Packet(unsafe { Seg::fresh(pool, site) }?.raw());
+            if !seg.share_with(fresh.head()) {
+                return None;
+            }
+            fresh.head().set_pkt_len(seg.data_len().into());
+            match &mut clone {
+                None => clone = Some(fresh),
+                Some(clone) => clone.chain(fresh).ok()?,
+            }
+            rest = seg.following();
+        }
+        clone.as_ref()?.head().copy_description(self.head());
+        clone
+    }
+
+    /// A packet with a copy of the data and of the offload metadata, from `pool`; a chain if its buffers are smaller.
+    /// `None` when the pool has too few packets.
+    #[track_caller]
+    #[must_use]
+    pub fn copy(&self, pool: &Pool) -> Option<Packet> {
+        let mut copy = pool.get()?;
+        for segment in self.segments() {
+            let mut rest = segment.data();
+            loop {
+                let (now, later) = rest.split_at(rest.len().min(copy.tailroom()));
+                copy.append(now.len())?.copy_from_slice(now);
+                if later.is_empty() {
+                    break;
+                }
+                let more = pool.get()?;
+                if more.tailroom() == 0 {
+                    return None;
+                }
+                copy.chain(more).ok()?;
+                rest = later;
+            }
+        }
+        copy.head().copy_description(self.head());
+        Some(copy)
+    }
+
+    /// Makes sure that nobody else sees any of the data, by copying what clones share.
+    /// `false` when the pool has no packet left for that, or smaller buffers; data and length are unchanged then.
+    #[track_caller]
+    pub fn make_unique(&mut self) -> bool {
+        let site = Some(Location::caller());
+        let (mut before, mut now) = (None, Some(self.head()));
+        while let Some(seg) = now {
+            let Some(own) = self.own(seg, before, site) else { return false };
+            (before, now) = (Some(own), own.following());
+        }
+        true
+    }
+
+    /// Makes the first segment's data ours alone.
+    #[cold]
+    pub(super) fn own_head(&mut self, site: Site) -> bool {
+        self.own(self.head(), None, site).is_some()
+    }
+
+    /// Makes the last segment's data ours alone.
+    #[cold]
+    pub(super) fn own_last(&mut self, site: Site) -> bool {
+        let (mut before, mut last) = (None, self.head());
+        while let Some(next) = last.following() {
+            (before, last) = (Some(last), next);
+        }
+        self.own(last, before, site).is_some()
+    }
+
+    /// Makes the data of `seg`, which follows `before`, ours alone. The segment that now has it.
+    fn own(&mut self, seg: Seg, before: Option<Seg>, site: Site) -> Option<Seg> {
+        if seg.exclusive() {
+            return Some(seg);
+        }
+        if seg.has(Meta::INDIRECT) {
+            // A clone's own buffer lies idle.
+            let holder = seg.holder();
+            if !seg.copy_home(seg) {
+                return None;
+            }
+            seg.clear_bits(Meta::INDIRECT);
+            // SAFETY: the hold is the clone's, which no longer needs it.
+            unsafe { free::release(holder, site) };
+            return Some(seg);
+        }
+        // The clones keep this segment with its buffer; another one takes its place.
+        // SAFETY: the pool exists: `seg` is out.
+        let fresh = Packet(unsafe { Seg::fresh(seg.pool(), site) }?.raw());
+        if !fresh.head().copy_home(seg) {
+            return None;
+        }
+        let own = fresh.head();
+        own.copy_description(seg);
+        own.set_nb_segs(seg.nb_segs());
+        own.set_state(seg.state() & Meta::CHAINED);
+        own.set_next(seg.next());
+        match before {
+            Some(before) => before.set_next(Some(fresh.into_raw())),
+            None => self.0 = fresh.into_raw(),
+        }
+        seg.set_next(None);
+        seg.set_nb_segs(1);
+        seg.clear_bits(Meta::CHAINED);
+        // SAFETY: the packet's own hold on the segment it left.
+        unsafe { free::release(seg, site) };
+        Some(own)
+    }
+
+    /// Makes the packet fresh: one segment, own buffer, no data, full headroom, no offload metadata.
+    /// `false`, and nothing done, when clones keep its buffer and the pool has no other.
+    #[track_caller]
+    pub fn reset(&mut self) -> bool {
+        let site = Some(Location::caller());
+        let head = self.head();
+        if head.has(Meta::SHARED) && !head.exclusive() {
+            // SAFETY: the pool exists: the packet is out.
+            let Some(fresh) = (unsafe { Seg::fresh(head.pool(), site) }) else { return false };
+            *self = Packet(fresh.raw());
+            return true;
+        }
+        self.cut(site);
+        // SAFETY: ours, and no clone uses its own buffer or its owner's.
+        unsafe { free::strip(head, site) };
+        head.set_pkt_len(0);
+        head.set_port(Meta::NO_PORT);
+        head.set_vlan_tci(0);
+        head.set_ol_flags(0);
+        head.set_packet_type(0);
+        true
+    }
+}

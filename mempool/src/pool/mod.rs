@@ -1,0 +1,221 @@
+//! Pools: where packets come from and return to.
+
+mod cache;
+mod config;
+mod depot;
+mod orphans;
+mod region;
+mod shared;
+mod slow;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::mem::MaybeUninit;
+use std::panic::Location;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
+
+use linecard_eal::Domain;
+
+pub use self::config::{DATA_ROOM, HEADROOM, PoolConfig, PoolStats};
+pub(crate) use self::shared::{PoolShared, Site, get, put};
+use crate::burst::Burst;
+use crate::error::Result;
+use crate::meta::Meta;
+use crate::packet::Packet;
+
+/// Pointers to packets move in and out of magazines as these.
+pub(crate) type Item = NonNull<Meta>;
+
+/// Packets of one shape, preallocated. A handle: clones refer to the same packets.
+///
+/// Packets may outlive every handle; the memory goes when the last one returned.
+///
+/// ```
+/// use linecard_eal::{Memory, MemoryConfig};
+/// use linecard_mempool::{Pool, PoolConfig};
+///
+/// let domain = Memory::new(MemoryConfig::default())?.domain("packets")?;
+/// let pool = Pool::new(&domain, PoolConfig { packets: 1024, ..PoolConfig::default() })?;
+/// let mut packet = pool.get().ok_or("empty")?;
+/// packet.append(5).ok_or("full")?.copy_from_slice(b"hello");
+/// assert_eq!((packet.data(), pool.stats().in_use), (&b"hello"[..], 1));
+/// drop(packet);
+/// assert_eq!(pool.stats().in_use, 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Pool {
+    pub(crate) shared: NonNull<PoolShared>,
+}
+
+// SAFETY: a handle is a counted reference to `PoolShared`, whose shared state is atomics, lock-free stacks and caches that
+// only the owner of a thread slot touches.
+unsafe impl Send for Pool {}
+// SAFETY: as above; no method needs more than a shared reference.
+unsafe impl Sync for Pool {}
+
+impl Pool {
+    /// Lays out `config.packets` packets: data in one zone of `domain`, all else in private memory.
+    ///
+    /// # Errors
+    /// [`Error::Packets`](crate::Error::Packets), [`Error::BufferLength`](crate::Error::BufferLength),
+    /// [`Error::Memory`](crate::Error::Memory). Nothing is left behind.
+    pub fn new(domain: &Arc<Domain>, config: PoolConfig) -> Result<Self> {
+        Self::with_memory(region::Source::Domain(domain), config)
+    }
+
+    fn with_memory(source: region::Source<'_>, config: PoolConfig) -> Result<Self> {
+        orphans::reap();
+        Ok(Self { shared: PoolShared::create(source, config)? })
+    }
+
+    fn shared(&self) -> &PoolShared {
+        // SAFETY: allocated in `create`, freed after the last handle is gone, and `self` is one.
+        unsafe { self.shared.as_ref() }
+    }
+
+    /// One packet: no data, full headroom, no flags. `None` when the pool is empty.
+    #[inline]
+    #[track_caller]
+    #[must_use]
+    pub fn get(&self) -> Option<Packet> {
+        let mut packet = [MaybeUninit::uninit()];
+        // SAFETY: `get_into` filled every place, as it said.
+        self.get_into(&mut packet).then(|| unsafe { packet[0].assume_init_read() })
+    }
+
+    /// Appends `n` packets to `burst`, or none: when it has less room, or the pool fewer packets.
+    #[inline]
+    #[track_caller]
+    pub fn get_bulk(&self, burst: &mut Burst, n: usize) -> bool {
+        let len = burst.len();
+        let Some(out) = burst.spare_mut().get_mut(..n) else { return false };
+        let filled = self.get_into(out);
+        if filled {
+            // SAFETY: the `n` places after `len` were just filled.
+            unsafe { burst.set_len(len + n) };
+        }
+        filled
+    }
+
+    /// Fills `out` with packets as [`Pool::get`] gives them, or fills nothing.
+    #[inline]
+    #[track_caller]
+    #[must_use = "on `false` nothing was filled"]
+    pub fn get_into(&self, out: &mut [MaybeUninit<Packet>]) -> bool {
+        // SAFETY: `Packet` is a transparent `Item`; only whole packets are written below.
+        let raw = unsafe { &mut *(&raw mut *out as *mut [MaybeUninit<Item>]) };
+        if !self.get_raw(raw) {
+            return false;
+        }
+        let rearm = self.shared().rearm;
+        for packet in raw {
+            // SAFETY: `get_raw` filled every place.
+            let meta = unsafe { packet.assume_init() };
+            // SAFETY: the packet is ours alone; its first 24 bytes are plain integers.
+            unsafe { meta.cast::<[u64; 3]>().write([rearm, 0, 0]) };
+        }
+        true
+    }
+
+    /// Fills `out` with packets whose first 24 bytes of metadata are stale, or fills nothing. The caller writes all of
+    /// [`Meta::rearm`] and [`Meta::lengths`] before the packet is used in any other way. `buf`, `next` and `pool` are right.
+    #[inline]
+    #[track_caller]
+    #[must_use = "on `false` nothing was filled"]
+    pub fn get_raw(&self, out: &mut [MaybeUninit<NonNull<Meta>>]) -> bool {
+        // SAFETY: this handle keeps the pool; `out` has room for as many as asked for.
+        unsafe { get(self.shared, out.as_mut_ptr().cast(), out.len(), Some(Location::caller())) }
+    }
+
+    /// Returns packets that came from [`Packet::into_raw`](crate::Packet::into_raw) or [`Pool::get_raw`].
+    ///
+    /// # Safety
+    /// Each packet is of this pool, has `state == 0`, `next == None` and its own `buf`, is owned by the caller, and is listed once;
+    /// none is used afterwards. A pool in debug mode reports most violations instead.
+    #[inline]
+    #[track_caller]
+    pub unsafe fn put_raw(&self, packets: &[NonNull<Meta>]) {
+        // SAFETY: as the caller promises.
+        unsafe { put(self.shared, packets.as_ptr(), packets.len(), Some(Location::caller())) }
+    }
+
+    /// Counters. At rest `free + cached + in_use == total`; while threads work, each is right for some recent moment.
+    #[must_use]
+    pub fn stats(&self) -> PoolStats {
+        self.shared().stats()
+    }
+
+    /// Where the data lies: what a peer must map.
+    #[must_use]
+    pub fn domain(&self) -> &Arc<Domain> {
+        self.shared().buffers.domain()
+    }
+
+    /// Bytes per packet behind the headroom.
+    #[must_use]
+    #[inline]
+    pub fn data_room(&self) -> u16 {
+        self.shared().config.data_room
+    }
+
+    /// Bytes before the data of a fresh packet.
+    #[must_use]
+    #[inline]
+    pub fn headroom(&self) -> u16 {
+        self.shared().config.headroom
+    }
+
+    /// Bytes from one buffer to the next: an odd number of lines.
+    #[must_use]
+    pub fn stride(&self) -> usize {
+        self.shared().stride
+    }
+
+    /// Its name, for messages.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.shared().config.name
+    }
+
+    /// What it was made of, as asked for.
+    #[must_use]
+    pub fn config(&self) -> &PoolConfig {
+        &self.shared().config
+    }
+
+    /// A number that equals [`Meta::pool_id`] of its packets.
+    #[must_use]
+    #[inline]
+    pub fn id(&self) -> usize {
+        self.shared.as_ptr().addr()
+    }
+}
+
+impl Clone for Pool {
+    fn clone(&self) -> Self {
+        // A new handle is made from one that exists: nothing to order.
+        self.shared().handles.fetch_add(1, Ordering::Relaxed);
+        Self { shared: self.shared }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        // H1, pairs with H2: what was done through this handle, gets above all, is seen by whoever closes the pool.
+        if self.shared().handles.fetch_sub(1, Ordering::Release) == 1 {
+            // H2, pairs with H1 of every other handle.
+            fence(Ordering::Acquire);
+            // SAFETY: that was the last handle, and handles come only from handles: this runs once.
+            unsafe { orphans::close(self.shared) };
+        }
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").field("config", self.config()).field("stats", &self.stats()).finish()
+    }
+}

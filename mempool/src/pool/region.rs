@@ -1,0 +1,91 @@
+//! Where a pool's memory comes from.
+
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use linecard_eal::{Domain, PrivateZone, Result, Zone};
+
+/// What a pool asks for memory.
+pub(super) enum Source<'a> {
+    Domain(&'a Arc<Domain>),
+    /// The heap, for tests where there are no memfds.
+    #[cfg(test)]
+    Heap,
+}
+
+impl Source<'_> {
+    /// Memory that peers may map.
+    pub(super) fn shared(&self, label: &str, len: usize) -> Result<Region> {
+        match self {
+            Self::Domain(domain) => domain.zone(label, len, 64).map(Region::Shared),
+            #[cfg(test)]
+            Self::Heap => Ok(Region::Heap(heap::Heap::new(len))),
+        }
+    }
+
+    /// Zeroed memory that nobody else ever sees.
+    pub(super) fn private(&self, len: usize) -> Result<Region> {
+        match self {
+            Self::Domain(_) => PrivateZone::new(len, 64).map(Region::Private),
+            #[cfg(test)]
+            Self::Heap => Ok(Region::Heap(heap::Heap::new(len))),
+        }
+    }
+}
+
+/// Memory of a pool, given back on drop; aligned to lines.
+pub(crate) enum Region {
+    Shared(Zone),
+    Private(PrivateZone),
+    #[cfg(test)]
+    Heap(heap::Heap),
+}
+
+impl Region {
+    pub(super) fn ptr(&self) -> NonNull<u8> {
+        match self {
+            Self::Shared(zone) => zone.ptr(),
+            Self::Private(zone) => zone.ptr(),
+            #[cfg(test)]
+            Self::Heap(heap) => heap.ptr(),
+        }
+    }
+
+    pub(super) fn domain(&self) -> &Arc<Domain> {
+        match self {
+            Self::Shared(zone) => zone.domain(),
+            _ => unreachable!("buffers lie in a zone"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod heap {
+    use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+    use std::ptr::NonNull;
+
+    pub(crate) struct Heap {
+        ptr: NonNull<u8>,
+        layout: Layout,
+    }
+
+    impl Heap {
+        pub(super) fn new(len: usize) -> Self {
+            let layout = Layout::from_size_align(len.max(1), 64).expect("a test's pool is small");
+            // SAFETY: the size is not zero.
+            let ptr = unsafe { alloc_zeroed(layout) };
+            Self { ptr: NonNull::new(ptr).unwrap_or_else(|| handle_alloc_error(layout)), layout }
+        }
+
+        pub(super) fn ptr(&self) -> NonNull<u8> {
+            self.ptr
+        }
+    }
+
+    impl Drop for Heap {
+        fn drop(&mut self) {
+            // SAFETY: allocated with this layout in `new`; the pool that used it is gone.
+            unsafe { dealloc(self.ptr.as_ptr(), self.layout) }
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! What all handles and packets of a pool share, and the two hot paths.
+
+use std::panic::Location;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::thread::available_parallelism;
+
+use super::cache::{Cache, MAGAZINE, copy};
+use super::config::{PoolConfig, PoolStats};
+use super::depot::{Depot, magazine_bytes};
+use super::region::{Region, Source};
+use super::{Item, slow};
+use crate::debug::Ledger;
+use crate::error::{Error, Result};
+use crate::meta::Meta;
+use crate::slots::{self, SLOTS};
+
+/// Where in the user's source something was asked for; `None` in a destructor.
+pub(crate) type Site = Option<&'static Location<'static>>;
+
+/// The pool itself. Lives on the heap until no handle and no packet is left; see the module `orphans`.
+#[repr(C, align(128))]
+pub(crate) struct PoolShared {
+    /// One row per thread slot, and one that never has anything for threads without.
+    pub(super) caches: [Cache; SLOTS + 1],
+    /// First word of a fresh packet's metadata.
+    pub(crate) rearm: u64,
+    pub(crate) config: PoolConfig,
+    pub(super) stride: usize,
+    pub(super) depot: Depot,
+    pub(super) buffers: Region,
+    /// Bytes from the start of `buffers` to the first buffer.
+    first: usize,
+    metas: Region,
+    /// For each packet: the packet it is a clone of, or the owner of its external memory.
+    attachments: Region,
+    pub(super) ledger: Option<Ledger>,
+    pub(super) handles: AtomicUsize,
+    /// The last handle is gone.
+    pub(super) closed: AtomicBool,
+    /// As in a [`Cache`], for threads without one.
+    pub(super) gets: AtomicU64,
+    pub(super) puts: AtomicU64,
+    pub(super) get_fail: AtomicU64,
+}
+
+/// Takes `n` packets, all or none.
+///
+/// # Safety
+/// The pool exists until this returns; `out` has place for `n` pointers.
+#[inline(always)]
+pub(crate) unsafe fn get(pool: NonNull<PoolShared>, out: *mut Item, n: usize, site: Site) -> bool {
+    // SAFETY: `pool` exists.
+    let cache = unsafe { cache(pool) };
+    let len = cache.len.load(Ordering::Relaxed);
+    let Some(rest) = len.checked_sub(n) else {
+        // SAFETY: the caller's promise, passed on.
+        return unsafe { slow::get(pool, out, n, site) };
+    };
+    // SAFETY: `rest <= len`, and the loaded magazine holds `len`.
+    let from = unsafe { cache.loaded.load(Ordering::Relaxed).add(rest) };
+    // SAFETY: the magazine belongs to this thread; `out` is not in it.
+    unsafe { copy(from, out, n) };
+    cache.len.store(rest, Ordering::Relaxed);
+    let gets = cache.gets.load(Ordering::Relaxed);
+    cache.gets.store(gets.wrapping_add(n as u64), Ordering::Relaxed);
+    true
+}
+
+/// Returns `n` packets.
+///
+/// # Safety
+/// They are plain packets of this pool that the caller owns; the pool may be gone afterwards.
+#[inline(always)]
+pub(crate) unsafe fn put(pool: NonNull<PoolShared>, items: *const Item, n: usize, site: Site) {
+    // SAFETY: the pool exists as long as one of its packets is out.
+    let cache = unsafe { cache(pool) };
+    let len = cache.len.load(Ordering::Relaxed);
+    let sum = len + n;
+    if sum > cache.room.load(Ordering::Relaxed) {
+        // SAFETY: the caller's promise, passed on.
+        return unsafe { slow::put(pool, items, n, site) };
+    }
+    // SAFETY: `len + n` pointers fit.
+    let to = unsafe { cache.loaded.load(Ordering::Relaxed).add(len) };
+    // SAFETY: the magazine belongs to this thread; `items` are not in it.
+    unsafe { copy(items, to, n) };
+    cache.len.store(sum, Ordering::Relaxed);
+    let puts = cache.puts.load(Ordering::Relaxed);
+    // L1, pairs with L2 (orphans): the last access to the pool, ordered after all others; else its memory could go
+    // while it is still written.
+    cache.puts.store(puts.wrapping_add(n as u64), Ordering::Release);
+}
+
+/// This thread's row.
+///
+/// # Safety
+/// The pool exists while the row is used.
+#[inline(always)]
+unsafe fn cache<'a>(pool: NonNull<PoolShared>) -> &'a Cache {
+    let row = pool.cast::<Cache>().as_ptr().wrapping_add(slots::current());
+    // SAFETY: the rows are the pool's first field, and slots are at most `SLOTS`.
+    unsafe { &*row }
+}
+
+/// Bytes from one buffer to the next: whole lines, an odd number of them, so that neighbouring packets' first lines
+/// spread over all sets of a cache.
+fn stride(buf_len: u16, debug: bool) -> usize {
+    let lines = usize::from(buf_len).div_ceil(64) + usize::from(debug);
+    (lines | 1) * 64
+}
+
+/// Pointers per magazine: as configured, but all caches of as many threads as there are cores hold at most two
+/// thirds of the pool.
+fn magazine_size(config: &PoolConfig) -> usize {
+    let threads = available_parallelism().map_or(2, |n| n.get().clamp(2, SLOTS));
+    let share = config.packets as usize * 2 / 3 / threads;
+    let size = usize::from(config.cache).min(share).min(2 * MAGAZINE) / 2;
+    if size < 4 || config.debug { 0 } else { size }
+}
+
+impl PoolShared {
+    pub(super) fn create(source: Source<'_>, config: PoolConfig) -> Result<NonNull<Self>> {
+        config.check()?;
+        let memory = |source| Error::Memory { pool: config.name.clone(), source };
+        let packets = config.packets as usize;
+        let size = magazine_size(&config);
+        let stride = stride(config.buf_len(), config.debug);
+        let first = if config.debug { 64 } else { 0 };
+        let buffers = source.shared(&config.name, first + packets * stride).map_err(memory)?;
+        let metas = source.private(packets * size_of::<Meta>()).map_err(memory)?;
+        let attachments = source.private(packets * size_of::<usize>()).map_err(memory)?;
+        let magazines = match magazine_bytes(packets, size) {
+            0 => None,
+            bytes => Some(source.private(bytes).map_err(memory)?),
+        };
+        let ledger = config.debug.then(|| Ledger::new(packets));
+        let pool = Box::new(Self {
+            caches: [const { Cache::new() }; SLOTS + 1],
+            rearm: Meta::rearm(config.headroom, Meta::NO_PORT, config.buf_len()),
+            depot: Depot::new(metas.ptr().cast(), packets, magazines, size),
+            config,
+            stride,
+            buffers,
+            first,
+            metas,
+            attachments,
+            ledger,
+            handles: AtomicUsize::new(1),
+            closed: AtomicBool::new(false),
+            gets: AtomicU64::new(0),
+            puts: AtomicU64::new(0),
+            get_fail: AtomicU64::new(0),
+        });
+        // SAFETY: not null.
+        let pool = unsafe { NonNull::new_unchecked(Box::into_raw(pool)) };
+        // SAFETY: nobody else knows the pool.
+        unsafe { Self::lay_out(pool) };
+        Ok(pool)
+    }
+
+    /// Writes every packet's metadata for the first time.
+    ///
+    /// # Safety
+    /// Nobody else knows the pool.
+    unsafe fn lay_out(this: NonNull<Self>) {
+        // SAFETY: just made.
+        let pool = unsafe { this.as_ref() };
+        for index in 0..pool.config.packets as usize {
+            let meta = Meta {
+                data_off: pool.config.headroom,
+                state: 0,
+                nb_segs: 1,
+                port: Meta::NO_PORT,
+                buf_len: pool.config.buf_len(),
+                pkt_len: 0,
+                data_len: 0,
+                vlan_tci: 0,
+                ol_flags: 0,
+                packet_type: 0,
+                hash: 0,
+                refcnt: crate::sync::AtomicU32::new(1),
+                tx_offload: 0,
+                next: None,
+                buf: pool.home(index),
+                pool: this,
+            };
+            // SAFETY: `metas` has place for `packets`.
+            let place = unsafe { pool.metas.ptr().cast::<Meta>().add(index) };
+            // SAFETY: as above; aligned to lines.
+            unsafe { place.write(meta) };
+            if let Some(ledger) = &pool.ledger {
+                // SAFETY: the packet is in nobody's hands.
+                unsafe { ledger.prepare(pool, index) };
+            }
+        }
+    }
+
+    /// The buffer that belongs to packet `index`.
+    pub(crate) fn home(&self, index: usize) -> NonNull<u8> {
+        // SAFETY: `index` is below `packets`, for which `buffers` has place.
+        unsafe { self.buffers.ptr().add(self.first + index * self.stride) }
+    }
+
+    /// Bytes of one buffer.
+    pub(crate) fn buf_len(&self) -> usize {
+        usize::from(self.config.buf_len())
+    }
+
+    /// The number of a packet of this pool.
+    pub(crate) fn index(&self, item: Item) -> usize {
+        self.depot.index(item)
+    }
+
+    /// Whether `item` is one of this pool's packets, whatever its memory says.
+    pub(crate) fn owns(&self, item: Item) -> bool {
+        let offset = item.as_ptr().addr().wrapping_sub(self.metas.ptr().as_ptr().addr());
+        offset < self.config.packets as usize * size_of::<Meta>() && offset.is_multiple_of(size_of::<Meta>())
+    }
+
+    /// Where the attachment of a packet of this pool is kept: the holder of the packet may read and write it.
+    pub(crate) fn attachment(&self, item: Item) -> NonNull<*mut ()> {
+        // SAFETY: there is one for each packet.
+        unsafe { self.attachments.ptr().cast().add(self.index(item)) }
+    }
+
+    /// Packets that are out, if all counters are read at rest.
+    pub(super) fn in_use(&self) -> (u64, u64) {
+        // L2, pairs with L1: returns are read before gets. A return that is counted has its get counted too (it
+        // happened before), so the difference is never too small.
+        let puts = self.sum(&self.puts, |cache| &cache.puts, Ordering::Acquire);
+        let gets = self.sum(&self.gets, |cache| &cache.gets, Ordering::Relaxed);
+        (gets, puts)
+    }
+
+    fn sum(&self, own: &AtomicU64, of: impl Fn(&Cache) -> &AtomicU64, order: Ordering) -> u64 {
+        self.caches.iter().fold(own.load(order), |sum, cache| sum.wrapping_add(of(cache).load(order)))
+    }
+
+    pub(super) fn stats(&self) -> PoolStats {
+        let total = self.config.packets as usize;
+        let (gets, puts) = self.in_use();
+        let in_use = usize::try_from(gets.wrapping_sub(puts)).unwrap_or(0).min(total);
+        let cached = self.caches.iter().map(Cache::held).sum::<usize>().min(total - in_use);
+        PoolStats {
+            total,
+            free: total - in_use - cached,
+            cached,
+            in_use,
+            gets,
+            puts,
+            get_fail: self.get_fail.load(Ordering::Relaxed),
+            violations: self.ledger.as_ref().map_or(0, Ledger::violations),
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Getting and returning when the loaded magazine does not do: exchanges, pools and threads without caches, debug mode.
+
+use std::ptr::NonNull;
+use std::sync::atomic::Ordering::{self, Relaxed};
+use std::sync::atomic::fence;
+
+use super::Item;
+use super::cache::Cache;
+use super::orphans;
+use super::shared::{PoolShared, Site};
+use crate::slots::{self, THREADS};
+
+/// Takes `n` packets, all or none.
+///
+/// # Safety
+/// The pool exists until this returns; `out` has place for `n` pointers.
+#[cold]
+#[inline(never)]
+pub(super) unsafe fn get(pool: NonNull<PoolShared>, out: *mut Item, n: usize, site: Site) -> bool {
+    // SAFETY: the caller's promise.
+    let pool = unsafe { pool.as_ref() };
+    let cache = pool.enter();
+    // SAFETY: the cache is this thread's; `out` has place.
+    let have = unsafe { pool.gather(cache, out, n) };
+    if have < n {
+        // SAFETY: what was gathered goes back.
+        unsafe { pool.spread(cache, out, have) };
+        pool.get_fail.fetch_add(1, Relaxed);
+        return false;
+    }
+    if let Some(ledger) = &pool.ledger {
+        // SAFETY: `n` packets were written to `out`.
+        let items = unsafe { std::slice::from_raw_parts(out, n) };
+        // SAFETY: they are ours.
+        items.iter().for_each(|&item| unsafe { ledger.got(pool, item, site) });
+    }
+    match cache {
+        Some(cache) => cache.gets.store(cache.gets.load(Relaxed).wrapping_add(n as u64), Relaxed),
+        None => _ = pool.gets.fetch_add(n as u64, Relaxed),
+    }
+    true
+}
+
+/// Returns `n` packets.
+///
+/// # Safety
+/// As for the fast path: plain packets of this pool, owned by the caller; the pool may be gone afterwards.
+#[cold]
+#[inline(never)]
+pub(super) unsafe fn put(this: NonNull<PoolShared>, items: *const Item, n: usize, site: Site) {
+    // C1, pairs with C2 (orphans): whoever read `room == 0` because the pool was closed sees `closed`; else the memory
+    // would wait for the next pool operation of the process.
+    fence(Ordering::Acquire);
+    // SAFETY: the pool exists as long as one of its packets is out, that is until the counter at the end.
+    let pool = unsafe { this.as_ref() };
+    if pool.ledger.is_some() {
+        // SAFETY: readable for `n`.
+        let items = unsafe { std::slice::from_raw_parts(items, n) };
+        for item in items {
+            // SAFETY: the caller's promise.
+            unsafe { put_checked(this, *item, site) };
+        }
+    } else {
+        // SAFETY: the caller's promise.
+        unsafe { put_plain(this, items, n) };
+    }
+}
+
+/// Returns one packet of a pool in debug mode, if that does no harm.
+unsafe fn put_checked(this: NonNull<PoolShared>, item: Item, site: Site) {
+    // SAFETY: the packets not yet returned keep the pool; a violation leaves it without one fewer.
+    let pool = unsafe { this.as_ref() };
+    // SAFETY: the ledger looks at nothing but its own memory before it knows that the packet is the pool's.
+    let sound = pool.ledger.as_ref().is_none_or(|ledger| unsafe { ledger.returned(pool, item, site) });
+    if sound {
+        // SAFETY: now known to be a packet of this pool that was out.
+        unsafe { put_plain(this, &raw const item, 1) };
+    }
+}
+
+unsafe fn put_plain(this: NonNull<PoolShared>, items: *const Item, n: usize) {
+    // SAFETY: as in `put`.
+    let pool = unsafe { this.as_ref() };
+    if pool.closed.load(Relaxed) {
+        // SAFETY: the caller's promise.
+        return unsafe { orphans::put(this, items, n) };
+    }
+    let cache = pool.enter();
+    // SAFETY: the cache is this thread's, the packets are the caller's.
+    unsafe { pool.spread(cache, items, n) };
+    // Last access to the pool: L1, as in the fast path.
+    match cache {
+        Some(cache) => cache.puts.store(cache.puts.load(Relaxed).wrapping_add(n as u64), Ordering::Release),
+        None => _ = pool.puts.fetch_add(n as u64, Ordering::Release),
+    }
+}
+
+impl PoolShared {
+    /// This thread's cache, made ready; `None` when it cannot have one.
+    fn enter(&self) -> Option<&Cache> {
+        if self.depot.size == 0 {
+            return None;
+        }
+        let cache = self.caches.get(slots::enter()?)?;
+        if cache.loaded.load(Relaxed).is_null() {
+            let (loaded, previous) = (self.depot.take_empty()?, self.depot.take_empty());
+            let Some(previous) = previous else {
+                self.depot.give_empty(loaded);
+                return None;
+            };
+            cache.loaded.store(loaded, Relaxed);
+            cache.previous.store(previous, Relaxed);
+        }
+        if !self.closed.load(Relaxed) {
+            cache.room.store(self.depot.size, Relaxed);
+        }
+        Some(cache)
+    }
+
+    /// Collects up to `n` packets, nearest first.
+    unsafe fn gather(&self, cache: Option<&Cache>, out: *mut Item, n: usize) -> usize {
+        let mut have = 0;
+        loop {
+            let rest = out.wrapping_add(have);
+            have += match cache {
+                // SAFETY: the caller owns the cache; `rest` has place for `n - have`.
+                Some(cache) => unsafe { cache.pop(rest, n - have) },
+                // SAFETY: as above.
+                None => unsafe { self.depot.take_loose(rest, n - have) },
+            };
+            if have == n {
+                return n;
+            }
+            let more = match cache {
+                // SAFETY: the caller owns the cache, and its loaded magazine is empty now.
+                Some(cache) => unsafe { self.reload(cache) },
+                None => self.break_up(),
+            };
+            if !more && !self.adopt() {
+                return have;
+            }
+        }
+    }
+
+    /// Gets something into the loaded magazine, which is empty.
+    unsafe fn reload(&self, cache: &Cache) -> bool {
+        if cache.previous_len.load(Relaxed) > 0 {
+            cache.swap();
+            return true;
+        }
+        if let Some(full) = self.depot.take_full() {
+            self.depot.give_empty(cache.loaded.load(Relaxed));
+            cache.loaded.store(full, Relaxed);
+            cache.len.store(self.depot.size, Relaxed);
+            return true;
+        }
+        // SAFETY: a magazine has place for `size`.
+        let count = unsafe { self.depot.take_loose(cache.loaded.load(Relaxed), self.depot.size) };
+        cache.len.store(count, Relaxed);
+        count > 0
+    }
+
+    /// Turns a full magazine into loose packets.
+    fn break_up(&self) -> bool {
+        let Some(full) = self.depot.take_full() else { return false };
+        // SAFETY: a full magazine holds `size` packets, and is ours.
+        unsafe { self.depot.give_loose(full, self.depot.size) };
+        self.depot.give_empty(full);
+        true
+    }
+
+    /// Puts `n` packets away, nearest first.
+    unsafe fn spread(&self, cache: Option<&Cache>, items: *const Item, n: usize) {
+        let mut done = 0;
+        if let Some(cache) = cache {
+            loop {
+                // SAFETY: the caller owns the cache and the `n - done` packets that follow.
+                done += unsafe { cache.push(items.wrapping_add(done), n - done, self.depot.size) };
+                if done == n {
+                    return;
+                }
+                if !self.unload(cache) {
+                    break;
+                }
+            }
+        }
+        // SAFETY: `n - done` packets of the caller's remain.
+        unsafe { self.depot.give_loose(items.wrapping_add(done), n - done) };
+    }
+
+    /// Makes place in the loaded magazine, which is full.
+    fn unload(&self, cache: &Cache) -> bool {
+        if cache.previous_len.load(Relaxed) < self.depot.size {
+            cache.swap();
+            return true;
+        }
+        let Some(empty) = self.depot.take_empty() else { return false };
+        self.depot.give_full(cache.previous.load(Relaxed));
+        cache.swap();
+        cache.loaded.store(empty, Relaxed);
+        cache.len.store(0, Relaxed);
+        true
+    }
+
+    /// Makes the caches of threads that ended available. Whether there were any packets.
+    #[cold]
+    fn adopt(&self) -> bool {
+        let mut found = false;
+        for slot in THREADS.abandoned() {
+            let Some(cache) = self.caches.get(slot).filter(|cache| cache.held() > 0) else { continue };
+            if THREADS.claim(slot) {
+                found |= self.empty_out(cache);
+                THREADS.release(slot);
+            }
+        }
+        found
+    }
+
+    /// Moves what lies in a cache that the caller owns to the depot.
+    fn empty_out(&self, cache: &Cache) -> bool {
+        let held = cache.held();
+        for _ in 0..2 {
+            let len = cache.len.load(Relaxed);
+            // SAFETY: the loaded magazine holds `len` packets, and the caller owns it.
+            unsafe { self.depot.give_loose(cache.loaded.load(Relaxed), len) };
+            cache.len.store(0, Relaxed);
+            cache.swap();
+        }
+        held > 0
+    }
+}

@@ -1,0 +1,138 @@
+//! Thread slots: which thread owns which row of every pool's caches.
+//!
+//! A thread claims a slot when it first needs one and gives it back when it ends. Whoever claims it next, by
+//! starting or by running out of packets, finds the caches as they were left.
+
+use crate::sync::{AtomicU64, Ordering};
+
+/// Threads that can have caches at the same time; further ones work without.
+pub(crate) const SLOTS: usize = 128;
+
+/// The slot of threads that have none: its caches have room for nothing, for ever.
+pub(crate) const NO_SLOT: usize = SLOTS;
+
+const WORDS: usize = SLOTS / 64;
+
+/// Which slots are owned, and which ever were.
+pub(crate) struct Registry {
+    owned: [AtomicU64; WORDS],
+    used: [AtomicU64; WORDS],
+}
+
+const fn place(slot: usize) -> (usize, u64) {
+    (slot / 64 % WORDS, 1 << (slot % 64))
+}
+
+impl Registry {
+    #[cfg(not(loom))]
+    pub(crate) const fn new() -> Self {
+        Self { owned: [const { AtomicU64::new(0) }; WORDS], used: [const { AtomicU64::new(0) }; WORDS] }
+    }
+
+    #[cfg(loom)]
+    pub(crate) fn new() -> Self {
+        Self {
+            owned: std::array::from_fn(|_| AtomicU64::new(0)),
+            used: std::array::from_fn(|_| AtomicU64::new(0)),
+        }
+    }
+
+    /// Claims the lowest slot that is not owned.
+    pub(crate) fn claim_any(&self) -> Option<usize> {
+        (0..WORDS).find_map(|word| {
+            loop {
+                let bit = self.owned[word].load(Ordering::Relaxed).trailing_ones() as usize;
+                if bit == 64 {
+                    return None;
+                }
+                if self.claim(word * 64 + bit) {
+                    return Some(word * 64 + bit);
+                }
+            }
+        })
+    }
+
+    /// Claims `slot` unless it is owned. Its caches are the caller's until [`Registry::release`].
+    #[must_use]
+    pub(crate) fn claim(&self, slot: usize) -> bool {
+        let (word, bit) = place(slot);
+        // O1, pairs with O2: what the last owner left in the caches is seen; else packets would be lost or doubled.
+        if self.owned[word].fetch_or(bit, Ordering::Acquire) & bit != 0 {
+            return false;
+        }
+        self.used[word].fetch_or(bit, Ordering::Relaxed);
+        true
+    }
+
+    /// Gives `slot` back, with whatever lies in its caches.
+    pub(crate) fn release(&self, slot: usize) {
+        let (word, bit) = place(slot);
+        // O2, pairs with O1.
+        self.owned[word].fetch_and(!bit, Ordering::Release);
+    }
+
+    /// Slots that were owned once and are not now.
+    pub(crate) fn abandoned(&self) -> impl Iterator<Item = usize> {
+        (0..WORDS).flat_map(|word| {
+            let mut bits =
+                self.used[word].load(Ordering::Relaxed) & !self.owned[word].load(Ordering::Relaxed);
+            std::iter::from_fn(move || {
+                let bit = bits.trailing_zeros();
+                bits &= bits.wrapping_sub(1);
+                (bit < 64).then_some(word * 64 + bit as usize)
+            })
+        })
+    }
+}
+
+#[cfg(not(loom))]
+mod thread {
+    use std::cell::Cell;
+
+    use super::{NO_SLOT, Registry};
+
+    /// The threads of this process.
+    pub(crate) static THREADS: Registry = Registry::new();
+
+    thread_local! {
+        // Without destructor, so that reading it is one instruction and works while a thread ends.
+        static CURRENT: Cell<usize> = const { Cell::new(NO_SLOT) };
+        static OWNED: Owned = const { Owned(Cell::new(None)) };
+    }
+
+    struct Owned(Cell<Option<usize>>);
+
+    impl Drop for Owned {
+        fn drop(&mut self) {
+            CURRENT.set(NO_SLOT);
+            if let Some(slot) = self.0.take() {
+                THREADS.release(slot);
+            }
+        }
+    }
+
+    /// This thread's slot, or [`NO_SLOT`].
+    #[inline(always)]
+    pub(crate) fn current() -> usize {
+        CURRENT.get()
+    }
+
+    /// This thread's slot; claims one if there is one left and the thread is not ending.
+    pub(crate) fn enter() -> Option<usize> {
+        if current() != NO_SLOT {
+            return Some(current());
+        }
+        OWNED
+            .try_with(|owned| {
+                let slot = THREADS.claim_any()?;
+                owned.0.set(Some(slot));
+                CURRENT.set(slot);
+                Some(slot)
+            })
+            .ok()
+            .flatten()
+    }
+}
+
+#[cfg(not(loom))]
+pub(crate) use thread::{THREADS, current, enter};
