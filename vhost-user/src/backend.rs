@@ -1,0 +1,172 @@
+//! A backend: one socket, one frontend at a time, a number of queue pairs.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use linecard_mempool::Pool;
+use linecard_pmd::stats::QueueStats;
+use linecard_virtio::Features;
+
+use crate::control::Control;
+use crate::error::Error;
+use crate::features::{MAX_QUEUE_PAIRS, OFFERED, PROTOCOL};
+use crate::gate::gate;
+use crate::memory::MapLimits;
+use crate::memory::sigbus;
+use crate::peer::Peer;
+use crate::port::{Receive, RxLoss, Transmit, TxLoss};
+use crate::session::Terms;
+use crate::slot::Slot;
+
+/// Who makes the connection.
+///
+/// ```
+/// assert_ne!(linecard_vhost_user::Mode::Listen, linecard_vhost_user::Mode::Connect);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// We make the socket, the frontend connects.
+    Listen,
+    /// The frontend makes the socket, we connect and connect again.
+    Connect,
+}
+
+/// What a backend is made from.
+///
+/// ```
+/// use linecard_vhost_user::{BackendConfig, Mode};
+/// let config = BackendConfig { queue_pairs: 4, ..BackendConfig::new("net_vhost0", "/run/v.sock", Mode::Listen) };
+/// assert_eq!(config.mtu, 1500);
+/// ```
+#[derive(Clone, Debug)]
+pub struct BackendConfig {
+    /// For messages and logs.
+    pub name: String,
+    /// Socket path.
+    pub path: PathBuf,
+    /// Who connects.
+    pub mode: Mode,
+    /// Queue pairs, 1 to [`MAX_QUEUE_PAIRS`].
+    pub queue_pairs: u16,
+    /// Virtio features to offer, of those that there are.
+    pub features: Features,
+    /// Address in the configuration space.
+    pub mac: [u8; 6],
+    /// MTU in the configuration space.
+    pub mtu: u16,
+    /// Bytes of memory that a frontend may share.
+    pub max_memory: u64,
+    /// Survive a frontend that takes pages of shared memory away: it is dropped instead of this process.
+    /// Installs a handler for SIGBUS that passes on what is not ours.
+    pub survive_lost_pages: bool,
+}
+
+impl BackendConfig {
+    /// One queue pair with all features, an MTU of 1500, up to 1 TiB of shared memory.
+    pub fn new(name: impl Into<String>, path: impl Into<PathBuf>, mode: Mode) -> Self {
+        Self {
+            name: name.into(),
+            path: path.into(),
+            mode,
+            queue_pairs: 1,
+            features: OFFERED,
+            mac: [0x56, 0x48, 0x4f, 0x53, 0x54, 0],
+            mtu: 1500,
+            max_memory: 1 << 40,
+            survive_lost_pages: true,
+        }
+    }
+}
+
+/// A backend that a frontend may connect to. Dropping it ends the connection and removes the socket.
+///
+/// ```
+/// use linecard_vhost_user::{Backend, BackendConfig, Control, Mode};
+/// let control = Control::start()?;
+/// let path = std::env::temp_dir().join(format!("backend-doc-{}", std::process::id()));
+/// let backend = Backend::new(&control, BackendConfig::new("demo", &path, Mode::Listen))?;
+/// assert!(path.exists());
+/// drop(backend);
+/// assert!(!path.exists());
+/// # Ok::<(), linecard_vhost_user::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Backend {
+    control: Control,
+    id: u64,
+    peer: Arc<Peer>,
+    queue_pairs: u16,
+}
+
+impl Backend {
+    /// Makes the socket and lets frontends connect. Packets move once queues are taken.
+    ///
+    /// # Errors
+    /// Any [`Error`]; nothing is left behind.
+    pub fn new(control: &Control, config: BackendConfig) -> Result<Self, Error> {
+        let (asked, max) = (config.queue_pairs, MAX_QUEUE_PAIRS);
+        if !(1..=max).contains(&asked) {
+            return Err(Error::QueuePairs { asked, max });
+        }
+        if config.survive_lost_pages {
+            sigbus::install().map_err(|e| Error::system("installing a handler for SIGBUS", e))?;
+        }
+        let terms = Terms {
+            queue_pairs: asked,
+            features: (config.features & OFFERED) | Features::PROTOCOL_FEATURES,
+            protocol: PROTOCOL,
+            mac: config.mac,
+            mtu: config.mtu,
+            limits: MapLimits { total: config.max_memory },
+        };
+        let (id, peer) = control.add(&config, terms)?;
+        Ok(Self { control: control.clone(), id, peer, queue_pairs: asked })
+    }
+
+    /// What is known about the frontend.
+    pub fn peer(&self) -> &Arc<Peer> {
+        &self.peer
+    }
+
+    /// Queue pairs.
+    pub fn queue_pairs(&self) -> u16 {
+        self.queue_pairs
+    }
+
+    /// The queue that receives what the frontend sends on pair `pair`, into packets of `pool`.
+    ///
+    /// A queue taken earlier for the same pair finds nothing any more.
+    ///
+    /// # Errors
+    /// [`Error::QueuePairs`], [`Error::ControlEnded`].
+    pub fn receive_queue(&self, pair: u16, pool: &Pool, stats: Arc<QueueStats<RxLoss>>) -> Result<Receive, Error> {
+        let gate = self.take_ring(pair, 1)?;
+        Ok(Receive::new(gate, pool.clone(), stats, Arc::clone(&self.peer), usize::from(pair) * 2 + 1))
+    }
+
+    /// The queue that sends to the frontend on pair `pair`.
+    ///
+    /// A queue taken earlier for the same pair finds no ring any more.
+    ///
+    /// # Errors
+    /// [`Error::QueuePairs`], [`Error::ControlEnded`].
+    pub fn transmit_queue(&self, pair: u16, stats: Arc<QueueStats<TxLoss>>) -> Result<Transmit, Error> {
+        let gate = self.take_ring(pair, 0)?;
+        Ok(Transmit::new(gate, stats, Arc::clone(&self.peer), usize::from(pair) * 2))
+    }
+
+    fn take_ring(&self, pair: u16, half: usize) -> Result<crate::gate::Poller<Slot>, Error> {
+        if pair >= self.queue_pairs {
+            return Err(Error::QueuePairs { asked: pair.saturating_add(1), max: self.queue_pairs });
+        }
+        let (poller, controller) = gate(Slot::new(Arc::clone(&self.peer)));
+        self.control.attach(self.id, usize::from(pair) * 2 + half, controller)?;
+        Ok(poller)
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        self.control.remove(self.id);
+    }
+}

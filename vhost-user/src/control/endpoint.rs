@@ -1,0 +1,325 @@
+//! One backend's socket, its one connection, and its queues' gates.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use linecard_wire::{Connection, Message, OutMessage};
+
+use super::epoll::{Epoll, Interest};
+use super::socket::{self, Listener};
+use crate::gate::{Controller, close_all};
+use crate::peer::Peer;
+use crate::session::{Session, Slots, Terms, Verdict, touches_rings};
+use crate::slot::Slot;
+
+/// A message must be whole this long after its first byte.
+const MESSAGE_TIME: Duration = Duration::from_secs(1);
+/// The first message must come this long after the connection.
+const FIRST_MESSAGE_TIME: Duration = Duration::from_secs(10);
+/// Between two attempts to connect.
+const CONNECT_INTERVAL: Duration = Duration::from_millis(100);
+/// How soon to look again at a gate whose poller was inside.
+const GATE_INTERVAL: Duration = Duration::from_millis(1);
+/// Looks at a gate before giving way to other endpoints.
+const GATE_LOOKS: u32 = 64;
+/// Messages of one peer carried out before others get their turn.
+const MESSAGES_PER_TURN: usize = 32;
+/// Connections accepted or turned away in one turn.
+const ACCEPTS_PER_TURN: usize = 8;
+
+/// Where connections come from.
+pub(super) enum Source {
+    Listen(Listener),
+    Connect { path: PathBuf, next: Instant },
+}
+
+/// A connected peer.
+struct Link {
+    connection: Connection,
+    session: Session,
+    interest: Interest,
+    /// A message that waits for the gates.
+    waiting: Option<Message>,
+    /// Until when the first message must come.
+    first: Option<Instant>,
+    /// Why the connection is to end; ending needs the gates.
+    ending: Option<String>,
+}
+
+/// One backend as the control thread keeps it.
+pub(super) struct Endpoint {
+    pub(super) id: u64,
+    pub(super) source: Source,
+    pub(super) terms: Terms,
+    pub(super) watched: bool,
+    pub(super) peer: Arc<Peer>,
+    pub(super) gates: Vec<Controller<Slot>>,
+    /// New gates that replace old ones: a port started anew.
+    pub(super) arriving: VecDeque<(usize, Controller<Slot>)>,
+    link: Option<Link>,
+}
+
+/// Tokens of an endpoint: twice its id for the socket it listens on, one more for its connection.
+pub(super) fn socket_token(id: u64) -> u64 {
+    id << 1
+}
+
+fn connection_token(id: u64) -> u64 {
+    id << 1 | 1
+}
+
+/// The endpoint a token belongs to, and whether it is the connection's.
+pub(super) fn owner_of(token: u64) -> (u64, bool) {
+    (token >> 1, token & 1 == 1)
+}
+
+impl Endpoint {
+    pub(super) fn new(id: u64, source: Source, terms: Terms, watched: bool, peer: Arc<Peer>) -> Self {
+        let gates = (0..u32::from(terms.queue_pairs) * 2)
+            .map(|_| crate::gate::gate(Slot::new(Arc::clone(&peer))).1)
+            .collect();
+        Self { id, source, terms, watched, peer, gates, arriving: VecDeque::new(), link: None }
+    }
+
+    /// When [`Endpoint::tick`] must come at the latest.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let soon = || Instant::now() + GATE_INTERVAL;
+        let Some(link) = &self.link else {
+            let connect = match &self.source {
+                Source::Connect { next, .. } => Some(*next),
+                Source::Listen(_) => None,
+            };
+            return if self.arriving.is_empty() { connect } else { Some(soon()) };
+        };
+        if link.waiting.is_some() || link.ending.is_some() || !self.arriving.is_empty() {
+            return Some(soon());
+        }
+        let message = link.connection.partial_since().map(|since| since + MESSAGE_TIME);
+        [message, link.first].into_iter().flatten().min()
+    }
+
+    /// Does what time has brought: connects, ends what is late or quarantined, goes on with what waited.
+    pub(super) fn tick(&mut self, epoll: &Epoll) {
+        let now = Instant::now();
+        if let Some(link) = &mut self.link {
+            let late = link.connection.partial_since().is_some_and(|since| now >= since + MESSAGE_TIME);
+            if late {
+                link.end("a message did not come whole within 1 s");
+            } else if link.first.is_some_and(|first| now >= first) {
+                link.end("no message came within 10 s");
+            } else if link.session.quarantined() {
+                link.end("the peer took shared memory away");
+            }
+            self.progress(epoll);
+        } else {
+            self.settle();
+        }
+        self.connect_if_due(epoll);
+    }
+
+    fn connect_if_due(&mut self, epoll: &Epoll) {
+        let Source::Connect { path, next } = &mut self.source else { return };
+        if self.link.is_some() || Instant::now() < *next {
+            return;
+        }
+        *next = Instant::now() + CONNECT_INTERVAL;
+        if let Ok(stream) = socket::connect(path) {
+            self.adopt(stream, epoll);
+        }
+    }
+
+    /// Takes connections off the listening socket; all but the first are turned away.
+    pub(super) fn accept(&mut self, epoll: &Epoll) {
+        // A peer that is gone makes room for the next at once.
+        self.progress(epoll);
+        for _ in 0..ACCEPTS_PER_TURN {
+            let Source::Listen(listener) = &self.source else { return };
+            let Ok((stream, _)) = listener.socket.accept() else { return };
+            if self.link.is_some() {
+                tracing::warn!(port = self.peer.name(), "a second frontend was turned away");
+                continue;
+            }
+            self.adopt(stream, epoll);
+        }
+    }
+
+    fn adopt(&mut self, stream: UnixStream, epoll: &Epoll) {
+        let Ok(connection) = Connection::new(stream) else { return };
+        let token = connection_token(self.id);
+        if let Err(error) = epoll.change(connection.as_fd(), token, Interest::None, Interest::Read) {
+            tracing::warn!(port = self.peer.name(), %error, "a frontend could not be watched");
+            return;
+        }
+        self.peer.set_connected();
+        tracing::info!(port = self.peer.name(), "frontend connected");
+        self.link = Some(Link {
+            connection,
+            session: Session::new(self.terms, Arc::clone(&self.peer), self.watched),
+            interest: Interest::Read,
+            waiting: None,
+            first: Some(Instant::now() + FIRST_MESSAGE_TIME),
+            ending: None,
+        });
+    }
+
+    /// Reads and carries out messages, until there is none, it is others' turn, or a gate is busy.
+    pub(super) fn progress(&mut self, epoll: &Epoll) {
+        if self.settle() {
+            self.take_turn();
+        }
+        self.end_link(epoll);
+        let settled = self.arriving.is_empty();
+        if let Some(link) = &mut self.link {
+            link.update_interest(epoll, connection_token(self.id), settled);
+        }
+    }
+
+    fn take_turn(&mut self) {
+        for _ in 0..MESSAGES_PER_TURN {
+            let Some(link) = &mut self.link else { break };
+            let Some(message) = link.next() else { break };
+            if touches_rings(message.request) && !hold(&mut self.gates) {
+                link.waiting = Some(message);
+                break;
+            }
+            let verdict = link.carry_out(message, &mut Slots(&mut self.gates));
+            self.gates.iter_mut().for_each(Controller::open);
+            link.answer(verdict);
+        }
+    }
+
+    /// Ends the connection if that is due and the gates allow it.
+    fn end_link(&mut self, epoll: &Epoll) {
+        let Some(link) = &mut self.link else { return };
+        let Some(reason) = &link.ending else { return };
+        if !hold(&mut self.gates) {
+            return;
+        }
+        link.session.end(&mut Slots(&mut self.gates));
+        self.gates.iter_mut().for_each(Controller::open);
+        tracing::info!(port = self.peer.name(), reason, "frontend disconnected");
+        let _ = epoll.change(link.connection.as_fd(), connection_token(self.id), link.interest, Interest::None);
+        self.link = None;
+        self.peer.set_disconnected();
+        if let Source::Connect { next, .. } = &mut self.source {
+            *next = Instant::now() + CONNECT_INTERVAL;
+        }
+    }
+
+    /// Moves slots into the gates of a port that was started anew; false when a gate was busy.
+    fn settle(&mut self) -> bool {
+        while let Some((index, arriving)) = self.arriving.front_mut() {
+            let Some(present) = self.gates.get_mut(*index) else {
+                self.arriving.pop_front();
+                continue;
+            };
+            if !hold_all([&mut *present, &mut *arriving]) {
+                return false;
+            }
+            if let (Some(old), Some(new)) = (present.value(), arriving.value()) {
+                std::mem::swap(old, new);
+            }
+            // The old gate stays closed: whoever still polls it finds nothing.
+            std::mem::swap(present, arriving);
+            present.open();
+            self.arriving.pop_front();
+        }
+        true
+    }
+
+    /// Ends everything, waiting for busy gates at most `patience`.
+    ///
+    /// A poller that is stuck inside a burst keeps its ring, and with it the memory it works on, until it
+    /// comes out; then it finds its gate closed.
+    pub(super) fn shut_down(mut self, epoll: &Epoll, patience: Duration) {
+        let until = Instant::now() + patience;
+        if let Some(link) = &mut self.link {
+            link.end("the port was closed");
+        }
+        while self.link.is_some() && Instant::now() < until {
+            self.end_link(epoll);
+        }
+    }
+
+    pub(super) fn listener(&self) -> Option<BorrowedFd<'_>> {
+        match &self.source {
+            Source::Listen(listener) => Some(listener.socket.as_fd()),
+            Source::Connect { .. } => None,
+        }
+    }
+}
+
+impl Link {
+    fn end(&mut self, reason: impl Into<String>) {
+        self.ending.get_or_insert_with(|| reason.into());
+    }
+
+    /// The next message to carry out.
+    fn next(&mut self) -> Option<Message> {
+        if self.ending.is_some() {
+            return None;
+        }
+        if let Some(message) = self.waiting.take() {
+            return Some(message);
+        }
+        match self.connection.flush().and_then(|_| self.connection.read()) {
+            Ok(message) => message,
+            Err(error) => {
+                self.end(error.to_string());
+                None
+            }
+        }
+    }
+
+    /// Lets the session carry out `message`; returns the request code with the verdict.
+    fn carry_out(&mut self, message: Message, slots: &mut Slots<'_>) -> (u32, Verdict) {
+        self.first = None;
+        let request = message.request;
+        (request, self.session.respond(message, slots))
+    }
+
+    fn answer(&mut self, (request, verdict): (u32, Verdict)) {
+        match verdict {
+            Verdict::Silent => {}
+            Verdict::Reply(payload) => {
+                if let Err(error) = self.connection.send(&OutMessage::reply(request, &payload)) {
+                    self.end(error.to_string());
+                }
+            }
+            Verdict::Close(refusal) => self.end(refusal.to_string()),
+        }
+    }
+
+    fn update_interest(&mut self, epoll: &Epoll, token: u64, settled: bool) {
+        let want = match () {
+            // Looked at again by time; being told of more bytes meanwhile would only spin.
+            () if !settled || self.waiting.is_some() || self.ending.is_some() => Interest::None,
+            () if self.connection.wants_write() => Interest::ReadWrite,
+            () => Interest::Read,
+        };
+        match epoll.change(self.connection.as_fd(), token, self.interest, want) {
+            Ok(()) => self.interest = want,
+            Err(error) => self.end(format!("waiting for the frontend failed: {error}")),
+        }
+    }
+}
+
+/// Takes all gates, looking a few times; false when a poller is still inside.
+fn hold(gates: &mut [Controller<Slot>]) -> bool {
+    hold_all(gates.iter_mut().collect::<Vec<_>>())
+}
+
+fn hold_all<'a>(gates: impl IntoIterator<Item = &'a mut Controller<Slot>>) -> bool {
+    let mut gates: Vec<_> = gates.into_iter().collect();
+    for _ in 0..GATE_LOOKS {
+        if close_all(gates.iter_mut().map(|gate| &mut **gate)) {
+            return true;
+        }
+        std::thread::yield_now();
+    }
+    false
+}

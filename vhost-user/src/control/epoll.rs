@@ -1,0 +1,98 @@
+//! Waiting for many descriptors, and being woken from another thread.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Events taken by one wait.
+const BATCH: usize = 64;
+
+/// What to wait for on one descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Interest {
+    /// Nothing at all, not even the peer's end.
+    None,
+    Read,
+    ReadWrite,
+}
+
+/// An epoll instance; descriptors are known by tokens.
+pub(super) struct Epoll(OwnedFd);
+
+impl Epoll {
+    pub(super) fn new() -> io::Result<Self> {
+        // SAFETY: takes a flag, returns a new descriptor or -1.
+        owned(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) }).map(Self)
+    }
+
+    /// Waits for `fd` as `to` says, having waited as `from` says.
+    pub(super) fn change(&self, fd: BorrowedFd<'_>, token: u64, from: Interest, to: Interest) -> io::Result<()> {
+        let operation = match (from, to) {
+            _ if from == to => return Ok(()),
+            (_, Interest::None) => libc::EPOLL_CTL_DEL,
+            (Interest::None, _) => libc::EPOLL_CTL_ADD,
+            _ => libc::EPOLL_CTL_MOD,
+        };
+        let write = if to == Interest::ReadWrite { libc::EPOLLOUT } else { 0 };
+        let events = (libc::EPOLLIN | write).cast_unsigned();
+        let mut event = libc::epoll_event { events, u64: token };
+        // SAFETY: both descriptors are open; `event` lives until the call returns.
+        let result = unsafe { libc::epoll_ctl(self.0.as_raw_fd(), operation, fd.as_raw_fd(), &raw mut event) };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// The tokens of what is ready; none after `timeout` (`None`: waits for ever).
+    pub(super) fn wait(&self, timeout: Option<Duration>) -> Vec<u64> {
+        let mut events = [const { MaybeUninit::<libc::epoll_event>::uninit() }; BATCH];
+        // Rounded up, so that waiting for a deadline ends behind it.
+        let millis = timeout.map_or(-1, |t| i32::try_from(t.as_micros().div_ceil(1000)).unwrap_or(i32::MAX));
+        // SAFETY: `events` has room for BATCH events and lives until the call returns.
+        let n = unsafe {
+            libc::epoll_wait(self.0.as_raw_fd(), events.as_mut_ptr().cast(), BATCH as libc::c_int, millis)
+        };
+        // An interrupted wait is an empty one.
+        let ready = events.iter().take(usize::try_from(n).unwrap_or(0));
+        // SAFETY: the kernel filled the first `n` events.
+        ready.map(|event| unsafe { event.assume_init_ref() }.u64).collect()
+    }
+}
+
+/// Wakes the control thread.
+#[derive(Clone, Debug)]
+pub(crate) struct Waker(Arc<OwnedFd>);
+
+impl Waker {
+    pub(super) fn new() -> io::Result<Self> {
+        // SAFETY: takes integers, returns a new descriptor or -1.
+        owned(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) }).map(|fd| Self(Arc::new(fd)))
+    }
+
+    pub(crate) fn wake(&self) {
+        let one = 1u64.to_ne_bytes();
+        // SAFETY: reads the eight bytes of `one`. A full counter means that the thread is being woken already.
+        let _ = unsafe { libc::write(self.0.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+    }
+
+    pub(super) fn clear(&self) {
+        let mut count = [0u8; 8];
+        // SAFETY: writes at most the eight bytes of `count`.
+        let _ = unsafe { libc::read(self.0.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
+    }
+}
+
+impl AsFd for Waker {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// A new descriptor, or the error behind -1.
+pub(super) fn owned(fd: libc::c_int) -> io::Result<OwnedFd> {
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call before has just made `fd`; nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}

@@ -1,0 +1,160 @@
+//! Copies between packets and a peer's memory: exact in length, wide in steps.
+//!
+//! Small copies are a few overlapping 16-byte moves without a loop or a call. Not one byte beyond the length
+//! is read or written: what lies behind a packet in our pool is no business of the peer's, and what lies
+//! behind a descriptor may not be mapped.
+
+use std::ptr;
+
+/// Widest single move.
+type Wide = u128;
+const WIDE: usize = size_of::<Wide>();
+/// Bytes of a cache line.
+pub(super) const LINE: usize = 64;
+/// Longer copies are left to `memcpy`.
+const LONG: usize = 256;
+
+/// Copies `len` bytes from `src` to `dst`.
+///
+/// # Safety
+/// `src` is readable and `dst` writable for `len` bytes by this thread, and they do not overlap. The peer may
+/// change either meanwhile; the bytes are then some mix of old and new ones.
+#[inline(always)]
+pub(super) unsafe fn copy(dst: *mut u8, src: *const u8, len: usize) {
+    if len > LONG {
+        // SAFETY: as promised by the caller.
+        unsafe { ptr::copy_nonoverlapping(src, dst, len) }
+    } else if len >= LINE {
+        // SAFETY: as promised by the caller, and `len` is at least a line.
+        unsafe { copy_lines(dst, src, len) }
+    } else if len >= 2 * WIDE {
+        // SAFETY: as promised by the caller; both pairs lie inside `len` bytes.
+        unsafe { copy_ends::<{ 2 * WIDE }>(dst, src, len) }
+    } else if len >= WIDE {
+        // SAFETY: as above.
+        unsafe { copy_ends::<WIDE>(dst, src, len) }
+    } else {
+        // SAFETY: as promised by the caller.
+        unsafe { copy_tiny(dst, src, len) }
+    }
+}
+
+/// 64 to 256 bytes: whole lines, and the last line where it ends.
+///
+/// # Safety
+/// As [`copy`]; `len >= LINE`.
+#[inline(always)]
+unsafe fn copy_lines(dst: *mut u8, src: *const u8, len: usize) {
+    let mut done = 0;
+    while done + LINE <= len {
+        // SAFETY: the line ends inside `len` bytes.
+        unsafe { copy_block::<LINE>(dst, src, done) };
+        done += LINE;
+    }
+    if done < len {
+        // SAFETY: `len >= LINE`, so the last line lies inside; it may overlap the one before.
+        unsafe { copy_block::<LINE>(dst, src, len - LINE) };
+    }
+}
+
+/// The first and the last `N` bytes, which overlap when `len < 2 * N`.
+///
+/// # Safety
+/// As [`copy`]; `N <= len`.
+#[inline(always)]
+unsafe fn copy_ends<const N: usize>(dst: *mut u8, src: *const u8, len: usize) {
+    // SAFETY: `N <= len`.
+    let head = unsafe { src.cast::<[u8; N]>().read_unaligned() };
+    // SAFETY: `len - N` to `len` lies inside.
+    let tail_at = unsafe { src.add(len - N) };
+    // SAFETY: as above.
+    let tail = unsafe { tail_at.cast::<[u8; N]>().read_unaligned() };
+    // SAFETY: `N <= len`.
+    unsafe { dst.cast::<[u8; N]>().write_unaligned(head) };
+    // SAFETY: as for the source.
+    let tail_at = unsafe { dst.add(len - N) };
+    // SAFETY: as above.
+    unsafe { tail_at.cast::<[u8; N]>().write_unaligned(tail) };
+}
+
+/// `N` bytes at offset `at` of both.
+///
+/// # Safety
+/// As [`copy`], for the bytes from `at` to `at + N`.
+#[inline(always)]
+unsafe fn copy_block<const N: usize>(dst: *mut u8, src: *const u8, at: usize) {
+    // SAFETY: promised by the caller.
+    let from = unsafe { src.add(at) };
+    // SAFETY: promised by the caller.
+    let block = unsafe { from.cast::<[u8; N]>().read_unaligned() };
+    // SAFETY: promised by the caller.
+    let to = unsafe { dst.add(at) };
+    // SAFETY: promised by the caller.
+    unsafe { to.cast::<[u8; N]>().write_unaligned(block) };
+}
+
+/// Less than 16 bytes.
+///
+/// # Safety
+/// As [`copy`].
+#[inline(always)]
+unsafe fn copy_tiny(dst: *mut u8, src: *const u8, len: usize) {
+    if len >= 8 {
+        // SAFETY: 8 bytes fit, promised by the caller.
+        unsafe { copy_ends::<8>(dst, src, len) }
+    } else if len >= 4 {
+        // SAFETY: 4 bytes fit.
+        unsafe { copy_ends::<4>(dst, src, len) }
+    } else if len >= 2 {
+        // SAFETY: 2 bytes fit.
+        unsafe { copy_ends::<2>(dst, src, len) }
+    } else if len == 1 {
+        // SAFETY: 1 byte fits.
+        unsafe { copy_block::<1>(dst, src, 0) }
+    }
+}
+
+/// Asks for the line at `at`, to be read soon. Any address is harmless.
+#[inline(always)]
+pub(super) fn prefetch_read(at: *const u8) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: a prefetch is a hint; it faults nowhere and has no effect on memory.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(at.cast());
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = at;
+}
+
+/// Asks for the line at `at`, to be written soon. Any address is harmless.
+#[inline(always)]
+pub(super) fn prefetch_write(at: *const u8) {
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    // SAFETY: as for reading; a machine without PREFETCHW takes it for a no-op (Intel SDM, AMD APM).
+    unsafe {
+        std::arch::asm!("prefetchw [{at}]", at = in(reg) at, options(nostack, preserves_flags, readonly));
+    }
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    let _ = at;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::copy;
+
+    #[test]
+    fn every_length_is_exact() {
+        let source: Vec<u8> = (0..600u32).map(|i| (i % 251) as u8 + 1).collect();
+        for len in 0..=300 {
+            for shift in [0, 1, 7] {
+                let mut target = vec![0u8; 320];
+                // SAFETY: both ranges lie inside their vectors.
+                let (to, from) = (target[10..].as_mut_ptr(), source[shift..].as_ptr());
+                // SAFETY: as above; different allocations do not overlap.
+                unsafe { copy(to, from, len) };
+                assert_eq!(target[10..10 + len], source[shift..shift + len]);
+                assert!(target[..10].iter().chain(&target[10 + len..]).all(|byte| *byte == 0), "{len}");
+            }
+        }
+    }
+}

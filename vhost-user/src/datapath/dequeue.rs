@@ -1,0 +1,252 @@
+//! From the driver's transmit ring into packets.
+
+use std::mem::MaybeUninit;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use linecard_mempool::{BURST, Burst, Meta, Packet, Pool};
+use linecard_pmd::stats::QueueStats;
+use linecard_virtio::{Ahead, Chain, DeviceQueue, Head, PeerFault, SegList};
+
+use super::copy::{LINE, copy, prefetch_read};
+use super::scatter::Cursor;
+use super::{DequeuePath, Done, MAX_PACKET, MIN_FRAME};
+use crate::memory::MemoryMap;
+use crate::port::RxLoss;
+
+/// Most segments of one packet.
+const MAX_SEGMENTS: usize = 64;
+/// Chains dropped in one burst before others get their turn.
+const DROPS_PER_BURST: u32 = 2 * BURST as u32;
+
+/// The device half of a transmit ring, with what it takes to make packets of it.
+pub(super) struct Dequeue<Q> {
+    queue: Q,
+    map: Arc<MemoryMap>,
+    /// Bytes before each packet.
+    header: u32,
+    /// The driver did not seem to want a call when we last published; to be asked again with a fence.
+    overdue: bool,
+    segments: SegList,
+    name: &'static str,
+}
+
+/// What became of one chain on the slow way.
+enum Slow {
+    Packet(Packet),
+    Dropped,
+    /// The pool is empty; the chain stays.
+    NoBuffer,
+    /// Nothing is available.
+    Empty,
+}
+
+impl<Q: DeviceQueue> Dequeue<Q> {
+    pub(super) fn new(mut queue: Q, map: Arc<MemoryMap>, header: u32, name: &'static str) -> Self {
+        queue.set_notifications(false);
+        Self { queue, map, header, overdue: true, segments: SegList::new(), name }
+    }
+
+    /// Plain chains of ordinary length, from the next one on.
+    #[inline(always)]
+    fn fast(&mut self, out: &mut Burst, pool: &Pool, stats: &QueueStats<RxLoss>) -> Result<usize, PeerFault> {
+        let mut chains = [const { MaybeUninit::<Chain>::uninit() }; BURST];
+        let want = out.room().min(BURST);
+        let n = self.queue.peek(&*self.map, chains.get_mut(..want).unwrap_or_default())?;
+        let chains = chains.get(..n).unwrap_or_default();
+        // SAFETY: `peek` initialised the first `n` chains.
+        let chains = unsafe { chains.assume_init_ref() };
+        let (least, most) = (self.header + MIN_FRAME, self.header + u32::from(pool.data_room()));
+        let plain = chains.iter().take_while(|chain| (least..=most).contains(&chain.len)).count();
+        let chains = chains.get(..plain).unwrap_or_default();
+        self.prefetch(chains);
+        let mut metas = [const { MaybeUninit::<NonNull<Meta>>::uninit() }; BURST];
+        let taken = allocate(pool, &mut metas, chains.len());
+        if taken < chains.len() {
+            stats.lost(RxLoss::NoBuffer, 1);
+        }
+        let chains = chains.get(..taken).unwrap_or_default();
+        // SAFETY: `allocate` filled the first `taken` places.
+        let metas = unsafe { metas.get(..taken).unwrap_or_default().assume_init_ref() };
+        let bytes = self.fill(chains, metas, pool);
+        append(out, metas);
+        self.queue.complete_burst(chains, |_| 0);
+        stats.moved(taken, bytes);
+        Ok(taken)
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, chains: &[Chain]) {
+        for chain in chains {
+            let payload = chain.ptr.wrapping_add(self.header as usize);
+            prefetch_read(payload);
+            if chain.len as usize > self.header as usize + LINE {
+                prefetch_read(payload.wrapping_add(LINE));
+            }
+        }
+    }
+
+    /// Copies each chain's payload into its packet; returns the bytes. As many `metas` as `chains`.
+    #[inline(always)]
+    fn fill(&self, chains: &[Chain], metas: &[NonNull<Meta>], pool: &Pool) -> u64 {
+        let headroom = pool.headroom();
+        let rearm = Meta::rearm(headroom, Meta::NO_PORT, headroom + pool.data_room());
+        let mut bytes = 0;
+        for (chain, meta) in chains.iter().zip(metas) {
+            let len = chain.len - self.header;
+            // SAFETY: `get_raw` gave us the packet; nobody else knows it.
+            let buffer = unsafe { (*meta.as_ptr()).buf };
+            // SAFETY: the headroom lies inside the buffer.
+            let to = unsafe { buffer.as_ptr().add(usize::from(headroom)) };
+            let from = chain.ptr.wrapping_add(self.header as usize);
+            // SAFETY: the queue checked `chain.len` bytes at `chain.ptr`; `len <= data_room` was checked in `fast`.
+            unsafe { copy(to, from, len as usize) };
+            let [lengths, flags] = Meta::lengths(len as u16);
+            // SAFETY: the first 24 bytes of a packet's metadata are plain integers, and ours.
+            unsafe { meta.as_ptr().cast::<[u64; 3]>().write([rearm, lengths, flags]) };
+            bytes += u64::from(len);
+        }
+        bytes
+    }
+
+    /// Chains of any shape, one at a time, until `out` is full or nothing is left.
+    #[cold]
+    #[inline(never)]
+    fn slow(&mut self, out: &mut Burst, pool: &Pool, stats: &QueueStats<RxLoss>) -> Result<usize, PeerFault> {
+        let (mut taken, mut bytes, mut dropped) = (0, 0, 0);
+        while out.room() > 0 && dropped < DROPS_PER_BURST {
+            match self.next_slow(pool, stats)? {
+                Slow::Packet(packet) => {
+                    bytes += u64::from(packet.len());
+                    taken += 1;
+                    // There is room: `push` cannot fail.
+                    let _ = out.push(packet);
+                }
+                Slow::Dropped => dropped += 1,
+                Slow::NoBuffer | Slow::Empty => break,
+            }
+        }
+        stats.moved(taken, bytes);
+        Ok(taken)
+    }
+
+    fn next_slow(&mut self, pool: &Pool, stats: &QueueStats<RxLoss>) -> Result<Slow, PeerFault> {
+        let Some(head) = self.queue.peek_chain(&*self.map, Ahead::default(), &mut self.segments)? else {
+            return Ok(Slow::Empty);
+        };
+        let len = head.len.saturating_sub(self.header);
+        if len < MIN_FRAME {
+            return Ok(self.drop_chain(head, stats, RxLoss::Runt));
+        }
+        let parts = len.div_ceil(u32::from(pool.data_room()).max(1)) as usize;
+        if len > MAX_PACKET || parts > MAX_SEGMENTS {
+            return Ok(self.drop_chain(head, stats, RxLoss::TooLong));
+        }
+        let Some(packet) = gather(self.segments.pieces(), self.header, len, pool) else {
+            stats.lost(RxLoss::NoBuffer, 1);
+            return Ok(Slow::NoBuffer);
+        };
+        self.queue.complete(head.used(0));
+        Ok(Slow::Packet(packet))
+    }
+
+    fn drop_chain(&mut self, head: Head, stats: &QueueStats<RxLoss>, cause: RxLoss) -> Slow {
+        self.queue.complete(head.used(0));
+        stats.lost(cause, 1);
+        Slow::Dropped
+    }
+
+    /// Publishes when something was completed, and decides about a call: at once when the driver seems to
+    /// want one, else at the next poll that finds nothing, so that a busy poller pays no fence.
+    #[inline(always)]
+    fn publish(&mut self, completed: bool) -> bool {
+        if completed {
+            self.queue.publish();
+            self.overdue = !self.queue.call_hint();
+            return !self.overdue && self.queue.call_needed();
+        }
+        std::mem::take(&mut self.overdue) && self.queue.call_needed()
+    }
+}
+
+impl<Q: DeviceQueue> DequeuePath for Dequeue<Q> {
+    fn burst(&mut self, out: &mut Burst, pool: &Pool, stats: &QueueStats<RxLoss>) -> Result<Done, PeerFault> {
+        let mut packets = self.fast(out, pool, stats)?;
+        let mut completed = packets > 0;
+        if packets == 0 && out.room() > 0 && !self.queue.is_empty() {
+            let result = self.slow(out, pool, stats);
+            // What was completed before a fault is published, so that counts and ring agree.
+            completed = true;
+            packets = result.inspect_err(|_| self.queue.publish())?;
+        }
+        Ok(Done { packets, call: self.publish(completed) })
+    }
+
+    fn discard(&mut self, stats: &QueueStats<RxLoss>) -> Result<Done, PeerFault> {
+        let mut dropped = 0u64;
+        while dropped < u64::from(DROPS_PER_BURST) {
+            let next = self.queue.peek_chain(&*self.map, Ahead::default(), &mut self.segments)?;
+            let Some(head) = next else { break };
+            self.queue.complete(head.used(0));
+            dropped += 1;
+        }
+        stats.lost(RxLoss::Disabled, dropped);
+        Ok(Done { packets: 0, call: self.publish(dropped > 0) })
+    }
+
+    fn base(&self) -> u32 {
+        self.queue.base()
+    }
+
+    fn name(&self) -> &'static str {
+        self.name
+    }
+}
+
+/// Takes `n` raw packets, or as many as halving finds when the pool is nearly empty; returns how many.
+#[inline(always)]
+fn allocate(pool: &Pool, metas: &mut [MaybeUninit<NonNull<Meta>>; BURST], n: usize) -> usize {
+    let mut n = n;
+    while n > 0 {
+        if pool.get_raw(metas.get_mut(..n).unwrap_or_default()) {
+            return n;
+        }
+        n /= 2;
+    }
+    0
+}
+
+/// Appends packets whose metadata is filled in. There is room: no more chains were asked for than fit.
+#[inline(always)]
+fn append(out: &mut Burst, metas: &[NonNull<Meta>]) {
+    let len = out.len();
+    for (place, meta) in out.spare_mut().iter_mut().zip(metas) {
+        // SAFETY: the packet is ours, its metadata is complete, and it is turned into a packet once.
+        place.write(unsafe { Packet::from_raw(*meta) });
+    }
+    // SAFETY: the places after `len` were just filled, one for each of `metas`.
+    unsafe { out.set_len(len + metas.len()) };
+}
+
+/// A packet of `len` bytes behind the header; `None` when the pool is empty.
+fn gather(pieces: &[linecard_virtio::Piece], header: u32, len: u32, pool: &Pool) -> Option<Packet> {
+    let mut cursor = Cursor::new(pieces);
+    cursor.skip(header as usize);
+    let mut left = len as usize;
+    let mut next = || -> Option<Packet> {
+        let mut packet = pool.get()?;
+        let part = left.min(usize::from(pool.data_room()));
+        let room = packet.append(part)?;
+        // SAFETY: `room` is `part` bytes of a packet that is ours.
+        let got = unsafe { cursor.read(room.as_mut_ptr(), part) };
+        left -= part;
+        // The queue said that the chain has `header + len` bytes.
+        (got == part).then_some(packet)
+    };
+    let mut packet = next()?;
+    let parts = (len as usize).div_ceil(usize::from(pool.data_room()));
+    for _ in 1..parts {
+        packet.chain(next()?).ok()?;
+    }
+    Some(packet)
+}

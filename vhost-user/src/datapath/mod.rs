@@ -1,0 +1,123 @@
+//! Bursts between packets and rings.
+//!
+//! ```text
+//!   peek ─► prefetch ─► allocate ─► copy ─► complete ─► publish ─► call?
+//! ```
+//! Each step goes over the whole burst before the next begins, so that cache misses overlap. What was
+//! negotiated is a type, chosen once when the ring starts; the loops have no branch on it. Chains that are
+//! not one plain descriptor take a slower way, bounded and checked by the same rules.
+
+mod copy;
+mod dequeue;
+mod enqueue;
+mod scatter;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use linecard_mempool::{Burst, Pool};
+use linecard_pmd::stats::QueueStats;
+use linecard_virtio::net::{HDR_LEN, LEGACY_HDR_LEN};
+use linecard_virtio::{DeviceConfig, DeviceQueue, Features, PeerFault, RingMemory, split};
+
+use crate::error::Refusal;
+use crate::memory::MemoryMap;
+use crate::port::{RxLoss, TxLoss};
+use crate::slot::Path;
+use dequeue::Dequeue;
+use enqueue::Enqueue;
+
+/// Shortest frame that is delivered: an Ethernet header.
+const MIN_FRAME: u32 = 14;
+/// Longest packet in bytes: what IPv4 can say, and an Ethernet header with two tags.
+const MAX_PACKET: u32 = 65_535 + 22;
+
+/// What one burst did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Done {
+    /// Packets moved (or taken and dropped, when sending).
+    pub(crate) packets: usize,
+    /// The driver wants to be called.
+    pub(crate) call: bool,
+}
+
+/// A ring we receive from.
+pub(crate) trait DequeuePath: Send {
+    /// Appends packets to `out`.
+    fn burst(&mut self, out: &mut Burst, pool: &Pool, stats: &QueueStats<RxLoss>) -> Result<Done, PeerFault>;
+    /// Takes packets and drops them.
+    fn discard(&mut self, stats: &QueueStats<RxLoss>) -> Result<Done, PeerFault>;
+    /// The ring's position.
+    fn base(&self) -> u32;
+    /// What was negotiated, for people.
+    fn name(&self) -> &'static str;
+}
+
+/// A ring we send to.
+pub(crate) trait EnqueuePath: Send {
+    /// Takes packets from the front of `packets`.
+    fn burst(&mut self, packets: &mut Burst, stats: &QueueStats<TxLoss>) -> Result<Done, PeerFault>;
+    /// The ring's position.
+    fn base(&self) -> u32;
+    /// What was negotiated, for people.
+    fn name(&self) -> &'static str;
+}
+
+/// What a path is made from.
+pub(crate) struct PathConfig {
+    pub(crate) memory: RingMemory,
+    pub(crate) device: DeviceConfig,
+    pub(crate) features: Features,
+    /// The memory that ring and buffers are in; the path keeps it mapped.
+    pub(crate) map: Arc<MemoryMap>,
+}
+
+impl PathConfig {
+    /// Bytes before each packet (virtio 1.3, Network Device: Legacy Interface: Device Operation).
+    fn header(&self) -> u32 {
+        let long = Features::VERSION_1 | Features::NET_MRG_RXBUF;
+        if self.features.intersects(long) { HDR_LEN } else { LEGACY_HDR_LEN }
+    }
+}
+
+/// The data path for ring `index`: the one place where features become types.
+///
+/// # Errors
+/// [`Refusal::Queue`].
+pub(crate) fn build(index: usize, config: PathConfig) -> Result<Path, Refusal> {
+    let in_order = config.features.contains(Features::IN_ORDER);
+    if index % 2 == 0 {
+        return if in_order {
+            let queue = split::Device::<true, true>::new(&config.memory, config.device)?;
+            Ok(enqueue(queue, config, ["split in-order", "split in-order mergeable"]))
+        } else {
+            let queue = split::Device::<false, true>::new(&config.memory, config.device)?;
+            Ok(enqueue(queue, config, ["split", "split mergeable"]))
+        };
+    }
+    if in_order {
+        let queue = split::Device::<true, false>::new(&config.memory, config.device)?;
+        Ok(dequeue(queue, config, "split in-order"))
+    } else {
+        let queue = split::Device::<false, false>::new(&config.memory, config.device)?;
+        Ok(dequeue(queue, config, "split"))
+    }
+}
+
+/// Names: without and with mergeable buffers.
+fn enqueue<Q: DeviceQueue + 'static>(queue: Q, config: PathConfig, names: [&'static str; 2]) -> Path {
+    let [plain, mergeable] = names;
+    let header = config.header();
+    if config.features.contains(Features::NET_MRG_RXBUF) {
+        Path::Enqueue(Box::new(Enqueue::<Q, true>::new(queue, config.map, header, mergeable)))
+    } else {
+        Path::Enqueue(Box::new(Enqueue::<Q, false>::new(queue, config.map, header, plain)))
+    }
+}
+
+fn dequeue<Q: DeviceQueue + 'static>(queue: Q, config: PathConfig, name: &'static str) -> Path {
+    let header = config.header();
+    Path::Dequeue(Box::new(Dequeue::new(queue, config.map, header, name)))
+}

@@ -1,0 +1,283 @@
+//! What can go wrong: sockets that cannot be had, and requests that are refused.
+
+use std::io;
+use std::path::PathBuf;
+
+use linecard_virtio::Features;
+use linecard_wire::ProtocolFeatures;
+
+/// Why a backend could not be set up. One sentence each, with the remedy.
+///
+/// ```
+/// use linecard_vhost_user::{Backend, BackendConfig, Control, Mode};
+/// let control = Control::start().unwrap();
+/// let config = BackendConfig::new("demo", "/no/such/dir/socket", Mode::Listen);
+/// let error = Backend::new(&control, config).unwrap_err();
+/// assert!(error.to_string().contains("create it first"));
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The path does not fit a socket address.
+    #[error("the socket path {} has {len} bytes, at most {max} are possible; choose a shorter one", .path.display())]
+    PathLength {
+        /// Path asked for.
+        path: PathBuf,
+        /// Its length in bytes.
+        len: usize,
+        /// Longest possible.
+        max: usize,
+    },
+    /// The directory of the socket does not exist.
+    #[error("the directory of socket {} does not exist; create it first", .path.display())]
+    NoDirectory {
+        /// Path asked for.
+        path: PathBuf,
+    },
+    /// The socket may not be made there.
+    #[error("no permission to make socket {}; use a directory of your own", .path.display())]
+    Permission {
+        /// Path asked for.
+        path: PathBuf,
+    },
+    /// Another process serves that socket.
+    #[error("socket {} is served by another process; stop it or choose another path", .path.display())]
+    InUse {
+        /// Path asked for.
+        path: PathBuf,
+    },
+    /// Something that is no socket has that name.
+    #[error("{} exists and is not a socket; remove it or choose another path", .path.display())]
+    NotASocket {
+        /// Path asked for.
+        path: PathBuf,
+    },
+    /// Queue pairs out of range.
+    #[error("{asked} queue pairs asked, 1 to {max} are possible; ask for fewer")]
+    QueuePairs {
+        /// Asked.
+        asked: u16,
+        /// Allowed.
+        max: u16,
+    },
+    /// The control thread ended.
+    #[error("the vhost-user control thread has ended; start another one")]
+    ControlEnded,
+    /// The operating system refused.
+    #[error("{action} failed: {source}; check the limits of this process")]
+    System {
+        /// What was tried.
+        action: String,
+        /// What the system answered.
+        source: io::Error,
+    },
+}
+
+impl Error {
+    pub(crate) fn system(action: impl Into<String>, source: io::Error) -> Self {
+        Self::System { action: action.into(), source }
+    }
+}
+
+/// Why a frontend's request was not carried out. The state is as it was before.
+///
+/// ```
+/// let refusal = linecard_vhost_user::Refusal::RingIndex { index: 7, rings: 2 };
+/// assert_eq!(refusal.to_string(), "ring 7 of a device with 2 rings");
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// A request this device does not know.
+    #[error("request {request} is not supported")]
+    Unsupported {
+        /// Request code.
+        request: u32,
+    },
+    /// A request whose protocol feature was not negotiated.
+    #[error("request {request} needs protocol feature {need:?}, which was not negotiated")]
+    NotNegotiated {
+        /// Request code.
+        request: u32,
+        /// What it needs.
+        need: ProtocolFeatures,
+    },
+    /// A reply where a request is due, or unknown flags.
+    #[error("request {request} has flags {flags:#x}")]
+    Flags {
+        /// Request code.
+        request: u32,
+        /// Flags found.
+        flags: u32,
+    },
+    /// The payload cannot be read.
+    #[error(transparent)]
+    Payload(#[from] linecard_wire::Error),
+    /// The wrong number of file descriptors.
+    #[error("request {request} came with {got} file descriptors, it must have {want}")]
+    Descriptors {
+        /// Request code.
+        request: u32,
+        /// Descriptors found.
+        got: usize,
+        /// Descriptors due.
+        want: usize,
+    },
+    /// A descriptor that is no eventfd.
+    #[error("the descriptor of ring {index} is not an eventfd")]
+    NotAnEvent {
+        /// Ring index.
+        index: usize,
+    },
+    /// Virtio features that were not offered.
+    #[error("features {} were not offered", .not_offered)]
+    Features {
+        /// The offending bits.
+        not_offered: Features,
+    },
+    /// Protocol features that were not offered.
+    #[error("protocol features {not_offered:#x} were not offered")]
+    ProtocolFeatures {
+        /// The offending bits.
+        not_offered: u64,
+    },
+    /// A change that is not possible while a ring runs.
+    #[error("{what} cannot change while ring {index} runs; stop it first")]
+    Running {
+        /// What was to change.
+        what: &'static str,
+        /// Ring index.
+        index: usize,
+    },
+    /// No such ring.
+    #[error("ring {index} of a device with {rings} rings")]
+    RingIndex {
+        /// Asked.
+        index: u32,
+        /// Rings there are.
+        rings: usize,
+    },
+    /// An impossible ring size.
+    #[error("ring size {asked}, 1 to {max} are possible")]
+    RingSize {
+        /// Asked.
+        asked: u32,
+        /// Largest.
+        max: u16,
+    },
+    /// An impossible position.
+    #[error("ring position {asked:#x} does not exist in a ring of {size}")]
+    RingBase {
+        /// Asked.
+        asked: u32,
+        /// Ring size.
+        size: u16,
+    },
+    /// A ring that has not been described far enough.
+    #[error("ring {index} has no {what} yet")]
+    RingIncomplete {
+        /// Ring index.
+        index: usize,
+        /// What is missing.
+        what: &'static str,
+    },
+    /// A part of a ring outside the shared memory.
+    #[error("the {area} area of ring {index} at {addr:#x}, {len} bytes, is not in shared memory or not aligned")]
+    RingAddress {
+        /// Ring index.
+        index: usize,
+        /// `descriptor`, `driver` or `device`.
+        area: &'static str,
+        /// Address in the frontend.
+        addr: u64,
+        /// Bytes needed.
+        len: usize,
+    },
+    /// A value out of range.
+    #[error("{what} {got} is not possible, at most {max} is")]
+    Value {
+        /// What it is.
+        what: &'static str,
+        /// Found.
+        got: u64,
+        /// Largest allowed.
+        max: u64,
+    },
+    /// The queue could not be made.
+    #[error(transparent)]
+    Queue(#[from] linecard_virtio::Error),
+    /// A memory region that cannot be used.
+    #[error(transparent)]
+    Memory(#[from] RegionError),
+}
+
+/// Why a memory region was not taken.
+///
+/// ```
+/// let error = linecard_vhost_user::RegionError::FileSize { end: 8192, file: 4096 };
+/// assert_eq!(error.to_string(), "memory region ends at 8192 in a file of 4096 bytes");
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RegionError {
+    /// No bytes.
+    #[error("memory region of 0 bytes")]
+    Empty,
+    /// A range past the end of the address space.
+    #[error("memory region {what} {start:#x} + {size:#x} overflows")]
+    Overflow {
+        /// `guest address`, `user address` or `file offset`.
+        what: &'static str,
+        /// Where it starts.
+        start: u64,
+        /// Its length.
+        size: u64,
+    },
+    /// Two regions share addresses.
+    #[error("memory region at guest address {guest:#x} overlaps another one")]
+    Overlap {
+        /// Guest address of the later one.
+        guest: u64,
+    },
+    /// The file is shorter than the region.
+    #[error("memory region ends at {end} in a file of {file} bytes")]
+    FileSize {
+        /// Where the region ends in the file.
+        end: u64,
+        /// Bytes of the file.
+        file: u64,
+    },
+    /// Not a file that memory can safely be shared through.
+    #[error("memory region's descriptor is not a memfd, hugetlbfs or tmpfs file")]
+    FileKind,
+    /// Too many regions.
+    #[error("{asked} memory regions, at most {max} are possible")]
+    Count {
+        /// Asked.
+        asked: usize,
+        /// Allowed.
+        max: usize,
+    },
+    /// Too much memory.
+    #[error("memory regions of {asked} bytes together, at most {max} are allowed")]
+    Total {
+        /// Asked.
+        asked: u64,
+        /// Allowed.
+        max: u64,
+    },
+    /// Removal of a region that was never added.
+    #[error("no memory region at guest address {guest:#x} of that size and user address")]
+    Unknown {
+        /// Guest address asked for.
+        guest: u64,
+    },
+    /// The operating system refused.
+    #[error("{action} of a memory region failed: {source}")]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// What the system answered.
+        source: io::Error,
+    },
+}

@@ -1,0 +1,44 @@
+//! The eventfd at the other end of a notification.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+/// An eventfd of the peer, written to and never waited on.
+///
+/// The peer shares the open file, so it could make writes block again and fill the counter; only an eventfd
+/// is taken, where that takes a peer that wants its own port's thread to sleep.
+#[derive(Debug)]
+pub(crate) struct Event(OwnedFd);
+
+impl Event {
+    /// Takes `fd` if it is an eventfd, and makes writes to it non-blocking; gives nothing back otherwise.
+    pub(crate) fn accept(fd: OwnedFd) -> Option<Self> {
+        is_eventfd(&fd).then_some(())?;
+        // SAFETY: F_GETFL reads the flags of a descriptor we own.
+        let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
+        // SAFETY: F_SETFL changes the flags of a descriptor we own.
+        let set = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) };
+        (flags >= 0 && set == 0).then_some(Self(fd))
+    }
+
+    /// Adds one; whether it counted. A full counter means that the peer has long been told.
+    pub(crate) fn signal(&self) -> bool {
+        let one = 1u64.to_ne_bytes();
+        // SAFETY: reads the eight bytes of `one`, which outlives the call.
+        unsafe { libc::write(self.0.as_raw_fd(), one.as_ptr().cast(), one.len()) == 8 }
+    }
+}
+
+/// Asks the kernel what `fd` is: its link in /proc, or, where there is no /proc, that it has no file type.
+fn is_eventfd(fd: &OwnedFd) -> bool {
+    match std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())) {
+        Ok(link) => link.as_os_str() == "anon_inode:[eventfd]",
+        Err(_) => std::fs::metadata("/proc/self").is_err() && has_no_type(fd).unwrap_or(false),
+    }
+}
+
+fn has_no_type(fd: &OwnedFd) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let file = std::fs::File::from(fd.try_clone()?);
+    Ok(file.metadata()?.mode() & libc::S_IFMT == 0)
+}

@@ -1,0 +1,29 @@
+//! What this backend offers.
+
+use linecard_virtio::Features;
+use linecard_wire::ProtocolFeatures;
+
+/// Queue pairs a device may have at most: ring indices must fit the eight bits of `SET_VRING_KICK`.
+pub const MAX_QUEUE_PAIRS: u16 = 128;
+
+/// Virtio features of every device.
+pub(crate) const OFFERED: Features = Features::VERSION_1
+    .union(Features::NET_MRG_RXBUF)
+    .union(Features::NET_MTU)
+    .union(Features::NET_MQ)
+    .union(Features::ANY_LAYOUT)
+    .union(Features::IN_ORDER)
+    .union(Features::INDIRECT_DESC)
+    .union(Features::EVENT_IDX)
+    .union(Features::RING_PACKED)
+    .union(Features::PROTOCOL_FEATURES);
+
+/// vhost-user protocol features of every device.
+pub(crate) const PROTOCOL: ProtocolFeatures = ProtocolFeatures::MQ
+    .union(ProtocolFeatures::RARP)
+    .union(ProtocolFeatures::REPLY_ACK)
+    .union(ProtocolFeatures::MTU)
+    .union(ProtocolFeatures::CONFIG)
+    .union(ProtocolFeatures::RESET_DEVICE)
+    .union(ProtocolFeatures::CONFIGURE_MEM_SLOTS)
+    .union(ProtocolFeatures::STATUS);

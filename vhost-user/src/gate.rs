@@ -1,0 +1,168 @@
+//! Something two threads use in turn: a poller all the time, the control thread now and then.
+//!
+//! The poller pays two plain stores and two loads per burst, no locked instruction. The control thread pays
+//! a system call that fences the poller for it, and never waits: it asks, and looks again later.
+//!
+//! ```text
+//!   poller                                  control thread
+//!   ──────                                  ──────────────
+//!   busy = true                             closed = true
+//!   G1 light fence                          G2 heavy fence
+//!   closed? then busy = false, not in       busy? then not yet in, look again
+//!   … uses the value …                      … uses the value …
+//!   busy = false (release)                  closed = false (release)
+//! ```
+//!
+//! G1 pairs with G2: of two threads that each store first and load second, at least one sees the other's
+//! store. Without the pair both could go in at once.
+
+use std::ops::{Deref, DerefMut};
+
+use crate::sync::{Acquire, Arc, AtomicBool, Relaxed, Release, UnsafeCell, asymmetric_fences, heavy_fence, light_fence};
+
+/// What both sides share; a line of its own, written by the poller.
+#[repr(align(128))]
+struct Shared<T> {
+    busy: AtomicBool,
+    closed: AtomicBool,
+    asymmetric: bool,
+    value: UnsafeCell<T>,
+}
+
+// SAFETY: the value is reached by one thread at a time (see the module), so it needs to be `Send` only.
+unsafe impl<T: Send> Sync for Shared<T> {}
+// SAFETY: as for Sync.
+unsafe impl<T: Send> Send for Shared<T> {}
+
+/// The polling thread's end.
+pub(crate) struct Poller<T>(Arc<Shared<T>>);
+
+/// The control thread's end.
+pub(crate) struct Controller<T> {
+    shared: Arc<Shared<T>>,
+    state: State,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// The poller may go in.
+    Open,
+    /// `closed` is stored, the heavy fence is still to come.
+    Asked,
+    /// The heavy fence has passed: a poller that is not in stays out.
+    Fenced,
+    /// The poller was seen outside: the value is ours.
+    Held,
+}
+
+/// Both ends of a gate around `value`, open.
+pub(crate) fn gate<T: Send>(value: T) -> (Poller<T>, Controller<T>) {
+    let shared = Arc::new(Shared {
+        busy: AtomicBool::new(false),
+        closed: AtomicBool::new(false),
+        asymmetric: asymmetric_fences(),
+        value: UnsafeCell::new(value),
+    });
+    (Poller(Arc::clone(&shared)), Controller { shared, state: State::Open })
+}
+
+impl<T> Poller<T> {
+    /// Goes in, unless the control thread is in or asks to be.
+    #[inline(always)]
+    pub(crate) fn enter(&mut self) -> Option<Entered<'_, T>> {
+        let shared = &*self.0;
+        // Asked first, so that a poller in a tight loop does not look busy to one who waits for it.
+        if shared.closed.load(Relaxed) {
+            return None;
+        }
+        shared.busy.store(true, Relaxed);
+        // G1: our `busy` store before our `closed` load; pairs with G2.
+        light_fence(shared.asymmetric);
+        // Acquire: what the control thread did before it opened the gate is visible.
+        if shared.closed.load(Acquire) {
+            shared.busy.store(false, Release);
+            return None;
+        }
+        Some(Entered(shared))
+    }
+}
+
+/// The poller is in; dropping this leaves.
+pub(crate) struct Entered<'a, T>(&'a Shared<T>);
+
+impl<T> Deref for Entered<'_, T> {
+    type Target = T;
+    #[inline(always)]
+    fn deref(&self) -> &T {
+        // SAFETY: `busy` is set and `closed` was seen clear behind G1, so the control thread stays out
+        // until this guard drops; only one guard exists because `enter` borrows the one poller.
+        self.0.value.with_mut(|value| unsafe { &*value })
+    }
+}
+
+impl<T> DerefMut for Entered<'_, T> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as in `deref`; `&mut self` makes it the only borrow.
+        self.0.value.with_mut(|value| unsafe { &mut *value })
+    }
+}
+
+impl<T> Drop for Entered<'_, T> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        // Release: what was done inside is visible to a control thread that sees us outside.
+        self.0.busy.store(false, Release);
+    }
+}
+
+impl<T> Controller<T> {
+    /// Asks the poller to stay out; [`Controller::fence`] must follow.
+    fn ask(&mut self) {
+        if self.state == State::Open {
+            self.shared.closed.store(true, Relaxed);
+            self.state = State::Asked;
+        }
+    }
+
+    /// Whether the poller is out. Call again later when it is not; a burst is all there is to wait for.
+    fn look(&mut self) -> bool {
+        // Acquire: what the poller did inside is visible to us.
+        if self.state == State::Fenced && !self.shared.busy.load(Acquire) {
+            self.state = State::Held;
+        }
+        self.state == State::Held
+    }
+
+    /// The value, while it is held.
+    pub(crate) fn value(&mut self) -> Option<&mut T> {
+        if self.state != State::Held {
+            return None;
+        }
+        // SAFETY: `closed` is set, the fence has passed, and the poller was seen outside, so it stays out
+        // until `open`, which needs the `&mut self` that this borrow holds.
+        Some(self.shared.value.with_mut(|value| unsafe { &mut *value }))
+    }
+
+    /// Lets the poller in again.
+    pub(crate) fn open(&mut self) {
+        // Release: what we did is visible to the poller when it comes in.
+        self.shared.closed.store(false, Release);
+        self.state = State::Open;
+    }
+}
+
+/// Closes all `gates` with one fence; whether all are held now. Call again until they are.
+pub(crate) fn close_all<'a, T: 'a>(gates: impl Iterator<Item = &'a mut Controller<T>>) -> bool {
+    let mut gates: Vec<_> = gates.collect();
+    gates.iter_mut().for_each(|gate| gate.ask());
+    if gates.iter().any(|gate| gate.state == State::Asked) {
+        // G2: all our `closed` stores before all our `busy` loads; pairs with G1.
+        heavy_fence(gates.iter().all(|gate| gate.shared.asymmetric));
+        gates.iter_mut().filter(|gate| gate.state == State::Asked).for_each(|gate| gate.state = State::Fenced);
+    }
+    gates.into_iter().fold(true, |all, gate| gate.look() & all)
+}
+
+#[cfg(test)]
+mod tests;

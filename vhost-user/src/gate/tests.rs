@@ -1,0 +1,88 @@
+//! Nobody is ever in together.
+
+use super::{close_all, gate};
+
+#[cfg(loom)]
+#[test]
+fn the_two_sides_exclude_each_other() {
+    loom::model(|| {
+        let (mut poller, mut controller) = gate([0u32, 0]);
+        let thread = loom::thread::spawn(move || {
+            for _ in 0..2 {
+                if let Some(mut pair) = poller.enter() {
+                    pair[0] += 1;
+                    assert_eq!(pair[0], pair[1] + 1);
+                    pair[1] += 1;
+                }
+            }
+        });
+        for _ in 0..2 {
+            if close_all(std::iter::once(&mut controller)) {
+                let pair = controller.value().expect("held");
+                assert_eq!(pair[0], pair[1]);
+                pair[0] += 10;
+                pair[1] += 10;
+                controller.open();
+            }
+        }
+        thread.join().expect("poller");
+    });
+}
+
+#[cfg(not(loom))]
+#[test]
+fn the_two_sides_exclude_each_other_under_stress() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let rounds = if cfg!(miri) { 50 } else { 20_000 };
+    let (mut poller, mut controller) = gate([0u64, 0]);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                if let Some(mut pair) = poller.enter() {
+                    pair[0] += 1;
+                    std::hint::black_box(&mut pair);
+                    pair[1] += 1;
+                } else {
+                    std::thread::yield_now();
+                }
+            }
+        });
+        for _ in 0..rounds {
+            while !close_all(std::iter::once(&mut controller)) {
+                std::thread::yield_now();
+            }
+            let pair = controller.value().expect("held");
+            assert_eq!(pair[0], pair[1]);
+            pair[0] = 0;
+            pair[1] = 0;
+            controller.open();
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+#[cfg(not(loom))]
+#[test]
+fn an_idle_poller_does_not_hold_up_the_control_thread() {
+    let (mut poller, mut controller) = gate(1);
+    assert!(controller.value().is_none());
+    assert!(close_all(std::iter::once(&mut controller)));
+    assert!(poller.enter().is_none());
+    *controller.value().expect("held") = 2;
+    controller.open();
+    assert_eq!(*poller.enter().expect("open"), 2);
+}
+
+#[cfg(not(loom))]
+#[test]
+fn a_busy_poller_is_waited_for_without_blocking() {
+    let (mut poller, mut controller) = gate(1);
+    let mut inside = poller.enter().expect("open");
+    assert!(!close_all(std::iter::once(&mut controller)));
+    assert!(controller.value().is_none());
+    *inside = 5;
+    drop(inside);
+    assert!(close_all(std::iter::once(&mut controller)));
+    assert_eq!(controller.value(), Some(&mut 5));
+}

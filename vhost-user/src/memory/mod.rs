@@ -1,0 +1,20 @@
+//! A peer's memory as this process sees it.
+//!
+//! ```text
+//!   guest address (descriptors) ─┐
+//!                                ├─► region ─► place in this process    [guard │ file pages │ guard]
+//!   user address (rings) ────────┘
+//! ```
+//!
+//! A map never changes: a new table makes a new map, and rings are built anew on it.
+
+mod map;
+mod region;
+pub mod sigbus;
+
+pub use map::MemoryMap;
+pub(crate) use map::{MAX_REGIONS, MapLimits};
+pub(crate) use region::Region;
+
+#[cfg(test)]
+mod tests;

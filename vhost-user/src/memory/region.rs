@@ -1,0 +1,154 @@
+//! One region: checked, mapped between guard pages, unmapped on drop.
+
+use std::fs::File;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use linecard_wire::payload::MemoryRegion;
+use memmap2::{MmapOptions, MmapRaw};
+
+use super::sigbus::{Alarm, Watch};
+use crate::error::RegionError;
+
+/// File systems whose pages appear without asking another process: a fault there cannot wait for anyone.
+const SAFE_FILE_SYSTEMS: [i64; 2] = [libc::TMPFS_MAGIC, libc::HUGETLBFS_MAGIC];
+const SMALL_PAGE: u64 = 4096;
+
+/// A mapped region of a peer's memory.
+pub(crate) struct Region {
+    /// What the peer said, checked.
+    pub(crate) spec: MemoryRegion,
+    /// Where `spec.guest_addr` is in this process.
+    start: NonNull<u8>,
+    /// Tells the fault handler about the mapping; must end before the mapping does.
+    _watch: Option<Watch>,
+    /// The reservation, guards included.
+    _mapping: MmapRaw,
+}
+
+// SAFETY: the region is an address range that stays mapped until the value drops; nothing in it is tied to
+// a thread.
+unsafe impl Send for Region {}
+// SAFETY: `&Region` only tells addresses.
+unsafe impl Sync for Region {}
+
+impl Region {
+    /// Checks what `spec` says against `file` and maps it; `alarm` watches it for pages that vanish.
+    ///
+    /// # Errors
+    /// Any [`RegionError`] but those about several regions.
+    pub(crate) fn map(spec: MemoryRegion, file: OwnedFd, alarm: Option<&Arc<Alarm>>) -> Result<Self, RegionError> {
+        check_ranges(&spec)?;
+        let file = File::from(file);
+        let page = check_file(&spec, &file)?;
+        // The file offset need not be page-aligned: map from the page it lies in.
+        let skip = spec.offset % page;
+        let len = (spec.size + skip).next_multiple_of(page);
+        let layout = Placement { page: page as usize, len: len as usize, offset: spec.offset - skip };
+        let (mapping, base) = layout.map(&file)?;
+        // SAFETY: `skip < page <= len`, so this stays inside the mapping just made.
+        let start = unsafe { base.add(skip as usize) };
+        let watch = alarm.and_then(|alarm| Watch::new(base.as_ptr() as usize, layout.len, layout.page, alarm));
+        Ok(Self { spec, start, _watch: watch, _mapping: mapping })
+    }
+
+    /// Where `len` bytes at `offset` into the region are; `None` when they are not all inside.
+    pub(crate) fn at(&self, offset: u64, len: u64) -> Option<NonNull<u8>> {
+        let end = offset.checked_add(len)?;
+        // SAFETY: `offset <= end <= size`, the mapping is at least that long from `start`.
+        (end <= self.spec.size).then(|| unsafe { self.start.add(offset as usize) })
+    }
+
+    pub(crate) fn start(&self) -> NonNull<u8> {
+        self.start
+    }
+}
+
+fn check_ranges(spec: &MemoryRegion) -> Result<(), RegionError> {
+    if spec.size == 0 {
+        return Err(RegionError::Empty);
+    }
+    let ranges =
+        [("guest address", spec.guest_addr), ("user address", spec.user_addr), ("file offset", spec.offset)];
+    for (what, start) in ranges {
+        // Half the address space is kept free, so that rounding up to pages cannot overflow either.
+        if start.checked_add(spec.size).is_none() || (what == "file offset" && start + spec.size > i64::MAX as u64) {
+            return Err(RegionError::Overflow { what, start, size: spec.size });
+        }
+    }
+    Ok(())
+}
+
+/// Checks kind and length of the file; returns its page size.
+fn check_file(spec: &MemoryRegion, file: &File) -> Result<u64, RegionError> {
+    let meta = file.metadata().map_err(|source| RegionError::System { action: "inspecting the file", source })?;
+    let system = file_system(file).map_err(|source| RegionError::System { action: "inspecting the file", source })?;
+    if !meta.is_file() || !SAFE_FILE_SYSTEMS.contains(&system) {
+        return Err(RegionError::FileKind);
+    }
+    // Cannot overflow: `check_ranges` came before.
+    let end = spec.offset + spec.size;
+    if end > meta.len() {
+        return Err(RegionError::FileSize { end, file: meta.len() });
+    }
+    // On hugetlbfs the block size is the page size.
+    Ok(if system == libc::HUGETLBFS_MAGIC { meta.blksize().max(SMALL_PAGE) } else { SMALL_PAGE })
+}
+
+fn file_system(file: &File) -> io::Result<i64> {
+    let mut stat = MaybeUninit::<libc::statfs>::uninit();
+    // SAFETY: `stat` has room for the structure that fstatfs fills.
+    if unsafe { libc::fstatfs(file.as_raw_fd(), stat.as_mut_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: fstatfs succeeded, so it filled the structure.
+    Ok(unsafe { stat.assume_init() }.f_type)
+}
+
+/// Where to map: `len` bytes of the file from `offset`, in pages of `page`.
+struct Placement {
+    page: usize,
+    len: usize,
+    offset: u64,
+}
+
+impl Placement {
+    /// Reserves addresses, takes all access away, and maps the file into the middle.
+    fn map(&self, file: &File) -> Result<(MmapRaw, NonNull<u8>), RegionError> {
+        let failed = |action| move |source| RegionError::System { action, source };
+        let overflow = || RegionError::Overflow { what: "mapping", start: self.offset, size: self.len as u64 };
+        let total = self.page.checked_mul(3).and_then(|guards| guards.checked_add(self.len)).ok_or_else(overflow)?;
+        let reservation = MmapOptions::new()
+            .len(total)
+            .no_reserve_swap()
+            .map_anon()
+            .map(MmapRaw::from)
+            .map_err(failed("reserving addresses"))?;
+        let low = reservation.as_mut_ptr();
+        // SAFETY: the range is exactly the reservation, which nothing uses yet.
+        cvt(unsafe { libc::mprotect(low.cast(), total, libc::PROT_NONE) }).map_err(failed("guarding"))?;
+        let gap = low.addr().wrapping_neg() % self.page + self.page;
+        // SAFETY: `gap < 2 * page`, so `gap + len + page <= total`: inside, with a guard page on both sides.
+        let base = unsafe { low.add(gap) };
+        let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_FIXED);
+        let offset = self.offset.cast_signed();
+        // SAFETY: replaces part of our own reservation, which nothing uses yet; MmapRaw unmaps it with the rest.
+        let mapped = unsafe { libc::mmap(base.cast(), self.len, access, flags, file.as_raw_fd(), offset) };
+        if mapped == libc::MAP_FAILED {
+            return Err(failed("mapping")(io::Error::last_os_error()));
+        }
+        for advice in [libc::MADV_DONTDUMP, libc::MADV_DONTFORK] {
+            // SAFETY: the range is the mapping just made; both advices only change what dumps and forks see.
+            cvt(unsafe { libc::madvise(mapped, self.len, advice) }).map_err(failed("advising"))?;
+        }
+        NonNull::new(base).map(|base| (reservation, base)).ok_or_else(overflow)
+    }
+}
+
+fn cvt(result: libc::c_int) -> io::Result<()> {
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,0 +1,188 @@
+//! Survives a peer that takes pages away from under us.
+//!
+//! A peer may shrink the file behind its memory, or punch holes into hugepages that then run out; sealing
+//! does not prevent the latter. Our next touch of such a page raises SIGBUS. The handler here looks the
+//! address up in a fixed table of peer mappings, puts an anonymous page in its place, and raises that peer's
+//! [`Alarm`]: the port notices at its next burst and drops the peer. Addresses that are not in the table go
+//! to whoever handled SIGBUS before.
+//!
+//! The table is lock-free and the handler touches nothing else, so it is safe in a signal.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+/// Mappings that can be watched at once; further ones go unwatched.
+const ENTRIES: usize = 4096;
+/// `start` of an entry that is being filled.
+const CLAIMED: usize = 1;
+
+/// Raised when a page of a peer's memory vanished.
+///
+/// ```
+/// let alarm = linecard_vhost_user::sigbus::Alarm::new();
+/// assert!(!alarm.raised());
+/// ```
+#[derive(Debug, Default)]
+pub struct Alarm(AtomicBool);
+
+impl Alarm {
+    /// An alarm that nothing has raised.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self(AtomicBool::new(false)))
+    }
+
+    /// Whether a page vanished since the alarm was made.
+    #[inline(always)]
+    pub fn raised(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// One watched mapping. Free: `start` 0.
+struct Entry {
+    start: AtomicUsize,
+    len: AtomicUsize,
+    page: AtomicUsize,
+    alarm: AtomicPtr<Alarm>,
+}
+
+static TABLE: [Entry; ENTRIES] = [const {
+    Entry {
+        start: AtomicUsize::new(0),
+        len: AtomicUsize::new(0),
+        page: AtomicUsize::new(0),
+        alarm: AtomicPtr::new(std::ptr::null_mut()),
+    }
+}; ENTRIES];
+
+/// Entries from here on were never used; keeps the handler's search short.
+static HIGH: AtomicUsize = AtomicUsize::new(0);
+
+/// Who handled SIGBUS before us.
+static PREVIOUS: OnceLock<libc::sigaction> = OnceLock::new();
+
+/// A mapping in the table; leaves it on drop, before the mapping goes.
+pub(crate) struct Watch {
+    entry: &'static Entry,
+    /// Keeps the alarm alive while the table points at it.
+    _alarm: Arc<Alarm>,
+}
+
+impl Watch {
+    /// Watches `len` bytes at `start`, in pages of `page`; `None` when the table is full.
+    pub(crate) fn new(start: usize, len: usize, page: usize, alarm: &Arc<Alarm>) -> Option<Self> {
+        let (index, entry) = TABLE.iter().enumerate().find(|(_, entry)| {
+            entry.start.compare_exchange(0, CLAIMED, Ordering::Acquire, Ordering::Relaxed).is_ok()
+        })?;
+        HIGH.fetch_max(index + 1, Ordering::Relaxed);
+        entry.len.store(len, Ordering::Relaxed);
+        entry.page.store(page, Ordering::Relaxed);
+        entry.alarm.store(Arc::as_ptr(alarm).cast_mut(), Ordering::Relaxed);
+        // S1, pairs with S2: a handler that sees `start` sees the rest of the entry.
+        entry.start.store(start, Ordering::Release);
+        Some(Self { entry, _alarm: Arc::clone(alarm) })
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.entry.start.store(0, Ordering::Release);
+    }
+}
+
+/// Installs the handler, once per process.
+///
+/// # Errors
+/// What `sigaction` said.
+pub fn install() -> io::Result<()> {
+    static RESULT: OnceLock<Result<(), i32>> = OnceLock::new();
+    RESULT
+        .get_or_init(|| exchange(&ours()).map(|previous| drop(PREVIOUS.set(previous))))
+        .map_err(io::Error::from_raw_os_error)
+}
+
+fn ours() -> libc::sigaction {
+    let mut action = default_action();
+    action.sa_sigaction = on_sigbus as *const () as usize;
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+    action
+}
+
+fn default_action() -> libc::sigaction {
+    // SAFETY: all zeros is a valid sigaction: the default action, an empty mask, no flags.
+    unsafe { MaybeUninit::zeroed().assume_init() }
+}
+
+/// Sets the action for SIGBUS; returns the one before.
+fn exchange(action: &libc::sigaction) -> Result<libc::sigaction, i32> {
+    let mut previous = default_action();
+    // SAFETY: both point at valid structures; the handler installed is async-signal-safe.
+    let result = unsafe { libc::sigaction(libc::SIGBUS, action, &raw mut previous) };
+    if result == 0 { Ok(previous) } else { Err(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EINVAL)) }
+}
+
+extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    // SAFETY: the kernel passes a valid siginfo because of SA_SIGINFO.
+    let addr = unsafe { (*info).si_addr() }.addr();
+    // SAFETY: errno is this thread's own.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: as above.
+    let saved = unsafe { errno.read() };
+    if !TABLE.iter().take(HIGH.load(Ordering::Relaxed)).any(|entry| entry.replace(addr)) {
+        chain(signal, info, context);
+    }
+    // SAFETY: as above; the interrupted code must find its errno.
+    unsafe { errno.write(saved) };
+}
+
+impl Entry {
+    /// When `addr` is in this mapping: puts a page of zeros there and raises the alarm.
+    fn replace(&self, addr: usize) -> bool {
+        // S2, pairs with S1.
+        let start = self.start.load(Ordering::Acquire);
+        let (len, page) = (self.len.load(Ordering::Relaxed), self.page.load(Ordering::Relaxed));
+        let inside = start > CLAIMED && addr >= start && addr - start < len && page.is_power_of_two();
+        // Read again: an entry that was reused meanwhile is another mapping's, and not this address's.
+        if !inside || self.start.load(Ordering::Acquire) != start {
+            return false;
+        }
+        let at = (addr & !(page - 1)) as *mut libc::c_void;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED | libc::MAP_NORESERVE;
+        // SAFETY: the page lies in a mapping of a peer's memory that the faulting access keeps alive; its
+        // content is gone, so replacing it loses nothing. Two threads that do it at once do the same.
+        let mapped = unsafe { libc::mmap(at, page, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
+        if mapped == libc::MAP_FAILED {
+            return false;
+        }
+        let alarm = self.alarm.load(Ordering::Relaxed);
+        // SAFETY: the watch keeps the alarm alive, the region keeps the watch, the faulting access the region.
+        if let Some(alarm) = unsafe { alarm.as_ref() } {
+            alarm.0.store(true, Ordering::Relaxed);
+        }
+        true
+    }
+}
+
+/// Hands a fault that is not ours to whoever came before.
+fn chain(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    let previous = PREVIOUS.get().copied().unwrap_or_else(default_action);
+    match previous.sa_sigaction {
+        libc::SIG_DFL | libc::SIG_IGN => {
+            // The access faults again on return and the process ends, as it would have without us.
+            let _ = exchange(&default_action());
+        }
+        handler if previous.sa_flags & libc::SA_SIGINFO != 0 => {
+            // SAFETY: with SA_SIGINFO the previous action was installed as a function of this type.
+            let call: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) =
+                unsafe { std::mem::transmute(handler) };
+            call(signal, info, context);
+        }
+        handler => {
+            // SAFETY: without SA_SIGINFO the previous action was installed as a function of this type.
+            let call: extern "C" fn(libc::c_int) = unsafe { std::mem::transmute(handler) };
+            call(signal);
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! What is known about the peer of a port, for any thread to read.
+
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+
+use linecard_virtio::Features;
+use linecard_wire::ProtocolFeatures;
+
+use crate::control::Waker;
+
+/// State and history of the peer of one backend.
+///
+/// Written by the control thread (faults and notifications by polling threads, rarely), read by anyone.
+///
+/// ```
+/// use linecard_vhost_user::{Backend, BackendConfig, Control, Mode};
+/// let control = Control::start()?;
+/// let path = std::env::temp_dir().join(format!("peer-doc-{}", std::process::id()));
+/// let backend = Backend::new(&control, BackendConfig::new("demo", &path, Mode::Listen))?;
+/// assert!(!backend.peer().connected());
+/// # Ok::<(), linecard_vhost_user::Error>(())
+/// ```
+pub struct Peer {
+    name: String,
+    waker: Waker,
+    connected: AtomicBool,
+    link: AtomicBool,
+    features: AtomicU64,
+    protocol: AtomicU64,
+    mtu: AtomicU16,
+    connects: AtomicU64,
+    disconnects: AtomicU64,
+    refusals: AtomicU64,
+    faults: AtomicU64,
+    notifications: AtomicU64,
+    notification_errors: AtomicU64,
+    /// Paths of the rings that run, by ring index.
+    paths: Mutex<Vec<Option<&'static str>>>,
+}
+
+impl Peer {
+    pub(crate) fn new(name: String, waker: Waker, rings: usize) -> Self {
+        Self {
+            name,
+            waker,
+            connected: AtomicBool::new(false),
+            link: AtomicBool::new(false),
+            features: AtomicU64::new(0),
+            protocol: AtomicU64::new(0),
+            mtu: AtomicU16::new(0),
+            connects: AtomicU64::new(0),
+            disconnects: AtomicU64::new(0),
+            refusals: AtomicU64::new(0),
+            faults: AtomicU64::new(0),
+            notifications: AtomicU64::new(0),
+            notification_errors: AtomicU64::new(0),
+            paths: Mutex::new(vec![None; rings]),
+        }
+    }
+
+    /// The name of the backend.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Whether a frontend is connected.
+    pub fn connected(&self) -> bool {
+        self.connected.load(Relaxed)
+    }
+
+    /// Whether packets can flow: connected, and a queue pair runs and is enabled.
+    pub fn link_up(&self) -> bool {
+        self.link.load(Relaxed)
+    }
+
+    /// Negotiated virtio features; none before negotiation.
+    pub fn features(&self) -> Features {
+        Features::from_bits(self.features.load(Relaxed))
+    }
+
+    /// Negotiated protocol features.
+    pub fn protocol_features(&self) -> ProtocolFeatures {
+        ProtocolFeatures::from_bits_retain(self.protocol.load(Relaxed))
+    }
+
+    /// The MTU that the frontend set, if it did.
+    pub fn mtu(&self) -> Option<u16> {
+        Some(self.mtu.load(Relaxed)).filter(|mtu| *mtu > 0)
+    }
+
+    /// The data path of ring `index`, while it runs.
+    pub fn path(&self, index: usize) -> Option<&'static str> {
+        self.paths.lock().unwrap_or_else(PoisonError::into_inner).get(index).copied().flatten()
+    }
+
+    /// Counters by name: connections, refused requests, faults, notifications.
+    pub fn counters(&self) -> [(&'static str, u64); 6] {
+        [
+            ("connects", self.connects.load(Relaxed)),
+            ("disconnects", self.disconnects.load(Relaxed)),
+            ("refused_requests", self.refusals.load(Relaxed)),
+            ("ring_faults", self.faults.load(Relaxed)),
+            ("guest_notifications", self.notifications.load(Relaxed)),
+            ("guest_notifications_error", self.notification_errors.load(Relaxed)),
+        ]
+    }
+
+    pub(crate) fn set_connected(&self) {
+        self.connected.store(true, Relaxed);
+        self.connects.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn set_disconnected(&self) {
+        self.connected.store(false, Relaxed);
+        self.disconnects.fetch_add(1, Relaxed);
+        self.set_negotiated(Features::NONE, ProtocolFeatures::empty());
+        self.mtu.store(0, Relaxed);
+    }
+
+    pub(crate) fn set_negotiated(&self, features: Features, protocol: ProtocolFeatures) {
+        self.features.store(features.bits(), Relaxed);
+        self.protocol.store(protocol.bits(), Relaxed);
+    }
+
+    pub(crate) fn set_mtu(&self, mtu: u16) {
+        self.mtu.store(mtu, Relaxed);
+    }
+
+    pub(crate) fn set_rings(&self, link: bool, paths: Vec<Option<&'static str>>) {
+        self.link.store(link, Relaxed);
+        *self.paths.lock().unwrap_or_else(PoisonError::into_inner) = paths;
+    }
+
+    pub(crate) fn count_refusal(&self) {
+        self.refusals.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn count_fault(&self) {
+        self.faults.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn count_notification(&self, sent: bool) {
+        let counter = if sent { &self.notifications } else { &self.notification_errors };
+        counter.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn wake_control(&self) {
+        self.waker.wake();
+    }
+}
+
+impl std::fmt::Debug for Peer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Peer")
+            .field("name", &self.name)
+            .field("connected", &self.connected())
+            .field("link_up", &self.link_up())
+            .field("features", &self.features())
+            .finish()
+    }
+}

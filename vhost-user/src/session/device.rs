@@ -1,0 +1,127 @@
+//! Requests about the device as a whole: features, status, configuration, reset.
+
+use linecard_virtio::Features;
+use linecard_wire::FrontendReq as Req;
+use linecard_wire::ProtocolFeatures;
+use linecard_wire::payload::{Config, Payload};
+
+use super::{Answer, Session, Slots};
+use crate::error::Refusal;
+
+/// `status`: the driver is set up and drives the device (virtio 1.3, Device Status Field).
+const DRIVER_OK: u8 = 4;
+/// `status` of `virtio_net_config`: the link is up.
+const LINK_UP: u16 = 1;
+/// Smallest MTU that IPv4 allows.
+const MIN_MTU: u16 = 68;
+
+impl Session {
+    pub(super) fn set_features(&mut self, payload: &[u8]) -> Result<Answer, Refusal> {
+        let asked = Features::from_bits(u64::from_bytes(payload)?);
+        let not_offered = asked - self.terms.features;
+        if !not_offered.is_empty() {
+            return Err(Refusal::Features { not_offered });
+        }
+        if self.features != Some(asked) {
+            self.nothing_runs("features")?;
+            self.features = Some(asked);
+        }
+        Ok(Answer::Done)
+    }
+
+    pub(super) fn set_protocol_features(&mut self, payload: &[u8]) -> Result<Answer, Refusal> {
+        let asked = u64::from_bytes(payload)?;
+        let not_offered = asked & !self.terms.protocol.bits();
+        if not_offered != 0 {
+            return Err(Refusal::ProtocolFeatures { not_offered });
+        }
+        self.protocol = ProtocolFeatures::from_bits_retain(asked);
+        Ok(Answer::Done)
+    }
+
+    pub(super) fn set_status(&mut self, payload: &[u8], slots: &mut Slots<'_>) -> Result<Answer, Refusal> {
+        let asked = u64::from_bytes(payload)?;
+        let status = u8::try_from(asked).map_err(|_| Refusal::Value { what: "status", got: asked, max: 0xff })?;
+        self.status = Some(status);
+        if status == 0 {
+            // A reset of the device stops its rings; how they are described may stay.
+            (0..self.vrings.len()).for_each(|index| self.stop(index, slots));
+        }
+        self.apply_modes(slots);
+        Ok(Answer::Done)
+    }
+
+    /// Whether the driver is ready, as far as it says so at all.
+    pub(super) fn driver_ok(&self) -> bool {
+        self.status.is_none_or(|status| status & DRIVER_OK != 0)
+    }
+
+    /// Stops and disables all rings. Memory, ownership and the negotiation stay, as libvhost-user has it;
+    /// frontends that track memory by region rely on that.
+    pub(super) fn reset(&mut self, request: Req, payload: &[u8], slots: &mut Slots<'_>) -> Result<Answer, Refusal> {
+        <()>::from_bytes(payload)?;
+        for index in 0..self.vrings.len() {
+            self.stop(index, slots);
+            if let Some(vring) = self.vrings.get_mut(index) {
+                vring.reset();
+            }
+        }
+        if request == Req::RESET_DEVICE {
+            self.status = None;
+            self.features = None;
+        }
+        Ok(Answer::Done)
+    }
+
+    pub(super) fn set_mtu(&mut self, payload: &[u8]) -> Result<Answer, Refusal> {
+        let asked = u64::from_bytes(payload)?;
+        match u16::try_from(asked).ok().filter(|mtu| *mtu >= MIN_MTU) {
+            Some(mtu) => self.peer.set_mtu(mtu),
+            None => return Err(Refusal::Value { what: "MTU", got: asked, max: u64::from(u16::MAX) }),
+        }
+        Ok(Answer::Done)
+    }
+
+    /// Has the first receive queue announce the address, as if the peer had sent the frame.
+    pub(super) fn send_rarp(&mut self, payload: &[u8], slots: &mut Slots<'_>) -> Result<Answer, Refusal> {
+        let word = u64::from_bytes(payload)?.to_ne_bytes();
+        let [a, b, c, d, e, f, ..] = word;
+        const FIRST_RECEIVE_RING: usize = 1;
+        if let Some(slot) = slots.get(FIRST_RECEIVE_RING) {
+            slot.announce = Some([a, b, c, d, e, f]);
+        }
+        Ok(Answer::Done)
+    }
+
+    pub(super) fn config(&mut self, payload: &[u8]) -> Result<Answer, Refusal> {
+        let asked = Config::from_bytes(payload)?;
+        let space = self.config_space();
+        let (start, len) = (asked.offset as usize, asked.data.len());
+        let data = start.checked_add(len).and_then(|end| space.get(start..end)).ok_or(Refusal::Value {
+            what: "end of configuration",
+            got: u64::from(asked.offset) + len as u64,
+            max: space.len() as u64,
+        })?;
+        Ok(Answer::Payload(Config { data: data.to_vec(), ..asked }.to_bytes()))
+    }
+
+    /// `struct virtio_net_config` up to `mtu`, zeros behind (virtio 1.3, Network Device: Device
+    /// Configuration Layout).
+    fn config_space(&self) -> [u8; 256] {
+        let mut space = [0; 256];
+        let words = [LINK_UP, self.terms.queue_pairs, self.peer.mtu().unwrap_or(self.terms.mtu)];
+        let bytes = self.terms.mac.into_iter().chain(words.into_iter().flat_map(u16::to_le_bytes));
+        for (to, from) in space.iter_mut().zip(bytes) {
+            *to = from;
+        }
+        space
+    }
+
+    /// Nothing in our configuration can be written.
+    pub(super) fn refuse_config(&self, payload: &[u8]) -> Refusal {
+        match Config::from_bytes(payload) {
+            Ok(_) => Refusal::Unsupported { request: Req::SET_CONFIG as u32 },
+            Err(error) => error.into(),
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! Requests about one ring, and the life of running rings.
+
+use std::sync::Arc;
+
+use linecard_virtio::{Features, Layout};
+use linecard_wire::Message;
+use linecard_wire::payload::{Payload, VringAddr, VringFd, VringState};
+
+use super::vring::{Vring, check_size, device_config, layout_of, ring_memory};
+use super::{Answer, Session, Slots, expect_fds};
+use crate::datapath::{self, PathConfig};
+use crate::error::Refusal;
+use crate::event::Event;
+use crate::memory::MemoryMap;
+use crate::slot::{Mode, Ring};
+
+impl Session {
+    fn index(&self, asked: u32) -> Result<usize, Refusal> {
+        let rings = self.vrings.len();
+        usize::try_from(asked).ok().filter(|index| *index < rings).ok_or(Refusal::RingIndex { index: asked, rings })
+    }
+
+    fn vring(&mut self, asked: u32) -> Result<(usize, &mut Vring), Refusal> {
+        let rings = self.vrings.len();
+        let index = self.index(asked)?;
+        self.vrings.get_mut(index).map(|vring| (index, vring)).ok_or(Refusal::RingIndex { index: asked, rings })
+    }
+
+    /// Refuses when any ring is started.
+    pub(super) fn nothing_runs(&self, what: &'static str) -> Result<(), Refusal> {
+        match self.vrings.iter().position(|vring| vring.started) {
+            Some(index) => Err(Refusal::Running { what, index }),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn set_vring_num(&mut self, payload: &[u8]) -> Result<Answer, Refusal> {
+        let VringState { index, num } = VringState::from_bytes(payload)?;
+        let size = check_size(num)?;
+        let (index, vring) = self.vring(index)?;
+        if vring.started && vring.size != Some(size) {
+            return Err(Refusal::Running { what: "its size", index });
+        }
+        vring.size = Some(size);
+        Ok(Answer::Done)
+    }
+
+    pub(super) fn set_vring_addr(&mut self, payload: &[u8]) -> Result<Answer, Refusal> {
+        let addr = VringAddr::from_bytes(payload)?;
+        let index = self.index(addr.index)?;
+        let layout = layout_of(self.features.unwrap_or_default());
+        let (map, features) = (Arc::clone(&self.map), self.features);
+        let (_, vring) = self.vring(addr.index)?;
+        if vring.started && vring.addr != Some(addr) {
+            return Err(Refusal::Running { what: "its address", index });
+        }
+        let size = vring.size.ok_or(Refusal::RingIncomplete { index, what: "size" })?;
+        features.ok_or(Refusal::RingIncomplete { index, what: "features" })?;
+        ring_memory(index, &addr, layout, size, &map)?;
+        vring.addr = Some(addr);
+        Ok(Answer::Done)
+    }
+
+    pub(super) fn set_vring_base(&mut self, payload: &[u8]) -> Result<Answer, Refusal> {
+        let VringState { index, num } = VringState::from_bytes(payload)?;
+        let split = layout_of(self.features.unwrap_or_default()) == Layout::Split;
+        let (index, vring) = self.vring(index)?;
+        if vring.started {
+            return Err(Refusal::Running { what: "its position", index });
+        }
+        if split && num > u32::from(u16::MAX) {
+            return Err(Refusal::RingBase { asked: num, size: vring.size.unwrap_or(0) });
+        }
+        vring.base = num;
+        Ok(Answer::Done)
+    }
+
+    /// Stops the ring; the answer is where it stands.
+    pub(super) fn vring_base(&mut self, payload: &[u8], slots: &mut Slots<'_>) -> Result<Answer, Refusal> {
+        let asked = VringState::from_bytes(payload)?;
+        let index = self.index(asked.index)?;
+        self.stop(index, slots);
+        let (_, vring) = self.vring(asked.index)?;
+        Ok(Answer::Payload(VringState { index: asked.index, num: vring.base }.to_bytes()))
+    }
+
+    pub(super) fn set_vring_enable(&mut self, payload: &[u8], slots: &mut Slots<'_>) -> Result<Answer, Refusal> {
+        let VringState { index, num } = VringState::from_bytes(payload)?;
+        let (_, vring) = self.vring(index)?;
+        vring.enabled = match num {
+            0 => false,
+            1 => true,
+            _ => return Err(Refusal::Value { what: "enable", got: u64::from(num), max: 1 }),
+        };
+        self.apply_modes(slots);
+        Ok(Answer::Done)
+    }
+
+    /// Starts the ring, or exchanges the kick descriptor of a running one.
+    pub(super) fn set_kick(&mut self, message: Message, slots: &mut Slots<'_>) -> Result<Answer, Refusal> {
+        let (index, kick) = self.take_event(message)?;
+        let running = self.vrings.get(index).is_some_and(|vring| vring.started);
+        if !running {
+            let ring = self.build(index, &self.map)?;
+            if let Some(slot) = slots.get(index) {
+                tracing::info!(port = self.peer.name(), ring = index, path = ring.path.name(), "ring started");
+                slot.ring = Some(ring);
+            }
+        }
+        if let Some(vring) = self.vrings.get_mut(index) {
+            vring.started = true;
+            vring.kick = kick;
+        }
+        Ok(Answer::Done)
+    }
+
+    pub(super) fn set_call(&mut self, message: Message, slots: &mut Slots<'_>) -> Result<Answer, Refusal> {
+        let (index, event) = self.take_event(message)?;
+        let event = event.map(Arc::new);
+        if let Some(ring) = slots.get(index).and_then(|slot| slot.ring.as_mut()) {
+            ring.call.clone_from(&event);
+            // What was used before the driver could be called must not go unnoticed.
+            event.iter().for_each(|call| drop(call.signal()));
+        }
+        if let Some(vring) = self.vrings.get_mut(index) {
+            vring.call = event;
+        }
+        Ok(Answer::Done)
+    }
+
+    pub(super) fn set_error(&mut self, message: Message, slots: &mut Slots<'_>) -> Result<Answer, Refusal> {
+        let (index, event) = self.take_event(message)?;
+        let event = event.map(Arc::new);
+        if let Some(ring) = slots.get(index).and_then(|slot| slot.ring.as_mut()) {
+            ring.error.clone_from(&event);
+        }
+        if let Some(vring) = self.vrings.get_mut(index) {
+            vring.error = event;
+        }
+        Ok(Answer::Done)
+    }
+
+    /// The ring a descriptor is for, and the descriptor if there is one.
+    fn take_event(&self, message: Message) -> Result<(usize, Option<Event>), Refusal> {
+        let VringFd { index, has_fd } = VringFd::from_bytes(&message.payload)?;
+        let index = self.index(u32::from(index))?;
+        expect_fds(&message, usize::from(has_fd))?;
+        match message.fds.into_iter().next() {
+            None => Ok((index, None)),
+            Some(fd) => Ok((index, Some(Event::accept(fd).ok_or(Refusal::NotAnEvent { index })?))),
+        }
+    }
+
+    /// A ring made from what is known about `index`, on `map`.
+    fn build(&self, index: usize, map: &Arc<MemoryMap>) -> Result<Ring, Refusal> {
+        let missing = |what| Refusal::RingIncomplete { index, what };
+        let vring = self.vrings.get(index).ok_or(missing("place"))?;
+        let features = self.features.ok_or(missing("features"))?;
+        let addr = vring.addr.ok_or(missing("address"))?;
+        let layout = layout_of(features);
+        let size = layout.check_size(u32::from(vring.size.ok_or(missing("size"))?))?;
+        let memory = ring_memory(index, &addr, layout, size, map)?;
+        let device = device_config(vring, size, features, &memory)?;
+        let config = PathConfig { memory, device, features, map: Arc::clone(map) };
+        Ok(Ring {
+            path: datapath::build(index, config)?,
+            mode: self.mode(vring),
+            call: vring.call.clone(),
+            error: vring.error.clone(),
+            alarm: Arc::clone(&self.alarm),
+            faulted: false,
+        })
+    }
+
+    /// Ends a ring and remembers where it stood.
+    pub(super) fn stop(&mut self, index: usize, slots: &mut Slots<'_>) {
+        let ring = slots.get(index).and_then(|slot| slot.ring.take());
+        let Some(vring) = self.vrings.get_mut(index) else { return };
+        if let Some(ring) = ring {
+            tracing::info!(port = self.peer.name(), ring = index, "ring stopped");
+            vring.base = ring.path.base();
+        }
+        vring.started = false;
+        vring.kick = None;
+    }
+
+    /// Exchanges the memory map under running rings. A ring that is no longer in shared memory stops.
+    pub(super) fn move_to(&mut self, map: Arc<MemoryMap>, slots: &mut Slots<'_>) {
+        for index in 0..self.vrings.len() {
+            let Some(slot) = slots.get(index) else { continue };
+            let Some(vring) = self.vrings.get_mut(index).filter(|vring| vring.started) else { continue };
+            let faulted = slot.ring.as_ref().is_some_and(|ring| ring.faulted);
+            if let Some(ring) = slot.ring.take() {
+                vring.base = ring.path.base();
+            }
+            match self.build(index, &map) {
+                Ok(mut ring) => {
+                    ring.faulted = faulted;
+                    // The new device half does not know what the old one owed: one call too many, never one too few.
+                    ring.call.iter().for_each(|call| drop(call.signal()));
+                    slot.ring = Some(ring);
+                }
+                Err(refusal) => self.lose(index, &refusal),
+            }
+        }
+        self.map = map;
+    }
+
+    fn lose(&self, index: usize, refusal: &Refusal) {
+        tracing::warn!(port = self.peer.name(), ring = index, %refusal, "ring lost its memory");
+        self.peer.count_fault();
+        if let Some(error) = self.vrings.get(index).and_then(|vring| vring.error.as_ref()) {
+            error.signal();
+        }
+    }
+
+    fn mode(&self, vring: &Vring) -> Mode {
+        let negotiated = self.features.is_some_and(|features| features.contains(Features::PROTOCOL_FEATURES));
+        match (self.driver_ok(), vring.enabled || !negotiated) {
+            (false, _) => Mode::Parked,
+            (true, false) => Mode::Discard,
+            (true, true) => Mode::Deliver,
+        }
+    }
+
+    pub(super) fn apply_modes(&self, slots: &mut Slots<'_>) {
+        for (index, vring) in self.vrings.iter().enumerate() {
+            let mode = self.mode(vring);
+            if let Some(ring) = slots.get(index).and_then(|slot| slot.ring.as_mut()) {
+                ring.mode = mode;
+            }
+        }
+    }
+
+    /// Ends every ring: the connection is gone.
+    pub(crate) fn end(&mut self, slots: &mut Slots<'_>) {
+        for index in 0..self.vrings.len() {
+            self.stop(index, slots);
+            if let Some(slot) = slots.get(index) {
+                slot.announce = None;
+            }
+        }
+        self.map = MemoryMap::empty();
+        self.tell_rings(slots);
+    }
+
+    /// Shows link and paths to whoever asks.
+    pub(super) fn tell_rings(&self, slots: &mut Slots<'_>) {
+        let mut delivering = Vec::new();
+        let mut paths = Vec::new();
+        for index in 0..self.vrings.len() {
+            let Some(slot) = slots.get(index) else { return };
+            let ring = slot.ring.as_ref();
+            delivering.push(ring.is_some_and(|ring| ring.mode == Mode::Deliver && !ring.faulted));
+            paths.push(ring.map(|ring| ring.path.name()));
+        }
+        let link = delivering.chunks(2).any(|pair| pair.iter().all(|on| *on));
+        self.peer.set_rings(link, paths);
+    }
+}

@@ -1,0 +1,115 @@
+//! One ring as the frontend has described it.
+
+use linecard_eal::shared::SharedBytes;
+use linecard_virtio::{DeviceConfig, Features, Layout, RingMemory, layout};
+use linecard_wire::payload::{PackedBase, VringAddr};
+
+use crate::error::Refusal;
+use crate::event::Event;
+use crate::memory::MemoryMap;
+use std::sync::Arc;
+
+/// What the frontend said about one ring; nothing here runs.
+#[derive(Debug, Default)]
+pub(crate) struct Vring {
+    pub(crate) size: Option<u16>,
+    pub(crate) addr: Option<VringAddr>,
+    pub(crate) base: u32,
+    /// `SET_VRING_KICK` came, with or without a descriptor: the ring is started.
+    pub(crate) started: bool,
+    /// Kept open so that the frontend's kicks have somewhere to go; rings are polled.
+    pub(crate) kick: Option<Event>,
+    pub(crate) call: Option<Arc<Event>>,
+    pub(crate) error: Option<Arc<Event>>,
+    pub(crate) enabled: bool,
+}
+
+impl Vring {
+    /// Forgets everything but the notification descriptors that frontends set once.
+    pub(crate) fn reset(&mut self) {
+        let (call, error) = (self.call.take(), self.error.take());
+        *self = Self { call, error, ..Self::default() };
+    }
+}
+
+/// The layout that `features` select.
+pub(crate) fn layout_of(features: Features) -> Layout {
+    if features.contains(Features::RING_PACKED) { Layout::Packed } else { Layout::Split }
+}
+
+/// Where the areas of a ring of `size` at `addr` are in this process.
+pub(crate) fn ring_memory(
+    index: usize,
+    addr: &VringAddr,
+    layout: Layout,
+    size: u16,
+    map: &MemoryMap,
+) -> Result<RingMemory, Refusal> {
+    let [desc, driver, device] = layout.areas(size);
+    let [desc_align, driver_align, device_align] = layout.alignment();
+    let area = |area, addr: u64, len: usize, align: usize| {
+        let place = map
+            .translate_user(addr, len as u64)
+            .filter(|place| place.as_ptr().addr().is_multiple_of(align))
+            .ok_or(Refusal::RingAddress { index, area, addr, len })?;
+        // SAFETY: the map keeps the range mapped and the ring keeps the map; all access from this process goes
+        // through shared cells.
+        Ok::<_, Refusal>(unsafe { SharedBytes::new(place, len) })
+    };
+    Ok(RingMemory {
+        desc: area("descriptor", addr.desc, desc, desc_align)?,
+        driver: area("driver", addr.avail, driver, driver_align)?,
+        device: area("device", addr.used, device, device_align)?,
+    })
+}
+
+/// How the device half is made: where it starts, and with which options.
+pub(crate) fn device_config(
+    vring: &Vring,
+    size: u16,
+    features: Features,
+    memory: &RingMemory,
+) -> Result<DeviceConfig, Refusal> {
+    let base = match layout_of(features) {
+        Layout::Split => split_base(vring.base, memory),
+        Layout::Packed => packed_base(vring.base, size)?,
+    };
+    Ok(DeviceConfig {
+        size,
+        event_idx: features.contains(Features::EVENT_IDX),
+        indirect: features.contains(Features::INDIRECT_DESC),
+        base: Some(base),
+    })
+}
+
+/// A split ring goes on behind what its used ring says is finished.
+///
+/// We complete everything we take, so after a clean stop both positions agree. After a backend that died,
+/// frontends start at 0 or at an old position; the used index in shared memory is then the only truth.
+fn split_base(base: u32, memory: &RingMemory) -> u32 {
+    const USED_IDX: usize = 2;
+    let used = memory.device.cell::<u16>(USED_IDX).map_or(0, |cell| cell.load(std::sync::atomic::Ordering::Acquire));
+    let used = u32::from(used);
+    if used != base {
+        tracing::info!(base, used, "ring position differs from its used index; going on at the used index");
+    }
+    used
+}
+
+/// A packed ring goes on where the driver's descriptors were taken; used and available agree after a stop.
+fn packed_base(base: u32, size: u16) -> Result<u32, Refusal> {
+    let at = PackedBase::from_u32(base);
+    if at.avail >= size {
+        return Err(Refusal::RingBase { asked: base, size });
+    }
+    Ok(PackedBase { used: at.avail, used_wrap: at.avail_wrap, ..at }.to_u32())
+}
+
+/// Whether `size` can be a ring size in either layout; the layout's own rule is checked at the start.
+pub(crate) fn check_size(size: u32) -> Result<u16, Refusal> {
+    let max = layout::MAX_SIZE;
+    u16::try_from(size)
+        .ok()
+        .filter(|size| (1..=max).contains(size))
+        .ok_or(Refusal::RingSize { asked: size, max })
+}

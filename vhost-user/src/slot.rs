@@ -1,0 +1,162 @@
+//! What lies in the gate between a polled queue and the control thread: one running ring, or none.
+
+use std::sync::Arc;
+
+use linecard_mempool::{Burst, Pool};
+use linecard_pmd::stats::QueueStats;
+use linecard_virtio::PeerFault;
+
+use crate::datapath::{DequeuePath, Done, EnqueuePath};
+use crate::event::Event;
+use crate::peer::Peer;
+use crate::port::{RxLoss, TxLoss};
+use crate::sigbus::Alarm;
+
+/// One direction of one queue.
+pub(crate) enum Path {
+    /// The driver's transmit queue, which we receive from.
+    Dequeue(Box<dyn DequeuePath>),
+    /// The driver's receive queue, which we send to.
+    Enqueue(Box<dyn EnqueuePath>),
+}
+
+impl Path {
+    /// The ring's position, as `GET_VRING_BASE` carries it.
+    pub(crate) fn base(&self) -> u32 {
+        match self {
+            Self::Dequeue(path) => path.base(),
+            Self::Enqueue(path) => path.base(),
+        }
+    }
+
+    /// What was negotiated, for people.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Dequeue(path) => path.name(),
+            Self::Enqueue(path) => path.name(),
+        }
+    }
+}
+
+/// What a running ring does with packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Nothing: the driver is not ready.
+    Parked,
+    /// The ring is disabled: packets of the driver are taken and dropped, none is given to it
+    /// (vhost-user, "Ring states").
+    Discard,
+    /// Packets flow.
+    Deliver,
+}
+
+/// A ring that was started.
+pub(crate) struct Ring {
+    pub(crate) path: Path,
+    pub(crate) mode: Mode,
+    pub(crate) call: Option<Arc<Event>>,
+    pub(crate) error: Option<Arc<Event>>,
+    pub(crate) alarm: Arc<Alarm>,
+    /// The peer broke the rules here: nothing moves until the ring is started again.
+    pub(crate) faulted: bool,
+}
+
+/// One queue's place for a ring.
+pub(crate) struct Slot {
+    /// The ring, while it is started.
+    pub(crate) ring: Option<Ring>,
+    /// An address to announce on behalf of a peer that moved here (`SEND_RARP`).
+    pub(crate) announce: Option<[u8; 6]>,
+    /// Where faults are reported to.
+    pub(crate) peer: Arc<Peer>,
+}
+
+impl Slot {
+    pub(crate) fn new(peer: Arc<Peer>) -> Self {
+        Self { ring: None, announce: None, peer }
+    }
+
+    /// Receives into `out`.
+    #[inline]
+    pub(crate) fn receive(&mut self, out: &mut Burst, pool: &Pool, stats: &QueueStats<RxLoss>) -> usize {
+        let Some(ring) = &mut self.ring else { return 0 };
+        let Path::Dequeue(path) = &mut ring.path else { return 0 };
+        if ring.faulted || ring.alarm.raised() {
+            return self.quarantine();
+        }
+        let result = match ring.mode {
+            Mode::Deliver => path.burst(out, pool, stats),
+            Mode::Discard => path.discard(stats),
+            Mode::Parked => return 0,
+        };
+        match result {
+            Ok(done) => ring.finish(&self.peer, done),
+            Err(fault) => self.fault(fault),
+        }
+    }
+
+    /// Sends from the front of `packets`.
+    #[inline]
+    pub(crate) fn send(&mut self, packets: &mut Burst, stats: &QueueStats<TxLoss>) -> usize {
+        let Some(ring) = &mut self.ring else { return 0 };
+        let Path::Enqueue(path) = &mut ring.path else { return 0 };
+        if ring.faulted || ring.alarm.raised() {
+            return self.quarantine();
+        }
+        if ring.mode != Mode::Deliver {
+            return 0;
+        }
+        match path.burst(packets, stats) {
+            Ok(done) => ring.finish(&self.peer, done),
+            Err(fault) => self.fault(fault),
+        }
+    }
+
+    /// Stops a ring whose peer broke the rules; other rings and ports go on.
+    #[cold]
+    fn fault(&mut self, fault: PeerFault) -> usize {
+        tracing::warn!(port = self.peer.name(), %fault, "ring stopped");
+        self.stop_faulted();
+        0
+    }
+
+    /// Stops a ring whose memory lost a page, and has the control thread drop the peer.
+    #[cold]
+    fn quarantine(&mut self) -> usize {
+        let Some(ring) = &self.ring else { return 0 };
+        if !ring.faulted {
+            tracing::warn!(port = self.peer.name(), "the peer took memory away; ring stopped");
+            self.stop_faulted();
+            self.peer.wake_control();
+        }
+        0
+    }
+
+    fn stop_faulted(&mut self) {
+        self.peer.count_fault();
+        if let Some(ring) = &mut self.ring {
+            ring.faulted = true;
+            if let Some(error) = &ring.error {
+                error.signal();
+            }
+        }
+    }
+}
+
+impl Ring {
+    /// Wakes the driver when it asked for that; returns the packets moved.
+    #[inline(always)]
+    fn finish(&mut self, peer: &Peer, done: Done) -> usize {
+        if done.call {
+            self.call_driver(peer);
+        }
+        done.packets
+    }
+
+    #[cold]
+    fn call_driver(&mut self, peer: &Peer) {
+        if let Some(call) = &self.call {
+            peer.count_notification(call.signal());
+        }
+    }
+}
