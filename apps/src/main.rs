@@ -6,6 +6,7 @@ mod cli;
 mod demo;
 mod doctor;
 mod error;
+mod log;
 mod output;
 mod testpmd;
 

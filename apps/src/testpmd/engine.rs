@@ -63,7 +63,7 @@ impl Plan<'_> {
             ModeKind::MacSwap => self.with(queues, counters, MacSwap),
             ModeKind::FiveTupleSwap => self.with(queues, counters, FiveTupleSwap),
             ModeKind::RxOnly => self.with(queues, counters, RxOnly),
-            ModeKind::IcmpEcho => self.with(queues, counters, IcmpEcho::new(own)),
+            ModeKind::IcmpEcho => self.with(queues, counters, IcmpEcho { own }),
             ModeKind::TxOnly => {
                 let generator = self.generator(&queues.stream);
                 self.with(queues, counters, generator)
@@ -86,39 +86,53 @@ impl Forwarding {
     /// Hands each share's queues to a thread on its lcore and lets them run.
     ///
     /// # Errors
-    /// An lcore that no thread can be put on; the queues of that share are lost with it, the others are
-    /// in the returned [`Forwarding`]'s place.
+    /// An lcore that no thread can be put on, and the queues of the threads that did start. Those of the
+    /// share that did not are gone.
     pub(crate) fn start(
         eal: &Eal,
         plan: &Plan<'_>,
         shares: &[Share],
         mut take: impl FnMut(&Stream) -> Option<Queues>,
-    ) -> Result<Self, Error> {
+    ) -> Result<Self, (Vec<Queues>, Error)> {
         let mut forwarding = Self { workers: Workers::new(), lanes: Vec::new() };
         for share in shares {
-            let mut lanes = Vec::with_capacity(share.streams.len());
-            let mut generators = Vec::new();
-            for queues in share.streams.iter().filter_map(&mut take) {
-                let counters = Arc::new(LaneCounters::default());
-                forwarding.lanes.push((queues.stream, Arc::clone(&counters)));
-                if plan.tx_first > 0 {
-                    generators.push(plan.generator(&queues.stream));
-                }
-                lanes.push(plan.lane(queues, counters));
+            if let Err(error) = forwarding.launch(eal, plan, share, &mut take) {
+                forwarding.halt();
+                return Err((forwarding.join().0, error));
             }
-            let tx_first = plan.tx_first;
-            let lcore = eal.lcores().get(LcoreId(share.lcore)).ok_or_else(|| {
-                Error::Failed(format!("lcore {} not enabled; name it with -l or --lcores", share.lcore))
-            })?;
-            forwarding.workers.launch(lcore, move |stop| {
-                for (lane, generator) in lanes.iter_mut().zip(&mut generators) {
-                    lane.send_first(generator, tx_first);
-                }
-                poll(stop, &mut lanes);
-                lanes.into_iter().map(home).collect()
-            })?;
         }
         Ok(forwarding)
+    }
+
+    fn launch(
+        &mut self,
+        eal: &Eal,
+        plan: &Plan<'_>,
+        share: &Share,
+        take: &mut impl FnMut(&Stream) -> Option<Queues>,
+    ) -> Result<(), Error> {
+        let lcore = eal.lcores().get(LcoreId(share.lcore)).ok_or_else(|| {
+            Error::Failed(format!("lcore {} not enabled; name it with -l or --lcores", share.lcore))
+        })?;
+        let mut lanes = Vec::with_capacity(share.streams.len());
+        let mut generators = Vec::new();
+        for queues in share.streams.iter().filter_map(take) {
+            let counters = Arc::new(LaneCounters::default());
+            self.lanes.push((queues.stream, Arc::clone(&counters)));
+            if plan.tx_first > 0 {
+                generators.push(plan.generator(&queues.stream));
+            }
+            lanes.push(plan.lane(queues, counters));
+        }
+        let tx_first = plan.tx_first;
+        self.workers.launch(lcore, move |stop| {
+            for (lane, generator) in lanes.iter_mut().zip(&mut generators) {
+                lane.send_first(generator, tx_first);
+            }
+            poll(stop, &mut lanes);
+            lanes.into_iter().map(home).collect()
+        })?;
+        Ok(())
     }
 
     /// The counters of each stream.

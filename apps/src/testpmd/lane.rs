@@ -127,7 +127,7 @@ impl<M> Lane<M> {
         let mut text = format!("\nport {rx_port}/queue {rx_queue}: received {} packets\n", self.packets.len());
         for packet in self.packets.iter() {
             let segments = packet.segments().count();
-            text += &frames::describe(packet.data(), packet.len() as usize, segments, rx_queue);
+            text += &frames::describe(packet.data(), packet.len(), segments, rx_queue);
         }
         // Nobody can be told that standard output is gone while packets move.
         let _ = std::io::stdout().lock().write_all(text.as_bytes());

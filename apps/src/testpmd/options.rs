@@ -3,6 +3,8 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use linecard::mempool::HEADROOM;
+
 use super::settings::{self, Mac, ModeKind, PortTopology, Settings};
 use crate::error::Error;
 
@@ -35,6 +37,11 @@ impl Options {
     /// Bytes of one buffer, headroom included.
     pub(crate) fn mbuf_size(&self) -> u16 {
         self.mbuf_size.unwrap_or(DEFAULT_MBUF_SIZE)
+    }
+
+    /// Bytes of packet data in one buffer.
+    pub(crate) fn data_room(&self) -> u32 {
+        u32::from(self.mbuf_size().saturating_sub(HEADROOM))
     }
 }
 
@@ -295,7 +302,7 @@ fn consistent(options: &Options) -> Result<(), String> {
     if options.interactive && options.tx_first {
         return Err("--tx-first cannot be used on interactive mode; use `start tx_first` there".into());
     }
-    let room = u32::from(options.mbuf_size());
+    let room = options.data_room();
     let segments: Vec<_> = options.settings.tx_segments.iter().map(|&len| u32::from(len)).collect();
     settings::check_tx_segments(&segments, room).map(drop)
 }

@@ -141,6 +141,13 @@ impl Slot {
         &self.wanted
     }
 
+    /// Packets that the rings asked for can hold.
+    pub(crate) fn ring_packets(&self) -> u32 {
+        let depth = |asked| u32::from(if asked == 0 { self.info.default_depth } else { asked });
+        let PortConfig { rx_queues, tx_queues, rx_depth, tx_depth, .. } = self.wanted;
+        u32::from(rx_queues) * depth(rx_depth) + u32::from(tx_queues) * depth(tx_depth)
+    }
+
     pub(crate) fn max_queues(&self) -> (u16, u16) {
         (self.info.max_rx_queues, self.info.max_tx_queues)
     }

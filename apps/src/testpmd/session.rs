@@ -72,6 +72,19 @@ impl Session {
         self.forwarding.is_some()
     }
 
+    /// Opens a device and gives it a number; it is not started.
+    ///
+    /// # Errors
+    /// A device of that name is there already, or it cannot be opened.
+    pub(crate) fn attach(&mut self, device: &str) -> Result<u16, Error> {
+        let name = device.split(',').next().unwrap_or(device);
+        if let Some(id) = self.ports.named(name) {
+            return Err(Error::Failed(format!("{name} is port {id} already; give the new one another number")));
+        }
+        let opened = self.registry.probe(&self.context, device)?;
+        self.ports.add(device, opened, Self::port_config(&self.options))
+    }
+
     /// What a new port is asked to be, from the command line.
     pub(crate) fn port_config(options: &Options) -> PortConfig {
         let mtu = options.max_packet_len.map_or(1500, |len| {
@@ -181,7 +194,10 @@ impl Session {
         let ports = &mut self.ports;
         match Forwarding::start(&self.eal, &plan, &shares, |stream| ports.lend(stream)) {
             Ok(forwarding) => self.forwarding = Some(forwarding),
-            Err(error) => err!(self.out, "error: {error}\n"),
+            Err((queues, error)) => {
+                queues.into_iter().for_each(|queues| self.ports.give_back(queues));
+                err!(self.out, "error: {error}\n");
+            }
         }
     }
 

@@ -51,7 +51,7 @@ fn bad_options_are_named() {
         ("--port-topology=zz", "paired, chained or loop"),
         ("--txpkts=9,x", "9,x"),
         ("--txpkts=10", "< 42"),
-        ("--txpkts=3000", "mbuf_data_size=2176"),
+        ("--txpkts=3000", "mbuf_data_size=2048"),
         ("--eth-peer=0,zz", "zz"),
         ("--eth-peer=0", "PORT,MAC"),
         ("--portmask=0", "portmask 0"),

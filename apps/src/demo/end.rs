@@ -1,0 +1,284 @@
+//! One end of the demo, in a process of its own: opens its port, moves traffic, reports on standard output.
+//!
+//! It is told on standard input when to stop; the end of that input, or of its parent, ends it too.
+
+use std::io::{BufRead, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::{Args, ValueEnum};
+use linecard::eal::cores::{self, CoreId};
+use linecard::eal::{Eal, EalArgs};
+use linecard::mempool::{Pool, PoolConfig};
+use linecard::pmd::{self, Port, PortConfig, ProbeContext};
+use rustix::process::Signal;
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use super::report::{EndReport, Message};
+use super::traffic::{Queues, Traffic};
+use crate::error::Error;
+
+/// Which end of the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Role {
+    Backend,
+    Frontend,
+}
+
+impl Role {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Backend => "backend",
+            Self::Frontend => "frontend",
+        }
+    }
+}
+
+/// Arguments of the hidden sub-command.
+#[derive(Args)]
+pub(crate) struct EndArgs {
+    #[arg(long)]
+    role: Role,
+    #[arg(long)]
+    socket: PathBuf,
+    /// The core to run on
+    #[arg(long)]
+    core: Option<u32>,
+    /// Other threads need this core too
+    #[arg(long)]
+    polite: bool,
+}
+
+/// Descriptors of each ring.
+pub(super) const DEPTH: u16 = 512;
+const PACKETS: u32 = 4096;
+const PROBE_WAIT: Duration = Duration::from_secs(5);
+
+/// What the coordinator last asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+enum Phase {
+    Run = 0,
+    /// Send no new requests.
+    Drain = 1,
+    /// Report and end.
+    Report = 2,
+    /// End; nobody listens any more.
+    Abandon = 3,
+}
+
+#[derive(Clone, Default)]
+struct Orders(Arc<AtomicU8>);
+
+impl Orders {
+    fn give(&self, phase: Phase) {
+        self.0.fetch_max(phase as u8, Ordering::Relaxed);
+    }
+
+    fn phase(&self) -> Phase {
+        match self.0.load(Ordering::Relaxed) {
+            0 => Phase::Run,
+            1 => Phase::Drain,
+            2 => Phase::Report,
+            _ => Phase::Abandon,
+        }
+    }
+}
+
+/// The words the coordinator writes, one per line.
+pub(super) const DRAIN: &str = "drain";
+pub(super) const REPORT: &str = "report";
+
+/// Runs one end until it is told to report.
+///
+/// # Errors
+/// A port that does not open, or output that nobody reads.
+pub(crate) fn run(args: &EndArgs) -> Result<ExitCode, Error> {
+    // The parent may end before it can say so.
+    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::TERM));
+    crate::log::start(&EalArgs::default())?;
+    let orders = Orders::default();
+    listen(&orders)?;
+    if let Some(core) = args.core {
+        // Without a core of its own it is slower, not wrong.
+        if let Err(error) = cores::pin_current(CoreId(core)) {
+            tracing::warn!(%error, core, "not pinned");
+        }
+    }
+    let (eal_args, _) = EalArgs::parse([])?;
+    let eal = Eal::new(&eal_args)?;
+    let (mut port, pool) = open(args, &eal, &orders)?;
+    let mut traffic = Traffic::new(u8::from(args.role == Role::Frontend), pool, eal.clock());
+    let result = poll(args, &mut port, &mut traffic, &orders);
+    let report = describe(&traffic, &port, &eal);
+    drop(traffic);
+    port.stop();
+    result?;
+    if orders.phase() != Phase::Abandon {
+        say(&Message::Final(Box::new(report)))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Takes orders from standard input and from signals.
+fn listen(orders: &Orders) -> Result<(), Error> {
+    let failed = |source| Error::System {
+        action: "orders cannot be taken".into(),
+        source,
+        remedy: "raise the limits on processes and open files (ulimit -u, ulimit -n)",
+    };
+    let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT]).map_err(failed)?;
+    let by_signal = orders.clone();
+    let on_signal = move || signals.forever().for_each(|_| by_signal.give(Phase::Abandon));
+    thread::Builder::new().name("lc-signals".into()).spawn(on_signal).map_err(failed)?;
+    let by_line = orders.clone();
+    let on_line = move || {
+        for line in std::io::stdin().lock().lines().map_while(Result::ok) {
+            match line.as_str() {
+                DRAIN => by_line.give(Phase::Drain),
+                REPORT => by_line.give(Phase::Report),
+                _ => {}
+            }
+        }
+        // End of input after the report was asked for is no reason to hurry.
+        if by_line.phase() != Phase::Report {
+            by_line.give(Phase::Abandon);
+        }
+    };
+    thread::Builder::new().name("lc-orders".into()).spawn(on_line).map(drop).map_err(failed)
+}
+
+/// The device argument of an end, which is also what a user types to reproduce it.
+pub(super) fn device(role: Role, socket: &Path) -> String {
+    match role {
+        Role::Backend => format!("net_vhost0,iface={},queues=1", socket.display()),
+        Role::Frontend => {
+            format!("net_virtio_user0,path={},queues=1,queue_size={DEPTH}", socket.display())
+        }
+    }
+}
+
+fn open(args: &EndArgs, eal: &Eal, orders: &Orders) -> Result<(Port, Pool), Error> {
+    let domain = eal.default_domain();
+    let pool = Pool::new(&domain, PoolConfig { name: "demo".into(), packets: PACKETS, ..PoolConfig::default() })?;
+    if args.role == Role::Frontend {
+        await_socket(&args.socket, orders)?;
+    }
+    let context = ProbeContext { memory: eal.memory().clone(), domain, wait: PROBE_WAIT };
+    let device = linecard::drivers().probe(&context, &device(args.role, &args.socket))?;
+    let default_depth = device.info().depth.contains(&DEPTH);
+    let depth = if default_depth { DEPTH } else { 0 };
+    let config = PortConfig { rx_depth: depth, tx_depth: depth, ..PortConfig::default() };
+    let port = pmd::configure(device, config)
+        .and_then(|configured| configured.start(&pool))
+        .map_err(|failure| failure.error)?;
+    Ok((port, pool))
+}
+
+/// Both ends start at once; the backend's socket comes a little later.
+fn await_socket(socket: &Path, orders: &Orders) -> Result<(), Error> {
+    let start = Instant::now();
+    while !socket.exists() {
+        if orders.phase() == Phase::Abandon || start.elapsed() > PROBE_WAIT {
+            let path = socket.display();
+            return Err(Error::Failed(format!("no backend came to {path}; run `linecard demo` again")));
+        }
+        thread::sleep(Duration::from_micros(200));
+    }
+    Ok(())
+}
+
+const PROGRESS_EVERY: Duration = Duration::from_millis(100);
+/// Requests on their way this long after the last frame moved are given up.
+const GIVE_UP: Duration = Duration::from_millis(500);
+/// Rounds between looks at the clock.
+const ROUNDS: u32 = 256;
+
+fn poll(args: &EndArgs, port: &mut Port, traffic: &mut Traffic, orders: &Orders) -> Result<(), Error> {
+    let (Some(rx), Some(tx)) = (port.rx.first_mut(), port.tx.first_mut()) else {
+        return Err(Error::Failed("the port has no queues; run `linecard doctor`".into()));
+    };
+    let mut queues = Queues { rx: &mut **rx, tx: &mut **tx };
+    let control = &port.control;
+    let (mut next, mut last_moved) = (Instant::now(), Instant::now());
+    let mut patience = Patience { polite: args.polite, idle: 0 };
+    loop {
+        let phase = orders.phase();
+        if phase >= Phase::Report {
+            return Ok(());
+        }
+        let generate = phase == Phase::Run && control.link().up;
+        let mut moved = 0;
+        for _ in 0..ROUNDS {
+            let now = traffic.round(&mut queues, generate);
+            moved += now;
+            patience.after(now);
+        }
+        queues.tx.reclaim();
+        let now = Instant::now();
+        if moved > 0 {
+            last_moved = now;
+        } else if now - last_moved > GIVE_UP {
+            traffic.write_off();
+            last_moved = now;
+        }
+        if now >= next {
+            next = now + PROGRESS_EVERY;
+            say(&Message::Progress(traffic.progress()))?;
+        }
+    }
+}
+
+impl PartialOrd for Phase {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some((*self as u8).cmp(&(*other as u8)))
+    }
+}
+
+/// How to wait for the peer without keeping the core from it.
+struct Patience {
+    /// The peer may need this core.
+    polite: bool,
+    idle: u32,
+}
+
+impl Patience {
+    #[inline]
+    fn after(&mut self, moved: usize) {
+        if moved > 0 {
+            self.idle = 0;
+            return;
+        }
+        self.idle = self.idle.saturating_add(1);
+        let (spins, yields) = if self.polite { (0, 64) } else { (2048, 8192) };
+        match self.idle {
+            n if n <= spins => std::hint::spin_loop(),
+            n if n <= spins + yields => thread::yield_now(),
+            // Nobody has sent for a while: a peer that cannot run does not get to by our yielding.
+            _ => thread::sleep(Duration::from_micros(50)),
+        }
+    }
+}
+
+fn describe(traffic: &Traffic, port: &Port, eal: &Eal) -> EndReport {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let monotonic_ns = u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + now.tv_nsec.unsigned_abs();
+    let kind = eal.default_domain().page_kind().map_or("unknown pages".into(), |kind| kind.to_string());
+    EndReport {
+        memory: kind,
+        paths: port.control.paths(),
+        features: port.control.features(),
+        ..traffic.report(monotonic_ns)
+    }
+}
+
+fn say(message: &Message) -> Result<(), Error> {
+    let mut line = serde_json::to_string(message).unwrap_or_default();
+    line.push('\n');
+    let mut out = std::io::stdout().lock();
+    out.write_all(line.as_bytes()).and_then(|()| out.flush()).map_err(Error::Output)
+}

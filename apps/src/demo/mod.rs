@@ -1,0 +1,198 @@
+//! `linecard demo`: a backend process and a frontend process move checked packets over vhost-user.
+//!
+//! ```text
+//! coordinator ──orders──► backend  ◄─ vhost-user socket, shared memory ─► frontend ◄──orders── coordinator
+//!             ◄─reports──  numbers, echoes, checks         numbers, echoes, checks  ──reports─►
+//! ```
+
+mod end;
+mod frame;
+mod place;
+mod process;
+mod report;
+mod show;
+mod track;
+mod traffic;
+
+use std::process::ExitCode;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use linecard::eal::cores;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+pub(crate) use self::end::{EndArgs, run as run_end};
+use self::end::Role;
+use self::process::{End, PrivateFolder};
+use self::report::{Circumstances, EndReport, Message, Progress, Summary};
+use self::show::Show;
+use crate::error::Error;
+use crate::output::Output;
+
+/// Arguments of `linecard demo`.
+#[derive(Args)]
+pub(crate) struct DemoArgs {
+    /// How long to move packets
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    seconds: u32,
+    /// Print one line of JSON instead of a live view
+    #[arg(long)]
+    json: bool,
+}
+
+/// What reaches the coordinator.
+enum Event {
+    Said(Role, Message),
+    /// An end closed its output.
+    Closed(Role),
+    Signal,
+}
+
+/// Runs the demo.
+///
+/// # Errors
+/// An end that does not start or ends early.
+pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode, Error> {
+    let exec_ns = process::exec_time_ns();
+    let mut show = Show::new(Output::standard(), args.json);
+    let placement = place::choose(&cores::allowed());
+    let folder = PrivateFolder::new()?;
+    let socket = folder.path().join("demo.sock");
+    let (sender, events) = mpsc::channel();
+    watch_signals(sender.clone())?;
+    show.begin(&placement, &socket);
+    let start = |role, core: Option<u32>| {
+        let events = sender.clone();
+        End::start(role, &socket, core, placement.cores.is_none(), move |event| {
+            // The coordinator may have given up already.
+            let _ = events.send(match event {
+                Some(message) => Event::Said(role, message),
+                None => Event::Closed(role),
+            });
+        })
+    };
+    let cores = placement.cores.map(|(back, front)| (back.0, front.0));
+    let mut backend = start(Role::Backend, cores.map(|c| c.0))?;
+    let mut frontend = start(Role::Frontend, cores.map(|c| c.1))?;
+    let mut run = Run { events, state: [State::default(), State::default()], interrupted: false };
+    run.traffic(Duration::from_secs(args.seconds.into()), &mut show)?;
+    run.collect([&mut backend, &mut frontend])?;
+    let [back, front] = run.state.map(|state| state.report.unwrap_or_default());
+    let circumstances = Circumstances {
+        exec_ns,
+        cores: cores.map_or(Vec::new(), |(back, front)| vec![back, front]),
+        cores_why: placement.why.clone(),
+    };
+    let summary = Summary::of(&back, &front, circumstances);
+    show.end(&summary)?;
+    Ok(if summary.good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn watch_signals(events: Sender<Event>) -> Result<(), Error> {
+    let failed = |source| Error::System {
+        action: "signals cannot be watched".into(),
+        source,
+        remedy: "raise the limits on processes and open files (ulimit -u, ulimit -n)",
+    };
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(failed)?;
+    let body = move || {
+        for _ in signals.forever() {
+            let _ = events.send(Event::Signal);
+        }
+    };
+    thread::Builder::new().name("lc-signals".into()).spawn(body).map(drop).map_err(failed)
+}
+
+/// What is known of one end.
+#[derive(Default)]
+struct State {
+    progress: Progress,
+    report: Option<EndReport>,
+    closed: bool,
+}
+
+struct Run {
+    events: Receiver<Event>,
+    /// Backend, frontend.
+    state: [State; 2],
+    interrupted: bool,
+}
+
+/// How long requests may stay on their way after the last one was sent.
+const DRAIN_WITHIN: Duration = Duration::from_secs(2);
+const REPORT_WITHIN: Duration = Duration::from_secs(5);
+/// How long the first packet may take before the demo gives up.
+const FIRST_WITHIN: Duration = Duration::from_secs(10);
+const SHOW_EVERY: Duration = Duration::from_millis(500);
+
+impl Run {
+    fn state(&mut self, role: Role) -> &mut State {
+        &mut self.state[usize::from(role == Role::Frontend)]
+    }
+
+    fn received(&self) -> u64 {
+        self.state.iter().map(|state| state.progress.received).sum()
+    }
+
+    /// Handles what comes until `until`, or until `done` says so, or a signal.
+    fn listen(&mut self, until: Instant, done: impl Fn(&Self) -> bool) -> Result<(), Error> {
+        while !done(self) {
+            let left = until.saturating_duration_since(Instant::now());
+            match self.events.recv_timeout(left) {
+                Ok(Event::Said(role, Message::Progress(progress))) => self.state(role).progress = progress,
+                Ok(Event::Said(role, Message::Final(report))) => self.state(role).report = Some(*report),
+                Ok(Event::Closed(role)) => {
+                    self.state(role).closed = true;
+                    if self.state(role).report.is_none() {
+                        return Err(ended_early(role));
+                    }
+                }
+                Ok(Event::Signal) => {
+                    self.interrupted = true;
+                    return Ok(());
+                }
+                Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets packets move for `time` from the first one on.
+    fn traffic(&mut self, time: Duration, show: &mut Show) -> Result<(), Error> {
+        self.listen(Instant::now() + FIRST_WITHIN, |run| run.received() > 0)?;
+        if self.received() == 0 && !self.interrupted {
+            let within = FIRST_WITHIN.as_secs();
+            return Err(Error::Failed(format!("no packet came within {within} s; run `linecard doctor`")));
+        }
+        let end = Instant::now() + time;
+        while Instant::now() < end && !self.interrupted && !show.failed() {
+            self.listen((Instant::now() + SHOW_EVERY).min(end), |_| false)?;
+            show.progress(&self.state.each_ref().map(|state| state.progress));
+        }
+        Ok(())
+    }
+
+    /// Stops requests, waits for the last echoes, asks for reports and waits for the ends to end.
+    fn collect(&mut self, mut ends: [&mut End; 2]) -> Result<(), Error> {
+        for state in &mut self.state {
+            state.progress.drained = false;
+        }
+        ends.iter_mut().for_each(|end| end.order(end::DRAIN));
+        self.listen(Instant::now() + DRAIN_WITHIN, |run| run.state.iter().all(|s| s.progress.drained))?;
+        ends.iter_mut().for_each(|end| end.order(end::REPORT));
+        self.listen(Instant::now() + REPORT_WITHIN, |run| run.state.iter().all(|s| s.report.is_some()))?;
+        for (role, state) in [Role::Backend, Role::Frontend].into_iter().zip(&self.state) {
+            if state.report.is_none() {
+                return Err(ended_early(role));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn ended_early(role: Role) -> Error {
+    Error::Failed(format!("the {} ended early; what it said is above, `linecard doctor` may help", role.name()))
+}

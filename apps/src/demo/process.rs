@@ -1,0 +1,183 @@
+//! The processes of the demo and the folder they meet in.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, Timespec, clock_gettime};
+
+use super::end::Role;
+use super::report::Message;
+use crate::error::Error;
+
+/// A running end; ended and waited for when dropped.
+pub(super) struct End {
+    child: Child,
+    orders: Option<ChildStdin>,
+}
+
+/// How long an end may take to end by itself.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+impl End {
+    /// Starts this program again as one end. `heard` gets every message, then `None`, from another thread.
+    pub(super) fn start(
+        role: Role,
+        socket: &Path,
+        core: Option<u32>,
+        polite: bool,
+        heard: impl Fn(Option<Message>) + Send + 'static,
+    ) -> Result<Self, Error> {
+        let failed = |source| Error::System {
+            action: format!("the {} cannot be started", role.name()),
+            source,
+            remedy: "raise the limit on processes (ulimit -u), and leave the program in its place",
+        };
+        let mut command = Command::new("/proc/self/exe");
+        command.arg("demo-end").args(["--role", role.name()]).arg("--socket").arg(socket);
+        if let Some(core) = core {
+            command.args(["--core", &core.to_string()]);
+        }
+        if polite {
+            command.arg("--polite");
+        }
+        // A group of its own: a Ctrl-C at the terminal reaches the coordinator only.
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
+        let mut child = command.spawn().map_err(failed)?;
+        let (orders, said) = (child.stdin.take(), child.stdout.take());
+        let end = Self { child, orders };
+        let listener = move || {
+            for line in said.into_iter().flat_map(|said| BufReader::new(said).lines()).map_while(Result::ok) {
+                if let Ok(message) = serde_json::from_str(&line) {
+                    heard(Some(message));
+                }
+            }
+            heard(None);
+        };
+        thread::Builder::new().name(format!("lc-{}", role.name())).spawn(listener).map_err(failed)?;
+        Ok(end)
+    }
+
+    /// Tells the end something; an end that is gone is noticed elsewhere.
+    pub(super) fn order(&mut self, word: &str) {
+        if let Some(orders) = &mut self.orders {
+            let _ = writeln!(orders, "{word}");
+        }
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        // The end of its input tells it to end.
+        self.orders = None;
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A folder that only this user can enter, removed with what is in it when dropped.
+pub(super) struct PrivateFolder(PathBuf);
+
+impl PrivateFolder {
+    /// Tries the usual places for short-lived files.
+    ///
+    /// # Errors
+    /// None of them can be written.
+    pub(super) fn new() -> Result<Self, Error> {
+        let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+        let places = [Some(std::env::temp_dir()), runtime, Some("/dev/shm".into()), Some("/var/tmp".into())];
+        let mut failure = None;
+        for place in places.into_iter().flatten() {
+            match Self::make_in(&place) {
+                Ok(folder) => return Ok(folder),
+                Err(error) => failure = failure.or(Some((place, error))),
+            }
+        }
+        let (place, source) = failure.unwrap_or_else(|| ("/tmp".into(), std::io::ErrorKind::NotFound.into()));
+        Err(Error::System {
+            action: format!("no folder for a socket can be made in {}", place.display()),
+            source,
+            remedy: "point TMPDIR at a folder that you may write",
+        })
+    }
+
+    fn make_in(place: &Path) -> std::io::Result<Self> {
+        let now = clock_gettime(ClockId::Monotonic);
+        for attempt in 0..16 {
+            let name = format!("linecard-demo-{}-{:x}", std::process::id(), now.tv_nsec + attempt);
+            match fs::DirBuilder::new().mode(0o700).create(place.join(&name)) {
+                Ok(()) => return Ok(Self(place.join(name))),
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(std::io::ErrorKind::AlreadyExists.into())
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for PrivateFolder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn nanos(time: Timespec) -> u64 {
+    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + time.tv_nsec.unsigned_abs()
+}
+
+/// When this process was started, on the monotonic clock.
+///
+/// The kernel tells it in clock ticks since boot (proc(5), `/proc/pid/stat`: starttime), so it may be up to
+/// 10 ms too early; now, when it cannot be read.
+pub(super) fn exec_time_ns() -> u64 {
+    let monotonic = nanos(clock_gettime(ClockId::Monotonic));
+    let since_boot = nanos(clock_gettime(ClockId::Boottime));
+    let started = || {
+        let stat = fs::read_to_string("/proc/self/stat").ok()?;
+        // The name before the last bracket may hold anything; starttime is the 20th field behind it.
+        let ticks: u64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
+        Some(ticks * (1_000_000_000 / rustix::param::clock_ticks_per_second().max(1)))
+    };
+    let age = started().map_or(0, |started| since_boot.saturating_sub(started));
+    monotonic.saturating_sub(age)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn the_folder_is_private_and_goes_away() {
+        let folder = PrivateFolder::new().unwrap();
+        let path = folder.path().to_owned();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+        fs::write(path.join("x"), "x").unwrap();
+        drop(folder);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn this_process_started_before_now() {
+        let now = nanos(clock_gettime(ClockId::Monotonic));
+        let started = exec_time_ns();
+        assert!(started <= now && now - started < 3_600_000_000_000);
+    }
+}

@@ -1,0 +1,204 @@
+//! What one end does with its port: numbers requests, echoes the peer's, checks everything.
+
+use hdrhistogram::Histogram;
+use linecard::eal::Clock;
+use linecard::eal::clock::cycles;
+use linecard::mempool::{Burst, Pool};
+use linecard::pmd::{RxQueue, TxQueue};
+
+use super::frame::{self, Kind, Maker};
+use super::report::{EndReport, Progress};
+use super::track::Track;
+
+/// Requests of one end that may be on their way: both ends' requests and echoes together fit any ring of
+/// 512, so nothing is dropped for lack of room.
+pub(super) const WINDOW: u64 = 128;
+
+/// Every so many requests one is longer, of these lengths in turn.
+const LONG_EVERY: u64 = 16;
+const LONG: [usize; 5] = [128, 256, 590, 1024, frame::MAX_LEN];
+
+/// The queues of this end's port.
+pub(super) struct Queues<'a> {
+    pub(super) rx: &'a mut dyn RxQueue,
+    pub(super) tx: &'a mut dyn TxQueue,
+}
+
+/// One end at work.
+pub(super) struct Traffic {
+    clock: Clock,
+    pool: Pool,
+    maker: Maker,
+    origin: u8,
+    received: Burst,
+    echoes: Burst,
+    requests: Burst,
+    sent: u64,
+    in_flight: u64,
+    echoed: u64,
+    from_peer: Track,
+    returned: Track,
+    duplicated: u64,
+    corrupted: u64,
+    round_trips: Histogram<u64>,
+    first: Option<u64>,
+    last: u64,
+}
+
+impl Traffic {
+    /// `origin` is 0 for the backend, 1 for the frontend.
+    pub(super) fn new(origin: u8, pool: Pool, clock: Clock) -> Self {
+        Self {
+            clock,
+            pool,
+            maker: Maker::new(origin),
+            origin,
+            received: Burst::new(),
+            echoes: Burst::new(),
+            requests: Burst::new(),
+            sent: 0,
+            in_flight: 0,
+            echoed: 0,
+            from_peer: Track::new(),
+            returned: Track::new(),
+            duplicated: 0,
+            corrupted: 0,
+            round_trips: Self::histogram(),
+            first: None,
+            last: 0,
+        }
+    }
+
+    /// Up to a minute with two significant digits; longer ones count as a minute.
+    fn histogram() -> Histogram<u64> {
+        let mut histogram = Histogram::new(2).unwrap_or_else(|_| unreachable!("two digits are allowed"));
+        histogram.auto(true);
+        histogram
+    }
+
+    /// Receives, echoes and, if asked to, sends new requests. Returns how many frames moved.
+    pub(super) fn round(&mut self, queues: &mut Queues<'_>, generate: bool) -> usize {
+        // Echoes that found no room come first; nothing is received that could not be echoed.
+        let mut moved = self.send_echoes(queues);
+        if self.echoes.is_empty() {
+            let count = queues.rx.rx_burst(&mut self.received);
+            if count > 0 {
+                self.take();
+                moved += count + self.send_echoes(queues);
+            }
+        }
+        if generate {
+            self.make_requests();
+        }
+        if !self.requests.is_empty() {
+            moved += queues.tx.tx_burst(&mut self.requests);
+        }
+        moved
+    }
+
+    fn send_echoes(&mut self, queues: &mut Queues<'_>) -> usize {
+        if self.echoes.is_empty() {
+            return 0;
+        }
+        let count = queues.tx.tx_burst(&mut self.echoes);
+        self.echoed += count as u64;
+        count
+    }
+
+    /// Checks what was received; leaves in `echoes` what goes back.
+    fn take(&mut self) {
+        let now = cycles();
+        self.first.get_or_insert(now);
+        self.last = now;
+        let count = self.received.len();
+        for mut packet in self.received.drain(..count) {
+            let Some(stamp) = frame::check(packet.data()) else {
+                self.corrupted += 1;
+                continue;
+            };
+            match stamp.kind {
+                Kind::Echo if stamp.origin == self.origin && stamp.number < self.sent => {
+                    if self.returned.arrived(stamp.number) {
+                        self.in_flight = self.in_flight.saturating_sub(1);
+                        let nanos = self.clock.ns(now.saturating_sub(stamp.time));
+                        self.round_trips.saturating_record(nanos);
+                    }
+                }
+                Kind::Request if stamp.origin != self.origin => {
+                    if self.from_peer.arrived(stamp.number) {
+                        frame::make_echo(packet.data_mut());
+                        // Received and echoes are bursts of one size, and echoes was empty.
+                        let _ = self.echoes.push(packet);
+                    }
+                }
+                Kind::Echo | Kind::Request => self.corrupted += 1,
+            }
+        }
+        self.duplicated = self.from_peer.duplicated() + self.returned.duplicated();
+    }
+
+    /// Makes as many requests as the window and one burst have room for.
+    fn make_requests(&mut self) {
+        let room = WINDOW.saturating_sub(self.in_flight).min(self.requests.room() as u64);
+        if room < WINDOW.min(16) {
+            return;
+        }
+        let now = cycles();
+        for _ in 0..room {
+            let Some(mut packet) = self.pool.get() else { return };
+            let len = match self.sent % LONG_EVERY {
+                0 => LONG[(self.sent / LONG_EVERY) as usize % LONG.len()],
+                _ => frame::MIN_LEN,
+            };
+            let Some(data) = packet.append(len) else { return };
+            self.maker.request(data, self.sent, now);
+            if self.requests.push(packet).is_err() {
+                return;
+            }
+            self.sent += 1;
+            self.in_flight += 1;
+        }
+    }
+
+    /// Gives up on requests that are on their way: they count as lost unless they come after all.
+    pub(super) fn write_off(&mut self) {
+        self.in_flight = 0;
+    }
+
+    pub(super) fn drained(&self) -> bool {
+        self.in_flight == 0 && self.requests.is_empty() && self.echoes.is_empty()
+    }
+
+    /// Good frames received so far.
+    pub(super) fn progress(&self) -> Progress {
+        Progress {
+            received: self.from_peer.unique() + self.returned.unique(),
+            p50_ns: self.round_trips.value_at_quantile(0.5),
+            p99_ns: self.round_trips.value_at_quantile(0.99),
+            drained: self.drained(),
+        }
+    }
+
+    /// What this end did. `monotonic_ns` is the system's monotonic clock now.
+    pub(super) fn report(&self, monotonic_ns: u64) -> EndReport {
+        let now = cycles();
+        let ago = |cycles: u64| self.clock.ns(now.saturating_sub(cycles));
+        EndReport {
+            sent: self.sent - self.requests.len() as u64,
+            echoed: self.echoed,
+            requests: self.from_peer.unique(),
+            echoes: self.returned.unique(),
+            duplicated: self.duplicated,
+            reordered: self.from_peer.reordered() + self.returned.reordered(),
+            corrupted: self.corrupted,
+            first_ns: self.first.map(|first| monotonic_ns.saturating_sub(ago(first))),
+            active_ns: self.first.map_or(0, |first| self.clock.ns(self.last.saturating_sub(first))),
+            round_trips: self
+                .round_trips
+                .iter_recorded()
+                .map(|step| (step.value_iterated_to(), step.count_at_value()))
+                .collect(),
+            ..EndReport::default()
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! The single checks. Each looks, changes nothing and cannot fail.
+
+use std::fs::{self, OpenOptions};
+use std::io::ErrorKind;
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+use linecard::eal::cores;
+use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::process::{Resource, getrlimit};
+
+use super::{Finding, Status};
+
+/// Every check, in the order of the report.
+pub(super) fn all() -> Vec<Finding> {
+    vec![
+        cpu_cores(),
+        tsc(),
+        hugepages("hugepages-2M", "hugepages-2048kB", "echo 512 | sudo tee /proc/sys/vm/nr_hugepages"),
+        hugepages(
+            "hugepages-1G",
+            "hugepages-1048576kB",
+            "echo 1 | sudo tee /sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages",
+        ),
+        transparent_hugepages(),
+        memlock(),
+        memfd(),
+        unix_socket(),
+        device(
+            "tun",
+            "/dev/net/tun",
+            "kernel interfaces (tap ports)",
+            "sudo modprobe tun && sudo chmod 666 /dev/net/tun",
+        ),
+        device(
+            "vhost-net",
+            "/dev/vhost-net",
+            "the kernel as a fast backend",
+            "sudo modprobe vhost_net && sudo chmod 666 /dev/vhost-net",
+        ),
+        userfaultfd(),
+        dev_shm(),
+    ]
+}
+
+fn read(path: impl AsRef<Path>) -> Option<String> {
+    fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
+}
+
+fn cpu_cores() -> Finding {
+    let allowed = cores::allowed();
+    let online = read("/sys/devices/system/cpu/online").unwrap_or_else(|| "unknown".into());
+    let list: Vec<_> = allowed.iter().map(|core| core.0.to_string()).collect();
+    let detail = format!("{} usable ({}), online: {online}", allowed.len(), list.join(", "));
+    match allowed.len() {
+        0 => Finding::poor("cores", Status::Missing, detail, "taskset -c 0 linecard demo").required(),
+        1 => {
+            let detail = format!("{detail}; both ends of a link have to take turns");
+            Finding::poor("cores", Status::Degraded, detail, "taskset -c 0,1 linecard demo").required()
+        }
+        _ => Finding::ok("cores", detail).required(),
+    }
+}
+
+fn tsc() -> Finding {
+    let info = read("/proc/cpuinfo").unwrap_or_default();
+    let flags = info.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
+    let has = |flag| flags.split_whitespace().any(|f| f == flag);
+    let source = read("/sys/devices/system/clocksource/clocksource0/current_clocksource");
+    let source = source.unwrap_or_else(|| "unknown".into());
+    match (has("constant_tsc"), has("nonstop_tsc")) {
+        (true, true) => Finding::ok("tsc", format!("invariant, kernel clock: {source}")),
+        (constant, _) => {
+            let what = if constant { "stops in deep sleep" } else { "varies with frequency" };
+            let detail = format!("{what}, kernel clock: {source}; times are read from the kernel instead");
+            Finding::poor("tsc", Status::Degraded, detail, "grep -o -m1 'constant_tsc\\|nonstop_tsc' /proc/cpuinfo")
+        }
+    }
+}
+
+fn hugepages(name: &'static str, folder: &str, fix: &str) -> Finding {
+    let base = Path::new("/sys/kernel/mm/hugepages").join(folder);
+    let count = |file| read(base.join(file)).and_then(|text| text.parse::<u64>().ok());
+    match (count("nr_hugepages"), count("free_hugepages")) {
+        (Some(total), Some(free)) if free > 0 => Finding::ok(name, format!("{free} of {total} free")),
+        (Some(total), Some(_)) => {
+            let detail = format!("none of {total} free; not needed, smaller pages are used");
+            Finding::poor(name, Status::Degraded, detail, fix)
+        }
+        _ => Finding::poor(name, Status::Missing, "this kernel has none; not needed", fix),
+    }
+}
+
+fn transparent_hugepages() -> Finding {
+    const FILE: &str = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
+    let fix = format!("echo advise | sudo tee {FILE}");
+    let text = read(FILE).unwrap_or_default();
+    let chosen = text.split_once('[').and_then(|(_, rest)| rest.split_once(']')).map(|(word, _)| word);
+    match chosen {
+        Some(word @ ("always" | "advise" | "within_size" | "force")) => {
+            Finding::ok("thp", format!("shared memory may use them ({word})"))
+        }
+        Some(word) => {
+            let detail = format!("shared memory gets 4K pages ({word})");
+            Finding::poor("thp", Status::Degraded, detail, &fix)
+        }
+        None => Finding::poor("thp", Status::Missing, "this kernel has none; not needed", &fix),
+    }
+}
+
+/// Enough locked memory for the rings and pools of a few ports.
+const MEMLOCK_WANTED: u64 = 64 << 20;
+
+fn memlock() -> Finding {
+    match getrlimit(Resource::Memlock).current {
+        None => Finding::ok("memlock", "unlimited"),
+        Some(bytes) if bytes >= MEMLOCK_WANTED => Finding::ok("memlock", format!("{} MiB", bytes >> 20)),
+        Some(bytes) => {
+            let detail = format!("{} KiB; only needed to lock memory against swapping", bytes >> 10);
+            Finding::poor("memlock", Status::Degraded, detail, "ulimit -l unlimited")
+        }
+    }
+}
+
+fn memfd() -> Finding {
+    let sealed = rustix::fs::memfd_create("linecard-doctor", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)
+        .and_then(|fd| {
+            rustix::fs::ftruncate(&fd, 4096)?;
+            rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
+        });
+    match sealed {
+        Ok(()) => Finding::ok("memfd", "shared memory without files, sealed").required(),
+        Err(error) => {
+            let detail = format!("memory cannot be shared with a peer: {error}");
+            Finding::poor("memfd", Status::Missing, detail, "uname -r   # Linux 3.17 or newer is needed").required()
+        }
+    }
+}
+
+fn unix_socket() -> Finding {
+    let folder = std::env::temp_dir();
+    let path = folder.join(format!("linecard-doctor-{}.sock", std::process::id()));
+    let bound = UnixListener::bind(&path);
+    // Only a socket that was made has to go.
+    if bound.is_ok() {
+        let _ = fs::remove_file(&path);
+    }
+    match bound {
+        Ok(_) => Finding::ok("unix-socket", format!("can be made in {}", folder.display())).required(),
+        Err(error) => {
+            let detail = format!("cannot be made in {}: {error}", folder.display());
+            Finding::poor("unix-socket", Status::Missing, detail, "export TMPDIR=\"$(mktemp -d -p \"$HOME\")\"").required()
+        }
+    }
+}
+
+fn device(name: &'static str, path: &str, purpose: &str, fix: &str) -> Finding {
+    match OpenOptions::new().read(true).write(true).open(path) {
+        Ok(_) => Finding::ok(name, format!("{path} opens")),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            Finding::poor(name, Status::Missing, format!("{path} is not there; only needed for {purpose}"), fix)
+        }
+        Err(error) => {
+            let detail = format!("{path}: {error}; only needed for {purpose}");
+            Finding::poor(name, Status::Degraded, detail, fix)
+        }
+    }
+}
+
+fn userfaultfd() -> Finding {
+    const SWITCH: &str = "/proc/sys/vm/unprivileged_userfaultfd";
+    let fix = "sudo sysctl vm.unprivileged_userfaultfd=1";
+    let by_device = OpenOptions::new().read(true).write(true).open("/dev/userfaultfd").is_ok();
+    let root = rustix::process::geteuid().is_root();
+    match read(SWITCH).as_deref() {
+        _ if by_device => Finding::ok("userfaultfd", "/dev/userfaultfd opens"),
+        Some("1") => Finding::ok("userfaultfd", "open to every user"),
+        Some(_) if root => Finding::ok("userfaultfd", "open to root"),
+        Some(_) => {
+            let detail = "closed to this user; only needed for post-copy migration";
+            Finding::poor("userfaultfd", Status::Degraded, detail, fix)
+        }
+        None => {
+            let detail = "this kernel has none; only needed for post-copy migration";
+            Finding::poor("userfaultfd", Status::Missing, detail, fix)
+        }
+    }
+}
+
+fn dev_shm() -> Finding {
+    let path = Path::new("/dev/shm");
+    match rustix::fs::access(path, rustix::fs::Access::WRITE_OK) {
+        Ok(()) => Finding::ok("dev-shm", "/dev/shm is writable (not used; memory is anonymous)"),
+        Err(error) => {
+            let detail = format!("/dev/shm: {error}; not used here, memory is anonymous");
+            Finding::poor("dev-shm", Status::Degraded, detail, "sudo mount -t tmpfs tmpfs /dev/shm")
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! `linecard doctor`: what this machine offers for packet processing, and how to improve it.
+
+mod checks;
+
+use std::process::ExitCode;
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::error::Error;
+use crate::output::{Output, out};
+
+/// Arguments of `linecard doctor`.
+#[derive(Args)]
+pub(crate) struct DoctorArgs {
+    /// Print one line of JSON instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+/// How good something is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Status {
+    /// As good as it gets.
+    Ok,
+    /// Packets flow without it, slower or with fewer kinds of ports.
+    Degraded,
+    /// Not there.
+    Missing,
+}
+
+impl Status {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Ok => "OK",
+            Self::Degraded => "degraded",
+            Self::Missing => "missing",
+        }
+    }
+}
+
+/// One line of the report.
+#[derive(Debug, Serialize)]
+struct Finding {
+    name: &'static str,
+    status: Status,
+    /// Packets cannot flow at all without it.
+    required: bool,
+    detail: String,
+    /// The one command that improves it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fix: Option<String>,
+}
+
+impl Finding {
+    fn ok(name: &'static str, detail: impl Into<String>) -> Self {
+        Self { name, status: Status::Ok, required: false, detail: detail.into(), fix: None }
+    }
+
+    fn poor(name: &'static str, status: Status, detail: impl Into<String>, fix: &str) -> Self {
+        Self { name, status, required: false, detail: detail.into(), fix: Some(fix.into()) }
+    }
+
+    fn required(self) -> Self {
+        Self { required: true, ..self }
+    }
+}
+
+#[derive(Serialize)]
+struct Report {
+    /// Packets can flow.
+    ready: bool,
+    checks: Vec<Finding>,
+}
+
+/// Looks at the machine and prints what it found.
+///
+/// # Errors
+/// Packets cannot flow here, or the output cannot be written.
+pub(crate) fn run(args: &DoctorArgs) -> Result<ExitCode, Error> {
+    let checks = checks::all();
+    let report = Report { ready: checks.iter().all(|c| !c.required || c.status != Status::Missing), checks };
+    let mut output = Output::standard();
+    if args.json {
+        let line = serde_json::to_string(&report).unwrap_or_default();
+        out!(output, "{line}\n");
+    } else {
+        print(&mut output, &report);
+    }
+    output.finish(false)?;
+    Ok(if report.ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn print(output: &mut Output, report: &Report) {
+    for Finding { name, status, detail, fix, .. } in &report.checks {
+        out!(output, "{:<9} {name:<14} {detail}\n", status.label());
+        if let Some(fix) = fix {
+            out!(output, "{:24} try: {fix}\n", "");
+        }
+    }
+    let verdict = if report.ready {
+        "packets can flow here; see them with: linecard demo"
+    } else {
+        "packets cannot flow here until what is missing above is there"
+    };
+    out!(output, "\n{verdict}\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_check_says_something_and_bad_ones_name_a_command() {
+        let findings = checks::all();
+        assert!(findings.len() >= 10);
+        for finding in findings {
+            assert!(!finding.detail.is_empty(), "{}", finding.name);
+            assert_eq!(finding.status == Status::Ok, finding.fix.is_none(), "{}", finding.name);
+        }
+    }
+
+    #[test]
+    fn the_report_is_one_json_object() {
+        let report = Report { ready: true, checks: vec![Finding::poor("x", Status::Missing, "no x", "get x")] };
+        let text = serde_json::to_string(&report).unwrap();
+        assert_eq!(
+            text,
+            r#"{"ready":true,"checks":[{"name":"x","status":"missing","required":false,"detail":"no x","fix":"get x"}]}"#
+        );
+    }
+}

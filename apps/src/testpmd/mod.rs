@@ -1,0 +1,244 @@
+//! `linecard testpmd`: forwards packets between ports, driven by dpdk-testpmd's arguments and commands.
+//!
+//! ```text
+//! options ─► ports ─► session ◄─ console (or nobody: non-interactive)
+//!                        │ start: queues move out          stop: queues come home
+//!                        ▼                                           ▲
+//!                engine: one thread per lcore, each polls its lanes: rx ─► mode ─► tx
+//! ```
+
+mod console;
+mod describe;
+mod engine;
+mod frames;
+mod lane;
+mod layout;
+mod modes;
+mod options;
+mod ports;
+mod session;
+mod settings;
+mod topology;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use linecard::eal::{Eal, EalArgs};
+use linecard::mempool::{HEADROOM, Pool, PoolConfig};
+use linecard::pmd::ProbeContext;
+
+use self::console::{Event, Input};
+use self::options::Options;
+use self::ports::Ports;
+use self::session::{Parts, Session};
+use crate::error::Error;
+use crate::output::{Output, err, out};
+
+/// How long a peer may take to answer while its port is opened.
+const PROBE_WAIT: Duration = Duration::from_secs(2);
+
+/// Runs testpmd with the arguments behind its name.
+///
+/// # Errors
+/// What kept it from starting, each as one sentence; or that its output cannot be written.
+pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode, Error> {
+    let (eal_args, rest) = EalArgs::parse(arguments.iter().cloned()).map_err(|e| Error::Usage(e.to_string()))?;
+    let options = options::parse(&rest)?;
+    let mut output = Output::standard();
+    if eal_args.help || options.help {
+        print_help(&mut output);
+        output.finish(false)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    if eal_args.version {
+        out!(output, "linecard {}\n", env!("CARGO_PKG_VERSION"));
+    }
+    crate::log::start(&eal_args)?;
+    let mut input = Input::standard(options.interactive)?;
+    let mut session = open(output, &eal_args, options)?;
+    let result = start_ports(&mut session).and_then(|()| forward(&mut session, &mut input));
+    if result.is_ok() {
+        session.close();
+    }
+    drop(input);
+    result?;
+    session.out.finish(true)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print_help(output: &mut Output) {
+    out!(
+        output,
+        "usage: linecard testpmd [EAL options] -- [testpmd options]\n\n{}\n{}\ndevices for --vdev:\n",
+        EalArgs::help_text(),
+        options::help()
+    );
+    for driver in linecard::drivers().drivers() {
+        out!(output, "  {:<18} {}\n", driver.name(), driver.summary());
+    }
+}
+
+/// Opens the machine, the devices and the pool; nothing moves yet.
+fn open(mut output: Output, eal_args: &EalArgs, options: Options) -> Result<Session, Error> {
+    let eal = Eal::new(eal_args)?;
+    if options.interactive {
+        out!(output, "Interactive-mode selected\n");
+    }
+    if options.auto_start {
+        out!(output, "Auto-start selected\n");
+    }
+    output.flush();
+    let registry = linecard::drivers();
+    let context =
+        ProbeContext { memory: eal.memory().clone(), domain: eal.default_domain(), wait: PROBE_WAIT };
+    let mut ports = Ports::default();
+    for device in &eal_args.vdevs {
+        let name = device.split(',').next().unwrap_or(device);
+        if ports.named(name).is_some() {
+            let problem = format!("--vdev names {name} twice; give the second one another number");
+            return Err(Error::Usage(problem));
+        }
+        let opened = registry.probe(&context, device)?;
+        ports.add(device, opened, Session::port_config(&options))?;
+    }
+    let pool = make_pool(&mut output, &eal, &options, &ports)?;
+    Ok(Session::new(output, Parts { eal, registry, context, pool, ports, options }))
+}
+
+/// Packets that make a pool worth having, whatever the rings hold.
+const LEAST_PACKETS: u32 = 8192;
+
+/// One pool for all ports: twice what every ring can hold, and what threads keep aside.
+fn make_pool(output: &mut Output, eal: &Eal, options: &Options, ports: &Ports) -> Result<Pool, Error> {
+    let default = PoolConfig::default();
+    let cache = options.mbuf_cache.unwrap_or(default.cache);
+    let lcores = u32::try_from(eal.lcores().all().len()).unwrap_or(u32::MAX);
+    let in_rings: u32 = ports.iter().map(ports::Slot::ring_packets).sum();
+    let aside = lcores.saturating_mul(u32::from(cache) * 2 + 64);
+    let packets = options
+        .total_mbufs
+        .unwrap_or_else(|| in_rings.saturating_mul(2).saturating_add(aside).max(LEAST_PACKETS));
+    let size = options.mbuf_size();
+    err!(output, "testpmd: create a new mbuf pool <mb_pool_0>: n={packets}, size={size}, socket=0\n");
+    let config = PoolConfig {
+        name: "mb_pool_0".into(),
+        packets,
+        data_room: size.saturating_sub(HEADROOM),
+        cache,
+        ..default
+    };
+    let pool = Pool::new(&eal.default_domain(), config)?;
+    if let Some(pages) = eal.default_domain().page_kind() {
+        err!(output, "testpmd: memory of {pages}\n");
+    }
+    Ok(pool)
+}
+
+fn start_ports(session: &mut Session) -> Result<(), Error> {
+    if session.ports.len() == 0 {
+        out!(session.out, "testpmd: No probed ethernet devices\n");
+    }
+    session.warn_odd_ports();
+    check_settings(session)?;
+    for id in session.ports.ids() {
+        out!(session.out, "Configuring Port {id} (socket 0)\n");
+        session.out.flush();
+        session.start_ports(Some(id))?;
+    }
+    out!(session.out, "Checking link statuses...\nDone\n");
+    session.out.flush();
+    Ok(())
+}
+
+/// What the command line asked for, against the ports and lcores there are.
+fn check_settings(session: &Session) -> Result<(), Error> {
+    let settings = &session.settings;
+    let usage = |problem: String| Err(Error::Usage(problem));
+    if let Some(lcores) = &settings.lcores
+        && let Err(problem) = console::check_lcores(session, lcores)
+    {
+        return usage(problem);
+    }
+    let max = session.worker_lcores().len();
+    if settings.nb_cores as usize > max {
+        return usage(format!("nb-cores should be > 0 and <= {max}; add lcores with -l or --lcores"));
+    }
+    let known = session.ports.len();
+    if let Some(id) = settings.ports.iter().flatten().find(|id| session.ports.get(**id).is_none()) {
+        return usage(format!("Invalid port {id}; there are {known} ports, numbered from 0"));
+    }
+    if settings.nb_ports.is_some_and(|count| usize::from(count) > known) {
+        return usage(format!("nb-ports should be > 0 and <= {known}; add devices with --vdev"));
+    }
+    Ok(())
+}
+
+fn forward(session: &mut Session, input: &mut Input) -> Result<(), Error> {
+    if let Some((path, echoed)) = session.options.command_file.clone() {
+        out!(session.out, "CLI commands to be read from {}\n", path.display());
+        console::run_file(session, &path, echoed).map_err(|source| Error::System {
+            action: format!("the commands in {} cannot be read", path.display()),
+            source,
+            remedy: "name a readable file with --cmdline-file",
+        })?;
+        out!(session.out, "Read CLI commands from {}\n", path.display());
+    }
+    if session.options.interactive {
+        if session.options.auto_start && !session.quit {
+            out!(session.out, "Start automatic packet forwarding\n");
+            session.start_forwarding(0);
+        }
+        console::run(session, input);
+        return Ok(());
+    }
+    if !session.quit {
+        out!(session.out, "No commandline core given, start packet forwarding\n");
+        if !session.forwarding() {
+            session.start_forwarding(u32::from(session.options.tx_first));
+        }
+        unattended(session, input);
+    }
+    Ok(())
+}
+
+/// Forwards until Enter, the end of the input or a signal; with a statistics period only a signal ends it.
+fn unattended(session: &mut Session, input: &Input) {
+    let period = Duration::from_secs(session.options.stats_period.into());
+    if period.is_zero() {
+        out!(session.out, "Press enter to exit\n");
+        session.out.flush();
+        input.ask();
+    }
+    let mut next = Instant::now();
+    while !session.out.failed() {
+        if !period.is_zero() && Instant::now() >= next {
+            print_period(session);
+            next += period;
+        }
+        if input.wait(Duration::from_millis(100)).is_some() {
+            break;
+        }
+        let news = session.report_links();
+        if !news.is_empty() {
+            out!(session.out, "{news}");
+            session.out.flush();
+        }
+    }
+    if session.forwarding() {
+        session.stop_forwarding();
+    }
+}
+
+fn print_period(session: &mut Session) {
+    // Clears the screen, as DPDK does; a file or a pipe gets plain text.
+    if session.out.is_terminal() {
+        out!(session.out, "\x1b[2J\x1b[1;1H");
+    }
+    out!(session.out, "\nPort statistics ====================================");
+    for slot in session.ports.iter_mut() {
+        let (stats, rates) = slot.look();
+        out!(session.out, "{}", layout::port_stats(slot.id, &stats, &rates));
+    }
+    session.out.flush();
+}
