@@ -177,7 +177,7 @@ impl<const COPY: bool> RxQueue for Rx<COPY> {
         }
         for packet in &mut packets[before..] {
             // `size` fits: start compared it with the pool's buffers.
-            let Some(data) = packet.append(self.size) else { continue };
+            let Some(data) = packet.append(usize::from(self.size)) else { continue };
             if COPY {
                 data.copy_from_slice(&self.template);
             }
