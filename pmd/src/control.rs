@@ -27,6 +27,12 @@ impl Link {
 }
 
 /// Totals since start or since [`PortControl::reset_stats`]; DPDK's names (`rte_eth_stats`).
+///
+/// ```
+/// use linecard_pmd::PortStats;
+/// let lost = |stats: PortStats| stats.imissed + stats.ierrors + stats.oerrors;
+/// assert_eq!(lost(PortStats { imissed: 2, oerrors: 1, ..PortStats::default() }), 3);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PortStats {
     /// Packets received.
@@ -48,6 +54,22 @@ pub struct PortStats {
 }
 
 /// What any thread may ask of a started port.
+///
+/// ```
+/// # use linecard_eal::{Memory, MemoryConfig};
+/// # use linecard_mempool::{Burst, Pool, PoolConfig};
+/// # use linecard_pmd::{PortConfig, ProbeContext, Registry, configure, null, ring};
+/// # let memory = Memory::new(MemoryConfig::default())?;
+/// # let domain = memory.domain("packets")?;
+/// # let pool = Pool::new(&domain, PoolConfig::default())?;
+/// # let context = ProbeContext { memory, domain, wait: std::time::Duration::from_secs(1) };
+/// # let registry = Registry::new(&[&null::NullDriver, &ring::RingDriver]);
+/// let port = configure(registry.probe(&context, "net_null0")?, PortConfig::default())?.start(&pool)?;
+/// let control = std::sync::Arc::clone(&port.control);
+/// let watcher = std::thread::spawn(move || (control.link().up, control.stats().ipackets));
+/// assert_eq!(watcher.join().expect("no panic"), (true, 0));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait PortControl: Send + Sync {
     /// The instance name (`net_vhost0`).
     fn name(&self) -> &str;

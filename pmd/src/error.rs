@@ -1,6 +1,13 @@
 //! What can go wrong on a port's control path.
 
-/// Why a port was not opened, configured or started.
+/// Why a port was not opened, configured or started; each message is one sentence with the remedy.
+///
+/// ```
+/// use linecard_pmd::{DevArgs, Error};
+/// let error = DevArgs::parse("net_null0,copy").expect_err("a key without a value");
+/// assert!(matches!(error, Error::Argument { .. }));
+/// assert_eq!(error.to_string(), "net_null0: 'copy' has no value; write copy=VALUE");
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`port`] | [`Driver`] → [`Device`] → [`Configured`] → [`Port`]: probe, configure, start, stop |
+//! | [`config`] | what a port is asked to be, and what is refused |
 //! | [`control`] | link, statistics, addresses of a started port |
 //! | [`args`] | device arguments, taken by type |
 //! | [`stats`] | counters that one thread writes and any reads |
@@ -40,6 +41,7 @@
 //! ```
 
 pub mod args;
+pub mod config;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 pub mod control;
@@ -52,10 +54,8 @@ pub mod ring;
 pub mod stats;
 
 pub use args::DevArgs;
+pub use config::{Configured, PortConfig, StartError, configure};
 pub use control::{Link, PortControl, PortStats};
 pub use error::Error;
-pub use port::{
-    Configured, Device, DeviceInfo, Driver, Port, PortConfig, ProbeContext, Running, RxQueue, StartError,
-    TxQueue, configure,
-};
+pub use port::{Device, DeviceInfo, Driver, Port, ProbeContext, Running, RxQueue, TxQueue};
 pub use registry::Registry;

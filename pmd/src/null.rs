@@ -9,12 +9,11 @@ use std::sync::Arc;
 use linecard_mempool::{Burst, Pool};
 
 use crate::args::DevArgs;
+use crate::config::{PortConfig, StartError};
 use crate::control::Link;
 use crate::error::Error;
 use crate::local::{Identity, LocalControl};
-use crate::port::{
-    Device, DeviceInfo, Driver, Port, PortConfig, ProbeContext, Running, RxQueue, StartError, TxQueue,
-};
+use crate::port::{Device, DeviceInfo, Driver, Port, ProbeContext, Running, RxQueue, TxQueue};
 use crate::stats::{AnyLoss, PortCounters, QueueStats, Total};
 
 const DRIVER: &str = "net_null";
@@ -177,7 +176,7 @@ impl<const COPY: bool> RxQueue for Rx<COPY> {
         }
         for packet in &mut packets[before..] {
             // `size` fits: start compared it with the pool's buffers.
-            let Some(data) = packet.append(usize::from(self.size)) else { continue };
+            let Some(data) = packet.append(self.size.into()) else { continue };
             if COPY {
                 data.copy_from_slice(&self.template);
             }

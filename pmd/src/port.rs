@@ -6,6 +6,7 @@
 //!                          └───────────────────────── Port::stop() ──────────────────┘
 //! ```
 //!
+//! `configure`, [`Configured`](crate::Configured) and their errors are in [`config`](crate::config).
 //! A started port has no setters that change its shape: stop it, configure it anew, start it.
 //! Queues are `Send` and not shared: the thread that polls a queue owns it.
 
@@ -16,10 +17,16 @@ use linecard_eal::memory::{Domain, Memory};
 use linecard_mempool::{Burst, Pool};
 
 use crate::args::DevArgs;
+use crate::config::{PortConfig, StartError};
 use crate::control::PortControl;
 use crate::error::Error;
 
 /// A kind of port, found by the prefix of a device argument (`net_null` in `net_null0,size=64`).
+///
+/// ```
+/// use linecard_pmd::{Driver, null::NullDriver};
+/// assert_eq!((NullDriver.name(), NullDriver.summary().is_empty()), ("net_null", false));
+/// ```
 pub trait Driver: Sync {
     /// The name that device arguments start with, without the instance number.
     fn name(&self) -> &'static str;
@@ -33,6 +40,16 @@ pub trait Driver: Sync {
 }
 
 /// What a driver may use while it probes.
+///
+/// ```
+/// use linecard_eal::{Memory, MemoryConfig};
+/// use linecard_pmd::ProbeContext;
+/// let memory = Memory::new(MemoryConfig::default())?;
+/// let domain = memory.domain("packets")?;
+/// let context = ProbeContext { memory, domain, wait: std::time::Duration::from_secs(1) };
+/// assert_eq!(context.domain.name(), "packets");
+/// # Ok::<(), linecard_eal::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct ProbeContext {
     /// The memory of this process's framework instance.
@@ -44,6 +61,21 @@ pub struct ProbeContext {
 }
 
 /// What a device can do, and what it is.
+///
+/// ```
+/// # use linecard_eal::{Memory, MemoryConfig};
+/// # use linecard_mempool::{Burst, Pool, PoolConfig};
+/// # use linecard_pmd::{PortConfig, ProbeContext, Registry, configure, null, ring};
+/// # let memory = Memory::new(MemoryConfig::default())?;
+/// # let domain = memory.domain("packets")?;
+/// # let pool = Pool::new(&domain, PoolConfig::default())?;
+/// # let context = ProbeContext { memory, domain, wait: std::time::Duration::from_secs(1) };
+/// # let registry = Registry::new(&[&null::NullDriver, &ring::RingDriver]);
+/// let info = registry.probe(&context, "net_ring0")?.info();
+/// assert_eq!((info.driver, info.default_depth), ("net_ring", 1024));
+/// assert!(info.depth.contains(&1) && !info.depth_power_of_two);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceInfo {
     /// Driver name (`net_virtio_user`).
@@ -64,28 +96,25 @@ pub struct DeviceInfo {
     pub mac: [u8; 6],
 }
 
-/// What the user asks of a port. Zero in a depth means "the device's default".
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PortConfig {
-    /// Receive queues.
-    pub rx_queues: u16,
-    /// Transmit queues.
-    pub tx_queues: u16,
-    /// Descriptors of each receive ring.
-    pub rx_depth: u16,
-    /// Descriptors of each transmit ring.
-    pub tx_depth: u16,
-    /// Largest layer-3 packet, in bytes.
-    pub mtu: u16,
-}
-
-impl Default for PortConfig {
-    fn default() -> Self {
-        Self { rx_queues: 1, tx_queues: 1, rx_depth: 0, tx_depth: 0, mtu: 1500 }
-    }
-}
-
 /// An opened device that does not move packets yet.
+///
+/// It has no queues to poll; [`configure`](crate::configure) and [`start`](crate::Configured::start) turn it into a [`Port`], and a
+/// started port is no device any more:
+///
+/// ```compile_fail,E0382
+/// # use linecard_eal::{Memory, MemoryConfig};
+/// # use linecard_mempool::{Burst, Pool, PoolConfig};
+/// # use linecard_pmd::{PortConfig, ProbeContext, Registry, configure, null, ring};
+/// # let memory = Memory::new(MemoryConfig::default())?;
+/// # let domain = memory.domain("packets")?;
+/// # let pool = Pool::new(&domain, PoolConfig::default())?;
+/// # let context = ProbeContext { memory, domain, wait: std::time::Duration::from_secs(1) };
+/// # let registry = Registry::new(&[&null::NullDriver, &ring::RingDriver]);
+/// let device = registry.probe(&context, "net_null0")?;
+/// let port = configure(device, PortConfig::default())?.start(&pool)?;
+/// device.info(); // moved into the port
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait Device: Send {
     /// The instance name (`net_virtio_user0`).
     fn name(&self) -> &str;
@@ -99,98 +128,60 @@ pub trait Device: Send {
         let _ = config;
         Ok(())
     }
-    /// Makes the queues and lets traffic flow. Use [`configure`] to get here.
+    /// Makes the queues and lets traffic flow. Use [`configure`](crate::configure) to get here.
     ///
     /// # Errors
     /// The device comes back with the reason, unchanged.
     fn start(self: Box<Self>, config: &PortConfig, pool: &Pool) -> Result<Port, StartError>;
 }
 
-/// A device that did not start, handed back with the reason.
-pub struct StartError {
-    /// The device, as it was.
-    pub device: Box<dyn Device>,
-    /// Why.
-    pub error: Error,
-}
-
-impl std::fmt::Debug for StartError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("StartError").field("device", &self.device.name()).field("error", &self.error).finish()
-    }
-}
-
-/// A device with an accepted configuration.
-pub struct Configured {
-    device: Box<dyn Device>,
-    config: PortConfig,
-}
-
-/// Checks `config` against what `device` allows, filling in default depths.
-///
-/// # Errors
-/// The device comes back with the first limit that is broken.
-pub fn configure(device: Box<dyn Device>, mut config: PortConfig) -> Result<Configured, StartError> {
-    let info = device.info();
-    for depth in [&mut config.rx_depth, &mut config.tx_depth] {
-        if *depth == 0 {
-            *depth = info.default_depth;
-        }
-    }
-    match limits(device.name(), &info, &config).and_then(|()| device.check(&config)) {
-        Ok(()) => Ok(Configured { device, config }),
-        Err(error) => Err(StartError { device, error }),
-    }
-}
-
-fn limits(port: &str, info: &DeviceInfo, config: &PortConfig) -> Result<(), Error> {
-    let queues = |what, asked, max| match asked {
-        0 => Err(Error::Queues { port: port.into(), what, asked, max }),
-        n if n > max => Err(Error::Queues { port: port.into(), what, asked, max }),
-        _ => Ok(()),
-    };
-    queues("receive", config.rx_queues, info.max_rx_queues)?;
-    queues("transmit", config.tx_queues, info.max_tx_queues)?;
-    for asked in [config.rx_depth, config.tx_depth] {
-        let shape = !info.depth_power_of_two || asked.is_power_of_two();
-        if !info.depth.contains(&asked) || !shape {
-            return Err(Error::Depth {
-                port: port.into(),
-                asked,
-                min: *info.depth.start(),
-                max: *info.depth.end(),
-                need: if info.depth_power_of_two { "a power of two" } else { "a number" },
-            });
-        }
-    }
-    if !info.mtu.contains(&config.mtu) {
-        let (min, max) = (*info.mtu.start(), *info.mtu.end());
-        return Err(Error::Mtu { port: port.into(), asked: config.mtu, min, max });
-    }
-    Ok(())
-}
-
-impl Configured {
-    /// The configuration as it will be used, defaults filled in.
-    pub fn config(&self) -> &PortConfig {
-        &self.config
-    }
-
-    /// Makes the queues from `pool` and lets traffic flow.
-    ///
-    /// # Errors
-    /// The device comes back with the reason, unchanged.
-    pub fn start(self, pool: &Pool) -> Result<Port, StartError> {
-        self.device.start(&self.config, pool)
-    }
-
-    /// The device again, not started.
-    pub fn into_device(self) -> Box<dyn Device> {
-        self.device
-    }
-}
-
 /// A started port: queues to hand to polling threads, and the control side that stays.
+///
+/// ```
+/// # use linecard_eal::{Memory, MemoryConfig};
+/// # use linecard_mempool::{Burst, Pool, PoolConfig};
+/// # use linecard_pmd::{PortConfig, ProbeContext, Registry, configure, null, ring};
+/// # let memory = Memory::new(MemoryConfig::default())?;
+/// # let domain = memory.domain("packets")?;
+/// # let pool = Pool::new(&domain, PoolConfig::default())?;
+/// # let context = ProbeContext { memory, domain, wait: std::time::Duration::from_secs(1) };
+/// # let registry = Registry::new(&[&null::NullDriver, &ring::RingDriver]);
+/// let device = registry.probe(&context, "net_ring0")?;
+/// let mut port = configure(device, PortConfig::default())?.start(&pool)?;
+///
+/// let (mut rx, mut tx) = (port.rx.remove(0), port.tx.remove(0));
+/// let worker = std::thread::spawn(move || {
+///     let mut packets = Burst::new();
+///     rx.rx_burst(&mut packets);
+///     tx.tx_burst(&mut packets); // what does not fit stays in `packets`
+///     (rx, tx)
+/// });
+/// assert_eq!(port.control.link().up, true); // meanwhile, from here
+///
+/// let (rx, tx) = worker.join().expect("the worker ends");
+/// port.rx.push(rx);
+/// port.tx.push(tx);
+/// let device = port.stop();
+/// assert_eq!(device.name(), "net_ring0");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// A stopped port is gone, its queues with it:
+///
+/// ```compile_fail,E0382
+/// # use linecard_eal::{Memory, MemoryConfig};
+/// # use linecard_mempool::{Burst, Pool, PoolConfig};
+/// # use linecard_pmd::{PortConfig, ProbeContext, Registry, configure, null, ring};
+/// # let memory = Memory::new(MemoryConfig::default())?;
+/// # let domain = memory.domain("packets")?;
+/// # let pool = Pool::new(&domain, PoolConfig::default())?;
+/// # let context = ProbeContext { memory, domain, wait: std::time::Duration::from_secs(1) };
+/// # let registry = Registry::new(&[&null::NullDriver, &ring::RingDriver]);
+/// let port = configure(registry.probe(&context, "net_null0")?, PortConfig::default())?.start(&pool)?;
+/// let device = port.stop();
+/// port.rx[0].rx_burst(&mut Burst::new()); // `port` was moved
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct Port {
     /// Receive queues; index = queue number.
     pub rx: Vec<Box<dyn RxQueue>>,
@@ -224,13 +215,42 @@ impl std::fmt::Debug for Port {
     }
 }
 
-/// The part of a driver that stops a started port.
+/// The part of a driver that stops a started port; called by [`Port::stop`].
+///
+/// ```
+/// use linecard_pmd::{Device, Running, RxQueue, TxQueue};
+/// /// A driver whose device needs nothing but to come back.
+/// struct Started(Box<dyn Device>);
+/// impl Running for Started {
+///     fn stop(self: Box<Self>, rx: Vec<Box<dyn RxQueue>>, tx: Vec<Box<dyn TxQueue>>) -> Box<dyn Device> {
+///         drop((rx, tx)); // frees what the rings held
+///         self.0
+///     }
+/// }
+/// ```
 pub trait Running: Send {
     /// Takes the queues home, stops the device, returns it ready for another configuration.
     fn stop(self: Box<Self>, rx: Vec<Box<dyn RxQueue>>, tx: Vec<Box<dyn TxQueue>>) -> Box<dyn Device>;
 }
 
 /// One receive queue, owned by the thread that polls it.
+///
+/// ```
+/// # use linecard_eal::{Memory, MemoryConfig};
+/// # use linecard_mempool::{Burst, Pool, PoolConfig};
+/// # use linecard_pmd::{PortConfig, ProbeContext, Registry, configure, null, ring};
+/// # let memory = Memory::new(MemoryConfig::default())?;
+/// # let domain = memory.domain("packets")?;
+/// # let pool = Pool::new(&domain, PoolConfig::default())?;
+/// # let context = ProbeContext { memory, domain, wait: std::time::Duration::from_secs(1) };
+/// # let registry = Registry::new(&[&null::NullDriver, &ring::RingDriver]);
+/// let mut port = configure(registry.probe(&context, "net_null0")?, PortConfig::default())?.start(&pool)?;
+/// let mut packets = Burst::new();
+/// let count = port.rx[0].rx_burst(&mut packets);
+/// assert_eq!((count, packets.len()), (64, 64));
+/// assert_eq!(port.rx[0].rx_burst(&mut packets), 0); // no room left
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait RxQueue: Send {
     /// Appends received packets to `packets`, at most `packets.room()`; returns how many.
     ///
@@ -241,6 +261,24 @@ pub trait RxQueue: Send {
 }
 
 /// One transmit queue, owned by the thread that fills it.
+///
+/// ```
+/// # use linecard_eal::{Memory, MemoryConfig};
+/// # use linecard_mempool::{Burst, Pool, PoolConfig};
+/// # use linecard_pmd::{PortConfig, ProbeContext, Registry, configure, null, ring};
+/// # let memory = Memory::new(MemoryConfig::default())?;
+/// # let domain = memory.domain("packets")?;
+/// # let pool = Pool::new(&domain, PoolConfig::default())?;
+/// # let context = ProbeContext { memory, domain, wait: std::time::Duration::from_secs(1) };
+/// # let registry = Registry::new(&[&null::NullDriver, &ring::RingDriver]);
+/// let config = PortConfig { rx_depth: 10, tx_depth: 10, ..PortConfig::default() };
+/// let mut port = configure(registry.probe(&context, "net_ring0")?, config)?.start(&pool)?;
+/// let mut packets = Burst::new();
+/// assert!(pool.get_bulk(&mut packets, 16));
+/// assert_eq!(port.tx[0].tx_burst(&mut packets), 10);
+/// assert_eq!(packets.clear(), 6); // dropped by us, and ours to count
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub trait TxQueue: Send {
     /// Takes packets from the front of `packets`; returns how many. What did not fit stays.
     ///

@@ -68,3 +68,48 @@ impl std::fmt::Debug for Registry {
         f.debug_list().entries(self.drivers().map(Driver::name)).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Named(&'static str);
+
+    impl Driver for Named {
+        fn name(&self) -> &'static str {
+            self.0
+        }
+
+        fn summary(&self) -> &'static str {
+            ""
+        }
+
+        fn probe(&self, _: &ProbeContext, args: &DevArgs) -> Result<Box<dyn Device>, Error> {
+            Err(args.problem("nothing to open", "do not"))
+        }
+    }
+
+    #[test]
+    fn the_longest_name_is_found() {
+        static DRIVERS: [Named; 3] = [Named("net_virtio"), Named("net_virtio_user"), Named("net_af_xdp")];
+        let registry = Registry::new(&[&DRIVERS[0], &DRIVERS[1], &DRIVERS[2]]);
+        for (device, driver) in [
+            ("net_virtio_user0,path=/x", "net_virtio_user"),
+            ("virtio_user12", "net_virtio_user"),
+            ("net_virtio_user_a", "net_virtio_user"),
+            ("net_virtio3", "net_virtio"),
+            ("net_virtio_use0", "net_virtio"),
+            ("eth_af_xdp", "net_af_xdp"),
+        ] {
+            assert_eq!(registry.find(device).map(Driver::name).ok(), Some(driver), "{device}");
+        }
+        for device in ["net_virtiox0", "net_af0", "null0"] {
+            let message = registry.find(device).err().expect(device).to_string();
+            let want = format!(
+                "no driver for device '{device}'; known drivers: net_virtio, net_virtio_user, net_af_xdp"
+            );
+            assert_eq!(message, want);
+        }
+        assert_eq!(format!("{registry:?}"), r#"["net_virtio", "net_virtio_user", "net_af_xdp"]"#);
+    }
+}

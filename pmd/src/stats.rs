@@ -10,11 +10,13 @@
 //! ```
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crossbeam::utils::CachePadded;
 
-use crate::control::PortStats;
+mod port;
+
+pub use port::PortCounters;
 
 /// Most causes that one queue can tell apart.
 pub const MAX_CAUSES: usize = 16;
@@ -251,135 +253,6 @@ impl<C: Cause> Totals<C> {
             causes: self.causes,
         }
     }
-}
-
-/// The counters of all queues of a port, and DPDK's views of them.
-///
-/// ```
-/// use linecard_pmd::stats::{AnyLoss, PortCounters};
-/// let counters = PortCounters::<AnyLoss, AnyLoss>::new(1, 2);
-/// counters.tx(1).moved(4, 400);
-/// assert_eq!(counters.stats().opackets, 4);
-/// assert_eq!(counters.queue_stats(0).opackets, 0);
-/// assert!(counters.xstats().contains(&("tx_q1_bytes".to_owned(), 400)));
-/// ```
-#[derive(Debug)]
-pub struct PortCounters<R: Cause, T: Cause> {
-    rx: Vec<Arc<QueueStats<R>>>,
-    tx: Vec<Arc<QueueStats<T>>>,
-}
-
-impl<R: Cause, T: Cause> PortCounters<R, T> {
-    /// Zeros for a port with so many queues.
-    #[must_use]
-    pub fn new(rx_queues: u16, tx_queues: u16) -> Self {
-        Self {
-            rx: (0..rx_queues).map(|_| Arc::default()).collect(),
-            tx: (0..tx_queues).map(|_| Arc::default()).collect(),
-        }
-    }
-
-    /// The counters of one receive queue, to be given to it.
-    ///
-    /// # Panics
-    /// There is no such queue.
-    #[must_use]
-    pub fn rx(&self, queue: usize) -> Arc<QueueStats<R>> {
-        Arc::clone(&self.rx[queue])
-    }
-
-    /// The counters of one transmit queue, to be given to it.
-    ///
-    /// # Panics
-    /// There is no such queue.
-    #[must_use]
-    pub fn tx(&self, queue: usize) -> Arc<QueueStats<T>> {
-        Arc::clone(&self.tx[queue])
-    }
-
-    /// The sum of all queues.
-    #[must_use]
-    pub fn stats(&self) -> PortStats {
-        let mut stats = PortStats::default();
-        self.rx.iter().for_each(|queue| add_rx(&mut stats, &queue.totals()));
-        self.tx.iter().for_each(|queue| add_tx(&mut stats, &queue.totals()));
-        stats
-    }
-
-    /// One queue pair; zeros where there is none.
-    #[must_use]
-    pub fn queue_stats(&self, queue: u16) -> PortStats {
-        let mut stats = PortStats::default();
-        if let Some(rx) = self.rx.get(usize::from(queue)) {
-            add_rx(&mut stats, &rx.totals());
-        }
-        if let Some(tx) = self.tx.get(usize::from(queue)) {
-            add_tx(&mut stats, &tx.totals());
-        }
-        stats
-    }
-
-    /// DPDK's names and order first, then every cause of a loss and the bursts, queue by queue.
-    #[must_use]
-    pub fn xstats(&self) -> Vec<(String, u64)> {
-        let rx: Vec<_> = self.rx.iter().map(|queue| queue.totals()).collect();
-        let tx: Vec<_> = self.tx.iter().map(|queue| queue.totals()).collect();
-        let mut all = good(&self.stats());
-        for (i, queue) in rx.iter().enumerate() {
-            all.push((format!("rx_q{i}_packets"), queue.packets));
-            all.push((format!("rx_q{i}_bytes"), queue.bytes));
-            all.push((format!("rx_q{i}_errors"), queue.lost_as(Total::Error)));
-        }
-        for (i, queue) in tx.iter().enumerate() {
-            all.push((format!("tx_q{i}_packets"), queue.packets));
-            all.push((format!("tx_q{i}_bytes"), queue.bytes));
-        }
-        rx.iter().enumerate().for_each(|(i, queue)| own(&mut all, "rx", i, queue));
-        tx.iter().enumerate().for_each(|(i, queue)| own(&mut all, "tx", i, queue));
-        all
-    }
-
-    /// Lets all totals start from zero again.
-    pub fn reset(&self) {
-        self.rx.iter().for_each(|queue| queue.reset());
-        self.tx.iter().for_each(|queue| queue.reset());
-    }
-}
-
-fn add_rx<C: Cause>(stats: &mut PortStats, queue: &Totals<C>) {
-    stats.ipackets += queue.packets;
-    stats.ibytes += queue.bytes;
-    stats.imissed += queue.lost_as(Total::Missed);
-    stats.ierrors += queue.lost_as(Total::Error);
-    stats.rx_nombuf += queue.lost_as(Total::NoBuffer);
-}
-
-fn add_tx<C: Cause>(stats: &mut PortStats, queue: &Totals<C>) {
-    stats.opackets += queue.packets;
-    stats.obytes += queue.bytes;
-    stats.oerrors += queue.lost_as(Total::Error);
-}
-
-/// The names that every DPDK port has.
-fn good(stats: &PortStats) -> Vec<(String, u64)> {
-    [
-        ("rx_good_packets", stats.ipackets),
-        ("tx_good_packets", stats.opackets),
-        ("rx_good_bytes", stats.ibytes),
-        ("tx_good_bytes", stats.obytes),
-        ("rx_missed_errors", stats.imissed),
-        ("rx_errors", stats.ierrors),
-        ("tx_errors", stats.oerrors),
-        ("rx_mbuf_allocation_errors", stats.rx_nombuf),
-    ]
-    .map(|(name, value)| (name.to_owned(), value))
-    .to_vec()
-}
-
-/// A driver's own counters of one queue.
-fn own<C: Cause>(all: &mut Vec<(String, u64)>, direction: &str, i: usize, queue: &Totals<C>) {
-    all.push((format!("{direction}_q{i}_bursts"), queue.bursts));
-    all.extend(queue.by_cause().map(|(name, _, n)| (format!("{direction}_q{i}_{name}"), n)));
 }
 
 #[cfg(test)]

@@ -7,7 +7,8 @@ use linecard_mempool::{Burst, Pool, PoolConfig};
 
 use super::frames::{bytes, eventually, is_marked, packet};
 use super::{Ends, Far, Limits, Link};
-use crate::port::{Device, Port, PortConfig, ProbeContext, RxQueue, TxQueue, configure};
+use crate::config::{PortConfig, configure};
+use crate::port::{Device, Port, ProbeContext, RxQueue, TxQueue};
 
 /// A link whose device is not started.
 pub(super) struct Bench {
@@ -80,7 +81,7 @@ impl Seen {
         let mut frames = Vec::new();
         for packet in burst.iter() {
             let frame = bytes(packet);
-            assert_eq!(packet.len() as usize, frame.len(), "the packet length is the sum of its segments");
+            assert_eq!(packet.len(), frame.len(), "the packet length is the sum of its segments");
             self.rx_bytes += frame.len() as u64;
             frames.push(frame);
         }

@@ -5,8 +5,9 @@ use linecard_mempool::{Burst, Packet};
 use super::bench::{Bench, Run, Seen};
 use super::frames::{eventually, is_marked, packet};
 use super::{Far, Link};
+use crate::config::{PortConfig, configure};
 use crate::error::Error;
-use crate::port::{Device, PortConfig, configure};
+use crate::port::Device;
 
 /// Packets in the device's pool: two rings of 1024 and what is under way.
 const PACKETS: u32 = 4096;

@@ -52,7 +52,7 @@ pub(super) fn packet(pool: &Pool, frame: &[u8], piece: usize) -> Option<Packet> 
     let mut whole: Option<Packet> = None;
     for part in frame.chunks(piece) {
         let mut segment = pool.get()?;
-        segment.append(part.len() as u16).expect("no longer than a buffer").copy_from_slice(part);
+        segment.append(part.len()).expect("no longer than a buffer").copy_from_slice(part);
         match &mut whole {
             None => whole = Some(segment),
             Some(head) => head.chain(segment).expect("segments can be chained"),

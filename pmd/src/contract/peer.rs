@@ -3,7 +3,8 @@
 use linecard_mempool::{Burst, Pool};
 
 use super::frames::{bytes, eventually, packet};
-use crate::port::{Device, Port, PortConfig, configure};
+use crate::config::{PortConfig, configure};
+use crate::port::{Device, Port};
 
 /// Somebody at the far side of a link, moving frames as bytes.
 pub trait Peer: Send {

@@ -6,8 +6,8 @@ use linecard_eal::memory::{Memory, MemoryConfig};
 use linecard_mempool::PoolConfig;
 
 use super::*;
+use crate::config::configure;
 use crate::contract::{Ends, Far, Link as Subject};
-use crate::port::configure;
 
 struct As(&'static str);
 

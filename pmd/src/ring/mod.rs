@@ -19,12 +19,11 @@ use linecard_mempool::{Burst, Pool};
 
 use self::lane::{Lane, Receiver, Refusal, Sender};
 use crate::args::DevArgs;
+use crate::config::{PortConfig, StartError};
 use crate::control::Link;
 use crate::error::Error;
 use crate::local::{Identity, LocalControl};
-use crate::port::{
-    Device, DeviceInfo, Driver, Port, PortConfig, ProbeContext, Running, RxQueue, StartError, TxQueue,
-};
+use crate::port::{Device, DeviceInfo, Driver, Port, ProbeContext, Running, RxQueue, TxQueue};
 use crate::stats::{AnyLoss, PortCounters, QueueStats};
 
 const DRIVER: &str = "net_ring";

@@ -6,8 +6,8 @@ use linecard_eal::memory::{Memory, MemoryConfig};
 use linecard_mempool::PoolConfig;
 
 use super::*;
+use crate::config::configure;
 use crate::contract::{Ends, Far, Limits, Link as Subject};
-use crate::port::configure;
 
 struct Loop;
 

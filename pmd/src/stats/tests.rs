@@ -1,4 +1,5 @@
 use super::*;
+use crate::control::PortStats;
 
 crate::causes! {
     enum RxLoss {

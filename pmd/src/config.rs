@@ -1,0 +1,168 @@
+//! From a device to a started port: what is asked, what is allowed, what is refused.
+
+use linecard_mempool::Pool;
+
+use crate::error::Error;
+use crate::port::{Device, DeviceInfo, Port};
+
+/// What the user asks of a port. Zero in a depth means "the device's default".
+///
+/// ```
+/// use linecard_pmd::PortConfig;
+/// let config = PortConfig { rx_queues: 2, tx_queues: 2, ..PortConfig::default() };
+/// assert_eq!((config.rx_depth, config.mtu), (0, 1500));
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortConfig {
+    /// Receive queues.
+    pub rx_queues: u16,
+    /// Transmit queues.
+    pub tx_queues: u16,
+    /// Descriptors of each receive ring.
+    pub rx_depth: u16,
+    /// Descriptors of each transmit ring.
+    pub tx_depth: u16,
+    /// Largest layer-3 packet, in bytes.
+    pub mtu: u16,
+}
+
+impl Default for PortConfig {
+    fn default() -> Self {
+        Self { rx_queues: 1, tx_queues: 1, rx_depth: 0, tx_depth: 0, mtu: 1500 }
+    }
+}
+
+/// A device that did not start, handed back with the reason; as an error it is the reason alone.
+///
+/// ```
+/// # use linecard_eal::{Memory, MemoryConfig};
+/// # use linecard_mempool::{Burst, Pool, PoolConfig};
+/// # use linecard_pmd::{PortConfig, ProbeContext, Registry, configure, null, ring};
+/// # let memory = Memory::new(MemoryConfig::default())?;
+/// # let domain = memory.domain("packets")?;
+/// # let pool = Pool::new(&domain, PoolConfig::default())?;
+/// # let context = ProbeContext { memory, domain, wait: std::time::Duration::from_secs(1) };
+/// # let registry = Registry::new(&[&null::NullDriver, &ring::RingDriver]);
+/// let device = registry.probe(&context, "net_null0")?;
+/// let refused = configure(device, PortConfig { rx_queues: 999, ..PortConfig::default() }).err().expect("too many");
+/// assert_eq!(refused.to_string(), "net_null0: 999 receive queues asked, 1 to 256 are possible; ask for fewer");
+/// let port = configure(refused.device, PortConfig::default())?.start(&pool)?;
+/// # drop(port);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct StartError {
+    /// The device, as it was.
+    pub device: Box<dyn Device>,
+    /// Why.
+    pub error: Error,
+}
+
+impl std::fmt::Display for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.error.fmt(f)
+    }
+}
+
+impl std::error::Error for StartError {}
+
+impl From<StartError> for Error {
+    /// The reason; the device is closed.
+    fn from(refused: StartError) -> Self {
+        refused.error
+    }
+}
+
+impl std::fmt::Debug for StartError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StartError").field("device", &self.device.name()).field("error", &self.error).finish()
+    }
+}
+
+/// A device with an accepted configuration.
+///
+/// ```
+/// # use linecard_eal::{Memory, MemoryConfig};
+/// # use linecard_mempool::{Burst, Pool, PoolConfig};
+/// # use linecard_pmd::{PortConfig, ProbeContext, Registry, configure, null, ring};
+/// # let memory = Memory::new(MemoryConfig::default())?;
+/// # let domain = memory.domain("packets")?;
+/// # let pool = Pool::new(&domain, PoolConfig::default())?;
+/// # let context = ProbeContext { memory, domain, wait: std::time::Duration::from_secs(1) };
+/// # let registry = Registry::new(&[&null::NullDriver, &ring::RingDriver]);
+/// let device = registry.probe(&context, "net_ring0")?;
+/// let configured = configure(device, PortConfig { rx_depth: 256, ..PortConfig::default() })?;
+/// assert_eq!((configured.config().rx_depth, configured.config().tx_depth), (256, 1024));
+/// let device = configured.into_device();
+/// # drop((device, pool));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Configured {
+    device: Box<dyn Device>,
+    config: PortConfig,
+}
+
+/// Checks `config` against what `device` allows, filling in default depths.
+///
+/// See [`Configured`] and [`StartError`] for what comes of it.
+///
+/// # Errors
+/// The device comes back with the first limit that is broken.
+pub fn configure(device: Box<dyn Device>, mut config: PortConfig) -> Result<Configured, StartError> {
+    let info = device.info();
+    for depth in [&mut config.rx_depth, &mut config.tx_depth] {
+        if *depth == 0 {
+            *depth = info.default_depth;
+        }
+    }
+    match limits(device.name(), &info, &config).and_then(|()| device.check(&config)) {
+        Ok(()) => Ok(Configured { device, config }),
+        Err(error) => Err(StartError { device, error }),
+    }
+}
+
+fn limits(port: &str, info: &DeviceInfo, config: &PortConfig) -> Result<(), Error> {
+    let queues = |what, asked, max| match asked {
+        0 => Err(Error::Queues { port: port.into(), what, asked, max }),
+        n if n > max => Err(Error::Queues { port: port.into(), what, asked, max }),
+        _ => Ok(()),
+    };
+    queues("receive", config.rx_queues, info.max_rx_queues)?;
+    queues("transmit", config.tx_queues, info.max_tx_queues)?;
+    for asked in [config.rx_depth, config.tx_depth] {
+        let shape = !info.depth_power_of_two || asked.is_power_of_two();
+        if !info.depth.contains(&asked) || !shape {
+            return Err(Error::Depth {
+                port: port.into(),
+                asked,
+                min: *info.depth.start(),
+                max: *info.depth.end(),
+                need: if info.depth_power_of_two { "a power of two" } else { "a number" },
+            });
+        }
+    }
+    if !info.mtu.contains(&config.mtu) {
+        let (min, max) = (*info.mtu.start(), *info.mtu.end());
+        return Err(Error::Mtu { port: port.into(), asked: config.mtu, min, max });
+    }
+    Ok(())
+}
+
+impl Configured {
+    /// The configuration as it will be used, defaults filled in.
+    pub fn config(&self) -> &PortConfig {
+        &self.config
+    }
+
+    /// Makes the queues from `pool` and lets traffic flow.
+    ///
+    /// # Errors
+    /// The device comes back with the reason, unchanged.
+    pub fn start(self, pool: &Pool) -> Result<Port, StartError> {
+        self.device.start(&self.config, pool)
+    }
+
+    /// The device again, not started.
+    pub fn into_device(self) -> Box<dyn Device> {
+        self.device
+    }
+}
