@@ -3,7 +3,7 @@
 use core::ptr::NonNull;
 
 use crate::fault::PeerFault;
-use crate::layout::{DESC_BYTES, F_INDIRECT, F_NEXT, F_WRITE};
+use crate::layout::{DESC_BYTES, F_NEXT, F_WRITE};
 use crate::queue::DeviceMemory;
 use crate::segments::{Piece, SegList};
 use crate::sync::{Relaxed, Shared, SharedBytes};
@@ -158,10 +158,7 @@ pub(crate) struct Table {
     pub(crate) entries: u16,
 }
 
-/// The flags of a simple descriptor of the given direction, and the bits that are looked at.
+/// The flags of a simple descriptor of the given direction.
 pub(crate) const fn simple_flags(writable: bool) -> u16 {
     if writable { F_WRITE } else { 0 }
 }
-
-/// Any of these set differently from [`simple_flags`] sends a chain to the cold path.
-pub(crate) const SIMPLE_MASK: u16 = F_NEXT | F_WRITE | F_INDIRECT;

@@ -11,7 +11,7 @@ use crate::layout::{F_NEXT, F_WRITE, RingMemory};
 use crate::queue::{Ahead, Chain, DeviceMemory, DeviceQueue, Head, Used};
 use crate::segments::SegList;
 use crate::sync::{Acquire, Relaxed, full_fence};
-use crate::walk::{SIMPLE_MASK, simple_flags};
+use crate::walk::simple_flags;
 
 /// The device half of a packed ring; see [`DeviceQueue`]. Starts with kicks off.
 ///
@@ -87,17 +87,27 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Device<IN_ORDER, WRITABLE> {
         (turn_of(meta) == place.available()).then_some(meta)
     }
 
-    /// The chain at `place`, if it is available and simple.
+    /// Fills `out` with simple chains from `place` on, all in one lap; returns how many there were.
     #[inline(always)]
-    fn simple<M: DeviceMemory>(&self, memory: &M, place: Place) -> Option<Chain> {
-        let meta = self.available_at(place)?;
-        if (meta >> 48) as u16 & SIMPLE_MASK != simple_flags(WRITABLE) {
-            return None;
+    fn peek_run<M: DeviceMemory>(&self, memory: &M, place: Place, out: &mut [MaybeUninit<Chain>]) -> usize {
+        // Atomic accesses make the compiler reload fields; what the loop needs is in locals.
+        let (ring, slot0) = (self.ring, usize::from(place.slot()));
+        debug_assert!(out.len() <= place.run(ring.size()));
+        // Available, simple and of the right direction, in one comparison; reserved bits take the cold path.
+        let want = place.available() | simple_flags(WRITABLE);
+        for (k, chain) in out.iter_mut().enumerate() {
+            // SAFETY: the caller gives at most the rest of the lap.
+            let [addr, cell] = unsafe { ring.desc_unchecked(slot0 + k) };
+            // T1, pairs with the driver's release store of the first descriptor of a burst.
+            let meta = cell.load(Acquire);
+            if (meta >> 48) as u16 != want {
+                return k;
+            }
+            let len = meta as u32;
+            let Some(ptr) = memory.translate(addr.load(Relaxed), len) else { return k };
+            chain.write(Chain { ptr: ptr.as_ptr(), len, id: (meta >> 32) as u16 });
         }
-        let [addr, _] = self.ring.desc(place);
-        let len = meta as u32;
-        let ptr = memory.translate(addr.load(Relaxed), len)?;
-        Some(Chain { ptr: ptr.as_ptr(), len, id: (meta >> 32) as u16 })
+        out.len()
     }
 
     /// Slots that may still be consumed: a driver never has more than a ring of them available.
@@ -113,6 +123,21 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Device<IN_ORDER, WRITABLE> {
         self.pending.write(&self.ring, place, meta(len, id, Self::FLAGS | place.used()), descs);
         let size = self.ring.size();
         self.used = if descs == 1 { place.next(size) } else { place.forward(descs, size) };
+    }
+
+    /// Writes used descriptors for simple chains, all in one lap. Something must be pending already.
+    #[inline(always)]
+    fn write_run(&mut self, chains: &[Chain], written: impl Fn(usize) -> u32) {
+        let (ring, place) = (self.ring, self.used);
+        let (slot0, tag) = (usize::from(place.slot()), meta(0, 0, Self::FLAGS | place.used()));
+        let chains = chains.get(..place.run(ring.size())).unwrap_or(chains);
+        for (k, chain) in chains.iter().enumerate() {
+            // SAFETY: `k` is below the slots left in this lap.
+            let [_, cell] = unsafe { ring.desc_unchecked(slot0 + k) };
+            cell.store(tag | meta(written(k), chain.id, 0), Relaxed);
+        }
+        self.pending.wrote(chains.len() as u16);
+        self.used = place.forward(chains.len() as u16, ring.size());
     }
 }
 
@@ -134,13 +159,13 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<I
     ) -> Result<usize, PeerFault> {
         let n = out.len().min(usize::from(self.room()));
         let (out, _) = out.split_at_mut(n);
-        let mut place = self.next;
-        for (k, chain) in out.iter_mut().enumerate() {
-            let Some(simple) = self.simple(memory, place) else { return Ok(k) };
-            chain.write(simple);
-            place = place.next(self.ring.size());
+        let (first, second) = out.split_at_mut(n.min(self.next.run(self.ring.size())));
+        let got = self.peek_run(memory, self.next, first);
+        if got < first.len() || second.is_empty() {
+            return Ok(got);
         }
-        Ok(n)
+        let place = self.next.forward(got as u16, self.ring.size());
+        Ok(got + self.peek_run(memory, place, second))
     }
 
     fn peek_chain<M: DeviceMemory>(
@@ -183,9 +208,12 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<I
             self.last = chains.last().map_or(self.last, |chain| chain.id);
             return;
         }
-        for (k, chain) in chains.iter().enumerate() {
-            self.write_used(chain.id, 1, written(k));
-        }
+        // The first of a burst may have to be kept back.
+        let Some((first, rest)) = chains.split_first() else { return };
+        self.write_used(first.id, 1, written(0));
+        let (run, rest) = rest.split_at(rest.len().min(self.used.run(size)));
+        self.write_run(run, |k| written(k + 1));
+        self.write_run(rest, |k| written(k + 1 + run.len()));
     }
 
     #[inline]

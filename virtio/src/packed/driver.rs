@@ -35,17 +35,23 @@ pub struct Driver<const IN_ORDER: bool, const WRITABLE: bool> {
     slots: Box<[Slot]>,
     /// Free buffer ids, a stack of `free_ids` entries; unused when IN_ORDER.
     ids: Box<[u16]>,
-    free_ids: u16,
-    /// Ring slots not in flight.
-    free: u16,
-    /// Where the next descriptor goes, and where the device writes the next used one.
-    next: Place,
+    fill: Fill,
+    /// Where the device writes the next used descriptor.
     used: Place,
-    pending: Pending,
     /// IN_ORDER: the buffers up to this one were returned together.
     batch: Option<Batch>,
     event_idx: bool,
     indirect: Option<IndirectTables>,
+}
+
+/// The end of the ring where descriptors are filled in.
+struct Fill {
+    /// Where the next descriptor goes.
+    next: Place,
+    /// Ring slots not in flight, and buffer ids not in flight.
+    free: u16,
+    free_ids: u16,
+    pending: Pending,
 }
 
 /// The last buffer of a batch, and the bytes written into it; the ones before it are full.
@@ -81,11 +87,8 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
             ring,
             slots: vec![Slot::FREE; usize::from(size)].into(),
             ids: (0..if IN_ORDER { 0 } else { size }).rev().collect(),
-            free_ids: size,
-            free: size,
-            next,
+            fill: Fill { next, free: size, free_ids: size, pending: Pending::new(next) },
             used: next,
-            pending: Pending::new(next),
             batch: None,
             event_idx: config.event_idx,
             indirect: config.indirect,
@@ -98,23 +101,23 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
     #[inline(always)]
     fn take_id(&mut self) -> u16 {
         if IN_ORDER {
-            return self.next.slot();
+            return self.fill.next.slot();
         }
-        debug_assert!(self.free_ids > 0);
-        self.free_ids = self.free_ids.wrapping_sub(1);
+        debug_assert!(self.fill.free_ids > 0);
+        self.fill.free_ids = self.fill.free_ids.wrapping_sub(1);
         // SAFETY: a buffer in flight has one id and at least one ring slot, so where a slot is free an id is:
         // 0 < free_ids <= size = ids.len() before the subtraction.
-        unsafe { *self.ids.get_unchecked(usize::from(self.free_ids)) }
+        unsafe { *self.ids.get_unchecked(usize::from(self.fill.free_ids)) }
     }
 
     /// Takes back an id that was in flight.
     #[inline(always)]
     fn give_id(&mut self, id: u16) {
-        let at = usize::from(self.free_ids);
+        let at = usize::from(self.fill.free_ids);
         debug_assert!(at < self.ids.len());
         // SAFETY: the id was in flight (its slot said so), so fewer than `size` ids were free.
         *unsafe { self.ids.get_unchecked_mut(at) } = id;
-        self.free_ids = self.free_ids.wrapping_add(1);
+        self.fill.free_ids = self.fill.free_ids.wrapping_add(1);
     }
 
     /// The slot of an id that is known to be below the ring size.
@@ -135,64 +138,134 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
         (turn_of(meta) == self.used.used()).then_some(((meta >> 32) as u16, meta as u32))
     }
 
-    /// Takes completions by id, in whatever order they come.
+    /// Takes completions by id, up to the end of the lap or the first that is not simply that of a one-descriptor
+    /// buffer.
     #[inline]
-    fn complete_any(&mut self, out: &mut [MaybeUninit<Completion>]) -> Result<usize, PeerFault> {
-        let size = self.ring.size();
-        for (k, done) in out.iter_mut().enumerate() {
-            let Some((id, len)) = self.peek_used() else { return Ok(k) };
-            if id >= size {
-                return stop(k, PeerFault::UnknownId { id: u32::from(id), size });
+    fn complete_by_id(&mut self, out: &mut [MaybeUninit<Completion>]) -> usize {
+        // Atomic accesses make the compiler reload fields; what the loop needs is in locals.
+        let (ring, size, slot0) = (self.ring, usize::from(self.ring.size()), usize::from(self.used.slot()));
+        let (turn, free_ids) = (self.used.used(), usize::from(self.fill.free_ids));
+        let (slots, ids, mut taken) = (&mut *self.slots, &mut *self.ids, 0);
+        for done in out.iter_mut().take(self.used.run(size as u16)) {
+            // SAFETY: `slot0 + taken` stays below the end of the lap.
+            let [_, cell] = unsafe { ring.desc_unchecked(slot0 + taken) };
+            // T1, pairs with the device's release store of the first used descriptor of a burst.
+            let meta = cell.load(Acquire);
+            let (id, len) = (usize::from((meta >> 32) as u16), meta as u32);
+            if turn_of(meta) != turn || id >= size {
+                break;
             }
-            let slot = self.slot(id);
-            let Slot { token, lent, descs } = *slot;
-            if descs == 0 {
-                return stop(k, PeerFault::UnknownId { id: u32::from(id), size });
-            }
-            if WRITABLE && len > lent {
-                return stop(k, PeerFault::UsedLen { len, lent });
+            // SAFETY: `slots` has `size` entries.
+            let slot = unsafe { slots.get_unchecked_mut(id) };
+            if slot.descs != 1 || WRITABLE && len > slot.lent {
+                break;
             }
             slot.descs = 0;
-            self.retire(descs as u16);
-            self.give_id(id);
-            done.write(Completion { token, len: if WRITABLE { len } else { 0 } });
+            // SAFETY: `ids` has `size` entries; each of the `taken` ids was in flight, so with this one at most `size`
+            // are free.
+            *unsafe { ids.get_unchecked_mut(free_ids + taken) } = id as u16;
+            done.write(Completion { token: slot.token, len: if WRITABLE { len } else { 0 } });
+            taken += 1;
         }
-        Ok(out.len())
+        self.fill.free_ids = (free_ids + taken) as u16;
+        self.retire(taken as u16);
+        taken
     }
 
-    /// The next used descriptor stood for `descs` slots.
+    /// Takes the next completion by id, whatever it is; false when there is none.
+    #[inline(never)]
+    fn complete_odd(&mut self, done: &mut MaybeUninit<Completion>) -> Result<bool, PeerFault> {
+        let Some((id, len)) = self.peek_used() else { return Ok(false) };
+        let size = self.ring.size();
+        let unknown = PeerFault::UnknownId { id: u32::from(id), size };
+        if id >= size {
+            return Err(unknown);
+        }
+        let slot = self.slot(id);
+        let Slot { token, lent, descs } = *slot;
+        if descs == 0 {
+            return Err(unknown);
+        }
+        if WRITABLE && len > lent {
+            return Err(PeerFault::UsedLen { len, lent });
+        }
+        slot.descs = 0;
+        self.retire(descs as u16);
+        self.give_id(id);
+        done.write(Completion { token, len: if WRITABLE { len } else { 0 } });
+        Ok(true)
+    }
+
+    /// `descs` more slots are no longer in flight.
     #[inline(always)]
     fn retire(&mut self, descs: u16) {
-        let size = self.ring.size();
-        self.used = if descs == 1 { self.used.next(size) } else { self.used.forward(descs, size) };
-        self.free = self.free.wrapping_add(descs);
+        self.used = self.used.forward(descs, self.ring.size());
+        self.fill.free = self.fill.free.wrapping_add(descs);
     }
 
-    /// Takes completions by position: one used descriptor stands for every buffer up to the one it names.
+    /// Takes completions by position, up to the end of the lap or the first that is not simply that of a
+    /// one-descriptor buffer. Used descriptors of batches are left to [`Self::complete_odd_in_order`].
     #[inline]
-    fn complete_in_order(&mut self, out: &mut [MaybeUninit<Completion>]) -> Result<usize, PeerFault> {
-        for (k, done) in out.iter_mut().enumerate() {
-            let batch = match self.batch {
-                Some(batch) => batch,
-                None => match self.next_batch() {
-                    Ok(Some(batch)) => batch,
-                    Ok(None) => return Ok(k),
-                    Err(fault) => return stop(k, fault),
-                },
-            };
-            let head = self.used.slot();
-            let Slot { token, lent, descs } = *self.slot(head);
-            let last = head == batch.last;
-            let len = match (WRITABLE, last) {
-                (false, _) => 0,
-                (true, false) => lent,
-                (true, true) => batch.len,
-            };
-            self.batch = if last { None } else { Some(batch) };
-            self.retire(descs as u16);
-            done.write(Completion { token, len });
+    fn complete_in_order(&mut self, out: &mut [MaybeUninit<Completion>]) -> usize {
+        let (ring, size, slot0) = (self.ring, self.ring.size(), usize::from(self.used.slot()));
+        let run = self.used.run(size);
+        // Of an open batch, all but the last are simply full.
+        let (batch, run) = match self.batch {
+            Some(batch) => (true, run.min(usize::from(self.used.distance(batch.last, size)))),
+            None => (false, run),
+        };
+        let (turn, in_flight, slots, mut taken) =
+            (self.used.used(), usize::from(size.wrapping_sub(self.fill.free)), &*self.slots, 0);
+        for done in out.iter_mut().take(run.min(in_flight)) {
+            let at = slot0 + taken;
+            // SAFETY: `at` stays below the end of the lap and `slots` has `size` entries.
+            let slot = unsafe { slots.get_unchecked(at) };
+            let mut len = slot.lent;
+            if !batch {
+                // SAFETY: as above.
+                let [_, cell] = unsafe { ring.desc_unchecked(at) };
+                // T1, pairs with the device's release store of the first used descriptor of a burst.
+                let meta = cell.load(Acquire);
+                len = meta as u32;
+                if turn_of(meta) != turn
+                    || usize::from((meta >> 32) as u16) != at
+                    || WRITABLE && len > slot.lent
+                {
+                    break;
+                }
+            }
+            if slot.descs != 1 {
+                break;
+            }
+            done.write(Completion { token: slot.token, len: if WRITABLE { len } else { 0 } });
+            taken += 1;
         }
-        Ok(out.len())
+        self.retire(taken as u16);
+        taken
+    }
+
+    /// Takes the next completion by position, whatever it is; false when there is none.
+    #[inline(never)]
+    fn complete_odd_in_order(&mut self, done: &mut MaybeUninit<Completion>) -> Result<bool, PeerFault> {
+        let batch = match self.batch {
+            Some(batch) => batch,
+            None => match self.next_batch()? {
+                Some(batch) => batch,
+                None => return Ok(false),
+            },
+        };
+        let head = self.used.slot();
+        let Slot { token, lent, descs } = *self.slot(head);
+        let last = head == batch.last;
+        let len = match (WRITABLE, last) {
+            (false, _) => 0,
+            (true, false) => lent,
+            (true, true) => batch.len,
+        };
+        self.batch = if last { None } else { Some(batch) };
+        self.retire(descs as u16);
+        done.write(Completion { token, len });
+        Ok(true)
     }
 
     /// The batch that the next used descriptor closes, if there is one and its id and length are possible.
@@ -201,7 +274,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
         let Some((last, len)) = self.peek_used() else { return Ok(None) };
         let size = self.ring.size();
         let unknown = PeerFault::UnknownId { id: u32::from(last), size };
-        if last >= size || self.used.distance(last, size) >= size.wrapping_sub(self.free) {
+        if last >= size || self.used.distance(last, size) >= size.wrapping_sub(self.fill.free) {
             return Err(unknown);
         }
         let Slot { lent, descs, .. } = *self.slot(last);
@@ -214,6 +287,45 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
         Ok(Some(Batch { last, len }))
     }
 
+    /// Lends one buffer. The caller has checked that a ring slot is free.
+    #[inline(always)]
+    fn add_one(&mut self, Buffer { addr, len, token }: Buffer) {
+        let id = self.take_id();
+        *self.slot(id) = Slot { token, lent: len, descs: 1 };
+        self.write_desc(addr, len, id, Self::FLAGS);
+    }
+
+    /// Lends buffers to the end of the lap or of what is free; false when the iterator ended. Something must be
+    /// pending already: no descriptor is kept back here.
+    #[inline(always)]
+    fn add_run(&mut self, buffers: &mut impl Iterator<Item = Buffer>) -> bool {
+        // Atomic accesses make the compiler reload fields; what the loop needs is in locals.
+        let (ring, size, place) = (self.ring, self.ring.size(), self.fill.next);
+        let run = place.run(size).min(usize::from(self.fill.free));
+        let (slot0, free_ids) = (usize::from(place.slot()), usize::from(self.fill.free_ids));
+        let tag = meta(0, 0, Self::FLAGS | place.available());
+        let (slots, ids) = (&mut *self.slots, &*self.ids);
+        let mut run_so_far = Run { n: 0, size, fill: &mut self.fill, takes_ids: !IN_ORDER };
+        while run_so_far.n < run {
+            let Some(Buffer { addr, len, token }) = buffers.next() else { return false };
+            let n = run_so_far.n;
+            let id = if IN_ORDER {
+                slot0 + n
+            } else {
+                // SAFETY: `n < free <= free_ids <= size = ids.len()`: a buffer in flight has one id, and a slot or more.
+                usize::from(*unsafe { ids.get_unchecked(free_ids - 1 - n) })
+            };
+            // SAFETY: `slots` has `size` entries and `ids` holds only ids below the size; `slot0 + n < size`.
+            *unsafe { slots.get_unchecked_mut(id) } = Slot { token, lent: len, descs: 1 };
+            // SAFETY: `n < run`, so the slot lies before the end of the lap.
+            let [addr_cell, meta_cell] = unsafe { ring.desc_unchecked(slot0 + n) };
+            addr_cell.store(addr, Relaxed);
+            meta_cell.store(tag | meta(len, id as u16, 0), Relaxed);
+            run_so_far.n = n + 1;
+        }
+        true
+    }
+
     /// Lends a direct chain of `segments`, which fit.
     fn add_direct(&mut self, segments: &[Segment], token: u64, lent: u32) {
         let id = self.take_id();
@@ -221,7 +333,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
         for (k, segment) in segments.iter().enumerate() {
             if IN_ORDER && k > 0 {
                 // Not a head: a used descriptor that names it is refused.
-                let at = self.next.slot();
+                let at = self.fill.next.slot();
                 *self.slot(at) = Slot::FREE;
             }
             let more = if k + 1 == segments.len() { 0 } else { F_NEXT };
@@ -245,12 +357,33 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
     /// Fills the next descriptor. The caller has checked that one is free.
     #[inline(always)]
     fn write_desc(&mut self, addr: u64, len: u32, id: u16, flags: u16) {
-        let place = self.next;
+        let place = self.fill.next;
         let [addr_cell, _] = self.ring.desc(place);
         addr_cell.store(addr, Relaxed);
-        self.pending.write(&self.ring, place, meta(len, id, flags | place.available()), 1);
-        self.next = place.next(self.ring.size());
-        self.free = self.free.wrapping_sub(1);
+        self.fill.pending.write(&self.ring, place, meta(len, id, flags | place.available()), 1);
+        self.fill.next = place.next(self.ring.size());
+        self.fill.free = self.fill.free.wrapping_sub(1);
+    }
+}
+
+/// Buffers lent so far in a run; the queue's places move when it ends, also when the caller's iterator panics.
+struct Run<'a> {
+    n: usize,
+    size: u16,
+    fill: &'a mut Fill,
+    takes_ids: bool,
+}
+
+impl Drop for Run<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        let n = self.n as u16;
+        self.fill.next = self.fill.next.forward(n, self.size);
+        self.fill.free = self.fill.free.wrapping_sub(n);
+        if self.takes_ids {
+            self.fill.free_ids = self.fill.free_ids.wrapping_sub(n);
+        }
+        self.fill.pending.wrote(n);
     }
 }
 
@@ -267,23 +400,29 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<I
 
     #[inline]
     fn free(&self) -> u16 {
-        self.free
+        self.fill.free
     }
 
     #[inline]
     fn add_burst(&mut self, buffers: impl Iterator<Item = Buffer>) -> usize {
-        let before = self.free;
-        for Buffer { addr, len, token } in buffers.take(usize::from(before)) {
-            let id = self.take_id();
-            *self.slot(id) = Slot { token, lent: len, descs: 1 };
-            self.write_desc(addr, len, id, Self::FLAGS);
+        let mut buffers = buffers;
+        let before = self.fill.free;
+        // The first of a burst may have to be kept back.
+        match before {
+            0 => return 0,
+            _ => match buffers.next() {
+                Some(first) => self.add_one(first),
+                None => return 0,
+            },
         }
-        usize::from(before.wrapping_sub(self.free))
+        // By runs, so that the turn is the same throughout one and nothing wraps inside.
+        while self.fill.free > 0 && self.add_run(&mut buffers) {}
+        usize::from(before.wrapping_sub(self.fill.free))
     }
 
     fn add_chain(&mut self, segments: &[Segment], token: u64) -> bool {
         let Some(lent) = total(segments) else { return false };
-        let free = usize::from(self.free);
+        let free = usize::from(self.fill.free);
         match self.indirect {
             Some(tables)
                 if free > 0 && segments.len() > 1 && segments.len() <= usize::from(tables.entries) =>
@@ -298,12 +437,12 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<I
 
     #[inline]
     fn publish(&mut self) {
-        self.pending.publish(&self.ring, self.next);
+        self.fill.pending.publish(&self.ring, self.fill.next);
     }
 
     #[inline]
     fn kick_hint(&self) -> bool {
-        self.pending.wanted(self.ring.device_event, self.event_idx, self.ring.size())
+        self.fill.pending.wanted(self.ring.device_event, self.event_idx, self.ring.size())
     }
 
     #[inline]
@@ -312,13 +451,24 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<I
         // descriptors must be visible before we read the device's event area; else both sides sleep.
         full_fence();
         let needed = self.kick_hint();
-        self.pending.decided();
+        self.fill.pending.decided();
         needed
     }
 
     #[inline]
     fn complete(&mut self, out: &mut [MaybeUninit<Completion>]) -> Result<usize, PeerFault> {
-        if IN_ORDER { self.complete_in_order(out) } else { self.complete_any(out) }
+        let mut taken = 0;
+        loop {
+            let (_, rest) = out.split_at_mut(taken);
+            taken += if IN_ORDER { self.complete_in_order(rest) } else { self.complete_by_id(rest) };
+            let Some(done) = out.get_mut(taken) else { return Ok(taken) };
+            let odd = if IN_ORDER { self.complete_odd_in_order(done) } else { self.complete_odd(done) };
+            match odd {
+                Ok(true) => taken += 1,
+                Ok(false) => return Ok(taken),
+                Err(fault) => return stop(taken, fault),
+            }
+        }
     }
 
     fn set_interrupts(&mut self, on: bool) -> bool {
@@ -335,7 +485,7 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<I
     fn take_all(&mut self, f: &mut dyn FnMut(u64)) {
         let size = self.ring.size();
         if IN_ORDER {
-            while self.free < size {
+            while self.fill.free < size {
                 let Slot { token, descs, .. } = *self.slot(self.used.slot());
                 self.retire(descs as u16);
                 f(token);
@@ -345,12 +495,12 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<I
                 let Slot { token, descs, .. } = core::mem::replace(self.slot(id), Slot::FREE);
                 if descs > 0 {
                     self.give_id(id);
-                    self.free = self.free.wrapping_add(descs as u16);
+                    self.fill.free = self.fill.free.wrapping_add(descs as u16);
                     f(token);
                 }
             }
         }
-        self.used = self.next;
+        self.used = self.fill.next;
         self.batch = None;
     }
 }

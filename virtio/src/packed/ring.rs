@@ -40,12 +40,22 @@ impl Ring {
     /// The two words at `place`: address; length, id and flags.
     #[inline(always)]
     pub(super) fn desc(&self, place: Place) -> [Shared<u64>; 2] {
-        let at = usize::from(place.slot) * 2;
         // SAFETY: a `Place` is only made by `start`, `next` and `forward` with the size of the ring it is used on,
-        // which keep `slot < size`; `new` made `desc` with 2 × size words.
-        let addr = unsafe { self.desc.at_unchecked(at) };
-        // SAFETY: likewise; `at` is even, so `at + 1` is below 2 × size too.
-        [addr, unsafe { self.desc.at_unchecked(at + 1) }]
+        // which keep `slot < size`.
+        unsafe { self.desc_unchecked(usize::from(place.slot)) }
+    }
+
+    /// The two words of the descriptor in `slot`.
+    ///
+    /// # Safety
+    /// `slot` is below the ring size.
+    #[inline(always)]
+    pub(super) unsafe fn desc_unchecked(&self, slot: usize) -> [Shared<u64>; 2] {
+        debug_assert!(slot < usize::from(self.size));
+        // SAFETY: `slot < size` by this function's condition and `new` made `desc` with 2 × size words.
+        let addr = unsafe { self.desc.at_unchecked(slot * 2) };
+        // SAFETY: likewise, `2 × slot + 1 < 2 × size`.
+        [addr, unsafe { self.desc.at_unchecked(slot * 2 + 1) }]
     }
 }
 
@@ -113,6 +123,12 @@ impl Place {
         Self { slot: slot as u16, turn: if laps % 2 == 0 { self.turn } else { self.turn ^ TURN } }
     }
 
+    /// Slots from here to the end of the lap, at least 1.
+    #[inline(always)]
+    pub(super) const fn run(self, size: u16) -> usize {
+        (size - self.slot) as usize
+    }
+
     /// Slots from here to `slot`, going forward.
     #[inline(always)]
     pub(super) const fn distance(self, slot: u16, size: u16) -> u16 {
@@ -169,6 +185,13 @@ impl Pending {
             let [_, cell] = ring.desc(place);
             cell.store(meta, Relaxed);
         }
+        self.slots = self.slots.wrapping_add(slots);
+    }
+
+    /// Counts `slots` descriptors that were written past [`Pending::write`], behind one that was not.
+    #[inline(always)]
+    pub(super) fn wrote(&mut self, slots: u16) {
+        debug_assert!(self.slots > 0);
         self.slots = self.slots.wrapping_add(slots);
     }
 

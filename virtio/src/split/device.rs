@@ -12,7 +12,7 @@ use crate::layout::{F_NO_NOTIFY, RingMemory};
 use crate::queue::{Ahead, Chain, DeviceMemory, DeviceQueue, Head, Used};
 use crate::segments::SegList;
 use crate::sync::{Acquire, Relaxed, Release, full_fence};
-use crate::walk::{SIMPLE_MASK, simple_flags};
+use crate::walk::simple_flags;
 
 /// The device half of a split ring; see [`DeviceQueue`]. Starts with kicks off.
 ///
@@ -95,7 +95,8 @@ fn simple<M: DeviceMemory, const WRITABLE: bool>(ring: &Ring, memory: &M, positi
     let id = ring.avail(position).load(Relaxed);
     let [addr, meta] = ring.desc(id)?;
     let (addr, meta) = (addr.load(Relaxed), meta.load(Relaxed));
-    if (meta >> 32) as u16 & SIMPLE_MASK != simple_flags(WRITABLE) {
+    // Reserved bits make a chain take the cold path, which ignores them.
+    if (meta >> 32) as u16 != simple_flags(WRITABLE) {
         return None;
     }
     let len = meta as u32;

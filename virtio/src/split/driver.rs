@@ -139,24 +139,9 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
         Ok(window)
     }
 
-    /// Takes completions by id. Stops at the first impossible one.
+    /// Takes completions by id, up to the first that is not simply that of a one-descriptor buffer.
     #[inline]
-    fn complete_any(&mut self, out: &mut [MaybeUninit<Completion>]) -> Result<usize, PeerFault> {
-        let mut taken = 0;
-        loop {
-            let (_, rest) = out.split_at_mut(taken);
-            taken += self.complete_simple(rest);
-            let Some(done) = out.get_mut(taken) else { return Ok(taken) };
-            if let Err(fault) = self.complete_odd(done) {
-                return stop(taken, fault);
-            }
-            taken += 1;
-        }
-    }
-
-    /// Takes completions up to the first that is not simply that of a one-descriptor buffer.
-    #[inline]
-    fn complete_simple(&mut self, out: &mut [MaybeUninit<Completion>]) -> usize {
+    fn complete_by_id(&mut self, out: &mut [MaybeUninit<Completion>]) -> usize {
         // Atomic accesses make the compiler reload fields; what the loop needs is in locals.
         let (ring, used, given) = (self.ring, usize::from(self.used), usize::from(self.given));
         let (slots, ids, mut taken) = (&mut *self.slots, &mut *self.ids, 0);
@@ -182,7 +167,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
         taken
     }
 
-    /// Takes the next completion, which is not simply that of a one-descriptor buffer.
+    /// Takes the next completion by id, whatever it is.
     #[cold]
     #[inline(never)]
     fn complete_odd(&mut self, done: &mut MaybeUninit<Completion>) -> Result<(), PeerFault> {
@@ -217,41 +202,57 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
         }
     }
 
-    /// Takes completions by position: the device keeps the order, so what it wrote matters only for lengths.
+    /// Takes completions by position, up to the first that is not simply that of a one-descriptor buffer. The device
+    /// keeps the order, so what it wrote matters only for lengths.
     #[inline]
-    fn complete_in_order(&mut self, out: &mut [MaybeUninit<Completion>]) -> Result<usize, PeerFault> {
-        let (ring, used, mut given) = (self.ring, usize::from(self.used), usize::from(self.given));
-        for (k, done) in out.iter_mut().enumerate() {
-            let head = given & ring.mask;
-            let Slot { token, lent, descs } = *self.slot(head);
+    fn complete_in_order(&mut self, out: &mut [MaybeUninit<Completion>]) -> usize {
+        if WRITABLE && self.batch.left > 0 {
+            return 0;
+        }
+        let (ring, used, given) = (self.ring, usize::from(self.used), usize::from(self.given));
+        let (slots, mut taken) = (&mut *self.slots, 0);
+        for done in out {
+            let head = (given + taken) & ring.mask;
+            // SAFETY: `slots` has `size = mask + 1` entries.
+            let slot = unsafe { slots.get_unchecked_mut(head) };
             let mut len = 0;
             if WRITABLE {
-                let [id_cell, len_cell] = ring.used(used + k);
-                let id = id_cell.load(Relaxed);
+                let [id_cell, len_cell] = ring.used(used + taken);
                 len = len_cell.load(Relaxed);
-                if id != head as u32 || len > lent || self.batch.left > 0 {
-                    (self.used, self.given) = ((used + k) as u16, given as u16);
-                    match self.length_in_batch((id, len), head, lent) {
-                        Ok(bytes) => len = bytes,
-                        Err(fault) => return stop(k, fault),
-                    }
+                if id_cell.load(Relaxed) != head as u32 || len > slot.lent {
+                    break;
                 }
             }
-            done.write(Completion { token, len });
-            given += descs as usize;
+            if slot.descs != 1 {
+                break;
+            }
+            done.write(Completion { token: slot.token, len });
+            taken += 1;
         }
-        (self.used, self.given) = ((used + out.len()) as u16, given as u16);
-        Ok(out.len())
+        (self.used, self.given) = ((used + taken) as u16, (given + taken) as u16);
+        taken
     }
 
-    /// Bytes written into the next buffer, when its own used element does not say so: the device wrote one element for
-    /// several buffers, of which only the last may be partly used. (virtio 1.3, In-order use of descriptors.)
+    /// Takes the next completion by position, whatever it is.
     #[cold]
     #[inline(never)]
-    fn length_in_batch(&mut self, (id, len): (u32, u32), head: usize, lent: u32) -> Result<u32, PeerFault> {
+    fn complete_odd_in_order(&mut self, done: &mut MaybeUninit<Completion>) -> Result<(), PeerFault> {
+        let head = usize::from(self.given) & self.ring.mask;
+        let Slot { token, lent, descs } = *self.slot(head);
+        let len = if WRITABLE { self.length_in_order(head, lent)? } else { 0 };
+        self.given = self.given.wrapping_add(descs as u16);
+        self.used = self.used.wrapping_add(1);
+        done.write(Completion { token, len });
+        Ok(())
+    }
+
+    /// Bytes written into the next buffer. A device may write one used element for several buffers, of which only the
+    /// last may be partly used. (virtio 1.3, In-order use of descriptors.)
+    fn length_in_order(&mut self, head: usize, lent: u32) -> Result<u32, PeerFault> {
         if self.batch.left == 0 {
+            let [id, len] = self.ring.used(usize::from(self.used)).map(|cell| cell.load(Relaxed));
             if id == head as u32 {
-                return Err(PeerFault::UsedLen { len, lent });
+                return if len <= lent { Ok(len) } else { Err(PeerFault::UsedLen { len, lent }) };
             }
             self.start_batch(id, len)?;
         }
@@ -437,7 +438,17 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<I
         }
         let n = out.len().min(usize::from(window));
         let (out, _) = out.split_at_mut(n);
-        if IN_ORDER { self.complete_in_order(out) } else { self.complete_any(out) }
+        let mut taken = 0;
+        loop {
+            let (_, rest) = out.split_at_mut(taken);
+            taken += if IN_ORDER { self.complete_in_order(rest) } else { self.complete_by_id(rest) };
+            let Some(done) = out.get_mut(taken) else { return Ok(taken) };
+            let odd = if IN_ORDER { self.complete_odd_in_order(done) } else { self.complete_odd(done) };
+            if let Err(fault) = odd {
+                return stop(taken, fault);
+            }
+            taken += 1;
+        }
     }
 
     fn set_interrupts(&mut self, on: bool) -> bool {
