@@ -75,17 +75,10 @@ impl<T> Visitor<T> {
         self.with(|value| value.as_mut().map(visit))
     }
 
-    #[cfg(not(loom))]
     #[inline(always)]
     fn with<R>(&self, f: impl FnOnce(&mut Option<T>) -> R) -> R {
         // SAFETY: called with `busy` set and `closed` seen clear, so the keeper stays out until `busy` is clear
         // again; there is one visitor and it is exclusively borrowed.
-        f(unsafe { &mut *self.0.value.get() })
-    }
-
-    #[cfg(loom)]
-    fn with<R>(&self, f: impl FnOnce(&mut Option<T>) -> R) -> R {
-        // SAFETY: as in the real build; loom checks that accesses do not overlap.
         self.0.value.with_mut(|value| f(unsafe { &mut *value }))
     }
 }
@@ -117,96 +110,9 @@ impl<T: Send> Keeper<T> {
         }
     }
 
-    #[cfg(not(loom))]
     fn with<R>(&mut self, f: impl FnOnce(&mut Option<T>) -> R) -> R {
         // SAFETY: called after `shut`: the visitor is outside and stays there until `closed` is cleared; there is
         // one keeper and it is exclusively borrowed.
-        f(unsafe { &mut *self.0.value.get() })
-    }
-
-    #[cfg(loom)]
-    fn with<R>(&mut self, f: impl FnOnce(&mut Option<T>) -> R) -> R {
-        // SAFETY: as in the real build; loom checks that accesses do not overlap.
         self.0.value.with_mut(|value| f(unsafe { &mut *value }))
-    }
-}
-
-#[cfg(all(test, not(loom)))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn closed_and_empty_at_first_then_follows_its_keeper() {
-        let (mut visitor, mut keeper) = gate::<u32>();
-        assert_eq!(visitor.enter(|v| *v), None);
-        assert_eq!(keeper.open(1), None);
-        assert_eq!(visitor.enter(|v| std::mem::replace(v, 2)), Some(1));
-        assert_eq!(keeper.open(3), Some(2));
-        assert_eq!(keeper.close(), Some(3));
-        assert_eq!(visitor.enter(|v| *v), None);
-    }
-
-    #[test]
-    fn a_panic_inside_leaves_the_gate_free() {
-        let (mut visitor, mut keeper) = gate::<u32>();
-        keeper.open(1);
-        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| visitor.enter(|_| panic!("inside"))));
-        assert!(caught.is_err());
-        assert_eq!(keeper.close(), Some(1));
-    }
-
-    /// The value is a plain integer pair that only stays equal when nobody is inside at the same time.
-    #[test]
-    fn never_two_inside() {
-        let (mut visitor, mut keeper) = gate::<(u64, u64)>();
-        let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
-        let seen = stop.clone();
-        let worker = std::thread::spawn(move || {
-            let mut visits = 0_u64;
-            while !seen.load(Ordering::Relaxed) {
-                let equal = visitor.enter(|v| {
-                    v.0 += 1;
-                    std::hint::black_box(&mut *v);
-                    v.1 += 1;
-                    v.0 == v.1
-                });
-                assert_ne!(equal, Some(false));
-                visits += u64::from(equal.is_some());
-            }
-            visits
-        });
-        for _ in 0..2000 {
-            keeper.open((0, 0));
-            std::hint::spin_loop();
-            let (a, b) = keeper.close().expect("it was put inside");
-            assert_eq!(a, b);
-        }
-        keeper.open((0, 0));
-        std::thread::sleep(std::time::Duration::from_millis(10));
-        stop.store(true, Ordering::Relaxed);
-        assert!(worker.join().expect("no overlap") > 0);
-    }
-}
-
-#[cfg(all(test, loom))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn never_two_inside() {
-        loom::model(|| {
-            let (mut visitor, mut keeper) = gate::<u32>();
-            keeper.open(1);
-            let worker = loom::thread::spawn(move || {
-                visitor.enter(|v| *v += 1);
-                visitor.enter(|v| *v += 1)
-            });
-            let first = keeper.close();
-            assert!(first.is_some());
-            keeper.open(10);
-            let again = keeper.close();
-            assert!(again.is_some_and(|v| v >= 10));
-            worker.join().expect("no overlap");
-        });
     }
 }

@@ -23,6 +23,8 @@ mod device;
 mod dialogue;
 mod error;
 mod gate;
+#[cfg(test)]
+mod gate_tests;
 mod handshake;
 mod losses;
 mod memory;

@@ -1,5 +1,5 @@
 //! A backend in this process: real sockets, real shared memory, and free to misbehave.
-#![allow(dead_code, reason = "each test uses its part")]
+#![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 
 pub mod echo;
 
