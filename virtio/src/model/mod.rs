@@ -1,11 +1,13 @@
 //! One model for both rings: a driver half and a device half work against each other, and a few `VecDeque`s say what
 //! must come out. Unit tests, property tests, miri and the fuzz targets all run it.
 
+mod hostile;
 mod memory;
 mod steps;
 
 use std::collections::VecDeque;
 
+pub use hostile::{Step, run_hostile};
 pub use memory::{Guest, Zone};
 
 use crate::config::{DeviceConfig, DriverConfig, IndirectTables};
@@ -119,6 +121,16 @@ struct Model<D, V> {
 const GUEST_BASE: u64 = 0x7f00_0000_0000;
 const GUEST_BYTES: u64 = 1 << 16;
 
+/// The ring's memory and both configurations; indirect tables lie at the start of the guest's memory.
+fn setup(v: Variant, ring: &Zone, guest: &Guest) -> (RingMemory, DriverConfig, DeviceConfig) {
+    let memory = RingMemory::in_zone(ring.bytes(), v.layout, v.size).expect("zone is large enough");
+    let tables = guest.bytes().slice(0, IndirectTables::bytes(v.size, v.indirect)).expect("tables fit");
+    let tables = IndirectTables { memory: tables, addr: guest.base(), entries: v.indirect };
+    let (size, event_idx, base) = (v.size, v.event_idx, v.base);
+    let driver = DriverConfig { size, event_idx, base, indirect: (v.indirect > 0).then_some(tables) };
+    (memory, driver, DeviceConfig { size, event_idx, indirect: v.indirect > 0, base })
+}
+
 impl<D: DriverQueue, V: DeviceQueue> Model<D, V> {
     fn new<E: std::fmt::Debug>(
         v: Variant,
@@ -126,20 +138,12 @@ impl<D: DriverQueue, V: DeviceQueue> Model<D, V> {
         device: impl Fn(&RingMemory, DeviceConfig) -> Result<V, E>,
     ) -> Self {
         let ring = Zone::new(v.layout.bytes(v.size));
-        let memory = RingMemory::in_zone(ring.bytes(), v.layout, v.size).expect("zone is large enough");
         let seams =
             vec![GUEST_BASE + GUEST_BYTES / 2, GUEST_BASE + GUEST_BYTES / 2 + 100, GUEST_BASE + 50_000];
         let guest = Guest::new(GUEST_BASE, GUEST_BYTES as usize, seams);
-        let tables = guest.bytes().slice(0, IndirectTables::bytes(v.size, v.indirect)).expect("tables fit");
-        let indirect = (v.indirect > 0).then_some(IndirectTables {
-            memory: tables,
-            addr: GUEST_BASE,
-            entries: v.indirect,
-        });
-        let (size, event_idx, base) = (v.size, v.event_idx, v.base);
-        let device_config = DeviceConfig { size, event_idx, indirect: v.indirect > 0, base };
+        let (memory, driver_config, device_config) = setup(v, &ring, &guest);
         Self {
-            driver: driver(&memory, DriverConfig { size, event_idx, base, indirect }).expect("valid driver"),
+            driver: driver(&memory, driver_config).expect("valid driver"),
             device: device(&memory, device_config).expect("valid device"),
             variant: v,
             memory: guest,

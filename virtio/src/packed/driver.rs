@@ -313,7 +313,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
                 slot0 + n
             } else {
                 // SAFETY: `n < free <= free_ids <= size = ids.len()`: a buffer in flight has one id, and a slot or more.
-                usize::from(*unsafe { ids.get_unchecked(free_ids - 1 - n) })
+                usize::from(*unsafe { ids.get_unchecked(free_ids.wrapping_sub(n + 1)) })
             };
             // SAFETY: `slots` has `size` entries and `ids` holds only ids below the size; `slot0 + n < size`.
             *unsafe { slots.get_unchecked_mut(id) } = Slot { token, lent: len, descs: 1 };
