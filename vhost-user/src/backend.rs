@@ -139,7 +139,12 @@ impl Backend {
     ///
     /// # Errors
     /// [`Error::QueuePairs`], [`Error::ControlEnded`].
-    pub fn receive_queue(&self, pair: u16, pool: &Pool, stats: Arc<QueueStats<RxLoss>>) -> Result<Receive, Error> {
+    pub fn receive_queue(
+        &self,
+        pair: u16,
+        pool: &Pool,
+        stats: Arc<QueueStats<RxLoss>>,
+    ) -> Result<Receive, Error> {
         let gate = self.take_ring(pair, 1)?;
         Ok(Receive::new(gate, pool.clone(), stats, Arc::clone(&self.peer), usize::from(pair) * 2 + 1))
     }

@@ -182,7 +182,9 @@ pub enum Refusal {
         what: &'static str,
     },
     /// A part of a ring outside the shared memory.
-    #[error("the {area} area of ring {index} at {addr:#x}, {len} bytes, is not in shared memory or not aligned")]
+    #[error(
+        "the {area} area of ring {index} at {addr:#x}, {len} bytes, is not in shared memory or not aligned"
+    )]
     RingAddress {
         /// Ring index.
         index: usize,

@@ -18,7 +18,9 @@
 
 use std::ops::{Deref, DerefMut};
 
-use crate::sync::{Acquire, Arc, AtomicBool, Relaxed, Release, UnsafeCell, asymmetric_fences, heavy_fence, light_fence};
+use crate::sync::{
+    Acquire, Arc, AtomicBool, Relaxed, Release, UnsafeCell, asymmetric_fences, heavy_fence, light_fence,
+};
 
 /// What both sides share; a line of its own, written by the poller.
 #[repr(align(128))]
@@ -159,7 +161,10 @@ pub(crate) fn close_all<'a, T: 'a>(gates: impl Iterator<Item = &'a mut Controlle
     if gates.iter().any(|gate| gate.state == State::Asked) {
         // G2: all our `closed` stores before all our `busy` loads; pairs with G1.
         heavy_fence(gates.iter().all(|gate| gate.shared.asymmetric));
-        gates.iter_mut().filter(|gate| gate.state == State::Asked).for_each(|gate| gate.state = State::Fenced);
+        gates
+            .iter_mut()
+            .filter(|gate| gate.state == State::Asked)
+            .for_each(|gate| gate.state = State::Fenced);
     }
     gates.into_iter().fold(true, |all, gate| gate.look() & all)
 }

@@ -1,1 +1,47 @@
-//! Room under construction.
+//! vhost-user backends: the side of a virtual network card that a switch or a network function is on.
+//!
+//! ```text
+//!   frontend (DPDK virtio-user, QEMU, our own)            this process
+//!   ─────────────────────────────────────────            ────────────────────────────────────────────────
+//!   socket ◄──────── messages, descriptors ────────►  control thread: endpoints ─ sessions
+//!                                                                  │ gates (no lock, no wait)
+//!   rings, buffers ◄──────── shared memory ────────►  polling threads: slot ─ ring ─ bursts ─ packets
+//! ```
+//!
+//! - [`Control`] is one thread for any number of [`Backend`]s; no peer can make it wait.
+//! - a *session* checks every request whole before it changes anything; a refused request leaves no trace;
+//! - a [`MemoryMap`] is checked, guarded, and never changes; rings are built anew on a new one;
+//! - a *gate* lets the polling thread and the control thread use a ring in turn; polling pays no locked
+//!   instruction for it;
+//! - a ring's data path is chosen once, from what was negotiated.
+//!
+//! A frontend may write anything, at any time, into its rings, buffers, descriptors and socket. The worst it
+//! can do is lose its own port.
+//!
+//! **Supported**: split rings, mergeable buffers, indirect descriptors, in-order, event index, several
+//! queues, reply-ack, status, configuration, memory slots, MTU, RARP, device reset, reconnection in both
+//! directions. **Not supported** (refused, not ignored): dirty log, inflight region, IOTLB, postcopy, backend
+//! requests, crypto, legacy big-endian rings.
+
+mod backend;
+mod control;
+mod datapath;
+mod error;
+mod event;
+mod features;
+mod gate;
+mod memory;
+mod peer;
+mod port;
+mod session;
+mod slot;
+mod sync;
+
+pub use backend::{Backend, BackendConfig, Mode};
+pub use control::Control;
+pub use error::{Error, Refusal, RegionError};
+pub use features::MAX_QUEUE_PAIRS;
+pub use memory::MemoryMap;
+pub use memory::sigbus;
+pub use peer::Peer;
+pub use port::{Receive, RxLoss, Transmit, TxLoss, VhostDriver};

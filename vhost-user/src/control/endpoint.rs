@@ -202,7 +202,8 @@ impl Endpoint {
         link.session.end(&mut Slots(&mut self.gates));
         self.gates.iter_mut().for_each(Controller::open);
         tracing::info!(port = self.peer.name(), reason, "frontend disconnected");
-        let _ = epoll.change(link.connection.as_fd(), connection_token(self.id), link.interest, Interest::None);
+        let _ =
+            epoll.change(link.connection.as_fd(), connection_token(self.id), link.interest, Interest::None);
         self.link = None;
         self.peer.set_disconnected();
         if let Source::Connect { next, .. } = &mut self.source {

@@ -28,7 +28,13 @@ impl Epoll {
     }
 
     /// Waits for `fd` as `to` says, having waited as `from` says.
-    pub(super) fn change(&self, fd: BorrowedFd<'_>, token: u64, from: Interest, to: Interest) -> io::Result<()> {
+    pub(super) fn change(
+        &self,
+        fd: BorrowedFd<'_>,
+        token: u64,
+        from: Interest,
+        to: Interest,
+    ) -> io::Result<()> {
         let operation = match (from, to) {
             _ if from == to => return Ok(()),
             (_, Interest::None) => libc::EPOLL_CTL_DEL,
@@ -39,7 +45,8 @@ impl Epoll {
         let events = (libc::EPOLLIN | write).cast_unsigned();
         let mut event = libc::epoll_event { events, u64: token };
         // SAFETY: both descriptors are open; `event` lives until the call returns.
-        let result = unsafe { libc::epoll_ctl(self.0.as_raw_fd(), operation, fd.as_raw_fd(), &raw mut event) };
+        let result =
+            unsafe { libc::epoll_ctl(self.0.as_raw_fd(), operation, fd.as_raw_fd(), &raw mut event) };
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
@@ -66,7 +73,8 @@ pub(crate) struct Waker(Arc<OwnedFd>);
 impl Waker {
     pub(super) fn new() -> io::Result<Self> {
         // SAFETY: takes integers, returns a new descriptor or -1.
-        owned(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) }).map(|fd| Self(Arc::new(fd)))
+        owned(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })
+            .map(|fd| Self(Arc::new(fd)))
     }
 
     pub(crate) fn wake(&self) {

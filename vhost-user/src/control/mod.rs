@@ -10,7 +10,7 @@ mod socket;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -89,6 +89,11 @@ impl Control {
         Ok(Self(Arc::new(Shared { commands, waker, next_id: AtomicU64::new(1), thread })))
     }
 
+    /// A handle that does not keep the thread alive.
+    pub(crate) fn downgrade(&self) -> WeakControl {
+        WeakControl(Arc::downgrade(&self.0))
+    }
+
     /// Makes the endpoint of a backend; the socket listens when this returns.
     pub(crate) fn add(&self, config: &BackendConfig, terms: Terms) -> Result<(u64, Arc<Peer>), Error> {
         let source = match config.mode {
@@ -123,6 +128,16 @@ impl Control {
         self.0.commands.send(command).map_err(|_| Error::ControlEnded)?;
         self.0.waker.wake();
         Ok(())
+    }
+}
+
+/// A control thread that may have ended.
+pub(crate) struct WeakControl(Weak<Shared>);
+
+impl WeakControl {
+    /// The control thread, if it still runs.
+    pub(crate) fn upgrade(&self) -> Option<Control> {
+        self.0.upgrade().map(Control)
     }
 }
 

@@ -51,7 +51,8 @@ pub(super) fn listen(path: &Path) -> Result<Listener, Error> {
     // SAFETY: `address` is a valid socket address of the length given, alive during the call.
     check(unsafe { libc::bind(socket.as_raw_fd(), address.as_ptr(), address.len()) })
         .map_err(|source| bind_error(path, source))?;
-    let listener = Listener { socket: UnixListener::from(socket), path: path.into(), identity: identity(path) };
+    let listener =
+        Listener { socket: UnixListener::from(socket), path: path.into(), identity: identity(path) };
     // SAFETY: takes a descriptor we own and a number.
     check(unsafe { libc::listen(listener.socket.as_raw_fd(), BACKLOG) })
         .map_err(|e| Error::system("listening on a socket", e))?;

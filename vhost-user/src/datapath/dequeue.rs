@@ -117,7 +117,7 @@ impl<Q: DeviceQueue> Dequeue<Q> {
         while out.room() > 0 && dropped < DROPS_PER_BURST {
             match self.next_slow(pool, stats)? {
                 Slow::Packet(packet) => {
-                    bytes += u64::from(packet.len());
+                    bytes += packet.len() as u64;
                     taken += 1;
                     // There is room: `push` cannot fail.
                     let _ = out.push(packet);

@@ -58,7 +58,7 @@ impl<Q: DeviceQueue, const MERGE: bool> Enqueue<Q, MERGE> {
         let chains = unsafe { chains.assume_init_ref() };
         let header = self.header;
         let fits = |(chain, packet): &(&Chain, &Packet)| {
-            packet.len() == u32::from(packet.data_len()) && packet.len() <= chain.len.saturating_sub(header)
+            packet.len() == packet.data_len() && packet.len() <= chain.len.saturating_sub(header) as usize
         };
         let sent = chains.iter().zip(packets).take_while(fits).count();
         let chains = chains.get(..sent).unwrap_or_default();
@@ -72,7 +72,8 @@ impl<Q: DeviceQueue, const MERGE: bool> Enqueue<Q, MERGE> {
         let mut lengths = [0u32; BURST];
         let mut bytes = 0;
         for ((chain, packet), written) in chains.iter().zip(packets).zip(&mut lengths) {
-            let len = packet.len();
+            // Fits: at most `chain.len`.
+            let len = packet.len() as u32;
             // SAFETY: `header + len <= chain.len` was just checked, and the queue checked `chain.len` bytes.
             unsafe { write_header(chain.ptr, header) };
             let to = chain.ptr.wrapping_add(header as usize);
@@ -90,18 +91,19 @@ impl<Q: DeviceQueue, const MERGE: bool> Enqueue<Q, MERGE> {
     #[cold]
     #[inline(never)]
     fn slow(&mut self, packet: &Packet, stats: &QueueStats<TxLoss>) -> Result<Slow, PeerFault> {
-        if packet.len() > MAX_PACKET {
+        let len = u32::try_from(packet.len()).unwrap_or(u32::MAX);
+        if len > MAX_PACKET {
             return Ok(Slow::Dropped(TxLoss::TooLong));
         }
         let Some(head) = self.first_buffer(stats)? else { return Ok(Slow::Full) };
-        let total = self.header + packet.len();
+        let total = self.header + len;
         if head.len < total && !MERGE {
             return Ok(Slow::Dropped(TxLoss::TooLong));
         }
         let mut source = Source::new(packet);
         let mut cursor = Cursor::new(self.first.pieces());
         cursor.skip(self.header as usize);
-        let mut left = packet.len() - source.fill(&mut cursor, head.len.min(total) - self.header);
+        let mut left = len - source.fill(&mut cursor, head.len.min(total) - self.header);
         self.heads.clear();
         self.heads.push(head.used(head.len.min(total)));
         let mut ahead = Ahead::default().past(head);
@@ -134,7 +136,7 @@ impl<Q: DeviceQueue, const MERGE: bool> Enqueue<Q, MERGE> {
         for used in self.heads.drain(..) {
             self.queue.complete(used);
         }
-        stats.moved(1, u64::from(packet.len()));
+        stats.moved(1, packet.len() as u64);
     }
 
     /// The next buffer that can hold a header; shorter ones go back unused.
@@ -184,7 +186,11 @@ impl<Q: DeviceQueue, const MERGE: bool> EnqueuePath for Enqueue<Q, MERGE> {
             self.queue.publish();
         }
         let taken = result?;
-        packets.drain(..taken);
+        if taken == packets.len() {
+            packets.clear();
+        } else {
+            drop(packets.drain(..taken));
+        }
         let call = (taken > 0 || self.runts > 0) && self.queue.call_needed();
         Ok(Done { packets: taken, call })
     }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use linecard_mempool::{Burst, Pool};
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::net::{HDR_LEN, LEGACY_HDR_LEN};
-use linecard_virtio::{DeviceConfig, DeviceQueue, Features, PeerFault, RingMemory, split};
+use linecard_virtio::{DeviceConfig, DeviceQueue, Features, PeerFault, RingMemory, packed, split};
 
 use crate::error::Refusal;
 use crate::memory::MemoryMap;
@@ -87,26 +87,41 @@ impl PathConfig {
 /// # Errors
 /// [`Refusal::Queue`].
 pub(crate) fn build(index: usize, config: PathConfig) -> Result<Path, Refusal> {
+    let packed = config.features.contains(Features::RING_PACKED);
     let in_order = config.features.contains(Features::IN_ORDER);
-    if index % 2 == 0 {
-        return if in_order {
-            let queue = split::Device::<true, true>::new(&config.memory, config.device)?;
-            Ok(enqueue(queue, config, ["split in-order", "split in-order mergeable"]))
-        } else {
-            let queue = split::Device::<false, true>::new(&config.memory, config.device)?;
-            Ok(enqueue(queue, config, ["split", "split mergeable"]))
-        };
-    }
-    if in_order {
-        let queue = split::Device::<true, false>::new(&config.memory, config.device)?;
-        Ok(dequeue(queue, config, "split in-order"))
-    } else {
-        let queue = split::Device::<false, false>::new(&config.memory, config.device)?;
-        Ok(dequeue(queue, config, "split"))
-    }
+    let (memory, device) = (&config.memory, config.device);
+    Ok(match (index % 2 == 0, packed, in_order) {
+        (true, false, false) => {
+            enqueue(split::Device::<false, true>::new(memory, device)?, config, ENQUEUE[0])
+        }
+        (true, false, true) => enqueue(split::Device::<true, true>::new(memory, device)?, config, ENQUEUE[1]),
+        (true, true, false) => {
+            enqueue(packed::Device::<false, true>::new(memory, device)?, config, ENQUEUE[2])
+        }
+        (true, true, true) => enqueue(packed::Device::<true, true>::new(memory, device)?, config, ENQUEUE[3]),
+        (false, false, false) => {
+            dequeue(split::Device::<false, false>::new(memory, device)?, config, "split")
+        }
+        (false, false, true) => {
+            dequeue(split::Device::<true, false>::new(memory, device)?, config, "split in-order")
+        }
+        (false, true, false) => {
+            dequeue(packed::Device::<false, false>::new(memory, device)?, config, "packed")
+        }
+        (false, true, true) => {
+            dequeue(packed::Device::<true, false>::new(memory, device)?, config, "packed in-order")
+        }
+    })
 }
 
-/// Names: without and with mergeable buffers.
+/// Names of the sending paths: without and with mergeable buffers.
+const ENQUEUE: [[&str; 2]; 4] = [
+    ["split", "split mergeable"],
+    ["split in-order", "split in-order mergeable"],
+    ["packed", "packed mergeable"],
+    ["packed in-order", "packed in-order mergeable"],
+];
+
 fn enqueue<Q: DeviceQueue + 'static>(queue: Q, config: PathConfig, names: [&'static str; 2]) -> Path {
     let [plain, mergeable] = names;
     let header = config.header();

@@ -66,7 +66,9 @@ impl MemoryMap {
         no_overlap(&regions, |region| (region.spec.user_addr, region.spec.size))?;
         regions.sort_by_key(|region| region.spec.guest_addr);
         no_overlap(&regions, |region| (region.spec.guest_addr, region.spec.size))?;
-        let Some(big) = regions.iter().max_by_key(|region| region.spec.size) else { return Ok(Self::empty()) };
+        let Some(big) = regions.iter().max_by_key(|region| region.spec.size) else {
+            return Ok(Self::empty());
+        };
         let largest = Flat { guest: big.spec.guest_addr, size: big.spec.size, start: big.start() };
         Ok(Arc::new(Self { largest, by_guest: regions }))
     }

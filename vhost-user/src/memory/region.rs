@@ -41,7 +41,11 @@ impl Region {
     ///
     /// # Errors
     /// Any [`RegionError`] but those about several regions.
-    pub(crate) fn map(spec: MemoryRegion, file: OwnedFd, alarm: Option<&Arc<Alarm>>) -> Result<Self, RegionError> {
+    pub(crate) fn map(
+        spec: MemoryRegion,
+        file: OwnedFd,
+        alarm: Option<&Arc<Alarm>>,
+    ) -> Result<Self, RegionError> {
         check_ranges(&spec)?;
         let file = File::from(file);
         let page = check_file(&spec, &file)?;
@@ -52,7 +56,8 @@ impl Region {
         let (mapping, base) = layout.map(&file)?;
         // SAFETY: `skip < page <= len`, so this stays inside the mapping just made.
         let start = unsafe { base.add(skip as usize) };
-        let watch = alarm.and_then(|alarm| Watch::new(base.as_ptr() as usize, layout.len, layout.page, alarm));
+        let watch =
+            alarm.and_then(|alarm| Watch::new(base.as_ptr() as usize, layout.len, layout.page, alarm));
         Ok(Self { spec, start, _watch: watch, _mapping: mapping })
     }
 
@@ -76,7 +81,9 @@ fn check_ranges(spec: &MemoryRegion) -> Result<(), RegionError> {
         [("guest address", spec.guest_addr), ("user address", spec.user_addr), ("file offset", spec.offset)];
     for (what, start) in ranges {
         // Half the address space is kept free, so that rounding up to pages cannot overflow either.
-        if start.checked_add(spec.size).is_none() || (what == "file offset" && start + spec.size > i64::MAX as u64) {
+        if start.checked_add(spec.size).is_none()
+            || (what == "file offset" && start + spec.size > i64::MAX as u64)
+        {
             return Err(RegionError::Overflow { what, start, size: spec.size });
         }
     }
@@ -85,8 +92,10 @@ fn check_ranges(spec: &MemoryRegion) -> Result<(), RegionError> {
 
 /// Checks kind and length of the file; returns its page size.
 fn check_file(spec: &MemoryRegion, file: &File) -> Result<u64, RegionError> {
-    let meta = file.metadata().map_err(|source| RegionError::System { action: "inspecting the file", source })?;
-    let system = file_system(file).map_err(|source| RegionError::System { action: "inspecting the file", source })?;
+    let meta =
+        file.metadata().map_err(|source| RegionError::System { action: "inspecting the file", source })?;
+    let system =
+        file_system(file).map_err(|source| RegionError::System { action: "inspecting the file", source })?;
     if !meta.is_file() || !SAFE_FILE_SYSTEMS.contains(&system) {
         return Err(RegionError::FileKind);
     }
@@ -120,8 +129,10 @@ impl Placement {
     /// Reserves addresses, takes all access away, and maps the file into the middle.
     fn map(&self, file: &File) -> Result<(MmapRaw, NonNull<u8>), RegionError> {
         let failed = |action| move |source| RegionError::System { action, source };
-        let overflow = || RegionError::Overflow { what: "mapping", start: self.offset, size: self.len as u64 };
-        let total = self.page.checked_mul(3).and_then(|guards| guards.checked_add(self.len)).ok_or_else(overflow)?;
+        let overflow =
+            || RegionError::Overflow { what: "mapping", start: self.offset, size: self.len as u64 };
+        let total =
+            self.page.checked_mul(3).and_then(|guards| guards.checked_add(self.len)).ok_or_else(overflow)?;
         let reservation = MmapOptions::new()
             .len(total)
             .no_reserve_swap()

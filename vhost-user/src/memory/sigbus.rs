@@ -99,7 +99,12 @@ impl Drop for Watch {
 pub fn install() -> io::Result<()> {
     static RESULT: OnceLock<Result<(), i32>> = OnceLock::new();
     RESULT
-        .get_or_init(|| exchange(&ours()).map(|previous| drop(PREVIOUS.set(previous))))
+        .get_or_init(|| {
+            // Known before the handler can run: a fault that is not ours needs it.
+            let previous = exchange(None)?;
+            PREVIOUS.get_or_init(|| previous);
+            exchange(Some(&ours())).map(|_| ())
+        })
         .map_err(io::Error::from_raw_os_error)
 }
 
@@ -115,12 +120,17 @@ fn default_action() -> libc::sigaction {
     unsafe { MaybeUninit::zeroed().assume_init() }
 }
 
-/// Sets the action for SIGBUS; returns the one before.
-fn exchange(action: &libc::sigaction) -> Result<libc::sigaction, i32> {
+/// Sets the action for SIGBUS if one is given; returns the one before.
+fn exchange(action: Option<&libc::sigaction>) -> Result<libc::sigaction, i32> {
     let mut previous = default_action();
-    // SAFETY: both point at valid structures; the handler installed is async-signal-safe.
+    let action = action.map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: both point at valid structures or nowhere; the handler installed is async-signal-safe.
     let result = unsafe { libc::sigaction(libc::SIGBUS, action, &raw mut previous) };
-    if result == 0 { Ok(previous) } else { Err(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EINVAL)) }
+    if result == 0 {
+        Ok(previous)
+    } else {
+        Err(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EINVAL))
+    }
 }
 
 extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
@@ -171,7 +181,7 @@ fn chain(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_
     match previous.sa_sigaction {
         libc::SIG_DFL | libc::SIG_IGN => {
             // The access faults again on return and the process ends, as it would have without us.
-            let _ = exchange(&default_action());
+            let _ = exchange(Some(&default_action()));
         }
         handler if previous.sa_flags & libc::SA_SIGINFO != 0 => {
             // SAFETY: with SA_SIGINFO the previous action was installed as a function of this type.

@@ -41,7 +41,8 @@ impl Session {
 
     pub(super) fn set_status(&mut self, payload: &[u8], slots: &mut Slots<'_>) -> Result<Answer, Refusal> {
         let asked = u64::from_bytes(payload)?;
-        let status = u8::try_from(asked).map_err(|_| Refusal::Value { what: "status", got: asked, max: 0xff })?;
+        let status =
+            u8::try_from(asked).map_err(|_| Refusal::Value { what: "status", got: asked, max: 0xff })?;
         self.status = Some(status);
         if status == 0 {
             // A reset of the device stops its rings; how they are described may stay.
@@ -58,7 +59,12 @@ impl Session {
 
     /// Stops and disables all rings. Memory, ownership and the negotiation stay, as libvhost-user has it;
     /// frontends that track memory by region rely on that.
-    pub(super) fn reset(&mut self, request: Req, payload: &[u8], slots: &mut Slots<'_>) -> Result<Answer, Refusal> {
+    pub(super) fn reset(
+        &mut self,
+        request: Req,
+        payload: &[u8],
+        slots: &mut Slots<'_>,
+    ) -> Result<Answer, Refusal> {
         <()>::from_bytes(payload)?;
         for index in 0..self.vrings.len() {
             self.stop(index, slots);

@@ -10,7 +10,11 @@ use crate::error::{Refusal, RegionError};
 use crate::memory::{MemoryMap, Region};
 
 impl Session {
-    pub(super) fn set_mem_table(&mut self, message: Message, slots: &mut Slots<'_>) -> Result<Answer, Refusal> {
+    pub(super) fn set_mem_table(
+        &mut self,
+        message: Message,
+        slots: &mut Slots<'_>,
+    ) -> Result<Answer, Refusal> {
         let MemTable(specs) = MemTable::from_bytes(&message.payload)?;
         expect_fds(&message, specs.len())?;
         let alarm = self.watched.then_some(&self.alarm);
@@ -38,7 +42,11 @@ impl Session {
     }
 
     /// A descriptor may come along (QEMU sends one); it is closed.
-    pub(super) fn remove_region(&mut self, message: Message, slots: &mut Slots<'_>) -> Result<Answer, Refusal> {
+    pub(super) fn remove_region(
+        &mut self,
+        message: Message,
+        slots: &mut Slots<'_>,
+    ) -> Result<Answer, Refusal> {
         let SingleRegion(spec) = SingleRegion::from_bytes(&message.payload)?;
         if message.fds.len() != 1 {
             expect_fds(&message, 0)?;

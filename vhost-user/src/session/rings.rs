@@ -17,13 +17,19 @@ use crate::slot::{Mode, Ring};
 impl Session {
     fn index(&self, asked: u32) -> Result<usize, Refusal> {
         let rings = self.vrings.len();
-        usize::try_from(asked).ok().filter(|index| *index < rings).ok_or(Refusal::RingIndex { index: asked, rings })
+        usize::try_from(asked)
+            .ok()
+            .filter(|index| *index < rings)
+            .ok_or(Refusal::RingIndex { index: asked, rings })
     }
 
     fn vring(&mut self, asked: u32) -> Result<(usize, &mut Vring), Refusal> {
         let rings = self.vrings.len();
         let index = self.index(asked)?;
-        self.vrings.get_mut(index).map(|vring| (index, vring)).ok_or(Refusal::RingIndex { index: asked, rings })
+        self.vrings
+            .get_mut(index)
+            .map(|vring| (index, vring))
+            .ok_or(Refusal::RingIndex { index: asked, rings })
     }
 
     /// Refuses when any ring is started.
@@ -84,7 +90,11 @@ impl Session {
         Ok(Answer::Payload(VringState { index: asked.index, num: vring.base }.to_bytes()))
     }
 
-    pub(super) fn set_vring_enable(&mut self, payload: &[u8], slots: &mut Slots<'_>) -> Result<Answer, Refusal> {
+    pub(super) fn set_vring_enable(
+        &mut self,
+        payload: &[u8],
+        slots: &mut Slots<'_>,
+    ) -> Result<Answer, Refusal> {
         let VringState { index, num } = VringState::from_bytes(payload)?;
         let (_, vring) = self.vring(index)?;
         vring.enabled = match num {
@@ -103,7 +113,12 @@ impl Session {
         if !running {
             let ring = self.build(index, &self.map)?;
             if let Some(slot) = slots.get(index) {
-                tracing::info!(port = self.peer.name(), ring = index, path = ring.path.name(), "ring started");
+                tracing::info!(
+                    port = self.peer.name(),
+                    ring = index,
+                    path = ring.path.name(),
+                    "ring started"
+                );
                 slot.ring = Some(ring);
             }
         }
@@ -120,7 +135,9 @@ impl Session {
         if let Some(ring) = slots.get(index).and_then(|slot| slot.ring.as_mut()) {
             ring.call.clone_from(&event);
             // What was used before the driver could be called must not go unnoticed.
-            event.iter().for_each(|call| drop(call.signal()));
+            event.iter().for_each(|call| {
+                call.signal();
+            });
         }
         if let Some(vring) = self.vrings.get_mut(index) {
             vring.call = event;
@@ -197,7 +214,9 @@ impl Session {
                 Ok(mut ring) => {
                     ring.faulted = faulted;
                     // The new device half does not know what the old one owed: one call too many, never one too few.
-                    ring.call.iter().for_each(|call| drop(call.signal()));
+                    ring.call.iter().for_each(|call| {
+                        call.signal();
+                    });
                     slot.ring = Some(ring);
                 }
                 Err(refusal) => self.lose(index, &refusal),

@@ -88,7 +88,8 @@ pub(crate) fn device_config(
 /// frontends start at 0 or at an old position; the used index in shared memory is then the only truth.
 fn split_base(base: u32, memory: &RingMemory) -> u32 {
     const USED_IDX: usize = 2;
-    let used = memory.device.cell::<u16>(USED_IDX).map_or(0, |cell| cell.load(std::sync::atomic::Ordering::Acquire));
+    let used =
+        memory.device.cell::<u16>(USED_IDX).map_or(0, |cell| cell.load(std::sync::atomic::Ordering::Acquire));
     let used = u32::from(used);
     if used != base {
         tracing::info!(base, used, "ring position differs from its used index; going on at the used index");

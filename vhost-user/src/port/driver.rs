@@ -1,0 +1,179 @@
+//! The `net_vhost` driver: `net_vhost0,iface=PATH[,queues=N][,client=0|1]`.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use linecard_mempool::Pool;
+use linecard_pmd::stats::PortCounters;
+use linecard_pmd::{
+    DevArgs, Device, DeviceInfo, Driver, Error, Port, PortConfig, ProbeContext, Running, RxQueue, StartError,
+    TxQueue,
+};
+
+use super::control::{VhostControl, pack};
+use crate::backend::{Backend, BackendConfig, Mode};
+use crate::control::{Control, WeakControl};
+use crate::error::Error as BackendError;
+use crate::features::MAX_QUEUE_PAIRS;
+
+/// DPDK's addresses for vhost ports, "VHOST" and a number.
+const MAC_PREFIX: [u8; 5] = [0x56, 0x48, 0x4f, 0x53, 0x54];
+const MTU: std::ops::RangeInclusive<u16> = 68..=65_535;
+
+/// Ports that are vhost-user backends. All ports of one driver value share one control thread.
+///
+/// ```
+/// use linecard_pmd::{Driver, Registry};
+/// static VHOST: linecard_vhost_user::VhostDriver = linecard_vhost_user::VhostDriver::new();
+/// let registry = Registry::new(&[&VHOST]);
+/// assert_eq!(registry.find("net_vhost0")?.name(), "net_vhost");
+/// # Ok::<(), linecard_pmd::Error>(())
+/// ```
+pub struct VhostDriver {
+    /// The control thread, while a port lives.
+    control: Mutex<Option<WeakControl>>,
+}
+
+impl VhostDriver {
+    /// A driver without ports.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { control: Mutex::new(None) }
+    }
+
+    fn control(&self) -> Result<Control, BackendError> {
+        let mut shared = self.control.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(control) = shared.as_ref().and_then(WeakControl::upgrade) {
+            return Ok(control);
+        }
+        let control = Control::start()?;
+        *shared = Some(control.downgrade());
+        Ok(control)
+    }
+}
+
+impl Default for VhostDriver {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Driver for VhostDriver {
+    fn name(&self) -> &'static str {
+        "net_vhost"
+    }
+
+    fn summary(&self) -> &'static str {
+        "vhost-user backend: iface=PATH[,queues=1..128][,client=0|1]"
+    }
+
+    fn probe(&self, _context: &ProbeContext, args: &DevArgs) -> Result<Box<dyn Device>, Error> {
+        let path = args.required("iface")?;
+        let queue_pairs = args.number("queues", 1..=MAX_QUEUE_PAIRS)?.unwrap_or(1);
+        let mode = if args.flag("client")?.unwrap_or(false) { Mode::Connect } else { Mode::Listen };
+        // Ours receives into plain or chained packets as they come; there is nothing to choose.
+        for harmless in ["tso", "linear-buffer", "ext-buffer", "legacy-ol-flags"] {
+            args.flag(harmless)?;
+        }
+        for missing in ["iommu-support", "postcopy-support"] {
+            if args.flag(missing)? == Some(true) {
+                let (port, what) = (args.name().into(), missing.into());
+                return Err(Error::Unsupported { port, what, remedy: format!("leave {missing} out") });
+            }
+        }
+        args.finish()?;
+        let mac = mac_of(args.name());
+        let config = BackendConfig { queue_pairs, mac, ..BackendConfig::new(args.name(), path, mode) };
+        let backend = self.control().and_then(|control| Backend::new(&control, config));
+        let backend = backend.map_err(|error| tell(args.name(), error))?;
+        Ok(Box::new(VhostDevice { name: args.name().into(), backend, mac }))
+    }
+}
+
+/// The address of a port, by the number at the end of its name.
+fn mac_of(name: &str) -> [u8; 6] {
+    let digits = name.rsplit(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
+    let [a, b, c, d, e] = MAC_PREFIX;
+    [a, b, c, d, e, digits.parse::<u64>().map_or(0, |n| n.to_le_bytes()[0])]
+}
+
+/// A backend's error as a port's; both are one sentence with a remedy.
+fn tell(port: &str, error: BackendError) -> Error {
+    let text = error.to_string();
+    let (problem, remedy) = text.rsplit_once("; ").unwrap_or((&text, "see the log"));
+    Error::Peer { port: port.into(), problem: problem.into(), remedy: remedy.into() }
+}
+
+/// A backend that is not polled.
+struct VhostDevice {
+    name: String,
+    backend: Backend,
+    mac: [u8; 6],
+}
+
+impl VhostDevice {
+    fn queues(
+        &self,
+        config: &PortConfig,
+        pool: &Pool,
+        counters: &PortCounters<super::RxLoss, super::TxLoss>,
+    ) -> Result<(Vec<Box<dyn RxQueue>>, Vec<Box<dyn TxQueue>>), BackendError> {
+        let (mut rx, mut tx): (Vec<Box<dyn RxQueue>>, Vec<Box<dyn TxQueue>>) = (Vec::new(), Vec::new());
+        for pair in 0..config.rx_queues {
+            rx.push(Box::new(self.backend.receive_queue(pair, pool, counters.rx(usize::from(pair)))?));
+        }
+        for pair in 0..config.tx_queues {
+            tx.push(Box::new(self.backend.transmit_queue(pair, counters.tx(usize::from(pair)))?));
+        }
+        Ok((rx, tx))
+    }
+}
+
+impl Device for VhostDevice {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The frontend chooses its ring sizes; any depth that a port is configured with is good.
+    fn info(&self) -> DeviceInfo {
+        DeviceInfo {
+            driver: "net_vhost",
+            max_rx_queues: self.backend.queue_pairs(),
+            max_tx_queues: self.backend.queue_pairs(),
+            depth: 1..=32_768,
+            depth_power_of_two: false,
+            default_depth: 1024,
+            mtu: MTU,
+            mac: self.mac,
+        }
+    }
+
+    fn start(self: Box<Self>, config: &PortConfig, pool: &Pool) -> Result<Port, StartError> {
+        let counters = PortCounters::new(config.rx_queues, config.tx_queues);
+        match self.queues(config, pool, &counters) {
+            Ok((rx, tx)) => {
+                let control = Arc::new(VhostControl {
+                    peer: Arc::clone(self.backend.peer()),
+                    counters,
+                    mac: AtomicU64::new(pack(self.mac)),
+                    mtu: config.mtu,
+                    promiscuous: AtomicBool::new(true),
+                });
+                Ok(Port { rx, tx, control, running: self })
+            }
+            Err(error) => {
+                let error = tell(&self.name, error);
+                Err(StartError { device: self, error })
+            }
+        }
+    }
+}
+
+impl Running for VhostDevice {
+    /// The frontend stays connected; its packets wait in its rings.
+    fn stop(self: Box<Self>, rx: Vec<Box<dyn RxQueue>>, tx: Vec<Box<dyn TxQueue>>) -> Box<dyn Device> {
+        drop((rx, tx));
+        self
+    }
+}

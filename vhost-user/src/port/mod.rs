@@ -1,0 +1,34 @@
+//! Backends as ports: the queues that applications poll, and the `net_vhost` driver.
+
+mod control;
+mod driver;
+mod queues;
+
+pub use driver::VhostDriver;
+pub use queues::{Receive, Transmit};
+
+use linecard_pmd::stats::Total;
+
+linecard_pmd::causes! {
+    /// Why packets of a frontend did not arrive.
+    pub enum RxLoss {
+        /// Times the pool had no packet; the frontend's packets wait in the ring.
+        NoBuffer = ("no_buffer", Total::NoBuffer),
+        /// Shorter than an Ethernet header, or than the header before it.
+        Runt = ("runt", Total::Error),
+        /// Longer than any packet may be.
+        TooLong = ("too_long", Total::Error),
+        /// Sent while the ring was disabled.
+        Disabled = ("ring_disabled", Total::None),
+    }
+}
+
+linecard_pmd::causes! {
+    /// Why packets did not reach the frontend.
+    pub enum TxLoss {
+        /// Longer than the frontend's buffers can hold.
+        TooLong = ("too_long", Total::Error),
+        /// Buffers of the frontend too short for a header, given back empty. No packet was lost.
+        RuntBuffer = ("runt_buffer", Total::None),
+    }
+}

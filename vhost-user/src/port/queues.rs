@@ -1,0 +1,133 @@
+//! The two halves of a queue pair, as the thread that polls them sees them.
+
+use std::sync::Arc;
+
+use linecard_mempool::{Burst, Packet, Pool};
+use linecard_pmd::stats::QueueStats;
+use linecard_pmd::{RxQueue, TxQueue};
+
+use super::{RxLoss, TxLoss};
+use crate::gate::Poller;
+use crate::peer::Peer;
+use crate::slot::Slot;
+
+/// What [`RxQueue::path`] says while no frontend has started the ring.
+const NO_RING: &str = "no ring";
+
+/// Receives what a frontend sends on one queue pair. From [`crate::Backend::receive_queue`].
+///
+/// ```
+/// # use linecard_eal::{Memory, MemoryConfig};
+/// use linecard_mempool::{Burst, Pool, PoolConfig};
+/// use linecard_pmd::RxQueue;
+/// use linecard_vhost_user::{Backend, BackendConfig, Control, Mode};
+///
+/// # let domain = Memory::new(MemoryConfig::default())?.domain("packets")?;
+/// let pool = Pool::new(&domain, PoolConfig { packets: 256, ..PoolConfig::default() })?;
+/// let path = std::env::temp_dir().join(format!("receive-doc-{}", std::process::id()));
+/// let backend = Backend::new(&Control::start()?, BackendConfig::new("demo", path, Mode::Listen))?;
+/// let mut queue = backend.receive_queue(0, &pool, Default::default())?;
+/// let mut packets = Burst::new();
+/// assert_eq!(queue.rx_burst(&mut packets), 0); // nobody is connected
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Receive {
+    gate: Poller<Slot>,
+    pool: Pool,
+    stats: Arc<QueueStats<RxLoss>>,
+    peer: Arc<Peer>,
+    ring: usize,
+}
+
+impl Receive {
+    pub(crate) fn new(
+        gate: Poller<Slot>,
+        pool: Pool,
+        stats: Arc<QueueStats<RxLoss>>,
+        peer: Arc<Peer>,
+        ring: usize,
+    ) -> Self {
+        Self { gate, pool, stats, peer, ring }
+    }
+}
+
+impl RxQueue for Receive {
+    fn rx_burst(&mut self, packets: &mut Burst) -> usize {
+        let Some(mut slot) = self.gate.enter() else { return 0 };
+        let announced = match slot.announce.take() {
+            Some(mac) => announce(mac, packets, &self.pool, &self.stats),
+            None => 0,
+        };
+        announced + slot.receive(packets, &self.pool, &self.stats)
+    }
+
+    fn path(&self) -> &'static str {
+        self.peer.path(self.ring).unwrap_or(NO_RING)
+    }
+}
+
+/// Sends to a frontend on one queue pair. From [`crate::Backend::transmit_queue`].
+///
+/// ```
+/// use linecard_mempool::Burst;
+/// use linecard_pmd::TxQueue;
+/// use linecard_vhost_user::{Backend, BackendConfig, Control, Mode};
+///
+/// let path = std::env::temp_dir().join(format!("transmit-doc-{}", std::process::id()));
+/// let backend = Backend::new(&Control::start()?, BackendConfig::new("demo", path, Mode::Listen))?;
+/// let mut queue = backend.transmit_queue(0, Default::default())?;
+/// assert_eq!(queue.tx_burst(&mut Burst::new()), 0);
+/// # Ok::<(), linecard_vhost_user::Error>(())
+/// ```
+pub struct Transmit {
+    gate: Poller<Slot>,
+    stats: Arc<QueueStats<TxLoss>>,
+    peer: Arc<Peer>,
+    ring: usize,
+}
+
+impl Transmit {
+    pub(crate) fn new(
+        gate: Poller<Slot>,
+        stats: Arc<QueueStats<TxLoss>>,
+        peer: Arc<Peer>,
+        ring: usize,
+    ) -> Self {
+        Self { gate, stats, peer, ring }
+    }
+}
+
+impl TxQueue for Transmit {
+    fn tx_burst(&mut self, packets: &mut Burst) -> usize {
+        match self.gate.enter() {
+            Some(mut slot) => slot.send(packets, &self.stats),
+            None => 0,
+        }
+    }
+
+    fn path(&self) -> &'static str {
+        self.peer.path(self.ring).unwrap_or(NO_RING)
+    }
+}
+
+/// A RARP request for `mac` from `mac`, as if a frontend that moved here had broadcast it, so that switches
+/// learn where it is now.
+#[cold]
+fn announce(mac: [u8; 6], packets: &mut Burst, pool: &Pool, stats: &QueueStats<RxLoss>) -> usize {
+    const FRAME: usize = 60;
+    const RARP: [u8; 10] = [0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3];
+    let Some(mut packet) = Some(pool).filter(|_| packets.room() > 0).and_then(Pool::get) else { return 0 };
+    let Some(frame) = packet.append(FRAME) else { return 0 };
+    let no_address = [0u8; 4];
+    let parts: [&[u8]; 7] = [&[0xff; 6], &mac, &RARP, &mac, &no_address, &mac, &no_address];
+    frame.fill(0);
+    for (to, from) in frame.iter_mut().zip(parts.concat()) {
+        *to = from;
+    }
+    stats.moved(1, FRAME as u64);
+    push(packets, packet)
+}
+
+fn push(packets: &mut Burst, packet: Packet) -> usize {
+    usize::from(packets.push(packet).is_ok())
+}
