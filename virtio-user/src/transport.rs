@@ -12,7 +12,7 @@ use crate::reactor::{Task, after};
 use crate::sys::{self, Ready};
 
 /// Between two tries to connect.
-pub(crate) const RETRY: Duration = Duration::from_millis(50);
+pub(crate) const RETRY: Duration = Duration::from_millis(20);
 
 /// The socket of a port in server mode; its file goes with it.
 #[derive(Debug)]

@@ -93,6 +93,15 @@ impl Bench {
         let stats = self.pool.stats();
         assert_eq!(stats.free + stats.cached, stats.total, "{stats:?}");
     }
+
+    /// The same, after what the control thread still has to do.
+    #[track_caller]
+    pub fn soon_whole(&self) {
+        eventually("all packets home", || {
+            let stats = self.pool.stats();
+            stats.free + stats.cached == stats.total
+        });
+    }
 }
 
 /// A region as the backend mapped it.

@@ -1,0 +1,176 @@
+//! Against `dpdk-testpmd` as the backend: every byte of every frame, all paths, both roles, and its sudden death.
+//!
+//! Skipped where the program is missing, unless `LINECARD_REQUIRE_ALL=1`.
+
+mod support;
+
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use linecard_mempool::Burst;
+use linecard_pmd::Port;
+use support::{Bench, Place, eventually};
+
+/// A testpmd that sends back what it gets; killed with the value.
+struct Testpmd(Child);
+
+impl Testpmd {
+    fn start(place: &Place, extra: &str) -> Option<Self> {
+        let number = std::process::id();
+        // testpmd has no `--in-memory` without hugepages.
+        let pages = std::fs::read_to_string("/proc/sys/vm/nr_hugepages").unwrap_or_default();
+        let pages: u32 = pages.trim().parse().unwrap_or(0);
+        let memory = if pages >= 256 { "--in-memory" } else { "--no-huge" };
+        // It polls a core: it must not outlive this thread, however that ends.
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "dpdk-testpmd", "--lcores", "0@0,1@1", "--no-pci", memory])
+            .args(["-m", "256", "--file-prefix", &format!("lc{number}")])
+            .args(["--vdev", &format!("net_vhost0,iface={},queues=1{extra}", place.0.display())])
+            .args(["--", "-i", "--auto-start", "--forward-mode=io", "--total-num-mbufs=4096", "--nb-cores=1"])
+            .args(["--txd=256", "--rxd=256"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        child.ok().map(Self)
+    }
+
+    /// `SIGKILL`, in the middle of whatever it does.
+    fn kill(mut self) {
+        self.0.kill().expect("it runs");
+        self.0.wait().expect("it ends");
+    }
+}
+
+impl Drop for Testpmd {
+    fn drop(&mut self) {
+        // Ended already is as good.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn available() -> bool {
+    let there = Command::new("dpdk-testpmd").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let there = there.is_ok();
+    let required = std::env::var_os("LINECARD_REQUIRE_ALL").is_some_and(|value| value == "1");
+    assert!(there || !required, "dpdk-testpmd is missing; apt-get install dpdk");
+    there
+}
+
+fn frame(seq: u32, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0x02, 0, 0, 0, 0, 1, 0x02, 0, 0, 0, 0, 2, 0x88, 0xb5];
+    bytes.extend_from_slice(&seq.to_be_bytes());
+    bytes.extend((bytes.len()..len).map(|at| (seq as usize * 13 + at) as u8));
+    bytes
+}
+
+/// Sends `count` frames, at most 32 under way, and checks that each comes back as it was.
+fn exchange(bench: &Bench, port: &mut Port, count: u32, lens: &[usize]) {
+    let (mut sent, mut came) = (0_u32, 0_u32);
+    let (mut out, mut back) = (Burst::new(), Burst::new());
+    let len_of = |seq: u32| lens[seq as usize % lens.len()];
+    eventually("frames through testpmd", || {
+        while sent < count && sent - came < 32 {
+            let Some(mut packet) = bench.pool.get() else { break };
+            let bytes = frame(sent, len_of(sent));
+            packet.append(bytes.len()).expect("room").copy_from_slice(&bytes);
+            assert!(out.push(packet).is_ok());
+            sent += 1;
+        }
+        port.tx[0].tx_burst(&mut out);
+        port.rx[0].rx_burst(&mut back);
+        for packet in back.iter() {
+            let bytes: Vec<u8> = packet.segments().flat_map(|piece| piece.data().to_vec()).collect();
+            assert_eq!(bytes, frame(came, len_of(came)), "frame {came}");
+            came += 1;
+        }
+        back.clear();
+        came == count
+    });
+    port.tx[0].reclaim();
+}
+
+fn bench() -> Bench {
+    Bench { wait: Duration::from_secs(10), ..Bench::new(2048) }
+}
+
+/// testpmd answers its socket a moment before its forwarding starts; the first frames may be lost.
+fn settle(port: &mut Port, bench: &Bench) {
+    let mut back = Burst::new();
+    eventually("testpmd forwards", || {
+        let mut out = Burst::new();
+        let mut packet = bench.pool.get().expect("a packet");
+        packet.append(60).expect("room").fill(0);
+        assert!(out.push(packet).is_ok());
+        port.tx[0].tx_burst(&mut out);
+        std::thread::sleep(Duration::from_millis(20));
+        let came = port.rx[0].rx_burst(&mut back);
+        back.clear();
+        came > 0
+    });
+    let quiet = Instant::now() + Duration::from_millis(100);
+    while Instant::now() < quiet {
+        port.rx[0].rx_burst(&mut back);
+        back.clear();
+    }
+}
+
+#[test]
+fn every_path_and_role() {
+    if !available() {
+        return;
+    }
+    for (options, role) in [
+        ("packed_vq=0,in_order=0,mrg_rxbuf=1", ""),
+        ("packed_vq=0,in_order=1,mrg_rxbuf=1", ""),
+        ("packed_vq=0,in_order=1,mrg_rxbuf=0", ""),
+        ("packed_vq=1,in_order=0,mrg_rxbuf=1", ""),
+        ("packed_vq=1,in_order=1,mrg_rxbuf=0", ""),
+        ("packed_vq=1,in_order=1,mrg_rxbuf=1,server=1", ",client=1"),
+        ("packed_vq=0,in_order=0,mrg_rxbuf=0,server=1", ",client=1"),
+    ] {
+        let (bench, place) = (bench(), Place::new());
+        let mut early = None;
+        let mut port = if role.is_empty() {
+            early = Some(Testpmd::start(&place, role).expect("testpmd"));
+            bench.open(&format!("{},{options}", place.arg()))
+        } else {
+            let port = bench.open(&format!("{},{options}", place.arg()));
+            early.replace(Testpmd::start(&place, role).expect("testpmd"));
+            port
+        };
+        eventually("link up", || port.control.link().up);
+        settle(&mut port, &bench);
+        eprintln!("{options}: {} | {}", port.control.paths(), port.control.features());
+        exchange(&bench, &mut port, 5000, &[60, 64, 1514, 200]);
+        if options.contains("mrg_rxbuf=1") {
+            exchange(&bench, &mut port, 100, &[1900]);
+        }
+        drop(port.stop());
+        bench.assert_whole();
+        drop(early);
+    }
+}
+
+#[test]
+fn testpmd_dies_and_comes_back() {
+    if !available() {
+        return;
+    }
+    let (bench, place) = (bench(), Place::new());
+    let mut peer = Testpmd::start(&place, "").expect("testpmd");
+    let mut port = bench.open(&place.arg());
+    for _ in 0..3 {
+        eventually("link up", || port.control.link().up);
+        settle(&mut port, &bench);
+        exchange(&bench, &mut port, 500, &[60]);
+        peer.kill();
+        eventually("link down", || !port.control.link().up);
+        bench.soon_whole();
+        let _ = std::fs::remove_file(&place.0);
+        peer = Testpmd::start(&place, "").expect("testpmd");
+    }
+    drop(port.stop());
+    bench.assert_whole();
+}
