@@ -1,6 +1,20 @@
-//! The machine: memory to share with peers, cores, clock, arguments.
+//! The machine under a packet processor: memory to share with peers, cores, clock, arguments.
 //!
-//! Linux on 64-bit machines. No globals: two of everything may live in one process.
+//! | module | what is in it |
+//! |---|---|
+//! | [`memory`] | [`Memory`] → [`Domain`] → [`Segment`] → [`Zone`]: sealed memfds in one address range, the best pages there are |
+//! | [`shared`] | [`Shared`], [`SharedSlice`], [`SharedBytes`]: the only way to touch memory a peer may write |
+//! | [`cores`] | [`LcoreMap`] in EAL's grammar, [`Workers`] that poll on lcores |
+//! | [`clock`] | [`Clock`]: cycles and what they mean in time |
+//! | [`args`], [`log`] | EAL's command line, and `--log-level` for `tracing` |
+//!
+//! An [`Eal`] holds them together. There are no globals: two of everything may live in one process, and dropping the last
+//! handle gives everything back. Root and hugepages are used where present and never needed.
+//!
+//! Linux on 64-bit machines. Not here: secondary processes, PCI, service cores, physical addresses.
+//!
+//! `unsafe` is in `sys/` (system calls), `shared.rs` (cells), `memory/map.rs` (mappings) and the promise of
+//! [`Zone::bytes`].
 
 pub mod args;
 pub mod clock;
