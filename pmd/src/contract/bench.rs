@@ -185,6 +185,21 @@ impl Run {
         }
     }
 
+    /// Sends as many of `frames` as there is room for towards the device's receive queue, by whoever is
+    /// at its far side; returns how many.
+    pub(super) fn feed(&mut self, queue: usize, frames: &[Vec<u8>]) -> usize {
+        match &mut self.far {
+            Far::Nothing => frames.len(),
+            Far::Peer(peer) => frames.iter().take_while(|frame| peer.send(queue, frame)).count(),
+            Far::Loop => {
+                let mut burst = Burst::new();
+                let packets = frames.iter().map_while(|frame| packet(&self.pool, frame, usize::MAX));
+                packets.take(burst.room()).for_each(|packet| burst.push(packet).expect("room"));
+                self.seen.send(&mut *self.port.tx[queue], &mut burst)
+            }
+        }
+    }
+
     /// Receives until nothing has come for a while; returns how many did.
     pub(super) fn drain(&mut self, queue: usize) -> usize {
         let (mut count, mut last) = (0, Instant::now());

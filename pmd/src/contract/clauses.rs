@@ -3,7 +3,7 @@
 use linecard_mempool::{Burst, Packet};
 
 use super::bench::{Bench, Run, Seen};
-use super::frames::{eventually, is_marked, packet};
+use super::frames::{bytes, eventually, is_marked, packet};
 use super::{Far, Link};
 use crate::config::{PortConfig, configure};
 use crate::error::Error;
@@ -35,6 +35,42 @@ pub fn burst_sizes(link: &dyn Link) {
     for size in (0..=64).rev().chain(0..=64) {
         let frames = run.frames((0..size).map(|i| 60 + i));
         run.exchange(0, &frames, usize::MAX);
+    }
+    run.stop();
+}
+
+/// Received packets are appended to what is in a burst already, and only as many as there is room for.
+pub fn appended_bursts(link: &dyn Link) {
+    let (mut run, _) = start(link);
+    for own in [1, 24, 63, 64] {
+        let mut burst = Burst::new();
+        let own_frames = run.frames((0..own).map(|i| 200 + i));
+        for frame in &own_frames {
+            let packet = eventually("a packet of our own", || packet(&run.pool, frame, usize::MAX));
+            burst.push(packet).expect("a burst at most");
+        }
+        let frames = run.frames([60; 80]);
+        let (mut got, wanted) = (Vec::new(), if own == 64 { 0 } else { frames.len() });
+        let mut sent = 0;
+        eventually("the burst is filled again and again", || {
+            sent += run.feed(0, &frames[sent..]);
+            let room = burst.room();
+            let count = run.port.rx[0].rx_burst(&mut burst);
+            assert!(count <= room && burst.len() == own + count, "{count} packets into room for {room}");
+            assert!(
+                burst.iter().zip(&own_frames).all(|(packet, frame)| bytes(packet) == *frame),
+                "ours stay in front"
+            );
+            let new: Vec<_> = burst[own..].iter().map(bytes).collect();
+            run.seen.rx_packets += count as u64;
+            run.seen.rx_bytes += new.iter().map(|frame| frame.len() as u64).sum::<u64>();
+            got.extend(new.into_iter().filter(|frame| is_marked(frame)));
+            (0..count).for_each(|_| drop(burst.pop()));
+            (matches!(run.far, Far::Nothing) || got.len() >= wanted).then_some(())
+        });
+        assert!(matches!(run.far, Far::Nothing) || wanted == 0 || got == frames, "all of them, in order");
+        drop(burst);
+        run.drain(0);
     }
     run.stop();
 }
@@ -288,6 +324,6 @@ fn start(link: &dyn Link) -> (Run, usize) {
     let bench = Bench::open(link, PACKETS);
     let config = bench.config(1);
     let run = bench.start(&config);
-    let longest = (*run.limits.len.end()).min(run.pool.data_room().into());
+    let longest = *run.limits.len.end();
     (run, longest)
 }

@@ -29,8 +29,8 @@ mod frames;
 mod peer;
 
 pub use clauses::{
-    burst_sizes, chains, configure_errors, counters, full_rings, lost_queue, other_thread, packet_sizes,
-    pool_exhaustion, restarts,
+    appended_bursts, burst_sizes, chains, configure_errors, counters, full_rings, lost_queue, other_thread,
+    packet_sizes, pool_exhaustion, restarts,
 };
 pub use peer::{Peer, PortPeer};
 
@@ -131,7 +131,7 @@ pub trait Link: Sync {
 macro_rules! contract_tests {
     ($link:expr) => {
         $crate::contract_tests! { @each $link;
-            restarts burst_sizes packet_sizes chains pool_exhaustion counters full_rings other_thread
+            restarts burst_sizes appended_bursts packet_sizes chains pool_exhaustion counters full_rings other_thread
             lost_queue configure_errors
         }
     };

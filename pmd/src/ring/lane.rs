@@ -6,7 +6,8 @@
 //!                         Lane
 //! ```
 //! A ring forgets what it holds when it goes; packets must not be forgotten. So no end is ever
-//! dropped: it goes back to the lane, and the lane empties the ring whenever nobody can receive.
+//! dropped while packets can be in between: each goes back to the lane, and whenever one does and
+//! nobody can receive, the lane empties the ring. With both ends at home the ring is empty.
 
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
@@ -71,7 +72,6 @@ impl Lane {
     fn prepare(&self, depth: u16) -> Result<MutexGuard<'_, Home>, Refusal> {
         let mut home = self.lock();
         if home.lent == 0 && home.depth != usize::from(depth) {
-            home.empty();
             let config = Config::exact(depth.into());
             let (producer, consumer) = config.heap::<_, Single, Single>().map_err(|_| Refusal::Memory)?;
             *home = Home { depth: depth.into(), producer: Some(producer), consumer: Some(consumer), lent: 0 };
@@ -92,12 +92,6 @@ impl Home {
             // SAFETY: `Sender::send` put the packet in and gave it up; taking it out makes it ours alone.
             drop(unsafe { Packet::from_raw(meta) });
         }
-    }
-}
-
-impl Drop for Home {
-    fn drop(&mut self) {
-        self.empty();
     }
 }
 
