@@ -14,7 +14,7 @@ mod chain;
 mod device;
 mod driver;
 mod ring;
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;
 
 pub use device::Device;

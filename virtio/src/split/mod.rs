@@ -15,8 +15,10 @@
 mod chain;
 mod device;
 mod driver;
+#[cfg(all(test, not(miri), not(loom)))]
+mod outside;
 mod ring;
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;
 
 pub use device::Device;
