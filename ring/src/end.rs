@@ -37,6 +37,12 @@ impl<T, M: Shared> Clone for End<T, M> {
     }
 }
 
+impl<T, M: Mode> Drop for End<T, M> {
+    fn drop(&mut self) {
+        M::leave(&self.local, &self.sides);
+    }
+}
+
 impl<T, M: Mode> End<T, M> {
     pub(crate) fn new(storage: Arc<Storage>, geometry: &Geometry, half: Half) -> Self {
         let cells = storage.cells();

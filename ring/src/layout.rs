@@ -47,6 +47,8 @@ pub(crate) struct Head {
     pub(crate) word: AtomicU64,
     /// A bound up to which this side may go, seen earlier (HTS only).
     pub(crate) limit: AtomicU64,
+    /// Handles of this side (adaptive only).
+    pub(crate) handles: AtomicU64,
 }
 
 #[repr(C)]
@@ -75,6 +77,15 @@ pub(crate) enum Half {
     Consumer,
 }
 
+/// Who may make handles of a ring.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sharing {
+    /// Only who has one already.
+    Handles,
+    /// Any process that maps the memory.
+    Anyone,
+}
+
 /// The modes of both halves, by number.
 #[derive(Clone, Copy)]
 pub(crate) struct Modes {
@@ -83,8 +94,12 @@ pub(crate) struct Modes {
 }
 
 impl Side {
-    fn new(head: u64, tail: u64, limit: u32) -> Self {
-        let head = Head { word: AtomicU64::new(head), limit: AtomicU64::new(u64::from(limit)) };
+    fn new(head: u64, tail: u64, limit: u32, handles: u64) -> Self {
+        let head = Head {
+            word: AtomicU64::new(head),
+            limit: AtomicU64::new(u64::from(limit)),
+            handles: AtomicU64::new(handles),
+        };
         Self { head: CachePadded::new(head), tail: CachePadded::new(AtomicU64::new(tail)) }
     }
 }
@@ -113,16 +128,30 @@ impl Cells {
     ///
     /// # Safety
     /// `at` is valid for writes of [`PREFIX`] bytes, aligned to [`ALIGN`], and used by nobody else yet.
-    pub(crate) unsafe fn format(at: NonNull<u8>, geometry: &Geometry, element: u32, modes: Modes) -> Self {
+    pub(crate) unsafe fn format(
+        at: NonNull<u8>,
+        geometry: &Geometry,
+        element: u32,
+        modes: Modes,
+        place: Sharing,
+    ) -> Self {
+        // Handles of other processes can appear at any time: no handle may ever find itself alone.
+        let handles = u64::from(place == Sharing::Anyone);
         let start = geometry.start;
         let full = start.wrapping_add(geometry.capacity);
         let control = Control {
             header: CachePadded::new(Header::new(geometry, element, modes)),
-            producer: Side::new(crate::mode::first_word(modes.producer, start, full), u64::from(start), full),
+            producer: Side::new(
+                crate::mode::first_word(modes.producer, start, full),
+                u64::from(start),
+                full,
+                handles,
+            ),
             consumer: Side::new(
                 crate::mode::first_word(modes.consumer, start, start),
                 u64::from(start),
                 start,
+                handles,
             ),
         };
         let at = at.cast::<Control>();

@@ -2,7 +2,8 @@
 //!
 //! - [`spsc`] and [`mpmc`]: handles to put in and take out, one by one, in bulk (all or nothing) or in bursts.
 //! - [`Config`]: exact or power-of-two capacity, watermark, heap or [`Memory`] shared with other processes.
-//! - [`Single`], [`Multi`], [`Rts`], [`Hts`]: rte_ring's sync modes, chosen per side as type parameters.
+//! - [`Single`], [`Multi`], [`Rts`], [`Hts`]: rte_ring's sync modes, chosen per side as type parameters; and
+//!   [`Adaptive`], which is the first until a handle is cloned and the second from then on.
 //! - [`Reservation`] and [`Peek`]: zero-copy views, `reserve → write → publish`, `peek → read → release`.
 //!
 //! | | SP/SC | MP/MC | RTS | HTS |
@@ -42,7 +43,7 @@ mod view;
 pub use config::{Config, Ends, MAX_CAPACITY, Memory, Plain};
 pub use consumer::Consumer;
 pub use error::Error;
-pub use mode::{Exclusive, Hts, Mode, Multi, Rts, Shared, Single};
+pub use mode::{Adaptive, Exclusive, Hts, Mode, Multi, Rts, Shared, Single};
 pub use moved::Moved;
 pub use producer::Producer;
 pub use view::{Peek, Reservation};

@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 
-use crate::{Config, Consumer, Error, Exclusive, Hts, Mode, Moved, Multi, Producer, Rts, Single};
+use crate::{Adaptive, Config, Consumer, Error, Exclusive, Hts, Mode, Moved, Multi, Producer, Rts, Single};
 
 /// One step. Counts are taken modulo a bit more than the capacity, so that any byte is useful.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,6 +66,7 @@ pub fn run(capacity: u8, start: u32, ops: &[Op]) -> Result<(), Error> {
     both_views(config.heap::<u64, Single, Hts>()?, ops);
     no_views(config.heap::<u64, Multi, Multi>()?, ops);
     no_views(config.heap::<u64, Rts, Rts>()?, ops);
+    no_views(config.heap::<u64, Adaptive, Adaptive>()?, ops);
     no_views(config.heap::<u64, Multi, Rts>()?, ops);
     no_views(config.heap::<u64, Rts, Hts>()?, ops);
     no_views(config.heap::<u64, Hts, Multi>()?, ops);

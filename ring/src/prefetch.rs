@@ -11,7 +11,9 @@ mod imp {
     #[inline(always)]
     pub(crate) fn read(at: *const u8) {
         // SAFETY: a hint; any address is allowed, nothing is read or written.
-        unsafe { core::arch::asm!("prefetcht0 [{}]", in(reg) at, options(nostack, preserves_flags, readonly)) };
+        unsafe {
+            core::arch::asm!("prefetcht0 [{}]", in(reg) at, options(nostack, preserves_flags, readonly))
+        };
     }
 
     /// Fetches the line of `at` for writing, so that the store finds it owned. Does nothing on processors
@@ -19,7 +21,9 @@ mod imp {
     #[inline(always)]
     pub(crate) fn write(at: *const u8) {
         // SAFETY: a hint; any address is allowed, nothing is read or written.
-        unsafe { core::arch::asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags, readonly)) };
+        unsafe {
+            core::arch::asm!("prefetchw [{}]", in(reg) at, options(nostack, preserves_flags, readonly))
+        };
     }
 }
 

@@ -5,7 +5,7 @@ use std::ptr::NonNull;
 
 use crate::Error;
 use crate::config::{Geometry, Memory};
-use crate::layout::{ALIGN, Cells, Half, Modes, check_region};
+use crate::layout::{ALIGN, Cells, Half, Modes, Sharing, check_region};
 use crate::sync::Track;
 
 /// One ring's memory.
@@ -32,7 +32,7 @@ impl Storage {
         // SAFETY: `layout` is not empty, it has the control cells.
         let start = NonNull::new(unsafe { alloc::alloc(layout) }).ok_or(Error::OutOfMemory { bytes })?;
         // SAFETY: freshly allocated for a whole ring.
-        let cells = unsafe { Cells::format(start, geometry, element_bytes::<T>(), modes) };
+        let cells = unsafe { Cells::format(start, geometry, element_bytes::<T>(), modes, Sharing::Handles) };
         Ok(Self { cells, track: Track::new(geometry.slots as usize), place: Place::Heap(layout) })
     }
 
@@ -41,7 +41,8 @@ impl Storage {
     pub(crate) unsafe fn format<T>(memory: Memory, geometry: &Geometry, modes: Modes) -> Result<Self, Error> {
         check_region(memory.start, memory.len, geometry.bytes(element_size::<T>())?)?;
         // SAFETY: valid and aligned as just checked, unused by this function's contract.
-        let cells = unsafe { Cells::format(memory.start, geometry, element_bytes::<T>(), modes) };
+        let cells =
+            unsafe { Cells::format(memory.start, geometry, element_bytes::<T>(), modes, Sharing::Anyone) };
         Ok(Self {
             cells,
             track: Track::new(geometry.slots as usize),

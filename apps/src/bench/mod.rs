@@ -1,15 +1,92 @@
-//! `linecard bench`: benchmarks beside DPDK's.
+//! `linecard bench`: our rings and pools beside DPDK's, in one interleaved run.
 
-use std::ffi::OsString;
-use std::process::ExitCode;
+mod error;
+mod mempool;
+mod pair;
+mod peer;
+mod report;
+mod ring;
+mod stats;
 
-use crate::error::Error;
+use clap::{Args, ValueEnum};
+use linecard::eal::{CoreId, cores};
 
-/// Runs the benchmark that `arguments` name.
+pub(crate) use error::Error;
+use pair::Bench;
+use peer::Peer;
+
+/// What `linecard bench` is asked to do.
+#[derive(Debug, Args)]
+pub(crate) struct BenchArgs {
+    /// What to measure
+    #[arg(value_enum)]
+    subject: Subject,
+    /// Print one JSON object per row instead of a table
+    #[arg(long)]
+    json: bool,
+    /// Pairs of samples per row, ours and DPDK's in turn
+    #[arg(long, default_value_t = 21, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    runs: u32,
+    /// The two cores to run on (one: the two-core rows are left out); the first allowed ones by default
+    #[arg(long, value_delimiter = ',', num_args = 1..=2)]
+    cores: Vec<u32>,
+    /// Only rows whose case contains this text
+    #[arg(long)]
+    case: Option<String>,
+    /// Leave DPDK out
+    #[arg(long)]
+    no_peer: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Subject {
+    /// Rings: sync modes, single and bulk, one and two cores
+    Ring,
+    /// Pools: cached get and put, bulk sizes, one and two cores
+    Mempool,
+}
+
+/// Measures and prints.
 ///
 /// # Errors
-/// No benchmark of that name.
-pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode, Error> {
-    let asked = arguments.first().map_or("no benchmark".into(), |a| a.to_string_lossy());
-    Err(Error::Usage(format!("{asked} cannot be measured by this build; name one that `linecard bench --help` lists")))
+/// A core that may not be used, no row that matches, standard output that cannot be written, or a DPDK peer that
+/// failed after it had started.
+pub(crate) fn run(args: BenchArgs) -> Result<(), Error> {
+    let cores = choose_cores(&args.cores)?;
+    let (peer, absent) = if args.no_peer {
+        (None, Some("left out (--no-peer)".to_owned()))
+    } else {
+        match Peer::start(&cores) {
+            Ok(peer) => (Some(peer), None),
+            Err(reason) => (None, Some(reason.to_string())),
+        }
+    };
+    let mut bench = Bench { cores, runs: args.runs, filter: args.case, peer };
+    let rows = match args.subject {
+        Subject::Ring => ring::rows(&mut bench)?,
+        Subject::Mempool => mempool::rows(&mut bench)?,
+    };
+    if rows.is_empty() {
+        return Err(Error::NoSuchCase(bench.filter.unwrap_or_default()));
+    }
+    let setting = bench.describe(absent.as_deref());
+    report::print(&rows, &setting, args.json)
+}
+
+/// The cores asked for, or the first two allowed ones.
+fn choose_cores(asked: &[u32]) -> Result<Vec<CoreId>, Error> {
+    let allowed = cores::allowed();
+    if asked.is_empty() {
+        return Ok(allowed.into_iter().take(2).collect());
+    }
+    let asked: Vec<CoreId> = asked.iter().copied().map(CoreId).collect();
+    if let [a, b] = asked[..]
+        && a == b
+    {
+        return Err(Error::SameCore(a));
+    }
+    match asked.iter().find(|core| !allowed.contains(core)) {
+        Some(&core) => Err(Error::Core { asked: core, allowed }),
+        None => Ok(asked),
+    }
 }

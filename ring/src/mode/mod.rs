@@ -4,6 +4,7 @@
 //! tail (consumers) or that plus the capacity (producers). It *claims* a range below the limit, copies, and
 //! *finishes*: publishes its own tail. The modes are rte_ring's.
 
+mod adaptive;
 mod hts;
 mod multi;
 mod rts;
@@ -23,6 +24,12 @@ pub enum Single {}
 #[derive(Debug)]
 pub enum Multi {}
 
+/// As [`Single`] while the side has one handle, as [`Multi`] from the second on: handles are counted, so a side
+/// that could have many threads but has one pays for no locked instruction. In exchange a handle belongs to
+/// one thread at a time; every thread clones its own. In memory given by the caller it is always as [`Multi`].
+#[derive(Debug)]
+pub enum Adaptive {}
+
 /// Relaxed tail sync (RTS): as [`Multi`], but threads do not wait for each other's publication; the last one
 /// to finish publishes for all. For more threads than cores.
 #[derive(Debug)]
@@ -33,17 +40,18 @@ pub enum Rts {}
 #[derive(Debug)]
 pub enum Hts {}
 
-/// A way to synchronise one side: [`Single`], [`Multi`], [`Rts`] or [`Hts`].
+/// A way to synchronise one side: [`Single`], [`Multi`], [`Adaptive`], [`Rts`] or [`Hts`].
 pub trait Mode: protocol::Protocol {}
 
-/// Modes whose side many threads may use; their handles are `Clone` and `Sync`.
-pub trait Shared: Mode + protocol::Protocol<Local: Sync> {}
+/// Modes whose side many threads may use: their handles are `Clone`, and `Sync` except in [`Adaptive`].
+pub trait Shared: Mode {}
 
 /// Modes with at most one range open at a time, so that views (`reserve`, `peek`) can give back a part.
 pub trait Exclusive: Mode {}
 
 impl<M: protocol::Protocol> Mode for M {}
 impl Shared for Multi {}
+impl Shared for Adaptive {}
 impl Shared for Rts {}
 impl Shared for Hts {}
 impl Exclusive for Single {}
@@ -54,6 +62,7 @@ pub(crate) const SINGLE: u32 = 1;
 pub(crate) const MULTI: u32 = 2;
 pub(crate) const RTS: u32 = 3;
 pub(crate) const HTS: u32 = 4;
+pub(crate) const ADAPTIVE: u32 = 5;
 
 /// The name of a mode number.
 pub(crate) fn name(kind: u32) -> &'static str {
@@ -62,6 +71,7 @@ pub(crate) fn name(kind: u32) -> &'static str {
         MULTI => "multi",
         RTS => "rts",
         HTS => "hts",
+        ADAPTIVE => "adaptive",
         _ => "unknown",
     }
 }
@@ -69,7 +79,7 @@ pub(crate) fn name(kind: u32) -> &'static str {
 /// The head word of an empty ring's side.
 pub(crate) fn first_word(kind: u32, start: u32, limit: u32) -> u64 {
     match kind {
-        MULTI => pack(start, limit),
+        MULTI | ADAPTIVE => pack(start, limit),
         HTS => pack(start, start),
         _ => pack(start, 0),
     }
@@ -183,6 +193,10 @@ pub(crate) mod protocol {
 
         /// The private state of a handle that joins now.
         fn join(sides: &Sides) -> Self::Local;
+
+        /// Ends what [`join`](Self::join) began.
+        #[inline(always)]
+        fn leave(_: &Self::Local, _: &Sides) {}
 
         /// Takes `want` slots, or as many as there are unless `EXACT`.
         fn claim<const EXACT: bool>(local: &Self::Local, sides: &Sides, want: u32) -> Claim;

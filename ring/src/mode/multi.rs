@@ -6,6 +6,7 @@
 use std::sync::atomic::Ordering;
 
 use super::{Claim, MULTI, Multi, Sides, high, low, pack, protocol::Protocol};
+use crate::prefetch;
 use crate::sync::Pause;
 
 impl Protocol for Multi {
@@ -17,34 +18,31 @@ impl Protocol for Multi {
     #[inline(always)]
     fn claim<const EXACT: bool>((): &(), sides: &Sides, want: u32) -> Claim {
         let cell = &sides.own().head.word;
-        // C2, pairs with C1: the look at the peer's tail below is not older than the one that justified `head`.
+        // The swap below waits until all stores before it have left the core, the last publication among them;
+        // asking for the tail's line now shortens that wait when the other side has taken it.
+        prefetch::write((&raw const sides.own().tail).cast());
+        // C2, pairs with C1: the look at the peer's tail is not older than the one that justified the head.
         let mut word = cell.load(Ordering::Acquire);
         loop {
-            let (head, mut limit) = (low(word), high(word));
-            let mut available = limit.wrapping_sub(head);
-            if available < want {
-                limit = sides.limit();
-                available = limit.wrapping_sub(head);
-            }
-            if available > sides.capacity {
-                // `head` was passed meanwhile, or somebody scribbled on an index.
-                let now = cell.load(Ordering::Acquire);
-                if now == word {
-                    return Claim::none(head);
+            let next = match look::<EXACT>(sides, word, want) {
+                Look::Claim(claim, next) => {
+                    // C1, pairs with C2.
+                    match cell.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Acquire) {
+                        Ok(_) => return claim,
+                        Err(now) => now,
+                    }
                 }
-                word = now;
-                continue;
-            }
-            let claim = Claim::new::<EXACT>(head, available, want);
-            if claim.count == 0 {
-                return claim;
-            }
-            let next = pack(head.wrapping_add(claim.count), limit);
-            // C1, pairs with C2.
-            match cell.compare_exchange_weak(word, next, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => return claim,
-                Err(now) => word = now,
-            }
+                Look::Nothing(claim) => return claim,
+                Look::Passed(start) => {
+                    let now = cell.load(Ordering::Acquire);
+                    if now == word {
+                        // Nobody passed: somebody scribbled on an index.
+                        return Claim::none(start);
+                    }
+                    now
+                }
+            };
+            word = next;
         }
     }
 
@@ -59,6 +57,34 @@ impl Protocol for Multi {
         // T1 and W1, pair with T2 and W2.
         cell.store(u64::from(claim.start.wrapping_add(count)), Ordering::Release);
     }
+}
+
+/// What a head word allows.
+pub(super) enum Look {
+    /// This claim, if the word can be replaced by that one.
+    Claim(Claim, u64),
+    /// No slot.
+    Nothing(Claim),
+    /// The head has been passed by the other side, so it was old.
+    Passed(u32),
+}
+
+#[inline(always)]
+pub(super) fn look<const EXACT: bool>(sides: &Sides, word: u64, want: u32) -> Look {
+    let (head, mut limit) = (low(word), high(word));
+    let mut available = limit.wrapping_sub(head);
+    if available < want {
+        limit = sides.limit();
+        available = limit.wrapping_sub(head);
+    }
+    if available > sides.capacity {
+        return Look::Passed(head);
+    }
+    let claim = Claim::new::<EXACT>(head, available, want);
+    if claim.count == 0 {
+        return Look::Nothing(claim);
+    }
+    Look::Claim(claim, pack(head.wrapping_add(claim.count), limit))
 }
 
 #[cold]

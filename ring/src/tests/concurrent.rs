@@ -6,7 +6,7 @@
 use loom::model::Builder;
 use loom::thread;
 
-use crate::{Config, Consumer, Ends, Exclusive, Hts, Mode, Multi, Producer, Rts, Shared, Single};
+use crate::{Adaptive, Config, Consumer, Ends, Exclusive, Hts, Mode, Multi, Producer, Rts, Shared, Single};
 
 fn explore(body: impl Fn() + Sync + Send + 'static) {
     let mut builder = Builder::new();
@@ -58,6 +58,11 @@ fn multi_to_multi() {
 }
 
 #[test]
+fn adaptive_to_adaptive() {
+    one_each_way::<Adaptive, Adaptive>();
+}
+
+#[test]
 fn rts_to_rts() {
     one_each_way::<Rts, Rts>();
 }
@@ -95,6 +100,11 @@ fn two_multi_producers() {
 }
 
 #[test]
+fn two_adaptive_producers() {
+    two_producers::<Adaptive>();
+}
+
+#[test]
 fn two_rts_producers() {
     two_producers::<Rts>();
 }
@@ -124,6 +134,11 @@ fn two_consumers<C: Shared + 'static>() {
 #[test]
 fn two_multi_consumers() {
     two_consumers::<Multi>();
+}
+
+#[test]
+fn two_adaptive_consumers() {
+    two_consumers::<Adaptive>();
 }
 
 #[test]

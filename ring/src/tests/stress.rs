@@ -3,9 +3,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use crate::{Config, Consumer, Hts, Mode, Multi, Producer, Rts, Shared, Single};
+use crate::{Adaptive, Config, Consumer, Hts, Mode, Multi, Producer, Rts, Shared, Single};
 
-const EACH: u64 = if cfg!(miri) { 60 } else { 300_000 };
+const EACH: u64 = if cfg!(miri) { 60 } else { 80_000 };
 
 /// Sends `EACH` numbers, tagged with the producer's number, in bursts of changing size.
 fn produce<M: Mode>(producer: &Producer<u64, M>, tag: u64) {
@@ -63,12 +63,15 @@ fn many<P: Shared, C: Shared>(capacity: usize) {
     let config = Config::exact(capacity).start_index(u32::MAX - 1000);
     let (producer, consumer) = config.heap::<u64, P, C>().expect("room");
     let taken = AtomicU64::new(0);
+    let taken = &taken;
     let seen = thread::scope(|s| {
         for tag in 0..3 {
             let producer = producer.clone();
             s.spawn(move || produce(&producer, tag));
         }
-        let consumers: Vec<_> = (0..2).map(|_| s.spawn(|| consume(&consumer, &taken, 3 * EACH))).collect();
+        let second = consumer.clone();
+        let consumers =
+            [consumer, second].map(|consumer| s.spawn(move || consume(&consumer, taken, 3 * EACH)));
         consumers.into_iter().map(|c| c.join().expect("consumer")).collect()
     });
     verify(seen, 3);
@@ -87,6 +90,48 @@ fn rts_moves_each_element_once() {
 #[test]
 fn hts_moves_each_element_once() {
     many::<Hts, Hts>(100);
+}
+
+#[test]
+fn adaptive_moves_each_element_once() {
+    many::<Adaptive, Adaptive>(100);
+}
+
+/// Threads come and go, so that the handles change between alone and not.
+#[test]
+fn adaptive_handles_come_and_go() {
+    let (producer, consumer) = Config::exact(64).heap::<u64, Adaptive, Single>().expect("room");
+    let total = EACH / 10 * 8;
+    let mut seen = thread::scope(|s| {
+        let feeder = s.spawn(move || {
+            let part = |producer: &Producer<u64, Adaptive>, from: u64| {
+                for item in from..from + EACH / 10 {
+                    while producer.enqueue(item).is_err() {
+                        thread::yield_now();
+                    }
+                }
+            };
+            for turn in 0..4 {
+                let other = producer.clone();
+                let from = turn * 2 * (EACH / 10);
+                thread::scope(|s| {
+                    s.spawn(move || part(&other, from));
+                    part(&producer, from + EACH / 10);
+                });
+            }
+        });
+        let mut got = Vec::new();
+        while (got.len() as u64) < total {
+            match consumer.dequeue() {
+                Some(item) => got.push(item),
+                None => thread::yield_now(),
+            }
+        }
+        feeder.join().expect("feeder");
+        got
+    });
+    seen.sort_unstable();
+    assert!(seen.iter().copied().eq(0..total), "lost or doubled elements");
 }
 
 #[test]

@@ -1,0 +1,39 @@
+//! Why a benchmark did not run.
+
+use linecard::eal::CoreId;
+
+/// What ends `linecard bench`.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum Error {
+    /// A core that may not be used.
+    #[error("core {asked} may not be used here; choose from {}", list(allowed))]
+    Core {
+        /// Core asked for.
+        asked: CoreId,
+        /// Cores allowed.
+        allowed: Vec<CoreId>,
+    },
+    /// Twice the same core.
+    #[error("core {0} was named twice; name two cores, or one to leave the two-core rows out")]
+    SameCore(CoreId),
+    /// The filter left nothing.
+    #[error("no case contains \"{0}\"; leave --case out to see their names")]
+    NoSuchCase(String),
+    /// Pinning a thread, or memory.
+    #[error(transparent)]
+    Eal(#[from] linecard::eal::Error),
+    /// A ring could not be made.
+    #[error(transparent)]
+    Ring(#[from] linecard::ring::Error),
+    /// DPDK's side started and then failed.
+    #[error("the DPDK peer failed: {0}; --no-peer measures without it")]
+    Peer(String),
+    /// Nobody reads the result.
+    #[error("the result cannot be written: {0}")]
+    Output(#[from] std::io::Error),
+}
+
+fn list(cores: &[CoreId]) -> String {
+    cores.iter().map(CoreId::to_string).collect::<Vec<_>>().join(",")
+}

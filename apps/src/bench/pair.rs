@@ -1,0 +1,202 @@
+//! Running a loop on pinned cores, undisturbed if possible, in turn with the peer's.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+
+use linecard::eal::{CoreId, clock, cores};
+
+use super::Error;
+use super::peer::Peer;
+use super::report::Row;
+use super::stats::Samples;
+
+/// How often a sample is repeated when the kernel took a core away during it.
+const TRIES: u32 = 8;
+
+/// What all rows share.
+pub(crate) struct Bench {
+    /// One or two.
+    pub(crate) cores: Vec<CoreId>,
+    pub(crate) runs: u32,
+    /// Text that a case must contain.
+    pub(crate) filter: Option<String>,
+    pub(crate) peer: Option<Peer>,
+}
+
+/// One figure, and how often a thread was interrupted while it was taken.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sample {
+    pub(crate) value: f64,
+    pub(crate) interrupted: u64,
+}
+
+/// Something to be measured on both sides.
+pub(crate) trait Case {
+    /// Its name in the result.
+    fn name(&self) -> String;
+    /// Cores it needs.
+    fn cores(&self) -> usize;
+    /// What to ask the peer for.
+    fn question(&self) -> String;
+    /// Measures ours.
+    fn sample(&self, cores: &[CoreId]) -> Result<Sample, Error>;
+}
+
+impl Bench {
+    /// Measures every case that the filter and the number of cores leave, all of them once per run, so that
+    /// each row's samples are spread over the whole time.
+    pub(crate) fn measure<C: Case>(
+        &mut self,
+        bench: &'static str,
+        unit: &'static str,
+        cases: Vec<C>,
+    ) -> Result<Vec<Row>, Error> {
+        let wanted = |case: &C| {
+            case.cores() <= self.cores.len()
+                && self.filter.as_ref().is_none_or(|text| case.name().contains(text.as_str()))
+        };
+        let mut table: Vec<(C, Samples, u32)> =
+            cases.into_iter().filter(wanted).map(|case| (case, Samples::default(), 0)).collect();
+        for run in 0..self.runs {
+            for (case, samples, disturbed) in &mut table {
+                // A B, B A, A B …: neither side always runs first.
+                for ours in [run % 2 == 0, run % 2 != 0] {
+                    if ours {
+                        let sample = calm(|| case.sample(&self.cores))?;
+                        samples.linecard.push(sample.value);
+                        *disturbed += u32::from(sample.interrupted > 0);
+                    } else if let Some(peer) = &mut self.peer {
+                        let question = case.question();
+                        let sample = calm(|| peer.ask(&question))?;
+                        samples.dpdk.push(sample.value);
+                        *disturbed += u32::from(sample.interrupted > 0);
+                    }
+                }
+            }
+        }
+        Ok(table
+            .iter()
+            .filter_map(|(case, samples, disturbed)| Row::new(bench, case.name(), unit, samples, *disturbed))
+            .collect())
+    }
+
+    /// One line on what was measured where.
+    pub(crate) fn describe(&self, absent: Option<&str>) -> String {
+        let cores = self.cores.iter().map(CoreId::to_string).collect::<Vec<_>>().join(" and ");
+        let peer = match (&self.peer, absent) {
+            (Some(peer), _) => peer.describe().to_owned(),
+            (None, Some(reason)) => format!("absent: {reason}"),
+            (None, None) => "absent".to_owned(),
+        };
+        let latency = match self.cores[..] {
+            [a, b] => format!("; a cache line changes cores in {:.0} cycles", hand_over(a, b)),
+            _ => "; one core: two-core rows left out".to_owned(),
+        };
+        format!("cores {cores}{latency}; {} runs in turn; dpdk {peer}", self.runs)
+    }
+}
+
+/// Repeats a sample until nothing interrupted it, or keeps the least interrupted one.
+fn calm(mut sample: impl FnMut() -> Result<Sample, Error>) -> Result<Sample, Error> {
+    let mut best = sample()?;
+    for _ in 1..TRIES {
+        if best.interrupted == 0 {
+            break;
+        }
+        let next = sample()?;
+        if next.interrupted < best.interrupted {
+            best = next;
+        }
+    }
+    Ok(best)
+}
+
+/// Cycles and interruptions of a loop on one thread.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Spent {
+    pub(crate) cycles: u64,
+    pub(crate) interrupted: u64,
+}
+
+/// Runs `work` on a core of its own thread.
+pub(crate) fn alone(core: CoreId, work: impl FnOnce() + Send) -> Result<Spent, Error> {
+    thread::scope(|s| finished(s.spawn(move || timed(core, &AtomicU32::new(1), 1, work))))
+}
+
+/// Runs `first` and `second` at the same time on two cores.
+pub(crate) fn together(
+    cores: [CoreId; 2],
+    first: impl FnOnce() + Send,
+    second: impl FnOnce() + Send,
+) -> Result<[Spent; 2], Error> {
+    let arrived = AtomicU32::new(0);
+    let arrived = &arrived;
+    thread::scope(|s| {
+        let first = s.spawn(move || timed(cores[0], arrived, 2, first));
+        let second = s.spawn(move || timed(cores[1], arrived, 2, second));
+        Ok([finished(first)?, finished(second)?])
+    })
+}
+
+fn finished(thread: thread::ScopedJoinHandle<'_, Result<Spent, Error>>) -> Result<Spent, Error> {
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// Pins, waits for the others, measures. Arrives even if pinning fails, because the other thread waits.
+fn timed(core: CoreId, arrived: &AtomicU32, threads: u32, work: impl FnOnce()) -> Result<Spent, Error> {
+    let pinned = cores::pin_current(core);
+    let before = interruptions();
+    arrived.fetch_add(1, Ordering::AcqRel);
+    while arrived.load(Ordering::Acquire) < threads {
+        std::hint::spin_loop();
+    }
+    let start = clock::cycles();
+    work();
+    let cycles = clock::cycles().wrapping_sub(start);
+    let interrupted = interruptions().saturating_sub(before);
+    pinned?;
+    Ok(Spent { cycles, interrupted })
+}
+
+/// How often the kernel took the core from this thread so far; 0 where it does not say.
+fn interruptions() -> u64 {
+    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("nonvoluntary_ctxt_switches:"));
+    line.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+}
+
+/// Median one-way time of a cache line between two cores, in cycles.
+fn hand_over(a: CoreId, b: CoreId) -> f64 {
+    const TURNS: u32 = 2000;
+    let (ping, pong) = (AtomicU32::new(0), AtomicU32::new(0));
+    let answer = |from: &AtomicU32, to: &AtomicU32, turn: u32| {
+        while from.load(Ordering::Acquire) != turn {
+            std::hint::spin_loop();
+        }
+        to.store(turn, Ordering::Release);
+    };
+    let one_way: Vec<f64> = (0..5)
+        .filter_map(|_| {
+            ping.store(0, Ordering::Relaxed);
+            pong.store(0, Ordering::Relaxed);
+            let ask = || {
+                for turn in 1..=TURNS {
+                    ping.store(turn, Ordering::Release);
+                    while pong.load(Ordering::Acquire) != turn {
+                        std::hint::spin_loop();
+                    }
+                }
+            };
+            let reply = || (1..=TURNS).for_each(|turn| answer(&ping, &pong, turn));
+            let [spent, _] = together([a, b], ask, reply).ok()?;
+            Some(per(spent.cycles, u64::from(TURNS) * 2))
+        })
+        .collect();
+    super::stats::Summary::of(&one_way).map_or(f64::NAN, |summary| summary.median)
+}
+
+/// `amount` per one of `count`.
+#[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+pub(crate) fn per(amount: u64, count: u64) -> f64 {
+    amount as f64 / count as f64
+}

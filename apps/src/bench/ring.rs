@@ -1,0 +1,201 @@
+//! Rings: the loops of DPDK's `ring_perf_autotest`.
+//!
+//! Two cores: one enqueues, the other dequeues, and the figure is the *sum* of both sides' cycles per element. One core:
+//! enqueue, then dequeue, and the figure is the cycles of both per element.
+
+use std::hint::{black_box, spin_loop};
+
+use linecard::eal::CoreId;
+use linecard::ring::{Adaptive, Config, Consumer, Hts, Mode, Multi, Producer, Rts, Single};
+
+use super::Error;
+use super::pair::{Bench, Case, Sample, Spent, alone, per, together};
+use super::report::Row;
+
+/// Elements of the ring; as in DPDK's test.
+const CAPACITY: usize = 4096;
+/// Bursts per sample on two cores; as in DPDK's test.
+const ROUNDS_TWO: u64 = 1 << 15;
+const ROUNDS_ONE: u64 = 1 << 18;
+
+/// Measures the rows of `linecard bench ring`.
+pub(crate) fn rows(bench: &mut Bench) -> Result<Vec<Row>, Error> {
+    bench.measure("ring", "cycles/element", cases())
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SyncMode {
+    Single,
+    Multi,
+    Adaptive,
+    Rts,
+    Hts,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct RingCase {
+    sync: SyncMode,
+    /// Elements per burst; 0 for one by one.
+    bulk: usize,
+    cores: usize,
+    /// Bytes: 8 or 16.
+    element: usize,
+}
+
+fn cases() -> Vec<RingCase> {
+    let case = |sync, bulk, cores, element| RingCase { sync, bulk, cores, element };
+    let mut cases = Vec::new();
+    for sync in [SyncMode::Single, SyncMode::Multi] {
+        cases.push(case(sync, 0, 1, 8));
+        cases.extend([8, 32, 128].map(|bulk| case(sync, bulk, 1, 8)));
+        cases.extend([8, 32, 128, 256].map(|bulk| case(sync, bulk, 2, 8)));
+        cases.push(case(sync, 32, 2, 16));
+    }
+    for sync in [SyncMode::Adaptive, SyncMode::Rts, SyncMode::Hts] {
+        cases.extend([case(sync, 0, 1, 8), case(sync, 8, 2, 8), case(sync, 32, 2, 8)]);
+    }
+    cases
+}
+
+impl Case for RingCase {
+    fn name(&self) -> String {
+        let sync = match self.sync {
+            SyncMode::Single => "sp/sc",
+            SyncMode::Multi => "mp/mc",
+            SyncMode::Adaptive => "mp/mc adaptive",
+            SyncMode::Rts => "rts",
+            SyncMode::Hts => "hts",
+        };
+        let burst = if self.bulk == 0 { "single".to_owned() } else { format!("bulk-{}", self.bulk) };
+        let cores = if self.cores == 2 { "two cores" } else { "one core" };
+        let element = if self.element == 8 { "" } else { ", 16-byte elements" };
+        format!("{sync} {burst} {cores}{element}")
+    }
+
+    fn cores(&self) -> usize {
+        self.cores
+    }
+
+    fn question(&self) -> String {
+        let mode = match self.sync {
+            SyncMode::Single => "sp",
+            SyncMode::Multi | SyncMode::Adaptive => "mp",
+            SyncMode::Rts => "rts",
+            SyncMode::Hts => "hts",
+        };
+        format!("ring {mode} {} {} {} {}", self.bulk, self.cores, self.element, self.rounds())
+    }
+
+    fn sample(&self, cores: &[CoreId]) -> Result<Sample, Error> {
+        match self.sync {
+            SyncMode::Single => self.sample_in::<Single>(cores),
+            SyncMode::Multi => self.sample_in::<Multi>(cores),
+            SyncMode::Adaptive => self.sample_in::<Adaptive>(cores),
+            SyncMode::Rts => self.sample_in::<Rts>(cores),
+            SyncMode::Hts => self.sample_in::<Hts>(cores),
+        }
+    }
+}
+
+impl RingCase {
+    fn rounds(&self) -> u64 {
+        if self.cores == 2 { ROUNDS_TWO } else { ROUNDS_ONE }
+    }
+
+    fn sample_in<M: Mode>(&self, cores: &[CoreId]) -> Result<Sample, Error> {
+        match self.element {
+            8 => self.sample_of::<M, u64>(cores),
+            _ => self.sample_of::<M, [u64; 2]>(cores),
+        }
+    }
+
+    fn sample_of<M: Mode, T: Copy + Send + Default>(&self, cores: &[CoreId]) -> Result<Sample, Error> {
+        let ends = Config::power_of_two(CAPACITY).heap::<T, M, M>()?;
+        touch(&ends);
+        let rounds = self.rounds();
+        let spent: Vec<Spent> = match (self.bulk, cores) {
+            (0, &[core, ..]) => vec![alone(core, move || one_by_one(&ends, rounds))?],
+            (bulk, &[first, second, ..]) if self.cores == 2 => {
+                let (producer, consumer) = ends;
+                let feed = move || produce(&producer, bulk, rounds);
+                together([first, second], feed, move || consume(&consumer, bulk, rounds))?.into()
+            }
+            (bulk, &[core, ..]) => vec![alone(core, move || in_turn(&ends, bulk, rounds))?],
+            (_, []) => Vec::new(),
+        };
+        let elements = rounds * self.bulk.max(1) as u64;
+        Ok(Sample {
+            value: per(spent.iter().map(|s| s.cycles).sum(), elements),
+            interrupted: spent.iter().map(|s| s.interrupted).sum(),
+        })
+    }
+}
+
+type Ends<T, M> = (Producer<T, M>, Consumer<T, M>);
+
+/// Goes once around, so that no page of the ring is touched for the first time while measuring.
+fn touch<T: Copy + Send + Default, M: Mode>((producer, consumer): &Ends<T, M>) {
+    let mut items = vec![T::default(); CAPACITY];
+    let _ = producer.enqueue_bulk(&items);
+    let _ = consumer.dequeue_bulk(&mut items);
+}
+
+// The sizes are hidden from the compiler, here and in the peer: programs do not know them either.
+
+#[inline(never)]
+fn produce<T: Copy + Send + Default, M: Mode>(producer: &Producer<T, M>, bulk: usize, rounds: u64) {
+    let items = vec![T::default(); bulk];
+    for _ in 0..rounds {
+        while producer.enqueue_bulk(black_box(&items)).count == 0 {
+            spin_loop();
+        }
+    }
+}
+
+#[inline(never)]
+fn consume<T: Copy + Send + Default, M: Mode>(consumer: &Consumer<T, M>, bulk: usize, rounds: u64) {
+    let mut items = vec![T::default(); bulk];
+    for _ in 0..rounds {
+        while consumer.dequeue_bulk(&mut items).count == 0 {
+            spin_loop();
+        }
+        black_box(&items);
+    }
+}
+
+#[inline(never)]
+fn in_turn<T: Copy + Send + Default, M: Mode>((producer, consumer): &Ends<T, M>, bulk: usize, rounds: u64) {
+    let mut items = vec![T::default(); bulk];
+    for _ in 0..rounds {
+        let _ = producer.enqueue_bulk(black_box(&items));
+        let _ = consumer.dequeue_bulk(black_box(&mut items));
+    }
+}
+
+#[inline(never)]
+fn one_by_one<T: Copy + Send + Default, M: Mode>((producer, consumer): &Ends<T, M>, rounds: u64) {
+    for _ in 0..rounds {
+        let _ = producer.enqueue(black_box(T::default()));
+        black_box(consumer.dequeue());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use linecard::eal::cores;
+
+    #[test]
+    fn every_case_measures_and_has_a_name_of_its_own() {
+        let allowed = cores::allowed();
+        let mut names: Vec<_> = cases().iter().map(Case::name).collect();
+        for case in cases().iter().filter(|case| case.cores <= allowed.len() && case.bulk <= 32) {
+            let sample = case.sample(&allowed).expect("a sample");
+            assert!(sample.value > 0.0 && sample.value.is_finite(), "{}: {sample:?}", case.name());
+        }
+        let all = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), all);
+    }
+}

@@ -1,0 +1,71 @@
+//! Medians and spread.
+
+use serde::Serialize;
+
+/// The middle and the ends of some samples.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(crate) struct Summary {
+    /// The middle sample; of an even number, the mean of the middle two.
+    pub(crate) median: f64,
+    /// The smallest.
+    pub(crate) min: f64,
+    /// The largest.
+    pub(crate) max: f64,
+}
+
+impl Summary {
+    /// The summary of `samples`; `None` if there are none.
+    pub(crate) fn of(samples: &[f64]) -> Option<Self> {
+        let mut sorted = samples.to_vec();
+        sorted.sort_by(f64::total_cmp);
+        let (&min, &max) = (sorted.first()?, sorted.last()?);
+        let middle = sorted.len() / 2;
+        let median = if sorted.len() % 2 == 1 {
+            sorted[middle]
+        } else {
+            f64::midpoint(sorted[middle - 1], sorted[middle])
+        };
+        Some(Self { median, min, max })
+    }
+}
+
+/// Samples of both sides, taken in turn.
+#[derive(Debug, Default)]
+pub(crate) struct Samples {
+    pub(crate) linecard: Vec<f64>,
+    pub(crate) dpdk: Vec<f64>,
+}
+
+impl Samples {
+    /// Our median over DPDK's.
+    pub(crate) fn ratio(&self) -> Option<f64> {
+        Some(Summary::of(&self.linecard)?.median / Summary::of(&self.dpdk)?.median)
+    }
+
+    /// The median of the ratios within pairs: what changes on the machine between pairs falls out.
+    pub(crate) fn paired_ratio(&self) -> Option<Summary> {
+        let ratios: Vec<f64> =
+            self.linecard.iter().zip(&self.dpdk).map(|(ours, theirs)| ours / theirs).collect();
+        Summary::of(&ratios)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn summarises_odd_even_and_no_samples() {
+        let of = |samples: &[f64]| Summary::of(samples).map(|s| (s.median, s.min, s.max));
+        assert_eq!(of(&[3.0, 1.0, 2.0]), Some((2.0, 1.0, 3.0)));
+        assert_eq!(of(&[4.0, 1.0, 2.0, 3.0]), Some((2.5, 1.0, 4.0)));
+        assert_eq!(of(&[]), None);
+    }
+
+    #[test]
+    fn a_pair_shares_its_machine_state() {
+        let samples = Samples { linecard: vec![1.0, 10.0, 1.0], dpdk: vec![2.0, 20.0, 20.0] };
+        assert_eq!(samples.paired_ratio().map(|s| s.median), Some(0.5));
+        assert_eq!(samples.ratio(), Some(0.05));
+    }
+}
