@@ -81,13 +81,11 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode, Error> {
         }
         Command::Man => {
             let mut text = Vec::new();
-            clap_mangen::Man::new(Cli::command())
-                .render(&mut text)
-                .map_err(|source| Error::System {
-                    action: "the manual page cannot be written".into(),
-                    source,
-                    remedy: "free memory and try again",
-                })?;
+            clap_mangen::Man::new(Cli::command()).render(&mut text).map_err(|source| Error::System {
+                action: "the manual page cannot be written".into(),
+                source,
+                remedy: "free memory and try again",
+            })?;
             print_all(&text)
         }
         Command::DemoEnd(args) => demo::run_end(&args),

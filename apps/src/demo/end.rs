@@ -164,7 +164,8 @@ pub(super) fn device(role: Role, socket: &Path) -> String {
 
 fn open(args: &EndArgs, eal: &Eal, orders: &Orders) -> Result<(Port, Pool), Error> {
     let domain = eal.default_domain();
-    let pool = Pool::new(&domain, PoolConfig { name: "demo".into(), packets: PACKETS, ..PoolConfig::default() })?;
+    let pool =
+        Pool::new(&domain, PoolConfig { name: "demo".into(), packets: PACKETS, ..PoolConfig::default() })?;
     if args.role == Role::Frontend {
         await_socket(&args.socket, orders)?;
     }

@@ -187,7 +187,7 @@ mod tests {
             let mut frame = request(len, number);
             prop_assert_eq!(check(&frame).map(|s| s.number), Some(number));
             let at = CHECKED_FROM + at.index(len - CHECKED_FROM);
-            frame[at] ^= 1 << bit;
+            frame[at] ^= 1_u8 << bit;
             prop_assert_eq!(check(&frame), None);
         }
 

@@ -24,8 +24,8 @@ use linecard::eal::cores;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-pub(crate) use self::end::{EndArgs, run as run_end};
 use self::end::Role;
+pub(crate) use self::end::{EndArgs, run as run_end};
 use self::process::{End, PrivateFolder};
 use self::report::{Circumstances, EndReport, Message, Progress, Summary};
 use self::show::Show;
@@ -194,5 +194,8 @@ impl Run {
 }
 
 fn ended_early(role: Role) -> Error {
-    Error::Failed(format!("the {} ended early; what it said is above, `linecard doctor` may help", role.name()))
+    Error::Failed(format!(
+        "the {} ended early; what it said is above, `linecard doctor` may help",
+        role.name()
+    ))
 }

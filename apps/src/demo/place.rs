@@ -60,9 +60,7 @@ mod tests {
     }
 
     fn pick(allowed: &[u32], pairs: &[&[u32]]) -> Option<(u32, u32)> {
-        let of = |core: CoreId| {
-            pairs.iter().find(|p| p.contains(&core.0)).map_or(vec![core], |p| cores(p))
-        };
+        let of = |core: CoreId| pairs.iter().find(|p| p.contains(&core.0)).map_or(vec![core], |p| cores(p));
         choose_with(&cores(allowed), of).cores.map(|(back, front)| (back.0, front.0))
     }
 

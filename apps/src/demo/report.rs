@@ -108,7 +108,8 @@ impl Summary {
             corrupted: sum(|e| e.corrupted),
             mpps: round(rate),
             latency_us: latency(ends),
-            first_packet_ms: first.map_or(0.0, |at| round(at.saturating_sub(circumstances.exec_ns) as f64 / 1e6)),
+            first_packet_ms: first
+                .map_or(0.0, |at| round(at.saturating_sub(circumstances.exec_ns) as f64 / 1e6)),
             memory: frontend.memory.clone(),
             cores: circumstances.cores,
             cores_why: circumstances.cores_why,
@@ -196,7 +197,9 @@ mod tests {
     fn the_json_line_has_what_was_promised() {
         let summary = Summary::of(&end(1, 1), &end(1, 1), circumstances());
         let json: serde_json::Value = serde_json::to_value(&summary).unwrap();
-        for key in ["packets", "lost", "duplicated", "corrupted", "mpps", "first_packet_ms", "memory", "cores"] {
+        for key in
+            ["packets", "lost", "duplicated", "corrupted", "mpps", "first_packet_ms", "memory", "cores"]
+        {
             assert!(json.get(key).is_some(), "{key}");
         }
         assert!(json["latency_us"]["p50"].is_number() && json["latency_us"]["p99"].is_number());

@@ -73,7 +73,12 @@ fn tsc() -> Finding {
         (constant, _) => {
             let what = if constant { "stops in deep sleep" } else { "varies with frequency" };
             let detail = format!("{what}, kernel clock: {source}; times are read from the kernel instead");
-            Finding::poor("tsc", Status::Degraded, detail, "grep -o -m1 'constant_tsc\\|nonstop_tsc' /proc/cpuinfo")
+            Finding::poor(
+                "tsc",
+                Status::Degraded,
+                detail,
+                "grep -o -m1 'constant_tsc\\|nonstop_tsc' /proc/cpuinfo",
+            )
         }
     }
 }
@@ -132,7 +137,8 @@ fn memfd() -> Finding {
         Ok(()) => Finding::ok("memfd", "shared memory without files, sealed").required(),
         Err(error) => {
             let detail = format!("memory cannot be shared with a peer: {error}");
-            Finding::poor("memfd", Status::Missing, detail, "uname -r   # Linux 3.17 or newer is needed").required()
+            Finding::poor("memfd", Status::Missing, detail, "uname -r   # Linux 3.17 or newer is needed")
+                .required()
         }
     }
 }
@@ -149,7 +155,13 @@ fn unix_socket() -> Finding {
         Ok(_) => Finding::ok("unix-socket", format!("can be made in {}", folder.display())).required(),
         Err(error) => {
             let detail = format!("cannot be made in {}: {error}", folder.display());
-            Finding::poor("unix-socket", Status::Missing, detail, "export TMPDIR=\"$(mktemp -d -p \"$HOME\")\"").required()
+            Finding::poor(
+                "unix-socket",
+                Status::Missing,
+                detail,
+                "export TMPDIR=\"$(mktemp -d -p \"$HOME\")\"",
+            )
+            .required()
         }
     }
 }
@@ -157,9 +169,12 @@ fn unix_socket() -> Finding {
 fn device(name: &'static str, path: &str, purpose: &str, fix: &str) -> Finding {
     match OpenOptions::new().read(true).write(true).open(path) {
         Ok(_) => Finding::ok(name, format!("{path} opens")),
-        Err(error) if error.kind() == ErrorKind::NotFound => {
-            Finding::poor(name, Status::Missing, format!("{path} is not there; only needed for {purpose}"), fix)
-        }
+        Err(error) if error.kind() == ErrorKind::NotFound => Finding::poor(
+            name,
+            Status::Missing,
+            format!("{path} is not there; only needed for {purpose}"),
+            fix,
+        ),
         Err(error) => {
             let detail = format!("{path}: {error}; only needed for {purpose}");
             Finding::poor(name, Status::Degraded, detail, fix)

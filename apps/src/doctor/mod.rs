@@ -123,7 +123,8 @@ mod tests {
 
     #[test]
     fn the_report_is_one_json_object() {
-        let report = Report { ready: true, checks: vec![Finding::poor("x", Status::Missing, "no x", "get x")] };
+        let report =
+            Report { ready: true, checks: vec![Finding::poor("x", Status::Missing, "no x", "get x")] };
         let text = serde_json::to_string(&report).unwrap();
         assert_eq!(
             text,

@@ -87,7 +87,8 @@ pub(crate) fn set_flow(frame: &mut [u8], index: u32) {
 
 /// The Internet checksum (RFC 1071) of `bytes`, a zero checksum field included.
 fn checksum(bytes: &[u8]) -> u16 {
-    let mut sum: u32 = bytes.chunks(2).map(|c| u32::from(c[0]) << 8 | c.get(1).map_or(0, |&b| b.into())).sum();
+    let mut sum: u32 =
+        bytes.chunks(2).map(|c| u32::from(c[0]) << 8 | c.get(1).map_or(0, |&b| b.into())).sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }
@@ -230,7 +231,8 @@ fn answer_echo(frame: &mut [u8], l3: usize) -> bool {
 
 /// One received frame as `set verbose 1` shows it.
 pub(crate) fn describe(frame: &[u8], packet_len: usize, segments: usize, queue: u16) -> String {
-    let mac = |at: usize| frame.get(at..at + 6).and_then(|b| b.first_chunk()).map_or(Mac([0; 6]), |b| Mac(*b));
+    let mac =
+        |at: usize| frame.get(at..at + 6).and_then(|b| b.first_chunk()).map_or(Mac([0; 6]), |b| Mac(*b));
     let kind = get(frame, 12).unwrap_or(0);
     let layers = match layer3(frame) {
         Some((ETHERTYPE_IPV4, l3)) => format!("L2_ETHER L3_IPV4{}", layer4(frame.get(l3 + 9))),

@@ -1,7 +1,7 @@
 //! One stream in motion: a receive queue, a mode, a transmit queue.
 
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use linecard::mempool::{BURST, Burst};
@@ -124,7 +124,8 @@ impl<M> Lane<M> {
     fn describe(&self) {
         use std::io::Write as _;
         let Stream { rx_port, rx_queue, .. } = self.stream;
-        let mut text = format!("\nport {rx_port}/queue {rx_queue}: received {} packets\n", self.packets.len());
+        let mut text =
+            format!("\nport {rx_port}/queue {rx_queue}: received {} packets\n", self.packets.len());
         for packet in self.packets.iter() {
             let segments = packet.segments().count();
             text += &frames::describe(packet.data(), packet.len(), segments, rx_queue);

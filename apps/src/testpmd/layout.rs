@@ -233,7 +233,9 @@ pub(crate) fn port_info(facts: &PortFacts) -> String {
 
 /// The heading of `show port summary`.
 pub(crate) fn summary_heading(ports: usize) -> String {
-    format!("Number of available ports: {ports}\nPort MAC Address       Name         Driver         Status   Link\n")
+    format!(
+        "Number of available ports: {ports}\nPort MAC Address       Name         Driver         Status   Link\n"
+    )
 }
 
 /// One line of `show port summary`.
@@ -247,7 +249,8 @@ pub(crate) fn shares(shares: &[Share], peer: impl Fn(u16) -> Mac) -> String {
     let mut text = String::new();
     for share in shares {
         let count = share.streams.len();
-        let _ = writeln!(text, "Logical Core {} (socket 0) forwards packets on {count} streams:", share.lcore);
+        let _ =
+            writeln!(text, "Logical Core {} (socket 0) forwards packets on {count} streams:", share.lcore);
         for Stream { rx_port, rx_queue, tx_port, tx_queue } in &share.streams {
             let _ = writeln!(
                 text,

@@ -28,7 +28,7 @@ use linecard::eal::{Eal, EalArgs};
 use linecard::mempool::{HEADROOM, Pool, PoolConfig};
 use linecard::pmd::ProbeContext;
 
-use self::console::{Event, Input};
+use self::console::Input;
 use self::options::Options;
 use self::ports::Ports;
 use self::session::{Parts, Session};
@@ -43,7 +43,8 @@ const PROBE_WAIT: Duration = Duration::from_secs(2);
 /// # Errors
 /// What kept it from starting, each as one sentence; or that its output cannot be written.
 pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode, Error> {
-    let (eal_args, rest) = EalArgs::parse(arguments.iter().cloned()).map_err(|e| Error::Usage(e.to_string()))?;
+    let (eal_args, rest) =
+        EalArgs::parse(arguments.iter().cloned()).map_err(|e| Error::Usage(e.to_string()))?;
     let options = options::parse(&rest)?;
     let mut output = Output::standard();
     if eal_args.help || options.help {

@@ -112,13 +112,18 @@ const OPTIONS: &[Spec] = &[
         o.command_file = Some((v.into(), false));
         Ok(())
     }),
-    valued("forward-mode", "MODE", "io, mac, macswap, flowgen, rxonly, txonly, icmpecho or 5tswap", |o, v| {
-        o.settings.mode = ModeKind::named(v).ok_or_else(|| {
-            let known: Vec<_> = ModeKind::ALL.iter().map(|m| m.name()).collect();
-            format!("forward-mode {v} invalid - must be one of: {}", known.join(", "))
-        })?;
-        Ok(())
-    }),
+    valued(
+        "forward-mode",
+        "MODE",
+        "io, mac, macswap, flowgen, rxonly, txonly, icmpecho or 5tswap",
+        |o, v| {
+            o.settings.mode = ModeKind::named(v).ok_or_else(|| {
+                let known: Vec<_> = ModeKind::ALL.iter().map(|m| m.name()).collect();
+                format!("forward-mode {v} invalid - must be one of: {}", known.join(", "))
+            })?;
+            Ok(())
+        },
+    ),
     valued("port-topology", "TOPOLOGY", "paired (default), chained or loop", |o, v| {
         o.settings.topology = PortTopology::named(v)
             .ok_or_else(|| format!("port-topology {v} invalid - must be: paired, chained or loop"))?;
@@ -148,13 +153,19 @@ const OPTIONS: &[Spec] = &[
         o.settings.ports = Some(ports.into_iter().filter_map(|p| u16::try_from(p).ok()).collect());
         Ok(())
     }),
-    valued("eth-peer", "PORT,MAC", "destination address of packets that leave on PORT (mac, txonly)", |o, v| {
-        let (port, mac) = v.split_once(',').ok_or_else(|| format!("eth-peer {v} invalid - must be PORT,MAC"))?;
-        let port = number("eth-peer port", port, 0, 1023)?;
-        let mac = Mac::parse(mac).ok_or_else(|| format!("Invalid ethernet address: {mac}"))?;
-        o.settings.set_peer(port, mac);
-        Ok(())
-    }),
+    valued(
+        "eth-peer",
+        "PORT,MAC",
+        "destination address of packets that leave on PORT (mac, txonly)",
+        |o, v| {
+            let (port, mac) =
+                v.split_once(',').ok_or_else(|| format!("eth-peer {v} invalid - must be PORT,MAC"))?;
+            let port = number("eth-peer port", port, 0, 1023)?;
+            let mac = Mac::parse(mac).ok_or_else(|| format!("Invalid ethernet address: {mac}"))?;
+            o.settings.set_peer(port, mac);
+            Ok(())
+        },
+    ),
     valued("rxq", "N", "receive queues of each port (default 1)", |o, v| {
         o.rx_queues = Some(number("rxq", v, 1, 1024)?);
         Ok(())
@@ -172,15 +183,15 @@ const OPTIONS: &[Spec] = &[
         Ok(())
     }),
     valued("burst", "N", "packets per burst, 1 to 512 (default 32)", |o, v| {
-        o.settings.burst = number("burst", v, 1, settings::MAX_BURST)?;
+        o.settings.burst = number("burst", v, 1, settings::MAX_BURST.into())?;
         Ok(())
     }),
     valued("mbuf-size", "BYTES", "size of one buffer, headroom included (default 2176)", |o, v| {
-        o.mbuf_size = Some(number("mbuf-size", v, 256, u16::MAX)?);
+        o.mbuf_size = Some(number("mbuf-size", v, 256, u16::MAX.into())?);
         Ok(())
     }),
     valued("total-num-mbufs", "N", "packets of the pool that all ports share, more than 1024", |o, v| {
-        o.total_mbufs = Some(number("total-num-mbufs", v, 1025, u32::MAX)?);
+        o.total_mbufs = Some(number("total-num-mbufs", v, 1025, u32::MAX.into())?);
         Ok(())
     }),
     valued("mbcache", "N", "packets a thread may keep aside, 0 to 512", |o, v| {
@@ -188,9 +199,8 @@ const OPTIONS: &[Spec] = &[
         Ok(())
     }),
     valued("txpkts", "LIST", "segment lengths of generated packets (default 64)", |o, v| {
-        let list = settings::parse_list(v, u32::from(u16::MAX)).ok_or_else(|| {
-            format!("txpkts {v} invalid - must be segment lengths separated by commas")
-        })?;
+        let list = settings::parse_list(v, u32::from(u16::MAX))
+            .ok_or_else(|| format!("txpkts {v} invalid - must be segment lengths separated by commas"))?;
         o.settings.tx_segments = settings::check_tx_segments(&list, u32::from(u16::MAX))?;
         Ok(())
     }),
@@ -211,20 +221,56 @@ const OPTIONS: &[Spec] = &[
 /// DPDK's options that change nothing here, without and with a value: they tune hardware, sockets
 /// (NUMA) or how DPDK itself works.
 const HARMLESS_FLAGS: &[&str] = &[
-    "numa", "no-numa", "mp-anon", "no-mlockall", "mlockall", "disable-hw-vlan", "disable-hw-vlan-filter",
-    "disable-hw-vlan-strip", "disable-hw-vlan-extend", "disable-hw-vlan-qinq-strip", "disable-rss",
-    "disable-link-check", "disable-crc-strip", "no-lsc-interrupt", "no-rmv-interrupt", "rss-ip", "rss-udp",
-    "rss-level-inner", "rss-level-outer", "disable-drop-en", "hot-plug", "txonly-multi-flow",
+    "numa",
+    "no-numa",
+    "mp-anon",
+    "no-mlockall",
+    "mlockall",
+    "disable-hw-vlan",
+    "disable-hw-vlan-filter",
+    "disable-hw-vlan-strip",
+    "disable-hw-vlan-extend",
+    "disable-hw-vlan-qinq-strip",
+    "disable-rss",
+    "disable-link-check",
+    "disable-crc-strip",
+    "no-lsc-interrupt",
+    "no-rmv-interrupt",
+    "rss-ip",
+    "rss-udp",
+    "rss-level-inner",
+    "rss-level-outer",
+    "disable-drop-en",
+    "hot-plug",
+    "txonly-multi-flow",
     "no-iova-contig",
 ];
 const HARMLESS_VALUED: &[&str] = &[
-    "socket-num", "port-numa-config", "ring-numa-config", "mp-alloc", "rxpt", "rxht", "rxwt", "txpt", "txht",
-    "txwt", "rxfreet", "txfreet", "txrst", "print-event", "mask-event", "tx-offloads", "rx-offloads",
-    "tx-udp", "burst-tx-delay", "max-lro-pkt-size", "vxlan-gpe-port", "geneve-parsed-port",
+    "socket-num",
+    "port-numa-config",
+    "ring-numa-config",
+    "mp-alloc",
+    "rxpt",
+    "rxht",
+    "rxwt",
+    "txpt",
+    "txht",
+    "txwt",
+    "rxfreet",
+    "txfreet",
+    "txrst",
+    "print-event",
+    "mask-event",
+    "tx-offloads",
+    "rx-offloads",
+    "tx-udp",
+    "burst-tx-delay",
+    "max-lro-pkt-size",
+    "vxlan-gpe-port",
+    "geneve-parsed-port",
 ];
 
-fn number<T: TryFrom<u64>>(name: &str, text: &str, min: u64, max: impl Into<u64>) -> Result<T, String> {
-    let max = max.into();
+fn number<T: TryFrom<u64>>(name: &str, text: &str, min: u64, max: u64) -> Result<T, String> {
     parse_number(text)
         .filter(|n| (min..=max).contains(n))
         .and_then(|n| T::try_from(n).ok())

@@ -3,7 +3,9 @@
 use std::time::Instant;
 
 use linecard::mempool::Pool;
-use linecard::pmd::{self, Device, DeviceInfo, Link, Port, PortConfig, PortControl, PortStats, RxQueue, TxQueue};
+use linecard::pmd::{
+    self, Device, DeviceInfo, Link, Port, PortConfig, PortControl, PortStats, RxQueue, TxQueue,
+};
 
 use super::engine::Queues;
 use super::layout::{PortFacts, Rates};
@@ -80,6 +82,12 @@ impl Slot {
 
     pub(crate) fn started(&self) -> bool {
         self.live().is_some()
+    }
+
+    /// Forwarding has some of its queues.
+    pub(crate) fn lent(&self) -> bool {
+        self.live()
+            .is_some_and(|live| live.rx.iter().any(Option::is_none) || live.tx.iter().any(Option::is_none))
     }
 
     /// Configures and starts the device; the port stays stopped if that fails.
@@ -262,7 +270,12 @@ pub(crate) struct Ports(Vec<Option<Slot>>);
 
 impl Ports {
     /// Adds a probed device under the smallest free number.
-    pub(crate) fn add(&mut self, devargs: &str, device: Box<dyn Device>, wanted: PortConfig) -> Result<u16, Error> {
+    pub(crate) fn add(
+        &mut self,
+        devargs: &str,
+        device: Box<dyn Device>,
+        wanted: PortConfig,
+    ) -> Result<u16, Error> {
         let free = self.0.iter().position(Option::is_none).unwrap_or(self.0.len());
         let id = u16::try_from(free).ok().filter(|_| free < MAX_PORTS).ok_or_else(|| {
             Error::Failed(format!("{MAX_PORTS} ports are attached, the most possible; detach one first"))

@@ -11,7 +11,7 @@ use linecard::pmd::{PortConfig, ProbeContext, Registry};
 use super::engine::{Forwarding, Plan};
 use super::layout::{self, ForwardTotals};
 use super::options::Options;
-use super::ports::{ETHER_OVERHEAD, Ports};
+use super::ports::{ETHER_OVERHEAD, Ports, Slot};
 use super::settings::{PortTopology, Settings};
 use super::topology::{self, Share, Stream};
 use crate::error::Error;
@@ -33,8 +33,10 @@ pub(crate) struct Session {
     /// How deep `load` is nested.
     pub(crate) load_depth: u8,
     forwarding: Option<Forwarding>,
-    /// Packets dropped per transmit port and per stream in the last run, for `show fwd stats all`.
+    /// What each stream did in the run that is on, or in the last one.
     last_totals: Vec<(Stream, layout::StreamTotals)>,
+    /// The ports of that run.
+    last_ports: Vec<u16>,
 }
 
 /// What makes a [`Session`].
@@ -65,6 +67,7 @@ impl Session {
             load_depth: 0,
             forwarding: None,
             last_totals: Vec::new(),
+            last_ports: Vec::new(),
         }
     }
 
@@ -79,7 +82,9 @@ impl Session {
     pub(crate) fn attach(&mut self, device: &str) -> Result<u16, Error> {
         let name = device.split(',').next().unwrap_or(device);
         if let Some(id) = self.ports.named(name) {
-            return Err(Error::Failed(format!("{name} is port {id} already; give the new one another number")));
+            return Err(Error::Failed(format!(
+                "{name} is port {id} already; give the new one another number"
+            )));
         }
         let opened = self.registry.probe(&self.context, device)?;
         self.ports.add(device, opened, Self::port_config(&self.options))
@@ -87,9 +92,9 @@ impl Session {
 
     /// What a new port is asked to be, from the command line.
     pub(crate) fn port_config(options: &Options) -> PortConfig {
-        let mtu = options.max_packet_len.map_or(1500, |len| {
-            u16::try_from(len.saturating_sub(ETHER_OVERHEAD)).unwrap_or(u16::MAX)
-        });
+        let mtu = options
+            .max_packet_len
+            .map_or(1500, |len| u16::try_from(len.saturating_sub(ETHER_OVERHEAD)).unwrap_or(u16::MAX));
         PortConfig {
             rx_queues: options.rx_queues.unwrap_or(1),
             tx_queues: options.tx_queues.unwrap_or(1),
@@ -181,7 +186,7 @@ impl Session {
         self.print_forwarding(&shares);
         self.print_mode_start();
         self.print_rxtx();
-        self.ports.iter_mut().for_each(super::ports::Slot::mark_forwarding);
+        self.ports.iter_mut().for_each(Slot::mark_forwarding);
         self.verbose.store(self.settings.verbose, Ordering::Relaxed);
         let macs: HashMap<_, _> = self.ports.iter().map(|slot| (slot.id, slot.mac())).collect();
         let plan = Plan {
@@ -193,7 +198,10 @@ impl Session {
         };
         let ports = &mut self.ports;
         match Forwarding::start(&self.eal, &plan, &shares, |stream| ports.lend(stream)) {
-            Ok(forwarding) => self.forwarding = Some(forwarding),
+            Ok(forwarding) => {
+                self.forwarding = Some(forwarding);
+                self.last_ports = self.forwarding_ports();
+            }
             Err((queues, error)) => {
                 queues.into_iter().for_each(|queues| self.ports.give_back(queues));
                 err!(self.out, "error: {error}\n");
@@ -228,7 +236,8 @@ impl Session {
         if let Some(forwarding) = &self.forwarding {
             self.last_totals = forwarding.totals();
         }
-        let ports = self.forwarding_ports();
+        let ports =
+            if self.last_ports.is_empty() { self.forwarding_ports() } else { self.last_ports.clone() };
         if self.last_totals.len() > ports.len() {
             for (stream, totals) in &self.last_totals {
                 out!(self.out, "{}", layout::stream_stats(stream, totals));
@@ -248,7 +257,7 @@ impl Session {
 
     /// `clear fwd stats all`.
     pub(crate) fn clear_forward_stats(&mut self) {
-        self.ports.iter_mut().for_each(super::ports::Slot::mark_forwarding);
+        self.ports.iter_mut().for_each(Slot::mark_forwarding);
         if let Some(forwarding) = &mut self.forwarding {
             forwarding.clear();
         }

@@ -179,6 +179,13 @@ impl Settings {
         self.peers.insert(port, mac);
     }
 
+    /// Forgets which ports and lcores were chosen: every port, one lcore, paired.
+    pub(crate) fn reset_streams(&mut self) {
+        let Self { topology, ports, nb_ports, lcores, nb_cores, .. } = Self::default();
+        (self.topology, self.ports, self.nb_ports) = (topology, ports, nb_ports);
+        (self.lcores, self.nb_cores) = (lcores, nb_cores);
+    }
+
     /// Length of generated packets, in bytes.
     pub(crate) fn tx_len(&self) -> u32 {
         self.tx_segments.iter().map(|&len| u32::from(len)).sum()
@@ -210,19 +217,19 @@ pub(crate) fn check_tx_segments(segments: &[u32], room: u32) -> Result<Vec<u16>,
     Ok(lengths)
 }
 
+/// Longest list worth reading.
+const MAX_LIST: u32 = 4096;
+
 /// Reads a comma-separated list of numbers, each up to `max`, ranges `a-b` included.
 pub(crate) fn parse_list(text: &str, max: u32) -> Option<Vec<u32>> {
     let mut numbers = Vec::new();
     for part in text.split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
-        if first > last || last > max {
+        let (first, last): (u32, u32) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        if first > last || last > max || last - first >= MAX_LIST || numbers.len() >= MAX_LIST as usize {
             return None;
         }
         numbers.extend(first..=last);
-        if numbers.len() > 4096 {
-            return None;
-        }
     }
     Some(numbers)
 }
@@ -241,7 +248,8 @@ mod tests {
     #[test]
     fn macs_are_read_and_printed() {
         assert_eq!(Mac::parse("02:00:00:00:00:0a").map(|m| m.to_string()), Some("02:00:00:00:00:0A".into()));
-        for bad in ["", "zz", "02:00:00:00:00", "02:00:00:00:00:00:00", "+2:00:00:00:00:00", "002:0:0:0:0:0"] {
+        for bad in ["", "zz", "02:00:00:00:00", "02:00:00:00:00:00:00", "+2:00:00:00:00:00", "002:0:0:0:0:0"]
+        {
             assert_eq!(Mac::parse(bad), None, "{bad}");
         }
     }
@@ -249,6 +257,7 @@ mod tests {
     #[test]
     fn lists_and_masks() {
         assert_eq!(parse_list("0,2-4", 10), Some(vec![0, 2, 3, 4]));
+        assert_eq!(parse_list("0-4294967294", u32::MAX), None);
         for bad in ["", "x", "5-1", "1,,2", "11", "-1", "4294967296"] {
             assert_eq!(parse_list(bad, 10), None, "{bad}");
         }

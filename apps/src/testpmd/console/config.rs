@@ -7,7 +7,7 @@ use super::display::targets;
 use super::grammar::{Target, Values};
 use crate::output::{err, out};
 use crate::testpmd::session::Session;
-use crate::testpmd::settings::{self, MAX_BURST, Mac, ModeKind, Settings};
+use crate::testpmd::settings::{self, MAX_BURST, Mac, ModeKind};
 
 pub(crate) const COMMANDS: &[Command] = &[
     Command {
@@ -34,7 +34,11 @@ pub(crate) const COMMANDS: &[Command] = &[
         help: "Set the length of each segment of generated packets: x[,y]*.",
         run: set_txpkts,
     },
-    Command { pattern: "set verbose <n>", help: "Set the debug verbosity level: 1 shows packets.", run: set_verbose },
+    Command {
+        pattern: "set verbose <n>",
+        help: "Set the debug verbosity level: 1 shows packets.",
+        run: set_verbose,
+    },
     Command {
         pattern: "set promisc <port|all> (on|off)",
         help: "Set the promiscuous mode on a port, or all.",
@@ -79,11 +83,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         run: |session, values| set_lcores(session, settings::parse_mask(values.word(0))),
     },
     Command { pattern: "set nbcore <n>", help: "Set number of cores.", run: set_lcore_count },
-    Command {
-        pattern: "set eth-peer <port> <text>",
-        help: "Set the peer address of a port.",
-        run: set_peer,
-    },
+    Command { pattern: "set eth-peer <port> <text>", help: "Set the peer address of a port.", run: set_peer },
     Command {
         pattern: "set flush_rx (on|off)",
         help: "Throw away (default) or keep what waits in receive queues when forwarding starts.",
@@ -99,9 +99,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         help: "Reset forwarding to the default configuration.",
         run: |session, _| {
             out!(session.out, "Reset to default forwarding configuration...\n");
-            let Settings { ports, nb_ports, lcores, nb_cores, topology, .. } = Settings::default();
-            session.settings =
-                Settings { ports, nb_ports, lcores, nb_cores, topology, ..session.settings.clone() };
+            session.settings.reset_streams();
         },
     },
 ];
@@ -123,7 +121,10 @@ fn set_burst(session: &mut Session, values: &Values) {
         Ok(0) => err!(session.out, "nb pkt per burst: 0 < 1 (minimum packet per burst)  ignored\n"),
         _ => {
             let asked = values.number(0);
-            err!(session.out, "nb pkt per burst: {asked} > {MAX_BURST} (maximum packet per burst)  ignored\n");
+            err!(
+                session.out,
+                "nb pkt per burst: {asked} > {MAX_BURST} (maximum packet per burst)  ignored\n"
+            );
         }
     }
 }
@@ -223,7 +224,10 @@ fn set_lcores(session: &mut Session, list: Option<Vec<u32>>) {
 fn set_lcore_count(session: &mut Session, values: &Values) {
     let (asked, max) = (values.number(0), session.worker_lcores().len());
     if asked as usize > max {
-        return err!(session.out, "nb fwd cores {asked} > {max} (max. number of configured lcores) - ignored\n");
+        return err!(
+            session.out,
+            "nb fwd cores {asked} > {max} (max. number of configured lcores) - ignored\n"
+        );
     }
     if asked == 0 {
         return err!(session.out, "nb fwd cores 0 < 1 (something has to forward) - ignored\n");

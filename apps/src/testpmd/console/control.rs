@@ -20,7 +20,9 @@ pub(crate) const COMMANDS: &[Command] = &[
         help: "Start packet forwarding after sending that many bursts on every stream.",
         run: |session, values| match values.number(0) {
             0 => err!(session.out, "Bad arguments: send at least 1 burst, or use `start`\n"),
-            n if n > MAX_FIRST => err!(session.out, "Bad arguments: at most {MAX_FIRST} bursts can be sent first\n"),
+            n if n > MAX_FIRST => {
+                err!(session.out, "Bad arguments: at most {MAX_FIRST} bursts can be sent first\n")
+            }
             n => session.start_forwarding(n),
         },
     },
@@ -39,7 +41,11 @@ pub(crate) const COMMANDS: &[Command] = &[
             }
         },
     },
-    Command { pattern: "quit", help: "Stop forwarding, close ports, end.", run: |session, _| session.quit = true },
+    Command {
+        pattern: "quit",
+        help: "Stop forwarding, close ports, end.",
+        run: |session, _| session.quit = true,
+    },
 ];
 
 /// Enough to fill any ring many times over, little enough to return soon.

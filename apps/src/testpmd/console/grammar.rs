@@ -225,7 +225,9 @@ mod tests {
         for line in ["", "   ", "# comment", "\r\n"] {
             assert!(matches!(run(line), Match::Empty), "{line}");
         }
-        for line in ["start x", "start tx_first -1", "start tx_first 99999999999", "show", "show port stats 99999"] {
+        for line in
+            ["start x", "start tx_first -1", "start tx_first 99999999999", "show", "show port stats 99999"]
+        {
             assert!(matches!(run(line), Match::BadArguments), "{line}");
         }
         for line in ["foo", "sho port info 0", "été", "\0start", "start\0"] {

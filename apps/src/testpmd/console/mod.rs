@@ -13,7 +13,8 @@ use std::path::Path;
 use std::time::Duration;
 
 pub(super) use config::check_lcores;
-pub(super) use input::{Event, Input};
+use input::Event;
+pub(super) use input::Input;
 
 use self::grammar::Match;
 use super::session::Session;
@@ -63,7 +64,7 @@ fn wait(session: &mut Session, input: &mut Input) -> Event {
 
 /// A piped line appears in the output as if it had been typed; characters that would move the cursor do not.
 fn echo(session: &mut Session, line: &str) {
-    let shown: String = line.chars().filter(|c| !c.is_control()).collect();
+    let shown: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     out!(session.out, "{shown}\r\n");
 }
 

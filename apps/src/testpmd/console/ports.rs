@@ -4,7 +4,9 @@ use super::commands::Command;
 use super::display::invalid_port;
 use super::grammar::{Target, Values};
 use crate::output::{err, out};
+use crate::testpmd::ports::Slot;
 use crate::testpmd::session::Session;
+use crate::testpmd::settings::MAX_BURST;
 
 pub(crate) const COMMANDS: &[Command] = &[
     Command {
@@ -27,8 +29,8 @@ pub(crate) const COMMANDS: &[Command] = &[
         pattern: "port config all burst <n>",
         help: "Set the number of packets per burst.",
         run: |session, values| match u16::try_from(values.number(0)) {
-            Ok(burst @ 1..=crate::testpmd::settings::MAX_BURST) => session.settings.burst = burst,
-            _ => err!(session.out, "burst must be >= 1 && <= {}\n", crate::testpmd::settings::MAX_BURST),
+            Ok(burst @ 1..=MAX_BURST) => session.settings.burst = burst,
+            _ => err!(session.out, "burst must be >= 1 && <= {MAX_BURST}\n"),
         },
     },
 ];
@@ -66,7 +68,7 @@ fn stop(session: &mut Session, only: Option<u16>) {
     out!(session.out, "Stopping ports...\n");
     let mut any = false;
     for id in session.ports.ids().into_iter().filter(|id| only.is_none_or(|only| only == *id)) {
-        if busy(session, id) {
+        if session.forwarding() && session.ports.get(id).is_some_and(Slot::lent) {
             err!(session.out, "Please remove port {id} from forwarding configuration.\n");
             continue;
         }
@@ -82,15 +84,10 @@ fn stop(session: &mut Session, only: Option<u16>) {
     }
 }
 
-/// Forwarding has the port's queues.
-fn busy(session: &Session, id: u16) -> bool {
-    session.forwarding() && session.forwarding_ports().contains(&id)
-}
-
 fn close(session: &mut Session, only: Option<u16>) {
     out!(session.out, "Closing ports...\n");
     for id in session.ports.ids().into_iter().filter(|id| only.is_none_or(|only| only == *id)) {
-        if session.ports.get(id).is_some_and(super::super::ports::Slot::started) {
+        if session.ports.get(id).is_some_and(Slot::started) {
             err!(session.out, "Cannot close started device (port {id})\n");
             continue;
         }
@@ -126,7 +123,7 @@ fn detach(session: &mut Session, values: &Values) {
 }
 
 fn configure(session: &mut Session, values: &Values) {
-    if session.ports.iter().any(super::super::ports::Slot::started) {
+    if session.ports.iter().any(Slot::started) {
         return err!(session.out, "Please stop all ports first\n");
     }
     let what = values.word(0).to_owned();

@@ -78,14 +78,18 @@ fn five_tuple_swap_looks_behind_vlan_tags() {
 
 #[test]
 fn an_arp_request_is_answered() {
-    let mut frame = bytes("ffffffffffff0a0b0c0d0e0f08060001080006040001\
-                           0a0b0c0d0e0f0a0000010000000000000a000002");
+    let mut frame = bytes(
+        "ffffffffffff0a0b0c0d0e0f08060001080006040001\
+                           0a0b0c0d0e0f0a0000010000000000000a000002",
+    );
     frame.resize(60, 0);
     assert!(answer(&mut frame, Mac([2, 0, 0, 0, 0, 1])));
     assert_eq!(
         frame[..42],
-        bytes("0a0b0c0d0e0f0200000000010806000108000604000202000000000\
-               10a0000020a0b0c0d0e0f0a000001")[..]
+        bytes(
+            "0a0b0c0d0e0f0200000000010806000108000604000202000000000\
+               10a0000020a0b0c0d0e0f0a000001"
+        )[..]
     );
     assert!(!answer(&mut frame, Mac([2, 0, 0, 0, 0, 1])), "an answer is not answered");
 }

@@ -7,7 +7,8 @@ fn read(line: &str) -> Result<Options, String> {
 
 #[test]
 fn the_loopback_script_is_understood() {
-    let options = read("-i --nb-cores=1 --total-num-mbufs=16384 --txd=1024 --rxd=1024 --txpkts=1518").unwrap();
+    let options =
+        read("-i --nb-cores=1 --total-num-mbufs=16384 --txd=1024 --rxd=1024 --txpkts=1518").unwrap();
     assert!(options.interactive && !options.auto_start);
     assert_eq!((options.rx_depth, options.tx_depth), (1024, 1024));
     assert_eq!(options.total_mbufs, Some(16_384));
@@ -16,7 +17,8 @@ fn the_loopback_script_is_understood() {
 
 #[test]
 fn values_may_follow_and_short_options_may_be_joined() {
-    let options = read("-ia --burst 64 --forward-mode mac --port-topology=chained --eth-peer=1,02:00:00:00:00:77");
+    let options =
+        read("-ia --burst 64 --forward-mode mac --port-topology=chained --eth-peer=1,02:00:00:00:00:77");
     let options = options.unwrap();
     assert!(options.interactive && options.auto_start);
     assert_eq!(options.settings.burst, 64);
@@ -28,7 +30,8 @@ fn values_may_follow_and_short_options_may_be_joined() {
 
 #[test]
 fn harmless_options_are_accepted() {
-    let line = "-i --disable-link-check --numa --rxpt=8 --mp-alloc native --disable-hw-vlan --rss-ip --hot-plug";
+    let line =
+        "-i --disable-link-check --numa --rxpt=8 --mp-alloc native --disable-hw-vlan --rss-ip --hot-plug";
     assert!(read(line).unwrap().interactive);
 }
 
