@@ -36,10 +36,7 @@ enum Command {
     /// Exits with 0 when packets can flow.
     Doctor(doctor::DoctorArgs),
     /// Measure rings and packet pools, beside DPDK's when it is installed
-    ///
-    /// `linecard bench --help` lists the benchmarks.
-    #[command(disable_help_flag = true)]
-    Bench(Rest),
+    Bench(bench::BenchArgs),
     /// Print shell completions
     Completions {
         /// The shell to complete for
@@ -73,7 +70,10 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode, Error> {
         Command::Testpmd(rest) => testpmd::run(&rest.arguments),
         Command::Demo(args) => demo::run(&args),
         Command::Doctor(args) => doctor::run(&args),
-        Command::Bench(rest) => bench::run(&rest.arguments),
+        Command::Bench(args) => {
+            bench::run(args)?;
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "linecard", &mut text);

@@ -18,6 +18,9 @@ pub(crate) enum Error {
     /// A port.
     #[error(transparent)]
     Port(#[from] linecard::pmd::Error),
+    /// A benchmark.
+    #[error(transparent)]
+    Bench(#[from] crate::bench::Error),
     /// The operating system said no.
     #[error("{action}: {source}; {remedy}")]
     System {

@@ -26,11 +26,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// testpmd and bench keep DPDK's grammar, `--` included, so they are not shown to clap.
+/// testpmd keeps DPDK's grammar, `--` included, so it is not shown to clap.
 fn run(arguments: &[OsString]) -> Result<ExitCode, Error> {
     match arguments.split_first() {
         Some((app, rest)) if app == "testpmd" => testpmd::run(rest),
-        Some((app, rest)) if app == "bench" => bench::run(rest),
         _ => cli::run(arguments),
     }
 }
