@@ -5,7 +5,7 @@
  *
  *   ring MODE COUNT CORES ELEMENT ROUNDS    MODE sp mp rts hts; COUNT 0 = one by one; ELEMENT 8 or 16 bytes
  *                                           -> TSC cycles per element, summed over both sides
- *   pool KIND COUNT KEEP CORES ROUNDS       KIND raw (rte_mempool) or packet (rte_pktmbuf)
+ *   pool KIND COUNT KEEP CORES ROUNDS       KIND raw (rte_mempool) or packet (rte_pktmbuf); COUNT 1 = one by one
  *                                           -> objects taken and put back, millions per second, all cores together
  *
  * The two-core cases run on the main lcore and the first worker.
@@ -264,6 +264,14 @@ static void cycle_packets(struct pool_job *j)
 
 	struct spent begun = begin(j->cores);
 	for (unsigned long round = 0; round < j->rounds; round++) {
+		if (n == 1) {
+			for (i = 0; i < keep; i++)
+				if ((kept[i] = rte_pktmbuf_alloc(j->pool)) == NULL)
+					fail("pool is empty");
+			for (i = 0; i < keep; i++)
+				rte_pktmbuf_free(kept[i]);
+			continue;
+		}
 		for (i = 0; i < keep; i += n)
 			if (rte_pktmbuf_alloc_bulk(j->pool, &kept[i], n) < 0)
 				fail("pool is empty");

@@ -23,6 +23,9 @@ pub(crate) enum Error {
     /// Pinning a thread, or memory.
     #[error(transparent)]
     Eal(#[from] linecard::eal::Error),
+    /// A pool could not be made.
+    #[error(transparent)]
+    Pool(#[from] linecard::mempool::Error),
     /// A ring could not be made.
     #[error(transparent)]
     Ring(#[from] linecard::ring::Error),

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use linecard::eal::{CoreId, clock, cores};
 
@@ -12,6 +13,8 @@ use super::stats::Samples;
 
 /// How often a sample is repeated when the kernel took a core away during it.
 const TRIES: u32 = 8;
+/// No more repeats after this, so that a busy machine makes a run noisy, not endless.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// What all rows share.
 pub(crate) struct Bench {
@@ -98,9 +101,10 @@ impl Bench {
 
 /// Repeats a sample until nothing interrupted it, or keeps the least interrupted one.
 fn calm(mut sample: impl FnMut() -> Result<Sample, Error>) -> Result<Sample, Error> {
+    let start = Instant::now();
     let mut best = sample()?;
     for _ in 1..TRIES {
-        if best.interrupted == 0 {
+        if best.interrupted == 0 || start.elapsed() > PATIENCE {
             break;
         }
         let next = sample()?;

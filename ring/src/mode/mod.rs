@@ -16,27 +16,74 @@ use std::sync::atomic::Ordering;
 use crate::layout::Side;
 
 /// One thread at a time owns this side (SP or SC): private indices, no locked instruction, never waits.
+///
+/// ```
+/// use linecard_ring::{Config, Single};
+/// let (producer, consumer) = Config::power_of_two(8).heap::<u32, Single, Single>()?;
+/// assert_eq!(producer.enqueue(1), Ok(()));
+/// assert_eq!(consumer.dequeue(), Some(1));
+/// # Ok::<(), linecard_ring::Error>(())
+/// ```
 #[derive(Debug)]
 pub enum Single {}
 
 /// Any number of threads (MP or MC): each takes its range by one compare-and-swap; ranges are published in
 /// the order they were taken, so a thread that loses its core delays the others of its side.
+///
+/// ```
+/// use linecard_ring::{Config, Multi, Single};
+/// let (producer, consumer) = Config::power_of_two(8).heap::<u32, Multi, Single>()?;
+/// std::thread::scope(|s| {
+///     s.spawn(|| producer.enqueue(1));
+///     s.spawn(|| producer.enqueue(2));
+/// });
+/// assert_eq!(consumer.count(), 2);
+/// # Ok::<(), linecard_ring::Error>(())
+/// ```
 #[derive(Debug)]
 pub enum Multi {}
 
 /// As [`Single`] while the side has one handle, as [`Multi`] from the second on: handles are counted, so a side
 /// that could have many threads but has one pays for no locked instruction. In exchange a handle belongs to
 /// one thread at a time; every thread clones its own. In memory given by the caller it is always as [`Multi`].
+///
+/// ```
+/// use linecard_ring::{Adaptive, Config};
+/// let (producer, consumer) = Config::power_of_two(8).heap::<u32, Adaptive, Adaptive>()?;
+/// assert_eq!(producer.enqueue(1), Ok(())); // no locked instruction
+/// let other = producer.clone();
+/// std::thread::spawn(move || other.enqueue(2)).join().ok(); // from here on one per enqueue, until `other` is gone
+/// assert_eq!(consumer.count(), 2);
+/// # Ok::<(), linecard_ring::Error>(())
+/// ```
 #[derive(Debug)]
 pub enum Adaptive {}
 
 /// Relaxed tail sync (RTS): as [`Multi`], but threads do not wait for each other's publication; the last one
 /// to finish publishes for all. For more threads than cores.
+///
+/// ```
+/// use linecard_ring::{Config, Rts};
+/// let (producer, consumer) = Config::power_of_two(8).heap::<u32, Rts, Rts>()?;
+/// assert_eq!(producer.clone().enqueue_burst(&[1, 2, 3]).count, 3);
+/// assert_eq!(consumer.clone().dequeue(), Some(1));
+/// # Ok::<(), linecard_ring::Error>(())
+/// ```
 #[derive(Debug)]
 pub enum Rts {}
 
 /// Head-tail sync (HTS): one thread of this side at a time is inside; the others wait before they take
 /// anything. Slower than [`Multi`] on dedicated cores, steady on shared ones, and allows zero-copy views.
+///
+/// ```
+/// use linecard_ring::{Config, Hts};
+/// let (producer, mut consumer) = Config::power_of_two(8).heap::<u32, Hts, Hts>()?;
+/// assert_eq!(producer.clone().enqueue_burst(&[1, 2, 3]).count, 3);
+/// let mut view = consumer.peek(2);
+/// assert_eq!((view.read(), view.get(0)), (Some(1), Some(2)));
+/// assert_eq!(view.release(), 1);
+/// # Ok::<(), linecard_ring::Error>(())
+/// ```
 #[derive(Debug)]
 pub enum Hts {}
 
