@@ -1,5 +1,8 @@
 //! A handful of packets that travel together.
 
+#[cfg(test)]
+mod tests;
+
 use std::mem::MaybeUninit;
 use std::ops::{Deref, DerefMut, RangeTo};
 use std::panic::Location;

@@ -6,6 +6,9 @@
 //! A pool in debug mode has no caches, so every get and put comes through the slow path and is seen here; other pools have one
 //! branch there and nothing in the fast path.
 
+#[cfg(test)]
+mod tests;
+
 use std::fmt;
 use std::panic::Location;
 use std::ptr::NonNull;

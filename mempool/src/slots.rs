@@ -3,12 +3,16 @@
 //! A thread claims a slot when it first needs one and gives it back when it ends. Whoever claims it next, by
 //! starting or by running out of packets, finds the caches as they were left.
 
+#[cfg(test)]
+mod tests;
+
 use crate::sync::{AtomicU64, Ordering};
 
 /// Threads that can have caches at the same time; further ones work without.
 pub(crate) const SLOTS: usize = 128;
 
 /// The slot of threads that have none: its caches have room for nothing, for ever.
+#[cfg_attr(loom, allow(dead_code, reason = "loom builds the parts without threads"))]
 pub(crate) const NO_SLOT: usize = SLOTS;
 
 const WORDS: usize = SLOTS / 64;
@@ -37,6 +41,7 @@ impl Registry {
         }
     }
 
+    #[cfg_attr(loom, allow(dead_code, reason = "loom builds the parts without threads"))]
     /// Claims the lowest slot that is not owned.
     pub(crate) fn claim_any(&self) -> Option<usize> {
         (0..WORDS).find_map(|word| {

@@ -7,6 +7,9 @@
 //! 2³² changes fell into one retry. Links are atomics: a popper may read the link of a node that someone else has
 //! just taken; it then fails its compare-and-swap and starts again.
 
+#[cfg(test)]
+mod tests;
+
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// Numbers below `links.len()`, last in first out. A number is in at most one of the stacks that share a table of links.

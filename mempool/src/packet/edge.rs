@@ -14,11 +14,11 @@ impl AsRef<[u8]> for Lent {
 }
 
 impl Packet {
-    /// Makes `bytes` the data of a packet that is otherwise fresh. `false` when the data room is smaller, or clones
-    /// keep the buffer and the pool has no other.
+    /// Makes `bytes` the data of a packet that is otherwise fresh. `false`, and nothing done, when the data room is
+    /// smaller, or clones keep the buffer and the pool has no other.
     #[track_caller]
     pub fn copy_from_slice(&mut self, bytes: &[u8]) -> bool {
-        if !self.reset() {
+        if bytes.len() > usize::from(self.head().data_room_of_pool()) || !self.reset() {
             return false;
         }
         match self.append(bytes.len()) {

@@ -132,6 +132,11 @@ impl Seg {
         unsafe { self.pool().as_ref() }.config.headroom
     }
 
+    pub(crate) fn data_room_of_pool(self) -> u16 {
+        // SAFETY: the pool lives as long as one of its packets is out.
+        unsafe { self.pool().as_ref() }.config.data_room
+    }
+
     /// Copies `source`'s data into this segment's own buffer, as far from its start as there. Whether it fits.
     pub(crate) fn copy_home(self, source: Self) -> bool {
         let (from, len, off) = (source.data(), source.data_len(), source.data_off());
@@ -243,7 +248,7 @@ impl Seg {
         }
         // SAFETY: the pool exists.
         let rearm = unsafe { pool.as_ref() }.rearm;
-        // SAFETY: the packet is ours alone; its first 24 bytes are plain integers.
+        // SAFETY: the packet is ours alone; its first 24 bytes are integers.
         unsafe { item.cast::<[u64; 3]>().write([rearm, 0, 0]) };
         Some(Self(item))
     }

@@ -71,6 +71,12 @@ impl Pool {
         Ok(Self { shared: PoolShared::create(source, config)? })
     }
 
+    /// A pool on the heap: for tests under miri, and with a probe that is released with the memory.
+    #[cfg(test)]
+    pub(crate) fn on_heap(probe: &Arc<()>, config: PoolConfig) -> Result<Self> {
+        Self::with_memory(region::Source::Heap(probe), config)
+    }
+
     fn shared(&self) -> &PoolShared {
         // SAFETY: allocated in `create`, freed after the last handle is gone, and `self` is one.
         unsafe { self.shared.as_ref() }
@@ -114,7 +120,7 @@ impl Pool {
         for packet in raw {
             // SAFETY: `get_raw` filled every place.
             let meta = unsafe { packet.assume_init() };
-            // SAFETY: the packet is ours alone; its first 24 bytes are plain integers.
+            // SAFETY: the packet is ours alone; its first 24 bytes are integers.
             unsafe { meta.cast::<[u64; 3]>().write([rearm, 0, 0]) };
         }
         true

@@ -8,9 +8,9 @@ use linecard_eal::{Domain, PrivateZone, Result, Zone};
 /// What a pool asks for memory.
 pub(super) enum Source<'a> {
     Domain(&'a Arc<Domain>),
-    /// The heap, for tests where there are no memfds.
+    /// The heap, for tests where there are no memfds. Every piece holds a count of the probe.
     #[cfg(test)]
-    Heap,
+    Heap(&'a Arc<()>),
 }
 
 impl Source<'_> {
@@ -19,7 +19,7 @@ impl Source<'_> {
         match self {
             Self::Domain(domain) => domain.zone(label, len, 64).map(Region::Shared),
             #[cfg(test)]
-            Self::Heap => Ok(Region::Heap(heap::Heap::new(len))),
+            Self::Heap(probe) => Ok(Region::Heap(heap::Heap::new(len, probe))),
         }
     }
 
@@ -28,7 +28,7 @@ impl Source<'_> {
         match self {
             Self::Domain(_) => PrivateZone::new(len, 64).map(Region::Private),
             #[cfg(test)]
-            Self::Heap => Ok(Region::Heap(heap::Heap::new(len))),
+            Self::Heap(probe) => Ok(Region::Heap(heap::Heap::new(len, probe))),
         }
     }
 }
@@ -63,18 +63,21 @@ impl Region {
 mod heap {
     use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
     use std::ptr::NonNull;
+    use std::sync::Arc;
 
     pub(crate) struct Heap {
+        _probe: Arc<()>,
         ptr: NonNull<u8>,
         layout: Layout,
     }
 
     impl Heap {
-        pub(super) fn new(len: usize) -> Self {
+        pub(super) fn new(len: usize, probe: &Arc<()>) -> Self {
             let layout = Layout::from_size_align(len.max(1), 64).expect("a test's pool is small");
             // SAFETY: the size is not zero.
             let ptr = unsafe { alloc_zeroed(layout) };
-            Self { ptr: NonNull::new(ptr).unwrap_or_else(|| handle_alloc_error(layout)), layout }
+            let ptr = NonNull::new(ptr).unwrap_or_else(|| handle_alloc_error(layout));
+            Self { ptr, layout, _probe: Arc::clone(probe) }
         }
 
         pub(super) fn ptr(&self) -> NonNull<u8> {
