@@ -31,7 +31,8 @@ impl Bench {
         let pool = Pool::new(&domain, near).expect("a pool for the device");
         let far_pool = Pool::new(&other, config("far", 4096)).expect("a pool for the far side");
         let context = ProbeContext { memory, domain, wait: Duration::from_secs(5) };
-        let Ends { near, far } = link.open(&context);
+        let other = ProbeContext { domain: other, ..context.clone() };
+        let Ends { near, far } = link.open(&context, &other);
         Self { limits: link.limits(), near, pool, far, far_pool }
     }
 

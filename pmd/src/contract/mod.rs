@@ -15,9 +15,9 @@
 //!
 //! struct Loop;
 //! impl Link for Loop {
-//!     fn open(&self, context: &ProbeContext) -> Ends {
+//!     fn open(&self, near: &ProbeContext, _far: &ProbeContext) -> Ends {
 //!         let args = DevArgs::parse("net_ring0").expect("well formed");
-//!         Ends { near: RingDriver.probe(context, &args).expect("probes"), far: Far::Loop }
+//!         Ends { near: RingDriver.probe(near, &args).expect("probes"), far: Far::Loop }
 //!     }
 //! }
 //! contract::burst_sizes(&Loop); // or all of them, as tests: linecard_pmd::contract_tests!(Loop);
@@ -102,8 +102,9 @@ impl Default for Limits {
 
 /// A driver, as the suite sees it.
 pub trait Link: Sync {
-    /// Opens both ends, fresh.
-    fn open(&self, context: &ProbeContext) -> Ends;
+    /// Opens both ends, fresh: the device with `near`, and what else needs memory with `far`. Their pools
+    /// come from the domains of the two.
+    fn open(&self, near: &ProbeContext, far: &ProbeContext) -> Ends;
 
     /// What the link can carry.
     fn limits(&self) -> Limits {
@@ -117,7 +118,7 @@ pub trait Link: Sync {
 /// # use linecard_pmd::{ProbeContext, contract::{Ends, Far, Link}, ring};
 /// struct Pair;
 /// impl Link for Pair {
-///     fn open(&self, _: &ProbeContext) -> Ends {
+///     fn open(&self, _: &ProbeContext, _: &ProbeContext) -> Ends {
 ///         let (near, other) = ring::pair("a", "b");
 ///         Ends { near, far: Far::port(other) }
 ///     }

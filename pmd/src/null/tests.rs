@@ -12,7 +12,7 @@ use crate::contract::{Ends, Far, Link as Subject};
 struct As(&'static str);
 
 impl Subject for As {
-    fn open(&self, context: &ProbeContext) -> Ends {
+    fn open(&self, context: &ProbeContext, _: &ProbeContext) -> Ends {
         let args = DevArgs::parse(self.0).expect("well formed");
         Ends { near: NullDriver.probe(context, &args).expect("probes"), far: Far::Nothing }
     }

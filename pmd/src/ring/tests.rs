@@ -12,7 +12,7 @@ use crate::contract::{Ends, Far, Limits, Link as Subject};
 struct Loop;
 
 impl Subject for Loop {
-    fn open(&self, context: &ProbeContext) -> Ends {
+    fn open(&self, context: &ProbeContext, _: &ProbeContext) -> Ends {
         let args = DevArgs::parse("net_ring0").expect("well formed");
         Ends { near: RingDriver.probe(context, &args).expect("probes"), far: Far::Loop }
     }
@@ -25,7 +25,7 @@ impl Subject for Loop {
 struct Pair;
 
 impl Subject for Pair {
-    fn open(&self, _: &ProbeContext) -> Ends {
+    fn open(&self, _: &ProbeContext, _: &ProbeContext) -> Ends {
         let (near, far) = pair("net_ring0", "net_ring1");
         Ends { near, far: Far::port(far) }
     }
