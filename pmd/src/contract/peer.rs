@@ -6,7 +6,33 @@ use super::frames::{bytes, eventually, packet};
 use crate::config::{PortConfig, configure};
 use crate::port::{Device, Port};
 
-/// Somebody at the far side of a link, moving frames as bytes.
+/// Somebody at the far side of a link, moving frames as bytes: another port ([`PortPeer`]), or a hand-driven
+/// end such as a socket or an interface of the kernel.
+///
+/// ```
+/// use std::net::UdpSocket;
+/// use linecard_mempool::Pool;
+/// use linecard_pmd::{PortConfig, contract::Peer};
+///
+/// /// The other end of a device that sends frames in datagrams.
+/// struct Datagrams(UdpSocket);
+/// impl Peer for Datagrams {
+///     fn start(&mut self, _: &PortConfig, _: &Pool) {}
+///     fn is_up(&self) -> bool {
+///         true
+///     }
+///     fn send(&mut self, _queue: usize, frame: &[u8]) -> bool {
+///         self.0.send(frame).is_ok()
+///     }
+///     fn receive(&mut self, _queue: usize) -> Option<Vec<u8>> {
+///         let mut frame = vec![0; 9000];
+///         let len = self.0.recv(&mut frame).ok()?; // the socket is non-blocking
+///         frame.truncate(len);
+///         Some(frame)
+///     }
+///     fn stop(&mut self) {}
+/// }
+/// ```
 pub trait Peer: Send {
     /// Gets ready for a device with this configuration, before the device starts.
     fn start(&mut self, config: &PortConfig, pool: &Pool);
