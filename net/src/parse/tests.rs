@@ -161,3 +161,14 @@ proptest! {
         prop_assert!(part.l3_len <= whole.l3_len && part.l4_len <= whole.l4_len);
     }
 }
+
+#[test]
+fn a_transport_header_ends_where_its_datagram_ends() {
+    // The bytes are there (padding, say), but the IP header does not count them as its own.
+    for (payload_len, l4_len) in [(0, 0), (7, 0), (8, 8)] {
+        let mut frame = ethernet(ether_type::IPV4);
+        frame.resize(60, 0);
+        Ipv4::new([1; 4], [2; 4], protocol::UDP, payload_len).store(&mut frame[14..]).expect("fits");
+        assert_eq!(parse(&frame).l4_len, l4_len, "{payload_len}");
+    }
+}
