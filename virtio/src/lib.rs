@@ -18,8 +18,10 @@ pub mod event;
 mod fault;
 mod features;
 pub mod layout;
+#[cfg(all(test, loom))]
+mod loom_tests;
 #[doc(hidden)]
-#[cfg(any(test, feature = "model"))]
+#[cfg(all(any(test, feature = "model"), not(loom)))]
 pub mod model;
 pub mod net;
 pub mod packed;

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 use crate::layout::{FLAGS, IDX, Layout, RING, RingMemory};
-use crate::sync::{Relaxed, Shared, SharedSlice};
+use crate::sync::{Relaxed, Shared, SharedSlice, Word};
 
 /// Handles to every word of the ring. Positions are free-running; they are masked here.
 #[derive(Clone, Copy)]
@@ -88,7 +88,7 @@ impl Ring {
 
 /// Stores `value` unless the word has it already: a line that need not change stays shared between the cores.
 #[inline(always)]
-pub(super) fn write_if_different<T: PartialEq + linecard_eal::shared::Word>(cell: Shared<T>, value: T) {
+pub(super) fn write_if_different<T: PartialEq + Word>(cell: Shared<T>, value: T) {
     if cell.load(Relaxed) != value {
         cell.store(value, Relaxed);
     }

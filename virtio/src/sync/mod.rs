@@ -1,0 +1,29 @@
+//! The one door to atomics: ring words are [`linecard_eal::shared`] cells.
+//!
+//! Under loom they are modelled ones, so that the very same queues run in the model; in unit tests they are real ones
+//! that can count how often each byte is read.
+
+#[cfg(loom)]
+pub(crate) mod modelled;
+#[cfg(all(test, not(loom)))]
+pub(crate) mod watched;
+
+pub(crate) use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+#[cfg(not(loom))]
+pub(crate) use linecard_eal::shared::Word;
+#[cfg(all(not(test), not(loom)))]
+pub(crate) use linecard_eal::shared::{Shared, SharedBytes, SharedSlice};
+#[cfg(loom)]
+pub(crate) use modelled::{Shared, SharedBytes, SharedSlice, Word};
+#[cfg(all(test, not(loom)))]
+pub(crate) use watched::{Shared, SharedBytes, SharedSlice};
+
+/// Orders every earlier store before every later load. The callers say which pair of them matters.
+#[inline(always)]
+pub(crate) fn full_fence() {
+    #[cfg(loom)]
+    loom::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
+    #[cfg(not(loom))]
+    core::sync::atomic::fence(core::sync::atomic::Ordering::SeqCst);
+}
