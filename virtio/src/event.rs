@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn a_jump_is_the_union_of_its_steps() {
         for old in [0u16, 1, 32_767, 32_768, 65_500, 65_535] {
-            for event in (0..=u16::MAX).step_by(1) {
+            for event in (0..=u16::MAX).step_by(if cfg!(miri) { 4_099 } else { 1 }) {
                 let mut any = false;
                 for n in 1..=40u16 {
                     let (before, new) = (old.wrapping_add(n - 1), old.wrapping_add(n));

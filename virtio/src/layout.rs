@@ -191,3 +191,67 @@ pub struct RingMemory {
     /// Used ring or device event suppression.
     pub device: SharedBytes,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{DESC_BYTES, Layout, MAX_SIZE, RingAddrs};
+    use crate::error::Error;
+
+    #[test]
+    fn areas_are_those_of_the_spec() {
+        // virtio 1.3, Split Virtqueues: 16 × size, 6 + 2 × size, 6 + 8 × size, aligned to 16, 2, 4.
+        assert_eq!(Layout::Split.areas(256), [4096, 518, 2054]);
+        assert_eq!(Layout::Split.alignment(), [16, 2, 4]);
+        // Packed Virtqueues: 16 × size, 4, 4, aligned to 16, 4, 4.
+        assert_eq!(Layout::Packed.areas(300), [4800, 4, 4]);
+        assert_eq!(Layout::Packed.alignment(), [16, 4, 4]);
+        assert_eq!(DESC_BYTES, 16);
+    }
+
+    #[test]
+    fn areas_are_aligned_apart_and_inside() {
+        for layout in [Layout::Split, Layout::Packed] {
+            for size in (0..16).map(|n| 1u16 << n) {
+                let (offsets, areas) = (layout.offsets(size), layout.areas(size));
+                for (offset, align) in offsets.into_iter().zip(layout.alignment()) {
+                    assert!(offset.is_multiple_of(align));
+                }
+                assert!(offsets[0] + areas[0] <= offsets[1] && offsets[1] + areas[1] <= offsets[2]);
+                assert!(offsets[2] + areas[2] <= layout.bytes(size));
+                // No line belongs to two areas.
+                assert!((offsets[0] + areas[0] - 1) / 64 < offsets[1] / 64);
+                assert!((offsets[1] + areas[1] - 1) / 64 < offsets[2] / 64);
+            }
+        }
+    }
+
+    #[test]
+    fn a_polled_index_has_its_line_alone() {
+        let [_, avail, used] = Layout::Split.offsets(256);
+        assert_eq!((avail % 64, used % 64), (60, 60));
+        // So the elements, from byte 4 on, begin a line; used elements are then aligned to their 8 bytes.
+        assert_eq!(((avail + 4) % 64, (used + 4) % 8), (0, 0));
+    }
+
+    #[test]
+    fn sizes_are_checked() {
+        for bad in [0, 3, 300, 65_536, u32::MAX] {
+            assert_eq!(Layout::Split.check_size(bad), Err(Error::Size { layout: Layout::Split, asked: bad }));
+        }
+        for bad in [0, 32_769, 65_536] {
+            assert_eq!(
+                Layout::Packed.check_size(bad),
+                Err(Error::Size { layout: Layout::Packed, asked: bad })
+            );
+        }
+        assert_eq!(Layout::Packed.check_size(300), Ok(300));
+        assert_eq!(Layout::Split.check_size(32_768), Ok(MAX_SIZE));
+    }
+
+    #[test]
+    fn addresses_follow_the_offsets() {
+        let addrs = RingAddrs::at(1 << 40, Layout::Split, 8);
+        let [desc, driver, device] = Layout::Split.offsets(8).map(|offset| (1u64 << 40) + offset as u64);
+        assert_eq!(addrs, RingAddrs { desc, driver, device });
+    }
+}

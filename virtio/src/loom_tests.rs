@@ -62,7 +62,11 @@ fn round_trip<D: DriverQueue + 'static, V: DeviceQueue + 'static>(mut driver: D,
             let chains = unsafe { out[..got].assume_init_ref() };
             for (k, chain) in chains.iter().enumerate() {
                 let want = buffer(k as u64 + 1);
-                assert_eq!((chain.ptr as u64, chain.len), (want.addr, want.len), "a stale descriptor was seen");
+                assert_eq!(
+                    (chain.ptr as u64, chain.len),
+                    (want.addr, want.len),
+                    "a stale descriptor was seen"
+                );
             }
             device.complete_burst(chains, |k| 50 + k as u32);
             device.publish();

@@ -4,6 +4,8 @@
 mod hostile;
 mod memory;
 mod steps;
+#[cfg(test)]
+pub(crate) mod villain;
 
 use std::collections::VecDeque;
 

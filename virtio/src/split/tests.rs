@@ -18,3 +18,161 @@ proptest! {
         run_hostile(Variant::from_bytes(Layout::Split, shape), &steps);
     }
 }
+
+mod faults {
+    use super::super::{Device, Driver};
+    use crate::fault::PeerFault;
+    use crate::layout::{F_INDIRECT, F_NEXT, F_WRITE, Layout};
+    use crate::model::villain::{Villain, collect};
+    use crate::queue::{Buffer, DriverQueue, Segment};
+
+    const GUEST: u64 = 0x7f00_0000_0000;
+    const SIZE: u16 = 4;
+
+    fn villain() -> Villain {
+        Villain::new(Layout::Split, SIZE)
+    }
+
+    /// A readable queue's verdict on the chain at descriptor 0.
+    fn verdict(v: &Villain, indirect: bool) -> Result<(u16, u32), PeerFault> {
+        v.avail_idx(1);
+        v.chain(Device::<false, false>::new(&v.ring, v.device(indirect)).expect("valid"))
+    }
+
+    #[test]
+    fn chains_that_are_wrong() {
+        let v = villain();
+        v.avail(0, SIZE);
+        assert_eq!(verdict(&v, true), Err(PeerFault::DescOutOfRange { index: SIZE, size: SIZE }));
+        v.avail(0, 0);
+        v.desc(0, GUEST, 60, 0, 9);
+        assert_eq!(verdict(&v, true), Ok((1, 60)), "`next` means nothing without NEXT");
+        v.desc(0, GUEST, 60, F_NEXT, 9);
+        assert_eq!(verdict(&v, true), Err(PeerFault::DescOutOfRange { index: 9, size: SIZE }));
+        v.desc(0, GUEST, 60, F_NEXT, 0);
+        assert_eq!(verdict(&v, true), Err(PeerFault::ChainTooLong { max: SIZE }), "a loop");
+        v.desc(0, GUEST, 60, F_WRITE, 0);
+        assert_eq!(verdict(&v, true), Err(PeerFault::WrongDirection { index: 0 }));
+        v.desc(0, GUEST - 1, 60, 0, 0);
+        assert_eq!(verdict(&v, true), Err(PeerFault::BadAddress { addr: GUEST - 1, len: 60 }));
+        v.desc(0, u64::MAX - 4, 60, 0, 0);
+        assert_eq!(verdict(&v, true), Err(PeerFault::BadAddress { addr: u64::MAX - 4, len: 60 }));
+        v.desc(0, GUEST + 0xfff0, 17, 0, 0);
+        assert_eq!(verdict(&v, true), Err(PeerFault::BadAddress { addr: GUEST + 0x1_0000, len: 1 }));
+        v.desc(0, GUEST + 0x7ff0, 0x20, 0, 0);
+        assert_eq!(verdict(&v, true), Ok((1, 0x20)), "across two regions");
+        v.desc(0, 1, 0, 0, 0);
+        assert_eq!(verdict(&v, true), Ok((1, 0)), "nothing is read where there is no length");
+    }
+
+    #[test]
+    fn tables_that_are_wrong() {
+        let v = villain();
+        let bad = |len, flags| Err(PeerFault::BadIndirect { len, flags });
+        v.entry(0, GUEST + 100, 60, F_NEXT, 1);
+        v.entry(16, GUEST + 200, 40, 0, 0);
+        v.desc(0, GUEST, 32, F_INDIRECT, 0);
+        assert_eq!(verdict(&v, true), Ok((1, 100)));
+        assert_eq!(verdict(&v, false), bad(32, F_INDIRECT), "not negotiated");
+        for len in [0, 8, 24] {
+            v.desc(0, GUEST, len, F_INDIRECT, 0);
+            assert_eq!(verdict(&v, true), bad(len, F_INDIRECT));
+        }
+        v.desc(0, GUEST, 32, F_INDIRECT | F_NEXT, 1);
+        assert_eq!(verdict(&v, true), bad(32, F_INDIRECT | F_NEXT));
+        v.desc(0, GUEST, 16, F_INDIRECT, 0);
+        assert_eq!(verdict(&v, true), Err(PeerFault::DescOutOfRange { index: 1, size: 1 }));
+        v.desc(0, GUEST + 0x1_0000, 16, F_INDIRECT, 0);
+        assert_eq!(verdict(&v, true), Err(PeerFault::BadAddress { addr: GUEST + 0x1_0000, len: 16 }));
+        v.desc(0, GUEST, 32, F_INDIRECT, 0);
+        v.entry(16, GUEST, 16, F_INDIRECT, 0);
+        assert_eq!(verdict(&v, true), bad(16, F_INDIRECT), "nested");
+        v.entry(16, GUEST, 60, F_NEXT, 0);
+        assert_eq!(verdict(&v, true), Err(PeerFault::ChainTooLong { max: SIZE }), "a loop inside");
+    }
+
+    #[test]
+    fn indices_that_jump() {
+        let v = villain();
+        for to in [SIZE + 1, 0x8000, u16::MAX] {
+            v.avail_idx(to);
+            let device = Device::<false, false>::new(&v.ring, v.device(false)).expect("valid");
+            assert_eq!(v.chain(device), Err(PeerFault::AvailJump { from: 0, to, size: SIZE }));
+        }
+        let mut driver = Driver::<false, false>::new(&v.ring, v.driver()).expect("valid");
+        assert!(driver.add(Buffer { addr: GUEST, len: 60, token: 1 }));
+        driver.publish();
+        for to in [2, u16::MAX] {
+            v.used_idx(to);
+            assert_eq!(collect(&mut driver), Err(PeerFault::UsedJump { from: 0, to, in_flight: 1 }));
+        }
+    }
+
+    #[test]
+    fn completions_that_are_wrong() {
+        let v = villain();
+        let mut driver = Driver::<false, true>::new(&v.ring, v.driver()).expect("valid");
+        assert!(driver.add_chain(&[Segment { addr: GUEST, len: 60 }; 2], 1));
+        assert!(driver.add(Buffer { addr: GUEST, len: 60, token: 2 }));
+        driver.publish();
+        v.used_idx(1);
+        for id in [1, 3, 4, 0x1_0000, u32::MAX] {
+            v.used(0, id, 0);
+            assert_eq!(collect(&mut driver), Err(PeerFault::UnknownId { id, size: SIZE }));
+        }
+        v.used(0, 0, 121);
+        assert_eq!(collect(&mut driver), Err(PeerFault::UsedLen { len: 121, lent: 120 }));
+        v.used(0, 2, 61);
+        assert_eq!(collect(&mut driver), Err(PeerFault::UsedLen { len: 61, lent: 60 }));
+        v.used(0, 0, 120);
+        v.used(1, 0, 0);
+        v.used_idx(2);
+        assert_eq!(collect(&mut driver), Ok(vec![(1, 120)]), "what came before a fault goes out first");
+        assert_eq!(collect(&mut driver), Err(PeerFault::UnknownId { id: 0, size: SIZE }), "twice");
+    }
+
+    #[test]
+    fn one_element_may_stand_for_a_batch() {
+        let v = villain();
+        let mut driver = Driver::<true, true>::new(&v.ring, v.driver()).expect("valid");
+        for token in 1..=4 {
+            assert!(driver.add(Buffer { addr: GUEST, len: 60, token }));
+        }
+        driver.publish();
+        v.used(0, 2, 7);
+        v.used(3, 3, 9);
+        v.used_idx(4);
+        assert_eq!(collect(&mut driver), Ok(vec![(1, 60), (2, 60), (3, 7), (4, 9)]));
+        assert_eq!(driver.free(), SIZE);
+    }
+
+    #[test]
+    fn a_batch_must_end_inside_what_is_used() {
+        let v = villain();
+        let mut driver = Driver::<true, true>::new(&v.ring, v.driver()).expect("valid");
+        for token in 1..=3 {
+            assert!(driver.add(Buffer { addr: GUEST, len: 60, token }));
+        }
+        driver.publish();
+        v.used_idx(2);
+        v.used(0, 2, 0);
+        assert_eq!(collect(&mut driver), Err(PeerFault::UnknownId { id: 2, size: SIZE }));
+        v.used(0, 1, 61);
+        assert_eq!(collect(&mut driver), Err(PeerFault::UsedLen { len: 61, lent: 60 }));
+    }
+
+    #[test]
+    fn no_word_is_read_twice() {
+        let v = villain();
+        v.entry(0, GUEST + 100, 60, F_NEXT, 1);
+        v.entry(16, GUEST + 200, 40, 0, 0);
+        v.desc(0, GUEST, 60, F_NEXT, 1);
+        v.desc(1, GUEST, 32, F_INDIRECT, 0);
+        v.desc(2, GUEST, 60, 0, 0);
+        (0..2).for_each(|k| v.avail(k, 2 * k as u16));
+        v.avail_idx(2);
+        crate::model::villain::assert_single_reads(&v, || {
+            Device::<false, false>::new(&v.ring, v.device(true)).expect("valid")
+        });
+    }
+}
