@@ -127,7 +127,6 @@ impl Slot {
         if !ring.faulted {
             tracing::warn!(port = self.peer.name(), "the peer took memory away; ring stopped");
             self.stop_faulted();
-            self.peer.wake_control();
         }
         0
     }
@@ -138,6 +137,9 @@ impl Slot {
             ring.faulted = true;
             if let Some(error) = &ring.error {
                 error.signal();
+            }
+            if ring.alarm.raised() {
+                self.peer.wake_control();
             }
         }
     }

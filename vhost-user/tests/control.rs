@@ -22,7 +22,9 @@ fn moves_packets(bench: &mut Bench, guest: &mut Guest) {
         guest.post_receive(0, 1, 2048);
         let mut packets = receive(&mut bench.rx, 1);
         assert_eq!(packets[0].data(), frame(n, 100));
-        eventually("sending", || (linecard_pmd::TxQueue::tx_burst(&mut bench.tx, &mut packets) == 1).then_some(()));
+        eventually("sending", || {
+            (linecard_pmd::TxQueue::tx_burst(&mut bench.tx, &mut packets) == 1).then_some(())
+        });
         assert_eq!(guest.received().len(), 1);
         guest.tx.take();
     }
@@ -43,7 +45,8 @@ fn healthy(bench: &mut Bench) {
 #[test]
 fn bad_framing_ends_the_connection_and_nothing_else() {
     let mut bench = Bench::new("framing");
-    let header = |request: Req, flags, size| Header { request: request as u32, flags, size }.encode().to_vec();
+    let header =
+        |request: Req, flags, size| Header { request: request as u32, flags, size }.encode().to_vec();
     let cases: Vec<(&str, Vec<u8>)> = vec![
         ("version 0", header(Req::SET_OWNER, 0, 0)),
         ("version 2", header(Req::SET_OWNER, 2, 0)),
@@ -122,8 +125,16 @@ fn unsupported_requests_are_refused_and_change_nothing() {
     let log = Log { size: 4096, offset: 0 }.to_bytes();
     let none: &[BorrowedFd<'_>] = &[];
     let cases: Vec<(Req, &[u8], &[BorrowedFd<'_>])> = vec![
-        (Req::SET_LOG_BASE, &log, std::slice::from_ref(&file).iter().map(AsFd::as_fd).collect::<Vec<_>>().leak()),
-        (Req::SET_LOG_FD, &[], std::slice::from_ref(&event).iter().map(AsFd::as_fd).collect::<Vec<_>>().leak()),
+        (
+            Req::SET_LOG_BASE,
+            &log,
+            std::slice::from_ref(&file).iter().map(AsFd::as_fd).collect::<Vec<_>>().leak(),
+        ),
+        (
+            Req::SET_LOG_FD,
+            &[],
+            std::slice::from_ref(&event).iter().map(AsFd::as_fd).collect::<Vec<_>>().leak(),
+        ),
         (Req::SET_BACKEND_REQ_FD, &[], none),
         (Req::IOTLB_MSG, &[0; 32], none),
         (Req::SET_VRING_ENDIAN, &[0; 8], none),
@@ -149,7 +160,8 @@ fn unsupported_requests_are_refused_and_change_nothing() {
     for id in [0u32, 45, 1000, u32::MAX] {
         let message = OutMessage { request: id, flags: 0, payload: &[], fds: &[] }.need_reply();
         guest.frontend.connection.send(&message).expect("send");
-        let reply = guest.frontend.connection.read_until(Instant::now() + Duration::from_secs(5)).expect("reply");
+        let reply =
+            guest.frontend.connection.read_until(Instant::now() + Duration::from_secs(5)).expect("reply");
         assert_eq!((reply.request, u64::from_bytes(&reply.payload).expect("u64")), (id, 1));
     }
     moves_packets(&mut bench, &mut guest);
@@ -180,7 +192,9 @@ fn surplus_descriptors_are_refused_on_every_request() {
                 // Either a nack or the end; requests with an answer of their own have no other way.
                 let answer = frontend.connection.read_until(Instant::now() + Duration::from_secs(5));
                 let refused = match &answer {
-                    Ok(reply) => reply.payload.is_empty() || u64::from_bytes(&reply.payload).is_ok_and(|v| v == 1),
+                    Ok(reply) => {
+                        reply.payload.is_empty() || u64::from_bytes(&reply.payload).is_ok_and(|v| v == 1)
+                    }
                     Err(_) => true,
                 };
                 assert!(refused, "request {id} with {count} descriptors: {answer:?}");
@@ -296,14 +310,24 @@ fn only_files_that_cannot_make_us_wait_are_memory() {
         ("pipe", pipe.into()),
         ("socket", UnixStream::pair().expect("pair").0.into()),
         ("directory", std::fs::File::open("/").expect("open").into()),
-        ("/dev/zero", std::fs::File::options().read(true).write(true).open("/dev/zero").expect("open").into()),
+        (
+            "/dev/zero",
+            std::fs::File::options().read(true).write(true).open("/dev/zero").expect("open").into(),
+        ),
         ("/proc/self/mem", std::fs::File::open("/proc/self/mem").expect("open").into()),
         ("read only", read_only.into()),
         ("empty", memfd(0).into()),
     ];
-    let file = std::fs::File::options().read(true).write(true).create(true).truncate(true).open(&disk).expect("file");
+    let file = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(&disk)
+        .expect("file");
     file.set_len(MEMORY as u64).expect("len");
-    let on_tmpfs = std::process::Command::new("stat").args(["-f", "-c", "%T"]).arg(&disk).output().expect("stat");
+    let on_tmpfs =
+        std::process::Command::new("stat").args(["-f", "-c", "%T"]).arg(&disk).output().expect("stat");
     if !String::from_utf8_lossy(&on_tmpfs.stdout).contains("tmpfs") {
         kinds.push(("regular file", file.into()));
     }
@@ -413,7 +437,14 @@ fn a_full_call_eventfd_does_not_block_the_poller() {
     assert_eq!(n, 8);
     guest.tx.interrupts(true);
     moves_packets(&mut bench, &mut guest);
-    let errors = bench.backend.peer().counters().iter().find(|(n, _)| *n == "guest_notifications_error").expect("it").1;
+    let errors = bench
+        .backend
+        .peer()
+        .counters()
+        .iter()
+        .find(|(n, _)| *n == "guest_notifications_error")
+        .expect("it")
+        .1;
     assert!(errors > 0);
 }
 
@@ -502,7 +533,10 @@ fn configuration_reads_are_bounded() {
     for (offset, len) in [(0, 257), (256, 1), (255, 2), (u32::MAX, 1), (1 << 31, 0)] {
         assert!(frontend.get(Req::GET_CONFIG, &ask(offset, len)).is_empty(), "{offset} {len}");
     }
-    assert_eq!(Config::from_bytes(&frontend.get(Req::GET_CONFIG, &ask(0, 256))).expect("all").data.len(), 256);
+    assert_eq!(
+        Config::from_bytes(&frontend.get(Req::GET_CONFIG, &ask(0, 256))).expect("all").data.len(),
+        256
+    );
     frontend.good(Req::NET_SET_MTU, &9000u64.to_bytes(), &[]);
     assert_eq!(bench.backend.peer().mtu(), Some(9000));
     for mtu in [0u64, 67, 65_536, u64::MAX] {

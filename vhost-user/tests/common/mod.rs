@@ -312,7 +312,7 @@ impl Frontend {
 }
 
 /// Any driver half, so that tests need not be generic over four kinds of rings.
-pub trait Half {
+pub trait Half: Send {
     fn post(&mut self, buffer: Buffer);
     fn post_chain(&mut self, segments: &[Segment], token: u64);
     fn publish(&mut self);

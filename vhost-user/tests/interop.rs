@@ -1,0 +1,95 @@
+//! The `vhost` crate's frontend against our backend.
+
+mod common;
+
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+
+use common::{Bench, Frontend as Memory, GUEST, SIZE, USER, driver, frame, receive};
+use linecard_virtio::{Buffer, Features};
+use vhost::vhost_user::message::{VhostUserConfigFlags, VhostUserHeaderFlag, VhostUserProtocolFeatures};
+use vhost::vhost_user::{Frontend, VhostUserFrontend};
+use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
+use vmm_sys_util::eventfd::EventFd;
+
+#[test]
+fn the_vhost_crate_gets_packets_through() {
+    let mut bench = Bench::new("crate");
+    let stream = UnixStream::connect(&bench.path).expect("connect");
+    // Two rings: the crate counts rings where DPDK and QEMU count pairs, so it must not ask.
+    let mut frontend = Frontend::from_stream(stream, 2);
+    frontend.set_owner().expect("owner");
+    let offered = Features::from_bits(frontend.get_features().expect("features"));
+    let wanted =
+        Features::VERSION_1 | Features::PROTOCOL_FEATURES | Features::NET_MRG_RXBUF | Features::IN_ORDER;
+    assert!(offered.contains(wanted));
+    frontend.set_features(wanted.bits()).expect("features");
+    let protocol = frontend.get_protocol_features().expect("protocol features");
+    let use_these = protocol
+        & (VhostUserProtocolFeatures::REPLY_ACK
+            | VhostUserProtocolFeatures::MQ
+            | VhostUserProtocolFeatures::CONFIG
+            | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS);
+    frontend.set_protocol_features(use_these).expect("protocol features");
+    frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
+
+    // Memory and driver halves as in our own frontend, over a socket that nobody uses.
+    let mut memory = Memory::over(UnixStream::pair().expect("pair").0);
+    memory.features = wanted;
+    let region = VhostUserMemoryRegionInfo {
+        guest_phys_addr: GUEST,
+        memory_size: common::MEMORY as u64,
+        userspace_addr: USER,
+        mmap_offset: 0,
+        mmap_handle: memory.file.as_raw_fd(),
+    };
+    assert_eq!(frontend.get_max_mem_slots().expect("slots"), 509);
+    frontend.add_mem_region(&region).expect("region");
+    assert!(frontend.add_mem_region(&region).is_err(), "twice the same");
+    let (mut rx, mut tx) = (driver(&memory, 0, SIZE), driver(&memory, 1, SIZE));
+    let (kick, call) = (EventFd::new(0).expect("event"), EventFd::new(0).expect("event"));
+    for index in 0..2 {
+        let addr = memory.vring_addr(index, SIZE);
+        let config = VringConfigData {
+            queue_max_size: SIZE,
+            queue_size: SIZE,
+            flags: 0,
+            desc_table_addr: addr.desc,
+            used_ring_addr: addr.used,
+            avail_ring_addr: addr.avail,
+            log_addr: None,
+        };
+        frontend.set_vring_num(index, SIZE).expect("num");
+        frontend.set_vring_addr(index, &config).expect("addr");
+        frontend.set_vring_base(index, 0).expect("base");
+        frontend.set_vring_call(index, &call).expect("call");
+        frontend.set_vring_kick(index, &kick).expect("kick");
+        frontend.set_vring_enable(index, true).expect("enable");
+    }
+    bench.wait_link(true);
+    let (_, config) = frontend.get_config(0, 12, VhostUserConfigFlags::WRITABLE, &[0; 12]).expect("config");
+    assert_eq!(config[..5], *b"VHOST");
+
+    for n in 0..100 {
+        let (addr, len) = memory.write_frame(n % 64, &frame(n, 777));
+        tx.post(Buffer { addr, len, token: n as u64 });
+        tx.publish();
+        let (addr, offset) = Memory::buffer(0, n % 64);
+        rx.post(Buffer { addr, len: 2048, token: n as u64 });
+        rx.publish();
+        let mut packets = receive(&mut bench.rx, 1);
+        assert_eq!(packets[0].data(), frame(n, 777));
+        assert_eq!(linecard_pmd::TxQueue::tx_burst(&mut bench.tx, &mut packets), 1);
+        assert_eq!(rx.take().len(), 1);
+        assert_eq!(tx.take().len(), 1);
+        let mut bytes = vec![0; 777];
+        memory.bytes(offset + 12, 777).copy_to(&mut bytes);
+        assert_eq!(bytes, frame(n, 777));
+    }
+    assert_eq!(frontend.get_vring_base(0).expect("base"), 100);
+    assert_eq!(frontend.get_vring_base(1).expect("base"), 100);
+    frontend.remove_mem_region(&region).expect("remove");
+    drop(frontend);
+    bench.wait_gone();
+    bench.assert_whole();
+}

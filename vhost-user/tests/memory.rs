@@ -1,0 +1,200 @@
+//! Memory that changes, shrinks, and goes, while packets move.
+
+mod common;
+
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use common::{Bench, Frontend, GUEST, Guest, MEMORY, USER, eventually, frame, memfd, receive, take_count};
+use linecard_mempool::Burst;
+use linecard_pmd::{RxQueue, TxQueue};
+use linecard_virtio::Features;
+use linecard_wire::FrontendReq as Req;
+use linecard_wire::payload::{MemTable, MemoryRegion, Payload, SingleRegion};
+
+fn extra(n: u64) -> MemoryRegion {
+    let size = 4096;
+    MemoryRegion { guest_addr: GUEST * 1000 + n * size, size, user_addr: USER * 2 + n * size, offset: 0 }
+}
+
+#[test]
+fn as_many_slots_as_promised_and_not_one_more() {
+    let bench = Bench::new("slots");
+    let mut frontend = Frontend::connect(&bench.path);
+    frontend.negotiate(Features::NONE);
+    let slots = frontend.number(Req::GET_MAX_MEM_SLOTS);
+    let file = memfd(4096);
+    for n in 0..slots {
+        frontend.good(Req::ADD_MEM_REG, &SingleRegion(extra(n)).to_bytes(), &[file.as_fd()]);
+    }
+    frontend.refused(Req::ADD_MEM_REG, &SingleRegion(extra(slots)).to_bytes(), &[file.as_fd()]);
+    for n in (0..slots).rev() {
+        frontend.good(Req::REM_MEM_REG, &SingleRegion(extra(n)).to_bytes(), &[]);
+    }
+    frontend.refused(Req::REM_MEM_REG, &SingleRegion(extra(0)).to_bytes(), &[]);
+    // QEMU sends a descriptor with removals.
+    frontend.good(Req::ADD_MEM_REG, &SingleRegion(extra(0)).to_bytes(), &[file.as_fd()]);
+    frontend.good(Req::REM_MEM_REG, &SingleRegion(extra(0)).to_bytes(), &[file.as_fd()]);
+}
+
+#[test]
+fn regions_come_and_go_under_traffic_without_a_packet_lost() {
+    for features in [Features::NET_MRG_RXBUF, Features::RING_PACKED] {
+        let mut bench = Bench::new("hotplug");
+        let mut guest = Guest::start(&bench.path, features);
+        bench.wait_link(true);
+        let stop = AtomicBool::new(false);
+        let (rx, tx) = (&mut bench.rx, &mut bench.tx);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut packets = Burst::new();
+                while !stop.load(Ordering::Relaxed) {
+                    rx.rx_burst(&mut packets);
+                    tx.tx_burst(&mut packets);
+                    std::thread::yield_now();
+                }
+            });
+            let file = memfd(4096);
+            for n in 0..200 {
+                guest.send(&frame(n, 300));
+                guest.tx.publish();
+                guest.post_receive(n % 128, 1, 2048);
+                match n % 3 {
+                    0 => guest.frontend.good(
+                        Req::ADD_MEM_REG,
+                        &SingleRegion(extra(1)).to_bytes(),
+                        &[file.as_fd()],
+                    ),
+                    1 => guest.frontend.good(Req::REM_MEM_REG, &SingleRegion(extra(1)).to_bytes(), &[]),
+                    _ => guest.frontend.share_memory(),
+                }
+                let came = eventually("a frame", || Some(guest.received()).filter(|came| !came.is_empty()));
+                assert_eq!(came.len(), 1);
+                assert_eq!(&came[0].1[common::HEADER..], frame(n, 300));
+                eventually("completion", || Some(guest.tx.take()).filter(|done| !done.is_empty()));
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        bench.assert_whole();
+    }
+}
+
+#[test]
+fn frames_cross_regions_that_are_not_neighbours_here() {
+    let mut bench = Bench::new("cross");
+    let mut frontend = Frontend::connect(&bench.path);
+    frontend.negotiate(Features::NONE);
+    let mut guest = Guest::over(frontend, Features::NONE);
+    // The same memory in three regions that touch each other in guest addresses only.
+    let cuts = [0, common::RING_AREA + MEMORY / 2 - common::RING_AREA + 40, MEMORY - 4096, MEMORY];
+    let table: Vec<_> = cuts
+        .windows(2)
+        .map(|cut| MemoryRegion {
+            guest_addr: GUEST + cut[0] as u64,
+            size: (cut[1] - cut[0]) as u64,
+            user_addr: USER + cut[0] as u64,
+            offset: cut[0] as u64,
+        })
+        .collect();
+    let file = guest.frontend.file.try_clone().expect("dup");
+    let fds = [file.as_fd(); 3];
+    guest.frontend.good(Req::SET_MEM_TABLE, &MemTable(table).to_bytes(), &fds);
+    for n in 0..3 {
+        // The first send buffer lies across the first cut.
+        guest.send(&frame(n, 500));
+        guest.tx.publish();
+        assert_eq!(receive(&mut bench.rx, 1)[0].data(), frame(n, 500));
+        guest.tx.take();
+    }
+}
+
+#[test]
+fn a_ring_whose_memory_is_removed_stops_and_says_so() {
+    let mut bench = Bench::new("removed");
+    let mut guest = Guest::start(&bench.path, Features::NONE);
+    bench.wait_link(true);
+    let region = SingleRegion(guest.frontend.region()).to_bytes();
+    guest.frontend.good(Req::REM_MEM_REG, &region, &[]);
+    assert!(!bench.backend.peer().link_up());
+    assert_eq!(take_count(&guest.frontend.errors[0]), 1);
+    let mut packets = Burst::new();
+    assert_eq!(bench.rx.rx_burst(&mut packets), 0);
+    // It comes back with its memory.
+    guest.frontend.share_memory();
+    assert!(bench.backend.peer().link_up());
+    guest.send(&frame(1, 60));
+    guest.tx.publish();
+    assert_eq!(receive(&mut bench.rx, 1)[0].data(), frame(1, 60));
+}
+
+/// The three ways pages vanish: the file shrinks to nothing, to a part, under reads, under writes.
+#[test]
+fn a_peer_that_shrinks_its_memory_loses_its_port_only() {
+    let mut healthy = Bench::new("bystander");
+    let mut other = Guest::start(&healthy.path, Features::NONE);
+    for n in 0..20 {
+        let mut bench = Bench::new("shrink");
+        let mut guest = Guest::start(&bench.path, Features::NET_MRG_RXBUF);
+        bench.wait_link(true);
+        (0..8).for_each(|n| guest.send(&frame(n, 1000)));
+        guest.tx.publish();
+        guest.post_receive(0, 32, 2048);
+        let keep = [0, 4096, common::RING_AREA as u64, (MEMORY / 2) as u64][n % 4];
+        guest.frontend.file.set_len(keep).expect("shrink");
+        let mut packets = Burst::new();
+        let until = Instant::now() + Duration::from_secs(5);
+        while bench.backend.peer().connected() {
+            assert!(Instant::now() < until, "the peer was not dropped");
+            bench.rx.rx_burst(&mut packets);
+            packets.clear();
+            assert!(bench.pool.get_bulk(&mut packets, 8));
+            packets.iter_mut().for_each(|packet| packet.append(1000).expect("room").fill(7));
+            bench.tx.tx_burst(&mut packets);
+            packets.clear();
+            if keep == (MEMORY / 2) as u64 {
+                // Only the send buffers are gone: touch them.
+                break;
+            }
+        }
+        drop(guest);
+        bench.wait_gone();
+        bench.assert_whole();
+        // The same socket serves the next one.
+        let mut guest = Guest::start(&bench.path, Features::NONE);
+        guest.send(&frame(1, 60));
+        guest.tx.publish();
+        assert_eq!(receive(&mut bench.rx, 1)[0].data(), frame(1, 60));
+        other.send(&frame(2, 60));
+        other.tx.publish();
+        assert_eq!(receive(&mut healthy.rx, 1)[0].data(), frame(2, 60));
+        other.tx.take();
+    }
+}
+
+#[test]
+fn maps_are_guarded_and_neither_dumped_nor_inherited() {
+    let bench = Bench::new("guard");
+    let mut frontend = Frontend::connect(&bench.path);
+    frontend.negotiate(Features::NONE);
+    frontend.share_memory();
+    let inode =
+        format!(" {} ", std::os::unix::fs::MetadataExt::ino(&frontend.file.metadata().expect("meta")));
+    let smaps = std::fs::read_to_string("/proc/self/smaps").expect("smaps");
+    let maps: Vec<&str> = smaps.lines().filter(|line| line.contains('-') && line.contains(" 00:")).collect();
+    let ours = frontend.map.as_ptr().addr();
+    let at = maps
+        .iter()
+        .position(|line| line.contains(&inode) && !line.starts_with(&format!("{ours:x}-")))
+        .expect("the backend's mapping");
+    assert!(maps[at].contains("rw-s"));
+    assert!(maps[at - 1].contains("---p"), "{}", maps[at - 1]);
+    assert!(maps[at + 1].contains("---p"), "{}", maps[at + 1]);
+    let flags = smaps
+        .split(maps[at])
+        .nth(1)
+        .and_then(|rest| rest.lines().find(|line| line.starts_with("VmFlags")))
+        .expect("flags");
+    assert!(flags.contains(" dd") && flags.contains(" dc"), "{flags}");
+    assert!(frontend.file.as_raw_fd() >= 0);
+}

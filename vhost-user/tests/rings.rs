@@ -1,0 +1,211 @@
+//! Rings full of lies. Whatever is in them, nothing panics, hangs, leaks, or reaches another port.
+
+mod common;
+
+use std::sync::atomic::Ordering;
+
+use common::{Bench, Frontend, GUEST, Guest, MEMORY, SIZE, frame, receive, take_count};
+use linecard_mempool::Burst;
+use linecard_pmd::{RxQueue, TxQueue};
+use linecard_vhost_user::{RxLoss, TxLoss};
+use linecard_virtio::{Buffer, Features, Segment};
+use proptest::prelude::*;
+
+fn poll(bench: &mut Bench, times: usize) {
+    let mut packets = Burst::new();
+    for _ in 0..times {
+        bench.rx.rx_burst(&mut packets);
+        packets.clear();
+        assert!(bench.pool.get_bulk(&mut packets, 4));
+        for (n, packet) in packets.iter_mut().enumerate() {
+            packet.append(60 + n * 400).expect("room").fill(9);
+        }
+        bench.tx.tx_burst(&mut packets);
+        packets.clear();
+    }
+}
+
+fn faults(bench: &Bench) -> u64 {
+    bench.backend.peer().counters()[3].1
+}
+
+#[test]
+fn impossible_send_descriptors_stop_that_ring_alone() {
+    let end = GUEST + MEMORY as u64;
+    let cases: [(&str, u64, u32); 7] = [
+        ("unmapped", 0x10, 100),
+        ("behind the end", end, 100),
+        ("across the end", end - 50, 100),
+        ("wraps", u64::MAX - 10, 100),
+        ("huge", GUEST, u32::MAX),
+        ("far", 1 << 60, 64),
+        ("below", GUEST - 1, 64),
+    ];
+    for features in [Features::NONE, Features::IN_ORDER, Features::RING_PACKED] {
+        for (name, addr, len) in cases {
+            let mut bench = Bench::new("baddesc");
+            let mut guest = Guest::start(&bench.path, features);
+            bench.wait_link(true);
+            guest.tx.post(Buffer { addr, len, token: 0 });
+            guest.tx.publish();
+            poll(&mut bench, 3);
+            assert_eq!(faults(&bench), 1, "{name} {features}");
+            assert_eq!(take_count(&guest.frontend.errors[1]), 1, "{name}");
+            // The other half goes on.
+            guest.post_receive(0, 1, 2048);
+            poll(&mut bench, 1);
+            assert_eq!(guest.received().len(), 1, "{name}");
+            bench.assert_whole();
+            // Stopping and starting heals the ring, once its content does.
+            guest.frontend.stop_ring(1);
+        }
+    }
+}
+
+#[test]
+fn runt_frames_are_dropped_and_counted() {
+    for features in [Features::NONE, Features::RING_PACKED | Features::IN_ORDER] {
+        let mut bench = Bench::new("runt");
+        let mut guest = Guest::start(&bench.path, features);
+        bench.wait_link(true);
+        let (addr, _) = guest.frontend.write_frame(0, &frame(1, 100));
+        for len in 1..26u32 {
+            guest.tx.post(Buffer { addr, len, token: u64::from(len) });
+        }
+        // Cut in two as well.
+        for len in 2..26u32 {
+            let parts = [Segment { addr, len: len / 2 }, Segment { addr, len: len - len / 2 }];
+            guest.tx.post_chain(&parts, u64::from(len));
+        }
+        guest.tx.publish();
+        guest.send(&frame(2, 14));
+        guest.tx.publish();
+        assert_eq!(receive(&mut bench.rx, 1)[0].data(), frame(2, 14));
+        assert_eq!(bench.rx_stats.totals().lost(RxLoss::Runt), 25 + 24);
+        assert_eq!(faults(&bench), 0);
+        bench.assert_whole();
+    }
+}
+
+#[test]
+fn runt_receive_buffers_go_back_empty() {
+    for features in [Features::NONE, Features::NET_MRG_RXBUF, Features::RING_PACKED] {
+        let mut bench = Bench::new("rxrunt");
+        let mut guest = Guest::start(&bench.path, features);
+        bench.wait_link(true);
+        for len in 1..12 {
+            guest.post_receive(len as usize, 1, len);
+        }
+        guest.post_receive(100, 1, 2048);
+        let mut packets = Burst::new();
+        assert!(bench.pool.get_bulk(&mut packets, 1));
+        packets[0].append(60).expect("room").fill(9);
+        assert_eq!(bench.tx.tx_burst(&mut packets), 1, "{features}");
+        let came = guest.received();
+        assert_eq!(came.len(), 12);
+        assert!(came[..11].iter().all(|(_, bytes)| bytes.is_empty()));
+        assert_eq!(came[11].1.len(), 72);
+        assert_eq!(bench.tx_stats.totals().lost(TxLoss::RuntBuffer), 11);
+        bench.assert_whole();
+    }
+}
+
+#[test]
+fn not_one_byte_beyond_the_frame_is_written() {
+    let mut bench = Bench::new("exact");
+    let mut guest = Guest::start(&bench.path, Features::NONE);
+    bench.wait_link(true);
+    for (n, len) in (14..300usize).step_by(7).enumerate() {
+        let n = n % 128;
+        let (_, offset) = Frontend::buffer(0, n);
+        guest.frontend.bytes(offset, 1024).fill(0xee);
+        guest.post_receive(n, 1, 1024);
+        let mut packets = Burst::new();
+        assert!(bench.pool.get_bulk(&mut packets, 1));
+        packets[0].append(len).expect("room").fill(1);
+        assert_eq!(bench.tx.tx_burst(&mut packets), 1);
+        assert_eq!(guest.received().len(), 1);
+        let mut bytes = [0; 1024];
+        guest.frontend.bytes(offset, 1024).copy_to(&mut bytes);
+        assert!(bytes[12 + len..].iter().all(|byte| *byte == 0xee), "{len}");
+    }
+}
+
+#[test]
+fn descriptors_that_point_at_the_rings_themselves_harm_only_their_owner() {
+    for features in [Features::NET_MRG_RXBUF, Features::RING_PACKED] {
+        let mut bench = Bench::new("self");
+        let mut guest = Guest::start(&bench.path, features);
+        bench.wait_link(true);
+        for at in (0..8192u64).step_by(512) {
+            guest.rx.post(Buffer { addr: GUEST + at, len: 2048, token: at });
+            guest.tx.post(Buffer { addr: GUEST + at, len: 2048, token: at });
+        }
+        guest.rx.publish();
+        guest.tx.publish();
+        poll(&mut bench, 100);
+        drop(guest);
+        bench.wait_gone();
+        bench.assert_whole();
+    }
+}
+
+#[test]
+fn an_available_index_from_nowhere_stops_the_ring() {
+    for jump in [257u16, 300, 32_768, 65_535] {
+        let mut bench = Bench::new("jump");
+        let guest = Guest::start(&bench.path, Features::NONE);
+        bench.wait_link(true);
+        let avail = guest.frontend.ring_memory(1, SIZE).driver.cell::<u16>(2).expect("index");
+        avail.store(jump, Ordering::Release);
+        poll(&mut bench, 2);
+        assert_eq!(faults(&bench), 1, "{jump}");
+        bench.assert_whole();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn garbage_in_the_rings_is_survived(
+        kind in 0u32..8,
+        seed in any::<u64>(),
+        plausible in any::<bool>(),
+    ) {
+        let features = Features::INDIRECT_DESC
+            .with(Features::RING_PACKED, kind & 1 != 0)
+            .with(Features::IN_ORDER, kind & 2 != 0)
+            .with(Features::NET_MRG_RXBUF, kind & 4 != 0);
+        let mut bench = Bench::new("garbage");
+        let guest = Guest::start(&bench.path, features);
+        bench.wait_link(true);
+        let mut state = seed | 1;
+        let mut random = move || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        for round in 0..20 {
+            for index in 0..2 {
+                let ring = guest.frontend.ring_memory(index, SIZE);
+                for at in (0..16 * usize::from(SIZE)).step_by(16) {
+                    // Plausible: addresses inside the memory, short lengths, small ids.
+                    let addr = if plausible { GUEST + random() % MEMORY as u64 } else { random() };
+                    let meta = if plausible { random() & 0x8087_00ff_0000_0fff } else { random() };
+                    ring.desc.cell::<u64>(at).expect("desc").store(addr, Ordering::Relaxed);
+                    ring.desc.cell::<u64>(at + 8).expect("desc").store(meta, Ordering::Release);
+                }
+                if let (Some(idx), true) = (ring.driver.cell::<u16>(2), kind & 1 == 0) {
+                    let step = (random() % 32) as u16;
+                    idx.store(idx.load(Ordering::Relaxed).wrapping_add(step), Ordering::Release);
+                }
+            }
+            poll(&mut bench, 3 + round % 3);
+        }
+        drop(guest);
+        bench.wait_gone();
+        bench.assert_whole();
+    }
+}
