@@ -168,6 +168,3 @@ pub(crate) fn close_all<'a, T: 'a>(gates: impl Iterator<Item = &'a mut Controlle
     }
     gates.into_iter().fold(true, |all, gate| gate.look() & all)
 }
-
-#[cfg(test)]
-mod tests;

@@ -30,6 +30,8 @@ mod error;
 mod event;
 mod features;
 mod gate;
+#[cfg(test)]
+mod gate_tests;
 mod memory;
 mod peer;
 mod port;

@@ -471,9 +471,12 @@ fn a_running_ring_is_not_reconfigured() {
     moves_packets(&mut bench, &mut guest);
 }
 
+/// Payload and number of descriptors of a request.
+type Make = fn(&Frontend) -> (Vec<u8>, usize);
+
 #[test]
 fn every_pair_of_requests_in_every_state_is_survived() {
-    let requests: [(Req, fn(&Frontend) -> (Vec<u8>, usize)); 13] = [
+    let requests: [(Req, Make); 13] = [
         (Req::SET_VRING_NUM, |_| (VringState { index: 0, num: 64 }.to_bytes(), 0)),
         (Req::SET_VRING_ADDR, |f| (f.vring_addr(0, 64).to_bytes(), 0)),
         (Req::SET_VRING_BASE, |_| (VringState { index: 0, num: 9 }.to_bytes(), 0)),

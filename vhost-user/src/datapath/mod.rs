@@ -12,9 +12,6 @@ mod dequeue;
 mod enqueue;
 mod scatter;
 
-#[cfg(test)]
-mod tests;
-
 use std::sync::Arc;
 
 use linecard_mempool::{Burst, Pool};
@@ -90,7 +87,7 @@ pub(crate) fn build(index: usize, config: PathConfig) -> Result<Path, Refusal> {
     let packed = config.features.contains(Features::RING_PACKED);
     let in_order = config.features.contains(Features::IN_ORDER);
     let (memory, device) = (&config.memory, config.device);
-    Ok(match (index % 2 == 0, packed, in_order) {
+    Ok(match (index.is_multiple_of(2), packed, in_order) {
         (true, false, false) => {
             enqueue(split::Device::<false, true>::new(memory, device)?, config, ENQUEUE[0])
         }

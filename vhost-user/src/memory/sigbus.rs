@@ -135,7 +135,9 @@ fn exchange(action: Option<&libc::sigaction>) -> Result<libc::sigaction, i32> {
 
 extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
     // SAFETY: the kernel passes a valid siginfo because of SA_SIGINFO.
-    let addr = unsafe { (*info).si_addr() }.addr();
+    let details = unsafe { &*info };
+    // SAFETY: SIGBUS fills in the address.
+    let addr = unsafe { details.si_addr() }.addr();
     // SAFETY: errno is this thread's own.
     let errno = unsafe { libc::__errno_location() };
     // SAFETY: as above.

@@ -1,1 +1,80 @@
-//!
+//! Translation against an oracle: a byte array per guest address.
+
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::sync::Arc;
+
+use linecard_virtio::DeviceMemory;
+use linecard_wire::payload::MemoryRegion;
+use proptest::prelude::*;
+
+use super::{MapLimits, MemoryMap, Region};
+use crate::error::RegionError;
+
+const LIMITS: MapLimits = MapLimits { total: 1 << 30 };
+const PAGE: u64 = 4096;
+
+fn memfd(len: u64) -> OwnedFd {
+    // SAFETY: the name is a terminated string; the result is a new descriptor.
+    let fd = unsafe { libc::memfd_create(c"map".as_ptr(), libc::MFD_CLOEXEC) };
+    assert!(fd >= 0);
+    // SAFETY: just made, nobody else owns it.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    std::fs::File::from(fd.try_clone().expect("dup")).set_len(len).expect("len");
+    fd
+}
+
+fn region(guest_addr: u64, size: u64) -> Arc<Region> {
+    let spec = MemoryRegion { guest_addr, size, user_addr: guest_addr + (1 << 40), offset: 0 };
+    Arc::new(Region::map(spec, memfd(size), None).expect("region"))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_range_is_found_whole_in_part_or_not_at_all(
+        gaps in prop::collection::vec((0u64..3, 1u64..4), 1..6),
+        tries in prop::collection::vec((0u64..40 * PAGE, 0u32..20_000), 1..200),
+    ) {
+        let (mut at, mut regions) = (PAGE, Vec::new());
+        for (gap, pages) in gaps {
+            at += gap * PAGE;
+            regions.push(region(at, pages * PAGE));
+            at += pages * PAGE;
+        }
+        let specs: Vec<_> = regions.iter().map(|region| region.spec).collect();
+        let map = MemoryMap::new(regions, LIMITS).expect("map");
+        for (addr, len) in tries {
+            let home = specs.iter().find(|s| (s.guest_addr..s.guest_addr + s.size).contains(&addr));
+            let room = home.map_or(0, |s| s.guest_addr + s.size - addr);
+            let whole = home.is_some() && u64::from(len) <= room;
+            prop_assert_eq!(map.translate(addr, len).is_some(), whole);
+            let part = map.translate_part(addr, len).map(|(_, part)| u64::from(part));
+            let want = Some(room.min(u64::from(len))).filter(|part| *part > 0);
+            prop_assert_eq!(part, want);
+            // The same place from the frontend's side.
+            if whole && len > 0 {
+                let user = map.translate_user(addr + (1 << 40), u64::from(len));
+                prop_assert_eq!(user, map.translate(addr, len));
+            }
+        }
+    }
+}
+
+#[test]
+fn ranges_at_the_end_of_the_address_space_do_not_wrap() {
+    let map = MemoryMap::new(vec![region(PAGE, PAGE)], LIMITS).expect("map");
+    for addr in [u64::MAX, u64::MAX - 1, u64::MAX - 4095, 0, PAGE - 1, 2 * PAGE] {
+        for len in [1, 2, 4096, u32::MAX] {
+            assert!(map.translate(addr, len).is_none(), "{addr:#x} {len}");
+            assert!(map.translate_part(addr, len).is_none(), "{addr:#x} {len}");
+        }
+    }
+}
+
+#[test]
+fn too_much_memory_is_refused() {
+    let regions = vec![region(PAGE, PAGE), region(4 * PAGE, PAGE)];
+    let refused = MemoryMap::new(regions, MapLimits { total: PAGE });
+    assert!(matches!(refused, Err(RegionError::Total { asked, max }) if asked == 2 * PAGE && max == PAGE));
+}

@@ -105,6 +105,9 @@ fn tell(port: &str, error: BackendError) -> Error {
     Error::Peer { port: port.into(), problem: problem.into(), remedy: remedy.into() }
 }
 
+/// The queues of a started port.
+type Queues = (Vec<Box<dyn RxQueue>>, Vec<Box<dyn TxQueue>>);
+
 /// A backend that is not polled.
 struct VhostDevice {
     name: String,
@@ -118,8 +121,8 @@ impl VhostDevice {
         config: &PortConfig,
         pool: &Pool,
         counters: &PortCounters<super::RxLoss, super::TxLoss>,
-    ) -> Result<(Vec<Box<dyn RxQueue>>, Vec<Box<dyn TxQueue>>), BackendError> {
-        let (mut rx, mut tx): (Vec<Box<dyn RxQueue>>, Vec<Box<dyn TxQueue>>) = (Vec::new(), Vec::new());
+    ) -> Result<Queues, BackendError> {
+        let (mut rx, mut tx): Queues = Default::default();
         for pair in 0..config.rx_queues {
             rx.push(Box::new(self.backend.receive_queue(pair, pool, counters.rx(usize::from(pair)))?));
         }

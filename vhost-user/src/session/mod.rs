@@ -9,9 +9,6 @@ mod memory;
 mod rings;
 mod vring;
 
-#[cfg(test)]
-mod tests;
-
 use std::sync::Arc;
 
 use linecard_virtio::Features;

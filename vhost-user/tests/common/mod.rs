@@ -347,7 +347,7 @@ pub fn driver(frontend: &Frontend, index: usize, size: u16) -> Box<dyn Half> {
     let in_order = frontend.features.contains(Features::IN_ORDER);
     let event_idx = frontend.features.contains(Features::EVENT_IDX);
     let config = DriverConfig { size, event_idx, ..DriverConfig::default() };
-    match (frontend.layout(), in_order, index % 2 == 0) {
+    match (frontend.layout(), in_order, index.is_multiple_of(2)) {
         (Layout::Split, false, true) => {
             Box::new(split::Driver::<false, true>::new(&memory, config).expect("driver"))
         }

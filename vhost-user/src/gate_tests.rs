@@ -1,35 +1,7 @@
-//! Nobody is ever in together.
+//! The gate with real threads and fences; `tests/gate_loom.rs` has every interleaving.
 
-use super::{close_all, gate};
+use crate::gate::{close_all, gate};
 
-#[cfg(loom)]
-#[test]
-fn the_two_sides_exclude_each_other() {
-    loom::model(|| {
-        let (mut poller, mut controller) = gate([0u32, 0]);
-        let thread = loom::thread::spawn(move || {
-            for _ in 0..2 {
-                if let Some(mut pair) = poller.enter() {
-                    pair[0] += 1;
-                    assert_eq!(pair[0], pair[1] + 1);
-                    pair[1] += 1;
-                }
-            }
-        });
-        for _ in 0..2 {
-            if close_all(std::iter::once(&mut controller)) {
-                let pair = controller.value().expect("held");
-                assert_eq!(pair[0], pair[1]);
-                pair[0] += 10;
-                pair[1] += 10;
-                controller.open();
-            }
-        }
-        thread.join().expect("poller");
-    });
-}
-
-#[cfg(not(loom))]
 #[test]
 fn the_two_sides_exclude_each_other_under_stress() {
     use std::sync::atomic::{AtomicBool, Ordering};
@@ -62,7 +34,6 @@ fn the_two_sides_exclude_each_other_under_stress() {
     });
 }
 
-#[cfg(not(loom))]
 #[test]
 fn an_idle_poller_does_not_hold_up_the_control_thread() {
     let (mut poller, mut controller) = gate(1);
@@ -74,7 +45,6 @@ fn an_idle_poller_does_not_hold_up_the_control_thread() {
     assert_eq!(*poller.enter().expect("open"), 2);
 }
 
-#[cfg(not(loom))]
 #[test]
 fn a_busy_poller_is_waited_for_without_blocking() {
     let (mut poller, mut controller) = gate(1);

@@ -1,0 +1,70 @@
+//! Every interleaving of the gate's two sides, on loom's atomics.
+
+#[path = "../src/gate.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the test uses a part of it")]
+mod gate;
+
+/// The shape of `src/sync.rs`, made of loom's parts. Both fences are full ones here: what `membarrier` makes
+/// of the light one.
+mod sync {
+    pub(crate) use loom::cell::UnsafeCell;
+    pub(crate) use loom::sync::Arc;
+    pub(crate) use loom::sync::atomic::AtomicBool;
+    pub(crate) use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+    pub(crate) fn light_fence(_: bool) {
+        loom::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+    }
+    pub(crate) fn heavy_fence(_: bool) {
+        loom::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
+    }
+    pub(crate) fn asymmetric_fences() -> bool {
+        false
+    }
+}
+
+use gate::{close_all, gate};
+
+#[test]
+fn the_two_sides_exclude_each_other() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        let (mut poller, mut controller) = gate([0u32, 0]);
+        let thread = loom::thread::spawn(move || {
+            for _ in 0..2 {
+                if let Some(mut pair) = poller.enter() {
+                    pair[0] += 1;
+                    assert_eq!(pair[0], pair[1] + 1);
+                    pair[1] += 1;
+                }
+            }
+        });
+        for _ in 0..2 {
+            if close_all(std::iter::once(&mut controller)) {
+                let pair = controller.value().expect("held");
+                assert_eq!(pair[0], pair[1]);
+                pair[0] += 10;
+                pair[1] += 10;
+                controller.open();
+            }
+        }
+        thread.join().expect("poller");
+    });
+}
+
+#[test]
+fn a_poller_that_comes_after_the_control_thread_sees_what_it_did() {
+    loom::model(|| {
+        let (mut poller, mut controller) = gate(0u32);
+        let thread = loom::thread::spawn(move || poller.enter().map(|value| *value));
+        let held = close_all(std::iter::once(&mut controller));
+        if let Some(value) = controller.value() {
+            *value = 7;
+            controller.open();
+        }
+        let seen = thread.join().expect("poller");
+        // It was in before, was kept out, or came after.
+        assert!(matches!((held, seen), (_, None | Some(0)) | (true, Some(7))), "{held} {seen:?}");
+    });
+}
