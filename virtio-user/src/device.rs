@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::gate::{Keeper, gate};
 use crate::handshake::{Greeted, choose, greet};
 use crate::memory::Growth;
-use crate::path::{HEADER, Trouble};
+use crate::path::{HEADER, RxPath, Trouble, TxPath};
 use crate::queue::{PathName, Receive, Transmit};
 use crate::reactor::{Reactor, Task, after};
 use crate::rings::{RingError, RingZone};
@@ -59,7 +59,8 @@ impl VirtioUser {
         if let Some(reactor) = known.upgrade() {
             return Ok(reactor);
         }
-        let reactor = Arc::new(Reactor::start().map_err(|source| system(name, "starting a control thread", source))?);
+        let reactor =
+            Arc::new(Reactor::start().map_err(|source| system(name, "starting a control thread", source))?);
         *known = Arc::downgrade(&reactor);
         Ok(reactor)
     }
@@ -84,8 +85,14 @@ impl Driver for VirtioUser {
         let name = options.name.clone();
         let reactor = self.reactor(&name)?;
         let mac = options.mac.unwrap_or_else(random_mac);
-        let mut device =
-            VirtioDevice { options, mac, reactor, domain: context.domain.clone(), listener: None, first: None };
+        let mut device = VirtioDevice {
+            options,
+            mac,
+            reactor,
+            domain: context.domain.clone(),
+            listener: None,
+            first: None,
+        };
         device.find_backend(context.wait).map_err(|error| error.of_port(&name))?;
         Ok(Box::new(device))
     }
@@ -168,7 +175,9 @@ impl VirtioDevice {
         let ring = |what: &str, queue, transmit| {
             RingZone::new(&self.domain, &format!("{name} {what} {queue}"), size, transmit).map_err(failed)
         };
-        (0..pairs).map(|q| Ok(Pair { rx: ring("rx ring", q, false)?, tx: ring("tx ring", q, true)? })).collect()
+        (0..pairs)
+            .map(|q| Ok(Pair { rx: ring("rx ring", q, false)?, tx: ring("tx ring", q, true)? }))
+            .collect()
     }
 
     /// Everything of a started port, or why not; `self` is unchanged then.
@@ -215,7 +224,10 @@ impl VirtioDevice {
     }
 }
 
-fn receive_queues(state: &State) -> (Vec<Box<dyn RxQueue>>, Vec<Keeper<Box<dyn crate::path::RxPath>>>) {
+/// The application's ends of gates, and the control thread's.
+type Gates<Queue, Path> = (Vec<Box<Queue>>, Vec<Keeper<Box<Path>>>);
+
+fn receive_queues(state: &State) -> Gates<dyn RxQueue, dyn RxPath> {
     let queue = |name: &Arc<PathName>| {
         let (visitor, keeper) = gate();
         (Box::new(Receive { gate: visitor, name: name.clone() }) as Box<dyn RxQueue>, keeper)
@@ -223,7 +235,7 @@ fn receive_queues(state: &State) -> (Vec<Box<dyn RxQueue>>, Vec<Keeper<Box<dyn c
     state.rx_names.iter().map(queue).unzip()
 }
 
-fn transmit_queues(state: &State) -> (Vec<Box<dyn TxQueue>>, Vec<Keeper<Box<dyn crate::path::TxPath>>>) {
+fn transmit_queues(state: &State) -> Gates<dyn TxQueue, dyn TxPath> {
     let queue = |name: &Arc<PathName>| {
         let (visitor, keeper) = gate();
         (Box::new(Transmit { gate: visitor, name: name.clone() }) as Box<dyn TxQueue>, keeper)

@@ -45,7 +45,8 @@ pub(crate) struct Keeper<T>(Arc<Gate<T>>);
 
 /// A gate, closed and empty.
 pub(crate) fn gate<T: Send>() -> (Visitor<T>, Keeper<T>) {
-    let words = Words { busy: AtomicBool::new(false), closed: AtomicBool::new(true), remote: remote_barriers() };
+    let words =
+        Words { busy: AtomicBool::new(false), closed: AtomicBool::new(true), remote: remote_barriers() };
     let gate = Arc::new(Gate { words: CachePadded::new(words), value: UnsafeCell::new(None) });
     (Visitor(gate.clone()), Keeper(gate))
 }

@@ -18,7 +18,8 @@ fn closed_and_empty_at_first_then_follows_its_keeper() {
 fn a_panic_inside_leaves_the_gate_free() {
     let (mut visitor, mut keeper) = gate::<u32>();
     keeper.open(1);
-    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| visitor.enter(|_| panic!("inside"))));
+    let caught =
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| visitor.enter(|_| panic!("inside"))));
     assert!(caught.is_err());
     assert_eq!(keeper.close(), Some(1));
 }

@@ -159,9 +159,7 @@ impl Greeted {
         let state = |num| VringState { index, num }.to_bytes();
         let base = match ring.layout {
             Layout::Split => 0,
-            Layout::Packed => {
-                PackedBase { avail: 0, avail_wrap: true, used: 0, used_wrap: true }.to_u32()
-            }
+            Layout::Packed => PackedBase { avail: 0, avail_wrap: true, used: 0, used_wrap: true }.to_u32(),
         };
         let RingAddrs { desc, driver, device } = ring.addrs;
         let addr = VringAddr { index, flags: 0, desc, used: device, avail: driver, log: 0 };

@@ -78,7 +78,10 @@ pub(crate) struct Growth {
 
 impl Growth {
     /// `task` is notified when segments come or go.
-    pub(crate) fn follow(domain: &Arc<Domain>, task: impl Fn() -> Option<Arc<Task>> + Send + Sync + 'static) -> Self {
+    pub(crate) fn follow(
+        domain: &Arc<Domain>,
+        task: impl Fn() -> Option<Arc<Task>> + Send + Sync + 'static,
+    ) -> Self {
         let window = Arc::new(Window::new(domain.base() as u64));
         let seen = window.clone();
         let subscription = domain.subscribe(Box::new(move |event| {

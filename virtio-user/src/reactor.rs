@@ -266,7 +266,10 @@ mod tests {
     #[test]
     fn a_panic_ends_only_its_task() {
         let reactor = Reactor::start().expect("a thread");
-        assert_eq!(reactor.run(|_| async { if std::hint::black_box(true) { panic!("on purpose") } else { 1 } }), None);
+        assert_eq!(
+            reactor.run(|_| async { if std::hint::black_box(true) { panic!("on purpose") } else { 1 } }),
+            None
+        );
         assert_eq!(reactor.run(|_| async { 2 }), Some(2));
     }
 }

@@ -40,7 +40,12 @@ impl RingZone {
         ring_bytes(size).saturating_add(tables).saturating_add(ALIGN)
     }
 
-    pub(crate) fn new(domain: &Arc<Domain>, label: &str, size: u16, transmit: bool) -> Result<Self, RingError> {
+    pub(crate) fn new(
+        domain: &Arc<Domain>,
+        label: &str,
+        size: u16,
+        transmit: bool,
+    ) -> Result<Self, RingError> {
         let zone = domain.zone(label, Self::bytes(size, transmit), ALIGN).map_err(RingError::Memory)?;
         let event = || EventFd::new().map_err(RingError::Event);
         Ok(Self { zone, size, kick: Arc::new(event()?), call: event()? })
@@ -84,7 +89,11 @@ impl RingZone {
 
     fn config(&self, features: Features, transmit: bool) -> DriverConfig {
         let tables = transmit && features.contains(Features::INDIRECT_DESC);
-        DriverConfig { size: self.size, indirect: if tables { self.tables() } else { None }, ..Default::default() }
+        DriverConfig {
+            size: self.size,
+            indirect: if tables { self.tables() } else { None },
+            ..Default::default()
+        }
     }
 
     fn tables(&self) -> Option<IndirectTables> {
@@ -114,10 +123,22 @@ pub(crate) enum RingError {
 pub(crate) type Named<P> = (Box<P>, &'static str);
 
 /// The receive path for what was negotiated: the one place that decides.
-pub(crate) fn rx_path(zone: &RingZone, features: Features, parts: RxParts) -> Result<Named<dyn RxPath>, Error> {
-    fn with<Q: DriverQueue + 'static>(queue: Made<Q>, merge: bool, parts: RxParts) -> Result<Box<dyn RxPath>, Error> {
+pub(crate) fn rx_path(
+    zone: &RingZone,
+    features: Features,
+    parts: RxParts,
+) -> Result<Named<dyn RxPath>, Error> {
+    fn with<Q: DriverQueue + 'static>(
+        queue: Made<Q>,
+        merge: bool,
+        parts: RxParts,
+    ) -> Result<Box<dyn RxPath>, Error> {
         let queue = queue.map_err(|error| Error::Layout(error.to_string()))?;
-        Ok(if merge { Box::new(Rx::<Q, true>::new(queue, parts)) } else { Box::new(Rx::<Q, false>::new(queue, parts)) })
+        Ok(if merge {
+            Box::new(Rx::<Q, true>::new(queue, parts))
+        } else {
+            Box::new(Rx::<Q, false>::new(queue, parts))
+        })
     }
     let (layout, config) = (layout(features), zone.config(features, false));
     let (memory, merge) = (zone.memory(layout)?, features.contains(Features::NET_MRG_RXBUF));
@@ -131,7 +152,11 @@ pub(crate) fn rx_path(zone: &RingZone, features: Features, parts: RxParts) -> Re
 }
 
 /// The transmit path for what was negotiated.
-pub(crate) fn tx_path(zone: &RingZone, features: Features, parts: TxParts) -> Result<Named<dyn TxPath>, Error> {
+pub(crate) fn tx_path(
+    zone: &RingZone,
+    features: Features,
+    parts: TxParts,
+) -> Result<Named<dyn TxPath>, Error> {
     fn with<Q: DriverQueue + 'static>(queue: Made<Q>, parts: TxParts) -> Result<Box<dyn TxPath>, Error> {
         let queue = queue.map_err(|error| Error::Layout(error.to_string()))?;
         Ok(Box::new(Tx::new(queue, parts)))

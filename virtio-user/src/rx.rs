@@ -15,8 +15,8 @@ use linecard_mempool::{Burst, Meta, Packet, Pool};
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::{Buffer, Completion, DriverQueue, PeerFault};
 
-use crate::path::{HEADER, RxPath, Trouble, packet_of, prefetch, words};
 use crate::losses::RxLoss;
+use crate::path::{HEADER, RxPath, Trouble, packet_of, prefetch, words};
 use crate::sys::EventFd;
 
 /// Buffers taken from the pool at once; also how far a ring may run down before it is filled again.

@@ -233,7 +233,7 @@ impl Session {
 
     /// Whether the application has a queue for ring `index`.
     fn polled(&self, index: u8) -> bool {
-        let queues = if index % 2 == 0 { self.rx.len() } else { self.tx.len() };
+        let queues = if index.is_multiple_of(2) { self.rx.len() } else { self.tx.len() };
         usize::from(index / 2) < queues
     }
 

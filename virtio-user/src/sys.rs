@@ -123,7 +123,9 @@ pub(crate) fn connect(path: &std::path::Path) -> io::Result<UnixStream> {
         *to = from.cast_signed();
     }
     // SAFETY: no pointers are passed.
-    let fd = unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0) };
+    let fd = unsafe {
+        libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0)
+    };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }

@@ -70,7 +70,9 @@ fn remove_stale(path: &Path) -> Result<(), Error> {
         return Err(listen(std::io::Error::new(ErrorKind::AlreadyExists, "this is a file, not a socket")));
     }
     match sys::connect(path) {
-        Err(error) if error.kind() == ErrorKind::ConnectionRefused => std::fs::remove_file(path).map_err(listen),
+        Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path).map_err(listen)
+        }
         _ => Err(Error::InUse { path: path.to_owned() }),
     }
 }

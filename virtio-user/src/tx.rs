@@ -14,9 +14,9 @@ use linecard_mempool::{Burst, Meta, Packet, Pool};
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::{Buffer, Completion, DriverQueue, PeerFault};
 
+use crate::losses::TxLoss;
 use crate::memory::Window;
 use crate::path::{HEADER, Trouble, TxPath, clear_header, packet_of, peek_header, words};
-use crate::losses::TxLoss;
 use crate::sys::EventFd;
 
 /// Packets in flight from which on a burst looks for finished ones.

@@ -51,7 +51,8 @@ impl Drop for Testpmd {
 }
 
 fn available() -> bool {
-    let there = Command::new("dpdk-testpmd").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let there =
+        Command::new("dpdk-testpmd").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
     let there = there.is_ok();
     let required = std::env::var_os("LINECARD_REQUIRE_ALL").is_some_and(|value| value == "1");
     assert!(there || !required, "dpdk-testpmd is missing; apt-get install dpdk");

@@ -123,7 +123,12 @@ fn answers_that_are_wrong() {
         ("four bytes", Q::GET_FEATURES, Lie::Payload(vec![0; 4]), "4 bytes"),
         ("nine bytes", Q::GET_FEATURES, Lie::Payload(vec![0; 9]), "9 bytes"),
         ("a page", Q::GET_FEATURES, Lie::Payload(vec![0xff; 4096]), "4096 bytes"),
-        ("another answer", Q::GET_FEATURES, Lie::Other(Q::GET_STATUS as u32), "answered GET_FEATURES with message"),
+        (
+            "another answer",
+            Q::GET_FEATURES,
+            Lie::Other(Q::GET_STATUS as u32),
+            "answered GET_FEATURES with message",
+        ),
         ("an unknown answer", Q::GET_FEATURES, Lie::Other(u32::MAX), "answered GET_FEATURES with message"),
         ("the request itself", Q::GET_FEATURES, Lie::Echo, "answered GET_FEATURES with message"),
         ("no features", Q::GET_FEATURES, number(0), "VERSION_1"),
@@ -316,7 +321,10 @@ impl Used {
     /// Writes `num_buffers` into the header of the buffer lent at `at`.
     fn num_buffers(&self, backend: &Backend, at: u16, count: u16) {
         let (_, addr) = self.lent(at);
-        assert_eq!(backend.regions.bytes(addr, 12).slice(10, 2).expect("a header").copy_from(&count.to_le_bytes()), 2);
+        assert_eq!(
+            backend.regions.bytes(addr, 12).slice(10, 2).expect("a header").copy_from(&count.to_le_bytes()),
+            2
+        );
     }
 }
 
@@ -332,26 +340,157 @@ enum Want {
 fn receive_rings_of_liars() {
     type Lie = fn(&Used, &Backend);
     let cases: Vec<(&str, Lie, Want)> = vec![
-        ("an id beyond the ring", |u, _| { u.element(0, 64, 76); u.index(1) }, Want::Down),
-        ("the largest id", |u, _| { u.element(0, u32::MAX, 76); u.index(1) }, Want::Down),
-        ("an id twice", |u, _| { let (id, _) = u.lent(0); u.element(0, id, 76); u.element(1, id, 76); u.index(2) }, Want::Down),
-        ("more bytes than lent", |u, _| { u.element(0, u.lent(0).0, 2061); u.index(1) }, Want::Down),
-        ("four billion bytes", |u, _| { u.element(0, u.lent(0).0, u32::MAX); u.index(1) }, Want::Down),
+        (
+            "an id beyond the ring",
+            |u, _| {
+                u.element(0, 64, 76);
+                u.index(1)
+            },
+            Want::Down,
+        ),
+        (
+            "the largest id",
+            |u, _| {
+                u.element(0, u32::MAX, 76);
+                u.index(1)
+            },
+            Want::Down,
+        ),
+        (
+            "an id twice",
+            |u, _| {
+                let (id, _) = u.lent(0);
+                u.element(0, id, 76);
+                u.element(1, id, 76);
+                u.index(2)
+            },
+            Want::Down,
+        ),
+        (
+            "more bytes than lent",
+            |u, _| {
+                u.element(0, u.lent(0).0, 2061);
+                u.index(1)
+            },
+            Want::Down,
+        ),
+        (
+            "four billion bytes",
+            |u, _| {
+                u.element(0, u.lent(0).0, u32::MAX);
+                u.index(1)
+            },
+            Want::Down,
+        ),
         ("more used than lent", |u, _| u.index(65), Want::Down),
         ("an index in the past", |u, _| u.index(u16::MAX), Want::Down),
         ("half the index space", |u, _| u.index(0x8000), Want::Down),
-        ("no bytes", |u, _| { u.element(0, u.lent(0).0, 0); u.index(1) }, Want::Counted(0, "rx_q0_undersize_packets", 1)),
-        ("half a header", |u, _| { u.element(0, u.lent(0).0, 11); u.index(1) }, Want::Counted(0, "rx_q0_undersize_packets", 1)),
-        ("a header only", |u, _| { u.element(0, u.lent(0).0, 12); u.index(1) }, Want::Counted(0, "rx_q0_undersize_packets", 1)),
-        ("half an Ethernet header", |u, _| { u.element(0, u.lent(0).0, 25); u.index(1) }, Want::Counted(0, "rx_q0_undersize_packets", 1)),
-        ("no buffers", |u, b| { u.num_buffers(b, 0, 0); u.element(0, u.lent(0).0, 76); u.index(1) }, Want::Counted(0, "rx_q0_bad_num_buffers", 1)),
-        ("a buffer that is not there", |u, b| { u.num_buffers(b, 0, 2); u.element(0, u.lent(0).0, 76); u.index(1) }, Want::Counted(0, "rx_q0_bad_num_buffers", 1)),
-        ("more buffers than the ring", |u, b| { u.num_buffers(b, 0, 65); u.element(0, u.lent(0).0, 76); u.index(1) }, Want::Counted(0, "rx_q0_bad_num_buffers", 1)),
-        ("most buffers", |u, b| { u.num_buffers(b, 0, u16::MAX); u.element(0, u.lent(0).0, 76); u.index(1) }, Want::Counted(0, "rx_q0_bad_num_buffers", 1)),
-        ("a continuation that is impossible", |u, b| { u.num_buffers(b, 0, 2); u.element(0, u.lent(0).0, 76); u.element(1, 9999, 5); u.index(2) }, Want::Down),
-        ("an empty continuation", |u, b| { u.num_buffers(b, 0, 2); u.element(0, u.lent(0).0, 76); u.element(1, u.lent(1).0, 0); u.index(2) }, Want::Counted(1, "rx_q0_bad_num_buffers", 0)),
-        ("a good one", |u, b| { u.num_buffers(b, 0, 1); u.element(0, u.lent(0).0, 76); u.index(1) }, Want::Counted(1, "rx_q0_errors", 0)),
-        ("a good one, out of order", |u, b| { u.num_buffers(b, 5, 1); u.element(0, u.lent(5).0, 76); u.index(1) }, Want::Counted(1, "rx_q0_errors", 0)),
+        (
+            "no bytes",
+            |u, _| {
+                u.element(0, u.lent(0).0, 0);
+                u.index(1)
+            },
+            Want::Counted(0, "rx_q0_undersize_packets", 1),
+        ),
+        (
+            "half a header",
+            |u, _| {
+                u.element(0, u.lent(0).0, 11);
+                u.index(1)
+            },
+            Want::Counted(0, "rx_q0_undersize_packets", 1),
+        ),
+        (
+            "a header only",
+            |u, _| {
+                u.element(0, u.lent(0).0, 12);
+                u.index(1)
+            },
+            Want::Counted(0, "rx_q0_undersize_packets", 1),
+        ),
+        (
+            "half an Ethernet header",
+            |u, _| {
+                u.element(0, u.lent(0).0, 25);
+                u.index(1)
+            },
+            Want::Counted(0, "rx_q0_undersize_packets", 1),
+        ),
+        (
+            "no buffers",
+            |u, b| {
+                u.num_buffers(b, 0, 0);
+                u.element(0, u.lent(0).0, 76);
+                u.index(1)
+            },
+            Want::Counted(0, "rx_q0_bad_num_buffers", 1),
+        ),
+        (
+            "a buffer that is not there",
+            |u, b| {
+                u.num_buffers(b, 0, 2);
+                u.element(0, u.lent(0).0, 76);
+                u.index(1)
+            },
+            Want::Counted(0, "rx_q0_bad_num_buffers", 1),
+        ),
+        (
+            "more buffers than the ring",
+            |u, b| {
+                u.num_buffers(b, 0, 65);
+                u.element(0, u.lent(0).0, 76);
+                u.index(1)
+            },
+            Want::Counted(0, "rx_q0_bad_num_buffers", 1),
+        ),
+        (
+            "most buffers",
+            |u, b| {
+                u.num_buffers(b, 0, u16::MAX);
+                u.element(0, u.lent(0).0, 76);
+                u.index(1)
+            },
+            Want::Counted(0, "rx_q0_bad_num_buffers", 1),
+        ),
+        (
+            "a continuation that is impossible",
+            |u, b| {
+                u.num_buffers(b, 0, 2);
+                u.element(0, u.lent(0).0, 76);
+                u.element(1, 9999, 5);
+                u.index(2)
+            },
+            Want::Down,
+        ),
+        (
+            "an empty continuation",
+            |u, b| {
+                u.num_buffers(b, 0, 2);
+                u.element(0, u.lent(0).0, 76);
+                u.element(1, u.lent(1).0, 0);
+                u.index(2)
+            },
+            Want::Counted(1, "rx_q0_bad_num_buffers", 0),
+        ),
+        (
+            "a good one",
+            |u, b| {
+                u.num_buffers(b, 0, 1);
+                u.element(0, u.lent(0).0, 76);
+                u.index(1)
+            },
+            Want::Counted(1, "rx_q0_errors", 0),
+        ),
+        (
+            "a good one, out of order",
+            |u, b| {
+                u.num_buffers(b, 5, 1);
+                u.element(0, u.lent(5).0, 76);
+                u.index(1)
+            },
+            Want::Counted(1, "rx_q0_errors", 0),
+        ),
     ];
     for (name, lie, want) in cases {
         let mut field = Field::new("in_order=0");
@@ -373,10 +512,24 @@ fn receive_rings_of_liars() {
 fn transmit_rings_of_liars() {
     type Lie = fn(&Used);
     let cases: Vec<(&str, Lie)> = vec![
-        ("an id beyond the ring", |u| { u.element(0, 64, 0); u.index(1) }),
-        ("the largest id", |u| { u.element(0, u32::MAX, 0); u.index(1) }),
-        ("an id that is not in flight", |u| { u.element(0, 60, 0); u.index(1) }),
-        ("an id twice", |u| { let (id, _) = u.lent(0); u.element(0, id, 0); u.element(1, id, 0); u.index(2) }),
+        ("an id beyond the ring", |u| {
+            u.element(0, 64, 0);
+            u.index(1)
+        }),
+        ("the largest id", |u| {
+            u.element(0, u32::MAX, 0);
+            u.index(1)
+        }),
+        ("an id that is not in flight", |u| {
+            u.element(0, 60, 0);
+            u.index(1)
+        }),
+        ("an id twice", |u| {
+            let (id, _) = u.lent(0);
+            u.element(0, id, 0);
+            u.element(1, id, 0);
+            u.index(2)
+        }),
         ("more used than lent", |u| u.index(40)),
         ("an index in the past", |u| u.index(u16::MAX)),
     ];
@@ -409,12 +562,8 @@ fn scribblers() {
         seed
     };
     for round in 0..120 {
-        let options = format!(
-            "packed_vq={},in_order={},mrg_rxbuf={}",
-            round & 1,
-            round >> 1 & 1,
-            round >> 2 & 1,
-        );
+        let options =
+            format!("packed_vq={},in_order={},mrg_rxbuf={}", round & 1, round >> 1 & 1, round >> 2 & 1,);
         let mut field = Field::new(&options);
         field.send(32);
         let rings = [field.backend.ring(0), field.backend.ring(1)];

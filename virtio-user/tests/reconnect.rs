@@ -227,7 +227,7 @@ fn queues_outlive_their_port() {
     bench.assert_whole();
     let mut burst = Burst::new();
     assert_eq!(rx[0].rx_burst(&mut burst), 0);
-    burst.push(bench.pool.get().expect("a packet")).ok().expect("room");
+    burst.push(bench.pool.get().expect("a packet")).expect("room");
     assert_eq!(tx[0].tx_burst(&mut burst), 0);
     assert_eq!(burst.len(), 1);
     drop((device, rx, tx, burst));

@@ -117,7 +117,11 @@ impl<T: DeviceQueue, R: DeviceQueue> Loop<T, R> {
             ahead = ahead.past(head);
             lists.push((head, list));
         }
-        assert!(self.mergeable || lists.len() == 1, "a frame of {} bytes needs mergeable buffers", frame.len());
+        assert!(
+            self.mergeable || lists.len() == 1,
+            "a frame of {} bytes needs mergeable buffers",
+            frame.len()
+        );
         let mut bytes = vec![0; 10];
         bytes.extend_from_slice(&(lists.len() as u16).to_le_bytes());
         bytes.extend_from_slice(frame);

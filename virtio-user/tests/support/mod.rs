@@ -73,7 +73,8 @@ impl Bench {
     }
 
     pub fn probe(&self, args: &str) -> Result<Box<dyn Device>, Error> {
-        let context = ProbeContext { memory: self.memory.clone(), domain: self.domain.clone(), wait: self.wait };
+        let context =
+            ProbeContext { memory: self.memory.clone(), domain: self.domain.clone(), wait: self.wait };
         let args = linecard_pmd::DevArgs::parse(&format!("net_virtio_user0,{args}"))?;
         self.driver.probe(&context, &args)
     }
@@ -250,7 +251,8 @@ impl Backend {
     }
 
     fn running(&self, rings: usize) -> bool {
-        let ready = self.rings[..rings].iter().all(|ring| ring.enabled && ring.kick.is_some() && ring.addr.is_some());
+        let ready =
+            self.rings[..rings].iter().all(|ring| ring.enabled && ring.kick.is_some() && ring.addr.is_some());
         ready && (!self.agreed.contains(ProtocolFeatures::STATUS) || self.status & 4 != 0)
     }
 
@@ -309,7 +311,9 @@ impl Backend {
         match message.request {
             r if r == FrontendReq::GET_FEATURES as u32 => return Some(self.offered.bits().to_bytes()),
             r if r == FrontendReq::SET_FEATURES as u32 => self.features = Features::from_bits(number()),
-            r if r == FrontendReq::GET_PROTOCOL_FEATURES as u32 => return Some(self.protocol.bits().to_bytes()),
+            r if r == FrontendReq::GET_PROTOCOL_FEATURES as u32 => {
+                return Some(self.protocol.bits().to_bytes());
+            }
             r if r == FrontendReq::SET_PROTOCOL_FEATURES as u32 => {
                 self.agreed = ProtocolFeatures::from_bits_truncate(number());
             }
@@ -337,7 +341,9 @@ impl Backend {
             r if r == FrontendReq::SET_VRING_NUM as u32 => {
                 self.rings[state().index as usize].size = u16::try_from(state().num).expect("a size");
             }
-            r if r == FrontendReq::SET_VRING_BASE as u32 => self.rings[state().index as usize].base = state().num,
+            r if r == FrontendReq::SET_VRING_BASE as u32 => {
+                self.rings[state().index as usize].base = state().num
+            }
             r if r == FrontendReq::GET_VRING_BASE as u32 => {
                 let index = state().index;
                 let ring = &mut self.rings[index as usize];
