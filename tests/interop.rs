@@ -80,8 +80,18 @@ impl Ours {
 fn forwarder(kind: Kind, vdev: &str, tag: &str) -> Testpmd {
     let prefix = format!("lc{}{tag}", std::process::id());
     let prefix = ["--file-prefix", &prefix];
-    let eal =
-        ["-l", "0,1", "--no-pci", "--in-memory", "--no-huge", "-m", "256", "--single-file-segments", "--vdev", vdev];
+    let eal = [
+        "-l",
+        "0,1",
+        "--no-pci",
+        "--in-memory",
+        "--no-huge",
+        "-m",
+        "256",
+        "--single-file-segments",
+        "--vdev",
+        vdev,
+    ];
     let eal: Vec<&str> = eal.into_iter().chain(prefix).collect();
     let app = ["-i", "--nb-cores=1", "--total-num-mbufs=8192", "--rxd=256", "--txd=256"];
     let mut peer = Testpmd::start(kind, &eal, &app);
@@ -193,7 +203,8 @@ fn ten_frontends_come_and_go(kind: Kind, test: &str) {
     let socket = scratch.join("s");
     let mut ours = Ours::start(&backend_vdev(&socket));
     for round in 1..=10 {
-        let mut peer = forwarder(kind, &frontend_vdev(&socket, "mrg_rxbuf=1,in_order=1"), &format!("t{round}"));
+        let mut peer =
+            forwarder(kind, &frontend_vdev(&socket, "mrg_rxbuf=1,in_order=1"), &format!("t{round}"));
         ours.wait_for_link(true);
         std::thread::sleep(Duration::from_millis(500));
         assert_perfect(&ours.prove(2_000, SIZES), &format!("round {round}"));

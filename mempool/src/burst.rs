@@ -167,10 +167,9 @@ impl Burst {
         debug_assert!(n <= self.len);
         let rest = self.len - n;
         if rest > 0 {
-            // SAFETY: `n + rest` places hold packets; the first `n` are free to overwrite.
-            let from = unsafe { self.packets.as_ptr().add(n) };
-            // SAFETY: as above; the ranges may overlap.
-            unsafe { ptr::copy(from, self.packets.as_mut_ptr(), rest) };
+            let packets = self.packets.as_mut_ptr();
+            // SAFETY: `n + rest` places hold packets, the first `n` are free to overwrite; the ranges may overlap.
+            unsafe { ptr::copy(packets.wrapping_add(n), packets, rest) };
         }
         self.len = rest;
     }

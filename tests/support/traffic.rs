@@ -117,7 +117,8 @@ fn check(bytes: &[u8]) -> Verdict {
     if bytes.len() < SMALLEST || bytes[12..14] != [0x88, 0xb5] {
         return Verdict::Foreign;
     }
-    let field = |range: std::ops::Range<usize>| u64::from_be_bytes(bytes[range].try_into().expect("eight bytes"));
+    let field =
+        |range: std::ops::Range<usize>| u64::from_be_bytes(bytes[range].try_into().expect("eight bytes"));
     let size = u32::from_be_bytes(bytes[22..26].try_into().expect("four bytes")) as usize;
     if size == bytes.len() && field(26..34) == checksum(bytes) {
         Verdict::Whole(field(14..22))
