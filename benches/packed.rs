@@ -13,7 +13,8 @@ fn packed_ring(c: &mut Criterion) {
     let place = Place::new(&guest);
     macro_rules! case {
         ($name:literal, $order:literal, $write:literal) => {
-            let (driver, device) = (packed::Driver::<$order, $write>::new, packed::Device::<$order, $write>::new);
+            let (driver, device) =
+                (packed::Driver::<$order, $write>::new, packed::Device::<$order, $write>::new);
             let mut turn = Loop::new(&place, Layout::Packed, driver, device);
             group.bench_function($name, |b| b.iter(|| turn.turn()));
         };

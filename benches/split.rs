@@ -37,7 +37,8 @@ fn split_ring(c: &mut Criterion) {
     let place = Place::new(&guest);
     macro_rules! case {
         ($name:literal, $order:literal, $write:literal) => {
-            let (driver, device) = (split::Driver::<$order, $write>::new, split::Device::<$order, $write>::new);
+            let (driver, device) =
+                (split::Driver::<$order, $write>::new, split::Device::<$order, $write>::new);
             let mut turn = Loop::new(&place, Layout::Split, driver, device);
             group.bench_function($name, |b| b.iter(|| turn.turn()));
         };

@@ -5,30 +5,30 @@ use std::ptr::NonNull;
 
 use linecard::eal::shared::SharedBytes;
 use linecard::virtio::{
-    Buffer, Chain, Completion, DeviceConfig, DeviceMemory, DeviceQueue, DriverConfig, DriverQueue, Error, Layout,
-    RingMemory,
+    Buffer, Chain, Completion, DeviceConfig, DeviceMemory, DeviceQueue, DriverConfig, DriverQueue, Error,
+    Layout, RingMemory,
 };
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
 /// Buffers per burst, and descriptors per ring.
-pub const BURST: usize = 32;
-pub const SIZE: u16 = 256;
+pub(crate) const BURST: usize = 32;
+pub(crate) const SIZE: u16 = 256;
 
 const BYTES: usize = 1 << 20;
 const BUFFERS: u64 = 1 << 16;
 
 /// One mapping, with the ring at its start, as rust-vmm and as we see it.
-pub fn memory() -> GuestMemoryMmap {
+pub(crate) fn memory() -> GuestMemoryMmap {
     GuestMemoryMmap::from_ranges(&[(GuestAddress(0), BYTES)]).expect("anonymous memory")
 }
 
 /// Where the mapping is here. One region that starts at address 0.
 #[derive(Clone, Copy)]
-pub struct Place(NonNull<u8>);
+pub(crate) struct Place(NonNull<u8>);
 
 impl Place {
     /// The place of `guest`, which must outlive every use of it.
-    pub fn new(guest: &GuestMemoryMmap) -> Self {
+    pub(crate) fn new(guest: &GuestMemoryMmap) -> Self {
         let start = guest.get_host_address(GuestAddress(0)).expect("the first byte");
         Self(NonNull::new(start).expect("a mapping"))
     }
@@ -58,7 +58,7 @@ unsafe impl DeviceMemory for Place {
 }
 
 /// Both halves of one ring in one thread.
-pub struct Loop<D, V> {
+pub(crate) struct Loop<D, V> {
     driver: D,
     device: V,
     place: Place,
@@ -67,7 +67,7 @@ pub struct Loop<D, V> {
 
 impl<D: DriverQueue, V: DeviceQueue> Loop<D, V> {
     /// A loop over fresh queues.
-    pub fn new(
+    pub(crate) fn new(
         place: &Place,
         layout: Layout,
         driver: impl Fn(&RingMemory, DriverConfig) -> Result<D, Error>,
@@ -81,13 +81,13 @@ impl<D: DriverQueue, V: DeviceQueue> Loop<D, V> {
     }
 
     /// The driver lends a burst.
-    pub fn add(&mut self) {
+    pub(crate) fn add(&mut self) {
         assert_eq!(self.driver.add_burst(self.buffers.iter().copied()), BURST);
         self.driver.publish();
     }
 
     /// The device takes the burst and gives it back.
-    pub fn serve(&mut self) {
+    pub(crate) fn serve(&mut self) {
         let mut chains = [const { MaybeUninit::<Chain>::uninit() }; BURST];
         assert_eq!(self.device.peek(&self.place, &mut chains), Ok(BURST));
         // SAFETY: `peek` initialised all of them.
@@ -97,14 +97,14 @@ impl<D: DriverQueue, V: DeviceQueue> Loop<D, V> {
     }
 
     /// The driver collects the burst.
-    pub fn collect(&mut self) {
+    pub(crate) fn collect(&mut self) {
         let mut out = [const { MaybeUninit::<Completion>::uninit() }; BURST];
         assert_eq!(self.driver.complete(&mut out), Ok(BURST));
         std::hint::black_box(&out);
     }
 
     /// Over and back.
-    pub fn turn(&mut self) {
+    pub(crate) fn turn(&mut self) {
         self.add();
         self.serve();
         self.collect();

@@ -1,0 +1,173 @@
+//! Taking completions from a packed ring: by id, or by position when the device keeps the order.
+
+use core::mem::MaybeUninit;
+
+use super::{Batch, Driver};
+use crate::fault::PeerFault;
+use crate::packed::ring::turn_of;
+use crate::queue::Completion;
+use crate::slot::Slot;
+use crate::sync::Acquire;
+
+impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
+    /// The used descriptor at `used`, if the device has written one: id and length, read once.
+    #[inline(always)]
+    pub(super) fn peek_used(&self) -> Option<(u16, u32)> {
+        let [_, cell] = self.ring.desc(self.used);
+        // T1, pairs with the device's release store of the first used descriptor of a burst.
+        let meta = cell.load(Acquire);
+        (turn_of(meta) == self.used.used()).then_some(((meta >> 32) as u16, meta as u32))
+    }
+
+    /// Takes completions by id, up to the end of the lap or the first that is not simply that of a one-descriptor
+    /// buffer.
+    #[inline]
+    pub(super) fn complete_by_id(&mut self, out: &mut [MaybeUninit<Completion>]) -> usize {
+        // Atomic accesses make the compiler reload fields; what the loop needs is in locals.
+        let (ring, size, slot0) = (self.ring, usize::from(self.ring.size()), usize::from(self.used.slot()));
+        let (turn, free_ids) = (self.used.used(), usize::from(self.fill.free_ids));
+        let (slots, ids, mut taken) = (&mut *self.slots, &mut *self.ids, 0);
+        for done in out.iter_mut().take(self.used.run(size as u16)) {
+            // SAFETY: `slot0 + taken` stays below the end of the lap.
+            let [_, cell] = unsafe { ring.desc_unchecked(slot0 + taken) };
+            // T1, pairs with the device's release store of the first used descriptor of a burst.
+            let meta = cell.load(Acquire);
+            let (id, len) = (usize::from((meta >> 32) as u16), meta as u32);
+            if turn_of(meta) != turn || id >= size {
+                break;
+            }
+            // SAFETY: `slots` has `size` entries.
+            let slot = unsafe { slots.get_unchecked_mut(id) };
+            if slot.descs != 1 || WRITABLE && len > slot.lent {
+                break;
+            }
+            slot.descs = 0;
+            // SAFETY: `ids` has `size` entries; each of the `taken` ids was in flight, so with this one at most `size`
+            // are free.
+            *unsafe { ids.get_unchecked_mut(free_ids + taken) } = id as u16;
+            done.write(Completion { token: slot.token, len: if WRITABLE { len } else { 0 } });
+            taken += 1;
+        }
+        self.fill.free_ids = (free_ids + taken) as u16;
+        self.retire(taken as u16);
+        taken
+    }
+
+    /// Takes the next completion by id, whatever it is; false when there is none.
+    #[inline(never)]
+    pub(super) fn complete_odd(&mut self, done: &mut MaybeUninit<Completion>) -> Result<bool, PeerFault> {
+        let Some((id, len)) = self.peek_used() else { return Ok(false) };
+        let size = self.ring.size();
+        let unknown = PeerFault::UnknownId { id: u32::from(id), size };
+        if id >= size {
+            return Err(unknown);
+        }
+        let slot = self.slot(id);
+        let Slot { token, lent, descs } = *slot;
+        if descs == 0 {
+            return Err(unknown);
+        }
+        if WRITABLE && len > lent {
+            return Err(PeerFault::UsedLen { len, lent });
+        }
+        slot.descs = 0;
+        self.retire(descs as u16);
+        self.give_id(id);
+        done.write(Completion { token, len: if WRITABLE { len } else { 0 } });
+        Ok(true)
+    }
+
+    /// `descs` more slots are no longer in flight.
+    #[inline(always)]
+    pub(super) fn retire(&mut self, descs: u16) {
+        self.used = self.used.forward(descs, self.ring.size());
+        self.fill.free = self.fill.free.wrapping_add(descs);
+    }
+
+    /// Takes completions by position, up to the end of the lap or the first that is not simply that of a
+    /// one-descriptor buffer. Used descriptors of batches are left to [`Self::complete_odd_in_order`].
+    #[inline]
+    pub(super) fn complete_in_order(&mut self, out: &mut [MaybeUninit<Completion>]) -> usize {
+        let (ring, size, slot0) = (self.ring, self.ring.size(), usize::from(self.used.slot()));
+        let run = self.used.run(size);
+        // Of an open batch, all but the last are simply full.
+        let (batch, run) = match self.batch {
+            Some(batch) => (true, run.min(usize::from(self.used.distance(batch.last, size)))),
+            None => (false, run),
+        };
+        let (turn, in_flight, slots, mut taken) =
+            (self.used.used(), usize::from(size.wrapping_sub(self.fill.free)), &*self.slots, 0);
+        for done in out.iter_mut().take(run.min(in_flight)) {
+            let at = slot0 + taken;
+            // SAFETY: `at` stays below the end of the lap and `slots` has `size` entries.
+            let slot = unsafe { slots.get_unchecked(at) };
+            let mut len = slot.lent;
+            if !batch {
+                // SAFETY: as above.
+                let [_, cell] = unsafe { ring.desc_unchecked(at) };
+                // T1, pairs with the device's release store of the first used descriptor of a burst.
+                let meta = cell.load(Acquire);
+                len = meta as u32;
+                if turn_of(meta) != turn
+                    || usize::from((meta >> 32) as u16) != at
+                    || WRITABLE && len > slot.lent
+                {
+                    break;
+                }
+            }
+            if slot.descs != 1 {
+                break;
+            }
+            done.write(Completion { token: slot.token, len: if WRITABLE { len } else { 0 } });
+            taken += 1;
+        }
+        self.retire(taken as u16);
+        taken
+    }
+
+    /// Takes the next completion by position, whatever it is; false when there is none.
+    #[inline(never)]
+    pub(super) fn complete_odd_in_order(
+        &mut self,
+        done: &mut MaybeUninit<Completion>,
+    ) -> Result<bool, PeerFault> {
+        let batch = match self.batch {
+            Some(batch) => batch,
+            None => match self.next_batch()? {
+                Some(batch) => batch,
+                None => return Ok(false),
+            },
+        };
+        let head = self.used.slot();
+        let Slot { token, lent, descs } = *self.slot(head);
+        let last = head == batch.last;
+        let len = match (WRITABLE, last) {
+            (false, _) => 0,
+            (true, false) => lent,
+            (true, true) => batch.len,
+        };
+        self.batch = if last { None } else { Some(batch) };
+        self.retire(descs as u16);
+        done.write(Completion { token, len });
+        Ok(true)
+    }
+
+    /// The batch that the next used descriptor closes, if there is one and its id and length are possible.
+    #[inline(always)]
+    fn next_batch(&mut self) -> Result<Option<Batch>, PeerFault> {
+        let Some((last, len)) = self.peek_used() else { return Ok(None) };
+        let size = self.ring.size();
+        let unknown = PeerFault::UnknownId { id: u32::from(last), size };
+        if last >= size || self.used.distance(last, size) >= size.wrapping_sub(self.fill.free) {
+            return Err(unknown);
+        }
+        let Slot { lent, descs, .. } = *self.slot(last);
+        if descs == 0 {
+            return Err(unknown);
+        }
+        if WRITABLE && len > lent {
+            return Err(PeerFault::UsedLen { len, lent });
+        }
+        Ok(Some(Batch { last, len }))
+    }
+}
