@@ -21,6 +21,7 @@ mod args;
 mod control;
 mod device;
 mod dialogue;
+mod doorbell;
 mod error;
 mod gate;
 #[cfg(test)]

@@ -7,6 +7,7 @@ use linecard_virtio::{
     DriverConfig, DriverQueue, Features, IndirectTables, Layout, RingAddrs, RingMemory, packed, split,
 };
 
+use crate::doorbell::Doorbell;
 use crate::error::Error;
 use crate::handshake::layout;
 use crate::path::{HEADER, RxPath, TxPath};
@@ -80,6 +81,13 @@ impl RingZone {
         // is reached through shared cells only.
         let bytes = unsafe { self.zone.bytes() };
         RingMemory::in_zone(bytes, layout, self.size).map_err(|error| Error::Layout(error.to_string()))
+    }
+
+    /// The doorbell of a transmit ring.
+    pub(crate) fn doorbell(&self, features: Features) -> Result<Arc<Doorbell>, Error> {
+        let layout = layout(features);
+        let doorbell = Doorbell::new(&self.memory(layout)?, layout, self.kick.clone());
+        doorbell.map(Arc::new).ok_or_else(|| Error::Layout("its flags are not aligned".into()))
     }
 
     /// Where the zero header of a transmit ring is.

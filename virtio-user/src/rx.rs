@@ -15,6 +15,7 @@ use linecard_mempool::{Burst, Meta, Packet, Pool};
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::{Buffer, Completion, DriverQueue, PeerFault};
 
+use crate::doorbell::Doorbell;
 use crate::losses::RxLoss;
 use crate::path::{HEADER, RxPath, Trouble, packet_of, prefetch, words};
 use crate::sys::EventFd;
@@ -30,6 +31,8 @@ const AHEAD: usize = 8;
 pub(crate) struct RxParts {
     pub(crate) pool: Pool,
     pub(crate) kick: Arc<EventFd>,
+    /// What the transmit queue of the pair may owe; asked here when there is nothing to receive.
+    pub(crate) doorbell: Arc<Doorbell>,
     pub(crate) stats: Arc<QueueStats<RxLoss>>,
     pub(crate) trouble: Arc<Trouble>,
     /// Ring index, for messages.
@@ -120,6 +123,7 @@ impl<Q: DriverQueue, const MERGE: bool> Rx<Q, MERGE> {
     /// Nothing came: what was put off while packets did is done now.
     #[inline(always)]
     fn idle(&mut self) {
+        self.parts.doorbell.settle();
         if self.owed {
             self.settle();
         }

@@ -10,6 +10,7 @@ use linecard_virtio::Features;
 
 use crate::control::State;
 use crate::dialogue::{Dialogue, handshake_limit};
+use crate::doorbell::{Doorbell, TICK};
 use crate::error::Error;
 use crate::gate::Keeper;
 use crate::handshake::{Greeted, RingPlace, greet, layout};
@@ -61,6 +62,7 @@ pub(crate) struct Session {
 
 /// Data paths that are made but not yet reachable for the application.
 struct Built {
+    doorbells: Vec<Arc<Doorbell>>,
     rx: Vec<Named<dyn RxPath>>,
     tx: Vec<Named<dyn TxPath>>,
 }
@@ -69,6 +71,7 @@ struct Built {
 struct Live {
     greeted: Greeted,
     sharing: Sharing,
+    doorbells: Vec<Arc<Doorbell>>,
 }
 
 impl Session {
@@ -166,10 +169,11 @@ impl Session {
         if self.stopped() {
             return Err(Error::Stopped);
         }
+        let doorbells = built.doorbells.clone();
         self.open(built);
         self.state.set_up(features, greeted.protocol);
         tracing::info!("{}: connected; {}; {}", self.state.name(), self.state.features(), self.state.paths());
-        Ok(Live { greeted, sharing })
+        Ok(Live { greeted, sharing, doorbells })
     }
 
     fn renew(&mut self) -> Result<(), Error> {
@@ -183,20 +187,23 @@ impl Session {
 
     /// Data paths with their rings filled; dropped, they give everything back.
     fn build(&self, features: Features) -> Result<Built, Error> {
-        let mut built = Built { rx: Vec::new(), tx: Vec::new() };
-        for (queue, pair) in self.pairs.iter().take(self.rx.len()).enumerate() {
-            built.rx.push(rx_path(&pair.rx, features, self.rx_parts(queue, pair))?);
+        let doorbells: Result<Vec<_>, Error> =
+            self.pairs.iter().map(|pair| pair.tx.doorbell(features)).collect();
+        let mut built = Built { doorbells: doorbells?, rx: Vec::new(), tx: Vec::new() };
+        for (queue, (pair, bell)) in self.pairs.iter().zip(&built.doorbells).take(self.rx.len()).enumerate() {
+            built.rx.push(rx_path(&pair.rx, features, self.rx_parts(queue, pair, bell))?);
         }
-        for (queue, pair) in self.pairs.iter().take(self.tx.len()).enumerate() {
-            built.tx.push(tx_path(&pair.tx, features, self.tx_parts(queue, pair))?);
+        for (queue, (pair, bell)) in self.pairs.iter().zip(&built.doorbells).take(self.tx.len()).enumerate() {
+            built.tx.push(tx_path(&pair.tx, features, self.tx_parts(queue, pair, bell))?);
         }
         Ok(built)
     }
 
-    fn rx_parts(&self, queue: usize, pair: &Pair) -> RxParts {
+    fn rx_parts(&self, queue: usize, pair: &Pair, doorbell: &Arc<Doorbell>) -> RxParts {
         RxParts {
             pool: self.pool.clone(),
             kick: pair.rx.kick.clone(),
+            doorbell: doorbell.clone(),
             stats: self.state.counters.rx(queue),
             trouble: self.trouble.clone(),
             ring: queue.saturating_mul(2),
@@ -204,10 +211,10 @@ impl Session {
         }
     }
 
-    fn tx_parts(&self, queue: usize, pair: &Pair) -> TxParts {
+    fn tx_parts(&self, queue: usize, pair: &Pair, doorbell: &Arc<Doorbell>) -> TxParts {
         TxParts {
             pool: self.pool.clone(),
-            kick: pair.tx.kick.clone(),
+            doorbell: doorbell.clone(),
             stats: self.state.counters.tx(queue),
             trouble: self.trouble.clone(),
             window: self.growth.window.clone(),
@@ -257,10 +264,11 @@ impl Session {
             if let Some((queue, fault)) = self.trouble.take() {
                 break Error::Ring { queue, fault };
             }
+            live.doorbells.iter().for_each(|doorbell| doorbell.settle());
             if let Err(error) = live.sharing.update(&mut live.greeted.dialogue, &self.growth).await {
                 break error;
             }
-            if let Err(error) = live.greeted.dialogue.watch(None).await {
+            if let Err(error) = live.greeted.dialogue.watch(Some(after(TICK))).await {
                 break error;
             }
         };

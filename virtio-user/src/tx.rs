@@ -14,10 +14,10 @@ use linecard_mempool::{Burst, Meta, Packet, Pool};
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::{Buffer, Completion, DriverQueue, PeerFault};
 
+use crate::doorbell::Doorbell;
 use crate::losses::TxLoss;
 use crate::memory::Window;
 use crate::path::{HEADER, Trouble, TxPath, clear_header, packet_of, peek_header, words};
-use crate::sys::EventFd;
 
 /// Packets in flight from which on a burst looks for finished ones.
 const RECLAIM: u16 = 32;
@@ -29,7 +29,7 @@ const SLOW: u64 = 1;
 /// What a transmit path is made of, besides its ring.
 pub(crate) struct TxParts {
     pub(crate) pool: Pool,
-    pub(crate) kick: Arc<EventFd>,
+    pub(crate) doorbell: Arc<Doorbell>,
     pub(crate) stats: Arc<QueueStats<TxLoss>>,
     pub(crate) trouble: Arc<Trouble>,
     pub(crate) window: Arc<Window>,
@@ -151,6 +151,16 @@ impl<Q: DriverQueue> Tx<Q> {
         unsafe { self.parts.pool.put_raw(metas) };
     }
 
+    /// Wakes a backend that sleeps; one that polls is only owed the question.
+    #[inline(always)]
+    fn notify(&mut self) {
+        if !self.queue.kick_hint() {
+            self.parts.doorbell.owe();
+        } else if self.queue.kick_needed() {
+            self.parts.doorbell.ring();
+        }
+    }
+
     #[cold]
     #[inline(never)]
     fn fault(&mut self, fault: PeerFault) {
@@ -196,9 +206,7 @@ impl<Q: DriverQueue> TxPath for Tx<Q> {
         let (dealt, sent, bytes) = self.send(packets);
         if sent > 0 {
             self.queue.publish();
-            if self.queue.kick_needed() {
-                self.parts.kick.signal();
-            }
+            self.notify();
             self.parts.stats.moved(sent, bytes);
         }
         // SAFETY: the first `dealt` packets belong to the queue now, or were freed; their handles are forgotten.
@@ -207,6 +215,7 @@ impl<Q: DriverQueue> TxPath for Tx<Q> {
     }
 
     fn reclaim(&mut self) {
+        self.parts.doorbell.settle();
         if let Err(fault) = self.collect() {
             self.fault(fault);
         }

@@ -354,3 +354,37 @@ fn a_port_stops_and_starts_again() {
         bench.assert_whole();
     }
 }
+
+/// A port with rings of 1024 and 8192 packets.
+#[test]
+fn a_port_is_small() {
+    let (bench, place) = (Bench::new(8192), Place::new());
+    let peer = Peer::listen(&place, 1);
+    let port = bench.open(&format!("{},queue_size=1024", place.arg()));
+    let bytes = bench.memory.usage().total() + 8192 * 64;
+    assert!(bytes < 32 << 20, "{bytes} bytes");
+    assert!(bench.domain.segments().len() <= 8, "few regions for the peer");
+    drop(port.stop());
+    peer.stop();
+    bench.assert_whole();
+}
+
+/// A port gets an address nobody else has, and keeps it; one that is given is used.
+#[test]
+fn addresses() {
+    let (bench, place) = (Bench::new(1024), Place::new());
+    let device = bench.probe(&format!("{},server=1", place.arg())).expect("a device");
+    let mac = device.info().mac;
+    assert_eq!(mac[0] & 3, 2, "unicast, locally administered: {mac:02x?}");
+    let port = bench.start(device, PortConfig::default()).expect("a port");
+    assert_eq!(port.control.mac(), mac);
+    assert!(port.control.set_mac([1, 0, 0, 0, 0, 0]).is_err());
+    assert!(port.control.set_mac([0; 6]).is_err());
+    port.control.set_mac([2, 0, 0, 0, 0, 9]).expect("a unicast address");
+    let device = port.stop();
+    assert_eq!(device.info().mac, [2, 0, 0, 0, 0, 9]);
+    drop(device);
+    let other = Place::new();
+    let given = bench.probe(&format!("{},server=1,mac=02:00:00:00:00:05", other.arg())).expect("a device");
+    assert_eq!(given.info().mac, [2, 0, 0, 0, 0, 5]);
+}
