@@ -11,14 +11,7 @@ use crate::error::Error;
 /// pipe costs one write per command.
 pub(crate) struct Output {
     buffer: Vec<u8>,
-    sink: Sink,
     failure: Option<io::Error>,
-}
-
-enum Sink {
-    Standard,
-    #[cfg(test)]
-    Captured(Vec<u8>),
 }
 
 /// Text is written out when this much has collected.
@@ -26,26 +19,12 @@ const FLUSH_AT: usize = 64 * 1024;
 
 impl Output {
     pub(crate) fn standard() -> Self {
-        Self { buffer: Vec::new(), sink: Sink::Standard, failure: None }
-    }
-
-    #[cfg(test)]
-    pub(crate) fn captured() -> Self {
-        Self { buffer: Vec::new(), sink: Sink::Captured(Vec::new()), failure: None }
-    }
-
-    #[cfg(test)]
-    pub(crate) fn text(&mut self) -> String {
-        self.flush();
-        match &mut self.sink {
-            Sink::Captured(all) => String::from_utf8_lossy(&std::mem::take(all)).into_owned(),
-            Sink::Standard => String::new(),
-        }
+        Self { buffer: Vec::new(), failure: None }
     }
 
     /// Whether a person is looking at standard output.
-    pub(crate) fn is_terminal(&self) -> bool {
-        matches!(self.sink, Sink::Standard) && io::stdout().is_terminal()
+    pub(crate) fn is_terminal() -> bool {
+        io::stdout().is_terminal()
     }
 
     /// Appends text to standard output.
@@ -59,15 +38,7 @@ impl Output {
     /// Writes text to standard error, after everything printed so far.
     pub(crate) fn complain(&mut self, text: fmt::Arguments<'_>) {
         self.flush();
-        match &mut self.sink {
-            Sink::Standard => {
-                let _ = io::stderr().lock().write_fmt(text);
-            }
-            #[cfg(test)]
-            Sink::Captured(all) => {
-                let _ = all.write_fmt(text);
-            }
-        }
+        let _ = io::stderr().lock().write_fmt(text);
     }
 
     /// Writes out what has collected.
@@ -76,15 +47,8 @@ impl Output {
         if text.is_empty() || self.failure.is_some() {
             return;
         }
-        let result = match &mut self.sink {
-            Sink::Standard => {
-                let mut out = io::stdout().lock();
-                out.write_all(&text).and_then(|()| out.flush())
-            }
-            #[cfg(test)]
-            Sink::Captured(all) => all.write_all(&text),
-        };
-        self.failure = result.err();
+        let mut out = io::stdout().lock();
+        self.failure = out.write_all(&text).and_then(|()| out.flush()).err();
     }
 
     /// Whether a write has failed; nothing is written from then on.

@@ -100,7 +100,7 @@ pub(super) const REPORT: &str = "report";
 pub(crate) fn run(args: &EndArgs) -> Result<ExitCode, Error> {
     // The parent may end before it can say so.
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::TERM));
-    crate::log::start(&EalArgs::default())?;
+    crate::log::start(&EalArgs::default(), "error")?;
     let orders = Orders::default();
     listen(&orders)?;
     if let Some(core) = args.core {
@@ -113,8 +113,10 @@ pub(crate) fn run(args: &EndArgs) -> Result<ExitCode, Error> {
     let eal = Eal::new(&eal_args)?;
     let (mut port, pool) = open(args, &eal, &orders)?;
     let mut traffic = Traffic::new(u8::from(args.role == Role::Frontend), pool, eal.clock());
-    let result = poll(args, &mut port, &mut traffic, &orders);
-    let report = describe(&traffic, &port, &eal);
+    let memory = eal.default_domain().page_kind().map_or("unknown pages".into(), |kind| kind.to_string());
+    let mut paths = String::new();
+    let result = poll(args, &mut port, &mut traffic, &orders, &mut paths);
+    let report = EndReport { memory, paths, ..traffic.report(monotonic_ns()) };
     drop(traffic);
     port.stop();
     result?;
@@ -199,7 +201,13 @@ const GIVE_UP: Duration = Duration::from_millis(500);
 /// Rounds between looks at the clock.
 const ROUNDS: u32 = 256;
 
-fn poll(args: &EndArgs, port: &mut Port, traffic: &mut Traffic, orders: &Orders) -> Result<(), Error> {
+fn poll(
+    args: &EndArgs,
+    port: &mut Port,
+    traffic: &mut Traffic,
+    orders: &Orders,
+    paths: &mut String,
+) -> Result<(), Error> {
     let (Some(rx), Some(tx)) = (port.rx.first_mut(), port.tx.first_mut()) else {
         return Err(Error::Failed("the port has no queues; run `linecard doctor`".into()));
     };
@@ -223,6 +231,9 @@ fn poll(args: &EndArgs, port: &mut Port, traffic: &mut Traffic, orders: &Orders)
         let now = Instant::now();
         if moved > 0 {
             last_moved = now;
+            if paths.is_empty() {
+                *paths = control.paths();
+            }
         } else if now - last_moved > GIVE_UP {
             traffic.write_off();
             last_moved = now;
@@ -265,16 +276,9 @@ impl Patience {
     }
 }
 
-fn describe(traffic: &Traffic, port: &Port, eal: &Eal) -> EndReport {
+fn monotonic_ns() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    let monotonic_ns = u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + now.tv_nsec.unsigned_abs();
-    let kind = eal.default_domain().page_kind().map_or("unknown pages".into(), |kind| kind.to_string());
-    EndReport {
-        memory: kind,
-        paths: port.control.paths(),
-        features: port.control.features(),
-        ..traffic.report(monotonic_ns)
-    }
+    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + now.tv_nsec.unsigned_abs()
 }
 
 fn say(message: &Message) -> Result<(), Error> {

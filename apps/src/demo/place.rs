@@ -16,7 +16,7 @@ pub(super) struct Placement {
 /// Chooses two cores of `allowed`, of different physical cores if possible, the lowest ones last because
 /// interrupts land there.
 pub(super) fn choose(allowed: &[CoreId]) -> Placement {
-    choose_with(allowed, |core| siblings(core))
+    choose_with(allowed, siblings)
 }
 
 fn choose_with(allowed: &[CoreId], siblings: impl Fn(CoreId) -> Vec<CoreId>) -> Placement {

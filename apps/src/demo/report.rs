@@ -45,11 +45,10 @@ pub(super) struct EndReport {
     pub(super) active_ns: u64,
     /// Round trips: value in nanoseconds, how many.
     pub(super) round_trips: Vec<(u64, u64)>,
-    /// Bytes and kind of the memory packets lived in.
+    /// The pages packets lived in.
     pub(super) memory: String,
     /// The data paths that were negotiated.
     pub(super) paths: String,
-    pub(super) features: String,
 }
 
 /// The verdict on both ends together.

@@ -19,7 +19,7 @@ pub(super) struct Show {
 
 impl Show {
     pub(super) fn new(output: Output, json: bool) -> Self {
-        let live = !json && output.is_terminal();
+        let live = !json && Output::is_terminal();
         Self { output, json, live, last: None }
     }
 

@@ -71,9 +71,9 @@ impl Traffic {
 
     /// Up to a minute with two significant digits; longer ones count as a minute.
     fn histogram() -> Histogram<u64> {
-        let mut histogram = Histogram::new(2).unwrap_or_else(|_| unreachable!("two digits are allowed"));
-        histogram.auto(true);
-        histogram
+        const MINUTE_NS: u64 = 60_000_000_000;
+        Histogram::new_with_bounds(1, MINUTE_NS, 2)
+            .unwrap_or_else(|_| unreachable!("bounds and digits are within what a histogram allows"))
     }
 
     /// Receives, echoes and, if asked to, sends new requests. Returns how many frames moved.

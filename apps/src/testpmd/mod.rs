@@ -55,7 +55,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode, Error> {
     if eal_args.version {
         out!(output, "linecard {}\n", env!("CARGO_PKG_VERSION"));
     }
-    crate::log::start(&eal_args)?;
+    crate::log::start(&eal_args, "warn")?;
     let mut input = Input::standard(options.interactive)?;
     let mut session = open(output, &eal_args, options)?;
     let result = start_ports(&mut session).and_then(|()| forward(&mut session, &mut input));
@@ -233,7 +233,7 @@ fn unattended(session: &mut Session, input: &Input) {
 
 fn print_period(session: &mut Session) {
     // Clears the screen, as DPDK does; a file or a pipe gets plain text.
-    if session.out.is_terminal() {
+    if Output::is_terminal() {
         out!(session.out, "\x1b[2J\x1b[1;1H");
     }
     out!(session.out, "\nPort statistics ====================================");

@@ -101,7 +101,6 @@ impl Session {
             rx_depth: options.rx_depth,
             tx_depth: options.tx_depth,
             mtu,
-            ..PortConfig::default()
         }
     }
 

@@ -43,3 +43,6 @@ impl Mode for RxOnly {
         packets.clear();
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,108 @@
+use linecard::eal::{Memory, MemoryConfig, PagePolicy};
+use linecard::mempool::{Pool, PoolConfig};
+
+use super::*;
+use crate::testpmd::frames::UdpFlow;
+use crate::testpmd::settings::Mac;
+
+fn pool(packets: u32) -> Pool {
+    let config = MemoryConfig { pages: PagePolicy::NoHuge, ..MemoryConfig::default() };
+    let domain = Memory::new(config).unwrap().domain("modes").unwrap();
+    Pool::new(&domain, PoolConfig { packets, ..PoolConfig::default() }).unwrap()
+}
+
+fn burst_of(pool: &Pool, frames: &[Vec<u8>]) -> Burst {
+    let mut burst = Burst::new();
+    for frame in frames {
+        let mut packet = pool.get().unwrap();
+        packet.append(frame.len()).unwrap().copy_from_slice(frame);
+        burst.push(packet).unwrap();
+    }
+    burst
+}
+
+fn whole(packet: &linecard::mempool::Packet) -> Vec<u8> {
+    packet.segments().flat_map(|segment| segment.data().to_vec()).collect()
+}
+
+const A: Mac = Mac([2, 0, 0, 0, 0, 1]);
+const B: Mac = Mac([2, 0, 0, 0, 0, 2]);
+
+#[test]
+fn passing_packets_keep_their_number_and_length() {
+    let pool = pool(256);
+    let frames = [UdpFlow::txonly(A, B).frame(64), UdpFlow::txonly(B, A).frame(1500), vec![1, 2, 3]];
+    let mut burst = burst_of(&pool, &frames);
+    Io.step(&mut burst);
+    assert_eq!(burst.iter().map(whole).collect::<Vec<_>>(), frames);
+    MacSwap.step(&mut burst);
+    MacSwap.step(&mut burst);
+    FiveTupleSwap.step(&mut burst);
+    FiveTupleSwap.step(&mut burst);
+    assert_eq!(burst.iter().map(whole).collect::<Vec<_>>(), frames);
+    MacRewrite { dst: A, src: B }.step(&mut burst);
+    assert_eq!(burst[0].data()[..12], [A.0, B.0].concat());
+    assert_eq!(burst[1].data()[12..], frames[1][12..]);
+    RxOnly.step(&mut burst);
+    assert!(burst.is_empty());
+    drop(burst);
+    assert_eq!(pool.stats().in_use, 0);
+}
+
+#[test]
+fn icmpecho_keeps_answers_and_frees_the_rest() {
+    let pool = pool(256);
+    let mut request = vec![0; 60];
+    request[12..22].copy_from_slice(&[8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
+    let frames = [UdpFlow::txonly(A, B).frame(64), request.clone(), vec![], request];
+    let mut burst = burst_of(&pool, &frames);
+    IcmpEcho { own: A }.step(&mut burst);
+    assert_eq!(burst.len(), 2);
+    assert!(burst.iter().all(|packet| packet.data()[6..12] == A.0 && packet.data()[21] == 2));
+    drop(burst);
+    assert_eq!(pool.stats().in_use, 0);
+}
+
+#[test]
+fn txonly_cuts_the_frame_into_the_segments_asked_for() {
+    let pool = pool(256);
+    let flow = UdpFlow::txonly(A, B);
+    for segments in [&[64_u16][..], &[1518], &[20, 44, 100], &[1; 60]] {
+        let len: usize = segments.iter().map(|&len| usize::from(len)).sum();
+        let mut burst = Burst::new();
+        TxOnly::new(pool.clone(), flow, segments, 3).step(&mut burst);
+        assert_eq!(burst.len(), 3);
+        for packet in burst.iter() {
+            assert_eq!(whole(packet), flow.frame(len));
+            assert_eq!(packet.segments().count(), segments.len());
+        }
+    }
+    assert_eq!(pool.stats().in_use, 0);
+}
+
+#[test]
+fn an_empty_pool_sends_nothing_and_loses_nothing() {
+    let pool = pool(8);
+    let mut burst = Burst::new();
+    TxOnly::new(pool.clone(), UdpFlow::txonly(A, B), &[64], 32).step(&mut burst);
+    assert!(burst.is_empty());
+    TxOnly::new(pool.clone(), UdpFlow::txonly(A, B), &[32, 32], 32).step(&mut burst);
+    assert!(burst.len() <= 4);
+    burst.clear();
+    assert_eq!(pool.stats().in_use, 0);
+}
+
+#[test]
+fn flowgen_gives_dropped_flows_their_turn_again() {
+    let pool = pool(256);
+    let mut mode = FlowGen::new(pool.clone(), 64, 5, 3);
+    let last = |mode: &mut FlowGen, dropped| {
+        let mut burst = Burst::new();
+        mode.step(&mut burst);
+        mode.not_sent(dropped);
+        burst.iter().map(|packet| (packet.len(), packet.data()[33])).collect::<Vec<_>>()
+    };
+    assert_eq!(last(&mut mode, 0), [(60, 0), (60, 1), (60, 2)]);
+    assert_eq!(last(&mut mode, 2), [(60, 3), (60, 4), (60, 0)]);
+    assert_eq!(last(&mut mode, 0), [(60, 4), (60, 0), (60, 1)]);
+}

@@ -1,0 +1,126 @@
+//! Bad input ends in one sentence with a remedy, a code that is not 0, and nothing left behind.
+
+mod common;
+
+use std::os::unix::net::UnixListener;
+use std::time::Duration;
+
+use common::{Running, Said, Scratch, eventually, linecard, run, testpmd};
+
+fn one_sentence(said: &Said, code: i32, parts: &[&str]) {
+    assert_eq!(said.code, Some(code), "{said:?}");
+    let errors: Vec<_> = said.err.lines().filter(|line| line.starts_with("error: ")).collect();
+    assert_eq!(errors.len(), 1, "{said:?}");
+    assert_eq!(said.err.lines().last(), Some(errors[0]), "{said:?}");
+    for part in parts {
+        assert!(errors[0].contains(part), "no '{part}' in {}", errors[0]);
+    }
+}
+
+fn testpmd_fails(eal: &[&str], app: &[&str], code: i32, parts: &[&str]) {
+    let said = run(&mut testpmd(eal, app), b"");
+    one_sentence(&said, code, parts);
+}
+
+#[test]
+fn unknown_options_and_commands_are_named() {
+    testpmd_fails(&["--nonsense"], &[], 2, &["--nonsense"]);
+    testpmd_fails(&["-m", "16"], &["--nonsense"], 2, &["--nonsense", "--help"]);
+    testpmd_fails(&["-m", "x"], &[], 2, &["x"]);
+    testpmd_fails(&["stray"], &[], 2, &["stray"]);
+    testpmd_fails(&["-m", "16"], &["stray"], 2, &["stray"]);
+    one_sentence(&run(&mut linecard(&["nonsense"]), b""), 2, &["nonsense", "--help"]);
+    one_sentence(&run(&mut linecard(&["demo", "--seconds", "0"]), b""), 2, &["0"]);
+    one_sentence(&run(&mut linecard(&["doctor", "stray"]), b""), 2, &["stray"]);
+    one_sentence(&run(&mut linecard(&[]), b""), 2, &["linecard demo"]);
+}
+
+#[test]
+fn unknown_devices_are_named() {
+    testpmd_fails(&["--vdev", "net_nul0"], &["-i"], 1, &["net_nul0", "net_null"]);
+    testpmd_fails(&["--vdev", "net_null0,sise=64"], &["-i"], 1, &["sise", "size"]);
+    testpmd_fails(&["--vdev", "net_null0", "--vdev", "net_null0"], &["-i"], 2, &["net_null0", "twice"]);
+}
+
+#[test]
+fn impossible_numbers_are_named() {
+    testpmd_fails(&["-l", "0,900"], &["-i"], 1, &["900"]);
+    testpmd_fails(&["-m", "16", "--vdev", "net_null0"], &["-i", "--nb-cores=999"], 2, &["nb-cores"]);
+    testpmd_fails(&["-m", "8", "--vdev", "net_null0"], &["-i", "--total-num-mbufs=100000"], 1, &["100000"]);
+    testpmd_fails(&["-m", "16", "--vdev", "net_null0"], &["-i", "--rxq=9999"], 2, &["rxq"]);
+    testpmd_fails(&["-m", "16", "--vdev", "net_null0"], &["-i", "--rxq=1000"], 1, &["1000"]);
+    testpmd_fails(&["-m", "16", "--vdev", "net_null0"], &["-i", "--rxd=0"], 2, &["rxd 0"]);
+    testpmd_fails(&["-m", "16", "--vdev", "net_null0"], &["-i", "--portlist=5"], 2, &["port 5"]);
+    testpmd_fails(&["-m", "16", "--vdev", "net_null0"], &["-i", "--nb-ports=5"], 2, &["nb-ports"]);
+}
+
+#[test]
+fn a_missing_command_file_is_named() {
+    testpmd_fails(
+        &["-m", "32", "--vdev", "net_null0"],
+        &["-i", "--cmdline-file=/nonexistent"],
+        1,
+        &["/nonexistent"],
+    );
+}
+
+#[test]
+fn a_missing_socket_is_named() {
+    let scratch = Scratch::new();
+    let device = format!("net_virtio_user0,path={}", scratch.file("no.sock"));
+    testpmd_fails(&["-m", "32", "--vdev", &device], &["-i"], 1, &["no.sock", "net_virtio_user0"]);
+    let device = format!("net_vhost0,iface={}", scratch.file("no/such/folder.sock"));
+    testpmd_fails(&["-m", "32", "--vdev", &device], &["-i"], 1, &["folder.sock"]);
+    assert_eq!(scratch.entries(), [""; 0]);
+}
+
+#[test]
+fn rings_of_impossible_sizes_are_named() {
+    let scratch = Scratch::new();
+    for size in ["0", "1000", "65536"] {
+        let device = format!("net_virtio_user0,path={},queue_size={size}", scratch.file("no.sock"));
+        testpmd_fails(&["-m", "32", "--vdev", &device], &["-i"], 1, &[size]);
+    }
+}
+
+#[test]
+fn a_backend_that_never_answers_is_given_up() {
+    let scratch = Scratch::new();
+    let socket = scratch.file("mute.sock");
+    let _mute = UnixListener::bind(&socket).unwrap();
+    let device = format!("net_virtio_user0,path={socket}");
+    let said = run(&mut testpmd(&["-m", "32", "--vdev", &device], &["-i"]), b"");
+    one_sentence(&said, 1, &["net_virtio_user0", "did not answer"]);
+    assert!(said.took < Duration::from_secs(20), "{:?}", said.took);
+}
+
+#[test]
+fn a_backend_that_hangs_up_is_reported() {
+    let scratch = Scratch::new();
+    let socket = scratch.file("rude.sock");
+    let rude = UnixListener::bind(&socket).unwrap();
+    std::thread::spawn(move || rude.incoming().for_each(drop));
+    let device = format!("net_virtio_user0,path={socket}");
+    one_sentence(
+        &run(&mut testpmd(&["-m", "32", "--vdev", &device], &["-i"]), b""),
+        1,
+        &["net_virtio_user0", "backend"],
+    );
+}
+
+#[test]
+fn more_queues_than_the_backend_has_are_refused() {
+    let scratch = Scratch::new();
+    let socket = scratch.file("one.sock");
+    let device = format!("net_vhost0,iface={socket},queues=1");
+    let mut command = testpmd(&["-m", "32", "--vdev", &device], &["-i"]);
+    let mut backend = Running::start(command.stdin(std::process::Stdio::piped()));
+    let stdin = backend.0.stdin.take();
+    eventually("the socket", || std::path::Path::new(&socket).exists());
+    let device = format!("net_virtio_user0,path={socket},queues=4");
+    let said = run(&mut testpmd(&["-m", "32", "--vdev", &device], &["-i", "--rxq=4", "--txq=4"]), b"quit\n");
+    one_sentence(&said, 1, &["net_virtio_user0", "queues"]);
+    drop(stdin);
+    assert_eq!(backend.end(common::PATIENCE).code, Some(0));
+    assert_eq!(scratch.entries(), [""; 0], "the socket is gone");
+}

@@ -1,0 +1,149 @@
+//! What the tests of the command share: running it bounded, reading what it said.
+#![allow(dead_code, reason = "each test target uses its own part")]
+
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Longer than any run here takes on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The command under test, with nothing on its input.
+pub(crate) fn linecard(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_linecard"));
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// testpmd with little memory; `app` comes after `--`.
+pub(crate) fn testpmd(eal: &[&str], app: &[&str]) -> Command {
+    let mut command = linecard(&["testpmd", "--no-huge", "--no-pci"]);
+    command.args(eal).arg("--").args(app);
+    command
+}
+
+/// A running command; killed if a test ends early.
+pub(crate) struct Running(pub(crate) Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Running {
+    pub(crate) fn start(command: &mut Command) -> Self {
+        Self(command.spawn().expect("the command starts"))
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.0.id()).unwrap()).unwrap();
+        kill_process(pid, signal).expect("the command runs");
+    }
+
+    /// Waits for the end and what was said till then.
+    pub(crate) fn end(mut self, within: Duration) -> Said {
+        let drain = |from: Option<Box<dyn Read + Send>>| {
+            std::thread::spawn(move || {
+                let mut bytes = Vec::new();
+                if let Some(mut from) = from {
+                    let _ = from.read_to_end(&mut bytes);
+                }
+                String::from_utf8_lossy(&bytes).into_owned()
+            })
+        };
+        let out = drain(self.0.stdout.take().map(|s| Box::new(s) as _));
+        let err = drain(self.0.stderr.take().map(|s| Box::new(s) as _));
+        let start = Instant::now();
+        let code = loop {
+            if let Some(status) = self.0.try_wait().unwrap() {
+                break status.code();
+            }
+            assert!(start.elapsed() < within, "still running after {within:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        let took = start.elapsed();
+        Said { code, took, out: out.join().unwrap(), err: err.join().unwrap() }
+    }
+}
+
+/// How a command ended and what it said.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) code: Option<i32>,
+    pub(crate) took: Duration,
+    pub(crate) out: String,
+    pub(crate) err: String,
+}
+
+/// Runs to the end, with `input` typed.
+pub(crate) fn run(command: &mut Command, input: &[u8]) -> Said {
+    command.stdin(Stdio::piped());
+    let mut running = Running::start(command);
+    let mut stdin = running.0.stdin.take().unwrap();
+    let input = input.to_vec();
+    let typist = std::thread::spawn(move || {
+        // A command that ends early does not read everything.
+        let _ = stdin.write_all(&input);
+    });
+    let said = running.end(PATIENCE);
+    typist.join().unwrap();
+    said
+}
+
+/// A folder of one test, removed with everything in it.
+pub(crate) struct Scratch(PathBuf);
+
+impl Scratch {
+    pub(crate) fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("lc-apps-{}-{count}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    pub(crate) fn file(&self, name: &str) -> String {
+        self.0.join(name).to_str().unwrap().to_owned()
+    }
+
+    pub(crate) fn entries(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(&self.0).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned()).collect()
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Waits until `done`.
+pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < PATIENCE, "{what} did not happen");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Processes whose command line mentions `text`.
+pub(crate) fn processes(text: &str) -> usize {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    entries
+        .filter(|entry| {
+            std::fs::read(entry.path().join("cmdline"))
+                .is_ok_and(|line| String::from_utf8_lossy(&line).contains(text))
+        })
+        .count()
+}
