@@ -9,6 +9,9 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use crossbeam::queue::ArrayQueue;
 use linecard::ring::{Adaptive, Config, Hts, Mode, Multi, Rts, Single};
 
+/// Moves a burst in and out again.
+type Trip = Box<dyn FnMut(&mut [u64])>;
+
 const CAPACITY: usize = 4096;
 /// Elements per burst between threads.
 const BURST: usize = 32;
@@ -18,7 +21,7 @@ fn one_thread(c: &mut Criterion) {
     let mut group = c.benchmark_group("ring/one thread");
     for size in [1, 8, 32, 128] {
         group.throughput(Throughput::Elements(size as u64));
-        let mut mode = |name: &str, mut burst: Box<dyn FnMut(&mut [u64])>| {
+        let mut mode = |name: &str, mut burst: Trip| {
             let mut items = vec![7; size];
             group.bench_function(BenchmarkId::new(name, size), |b| b.iter(|| burst(black_box(&mut items))));
         };
@@ -31,7 +34,9 @@ fn one_thread(c: &mut Criterion) {
         mode(
             "crossbeam ArrayQueue",
             Box::new(move |items| {
-                items.iter().for_each(|&item| drop(queue.push(item)));
+                items.iter().for_each(|&item| {
+                    let _ = queue.push(item);
+                });
                 items.iter_mut().for_each(|item| *item = queue.pop().unwrap_or(0));
             }),
         );
@@ -39,7 +44,7 @@ fn one_thread(c: &mut Criterion) {
     group.finish();
 }
 
-fn through<M: Mode + 'static>() -> Box<dyn FnMut(&mut [u64])> {
+fn through<M: Mode + 'static>() -> Trip {
     let (producer, consumer) = Config::power_of_two(CAPACITY).heap::<u64, M, M>().expect("room");
     Box::new(move |items| {
         let _ = producer.enqueue_bulk(items);
@@ -99,7 +104,10 @@ fn hand_over(
 fn two_threads(c: &mut Criterion) {
     let mut group = c.benchmark_group("ring/two threads");
     group.throughput(Throughput::Elements(1)).sample_size(20);
-    fn mode<M: Mode + 'static>(group: &mut criterion::BenchmarkGroup<'_, criterion::measurement::WallTime>, name: &str) {
+    fn mode<M: Mode + 'static>(
+        group: &mut criterion::BenchmarkGroup<'_, criterion::measurement::WallTime>,
+        name: &str,
+    ) {
         group.bench_function(name, |b| {
             b.iter_custom(|count| {
                 let (producer, consumer) = Config::power_of_two(CAPACITY).heap::<u64, M, M>().expect("room");
