@@ -101,10 +101,10 @@ fn step(pool: &Pool, burst: &mut Burst, oracle: &mut VecDeque<u8>, op: &Op) {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: if cfg!(miri) { 3 } else { 200 }, failure_persistence: None, ..ProptestConfig::default()
+        cases: if cfg!(miri) { 1 } else { 200 }, failure_persistence: None, ..ProptestConfig::default()
     })]
     #[test]
-    fn agrees_with_a_deque(ops in prop::collection::vec(op(), 0..60)) {
+    fn agrees_with_a_deque(ops in prop::collection::vec(op(), 0..if cfg!(miri) { 6 } else { 60 })) {
         let (pool, mut oracle) = (pool(), VecDeque::new());
         let mut burst = Burst::new();
         for op in &ops {

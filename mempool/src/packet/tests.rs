@@ -238,10 +238,10 @@ impl Model {
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: if cfg!(miri) { 6 } else { 1500 }, failure_persistence: None, ..ProptestConfig::default()
+        cases: if cfg!(miri) { 4 } else { 1500 }, failure_persistence: None, ..ProptestConfig::default()
     })]
     #[test]
-    fn agrees_with_byte_vectors(packets in 1u32..20, ops in prop::collection::vec(op(), 0..80)) {
+    fn agrees_with_byte_vectors(packets in 1u32..20, ops in prop::collection::vec(op(), 0..if cfg!(miri) { 12 } else { 80 })) {
         let mut model = Model::new(packets);
         ops.iter().for_each(|op| model.step(op));
         model.packets.clear();

@@ -274,13 +274,13 @@ fn work(pool: &Pool, ops: &[Op], to: &mpsc::Sender<Vec<Packet>>, from: &mpsc::Re
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: if cfg!(miri) { 2 } else { 100 }, failure_persistence: None, ..ProptestConfig::default()
+        cases: if cfg!(miri) { 1 } else { 100 }, failure_persistence: None, ..ProptestConfig::default()
     })]
     #[test]
     fn no_packet_is_lost_or_doubled(
-        packets in 1u32..600,
+        packets in 1u32..if cfg!(miri) { 80 } else { 600 },
         cache in 0u16..140,
-        days in prop::collection::vec(prop::collection::vec(op(), 0..40), 3),
+        days in prop::collection::vec(prop::collection::vec(op(), 0..if cfg!(miri) { 6 } else { 40 }), 3),
     ) {
         let pool = pool(packets, cache);
         let channels: Vec<_> = (0..3).map(|_| mpsc::channel()).collect();
