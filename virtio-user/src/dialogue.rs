@@ -88,6 +88,11 @@ impl Dialogue {
         self.uninvited()
     }
 
+    /// Lets other ports have the thread for a while.
+    pub(crate) async fn pause(&self, wait: Duration) {
+        self.task.wait(None, Ready::Read, Some(after(wait))).await;
+    }
+
     fn uninvited(&mut self) -> Result<(), Error> {
         match self.connection.read()? {
             Some(message) => Err(Error::Uninvited { got: message.request }),

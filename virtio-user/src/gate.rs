@@ -85,6 +85,15 @@ impl<T> Visitor<T> {
 }
 
 impl<T: Send> Keeper<T> {
+    /// Closes the gate; a visitor that is inside may finish its burst. True when there is none.
+    pub(crate) fn ask(&mut self) -> bool {
+        let words = &self.0.words;
+        words.closed.store(true, Ordering::Relaxed);
+        // G2, pairs with G1 in `enter`: `closed` is visible before we read `busy`, else both are inside.
+        heavy_fence(words.remote);
+        !words.busy.load(Ordering::Acquire)
+    }
+
     /// Closes the gate, waits until the visitor is outside (at most the rest of its burst), takes the value.
     pub(crate) fn close(&mut self) -> Option<T> {
         self.shut();
@@ -100,12 +109,8 @@ impl<T: Send> Keeper<T> {
     }
 
     fn shut(&mut self) {
-        let words = &self.0.words;
-        words.closed.store(true, Ordering::Relaxed);
-        // G2, pairs with G1 in `enter`: `closed` is visible before we read `busy`, else both are inside.
-        heavy_fence(words.remote);
         let mut turn = 0;
-        while words.busy.load(Ordering::Acquire) {
+        while !self.ask() {
             pause(turn);
             turn += 1;
         }

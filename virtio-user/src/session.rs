@@ -28,6 +28,8 @@ use crate::tx::TxParts;
 const FIRST_CONNECT: Duration = Duration::from_millis(500);
 /// Before a backend that broke the rules gets another chance.
 const PENALTY: Duration = Duration::from_millis(1000);
+/// Before a gate with somebody inside is looked at again.
+const BURST_TIME: Duration = Duration::from_millis(1);
 /// How long a backend may take to let go of the rings when the port stops.
 const FAREWELL: Duration = Duration::from_millis(500);
 
@@ -89,7 +91,10 @@ impl Session {
                     self.report(Err(error));
                     return;
                 }
-                Err(error) => self.complain(&error),
+                Err(error) => {
+                    self.log("not connected", &error);
+                    penalty(&error)
+                }
             };
             fresh = false;
             self.rest(&task, pause).await;
@@ -105,17 +110,14 @@ impl Session {
         let _ = self.orders.started.send(outcome);
     }
 
-    fn complain(&self, error: &Error) -> Duration {
-        if matches!(error, Error::Stopped) {
-            return Duration::ZERO;
-        }
+    /// A backend that is not there (yet) is no news, one that does wrong is.
+    fn log(&self, what: &str, error: &Error) {
         let name = self.state.name();
-        if error.is_backend_gone() {
-            tracing::debug!("{name}: {error}");
-            return RETRY;
+        match error {
+            Error::Stopped => {}
+            error if error.is_backend_gone() => tracing::debug!("{name}: {what}: {error}"),
+            error => tracing::warn!("{name}: {what}: {error}"),
         }
-        tracing::warn!("{name}: {error}; connecting again");
-        PENALTY
     }
 
     async fn rest(&self, task: &Task, pause: Duration) {
@@ -273,16 +275,29 @@ impl Session {
             }
         };
         self.shut(live, &error).await;
-        if !matches!(error, Error::Stopped) {
-            tracing::warn!("{}: link down: {error}", self.state.name());
+        if error.is_backend_gone() {
+            tracing::info!("{}: link down: {error}", self.state.name());
+        } else {
+            self.log("link down", &error);
         }
-        self.complain(&error)
+        penalty(&error)
+    }
+
+    /// Closes every gate; true when nobody is inside any more.
+    fn all_outside(&mut self) -> bool {
+        let rx = self.rx.iter_mut().filter_map(|keeper| (!keeper.ask()).then_some(())).count();
+        let tx = self.tx.iter_mut().filter_map(|keeper| (!keeper.ask()).then_some(())).count();
+        rx == 0 && tx == 0
     }
 
     /// Link down, rings stopped where the backend still listens, everything home.
     async fn shut(&mut self, mut live: Live, why: &Error) {
         self.state.set_down();
         self.growth.window.close();
+        // A thread that is inside a burst may have lost its core; other ports do not wait for it.
+        while !self.all_outside() {
+            live.greeted.dialogue.pause(BURST_TIME).await;
+        }
         let rx: Vec<_> = self.rx.iter_mut().filter_map(Keeper::close).collect();
         let tx: Vec<_> = self.tx.iter_mut().filter_map(Keeper::close).collect();
         self.state.rx_names.iter().chain(&self.state.tx_names).for_each(|name| name.set(NO_PATH));
@@ -294,6 +309,15 @@ impl Session {
         drop(live);
         // Only now: as long as the backend was connected it might have used the buffers.
         drop((rx, tx));
+    }
+}
+
+/// How long to leave a backend alone.
+fn penalty(error: &Error) -> Duration {
+    match error {
+        Error::Stopped => Duration::ZERO,
+        error if error.is_backend_gone() => RETRY,
+        _ => PENALTY,
     }
 }
 
