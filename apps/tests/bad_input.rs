@@ -46,7 +46,12 @@ fn unknown_devices_are_named() {
 fn impossible_numbers_are_named() {
     testpmd_fails(&["-l", "0,900"], &["-i"], 1, &["900"]);
     testpmd_fails(&["-m", "16", "--vdev", "net_null0"], &["-i", "--nb-cores=999"], 2, &["nb-cores"]);
-    testpmd_fails(&["-m", "8", "--vdev", "net_null0"], &["-i", "--total-num-mbufs=100000"], 1, &["100000"]);
+    testpmd_fails(
+        &["-m", "8", "--vdev", "net_null0"],
+        &["-i", "--total-num-mbufs=100000"],
+        1,
+        &["mb_pool_0", "8 MiB", "-m"],
+    );
     testpmd_fails(&["-m", "16", "--vdev", "net_null0"], &["-i", "--rxq=9999"], 2, &["rxq"]);
     testpmd_fails(&["-m", "16", "--vdev", "net_null0"], &["-i", "--rxq=1000"], 1, &["1000"]);
     testpmd_fails(&["-m", "16", "--vdev", "net_null0"], &["-i", "--rxd=0"], 2, &["rxd 0"]);

@@ -124,10 +124,13 @@ impl Forwarding {
             }
             lanes.push(plan.lane(queues, counters));
         }
-        let tx_first = plan.tx_first;
+        let (tx_first, burst) = (plan.tx_first, usize::from(plan.settings.burst));
         self.workers.launch(lcore, move |stop| {
-            for (lane, generator) in lanes.iter_mut().zip(&mut generators) {
-                lane.send_first(generator, tx_first);
+            for (lane, generator) in lanes.iter_mut().zip(&generators) {
+                // Burst by burst, so that `stop` is not kept waiting.
+                for _ in (0..tx_first).take_while(|_| stop.running()) {
+                    lane.send_first(generator, burst);
+                }
             }
             poll(stop, &mut lanes);
             lanes.into_iter().map(home).collect()

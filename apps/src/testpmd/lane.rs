@@ -63,8 +63,8 @@ pub(crate) struct LaneConfig {
 
 /// A lane of any mode, driven burst by burst.
 pub(crate) trait Forward: Send {
-    /// Sends `bursts` bursts of generated packets before the mode begins.
-    fn send_first(&mut self, generator: &mut TxOnly, bursts: u32);
+    /// Sends `count` generated packets before the mode begins.
+    fn send_first(&mut self, generator: &TxOnly, count: usize);
     /// Receives, steps and sends once; returns how many packets were received or sent.
     fn round(&mut self) -> usize;
     /// Lets the transmit queue finish what earlier bursts left to do.
@@ -136,10 +136,13 @@ impl<M> Lane<M> {
 }
 
 impl<M: Mode> Forward for Lane<M> {
-    fn send_first(&mut self, generator: &mut TxOnly, bursts: u32) {
-        for _ in 0..bursts {
-            generator.step(&mut self.packets);
+    fn send_first(&mut self, generator: &TxOnly, count: usize) {
+        let mut left = count;
+        while left > 0 {
+            let now = left.min(BURST);
+            generator.fill(&mut self.packets, now);
             self.send();
+            left -= now;
         }
     }
 

@@ -101,7 +101,8 @@ fn open(mut output: Output, eal_args: &EalArgs, options: Options) -> Result<Sess
             return Err(Error::Usage(problem));
         }
         let opened = registry.probe(&context, device)?;
-        ports.add(device, opened, Session::port_config(&options))?;
+        let id = ports.add(device, opened, Session::port_config(&options))?;
+        ports.get(id).map_or(Ok(()), ports::Slot::check_queues)?;
     }
     let pool = make_pool(&mut output, &eal, &options, &ports)?;
     Ok(Session::new(output, Parts { eal, registry, context, pool, ports, options }))
@@ -117,10 +118,11 @@ fn make_pool(output: &mut Output, eal: &Eal, options: &Options, ports: &Ports) -
     let lcores = u32::try_from(eal.lcores().all().len()).unwrap_or(u32::MAX);
     let in_rings: u32 = ports.iter().map(ports::Slot::ring_packets).sum();
     let aside = lcores.saturating_mul(u32::from(cache) * 2 + 64);
-    let packets = options
-        .total_mbufs
-        .unwrap_or_else(|| in_rings.saturating_mul(2).saturating_add(aside).max(LEAST_PACKETS));
     let size = options.mbuf_size();
+    let packets = options.total_mbufs.unwrap_or_else(|| {
+        let wanted = in_rings.saturating_mul(2).saturating_add(aside).max(LEAST_PACKETS);
+        wanted.min(fitting(eal, size).max(in_rings.saturating_add(aside)))
+    });
     err!(output, "testpmd: create a new mbuf pool <mb_pool_0>: n={packets}, size={size}, socket=0\n");
     let config = PoolConfig {
         name: "mb_pool_0".into(),
@@ -134,6 +136,14 @@ fn make_pool(output: &mut Output, eal: &Eal, options: &Options, ports: &Ports) -
         err!(output, "testpmd: memory of {pages}\n");
     }
     Ok(pool)
+}
+
+/// Packets that leave a quarter of the memory limit for rings.
+fn fitting(eal: &Eal, size: u16) -> u32 {
+    /// Room beside each buffer, generously: alignment and metadata.
+    const BESIDE: usize = 192;
+    let bytes = eal.memory().config().limit.unwrap_or(usize::MAX);
+    u32::try_from(bytes / 4 * 3 / (usize::from(size) + BESIDE)).unwrap_or(u32::MAX)
 }
 
 fn start_ports(session: &mut Session) -> Result<(), Error> {

@@ -149,6 +149,18 @@ impl Slot {
         &self.wanted
     }
 
+    /// Whether the device has as many queues as asked for, before anything is made for them.
+    pub(crate) fn check_queues(&self) -> Result<(), Error> {
+        let (max_rx, max_tx) = self.max_queues();
+        let (rx, tx) = (self.wanted.rx_queues, self.wanted.tx_queues);
+        for (what, asked, max) in [("receive", rx, max_rx), ("transmit", tx, max_tx)] {
+            if asked > max {
+                return Err(pmd::Error::Queues { port: self.name.clone(), what, asked, max }.into());
+            }
+        }
+        Ok(())
+    }
+
     /// Packets that the rings asked for can hold.
     pub(crate) fn ring_packets(&self) -> u32 {
         let depth = |asked| u32::from(if asked == 0 { self.info.default_depth } else { asked });

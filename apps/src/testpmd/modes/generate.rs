@@ -20,8 +20,23 @@ impl TxOnly {
         Self { pool, frame: flow.frame(len), segments: segments.to_vec(), burst: burst.clamp(1, BURST) }
     }
 
-    fn fill_segmented(&self, packets: &mut Burst) {
-        while packets.len() < self.burst {
+    /// Makes `count` packets, or fewer when the pool runs out.
+    pub(crate) fn fill(&self, packets: &mut Burst, count: usize) {
+        if self.segments.len() > 1 {
+            return self.fill_segmented(packets, count);
+        }
+        if !self.pool.get_bulk(packets, count) {
+            return;
+        }
+        for packet in packets.iter_mut() {
+            if let Some(data) = packet.append(self.frame.len()) {
+                data.copy_from_slice(&self.frame);
+            }
+        }
+    }
+
+    fn fill_segmented(&self, packets: &mut Burst, count: usize) {
+        while packets.len() < count {
             let Some(packet) = segmented(&self.pool, &self.frame, &self.segments) else { break };
             if packets.push(packet).is_err() {
                 break;
@@ -34,17 +49,7 @@ impl Mode for TxOnly {
     const RECEIVES: bool = false;
 
     fn step(&mut self, packets: &mut Burst) {
-        if self.segments.len() > 1 {
-            return self.fill_segmented(packets);
-        }
-        if !self.pool.get_bulk(packets, self.burst) {
-            return;
-        }
-        for packet in packets.iter_mut() {
-            if let Some(data) = packet.append(self.frame.len()) {
-                data.copy_from_slice(&self.frame);
-            }
-        }
+        self.fill(packets, self.burst);
     }
 }
 
