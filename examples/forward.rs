@@ -1,0 +1,49 @@
+//! Forwards packets between two ports on one core, until Ctrl-C ends it.
+//!
+//! ```text
+//! cargo run --release --example forward -- net_vhost0,iface=/tmp/a.sock net_vhost1,iface=/tmp/b.sock
+//! ```
+#![forbid(unsafe_code)]
+
+use std::error::Error;
+use std::time::Duration;
+
+use linecard::prelude::*;
+
+fn open(eal: &Eal, pool: &Pool, device: &str) -> Result<Port, linecard::pmd::Error> {
+    let context = ProbeContext {
+        memory: eal.memory().clone(),
+        domain: eal.default_domain(),
+        wait: Duration::from_secs(3),
+    };
+    let device = linecard::drivers().probe(&context, device)?;
+    Ok(configure(device, PortConfig::default())?.start(pool)?)
+}
+
+/// One direction: what arrives at one port leaves by the other; what does not fit is dropped and counted.
+fn forward(from: &mut Port, to: &mut Port, packets: &mut Burst) -> usize {
+    from.rx[0].rx_burst(packets);
+    to.tx[0].tx_burst(packets);
+    packets.clear()
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let devices: Vec<String> = std::env::args().skip(1).collect();
+    let [left, right] = devices.as_slice() else {
+        return Err("name two devices, for example net_vhost0,iface=/tmp/a.sock net_vhost1,iface=/tmp/b.sock".into());
+    };
+    let (args, _) = EalArgs::parse(["-m", "64"].map(Into::into))?;
+    let eal = Eal::new(&args)?;
+    let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 8192, ..PoolConfig::default() })?;
+    let (mut left, mut right) = (open(&eal, &pool, left)?, open(&eal, &pool, right)?);
+
+    let mut packets = Burst::new();
+    let mut dropped = 0;
+    loop {
+        let lost = forward(&mut left, &mut right, &mut packets) + forward(&mut right, &mut left, &mut packets);
+        if lost > 0 {
+            dropped += lost;
+            eprintln!("{dropped} packets dropped so far: the receiver is slower than the sender");
+        }
+    }
+}

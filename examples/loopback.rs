@@ -1,0 +1,53 @@
+//! Both ends of a vhost-user socket in one process: the frontend sends, the backend returns, the frontend counts.
+//!
+//! ```text
+//! cargo run --release --example loopback
+//! ```
+#![forbid(unsafe_code)]
+
+use std::error::Error;
+use std::time::{Duration, Instant};
+
+use linecard::prelude::*;
+
+fn open(eal: &Eal, pool: &Pool, device: &str) -> Result<Port, linecard::pmd::Error> {
+    let context =
+        ProbeContext { memory: eal.memory().clone(), domain: pool.domain().clone(), wait: Duration::from_secs(3) };
+    let device = linecard::drivers().probe(&context, device)?;
+    Ok(configure(device, PortConfig::default())?.start(pool)?)
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let (args, _) = EalArgs::parse(["-m", "64"].map(Into::into))?;
+    let eal = Eal::new(&args)?;
+    let config = || PoolConfig { packets: 2048, ..PoolConfig::default() };
+    // Two pools in two domains: the frontend shares its packets with the backend, the backend shares nothing.
+    let shared = Pool::new(&eal.default_domain(), config())?;
+    let private = Pool::new(&eal.memory().domain("backend")?, config())?;
+
+    let socket = std::env::temp_dir().join(format!("loopback-{}.sock", std::process::id()));
+    let mut backend = open(&eal, &private, &format!("net_vhost0,iface={}", socket.display()))?;
+    let mut frontend = open(&eal, &shared, &format!("net_virtio_user0,path={}", socket.display()))?;
+
+    let (mut sent, mut received) = (0_u64, 0_u64);
+    let (mut outgoing, mut packets) = (Burst::new(), Burst::new());
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(2) {
+        while outgoing.len() < 32 && sent - received < 128 {
+            let Some(mut packet) = shared.get() else { break };
+            packet.append(64).ok_or("a packet has room for 64 bytes")?.fill(0x5a);
+            outgoing.push(packet).map_err(|_| "a burst has room for 32 packets")?;
+            sent += 1;
+        }
+        frontend.tx[0].tx_burst(&mut outgoing);
+        backend.rx[0].rx_burst(&mut packets);
+        backend.tx[0].tx_burst(&mut packets);
+        frontend.rx[0].rx_burst(&mut packets);
+        received += packets.clear() as u64;
+    }
+    let rate = received as f64 / start.elapsed().as_secs_f64() / 1e6;
+    println!("{received} packets went round, {rate:.2} Mpps on one core ({})", frontend.control.paths());
+    drop(frontend.stop());
+    drop(backend.stop());
+    Ok(())
+}
