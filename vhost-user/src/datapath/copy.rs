@@ -6,29 +6,29 @@
 
 use std::ptr;
 
-/// Widest single move.
-type Wide = u128;
-const WIDE: usize = size_of::<Wide>();
+/// Bytes of the widest move that every machine has.
+const WIDE: usize = 16;
 /// Bytes of a cache line.
 pub(super) const LINE: usize = 64;
-/// Longer copies are left to `memcpy`.
-const LONG: usize = 256;
 
-/// Copies `len` bytes from `src` to `dst`.
+/// Copies `len` bytes from `src` to `dst`; more than 256 are left to `memcpy`.
 ///
 /// # Safety
 /// `src` is readable and `dst` writable for `len` bytes by this thread, and they do not overlap. The peer may
 /// change either meanwhile; the bytes are then some mix of old and new ones.
 #[inline(always)]
 pub(super) unsafe fn copy(dst: *mut u8, src: *const u8, len: usize) {
-    if len > LONG {
+    if len > 4 * LINE {
         // SAFETY: as promised by the caller.
         unsafe { ptr::copy_nonoverlapping(src, dst, len) }
-    } else if len >= LINE {
-        // SAFETY: as promised by the caller, and `len` is at least a line.
+    } else if len > 2 * LINE {
+        // SAFETY: as promised by the caller, and `len` is more than two lines.
         unsafe { copy_lines(dst, src, len) }
+    } else if len > LINE {
+        // SAFETY: as promised by the caller; both lines lie inside `len` bytes.
+        unsafe { copy_ends::<LINE>(dst, src, len) }
     } else if len >= 2 * WIDE {
-        // SAFETY: as promised by the caller; both pairs lie inside `len` bytes.
+        // SAFETY: as above, with half lines.
         unsafe { copy_ends::<{ 2 * WIDE }>(dst, src, len) }
     } else if len >= WIDE {
         // SAFETY: as above.
@@ -39,22 +39,20 @@ pub(super) unsafe fn copy(dst: *mut u8, src: *const u8, len: usize) {
     }
 }
 
-/// 64 to 256 bytes: whole lines, and the last line where it ends.
+/// 129 to 256 bytes: two lines from the start and two that end at the end.
 ///
 /// # Safety
-/// As [`copy`]; `len >= LINE`.
+/// As [`copy`]; `len >= 2 * LINE`.
 #[inline(always)]
 unsafe fn copy_lines(dst: *mut u8, src: *const u8, len: usize) {
-    let mut done = 0;
-    while done + LINE <= len {
-        // SAFETY: the line ends inside `len` bytes.
-        unsafe { copy_block::<LINE>(dst, src, done) };
-        done += LINE;
-    }
-    if done < len {
-        // SAFETY: `len >= LINE`, so the last line lies inside; it may overlap the one before.
-        unsafe { copy_block::<LINE>(dst, src, len - LINE) };
-    }
+    // SAFETY: the first line lies inside.
+    unsafe { copy_block::<LINE>(dst, src, 0) };
+    // SAFETY: the second line lies inside.
+    unsafe { copy_block::<LINE>(dst, src, LINE) };
+    // SAFETY: the last line but one lies inside.
+    unsafe { copy_block::<LINE>(dst, src, len.wrapping_sub(2 * LINE)) };
+    // SAFETY: the last line lies inside.
+    unsafe { copy_block::<LINE>(dst, src, len.wrapping_sub(LINE)) };
 }
 
 /// The first and the last `N` bytes, which overlap when `len < 2 * N`.
@@ -66,13 +64,13 @@ unsafe fn copy_ends<const N: usize>(dst: *mut u8, src: *const u8, len: usize) {
     // SAFETY: `N <= len`.
     let head = unsafe { src.cast::<[u8; N]>().read_unaligned() };
     // SAFETY: `len - N` to `len` lies inside.
-    let tail_at = unsafe { src.add(len - N) };
+    let tail_at = unsafe { src.add(len.wrapping_sub(N)) };
     // SAFETY: as above.
     let tail = unsafe { tail_at.cast::<[u8; N]>().read_unaligned() };
     // SAFETY: `N <= len`.
     unsafe { dst.cast::<[u8; N]>().write_unaligned(head) };
     // SAFETY: as for the source.
-    let tail_at = unsafe { dst.add(len - N) };
+    let tail_at = unsafe { dst.add(len.wrapping_sub(N)) };
     // SAFETY: as above.
     unsafe { tail_at.cast::<[u8; N]>().write_unaligned(tail) };
 }

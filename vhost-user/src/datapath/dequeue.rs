@@ -56,34 +56,43 @@ impl<Q: DeviceQueue> Dequeue<Q> {
         let chains = chains.get(..n).unwrap_or_default();
         // SAFETY: `peek` initialised the first `n` chains.
         let chains = unsafe { chains.assume_init_ref() };
-        let (least, most) = (self.header + MIN_FRAME, self.header + u32::from(pool.data_room()));
-        let plain = chains.iter().take_while(|chain| (least..=most).contains(&chain.len)).count();
-        let chains = chains.get(..plain).unwrap_or_default();
-        self.prefetch(chains);
-        let mut metas = [const { MaybeUninit::<NonNull<Meta>>::uninit() }; BURST];
-        let taken = allocate(pool, &mut metas, chains.len());
-        if taken < chains.len() {
+        let plain = self.survey(chains, u32::from(pool.data_room()));
+        let taken = allocate(pool, raw_places(out), plain);
+        if taken < plain {
             stats.lost(RxLoss::NoBuffer, 1);
         }
         let chains = chains.get(..taken).unwrap_or_default();
         // SAFETY: `allocate` filled the first `taken` places.
-        let metas = unsafe { metas.get(..taken).unwrap_or_default().assume_init_ref() };
+        let metas = unsafe { raw_places(out).get(..taken).unwrap_or_default().assume_init_ref() };
         let bytes = self.fill(chains, metas, pool);
-        append(out, metas);
+        let len = out.len();
+        // SAFETY: the `taken` places after `len` hold packets that are ours and have just been completed.
+        unsafe { out.set_len(len + taken) };
         self.queue.complete_burst(chains, |_| 0);
         stats.moved(taken, bytes);
         Ok(taken)
     }
 
+    /// How many of `chains`, from the front, hold a frame that fits a packet of `room` bytes; asks for their
+    /// payload on the way. The header is not read, so neither is its line asked for.
     #[inline(always)]
-    fn prefetch(&self, chains: &[Chain]) {
+    fn survey(&self, chains: &[Chain], room: u32) -> usize {
+        let header = self.header;
+        let least = header + MIN_FRAME;
+        let mut plain = 0;
         for chain in chains {
-            let payload = chain.ptr.wrapping_add(self.header as usize);
+            // One comparison for both ends: what is too short wraps to something very long.
+            if chain.len.wrapping_sub(least) > room.saturating_sub(MIN_FRAME) {
+                break;
+            }
+            let payload = chain.ptr.wrapping_add(header as usize);
             prefetch_read(payload);
-            if chain.len as usize > self.header as usize + LINE {
+            if chain.len as usize > header as usize + LINE {
                 prefetch_read(payload.wrapping_add(LINE));
             }
+            plain += 1;
         }
+        plain
     }
 
     /// Copies each chain's payload into its packet; returns the bytes. As many `metas` as `chains`.
@@ -93,13 +102,14 @@ impl<Q: DeviceQueue> Dequeue<Q> {
         let rearm = Meta::rearm(headroom, Meta::NO_PORT, headroom + pool.data_room());
         let mut bytes = 0;
         for (chain, meta) in chains.iter().zip(metas) {
-            let len = chain.len - self.header;
+            // Cannot wrap: `survey` compared.
+            let len = chain.len.wrapping_sub(self.header);
             // SAFETY: `get_raw` gave us the packet; nobody else knows it.
             let buffer = unsafe { (*meta.as_ptr()).buf };
             // SAFETY: the headroom lies inside the buffer.
             let to = unsafe { buffer.as_ptr().add(usize::from(headroom)) };
             let from = chain.ptr.wrapping_add(self.header as usize);
-            // SAFETY: the queue checked `chain.len` bytes at `chain.ptr`; `len <= data_room` was checked in `fast`.
+            // SAFETY: the queue checked `chain.len` bytes at `chain.ptr`; `survey` that `len <= data_room`.
             unsafe { copy(to, from, len as usize) };
             let [lengths, flags] = Meta::lengths(len as u16);
             // SAFETY: the first 24 bytes of a packet's metadata are plain integers, and ours.
@@ -203,12 +213,21 @@ impl<Q: DeviceQueue> DequeuePath for Dequeue<Q> {
     }
 }
 
-/// Takes `n` raw packets, or as many as halving finds when the pool is nearly empty; returns how many.
+/// The free places of `out`, for raw packets.
 #[inline(always)]
-fn allocate(pool: &Pool, metas: &mut [MaybeUninit<NonNull<Meta>>; BURST], n: usize) -> usize {
+fn raw_places(out: &mut Burst) -> &mut [MaybeUninit<NonNull<Meta>>] {
+    let places = out.spare_mut();
+    // SAFETY: `Packet` is a transparent `NonNull<Meta>`, and every place is `MaybeUninit`.
+    unsafe { &mut *(&raw mut *places as *mut [MaybeUninit<NonNull<Meta>>]) }
+}
+
+/// Fills `n` places with raw packets, or as many as halving finds when the pool is nearly empty; returns how
+/// many.
+#[inline(always)]
+fn allocate(pool: &Pool, places: &mut [MaybeUninit<NonNull<Meta>>], n: usize) -> usize {
     let mut n = n;
     while n > 0 {
-        if pool.get_raw(metas.get_mut(..n).unwrap_or_default()) {
+        if pool.get_raw(places.get_mut(..n).unwrap_or_default()) {
             return n;
         }
         n /= 2;
@@ -216,17 +235,7 @@ fn allocate(pool: &Pool, metas: &mut [MaybeUninit<NonNull<Meta>>; BURST], n: usi
     0
 }
 
-/// Appends packets whose metadata is filled in. There is room: no more chains were asked for than fit.
-#[inline(always)]
-fn append(out: &mut Burst, metas: &[NonNull<Meta>]) {
-    let len = out.len();
-    for (place, meta) in out.spare_mut().iter_mut().zip(metas) {
-        // SAFETY: the packet is ours, its metadata is complete, and it is turned into a packet once.
-        place.write(unsafe { Packet::from_raw(*meta) });
-    }
-    // SAFETY: the places after `len` were just filled, one for each of `metas`.
-    unsafe { out.set_len(len + metas.len()) };
-}
+const _: () = assert!(size_of::<Packet>() == size_of::<NonNull<Meta>>());
 
 /// A packet of `len` bytes behind the header; `None` when the pool is empty.
 fn gather(pieces: &[linecard_virtio::Piece], header: u32, len: u32, pool: &Pool) -> Option<Packet> {

@@ -56,35 +56,47 @@ impl<Q: DeviceQueue, const MERGE: bool> Enqueue<Q, MERGE> {
         let chains = chains.get(..n).unwrap_or_default();
         // SAFETY: `peek` initialised the first `n` chains.
         let chains = unsafe { chains.assume_init_ref() };
-        let header = self.header;
-        let fits = |(chain, packet): &(&Chain, &Packet)| {
-            packet.len() == packet.data_len() && packet.len() <= chain.len.saturating_sub(header) as usize
-        };
-        let sent = chains.iter().zip(packets).take_while(fits).count();
-        let chains = chains.get(..sent).unwrap_or_default();
-        for chain in chains {
-            let payload = chain.ptr.wrapping_add(header as usize);
-            prefetch_write(payload);
-            if chain.len as usize > header as usize + LINE {
-                prefetch_write(payload.wrapping_add(LINE));
-            }
-        }
         let mut lengths = [0u32; BURST];
+        let sent = self.survey(chains, packets, &mut lengths);
+        let chains = chains.get(..sent).unwrap_or_default();
         let mut bytes = 0;
-        for ((chain, packet), written) in chains.iter().zip(packets).zip(&mut lengths) {
-            // Fits: at most `chain.len`.
-            let len = packet.len() as u32;
-            // SAFETY: `header + len <= chain.len` was just checked, and the queue checked `chain.len` bytes.
-            unsafe { write_header(chain.ptr, header) };
-            let to = chain.ptr.wrapping_add(header as usize);
+        for ((chain, packet), written) in chains.iter().zip(packets).zip(&lengths) {
+            // Cannot wrap: `survey` added the header.
+            let len = written.wrapping_sub(self.header);
+            // SAFETY: `survey` compared `written` with `chain.len`, and the queue checked `chain.len` bytes.
+            unsafe { write_header(chain.ptr, self.header) };
+            let to = chain.ptr.wrapping_add(self.header as usize);
             // SAFETY: as above; the packet's only segment has `len` bytes at `data_ptr`.
             unsafe { copy(to, packet.data_ptr(), len as usize) };
-            *written = header + len;
             bytes += u64::from(len);
         }
-        self.queue.complete_burst(chains, |k| lengths.get(k).copied().unwrap_or(0));
+        // The mask says to the compiler what is so anyway: at most a burst.
+        self.queue.complete_burst(chains, |k| lengths[k % BURST]);
         stats.moved(sent, bytes);
         Ok(sent)
+    }
+
+    /// How many packets, from the front, are one segment that fits the buffer at its place; notes what will be
+    /// written and asks for the lines it goes to.
+    #[inline(always)]
+    fn survey(&self, chains: &[Chain], packets: &[Packet], lengths: &mut [u32; BURST]) -> usize {
+        let header = self.header as usize;
+        let mut sent = 0;
+        for ((chain, packet), written) in chains.iter().zip(packets).zip(lengths) {
+            let len = packet.len();
+            if len != packet.data_len() || len + header > chain.len as usize {
+                break;
+            }
+            let payload = chain.ptr.wrapping_add(header);
+            prefetch_write(payload);
+            if len > LINE {
+                prefetch_write(payload.wrapping_add(LINE));
+            }
+            // Fits: at most `chain.len`.
+            *written = (len + header) as u32;
+            sent += 1;
+        }
+        sent
     }
 
     /// One packet of any shape into buffers of any shape.
@@ -205,29 +217,30 @@ impl<Q: DeviceQueue, const MERGE: bool> EnqueuePath for Enqueue<Q, MERGE> {
 }
 
 /// Writes a header that says "one buffer, nothing special", unless it is there already: then the line stays
-/// shared between both cores.
+/// shared between both cores. Compared as two words; only `num_buffers` is not zero, in the second.
 ///
 /// # Safety
 /// `at` is the peer's, readable and writable for `header` bytes, which are 10 or 12.
 #[inline(always)]
 unsafe fn write_header(at: *mut u8, header: u32) {
-    const PLAIN: [u8; HDR_LEN as usize] = NetHeader {
-        flags: 0,
-        gso_type: 0,
-        hdr_len: 0,
-        gso_size: 0,
-        csum_start: 0,
-        csum_offset: 0,
-        num_buffers: 1,
+    const TAIL: usize = 8;
+    const ONE_BUFFER: u32 = u32::from_ne_bytes([0, 0, 1, 0]);
+    // SAFETY: eight of at least ten bytes, promised by the caller.
+    let head = unsafe { at.cast::<u64>().read_unaligned() };
+    if head != 0 {
+        // SAFETY: as above.
+        unsafe { at.cast::<u64>().write_unaligned(0) };
     }
-    .to_bytes();
-    let mut present = [0u8; HDR_LEN as usize];
-    let len = if header == HDR_LEN { present.len() } else { header as usize };
-    // SAFETY: `len <= header` bytes are readable, promised by the caller, and fit `present`.
-    unsafe { copy(present.as_mut_ptr(), at, len) };
-    if present.get(..len) != PLAIN.get(..len) {
-        // SAFETY: as above, writable.
-        unsafe { copy(at, PLAIN.as_ptr(), len) };
+    let tail = at.wrapping_add(TAIL);
+    if header == HDR_LEN {
+        // SAFETY: the last four of twelve bytes.
+        if unsafe { tail.cast::<u32>().read_unaligned() } != ONE_BUFFER {
+            // SAFETY: as above.
+            unsafe { tail.cast::<u32>().write_unaligned(ONE_BUFFER) };
+        }
+    } else {
+        // SAFETY: the last two of ten bytes.
+        unsafe { tail.cast::<u16>().write_unaligned(0) };
     }
 }
 

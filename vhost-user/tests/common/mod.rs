@@ -90,9 +90,12 @@ pub struct Bench {
     pub tx_stats: std::sync::Arc<linecard_pmd::stats::QueueStats<linecard_vhost_user::TxLoss>>,
 }
 
-pub fn pool(packets: u32) -> Pool {
-    let domain = Memory::new(MemoryConfig::default()).expect("memory").domain("test").expect("domain");
-    Pool::new(&domain, PoolConfig { packets, cache: 0, ..PoolConfig::default() }).expect("pool")
+pub fn pool(packets: u32, cache: u16) -> Pool {
+    let domain = Memory::new(MemoryConfig { range: 1 << 30, ..MemoryConfig::default() })
+        .expect("memory")
+        .domain("test")
+        .expect("domain");
+    Pool::new(&domain, PoolConfig { packets, cache, ..PoolConfig::default() }).expect("pool")
 }
 
 impl Bench {
@@ -101,10 +104,18 @@ impl Bench {
     }
 
     pub fn with(label: &str, mode: Mode) -> Self {
+        Self::open(label, mode, 0)
+    }
+
+    pub fn with_cache(label: &str, cache: u16) -> Self {
+        Self::open(label, Mode::Listen, cache)
+    }
+
+    fn open(label: &str, mode: Mode, cache: u16) -> Self {
         let path = socket_path(label);
         let control = Control::start().expect("control");
         let backend = Backend::new(&control, BackendConfig::new(label, &path, mode)).expect("backend");
-        let pool = pool(1024);
+        let pool = pool(1024, cache);
         let (rx_stats, tx_stats) = Default::default();
         let rx = backend.receive_queue(0, &pool, std::sync::Arc::clone(&rx_stats)).expect("rx");
         let tx = backend.transmit_queue(0, std::sync::Arc::clone(&tx_stats)).expect("tx");
