@@ -18,7 +18,7 @@ use support::{Backend, Place};
 struct Port(&'static str);
 
 impl Link for Port {
-    fn open(&self, context: &ProbeContext) -> Ends {
+    fn open(&self, context: &ProbeContext, _: &ProbeContext) -> Ends {
         let place = Place::new();
         let text = format!("net_virtio_user0,{},server=1,queues=2,{}", place.arg(), self.0);
         let args = DevArgs::parse(&text).expect("well formed");

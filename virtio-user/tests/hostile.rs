@@ -328,7 +328,32 @@ impl Used {
     }
 }
 
+/// One thing a backend writes.
+#[derive(Clone, Copy)]
+enum Ink {
+    /// Used element: slot, id, length.
+    Raw(u16, u32, u32),
+    /// Used element with the id that was lent there: slot, slot lent, length.
+    Lent(u16, u16, u32),
+    /// `num_buffers` in the header of what was lent at a slot.
+    Count(u16, u16),
+    /// The used index.
+    Index(u16),
+}
+
+impl Ink {
+    fn apply(self, used: &Used, backend: &Backend) {
+        match self {
+            Self::Raw(slot, id, len) => used.element(slot, id, len),
+            Self::Lent(slot, from, len) => used.element(slot, used.lent(from).0, len),
+            Self::Count(slot, count) => used.num_buffers(backend, slot, count),
+            Self::Index(index) => used.index(index),
+        }
+    }
+}
+
 /// What a hostile used ring must lead to.
+#[derive(Clone, Copy)]
 enum Want {
     /// Link down, everything home.
     Down,
@@ -336,167 +361,42 @@ enum Want {
     Counted(usize, &'static str, u64),
 }
 
+const RUNT: Want = Want::Counted(0, "rx_q0_undersize_packets", 1);
+const BAD_COUNT: Want = Want::Counted(0, "rx_q0_bad_num_buffers", 1);
+const GOOD: Want = Want::Counted(1, "rx_q0_errors", 0);
+
+use Ink::{Count, Index, Lent, Raw};
+
+const RECEIVE_LIES: &[(&str, &[Ink], Want)] = &[
+    ("an id beyond the ring", &[Raw(0, 64, 76), Index(1)], Want::Down),
+    ("the largest id", &[Raw(0, u32::MAX, 76), Index(1)], Want::Down),
+    ("an id twice", &[Lent(0, 0, 76), Lent(1, 0, 76), Index(2)], Want::Down),
+    ("more bytes than lent", &[Lent(0, 0, 2061), Index(1)], Want::Down),
+    ("four billion bytes", &[Lent(0, 0, u32::MAX), Index(1)], Want::Down),
+    ("more used than lent", &[Index(65)], Want::Down),
+    ("an index in the past", &[Index(u16::MAX)], Want::Down),
+    ("half the index space", &[Index(0x8000)], Want::Down),
+    ("no bytes", &[Lent(0, 0, 0), Index(1)], RUNT),
+    ("half a header", &[Lent(0, 0, 11), Index(1)], RUNT),
+    ("a header only", &[Lent(0, 0, 12), Index(1)], RUNT),
+    ("half an Ethernet header", &[Lent(0, 0, 25), Index(1)], RUNT),
+    ("no buffers", &[Count(0, 0), Lent(0, 0, 76), Index(1)], BAD_COUNT),
+    ("a buffer that is not there", &[Count(0, 2), Lent(0, 0, 76), Index(1)], BAD_COUNT),
+    ("more buffers than the ring", &[Count(0, 65), Lent(0, 0, 76), Index(1)], BAD_COUNT),
+    ("most buffers", &[Count(0, u16::MAX), Lent(0, 0, 76), Index(1)], BAD_COUNT),
+    ("an impossible continuation", &[Count(0, 2), Lent(0, 0, 76), Raw(1, 9999, 5), Index(2)], Want::Down),
+    ("an empty continuation", &[Count(0, 2), Lent(0, 0, 76), Lent(1, 1, 0), Index(2)], GOOD),
+    ("a good one", &[Count(0, 1), Lent(0, 0, 76), Index(1)], GOOD),
+    ("a good one, out of order", &[Count(5, 1), Lent(0, 5, 76), Index(1)], GOOD),
+];
+
 #[test]
 fn receive_rings_of_liars() {
-    type Lie = fn(&Used, &Backend);
-    let cases: Vec<(&str, Lie, Want)> = vec![
-        (
-            "an id beyond the ring",
-            |u, _| {
-                u.element(0, 64, 76);
-                u.index(1)
-            },
-            Want::Down,
-        ),
-        (
-            "the largest id",
-            |u, _| {
-                u.element(0, u32::MAX, 76);
-                u.index(1)
-            },
-            Want::Down,
-        ),
-        (
-            "an id twice",
-            |u, _| {
-                let (id, _) = u.lent(0);
-                u.element(0, id, 76);
-                u.element(1, id, 76);
-                u.index(2)
-            },
-            Want::Down,
-        ),
-        (
-            "more bytes than lent",
-            |u, _| {
-                u.element(0, u.lent(0).0, 2061);
-                u.index(1)
-            },
-            Want::Down,
-        ),
-        (
-            "four billion bytes",
-            |u, _| {
-                u.element(0, u.lent(0).0, u32::MAX);
-                u.index(1)
-            },
-            Want::Down,
-        ),
-        ("more used than lent", |u, _| u.index(65), Want::Down),
-        ("an index in the past", |u, _| u.index(u16::MAX), Want::Down),
-        ("half the index space", |u, _| u.index(0x8000), Want::Down),
-        (
-            "no bytes",
-            |u, _| {
-                u.element(0, u.lent(0).0, 0);
-                u.index(1)
-            },
-            Want::Counted(0, "rx_q0_undersize_packets", 1),
-        ),
-        (
-            "half a header",
-            |u, _| {
-                u.element(0, u.lent(0).0, 11);
-                u.index(1)
-            },
-            Want::Counted(0, "rx_q0_undersize_packets", 1),
-        ),
-        (
-            "a header only",
-            |u, _| {
-                u.element(0, u.lent(0).0, 12);
-                u.index(1)
-            },
-            Want::Counted(0, "rx_q0_undersize_packets", 1),
-        ),
-        (
-            "half an Ethernet header",
-            |u, _| {
-                u.element(0, u.lent(0).0, 25);
-                u.index(1)
-            },
-            Want::Counted(0, "rx_q0_undersize_packets", 1),
-        ),
-        (
-            "no buffers",
-            |u, b| {
-                u.num_buffers(b, 0, 0);
-                u.element(0, u.lent(0).0, 76);
-                u.index(1)
-            },
-            Want::Counted(0, "rx_q0_bad_num_buffers", 1),
-        ),
-        (
-            "a buffer that is not there",
-            |u, b| {
-                u.num_buffers(b, 0, 2);
-                u.element(0, u.lent(0).0, 76);
-                u.index(1)
-            },
-            Want::Counted(0, "rx_q0_bad_num_buffers", 1),
-        ),
-        (
-            "more buffers than the ring",
-            |u, b| {
-                u.num_buffers(b, 0, 65);
-                u.element(0, u.lent(0).0, 76);
-                u.index(1)
-            },
-            Want::Counted(0, "rx_q0_bad_num_buffers", 1),
-        ),
-        (
-            "most buffers",
-            |u, b| {
-                u.num_buffers(b, 0, u16::MAX);
-                u.element(0, u.lent(0).0, 76);
-                u.index(1)
-            },
-            Want::Counted(0, "rx_q0_bad_num_buffers", 1),
-        ),
-        (
-            "a continuation that is impossible",
-            |u, b| {
-                u.num_buffers(b, 0, 2);
-                u.element(0, u.lent(0).0, 76);
-                u.element(1, 9999, 5);
-                u.index(2)
-            },
-            Want::Down,
-        ),
-        (
-            "an empty continuation",
-            |u, b| {
-                u.num_buffers(b, 0, 2);
-                u.element(0, u.lent(0).0, 76);
-                u.element(1, u.lent(1).0, 0);
-                u.index(2)
-            },
-            Want::Counted(1, "rx_q0_bad_num_buffers", 0),
-        ),
-        (
-            "a good one",
-            |u, b| {
-                u.num_buffers(b, 0, 1);
-                u.element(0, u.lent(0).0, 76);
-                u.index(1)
-            },
-            Want::Counted(1, "rx_q0_errors", 0),
-        ),
-        (
-            "a good one, out of order",
-            |u, b| {
-                u.num_buffers(b, 5, 1);
-                u.element(0, u.lent(5).0, 76);
-                u.index(1)
-            },
-            Want::Counted(1, "rx_q0_errors", 0),
-        ),
-    ];
-    for (name, lie, want) in cases {
+    for (name, writes, want) in RECEIVE_LIES {
         let mut field = Field::new("in_order=0");
         let used = Used(field.backend.ring(0));
-        lie(&used, &field.backend);
-        match want {
+        writes.iter().for_each(|write| write.apply(&used, &field.backend));
+        match *want {
             Want::Down => field.assert_down(name),
             Want::Counted(packets, counter, count) => {
                 assert_eq!(field.poll(), packets, "{name}");
@@ -508,37 +408,23 @@ fn receive_rings_of_liars() {
     }
 }
 
+const TRANSMIT_LIES: &[(&str, &[Ink])] = &[
+    ("an id beyond the ring", &[Raw(0, 64, 0), Index(1)]),
+    ("the largest id", &[Raw(0, u32::MAX, 0), Index(1)]),
+    ("an id that is not in flight", &[Raw(0, 60, 0), Index(1)]),
+    ("an id twice", &[Lent(0, 0, 0), Lent(1, 0, 0), Index(2)]),
+    ("more used than lent", &[Index(40)]),
+    ("an index in the past", &[Index(u16::MAX)]),
+];
+
 #[test]
 fn transmit_rings_of_liars() {
-    type Lie = fn(&Used);
-    let cases: Vec<(&str, Lie)> = vec![
-        ("an id beyond the ring", |u| {
-            u.element(0, 64, 0);
-            u.index(1)
-        }),
-        ("the largest id", |u| {
-            u.element(0, u32::MAX, 0);
-            u.index(1)
-        }),
-        ("an id that is not in flight", |u| {
-            u.element(0, 60, 0);
-            u.index(1)
-        }),
-        ("an id twice", |u| {
-            let (id, _) = u.lent(0);
-            u.element(0, id, 0);
-            u.element(1, id, 0);
-            u.index(2)
-        }),
-        ("more used than lent", |u| u.index(40)),
-        ("an index in the past", |u| u.index(u16::MAX)),
-    ];
     for in_order in [0, 1] {
-        for (name, lie) in &cases {
+        for (name, writes) in TRANSMIT_LIES {
             let mut field = Field::new(&format!("in_order={in_order}"));
             field.send(32);
             let used = Used(field.backend.ring(1));
-            lie(&used);
+            writes.iter().for_each(|write| write.apply(&used, &field.backend));
             if in_order == 1 && name.contains("id") {
                 // In order, ids say where a batch ends; whatever is said, nothing may be freed that is not finished.
                 field.poll();
