@@ -63,7 +63,11 @@ impl Ours {
 
     fn prove(&mut self, count: u64, sizes: &[usize]) -> Report {
         let (rx, tx) = (self.port.rx[0].as_mut(), self.port.tx[0].as_mut());
-        Prover { pool: &self.pool, rx, tx, window: 128, sizes }.run(count, PATIENCE)
+        let report = Prover { pool: &self.pool, rx, tx, window: 128, sizes }.run(count, PATIENCE);
+        if !report.is_perfect() {
+            eprintln!("{report:?}; {}\n{:#?}", self.port.control.paths(), self.port.control.xstats());
+        }
+        report
     }
 
     /// Stops the port; every packet must be home.
@@ -76,28 +80,31 @@ impl Ours {
     }
 }
 
-/// A testpmd that forwards everything back out of its one port.
+/// A testpmd that forwards everything back out of its one port; it does so when this returns.
 fn forwarder(kind: Kind, vdev: &str, tag: &str) -> Testpmd {
     let prefix = format!("lc{}{tag}", std::process::id());
-    let prefix = ["--file-prefix", &prefix];
-    let eal = [
-        "-l",
-        "0,1",
-        "--no-pci",
-        "--in-memory",
-        "--no-huge",
-        "-m",
-        "256",
-        "--single-file-segments",
-        "--vdev",
-        vdev,
-    ];
-    let eal: Vec<&str> = eal.into_iter().chain(prefix).collect();
+    let mut eal = vec!["-l", "0,1", "--no-pci", "-m", "256", "--file-prefix", &prefix, "--vdev", vdev];
+    // A frontend shares at most eight regions: one file of hugepages, or the one of --no-huge.
+    eal.extend_from_slice(if free_hugepages() >= 128 {
+        &["--in-memory", "--single-file-segments"]
+    } else {
+        &["--no-huge"]
+    });
     let app = ["-i", "--nb-cores=1", "--total-num-mbufs=8192", "--rxd=256", "--txd=256"];
     let mut peer = Testpmd::start(kind, &eal, &app);
     peer.type_line("set fwd io");
     peer.type_line("start");
+    // `start` throws away what came before it.
+    peer.expect("io packet forwarding", Duration::from_secs(20));
+    std::thread::sleep(Duration::from_millis(200));
     peer
+}
+
+/// Free hugepages of the default size.
+fn free_hugepages() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|l| l.strip_prefix("HugePages_Free:"));
+    line.and_then(|n| n.trim().parse().ok()).unwrap_or(0)
 }
 
 fn present(kind: Kind, test: &str) -> bool {
@@ -157,8 +164,6 @@ fn backend_in_every_variant(kind: Kind, test: &str) {
         let mut ours = Ours::start(&backend_vdev(&socket));
         let peer = forwarder(kind, &frontend_vdev(&socket, options), &format!("b{n}"));
         ours.wait_for_link(true);
-        // The link is up when the rings are enabled; the peer forwards a moment later.
-        std::thread::sleep(Duration::from_millis(500));
         assert_perfect(&ours.prove(20_000, SIZES), options);
         assert!(peer.quit().success());
         ours.wait_for_link(false);
@@ -206,7 +211,6 @@ fn ten_frontends_come_and_go(kind: Kind, test: &str) {
         let mut peer =
             forwarder(kind, &frontend_vdev(&socket, "mrg_rxbuf=1,in_order=1"), &format!("t{round}"));
         ours.wait_for_link(true);
-        std::thread::sleep(Duration::from_millis(500));
         assert_perfect(&ours.prove(2_000, SIZES), &format!("round {round}"));
         if round % 2 == 0 {
             peer.kill();

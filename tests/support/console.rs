@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
 /// Which testpmd.
@@ -24,7 +24,12 @@ impl Testpmd {
     /// Starts it; `eal` and `app` are the arguments before and after `--`.
     pub fn start(kind: Kind, eal: &[&str], app: &[&str]) -> Self {
         let mut command = match kind {
-            Kind::Dpdk => Command::new("dpdk-testpmd"),
+            Kind::Dpdk => {
+                // By itself it buffers what it prints into a pipe, and nobody would see it start.
+                let mut c = Command::new("stdbuf");
+                c.args(["-oL", "dpdk-testpmd"]);
+                c
+            }
             Kind::Linecard => {
                 let mut c = Command::new(env!("CARGO_BIN_EXE_linecard"));
                 c.arg("testpmd");
@@ -42,8 +47,8 @@ impl Testpmd {
         let out = BufReader::new(child.stdout.take().expect("a pipe"));
         let err = BufReader::new(child.stderr.take().expect("a pipe"));
         let other = sender.clone();
-        std::thread::spawn(move || out.lines().map_while(Result::ok).try_for_each(|l| sender.send(l)));
-        std::thread::spawn(move || err.lines().map_while(Result::ok).try_for_each(|l| other.send(l)));
+        std::thread::spawn(move || forward_lines(out, &sender));
+        std::thread::spawn(move || forward_lines(err, &other));
         let stdin = child.stdin.take();
         Self { child, stdin, lines, seen: Vec::new() }
     }
@@ -116,6 +121,15 @@ impl Testpmd {
     /// Everything printed so far.
     pub fn transcript(&self) -> String {
         self.seen.join("\n")
+    }
+}
+
+/// Until the program closes the stream, or nobody listens any more.
+fn forward_lines(from: impl BufRead, to: &Sender<String>) {
+    for line in from.lines().map_while(Result::ok) {
+        if to.send(line).is_err() {
+            return;
+        }
     }
 }
 
