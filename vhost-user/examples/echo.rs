@@ -1,4 +1,4 @@
-//! Sends every frame back where it came from, addresses swapped: `echo PATH [SECONDS] [connect]`.
+//! Sends every frame back where it came from, addresses swapped: `echo PATH [SECONDS] [QUEUES] [connect]`.
 //!
 //! ```sh
 //! cargo run --release -p linecard-vhost-user --example echo -- /tmp/echo.sock 10 &
@@ -17,19 +17,21 @@ static VHOST: VhostDriver = VhostDriver::new();
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
-    let path = args.next().ok_or("usage: echo PATH [SECONDS] [connect]")?;
+    let path = args.next().ok_or("usage: echo PATH [SECONDS] [QUEUES] [connect]")?;
     let seconds = args.next().map_or(Ok(10), |text| text.parse())?;
+    let queues = args.next().map_or(Ok(1), |text| text.parse::<u16>())?;
     let client = u8::from(args.next().is_some());
 
     let memory = Memory::new(MemoryConfig::default())?;
     let domain = memory.domain("packets")?;
     let pool = Pool::new(&domain, PoolConfig::default())?;
     let context = ProbeContext { memory, domain, wait: Duration::from_secs(1) };
-    let device =
-        Registry::new(&[&VHOST]).probe(&context, &format!("net_vhost0,iface={path},client={client}"))?;
-    let mut port = configure(device, PortConfig::default())
-        .and_then(|configured| configured.start(&pool))
-        .map_err(|refused| refused.error)?;
+    let device = Registry::new(&[&VHOST])
+        .probe(&context, &format!("net_vhost0,iface={path},queues={queues},client={client}"))?;
+    let mut port =
+        configure(device, PortConfig { rx_queues: queues, tx_queues: queues, ..PortConfig::default() })
+            .and_then(|configured| configured.start(&pool))
+            .map_err(|refused| refused.error)?;
 
     let end = Instant::now() + Duration::from_secs(seconds);
     let mut packets = Burst::new();
