@@ -35,7 +35,7 @@ struct Running {
 }
 
 impl Link for OnePair {
-    fn open(&self, context: &ProbeContext) -> Ends {
+    fn open(&self, context: &ProbeContext, _far: &ProbeContext) -> Ends {
         let path = socket_path("contract");
         let args = DevArgs::parse(&format!("net_vhost0,iface={}", path.display())).expect("args");
         let near = VHOST.probe(context, &args).expect("probe");

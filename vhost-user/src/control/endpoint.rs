@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use linecard_wire::{Connection, Message, OutMessage};
 
-use super::epoll::{Epoll, Interest};
+use super::epoll::{Epoll, Interest, hung_up};
 use super::socket::{self, Listener};
 use crate::gate::{Controller, close_all};
 use crate::peer::Peer;
@@ -61,6 +61,8 @@ pub(super) struct Endpoint {
     /// New gates that replace old ones: a port started anew.
     pub(super) arriving: VecDeque<(usize, Controller<Slot>)>,
     link: Option<Link>,
+    /// Came while its predecessor's rings were being ended.
+    successor: Option<UnixStream>,
 }
 
 /// Tokens of an endpoint: twice its id for the socket it listens on, one more for its connection.
@@ -82,7 +84,17 @@ impl Endpoint {
         let gates = (0..u32::from(terms.queue_pairs) * 2)
             .map(|_| crate::gate::gate(Slot::new(Arc::clone(&peer))).1)
             .collect();
-        Self { id, source, terms, watched, peer, gates, arriving: VecDeque::new(), link: None }
+        Self {
+            id,
+            source,
+            terms,
+            watched,
+            peer,
+            gates,
+            arriving: VecDeque::new(),
+            link: None,
+            successor: None,
+        }
     }
 
     /// When [`Endpoint::tick`] must come at the latest.
@@ -132,18 +144,26 @@ impl Endpoint {
         }
     }
 
-    /// Takes connections off the listening socket; all but the first are turned away.
+    /// Takes connections off the listening socket; while a peer is there, others are turned away.
     pub(super) fn accept(&mut self, epoll: &Epoll) {
-        // A peer that is gone makes room for the next at once.
-        self.progress(epoll);
         for _ in 0..ACCEPTS_PER_TURN {
             let Source::Listen(listener) = &self.source else { return };
             let Ok((stream, _)) = listener.socket.accept() else { return };
-            if self.link.is_some() {
-                tracing::warn!(port = self.peer.name(), "a second frontend was turned away");
-                continue;
+            self.make_room(epoll);
+            match &self.link {
+                None => self.adopt(stream, epoll),
+                Some(link) if link.ending.is_some() => self.successor = Some(stream),
+                Some(_) => tracing::warn!(port = self.peer.name(), "a second frontend was turned away"),
             }
-            self.adopt(stream, epoll);
+        }
+    }
+
+    /// Ends a connection whose other end is closed, whatever it may have said last.
+    fn make_room(&mut self, epoll: &Epoll) {
+        let Some(link) = &mut self.link else { return };
+        if hung_up(link.connection.as_fd()) {
+            link.end("the peer closed the connection");
+            self.end_link(epoll);
         }
     }
 
@@ -208,6 +228,9 @@ impl Endpoint {
         self.peer.set_disconnected();
         if let Source::Connect { next, .. } = &mut self.source {
             *next = Instant::now() + CONNECT_INTERVAL;
+        }
+        if let Some(stream) = self.successor.take() {
+            self.adopt(stream, epoll);
         }
     }
 

@@ -96,6 +96,14 @@ impl AsFd for Waker {
     }
 }
 
+/// Whether the other end of a socket is closed, whatever may still be there to read.
+pub(super) fn hung_up(fd: BorrowedFd<'_>) -> bool {
+    let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLRDHUP, revents: 0 };
+    // SAFETY: one valid entry, exclusively borrowed until the call returns, which is at once.
+    let ready = unsafe { libc::poll(&raw mut entry, 1, 0) };
+    ready > 0 && entry.revents & (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) != 0
+}
+
 /// A new descriptor, or the error behind -1.
 pub(super) fn owned(fd: libc::c_int) -> io::Result<OwnedFd> {
     if fd < 0 {
