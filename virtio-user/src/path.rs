@@ -70,89 +70,109 @@ impl Trouble {
     }
 }
 
-/// The words of [`Meta`] that the data paths use.
+/// `state` 0 (unique, direct, of its home pool) and `nb_segs` 1, at bits 16–31 of word 0.
+pub(crate) const SINGLE: u16 = 0x0100;
+
+const _: () = assert!(size_of::<Meta>() == 64 && align_of::<Meta>() == 64);
+
+/// The metadata of a packet that the path owns, word by word.
 ///
 /// ```text
-///  word 0   data_off:16 state:8 nb_segs:8 port:16 buf_len:16
+///  word 0   data_off:16 state:8 nb_segs:8 port:16 buf_len:16     (Meta::rearm)
 ///  word 1   pkt_len:32 data_len:16 vlan_tci:16
 ///  word 2   ol_flags:32 packet_type:32
 ///  word 6   buf            word 7   pool
 /// ```
-pub(crate) mod words {
-    use super::{Meta, NonNull};
+#[derive(Clone, Copy)]
+pub(crate) struct Line(NonNull<Meta>);
 
-    const _: () = assert!(size_of::<Meta>() == 64 && align_of::<Meta>() == 64);
-
-    /// `state` 0 (unique, direct, of its home pool) and `nb_segs` 1, at bits 16–31 of word 0.
-    pub(crate) const SINGLE: u16 = 0x0100;
-
-    /// Word 0 of a received packet.
-    pub(crate) const fn first(data_off: u16, port: u16, buf_len: u16) -> u64 {
-        data_off as u64 | (SINGLE as u64) << 16 | (port as u64) << 32 | (buf_len as u64) << 48
+impl Line {
+    /// # Safety
+    /// `meta` is the metadata of a packet, and nobody else touches it while this is used.
+    #[inline(always)]
+    pub(crate) const unsafe fn new(meta: NonNull<Meta>) -> Self {
+        Self(meta)
     }
 
-    /// Word 1 of a packet of one segment.
+    /// The packet behind a token that a queue gave back.
+    ///
+    /// # Safety
+    /// `token` was made from a pointer to metadata (lowest bits aside, which are masked here); the rest as for `new`.
     #[inline(always)]
-    pub(crate) const fn lengths(len: u32) -> u64 {
-        len as u64 | (len as u64 & 0xffff) << 32
+    pub(crate) unsafe fn of_token(token: u64) -> Self {
+        // SAFETY: the caller's token stands for a non-null, 64-aligned pointer.
+        Self(unsafe { NonNull::new_unchecked((token & !63) as *mut Meta) })
     }
 
     #[inline(always)]
-    pub(crate) fn read<const WORD: usize>(meta: NonNull<Meta>) -> u64 {
+    pub(crate) const fn meta(self) -> NonNull<Meta> {
+        self.0
+    }
+
+    #[inline(always)]
+    pub(crate) fn token(self) -> u64 {
+        self.0.as_ptr() as u64
+    }
+
+    #[inline(always)]
+    pub(crate) fn read<const WORD: usize>(self) -> u64 {
         const { assert!(WORD < 8) };
-        // SAFETY: metadata is 64 bytes and 64-aligned, so every word of it is in bounds; the path owns the packet.
-        let at = unsafe { meta.cast::<u64>().add(WORD) };
-        // SAFETY: as above; all bytes of metadata are initialised when the pool is made.
+        // SAFETY: metadata is 64 bytes and 64-aligned, so every word of it is in bounds.
+        let at = unsafe { self.0.cast::<u64>().add(WORD) };
+        // SAFETY: as above; all its bytes are initialised when the pool is made, and the path owns the packet.
         unsafe { at.read() }
     }
 
     #[inline(always)]
-    pub(crate) fn write<const WORD: usize>(meta: NonNull<Meta>, value: u64) {
+    pub(crate) fn write<const WORD: usize>(self, value: u64) {
         const { assert!(WORD < 3) };
+        // SAFETY: as in `read`.
+        let at = unsafe { self.0.cast::<u64>().add(WORD) };
         // SAFETY: as in `read`; words 0 to 2 have no value that would be invalid for their fields.
-        let at = unsafe { meta.cast::<u64>().add(WORD) };
-        // SAFETY: as above.
         unsafe { at.write(value) };
+    }
+
+    /// Words 0 to 2 of a packet of one segment with `len` bytes and no flags.
+    #[inline(always)]
+    pub(crate) fn receive(self, first: u64, len: u32) {
+        self.write::<0>(first);
+        self.write::<1>(u64::from(len) | (u64::from(len) & 0xffff) << 32);
+        self.write::<2>(0);
     }
 
     /// Where the packet's buffer starts.
     #[inline(always)]
-    pub(crate) fn buffer(meta: NonNull<Meta>) -> u64 {
-        read::<6>(meta)
+    pub(crate) fn buffer(self) -> u64 {
+        self.read::<6>()
     }
 
     /// Which pool the packet belongs to; compare with [`linecard_mempool::Pool::id`].
     #[inline(always)]
-    pub(crate) fn pool(meta: NonNull<Meta>) -> u64 {
-        read::<7>(meta)
+    pub(crate) fn pool(self) -> u64 {
+        self.read::<7>()
     }
 }
 
-/// The packet behind a token that a queue gave back.
+/// Bytes 0–7 and 8–9 of a header: all but `num_buffers`. One read each, of memory the backend may be writing.
 ///
 /// # Safety
-/// `token` was made from a pointer to metadata (lowest bits aside, which are masked here).
+/// `at` is 12 bytes before the data of a packet that we own and that has 12 bytes of headroom.
 #[inline(always)]
-pub(crate) unsafe fn packet_of(token: u64) -> NonNull<Meta> {
-    // SAFETY: the caller's token stands for a non-null, 64-aligned pointer.
-    unsafe { NonNull::new_unchecked((token & !63) as *mut Meta) }
-}
-
-/// Bytes 0–7 and 8–9 of a header: all but `num_buffers`. One read each, of memory the backend may be writing.
-#[inline(always)]
-pub(crate) fn peek_header(at: u64) -> (u64, u16) {
+pub(crate) unsafe fn peek_header(at: u64) -> (u64, u16) {
     let mut bytes = [0_u8; 10];
-    // SAFETY: `at` is 12 bytes before the data of a packet with at least 12 bytes of headroom, which we own; bytes are
-    // copied out, no reference is made.
+    // SAFETY: the bytes are headroom, as promised; they are copied out, no reference is made.
     unsafe { std::ptr::copy_nonoverlapping(at as *const u8, bytes.as_mut_ptr(), bytes.len()) };
     let [b0, b1, b2, b3, b4, b5, b6, b7, b8, b9] = bytes;
     (u64::from_le_bytes([b0, b1, b2, b3, b4, b5, b6, b7]), u16::from_le_bytes([b8, b9]))
 }
 
 /// Makes the header at `at` all zeros.
+///
+/// # Safety
+/// As for [`peek_header`].
 #[inline(always)]
-pub(crate) fn clear_header(at: u64) {
-    // SAFETY: as in `peek_header`; the bytes are headroom of a packet we own alone.
+pub(crate) unsafe fn clear_header(at: u64) {
+    // SAFETY: the bytes are headroom of a packet we own, as promised.
     unsafe { std::ptr::write_bytes(at as *mut u8, 0, HEADER as usize) };
 }
 

@@ -17,7 +17,7 @@ use linecard_virtio::{Buffer, Completion, DriverQueue, PeerFault};
 
 use crate::doorbell::Doorbell;
 use crate::losses::RxLoss;
-use crate::path::{HEADER, RxPath, Trouble, packet_of, prefetch, words};
+use crate::path::{HEADER, Line, RxPath, Trouble, prefetch};
 use crate::sys::EventFd;
 
 /// Buffers taken from the pool at once; also how far a ring may run down before it is filled again.
@@ -60,7 +60,7 @@ impl<Q: DriverQueue, const MERGE: bool> Rx<Q, MERGE> {
         const { assert!(Q::WRITABLE) };
         let (headroom, room) = (parts.pool.headroom(), parts.pool.data_room());
         let mut rx = Self {
-            first: words::first(headroom, parts.port, headroom.saturating_add(room)),
+            first: Meta::rearm(headroom, parts.port, headroom.saturating_add(room)),
             lend_at: u64::from(headroom).saturating_sub(u64::from(HEADER)),
             lend_len: u32::from(room).saturating_add(HEADER),
             batch: (usize::from(queue.size()) / 4).clamp(1, REFILL),
@@ -160,21 +160,20 @@ impl<Q: DriverQueue, const MERGE: bool> Rx<Q, MERGE> {
             let one = done[at];
             at = at.wrapping_add(1);
             // SAFETY: the queue returns only tokens it was lent, once each; `lend` makes them from metadata.
-            let meta = unsafe { packet_of(one.token) };
+            let line = unsafe { Line::of_token(one.token) };
             if one.len < SHORTEST {
-                self.runt(meta);
+                self.runt(line);
                 continue;
             }
             let len = one.len.wrapping_sub(HEADER);
-            words::write::<0>(meta, self.first);
-            words::write::<1>(meta, words::lengths(len));
-            words::write::<2>(meta, 0);
-            let data = words::buffer(meta).wrapping_add(self.lend_at).wrapping_add(u64::from(HEADER));
+            line.receive(self.first, len);
+            let data = line.buffer().wrapping_add(self.lend_at).wrapping_add(u64::from(HEADER));
             prefetch(data);
             let mut whole = u64::from(len);
             // SAFETY: taken from the pool by `lend`, returned by the queue, its metadata written above: ours alone.
-            let packet = unsafe { Packet::from_raw(meta) };
-            let spans = if MERGE { buffers(data) } else { 1 };
+            let packet = unsafe { Packet::from_raw(line.meta()) };
+            // SAFETY: the buffer was lent from 12 bytes before `data` on, and is ours again.
+            let spans = if MERGE { unsafe { buffers(data) } } else { 1 };
             let packet = if MERGE && spans != 1 {
                 let Some(packet) = self.gather(packet, spans, done, &mut at) else { continue };
                 whole = packet.len() as u64;
@@ -193,15 +192,15 @@ impl<Q: DriverQueue, const MERGE: bool> Rx<Q, MERGE> {
     /// Too short to be a frame: the buffer goes home.
     #[cold]
     #[inline(never)]
-    fn runt(&mut self, meta: NonNull<Meta>) {
+    fn runt(&mut self, line: Line) {
         self.parts.stats.lost(RxLoss::Runt, 1);
-        self.put_back(meta);
+        self.put_back(line);
     }
 
-    fn put_back(&mut self, meta: NonNull<Meta>) {
-        words::write::<0>(meta, self.first);
+    fn put_back(&mut self, line: Line) {
+        line.write::<0>(self.first);
         // SAFETY: taken from this pool, unique (state 0, written above), and not used after.
-        unsafe { self.parts.pool.put_raw(&[meta]) };
+        unsafe { self.parts.pool.put_raw(&[line.meta()]) };
     }
 
     /// A packet that spans buffers: the ones behind it are in `done`, or still in the ring.
@@ -251,13 +250,11 @@ impl<Q: DriverQueue, const MERGE: bool> Rx<Q, MERGE> {
     /// A buffer of a packet that began in another: data from its first byte on, no header.
     fn continuation(&self, one: Completion) -> Packet {
         // SAFETY: as in `deliver`.
-        let meta = unsafe { packet_of(one.token) };
+        let line = unsafe { Line::of_token(one.token) };
         let shift = self.first & 0xffff;
-        words::write::<0>(meta, (self.first & !0xffff) | shift.saturating_sub(u64::from(HEADER)));
-        words::write::<1>(meta, words::lengths(one.len));
-        words::write::<2>(meta, 0);
+        line.receive((self.first & !0xffff) | shift.saturating_sub(u64::from(HEADER)), one.len);
         // SAFETY: as in `deliver`.
-        unsafe { Packet::from_raw(meta) }
+        unsafe { Packet::from_raw(line.meta()) }
     }
 }
 
@@ -267,15 +264,20 @@ fn lend<Q: DriverQueue>(queue: &mut Q, fresh: &[MaybeUninit<NonNull<Meta>>], at:
     queue.add_burst(fresh.iter().map(|meta| {
         // SAFETY: the pool wrote every element of what it filled.
         let meta = unsafe { meta.assume_init() };
-        Buffer { addr: words::buffer(meta).wrapping_add(at), len, token: meta.as_ptr() as u64 }
+        // SAFETY: the pool gave the packet to us.
+        let line = unsafe { Line::new(meta) };
+        Buffer { addr: line.buffer().wrapping_add(at), len, token: line.token() }
     }));
 }
 
 /// `num_buffers` of the header before `data`: read once, the backend may change it any time.
+///
+/// # Safety
+/// `data` is where the data of a packet that we own begins, behind a header.
 #[inline(always)]
-fn buffers(data: u64) -> u16 {
+unsafe fn buffers(data: u64) -> u16 {
     let mut bytes = [0_u8; 2];
-    // SAFETY: the two bytes before the data are headroom of a packet we own; they are copied, not referenced.
+    // SAFETY: the two bytes are part of the header, as promised; they are copied, not referenced.
     unsafe { std::ptr::copy_nonoverlapping((data.wrapping_sub(2)) as *const u8, bytes.as_mut_ptr(), 2) };
     u16::from_le_bytes(bytes)
 }
@@ -312,10 +314,10 @@ impl<Q: DriverQueue, const MERGE: bool> RxPath for Rx<Q, MERGE> {
         let (pool, first) = (&self.parts.pool, self.first);
         self.queue.take_all(&mut |token| {
             // SAFETY: as in `deliver`.
-            let meta = unsafe { packet_of(token) };
-            words::write::<0>(meta, first);
+            let line = unsafe { Line::of_token(token) };
+            line.write::<0>(first);
             // SAFETY: taken from this pool by `lend`, unique, and not used after.
-            unsafe { pool.put_raw(&[meta]) };
+            unsafe { pool.put_raw(&[line.meta()]) };
         });
     }
 }

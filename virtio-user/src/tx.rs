@@ -17,7 +17,7 @@ use linecard_virtio::{Buffer, Completion, DriverQueue, PeerFault};
 use crate::doorbell::Doorbell;
 use crate::losses::TxLoss;
 use crate::memory::Window;
-use crate::path::{HEADER, Trouble, TxPath, clear_header, packet_of, peek_header, words};
+use crate::path::{HEADER, Line, SINGLE, Trouble, TxPath, clear_header, peek_header};
 
 /// Packets in flight from which on a burst looks for finished ones.
 const RECLAIM: u16 = 32;
@@ -65,10 +65,10 @@ impl Iterator for Plain<'_> {
 
     #[inline(always)]
     fn next(&mut self) -> Option<Buffer> {
-        let meta = meta_of(self.rest.as_slice().first()?);
-        let (first, lengths, buffer) = (words::read::<0>(meta), words::read::<1>(meta), words::buffer(meta));
+        let line = line_of(self.rest.as_slice().first()?);
+        let (first, lengths, buffer) = (line.read::<0>(), line.read::<1>(), line.buffer());
         let (offset, len) = (first & 0xffff, (lengths >> 32) & 0xffff);
-        let plain = ((first >> 16) as u16 == words::SINGLE)
+        let plain = ((first >> 16) as u16 == SINGLE)
             & (offset >= u64::from(HEADER))
             & (len.wrapping_sub(1) < u64::from(LONGEST))
             & (buffer.wrapping_sub(self.base) < self.shared);
@@ -80,21 +80,25 @@ impl Iterator for Plain<'_> {
         let at = buffer.wrapping_add(offset).wrapping_sub(u64::from(HEADER));
         // `num_buffers` stays as it is: a receiving device ignores it, and rewriting what the other direction wrote
         // would pass the header's line back and forth for every packet.
-        if peek_header(at) != (0, 0) {
-            clear_header(at);
+        // SAFETY: the packet is plain, has the headroom, and is given to us by the burst.
+        if unsafe { peek_header(at) } != (0, 0) {
+            // SAFETY: as above.
+            unsafe { clear_header(at) };
         }
         self.bytes = self.bytes.wrapping_add(len);
-        let slow = u64::from(words::pool(meta) != self.home);
+        let slow = u64::from(line.pool() != self.home);
         let lent = (len as u32).wrapping_add(HEADER);
-        Some(Buffer { addr: at, len: lent, token: meta.as_ptr() as u64 | slow })
+        Some(Buffer { addr: at, len: lent, token: line.token() | slow })
     }
 }
 
-/// The metadata of a packet that stays where it is.
+/// The metadata of a packet of the burst that is being sent.
 #[inline(always)]
-fn meta_of(packet: &Packet) -> NonNull<Meta> {
+fn line_of(packet: &Packet) -> Line {
     // SAFETY: `Packet` is a transparent pointer to its metadata, copied out here; ownership does not move.
-    unsafe { std::mem::transmute_copy::<Packet, NonNull<Meta>>(packet) }
+    let meta = unsafe { std::mem::transmute_copy::<Packet, NonNull<Meta>>(packet) };
+    // SAFETY: the packet is alive; the burst is exclusively borrowed by `tx_burst`, so nobody else touches it.
+    unsafe { Line::new(meta) }
 }
 
 /// What became of one packet on the cold path.
@@ -139,7 +143,8 @@ impl<Q: DriverQueue> Tx<Q> {
         for (slot, one) in metas.iter_mut().zip(done) {
             marks |= one.token;
             // SAFETY: the queue returns only tokens it was lent, and those are made from metadata.
-            slot.write(unsafe { packet_of(one.token) });
+            let line = unsafe { Line::of_token(one.token) };
+            slot.write(line.meta());
         }
         if marks & SLOW != 0 {
             return cold::release(done);
@@ -182,7 +187,7 @@ impl<Q: DriverQueue> Tx<Q> {
             if !plain.cold {
                 return (dealt, sent, bytes);
             }
-            match self.send_cold(meta_of(&packets[dealt])) {
+            match self.send_cold(line_of(&packets[dealt])) {
                 Fate::Full => return (dealt, sent, bytes),
                 Fate::Dropped => {}
                 Fate::Sent(len) => {

@@ -1,14 +1,13 @@
 //! Packets that are not plain: chains, shared or foreign memory, no headroom, impossible lengths.
 
 use std::mem::ManuallyDrop;
-use std::ptr::NonNull;
 
-use linecard_mempool::{Meta, Packet};
+use linecard_mempool::Packet;
 use linecard_virtio::{Buffer, Completion, DriverQueue, Segment};
 
 use super::{Fate, LONGEST, SLOW, Tx};
 use crate::losses::TxLoss;
-use crate::path::{HEADER, clear_header, packet_of};
+use crate::path::{HEADER, Line, clear_header};
 
 /// Most segments of a packet that is sent where it lies; longer ones are copied.
 const SEGMENTS: usize = 64;
@@ -17,9 +16,9 @@ const SEGMENTS: usize = 64;
 #[cold]
 pub(super) fn free(token: u64) {
     // SAFETY: tokens are made from packets given to the queue and come back once each.
-    let meta = unsafe { packet_of(token) };
+    let line = unsafe { Line::of_token(token) };
     // SAFETY: as above: the queue owned it and has given it back.
-    drop(unsafe { Packet::from_raw(meta) });
+    drop(unsafe { Packet::from_raw(line.meta()) });
 }
 
 /// Frees a batch that is not of one kind.
@@ -35,9 +34,9 @@ impl<Q: DriverQueue> Tx<Q> {
     /// Sends a packet the long way. On [`Fate::Full`] the packet is still the caller's.
     #[cold]
     #[inline(never)]
-    pub(super) fn send_cold(&mut self, meta: NonNull<Meta>) -> Fate {
+    pub(super) fn send_cold(&mut self, line: Line) -> Fate {
         // SAFETY: the caller owns the packet and does not touch it until this returns.
-        let packet = ManuallyDrop::new(unsafe { Packet::from_raw(meta) });
+        let packet = ManuallyDrop::new(unsafe { Packet::from_raw(line.meta()) });
         let len = packet.len();
         if len == 0 {
             self.parts.stats.lost(TxLoss::Empty, 1);
@@ -70,7 +69,8 @@ impl<Q: DriverQueue> Tx<Q> {
                 continue;
             }
             let addr = bytes.as_ptr() as u64;
-            if addr.wrapping_sub(base) >= shared {
+            let end = addr.wrapping_sub(base).checked_add(bytes.len() as u64)?;
+            if end > shared {
                 return None;
             }
             *slots.next()? = Segment { addr, len: u32::try_from(bytes.len()).ok()? };
@@ -121,7 +121,8 @@ impl<Q: DriverQueue> Tx<Q> {
         }
         let at = copy.data_mut().as_mut_ptr() as u64;
         let at = at.wrapping_sub(u64::from(HEADER));
-        clear_header(at);
+        // SAFETY: a packet fresh from the pool, with the pool's headroom (at least 12, checked at start).
+        unsafe { clear_header(at) };
         let token = copy.into_raw().as_ptr() as u64 | SLOW;
         let buffer = Buffer { addr: at, len: (len as u32).wrapping_add(HEADER), token };
         let sent = self.queue.add(buffer);
