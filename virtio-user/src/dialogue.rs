@@ -24,12 +24,15 @@ pub(crate) struct Dialogue {
     limit: Option<Instant>,
     /// `REPLY_ACK` was negotiated: every request is answered.
     acks: bool,
+    /// The backend has answered once. Until then it may be starting, and has the whole limit: a socket takes
+    /// connections before anybody serves it.
+    awake: bool,
 }
 
 impl Dialogue {
     /// Talks over `socket`; the whole handshake must be over at `limit`.
     pub(crate) fn new(socket: UnixStream, task: Arc<Task>, limit: Instant) -> Result<Self, Error> {
-        Ok(Self { connection: Connection::new(socket)?, task, limit: Some(limit), acks: false })
+        Ok(Self { connection: Connection::new(socket)?, task, limit: Some(limit), acks: false, awake: false })
     }
 
     /// Goes on under another task, with a new limit.
@@ -103,7 +106,11 @@ impl Dialogue {
     /// When an answer that was asked for at `began` is late.
     fn deadline(&self, began: Instant) -> Instant {
         let one = began.checked_add(ANSWER).unwrap_or(began);
-        self.limit.map_or(one, |limit| limit.min(one))
+        match self.limit {
+            Some(limit) if self.awake => limit.min(one),
+            Some(limit) => limit,
+            None => one,
+        }
     }
 
     async fn drained(&mut self, request: FrontendReq, began: Instant) -> Result<(), Error> {
@@ -118,6 +125,7 @@ impl Dialogue {
         self.drained(request, began).await?;
         loop {
             if let Some(message) = self.connection.read()? {
+                self.awake = true;
                 let unasked = message.request != request as u32 || !message.is_reply();
                 return match unasked {
                     true => Err(Error::Unasked { request: name(request), got: message.request }),
