@@ -388,3 +388,47 @@ fn addresses() {
     let given = bench.probe(&format!("{},server=1,mac=02:00:00:00:00:05", other.arg())).expect("a device");
     assert_eq!(given.info().mac, [2, 0, 0, 0, 0, 5]);
 }
+
+/// A backend that sleeps is woken at once; one that fell asleep behind our back, by the next poll.
+#[test]
+fn sleeping_backends_are_woken() {
+    use std::io::Read;
+    for packed in [0, 1] {
+        let (bench, place) = (Bench::new(1024), Place::new());
+        let listener = UnixListener::bind(&place.0).expect("a socket");
+        let peer = std::thread::spawn(move || {
+            let mut backend = Backend::accept(&listener);
+            backend.until_running(2).expect("a frontend that stays");
+            backend
+        });
+        let mut port = bench.open(&format!("{},packed_vq={packed}", place.arg()));
+        let mut backend = peer.join().expect("no panic");
+        let flags = backend.ring(1).device.cell::<u16>(2 * packed).expect("flags");
+        let mut kick = std::fs::File::from(backend.rings[1].kick.take().expect("an eventfd"));
+        let mut kicked = || kick.read(&mut [0; 8]).is_ok();
+        let send = |port: &mut Port| {
+            let mut out = Burst::new();
+            assert!(bench.pool.get_bulk(&mut out, 1));
+            out[0].append(60).expect("room").fill(1);
+            assert_eq!(port.tx[0].tx_burst(&mut out), 1);
+        };
+        kicked();
+        send(&mut port);
+        assert!(kicked(), "flags 0: it wants to know");
+        flags.store(1, Ordering::SeqCst);
+        send(&mut port);
+        assert!(!kicked(), "flags 1: it polls");
+        let mut received = Burst::new();
+        // The control thread may ask first, while the flags still say that the backend polls.
+        eventually("the poll that asks", || {
+            flags.store(1, Ordering::SeqCst);
+            send(&mut port);
+            flags.store(0, Ordering::SeqCst);
+            port.rx[0].rx_burst(&mut received);
+            kicked()
+        });
+        drop(backend);
+        drop(port.stop());
+        bench.assert_whole();
+    }
+}
