@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use linecard::eal::cores::{self, CoreId};
-use linecard::eal::{Eal, EalArgs};
+use linecard::eal::{Eal, EalArgs, PageKind};
 use linecard::mempool::{Pool, PoolConfig};
 use linecard::pmd::{self, Port, PortConfig, ProbeContext};
 use rustix::process::Signal;
@@ -113,10 +113,10 @@ pub(crate) fn run(args: &EndArgs) -> Result<ExitCode, Error> {
     let eal = Eal::new(&eal_args)?;
     let (mut port, pool) = open(args, &eal, &orders)?;
     let mut traffic = Traffic::new(u8::from(args.role == Role::Frontend), pool, eal.clock());
-    let memory = eal.default_domain().page_kind().map_or("unknown pages".into(), |kind| kind.to_string());
+    let (memory, memory_why) = memory(&eal);
     let mut paths = String::new();
     let result = poll(args, &mut port, &mut traffic, &orders, &mut paths);
-    let report = EndReport { memory, paths, ..traffic.report(monotonic_ns()) };
+    let report = EndReport { memory, memory_why, paths, ..traffic.report(monotonic_ns()) };
     drop(traffic);
     port.stop();
     result?;
@@ -274,6 +274,17 @@ impl Patience {
             _ => thread::sleep(Duration::from_micros(50)),
         }
     }
+}
+
+/// What kind of memory was chosen, and why.
+fn memory(eal: &Eal) -> (String, String) {
+    let Some(kind) = eal.default_domain().page_kind() else { return Default::default() };
+    let why = match kind {
+        PageKind::Huge1G | PageKind::Huge2M => "reserved ones were free",
+        PageKind::Transparent => "no reserved hugepages were free; the kernel may join pages",
+        PageKind::Small => "no hugepages were free, and shared memory gets no transparent ones",
+    };
+    (kind.to_string(), why.into())
 }
 
 fn monotonic_ns() -> u64 {

@@ -47,6 +47,7 @@ pub(super) struct EndReport {
     pub(super) round_trips: Vec<(u64, u64)>,
     /// The pages packets lived in.
     pub(super) memory: String,
+    pub(super) memory_why: String,
     /// The data paths that were negotiated.
     pub(super) paths: String,
 }
@@ -67,6 +68,7 @@ pub(super) struct Summary {
     /// From exec of the demo to the first good frame.
     pub(super) first_packet_ms: f64,
     pub(super) memory: String,
+    pub(super) memory_why: String,
     /// Backend, frontend; empty when the kernel chose.
     pub(super) cores: Vec<u32>,
     pub(super) cores_why: String,
@@ -110,6 +112,7 @@ impl Summary {
             first_packet_ms: first
                 .map_or(0.0, |at| round(at.saturating_sub(circumstances.exec_ns) as f64 / 1e6)),
             memory: frontend.memory.clone(),
+            memory_why: frontend.memory_why.clone(),
             cores: circumstances.cores,
             cores_why: circumstances.cores_why,
             seconds: round(active as f64 / 1e9),

@@ -88,12 +88,13 @@ impl Show {
         let latency = summary.latency_us;
         out!(
             self.output,
-            "{}\nmemory: {}\npaths:  {}\n\n\
+            "{}\nmemory: {}: {}\npaths:  {}\n\n\
              {packets} packets in {seconds:.1} s: {lost} lost, {duplicated} duplicated, {reordered} reordered, \
              {corrupted} corrupted\n\
              {mpps:.3} Mpps each way, round trip p50 {:.1} µs, p99 {:.1} µs, first packet after {:.0} ms\n\n",
             if self.live { "\n" } else { "" },
             summary.memory,
+            summary.memory_why,
             summary.data_path,
             latency.p50,
             latency.p99,
