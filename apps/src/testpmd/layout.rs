@@ -178,10 +178,25 @@ pub(crate) struct PortFacts {
 /// `show port info`.
 pub(crate) fn port_info(facts: &PortFacts) -> String {
     let mut text = format!("\n********************* Infos for port {:<2} *********************\n", facts.id);
-    let on = |on| if on { "enabled" } else { "disabled" };
+    rows(&mut text, identity(facts));
+    text.push_str("No RSS offload flow type is supported.\n");
+    rows(&mut text, limits(facts));
+    let negotiated = [("Negotiated features", &facts.features), ("Data path", &facts.paths)];
+    rows(&mut text, negotiated.into_iter().filter(|(_, v)| !v.is_empty()).map(|(n, v)| (n, v.clone())));
+    text
+}
+
+fn rows(text: &mut String, rows: impl IntoIterator<Item = (&'static str, String)>) {
+    for (name, value) in rows {
+        let _ = writeln!(text, "{name}: {value}");
+    }
+}
+
+/// What a port is and how it is set.
+fn identity(facts: &PortFacts) -> [(&'static str, String); 17] {
+    let on = |on| String::from(if on { "enabled" } else { "disabled" });
     let duplex = if facts.link.full_duplex { "full-duplex" } else { "half-duplex" };
-    let (min, max) = facts.depth;
-    for (name, value) in [
+    [
         ("MAC address", facts.mac.to_string()),
         ("Device name", facts.name.clone()),
         ("Driver name", facts.driver.into()),
@@ -194,41 +209,35 @@ pub(crate) fn port_info(facts: &PortFacts) -> String {
         ("Link duplex", duplex.into()),
         ("Autoneg status", "Off".into()),
         ("MTU", facts.mtu.to_string()),
-        ("Promiscuous mode", on(facts.promiscuous).into()),
-        ("Allmulticast mode", on(facts.allmulticast).into()),
+        ("Promiscuous mode", on(facts.promiscuous)),
+        ("Allmulticast mode", on(facts.allmulticast)),
         ("Maximum number of MAC addresses", "1".into()),
         ("Maximum number of MAC addresses of hash filtering", "0".into()),
         ("VLAN offload", "\n  strip off, filter off, extend off, qinq strip off".into()),
-    ] {
-        let _ = writeln!(text, "{name}: {value}");
-    }
-    let _ = writeln!(text, "No RSS offload flow type is supported.");
-    let align = if facts.depth_power_of_two { "a power of two".into() } else { 1.to_string() };
-    for (name, value) in [
+    ]
+}
+
+/// What a port can do at most.
+fn limits(facts: &PortFacts) -> [(&'static str, String); 15] {
+    let (min, max) = (facts.depth.0.to_string(), facts.depth.1.to_string());
+    let align = String::from(if facts.depth_power_of_two { "a power of two" } else { "1" });
+    [
         ("Minimum size of RX buffer", "0".into()),
         ("Maximum configurable length of RX packet", facts.max_frame.to_string()),
         ("Maximum configurable size of LRO aggregated packet", "0".into()),
         ("Current number of RX queues", facts.queues.0.to_string()),
         ("Max possible RX queues", facts.max_queues.0.to_string()),
-        ("Max possible number of RXDs per queue", max.to_string()),
-        ("Min possible number of RXDs per queue", min.to_string()),
+        ("Max possible number of RXDs per queue", max.clone()),
+        ("Min possible number of RXDs per queue", min.clone()),
         ("RXDs number alignment", align.clone()),
         ("Current number of TX queues", facts.queues.1.to_string()),
         ("Max possible TX queues", facts.max_queues.1.to_string()),
-        ("Max possible number of TXDs per queue", max.to_string()),
-        ("Min possible number of TXDs per queue", min.to_string()),
+        ("Max possible number of TXDs per queue", max),
+        ("Min possible number of TXDs per queue", min),
         ("TXDs number alignment", align),
         ("Device capabilities", "0x0( )".into()),
         ("Device error handling mode", "none".into()),
-    ] {
-        let _ = writeln!(text, "{name}: {value}");
-    }
-    for (name, value) in [("Negotiated features", &facts.features), ("Data path", &facts.paths)] {
-        if !value.is_empty() {
-            let _ = writeln!(text, "{name}: {value}");
-        }
-    }
-    text
+    ]
 }
 
 /// The heading of `show port summary`.
