@@ -43,6 +43,17 @@ fn unknown_devices_are_named() {
 }
 
 #[test]
+fn no_device_at_all_is_a_mistake_without_a_console() {
+    testpmd_fails(&["-m", "32"], &[], 2, &["--vdev", "-i"]);
+    let said = run(
+        &mut testpmd(&["-m", "32"], &["-i"]),
+        b"start\nport attach net_null0\nport start 0\nstart\nquit\n",
+    );
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(said.out.contains("No probed ethernet devices") && said.out.contains("ports=1"), "{said:?}");
+}
+
+#[test]
 fn impossible_numbers_are_named() {
     testpmd_fails(&["-l", "0,900"], &["-i"], 1, &["900"]);
     testpmd_fails(&["-m", "16", "--vdev", "net_null0"], &["-i", "--nb-cores=999"], 2, &["nb-cores"]);
@@ -76,6 +87,22 @@ fn a_missing_socket_is_named() {
     testpmd_fails(&["-m", "32", "--vdev", &device], &["-i"], 1, &["no.sock", "net_virtio_user0"]);
     let device = format!("net_vhost0,iface={}", scratch.file("no/such/folder.sock"));
     testpmd_fails(&["-m", "32", "--vdev", &device], &["-i"], 1, &["folder.sock"]);
+    assert_eq!(scratch.entries(), [""; 0]);
+}
+
+#[test]
+fn a_late_mistake_takes_early_sockets_with_it() {
+    let scratch = Scratch::new();
+    let device = format!("net_vhost0,iface={}", scratch.file("early.sock"));
+    testpmd_fails(&["-m", "32", "--vdev", &device, "--vdev", "net_nul0"], &["-i"], 1, &["net_nul0"]);
+    testpmd_fails(&["-m", "32", "--vdev", &device], &["-i", "--nb-cores=99"], 2, &["nb-cores"]);
+    testpmd_fails(&["-m", "8", "--vdev", &device], &["-i", "--total-num-mbufs=90000"], 1, &["mb_pool_0"]);
+    testpmd_fails(
+        &["-m", "32", "--vdev", &device],
+        &["-i", "--cmdline-file=/nonexistent"],
+        1,
+        &["/nonexistent"],
+    );
     assert_eq!(scratch.entries(), [""; 0]);
 }
 

@@ -36,7 +36,7 @@ impl End {
         let failed = |source| Error::System {
             action: format!("the {} cannot be started", role.name()),
             source,
-            remedy: "raise the limit on processes (ulimit -u), and leave the program in its place",
+            remedy: "raise the limits on processes and open files (ulimit -u, ulimit -n), and leave the program in place",
         };
         let mut command = Command::new("/proc/self/exe");
         command.arg("demo-end").args(["--role", role.name()]).arg("--socket").arg(socket);
@@ -90,6 +90,9 @@ impl Drop for End {
 /// A folder that only this user can enter, removed with what is in it when dropped.
 pub(super) struct PrivateFolder(PathBuf);
 
+/// A socket's path has at most 107 bytes (unix(7)); the folder's and the socket's names need up to 50.
+const LONGEST_PLACE: usize = 57;
+
 impl PrivateFolder {
     /// Tries the usual places for short-lived files.
     ///
@@ -114,6 +117,10 @@ impl PrivateFolder {
     }
 
     fn make_in(place: &Path) -> std::io::Result<Self> {
+        if place.as_os_str().len() > LONGEST_PLACE {
+            let problem = "its name is too long for a socket in it";
+            return Err(std::io::Error::new(std::io::ErrorKind::InvalidFilename, problem));
+        }
         let now = clock_gettime(ClockId::Monotonic);
         for attempt in 0..16 {
             let name = format!("linecard-demo-{}-{:x}", std::process::id(), now.tv_nsec + attempt);
@@ -172,6 +179,14 @@ mod tests {
         fs::write(path.join("x"), "x").unwrap();
         drop(folder);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_place_with_a_long_name_is_passed_over() {
+        let place = std::env::temp_dir().join("x".repeat(100));
+        assert!(
+            PrivateFolder::make_in(&place).is_err_and(|e| e.kind() == std::io::ErrorKind::InvalidFilename)
+        );
     }
 
     #[test]

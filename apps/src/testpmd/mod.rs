@@ -148,6 +148,11 @@ fn fitting(eal: &Eal, size: u16) -> u32 {
 
 fn start_ports(session: &mut Session) -> Result<(), Error> {
     if session.ports.len() == 0 {
+        if !session.options.interactive {
+            let problem =
+                "no port to forward on; name devices, as in --vdev net_null0, or run a console with -i";
+            return Err(Error::Usage(problem.into()));
+        }
         out!(session.out, "testpmd: No probed ethernet devices\n");
     }
     session.warn_odd_ports();
@@ -207,6 +212,10 @@ fn forward(session: &mut Session, input: &mut Input) -> Result<(), Error> {
         out!(session.out, "No commandline core given, start packet forwarding\n");
         if !session.forwarding() {
             session.start_forwarding(u32::from(session.options.tx_first));
+        }
+        if !session.forwarding() {
+            let problem = "forwarding did not start for the reason above; add -i to look around in a console";
+            return Err(Error::Failed(problem.into()));
         }
         unattended(session, input);
     }
