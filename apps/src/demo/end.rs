@@ -18,7 +18,7 @@ use linecard::pmd::{self, Port, PortConfig, ProbeContext};
 use rustix::process::Signal;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use super::report::{EndReport, Message};
+use super::report::{EndReport, Message, Progress};
 use super::traffic::{Queues, Traffic};
 use crate::error::Error;
 
@@ -59,7 +59,7 @@ const PACKETS: u32 = 4096;
 const PROBE_WAIT: Duration = Duration::from_secs(5);
 
 /// What the coordinator last asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
 #[repr(u8)]
 enum Phase {
     Run = 0,
@@ -214,6 +214,7 @@ fn poll(
     let mut queues = Queues { rx: &mut **rx, tx: &mut **tx };
     let control = &port.control;
     let (mut next, mut last_moved) = (Instant::now(), Instant::now());
+    let mut told = false;
     let mut patience = Patience { polite: args.polite, idle: 0 };
     loop {
         let phase = orders.phase();
@@ -221,13 +222,7 @@ fn poll(
             return Ok(());
         }
         let generate = phase == Phase::Run && control.link().up;
-        let mut moved = 0;
-        for _ in 0..ROUNDS {
-            let now = traffic.round(&mut queues, generate);
-            moved += now;
-            patience.after(now);
-        }
-        queues.tx.reclaim();
+        let moved = rounds(traffic, &mut queues, generate, &mut patience);
         let now = Instant::now();
         if moved > 0 {
             last_moved = now;
@@ -238,17 +233,28 @@ fn poll(
             traffic.write_off();
             last_moved = now;
         }
-        if now >= next {
+        // While requests are still made, that none is on its way means nothing.
+        let drained = phase == Phase::Drain && traffic.drained();
+        if now >= next || (drained && !told) {
             next = now + PROGRESS_EVERY;
-            say(&Message::Progress(traffic.progress()))?;
+            told |= drained;
+            say(&Message::Progress(Progress { drained, ..traffic.progress() }))?;
         }
     }
 }
 
-impl PartialOrd for Phase {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some((*self as u8).cmp(&(*other as u8)))
+/// Up to [`ROUNDS`] rounds, fewer when there was nothing to do for so long that orders should be looked at.
+fn rounds(traffic: &mut Traffic, queues: &mut Queues<'_>, generate: bool, patience: &mut Patience) -> usize {
+    let mut moved = 0;
+    for _ in 0..ROUNDS {
+        let now = traffic.round(queues, generate);
+        moved += now;
+        if patience.after(now) {
+            break;
+        }
     }
+    queues.tx.reclaim();
+    moved
 }
 
 /// How to wait for the peer without keeping the core from it.
@@ -259,20 +265,25 @@ struct Patience {
 }
 
 impl Patience {
+    /// Waits if the last round moved nothing; true after a wait so long that something else may be due.
     #[inline]
-    fn after(&mut self, moved: usize) {
+    fn after(&mut self, moved: usize) -> bool {
         if moved > 0 {
             self.idle = 0;
-            return;
+            return false;
         }
         self.idle = self.idle.saturating_add(1);
         let (spins, yields) = if self.polite { (0, 64) } else { (2048, 8192) };
-        match self.idle {
-            n if n <= spins => std::hint::spin_loop(),
-            n if n <= spins + yields => thread::yield_now(),
+        if self.idle <= spins {
+            std::hint::spin_loop();
+        } else if self.idle <= spins + yields {
+            thread::yield_now();
+        } else {
             // Nobody has sent for a while: a peer that cannot run does not get to by our yielding.
-            _ => thread::sleep(Duration::from_micros(50)),
+            thread::sleep(Duration::from_micros(50));
+            return true;
         }
+        self.polite
     }
 }
 

@@ -167,6 +167,7 @@ impl Run {
             let within = FIRST_WITHIN.as_secs();
             return Err(Error::Failed(format!("no packet came within {within} s; run `linecard doctor`")));
         }
+        show.mark(self.received());
         let end = Instant::now() + time;
         while Instant::now() < end && !self.interrupted && !show.failed() {
             self.listen((Instant::now() + SHOW_EVERY).min(end), |_| false)?;
@@ -177,9 +178,6 @@ impl Run {
 
     /// Stops requests, waits for the last echoes, asks for reports and waits for the ends to end.
     fn collect(&mut self, mut ends: [&mut End; 2]) -> Result<(), Error> {
-        for state in &mut self.state {
-            state.progress.drained = false;
-        }
         ends.iter_mut().for_each(|end| end.order(end::DRAIN));
         self.listen(Instant::now() + DRAIN_WITHIN, |run| run.state.iter().all(|s| s.progress.drained))?;
         ends.iter_mut().for_each(|end| end.order(end::REPORT));

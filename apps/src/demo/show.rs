@@ -50,6 +50,11 @@ impl Show {
         self.output.flush();
     }
 
+    /// Rates count from here.
+    pub(super) fn mark(&mut self, received: u64) {
+        self.last = Some((Instant::now(), received));
+    }
+
     /// Says how both ends are doing.
     pub(super) fn progress(&mut self, ends: &[Progress; 2]) {
         if self.json {
