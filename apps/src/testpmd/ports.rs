@@ -1,6 +1,6 @@
 //! The port table: what each number stands for, from probe to close.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use linecard::mempool::Pool;
 use linecard::pmd::{
@@ -195,9 +195,24 @@ impl Slot {
         self.forward_base = PortStats::default();
     }
 
+    /// Statistics and when they were read, taken again if this thread lost its core in between: a rate over
+    /// a short time would come out too high or too low.
+    fn stats_at(&self) -> (Instant, PortStats) {
+        const QUICK: Duration = Duration::from_micros(200);
+        let read = || (Instant::now(), self.stats());
+        let mut latest = read();
+        for _ in 0..16 {
+            if latest.0.elapsed() <= QUICK {
+                break;
+            }
+            latest = read();
+        }
+        latest
+    }
+
     /// Statistics, and rates since the last time they were asked for.
     pub(crate) fn look(&mut self) -> (PortStats, Rates) {
-        let (now, stats) = (Instant::now(), self.stats());
+        let (now, stats) = self.stats_at();
         let rates = match &self.last_shown {
             Some((then, before)) => Rates::between(before, &stats, now.duration_since(*then)),
             None => Rates::default(),
