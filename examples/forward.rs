@@ -30,7 +30,9 @@ fn forward(from: &mut Port, to: &mut Port, packets: &mut Burst) -> usize {
 fn main() -> Result<(), Box<dyn Error>> {
     let devices: Vec<String> = std::env::args().skip(1).collect();
     let [left, right] = devices.as_slice() else {
-        return Err("name two devices, for example net_vhost0,iface=/tmp/a.sock net_vhost1,iface=/tmp/b.sock".into());
+        return Err(
+            "name two devices, for example net_vhost0,iface=/tmp/a.sock net_vhost1,iface=/tmp/b.sock".into(),
+        );
     };
     let (args, _) = EalArgs::parse(["-m", "64"].map(Into::into))?;
     let eal = Eal::new(&args)?;
@@ -40,7 +42,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut packets = Burst::new();
     let mut dropped = 0;
     loop {
-        let lost = forward(&mut left, &mut right, &mut packets) + forward(&mut right, &mut left, &mut packets);
+        let lost =
+            forward(&mut left, &mut right, &mut packets) + forward(&mut right, &mut left, &mut packets);
         if lost > 0 {
             dropped += lost;
             eprintln!("{dropped} packets dropped so far: the receiver is slower than the sender");

@@ -11,8 +11,11 @@ use std::time::{Duration, Instant};
 use linecard::prelude::*;
 
 fn open(eal: &Eal, pool: &Pool, device: &str) -> Result<Port, linecard::pmd::Error> {
-    let context =
-        ProbeContext { memory: eal.memory().clone(), domain: pool.domain().clone(), wait: Duration::from_secs(3) };
+    let context = ProbeContext {
+        memory: eal.memory().clone(),
+        domain: pool.domain().clone(),
+        wait: Duration::from_secs(3),
+    };
     let device = linecard::drivers().probe(&context, device)?;
     Ok(configure(device, PortConfig::default())?.start(pool)?)
 }

@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 
 /// Which testpmd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     Dpdk,
     Linecard,
 }
 
 /// A running testpmd; ended when dropped.
-pub struct Testpmd {
+pub(crate) struct Testpmd {
     child: Child,
     stdin: Option<ChildStdin>,
     lines: Receiver<String>,
@@ -22,7 +22,7 @@ pub struct Testpmd {
 
 impl Testpmd {
     /// Starts it; `eal` and `app` are the arguments before and after `--`.
-    pub fn start(kind: Kind, eal: &[&str], app: &[&str]) -> Self {
+    pub(crate) fn start(kind: Kind, eal: &[&str], app: &[&str]) -> Self {
         let mut command = match kind {
             Kind::Dpdk => {
                 // By itself it buffers what it prints into a pipe, and nobody would see it start.
@@ -53,18 +53,18 @@ impl Testpmd {
         Self { child, stdin, lines, seen: Vec::new() }
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Types one line.
-    pub fn type_line(&mut self, line: &str) {
+    pub(crate) fn type_line(&mut self, line: &str) {
         let stdin = self.stdin.as_mut().expect("the console is open");
         writeln!(stdin, "{line}").expect("the console takes a line");
     }
 
     /// Waits for a line that contains `part`; panics with everything printed when it does not come.
-    pub fn expect(&mut self, part: &str, within: Duration) -> String {
+    pub(crate) fn expect(&mut self, part: &str, within: Duration) -> String {
         let until = Instant::now() + within;
         while let Some(left) = until.checked_duration_since(Instant::now()) {
             match self.lines.recv_timeout(left) {
@@ -81,7 +81,7 @@ impl Testpmd {
     }
 
     /// Lines printed within `time` from now.
-    pub fn drain(&mut self, time: Duration) -> Vec<String> {
+    pub(crate) fn drain(&mut self, time: Duration) -> Vec<String> {
         let until = Instant::now() + time;
         let mut lines = Vec::new();
         while let Some(left) = until.checked_duration_since(Instant::now()) {
@@ -93,7 +93,7 @@ impl Testpmd {
     }
 
     /// `quit`, and how it ended.
-    pub fn quit(mut self) -> ExitStatus {
+    pub(crate) fn quit(mut self) -> ExitStatus {
         if let Some(mut stdin) = self.stdin.take() {
             let _ = writeln!(stdin, "quit");
         }
@@ -101,7 +101,7 @@ impl Testpmd {
     }
 
     /// Waits until it ends by itself.
-    pub fn wait(&mut self, within: Duration) -> ExitStatus {
+    pub(crate) fn wait(&mut self, within: Duration) -> ExitStatus {
         let until = Instant::now() + within;
         loop {
             if let Some(status) = self.child.try_wait().expect("a child") {
@@ -113,13 +113,13 @@ impl Testpmd {
     }
 
     /// SIGKILL, as a crash would.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
     /// Everything printed so far.
-    pub fn transcript(&self) -> String {
+    pub(crate) fn transcript(&self) -> String {
         self.seen.join("\n")
     }
 }

@@ -1,14 +1,14 @@
 //! What interop tests share: finding peers, skipping loudly, driving a testpmd's console, checked traffic.
 #![allow(dead_code, reason = "each test target uses its own part")]
 
-pub mod console;
-pub mod traffic;
+pub(crate) mod console;
+pub(crate) mod traffic;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Says on standard error, past the test harness's capture, that `test` did not run; fails where nothing may be skipped.
-pub fn skip(test: &str, why: &str) {
+pub(crate) fn skip(test: &str, why: &str) {
     let line = format!("SKIPPED {test}: {why}\n");
     // Written to the stream itself: `eprintln!` would be captured and a skip would go unseen.
     let _ = std::io::stderr().write_all(line.as_bytes());
@@ -16,32 +16,32 @@ pub fn skip(test: &str, why: &str) {
 }
 
 /// Where `program` is on PATH.
-pub fn on_path(program: &str) -> Option<PathBuf> {
+pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|dir| dir.join(program)).find(|p| p.is_file())
 }
 
 /// A folder of this test's own, removed with everything in it.
-pub struct Scratch(PathBuf);
+pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
-    pub fn new(test: &str) -> Self {
+    pub(crate) fn new(test: &str) -> Self {
         let dir = std::env::temp_dir().join(format!("linecard-{test}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&dir);
         std::fs::create_dir_all(&dir).expect("a scratch folder");
         Self(dir)
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 
-    pub fn join(&self, name: &str) -> PathBuf {
+    pub(crate) fn join(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 
     /// Names of what is in the folder now.
-    pub fn entries(&self) -> Vec<String> {
+    pub(crate) fn entries(&self) -> Vec<String> {
         let listed = std::fs::read_dir(&self.0).expect("the scratch folder is there");
         listed.map(|e| e.expect("an entry").file_name().to_string_lossy().into_owned()).collect()
     }

@@ -7,37 +7,37 @@ use linecard::mempool::{Burst, Packet, Pool};
 use linecard::pmd::{RxQueue, TxQueue};
 
 /// Ethernet header, sequence number, length, checksum.
-pub const SMALLEST: usize = 14 + 8 + 4 + 8;
+pub(crate) const SMALLEST: usize = 14 + 8 + 4 + 8;
 
 /// What became of the packets of a run.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Report {
-    pub sent: u64,
-    pub received: u64,
-    pub corrupted: u64,
-    pub duplicated: u64,
-    pub foreign: u64,
+pub(crate) struct Report {
+    pub(crate) sent: u64,
+    pub(crate) received: u64,
+    pub(crate) corrupted: u64,
+    pub(crate) duplicated: u64,
+    pub(crate) foreign: u64,
 }
 
 impl Report {
     /// Every packet came back once, whole.
-    pub fn is_perfect(&self) -> bool {
+    pub(crate) fn is_perfect(&self) -> bool {
         self.received == self.sent && self.corrupted + self.duplicated + self.foreign == 0 && self.sent > 0
     }
 }
 
 /// Sends `count` packets and collects those that a forwarding peer returns; never more than `window` are on the way.
-pub struct Prover<'a> {
-    pub pool: &'a Pool,
-    pub rx: &'a mut dyn RxQueue,
-    pub tx: &'a mut dyn TxQueue,
-    pub window: u64,
-    pub sizes: &'a [usize],
+pub(crate) struct Prover<'a> {
+    pub(crate) pool: &'a Pool,
+    pub(crate) rx: &'a mut dyn RxQueue,
+    pub(crate) tx: &'a mut dyn TxQueue,
+    pub(crate) window: u64,
+    pub(crate) sizes: &'a [usize],
 }
 
 impl Prover<'_> {
     /// Runs until all are back, or nothing has come for `patience`.
-    pub fn run(&mut self, count: u64, patience: Duration) -> Report {
+    pub(crate) fn run(&mut self, count: u64, patience: Duration) -> Report {
         let mut report = Report::default();
         let mut seen = HashSet::new();
         let mut outgoing = Burst::new();
