@@ -5,11 +5,22 @@ use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::time::{Duration, Instant};
 
+use super::{on_path, skip};
+
 /// Which testpmd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     Dpdk,
     Linecard,
+}
+
+/// Whether that testpmd is here; says so when `test` must be skipped.
+pub(crate) fn present(kind: Kind, test: &str) -> bool {
+    let there = kind == Kind::Linecard || on_path("dpdk-testpmd").is_some();
+    if !there {
+        skip(test, "dpdk-testpmd is not installed (apt-get install dpdk)");
+    }
+    there
 }
 
 /// A running testpmd; ended when dropped.

@@ -1,0 +1,96 @@
+//! Our end of a socket: a port in the test's own process, driven directly.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use linecard::eal::{Eal, EalArgs};
+use linecard::mempool::{Burst, Pool, PoolConfig};
+use linecard::pmd::{Port, PortConfig, ProbeContext, configure};
+
+use super::traffic::{Prover, Report};
+
+/// Frame lengths around every limit of the copy loops.
+pub(crate) const SIZES: &[usize] = &[64, 65, 127, 128, 129, 200, 256, 257, 512, 777, 1024, 1518];
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Our end: a port in this process, driven directly.
+pub(crate) struct Ours {
+    pub(crate) pool: Pool,
+    port: Port,
+    _eal: Eal,
+}
+
+impl Ours {
+    pub(crate) fn start(vdev: &str) -> Self {
+        let (args, _) = EalArgs::parse(["-m", "64"].map(Into::into)).expect("arguments");
+        let eal = Eal::new(&args).expect("an instance");
+        let domain = eal.default_domain();
+        let config = PoolConfig { packets: 4096, ..PoolConfig::default() };
+        let pool = Pool::new(&domain, config).expect("a pool");
+        let context = ProbeContext { memory: eal.memory().clone(), domain, wait: Duration::from_secs(5) };
+        let device = linecard::drivers().probe(&context, vdev).expect("a device");
+        let ready = configure(device, PortConfig::default()).expect("a configuration");
+        let port = ready.start(&pool).expect("a port");
+        Self { pool, port, _eal: eal }
+    }
+
+    /// Waits for the link, polling as an application would.
+    pub(crate) fn wait_for_link(&mut self, up: bool) {
+        let until = Instant::now() + Duration::from_secs(10);
+        while self.port.control.link().up != up {
+            assert!(Instant::now() < until, "the link did not go {}", if up { "up" } else { "down" });
+            let mut burst = Burst::new();
+            self.port.rx[0].rx_burst(&mut burst);
+            self.port.tx[0].tx_burst(&mut burst);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    pub(crate) fn prove(&mut self, count: u64, sizes: &[usize]) -> Report {
+        let (rx, tx) = (self.port.rx[0].as_mut(), self.port.tx[0].as_mut());
+        let report = Prover { pool: &self.pool, rx, tx, window: 128, sizes }.run(count, PATIENCE);
+        if !report.is_perfect() {
+            eprintln!("{report:?}; {}\n{:#?}", self.port.control.paths(), self.port.control.xstats());
+        }
+        report
+    }
+
+    /// Stops the port; every packet must be home.
+    pub(crate) fn stop(self) {
+        let Self { pool, port, _eal } = self;
+        drop(port.stop());
+        let stats = pool.stats();
+        assert_eq!(stats.in_use, 0, "packets are missing: {stats:?}");
+        assert_eq!(stats.free + stats.cached, stats.total, "the pool is not whole: {stats:?}");
+    }
+}
+
+/// Device argument of a frontend.
+pub(crate) fn frontend_vdev(socket: &Path, options: &str) -> String {
+    format!("net_virtio_user0,path={},queues=1,queue_size=256,{options}", socket.display())
+}
+
+/// Device argument of a backend.
+pub(crate) fn backend_vdev(socket: &Path) -> String {
+    format!("net_vhost0,iface={},queues=1", socket.display())
+}
+
+/// Until somebody listens at `path`.
+pub(crate) fn wait_for_socket(path: &Path) {
+    let until = Instant::now() + Duration::from_secs(20);
+    while !path.exists() {
+        assert!(Instant::now() < until, "{} did not appear", path.display());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+pub(crate) fn assert_perfect(report: &Report, what: &str) {
+    assert!(report.is_perfect(), "{what}: {report:?}");
+}
+
+/// Free hugepages of the default size.
+pub(crate) fn free_hugepages() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|l| l.strip_prefix("HugePages_Free:"));
+    line.and_then(|n| n.trim().parse().ok()).unwrap_or(0)
+}

@@ -1,0 +1,32 @@
+//! A testpmd at the other end, started the way both kinds understand.
+
+use std::time::Duration;
+
+use super::console::{Kind, Testpmd};
+use super::ours::free_hugepages;
+
+/// A testpmd that forwards everything back out of its one port; it does so when this returns.
+pub(crate) fn forwarder(kind: Kind, vdev: &str, tag: &str) -> Testpmd {
+    start(kind, &[vdev], tag)
+}
+
+/// The same with any number of ports; an even number is forwarded in pairs.
+pub(crate) fn start(kind: Kind, vdevs: &[&str], tag: &str) -> Testpmd {
+    let prefix = format!("lc{}{tag}", std::process::id());
+    let mut eal = vec!["-l", "0,1", "--no-pci", "-m", "256", "--file-prefix", &prefix];
+    eal.extend(vdevs.iter().flat_map(|vdev| ["--vdev", vdev]));
+    // A frontend shares at most eight regions: one file of hugepages, or the one of --no-huge.
+    eal.extend_from_slice(if free_hugepages() >= 128 {
+        &["--in-memory", "--single-file-segments"]
+    } else {
+        &["--no-huge"]
+    });
+    let app = ["-i", "--nb-cores=1", "--total-num-mbufs=8192", "--rxd=256", "--txd=256"];
+    let mut peer = Testpmd::start(kind, &eal, &app);
+    peer.type_line("set fwd io");
+    peer.type_line("start");
+    // `start` throws away what came before it.
+    peer.expect("io packet forwarding", Duration::from_secs(20));
+    std::thread::sleep(Duration::from_millis(200));
+    peer
+}
