@@ -40,13 +40,8 @@ impl Reservation {
     /// About `len` bytes of addresses; fewer, down to 64 MiB, when the address space is limited.
     pub(super) fn new(len: usize) -> io::Result<Self> {
         let allowed = limit(Resource::AddressSpace) / 4;
-        let mut len = len.min(allowed).max(SMALLEST).next_multiple_of(super::page::GRANULE);
-        loop {
-            match Self::exactly(len) {
-                Err(error) if error.raw_os_error() == Some(libc::ENOMEM) && len / 2 >= SMALLEST => len /= 2,
-                result => return result,
-            }
-        }
+        let len = len.min(allowed).max(SMALLEST).next_multiple_of(super::page::GRANULE);
+        shrinking(len, Self::exactly)
     }
 
     fn exactly(len: usize) -> io::Result<Self> {
@@ -150,6 +145,22 @@ impl Drop for Reservation {
     }
 }
 
+/// Tries `len`, and half of it while there are no addresses for so much. `EINVAL` is how an emulator with a small
+/// address space (valgrind) says that: no length here is wrong in itself.
+fn shrinking<T>(mut len: usize, attempt: impl Fn(usize) -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match attempt(len) {
+            Err(error)
+                if matches!(error.raw_os_error(), Some(libc::ENOMEM | libc::EINVAL))
+                    && len / 2 >= SMALLEST =>
+            {
+                len /= 2;
+            }
+            result => return result,
+        }
+    }
+}
+
 /// Addresses without memory: anywhere, or over pages of a reservation of ours.
 fn reserve(at: Option<*mut u8>, len: usize) -> io::Result<*mut u8> {
     let fixed = if at.is_some() { libc::MAP_FIXED } else { 0 };
@@ -180,5 +191,25 @@ fn advise(at: *mut u8, len: usize, advice: libc::c_int) -> io::Result<()> {
         if error.kind() != io::ErrorKind::Interrupted {
             return Err(error);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reservation_shrinks_until_there_are_addresses() {
+        for refusal in [libc::ENOMEM, libc::EINVAL] {
+            let refuse = |len: usize| match len {
+                len if len > GIB => Err(io::Error::from_raw_os_error(refusal)),
+                len => Ok(len),
+            };
+            assert_eq!(shrinking(64 * GIB, refuse).ok(), Some(GIB));
+            let none = |_| Err::<usize, _>(io::Error::from_raw_os_error(refusal));
+            assert_eq!(shrinking(64 * GIB, none).map_err(|e| e.raw_os_error()), Err(Some(refusal)));
+        }
+        let other = |_| Err::<usize, _>(io::Error::from_raw_os_error(libc::EPERM));
+        assert_eq!(shrinking(GIB, other).map_err(|e| e.raw_os_error()), Err(Some(libc::EPERM)));
     }
 }
