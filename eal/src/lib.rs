@@ -6,6 +6,7 @@
 //! | [`shared`] | [`Shared`], [`SharedSlice`], [`SharedBytes`]: the only way to touch memory a peer may write |
 //! | [`cores`] | [`LcoreMap`] in EAL's grammar, [`Workers`] that poll on lcores |
 //! | [`clock`] | [`Clock`]: cycles and what they mean in time |
+//! | [`eventfd`] | signals to a peer that may be hostile |
 //! | [`args`], [`log`] | EAL's command line, and `--log-level` for `tracing` |
 //!
 //! An [`Eal`] holds them together. There are no globals: two of everything may live in one process, and dropping the last
@@ -21,6 +22,7 @@ pub mod clock;
 pub mod cores;
 mod eal;
 mod error;
+pub mod eventfd;
 pub mod log;
 pub mod memory;
 pub mod shared;

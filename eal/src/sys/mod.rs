@@ -1,10 +1,11 @@
 //! System calls, each behind a safe function. The only other places with `unsafe` are `shared.rs` and `memory/map.rs`.
 
+pub(crate) mod aio;
 pub(crate) mod tsc;
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// An `io::Error` for a call that returned −1.
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
@@ -48,6 +49,19 @@ pub(crate) fn allocate(file: &File, len: usize) -> io::Result<()> {
             result => return result.map(drop),
         }
     }
+}
+
+/// Adds one to an eventfd that has room at this moment; `WouldBlock` when it has none.
+pub(crate) fn write_if_ready(to: BorrowedFd<'_>) -> io::Result<()> {
+    let mut entry = libc::pollfd { fd: to.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+    // SAFETY: one valid entry, exclusively borrowed until the call returns, which is at once.
+    if check(unsafe { libc::poll(&raw mut entry, 1, 0) })? == 0 || entry.revents & libc::POLLOUT == 0 {
+        return Err(io::ErrorKind::WouldBlock.into());
+    }
+    let one = 1_u64.to_ne_bytes();
+    // SAFETY: reads the eight bytes of `one`, which lives across the call.
+    let written = unsafe { libc::write(to.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+    if written < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// A resource of which this process may use only so much.

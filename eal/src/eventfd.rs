@@ -1,0 +1,128 @@
+//! Signalling an eventfd whose other holder may be hostile.
+//!
+//! An eventfd is an open file that both ends of a notification share, its `O_NONBLOCK` flag and its counter included.
+//! A peer that clears the flag and fills the counter makes a plain `write(2)` sleep for as long as it likes, and with it
+//! the polling thread. Asking before (`poll`) leaves the peer a moment in between. So the counter is not
+//! written: a request that is complete at once is handed to the kernel with the eventfd as the place to report its
+//! completion (`IOCB_FLAG_RESFD`, `io_submit(2)`). The kernel adds one, never waits, and a full counter just stays full.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use crate::sys::{self, aio};
+
+thread_local! {
+    /// Each thread has its own queue: no lock, and nothing of one port waits for another's.
+    static QUEUE: Option<aio::Queue> = aio::Queue::new().ok();
+}
+
+/// Adds one to the counter of eventfd `to`; never sleeps, whatever its other holders do. Costs about 0.7 µs.
+///
+/// Where the kernel has no asynchronous I/O (or refuses it to this process), the eventfd is written if it has room at that
+/// moment. A peer that fills it in the same moment can then make this wait, for as long as it likes.
+///
+/// ```
+/// use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+///
+/// // SAFETY: takes integers.
+/// let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
+/// // SAFETY: just made, and checked by the assertion below.
+/// let event = unsafe { OwnedFd::from_raw_fd(fd) };
+/// linecard_eal::eventfd::signal(event.as_fd())?;
+/// linecard_eal::eventfd::signal(event.as_fd())?;
+/// let mut count = [0; 8];
+/// // SAFETY: writes eight bytes to `count`.
+/// assert_eq!(unsafe { libc::read(fd, count.as_mut_ptr().cast(), 8) }, 8);
+/// assert_eq!(u64::from_ne_bytes(count), 2);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+///
+/// # Errors
+/// What the kernel said: `EINVAL` for a descriptor that is no eventfd, `EAGAIN` for a full one on the second way.
+pub fn signal(to: BorrowedFd<'_>) -> io::Result<()> {
+    let queued = QUEUE.try_with(|queue| queue.as_ref().map(|queue| queue.signal(to.as_raw_fd())));
+    match queued {
+        Ok(Some(Ok(()))) => Ok(()),
+        // No queue (yet or any more), or one of before a fork.
+        _ => sys::write_if_ready(to),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs::File;
+    use std::io::{Read, Write};
+    use std::os::fd::{AsFd, FromRawFd};
+
+    const FULL: u64 = u64::MAX - 1;
+
+    /// An eventfd in blocking mode with `count` in it.
+    fn event(count: u64) -> File {
+        // SAFETY: takes integers.
+        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
+        assert!(fd >= 0);
+        // SAFETY: just made, nobody else owns it.
+        let mut file = unsafe { File::from_raw_fd(fd) };
+        file.write_all(&count.to_ne_bytes()).expect("room");
+        file
+    }
+
+    fn count(mut file: &File) -> u64 {
+        let mut bytes = [0; 8];
+        file.read_exact(&mut bytes).expect("not zero");
+        u64::from_ne_bytes(bytes)
+    }
+
+    /// Runs `body` in a thread of its own and fails when it does not end: a blocked write would never.
+    fn in_time(body: impl FnOnce() + Send + 'static) {
+        let (done, over) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            body();
+            done.send(()).expect("the test waits");
+        });
+        over.recv_timeout(std::time::Duration::from_secs(5)).expect("it must not sleep");
+    }
+
+    #[test]
+    fn a_full_blocking_eventfd_makes_nobody_wait() {
+        in_time(|| {
+            let event = event(FULL);
+            for _ in 0..1000 {
+                let _ = signal(event.as_fd());
+            }
+            assert!(count(&event) >= FULL);
+        });
+    }
+
+    #[test]
+    fn the_second_way_does_not_wait_for_a_full_one_either() {
+        in_time(|| {
+            let event = event(FULL);
+            assert_eq!(
+                sys::write_if_ready(event.as_fd()).map_err(|e| e.kind()),
+                Err(io::ErrorKind::WouldBlock)
+            );
+            assert_eq!(count(&event), FULL);
+            sys::write_if_ready(event.as_fd()).expect("room");
+            assert_eq!(count(&event), 1);
+        });
+    }
+
+    #[test]
+    fn every_signal_counts_from_any_thread() {
+        let event = event(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..1000).for_each(|_| signal(event.as_fd()).expect("room")));
+            }
+        });
+        assert_eq!(count(&event), 4000);
+    }
+
+    #[test]
+    fn anything_else_is_refused() {
+        let file = sys::memfd("not an eventfd", None).expect("a file");
+        assert!(aio::Queue::new().is_ok_and(|queue| queue.signal(file.as_raw_fd()).is_err()));
+    }
+}
