@@ -1,17 +1,18 @@
 //! The eventfd at the other end of a notification.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 /// An eventfd of the peer, written to and never waited on.
 ///
-/// The peer shares the open file, so it could make writes block again and fill the counter; only an eventfd
-/// is taken, where that takes a peer that wants its own port's thread to sleep.
+/// The peer shares the open file: it may fill the counter and make writes to it block. So it is never written;
+/// see [`linecard_eal::eventfd`].
 #[derive(Debug)]
 pub(crate) struct Event(OwnedFd);
 
 impl Event {
-    /// Takes `fd` if it is an eventfd, and makes writes to it non-blocking; gives nothing back otherwise.
+    /// Takes `fd` if it is an eventfd, and makes writes to it non-blocking (where we have to write, after all); gives
+    /// nothing back otherwise.
     pub(crate) fn accept(fd: OwnedFd) -> Option<Self> {
         is_eventfd(&fd).then_some(())?;
         // SAFETY: F_GETFL reads the flags of a descriptor we own.
@@ -23,9 +24,7 @@ impl Event {
 
     /// Adds one; whether it counted. A full counter means that the peer has long been told.
     pub(crate) fn signal(&self) -> bool {
-        let one = 1u64.to_ne_bytes();
-        // SAFETY: reads the eight bytes of `one`, which outlives the call.
-        unsafe { libc::write(self.0.as_raw_fd(), one.as_ptr().cast(), one.len()) == 8 }
+        linecard_eal::eventfd::signal(self.0.as_fd()).is_ok()
     }
 }
 

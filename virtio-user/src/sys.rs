@@ -20,12 +20,11 @@ impl EventFd {
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
-    /// Wakes the other side. A full counter means it is awake already, so nothing can go wrong.
+    /// Wakes the other side, which may be a hostile backend that shares the open file: never sleeps.
+    /// A full counter means it is awake already, so nothing can go wrong.
     #[cold]
     pub(crate) fn signal(&self) {
-        let one = 1_u64.to_ne_bytes();
-        // SAFETY: `one` outlives the call, which reads its 8 bytes.
-        unsafe { libc::write(self.0.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+        let _ = linecard_eal::eventfd::signal(self.0.as_fd());
     }
 
     /// Forgets earlier signals.
