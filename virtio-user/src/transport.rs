@@ -19,21 +19,23 @@ pub(crate) const RETRY: Duration = Duration::from_millis(20);
 pub(crate) struct Listener {
     socket: UnixListener,
     path: PathBuf,
+    /// Device and inode of the name we made, so that a successor's is left alone.
+    identity: Option<(u64, u64)>,
 }
 
 impl Listener {
-    /// Listens at `path`. A socket that nobody listens to any more is replaced.
+    /// Listens at `path`, readable and writable by its owner only: who connects gets our memory. A socket that nobody
+    /// listens to any more is replaced.
     pub(crate) fn bind(path: &Path) -> Result<Self, Error> {
         let listen = |source| Error::Listen { path: path.to_owned(), source };
-        let socket = match UnixListener::bind(path) {
+        let socket = match sys::listen(path) {
             Err(error) if error.kind() == ErrorKind::AddrInUse => {
                 remove_stale(path)?;
-                UnixListener::bind(path).map_err(listen)?
+                sys::listen(path).map_err(listen)?
             }
             other => other.map_err(listen)?,
         };
-        socket.set_nonblocking(true).map_err(listen)?;
-        Ok(Self { socket, path: path.to_owned() })
+        Ok(Self { socket, path: path.to_owned(), identity: identity(path) })
     }
 
     /// The next backend that connects.
@@ -56,9 +58,16 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        // Gone already is as good.
-        let _ = std::fs::remove_file(&self.path);
+        if self.identity.is_some() && identity(&self.path) == self.identity {
+            // Gone already is as good.
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
 }
 
 /// Removes the socket of a process that has ended; anything else stays and is an error.
@@ -87,5 +96,26 @@ pub(crate) async fn connect(path: &Path, task: &Arc<Task>, deadline: Instant) ->
             }
             Err(_) => task.wait(None, Ready::Read, Some(after(RETRY).min(deadline))).await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_socket_is_its_owners_alone_and_a_successors_stays() {
+        let path = std::env::temp_dir().join(format!("lc-vu-owner-{}.sock", std::process::id()));
+        let first = Listener::bind(&path).expect("a socket");
+        let mode = std::fs::metadata(&path).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert!(sys::connect(&path).is_ok(), "and it listens");
+        std::fs::remove_file(&path).expect("ours");
+        let second = Listener::bind(&path).expect("a socket");
+        drop(first);
+        assert!(sys::connect(&path).is_ok(), "the second's name is still there");
+        drop(second);
+        assert!(!path.exists());
     }
 }

@@ -47,7 +47,8 @@ pub(super) fn listen(path: &Path) -> Result<Listener, Error> {
     let socket = new_socket().map_err(|e| Error::system("making a socket", e))?;
     // The name inherits this mode; unlike a umask it concerns no other thread.
     // SAFETY: changes the mode of a descriptor we own.
-    let _ = unsafe { libc::fchmod(socket.as_raw_fd(), 0o600) };
+    check(unsafe { libc::fchmod(socket.as_raw_fd(), 0o600) })
+        .map_err(|e| Error::system("keeping a socket to its owner", e))?;
     // SAFETY: `address` is a valid socket address of the length given, alive during the call.
     check(unsafe { libc::bind(socket.as_raw_fd(), address.as_ptr(), address.len()) })
         .map_err(|source| bind_error(path, source))?;
