@@ -260,6 +260,12 @@ pub enum RegionError {
         /// Allowed.
         max: usize,
     },
+    /// Holes in the region would not be noticed.
+    #[error("all {max} places to watch memory regions of all peers are taken")]
+    Unwatched {
+        /// Regions that can be watched.
+        max: usize,
+    },
     /// Too much memory.
     #[error("memory regions of {asked} bytes together, at most {max} are allowed")]
     Total {

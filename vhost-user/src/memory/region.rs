@@ -11,7 +11,7 @@ use std::sync::Arc;
 use linecard_wire::payload::MemoryRegion;
 use memmap2::{MmapOptions, MmapRaw};
 
-use super::sigbus::{Alarm, Watch};
+use super::sigbus::{Alarm, ENTRIES, Watch};
 use crate::error::RegionError;
 
 /// File systems whose pages appear without asking another process: a fault there cannot wait for anyone.
@@ -56,9 +56,12 @@ impl Region {
         let (mapping, base) = layout.map(&file)?;
         // SAFETY: `skip < page <= len`, so this stays inside the mapping just made.
         let start = unsafe { base.add(skip as usize) };
-        let watch =
-            alarm.and_then(|alarm| Watch::new(base.as_ptr() as usize, layout.len, layout.page, alarm));
-        Ok(Self { spec, start, _watch: watch, _mapping: mapping })
+        let start_of = base.as_ptr() as usize;
+        let watch = alarm.map(|alarm| Watch::new(start_of, layout.len, layout.page, alarm));
+        if matches!(watch, Some(None)) {
+            return Err(RegionError::Unwatched { max: ENTRIES });
+        }
+        Ok(Self { spec, start, _watch: watch.flatten(), _mapping: mapping })
     }
 
     /// Where `len` bytes at `offset` into the region are; `None` when they are not all inside.
@@ -92,6 +95,12 @@ fn check_ranges(spec: &MemoryRegion) -> Result<(), RegionError> {
 
 /// Checks kind and length of the file; returns its page size.
 fn check_file(spec: &MemoryRegion, file: &File) -> Result<u64, RegionError> {
+    // Asked first, because it is answered by the kernel alone: the file system of any other file may be a program of the
+    // peer's (FUSE), and `fstat` would wait for that.
+    // SAFETY: takes integers.
+    if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GET_SEALS) } < 0 {
+        return Err(RegionError::FileKind);
+    }
     let meta =
         file.metadata().map_err(|source| RegionError::System { action: "inspecting the file", source })?;
     let system =

@@ -13,8 +13,9 @@ use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-/// Mappings that can be watched at once; further ones go unwatched.
-const ENTRIES: usize = 4096;
+/// Mappings that can be watched at once: enough for 64 peers with as many regions as a peer may have. Further ones are
+/// refused, because one hole in memory that nobody watches would end the process.
+pub(crate) const ENTRIES: usize = 32_768;
 /// `start` of an entry that is being filled.
 const CLAIMED: usize = 1;
 
@@ -74,7 +75,8 @@ impl Watch {
     /// Watches `len` bytes at `start`, in pages of `page`; `None` when the table is full.
     pub(crate) fn new(start: usize, len: usize, page: usize, alarm: &Arc<Alarm>) -> Option<Self> {
         let (index, entry) = TABLE.iter().enumerate().find(|(_, entry)| {
-            entry.start.compare_exchange(0, CLAIMED, Ordering::Acquire, Ordering::Relaxed).is_ok()
+            entry.start.load(Ordering::Relaxed) == 0
+                && entry.start.compare_exchange(0, CLAIMED, Ordering::Acquire, Ordering::Relaxed).is_ok()
         })?;
         HIGH.fetch_max(index + 1, Ordering::Relaxed);
         entry.len.store(len, Ordering::Relaxed);
@@ -142,7 +144,9 @@ extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, context
     let errno = unsafe { libc::__errno_location() };
     // SAFETY: as above.
     let saved = unsafe { errno.read() };
-    if !TABLE.iter().take(HIGH.load(Ordering::Relaxed)).any(|entry| entry.replace(addr)) {
+    // One that somebody sent has no address.
+    let fault = details.si_code > 0;
+    if !(fault && TABLE.iter().take(HIGH.load(Ordering::Relaxed)).any(|entry| entry.replace(addr))) {
         chain(signal, info, context);
     }
     // SAFETY: as above; the interrupted code must find its errno.

@@ -78,3 +78,16 @@ fn too_much_memory_is_refused() {
     let refused = MemoryMap::new(regions, MapLimits { total: PAGE });
     assert!(matches!(refused, Err(RegionError::Total { asked, max }) if asked == 2 * PAGE && max == PAGE));
 }
+
+#[test]
+fn memory_that_cannot_be_watched_is_not_taken() {
+    use super::sigbus::{Alarm, Watch};
+    let alarm = Alarm::new();
+    // Above any address of a process: no fault is ever there.
+    let all: Vec<_> = std::iter::from_fn(|| Watch::new(1 << 60, 1, 4096, &alarm)).collect();
+    let spec = MemoryRegion { guest_addr: 0, size: PAGE, user_addr: 0, offset: 0 };
+    let refused = Region::map(spec, memfd(PAGE), Some(&alarm));
+    assert!(matches!(refused, Err(RegionError::Unwatched { .. })));
+    drop(all);
+    assert!(Region::map(spec, memfd(PAGE), Some(&alarm)).is_ok());
+}
