@@ -9,6 +9,7 @@ mod epoll;
 mod socket;
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
@@ -169,19 +170,33 @@ impl Loop {
             let (connections, sockets): (Vec<_>, Vec<_>) =
                 ready.into_iter().filter(|token| *token != WAKE).map(owner_of).partition(|(_, link)| *link);
             for (id, _) in connections {
-                if let Some(endpoint) = self.endpoints.get_mut(&id) {
-                    endpoint.progress(&self.epoll);
-                }
+                self.contain(id, Endpoint::progress);
             }
             for (id, _) in sockets {
-                if let Some(endpoint) = self.endpoints.get_mut(&id) {
-                    endpoint.accept(&self.epoll);
-                }
+                self.contain(id, Endpoint::accept);
             }
-            self.endpoints.values_mut().for_each(|endpoint| endpoint.tick(&self.epoll));
+            let all: Vec<_> = self.endpoints.keys().copied().collect();
+            for id in all {
+                self.contain(id, Endpoint::tick);
+            }
         }
         for (_, endpoint) in self.endpoints.drain() {
             endpoint.shut_down(&self.epoll, PATIENCE);
+        }
+    }
+
+    /// Has endpoint `id` do `step`. A panic, which would be a mistake of ours, ends that port and not the others: its
+    /// gates stay as they are, and whoever polls it finds nothing.
+    fn contain(&mut self, id: u64, step: impl FnOnce(&mut Endpoint, &Epoll)) {
+        let Some(endpoint) = self.endpoints.get_mut(&id) else { return };
+        let epoll = &self.epoll;
+        if catch_unwind(AssertUnwindSafe(|| step(endpoint, epoll))).is_err() {
+            tracing::error!(
+                port = endpoint.peer.name(),
+                "the control side failed; close the port and open it again"
+            );
+            endpoint.peer.set_disconnected();
+            self.endpoints.remove(&id);
         }
     }
 
