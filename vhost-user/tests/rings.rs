@@ -164,6 +164,70 @@ fn an_available_index_from_nowhere_stops_the_ring() {
     }
 }
 
+/// A split ring of which every entry is the same chain: all descriptors, the first with `len` bytes, the others empty.
+fn one_chain_again_and_again(frontend: &Frontend, index: usize, size: u16, len: u32) {
+    const NEXT: u64 = 1;
+    let write = if index == 0 { 2_u64 } else { 0 };
+    let ring = frontend.ring_memory(index, size);
+    for n in 0..u64::from(size) {
+        let last = n + 1 == u64::from(size);
+        let flags = write | if last { 0 } else { NEXT };
+        let meta = u64::from(if n == 0 { len } else { 0 }) | flags << 32 | (n + 1) << 48;
+        let at = 16 * n as usize;
+        ring.desc.cell::<u64>(at).expect("desc").store(Frontend::buffer(0, 0).0, Ordering::Relaxed);
+        ring.desc.cell::<u64>(at + 8).expect("desc").store(meta, Ordering::Relaxed);
+    }
+    ring.driver.cell::<u16>(2).expect("idx").store(size, Ordering::Release);
+}
+
+#[test]
+fn a_burst_reads_no_more_descriptors_than_is_fair() {
+    const LARGE: u16 = 8192;
+    let mut bench = Bench::new("longchains");
+    let mut frontend = Frontend::connect(&bench.path);
+    frontend.negotiate(Features::NET_MRG_RXBUF);
+    frontend.share_memory();
+    one_chain_again_and_again(&frontend, 0, LARGE, 12);
+    one_chain_again_and_again(&frontend, 1, LARGE, 0);
+    frontend.start_ring(0, LARGE, 0);
+    frontend.start_ring(1, LARGE, 0);
+    bench.wait_link(true);
+    let mut packets = Burst::new();
+    assert_eq!(bench.rx.rx_burst(&mut packets), 0);
+    let used = frontend.ring_memory(1, LARGE).device.cell::<u16>(2).expect("idx");
+    assert_eq!(used.load(Ordering::Acquire), 1, "one runt was enough for one burst");
+    assert!(bench.pool.get_bulk(&mut packets, 64));
+    packets.iter_mut().for_each(|packet| assert!(packet.append(1500).is_some()));
+    assert_eq!(bench.tx.tx_burst(&mut packets), 1, "one packet that fits nowhere was enough for one burst");
+    assert_eq!(bench.tx.tx_burst(&mut packets), 1, "and the next takes its turn");
+    packets.clear();
+    frontend.enable(1, false);
+    assert_eq!(bench.rx.rx_burst(&mut packets), 0);
+    assert_eq!(used.load(Ordering::Acquire), 2, "nor does a disabled ring cost more");
+    assert_eq!(faults(&bench), 0);
+    bench.assert_whole();
+}
+
+#[test]
+fn a_pool_with_packets_shorter_than_a_frame_is_not_written_past() {
+    for data_room in [0_u16, 1, 13] {
+        let mut bench = Bench::with_data_room("tiny", data_room);
+        let mut guest = Guest::start(&bench.path, Features::NONE);
+        bench.wait_link(true);
+        guest.send(&frame(1, 14));
+        guest.tx.publish();
+        let mut packets = Burst::new();
+        bench.rx.rx_burst(&mut packets);
+        for packet in packets.iter() {
+            assert!(packet.segments().all(|segment| segment.len() <= usize::from(data_room)), "{packet:?}");
+            assert_eq!(packet.segments().flat_map(|s| s.data().to_vec()).collect::<Vec<_>>(), frame(1, 14));
+        }
+        assert_eq!(packets.len(), usize::from(data_room > 0));
+        packets.clear();
+        bench.assert_whole();
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -28,6 +28,7 @@ pub struct Piece {
 pub struct SegList {
     pieces: Vec<Piece>,
     bytes: u32,
+    descriptors: u16,
 }
 
 // SAFETY: the list is plain addresses; whoever copies through them answers for their validity on its thread.
@@ -37,7 +38,7 @@ impl SegList {
     /// An empty list.
     #[must_use]
     pub const fn new() -> Self {
-        Self { pieces: Vec::new(), bytes: 0 }
+        Self { pieces: Vec::new(), bytes: 0, descriptors: 0 }
     }
 
     /// The pieces, in the order of the chain.
@@ -58,9 +59,20 @@ impl SegList {
         self.pieces.is_empty()
     }
 
+    /// Descriptors that were read to collect the chain, those of an indirect table and empty ones included: the work
+    /// that the chain was. At most the ring size.
+    #[must_use]
+    pub const fn descriptors(&self) -> u16 {
+        self.descriptors
+    }
+
     pub(crate) fn clear(&mut self) {
         self.pieces.clear();
-        self.bytes = 0;
+        (self.bytes, self.descriptors) = (0, 0);
+    }
+
+    pub(crate) fn read_so_far(&mut self, descriptors: u16) {
+        self.descriptors = descriptors;
     }
 
     /// Appends a piece; false when the total would pass 2³² − 1 bytes.

@@ -69,6 +69,7 @@ impl<'a, M: DeviceMemory, const WRITABLE: bool> Walk<'a, M, WRITABLE> {
             return Err(PeerFault::ChainTooLong { max: self.max });
         }
         self.count += 1;
+        self.out.read_so_far(self.count);
         Ok(())
     }
 

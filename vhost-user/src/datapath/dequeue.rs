@@ -10,7 +10,7 @@ use linecard_virtio::{Ahead, Chain, DeviceQueue, Head, PeerFault, SegList};
 
 use super::copy::{LINE, copy, prefetch_read};
 use super::scatter::Cursor;
-use super::{DequeuePath, Done, MAX_PACKET, MIN_FRAME};
+use super::{DESCRIPTORS_PER_BURST, DequeuePath, Done, MAX_PACKET, MIN_FRAME};
 use crate::memory::MemoryMap;
 use crate::port::RxLoss;
 
@@ -79,10 +79,12 @@ impl<Q: DeviceQueue> Dequeue<Q> {
     fn survey(&self, chains: &[Chain], room: u32) -> usize {
         let header = self.header;
         let least = header + MIN_FRAME;
+        // A pool whose packets are shorter than any frame takes all of them as chains.
+        let Some(spare) = room.checked_sub(MIN_FRAME) else { return 0 };
         let mut plain = 0;
         for chain in chains {
             // One comparison for both ends: what is too short wraps to something very long.
-            if chain.len.wrapping_sub(least) > room.saturating_sub(MIN_FRAME) {
+            if chain.len.wrapping_sub(least) > spare {
                 break;
             }
             let payload = chain.ptr.wrapping_add(header as usize);
@@ -123,9 +125,11 @@ impl<Q: DeviceQueue> Dequeue<Q> {
     #[cold]
     #[inline(never)]
     fn slow(&mut self, out: &mut Burst, pool: &Pool, stats: &QueueStats<RxLoss>) -> Result<usize, PeerFault> {
-        let (mut taken, mut bytes, mut dropped) = (0, 0, 0);
-        while out.room() > 0 && dropped < DROPS_PER_BURST {
-            match self.next_slow(pool, stats)? {
+        let (mut taken, mut bytes, mut dropped, mut walked) = (0, 0, 0, 0);
+        while out.room() > 0 && dropped < DROPS_PER_BURST && walked < DESCRIPTORS_PER_BURST {
+            let next = self.next_slow(pool, stats)?;
+            walked += u32::from(self.segments.descriptors());
+            match next {
                 Slow::Packet(packet) => {
                     bytes += packet.len() as u64;
                     taken += 1;
@@ -148,11 +152,15 @@ impl<Q: DeviceQueue> Dequeue<Q> {
         if len < MIN_FRAME {
             return Ok(self.drop_chain(head, stats, RxLoss::Runt));
         }
-        let parts = len.div_ceil(u32::from(pool.data_room()).max(1)) as usize;
+        let parts = match u32::from(pool.data_room()) {
+            // No room at all is never enough.
+            0 => usize::MAX,
+            room => len.div_ceil(room) as usize,
+        };
         if len > MAX_PACKET || parts > MAX_SEGMENTS {
             return Ok(self.drop_chain(head, stats, RxLoss::TooLong));
         }
-        let Some(packet) = gather(self.segments.pieces(), self.header, len, pool) else {
+        let Some(packet) = gather(self.segments.pieces(), self.header, len, parts, pool) else {
             stats.lost(RxLoss::NoBuffer, 1);
             return Ok(Slow::NoBuffer);
         };
@@ -193,11 +201,12 @@ impl<Q: DeviceQueue> DequeuePath for Dequeue<Q> {
     }
 
     fn discard(&mut self, stats: &QueueStats<RxLoss>) -> Result<Done, PeerFault> {
-        let mut dropped = 0u64;
-        while dropped < u64::from(DROPS_PER_BURST) {
+        let (mut dropped, mut walked) = (0u64, 0);
+        while dropped < u64::from(DROPS_PER_BURST) && walked < DESCRIPTORS_PER_BURST {
             let next = self.queue.peek_chain(&*self.map, Ahead::default(), &mut self.segments)?;
             let Some(head) = next else { break };
             self.queue.complete(head.used(0));
+            walked += u32::from(self.segments.descriptors());
             dropped += 1;
         }
         stats.lost(RxLoss::Disabled, dropped);
@@ -237,8 +246,14 @@ fn allocate(pool: &Pool, places: &mut [MaybeUninit<NonNull<Meta>>], n: usize) ->
 
 const _: () = assert!(size_of::<Packet>() == size_of::<NonNull<Meta>>());
 
-/// A packet of `len` bytes behind the header; `None` when the pool is empty.
-fn gather(pieces: &[linecard_virtio::Piece], header: u32, len: u32, pool: &Pool) -> Option<Packet> {
+/// A packet of `len` bytes behind the header in `parts` segments; `None` when the pool is empty.
+fn gather(
+    pieces: &[linecard_virtio::Piece],
+    header: u32,
+    len: u32,
+    parts: usize,
+    pool: &Pool,
+) -> Option<Packet> {
     let mut cursor = Cursor::new(pieces);
     cursor.skip(header as usize);
     let mut left = len as usize;
@@ -253,7 +268,6 @@ fn gather(pieces: &[linecard_virtio::Piece], header: u32, len: u32, pool: &Pool)
         (got == part).then_some(packet)
     };
     let mut packet = next()?;
-    let parts = (len as usize).div_ceil(usize::from(pool.data_room()));
     for _ in 1..parts {
         packet.chain(next()?).ok()?;
     }

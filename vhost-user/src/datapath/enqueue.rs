@@ -10,7 +10,7 @@ use linecard_virtio::{Ahead, Chain, DeviceQueue, Head, PeerFault, SegList, Used}
 
 use super::copy::{LINE, copy, prefetch_write};
 use super::scatter::Cursor;
-use super::{Done, EnqueuePath, MAX_PACKET};
+use super::{DESCRIPTORS_PER_BURST, Done, EnqueuePath, MAX_PACKET};
 use crate::memory::MemoryMap;
 use crate::port::TxLoss;
 
@@ -29,6 +29,8 @@ pub(super) struct Enqueue<Q, const MERGE: bool> {
     further: SegList,
     heads: Vec<Used>,
     runts: u32,
+    /// Descriptors read by the slow way in this burst.
+    walked: u32,
     name: &'static str,
 }
 
@@ -44,7 +46,7 @@ impl<Q: DeviceQueue, const MERGE: bool> Enqueue<Q, MERGE> {
     pub(super) fn new(mut queue: Q, map: Arc<MemoryMap>, header: u32, name: &'static str) -> Self {
         queue.set_notifications(false);
         let (first, further, heads) = (SegList::new(), SegList::new(), Vec::new());
-        Self { queue, map, header, first, further, heads, runts: 0, name }
+        Self { queue, map, header, first, further, heads, runts: 0, walked: 0, name }
     }
 
     /// Packets of one segment into plain buffers that hold them, from the front on; returns how many.
@@ -107,6 +109,7 @@ impl<Q: DeviceQueue, const MERGE: bool> Enqueue<Q, MERGE> {
         if len > MAX_PACKET {
             return Ok(Slow::Dropped(TxLoss::TooLong));
         }
+        let before = self.walked;
         let Some(head) = self.first_buffer(stats)? else { return Ok(Slow::Full) };
         let total = self.header + len;
         if head.len < total && !MERGE {
@@ -125,7 +128,8 @@ impl<Q: DeviceQueue, const MERGE: bool> Enqueue<Q, MERGE> {
                 let hopeless = ahead.descs >= self.queue.size() || self.heads.len() >= MAX_MERGED;
                 return Ok(if hopeless { Slow::Dropped(TxLoss::TooLong) } else { Slow::Full });
             };
-            if self.heads.len() >= MAX_MERGED {
+            self.walked += u32::from(self.further.descriptors());
+            if self.heads.len() >= MAX_MERGED || self.walked - before >= DESCRIPTORS_PER_BURST {
                 return Ok(Slow::Dropped(TxLoss::TooLong));
             }
             let part = head.len.min(left);
@@ -153,10 +157,11 @@ impl<Q: DeviceQueue, const MERGE: bool> Enqueue<Q, MERGE> {
 
     /// The next buffer that can hold a header; shorter ones go back unused.
     fn first_buffer(&mut self, stats: &QueueStats<TxLoss>) -> Result<Option<Head>, PeerFault> {
-        while self.runts < RUNTS_PER_BURST {
+        while self.runts < RUNTS_PER_BURST && self.walked < DESCRIPTORS_PER_BURST {
             let Some(head) = self.queue.peek_chain(&*self.map, Ahead::default(), &mut self.first)? else {
                 return Ok(None);
             };
+            self.walked += u32::from(self.first.descriptors());
             if head.len >= self.header {
                 return Ok(Some(head));
             }
@@ -190,7 +195,7 @@ impl<Q: DeviceQueue, const MERGE: bool> Enqueue<Q, MERGE> {
 
 impl<Q: DeviceQueue, const MERGE: bool> EnqueuePath for Enqueue<Q, MERGE> {
     fn burst(&mut self, packets: &mut Burst, stats: &QueueStats<TxLoss>) -> Result<Done, PeerFault> {
-        self.runts = 0;
+        (self.runts, self.walked) = (0, 0);
         let result = self.take(packets, stats);
         // What was completed before a fault is published too.
         let moved = *result.as_ref().unwrap_or(&0);

@@ -31,6 +31,10 @@ const MIN_FRAME: u32 = 14;
 /// Longest packet in bytes: what IPv4 can say, and an Ethernet header with two tags.
 const MAX_PACKET: u32 = 65_535 + 22;
 
+/// Descriptors of odd chains read in one burst before others get their turn; a chain that was begun is finished.
+/// Else a peer could have one burst read its longest chain again and again.
+const DESCRIPTORS_PER_BURST: u32 = 4096;
+
 /// What one burst did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Done {

@@ -91,11 +91,15 @@ pub struct Bench {
 }
 
 pub fn pool(packets: u32, cache: u16) -> Pool {
+    pool_of(PoolConfig { packets, cache, ..PoolConfig::default() })
+}
+
+fn pool_of(config: PoolConfig) -> Pool {
     let domain = Memory::new(MemoryConfig { range: 1 << 30, ..MemoryConfig::default() })
         .expect("memory")
         .domain("test")
         .expect("domain");
-    Pool::new(&domain, PoolConfig { packets, cache, ..PoolConfig::default() }).expect("pool")
+    Pool::new(&domain, config).expect("pool")
 }
 
 impl Bench {
@@ -104,18 +108,23 @@ impl Bench {
     }
 
     pub fn with(label: &str, mode: Mode) -> Self {
-        Self::open(label, mode, 0)
+        Self::open(label, mode, pool(1024, 0))
+    }
+
+    /// Packets with room for so many bytes.
+    pub fn with_data_room(label: &str, data_room: u16) -> Self {
+        let config = PoolConfig { packets: 1024, cache: 0, data_room, ..PoolConfig::default() };
+        Self::open(label, Mode::Listen, pool_of(config))
     }
 
     pub fn with_cache(label: &str, cache: u16) -> Self {
-        Self::open(label, Mode::Listen, cache)
+        Self::open(label, Mode::Listen, pool(1024, cache))
     }
 
-    fn open(label: &str, mode: Mode, cache: u16) -> Self {
+    fn open(label: &str, mode: Mode, pool: Pool) -> Self {
         let path = socket_path(label);
         let control = Control::start().expect("control");
         let backend = Backend::new(&control, BackendConfig::new(label, &path, mode)).expect("backend");
-        let pool = pool(1024, cache);
         let (rx_stats, tx_stats) = Default::default();
         let rx = backend.receive_queue(0, &pool, std::sync::Arc::clone(&rx_stats)).expect("rx");
         let tx = backend.transmit_queue(0, std::sync::Arc::clone(&tx_stats)).expect("tx");
