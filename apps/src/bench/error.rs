@@ -32,6 +32,18 @@ pub(crate) enum Error {
     /// DPDK's side started and then failed.
     #[error("the DPDK peer failed: {0}; --no-peer measures without it")]
     Peer(String),
+    /// One core.
+    #[error("a loop needs two cores; allow two, or name them with --cores")]
+    TwoCores,
+    /// No folder for sockets.
+    #[error("{0}")]
+    Place(String),
+    /// SIGINT or SIGTERM.
+    #[error("interrupted; what was measured till then is above")]
+    Interrupted,
+    /// No sample at all.
+    #[error("nothing was measured: {0}")]
+    Nothing(String),
     /// Nobody reads the result.
     #[error("the result cannot be written: {0}")]
     Output(#[from] std::io::Error),

@@ -1,6 +1,7 @@
-//! `linecard bench`: our rings and pools beside DPDK's, in one interleaved run.
+//! `linecard bench`: our rings, pools and ports beside DPDK's, in interleaved runs.
 
 mod error;
+mod loopback;
 mod mempool;
 mod pair;
 mod peer;
@@ -8,19 +9,35 @@ mod report;
 mod ring;
 mod stats;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, Subcommand};
 use linecard::eal::{CoreId, cores};
 
 pub(crate) use error::Error;
+use loopback::LoopbackArgs;
 use pair::Bench;
 use peer::Peer;
 
 /// What `linecard bench` is asked to do.
 #[derive(Debug, Args)]
 pub(crate) struct BenchArgs {
-    /// What to measure
-    #[arg(value_enum)]
+    #[command(subcommand)]
     subject: Subject,
+}
+
+/// What to measure.
+#[derive(Debug, Subcommand)]
+enum Subject {
+    /// Rings: sync modes, single and bulk, one and two cores
+    Ring(TurnsArgs),
+    /// Pools: cached get and put, bulk sizes, one and two cores
+    Mempool(TurnsArgs),
+    /// Ports: two testpmds loop packets over vhost-user, ours and DPDK's at either end
+    Loopback(LoopbackArgs),
+}
+
+/// Options of benchmarks that run inside this process and ask a peer in turn.
+#[derive(Debug, Args)]
+struct TurnsArgs {
     /// Print one JSON object per row instead of a table
     #[arg(long)]
     json: bool,
@@ -38,20 +55,23 @@ pub(crate) struct BenchArgs {
     no_peer: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Subject {
-    /// Rings: sync modes, single and bulk, one and two cores
-    Ring,
-    /// Pools: cached get and put, bulk sizes, one and two cores
-    Mempool,
-}
-
 /// Measures and prints.
 ///
 /// # Errors
 /// A core that may not be used, no row that matches, standard output that cannot be written, or a DPDK peer that
 /// failed after it had started.
 pub(crate) fn run(args: BenchArgs) -> Result<(), Error> {
+    match args.subject {
+        Subject::Ring(args) => in_turn(args, ring::rows),
+        Subject::Mempool(args) => in_turn(args, mempool::rows),
+        Subject::Loopback(args) => loopback::run(args),
+    }
+}
+
+fn in_turn(
+    args: TurnsArgs,
+    measure: impl FnOnce(&mut Bench) -> Result<Vec<report::Row>, Error>,
+) -> Result<(), Error> {
     let cores = choose_cores(&args.cores)?;
     let (peer, absent) = if args.no_peer {
         (None, Some("left out (--no-peer)".to_owned()))
@@ -62,10 +82,7 @@ pub(crate) fn run(args: BenchArgs) -> Result<(), Error> {
         }
     };
     let mut bench = Bench { cores, runs: args.runs, filter: args.case, peer };
-    let rows = match args.subject {
-        Subject::Ring => ring::rows(&mut bench)?,
-        Subject::Mempool => mempool::rows(&mut bench)?,
-    };
+    let rows = measure(&mut bench)?;
     if rows.is_empty() {
         return Err(Error::NoSuchCase(bench.filter.unwrap_or_default()));
     }

@@ -185,7 +185,8 @@ fn pkg_config(what: &[&str]) -> Option<Vec<String>> {
     output.status.success().then(|| text.split_whitespace().map(str::to_owned).collect())
 }
 
-fn free_hugepages() -> u64 {
+/// Free hugepages of the default size.
+pub(crate) fn free_hugepages() -> u64 {
     let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = memory.lines().find_map(|line| line.strip_prefix("HugePages_Free:"));
     line.and_then(|count| count.trim().parse().ok()).unwrap_or(0)

@@ -26,7 +26,8 @@ use signal_hook::iterator::Signals;
 
 use self::end::Role;
 pub(crate) use self::end::{EndArgs, run as run_end};
-use self::process::{End, PrivateFolder};
+use self::process::End;
+pub(crate) use self::process::PrivateFolder;
 use self::report::{Circumstances, EndReport, Message, Progress, Summary};
 use self::show::Show;
 use crate::error::Error;

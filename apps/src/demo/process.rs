@@ -88,7 +88,7 @@ impl Drop for End {
 }
 
 /// A folder that only this user can enter, removed with what is in it when dropped.
-pub(super) struct PrivateFolder(PathBuf);
+pub(crate) struct PrivateFolder(PathBuf);
 
 /// A socket's path has at most 107 bytes (unix(7)); the folder's and the socket's names need up to 50.
 const LONGEST_PLACE: usize = 57;
@@ -98,7 +98,7 @@ impl PrivateFolder {
     ///
     /// # Errors
     /// None of them can be written.
-    pub(super) fn new() -> Result<Self, Error> {
+    pub(crate) fn new() -> Result<Self, Error> {
         let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
         let places = [Some(std::env::temp_dir()), runtime, Some("/dev/shm".into()), Some("/var/tmp".into())];
         let mut failure = None;
@@ -133,7 +133,7 @@ impl PrivateFolder {
         Err(std::io::ErrorKind::AlreadyExists.into())
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 }

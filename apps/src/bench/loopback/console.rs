@@ -1,0 +1,245 @@
+//! A testpmd with a pipe to its console.
+//!
+//! DPDK buffers what it prints to a pipe till it ends, but writes prompts at once: so the next prompt tells that a command
+//! is done, and what it printed is read when the program has ended.
+
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+/// Why a sample came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The user ended the run.
+    #[error("interrupted")]
+    Interrupted,
+    /// A program could not be started, did not answer, or ended early.
+    #[error("{0}")]
+    Program(String),
+}
+
+/// Set by SIGINT and SIGTERM.
+#[derive(Clone, Default)]
+pub(crate) struct Interrupt(pub(crate) Arc<AtomicBool>);
+
+impl Interrupt {
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        if self.0.load(Ordering::Relaxed) { Err(Failure::Interrupted) } else { Ok(()) }
+    }
+
+    /// Sleeps, but not through an interrupt.
+    pub(crate) fn sleep(&self, time: Duration) -> Result<(), Failure> {
+        let until = Instant::now() + time;
+        loop {
+            self.check()?;
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            thread::sleep(left.min(TICK));
+        }
+    }
+}
+
+const PROMPT: &[u8] = b"testpmd> ";
+/// How often an interrupt or an early end is looked for.
+const TICK: Duration = Duration::from_millis(50);
+/// How long one command may take.
+const ANSWER: Duration = Duration::from_secs(10);
+/// How long a program may take to start: DPDK clears its hugepages first.
+const START: Duration = Duration::from_secs(30);
+/// How long a program may take to end.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// What a program wrote so far.
+#[derive(Default)]
+struct Said {
+    text: Mutex<Vec<u8>>,
+    news: Condvar,
+}
+
+impl Said {
+    fn text(&self) -> MutexGuard<'_, Vec<u8>> {
+        // Appending cannot leave a half-written text behind.
+        self.text.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Collects what comes from `from` till its end.
+    fn listen(mut from: impl Read + Send + 'static) -> (Arc<Self>, Option<JoinHandle<()>>) {
+        let said = Arc::new(Self::default());
+        let ours = Arc::clone(&said);
+        let listener = thread::spawn(move || {
+            let mut chunk = [0; 4096];
+            loop {
+                match from.read(&mut chunk) {
+                    Ok(0) => break,
+                    Ok(n) => ours.text().extend_from_slice(&chunk[..n]),
+                    Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                    Err(_) => break,
+                }
+                ours.news.notify_all();
+            }
+            ours.news.notify_all();
+        });
+        (said, Some(listener))
+    }
+
+    fn to_text(&self) -> String {
+        String::from_utf8_lossy(&self.text()).into_owned()
+    }
+}
+
+/// A running testpmd; ended when dropped.
+pub(crate) struct Console {
+    name: &'static str,
+    child: Child,
+    input: Option<ChildStdin>,
+    output: Arc<Said>,
+    errors: Arc<Said>,
+    listeners: [Option<JoinHandle<()>>; 2],
+    interrupt: Interrupt,
+}
+
+impl Console {
+    /// Starts `command` and waits for its console.
+    pub(crate) fn start(
+        name: &'static str,
+        command: &mut Command,
+        interrupt: &Interrupt,
+    ) -> Result<Self, Failure> {
+        // A group of its own: a Ctrl-C at the terminal reaches the harness only, which then ends its programs.
+        command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command
+            .spawn()
+            .map_err(|error| Failure::Program(format!("the {name} does not start: {error}")))?;
+        let (output, first) = child.stdout.take().map_or_else(Default::default, Said::listen);
+        let (errors, second) = child.stderr.take().map_or_else(Default::default, Said::listen);
+        let input = child.stdin.take();
+        let listeners = [first, second];
+        let mut console =
+            Self { name, child, input, output, errors, listeners, interrupt: interrupt.clone() };
+        console.await_prompt(0, START)?;
+        Ok(console)
+    }
+
+    /// The process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Types a line and waits till it has been carried out.
+    pub(crate) fn command(&mut self, line: &str) -> Result<(), Failure> {
+        let from = self.output.text().len();
+        self.write(line)?;
+        self.await_prompt(from, ANSWER)
+    }
+
+    fn write(&mut self, line: &str) -> Result<(), Failure> {
+        let sent =
+            self.input.as_mut().is_some_and(|input| input.write_all(format!("{line}\n").as_bytes()).is_ok());
+        if sent { Ok(()) } else { Err(self.trouble("does not take commands")) }
+    }
+
+    fn await_prompt(&mut self, from: usize, within: Duration) -> Result<(), Failure> {
+        let deadline = Instant::now() + within;
+        loop {
+            self.interrupt.check()?;
+            {
+                let text = self.output.text();
+                let new = text.get(from..).unwrap_or_default();
+                if new.windows(PROMPT.len()).any(|window| window == PROMPT) {
+                    return Ok(());
+                }
+                drop(self.output.news.wait_timeout(text, TICK));
+            }
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Err(self.trouble(&format!("ended early ({status})")));
+            }
+            if Instant::now() > deadline {
+                return Err(self.trouble(&format!("said nothing for {} s", within.as_secs())));
+            }
+        }
+    }
+
+    /// Ends the program in order and returns what it printed, and its log.
+    pub(crate) fn finish(mut self) -> Result<Transcript, Failure> {
+        self.write("quit")?;
+        let deadline = Instant::now() + FAREWELL;
+        while matches!(self.child.try_wait(), Ok(None)) {
+            self.interrupt.check()?;
+            if Instant::now() > deadline {
+                return Err(self.trouble("did not end"));
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        for listener in self.listeners.iter_mut().filter_map(Option::take) {
+            // A listener does not panic; what it collected so far is there in any case.
+            let _ = listener.join();
+        }
+        Ok(Transcript { output: self.output.to_text(), log: self.errors.to_text() })
+    }
+
+    /// One sentence with the last thing the program complained about.
+    fn trouble(&self, what: &str) -> Failure {
+        let (errors, output) = (self.errors.to_text(), self.output.to_text());
+        let lines = errors.lines().rev().chain(output.lines().rev());
+        let last = lines.map(str::trim).find(|line| !line.is_empty()).unwrap_or("nothing");
+        Failure::Program(format!("the {} {what}; its last words: {last}", self.name))
+    }
+}
+
+impl Drop for Console {
+    fn drop(&mut self) {
+        // Both programs end at the end of their input; there is no time to wait for that here.
+        self.input = None;
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What a program said in its life.
+#[derive(Debug)]
+pub(crate) struct Transcript {
+    pub(crate) output: String,
+    pub(crate) log: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Result<Console, Failure> {
+        Console::start("shell", Command::new("sh").args(["-c", script]), &Interrupt::default())
+    }
+
+    #[test]
+    fn commands_are_answered_in_turn() {
+        let script = "printf 'testpmd> '; while read line; do test \"$line\" = quit && echo Bye && exit; echo \"did $line\"; printf 'testpmd> '; done";
+        let mut console = shell(script).expect("a shell");
+        console.command("one").expect("an answer");
+        console.command("two").expect("an answer");
+        let transcript = console.finish().expect("an end");
+        assert!(transcript.output.ends_with("did one\ntestpmd> did two\ntestpmd> Bye\n"), "{transcript:?}");
+    }
+
+    #[test]
+    fn an_early_end_says_why() {
+        let failure = shell("echo no memory >&2; exit 3").err().expect("it ends").to_string();
+        assert!(
+            failure.contains("ended early (exit status: 3)") && failure.contains("no memory"),
+            "{failure}"
+        );
+    }
+
+    #[test]
+    fn an_interrupt_ends_the_wait_and_the_program() {
+        let interrupt = Interrupt::default();
+        interrupt.0.store(true, Ordering::Relaxed);
+        let result = Console::start("shell", Command::new("sh").args(["-c", "sleep 60"]), &interrupt);
+        assert!(matches!(result.err(), Some(Failure::Interrupted)));
+    }
+}
