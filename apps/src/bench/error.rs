@@ -38,6 +38,14 @@ pub(crate) enum Error {
     /// No folder for sockets.
     #[error("{0}")]
     Place(String),
+    /// A chart cannot be written.
+    #[error("no chart can be written to {}: {source}; name a folder that you may write with --svg", folder.display())]
+    Chart {
+        /// Folder asked for.
+        folder: std::path::PathBuf,
+        /// What the system answered.
+        source: std::io::Error,
+    },
     /// SIGINT or SIGTERM.
     #[error("interrupted; what was measured till then is above")]
     Interrupted,

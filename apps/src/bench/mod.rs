@@ -32,7 +32,7 @@ enum Subject {
     /// Pools: cached get and put, bulk sizes, one and two cores
     Mempool(TurnsArgs),
     /// Ports: two testpmds loop packets over vhost-user, ours and DPDK's at either end
-    Loopback(LoopbackArgs),
+    Loopback(Box<LoopbackArgs>),
 }
 
 /// Options of benchmarks that run inside this process and ask a peer in turn.
@@ -64,7 +64,7 @@ pub(crate) fn run(args: BenchArgs) -> Result<(), Error> {
     match args.subject {
         Subject::Ring(args) => in_turn(args, ring::rows),
         Subject::Mempool(args) => in_turn(args, mempool::rows),
-        Subject::Loopback(args) => loopback::run(args),
+        Subject::Loopback(args) => loopback::run(&args),
     }
 }
 

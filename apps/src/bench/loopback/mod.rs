@@ -7,8 +7,10 @@
 
 mod ceiling;
 mod cell;
+mod chart;
 mod console;
 mod machine;
+mod markdown;
 mod path;
 mod report;
 mod result;
@@ -20,7 +22,7 @@ use std::env;
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path as File, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -83,8 +85,14 @@ pub(crate) struct LoopbackArgs {
     #[arg(long, default_value_t = 500.0, value_name = "COUNT")]
     max_switches: f64,
     /// Print one JSON object per row instead of a table
-    #[arg(long)]
+    #[arg(long, conflicts_with = "markdown")]
     json: bool,
+    /// Print Markdown instead of a table
+    #[arg(long)]
+    markdown: bool,
+    /// Draw a bar chart per load into this folder
+    #[arg(long, value_name = "FOLDER")]
+    svg: Option<PathBuf>,
 }
 
 /// For clap: a tenth of a second to an hour.
@@ -100,7 +108,7 @@ const QUICK: Duration = Duration::from_secs(100);
 ///
 /// # Errors
 /// Cores that may not be used, no place for sockets, output that cannot be written, or nothing measured at all.
-pub(crate) fn run(args: LoopbackArgs) -> Result<(), Error> {
+pub(crate) fn run(args: &LoopbackArgs) -> Result<(), Error> {
     let start = Instant::now();
     let cores = match choose_cores(&args.cores)?[..] {
         [front, back] => [front, back],
@@ -135,11 +143,7 @@ pub(crate) fn run(args: LoopbackArgs) -> Result<(), Error> {
         }
     }
     rows.sort_by_key(|row| loads.iter().position(|&load| load == row.load));
-    if args.json {
-        report::json(&rows)?;
-    } else {
-        report::table(&rows, &setting(&bed, &outcome, runs, &rows))?;
-    }
+    args.print(&rows, &setting(&bed, &outcome, runs, &rows))?;
     if outcome.cut_short == Some("interrupted") {
         return Err(Error::Interrupted);
     }
@@ -156,6 +160,20 @@ fn disturbed() -> String {
 }
 
 impl LoopbackArgs {
+    fn print(&self, rows: &[Row], setting: &[String]) -> Result<(), Error> {
+        let charts = self.svg.as_ref().map_or(Ok(Vec::new()), |folder| draw(folder, rows, setting))?;
+        if self.json {
+            return report::json(rows);
+        }
+        if self.markdown {
+            let words: Vec<String> = env::args().skip(1).collect();
+            let command = format!("linecard {}", words.join(" "));
+            let text = markdown::text(rows, setting, &command, &charts);
+            return Ok(std::io::stdout().lock().write_all(text.as_bytes())?);
+        }
+        report::table(rows, setting)
+    }
+
     fn runs(&self) -> u32 {
         self.runs.unwrap_or(if self.quick { 3 } else { 10 })
     }
@@ -225,6 +243,25 @@ fn tell(progress: &Progress<'_>) {
     let line = format!("run {run}: {what} {} ring {} burst {}: {said}\n", load.size, load.ring, load.burst);
     // Nobody has to watch.
     let _ = std::io::stderr().lock().write_all(line.as_bytes());
+}
+
+/// Draws a chart per load that has anything to draw; their names, for a text in the folder above.
+fn draw(folder: &File, rows: &[Row], setting: &[String]) -> Result<Vec<Option<String>>, Error> {
+    let failed = |source| Error::Chart { folder: folder.to_owned(), source };
+    fs::create_dir_all(folder).map_err(failed)?;
+    let mut names = Vec::new();
+    let caption = setting.iter().find(|line| line.starts_with("state")).map_or("", String::as_str);
+    for group in report::by_load(rows) {
+        let (Some(first), Some(svg)) = (group.first(), chart::draw(group, caption)) else {
+            names.push(None);
+            continue;
+        };
+        let name = chart::name(first);
+        fs::write(folder.join(&name), svg).map_err(failed)?;
+        let parent = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        names.push(Some(format!("{parent}/{name}")));
+    }
+    Ok(names)
 }
 
 /// What was measured where, in lines.

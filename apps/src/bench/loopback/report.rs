@@ -18,7 +18,8 @@ pub(crate) fn json(rows: &[Row]) -> Result<(), Error> {
     Ok(out.flush()?)
 }
 
-const HEADS: [&str; 8] = [
+/// What the columns are.
+pub(crate) const HEADS: [&str; 8] = [
     "position",
     "path",
     "Mpps (min..max)",
@@ -94,4 +95,40 @@ fn write_table(out: &mut impl Write, rows: &[Row], setting: &[String]) -> io::Re
         writeln!(out, "no samples of {} {}: {note}", row.position, row.path)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::loopback::cell::{Load, Position, Size};
+    use crate::bench::loopback::path::Path;
+    use crate::bench::loopback::{markdown, result};
+
+    fn rows() -> Vec<Row> {
+        let mut rows = result::rows(&result::tests::outcome());
+        let load = Load { size: Size::Imix, ring: 256, burst: 1 };
+        rows.push(result::absent(Position::DpdkOurs, Path::Split, load, "no dpdk-testpmd"));
+        rows
+    }
+
+    #[test]
+    fn the_table_has_a_part_per_load_and_says_what_is_missing() {
+        let mut text = Vec::new();
+        write_table(&mut text, &rows(), &["the setting".into()]).expect("memory is writable");
+        let text = String::from_utf8(text).expect("UTF-8");
+        assert!(text.starts_with("the setting\n\n64 bytes, ring 1024, burst 32\n"), "{text}");
+        assert!(text.contains("\nimix, ring 256, burst 1\n"), "{text}");
+        assert!(text.contains("40.00 (40.00..40.00)") && text.contains("50 %"), "{text}");
+        assert!(text.ends_with("no samples of dpdk/ours split: no dpdk-testpmd\n"), "{text}");
+    }
+
+    #[test]
+    fn markdown_tables_are_rectangular() {
+        let text =
+            markdown::text(&rows(), &["the setting".into()], "linecard bench", &[Some("a.svg".into())]);
+        let table: Vec<&str> = text.lines().filter(|line| line.starts_with('|')).collect();
+        assert_eq!(table.len(), 2 * 2 + rows().len());
+        assert!(table.iter().all(|line| line.matches('|').count() == HEADS.len() + 1), "{text}");
+        assert!(text.contains("![Rates at 64 bytes, ring 1024, burst 32](a.svg)"), "{text}");
+    }
 }

@@ -136,7 +136,7 @@ impl Book<'_> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::bench::loopback::cell::{Cell, Size};
     use crate::bench::loopback::machine::Probe;
@@ -152,7 +152,7 @@ mod tests {
         record
     }
 
-    fn outcome() -> Outcome {
+    pub(crate) fn outcome() -> Outcome {
         use State::{Common, Far};
         let pair = Subject::Pair;
         let records = vec![

@@ -134,6 +134,8 @@ impl Bed {
         let prefix = format!("linecard-loop-{}-{end}", std::process::id());
         command.args(["--lcores", &lcores, "--no-pci", "--no-telemetry", "--in-memory", "-v"]);
         command.args(["-m", &MEMORY.to_string(), "--file-prefix", &prefix]);
+        // DPDK leaves a folder behind, even in memory mode; this one is removed.
+        command.env("RUNTIME_DIRECTORY", &self.folder);
         if !self.hugepages {
             command.arg("--no-huge");
         }

@@ -153,7 +153,7 @@ impl Schedule<'_> {
     ) -> Result<(), End> {
         let count = outcome.records.len();
         for step in 0..count {
-            let at = if run % 2 == 0 { step } else { count - 1 - step };
+            let at = if run.is_multiple_of(2) { step } else { count - 1 - step };
             let record = &mut outcome.records[at];
             if wanted(record) && !record.hopeless() {
                 self.sample(run, record, &mut outcome.dpdk_version)?;
