@@ -29,6 +29,8 @@ pub const BURST: usize = 64;
 /// ```
 pub struct Burst {
     len: usize,
+    /// Packets it takes, at most [`BURST`]; `len` never passes it.
+    capacity: usize,
     /// The first `len` hold packets.
     packets: [MaybeUninit<Packet>; BURST],
 }
@@ -38,21 +40,36 @@ impl Burst {
     #[must_use]
     #[inline]
     pub const fn new() -> Self {
-        Self { len: 0, packets: [const { MaybeUninit::uninit() }; BURST] }
+        Self::with_capacity(BURST)
+    }
+
+    /// An empty burst that takes `capacity` packets, at least one and at most [`BURST`]: what bounds a receive burst.
+    ///
+    /// ```
+    /// use linecard_mempool::{BURST, Burst};
+    /// assert_eq!(Burst::with_capacity(32).room(), 32);
+    /// assert_eq!(Burst::with_capacity(1000).room(), BURST);
+    /// ```
+    #[must_use]
+    #[inline]
+    pub const fn with_capacity(capacity: usize) -> Self {
+        let capacity = if capacity > BURST { BURST } else { capacity };
+        let capacity = if capacity == 0 { 1 } else { capacity };
+        Self { len: 0, capacity, packets: [const { MaybeUninit::uninit() }; BURST] }
     }
 
     /// Packets it can hold.
     #[must_use]
     #[inline]
     pub const fn capacity(&self) -> usize {
-        BURST
+        self.capacity
     }
 
     /// Packets that can still be pushed.
     #[must_use]
     #[inline]
     pub const fn room(&self) -> usize {
-        BURST - self.len
+        self.capacity.saturating_sub(self.len)
     }
 
     /// Appends a packet.
@@ -61,7 +78,7 @@ impl Burst {
     /// The packet comes back when the burst is full.
     #[inline]
     pub fn push(&mut self, packet: Packet) -> Result<(), Packet> {
-        match self.packets.get_mut(self.len) {
+        match self.spare_mut().first_mut() {
             Some(place) => {
                 place.write(packet);
                 self.len += 1;
@@ -145,16 +162,17 @@ impl Burst {
     /// The places behind the packets, for a driver to fill; then [`Burst::set_len`].
     #[inline]
     pub fn spare_mut(&mut self) -> &mut [MaybeUninit<Packet>] {
-        self.packets.split_at_mut(self.len).1
+        let end = self.capacity.max(self.len);
+        self.packets.get_mut(self.len..end).unwrap_or_default()
     }
 
     /// Says how many packets there are.
     ///
     /// # Safety
-    /// `len <= BURST`, and the first `len` places hold packets that nobody else owns.
+    /// `len <= capacity()`, and the first `len` places hold packets that nobody else owns.
     #[inline]
     pub const unsafe fn set_len(&mut self, len: usize) {
-        debug_assert!(len <= BURST);
+        debug_assert!(len <= self.capacity);
         self.len = len;
     }
 

@@ -78,7 +78,8 @@ impl Plan<'_> {
     fn with<M: Mode>(&self, queues: Queues, counters: Arc<LaneCounters>, mode: M) -> Box<dyn Forward> {
         let Queues { stream, rx, tx } = queues;
         let config = LaneConfig { retry: self.settings.retry, verbose: Arc::clone(&self.verbose) };
-        Box::new(Lane { stream, rx, tx, mode, packets: Burst::new(), counters, config })
+        let packets = Burst::with_capacity(usize::from(self.settings.burst));
+        Box::new(Lane { stream, rx, tx, mode, packets, counters, config })
     }
 }
 

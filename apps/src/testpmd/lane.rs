@@ -139,7 +139,7 @@ impl<M: Mode> Forward for Lane<M> {
     fn send_first(&mut self, generator: &TxOnly, count: usize) {
         let mut left = count;
         while left > 0 {
-            let now = left.min(BURST);
+            let now = left.min(self.packets.capacity());
             generator.fill(&mut self.packets, now);
             self.send();
             left -= now;
