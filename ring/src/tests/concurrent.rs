@@ -6,7 +6,7 @@
 use loom::model::Builder;
 use loom::thread;
 
-use crate::{Adaptive, Config, Consumer, Ends, Exclusive, Hts, Mode, Multi, Producer, Rts, Shared, Single};
+use crate::{Adaptive, Config, Consumer, Ends, Exclusive, Hts, Mode, Multi, Rts, Shared, Single};
 
 fn explore(body: impl Fn() + Sync + Send + 'static) {
     let mut builder = Builder::new();
@@ -112,6 +112,47 @@ fn two_rts_producers() {
 #[test]
 fn two_hts_producers() {
     two_producers::<Hts>();
+}
+
+/// Two producers, each of which claims once, and a consumer that sees what the later one published while it knows
+/// nothing of the earlier one: nobody is joined before the slots are read. That the first one's copy is done then
+/// is told by the second one alone (in `Multi`: W2 to W1), which publishes for both.
+fn later_publishes_for_earlier<P: Shared + 'static>() {
+    explore(|| {
+        let config = Config::exact(2).start_index(u32::MAX);
+        let (producer, consumer) = config.heap::<u64, P, Single>().expect("room");
+        let rival = producer.clone();
+        let first = thread::spawn(move || rival.enqueue(1).is_ok());
+        let second = thread::spawn(move || producer.enqueue(2).is_ok());
+        let mut out = [0; 2];
+        // Without this loom never runs both to their end before the look below.
+        thread::yield_now();
+        let both = consumer.dequeue_bulk(&mut out).count == 2;
+        assert!(first.join().expect("first") && second.join().expect("second"));
+        let mut got = if both { out.to_vec() } else { drain(&consumer) };
+        got.sort_unstable();
+        assert_eq!(got, [1, 2]);
+    });
+}
+
+#[test]
+fn a_later_multi_producer_publishes_for_an_earlier() {
+    later_publishes_for_earlier::<Multi>();
+}
+
+#[test]
+fn a_later_adaptive_producer_publishes_for_an_earlier() {
+    later_publishes_for_earlier::<Adaptive>();
+}
+
+#[test]
+fn a_later_rts_producer_publishes_for_an_earlier() {
+    later_publishes_for_earlier::<Rts>();
+}
+
+#[test]
+fn a_later_hts_producer_publishes_for_an_earlier() {
+    later_publishes_for_earlier::<Hts>();
 }
 
 /// Two consumers share what is there, while the producer refills the slots that they free.
