@@ -18,7 +18,8 @@ const TRIPS: u64 = 1 << 19;
 /// Measures the rows of `linecard bench mempool`.
 pub(crate) fn rows(bench: &mut Bench) -> Result<Vec<Row>, Error> {
     let domain = Memory::new(MemoryConfig::default())?.domain("bench")?;
-    let config = PoolConfig { name: "bench".into(), packets: PACKETS, ..PoolConfig::default() };
+    // As large as the caches of the peer, which are as large as DPDK allows.
+    let config = PoolConfig { name: "bench".into(), packets: PACKETS, cache: 512, ..PoolConfig::default() };
     let shared = Shared { pool: Pool::new(&domain, config)?, mhz: per(Clock::calibrated().hz(), 1_000_000) };
     bench.measure("mempool", "Mpackets/s", cases(&shared))
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use super::Item;
 
 /// Pointers in a magazine at most.
-pub(super) const MAGAZINE: usize = 64;
+pub(super) const MAGAZINE: usize = 256;
 
 /// A row of the table that thread slots index. Only the owner of the slot writes it, with plain loads and stores; atomics
 /// let others read the counters, and let threads without a slot look at the last row, which never changes.

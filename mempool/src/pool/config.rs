@@ -25,7 +25,7 @@ pub struct PoolConfig {
     pub data_room: u16,
     /// Bytes before the data of a fresh packet.
     pub headroom: u16,
-    /// Packets that one thread may keep for itself; at most 128 are used, 0 means no caches. All caches of the
+    /// Packets that one thread may keep for itself; at most 512 are used (DPDK's limit), 0 means no caches. All caches of the
     /// machine's cores together never hold more than two thirds of the pool: small pools get smaller caches, or none.
     /// Packets in the caches of other live threads cannot be had, so give a pool this many more per thread.
     pub cache: u16,
@@ -44,7 +44,7 @@ impl Default for PoolConfig {
             packets: 8192,
             data_room: DATA_ROOM,
             headroom: HEADROOM,
-            cache: 128,
+            cache: 256,
             debug: false,
             report: None,
         }
