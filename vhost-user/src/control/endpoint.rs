@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use linecard_wire::{Connection, Message, OutMessage};
 
+use super::budget::Budget;
 use super::epoll::{Epoll, Interest, hung_up};
 use super::socket::{self, Listener};
 use crate::gate::{Controller, close_all};
@@ -42,7 +43,7 @@ struct Link {
     connection: Connection,
     session: Session,
     interest: Interest,
-    /// A message that waits for the gates.
+    /// A message that waits for the gates, or for the next time that they may be closed.
     waiting: Option<Message>,
     /// Until when the first message must come.
     first: Option<Instant>,
@@ -60,6 +61,7 @@ pub(super) struct Endpoint {
     pub(super) gates: Vec<Controller<Slot>>,
     /// New gates that replace old ones: a port started anew.
     pub(super) arriving: VecDeque<(usize, Controller<Slot>)>,
+    closings: Budget,
     link: Option<Link>,
     /// Came while its predecessor's rings were being ended.
     successor: Option<UnixStream>,
@@ -92,6 +94,7 @@ impl Endpoint {
             peer,
             gates,
             arriving: VecDeque::new(),
+            closings: Budget::full(Instant::now()),
             link: None,
             successor: None,
         }
@@ -198,17 +201,30 @@ impl Endpoint {
         }
     }
 
+    /// The gates stay closed from the first message that needs them until one is answered, or the turn is over: one
+    /// fence for all of them, and what was answered is true for the polling threads.
     fn take_turn(&mut self) {
+        let mut held = false;
         for _ in 0..MESSAGES_PER_TURN {
             let Some(link) = &mut self.link else { break };
             let Some(message) = link.next() else { break };
-            if touches_rings(message.request) && !hold(&mut self.gates) {
-                link.waiting = Some(message);
-                break;
+            if touches_rings(message.request) && !held {
+                held = self.closings.allows(Instant::now()) && hold(&mut self.gates);
+                if !held {
+                    link.waiting = Some(message);
+                    break;
+                }
+                self.closings.spend();
             }
             let verdict = link.carry_out(message, &mut Slots(&mut self.gates));
-            self.gates.iter_mut().for_each(Controller::open);
+            if held && !matches!(verdict, (_, Verdict::Silent)) {
+                self.gates.iter_mut().for_each(Controller::open);
+                held = false;
+            }
             link.answer(verdict);
+        }
+        if held {
+            self.gates.iter_mut().for_each(Controller::open);
         }
     }
 

@@ -4,6 +4,7 @@
 //! poller is inside a burst is looked at again later. What one peer does or leaves undone costs the others
 //! no more than the time it takes to look.
 
+mod budget;
 mod endpoint;
 mod epoll;
 mod socket;
