@@ -2,11 +2,22 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
 
 use linecard_virtio::Features;
 use linecard_wire::ProtocolFeatures;
 
 use crate::control::Waker;
+
+/// Logs a line about a peer, unless there were many of them in this second.
+macro_rules! tell {
+    ($peer:expr, $level:ident, $($what:tt)+) => {
+        if $peer.may_log() {
+            tracing::$level!(port = $peer.name(), $($what)+);
+        }
+    };
+}
+pub(crate) use tell;
 
 /// State and history of the peer of one backend.
 ///
@@ -34,6 +45,7 @@ pub struct Peer {
     faults: AtomicU64,
     notifications: AtomicU64,
     notification_errors: AtomicU64,
+    log: Chatter,
     /// Paths of the rings that run, by ring index.
     paths: Mutex<Vec<Option<&'static str>>>,
 }
@@ -54,6 +66,7 @@ impl Peer {
             faults: AtomicU64::new(0),
             notifications: AtomicU64::new(0),
             notification_errors: AtomicU64::new(0),
+            log: Chatter::new(),
             paths: Mutex::new(vec![None; rings]),
         }
     }
@@ -144,8 +157,36 @@ impl Peer {
         counter.fetch_add(1, Relaxed);
     }
 
+    /// Whether one more line about this peer may be logged: it decides how much there is to say.
+    pub(crate) fn may_log(&self) -> bool {
+        self.log.allows(self.log.started.elapsed().as_secs())
+    }
+
     pub(crate) fn wake_control(&self) {
         self.waker.wake();
+    }
+}
+
+/// Lines per second about one peer that are logged; what it does is counted all the same.
+const LINES: u64 = 50;
+
+/// Log lines of this second. Threads that meet at its end may log a few more.
+struct Chatter {
+    started: Instant,
+    second: AtomicU64,
+    lines: AtomicU64,
+}
+
+impl Chatter {
+    fn new() -> Self {
+        Self { started: Instant::now(), second: AtomicU64::new(0), lines: AtomicU64::new(0) }
+    }
+
+    fn allows(&self, second: u64) -> bool {
+        if self.second.swap(second, Relaxed) != second {
+            self.lines.store(0, Relaxed);
+        }
+        self.lines.fetch_add(1, Relaxed) < LINES
     }
 }
 
@@ -157,5 +198,18 @@ impl std::fmt::Debug for Peer {
             .field("link_up", &self.link_up())
             .field("features", &self.features())
             .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_fills_no_log() {
+        let log = Chatter::new();
+        for second in [0, 1, 7] {
+            assert_eq!((0..1000).filter(|_| log.allows(second)).count() as u64, LINES);
+        }
     }
 }

@@ -8,7 +8,7 @@ use linecard_virtio::PeerFault;
 
 use crate::datapath::{DequeuePath, Done, EnqueuePath};
 use crate::event::Event;
-use crate::peer::Peer;
+use crate::peer::{Peer, tell};
 use crate::port::{RxLoss, TxLoss};
 use crate::sigbus::Alarm;
 
@@ -115,7 +115,7 @@ impl Slot {
     /// Stops a ring whose peer broke the rules; other rings and ports go on.
     #[cold]
     fn fault(&mut self, fault: PeerFault) -> usize {
-        tracing::warn!(port = self.peer.name(), %fault, "ring stopped");
+        tell!(self.peer, warn, %fault, "ring stopped");
         self.stop_faulted();
         0
     }
@@ -125,7 +125,7 @@ impl Slot {
     fn quarantine(&mut self) -> usize {
         let Some(ring) = &self.ring else { return 0 };
         if !ring.faulted {
-            tracing::warn!(port = self.peer.name(), "the peer took memory away; ring stopped");
+            tell!(self.peer, warn, "the peer took memory away; ring stopped");
             self.stop_faulted();
         }
         0

@@ -13,7 +13,7 @@ use super::budget::Budget;
 use super::epoll::{Epoll, Interest, hung_up};
 use super::socket::{self, Listener};
 use crate::gate::{Controller, close_all};
-use crate::peer::Peer;
+use crate::peer::{Peer, tell};
 use crate::session::{Session, Slots, Terms, Verdict, touches_rings};
 use crate::slot::Slot;
 
@@ -156,7 +156,7 @@ impl Endpoint {
             match &self.link {
                 None => self.adopt(stream, epoll),
                 Some(link) if link.ending.is_some() => self.successor = Some(stream),
-                Some(_) => tracing::warn!(port = self.peer.name(), "a second frontend was turned away"),
+                Some(_) => tell!(self.peer, warn, "a second frontend was turned away"),
             }
         }
     }
@@ -174,11 +174,11 @@ impl Endpoint {
         let Ok(connection) = Connection::new(stream) else { return };
         let token = connection_token(self.id);
         if let Err(error) = epoll.change(connection.as_fd(), token, Interest::None, Interest::Read) {
-            tracing::warn!(port = self.peer.name(), %error, "a frontend could not be watched");
+            tell!(self.peer, warn, %error, "a frontend could not be watched");
             return;
         }
         self.peer.set_connected();
-        tracing::info!(port = self.peer.name(), "frontend connected");
+        tell!(self.peer, info, "frontend connected");
         self.link = Some(Link {
             connection,
             session: Session::new(self.terms, Arc::clone(&self.peer), self.watched),
@@ -237,7 +237,7 @@ impl Endpoint {
         }
         link.session.end(&mut Slots(&mut self.gates));
         self.gates.iter_mut().for_each(Controller::open);
-        tracing::info!(port = self.peer.name(), reason, "frontend disconnected");
+        tell!(self.peer, info, reason, "frontend disconnected");
         let _ =
             epoll.change(link.connection.as_fd(), connection_token(self.id), link.interest, Interest::None);
         self.link = None;

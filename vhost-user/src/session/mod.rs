@@ -18,7 +18,7 @@ use linecard_wire::{FrontendReq as Req, Message, NEED_REPLY, ProtocolFeatures, V
 use crate::error::Refusal;
 use crate::gate::Controller;
 use crate::memory::{MapLimits, MemoryMap};
-use crate::peer::Peer;
+use crate::peer::{Peer, tell};
 use crate::sigbus::Alarm;
 use crate::slot::Slot;
 use vring::Vring;
@@ -116,7 +116,7 @@ impl Session {
                     // vhost-user, GET_CONFIG: an answer without payload reports the error.
                     Ok(Req::GET_CONFIG) => Verdict::Reply(Vec::new()),
                     _ if acknowledge && !has_reply => {
-                        tracing::warn!(port = self.peer.name(), %refusal, "request refused");
+                        tell!(self.peer, warn, %refusal, "request refused");
                         Verdict::Reply(1u64.to_bytes())
                     }
                     _ => Verdict::Close(refusal),

@@ -12,6 +12,7 @@ use crate::datapath::{self, PathConfig};
 use crate::error::Refusal;
 use crate::event::Event;
 use crate::memory::MemoryMap;
+use crate::peer::tell;
 use crate::slot::{Mode, Ring};
 
 impl Session {
@@ -113,12 +114,7 @@ impl Session {
         if !running {
             let ring = self.build(index, &self.map)?;
             if let Some(slot) = slots.get(index) {
-                tracing::info!(
-                    port = self.peer.name(),
-                    ring = index,
-                    path = ring.path.name(),
-                    "ring started"
-                );
+                tell!(self.peer, info, ring = index, path = ring.path.name(), "ring started");
                 slot.ring = Some(ring);
             }
         }
@@ -194,7 +190,7 @@ impl Session {
         let ring = slots.get(index).and_then(|slot| slot.ring.take());
         let Some(vring) = self.vrings.get_mut(index) else { return };
         if let Some(ring) = ring {
-            tracing::info!(port = self.peer.name(), ring = index, "ring stopped");
+            tell!(self.peer, info, ring = index, "ring stopped");
             vring.base = ring.path.base();
         }
         vring.started = false;
@@ -226,7 +222,7 @@ impl Session {
     }
 
     fn lose(&self, index: usize, refusal: &Refusal) {
-        tracing::warn!(port = self.peer.name(), ring = index, %refusal, "ring lost its memory");
+        tell!(self.peer, warn, ring = index, %refusal, "ring lost its memory");
         self.peer.count_fault();
         if let Some(error) = self.vrings.get(index).and_then(|vring| vring.error.as_ref()) {
             error.signal();

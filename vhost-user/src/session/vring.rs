@@ -92,7 +92,7 @@ fn split_base(base: u32, memory: &RingMemory) -> u32 {
         memory.device.cell::<u16>(USED_IDX).map_or(0, |cell| cell.load(std::sync::atomic::Ordering::Acquire));
     let used = u32::from(used);
     if used != base {
-        tracing::info!(base, used, "ring position differs from its used index; going on at the used index");
+        tracing::debug!(base, used, "ring position differs from its used index; going on at the used index");
     }
     used
 }
