@@ -10,7 +10,7 @@
 //! | [`checksum`] | Internet checksum, incremental update, pseudo-headers | RFC 1071, 1624 |
 //! | [`parse`](mod@parse) | where each header of a frame starts, and what it is | DPDK's packet types |
 //! | [`toeplitz`] | flow hash | Microsoft RSS |
-//! | [`offload`], [`gso`] | what hardware would do: finish checksums, cut large frames | virtio 1.3, Network Device |
+//! | [`offload`], [`gso`], [`request`] | what hardware would do: finish checksums, cut large frames | virtio 1.3, Network Device |
 //!
 //! ```
 //! use linecard_net::{Header, ether::{Ethernet, ether_type}, mac::MacAddr};
@@ -31,6 +31,7 @@ pub mod mac;
 pub mod offload;
 pub mod packet_type;
 pub mod parse;
+pub mod request;
 pub mod toeplitz;
 pub mod transport;
 

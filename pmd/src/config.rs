@@ -3,6 +3,7 @@
 use linecard_mempool::Pool;
 
 use crate::error::Error;
+use crate::offload::Offloads;
 use crate::port::{Device, DeviceInfo, Port};
 
 /// What the user asks of a port. Zero in a depth means "the device's default".
@@ -24,11 +25,20 @@ pub struct PortConfig {
     pub tx_depth: u16,
     /// Largest layer-3 packet, in bytes.
     pub mtu: u16,
+    /// Work beside moving packets; none unless asked for.
+    pub offloads: Offloads,
 }
 
 impl Default for PortConfig {
     fn default() -> Self {
-        Self { rx_queues: 1, tx_queues: 1, rx_depth: 0, tx_depth: 0, mtu: 1500 }
+        Self {
+            rx_queues: 1,
+            tx_queues: 1,
+            rx_depth: 0,
+            tx_depth: 0,
+            mtu: 1500,
+            offloads: Offloads::default(),
+        }
     }
 }
 
@@ -143,6 +153,18 @@ fn limits(port: &str, info: &DeviceInfo, config: &PortConfig) -> Result<(), Erro
     if !info.mtu.contains(&config.mtu) {
         let (min, max) = (*info.mtu.start(), *info.mtu.end());
         return Err(Error::Mtu { port: port.into(), asked: config.mtu, min, max });
+    }
+    let rx = config.offloads.rx.without(info.offloads.rx);
+    let tx = config.offloads.tx.without(info.offloads.tx);
+    if !rx.is_empty() || !tx.is_empty() {
+        return Err(Error::Unsupported {
+            port: port.into(),
+            what: format!("an offload: receive [{rx}], transmit [{tx}]"),
+            remedy: format!(
+                "ask for some of receive [{}], transmit [{}]",
+                info.offloads.rx, info.offloads.tx
+            ),
+        });
     }
     Ok(())
 }

@@ -20,6 +20,7 @@ use crate::args::DevArgs;
 use crate::config::{PortConfig, StartError};
 use crate::control::PortControl;
 use crate::error::Error;
+use crate::offload::Offloads;
 
 /// A kind of port, found by the prefix of a device argument (`net_null` in `net_null0,size=64`).
 ///
@@ -94,6 +95,8 @@ pub struct DeviceInfo {
     pub mtu: std::ops::RangeInclusive<u16>,
     /// The address the device came with.
     pub mac: [u8; 6],
+    /// Offloads that may be asked for.
+    pub offloads: Offloads,
 }
 
 /// An opened device that does not move packets yet.

@@ -9,7 +9,7 @@ use linecard_virtio::Features;
 
 use crate::control::Control;
 use crate::error::Error;
-use crate::features::{MAX_QUEUE_PAIRS, OFFERED, PROTOCOL};
+use crate::features::{DEFAULT, MAX_QUEUE_PAIRS, OFFERED, PROTOCOL};
 use crate::gate::gate;
 use crate::memory::MapLimits;
 use crate::memory::sigbus;
@@ -62,14 +62,14 @@ pub struct BackendConfig {
 }
 
 impl BackendConfig {
-    /// One queue pair with all features, an MTU of 1500, up to 1 TiB of shared memory.
+    /// One queue pair with all features but large packets from the frontend (`HOST_TSO4` and the like), an MTU of 1500, up to 1 TiB of shared memory.
     pub fn new(name: impl Into<String>, path: impl Into<PathBuf>, mode: Mode) -> Self {
         Self {
             name: name.into(),
             path: path.into(),
             mode,
             queue_pairs: 1,
-            features: OFFERED,
+            features: DEFAULT,
             mac: [0x56, 0x48, 0x4f, 0x53, 0x54, 0],
             mtu: 1500,
             max_memory: 1 << 40,

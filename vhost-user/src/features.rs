@@ -6,8 +6,12 @@ use linecard_wire::ProtocolFeatures;
 /// Queue pairs a device may have at most: ring indices must fit the eight bits of `SET_VRING_KICK`.
 pub const MAX_QUEUE_PAIRS: u16 = 128;
 
-/// Virtio features of every device.
+/// Virtio features that a device may offer.
 pub(crate) const OFFERED: Features = Features::VERSION_1
+    .union(Features::NET_CSUM)
+    .union(Features::HOST_SEGMENTS)
+    .union(Features::NET_GUEST_CSUM)
+    .union(Features::GUEST_SEGMENTS)
     .union(Features::NET_MRG_RXBUF)
     .union(Features::NET_MTU)
     .union(Features::NET_MQ)
@@ -17,6 +21,9 @@ pub(crate) const OFFERED: Features = Features::VERSION_1
     .union(Features::EVENT_IDX)
     .union(Features::RING_PACKED)
     .union(Features::PROTOCOL_FEATURES);
+
+/// Virtio features of a device unless it is told otherwise: as in DPDK, large packets of the driver only with `tso=1`.
+pub(crate) const DEFAULT: Features = OFFERED.without(Features::HOST_SEGMENTS);
 
 /// vhost-user protocol features of every device.
 pub(crate) const PROTOCOL: ProtocolFeatures = ProtocolFeatures::MQ

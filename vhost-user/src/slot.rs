@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use linecard_mempool::{Burst, Pool};
+use linecard_pmd::offload::Takes;
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::PeerFault;
 
@@ -109,6 +110,15 @@ impl Slot {
         match path.burst(packets, stats) {
             Ok(done) => ring.finish(&self.peer, done),
             Err(fault) => self.fault(fault),
+        }
+    }
+
+    /// What the frontend takes unfinished; `None` while nothing can be sent.
+    pub(crate) fn takes(&self) -> Option<Takes> {
+        let ring = self.ring.as_ref().filter(|ring| ring.mode == Mode::Deliver && !ring.faulted)?;
+        match &ring.path {
+            Path::Enqueue(path) => Some(path.takes()),
+            Path::Dequeue(_) => None,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use linecard_pmd::{DevArgs, Error};
+use linecard_pmd::{DevArgs, Error, Offloads};
 use linecard_virtio::Layout;
 
 /// Most queue pairs: ring numbers go into one byte of a message.
@@ -22,6 +22,8 @@ pub(crate) struct Options {
     pub(crate) packed_vq: bool,
     /// Mbit/s to report.
     pub(crate) speed: Option<u32>,
+    /// Asked for when the port is configured, not by arguments.
+    pub(crate) offloads: Offloads,
 }
 
 /// One line for `--help`.
@@ -46,6 +48,7 @@ impl Options {
             in_order: args.flag("in_order")?.unwrap_or(true),
             packed_vq: args.flag("packed_vq")?.unwrap_or(false),
             speed: args.number("speed", 0..=u32::MAX)?.filter(|speed| *speed != u32::MAX),
+            offloads: Offloads::default(),
             path,
         };
         // The control queue of a vhost-user port never leaves the process, and every path here is written to be

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use linecard_eal::memory::Domain;
 use linecard_mempool::Pool;
+use linecard_pmd::offload::{SoftLoss, SoftTx, TxOffloads};
+use linecard_pmd::stats::QueueStats;
 use linecard_pmd::{
     DevArgs, Device, DeviceInfo, Driver, Error as PmdError, Port, PortConfig, ProbeContext, Running, RxQueue,
     StartError, TxQueue,
@@ -17,6 +19,7 @@ use crate::dialogue::Dialogue;
 use crate::error::Error;
 use crate::gate::{Keeper, gate};
 use crate::handshake::{Greeted, choose, greet};
+use crate::losses::TxLoss;
 use crate::memory::Growth;
 use crate::path::{HEADER, RxPath, Trouble, TxPath};
 use crate::queue::{PathName, Receive, Transmit};
@@ -184,11 +187,11 @@ impl VirtioDevice {
     fn begin(&mut self, config: &PortConfig, pool: &Pool) -> Result<Parts, PmdError> {
         self.check_pool(config, pool)?;
         let pairs = self.rings(config.rx_queues.max(config.tx_queues))?;
-        let state =
-            State::new(self.options.clone(), self.mac, config.mtu, config.rx_queues, config.tx_queues);
+        let options = Options { offloads: config.offloads, ..self.options.clone() };
+        let state = State::new(options, self.mac, config.mtu, config.rx_queues, config.tx_queues);
         let state = Arc::new(state);
         let (rx, rx_keepers) = receive_queues(&state);
-        let (tx, tx_keepers) = transmit_queues(&state);
+        let (tx, tx_keepers) = transmit_queues(&state, pool);
         let trouble = Arc::<Trouble>::default();
         let bell = trouble.clone();
         let stop = Arc::new(AtomicBool::new(false));
@@ -235,12 +238,26 @@ fn receive_queues(state: &State) -> Gates<dyn RxQueue, dyn RxPath> {
     state.rx_names.iter().map(queue).unzip()
 }
 
-fn transmit_queues(state: &State) -> Gates<dyn TxQueue, dyn TxPath> {
-    let queue = |name: &Arc<PathName>| {
-        let (visitor, keeper) = gate();
-        (Box::new(Transmit { gate: visitor, name: name.clone() }) as Box<dyn TxQueue>, keeper)
+fn transmit_queues(state: &State, pool: &Pool) -> Gates<dyn TxQueue, dyn TxPath> {
+    let work = state.options.offloads.tx.intersects(TxOffloads::WORK);
+    let queue = |(index, name): (usize, &Arc<PathName>)| {
+        let (gate, keeper) = gate();
+        let soft = work.then(|| soft(pool, state.counters.tx(index)));
+        (Box::new(Transmit { gate, name: name.clone(), soft }) as Box<dyn TxQueue>, keeper)
     };
-    state.tx_names.iter().map(queue).unzip()
+    state.tx_names.iter().enumerate().map(queue).unzip()
+}
+
+/// Does what the backend does not take.
+fn soft(pool: &Pool, stats: Arc<QueueStats<TxLoss>>) -> SoftTx {
+    SoftTx::new(pool.clone(), move |loss, packets| {
+        let cause = match loss {
+            SoftLoss::Malformed => TxLoss::BadOffload,
+            SoftLoss::NoBuffer => TxLoss::NoBuffer,
+            SoftLoss::Stopped => TxLoss::BackendGone,
+        };
+        stats.lost(cause, packets);
+    })
 }
 
 /// What `begin` makes.
@@ -290,6 +307,7 @@ impl Device for VirtioDevice {
             default_depth: self.options.queue_size,
             mtu: 68..=longest,
             mac: self.mac,
+            offloads: linecard_pmd::Offloads::VIRTIO,
         }
     }
 

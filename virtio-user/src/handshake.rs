@@ -9,6 +9,8 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
+use linecard_pmd::Offloads;
+use linecard_pmd::offload::{RxOffloads, TxOffloads};
 use linecard_virtio::{Features, Layout, RingAddrs};
 use linecard_wire::payload::{PackedBase, Payload, VringAddr, VringFd, VringState};
 use linecard_wire::{FrontendReq, ProtocolFeatures};
@@ -79,7 +81,7 @@ pub(crate) fn choose(offered: Features, options: &Options, pairs: u16) -> Result
         .with(Features::IN_ORDER, options.in_order)
         .with(Features::RING_PACKED, options.packed_vq)
         .with(Features::NET_MQ, pairs > 1);
-    let features = offered & wanted;
+    let features = (offered & wanted.union(offloads(options))).without_orphans();
     if !features.contains(Features::VERSION_1) {
         return Err(Error::Feature { name: "VIRTIO_F_VERSION_1" });
     }
@@ -89,6 +91,20 @@ pub(crate) fn choose(offered: Features, options: &Options, pairs: u16) -> Result
     Layout::check_size(layout(features), u32::from(options.queue_size))
         .map_err(|_| Error::RingSize { asked: options.queue_size })?;
     Ok(features)
+}
+
+/// The features that the offloads asked for stand for. A large packet takes several of our buffers.
+fn offloads(options: &Options) -> Features {
+    let Offloads { rx, tx } = options.offloads;
+    let large = rx.contains(RxOffloads::TCP_LRO) && options.mrg_rxbuf;
+    Features::NONE
+        .with(Features::NET_GUEST_CSUM, large || rx.intersects(RxOffloads::CHECKSUM))
+        .with(Features::GUEST_SEGMENTS, large)
+        .with(Features::NET_CSUM, tx.intersects(TxOffloads::CHECKSUM.union(TxOffloads::SEGMENT)))
+        .with(Features::NET_HOST_TSO4, tx.contains(TxOffloads::TCP_TSO))
+        .with(Features::NET_HOST_TSO6, tx.contains(TxOffloads::TCP_TSO))
+        .with(Features::NET_HOST_ECN, tx.contains(TxOffloads::TCP_TSO))
+        .with(Features::NET_HOST_USO, tx.contains(TxOffloads::UDP_TSO))
 }
 
 /// The ring format that `features` stand for.

@@ -11,6 +11,8 @@ linecard_pmd::causes! {
         BadNumBuffers = ("bad_num_buffers", Total::Error),
         /// More buffers than one packet can have.
         TooLong = ("too_long", Total::Error),
+        /// A header that cannot be true of its packet, or asks for what was not negotiated.
+        BadOffload = ("bad_offload_header", Total::Error),
         /// The pool had no buffer to lend in the place of a received one.
         NoBuffer = ("no_buffer", Total::NoBuffer),
     }
@@ -25,6 +27,8 @@ linecard_pmd::causes! {
         TooLong = ("too_long", Total::Error),
         /// The backend cannot reach the packet's memory, and the pool had no buffer for a copy.
         NoBuffer = ("no_buffer", Total::Error),
+        /// Offload flags that do not fit the packet, or that no peer takes.
+        BadOffload = ("bad_offload_request", Total::Error),
         /// In flight when the backend was lost, or when the port was stopped.
         BackendGone = ("backend_gone", Total::Error),
     }

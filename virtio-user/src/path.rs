@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use linecard_mempool::{Burst, Meta};
+use linecard_pmd::offload::Takes;
 use linecard_virtio::PeerFault;
 
 use crate::reactor::Task;
@@ -27,6 +28,8 @@ pub(crate) trait RxPath: Send {
 pub(crate) trait TxPath: Send {
     fn burst(&mut self, packets: &mut Burst) -> usize;
     fn reclaim(&mut self);
+    /// What the backend takes unfinished.
+    fn takes(&self) -> Takes;
     /// Gives everything in flight back to its pools, counting what the backend never finished; also done when dropped.
     fn home(&mut self);
 }

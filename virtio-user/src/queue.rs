@@ -3,6 +3,7 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use linecard_mempool::Burst;
+use linecard_pmd::offload::SoftTx;
 use linecard_pmd::{RxQueue, TxQueue};
 
 use crate::gate::Visitor;
@@ -51,15 +52,27 @@ impl RxQueue for Receive {
 pub(crate) struct Transmit {
     pub(crate) gate: Visitor<Box<dyn TxPath>>,
     pub(crate) name: Arc<PathName>,
+    /// Where transmit offloads were asked for.
+    pub(crate) soft: Option<SoftTx>,
 }
 
 impl TxQueue for Transmit {
     fn tx_burst(&mut self, packets: &mut Burst) -> usize {
-        self.gate.enter(|path| path.burst(packets)).unwrap_or(0)
+        let Some(soft) = &mut self.soft else {
+            return self.gate.enter(|path| path.burst(packets)).unwrap_or(0);
+        };
+        let send = |path: &mut Box<dyn TxPath>| soft.burst(packets, path.takes(), |ready| path.burst(ready));
+        self.gate.enter(send).unwrap_or(0)
     }
 
     fn reclaim(&mut self) {
-        self.gate.enter(|path| path.reclaim());
+        let soft = &mut self.soft;
+        self.gate.enter(|path| {
+            path.reclaim();
+            if let Some(soft) = soft {
+                soft.flush(|ready| path.burst(ready));
+            }
+        });
     }
 
     fn path(&self) -> &'static str {

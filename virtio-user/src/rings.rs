@@ -138,25 +138,27 @@ pub(crate) fn rx_path(
 ) -> Result<Named<dyn RxPath>, Error> {
     fn with<Q: DriverQueue + 'static>(
         queue: Made<Q>,
-        merge: bool,
+        features: Features,
         parts: RxParts,
     ) -> Result<Box<dyn RxPath>, Error> {
         let queue = queue.map_err(|error| Error::Layout(error.to_string()))?;
-        Ok(if merge {
-            Box::new(Rx::<Q, true>::new(queue, parts))
-        } else {
-            Box::new(Rx::<Q, false>::new(queue, parts))
+        let has = |feature| features.contains(feature);
+        Ok(match (has(Features::NET_MRG_RXBUF), has(Features::NET_GUEST_CSUM)) {
+            (false, false) => Box::new(Rx::<Q, false, false>::new(queue, parts)),
+            (false, true) => Box::new(Rx::<Q, false, true>::new(queue, parts)),
+            (true, false) => Box::new(Rx::<Q, true, false>::new(queue, parts)),
+            (true, true) => Box::new(Rx::<Q, true, true>::new(queue, parts)),
         })
     }
     let (layout, config) = (layout(features), zone.config(features, false));
-    let (memory, merge) = (zone.memory(layout)?, features.contains(Features::NET_MRG_RXBUF));
+    let memory = zone.memory(layout)?;
     let path = match (layout, features.contains(Features::IN_ORDER)) {
-        (Layout::Split, false) => with(split::Driver::<false, true>::new(&memory, config), merge, parts),
-        (Layout::Split, true) => with(split::Driver::<true, true>::new(&memory, config), merge, parts),
-        (Layout::Packed, false) => with(packed::Driver::<false, true>::new(&memory, config), merge, parts),
-        (Layout::Packed, true) => with(packed::Driver::<true, true>::new(&memory, config), merge, parts),
+        (Layout::Split, false) => with(split::Driver::<false, true>::new(&memory, config), features, parts),
+        (Layout::Split, true) => with(split::Driver::<true, true>::new(&memory, config), features, parts),
+        (Layout::Packed, false) => with(packed::Driver::<false, true>::new(&memory, config), features, parts),
+        (Layout::Packed, true) => with(packed::Driver::<true, true>::new(&memory, config), features, parts),
     };
-    Ok((path?, rx_name(features)))
+    Ok((path?, name(features, features.contains(Features::NET_GUEST_CSUM))))
 }
 
 /// The transmit path for what was negotiated.
@@ -165,37 +167,48 @@ pub(crate) fn tx_path(
     features: Features,
     parts: TxParts,
 ) -> Result<Named<dyn TxPath>, Error> {
-    fn with<Q: DriverQueue + 'static>(queue: Made<Q>, parts: TxParts) -> Result<Box<dyn TxPath>, Error> {
+    fn with<Q: DriverQueue + 'static>(
+        queue: Made<Q>,
+        features: Features,
+        parts: TxParts,
+    ) -> Result<Box<dyn TxPath>, Error> {
         let queue = queue.map_err(|error| Error::Layout(error.to_string()))?;
-        Ok(Box::new(Tx::new(queue, parts)))
+        Ok(if features.contains(Features::NET_CSUM) {
+            Box::new(Tx::<Q, true>::new(queue, parts))
+        } else {
+            Box::new(Tx::<Q, false>::new(queue, parts))
+        })
     }
     let (layout, config) = (layout(features), zone.config(features, true));
     let memory = zone.memory(layout)?;
     let path = match (layout, features.contains(Features::IN_ORDER)) {
-        (Layout::Split, false) => with(split::Driver::<false, false>::new(&memory, config), parts),
-        (Layout::Split, true) => with(split::Driver::<true, false>::new(&memory, config), parts),
-        (Layout::Packed, false) => with(packed::Driver::<false, false>::new(&memory, config), parts),
-        (Layout::Packed, true) => with(packed::Driver::<true, false>::new(&memory, config), parts),
+        (Layout::Split, false) => with(split::Driver::<false, false>::new(&memory, config), features, parts),
+        (Layout::Split, true) => with(split::Driver::<true, false>::new(&memory, config), features, parts),
+        (Layout::Packed, false) => {
+            with(packed::Driver::<false, false>::new(&memory, config), features, parts)
+        }
+        (Layout::Packed, true) => with(packed::Driver::<true, false>::new(&memory, config), features, parts),
     };
-    Ok((path?, tx_name(features)))
+    Ok((path?, name(features.without(Features::NET_MRG_RXBUF), features.contains(Features::NET_CSUM))))
 }
 
 type Made<Q> = Result<Q, linecard_virtio::Error>;
 
-fn rx_name(features: Features) -> &'static str {
+/// The name of a path, for people.
+fn name(features: Features, offload: bool) -> &'static str {
     let has = |feature| features.contains(feature);
-    match (layout(features), has(Features::IN_ORDER), has(Features::NET_MRG_RXBUF)) {
-        (Layout::Split, false, false) => "split",
-        (Layout::Split, false, true) => "split mergeable",
-        (Layout::Split, true, false) => "split in-order",
-        (Layout::Split, true, true) => "split in-order mergeable",
-        (Layout::Packed, false, false) => "packed",
-        (Layout::Packed, false, true) => "packed mergeable",
-        (Layout::Packed, true, false) => "packed in-order",
-        (Layout::Packed, true, true) => "packed in-order mergeable",
-    }
-}
-
-fn tx_name(features: Features) -> &'static str {
-    rx_name(features.without(Features::NET_MRG_RXBUF))
+    let [plain, with_offload] =
+        match (layout(features), has(Features::IN_ORDER), has(Features::NET_MRG_RXBUF)) {
+            (Layout::Split, false, false) => ["split", "split offload"],
+            (Layout::Split, false, true) => ["split mergeable", "split mergeable offload"],
+            (Layout::Split, true, false) => ["split in-order", "split in-order offload"],
+            (Layout::Split, true, true) => ["split in-order mergeable", "split in-order mergeable offload"],
+            (Layout::Packed, false, false) => ["packed", "packed offload"],
+            (Layout::Packed, false, true) => ["packed mergeable", "packed mergeable offload"],
+            (Layout::Packed, true, false) => ["packed in-order", "packed in-order offload"],
+            (Layout::Packed, true, true) => {
+                ["packed in-order mergeable", "packed in-order mergeable offload"]
+            }
+        };
+    if offload { with_offload } else { plain }
 }

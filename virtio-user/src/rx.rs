@@ -12,7 +12,9 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use linecard_mempool::{Burst, Meta, Packet, Pool};
+use linecard_pmd::offload::{Takes, describe};
 use linecard_pmd::stats::QueueStats;
+use linecard_virtio::net::NetHeader;
 use linecard_virtio::{Buffer, Completion, DriverQueue, PeerFault};
 
 use crate::doorbell::Doorbell;
@@ -38,10 +40,13 @@ pub(crate) struct RxParts {
     /// Ring index, for messages.
     pub(crate) ring: usize,
     pub(crate) port: u16,
+    /// What we told the backend it may leave to us.
+    pub(crate) takes: Takes,
 }
 
-/// The receive path over one kind of ring, with or without packets that span buffers.
-pub(crate) struct Rx<Q: DriverQueue, const MERGE: bool> {
+/// The receive path over one kind of ring, with or without packets that span buffers, and with or without offloads
+/// (then headers are read).
+pub(crate) struct Rx<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool> {
     queue: Q,
     /// Word 0 of every packet received here.
     first: u64,
@@ -54,7 +59,7 @@ pub(crate) struct Rx<Q: DriverQueue, const MERGE: bool> {
     parts: RxParts,
 }
 
-impl<Q: DriverQueue, const MERGE: bool> Rx<Q, MERGE> {
+impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool> Rx<Q, MERGE, OFFLOAD> {
     /// A path with its ring filled.
     pub(crate) fn new(queue: Q, parts: RxParts) -> Self {
         const { assert!(Q::WRITABLE) };
@@ -171,22 +176,35 @@ impl<Q: DriverQueue, const MERGE: bool> Rx<Q, MERGE> {
             prefetch(data);
             let mut whole = u64::from(len);
             // SAFETY: taken from the pool by `lend`, returned by the queue, its metadata written above: ours alone.
-            let packet = unsafe { Packet::from_raw(line.meta()) };
+            let mut packet = unsafe { Packet::from_raw(line.meta()) };
             // SAFETY: the buffer was lent from 12 bytes before `data` on, and is ours again.
-            let spans = if MERGE { unsafe { buffers(data) } } else { 1 };
-            let packet = if MERGE && spans != 1 {
-                let Some(packet) = self.gather(packet, spans, done, &mut at) else { continue };
-                whole = packet.len() as u64;
-                packet
-            } else {
-                packet
-            };
+            let header = unsafe { read_header::<MERGE, OFFLOAD>(data) };
+            if MERGE && header.num_buffers != 1 {
+                let Some(more) = self.gather(packet, header.num_buffers, done, &mut at) else { continue };
+                whole = more.len() as u64;
+                packet = more;
+            }
+            if OFFLOAD && !header.is_plain() && !self.describe(&mut packet, header) {
+                continue;
+            }
             // SAFETY: `kept` counts packets, of which there are at most as many as completions and so slots.
             unsafe { out.get_unchecked_mut(kept) }.write(packet);
             kept = kept.wrapping_add(1);
             bytes = bytes.wrapping_add(whole);
         }
         (kept, bytes)
+    }
+
+    /// A packet that its sender left something of to us; false when the header is not true of it.
+    #[cold]
+    #[inline(never)]
+    fn describe(&mut self, packet: &mut Packet, header: NetHeader) -> bool {
+        let request = header.request(packet.len());
+        let good = request.is_some_and(|request| describe(packet, request, self.parts.takes));
+        if !good {
+            self.parts.stats.lost(RxLoss::BadOffload, 1);
+        }
+        good
     }
 
     /// Too short to be a frame: the buffer goes home.
@@ -270,19 +288,28 @@ fn lend<Q: DriverQueue>(queue: &mut Q, fresh: &[MaybeUninit<NonNull<Meta>>], at:
     }));
 }
 
-/// `num_buffers` of the header before `data`: read once, the backend may change it any time.
+/// As much of the header before `data` as the path asks for, read once: the backend may change it any time.
 ///
 /// # Safety
 /// `data` is where the data of a packet that we own begins, behind a header.
 #[inline(always)]
-unsafe fn buffers(data: u64) -> u16 {
-    let mut bytes = [0_u8; 2];
-    // SAFETY: the two bytes are part of the header, as promised; they are copied, not referenced.
-    unsafe { std::ptr::copy_nonoverlapping((data.wrapping_sub(2)) as *const u8, bytes.as_mut_ptr(), 2) };
-    u16::from_le_bytes(bytes)
+unsafe fn read_header<const MERGE: bool, const OFFLOAD: bool>(data: u64) -> NetHeader {
+    if OFFLOAD {
+        let mut bytes = [0_u8; HEADER as usize];
+        let at = data.wrapping_sub(u64::from(HEADER)) as *const u8;
+        // SAFETY: the bytes are the header, as promised; they are copied, not referenced.
+        unsafe { std::ptr::copy_nonoverlapping(at, bytes.as_mut_ptr(), bytes.len()) };
+        return NetHeader::from_bytes(bytes);
+    }
+    let mut bytes = [1_u8, 0];
+    if MERGE {
+        // SAFETY: the two bytes are part of the header, as promised; they are copied, not referenced.
+        unsafe { std::ptr::copy_nonoverlapping((data.wrapping_sub(2)) as *const u8, bytes.as_mut_ptr(), 2) };
+    }
+    NetHeader { num_buffers: u16::from_le_bytes(bytes), ..NetHeader::default() }
 }
 
-impl<Q: DriverQueue, const MERGE: bool> RxPath for Rx<Q, MERGE> {
+impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool> RxPath for Rx<Q, MERGE, OFFLOAD> {
     fn burst(&mut self, packets: &mut Burst) -> usize {
         let mut done = [const { MaybeUninit::<Completion>::uninit() }; linecard_mempool::BURST];
         let had = packets.len();
@@ -322,7 +349,7 @@ impl<Q: DriverQueue, const MERGE: bool> RxPath for Rx<Q, MERGE> {
     }
 }
 
-impl<Q: DriverQueue, const MERGE: bool> Drop for Rx<Q, MERGE> {
+impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool> Drop for Rx<Q, MERGE, OFFLOAD> {
     fn drop(&mut self) {
         self.home();
     }

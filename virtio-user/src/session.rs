@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use linecard_mempool::{Meta, Pool};
 use linecard_pmd::PortControl;
 use linecard_virtio::Features;
+use linecard_virtio::net::{device_takes, driver_takes};
 
 use crate::control::State;
 use crate::dialogue::{Dialogue, handshake_limit};
@@ -193,15 +194,15 @@ impl Session {
             self.pairs.iter().map(|pair| pair.tx.doorbell(features)).collect();
         let mut built = Built { doorbells: doorbells?, rx: Vec::new(), tx: Vec::new() };
         for (queue, (pair, bell)) in self.pairs.iter().zip(&built.doorbells).take(self.rx.len()).enumerate() {
-            built.rx.push(rx_path(&pair.rx, features, self.rx_parts(queue, pair, bell))?);
+            built.rx.push(rx_path(&pair.rx, features, self.rx_parts(queue, pair, bell, features))?);
         }
         for (queue, (pair, bell)) in self.pairs.iter().zip(&built.doorbells).take(self.tx.len()).enumerate() {
-            built.tx.push(tx_path(&pair.tx, features, self.tx_parts(queue, pair, bell))?);
+            built.tx.push(tx_path(&pair.tx, features, self.tx_parts(queue, pair, bell, features))?);
         }
         Ok(built)
     }
 
-    fn rx_parts(&self, queue: usize, pair: &Pair, doorbell: &Arc<Doorbell>) -> RxParts {
+    fn rx_parts(&self, queue: usize, pair: &Pair, doorbell: &Arc<Doorbell>, features: Features) -> RxParts {
         RxParts {
             pool: self.pool.clone(),
             kick: pair.rx.kick.clone(),
@@ -210,10 +211,11 @@ impl Session {
             trouble: self.trouble.clone(),
             ring: queue.saturating_mul(2),
             port: Meta::NO_PORT,
+            takes: driver_takes(features),
         }
     }
 
-    fn tx_parts(&self, queue: usize, pair: &Pair, doorbell: &Arc<Doorbell>) -> TxParts {
+    fn tx_parts(&self, queue: usize, pair: &Pair, doorbell: &Arc<Doorbell>, features: Features) -> TxParts {
         TxParts {
             pool: self.pool.clone(),
             doorbell: doorbell.clone(),
@@ -222,6 +224,7 @@ impl Session {
             window: self.growth.window.clone(),
             header: pair.tx.header(),
             ring: queue.saturating_mul(2).saturating_add(1),
+            takes: device_takes(features),
         }
     }
 

@@ -4,13 +4,15 @@
 //! that a buffer that goes round and round keeps its header's line shared between both cores. Everything unusual (a
 //! chain, a shared or foreign packet, no headroom, a bad length) leaves the loop for [`cold`].
 
+mod asking;
 mod cold;
 
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use linecard_mempool::{Burst, Meta, Packet, Pool};
+use linecard_mempool::{Burst, Meta, Offload, Packet, Pool};
+use linecard_pmd::offload::{Takes, asks};
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::{Buffer, Completion, DriverQueue, PeerFault};
 
@@ -37,10 +39,12 @@ pub(crate) struct TxParts {
     pub(crate) header: u64,
     /// Ring index, for messages.
     pub(crate) ring: usize,
+    /// What the backend takes unfinished.
+    pub(crate) takes: Takes,
 }
 
-/// The transmit path over one kind of ring.
-pub(crate) struct Tx<Q: DriverQueue> {
+/// The transmit path over one kind of ring, with or without offloads (then metadata is asked for them).
+pub(crate) struct Tx<Q: DriverQueue, const OFFLOAD: bool> {
     queue: Q,
     /// Value of a packet's pool word when it belongs to this port's pool.
     home: u64,
@@ -50,7 +54,7 @@ pub(crate) struct Tx<Q: DriverQueue> {
 }
 
 /// Plain packets from the front of a burst, as buffers; ends before the first that is not plain.
-struct Plain<'a> {
+struct Plain<'a, const OFFLOAD: bool> {
     rest: std::slice::Iter<'a, Packet>,
     base: u64,
     shared: u64,
@@ -60,7 +64,7 @@ struct Plain<'a> {
     cold: bool,
 }
 
-impl Iterator for Plain<'_> {
+impl<const OFFLOAD: bool> Iterator for Plain<'_, OFFLOAD> {
     type Item = Buffer;
 
     #[inline(always)]
@@ -71,7 +75,8 @@ impl Iterator for Plain<'_> {
         let plain = ((first >> 16) as u16 == SINGLE)
             & (offset >= u64::from(HEADER))
             & (len.wrapping_sub(1) < u64::from(LONGEST))
-            & (buffer.wrapping_sub(self.base) < self.shared);
+            & (buffer.wrapping_sub(self.base) < self.shared)
+            & !(OFFLOAD && asks(Offload::from_bits(line.read::<2>() as u32)));
         if !plain {
             self.cold = true;
             return None;
@@ -111,7 +116,7 @@ enum Fate {
     Full,
 }
 
-impl<Q: DriverQueue> Tx<Q> {
+impl<Q: DriverQueue, const OFFLOAD: bool> Tx<Q, OFFLOAD> {
     pub(crate) fn new(queue: Q, parts: TxParts) -> Self {
         const { assert!(!Q::WRITABLE) };
         let threshold = RECLAIM.min(queue.size() / 2).max(1);
@@ -179,7 +184,8 @@ impl<Q: DriverQueue> Tx<Q> {
         let (mut dealt, mut sent, mut bytes) = (0_usize, 0_usize, 0_u64);
         loop {
             let rest = packets.get(dealt..).unwrap_or_default();
-            let mut plain = Plain { rest: rest.iter(), base, shared, home: self.home, bytes: 0, cold: false };
+            let mut plain =
+                Plain::<OFFLOAD> { rest: rest.iter(), base, shared, home: self.home, bytes: 0, cold: false };
             let added = self.queue.add_burst(&mut plain);
             dealt = dealt.wrapping_add(added);
             sent = sent.wrapping_add(added);
@@ -200,7 +206,7 @@ impl<Q: DriverQueue> Tx<Q> {
     }
 }
 
-impl<Q: DriverQueue> TxPath for Tx<Q> {
+impl<Q: DriverQueue, const OFFLOAD: bool> TxPath for Tx<Q, OFFLOAD> {
     fn burst(&mut self, packets: &mut Burst) -> usize {
         if self.in_flight() >= self.threshold
             && let Err(fault) = self.collect()
@@ -226,6 +232,10 @@ impl<Q: DriverQueue> TxPath for Tx<Q> {
         }
     }
 
+    fn takes(&self) -> Takes {
+        if OFFLOAD { self.parts.takes } else { Takes::default() }
+    }
+
     fn home(&mut self) {
         // What was finished before the backend left was sent, the rest is lost.
         let _ = self.collect();
@@ -238,7 +248,7 @@ impl<Q: DriverQueue> TxPath for Tx<Q> {
     }
 }
 
-impl<Q: DriverQueue> Drop for Tx<Q> {
+impl<Q: DriverQueue, const OFFLOAD: bool> Drop for Tx<Q, OFFLOAD> {
     fn drop(&mut self) {
         self.home();
     }

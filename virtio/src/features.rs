@@ -122,6 +122,15 @@ bits! {
 impl Features {
     /// No feature.
     pub const NONE: Features = Features(0);
+    /// Large packets from the driver to the device, of any kind.
+    pub const HOST_SEGMENTS: Features =
+        Self::NET_HOST_TSO4.union(Self::NET_HOST_TSO6).union(Self::NET_HOST_ECN).union(Self::NET_HOST_USO);
+    /// Large packets from the device to the driver, of any kind.
+    pub const GUEST_SEGMENTS: Features = Self::NET_GUEST_TSO4
+        .union(Self::NET_GUEST_TSO6)
+        .union(Self::NET_GUEST_ECN)
+        .union(Self::NET_GUEST_USO4)
+        .union(Self::NET_GUEST_USO6);
 
     /// The set with exactly the given bits, known or not.
     #[must_use]
@@ -163,6 +172,31 @@ impl Features {
     #[must_use]
     pub const fn without(self, other: Self) -> Self {
         Self(self.0 & !other.0)
+    }
+
+    /// This set without offloads whose requirements are not in it (virtio 1.3, Network Device: Feature bit
+    /// requirements).
+    ///
+    /// ```
+    /// use linecard_virtio::Features;
+    /// assert!(Features::NET_HOST_TSO4.without_orphans().is_empty()); // it needs NET_CSUM
+    /// ```
+    #[must_use]
+    pub const fn without_orphans(self) -> Self {
+        let mut set = self;
+        if !set.contains(Self::NET_CSUM) {
+            set = set.without(Self::HOST_SEGMENTS);
+        }
+        if !set.contains(Self::NET_GUEST_CSUM) {
+            set = set.without(Self::GUEST_SEGMENTS);
+        }
+        if !set.intersects(Self::NET_HOST_TSO4.union(Self::NET_HOST_TSO6)) {
+            set = set.without(Self::NET_HOST_ECN);
+        }
+        if !set.intersects(Self::NET_GUEST_TSO4.union(Self::NET_GUEST_TSO6)) {
+            set = set.without(Self::NET_GUEST_ECN);
+        }
+        set
     }
 
     /// True for no feature at all.

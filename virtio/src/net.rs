@@ -1,5 +1,10 @@
 //! The header before every packet of a network device (virtio 1.3, Network Device: Device Operation).
 
+use linecard_net::offload::Partial;
+use linecard_net::request::{Gso, GsoKind, Request, Takes};
+
+use crate::features::Features;
+
 /// Bytes of the header with VERSION_1 or mergeable buffers: always 12 here.
 pub const HDR_LEN: u32 = 12;
 /// Bytes of the header of a legacy device without mergeable buffers: no `num_buffers`.
@@ -24,6 +29,43 @@ pub const GSO_TCPV6: u8 = 4;
 pub const GSO_UDP_L4: u8 = 5;
 /// `gso_type`, or-ed: the TCP stream uses ECN.
 pub const GSO_ECN: u8 = 0x80;
+
+/// What the device takes of what the driver sends, when `features` are negotiated.
+///
+/// ```
+/// use linecard_virtio::{Features, net::device_takes};
+/// let takes = device_takes(Features::NET_CSUM | Features::NET_HOST_TSO4);
+/// assert!(takes.csum && takes.tso4 && !takes.tso6);
+/// ```
+#[must_use]
+pub const fn device_takes(features: Features) -> Takes {
+    Takes {
+        csum: features.contains(Features::NET_CSUM),
+        tso4: features.contains(Features::NET_HOST_TSO4),
+        tso6: features.contains(Features::NET_HOST_TSO6),
+        ecn: features.contains(Features::NET_HOST_ECN),
+        uso4: features.contains(Features::NET_HOST_USO),
+        uso6: features.contains(Features::NET_HOST_USO),
+    }
+}
+
+/// What the driver takes of what the device delivers, when `features` are negotiated.
+///
+/// ```
+/// use linecard_virtio::{Features, net::driver_takes};
+/// assert!(driver_takes(Features::NET_GUEST_CSUM).csum);
+/// ```
+#[must_use]
+pub const fn driver_takes(features: Features) -> Takes {
+    Takes {
+        csum: features.contains(Features::NET_GUEST_CSUM),
+        tso4: features.contains(Features::NET_GUEST_TSO4),
+        tso6: features.contains(Features::NET_GUEST_TSO6),
+        ecn: features.contains(Features::NET_GUEST_ECN),
+        uso4: features.contains(Features::NET_GUEST_USO4),
+        uso6: features.contains(Features::NET_GUEST_USO6),
+    }
+}
 
 /// The header as values, read from or written to shared memory in one piece.
 ///
@@ -78,6 +120,76 @@ impl NetHeader {
         }
     }
 
+    /// Whether it says nothing but, perhaps, how many buffers there are.
+    #[must_use]
+    #[inline]
+    pub const fn is_plain(self) -> bool {
+        self.flags == 0 && self.gso_type == GSO_NONE
+    }
+
+    /// What the header asks of the receiver of a packet of `len` bytes; `None` when it cannot be true of such a packet.
+    ///
+    /// Nothing is believed: the checksum must lie in the packet, segments must not be empty, and what is to be cut must
+    /// have a checksum to finish. `hdr_len` is passed on as the hint it is.
+    ///
+    /// ```
+    /// use linecard_virtio::net::{NEEDS_CSUM, NetHeader};
+    /// let header = NetHeader { flags: NEEDS_CSUM, csum_start: 34, csum_offset: 6, ..NetHeader::default() };
+    /// assert_eq!(header.request(60).and_then(|request| request.partial).map(|p| p.field()), Some(40..42));
+    /// assert_eq!(header.request(41), None);
+    /// ```
+    #[must_use]
+    pub fn request(self, len: usize) -> Option<Request> {
+        let needs_csum = self.flags & NEEDS_CSUM != 0;
+        let partial = Partial { csum_start: self.csum_start, csum_offset: self.csum_offset };
+        let partial = needs_csum.then_some(partial);
+        if partial.is_some_and(|partial| partial.field().end > len) {
+            return None;
+        }
+        let ecn = self.gso_type & GSO_ECN != 0;
+        let kind = match self.gso_type & !GSO_ECN {
+            GSO_NONE if ecn => return None,
+            GSO_NONE => None,
+            GSO_TCPV4 => Some(GsoKind::TcpV4),
+            GSO_TCPV6 => Some(GsoKind::TcpV6),
+            GSO_UDP_L4 if !ecn => Some(GsoKind::Udp),
+            _ => return None,
+        };
+        if kind.is_some() && (self.gso_size == 0 || !needs_csum) {
+            return None;
+        }
+        let gso = kind.map(|kind| Gso { kind, ecn, size: self.gso_size });
+        let data_valid = !needs_csum && self.flags & DATA_VALID != 0;
+        Some(Request { partial, gso, header_len: self.hdr_len, data_valid })
+    }
+
+    /// The header that asks for `request`, for one buffer. Never says [`DATA_VALID`]: a driver must not, and a device
+    /// that only passes packets on does not know.
+    ///
+    /// ```
+    /// use linecard_net::request::Request;
+    /// use linecard_virtio::net::NetHeader;
+    /// assert!(NetHeader::asking(Request::default()).is_plain());
+    /// ```
+    #[must_use]
+    pub fn asking(request: Request) -> Self {
+        let mut header = Self { num_buffers: 1, ..Self::default() };
+        if let Some(Partial { csum_start, csum_offset }) = request.partial {
+            header = Self { flags: NEEDS_CSUM, csum_start, csum_offset, ..header };
+        }
+        if let Some(Gso { kind, ecn, size }) = request.gso {
+            let kind = match kind {
+                GsoKind::TcpV4 => GSO_TCPV4,
+                GsoKind::TcpV6 => GSO_TCPV6,
+                GsoKind::Udp => GSO_UDP_L4,
+            };
+            header.gso_type = if ecn { kind | GSO_ECN } else { kind };
+            header.gso_size = size;
+            header.hdr_len = request.header_len;
+        }
+        header
+    }
+
     /// The header as the two words a copy loop compares and writes: bytes 0–7 and bytes 8–11, in memory order.
     #[must_use]
     #[inline]
@@ -92,7 +204,53 @@ impl NetHeader {
 
 #[cfg(test)]
 mod tests {
-    use super::NetHeader;
+    use super::*;
+
+    #[test]
+    fn requests_survive_the_wire() {
+        for kind in [GsoKind::TcpV4, GsoKind::TcpV6, GsoKind::Udp] {
+            for ecn in [false, kind != GsoKind::Udp] {
+                let request = Request {
+                    partial: Some(Partial { csum_start: 34, csum_offset: 16 }),
+                    gso: Some(Gso { kind, ecn, size: 1448 }),
+                    header_len: 54,
+                    data_valid: false,
+                };
+                let header = NetHeader::from_bytes(NetHeader::asking(request).to_bytes());
+                assert_eq!(header.request(52), Some(request));
+                assert_eq!(header.request(51), None);
+            }
+        }
+    }
+
+    #[test]
+    fn impossible_headers_ask_nothing() {
+        let csum = NetHeader { flags: NEEDS_CSUM, csum_start: 14, csum_offset: 6, ..NetHeader::default() };
+        let gso = |gso_type, gso_size| NetHeader { gso_type, gso_size, ..csum };
+        for gso_type in 0..=u8::MAX {
+            let known = matches!(gso_type, 0 | 1 | 4 | 5 | 0x81 | 0x84);
+            assert_eq!(gso(gso_type, 1).request(100).is_some(), known, "{gso_type:#x}");
+            assert_eq!(gso(gso_type, 0).request(100).is_some(), gso_type == 0, "{gso_type:#x}");
+            let unsummed = NetHeader { flags: 0, ..gso(gso_type, 1) };
+            assert_eq!(unsummed.request(100).is_some(), gso_type == 0, "{gso_type:#x}");
+        }
+    }
+
+    #[test]
+    fn every_checksum_place_is_checked_against_the_length() {
+        for len in [0_usize, 1, 2, 14, 60, 65_535] {
+            for other in [0, 1, 6, 16, 65_534, 65_535] {
+                for swept in 0..=u16::MAX {
+                    for (csum_start, csum_offset) in [(swept, other), (other, swept)] {
+                        let header =
+                            NetHeader { flags: NEEDS_CSUM, csum_start, csum_offset, ..NetHeader::default() };
+                        let inside = usize::from(csum_start) + usize::from(csum_offset) + 2 <= len;
+                        assert_eq!(header.request(len).is_some(), inside);
+                    }
+                }
+            }
+        }
+    }
 
     #[test]
     fn fields_lie_where_the_spec_puts_them() {

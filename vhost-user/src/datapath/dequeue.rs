@@ -5,7 +5,9 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use linecard_mempool::{BURST, Burst, Meta, Packet, Pool};
+use linecard_pmd::offload::{Takes, describe};
 use linecard_pmd::stats::QueueStats;
+use linecard_virtio::net::{GSO_NONE, HDR_LEN, NetHeader};
 use linecard_virtio::{Ahead, Chain, DeviceQueue, Head, PeerFault, SegList};
 
 use super::copy::{LINE, copy, prefetch_read};
@@ -19,8 +21,8 @@ const MAX_SEGMENTS: usize = 64;
 /// Chains dropped in one burst before others get their turn.
 const DROPS_PER_BURST: u32 = 2 * BURST as u32;
 
-/// The device half of a transmit ring, with what it takes to make packets of it.
-pub(super) struct Dequeue<Q> {
+/// The device half of a transmit ring, with what it takes to make packets of it. `OFFLOAD`: headers are read.
+pub(super) struct Dequeue<Q, const OFFLOAD: bool> {
     queue: Q,
     map: Arc<MemoryMap>,
     /// Bytes before each packet.
@@ -29,6 +31,8 @@ pub(super) struct Dequeue<Q> {
     overdue: bool,
     segments: SegList,
     name: &'static str,
+    /// What we told the driver it may leave to us.
+    takes: Takes,
 }
 
 /// What became of one chain on the slow way.
@@ -41,10 +45,16 @@ enum Slow {
     Empty,
 }
 
-impl<Q: DeviceQueue> Dequeue<Q> {
-    pub(super) fn new(mut queue: Q, map: Arc<MemoryMap>, header: u32, name: &'static str) -> Self {
+impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
+    pub(super) fn new(
+        mut queue: Q,
+        map: Arc<MemoryMap>,
+        header: u32,
+        takes: Takes,
+        name: &'static str,
+    ) -> Self {
         queue.set_notifications(false);
-        Self { queue, map, header, overdue: true, segments: SegList::new(), name }
+        Self { queue, map, header, overdue: true, segments: SegList::new(), name, takes }
     }
 
     /// Plain chains of ordinary length, from the next one on.
@@ -74,7 +84,7 @@ impl<Q: DeviceQueue> Dequeue<Q> {
     }
 
     /// How many of `chains`, from the front, hold a frame that fits a packet of `room` bytes; asks for their
-    /// payload on the way. The header is not read, so neither is its line asked for.
+    /// payload on the way. Without offloads the header is not read, so neither is its line asked for.
     #[inline(always)]
     fn survey(&self, chains: &[Chain], room: u32) -> usize {
         let header = self.header;
@@ -85,6 +95,10 @@ impl<Q: DeviceQueue> Dequeue<Q> {
         for chain in chains {
             // One comparison for both ends: what is too short wraps to something very long.
             if chain.len.wrapping_sub(least) > spare {
+                break;
+            }
+            // SAFETY: the queue checked `chain.len` bytes, which is more than a header.
+            if OFFLOAD && unsafe { asks(chain.ptr) } {
                 break;
             }
             let payload = chain.ptr.wrapping_add(header as usize);
@@ -160,12 +174,26 @@ impl<Q: DeviceQueue> Dequeue<Q> {
         if len > MAX_PACKET || parts > MAX_SEGMENTS {
             return Ok(self.drop_chain(head, stats, RxLoss::TooLong));
         }
-        let Some(packet) = gather(self.segments.pieces(), self.header, len, parts, pool) else {
+        let Some(mut packet) = gather(self.segments.pieces(), self.header, len, parts, pool) else {
             stats.lost(RxLoss::NoBuffer, 1);
             return Ok(Slow::NoBuffer);
         };
+        if OFFLOAD && !self.describe(&mut packet) {
+            return Ok(self.drop_chain(head, stats, RxLoss::BadOffload));
+        }
         self.queue.complete(head.used(0));
         Ok(Slow::Packet(packet))
+    }
+
+    /// Reads the header, once, and notes what it says; false when it is not true of the packet.
+    fn describe(&self, packet: &mut Packet) -> bool {
+        let mut bytes = [0; HDR_LEN as usize];
+        let len = bytes.len().min(self.header as usize);
+        // SAFETY: at most the length of `bytes`.
+        unsafe { Cursor::new(self.segments.pieces()).read(bytes.as_mut_ptr(), len) };
+        let header = NetHeader::from_bytes(bytes);
+        header.is_plain()
+            || header.request(packet.len()).is_some_and(|request| describe(packet, request, self.takes))
     }
 
     fn drop_chain(&mut self, head: Head, stats: &QueueStats<RxLoss>, cause: RxLoss) -> Slow {
@@ -187,7 +215,7 @@ impl<Q: DeviceQueue> Dequeue<Q> {
     }
 }
 
-impl<Q: DeviceQueue> DequeuePath for Dequeue<Q> {
+impl<Q: DeviceQueue, const OFFLOAD: bool> DequeuePath for Dequeue<Q, OFFLOAD> {
     fn burst(&mut self, out: &mut Burst, pool: &Pool, stats: &QueueStats<RxLoss>) -> Result<Done, PeerFault> {
         let mut packets = self.fast(out, pool, stats)?;
         let mut completed = packets > 0;
@@ -220,6 +248,16 @@ impl<Q: DeviceQueue> DequeuePath for Dequeue<Q> {
     fn name(&self) -> &'static str {
         self.name
     }
+}
+
+/// Whether a header says anything; only a hint which way to go, the slow one reads it again and decides.
+///
+/// # Safety
+/// `header` is readable for two bytes.
+#[inline(always)]
+unsafe fn asks(header: *const u8) -> bool {
+    // SAFETY: promised by the caller.
+    unsafe { header.cast::<[u8; 2]>().read_unaligned() != [0, GSO_NONE] }
 }
 
 /// The free places of `out`, for raw packets.

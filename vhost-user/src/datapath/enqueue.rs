@@ -4,6 +4,7 @@ use std::mem::MaybeUninit;
 use std::sync::Arc;
 
 use linecard_mempool::{BURST, Burst, Packet};
+use linecard_pmd::offload::{Malformed, Takes, Wish, asks};
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::net::{HDR_LEN, NetHeader};
 use linecard_virtio::{Ahead, Chain, DeviceQueue, Head, PeerFault, SegList, Used};
@@ -19,8 +20,9 @@ const MAX_MERGED: usize = 256;
 /// Buffers too short for a header that are given back in one burst before others get their turn.
 const RUNTS_PER_BURST: u32 = 2 * BURST as u32;
 
-/// The device half of a receive ring. `MERGE`: a packet may take several buffers.
-pub(super) struct Enqueue<Q, const MERGE: bool> {
+/// The device half of a receive ring. `MERGE`: a packet may take several buffers. `OFFLOAD`: the driver takes packets
+/// that are not finished.
+pub(super) struct Enqueue<Q, const MERGE: bool, const OFFLOAD: bool> {
     queue: Q,
     map: Arc<MemoryMap>,
     /// Bytes before each packet.
@@ -32,6 +34,7 @@ pub(super) struct Enqueue<Q, const MERGE: bool> {
     /// Descriptors read by the slow way in this burst.
     walked: u32,
     name: &'static str,
+    takes: Takes,
 }
 
 /// What became of one packet on the slow way.
@@ -42,11 +45,17 @@ enum Slow {
     Full,
 }
 
-impl<Q: DeviceQueue, const MERGE: bool> Enqueue<Q, MERGE> {
-    pub(super) fn new(mut queue: Q, map: Arc<MemoryMap>, header: u32, name: &'static str) -> Self {
+impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, OFFLOAD> {
+    pub(super) fn new(
+        mut queue: Q,
+        map: Arc<MemoryMap>,
+        header: u32,
+        takes: Takes,
+        name: &'static str,
+    ) -> Self {
         queue.set_notifications(false);
         let (first, further, heads) = (SegList::new(), SegList::new(), Vec::new());
-        Self { queue, map, header, first, further, heads, runts: 0, walked: 0, name }
+        Self { queue, map, header, first, further, heads, runts: 0, walked: 0, name, takes }
     }
 
     /// Packets of one segment into plain buffers that hold them, from the front on; returns how many.
@@ -89,6 +98,9 @@ impl<Q: DeviceQueue, const MERGE: bool> Enqueue<Q, MERGE> {
             if len != packet.data_len() || len + header > chain.len as usize {
                 break;
             }
+            if OFFLOAD && asks(packet.offload()) {
+                break;
+            }
             let payload = chain.ptr.wrapping_add(header);
             prefetch_write(payload);
             if len > LINE {
@@ -109,6 +121,7 @@ impl<Q: DeviceQueue, const MERGE: bool> Enqueue<Q, MERGE> {
         if len > MAX_PACKET {
             return Ok(Slow::Dropped(TxLoss::TooLong));
         }
+        let Some(header) = self.header_of(packet) else { return Ok(Slow::Dropped(TxLoss::BadOffload)) };
         let before = self.walked;
         let Some(head) = self.first_buffer(stats)? else { return Ok(Slow::Full) };
         let total = self.header + len;
@@ -138,14 +151,26 @@ impl<Q: DeviceQueue, const MERGE: bool> Enqueue<Q, MERGE> {
             self.heads.push(head.used(part));
             ahead = ahead.past(head);
         }
-        self.finish(packet, stats);
+        self.finish(packet, header, stats);
         Ok(Slow::Sent)
     }
 
+    /// What the driver is told of a packet; `None` when it does not take such a packet.
+    fn header_of(&self, packet: &Packet) -> Option<NetHeader> {
+        if !OFFLOAD {
+            return Some(NetHeader::default());
+        }
+        match Wish::of(packet) {
+            Ok(None) => Some(NetHeader::default()),
+            Ok(Some(wish)) if wish.is_taken(self.takes) => Some(NetHeader::asking(wish.request())),
+            Ok(Some(_)) | Err(Malformed) => None,
+        }
+    }
+
     /// Writes the header and gives all buffers of the packet back.
-    fn finish(&mut self, packet: &Packet, stats: &QueueStats<TxLoss>) {
+    fn finish(&mut self, packet: &Packet, header: NetHeader, stats: &QueueStats<TxLoss>) {
         let num_buffers = self.heads.len() as u16;
-        let header = NetHeader { num_buffers, ..NetHeader::default() }.to_bytes();
+        let header = NetHeader { num_buffers, ..header }.to_bytes();
         let len = (self.header as usize).min(header.len());
         // SAFETY: reads at most the twelve bytes of `header`.
         unsafe { Cursor::new(self.first.pieces()).write(header.as_ptr(), len) };
@@ -193,7 +218,7 @@ impl<Q: DeviceQueue, const MERGE: bool> Enqueue<Q, MERGE> {
     }
 }
 
-impl<Q: DeviceQueue, const MERGE: bool> EnqueuePath for Enqueue<Q, MERGE> {
+impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> EnqueuePath for Enqueue<Q, MERGE, OFFLOAD> {
     fn burst(&mut self, packets: &mut Burst, stats: &QueueStats<TxLoss>) -> Result<Done, PeerFault> {
         (self.runts, self.walked) = (0, 0);
         let result = self.take(packets, stats);
@@ -210,6 +235,10 @@ impl<Q: DeviceQueue, const MERGE: bool> EnqueuePath for Enqueue<Q, MERGE> {
         }
         let call = (taken > 0 || self.runts > 0) && self.queue.call_needed();
         Ok(Done { packets: taken, call })
+    }
+
+    fn takes(&self) -> Takes {
+        if OFFLOAD { self.takes } else { Takes::default() }
     }
 
     fn base(&self) -> u32 {

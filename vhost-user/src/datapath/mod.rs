@@ -15,8 +15,9 @@ mod scatter;
 use std::sync::Arc;
 
 use linecard_mempool::{Burst, Pool};
+use linecard_pmd::offload::Takes;
 use linecard_pmd::stats::QueueStats;
-use linecard_virtio::net::{HDR_LEN, LEGACY_HDR_LEN};
+use linecard_virtio::net::{HDR_LEN, LEGACY_HDR_LEN, device_takes, driver_takes};
 use linecard_virtio::{DeviceConfig, DeviceQueue, Features, PeerFault, RingMemory, packed, split};
 
 use crate::error::Refusal;
@@ -60,6 +61,8 @@ pub(crate) trait DequeuePath: Send {
 pub(crate) trait EnqueuePath: Send {
     /// Takes packets from the front of `packets`.
     fn burst(&mut self, packets: &mut Burst, stats: &QueueStats<TxLoss>) -> Result<Done, PeerFault>;
+    /// What the driver takes unfinished.
+    fn takes(&self) -> Takes;
     /// The ring's position.
     fn base(&self) -> u32;
     /// What was negotiated, for people.
@@ -101,39 +104,62 @@ pub(crate) fn build(index: usize, config: PathConfig) -> Result<Path, Refusal> {
         }
         (true, true, true) => enqueue(packed::Device::<true, true>::new(memory, device)?, config, ENQUEUE[3]),
         (false, false, false) => {
-            dequeue(split::Device::<false, false>::new(memory, device)?, config, "split")
+            dequeue(split::Device::<false, false>::new(memory, device)?, config, DEQUEUE[0])
         }
         (false, false, true) => {
-            dequeue(split::Device::<true, false>::new(memory, device)?, config, "split in-order")
+            dequeue(split::Device::<true, false>::new(memory, device)?, config, DEQUEUE[1])
         }
         (false, true, false) => {
-            dequeue(packed::Device::<false, false>::new(memory, device)?, config, "packed")
+            dequeue(packed::Device::<false, false>::new(memory, device)?, config, DEQUEUE[2])
         }
         (false, true, true) => {
-            dequeue(packed::Device::<true, false>::new(memory, device)?, config, "packed in-order")
+            dequeue(packed::Device::<true, false>::new(memory, device)?, config, DEQUEUE[3])
         }
     })
 }
 
-/// Names of the sending paths: without and with mergeable buffers.
-const ENQUEUE: [[&str; 2]; 4] = [
-    ["split", "split mergeable"],
-    ["split in-order", "split in-order mergeable"],
-    ["packed", "packed mergeable"],
-    ["packed in-order", "packed in-order mergeable"],
+/// Names of the sending paths: without and with mergeable buffers; each without and with offloads.
+const ENQUEUE: [[[&str; 2]; 2]; 4] = [
+    [["split", "split offload"], ["split mergeable", "split mergeable offload"]],
+    [
+        ["split in-order", "split in-order offload"],
+        ["split in-order mergeable", "split in-order mergeable offload"],
+    ],
+    [["packed", "packed offload"], ["packed mergeable", "packed mergeable offload"]],
+    [
+        ["packed in-order", "packed in-order offload"],
+        ["packed in-order mergeable", "packed in-order mergeable offload"],
+    ],
 ];
 
-fn enqueue<Q: DeviceQueue + 'static>(queue: Q, config: PathConfig, names: [&'static str; 2]) -> Path {
-    let [plain, mergeable] = names;
-    let header = config.header();
-    if config.features.contains(Features::NET_MRG_RXBUF) {
-        Path::Enqueue(Box::new(Enqueue::<Q, true>::new(queue, config.map, header, mergeable)))
-    } else {
-        Path::Enqueue(Box::new(Enqueue::<Q, false>::new(queue, config.map, header, plain)))
-    }
+/// Names of the receiving paths, without and with offloads.
+const DEQUEUE: [[&str; 2]; 4] = [
+    ["split", "split offload"],
+    ["split in-order", "split in-order offload"],
+    ["packed", "packed offload"],
+    ["packed in-order", "packed in-order offload"],
+];
+
+fn enqueue<Q: DeviceQueue + 'static>(queue: Q, config: PathConfig, names: [[&'static str; 2]; 2]) -> Path {
+    let [[plain, offload], [merge, merge_offload]] = names;
+    let (header, map) = (config.header(), config.map);
+    let takes = driver_takes(config.features.without_orphans());
+    let has = |feature| config.features.contains(feature);
+    Path::Enqueue(match (has(Features::NET_MRG_RXBUF), has(Features::NET_GUEST_CSUM)) {
+        (false, false) => Box::new(Enqueue::<Q, false, false>::new(queue, map, header, takes, plain)),
+        (false, true) => Box::new(Enqueue::<Q, false, true>::new(queue, map, header, takes, offload)),
+        (true, false) => Box::new(Enqueue::<Q, true, false>::new(queue, map, header, takes, merge)),
+        (true, true) => Box::new(Enqueue::<Q, true, true>::new(queue, map, header, takes, merge_offload)),
+    })
 }
 
-fn dequeue<Q: DeviceQueue + 'static>(queue: Q, config: PathConfig, name: &'static str) -> Path {
-    let header = config.header();
-    Path::Dequeue(Box::new(Dequeue::new(queue, config.map, header, name)))
+fn dequeue<Q: DeviceQueue + 'static>(queue: Q, config: PathConfig, names: [&'static str; 2]) -> Path {
+    let [plain, offload] = names;
+    let (header, map) = (config.header(), config.map);
+    let takes = device_takes(config.features.without_orphans());
+    Path::Dequeue(if takes.csum {
+        Box::new(Dequeue::<Q, true>::new(queue, map, header, takes, offload))
+    } else {
+        Box::new(Dequeue::<Q, false>::new(queue, map, header, takes, plain))
+    })
 }

@@ -1,4 +1,4 @@
-//! The `net_vhost` driver: `net_vhost0,iface=PATH[,queues=N][,client=0|1]`.
+//! The `net_vhost` driver: `net_vhost0,iface=PATH[,queues=N][,client=0|1][,tso=0|1]`.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::AtomicU64;
@@ -10,12 +10,13 @@ use linecard_pmd::{
     DevArgs, Device, DeviceInfo, Driver, Error, Port, PortConfig, ProbeContext, Running, RxQueue, StartError,
     TxQueue,
 };
+use linecard_virtio::Features;
 
 use super::control::{VhostControl, pack};
 use crate::backend::{Backend, BackendConfig, Mode};
 use crate::control::{Control, WeakControl};
 use crate::error::Error as BackendError;
-use crate::features::MAX_QUEUE_PAIRS;
+use crate::features::{DEFAULT, MAX_QUEUE_PAIRS};
 
 /// DPDK's addresses for vhost ports, "VHOST" and a number.
 const MAC_PREFIX: [u8; 5] = [0x56, 0x48, 0x4f, 0x53, 0x54];
@@ -65,7 +66,7 @@ impl Driver for VhostDriver {
     }
 
     fn summary(&self) -> &'static str {
-        "vhost-user backend: iface=PATH[,queues=1..128][,client=0|1]"
+        "vhost-user backend: iface=PATH[,queues=1..128][,client=0|1][,tso=0|1]"
     }
 
     fn probe(&self, _context: &ProbeContext, args: &DevArgs) -> Result<Box<dyn Device>, Error> {
@@ -73,7 +74,7 @@ impl Driver for VhostDriver {
         let queue_pairs = args.number("queues", 1..=MAX_QUEUE_PAIRS)?.unwrap_or(1);
         let mode = if args.flag("client")?.unwrap_or(false) { Mode::Connect } else { Mode::Listen };
         // Ours receives into plain or chained packets as they come; there is nothing to choose.
-        for harmless in ["tso", "linear-buffer", "ext-buffer", "legacy-ol-flags"] {
+        for harmless in ["linear-buffer", "ext-buffer", "legacy-ol-flags"] {
             args.flag(harmless)?;
         }
         for missing in ["iommu-support", "postcopy-support"] {
@@ -82,9 +83,12 @@ impl Driver for VhostDriver {
                 return Err(Error::Unsupported { port, what, remedy: format!("leave {missing} out") });
             }
         }
+        let tso = args.flag("tso")?.unwrap_or(false);
         args.finish()?;
+        let features = DEFAULT.with(Features::HOST_SEGMENTS, tso);
         let mac = mac_of(args.name());
-        let config = BackendConfig { queue_pairs, mac, ..BackendConfig::new(args.name(), path, mode) };
+        let config =
+            BackendConfig { queue_pairs, mac, features, ..BackendConfig::new(args.name(), path, mode) };
         let backend = self.control().and_then(|control| Backend::new(&control, config));
         let backend = backend.map_err(|error| tell(args.name(), error))?;
         Ok(Box::new(VhostDevice { name: args.name().into(), backend, mac }))
@@ -124,10 +128,12 @@ impl VhostDevice {
     ) -> Result<Queues, BackendError> {
         let (mut rx, mut tx): Queues = Default::default();
         for pair in 0..config.rx_queues {
-            rx.push(Box::new(self.backend.receive_queue(pair, pool, counters.rx(usize::from(pair)))?));
+            let queue = self.backend.receive_queue(pair, pool, counters.rx(usize::from(pair)))?;
+            rx.push(Box::new(queue.with_offloads(config.offloads.rx)));
         }
         for pair in 0..config.tx_queues {
-            tx.push(Box::new(self.backend.transmit_queue(pair, counters.tx(usize::from(pair)))?));
+            let queue = self.backend.transmit_queue(pair, counters.tx(usize::from(pair)))?;
+            tx.push(Box::new(queue.with_offloads(config.offloads.tx, pool)));
         }
         Ok((rx, tx))
     }
@@ -149,6 +155,7 @@ impl Device for VhostDevice {
             default_depth: 1024,
             mtu: MTU,
             mac: self.mac,
+            offloads: linecard_pmd::Offloads::VIRTIO,
         }
     }
 

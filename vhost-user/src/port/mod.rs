@@ -18,6 +18,8 @@ linecard_pmd::causes! {
         Runt = ("runt", Total::Error),
         /// Longer than any packet may be.
         TooLong = ("too_long", Total::Error),
+        /// A header that cannot be true of its packet, or asks for what was not negotiated.
+        BadOffload = ("bad_offload_header", Total::Error),
         /// Sent while the ring was disabled.
         Disabled = ("ring_disabled", Total::None),
     }
@@ -28,6 +30,12 @@ linecard_pmd::causes! {
     pub enum TxLoss {
         /// Longer than the frontend's buffers can hold.
         TooLong = ("too_long", Total::Error),
+        /// Offload flags that do not fit the packet, or that the frontend does not take.
+        BadOffload = ("bad_offload_request", Total::Error),
+        /// The pool had no buffers for segments or copies that an offload needs in software.
+        NoBuffer = ("no_buffer", Total::Error),
+        /// Segments that were not sent when the queue ended.
+        Stopped = ("stopped", Total::Error),
         /// Buffers of the frontend too short for a header, given back empty. No packet was lost.
         RuntBuffer = ("runt_buffer", Total::None),
     }

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use linecard_mempool::{Burst, Packet, Pool};
+use linecard_pmd::offload::{RxOffloads, SoftLoss, SoftTx, TxOffloads, finish_received};
 use linecard_pmd::stats::QueueStats;
 use linecard_pmd::{RxQueue, TxQueue};
+use linecard_virtio::Features;
 
 use super::{RxLoss, TxLoss};
 use crate::gate::Poller;
@@ -37,6 +39,8 @@ pub struct Receive {
     stats: Arc<QueueStats<RxLoss>>,
     peer: Arc<Peer>,
     ring: usize,
+    /// The application does not want unfinished checksums.
+    finish: bool,
 }
 
 impl Receive {
@@ -47,7 +51,15 @@ impl Receive {
         peer: Arc<Peer>,
         ring: usize,
     ) -> Self {
-        Self { gate, pool, stats, peer, ring }
+        Self { gate, pool, stats, peer, ring, finish: true }
+    }
+
+    /// Leaves checksums unfinished, as the frontend sends them, when `offloads` asks for any; else they are finished
+    /// in software. Large packets come as they are, if the backend was made to offer them.
+    #[must_use]
+    pub fn with_offloads(self, offloads: RxOffloads) -> Self {
+        let asked = RxOffloads::CHECKSUM.union(RxOffloads::TCP_LRO);
+        Self { finish: !offloads.intersects(asked), ..self }
     }
 }
 
@@ -58,7 +70,12 @@ impl RxQueue for Receive {
             Some(mac) => announce(mac, packets, &self.pool, &self.stats),
             None => 0,
         };
-        announced + slot.receive(packets, &self.pool, &self.stats)
+        let had = packets.len();
+        let received = slot.receive(packets, &self.pool, &self.stats);
+        if self.finish && self.peer.features().contains(Features::NET_CSUM) {
+            finish_received(packets.get_mut(had..).unwrap_or_default());
+        }
+        announced + received
     }
 
     fn path(&self) -> &'static str {
@@ -84,6 +101,7 @@ pub struct Transmit {
     stats: Arc<QueueStats<TxLoss>>,
     peer: Arc<Peer>,
     ring: usize,
+    soft: Option<SoftTx>,
 }
 
 impl Transmit {
@@ -93,16 +111,41 @@ impl Transmit {
         peer: Arc<Peer>,
         ring: usize,
     ) -> Self {
-        Self { gate, stats, peer, ring }
+        Self { gate, stats, peer, ring, soft: None }
+    }
+
+    /// Does `offloads` in software where the frontend does not take them; buffers for segments come from `pool`.
+    ///
+    /// Without this a packet that asks for what the frontend does not take is dropped, or sent as it is to a frontend
+    /// that takes no offload at all.
+    #[must_use]
+    pub fn with_offloads(self, offloads: TxOffloads, pool: &Pool) -> Self {
+        let stats = Arc::clone(&self.stats);
+        let lost = move |loss, packets| {
+            let cause = match loss {
+                SoftLoss::Malformed => TxLoss::BadOffload,
+                SoftLoss::NoBuffer => TxLoss::NoBuffer,
+                SoftLoss::Stopped => TxLoss::Stopped,
+            };
+            stats.lost(cause, packets);
+        };
+        let soft = offloads.intersects(TxOffloads::WORK).then(|| SoftTx::new(pool.clone(), lost));
+        Self { soft, ..self }
     }
 }
 
 impl TxQueue for Transmit {
     fn tx_burst(&mut self, packets: &mut Burst) -> usize {
-        match self.gate.enter() {
-            Some(mut slot) => slot.send(packets, &self.stats),
-            None => 0,
-        }
+        let Some(mut slot) = self.gate.enter() else { return 0 };
+        let Some(soft) = &mut self.soft else { return slot.send(packets, &self.stats) };
+        let Some(takes) = slot.takes() else { return 0 };
+        soft.burst(packets, takes, |ready| slot.send(ready, &self.stats))
+    }
+
+    fn reclaim(&mut self) {
+        let Some(soft) = &mut self.soft else { return };
+        let Some(mut slot) = self.gate.enter() else { return };
+        soft.flush(|ready| slot.send(ready, &self.stats));
     }
 
     fn path(&self) -> &'static str {

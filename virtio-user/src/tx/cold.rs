@@ -3,6 +3,7 @@
 use std::mem::ManuallyDrop;
 
 use linecard_mempool::Packet;
+use linecard_pmd::offload::asks;
 use linecard_virtio::{Buffer, Completion, DriverQueue, Segment};
 
 use super::{Fate, LONGEST, SLOW, Tx};
@@ -10,7 +11,7 @@ use crate::losses::TxLoss;
 use crate::path::{HEADER, Line, clear_header};
 
 /// Most segments of a packet that is sent where it lies; longer ones are copied.
-const SEGMENTS: usize = 64;
+pub(super) const SEGMENTS: usize = 64;
 
 /// Frees the packet behind a token.
 #[cold]
@@ -30,7 +31,7 @@ pub(super) fn release(done: &[Completion]) {
     }
 }
 
-impl<Q: DriverQueue> Tx<Q> {
+impl<Q: DriverQueue, const OFFLOAD: bool> Tx<Q, OFFLOAD> {
     /// Sends a packet the long way. On [`Fate::Full`] the packet is still the caller's.
     #[cold]
     #[inline(never)]
@@ -41,6 +42,9 @@ impl<Q: DriverQueue> Tx<Q> {
         if len == 0 {
             self.parts.stats.lost(TxLoss::Empty, 1);
             return dropped(packet);
+        }
+        if OFFLOAD && asks(packet.offload()) {
+            return self.send_asking(packet, len);
         }
         if len > LONGEST as usize {
             self.parts.stats.lost(TxLoss::TooLong, 1);
@@ -57,7 +61,7 @@ impl<Q: DriverQueue> Tx<Q> {
     }
 
     /// Where header and data lie, when the backend can reach all of it.
-    fn places(&self, packet: &Packet, places: &mut [Segment; SEGMENTS]) -> Option<usize> {
+    pub(super) fn places(&self, packet: &Packet, places: &mut [Segment; SEGMENTS]) -> Option<usize> {
         let (base, shared) = self.parts.window.now();
         let (head, rest) = places.split_first_mut()?;
         *head = Segment { addr: self.parts.header, len: HEADER };
@@ -149,7 +153,7 @@ impl<Q: DriverQueue> Tx<Q> {
     }
 }
 
-fn dropped(packet: ManuallyDrop<Packet>) -> Fate {
+pub(super) fn dropped(packet: ManuallyDrop<Packet>) -> Fate {
     drop(ManuallyDrop::into_inner(packet));
     Fate::Dropped
 }

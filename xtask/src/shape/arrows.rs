@@ -12,7 +12,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("linecard-wire", &[]),
     ("linecard-eal", &[]),
     ("linecard-mempool", &["linecard-ring", "linecard-eal"]),
-    ("linecard-virtio", &["linecard-eal"]),
+    ("linecard-virtio", &["linecard-eal", "linecard-net"]),
     ("linecard-pmd", &["linecard-mempool", "linecard-ring", "linecard-eal", "linecard-net"]),
     (
         "linecard-virtio-user",

@@ -1,0 +1,252 @@
+//! Between what a header asks and what a packet's metadata says.
+
+use linecard_mempool::{Offload, Packet, PacketType as Found, TxOffload};
+use linecard_net::gso::Segmenter;
+use linecard_net::offload::Partial;
+use linecard_net::parse::{Layers, parse, parse_ip};
+use linecard_net::request::{Gso, GsoKind, Request, partial_of};
+use linecard_net::transport::tcp_flags;
+use linecard_net::{Header, PacketType};
+
+use super::Takes;
+use super::software::finish;
+
+/// Bytes at the front of a packet in which its headers are looked for.
+const HEADERS: usize = 256;
+/// Flags by which an application asks for work.
+const TX_ASKS: Offload = Offload::from_bits(
+    Offload::TX_L4_MASK.bits()
+        | Offload::TX_IP_CKSUM.bits()
+        | Offload::TX_TCP_SEG.bits()
+        | Offload::TX_UDP_SEG.bits(),
+);
+
+/// Whether flags ask anything of the receiver of a packet, or of us before it is sent.
+///
+/// ```
+/// use linecard_mempool::Offload;
+/// use linecard_pmd::offload::asks;
+/// assert!(asks(Offload::TX_TCP_CKSUM) && asks(Offload::RX_L4_CKSUM_NONE));
+/// assert!(!asks(Offload::RX_L4_CKSUM_GOOD | Offload::RX_RSS_HASH));
+/// ```
+#[inline(always)]
+#[must_use]
+pub fn asks(flags: Offload) -> bool {
+    flags.intersects(TX_ASKS | Offload::RX_LRO)
+        || flags & Offload::RX_L4_CKSUM_MASK == Offload::RX_L4_CKSUM_NONE
+}
+
+/// A packet whose metadata asks for what cannot be done to it.
+///
+/// ```
+/// assert!(linecard_pmd::offload::Malformed.to_string().contains("offload"));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the offload flags do not fit the packet; set them for the headers that are there")]
+pub struct Malformed;
+
+/// Writes into the metadata of a packet just received what its sender left to us. False when that cannot be done to such
+/// a packet, or is more than `takes`: then drop it.
+///
+/// A checksum this code knows the protocol of stays unfinished ([`Offload::RX_L4_CKSUM_NONE`]); any other is finished
+/// here. `request` must have been checked against the packet's length.
+///
+/// ```
+/// # use linecard_eal::{Memory, MemoryConfig};
+/// # use linecard_mempool::{Offload, Pool, PoolConfig};
+/// use linecard_net::request::Request;
+/// use linecard_pmd::offload::{Takes, describe};
+/// # let domain = Memory::new(MemoryConfig::default())?.domain("packets")?;
+/// # let pool = Pool::new(&domain, PoolConfig::default())?;
+/// let mut packet = pool.get().ok_or("empty")?;
+/// assert!(packet.copy_from_slice(&[0; 60]));
+/// let valid = Request { data_valid: true, ..Request::default() };
+/// assert!(describe(&mut packet, valid, Takes::default()));
+/// assert_eq!(packet.offload(), Offload::RX_L4_CKSUM_GOOD);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use]
+pub fn describe(packet: &mut Packet, request: Request, takes: Takes) -> bool {
+    let Some(partial) = request.partial else {
+        if request.data_valid {
+            packet.set_offload(Offload::RX_L4_CKSUM_GOOD);
+        }
+        return request.gso.is_none();
+    };
+    let layers = look(packet, 0);
+    let known = partial_of(&layers) == Some(partial);
+    match request.gso {
+        _ if !takes.csum => false,
+        Some(gso) => known && describe_large(packet, &layers, gso, takes),
+        None if known => {
+            note(packet, &layers, Offload::RX_L4_CKSUM_NONE, 0);
+            true
+        }
+        None => finish(packet, partial, packet.len()),
+    }
+}
+
+/// A packet to be cut: only when its headers are what its sender said.
+fn describe_large(packet: &mut Packet, layers: &Layers, gso: Gso, takes: Takes) -> bool {
+    let payload = packet.len().checked_sub(layers.payload_start());
+    let possible = payload.and_then(|payload| Segmenter::new(layers, payload, gso.size)).is_some();
+    if !possible || kind_of(layers) != Some(gso.kind) || !takes_kind(takes, layers) {
+        return false;
+    }
+    note(packet, layers, Offload::RX_L4_CKSUM_NONE | Offload::RX_LRO, gso.size);
+    true
+}
+
+fn note(packet: &mut Packet, layers: &Layers, flags: Offload, segment: u16) {
+    let lengths = TxOffload::new(layers.l2_len, layers.l3_len, layers.l4_len).with_tso_segsz(segment);
+    packet.set_packet_type(Found::from_bits(layers.packet_type.0));
+    packet.set_tx_offload(flags, lengths);
+}
+
+/// Looks through the headers of a packet, its link header given or (0) looked through too.
+fn look(packet: &Packet, l2_len: u16) -> Layers {
+    let mut copy = [0; HEADERS];
+    let front = front(packet, &mut copy);
+    if l2_len == 0 {
+        return parse(front);
+    }
+    let l3 = front.get(usize::from(l2_len)..).unwrap_or_default();
+    Layers { l2_len, ..parse_ip(l3) }
+}
+
+/// The first bytes of a packet, wherever its segments are cut.
+fn front<'a>(packet: &'a Packet, copy: &'a mut [u8; HEADERS]) -> &'a [u8] {
+    let data = packet.data();
+    if let Some(data) = data.get(..HEADERS) {
+        return data;
+    }
+    if data.len() == packet.len() {
+        return data;
+    }
+    let mut len = 0;
+    for (to, from) in copy.iter_mut().zip(packet.segments().flat_map(|segment| segment.data())) {
+        *to = *from;
+        len += 1;
+    }
+    &copy[..len]
+}
+
+fn kind_of(layers: &Layers) -> Option<GsoKind> {
+    match layers.packet_type.l4() {
+        PacketType::L4_UDP => Some(GsoKind::Udp),
+        PacketType::L4_TCP if layers.packet_type.is_ipv4() => Some(GsoKind::TcpV4),
+        PacketType::L4_TCP => Some(GsoKind::TcpV6),
+        _ => None,
+    }
+}
+
+fn takes_kind(takes: Takes, layers: &Layers) -> bool {
+    match (kind_of(layers), layers.packet_type.is_ipv4()) {
+        (Some(GsoKind::TcpV4), _) => takes.tso4,
+        (Some(GsoKind::TcpV6), _) => takes.tso6,
+        (Some(GsoKind::Udp), true) => takes.uso4,
+        (Some(GsoKind::Udp), false) => takes.uso6,
+        (None, _) => false,
+    }
+}
+
+/// What a packet's metadata asks for, with the headers it is about.
+///
+/// `TX_` flags win over the `RX_` flags of a packet that is passed on.
+///
+/// ```
+/// # use linecard_eal::{Memory, MemoryConfig};
+/// # use linecard_mempool::{Offload, Pool, PoolConfig};
+/// use linecard_pmd::offload::{Malformed, Wish};
+/// # let domain = Memory::new(MemoryConfig::default())?.domain("packets")?;
+/// # let pool = Pool::new(&domain, PoolConfig::default())?;
+/// let mut packet = pool.get().ok_or("empty")?;
+/// assert!(packet.copy_from_slice(&[0; 60]));
+/// assert_eq!(Wish::of(&packet), Ok(None));
+/// packet.set_offload(Offload::TX_TCP_CKSUM);
+/// assert_eq!(Wish::of(&packet), Err(Malformed)); // sixty zeros are no TCP
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wish {
+    pub(super) layers: Layers,
+    /// Payload bytes per segment.
+    pub(super) gso: Option<u16>,
+    /// The transport checksum is to be filled in.
+    pub(super) csum: bool,
+    /// The IPv4 header checksum is to be filled in.
+    pub(super) ip: bool,
+    /// The pseudo-header's sum is there already.
+    pub(super) prepared: bool,
+    ecn: bool,
+}
+
+impl Wish {
+    /// Reads the metadata; `None` when it asks nothing.
+    ///
+    /// # Errors
+    /// [`Malformed`].
+    pub fn of(packet: &Packet) -> Result<Option<Self>, Malformed> {
+        let flags = packet.offload();
+        if !asks(flags) {
+            return Ok(None);
+        }
+        let (lengths, asked) = (packet.tx_offload(), flags.intersects(TX_ASKS));
+        let layers = look(packet, if asked { lengths.l2_len() } else { 0 });
+        let (transport, cut) =
+            if asked { asked_for(flags)? } else { (None, flags.contains(Offload::RX_LRO)) };
+        let l4 = layers.packet_type.l4();
+        let ip = flags.contains(Offload::TX_IP_CKSUM);
+        let csum = !asked || transport.is_some();
+        let fits = transport.is_none_or(|asked| asked == l4)
+            && (!csum || partial_of(&layers).is_some() && !layers.source_routed)
+            && (!ip || layers.packet_type.is_ipv4());
+        let payload = packet.len().checked_sub(layers.payload_start()).ok_or(Malformed)?;
+        let size = lengths.tso_segsz();
+        if !fits || cut && Segmenter::new(&layers, payload, size).is_none() {
+            return Err(Malformed);
+        }
+        // What fits one segment is an ordinary packet.
+        let gso = (cut && payload > usize::from(size)).then_some(size);
+        let ip = ip || cut && asked && layers.packet_type.is_ipv4();
+        let ecn = gso.is_some() && l4 == PacketType::L4_TCP && announces_reduction(packet, &layers);
+        Ok(Some(Self { layers, gso, csum, ip, prepared: !asked, ecn }))
+    }
+
+    /// Whether a receiver that takes `takes` can be left all of it, apart from the IPv4 header checksum.
+    #[must_use]
+    pub fn is_taken(&self, takes: Takes) -> bool {
+        let csum = !self.csum || takes.csum;
+        csum && (self.gso.is_none() || takes_kind(takes, &self.layers) && (!self.ecn || takes.ecn))
+    }
+
+    /// What is left to the receiver.
+    #[must_use]
+    pub fn request(&self) -> Request {
+        let partial: Option<Partial> = partial_of(&self.layers).filter(|_| self.csum);
+        let kind = kind_of(&self.layers);
+        let gso = self.gso.zip(kind).map(|(size, kind)| Gso { kind, ecn: self.ecn, size });
+        let header_len = u16::try_from(self.layers.payload_start()).unwrap_or(0);
+        Request { partial, gso, header_len, data_valid: false }
+    }
+}
+
+/// The transport protocol that `TX_` flags are about, and whether packets are to be cut.
+fn asked_for(flags: Offload) -> Result<(Option<PacketType>, bool), Malformed> {
+    let cut = (flags.contains(Offload::TX_TCP_SEG), flags.contains(Offload::TX_UDP_SEG));
+    match (cut, flags & Offload::TX_L4_MASK) {
+        ((true, false), Offload::NONE | Offload::TX_TCP_CKSUM) => Ok((Some(PacketType::L4_TCP), true)),
+        ((false, true), Offload::NONE | Offload::TX_UDP_CKSUM) => Ok((Some(PacketType::L4_UDP), true)),
+        ((false, false), Offload::TX_TCP_CKSUM) => Ok((Some(PacketType::L4_TCP), false)),
+        ((false, false), Offload::TX_UDP_CKSUM) => Ok((Some(PacketType::L4_UDP), false)),
+        ((false, false), Offload::NONE) => Ok((None, false)),
+        _ => Err(Malformed),
+    }
+}
+
+/// CWR in a TCP header.
+fn announces_reduction(packet: &Packet, layers: &Layers) -> bool {
+    let mut copy = [0; HEADERS];
+    let l4 = front(packet, &mut copy).get(layers.l4_start()..).unwrap_or_default();
+    linecard_net::transport::Tcp::load(l4).is_some_and(|tcp| tcp.flags & tcp_flags::CWR != 0)
+}

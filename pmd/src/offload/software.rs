@@ -1,0 +1,290 @@
+//! What the peer does not take: checksums finished and large packets cut before they are sent.
+
+use std::collections::VecDeque;
+
+use linecard_mempool::{Burst, Offload, Packet, Pool};
+use linecard_net::checksum::Sum;
+use linecard_net::gso::Segmenter;
+use linecard_net::offload::{self, Partial};
+use linecard_net::request::partial_of;
+
+use super::{Malformed, Takes, Wish};
+
+/// Most segments one packet is cut into: 64 KiB at the smallest segment size that systems accept (88), and some.
+const MOST_SEGMENTS: usize = 1024;
+/// Metadata that asks for work, as far as it is gone when the work is done.
+const DONE: Offload = Offload::from_bits(
+    Offload::TX_OFFLOAD_MASK.bits() & !Offload::TX_VLAN.bits()
+        | Offload::RX_L4_CKSUM_MASK.bits()
+        | Offload::RX_LRO.bits(),
+);
+
+/// Why software could not make a packet ready; count it under a cause of your own.
+///
+/// ```
+/// assert_ne!(linecard_pmd::offload::SoftLoss::Malformed, linecard_pmd::offload::SoftLoss::Stopped);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SoftLoss {
+    /// The offload flags do not fit the packet, or it would be cut into more pieces than any system sends.
+    Malformed,
+    /// The pool had no buffers for a copy or for segments.
+    NoBuffer,
+    /// Segments that were not sent when the queue ended.
+    Stopped,
+}
+
+impl From<Malformed> for SoftLoss {
+    fn from(_: Malformed) -> Self {
+        Self::Malformed
+    }
+}
+
+/// Makes packets ready for a receiver that takes less than their metadata asks for.
+///
+/// Segments of a packet that was cut wait here until the queue behind has room; nothing overtakes them.
+///
+/// ```
+/// # use linecard_eal::{Memory, MemoryConfig};
+/// # use linecard_mempool::{Burst, Pool, PoolConfig};
+/// use linecard_pmd::offload::{SoftTx, Takes};
+/// # let domain = Memory::new(MemoryConfig::default())?.domain("packets")?;
+/// # let pool = Pool::new(&domain, PoolConfig::default())?;
+/// let mut soft = SoftTx::new(pool.clone(), |_cause, _packets| {});
+/// let mut packets = Burst::new();
+/// assert!(pool.get_bulk(&mut packets, 8));
+/// let taken = soft.burst(&mut packets, Takes::default(), |ready| ready.clear());
+/// assert_eq!((taken, packets.len()), (8, 0));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct SoftTx {
+    pool: Pool,
+    lost: Box<dyn Fn(SoftLoss, u64) + Send>,
+    /// Segments on their way out.
+    waiting: VecDeque<Packet>,
+    /// The packet being cut, in one piece, and one segment of it.
+    large: Vec<u8>,
+    segment: Vec<u8>,
+}
+
+impl SoftTx {
+    /// Takes buffers for copies and segments from `pool`; `lost` hears of packets that cannot be sent.
+    pub fn new(pool: Pool, lost: impl Fn(SoftLoss, u64) + Send + 'static) -> Self {
+        let (large, segment) = (Vec::new(), Vec::new());
+        Self { pool, lost: Box::new(lost), waiting: VecDeque::new(), large, segment }
+    }
+
+    /// Sends from the front of `packets` through `send`, which takes packets from the front of what it gets and leaves
+    /// the rest. Returns how many of `packets` are dealt with; the rest stays.
+    pub fn burst(
+        &mut self,
+        packets: &mut Burst,
+        takes: Takes,
+        mut send: impl FnMut(&mut Burst) -> usize,
+    ) -> usize {
+        let before = packets.len();
+        while self.flush(&mut send) && !packets.is_empty() {
+            let ready =
+                packets.iter_mut().position(|packet| !self.is_ready(packet, takes)).unwrap_or(packets.len());
+            if ready == packets.len() {
+                send(packets);
+                break;
+            }
+            if ready > 0 {
+                if !send_front(packets, ready, &mut send) {
+                    break;
+                }
+                continue;
+            }
+            let front = packets.drain(..1).next();
+            if let Some(Err(loss)) = front.map(|packet| self.cut(packet, takes)) {
+                (self.lost)(loss, 1);
+            }
+        }
+        before - packets.len()
+    }
+
+    /// Sends segments that wait; true when none does any more.
+    pub fn flush(&mut self, mut send: impl FnMut(&mut Burst) -> usize) -> bool {
+        while !self.waiting.is_empty() {
+            let mut some = Burst::new();
+            some.extend(&mut std::iter::from_fn(|| self.waiting.pop_front()));
+            send(&mut some);
+            let full = !some.is_empty();
+            while let Some(packet) = some.pop() {
+                self.waiting.push_front(packet);
+            }
+            if full {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Whether a packet can go, perhaps after its checksum was finished.
+    fn is_ready(&self, packet: &mut Packet, takes: Takes) -> bool {
+        match Wish::of(packet) {
+            Ok(None) => true,
+            Ok(Some(wish)) if wish.gso.is_some() && !wish.is_taken(takes) => false,
+            Ok(Some(wish)) => prepare(packet, &wish, takes, &self.pool).is_ok(),
+            Err(Malformed) => false,
+        }
+    }
+
+    /// Cuts a packet that was not ready; what cannot be cut is an error.
+    fn cut(&mut self, mut packet: Packet, takes: Takes) -> Result<(), SoftLoss> {
+        let wish = Wish::of(&packet)?.ok_or(SoftLoss::Malformed)?;
+        let Some(size) = wish.gso.filter(|_| !wish.is_taken(takes)) else {
+            // Preparing it failed; if it is to be cut at all, then by its receiver. Now the reason is told.
+            prepare(&mut packet, &wish, takes, &self.pool)?;
+            self.waiting.push_back(packet);
+            return Ok(());
+        };
+        self.large.clear();
+        packet.segments().for_each(|segment| self.large.extend_from_slice(&segment));
+        let payload = self.large.len().checked_sub(wish.layers.payload_start()).ok_or(SoftLoss::Malformed)?;
+        let cut = Segmenter::new(&wish.layers, payload, size).ok_or(SoftLoss::Malformed)?;
+        if cut.segments() > MOST_SEGMENTS {
+            return Err(SoftLoss::Malformed);
+        }
+        self.segment.resize(cut.header_len() + usize::from(size), 0);
+        for index in 0..cut.segments() {
+            let made = self.make(&cut, index);
+            match made {
+                Ok(segment) => self.waiting.push_back(segment),
+                Err(loss) => {
+                    self.waiting.clear();
+                    return Err(loss);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn make(&mut self, cut: &Segmenter, index: usize) -> Result<Packet, SoftLoss> {
+        let len = cut.segment(&self.large, index, &mut self.segment).ok_or(SoftLoss::Malformed)?;
+        let bytes = self.segment.get(..len).unwrap_or_default();
+        from_bytes(&self.pool, bytes).ok_or(SoftLoss::NoBuffer)
+    }
+}
+
+impl Drop for SoftTx {
+    fn drop(&mut self) {
+        if !self.waiting.is_empty() {
+            (self.lost)(SoftLoss::Stopped, self.waiting.len() as u64);
+        }
+    }
+}
+
+impl std::fmt::Debug for SoftTx {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SoftTx").field("waiting", &self.waiting.len()).finish_non_exhaustive()
+    }
+}
+
+/// Sends the first `n` packets; true when all of them went. What did not stays in front.
+fn send_front(packets: &mut Burst, n: usize, send: &mut impl FnMut(&mut Burst) -> usize) -> bool {
+    let mut front = Burst::with_capacity(packets.capacity());
+    front.extend(&mut packets.drain(..n));
+    send(&mut front);
+    let all = front.is_empty();
+    front.append(packets);
+    std::mem::swap(&mut front, packets);
+    all
+}
+
+/// A packet with these bytes, of as many segments as it takes.
+fn from_bytes(pool: &Pool, bytes: &[u8]) -> Option<Packet> {
+    let mut whole: Option<Packet> = None;
+    for piece in bytes.chunks(usize::from(pool.data_room()).max(1)) {
+        let mut part = pool.get()?;
+        part.append(piece.len())?.copy_from_slice(piece);
+        match &mut whole {
+            None => whole = Some(part),
+            Some(whole) => whole.chain(part).ok()?,
+        }
+    }
+    whole
+}
+
+/// Brings a packet into the state in which it may be sent: the checksum prepared for a receiver that takes it so, or
+/// finished. Doing it again changes nothing.
+fn prepare(packet: &mut Packet, wish: &Wish, takes: Takes, pool: &Pool) -> Result<(), SoftLoss> {
+    let layers = &wish.layers;
+    let end = layers.l4_start() + layers.transport_len as usize;
+    // A receiver sums to the packet's end: bytes behind the datagram must not count.
+    let exact = wish.prepared || wish.gso.is_some() || end == packet.len();
+    let left = !wish.csum || takes.csum && exact;
+    if left && wish.prepared {
+        return Ok(());
+    }
+    reach(packet, layers.payload_start(), pool)?;
+    if wish.ip && !offload::fill_ipv4(packet.data_mut(), layers) {
+        return Err(SoftLoss::Malformed);
+    }
+    if wish.csum {
+        let partial = partial_of(layers).ok_or(SoftLoss::Malformed)?;
+        if !wish.prepared {
+            offload::prepare(packet.data_mut(), layers).ok_or(SoftLoss::Malformed)?;
+        }
+        let end = if wish.prepared { packet.len() } else { end };
+        if !left && !finish(packet, partial, end) {
+            return Err(SoftLoss::Malformed);
+        }
+    }
+    let done = if left && wish.csum { Offload::TX_IP_CKSUM } else { DONE };
+    packet.set_offload(packet.offload() & !done);
+    Ok(())
+}
+
+/// Makes the first `len` bytes of a packet ours to write, in one piece.
+fn reach(packet: &mut Packet, len: usize, pool: &Pool) -> Result<(), SoftLoss> {
+    if packet.data_len() < len {
+        *packet = packet.copy(pool).ok_or(SoftLoss::NoBuffer)?;
+    }
+    // Empty when the packet is shared and there is no buffer for a copy.
+    if packet.data_mut().len() < len { Err(SoftLoss::NoBuffer) } else { Ok(()) }
+}
+
+/// Finishes a checksum over the bytes from `partial.csum_start` to `end`. False when there are not as many, or the
+/// checksum is not in the first segment, or that is shared and there is no buffer for a copy.
+pub(super) fn finish(packet: &mut Packet, partial: Partial, end: usize) -> bool {
+    let start = usize::from(partial.csum_start);
+    if end > packet.len() || start > end {
+        return false;
+    }
+    let mut at = 0;
+    let sum = packet.segments().fold(Sum::ZERO, |sum, segment| {
+        let from = start.saturating_sub(at).min(segment.len());
+        let to = end.saturating_sub(at).min(segment.len());
+        at += segment.len();
+        sum.add_bytes(segment.get(from..to).unwrap_or_default())
+    });
+    let Some(field) = packet.data_mut().get_mut(partial.field()) else { return false };
+    field.copy_from_slice(&sum.checksum_nonzero().to_be_bytes());
+    true
+}
+
+/// Finishes the checksums of packets that came without, for an application that does not want to know. Large packets
+/// stay as they are. Returns how many could not be finished; those keep their flag.
+///
+/// ```
+/// assert_eq!(linecard_pmd::offload::finish_received(&mut []), 0);
+/// ```
+pub fn finish_received(packets: &mut [Packet]) -> usize {
+    let mut failed = 0;
+    for packet in packets {
+        let flags = packet.offload();
+        let unfinished = flags & Offload::RX_L4_CKSUM_MASK == Offload::RX_L4_CKSUM_NONE;
+        if !unfinished || flags.contains(Offload::RX_LRO) {
+            continue;
+        }
+        let partial = Wish::of(packet).ok().flatten().and_then(|wish| wish.request().partial);
+        if partial.is_some_and(|partial| finish(packet, partial, packet.len())) {
+            packet.set_offload(flags & !Offload::RX_L4_CKSUM_MASK);
+        } else {
+            failed += 1;
+        }
+    }
+    failed
+}

@@ -1,0 +1,104 @@
+//! Packets that ask something of the backend: the header says what.
+
+use std::mem::ManuallyDrop;
+
+use linecard_mempool::{Meta, Packet};
+use linecard_pmd::offload::Wish;
+use linecard_virtio::net::{GSO_NONE, HDR_LEN, NetHeader};
+use linecard_virtio::{Buffer, DriverQueue, Segment};
+
+use super::cold::{SEGMENTS, dropped};
+use super::{Fate, LONGEST, SLOW, Tx, line_of};
+use crate::losses::TxLoss;
+use crate::path::HEADER;
+
+/// Longest packet that the backend is to cut, in bytes: what IP can say, and an Ethernet header with two tags.
+const LARGEST: u32 = 65_535 + 22;
+
+type HeaderBytes = [u8; HDR_LEN as usize];
+
+impl<Q: DriverQueue, const OFFLOAD: bool> Tx<Q, OFFLOAD> {
+    /// Sends a packet whose metadata asks for something that the backend was found to take.
+    pub(super) fn send_asking(&mut self, packet: ManuallyDrop<Packet>, len: usize) -> Fate {
+        let wish = Wish::of(&packet).ok().flatten().filter(|wish| wish.is_taken(self.parts.takes));
+        let Some(header) = wish.map(|wish| NetHeader::asking(wish.request())) else {
+            self.parts.stats.lost(TxLoss::BadOffload, 1);
+            return dropped(packet);
+        };
+        let longest = if header.gso_type == GSO_NONE { LONGEST } else { LARGEST };
+        if len > longest as usize {
+            self.parts.stats.lost(TxLoss::TooLong, 1);
+            return dropped(packet);
+        }
+        if self.queue.free() == 0 {
+            return Fate::Full;
+        }
+        // A driver sends no `num_buffers` (virtio 1.3, Network Device: Packet Transmission).
+        let header = NetHeader { num_buffers: 0, ..header }.to_bytes();
+        let mut places = [Segment { addr: 0, len: 0 }; SEGMENTS];
+        if has_own_headroom(&packet)
+            && let Some(count) = self.places(&packet, &mut places)
+        {
+            return self.send_headed(packet, header, &mut places[1..count], len);
+        }
+        self.send_headed_copy(packet, header, len)
+    }
+
+    /// Sends a packet with its header in its own headroom. `places` begins with the first segment.
+    fn send_headed(
+        &mut self,
+        packet: ManuallyDrop<Packet>,
+        header: HeaderBytes,
+        places: &mut [Segment],
+        len: usize,
+    ) -> Fate {
+        if !self.add_headed(&packet, header, places) {
+            return Fate::Full;
+        }
+        // The queue owns it now: what was copied into the ring is its token.
+        let _ = ManuallyDrop::into_inner(packet).into_raw();
+        Fate::Sent(len as u64)
+    }
+
+    /// Sends a copy of a packet that the backend cannot reach, or that has no headroom of its own.
+    fn send_headed_copy(&mut self, packet: ManuallyDrop<Packet>, header: HeaderBytes, len: usize) -> Fate {
+        let Some(copy) = packet.copy(&self.parts.pool) else {
+            self.parts.stats.lost(TxLoss::NoBuffer, 1);
+            return dropped(packet);
+        };
+        let mut places = [Segment { addr: 0, len: 0 }; SEGMENTS];
+        let Some(count) = self.places(&copy, &mut places).filter(|_| has_own_headroom(&copy)) else {
+            self.parts.stats.lost(TxLoss::TooLong, 1);
+            return dropped(packet);
+        };
+        if !self.add_headed(&copy, header, &mut places[1..count]) {
+            return Fate::Full;
+        }
+        // As in `send_headed`.
+        let _ = copy.into_raw();
+        dropped(packet);
+        Fate::Sent(len as u64)
+    }
+
+    /// Writes the header before the first segment and lends both; false when the ring has no room.
+    fn add_headed(&mut self, packet: &Packet, header: HeaderBytes, places: &mut [Segment]) -> bool {
+        let Some(first) = places.first_mut() else { return false };
+        first.addr = first.addr.wrapping_sub(u64::from(HEADER));
+        first.len = first.len.wrapping_add(HEADER);
+        // SAFETY: the packet's first segment is its own and has twelve bytes of headroom (`has_own_headroom`).
+        unsafe { std::ptr::copy_nonoverlapping(header.as_ptr(), first.addr as *mut u8, header.len()) };
+        let token = packet.as_raw().as_ptr() as u64 | SLOW;
+        match *places {
+            [Segment { addr, len }] => self.queue.add(Buffer { addr, len, token }),
+            _ => self.queue.add_chain(places, token),
+        }
+    }
+}
+
+/// Whether the bytes before the first segment's data may be written: twelve of them, in a buffer that is not shared.
+fn has_own_headroom(packet: &Packet) -> bool {
+    let state = (line_of(packet).read::<0>() >> 16) as u8;
+    state & (Meta::SHARED | Meta::INDIRECT | Meta::EXTERNAL) == 0
+        && packet.headroom() >= HEADER as usize
+        && packet.data_len() > 0
+}
