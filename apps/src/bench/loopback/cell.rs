@@ -149,11 +149,11 @@ pub(crate) struct Cell {
 pub(crate) fn all(positions: &[Position], paths: &[Path], loads: &[Load]) -> Vec<Cell> {
     let mut cells = Vec::new();
     for &load in loads {
-        cells.push(Cell { subject: Subject::Ceiling, load });
         for &path in paths {
             let pairs = positions.iter().map(|&position| Subject::Pair(position, path));
             cells.extend(pairs.map(|subject| Cell { subject, load }));
         }
+        cells.push(Cell { subject: Subject::Ceiling, load });
     }
     cells
 }

@@ -183,13 +183,21 @@ impl Console {
         Ok(Transcript { output: self.output.to_text(), log: self.errors.to_text() })
     }
 
-    /// One sentence with the last thing the program complained about.
+    /// One sentence with what the program complained about.
     fn trouble(&self, what: &str) -> Failure {
         let (errors, output) = (self.errors.to_text(), self.output.to_text());
-        let lines = errors.lines().rev().chain(output.lines().rev());
-        let last = lines.map(str::trim).find(|line| !line.is_empty()).unwrap_or("nothing");
-        Failure::Program(format!("the {} {what}; its last words: {last}", self.name))
+        let complaint = complaint(&errors).or_else(|| complaint(&output)).unwrap_or("nothing");
+        Failure::Program(format!("the {} {what}; it said: {complaint}", self.name))
     }
+}
+
+/// The first line that tells of trouble, or else the last one.
+fn complaint(text: &str) -> Option<&str> {
+    let telling = |line: &&str| {
+        ["error", "Error", "annot", "ailed", "nvalid", "compatible"].iter().any(|word| line.contains(word))
+    };
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines.clone().find(telling).or_else(|| lines.next_back())
 }
 
 impl Drop for Console {
@@ -233,6 +241,14 @@ mod tests {
             failure.contains("ended early (exit status: 3)") && failure.contains("no memory"),
             "{failure}"
         );
+    }
+
+    #[test]
+    fn the_telling_line_is_quoted() {
+        let log = "EAL: Detected\nEAL: Cannot open it\nEAL: Invalid arguments\n\n";
+        assert_eq!(complaint(log), Some("EAL: Cannot open it"));
+        assert_eq!(complaint("one\ntwo\n"), Some("two"));
+        assert_eq!(complaint(" \n"), None);
     }
 
     #[test]

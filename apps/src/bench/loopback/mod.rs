@@ -70,7 +70,7 @@ pub(crate) struct LoopbackArgs {
     #[arg(long)]
     quick: bool,
     /// The two cores to run on, frontend then backend; the first allowed ones by default
-    #[arg(long, value_delimiter = ',', num_args = 2)]
+    #[arg(long, value_delimiter = ',', num_args = 1..=2)]
     cores: Vec<u32>,
     /// DPDK's testpmd; dpdk-testpmd on PATH by default
     #[arg(long, value_name = "FILE")]

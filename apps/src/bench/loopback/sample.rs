@@ -132,13 +132,12 @@ impl Bed {
         };
         let lcores = format!("0@{},1@{}", cores[0], cores[1]);
         let prefix = format!("linecard-loop-{}-{end}", std::process::id());
-        command.args(["--lcores", &lcores, "--no-pci", "--no-telemetry", "--in-memory", "-v"]);
+        command.args(["--lcores", &lcores, "--no-pci", "--no-telemetry", "-v"]);
         command.args(["-m", &MEMORY.to_string(), "--file-prefix", &prefix]);
         // DPDK leaves a folder behind, even in memory mode; this one is removed.
         command.env("RUNTIME_DIRECTORY", &self.folder);
-        if !self.hugepages {
-            command.arg("--no-huge");
-        }
+        // DPDK has no memory mode without hugepages; its files then lie in the same folder.
+        command.arg(if self.hugepages { "--in-memory" } else { "--no-huge" });
         Ok(command)
     }
 }
