@@ -190,4 +190,7 @@ pub struct Offloads {
 impl Offloads {
     /// All that a virtio port has.
     pub const VIRTIO: Self = Self { rx: RxOffloads::VIRTIO, tx: TxOffloads::VIRTIO };
+    /// What is true of any port here without work: several segments, packets of any pool.
+    pub const FREE: Self =
+        Self { rx: RxOffloads::SCATTER, tx: TxOffloads::MULTI_SEGS.union(TxOffloads::MBUF_FAST_FREE) };
 }

@@ -14,8 +14,9 @@
 //! which then goes down, takes its buffers home and connects again.
 //!
 //! **Supported**: split and packed rings, in-order, mergeable receive buffers, indirect descriptors, several queue
-//! pairs, client and server mode, reconnection, memory that grows. **Not yet**: offloads, vhost-kernel, vhost-vdpa,
-//! receive interrupts.
+//! pairs, client and server mode, reconnection, memory that grows, checksum and segmentation offloads (negotiated when
+//! the port is configured with them, finished in software where the backend does not take them). **Not yet**:
+//! vhost-kernel, vhost-vdpa, receive interrupts.
 
 mod args;
 mod control;

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use linecard::mempool::HEADROOM;
+use linecard::pmd::offload::{Offloads, RxOffloads, TxOffloads};
 
 use super::settings::{self, Mac, ModeKind, PortTopology, Settings};
 use crate::error::Error;
@@ -30,6 +31,7 @@ pub(crate) struct Options {
     pub(crate) total_mbufs: Option<u32>,
     pub(crate) mbuf_cache: Option<u16>,
     pub(crate) max_packet_len: Option<u32>,
+    pub(crate) offloads: Offloads,
     pub(crate) settings: Settings,
 }
 
@@ -212,6 +214,26 @@ const OPTIONS: &[Spec] = &[
         o.max_packet_len = Some(number("max-pkt-len", v, 64, 65_535)?);
         Ok(())
     }),
+    flag("enable-rx-cksum", "receive offload: the state of checksums is told", |o, _| {
+        o.offloads.rx = o.offloads.rx.union(RxOffloads::CHECKSUM);
+        Ok(())
+    }),
+    flag("enable-lro", "receive offload: large TCP packets come whole", |o, _| {
+        o.offloads.rx = o.offloads.rx.union(RxOffloads::TCP_LRO);
+        Ok(())
+    }),
+    flag("enable-scatter", "receive offload: packets may take several buffers (always so)", |o, _| {
+        o.offloads.rx = o.offloads.rx.union(RxOffloads::SCATTER);
+        Ok(())
+    }),
+    valued("rx-offloads", "HEX", "receive offloads of all ports, DPDK's bits", |o, v| {
+        o.offloads.rx = RxOffloads::from_bits(number("rx-offloads", v, 0, u64::MAX)?);
+        Ok(())
+    }),
+    valued("tx-offloads", "HEX", "transmit offloads of all ports, DPDK's bits", |o, v| {
+        o.offloads.tx = TxOffloads::from_bits(number("tx-offloads", v, 0, u64::MAX)?);
+        Ok(())
+    }),
     flag("no-flush-rx", "keep what waits in receive queues when forwarding starts", |o, _| {
         o.settings.flush_rx = false;
         Ok(())
@@ -261,8 +283,6 @@ const HARMLESS_VALUED: &[&str] = &[
     "txrst",
     "print-event",
     "mask-event",
-    "tx-offloads",
-    "rx-offloads",
     "tx-udp",
     "burst-tx-delay",
     "max-lro-pkt-size",

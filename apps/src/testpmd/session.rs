@@ -101,6 +101,7 @@ impl Session {
             rx_depth: options.rx_depth,
             tx_depth: options.tx_depth,
             mtu,
+            offloads: options.offloads,
         }
     }
 

@@ -155,7 +155,7 @@ impl Device for Ring {
             default_depth: 1024,
             mtu: 68..=u16::MAX - 14,
             mac: Identity::address_for(&self.name),
-            offloads: crate::Offloads::default(),
+            offloads: crate::Offloads::FREE,
         }
     }
 
