@@ -1,7 +1,9 @@
 //! The eventfd at the other end of a notification.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use linecard_wire::PeerFd;
 
 /// An eventfd of the peer, written to and never waited on.
 ///
@@ -13,8 +15,9 @@ pub(crate) struct Event(OwnedFd);
 impl Event {
     /// Takes `fd` if it is an eventfd, and makes writes to it non-blocking (where we have to write, after all); gives
     /// nothing back otherwise.
-    pub(crate) fn accept(fd: OwnedFd) -> Option<Self> {
-        is_eventfd(&fd).then_some(())?;
+    pub(crate) fn accept(fd: PeerFd) -> Option<Self> {
+        is_eventfd(fd.as_fd()).then_some(())?;
+        let fd = fd.into_owned();
         // SAFETY: F_GETFL reads the flags of a descriptor we own.
         let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
         // SAFETY: F_SETFL changes the flags of a descriptor we own.
@@ -29,15 +32,15 @@ impl Event {
 }
 
 /// Asks the kernel what `fd` is: its link in /proc, or, where there is no /proc, that it has no file type.
-fn is_eventfd(fd: &OwnedFd) -> bool {
+fn is_eventfd(fd: BorrowedFd<'_>) -> bool {
     match std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())) {
         Ok(link) => link.as_os_str() == "anon_inode:[eventfd]",
         Err(_) => std::fs::metadata("/proc/self").is_err() && has_no_type(fd).unwrap_or(false),
     }
 }
 
-fn has_no_type(fd: &OwnedFd) -> io::Result<bool> {
+fn has_no_type(fd: BorrowedFd<'_>) -> io::Result<bool> {
     use std::os::unix::fs::MetadataExt;
-    let file = std::fs::File::from(fd.try_clone()?);
+    let file = std::fs::File::from(fd.try_clone_to_owned()?);
     Ok(file.metadata()?.mode() & libc::S_IFMT == 0)
 }

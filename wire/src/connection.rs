@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
+use crate::descriptor::PeerFd;
 use crate::error::Error;
 use crate::message::{HEADER_LEN, Header, MAX_FDS, Message, OutMessage};
 use crate::sys;
@@ -21,7 +22,7 @@ struct Partial {
     payload: Vec<u8>,
     /// Bytes of header and payload that came so far.
     got: usize,
-    fds: Vec<OwnedFd>,
+    fds: Vec<PeerFd>,
     surplus_fds: usize,
     since: Option<Instant>,
 }
@@ -225,7 +226,7 @@ impl Partial {
     }
 
     /// Keeps descriptors up to the limit; the rest close here.
-    fn keep(&mut self, fds: Vec<OwnedFd>) {
+    fn keep(&mut self, fds: Vec<PeerFd>) {
         let room = MAX_FDS.saturating_sub(self.fds.len());
         self.surplus_fds = self.surplus_fds.saturating_add(fds.len().saturating_sub(room));
         self.fds.extend(fds.into_iter().take(room));

@@ -28,6 +28,7 @@
 //! ```
 
 mod connection;
+mod descriptor;
 mod error;
 mod message;
 pub mod payload;
@@ -37,6 +38,7 @@ mod sys;
 mod tests;
 
 pub use connection::Connection;
+pub use descriptor::PeerFd;
 pub use error::Error;
 pub use message::{
     HEADER_LEN, Header, MAX_FDS, MAX_PAYLOAD, Message, NEED_REPLY, OutMessage, REPLY, VERSION,

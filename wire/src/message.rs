@@ -1,7 +1,8 @@
 //! One message: header, payload, file descriptors.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 
+use crate::descriptor::PeerFd;
 use crate::error::Error;
 use crate::{BackendReq, FrontendReq};
 
@@ -82,7 +83,7 @@ pub struct Message {
     /// Payload bytes, at most [`MAX_PAYLOAD`].
     pub payload: Vec<u8>,
     /// File descriptors in the order they were sent, close-on-exec, at most [`MAX_FDS`].
-    pub fds: Vec<OwnedFd>,
+    pub fds: Vec<PeerFd>,
     /// File descriptors beyond [`MAX_FDS`], which were closed.
     pub surplus_fds: usize,
 }

@@ -5,6 +5,8 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::time::Instant;
 
+use crate::descriptor::PeerFd;
+
 /// Most descriptors the kernel puts into one `SCM_RIGHTS` record (`SCM_MAX_FD`, `include/net/scm.h`).
 const SCM_MAX_FD: usize = 253;
 /// `CMSG_SPACE(SCM_MAX_FD * 4)`, rounded up: 16 bytes of header and the descriptors.
@@ -26,7 +28,7 @@ pub(crate) struct Received {
     /// Bytes written to the buffer; 0 when the peer closed.
     pub(crate) bytes: usize,
     /// Every descriptor that came, owned.
-    pub(crate) fds: Vec<OwnedFd>,
+    pub(crate) fds: Vec<PeerFd>,
     /// The kernel could not hand over all descriptors.
     pub(crate) fds_lost: bool,
 }
@@ -52,7 +54,7 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<R
 }
 
 /// Takes ownership of every descriptor in the control area that the kernel filled.
-fn collect_fds(header: &libc::msghdr, out: &mut Vec<OwnedFd>) {
+fn collect_fds(header: &libc::msghdr, out: &mut Vec<PeerFd>) {
     // SAFETY: `header` was filled by `recvmsg`, its control area is alive in the caller's frame.
     let mut record = unsafe { libc::CMSG_FIRSTHDR(header) };
     while !record.is_null() {
@@ -70,7 +72,7 @@ fn collect_fds(header: &libc::msghdr, out: &mut Vec<OwnedFd>) {
                 // SAFETY: as above; the area need not be aligned for the type.
                 let raw = unsafe { at.read_unaligned() };
                 // SAFETY: the kernel has just installed `raw` in this process for us; nobody else owns it.
-                out.push(unsafe { OwnedFd::from_raw_fd(raw) });
+                out.push(PeerFd::from(unsafe { OwnedFd::from_raw_fd(raw) }));
             }
         }
         // SAFETY: `record` is a valid record of `header`, see above.

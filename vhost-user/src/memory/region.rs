@@ -3,11 +3,12 @@
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::MetadataExt;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use linecard_wire::PeerFd;
 use linecard_wire::payload::MemoryRegion;
 use memmap2::{MmapOptions, MmapRaw};
 
@@ -43,11 +44,17 @@ impl Region {
     /// Any [`RegionError`] but those about several regions.
     pub(crate) fn map(
         spec: MemoryRegion,
-        file: OwnedFd,
+        file: PeerFd,
         alarm: Option<&Arc<Alarm>>,
     ) -> Result<Self, RegionError> {
         check_ranges(&spec)?;
-        let file = File::from(file);
+        // Asked before anything else, because the kernel alone answers it: any other file may be a program of the peer's
+        // (FUSE), and `fstat` would wait for that.
+        // SAFETY: takes integers.
+        if unsafe { libc::fcntl(file.as_fd().as_raw_fd(), libc::F_GET_SEALS) } < 0 {
+            return Err(RegionError::FileKind);
+        }
+        let file = File::from(file.into_owned());
         let page = check_file(&spec, &file)?;
         // The file offset need not be page-aligned: map from the page it lies in.
         let skip = spec.offset % page;
@@ -95,12 +102,6 @@ fn check_ranges(spec: &MemoryRegion) -> Result<(), RegionError> {
 
 /// Checks kind and length of the file; returns its page size.
 fn check_file(spec: &MemoryRegion, file: &File) -> Result<u64, RegionError> {
-    // Asked first, because it is answered by the kernel alone: the file system of any other file may be a program of the
-    // peer's (FUSE), and `fstat` would wait for that.
-    // SAFETY: takes integers.
-    if unsafe { libc::fcntl(file.as_raw_fd(), libc::F_GET_SEALS) } < 0 {
-        return Err(RegionError::FileKind);
-    }
     let meta =
         file.metadata().map_err(|source| RegionError::System { action: "inspecting the file", source })?;
     let system =

@@ -25,7 +25,7 @@ fn memfd(len: u64) -> OwnedFd {
 
 fn region(guest_addr: u64, size: u64) -> Arc<Region> {
     let spec = MemoryRegion { guest_addr, size, user_addr: guest_addr + (1 << 40), offset: 0 };
-    Arc::new(Region::map(spec, memfd(size), None).expect("region"))
+    Arc::new(Region::map(spec, memfd(size).into(), None).expect("region"))
 }
 
 proptest! {
@@ -86,8 +86,8 @@ fn memory_that_cannot_be_watched_is_not_taken() {
     // Above any address of a process: no fault is ever there.
     let all: Vec<_> = std::iter::from_fn(|| Watch::new(1 << 60, 1, 4096, &alarm)).collect();
     let spec = MemoryRegion { guest_addr: 0, size: PAGE, user_addr: 0, offset: 0 };
-    let refused = Region::map(spec, memfd(PAGE), Some(&alarm));
+    let refused = Region::map(spec, memfd(PAGE).into(), Some(&alarm));
     assert!(matches!(refused, Err(RegionError::Unwatched { .. })));
     drop(all);
-    assert!(Region::map(spec, memfd(PAGE), Some(&alarm)).is_ok());
+    assert!(Region::map(spec, memfd(PAGE).into(), Some(&alarm)).is_ok());
 }

@@ -325,12 +325,15 @@ impl Backend {
                 let table = MemTable::from_bytes(&message.payload).expect("a table").0;
                 assert_eq!(table.len(), message.fds.len());
                 let mut regions = Regions::default();
-                table.into_iter().zip(message.fds.drain(..)).for_each(|(told, fd)| regions.add(told, fd));
+                table
+                    .into_iter()
+                    .zip(message.fds.drain(..))
+                    .for_each(|(told, fd)| regions.add(told, fd.into_owned()));
                 self.regions = Arc::new(regions);
             }
             r if r == FrontendReq::ADD_MEM_REG as u32 => {
                 let told = SingleRegion::from_bytes(&message.payload).expect("a region").0;
-                let fd = message.fds.pop().expect("a descriptor");
+                let fd = message.fds.pop().expect("a descriptor").into_owned();
                 let mut regions = Regions::default();
                 for old in &self.regions.0 {
                     regions.add(old.told, old._fd.try_clone().expect("a descriptor"));
@@ -356,11 +359,13 @@ impl Backend {
             }
             r if r == FrontendReq::SET_VRING_KICK as u32 => {
                 let index = VringFd::from_bytes(&message.payload).expect("a ring").index;
-                self.rings[usize::from(index)].kick = message.fds.pop();
+                self.rings[usize::from(index)].kick =
+                    message.fds.pop().map(linecard_wire::PeerFd::into_owned);
             }
             r if r == FrontendReq::SET_VRING_CALL as u32 => {
                 let index = VringFd::from_bytes(&message.payload).expect("a ring").index;
-                self.rings[usize::from(index)].call = message.fds.pop();
+                self.rings[usize::from(index)].call =
+                    message.fds.pop().map(linecard_wire::PeerFd::into_owned);
             }
             r if r == FrontendReq::SET_VRING_ENABLE as u32 => {
                 self.rings[state().index as usize].enabled = state().num != 0;
