@@ -79,11 +79,15 @@ impl Bed {
         }
         self.interrupt.sleep(self.warm_up)?;
         let (disturbance, window) = self.look_twice(&mut back, &front)?;
-        back.command("stop")?;
-        front.command("stop")?;
-        front.finish()?;
+        // The backend first: what it sent then reaches the frontend.
+        for end in [&mut back, &mut front] {
+            end.command("stop")?;
+            end.command("show port stats 0")?;
+        }
+        let received = front.finish()?.output;
         let transcript = back.finish()?;
         let mpps = rate(&transcript.output, window).map_err(Failure::Program)?;
+        agree(&transcript.output, &received, load).map_err(Failure::Program)?;
         Ok((Figure { mpps, disturbance }, transcript.log))
     }
 
@@ -159,10 +163,11 @@ fn common(load: Load) -> Vec<String> {
     options
 }
 
-/// One look at a port: packets received so far, and packets per second since the look before.
+/// One look at a port: packets so far, and packets received per second since the look before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Look {
     received: u64,
+    sent: u64,
     per_second: u64,
 }
 
@@ -172,25 +177,45 @@ fn looks(output: &str) -> Vec<Look> {
         line.trim_start().strip_prefix(label)?.split_whitespace().next()?.parse().ok()
     };
     let mut looks = Vec::new();
-    let mut received = None;
+    let mut counts = None;
     for line in output.lines() {
         if line.contains("NIC statistics for port 0 ") {
-            received = None;
-        } else if let Some(packets) = after(line, "RX-packets:") {
-            // The first in the block; summaries at the end have no block.
-            received = received.or(Some(packets));
+            counts = Some((0, 0));
+        }
+        // Summaries, which have the same labels, come outside of blocks.
+        let Some((received, sent)) = &mut counts else { continue };
+        if let Some(packets) = after(line, "RX-packets:") {
+            *received = packets;
+        } else if let Some(packets) = after(line, "TX-packets:") {
+            *sent = packets;
         } else if let Some(per_second) = after(line, "Rx-pps:") {
-            looks.extend(received.take().map(|received| Look { received, per_second }));
+            looks.push(Look { received: *received, sent: *sent, per_second });
+            counts = None;
         }
     }
     looks
 }
 
-/// Millions of packets per second between the last two looks, by the program's own clock, which is free of the pipe's
-/// delays; `window` by ours tells whether rate and counters agree.
+/// Whether the frontend received what the backend sent, but for packets that are still in a ring.
+fn agree(back: &str, front: &str, load: Load) -> Result<(), String> {
+    let last = |output: &str| looks(output).last().copied();
+    let (Some(back), Some(front)) = (last(back), last(front)) else {
+        return Err("an end printed no statistics".into());
+    };
+    if back.sent.abs_diff(front.received) > u64::from(load.ring) {
+        return Err(format!(
+            "the backend sent {} packets, the frontend received {}",
+            back.sent, front.received
+        ));
+    }
+    Ok(())
+}
+
+/// Millions of packets per second in the window, whose looks are followed by one at the end, by the program's own clock,
+/// which is free of the pipe's delays; `window` by ours tells whether rate and counters agree.
 fn rate(output: &str, window: Duration) -> Result<f64, String> {
     let looks = looks(output);
-    let [.., first, second] = looks[..] else {
+    let [.., first, second, _] = looks[..] else {
         return Err("the backend printed no statistics".into());
     };
     let moved = second.received.saturating_sub(first.received);
@@ -235,15 +260,22 @@ mod tests {
     fn looks_are_read_from_among_other_text() {
         let summary = "  ------ Forward statistics for port 0  ------\n  RX-packets: 7   RX-dropped: 0\n";
         let text = format!("testpmd> show port stats 0\r\n{}{}{summary}", block(100, 0), block(1700, 1600));
-        let expected = [Look { received: 100, per_second: 0 }, Look { received: 1700, per_second: 1600 }];
+        let expected = [(100, 0), (1700, 1600)].map(|(received, per_second)| Look {
+            received,
+            sent: 1_518_784,
+            per_second,
+        });
         assert_eq!(looks(&text), expected);
         assert_eq!(looks(summary), []);
         assert_eq!(looks(""), []);
     }
 
     #[test]
-    fn the_rate_is_that_of_the_last_two_looks() {
-        let text = block(0, 0) + &block(1_000_000, 9_000_000) + &block(17_000_000, 16_000_000);
+    fn the_rate_is_that_of_the_window() {
+        let text = block(0, 0)
+            + &block(1_000_000, 9_000_000)
+            + &block(17_000_000, 16_000_000)
+            + &block(20_000_000, 5);
         assert_eq!(rate(&text, SECOND), Ok(16.0));
     }
 
@@ -251,9 +283,18 @@ mod tests {
     fn no_rate_is_an_error() {
         assert!(rate("", SECOND).is_err_and(|text| text.contains("no statistics")));
         assert!(rate(&block(5, 0), SECOND).is_err_and(|text| text.contains("no statistics")));
-        assert!(rate(&(block(5, 0) + &block(5, 0)), SECOND).is_err_and(|text| text.contains("no packet")));
-        let wrong = block(0, 0) + &block(1_000_000, 16_000_000);
+        assert!(rate(&block(5, 0).repeat(3), SECOND).is_err_and(|text| text.contains("no packet")));
+        let wrong = block(0, 0) + &block(1_000_000, 16_000_000) + &block(0, 0);
         assert!(rate(&wrong, SECOND).is_err_and(|text| text.contains("disagree")));
+    }
+
+    #[test]
+    fn both_ends_must_have_counted_the_same() {
+        let load = Load { size: Size::Bytes(64), ring: 256, burst: 32 };
+        let back = block(0, 0);
+        assert_eq!(agree(&back, &block(1_518_784 - 256, 0), load), Ok(()));
+        assert!(agree(&back, &block(1_518_784 - 257, 0), load).is_err_and(|text| text.contains("received")));
+        assert!(agree(&back, "", load).is_err());
     }
 
     #[test]
