@@ -232,9 +232,10 @@ impl Endpoint {
     fn end_link(&mut self, epoll: &Epoll) {
         let Some(link) = &mut self.link else { return };
         let Some(reason) = &link.ending else { return };
-        if !hold(&mut self.gates) {
+        if !self.closings.allows(Instant::now()) || !hold(&mut self.gates) {
             return;
         }
+        self.closings.spend();
         link.session.end(&mut Slots(&mut self.gates));
         self.gates.iter_mut().for_each(Controller::open);
         tell!(self.peer, info, reason, "frontend disconnected");
