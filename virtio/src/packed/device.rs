@@ -151,7 +151,7 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<I
         self.ring.size()
     }
 
-    #[inline]
+    #[inline(always)]
     fn peek<M: DeviceMemory>(
         &mut self,
         memory: &M,
@@ -199,7 +199,7 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<I
         self.room() == 0 || self.available_at(self.next).is_none()
     }
 
-    #[inline]
+    #[inline(always)]
     fn complete_burst(&mut self, chains: &[Chain], written: impl Fn(usize) -> u32) {
         let (count, size) = (chains.len() as u16, self.ring.size());
         self.next = self.next.forward(count, size);
