@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use linecard::eal::{Memory, MemoryConfig, PagePolicy};
 use linecard::mempool::{Burst, Offload, Packet, Pool, PoolConfig, TxOffload};
-use linecard::pmd::offload::{Offloads, RxOffloads, TxOffloads};
+use linecard::pmd::offload::{Offloads, RxOffloads, Takes, TxOffloads, Wish, describe};
 use linecard::pmd::{DevArgs, Driver, Port, PortConfig, ProbeContext, configure};
 use linecard::vhost_user::VhostDriver;
+use linecard::virtio::net::{NEEDS_CSUM, NetHeader};
 use linecard::virtio_user::VirtioUser;
 
 static VHOST: VhostDriver = VhostDriver::new();
@@ -410,4 +411,83 @@ fn flags_that_do_not_fit_are_dropped_and_counted() {
         }
         assert_eq!(got.len(), 6);
     }
+}
+
+const ALL: Takes = Takes { csum: true, tso4: true, tso6: true, ecn: true, uso4: true, uso6: true };
+
+/// What becomes of a received packet with this header: dropped, or described in a way that can be acted on.
+fn judge(pool: &Pool, bytes: &[u8], first: usize, header: NetHeader) -> Option<Packet> {
+    let mut got = packet(pool, bytes, first);
+    let request = header.request(got.len())?;
+    describe(&mut got, request, ALL).then_some(())?;
+    let wish = Wish::of(&got).expect("what was described can be sent on");
+    if let Some(wish) = wish {
+        let field = wish.request().partial.expect("it asks for a checksum").field();
+        assert!(field.end <= got.len());
+        assert!(wish.request().gso.is_none_or(|gso| gso.size > 0));
+    }
+    Some(got)
+}
+
+#[test]
+fn every_checksum_place_is_finished_dropped_or_described() {
+    let (_context, pool) = context();
+    for (kind, payload) in [(KINDS[0], 0), (KINDS[2], 18), (KINDS[3], 1000)] {
+        let frame = kind.frame(payload);
+        let known = (14 + kind.l3(), if kind.tcp { 16 } else { 6 });
+        for swept in 0..=u16::MAX {
+            for (csum_start, csum_offset) in [(swept, known.1 as u16), (known.0 as u16, swept)] {
+                let header = NetHeader { flags: NEEDS_CSUM, csum_start, csum_offset, ..NetHeader::default() };
+                let (start, offset) = (usize::from(csum_start), usize::from(csum_offset));
+                let got = judge(&pool, &frame, 2000, header);
+                assert_eq!(got.is_some(), start + offset + 2 <= frame.len(), "{start} {offset}");
+                let Some(got) = got else { continue };
+                assert_eq!(is_unfinished(got.offload()), (start, offset) == known, "{start} {offset}");
+                if (start, offset) != known {
+                    // Finished here: the field holds the complement of the sum of all that was there.
+                    let at = start + offset;
+                    let sum = (!sum(&[&frame[start..]])).to_be_bytes();
+                    let sum = if sum == [0, 0] { [0xff, 0xff] } else { sum };
+                    assert_eq!(got.data()[at..at + 2], sum);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn large_packets_are_believed_only_when_their_headers_agree() {
+    let (_context, pool) = context();
+    for kind in KINDS {
+        let frame = kind.frame(4000);
+        for gso_type in [0_u8, 1, 2, 3, 4, 5, 6, 0x80, 0x81, 0x84, 0x85, 0xff] {
+            for gso_size in [0_u16, 1, 7, 535, 536, 3999, 4000, 65_535] {
+                for (hdr_len, first) in [(0_u16, 15), (54, 34), (65_535, 60), (14, 2000)] {
+                    let csum_start = (14 + kind.l3()) as u16;
+                    let csum_offset = if kind.tcp { 16 } else { 6 };
+                    let header = NetHeader {
+                        flags: NEEDS_CSUM,
+                        gso_type,
+                        hdr_len,
+                        gso_size,
+                        csum_start,
+                        csum_offset,
+                        num_buffers: 1,
+                    };
+                    let right = match (kind.tcp, kind.v6) {
+                        (true, false) => matches!(gso_type, 1 | 0x81),
+                        (true, true) => matches!(gso_type, 4 | 0x84),
+                        (false, _) => gso_type == 5,
+                    };
+                    let fits = gso_size > 0 && kind.l3() + kind.l4() + usize::from(gso_size) <= 65_535;
+                    let got = judge(&pool, &frame, first, header);
+                    let expected = gso_type == 0 || right && fits;
+                    assert_eq!(got.is_some(), expected, "{kind:?} {header:?} {first}");
+                    let unsummed = NetHeader { flags: 0, ..header };
+                    assert_eq!(judge(&pool, &frame, first, unsummed).is_some(), gso_type == 0);
+                }
+            }
+        }
+    }
+    assert_eq!(pool.stats().in_use, 0);
 }

@@ -52,7 +52,7 @@ fn a_session_reads_like_dpdks() {
 
 #[test]
 fn every_mode_forwards_and_the_pool_is_whole_after_it() {
-    for mode in ["io", "mac", "macswap", "flowgen", "rxonly", "txonly", "icmpecho", "5tswap"] {
+    for mode in ["io", "mac", "macswap", "flowgen", "rxonly", "txonly", "icmpecho", "5tswap", "csum"] {
         let said = console(&format!(
             "set fwd {mode}\nstart tx_first 2\nstop\nset fwd {mode} retry\nstart\nshow fwd stats all\nstop\n\
              port stop all\nshow pool\nquit\n"

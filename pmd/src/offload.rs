@@ -14,7 +14,7 @@ use std::fmt;
 
 pub use linecard_net::request::Takes;
 pub use metadata::{Malformed, Wish, asks, describe};
-pub use software::{SoftLoss, SoftTx, finish_received};
+pub use software::{SoftLoss, SoftTx, do_now, finish_received};
 
 /// Makes a set of offload bits with DPDK's names and values.
 macro_rules! set {

@@ -11,7 +11,9 @@ use linecard::pmd::{RxQueue, TxQueue};
 use super::frames::UdpFlow;
 use super::lane::{Forward, Lane, LaneConfig, LaneCounters, burst_len};
 use super::layout::StreamTotals;
-use super::modes::{FiveTupleSwap, FlowGen, IcmpEcho, Io, MacRewrite, MacSwap, Mode, RxOnly, TxOnly};
+use super::modes::{
+    Checksums, Csum, FiveTupleSwap, FlowGen, IcmpEcho, Io, MacRewrite, MacSwap, Mode, RxOnly, TxOnly,
+};
 use super::settings::{Mac, ModeKind, Settings};
 use super::topology::{Share, Stream};
 use crate::error::Error;
@@ -36,6 +38,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) pool: &'a Pool,
     /// The address of each port that sends.
     pub(crate) macs: &'a HashMap<u16, Mac>,
+    /// What each port that sends does about checksums.
+    pub(crate) checksums: &'a HashMap<u16, Checksums>,
     /// Bursts of generated packets to send before the mode begins.
     pub(crate) tx_first: u32,
     pub(crate) verbose: Arc<AtomicU16>,
@@ -64,6 +68,11 @@ impl Plan<'_> {
             ModeKind::FiveTupleSwap => self.with(queues, counters, FiveTupleSwap),
             ModeKind::RxOnly => self.with(queues, counters, RxOnly),
             ModeKind::IcmpEcho => self.with(queues, counters, IcmpEcho { own }),
+            ModeKind::Csum => {
+                let rule = self.checksums.get(&tx_port).copied().unwrap_or_default();
+                let mode = Csum { pool: self.pool.clone(), rule, dst: peer, src: own };
+                self.with(queues, counters, mode)
+            }
             ModeKind::TxOnly => {
                 let generator = self.generator(&queues.stream);
                 self.with(queues, counters, generator)

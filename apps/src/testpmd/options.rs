@@ -117,7 +117,7 @@ const OPTIONS: &[Spec] = &[
     valued(
         "forward-mode",
         "MODE",
-        "io, mac, macswap, flowgen, rxonly, txonly, icmpecho or 5tswap",
+        "io, mac, macswap, flowgen, rxonly, txonly, icmpecho, 5tswap or csum",
         |o, v| {
             o.settings.mode = ModeKind::named(v).ok_or_else(|| {
                 let known: Vec<_> = ModeKind::ALL.iter().map(|m| m.name()).collect();

@@ -4,11 +4,12 @@ use std::time::{Duration, Instant};
 
 use linecard::mempool::Pool;
 use linecard::pmd::{
-    self, Device, DeviceInfo, Link, Port, PortConfig, PortControl, PortStats, RxQueue, TxQueue,
+    self, Device, DeviceInfo, Link, Offloads, Port, PortConfig, PortControl, PortStats, RxQueue, TxQueue,
 };
 
 use super::engine::Queues;
 use super::layout::{PortFacts, Rates};
+use super::modes::Checksums;
 use super::settings::Mac;
 use super::topology::Stream;
 use crate::error::Error;
@@ -38,6 +39,8 @@ pub(crate) struct Slot {
     state: Option<State>,
     promiscuous: bool,
     pub(crate) allmulticast: bool,
+    /// For the csum mode; what the port does itself is in `wanted`.
+    pub(crate) checksums: Checksums,
     link: Link,
     last_shown: Option<(Instant, PortStats)>,
     forward_base: PortStats,
@@ -56,6 +59,7 @@ impl Slot {
             state: Some(State::Stopped(device)),
             promiscuous: true,
             allmulticast: true,
+            checksums: Checksums::default(),
             link: NO_LINK,
             last_shown: None,
             forward_base: PortStats::default(),
@@ -166,6 +170,16 @@ impl Slot {
         let depth = |asked| u32::from(if asked == 0 { self.info.default_depth } else { asked });
         let PortConfig { rx_queues, tx_queues, rx_depth, tx_depth, .. } = self.wanted;
         u32::from(rx_queues) * depth(rx_depth) + u32::from(tx_queues) * depth(tx_depth)
+    }
+
+    /// Offloads that may be asked for.
+    pub(crate) fn offered(&self) -> Offloads {
+        self.info.offloads
+    }
+
+    /// What the csum mode needs to know of the port that sends.
+    pub(crate) fn checksum_rule(&self) -> Checksums {
+        Checksums { tx: self.wanted.offloads.tx, ..self.checksums }
     }
 
     pub(crate) fn max_queues(&self) -> (u16, u16) {

@@ -189,10 +189,13 @@ impl Session {
         self.ports.iter_mut().for_each(Slot::mark_forwarding);
         self.verbose.store(self.settings.verbose, Ordering::Relaxed);
         let macs: HashMap<_, _> = self.ports.iter().map(|slot| (slot.id, slot.mac())).collect();
+        let checksums: HashMap<_, _> =
+            self.ports.iter().map(|slot| (slot.id, slot.checksum_rule())).collect();
         let plan = Plan {
             settings: &self.settings,
             pool: &self.pool,
             macs: &macs,
+            checksums: &checksums,
             tx_first,
             verbose: Arc::clone(&self.verbose),
         };

@@ -21,11 +21,12 @@ pub(crate) enum ModeKind {
     TxOnly,
     IcmpEcho,
     FiveTupleSwap,
+    Csum,
 }
 
 impl ModeKind {
     /// Every mode, in the order of DPDK's `set fwd` help.
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Io,
         Self::Mac,
         Self::MacSwap,
@@ -34,6 +35,7 @@ impl ModeKind {
         Self::TxOnly,
         Self::IcmpEcho,
         Self::FiveTupleSwap,
+        Self::Csum,
     ];
 
     pub(crate) const fn name(self) -> &'static str {
@@ -46,6 +48,7 @@ impl ModeKind {
             Self::TxOnly => "txonly",
             Self::IcmpEcho => "icmpecho",
             Self::FiveTupleSwap => "5tswap",
+            Self::Csum => "csum",
         }
     }
 

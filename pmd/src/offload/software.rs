@@ -265,6 +265,29 @@ pub(super) fn finish(packet: &mut Packet, partial: Partial, end: usize) -> bool 
     true
 }
 
+/// Does at once, in software, what the metadata of a packet asks for; cutting excepted.
+///
+/// # Errors
+/// [`SoftLoss::Malformed`], also for a packet to be cut; [`SoftLoss::NoBuffer`] when it is shared and there is no buffer
+/// for a copy.
+///
+/// ```
+/// # use linecard_eal::{Memory, MemoryConfig};
+/// # use linecard_mempool::{Pool, PoolConfig};
+/// # let domain = Memory::new(MemoryConfig::default())?.domain("packets")?;
+/// # let pool = Pool::new(&domain, PoolConfig::default())?;
+/// let mut packet = pool.get().ok_or("empty")?;
+/// assert_eq!(linecard_pmd::offload::do_now(&mut packet, &pool), Ok(())); // it asks for nothing
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn do_now(packet: &mut Packet, pool: &Pool) -> Result<(), SoftLoss> {
+    match Wish::of(packet)? {
+        None => Ok(()),
+        Some(wish) if wish.gso.is_some() => Err(SoftLoss::Malformed),
+        Some(wish) => prepare(packet, &wish, Takes::default(), pool),
+    }
+}
+
 /// Finishes the checksums of packets that came without, for an application that does not want to know. Large packets
 /// stay as they are. Returns how many could not be finished; those keep their flag.
 ///

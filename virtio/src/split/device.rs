@@ -121,7 +121,7 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<I
         self.ring.size()
     }
 
-    #[inline(always)]
+    #[inline]
     fn peek<M: DeviceMemory>(
         &mut self,
         memory: &M,
@@ -169,7 +169,7 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<I
         self.seen == self.next && self.ring.avail_idx.load(Relaxed) == self.next
     }
 
-    #[inline(always)]
+    #[inline]
     fn complete_burst(&mut self, chains: &[Chain], written: impl Fn(usize) -> u32) {
         let count = chains.len() as u16;
         self.next = self.next.wrapping_add(count);

@@ -1,7 +1,7 @@
 //! THE list of console commands, by family.
 
 use super::grammar::Values;
-use super::{config, control, display, help, ports};
+use super::{config, control, display, help, offload, ports};
 use crate::testpmd::session::Session;
 
 /// One console command.
@@ -47,6 +47,12 @@ pub(crate) const SECTIONS: &[Section] = &[
         title: "Port Operations",
         summary: "Configuring ports.",
         commands: ports::COMMANDS,
+    },
+    Section {
+        name: "offload",
+        title: "Offloads",
+        summary: "Checksums and segmentation.",
+        commands: offload::COMMANDS,
     },
     Section { name: "help", title: "Help", summary: "Help about help.", commands: help::COMMANDS },
 ];

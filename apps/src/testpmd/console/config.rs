@@ -11,12 +11,12 @@ use crate::testpmd::settings::{self, MAX_BURST, Mac, ModeKind};
 
 pub(crate) const COMMANDS: &[Command] = &[
     Command {
-        pattern: "set fwd (io|mac|macswap|flowgen|rxonly|txonly|icmpecho|5tswap)",
+        pattern: "set fwd (io|mac|macswap|flowgen|rxonly|txonly|icmpecho|5tswap|csum)",
         help: "Set packet forwarding mode.",
         run: |session, values| set_mode(session, values, false),
     },
     Command {
-        pattern: "set fwd (io|mac|macswap|flowgen|rxonly|txonly|icmpecho|5tswap) retry",
+        pattern: "set fwd (io|mac|macswap|flowgen|rxonly|txonly|icmpecho|5tswap|csum) retry",
         help: "Set packet forwarding mode; packets that do not fit are tried again.",
         run: |session, values| set_mode(session, values, true),
     },

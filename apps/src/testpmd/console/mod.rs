@@ -7,6 +7,7 @@ mod display;
 mod grammar;
 mod help;
 mod input;
+mod offload;
 mod ports;
 
 use std::path::Path;

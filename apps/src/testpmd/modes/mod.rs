@@ -2,12 +2,14 @@
 //!
 //! A mode is a type, so each gets its own polling loop; nothing asks per packet which mode it is.
 
+mod csum;
 mod echo;
 mod generate;
 mod rewrite;
 
 use linecard::mempool::Burst;
 
+pub(crate) use csum::{Checksums, Csum};
 pub(crate) use echo::IcmpEcho;
 pub(crate) use generate::{FlowGen, TxOnly};
 pub(crate) use rewrite::{FiveTupleSwap, MacRewrite, MacSwap};

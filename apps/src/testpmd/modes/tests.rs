@@ -106,3 +106,35 @@ fn flowgen_gives_dropped_flows_their_turn_again() {
     assert_eq!(last(&mut mode, 2), [(60, 3), (60, 4), (60, 0)]);
     assert_eq!(last(&mut mode, 0), [(60, 4), (60, 0), (60, 1)]);
 }
+
+#[test]
+fn csum_computes_here_or_asks_the_port() {
+    use linecard::mempool::Offload;
+    use linecard::net::offload::{Verdict, verify_ipv4, verify_transport};
+    use linecard::net::parse;
+    use linecard::pmd::offload::TxOffloads;
+
+    let pool = pool(256);
+    let mut frame = UdpFlow::txonly(A, B).frame(100);
+    frame[24..26].fill(0xaa);
+    frame[40..42].fill(0xaa);
+    let mut burst = burst_of(&pool, &[frame.clone()]);
+    let rule = Checksums { rewrite: false, ..Checksums::default() };
+    Csum { pool: pool.clone(), rule, dst: A, src: B }.step(&mut burst);
+    let (data, layers) = (burst[0].data(), parse(burst[0].data()));
+    assert_eq!(verify_ipv4(data, &layers), Verdict::Good);
+    assert_eq!(verify_transport(data, &layers), Verdict::Good);
+    assert!(burst[0].offload().is_empty());
+    assert_eq!(data[..12], frame[..12]);
+
+    let rule = Checksums { tx: TxOffloads::VIRTIO, ..Checksums::default() };
+    drop(burst);
+    let mut burst = burst_of(&pool, &[frame.clone(), vec![0; 60]]);
+    Csum { pool: pool.clone(), rule, dst: A, src: B }.step(&mut burst);
+    let asked = Offload::TX_IPV4 | Offload::TX_IP_CKSUM | Offload::TX_UDP_CKSUM;
+    assert_eq!((burst[0].offload(), burst[1].offload()), (asked, Offload::NONE));
+    assert_eq!(burst[0].data()[..12], [A.0, B.0].concat());
+    assert_eq!(burst[0].data()[40..], frame[40..]);
+    drop(burst);
+    assert_eq!(pool.stats().in_use, 0);
+}
