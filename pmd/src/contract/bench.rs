@@ -204,7 +204,7 @@ impl Run {
     /// Receives until nothing has come for a while; returns how many did.
     pub(super) fn drain(&mut self, queue: usize) -> usize {
         let (mut count, mut last) = (0, Instant::now());
-        while last.elapsed() < Duration::from_millis(20) {
+        while last.elapsed() < Duration::from_millis(150) {
             let frames = self.seen.receive(&mut *self.port.rx[queue]).len();
             if frames > 0 && !matches!(self.far, Far::Nothing) {
                 (count, last) = (count + frames, Instant::now());
