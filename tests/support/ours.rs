@@ -46,6 +46,15 @@ impl Ours {
         }
     }
 
+    /// Until every packet is back in the pool: the link goes down a moment before the rings are emptied.
+    pub(crate) fn wait_until_home(&self, what: &str) {
+        let until = Instant::now() + Duration::from_secs(2);
+        while self.pool.stats().in_use > 0 {
+            assert!(Instant::now() < until, "{what}: packets did not come home: {:?}", self.pool.stats());
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     pub(crate) fn prove(&mut self, count: u64, sizes: &[usize]) -> Report {
         let (rx, tx) = (self.port.rx[0].as_mut(), self.port.tx[0].as_mut());
         let report = Prover { pool: &self.pool, rx, tx, window: 128, sizes }.run(count, PATIENCE);
