@@ -148,10 +148,14 @@ fn nanos(time: Timespec) -> u64 {
     u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + time.tv_nsec.unsigned_abs()
 }
 
+/// Getting from exec to `main` takes milliseconds; longer ago another program was started.
+const ANOTHER_PROGRAM_NS: u64 = 1_000_000_000;
+
 /// When this process was started, on the monotonic clock.
 ///
 /// The kernel tells it in clock ticks since boot (proc(5), `/proc/pid/stat`: starttime), so it may be up to
-/// 10 ms too early; now, when it cannot be read.
+/// 10 ms too early; now, when it cannot be read, or is so long ago that this process was another program
+/// before (`cargo run` turns into what it built).
 pub(super) fn exec_time_ns() -> u64 {
     let monotonic = nanos(clock_gettime(ClockId::Monotonic));
     let since_boot = nanos(clock_gettime(ClockId::Boottime));
@@ -161,7 +165,8 @@ pub(super) fn exec_time_ns() -> u64 {
         let ticks: u64 = stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()?;
         Some(ticks * (1_000_000_000 / rustix::param::clock_ticks_per_second().max(1)))
     };
-    let age = started().map_or(0, |started| since_boot.saturating_sub(started));
+    let age = started().map(|started| since_boot.saturating_sub(started));
+    let age = age.filter(|age| *age < ANOTHER_PROGRAM_NS).unwrap_or(0);
     monotonic.saturating_sub(age)
 }
 
