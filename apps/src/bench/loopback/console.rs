@@ -157,6 +157,7 @@ impl Console {
                 drop(self.output.news.wait_timeout(text, TICK));
             }
             if let Ok(Some(status)) = self.child.try_wait() {
+                self.hear_out();
                 return Err(self.trouble(&format!("ended early ({status})")));
             }
             if Instant::now() > deadline {
@@ -176,11 +177,16 @@ impl Console {
             }
             thread::sleep(Duration::from_millis(5));
         }
+        self.hear_out();
+        Ok(Transcript { output: self.output.to_text(), log: self.errors.to_text() })
+    }
+
+    /// Collects what a program that has ended still left in its pipes.
+    fn hear_out(&mut self) {
         for listener in self.listeners.iter_mut().filter_map(Option::take) {
             // A listener does not panic; what it collected so far is there in any case.
             let _ = listener.join();
         }
-        Ok(Transcript { output: self.output.to_text(), log: self.errors.to_text() })
     }
 
     /// One sentence with what the program complained about.
