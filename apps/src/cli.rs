@@ -35,7 +35,7 @@ enum Command {
     ///
     /// Exits with 0 when packets can flow.
     Doctor(doctor::DoctorArgs),
-    /// Measure rings and packet pools, beside DPDK's when it is installed
+    /// Measure ports, rings and packet pools, beside DPDK's when it is installed
     Bench(bench::BenchArgs),
     /// Print shell completions
     Completions {

@@ -18,7 +18,7 @@
 //! A frontend may write anything, at any time, into its rings, buffers, descriptors and socket. The worst it
 //! can do is lose its own port.
 //!
-//! **Supported**: split rings, mergeable buffers, indirect descriptors, in-order, event index, several
+//! **Supported**: split and packed rings, mergeable buffers, indirect descriptors, in-order, event index, several
 //! queues, reply-ack, status, configuration, memory slots, MTU, RARP, device reset, reconnection in both
 //! directions. **Not supported** (refused, not ignored): dirty log, inflight region, IOTLB, postcopy, backend
 //! requests, crypto, legacy big-endian rings.
