@@ -1,5 +1,6 @@
 //! `linecard bench`: our rings, pools and ports beside DPDK's, in interleaved runs.
 
+pub(crate) mod end;
 mod error;
 mod loopback;
 mod mempool;
@@ -12,6 +13,7 @@ mod stats;
 use clap::{Args, Subcommand};
 use linecard::eal::{CoreId, cores};
 
+pub(crate) use end::{EndArgs, run as run_end};
 pub(crate) use error::Error;
 use loopback::LoopbackArgs;
 use pair::Bench;

@@ -1,9 +1,10 @@
 //! One stream in motion: a receive queue, a mode, a transmit queue.
 
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use linecard::eal::clock::cycles;
 use linecard::mempool::{BURST, Burst};
 use linecard::pmd::{RxQueue, TxQueue};
 
@@ -20,14 +21,16 @@ pub(crate) struct LaneCounters {
     rx_packets: AtomicU64,
     tx_packets: AtomicU64,
     tx_dropped: AtomicU64,
+    /// Cycles of rounds that moved packets, when they are recorded.
+    busy_cycles: AtomicU64,
     base: Mutex<StreamTotals>,
 }
 
 impl LaneCounters {
     /// A load and a store: only the stream's own thread adds.
     #[inline]
-    fn add(counter: &AtomicU64, count: usize) {
-        counter.store(counter.load(Ordering::Relaxed).wrapping_add(count as u64), Ordering::Relaxed);
+    fn add(counter: &AtomicU64, count: u64) {
+        counter.store(counter.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
     }
 
     fn all(&self) -> StreamTotals {
@@ -35,6 +38,7 @@ impl LaneCounters {
             rx_packets: self.rx_packets.load(Ordering::Relaxed),
             tx_packets: self.tx_packets.load(Ordering::Relaxed),
             tx_dropped: self.tx_dropped.load(Ordering::Relaxed),
+            busy_cycles: self.busy_cycles.load(Ordering::Relaxed),
         }
     }
 
@@ -50,15 +54,25 @@ impl LaneCounters {
             rx_packets: all.rx_packets - base.rx_packets,
             tx_packets: all.tx_packets - base.tx_packets,
             tx_dropped: all.tx_dropped - base.tx_dropped,
+            busy_cycles: all.busy_cycles - base.busy_cycles,
         }
     }
+}
+
+/// What the console may change while packets move.
+#[derive(Debug, Default)]
+pub(crate) struct Live {
+    /// Whether received packets are shown.
+    pub(crate) verbose: AtomicU16,
+    /// Cycles to spend on nothing for each received packet.
+    pub(crate) work_cycles: AtomicU32,
 }
 
 /// What every lane of a run shares.
 #[derive(Clone)]
 pub(crate) struct LaneConfig {
     pub(crate) retry: Retry,
-    pub(crate) verbose: Arc<AtomicU16>,
+    pub(crate) live: Arc<Live>,
 }
 
 /// A lane of any mode, driven burst by burst.
@@ -67,6 +81,8 @@ pub(crate) trait Forward: Send {
     fn send_first(&mut self, generator: &TxOnly, count: usize);
     /// Receives, steps and sends once; returns how many packets were received or sent.
     fn round(&mut self) -> usize;
+    /// Counts cycles of a round that moved packets.
+    fn add_busy(&mut self, cycles: u64);
     /// Lets the transmit queue finish what earlier bursts left to do.
     fn reclaim(&mut self);
     /// Which stream this is, and its queues.
@@ -96,9 +112,9 @@ impl<M> Lane<M> {
             sent += self.send_again();
         }
         let dropped = self.packets.clear();
-        LaneCounters::add(&self.counters.tx_packets, sent);
+        LaneCounters::add(&self.counters.tx_packets, sent as u64);
         if dropped > 0 {
-            LaneCounters::add(&self.counters.tx_dropped, dropped);
+            LaneCounters::add(&self.counters.tx_dropped, dropped as u64);
         }
         (sent, dropped)
     }
@@ -152,9 +168,13 @@ impl<M: Mode> Forward for Lane<M> {
         if M::RECEIVES {
             moved = self.rx.rx_burst(&mut self.packets);
             if moved > 0 {
-                LaneCounters::add(&self.counters.rx_packets, moved);
-                if self.config.verbose.load(Ordering::Relaxed) > 0 {
+                LaneCounters::add(&self.counters.rx_packets, moved as u64);
+                if self.config.live.verbose.load(Ordering::Relaxed) > 0 {
                     self.describe();
+                }
+                let work = self.config.live.work_cycles.load(Ordering::Relaxed);
+                if work > 0 {
+                    spend(u64::from(work) * moved as u64);
                 }
             }
         }
@@ -166,6 +186,10 @@ impl<M: Mode> Forward for Lane<M> {
         moved + sent
     }
 
+    fn add_busy(&mut self, cycles: u64) {
+        LaneCounters::add(&self.counters.busy_cycles, cycles);
+    }
+
     fn reclaim(&mut self) {
         self.tx.reclaim();
     }
@@ -174,6 +198,13 @@ impl<M: Mode> Forward for Lane<M> {
         let Self { stream, rx, tx, .. } = *self;
         (stream, rx, tx)
     }
+}
+
+/// Spends time-stamp cycles as an application with more to do would.
+#[cold]
+fn spend(work: u64) {
+    let start = cycles();
+    while cycles().wrapping_sub(start) < work {}
 }
 
 /// Packets of one burst as asked for, as far as a [`Burst`] holds them.

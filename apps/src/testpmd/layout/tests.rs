@@ -58,7 +58,7 @@ fn receive_errors_are_shown_when_there_are_any() {
 #[test]
 fn stream_statistics_have_dpdks_layout() {
     let stream = Stream { rx_port: 0, rx_queue: 1, tx_port: 1, tx_queue: 1 };
-    let totals = StreamTotals { rx_packets: 1440, tx_packets: 1504, tx_dropped: 0 };
+    let totals = StreamTotals { rx_packets: 1440, tx_packets: 1504, ..StreamTotals::default() };
     let want = "
   ------- Forward Stats for RX Port= 0/Queue= 1 -> TX Port= 1/Queue= 1 -------
   RX-packets: 1440           TX-packets: 1504           TX-dropped: 0             
