@@ -21,7 +21,7 @@
 #include <rte_pause.h>
 
 #define PACKETS 16384
-#define PATIENCE_MS 20
+#define PATIENCE_MS 100
 #define DATA_ROOM (2048 + RTE_PKTMBUF_HEADROOM)
 #define BURST 64
 

@@ -220,3 +220,54 @@ impl LoopbackArgs {
         loads
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: LoopbackArgs,
+    }
+
+    fn read(line: &str) -> LoopbackArgs {
+        let words = std::iter::once("loopback").chain(line.split_whitespace());
+        Line::try_parse_from(words).map(|line| line.args).expect("a good line")
+    }
+
+    #[test]
+    fn quick_covers_the_main_paths_with_equal_ends() {
+        let args = read("--quick");
+        assert_eq!(args.positions(Kind::Closed), [Position::OursOurs, Position::DpdkDpdk]);
+        assert_eq!((args.paths(), args.runs()), (MAIN_PATHS.to_vec(), 3));
+        let args = read("--quick --position ours/dpdk --path split --runs 5 --seconds 1");
+        assert_eq!(
+            (args.positions(Kind::Closed), args.paths()),
+            (vec![Position::OursDpdk], vec![Path::Split])
+        );
+        assert_eq!((args.runs(), args.times().1), (5, Duration::from_secs(1)));
+    }
+
+    #[test]
+    fn all_means_all() {
+        let args = read("--path all --size all --ring all --burst all");
+        assert_eq!(args.paths().len(), 10);
+        assert_eq!(args.loads().len(), 9 * 2 * 6);
+        let args = read("");
+        assert_eq!((args.paths().len(), args.loads().len(), args.positions(Kind::Closed).len()), (10, 1, 4));
+        assert_eq!(args.kinds(), [Kind::Closed]);
+    }
+
+    #[test]
+    fn a_run_asks_one_question() {
+        assert_eq!(read("--open 1,max").kinds(), [Kind::Open(Offer::mpps(1.0)), Kind::Open(Offer::Max)]);
+        assert_eq!(read("--zero-loss").positions(Kind::ZeroLoss), Position::TESTED);
+        assert_eq!(read("--startup").paths(), [Path::SplitMergeable]);
+        assert_eq!(read("--spare").paths(), MAIN_PATHS);
+        assert!(Line::try_parse_from(["loopback", "--zero-loss", "--latency"]).is_err());
+        assert!(Line::try_parse_from(["loopback", "--report", "a", "--resume", "b"]).is_err());
+    }
+}

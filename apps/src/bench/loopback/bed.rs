@@ -107,7 +107,7 @@ impl Bed {
     /// A testpmd as one end, started by itself with nothing asked of it but its device; pages and pool are its own choice.
     pub(crate) fn plain(&self, tool: Tool, side: Side, device: &str) -> Result<Command, Failure> {
         let mut command = self.program(tool, side)?;
-        if side == Side::Frontend && self.hugepages {
+        if side == Side::Frontend {
             command.args(FRONTEND_MEMORY);
         }
         if !self.hugepages {

@@ -133,6 +133,17 @@ impl Console {
         self.child.id()
     }
 
+    /// Whether the program still runs.
+    pub(crate) fn check(&mut self) -> Result<(), Failure> {
+        match self.child.try_wait() {
+            Ok(Some(status)) => {
+                self.hear_out();
+                Err(self.trouble(&format!("ended early ({status})")))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Types a line and waits till it has been carried out.
     pub(crate) fn command(&mut self, line: &str) -> Result<(), Failure> {
         self.ask(line, Duration::ZERO).map(drop)
@@ -190,10 +201,7 @@ impl Console {
                 }
                 drop(self.output.news.wait_timeout(text, TICK));
             }
-            if let Ok(Some(status)) = self.child.try_wait() {
-                self.hear_out();
-                return Err(self.trouble(&format!("ended early ({status})")));
-            }
+            self.check()?;
             if Instant::now() > deadline {
                 return Err(self.trouble(&format!("said nothing for {} s", within.as_secs())));
             }

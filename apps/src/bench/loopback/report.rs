@@ -44,7 +44,7 @@ pub(crate) fn notes(rows: &[Row]) -> Vec<String> {
     for row in rows {
         let Some(note) = &row.note else { continue };
         let reason = format!("{}: {note}", row.kind.title());
-        let place = format!("{} {} {} bytes", row.position, row.path, row.size);
+        let place = format!("{} {} (size {})", row.position, row.path, row.size);
         match notes.iter_mut().find(|(known, _)| *known == reason) {
             Some((_, places)) => places.push(place),
             None => notes.push((reason, vec![place])),
@@ -116,7 +116,7 @@ mod tests {
         assert!(text.contains("\nClosed loop: imix, ring 256, burst 1\n"), "{text}");
         assert!(text.contains("40.00 (40.00..40.00)") && text.contains("50 %"), "{text}");
         assert!(text.contains("Round trip of one packet") && text.contains("0.50 (0.50..0.50)"), "{text}");
-        let end = "no samples of dpdk/ours split imix bytes and 1 more; closed loop: no dpdk-testpmd\n";
+        let end = "no samples of dpdk/ours split (size imix) and 1 more; closed loop: no dpdk-testpmd\n";
         assert!(text.ends_with(end), "{text}");
     }
 

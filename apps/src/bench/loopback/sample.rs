@@ -10,6 +10,9 @@ use super::machine::{Disturbance, Watch};
 use super::path::Path;
 use super::raw::Values;
 
+/// How often is looked whether both ends still run.
+const LOOK: Duration = Duration::from_millis(200);
+
 /// Two testpmds with packets going round.
 pub(crate) struct Pair {
     pub(crate) back: Console,
@@ -26,7 +29,7 @@ impl Bed {
     ) -> Result<(Figure, String), Failure> {
         let mut pair = self.pair(position, path, load)?;
         pair.go(self, load)?;
-        self.interrupt.sleep(self.warm_up)?;
+        pair.rest(self, self.warm_up)?;
         let (disturbance, window) = pair.look_twice(self)?;
         // The backend first: what it sent then reaches the frontend.
         for end in [&mut pair.back, &mut pair.front] {
@@ -68,12 +71,26 @@ impl Pair {
         Ok(())
     }
 
+    /// Sleeps while both ends run.
+    pub(crate) fn rest(&mut self, bed: &Bed, time: Duration) -> Result<(), Failure> {
+        let until = Instant::now() + time;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            bed.interrupt.sleep(left.min(LOOK))?;
+            self.back.check()?;
+            self.front.check()?;
+        }
+    }
+
     /// Has the counters printed at both ends of the window.
     fn look_twice(&mut self, bed: &Bed) -> Result<(Disturbance, Duration), Failure> {
         let processes = [self.back.pid(), self.front.pid()];
         self.back.command("show port stats 0")?;
         let (watch, start) = (Watch::start(&processes), Instant::now());
-        bed.interrupt.sleep(bed.window)?;
+        self.rest(bed, bed.window)?;
         let disturbance = watch.end(&processes, 1);
         self.back.command("show port stats 0")?;
         Ok((disturbance, start.elapsed()))

@@ -33,7 +33,7 @@ impl Bed {
             end.command("set record-core-cycles on")?;
         }
         pair.go(self, load)?;
-        self.interrupt.sleep(self.warm_up)?;
+        pair.rest(self, self.warm_up)?;
         let processes = [pair.back.pid(), pair.front.pid()];
         let (watch, slice) = (Watch::start(&processes), self.window / 10);
         let ours = if back_tool == Tool::Ours { &mut pair.back } else { &mut pair.front };
@@ -121,7 +121,10 @@ mod tests {
             let found = most_work(|work| Ok::<_, ()>(work > limit)).expect("no try fails");
             assert!(found <= limit && limit - found <= STEP, "{limit}: {found}");
         }
-        assert_eq!(most_work(|_| Ok::<_, ()>(false)), Ok(MOST / 2), "no limit within reach");
+        assert!(
+            most_work(|_| Ok::<_, ()>(false)).is_ok_and(|found| found >= MOST - STEP),
+            "no limit within reach"
+        );
         assert_eq!(most_work(|_| Err("gone")), Err("gone"));
     }
 
