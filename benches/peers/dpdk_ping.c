@@ -117,7 +117,7 @@ static void ping(unsigned long count, unsigned long gap_ns)
 	uint64_t spent = rte_rdtsc() - start;
 	qsort(trips, back, sizeof(*trips), by_size);
 #define AT(share) (back == 0 ? 0 : ns(trips[(size_t)((double)(back - 1) * (share))]))
-	printf("{\"offered\":%lu,\"received\":%lu,\"lost\":%lu,\"duplicated\":0,\"reordered\":0,\"corrupted\":0,\"nanos\":%lu,"
+	printf("{\"offered\":%lu,\"received\":%lu,\"lost\":%lu,\"duplicated\":0,\"reordered\":0,\"corrupted\":0,\"short\":0,\"nanos\":%lu,"
 	       "\"in_time\":%lu,\"p50\":%lu,\"p90\":%lu,\"p99\":%lu,\"p999\":%lu,\"max\":%lu}\n",
 	       count, back, count - back, ns(spent), back, AT(0.5), AT(0.9), AT(0.99), AT(0.999), AT(1.0));
 	free(trips);

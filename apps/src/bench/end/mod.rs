@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use self::traffic::Tally;
 use self::traffic::{Queues, Traffic};
-use super::loopback::{Offer, Size};
+use super::loopback::{Load, Offer, Size};
 use crate::error::Error;
 
 /// Arguments of the hidden sub-command.
@@ -89,13 +89,9 @@ pub(crate) fn run(args: &EndArgs) -> Result<ExitCode, Error> {
         ..PoolConfig::default()
     };
     let pool = Pool::new(&eal.default_domain(), config)?;
-    let mut tester = Tester {
-        args,
-        traffic: Traffic::new(eal.clock(), pool.clone(), args.size, args.burst),
-        eal,
-        pool,
-        port: None,
-    };
+    let load = Load { size: args.size, ring: args.ring, burst: args.burst };
+    let mut tester =
+        Tester { args, traffic: Traffic::new(eal.clock(), pool.clone(), load), eal, pool, port: None };
     say("")?;
     for line in std::io::stdin().lock().lines().map_while(Result::ok) {
         if line == "quit" {

@@ -11,7 +11,7 @@ use linecard::pmd::{RxQueue, TxQueue};
 use serde::{Deserialize, Serialize};
 
 use super::frame::{self, Stamp, Template};
-use crate::bench::loopback::{Offer, Size};
+use crate::bench::loopback::{Load, Offer};
 use crate::demo::track::Track;
 
 /// The queues of the tester's port.
@@ -31,6 +31,8 @@ pub(crate) struct Tally {
     pub(crate) duplicated: u64,
     pub(crate) reordered: u64,
     pub(crate) corrupted: u64,
+    /// Frames that were due and that the tester was too slow to make.
+    pub(crate) short: u64,
     /// How long frames were offered.
     pub(crate) nanos: u64,
     /// Frames that came back in that time.
@@ -50,6 +52,8 @@ pub(crate) struct Traffic {
     /// The lengths of twelve frames in turn.
     templates: Vec<Template>,
     burst: usize,
+    /// Descriptors per ring.
+    ring: u16,
     received: Burst,
     made: Burst,
     /// A frame that lies in several buffers, in one piece.
@@ -73,11 +77,14 @@ const DRAIN: Duration = Duration::from_millis(500);
 const LOST: Duration = Duration::from_millis(100);
 /// Between two tries to get a first frame through.
 const PROBE: Duration = Duration::from_micros(20);
-/// Bursts that may be made up for after an interruption: more would be a load that nobody asked for.
-const CATCH_UP: u64 = 2;
+/// The share of a ring that may be made up for after an interruption: more would be a load that nobody asked for.
+const CATCH_UP: u64 = 4;
+/// A round of the tester that takes longer was interrupted.
+const INTERRUPTED: Duration = Duration::from_micros(20);
 
 impl Traffic {
-    pub(crate) fn new(clock: Clock, pool: Pool, size: Size, burst: u16) -> Self {
+    pub(crate) fn new(clock: Clock, pool: Pool, load: Load) -> Self {
+        let Load { size, ring, burst } = load;
         let lengths =
             size.parts().into_iter().flat_map(|(bytes, times)| std::iter::repeat_n(bytes, times.into()));
         let burst = Burst::with_capacity(burst.into());
@@ -86,6 +93,7 @@ impl Traffic {
             pool,
             templates: lengths.map(Template::new).collect(),
             burst: burst.capacity(),
+            ring,
             received: Burst::new(),
             made: burst,
             whole: Vec::new(),
@@ -118,7 +126,7 @@ impl Traffic {
     /// Offers frames for `time`, then waits for the last ones.
     pub(crate) fn trial(&mut self, queues: &mut Queues<'_>, offer: Offer, time: Duration) -> Tally {
         self.begin(queues);
-        let mut pace = Pace::new(offer, &self.clock, self.burst);
+        let mut pace = Pace::new(offer, &self.clock, self.burst, self.ring);
         let (start, all) = (cycles(), self.clock.cycles_in(time));
         let mut offered = 0;
         let spent = loop {
@@ -138,7 +146,7 @@ impl Traffic {
         }
         self.made.clear();
         self.drain(queues);
-        self.tally(offered, spent, in_time)
+        Tally { short: pace.short, ..self.tally(offered, spent, in_time) }
     }
 
     /// Makes and sends up to `due` frames; how many were offered.
@@ -350,6 +358,7 @@ impl Traffic {
             duplicated: self.track.duplicated(),
             reordered: self.track.reordered(),
             corrupted: self.corrupted,
+            short: 0,
             nanos: self.clock.ns(spent),
             in_time,
             p50: at(0.5),
@@ -366,18 +375,28 @@ struct Pace {
     /// Frames per cycle; `None` as many as go.
     rate: Option<f64>,
     burst: usize,
-    /// Frames that were due during an interruption and are not made up for.
+    /// Frames that may be made up for.
+    most: u64,
+    /// A round of more cycles was interrupted.
+    interrupted: u64,
+    /// When the last round began.
+    last: u64,
+    /// Frames that were due and are not made up for.
     skipped: u64,
+    /// Those of them that no interruption explains.
+    short: u64,
 }
 
 impl Pace {
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-    fn new(offer: Offer, clock: &Clock, burst: usize) -> Self {
+    fn new(offer: Offer, clock: &Clock, burst: usize, ring: u16) -> Self {
         let rate = match offer {
             Offer::Max => None,
             Offer::PerSecond(count) => Some(count as f64 / clock.hz() as f64),
         };
-        Self { rate, burst, skipped: 0 }
+        let most = (u64::from(ring) / CATCH_UP).max(2 * burst as u64);
+        let interrupted = clock.cycles_in(INTERRUPTED);
+        Self { rate, burst, most, interrupted, last: 0, skipped: 0, short: 0 }
     }
 
     /// Frames due after `gone` cycles, of which `offered` were made; at most a burst.
@@ -391,84 +410,15 @@ impl Pace {
     fn due(&mut self, gone: u64, offered: u64) -> usize {
         let Some(rate) = self.rate else { return self.burst };
         let open = ((gone as f64 * rate) as u64).saturating_sub(offered + self.skipped);
-        let most = CATCH_UP * self.burst as u64;
-        self.skipped += open.saturating_sub(most);
+        let excess = open.saturating_sub(self.most);
+        self.skipped += excess;
+        if gone - self.last < self.interrupted {
+            self.short += excess;
+        }
+        self.last = gone;
         usize::try_from(open).unwrap_or(usize::MAX).min(self.burst)
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use linecard::eal::{Memory, MemoryConfig};
-    use linecard::mempool::PoolConfig;
-    use linecard::pmd::{Port, PortConfig, ProbeContext, configure};
-
-    use super::*;
-
-    /// A ring that returns what is sent.
-    fn looped(size: Size) -> (Traffic, Port) {
-        let memory = Memory::new(MemoryConfig::default()).expect("memory");
-        let domain = memory.domain("tester").expect("a domain");
-        let pool = Pool::new(&domain, PoolConfig { packets: 4096, ..PoolConfig::default() }).expect("a pool");
-        let context = ProbeContext { memory, domain, wait: Duration::from_secs(1) };
-        let device = linecard::drivers().probe(&context, "net_ring0").expect("a ring");
-        let config = PortConfig { mtu: 65_000, ..PortConfig::default() };
-        let port = configure(device, config).map_err(|e| e.error).expect("configured");
-        let port = port.start(&pool).map_err(|e| e.error).expect("started");
-        (Traffic::new(Clock::calibrated(), pool, size, 32), port)
-    }
-
-    fn queues(port: &mut Port) -> Queues<'_> {
-        Queues { rx: &mut *port.rx[0], tx: &mut *port.tx[0] }
-    }
-
-    const TIME: Duration = Duration::from_millis(20);
-
-    #[test]
-    fn a_loop_without_loss_is_counted_so() {
-        for size in [Size::Bytes(64), Size::Imix, Size::Bytes(65_535)] {
-            let (mut traffic, mut port) = looped(size);
-            let queues = &mut queues(&mut port);
-            for offer in [Offer::PerSecond(10_000), Offer::Max] {
-                let tally = traffic.trial(queues, offer, TIME);
-                assert!(tally.offered > 0 && tally.received == tally.offered, "{size} {offer}: {tally:?}");
-                let wrong = (tally.lost, tally.duplicated, tally.reordered, tally.corrupted);
-                assert_eq!(wrong, (0, 0, 0, 0), "{size} {offer}");
-                assert!(tally.p50 > 0 && tally.p50 <= tally.p99 && tally.p99 <= tally.max, "{tally:?}");
-            }
-            let tally = traffic.ping(queues, 100, Duration::ZERO);
-            assert_eq!((tally.received, tally.lost), (100, 0), "{size}");
-            assert!(traffic.first(queues, TIME, || ()));
-        }
-    }
-
-    #[test]
-    fn lost_doubled_and_changed_frames_are_told_apart() {
-        let (mut traffic, _port) = looped(Size::Bytes(64));
-        traffic.base = traffic.next;
-        for _ in 0..10 {
-            traffic.make(2, cycles());
-            // The first of two never comes; the second comes twice, and once with another byte.
-            let sent = traffic.made.pop().expect("two were made");
-            let mut broken = sent.copy(&traffic.pool).expect("the pool has more");
-            broken.data_mut()[50] ^= 1;
-            for frame in [&sent, &sent, &broken] {
-                traffic.account(frame::check(frame.data()), cycles());
-            }
-            traffic.made.clear();
-        }
-        let tally = traffic.tally(20, 1, 0);
-        assert_eq!((tally.received, tally.lost, tally.duplicated, tally.corrupted), (10, 10, 10, 10));
-    }
-
-    #[test]
-    fn a_pace_is_kept_and_interruptions_are_not_made_up_for() {
-        let clock = Clock::calibrated();
-        let mut pace = Pace::new(Offer::PerSecond(clock.hz() / 100), &clock, 32);
-        assert_eq!((pace.due(50, 0), pace.due(150, 0), pace.due(3_150, 0)), (0, 1, 31));
-        assert_eq!(pace.due(6_450, 0), 32, "two bursts may be made up for");
-        assert_eq!(pace.due(100_050, 64), 32);
-        assert_eq!(pace.due(100_050, 64 + 64), 0, "the rest of the interruption is gone");
-        assert_eq!(Pace::new(Offer::Max, &clock, 32).due(0, 9), 32);
-    }
-}
+mod tests;

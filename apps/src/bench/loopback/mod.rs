@@ -41,8 +41,8 @@ use signal_hook::flag;
 
 pub(crate) use self::args::LoopbackArgs;
 use self::bed::Bed;
-pub(crate) use self::cell::Size;
 use self::cell::{Cell, Subject};
+pub(crate) use self::cell::{Load, Size};
 use self::console::Interrupt;
 pub(crate) use self::kind::Offer;
 use self::raw::{Book, Pages};

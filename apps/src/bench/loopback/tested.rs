@@ -112,7 +112,8 @@ impl Bench {
         let mut least = f64::INFINITY;
         for _ in 0..SECOND_LOOKS {
             let (tally, _) = self.trial(Offer::mpps(trial.rate), time)?;
-            let slow = mpps(tally.offered, tally.nanos) < 0.98 * trial.rate;
+            let slow =
+                tally.short > tally.offered / 100 || mpps(tally.offered, tally.nanos) < 0.9 * trial.rate;
             // A tester that could not offer the rate has not tested it.
             least = least.min(if slow { 1.0 } else { per(tally.lost, tally.offered.max(1)) });
             if least <= allowed {
