@@ -47,7 +47,7 @@ pub(crate) enum Error {
         source: std::io::Error,
     },
     /// A file of samples that cannot be used.
-    #[error("samples cannot be kept in {}: {source}; name another file", file.display())]
+    #[error("{} cannot be used for samples: {source}; name another file", file.display())]
     Samples {
         /// File asked for.
         file: std::path::PathBuf,
