@@ -2,6 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -70,6 +71,8 @@ impl Peer {
         let folder = PrivateFolder::new().map_err(|e| Absent::Start(e.to_string()))?;
         let mut child = Command::new(program)
             .env("RUNTIME_DIRECTORY", folder.path())
+            // A group of its own: a Ctrl-C at the terminal reaches us only, who then end it.
+            .process_group(0)
             .args(["-l", &cores, "-m", "256", "--no-pci", "--no-telemetry", "--file-prefix", &prefix])
             .args(memory)
             .stdin(Stdio::piped())

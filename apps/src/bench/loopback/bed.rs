@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use linecard::eal::CoreId;
 
-use super::cell::{Load, Side, Tool};
+use super::cell::{Load, Side, Tool, segments};
 use super::console::{Console, Failure, Interrupt};
 use super::machine::{Disturbance, Probe};
 use super::path::Path;
@@ -87,6 +87,11 @@ impl Bed {
         command.args(["--vdev", &backend_device(socket), "--"]).args(common(load));
         // The first packets of one length wait while those of the next are made.
         command.arg("--no-flush-rx");
+        if load.size.chained() {
+            // Too long a list for DPDK's console.
+            let lengths: Vec<String> = segments(load.size.longest()).iter().map(u16::to_string).collect();
+            command.arg(format!("--txpkts={}", lengths.join(",")));
+        }
         Ok(command)
     }
 
@@ -111,8 +116,8 @@ impl Bed {
             command.args(FRONTEND_MEMORY);
         }
         if !self.hugepages {
-            // The least that DPDK takes its default pool from; ours takes what it needs of it.
-            command.args(["-m", "1024"]);
+            // The least that holds DPDK's default pool: without hugepages it takes all of its memory at once.
+            command.args(["-m", "448"]);
         }
         command.args(["--vdev", device, "--", "-i", "-a", "--nb-cores=1"]);
         Ok(command)
@@ -257,6 +262,8 @@ mod tests {
     fn the_tester_has_the_buffers_of_the_testpmd() {
         for (size, mbuf) in [(64, "2176"), (1518, "2176"), (9000, "9280"), (65_535, "2176")] {
             let load = Load { size: Size::Bytes(size), ring: 256, burst: 32 };
+            let chain = words(&bed().backend(Tool::Ours, File::new("/s"), load).expect("ours is there"));
+            assert_eq!(chain.contains("--txpkts=2048,2048,"), size == 65_535, "{chain}");
             let text = words(&bed().tester(Side::Frontend, File::new("/s"), Path::Split, load));
             assert!(text.contains(&format!("--mbuf-size {mbuf} ")), "{text}");
             assert!(text.contains("--after /s") && text.contains("--core 0"), "{text}");

@@ -43,7 +43,7 @@ pub(crate) use self::args::LoopbackArgs;
 use self::bed::Bed;
 use self::cell::{Cell, Subject};
 pub(crate) use self::cell::{Load, Size};
-use self::console::Interrupt;
+pub(crate) use self::console::Interrupt;
 pub(crate) use self::kind::Offer;
 use self::raw::{Book, Pages};
 use self::result::Row;
@@ -187,7 +187,7 @@ fn print(args: &LoopbackArgs, rows: &[Row], setting: &[String]) -> Result<(), Er
 
 /// The first signal ends the run in order, with what there is; a second one ends it at once, and the programs see the end
 /// of their input.
-fn watch_signals() -> Result<Interrupt, Error> {
+pub(crate) fn watch_signals() -> Result<Interrupt, Error> {
     let interrupt = Interrupt::default();
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         flag::register_conditional_shutdown(signal, 1, Arc::clone(&interrupt.0))?;

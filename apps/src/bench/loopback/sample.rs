@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::bed::{Bed, Figure};
-use super::cell::{Load, Position, segments};
+use super::cell::{Load, Position, Size};
 use super::console::{Console, Failure};
 use super::kind::Metric;
 use super::machine::{Disturbance, Watch};
@@ -39,6 +39,7 @@ impl Bed {
         let received = pair.front.finish()?.output;
         let transcript = pair.back.finish()?;
         let mpps = rate(&transcript.output, window).map_err(Failure::Program)?;
+        long_enough(&transcript.output, load).map_err(Failure::Program)?;
         agree(&transcript.output, &received, load).map_err(Failure::Program)?;
         Ok((Figure { values: Values::from([(Metric::Mpps, mpps)]), disturbance }, transcript.log))
     }
@@ -64,8 +65,9 @@ impl Pair {
             if at > 0 {
                 self.back.command("stop")?;
             }
-            let lengths: Vec<String> = segments(bytes).iter().map(u16::to_string).collect();
-            self.back.command(&format!("set txpkts {}", lengths.join(",")))?;
+            if !load.size.chained() {
+                self.back.command(&format!("set txpkts {bytes}"))?;
+            }
             self.back.command(&format!("start tx_first {bursts}"))?;
         }
         Ok(())
@@ -101,6 +103,7 @@ impl Pair {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Look {
     pub(crate) received: u64,
+    received_bytes: u64,
     sent: u64,
     /// Received since the look before.
     pub(crate) per_second: u64,
@@ -115,16 +118,18 @@ pub(crate) fn looks(output: &str) -> Vec<Look> {
     let mut counts = None;
     for line in output.lines() {
         if line.contains("NIC statistics for port 0 ") {
-            counts = Some((0, 0));
+            counts = Some((0, 0, 0));
         }
         // Summaries, which have the same labels, come outside of blocks.
-        let Some((received, sent)) = &mut counts else { continue };
+        let Some((received, received_bytes, sent)) = &mut counts else { continue };
         if let Some(packets) = after(line, "RX-packets:") {
-            *received = packets;
+            (*received, *received_bytes) =
+                (packets, line.find("RX-bytes:").and_then(|at| after(&line[at..], "RX-bytes:")).unwrap_or(0));
         } else if let Some(packets) = after(line, "TX-packets:") {
             *sent = packets;
         } else if let Some(per_second) = after(line, "Rx-pps:") {
-            looks.push(Look { received: *received, sent: *sent, per_second });
+            let (received, received_bytes, sent) = (*received, *received_bytes, *sent);
+            looks.push(Look { received, received_bytes, sent, per_second });
             counts = None;
         }
     }
@@ -146,6 +151,18 @@ fn agree(back: &str, front: &str, load: Load) -> Result<(), String> {
     Ok(())
 }
 
+/// Whether packets went round that have the length asked for; of a mix, each has its own.
+fn long_enough(output: &str, load: Load) -> Result<(), String> {
+    let (Size::Bytes(bytes), Some(look)) = (load.size, looks(output).pop()) else { return Ok(()) };
+    let each = look.received_bytes / look.received.max(1);
+    /// Some versions count the frame check sequence.
+    const FCS: u64 = 4;
+    if each.abs_diff(bytes.into()) > FCS {
+        return Err(format!("packets of {each} bytes went round instead of {bytes}"));
+    }
+    Ok(())
+}
+
 /// Millions of packets per second in the window, whose looks are followed by one at the end, by the program's own clock,
 /// which is free of the pipe's delays; `window` by ours tells whether rate and counters agree.
 fn rate(output: &str, window: Duration) -> Result<f64, String> {
@@ -155,7 +172,7 @@ fn rate(output: &str, window: Duration) -> Result<f64, String> {
     };
     let moved = second.received.saturating_sub(first.received);
     if moved == 0 || second.per_second == 0 {
-        return Err("no packet came back to the backend".into());
+        return Err("no packet came back to the backend; an end may refuse packets of this length".into());
     }
     let seconds = crate::bench::pair::per(moved, second.per_second);
     let expected = window.as_secs_f64();
@@ -197,6 +214,7 @@ mod tests {
         let text = format!("testpmd> show port stats 0\r\n{}{}{summary}", block(100, 0), block(1700, 1600));
         let expected = [(100, 0), (1700, 1600)].map(|(received, per_second)| Look {
             received,
+            received_bytes: 97_136_640,
             sent: 1_518_784,
             per_second,
         });
@@ -221,6 +239,16 @@ mod tests {
         assert!(rate(&block(5, 0).repeat(3), SECOND).is_err_and(|text| text.contains("no packet")));
         let wrong = block(0, 0) + &block(1_000_000, 16_000_000) + &block(0, 0);
         assert!(rate(&wrong, SECOND).is_err_and(|text| text.contains("disagree")));
+    }
+
+    #[test]
+    fn packets_of_another_length_are_not_what_was_asked_for() {
+        let load = |size| Load { size, ring: 256, burst: 32 };
+        let text = block(97_136_640 / 64, 0);
+        assert_eq!(long_enough(&text, load(Size::Bytes(64))), Ok(()));
+        assert_eq!(long_enough(&text, load(Size::Imix)), Ok(()));
+        let problem = long_enough(&text, load(Size::Bytes(9000)));
+        assert!(problem.is_err_and(|text| text.contains("64 bytes went round instead of 9000")));
     }
 
     #[test]
