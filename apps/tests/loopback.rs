@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(240);
 /// A short run that takes what the machine gives.
 fn bench(scratch: &Scratch, more: &[&str]) -> Command {
     let mut command = linecard(&["bench", "loopback", "--runs=1", "--no-huge"]);
-    command.args(["--max-lost=100", "--max-switches=1e9"]).args(more);
+    command.args(["--max-lost=100", "--max-switches=1e9", "--any-state"]).args(more);
     command.env("TMPDIR", scratch.path()).env_remove("XDG_RUNTIME_DIR");
     command
 }

@@ -81,6 +81,9 @@ pub(crate) struct LoopbackArgs {
     /// Involuntary context switches per second that a polling thread may have
     #[arg(long, default_value_t = 500.0, value_name = "COUNT")]
     max_switches: f64,
+    /// Compare samples of all states of the machine, not of one; figures scatter more, and none is rejected for it
+    #[arg(long)]
+    any_state: bool,
     /// Print one JSON object per row instead of a table
     #[arg(long, conflicts_with = "markdown")]
     pub(super) json: bool,
@@ -172,7 +175,7 @@ impl LoopbackArgs {
     }
 
     pub(super) fn limits(&self) -> Limits {
-        Limits { share: self.max_lost / 100.0, switches: self.max_switches }
+        Limits { share: self.max_lost / 100.0, switches: self.max_switches, any_state: self.any_state }
     }
 
     /// What is asked, one kind or several offers.

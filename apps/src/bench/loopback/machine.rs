@@ -27,6 +27,8 @@ pub(crate) enum State {
     Far,
     /// There is one core only.
     Alone,
+    /// The user does not care.
+    Any,
 }
 
 impl State {
@@ -36,6 +38,7 @@ impl State {
             Self::Common => "common",
             Self::Far => "far",
             Self::Alone => "one core",
+            Self::Any => "any",
         }
     }
 }
@@ -163,6 +166,8 @@ pub(crate) struct Limits {
     pub(crate) share: f64,
     /// Per second.
     pub(crate) switches: f64,
+    /// Whether samples of different states are compared.
+    pub(crate) any_state: bool,
 }
 
 impl Disturbance {
@@ -317,7 +322,7 @@ mod tests {
 
     #[test]
     fn limits_hold_for_each_kind() {
-        let limits = Limits { share: 0.01, switches: 100.0 };
+        let limits = Limits { share: 0.01, switches: 100.0, any_state: false };
         assert!(Disturbance { stolen: 0.01, waited: 0.0, switches: 100.0 }.within(&limits));
         assert!(!Disturbance { stolen: 0.02, ..Disturbance::default() }.within(&limits));
         assert!(!Disturbance { waited: 0.02, ..Disturbance::default() }.within(&limits));

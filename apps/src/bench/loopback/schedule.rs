@@ -266,7 +266,8 @@ impl Schedule<'_> {
             );
             return Ok(Err((Reason::Disturbed, why)));
         }
-        let Some(state) = before.until(&after) else {
+        let state = if self.limits.any_state { Some(State::Any) } else { before.until(&after) };
+        let Some(state) = state else {
             let why = format!(
                 "{said}, rejected: a line took {:.0} cycles before and {:.0} after, the clock {:.2} and {:.2}",
                 before.hand_over, after.hand_over, before.clock, after.clock
@@ -345,7 +346,7 @@ fn most_common(records: &[Record]) -> Option<State> {
         let counts = records.iter().map(|record| record.in_state(state).count());
         counts.fold((0, 0), |(cells, samples), count| (cells + usize::from(count > 0), samples + count))
     };
-    let states = [State::Alone, State::Far, State::Near, State::Common];
+    let states = [State::Any, State::Alone, State::Far, State::Near, State::Common];
     states
         .into_iter()
         .map(|state| (weight(state), state))
