@@ -216,7 +216,7 @@ pub(crate) fn segments(bytes: u16) -> Vec<u16> {
         return vec![bytes];
     }
     let mut lengths = vec![SEGMENT; usize::from(bytes / SEGMENT)];
-    lengths.extend((bytes % SEGMENT > 0).then_some(bytes % SEGMENT));
+    lengths.extend(Some(bytes % SEGMENT).filter(|rest| *rest > 0));
     lengths
 }
 
