@@ -102,6 +102,7 @@ impl Bench {
         let watch = Watch::start(&processes);
         let order = format!("open {offer} {}", time.as_millis().max(1));
         let tally = self.tester.json(&order, time)?;
+        self.tested.check()?;
         let disturbance = watch.end(&processes, 1);
         Ok((tally, disturbance))
     }
