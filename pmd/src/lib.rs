@@ -9,7 +9,7 @@
 //! | [`stats`] | counters that one thread writes and any reads |
 //! | [`local`] | a ready control side for ports that negotiate nothing |
 //! | [`registry`] | the drivers of a program |
-//! | [`null`], [`ring`](mod@ring) | drivers: nowhere; a ring in this process |
+//! | [`null`], [`ring`](mod@ring), [`pcap`] | drivers: nowhere; a ring in this process; capture files |
 //! | `contract` | what every driver must do, as tests (feature `contract`) |
 //!
 //! A port from its argument to its last packet:
@@ -49,6 +49,7 @@ pub mod error;
 pub mod local;
 pub mod null;
 pub mod offload;
+pub mod pcap;
 pub mod port;
 pub mod registry;
 pub mod ring;
