@@ -9,7 +9,7 @@
 //! | [`stats`] | counters that one thread writes and any reads |
 //! | [`local`] | a ready control side for ports that negotiate nothing |
 //! | [`registry`] | the drivers of a program |
-//! | [`null`], [`ring`](mod@ring), [`pcap`] | drivers: nowhere; a ring in this process; capture files |
+//! | [`null`], [`ring`](mod@ring), [`pcap`], [`impair`] | drivers: nowhere; a ring in this process; capture files; a bad line |
 //! | `contract` | what every driver must do, as tests (feature `contract`) |
 //!
 //! A port from its argument to its last packet:
@@ -46,6 +46,7 @@ pub mod config;
 pub mod contract;
 pub mod control;
 pub mod error;
+pub mod impair;
 pub mod local;
 pub mod null;
 pub mod offload;
