@@ -9,6 +9,7 @@
 //! | [`stats`] | counters that one thread writes and any reads |
 //! | [`local`] | a ready control side for ports that negotiate nothing |
 //! | [`registry`] | the drivers of a program |
+//! | [`capture`] | copies of what passes, for another process |
 //! | [`null`], [`ring`](mod@ring), [`pcap`], [`impair`] | drivers: nowhere; a ring in this process; capture files; a bad line |
 //! | `contract` | what every driver must do, as tests (feature `contract`) |
 //!
@@ -41,6 +42,7 @@
 //! ```
 
 pub mod args;
+pub mod capture;
 pub mod config;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;

@@ -140,6 +140,7 @@ impl Line {
         self.arrivals += 1;
         if self.random.hits(self.faults.loss) {
             stats.lost(Fault::Lost, 1);
+            crate::capture::dropped(&packet, "net_impair: lost");
             drop(packet);
         } else {
             if self.random.hits(self.faults.corrupt) && self.flip(&mut packet) {
