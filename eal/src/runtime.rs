@@ -45,6 +45,19 @@ pub fn folder(prefix: &str) -> PathBuf {
 /// # Errors
 /// It cannot be made, or somebody else could put things there.
 pub fn create(prefix: &str) -> Result<PathBuf> {
+    /// Programs that end just now may remove what is empty.
+    const ATTEMPTS: usize = 5;
+    let mut made = attempt(prefix);
+    for _ in 1..ATTEMPTS {
+        if !matches!(&made, Err(Error::System { source, .. }) if source.kind() == io::ErrorKind::NotFound) {
+            break;
+        }
+        made = attempt(prefix);
+    }
+    made
+}
+
+fn attempt(prefix: &str) -> Result<PathBuf> {
     let folder = folder(prefix);
     for part in [&root(), &folder] {
         let made = DirBuilder::new().mode(0o700).create(part);
@@ -62,6 +75,33 @@ pub fn create(prefix: &str) -> Result<PathBuf> {
     Ok(folder)
 }
 
+/// Removes the folder of a prefix and the one above it, where they are empty.
+pub fn remove(prefix: &str) {
+    // Whoever still has a socket there keeps them.
+    let _ = std::fs::remove_dir(folder(prefix)).and_then(|()| std::fs::remove_dir(root()));
+}
+
 fn failed(folder: &Path, source: io::Error) -> Error {
     Error::system(format!("make the folder {}", folder.display()), source)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_are_their_owners() {
+        let prefix = format!("test-{}", std::process::id());
+        let made = create(&prefix).expect("a folder");
+        assert_eq!(made, folder(&prefix));
+        let data = std::fs::metadata(&made).expect("it is there");
+        assert_eq!((data.mode() & 0o777, data.uid()), (0o700, sys::user()));
+        assert_eq!(create(&prefix).expect("again"), made);
+        std::fs::remove_dir(&made).expect("empty");
+        std::os::unix::fs::symlink("/tmp", &made).expect("a link");
+        assert!(create(&prefix).is_err(), "somebody else's folder");
+        std::fs::remove_file(&made).expect("the link");
+        remove(&prefix);
+        assert!(!made.exists());
+    }
 }

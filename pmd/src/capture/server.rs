@@ -4,8 +4,6 @@ use std::io::{self, ErrorKind};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -22,7 +20,7 @@ use super::{CaptureError, Totals};
 const CLIENTS: usize = 16;
 /// Longest request: a filter of 4096 instructions.
 const REQUEST: usize = 160 << 10;
-/// How often ended captures are cleaned up, and the end is looked for.
+/// How often ended captures are cleaned up.
 const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 
 /// A control socket, for as long as this lives.
@@ -39,7 +37,8 @@ const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
 #[derive(Debug)]
 pub struct Server {
     path: PathBuf,
-    end: Arc<AtomicBool>,
+    /// Closed, the thread ends.
+    life: Option<OwnedFd>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -49,19 +48,18 @@ impl Server {
             let action = format!("the control socket {} cannot be made", path.display());
             CaptureError::system(action, source, "give another --file-prefix, or do without capture")
         })?;
-        let end = Arc::new(AtomicBool::new(false));
-        let ended = Arc::clone(&end);
-        let work = move || Desk { hub, socket, clients: Vec::new(), buffer: vec![0; REQUEST] }.run(&ended);
-        let thread = std::thread::Builder::new().name("lc-capture".into()).spawn(work);
-        let thread = thread.map_err(|source| {
+        let no_thread = |source: io::Error| {
             let _ = std::fs::remove_file(path);
-            CaptureError::system(
-                "a thread for the control socket cannot be made",
-                source,
-                "raise `ulimit -u`",
-            )
-        })?;
-        Ok(Self { path: path.to_owned(), end, thread: Some(thread) })
+            let action = "a thread for the control socket cannot be made";
+            CaptureError::system(action, source, "raise `ulimit -u` or `ulimit -n`")
+        };
+        let flags = SocketFlags::CLOEXEC;
+        let (life, end) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+            .map_err(|error| no_thread(error.into()))?;
+        let desk = Desk { hub, socket, end, clients: Vec::new(), buffer: vec![0; REQUEST], quiet: 0 };
+        let thread = std::thread::Builder::new().name("lc-capture".into()).spawn(move || desk.run());
+        let thread = thread.map_err(no_thread)?;
+        Ok(Self { path: path.to_owned(), life: Some(life), thread: Some(thread) })
     }
 
     /// Where clients connect.
@@ -73,9 +71,9 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.end.store(true, Ordering::Relaxed);
+        self.life = None;
         if let Some(thread) = self.thread.take() {
-            // It ends within a tick; a panic there ended the captures already.
+            // It ends at once; a panic there ended the captures already.
             let _ = thread.join();
         }
         let _ = std::fs::remove_file(&self.path);
@@ -110,18 +108,27 @@ struct Visitor {
 struct Desk {
     hub: Hub,
     socket: OwnedFd,
+    /// Readable when it is over.
+    end: OwnedFd,
     clients: Vec<Visitor>,
     buffer: Vec<u8>,
+    /// Ticks since the last client went.
+    quiet: u32,
 }
 
+/// Ticks without a client after which all rings have come back, if they come at all.
+const QUIET: u32 = 40;
+
 impl Desk {
-    fn run(mut self, end: &AtomicBool) {
-        while !end.load(Ordering::Relaxed) {
+    fn run(mut self) {
+        loop {
             let ready = self.wait();
-            if ready.first().is_some_and(|ready| *ready) {
-                self.accept();
+            let mut ready = ready.into_iter();
+            if ready.next() == Some(true) {
+                break;
             }
-            for (client, ready) in self.clients.iter_mut().zip(ready.into_iter().skip(1)) {
+            let knock = ready.next() == Some(true);
+            for (client, ready) in self.clients.iter_mut().zip(ready) {
                 if ready {
                     client.gone = !client.serve(&self.hub, &mut self.buffer);
                 } else if client.session.as_ref().is_some_and(|session| !session.alive()) {
@@ -129,15 +136,23 @@ impl Desk {
                 }
             }
             self.clients.retain(|client| !client.gone);
+            if knock {
+                self.accept();
+            }
+            self.quiet = if self.clients.is_empty() { self.quiet.saturating_add(1) } else { 0 };
             self.hub.collect();
         }
+        self.clients.iter_mut().for_each(Visitor::finish);
     }
 
-    /// Which of the listening socket and the clients has something to say.
+    /// Which of the end, the listening socket and the clients has something to say.
     fn wait(&self) -> Vec<bool> {
-        let sockets = std::iter::once(&self.socket).chain(self.clients.iter().map(|client| &client.socket));
+        let sockets = [&self.end, &self.socket].into_iter();
+        let sockets = sockets.chain(self.clients.iter().map(|client| &client.socket));
         let mut entries: Vec<PollFd<'_>> = sockets.map(|socket| PollFd::new(socket, PollFlags::IN)).collect();
-        if poll(&mut entries, Some(&TICK)).is_err() {
+        // Asleep while nobody is here.
+        let tick = (self.quiet < QUIET).then_some(&TICK);
+        if poll(&mut entries, tick).is_err() {
             return vec![false; entries.len()];
         }
         entries.iter().map(|entry| !entry.revents().is_empty()).collect()
