@@ -94,7 +94,7 @@ fn source(scratch: &Scratch) -> String {
 fn packets_reach_files_pipes_and_eyes() {
     let scratch = Scratch::new();
     let source = source(&scratch);
-    let program = Program::start("files", &[&source, "net_null0"], &[]);
+    let program = Program::start("files", &[&source, "net_null0,no-rx=1"], &[]);
     let path = scratch.file("out.pcapng");
     let said = program.capture(&["-p", "0", "-w", &path, "-c", "600"]);
     assert_eq!(said.code, Some(0), "{said:?}");
@@ -115,18 +115,9 @@ fn packets_reach_files_pipes_and_eyes() {
     let piped = scratch.file("piped.pcap");
     std::fs::write(&piped, &output.stdout).unwrap();
     let got = frames(&piped);
-    assert!(
-        got.iter().eq(std::iter::repeat([&want[1], &want[2]])
-            .flatten()
-            .map(|frame| &frame[..50])
-            .skip(usize::from(got[0][37] == 210))
-            .take(40)
-            .collect::<Vec<_>>()
-            .iter()
-            .map(|f| f.to_vec())
-            .collect::<Vec<_>>()
-            .iter())
-    );
+    assert_eq!(got.len(), 40);
+    let first = usize::from(got[0][37] == want[2][37]);
+    assert!(got.iter().enumerate().all(|(i, frame)| *frame == want[1 + (first + i) % 2][..50]));
 
     let said = program.capture(&["-p", "0", "-c", "5", "-f", "arp"]);
     assert_eq!(said.out.lines().count(), 5, "{said:?}");
@@ -191,7 +182,7 @@ fn tshark_reads_what_we_write() {
     let path = scratch.file("drops.pcapng");
     let said = program.capture(&["-p", "1", "-w", &path, "-c", "100"]);
     assert_eq!(said.code, Some(0), "{said:?}");
-    let said = run(&mut tshark(&path), b"");
+    let said = run_with(&mut tshark(&path), Stdio::null());
     let dropped =
         said.out.lines().filter(|line| line.contains("dropped: no room in the transmit queue")).count();
     assert_eq!((dropped, said.out.lines().count()), (100, 100), "{said:?}");
@@ -208,7 +199,7 @@ fn run_with(command: &mut Command, input: Stdio) -> Said {
 fn signals_end_a_capture_and_killing_it_harms_nobody() {
     let scratch = Scratch::new();
     let source = source(&scratch);
-    let program = Program::start("kill", &[&source, "net_null0"], &[]);
+    let program = Program::start("kill", &[&source, "net_null0,no-rx=1"], &[]);
     let path = scratch.file("out.pcapng");
     let grown =
         |least: u64| eventually("packets", || std::fs::metadata(&path).is_ok_and(|data| data.len() > least));
@@ -235,8 +226,18 @@ fn signals_end_a_capture_and_killing_it_harms_nobody() {
                 assert!(said.code == Some(0) && said.err.contains("packets captured"), "{said:?}");
             }
         }
-        // Whole records, however it ended.
-        assert!(frames(&path).len() > 100);
+        if round % 3 == 0 {
+            // A kill may fall into a write, which the kernel then ends at a page.
+            let mut reader = Reader::open(Path::new(&path)).unwrap();
+            let mut count = 0;
+            while reader.ready().is_ok_and(|more| more) {
+                count += 1;
+                reader.advance();
+            }
+            assert!(count > 100);
+        } else {
+            assert!(frames(&path).len() > 100);
+        }
     }
     let said = program.capture(&["-p", "1", "-c", "10"]);
     assert_eq!(said.out.lines().count(), 10, "traffic goes on: {said:?}");
@@ -260,7 +261,7 @@ fn the_console_captures_into_files() {
     let (source, path, old) = (source(&scratch), scratch.file("a.pcapng"), scratch.file("b.pcap"));
     let prefix = format!("test-console-{}", std::process::id());
     let mut command = testpmd(
-        &["-m", "64", "--file-prefix", &prefix, "--vdev", &source, "--vdev", "net_null0"],
+        &["-m", "64", "--file-prefix", &prefix, "--vdev", &source, "--vdev", "net_null0,no-rx=1"],
         &["-i", "-a"],
     );
     let mut running = Running::start(command.stdin(Stdio::piped()));

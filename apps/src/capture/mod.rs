@@ -64,6 +64,15 @@ pub(crate) struct CaptureArgs {
     /// Stop after so many seconds
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
     seconds: Option<u64>,
+    /// Stop after `duration:SECONDS` or `packets:COUNT`, as dpdk-dumpcap's
+    #[arg(short = 'a', long, value_name = "CONDITION", value_parser = autostop)]
+    autostop: Vec<Autostop>,
+    /// Say nothing but errors
+    #[arg(short = 'q', long)]
+    quiet: bool,
+    /// Write pcapng, which is the default
+    #[arg(short = 'n', hide = true, conflicts_with = "pcap")]
+    pcapng: bool,
     /// Write pcap instead of pcapng
     #[arg(short = 'P', long)]
     pcap: bool,
@@ -79,6 +88,43 @@ pub(crate) struct CaptureArgs {
     /// List the programs and their ports
     #[arg(short = 'D', long)]
     list: bool,
+}
+
+/// When to stop, in dumpcap's words.
+#[derive(Clone, Copy, Debug)]
+enum Autostop {
+    Seconds(u64),
+    Packets(u64),
+}
+
+fn autostop(text: &str) -> Result<Autostop, String> {
+    let (what, number) = text.split_once(':').unwrap_or((text, ""));
+    let number = number.parse().ok().filter(|number| *number > 0);
+    match (what, number) {
+        ("duration", Some(seconds)) => Ok(Autostop::Seconds(seconds)),
+        ("packets", Some(count)) => Ok(Autostop::Packets(count)),
+        _ => Err("give duration:SECONDS or packets:COUNT".into()),
+    }
+}
+
+impl CaptureArgs {
+    /// Packets after which to stop.
+    fn most(&self) -> u64 {
+        let asked = self.autostop.iter().filter_map(|stop| match stop {
+            Autostop::Packets(count) => Some(*count),
+            Autostop::Seconds(_) => None,
+        });
+        asked.chain(self.count).min().unwrap_or(u64::MAX)
+    }
+
+    /// Time after which to stop.
+    fn time(&self) -> Option<Duration> {
+        let asked = self.autostop.iter().filter_map(|stop| match stop {
+            Autostop::Seconds(seconds) => Some(*seconds),
+            Autostop::Packets(_) => None,
+        });
+        asked.chain(self.seconds).min().map(Duration::from_secs)
+    }
 }
 
 /// One port that is captured.
@@ -112,15 +158,20 @@ pub(crate) fn run(args: &CaptureArgs) -> Result<ExitCode, Error> {
         }
     };
     let stop = stop_flag()?;
-    err!(messages, "capturing on {}\n", names.join(", "));
-    let result = drain(args, &mut sources, &mut target, &stop);
+    if !args.quiet {
+        err!(messages, "capturing on {}\n", names.join(", "));
+    }
+    let most = args.most();
+    let result = drain(most, args.time(), &mut sources, &mut target, &stop);
     let totals: Vec<Option<Totals>> = sources.iter_mut().map(Source::close).collect();
     // What came between the last look and the end.
-    let rest = result.and_then(|count| take_rest(args, &mut sources, &mut target, count));
+    let rest = result.and_then(|count| take_rest(most, &mut sources, &mut target, count));
     let ended = target.finish(&totals);
     let count = rest?;
     ended?;
-    report(&mut messages, &sources, &totals, count);
+    if !args.quiet {
+        report(&mut messages, &sources, &totals, count);
+    }
     messages.finish(false)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -212,18 +263,18 @@ impl Target {
 
 /// Takes packets until enough came, time is up, somebody stops us, or nobody is there any more.
 fn drain(
-    args: &CaptureArgs,
+    most: u64,
+    until: Option<Duration>,
     sources: &mut [Source],
     target: &mut Target,
     stop: &AtomicBool,
 ) -> Result<u64, Error> {
     let (start, mut count) = (Instant::now(), 0);
-    let until = args.seconds.map(Duration::from_secs);
     loop {
         let before = count;
-        turn(args, sources, target, &mut count)?;
+        turn(most, sources, target, &mut count)?;
         let reader = target.flush()?;
-        let enough = args.count.is_some_and(|most| count >= most);
+        let enough = count >= most;
         let late = until.is_some_and(|until| start.elapsed() >= until);
         if enough || late || !reader || stop.load(Ordering::Relaxed) {
             return Ok(count);
@@ -238,15 +289,10 @@ fn drain(
 }
 
 /// One turn of each port.
-fn turn(
-    args: &CaptureArgs,
-    sources: &mut [Source],
-    target: &mut Target,
-    count: &mut u64,
-) -> Result<(), Error> {
+fn turn(most: u64, sources: &mut [Source], target: &mut Target, count: &mut u64) -> Result<(), Error> {
     for (i, source) in sources.iter_mut().enumerate() {
         for _ in 0..TURN {
-            if args.count.is_some_and(|most| *count >= most) {
+            if *count >= most {
                 return Ok(());
             }
             let Some(frame) = source.stream.next()? else { break };
@@ -258,16 +304,11 @@ fn turn(
 }
 
 /// What the rings still hold after the end.
-fn take_rest(
-    args: &CaptureArgs,
-    sources: &mut [Source],
-    target: &mut Target,
-    mut count: u64,
-) -> Result<u64, Error> {
+fn take_rest(most: u64, sources: &mut [Source], target: &mut Target, mut count: u64) -> Result<u64, Error> {
     // A ring ends: its writer has been told to stop.
     for _ in 0..1024 {
         let before = count;
-        turn(args, sources, target, &mut count)?;
+        turn(most, sources, target, &mut count)?;
         if !target.flush()? || count == before {
             break;
         }

@@ -17,7 +17,7 @@ pub(crate) struct ControlSocket {
 impl ControlSocket {
     pub(crate) fn open(hub: &Hub, prefix: &str) -> Result<Self, Error> {
         let mut socket = Self { server: None, prefix: prefix.to_owned() };
-        let mut serve = || {
+        let serve = || {
             let folder = runtime::create(prefix)?;
             Ok(hub.serve(&folder.join(format!("control.{}", std::process::id())))?)
         };

@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -61,7 +61,9 @@ impl Output {
     /// What the system says; `InvalidInput` for what is no file, `WouldBlock` when another port writes there.
     pub(super) fn open(path: &Path, snaplen: u32) -> io::Result<Self> {
         let fresh = !path.exists();
-        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        // A pipe without a reader is refused at once instead of waited for.
+        let now = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+        let file = OpenOptions::new().create(true).append(true).custom_flags(now).open(path)?;
         let mut output = Self {
             path: path.to_owned(),
             file,
