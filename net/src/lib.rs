@@ -23,6 +23,7 @@
 
 pub mod arp;
 pub mod checksum;
+pub mod crc32c;
 pub mod ether;
 pub mod gso;
 mod header;
