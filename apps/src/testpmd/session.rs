@@ -12,7 +12,7 @@ use super::engine::{Forwarding, Plan};
 use super::layout::{self, ForwardTotals};
 use super::options::Options;
 use super::ports::{ETHER_OVERHEAD, Ports, Slot};
-use super::settings::{PortTopology, Settings};
+use super::settings::{ModeKind, PortTopology, Settings};
 use super::topology::{self, Share, Stream};
 use crate::error::Error;
 use crate::output::{Output, err, out};
@@ -30,6 +30,8 @@ pub(crate) struct Session {
     pub(crate) verbose: Arc<AtomicU16>,
     /// A command asked to end the run.
     pub(crate) quit: bool,
+    /// An odd number of paired ports was warned about; DPDK does so once.
+    odd_warned: bool,
     /// How deep `load` is nested.
     pub(crate) load_depth: u8,
     forwarding: Option<Forwarding>,
@@ -64,6 +66,7 @@ impl Session {
             settings,
             verbose: Arc::default(),
             quit: false,
+            odd_warned: false,
             load_depth: 0,
             forwarding: None,
             last_totals: Vec::new(),
@@ -137,9 +140,10 @@ impl Session {
         topology::shares(&streams, &self.forwarding_lcores())
     }
 
-    /// Says so when the last port of an odd number pairs with itself.
+    /// Says so, the first time, when the last port of an odd number pairs with itself.
     pub(crate) fn warn_odd_ports(&mut self) {
-        if self.settings.topology == PortTopology::Paired && self.forwarding_ports().len() % 2 == 1 {
+        let odd = self.settings.topology == PortTopology::Paired && self.forwarding_ports().len() % 2 == 1;
+        if odd && !std::mem::replace(&mut self.odd_warned, true) {
             err!(
                 self.out,
                 "\nWarning! port-topology=paired and odd forward ports number, the last port will pair with \
@@ -157,6 +161,10 @@ impl Session {
         for slot in self.ports.iter_mut().filter(|slot| only.is_none_or(|id| id == slot.id)) {
             if slot.started() {
                 continue;
+            }
+            if slot.reshaped() {
+                out!(self.out, "Configuring Port {} (socket 0)\n", slot.id);
+                self.out.flush();
             }
             slot.start(&self.pool)?;
             out!(self.out, "Port {}: {}\n", slot.id, slot.mac());
@@ -180,6 +188,7 @@ impl Session {
             err!(self.out, "No port or no lcore to forward on; attach a port, or see `show config fwd`\n");
             return;
         }
+        self.warn_odd_ports();
         if self.settings.flush_rx {
             self.ports.iter_mut().for_each(|slot| slot.flush_rx(FLUSH_BURSTS));
         }
@@ -190,7 +199,7 @@ impl Session {
         self.verbose.store(self.settings.verbose, Ordering::Relaxed);
         let macs: HashMap<_, _> = self.ports.iter().map(|slot| (slot.id, slot.mac())).collect();
         let checksums: HashMap<_, _> =
-            self.ports.iter().map(|slot| (slot.id, slot.checksum_rule())).collect();
+            self.ports.iter().map(|slot| (slot.id, slot.checksum_rule(self.settings.gso_size))).collect();
         let plan = Plan {
             settings: &self.settings,
             pool: &self.pool,
@@ -246,13 +255,18 @@ impl Session {
                 out!(self.out, "{}", layout::stream_stats(stream, totals));
             }
         }
-        let mut dropped: HashMap<u16, u64> = HashMap::new();
+        let (mut dropped, mut bad): (HashMap<u16, u64>, HashMap<u16, (u64, u64)>) = Default::default();
         for (stream, totals) in &self.last_totals {
             *dropped.entry(stream.tx_port).or_default() += totals.tx_dropped;
+            let (ip, l4) = bad.entry(stream.rx_port).or_default();
+            (*ip, *l4) = (*ip + totals.bad_ip, *l4 + totals.bad_l4);
         }
+        let csum = self.settings.mode == ModeKind::Csum;
         let of = |id: &u16| {
             let stats = self.ports.get(*id)?.since_forwarding();
-            Some((*id, ForwardTotals { stats, tx_dropped: dropped.get(id).copied().unwrap_or(0) }))
+            let tx_dropped = dropped.get(id).copied().unwrap_or(0);
+            let bad_checksums = csum.then(|| bad.get(id).copied().unwrap_or_default());
+            Some((*id, ForwardTotals { stats, tx_dropped, bad_checksums }))
         };
         let totals: Vec<_> = ports.iter().filter_map(of).collect();
         out!(self.out, "{}", layout::forward_stats(&totals));
