@@ -178,6 +178,21 @@ fn answers_have_dpdks_words() {
 }
 
 #[test]
+fn all_chosen_lcores_are_listed_like_dpdks() {
+    let eal = [&TWO[..], &["--lcores", "0@0,(1,2)@0,10@0"]].concat();
+    let said = run(
+        &mut testpmd(&eal, &APP),
+        b"show config cores\nset corelist 10,1\nshow config cores\nset nbcore 1\nquit\n",
+    );
+    let answers: Vec<_> = said.out.lines().filter(|line| line.starts_with("List of")).collect();
+    assert_eq!(
+        answers,
+        ["List of forwarding lcores:  1  2 10", "List of forwarding lcores: 10  1"],
+        "{said:?}"
+    );
+}
+
+#[test]
 fn every_section_that_help_lists_can_be_asked_for() {
     let said = console("help\nquit\n");
     let sections: Vec<_> = answer(&said, "help")

@@ -115,9 +115,14 @@ impl Session {
         if workers.is_empty() { vec![map.main().id.0] } else { workers }
     }
 
+    /// The lcores that were chosen to forward, in order; `nbcore` of them do.
+    pub(crate) fn configured_lcores(&self) -> Vec<u32> {
+        self.settings.lcores.clone().unwrap_or_else(|| self.worker_lcores())
+    }
+
     /// The lcores that will forward, in order.
     pub(crate) fn forwarding_lcores(&self) -> Vec<u32> {
-        let mut lcores = self.settings.lcores.clone().unwrap_or_else(|| self.worker_lcores());
+        let mut lcores = self.configured_lcores();
         lcores.truncate(self.settings.nb_cores as usize);
         lcores
     }

@@ -180,7 +180,7 @@ fn csum_looks_into_tunnels_when_told_to() {
     ] {
         let frame = inside(headers, ethernet);
         for on in [false, true] {
-            let mut burst = burst_of(&pool, &[frame.clone()]);
+            let mut burst = burst_of(&pool, std::slice::from_ref(&frame));
             let rule = Checksums { parse_tunnel: on, ..Checksums::default() };
             Csum::new(pool.clone(), rule, [A, B], Arc::default()).step(&mut burst);
             let data = burst[0].data();
