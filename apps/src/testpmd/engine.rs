@@ -70,7 +70,7 @@ impl Plan<'_> {
             ModeKind::IcmpEcho => self.with(queues, counters, IcmpEcho { own }),
             ModeKind::Csum => {
                 let rule = self.checksums.get(&tx_port).copied().unwrap_or_default();
-                let mode = Csum { pool: self.pool.clone(), rule, dst: peer, src: own };
+                let mode = Csum::new(self.pool.clone(), rule, [peer, own], Arc::clone(&counters));
                 self.with(queues, counters, mode)
             }
             ModeKind::TxOnly => {

@@ -23,6 +23,8 @@ pub(crate) struct LaneCounters {
     tx_dropped: AtomicU64,
     /// Cycles of rounds that moved packets, when they are recorded.
     busy_cycles: AtomicU64,
+    bad_ip: AtomicU64,
+    bad_l4: AtomicU64,
     base: Mutex<StreamTotals>,
 }
 
@@ -39,7 +41,16 @@ impl LaneCounters {
             tx_packets: self.tx_packets.load(Ordering::Relaxed),
             tx_dropped: self.tx_dropped.load(Ordering::Relaxed),
             busy_cycles: self.busy_cycles.load(Ordering::Relaxed),
+            bad_ip: self.bad_ip.load(Ordering::Relaxed),
+            bad_l4: self.bad_l4.load(Ordering::Relaxed),
         }
+    }
+
+    /// Counts a packet that was received with a wrong checksum.
+    #[cold]
+    pub(crate) fn bad_checksums(&self, ip: bool, l4: bool) {
+        Self::add(&self.bad_ip, u64::from(ip));
+        Self::add(&self.bad_l4, u64::from(l4));
     }
 
     /// Totals count from here; the counters themselves belong to the polling thread.
@@ -55,6 +66,8 @@ impl LaneCounters {
             tx_packets: all.tx_packets - base.tx_packets,
             tx_dropped: all.tx_dropped - base.tx_dropped,
             busy_cycles: all.busy_cycles - base.busy_cycles,
+            bad_ip: all.bad_ip - base.bad_ip,
+            bad_l4: all.bad_l4 - base.bad_l4,
         }
     }
 }
@@ -100,18 +113,21 @@ pub(crate) struct Lane<M> {
     pub(crate) config: LaneConfig,
 }
 
-impl<M> Lane<M> {
+impl<M: Mode> Lane<M> {
     /// Sends what `packets` holds; what does not fit is tried again if asked for, then dropped and counted.
     #[inline]
     fn send(&mut self) -> (usize, usize) {
-        if self.packets.is_empty() {
+        if self.packets.is_empty() && !M::HOLDS_BACK {
             return (0, 0);
         }
-        let mut sent = self.tx.tx_burst(&mut self.packets);
+        let mut sent = self.mode.send(&mut *self.tx, &mut self.packets);
         if !self.packets.is_empty() && self.config.retry.enabled {
             sent += self.send_again();
         }
-        let dropped = self.packets.clear();
+        if !self.packets.is_empty() {
+            self.tx.note_dropped(&self.packets, "no room in the transmit queue");
+        }
+        let dropped = self.packets.clear() + self.mode.lost();
         LaneCounters::add(&self.counters.tx_packets, sent as u64);
         if dropped > 0 {
             LaneCounters::add(&self.counters.tx_dropped, dropped as u64);
@@ -128,7 +144,7 @@ impl<M> Lane<M> {
             while start.elapsed() < delay {
                 std::hint::spin_loop();
             }
-            sent += self.tx.tx_burst(&mut self.packets);
+            sent += self.mode.send(&mut *self.tx, &mut self.packets);
             if self.packets.is_empty() {
                 break;
             }

@@ -136,6 +136,8 @@ pub(crate) struct Settings {
     pub(crate) burst: u16,
     /// Segment lengths of generated packets, in bytes.
     pub(crate) tx_segments: Vec<u16>,
+    /// Longest packet that leaves a port with `gso on`, in bytes.
+    pub(crate) gso_size: u16,
     /// Flows that flowgen cycles through.
     pub(crate) flows: u32,
     pub(crate) verbose: u16,
@@ -165,6 +167,7 @@ impl Default for Settings {
             retry: Retry { enabled: false, delay_us: 1, count: 64 },
             burst: 32,
             tx_segments: vec![64],
+            gso_size: 1514,
             flows: 1024,
             verbose: 0,
             work_cycles: 0,

@@ -186,8 +186,16 @@ fn set_ports(session: &mut Session, list: Option<Vec<u32>>) {
             }
         }
     }
+    let (before, now) = (session.forwarding_ports().len(), ports.len());
     session.settings.ports = Some(ports);
     session.settings.nb_ports = None;
+    if before != now {
+        out!(
+            session.out,
+            "previous number of forwarding ports {before} - changed to number of configured ports {now}\n"
+        );
+    }
+    session.warn_odd_ports();
 }
 
 fn set_port_count(session: &mut Session, values: &Values) {
@@ -198,7 +206,7 @@ fn set_port_count(session: &mut Session, values: &Values) {
             out!(session.out, "Number of forwarding ports set to {count}\n");
             session.warn_odd_ports();
         }
-        _ => err!(session.out, "nb fwd ports {asked} > {max} (number of probed ports) - ignored\n"),
+        _ => err!(session.out, "nb fwd ports {asked} > {max} (number of configured ports) - ignored\n"),
     }
 }
 
@@ -210,8 +218,8 @@ pub(in crate::testpmd) fn check_lcores(session: &Session, list: &[u32]) -> Resul
     let map = session.eal.lcores();
     let workers = session.worker_lcores();
     for (index, id) in list.iter().enumerate() {
-        if list[..index].contains(id) {
-            return Err(format!("duplicated lcore {id}; name each once"));
+        if let Some(first) = list[..index].iter().position(|earlier| earlier == id) {
+            return Err(format!("duplicated core {id} at index {first} and {index}"));
         }
         if workers.contains(id) {
             continue;
