@@ -2,7 +2,11 @@
 
 mod common;
 
-use common::{Said, Scratch, run, testpmd};
+use std::io::Write;
+use std::process::Stdio;
+use std::time::Duration;
+
+use common::{PATIENCE, Running, Said, Scratch, run, testpmd};
 
 const TWO: [&str; 6] = ["-m", "64", "--vdev", "net_null0", "--vdev", "net_null1"];
 const APP: [&str; 2] = ["-i", "--total-num-mbufs=4096"];
@@ -52,9 +56,14 @@ fn a_session_reads_like_dpdks() {
 
 #[test]
 fn cycles_are_counted_when_asked_for() {
-    let said = console(
-        "set record-core-cycles on\nset work-cycles 200\nstart\nstop\nset record-core-cycles off\nshow fwd stats all\nquit\n",
-    );
+    let mut command = testpmd(&TWO, &APP);
+    let mut running = Running::start(command.stdin(Stdio::piped()));
+    let mut typed = running.0.stdin.take().unwrap();
+    typed.write_all(b"set record-core-cycles on\nset work-cycles 200\nstart\n").unwrap();
+    // Long enough for a polling thread to get its core on a busy machine.
+    std::thread::sleep(Duration::from_secs(1));
+    typed.write_all(b"stop\nset record-core-cycles off\nshow fwd stats all\nquit\n").unwrap();
+    let said = running.end(PATIENCE);
     let stopped = answer(&said, "stop");
     let (_, line) = stopped.split_once("CPU cycles/packet=").expect("cycles are shown");
     let each: f64 = line.split(' ').next().and_then(|n| n.parse().ok()).expect("a number");
