@@ -51,6 +51,19 @@ fn a_session_reads_like_dpdks() {
 }
 
 #[test]
+fn cycles_are_counted_when_asked_for() {
+    let said = console(
+        "set record-core-cycles on\nset work-cycles 200\nstart\nstop\nset record-core-cycles off\nshow fwd stats all\nquit\n",
+    );
+    let stopped = answer(&said, "stop");
+    let (_, line) = stopped.split_once("CPU cycles/packet=").expect("cycles are shown");
+    let each: f64 = line.split(' ').next().and_then(|n| n.parse().ok()).expect("a number");
+    assert!(each >= 200.0, "each packet was given 200 cycles: {line}");
+    assert!(line.contains("(total cycles=") && line.contains("/ total io packets="), "{line}");
+    assert!(!answer(&said, "show fwd stats all").contains("CPU cycles"), "{}", said.out);
+}
+
+#[test]
 fn every_mode_forwards_and_the_pool_is_whole_after_it() {
     for mode in ["io", "mac", "macswap", "flowgen", "rxonly", "txonly", "icmpecho", "5tswap", "csum"] {
         let said = console(&format!(

@@ -87,6 +87,8 @@ pub(crate) struct StreamTotals {
     pub(crate) tx_dropped: u64,
     pub(crate) bad_ip: u64,
     pub(crate) bad_l4: u64,
+    /// Cycles of rounds that moved packets; 0 unless they are recorded.
+    pub(crate) busy_cycles: u64,
 }
 
 /// One stream of `show fwd stats all`, shown when ports have several queues.
@@ -97,6 +99,17 @@ pub(crate) fn stream_stats(stream: &Stream, totals: &StreamTotals) -> String {
          TX Port={tx_port:2}/Queue={tx_queue:2} -------\n  RX-packets: {:<14} TX-packets: {:<14} \
          TX-dropped: {:<14}\n",
         totals.rx_packets, totals.tx_packets, totals.tx_dropped
+    )
+}
+
+/// What a packet cost while cycles were recorded; nothing when no packet came.
+pub(crate) fn cycles_per_packet(busy: u64, packets: u64, mode: &str, mhz: u64) -> String {
+    if packets == 0 {
+        return String::new();
+    }
+    let each = busy as f64 / packets as f64;
+    format!(
+        "\n  CPU cycles/packet={each:.2} (total cycles={busy} / total {mode} packets={packets}) at {mhz} MHz Clock\n"
     )
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::Ordering;
 
 use linecard::eal::Eal;
 use linecard::mempool::Pool;
@@ -10,6 +10,7 @@ use linecard::pmd::capture::Hub;
 use linecard::pmd::{PortConfig, ProbeContext, Registry};
 
 use super::engine::{Forwarding, Plan};
+use super::lane::Live;
 use super::layout::{self, ForwardTotals};
 use super::options::Options;
 use super::ports::{ETHER_OVERHEAD, Ports, Slot};
@@ -30,7 +31,7 @@ pub(crate) struct Session {
     pub(crate) ports: Ports,
     pub(crate) options: Options,
     pub(crate) settings: Settings,
-    pub(crate) verbose: Arc<AtomicU16>,
+    pub(crate) live: Arc<Live>,
     /// A command asked to end the run.
     pub(crate) quit: bool,
     /// Where captures find the ports.
@@ -75,7 +76,7 @@ impl Session {
             ports,
             options,
             settings,
-            verbose: Arc::default(),
+            live: Arc::default(),
             quit: false,
             hub,
             server,
@@ -215,7 +216,8 @@ impl Session {
         self.print_mode_start();
         self.print_rxtx();
         self.ports.iter_mut().for_each(Slot::mark_forwarding);
-        self.verbose.store(self.settings.verbose, Ordering::Relaxed);
+        self.live.verbose.store(self.settings.verbose, Ordering::Relaxed);
+        self.live.work_cycles.store(self.settings.work_cycles, Ordering::Relaxed);
         let macs: HashMap<_, _> = self.ports.iter().map(|slot| (slot.id, slot.mac())).collect();
         let checksums: HashMap<_, _> =
             self.ports.iter().map(|slot| (slot.id, slot.checksum_rule(self.settings.gso_size))).collect();
@@ -225,7 +227,7 @@ impl Session {
             macs: &macs,
             checksums: &checksums,
             tx_first,
-            verbose: Arc::clone(&self.verbose),
+            live: Arc::clone(&self.live),
         };
         let ports = &mut self.ports;
         match Forwarding::start(&self.eal, &plan, &shares, |stream| ports.lend(stream)) {
@@ -289,6 +291,20 @@ impl Session {
         };
         let totals: Vec<_> = ports.iter().filter_map(of).collect();
         out!(self.out, "{}", layout::forward_stats(&totals));
+        if self.settings.record_cycles {
+            self.print_cycles();
+        }
+    }
+
+    fn print_cycles(&mut self) {
+        let generates = self.settings.mode.generates();
+        let (busy, packets) = self.last_totals.iter().fold((0, 0), |(busy, packets), (_, totals)| {
+            let moved = if generates { totals.tx_packets } else { totals.rx_packets };
+            (busy + totals.busy_cycles, packets + moved)
+        });
+        let mhz = self.eal.clock().hz() / 1_000_000;
+        let text = layout::cycles_per_packet(busy, packets, self.settings.mode.name(), mhz);
+        out!(self.out, "{text}");
     }
 
     /// `clear fwd stats all`.

@@ -5,6 +5,8 @@ use std::fmt;
 
 /// Largest burst accepted, DPDK's `MAX_PKT_BURST`.
 pub(crate) const MAX_BURST: u16 = 512;
+/// Most cycles of extra work for a packet: far longer than anything that keeps up.
+pub(crate) const MAX_WORK_CYCLES: u32 = 1_000_000;
 /// Most segments of a generated packet, DPDK's `RTE_MAX_SEGS_PER_PKT`.
 pub(crate) const MAX_SEGMENTS: usize = 255;
 /// Ethernet, IPv4 and UDP headers: the smallest generated packet.
@@ -139,6 +141,10 @@ pub(crate) struct Settings {
     /// Flows that flowgen cycles through.
     pub(crate) flows: u32,
     pub(crate) verbose: u16,
+    /// Cycles to spend on nothing for each received packet.
+    pub(crate) work_cycles: u32,
+    /// Count the cycles of rounds that move packets.
+    pub(crate) record_cycles: bool,
     /// Throw away what waits in receive queues before forwarding starts.
     pub(crate) flush_rx: bool,
     pub(crate) hide_zero_xstats: bool,
@@ -164,6 +170,8 @@ impl Default for Settings {
             gso_size: 1514,
             flows: 1024,
             verbose: 0,
+            work_cycles: 0,
+            record_cycles: false,
             flush_rx: true,
             hide_zero_xstats: false,
             peers: BTreeMap::new(),

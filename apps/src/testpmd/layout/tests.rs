@@ -70,6 +70,13 @@ fn csum_counts_wrong_checksums_like_dpdk() {
 }
 
 #[test]
+fn cycles_of_a_packet_have_dpdks_line() {
+    let want = "\n  CPU cycles/packet=12.50 (total cycles=25 / total mac packets=2) at 2600 MHz Clock\n";
+    assert_eq!(cycles_per_packet(25, 2, "mac", 2600), want);
+    assert_eq!(cycles_per_packet(25, 0, "mac", 2600), "");
+}
+
+#[test]
 fn stream_statistics_have_dpdks_layout() {
     let stream = Stream { rx_port: 0, rx_queue: 1, tx_port: 1, tx_queue: 1 };
     let totals = StreamTotals { rx_packets: 1440, tx_packets: 1504, ..StreamTotals::default() };
