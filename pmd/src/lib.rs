@@ -8,6 +8,7 @@
 //! | [`args`] | device arguments, taken by type |
 //! | [`stats`] | counters that one thread writes and any reads |
 //! | [`local`] | a ready control side for ports that negotiate nothing |
+//! | [`netdev`] | interfaces of the kernel, in any namespace |
 //! | [`registry`] | the drivers of a program |
 //! | [`null`], [`ring`](mod@ring) | drivers: nowhere; a ring in this process |
 //! | `contract` | what every driver must do, as tests (feature `contract`) |
@@ -47,6 +48,7 @@ pub mod contract;
 pub mod control;
 pub mod error;
 pub mod local;
+pub mod netdev;
 pub mod null;
 pub mod offload;
 pub mod port;
