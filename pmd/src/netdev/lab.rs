@@ -111,10 +111,10 @@ impl Lab {
     /// A pair of interfaces that are each other's other end, both up. The kernel's own chatter (router solicitations,
     /// duplicate address detection) is off on both.
     pub fn veth(&self, one: &str, other: &str) {
-        self.ip(&format!("link add {one} type veth peer name {other}"));
+        self.ip(&format!("link add name {one} type veth peer name {other}"));
         for name in [one, other] {
-            self.ip(&format!("link set {name} addrgenmode none"));
-            self.ip(&format!("link set {name} up"));
+            self.ip(&format!("link set dev {name} addrgenmode none"));
+            self.ip(&format!("link set dev {name} up"));
         }
     }
 
