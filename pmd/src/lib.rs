@@ -10,7 +10,7 @@
 //! | [`local`] | a ready control side for ports that negotiate nothing |
 //! | [`netdev`] | interfaces of the kernel, in any namespace |
 //! | [`registry`] | the drivers of a program |
-//! | [`null`], [`ring`](mod@ring) | drivers: nowhere; a ring in this process |
+//! | [`null`], [`ring`](mod@ring), [`tap`] | drivers: nowhere; a ring in this process; the kernel's stack |
 //! | `contract` | what every driver must do, as tests (feature `contract`) |
 //!
 //! A port from its argument to its last packet:
@@ -55,6 +55,7 @@ pub mod port;
 pub mod registry;
 pub mod ring;
 pub mod stats;
+pub mod tap;
 
 pub use args::DevArgs;
 pub use config::{Configured, PortConfig, StartError, configure};
