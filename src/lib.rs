@@ -49,6 +49,7 @@ pub fn drivers() -> pmd::Registry {
     pmd::Registry::new(&[
         &VHOST,
         &VIRTIO_USER,
+        &pmd::af_packet::AfPacketDriver,
         &pmd::null::NullDriver,
         &pmd::ring::RingDriver,
         &pmd::tap::TapDriver,

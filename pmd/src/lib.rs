@@ -10,6 +10,7 @@
 //! | [`local`] | a ready control side for ports that negotiate nothing |
 //! | [`netdev`] | interfaces of the kernel, in any namespace |
 //! | [`registry`] | the drivers of a program |
+//! | [`af_packet`] | driver: an interface of the kernel through packet sockets |
 //! | [`null`], [`ring`](mod@ring), [`tap`] | drivers: nowhere; a ring in this process; the kernel's stack |
 //! | `contract` | what every driver must do, as tests (feature `contract`) |
 //!
@@ -41,6 +42,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod af_packet;
 pub mod args;
 pub mod config;
 #[cfg(any(test, feature = "contract"))]
