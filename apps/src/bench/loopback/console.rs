@@ -138,6 +138,14 @@ impl Console {
         self.await_prompt(from, ANSWER)
     }
 
+    /// As [`command`](Self::command); also what the program printed meanwhile, which DPDK's prints at once only under
+    /// `stdbuf`.
+    pub(crate) fn answer(&mut self, line: &str) -> Result<String, Failure> {
+        let from = self.output.text().len();
+        self.command(line)?;
+        Ok(String::from_utf8_lossy(self.output.text().get(from..).unwrap_or_default()).into_owned())
+    }
+
     fn write(&mut self, line: &str) -> Result<(), Failure> {
         let sent =
             self.input.as_mut().is_some_and(|input| input.write_all(format!("{line}\n").as_bytes()).is_ok());

@@ -8,7 +8,7 @@
 mod ceiling;
 mod cell;
 mod chart;
-mod console;
+pub(in crate::bench) mod console;
 mod machine;
 mod markdown;
 mod path;
@@ -215,7 +215,7 @@ impl LoopbackArgs {
 
 /// The first signal ends the run in order, with what there is; a second one ends it at once, and the programs see the end
 /// of their input.
-fn watch_signals() -> Result<Interrupt, Error> {
+pub(in crate::bench) fn watch_signals() -> Result<Interrupt, Error> {
     let interrupt = Interrupt::default();
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         flag::register_conditional_shutdown(signal, 1, Arc::clone(&interrupt.0))?;
@@ -225,7 +225,7 @@ fn watch_signals() -> Result<Interrupt, Error> {
 }
 
 /// The program of that name that a shell would run.
-fn on_path(name: &str) -> Option<PathBuf> {
+pub(in crate::bench) fn on_path(name: &str) -> Option<PathBuf> {
     let runs = |file: &PathBuf| {
         fs::metadata(file).is_ok_and(|facts| facts.is_file() && facts.permissions().mode() & 0o111 != 0)
     };
