@@ -53,6 +53,8 @@ pub fn drivers() -> pmd::Registry {
         &pmd::null::NullDriver,
         &pmd::ring::RingDriver,
         &pmd::pcap::PcapDriver,
+        &pmd::tap::TapDriver,
+        &pmd::af_packet::AfPacketDriver,
         &IMPAIR,
     ])
 }
