@@ -41,6 +41,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod af_xdp;
 pub mod args;
 pub mod config;
 #[cfg(any(test, feature = "contract"))]
