@@ -46,7 +46,13 @@ static VIRTIO_USER: virtio_user::VirtioUser = virtio_user::VirtioUser::new();
 /// ```
 #[must_use]
 pub fn drivers() -> pmd::Registry {
-    pmd::Registry::new(&[&VHOST, &VIRTIO_USER, &pmd::null::NullDriver, &pmd::ring::RingDriver])
+    pmd::Registry::new(&[
+        &VHOST,
+        &VIRTIO_USER,
+        &pmd::af_xdp::AfXdpDriver,
+        &pmd::null::NullDriver,
+        &pmd::ring::RingDriver,
+    ])
 }
 
 /// What nearly every program needs.
