@@ -12,6 +12,11 @@ pub(crate) fn forwarder(kind: Kind, vdev: &str, tag: &str) -> Testpmd {
 
 /// The same with any number of ports; an even number is forwarded in pairs.
 pub(crate) fn start(kind: Kind, vdevs: &[&str], tag: &str) -> Testpmd {
+    start_in(None, kind, vdevs, tag)
+}
+
+/// The same inside the network namespace of that name.
+pub(crate) fn start_in(netns: Option<&str>, kind: Kind, vdevs: &[&str], tag: &str) -> Testpmd {
     let prefix = format!("lc{}{tag}", std::process::id());
     let mut eal = vec!["-l", "0,1", "--no-pci", "-m", "256", "--file-prefix", &prefix];
     eal.extend(vdevs.iter().flat_map(|vdev| ["--vdev", vdev]));
@@ -22,7 +27,7 @@ pub(crate) fn start(kind: Kind, vdevs: &[&str], tag: &str) -> Testpmd {
         &["--no-huge"]
     });
     let app = ["-i", "--nb-cores=1", "--total-num-mbufs=8192", "--rxd=256", "--txd=256"];
-    let mut peer = Testpmd::start(kind, &eal, &app);
+    let mut peer = Testpmd::start_in(netns, kind, &eal, &app);
     peer.type_line("set fwd io");
     peer.type_line("start");
     // `start` throws away what came before it.
