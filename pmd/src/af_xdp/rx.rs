@@ -32,15 +32,15 @@ pub(super) struct Rx {
     rx: Consumer<2>,
     fill: Producer<1>,
     pool: Pool,
-    /// First word of a received packet's metadata, data offset aside.
-    rearm: u64,
-    buf_len: usize,
+    buf_len: u16,
     /// Buffers the kernel may have at most, and has.
     depth: u32,
     lent: u32,
     batch: usize,
     /// The start of a packet whose other buffers have not come yet, or whose end is awaited to be dropped.
     started: Started,
+    /// Packets whose buffers the device cannot be given; home again with the queue.
+    aside: Vec<Packet>,
     path: &'static str,
     stats: Arc<QueueStats<RxLoss>>,
     /// Last, so that the mappings are gone before the socket is.
@@ -69,12 +69,12 @@ impl Rx {
         let mut queue = Self {
             rx: Consumer::new(rx),
             fill: Producer::new(fill),
-            rearm: Meta::rearm(0, Meta::NO_PORT, buf_len),
-            buf_len: buf_len.into(),
+            buf_len,
             depth,
             lent: 0,
             batch: (depth as usize / 4).clamp(1, REFILL),
             started: Started::No,
+            aside: Vec::new(),
             path,
             stats,
             pool,
@@ -109,9 +109,19 @@ impl Rx {
         self.lent += count as u32;
     }
 
+    /// Keeps a packet that must not be lent. There is at most one for each hugepage of the pool.
+    #[cold]
+    fn set_aside(&mut self, meta: NonNull<Meta>) {
+        self.lent -= 1;
+        self.aside.extend(self.packet(meta, 0, 0));
+    }
+
     #[inline(always)]
     fn hand_over(&mut self, fresh: &[MaybeUninit<NonNull<Meta>>]) {
         let tag = self.channel.rx_tag;
+        if self.channel.zero_copy {
+            return self.hand_over_whole(fresh);
+        }
         let mut slots = self.fill.reserve(fresh.len() as u32);
         for packet in fresh {
             // SAFETY: the pool filled every place.
@@ -122,6 +132,22 @@ impl Rx {
             }
         }
         slots.publish();
+    }
+
+    /// For devices that reach the memory themselves: only buffers that lie in one page.
+    #[inline(never)]
+    fn hand_over_whole(&mut self, fresh: &[MaybeUninit<NonNull<Meta>>]) {
+        for packet in fresh {
+            // SAFETY: the pool filled every place.
+            let packet = unsafe { packet.assume_init() };
+            if !self.channel.umem.is_whole(packet) {
+                self.set_aside(packet);
+            } else if let Some(start) = self.channel.umem.lend(self.channel.rx_tag, packet) {
+                let mut slots = self.fill.reserve(1);
+                slots.write([start]);
+                slots.publish();
+            }
+        }
     }
 
     /// Nothing came: calls the kernel where it waits for that, and does what was put off.
@@ -139,12 +165,13 @@ impl Rx {
     /// The packet in a buffer of ours again.
     #[inline(always)]
     fn packet(&self, meta: NonNull<Meta>, offset: usize, len: usize) -> Option<Packet> {
-        if offset + len > self.buf_len {
+        if offset + len > usize::from(self.buf_len) {
             self.put_back(meta);
             return None;
         }
+        // Both are less than `buf_len` now, so 16 bits long.
         let [lengths, flags] = Meta::lengths(len as u16);
-        let words = [self.rearm | u64::from((offset as u16).to_le()), lengths, flags];
+        let words = [Meta::rearm(offset as u16, Meta::NO_PORT, self.buf_len), lengths, flags];
         // SAFETY: the packet is ours alone; its first 24 bytes are integers.
         unsafe { meta.cast::<[u64; 3]>().write(words) };
         // SAFETY: from `get_raw`, lent once and back; its fields were just written and stay inside the buffer.

@@ -65,6 +65,8 @@ struct Lender {
     longest: usize,
     chunk: usize,
     multi_buffer: bool,
+    /// The device reaches the memory itself.
+    zero_copy: bool,
     stats: Arc<QueueStats<TxLoss>>,
 }
 
@@ -99,6 +101,7 @@ impl Tx {
             longest,
             chunk: umem.chunk(),
             multi_buffer: channel.multi_buffer,
+            zero_copy: channel.zero_copy,
             umem,
             stats,
         };
@@ -193,7 +196,9 @@ impl Lender {
         // SAFETY: the packet is owned, so its metadata may be read; its first word is integers.
         let first = unsafe { packet.as_raw().cast::<[u8; 8]>().read() };
         // SAFETY: as above; which pool a packet belongs to never changes.
-        first[2..4] == PLAIN && unsafe { packet.as_raw().as_ref() }.pool_id() == self.pool_id
+        let pool = unsafe { packet.as_raw().as_ref() }.pool_id();
+        let whole = !self.zero_copy || self.umem.is_whole(packet.as_raw());
+        first[2..4] == PLAIN && pool == self.pool_id && whole
     }
 
     /// The long way: chains, shared or foreign packets, more than a chunk, impossible lengths.
@@ -235,10 +240,11 @@ impl Lender {
     fn pieces(&self, packet: &Packet) -> Option<u32> {
         let mut count = 0;
         let mut one = Some(packet.as_raw());
-        while let Some(meta) = one {
+        while let Some(packet) = one {
             // SAFETY: a segment of a packet that we own.
-            let meta = unsafe { meta.as_ref() };
-            if meta.pool_id() != self.pool_id || meta.state & !Meta::CHAINED != 0 {
+            let meta = unsafe { packet.as_ref() };
+            let whole = !self.zero_copy || self.umem.is_whole(packet);
+            if !whole || meta.pool_id() != self.pool_id || meta.state & !Meta::CHAINED != 0 {
                 return None;
             }
             // An empty segment cannot be sent; it is rare enough to be copied away.

@@ -109,6 +109,13 @@ impl Umem {
         self.pool.segment().page().is_hugetlb()
     }
 
+    /// Whether a packet's chunk lies in one page of the segment: a device cannot be given others (the kernel skips
+    /// them, and they would be gone).
+    pub(super) fn is_whole(&self, packet: NonNull<Meta>) -> bool {
+        let start = self.pool.index_of(packet).and_then(|index| self.buffers.address(index));
+        start.is_some_and(|start| in_one_page(start, self.chunk, self.pool.segment().page().bytes()))
+    }
+
     /// How the kernel is told of it.
     pub(super) fn registration(&self) -> libc::xdp_umem_reg {
         libc::xdp_umem_reg {
@@ -206,6 +213,11 @@ impl Umem {
     }
 }
 
+/// Whether `len` bytes from `start` on cross no multiple of `page`, a power of two.
+const fn in_one_page(start: usize, len: usize, page: usize) -> bool {
+    start / page == (start + len - 1) / page
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -274,6 +286,15 @@ mod tests {
         umem.lend(tag, packet);
         umem.recover(tag);
         assert_eq!(umem.pool.stats().in_use, 0);
+    }
+
+    #[test]
+    fn chunks_that_cross_pages() {
+        for (start, len, want) in
+            [(0, 4096, true), (1, 4096, false), (4095, 1, true), (4095, 2, false), (8192, 4096, true)]
+        {
+            assert_eq!(in_one_page(start, len, 4096), want, "{start} {len}");
+        }
     }
 
     #[test]
