@@ -10,7 +10,8 @@
 //! | [`local`] | a ready control side for ports that negotiate nothing |
 //! | [`netdev`] | interfaces of the kernel, in any namespace |
 //! | [`registry`] | the drivers of a program |
-//! | [`null`], [`ring`](mod@ring) | drivers: nowhere; a ring in this process |
+//! | [`capture`] | copies of what passes, for another process |
+//! | [`null`], [`ring`](mod@ring), [`pcap`], [`impair`] | drivers: nowhere; a ring in this process; capture files; a bad line |
 //! | `contract` | what every driver must do, as tests (feature `contract`) |
 //!
 //! A port from its argument to its last packet:
@@ -43,15 +44,18 @@
 
 pub mod af_xdp;
 pub mod args;
+pub mod capture;
 pub mod config;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 pub mod control;
 pub mod error;
+pub mod impair;
 pub mod local;
 pub mod netdev;
 pub mod null;
 pub mod offload;
+pub mod pcap;
 pub mod port;
 pub mod registry;
 pub mod ring;

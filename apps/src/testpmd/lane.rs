@@ -95,6 +95,9 @@ impl<M> Lane<M> {
         if !self.packets.is_empty() && self.config.retry.enabled {
             sent += self.send_again();
         }
+        if !self.packets.is_empty() {
+            self.tx.note_dropped(&self.packets, "no room in the transmit queue");
+        }
         let dropped = self.packets.clear();
         LaneCounters::add(&self.counters.tx_packets, sent);
         if dropped > 0 {

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use linecard::mempool::Pool;
+use linecard::pmd::capture::Hub;
 use linecard::pmd::{
     self, Device, DeviceInfo, Link, Offloads, Port, PortConfig, PortControl, PortStats, RxQueue, TxQueue,
 };
@@ -94,8 +95,8 @@ impl Slot {
             .is_some_and(|live| live.rx.iter().any(Option::is_none) || live.tx.iter().any(Option::is_none))
     }
 
-    /// Configures and starts the device; the port stays stopped if that fails.
-    pub(crate) fn start(&mut self, pool: &Pool) -> Result<(), Error> {
+    /// Configures and starts the device, which `hub` may then capture; the port stays stopped if that fails.
+    pub(crate) fn start(&mut self, pool: &Pool, hub: &Hub) -> Result<(), Error> {
         let device = match self.state.take() {
             Some(State::Stopped(device)) => device,
             other => {
@@ -105,7 +106,7 @@ impl Slot {
         };
         let started = pmd::configure(device, self.wanted.clone()).and_then(|configured| {
             let config = configured.config().clone();
-            configured.start(pool).map(|port| (port, config))
+            configured.start(pool).map(|port| (hub.watch(self.id, port), config))
         });
         match started {
             Ok((mut port, config)) => {

@@ -1,19 +1,22 @@
 //! Everything one testpmd run owns, and the acts that several commands share.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use linecard::eal::Eal;
 use linecard::mempool::Pool;
+use linecard::pmd::capture::Hub;
 use linecard::pmd::{PortConfig, ProbeContext, Registry};
 
 use super::engine::{Forwarding, Plan};
 use super::layout::{self, ForwardTotals};
 use super::options::Options;
 use super::ports::{ETHER_OVERHEAD, Ports, Slot};
+use super::recording::Recording;
 use super::settings::{PortTopology, Settings};
 use super::topology::{self, Share, Stream};
+use crate::capture::ControlSocket;
 use crate::error::Error;
 use crate::output::{Output, err, out};
 
@@ -30,6 +33,12 @@ pub(crate) struct Session {
     pub(crate) verbose: Arc<AtomicU16>,
     /// A command asked to end the run.
     pub(crate) quit: bool,
+    /// Where captures find the ports.
+    pub(crate) hub: Hub,
+    /// Lets other processes capture; not where no files are to be made.
+    pub(crate) server: Option<ControlSocket>,
+    /// Captures into files, by port.
+    pub(crate) recordings: BTreeMap<u16, Recording>,
     /// How deep `load` is nested.
     pub(crate) load_depth: u8,
     forwarding: Option<Forwarding>,
@@ -47,11 +56,13 @@ pub(crate) struct Parts {
     pub(crate) pool: Pool,
     pub(crate) ports: Ports,
     pub(crate) options: Options,
+    pub(crate) hub: Hub,
+    pub(crate) server: Option<ControlSocket>,
 }
 
 impl Session {
     pub(crate) fn new(out: Output, parts: Parts) -> Self {
-        let Parts { eal, registry, context, pool, ports, options } = parts;
+        let Parts { eal, registry, context, pool, ports, options, hub, server } = parts;
         let settings = options.settings.clone();
         Self {
             out,
@@ -64,6 +75,9 @@ impl Session {
             settings,
             verbose: Arc::default(),
             quit: false,
+            hub,
+            server,
+            recordings: BTreeMap::new(),
             load_depth: 0,
             forwarding: None,
             last_totals: Vec::new(),
@@ -158,7 +172,7 @@ impl Session {
             if slot.started() {
                 continue;
             }
-            slot.start(&self.pool)?;
+            slot.start(&self.pool, &self.hub)?;
             out!(self.out, "Port {}: {}\n", slot.id, slot.mac());
             any = true;
         }
@@ -272,6 +286,9 @@ impl Session {
         if self.forwarding() {
             self.stop_forwarding();
         }
+        // Whoever captures is told, and files are finished, before ports stop.
+        self.server = None;
+        self.recordings.clear();
         for id in self.ports.ids() {
             out!(self.out, "\nStopping port {id}...\nStopping ports...\n");
             self.out.flush();
