@@ -55,6 +55,7 @@ pub fn drivers() -> pmd::Registry {
         &pmd::ring::RingDriver,
         &pmd::pcap::PcapDriver,
         &IMPAIR,
+        &pmd::tap::TapDriver,
     ])
 }
 

@@ -12,6 +12,7 @@
 //! | [`parse`](mod@parse) | where each header of a frame starts, and what it is | DPDK's packet types |
 //! | [`toeplitz`] | flow hash | Microsoft RSS |
 //! | [`offload`], [`gso`], [`request`] | what hardware would do: finish checksums, cut large frames | virtio 1.3, Network Device |
+//! | [`vnet`] | the header that asks for it | virtio 1.3, Network Device: Device Operation |
 //!
 //! ```
 //! use linecard_net::{Header, ether::{Ethernet, ether_type}, mac::MacAddr};
@@ -36,6 +37,7 @@ pub mod parse;
 pub mod request;
 pub mod toeplitz;
 pub mod transport;
+pub mod vnet;
 
 pub use header::Header;
 pub use mac::MacAddr;

@@ -12,6 +12,7 @@
 //! | [`registry`] | the drivers of a program |
 //! | [`capture`] | copies of what passes, for another process |
 //! | [`null`], [`ring`](mod@ring), [`pcap`], [`impair`] | drivers: nowhere; a ring in this process; capture files; a bad line |
+//! | [`tap`], [`af_xdp`] | drivers: the kernel's stack; an interface by XDP sockets |
 //! | `contract` | what every driver must do, as tests (feature `contract`) |
 //!
 //! A port from its argument to its last packet:
@@ -60,6 +61,7 @@ pub mod port;
 pub mod registry;
 pub mod ring;
 pub mod stats;
+pub mod tap;
 
 pub use args::DevArgs;
 pub use config::{Configured, PortConfig, StartError, configure};

@@ -38,6 +38,8 @@ pub struct Facts {
     pub queues: (u32, u32),
     /// Driver kind of a virtual interface (`veth`, `tun`, `bridge`); empty for hardware.
     pub driver: String,
+    /// What that kind of interface says beside (`IFLA_INFO_DATA`), attributes.
+    pub(crate) data: Vec<u8>,
     /// The kernel's counters.
     pub stats: KernelStats,
 }
@@ -115,13 +117,26 @@ impl Facts {
             libc::IFLA_CARRIER => self.carrier = value.first() == Some(&1),
             libc::IFLA_NUM_RX_QUEUES => self.queues.0 = number(),
             libc::IFLA_NUM_TX_QUEUES => self.queues.1 = number(),
-            libc::IFLA_LINKINFO => {
-                let kind = Attributes(value).find(|(kind, _)| *kind == libc::IFLA_INFO_KIND);
-                self.driver = kind.map(|(_, name)| text(name)).unwrap_or_default();
-            }
+            libc::IFLA_LINKINFO => self.note_driver(value),
             libc::IFLA_STATS64 => self.stats = KernelStats::read(value),
             _ => {}
         }
+    }
+
+    fn note_driver(&mut self, value: &[u8]) {
+        for (kind, value) in Attributes(value) {
+            match kind {
+                libc::IFLA_INFO_KIND => self.driver = text(value),
+                libc::IFLA_INFO_DATA => self.data = value.to_vec(),
+                _ => {}
+            }
+        }
+    }
+
+    /// A number that this kind of interface says beside, of whatever width.
+    pub(crate) fn datum(&self, kind: u16) -> Option<u32> {
+        let (_, value) = Attributes(&self.data).find(|(known, _)| *known == kind)?;
+        u32_at(value, 0).or_else(|| value.first().map(|byte| u32::from(*byte)))
     }
 
     /// Whether frames on it are Ethernet frames.

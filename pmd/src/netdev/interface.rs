@@ -130,6 +130,18 @@ impl Interface {
         )
     }
 
+    /// Changes how many packets the kernel queues for the other end.
+    ///
+    /// # Errors
+    /// The kernel refuses: no permission, gone.
+    pub fn set_queue_len(&self, packets: u32) -> Result<(), Error> {
+        let request = Request::link(libc::RTM_NEWLINK, ACK, self.index, 0, 0);
+        self.change(
+            "setting the queue length of",
+            request.attribute(libc::IFLA_TXQLEN, &packets.to_ne_bytes()),
+        )
+    }
+
     /// Changes the hardware address.
     ///
     /// # Errors

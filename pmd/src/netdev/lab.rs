@@ -11,6 +11,10 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::{Interface, Namespace};
 
+mod wire;
+
+pub use wire::Wire;
+
 /// Says on standard error, past the test harness's capture, that `test` did not run; panics where nothing may be
 /// skipped (`LINECARD_REQUIRE_ALL` is set).
 ///
@@ -116,6 +120,16 @@ impl Lab {
             self.ip(&format!("link set dev {name} addrgenmode none"));
             self.ip(&format!("link set dev {name} up"));
         }
+    }
+
+    /// A raw socket on an interface inside.
+    ///
+    /// # Panics
+    /// There is none of that name.
+    #[must_use]
+    pub fn wire(&self, name: &str) -> Wire {
+        let index = self.interface(name).index();
+        self.run(|| Wire::open(index)).expect("a packet socket")
     }
 
     /// An interface inside.

@@ -23,6 +23,7 @@ use std::io;
 
 pub use facts::{Facts, KernelStats, Oper};
 pub use interface::Interface;
+pub(crate) use interface::check_name;
 pub use namespace::Namespace;
 
 use crate::error::Error;
