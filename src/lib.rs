@@ -50,6 +50,7 @@ pub fn drivers() -> pmd::Registry {
     pmd::Registry::new(&[
         &VHOST,
         &VIRTIO_USER,
+        &pmd::af_xdp::AfXdpDriver,
         &pmd::null::NullDriver,
         &pmd::ring::RingDriver,
         &pmd::pcap::PcapDriver,
