@@ -35,6 +35,7 @@ pub use linecard_vhost_user as vhost_user;
 pub use linecard_virtio as virtio;
 pub use linecard_virtio_user as virtio_user;
 
+static IMPAIR: pmd::impair::ImpairDriver = pmd::impair::ImpairDriver::new(drivers);
 static VHOST: vhost_user::VhostDriver = vhost_user::VhostDriver::new();
 static VIRTIO_USER: virtio_user::VirtioUser = virtio_user::VirtioUser::new();
 
@@ -49,10 +50,13 @@ pub fn drivers() -> pmd::Registry {
     pmd::Registry::new(&[
         &VHOST,
         &VIRTIO_USER,
-        &pmd::af_packet::AfPacketDriver,
+        &pmd::af_xdp::AfXdpDriver,
         &pmd::null::NullDriver,
         &pmd::ring::RingDriver,
+        &pmd::pcap::PcapDriver,
         &pmd::tap::TapDriver,
+        &pmd::af_packet::AfPacketDriver,
+        &IMPAIR,
     ])
 }
 

@@ -9,7 +9,7 @@ use clap_complete::Shell;
 
 use crate::error::Error;
 use crate::output::Output;
-use crate::{bench, demo, doctor, testpmd};
+use crate::{bench, capture, demo, doctor, testpmd};
 
 /// Userspace packet processing: virtio-user and vhost-user ports, without root and without hugepages.
 #[derive(Parser)]
@@ -37,6 +37,10 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Measure ports, rings and packet pools, beside DPDK's when it is installed
     Bench(bench::BenchArgs),
+    /// Capture packets of a running program's ports into a pcapng file or a pipe
+    ///
+    /// For example into Wireshark: linecard capture -p 0 -w - | wireshark -k -i -
+    Capture(capture::CaptureArgs),
     /// Print shell completions
     Completions {
         /// The shell to complete for
@@ -47,6 +51,9 @@ enum Command {
     /// One end of the demo
     #[command(hide = true)]
     DemoEnd(demo::EndArgs),
+    /// One end of a benchmark
+    #[command(hide = true)]
+    BenchEnd(bench::EndArgs),
 }
 
 #[derive(Args)]
@@ -74,6 +81,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode, Error> {
             bench::run(args)?;
             Ok(ExitCode::SUCCESS)
         }
+        Command::Capture(args) => capture::run(&args),
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "linecard", &mut text);
@@ -89,6 +97,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode, Error> {
             print_all(&text)
         }
         Command::DemoEnd(args) => demo::run_end(&args),
+        Command::BenchEnd(args) => bench::run_end(&args),
     }
 }
 

@@ -18,6 +18,9 @@ pub(crate) enum Error {
     /// A port.
     #[error(transparent)]
     Port(#[from] linecard::pmd::Error),
+    /// A capture.
+    #[error(transparent)]
+    Capture(#[from] linecard::pmd::capture::CaptureError),
     /// A benchmark.
     #[error(transparent)]
     Bench(#[from] crate::bench::Error),

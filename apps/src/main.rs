@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod capture;
 mod cli;
 mod demo;
 mod doctor;

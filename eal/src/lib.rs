@@ -7,6 +7,7 @@
 //! | [`cores`] | [`LcoreMap`] in EAL's grammar, [`Workers`] that poll on lcores |
 //! | [`clock`] | [`Clock`]: cycles and what they mean in time |
 //! | [`eventfd`] | signals to a peer that may be hostile |
+//! | [`runtime`] | where control sockets lie |
 //! | [`args`], [`log`] | EAL's command line, and `--log-level` for `tracing` |
 //!
 //! An [`Eal`] holds them together. There are no globals: two of everything may live in one process, and dropping the last
@@ -25,6 +26,7 @@ mod error;
 pub mod eventfd;
 pub mod log;
 pub mod memory;
+pub mod runtime;
 pub mod shared;
 mod sys;
 

@@ -7,6 +7,7 @@
 //! | module | what for | written down in |
 //! |---|---|---|
 //! | [`ether`], [`arp`], [`ip`], [`transport`] | header layouts | IEEE 802.3/802.1Q, RFC 826, 791, 8200, 768, 9293, 792, 4443 |
+//! | [`bpf`] | filters: classic BPF, compiled from tcpdump's expressions | pcap-filter(7) |
 //! | [`checksum`] | Internet checksum, incremental update, pseudo-headers | RFC 1071, 1624 |
 //! | [`parse`](mod@parse) | where each header of a frame starts, and what it is | DPDK's packet types |
 //! | [`toeplitz`] | flow hash | Microsoft RSS |
@@ -23,7 +24,9 @@
 //! ```
 
 pub mod arp;
+pub mod bpf;
 pub mod checksum;
+pub mod crc32c;
 pub mod ether;
 pub mod gso;
 mod header;

@@ -39,15 +39,22 @@ pub struct DevArgs {
     asked: RefCell<Vec<&'static str>>,
 }
 
+/// Keys of which every value counts: DPDK's `net_pcap` takes a file for each queue.
+const REPEATABLE: [&str; 5] = ["rx_pcap", "tx_pcap", "rx_iface", "rx_iface_in", "tx_iface"];
+
 impl DevArgs {
     /// Splits `text` at its commas; nothing is known about keys yet. Empty pieces do not count.
+    ///
+    /// Commas in brackets do not split, so that a value can be a device with arguments of its own:
+    /// `on=[net_null0,size=64]`. The brackets around a whole value are not part of it.
     ///
     /// `eth_x` and `x` are read as `net_x`, so DPDK's older names work: `eth_vhost0`, `virtio_user0`.
     ///
     /// # Errors
     /// No device name, an argument without `=`, or a key given twice.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        let mut pieces = text.split(',').map(str::trim);
+        let pieces = pieces(text);
+        let mut pieces = pieces.into_iter().map(str::trim);
         let name = pieces.next().unwrap_or_default();
         let plain = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
         if !name.starts_with(|c: char| c.is_ascii_alphabetic()) || !name.chars().all(plain) {
@@ -74,10 +81,19 @@ impl DevArgs {
         let Some((key, value)) = word.or_else(|| piece.split_once('=')) else {
             return Err(self.problem(format!("'{piece}' has no value"), format!("write {piece}=VALUE")));
         };
-        if let Some((_, first)) = self.pairs.iter().find(|(known, _)| known == key) {
+        let first = self.pairs.iter().find(|(known, _)| known == key);
+        if let Some((_, first)) = first.filter(|_| !REPEATABLE.contains(&key)) {
             let problem = format!("'{key}' is given twice, as '{first}' and as '{value}'");
             return Err(self.problem(problem, "leave one of them out"));
         }
+        let value = match value.strip_prefix('[').map(|rest| rest.strip_suffix(']')) {
+            Some(Some(inner)) => inner,
+            Some(None) => {
+                let problem = format!("'{piece}' opens a bracket that it does not close");
+                return Err(self.problem(problem, format!("write {key}=[VALUE]")));
+            }
+            None => value,
+        };
         self.pairs.push((key.to_owned(), value.to_owned()));
         Ok(())
     }
@@ -102,6 +118,14 @@ impl DevArgs {
             asked.push(key);
         }
         self.pairs.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_str())
+    }
+
+    /// Every text of `key`, in the order given; for keys that may be given several times.
+    #[must_use]
+    pub fn values(&self, key: &'static str) -> Vec<&str> {
+        // Remembers that it was asked for.
+        let _ = self.value(key);
+        self.pairs.iter().filter(|(known, _)| known == key).map(|(_, value)| value.as_str()).collect()
     }
 
     /// The text of `key`, which must be there and not empty.
@@ -198,6 +222,20 @@ impl DevArgs {
         }
         Ok(read)
     }
+}
+
+/// What lies between the commas that are not in brackets.
+fn pieces(text: &str) -> Vec<&str> {
+    let mut depth = 0_u32;
+    let outside = |c: char| {
+        match c {
+            '[' => depth += 1,
+            ']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        c == ',' && depth == 0
+    };
+    text.split(outside).collect()
 }
 
 /// The driver that a device name stands for.

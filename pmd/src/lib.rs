@@ -10,8 +10,10 @@
 //! | [`local`] | a ready control side for ports that negotiate nothing |
 //! | [`netdev`] | interfaces of the kernel, in any namespace |
 //! | [`registry`] | the drivers of a program |
-//! | [`af_packet`] | driver: an interface of the kernel through packet sockets |
-//! | [`null`], [`ring`](mod@ring), [`tap`] | drivers: nowhere; a ring in this process; the kernel's stack |
+//! | [`capture`] | copies of what passes, for another process |
+//! | [`null`], [`ring`](mod@ring), [`pcap`], [`impair`] | drivers: nowhere; a ring in this process; capture files; a bad line |
+//! | [`tap`] | driver: the kernel's stack behind an interface of our own |
+//! | [`af_packet`], [`af_xdp`] | drivers: an interface of the kernel, by packet sockets, by XDP sockets |
 //! | `contract` | what every driver must do, as tests (feature `contract`) |
 //!
 //! A port from its argument to its last packet:
@@ -43,16 +45,20 @@
 //! ```
 
 pub mod af_packet;
+pub mod af_xdp;
 pub mod args;
+pub mod capture;
 pub mod config;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 pub mod control;
 pub mod error;
+pub mod impair;
 pub mod local;
 pub mod netdev;
 pub mod null;
 pub mod offload;
+pub mod pcap;
 pub mod port;
 pub mod registry;
 pub mod ring;

@@ -1,12 +1,13 @@
 //! `net_null`: receives packets from nowhere and sends them there; measures everything but a device.
 //!
 //! `net_null0,size=64,copy=0|1,no-rx=0|1` — as DPDK's driver of that name: receive gives as many
-//! packets of `size` zero bytes as asked for, transmit frees. With `copy=1` the bytes are moved
-//! through a buffer of the queue; with `no-rx=1` nothing is ever received.
+//! packets of `size` bytes as asked for (of whatever was in the buffer), transmit frees. With `copy=1` the
+//! bytes are moved through a buffer of the queue, and received ones are zeros; with `no-rx=1` nothing is ever
+//! received, and as in DPDK that excludes `copy=1`. A `size` beyond a buffer of the pool comes as a chain.
 
 use std::sync::Arc;
 
-use linecard_mempool::{Burst, Pool};
+use linecard_mempool::{Burst, Packet, Pool};
 
 use crate::args::DevArgs;
 use crate::config::{PortConfig, StartError};
@@ -52,6 +53,9 @@ impl Driver for NullDriver {
             no_rx: args.flag("no-rx")?.unwrap_or(false),
         };
         args.finish()?;
+        if mode.copy && mode.no_rx {
+            return Err(args.problem("'copy=1' and 'no-rx=1' exclude each other", "leave one of them out"));
+        }
         Ok(Box::new(Null { name: args.name().to_owned(), mode }))
     }
 }
@@ -88,11 +92,14 @@ impl Device for Null {
     }
 
     fn start(self: Box<Self>, config: &PortConfig, pool: &Pool) -> Result<Port, StartError> {
-        if self.mode.size > pool.data_room() {
-            let (asked, room) = (self.mode.size, pool.data_room());
+        let most = usize::from(pool.data_room()) * usize::from(Packet::MAX_SEGS);
+        if usize::from(self.mode.size) > most {
             let error = Error::Argument {
                 device: self.name.clone(),
-                problem: format!("size={asked} does not fit into a buffer of {room} bytes"),
+                problem: format!(
+                    "size={} does not fit into a packet of at most {most} bytes",
+                    self.mode.size
+                ),
                 remedy: "ask for a smaller size or a pool with larger buffers".into(),
             };
             return Err(StartError { device: self, error });
@@ -116,8 +123,7 @@ impl Running for Null {
 impl Mode {
     fn paths(self) -> &'static str {
         match (self.no_rx, self.copy) {
-            (true, true) => "rx off, tx copy",
-            (true, false) => "rx off, tx free",
+            (true, _) => "rx off, tx free",
             (false, true) => "rx copy, tx copy",
             (false, false) => "rx fill, tx free",
         }
@@ -126,6 +132,9 @@ impl Mode {
     fn rx(self, pool: &Pool, stats: Arc<QueueStats<RxLoss>>) -> Box<dyn RxQueue> {
         match (self.no_rx, self.copy) {
             (true, _) => Box::new(NoRx),
+            (false, copy) if self.size > pool.data_room() => {
+                Box::new(RxChain { template: vec![0; self.size.into()], copy, pool: pool.clone(), stats })
+            }
             (false, true) => Box::new(Rx::<true>::new(self.size, pool, stats)),
             (false, false) => Box::new(Rx::<false>::new(self.size, pool, stats)),
         }
@@ -188,6 +197,53 @@ impl<const COPY: bool> RxQueue for Rx<COPY> {
 
     fn path(&self) -> &'static str {
         if COPY { "copy" } else { "fill" }
+    }
+}
+
+/// Packets larger than a buffer; one by one, as nothing here is about speed.
+struct RxChain {
+    template: Vec<u8>,
+    copy: bool,
+    pool: Pool,
+    stats: Arc<QueueStats<RxLoss>>,
+}
+
+impl RxChain {
+    fn packet(&self) -> Option<Packet> {
+        let mut whole: Option<Packet> = None;
+        for part in self.template.chunks(self.pool.data_room().into()) {
+            let mut segment = self.pool.get()?;
+            let data = segment.append(part.len())?;
+            if self.copy {
+                data.copy_from_slice(part);
+            }
+            match &mut whole {
+                None => whole = Some(segment),
+                Some(head) => head.chain(segment).ok()?,
+            }
+        }
+        whole
+    }
+}
+
+impl RxQueue for RxChain {
+    fn rx_burst(&mut self, packets: &mut Burst) -> usize {
+        let before = packets.len();
+        while packets.room() > 0 {
+            let Some(packet) = self.packet() else {
+                self.stats.lost(RxLoss::NoBuffer, 1);
+                break;
+            };
+            // There is room.
+            let _ = packets.push(packet);
+        }
+        let count = packets.len() - before;
+        self.stats.moved(count, (count * self.template.len()) as u64);
+        count
+    }
+
+    fn path(&self) -> &'static str {
+        if self.copy { "copy, chains" } else { "fill, chains" }
     }
 }
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use linecard_eal::memory::{Domain, Memory};
-use linecard_mempool::{Burst, Pool};
+use linecard_mempool::{Burst, Packet, Pool};
 
 use crate::args::DevArgs;
 use crate::config::{PortConfig, StartError};
@@ -289,6 +289,11 @@ pub trait TxQueue: Send {
     fn tx_burst(&mut self, packets: &mut Burst) -> usize;
     /// Finishes what earlier bursts left to do (completed packets return to their pool).
     fn reclaim(&mut self) {}
+    /// For applications: these packets, meant for this queue, are about to be dropped, for this reason. Does nothing
+    /// but tell whoever captures; see [`capture`](crate::capture).
+    fn note_dropped(&mut self, packets: &[Packet], cause: &str) {
+        let _ = (packets, cause);
+    }
     /// The data path chosen at start, for people (`split in-order`).
     fn path(&self) -> &'static str;
 }

@@ -1,13 +1,15 @@
 //! Rings with any number of producers and consumers; the mode of each side is a type parameter.
 
-use crate::{Config, Error, Multi};
+use crate::{Adaptive, Config, Error};
 
 /// One of the producers of a ring.
-pub type Producer<T, M = Multi> = crate::Producer<T, M>;
+pub type Producer<T, M = Adaptive> = crate::Producer<T, M>;
 /// One of the consumers of a ring.
-pub type Consumer<T, M = Multi> = crate::Consumer<T, M>;
+pub type Consumer<T, M = Adaptive> = crate::Consumer<T, M>;
 
-/// A ring of `capacity` elements (a power of two) on the heap, MP/MC. Other modes, sizes and places: [`Config`].
+/// A ring of `capacity` elements (a power of two) on the heap, MP/MC: clone a handle for each thread. A side that has
+/// one handle pays for no locked instruction ([`Adaptive`]). Handles to share by reference, and other modes, sizes
+/// and places: [`Config`].
 ///
 /// # Errors
 /// As for [`Config::heap`].

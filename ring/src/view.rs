@@ -90,6 +90,20 @@ impl<'a, T: Copy + Send, M: Exclusive> Reservation<'a, T, M> {
         self.written = self.written.saturating_add(count).min(self.claim.count);
     }
 
+    /// Forgets what was written behind the first `count` slots; they can be written again.
+    ///
+    /// ```
+    /// let (mut producer, consumer) = linecard_ring::spsc::ring::<u32>(8)?;
+    /// let mut slots = producer.reserve(3);
+    /// assert_eq!(slots.write_slice(&[1, 2, 3]), 3);
+    /// slots.keep(1);
+    /// assert_eq!((slots.publish(), consumer.dequeue(), consumer.dequeue()), (1, Some(1), None));
+    /// # Ok::<(), linecard_ring::Error>(())
+    /// ```
+    pub fn keep(&mut self, count: usize) {
+        self.written = self.written.min(u32::try_from(count).unwrap_or(u32::MAX));
+    }
+
     /// Makes the written slots visible to the consumers, by one store; unwritten ones go back. Returns how
     /// many were published.
     #[inline]

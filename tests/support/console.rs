@@ -34,20 +34,21 @@ pub(crate) struct Testpmd {
 impl Testpmd {
     /// Starts it; `eal` and `app` are the arguments before and after `--`.
     pub(crate) fn start(kind: Kind, eal: &[&str], app: &[&str]) -> Self {
-        let mut command = match kind {
-            Kind::Dpdk => {
-                // By itself it buffers what it prints into a pipe, and nobody would see it start.
-                let mut c = Command::new("stdbuf");
-                c.args(["-oL", "dpdk-testpmd"]);
-                c
-            }
-            Kind::Linecard => {
-                let mut c = Command::new(env!("CARGO_BIN_EXE_linecard"));
-                c.arg("testpmd");
-                c
-            }
+        Self::start_in(None, kind, eal, app)
+    }
+
+    /// The same inside the network namespace of that name.
+    pub(crate) fn start_in(netns: Option<&str>, kind: Kind, eal: &[&str], app: &[&str]) -> Self {
+        let words: &[&str] = match kind {
+            // By itself it buffers what it prints into a pipe, and nobody would see it start.
+            Kind::Dpdk => &["stdbuf", "-oL", "dpdk-testpmd"],
+            Kind::Linecard => &[env!("CARGO_BIN_EXE_linecard"), "testpmd"],
         };
-        command.args(eal).arg("--").args(app);
+        // Each of these programs becomes the next, so the child is the testpmd.
+        let inside = netns.map_or(Vec::new(), |name| vec!["ip", "netns", "exec", name]);
+        let words: Vec<&str> = inside.into_iter().chain(words.iter().copied()).collect();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).args(eal).arg("--").args(app);
         Self::spawn(command)
     }
 
@@ -76,19 +77,24 @@ impl Testpmd {
 
     /// Waits for a line that contains `part`; panics with everything printed when it does not come.
     pub(crate) fn expect(&mut self, part: &str, within: Duration) -> String {
+        self.expect_any(&[part], within)
+    }
+
+    /// The same for a line that contains one of `parts`.
+    pub(crate) fn expect_any(&mut self, parts: &[&str], within: Duration) -> String {
         let until = Instant::now() + within;
         while let Some(left) = until.checked_duration_since(Instant::now()) {
             match self.lines.recv_timeout(left) {
                 Ok(line) => {
                     self.seen.push(line.clone());
-                    if line.contains(part) {
+                    if parts.iter().any(|part| line.contains(part)) {
                         return line;
                     }
                 }
                 Err(_) => break,
             }
         }
-        panic!("'{part}' did not come within {within:?}; printed so far:\n{}", self.seen.join("\n"));
+        panic!("{parts:?} did not come within {within:?}; printed so far:\n{}", self.seen.join("\n"));
     }
 
     /// Lines printed within `time` from now.

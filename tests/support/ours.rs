@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use linecard::eal::{Eal, EalArgs};
 use linecard::mempool::{Burst, Pool, PoolConfig};
+use linecard::pmd::offload::Offloads;
 use linecard::pmd::{Port, PortConfig, ProbeContext, configure};
 
 use super::traffic::{Prover, Report};
@@ -16,12 +17,16 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Our end: a port in this process, driven directly.
 pub(crate) struct Ours {
     pub(crate) pool: Pool,
-    port: Port,
+    pub(crate) port: Port,
     _eal: Eal,
 }
 
 impl Ours {
     pub(crate) fn start(vdev: &str) -> Self {
+        Self::with_offloads(vdev, Offloads::default())
+    }
+
+    pub(crate) fn with_offloads(vdev: &str, offloads: Offloads) -> Self {
         let (args, _) = EalArgs::parse(["-m", "64"].map(Into::into)).expect("arguments");
         let eal = Eal::new(&args).expect("an instance");
         let domain = eal.default_domain();
@@ -29,7 +34,8 @@ impl Ours {
         let pool = Pool::new(&domain, config).expect("a pool");
         let context = ProbeContext { memory: eal.memory().clone(), domain, wait: Duration::from_secs(5) };
         let device = linecard::drivers().probe(&context, vdev).expect("a device");
-        let ready = configure(device, PortConfig::default()).expect("a configuration");
+        let ready =
+            configure(device, PortConfig { offloads, ..PortConfig::default() }).expect("a configuration");
         let port = ready.start(&pool).expect("a port");
         Self { pool, port, _eal: eal }
     }

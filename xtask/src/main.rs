@@ -1,6 +1,7 @@
-//! Chores that a person and CI both run: `cargo xtask ci`, `cargo xtask shape`.
+//! Chores that a person and CI both run: `cargo xtask ci`, `cargo xtask shape`, `cargo xtask budget`.
 #![forbid(unsafe_code)]
 
+mod budget;
 mod ci;
 mod shape;
 
@@ -16,12 +17,15 @@ enum Chore {
     Ci(ci::Options),
     /// Compares the arrows between crates with `cargo metadata`, and file and function sizes with their budgets.
     Shape(shape::Options),
+    /// Counts instructions per packet under callgrind and compares them with `benches/budget.txt`.
+    Budget(budget::Options),
 }
 
 fn main() -> ExitCode {
     let outcome = match Chore::parse() {
         Chore::Ci(options) => ci::run(&options),
         Chore::Shape(options) => shape::run(&options),
+        Chore::Budget(options) => budget::run(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

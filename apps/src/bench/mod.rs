@@ -1,5 +1,6 @@
 //! `linecard bench`: our rings, pools and ports beside DPDK's, in interleaved runs.
 
+pub(crate) mod end;
 mod error;
 mod loopback;
 mod mempool;
@@ -13,6 +14,7 @@ mod stats;
 use clap::{Args, Subcommand};
 use linecard::eal::{CoreId, cores};
 
+pub(crate) use end::{EndArgs, run as run_end};
 pub(crate) use error::Error;
 use loopback::LoopbackArgs;
 use net::NetArgs;
@@ -78,6 +80,8 @@ fn in_turn(
     measure: impl FnOnce(&mut Bench) -> Result<Vec<report::Row>, Error>,
 ) -> Result<(), Error> {
     let cores = choose_cores(&args.cores)?;
+    // The peer and its folder are put away in order.
+    let interrupt = loopback::watch_signals()?;
     let (peer, absent) = if args.no_peer {
         (None, Some("left out (--no-peer)".to_owned()))
     } else {
@@ -86,13 +90,15 @@ fn in_turn(
             Err(reason) => (None, Some(reason.to_string())),
         }
     };
-    let mut bench = Bench { cores, runs: args.runs, filter: args.case, peer };
+    let mut bench = Bench { cores, runs: args.runs, filter: args.case, peer, interrupt };
     let rows = measure(&mut bench)?;
-    if rows.is_empty() {
+    let interrupted = bench.interrupt.check().is_err();
+    if rows.is_empty() && !interrupted {
         return Err(Error::NoSuchCase(bench.filter.unwrap_or_default()));
     }
     let setting = bench.describe(absent.as_deref());
-    report::print(&rows, &setting, args.json)
+    report::print(&rows, &setting, args.json)?;
+    if interrupted { Err(Error::Interrupted) } else { Ok(()) }
 }
 
 /// The cores asked for, or the first two allowed ones.

@@ -16,6 +16,7 @@ mod layout;
 mod modes;
 mod options;
 mod ports;
+mod recording;
 mod session;
 mod settings;
 mod topology;
@@ -24,14 +25,16 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use linecard::eal::{Eal, EalArgs};
+use linecard::eal::{Eal, EalArgs, runtime};
 use linecard::mempool::{HEADROOM, Pool, PoolConfig};
 use linecard::pmd::ProbeContext;
+use linecard::pmd::capture::Hub;
 
 use self::console::Input;
 use self::options::Options;
 use self::ports::Ports;
 use self::session::{Parts, Session};
+use crate::capture::ControlSocket;
 use crate::error::Error;
 use crate::output::{Output, err, out};
 
@@ -105,7 +108,15 @@ fn open(mut output: Output, eal_args: &EalArgs, options: Options) -> Result<Sess
         ports.get(id).map_or(Ok(()), ports::Slot::check_queues)?;
     }
     let pool = make_pool(&mut output, &eal, &options, &ports)?;
-    Ok(Session::new(output, Parts { eal, registry, context, pool, ports, options }))
+    let hub = Hub::new();
+    let server = if eal_args.in_memory { None } else { serve(&hub, eal_args.file_prefix.as_deref()) };
+    Ok(Session::new(output, Parts { eal, registry, context, pool, ports, options, hub, server }))
+}
+
+/// Listens for `linecard capture`. Packets are moved where that is not possible, too.
+fn serve(hub: &Hub, prefix: Option<&str>) -> Option<ControlSocket> {
+    let opened = ControlSocket::open(hub, prefix.unwrap_or(runtime::DEFAULT_PREFIX));
+    opened.inspect_err(|error| tracing::info!("no capture from outside: {error}")).ok()
 }
 
 /// Packets that make a pool worth having, whatever the rings hold.
@@ -158,8 +169,6 @@ fn start_ports(session: &mut Session) -> Result<(), Error> {
     session.warn_odd_ports();
     check_settings(session)?;
     for id in session.ports.ids() {
-        out!(session.out, "Configuring Port {id} (socket 0)\n");
-        session.out.flush();
         session.start_ports(Some(id))?;
     }
     out!(session.out, "Checking link statuses...\nDone\n");

@@ -38,7 +38,7 @@ pub struct EalArgs {
     pub no_huge: bool,
     /// `--require-hugepages`: hugetlb pages only.
     pub require_hugepages: bool,
-    /// `--in-memory`. Always so here: no file is ever made.
+    /// `--in-memory`: no file is made, not even the control socket (memory never makes any here).
     pub in_memory: bool,
     /// `--single-file-segments`. Accepted: a segment here always is one file, however large.
     pub single_file_segments: bool,

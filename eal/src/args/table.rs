@@ -62,7 +62,7 @@ pub(super) const OPTIONS: &[Opt] = &[
     opt(None, "--socket-mem", Required("MiB,..."), Act(apply::socket_mem), "the same for each socket; the sum counts"),
     opt(None, "--no-huge", Flag, Act(apply::no_huge), "use 4K pages"),
     opt(None, "--require-hugepages", Flag, Act(apply::require_hugepages), "fail without hugepages (not DPDK's)"),
-    opt(None, "--in-memory", Flag, Act(apply::in_memory), "make no files (always so)"),
+    opt(None, "--in-memory", Flag, Act(apply::in_memory), "make no files: no control socket, so no capture from outside"),
     opt(None, "--single-file-segments", Flag, Act(apply::single_file), "one file for each segment (always so)"),
     opt(None, "--file-prefix", Required("name"), Act(apply::file_prefix), "name of the memory in /proc/*/maps"),
     opt(None, "--vdev", Required("device"), Act(apply::vdev), "add <driver><id>[,key=value,...]; may be repeated"),

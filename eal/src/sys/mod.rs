@@ -109,6 +109,12 @@ pub(crate) fn set_affinity(cores: &[u32]) -> io::Result<()> {
     check(unsafe { libc::sched_setaffinity(0, size_of_val(&set), set.as_ptr().cast()) }).map(drop)
 }
 
+/// The user this process acts as.
+pub(crate) fn user() -> u32 {
+    // SAFETY: takes nothing, cannot fail.
+    unsafe { libc::geteuid() }
+}
+
 /// CLOCK_MONOTONIC, in nanoseconds.
 #[inline]
 pub(crate) fn monotonic_ns() -> u64 {

@@ -38,6 +38,27 @@ fn pieces_without_a_value_or_given_twice_are_refused() {
 }
 
 #[test]
+fn files_of_queues_may_be_given_several_times() {
+    let args = parse("net_pcap0,rx_pcap=a,tx_pcap=x,rx_pcap=b");
+    assert_eq!((args.values("rx_pcap"), args.values("tx_pcap")), (vec!["a", "b"], vec!["x"]));
+    assert_eq!(args.values("iface"), [""; 0]);
+    args.finish().expect("all asked for");
+}
+
+#[test]
+fn brackets_keep_a_value_together() {
+    let args = parse("net_impair0,on=[net_impair1,on=[net_null0,size=64],rx_loss=1%],seed=7");
+    assert_eq!(args.value("on"), Some("net_impair1,on=[net_null0,size=64],rx_loss=1%"));
+    assert_eq!(args.value("seed"), Some("7"));
+    assert_eq!(parse("net_vhost0,iface=/tmp/a[1]").value("iface"), Some("/tmp/a[1]"));
+    let open = message(DevArgs::parse("net_impair0,on=[net_null0,size=64"));
+    assert_eq!(
+        open,
+        "net_impair0: 'on=[net_null0,size=64' opens a bracket that it does not close; write on=[VALUE]"
+    );
+}
+
+#[test]
 fn empty_pieces_and_blanks_do_not_count() {
     let args = parse("net_vhost0, iface=/tmp/a=b ,,queues=2,");
     assert_eq!(args.value("iface"), Some("/tmp/a=b"));

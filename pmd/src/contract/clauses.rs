@@ -1,5 +1,7 @@
 //! The clauses of the contract, one function each.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use linecard_mempool::{Burst, Packet};
 
 use super::bench::{Bench, Run, Seen};
@@ -205,7 +207,12 @@ pub fn other_thread(link: &dyn Link) {
     const COUNT: usize = 3000;
     let (mut run, _) = start(link);
     let frames = run.frames((0..COUNT).map(|i| 60 + i % 200));
-    let Run { port, pool, far, seen, .. } = &mut run;
+    let Run { port, pool, far, seen, limits, .. } = &mut run;
+    let (window, near_got, far_got) = (limits.window, AtomicUsize::new(0), AtomicUsize::new(0));
+    // How many more may be sent when so many were, and so many are known to have arrived.
+    let room = |sent: usize, arrived: &AtomicUsize| {
+        window.saturating_sub(sent.saturating_sub(arrived.load(Ordering::Relaxed)))
+    };
     let (mut rx, mut tx) = (port.rx.remove(0), port.tx.remove(0));
     let (frames, pool) = (&frames, &*pool);
     let near = |mut seen: Seen, wanted: usize| {
@@ -213,6 +220,7 @@ pub fn other_thread(link: &dyn Link) {
         eventually("everything is sent and received", || {
             while next < COUNT
                 && burst.room() > 0
+                && (wanted == 0 || room(next, &far_got) > 0)
                 && let Some(packet) = packet(pool, &frames[next], 2048)
             {
                 burst.push(packet).expect("room");
@@ -220,6 +228,7 @@ pub fn other_thread(link: &dyn Link) {
             }
             seen.send(&mut *tx, &mut burst);
             got.extend(seen.receive(&mut *rx));
+            near_got.store(got.len(), Ordering::Relaxed);
             (next == COUNT && burst.is_empty() && got.len() >= wanted).then_some(())
         });
         assert!(wanted == 0 || got == *frames, "the device received what was sent, in order");
@@ -232,8 +241,10 @@ pub fn other_thread(link: &dyn Link) {
             let near = scope.spawn(|| near(*seen, COUNT));
             let (mut next, mut got) = (0, Vec::new());
             eventually("the far side sends and receives everything", || {
-                next += frames[next..].iter().take(32).take_while(|frame| peer.send(0, frame)).count();
+                let most = room(next, &near_got).min(32);
+                next += frames[next..].iter().take(most).take_while(|frame| peer.send(0, frame)).count();
                 got.extend(std::iter::from_fn(|| peer.receive(0)).take(32).filter(|frame| is_marked(frame)));
+                far_got.store(got.len(), Ordering::Relaxed);
                 (next == COUNT && got.len() >= COUNT).then_some(())
             });
             assert!(got == *frames, "the far side received what was sent, in order");

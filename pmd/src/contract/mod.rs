@@ -92,11 +92,13 @@ pub struct Limits {
     /// Nobody but the suite sends on this link; where false, frames without the suite's mark are passed
     /// over and counters may show more.
     pub quiet: bool,
+    /// Frames that the link holds in one direction; further ones it may lose. No limit where it pushes back.
+    pub window: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { len: 1..=1514, segments: 5, queues: 2, quiet: true }
+        Self { len: 1..=1514, segments: 5, queues: 2, quiet: true, window: usize::MAX }
     }
 }
 

@@ -26,6 +26,10 @@ mod copy {
     crate::contract_tests!(super::As("net_null0,size=1500,copy=1"));
 }
 
+mod chains {
+    crate::contract_tests!(super::As("net_null0,size=9000,copy=1"));
+}
+
 mod no_rx {
     crate::contract_tests!(super::As("net_null0,no-rx=1"));
 }
@@ -86,6 +90,10 @@ fn bad_arguments_are_refused() {
         ("net_null0,size=0", "net_null0: 'size=0' is not possible; give size a number from 1 to 65535"),
         ("net_null0,copy=2", "net_null0: 'copy=2' is not possible; give copy 0 or 1"),
         (
+            "net_null0,copy=1,no-rx=1",
+            "net_null0: 'copy=1' and 'no-rx=1' exclude each other; leave one of them out",
+        ),
+        (
             "net_null0,no_rx=1",
             "net_null0: unknown argument 'no_rx'; did you mean 'no-rx'? known: size, copy, no-rx",
         ),
@@ -95,16 +103,40 @@ fn bad_arguments_are_refused() {
 }
 
 #[test]
-fn a_size_that_fits_no_buffer_brings_the_device_back() {
+fn a_size_beyond_a_buffer_is_a_chain() {
     let context = context();
-    let pool = pool(&context, 32);
-    let device = probe(&context, "net_null0,size=9000").expect("probes");
+    let pool = pool(&context, 256);
+    for text in ["net_null0,size=9000", "net_null0,size=9000,copy=1"] {
+        let device = probe(&context, text).expect("probes");
+        let mut port =
+            configure(device, PortConfig::default()).and_then(|port| port.start(&pool)).expect("starts");
+        let mut burst = Burst::with_capacity(8);
+        assert_eq!(port.rx[0].rx_burst(&mut burst), 8);
+        assert!(burst.iter().all(|packet| (packet.len(), packet.nb_segs()) == (9000, 5)));
+        assert_eq!(port.control.stats().ibytes, 8 * 9000);
+        port.tx[0].tx_burst(&mut burst);
+        assert_eq!(port.control.stats().obytes, 8 * 9000);
+        // 256 packets are 51 chains.
+        let mut all = Burst::new();
+        assert_eq!((port.rx[0].rx_burst(&mut all), port.control.stats().rx_nombuf), (51, 1));
+        drop(all);
+        port.stop();
+        assert_eq!(pool.stats().in_use, 0);
+    }
+}
+
+#[test]
+fn a_size_that_fits_no_packet_brings_the_device_back() {
+    let context = context();
+    let config = PoolConfig { packets: 32, cache: 0, data_room: 64, ..PoolConfig::default() };
+    let pool = Pool::new(&context.domain, config).expect("a pool");
+    let device = probe(&context, "net_null0,size=20000").expect("probes");
     let refused =
         configure(device, PortConfig::default()).and_then(|port| port.start(&pool)).expect_err("too large");
     assert_eq!(refused.device.name(), "net_null0");
     assert_eq!(
         refused.error.to_string(),
-        "net_null0: size=9000 does not fit into a buffer of 2048 bytes; \
+        "net_null0: size=20000 does not fit into a packet of at most 16320 bytes; \
          ask for a smaller size or a pool with larger buffers"
     );
 }

@@ -1,7 +1,12 @@
 //! `net_ring`: what one queue sends, another receives, by reference, through a ring in this process.
 //!
 //! `net_ring0` is joined with itself: transmit queue *n* comes back on receive queue *n* (DPDK's
-//! `net_ring` without arguments). [`pair`] joins two ports, to be polled by two threads:
+//! `net_ring` without arguments). Two ports of a program are joined, to be polled by two threads, with
+//!
+//! - `net_ring0,peer=net_ring1`, which waits for a `net_ring1` (with or without `peer=net_ring0`);
+//! - `net_ring0,nodeaction=NAME:0:CREATE` and `net_ring1,nodeaction=NAME:0:ATTACH`, DPDK's words; there both
+//!   send to and receive from one ring, here each receives what the other sent;
+//! - [`pair`], in a program:
 //!
 //! ```text
 //!   a.tx[n] ──► lane ──► b.rx[n]          packets are handed over, not copied
@@ -11,6 +16,7 @@
 //! is freed; what is sent to a stopped port waits until the lane is full.
 
 mod lane;
+mod pairs;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use linecard_mempool::{Burst, Pool};
 
 use self::lane::{Lane, Receiver, Refusal, Sender};
+use self::pairs::Seat;
 use crate::args::DevArgs;
 use crate::config::{PortConfig, StartError};
 use crate::control::Link;
@@ -45,14 +52,73 @@ impl Driver for RingDriver {
     }
 
     fn summary(&self) -> &'static str {
-        "each transmit queue comes back on the receive queue of its number; no arguments"
+        "what is sent comes back, or goes to another: peer=DEVICE, or nodeaction=NAME:NODE:CREATE|ATTACH"
     }
 
-    fn probe(&self, _: &ProbeContext, args: &DevArgs) -> Result<Box<dyn Device>, Error> {
+    fn probe(&self, context: &ProbeContext, args: &DevArgs) -> Result<Box<dyn Device>, Error> {
+        let (peer, action) = (args.value("peer"), args.value("nodeaction"));
         args.finish()?;
-        let side = Arc::new(Side::default());
-        Ok(Box::new(Ring { name: args.name().to_owned(), local: Arc::clone(&side), remote: side }))
+        let (name, domain) = (args.name(), &context.domain);
+        let seat = match (peer, action) {
+            (Some(_), Some(_)) => {
+                return Err(
+                    args.problem("'peer' and 'nodeaction' exclude each other", "leave one of them out")
+                );
+            }
+            (None, None) => pairs::alone(domain, name),
+            (Some(peer), None) if peer == name || !peer.starts_with(|c: char| c.is_ascii_alphabetic()) => {
+                let remedy = "name another net_ring device, or leave peer out for a port joined with itself";
+                return Err(args.problem(format!("'peer={peer}' is no other device"), remedy));
+            }
+            (Some(peer), None) => {
+                Some(pairs::with_peer(domain, name, peer).map_err(|why| refused(args, peer, why))?)
+            }
+            (None, Some(action)) => {
+                let (node, create) = node_action(args, action)?;
+                Some(pairs::by_node(domain, node, create).map_err(|why| refused(args, action, why))?)
+            }
+        };
+        let seat = seat.ok_or_else(|| refused(args, name, pairs::Refusal::Taken))?;
+        let (local, remote) = seat.sides();
+        Ok(Box::new(Ring { name: name.to_owned(), local, remote, seat: Some(Arc::new(seat)) }))
     }
+}
+
+/// `NAME:NODE:CREATE` or `…:ATTACH`: the name, and whether to create.
+fn node_action<'a>(args: &DevArgs, text: &'a str) -> Result<(&'a str, bool), Error> {
+    let mut parts = text.split(':');
+    let (name, node, action) = (parts.next(), parts.next(), parts.next());
+    let node = node.and_then(|node| node.parse::<u8>().ok());
+    let create = match action {
+        Some("CREATE") => Some(true),
+        Some("ATTACH") => Some(false),
+        _ => None,
+    };
+    match (name.filter(|name| !name.is_empty()), node, create, parts.next()) {
+        (Some(name), Some(_), Some(create), None) => Ok((name, create)),
+        _ => {
+            let remedy = "write nodeaction=NAME:NODE:CREATE or nodeaction=NAME:NODE:ATTACH";
+            Err(args.problem(format!("'nodeaction={text}' is not possible"), remedy))
+        }
+    }
+}
+
+fn refused(args: &DevArgs, other: &str, why: pairs::Refusal) -> Error {
+    let (problem, remedy) = match why {
+        pairs::Refusal::Elsewhere => (
+            format!("'{other}' is joined with another device, or with itself"),
+            format!("name {} before it, or give it peer={}", args.name(), args.name()),
+        ),
+        pairs::Refusal::Taken => (
+            format!("the place in the pair that '{other}' names has a device"),
+            "close that device, or choose another name".to_owned(),
+        ),
+        pairs::Refusal::Unknown => (
+            format!("nobody created the pair that '{other}' names"),
+            "name a device with nodeaction=NAME:NODE:CREATE before this one".to_owned(),
+        ),
+    };
+    args.problem(problem, remedy)
 }
 
 /// Two devices that are joined: what one sends, the other receives.
@@ -81,7 +147,8 @@ impl Driver for RingDriver {
 pub fn pair(a: &str, b: &str) -> (Box<dyn Device>, Box<dyn Device>) {
     let (left, right) = (Arc::new(Side::default()), Arc::new(Side::default()));
     let device = |name: &str, local: &Arc<Side>, remote: &Arc<Side>| {
-        Box::new(Ring { name: name.to_owned(), local: Arc::clone(local), remote: Arc::clone(remote) })
+        let (local, remote) = (Arc::clone(local), Arc::clone(remote));
+        Box::new(Ring { name: name.to_owned(), local, remote, seat: None })
     };
     (device(a, &left, &right), device(b, &right, &left))
 }
@@ -103,6 +170,8 @@ struct Ring {
     name: String,
     local: Arc<Side>,
     remote: Arc<Side>,
+    /// Its place among the devices of the program; none for [`pair`], whose devices know each other.
+    seat: Option<Arc<Seat>>,
 }
 
 impl Ring {
@@ -181,8 +250,9 @@ struct Started(Ring);
 impl Running for Started {
     fn stop(self: Box<Self>, rx: Vec<Box<dyn RxQueue>>, tx: Vec<Box<dyn TxQueue>>) -> Box<dyn Device> {
         drop((rx, tx));
-        let Ring { name, local, remote } = &self.0;
-        Box::new(Ring { name: name.clone(), local: Arc::clone(local), remote: Arc::clone(remote) })
+        let Ring { name, local, remote, seat } = &self.0;
+        let (name, local, remote) = (name.clone(), Arc::clone(local), Arc::clone(remote));
+        Box::new(Ring { name, local, remote, seat: seat.clone() })
     }
 }
 

@@ -130,12 +130,78 @@ fn a_queue_in_use_is_not_lent_again() {
     start(refused.device, &pool, 32).stop();
 }
 
+/// Two devices joined by their arguments.
+struct Named([&'static str; 2]);
+
+impl Subject for Named {
+    fn open(&self, near: &ProbeContext, _: &ProbeContext) -> Ends {
+        let open = |text| RingDriver.probe(near, &DevArgs::parse(text).expect("well formed")).expect(text);
+        let near = open(self.0[0]);
+        Ends { near, far: Far::port(open(self.0[1])) }
+    }
+}
+
+mod with_a_peer {
+    crate::contract_tests!(super::Named(["net_ring0,peer=net_ring1", "net_ring1"]));
+}
+
+mod by_a_node {
+    crate::contract_tests!(super::Named([
+        "net_ring0,nodeaction=r:0:CREATE",
+        "net_ring1,nodeaction=r:0:ATTACH"
+    ]));
+}
+
+fn probe(context: &ProbeContext, text: &str) -> Result<Box<dyn Device>, Error> {
+    RingDriver.probe(context, &DevArgs::parse(text).expect("well formed"))
+}
+
+#[test]
+fn peers_find_each_other_in_either_order() {
+    let (pool, context) = pool();
+    for [first, second] in [
+        ["net_ring0,peer=net_ring1", "net_ring1,peer=net_ring0"],
+        ["net_ring1,peer=net_ring0", "net_ring0,peer=net_ring1"],
+        ["net_ring8,peer=net_ring9", "net_ring9"],
+    ] {
+        let (a, b) = (probe(&context, first).expect(first), probe(&context, second).expect(second));
+        let (mut a, mut b) = (start(a, &pool, 16), start(b, &pool, 16));
+        assert_eq!(send(&mut a, &pool, 5), 5);
+        assert_eq!((b.rx[0].rx_burst(&mut Burst::new()), a.rx[0].rx_burst(&mut Burst::new())), (5, 0));
+        // One may go and come back.
+        drop(b.stop());
+        let mut b = start(probe(&context, second).expect(second), &pool, 16);
+        assert_eq!(send(&mut b, &pool, 3), 3);
+        assert_eq!(a.rx[0].rx_burst(&mut Burst::new()), 3);
+    }
+    // Another program in this process has names of its own.
+    let (_, other) = self::pool();
+    let _here = probe(&context, "net_ring0").expect("here");
+    let _there = probe(&other, "net_ring1,peer=net_ring0").expect("there");
+    assert_eq!(pool.stats().in_use, 0);
+}
+
 #[test]
 fn arguments_are_refused() {
     let (_, context) = pool();
-    let refused = RingDriver.probe(&context, &DevArgs::parse("net_ring0,size=1").expect("well formed"));
+    let refused = |text| probe(&context, text).err().expect(text).to_string();
+    assert_eq!(refused("net_ring0,size=1"), "net_ring0: unknown argument 'size'; known: peer, nodeaction");
+    let _loop = probe(&context, "net_ring5").expect("a loop");
     assert_eq!(
-        refused.err().expect("refused").to_string(),
-        "net_ring0: unknown argument 'size'; known: none"
+        refused("net_ring0,peer=net_ring5"),
+        "net_ring0: 'net_ring5' is joined with another device, or with itself; \
+         name net_ring0 before it, or give it peer=net_ring0"
     );
+    let _create = probe(&context, "net_ring1,nodeaction=x:0:CREATE").expect("creates");
+    for (text, want) in [
+        ("net_ring0,peer=net_ring0", "'peer=net_ring0' is no other device"),
+        ("net_ring0,nodeaction=x:0:CREATE", "has a device; close that device"),
+        ("net_ring0,nodeaction=y:0:ATTACH", "nobody created the pair that 'y:0:ATTACH' names"),
+        ("net_ring0,nodeaction=x:0", "write nodeaction=NAME:NODE:CREATE"),
+        ("net_ring0,nodeaction=x:0:attach", "write nodeaction=NAME:NODE:CREATE"),
+        ("net_ring0,nodeaction=x:0:ATTACH,peer=net_ring1", "exclude each other"),
+    ] {
+        let said = refused(text);
+        assert!(said.contains(want), "{text}: {said}");
+    }
 }

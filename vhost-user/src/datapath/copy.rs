@@ -55,24 +55,17 @@ unsafe fn copy_lines(dst: *mut u8, src: *const u8, len: usize) {
     unsafe { copy_block::<LINE>(dst, src, len.wrapping_sub(LINE)) };
 }
 
-/// The first and the last `N` bytes, which overlap when `len < 2 * N`.
+/// The first and the last `N` bytes, which overlap when `len < 2 * N`. One after the other: both ends held at once
+/// are more than the compiler keeps in registers.
 ///
 /// # Safety
 /// As [`copy`]; `N <= len`.
 #[inline(always)]
 unsafe fn copy_ends<const N: usize>(dst: *mut u8, src: *const u8, len: usize) {
     // SAFETY: `N <= len`.
-    let head = unsafe { src.cast::<[u8; N]>().read_unaligned() };
+    unsafe { copy_block::<N>(dst, src, 0) };
     // SAFETY: `len - N` to `len` lies inside.
-    let tail_at = unsafe { src.add(len.wrapping_sub(N)) };
-    // SAFETY: as above.
-    let tail = unsafe { tail_at.cast::<[u8; N]>().read_unaligned() };
-    // SAFETY: `N <= len`.
-    unsafe { dst.cast::<[u8; N]>().write_unaligned(head) };
-    // SAFETY: as for the source.
-    let tail_at = unsafe { dst.add(len.wrapping_sub(N)) };
-    // SAFETY: as above.
-    unsafe { tail_at.cast::<[u8; N]>().write_unaligned(tail) };
+    unsafe { copy_block::<N>(dst, src, len.wrapping_sub(N)) };
 }
 
 /// `N` bytes at offset `at` of both.

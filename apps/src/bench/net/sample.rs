@@ -174,7 +174,7 @@ fn ticks(pid: u32) -> u64 {
 
 /// What the port says it has received, now.
 fn received(console: &mut Console) -> Result<u64, Failure> {
-    let text = console.answer("show port stats 0")?;
+    let text = console.ask("show port stats 0", Duration::ZERO)?;
     last_received(&text).ok_or_else(|| Failure::Program("the port printed no statistics".into()))
 }
 

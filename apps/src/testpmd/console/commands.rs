@@ -1,7 +1,7 @@
 //! THE list of console commands, by family.
 
 use super::grammar::Values;
-use super::{config, control, display, help, offload, ports};
+use super::{capture, config, control, display, help, offload, ports};
 use crate::testpmd::session::Session;
 
 /// One console command.
@@ -53,6 +53,12 @@ pub(crate) const SECTIONS: &[Section] = &[
         title: "Offloads",
         summary: "Checksums and segmentation.",
         commands: offload::COMMANDS,
+    },
+    Section {
+        name: "capture",
+        title: "Capture",
+        summary: "Packets of ports into files.",
+        commands: capture::COMMANDS,
     },
     Section { name: "help", title: "Help", summary: "Help about help.", commands: help::COMMANDS },
 ];

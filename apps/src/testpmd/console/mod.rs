@@ -1,5 +1,6 @@
 //! The console: reads lines, finds their command, runs it.
 
+mod capture;
 mod commands;
 mod config;
 mod control;

@@ -1,0 +1,353 @@
+//! `linecard capture`: packets of a running program's ports, into a pcapng file or a pipe.
+//!
+//! ```text
+//!   find: control sockets by --file-prefix ─► clients, one per port ─► streams ─► output: pcapng, pcap or text
+//! ```
+
+mod find;
+mod output;
+mod print;
+mod socket;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::{Args, ValueEnum};
+use linecard::net::bpf::{self, Program};
+use linecard::pmd::capture::{Client, Frame, Options, Stream, Totals};
+use linecard::pmd::pcap::encode::{Format, SNAPLEN};
+
+pub(crate) use self::output::CaptureFile;
+use self::print::Printer;
+pub(crate) use self::socket::ControlSocket;
+use crate::error::Error;
+use crate::output::{Output, err};
+
+/// Which packets of a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Direction {
+    /// Received
+    In,
+    /// Sent
+    Out,
+    /// All
+    Both,
+}
+
+/// Arguments of `linecard capture`; dpdk-dumpcap's short options mean the same.
+#[derive(Args, Debug)]
+pub(crate) struct CaptureArgs {
+    /// Port by number or name; several may be given [default: the only one]
+    #[arg(short = 'p', short_alias = 'i', long = "port", alias = "interface", value_name = "PORT")]
+    ports: Vec<String>,
+    /// File to write, `-` for standard output; without it packets are shown as text
+    #[arg(short = 'w', long = "write", value_name = "FILE")]
+    write: Option<PathBuf>,
+    /// Bytes to keep of each packet
+    #[arg(short = 's', long = "snapshot-length", value_name = "BYTES", default_value_t = SNAPLEN)]
+    snaplen: u32,
+    /// Stop after so many packets
+    #[arg(short = 'c', long = "count", value_name = "PACKETS", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// Only packets for which this expression of tcpdump's holds, as in 'tcp port 80'
+    #[arg(short = 'f', long = "filter", value_name = "EXPRESSION", conflicts_with = "bytecode")]
+    filter: Option<String>,
+    /// Only packets that this program accepts: a file with what `tcpdump -y EN10MB -ddd EXPRESSION` printed
+    #[arg(short = 'F', long = "filter-file", value_name = "FILE")]
+    bytecode: Option<PathBuf>,
+    /// Received packets, sent ones, or both
+    #[arg(long, value_enum, default_value_t = Direction::Both)]
+    direction: Direction,
+    /// Stop after so many seconds
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..))]
+    seconds: Option<u64>,
+    /// Stop after `duration:SECONDS` or `packets:COUNT`, as dpdk-dumpcap's
+    #[arg(short = 'a', long, value_name = "CONDITION", value_parser = autostop)]
+    autostop: Vec<Autostop>,
+    /// Say nothing but errors
+    #[arg(short = 'q', long)]
+    quiet: bool,
+    /// Write pcapng, which is the default
+    #[arg(short = 'n', hide = true, conflicts_with = "pcap")]
+    pcapng: bool,
+    /// Write pcap instead of pcapng
+    #[arg(short = 'P', long)]
+    pcap: bool,
+    /// MiB of the ring between each queue and this command
+    #[arg(long, value_name = "MIB", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    buffer: u32,
+    /// The program's --file-prefix [default: whichever runs]
+    #[arg(long, value_name = "PREFIX")]
+    file_prefix: Option<String>,
+    /// The program's process number, where several run
+    #[arg(long, value_name = "PID")]
+    pid: Option<u32>,
+    /// List the programs and their ports
+    #[arg(short = 'D', long)]
+    list: bool,
+}
+
+/// When to stop, in dumpcap's words.
+#[derive(Clone, Copy, Debug)]
+enum Autostop {
+    Seconds(u64),
+    Packets(u64),
+}
+
+fn autostop(text: &str) -> Result<Autostop, String> {
+    let (what, number) = text.split_once(':').unwrap_or((text, ""));
+    let number = number.parse().ok().filter(|number| *number > 0);
+    match (what, number) {
+        ("duration", Some(seconds)) => Ok(Autostop::Seconds(seconds)),
+        ("packets", Some(count)) => Ok(Autostop::Packets(count)),
+        _ => Err("give duration:SECONDS or packets:COUNT".into()),
+    }
+}
+
+impl CaptureArgs {
+    /// Packets after which to stop.
+    fn most(&self) -> u64 {
+        let asked = self.autostop.iter().filter_map(|stop| match stop {
+            Autostop::Packets(count) => Some(*count),
+            Autostop::Seconds(_) => None,
+        });
+        asked.chain(self.count).min().unwrap_or(u64::MAX)
+    }
+
+    /// Time after which to stop.
+    fn time(&self) -> Option<Duration> {
+        let asked = self.autostop.iter().filter_map(|stop| match stop {
+            Autostop::Seconds(seconds) => Some(*seconds),
+            Autostop::Packets(_) => None,
+        });
+        asked.chain(self.seconds).min().map(Duration::from_secs)
+    }
+}
+
+/// One port that is captured.
+struct Source {
+    client: Client,
+    stream: Stream,
+    name: String,
+    /// The program told the end, or is gone.
+    ended: Option<Option<Totals>>,
+}
+
+/// Records taken from one port before the next has its turn.
+const TURN: usize = 4096;
+
+pub(crate) fn run(args: &CaptureArgs) -> Result<ExitCode, Error> {
+    let mut messages = Output::standard();
+    if args.list {
+        find::list(&mut messages, args.file_prefix.as_deref())?;
+        messages.finish(false)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let options = options(args)?;
+    let mut sources = open(args, &options)?;
+    let expression = args.filter.clone().unwrap_or_default();
+    let names: Vec<&str> = sources.iter().map(|source| source.name.as_str()).collect();
+    let mut target = match &args.write {
+        None => Target::Text(Printer::new(names.len() > 1)),
+        Some(path) => {
+            let format = if args.pcap { Format::Pcap } else { Format::PcapNg };
+            Target::File(CaptureFile::create(path, format, &names, args.snaplen, &expression)?)
+        }
+    };
+    let stop = stop_flag()?;
+    if !args.quiet {
+        err!(messages, "capturing on {}\n", names.join(", "));
+    }
+    let most = args.most();
+    let result = drain(most, args.time(), &mut sources, &mut target, &stop);
+    let totals: Vec<Option<Totals>> = sources.iter_mut().map(Source::close).collect();
+    // What came between the last look and the end.
+    let rest = result.and_then(|count| take_rest(most, &mut sources, &mut target, count));
+    let ended = target.finish(&totals);
+    let count = rest?;
+    ended?;
+    if !args.quiet {
+        report(&mut messages, &sources, &totals, count);
+    }
+    messages.finish(false)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn options(args: &CaptureArgs) -> Result<Options, Error> {
+    Ok(Options {
+        snaplen: args.snaplen,
+        filter: filter(args)?,
+        received: args.direction != Direction::Out,
+        sent: args.direction != Direction::In,
+        ring: (args.buffer as usize) << 20,
+    })
+}
+
+fn filter(args: &CaptureArgs) -> Result<Option<Program>, Error> {
+    let usage = |error: bpf::Error| Error::Usage(error.to_string());
+    if let Some(expression) = &args.filter {
+        return bpf::compile(expression).map(Some).map_err(usage);
+    }
+    let Some(path) = &args.bytecode else { return Ok(None) };
+    let text = std::fs::read_to_string(path).map_err(|source| Error::System {
+        action: format!("the filter in {} cannot be read", path.display()),
+        source,
+        remedy: "name a file with what `tcpdump -y EN10MB -ddd EXPRESSION` printed",
+    })?;
+    Program::from_ddd(&text).map(Some).map_err(usage)
+}
+
+/// Connects to the program, once for each port.
+fn open(args: &CaptureArgs, options: &Options) -> Result<Vec<Source>, Error> {
+    let path = find::program(args.file_prefix.as_deref(), args.pid)?;
+    let listed = Client::connect(&path)?.list()?;
+    let ports = find::ports(&listed, &args.ports)?;
+    let source = |id: u16, name: &str| {
+        let client = Client::connect(&path)?;
+        let stream = client.capture(id, options)?;
+        Ok(Source { client, stream, name: name.to_owned(), ended: None })
+    };
+    ports.into_iter().map(|port| source(port.id, &port.name)).collect()
+}
+
+fn stop_flag() -> Result<Arc<AtomicBool>, Error> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
+        signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(|source| Error::System {
+            action: "signals cannot be watched".into(),
+            source,
+            remedy: "run the command where signals are allowed",
+        })?;
+    }
+    Ok(stop)
+}
+
+/// Where packets go.
+enum Target {
+    File(CaptureFile),
+    Text(Printer),
+}
+
+impl Target {
+    fn add(&mut self, source: usize, frame: &Frame<'_>) -> Result<(), Error> {
+        match self {
+            Self::File(file) => file.add(source, frame),
+            Self::Text(printer) => {
+                printer.add(source, frame);
+                Ok(())
+            }
+        }
+    }
+
+    /// Writes out what is collected; false when nobody reads it any more.
+    fn flush(&mut self) -> Result<bool, Error> {
+        match self {
+            Self::File(file) => file.flush(),
+            Self::Text(printer) => Ok(printer.flush()),
+        }
+    }
+
+    fn finish(self, totals: &[Option<Totals>]) -> Result<(), Error> {
+        match self {
+            Self::File(file) => file.finish(totals),
+            Self::Text(mut printer) => {
+                printer.flush();
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Takes packets until enough came, time is up, somebody stops us, or nobody is there any more.
+fn drain(
+    most: u64,
+    until: Option<Duration>,
+    sources: &mut [Source],
+    target: &mut Target,
+    stop: &AtomicBool,
+) -> Result<u64, Error> {
+    let (start, mut count) = (Instant::now(), 0);
+    loop {
+        let before = count;
+        turn(most, sources, target, &mut count)?;
+        let reader = target.flush()?;
+        let enough = count >= most;
+        let late = until.is_some_and(|until| start.elapsed() >= until);
+        if enough || late || !reader || stop.load(Ordering::Relaxed) {
+            return Ok(count);
+        }
+        if count == before {
+            if sources.iter().all(|source| source.ended.is_some()) {
+                return Ok(count);
+            }
+            sources.iter_mut().for_each(Source::look);
+        }
+    }
+}
+
+/// One turn of each port.
+fn turn(most: u64, sources: &mut [Source], target: &mut Target, count: &mut u64) -> Result<(), Error> {
+    for (i, source) in sources.iter_mut().enumerate() {
+        for _ in 0..TURN {
+            if *count >= most {
+                return Ok(());
+            }
+            let Some(frame) = source.stream.next()? else { break };
+            target.add(i, &frame)?;
+            *count += 1;
+        }
+    }
+    Ok(())
+}
+
+/// What the rings still hold after the end.
+fn take_rest(most: u64, sources: &mut [Source], target: &mut Target, mut count: u64) -> Result<u64, Error> {
+    // A ring ends: its writer has been told to stop.
+    for _ in 0..1024 {
+        let before = count;
+        turn(most, sources, target, &mut count)?;
+        if !target.flush()? || count == before {
+            break;
+        }
+    }
+    Ok(count)
+}
+
+impl Source {
+    /// Waits a little, for the end too.
+    fn look(&mut self) {
+        const NAP: Duration = Duration::from_millis(2);
+        if self.ended.is_none() && self.client.wait(NAP) {
+            self.ended = Some(self.client.ended(NAP));
+        } else if self.ended.is_some() {
+            std::thread::sleep(NAP);
+        }
+    }
+
+    /// Ends the capture; what the program counted, if it is still there to tell.
+    fn close(&mut self) -> Option<Totals> {
+        match self.ended {
+            Some(totals) => totals,
+            None => self.client.stop(),
+        }
+    }
+}
+
+fn report(messages: &mut Output, sources: &[Source], totals: &[Option<Totals>], count: u64) {
+    for (source, totals) in sources.iter().zip(totals) {
+        match (source.ended, totals) {
+            (Some(None), _) => err!(messages, "{}: the program is gone\n", source.name),
+            (Some(Some(_)), _) => err!(messages, "{}: the port was stopped\n", source.name),
+            _ => {}
+        }
+        if let Some(Totals { lost, .. }) = totals.filter(|totals| totals.lost > 0) {
+            let hint = "ask for a larger --buffer, or less with -f and -s";
+            err!(messages, "{}: {lost} packets were seen and not captured; {hint}\n", source.name);
+        }
+    }
+    let plural = if count == 1 { "packet" } else { "packets" };
+    err!(messages, "{count} {plural} captured\n");
+}

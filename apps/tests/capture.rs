@@ -1,0 +1,334 @@
+//! `linecard capture` beside a running testpmd: files and pipes, filters, drops, clients that die, bad input.
+
+mod common;
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{ChildStdin, Command, Stdio};
+use std::time::Duration;
+
+use common::{PATIENCE, Running, Said, Scratch, eventually, linecard, run, testpmd};
+use linecard::pmd::pcap::encode::{Format, Record};
+use linecard::pmd::pcap::read::Reader;
+use rustix::process::Signal;
+
+/// A testpmd with a control socket of its own, forwarding since it started.
+struct Program {
+    running: Running,
+    console: ChildStdin,
+    prefix: String,
+}
+
+impl Program {
+    fn start(name: &str, devices: &[&str], app: &[&str]) -> Self {
+        let prefix = format!("test-{name}-{}", std::process::id());
+        let mut eal = vec!["-m", "64", "--file-prefix", &prefix];
+        eal.extend(devices.iter().flat_map(|device| ["--vdev", device]));
+        let mut command = testpmd(&eal, &[&["-i", "-a"], app].concat());
+        command.stdin(Stdio::piped()).stdout(Stdio::null());
+        let mut running = Running::start(&mut command);
+        let console = running.0.stdin.take().unwrap();
+        let program = Self { running, console, prefix };
+        eventually("the control socket", || program.capture(&["-D"]).code == Some(0));
+        let ports = devices.len();
+        eventually("its ports", || program.capture(&["-D"]).out.matches("transmit queue").count() == ports);
+        program
+    }
+
+    /// Runs `linecard capture` on it to the end.
+    fn capture(&self, arguments: &[&str]) -> Said {
+        run(&mut self.command(arguments), b"")
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        linecard(&[&["capture", "--file-prefix", &self.prefix], arguments].concat())
+    }
+
+    fn type_line(&mut self, line: &str) {
+        writeln!(self.console, "{line}").unwrap();
+    }
+
+    /// `quit`; it ends well and leaves no socket.
+    fn quit(mut self) {
+        self.type_line("quit");
+        let folder = linecard::eal::runtime::folder(&self.prefix);
+        let said = self.running.end(PATIENCE);
+        assert_eq!(said.code, Some(0), "{said:?}");
+        assert!(!folder.exists(), "nothing is left behind");
+    }
+}
+
+/// The frames of a capture file.
+fn frames(path: &str) -> Vec<Vec<u8>> {
+    let mut reader = Reader::open(Path::new(path)).unwrap_or_else(|damage| panic!("{path} {damage}"));
+    let mut all = Vec::new();
+    while reader.ready().unwrap_or_else(|damage| panic!("{path} {damage}")) {
+        all.push(reader.frame().to_vec());
+        reader.advance();
+    }
+    all
+}
+
+/// UDP frames to ports 2000, 2001, 2002, and as many of ARP.
+fn input(scratch: &Scratch) -> String {
+    let mut file = Vec::new();
+    Format::Pcap.header(&mut file, 65_535);
+    for i in 0..6_u8 {
+        let mut frame = vec![i; 90];
+        frame[..12].copy_from_slice(&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2]);
+        frame[12..14].copy_from_slice(if i < 3 { &[8, 0] } else { &[8, 6] });
+        frame[14..24].copy_from_slice(&[0x45, 0, 0, 76, 0, 0, 0, 0, 64, 17]);
+        frame[34..38].copy_from_slice(&[3, 232, 7, 208 + i]);
+        Format::Pcap.record(&mut file, &Record { len: 90, ..Record::default() }, &[&frame]);
+    }
+    let path = scratch.file("input.pcap");
+    std::fs::write(&path, file).unwrap();
+    path
+}
+
+fn source(scratch: &Scratch) -> String {
+    format!("net_pcap0,rx_pcap={},infinite_rx=1,rate=20000", input(scratch))
+}
+
+#[test]
+fn packets_reach_files_pipes_and_eyes() {
+    let scratch = Scratch::new();
+    let source = source(&scratch);
+    let program = Program::start("files", &[&source, "net_null0,no-rx=1"], &[]);
+    let path = scratch.file("out.pcapng");
+    let said = program.capture(&["-p", "0", "-w", &path, "-c", "600"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(
+        said.err.contains("capturing on net_pcap0") && said.err.contains("600 packets captured"),
+        "{said:?}"
+    );
+    let got = frames(&path);
+    let want = frames(&input(&scratch));
+    assert_eq!(got.len(), 600);
+    let first = want.iter().position(|frame| *frame == got[0]).expect("one of them");
+    assert!(got.iter().enumerate().all(|(i, frame)| *frame == want[(first + i) % 6]), "all, in order");
+
+    // By name, cut, one way, filtered, in the old format, by a pipe.
+    let arguments = ["-p", "net_null0", "--direction", "out", "-s", "50", "-c", "40", "-P", "-w", "-"];
+    let mut command = program.command(&[&arguments[..], &["-f", "udp dst port 2001 or 2002"]].concat());
+    let output = command.output().unwrap();
+    let piped = scratch.file("piped.pcap");
+    std::fs::write(&piped, &output.stdout).unwrap();
+    let got = frames(&piped);
+    assert_eq!(got.len(), 40);
+    let first = usize::from(got[0][37] == want[2][37]);
+    assert!(got.iter().enumerate().all(|(i, frame)| *frame == want[1 + (first + i) % 2][..50]));
+
+    let said = program.capture(&["-p", "0", "-c", "5", "-f", "arp"]);
+    assert_eq!(said.out.lines().count(), 5, "{said:?}");
+    assert!(
+        said.out
+            .lines()
+            .all(|line| line
+                .contains("in  q0    90 bytes  02:00:00:00:00:02 > 02:00:00:00:00:01  type 0x0806")),
+        "{said:?}"
+    );
+
+    // Compiled by tcpdump: arp, as `tcpdump -y EN10MB -ddd arp` prints it.
+    let program_file = scratch.file("arp.bpf");
+    std::fs::write(&program_file, "4\n40 0 0 12\n21 0 1 2054\n6 0 0 262144\n6 0 0 0\n").unwrap();
+    let said = program.capture(&["-p", "0", "-c", "5", "-F", &program_file, "-w", &path]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(frames(&path).iter().all(|frame| frame[13] == 6));
+
+    // Two ports in one file.
+    let said = program.capture(&["-p", "0", "-p", "1", "--seconds", "1", "-w", &path]);
+    assert!(said.code == Some(0) && said.err.contains("net_pcap0, net_null0"), "{said:?}");
+    assert!(frames(&path).len() > 100, "{said:?}");
+    program.quit();
+}
+
+#[test]
+fn tshark_reads_what_we_write() {
+    if Command::new("tshark").arg("--version").output().is_err() {
+        let line = "SKIPPED tshark_reads_what_we_write: tshark is not installed (apt-get install tshark)\n";
+        let _ = std::io::stderr().write_all(line.as_bytes());
+        assert!(std::env::var_os("LINECARD_REQUIRE_ALL").is_none(), "tshark must be here");
+        return;
+    }
+    let scratch = Scratch::new();
+    let source = source(&scratch);
+    // Nobody receives from net_ring0: it fills up, and what testpmd drops has a reason.
+    let program = Program::start("tshark", &[&source, "net_ring0,peer=net_ring9"], &[]);
+    let fields = "frame.interface_name,frame.len,frame.packet_flags_direction,frame.comment,frame.time_epoch";
+    let tshark = |reading: &str| {
+        let mut command = Command::new("tshark");
+        command.args(["-n", "-r", reading, "-T", "fields"]);
+        command.args(fields.split(',').flat_map(|field| ["-e", field]));
+        command
+    };
+    // Live, by a pipe.
+    let mut capture = program.command(&["-p", "0", "-w", "-", "-c", "200"]);
+    let mut capture = Running::start(&mut capture);
+    let pipe = capture.0.stdout.take().unwrap();
+    let said = run_with(&mut tshark("-"), pipe.into());
+    let lines: Vec<&str> = said.out.lines().collect();
+    assert_eq!(lines.len(), 200, "{said:?}");
+    assert!(
+        lines.iter().all(|line| line.starts_with("net_pcap0\t90\t") && line.contains("1\t\t")),
+        "{}",
+        lines[0]
+    );
+    let time: f64 = lines[0].split('\t').next_back().unwrap().parse().unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs_f64();
+    assert!((now - time).abs() < 60.0, "{time}");
+    assert_eq!(capture.end(PATIENCE).code, Some(0));
+
+    let path = scratch.file("drops.pcapng");
+    let said = program.capture(&["-p", "1", "-w", &path, "-c", "100"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let said = run_with(&mut tshark(&path), Stdio::null());
+    let dropped =
+        said.out.lines().filter(|line| line.contains("dropped: no room in the transmit queue")).count();
+    assert_eq!((dropped, said.out.lines().count()), (100, 100), "{said:?}");
+    program.quit();
+}
+
+/// Runs a command with this on its input.
+fn run_with(command: &mut Command, input: Stdio) -> Said {
+    command.stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
+    Running::start(command).end(PATIENCE)
+}
+
+#[test]
+fn signals_end_a_capture_and_killing_it_harms_nobody() {
+    let scratch = Scratch::new();
+    let source = source(&scratch);
+    let program = Program::start("kill", &[&source, "net_null0,no-rx=1"], &[]);
+    let path = scratch.file("out.pcapng");
+    let grown =
+        |least: u64| eventually("packets", || std::fs::metadata(&path).is_ok_and(|data| data.len() > least));
+    for round in 0..6 {
+        let _ = std::fs::remove_file(&path);
+        let mut command = program.command(&["-p", "0", "-w", &path]);
+        // The capture before ends within moments of its command.
+        let capture = loop {
+            let mut capture = Running::start(&mut command);
+            std::thread::sleep(Duration::from_millis(120));
+            if capture.0.try_wait().unwrap().is_none() {
+                break capture;
+            }
+        };
+        grown(20_000);
+        match round % 3 {
+            0 => {
+                capture.signal(Signal::KILL);
+                capture.end(PATIENCE);
+            }
+            kind => {
+                capture.signal(if kind == 1 { Signal::INT } else { Signal::TERM });
+                let said = capture.end(PATIENCE);
+                assert!(said.code == Some(0) && said.err.contains("packets captured"), "{said:?}");
+            }
+        }
+        if round % 3 == 0 {
+            // A kill may fall into a write, which the kernel then ends at a page.
+            let mut reader = Reader::open(Path::new(&path)).unwrap();
+            let mut count = 0;
+            while reader.ready().is_ok_and(|more| more) {
+                count += 1;
+                reader.advance();
+            }
+            assert!(count > 100);
+        } else {
+            assert!(frames(&path).len() > 100);
+        }
+    }
+    let said = program.capture(&["-p", "1", "-c", "10"]);
+    assert_eq!(said.out.lines().count(), 10, "traffic goes on: {said:?}");
+    // A reader that goes away is no mistake.
+    let mut capture = program.command(&["-p", "0", "-w", "-"]);
+    let mut capture = Running::start(&mut capture);
+    drop(capture.0.stdout.take());
+    assert_eq!(capture.end(PATIENCE).code, Some(0));
+    // The program goes away: the capture ends by itself, with a whole file.
+    let capture = Running::start(&mut program.command(&["-p", "0", "-w", &path]));
+    grown(20_000);
+    program.quit();
+    let said = capture.end(PATIENCE);
+    assert!(said.code == Some(0) && said.err.contains("net_pcap0: the "), "{said:?}");
+    assert!(frames(&path).len() > 100);
+}
+
+#[test]
+fn the_console_captures_into_files() {
+    let scratch = Scratch::new();
+    let (source, path, old) = (source(&scratch), scratch.file("a.pcapng"), scratch.file("b.pcap"));
+    let prefix = format!("test-console-{}", std::process::id());
+    let mut command = testpmd(
+        &["-m", "64", "--file-prefix", &prefix, "--vdev", &source, "--vdev", "net_null0,no-rx=1"],
+        &["-i", "-a"],
+    );
+    let mut running = Running::start(command.stdin(Stdio::piped()));
+    let mut console = running.0.stdin.take().unwrap();
+    let mut type_lines = |text: &str| console.write_all(text.as_bytes()).unwrap();
+    type_lines(&format!("set capture 0 {path}\nset capture 1 {old}\nset capture 0 {path}\n"));
+    eventually("packets", || std::fs::metadata(&old).is_ok_and(|data| data.len() > 50_000));
+    type_lines(
+        "show capture\nset capture 0 off\nset capture 0 off\nset capture 7 x\nset capture 1 /no/folder/x\nquit\n",
+    );
+    let said = running.end(PATIENCE);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    for part in [
+        &format!("Capturing port 0 (net_pcap0) into {path}"),
+        "packets, on",
+        "from outside: linecard capture -p PORT -w FILE --pid",
+        &format!("packets of port 0 into {path}, 0 lost"),
+    ] {
+        assert!(said.out.contains(part), "no '{part}' in {said:?}");
+    }
+    for part in ["port 0 (net_pcap0) is being captured already", "port 0 is not captured", "Invalid port 7"] {
+        assert!(said.err.contains(part), "no '{part}' in {said:?}");
+    }
+    assert!(frames(&path).len() > 10 && frames(&old).len() > 100, "both files are whole");
+}
+
+#[test]
+fn bad_input_is_answered_by_one_sentence() {
+    let fails = |said: Said, code: i32, parts: &[&str]| {
+        assert_eq!(said.code, Some(code), "{said:?}");
+        let errors: Vec<_> = said.err.lines().filter(|line| line.starts_with("error: ")).collect();
+        assert_eq!(errors.len(), 1, "{said:?}");
+        assert!(parts.iter().all(|part| errors[0].contains(part)), "{parts:?} in {errors:?}");
+    };
+    let scratch = Scratch::new();
+    let nobody = |arguments: &[&str]| run(&mut linecard(&[&["capture"], arguments].concat()), b"");
+    fails(
+        nobody(&["--file-prefix", "nobody-has-this", "-p", "0"]),
+        1,
+        &["--file-prefix nobody-has-this runs", "start one"],
+    );
+    fails(nobody(&["--pid", "1", "-p", "0"]), 1, &["no program 1 that can be captured runs"]);
+    fails(nobody(&["-f", "tcp prot 80"]), 2, &["not understood at 'prot'"]);
+    fails(nobody(&["-F", "/nonexistent"]), 1, &["/nonexistent", "tcpdump -y EN10MB -ddd"]);
+    fails(nobody(&["-f", "ip", "-F", "/nonexistent"]), 2, &["cannot be used with"]);
+    fails(nobody(&["-c", "0"]), 2, &["0"]);
+    fails(nobody(&["--frobnicate"]), 2, &["--frobnicate"]);
+
+    let program = Program::start("bad", &["net_null0", "net_null1"], &[]);
+    fails(program.capture(&["-p", "7"]), 1, &["there is no port 7; known: 0 (net_null0), 1 (net_null1)"]);
+    fails(program.capture(&["-c", "1"]), 2, &["say which port with -p"]);
+    fails(program.capture(&["-p", "0", "-p", "net_null0"]), 2, &["named twice"]);
+    fails(program.capture(&["-p", "0", "-s", "0"]), 1, &["a snapshot of 0 bytes"]);
+    let missing = scratch.file("no/folder/x");
+    fails(program.capture(&["-p", "0", "-w", &missing]), 1, &["cannot be written", "-w"]);
+    fails(program.capture(&["-p", "0", "-w", scratch.path().to_str().unwrap()]), 1, &["Is a directory"]);
+    fails(
+        program.capture(&["-p", "0", "-w", "/dev/full"]),
+        1,
+        &["/dev/full cannot be written", "No space left", "-c, -s or -f"],
+    );
+    assert_eq!(scratch.entries(), [""; 0]);
+    let other = Program::start("bad2", &["net_null0"], &[]);
+    let pids = [program.running.0.id().to_string(), other.running.0.id().to_string()];
+    fails(nobody(&["-p", "0"]), 2, &["programs run", &pids[0], &pids[1], "--pid"]);
+    let said = nobody(&["--pid", &pids[1], "-c", "3"]);
+    assert_eq!(said.out.lines().count(), 3, "{said:?}");
+    program.quit();
+    other.quit();
+}

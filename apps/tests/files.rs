@@ -1,0 +1,221 @@
+//! File ports in a running testpmd: what goes in comes out, also after signals and on a full disk; and the examples
+//! that write and read such files.
+
+mod common;
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use common::{PATIENCE, Running, Scratch, eventually, run, testpmd};
+use linecard::pmd::pcap::encode::{Format, Record, interface};
+use linecard::pmd::pcap::read::Reader;
+use rustix::process::Signal;
+
+fn frames(path: &str) -> Vec<Vec<u8>> {
+    let mut reader = Reader::open(Path::new(path)).unwrap_or_else(|damage| panic!("{path} {damage}"));
+    let mut all = Vec::new();
+    while reader.ready().unwrap_or_else(|damage| panic!("{path} {damage}")) {
+        all.push(reader.frame().to_vec());
+        reader.advance();
+    }
+    all
+}
+
+fn write(path: &str, count: usize) {
+    let format = Format::of(Path::new(path));
+    let mut file = Vec::new();
+    format.header(&mut file, 65_535);
+    if format == Format::PcapNg {
+        interface(&mut file, "x", 65_535, "");
+    }
+    for i in 0..count {
+        let frame = vec![i as u8; 60 + i % 1400];
+        format.record(&mut file, &Record { len: frame.len() as u32, ..Record::default() }, &[&frame]);
+    }
+    std::fs::write(path, file).unwrap();
+}
+
+/// Says on standard error, past the test harness, that a test did not run; fails where nothing may be skipped.
+fn skip(test: &str, why: &str) {
+    let _ = std::io::stderr().write_all(format!("SKIPPED {test}: {why}\n").as_bytes());
+    assert!(std::env::var_os("LINECARD_REQUIRE_ALL").is_none(), "{test} must not be skipped here: {why}");
+}
+
+#[test]
+fn a_file_goes_through_testpmd_unchanged() {
+    let scratch = Scratch::new();
+    for (from, to) in [("a.pcap", "b.pcapng"), ("c.pcapng", "d.pcap")] {
+        let (from, to) = (scratch.file(from), scratch.file(to));
+        write(&from, 3000);
+        let devices = [format!("net_pcap0,rx_pcap={from}"), format!("net_pcap1,tx_pcap={to}")];
+        let mut command = testpmd(
+            &["-m", "64", "--in-memory", "--vdev", &devices[0], "--vdev", &devices[1]],
+            &["-i", "--no-flush-rx", "-a"],
+        );
+        let mut running = Running::start(command.stdin(Stdio::piped()));
+        let mut console = running.0.stdin.take().unwrap();
+        eventually("all packets", || {
+            std::fs::metadata(&to).is_ok_and(|data| data.len() > 3000 * 60) && frames(&to).len() == 3000
+        });
+        console.write_all(b"show port xstats 1\nquit\n").unwrap();
+        let said = running.end(PATIENCE);
+        assert!(said.code == Some(0) && said.out.contains("tx_good_packets: 3000"), "{said:?}");
+        assert!(frames(&from) == frames(&to));
+    }
+}
+
+#[test]
+fn a_file_is_whole_after_signals() {
+    let scratch = Scratch::new();
+    for signal in [Signal::INT, Signal::TERM, Signal::KILL] {
+        let path = scratch.file("out.pcapng");
+        let _ = std::fs::remove_file(&path);
+        let device = format!("net_pcap0,tx_pcap={path},snaplen=100");
+        let mut command = testpmd(
+            &["-m", "64", "--in-memory", "--vdev", "net_null0,size=300", "--vdev", &device],
+            &["--forward-mode=io"],
+        );
+        let mut running = Running::start(command.stdin(Stdio::piped()));
+        let _input = running.0.stdin.take();
+        eventually("packets", || std::fs::metadata(&path).is_ok_and(|data| data.len() > 1 << 20));
+        running.signal(signal);
+        running.end(PATIENCE);
+        // A kill may fall into a write, which the kernel then ends at a page; nothing else may cut a record.
+        if signal != Signal::KILL {
+            assert!(frames(&path).iter().all(|frame| frame.len() == 100));
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_is_counted_and_the_file_stays_whole() {
+    let name = "a_full_disk_is_counted_and_the_file_stays_whole";
+    if !rustix::process::geteuid().is_root() {
+        return skip(name, "mounting a small file system needs root");
+    }
+    let scratch = Scratch::new();
+    let small = scratch.file("small");
+    std::fs::create_dir(&small).unwrap();
+    // In a mount namespace of its own, which goes with the process.
+    let script = format!(
+        "set -e; mount -t tmpfs -o size=128k none {small}; \
+         (echo start; sleep 1; echo stop; echo show port xstats 1; echo quit) | {exe} testpmd --no-huge --no-pci -m 64 \
+         --in-memory --vdev net_null0,size=700 --vdev net_pcap0,tx_pcap={small}/out.pcap -- -i >{small}.out 2>{small}.err; \
+         cp {small}/out.pcap {small}.pcap; \
+         {exe} testpmd --no-huge --no-pci -m 64 --in-memory --vdev net_pcap0,tx_pcap={small}/next.pcap -- -i \
+         </dev/null >/dev/null 2>{small}.next || true; ls {small} >{small}.ls",
+        exe = env!("CARGO_BIN_EXE_linecard"),
+    );
+    let said = run(
+        Command::new("unshare")
+            .args(["-m", "sh", "-c", &script])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped()),
+        b"",
+    );
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let read = |end: &str| std::fs::read_to_string(format!("{small}.{end}")).unwrap();
+    let (out, err) = (read("out"), read("err"));
+    let count = |name: &str| -> u64 {
+        let line = out
+            .lines()
+            .find_map(|line| line.strip_prefix(name))
+            .unwrap_or_else(|| panic!("no {name} in {out}"));
+        line.trim().parse().unwrap()
+    };
+    let got = frames(&format!("{small}.pcap"));
+    assert_eq!(got.len() as u64, count("tx_good_packets: "), "what is counted is there");
+    assert!(count("tx_q0_no_space: ") > 0 && got.len() > 100, "{} packets", got.len());
+    assert_eq!(err.matches("cannot be written: No space left").count(), 1, "said once: {err}");
+    // What cannot even begin says so and leaves nothing.
+    let next = read("next");
+    assert!(
+        next.contains("error: net_pcap0: ") && next.contains("next.pcap cannot be written: No space left"),
+        "{next}"
+    );
+    assert_eq!(read("ls"), "out.pcap\n");
+}
+
+#[test]
+fn a_faulty_line_is_one_argument() {
+    let scratch = Scratch::new();
+    let (from, to) = (scratch.file("a.pcap"), scratch.file("b.pcap"));
+    write(&from, 2000);
+    let device =
+        format!("net_impair0,on=[net_pcap0,rx_pcap={from},tx_pcap={to}],rx_loss=10%,rx_duplicate=10%,seed=4");
+    let run_once = || {
+        let mut command =
+            testpmd(&["-m", "64", "--in-memory", "--vdev", &device], &["-i", "--no-flush-rx", "-a"]);
+        let mut running = Running::start(command.stdin(Stdio::piped()));
+        let mut console = running.0.stdin.take().unwrap();
+        let mut last = 0;
+        eventually("no more packets", || {
+            let len = std::fs::metadata(&to).map_or(0, |data| data.len());
+            std::thread::sleep(Duration::from_millis(200));
+            let done = len > 100_000 && len == last;
+            last = len;
+            done
+        });
+        console.write_all(b"show port xstats 0\nquit\n").unwrap();
+        (running.end(PATIENCE), frames(&to))
+    };
+    let (said, first) = run_once();
+    let count = |name: &str| -> usize {
+        let line =
+            said.out.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_else(|| panic!("no {name}"));
+        line.trim().parse().unwrap()
+    };
+    assert_eq!(first.len(), 2000 - count("rx_q0_lost: ") + count("rx_q0_duplicated: "));
+    assert!((100..300).contains(&count("rx_q0_lost: ")), "{}", count("rx_q0_lost: "));
+    let (_, second) = run_once();
+    assert!(first == second, "the same seed, the same packets");
+}
+
+/// The examples, as their first lines say, with small numbers; built by cargo if they are not there.
+#[test]
+fn examples_write_and_read_a_file() {
+    let scratch = Scratch::new();
+    let path = scratch.file("flows.pcap");
+    let example = |name: &str| {
+        let exe = Path::new(env!("CARGO_BIN_EXE_linecard")).with_file_name("examples").join(name);
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples").join(format!("{name}.rs"));
+        let time = |path: &Path| path.metadata().and_then(|data| data.modified()).ok();
+        if time(&exe) < time(&source) {
+            let mut build = Command::new(env!("CARGO"));
+            build.args(["build", "-q", "-p", "linecard", "--example", name]);
+            if !cfg!(debug_assertions) {
+                build.arg("--release");
+            }
+            assert!(build.status().unwrap().success());
+        }
+        Command::new(exe)
+    };
+    let mut pktgen = example("pktgen");
+    pktgen.arg(format!("net_pcap0,tx_pcap={path}")).args(["rate=10000", "size=128", "flows=8", "count=2000"]);
+    let said = run(pktgen.stdout(Stdio::piped()).stderr(Stdio::piped()), b"");
+    assert!(said.code == Some(0) && said.out.starts_with("sent 2000 packets of 128 bytes in 0."), "{said:?}");
+    let got = frames(&path);
+    assert_eq!(got.len(), 2000);
+    assert!(got.iter().enumerate().all(|(i, frame)| frame.len() == 128 && frame[37] == 0xd0 + (i % 8) as u8));
+
+    let mut dump = example("dump");
+    dump.arg(format!("net_pcap0,rx_pcap={path}")).args(["count=10", "hex"]);
+    let said = run(dump.stdout(Stdio::piped()).stderr(Stdio::piped()), b"");
+    assert!(said.code == Some(0) && said.out.ends_with("10 packets\n"), "{said:?}");
+    assert!(said.out.contains("198.18.0.1 > 198.18.0.2 ports 1002 > 2002"), "{said:?}");
+    assert!(said.out.contains("  0010  00 72 00 00 00 00 40 11 "), "{said:?}");
+    let mut idle = example("dump");
+    idle.arg(format!("net_pcap0,rx_pcap={path}")).arg("idle=1");
+    let said = run(idle.stdout(Stdio::piped()).stderr(Stdio::piped()), b"");
+    assert!(said.out.ends_with("2000 packets\n"), "{said:?}");
+    for (name, arguments, want) in [
+        ("pktgen", &["net_null0", "rate=0"][..], "rate=0"),
+        ("dump", &["net_pcap0,rx_pcap=/nonexistent"], "/nonexistent cannot be opened"),
+        ("dump", &[], "name a device"),
+    ] {
+        let said = run(example(name).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()), b"");
+        assert!(said.code == Some(1) && said.err.contains(want), "{said:?}");
+    }
+}

@@ -1,0 +1,109 @@
+//! A fixed trace through both ends of a vhost-user socket in one thread, for counting instructions per packet.
+//!
+//! `cargo xtask budget` runs it under callgrind, once for each function of `measured`, and compares the counts with the
+//! table in `benches/budget.txt`: time is too noisy on shared machines, counts are the same everywhere.
+#![forbid(unsafe_code)]
+
+use std::error::Error;
+use std::time::{Duration, Instant};
+
+use linecard::prelude::*;
+
+const BURST: usize = 32;
+/// Bursts that are counted, after as many to warm up. A multiple of what any ring, cache or batch turns around in.
+const ROUNDS: usize = 512;
+
+/// The four bursts of a packet's round. Never inlined: callgrind counts between their calls and returns. Each names
+/// itself, because functions of equal code become one.
+mod measured {
+    use std::hint::black_box;
+
+    use linecard::prelude::{Burst, RxQueue, TxQueue};
+
+    #[inline(never)]
+    pub(crate) fn frontend_tx(queue: &mut dyn TxQueue, packets: &mut Burst) -> usize {
+        black_box("frontend_tx");
+        queue.tx_burst(packets)
+    }
+
+    #[inline(never)]
+    pub(crate) fn backend_rx(queue: &mut dyn RxQueue, packets: &mut Burst) -> usize {
+        black_box("backend_rx");
+        queue.rx_burst(packets)
+    }
+
+    #[inline(never)]
+    pub(crate) fn backend_tx(queue: &mut dyn TxQueue, packets: &mut Burst) -> usize {
+        black_box("backend_tx");
+        queue.tx_burst(packets)
+    }
+
+    #[inline(never)]
+    pub(crate) fn frontend_rx(queue: &mut dyn RxQueue, packets: &mut Burst) -> usize {
+        black_box("frontend_rx");
+        queue.rx_burst(packets)
+    }
+}
+
+fn open(eal: &Eal, pool: &Pool, device: &str) -> Result<Port, linecard::pmd::Error> {
+    let context = ProbeContext {
+        memory: eal.memory().clone(),
+        domain: pool.domain().clone(),
+        wait: Duration::from_secs(30),
+    };
+    let device = linecard::drivers().probe(&context, device)?;
+    Ok(configure(device, PortConfig::default())?.start(pool)?)
+}
+
+/// One burst all the way round: out of the frontend, through the backend, home.
+fn round(frontend: &mut Port, backend: &mut Port, packets: &mut Burst, counted: bool) {
+    let (fe_tx, be_rx) = (&mut *frontend.tx[0], &mut *backend.rx[0]);
+    let (be_tx, fe_rx) = (&mut *backend.tx[0], &mut *frontend.rx[0]);
+    let moved = if counted {
+        [
+            measured::frontend_tx(fe_tx, packets),
+            measured::backend_rx(be_rx, packets),
+            measured::backend_tx(be_tx, packets),
+            measured::frontend_rx(fe_rx, packets),
+        ]
+    } else {
+        [fe_tx.tx_burst(packets), be_rx.rx_burst(packets), be_tx.tx_burst(packets), fe_rx.rx_burst(packets)]
+    };
+    assert_eq!(moved, [BURST; 4], "every burst moves whole, or the counts mean nothing");
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    // `cargo bench` passes `--bench`.
+    let Some(path) = std::env::args().skip(1).find(|argument| argument != "--bench") else {
+        println!(
+            "a trace for `cargo xtask budget`; arguments of net_virtio_user choose the path: budget packed_vq=1"
+        );
+        return Ok(());
+    };
+    let (args, _) = EalArgs::parse(["--no-huge", "-m", "64"].map(Into::into))?;
+    let eal = Eal::new(&args)?;
+    let config = || PoolConfig { packets: 2048, ..PoolConfig::default() };
+    let shared = Pool::new(&eal.default_domain(), config())?;
+    let private = Pool::new(&eal.memory().domain("backend")?, config())?;
+    let socket = std::env::temp_dir().join(format!("linecard-budget-{}.sock", std::process::id()));
+    let mut backend = open(&eal, &private, &format!("net_vhost0,iface={}", socket.display()))?;
+    let device = format!("net_virtio_user0,path={},queue_size=256,{path}", socket.display());
+    let mut frontend = open(&eal, &shared, &device)?;
+    let start = Instant::now();
+    while !(frontend.control.link().up && backend.control.link().up) {
+        assert!(start.elapsed() < Duration::from_secs(30), "the ends find each other");
+        std::thread::yield_now();
+    }
+
+    let mut packets = Burst::new();
+    while packets.len() < BURST {
+        let mut packet = shared.get().ok_or("the pool has packets")?;
+        packet.append(64).ok_or("a packet has room for 64 bytes")?.fill(0x5a);
+        packets.push(packet).map_err(|_| "a burst has room for 32 packets")?;
+    }
+    for counted in [false, true] {
+        (0..ROUNDS).for_each(|_| round(&mut frontend, &mut backend, &mut packets, counted));
+    }
+    println!("{} packets on {}", ROUNDS * BURST, frontend.control.paths());
+    Ok(())
+}

@@ -1,0 +1,120 @@
+//! Sends UDP packets on any port at a rate, and says how many it sent.
+//!
+//! ```text
+//! cargo run --release --example pktgen -- net_pcap0,tx_pcap=/tmp/flows.pcap rate=10000 size=128 flows=8 count=5000
+//! ```
+//! Without `rate=` as fast as the port takes them, without `count=` until Ctrl-C. While it runs,
+//! `linecard capture --file-prefix pktgen -f 'udp dst port 2003'` shows what leaves.
+#![forbid(unsafe_code)]
+
+use std::error::Error;
+use std::time::{Duration, Instant};
+
+use linecard::eal::runtime;
+use linecard::net::{
+    Header, MacAddr,
+    ether::{Ethernet, ether_type},
+    ip::{Ipv4, protocol},
+    transport::Udp,
+};
+use linecard::pmd::capture::Hub;
+use linecard::prelude::*;
+
+/// What to send.
+struct Plan {
+    rate: Option<u64>,
+    size: usize,
+    flows: u16,
+    count: Option<u64>,
+}
+
+impl Plan {
+    /// Reads `key=number` arguments.
+    fn read(arguments: &[String]) -> Result<Self, String> {
+        let mut plan = Self { rate: None, size: 64, flows: 1, count: None };
+        for argument in arguments {
+            let (key, value) = argument.split_once('=').unwrap_or((argument, ""));
+            let number: u64 = value.parse().map_err(|_| format!("'{argument}' is no KEY=NUMBER"))?;
+            match key {
+                "rate" if number > 0 => plan.rate = Some(number),
+                "size" if (60..=1514).contains(&number) => plan.size = number as usize,
+                "flows" if (1..=10_000).contains(&number) => plan.flows = number as u16,
+                "count" => plan.count = Some(number),
+                _ => {
+                    return Err(format!(
+                        "'{argument}' is not possible; give rate, size (60 to 1514), flows, count"
+                    ));
+                }
+            }
+        }
+        Ok(plan)
+    }
+
+    /// Packets that are to be sent by now.
+    fn due(&self, since: Duration) -> u64 {
+        let due = self
+            .rate
+            .map_or(u64::MAX, |rate| (since.as_nanos() * u128::from(rate) / 1_000_000_000) as u64 + 1);
+        due.min(self.count.unwrap_or(u64::MAX))
+    }
+}
+
+/// The bytes of a flow's packets; flows differ in their UDP ports.
+fn frame(flow: u16, size: usize, source: MacAddr) -> Vec<u8> {
+    let mut frame = vec![0; size];
+    let (ethernet, packet) = Ethernet::view_mut(&mut frame).expect("60 bytes are enough");
+    *ethernet = Ethernet::new(MacAddr::BROADCAST, source, ether_type::IPV4);
+    let payload = (size - 34) as u16;
+    let (ip, datagram) = Ipv4::view_mut(packet).expect("60 bytes are enough");
+    *ip = Ipv4::new([198, 18, 0, 1], [198, 18, 0, 2], protocol::UDP, payload);
+    let (udp, _) = Udp::view_mut(datagram).expect("60 bytes are enough");
+    *udp = Udp::new(1000 + flow, 2000 + flow, payload - 8);
+    frame
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [device, rest @ ..] = arguments.as_slice() else {
+        return Err(
+            "name a device, for example net_pcap0,tx_pcap=/tmp/flows.pcap rate=1000 count=5000".into()
+        );
+    };
+    let plan = Plan::read(rest)?;
+    let (args, _) = EalArgs::parse(["-m", "64"].map(Into::into))?;
+    let eal = Eal::new(&args)?;
+    let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 4096, ..PoolConfig::default() })?;
+    let wait = Duration::from_secs(3);
+    let context = ProbeContext { memory: eal.memory().clone(), domain: eal.default_domain(), wait };
+    let device = linecard::drivers().probe(&context, device)?;
+    let port = configure(device, PortConfig::default())?.start(&pool)?;
+
+    // Lets `linecard capture` see this port.
+    let hub = Hub::new();
+    let mut port = hub.watch(0, port);
+    let folder = runtime::create("pktgen")?;
+    let _server = hub.serve(&folder.join(format!("control.{}", std::process::id())))?;
+
+    let source = port.control.mac().into();
+    let frames: Vec<Vec<u8>> = (0..plan.flows).map(|flow| frame(flow, plan.size, source)).collect();
+    let mut next = frames.iter().cycle();
+    let (start, mut sent) = (Instant::now(), 0);
+    let mut burst = Burst::with_capacity(32);
+    while plan.count.is_none_or(|count| sent < count) {
+        let due = plan.due(start.elapsed()).saturating_sub(sent + burst.len() as u64);
+        for _ in 0..due.min(burst.room() as u64) {
+            let (Some(mut packet), Some(bytes)) = (pool.get(), next.next()) else { break };
+            packet.append(bytes.len()).ok_or("a buffer is too small")?.copy_from_slice(bytes);
+            burst.push(packet).expect("there is room");
+        }
+        sent += port.tx[0].tx_burst(&mut burst) as u64;
+        port.tx[0].reclaim();
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    println!(
+        "sent {sent} packets of {} bytes in {seconds:.3} s, {:.0} per second",
+        plan.size,
+        sent as f64 / seconds
+    );
+    port.stop();
+    Ok(())
+}

@@ -1,0 +1,251 @@
+//! What an expression means, down to single comparisons; pure constructors, no text.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// A condition on a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Node {
+    And(Box<Node>, Box<Node>),
+    Or(Box<Node>, Box<Node>),
+    Not(Box<Node>),
+    Test(Test),
+}
+
+/// A number out of the frame, compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Test {
+    pub(super) load: Load,
+    pub(super) mask: Option<u32>,
+    pub(super) compare: Compare,
+    pub(super) value: u32,
+}
+
+/// Where a number is; sizes in bytes are 1, 2 or 4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Load {
+    /// At an offset.
+    At { size: u8, offset: u32 },
+    /// So far behind an IPv4 header, which starts at `header`.
+    Behind { size: u8, header: u32, offset: u32 },
+    /// The frame's length.
+    Len,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Compare {
+    Equal,
+    Above,
+    AtLeast,
+}
+
+/// Which end of the way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    Source,
+    Destination,
+    Either,
+    Both,
+}
+
+/// IP protocol numbers.
+pub(super) mod protocol {
+    pub(in super::super) const ICMP: u32 = 1;
+    pub(in super::super) const IGMP: u32 = 2;
+    pub(in super::super) const TCP: u32 = 6;
+    pub(in super::super) const UDP: u32 = 17;
+    pub(in super::super) const ICMP6: u32 = 58;
+    pub(in super::super) const SCTP: u32 = 132;
+    /// IPv6's fragment header.
+    pub(super) const FRAGMENT: u32 = 44;
+}
+
+/// EtherTypes.
+pub(super) mod kind {
+    pub(in super::super) const IP: u32 = 0x0800;
+    pub(in super::super) const ARP: u32 = 0x0806;
+    pub(in super::super) const RARP: u32 = 0x8035;
+    pub(in super::super) const IP6: u32 = 0x86dd;
+}
+
+impl Node {
+    pub(super) fn and(self, other: Self) -> Self {
+        Self::And(Box::new(self), Box::new(other))
+    }
+
+    pub(super) fn or(self, other: Self) -> Self {
+        Self::Or(Box::new(self), Box::new(other))
+    }
+
+    pub(super) fn not(self) -> Self {
+        Self::Not(Box::new(self))
+    }
+}
+
+fn test(size: u8, offset: u32, compare: Compare, value: u32) -> Node {
+    Node::Test(Test { load: Load::At { size, offset }, mask: None, compare, value })
+}
+
+fn equal(size: u8, offset: u32, value: u32) -> Node {
+    test(size, offset, Compare::Equal, value)
+}
+
+fn masked(offset: u32, value: u32, mask: u32) -> Option<Node> {
+    let load = Load::At { size: 4, offset };
+    let all = (mask != u32::MAX).then_some(mask);
+    (mask != 0).then_some(Node::Test(Test { load, mask: all, compare: Compare::Equal, value: value & mask }))
+}
+
+/// One condition on each end of the way, as asked.
+fn ends(way: Way, of: impl Fn(bool) -> Node) -> Node {
+    match way {
+        Way::Source => of(true),
+        Way::Destination => of(false),
+        Way::Either => of(true).or(of(false)),
+        Way::Both => of(true).and(of(false)),
+    }
+}
+
+/// Conditions on frames whose EtherType lies behind so many bytes of VLAN tags.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Shift(pub(super) u32);
+
+impl Shift {
+    /// Start of the layer-3 header.
+    pub(super) const fn layer3(self) -> u32 {
+        14 + self.0
+    }
+
+    pub(super) fn ether_type(self, kind: u32) -> Node {
+        equal(2, 12 + self.0, kind)
+    }
+
+    /// IPv4 with this protocol.
+    pub(super) fn ip_protocol(self, number: u32) -> Node {
+        self.ether_type(kind::IP).and(equal(1, self.layer3() + 9, number))
+    }
+
+    /// IPv6 with this protocol next, or behind a fragment header.
+    pub(super) fn ip6_protocol(self, number: u32) -> Node {
+        let next = self.layer3() + 6;
+        let behind = equal(1, next, protocol::FRAGMENT).and(equal(1, self.layer3() + 40, number));
+        self.ether_type(kind::IP6).and(equal(1, next, number).or(behind))
+    }
+
+    pub(super) fn protocol(self, number: u32) -> Node {
+        self.ip6_protocol(number).or(self.ip_protocol(number))
+    }
+
+    /// A tag, and its VLAN if asked for; the frames behind it are [`Shift`]ed by four more bytes.
+    pub(super) fn vlan(self, id: Option<u32>) -> Node {
+        let tag = self.ether_type(0x8100).or(self.ether_type(0x88a8)).or(self.ether_type(0x9100));
+        let Some(id) = id else { return tag };
+        let load = Load::At { size: 2, offset: self.layer3() };
+        tag.and(Node::Test(Test { load, mask: Some(0xfff), compare: Compare::Equal, value: id }))
+    }
+
+    pub(super) fn ip_net(self, way: Way, address: Ipv4Addr, mask: u32) -> Node {
+        let first = self.layer3() + 12;
+        self.net_in(kind::IP, way, [first, first + 4], address, mask)
+    }
+
+    /// Addresses in requests and answers of ARP or RARP.
+    pub(super) fn arp_net(self, kind: u32, way: Way, address: Ipv4Addr, mask: u32) -> Node {
+        let first = self.layer3() + 14;
+        self.net_in(kind, way, [first, first + 10], address, mask)
+    }
+
+    fn net_in(self, kind: u32, way: Way, at: [u32; 2], address: Ipv4Addr, mask: u32) -> Node {
+        let kind = self.ether_type(kind);
+        match masked(at[0], address.into(), mask).zip(masked(at[1], address.into(), mask)) {
+            // A network of all addresses asks nothing.
+            None => kind,
+            Some((source, destination)) => {
+                kind.and(ends(way, |is_source| if is_source { source.clone() } else { destination.clone() }))
+            }
+        }
+    }
+
+    pub(super) fn ip6_net(self, way: Way, address: Ipv6Addr, prefix: u32) -> Node {
+        let kind = self.ether_type(kind::IP6);
+        let mask = u128::MAX.checked_shl(128 - prefix).unwrap_or(0);
+        let words = |first: u32| {
+            let word = |i: u32| {
+                let down = |number: u128| (number >> (96 - 32 * i)) as u32;
+                masked(first + 4 * i, down(address.into()), down(mask))
+            };
+            (0..4).filter_map(word).reduce(Node::and)
+        };
+        let first = self.layer3() + 8;
+        match words(first).zip(words(first + 16)) {
+            None => kind,
+            Some((source, destination)) => {
+                kind.and(ends(way, |is_source| if is_source { source.clone() } else { destination.clone() }))
+            }
+        }
+    }
+
+    /// Ports from `low` to `high` of the protocols, IPv4 and IPv6.
+    pub(super) fn ports(
+        self,
+        versions: [bool; 2],
+        protocols: &[u32],
+        way: Way,
+        low: u32,
+        high: u32,
+    ) -> Option<Node> {
+        let header = self.layer3();
+        let range = |load: Load| {
+            let one = |compare, value| Node::Test(Test { load, mask: None, compare, value });
+            if low == high {
+                one(Compare::Equal, low)
+            } else {
+                one(Compare::AtLeast, low).and(one(Compare::Above, high).not())
+            }
+        };
+        let ip = || {
+            let protocols = protocols.iter().map(|number| equal(1, header + 9, *number)).reduce(Node::or)?;
+            let port = |is_source| {
+                range(Load::Behind { size: 2, header, offset: header + if is_source { 0 } else { 2 } })
+            };
+            Some(self.ether_type(kind::IP).and(protocols).and(self.first_fragment()).and(ends(way, port)))
+        };
+        let ip6 = || {
+            let protocols = protocols.iter().map(|number| equal(1, header + 6, *number)).reduce(Node::or)?;
+            let port =
+                |is_source| range(Load::At { size: 2, offset: header + if is_source { 40 } else { 42 } });
+            Some(self.ether_type(kind::IP6).and(protocols).and(ends(way, port)))
+        };
+        let [v4, v6] = versions;
+        let all = [v6.then(ip6).flatten(), v4.then(ip).flatten()];
+        all.into_iter().flatten().reduce(Node::or)
+    }
+
+    /// An IPv4 packet that has its layer-4 header.
+    pub(super) fn first_fragment(self) -> Node {
+        let load = Load::At { size: 2, offset: self.layer3() + 6 };
+        Node::Test(Test { load, mask: Some(0x1fff), compare: Compare::Equal, value: 0 })
+    }
+
+    pub(super) fn ip_multicast(self) -> Node {
+        self.ether_type(kind::IP).and(test(1, self.layer3() + 16, Compare::AtLeast, 224))
+    }
+
+    pub(super) fn ip6_multicast(self) -> Node {
+        self.ether_type(kind::IP6).and(equal(1, self.layer3() + 24, 0xff))
+    }
+}
+
+pub(super) fn ether_host(way: Way, mac: [u8; 6]) -> Node {
+    let [a, b, c, d, e, f] = mac;
+    ends(way, |is_source| {
+        let first = if is_source { 6 } else { 0 };
+        let low = equal(4, first + 2, u32::from_be_bytes([c, d, e, f]));
+        low.and(equal(2, first, u16::from_be_bytes([a, b]).into()))
+    })
+}
+
+/// The lowest bit of the first byte of the destination.
+pub(super) fn ether_group() -> Node {
+    let load = Load::At { size: 1, offset: 0 };
+    Node::Test(Test { load, mask: Some(1), compare: Compare::Equal, value: 1 })
+}

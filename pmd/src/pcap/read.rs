@@ -1,0 +1,254 @@
+//! Frames out of capture files, one after the other; the formats are `pcap-parser`'s business.
+
+use std::fs::File;
+use std::ops::Range;
+use std::path::Path;
+
+use pcap_parser::pcapng::Block;
+use pcap_parser::traits::PcapReaderIterator;
+use pcap_parser::{Linktype, PcapBlockOwned, PcapError, PcapHeader, create_reader};
+
+use super::encode::ETHERNET;
+
+/// Bytes of a file held at a time: two records of the largest frame that capture programs write.
+const BUFFER: usize = 1 << 20;
+
+/// Why a file cannot be read on; one clause for people.
+///
+/// ```
+/// use linecard_pmd::pcap::read::{Damage, Reader};
+/// let refused = Reader::open(std::path::Path::new("/dev/null")).err().expect("no capture");
+/// assert!(matches!(refused, Damage::NoCapture));
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Damage {
+    /// It cannot be opened.
+    #[error("cannot be opened: {0}")]
+    Open(std::io::Error),
+    /// The system does not give its bytes.
+    #[error("cannot be read behind packet {0}")]
+    Read(u64),
+    /// Neither pcap nor pcapng.
+    #[error("is no capture file: it begins neither like pcap nor like pcapng")]
+    NoCapture,
+    /// It ends too early.
+    #[error("is truncated: it ends in the middle of a record, behind packet {0}")]
+    Truncated(u64),
+    /// Something in it is impossible.
+    #[error("is damaged behind packet {0}")]
+    Damaged(u64),
+    /// Frames are not Ethernet.
+    #[error("has frames of link type {0}, not Ethernet (1)")]
+    LinkType(i32),
+    /// A record is longer than can be held.
+    #[error("has a record of more than {BUFFER} bytes behind packet {0}")]
+    TooLong(u64),
+}
+
+/// Times of a pcapng interface.
+struct Interface {
+    /// Units per second.
+    resolution: u64,
+    /// Seconds.
+    offset: i64,
+}
+
+/// Where the frame that comes next lies in the reader's buffer.
+struct Found {
+    /// Bytes of its whole record.
+    record: usize,
+    frame: Range<usize>,
+    /// On the wire.
+    len: u32,
+}
+
+/// Reads a pcap or pcapng file of either byte order and any resolution of times.
+///
+/// ```
+/// use linecard_pmd::pcap::{encode::{Format, Record}, read::Reader};
+/// let path = std::env::temp_dir().join(format!("lc-doc-read-{}.pcap", std::process::id()));
+/// let mut file = Vec::new();
+/// Format::Pcap.header(&mut file, 65_535);
+/// Format::Pcap.record(&mut file, &Record { time: 7, len: 3, ..Record::default() }, &[b"abc"]);
+/// std::fs::write(&path, file)?;
+///
+/// let mut reader = Reader::open(&path)?;
+/// assert!(reader.ready()?);
+/// assert_eq!((reader.frame(), reader.time()), (&b"abc"[..], 7));
+/// reader.advance();
+/// assert!(!reader.ready()?, "the end");
+/// # std::fs::remove_file(&path)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Reader {
+    blocks: Box<dyn PcapReaderIterator + Send>,
+    state: State,
+    found: Option<Found>,
+    /// Bytes so far.
+    bytes: u64,
+}
+
+impl Reader {
+    /// Opens a file and looks at how it begins.
+    ///
+    /// # Errors
+    /// No file, no permission, no capture.
+    pub fn open(path: &Path) -> Result<Self, Damage> {
+        let file = File::open(path).map_err(Damage::Open)?;
+        let blocks = create_reader(BUFFER, file).map_err(|error| match error {
+            PcapError::ReadError => Damage::Read(0),
+            _ => Damage::NoCapture,
+        })?;
+        let state = State { interfaces: Vec::new(), fraction: 1, head: 16, time: 0, frames: 0 };
+        Ok(Self { blocks, state, found: None, bytes: 0 })
+    }
+
+    /// Finds the next frame; false at the end of the file. Asked again, the answer is the same until
+    /// [`advance`](Self::advance).
+    ///
+    /// # Errors
+    /// The file cannot be read on.
+    pub fn ready(&mut self) -> Result<bool, Damage> {
+        while self.found.is_none() {
+            let (record, found) = match self.blocks.next() {
+                Ok((record, block)) => (record, self.state.look(record, &block)?),
+                Err(PcapError::Eof) => return Ok(false),
+                Err(PcapError::Incomplete(_)) => {
+                    self.blocks.refill().map_err(|_| Damage::Read(self.state.frames))?;
+                    continue;
+                }
+                Err(PcapError::UnexpectedEof) => return Err(Damage::Truncated(self.state.frames)),
+                Err(PcapError::BufferTooSmall) => return Err(Damage::TooLong(self.state.frames)),
+                Err(PcapError::ReadError) => return Err(Damage::Read(self.state.frames)),
+                Err(_) => return Err(Damage::Damaged(self.state.frames)),
+            };
+            if found.is_none() {
+                self.consume(record);
+            }
+            self.found = found;
+        }
+        Ok(true)
+    }
+
+    /// The frame that [`ready`](Self::ready) found; empty when it did not.
+    #[must_use]
+    pub fn frame(&self) -> &[u8] {
+        let range = self.found.as_ref().map_or(0..0, |found| found.frame.clone());
+        self.blocks.data().get(range).unwrap_or_default()
+    }
+
+    /// When it was captured, in nanoseconds since 1970; that of the frame before it where the file does not say.
+    #[must_use]
+    pub fn time(&self) -> u64 {
+        self.state.time
+    }
+
+    /// Its length on the wire.
+    #[must_use]
+    pub fn wire_len(&self) -> u32 {
+        self.found.as_ref().map_or(0, |found| found.len)
+    }
+
+    /// Goes to the next frame.
+    pub fn advance(&mut self) {
+        if let Some(found) = self.found.take() {
+            self.state.frames += 1;
+            self.consume(found.record);
+        }
+    }
+
+    /// Bytes read so far, whole records.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn consume(&mut self, record: usize) {
+        self.bytes += record as u64;
+        // Without moving the rest of the buffer to its front each time; `refill` does.
+        self.blocks.consume_noshift(record);
+    }
+}
+
+/// What has to be remembered of earlier blocks.
+struct State {
+    interfaces: Vec<Interface>,
+    /// Nanoseconds per unit of a pcap file's fractions.
+    fraction: u64,
+    /// Bytes of a pcap record before its frame.
+    head: usize,
+    /// Time of the last frame that had one.
+    time: u64,
+    /// Frames so far.
+    frames: u64,
+}
+
+impl State {
+    /// The frame in a block, if it has one.
+    fn look(&mut self, record: usize, block: &PcapBlockOwned<'_>) -> Result<Option<Found>, Damage> {
+        let found = match block {
+            PcapBlockOwned::LegacyHeader(header) => {
+                self.header(header)?;
+                return Ok(None);
+            }
+            PcapBlockOwned::Legacy(packet) => {
+                self.time =
+                    u64::from(packet.ts_sec) * 1_000_000_000 + u64::from(packet.ts_usec) * self.fraction;
+                Found::new(record, self.head, packet.caplen, packet.origlen)
+            }
+            PcapBlockOwned::NG(Block::SectionHeader(_)) => {
+                self.interfaces.clear();
+                return Ok(None);
+            }
+            PcapBlockOwned::NG(Block::InterfaceDescription(interface)) => {
+                ethernet(interface.linktype)?;
+                let resolution = interface.ts_resolution().filter(|units| *units > 0);
+                let resolution = resolution.ok_or(Damage::Damaged(self.frames))?;
+                self.interfaces.push(Interface { resolution, offset: interface.ts_offset() });
+                return Ok(None);
+            }
+            PcapBlockOwned::NG(Block::EnhancedPacket(packet)) => {
+                let interface = usize::try_from(packet.if_id).ok().and_then(|id| self.interfaces.get(id));
+                let interface = interface.ok_or(Damage::Damaged(self.frames))?;
+                self.time = interface.ns(u64::from(packet.ts_high) << 32 | u64::from(packet.ts_low));
+                Found::new(record, 28, packet.caplen, packet.origlen)
+            }
+            PcapBlockOwned::NG(Block::SimplePacket(packet)) if !self.interfaces.is_empty() => {
+                let room = u32::try_from(record.saturating_sub(16)).unwrap_or(u32::MAX);
+                Found::new(record, 12, packet.origlen.min(room), packet.origlen)
+            }
+            PcapBlockOwned::NG(Block::SimplePacket(_)) => return Err(Damage::Damaged(self.frames)),
+            PcapBlockOwned::NG(_) => return Ok(None),
+        };
+        found.map(Some).ok_or(Damage::Damaged(self.frames))
+    }
+
+    fn header(&mut self, header: &PcapHeader) -> Result<(), Damage> {
+        // The upper half of the word tells how long the check sequence of a frame is.
+        ethernet(Linktype(header.network.0 & 0xffff))?;
+        self.fraction = if header.is_nanosecond_precision() { 1 } else { 1000 };
+        self.head = if header.is_modified_format() { 24 } else { 16 };
+        Ok(())
+    }
+}
+
+impl Interface {
+    fn ns(&self, units: u64) -> u64 {
+        let ns = i128::from(units) * 1_000_000_000 / i128::from(self.resolution);
+        let offset = i128::from(self.offset) * 1_000_000_000;
+        u64::try_from(ns.saturating_add(offset)).unwrap_or(0)
+    }
+}
+
+impl Found {
+    /// A frame of `len` bytes behind `head` bytes of its record; `None` when the record is too short for it.
+    fn new(record: usize, head: usize, len: u32, wire: u32) -> Option<Self> {
+        let end = head.checked_add(usize::try_from(len).ok()?)?;
+        (end <= record).then_some(Self { record, frame: head..end, len: wire })
+    }
+}
+
+fn ethernet(link: Linktype) -> Result<(), Damage> {
+    if link.0 == i32::from(ETHERNET) { Ok(()) } else { Err(Damage::LinkType(link.0)) }
+}
