@@ -54,8 +54,9 @@ pub fn drivers() -> pmd::Registry {
         &pmd::null::NullDriver,
         &pmd::ring::RingDriver,
         &pmd::pcap::PcapDriver,
-        &IMPAIR,
         &pmd::tap::TapDriver,
+        &pmd::af_packet::AfPacketDriver,
+        &IMPAIR,
     ])
 }
 

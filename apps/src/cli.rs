@@ -51,6 +51,9 @@ enum Command {
     /// One end of the demo
     #[command(hide = true)]
     DemoEnd(demo::EndArgs),
+    /// One end of a benchmark
+    #[command(hide = true)]
+    BenchEnd(bench::EndArgs),
 }
 
 #[derive(Args)]
@@ -94,6 +97,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode, Error> {
             print_all(&text)
         }
         Command::DemoEnd(args) => demo::run_end(&args),
+        Command::BenchEnd(args) => bench::run_end(&args),
     }
 }
 

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::{Running, Scratch, linecard};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 /// Two programs per sample, several samples, a machine busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(240);
@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(240);
 /// A short run that takes what the machine gives.
 fn bench(scratch: &Scratch, more: &[&str]) -> Command {
     let mut command = linecard(&["bench", "loopback", "--runs=1", "--no-huge"]);
-    command.args(["--max-lost=100", "--max-switches=1e9"]).args(more);
+    command.args(["--max-lost=100", "--max-switches=1e9", "--any-state"]).args(more);
     command.env("TMPDIR", scratch.path()).env_remove("XDG_RUNTIME_DIR");
     command
 }
@@ -118,10 +118,160 @@ fn children(pid: u32) -> usize {
     common::processes(&format!("linecard-loop-{pid}-"))
 }
 
+/// Options of runs with our programs only, one sample per row.
+fn alone(scratch: &Scratch, more: &[&str]) -> Command {
+    let mut command = bench(scratch, &["--seconds=0.2", "--json", "--path=packed-inorder"]);
+    command.args(more).env("PATH", scratch.path());
+    command
+}
+
+fn of<'a>(rows: &'a [serde_json::Value], position: &str) -> &'a serde_json::Value {
+    rows.iter().find(|row| row["position"] == position).unwrap_or(&serde_json::Value::Null)
+}
+
+#[test]
+fn an_open_loop_accounts_for_every_packet() {
+    if one_core() {
+        return;
+    }
+    let scratch = Scratch::new();
+    for size in ["64", "imix", "9000"] {
+        let more = ["--open=max", "--position=ours/tester,tester/ours", "--size", size];
+        let said = Running::start(&mut alone(&scratch, &more)).end(PATIENCE);
+        assert_eq!(said.code, Some(0), "{said:?}");
+        let rows = rows(&said.out);
+        for position in ["ours/tester", "tester/ours"] {
+            let row = of(&rows, position);
+            assert_eq!((&row["kind"], &row["runs"]), (&"open-max".into(), &1.into()), "{said:?}");
+            assert!(row["sent"].as_u64().is_some_and(|sent| sent > 1000), "{row}");
+            for wrong in ["duplicated", "reordered", "corrupted"] {
+                assert_eq!(row[wrong], 0, "{wrong}: {row}");
+            }
+            assert!(row["lost"].is_u64(), "{row}");
+            let percentiles = ["p50", "p90", "p99", "p999", "max"].map(|p| row["latency_us"][p].as_f64());
+            assert!(
+                percentiles.iter().all(|p| p.is_some_and(|p| p > 0.0)) && percentiles.is_sorted(),
+                "{row}"
+            );
+        }
+        assert_eq!(scratch.entries(), [""; 0], "sockets and folders are gone");
+    }
+}
+
+#[test]
+fn a_rate_without_loss_and_round_trips_are_found() {
+    if one_core() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let said = Running::start(&mut alone(&scratch, &["--zero-loss", "--position=ours/tester"])).end(PATIENCE);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let json = rows(&said.out);
+    let (none, some) = (&json[0]["mpps"]["median"], &json[0]["figures"]["pdr"]["median"]);
+    // Where other tests take the cores, any rate may lose something.
+    assert!(none.as_f64().is_some_and(|rate| rate >= 0.0) && some.as_f64() >= none.as_f64(), "{said:?}");
+    let said = Running::start(&mut alone(&scratch, &["--latency", "--position=ours/ours"])).end(PATIENCE);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let json = rows(&said.out);
+    for figure in ["p50", "p99", "low_p50", "low_p99"] {
+        assert!(json[0]["figures"][figure]["median"].as_f64().is_some_and(|us| us > 0.0), "{said:?}");
+    }
+    assert!(json[0]["mpps"].is_null());
+    assert_eq!(scratch.entries(), [""; 0]);
+}
+
+#[test]
+fn samples_are_kept_and_a_run_goes_on_from_them() {
+    if one_core() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let file = scratch.file("samples.jsonl");
+    let more = ["--position=ours/ours", "--resume", &file];
+    let said = Running::start(&mut alone(&scratch, &more)).end(PATIENCE);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert_eq!(of(&rows(&said.out), "ours/ours")["runs"], 1);
+    let kept = std::fs::read_to_string(&file).expect("samples");
+    let mut again = alone(&scratch, &more);
+    let said = Running::start(&mut again).end(PATIENCE);
+    assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "nothing is left to do");
+    assert_eq!(std::fs::read_to_string(&file).expect("samples"), kept);
+    let said =
+        Running::start(&mut linecard(&["bench", "loopback", "--report", &file, "--json"])).end(PATIENCE);
+    let reported = rows(&said.out);
+    assert_eq!((said.code, reported.len()), (Some(0), 2), "a pair and the ceiling: {said:?}");
+    assert!(of(&reported, "ours/ours")["mpps"]["median"].is_f64(), "{said:?}");
+    let said = Running::start(alone(&scratch, &more).arg("--seconds=0.3")).end(PATIENCE);
+    assert!(matches!(said.code, Some(1 | 2)), "another window does not compare: {said:?}");
+    assert_eq!(scratch.entries(), ["samples.jsonl"]);
+}
+
+#[test]
+fn an_end_that_dies_is_a_failed_sample() {
+    if one_core() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let more = ["--position=ours/ours", "--path=split", "--seconds=60"];
+    let running = Running::start(&mut bench(&scratch, &more));
+    let pid = running.0.id();
+    let name = format!("linecard-loop-{pid}-f");
+    common::eventually("a frontend", || children(pid) == 2);
+    let first = common::pids(&name);
+    for &end in &first {
+        kill_process(Pid::from_raw(end).expect("not 0"), Signal::KILL).expect("it runs");
+    }
+    common::eventually("another try", || {
+        let now = common::pids(&name);
+        !now.is_empty() && now != first
+    });
+    running.signal(Signal::INT);
+    let said = running.end(PATIENCE);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.err.contains("failed: the frontend"), "{said:?}");
+    assert_eq!(children(pid), 0);
+    assert_eq!(scratch.entries(), [""; 0], "sockets and folders are gone");
+}
+
+#[test]
+fn one_core_is_enough_for_starting_and_said_to_be_too_few_for_rates() {
+    let scratch = Scratch::new();
+    let mut command = alone(&scratch, &["--cores=0", "--position=ours/ours"]);
+    let said = Running::start(&mut command).end(PATIENCE);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.err.contains("two cores") && said.err.contains("--startup"), "{said:?}");
+    assert!(
+        of(&rows(&said.out), "ours/ours")["note"].as_str().is_some_and(|note| note.contains("two cores"))
+    );
+    let mut command = alone(&scratch, &["--cores=0", "--startup", "--position=ours/tester,tester/ours"]);
+    let said = Running::start(&mut command).end(PATIENCE);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    for row in rows(&said.out) {
+        for figure in ["exec_ms", "connect_ms", "memory_mb"] {
+            assert!(
+                row["figures"][figure]["median"].as_f64().is_some_and(|value| value > 0.0),
+                "{figure}: {row}"
+            );
+        }
+    }
+    assert_eq!(scratch.entries(), [""; 0]);
+}
+
+#[test]
+fn a_position_that_a_kind_of_sample_lacks_is_refused() {
+    let scratch = Scratch::new();
+    let said = Running::start(&mut alone(&scratch, &["--open=1", "--position=ours/ours"])).end(PATIENCE);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.err.contains("choose from ours/tester"), "{said:?}");
+}
+
 #[test]
 fn wrong_options_are_refused_with_what_is_possible() {
     for (option, remedy) in [
-        ("--size=10", "60 to 9600 bytes"),
+        ("--size=10", "60 to 65535 bytes"),
+        ("--ring=16", "32 to 32768"),
+        ("--open=0", "or max"),
+        ("--report=/nonexistent/samples", "name another file"),
         ("--path=triangle", "--path"),
         ("--position=us/them", "--position"),
         ("--cores=0,0", "named twice"),

@@ -5,6 +5,8 @@
  *
  *   ring MODE COUNT CORES ELEMENT ROUNDS    MODE sp mp rts hts; COUNT 0 = one by one; ELEMENT 8 or 16 bytes
  *                                           -> TSC cycles per element, summed over both sides
+ *   contend MODE COUNT CORES ELEMENT ROUNDS both lcores enqueue and dequeue at the same time
+ *                                           -> TSC cycles per element that went in and out, summed over both lcores
  *   pool KIND COUNT KEEP CORES ROUNDS       KIND raw (rte_mempool) or packet (rte_pktmbuf); COUNT 1 = one by one
  *                                           -> objects taken and put back, millions per second, all cores together
  *
@@ -164,6 +166,23 @@ static __rte_always_inline void alone_as(struct ring_job *j, enum mode m, unsign
 	j->spent = end(begun);
 }
 
+/* Enqueues and dequeues in turn while another lcore does the same. */
+static __rte_always_inline void both_as(struct ring_job *j, enum mode m, unsigned int e)
+{
+	uint64_t items[MAX_COUNT * 2] __rte_cache_aligned = {0};
+	unsigned int n = j->count;
+	struct rte_ring *r = j->ring;
+	struct spent begun = begin(2);
+
+	for (unsigned long i = 0; i < j->rounds; i++) {
+		while (put(r, m, e, items, n) == 0)
+			rte_pause();
+		while (take(r, m, e, items, n) == 0)
+			rte_pause();
+	}
+	j->spent = end(begun);
+}
+
 /* One by one: `n` is the constant 1. */
 static __rte_always_inline void single_as(struct ring_job *j, enum mode m, unsigned int e)
 {
@@ -194,6 +213,7 @@ static int produce(void *job) { FOR_EACH_MODE(produce_as, job); return 0; }
 static int consume(void *job) { FOR_EACH_MODE(consume_as, job); return 0; }
 static int alone(void *job) { FOR_EACH_MODE(alone_as, job); return 0; }
 static int single(void *job) { FOR_EACH_MODE(single_as, job); return 0; }
+static int both(void *job) { FOR_EACH_MODE(both_as, job); return 0; }
 
 /* Goes once around, so that no page of the ring is touched for the first time while measuring. */
 static void touch(struct rte_ring *ring, unsigned int element)
@@ -206,7 +226,8 @@ static void touch(struct rte_ring *ring, unsigned int element)
 	}
 }
 
-static struct answer run_ring(enum mode mode, unsigned int count, unsigned int cores, unsigned int element, unsigned long rounds)
+static struct answer run_ring(enum mode mode, unsigned int count, unsigned int cores, unsigned int element, unsigned long rounds,
+	int contended)
 {
 	static const unsigned int flags[] = {
 		RING_F_SP_ENQ | RING_F_SC_DEQ, 0, RING_F_MP_RTS_ENQ | RING_F_MC_RTS_DEQ, RING_F_MP_HTS_ENQ | RING_F_MC_HTS_DEQ,
@@ -218,7 +239,11 @@ static struct answer run_ring(enum mode mode, unsigned int count, unsigned int c
 	touch(ring, element);
 	struct ring_job here = { ring, mode, count, element, rounds, {0} }, there = here;
 	arrived = 0;
-	if (cores == 2) {
+	if (contended) {
+		rte_eal_remote_launch(both, &there, rte_get_next_lcore(-1, 1, 0));
+		both(&here);
+		rte_eal_mp_wait_lcore();
+	} else if (cores == 2) {
 		rte_eal_remote_launch(consume, &there, rte_get_next_lcore(-1, 1, 0));
 		produce(&here);
 		rte_eal_mp_wait_lcore();
@@ -228,7 +253,8 @@ static struct answer run_ring(enum mode mode, unsigned int count, unsigned int c
 		alone(&here);
 	}
 	rte_ring_free(ring);
-	return add((double)(here.spent.cycles + there.spent.cycles) / rounds / (count ? count : 1), &here.spent, &there.spent);
+	double elements = (double)rounds * (count ? count : 1) * (contended ? 2 : 1);
+	return add((double)(here.spent.cycles + there.spent.cycles) / elements, &here.spent, &there.spent);
 }
 
 struct pool_job {
@@ -347,7 +373,10 @@ int main(int argc, char **argv)
 	fflush(stdout);
 	while (fgets(line, sizeof(line), stdin) != NULL) {
 		if (sscanf(line, "ring %15s %u %u %u %lu", word, &count, &cores, &element, &rounds) == 5 && count <= MAX_COUNT)
-			print(run_ring(mode_of(word), count, cores, element, rounds));
+			print(run_ring(mode_of(word), count, cores, element, rounds, 0));
+		else if (sscanf(line, "contend %15s %u %u %u %lu", word, &count, &cores, &element, &rounds) == 5 && count <= MAX_COUNT &&
+				count != 0 && cores == 2)
+			print(run_ring(mode_of(word), count, cores, element, rounds, 1));
 		else if (sscanf(line, "pool %15s %u %u %u %lu", word, &count, &keep, &cores, &rounds) == 5 && count != 0 &&
 				keep <= MAX_COUNT && keep % count == 0)
 			print(run_pool(strcmp(word, "packet") == 0, count, keep, cores, rounds));

@@ -26,6 +26,7 @@
 pub mod arp;
 pub mod bpf;
 pub mod checksum;
+pub mod crc32c;
 pub mod ether;
 pub mod gso;
 mod header;

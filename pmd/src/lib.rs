@@ -12,7 +12,8 @@
 //! | [`registry`] | the drivers of a program |
 //! | [`capture`] | copies of what passes, for another process |
 //! | [`null`], [`ring`](mod@ring), [`pcap`], [`impair`] | drivers: nowhere; a ring in this process; capture files; a bad line |
-//! | [`tap`], [`af_xdp`] | drivers: the kernel's stack; an interface by XDP sockets |
+//! | [`tap`] | driver: the kernel's stack behind an interface of our own |
+//! | [`af_packet`], [`af_xdp`] | drivers: an interface of the kernel, by packet sockets, by XDP sockets |
 //! | `contract` | what every driver must do, as tests (feature `contract`) |
 //!
 //! A port from its argument to its last packet:
@@ -43,6 +44,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod af_packet;
 pub mod af_xdp;
 pub mod args;
 pub mod capture;

@@ -77,19 +77,24 @@ impl Testpmd {
 
     /// Waits for a line that contains `part`; panics with everything printed when it does not come.
     pub(crate) fn expect(&mut self, part: &str, within: Duration) -> String {
+        self.expect_any(&[part], within)
+    }
+
+    /// The same for a line that contains one of `parts`.
+    pub(crate) fn expect_any(&mut self, parts: &[&str], within: Duration) -> String {
         let until = Instant::now() + within;
         while let Some(left) = until.checked_duration_since(Instant::now()) {
             match self.lines.recv_timeout(left) {
                 Ok(line) => {
                     self.seen.push(line.clone());
-                    if line.contains(part) {
+                    if parts.iter().any(|part| line.contains(part)) {
                         return line;
                     }
                 }
                 Err(_) => break,
             }
         }
-        panic!("'{part}' did not come within {within:?}; printed so far:\n{}", self.seen.join("\n"));
+        panic!("{parts:?} did not come within {within:?}; printed so far:\n{}", self.seen.join("\n"));
     }
 
     /// Lines printed within `time` from now.

@@ -2,6 +2,8 @@
 #![allow(dead_code, reason = "each test target uses its own part")]
 
 pub(crate) mod console;
+pub(crate) mod frames;
+pub(crate) mod guest;
 pub(crate) mod netns;
 pub(crate) mod ours;
 pub(crate) mod peer;

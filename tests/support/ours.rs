@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use linecard::eal::{Eal, EalArgs};
 use linecard::mempool::{Burst, Pool, PoolConfig};
+use linecard::pmd::offload::Offloads;
 use linecard::pmd::{Port, PortConfig, ProbeContext, configure};
 
 use super::traffic::{Prover, Report};
@@ -16,12 +17,16 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Our end: a port in this process, driven directly.
 pub(crate) struct Ours {
     pub(crate) pool: Pool,
-    port: Port,
+    pub(crate) port: Port,
     _eal: Eal,
 }
 
 impl Ours {
     pub(crate) fn start(vdev: &str) -> Self {
+        Self::with_offloads(vdev, Offloads::default())
+    }
+
+    pub(crate) fn with_offloads(vdev: &str, offloads: Offloads) -> Self {
         let (args, _) = EalArgs::parse(["-m", "64"].map(Into::into)).expect("arguments");
         let eal = Eal::new(&args).expect("an instance");
         let domain = eal.default_domain();
@@ -29,7 +34,8 @@ impl Ours {
         let pool = Pool::new(&domain, config).expect("a pool");
         let context = ProbeContext { memory: eal.memory().clone(), domain, wait: Duration::from_secs(5) };
         let device = linecard::drivers().probe(&context, vdev).expect("a device");
-        let ready = configure(device, PortConfig::default()).expect("a configuration");
+        let ready =
+            configure(device, PortConfig { offloads, ..PortConfig::default() }).expect("a configuration");
         let port = ready.start(&pool).expect("a port");
         Self { pool, port, _eal: eal }
     }
@@ -62,6 +68,41 @@ impl Ours {
             eprintln!("{report:?}; {}\n{:#?}", self.port.control.paths(), self.port.control.xstats());
         }
         report
+    }
+
+    /// Sends frames, all of them.
+    pub(crate) fn send(&mut self, frames: &[Vec<u8>]) {
+        let until = Instant::now() + PATIENCE;
+        let (mut burst, mut next) = (Burst::new(), 0);
+        while next < frames.len() || !burst.is_empty() {
+            assert!(Instant::now() < until, "{} of {} frames were sent", next - burst.len(), frames.len());
+            while next < frames.len()
+                && burst.room() > 0
+                && let Some(mut packet) = self.pool.get()
+            {
+                assert!(packet.copy_from_slice(&frames[next]), "frame {next} fits");
+                burst.push(packet).expect("room");
+                next += 1;
+            }
+            self.port.tx[0].tx_burst(&mut burst);
+        }
+    }
+
+    /// Sends frames and collects as many that come back.
+    pub(crate) fn exchange(&mut self, frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
+        self.send(frames);
+        self.receive(frames.len())
+    }
+
+    /// The next frames, or what comes of them within the time there is.
+    pub(crate) fn receive(&mut self, count: usize) -> Vec<Vec<u8>> {
+        let (mut got, until) = (Vec::new(), Instant::now() + PATIENCE);
+        while got.len() < count && Instant::now() < until {
+            let mut burst = Burst::new();
+            self.port.rx[0].rx_burst(&mut burst);
+            got.extend(burst.iter().map(|packet| packet.to_bytes().to_vec()));
+        }
+        got
     }
 
     /// Stops the port; every packet must be home.

@@ -17,6 +17,17 @@ pub(crate) fn start(kind: Kind, vdevs: &[&str], tag: &str) -> Testpmd {
 
 /// The same inside the network namespace of that name.
 pub(crate) fn start_in(netns: Option<&str>, kind: Kind, vdevs: &[&str], tag: &str) -> Testpmd {
+    let mut peer = idle_in(netns, kind, vdevs, tag, &[]);
+    forward(&mut peer, "io");
+    peer
+}
+
+/// A console that does not forward yet; `app` are more options.
+pub(crate) fn idle(kind: Kind, vdevs: &[&str], tag: &str, app: &[&str]) -> Testpmd {
+    idle_in(None, kind, vdevs, tag, app)
+}
+
+fn idle_in(netns: Option<&str>, kind: Kind, vdevs: &[&str], tag: &str, app: &[&str]) -> Testpmd {
     let prefix = format!("lc{}{tag}", std::process::id());
     let mut eal = vec!["-l", "0,1", "--no-pci", "-m", "256", "--file-prefix", &prefix];
     eal.extend(vdevs.iter().flat_map(|vdev| ["--vdev", vdev]));
@@ -26,12 +37,16 @@ pub(crate) fn start_in(netns: Option<&str>, kind: Kind, vdevs: &[&str], tag: &st
     } else {
         &["--no-huge"]
     });
-    let app = ["-i", "--nb-cores=1", "--total-num-mbufs=8192", "--rxd=256", "--txd=256"];
-    let mut peer = Testpmd::start_in(netns, kind, &eal, &app);
-    peer.type_line("set fwd io");
+    let mut all = vec!["-i", "--nb-cores=1", "--total-num-mbufs=8192", "--rxd=256", "--txd=256"];
+    all.extend_from_slice(app);
+    Testpmd::start_in(netns, kind, &eal, &all)
+}
+
+/// Starts forwarding in this mode; it does so when this returns.
+pub(crate) fn forward(peer: &mut Testpmd, mode: &str) {
+    peer.type_line(&format!("set fwd {mode}"));
     peer.type_line("start");
     // `start` throws away what came before it.
-    peer.expect("io packet forwarding", Duration::from_secs(20));
+    peer.expect(&format!("{mode} packet forwarding"), Duration::from_secs(20));
     std::thread::sleep(Duration::from_millis(200));
-    peer
 }

@@ -35,7 +35,10 @@ pub(crate) enum Error {
     /// One core.
     #[error("a loop needs two cores; allow two, or name them with --cores")]
     TwoCores,
-    /// No folder for sockets.
+    /// A driver that this program was built without.
+    #[error("this program has no driver {0}; leave it out")]
+    NoDriver(&'static str),
+    /// No folder for sockets, no namespace for interfaces.
     #[error("{0}")]
     Place(String),
     /// A chart cannot be written.
@@ -45,6 +48,32 @@ pub(crate) enum Error {
         folder: std::path::PathBuf,
         /// What the system answered.
         source: std::io::Error,
+    },
+    /// A file of samples that cannot be used.
+    #[error("{} cannot be used for samples: {source}; name another file", file.display())]
+    Samples {
+        /// File asked for.
+        file: std::path::PathBuf,
+        /// What is wrong with it.
+        source: std::io::Error,
+    },
+    /// A file of samples that do not compare with what was asked for.
+    #[error("{} has samples of \"{had}\", this run would be \"{has}\"; ask for the same, or name another file", file.display())]
+    OtherSetting {
+        /// File asked for.
+        file: std::path::PathBuf,
+        /// Its setting.
+        had: String,
+        /// This run's setting.
+        has: String,
+    },
+    /// A position that samples of this kind do not have.
+    #[error("a {kind} has none of the positions asked for with --position; choose from {allowed}")]
+    Position {
+        /// Kind of sample.
+        kind: String,
+        /// Positions it has.
+        allowed: String,
     },
     /// SIGINT or SIGTERM.
     #[error("interrupted; what was measured till then is above")]

@@ -1,8 +1,10 @@
 //! `linecard bench`: our rings, pools and ports beside DPDK's, in interleaved runs.
 
+pub(crate) mod end;
 mod error;
 mod loopback;
 mod mempool;
+mod net;
 mod pair;
 mod peer;
 mod report;
@@ -12,8 +14,10 @@ mod stats;
 use clap::{Args, Subcommand};
 use linecard::eal::{CoreId, cores};
 
+pub(crate) use end::{EndArgs, run as run_end};
 pub(crate) use error::Error;
 use loopback::LoopbackArgs;
+use net::NetArgs;
 use pair::Bench;
 use peer::Peer;
 
@@ -33,6 +37,8 @@ enum Subject {
     Mempool(TurnsArgs),
     /// Ports: two testpmds loop packets over vhost-user, ours and DPDK's at either end
     Loopback(Box<LoopbackArgs>),
+    /// Drivers of kernel interfaces (tap, af_packet, af_xdp): receive and transmit, ours and DPDK's in turn; needs root
+    Net(Box<NetArgs>),
 }
 
 /// Options of benchmarks that run inside this process and ask a peer in turn.
@@ -65,6 +71,7 @@ pub(crate) fn run(args: BenchArgs) -> Result<(), Error> {
         Subject::Ring(args) => in_turn(args, ring::rows),
         Subject::Mempool(args) => in_turn(args, mempool::rows),
         Subject::Loopback(args) => loopback::run(&args),
+        Subject::Net(args) => net::run(&args),
     }
 }
 
@@ -73,6 +80,8 @@ fn in_turn(
     measure: impl FnOnce(&mut Bench) -> Result<Vec<report::Row>, Error>,
 ) -> Result<(), Error> {
     let cores = choose_cores(&args.cores)?;
+    // The peer and its folder are put away in order.
+    let interrupt = loopback::watch_signals()?;
     let (peer, absent) = if args.no_peer {
         (None, Some("left out (--no-peer)".to_owned()))
     } else {
@@ -81,13 +90,15 @@ fn in_turn(
             Err(reason) => (None, Some(reason.to_string())),
         }
     };
-    let mut bench = Bench { cores, runs: args.runs, filter: args.case, peer };
+    let mut bench = Bench { cores, runs: args.runs, filter: args.case, peer, interrupt };
     let rows = measure(&mut bench)?;
-    if rows.is_empty() {
+    let interrupted = bench.interrupt.check().is_err();
+    if rows.is_empty() && !interrupted {
         return Err(Error::NoSuchCase(bench.filter.unwrap_or_default()));
     }
     let setting = bench.describe(absent.as_deref());
-    report::print(&rows, &setting, args.json)
+    report::print(&rows, &setting, args.json)?;
+    if interrupted { Err(Error::Interrupted) } else { Ok(()) }
 }
 
 /// The cores asked for, or the first two allowed ones.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use linecard::eal::{CoreId, clock, cores};
 
 use super::Error;
+use super::loopback::Interrupt;
 use super::peer::Peer;
 use super::report::Row;
 use super::stats::Samples;
@@ -24,6 +25,8 @@ pub(crate) struct Bench {
     /// Text that a case must contain.
     pub(crate) filter: Option<String>,
     pub(crate) peer: Option<Peer>,
+    /// Set when the user wants it to end.
+    pub(crate) interrupt: Interrupt,
 }
 
 /// One figure, and how often a thread was interrupted while it was taken.
@@ -60,8 +63,11 @@ impl Bench {
         };
         let mut table: Vec<(C, Samples, u32)> =
             cases.into_iter().filter(wanted).map(|case| (case, Samples::default(), 0)).collect();
-        for run in 0..self.runs {
+        'runs: for run in 0..self.runs {
             for (case, samples, disturbed) in &mut table {
+                if self.interrupt.check().is_err() {
+                    break 'runs;
+                }
                 // A B, B A, A B …: neither side always runs first.
                 for ours in [run % 2 == 0, run % 2 != 0] {
                     if ours {

@@ -2,6 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -12,6 +13,7 @@ use linecard::eal::CoreId;
 
 use super::Error;
 use super::pair::Sample;
+use crate::demo::PrivateFolder;
 
 const SOURCE: &str = include_str!("../../../benches/peers/dpdk_bench.c");
 /// How long starting, and one answer, may take.
@@ -40,13 +42,15 @@ pub(crate) struct Peer {
     input: Option<ChildStdin>,
     answers: Receiver<String>,
     description: String,
+    /// What DPDK leaves behind goes with it; dropped after the program has ended.
+    _folder: PrivateFolder,
 }
 
 impl Peer {
     /// Builds the program unless it is there already, and starts it on `cores`.
     pub(crate) fn start(cores: &[CoreId]) -> Result<Self, Absent> {
         let version = pkg_config(&["--modversion"]).ok_or(Absent::NoLibrary)?.join(" ");
-        let program = build(&version)?;
+        let program = build("dpdk_bench", SOURCE)?;
         if free_hugepages() >= ENOUGH_HUGEPAGES
             && let Ok(peer) = Self::launch(&program, cores, &["--in-memory"], &version, "hugepages")
         {
@@ -64,7 +68,11 @@ impl Peer {
     ) -> Result<Self, Absent> {
         let cores = cores.iter().map(CoreId::to_string).collect::<Vec<_>>().join(",");
         let prefix = format!("linecard-bench-{}", std::process::id());
+        let folder = PrivateFolder::new().map_err(|e| Absent::Start(e.to_string()))?;
         let mut child = Command::new(program)
+            .env("RUNTIME_DIRECTORY", folder.path())
+            // A group of its own: a Ctrl-C at the terminal reaches us only, who then end it.
+            .process_group(0)
             .args(["-l", &cores, "-m", "256", "--no-pci", "--no-telemetry", "--file-prefix", &prefix])
             .args(memory)
             .stdin(Stdio::piped())
@@ -84,7 +92,7 @@ impl Peer {
             }
         });
         let description = format!("{version} built for this processor, {pages}");
-        let peer = Self { input: child.stdin.take(), child, answers, description };
+        let peer = Self { input: child.stdin.take(), child, answers, description, _folder: folder };
         peer.await_ready()?;
         Ok(peer)
     }
@@ -138,11 +146,12 @@ fn parse(answer: &str) -> Option<Sample> {
     Some(Sample { value: value.parse().ok()?, interrupted: interrupted.parse().ok()? })
 }
 
-/// The program for this DPDK, from the cache or freshly built.
-fn build(version: &str) -> Result<PathBuf, Absent> {
+/// The program made from `source` for this DPDK, from the cache or freshly built.
+pub(crate) fn build(name: &str, source: &str) -> Result<PathBuf, Absent> {
+    let version = pkg_config(&["--modversion"]).ok_or(Absent::NoLibrary)?.join(" ");
     let mut hasher = DefaultHasher::new();
-    (SOURCE, version).hash(&mut hasher);
-    let name = format!("dpdk_bench-{:016x}", hasher.finish());
+    (source, version).hash(&mut hasher);
+    let name = format!("{name}-{:016x}", hasher.finish());
     let folder = cache().ok_or(Absent::NoCache)?;
     let program = folder.join(&name);
     if program.is_file() {
@@ -150,13 +159,13 @@ fn build(version: &str) -> Result<PathBuf, Absent> {
     }
     let failed = |e: std::io::Error| Absent::Build(e.to_string());
     fs::create_dir_all(&folder).map_err(failed)?;
-    let source = folder.join(format!("{name}.c"));
-    fs::write(&source, SOURCE).map_err(failed)?;
+    let file = folder.join(format!("{name}.c"));
+    fs::write(&file, source).map_err(failed)?;
     // Built aside and renamed, so that nobody runs half a program.
     let fresh = folder.join(format!("{name}.{}", std::process::id()));
     let compiled = Command::new("cc")
         .args(["-O3", "-std=gnu11", "-o"])
-        .args([&fresh, &source])
+        .args([&fresh, &file])
         .args(pkg_config(&["--cflags"]).ok_or(Absent::NoLibrary)?)
         // After DPDK's own -march: its inline code may use all of this processor, as ours may.
         .arg("-march=native")

@@ -2,11 +2,14 @@
 //!
 //! Two cores: one enqueues, the other dequeues, and the figure is the *sum* of both sides' cycles per element. One core:
 //! enqueue, then dequeue, and the figure is the cycles of both per element.
+//!
+//! Contended: two cores, each with handles of its own for both sides, enqueue and dequeue at the same time; the figure is
+//! the sum of both cores' cycles per element that went in and out.
 
 use std::hint::{black_box, spin_loop};
 
 use linecard::eal::CoreId;
-use linecard::ring::{Adaptive, Config, Consumer, Hts, Mode, Multi, Producer, Rts, Single};
+use linecard::ring::{Adaptive, Config, Consumer, Hts, Mode, Multi, Producer, Rts, Shared, Single};
 
 use super::Error;
 use super::pair::{Bench, Case, Sample, Spent, alone, per, together};
@@ -40,10 +43,13 @@ struct RingCase {
     cores: usize,
     /// Bytes: 8 or 16.
     element: usize,
+    /// Both cores are on both sides.
+    contended: bool,
 }
 
 fn cases() -> Vec<RingCase> {
-    let case = |sync, bulk, cores, element| RingCase { sync, bulk, cores, element };
+    let case = |sync, bulk, cores, element| RingCase { sync, bulk, cores, element, contended: false };
+    let contended = |sync, bulk| RingCase { contended: true, ..case(sync, bulk, 2, 8) };
     let mut cases = Vec::new();
     for sync in [SyncMode::Single, SyncMode::Multi] {
         cases.push(case(sync, 0, 1, 8));
@@ -53,6 +59,9 @@ fn cases() -> Vec<RingCase> {
     }
     for sync in [SyncMode::Adaptive, SyncMode::Rts, SyncMode::Hts] {
         cases.extend([case(sync, 0, 1, 8), case(sync, 8, 2, 8), case(sync, 32, 2, 8)]);
+    }
+    for sync in [SyncMode::Multi, SyncMode::Adaptive, SyncMode::Rts, SyncMode::Hts] {
+        cases.extend([contended(sync, 1), contended(sync, 8), contended(sync, 32)]);
     }
     cases
 }
@@ -67,7 +76,11 @@ impl Case for RingCase {
             SyncMode::Hts => "hts",
         };
         let burst = if self.bulk == 0 { "single".to_owned() } else { format!("bulk-{}", self.bulk) };
-        let cores = if self.cores == 2 { "two cores" } else { "one core" };
+        let cores = match (self.cores, self.contended) {
+            (2, true) => "contended by two cores",
+            (2, false) => "two cores",
+            _ => "one core",
+        };
         let element = if self.element == 8 { "" } else { ", 16-byte elements" };
         format!("{sync} {burst} {cores}{element}")
     }
@@ -83,10 +96,19 @@ impl Case for RingCase {
             SyncMode::Rts => "rts",
             SyncMode::Hts => "hts",
         };
-        format!("ring {mode} {} {} {} {}", self.bulk, self.cores, self.element, self.rounds())
+        let what = if self.contended { "contend" } else { "ring" };
+        format!("{what} {mode} {} {} {} {}", self.bulk, self.cores, self.element, self.rounds())
     }
 
     fn sample(&self, cores: &[CoreId]) -> Result<Sample, Error> {
+        if let (true, &[first, second, ..]) = (self.contended, cores) {
+            return match self.sync {
+                SyncMode::Multi | SyncMode::Single => self.contend::<Multi>([first, second]),
+                SyncMode::Adaptive => self.contend::<Adaptive>([first, second]),
+                SyncMode::Rts => self.contend::<Rts>([first, second]),
+                SyncMode::Hts => self.contend::<Hts>([first, second]),
+            };
+        }
         match self.sync {
             SyncMode::Single => self.sample_in::<Single>(cores),
             SyncMode::Multi => self.sample_in::<Multi>(cores),
@@ -100,6 +122,25 @@ impl Case for RingCase {
 impl RingCase {
     fn rounds(&self) -> u64 {
         if self.cores == 2 { ROUNDS_TWO } else { ROUNDS_ONE }
+    }
+
+    /// Two cores, each with handles of its own.
+    fn contend<M: Shared>(&self, cores: [CoreId; 2]) -> Result<Sample, Error> {
+        let ends = Config::power_of_two(CAPACITY).heap::<u64, M, M>()?;
+        touch(&ends);
+        let others = (ends.0.clone(), ends.1.clone());
+        let (bulk, rounds) = (self.bulk, self.rounds());
+        let spent = together(
+            cores,
+            move || both_sides(&ends, bulk, rounds),
+            move || both_sides(&others, bulk, rounds),
+        )?;
+        // Each core moves as many elements; the cycles are both cores'.
+        let elements = 2 * rounds * bulk as u64;
+        Ok(Sample {
+            value: per(spent.iter().map(|s| s.cycles).sum(), elements),
+            interrupted: spent.iter().map(|s| s.interrupted).sum(),
+        })
     }
 
     fn sample_in<M: Mode>(&self, cores: &[CoreId]) -> Result<Sample, Error> {
@@ -169,6 +210,24 @@ fn in_turn<T: Copy + Send + Default, M: Mode>((producer, consumer): &Ends<T, M>,
     for _ in 0..rounds {
         let _ = producer.enqueue_bulk(black_box(&items));
         let _ = consumer.dequeue_bulk(black_box(&mut items));
+    }
+}
+
+/// As [`in_turn`], where another core may have been quicker.
+#[inline(never)]
+fn both_sides<T: Copy + Send + Default, M: Mode>(
+    (producer, consumer): &Ends<T, M>,
+    bulk: usize,
+    rounds: u64,
+) {
+    let mut items = vec![T::default(); bulk];
+    for _ in 0..rounds {
+        while producer.enqueue_bulk(black_box(&items)).count == 0 {
+            spin_loop();
+        }
+        while consumer.dequeue_bulk(black_box(&mut items)).count == 0 {
+            spin_loop();
+        }
     }
 }
 

@@ -11,7 +11,7 @@ mod place;
 mod process;
 mod report;
 mod show;
-mod track;
+pub(crate) mod track;
 mod traffic;
 
 use std::process::ExitCode;

@@ -196,8 +196,8 @@ mod tests {
 
     #[test]
     fn this_process_started_before_now() {
-        let now = nanos(clock_gettime(ClockId::Monotonic));
         let started = exec_time_ns();
+        let now = nanos(clock_gettime(ClockId::Monotonic));
         assert!(started <= now && now - started < 3_600_000_000_000);
     }
 }

@@ -5,7 +5,7 @@ const WINDOW: u64 = 1 << 16;
 
 /// The arrivals of one sequence.
 #[derive(Debug)]
-pub(super) struct Track {
+pub(crate) struct Track {
     /// One bit for each of the last [`WINDOW`] numbers.
     seen: Vec<u64>,
     /// One more than the highest number that arrived.
@@ -16,13 +16,13 @@ pub(super) struct Track {
 }
 
 impl Track {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { seen: vec![0; (WINDOW / 64) as usize], next: 0, unique: 0, duplicated: 0, reordered: 0 }
     }
 
     /// Records that `number` arrived; true the first time.
     #[inline]
-    pub(super) fn arrived(&mut self, number: u64) -> bool {
+    pub(crate) fn arrived(&mut self, number: u64) -> bool {
         if number == self.next {
             self.next = number.saturating_add(1);
             self.mark(number);
@@ -76,17 +76,17 @@ impl Track {
     }
 
     /// Different numbers that arrived.
-    pub(super) fn unique(&self) -> u64 {
+    pub(crate) fn unique(&self) -> u64 {
         self.unique
     }
 
     /// Arrivals of a number that had arrived before.
-    pub(super) fn duplicated(&self) -> u64 {
+    pub(crate) fn duplicated(&self) -> u64 {
         self.duplicated
     }
 
     /// First arrivals after a higher number.
-    pub(super) fn reordered(&self) -> u64 {
+    pub(crate) fn reordered(&self) -> u64 {
         self.reordered
     }
 }

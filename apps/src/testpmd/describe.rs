@@ -47,9 +47,10 @@ impl Session {
         out!(self.out, "  nb forwarding cores={cores} - nb forwarding ports={}\n", ports.len());
         for slot in ports.iter().filter_map(|id| self.ports.get(*id)) {
             let config = slot.config();
+            let (rx, tx) = (config.offloads.rx.bits(), config.offloads.tx.bits());
             out!(
                 self.out,
-                "  port {}: RX queue number: {} Tx queue number: {}\n    Rx offloads=0x0 Tx offloads=0x0\n",
+                "  port {}: RX queue number: {} Tx queue number: {}\n    Rx offloads={rx:#x} Tx offloads={tx:#x}\n",
                 slot.id,
                 config.rx_queues,
                 config.tx_queues
@@ -57,13 +58,13 @@ impl Session {
             out!(
                 self.out,
                 "    RX queue: 0\n      RX desc={} - RX free threshold=0\n      RX threshold registers: \
-                 pthresh=0 hthresh=0  wthresh=0\n      RX Offloads=0x0\n",
+                 pthresh=0 hthresh=0  wthresh=0\n      RX Offloads={rx:#x}\n",
                 config.rx_depth
             );
             out!(
                 self.out,
                 "    TX queue: 0\n      TX desc={} - TX free threshold=0\n      TX threshold registers: \
-                 pthresh=0 hthresh=0  wthresh=0\n      TX offloads=0x0 - TX RS bit threshold=0\n",
+                 pthresh=0 hthresh=0  wthresh=0\n      TX offloads={tx:#x} - TX RS bit threshold=0\n",
                 config.tx_depth
             );
         }

@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU16;
 
+use linecard::eal::clock::cycles;
 use linecard::eal::{Eal, LcoreId, Stop, Workers};
 use linecard::mempool::{Burst, Pool};
 use linecard::pmd::{RxQueue, TxQueue};
 
 use super::frames::UdpFlow;
-use super::lane::{Forward, Lane, LaneConfig, LaneCounters, burst_len};
+use super::lane::{Forward, Lane, LaneConfig, LaneCounters, Live, burst_len};
 use super::layout::StreamTotals;
 use super::modes::{
     Checksums, Csum, FiveTupleSwap, FlowGen, IcmpEcho, Io, MacRewrite, MacSwap, Mode, RxOnly, TxOnly,
@@ -42,7 +42,7 @@ pub(crate) struct Plan<'a> {
     pub(crate) checksums: &'a HashMap<u16, Checksums>,
     /// Bursts of generated packets to send before the mode begins.
     pub(crate) tx_first: u32,
-    pub(crate) verbose: Arc<AtomicU16>,
+    pub(crate) live: Arc<Live>,
 }
 
 impl Plan<'_> {
@@ -70,7 +70,7 @@ impl Plan<'_> {
             ModeKind::IcmpEcho => self.with(queues, counters, IcmpEcho { own }),
             ModeKind::Csum => {
                 let rule = self.checksums.get(&tx_port).copied().unwrap_or_default();
-                let mode = Csum { pool: self.pool.clone(), rule, dst: peer, src: own };
+                let mode = Csum::new(self.pool.clone(), rule, [peer, own], Arc::clone(&counters));
                 self.with(queues, counters, mode)
             }
             ModeKind::TxOnly => {
@@ -86,7 +86,7 @@ impl Plan<'_> {
 
     fn with<M: Mode>(&self, queues: Queues, counters: Arc<LaneCounters>, mode: M) -> Box<dyn Forward> {
         let Queues { stream, rx, tx } = queues;
-        let config = LaneConfig { retry: self.settings.retry, verbose: Arc::clone(&self.verbose) };
+        let config = LaneConfig { retry: self.settings.retry, live: Arc::clone(&self.live) };
         let packets = Burst::with_capacity(usize::from(self.settings.burst));
         Box::new(Lane { stream, rx, tx, mode, packets, counters, config })
     }
@@ -135,6 +135,7 @@ impl Forwarding {
             lanes.push(plan.lane(queues, counters));
         }
         let (tx_first, burst) = (plan.tx_first, usize::from(plan.settings.burst));
+        let record = plan.settings.record_cycles;
         self.workers.launch(lcore, move |stop| {
             for (lane, generator) in lanes.iter_mut().zip(&generators) {
                 // Burst by burst, so that `stop` is not kept waiting.
@@ -142,7 +143,11 @@ impl Forwarding {
                     lane.send_first(generator, burst);
                 }
             }
-            poll(stop, &mut lanes);
+            if record {
+                poll(stop, &mut lanes, recorded)
+            } else {
+                poll(stop, &mut lanes, |lane| lane.round())
+            }
             lanes.into_iter().map(home).collect()
         })?;
         Ok(())
@@ -190,11 +195,21 @@ fn home(lane: Box<dyn Forward>) -> Queues {
 /// Rounds without a packet after which other threads on the same core get a turn.
 const YIELD_AFTER: u32 = 512;
 
-/// Polls until told to stop.
-fn poll(stop: &Stop, lanes: &mut [Box<dyn Forward>]) {
+/// A round whose cycles count as busy when it moved packets.
+fn recorded(lane: &mut dyn Forward) -> usize {
+    let start = cycles();
+    let moved = lane.round();
+    if moved > 0 {
+        lane.add_busy(cycles().wrapping_sub(start));
+    }
+    moved
+}
+
+/// Polls with `round` until told to stop.
+fn poll(stop: &Stop, lanes: &mut [Box<dyn Forward>], round: impl Fn(&mut dyn Forward) -> usize) {
     let mut idle = 0_u32;
     while stop.running() {
-        let moved: usize = lanes.iter_mut().map(|lane| lane.round()).sum();
+        let moved: usize = lanes.iter_mut().map(|lane| round(&mut **lane)).sum();
         if moved > 0 {
             idle = 0;
             continue;

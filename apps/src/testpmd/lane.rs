@@ -1,9 +1,10 @@
 //! One stream in motion: a receive queue, a mode, a transmit queue.
 
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use linecard::eal::clock::cycles;
 use linecard::mempool::{BURST, Burst};
 use linecard::pmd::{RxQueue, TxQueue};
 
@@ -20,14 +21,18 @@ pub(crate) struct LaneCounters {
     rx_packets: AtomicU64,
     tx_packets: AtomicU64,
     tx_dropped: AtomicU64,
+    bad_ip: AtomicU64,
+    bad_l4: AtomicU64,
+    /// Cycles of rounds that moved packets, when they are recorded.
+    busy_cycles: AtomicU64,
     base: Mutex<StreamTotals>,
 }
 
 impl LaneCounters {
     /// A load and a store: only the stream's own thread adds.
     #[inline]
-    fn add(counter: &AtomicU64, count: usize) {
-        counter.store(counter.load(Ordering::Relaxed).wrapping_add(count as u64), Ordering::Relaxed);
+    fn add(counter: &AtomicU64, count: u64) {
+        counter.store(counter.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
     }
 
     fn all(&self) -> StreamTotals {
@@ -35,7 +40,17 @@ impl LaneCounters {
             rx_packets: self.rx_packets.load(Ordering::Relaxed),
             tx_packets: self.tx_packets.load(Ordering::Relaxed),
             tx_dropped: self.tx_dropped.load(Ordering::Relaxed),
+            bad_ip: self.bad_ip.load(Ordering::Relaxed),
+            bad_l4: self.bad_l4.load(Ordering::Relaxed),
+            busy_cycles: self.busy_cycles.load(Ordering::Relaxed),
         }
+    }
+
+    /// Counts a packet that was received with a wrong checksum.
+    #[cold]
+    pub(crate) fn bad_checksums(&self, ip: bool, l4: bool) {
+        Self::add(&self.bad_ip, u64::from(ip));
+        Self::add(&self.bad_l4, u64::from(l4));
     }
 
     /// Totals count from here; the counters themselves belong to the polling thread.
@@ -50,15 +65,27 @@ impl LaneCounters {
             rx_packets: all.rx_packets - base.rx_packets,
             tx_packets: all.tx_packets - base.tx_packets,
             tx_dropped: all.tx_dropped - base.tx_dropped,
+            bad_ip: all.bad_ip - base.bad_ip,
+            bad_l4: all.bad_l4 - base.bad_l4,
+            busy_cycles: all.busy_cycles - base.busy_cycles,
         }
     }
+}
+
+/// What the console may change while packets move.
+#[derive(Debug, Default)]
+pub(crate) struct Live {
+    /// Whether received packets are shown.
+    pub(crate) verbose: AtomicU16,
+    /// Cycles to spend on nothing for each received packet.
+    pub(crate) work_cycles: AtomicU32,
 }
 
 /// What every lane of a run shares.
 #[derive(Clone)]
 pub(crate) struct LaneConfig {
     pub(crate) retry: Retry,
-    pub(crate) verbose: Arc<AtomicU16>,
+    pub(crate) live: Arc<Live>,
 }
 
 /// A lane of any mode, driven burst by burst.
@@ -67,6 +94,8 @@ pub(crate) trait Forward: Send {
     fn send_first(&mut self, generator: &TxOnly, count: usize);
     /// Receives, steps and sends once; returns how many packets were received or sent.
     fn round(&mut self) -> usize;
+    /// Counts cycles of a round that moved packets.
+    fn add_busy(&mut self, cycles: u64);
     /// Lets the transmit queue finish what earlier bursts left to do.
     fn reclaim(&mut self);
     /// Which stream this is, and its queues.
@@ -84,24 +113,24 @@ pub(crate) struct Lane<M> {
     pub(crate) config: LaneConfig,
 }
 
-impl<M> Lane<M> {
+impl<M: Mode> Lane<M> {
     /// Sends what `packets` holds; what does not fit is tried again if asked for, then dropped and counted.
     #[inline]
     fn send(&mut self) -> (usize, usize) {
-        if self.packets.is_empty() {
+        if self.packets.is_empty() && !M::HOLDS_BACK {
             return (0, 0);
         }
-        let mut sent = self.tx.tx_burst(&mut self.packets);
+        let mut sent = self.mode.send(&mut *self.tx, &mut self.packets);
         if !self.packets.is_empty() && self.config.retry.enabled {
             sent += self.send_again();
         }
         if !self.packets.is_empty() {
             self.tx.note_dropped(&self.packets, "no room in the transmit queue");
         }
-        let dropped = self.packets.clear();
-        LaneCounters::add(&self.counters.tx_packets, sent);
+        let dropped = self.packets.clear() + self.mode.lost();
+        LaneCounters::add(&self.counters.tx_packets, sent as u64);
         if dropped > 0 {
-            LaneCounters::add(&self.counters.tx_dropped, dropped);
+            LaneCounters::add(&self.counters.tx_dropped, dropped as u64);
         }
         (sent, dropped)
     }
@@ -115,7 +144,7 @@ impl<M> Lane<M> {
             while start.elapsed() < delay {
                 std::hint::spin_loop();
             }
-            sent += self.tx.tx_burst(&mut self.packets);
+            sent += self.mode.send(&mut *self.tx, &mut self.packets);
             if self.packets.is_empty() {
                 break;
             }
@@ -155,9 +184,13 @@ impl<M: Mode> Forward for Lane<M> {
         if M::RECEIVES {
             moved = self.rx.rx_burst(&mut self.packets);
             if moved > 0 {
-                LaneCounters::add(&self.counters.rx_packets, moved);
-                if self.config.verbose.load(Ordering::Relaxed) > 0 {
+                LaneCounters::add(&self.counters.rx_packets, moved as u64);
+                if self.config.live.verbose.load(Ordering::Relaxed) > 0 {
                     self.describe();
+                }
+                let work = self.config.live.work_cycles.load(Ordering::Relaxed);
+                if work > 0 {
+                    spend(u64::from(work) * moved as u64);
                 }
             }
         }
@@ -169,6 +202,10 @@ impl<M: Mode> Forward for Lane<M> {
         moved + sent
     }
 
+    fn add_busy(&mut self, cycles: u64) {
+        LaneCounters::add(&self.counters.busy_cycles, cycles);
+    }
+
     fn reclaim(&mut self) {
         self.tx.reclaim();
     }
@@ -177,6 +214,13 @@ impl<M: Mode> Forward for Lane<M> {
         let Self { stream, rx, tx, .. } = *self;
         (stream, rx, tx)
     }
+}
+
+/// Spends time-stamp cycles as an application with more to do would.
+#[cold]
+fn spend(work: u64) {
+    let start = cycles();
+    while cycles().wrapping_sub(start) < work {}
 }
 
 /// Packets of one burst as asked for, as far as a [`Burst`] holds them.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use linecard::pmd::{Link, PortStats};
 
-use super::settings::Mac;
+use super::settings::{MAX_SEGMENTS, Mac};
 use super::topology::{Share, Stream};
 
 /// Packets and bytes per second between two looks at a port.
@@ -75,6 +75,8 @@ pub(crate) struct ForwardTotals {
     pub(crate) stats: PortStats,
     /// Packets that forwarding dropped because the transmit ring of this port was full.
     pub(crate) tx_dropped: u64,
+    /// Packets received with a wrong IPv4 header checksum, and with a wrong transport checksum; told in csum mode.
+    pub(crate) bad_checksums: Option<(u64, u64)>,
 }
 
 /// What one stream did since forwarding started.
@@ -83,6 +85,10 @@ pub(crate) struct StreamTotals {
     pub(crate) rx_packets: u64,
     pub(crate) tx_packets: u64,
     pub(crate) tx_dropped: u64,
+    pub(crate) bad_ip: u64,
+    pub(crate) bad_l4: u64,
+    /// Cycles of rounds that moved packets; 0 unless they are recorded.
+    pub(crate) busy_cycles: u64,
 }
 
 /// One stream of `show fwd stats all`, shown when ports have several queues.
@@ -93,6 +99,17 @@ pub(crate) fn stream_stats(stream: &Stream, totals: &StreamTotals) -> String {
          TX Port={tx_port:2}/Queue={tx_queue:2} -------\n  RX-packets: {:<14} TX-packets: {:<14} \
          TX-dropped: {:<14}\n",
         totals.rx_packets, totals.tx_packets, totals.tx_dropped
+    )
+}
+
+/// What a packet cost while cycles were recorded; nothing when no packet came.
+pub(crate) fn cycles_per_packet(busy: u64, packets: u64, mode: &str, mhz: u64) -> String {
+    if packets == 0 {
+        return String::new();
+    }
+    let each = busy as f64 / packets as f64;
+    format!(
+        "\n  CPU cycles/packet={each:.2} (total cycles={busy} / total {mode} packets={packets}) at {mhz} MHz Clock\n"
     )
 }
 
@@ -120,7 +137,7 @@ pub(crate) fn forward_stats(ports: &[(u16, ForwardTotals)]) -> String {
 }
 
 fn forward_lines(text: &mut String, totals: &ForwardTotals) {
-    let ForwardTotals { stats, tx_dropped } = totals;
+    let ForwardTotals { stats, tx_dropped, bad_checksums } = totals;
     let _ = writeln!(
         text,
         "  RX-packets: {:<14} RX-dropped: {:<14}RX-total: {}",
@@ -128,6 +145,11 @@ fn forward_lines(text: &mut String, totals: &ForwardTotals) {
         stats.imissed,
         stats.ipackets + stats.imissed
     );
+    if let Some((ip, l4)) = bad_checksums {
+        let outer = 0;
+        let _ = writeln!(text, "  Bad-ipcsum: {ip:<14} Bad-l4csum: {l4:<14}Bad-outer-l4csum: {outer:<14}");
+        let _ = writeln!(text, "  Bad-outer-ipcsum: {outer:<14}");
+    }
     if stats.ierrors + stats.rx_nombuf > 0 {
         let _ = writeln!(text, "  RX-error: {}", stats.ierrors);
         let _ = writeln!(text, "  RX-nombufs: {:<14}", stats.rx_nombuf);
@@ -218,9 +240,10 @@ fn identity(facts: &PortFacts) -> [(&'static str, String); 17] {
 }
 
 /// What a port can do at most.
-fn limits(facts: &PortFacts) -> [(&'static str, String); 15] {
+fn limits(facts: &PortFacts) -> [(&'static str, String); 17] {
     let (min, max) = (facts.depth.0.to_string(), facts.depth.1.to_string());
-    let align = String::from(if facts.depth_power_of_two { "a power of two" } else { "1" });
+    // The number first: scripts read it.
+    let align = String::from(if facts.depth_power_of_two { "1 (a power of two)" } else { "1" });
     [
         ("Minimum size of RX buffer", "0".into()),
         ("Maximum configurable length of RX packet", facts.max_frame.to_string()),
@@ -235,6 +258,8 @@ fn limits(facts: &PortFacts) -> [(&'static str, String); 15] {
         ("Max possible number of TXDs per queue", max),
         ("Min possible number of TXDs per queue", min),
         ("TXDs number alignment", align),
+        ("Max segment number per packet", MAX_SEGMENTS.to_string()),
+        ("Max segment number per MTU/TSO", MAX_SEGMENTS.to_string()),
         ("Device capabilities", "0x0( )".into()),
         ("Device error handling mode", "none".into()),
     ]

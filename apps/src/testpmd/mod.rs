@@ -169,8 +169,6 @@ fn start_ports(session: &mut Session) -> Result<(), Error> {
     session.warn_odd_ports();
     check_settings(session)?;
     for id in session.ports.ids() {
-        out!(session.out, "Configuring Port {id} (socket 0)\n");
-        session.out.flush();
         session.start_ports(Some(id))?;
     }
     out!(session.out, "Checking link statuses...\nDone\n");

@@ -234,6 +234,18 @@ const OPTIONS: &[Spec] = &[
         o.offloads.tx = TxOffloads::from_bits(number("tx-offloads", v, 0, u64::MAX)?);
         Ok(())
     }),
+    flag(
+        "record-core-cycles",
+        "count cycles of rounds that move packets; shown when forwarding stops",
+        |o, _| {
+            o.settings.record_cycles = true;
+            Ok(())
+        },
+    ),
+    valued("work-cycles", "N", "time-stamp cycles to spend on each received packet (not in DPDK)", |o, v| {
+        o.settings.work_cycles = number("work-cycles", v, 0, settings::MAX_WORK_CYCLES.into())?;
+        Ok(())
+    }),
     flag("no-flush-rx", "keep what waits in receive queues when forwarding starts", |o, _| {
         o.settings.flush_rx = false;
         Ok(())

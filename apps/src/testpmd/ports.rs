@@ -38,10 +38,14 @@ pub(crate) struct Slot {
     info: DeviceInfo,
     wanted: PortConfig,
     state: Option<State>,
+    /// Its next start sets it up anew.
+    reshaped: bool,
     promiscuous: bool,
     pub(crate) allmulticast: bool,
     /// For the csum mode; what the port does itself is in `wanted`.
     pub(crate) checksums: Checksums,
+    /// The csum mode cuts large packets that leave here.
+    pub(crate) gso: bool,
     link: Link,
     last_shown: Option<(Instant, PortStats)>,
     forward_base: PortStats,
@@ -58,9 +62,11 @@ impl Slot {
             info: device.info(),
             wanted,
             state: Some(State::Stopped(device)),
+            reshaped: true,
             promiscuous: true,
             allmulticast: true,
             checksums: Checksums::default(),
+            gso: false,
             link: NO_LINK,
             last_shown: None,
             forward_base: PortStats::default(),
@@ -116,6 +122,7 @@ impl Slot {
                 self.wanted = config;
                 self.link = port.control.link();
                 self.state = Some(State::Started(Live { port, rx, tx }));
+                self.reshaped = false;
                 self.last_shown = None;
                 self.forward_base = PortStats::default();
                 Ok(())
@@ -144,8 +151,19 @@ impl Slot {
         Mac(self.control().map_or(self.info.mac, |control| control.mac()))
     }
 
-    /// Changes the number of queues at the next start.
+    /// Whether the next start sets the port up anew.
+    pub(crate) fn reshaped(&self) -> bool {
+        self.reshaped
+    }
+
+    /// MTUs that may be asked for.
+    pub(crate) fn mtu_range(&self) -> std::ops::RangeInclusive<u16> {
+        self.info.mtu.clone()
+    }
+
+    /// Changes what the next start asks for.
     pub(crate) fn reshape(&mut self, change: impl FnOnce(&mut PortConfig)) {
+        self.reshaped = true;
         change(&mut self.wanted);
     }
 
@@ -179,8 +197,9 @@ impl Slot {
     }
 
     /// What the csum mode needs to know of the port that sends.
-    pub(crate) fn checksum_rule(&self) -> Checksums {
-        Checksums { tx: self.wanted.offloads.tx, ..self.checksums }
+    pub(crate) fn checksum_rule(&self, gso_size: u16) -> Checksums {
+        let gso = self.gso.then_some(gso_size);
+        Checksums { tx: self.wanted.offloads.tx, gso, ..self.checksums }
     }
 
     pub(crate) fn max_queues(&self) -> (u16, u16) {

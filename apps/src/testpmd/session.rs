@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::Ordering;
 
 use linecard::eal::Eal;
 use linecard::mempool::Pool;
@@ -10,11 +10,12 @@ use linecard::pmd::capture::Hub;
 use linecard::pmd::{PortConfig, ProbeContext, Registry};
 
 use super::engine::{Forwarding, Plan};
+use super::lane::Live;
 use super::layout::{self, ForwardTotals};
 use super::options::Options;
 use super::ports::{ETHER_OVERHEAD, Ports, Slot};
 use super::recording::Recording;
-use super::settings::{PortTopology, Settings};
+use super::settings::{ModeKind, PortTopology, Settings};
 use super::topology::{self, Share, Stream};
 use crate::capture::ControlSocket;
 use crate::error::Error;
@@ -30,7 +31,7 @@ pub(crate) struct Session {
     pub(crate) ports: Ports,
     pub(crate) options: Options,
     pub(crate) settings: Settings,
-    pub(crate) verbose: Arc<AtomicU16>,
+    pub(crate) live: Arc<Live>,
     /// A command asked to end the run.
     pub(crate) quit: bool,
     /// Where captures find the ports.
@@ -39,6 +40,8 @@ pub(crate) struct Session {
     pub(crate) server: Option<ControlSocket>,
     /// Captures into files, by port.
     pub(crate) recordings: BTreeMap<u16, Recording>,
+    /// An odd number of paired ports was warned about; DPDK does so once.
+    odd_warned: bool,
     /// How deep `load` is nested.
     pub(crate) load_depth: u8,
     forwarding: Option<Forwarding>,
@@ -73,11 +76,12 @@ impl Session {
             ports,
             options,
             settings,
-            verbose: Arc::default(),
+            live: Arc::default(),
             quit: false,
             hub,
             server,
             recordings: BTreeMap::new(),
+            odd_warned: false,
             load_depth: 0,
             forwarding: None,
             last_totals: Vec::new(),
@@ -126,9 +130,14 @@ impl Session {
         if workers.is_empty() { vec![map.main().id.0] } else { workers }
     }
 
+    /// The lcores that were chosen to forward, in order; `nbcore` of them do.
+    pub(crate) fn configured_lcores(&self) -> Vec<u32> {
+        self.settings.lcores.clone().unwrap_or_else(|| self.worker_lcores())
+    }
+
     /// The lcores that will forward, in order.
     pub(crate) fn forwarding_lcores(&self) -> Vec<u32> {
-        let mut lcores = self.settings.lcores.clone().unwrap_or_else(|| self.worker_lcores());
+        let mut lcores = self.configured_lcores();
         lcores.truncate(self.settings.nb_cores as usize);
         lcores
     }
@@ -151,9 +160,10 @@ impl Session {
         topology::shares(&streams, &self.forwarding_lcores())
     }
 
-    /// Says so when the last port of an odd number pairs with itself.
+    /// Says so, the first time, when the last port of an odd number pairs with itself.
     pub(crate) fn warn_odd_ports(&mut self) {
-        if self.settings.topology == PortTopology::Paired && self.forwarding_ports().len() % 2 == 1 {
+        let odd = self.settings.topology == PortTopology::Paired && self.forwarding_ports().len() % 2 == 1;
+        if odd && !std::mem::replace(&mut self.odd_warned, true) {
             err!(
                 self.out,
                 "\nWarning! port-topology=paired and odd forward ports number, the last port will pair with \
@@ -171,6 +181,10 @@ impl Session {
         for slot in self.ports.iter_mut().filter(|slot| only.is_none_or(|id| id == slot.id)) {
             if slot.started() {
                 continue;
+            }
+            if slot.reshaped() {
+                out!(self.out, "Configuring Port {} (socket 0)\n", slot.id);
+                self.out.flush();
             }
             slot.start(&self.pool, &self.hub)?;
             out!(self.out, "Port {}: {}\n", slot.id, slot.mac());
@@ -194,6 +208,7 @@ impl Session {
             err!(self.out, "No port or no lcore to forward on; attach a port, or see `show config fwd`\n");
             return;
         }
+        self.warn_odd_ports();
         if self.settings.flush_rx {
             self.ports.iter_mut().for_each(|slot| slot.flush_rx(FLUSH_BURSTS));
         }
@@ -201,17 +216,18 @@ impl Session {
         self.print_mode_start();
         self.print_rxtx();
         self.ports.iter_mut().for_each(Slot::mark_forwarding);
-        self.verbose.store(self.settings.verbose, Ordering::Relaxed);
+        self.live.verbose.store(self.settings.verbose, Ordering::Relaxed);
+        self.live.work_cycles.store(self.settings.work_cycles, Ordering::Relaxed);
         let macs: HashMap<_, _> = self.ports.iter().map(|slot| (slot.id, slot.mac())).collect();
         let checksums: HashMap<_, _> =
-            self.ports.iter().map(|slot| (slot.id, slot.checksum_rule())).collect();
+            self.ports.iter().map(|slot| (slot.id, slot.checksum_rule(self.settings.gso_size))).collect();
         let plan = Plan {
             settings: &self.settings,
             pool: &self.pool,
             macs: &macs,
             checksums: &checksums,
             tx_first,
-            verbose: Arc::clone(&self.verbose),
+            live: Arc::clone(&self.live),
         };
         let ports = &mut self.ports;
         match Forwarding::start(&self.eal, &plan, &shares, |stream| ports.lend(stream)) {
@@ -260,16 +276,35 @@ impl Session {
                 out!(self.out, "{}", layout::stream_stats(stream, totals));
             }
         }
-        let mut dropped: HashMap<u16, u64> = HashMap::new();
+        let (mut dropped, mut bad): (HashMap<u16, u64>, HashMap<u16, (u64, u64)>) = Default::default();
         for (stream, totals) in &self.last_totals {
             *dropped.entry(stream.tx_port).or_default() += totals.tx_dropped;
+            let (ip, l4) = bad.entry(stream.rx_port).or_default();
+            (*ip, *l4) = (*ip + totals.bad_ip, *l4 + totals.bad_l4);
         }
+        let csum = self.settings.mode == ModeKind::Csum;
         let of = |id: &u16| {
             let stats = self.ports.get(*id)?.since_forwarding();
-            Some((*id, ForwardTotals { stats, tx_dropped: dropped.get(id).copied().unwrap_or(0) }))
+            let tx_dropped = dropped.get(id).copied().unwrap_or(0);
+            let bad_checksums = csum.then(|| bad.get(id).copied().unwrap_or_default());
+            Some((*id, ForwardTotals { stats, tx_dropped, bad_checksums }))
         };
         let totals: Vec<_> = ports.iter().filter_map(of).collect();
         out!(self.out, "{}", layout::forward_stats(&totals));
+        if self.settings.record_cycles {
+            self.print_cycles();
+        }
+    }
+
+    fn print_cycles(&mut self) {
+        let generates = self.settings.mode.generates();
+        let (busy, packets) = self.last_totals.iter().fold((0, 0), |(busy, packets), (_, totals)| {
+            let moved = if generates { totals.tx_packets } else { totals.rx_packets };
+            (busy + totals.busy_cycles, packets + moved)
+        });
+        let mhz = self.eal.clock().hz() / 1_000_000;
+        let text = layout::cycles_per_packet(busy, packets, self.settings.mode.name(), mhz);
+        out!(self.out, "{text}");
     }
 
     /// `clear fwd stats all`.

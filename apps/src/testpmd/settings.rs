@@ -5,6 +5,8 @@ use std::fmt;
 
 /// Largest burst accepted, DPDK's `MAX_PKT_BURST`.
 pub(crate) const MAX_BURST: u16 = 512;
+/// Most cycles of extra work for a packet: far longer than anything that keeps up.
+pub(crate) const MAX_WORK_CYCLES: u32 = 1_000_000;
 /// Most segments of a generated packet, DPDK's `RTE_MAX_SEGS_PER_PKT`.
 pub(crate) const MAX_SEGMENTS: usize = 255;
 /// Ethernet, IPv4 and UDP headers: the smallest generated packet.
@@ -134,9 +136,15 @@ pub(crate) struct Settings {
     pub(crate) burst: u16,
     /// Segment lengths of generated packets, in bytes.
     pub(crate) tx_segments: Vec<u16>,
+    /// Longest packet that leaves a port with `gso on`, in bytes.
+    pub(crate) gso_size: u16,
     /// Flows that flowgen cycles through.
     pub(crate) flows: u32,
     pub(crate) verbose: u16,
+    /// Cycles to spend on nothing for each received packet.
+    pub(crate) work_cycles: u32,
+    /// Count the cycles of rounds that move packets.
+    pub(crate) record_cycles: bool,
     /// Throw away what waits in receive queues before forwarding starts.
     pub(crate) flush_rx: bool,
     pub(crate) hide_zero_xstats: bool,
@@ -159,8 +167,11 @@ impl Default for Settings {
             retry: Retry { enabled: false, delay_us: 1, count: 64 },
             burst: 32,
             tx_segments: vec![64],
+            gso_size: 1514,
             flows: 1024,
             verbose: 0,
+            work_cycles: 0,
+            record_cycles: false,
             flush_rx: true,
             hide_zero_xstats: false,
             peers: BTreeMap::new(),

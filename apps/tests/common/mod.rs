@@ -137,13 +137,17 @@ pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// Processes whose command line mentions `text`.
+/// How many processes have a command line that mentions `text`.
 pub(crate) fn processes(text: &str) -> usize {
+    pids(text).len()
+}
+
+/// Processes whose command line mentions `text`.
+pub(crate) fn pids(text: &str) -> Vec<i32> {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
-    entries
-        .filter(|entry| {
-            std::fs::read(entry.path().join("cmdline"))
-                .is_ok_and(|line| String::from_utf8_lossy(&line).contains(text))
-        })
-        .count()
+    let mentions = |path: &Path| {
+        std::fs::read(path.join("cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains(text))
+    };
+    let pids = entries.filter(|entry| mentions(&entry.path()));
+    pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
 }

@@ -15,10 +15,12 @@ use std::time::{Duration, Instant};
 
 use linecard::eal::{CoreId, cores};
 
+use super::bed::{Bed, Figure};
 use super::cell::Load;
 use super::console::{Failure, Interrupt};
+use super::kind::Metric;
 use super::machine::Watch;
-use super::sample::{Bed, Figure};
+use super::raw::Values;
 use crate::bench::pair::per;
 
 /// A cache line of a packet buffer. Atomic words, because two threads take turns with it and nothing here is unsafe;
@@ -248,7 +250,8 @@ fn measure(
     if after == before {
         return Err(Failure::Program("the ceiling loop moved nothing".into()));
     }
-    Ok(Figure { mpps: per((after - before) * 1000, nanos), disturbance: watch.end(&own, 2) })
+    let values = Values::from([(Metric::Mpps, per((after - before) * 1000, nanos))]);
+    Ok(Figure { values, disturbance: watch.end(&own, 2) })
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::fmt;
 
 use clap::ValueEnum;
 
+use super::kind::Kind;
 use super::path::Path;
 
 /// Who is at the ends: backend (vhost-user), then frontend (virtio-user).
@@ -21,16 +22,47 @@ pub(crate) enum Position {
     /// DPDK's backend, our frontend
     #[value(name = "dpdk/ours")]
     DpdkOurs,
+    /// Our testpmd as backend, the tester as frontend
+    #[value(name = "ours/tester")]
+    OursTester,
+    /// DPDK's testpmd as backend, the tester as frontend
+    #[value(name = "dpdk/tester")]
+    DpdkTester,
+    /// The tester as backend, our testpmd as frontend
+    #[value(name = "tester/ours")]
+    TesterOurs,
+    /// The tester as backend, DPDK's testpmd as frontend
+    #[value(name = "tester/dpdk")]
+    TesterDpdk,
 }
 
-/// One of the two programs.
+/// One of the programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tool {
+    /// Our testpmd.
     Ours,
+    /// DPDK's testpmd.
     Dpdk,
+    /// The harness's own end, which numbers, stamps and checks packets.
+    Tester,
+}
+
+/// One of the two ends of the socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    Backend,
+    Frontend,
 }
 
 impl Position {
+    /// Two testpmds.
+    pub(crate) const PAIRS: [Self; 4] = [Self::OursOurs, Self::DpdkDpdk, Self::OursDpdk, Self::DpdkOurs];
+    /// A testpmd under test, and the tester.
+    pub(crate) const TESTED: [Self; 4] =
+        [Self::OursTester, Self::DpdkTester, Self::TesterOurs, Self::TesterDpdk];
+    /// Two testpmds of different programs.
+    pub(crate) const MIXED: [Self; 2] = [Self::OursDpdk, Self::DpdkOurs];
+
     /// Backend, frontend.
     pub(crate) const fn tools(self) -> (Tool, Tool) {
         match self {
@@ -38,6 +70,10 @@ impl Position {
             Self::DpdkDpdk => (Tool::Dpdk, Tool::Dpdk),
             Self::OursDpdk => (Tool::Ours, Tool::Dpdk),
             Self::DpdkOurs => (Tool::Dpdk, Tool::Ours),
+            Self::OursTester => (Tool::Ours, Tool::Tester),
+            Self::DpdkTester => (Tool::Dpdk, Tool::Tester),
+            Self::TesterOurs => (Tool::Tester, Tool::Ours),
+            Self::TesterDpdk => (Tool::Tester, Tool::Dpdk),
         }
     }
 
@@ -48,12 +84,35 @@ impl Position {
             Self::DpdkDpdk => "dpdk/dpdk",
             Self::OursDpdk => "ours/dpdk",
             Self::DpdkOurs => "dpdk/ours",
+            Self::OursTester => "ours/tester",
+            Self::DpdkTester => "dpdk/tester",
+            Self::TesterOurs => "tester/ours",
+            Self::TesterDpdk => "tester/dpdk",
         }
     }
 
     /// Whether DPDK is at one of the ends.
     pub(crate) fn needs_dpdk(self) -> bool {
-        self != Self::OursOurs
+        let (back, front) = self.tools();
+        back == Tool::Dpdk || front == Tool::Dpdk
+    }
+
+    /// What it is compared with: DPDK in the place of everything of ours that is measured.
+    pub(crate) const fn baseline(self) -> Self {
+        match self {
+            Self::OursTester | Self::DpdkTester => Self::DpdkTester,
+            Self::TesterOurs | Self::TesterDpdk => Self::TesterDpdk,
+            Self::OursOurs | Self::DpdkDpdk | Self::OursDpdk | Self::DpdkOurs => Self::DpdkDpdk,
+        }
+    }
+
+    /// Which end is under test and by which program, where the other is the tester.
+    pub(crate) const fn tested(self) -> Option<(Side, Tool)> {
+        match self.tools() {
+            (tool, Tool::Tester) => Some((Side::Backend, tool)),
+            (Tool::Tester, tool) => Some((Side::Frontend, tool)),
+            _ => None,
+        }
     }
 }
 
@@ -65,8 +124,12 @@ pub(crate) enum Size {
     Imix,
 }
 
-/// The smallest frame testpmd makes, and the largest that fits one buffer of both programs.
-const BYTES: std::ops::RangeInclusive<u16> = 60..=9600;
+/// The smallest frame testpmd makes, and the largest that its length fields hold.
+const BYTES: std::ops::RangeInclusive<u16> = 60..=u16::MAX;
+/// Frames up to here lie in one buffer; longer ones in chains of buffers of the usual size.
+const ONE_BUFFER: u16 = 9600;
+/// Bytes of packet data in a buffer of the usual size.
+const SEGMENT: u16 = 2048;
 
 impl Size {
     /// Lengths and how many of twelve packets have them.
@@ -82,19 +145,28 @@ impl Size {
         self.parts().iter().map(|part| part.0).max().unwrap_or(0)
     }
 
+    /// The shortest packet.
+    pub(crate) fn shortest(self) -> u16 {
+        self.parts().iter().map(|part| part.0).min().unwrap_or(0)
+    }
+
+    /// Whether packets are chains of buffers.
+    pub(crate) fn chained(self) -> bool {
+        self.longest() > ONE_BUFFER
+    }
+
     /// For clap.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         if text.eq_ignore_ascii_case("imix") {
             return Ok(Self::Imix);
         }
+        if text.eq_ignore_ascii_case("64k") {
+            return Ok(Self::Bytes(u16::MAX));
+        }
         let bytes = text.parse().ok().filter(|bytes| BYTES.contains(bytes));
-        bytes.map(Self::Bytes).ok_or_else(|| {
-            format!(
-                "give {} to {} bytes, or imix; longer packets do not fit one buffer",
-                BYTES.start(),
-                BYTES.end()
-            )
-        })
+        bytes
+            .map(Self::Bytes)
+            .ok_or_else(|| format!("give {} to {} bytes, 64K, or imix", BYTES.start(), BYTES.end()))
     }
 }
 
@@ -118,15 +190,34 @@ pub(crate) struct Load {
 }
 
 impl Load {
+    /// Packets that fill a ring: a buffer of a chain takes a descriptor of its own, and one more tells what it is.
+    pub(crate) fn packets(self) -> u16 {
+        if !self.size.chained() {
+            return self.ring;
+        }
+        let each = u16::try_from(segments(self.size.longest()).len() + 1).unwrap_or(u16::MAX);
+        (self.ring / each).max(1)
+    }
+
     /// Bursts per packet length that make about one ring full of packets; at least one of each.
     pub(crate) fn first(self) -> Vec<(u16, u16)> {
-        let bursts = self.ring / self.burst.max(1);
+        let bursts = self.packets() / self.burst.max(1);
         let share = |of_twelve: u16| u32::from(bursts) * u32::from(of_twelve) / 12;
         let parts = self.size.parts().into_iter();
         parts
             .map(|(bytes, of_twelve)| (bytes, u16::try_from(share(of_twelve)).unwrap_or(u16::MAX).max(1)))
             .collect()
     }
+}
+
+/// The lengths of the buffers of a packet, as `set txpkts` takes them.
+pub(crate) fn segments(bytes: u16) -> Vec<u16> {
+    if bytes <= ONE_BUFFER {
+        return vec![bytes];
+    }
+    let mut lengths = vec![SEGMENT; usize::from(bytes / SEGMENT)];
+    lengths.extend(Some(bytes % SEGMENT).filter(|rest| *rest > 0));
+    lengths
 }
 
 /// Who does the work.
@@ -141,19 +232,23 @@ pub(crate) enum Subject {
 /// One row of the result.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Cell {
+    pub(crate) kind: Kind,
     pub(crate) subject: Subject,
     pub(crate) load: Load,
 }
 
 /// Every cell; those to be compared with each other are neighbours.
-pub(crate) fn all(positions: &[Position], paths: &[Path], loads: &[Load]) -> Vec<Cell> {
+pub(crate) fn all(kind: Kind, positions: &[Position], paths: &[Path], loads: &[Load]) -> Vec<Cell> {
     let mut cells = Vec::new();
     for &load in loads {
         for &path in paths {
             let pairs = positions.iter().map(|&position| Subject::Pair(position, path));
-            cells.extend(pairs.map(|subject| Cell { subject, load }));
+            cells.extend(pairs.map(|subject| Cell { kind, subject, load }));
         }
-        cells.push(Cell { subject: Subject::Ceiling, load });
+        // The ceiling is the least of what a closed loop of two ends does.
+        if kind == Kind::Closed {
+            cells.push(Cell { kind, subject: Subject::Ceiling, load });
+        }
     }
     cells
 }
@@ -170,8 +265,9 @@ mod tests {
     fn sizes_are_read() {
         assert_eq!(Size::parse("64"), Ok(Size::Bytes(64)));
         assert_eq!(Size::parse("IMIX"), Ok(Size::Imix));
-        for bad in ["59", "9601", "", "-1", "64 "] {
-            assert!(Size::parse(bad).is_err_and(|text| text.contains("60 to 9600")), "{bad}");
+        assert_eq!(Size::parse("64K"), Ok(Size::Bytes(65_535)));
+        for bad in ["59", "65536", "", "-1", "64 "] {
+            assert!(Size::parse(bad).is_err_and(|text| text.contains("60 to 65535")), "{bad}");
         }
     }
 
@@ -186,17 +282,36 @@ mod tests {
     }
 
     #[test]
+    fn long_packets_are_chains() {
+        assert_eq!(segments(9000), [9000]);
+        let chain = segments(65_535);
+        assert_eq!((chain.len(), chain.iter().map(|&len| u32::from(len)).sum::<u32>()), (32, 65_535));
+        assert_eq!(segments(10_240), [2048; 5]);
+        assert_eq!(load(Size::Bytes(65_535), 1024, 1).first(), [(65_535, 31)]);
+        assert!(!Size::Imix.chained() && Size::Bytes(65_535).chained());
+    }
+
+    #[test]
     fn each_load_has_one_ceiling_and_every_pair() {
         let loads = [load(Size::Bytes(64), 256, 32), load(Size::Bytes(64), 1024, 32)];
-        let cells = all(&[Position::OursOurs, Position::DpdkDpdk], &[Path::Split, Path::Packed], &loads);
+        let cells = all(
+            Kind::Closed,
+            &[Position::OursOurs, Position::DpdkDpdk],
+            &[Path::Split, Path::Packed],
+            &loads,
+        );
         assert_eq!(cells.len(), 2 * (1 + 4));
         assert_eq!(cells.iter().filter(|cell| cell.subject == Subject::Ceiling).count(), 2);
+        assert_eq!(all(Kind::ZeroLoss, &Position::TESTED, &[Path::Split], &loads).len(), 2 * 4);
     }
 
     #[test]
     fn names_match_the_command_line() {
         for position in Position::value_variants() {
             assert_eq!(position.to_possible_value().expect("none is hidden").get_name(), position.name());
+            assert!(
+                position.baseline().needs_dpdk() && position.baseline().baseline() == position.baseline()
+            );
         }
     }
 }

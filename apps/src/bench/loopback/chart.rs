@@ -1,29 +1,35 @@
-//! Bar charts as SVG: a group of bars per path, a bar per position, whiskers from the slowest to the quickest sample.
+//! Bar charts as SVG: a group of bars per path, a bar per position, whiskers from the least to the greatest sample; one
+//! panel per figure.
 
 use std::fmt::Write as _;
 
 use super::cell::{Position, Subject};
+use super::kind::{Kind, Metric};
 use super::path::Path;
-use super::report::load_title;
+use super::report::title;
 use super::result::Row;
 use crate::bench::stats::Summary;
 
 const WIDTH: f64 = 860.0;
 const LEFT: f64 = 190.0;
-const RIGHT: f64 = 70.0;
-const TOP: f64 = 92.0;
-const BOTTOM: f64 = 48.0;
+const RIGHT: f64 = 96.0;
+/// Title, caption and legend.
+const TOP: f64 = 84.0;
+/// The name of a panel above its bars.
+const HEAD: f64 = 26.0;
+/// A panel's axis below its bars.
+const FOOT: f64 = 44.0;
 const BAR: f64 = 14.0;
 /// Between groups.
-const GAP: f64 = 14.0;
+const GAP: f64 = 12.0;
 
 /// Colours that are told apart by eyes that see no red or green, on white and in grey.
 const fn colour(position: Position) -> &'static str {
     match position {
-        Position::OursOurs => "#0b5fa5",
-        Position::DpdkDpdk => "#9aa0a6",
-        Position::OursDpdk => "#5aa9e6",
-        Position::DpdkOurs => "#e69f00",
+        Position::OursOurs | Position::OursTester => "#0b5fa5",
+        Position::DpdkDpdk | Position::DpdkTester => "#9aa0a6",
+        Position::OursDpdk | Position::TesterOurs => "#5aa9e6",
+        Position::DpdkOurs | Position::TesterDpdk => "#e69f00",
     }
 }
 
@@ -33,49 +39,79 @@ const fn legend(position: Position) -> &'static str {
         Position::DpdkDpdk => "DPDK / DPDK",
         Position::OursDpdk => "our backend / DPDK",
         Position::DpdkOurs => "DPDK / our frontend",
+        Position::OursTester => "our backend",
+        Position::DpdkTester => "DPDK's backend",
+        Position::TesterOurs => "our frontend",
+        Position::TesterDpdk => "DPDK's frontend",
     }
 }
 
-/// A file name for rows of one load.
-pub(crate) fn name(row: &Row) -> String {
-    format!("loopback-{}-ring{}-burst{}.svg", row.size, row.ring, row.burst)
+/// The figures that a kind of sample is drawn with, and what their axes say.
+const fn panels(kind: Kind) -> &'static [(Metric, &'static str)] {
+    match kind {
+        Kind::Closed => &[(Metric::Mpps, "million packets per second and direction")],
+        Kind::Open(_) => &[
+            (Metric::Mpps, "million packets per second that came back"),
+            (Metric::P99, "round trip, 99th percentile, microseconds (less is better)"),
+        ],
+        Kind::ZeroLoss => &[
+            (Metric::Mpps, "million packets per second without loss"),
+            (Metric::Pdr, "million packets per second with 0.5 % loss"),
+        ],
+        Kind::Latency => &[
+            (Metric::P50, "round trip, median, microseconds (less is better)"),
+            (Metric::P99, "round trip, 99th percentile, microseconds (less is better)"),
+        ],
+        Kind::Spare => &[(Metric::Work, "time-stamp cycles per packet that our end has to spare")],
+        Kind::Startup => &[
+            (Metric::ExecMs, "exec to first packet, milliseconds (less is better)"),
+            (Metric::ConnectMs, "connection to first packet, milliseconds (less is better)"),
+            (Metric::MemoryMb, "resident memory, megabytes (less is better)"),
+        ],
+    }
 }
 
-/// The chart of rows of one load; `None` when there is nothing to draw.
+/// A file name for rows of one kind and load.
+pub(crate) fn name(row: &Row) -> String {
+    let kind = if row.kind == Kind::Closed { String::new() } else { format!("{}-", row.kind) };
+    format!("loopback-{kind}{}-ring{}-burst{}.svg", row.size, row.ring, row.burst)
+}
+
+/// The chart of rows of one kind and load; `None` when there is nothing to draw.
 pub(crate) fn draw(rows: &[Row], caption: &str) -> Option<String> {
-    let bars: Vec<Bar<'_>> = rows.iter().filter_map(Bar::of).collect();
-    let fastest = bars.iter().map(|bar| bar.mpps.max).fold(0.0, f64::max);
-    let mut paths: Vec<Path> = bars.iter().map(|bar| bar.path).collect();
-    paths.dedup();
-    if fastest <= 0.0 {
+    let first = rows.first()?;
+    let mut drawing = Drawing { text: String::new(), y: TOP };
+    let mut positions: Vec<Position> = Vec::new();
+    for &(metric, says) in panels(first.kind) {
+        let bars: Vec<Bar<'_>> = rows.iter().filter_map(|row| Bar::of(row, metric)).collect();
+        for bar in &bars {
+            if !positions.contains(&bar.position) {
+                positions.push(bar.position);
+            }
+        }
+        drawing.panel(&bars, says);
+    }
+    if positions.is_empty() {
         return None;
     }
-    let axis = Axis::up_to(fastest);
-    let mut drawing = Drawing { text: String::new(), axis, y: TOP };
-    for path in paths {
-        let group = bars.iter().filter(|bar| bar.path == path);
-        drawing.group(path, &group.collect::<Vec<_>>());
-    }
-    let mut positions: Vec<Position> = Vec::new();
-    for bar in &bars {
-        if !positions.contains(&bar.position) {
-            positions.push(bar.position);
-        }
-    }
-    Some(drawing.finish(&rows.first().map_or_else(String::new, load_title), caption, &positions))
+    Some(drawing.finish(&title(first), caption, &positions))
 }
 
 struct Bar<'a> {
     position: Position,
     path: Path,
-    mpps: Summary,
+    figure: Summary,
+    /// Over DPDK's.
+    ratio: Option<f64>,
     row: &'a Row,
 }
 
 impl<'a> Bar<'a> {
-    fn of(row: &'a Row) -> Option<Self> {
-        let Subject::Pair(position, path) = row.subject else { return None };
-        Some(Self { position, path, mpps: row.mpps?, row })
+    fn of(row: &'a Row, metric: Metric) -> Option<Self> {
+        let Subject::Pair(position, path) = row.cell.subject else { return None };
+        let ratio = if metric == row.kind.main() { row.ratio } else { row.ratios.get(&metric).copied() };
+        let ratio = ratio.map(|ratio| ratio.median).filter(|_| position != position.baseline());
+        Some(Self { position, path, figure: row.figure(metric)?, ratio, row })
     }
 }
 
@@ -86,12 +122,12 @@ struct Axis {
 }
 
 impl Axis {
-    fn up_to(fastest: f64) -> Self {
-        let rough = fastest / 6.0;
+    fn up_to(most: f64) -> Self {
+        let rough = most / 6.0;
         let magnitude = 10_f64.powf(rough.log10().floor());
         let step = [1.0, 2.0, 5.0, 10.0].map(|n| n * magnitude).into_iter().find(|step| *step >= rough);
         let step = step.unwrap_or(magnitude * 10.0);
-        Self { end: (fastest / step).ceil() * step, step }
+        Self { end: (most / step).ceil() * step, step }
     }
 
     fn x(&self, value: f64) -> f64 {
@@ -103,48 +139,83 @@ impl Axis {
             .take_while(|at| *at <= self.end * 1.001)
             .collect()
     }
+
+    /// A step without the noise of its sum.
+    fn mark(&self, at: f64) -> String {
+        let digits = if self.step < 0.1 { 2 } else { usize::from(self.step < 1.0) };
+        format!("{at:.digits$}")
+    }
 }
 
 struct Drawing {
     text: String,
-    axis: Axis,
-    /// Where the next bar goes.
+    /// Where the next thing goes.
     y: f64,
 }
 
 impl Drawing {
-    fn group(&mut self, path: Path, bars: &[&Bar<'_>]) {
-        let height = BAR * per_bar(bars.len());
-        let middle = self.y + height / 2.0 + 4.0;
-        self.label(LEFT - 10.0, middle, "end", path.name());
-        for bar in bars {
-            self.bar(bar);
+    fn panel(&mut self, bars: &[Bar<'_>], says: &str) {
+        let most = bars.iter().map(|bar| bar.figure.max).fold(0.0, f64::max);
+        if most <= 0.0 {
+            return;
         }
-        self.y += GAP;
+        let axis = Axis::up_to(most);
+        let mut paths: Vec<Path> = bars.iter().map(|bar| bar.path).collect();
+        paths.dedup();
+        let top = self.y + HEAD;
+        let height = BAR * per_bar(bars.len()) + GAP * per_bar(paths.len() - 1);
+        self.grid(&axis, top, top + height, says);
+        self.y = top;
+        for path in paths {
+            let group: Vec<_> = bars.iter().filter(|bar| bar.path == path).collect();
+            let middle = self.y + BAR * per_bar(group.len()) / 2.0 + 4.0;
+            self.label(LEFT - 10.0, middle, "end", path.name());
+            for bar in group {
+                self.bar(&axis, bar);
+            }
+            self.y += GAP;
+        }
+        self.y = top + height + FOOT;
     }
 
-    fn bar(&mut self, bar: &Bar<'_>) {
-        let (zero, end) = (self.axis.x(0.0), self.axis.x(bar.mpps.median));
-        let (low, high) = (self.axis.x(bar.mpps.min), self.axis.x(bar.mpps.max));
+    fn grid(&mut self, axis: &Axis, top: f64, bottom: f64, says: &str) {
+        for at in axis.steps() {
+            let x = axis.x(at);
+            let (from, to) = (top - 4.0, bottom + 4.0);
+            let _ =
+                writeln!(self.text, "<path d=\"M{x:.1} {from:.1}V{to:.1}\" stroke=\"#ddd\" fill=\"none\"/>");
+            self.label(x, bottom + 18.0, "middle", &axis.mark(at));
+        }
+        let _ = writeln!(
+            self.text,
+            "<text x=\"{LEFT}\" y=\"{:.1}\" font-weight=\"bold\">{says}</text>",
+            top - 10.0
+        );
+    }
+
+    fn bar(&mut self, axis: &Axis, bar: &Bar<'_>) {
+        let (zero, end) = (axis.x(0.0), axis.x(bar.figure.median));
+        let (low, high) = (axis.x(bar.figure.min), axis.x(bar.figure.max));
         let (y, middle, colour) = (self.y, self.y + BAR / 2.0, colour(bar.position));
         let _ = writeln!(
             self.text,
-            "<rect x=\"{zero:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{:.1}\" fill=\"{colour}\"><title>{} {}: {:.2} Mpps</title></rect>",
+            "<rect x=\"{zero:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{:.1}\" fill=\"{colour}\"><title>{} {}: {:.2}</title></rect>",
             y + 1.0,
             end - zero,
             BAR - 2.0,
             bar.row.position,
             bar.row.path,
-            bar.mpps.median
+            bar.figure.median
         );
         let _ = writeln!(
             self.text,
             "<path d=\"M{low:.1} {middle:.1}H{high:.1}M{low:.1} {0:.1}v6M{high:.1} {0:.1}v6\" stroke=\"#222\" fill=\"none\"/>",
             middle - 3.0
         );
-        let mut value = format!("{:.1}", bar.mpps.median);
-        if let Some(ratio) = bar.row.ratio.filter(|_| bar.position != Position::DpdkDpdk) {
-            let _ = write!(value, "  ×{:.2}", ratio.median);
+        let digits = if axis.end < 10.0 { 2 } else { 1 };
+        let mut value = format!("{:.digits$}", bar.figure.median);
+        if let Some(ratio) = bar.ratio {
+            let _ = write!(value, "  ×{ratio:.2}");
         }
         self.label(high.max(end) + 6.0, middle + 4.0, "start", &value);
         self.y += BAR;
@@ -156,23 +227,8 @@ impl Drawing {
     }
 
     fn finish(mut self, title: &str, caption: &str, positions: &[Position]) -> String {
-        let bars = std::mem::take(&mut self.text);
-        let (bottom, height) = (self.y, self.y + BOTTOM);
-        for at in self.axis.steps() {
-            let x = self.axis.x(at);
-            let _ = writeln!(
-                self.text,
-                "<path d=\"M{x:.1} {:.1}V{bottom:.1}\" stroke=\"#ddd\" fill=\"none\"/>",
-                TOP - 6.0
-            );
-            self.label(x, bottom + 14.0, "middle", &format!("{at}"));
-        }
-        self.label(
-            LEFT,
-            bottom + 34.0,
-            "start",
-            "Mpps per direction; median, whiskers from the slowest to the quickest sample",
-        );
+        let panels = std::mem::take(&mut self.text);
+        let height = self.y + 14.0;
         let _ = writeln!(
             self.text,
             "<text x=\"16\" y=\"26\" font-size=\"16\" font-weight=\"bold\">{title}</text>"
@@ -188,8 +244,14 @@ impl Drawing {
             self.label(x + 18.0, 69.5, "start", legend(position));
             x += 40.0 + 7.0 * per_bar(legend(position).len());
         }
+        self.label(
+            LEFT,
+            self.y,
+            "start",
+            "Bars are medians, whiskers reach from the least to the greatest sample, × is over DPDK.",
+        );
         format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\" font-family=\"sans-serif\" font-size=\"12\" fill=\"#222\">\n<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n{}{bars}</svg>\n",
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" width=\"{WIDTH}\" height=\"{height}\" font-family=\"sans-serif\" font-size=\"12\" fill=\"#222\">\n<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n{}{panels}</svg>\n",
             self.text
         )
     }
@@ -218,6 +280,15 @@ mod tests {
             );
         }
         assert_eq!(Axis::up_to(12.0).steps().len(), 7);
+        assert_eq!(Axis::up_to(0.9).mark(0.1 + 0.2), "0.3");
+    }
+
+    fn well_formed(svg: &str) {
+        for tag in ["svg", "text", "title"] {
+            let (open, close) =
+                (svg.matches(&format!("<{tag}")).count(), svg.matches(&format!("</{tag}>")).count());
+            assert_eq!(open, close, "{tag}");
+        }
     }
 
     #[test]
@@ -228,11 +299,17 @@ mod tests {
         assert_eq!(svg.matches("<rect").count(), 1 + 2 + 4);
         assert!(svg.contains("packed-inorder") && svg.contains("×2.50"), "{svg}");
         assert!(svg.contains("common &amp; &lt;quiet>"), "{svg}");
-        for tag in ["svg", "text", "title"] {
-            let (open, close) =
-                (svg.matches(&format!("<{tag}")).count(), svg.matches(&format!("</{tag}>")).count());
-            assert_eq!(open, close, "{tag}");
-        }
+        well_formed(&svg);
         assert!(draw(&[], "").is_none());
+    }
+
+    #[test]
+    fn round_trips_have_a_panel_for_each_percentile() {
+        let rows = result::rows(&result::tests::round_trips());
+        let svg = draw(&rows, "").expect("bars");
+        assert_eq!(svg.matches("<rect").count(), 1 + 2 + 4);
+        assert!(svg.contains("99th percentile") && svg.contains("×0.50"), "{svg}");
+        assert_eq!(name(&rows[0]), "loopback-latency-64-ring1024-burst32.svg");
+        well_formed(&svg);
     }
 }

@@ -11,6 +11,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use serde::de::DeserializeOwned;
+
 /// Why a sample came to nothing.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
@@ -131,11 +133,54 @@ impl Console {
         self.child.id()
     }
 
+    /// Whether the program still runs.
+    pub(crate) fn check(&mut self) -> Result<(), Failure> {
+        match self.child.try_wait() {
+            Ok(Some(status)) => {
+                self.hear_out();
+                Err(self.trouble(&format!("ended early ({status})")))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Types a line and waits till it has been carried out.
     pub(crate) fn command(&mut self, line: &str) -> Result<(), Failure> {
+        self.ask(line, Duration::ZERO).map(drop)
+    }
+
+    /// Types a line whose work takes `time` and returns what was printed till it was done.
+    pub(crate) fn ask(&mut self, line: &str, time: Duration) -> Result<String, Failure> {
+        let from = self.order(line)?;
+        self.answer(from, time)
+    }
+
+    /// Types a line and does not wait; the place from which on [`answer`](Self::answer) looks.
+    pub(crate) fn order(&mut self, line: &str) -> Result<usize, Failure> {
         let from = self.output.text().len();
         self.write(line)?;
-        self.await_prompt(from, ANSWER)
+        Ok(from)
+    }
+
+    /// What was printed from that place on till the next prompt.
+    pub(crate) fn answer(&mut self, from: usize, time: Duration) -> Result<String, Failure> {
+        self.await_prompt(from, time + ANSWER)?;
+        let text = self.output.text();
+        let new = String::from_utf8_lossy(text.get(from..).unwrap_or_default()).into_owned();
+        Ok(new)
+    }
+
+    /// The same, as the JSON object in its first line.
+    pub(crate) fn json<T: DeserializeOwned>(&mut self, line: &str, time: Duration) -> Result<T, Failure> {
+        let text = self.ask(line, time)?;
+        self.parse(&text)
+    }
+
+    /// The JSON object in the first line of an answer.
+    pub(crate) fn parse<T: DeserializeOwned>(&self, text: &str) -> Result<T, Failure> {
+        let first = text.lines().find(|line| line.starts_with('{'));
+        let read = first.and_then(|first| serde_json::from_str(first).ok());
+        read.ok_or_else(|| Failure::Program(format!("the {} answered \"{}\"", self.name, text.trim())))
     }
 
     fn write(&mut self, line: &str) -> Result<(), Failure> {
@@ -156,10 +201,7 @@ impl Console {
                 }
                 drop(self.output.news.wait_timeout(text, TICK));
             }
-            if let Ok(Some(status)) = self.child.try_wait() {
-                self.hear_out();
-                return Err(self.trouble(&format!("ended early ({status})")));
-            }
+            self.check()?;
             if Instant::now() > deadline {
                 return Err(self.trouble(&format!("said nothing for {} s", within.as_secs())));
             }
@@ -235,9 +277,10 @@ mod tests {
         let script = "printf 'testpmd> '; while read line; do test \"$line\" = quit && echo Bye && exit; echo \"did $line\"; printf 'testpmd> '; done";
         let mut console = shell(script).expect("a shell");
         console.command("one").expect("an answer");
-        console.command("two").expect("an answer");
+        assert_eq!(console.ask("two", Duration::ZERO).expect("an answer"), "did two\ntestpmd> ");
+        console.json::<u32>("three", Duration::ZERO).expect_err("not JSON");
         let transcript = console.finish().expect("an end");
-        assert!(transcript.output.ends_with("did one\ntestpmd> did two\ntestpmd> Bye\n"), "{transcript:?}");
+        assert!(transcript.output.ends_with("did two\ntestpmd> did three\ntestpmd> Bye\n"), "{transcript:?}");
     }
 
     #[test]

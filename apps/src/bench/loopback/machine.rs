@@ -10,13 +10,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use linecard::eal::{CoreId, clock};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::bench::Error;
 use crate::bench::pair::{alone, per, together};
 
 /// How far apart the two cores are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum State {
     /// Below 310 cycles: they share a physical core or its second-level cache.
@@ -25,6 +25,10 @@ pub(crate) enum State {
     Common,
     /// Above: they share memory.
     Far,
+    /// There is one core only.
+    Alone,
+    /// The user does not care.
+    Any,
 }
 
 impl State {
@@ -33,6 +37,8 @@ impl State {
             Self::Near => "near",
             Self::Common => "common",
             Self::Far => "far",
+            Self::Alone => "one core",
+            Self::Any => "any",
         }
     }
 }
@@ -66,8 +72,14 @@ impl Probe {
         Ok(probe)
     }
 
+    /// Looks at the only core.
+    pub(crate) fn alone(core: CoreId) -> Result<Self, Error> {
+        Ok(Self { hand_over: 0.0, clock: clock_of(core)? })
+    }
+
     pub(crate) fn state(&self) -> State {
         match self.hand_over {
+            0.0 => State::Alone,
             ..310.0 => State::Near,
             310.0..600.0 => State::Common,
             _ => State::Far,
@@ -77,7 +89,7 @@ impl Probe {
     /// The state in which everything between `self` and `after` happened, unless it changed: the hand-over by more than a
     /// quarter, or the clock by more than a twentieth.
     pub(crate) fn until(&self, after: &Self) -> Option<State> {
-        let steady = |a: f64, b: f64, by: f64| (a / b).max(b / a) <= 1.0 + by;
+        let steady = |a: f64, b: f64, by: f64| a.max(b) <= a.min(b) * (1.0 + by);
         let same = steady(self.hand_over, after.hand_over, 0.25) && steady(self.clock, after.clock, 0.05);
         let middle = Self { hand_over: f64::midpoint(self.hand_over, after.hand_over), clock: self.clock };
         same.then(|| middle.state())
@@ -154,6 +166,8 @@ pub(crate) struct Limits {
     pub(crate) share: f64,
     /// Per second.
     pub(crate) switches: f64,
+    /// Whether samples of different states are compared.
+    pub(crate) any_state: bool,
 }
 
 impl Disturbance {
@@ -290,6 +304,7 @@ mod tests {
         assert_eq!(before.until(&probe(930.0, 1.42)), None);
         assert_eq!(before.until(&probe(150.0, 1.42)), None);
         assert_eq!(before.until(&probe(380.0, 1.10)), None);
+        assert_eq!(probe(0.0, 1.4).until(&probe(0.0, 1.4)), Some(State::Alone));
         // A border between two names is no change of the machine.
         assert_eq!(probe(300.0, 1.0).until(&probe(330.0, 1.0)), Some(State::Common));
     }
@@ -307,7 +322,7 @@ mod tests {
 
     #[test]
     fn limits_hold_for_each_kind() {
-        let limits = Limits { share: 0.01, switches: 100.0 };
+        let limits = Limits { share: 0.01, switches: 100.0, any_state: false };
         assert!(Disturbance { stolen: 0.01, waited: 0.0, switches: 100.0 }.within(&limits));
         assert!(!Disturbance { stolen: 0.02, ..Disturbance::default() }.within(&limits));
         assert!(!Disturbance { waited: 0.02, ..Disturbance::default() }.within(&limits));

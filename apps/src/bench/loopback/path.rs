@@ -67,6 +67,11 @@ impl Path {
         self.features().0
     }
 
+    /// Whether a packet may take several receive buffers.
+    pub(crate) const fn mergeable(self) -> bool {
+        self.features().2
+    }
+
     /// The options of `net_virtio_user` that lead to this path.
     pub(crate) fn options(self) -> String {
         let (packed, in_order, mergeable, vectorized) = self.features();

@@ -1,56 +1,25 @@
 //! One closed-loop sample: two fresh testpmds, a ring full of packets going round, the rate from the backend's counters.
 
-use std::fmt::Write as _;
-use std::path::{Path as File, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
-use linecard::eal::CoreId;
-
-use super::cell::{Load, Position, Tool};
-use super::console::{Console, Failure, Interrupt};
+use super::bed::{Bed, Figure};
+use super::cell::{Load, Position, Size};
+use super::console::{Console, Failure};
+use super::kind::Metric;
 use super::machine::{Disturbance, Watch};
 use super::path::Path;
+use super::raw::Values;
 
-/// What all samples share.
-pub(crate) struct Bed {
-    /// The backend polls on the second, the frontend on the first.
-    pub(crate) cores: [CoreId; 2],
-    /// Our own program.
-    pub(crate) ours: PathBuf,
-    /// dpdk-testpmd, if there is one.
-    pub(crate) dpdk: Option<PathBuf>,
-    /// Whether both sides get hugepages.
-    pub(crate) hugepages: bool,
-    /// Forward mode of the frontend.
-    pub(crate) forward: String,
-    /// From the first packets to the first look at the counters.
-    pub(crate) warm_up: Duration,
-    /// From the first look to the second.
-    pub(crate) window: Duration,
-    /// For sockets.
-    pub(crate) folder: PathBuf,
-    pub(crate) interrupt: Interrupt,
+/// How often is looked whether both ends still run.
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Two testpmds with packets going round.
+pub(crate) struct Pair {
+    pub(crate) back: Console,
+    pub(crate) front: Console,
 }
-
-/// One figure and what disturbed it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Figure {
-    /// Million packets per second and direction.
-    pub(crate) mpps: f64,
-    pub(crate) disturbance: Disturbance,
-}
-
-/// Megabytes for each program, as `loopback` measurements of DPDK have it.
-const MEMORY: u32 = 512;
-const PACKETS: u32 = 16_384;
-/// How long rings take to come up after both consoles are there.
-const SETTLE: Duration = Duration::from_millis(300);
 
 impl Bed {
-    /// Free 2 MiB pages that both programs need together.
-    pub(crate) const HUGEPAGES: u64 = 2 * MEMORY as u64 / 2;
-
     /// Measures one pair in fresh processes; also the backend's log.
     pub(crate) fn closed_loop(
         &self,
@@ -58,121 +27,90 @@ impl Bed {
         path: Path,
         load: Load,
     ) -> Result<(Figure, String), Failure> {
-        let socket = self.folder.join("loop.sock");
-        // What a program that was killed has left.
-        let _ = std::fs::remove_file(&socket);
-        let (back_tool, front_tool) = position.tools();
-        let mut back =
-            Console::start("backend", &mut self.backend(back_tool, &socket, load)?, &self.interrupt)?;
-        let mut command = self.frontend(front_tool, &socket, path, load)?;
-        let mut front = Console::start("frontend", &mut command, &self.interrupt)?;
-        self.interrupt.sleep(SETTLE)?;
-        front.command(&format!("set fwd {}", self.forward))?;
-        front.command("start")?;
-        back.command("set fwd io")?;
-        for (at, (bytes, bursts)) in load.first().into_iter().enumerate() {
-            if at > 0 {
-                back.command("stop")?;
-            }
-            back.command(&format!("set txpkts {bytes}"))?;
-            back.command(&format!("start tx_first {bursts}"))?;
-        }
-        self.interrupt.sleep(self.warm_up)?;
-        let (disturbance, window) = self.look_twice(&mut back, &front)?;
+        let mut pair = self.pair(position, path, load)?;
+        pair.go(self, load)?;
+        pair.rest(self, self.warm_up)?;
+        let (disturbance, window) = pair.look_twice(self)?;
         // The backend first: what it sent then reaches the frontend.
-        for end in [&mut back, &mut front] {
+        for end in [&mut pair.back, &mut pair.front] {
             end.command("stop")?;
             end.command("show port stats 0")?;
         }
-        let received = front.finish()?.output;
-        let transcript = back.finish()?;
+        let received = pair.front.finish()?.output;
+        let transcript = pair.back.finish()?;
         let mpps = rate(&transcript.output, window).map_err(Failure::Program)?;
+        long_enough(&transcript.output, load).map_err(Failure::Program)?;
         agree(&transcript.output, &received, load).map_err(Failure::Program)?;
-        Ok((Figure { mpps, disturbance }, transcript.log))
+        Ok((Figure { values: Values::from([(Metric::Mpps, mpps)]), disturbance }, transcript.log))
     }
 
-    /// Has the counters printed at both ends of the window.
-    fn look_twice(&self, back: &mut Console, front: &Console) -> Result<(Disturbance, Duration), Failure> {
-        let processes = [back.pid(), front.pid()];
-        back.command("show port stats 0")?;
-        let (watch, start) = (Watch::start(&processes), Instant::now());
-        self.interrupt.sleep(self.window)?;
-        let disturbance = watch.end(&processes, 1);
-        back.command("show port stats 0")?;
-        Ok((disturbance, start.elapsed()))
-    }
-
-    fn backend(&self, tool: Tool, socket: &File, load: Load) -> Result<Command, Failure> {
-        let [front, back] = self.cores;
-        let device = format!("net_vhost0,iface={},queues=1", socket.display());
-        let mut command = self.testpmd(tool, "b", [front, back])?;
-        command.args(["--vdev", &device, "--"]).args(common(load));
-        // The first packets of one length wait while those of the next are made.
-        command.arg("--no-flush-rx");
-        Ok(command)
-    }
-
-    fn frontend(&self, tool: Tool, socket: &File, path: Path, load: Load) -> Result<Command, Failure> {
-        let [front, back] = self.cores;
-        let mut device = format!("net_virtio_user0,path={},queues=1", socket.display());
-        let _ = write!(device, ",queue_size={},{}", load.ring, path.options());
-        let mut command = self.testpmd(tool, "f", [back, front])?;
-        // DPDK takes its AVX-512 paths only when told that it may.
-        command.args(["--single-file-segments", "--force-max-simd-bitwidth=512"]);
-        command.args(["--vdev", &device, "--"]).args(common(load));
-        Ok(command)
-    }
-
-    /// A program whose console runs on the first core and whose packets on the second.
-    fn testpmd(&self, tool: Tool, end: &str, cores: [CoreId; 2]) -> Result<Command, Failure> {
-        let mut command = match (tool, &self.dpdk) {
-            (Tool::Ours, _) => {
-                let mut command = Command::new(&self.ours);
-                command.arg("testpmd");
-                command
-            }
-            (Tool::Dpdk, Some(program)) => Command::new(program),
-            (Tool::Dpdk, None) => return Err(Failure::Program("dpdk-testpmd is absent".into())),
-        };
-        let lcores = format!("0@{},1@{}", cores[0], cores[1]);
-        let prefix = format!("linecard-loop-{}-{end}", std::process::id());
-        command.args(["--lcores", &lcores, "--no-pci", "--no-telemetry", "-v"]);
-        command.args(["-m", &MEMORY.to_string(), "--file-prefix", &prefix]);
-        // DPDK leaves a folder behind, even in memory mode; this one is removed.
-        command.env("RUNTIME_DIRECTORY", &self.folder);
-        // DPDK has no memory mode without hugepages; its files then lie in the same folder.
-        command.arg(if self.hugepages { "--in-memory" } else { "--no-huge" });
-        Ok(command)
+    /// Two fresh testpmds that see each other.
+    pub(crate) fn pair(&self, position: Position, path: Path, load: Load) -> Result<Pair, Failure> {
+        let socket = self.socket();
+        let (back_tool, front_tool) = position.tools();
+        let back = self.start("backend", self.backend(back_tool, &socket, load)?)?;
+        let front = self.start("frontend", self.frontend(front_tool, &socket, path, load)?)?;
+        self.settle()?;
+        Ok(Pair { back, front })
     }
 }
 
-/// testpmd's own options, the same for both programs and both ends.
-fn common(load: Load) -> Vec<String> {
-    /// What a buffer holds beside a packet: headroom and the virtio-net header, with room to spare.
-    const BESIDE: u16 = 256;
-    let mut options: Vec<String> = ["-i", "--nb-cores=1"].map(str::to_owned).into();
-    options.push(format!("--total-num-mbufs={PACKETS}"));
-    options.push(format!("--txd={}", load.ring));
-    options.push(format!("--rxd={}", load.ring));
-    options.push(format!("--burst={}", load.burst));
-    let longest = load.size.longest();
-    if longest > 1518 {
-        options.push(format!("--mbuf-size={}", longest.next_multiple_of(64) + BESIDE));
-        options.push(format!("--max-pkt-len={longest}"));
+impl Pair {
+    /// Lets a ring full of packets go round.
+    pub(crate) fn go(&mut self, bed: &Bed, load: Load) -> Result<(), Failure> {
+        self.front.command(&format!("set fwd {}", bed.forward))?;
+        self.front.command("start")?;
+        self.back.command("set fwd io")?;
+        for (at, (bytes, bursts)) in load.first().into_iter().enumerate() {
+            if at > 0 {
+                self.back.command("stop")?;
+            }
+            if !load.size.chained() {
+                self.back.command(&format!("set txpkts {bytes}"))?;
+            }
+            self.back.command(&format!("start tx_first {bursts}"))?;
+        }
+        Ok(())
     }
-    options
+
+    /// Sleeps while both ends run.
+    pub(crate) fn rest(&mut self, bed: &Bed, time: Duration) -> Result<(), Failure> {
+        let until = Instant::now() + time;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            bed.interrupt.sleep(left.min(LOOK))?;
+            self.back.check()?;
+            self.front.check()?;
+        }
+    }
+
+    /// Has the counters printed at both ends of the window.
+    fn look_twice(&mut self, bed: &Bed) -> Result<(Disturbance, Duration), Failure> {
+        let processes = [self.back.pid(), self.front.pid()];
+        self.back.command("show port stats 0")?;
+        let (watch, start) = (Watch::start(&processes), Instant::now());
+        self.rest(bed, bed.window)?;
+        let disturbance = watch.end(&processes, 1);
+        self.back.command("show port stats 0")?;
+        Ok((disturbance, start.elapsed()))
+    }
 }
 
 /// One look at a port: packets so far, and packets received per second since the look before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Look {
-    received: u64,
+pub(crate) struct Look {
+    pub(crate) received: u64,
+    received_bytes: u64,
     sent: u64,
-    per_second: u64,
+    /// Received since the look before.
+    pub(crate) per_second: u64,
 }
 
 /// The looks in what a testpmd printed. Both programs print the same block.
-fn looks(output: &str) -> Vec<Look> {
+pub(crate) fn looks(output: &str) -> Vec<Look> {
     let after = |line: &str, label: &str| -> Option<u64> {
         line.trim_start().strip_prefix(label)?.split_whitespace().next()?.parse().ok()
     };
@@ -180,16 +118,18 @@ fn looks(output: &str) -> Vec<Look> {
     let mut counts = None;
     for line in output.lines() {
         if line.contains("NIC statistics for port 0 ") {
-            counts = Some((0, 0));
+            counts = Some((0, 0, 0));
         }
         // Summaries, which have the same labels, come outside of blocks.
-        let Some((received, sent)) = &mut counts else { continue };
+        let Some((received, received_bytes, sent)) = &mut counts else { continue };
         if let Some(packets) = after(line, "RX-packets:") {
-            *received = packets;
+            (*received, *received_bytes) =
+                (packets, line.find("RX-bytes:").and_then(|at| after(&line[at..], "RX-bytes:")).unwrap_or(0));
         } else if let Some(packets) = after(line, "TX-packets:") {
             *sent = packets;
         } else if let Some(per_second) = after(line, "Rx-pps:") {
-            looks.push(Look { received: *received, sent: *sent, per_second });
+            let (received, received_bytes, sent) = (*received, *received_bytes, *sent);
+            looks.push(Look { received, received_bytes, sent, per_second });
             counts = None;
         }
     }
@@ -211,6 +151,18 @@ fn agree(back: &str, front: &str, load: Load) -> Result<(), String> {
     Ok(())
 }
 
+/// Whether packets went round that have the length asked for; of a mix, each has its own.
+fn long_enough(output: &str, load: Load) -> Result<(), String> {
+    let (Size::Bytes(bytes), Some(look)) = (load.size, looks(output).pop()) else { return Ok(()) };
+    let each = look.received_bytes / look.received.max(1);
+    /// Some versions count the frame check sequence.
+    const FCS: u64 = 4;
+    if each.abs_diff(bytes.into()) > FCS {
+        return Err(format!("packets of {each} bytes went round instead of {bytes}"));
+    }
+    Ok(())
+}
+
 /// Millions of packets per second in the window, whose looks are followed by one at the end, by the program's own clock,
 /// which is free of the pipe's delays; `window` by ours tells whether rate and counters agree.
 fn rate(output: &str, window: Duration) -> Result<f64, String> {
@@ -220,7 +172,7 @@ fn rate(output: &str, window: Duration) -> Result<f64, String> {
     };
     let moved = second.received.saturating_sub(first.received);
     if moved == 0 || second.per_second == 0 {
-        return Err("no packet came back to the backend".into());
+        return Err("no packet came back to the backend; an end may refuse packets of this length".into());
     }
     let seconds = crate::bench::pair::per(moved, second.per_second);
     let expected = window.as_secs_f64();
@@ -262,6 +214,7 @@ mod tests {
         let text = format!("testpmd> show port stats 0\r\n{}{}{summary}", block(100, 0), block(1700, 1600));
         let expected = [(100, 0), (1700, 1600)].map(|(received, per_second)| Look {
             received,
+            received_bytes: 97_136_640,
             sent: 1_518_784,
             per_second,
         });
@@ -289,36 +242,21 @@ mod tests {
     }
 
     #[test]
+    fn packets_of_another_length_are_not_what_was_asked_for() {
+        let load = |size| Load { size, ring: 256, burst: 32 };
+        let text = block(97_136_640 / 64, 0);
+        assert_eq!(long_enough(&text, load(Size::Bytes(64))), Ok(()));
+        assert_eq!(long_enough(&text, load(Size::Imix)), Ok(()));
+        let problem = long_enough(&text, load(Size::Bytes(9000)));
+        assert!(problem.is_err_and(|text| text.contains("64 bytes went round instead of 9000")));
+    }
+
+    #[test]
     fn both_ends_must_have_counted_the_same() {
         let load = Load { size: Size::Bytes(64), ring: 256, burst: 32 };
         let back = block(0, 0);
         assert_eq!(agree(&back, &block(1_518_784 - 256, 0), load), Ok(()));
         assert!(agree(&back, &block(1_518_784 - 257, 0), load).is_err_and(|text| text.contains("received")));
         assert!(agree(&back, "", load).is_err());
-    }
-
-    #[test]
-    fn both_programs_get_the_same_arguments() {
-        let bed = Bed {
-            cores: [CoreId(0), CoreId(1)],
-            ours: "/bin/ours".into(),
-            dpdk: Some("/bin/dpdk".into()),
-            hugepages: false,
-            forward: "mac".into(),
-            warm_up: SECOND,
-            window: SECOND,
-            folder: "/tmp".into(),
-            interrupt: Interrupt::default(),
-        };
-        let load = Load { size: Size::Bytes(9000), ring: 256, burst: 32 };
-        let arguments = |tool| -> Vec<String> {
-            let command = bed.frontend(tool, File::new("/s"), Path::Packed, load).expect("both are there");
-            command.get_args().map(|a| a.to_string_lossy().into_owned()).filter(|a| a != "testpmd").collect()
-        };
-        assert_eq!(arguments(Tool::Ours), arguments(Tool::Dpdk));
-        let text = arguments(Tool::Ours).join(" ");
-        assert!(text.contains("path=/s,queues=1,queue_size=256,packed_vq=1,in_order=0"), "{text}");
-        assert!(text.contains("--no-huge") && text.contains("--max-pkt-len=9000"), "{text}");
-        assert!(text.starts_with("--lcores 0@1,1@0"), "{text}");
     }
 }

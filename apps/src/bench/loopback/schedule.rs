@@ -3,18 +3,32 @@
 
 use std::time::Instant;
 
-use super::cell::{Cell, Load, Position, Subject};
+use super::bed::{Bed, Figure};
+use super::cell::{Cell, Position, Subject};
 use super::console::Failure;
+use super::kind::Kind;
 use super::machine::{Limits, Probe, State};
-use super::sample::{Bed, Figure};
+use super::raw::{Attempted, Book, Pages, Values};
 use crate::bench::Error;
 
 /// A sample that counts.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Sample {
-    pub(crate) mpps: f64,
+    pub(crate) values: Values,
     pub(crate) state: State,
     pub(crate) probe: Probe,
+}
+
+/// Why a sample does not count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Reason {
+    /// The machine's state changed meanwhile.
+    State,
+    /// Something else took the cores.
+    Disturbed,
+    /// A program failed.
+    Failed,
 }
 
 /// Samples that do not count, by reason.
@@ -41,16 +55,36 @@ pub(crate) struct Record {
     pub(crate) rejected: Rejected,
     /// Why the last failed sample failed.
     pub(crate) trouble: Option<String>,
+    /// Rounds it had its turn in.
+    pub(crate) turns: u32,
 }
 
 impl Record {
     pub(crate) fn new(cell: Cell) -> Self {
-        Self { cell, samples: Vec::new(), rejected: Rejected::default(), trouble: None }
+        Self { cell, samples: Vec::new(), rejected: Rejected::default(), trouble: None, turns: 0 }
     }
 
     /// The record of what cannot be measured.
-    pub(crate) fn unmeasured(subject: Subject, load: Load, why: &str) -> Self {
-        Self { trouble: Some(why.to_owned()), ..Self::new(Cell { subject, load }) }
+    pub(crate) fn unmeasured(cell: Cell, why: &str) -> Self {
+        Self { trouble: Some(why.to_owned()), ..Self::new(cell) }
+    }
+
+    /// Counts a sample that does not count.
+    pub(crate) fn reject(&mut self, reason: Reason, why: &str) {
+        match reason {
+            Reason::State => self.rejected.state += 1,
+            Reason::Disturbed => self.rejected.disturbed += 1,
+            Reason::Failed => {
+                self.rejected.failed += 1;
+                self.trouble = Some(why.to_owned());
+            }
+        }
+    }
+
+    /// Whether there are `runs` samples in the state that is compared.
+    fn full(&self, state: Option<State>, runs: u32) -> bool {
+        let count = state.map_or(0, |state| self.in_state(state).count());
+        count >= usize::try_from(runs).unwrap_or(usize::MAX)
     }
 
     pub(crate) fn in_state(&self, state: State) -> impl Iterator<Item = &Sample> {
@@ -75,6 +109,8 @@ pub(crate) struct Schedule<'a> {
     pub(crate) limits: Limits,
     /// No sample starts after this.
     pub(crate) deadline: Option<Instant>,
+    /// Where samples are kept, if anywhere.
+    pub(crate) book: Option<Book>,
     /// Told about each sample.
     pub(crate) progress: &'a mut dyn FnMut(&Progress<'_>),
 }
@@ -87,6 +123,7 @@ pub(crate) struct Progress<'a> {
 }
 
 /// What a run left behind.
+#[derive(Default)]
 pub(crate) struct Outcome {
     pub(crate) records: Vec<Record>,
     /// The state most samples were taken in.
@@ -107,56 +144,49 @@ impl Schedule<'_> {
     /// Measures `cells`.
     ///
     /// # Errors
-    /// A core that cannot be used. A pair that does not work is reported in its record.
-    pub(crate) fn run(mut self, cells: Vec<Cell>) -> Result<Outcome, Error> {
-        let records = cells.into_iter().map(Record::new).collect();
-        let mut outcome = Outcome { records, state: None, cut_short: None, dpdk_version: None };
-        match self.all(&mut outcome) {
+    /// A core that cannot be used, or a file that cannot be written. A pair that does not work is reported in its record.
+    pub(crate) fn run(mut self, cells: Vec<Cell>, before: Pages) -> Result<Outcome, Error> {
+        let mut outcome = Outcome::of(before);
+        for &cell in &cells {
+            if !outcome.records.iter().any(|record| record.cell == cell) {
+                outcome.records.push(Record::new(cell));
+            }
+        }
+        let result = self.all(&mut outcome, &cells);
+        outcome.settle();
+        match result {
             Ok(()) => {}
             Err(End::Interrupted) => outcome.cut_short = Some("interrupted"),
             Err(End::OutOfTime) => outcome.cut_short = Some("out of time"),
             Err(End::Broken(error)) => return Err(error),
         }
-        outcome.state = most_common(&outcome.records);
-        if let Some(state) = outcome.state {
-            for record in &mut outcome.records {
-                let other = record.samples.len() - record.in_state(state).count();
-                record.rejected.state += u32::try_from(other).unwrap_or(u32::MAX);
-            }
-        }
         Ok(outcome)
     }
 
-    fn all(&mut self, outcome: &mut Outcome) -> Result<(), End> {
-        for run in 0..self.runs {
-            self.round(run, outcome, |_| true)?;
-        }
-        // What the machine spoiled gets as many rounds again.
-        for run in self.runs..2 * self.runs {
-            let Some(state) = most_common(&outcome.records) else { return Ok(()) };
-            let wanted = usize::try_from(self.runs).unwrap_or(usize::MAX);
-            let short = |record: &Record| record.in_state(state).count() < wanted;
-            if !outcome.records.iter().any(|record| short(record) && !record.hopeless()) {
-                return Ok(());
+    /// Rounds until every wanted cell has its samples in the state that is compared. What the machine spoiled gets as
+    /// many rounds again.
+    fn all(&mut self, outcome: &mut Outcome, cells: &[Cell]) -> Result<(), End> {
+        let runs = self.runs;
+        let wanted = |outcome: &Outcome, record: &Record| {
+            let state = outcome.compared();
+            cells.contains(&record.cell) && !record.hopeless() && !record.full(state, runs)
+        };
+        let first = |outcome: &Outcome| {
+            let open = outcome.records.iter().filter(|record| wanted(outcome, record));
+            open.map(|record| record.turns).min()
+        };
+        let Some(start) = first(outcome) else { return Ok(()) };
+        for run in start..(start + runs).max(2 * runs) {
+            let count = outcome.records.len();
+            for step in 0..count {
+                // Odd rounds go backwards.
+                let at = if run.is_multiple_of(2) { step } else { count - 1 - step };
+                if outcome.records[at].turns <= run && wanted(outcome, &outcome.records[at]) {
+                    self.sample(run, &mut outcome.records[at], &mut outcome.dpdk_version)?;
+                }
             }
-            self.round(run, outcome, short)?;
-        }
-        Ok(())
-    }
-
-    /// Every wanted cell once; odd rounds go backwards.
-    fn round(
-        &mut self,
-        run: u32,
-        outcome: &mut Outcome,
-        wanted: impl Fn(&Record) -> bool,
-    ) -> Result<(), End> {
-        let count = outcome.records.len();
-        for step in 0..count {
-            let at = if run.is_multiple_of(2) { step } else { count - 1 - step };
-            let record = &mut outcome.records[at];
-            if wanted(record) && !record.hopeless() {
-                self.sample(run, record, &mut outcome.dpdk_version)?;
+            if first(outcome).is_none() {
+                break;
             }
         }
         Ok(())
@@ -168,63 +198,140 @@ impl Schedule<'_> {
             if self.deadline.is_some_and(|deadline| Instant::now() > deadline) {
                 return Err(End::OutOfTime);
             }
-            let (said, good) = self.attempt(record, version)?;
+            let (said, good) = self.attempt(run, record, version)?;
             (self.progress)(&Progress { cell: &record.cell, run, said });
             if good {
                 break;
             }
         }
+        record.turns = run + 1;
         Ok(())
     }
 
-    fn attempt(&self, record: &mut Record, version: &mut Option<String>) -> Result<(String, bool), End> {
-        let before = Probe::take(self.bed.cores).map_err(End::Broken)?;
-        let figure = match self.figure(record.cell, version) {
+    /// What to say of a sample, and whether it counts.
+    fn attempt(
+        &mut self,
+        run: u32,
+        record: &mut Record,
+        version: &mut Option<String>,
+    ) -> Result<(String, bool), End> {
+        let (said, attempt) = match self.take(record.cell, version)? {
+            Ok(sample) => {
+                let said = format!(
+                    "{} ({} cycles)",
+                    told(&record.cell, &sample.values),
+                    round(sample.probe.hand_over)
+                );
+                (format!("{said}, {}", sample.state.name()), Ok(sample))
+            }
+            Err((Reason::Failed, why)) => (format!("failed: {why}"), Err((Reason::Failed, why))),
+            Err((reason, why)) => (why.clone(), Err((reason, why))),
+        };
+        if let Some(book) = &mut self.book {
+            let attempted = match &attempt {
+                Ok(sample) => Attempted::Sample(sample),
+                Err((reason, why)) => Attempted::Rejected(*reason, why),
+            };
+            book.note(&record.cell, run, &attempted).map_err(End::Broken)?;
+        }
+        let good = attempt.is_ok();
+        match attempt {
+            Ok(sample) => record.samples.push(sample),
+            Err((reason, why)) => record.reject(reason, &why),
+        }
+        Ok((said, good))
+    }
+
+    /// A sample between two looks at the machine, or why it does not count.
+    fn take(
+        &mut self,
+        cell: Cell,
+        version: &mut Option<String>,
+    ) -> Result<Result<Sample, (Reason, String)>, End> {
+        let before = self.bed.probe().map_err(End::Broken)?;
+        let figure = match self.figure(cell, version) {
             Ok(figure) => figure,
             Err(Failure::Interrupted) => return Err(End::Interrupted),
-            Err(Failure::Program(trouble)) => {
-                record.rejected.failed += 1;
-                record.trouble = Some(trouble.clone());
-                return Ok((format!("failed: {trouble}"), false));
-            }
+            Err(Failure::Program(trouble)) => return Ok(Err((Reason::Failed, trouble))),
         };
-        let after = Probe::take(self.bed.cores).map_err(End::Broken)?;
+        let after = self.bed.probe().map_err(End::Broken)?;
         let disturbance = figure.disturbance;
+        let said = told(&cell, &figure.values);
         if !disturbance.within(&self.limits) {
-            record.rejected.disturbed += 1;
-            let said = format!(
-                "{:.2} Mpps, rejected: cores taken away {:.1} %, stolen {:.1} %, {:.0} switches/s",
-                figure.mpps,
+            let why = format!(
+                "{said}, rejected: cores taken away {:.1} %, stolen {:.1} %, {:.0} switches/s",
                 disturbance.waited * 100.0,
                 disturbance.stolen * 100.0,
                 disturbance.switches
             );
-            return Ok((said, false));
+            return Ok(Err((Reason::Disturbed, why)));
         }
-        let Some(state) = before.until(&after) else {
-            record.rejected.state += 1;
-            let said = format!(
-                "{:.2} Mpps, rejected: a line took {:.0} cycles before and {:.0} after, the clock {:.2} and {:.2}",
-                figure.mpps, before.hand_over, after.hand_over, before.clock, after.clock
+        let state = if self.limits.any_state { Some(State::Any) } else { before.until(&after) };
+        let Some(state) = state else {
+            let why = format!(
+                "{said}, rejected: a line took {:.0} cycles before and {:.0} after, the clock {:.2} and {:.2}",
+                before.hand_over, after.hand_over, before.clock, after.clock
             );
-            return Ok((said, false));
+            return Ok(Err((Reason::State, why)));
         };
-        record.samples.push(Sample { mpps: figure.mpps, state, probe: after });
-        Ok((format!("{:.2} Mpps, {} ({:.0} cycles)", figure.mpps, state.name(), after.hand_over), true))
+        Ok(Ok(Sample { values: figure.values, state, probe: after }))
     }
 
-    fn figure(&self, cell: Cell, version: &mut Option<String>) -> Result<Figure, Failure> {
-        match cell.subject {
-            Subject::Ceiling => self.bed.ceiling(cell.load),
-            Subject::Pair(position, path) => {
-                let (figure, log) = self.bed.closed_loop(position, path, cell.load)?;
+    fn figure(&mut self, cell: Cell, version: &mut Option<String>) -> Result<Figure, Failure> {
+        let Cell { kind, load, .. } = cell;
+        let Subject::Pair(position, path) = cell.subject else { return self.bed.ceiling(load) };
+        match kind {
+            Kind::Closed => {
+                let (figure, log) = self.bed.closed_loop(position, path, load)?;
                 if position == Position::DpdkDpdk && version.is_none() {
                     *version = dpdk_version(&log);
+                    if let (Some(book), Some(version)) = (&mut self.book, version) {
+                        book.note_dpdk(version).map_err(|error| Failure::Program(error.to_string()))?;
+                    }
                 }
                 Ok(figure)
             }
+            Kind::Open(offer) => self.bed.open_loop(position, path, load, offer),
+            Kind::ZeroLoss => self.bed.zero_loss(position, path, load),
+            Kind::Latency => self.bed.latency(position, path, load),
+            Kind::Spare => self.bed.spare(position, path, load),
+            Kind::Startup => self.bed.startup(position, path, load),
         }
     }
+}
+
+impl Outcome {
+    /// What was measured before.
+    pub(crate) fn of(pages: Pages) -> Self {
+        let Pages { records, dpdk_version, .. } = pages;
+        Self { records, state: None, cut_short: None, dpdk_version }
+    }
+
+    /// The state whose samples are compared as things stand.
+    fn compared(&self) -> Option<State> {
+        most_common(&self.records)
+    }
+
+    /// Chooses the state that is compared, and counts samples of others as rejected.
+    pub(crate) fn settle(&mut self) {
+        self.state = self.compared();
+        let Some(state) = self.state else { return };
+        for record in &mut self.records {
+            let other = record.samples.len() - record.in_state(state).count();
+            record.rejected.state += u32::try_from(other).unwrap_or(u32::MAX);
+        }
+    }
+}
+
+/// The main figure in words.
+fn told(cell: &Cell, values: &Values) -> String {
+    let main = cell.kind.main();
+    let value = values.get(&main).copied().unwrap_or(f64::NAN);
+    format!("{value:.2} {}", main.unit())
+}
+
+fn round(value: f64) -> String {
+    format!("{value:.0}")
 }
 
 /// DPDK prints `EAL: RTE Version: 'DPDK 22.11.7'` when asked with `-v`.
@@ -239,7 +346,7 @@ fn most_common(records: &[Record]) -> Option<State> {
         let counts = records.iter().map(|record| record.in_state(state).count());
         counts.fold((0, 0), |(cells, samples), count| (cells + usize::from(count > 0), samples + count))
     };
-    let states = [State::Far, State::Near, State::Common];
+    let states = [State::Any, State::Alone, State::Far, State::Near, State::Common];
     states
         .into_iter()
         .map(|state| (weight(state), state))
@@ -251,13 +358,13 @@ fn most_common(records: &[Record]) -> Option<State> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::loopback::cell::Size;
+    use crate::bench::loopback::cell::{Load, Size};
 
     fn record(states: &[State]) -> Record {
         let load = Load { size: Size::Bytes(64), ring: 256, burst: 32 };
-        let mut record = Record::new(Cell { subject: Subject::Ceiling, load });
+        let mut record = Record::new(Cell { kind: Kind::Closed, subject: Subject::Ceiling, load });
         let probe = Probe { hand_over: 400.0, clock: 1.4 };
-        record.samples = states.iter().map(|&state| Sample { mpps: 1.0, state, probe }).collect();
+        record.samples = states.iter().map(|&state| Sample { values: Values::new(), state, probe }).collect();
         record
     }
 

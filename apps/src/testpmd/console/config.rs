@@ -7,7 +7,7 @@ use super::display::targets;
 use super::grammar::{Target, Values};
 use crate::output::{err, out};
 use crate::testpmd::session::Session;
-use crate::testpmd::settings::{self, MAX_BURST, Mac, ModeKind};
+use crate::testpmd::settings::{self, MAX_BURST, MAX_WORK_CYCLES, Mac, ModeKind};
 
 pub(crate) const COMMANDS: &[Command] = &[
     Command {
@@ -38,6 +38,16 @@ pub(crate) const COMMANDS: &[Command] = &[
         pattern: "set verbose <n>",
         help: "Set the debug verbosity level: 1 shows packets.",
         run: set_verbose,
+    },
+    Command {
+        pattern: "set record-core-cycles (on|off)",
+        help: "Set the option to enable measurement of CPU cycles, from the next start on.",
+        run: |session, values| session.settings.record_cycles = values.word(0) == "on",
+    },
+    Command {
+        pattern: "set work-cycles <n>",
+        help: "Spend so many time-stamp cycles on each received packet, as an application would.",
+        run: set_work_cycles,
     },
     Command {
         pattern: "set promisc <port|all> (on|off)",
@@ -142,8 +152,14 @@ fn set_txpkts(session: &mut Session, values: &Values) {
 fn set_verbose(session: &mut Session, values: &Values) {
     let level = u16::try_from(values.number(0)).unwrap_or(u16::MAX);
     let before = std::mem::replace(&mut session.settings.verbose, level);
-    session.verbose.store(level, Ordering::Relaxed);
+    session.live.verbose.store(level, Ordering::Relaxed);
     out!(session.out, "Change verbose level from {before} to {level}\n");
+}
+
+fn set_work_cycles(session: &mut Session, values: &Values) {
+    let cycles = values.number(0).min(MAX_WORK_CYCLES);
+    session.settings.work_cycles = cycles;
+    session.live.work_cycles.store(cycles, Ordering::Relaxed);
 }
 
 fn promisc_targets(session: &mut Session, target: Target) -> Vec<u16> {
@@ -170,8 +186,16 @@ fn set_ports(session: &mut Session, list: Option<Vec<u32>>) {
             }
         }
     }
+    let (before, now) = (session.forwarding_ports().len(), ports.len());
     session.settings.ports = Some(ports);
     session.settings.nb_ports = None;
+    if before != now {
+        out!(
+            session.out,
+            "previous number of forwarding ports {before} - changed to number of configured ports {now}\n"
+        );
+    }
+    session.warn_odd_ports();
 }
 
 fn set_port_count(session: &mut Session, values: &Values) {
@@ -182,7 +206,7 @@ fn set_port_count(session: &mut Session, values: &Values) {
             out!(session.out, "Number of forwarding ports set to {count}\n");
             session.warn_odd_ports();
         }
-        _ => err!(session.out, "nb fwd ports {asked} > {max} (number of probed ports) - ignored\n"),
+        _ => err!(session.out, "nb fwd ports {asked} > {max} (number of configured ports) - ignored\n"),
     }
 }
 
@@ -194,8 +218,8 @@ pub(in crate::testpmd) fn check_lcores(session: &Session, list: &[u32]) -> Resul
     let map = session.eal.lcores();
     let workers = session.worker_lcores();
     for (index, id) in list.iter().enumerate() {
-        if list[..index].contains(id) {
-            return Err(format!("duplicated lcore {id}; name each once"));
+        if let Some(first) = list[..index].iter().position(|earlier| earlier == id) {
+            return Err(format!("duplicated core {id} at index {first} and {index}"));
         }
         if workers.contains(id) {
             continue;

@@ -19,7 +19,6 @@ pub(crate) const COMMANDS: &[Command] = &[
         pattern: "start tx_first <n>",
         help: "Start packet forwarding after sending that many bursts on every stream.",
         run: |session, values| match values.number(0) {
-            0 => err!(session.out, "Bad arguments: send at least 1 burst, or use `start`\n"),
             n if n > MAX_FIRST => {
                 err!(session.out, "Bad arguments: at most {MAX_FIRST} bursts can be sent first\n")
             }

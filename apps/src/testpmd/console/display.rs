@@ -111,8 +111,8 @@ fn show_config(session: &mut Session, values: &Values) {
             session.print_forwarding(&shares);
         }
         "cores" => {
-            let lcores: Vec<_> = session.forwarding_lcores().iter().map(u32::to_string).collect();
-            out!(session.out, "List of forwarding lcores:  {}\n", lcores.join(" "));
+            let lcores: String = session.configured_lcores().iter().map(|id| format!(" {id:2}")).collect();
+            out!(session.out, "List of forwarding lcores:{lcores}\n");
         }
         _ => {
             let lengths: Vec<_> = session.settings.tx_segments.iter().map(u16::to_string).collect();

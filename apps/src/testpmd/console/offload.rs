@@ -11,7 +11,7 @@ use crate::testpmd::session::Session;
 
 pub(crate) const COMMANDS: &[Command] = &[
     Command {
-        pattern: "csum set (ip|udp|tcp) (hw|sw) <port>",
+        pattern: "csum set (ip|udp|tcp|sctp|outer-ip|outer-udp) (hw|sw) <port>",
         help: "Let the port (hw) or the csum mode (sw) compute a checksum when packets are sent.",
         run: set_checksum,
     },
@@ -19,6 +19,18 @@ pub(crate) const COMMANDS: &[Command] = &[
         pattern: "csum show <port>",
         help: "Show who computes which checksum.",
         run: |session, values| show_checksums(session, values.port(0)),
+    },
+    Command {
+        pattern: "csum parse-tunnel (on|off) <port>",
+        help: "Have the csum mode compute the inner checksums of tunnelled packets (VXLAN, GRE, IP in IP) too.",
+        run: |session, values| {
+            let id = values.port(1);
+            match session.ports.get_mut(id) {
+                Some(slot) => slot.checksums.parse_tunnel = values.word(0) == "on",
+                None => return invalid_port(session, id),
+            }
+            show_checksums(session, id);
+        },
     },
     Command {
         pattern: "csum mac-swap (on|off) <port>",
@@ -39,6 +51,29 @@ pub(crate) const COMMANDS: &[Command] = &[
         run: |session, values| show_tso(session, values.port(0)),
     },
     Command {
+        pattern: "set port <port> gso (on|off)",
+        help: "Have the csum mode cut TCP packets that are too long before they leave a port.",
+        run: set_gso,
+    },
+    Command {
+        pattern: "set gso segsz <n>",
+        help: "Set the length of the packets that are cut so, headers included.",
+        run: set_gso_size,
+    },
+    Command {
+        pattern: "show port <port> gso",
+        help: "Show whether packets are cut, and how long they may be.",
+        run: |session, values| match session.ports.get(values.port(0)).map(|slot| slot.gso) {
+            None => err!(session.out, "invalid port id {}\n", values.port(0)),
+            Some(false) => out!(session.out, "GSO is not enabled on Port {}\n", values.port(0)),
+            Some(true) => out!(
+                session.out,
+                "Max GSO'd packet size: {}B\nSupported GSO types: TCP/IPv4, TCP/IPv6\n",
+                session.settings.gso_size
+            ),
+        },
+    },
+    Command {
         pattern: "port config <port> tx_offload <text> (on|off)",
         help: "Ask for a transmit offload (udp_cksum, tcp_tso, …) at the port's next start.",
         run: |session, values| configure(session, values, true),
@@ -47,6 +82,11 @@ pub(crate) const COMMANDS: &[Command] = &[
         pattern: "port config <port> rx_offload <text> (on|off)",
         help: "Ask for a receive offload (tcp_cksum, tcp_lro, …) at the port's next start.",
         run: |session, values| configure(session, values, false),
+    },
+    Command {
+        pattern: "show port <port> (rx_offload|tx_offload) (capabilities|configuration)",
+        help: "Show the offloads that a port has, or those it is asked for.",
+        run: show_offloads,
     },
 ];
 
@@ -61,18 +101,22 @@ fn stopped(session: &mut Session, id: u16) -> Option<&mut Slot> {
 }
 
 fn set_checksum(session: &mut Session, values: &Values) {
-    let (what, hardware, id) = (values.word(0).to_owned(), values.word(1) == "hw", values.port(2));
-    let offload = match what.as_str() {
-        "ip" => TxOffloads::IPV4_CKSUM,
-        "udp" => TxOffloads::UDP_CKSUM,
-        _ => TxOffloads::TCP_CKSUM,
+    let (hardware, id) = (values.word(1) == "hw", values.port(2));
+    let (name, offload) = match values.word(0) {
+        "ip" => ("IP", TxOffloads::IPV4_CKSUM),
+        "udp" => ("UDP", TxOffloads::UDP_CKSUM),
+        "tcp" => ("TCP", TxOffloads::TCP_CKSUM),
+        // No port here has these.
+        "sctp" => ("SCTP", TxOffloads::NONE),
+        "outer-ip" => ("Outer IP", TxOffloads::NONE),
+        _ => ("Outer UDP", TxOffloads::NONE),
     };
     let Some(slot) = stopped(session, id) else { return };
-    if hardware && !slot.offered().tx.contains(offload) {
-        let what = what.to_uppercase();
-        return err!(session.out, "{what} checksum offload is not supported by port {id}\n");
+    if hardware && (offload.is_empty() || !slot.offered().tx.contains(offload)) {
+        err!(session.out, "{name} checksum offload is not supported by port {id}\n");
+    } else {
+        slot.reshape(|config| config.offloads.tx = with(config.offloads.tx, offload, hardware));
     }
-    slot.reshape(|config| config.offloads.tx = with(config.offloads.tx, offload, hardware));
     show_checksums(session, id);
 }
 
@@ -81,13 +125,19 @@ fn with(set: TxOffloads, offload: TxOffloads, on: bool) -> TxOffloads {
 }
 
 fn show_checksums(session: &mut Session, id: u16) {
-    let Some(tx) = session.ports.get(id).map(|slot| slot.config().offloads.tx) else {
-        return invalid_port(session, id);
-    };
-    let all =
-        [("IP", TxOffloads::IPV4_CKSUM), ("UDP", TxOffloads::UDP_CKSUM), ("TCP", TxOffloads::TCP_CKSUM)];
+    let Some(slot) = session.ports.get(id) else { return invalid_port(session, id) };
+    let (tx, tunnel) = (slot.config().offloads.tx, slot.checksums.parse_tunnel);
+    out!(session.out, "Parse tunnel is {}\n", if tunnel { "on" } else { "off" });
+    let all = [
+        ("IP", TxOffloads::IPV4_CKSUM),
+        ("UDP", TxOffloads::UDP_CKSUM),
+        ("TCP", TxOffloads::TCP_CKSUM),
+        ("SCTP", TxOffloads::NONE),
+        ("Outer-Ip", TxOffloads::NONE),
+        ("Outer-Udp", TxOffloads::NONE),
+    ];
     for (name, offload) in all {
-        let by = if tx.contains(offload) { "hw" } else { "sw" };
+        let by = if tx.intersects(offload) { "hw" } else { "sw" };
         out!(session.out, "{name} checksum offload is {by}\n");
     }
 }
@@ -97,7 +147,7 @@ fn set_tso(session: &mut Session, values: &Values) {
     let Ok(size) = u16::try_from(values.number(0)) else { return err!(session.out, "Bad arguments\n") };
     let Some(slot) = stopped(session, id) else { return };
     if size > 0 && !slot.offered().tx.contains(TxOffloads::TCP_TSO) {
-        return err!(session.out, "TSO is not supported by port {id}\n");
+        return err!(session.out, "Error: TSO is not supported by port {id}\n");
     }
     slot.checksums.segment = size;
     slot.reshape(|config| config.offloads.tx = with(config.offloads.tx, TxOffloads::TCP_TSO, size > 0));
@@ -130,4 +180,57 @@ fn configure(session: &mut Session, values: &Values, transmit: bool) {
         }),
         None => err!(session.out, "port {id} has no receive offload {name}, only: {}\n", offered.rx),
     }
+}
+
+fn set_gso(session: &mut Session, values: &Values) {
+    let (id, on) = (values.port(0), values.word(1) == "on");
+    if session.ports.get(id).is_none() {
+        return err!(session.out, "invalid port id {id}\n");
+    }
+    if session.forwarding() {
+        let act = if on { "enabling" } else { "disabling" };
+        return err!(session.out, "before {act} GSO, please stop forwarding first\n");
+    }
+    if let Some(slot) = session.ports.get_mut(id) {
+        slot.gso = on;
+    }
+}
+
+/// Ethernet and IPv4 headers and a byte, as DPDK has it.
+const MIN_GSO_SIZE: u16 = 35;
+
+fn set_gso_size(session: &mut Session, values: &Values) {
+    if session.forwarding() {
+        return err!(session.out, "Before setting GSO segsz, please first stop forwarding\n");
+    }
+    match u16::try_from(values.number(0)) {
+        Ok(size) if size >= MIN_GSO_SIZE => session.settings.gso_size = size,
+        Ok(_) => {
+            err!(session.out, "gso_size should be larger than {MIN_GSO_SIZE}. Please input a legal value\n")
+        }
+        Err(_) => err!(session.out, "Bad arguments\n"),
+    }
+}
+
+fn show_offloads(session: &mut Session, values: &Values) {
+    let (id, receive, capable) =
+        (values.port(0), values.word(1) == "rx_offload", values.word(2) == "capabilities");
+    let Some(slot) = session.ports.get(id) else { return invalid_port(session, id) };
+    let set = if capable { slot.offered() } else { slot.config().offloads };
+    let (side, mut names) = if receive { ("Rx", set.rx.to_string()) } else { ("Tx", set.tx.to_string()) };
+    if !names.is_empty() {
+        names.insert(0, ' ');
+    }
+    if capable {
+        let text =
+            format!("{side} Offloading Capabilities of port {id} :\n  Per Queue :\n  Per Port  :{names}\n\n");
+        return out!(session.out, "{text}");
+    }
+    let config = slot.config();
+    let queues = if receive { config.rx_queues } else { config.tx_queues };
+    let mut text = format!("{side} Offloading Configuration of port {id} :\n  Port :{names}\n");
+    for queue in 0..queues {
+        text += &format!("  Queue[{queue:2}] :{names}\n");
+    }
+    out!(session.out, "{text}\n");
 }

@@ -4,7 +4,7 @@ use super::commands::Command;
 use super::display::invalid_port;
 use super::grammar::{Target, Values};
 use crate::output::{err, out};
-use crate::testpmd::ports::Slot;
+use crate::testpmd::ports::{ETHER_OVERHEAD, Slot};
 use crate::testpmd::session::Session;
 use crate::testpmd::settings::MAX_BURST;
 
@@ -24,6 +24,16 @@ pub(crate) const COMMANDS: &[Command] = &[
         pattern: "port config all (rxq|txq|rxd|txd) <n>",
         help: "Set queues or descriptors of every port at its next start.",
         run: configure,
+    },
+    Command {
+        pattern: "port config all max-pkt-len <n>",
+        help: "Set the largest frame of every port, in bytes, at its next start.",
+        run: set_frame_length,
+    },
+    Command {
+        pattern: "port config mtu <port> <n>",
+        help: "Set the MTU of a port at its next start.",
+        run: set_mtu,
     },
     Command {
         pattern: "port config all burst <n>",
@@ -56,9 +66,14 @@ fn port_state(session: &mut Session, values: &Values) {
 }
 
 fn start(session: &mut Session, only: Option<u16>) {
+    for slot in session.ports.iter().filter(|slot| only.is_none_or(|id| id == slot.id)) {
+        if slot.started() {
+            err!(session.out, "Port {} is now not stopped\n", slot.id);
+        }
+    }
     match session.start_ports(only) {
         Ok(true) => out!(session.out, "Checking link statuses...\n"),
-        Ok(false) => {}
+        Ok(false) => err!(session.out, "Please stop the ports first\n"),
         Err(error) => err!(session.out, "error: {error}\n"),
     }
     out!(session.out, "Done\n");
@@ -116,10 +131,11 @@ fn detach(session: &mut Session, values: &Values) {
     if slot.started() {
         return err!(session.out, "Port not stopped\n");
     }
+    err!(session.out, "Port was not closed\n");
     out!(session.out, "Removing a device...\n");
     session.ports.close(id);
     let total = session.ports.len();
-    out!(session.out, "Port {id} is detached\nNow total ports is {total}\nDone\n");
+    out!(session.out, "Port {id} is closed\nDevice is detached\nNow total ports is {total}\nDone\n");
 }
 
 fn configure(session: &mut Session, values: &Values) {
@@ -145,5 +161,38 @@ fn configure(session: &mut Session, values: &Values) {
             "rxd" => config.rx_depth = value,
             _ => config.tx_depth = value,
         });
+    }
+}
+
+fn set_frame_length(session: &mut Session, values: &Values) {
+    if session.ports.iter().any(Slot::started) {
+        return err!(session.out, "Please stop all ports first\n");
+    }
+    let Some(mtu) = values.number(0).checked_sub(ETHER_OVERHEAD).filter(|mtu| *mtu > 0) else {
+        return err!(session.out, "max_pkt_len {} invalid - must be > {ETHER_OVERHEAD}\n", values.number(0));
+    };
+    for id in session.ports.ids() {
+        reshape_mtu(session, id, mtu);
+    }
+}
+
+fn set_mtu(session: &mut Session, values: &Values) {
+    let id = values.port(0);
+    match session.ports.get(id).map(Slot::started) {
+        None => invalid_port(session, id),
+        Some(true) => err!(session.out, "Please stop port {id} first\n"),
+        Some(false) => reshape_mtu(session, id, values.number(1)),
+    }
+}
+
+fn reshape_mtu(session: &mut Session, id: u16, asked: u32) {
+    let Some(slot) = session.ports.get_mut(id) else { return };
+    let allowed = slot.mtu_range();
+    match u16::try_from(asked).ok().filter(|mtu| allowed.contains(mtu)) {
+        Some(mtu) => slot.reshape(|config| config.mtu = mtu),
+        None => {
+            let (min, max) = (allowed.start(), allowed.end());
+            err!(session.out, "MTU: {asked} is not in {min} to {max}, what port {id} takes\n");
+        }
     }
 }

@@ -26,7 +26,7 @@ fn port_statistics_have_dpdks_layout() {
 fn forward_statistics_have_dpdks_layout() {
     let totals = |n| ForwardTotals {
         stats: PortStats { ipackets: n, opackets: n + 32, ..PortStats::default() },
-        tx_dropped: 0,
+        ..ForwardTotals::default()
     };
     let want = "
   ---------------------- Forward statistics for port 0  ----------------------
@@ -50,15 +50,36 @@ fn forward_statistics_have_dpdks_layout() {
 #[test]
 fn receive_errors_are_shown_when_there_are_any() {
     let stats = PortStats { ierrors: 1, rx_nombuf: 2, ..PortStats::default() };
-    let text = forward_stats(&[(0, ForwardTotals { stats, tx_dropped: 3 })]);
+    let text = forward_stats(&[(0, ForwardTotals { stats, tx_dropped: 3, bad_checksums: None })]);
     assert!(text.contains("  RX-error: 1\n  RX-nombufs: 2             \n"), "{text}");
     assert!(text.contains("TX-dropped: 3             TX-total: 3"), "{text}");
 }
 
 #[test]
+fn csum_counts_wrong_checksums_like_dpdk() {
+    let totals = ForwardTotals { bad_checksums: Some((7, 12)), ..ForwardTotals::default() };
+    let text = forward_stats(&[(0, totals)]);
+    let want = "
+  RX-packets: 0              RX-dropped: 0             RX-total: 0
+  Bad-ipcsum: 7              Bad-l4csum: 12            Bad-outer-l4csum: 0             
+  Bad-outer-ipcsum: 0             
+  TX-packets: 0              TX-dropped: 0             TX-total: 0
+";
+    assert!(text.contains(want), "{text}");
+    assert_eq!(text.matches("Bad-").count(), 4, "not in the sum of all ports");
+}
+
+#[test]
+fn cycles_of_a_packet_have_dpdks_line() {
+    let want = "\n  CPU cycles/packet=12.50 (total cycles=25 / total mac packets=2) at 2600 MHz Clock\n";
+    assert_eq!(cycles_per_packet(25, 2, "mac", 2600), want);
+    assert_eq!(cycles_per_packet(25, 0, "mac", 2600), "");
+}
+
+#[test]
 fn stream_statistics_have_dpdks_layout() {
     let stream = Stream { rx_port: 0, rx_queue: 1, tx_port: 1, tx_queue: 1 };
-    let totals = StreamTotals { rx_packets: 1440, tx_packets: 1504, tx_dropped: 0 };
+    let totals = StreamTotals { rx_packets: 1440, tx_packets: 1504, ..StreamTotals::default() };
     let want = "
   ------- Forward Stats for RX Port= 0/Queue= 1 -> TX Port= 1/Queue= 1 -------
   RX-packets: 1440           TX-packets: 1504           TX-dropped: 0             

@@ -1,11 +1,17 @@
-//! Checksums of passing packets, computed here or left to the port.
+//! Checksums of passing packets, computed here or left to the port; large packets cut here or left to the port.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use linecard::mempool::{Burst, Offload, Packet, Pool, TxOffload};
+use linecard::net::crc32c::Crc32c;
 use linecard::net::{Layers, PacketType, parse};
-use linecard::pmd::offload::{TxOffloads, do_now};
+use linecard::pmd::TxQueue;
+use linecard::pmd::offload::{SoftTx, Takes, TxOffloads, do_now};
 
-use super::Mode;
+use super::{Mode, tunnel};
 use crate::testpmd::frames;
+use crate::testpmd::lane::LaneCounters;
 use crate::testpmd::settings::Mac;
 
 /// What a port that sends does about checksums.
@@ -15,41 +21,109 @@ pub(crate) struct Checksums {
     pub(crate) tx: TxOffloads,
     /// Payload bytes of a TCP segment; 0 leaves large packets as they are.
     pub(crate) segment: u16,
+    /// Longest packet that leaves, in bytes: longer TCP packets are cut here.
+    pub(crate) gso: Option<u16>,
     /// Addresses become those of the transmit port and its peer.
     pub(crate) rewrite: bool,
+    /// The inner checksums of tunnelled packets are made anew as well.
+    pub(crate) parse_tunnel: bool,
 }
 
 impl Default for Checksums {
     fn default() -> Self {
-        Self { tx: TxOffloads::NONE, segment: 0, rewrite: true }
+        Self { tx: TxOffloads::NONE, segment: 0, gso: None, rewrite: true, parse_tunnel: false }
     }
 }
 
-/// DPDK's csumonly: every IPv4, UDP and TCP checksum is made anew.
+impl Checksums {
+    /// What the port can be left with: cutting only where nobody asked for it to be done here.
+    fn takes(&self) -> Takes {
+        let csum = self.tx.contains(TxOffloads::CHECKSUM);
+        let tcp = self.gso.is_none() && self.tx.contains(TxOffloads::TCP_TSO);
+        let udp = self.tx.contains(TxOffloads::UDP_TSO);
+        // A port that cuts packets finishes their checksums too.
+        Takes { csum: csum || tcp || udp, tso4: tcp, tso6: tcp, ecn: tcp, uso4: udp, uso6: udp }
+    }
+}
+
+/// DPDK's csumonly: every IPv4, UDP, TCP and SCTP checksum is made anew.
 pub(crate) struct Csum {
-    pub(crate) pool: Pool,
-    pub(crate) rule: Checksums,
-    pub(crate) dst: Mac,
-    pub(crate) src: Mac,
+    pool: Pool,
+    rule: Checksums,
+    dst: Mac,
+    src: Mac,
+    takes: Takes,
+    soft: SoftTx,
+    /// Packets that could not be finished or cut since they were last counted.
+    lost: Arc<AtomicU64>,
+    counters: Arc<LaneCounters>,
+}
+
+impl Csum {
+    pub(crate) fn new(
+        pool: Pool,
+        rule: Checksums,
+        [dst, src]: [Mac; 2],
+        counters: Arc<LaneCounters>,
+    ) -> Self {
+        let lost = Arc::new(AtomicU64::new(0));
+        let heard = Arc::clone(&lost);
+        let soft = SoftTx::new(pool.clone(), move |_, packets| {
+            heard.fetch_add(packets, Ordering::Relaxed);
+        });
+        Self { takes: rule.takes(), pool, rule, dst, src, soft, lost, counters }
+    }
 }
 
 impl Mode for Csum {
+    const HOLDS_BACK: bool = true;
+
     fn step(&mut self, packets: &mut Burst) {
         // What cannot be finished, for want of a buffer, must not leave with a wrong checksum.
-        packets.retain(|packet| self.one(packet));
+        packets.retain(|packet| {
+            let whole = self.one(packet);
+            if !whole {
+                self.lost.fetch_add(1, Ordering::Relaxed);
+            }
+            whole
+        });
+    }
+
+    fn send(&mut self, tx: &mut dyn TxQueue, packets: &mut Burst) -> usize {
+        let mut sent = 0;
+        self.soft.burst(packets, self.takes, |ready| {
+            let now = tx.tx_burst(ready);
+            sent += now;
+            now
+        });
+        sent
+    }
+
+    fn lost(&mut self) -> usize {
+        usize::try_from(self.lost.swap(0, Ordering::Relaxed)).unwrap_or(usize::MAX)
     }
 }
 
 impl Csum {
     fn one(&self, packet: &mut Packet) -> bool {
+        self.count_bad(packet.offload());
         if self.rule.rewrite {
             frames::set_macs(packet.data_mut(), self.dst, self.src);
         }
-        // A packet that came large says all there is to say to the port that sends it.
+        // A packet that came large says all there is to say to the port that sends it, or to who cuts it here.
         if packet.offload().contains(Offload::RX_LRO) {
             return true;
         }
         let layers = parse(packet.data());
+        if self.rule.parse_tunnel
+            && packet.linearize()
+            && tunnel::finish(packet.data_mut(), &layers).is_some()
+        {
+            return true;
+        }
+        if layers.packet_type.l4() == PacketType::L4_SCTP && !fill_sctp(packet, &layers) {
+            return false;
+        }
         let (port, here) = self.shares(packet, &layers);
         let lengths = TxOffload::new(layers.l2_len, layers.l3_len, layers.l4_len);
         let version = if layers.packet_type.is_ipv4() { Offload::TX_IPV4 } else { Offload::TX_IPV6 };
@@ -66,9 +140,28 @@ impl Csum {
             }
         }
         if !port.is_empty() {
-            packet.set_tx_offload(port | version, lengths.with_tso_segsz(self.rule.segment));
+            let size = self.segment_size(&layers);
+            packet.set_tx_offload(port | version, lengths.with_tso_segsz(size));
         }
         true
+    }
+
+    fn count_bad(&self, flags: Offload) {
+        let ip = flags & Offload::RX_IP_CKSUM_MASK == Offload::RX_IP_CKSUM_BAD;
+        let l4 = flags & Offload::RX_L4_CKSUM_MASK == Offload::RX_L4_CKSUM_BAD;
+        if ip || l4 {
+            self.counters.bad_checksums(ip, l4);
+        }
+    }
+
+    /// Payload bytes of the segments that a TCP packet is cut into; 0 when it is not to be cut.
+    fn segment_size(&self, layers: &Layers) -> u16 {
+        let headers = u16::try_from(layers.payload_start()).unwrap_or(u16::MAX);
+        match self.rule.gso {
+            Some(longest) => longest.saturating_sub(headers),
+            None if self.rule.tx.contains(TxOffloads::TCP_TSO) => self.rule.segment,
+            None => 0,
+        }
     }
 
     /// What the port is asked to do, and what is to be done here.
@@ -82,12 +175,15 @@ impl Csum {
             share(Offload::TX_IP_CKSUM, TxOffloads::IPV4_CKSUM);
         }
         let payload = packet.len().saturating_sub(layers.payload_start());
-        let large = self.rule.segment > 0 && payload > usize::from(self.rule.segment);
         match layers.packet_type.l4() {
-            PacketType::L4_TCP if large && self.rule.tx.contains(TxOffloads::TCP_TSO) => {
-                port |= Offload::TX_TCP_SEG | Offload::TX_TCP_CKSUM;
+            PacketType::L4_TCP => {
+                let size = self.segment_size(layers);
+                if size > 0 && payload > usize::from(size) {
+                    port |= Offload::TX_TCP_SEG | Offload::TX_TCP_CKSUM;
+                } else {
+                    share(Offload::TX_TCP_CKSUM, TxOffloads::TCP_CKSUM);
+                }
             }
-            PacketType::L4_TCP => share(Offload::TX_TCP_CKSUM, TxOffloads::TCP_CKSUM),
             PacketType::L4_UDP if has_checksum(packet, layers) => {
                 share(Offload::TX_UDP_CKSUM, TxOffloads::UDP_CKSUM);
             }
@@ -101,4 +197,28 @@ impl Csum {
 fn has_checksum(packet: &Packet, layers: &Layers) -> bool {
     let at = layers.l4_start() + 6;
     packet.data().get(at..at + 2).is_some_and(|field| field != [0, 0])
+}
+
+/// Writes the checksum of an SCTP packet (RFC 9260, section 6.8); false when its bytes or the place for it are missing.
+fn fill_sctp(packet: &mut Packet, layers: &Layers) -> bool {
+    let (start, len) = (layers.l4_start(), layers.transport_len as usize);
+    let at = start + 8..start + 12;
+    let Some(field) = packet.data_mut().get_mut(at.clone()) else { return false };
+    field.fill(0);
+    if start + len > packet.len() {
+        return false;
+    }
+    let (mut skip, mut left) = (start, len);
+    let crc = packet.segments().fold(Crc32c::new(), |crc, segment| {
+        let bytes = segment.get(skip.min(segment.len())..).unwrap_or_default();
+        skip = skip.saturating_sub(segment.len());
+        let bytes = bytes.get(..left.min(bytes.len())).unwrap_or_default();
+        left -= bytes.len();
+        crc.add_bytes(bytes)
+    });
+    match packet.data_mut().get_mut(at) {
+        Some(field) => field.copy_from_slice(&crc.value().to_le_bytes()),
+        None => return false,
+    }
+    true
 }

@@ -6,8 +6,10 @@ mod csum;
 mod echo;
 mod generate;
 mod rewrite;
+mod tunnel;
 
 use linecard::mempool::Burst;
+use linecard::pmd::TxQueue;
 
 pub(crate) use csum::{Checksums, Csum};
 pub(crate) use echo::IcmpEcho;
@@ -18,9 +20,23 @@ pub(crate) use rewrite::{FiveTupleSwap, MacRewrite, MacSwap};
 pub(crate) trait Mode: Send + 'static {
     /// Whether the stream receives at all.
     const RECEIVES: bool = true;
+    /// Whether packets may wait here, so that [`send`](Self::send) is to be called when there are no new ones, too.
+    const HOLDS_BACK: bool = false;
 
     /// Leaves in `packets` what is to be sent; takes out and frees what is not.
     fn step(&mut self, packets: &mut Burst);
+
+    /// Sends from the front of `packets`, leaving what does not fit; returns how many packets left.
+    #[inline]
+    fn send(&mut self, tx: &mut dyn TxQueue, packets: &mut Burst) -> usize {
+        tx.tx_burst(packets)
+    }
+
+    /// Packets given up since the last call, for want of a buffer or because they are malformed.
+    #[inline]
+    fn lost(&mut self) -> usize {
+        0
+    }
 
     /// `dropped` of the packets that the last [`step`](Self::step) made could not be sent.
     fn not_sent(&mut self, dropped: usize) {

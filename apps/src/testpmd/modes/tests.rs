@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use linecard::eal::{Memory, MemoryConfig, PagePolicy};
 use linecard::mempool::{Pool, PoolConfig};
 
@@ -120,7 +122,7 @@ fn csum_computes_here_or_asks_the_port() {
     frame[40..42].fill(0xaa);
     let mut burst = burst_of(&pool, &[frame.clone()]);
     let rule = Checksums { rewrite: false, ..Checksums::default() };
-    Csum { pool: pool.clone(), rule, dst: A, src: B }.step(&mut burst);
+    Csum::new(pool.clone(), rule, [A, B], Arc::default()).step(&mut burst);
     let (data, layers) = (burst[0].data(), parse(burst[0].data()));
     assert_eq!(verify_ipv4(data, &layers), Verdict::Good);
     assert_eq!(verify_transport(data, &layers), Verdict::Good);
@@ -130,11 +132,133 @@ fn csum_computes_here_or_asks_the_port() {
     let rule = Checksums { tx: TxOffloads::VIRTIO, ..Checksums::default() };
     drop(burst);
     let mut burst = burst_of(&pool, &[frame.clone(), vec![0; 60]]);
-    Csum { pool: pool.clone(), rule, dst: A, src: B }.step(&mut burst);
+    Csum::new(pool.clone(), rule, [A, B], Arc::default()).step(&mut burst);
     let asked = Offload::TX_IPV4 | Offload::TX_IP_CKSUM | Offload::TX_UDP_CKSUM;
     assert_eq!((burst[0].offload(), burst[1].offload()), (asked, Offload::NONE));
     assert_eq!(burst[0].data()[..12], [A.0, B.0].concat());
     assert_eq!(burst[0].data()[40..], frame[40..]);
     drop(burst);
     assert_eq!(pool.stats().in_use, 0);
+}
+
+/// UDP in IPv4 in whatever `headers` are, with garbage for checksums.
+fn inside(headers: &[u8], ethernet: bool) -> Vec<u8> {
+    let mut inner = UdpFlow::txonly(B, A).frame(120);
+    inner[24..26].fill(0x55);
+    inner[40..42].fill(0x66);
+    [headers, &inner[if ethernet { 0 } else { 14 }..]].concat()
+}
+
+/// Ethernet and IPv4 with `protocol`, for `len` bytes behind them.
+fn outer(protocol: u8, len: usize) -> Vec<u8> {
+    let mut frame = UdpFlow::txonly(A, B).frame(34 + len);
+    frame.truncate(34);
+    frame[23] = protocol;
+    frame[24..26].fill(0x77);
+    frame
+}
+
+#[test]
+fn csum_looks_into_tunnels_when_told_to() {
+    use linecard::net::offload::{Verdict, verify_ipv4, verify_transport};
+    use linecard::net::parse::{parse, parse_ip};
+
+    let pool = pool(256);
+    let vxlan =
+        [&outer(17, 8 + 8 + 120)[..], &[0x12, 0x34, 0x12, 0xb5, 0, 136, 9, 9, 8, 0, 0, 0, 0, 0, 7, 0]]
+            .concat();
+    let silent = [&vxlan[..40], &[0, 0], &vxlan[42..]].concat();
+    let gre = [&outer(47, 4 + 106)[..], &[0, 0, 8, 0]].concat();
+    let keyed = [&outer(47, 8 + 120)[..], &[0x20, 0, 0x65, 0x58, 1, 2, 3, 4]].concat();
+    let ipip = outer(4, 106);
+    for (headers, ethernet, udp) in [
+        (&vxlan, true, Verdict::Good),
+        (&silent, true, Verdict::Absent),
+        (&gre, false, Verdict::Absent),
+        (&keyed, true, Verdict::Absent),
+        (&ipip, false, Verdict::Absent),
+    ] {
+        let frame = inside(headers, ethernet);
+        for on in [false, true] {
+            let mut burst = burst_of(&pool, std::slice::from_ref(&frame));
+            let rule = Checksums { parse_tunnel: on, ..Checksums::default() };
+            Csum::new(pool.clone(), rule, [A, B], Arc::default()).step(&mut burst);
+            let data = burst[0].data();
+            assert_eq!(verify_ipv4(data, &parse(data)), Verdict::Good);
+            assert_eq!(verify_transport(data, &parse(data)), udp);
+            let inner = &data[headers.len()..];
+            let layers = if ethernet { parse(inner) } else { parse_ip(inner) };
+            let want = if on { Verdict::Good } else { Verdict::Bad };
+            assert_eq!(
+                (verify_ipv4(inner, &layers), verify_transport(inner, &layers)),
+                (want, want),
+                "{headers:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn csum_knows_sctp() {
+    let pool = pool(64);
+    // A packet of the usual kind: common header, then an INIT chunk cut short; its CRC32c computed by hand below.
+    let mut frame = outer(132, 20);
+    frame.extend([0x0b, 0x59, 0x0b, 0x59, 0, 0, 0, 1, 0xee, 0xee, 0xee, 0xee, 3, 0, 0, 8, 1, 2, 3, 4]);
+    frame.extend([0; 6]); // padding to Ethernet's minimum must not count
+    let mut burst = burst_of(&pool, &[frame.clone()]);
+    Csum::new(pool.clone(), Checksums::default(), [A, B], Arc::default()).step(&mut burst);
+    let mut bit_by_bit = u32::MAX;
+    let zeroed = [&frame[34..42], &[0; 4], &frame[46..54]].concat();
+    for byte in zeroed {
+        bit_by_bit ^= u32::from(byte);
+        for _ in 0..8 {
+            bit_by_bit = bit_by_bit >> 1 ^ if bit_by_bit & 1 == 1 { 0x82f6_3b78 } else { 0 };
+        }
+    }
+    assert_eq!(burst[0].data()[42..46], (!bit_by_bit).to_le_bytes());
+}
+
+#[test]
+fn csum_cuts_what_is_too_long_for_a_port_with_gso() {
+    use linecard::net::offload::{Verdict, verify_ipv4, verify_transport};
+    use linecard::net::parse;
+
+    let pool = pool(256);
+    let mut frame = outer(6, 20 + 1900);
+    frame.extend([0x13, 0x88, 0x17, 0x70, 0, 0, 0, 100, 0, 0, 0, 9, 0x50, 0x18, 0x40, 0, 7, 7, 0, 0]);
+    frame.extend((0..1900).map(|i| (i % 251) as u8));
+    let mut sent = Caught(Vec::new());
+    let rule = Checksums { gso: Some(700), rewrite: false, ..Checksums::default() };
+    let mut mode = Csum::new(pool.clone(), rule, [A, B], Arc::default());
+    let mut burst = burst_of(&pool, &[frame.clone()]);
+    mode.step(&mut burst);
+    assert_eq!(mode.send(&mut sent, &mut burst), 3);
+    assert_eq!((burst.len(), mode.lost()), (0, 0));
+    let mut payload = Vec::new();
+    for bytes in &sent.0 {
+        assert!(bytes.len() <= 700);
+        let layers = parse(bytes);
+        assert_eq!(
+            (verify_ipv4(bytes, &layers), verify_transport(bytes, &layers)),
+            (Verdict::Good, Verdict::Good)
+        );
+        assert_eq!(bytes[38..42], (100 + payload.len() as u32).to_be_bytes());
+        payload.extend_from_slice(&bytes[54..]);
+    }
+    assert_eq!(payload, frame[54..]);
+    assert_eq!(pool.stats().in_use, 0);
+}
+
+/// A transmit queue that keeps the bytes.
+struct Caught(Vec<Vec<u8>>);
+
+impl linecard::pmd::TxQueue for Caught {
+    fn tx_burst(&mut self, packets: &mut Burst) -> usize {
+        self.0.extend(packets.iter().map(whole));
+        packets.clear()
+    }
+
+    fn path(&self) -> &'static str {
+        "caught"
+    }
 }

@@ -29,6 +29,13 @@ fn values_may_follow_and_short_options_may_be_joined() {
 }
 
 #[test]
+fn cycles_are_asked_for() {
+    let settings = read("--record-core-cycles --work-cycles=100").unwrap().settings;
+    assert_eq!((settings.record_cycles, settings.work_cycles), (true, 100));
+    assert!(read("--work-cycles=1000001").is_err_and(|e| e.contains("0 to 1000000")));
+}
+
+#[test]
 fn harmless_options_are_accepted() {
     let line =
         "-i --disable-link-check --numa --rxpt=8 --mp-alloc native --disable-hw-vlan --rss-ip --hot-plug";

@@ -1,0 +1,96 @@
+//! The round trip of one packet: a program at the frontend sends one, a testpmd at the backend sends it back.
+//!
+//! Our frontend is the tester, DPDK's a small program of ours on DPDK's own driver, built when first needed. Both time
+//! the same: from before `tx_burst` with one packet till `rx_burst` has returned one.
+
+use std::process::Command;
+use std::time::Duration;
+
+use super::bed::{Bed, FRONTEND_MEMORY, Figure, frontend_device};
+use super::cell::{Load, Position, Side, Tool};
+use super::console::Failure;
+use super::kind::Metric;
+use super::machine::Watch;
+use super::path::Path;
+use super::raw::Values;
+use crate::bench::end::Tally;
+use crate::bench::pair::per;
+use crate::bench::peer;
+
+/// DPDK's side of it.
+const SOURCE: &str = include_str!("../../../../benches/peers/dpdk_ping.c");
+/// Between the return of a packet and the next at low load.
+const GAP: Duration = Duration::from_micros(20);
+/// Longer than any round trip that is worth a figure; bounds how many are made.
+const ABOUT: Duration = Duration::from_micros(2);
+
+impl Bed {
+    /// Round trips back to back, and at low load.
+    pub(crate) fn latency(&self, position: Position, path: Path, load: Load) -> Result<Figure, Failure> {
+        let (back, front) = position.tools();
+        let socket = self.socket();
+        let mut tested = self.start("backend", self.backend(back, &socket, load)?)?;
+        let command = match front {
+            Tool::Dpdk => self.dpdk_ping(&socket, path, load)?,
+            Tool::Ours | Tool::Tester => self.tester(Side::Frontend, &socket, path, load),
+        };
+        let mut pinger = self.start("frontend", command)?;
+        pinger.command("port")?;
+        self.settle()?;
+        tested.command("set fwd io")?;
+        tested.command("start")?;
+        let most = u64::try_from(self.window.as_micros()).unwrap_or(u64::MAX);
+        let busy = most / u64::try_from(ABOUT.as_micros()).unwrap_or(1);
+        let idle = most / u64::try_from((GAP + ABOUT).as_micros()).unwrap_or(1);
+        let mut ping = |count: u64, gap: Duration| {
+            pinger.json::<Tally>(&format!("ping {count} {}", gap.as_nanos()), 10 * self.window)
+        };
+        ping(busy / 4, Duration::ZERO)?;
+        let processes = [tested.pid()];
+        let watch = Watch::start(&processes);
+        let tally = ping(busy, Duration::ZERO)?;
+        let low = ping(idle, GAP)?;
+        let disturbance = watch.end(&processes, 1);
+        tested.command("stop")?;
+        pinger.finish()?;
+        tested.finish()?;
+        if tally.received < tally.offered || low.received < low.offered {
+            let (lost, of) = (tally.lost + low.lost, tally.offered + low.offered);
+            return Err(Failure::Program(format!("{lost} of {of} packets did not come back")));
+        }
+        Ok(Figure { values: values(&tally, &low), disturbance })
+    }
+
+    /// The program on DPDK's driver.
+    fn dpdk_ping(&self, socket: &std::path::Path, path: Path, load: Load) -> Result<Command, Failure> {
+        let program = peer::build("dpdk_ping", SOURCE)
+            .map_err(|absent| Failure::Program(format!("DPDK's pinging frontend cannot be had: {absent}")))?;
+        let mut command = Command::new(program);
+        command.args([
+            "--lcores",
+            &format!("0@{}", self.cores[0]),
+            "--no-pci",
+            "--no-telemetry",
+            "-m",
+            "512",
+        ]);
+        command.args(["--file-prefix", &format!("linecard-loop-{}-p", std::process::id())]);
+        self.keep_together(&mut command);
+        command.args(FRONTEND_MEMORY).args(["--vdev", &frontend_device(socket, path, load.ring), "--"]);
+        command.args([load.ring.to_string(), load.size.longest().to_string()]);
+        Ok(command)
+    }
+}
+
+fn values(tally: &Tally, low: &Tally) -> Values {
+    let micros = |nanos| per(nanos, 1000);
+    Values::from([
+        (Metric::P50, micros(tally.p50)),
+        (Metric::P90, micros(tally.p90)),
+        (Metric::P99, micros(tally.p99)),
+        (Metric::P999, micros(tally.p999)),
+        (Metric::Max, micros(tally.max)),
+        (Metric::LowP50, micros(low.p50)),
+        (Metric::LowP99, micros(low.p99)),
+    ])
+}

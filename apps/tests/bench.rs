@@ -1,0 +1,64 @@
+//! `linecard bench ring` and `mempool` from outside: what they print, and that they leave nothing behind.
+
+mod common;
+
+use std::process::Command;
+use std::time::Duration;
+
+use common::{Running, Scratch, linecard};
+use rustix::process::Signal;
+
+/// A peer may have to be built first, on a machine busy with other tests.
+const PATIENCE: Duration = Duration::from_secs(240);
+
+fn bench(scratch: &Scratch, arguments: &[&str]) -> Command {
+    let mut command = linecard(&["bench"]);
+    command.args(arguments).env("TMPDIR", scratch.path()).env_remove("XDG_RUNTIME_DIR");
+    command
+}
+
+/// What DPDK keeps of its processes, of ours among them.
+fn left_by(pid: u32) -> Vec<String> {
+    let name = format!("linecard-bench-{pid}");
+    let entries = std::fs::read_dir("/var/run/dpdk").into_iter().flatten().flatten();
+    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.filter(|entry| *entry == name).collect()
+}
+
+#[test]
+fn contended_rings_are_measured_and_nothing_is_left() {
+    if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
+        eprintln!("SKIPPED: contended rings need two cores, there is one");
+        return;
+    }
+    let scratch = Scratch::new();
+    let running = Running::start(&mut bench(&scratch, &["ring", "--json", "--runs=1", "--case=contended"]));
+    let pid = running.0.id();
+    let said = running.end(PATIENCE);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let rows: Vec<serde_json::Value> =
+        said.out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(rows.len(), 4 * 3, "{said:?}");
+    for row in &rows {
+        assert!(row["linecard"]["median"].as_f64().is_some_and(|cycles| cycles > 0.0), "{row}");
+        // Without DPDK's headers there is no peer; the table says why.
+        assert!(row["dpdk"].is_null() || row["dpdk"]["median"].as_f64().is_some_and(|c| c > 0.0), "{row}");
+    }
+    assert_eq!(left_by(pid), [""; 0]);
+    assert_eq!(scratch.entries(), [""; 0], "the peer's folder is gone");
+}
+
+#[test]
+fn a_signal_ends_it_in_order() {
+    let scratch = Scratch::new();
+    let running = Running::start(&mut bench(&scratch, &["mempool", "--runs=10000", "--case=one core"]));
+    let pid = running.0.id();
+    std::thread::sleep(Duration::from_secs(3));
+    running.signal(Signal::INT);
+    let said = running.end(PATIENCE);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.err.contains("interrupted"), "{said:?}");
+    assert_eq!(left_by(pid), [""; 0]);
+    assert_eq!(common::processes(&format!("linecard-bench-{pid}")), 0);
+    assert_eq!(scratch.entries(), [""; 0], "the peer's folder is gone");
+}

@@ -1,0 +1,194 @@
+//! A Linux guest in QEMU without hardware virtualisation: a kernel, busybox, and a script that is its whole system.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::time::{Duration, Instant};
+
+use super::{on_path, skip};
+
+/// Modules of the virtio-net driver and what it stands on.
+const MODULES: [&str; 8] = [
+    "failover",
+    "net_failover",
+    "virtio",
+    "virtio_ring",
+    "virtio_pci_modern_dev",
+    "virtio_pci_legacy_dev",
+    "virtio_pci",
+    "virtio_net",
+];
+const MEMORY: &str = "256M";
+
+/// What a guest is made of.
+pub(crate) struct Parts {
+    qemu: PathBuf,
+    busybox: PathBuf,
+    kernel: PathBuf,
+    modules: Vec<PathBuf>,
+}
+
+impl Parts {
+    /// Finds them; says what is missing when `test` must be skipped.
+    pub(crate) fn find(test: &str) -> Option<Self> {
+        let Some(qemu) = on_path("qemu-system-x86_64") else {
+            skip(test, "qemu-system-x86_64 is not installed (apt-get install qemu-system-x86)");
+            return None;
+        };
+        let Some(busybox) = on_path("busybox").filter(|path| is_static(path)) else {
+            skip(test, "a static busybox is not installed (apt-get install busybox-static)");
+            return None;
+        };
+        let Some((kernel, modules)) = kernel_folders().iter().find_map(|folder| kernel_in(folder)) else {
+            skip(test, "there is no guest kernel (.ci/guest-kernel fetches one into target/guest)");
+            return None;
+        };
+        Some(Self { qemu, busybox, kernel, modules })
+    }
+}
+
+/// Where a kernel may be: an unpacked package, or the machine's own.
+fn kernel_folders() -> Vec<PathBuf> {
+    let given = std::env::var_os("LINECARD_GUEST_KERNEL").map(PathBuf::from);
+    let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/guest");
+    given.into_iter().chain([fetched, PathBuf::from("/")]).collect()
+}
+
+/// The kernel of a folder, if all its modules are there, uncompressed.
+fn kernel_in(folder: &Path) -> Option<(PathBuf, Vec<PathBuf>)> {
+    let entries = std::fs::read_dir(folder.join("boot")).ok()?.flatten();
+    for kernel in entries.map(|entry| entry.path()) {
+        let name = kernel.file_name()?.to_string_lossy().into_owned();
+        let Some(version) = name.strip_prefix("vmlinuz-") else { continue };
+        let root = folder.join("lib/modules").join(version).join("kernel");
+        let mut files = Vec::new();
+        for below in ["net/core", "drivers/net", "drivers/virtio"] {
+            let listed = std::fs::read_dir(root.join(below)).into_iter().flatten().flatten();
+            files.extend(listed.map(|entry| entry.path()));
+        }
+        let found: Vec<_> = MODULES
+            .iter()
+            .filter_map(|module| files.iter().find(|path| path.ends_with(format!("{module}.ko"))).cloned())
+            .collect();
+        if found.len() == MODULES.len() {
+            return Some((kernel, found));
+        }
+    }
+    None
+}
+
+/// Whether an ELF program needs no loader: it has no program header of type `PT_INTERP`.
+fn is_static(program: &Path) -> bool {
+    const INTERPRETER: u8 = 3;
+    let Ok(bytes) = std::fs::read(program) else { return false };
+    let number =
+        |at: usize| bytes.get(at..at + 2).map_or(0, |two| usize::from(u16::from_le_bytes([two[0], two[1]])));
+    let (table, size, count) = (number(32), number(54), number(56));
+    size > 0 && (0..count).all(|n| bytes.get(table + n * size).is_some_and(|kind| *kind != INTERPRETER))
+}
+
+/// A running guest; ended when dropped.
+pub(crate) struct Guest {
+    child: Child,
+    stdin: ChildStdin,
+    lines: Receiver<String>,
+    seen: Vec<String>,
+}
+
+impl Guest {
+    /// Boots it with `script` as its only program; `devices` are further arguments for QEMU.
+    pub(crate) fn boot(parts: &Parts, folder: &Path, script: &str, devices: &[String]) -> Self {
+        let initramfs = folder.join("initramfs");
+        std::fs::write(&initramfs, archive(parts, script)).expect("the initramfs is written");
+        let mut command = Command::new(&parts.qemu);
+        command
+            .args(["-accel", "tcg,thread=multi", "-machine", "q35", "-cpu", "max", "-m", MEMORY])
+            .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"])
+            .args(["-append", "console=ttyS0 panic=-1 quiet"])
+            .arg("-kernel")
+            .arg(&parts.kernel)
+            .arg("-initrd")
+            .arg(&initramfs)
+            .args(["-object", &format!("memory-backend-memfd,id=m,size={MEMORY},share=on")])
+            .args(["-numa", "node,memdev=m"])
+            .args(devices);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        let mut child = command.spawn().expect("qemu starts");
+        let stdin = child.stdin.take().expect("a pipe");
+        let out = BufReader::new(child.stdout.take().expect("a pipe"));
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in out.split(b'\n').map_while(Result::ok) {
+                let line = String::from_utf8_lossy(&line).trim_end().to_owned();
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { child, stdin, lines, seen: Vec::new() }
+    }
+
+    /// Waits for a line that begins with `start`; panics with everything printed when it does not come.
+    pub(crate) fn expect(&mut self, start: &str, within: Duration) -> String {
+        let until = Instant::now() + within;
+        while let Some(left) = until.checked_duration_since(Instant::now()) {
+            let Ok(line) = self.lines.recv_timeout(left) else { break };
+            self.seen.push(line.clone());
+            if line.starts_with(start) {
+                return line;
+            }
+        }
+        panic!("'{start}' did not come from the guest:\n{}", self.seen.join("\n"));
+    }
+
+    /// Types one line at its console.
+    pub(crate) fn type_line(&mut self, line: &str) {
+        writeln!(self.stdin, "{line}").expect("the guest's console takes a line");
+    }
+
+    /// Everything printed so far.
+    pub(crate) fn transcript(&self) -> String {
+        self.seen.join("\n")
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// An initramfs: cpio, "newc" format (kernel: Documentation/driver-api/early-userspace/buffer-format.rst).
+fn archive(parts: &Parts, script: &str) -> Vec<u8> {
+    const FOLDER: u32 = 0o040_755;
+    const PROGRAM: u32 = 0o100_755;
+    let mut bytes = Vec::new();
+    for folder in ["bin", "dev", "proc", "sys", "mods"] {
+        entry(&mut bytes, folder, FOLDER, &[]);
+    }
+    let read = |path: &Path| std::fs::read(path).expect("a file of the guest");
+    entry(&mut bytes, "bin/busybox", PROGRAM, &read(&parts.busybox));
+    entry(&mut bytes, "bin/sh", 0o120_777, b"busybox");
+    for module in &parts.modules {
+        let name = module.file_name().expect("a name").to_string_lossy();
+        entry(&mut bytes, &format!("mods/{name}"), PROGRAM, &read(module));
+    }
+    entry(&mut bytes, "init", PROGRAM, script.as_bytes());
+    entry(&mut bytes, "TRAILER!!!", 0, &[]);
+    bytes
+}
+
+fn entry(archive: &mut Vec<u8>, name: &str, mode: u32, data: &[u8]) {
+    let (inode, links) = (archive.len() as u32, 1_u32);
+    let (len, name_len) = (data.len() as u32, name.len() as u32 + 1);
+    archive.extend(b"070701");
+    for field in [inode, mode, 0, 0, links, 0, len, 0, 0, 0, 0, name_len, 0] {
+        archive.extend(format!("{field:08x}").bytes());
+    }
+    archive.extend(name.bytes().chain([0]));
+    archive.resize(archive.len().next_multiple_of(4), 0);
+    archive.extend(data);
+    archive.resize(archive.len().next_multiple_of(4), 0);
+}
