@@ -156,10 +156,7 @@ impl Sockets {
 
     /// Gives the map a name in a bpf file system.
     pub(super) fn pin(&self, path: &Path) -> io::Result<()> {
-        let path = c_path(path)?;
-        let mut attributes = Object { path: path.as_ptr() as u64, fd: number(self.0.as_fd()), flags: 0 };
-        // SAFETY: the path ends with a zero byte and lives across the call.
-        unsafe { call(OBJ_PIN, &mut attributes) }.map(drop)
+        pin(self.0.as_fd(), path)
     }
 }
 
@@ -188,6 +185,12 @@ impl Program {
         };
         // SAFETY: instructions and licence live across the call, which only reads them.
         unsafe { open(PROG_LOAD, &mut attributes) }.map(Self)
+    }
+
+    /// Gives the program a name in a bpf file system.
+    #[cfg(test)]
+    pub(super) fn pin(&self, path: &Path) -> io::Result<()> {
+        pin(self.0.as_fd(), path)
     }
 
     /// One that somebody pinned at `path`, and its map of sockets; `InvalidInput` when it is no XDP program with one.
@@ -236,6 +239,13 @@ impl Attached {
         // SAFETY: no pointers.
         unsafe { open(LINK_CREATE, &mut attributes) }.map(|link| Self { _link: link, mode })
     }
+}
+
+fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = c_path(path)?;
+    let mut attributes = Object { path: path.as_ptr() as u64, fd: number(object), flags: 0 };
+    // SAFETY: the path ends with a zero byte and lives across the call.
+    unsafe { call(OBJ_PIN, &mut attributes) }.map(drop)
 }
 
 /// What is pinned at `path`.

@@ -13,6 +13,8 @@ use super::umem::{Tag, Umem};
 
 /// How long a queue may still belong to a socket that was closed: the kernel cleans up from a work queue.
 const RELEASE: Duration = Duration::from_secs(1);
+/// How long a device may go on writing into lent buffers after its socket was closed (zero-copy only).
+const DEVICE_STOP: Duration = Duration::from_millis(200);
 /// Entries of rings that are there because the kernel wants them to be.
 const IDLE: u32 = 64;
 /// `ENOTSUPP` of the kernel, which has no name outside: what a device says that cannot do zero-copy.
@@ -140,6 +142,10 @@ impl Drop for Channel {
         let _ = self.sockets.clear(self.queue);
         // On return the kernel receives nothing any more into what we lent (`xsk_release` waits for that).
         drop(self.socket.take());
+        if self.zero_copy {
+            // A device that reaches the memory itself is told to stop from a work queue, and no call says when it has.
+            std::thread::sleep(DEVICE_STOP);
+        }
         self.umem.recover(self.rx_tag);
         self.umem.recover(self.tx_tag);
     }

@@ -25,7 +25,8 @@ pub(super) struct Control {
     channels: Vec<Weak<Channel>>,
     /// The kernel's counters at the last reset, by queue.
     baseline: Mutex<Vec<Drops>>,
-    promiscuous: Option<Promiscuous>,
+    /// `None` without the right to change it, and when the port has stopped.
+    promiscuous: Mutex<Option<Promiscuous>>,
     is_promiscuous: AtomicBool,
 }
 
@@ -45,12 +46,18 @@ impl Control {
             counters,
             baseline: Mutex::new(vec![Drops::default(); channels.len()]),
             channels,
-            promiscuous,
+            promiscuous: Mutex::new(promiscuous),
             is_promiscuous: AtomicBool::new(false),
         };
         // As other software ports: every frame, until somebody says otherwise.
         control.set_promiscuous(true);
         control
+    }
+
+    /// The port has stopped: the interface is as it was, whoever still asks here.
+    pub(super) fn end(&self) {
+        self.promiscuous.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.is_promiscuous.store(false, Ordering::Relaxed);
     }
 
     /// What the kernel dropped since the last reset, by queue.
@@ -97,7 +104,8 @@ impl PortControl for Control {
     }
 
     fn set_promiscuous(&self, on: bool) {
-        let Some(promiscuous) = &self.promiscuous else { return };
+        let promiscuous = self.promiscuous.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(promiscuous) = &*promiscuous else { return };
         if self.is_promiscuous.swap(on, Ordering::Relaxed) != on
             && let Err(error) = promiscuous.set(on)
         {

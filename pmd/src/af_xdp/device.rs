@@ -273,7 +273,8 @@ impl Device for AfXdp {
             channels.iter().map(Arc::downgrade).collect(),
             Promiscuous::new(&self.namespace, self.interface.index()),
         ));
-        Ok(Port { rx, tx, control, running: Box::new(Started { device: self, before }) })
+        let running = Box::new(Started { device: self, control: control.clone(), before });
+        Ok(Port { rx, tx, control, running })
     }
 }
 
@@ -285,12 +286,14 @@ fn extras(channel: &Channel) -> String {
 
 struct Started {
     device: Box<AfXdp>,
+    control: Arc<Control>,
     before: Option<u32>,
 }
 
 impl Running for Started {
     fn stop(self: Box<Self>, rx: Vec<Box<dyn RxQueue>>, tx: Vec<Box<dyn TxQueue>>) -> Box<dyn Device> {
         drop((rx, tx));
+        self.control.end();
         self.device.narrow(self.before);
         self.device
     }

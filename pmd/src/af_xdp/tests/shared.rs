@@ -141,8 +141,7 @@ fn the_program_comes_and_goes_with_the_port() {
     let control = port.control.clone();
     drop(port.stop());
     // Whoever still asks keeps nothing open.
-    assert!(control.link().up);
-    drop(control);
+    assert!(control.link().up && !control.promiscuous());
     assert!(!xdp_on(&lab, "near"));
     assert!(lab.ip("-d link show near").contains("promiscuity 0"));
 }

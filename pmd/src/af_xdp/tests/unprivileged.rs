@@ -8,6 +8,7 @@ use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags, set_capabiliti
 
 use super::*;
 use crate::af_xdp::Redirect;
+use crate::af_xdp::bpf::{Program, Sockets};
 use crate::af_xdp::socket::Socket;
 
 /// Leaves this thread, and those it makes, without some capabilities for ever.
@@ -192,5 +193,27 @@ fn maps_and_programs_that_are_none() {
     first.stop();
     drop(redirect);
     assert!(path.exists(), "whoever pins removes");
+    assert_eq!((pool.stats().in_use, other.stats().in_use), (0, 0));
+}
+
+#[test]
+fn a_pinned_program_takes_the_place_of_ours() {
+    let Some(lab) = lab("a_pinned_program_takes_the_place_of_ours") else { return };
+    veth(&lab);
+    let path = bpf_file_system().join("program");
+    let sockets = Sockets::new(4).expect("a map");
+    Program::redirect(&sockets).and_then(|program| program.pin(&path)).expect("pinned");
+    drop(sockets);
+    let (ours, theirs) = (context(), context());
+    let (pool, other) = (pool(&ours), super::pool(&theirs));
+    let text = format!("net_af_xdp0,iface=near,netns={},xdp_prog={}", lab.path(), path.display());
+    let mut near = start(&ours, &text, &pool).expect("a port");
+    let mut far =
+        start(&theirs, &format!("net_af_xdp1,iface=far,netns={}", lab.path()), &other).expect("a port");
+    send(&mut far, (0..32).map(|i| frame(&other, i, 60)));
+    assert_eq!(receive(&mut near, 32).len(), 32);
+    near.stop();
+    far.stop();
+    assert!(!xdp_on(&lab, "near"));
     assert_eq!((pool.stats().in_use, other.stats().in_use), (0, 0));
 }
