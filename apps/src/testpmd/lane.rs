@@ -121,7 +121,7 @@ impl<M: Mode> Lane<M> {
         if self.packets.is_empty() && !M::HOLDS_BACK {
             return (0, 0);
         }
-        let mut sent = self.mode.send(&mut *self.tx, &mut self.packets);
+        let mut sent = self.mode.send(&mut self.tx, &mut self.packets);
         if !self.packets.is_empty() && self.config.retry.enabled {
             sent += self.send_again();
         }
@@ -145,7 +145,7 @@ impl<M: Mode> Lane<M> {
             while start.elapsed() < delay {
                 std::hint::spin_loop();
             }
-            sent += self.mode.send(&mut *self.tx, &mut self.packets);
+            sent += self.mode.send(&mut self.tx, &mut self.packets);
             if self.packets.is_empty() {
                 break;
             }

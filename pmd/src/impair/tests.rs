@@ -219,7 +219,7 @@ fn delays_and_rates_take_their_time() {
     let send = |port: &mut Port, count| {
         let mut burst = Burst::new();
         assert!(pool.get_bulk(&mut burst, count));
-        burst.iter_mut().for_each(|packet| drop(packet.append(125)));
+        burst.iter_mut().for_each(|packet| assert!(packet.append(125).is_some()));
         port.tx[0].tx_burst(&mut burst)
     };
     assert_eq!(send(&mut port, 10), 10);

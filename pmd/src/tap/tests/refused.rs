@@ -98,7 +98,7 @@ fn queues_and_sizes() {
     let config = crate::PortConfig { mtu: 9000, ..Default::default() };
     let pool = bench.pool_of(100);
     let device =
-        crate::configure(refused.device, config).expect("in range").start(&pool).err().expect("buffers");
+        crate::configure(refused.device, config).expect("in range").start(&pool).expect_err("buffers");
     holds(&device.to_string(), &["buffers of 100 bytes", "larger buffers"]);
     assert!(!lab.interface("t").facts().is_ok_and(|facts: Facts| facts.is_up()), "as it was");
     device.device.info();
