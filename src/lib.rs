@@ -50,9 +50,12 @@ pub fn drivers() -> pmd::Registry {
     pmd::Registry::new(&[
         &VHOST,
         &VIRTIO_USER,
+        &pmd::af_xdp::AfXdpDriver,
         &pmd::null::NullDriver,
         &pmd::ring::RingDriver,
         &pmd::pcap::PcapDriver,
+        &pmd::tap::TapDriver,
+        &pmd::af_packet::AfPacketDriver,
         &IMPAIR,
     ])
 }

@@ -47,5 +47,5 @@ pub use self::{
     meta::Meta,
     offload::{Offload, PacketType, TxOffload},
     packet::{Packet, Segment, Segments},
-    pool::{DATA_ROOM, HEADROOM, Pool, PoolConfig, PoolStats},
+    pool::{Buffers, DATA_ROOM, HEADROOM, Pool, PoolConfig, PoolStats},
 };

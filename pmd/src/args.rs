@@ -8,6 +8,9 @@ use linecard_net::MacAddr;
 
 use crate::error::Error;
 
+/// Flags that DPDK's users write without a value.
+const BARE: [&str; 1] = ["persist"];
+
 /// One device as the user asked for it: a name, and `key=value` pairs that the driver takes by type.
 ///
 /// Every key that a driver asks for is remembered as one it knows, so that [`finish`](Self::finish)
@@ -74,7 +77,8 @@ impl DevArgs {
     }
 
     fn push(&mut self, piece: &str) -> Result<(), Error> {
-        let Some((key, value)) = piece.split_once('=') else {
+        let word = BARE.contains(&piece).then_some((piece, "1"));
+        let Some((key, value)) = word.or_else(|| piece.split_once('=')) else {
             return Err(self.problem(format!("'{piece}' has no value"), format!("write {piece}=VALUE")));
         };
         let first = self.pairs.iter().find(|(known, _)| known == key);

@@ -8,9 +8,12 @@
 //! | [`args`] | device arguments, taken by type |
 //! | [`stats`] | counters that one thread writes and any reads |
 //! | [`local`] | a ready control side for ports that negotiate nothing |
+//! | [`netdev`] | interfaces of the kernel, in any namespace |
 //! | [`registry`] | the drivers of a program |
 //! | [`capture`] | copies of what passes, for another process |
 //! | [`null`], [`ring`](mod@ring), [`pcap`], [`impair`] | drivers: nowhere; a ring in this process; capture files; a bad line |
+//! | [`tap`] | driver: the kernel's stack behind an interface of our own |
+//! | [`af_packet`], [`af_xdp`] | drivers: an interface of the kernel, by packet sockets, by XDP sockets |
 //! | `contract` | what every driver must do, as tests (feature `contract`) |
 //!
 //! A port from its argument to its last packet:
@@ -41,6 +44,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod af_packet;
+pub mod af_xdp;
 pub mod args;
 pub mod capture;
 pub mod config;
@@ -50,6 +55,7 @@ pub mod control;
 pub mod error;
 pub mod impair;
 pub mod local;
+pub mod netdev;
 pub mod null;
 pub mod offload;
 pub mod pcap;
@@ -57,6 +63,7 @@ pub mod port;
 pub mod registry;
 pub mod ring;
 pub mod stats;
+pub mod tap;
 
 pub use args::DevArgs;
 pub use config::{Configured, PortConfig, StartError, configure};

@@ -110,6 +110,8 @@ set! {
     /// assert_eq!(RxOffloads::named("tcp_lro"), Some(RxOffloads::TCP_LRO));
     /// ```
     RxOffloads {
+        /// VLAN tags are taken out of the data and told.
+        VLAN_STRIP = 0;
         /// The state of IPv4 header checksums is told.
         IPV4_CKSUM = 1;
         /// The state of UDP checksums is told; they may come unfinished.
@@ -133,6 +135,8 @@ set! {
     /// assert_eq!(asked.to_string(), "IPV4_CKSUM UDP_CKSUM TCP_CKSUM TCP_TSO");
     /// ```
     TxOffloads {
+        /// VLAN tags are put into the data.
+        VLAN_INSERT = 0;
         /// IPv4 header checksums are filled in.
         IPV4_CKSUM = 1;
         /// UDP checksums are filled in.

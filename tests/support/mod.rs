@@ -4,6 +4,7 @@
 pub(crate) mod console;
 pub(crate) mod frames;
 pub(crate) mod guest;
+pub(crate) mod netns;
 pub(crate) mod ours;
 pub(crate) mod peer;
 pub(crate) mod traffic;

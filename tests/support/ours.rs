@@ -70,6 +70,41 @@ impl Ours {
         report
     }
 
+    /// Sends frames, all of them.
+    pub(crate) fn send(&mut self, frames: &[Vec<u8>]) {
+        let until = Instant::now() + PATIENCE;
+        let (mut burst, mut next) = (Burst::new(), 0);
+        while next < frames.len() || !burst.is_empty() {
+            assert!(Instant::now() < until, "{} of {} frames were sent", next - burst.len(), frames.len());
+            while next < frames.len()
+                && burst.room() > 0
+                && let Some(mut packet) = self.pool.get()
+            {
+                assert!(packet.copy_from_slice(&frames[next]), "frame {next} fits");
+                burst.push(packet).expect("room");
+                next += 1;
+            }
+            self.port.tx[0].tx_burst(&mut burst);
+        }
+    }
+
+    /// Sends frames and collects as many that come back.
+    pub(crate) fn exchange(&mut self, frames: &[Vec<u8>]) -> Vec<Vec<u8>> {
+        self.send(frames);
+        self.receive(frames.len())
+    }
+
+    /// The next frames, or what comes of them within the time there is.
+    pub(crate) fn receive(&mut self, count: usize) -> Vec<Vec<u8>> {
+        let (mut got, until) = (Vec::new(), Instant::now() + PATIENCE);
+        while got.len() < count && Instant::now() < until {
+            let mut burst = Burst::new();
+            self.port.rx[0].rx_burst(&mut burst);
+            got.extend(burst.iter().map(|packet| packet.to_bytes().to_vec()));
+        }
+        got
+    }
+
     /// Stops the port; every packet must be home.
     pub(crate) fn stop(self) {
         let Self { pool, port, _eal } = self;

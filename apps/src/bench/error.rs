@@ -35,7 +35,10 @@ pub(crate) enum Error {
     /// One core.
     #[error("a loop needs two cores; allow two, or name them with --cores")]
     TwoCores,
-    /// No folder for sockets.
+    /// A driver that this program was built without.
+    #[error("this program has no driver {0}; leave it out")]
+    NoDriver(&'static str),
+    /// No folder for sockets, no namespace for interfaces.
     #[error("{0}")]
     Place(String),
     /// A chart cannot be written.

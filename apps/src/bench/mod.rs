@@ -4,6 +4,7 @@ pub(crate) mod end;
 mod error;
 mod loopback;
 mod mempool;
+mod net;
 mod pair;
 mod peer;
 mod report;
@@ -16,6 +17,7 @@ use linecard::eal::{CoreId, cores};
 pub(crate) use end::{EndArgs, run as run_end};
 pub(crate) use error::Error;
 use loopback::LoopbackArgs;
+use net::NetArgs;
 use pair::Bench;
 use peer::Peer;
 
@@ -35,6 +37,8 @@ enum Subject {
     Mempool(TurnsArgs),
     /// Ports: two testpmds loop packets over vhost-user, ours and DPDK's at either end
     Loopback(Box<LoopbackArgs>),
+    /// Drivers of kernel interfaces (tap, af_packet, af_xdp): receive and transmit, ours and DPDK's in turn; needs root
+    Net(Box<NetArgs>),
 }
 
 /// Options of benchmarks that run inside this process and ask a peer in turn.
@@ -67,6 +71,7 @@ pub(crate) fn run(args: BenchArgs) -> Result<(), Error> {
         Subject::Ring(args) => in_turn(args, ring::rows),
         Subject::Mempool(args) => in_turn(args, mempool::rows),
         Subject::Loopback(args) => loopback::run(&args),
+        Subject::Net(args) => net::run(&args),
     }
 }
 

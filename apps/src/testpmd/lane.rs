@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use linecard::eal::clock::cycles;
 use linecard::mempool::{BURST, Burst};
+use linecard::pmd::capture::{WatchedRx, WatchedTx};
 use linecard::pmd::{RxQueue, TxQueue};
 
 use super::frames;
@@ -21,10 +22,10 @@ pub(crate) struct LaneCounters {
     rx_packets: AtomicU64,
     tx_packets: AtomicU64,
     tx_dropped: AtomicU64,
-    /// Cycles of rounds that moved packets, when they are recorded.
-    busy_cycles: AtomicU64,
     bad_ip: AtomicU64,
     bad_l4: AtomicU64,
+    /// Cycles of rounds that moved packets, when they are recorded.
+    busy_cycles: AtomicU64,
     base: Mutex<StreamTotals>,
 }
 
@@ -40,9 +41,9 @@ impl LaneCounters {
             rx_packets: self.rx_packets.load(Ordering::Relaxed),
             tx_packets: self.tx_packets.load(Ordering::Relaxed),
             tx_dropped: self.tx_dropped.load(Ordering::Relaxed),
-            busy_cycles: self.busy_cycles.load(Ordering::Relaxed),
             bad_ip: self.bad_ip.load(Ordering::Relaxed),
             bad_l4: self.bad_l4.load(Ordering::Relaxed),
+            busy_cycles: self.busy_cycles.load(Ordering::Relaxed),
         }
     }
 
@@ -65,9 +66,9 @@ impl LaneCounters {
             rx_packets: all.rx_packets - base.rx_packets,
             tx_packets: all.tx_packets - base.tx_packets,
             tx_dropped: all.tx_dropped - base.tx_dropped,
-            busy_cycles: all.busy_cycles - base.busy_cycles,
             bad_ip: all.bad_ip - base.bad_ip,
             bad_l4: all.bad_l4 - base.bad_l4,
+            busy_cycles: all.busy_cycles - base.busy_cycles,
         }
     }
 }
@@ -99,14 +100,14 @@ pub(crate) trait Forward: Send {
     /// Lets the transmit queue finish what earlier bursts left to do.
     fn reclaim(&mut self);
     /// Which stream this is, and its queues.
-    fn into_queues(self: Box<Self>) -> (Stream, Box<dyn RxQueue>, Box<dyn TxQueue>);
+    fn into_queues(self: Box<Self>) -> (Stream, WatchedRx, WatchedTx);
 }
 
 /// See [`Forward`].
 pub(crate) struct Lane<M> {
     pub(crate) stream: Stream,
-    pub(crate) rx: Box<dyn RxQueue>,
-    pub(crate) tx: Box<dyn TxQueue>,
+    pub(crate) rx: WatchedRx,
+    pub(crate) tx: WatchedTx,
     pub(crate) mode: M,
     pub(crate) packets: Burst,
     pub(crate) counters: Arc<LaneCounters>,
@@ -120,7 +121,7 @@ impl<M: Mode> Lane<M> {
         if self.packets.is_empty() && !M::HOLDS_BACK {
             return (0, 0);
         }
-        let mut sent = self.mode.send(&mut *self.tx, &mut self.packets);
+        let mut sent = self.mode.send(&mut self.tx, &mut self.packets);
         if !self.packets.is_empty() && self.config.retry.enabled {
             sent += self.send_again();
         }
@@ -144,7 +145,7 @@ impl<M: Mode> Lane<M> {
             while start.elapsed() < delay {
                 std::hint::spin_loop();
             }
-            sent += self.mode.send(&mut *self.tx, &mut self.packets);
+            sent += self.mode.send(&mut self.tx, &mut self.packets);
             if self.packets.is_empty() {
                 break;
             }
@@ -210,7 +211,7 @@ impl<M: Mode> Forward for Lane<M> {
         self.tx.reclaim();
     }
 
-    fn into_queues(self: Box<Self>) -> (Stream, Box<dyn RxQueue>, Box<dyn TxQueue>) {
+    fn into_queues(self: Box<Self>) -> (Stream, WatchedRx, WatchedTx) {
         let Self { stream, rx, tx, .. } = *self;
         (stream, rx, tx)
     }

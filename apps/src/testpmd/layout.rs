@@ -85,10 +85,10 @@ pub(crate) struct StreamTotals {
     pub(crate) rx_packets: u64,
     pub(crate) tx_packets: u64,
     pub(crate) tx_dropped: u64,
-    /// Cycles of rounds that moved packets; 0 unless they are recorded.
-    pub(crate) busy_cycles: u64,
     pub(crate) bad_ip: u64,
     pub(crate) bad_l4: u64,
+    /// Cycles of rounds that moved packets; 0 unless they are recorded.
+    pub(crate) busy_cycles: u64,
 }
 
 /// One stream of `show fwd stats all`, shown when ports have several queues.

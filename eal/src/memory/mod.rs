@@ -37,6 +37,17 @@ pub use zone::Zone;
 use crate::error::{Error, Result};
 use account::Account;
 
+/// Bytes that this process can still take without waking the out-of-memory killer: what the machine and its memory cgroups
+/// have left, less a reserve. Memory that the kernel takes on our behalf counts too.
+///
+/// ```
+/// assert!(linecard_eal::memory::available_bytes() > 0);
+/// ```
+#[must_use]
+pub fn available_bytes() -> usize {
+    available::available().bytes
+}
+
 /// How a [`Memory`] gets its memory.
 ///
 /// ```

@@ -113,6 +113,38 @@ impl Packet {
         Ok(())
     }
 
+    /// Takes everything behind the first segment off, as a packet without offload metadata; `None` when there is nothing.
+    ///
+    /// ```
+    /// # use linecard_eal::{Memory, MemoryConfig};
+    /// # use linecard_mempool::{Pool, PoolConfig};
+    /// # let domain = Memory::new(MemoryConfig::default())?.domain("packets")?;
+    /// # let pool = Pool::new(&domain, PoolConfig::default())?;
+    /// let (mut packet, mut tail) = (pool.get().ok_or("empty")?, pool.get().ok_or("empty")?);
+    /// assert!(packet.copy_from_slice(b"he") && tail.copy_from_slice(b"llo"));
+    /// packet.chain(tail).map_err(|_| "too long")?;
+    /// let rest = packet.unchain().ok_or("one segment")?;
+    /// assert_eq!((packet.len(), rest.data()), (2, &b"llo"[..]));
+    /// assert!(packet.unchain().is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn unchain(&mut self) -> Option<Packet> {
+        let head = self.head();
+        let rest = head.following()?;
+        // Fields of a later segment are stale: those that describe a whole packet are written anew.
+        rest.set_nb_segs(head.nb_segs() - 1);
+        rest.set_pkt_len(head.pkt_len() - u32::from(head.data_len()));
+        rest.set_ol_flags(0);
+        if rest.following().is_some() {
+            rest.set_bits(Meta::CHAINED);
+        }
+        head.set_next(None);
+        head.set_nb_segs(1);
+        head.clear_bits(Meta::CHAINED);
+        head.set_pkt_len(head.data_len().into());
+        Some(Packet(rest.raw()))
+    }
+
     /// Moves all data into the first segment. `false`, and nothing moved, when its tailroom is too small, or when clones
     /// share it and the pool has no packet left for a copy.
     #[track_caller]

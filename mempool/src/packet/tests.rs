@@ -379,3 +379,24 @@ fn bytes_outlive_packet_and_pool() {
     drop(pool);
     assert_eq!((bytes.as_ptr().addr(), &bytes[..]), (at.addr(), &b"payload"[..]));
 }
+
+#[test]
+fn a_chain_comes_apart_into_plain_packets() {
+    let pool = pool(4, 16, 32);
+    let mut packet = pool.get().unwrap();
+    assert!(packet.copy_from_slice(b"a"));
+    for piece in [&b"bc"[..], b"def", b"ghij"] {
+        let mut tail = pool.get().unwrap();
+        assert!(tail.copy_from_slice(piece));
+        packet.chain(tail).unwrap();
+    }
+    let mut rest = packet.unchain().unwrap();
+    assert_eq!((packet.data(), packet.len(), packet.nb_segs()), (&b"a"[..], 1, 1));
+    assert_eq!((rest.len(), rest.nb_segs(), rest.segments().count()), (9, 3, 3));
+    let mut last = rest.unchain().unwrap();
+    assert_eq!((rest.data(), rest.len(), last.len()), (&b"bc"[..], 2, 7));
+    let end = last.unchain().unwrap();
+    assert_eq!((last.data(), end.data(), end.nb_segs()), (&b"def"[..], &b"ghij"[..], 1));
+    drop((packet, rest, last, end));
+    assert_eq!(pool.stats().in_use, 0);
+}

@@ -1,5 +1,6 @@
 //! Pools: where packets come from and return to.
 
+mod buffers;
 mod cache;
 mod config;
 mod depot;
@@ -19,6 +20,7 @@ use std::sync::atomic::{Ordering, fence};
 
 use linecard_eal::Domain;
 
+pub use self::buffers::Buffers;
 pub use self::config::{DATA_ROOM, HEADROOM, PoolConfig, PoolStats};
 pub(crate) use self::shared::{PoolShared, Site, get, put};
 use crate::burst::Burst;

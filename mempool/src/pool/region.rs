@@ -3,7 +3,7 @@
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use linecard_eal::{Domain, PrivateZone, Result, Zone};
+use linecard_eal::{Domain, PrivateZone, Result, Segment, Zone};
 
 /// What a pool asks for memory.
 pub(super) enum Source<'a> {
@@ -54,6 +54,13 @@ impl Region {
     pub(super) fn domain(&self) -> &Arc<Domain> {
         match self {
             Self::Shared(zone) => zone.domain(),
+            _ => unreachable!("buffers lie in a zone"),
+        }
+    }
+
+    pub(super) fn segment(&self) -> &Arc<Segment> {
+        match self {
+            Self::Shared(zone) => zone.segment(),
             _ => unreachable!("buffers lie in a zone"),
         }
     }

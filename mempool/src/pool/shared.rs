@@ -202,6 +202,12 @@ impl PoolShared {
         unsafe { self.buffers.ptr().add(self.first + index * self.stride) }
     }
 
+    /// Packet `index`, by pointer.
+    pub(super) fn item(&self, index: usize) -> Item {
+        // SAFETY: `index` is below `packets`, for which `metas` has place.
+        unsafe { self.metas.ptr().cast::<Meta>().add(index) }
+    }
+
     /// Bytes of one buffer.
     pub(crate) fn buf_len(&self) -> usize {
         usize::from(self.config.buf_len())

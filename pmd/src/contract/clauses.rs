@@ -1,5 +1,7 @@
 //! The clauses of the contract, one function each.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use linecard_mempool::{Burst, Packet};
 
 use super::bench::{Bench, Run, Seen};
@@ -27,6 +29,31 @@ pub fn restarts(link: &dyn Link) {
     // Started and stopped with nothing in between.
     let config = bench.config(1);
     bench.start(&config).stop();
+}
+
+/// A device starts again with another number of queues, other rings and another MTU, again and again, and carries what
+/// it was configured for.
+pub fn reconfigures(link: &dyn Link) {
+    let mut bench = Bench::open(link, PACKETS);
+    for round in 0..12_usize {
+        let (info, limits) = (bench.near.info(), bench.limits.clone());
+        let depth = |asked: u16| match asked.clamp(*info.depth.start(), *info.depth.end()) {
+            depth if info.depth_power_of_two => depth.next_power_of_two(),
+            depth => depth,
+        };
+        let most = bench.config(1 + (round % 3) as u16);
+        let mtu = [most.mtu, most.mtu.min(1500), most.mtu.min(1280), most.mtu.min(1400)][round % 4];
+        let (rx_depth, tx_depth) = (depth([256, 64, 1024, 128][round % 4]), depth([128, 512, 64][round % 3]));
+        let config = PortConfig { rx_depth, tx_depth, mtu: mtu.max(*info.mtu.start()), ..most };
+        let mut run = bench.start(&config);
+        assert_eq!(run.port.control.mtu(), config.mtu, "the MTU that was asked for");
+        let longest = (usize::from(config.mtu) + 14).min(*limits.len.end());
+        for queue in 0..config.rx_queues.into() {
+            let frames = run.frames([60, longest, 61, longest - 1]);
+            run.exchange(queue, &frames, usize::MAX);
+        }
+        bench = run.stop();
+    }
 }
 
 /// Bursts of every size from 0 to 64 arrive, in order.
@@ -75,13 +102,12 @@ pub fn appended_bursts(link: &dyn Link) {
     run.stop();
 }
 
-/// Every length that the link carries arrives as it was sent; all of the short ones, some of the long.
+/// Every length from 1 to 9000 that the link carries arrives as it was sent, and the longest.
 pub fn packet_sizes(link: &dyn Link) {
     let (mut run, longest) = start(link);
     let shortest = *run.limits.len.start();
-    let (all, some) = (shortest..=longest.min(300), (307..longest).step_by(97));
     let lengths: Vec<usize> =
-        all.chain(some).chain([longest.saturating_sub(1).max(shortest), longest]).collect();
+        (shortest..=longest.min(9000)).chain([longest.saturating_sub(1).max(shortest), longest]).collect();
     for lengths in lengths.chunks(32) {
         let frames = run.frames(lengths.iter().copied());
         run.exchange(0, &frames, usize::MAX);
@@ -205,7 +231,12 @@ pub fn other_thread(link: &dyn Link) {
     const COUNT: usize = 3000;
     let (mut run, _) = start(link);
     let frames = run.frames((0..COUNT).map(|i| 60 + i % 200));
-    let Run { port, pool, far, seen, .. } = &mut run;
+    let Run { port, pool, far, seen, limits, .. } = &mut run;
+    let (window, near_got, far_got) = (limits.window, AtomicUsize::new(0), AtomicUsize::new(0));
+    // How many more may be sent when so many were, and so many are known to have arrived.
+    let room = |sent: usize, arrived: &AtomicUsize| {
+        window.saturating_sub(sent.saturating_sub(arrived.load(Ordering::Relaxed)))
+    };
     let (mut rx, mut tx) = (port.rx.remove(0), port.tx.remove(0));
     let (frames, pool) = (&frames, &*pool);
     let near = |mut seen: Seen, wanted: usize| {
@@ -213,6 +244,7 @@ pub fn other_thread(link: &dyn Link) {
         eventually("everything is sent and received", || {
             while next < COUNT
                 && burst.room() > 0
+                && (wanted == 0 || room(next, &far_got) > 0)
                 && let Some(packet) = packet(pool, &frames[next], 2048)
             {
                 burst.push(packet).expect("room");
@@ -220,6 +252,7 @@ pub fn other_thread(link: &dyn Link) {
             }
             seen.send(&mut *tx, &mut burst);
             got.extend(seen.receive(&mut *rx));
+            near_got.store(got.len(), Ordering::Relaxed);
             (next == COUNT && burst.is_empty() && got.len() >= wanted).then_some(())
         });
         assert!(wanted == 0 || got == *frames, "the device received what was sent, in order");
@@ -232,8 +265,10 @@ pub fn other_thread(link: &dyn Link) {
             let near = scope.spawn(|| near(*seen, COUNT));
             let (mut next, mut got) = (0, Vec::new());
             eventually("the far side sends and receives everything", || {
-                next += frames[next..].iter().take(32).take_while(|frame| peer.send(0, frame)).count();
+                let most = room(next, &near_got).min(32);
+                next += frames[next..].iter().take(most).take_while(|frame| peer.send(0, frame)).count();
                 got.extend(std::iter::from_fn(|| peer.receive(0)).take(32).filter(|frame| is_marked(frame)));
+                far_got.store(got.len(), Ordering::Relaxed);
                 (next == COUNT && got.len() >= COUNT).then_some(())
             });
             assert!(got == *frames, "the far side received what was sent, in order");

@@ -11,7 +11,7 @@ mod ceiling;
 mod cell;
 mod chart;
 mod columns;
-mod console;
+pub(in crate::bench) mod console;
 mod kind;
 mod latency;
 mod machine;
@@ -197,7 +197,7 @@ pub(crate) fn watch_signals() -> Result<Interrupt, Error> {
 }
 
 /// The program of that name that a shell would run.
-fn on_path(name: &str) -> Option<PathBuf> {
+pub(in crate::bench) fn on_path(name: &str) -> Option<PathBuf> {
     let runs = |file: &PathBuf| {
         fs::metadata(file).is_ok_and(|facts| facts.is_file() && facts.permissions().mode() & 0o111 != 0)
     };

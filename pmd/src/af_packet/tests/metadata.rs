@@ -1,0 +1,203 @@
+//! Tags and checksums, told beside the data or put into it.
+
+use std::net::UdpSocket;
+
+use linecard_mempool::{Burst, Offload, TxOffload};
+use linecard_net::checksum::Sum;
+
+use super::{Bench, Pair, bytes, frame, receive, xstat};
+use crate::config::{PortConfig, configure};
+use crate::netdev::lab::skip;
+use crate::offload::{Offloads, RxOffloads, TxOffloads};
+
+fn rx(offloads: RxOffloads) -> PortConfig {
+    PortConfig { offloads: Offloads { rx: offloads, ..Offloads::default() }, ..PortConfig::default() }
+}
+
+fn tx(offloads: TxOffloads) -> PortConfig {
+    PortConfig { offloads: Offloads { tx: offloads, ..Offloads::default() }, ..PortConfig::default() }
+}
+
+/// The frame with a tag behind its addresses.
+fn tagged(frame: &[u8], protocol: u16, tci: u16) -> Vec<u8> {
+    let [a, b] = protocol.to_be_bytes();
+    let [c, d] = tci.to_be_bytes();
+    [&frame[..12], &[a, b, c, d], &frame[12..]].concat()
+}
+
+#[test]
+fn tags_come_and_go() {
+    let Some(pair) = Pair::new("af_packet tags_come_and_go") else { return };
+    let bench = Bench::new();
+    let plain = frame(1, 100);
+    for options in ["", ",version=3", ",qdisc_bypass=0"] {
+        let mut far = bench.start(&pair.far(options), PortConfig::default());
+        for strip in [false, true] {
+            let config = if strip { rx(RxOffloads::VLAN_STRIP) } else { PortConfig::default() };
+            let mut near = bench.start(&pair.near(options), config);
+            // In the data as it is sent, as 802.1Q and 802.1ad; then by metadata.
+            let frames = [tagged(&plain, 0x8100, 0x6007), tagged(&plain, 0x88a8, 0x0123), plain.clone()];
+            bench.send(&mut far, &frames);
+            let mut asking = bench.packet(&plain);
+            asking.set_vlan_tci(0x0fff);
+            asking.set_offload(Offload::TX_VLAN);
+            // And one cut inside its addresses.
+            let mut cut = bench.packet(&plain[..7]);
+            cut.chain(bench.packet(&plain[7..])).expect("room");
+            cut.set_vlan_tci(0x0001);
+            cut.set_offload(Offload::TX_VLAN);
+            let mut burst = Burst::new();
+            burst.push(asking).expect("room");
+            burst.push(cut).expect("room");
+            assert_eq!(far.tx[0].tx_burst(&mut burst), 2);
+
+            let got = receive(&mut near, 0, 5);
+            let (told, all): (Vec<_>, Vec<_>) = got
+                .iter()
+                .map(|packet| {
+                    ((packet.offload() & (Offload::RX_VLAN | Offload::RX_VLAN_STRIPPED)), bytes(packet))
+                })
+                .unzip();
+            let tcis = [0x6007, 0x0123, 0, 0x0fff, 0x0001];
+            let protocols = [0x8100, 0x88a8, 0, 0x8100, 0x8100];
+            assert_eq!(got.len(), 5, "{options}");
+            for i in 0..5 {
+                let has = tcis[i] != 0;
+                let want = if strip || !has { plain.clone() } else { tagged(&plain, protocols[i], tcis[i]) };
+                assert_eq!(all[i], want, "{options} {strip} {i}");
+                let flags = match (has, strip) {
+                    (false, _) => Offload::NONE,
+                    (true, false) => Offload::RX_VLAN,
+                    (true, true) => Offload::RX_VLAN | Offload::RX_VLAN_STRIPPED,
+                };
+                assert_eq!(told[i], flags, "{options} {strip} {i}");
+                assert!(!has || got[i].vlan_tci() == tcis[i]);
+            }
+            drop(got);
+            near.stop();
+        }
+        far.stop();
+    }
+    bench.finish();
+}
+
+/// The far side gets an address; what is for the near side finds it.
+fn speak_ip(pair: &Pair) {
+    pair.far.ip("addr add 10.9.0.2/24 dev far");
+    pair.far.ip("neigh add 10.9.0.1 lladdr 02:00:00:00:00:01 dev far");
+}
+
+/// Whether the UDP checksum of an IPv4 frame is right, and there.
+fn udp_is_right(frame: &[u8]) -> bool {
+    let (ip, udp) = (&frame[14..34], &frame[34..]);
+    let len = u16::from_be_bytes([udp[4], udp[5]]);
+    let pseudo = Sum::ZERO.add_bytes(&ip[12..20]).add_bytes(&[0, 17]).add_bytes(&len.to_be_bytes());
+    udp[6..8] != [0, 0] && pseudo.add_bytes(&udp[..len.into()]).checksum_nonzero() == 0xffff
+}
+
+#[test]
+fn checksums_left_to_hardware_are_told_or_finished() {
+    let Some(pair) = Pair::new("af_packet checksums_left_to_hardware_are_told_or_finished") else { return };
+    speak_ip(&pair);
+    let bench = Bench::new();
+    let socket = pair.far.run(|| UdpSocket::bind("10.9.0.2:7000")).expect("an address");
+    for options in ["", ",version=3"] {
+        for asked in [false, true] {
+            let config = if asked { rx(RxOffloads::CHECKSUM) } else { PortConfig::default() };
+            let mut near = bench.start(&pair.near(options), config);
+            socket.send_to(b"hello there", "10.9.0.1:9").expect("sent");
+            let got = receive(&mut near, 0, 1);
+            let packet = got.first().expect("it arrives");
+            let state = packet.offload() & Offload::RX_L4_CKSUM_MASK;
+            let unfinished = state == Offload::RX_L4_CKSUM_NONE;
+            assert_eq!((unfinished, udp_is_right(&bytes(packet))), (asked, !asked), "{options}");
+            if asked {
+                // Passed on it is finished: by whoever has to.
+                let mut far = bench.start(&pair.far(options), tx(TxOffloads::CHECKSUM));
+                let mut back = Burst::new();
+                got.into_iter().for_each(|packet| back.push(packet).expect("room"));
+                let mut sender = bench.start(&pair.near(options), tx(TxOffloads::CHECKSUM));
+                assert_eq!(sender.tx[0].tx_burst(&mut back), 1);
+                let home = receive(&mut far, 0, 1);
+                let home_bytes = bytes(home.first().expect("it comes back"));
+                assert!(udp_is_right(&home_bytes), "{options}: {home_bytes:02x?}");
+                drop((home, sender.stop(), far.stop()));
+            }
+            near.stop();
+        }
+    }
+    bench.finish();
+}
+
+/// A TCP packet over IPv4 of 1900 bytes of payload, to be cut into segments of 500.
+fn large(bench: &Bench) -> (Vec<u8>, Burst) {
+    let mut large = frame(0, 14 + 40 + 1900);
+    large[12..14].copy_from_slice(&[0x08, 0x00]);
+    large[14..34].copy_from_slice(&[0x45, 0, 0x07, 0x94, 0, 1, 0, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+    large[34..54].copy_from_slice(&[0, 1, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, 0x10, 1, 0, 0, 0, 0, 0]);
+    let mut packet = bench.packet(&large);
+    let lengths = TxOffload::new(14, 20, 20).with_tso_segsz(500);
+    packet.set_tx_offload(Offload::TX_IPV4 | Offload::TX_TCP_SEG, lengths);
+    let mut burst = Burst::new();
+    burst.push(packet).expect("room");
+    (large, burst)
+}
+
+const TSO: TxOffloads = TxOffloads::TCP_TSO.union(TxOffloads::CHECKSUM);
+
+#[test]
+fn large_packets_stay_large_for_who_takes_them() {
+    let Some(pair) = Pair::new("af_packet large_packets_stay_large_for_who_takes_them") else { return };
+    let bench = Bench::new();
+    let mut near = bench.start(&pair.near(""), tx(TSO));
+    let blocks = ",version=3,blocksz=131072";
+    let mut far = bench.start(&pair.far(blocks), rx(RxOffloads::TCP_LRO));
+    let (sent, mut burst) = large(&bench);
+    assert_eq!(near.tx[0].tx_burst(&mut burst), 1);
+    let mut got = receive(&mut far, 0, 1);
+    let packet = got.pop().expect("it arrives");
+    assert_eq!(packet.offload() & Offload::RX_L4_CKSUM_MASK, Offload::RX_L4_CKSUM_NONE);
+    assert!(packet.offload().contains(Offload::RX_LRO));
+    assert_eq!(packet.tx_offload().tso_segsz(), 500);
+    assert_eq!(bytes(&packet)[54..], sent[54..], "the payload in one piece");
+    drop((packet, near.stop(), far.stop()));
+
+    // Whoever does not take them counts them.
+    let mut near = bench.start(&pair.near(""), tx(TSO));
+    let options = ",framesz=4096";
+    let mut far = bench.start(&pair.far(options), rx(RxOffloads::CHECKSUM));
+    let (_, mut burst) = large(&bench);
+    assert_eq!(near.tx[0].tx_burst(&mut burst), 1);
+    assert_eq!(receive(&mut far, 0, 1).len(), 0);
+    assert_eq!((far.control.stats().ierrors, xstat(&far, "rx_q0_bad_offload")), (1, 1));
+    drop((near.stop(), far.stop()));
+    let refused = configure(bench.probe(&pair.far("")).expect("probes"), rx(RxOffloads::TCP_LRO));
+    assert_eq!(
+        refused.err().expect("no room").to_string(),
+        "net_af_packet1: large receive (TCP_LRO) in frames of 1982 bytes is not supported; \
+         add version=3,blocksz=131072"
+    );
+    bench.finish();
+}
+
+#[test]
+fn large_packets_are_cut_for_others() {
+    const TEST: &str = "af_packet large_packets_are_cut_for_others";
+    let Some(pair) = Pair::new(TEST) else { return };
+    // The interface then asks the kernel to cut.
+    let off = ["-K", "near", "tso", "off", "gso", "off", "tx", "off"];
+    if !pair.near.output("ethtool", &off).is_ok_and(|output| output.status.success()) {
+        return skip(TEST, "no program 'ethtool' on this machine (apt-get install ethtool)");
+    }
+    let bench = Bench::new();
+    let mut near = bench.start(&pair.near(""), tx(TSO));
+    let mut far = bench.start(&pair.far(""), PortConfig::default());
+    let (sent, mut burst) = large(&bench);
+    assert_eq!(near.tx[0].tx_burst(&mut burst), 1);
+    let got: Vec<_> = receive(&mut far, 0, 4).iter().map(bytes).collect();
+    assert_eq!(got.iter().map(Vec::len).collect::<Vec<_>>(), [554, 554, 554, 454]);
+    let payload: Vec<u8> = got.iter().flat_map(|segment| segment[54..].to_vec()).collect();
+    assert_eq!(payload, sent[54..]);
+    drop((near.stop(), far.stop()));
+    bench.finish();
+}

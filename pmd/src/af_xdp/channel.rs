@@ -1,0 +1,225 @@
+//! One queue of a started port: its socket, and what the kernel may still touch until that is closed.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use super::bpf::Sockets;
+use super::cursor::Ring;
+use super::socket::{Drops, Socket, Which};
+use super::umem::{Tag, Umem};
+
+/// How long a queue may still belong to a socket that was closed: the kernel cleans up from a work queue.
+const RELEASE: Duration = Duration::from_secs(1);
+/// How long a device may go on writing into lent buffers after its socket was closed (zero-copy only).
+const DEVICE_STOP: Duration = Duration::from_millis(200);
+/// Entries of rings that are there because the kernel wants them to be.
+const IDLE: u32 = 64;
+/// `ENOTSUPP` of the kernel, which has no name outside: what a device says that cannot do zero-copy.
+const ENOTSUPP: i32 = 524;
+
+/// How the sockets of a port are to be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wishes {
+    pub(super) force_copy: bool,
+    /// Packets per call when busy polling; 0 for interrupts.
+    pub(super) busy_budget: u32,
+}
+
+/// A socket, bound to a queue.
+pub(super) struct Channel {
+    /// `None` while it is dropped.
+    socket: Option<Socket>,
+    pub(super) umem: Arc<Umem>,
+    pub(super) rx_tag: Tag,
+    pub(super) tx_tag: Tag,
+    pub(super) queue: u32,
+    pub(super) zero_copy: bool,
+    pub(super) multi_buffer: bool,
+    pub(super) busy_poll: bool,
+    /// Packets were published and the kernel has not sent them all; whoever polls the port asks again.
+    pub(super) owed: AtomicBool,
+    sockets: Arc<Sockets>,
+}
+
+/// A channel and the rings of its directions.
+pub(super) struct Opened {
+    pub(super) rx: Option<(Ring<2>, Ring<1>)>,
+    pub(super) tx: Option<(Ring<2>, Ring<1>)>,
+    pub(super) channel: Arc<Channel>,
+}
+
+/// What went wrong with a socket, and at which step.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    Register(io::Error),
+    Ring(io::Error),
+    Bind(io::Error),
+}
+
+impl Channel {
+    /// Binds `socket` to `queue` of interface `index`; `rx` and `tx` are ring sizes of the directions that are wanted.
+    /// Frames arrive from here on.
+    pub(super) fn open(
+        socket: Socket,
+        (index, queue): (u32, u32),
+        (rx, tx): (Option<u32>, Option<u32>),
+        umem: &Arc<Umem>,
+        sockets: &Arc<Sockets>,
+        wishes: Wishes,
+    ) -> Result<Opened, Refusal> {
+        let rings = Rings::make(&socket, rx, tx).map_err(Refusal::Ring)?;
+        let busy_poll = wishes.busy_budget > 0 && socket.prefer_busy_poll(wishes.busy_budget);
+        socket.widen(tx.unwrap_or(IDLE));
+        let mut members = umem.members();
+        members.retain(|member| member.strong_count() > 0);
+        let copy = wishes.force_copy || !umem.is_contiguous();
+        let multi_buffer = join(&socket, &members, umem, (index, queue), copy)?;
+        let channel = Arc::new(Self {
+            zero_copy: socket.is_zero_copy(),
+            socket: Some(socket),
+            umem: umem.clone(),
+            rx_tag: umem.tag(),
+            tx_tag: umem.tag(),
+            queue,
+            multi_buffer,
+            busy_poll,
+            owed: AtomicBool::new(false),
+            sockets: sockets.clone(),
+        });
+        members.push(Arc::downgrade(&channel));
+        drop(members);
+        Ok(Opened { rx: rings.rx, tx: rings.tx, channel })
+    }
+
+    /// Lets frames of the queue come to this socket.
+    pub(super) fn connect(&self) -> io::Result<()> {
+        match self.fd() {
+            Some(fd) => self.sockets.set(self.queue, fd),
+            None => Ok(()),
+        }
+    }
+
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.socket.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Has the kernel send what is in the tx ring.
+    pub(super) fn send(&self) -> io::Result<()> {
+        self.socket.as_ref().map_or(Ok(()), Socket::send)
+    }
+
+    /// Has the kernel fetch buffers, and packets.
+    pub(super) fn receive(&self) {
+        if let Some(socket) = &self.socket {
+            socket.receive();
+        }
+    }
+
+    /// What the kernel dropped here.
+    pub(super) fn drops(&self) -> Drops {
+        self.socket.as_ref().map_or(Drops::default(), Socket::drops)
+    }
+
+    /// One more call for packets that an earlier one left, from whichever thread polls.
+    #[inline(always)]
+    pub(super) fn settle(&self) {
+        if self.owed.load(Ordering::Relaxed) {
+            self.owed.store(false, Ordering::Relaxed);
+            if self.send().is_err() {
+                self.owed.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        // The queues, with their mappings, are gone: they hold the channel. A map that outlives us must not name a
+        // socket that somebody else may still hold open.
+        let _ = self.sockets.clear(self.queue);
+        // On return the kernel receives nothing any more into what we lent (`xsk_release` waits for that).
+        drop(self.socket.take());
+        if self.zero_copy {
+            // A device that reaches the memory itself is told to stop from a work queue, and no call says when it has.
+            std::thread::sleep(DEVICE_STOP);
+        }
+        self.umem.recover(self.rx_tag);
+        self.umem.recover(self.tx_tag);
+    }
+}
+
+/// The rings of one socket, mapped.
+struct Rings {
+    rx: Option<(Ring<2>, Ring<1>)>,
+    tx: Option<(Ring<2>, Ring<1>)>,
+}
+
+impl Rings {
+    fn make(socket: &Socket, rx: Option<u32>, tx: Option<u32>) -> io::Result<Self> {
+        // Each socket with a queue of its own has both, whether used or not.
+        socket.make_ring(Which::Fill, rx.unwrap_or(IDLE))?;
+        socket.make_ring(Which::Done, tx.unwrap_or(IDLE))?;
+        for (which, size) in [(Which::Rx, rx), (Which::Tx, tx)] {
+            if let Some(size) = size {
+                socket.make_ring(which, size)?;
+            }
+        }
+        let pair = |main, other, size: Option<u32>| -> io::Result<_> {
+            let Some(size) = size else { return Ok(None) };
+            Ok(Some((socket.map_ring::<2>(main, size)?, socket.map_ring::<1>(other, size)?)))
+        };
+        Ok(Self { rx: pair(Which::Rx, Which::Fill, rx)?, tx: pair(Which::Tx, Which::Done, tx)? })
+    }
+}
+
+/// Binds, with the memory of a socket that has it, else registered anew; whether packets may span buffers.
+fn join(
+    socket: &Socket,
+    members: &[Weak<Channel>],
+    umem: &Umem,
+    place: (u32, u32),
+    copy: bool,
+) -> Result<bool, Refusal> {
+    if let Some(first) = members.iter().find_map(Weak::upgrade) {
+        let fd = first.fd();
+        match retried(|| socket.bind(place.0, place.1, libc::XDP_SHARED_UMEM, fd)) {
+            Ok(()) => return Ok(first.multi_buffer),
+            // Another device, which cannot do what the first can: registered a second time.
+            Err(error) if is_unsupported(&error) => {}
+            Err(error) => return Err(Refusal::Bind(error)),
+        }
+    }
+    // SAFETY: the umem, which the channel keeps until its socket is closed, keeps the pool; the kernel writes only into
+    // buffers that were lent to it.
+    unsafe { socket.register(umem.registration()) }.map_err(Refusal::Register)?;
+    let base = libc::XDP_USE_NEED_WAKEUP | if copy { libc::XDP_COPY } else { 0 };
+    let bind = |flags| retried(|| socket.bind(place.0, place.1, flags, None));
+    match bind(base | libc::XDP_USE_SG) {
+        Ok(()) => Ok(true),
+        // A kernel before 6.6 does not know the flag, and a device may not be able to.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) || is_unsupported(&error) => {
+            bind(base).map(|()| false).map_err(Refusal::Bind)
+        }
+        Err(error) => Err(Refusal::Bind(error)),
+    }
+}
+
+fn is_unsupported(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | ENOTSUPP))
+}
+
+/// Tries for as long as the queue may still belong to a socket that is closed already.
+fn retried(mut bind: impl FnMut() -> io::Result<()>) -> io::Result<()> {
+    let start = Instant::now();
+    loop {
+        match bind() {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && start.elapsed() < RELEASE => {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            result => return result,
+        }
+    }
+}

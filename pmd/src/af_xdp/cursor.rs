@@ -1,0 +1,261 @@
+//! The four rings of an XDP socket, from our side: `reserve · write · publish` where we produce, `peek · read · release`
+//! where we consume. The only place of this driver that makes handles out of raw pointers.
+//!
+//! ```text
+//!   fill, tx     we produce:  entries ──► producer (ours) ········ consumer (the kernel's)
+//!   rx, done     we consume:  entries ◄── producer (the kernel's)  consumer (ours)
+//! ```
+//! Both indices run freely through 32 bits (`linux/if_xdp.h`, `struct xdp_ring_offset`). Each half keeps its own index
+//! and the last it saw of the kernel's, so that a burst costs at most one load and one store of shared indices.
+
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use linecard_eal::shared::{Shared, SharedBytes, SharedSlice};
+use memmap2::MmapRaw;
+
+/// Entries ready for a consumer. Never more than the ring has, whatever the other side wrote.
+#[must_use]
+pub(super) const fn ready(producer: u32, consumer: u32, size: u32) -> u32 {
+    let count = producer.wrapping_sub(consumer);
+    if count > size { size } else { count }
+}
+
+/// Entries a producer may write.
+#[must_use]
+pub(super) const fn free(producer: u32, consumer: u32, size: u32) -> u32 {
+    size - ready(producer, consumer, size)
+}
+
+/// Where the kernel put the parts of one ring, in bytes from the start of its mapping.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Offsets {
+    pub(super) producer: usize,
+    pub(super) consumer: usize,
+    pub(super) flags: usize,
+    pub(super) entries: usize,
+}
+
+impl Offsets {
+    /// Bytes to map for `size` entries of `words` words.
+    pub(super) const fn bytes(&self, size: u32, words: usize) -> usize {
+        self.entries + size as usize * words * 8
+    }
+}
+
+/// A ring's memory, unmapped when the last half that uses it is gone.
+pub(super) enum Memory {
+    /// A mapping of the socket.
+    Map(MmapRaw),
+    /// A ring without a kernel, for tests.
+    #[cfg(test)]
+    Heap(tests::Heap),
+}
+
+impl Memory {
+    fn bytes(&self) -> (*mut u8, usize) {
+        match self {
+            Self::Map(map) => (map.as_mut_ptr(), map.len()),
+            #[cfg(test)]
+            Self::Heap(heap) => heap.bytes(),
+        }
+    }
+}
+
+/// One ring: its cells, and what keeps them mapped.
+pub(super) struct Ring<const WORDS: usize> {
+    producer: Shared<u32>,
+    consumer: Shared<u32>,
+    flags: Shared<u32>,
+    entries: SharedSlice<u64>,
+    size: u32,
+    _memory: Arc<Memory>,
+}
+
+impl<const WORDS: usize> Ring<WORDS> {
+    /// The ring of `size` entries (a power of two) at `offsets`; `None` when they are not inside the memory.
+    pub(super) fn new(memory: Arc<Memory>, offsets: Offsets, size: u32) -> Option<Self> {
+        let (start, len) = memory.bytes();
+        // SAFETY: the mapping is readable and writable for `len` bytes, only reached through these cells, and kept by
+        // `_memory` as long as they are.
+        let bytes = unsafe { SharedBytes::new(NonNull::new(start)?, len) };
+        size.is_power_of_two().then_some(())?;
+        Some(Self {
+            producer: bytes.cell(offsets.producer)?,
+            consumer: bytes.cell(offsets.consumer)?,
+            flags: bytes.cell(offsets.flags)?,
+            entries: bytes.cells(offsets.entries, size as usize * WORDS)?,
+            size,
+            _memory: memory,
+        })
+    }
+
+    /// Whether the kernel sleeps until it is called. A stale answer costs one poll: it is asked again at the next.
+    #[inline(always)]
+    fn needs_wakeup(&self) -> bool {
+        self.flags.load(Ordering::Relaxed) & libc::XDP_RING_NEED_WAKEUP != 0
+    }
+
+    #[inline(always)]
+    fn word(&self, at: u32, word: usize) -> Option<Shared<u64>> {
+        self.entries.at((at & (self.size - 1)) as usize * WORDS + word)
+    }
+}
+
+/// The half that writes entries: fill and tx.
+pub(super) struct Producer<const WORDS: usize> {
+    ring: Ring<WORDS>,
+    /// Where the next entry goes; what was published last.
+    next: u32,
+    /// The kernel's index, as last seen.
+    seen: u32,
+}
+
+impl<const WORDS: usize> Producer<WORDS> {
+    /// Goes on where the ring stands.
+    pub(super) fn new(ring: Ring<WORDS>) -> Self {
+        let (next, seen) = (ring.producer.load(Ordering::Relaxed), ring.consumer.load(Ordering::Acquire));
+        Self { ring, next, seen }
+    }
+
+    /// Room for at least `want` entries, or for as many as there is.
+    #[inline(always)]
+    pub(super) fn reserve(&mut self, want: u32) -> Slots<'_, WORDS> {
+        if free(self.next, self.seen, self.ring.size) < want {
+            // X1, pairs with the kernel's release of its consumer index (`__xskq_cons_release`): it has read the
+            // entries before we write over them.
+            self.seen = self.ring.consumer.load(Ordering::Acquire);
+        }
+        let room = free(self.next, self.seen, self.ring.size);
+        Slots { at: self.next, end: self.next.wrapping_add(room), producer: self }
+    }
+
+    /// Entries the kernel has not taken yet.
+    #[inline(always)]
+    pub(super) fn pending(&mut self) -> u32 {
+        self.seen = self.ring.consumer.load(Ordering::Acquire);
+        ready(self.next, self.seen, self.ring.size)
+    }
+
+    /// See [`Ring::needs_wakeup`].
+    #[inline(always)]
+    pub(super) fn needs_wakeup(&self) -> bool {
+        self.ring.needs_wakeup()
+    }
+}
+
+/// Places to write, shown to the kernel by [`publish`](Self::publish) all at once.
+#[must_use = "what is not published is not sent"]
+pub(super) struct Slots<'a, const WORDS: usize> {
+    producer: &'a mut Producer<WORDS>,
+    at: u32,
+    end: u32,
+}
+
+impl<const WORDS: usize> Slots<'_, WORDS> {
+    /// Places that are left.
+    #[inline(always)]
+    pub(super) fn room(&self) -> u32 {
+        self.end.wrapping_sub(self.at)
+    }
+
+    /// Writes the next entry; false when there is no place left.
+    #[inline(always)]
+    pub(super) fn write(&mut self, entry: [u64; WORDS]) -> bool {
+        if self.at == self.end {
+            return false;
+        }
+        for (i, value) in entry.into_iter().enumerate() {
+            if let Some(word) = self.producer.ring.word(self.at, i) {
+                word.store(value, Ordering::Relaxed);
+            }
+        }
+        self.at = self.at.wrapping_add(1);
+        true
+    }
+
+    /// Hands over what was written; returns how many entries.
+    #[inline(always)]
+    pub(super) fn publish(self) -> u32 {
+        let count = self.at.wrapping_sub(self.producer.next);
+        if count > 0 {
+            self.producer.next = self.at;
+            // X2, pairs with the kernel's acquire of our producer index (`__xskq_cons_peek`): the entries are written.
+            self.producer.ring.producer.store(self.at, Ordering::Release);
+        }
+        count
+    }
+}
+
+/// The half that reads entries: rx and completion.
+pub(super) struct Consumer<const WORDS: usize> {
+    ring: Ring<WORDS>,
+    next: u32,
+    seen: u32,
+}
+
+impl<const WORDS: usize> Consumer<WORDS> {
+    /// Goes on where the ring stands.
+    pub(super) fn new(ring: Ring<WORDS>) -> Self {
+        let (next, seen) = (ring.consumer.load(Ordering::Relaxed), ring.producer.load(Ordering::Acquire));
+        Self { ring, next, seen }
+    }
+
+    /// Up to `want` entries, to be read.
+    #[inline(always)]
+    pub(super) fn peek(&mut self, want: u32) -> Entries<'_, WORDS> {
+        let mut count = ready(self.seen, self.next, self.ring.size);
+        if count < want {
+            // X3, pairs with the kernel's release of its producer index (`__xskq_prod_submit`): entries, and the
+            // packets they stand for, are written.
+            self.seen = self.ring.producer.load(Ordering::Acquire);
+            count = ready(self.seen, self.next, self.ring.size);
+        }
+        Entries { at: self.next, end: self.next.wrapping_add(count.min(want)), consumer: self }
+    }
+}
+
+/// Entries to read, given back by [`release`](Self::release) all at once.
+#[must_use = "what is not released is seen again"]
+pub(super) struct Entries<'a, const WORDS: usize> {
+    consumer: &'a mut Consumer<WORDS>,
+    at: u32,
+    end: u32,
+}
+
+impl<const WORDS: usize> Entries<'_, WORDS> {
+    /// Entries that are left.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> u32 {
+        self.end.wrapping_sub(self.at)
+    }
+
+    /// The next entry, read once.
+    #[inline(always)]
+    pub(super) fn read(&mut self) -> Option<[u64; WORDS]> {
+        if self.at == self.end {
+            return None;
+        }
+        let mut entry = [0; WORDS];
+        for (i, value) in entry.iter_mut().enumerate() {
+            *value = self.consumer.ring.word(self.at, i)?.load(Ordering::Relaxed);
+        }
+        self.at = self.at.wrapping_add(1);
+        Some(entry)
+    }
+
+    /// Gives back what was read.
+    #[inline(always)]
+    pub(super) fn release(self) {
+        if self.at != self.consumer.next {
+            self.consumer.next = self.at;
+            // X4, pairs with the kernel's acquire of our consumer index (`xskq_prod_nb_free`): we have read the entries
+            // before it writes over them.
+            self.consumer.ring.consumer.store(self.at, Ordering::Release);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

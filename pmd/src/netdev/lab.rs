@@ -1,0 +1,153 @@
+//! A network namespace for one test, with what the test puts there, gone with the test (feature `contract`).
+//!
+//! The namespace has no name: it lives as long as somebody holds it, so that not even a killed test leaves it behind.
+//! Its path ([`Lab::path`]) is what a driver's `netns=` takes.
+
+use std::io::{self, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+
+use super::{Interface, Namespace};
+
+mod wire;
+
+pub use wire::Wire;
+
+/// Says on standard error, past the test harness's capture, that `test` did not run; panics where nothing may be
+/// skipped (`LINECARD_REQUIRE_ALL` is set).
+///
+/// ```no_run
+/// linecard_pmd::netdev::lab::skip("ping_over_tap", "no program 'ping' on this machine");
+/// ```
+pub fn skip(test: &str, why: &str) {
+    let line = format!("SKIPPED {test}: {why}\n");
+    // Written to the stream itself: `eprintln!` would be captured and a skip would go unseen.
+    let _ = io::stderr().write_all(line.as_bytes());
+    assert!(std::env::var_os("LINECARD_REQUIRE_ALL").is_none(), "{test} must not be skipped here: {why}");
+}
+
+/// A namespace of a test's own; `lo` is up in it.
+///
+/// ```
+/// use linecard_pmd::netdev::lab::Lab;
+/// # fn main() {
+/// let Some(lab) = Lab::new("doc example") else { return };
+/// lab.veth("a", "b");
+/// assert!(lab.interface("a").link().up);
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Lab {
+    namespace: Namespace,
+    path: String,
+}
+
+impl Lab {
+    /// A fresh namespace for the test of that name; `None`, loudly, where that is not allowed or a program is missing.
+    ///
+    /// # Panics
+    /// It must not be skipped (`LINECARD_REQUIRE_ALL`), or the kernel does something unheard of.
+    #[must_use]
+    pub fn new(test: &str) -> Option<Self> {
+        let made = std::thread::spawn(|| -> io::Result<OwnedFd> {
+            // SAFETY: leaving the network namespace concerns this thread alone, and it owns no socket.
+            unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?;
+            Ok(std::fs::File::open("/proc/thread-self/ns/net")?.into())
+        });
+        let fd = match made.join().expect("no panic") {
+            Ok(fd) => fd,
+            Err(error) => {
+                skip(test, &format!("no network namespace of its own ({error}); it needs root"));
+                return None;
+            }
+        };
+        let path = format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd());
+        let lab = Self { namespace: Namespace::from_fd(&path, fd), path };
+        if let Err(error) = lab.output("ip", &["-V"]) {
+            skip(test, &format!("no program 'ip' ({error}); install iproute2"));
+            return None;
+        }
+        lab.ip("link set lo up");
+        Some(lab)
+    }
+
+    /// What `netns=` takes, for programs that run while this one does.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The namespace.
+    #[must_use]
+    pub fn namespace(&self) -> &Namespace {
+        &self.namespace
+    }
+
+    /// Does `work` inside: sockets made there belong to the namespace, programs started there run in it.
+    ///
+    /// # Panics
+    /// `work` panicked.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.namespace.run(work).expect("a namespace that we made can be entered")
+    }
+
+    /// Runs a program inside to its end.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn output(&self, program: &str, arguments: &[&str]) -> io::Result<Output> {
+        self.run(|| Command::new(program).args(arguments).output())
+    }
+
+    /// `ip` with these arguments, separated by blanks; returns what it printed.
+    ///
+    /// # Panics
+    /// It fails.
+    pub fn ip(&self, arguments: &str) -> String {
+        let output = self.output("ip", &arguments.split_whitespace().collect::<Vec<_>>()).expect("ip runs");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "ip {arguments}: {errors}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// A pair of interfaces that are each other's other end, both up. The kernel's own chatter (router solicitations,
+    /// duplicate address detection) is off on both.
+    ///
+    /// # Panics
+    /// They cannot be made, or do not come up.
+    pub fn veth(&self, one: &str, other: &str) {
+        self.ip(&format!("link add name {one} type veth peer name {other}"));
+        for name in [one, other] {
+            self.ip(&format!("link set dev {name} addrgenmode none"));
+            self.ip(&format!("link set dev {name} up"));
+        }
+        // The kernel tells of the carrier a little later.
+        let start = Instant::now();
+        while ![one, other].iter().all(|name| self.interface(name).link().up) {
+            assert!(start.elapsed() < Duration::from_secs(5), "the pair {one}, {other} does not come up");
+            std::thread::yield_now();
+        }
+    }
+
+    /// A raw socket on an interface inside.
+    ///
+    /// # Panics
+    /// There is none of that name.
+    #[must_use]
+    pub fn wire(&self, name: &str) -> Wire {
+        let index = self.interface(name).index();
+        self.run(|| Wire::open(index)).expect("a packet socket")
+    }
+
+    /// An interface inside.
+    ///
+    /// # Panics
+    /// There is none of that name.
+    #[must_use]
+    pub fn interface(&self, name: &str) -> Interface {
+        Interface::find("the test", &self.namespace, name).expect("the interface is there")
+    }
+}

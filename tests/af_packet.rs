@@ -1,0 +1,166 @@
+//! Our `net_af_packet` at one end of a veth pair, DPDK's at the other, and tshark looking on: every byte agrees.
+
+mod support;
+
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use linecard_pmd::netdev::lab::Lab;
+use support::console::{Kind, Testpmd, present};
+use support::ours::{Ours, assert_perfect};
+use support::peer::forwarder;
+use support::{Scratch, on_path, skip};
+
+/// Frame lengths without frame check sequence; the last fills an MTU of 1500.
+const SIZES: &[usize] = &[64, 65, 127, 128, 129, 200, 256, 257, 512, 777, 1024, 1514];
+
+/// Two namespaces joined by a veth pair.
+struct Cable {
+    near: Lab,
+    far: Lab,
+}
+
+impl Cable {
+    fn new(test: &str) -> Option<Self> {
+        let (near, far) = (Lab::new(test)?, Lab::new(test)?);
+        near.veth("near", "far");
+        near.ip(&format!("link set far netns {}", far.path()));
+        far.ip("link set far addrgenmode none");
+        far.ip("link set far up");
+        let cable = Self { near, far };
+        eventually("the cable carries", || cable.near.interface("near").link().up);
+        Some(cable)
+    }
+
+    fn ours(&self, options: &str) -> Ours {
+        Ours::start(&format!("net_af_packet0,iface=near,netns={}{options}", self.near.path()))
+    }
+
+    /// A testpmd in the other namespace that sends everything back.
+    fn forwarder(&self, kind: Kind, tag: &str) -> Testpmd {
+        self.far.run(|| forwarder(kind, "net_af_packet0,iface=far", tag))
+    }
+}
+
+fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(20), "{what}: not within twenty seconds");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Each layout of our ring against a testpmd that forwards what it gets.
+fn forwarded(kind: Kind, test: &str) {
+    if !present(kind, test) {
+        return;
+    }
+    let Some(cable) = Cable::new(test) else { return };
+    for (n, options) in ["", ",version=3", ",qdisc_bypass=0"].into_iter().enumerate() {
+        let peer = cable.forwarder(kind, &format!("p{n}"));
+        let mut ours = cable.ours(options);
+        assert_perfect(&ours.prove(10_000, SIZES), options);
+        let kernel = cable.near.interface("near").facts().expect("it is there").stats;
+        assert!(kernel.tx_packets >= 10_000 && kernel.tx_dropped == 0, "{options}: {kernel:?}");
+        ours.stop();
+        assert!(peer.quit().success());
+    }
+}
+
+#[test]
+fn dpdk_forwards_what_we_send() {
+    forwarded(Kind::Dpdk, "dpdk_forwards_what_we_send");
+}
+
+#[test]
+fn our_testpmd_forwards_what_we_send() {
+    forwarded(Kind::Linecard, "our_testpmd_forwards_what_we_send");
+}
+
+/// A frame with a tag.
+fn tagged(tci: u16, number: u8) -> Vec<u8> {
+    let [high, low] = tci.to_be_bytes();
+    let header = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x81, 0x00, high, low, 0x88, 0xb5];
+    header.into_iter().chain((0..100).map(|i| i ^ number)).collect()
+}
+
+#[test]
+fn dpdk_returns_tagged_frames_as_they_were() {
+    const TEST: &str = "dpdk_returns_tagged_frames_as_they_were";
+    if !present(Kind::Dpdk, TEST) {
+        return;
+    }
+    let Some(cable) = Cable::new(TEST) else { return };
+    let peer = cable.forwarder(Kind::Dpdk, "v");
+    let mut ours = cable.ours("");
+    let frames: Vec<_> = (1..=50).map(|i| tagged(u16::from(i) * 80 + 1, i)).collect();
+    assert_eq!(ours.exchange(&frames), frames, "tags come back in place");
+    ours.stop();
+    assert!(peer.quit().success());
+}
+
+/// A capture by dumpcap, which tshark and Wireshark use.
+struct Capture(Child);
+
+impl Capture {
+    fn start(lab: &Lab, interface: &str, file: &str, count: usize) -> Self {
+        let count = count.to_string();
+        let arguments = ["-q", "-i", interface, "-c", &count, "-a", "duration:30", "-w", file];
+        let quiet =
+            || Command::new("dumpcap").args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let child = lab.run(quiet).expect("dumpcap starts");
+        // It writes the file's header once it listens.
+        eventually("dumpcap listens", || std::fs::metadata(file).is_ok_and(|facts| facts.len() > 0));
+        std::thread::sleep(Duration::from_millis(300));
+        Self(child)
+    }
+
+    fn finish(mut self) {
+        assert!(self.0.wait().expect("a child").success(), "dumpcap saw all there was to see");
+    }
+}
+
+impl Drop for Capture {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// What tshark makes of a file: length, EtherType and VLAN of every frame.
+fn dissected(file: &str) -> Vec<String> {
+    let fields = ["-e", "frame.len", "-e", "vlan.id", "-e", "vlan.priority", "-e", "data.data"];
+    let output = Command::new("tshark").args(["-r", file, "-T", "fields"]).args(fields).output();
+    let output = output.expect("tshark runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn tshark_sees_what_we_sent() {
+    const TEST: &str = "tshark_sees_what_we_sent";
+    for program in ["tshark", "dumpcap"] {
+        if on_path(program).is_none() {
+            return skip(TEST, &format!("no program '{program}' on this machine (apt-get install tshark)"));
+        }
+    }
+    let Some(cable) = Cable::new(TEST) else { return };
+    let scratch = Scratch::new(TEST);
+    let file = scratch.join("far.pcapng").display().to_string();
+    let frames: Vec<_> = (1..=20).map(|i| tagged(u16::from(i % 8) << 13 | u16::from(i), i)).collect();
+    for options in ["", ",qdisc_bypass=0"] {
+        let capture = Capture::start(&cable.far, "far", &file, frames.len());
+        let mut ours = cable.ours(options);
+        ours.send(&frames);
+        capture.finish();
+        ours.stop();
+        let seen = dissected(&file);
+        assert_eq!(seen.len(), frames.len(), "{options}: {seen:#?}");
+        for (i, (line, frame)) in seen.iter().zip(&frames).enumerate() {
+            let i = i + 1;
+            let payload: String = frame[18..].iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(*line, format!("118\t{i}\t{}\t{payload}", i % 8), "{options}");
+        }
+        std::fs::remove_file(&file).expect("the capture is there");
+    }
+}

@@ -1,0 +1,120 @@
+//! The examples that join interfaces of the kernel, run as their first lines say, in namespaces of the tests' own.
+
+mod support;
+
+use std::io::Read;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use linecard_pmd::netdev::lab::Lab;
+use rustix::process::{Pid, Signal, kill_process};
+use support::ours::Ours;
+use support::{on_path, skip};
+
+/// An example, built as the tests are.
+fn example(name: &str) -> PathBuf {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["build", "--quiet", "--package", "linecard", "--example", name, "--message-format=json"]);
+    let output = command.stderr(Stdio::inherit()).output().expect("cargo runs");
+    assert!(output.status.success(), "the example {name} is built");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let messages = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let made = |message: serde_json::Value| message["executable"].as_str().map(PathBuf::from);
+    messages.filter_map(made).next_back().expect("an executable")
+}
+
+/// A program that is ended when a test fails.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Running {
+    /// How it ended, and what it printed.
+    fn end(&mut self) -> (bool, String) {
+        let until = Instant::now() + Duration::from_secs(90);
+        while self.0.try_wait().expect("a child").is_none() {
+            assert!(Instant::now() < until, "it did not end");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let mut text = String::new();
+        self.0.stdout.take().expect("a pipe").read_to_string(&mut text).expect("text");
+        (self.0.wait().expect("a child").success(), text)
+    }
+}
+
+fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(20), "{what}: not within twenty seconds");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn l2fwd_gives_frames_new_addresses() {
+    let Some(lab) = Lab::new("l2fwd_gives_frames_new_addresses") else { return };
+    lab.veth("left", "veth0");
+    lab.veth("veth2", "right");
+    let program = example("l2fwd");
+    let mut command = Command::new(program);
+    command.args(["net_af_packet0,iface=veth0", "net_af_packet1,iface=veth2", "-T", "1"]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut running = Running(lab.run(|| command.spawn()).expect("it starts"));
+    let promiscuous = |name: &str| lab.ip(&format!("-d link show {name}")).contains("promiscuity 1");
+    eventually("both ports are started", || promiscuous("veth0") && promiscuous("veth2"));
+
+    let ours = |name: &str| Ours::start(&format!("net_af_packet0,iface={name},netns={}", lab.path()));
+    let (mut left, mut right) = (ours("left"), ours("right"));
+    let frame = |number: u8, len: usize| {
+        let header = [2, 9, 9, 9, 9, 9, 2, 8, 8, 8, 8, 8, 0x88, 0xb5];
+        header.into_iter().chain((14..len).map(|i| i as u8 ^ number)).collect::<Vec<u8>>()
+    };
+    let frames: Vec<_> = (0..100).map(|i| frame(i, 60 + usize::from(i) * 14)).collect();
+    let check = |from: &mut Ours, to: &mut Ours, port: &str, number: u8| {
+        let source = lab.interface(port).facts().expect("it is there").mac.expect("an address");
+        from.send(&frames);
+        let got = to.receive(frames.len());
+        assert_eq!(got.len(), frames.len(), "all of them arrive");
+        for (got, sent) in got.iter().zip(&frames) {
+            assert_eq!(got[..6], [2, 0, 0, 0, 0, number], "the destination is the port's number");
+            assert_eq!(got[6..12], source, "the source is the port's address");
+            assert_eq!(got[12..], sent[12..], "the rest is as it was");
+        }
+    };
+    check(&mut left, &mut right, "veth2", 1);
+    check(&mut right, &mut left, "veth0", 0);
+    left.stop();
+    right.stop();
+
+    let pid = Pid::from_raw(i32::try_from(running.0.id()).expect("small")).expect("not zero");
+    kill_process(pid, Signal::INT).expect("it runs");
+    let (success, text) = running.end();
+    assert!(success, "{text}");
+    let last = text.rsplit("Port statistics").next().expect("some text");
+    for want in ["Total packets sent:                200", "Total packets received:            200"] {
+        assert!(last.contains(want), "{text}");
+    }
+    assert!(!promiscuous("veth0"), "it left the interfaces as they were");
+}
+
+#[test]
+fn ping_crosses_bridge_veth() {
+    const TEST: &str = "ping_crosses_bridge_veth";
+    if on_path("ping").is_none() {
+        return skip(TEST, "no program 'ping' on this machine (apt-get install iputils-ping)");
+    }
+    let Some(lab) = Lab::new(TEST) else { return };
+    let mut command = Command::new(example("bridge_veth"));
+    command.env("LINECARD", env!("CARGO_BIN_EXE_linecard")).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut running = Running(lab.run(|| command.spawn()).expect("it starts"));
+    let (success, text) = running.end();
+    assert!(success, "{text}");
+    assert!(text.contains("3 packets transmitted, 3 received, 0% packet loss"), "{text}");
+    assert!(!lab.ip("link").contains("lc0"), "the pair is gone");
+}
