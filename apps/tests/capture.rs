@@ -74,7 +74,7 @@ fn input(scratch: &Scratch) -> String {
     let mut file = Vec::new();
     Format::Pcap.header(&mut file, 65_535);
     for i in 0..6_u8 {
-        let mut frame = vec![i; 90];
+        let mut frame = [i; 90];
         frame[..12].copy_from_slice(&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2]);
         frame[12..14].copy_from_slice(if i < 3 { &[8, 0] } else { &[8, 6] });
         frame[14..24].copy_from_slice(&[0x45, 0, 0, 76, 0, 0, 0, 0, 64, 17]);

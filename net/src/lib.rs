@@ -12,6 +12,7 @@
 //! | [`parse`](mod@parse) | where each header of a frame starts, and what it is | DPDK's packet types |
 //! | [`toeplitz`] | flow hash | Microsoft RSS |
 //! | [`offload`], [`gso`], [`request`] | what hardware would do: finish checksums, cut large frames | virtio 1.3, Network Device |
+//! | [`echo`] | answers to ARP, ICMP and UDP, in place | RFC 826, RFC 792, RFC 862 |
 //! | [`vnet`] | the header that asks for it | virtio 1.3, Network Device: Device Operation |
 //!
 //! ```
@@ -27,6 +28,7 @@ pub mod arp;
 pub mod bpf;
 pub mod checksum;
 pub mod crc32c;
+pub mod echo;
 pub mod ether;
 pub mod gso;
 mod header;

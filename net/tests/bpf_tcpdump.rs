@@ -118,6 +118,28 @@ impl Random {
     }
 }
 
+/// An IPv6 packet with what follows it.
+fn v6(random: &mut Random, frame: &mut Vec<u8>) {
+    let address = |random: &mut Random| {
+        random.of(&[
+            [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
+            [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2],
+            [0x20, 1, 0xd, 0xb8, 0x7f, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
+            [0x20, 1, 0xd, 0xb8, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
+            [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
+        ])
+    };
+    frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 40]);
+    let next = random.of(&[6, 6, 17, 17, 58, 132, 44, 0]);
+    frame.extend([next, 64]);
+    frame.extend(address(random));
+    frame.extend(address(random));
+    if next == 44 {
+        frame.extend([random.of(&[6, 17, 58]), 0, 0, random.of(&[0, 1, 8]), 0, 0, 0, 1]);
+    }
+    layer4(random, frame);
+}
+
 /// A frame such as the expressions ask about: often what they name, sometimes odd, sometimes cut.
 fn frame(random: &mut Random) -> Vec<u8> {
     let mac = |random: &mut Random| {
@@ -170,26 +192,7 @@ fn frame(random: &mut Random) -> Vec<u8> {
             frame.resize(frame.len() + usize::from(options) * 4, 1);
             layer4(random, &mut frame);
         }
-        5 | 6 => {
-            let address = |random: &mut Random| {
-                random.of(&[
-                    [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
-                    [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2],
-                    [0x20, 1, 0xd, 0xb8, 0x7f, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
-                    [0x20, 1, 0xd, 0xb8, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
-                    [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
-                ])
-            };
-            frame.extend([0x86, 0xdd, 0x60, 0, 0, 0, 0, 40]);
-            let next = random.of(&[6, 6, 17, 17, 58, 132, 44, 0]);
-            frame.extend([next, 64]);
-            frame.extend(address(random));
-            frame.extend(address(random));
-            if next == 44 {
-                frame.extend([random.of(&[6, 17, 58]), 0, 0, random.of(&[0, 1, 8]), 0, 0, 0, 1]);
-            }
-            layer4(random, &mut frame);
-        }
+        5 | 6 => v6(random, &mut frame),
         _ => {
             frame.extend(random.of(&[[0x88, 0xb5], [0, 60], [8, 8]]));
             frame.extend((0..random.next() % 60).map(|_| 7));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use linecard::eal::clock::cycles;
 use linecard::eal::{Eal, LcoreId, Stop, Workers};
 use linecard::mempool::{Burst, Pool};
-use linecard::pmd::{RxQueue, TxQueue};
+use linecard::pmd::capture::{WatchedRx, WatchedTx};
 
 use super::frames::UdpFlow;
 use super::lane::{Forward, Lane, LaneConfig, LaneCounters, Live, burst_len};
@@ -21,8 +21,8 @@ use crate::error::Error;
 /// The queues of a stream, on their way to or from a thread.
 pub(crate) struct Queues {
     pub(crate) stream: Stream,
-    pub(crate) rx: Box<dyn RxQueue>,
-    pub(crate) tx: Box<dyn TxQueue>,
+    pub(crate) rx: WatchedRx,
+    pub(crate) tx: WatchedTx,
 }
 
 /// Traffic in motion.

@@ -1,6 +1,8 @@
 //! The bytes of generated and rewritten packets. Everything here works on one frame's bytes and accepts
 //! any bytes: a frame too short or of another kind is left alone.
 
+use linecard::net::{MacAddr, echo};
+
 use super::settings::Mac;
 
 const ETHER_LEN: usize = 14;
@@ -166,67 +168,8 @@ pub(crate) fn swap_five_tuple(frame: &mut [u8]) {
 }
 
 /// Turns an ARP request or an ICMP echo request into its answer; false for any other frame.
-///
-/// `own` is the address that answers ARP.
 pub(crate) fn answer(frame: &mut [u8], own: Mac) -> bool {
-    match layer3(frame) {
-        Some((ETHERTYPE_ARP, l3)) => answer_arp(frame, l3, own),
-        Some((ETHERTYPE_IPV4, l3)) => answer_echo(frame, l3),
-        _ => false,
-    }
-}
-
-/// ARP for IPv4 over Ethernet (RFC 826): hardware 1, protocol 0x0800, lengths 6 and 4, operation 1.
-fn answer_arp(frame: &mut [u8], l3: usize, own: Mac) -> bool {
-    const REQUEST: [u8; 8] = [0, 1, 8, 0, 6, 4, 0, 1];
-    if frame.get(l3..l3 + 8) != Some(&REQUEST) || frame.len() < l3 + 28 {
-        return false;
-    }
-    put(frame, l3 + 6, 2);
-    // Sender and target (address, IP) pairs, ten bytes each, change places; then we are the sender.
-    swap(frame, l3 + 8, 10);
-    if let Some(sender) = frame.get_mut(l3 + 8..l3 + 14) {
-        sender.copy_from_slice(&own.0);
-    }
-    frame.copy_within(6..12, 0);
-    if let Some(source) = frame.get_mut(6..12) {
-        source.copy_from_slice(&own.0);
-    }
-    true
-}
-
-/// ICMP echo (RFC 792) in an unfragmented or first IPv4 packet.
-fn answer_echo(frame: &mut [u8], l3: usize) -> bool {
-    let Some(&version_ihl) = frame.get(l3) else { return false };
-    let l4 = l3 + usize::from(version_ihl & 0xf) * 4;
-    let is_request = version_ihl >> 4 == 4
-        && l4 >= l3 + IPV4_LEN
-        && frame.get(l3 + 9) == Some(&PROTO_ICMP)
-        && frame.get(l4..l4 + 2) == Some(&[8, 0])
-        && frame.len() >= l4 + 8;
-    if !is_request {
-        return false;
-    }
-    swap_macs(frame);
-    let multicast = frame.get(l3 + 16).is_some_and(|&b| b >> 4 == 0xe);
-    swap(frame, l3 + 12, 4);
-    if multicast {
-        // A multicast address cannot be a source: answer from a neighbour of the one who asked.
-        frame.copy_within(l3 + 16..l3 + 20, l3 + 12);
-        let host = frame.get(l3 + 15).map_or(0, |b| b & 3);
-        if let Some(last) = frame.get_mut(l3 + 15) {
-            *last = *last & !3 | if host == 1 { 2 } else { 1 };
-        }
-        put(frame, l3 + 10, 0);
-        let sum = frame.get(l3..l4).map_or(0, checksum);
-        put(frame, l3 + 10, sum);
-    }
-    put(frame, l4, 0);
-    // The type fell from 8 to 0 in the high byte, so the complement sum rises by as much (RFC 1624).
-    let old = !get(frame, l4 + 2).unwrap_or(0);
-    let (sum, borrow) = old.overflowing_sub(0x0800);
-    put(frame, l4 + 2, !(sum.wrapping_sub(u16::from(borrow))));
-    true
+    echo::answer_arp(frame, MacAddr(own.0)) || echo::answer_icmp(frame)
 }
 
 /// One received frame as `set verbose 1` shows it.

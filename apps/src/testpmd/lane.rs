@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use linecard::eal::clock::cycles;
 use linecard::mempool::{BURST, Burst};
+use linecard::pmd::capture::{WatchedRx, WatchedTx};
 use linecard::pmd::{RxQueue, TxQueue};
 
 use super::frames;
@@ -99,14 +100,14 @@ pub(crate) trait Forward: Send {
     /// Lets the transmit queue finish what earlier bursts left to do.
     fn reclaim(&mut self);
     /// Which stream this is, and its queues.
-    fn into_queues(self: Box<Self>) -> (Stream, Box<dyn RxQueue>, Box<dyn TxQueue>);
+    fn into_queues(self: Box<Self>) -> (Stream, WatchedRx, WatchedTx);
 }
 
 /// See [`Forward`].
 pub(crate) struct Lane<M> {
     pub(crate) stream: Stream,
-    pub(crate) rx: Box<dyn RxQueue>,
-    pub(crate) tx: Box<dyn TxQueue>,
+    pub(crate) rx: WatchedRx,
+    pub(crate) tx: WatchedTx,
     pub(crate) mode: M,
     pub(crate) packets: Burst,
     pub(crate) counters: Arc<LaneCounters>,
@@ -120,7 +121,7 @@ impl<M: Mode> Lane<M> {
         if self.packets.is_empty() && !M::HOLDS_BACK {
             return (0, 0);
         }
-        let mut sent = self.mode.send(&mut *self.tx, &mut self.packets);
+        let mut sent = self.mode.send(&mut self.tx, &mut self.packets);
         if !self.packets.is_empty() && self.config.retry.enabled {
             sent += self.send_again();
         }
@@ -144,7 +145,7 @@ impl<M: Mode> Lane<M> {
             while start.elapsed() < delay {
                 std::hint::spin_loop();
             }
-            sent += self.mode.send(&mut *self.tx, &mut self.packets);
+            sent += self.mode.send(&mut self.tx, &mut self.packets);
             if self.packets.is_empty() {
                 break;
             }
@@ -210,7 +211,7 @@ impl<M: Mode> Forward for Lane<M> {
         self.tx.reclaim();
     }
 
-    fn into_queues(self: Box<Self>) -> (Stream, Box<dyn RxQueue>, Box<dyn TxQueue>) {
+    fn into_queues(self: Box<Self>) -> (Stream, WatchedRx, WatchedTx) {
         let Self { stream, rx, tx, .. } = *self;
         (stream, rx, tx)
     }

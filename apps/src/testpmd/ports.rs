@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use linecard::mempool::Pool;
-use linecard::pmd::capture::Hub;
+use linecard::pmd::capture::{Hub, WatchedRx, WatchedTx};
 use linecard::pmd::{
     self, Device, DeviceInfo, Link, Offloads, Port, PortConfig, PortControl, PortStats, RxQueue, TxQueue,
 };
@@ -21,8 +21,8 @@ pub(crate) const MAX_PORTS: usize = 32;
 /// A started port; queues that forwarding borrowed are `None`.
 struct Live {
     port: Port,
-    rx: Vec<Option<Box<dyn RxQueue>>>,
-    tx: Vec<Option<Box<dyn TxQueue>>>,
+    rx: Vec<Option<WatchedRx>>,
+    tx: Vec<Option<WatchedTx>>,
 }
 
 enum State {
@@ -112,12 +112,12 @@ impl Slot {
         };
         let started = pmd::configure(device, self.wanted.clone()).and_then(|configured| {
             let config = configured.config().clone();
-            configured.start(pool).map(|port| (hub.watch(self.id, port), config))
+            configured.start(pool).map(|port| (hub.watch_queues(self.id, port), config))
         });
         match started {
-            Ok((mut port, config)) => {
-                let rx = std::mem::take(&mut port.rx).into_iter().map(Some).collect();
-                let tx = std::mem::take(&mut port.tx).into_iter().map(Some).collect();
+            Ok(((port, rx, tx), config)) => {
+                let rx = rx.into_iter().map(Some).collect();
+                let tx = tx.into_iter().map(Some).collect();
                 port.control.set_promiscuous(self.promiscuous);
                 self.wanted = config;
                 self.link = port.control.link();
@@ -138,8 +138,8 @@ impl Slot {
     pub(crate) fn stop(&mut self) {
         self.state = match self.state.take() {
             Some(State::Started(Live { mut port, rx, tx })) => {
-                port.rx = rx.into_iter().flatten().collect();
-                port.tx = tx.into_iter().flatten().collect();
+                port.rx = rx.into_iter().flatten().map(|rx| Box::new(rx) as Box<dyn RxQueue>).collect();
+                port.tx = tx.into_iter().flatten().map(|tx| Box::new(tx) as Box<dyn TxQueue>).collect();
                 self.link = NO_LINK;
                 Some(State::Stopped(port.stop()))
             }
@@ -402,7 +402,7 @@ impl Ports {
         }
     }
 
-    fn give_back_rx(&mut self, stream: &Stream, rx: Box<dyn RxQueue>) {
+    fn give_back_rx(&mut self, stream: &Stream, rx: WatchedRx) {
         let live = self.get_mut(stream.rx_port).and_then(Slot::live_mut);
         if let Some(place) = live.and_then(|live| live.rx.get_mut(usize::from(stream.rx_queue))) {
             *place = Some(rx);

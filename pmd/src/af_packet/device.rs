@@ -192,10 +192,15 @@ impl AfPacket {
         Ok((socket, memory))
     }
 
+    /// Whether packets go past the queueing discipline. Who cuts large packets for an interface that cannot is before it.
+    fn bypasses(&self, config: &PortConfig) -> bool {
+        self.options.bypass && !config.offloads.tx.intersects(TxOffloads::SEGMENT)
+    }
+
     fn open_tx(&self, config: &PortConfig) -> Result<Vec<Socket>, Error> {
         let one = |_| {
             let socket = self.step("opening a packet socket", Socket::open())?;
-            if self.options.bypass {
+            if self.bypasses(config) {
                 let bypass = socket.set(libc::PACKET_QDISC_BYPASS, &1);
                 self.step("bypassing the queueing discipline", bypass)?;
             }
@@ -238,8 +243,11 @@ impl AfPacket {
             queues.push(self.rx(memory, RxParts { pool, duty, stats, drops: dropped, _socket: socket }));
         }
         let soft = config.offloads.tx.intersects(TxOffloads::WORK);
+        let large = !self.bypasses(config);
+        // Cutting UDP the kernel learned late (Linux 6.2).
+        let taken = Takes { csum: true, tso4: large, tso6: large, ecn: large, uso4: false, uso6: false };
         let transmit = |(i, socket): (usize, Socket)| {
-            let soft = soft.then(|| SoftTx::new(pool.clone(), losses(counters.tx(i))));
+            let soft = soft.then(|| (SoftTx::new(pool.clone(), losses(counters.tx(i))), taken));
             Box::new(Tx::new(socket, counters.tx(i), soft)) as Box<dyn TxQueue>
         };
         let tx = tx.into_iter().enumerate().map(transmit).collect();

@@ -12,7 +12,7 @@
 //! | `iface=` | the interface | must be given |
 //! | `netns=` | its network namespace, a name of `ip netns` or a path | the process's |
 //! | `qpairs=` | queue pairs that may be configured, 1 to 16 | 1 |
-//! | `qdisc_bypass=` | 1 sends past the queueing discipline (and past `tcpdump` on the interface) | 1 |
+//! | `qdisc_bypass=` | 1 sends past the queueing discipline (and past `tcpdump` on the interface); 0 where segmentation is asked for | 1 |
 //! | `version=` | receive ring: 2 hands over frame by frame, 3 block by block | 2 |
 //! | `blocksz=` | bytes of a block of the receive ring, a multiple of the page size | 4096, with `version=3` 65536 |
 //! | `framesz=` | bytes of a frame of the receive ring, a multiple of 16 | 2048 |

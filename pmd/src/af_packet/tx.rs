@@ -16,9 +16,6 @@ use crate::stats::QueueStats;
 /// Bytes of an Ethernet header.
 const ETHER: usize = 14;
 
-/// What the kernel takes with a virtio header; cutting UDP it learned late (Linux 6.2).
-const TAKES: Takes = Takes { csum: true, tso4: true, tso6: true, ecn: true, uso4: false, uso6: false };
-
 /// What is to be done with packets that the kernel did not take.
 enum Fate {
     /// They stay: there is no room now.
@@ -38,13 +35,13 @@ struct Wire {
 
 pub(super) struct Tx {
     wire: Wire,
-    /// Prepares packets for the kernel, or does what that does not take; absent when nothing may be asked for.
-    soft: Option<SoftTx>,
+    /// Prepares packets for what the kernel takes, and does the rest; absent when nothing may be asked for.
+    soft: Option<(SoftTx, Takes)>,
 }
 
 impl Tx {
     /// With `soft` the socket must have been told that a virtio header comes before each packet.
-    pub(super) fn new(socket: Socket, stats: Arc<QueueStats<TxLoss>>, soft: Option<SoftTx>) -> Self {
+    pub(super) fn new(socket: Socket, stats: Arc<QueueStats<TxLoss>>, soft: Option<(SoftTx, Takes)>) -> Self {
         let messages = Messages::new(soft.is_some());
         Self { wire: Wire { socket, stats, messages }, soft }
     }
@@ -119,13 +116,13 @@ impl TxQueue for Tx {
         let Self { wire, soft } = self;
         match soft {
             None => wire.send(packets),
-            Some(soft) => soft.burst(packets, TAKES, |ready| wire.send(ready)),
+            Some((soft, takes)) => soft.burst(packets, *takes, |ready| wire.send(ready)),
         }
     }
 
     fn reclaim(&mut self) {
         let Self { wire, soft } = self;
-        if let Some(soft) = soft {
+        if let Some((soft, _)) = soft {
             soft.flush(|ready| wire.send(ready));
         }
     }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::memory::{self, Made, Place, Producer};
 use super::point::{Counts, Mailbox, Sink, Sinks};
 use super::protocol::{Options, Totals};
-use super::queues::{Rx, Tx};
+use super::queues::{WatchedRx, WatchedTx};
 use super::record::CELL;
 use super::stream::Stream;
 use super::{CaptureError, Server};
@@ -76,6 +76,16 @@ impl Hub {
     /// port stops, it is forgotten, and its captures end.
     #[must_use]
     pub fn watch(&self, id: u16, port: Port) -> Port {
+        let (port, rx, tx) = self.watch_queues(id, port);
+        let rx = rx.into_iter().map(|rx| Box::new(rx) as Box<dyn RxQueue>).collect();
+        let tx = tx.into_iter().map(|tx| Box::new(tx) as Box<dyn TxQueue>).collect();
+        Port { rx, tx, ..port }
+    }
+
+    /// As [`watch`](Self::watch), with the queues beside the port and as what they are: for a loop where one more
+    /// virtual call per burst would count. The port has none then.
+    #[must_use]
+    pub fn watch_queues(&self, id: u16, port: Port) -> (Port, Vec<WatchedRx>, Vec<WatchedTx>) {
         let Port { rx, tx, control, running } = port;
         let mut sides = Vec::new();
         let mut side = |direction, queue: usize| {
@@ -85,28 +95,18 @@ impl Hub {
             mailbox
         };
         let rx = rx.into_iter().enumerate();
-        let rx = rx
-            .map(|(i, inner)| Box::new(Rx::new(inner, &side(Direction::In, i))) as Box<dyn RxQueue>)
-            .collect();
+        let rx = rx.map(|(i, inner)| WatchedRx::new(inner, &side(Direction::In, i))).collect();
         let tx = tx.into_iter().enumerate();
-        let tx = tx
-            .map(|(i, inner)| Box::new(Tx::new(inner, &side(Direction::Out, i))) as Box<dyn TxQueue>)
-            .collect();
+        let tx = tx.map(|(i, inner)| WatchedTx::new(inner, &side(Direction::Out, i))).collect();
         let name = control.name().to_owned();
         let mut state = self.lock();
         state.ports.retain(|port| port.id != id);
         state.ports.push(Watched { id, name, sides, session: None });
         state.ports.sort_by_key(|port| port.id);
         drop(state);
-        Port {
-            rx,
-            tx,
-            control,
-            running: Box::new(WatchedRunning {
-                inner: running,
-                registration: Registration { id, hub: self.clone() },
-            }),
-        }
+        let registration = Registration { id, hub: self.clone() };
+        let running = Box::new(WatchedRunning { inner: running, registration });
+        (Port { rx: Vec::new(), tx: Vec::new(), control, running }, rx, tx)
     }
 
     /// Number, name, receive and transmit queues of each port.

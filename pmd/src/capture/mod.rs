@@ -7,7 +7,8 @@
 //!                    └── copies ─► ring ═════╪═══════════════════════════►   Stream: records in order of time
 //! ```
 //! A program makes a [`Hub`], lets it [`watch`](Hub::watch) its started ports, and [`serve`](Hub::serve)s a control
-//! socket; `linecard capture` finds it. Off, a burst costs one more call and one relaxed load. On, frames are cut to
+//! socket; `linecard capture` finds it. Off, a burst costs one relaxed load (and one more call, unless the program
+//! holds the queues as what they are). On, frames are cut to
 //! the snapshot length, filtered in the polling thread and copied into a ring that only this queue fills; a full ring
 //! drops the copy and counts it. The polling thread never waits and makes no system call but the clock's; it picks
 //! rings up, and gives them back, between bursts.
@@ -35,6 +36,7 @@ pub use self::client::{Client, Listed};
 pub use self::hub::{Hub, Session};
 pub use self::point::dropped;
 pub use self::protocol::{Options, Totals};
+pub use self::queues::{WatchedRx, WatchedTx};
 pub use self::record::Frame;
 pub use self::server::Server;
 pub use self::stream::Stream;

@@ -14,17 +14,26 @@ fn now() -> u64 {
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
-pub(super) struct Rx {
+/// A receive queue that can be captured; made by [`Hub::watch_queues`](super::Hub::watch_queues).
+///
+/// ```
+/// use linecard_pmd::{RxQueue, capture::WatchedRx};
+/// fn poll(rx: &mut WatchedRx, packets: &mut linecard_mempool::Burst) -> usize {
+///     rx.rx_burst(packets) // one relaxed load more than the queue behind
+/// }
+/// ```
+pub struct WatchedRx {
     inner: Box<dyn RxQueue>,
     point: Point,
 }
 
-impl Rx {
+impl WatchedRx {
     pub(super) fn new(inner: Box<dyn RxQueue>, mailbox: &Arc<Mailbox>) -> Self {
         Self { inner, point: Point::new(Arc::clone(mailbox)) }
     }
 
     #[cold]
+    #[inline(never)]
     fn watched(&mut self, packets: &mut Burst) -> usize {
         self.point.pick_up();
         let Some(Sinks { mut passed, dropped }) = self.point.sinks.take() else {
@@ -38,8 +47,8 @@ impl Rx {
     }
 }
 
-impl RxQueue for Rx {
-    #[inline]
+impl RxQueue for WatchedRx {
+    #[inline(always)]
     fn rx_burst(&mut self, packets: &mut Burst) -> usize {
         if self.point.off() {
             return self.inner.rx_burst(packets);
@@ -52,17 +61,26 @@ impl RxQueue for Rx {
     }
 }
 
-pub(super) struct Tx {
+/// A transmit queue that can be captured; made by [`Hub::watch_queues`](super::Hub::watch_queues).
+///
+/// ```
+/// use linecard_pmd::{TxQueue, capture::WatchedTx};
+/// fn push(tx: &mut WatchedTx, packets: &mut linecard_mempool::Burst) -> usize {
+///     tx.tx_burst(packets) // one relaxed load more than the queue behind
+/// }
+/// ```
+pub struct WatchedTx {
     inner: Box<dyn TxQueue>,
     point: Point,
 }
 
-impl Tx {
+impl WatchedTx {
     pub(super) fn new(inner: Box<dyn TxQueue>, mailbox: &Arc<Mailbox>) -> Self {
         Self { inner, point: Point::new(Arc::clone(mailbox)) }
     }
 
     #[cold]
+    #[inline(never)]
     fn watched(&mut self, packets: &mut Burst) -> usize {
         self.point.pick_up();
         let time = now();
@@ -78,8 +96,8 @@ impl Tx {
     }
 }
 
-impl TxQueue for Tx {
-    #[inline]
+impl TxQueue for WatchedTx {
+    #[inline(always)]
     fn tx_burst(&mut self, packets: &mut Burst) -> usize {
         if self.point.off() {
             return self.inner.tx_burst(packets);
@@ -103,5 +121,17 @@ impl TxQueue for Tx {
 
     fn path(&self) -> &'static str {
         self.inner.path()
+    }
+}
+
+impl std::fmt::Debug for WatchedRx {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("WatchedRx").field(&self.path()).finish()
+    }
+}
+
+impl std::fmt::Debug for WatchedTx {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("WatchedTx").field(&self.path()).finish()
     }
 }

@@ -279,7 +279,7 @@ fn requests_are_read_back_and_garbage_is_refused() {
 /// Garbage in the ring is noticed, whatever it is.
 #[test]
 fn records_are_checked() {
-    let mut cells = vec![[0_u8; record::CELL]; 4];
+    let mut cells = [[0_u8; record::CELL]; 4];
     assert!(matches!(record::read(&cells[..0]), record::Found::Part));
     assert!(matches!(record::read(&cells), record::Found::Garbled));
     for at in 20..32 {

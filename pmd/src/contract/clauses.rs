@@ -31,6 +31,31 @@ pub fn restarts(link: &dyn Link) {
     bench.start(&config).stop();
 }
 
+/// A device starts again with another number of queues, other rings and another MTU, again and again, and carries what
+/// it was configured for.
+pub fn reconfigures(link: &dyn Link) {
+    let mut bench = Bench::open(link, PACKETS);
+    for round in 0..12_usize {
+        let (info, limits) = (bench.near.info(), bench.limits.clone());
+        let depth = |asked: u16| match asked.clamp(*info.depth.start(), *info.depth.end()) {
+            depth if info.depth_power_of_two => depth.next_power_of_two(),
+            depth => depth,
+        };
+        let most = bench.config(1 + (round % 3) as u16);
+        let mtu = [most.mtu, most.mtu.min(1500), most.mtu.min(1280), most.mtu.min(1400)][round % 4];
+        let (rx_depth, tx_depth) = (depth([256, 64, 1024, 128][round % 4]), depth([128, 512, 64][round % 3]));
+        let config = PortConfig { rx_depth, tx_depth, mtu: mtu.max(*info.mtu.start()), ..most };
+        let mut run = bench.start(&config);
+        assert_eq!(run.port.control.mtu(), config.mtu, "the MTU that was asked for");
+        let longest = (usize::from(config.mtu) + 14).min(*limits.len.end());
+        for queue in 0..config.rx_queues.into() {
+            let frames = run.frames([60, longest, 61, longest - 1]);
+            run.exchange(queue, &frames, usize::MAX);
+        }
+        bench = run.stop();
+    }
+}
+
 /// Bursts of every size from 0 to 64 arrive, in order.
 pub fn burst_sizes(link: &dyn Link) {
     let (mut run, _) = start(link);
@@ -77,13 +102,12 @@ pub fn appended_bursts(link: &dyn Link) {
     run.stop();
 }
 
-/// Every length that the link carries arrives as it was sent; all of the short ones, some of the long.
+/// Every length from 1 to 9000 that the link carries arrives as it was sent, and the longest.
 pub fn packet_sizes(link: &dyn Link) {
     let (mut run, longest) = start(link);
     let shortest = *run.limits.len.start();
-    let (all, some) = (shortest..=longest.min(300), (307..longest).step_by(97));
     let lengths: Vec<usize> =
-        all.chain(some).chain([longest.saturating_sub(1).max(shortest), longest]).collect();
+        (shortest..=longest.min(9000)).chain([longest.saturating_sub(1).max(shortest), longest]).collect();
     for lengths in lengths.chunks(32) {
         let frames = run.frames(lengths.iter().copied());
         run.exchange(0, &frames, usize::MAX);

@@ -26,12 +26,14 @@
 mod bench;
 mod clauses;
 mod frames;
+mod kernel;
 mod peer;
 
 pub use clauses::{
     appended_bursts, burst_sizes, chains, configure_errors, counters, full_rings, lost_queue, other_thread,
-    packet_sizes, pool_exhaustion, restarts,
+    packet_sizes, pool_exhaustion, reconfigures, restarts,
 };
+pub use kernel::{kernel_counters, link_down, removed};
 pub use peer::{Peer, PortPeer};
 
 use crate::port::{Device, ProbeContext};
@@ -140,8 +142,8 @@ pub trait Link: Sync {
 macro_rules! contract_tests {
     ($link:expr) => {
         $crate::contract_tests! { @each $link;
-            restarts burst_sizes appended_bursts packet_sizes chains pool_exhaustion counters full_rings other_thread
-            lost_queue configure_errors
+            restarts reconfigures burst_sizes appended_bursts packet_sizes chains pool_exhaustion counters full_rings other_thread
+            lost_queue configure_errors link_down removed kernel_counters
         }
     };
     (@each $link:expr; $($clause:ident)+) => {

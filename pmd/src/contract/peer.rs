@@ -4,6 +4,7 @@ use linecard_mempool::{Burst, Pool};
 
 use super::frames::{bytes, eventually, packet};
 use crate::config::{PortConfig, configure};
+use crate::control::PortStats;
 use crate::port::{Device, Port};
 
 /// Somebody at the far side of a link, moving frames as bytes: another port ([`PortPeer`]), or a hand-driven
@@ -44,6 +45,20 @@ pub trait Peer: Send {
     fn receive(&mut self, queue: usize) -> Option<Vec<u8>>;
     /// Ends what `start` began, after the device has stopped; holds no packet of the pool afterwards.
     fn stop(&mut self);
+    /// Takes the far side down, or up again, while the device runs; false where that cannot be done.
+    fn set_link(&mut self, up: bool) -> bool {
+        let _ = up;
+        false
+    }
+    /// Removes what the device is attached to, under it; false where that cannot be done.
+    fn remove(&mut self) -> bool {
+        false
+    }
+    /// What the far side counted of this device since ever, in the device's words: `opackets` is what came from it.
+    /// `None` where nobody but the device counts.
+    fn counters(&self) -> Option<PortStats> {
+        None
+    }
 }
 
 /// Another port as the far side.

@@ -20,7 +20,7 @@ impl Chance {
             None => (text, 1.0),
         };
         let part = number(digits)? / unit;
-        (0.0..=1.0).contains(&part).then(|| Self((part * ALWAYS as f64) as u64))
+        (0.0..=1.0).contains(&part).then_some(Self((part * ALWAYS as f64) as u64))
     }
 }
 

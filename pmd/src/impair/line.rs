@@ -54,7 +54,7 @@ impl Random {
 
     /// A number below `n`, which is not 0.
     fn below(&mut self, n: u64) -> u64 {
-        (u128::from(self.next()) * u128::from(n) >> 64) as u64
+        ((u128::from(self.next()) * u128::from(n)) >> 64) as u64
     }
 
     /// Draws only where something can happen, so that a fault that is off changes no other.

@@ -137,7 +137,7 @@ fn duplicates_come_behind_their_originals() {
 fn a_corrupted_packet_differs_in_one_bit() {
     let (out, port, _) = through("tx_corrupt=20%", N);
     let flipped = |(i, frame): (usize, &Vec<u8>)| {
-        let mut want = vec![0; 64];
+        let mut want = [0; 64];
         want[..4].copy_from_slice(&(i as u32).to_be_bytes());
         frame.iter().zip(&want).map(|(a, b)| (a ^ b).count_ones()).sum::<u32>()
     };
@@ -219,7 +219,7 @@ fn delays_and_rates_take_their_time() {
     let send = |port: &mut Port, count| {
         let mut burst = Burst::new();
         assert!(pool.get_bulk(&mut burst, count));
-        burst.iter_mut().for_each(|packet| drop(packet.append(125)));
+        burst.iter_mut().for_each(|packet| assert!(packet.append(125).is_some()));
         port.tx[0].tx_burst(&mut burst)
     };
     assert_eq!(send(&mut port, 10), 10);

@@ -162,6 +162,14 @@ impl Interface {
         self.change(action, Request::link(libc::RTM_NEWLINK, ACK, self.index, flags, bit))
     }
 
+    /// Removes it; only interfaces that were made in software can be.
+    ///
+    /// # Errors
+    /// The kernel refuses: no permission, hardware, gone.
+    pub fn remove(&self) -> Result<(), Error> {
+        self.change("removing", Request::link(libc::RTM_DELLINK, ACK, self.index, 0, 0))
+    }
+
     fn change(&self, action: &str, request: Request) -> Result<(), Error> {
         self.ask(request).map(drop).map_err(|error| self.refused(action, error))
     }
@@ -210,7 +218,7 @@ fn zero_ended(name: &str) -> Vec<u8> {
 fn missing(port: &str, namespace: &Namespace, name: &str, netlink: &mut Netlink) -> Error {
     let all = netlink.ask(Request::link(libc::RTM_GETLINK, DUMP, 0, 0, 0)).unwrap_or_default();
     let mut names: Vec<String> = all.iter().filter_map(Facts::read).map(|facts| facts.name).collect();
-    names.sort_by_key(|known| distance(name, known));
+    names.sort_by_cached_key(|known| (distance(name, known), known.clone()));
     let hint = match names.first() {
         Some(near) if distance(name, near) <= 2 => format!("did you mean '{near}'? "),
         _ => String::new(),

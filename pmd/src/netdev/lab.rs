@@ -6,6 +6,7 @@
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
@@ -114,11 +115,20 @@ impl Lab {
 
     /// A pair of interfaces that are each other's other end, both up. The kernel's own chatter (router solicitations,
     /// duplicate address detection) is off on both.
+    ///
+    /// # Panics
+    /// They cannot be made, or do not come up.
     pub fn veth(&self, one: &str, other: &str) {
         self.ip(&format!("link add name {one} type veth peer name {other}"));
         for name in [one, other] {
             self.ip(&format!("link set dev {name} addrgenmode none"));
             self.ip(&format!("link set dev {name} up"));
+        }
+        // The kernel tells of the carrier a little later.
+        let start = Instant::now();
+        while ![one, other].iter().all(|name| self.interface(name).link().up) {
+            assert!(start.elapsed() < Duration::from_secs(5), "the pair {one}, {other} does not come up");
+            std::thread::yield_now();
         }
     }
 

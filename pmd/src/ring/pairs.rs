@@ -59,7 +59,7 @@ struct Entry {
 
 static PAIRS: Mutex<Vec<Entry>> = Mutex::new(Vec::new());
 
-/// Looks `find` up among the live pairs of `domain`.
+/// Runs `step` on all entries and the live pairs of `domain`.
 fn with<T>(domain: &Arc<Domain>, step: impl FnOnce(&mut Vec<Entry>, &[([String; 2], Arc<Pair>)]) -> T) -> T {
     let mut all = PAIRS.lock().unwrap_or_else(PoisonError::into_inner);
     all.retain(|entry| entry.pair.strong_count() > 0 && entry.domain.strong_count() > 0);

@@ -77,10 +77,12 @@ impl Driver for TapDriver {
     fn probe(&self, _: &ProbeContext, args: &DevArgs) -> Result<Box<dyn Device>, Error> {
         let settings = Settings::read(args)?;
         let port = args.name().to_owned();
-        let opened = open::open(&port, &settings)?;
+        let mut opened = open::open(&port, &settings)?;
         let remote = match (&settings.remote, &opened.interface) {
             (Some(remote), Some(interface)) => {
-                Some(Remote::join(&port, &settings.namespace, interface, remote)?)
+                let (joined, mac) = Remote::join(&port, &settings.namespace, interface, remote)?;
+                opened.mac = mac;
+                Some(joined)
             }
             _ => None,
         };
@@ -178,9 +180,6 @@ impl Tap {
 
     fn port(&self, config: &PortConfig, pool: &Pool, fds: Vec<Arc<OwnedFd>>) -> Result<Parts, Error> {
         let (rx_takes, tx_takes) = self.offloads(config.offloads.rx, &fds)?;
-        if let Some(interface) = &self.opened.interface {
-            self.shape(interface, config)?;
-        }
         let counters = PortCounters::<RxLoss, TxLoss>::new(config.rx_queues, config.tx_queues);
         let trouble = Arc::new(Trouble::new(&self.name));
         let longest = if rx_takes.tso4 { rx::LARGEST } else { usize::from(config.mtu) + OVERHEAD };
@@ -210,6 +209,9 @@ impl Tap {
             paths: format!("rx {}, tx write", rx.first().map_or("off", |queue| queue.path())),
             missed: Mutex::new(0),
         });
+        if let Some(interface) = &control.interface {
+            self.shape(interface, config)?;
+        }
         control.forget();
         Ok(Parts { fds, rx, tx, control })
     }

@@ -31,13 +31,13 @@ pub(super) struct Remote {
 }
 
 impl Remote {
-    /// Joins `tap` and the interface `remote` of the same namespace.
+    /// Joins `tap` and the interface `remote` of the same namespace; gives the address that both have then.
     pub(super) fn join(
         port: &str,
         namespace: &Namespace,
         tap: &Arc<Interface>,
         remote: &str,
-    ) -> Result<Self, Error> {
+    ) -> Result<(Self, [u8; 6]), Error> {
         let remote = Arc::new(Interface::find_ethernet(port, namespace, remote)?);
         let mac = remote.facts()?.mac.unwrap_or_default();
         let mut joined = Self { joined: Vec::new() };
@@ -47,7 +47,7 @@ impl Remote {
         // Frames for the remote interface's address are ours now.
         tap.set_mac(mac)?;
         remote.set_up(true)?;
-        Ok(joined)
+        Ok((joined, mac))
     }
 
     fn redirect(&mut self, port: &str, from: &Arc<Interface>, to: &Interface) -> Result<(), Error> {

@@ -1,12 +1,17 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use linecard_mempool::Pool;
+use linecard_net::ether::{Ethernet, ether_type};
+use linecard_net::ip::{Ipv4, protocol};
+use linecard_net::offload::fill_transport;
+use linecard_net::transport::Udp;
+use linecard_net::{Header, MacAddr};
 
 use super::TapDriver;
 use crate::contract::{Ends, Far, Limits, Link, Peer};
 use crate::netdev::Interface;
 use crate::netdev::lab::{Lab, Wire};
-use crate::{DevArgs, Driver, PortConfig, ProbeContext};
+use crate::{DevArgs, Driver, PortConfig, PortStats, ProbeContext};
 
 /// Most frames under way to the device; the kernel drops what its queue has no room for.
 const UNDER_WAY: u64 = 512;
@@ -42,7 +47,13 @@ impl Link for Tap {
     }
 
     fn limits(&self) -> Limits {
-        Limits { len: 14..=self.longest, queues: 1, quiet: false, ..Limits::default() }
+        Limits {
+            len: 14..=self.longest,
+            queues: 1,
+            quiet: false,
+            window: UNDER_WAY as usize,
+            ..Limits::default()
+        }
     }
 }
 
@@ -87,6 +98,25 @@ impl Peer for Kernel {
     }
 
     fn stop(&mut self) {}
+
+    fn set_link(&mut self, up: bool) -> bool {
+        self.interface.set_up(up).is_ok()
+    }
+
+    fn remove(&mut self) -> bool {
+        self.interface.remove().is_ok()
+    }
+
+    fn counters(&self) -> Option<PortStats> {
+        let stats = self.interface.facts().ok()?.stats;
+        Some(PortStats {
+            ipackets: stats.tx_packets,
+            ibytes: stats.tx_bytes,
+            opackets: stats.rx_packets,
+            obytes: stats.rx_bytes,
+            ..PortStats::default()
+        })
+    }
 }
 
 mod plain {
@@ -96,3 +126,22 @@ mod plain {
 mod jumbo {
     crate::contract_tests!(super::Tap::new("", 9014));
 }
+
+/// A datagram from 10.9.0.2 (02:…:02) to 10.9.0.1 (02:…:01).
+fn udp(source: u16, destination: u16, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0; 42 + payload.len()];
+    frame[42..].copy_from_slice(payload);
+    let len = payload.len() as u16;
+    let (to, from) = (MacAddr([2, 0, 0, 0, 0, 1]), MacAddr([2, 0, 0, 0, 0, 2]));
+    let ethernet = Ethernet { destination: to, source: from, ether_type: ether_type::IPV4.into() };
+    ethernet.store(&mut frame).expect("room");
+    let ip = Ipv4::new([10, 9, 0, 2], [10, 9, 0, 1], protocol::UDP, 8 + len);
+    ip.store(&mut frame[14..]).expect("room");
+    Udp::new(source, destination, len).store(&mut frame[34..]).expect("room");
+    let layers = linecard_net::parse(&frame);
+    assert!(fill_transport(&mut frame, &layers));
+    frame
+}
+
+mod behaviour;
+mod refused;

@@ -2,7 +2,7 @@
 
 use super::ring::{Place, Ring, turn_of};
 use crate::fault::PeerFault;
-use crate::layout::{F_INDIRECT, F_NEXT};
+use crate::layout::{F_INDIRECT, F_NEXT, F_WRITE};
 use crate::queue::{DeviceMemory, Head};
 use crate::segments::SegList;
 use crate::sync::{Acquire, Relaxed};
@@ -47,6 +47,9 @@ pub(super) fn follow<M: DeviceMemory, const WRITABLE: bool>(
 }
 
 /// Collects the entries of an indirect table: all of them, in order; only WRITE counts among their flags.
+///
+/// In a table of what the device reads it does not count either: DPDK's driver marks all its entries so (22.11),
+/// and its own backend reads them. Nothing is at risk: it is the driver's memory, and we only read it.
 fn follow_table<M: DeviceMemory, const WRITABLE: bool>(
     walk: &mut Walk<'_, M, WRITABLE>,
     desc: Desc,
@@ -56,7 +59,8 @@ fn follow_table<M: DeviceMemory, const WRITABLE: bool>(
     let table = walk.table(desc, flags, allowed)?;
     for index in 0..table.entries {
         let entry = walk.entry(&table, index)?;
-        walk.buffer(entry, entry.packed().1, index)?;
+        let flags = entry.packed().1;
+        walk.buffer(entry, if WRITABLE { flags } else { flags & !F_WRITE }, index)?;
     }
     Ok(())
 }

@@ -77,7 +77,10 @@ mod faults {
         assert_eq!(verdict(&v, true), Err(PeerFault::ChainTooLong { max: SIZE }));
         v.desc(0, GUEST, 16, 0, flags);
         v.entry(0, GUEST, 10, 0, F_WRITE);
-        assert_eq!(verdict(&v, true), Err(PeerFault::WrongDirection { index: 0 }));
+        assert_eq!(verdict(&v, true), Ok((1, 10)), "as DPDK's driver writes them");
+        v.entry(0, GUEST, 10, 0, 0);
+        let writable = Device::<false, true>::new(&v.ring, v.device(true)).expect("valid");
+        assert_eq!(v.chain(writable), Err(PeerFault::WrongDirection { index: 0 }));
     }
 
     #[test]

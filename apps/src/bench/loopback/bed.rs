@@ -117,7 +117,7 @@ impl Bed {
         }
         if !self.hugepages {
             // The least that holds DPDK's default pool: without hugepages it takes all of its memory at once.
-            command.args(["-m", "448"]);
+            command.args(["-m", "640"]);
         }
         command.args(["--vdev", device, "--", "-i", "-a", "--nb-cores=1"]);
         Ok(command)

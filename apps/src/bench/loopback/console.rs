@@ -239,13 +239,14 @@ impl Console {
     }
 }
 
-/// The first line that tells of trouble, or else the last one.
+/// The line in which DPDK names the cause, or the first that tells of trouble, or else the last one.
 fn complaint(text: &str) -> Option<&str> {
     let telling = |line: &&str| {
         ["error", "Error", "annot", "ailed", "nvalid", "compatible"].iter().any(|word| line.contains(word))
     };
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    lines.clone().find(telling).or_else(|| lines.next_back())
+    let cause = lines.clone().find(|line| line.starts_with("Cause: "));
+    cause.or_else(|| lines.clone().find(telling)).or_else(|| lines.next_back())
 }
 
 impl Drop for Console {
@@ -297,6 +298,8 @@ mod tests {
         let log = "EAL: Detected\nEAL: Cannot open it\nEAL: Invalid arguments\n\n";
         assert_eq!(complaint(log), Some("EAL: Cannot open it"));
         assert_eq!(complaint("one\ntwo\n"), Some("two"));
+        let exit = "EAL: Error - exiting with code: 1\n  Cause: no memory\n";
+        assert_eq!(complaint(exit), Some("Cause: no memory"));
         assert_eq!(complaint(" \n"), None);
     }
 

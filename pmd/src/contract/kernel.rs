@@ -1,0 +1,121 @@
+//! Clauses about what happens at the far side: its link, its end, its counters. A far side that cannot do such a thing
+//! says so, and the clause has nothing to show.
+
+use linecard_mempool::Burst;
+
+use super::bench::{Bench, Run};
+use super::frames::{eventually, packet};
+use super::{Far, Link, Peer};
+
+/// Packets in the device's pool.
+const PACKETS: u32 = 2048;
+/// Packets that a device is given while nobody listens: more than its rings hold.
+const GIVEN: usize = 4096;
+
+fn start(link: &dyn Link) -> Run {
+    let bench = Bench::open(link, PACKETS);
+    let config = bench.config(1);
+    bench.start(&config)
+}
+
+fn peer(run: &mut Run) -> Option<&mut dyn Peer> {
+    match &mut run.far {
+        Far::Peer(peer) => Some(&mut **peer),
+        Far::Loop | Far::Nothing => None,
+    }
+}
+
+/// Offers packets to a device that cannot deliver them: it neither waits nor panics, and each that it takes is counted,
+/// as sent or as lost.
+fn offer(run: &mut Run) {
+    let before = run.port.control.stats();
+    let (mut burst, mut taken) = (Burst::new(), 0);
+    for _ in 0..GIVEN / 32 {
+        while burst.len() < 32
+            && let Some(packet) = packet(&run.pool, &[0x55; 64], 64)
+        {
+            burst.push(packet).expect("room");
+        }
+        run.port.tx[0].reclaim();
+        taken += run.port.tx[0].tx_burst(&mut burst) as u64;
+        let mut received = Burst::new();
+        run.port.rx[0].rx_burst(&mut received);
+    }
+    // What is in a ring yet is counted when the device learns what became of it.
+    eventually("every packet that was taken is counted", || {
+        run.port.tx[0].reclaim();
+        let stats = run.port.control.stats();
+        let counted = stats.opackets - before.opackets + stats.oerrors - before.oerrors;
+        (counted == taken).then_some(())
+    });
+}
+
+/// A link that goes down is reported, harms nothing, and comes up again.
+pub fn link_down(link: &dyn Link) {
+    let mut run = start(link);
+    let frames = run.frames([60; 8]);
+    run.exchange(0, &frames, usize::MAX);
+    if !peer(&mut run).is_some_and(|peer| peer.set_link(false)) {
+        run.stop();
+        return;
+    }
+    eventually("the port reports that its link is down", || (!run.port.control.link().up).then_some(()));
+    offer(&mut run);
+    assert!(peer(&mut run).is_some_and(|peer| peer.set_link(true)), "up again");
+    eventually("the port reports that its link is up", || run.port.control.link().up.then_some(()));
+    run.drain(0);
+    let frames = run.frames([64; 32]);
+    run.exchange(0, &frames, usize::MAX);
+    run.stop_uncounted();
+}
+
+/// A device whose far side is removed under traffic reports its link down, counts what it loses, and stops.
+pub fn removed(link: &dyn Link) {
+    let mut run = start(link);
+    let frames = run.frames([60; 32]);
+    run.exchange(0, &frames, usize::MAX);
+    let _ = run.feed(0, &frames);
+    if !peer(&mut run).is_some_and(|peer| peer.remove()) {
+        run.drain(0);
+        run.stop_uncounted();
+        return;
+    }
+    offer(&mut run);
+    eventually("the port reports that its link is down", || (!run.port.control.link().up).then_some(()));
+    run.stop_uncounted();
+}
+
+/// The port's counters and those of the system at its far side grow by the same.
+pub fn kernel_counters(link: &dyn Link) {
+    let mut run = start(link);
+    let count = |run: &mut Run| {
+        let ours = run.port.control.stats();
+        let theirs = peer(run).and_then(|peer| peer.counters())?;
+        let both = |ours: u64, theirs: u64| theirs.wrapping_sub(ours);
+        Some([
+            both(ours.ipackets, theirs.ipackets),
+            both(ours.ibytes, theirs.ibytes),
+            both(ours.opackets, theirs.opackets),
+            both(ours.obytes, theirs.obytes),
+        ])
+    };
+    run.drain(0);
+    let Some(before) = count(&mut run) else {
+        run.stop();
+        return;
+    };
+    for size in [1, 17, 64] {
+        let frames = run.frames((0..size).map(|i| 60 + 11 * i));
+        run.exchange(0, &frames, usize::MAX);
+    }
+    let mut last = before;
+    for _ in 0..100 {
+        run.drain(0);
+        last = count(&mut run).expect("as before");
+        if last == before {
+            break;
+        }
+    }
+    assert_eq!(last, before, "far side minus port: ipackets, ibytes, opackets, obytes");
+    run.stop();
+}
