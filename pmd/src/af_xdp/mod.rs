@@ -24,7 +24,8 @@
 //! zero-copy (ixgbe, i40e, ice, igc, mlx5, virtio-net since Linux 6.11, …); the wanted flows steered to the queues that
 //! have sockets (`ethtool -L IFACE combined 1`, or `ethtool -N` rules); for busy polling
 //! `echo 2 > /sys/class/net/IFACE/napi_defer_hard_irqs; echo 200000 > /sys/class/net/IFACE/gro_flush_timeout`; hugepages
-//! for zero-copy. Zero-copy could not be tested on the machines this was written on.
+//! for zero-copy. Zero-copy could not be tested on the machines this was written on. Over veth busy polling costs more
+//! than it brings: give `busy_budget=0` there.
 //!
 //! **Not supported**: checksum and segmentation offloads (XDP sockets have none on receive), the metadata of
 //! `XDP_TX_METADATA`, programs in ELF files (`xdp_prog=` takes a pinned one: `bpftool prog load FILE /sys/fs/bpf/NAME`),
