@@ -92,7 +92,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let hub = Hub::new();
     let mut port = hub.watch(0, port);
     let folder = runtime::create("pktgen")?;
-    let _server = hub.serve(&folder.join(format!("control.{}", std::process::id())))?;
+    let server = hub.serve(&folder.join(format!("control.{}", std::process::id())))?;
 
     let source = port.control.mac().into();
     let frames: Vec<Vec<u8>> = (0..plan.flows).map(|flow| frame(flow, plan.size, source)).collect();
@@ -116,5 +116,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         sent as f64 / seconds
     );
     port.stop();
+    drop(server);
+    runtime::remove("pktgen");
     Ok(())
 }
