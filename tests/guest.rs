@@ -54,11 +54,11 @@ unshare -n sleep 1000 & B=$!
 sleep 1
 inside() { nsenter -t $B -n "$@"; }
 inside sh -c 'for all in all default; do echo 0 > /proc/sys/net/ipv6/conf/$all/accept_dad; done'
-stream() { # name, address; runs nc by $sender and the listener by $receiver
+stream() { # name, address; by $sender and $receiver; dd writes 64 KiB at once, nc itself a few, which go out as they come
   dd if=/dev/urandom of=/sent bs=1024 count=$KIB 2>/dev/null
   $receiver nc -l -p 5000 -e dd of=/got bs=64k 2>/dev/null & L=$!
   sleep 0.5
-  $sender timeout 15 nc $2 5000 < /sent
+  $sender timeout 15 nc $2 5000 -e dd if=/sent bs=64k 2>/dev/null
   wait $L
   echo "stream $1 $(md5sum < /sent | cut -c1-32) $(md5sum < /got | cut -c1-32)"
   rm -f /got

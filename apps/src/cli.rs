@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::error::ErrorKind;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
@@ -112,7 +112,13 @@ fn explain(error: &clap::Error) -> Result<ExitCode, Error> {
             let text = error.to_string();
             let first = text.lines().next().unwrap_or_default();
             let first = first.strip_prefix("error: ").unwrap_or(first);
-            Err(Error::Usage(format!("{first}; `linecard --help` lists what is possible")))
+            let remedy = match error.get(ContextKind::ValidValue) {
+                Some(ContextValue::Strings(values)) if !values.is_empty() => {
+                    format!("give one of {}", values.join(", "))
+                }
+                _ => "`linecard --help` lists what is possible".into(),
+            };
+            Err(Error::Usage(format!("{first}; {remedy}")))
         }
     }
 }

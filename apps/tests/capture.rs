@@ -203,17 +203,17 @@ fn signals_end_a_capture_and_killing_it_harms_nobody() {
     let path = scratch.file("out.pcapng");
     let grown =
         |least: u64| eventually("packets", || std::fs::metadata(&path).is_ok_and(|data| data.len() > least));
-    for round in 0..6 {
+    // The capture before ends within moments of its command.
+    let begin = || loop {
         let _ = std::fs::remove_file(&path);
-        let mut command = program.command(&["-p", "0", "-w", &path]);
-        // The capture before ends within moments of its command.
-        let capture = loop {
-            let mut capture = Running::start(&mut command);
-            std::thread::sleep(Duration::from_millis(120));
-            if capture.0.try_wait().unwrap().is_none() {
-                break capture;
-            }
-        };
+        let mut capture = Running::start(&mut program.command(&["-p", "0", "-w", &path]));
+        std::thread::sleep(Duration::from_millis(120));
+        if capture.0.try_wait().expect("a child").is_none() {
+            break capture;
+        }
+    };
+    for round in 0..6 {
+        let capture = begin();
         grown(20_000);
         match round % 3 {
             0 => {
@@ -247,7 +247,7 @@ fn signals_end_a_capture_and_killing_it_harms_nobody() {
     drop(capture.0.stdout.take());
     assert_eq!(capture.end(PATIENCE).code, Some(0));
     // The program goes away: the capture ends by itself, with a whole file.
-    let capture = Running::start(&mut program.command(&["-p", "0", "-w", &path]));
+    let capture = begin();
     grown(20_000);
     program.quit();
     let said = capture.end(PATIENCE);

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use crate::model::{Op, run};
 use crate::{Config, Error, Hts, Multi, Rts, Single, mpmc, spsc};
 
-const CASES: u32 = if cfg!(miri) { 8 } else { 256 };
+const CASES: u32 = if cfg!(miri) { 2 } else { 256 };
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() })]
@@ -23,10 +23,11 @@ proptest! {
 
 #[test]
 fn laps_of_every_burst_size_agree_with_a_deque() {
-    let sizes = if cfg!(miri) { 1..4 } else { 1..40 };
+    let sizes = if cfg!(miri) { 2..4 } else { 1..40 };
     for size in sizes {
-        let ops: Vec<_> =
-            (0..40).flat_map(|_| [Op::EnqueueBulk(size), Op::DequeueBurst(size), Op::Dequeue]).collect();
+        let ops: Vec<_> = (0..if cfg!(miri) { 12 } else { 40 })
+            .flat_map(|_| [Op::EnqueueBulk(size), Op::DequeueBurst(size), Op::Dequeue])
+            .collect();
         run(63, u32::MAX - 100, &ops).expect("room");
         run(size, u32::MAX - 7, &ops).expect("room");
     }

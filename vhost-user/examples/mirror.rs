@@ -1,8 +1,8 @@
-//! Sends every frame back where it came from, addresses swapped: `echo PATH [SECONDS] [QUEUES] [connect]`.
+//! Sends every frame back where it came from, addresses swapped: `mirror PATH [SECONDS] [QUEUES] [connect]`.
 //!
 //! ```sh
-//! cargo run --release -p linecard-vhost-user --example echo -- /tmp/echo.sock 10 &
-//! dpdk-testpmd -l 0 --no-pci -m 256 --single-file-segments --vdev net_virtio_user0,path=/tmp/echo.sock -- --forward-mode=io --tx-first
+//! cargo run --release -p linecard-vhost-user --example mirror -- /tmp/mirror.sock 10 &
+//! dpdk-testpmd -l 0 --no-pci -m 256 --single-file-segments --vdev net_virtio_user0,path=/tmp/mirror.sock -- --forward-mode=io --tx-first
 //! ```
 
 use std::error::Error;
@@ -17,7 +17,7 @@ static VHOST: VhostDriver = VhostDriver::new();
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
-    let path = args.next().ok_or("usage: echo PATH [SECONDS] [QUEUES] [connect]")?;
+    let path = args.next().ok_or("usage: mirror PATH [SECONDS] [QUEUES] [connect]")?;
     let seconds = args.next().map_or(Ok(10), |text| text.parse())?;
     let queues = args.next().map_or(Ok(1), |text| text.parse::<u16>())?;
     let client = u8::from(args.next().is_some());
