@@ -13,14 +13,20 @@ use linecard::pmd::pcap::encode::{Format, Record, interface};
 use linecard::pmd::pcap::read::Reader;
 use rustix::process::Signal;
 
-fn frames(path: &str) -> Vec<Vec<u8>> {
-    let mut reader = Reader::open(Path::new(path)).unwrap_or_else(|damage| panic!("{path} {damage}"));
+/// The frames of a file, or what is wrong with it, as with one that is still being written.
+fn try_frames(path: &str) -> Result<Vec<Vec<u8>>, String> {
+    let damaged = |damage| format!("{path} {damage}");
+    let mut reader = Reader::open(Path::new(path)).map_err(damaged)?;
     let mut all = Vec::new();
-    while reader.ready().unwrap_or_else(|damage| panic!("{path} {damage}")) {
+    while reader.ready().map_err(damaged)? {
         all.push(reader.frame().to_vec());
         reader.advance();
     }
-    all
+    Ok(all)
+}
+
+fn frames(path: &str) -> Vec<Vec<u8>> {
+    try_frames(path).unwrap_or_else(|damage| panic!("{damage}"))
 }
 
 fn write(path: &str, count: usize) {
@@ -56,9 +62,7 @@ fn a_file_goes_through_testpmd_unchanged() {
         );
         let mut running = Running::start(command.stdin(Stdio::piped()));
         let mut console = running.0.stdin.take().unwrap();
-        eventually("all packets", || {
-            std::fs::metadata(&to).is_ok_and(|data| data.len() > 3000 * 60) && frames(&to).len() == 3000
-        });
+        eventually("all packets", || try_frames(&to).is_ok_and(|frames| frames.len() == 3000));
         console.write_all(b"show port xstats 1\nquit\n").unwrap();
         let said = running.end(PATIENCE);
         assert!(said.code == Some(0) && said.out.contains("tx_good_packets: 3000"), "{said:?}");

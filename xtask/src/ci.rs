@@ -35,7 +35,7 @@ const STEPS: &[Step] = &[
         environment: &[("RUSTDOCFLAGS", "-D warnings")],
     },
     step("build", &["cargo", "build", "--release"]),
-    step("test", &["cargo", "test", "--workspace"]),
+    step("test", &["cargo", "test", "--workspace", "--no-fail-fast"]),
 ];
 
 /// Runs the steps in order and stops at the first that fails.
