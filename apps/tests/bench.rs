@@ -1,4 +1,4 @@
-//! `linecard bench ring` and `mempool` from outside: what they print, and that they leave nothing behind.
+//! `linecard bench ring`, `mempool` and `burst` from outside: what they print, and that they leave nothing behind.
 
 mod common;
 
@@ -46,6 +46,28 @@ fn contended_rings_are_measured_and_nothing_is_left() {
     }
     assert_eq!(left_by(pid), [""; 0]);
     assert_eq!(scratch.entries(), [""; 0], "the peer's folder is gone");
+}
+
+/// Every path on which DPDK's ends can be opened side by side in one process.
+#[test]
+fn bursts_are_measured_beside_dpdk_and_nothing_is_left() {
+    let scratch = Scratch::new();
+    let running =
+        Running::start(&mut bench(&scratch, &["burst", "--json", "--runs=1", "--case=64 B burst-32 round"]));
+    let pid = running.0.id();
+    let said = running.end(PATIENCE);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let rows: Vec<serde_json::Value> =
+        said.out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(rows.len(), 6, "{said:?}");
+    for row in &rows {
+        assert!(row["linecard"]["median"].as_f64().is_some_and(|cycles| cycles > 0.0), "{row}");
+        let dpdk = row["dpdk"]["median"].as_f64().is_some_and(|cycles| cycles > 0.0);
+        let required = std::env::var_os("LINECARD_REQUIRE_ALL").is_some();
+        assert!(dpdk || row["dpdk"].is_null() && !required, "{row}");
+    }
+    assert_eq!(left_by(pid), [""; 0]);
+    assert_eq!(scratch.entries(), [""; 0], "sockets and the peer's folder are gone");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! `linecard bench`: our rings, pools and ports beside DPDK's, in interleaved runs.
 
+mod burst;
 pub(crate) mod end;
 mod error;
 mod loopback;
@@ -19,7 +20,7 @@ pub(crate) use error::Error;
 use loopback::LoopbackArgs;
 use net::NetArgs;
 use pair::Bench;
-use peer::Peer;
+use peer::{Peer, Program};
 
 /// What `linecard bench` is asked to do.
 #[derive(Debug, Args)]
@@ -35,6 +36,8 @@ enum Subject {
     Ring(TurnsArgs),
     /// Pools: cached get and put, bulk sizes, one and two cores
     Mempool(TurnsArgs),
+    /// Bursts: cycles per packet of virtio-user and vhost-user, both driven by one thread
+    Burst(TurnsArgs),
     /// Ports: two testpmds loop packets over vhost-user, ours and DPDK's at either end
     Loopback(Box<LoopbackArgs>),
     /// Drivers of kernel interfaces (tap, af_packet, af_xdp): receive and transmit, ours and DPDK's in turn; needs root
@@ -68,8 +71,9 @@ struct TurnsArgs {
 /// failed after it had started.
 pub(crate) fn run(args: BenchArgs) -> Result<(), Error> {
     match args.subject {
-        Subject::Ring(args) => in_turn(args, ring::rows),
-        Subject::Mempool(args) => in_turn(args, mempool::rows),
+        Subject::Ring(args) => in_turn(args, Program::PARTS, ring::rows),
+        Subject::Mempool(args) => in_turn(args, Program::PARTS, mempool::rows),
+        Subject::Burst(args) => in_turn(args, Program::BURSTS, burst::rows),
         Subject::Loopback(args) => loopback::run(&args),
         Subject::Net(args) => net::run(&args),
     }
@@ -77,6 +81,7 @@ pub(crate) fn run(args: BenchArgs) -> Result<(), Error> {
 
 fn in_turn(
     args: TurnsArgs,
+    program: Program,
     measure: impl FnOnce(&mut Bench) -> Result<Vec<report::Row>, Error>,
 ) -> Result<(), Error> {
     let cores = choose_cores(&args.cores)?;
@@ -85,7 +90,7 @@ fn in_turn(
     let (peer, absent) = if args.no_peer {
         (None, Some("left out (--no-peer)".to_owned()))
     } else {
-        match Peer::start(&cores) {
+        match Peer::start(program, &cores) {
             Ok(peer) => (Some(peer), None),
             Err(reason) => (None, Some(reason.to_string())),
         }

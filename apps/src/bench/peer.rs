@@ -15,13 +15,36 @@ use super::Error;
 use super::pair::Sample;
 use crate::demo::PrivateFolder;
 
-const SOURCE: &str = include_str!("../../../benches/peers/dpdk_bench.c");
 /// How long starting, and one answer, may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How long the peer may take to leave.
 const FAREWELL: Duration = Duration::from_secs(2);
 /// Free 2-MiB pages from which on DPDK gets hugepages.
 const ENOUGH_HUGEPAGES: u64 = 128;
+
+/// A program that answers questions.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Program {
+    name: &'static str,
+    source: &'static str,
+    /// Arguments for EAL where there are hugepages.
+    paged: &'static [&'static str],
+}
+
+impl Program {
+    /// Rings and pools.
+    pub(crate) const PARTS: Self = Self {
+        name: "dpdk_bench",
+        source: include_str!("../../../benches/peers/dpdk_bench.c"),
+        paged: &["--in-memory"],
+    };
+    /// Ports at both ends of a socket. A frontend shares its memory by few descriptors, or not at all.
+    pub(crate) const BURSTS: Self = Self {
+        name: "dpdk_burst",
+        source: include_str!("../../../benches/peers/dpdk_burst.c"),
+        paged: &["--in-memory", "--single-file-segments"],
+    };
+}
 
 /// Why DPDK is absent.
 #[derive(Debug, thiserror::Error)]
@@ -48,15 +71,15 @@ pub(crate) struct Peer {
 
 impl Peer {
     /// Builds the program unless it is there already, and starts it on `cores`.
-    pub(crate) fn start(cores: &[CoreId]) -> Result<Self, Absent> {
+    pub(crate) fn start(program: Program, cores: &[CoreId]) -> Result<Self, Absent> {
         let version = pkg_config(&["--modversion"]).ok_or(Absent::NoLibrary)?.join(" ");
-        let program = build("dpdk_bench", SOURCE)?;
+        let file = build(program.name, program.source)?;
         if free_hugepages() >= ENOUGH_HUGEPAGES
-            && let Ok(peer) = Self::launch(&program, cores, &["--in-memory"], &version, "hugepages")
+            && let Ok(peer) = Self::launch(&file, cores, program.paged, &version, "hugepages")
         {
             return Ok(peer);
         }
-        Self::launch(&program, cores, &["--no-huge", "--no-shconf"], &version, "no hugepages")
+        Self::launch(&file, cores, &["--no-huge", "--no-shconf"], &version, "no hugepages")
     }
 
     fn launch(

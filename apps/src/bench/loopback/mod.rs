@@ -45,6 +45,7 @@ use self::cell::{Cell, Subject};
 pub(crate) use self::cell::{Load, Size};
 pub(crate) use self::console::Interrupt;
 pub(crate) use self::kind::Offer;
+pub(crate) use self::path::Path;
 use self::raw::{Book, Pages};
 use self::result::Row;
 use self::schedule::{Outcome, Progress, Schedule};
