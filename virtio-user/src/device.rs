@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
 use std::time::Duration;
 
-use linecard_eal::memory::Domain;
+use linecard_eal::memory::{Domain, Memory};
 use linecard_mempool::Pool;
 use linecard_pmd::offload::{SoftLoss, SoftTx, TxOffloads};
 use linecard_pmd::stats::QueueStats;
@@ -92,7 +92,7 @@ impl Driver for VirtioUser {
             options,
             mac,
             reactor,
-            domain: context.domain.clone(),
+            memory: context.memory.clone(),
             listener: None,
             first: None,
         };
@@ -113,7 +113,7 @@ struct VirtioDevice {
     options: Options,
     mac: [u8; 6],
     reactor: Arc<Reactor>,
-    domain: Arc<Domain>,
+    memory: Memory,
     listener: Option<Arc<Listener>>,
     /// A backend that was greeted while probing and is used by the first start.
     first: Option<Greeted>,
@@ -159,34 +159,34 @@ impl VirtioDevice {
             let what = format!("a pool with {} bytes of headroom", pool.headroom());
             return unsupported(what, "leave room for the 12-byte header");
         }
-        if !Arc::ptr_eq(pool.domain(), &self.domain) {
-            let what = "a pool of another memory domain than the port's".to_owned();
-            return unsupported(what, "make the pool in the domain that the port was probed with");
-        }
         Ok(())
     }
 
-    fn rings(&self, pairs: u16) -> Result<Vec<Pair>, PmdError> {
+    /// Rings for `pairs` queue pairs, and the domain that has nothing else in it.
+    fn rings(&self, pairs: u16) -> Result<(Arc<Domain>, Vec<Pair>), PmdError> {
         let (name, size) = (&self.options.name, self.options.queue_size);
         let failed = |error| match error {
             RingError::Memory(source) => PmdError::Memory { port: name.clone(), source },
             RingError::Event(source) => system(name, "making an eventfd", source),
         };
         let each = RingZone::bytes(size, false).saturating_add(RingZone::bytes(size, true));
-        let reserved = self.domain.reserve(each.saturating_mul(usize::from(pairs)));
-        reserved.map_err(|source| PmdError::Memory { port: name.clone(), source })?;
+        let all = each.saturating_mul(usize::from(pairs));
+        let domain = self.memory.separate(&format!("{name} rings"), all);
+        let domain = domain.and_then(|domain| domain.reserve(all).map(|()| domain));
+        let domain = domain.map_err(|source| failed(RingError::Memory(source)))?;
         let ring = |what: &str, queue, transmit| {
-            RingZone::new(&self.domain, &format!("{name} {what} {queue}"), size, transmit).map_err(failed)
+            RingZone::new(&domain, &format!("{name} {what} {queue}"), size, transmit).map_err(failed)
         };
-        (0..pairs)
+        let pairs: Result<_, PmdError> = (0..pairs)
             .map(|q| Ok(Pair { rx: ring("rx ring", q, false)?, tx: ring("tx ring", q, true)? }))
-            .collect()
+            .collect();
+        Ok((domain, pairs?))
     }
 
     /// Everything of a started port, or why not; `self` is unchanged then.
     fn begin(&mut self, config: &PortConfig, pool: &Pool) -> Result<Parts, PmdError> {
         self.check_pool(config, pool)?;
-        let pairs = self.rings(config.rx_queues.max(config.tx_queues))?;
+        let (rings, pairs) = self.rings(config.rx_queues.max(config.tx_queues))?;
         let options = Options { offloads: config.offloads, ..self.options.clone() };
         let state = State::new(options, self.mac, config.mtu, config.rx_queues, config.tx_queues);
         let state = Arc::new(state);
@@ -200,7 +200,7 @@ impl VirtioDevice {
             state: state.clone(),
             pool: pool.clone(),
             listener: self.listener.clone(),
-            growth: Growth::follow(&self.domain, move || bell.task()),
+            growth: Growth::follow(rings, pool.domain(), move || bell.task()),
             trouble: trouble.clone(),
             rx: rx_keepers,
             tx: tx_keepers,
