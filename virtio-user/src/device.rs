@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
 use std::time::Duration;
 
+use linecard_eal::gate::gate;
 use linecard_eal::memory::{Domain, Memory};
 use linecard_mempool::Pool;
 use linecard_pmd::offload::{SoftLoss, SoftTx, TxOffloads};
@@ -17,7 +18,6 @@ use crate::args::{Options, SUMMARY};
 use crate::control::State;
 use crate::dialogue::Dialogue;
 use crate::error::Error;
-use crate::gate::{Keeper, gate};
 use crate::handshake::{Greeted, choose, greet};
 use crate::losses::TxLoss;
 use crate::memory::Growth;
@@ -25,7 +25,7 @@ use crate::path::{HEADER, RxPath, Trouble, TxPath};
 use crate::queue::{PathName, Receive, Transmit};
 use crate::reactor::{Reactor, Task, after};
 use crate::rings::{RingError, RingZone};
-use crate::session::{Orders, Pair, Session};
+use crate::session::{Inside, Orders, Pair, Session};
 use crate::transport::{Listener, connect};
 use crate::tx::LONGEST;
 
@@ -190,8 +190,8 @@ impl VirtioDevice {
         let options = Options { offloads: config.offloads, ..self.options.clone() };
         let state = State::new(options, self.mac, config.mtu, config.rx_queues, config.tx_queues);
         let state = Arc::new(state);
-        let (rx, rx_keepers) = receive_queues(&state);
-        let (tx, tx_keepers) = transmit_queues(&state, pool);
+        let (rx, rx_inside) = receive_queues(&state);
+        let (tx, tx_inside) = transmit_queues(&state, pool);
         let trouble = Arc::<Trouble>::default();
         let bell = trouble.clone();
         let stop = Arc::new(AtomicBool::new(false));
@@ -202,8 +202,8 @@ impl VirtioDevice {
             listener: self.listener.clone(),
             growth: Growth::follow(rings, pool.domain(), move || bell.task()),
             trouble: trouble.clone(),
-            rx: rx_keepers,
-            tx: tx_keepers,
+            rx: rx_inside,
+            tx: tx_inside,
             pairs,
             orders: Orders { stop: stop.clone(), started },
             first: self.first.take(),
@@ -228,12 +228,12 @@ impl VirtioDevice {
 }
 
 /// The application's ends of gates, and the control thread's.
-type Gates<Queue, Path> = (Vec<Box<Queue>>, Vec<Keeper<Box<Path>>>);
+type Gates<Queue, Path> = (Vec<Box<Queue>>, Vec<Inside<Path>>);
 
 fn receive_queues(state: &State) -> Gates<dyn RxQueue, dyn RxPath> {
     let queue = |name: &Arc<PathName>| {
-        let (visitor, keeper) = gate();
-        (Box::new(Receive { gate: visitor, name: name.clone() }) as Box<dyn RxQueue>, keeper)
+        let (poller, controller) = gate(None);
+        (Box::new(Receive { gate: poller, name: name.clone() }) as Box<dyn RxQueue>, controller)
     };
     state.rx_names.iter().map(queue).unzip()
 }
@@ -241,9 +241,9 @@ fn receive_queues(state: &State) -> Gates<dyn RxQueue, dyn RxPath> {
 fn transmit_queues(state: &State, pool: &Pool) -> Gates<dyn TxQueue, dyn TxPath> {
     let work = state.options.offloads.tx.intersects(TxOffloads::WORK);
     let queue = |(index, name): (usize, &Arc<PathName>)| {
-        let (gate, keeper) = gate();
+        let (gate, controller) = gate(None);
         let soft = work.then(|| soft(pool, state.counters.tx(index)));
-        (Box::new(Transmit { gate, name: name.clone(), soft }) as Box<dyn TxQueue>, keeper)
+        (Box::new(Transmit { gate, name: name.clone(), soft }) as Box<dyn TxQueue>, controller)
     };
     state.tx_names.iter().enumerate().map(queue).unzip()
 }
