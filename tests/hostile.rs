@@ -337,7 +337,8 @@ fn hear(stream: &UnixStream) -> Heard {
     Heard::Message(Message { request: field(0), flags: field(4), payload, fds })
 }
 
-/// What a frontend told of its memory: enough to find its rings. The rest of that memory may be other ports' too.
+/// What a frontend told of its memory. The region that holds its rings has nothing else in it, so all of that is ours to
+/// spoil; packets lie elsewhere and may be other ports'.
 #[derive(Default)]
 struct Told {
     /// First address in the frontend's process, length, offset in the file.
@@ -365,7 +366,7 @@ impl Told {
         }
     }
 
-    /// Writes garbage into the rings.
+    /// Writes garbage into the rings and all around them.
     fn scribble(&self, dice: &mut Dice) {
         /// Shorter than any part of a ring of 256.
         const WITHIN: u64 = 500;
@@ -374,10 +375,10 @@ impl Told {
         }
         for _ in 0..dice.below(60) {
             let part = self.parts[dice.below(self.parts.len() as u64) as usize];
-            let address = part + dice.below(WITHIN);
-            let region =
-                self.regions.iter().find(|(start, len, ..)| (*start..start + len).contains(&address));
-            let Some((start, _, offset, file)) = region else { continue };
+            let region = self.regions.iter().find(|(start, len, ..)| (*start..start + len).contains(&part));
+            let Some((start, len, offset, file)) = region else { continue };
+            let near = (part + dice.below(WITHIN)).min(start + len - 8);
+            let address = if dice.percent(70) { near } else { start + dice.below(len - 8) };
             let bytes = if dice.percent(50) { dice.edge() } else { dice.roll() }.to_le_bytes();
             let _ = file.write_at(&bytes[..dice.below(8) as usize + 1], address - start + offset);
         }

@@ -3,10 +3,13 @@
 
 mod support;
 
+use linecard::pmd::offload::Offloads;
 use support::Scratch;
-use support::console::{Kind, present};
-use support::ours::{Ours, SIZES, assert_perfect, backend_vdev, frontend_vdev, wait_for_socket};
-use support::peer::forwarder;
+use support::console::{Kind, Testpmd, present};
+use support::ours::{
+    Ours, SIZES, assert_perfect, backend_vdev, free_hugepages, frontend_vdev, wait_for_socket,
+};
+use support::peer::{forward, forwarder};
 
 /// Ring variants of the frontend, as device arguments.
 const VARIANTS: &[&str] = &[
@@ -146,4 +149,43 @@ fn ten_dpdk_frontends() {
 #[test]
 fn ten_frontends_of_ours() {
     ten_frontends_come_and_go(Kind::Linecard, "ten_frontends_of_ours");
+}
+
+/// Rings and packets lie in memory of two files, of whatever pages there are; DPDK's backend maps both, however it has its
+/// own.
+#[test]
+fn our_frontend_on_pages_of_every_kind() {
+    let test = "our_frontend_on_pages_of_every_kind";
+    if !present(Kind::Dpdk, test) {
+        return;
+    }
+    let huge = free_hugepages() >= 256;
+    if !huge {
+        support::skip(test, "256 free hugepages are needed for a part of it");
+    }
+    let scratch = Scratch::new(test);
+    let modes: [(&[&str], &[&str], bool); 3] = [
+        (&["-m", "64", "--no-huge"], &["--no-huge"], false),
+        (&["-m", "64", "--no-huge"], &["--in-memory"], true),
+        (&["-m", "64", "--require-hugepages"], &["--no-huge"], true),
+    ];
+    for (n, (ours, theirs, needs_huge)) in modes.into_iter().enumerate() {
+        if needs_huge && !huge {
+            continue;
+        }
+        let socket = scratch.join(&format!("s{n}"));
+        let (prefix, vdev) = (format!("lcp{}{n}", std::process::id()), backend_vdev(&socket));
+        let mut eal = vec!["-l", "0,1", "--no-pci", "-m", "256", "--file-prefix", &prefix, "--vdev", &vdev];
+        eal.extend_from_slice(theirs);
+        let app = ["-i", "--nb-cores=1", "--total-num-mbufs=8192", "--rxd=256", "--txd=256"];
+        let mut peer = Testpmd::start(Kind::Dpdk, &eal, &app);
+        forward(&mut peer, "io");
+        wait_for_socket(&socket);
+        let what = format!("{ours:?} {theirs:?}");
+        let mut ours = Ours::with_eal(ours, &frontend_vdev(&socket, "mrg_rxbuf=1"), Offloads::default());
+        ours.wait_for_link(true);
+        assert_perfect(&ours.prove(5_000, SIZES), &what);
+        ours.stop();
+        assert!(peer.quit().success());
+    }
 }

@@ -6,6 +6,7 @@
 //! | [`shared`] | [`Shared`], [`SharedSlice`], [`SharedBytes`]: the only way to touch memory a peer may write |
 //! | [`cores`] | [`LcoreMap`] in EAL's grammar, [`Workers`] that poll on lcores |
 //! | [`clock`] | [`Clock`]: cycles and what they mean in time |
+//! | [`gate`] | what a polling and a control thread use in turn, without a lock |
 //! | [`eventfd`] | signals to a peer that may be hostile |
 //! | [`runtime`] | where control sockets lie |
 //! | [`args`], [`log`] | EAL's command line, and `--log-level` for `tracing` |
@@ -16,7 +17,7 @@
 //! Linux on 64-bit machines. Not here: secondary processes, PCI, service cores, physical addresses.
 //!
 //! `unsafe` is in `sys/` (system calls), `shared.rs` (cells), `memory/map.rs` (mappings) and the promise of
-//! [`Zone::bytes`].
+//! [`Zone::bytes`], and `gate.rs`.
 
 pub mod args;
 pub mod clock;
@@ -24,10 +25,14 @@ pub mod cores;
 mod eal;
 mod error;
 pub mod eventfd;
+pub mod gate;
+#[cfg(test)]
+mod gate_tests;
 pub mod log;
 pub mod memory;
 pub mod runtime;
 pub mod shared;
+mod sync;
 mod sys;
 
 pub use args::EalArgs;

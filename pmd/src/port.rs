@@ -55,7 +55,8 @@ pub trait Driver: Sync {
 pub struct ProbeContext {
     /// The memory of this process's framework instance.
     pub memory: Memory,
-    /// The domain that packets and rings of this port come from, and all that a peer gets to see.
+    /// The domain that packets come from where a driver has to choose. What a driver shares with its peer besides packets
+    /// it keeps apart ([`Memory::separate`]), so that no other port's peer gets to see it.
     pub domain: Arc<Domain>,
     /// How long probing may wait for a peer to answer.
     pub wait: Duration,

@@ -27,7 +27,11 @@ impl Ours {
     }
 
     pub(crate) fn with_offloads(vdev: &str, offloads: Offloads) -> Self {
-        let (args, _) = EalArgs::parse(["-m", "64"].map(Into::into)).expect("arguments");
+        Self::with_eal(&["-m", "64"], vdev, offloads)
+    }
+
+    pub(crate) fn with_eal(eal: &[&str], vdev: &str, offloads: Offloads) -> Self {
+        let (args, _) = EalArgs::parse(eal.iter().map(Into::into)).expect("arguments");
         let eal = Eal::new(&args).expect("an instance");
         let domain = eal.default_domain();
         let config = PoolConfig { packets: 4096, ..PoolConfig::default() };
@@ -68,6 +72,21 @@ impl Ours {
             eprintln!("{report:?}; {}\n{:#?}", self.port.control.paths(), self.port.control.xstats());
         }
         report
+    }
+
+    /// Whether so many packets come back within a moment; nothing is said when not.
+    pub(crate) fn prove_quietly(&mut self, count: u64) -> bool {
+        let (rx, tx) = (self.port.rx[0].as_mut(), self.port.tx[0].as_mut());
+        let patience = Duration::from_millis(200);
+        Prover { pool: &self.pool, rx, tx, window: 128, sizes: SIZES }.run(count, patience).is_perfect()
+    }
+
+    /// Throws away what has come.
+    pub(crate) fn receive_all(&mut self) {
+        let mut burst = Burst::new();
+        while self.port.rx[0].rx_burst(&mut burst) > 0 {
+            burst.clear();
+        }
     }
 
     /// Sends frames, all of them.

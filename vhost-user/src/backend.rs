@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use linecard_eal::gate::{Poller, gate};
 use linecard_mempool::Pool;
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::Features;
@@ -10,7 +11,6 @@ use linecard_virtio::Features;
 use crate::control::Control;
 use crate::error::Error;
 use crate::features::{DEFAULT, MAX_QUEUE_PAIRS, OFFERED, PROTOCOL};
-use crate::gate::gate;
 use crate::memory::MapLimits;
 use crate::memory::sigbus;
 use crate::peer::Peer;
@@ -160,7 +160,7 @@ impl Backend {
         Ok(Transmit::new(gate, stats, Arc::clone(&self.peer), usize::from(pair) * 2))
     }
 
-    fn take_ring(&self, pair: u16, half: usize) -> Result<crate::gate::Poller<Slot>, Error> {
+    fn take_ring(&self, pair: u16, half: usize) -> Result<Poller<Slot>, Error> {
         if pair >= self.queue_pairs {
             return Err(Error::QueuePairs { asked: pair.saturating_add(1), max: self.queue_pairs });
         }

@@ -29,15 +29,11 @@ mod datapath;
 mod error;
 mod event;
 mod features;
-mod gate;
-#[cfg(test)]
-mod gate_tests;
 mod memory;
 mod peer;
 mod port;
 mod session;
 mod slot;
-mod sync;
 
 pub use backend::{Backend, BackendConfig, Mode};
 pub use control::Control;

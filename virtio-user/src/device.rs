@@ -4,7 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
 use std::time::Duration;
 
-use linecard_eal::memory::Domain;
+use linecard_eal::gate::gate;
+use linecard_eal::memory::{Domain, Memory};
 use linecard_mempool::Pool;
 use linecard_pmd::offload::{SoftLoss, SoftTx, TxOffloads};
 use linecard_pmd::stats::QueueStats;
@@ -17,7 +18,6 @@ use crate::args::{Options, SUMMARY};
 use crate::control::State;
 use crate::dialogue::Dialogue;
 use crate::error::Error;
-use crate::gate::{Keeper, gate};
 use crate::handshake::{Greeted, choose, greet};
 use crate::losses::TxLoss;
 use crate::memory::Growth;
@@ -25,7 +25,7 @@ use crate::path::{HEADER, RxPath, Trouble, TxPath};
 use crate::queue::{PathName, Receive, Transmit};
 use crate::reactor::{Reactor, Task, after};
 use crate::rings::{RingError, RingZone};
-use crate::session::{Orders, Pair, Session};
+use crate::session::{Inside, Orders, Pair, Session};
 use crate::transport::{Listener, connect};
 use crate::tx::LONGEST;
 
@@ -92,7 +92,7 @@ impl Driver for VirtioUser {
             options,
             mac,
             reactor,
-            domain: context.domain.clone(),
+            memory: context.memory.clone(),
             listener: None,
             first: None,
         };
@@ -113,7 +113,7 @@ struct VirtioDevice {
     options: Options,
     mac: [u8; 6],
     reactor: Arc<Reactor>,
-    domain: Arc<Domain>,
+    memory: Memory,
     listener: Option<Arc<Listener>>,
     /// A backend that was greeted while probing and is used by the first start.
     first: Option<Greeted>,
@@ -159,39 +159,39 @@ impl VirtioDevice {
             let what = format!("a pool with {} bytes of headroom", pool.headroom());
             return unsupported(what, "leave room for the 12-byte header");
         }
-        if !Arc::ptr_eq(pool.domain(), &self.domain) {
-            let what = "a pool of another memory domain than the port's".to_owned();
-            return unsupported(what, "make the pool in the domain that the port was probed with");
-        }
         Ok(())
     }
 
-    fn rings(&self, pairs: u16) -> Result<Vec<Pair>, PmdError> {
+    /// Rings for `pairs` queue pairs, and the domain that has nothing else in it.
+    fn rings(&self, pairs: u16) -> Result<(Arc<Domain>, Vec<Pair>), PmdError> {
         let (name, size) = (&self.options.name, self.options.queue_size);
         let failed = |error| match error {
             RingError::Memory(source) => PmdError::Memory { port: name.clone(), source },
             RingError::Event(source) => system(name, "making an eventfd", source),
         };
         let each = RingZone::bytes(size, false).saturating_add(RingZone::bytes(size, true));
-        let reserved = self.domain.reserve(each.saturating_mul(usize::from(pairs)));
-        reserved.map_err(|source| PmdError::Memory { port: name.clone(), source })?;
+        let all = each.saturating_mul(usize::from(pairs));
+        let domain = self.memory.separate(&format!("{name} rings"), all);
+        let domain = domain.and_then(|domain| domain.reserve(all).map(|()| domain));
+        let domain = domain.map_err(|source| failed(RingError::Memory(source)))?;
         let ring = |what: &str, queue, transmit| {
-            RingZone::new(&self.domain, &format!("{name} {what} {queue}"), size, transmit).map_err(failed)
+            RingZone::new(&domain, &format!("{name} {what} {queue}"), size, transmit).map_err(failed)
         };
-        (0..pairs)
+        let pairs: Result<_, PmdError> = (0..pairs)
             .map(|q| Ok(Pair { rx: ring("rx ring", q, false)?, tx: ring("tx ring", q, true)? }))
-            .collect()
+            .collect();
+        Ok((domain, pairs?))
     }
 
     /// Everything of a started port, or why not; `self` is unchanged then.
     fn begin(&mut self, config: &PortConfig, pool: &Pool) -> Result<Parts, PmdError> {
         self.check_pool(config, pool)?;
-        let pairs = self.rings(config.rx_queues.max(config.tx_queues))?;
+        let (rings, pairs) = self.rings(config.rx_queues.max(config.tx_queues))?;
         let options = Options { offloads: config.offloads, ..self.options.clone() };
         let state = State::new(options, self.mac, config.mtu, config.rx_queues, config.tx_queues);
         let state = Arc::new(state);
-        let (rx, rx_keepers) = receive_queues(&state);
-        let (tx, tx_keepers) = transmit_queues(&state, pool);
+        let (rx, rx_inside) = receive_queues(&state);
+        let (tx, tx_inside) = transmit_queues(&state, pool);
         let trouble = Arc::<Trouble>::default();
         let bell = trouble.clone();
         let stop = Arc::new(AtomicBool::new(false));
@@ -200,10 +200,10 @@ impl VirtioDevice {
             state: state.clone(),
             pool: pool.clone(),
             listener: self.listener.clone(),
-            growth: Growth::follow(&self.domain, move || bell.task()),
+            growth: Growth::follow(rings, pool.domain(), move || bell.task()),
             trouble: trouble.clone(),
-            rx: rx_keepers,
-            tx: tx_keepers,
+            rx: rx_inside,
+            tx: tx_inside,
             pairs,
             orders: Orders { stop: stop.clone(), started },
             first: self.first.take(),
@@ -228,12 +228,12 @@ impl VirtioDevice {
 }
 
 /// The application's ends of gates, and the control thread's.
-type Gates<Queue, Path> = (Vec<Box<Queue>>, Vec<Keeper<Box<Path>>>);
+type Gates<Queue, Path> = (Vec<Box<Queue>>, Vec<Inside<Path>>);
 
 fn receive_queues(state: &State) -> Gates<dyn RxQueue, dyn RxPath> {
     let queue = |name: &Arc<PathName>| {
-        let (visitor, keeper) = gate();
-        (Box::new(Receive { gate: visitor, name: name.clone() }) as Box<dyn RxQueue>, keeper)
+        let (poller, controller) = gate(None);
+        (Box::new(Receive { gate: poller, name: name.clone() }) as Box<dyn RxQueue>, controller)
     };
     state.rx_names.iter().map(queue).unzip()
 }
@@ -241,9 +241,9 @@ fn receive_queues(state: &State) -> Gates<dyn RxQueue, dyn RxPath> {
 fn transmit_queues(state: &State, pool: &Pool) -> Gates<dyn TxQueue, dyn TxPath> {
     let work = state.options.offloads.tx.intersects(TxOffloads::WORK);
     let queue = |(index, name): (usize, &Arc<PathName>)| {
-        let (gate, keeper) = gate();
+        let (gate, controller) = gate(None);
         let soft = work.then(|| soft(pool, state.counters.tx(index)));
-        (Box::new(Transmit { gate, name: name.clone(), soft }) as Box<dyn TxQueue>, keeper)
+        (Box::new(Transmit { gate, name: name.clone(), soft }) as Box<dyn TxQueue>, controller)
     };
     state.tx_names.iter().enumerate().map(queue).unzip()
 }

@@ -24,9 +24,6 @@ mod device;
 mod dialogue;
 mod doorbell;
 mod error;
-mod gate;
-#[cfg(test)]
-mod gate_tests;
 mod handshake;
 mod losses;
 mod memory;
@@ -36,7 +33,6 @@ mod reactor;
 mod rings;
 mod rx;
 mod session;
-mod sync;
 mod sys;
 mod transport;
 mod tx;

@@ -1,10 +1,12 @@
-//! What the backend may see: the segments of this port's domain, and nothing else of this process.
+//! What the backend may see: this port's rings, the domain its packets come from, and nothing else of this process. The
+//! rings have a domain of their own, so that no other port's backend can write there.
 //!
 //! Guest address = user address = the address in this process, so a descriptor carries a pointer as it is.
 //!
 //! ```text
-//!   domain:  base ├─ segment ─┼─ segment ─┤· gap ·├─ segment (new) ─┤
-//!   window:       ├──── shared, packets may be sent ────┤ not yet: copied, or after the backend's answer
+//!   rings:    ├─ segment ─┤ made when the port starts; never grows
+//!   packets:  base ├─ segment ─┼─ segment ─┤· gap ·├─ segment (new) ─┤
+//!   window:        ├──── shared, packets may be sent ────┤ not yet: copied, or after the backend's answer
 //! ```
 
 use std::os::fd::BorrowedFd;
@@ -69,9 +71,10 @@ impl Window {
     }
 }
 
-/// Follows the growth of a domain on behalf of one port.
+/// All that one port shares: its rings, and a domain of packets, whose growth it follows.
 pub(crate) struct Growth {
-    pub(crate) domain: Arc<Domain>,
+    rings: Arc<Domain>,
+    packets: Arc<Domain>,
     pub(crate) window: Arc<Window>,
     _subscription: Subscription,
 }
@@ -79,12 +82,13 @@ pub(crate) struct Growth {
 impl Growth {
     /// `task` is notified when segments come or go.
     pub(crate) fn follow(
-        domain: &Arc<Domain>,
+        rings: Arc<Domain>,
+        packets: &Arc<Domain>,
         task: impl Fn() -> Option<Arc<Task>> + Send + Sync + 'static,
     ) -> Self {
-        let window = Arc::new(Window::new(domain.base() as u64));
+        let window = Arc::new(Window::new(packets.base() as u64));
         let seen = window.clone();
-        let subscription = domain.subscribe(Box::new(move |event| {
+        let subscription = packets.subscribe(Box::new(move |event| {
             match event {
                 SegmentEvent::Added(segment) | SegmentEvent::Removed(segment) => seen.cut(start(segment)),
                 #[allow(unreachable_patterns, reason = "more kinds of events may come")]
@@ -94,7 +98,16 @@ impl Growth {
                 task.notify();
             }
         }));
-        Self { domain: domain.clone(), window, _subscription: subscription }
+        Self { rings, packets: packets.clone(), window, _subscription: subscription }
+    }
+
+    /// What is to be shared now, and where the packets end.
+    fn segments(&self) -> (Vec<Arc<Segment>>, u64) {
+        let packets = self.packets.segments();
+        let end = packets.last().map_or(0, |last| start(last).saturating_add(last.len() as u64));
+        let mut all = self.rings.segments();
+        all.extend(packets);
+        (all, end)
     }
 }
 
@@ -107,7 +120,7 @@ fn region(segment: &Segment) -> MemoryRegion {
     MemoryRegion { guest_addr: addr, size: segment.len() as u64, user_addr: addr, offset: segment.offset() }
 }
 
-/// What one backend has been told of the domain.
+/// What one backend has been told of the memory.
 #[derive(Debug)]
 pub(crate) struct Sharing {
     known: Vec<Arc<Segment>>,
@@ -128,7 +141,7 @@ impl Sharing {
         if self.changes == Some(seen) {
             return Ok(());
         }
-        let now = growth.domain.segments();
+        let (now, end) = growth.segments();
         let max = if self.slots > 0 { self.slots } else { TABLE_REGIONS };
         if now.len() > max {
             return Err(Error::Regions { segments: now.len(), max });
@@ -139,7 +152,6 @@ impl Sharing {
         }
         dialogue.barrier().await?;
         self.changes = Some(seen);
-        let end = now.last().map_or(0, |last| start(last).saturating_add(last.len() as u64));
         growth.window.raise(end, seen);
         Ok(())
     }

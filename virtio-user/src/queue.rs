@@ -2,11 +2,11 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
+use linecard_eal::gate::Poller;
 use linecard_mempool::Burst;
 use linecard_pmd::offload::SoftTx;
 use linecard_pmd::{RxQueue, TxQueue};
 
-use crate::gate::Visitor;
 use crate::path::{RxPath, TxPath};
 
 /// The name of a queue's data path while there is none.
@@ -34,13 +34,14 @@ impl PathName {
 
 /// A receive queue as the application has it.
 pub(crate) struct Receive {
-    pub(crate) gate: Visitor<Box<dyn RxPath>>,
+    pub(crate) gate: Poller<Option<Box<dyn RxPath>>>,
     pub(crate) name: Arc<PathName>,
 }
 
 impl RxQueue for Receive {
     fn rx_burst(&mut self, packets: &mut Burst) -> usize {
-        self.gate.enter(|path| path.burst(packets)).unwrap_or(0)
+        let Some(mut inside) = self.gate.enter() else { return 0 };
+        inside.as_mut().map_or(0, |path| path.burst(packets))
     }
 
     fn path(&self) -> &'static str {
@@ -50,7 +51,7 @@ impl RxQueue for Receive {
 
 /// A transmit queue as the application has it.
 pub(crate) struct Transmit {
-    pub(crate) gate: Visitor<Box<dyn TxPath>>,
+    pub(crate) gate: Poller<Option<Box<dyn TxPath>>>,
     pub(crate) name: Arc<PathName>,
     /// Where transmit offloads were asked for.
     pub(crate) soft: Option<SoftTx>,
@@ -58,21 +59,21 @@ pub(crate) struct Transmit {
 
 impl TxQueue for Transmit {
     fn tx_burst(&mut self, packets: &mut Burst) -> usize {
-        let Some(soft) = &mut self.soft else {
-            return self.gate.enter(|path| path.burst(packets)).unwrap_or(0);
-        };
-        let send = |path: &mut Box<dyn TxPath>| soft.burst(packets, path.takes(), |ready| path.burst(ready));
-        self.gate.enter(send).unwrap_or(0)
+        let Some(mut inside) = self.gate.enter() else { return 0 };
+        let Some(path) = inside.as_mut() else { return 0 };
+        match &mut self.soft {
+            None => path.burst(packets),
+            Some(soft) => soft.burst(packets, path.takes(), |ready| path.burst(ready)),
+        }
     }
 
     fn reclaim(&mut self) {
-        let soft = &mut self.soft;
-        self.gate.enter(|path| {
-            path.reclaim();
-            if let Some(soft) = soft {
-                soft.flush(|ready| path.burst(ready));
-            }
-        });
+        let Some(mut inside) = self.gate.enter() else { return };
+        let Some(path) = inside.as_mut() else { return };
+        path.reclaim();
+        if let Some(soft) = &mut self.soft {
+            soft.flush(|ready| path.burst(ready));
+        }
     }
 
     fn path(&self) -> &'static str {

@@ -20,7 +20,7 @@ const TABLE: u16 = 8;
 /// Alignment of a ring's zone: two cache lines, as [`Layout::offsets`] wants it.
 const ALIGN: usize = 128;
 
-/// One ring's place in the port's domain; used again for every backend that connects.
+/// One ring's place in the domain of the port's rings; used again for every backend that connects.
 ///
 /// ```text
 ///   ├─ ring, split or packed ─┼─ zero header (transmit) ─┼─ indirect tables (transmit) ─┤

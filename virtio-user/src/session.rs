@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
+use linecard_eal::gate::{Controller, close_all};
 use linecard_mempool::{Meta, Pool};
 use linecard_pmd::PortControl;
 use linecard_virtio::Features;
@@ -13,7 +14,6 @@ use crate::control::State;
 use crate::dialogue::{Dialogue, handshake_limit};
 use crate::doorbell::{Doorbell, TICK};
 use crate::error::Error;
-use crate::gate::Keeper;
 use crate::handshake::{Greeted, RingPlace, greet, layout};
 use crate::memory::{Growth, Sharing};
 use crate::path::{RxPath, Trouble, TxPath};
@@ -47,6 +47,9 @@ pub(crate) struct Orders {
     pub(crate) started: mpsc::Sender<Result<(), Error>>,
 }
 
+/// Where a queue's data path of the moment is.
+pub(crate) type Inside<P> = Controller<Option<Box<P>>>;
+
 /// A port's control side.
 pub(crate) struct Session {
     pub(crate) state: Arc<State>,
@@ -55,8 +58,8 @@ pub(crate) struct Session {
     pub(crate) growth: Growth,
     pub(crate) trouble: Arc<Trouble>,
     // Paths before the memory they use: fields are dropped in this order.
-    pub(crate) rx: Vec<Keeper<Box<dyn RxPath>>>,
-    pub(crate) tx: Vec<Keeper<Box<dyn TxPath>>>,
+    pub(crate) rx: Vec<Inside<dyn RxPath>>,
+    pub(crate) tx: Vec<Inside<dyn TxPath>>,
     pub(crate) pairs: Vec<Pair>,
     pub(crate) orders: Orders,
     /// A connection made while the device was probed.
@@ -250,12 +253,14 @@ impl Session {
     }
 
     fn open(&mut self, built: Built) {
-        for ((keeper, (path, name)), shown) in self.rx.iter_mut().zip(built.rx).zip(&self.state.rx_names) {
-            keeper.open(path);
+        for ((inside, (path, name)), shown) in self.rx.iter_mut().zip(built.rx).zip(&self.state.rx_names) {
+            *inside.close() = Some(path);
+            inside.open();
             shown.set(name);
         }
-        for ((keeper, (path, name)), shown) in self.tx.iter_mut().zip(built.tx).zip(&self.state.tx_names) {
-            keeper.open(path);
+        for ((inside, (path, name)), shown) in self.tx.iter_mut().zip(built.tx).zip(&self.state.tx_names) {
+            *inside.close() = Some(path);
+            inside.open();
             shown.set(name);
         }
     }
@@ -288,9 +293,8 @@ impl Session {
 
     /// Closes every gate; true when nobody is inside any more.
     fn all_outside(&mut self) -> bool {
-        let rx = self.rx.iter_mut().filter_map(|keeper| (!keeper.ask()).then_some(())).count();
-        let tx = self.tx.iter_mut().filter_map(|keeper| (!keeper.ask()).then_some(())).count();
-        rx == 0 && tx == 0
+        // Both are asked, also when the first is busy.
+        close_all(&mut self.rx) & close_all(&mut self.tx)
     }
 
     /// Link down, rings stopped where the backend still listens, everything home.
@@ -301,8 +305,8 @@ impl Session {
         while !self.all_outside() {
             live.greeted.dialogue.pause(BURST_TIME).await;
         }
-        let rx: Vec<_> = self.rx.iter_mut().filter_map(Keeper::close).collect();
-        let tx: Vec<_> = self.tx.iter_mut().filter_map(Keeper::close).collect();
+        let rx: Vec<_> = self.rx.iter_mut().filter_map(|inside| inside.close().take()).collect();
+        let tx: Vec<_> = self.tx.iter_mut().filter_map(|inside| inside.close().take()).collect();
         self.state.rx_names.iter().chain(&self.state.tx_names).for_each(|name| name.set(NO_PATH));
         if matches!(why, Error::Stopped) {
             live.greeted.dialogue.set_limit(Some(after(FAREWELL)));
@@ -341,8 +345,8 @@ impl Drop for Session {
         // Also when the control thread ends first: the gates must not lead to rings that are gone.
         self.state.set_down();
         self.growth.window.close();
-        self.rx.iter_mut().for_each(|keeper| drop(keeper.close()));
-        self.tx.iter_mut().for_each(|keeper| drop(keeper.close()));
+        self.rx.iter_mut().for_each(|inside| drop(inside.close().take()));
+        self.tx.iter_mut().for_each(|inside| drop(inside.close().take()));
         self.trouble.bind(None);
     }
 }

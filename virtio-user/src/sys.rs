@@ -71,25 +71,6 @@ pub(crate) fn poll(set: &mut [libc::pollfd], wait: Option<Duration>) {
     unsafe { libc::poll(set.as_mut_ptr(), set.len() as libc::nfds_t, timeout) };
 }
 
-/// `linux/membarrier.h`.
-const MEMBARRIER_PRIVATE_EXPEDITED: libc::c_int = 1 << 3;
-const MEMBARRIER_REGISTER_PRIVATE_EXPEDITED: libc::c_int = 1 << 4;
-
-fn membarrier(command: libc::c_int) -> bool {
-    // SAFETY: the call takes three integers and touches no memory of ours.
-    unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 }
-}
-
-/// Asks the kernel to let this process order the memory accesses of all its threads from one of them.
-pub(crate) fn register_membarrier() -> bool {
-    membarrier(MEMBARRIER_REGISTER_PRIVATE_EXPEDITED)
-}
-
-/// A full memory barrier on every thread of this process that runs now; false when the kernel refuses.
-pub(crate) fn process_barrier() -> bool {
-    membarrier(MEMBARRIER_PRIVATE_EXPEDITED)
-}
-
 /// Whether `path` is a character device such as `/dev/vhost-net`.
 pub(crate) fn is_char_device(path: &std::path::Path) -> bool {
     use std::os::unix::fs::FileTypeExt;

@@ -5,7 +5,6 @@ mod support;
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
-use linecard_mempool::{Pool, PoolConfig};
 use linecard_pmd::{PortConfig, configure};
 use support::{Backend, Bench, Place, eventually};
 
@@ -65,13 +64,10 @@ fn what_does_not_fit_is_refused_and_the_device_comes_back() {
     let (bench, place) = (Bench::new(512), Place::new());
     let args = format!("{},server=1,mrg_rxbuf=0,queues=2", place.arg());
     let mut device = bench.probe(&args).expect("it listens");
-    let elsewhere = bench.memory.domain("elsewhere").expect("a domain");
-    let foreign = Pool::new(&elsewhere, PoolConfig { packets: 64, ..PoolConfig::default() }).expect("a pool");
     for (config, pool, part) in [
         (PortConfig { mtu: 9000, ..PortConfig::default() }, &bench.pool, "mrg_rxbuf=1"),
         (PortConfig { mtu: 20_000, ..PortConfig::default() }, &bench.pool, "MTU"),
         (PortConfig { rx_queues: 3, ..PortConfig::default() }, &bench.pool, "1 to 2"),
-        (PortConfig::default(), &foreign, "another memory domain"),
     ] {
         let failed = configure(device, config).and_then(|ready| ready.start(pool)).expect_err(part);
         assert!(failed.error.to_string().contains(part), "{}", failed.error);

@@ -7,7 +7,7 @@ use super::account::Account;
 use super::event::{Listeners, SegmentEvent, Subscription};
 use super::map::Reservation;
 use super::page::{GRANULE, PageKind};
-use super::segment::Segment;
+use super::segment::{Place, Segment};
 use super::space::Space;
 use super::zone::Zone;
 use crate::error::{Error, Result};
@@ -18,8 +18,8 @@ const LINE: usize = 64;
 /// One reserved address range that grows segment by segment and is cut into zones. A port shares the segments of its
 /// domain with its peer, and nothing else.
 ///
-/// Memory grows by whole segments of at least 2 MiB; small zones share them. A segment without zones goes back to the
-/// machine, except for one of the smallest size that is kept for the next zone.
+/// Memory grows by whole segments of at least 2 MiB ([separate](super::Memory::separate) ones less); small zones share them. A
+/// segment without zones goes back to the machine, except for one of 2 MiB that is kept for the next zone.
 ///
 /// ```
 /// use linecard_eal::{Memory, MemoryConfig};
@@ -35,6 +35,8 @@ const LINE: usize = 64;
 pub struct Domain {
     name: String,
     config: MemoryConfig,
+    /// Segments are multiples of this, and of their pages.
+    granule: usize,
     account: Arc<Account>,
     range: Arc<Reservation>,
     listeners: Arc<Listeners>,
@@ -54,11 +56,26 @@ struct Slot {
 
 impl Domain {
     pub(super) fn new(name: &str, config: &MemoryConfig, account: &Arc<Account>) -> Result<Arc<Self>> {
+        Self::of_granule(GRANULE, name, config, account)
+    }
+
+    /// A domain whose segments are no larger than they have to be.
+    pub(super) fn small(name: &str, config: &MemoryConfig, account: &Arc<Account>) -> Result<Arc<Self>> {
+        Self::of_granule(PageKind::Small.bytes(), name, config, account)
+    }
+
+    fn of_granule(
+        granule: usize,
+        name: &str,
+        config: &MemoryConfig,
+        account: &Arc<Account>,
+    ) -> Result<Arc<Self>> {
         let action = || format!("reserve addresses for domain \"{name}\"");
         let range = Reservation::new(config.range).map_err(|e| Error::system(action(), e))?;
         Ok(Arc::new(Self {
             name: name.into(),
             config: config.clone(),
+            granule,
             account: Arc::clone(account),
             range: Arc::new(range),
             listeners: Arc::default(),
@@ -207,7 +224,8 @@ impl Domain {
 
     /// A new segment, in the list but without zones. When memory is short, empty segments are given back first.
     fn grow(&self, len: usize) -> Result<Arc<Segment>> {
-        let new = || Segment::new(&self.range, &self.config, &self.name, len, &self.account);
+        let place = Place { range: &self.range, domain: &self.name, granule: self.granule };
+        let new = || Segment::new(place, &self.config, len, &self.account);
         let segment = match new() {
             Err(error) if self.trim() == 0 => return Err(error),
             Err(_) => new()?,

@@ -3,7 +3,7 @@
 //! ```text
 //! Memory ── limit, page policy
 //!   └─ Domain ── one reserved address range, shared with a peer as a whole
-//!        └─ Segment ── a sealed memfd mapped there, 2 MiB or more
+//!        └─ Segment ── a sealed memfd mapped there
 //!             └─ Zone ── what a pool or a ring asked for, zeroed, freed on drop
 //! PrivateZone ── memory of our own, never shared
 //! ```
@@ -126,6 +126,27 @@ impl Memory {
         domains.retain(|_, domain| domain.strong_count() > 0);
         domains.insert(name.into(), Arc::downgrade(&domain));
         Ok(domain)
+    }
+
+    /// A domain apart from all others, for what the peer of one port shall have and no other peer. Nobody finds it by its
+    /// name. It has addresses for about `len` bytes, and where there are no hugepages its segments are no larger than
+    /// what is asked of them.
+    ///
+    /// # Errors
+    /// [`Error::System`] when no addresses can be reserved.
+    ///
+    /// ```
+    /// use linecard_eal::{Memory, MemoryConfig, PagePolicy};
+    ///
+    /// let memory = Memory::new(MemoryConfig { pages: PagePolicy::NoHuge, ..MemoryConfig::default() }).unwrap();
+    /// let rings = memory.separate("rings of port 0", 64 << 10).unwrap();
+    /// let ring = rings.zone("ring", 10_000, 128).unwrap();
+    /// assert_eq!((rings.segments().len(), memory.usage().total()), (1, 12 << 10));
+    /// assert!(!std::sync::Arc::ptr_eq(&rings, &memory.separate("rings of port 0", 64 << 10).unwrap()));
+    /// ```
+    pub fn separate(&self, name: &str, len: usize) -> Result<Arc<Domain>> {
+        let config = MemoryConfig { range: len, ..self.shared.config.clone() };
+        Domain::small(name, &config, &self.shared.account)
     }
 
     /// What all its domains hold now.

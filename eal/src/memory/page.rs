@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// Smallest segment and granularity of segment sizes: 2 MiB, whatever the pages are.
+/// Smallest segment and granularity of segment sizes: 2 MiB, whatever the pages are (separate domains aside).
 pub(super) const GRANULE: usize = 2 << 20;
 pub(super) const GIB: usize = 1 << 30;
 
@@ -35,6 +35,14 @@ impl PageKind {
             Self::Huge1G => GIB,
             Self::Huge2M => GRANULE,
             Self::Transparent | Self::Small => 4096,
+        }
+    }
+
+    /// Bytes that a segment has to fill for its pages to be what they are called.
+    pub(super) const fn filled(self) -> usize {
+        match self {
+            Self::Transparent => GRANULE,
+            kind => kind.bytes(),
         }
     }
 

@@ -43,7 +43,8 @@ impl Segment {
         self.range.base().wrapping_add(self.start)
     }
 
-    /// Bytes mapped; a multiple of 2 MiB.
+    /// Bytes mapped; a multiple of its page size, and of 2 MiB but for
+    /// [separate](super::Memory::separate) domains.
     #[must_use]
     #[allow(clippy::len_without_is_empty, reason = "never empty")]
     pub fn len(&self) -> usize {
@@ -75,24 +76,23 @@ impl Segment {
 
     /// A new segment of at least `len` bytes of the best pages there are.
     pub(super) fn new(
-        range: &Arc<Reservation>,
+        place: Place<'_>,
         config: &MemoryConfig,
-        domain: &str,
         len: usize,
         account: &Arc<Account>,
     ) -> Result<Self> {
         let mut refusal = None;
         for page in config.pages.ladder(len) {
-            let len = len.next_multiple_of(page.bytes().max(GRANULE));
+            let len = len.next_multiple_of(page.filled().max(place.granule));
             if !page_usable(page, len) {
                 continue;
             }
-            let attempt = Request { range, config, domain, len, page };
+            let attempt = Request { place, config, len, page };
             match account.charge(len, page).and_then(|charge| attempt.create(charge)) {
                 Ok(segment) => return Ok(segment),
                 Err(error) if page == PageKind::Small => return Err(error),
                 Err(error) => {
-                    tracing::debug!(domain, pages = %page, %error, "trying smaller pages");
+                    tracing::debug!(domain = place.domain, pages = %page, %error, "trying smaller pages");
                     // Remembered in case no lower rung is allowed.
                     refusal = Some(error);
                 }
@@ -122,22 +122,30 @@ fn no_hugepages(len: usize, policy: PagePolicy) -> Error {
     Error::Hugepages { asked: len, free: free_hugetlb(page), need: len.div_ceil(page) }
 }
 
+/// Where a segment goes.
+#[derive(Clone, Copy)]
+pub(super) struct Place<'a> {
+    pub(super) range: &'a Arc<Reservation>,
+    pub(super) domain: &'a str,
+    /// Its length is a multiple of this.
+    pub(super) granule: usize,
+}
+
 /// One rung of the ladder, tried.
 struct Request<'a> {
-    range: &'a Arc<Reservation>,
+    place: Place<'a>,
     config: &'a MemoryConfig,
-    domain: &'a str,
     len: usize,
     page: PageKind,
 }
 
 impl Request<'_> {
     fn create(&self, charge: Charge) -> Result<Segment> {
-        let Self { range, len, page, .. } = *self;
+        let Self { place: Place { range, domain, .. }, len, page, .. } = *self;
         if !page.is_hugetlb() {
             self.check_available()?;
         }
-        let name = format!("{}.{}", self.config.name, self.domain);
+        let name = format!("{}.{domain}", self.config.name);
         let power = page.is_hugetlb().then(|| page.bytes().trailing_zeros());
         let file = sys::memfd(&name, power).map_err(|e| self.failed("create", e))?;
         if len > sys::limit(sys::Resource::FileSize) {
@@ -145,7 +153,7 @@ impl Request<'_> {
         }
         file.set_len(len as u64).map_err(|e| self.failed("size", e))?;
         let start = range.place(len, page.bytes().max(GRANULE)).ok_or_else(|| Error::Range {
-            domain: self.domain.into(),
+            domain: domain.into(),
             asked: len,
             range: range.len(),
         })?;
@@ -155,20 +163,21 @@ impl Request<'_> {
         self.populate(&segment).map_err(|e| self.failed("allocate", e))?;
         sys::seal(&segment.file).map_err(|e| self.failed("seal", e))?;
         if segment.charge.first_of_kind() {
-            tracing::info!(domain = self.domain, "memory is in {page}");
+            tracing::info!(domain, "memory is in {page}");
         }
-        tracing::debug!(domain = self.domain, size = %super::size(len), pages = %page, "memory segment");
+        tracing::debug!(domain, size = %super::size(len), pages = %page, "memory segment");
         Ok(segment)
     }
 
     fn populate(&self, segment: &Segment) -> io::Result<()> {
+        let range = self.place.range;
         if let Some(node) = self.config.node {
-            self.range.bind(segment.start, self.len, node)?;
+            range.bind(segment.start, self.len, node)?;
         }
         // Through the mapping, because only there hugepages can be asked for, and pages are mapped at the same time; through
         // the file for hugetlb, which has its own pool, and where the kernel is too old (before 5.14).
         let huge = self.page == PageKind::Transparent;
-        if !self.page.is_hugetlb() && self.range.populate(segment.start, self.len, huge)? {
+        if !self.page.is_hugetlb() && range.populate(segment.start, self.len, huge)? {
             return Ok(());
         }
         sys::allocate(&segment.file, self.len)

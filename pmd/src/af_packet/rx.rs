@@ -141,12 +141,15 @@ impl<R: Ring> Rx<R> {
     #[inline]
     fn some(&mut self, packets: &mut Burst) -> (usize, u64) {
         let (mut total, mut bytes) = (0, 0);
+        // Frames that are no good count too: whoever sends nothing else must not keep the thread here.
+        let mut left = packets.room();
         loop {
-            let (start, ready) = (packets.len(), self.ring.ready(packets.room()));
+            let (start, ready) = (packets.len(), self.ring.ready(left));
             let count = self.buffers(packets, ready);
             if count == 0 {
                 return (total, bytes);
             }
+            left -= count;
             let mut end = start;
             for _ in 0..count {
                 let frame = self.ring.front();

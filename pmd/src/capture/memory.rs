@@ -45,6 +45,7 @@ pub(super) fn make(cells: &[usize]) -> std::io::Result<Made> {
         places.push(Place { offset: end, len });
         end = end.checked_add(len).ok_or(std::io::ErrorKind::OutOfMemory)?;
     }
+    affordable(end)?;
     let file = memfd_create("linecard-capture", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     ftruncate(&file, end as u64)?;
     // So that no later touch can fail for lack of memory.
@@ -61,6 +62,17 @@ pub(super) fn make(cells: &[usize]) -> std::io::Result<Made> {
     };
     let producers = places.iter().zip(cells).map(ring).collect::<std::io::Result<_>>()?;
     Ok(Made { file, producers, places })
+}
+
+/// A client may ask for more than there is: that must be an error for it, not the end of this process.
+fn affordable(bytes: usize) -> std::io::Result<()> {
+    let file_size = rustix::process::getrlimit(rustix::process::Resource::Fsize).current;
+    let file_size = file_size.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(usize::MAX);
+    let available = linecard_eal::memory::available_bytes().min(file_size);
+    if bytes <= available {
+        return Ok(());
+    }
+    Err(std::io::Error::other(format!("{bytes} bytes asked, {available} can be had")))
 }
 
 /// The consumers of the rings in a memfd that another process may have made.

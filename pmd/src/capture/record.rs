@@ -8,7 +8,7 @@
 
 use linecard_ring::{Reservation, Single};
 
-use crate::pcap::encode::Direction;
+use crate::pcap::encode::{Direction, SNAPLEN};
 
 /// What a ring is made of.
 pub(super) type Cell = [u8; CELL];
@@ -123,7 +123,7 @@ pub(super) fn read(cells: &[Cell]) -> Found<'_> {
     let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
     let long = |at: usize| u64::from(word(at)) | u64::from(word(at + 4)) << 32;
     let (kept, count, comment) = (word(20) as usize, word(24) as usize, usize::from(header[31]));
-    if count != self::cells(kept, comment) {
+    if count != self::cells(kept, comment) || kept > SNAPLEN as usize {
         return Found::Garbled;
     }
     if count > cells.len() {

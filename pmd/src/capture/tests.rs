@@ -276,6 +276,21 @@ fn requests_are_read_back_and_garbage_is_refused() {
     assert_eq!(protocol::places("ok name=x\nring=0+4096\nring=x"), None);
 }
 
+#[test]
+fn a_record_longer_than_any_snapshot_is_not_waited_for() {
+    let kept = crate::pcap::encode::SNAPLEN as usize + 1;
+    let mut cells = [[0_u8; record::CELL]];
+    cells[0][20..24].copy_from_slice(&(kept as u32).to_le_bytes());
+    cells[0][24..28].copy_from_slice(&(record::cells(kept, 0) as u32).to_le_bytes());
+    assert!(matches!(record::read(&cells), record::Found::Garbled));
+}
+
+#[test]
+fn memory_that_is_not_there_is_an_error() {
+    let error = super::memory::make(&[1 << 30; 32]).err().expect("2 TiB").to_string();
+    assert!(error.contains("can be had"), "{error}");
+}
+
 /// Garbage in the ring is noticed, whatever it is.
 #[test]
 fn records_are_checked() {

@@ -177,7 +177,8 @@ impl<const SCATTER: bool> Rx<SCATTER> {
 impl<const SCATTER: bool> RxQueue for Rx<SCATTER> {
     fn rx_burst(&mut self, packets: &mut Burst) -> usize {
         let (mut count, mut bytes, wanted) = (0, 0, packets.room());
-        while count < wanted {
+        // Frames that are no good count too: whoever sends nothing else must not keep the thread here.
+        for _ in 0..wanted {
             if !self.arm() {
                 self.parts.stats.lost(RxLoss::NoBuffer, 1);
                 break;

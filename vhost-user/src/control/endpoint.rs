@@ -7,12 +7,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use linecard_eal::gate::{Controller, close_all, gate};
 use linecard_wire::{Connection, Message, OutMessage};
 
 use super::budget::Budget;
 use super::epoll::{Epoll, Interest, hung_up};
 use super::socket::{self, Listener};
-use crate::gate::{Controller, close_all};
+
 use crate::peer::{Peer, tell};
 use crate::session::{Session, Slots, Terms, Verdict, touches_rings};
 use crate::slot::Slot;
@@ -83,9 +84,8 @@ pub(super) fn owner_of(token: u64) -> (u64, bool) {
 
 impl Endpoint {
     pub(super) fn new(id: u64, source: Source, terms: Terms, watched: bool, peer: Arc<Peer>) -> Self {
-        let gates = (0..u32::from(terms.queue_pairs) * 2)
-            .map(|_| crate::gate::gate(Slot::new(Arc::clone(&peer))).1)
-            .collect();
+        let gates =
+            (0..u32::from(terms.queue_pairs) * 2).map(|_| gate(Slot::new(Arc::clone(&peer))).1).collect();
         Self {
             id,
             source,

@@ -17,10 +17,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
+use linecard_eal::gate::Controller;
 
 use crate::backend::{BackendConfig, Mode};
 use crate::error::Error;
-use crate::gate::Controller;
 use crate::peer::Peer;
 use crate::session::Terms;
 use crate::slot::Slot;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use linecard_eal::gate::Poller;
 use linecard_mempool::{Burst, Packet, Pool};
 use linecard_pmd::offload::{RxOffloads, SoftLoss, SoftTx, TxOffloads, finish_received};
 use linecard_pmd::stats::QueueStats;
@@ -9,7 +10,6 @@ use linecard_pmd::{RxQueue, TxQueue};
 use linecard_virtio::Features;
 
 use super::{RxLoss, TxLoss};
-use crate::gate::Poller;
 use crate::peer::Peer;
 use crate::slot::Slot;
 

@@ -11,12 +11,12 @@ mod vring;
 
 use std::sync::Arc;
 
+use linecard_eal::gate::Controller;
 use linecard_virtio::Features;
 use linecard_wire::payload::Payload;
 use linecard_wire::{FrontendReq as Req, Message, NEED_REPLY, ProtocolFeatures, VERSION};
 
 use crate::error::Refusal;
-use crate::gate::Controller;
 use crate::memory::{MapLimits, MemoryMap};
 use crate::peer::{Peer, tell};
 use crate::sigbus::Alarm;

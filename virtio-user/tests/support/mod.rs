@@ -109,7 +109,7 @@ impl Bench {
 pub struct Region {
     pub told: MemoryRegion,
     map: memmap2::MmapRaw,
-    _fd: OwnedFd,
+    pub fd: OwnedFd,
 }
 
 /// The frontend's memory as the backend sees it.
@@ -120,7 +120,7 @@ impl Regions {
     fn add(&mut self, told: MemoryRegion, fd: OwnedFd) {
         let options = memmap2::MmapOptions::new().offset(told.offset).len(told.size as usize).to_owned();
         let map = options.map_raw(fd.as_raw_fd()).expect("a mapping");
-        self.0.push(Region { told, map, _fd: fd });
+        self.0.push(Region { told, map, fd });
     }
 
     /// Where `len` bytes at frontend address `addr` are here.
@@ -336,7 +336,7 @@ impl Backend {
                 let fd = message.fds.pop().expect("a descriptor").into_owned();
                 let mut regions = Regions::default();
                 for old in &self.regions.0 {
-                    regions.add(old.told, old._fd.try_clone().expect("a descriptor"));
+                    regions.add(old.told, old.fd.try_clone().expect("a descriptor"));
                 }
                 regions.add(told, fd);
                 self.regions = Arc::new(regions);

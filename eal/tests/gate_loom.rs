@@ -21,6 +21,9 @@ mod sync {
     pub(crate) fn asymmetric_fences() -> bool {
         false
     }
+    pub(crate) fn pause(_: u32) {
+        loom::thread::yield_now();
+    }
 }
 
 use gate::{close_all, gate};
@@ -41,7 +44,7 @@ fn the_two_sides_exclude_each_other() {
             }
         });
         for _ in 0..2 {
-            if close_all(std::iter::once(&mut controller)) {
+            if close_all([&mut controller]) {
                 let pair = controller.value().expect("held");
                 assert_eq!(pair[0], pair[1]);
                 pair[0] += 10;
@@ -58,7 +61,7 @@ fn a_poller_that_comes_after_the_control_thread_sees_what_it_did() {
     loom::model(|| {
         let (mut poller, mut controller) = gate(0u32);
         let thread = loom::thread::spawn(move || poller.enter().map(|value| *value));
-        let held = close_all(std::iter::once(&mut controller));
+        let held = close_all([&mut controller]);
         if let Some(value) = controller.value() {
             *value = 7;
             controller.open();
@@ -66,5 +69,25 @@ fn a_poller_that_comes_after_the_control_thread_sees_what_it_did() {
         let seen = thread.join().expect("poller");
         // It was in before, was kept out, or came after.
         assert!(matches!((held, seen), (_, None | Some(0)) | (true, Some(7))), "{held} {seen:?}");
+    });
+}
+
+#[test]
+fn what_is_taken_out_is_whole() {
+    loom::model(|| {
+        let (mut poller, mut controller) = gate(Some(1u32));
+        let thread = loom::thread::spawn(move || {
+            for _ in 0..2 {
+                if let Some(mut inside) = poller.enter()
+                    && let Some(value) = inside.as_mut()
+                {
+                    *value += 1;
+                }
+            }
+        });
+        let taken = controller.close().take().expect("it was put inside");
+        assert!((1..=3).contains(&taken));
+        thread.join().expect("poller");
+        assert!(controller.close().is_none());
     });
 }

@@ -21,7 +21,7 @@ fn the_two_sides_exclude_each_other_under_stress() {
             }
         });
         for _ in 0..rounds {
-            while !close_all(std::iter::once(&mut controller)) {
+            while !close_all([&mut controller]) {
                 std::thread::yield_now();
             }
             let pair = controller.value().expect("held");
@@ -38,7 +38,7 @@ fn the_two_sides_exclude_each_other_under_stress() {
 fn an_idle_poller_does_not_hold_up_the_control_thread() {
     let (mut poller, mut controller) = gate(1);
     assert!(controller.value().is_none());
-    assert!(close_all(std::iter::once(&mut controller)));
+    assert!(close_all([&mut controller]));
     assert!(poller.enter().is_none());
     *controller.value().expect("held") = 2;
     controller.open();
@@ -49,10 +49,30 @@ fn an_idle_poller_does_not_hold_up_the_control_thread() {
 fn a_busy_poller_is_waited_for_without_blocking() {
     let (mut poller, mut controller) = gate(1);
     let mut inside = poller.enter().expect("open");
-    assert!(!close_all(std::iter::once(&mut controller)));
+    assert!(!close_all([&mut controller]));
     assert!(controller.value().is_none());
     *inside = 5;
     drop(inside);
-    assert!(close_all(std::iter::once(&mut controller)));
+    assert!(close_all([&mut controller]));
     assert_eq!(controller.value(), Some(&mut 5));
+}
+
+#[test]
+fn closing_waits_for_the_burst_and_a_panic_inside_leaves_the_gate_free() {
+    let (mut poller, mut controller) = gate(1);
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let _inside = poller.enter().expect("open");
+        panic!("inside");
+    }));
+    assert!(caught.is_err());
+    assert_eq!(controller.close(), &mut 1);
+    controller.open();
+    let inside = poller.enter().expect("open");
+    std::thread::scope(|scope| {
+        let closing = scope.spawn(|| *controller.close());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        assert!(!closing.is_finished());
+        drop(inside);
+        assert_eq!(closing.join().expect("no panic"), 1);
+    });
 }

@@ -6,6 +6,8 @@ pub(crate) use std::sync::atomic::AtomicBool;
 pub(crate) use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{compiler_fence, fence};
 
+use crate::sys;
+
 /// `std`'s cell with loom's shape: access by closure.
 pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
 
@@ -34,7 +36,7 @@ pub(crate) fn light_fence(asymmetric: bool) {
 /// The dear half: every running thread of this process passes a full fence before this returns.
 pub(crate) fn heavy_fence(asymmetric: bool) {
     if asymmetric {
-        let done = membarrier(PRIVATE_EXPEDITED);
+        let done = sys::process_barrier();
         // Cannot fail once registered; were it to, two threads could be in at once.
         assert!(done, "membarrier stopped working");
     }
@@ -44,14 +46,14 @@ pub(crate) fn heavy_fence(asymmetric: bool) {
 /// Whether the kernel can fence other threads for us; the answer never changes.
 pub(crate) fn asymmetric_fences() -> bool {
     static REGISTERED: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
-    *REGISTERED.get_or_init(|| !cfg!(miri) && membarrier(REGISTER_PRIVATE_EXPEDITED))
+    *REGISTERED.get_or_init(|| !cfg!(miri) && sys::register_membarrier() && sys::process_barrier())
 }
 
-/// `membarrier(2)`, `linux/membarrier.h`: one interrupt for each running thread of this process.
-const PRIVATE_EXPEDITED: libc::c_long = 1 << 3;
-const REGISTER_PRIVATE_EXPEDITED: libc::c_long = 1 << 4;
-
-fn membarrier(command: libc::c_long) -> bool {
-    // SAFETY: takes three integers and touches no memory of ours.
-    unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 }
+/// Gives the other thread time: a bit at first, more later.
+pub(crate) fn pause(turn: u32) {
+    if turn < 64 {
+        std::thread::yield_now();
+    } else {
+        std::thread::sleep(std::time::Duration::from_micros(50));
+    }
 }

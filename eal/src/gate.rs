@@ -14,12 +14,29 @@
 //! ```
 //!
 //! G1 pairs with G2: of two threads that each store first and load second, at least one sees the other's
-//! store. Without the pair both could go in at once.
+//! store. Without the pair both could go in at once. Where the kernel has no `membarrier(2)` the light fence is a
+//! full one.
+//!
+//! ```
+//! use linecard_eal::gate::{close_all, gate};
+//!
+//! let (mut poller, mut controller) = gate(1);
+//! let mut inside = poller.enter().expect("nobody else wants it");
+//! *inside += 1;
+//! assert!(!close_all([&mut controller]), "asked, but the poller is still inside");
+//! drop(inside);
+//! assert!(close_all([&mut controller]));
+//! assert_eq!(controller.value(), Some(&mut 2));
+//! assert!(poller.enter().is_none());
+//! controller.open();
+//! assert!(poller.enter().is_some());
+//! ```
 
 use std::ops::{Deref, DerefMut};
 
 use crate::sync::{
     Acquire, Arc, AtomicBool, Relaxed, Release, UnsafeCell, asymmetric_fences, heavy_fence, light_fence,
+    pause,
 };
 
 /// What both sides share; a line of its own, written by the poller.
@@ -36,16 +53,16 @@ unsafe impl<T: Send> Sync for Shared<T> {}
 // SAFETY: as for Sync.
 unsafe impl<T: Send> Send for Shared<T> {}
 
-/// The polling thread's end.
-pub(crate) struct Poller<T>(Arc<Shared<T>>);
+/// The polling thread's end; see the [module](self).
+pub struct Poller<T>(Arc<Shared<T>>);
 
-/// The control thread's end.
-pub(crate) struct Controller<T> {
+/// The control thread's end; see the [module](self).
+pub struct Controller<T> {
     shared: Arc<Shared<T>>,
     state: State,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// The poller may go in.
     Open,
@@ -58,7 +75,7 @@ enum State {
 }
 
 /// Both ends of a gate around `value`, open.
-pub(crate) fn gate<T: Send>(value: T) -> (Poller<T>, Controller<T>) {
+pub fn gate<T: Send>(value: T) -> (Poller<T>, Controller<T>) {
     let shared = Arc::new(Shared {
         busy: AtomicBool::new(false),
         closed: AtomicBool::new(false),
@@ -71,7 +88,8 @@ pub(crate) fn gate<T: Send>(value: T) -> (Poller<T>, Controller<T>) {
 impl<T> Poller<T> {
     /// Goes in, unless the control thread is in or asks to be.
     #[inline(always)]
-    pub(crate) fn enter(&mut self) -> Option<Entered<'_, T>> {
+    #[must_use]
+    pub fn enter(&mut self) -> Option<Entered<'_, T>> {
         let shared = &*self.0;
         // Asked first, so that a poller in a tight loop does not look busy to one who waits for it.
         if shared.closed.load(Relaxed) {
@@ -89,8 +107,8 @@ impl<T> Poller<T> {
     }
 }
 
-/// The poller is in; dropping this leaves.
-pub(crate) struct Entered<'a, T>(&'a Shared<T>);
+/// The poller is in; dropping this leaves, also when a burst panics.
+pub struct Entered<'a, T>(&'a Shared<T>);
 
 impl<T> Deref for Entered<'_, T> {
     type Target = T;
@@ -119,7 +137,7 @@ impl<T> Drop for Entered<'_, T> {
 }
 
 impl<T> Controller<T> {
-    /// Asks the poller to stay out; [`Controller::fence`] must follow.
+    /// Asks the poller to stay out; the fence of [`close_all`] must follow.
     fn ask(&mut self) {
         if self.state == State::Open {
             self.shared.closed.store(true, Relaxed);
@@ -137,7 +155,7 @@ impl<T> Controller<T> {
     }
 
     /// The value, while it is held.
-    pub(crate) fn value(&mut self) -> Option<&mut T> {
+    pub fn value(&mut self) -> Option<&mut T> {
         if self.state != State::Held {
             return None;
         }
@@ -146,17 +164,29 @@ impl<T> Controller<T> {
         Some(self.shared.value.with_mut(|value| unsafe { &mut *value }))
     }
 
+    /// The value, when the poller is out: at most the rest of its burst is waited for.
+    pub fn close(&mut self) -> &mut T {
+        let mut turn = 0;
+        while !close_all([&mut *self]) {
+            pause(turn);
+            turn += 1;
+        }
+        // SAFETY: as in `value`: all gates are held now.
+        self.shared.value.with_mut(|value| unsafe { &mut *value })
+    }
+
     /// Lets the poller in again.
-    pub(crate) fn open(&mut self) {
+    pub fn open(&mut self) {
         // Release: what we did is visible to the poller when it comes in.
         self.shared.closed.store(false, Release);
         self.state = State::Open;
     }
 }
 
-/// Closes all `gates` with one fence; whether all are held now. Call again until they are.
-pub(crate) fn close_all<'a, T: 'a>(gates: impl Iterator<Item = &'a mut Controller<T>>) -> bool {
-    let mut gates: Vec<_> = gates.collect();
+/// Closes all `gates` with one fence; whether all are held now. Call again until they are: it never waits.
+#[must_use]
+pub fn close_all<'a, T: 'a>(gates: impl IntoIterator<Item = &'a mut Controller<T>>) -> bool {
+    let mut gates: Vec<_> = gates.into_iter().collect();
     gates.iter_mut().for_each(|gate| gate.ask());
     if gates.iter().any(|gate| gate.state == State::Asked) {
         // G2: all our `closed` stores before all our `busy` loads; pairs with G1.
@@ -167,4 +197,22 @@ pub(crate) fn close_all<'a, T: 'a>(gates: impl Iterator<Item = &'a mut Controlle
             .for_each(|gate| gate.state = State::Fenced);
     }
     gates.into_iter().fold(true, |all, gate| gate.look() & all)
+}
+
+impl<T> std::fmt::Debug for Poller<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Poller").finish_non_exhaustive()
+    }
+}
+
+impl<T> std::fmt::Debug for Entered<'_, T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Entered").finish_non_exhaustive()
+    }
+}
+
+impl<T> std::fmt::Debug for Controller<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Controller").field("state", &self.state).finish_non_exhaustive()
+    }
 }
