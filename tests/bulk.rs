@@ -20,7 +20,7 @@ fn streams(one: &Lab, other: &Lab, address: &'static str, len: usize) {
         TcpStream::connect_timeout(&address, Duration::from_secs(20)).expect("connected")
     });
     let (server, _) = listener.accept().expect("a connection");
-    let data = |mark: usize| (0..len).map(|i| (i % 251 ^ mark) as u8).collect::<Vec<u8>>();
+    let data = |mark: usize| (0..len).map(|i| ((i % 251) ^ mark) as u8).collect::<Vec<u8>>();
     let write = |mut stream: TcpStream, mark: usize| {
         stream.write_all(&data(mark)).expect("sent");
         stream.shutdown(Shutdown::Write).expect("told");

@@ -1,5 +1,5 @@
 //! What interop tests share: finding peers, skipping loudly, driving a testpmd's console, checked traffic.
-#![allow(dead_code, reason = "each test target uses its own part")]
+#![allow(dead_code, unused_imports, reason = "each test target uses its own part")]
 
 pub(crate) mod console;
 pub(crate) mod example;

@@ -1,5 +1,5 @@
 //! What the tests of the command share: running it bounded, reading what it said.
-#![allow(dead_code, reason = "each test target uses its own part")]
+#![allow(dead_code, unused_imports, reason = "each test target uses its own part")]
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
