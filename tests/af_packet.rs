@@ -5,7 +5,7 @@ mod support;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use linecard_pmd::netdev::lab::Lab;
+use linecard_pmd::netdev::lab::{Cable, Lab};
 use support::console::{Kind, Testpmd, present};
 use support::ours::{Ours, assert_perfect};
 use support::peer::forwarder;
@@ -14,32 +14,13 @@ use support::{Scratch, on_path, skip};
 /// Frame lengths without frame check sequence; the last fills an MTU of 1500.
 const SIZES: &[usize] = &[64, 65, 127, 128, 129, 200, 256, 257, 512, 777, 1024, 1514];
 
-/// Two namespaces joined by a veth pair.
-struct Cable {
-    near: Lab,
-    far: Lab,
+fn start_ours(cable: &Cable, options: &str) -> Ours {
+    Ours::start(&cable.at_near("net_af_packet0", options))
 }
 
-impl Cable {
-    fn new(test: &str) -> Option<Self> {
-        let (near, far) = (Lab::new(test)?, Lab::new(test)?);
-        near.veth("near", "far");
-        near.ip(&format!("link set far netns {}", far.path()));
-        far.ip("link set far addrgenmode none");
-        far.ip("link set far up");
-        let cable = Self { near, far };
-        eventually("the cable carries", || cable.near.interface("near").link().up);
-        Some(cable)
-    }
-
-    fn ours(&self, options: &str) -> Ours {
-        Ours::start(&format!("net_af_packet0,iface=near,netns={}{options}", self.near.path()))
-    }
-
-    /// A testpmd in the other namespace that sends everything back.
-    fn forwarder(&self, kind: Kind, tag: &str) -> Testpmd {
-        self.far.run(|| forwarder(kind, "net_af_packet0,iface=far", tag))
-    }
+/// A testpmd in the other namespace that sends everything back.
+fn start_forwarder(cable: &Cable, kind: Kind, tag: &str) -> Testpmd {
+    cable.far.run(|| forwarder(kind, "net_af_packet0,iface=far", tag))
 }
 
 fn eventually(what: &str, mut done: impl FnMut() -> bool) {
@@ -57,8 +38,8 @@ fn forwarded(kind: Kind, test: &str) {
     }
     let Some(cable) = Cable::new(test) else { return };
     for (n, options) in ["", ",version=3", ",qdisc_bypass=0"].into_iter().enumerate() {
-        let peer = cable.forwarder(kind, &format!("p{n}"));
-        let mut ours = cable.ours(options);
+        let peer = start_forwarder(&cable, kind, &format!("p{n}"));
+        let mut ours = start_ours(&cable, options);
         assert_perfect(&ours.prove(10_000, SIZES), options);
         let kernel = cable.near.interface("near").facts().expect("it is there").stats;
         assert!(kernel.tx_packets >= 10_000 && kernel.tx_dropped == 0, "{options}: {kernel:?}");
@@ -91,8 +72,8 @@ fn dpdk_returns_tagged_frames_as_they_were() {
         return;
     }
     let Some(cable) = Cable::new(TEST) else { return };
-    let peer = cable.forwarder(Kind::Dpdk, "v");
-    let mut ours = cable.ours("");
+    let peer = start_forwarder(&cable, Kind::Dpdk, "v");
+    let mut ours = start_ours(&cable, "");
     let frames: Vec<_> = (1..=50).map(|i| tagged(u16::from(i) * 80 + 1, i)).collect();
     assert_eq!(ours.exchange(&frames), frames, "tags come back in place");
     ours.stop();
@@ -150,7 +131,7 @@ fn tshark_sees_what_we_sent() {
     let frames: Vec<_> = (1..=20).map(|i| tagged(u16::from(i % 8) << 13 | u16::from(i), i)).collect();
     for options in ["", ",qdisc_bypass=0"] {
         let capture = Capture::start(&cable.far, "far", &file, frames.len());
-        let mut ours = cable.ours(options);
+        let mut ours = start_ours(&cable, options);
         ours.send(&frames);
         capture.finish();
         ours.stop();

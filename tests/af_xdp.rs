@@ -4,21 +4,14 @@ mod support;
 
 use std::time::Duration;
 
+use linecard_pmd::netdev::lab::{Cable, Lab};
 use support::console::{Kind, Testpmd, present};
-use support::netns::Netns;
 use support::ours::{Ours, assert_perfect, backend_vdev, frontend_vdev, wait_for_socket};
-use support::peer::{start, start_in};
+use support::peer::start;
 use support::{Scratch, on_path, skip};
 
 /// Lengths that a veth of 1500 bytes carries; Ethernet's least and most.
 const LENGTHS: &[usize] = &[64, 65, 127, 128, 129, 200, 256, 257, 512, 777, 1024, 1514];
-
-/// Two namespaces with a veth between them: `near` here, `far` there.
-fn pair(test: &str) -> Option<(Netns, Netns)> {
-    let (here, there) = (Netns::new(test)?, Netns::new(test)?);
-    here.veth("near", &there, "far");
-    Some((here, there))
-}
 
 /// Our testpmd with these devices, in a mode, forwarding when this returns.
 fn ours(mode: &str, vdevs: &[String]) -> Testpmd {
@@ -38,15 +31,18 @@ fn the_kernel_pings_us() {
     if on_path("ping").is_none() {
         return skip(test, "no program 'ping' (apt-get install iputils-ping)");
     }
-    let Some((here, there)) = pair(test) else { return };
-    there.ip("addr add 10.9.0.1/24 dev far");
+    let Some(cable) = Cable::new(test) else { return };
+    cable.far.ip("addr add 10.9.0.1/24 dev far");
     for options in ["mode=drv", "mode=skb"] {
-        let echo = ours("icmpecho", &[format!("net_af_xdp0,iface=near,netns={},{options}", here.name())]);
-        let output = there.output("ping", &["-c", "30", "-i", "0.02", "-s", "1400", "-W", "2", "10.9.0.2"]);
+        let echo = ours("icmpecho", &[cable.at_near("net_af_xdp0", &format!(",{options}"))]);
+        let output = cable
+            .far
+            .output("ping", &["-c", "30", "-i", "0.02", "-s", "1400", "-W", "2", "10.9.0.2"])
+            .expect("ping runs");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(text.contains("30 received, 0% packet loss"), "{options}: {text}");
         assert!(echo.quit().success());
-        there.ip("neigh flush dev far");
+        cable.far.ip("neigh flush dev far");
     }
 }
 
@@ -55,10 +51,10 @@ fn byte_for_byte(kind: Kind, vdev: &str, test: &str) {
     if !present(kind, test) {
         return;
     }
-    let Some((here, there)) = pair(test) else { return };
-    let peer = start_in(Some(there.name()), kind, &[vdev], test);
+    let Some(cable) = Cable::new(test) else { return };
+    let peer = cable.far.run(|| start(kind, &[vdev], test));
     for options in ["", "busy_budget=0", "mode=skb"] {
-        let mut ours = Ours::start(&format!("net_af_xdp0,iface=near,netns={},{options}", here.name()));
+        let mut ours = Ours::start(&cable.at_near("net_af_xdp0", &format!(",{options}")));
         ours.wait_for_link(true);
         assert_perfect(&ours.prove(20_000, LENGTHS), options);
         ours.stop();
@@ -91,14 +87,14 @@ fn counter(testpmd: &mut Testpmd, port: u16, name: &str) -> u64 {
 /// From a veth to a virtio-user or vhost port and back: the buffers the kernel wrote are those the other end reads, and
 /// the other way round too.
 fn to_vhost_user_without_a_copy(test: &str, near_virtio: bool) {
-    let Some((here, there)) = pair(test) else { return };
+    let Some(cable) = Cable::new(test) else { return };
     let scratch = Scratch::new(test);
     let socket = scratch.join("s");
-    let returner = start(Kind::Linecard, &[&format!("net_af_xdp0,iface=far,netns={}", there.name())], test);
+    let returner = start(Kind::Linecard, &[&cable.at_far("net_af_xdp0", "")], test);
     let (backend, frontend) = (backend_vdev(&socket), frontend_vdev(&socket, ""));
     let mut middle;
     let mut prover;
-    let xdp = format!("net_af_xdp0,iface=near,netns={}", here.name());
+    let xdp = cable.at_near("net_af_xdp0", "");
     if near_virtio {
         prover = Ours::start(&backend);
         middle = ours("io", &[xdp, frontend]);
@@ -133,8 +129,8 @@ fn to_a_vhost_port_and_back() {
 }
 
 /// The number of the program on an interface.
-fn program(netns: &Netns, name: &str) -> Option<String> {
-    let text = netns.ip(&format!("-d link show {name}"));
+fn program(lab: &Lab, name: &str) -> Option<String> {
+    let text = lab.ip(&format!("-d link show {name}"));
     let rest = text.split("prog/xdp id ").nth(1)?;
     rest.split_whitespace().next().map(str::to_owned)
 }
@@ -145,32 +141,32 @@ fn nothing_is_left_after_sigkill() {
     if on_path("bpftool").is_none() && !std::path::Path::new("/usr/sbin/bpftool").exists() {
         return skip(test, "no program 'bpftool' (apt-get install bpftool)");
     }
-    let Some((here, _there)) = pair(test) else { return };
+    let Some(cable) = Cable::new(test) else { return };
     let knows = |kind: &str, id: &str| {
         let mut command = std::process::Command::new("/usr/sbin/bpftool");
         command.args([kind, "show", "id", id]).output().expect("bpftool").status.success()
     };
     for round in 0..3 {
-        let mut testpmd = ours("io", &[format!("net_af_xdp0,iface=near,netns={}", here.name())]);
-        let id = program(&here, "near").expect("a program is on the interface");
+        let mut testpmd = ours("io", &[cable.at_near("net_af_xdp0", "")]);
+        let id = program(&cable.near, "near").expect("a program is on the interface");
         assert!(knows("prog", &id), "bpftool sees program {id}");
         testpmd.kill();
-        assert_eq!(program(&here, "near"), None, "round {round}");
+        assert_eq!(program(&cable.near, "near"), None, "round {round}");
         // The kernel frees programs a moment after the last reference.
         let start = std::time::Instant::now();
         while knows("prog", &id) {
             assert!(start.elapsed() < Duration::from_secs(5), "program {id} stays");
             std::thread::sleep(Duration::from_millis(20));
         }
-        assert!(here.ip("-d link show near").contains("promiscuity 0"));
+        assert!(cable.near.ip("-d link show near").contains("promiscuity 0"));
     }
 }
 
 #[test]
 fn a_refusal_is_one_sentence_on_the_command_line() {
     let test = "a_refusal_is_one_sentence_on_the_command_line";
-    let Some((here, _there)) = pair(test) else { return };
-    let vdev = format!("net_af_xdp0,iface=mear,netns={}", here.name());
+    let Some(cable) = Cable::new(test) else { return };
+    let vdev = cable.at_near("net_af_xdp0", "").replace("near", "mear");
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_linecard"));
     let output =
         command.args(["testpmd", "--no-pci", "-m", "64", "--vdev", &vdev, "--"]).output().expect("runs");

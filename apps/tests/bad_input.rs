@@ -91,6 +91,34 @@ fn a_missing_socket_is_named() {
 }
 
 #[test]
+fn what_is_no_socket_is_named() {
+    let scratch = Scratch::new();
+    let (file, folder) = (scratch.file("plain"), scratch.path().display().to_string());
+    std::fs::write(&file, "text").unwrap();
+    for (path, what) in [(&file, "a file, not a socket"), (&folder, "a folder, not a socket")] {
+        for server in ["", ",server=1"] {
+            let device = format!("net_virtio_user0,path={path}{server}");
+            testpmd_fails(&["-m", "32", "--vdev", &device], &["-i"], 1, &[path, what, "path of"]);
+        }
+        let device = format!("net_vhost0,iface={path}");
+        testpmd_fails(&["-m", "32", "--vdev", &device], &["-i"], 1, &[path, "not a socket"]);
+    }
+    assert_eq!(scratch.entries(), ["plain"]);
+}
+
+#[test]
+fn the_machine_is_not_asked_for_what_it_has_not() {
+    testpmd_fails(&["-l", "1-0", "--vdev", "net_null0"], &[], 2, &["-l", "1-0", "such as 0-1"]);
+    testpmd_fails(
+        &["--huge-dir", "/nonexistent", "--vdev", "net_null0"],
+        &[],
+        2,
+        &["--huge-dir", "/nonexistent"],
+    );
+    testpmd_fails(&["-m", "99999999", "--vdev", "net_null0"], &[], 1, &["-m", "97656", "this machine has"]);
+}
+
+#[test]
 fn a_late_mistake_takes_early_sockets_with_it() {
     let scratch = Scratch::new();
     let device = format!("net_vhost0,iface={}", scratch.file("early.sock"));

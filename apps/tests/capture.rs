@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{ChildStdin, Command, Stdio};
 use std::time::Duration;
 
-use common::{PATIENCE, Running, Said, Scratch, eventually, linecard, run, testpmd};
+use common::{PATIENCE, Running, Said, Scratch, eventually, frames, linecard, run, skip, testpmd};
 use linecard::pmd::pcap::encode::{Format, Record};
 use linecard::pmd::pcap::read::Reader;
 use rustix::process::Signal;
@@ -56,17 +56,6 @@ impl Program {
         assert_eq!(said.code, Some(0), "{said:?}");
         assert!(!folder.exists(), "nothing is left behind");
     }
-}
-
-/// The frames of a capture file.
-fn frames(path: &str) -> Vec<Vec<u8>> {
-    let mut reader = Reader::open(Path::new(path)).unwrap_or_else(|damage| panic!("{path} {damage}"));
-    let mut all = Vec::new();
-    while reader.ready().unwrap_or_else(|damage| panic!("{path} {damage}")) {
-        all.push(reader.frame().to_vec());
-        reader.advance();
-    }
-    all
 }
 
 /// UDP frames to ports 2000, 2001, 2002, and as many of ARP.
@@ -146,10 +135,7 @@ fn packets_reach_files_pipes_and_eyes() {
 #[test]
 fn tshark_reads_what_we_write() {
     if Command::new("tshark").arg("--version").output().is_err() {
-        let line = "SKIPPED tshark_reads_what_we_write: tshark is not installed (apt-get install tshark)\n";
-        let _ = std::io::stderr().write_all(line.as_bytes());
-        assert!(std::env::var_os("LINECARD_REQUIRE_ALL").is_none(), "tshark must be here");
-        return;
+        return skip("tshark_reads_what_we_write", "tshark is not installed (apt-get install tshark)");
     }
     let scratch = Scratch::new();
     let source = source(&scratch);
@@ -187,6 +173,32 @@ fn tshark_reads_what_we_write() {
         said.out.lines().filter(|line| line.contains("dropped: no room in the transmit queue")).count();
     assert_eq!((dropped, said.out.lines().count()), (100, 100), "{said:?}");
     program.quit();
+}
+
+#[test]
+fn drops_inside_a_driver_have_its_reasons() {
+    let scratch = Scratch::new();
+    let (socket, path) = (scratch.file("s"), scratch.file("long.pcap"));
+    // More than a virtio-user port sends without segmentation.
+    let mut file = Vec::new();
+    Format::Pcap.header(&mut file, 65_535);
+    for len in [60_usize, 12_000] {
+        let frame = vec![7; len];
+        Format::Pcap.record(&mut file, &Record { len: len as u32, ..Record::default() }, &[&frame]);
+    }
+    std::fs::write(&path, file).unwrap();
+    let source = format!("net_pcap0,rx_pcap={path},infinite_rx=1,rate=2000");
+    let (vhost, virtio) = (format!("net_vhost0,iface={socket}"), format!("net_virtio_user0,path={socket}"));
+    let backend = Program::start("reason-b", &[&vhost], &[]);
+    let program = Program::start("reason-f", &[&source, &virtio], &[]);
+    let said = program.capture(&["-p", "1", "--direction", "out", "-c", "60"]);
+    let long = said.out.lines().filter(|line| {
+        line.ends_with("12000 bytes  07:07:07:07:07:07 > 07:07:07:07:07:07  type 0x0707  [dropped: too_long]")
+    });
+    let short = said.out.lines().filter(|line| line.contains("   60 bytes") && !line.contains("dropped"));
+    assert!(long.count() >= 15 && short.count() >= 15, "{said:?}");
+    program.quit();
+    backend.quit();
 }
 
 /// Runs a command with this on its input.
@@ -316,7 +328,7 @@ fn bad_input_is_answered_by_one_sentence() {
     fails(program.capture(&["-p", "0", "-p", "net_null0"]), 2, &["named twice"]);
     fails(program.capture(&["-p", "0", "-s", "0"]), 1, &["a snapshot of 0 bytes"]);
     let missing = scratch.file("no/folder/x");
-    fails(program.capture(&["-p", "0", "-w", &missing]), 1, &["cannot be written", "-w"]);
+    fails(program.capture(&["-p", "0", "-w", &missing]), 1, &["cannot be written", "a folder that exists"]);
     fails(program.capture(&["-p", "0", "-w", scratch.path().to_str().unwrap()]), 1, &["Is a directory"]);
     fails(
         program.capture(&["-p", "0", "-w", "/dev/full"]),

@@ -8,26 +8,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::{PATIENCE, Running, Scratch, eventually, run, testpmd};
+use common::{PATIENCE, Running, Scratch, eventually, frames, run, skip, testpmd, try_frames};
 use linecard::pmd::pcap::encode::{Format, Record, interface};
-use linecard::pmd::pcap::read::Reader;
 use rustix::process::Signal;
-
-/// The frames of a file, or what is wrong with it, as with one that is still being written.
-fn try_frames(path: &str) -> Result<Vec<Vec<u8>>, String> {
-    let damaged = |damage| format!("{path} {damage}");
-    let mut reader = Reader::open(Path::new(path)).map_err(damaged)?;
-    let mut all = Vec::new();
-    while reader.ready().map_err(damaged)? {
-        all.push(reader.frame().to_vec());
-        reader.advance();
-    }
-    Ok(all)
-}
-
-fn frames(path: &str) -> Vec<Vec<u8>> {
-    try_frames(path).unwrap_or_else(|damage| panic!("{damage}"))
-}
 
 fn write(path: &str, count: usize) {
     let format = Format::of(Path::new(path));
@@ -41,12 +24,6 @@ fn write(path: &str, count: usize) {
         format.record(&mut file, &Record { len: frame.len() as u32, ..Record::default() }, &[&frame]);
     }
     std::fs::write(path, file).unwrap();
-}
-
-/// Says on standard error, past the test harness, that a test did not run; fails where nothing may be skipped.
-fn skip(test: &str, why: &str) {
-    let _ = std::io::stderr().write_all(format!("SKIPPED {test}: {why}\n").as_bytes());
-    assert!(std::env::var_os("LINECARD_REQUIRE_ALL").is_none(), "{test} must not be skipped here: {why}");
 }
 
 #[test]

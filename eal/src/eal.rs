@@ -5,8 +5,8 @@ use std::sync::Arc;
 use crate::args::EalArgs;
 use crate::clock::Clock;
 use crate::cores::{self, LcoreMap};
-use crate::error::Result;
-use crate::memory::{Domain, Memory, MemoryConfig};
+use crate::error::{Error, Result};
+use crate::memory::{self, Domain, Memory, MemoryConfig};
 
 /// What an [`Eal`] is made from.
 ///
@@ -50,7 +50,7 @@ impl Eal {
     ///
     /// # Errors
     /// [`Error::Core`](crate::Error::Core), [`Error::MainLcore`](crate::Error::MainLcore),
-    /// [`Error::System`](crate::Error::System).
+    /// [`Error::BeyondMachine`](crate::Error::BeyondMachine), [`Error::System`](crate::Error::System).
     pub fn new(args: &EalArgs) -> Result<Self> {
         let lcores = match &args.lcores {
             Some(lcores) => lcores.clone(),
@@ -60,7 +60,12 @@ impl Eal {
             Some(main) => lcores.with_main(main)?,
             None => lcores,
         };
-        Self::with(EalConfig { memory: args.memory_config(), lcores })
+        let config = args.memory_config();
+        let there = memory::total_bytes();
+        match config.limit {
+            Some(asked) if asked > there => Err(Error::BeyondMachine { asked, there }),
+            _ => Self::with(EalConfig { memory: config, lcores }),
+        }
     }
 
     /// The machine as configured.

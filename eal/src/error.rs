@@ -50,6 +50,14 @@ pub enum Error {
         /// The limit.
         limit: usize,
     },
+    /// A limit above what there is: it would limit nothing.
+    #[error("memory limit (-m): {} asked, this machine has {}: ask for less", size(*.asked), size(*.there))]
+    BeyondMachine {
+        /// Bytes asked for.
+        asked: usize,
+        /// Bytes of memory that the machine has.
+        there: usize,
+    },
     /// The machine, or this process's cgroup, does not have that much memory left.
     #[error(
         "{} asked, {} available ({scope}): use fewer or smaller packets, or free memory",

@@ -13,6 +13,7 @@ mod software;
 use std::fmt;
 
 pub use linecard_net::request::Takes;
+pub(crate) use metadata::segmenter;
 pub use metadata::{Malformed, Wish, asks, describe};
 pub use software::{SoftLoss, SoftTx, do_now, finish_received};
 
@@ -80,16 +81,12 @@ macro_rules! set {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                let mut separator = "";
-                for bit in (0..u64::BITS).map(|bit| 1_u64 << bit).filter(|bit| self.0 & bit != 0) {
-                    f.write_str(separator)?;
-                    separator = " ";
-                    match Self::NAMES.iter().find(|(flag, _)| flag.0 == bit) {
-                        Some((_, name)) => f.write_str(name)?,
-                        None => write!(f, "{bit:#x}")?,
-                    }
+                let (mut separator, mut rest) = ("", self.0);
+                for (flag, name) in Self::NAMES.iter().filter(|(flag, _)| self.contains(*flag)) {
+                    write!(f, "{separator}{name}")?;
+                    (separator, rest) = (" ", rest & !flag.0);
                 }
-                Ok(())
+                if rest == 0 { Ok(()) } else { write!(f, "{separator}{rest:#x}") }
             }
         }
 

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crossbeam::utils::CachePadded;
+use linecard_mempool::Packet;
 
 mod port;
 
@@ -170,6 +171,14 @@ impl<C: Cause> QueueStats<C> {
     #[inline]
     pub fn lost(&self, cause: C, n: u64) {
         self.counters.lost[cause.index()].add(n);
+    }
+
+    /// Counts a packet that is being dropped, and shows it, with the reason, to whoever captures the queue. For the
+    /// queue's owner, inside of a burst.
+    #[cold]
+    pub fn dropped(&self, cause: C, packet: &Packet) {
+        self.lost(cause, 1);
+        crate::capture::dropped(packet, C::ALL.get(cause.index()).map_or("", |(name, _)| name));
     }
 
     /// What was counted since the last reset.

@@ -34,19 +34,12 @@ pub(crate) struct Testpmd {
 impl Testpmd {
     /// Starts it; `eal` and `app` are the arguments before and after `--`.
     pub(crate) fn start(kind: Kind, eal: &[&str], app: &[&str]) -> Self {
-        Self::start_in(None, kind, eal, app)
-    }
-
-    /// The same inside the network namespace of that name.
-    pub(crate) fn start_in(netns: Option<&str>, kind: Kind, eal: &[&str], app: &[&str]) -> Self {
         let words: &[&str] = match kind {
             // By itself it buffers what it prints into a pipe, and nobody would see it start.
             Kind::Dpdk => &["stdbuf", "-oL", "dpdk-testpmd"],
             Kind::Linecard => &[env!("CARGO_BIN_EXE_linecard"), "testpmd"],
         };
         // Each of these programs becomes the next, so the child is the testpmd.
-        let inside = netns.map_or(Vec::new(), |name| vec!["ip", "netns", "exec", name]);
-        let words: Vec<&str> = inside.into_iter().chain(words.iter().copied()).collect();
         let mut command = Command::new(words[0]);
         command.args(&words[1..]).args(eal).arg("--").args(app);
         Self::spawn(command)

@@ -1,24 +1,17 @@
 //! What interop tests share: finding peers, skipping loudly, driving a testpmd's console, checked traffic.
-#![allow(dead_code, reason = "each test target uses its own part")]
+#![allow(dead_code, unused_imports, reason = "each test target uses its own part")]
 
 pub(crate) mod console;
+pub(crate) mod example;
 pub(crate) mod frames;
 pub(crate) mod guest;
-pub(crate) mod netns;
 pub(crate) mod ours;
 pub(crate) mod peer;
 pub(crate) mod traffic;
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// Says on standard error, past the test harness's capture, that `test` did not run; fails where nothing may be skipped.
-pub(crate) fn skip(test: &str, why: &str) {
-    let line = format!("SKIPPED {test}: {why}\n");
-    // Written to the stream itself: `eprintln!` would be captured and a skip would go unseen.
-    let _ = std::io::stderr().write_all(line.as_bytes());
-    assert!(std::env::var_os("LINECARD_REQUIRE_ALL").is_none(), "{test} must not be skipped here: {why}");
-}
+pub(crate) use linecard_pmd::netdev::lab::skip;
 
 /// Where `program` is on PATH.
 pub(crate) fn on_path(program: &str) -> Option<PathBuf> {

@@ -12,22 +12,13 @@ pub(crate) fn forwarder(kind: Kind, vdev: &str, tag: &str) -> Testpmd {
 
 /// The same with any number of ports; an even number is forwarded in pairs.
 pub(crate) fn start(kind: Kind, vdevs: &[&str], tag: &str) -> Testpmd {
-    start_in(None, kind, vdevs, tag)
-}
-
-/// The same inside the network namespace of that name.
-pub(crate) fn start_in(netns: Option<&str>, kind: Kind, vdevs: &[&str], tag: &str) -> Testpmd {
-    let mut peer = idle_in(netns, kind, vdevs, tag, &[]);
+    let mut peer = idle(kind, vdevs, tag, &[]);
     forward(&mut peer, "io");
     peer
 }
 
 /// A console that does not forward yet; `app` are more options.
 pub(crate) fn idle(kind: Kind, vdevs: &[&str], tag: &str, app: &[&str]) -> Testpmd {
-    idle_in(None, kind, vdevs, tag, app)
-}
-
-fn idle_in(netns: Option<&str>, kind: Kind, vdevs: &[&str], tag: &str, app: &[&str]) -> Testpmd {
     let prefix = format!("lc{}{tag}", std::process::id());
     let mut eal = vec!["-l", "0,1", "--no-pci", "-m", "256", "--file-prefix", &prefix];
     eal.extend(vdevs.iter().flat_map(|vdev| ["--vdev", vdev]));
@@ -39,7 +30,7 @@ fn idle_in(netns: Option<&str>, kind: Kind, vdevs: &[&str], tag: &str, app: &[&s
     });
     let mut all = vec!["-i", "--nb-cores=1", "--total-num-mbufs=8192", "--rxd=256", "--txd=256"];
     all.extend_from_slice(app);
-    Testpmd::start_in(netns, kind, &eal, &all)
+    Testpmd::start(kind, &eal, &all)
 }
 
 /// Starts forwarding in this mode; it does so when this returns.

@@ -29,7 +29,7 @@ pub enum Error {
         max: usize,
     },
     /// The directory of the socket does not exist.
-    #[error("the directory of socket {} does not exist; create it first", .path.display())]
+    #[error("the directory of socket {} does not exist, or takes no sockets; create it, or choose another", .path.display())]
     NoDirectory {
         /// Path asked for.
         path: PathBuf,

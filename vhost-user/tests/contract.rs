@@ -129,7 +129,7 @@ fn arguments_are_checked() {
         (format!("net_vhost0,iface={path},quues=2"), "did you mean 'queues'"),
         (format!("net_vhost0,iface={path},iommu-support=1"), "iommu-support"),
         (format!("net_vhost0,iface={path},postcopy-support=1"), "postcopy-support"),
-        (format!("net_vhost0,iface={path}/none/x"), "create it first"),
+        (format!("net_vhost0,iface={path}/none/x"), "create it"),
     ];
     for (args, want) in bad {
         let got = problem(args.clone()).unwrap_or_else(|| panic!("{args} was accepted"));

@@ -20,6 +20,14 @@ pub enum Error {
         /// What the system answered.
         source: std::io::Error,
     },
+    /// What is at the path is no socket.
+    #[error("'{}' is {what}, not a socket", path.display())]
+    NoSocket {
+        /// The path.
+        path: PathBuf,
+        /// What is there.
+        what: &'static str,
+    },
     /// The socket cannot be made.
     #[error("cannot listen on '{}': {source}", path.display())]
     Listen {
@@ -143,7 +151,11 @@ impl Error {
     /// What the user can do about it.
     fn remedy(&self) -> &'static str {
         match self {
+            Self::Connect { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+                "run as the socket's owner, or have it give the right to write there"
+            }
             Self::Connect { .. } => "start the backend first, or give server=1 to wait for it",
+            Self::NoSocket { .. } => "give the path of the backend's socket (iface= of its net_vhost)",
             Self::Listen { .. } => "check the directory and its permissions",
             Self::InUse { .. } => "end it, or choose another path",
             Self::Silent { .. } | Self::Unasked { .. } | Self::Uninvited { .. } | Self::Wire(_) => {

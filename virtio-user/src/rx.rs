@@ -202,7 +202,7 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool> Rx<Q, MERGE, OFFLOA
         let request = header.request(packet.len());
         let good = request.is_some_and(|request| describe(packet, request, self.parts.takes));
         if !good {
-            self.parts.stats.lost(RxLoss::BadOffload, 1);
+            self.parts.stats.dropped(RxLoss::BadOffload, packet);
         }
         good
     }
@@ -228,21 +228,21 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool> Rx<Q, MERGE, OFFLOA
     #[inline(never)]
     fn gather(&mut self, head: Packet, count: u16, done: &[Completion], at: &mut usize) -> Option<Packet> {
         if count == 0 || count > self.queue.size() {
-            self.parts.stats.lost(RxLoss::BadNumBuffers, 1);
+            self.parts.stats.dropped(RxLoss::BadNumBuffers, &head);
             return None;
         }
         let mut whole = head;
         let mut fits = true;
         for _ in 1..count {
             let Some(next) = self.next(done, at) else {
-                self.parts.stats.lost(RxLoss::BadNumBuffers, 1);
+                self.parts.stats.dropped(RxLoss::BadNumBuffers, &whole);
                 return None;
             };
             let tail = self.continuation(next);
             fits = fits && whole.chain(tail).is_ok();
         }
         if !fits {
-            self.parts.stats.lost(RxLoss::TooLong, 1);
+            self.parts.stats.dropped(RxLoss::TooLong, &whole);
         }
         fits.then_some(whole)
     }

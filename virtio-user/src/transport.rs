@@ -72,11 +72,10 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 
 /// Removes the socket of a process that has ended; anything else stays and is an error.
 fn remove_stale(path: &Path) -> Result<(), Error> {
-    use std::os::unix::fs::FileTypeExt;
     let listen = |source| Error::Listen { path: path.to_owned(), source };
     let meta = std::fs::symlink_metadata(path).map_err(listen)?;
-    if !meta.file_type().is_socket() {
-        return Err(listen(std::io::Error::new(ErrorKind::AlreadyExists, "this is a file, not a socket")));
+    if let Some(what) = no_socket(&meta) {
+        return Err(Error::NoSocket { path: path.to_owned(), what });
     }
     match sys::connect(path) {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
@@ -86,11 +85,29 @@ fn remove_stale(path: &Path) -> Result<(), Error> {
     }
 }
 
+/// What it is, when it is no socket.
+fn no_socket(meta: &std::fs::Metadata) -> Option<&'static str> {
+    use std::os::unix::fs::FileTypeExt;
+    match meta.file_type() {
+        kind if kind.is_socket() => None,
+        kind if kind.is_dir() => Some("a folder"),
+        kind if kind.is_file() => Some("a file"),
+        kind if kind.is_symlink() => Some("a link"),
+        _ => Some("a device or a pipe"),
+    }
+}
+
 /// Connects to `path`, trying again until `deadline`.
 pub(crate) async fn connect(path: &Path, task: &Arc<Task>, deadline: Instant) -> Result<UnixStream, Error> {
     loop {
         match sys::connect(path) {
             Ok(stream) => return Ok(stream),
+            Err(error)
+                if error.kind() == ErrorKind::ConnectionRefused
+                    && let Some(what) = std::fs::metadata(path).ok().as_ref().and_then(no_socket) =>
+            {
+                return Err(Error::NoSocket { path: path.to_owned(), what });
+            }
             Err(source) if Instant::now() >= deadline => {
                 return Err(Error::Connect { path: path.to_owned(), source });
             }

@@ -59,7 +59,7 @@ impl CaptureFile {
             let file = File::create(path).map_err(|source| Error::System {
                 action: format!("{} cannot be written", path.display()),
                 source,
-                remedy: "name a file in a folder that exists and may be written, with -w",
+                remedy: "name a file in a folder that exists and may be written",
             })?;
             let regular = file.metadata().is_ok_and(|data| data.is_file());
             Place::File(file, regular.then_some(0))

@@ -1,5 +1,5 @@
 //! What the tests of the command share: running it bounded, reading what it said.
-#![allow(dead_code, reason = "each test target uses its own part")]
+#![allow(dead_code, unused_imports, reason = "each test target uses its own part")]
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -7,6 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use linecard::pmd::pcap::read::Reader;
+pub(crate) use linecard_pmd::netdev::lab::skip;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Longer than any run here takes on a busy machine.
@@ -150,4 +152,21 @@ pub(crate) fn pids(text: &str) -> Vec<i32> {
     };
     let pids = entries.filter(|entry| mentions(&entry.path()));
     pids.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// The frames of a capture file, or what is wrong with it, as with one that is still being written.
+pub(crate) fn try_frames(path: &str) -> Result<Vec<Vec<u8>>, String> {
+    let damaged = |damage| format!("{path} {damage}");
+    let mut reader = Reader::open(Path::new(path)).map_err(damaged)?;
+    let mut all = Vec::new();
+    while reader.ready().map_err(damaged)? {
+        all.push(reader.frame().to_vec());
+        reader.advance();
+    }
+    Ok(all)
+}
+
+/// The frames of a capture file that is whole.
+pub(crate) fn frames(path: &str) -> Vec<Vec<u8>> {
+    try_frames(path).unwrap_or_else(|damage| panic!("{damage}"))
 }

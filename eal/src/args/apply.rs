@@ -11,6 +11,20 @@ pub(super) fn lcores(args: &mut EalArgs, name: Name, value: &str) -> Result<()> 
     set_lcores(args, name, value.parse()?)
 }
 
+/// A list of `-l`: unlike in `--lcores`, ranges begin with their lower end.
+pub(super) fn list(args: &mut EalArgs, name: Name, value: &str) -> Result<()> {
+    let number = |text: &str| text.trim().parse::<u32>().ok();
+    let backwards = |item: &str| {
+        item.split_once('-').is_some_and(|(first, last)| {
+            number(first).zip(number(last)).is_some_and(|(first, last)| first > last)
+        })
+    };
+    if value.split(',').any(backwards) {
+        return Err(wrong(name, value, "ranges that begin with the lower core, such as 0-1"));
+    }
+    lcores(args, name, value)
+}
+
 pub(super) fn mask(args: &mut EalArgs, name: Name, value: &str) -> Result<()> {
     set_lcores(args, name, LcoreMap::from_mask(value)?)
 }
@@ -69,6 +83,14 @@ pub(super) fn in_memory(args: &mut EalArgs, _: Name, _: &str) -> Result<()> {
 
 pub(super) fn single_file(args: &mut EalArgs, _: Name, _: &str) -> Result<()> {
     args.single_file_segments = true;
+    Ok(())
+}
+
+pub(super) fn huge_dir(args: &mut EalArgs, option: Name, value: &str) -> Result<()> {
+    if !std::path::Path::new(value).is_dir() {
+        return Err(wrong(option, value, "a folder that exists; leave it out, hugepages need no mount here"));
+    }
+    args.ignored.push(format!("{option}={value}"));
     Ok(())
 }
 

@@ -54,7 +54,7 @@ const NO_PCI: &str = "there are no PCI devices here, use --vdev";
 /// dashed letter as name.
 #[rustfmt::skip]
 pub(super) const OPTIONS: &[Opt] = &[
-    opt(Some('l'), "-l", Required("map"), Act(apply::lcores), "cores to run on, such as 0-3,5; any --lcores map"),
+    opt(Some('l'), "-l", Required("map"), Act(apply::list), "cores to run on, such as 0-3,5; any --lcores map"),
     opt(None, "--lcores", Required("map"), Act(apply::lcores), "lcores and the cores each may use, such as 0@0,(1-2)@3"),
     opt(Some('c'), "-c", Required("mask"), Act(apply::mask), "cores to run on, such as 0xf"),
     opt(None, "--main-lcore", Required("lcore"), Act(apply::main_lcore), "lcore that controls the others"),
@@ -64,6 +64,7 @@ pub(super) const OPTIONS: &[Opt] = &[
     opt(None, "--require-hugepages", Flag, Act(apply::require_hugepages), "fail without hugepages (not DPDK's)"),
     opt(None, "--in-memory", Flag, Act(apply::in_memory), "make no files: no control socket, so no capture from outside"),
     opt(None, "--single-file-segments", Flag, Act(apply::single_file), "one file for each segment (always so)"),
+    opt(None, "--huge-dir", Required("folder"), Act(apply::huge_dir), "must exist, without effect: hugepages need no mount here"),
     opt(None, "--file-prefix", Required("name"), Act(apply::file_prefix), "name of the memory in /proc/*/maps"),
     opt(None, "--vdev", Required("device"), Act(apply::vdev), "add <driver><id>[,key=value,...]; may be repeated"),
     opt(None, "--log-level", Required("level"), Act(apply::log_level), "8, debug, or pattern:level; may be repeated"),
@@ -82,7 +83,6 @@ pub(super) const OPTIONS: &[Opt] = &[
     same(None, "--base-virtaddr", Required("address")),
     same(None, "--create-uio-dev", Flag),
     same(None, "--force-max-simd-bitwidth", Required("bits")),
-    same(None, "--huge-dir", Required("directory")),
     same(None, "--huge-unlink", Optional),
     same(None, "--huge-worker-stack", Optional),
     same(None, "--legacy-mem", Flag),

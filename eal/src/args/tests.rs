@@ -49,7 +49,7 @@ fn what_means_something_acts() {
 fn what_changes_nothing_is_accepted_and_listed() {
     let line = "-n 4 -r 2 -s 0x1 --no-pci --no-shconf --no-telemetry --telemetry --iova-mode=va --no-hpet --legacy-mem \
                 --match-allocations --base-virtaddr=0x100000000 -b 00:01.0 --syslog local0 --trace=x --vmware-tsc-map \
-                --huge-unlink --huge-unlink=always --huge-dir /mnt/huge --proc-type=auto --proc-type primary \
+                --huge-unlink --huge-unlink=always --huge-dir /tmp --proc-type=auto --proc-type primary \
                 --force-max-simd-bitwidth=256 --socket-limit 0,0";
     let args = good(line);
     assert_eq!(args.ignored.len(), 23, "{:?}", args.ignored);
@@ -86,6 +86,8 @@ fn refusals_name_the_option_and_the_remedy() {
         ("-m 1 --socket-mem 1", &["--socket-mem", "-m"]),
         ("-l 0 -c 1", &["-c", "-l"]),
         ("-l 0,a", &["\"0,a\"", "number"]),
+        ("-l 0,3-1", &["-l", "\"0,3-1\"", "such as 0-1"]),
+        ("--huge-dir /nonexistent", &["--huge-dir", "\"/nonexistent\"", "leave it out"]),
         ("-c 0xg", &["\"0xg\"", "hexadecimal"]),
         ("--main-lcore two", &["--main-lcore", "\"two\""]),
         ("--main-lcore 1024", &["--main-lcore", "\"1024\""]),

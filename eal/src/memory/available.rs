@@ -23,6 +23,12 @@ pub(super) fn available() -> Available {
     Available { bytes: least.bytes.saturating_sub(HEADROOM), ..least }
 }
 
+/// Memory that the machine has; unlimited where nothing is known.
+pub(super) fn total() -> usize {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    field_kib(&text, "MemTotal:").unwrap_or(usize::MAX)
+}
+
 /// Free hugetlb pages of that size, in bytes.
 pub(super) fn free_hugetlb(page: usize) -> usize {
     let path = format!("/sys/kernel/mm/hugepages/hugepages-{}kB/free_hugepages", page >> 10);

@@ -48,6 +48,11 @@ pub fn available_bytes() -> usize {
     available::available().bytes
 }
 
+/// Bytes of memory that the machine has.
+pub(crate) fn total_bytes() -> usize {
+    available::total()
+}
+
 /// How a [`Memory`] gets its memory.
 ///
 /// ```

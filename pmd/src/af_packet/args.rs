@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use super::ring::HEADER;
 use crate::args::DevArgs;
 use crate::error::Error;
 use crate::netdev::Namespace;
@@ -48,6 +49,8 @@ pub(super) struct Shape {
     pub(super) block: u32,
     pub(super) frame: u32,
     pub(super) count: u16,
+    /// Blocks that there are at least: one that is handed over because it is old is not full.
+    pub(super) least: u32,
 }
 
 impl Shape {
@@ -58,7 +61,8 @@ impl Shape {
 
     /// Blocks for at least `frames` frames.
     pub(super) const fn blocks(self, frames: u16) -> u32 {
-        (frames as u32).div_ceil(self.per_block())
+        let blocks = (frames as u32).div_ceil(self.per_block());
+        if blocks < self.least { self.least } else { blocks }
     }
 }
 
@@ -100,14 +104,14 @@ impl Options {
         Ok(Self { iface, namespace, queues, bypass, version, shape, retire, fanout })
     }
 
-    /// Longest frame that the ring takes whole, without a virtio header before it.
+    /// Longest frame that the ring takes whole.
     pub(super) fn room(&self) -> u32 {
         let whole = match self.version {
             Version::Two => self.shape.frame,
             // The header of a block (`BLK_HDR_LEN`).
             Version::Three => self.shape.block - 48,
         };
-        whole.saturating_sub(self.version.overhead())
+        whole.saturating_sub(self.version.overhead() + HEADER as u32)
     }
 
     /// MTUs whose frames the ring takes whole.
@@ -118,8 +122,11 @@ impl Options {
 
 fn shape(args: &DevArgs, version: Version) -> Result<Shape, Error> {
     let page = rustix::param::page_size() as u32;
-    let usual = if version == Version::Two { 1 << 12 } else { 1 << 16 };
-    let block = args.number("blocksz", 1..=MAX_BLOCK)?.unwrap_or(usual.max(page));
+    // A block of the third version holds a frame of 64 KiB that the kernel did not cut.
+    let usual = if version == Version::Two { 1 << 12 } else { 1 << 17 };
+    let given = args.number("blocksz", 1..=MAX_BLOCK)?;
+    let block = given.unwrap_or(usual.max(page));
+    let least = if version == Version::Three && given.is_none() { 16 } else { 1 };
     let frame = args.number("framesz", 1..=MAX_BLOCK)?.unwrap_or(1 << 11);
     let count = args.number("framecnt", 1..=MAX_FRAMES)?.unwrap_or(512);
     if !block.is_multiple_of(page) {
@@ -128,17 +135,17 @@ fn shape(args: &DevArgs, version: Version) -> Result<Shape, Error> {
         return Err(args.problem(problem, format!("give blocksz={below}, for example")));
     }
     // An Ethernet frame of the smallest MTU must fit.
-    let least = (version.overhead() + 14 + 68).next_multiple_of(ALIGN);
-    if !frame.is_multiple_of(ALIGN) || frame < least {
-        let near = frame.next_multiple_of(ALIGN).max(least);
-        let problem = format!("framesz={frame} is no multiple of {ALIGN} from {least} on");
+    let shortest = (version.overhead() + 14 + 68).next_multiple_of(ALIGN);
+    if !frame.is_multiple_of(ALIGN) || frame < shortest {
+        let near = frame.next_multiple_of(ALIGN).max(shortest);
+        let problem = format!("framesz={frame} is no multiple of {ALIGN} from {shortest} on");
         return Err(args.problem(problem, format!("give framesz={near}, for example")));
     }
     if frame > block {
         let problem = format!("a frame of framesz={frame} does not fit into a block of blocksz={block}");
         return Err(args.problem(problem, format!("give blocksz={}", frame.next_multiple_of(page))));
     }
-    Ok(Shape { block, frame, count })
+    Ok(Shape { block, frame, count, least })
 }
 
 #[cfg(test)]
@@ -153,10 +160,16 @@ mod tests {
     fn defaults_are_dpdks() {
         let options = read("net_af_packet0,iface=veth0").expect("enough");
         assert_eq!((options.queues, options.bypass, options.version), (1, true, Version::Two));
-        assert_eq!(options.shape, Shape { block: 4096, frame: 2048, count: 512 });
+        assert_eq!(options.shape, Shape { block: 4096, frame: 2048, count: 512, least: 1 });
         assert_eq!(options.shape.blocks(512), 256);
         assert_eq!((options.shape.blocks(1), options.shape.blocks(3)), (1, 2));
         assert!(options.mtu().contains(&1500));
+        let options = read("net_af_packet0,iface=veth0,version=3").expect("enough");
+        assert_eq!(
+            (options.shape.block, options.shape.blocks(512), options.shape.blocks(2048)),
+            (1 << 17, 16, 32)
+        );
+        assert!(options.room() > 65_535 + 14, "a packet that the kernel did not cut");
     }
 
     #[test]

@@ -28,6 +28,10 @@ const RX: RxOffloads = RxOffloads::VIRTIO.union(RxOffloads::VLAN_STRIP);
 const TX: TxOffloads = TxOffloads::VIRTIO.union(TxOffloads::VLAN_INSERT);
 /// What the kernel accounts for a frame on its way out, beside its bytes (`SKB_TRUESIZE`), rounded up.
 const ON_ITS_WAY: usize = 1024;
+/// Longest packet that the kernel does not cut: what IP can say, and an Ethernet header with two tags.
+const LARGEST: usize = 65_535 + 22;
+/// Bytes of frames too large for the ring that may wait; what TCP streams have on their way.
+const KEPT: usize = 16 << 20;
 
 /// The driver of `net_af_packet` devices.
 ///
@@ -92,29 +96,18 @@ impl AfPacket {
         })
     }
 
-    /// What an application takes large must fit into the ring.
+    /// A frame that the application takes large, or of its MTU, must fit into the ring. `TPACKET_V2` has its socket's
+    /// queue beside it, but that is for the exception.
     fn check_room(&self, config: &PortConfig) -> Result<(), Error> {
-        const LARGEST: u32 = 65_535 + 14;
-        let (room, rx) = (self.options.room(), config.offloads.rx);
-        let header = if takes(rx).is_some() { ring::HEADER as u32 } else { 0 };
-        let (what, need) = match rx.contains(RxOffloads::TCP_LRO) {
-            true => ("large receive (TCP_LRO)".to_owned(), LARGEST),
-            false => (
-                format!("an MTU of {} with receive checksum offload", config.mtu),
-                u32::from(config.mtu) + 14,
-            ),
-        };
-        if need + header <= room {
+        let (room, three) = (self.options.room(), self.options.version == Version::Three);
+        let large = three && config.offloads.rx.contains(RxOffloads::TCP_LRO);
+        if !large || LARGEST as u32 <= room {
             return Ok(());
         }
-        let remedy = match rx.contains(RxOffloads::TCP_LRO) {
-            true => "add version=3,blocksz=131072".to_owned(),
-            false => format!("give framesz={}, and a blocksz to hold it", (need + 128).next_multiple_of(16)),
-        };
         Err(Error::Unsupported {
             port: self.name.clone(),
-            what: format!("{what} in frames of {room} bytes"),
-            remedy,
+            what: format!("large receive (TCP_LRO) in frames of {room} bytes"),
+            remedy: "leave blocksz out, or give blocksz=131072".into(),
         })
     }
 
@@ -178,8 +171,9 @@ impl AfPacket {
             socket.set(libc::PACKET_VERSION, &(version as libc::c_int)),
         )?;
         self.step("ignoring outgoing packets (Linux 4.20)", socket.set(libc::PACKET_IGNORE_OUTGOING, &1))?;
-        if takes(config.offloads.rx).is_some() {
-            self.step("asking for virtio headers", socket.set(libc::PACKET_VNET_HDR, &1))?;
+        self.step("asking for virtio headers", socket.set(libc::PACKET_VNET_HDR, &1))?;
+        if self.options.version == Version::Two {
+            self.step("keeping large frames", socket.keep_large(KEPT))?;
         }
         let shape = self.options.shape;
         let what = format!(
@@ -217,7 +211,7 @@ impl AfPacket {
     }
 
     fn rx(&self, memory: MmapRaw, parts: RxParts) -> Box<dyn RxQueue> {
-        let longest = self.options.room() as usize;
+        let longest = LARGEST.max(self.options.room() as usize);
         match self.options.version {
             Version::Two => Box::new(Rx::new(Frames::new(memory, &self.options), parts, longest)),
             Version::Three => Box::new(Rx::new(Blocks::new(memory, &self.options), parts, longest)),
@@ -227,10 +221,7 @@ impl AfPacket {
     /// The port, once everything that can fail has not.
     fn assemble(self: Box<Self>, config: &PortConfig, pool: &Pool, rx: Vec<Opened>, tx: Vec<Socket>) -> Port {
         let counters = Counters::new(config.rx_queues, config.tx_queues);
-        let duty = Duty {
-            strip: config.offloads.rx.contains(RxOffloads::VLAN_STRIP),
-            header: takes(config.offloads.rx),
-        };
+        let duty = Duty { asked: config.offloads.rx, takes: takes(config.offloads.rx) };
         let (mut queues, mut drops, mut first) = (Vec::new(), Vec::new(), Weak::new());
         for (i, (socket, memory)) in rx.into_iter().enumerate() {
             let socket = Arc::new(socket);
@@ -240,7 +231,7 @@ impl AfPacket {
             }
             drops.push(Arc::clone(&dropped));
             let (pool, stats) = (pool.clone(), counters.rx(i));
-            queues.push(self.rx(memory, RxParts { pool, duty, stats, drops: dropped, _socket: socket }));
+            queues.push(self.rx(memory, RxParts { pool, duty, stats, drops: dropped, socket }));
         }
         let soft = config.offloads.tx.intersects(TxOffloads::WORK);
         let large = !self.bypasses(config);

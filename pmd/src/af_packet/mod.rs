@@ -14,7 +14,7 @@
 //! | `qpairs=` | queue pairs that may be configured, 1 to 16 | 1 |
 //! | `qdisc_bypass=` | 1 sends past the queueing discipline (and past `tcpdump` on the interface); 0 where segmentation is asked for | 1 |
 //! | `version=` | receive ring: 2 hands over frame by frame, 3 block by block | 2 |
-//! | `blocksz=` | bytes of a block of the receive ring, a multiple of the page size | 4096, with `version=3` 65536 |
+//! | `blocksz=` | bytes of a block of the receive ring, a multiple of the page size | 4096, with `version=3` 131072 |
 //! | `framesz=` | bytes of a frame of the receive ring, a multiple of 16 | 2048 |
 //! | `framecnt=` | frames of the receive ring, unless a ring size is configured | 512 |
 //! | `retire_blk_tov=` | milliseconds after which a block that is not full is handed over (`version=3`) | 1 |
@@ -28,9 +28,11 @@
 //! 0.35 Mpps, single runs on a busy machine, most pairs in favour).
 //!
 //! A tag that the kernel took out of a frame is put back unless `VLAN_STRIP` is asked for. Checksums that a sender on
-//! this machine left to its hardware are finished unless receive checksum offload is asked for; large packets, which it
-//! left to be cut, are lost (`truncated`, `bad_offload`) unless `TCP_LRO` is asked for, which takes
-//! `version=3,blocksz=131072`. The other way is to have the sender cut them: `ethtool -K veth1 tso off gso off`.
+//! this machine left to its hardware are finished unless receive checksum offload is asked for. Large packets, which it
+//! left to be cut, stay large where `TCP_LRO` is asked for; else they are cut here, segment by segment as there are
+//! buffers. With `version=2` what is longer than a frame of the ring comes by the socket's queue of 16 MiB (without
+//! `CAP_NET_ADMIN` what `net.core.rmem_max` allows); `truncated` counts what found that full. `bad_offload` counts what
+//! cannot be cut: segments inside a tunnel, and protocols other than TCP and UDP.
 //! See `packet(7)` and the kernel's Documentation/networking/packet_mmap.rst.
 
 mod args;

@@ -25,8 +25,10 @@ pub(super) const HEADER: usize = LEGACY_HDR_LEN as usize;
 pub(super) struct Frame {
     /// The bytes that are there; `None` when their place is not inside the ring.
     pub(super) data: Option<SharedBytes>,
-    /// The virtio header before them, where the socket was asked for one.
+    /// The virtio header before them.
     header: Option<SharedBytes>,
+    /// Bytes of the frame as it was received.
+    pub(super) len: usize,
     /// The frame was longer than the bytes that are there.
     pub(super) cut: bool,
     /// `TP_STATUS_…`
@@ -37,17 +39,24 @@ pub(super) struct Frame {
 
 impl Frame {
     /// Nothing that could be used.
-    const BAD: Self = Self { data: None, header: None, cut: false, status: 0, vlan: None };
+    const BAD: Self = Self { data: None, header: None, len: 0, cut: false, status: 0, vlan: None };
 
     /// What lies `mac` bytes from the start of `frame`, and before.
     #[inline(always)]
     fn new(frame: SharedBytes, mac: u16, len: [u32; 2], status: u32, vlan: Option<(u16, u16)>) -> Self {
         let ([len, snaplen], mac) = (len, usize::from(mac));
         let header = mac.checked_sub(HEADER).and_then(|at| frame.slice(at, HEADER));
-        Self { data: frame.slice(mac, snaplen as usize), header, cut: snaplen < len, status, vlan }
+        Self {
+            data: frame.slice(mac, snaplen as usize),
+            header,
+            len: len as usize,
+            cut: snaplen < len,
+            status,
+            vlan,
+        }
     }
 
-    /// The virtio header; only where the socket was asked for one.
+    /// The virtio header, read anew.
     pub(super) fn header(&self) -> Option<NetHeader> {
         let mut bytes = [0; HDR_LEN as usize];
         self.header?.copy_to(&mut bytes);

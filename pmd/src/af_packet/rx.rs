@@ -1,5 +1,7 @@
 //! Receive queues: from the kernel's ring into packets of the pool.
 
+mod large;
+
 use std::sync::Arc;
 
 use linecard_eal::shared::SharedBytes;
@@ -8,11 +10,12 @@ use linecard_net::parse::parse;
 use linecard_net::request::{Request, Takes, partial_of};
 use linecard_net::vnet::NetHeader;
 
+use self::large::Large;
 use super::drops::Drops;
 use super::loss::RxLoss;
 use super::ring::{Frame, Ring};
 use super::sys::Socket;
-use crate::offload::{describe, finish_received};
+use crate::offload::{RxOffloads, describe, finish_received};
 use crate::port::RxQueue;
 use crate::stats::QueueStats;
 
@@ -24,10 +27,10 @@ const COLLECT: usize = 1 << 24;
 /// What is done to received packets.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Duty {
-    /// Tags stay out of the data.
-    pub(super) strip: bool,
-    /// A virtio header tells of checksums and segments, of which the application takes these.
-    pub(super) header: Option<Takes>,
+    /// What the application asked for.
+    pub(super) asked: RxOffloads,
+    /// What is left to the application of checksums and segments; `None` when it wants to know nothing of them.
+    pub(super) takes: Option<Takes>,
 }
 
 /// What a receive queue is made of, beside its ring.
@@ -37,21 +40,61 @@ pub(super) struct RxParts {
     pub(super) stats: Arc<QueueStats<RxLoss>>,
     pub(super) drops: Arc<Drops>,
     /// Open as long as the queue lives.
-    pub(super) _socket: Arc<Socket>,
+    pub(super) socket: Arc<Socket>,
+}
+
+impl RxParts {
+    fn strips(&self) -> bool {
+        self.duty.asked.contains(RxOffloads::VLAN_STRIP)
+    }
+
+    /// The tag that goes into the data of a frame.
+    #[inline(always)]
+    fn tag(&self, frame: &Frame) -> Option<(u16, u16)> {
+        frame.vlan.filter(|_| !self.strips())
+    }
+
+    /// What is told of a frame's tag.
+    fn vlan(&self, frame: &Frame) -> Option<Vlan> {
+        frame.vlan.map(|(tci, _)| Vlan { tci, stripped: self.strips() })
+    }
+
+    /// What the header before a frame asks, of which `len` bytes are there now.
+    fn request(&self, frame: &Frame, len: usize) -> Result<Request, RxLoss> {
+        let header = frame.header().ok_or(RxLoss::BadFrame)?;
+        // The header counts from where the frame begins without its tag.
+        let shift = if self.tag(frame).is_some() { 4 } else { 0 };
+        let header = NetHeader { csum_start: header.csum_start.wrapping_add(shift), ..header };
+        header.request(len).ok_or(RxLoss::BadOffload)
+    }
+}
+
+/// A tag, as metadata tells it.
+#[derive(Clone, Copy, Debug)]
+struct Vlan {
+    tci: u16,
+    stripped: bool,
+}
+
+impl Vlan {
+    fn note(self, packet: &mut Packet) {
+        let stripped = if self.stripped { Offload::RX_VLAN_STRIPPED } else { Offload::NONE };
+        packet.set_vlan_tci(self.tci);
+        packet.set_offload(packet.offload() | Offload::RX_VLAN | stripped);
+    }
 }
 
 pub(super) struct Rx<R> {
     ring: R,
     parts: RxParts,
     until_collect: usize,
-    /// A frame that takes several buffers, in one piece.
-    large: Vec<u8>,
+    large: Large,
 }
 
 impl<R: Ring> Rx<R> {
-    /// `longest`: bytes of the longest frame of the ring.
+    /// `longest`: bytes of the longest frame.
     pub(super) fn new(ring: R, parts: RxParts, longest: usize) -> Self {
-        Self { ring, parts, until_collect: COLLECT, large: vec![0; longest + 4] }
+        Self { ring, parts, until_collect: COLLECT, large: Large::new(longest) }
     }
 
     /// Packets for up to `wanted` frames, fewer when the pool has fewer; how many.
@@ -66,107 +109,107 @@ impl<R: Ring> Rx<R> {
         count
     }
 
-    /// Makes `packet` what the frame says.
+    /// Makes `packet` what the frame says; false when segments are to be made of it.
     #[inline]
-    fn fill(&mut self, packet: &mut Packet, frame: &Frame) -> Result<(), RxLoss> {
+    fn fill(&mut self, packet: &mut Packet, frame: &Frame) -> Result<bool, RxLoss> {
         let data = frame.data.ok_or(RxLoss::BadFrame)?;
-        if frame.cut {
-            return Err(RxLoss::Truncated);
-        }
-        let tag = frame.vlan.filter(|_| !self.parts.duty.strip);
-        let len = data.len() + if tag.is_some() { 4 } else { 0 };
-        match packet.append(len) {
-            Some(to) => copy(data, tag, to),
-            None => self.scatter(packet, data, tag, len)?,
+        let unfinished = frame.status & libc::TP_STATUS_CSUMNOTREADY != 0;
+        if frame.cut || unfinished && Large::concerns(&self.parts, frame) {
+            if !self.large.take(&self.parts, packet, frame, data)? {
+                return Ok(false);
+            }
+        } else {
+            let tag = self.parts.tag(frame);
+            let len = data.len() + if tag.is_some() { 4 } else { 0 };
+            match packet.append(len) {
+                Some(to) => copy(data, tag, to),
+                None => self.large.chain(&self.parts, packet, frame, data)?,
+            }
         }
         let noted = libc::TP_STATUS_CSUMNOTREADY | libc::TP_STATUS_VLAN_VALID;
-        if frame.status & noted != 0 || self.parts.duty.header.is_some() {
+        if frame.status & noted != 0 || self.parts.duty.takes.is_some() {
             self.note(packet, frame)?;
         }
-        Ok(())
+        Ok(true)
     }
 
-    /// A frame longer than a buffer, into a chain of them.
+    /// A frame that is dropped; a capture sees what there is of it.
     #[cold]
-    fn scatter(
-        &mut self,
-        packet: &mut Packet,
-        data: SharedBytes,
-        tag: Option<(u16, u16)>,
-        len: usize,
-    ) -> Result<(), RxLoss> {
-        let whole = self.large.get_mut(..len).ok_or(RxLoss::Truncated)?;
-        copy(data, tag, whole);
-        let room = usize::from(self.parts.pool.data_room()).max(1);
-        for (i, piece) in whole.chunks(room).enumerate() {
-            if i == 0 {
-                packet.append(piece.len()).ok_or(RxLoss::NoBuffer)?.copy_from_slice(piece);
-                continue;
+    fn lose(&self, loss: RxLoss, mut packet: Packet, frame: &Frame) {
+        if let Some(data) = frame.data.filter(|_| packet.is_empty()) {
+            let front = data.len().min(packet.tailroom());
+            if let (Some(data), Some(to)) = (data.slice(0, front), packet.append(front)) {
+                data.copy_to(to);
             }
-            let mut segment = self.parts.pool.get().ok_or(RxLoss::NoBuffer)?;
-            segment.append(piece.len()).ok_or(RxLoss::NoBuffer)?.copy_from_slice(piece);
-            packet.chain(segment).map_err(|_| RxLoss::Truncated)?;
         }
-        Ok(())
+        self.parts.stats.dropped(loss, &packet);
     }
 
     /// Checksum, segments and tag, as the kernel tells them.
     fn note(&self, packet: &mut Packet, frame: &Frame) -> Result<(), RxLoss> {
-        match self.parts.duty.header {
+        match self.parts.duty.takes {
             Some(takes) => self.describe(packet, frame, takes)?,
             None if frame.status & libc::TP_STATUS_CSUMNOTREADY != 0 => finish(packet),
             None => {}
         }
-        if let Some((tci, _)) = frame.vlan {
-            packet.set_vlan_tci(tci);
-            let stripped = if self.parts.duty.strip { Offload::RX_VLAN_STRIPPED } else { Offload::NONE };
-            packet.set_offload(packet.offload() | Offload::RX_VLAN | stripped);
+        if let Some(vlan) = self.parts.vlan(frame) {
+            vlan.note(packet);
         }
         Ok(())
     }
 
     /// What the header says, for an application that wants to know.
     fn describe(&self, packet: &mut Packet, frame: &Frame, takes: Takes) -> Result<(), RxLoss> {
-        let header = frame.header().ok_or(RxLoss::BadFrame)?;
-        if header.is_plain() {
+        if frame.header().is_some_and(NetHeader::is_plain) {
             return Ok(());
         }
-        // The header counts from where the frame begins without its tag.
-        let shift = if frame.vlan.is_some() && !self.parts.duty.strip { 4 } else { 0 };
-        let header = NetHeader { csum_start: header.csum_start.wrapping_add(shift), ..header };
-        let request = header.request(packet.len()).ok_or(RxLoss::BadOffload)?;
+        let request = self.parts.request(frame, packet.len())?;
         if describe(packet, request, takes) { Ok(()) } else { Err(RxLoss::BadOffload) }
     }
 
+    /// How many packets were added, and how many bytes they have.
     #[inline]
     fn some(&mut self, packets: &mut Burst) -> (usize, u64) {
-        let (mut total, mut bytes) = (0, 0);
+        let (first, mut bytes) = (packets.len(), 0);
         // Frames that are no good count too: whoever sends nothing else must not keep the thread here.
         let mut left = packets.room();
         loop {
-            let (start, ready) = (packets.len(), self.ring.ready(left));
+            if self.large.is_pending() {
+                bytes += self.large.pieces(&self.parts, packets);
+                if self.large.is_pending() {
+                    return (packets.len() - first, bytes);
+                }
+            }
+            let (mut end, ready) = (packets.len(), self.ring.ready(left.min(packets.room())));
             let count = self.buffers(packets, ready);
             if count == 0 {
-                return (total, bytes);
+                return (packets.len() - first, bytes);
             }
             left -= count;
-            let mut end = start;
             for _ in 0..count {
                 let frame = self.ring.front();
                 match self.fill(&mut packets[end], &frame) {
-                    Ok(()) => {
+                    Ok(true) => {
                         bytes += packets[end].len() as u64;
                         end += 1;
                     }
+                    Ok(false) => {
+                        // Its segments come before the frames behind it.
+                        while packets.len() > end {
+                            packets.pop();
+                        }
+                        self.ring.release();
+                        break;
+                    }
                     Err(loss) => {
-                        self.parts.stats.lost(loss, 1);
                         // Its half-filled packet is of no use to the next frame.
-                        drop(packets.swap_remove(end));
+                        if let Some(packet) = packets.swap_remove(end) {
+                            self.lose(loss, packet, &frame);
+                        }
                     }
                 }
                 self.ring.release();
             }
-            total += end - start;
         }
     }
 }
@@ -192,15 +235,19 @@ fn copy(data: SharedBytes, tag: Option<(u16, u16)>, to: &mut [u8]) {
 }
 
 #[cold]
-fn copy_tagged(data: SharedBytes, (tci, protocol): (u16, u16), to: &mut [u8]) {
+fn copy_tagged(data: SharedBytes, tag: (u16, u16), to: &mut [u8]) {
     let at = ADDRESSES.min(data.len());
     data.copy_to(&mut to[..at]);
-    if let Some(tag) = to.get_mut(at..at + 4) {
-        tag[..2].copy_from_slice(&protocol.to_be_bytes());
-        tag[2..].copy_from_slice(&tci.to_be_bytes());
-    }
+    put_tag(to, at, tag);
     if let (Some(rest), Some(to)) = (data.slice(at, data.len() - at), to.get_mut(at + 4..)) {
         rest.copy_to(to);
+    }
+}
+
+fn put_tag(to: &mut [u8], at: usize, (tci, protocol): (u16, u16)) {
+    if let Some(place) = to.get_mut(at..at + 4) {
+        place[..2].copy_from_slice(&protocol.to_be_bytes());
+        place[2..].copy_from_slice(&tci.to_be_bytes());
     }
 }
 

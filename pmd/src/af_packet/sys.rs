@@ -1,7 +1,7 @@
 //! Packet sockets: the few calls that rustix does not have.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use libc::{c_int, c_void, socklen_t};
 
@@ -108,10 +108,22 @@ impl Socket {
 
     /// Lets so many bytes be on their way out; as many as the user may ask for.
     pub(super) fn send_buffer(&self, bytes: usize) {
+        self.buffer([libc::SO_SNDBUFFORCE, libc::SO_SNDBUF], bytes);
+    }
+
+    /// Keeps frames that do not fit into the ring whole, so many bytes of them; as many as the user may ask for.
+    pub(super) fn keep_large(&self, bytes: usize) -> io::Result<()> {
+        /// `PACKET_COPY_THRESH` of `linux/if_packet.h`: any number turns it on.
+        const COPY: c_int = 7;
+        self.buffer([libc::SO_RCVBUFFORCE, libc::SO_RCVBUF], bytes);
+        self.set(COPY, &1)
+    }
+
+    fn buffer(&self, [force, ask]: [c_int; 2], bytes: usize) {
         let bytes = c_int::try_from(bytes).unwrap_or(c_int::MAX);
-        if self.set_at(libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, &bytes).is_err() {
-            // Bounded by net.core.wmem_max; less only means less at a time.
-            let _ = self.set_at(libc::SOL_SOCKET, libc::SO_SNDBUF, &bytes);
+        if self.set_at(libc::SOL_SOCKET, force, &bytes).is_err() {
+            // Bounded by net.core.wmem_max and rmem_max; less only means less at a time.
+            let _ = self.set_at(libc::SOL_SOCKET, ask, &bytes);
         }
     }
 
@@ -131,5 +143,11 @@ impl Socket {
 impl AsRawFd for Socket {
     fn as_raw_fd(&self) -> RawFd {
         self.0.as_raw_fd()
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }

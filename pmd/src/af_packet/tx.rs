@@ -77,10 +77,13 @@ impl Wire {
                 Err(error) => match fate(&error, packets[0].len()) {
                     Fate::Later => break,
                     Fate::First(cause) => {
+                        self.stats.dropped(cause, &packets[0]);
                         forget(packets, 1);
-                        self.stats.lost(cause, 1);
                     }
-                    Fate::All(cause) => self.stats.lost(cause, packets.clear() as u64),
+                    Fate::All(cause) => {
+                        packets.iter().for_each(|packet| self.stats.dropped(cause, packet));
+                        packets.clear();
+                    }
                 },
             }
         }

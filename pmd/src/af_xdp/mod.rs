@@ -27,6 +27,10 @@
 //! for zero-copy. Zero-copy could not be tested on the machines this was written on. Over veth busy polling costs more
 //! than it brings: give `busy_budget=0` there.
 //!
+//! **A veth** lets XDP sockets have packets whose checksum a stack at its other end left to hardware that does not
+//! exist, and nothing tells: `ethtool -K PEER tx off` there, or that stack's TCP and UDP reach nobody. In `mode=drv` the
+//! kernel turns segmentation off at the other end by itself, in `mode=skb` it goes with `tx off`.
+//!
 //! **Not supported**: checksum and segmentation offloads (XDP sockets have none on receive), the metadata of
 //! `XDP_TX_METADATA`, programs in ELF files (`xdp_prog=` takes a pinned one: `bpftool prog load FILE /sys/fs/bpf/NAME`),
 //! `use_cni=1`.

@@ -194,7 +194,7 @@ impl Rx {
             (Started::Good(mut head), Some(piece)) => match head.chain(piece) {
                 Ok(()) => Started::Good(head),
                 Err(_) => {
-                    self.stats.lost(RxLoss::TooLong, 1);
+                    self.stats.dropped(RxLoss::TooLong, &head);
                     Started::Bad
                 }
             },

@@ -208,10 +208,10 @@ impl Lender {
     fn send_cold(&mut self, packet: Packet, slots: &mut Slots<'_, 2>, free: u32) -> Fate {
         let len = packet.len();
         if len < SHORTEST {
-            return self.drop_as(TxLoss::Runt);
+            return self.drop_as(TxLoss::Runt, &packet);
         }
         if len > self.longest {
-            return self.drop_as(TxLoss::TooLong);
+            return self.drop_as(TxLoss::TooLong, &packet);
         }
         let room = free.min(slots.room());
         if let Some(count) = self.pieces(&packet) {
@@ -225,15 +225,15 @@ impl Lender {
         if room < PIECES.min(self.depth) {
             return Fate::Full(packet);
         }
-        let Some(copy) = packet.copy(&self.pool) else { return self.drop_as(TxLoss::NoBuffer) };
-        let Some(count) = self.pieces(&copy) else { return self.drop_as(TxLoss::TooLong) };
+        let Some(copy) = packet.copy(&self.pool) else { return self.drop_as(TxLoss::NoBuffer, &packet) };
+        let Some(count) = self.pieces(&copy) else { return self.drop_as(TxLoss::TooLong, &packet) };
         self.stats.lost(TxLoss::Copied, 1);
         self.lend_pieces(copy, slots);
         Fate::Sent { bytes: len, count }
     }
 
-    fn drop_as(&self, cause: TxLoss) -> Fate {
-        self.stats.lost(cause, 1);
+    fn drop_as(&self, cause: TxLoss, packet: &Packet) -> Fate {
+        self.stats.dropped(cause, packet);
         Fate::Dropped
     }
 

@@ -10,6 +10,7 @@ use linecard_net::bpf::compile;
 use super::*;
 use crate::config::{PortConfig, configure};
 use crate::contract::{Ends, Far, Limits, Link as Subject};
+use crate::netdev::lab::Lab;
 use crate::pcap::encode::Direction;
 use crate::port::{Device, DeviceInfo, Driver, Port, ProbeContext, RxQueue, TxQueue};
 use crate::{DevArgs, impair, null, ring};
@@ -153,7 +154,79 @@ fn what_was_not_taken_is_not_seen_and_drops_have_reasons() {
         hub.open(1, &Options { received: false, ..Options::default() }).expect("opens");
     send(&mut port, &pool, &frames[..2]);
     let comments: Vec<_> = all(&mut stream).into_iter().map(|(_, _, comment)| comment).collect();
-    assert_eq!(comments.iter().filter(|comment| *comment == "net_impair: lost").count(), 2);
+    assert_eq!(comments.iter().filter(|comment| *comment == "lost").count(), 2);
+}
+
+/// What a capture says of the packets that a port drops, of those that it is given.
+fn reasons(hub: &Hub, number: u16, port: Port, pool: &Pool, frames: &[Vec<u8>]) -> Vec<(usize, String)> {
+    let mut port = hub.watch(number, port);
+    let (session, mut stream) = hub.open(number, &Options::default()).expect("opens");
+    assert_eq!(send(&mut port, pool, frames), frames.len(), "taken");
+    let seen = all(&mut stream).into_iter().filter(|(.., comment)| !comment.is_empty());
+    let seen = seen.map(|(_, data, comment)| (data.len(), comment)).collect();
+    drop(session);
+    port.stop();
+    assert_eq!(pool.stats().in_use, 0);
+    seen
+}
+
+#[test]
+fn drivers_say_why_they_drop() {
+    let Some(lab) = Lab::new("drivers_say_why_they_drop") else { return };
+    lab.veth("one", "two");
+    let (context, pool) = setup();
+    let hub = Hub::new();
+    let open = |driver: &'static dyn Driver, text: &str| {
+        let device = crate::Registry::new(&[driver]).probe(&context, text).expect("probes");
+        configure(device, PortConfig::default()).and_then(|port| port.start(&pool)).expect("starts")
+    };
+    let frames = [vec![1; 60], vec![2; 13], vec![3; 1800], vec![4; 60]];
+    let said = |length: usize, why: &str| (length, why.to_owned());
+
+    let tap = open(&crate::tap::TapDriver, &format!("net_tap0,iface=tap9,netns={}", lab.path()));
+    assert_eq!(reasons(&hub, 0, tap, &pool, &frames[..2]), [said(13, "bad_length")]);
+    let tap = open(&crate::tap::TapDriver, &format!("net_tap0,iface=tap9,netns={}", lab.path()));
+    lab.ip("link set dev tap9 down");
+    assert_eq!(reasons(&hub, 1, tap, &pool, &frames[..1]), [said(60, "link_down")]);
+
+    let text = format!("net_af_packet0,iface=one,netns={}", lab.path());
+    let port = open(&crate::af_packet::AfPacketDriver, &text);
+    assert_eq!(
+        reasons(&hub, 2, port, &pool, &frames),
+        [said(13, "too_short"), said(1800, "too_long")],
+        "the others are sent"
+    );
+    let text = format!("net_af_xdp0,iface=one,netns={}", lab.path());
+    let port = open(&crate::af_xdp::AfXdpDriver, &text);
+    assert_eq!(reasons(&hub, 3, port, &pool, &frames[..2]), [said(13, "runt")]);
+}
+
+#[test]
+fn received_packets_that_are_dropped_have_reasons_too() {
+    let Some(lab) = Lab::new("received_packets_that_are_dropped_have_reasons_too") else { return };
+    lab.veth("one", "two");
+    lab.ip("link set one mtu 9000");
+    lab.ip("link set two mtu 9000");
+    let (context, pool) = setup();
+    let text = format!("net_af_packet0,iface=one,netns={},version=3,blocksz=4096", lab.path());
+    let device =
+        crate::af_packet::AfPacketDriver.probe(&context, &DevArgs::parse(&text).expect("well formed"));
+    let port = configure(device.expect("probes"), PortConfig::default()).and_then(|port| port.start(&pool));
+    let hub = Hub::new();
+    let mut port = hub.watch(0, port.expect("starts"));
+    let (_session, mut stream) = hub.open(0, &Options::default()).expect("opens");
+    let wire = lab.wire("two");
+    assert!(wire.send(&[5; 8000]) && wire.send(&[6; 80]));
+    let (mut burst, until) = (Burst::new(), Instant::now() + Duration::from_secs(5));
+    while burst.is_empty() && Instant::now() < until {
+        port.rx[0].rx_burst(&mut burst);
+    }
+    let seen = all(&mut stream);
+    let seen: Vec<_> = seen.iter().map(|(way, data, comment)| (*way, data[0], comment.as_str())).collect();
+    assert!(
+        seen.contains(&(Direction::In, 5, "truncated")) && seen.contains(&(Direction::In, 6, "")),
+        "{seen:?}"
+    );
 }
 
 #[test]

@@ -139,8 +139,7 @@ impl Line {
     pub(super) fn push(&mut self, mut packet: Packet, now: u64, stats: &QueueStats<Fault>) {
         self.arrivals += 1;
         if self.random.hits(self.faults.loss) {
-            stats.lost(Fault::Lost, 1);
-            crate::capture::dropped(&packet, "net_impair: lost");
+            stats.dropped(Fault::Lost, &packet);
             drop(packet);
         } else {
             if self.random.hits(self.faults.corrupt) && self.flip(&mut packet) {

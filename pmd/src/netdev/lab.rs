@@ -12,8 +12,10 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::{Interface, Namespace};
 
+mod cable;
 mod wire;
 
+pub use cable::Cable;
 pub use wire::Wire;
 
 /// Says on standard error, past the test harness's capture, that `test` did not run; panics where nothing may be

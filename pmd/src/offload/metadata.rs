@@ -86,6 +86,14 @@ pub fn describe(packet: &mut Packet, request: Request, takes: Takes) -> bool {
     }
 }
 
+/// How a frame in one piece is cut as its sender said; `None` when its headers are not what was said.
+pub(crate) fn segmenter(frame: &[u8], request: Request) -> Option<Segmenter> {
+    let (layers, gso) = (parse(frame), request.gso?);
+    let said = partial_of(&layers) == request.partial && kind_of(&layers) == Some(gso.kind);
+    let payload = frame.len().checked_sub(layers.payload_start()).filter(|_| said)?;
+    Segmenter::new(&layers, payload, gso.size)
+}
+
 /// A packet to be cut: only when its headers are what its sender said.
 fn describe_large(packet: &mut Packet, layers: &Layers, gso: Gso, takes: Takes) -> bool {
     let payload = packet.len().checked_sub(layers.payload_start());

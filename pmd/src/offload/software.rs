@@ -34,6 +34,17 @@ pub enum SoftLoss {
     Stopped,
 }
 
+impl SoftLoss {
+    /// What a capture says of such a packet.
+    const fn comment(self) -> &'static str {
+        match self {
+            Self::Malformed => "bad_offload",
+            Self::NoBuffer => "no_buffer",
+            Self::Stopped => "stopped",
+        }
+    }
+}
+
 impl From<Malformed> for SoftLoss {
     fn from(_: Malformed) -> Self {
         Self::Malformed
@@ -96,9 +107,14 @@ impl SoftTx {
                 }
                 continue;
             }
-            let front = packets.drain(..1).next();
-            if let Some(Err(loss)) = front.map(|packet| self.cut(packet, takes)) {
-                (self.lost)(loss, 1);
+            let Some(mut packet) = packets.drain(..1).next() else { break };
+            match self.cut(&mut packet, takes) {
+                Ok(true) => self.waiting.push_back(packet),
+                Ok(false) => {}
+                Err(loss) => {
+                    (self.lost)(loss, 1);
+                    crate::capture::dropped(&packet, loss.comment());
+                }
             }
         }
         before - packets.len()
@@ -131,14 +147,12 @@ impl SoftTx {
         }
     }
 
-    /// Cuts a packet that was not ready; what cannot be cut is an error.
-    fn cut(&mut self, mut packet: Packet, takes: Takes) -> Result<(), SoftLoss> {
-        let wish = Wish::of(&packet)?.ok_or(SoftLoss::Malformed)?;
+    /// Cuts a packet that was not ready, or (true) makes it ready after all; what can be neither is an error.
+    fn cut(&mut self, packet: &mut Packet, takes: Takes) -> Result<bool, SoftLoss> {
+        let wish = Wish::of(packet)?.ok_or(SoftLoss::Malformed)?;
         let Some(size) = wish.gso.filter(|_| !wish.is_taken(takes)) else {
             // Preparing it failed; if it is to be cut at all, then by its receiver. Now the reason is told.
-            prepare(&mut packet, &wish, takes, &self.pool)?;
-            self.waiting.push_back(packet);
-            return Ok(());
+            return prepare(packet, &wish, takes, &self.pool).map(|()| true);
         };
         self.large.clear();
         packet.segments().for_each(|segment| self.large.extend_from_slice(&segment));
@@ -158,7 +172,7 @@ impl SoftTx {
                 }
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     fn make(&mut self, cut: &Segmenter, index: usize) -> Result<Packet, SoftLoss> {

@@ -222,10 +222,12 @@ impl Tx {
         Self { output: Some(output), home, queue, stats }
     }
 
-    fn count(&self, written: &Written, bytes: u64) {
-        self.stats.moved(written.packets, bytes);
-        if let Some((cause, lost)) = written.lost {
-            self.stats.lost(cause, lost as u64);
+    /// Counts what became of `packets`.
+    fn count(&self, written: &Written, packets: &[Packet]) {
+        let (done, lost) = packets.split_at(written.packets.min(packets.len()));
+        self.stats.moved(written.packets, done.iter().map(|packet| packet.len() as u64).sum());
+        if let Some((cause, count)) = written.lost {
+            lost.iter().take(count).for_each(|packet| self.stats.dropped(cause, packet));
         }
     }
 }
@@ -240,16 +242,15 @@ impl TxQueue for Tx {
         let time = now();
         // Packets before this one are counted.
         let mut first = 0;
-        let bytes = |packets: &[Packet]| packets.iter().map(|packet| packet.len() as u64).sum();
         for (i, packet) in packets.iter().enumerate() {
             let written = output.append(packet, time, self.queue);
             if written.packets > 0 || written.lost.is_some() {
-                self.count(&written, bytes(&packets[first..first + written.packets]));
+                self.count(&written, &packets[first..i]);
                 first = i;
             }
         }
         let written = output.flush();
-        self.count(&written, bytes(&packets[first..first + written.packets]));
+        self.count(&written, &packets[first..]);
         self.output = Some(output);
         packets.clear()
     }

@@ -139,11 +139,11 @@ impl<const SCATTER: bool> Rx<SCATTER> {
             self.gather(&mut packet, rest);
         }
         if !whole || packet.len() < SHORTEST {
-            self.parts.stats.lost(RxLoss::Runt, 1);
+            self.parts.stats.dropped(RxLoss::Runt, &packet);
             return None;
         }
         if packet.len() > self.parts.longest {
-            self.parts.stats.lost(RxLoss::TooLong, 1);
+            self.parts.stats.dropped(RxLoss::TooLong, &packet);
             return None;
         }
         let header = NetHeader::from_bytes(header);
@@ -168,7 +168,7 @@ impl<const SCATTER: bool> Rx<SCATTER> {
         let good =
             header.request(packet.len()).is_some_and(|request| describe(packet, request, self.parts.takes));
         if !good {
-            self.parts.stats.lost(RxLoss::BadOffload, 1);
+            self.parts.stats.dropped(RxLoss::BadOffload, packet);
         }
         good
     }

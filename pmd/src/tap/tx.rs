@@ -111,7 +111,7 @@ impl Writer {
                     sent += 1;
                     bytes += len;
                 }
-                Fate::Lost(cause) => self.stats.lost(cause, 1),
+                Fate::Lost(cause) => self.stats.dropped(cause, packet),
                 Fate::Full => break,
             }
             done += 1;

@@ -179,7 +179,9 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
             return Ok(Slow::NoBuffer);
         };
         if OFFLOAD && !self.describe(&mut packet) {
-            return Ok(self.drop_chain(head, stats, RxLoss::BadOffload));
+            self.queue.complete(head.used(0));
+            stats.dropped(RxLoss::BadOffload, &packet);
+            return Ok(Slow::Dropped);
         }
         self.queue.complete(head.used(0));
         Ok(Slow::Packet(packet))

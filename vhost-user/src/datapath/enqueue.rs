@@ -208,7 +208,7 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
             }
             match self.slow(packet, stats)? {
                 Slow::Sent => {}
-                Slow::Dropped(cause) => stats.lost(cause, 1),
+                Slow::Dropped(cause) => stats.dropped(cause, packet),
                 Slow::Full => break,
             }
             taken += 1;

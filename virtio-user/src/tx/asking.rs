@@ -22,13 +22,11 @@ impl<Q: DriverQueue, const OFFLOAD: bool> Tx<Q, OFFLOAD> {
     pub(super) fn send_asking(&mut self, packet: ManuallyDrop<Packet>, len: usize) -> Fate {
         let wish = Wish::of(&packet).ok().flatten().filter(|wish| wish.is_taken(self.parts.takes));
         let Some(header) = wish.map(|wish| NetHeader::asking(wish.request())) else {
-            self.parts.stats.lost(TxLoss::BadOffload, 1);
-            return dropped(packet);
+            return self.drop_as(TxLoss::BadOffload, packet);
         };
         let longest = if header.gso_type == GSO_NONE { LONGEST } else { LARGEST };
         if len > longest as usize {
-            self.parts.stats.lost(TxLoss::TooLong, 1);
-            return dropped(packet);
+            return self.drop_as(TxLoss::TooLong, packet);
         }
         if self.queue.free() == 0 {
             return Fate::Full;
@@ -63,13 +61,11 @@ impl<Q: DriverQueue, const OFFLOAD: bool> Tx<Q, OFFLOAD> {
     /// Sends a copy of a packet that the backend cannot reach, or that has no headroom of its own.
     fn send_headed_copy(&mut self, packet: ManuallyDrop<Packet>, header: HeaderBytes, len: usize) -> Fate {
         let Some(copy) = packet.copy(&self.parts.pool) else {
-            self.parts.stats.lost(TxLoss::NoBuffer, 1);
-            return dropped(packet);
+            return self.drop_as(TxLoss::NoBuffer, packet);
         };
         let mut places = [Segment { addr: 0, len: 0 }; SEGMENTS];
         let Some(count) = self.places(&copy, &mut places).filter(|_| has_own_headroom(&copy)) else {
-            self.parts.stats.lost(TxLoss::TooLong, 1);
-            return dropped(packet);
+            return self.drop_as(TxLoss::TooLong, packet);
         };
         if !self.add_headed(&copy, header, &mut places[1..count]) {
             return Fate::Full;

@@ -40,15 +40,13 @@ impl<Q: DriverQueue, const OFFLOAD: bool> Tx<Q, OFFLOAD> {
         let packet = ManuallyDrop::new(unsafe { Packet::from_raw(line.meta()) });
         let len = packet.len();
         if len == 0 {
-            self.parts.stats.lost(TxLoss::Empty, 1);
-            return dropped(packet);
+            return self.drop_as(TxLoss::Empty, packet);
         }
         if OFFLOAD && asks(packet.offload()) {
             return self.send_asking(packet, len);
         }
         if len > LONGEST as usize {
-            self.parts.stats.lost(TxLoss::TooLong, 1);
-            return dropped(packet);
+            return self.drop_as(TxLoss::TooLong, packet);
         }
         if self.queue.free() == 0 {
             return Fate::Full;
@@ -58,6 +56,12 @@ impl<Q: DriverQueue, const OFFLOAD: bool> Tx<Q, OFFLOAD> {
             Some(count) => self.send_chain(packet, &places[..count], len as u64),
             None => self.send_copy(packet, len),
         }
+    }
+
+    /// Drops a packet for this reason, and shows it to whoever captures.
+    pub(super) fn drop_as(&self, cause: TxLoss, packet: ManuallyDrop<Packet>) -> Fate {
+        self.parts.stats.dropped(cause, &packet);
+        dropped(packet)
     }
 
     /// Where header and data lie, when the backend can reach all of it.
@@ -96,12 +100,10 @@ impl<Q: DriverQueue, const OFFLOAD: bool> Tx<Q, OFFLOAD> {
         let pool = &self.parts.pool;
         let pieces = len.div_ceil(usize::from(pool.data_room()).max(1));
         if pieces.saturating_add(1) > usize::from(self.queue.size()) {
-            self.parts.stats.lost(TxLoss::TooLong, 1);
-            return dropped(packet);
+            return self.drop_as(TxLoss::TooLong, packet);
         }
         let Some(copy) = self.copy_of(&packet) else {
-            self.parts.stats.lost(TxLoss::NoBuffer, 1);
-            return dropped(packet);
+            return self.drop_as(TxLoss::NoBuffer, packet);
         };
         if self.send_own(copy, len as u64) {
             dropped(packet);

@@ -1,6 +1,6 @@
 //! The contract, for both layouts of the ring and both ways to send.
 
-use super::Pair;
+use super::{Pair, far_at, near_at};
 use crate::args::DevArgs;
 use crate::contract::{Ends, Far, Limits, Link};
 use crate::netdev::lab::Lab;
@@ -16,8 +16,8 @@ impl Link for Veth {
             let args = DevArgs::parse(&text).expect("well formed");
             super::AfPacketDriver.probe(context, &args).expect("probes")
         };
-        let device = probe(near, pair.near(self.0));
-        Ends { near: device, far: Far::port(probe(far, pair.far(self.0))) }
+        let device = probe(near, near_at(&pair, self.0));
+        Ends { near: device, far: Far::Peer(pair.peer(probe(far, far_at(&pair, self.0)), 0)) }
     }
 
     fn ready(&self) -> bool {

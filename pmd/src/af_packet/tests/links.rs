@@ -2,43 +2,15 @@
 
 use linecard_mempool::Burst;
 
-use super::{Bench, Pair, bytes, eventually, frame, nothing_left, receive, xstat};
+use super::{Bench, Pair, eventually, far_at, frame, near_at, nothing_left, receive};
 use crate::config::{PortConfig, configure};
-
-#[test]
-fn down_and_up_again() {
-    let Some(pair) = Pair::new("af_packet down_and_up_again") else { return };
-    let bench = Bench::new();
-    for options in ["", ",version=3", ",qdisc_bypass=0"] {
-        let mut near = bench.start(&pair.near(options), PortConfig::default());
-        let mut far = bench.start(&pair.far(options), PortConfig::default());
-        assert!(near.control.link().up);
-        pair.near.ip("link set near down");
-        assert!(!near.control.link().up && !far.control.link().up);
-        let mut burst = Burst::new();
-        (0..40).for_each(|i| burst.push(bench.packet(&frame(i, 60))).expect("room"));
-        assert_eq!(near.tx[0].tx_burst(&mut burst), 40, "nothing waits for an interface that is down");
-        assert_eq!((xstat(&near, "tx_q0_link_down"), near.control.stats().oerrors), (40, 40));
-        assert_eq!(near.rx[0].rx_burst(&mut burst), 0);
-
-        pair.near.ip("link set near up");
-        eventually("the link is back", || near.control.link().up && far.control.link().up);
-        let frames: Vec<_> = (0..40).map(|i| frame(i, 70)).collect();
-        bench.send(&mut near, &frames);
-        assert!(receive(&mut far, 0, 40).iter().map(bytes).eq(frames.clone()), "{options}: sent again");
-        bench.send(&mut far, &frames);
-        assert!(receive(&mut near, 0, 40).iter().map(bytes).eq(frames), "{options}: received again");
-        drop((near.stop(), far.stop()));
-    }
-    bench.finish();
-}
 
 #[test]
 fn renamed_it_is_the_same() {
     let Some(pair) = Pair::new("af_packet renamed_it_is_the_same") else { return };
     let bench = Bench::new();
-    let mut near = bench.start(&pair.near(""), PortConfig::default());
-    let mut far = bench.start(&pair.far(""), PortConfig::default());
+    let mut near = bench.start(&near_at(&pair, ""), PortConfig::default());
+    let mut far = bench.start(&far_at(&pair, ""), PortConfig::default());
     pair.near.ip("link set near name other");
     assert!(near.control.link().up);
     let frames: Vec<_> = (0..10).map(|i| frame(i, 70)).collect();
@@ -56,8 +28,8 @@ fn removed_under_traffic() {
     let Some(pair) = Pair::new("af_packet removed_under_traffic") else { return };
     let bench = Bench::new();
     for (round, options) in ["", ",version=3", ",qdisc_bypass=0"].into_iter().enumerate() {
-        let mut near = bench.start(&pair.near(options), PortConfig::default());
-        let mut far = bench.start(&pair.far(""), PortConfig::default());
+        let mut near = bench.start(&near_at(&pair, options), PortConfig::default());
+        let mut far = bench.start(&far_at(&pair, ""), PortConfig::default());
         let lab = &pair.near;
         let pool = &bench.pool;
         let (mut tx, mut peer) = (near.tx.remove(0), far.tx.remove(0));
@@ -105,10 +77,7 @@ fn removed_under_traffic() {
         drop(refused);
         nothing_left(lab);
         if round < 2 {
-            pair.near.veth("near", "far");
-            pair.near.ip(&format!("link set far netns {}", pair.far.path()));
-            pair.far.ip("link set far up");
-            eventually("a new pair is up", || pair.near.interface("near").link().up);
+            pair.plug(1);
         }
     }
     bench.finish();
@@ -120,7 +89,8 @@ fn promiscuous_mode_ends_with_the_port() {
     let bench = Bench::new();
     let promiscuous = || pair.near.ip("-d link show near").contains("promiscuity 1");
     assert!(!promiscuous());
-    let near = bench.start(&pair.near(",qpairs=2"), PortConfig { rx_queues: 2, ..PortConfig::default() });
+    let near =
+        bench.start(&near_at(&pair, ",qpairs=2"), PortConfig { rx_queues: 2, ..PortConfig::default() });
     assert!(near.control.promiscuous() && promiscuous());
     near.control.set_promiscuous(false);
     assert!(!near.control.promiscuous() && !promiscuous());
@@ -138,7 +108,7 @@ fn promiscuous_mode_ends_with_the_port() {
 fn the_address_is_the_interfaces() {
     let Some(pair) = Pair::new("af_packet the_address_is_the_interfaces") else { return };
     let bench = Bench::new();
-    let near = bench.start(&pair.near(""), PortConfig::default());
+    let near = bench.start(&near_at(&pair, ""), PortConfig::default());
     assert_eq!(Some(near.control.mac()), pair.near.interface("near").facts().expect("there").mac);
     near.control.set_mac([2, 0, 0, 0, 0, 77]).expect("veth takes any");
     assert_eq!(pair.near.interface("near").facts().expect("there").mac, Some([2, 0, 0, 0, 0, 77]));
@@ -152,7 +122,7 @@ fn own_packets_do_not_come_back() {
     let Some(pair) = Pair::new("af_packet own_packets_do_not_come_back") else { return };
     let bench = Bench::new();
     for options in ["", ",qdisc_bypass=0", ",version=3,qdisc_bypass=0"] {
-        let mut near = bench.start(&pair.near(options), PortConfig::default());
+        let mut near = bench.start(&near_at(&pair, options), PortConfig::default());
         bench.send(&mut near, &(0..20).map(|i| frame(i, 60)).collect::<Vec<_>>());
         assert_eq!(receive(&mut near, 0, 1).len(), 0, "{options}");
         near.stop();

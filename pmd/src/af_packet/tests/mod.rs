@@ -15,35 +15,16 @@ use super::AfPacketDriver;
 use crate::args::DevArgs;
 use crate::config::{PortConfig, configure};
 use crate::error::Error;
-use crate::netdev::lab::Lab;
+use crate::netdev::lab::{Cable as Pair, Lab};
 use crate::port::{Device, Driver, Port, ProbeContext};
 
-/// Two namespaces joined by a veth pair: `near` in the first, `far` in the second.
-struct Pair {
-    near: Lab,
-    far: Lab,
+/// The driver's argument for an end.
+fn near_at(pair: &Pair, options: &str) -> String {
+    pair.at_near("net_af_packet0", options)
 }
 
-impl Pair {
-    fn new(test: &str) -> Option<Self> {
-        let (near, far) = (Lab::new(test)?, Lab::new(test)?);
-        near.veth("near", "far");
-        near.ip(&format!("link set far netns {}", far.path()));
-        far.ip("link set far addrgenmode none");
-        far.ip("link set far up");
-        let pair = Self { near, far };
-        eventually("both ends are up", || pair.near.interface("near").link().up);
-        Some(pair)
-    }
-
-    /// The driver's argument for an end.
-    fn near(&self, options: &str) -> String {
-        format!("net_af_packet0,iface=near,netns={}{options}", self.near.path())
-    }
-
-    fn far(&self, options: &str) -> String {
-        format!("net_af_packet1,iface=far,netns={}{options}", self.far.path())
-    }
+fn far_at(pair: &Pair, options: &str) -> String {
+    pair.at_far("net_af_packet1", options)
 }
 
 /// A pool and what a driver needs to probe.

@@ -2,7 +2,7 @@
 
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
-use super::{Bench, Pair, nothing_left};
+use super::{Bench, Pair, near_at, nothing_left};
 use crate::config::{PortConfig, configure};
 
 #[test]
@@ -32,7 +32,7 @@ fn interfaces_that_do_not_fit() {
 fn without_the_right_to_do_it() {
     let Some(pair) = Pair::new("af_packet without_the_right_to_do_it") else { return };
     let bench = Bench::new();
-    let text = pair.near("");
+    let text = near_at(&pair, "");
     let message = std::thread::scope(|scope| {
         let poor = scope.spawn(|| {
             let mut mine = capabilities(None).expect("readable");
@@ -55,7 +55,7 @@ fn more_than_the_interface_can() {
     let Some(pair) = Pair::new("af_packet more_than_the_interface_can") else { return };
     let bench = Bench::new();
     let refuse = |options: &str, config: PortConfig| {
-        let device = bench.probe(&pair.near(options)).expect("probes");
+        let device = bench.probe(&near_at(&pair, options)).expect("probes");
         let refused = configure(device, config).and_then(|port| port.start(&bench.pool)).expect_err(options);
         nothing_left(&pair.near);
         refused.error.to_string()
@@ -71,7 +71,7 @@ fn more_than_the_interface_can() {
     );
     assert_eq!(
         refuse("", PortConfig { mtu: 9000, ..PortConfig::default() }),
-        "net_af_packet0: an MTU of 9000 asked, 68 to 1968 is possible"
+        "net_af_packet0: an MTU of 9000 asked, 68 to 1958 is possible"
     );
     // 32 768 blocks of 4 MiB: more than there is, and the kernel would try.
     let message = refuse(",blocksz=4194304,framesz=4194304,framecnt=32768", PortConfig::default());

@@ -6,9 +6,10 @@ use std::io::{Read, Write};
 
 use linecard_mempool::Pool;
 
-use super::{lab, packet_socket, probe, tap, veth};
+use super::{lab, packet_socket, probe, tap};
 use crate::config::PortConfig;
 use crate::contract::{Ends, Far, Limits, Link, Peer};
+use crate::netdev::lab::Cable;
 use crate::port::ProbeContext;
 
 /// A port with these options at either end of a veth pair.
@@ -20,15 +21,15 @@ struct Veth {
 
 impl Link for Veth {
     fn open(&self, near: &ProbeContext, far: &ProbeContext) -> Ends {
-        // Its ports hold the namespace.
-        let lab = lab("contract of net_af_xdp").expect("present, as the test asked before");
-        veth(&lab);
-        let args = |name: &str, iface: &str| {
-            format!("{name},iface={iface},queue_count=2,netns={},{}", lab.path(), self.options)
-        };
-        let device = probe(near, &args("net_af_xdp0", "near")).expect("an interface");
-        let other = probe(far, &args("net_af_xdp1", "far")).expect("an interface");
-        Ends { near: device, far: Far::port(other) }
+        // Its ports hold the namespaces.
+        let cable =
+            Cable::with_queues("contract of net_af_xdp", 2).expect("present, as the test asked before");
+        let options = format!(",queue_count=2,{}", self.options);
+        let device = probe(near, &cable.at_near("net_af_xdp0", &options)).expect("an interface");
+        let other = probe(far, &cable.at_far("net_af_xdp1", &options)).expect("an interface");
+        // Where a program takes them from its ring, a veth counts frames without their Ethernet header.
+        let uncounted = if self.options.starts_with("mode=drv") { 14 } else { 0 };
+        Ends { near: device, far: Far::Peer(cable.peer(other, uncounted)) }
     }
 
     fn ready(&self) -> bool {

@@ -1,0 +1,51 @@
+//! The examples as programs, built as the tests are.
+
+use std::io::Read;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// An example, built as the tests are.
+pub(crate) fn example(name: &str) -> PathBuf {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["build", "--quiet", "--package", "linecard", "--example", name, "--message-format=json"]);
+    let output = command.stderr(Stdio::inherit()).output().expect("cargo runs");
+    assert!(output.status.success(), "the example {name} is built");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let messages = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let made = |message: serde_json::Value| message["executable"].as_str().map(PathBuf::from);
+    messages.filter_map(made).next_back().expect("an executable")
+}
+
+/// A program that is ended when a test fails.
+pub(crate) struct Running(pub(crate) Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Running {
+    /// How it ended, and what it printed.
+    pub(crate) fn end(&mut self) -> (bool, String) {
+        let until = Instant::now() + Duration::from_secs(90);
+        while self.0.try_wait().expect("a child").is_none() {
+            assert!(Instant::now() < until, "it did not end");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let mut text = String::new();
+        self.0.stdout.take().expect("a pipe").read_to_string(&mut text).expect("text");
+        (self.0.wait().expect("a child").success(), text)
+    }
+}
+
+/// Until `done`.
+pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(20), "{what}: not within twenty seconds");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
