@@ -51,6 +51,8 @@ impl Program {
 pub(crate) enum Absent {
     #[error("pkg-config knows no libdpdk; install libdpdk-dev and pkg-config")]
     NoLibrary,
+    #[error("there is no C compiler named cc; install gcc or clang")]
+    NoCompiler,
     #[error("there is nowhere to build it; set XDG_CACHE_HOME")]
     NoCache,
     #[error("it cannot be built here: {0}")]
@@ -172,6 +174,19 @@ fn parse(answer: &str) -> Option<Sample> {
 /// The program made from `source` for this DPDK, from the cache or freshly built.
 pub(crate) fn build(name: &str, source: &str) -> Result<PathBuf, Absent> {
     let version = pkg_config(&["--modversion"]).ok_or(Absent::NoLibrary)?.join(" ");
+    let mut flags = pkg_config(&["--cflags"]).ok_or(Absent::NoLibrary)?;
+    // After DPDK's own -march: its inline code may use all of this processor, as ours may.
+    flags.push("-march=native".into());
+    flags.extend(pkg_config(&["--libs"]).ok_or(Absent::NoLibrary)?);
+    compile(name, source, &version, &flags)
+}
+
+/// The program made from `source` with nothing but libc, from the cache or freshly built.
+pub(crate) fn build_plain(name: &str, source: &str) -> Result<PathBuf, Absent> {
+    compile(name, source, "", &["-march=native".into(), "-pthread".into()])
+}
+
+fn compile(name: &str, source: &str, version: &str, flags: &[String]) -> Result<PathBuf, Absent> {
     let mut hasher = DefaultHasher::new();
     (source, version).hash(&mut hasher);
     let name = format!("{name}-{:016x}", hasher.finish());
@@ -189,12 +204,12 @@ pub(crate) fn build(name: &str, source: &str) -> Result<PathBuf, Absent> {
     let compiled = Command::new("cc")
         .args(["-O3", "-std=gnu11", "-o"])
         .args([&fresh, &file])
-        .args(pkg_config(&["--cflags"]).ok_or(Absent::NoLibrary)?)
-        // After DPDK's own -march: its inline code may use all of this processor, as ours may.
-        .arg("-march=native")
-        .args(pkg_config(&["--libs"]).ok_or(Absent::NoLibrary)?)
+        .args(flags)
         .output()
-        .map_err(failed)?;
+        .map_err(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => Absent::NoCompiler,
+            _ => failed(error),
+        })?;
     if !compiled.status.success() {
         let text = String::from_utf8_lossy(&compiled.stderr);
         let first = text.lines().find(|line| line.contains("error")).unwrap_or("cc failed");

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use linecard::eal::clock::cycles;
 use linecard::eal::{Eal, LcoreId, Stop, Workers};
@@ -192,8 +193,12 @@ fn home(lane: Box<dyn Forward>) -> Queues {
     Queues { stream, rx, tx }
 }
 
-/// Rounds without a packet after which other threads on the same core get a turn.
+/// Rounds without a packet after which other threads on the same core get a turn: many where nobody took the last
+/// turn, few where somebody did, because then the packets waited for may be those that somebody else is to send.
 const YIELD_AFTER: u32 = 512;
+const YIELD_SOON: u32 = 16;
+/// A yield that took longer than this let somebody run; one that did not is a system call.
+const TURN: Duration = Duration::from_micros(3);
 
 /// A round whose cycles count as busy when it moved packets.
 fn recorded(lane: &mut dyn Forward) -> usize {
@@ -207,7 +212,7 @@ fn recorded(lane: &mut dyn Forward) -> usize {
 
 /// Polls with `round` until told to stop.
 fn poll(stop: &Stop, lanes: &mut [Box<dyn Forward>], round: impl Fn(&mut dyn Forward) -> usize) {
-    let mut idle = 0_u32;
+    let (mut idle, mut patience) = (0_u32, YIELD_AFTER);
     while stop.running() {
         let moved: usize = lanes.iter_mut().map(|lane| round(&mut **lane)).sum();
         if moved > 0 {
@@ -215,10 +220,12 @@ fn poll(stop: &Stop, lanes: &mut [Box<dyn Forward>], round: impl Fn(&mut dyn For
             continue;
         }
         idle += 1;
-        if idle >= YIELD_AFTER {
+        if idle >= patience {
             idle = 0;
             lanes.iter_mut().for_each(|lane| lane.reclaim());
+            let start = Instant::now();
             std::thread::yield_now();
+            patience = if start.elapsed() > TURN { YIELD_SOON } else { YIELD_AFTER };
         }
     }
 }

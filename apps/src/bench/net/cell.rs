@@ -61,42 +61,113 @@ impl Direction {
     }
 }
 
-/// Whose driver.
+/// Who is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Side {
     /// Ours.
     Linecard,
     /// DPDK's.
     Dpdk,
+    /// What the kernel does without either of them.
+    Kernel,
 }
 
 impl Side {
-    pub(crate) const fn name(self) -> &'static str {
+    pub(crate) const ALL: [Self; 3] = [Self::Linecard, Self::Dpdk, Self::Kernel];
+
+    pub(crate) const fn name(self, question: Question) -> &'static str {
         match self {
             Self::Linecard => "linecard",
             Self::Dpdk => "dpdk",
+            Self::Kernel => question.kernel(),
+        }
+    }
+}
+
+/// What is asked; one per run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Question {
+    /// How many frames a port receives or sends.
+    Rate,
+    /// How long one frame takes to a port and back.
+    Latency,
+    /// How many frames one container gets from another.
+    Containers,
+    /// How much a TCP connection carries.
+    Tcp,
+}
+
+impl Question {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Rate => "rate",
+            Self::Latency => "latency",
+            Self::Containers => "containers",
+            Self::Tcp => "tcp",
+        }
+    }
+
+    pub(crate) const fn unit(self) -> &'static str {
+        match self {
+            Self::Rate | Self::Containers => "Mpps",
+            Self::Latency => "us",
+            Self::Tcp => "Gbit/s",
+        }
+    }
+
+    /// The kernel's side.
+    pub(crate) const fn kernel(self) -> &'static str {
+        match self {
+            Self::Rate | Self::Latency => "kernel loop",
+            Self::Containers => "bridge",
+            Self::Tcp => "veth",
+        }
+    }
+
+    /// The second figure of a sample: in a table, and in JSON.
+    pub(crate) const fn second(self) -> Option<(&'static str, &'static str)> {
+        match self {
+            Self::Rate => Some(("ns/packet", "cpu_ns")),
+            Self::Latency => Some(("99 %", "p99")),
+            Self::Containers | Self::Tcp => None,
+        }
+    }
+
+    /// Testpmds that run at once.
+    pub(crate) const fn programs(self) -> u32 {
+        match self {
+            Self::Rate | Self::Latency => 1,
+            Self::Tcp => 2,
+            Self::Containers => 3,
         }
     }
 }
 
 /// One row.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Cell {
-    pub(crate) kind: Kind,
-    pub(crate) direction: Direction,
-    /// Bytes with frame check sequence.
-    pub(crate) size: u16,
+    pub(crate) question: Question,
+    /// Where the question is about a driver.
+    pub(crate) kind: Option<Kind>,
+    /// Where it is about a direction.
+    pub(crate) direction: Option<Direction>,
+    /// Bytes with frame check sequence, where they are ours to choose.
+    pub(crate) size: Option<u16>,
 }
 
 impl Cell {
     /// Bytes that software sees: without frame check sequence.
-    pub(crate) const fn bytes(self) -> usize {
-        self.size as usize - 4
+    pub(crate) fn bytes(self) -> usize {
+        usize::from(self.size.unwrap_or(64)) - 4
     }
 }
 
 impl fmt::Display for Cell {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {} {} B", self.kind.name(), self.direction.name(), self.size)
+        f.write_str(self.kind.map_or(self.question.name(), Kind::name))?;
+        if let Some(direction) = self.direction {
+            write!(f, " {}", direction.name())?;
+        }
+        self.size.map_or(Ok(()), |size| write!(f, " {size} B"))
     }
 }

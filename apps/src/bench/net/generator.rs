@@ -1,7 +1,7 @@
-//! What a receiving port is offered: frames from a packet socket, the same for both sides.
+//! What a port is offered: frames from a packet socket, the same for all sides, as fast as they go or one at a time.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use linecard::eal::{CoreId, Memory, MemoryConfig, cores};
 use linecard::mempool::{Burst, Packet, Pool, PoolConfig};
@@ -11,6 +11,8 @@ use crate::bench::loopback::console::Failure;
 
 /// Packets per burst, as testpmd's.
 const BURST: usize = 32;
+/// A frame that is not back by now is lost.
+const PATIENCE: Duration = Duration::from_millis(100);
 
 /// A port at the far end, and packets for it.
 pub(super) struct Generator {
@@ -28,7 +30,7 @@ impl Generator {
             let domain = memory.domain("generator")?;
             let pool = Pool::new(&domain, PoolConfig { packets: 1024, ..PoolConfig::default() })?;
             let context = ProbeContext { memory, domain, wait: Duration::from_secs(1) };
-            let text = format!("net_af_packet0,iface={interface},netns={netns},framecnt=1");
+            let text = format!("net_af_packet0,iface={interface},netns={netns},framecnt=64");
             let device = linecard::drivers().probe(&context, &text)?;
             let port = configure(device, PortConfig::default()).and_then(|port| port.start(&pool))?;
             Ok(Self { port, pool, frame: frame(bytes), core })
@@ -50,6 +52,45 @@ impl Generator {
                 self.write(packet);
             }
             self.port.tx[0].tx_burst(&mut burst);
+        }
+    }
+
+    /// Sends one frame after the other for `time`, each when the one before has come back with its addresses swapped.
+    /// Round trips in nanoseconds, from before the call that sends till after the one that has received; and how many
+    /// frames did not come back.
+    pub(super) fn ping(&mut self, time: Duration) -> (Vec<u64>, u64) {
+        let _ = cores::pin_current(self.core);
+        let (start, mut trips, mut lost) = (Instant::now(), Vec::new(), 0);
+        let mut burst = Burst::new();
+        while start.elapsed() < time {
+            let Some(mut packet) = self.pool.get() else { break };
+            self.write(&mut packet);
+            burst.clear();
+            // An empty burst has room.
+            let _ = burst.push(packet);
+            let sent = Instant::now();
+            self.port.tx[0].tx_burst(&mut burst);
+            match self.back(sent) {
+                Some(trip) if burst.is_empty() => trips.push(trip),
+                _ => lost += 1,
+            }
+        }
+        (trips, lost)
+    }
+
+    /// Waits for the frame that was sent; nothing else is on the way but what the kernel says now and then.
+    fn back(&mut self, sent: Instant) -> Option<u64> {
+        let mut burst = Burst::new();
+        loop {
+            let came = self.port.rx[0].rx_burst(&mut burst) > 0;
+            let trip = sent.elapsed();
+            if came && burst.iter().any(|packet| packet.data().get(..6) == self.frame.get(6..12)) {
+                return u64::try_from(trip.as_nanos()).ok();
+            }
+            burst.clear();
+            if trip > PATIENCE {
+                return None;
+            }
         }
     }
 

@@ -1,76 +1,37 @@
-//! `linecard bench net`: drivers of kernel interfaces, ours and DPDK's of the same name in turn.
+//! `linecard bench net`: drivers of kernel interfaces, ours and DPDK's of the same name and the kernel's own, in turn.
 //!
 //! ```text
 //!  tx   testpmd txonly ──► device ══ veth ══ far interface, whose kernel counts and drops
-//!  rx   testpmd rxonly ◄── device ══ veth ══ far interface ◄── a generator in this process, the same for both
+//!  rx   testpmd rxonly ◄── device ══ veth ══ far interface ◄── a generator in this process, the same for all sides
 //!         core 1                               core 0
 //! ```
 //! A tap has no other end: what its port sends, the kernel counts on the interface itself, and the generator sends there.
 //! Namespaces and interfaces are made for each sample and go with it, even if this process is killed.
 
+mod args;
 mod cell;
+mod containers;
 mod generator;
 mod place;
 mod report;
 mod sample;
+mod tcp;
 
 use std::env;
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use clap::Args;
-
-use self::cell::{Cell, Direction, Kind, Side};
+pub(crate) use self::args::NetArgs;
+use self::cell::{Cell, Kind, Question, Side};
 use self::report::Row;
-use self::sample::Bed;
+use self::sample::{Bed, Figure};
 use super::loopback::console::Failure;
 use super::loopback::{on_path, watch_signals};
+use super::peer::{self, Absent};
 use super::{Error, choose_cores};
 
-/// Options of `linecard bench net`.
-#[derive(Debug, Args)]
-pub(crate) struct NetArgs {
-    /// Drivers; all that this program has by default
-    #[arg(value_enum, value_name = "DRIVER")]
-    driver: Vec<Kind>,
-    /// Directions
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "rx,tx")]
-    direction: Vec<Direction>,
-    /// Frame lengths in bytes, the four of the frame check sequence included
-    #[arg(long, value_delimiter = ',', default_value = "64,1518", value_parser = clap::value_parser!(u16).range(64..=1518))]
-    size: Vec<u16>,
-    /// Pairs of samples per row, ours and DPDK's in turn
-    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    runs: u32,
-    /// Seconds over which a rate is taken
-    #[arg(long, default_value = "1", value_parser = seconds)]
-    seconds: Duration,
-    /// The two cores to run on, generator then port; the first allowed ones by default
-    #[arg(long, value_delimiter = ',', num_args = 1..=2)]
-    cores: Vec<u32>,
-    /// More device arguments for our driver, as in version=3,framecnt=2048
-    #[arg(long, value_name = "KEY=VALUE,…", default_value = "")]
-    args: String,
-    /// More device arguments for DPDK's driver
-    #[arg(long, value_name = "KEY=VALUE,…", default_value = "")]
-    dpdk_args: String,
-    /// DPDK's testpmd; dpdk-testpmd on PATH by default
-    #[arg(long, value_name = "FILE")]
-    dpdk: Option<PathBuf>,
-    /// Leave DPDK out
-    #[arg(long, conflicts_with = "dpdk")]
-    no_peer: bool,
-    /// Print one JSON object per row instead of a table
-    #[arg(long)]
-    json: bool,
-}
-
-/// For clap: a tenth of a second to a minute.
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds = text.parse().ok().filter(|seconds| (0.1..=60.0).contains(seconds));
-    seconds.map(Duration::from_secs_f64).ok_or_else(|| "give 0.1 to 60 seconds".to_owned())
-}
+/// The kernel's side of rates and latencies.
+const KERNEL_LOOP: &str = include_str!("../../../../benches/peers/kernel_loop.c");
 
 /// Measures and prints.
 ///
@@ -82,15 +43,18 @@ pub(crate) fn run(args: &NetArgs) -> Result<(), Error> {
         [generator, port] => [generator, port],
         _ => return Err(Error::TwoCores),
     };
-    let kinds = kinds(&args.driver)?;
+    let (question, kinds) = (args.question(), kinds(&args.driver)?);
     let folder = crate::demo::PrivateFolder::new().map_err(|error| Error::Place(error.to_string()))?;
     let dpdk = if args.no_peer { None } else { args.dpdk.clone().or_else(|| on_path("dpdk-testpmd")) };
+    let kernel_loop = kernel_loop(args, question);
     let bed = Bed {
         cores,
         ours: env::current_exe().map_err(Error::Output)?,
         dpdk,
+        kernel_loop: kernel_loop.as_ref().and_then(|built| built.as_ref().ok()).cloned(),
+        kernel: !args.no_loop,
         arguments: [args.args.clone(), args.dpdk_args.clone()],
-        hugepages: super::peer::free_hugepages() >= Bed::HUGEPAGES,
+        hugepages: peer::free_hugepages() >= Bed::hugepages(question),
         window: args.seconds,
         folder: folder.path().to_owned(),
         interrupt: watch_signals()?,
@@ -99,7 +63,8 @@ pub(crate) fn run(args: &NetArgs) -> Result<(), Error> {
     drop(place::Place::new()?);
     let mut rows: Vec<Row> = args.cells(&kinds).into_iter().map(Row::new).collect();
     let interrupted = measure(&bed, args.runs, &mut rows);
-    report::print(&rows, &setting(&bed, args), args.json)?;
+    let absent = kernel_loop.and_then(Result::err);
+    report::print(&rows, &setting(&bed, args, absent), args.json)?;
     if interrupted {
         return Err(Error::Interrupted);
     }
@@ -109,20 +74,29 @@ pub(crate) fn run(args: &NetArgs) -> Result<(), Error> {
     }
 }
 
+/// The C program, built if need be; `None` where it is not wanted.
+fn kernel_loop(args: &NetArgs, question: Question) -> Option<Result<PathBuf, Absent>> {
+    let wanted = !args.no_loop && matches!(question, Question::Rate | Question::Latency);
+    wanted.then(|| peer::build_plain("kernel_loop", KERNEL_LOOP))
+}
+
 /// Every row once per run, so that its samples are spread over the whole time. True when a signal ended it.
 fn measure(bed: &Bed, runs: u32, rows: &mut [Row]) -> bool {
     for run in 0..runs {
         for row in &mut *rows {
-            // A B, B A, A B …: neither side always runs first.
-            let sides =
-                if run % 2 == 0 { [Side::Linecard, Side::Dpdk] } else { [Side::Dpdk, Side::Linecard] };
+            row.next_run();
+            // A B C, C B A, A B C …: no side always runs first.
+            let mut sides = Side::ALL;
+            if run % 2 == 1 {
+                sides.reverse();
+            }
             for side in sides {
-                if !row.wants(side) || side == Side::Dpdk && bed.dpdk.is_none() {
+                if !row.wants(side) || !bed.has(side, row.cell.question) {
                     continue;
                 }
                 match bed.sample(row.cell, side) {
                     Ok(figure) => {
-                        tell(run, row.cell, side, &figure.to_string());
+                        tell(run, row.cell, side, &said(row.cell.question, figure));
                         row.push(side, figure);
                     }
                     Err(Failure::Interrupted) => return true,
@@ -137,23 +111,18 @@ fn measure(bed: &Bed, runs: u32, rows: &mut [Row]) -> bool {
     false
 }
 
-/// A line per sample on standard error, for whoever waits.
-fn tell(run: u32, cell: Cell, side: Side, what: &str) {
-    let line = format!("run {}: {cell} {}: {what}\n", run + 1, side.name());
-    // Nobody has to watch.
-    let _ = std::io::stderr().lock().write_all(line.as_bytes());
+/// A figure on a line of its own.
+fn said(question: Question, figure: Figure) -> String {
+    let second =
+        question.second().map_or(String::new(), |(head, _)| format!(", {:.0} {head}", figure.second));
+    format!("{:.3} {}{second}", figure.value, question.unit())
 }
 
-impl NetArgs {
-    fn cells(&self, kinds: &[Kind]) -> Vec<Cell> {
-        let mut cells = Vec::new();
-        for &kind in kinds {
-            for &direction in &self.direction {
-                cells.extend(self.size.iter().map(|&size| Cell { kind, direction, size }));
-            }
-        }
-        cells
-    }
+/// A line per sample on standard error, for whoever waits.
+fn tell(run: u32, cell: Cell, side: Side, what: &str) {
+    let line = format!("run {}: {cell}, {}: {what}\n", run + 1, side.name(cell.question));
+    // Nobody has to watch.
+    let _ = std::io::stderr().lock().write_all(line.as_bytes());
 }
 
 /// The drivers asked for, or all that this program has.
@@ -168,16 +137,25 @@ fn kinds(asked: &[Kind]) -> Result<Vec<Kind>, Error> {
 }
 
 /// What was measured where.
-fn setting(bed: &Bed, args: &NetArgs) -> String {
-    let [generator, port] = bed.cores;
+fn setting(bed: &Bed, args: &NetArgs, no_loop: Option<Absent>) -> String {
+    let [first, second] = bed.cores;
     let dpdk = bed.dpdk.as_ref().map_or("absent".to_owned(), |file| file.display().to_string());
     let pages = if bed.hugepages { "2 MiB hugepages" } else { "ordinary pages" };
+    let cores = match args.question() {
+        Question::Rate | Question::Latency => format!("port on core {second}, generator on core {first}"),
+        Question::Containers => {
+            format!(
+                "switch on core {second}, containers on core {first}; bridge: sender on core {first}, receiver on core {second}"
+            )
+        }
+        Question::Tcp => format!("testpmds on cores {first} and {second}, sender and receiver on either"),
+    };
     let more = |name: &str, text: &str| {
         if text.is_empty() { String::new() } else { format!("; {name} with {text}") }
     };
+    let kernel = no_loop.map_or(String::new(), |why| format!("; no kernel loop: {why}"));
     format!(
-        "port on core {port}, generator on core {generator}, {pages}; dpdk {dpdk}; {} runs in turn, fresh processes, \
-         {:.1} s each{}{}",
+        "{cores}, {pages}; dpdk {dpdk}{kernel}; {} runs in turn, fresh processes, {:.1} s each{}{}",
         args.runs,
         bed.window.as_secs_f64(),
         more("ours", &args.args),

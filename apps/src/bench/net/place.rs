@@ -83,7 +83,13 @@ impl Place {
         self.namespace.run(work).map_err(|error| Failure::Program(format!("entering a namespace: {error}")))
     }
 
-    fn ip(&self, arguments: &[&str]) -> Result<(), Failure> {
+    /// The process that holds it, whose number `ip link … netns` takes.
+    pub(super) fn pid(&self) -> u32 {
+        self.holder.id()
+    }
+
+    /// Runs `ip` inside.
+    pub(super) fn ip(&self, arguments: &[&str]) -> Result<(), Failure> {
         let failed = |why: &str| Failure::Program(format!("ip {}: {why}", arguments.join(" ")));
         let output = self.run(|| Command::new("ip").args(arguments).output())?;
         let output = output.map_err(|error| failed(&error.to_string()))?;

@@ -4,18 +4,17 @@ use std::io::{self, BufWriter, Write};
 
 use serde_json::{Value, json};
 
-use super::cell::{Cell, Side};
+use super::cell::{Cell, Question, Side};
 use super::sample::Figure;
 use crate::bench::Error;
-use crate::bench::stats::{Samples, Summary};
+use crate::bench::stats::Summary;
 
 /// A side that failed so often is not asked again.
 const HOPELESS: u32 = 2;
 
-/// What one side showed.
+/// What one side failed with.
 #[derive(Debug, Default)]
-struct Record {
-    cpu: Vec<f64>,
+struct Trouble {
     failures: u32,
     why: Option<String>,
 }
@@ -24,84 +23,114 @@ struct Record {
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) cell: Cell,
-    rates: Samples,
-    records: [Record; 2],
+    /// One for each run, by side.
+    runs: Vec<[Option<Figure>; 3]>,
+    troubles: [Trouble; 3],
 }
 
 impl Row {
     pub(crate) fn new(cell: Cell) -> Self {
-        Self { cell, rates: Samples::default(), records: Default::default() }
+        Self { cell, runs: Vec::new(), troubles: Default::default() }
     }
 
-    fn rates(&self, side: Side) -> &[f64] {
-        match side {
-            Side::Linecard => &self.rates.linecard,
-            Side::Dpdk => &self.rates.dpdk,
-        }
+    fn figures(&self, side: Side) -> impl Iterator<Item = Figure> {
+        self.runs.iter().filter_map(move |run| run[side as usize])
+    }
+
+    fn values(&self, side: Side) -> Vec<f64> {
+        self.figures(side).map(|figure| figure.value).collect()
     }
 
     /// Whether it makes sense to measure this side again.
     pub(crate) fn wants(&self, side: Side) -> bool {
-        !self.rates(side).is_empty() || self.records[side as usize].failures < HOPELESS
+        self.figures(side).next().is_some() || self.troubles[side as usize].failures < HOPELESS
+    }
+
+    /// Figures from here on belong together.
+    pub(crate) fn next_run(&mut self) {
+        self.runs.push([None; 3]);
     }
 
     pub(crate) fn push(&mut self, side: Side, figure: Figure) {
-        match side {
-            Side::Linecard => self.rates.linecard.push(figure.mpps),
-            Side::Dpdk => self.rates.dpdk.push(figure.mpps),
+        if let Some(run) = self.runs.last_mut() {
+            run[side as usize] = Some(figure);
         }
-        self.records[side as usize].cpu.push(figure.cpu);
     }
 
     pub(crate) fn failed(&mut self, side: Side, why: String) {
-        let record = &mut self.records[side as usize];
-        record.failures += 1;
-        record.why = Some(why);
+        let trouble = &mut self.troubles[side as usize];
+        trouble.failures += 1;
+        trouble.why = Some(why);
     }
 
     /// Whether nothing of ours was measured.
     pub(crate) fn is_empty(&self) -> bool {
-        self.rates.linecard.is_empty()
+        self.figures(Side::Linecard).next().is_none()
     }
 
     /// Why there is nothing of ours.
     pub(crate) fn trouble(&self) -> Option<String> {
-        self.records[0].why.clone().filter(|_| self.is_empty())
+        self.troubles[0].why.clone().filter(|_| self.is_empty())
     }
 
     fn note(&self) -> Option<String> {
-        let sides = [Side::Linecard, Side::Dpdk];
-        let trouble = sides.map(|side| {
-            let record = &self.records[side as usize];
-            record.why.as_ref().map(|why| format!("{} failed {} times: {why}", side.name(), record.failures))
-        });
-        let all: Vec<String> = trouble.into_iter().flatten().collect();
+        let told = |side: Side| {
+            let trouble = &self.troubles[side as usize];
+            let name = side.name(self.cell.question);
+            trouble.why.as_ref().map(|why| format!("{name} failed {} times: {why}", trouble.failures))
+        };
+        let all: Vec<String> = Side::ALL.into_iter().filter_map(told).collect();
         (!all.is_empty()).then(|| all.join("; "))
     }
 
-    fn cpu(&self, side: Side) -> Option<f64> {
-        Summary::of(&self.records[side as usize].cpu).map(|summary| summary.median)
+    fn second(&self, side: Side) -> Option<f64> {
+        let all: Vec<f64> = self.figures(side).map(|figure| figure.second).collect();
+        Summary::of(&all).map(|summary| summary.median)
+    }
+
+    /// Our median over theirs.
+    fn ratio(&self, other: Side) -> Option<f64> {
+        let ours = Summary::of(&self.values(Side::Linecard))?;
+        Some(ours.median / Summary::of(&self.values(other))?.median)
+    }
+
+    /// Ours over theirs of the same run: what changes on the machine between runs falls out.
+    fn paired_ratio(&self, other: Side) -> Option<Summary> {
+        let pair = |run: &[Option<Figure>; 3]| Some(run[0]?.value / run[other as usize]?.value);
+        let ratios: Vec<f64> = self.runs.iter().filter_map(pair).collect();
+        Summary::of(&ratios)
     }
 
     fn json(&self) -> Value {
+        let question = self.cell.question;
         let side = |side: Side| {
-            Summary::of(self.rates(side)).map(|rate| {
-                json!({ "median": rate.median, "min": rate.min, "max": rate.max, "cpu_ns": self.cpu(side),
-                        "runs": self.rates(side).len() })
-            })
+            let values = self.values(side);
+            let mut value = Summary::of(&values).map(|rate| {
+                json!({ "median": rate.median, "min": rate.min, "max": rate.max, "runs": values.len() })
+            });
+            if let (Some(value), Some((_, key))) = (&mut value, question.second()) {
+                value[key] = json!(self.second(side));
+            }
+            value
         };
-        json!({
+        let kernel = question.kernel().replace(' ', "_");
+        let mut value = json!({
             "bench": "net",
-            "driver": self.cell.kind.name(),
-            "direction": self.cell.direction.name(),
+            "question": question.name(),
+            "driver": self.cell.kind.map(super::cell::Kind::name),
+            "direction": self.cell.direction.map(super::cell::Direction::name),
             "size": self.cell.size,
-            "unit": "Mpps",
+            "unit": question.unit(),
             "linecard": side(Side::Linecard),
             "dpdk": side(Side::Dpdk),
-            "ratio": self.rates.ratio(),
-            "paired_ratio": self.rates.paired_ratio(),
+            "ratio": self.ratio(Side::Dpdk),
+            "paired_ratio": self.paired_ratio(Side::Dpdk),
             "note": self.note(),
-        })
+        });
+        value[&kernel] = json!(side(Side::Kernel));
+        value[format!("ratio_{kernel}")] = json!(self.ratio(Side::Kernel));
+        value[format!("paired_ratio_{kernel}")] = json!(self.paired_ratio(Side::Kernel));
+        value
     }
 }
 
@@ -120,32 +149,52 @@ pub(crate) fn print(rows: &[Row], setting: &str, json: bool) -> Result<(), Error
 
 fn table(out: &mut impl Write, rows: &[Row], setting: &str) -> io::Result<()> {
     writeln!(out, "{setting}")?;
-    let heads = ("Mpps", "linecard (min..max)", "dpdk (min..max)", "ratio", "in pairs", "ns/packet");
-    writeln!(
-        out,
-        "{:<20}  {:>22}  {:>22}  {:>5}  {:>16}  {:>9}",
-        heads.0, heads.1, heads.2, heads.3, heads.4, heads.5
-    )?;
+    let Some(question) = rows.first().map(|row| row.cell.question) else { return Ok(()) };
+    let second = question.second().map_or("", |(head, _)| head);
+    let heads = [
+        question.unit().to_owned(),
+        "linecard (min..max)".into(),
+        "dpdk (min..max)".into(),
+        format!("{} (min..max)", question.kernel()),
+        "/ dpdk, in pairs".into(),
+        format!("/ {}, in pairs", question.kernel()),
+        second.into(),
+    ];
+    line(out, &heads)?;
     for row in rows {
-        let rate = |side| Summary::of(row.rates(side)).map_or("absent".to_owned(), spread);
-        let ratio = row.rates.ratio().map_or(String::new(), |ratio| format!("{ratio:.2}"));
-        let pairs = row.rates.paired_ratio().map_or(String::new(), |ratio| {
-            format!("{:.2} ({:.2}..{:.2})", ratio.median, ratio.min, ratio.max)
-        });
-        let cost = |side| row.cpu(side).map_or("-".to_owned(), |cpu| format!("{cpu:.0}"));
-        let cost = format!("{}/{}", cost(Side::Linecard), cost(Side::Dpdk));
-        writeln!(
-            out,
-            "{:<20}  {:>22}  {:>22}  {ratio:>5}  {pairs:>16}  {cost:>9}",
-            row.cell.to_string(),
-            rate(Side::Linecard),
-            rate(Side::Dpdk)
-        )?;
+        line(out, &columns(row, question))?;
         if let Some(note) = row.note() {
             writeln!(out, "  {note}")?;
         }
     }
     Ok(())
+}
+
+fn columns(row: &Row, question: Question) -> [String; 7] {
+    let value = |side| Summary::of(&row.values(side)).map_or("absent".to_owned(), spread);
+    let pairs = |side| {
+        row.paired_ratio(side).map_or(String::new(), |ratio| {
+            format!("{:.2} ({:.2}..{:.2})", ratio.median, ratio.min, ratio.max)
+        })
+    };
+    let second = |side| row.second(side).map_or("-".to_owned(), |second| format!("{second:.0}"));
+    let seconds = Side::ALL.map(second).join("/");
+    [
+        row.cell.to_string(),
+        value(Side::Linecard),
+        value(Side::Dpdk),
+        value(Side::Kernel),
+        pairs(Side::Dpdk),
+        pairs(Side::Kernel),
+        question.second().map_or(String::new(), |_| seconds),
+    ]
+}
+
+fn line(out: &mut impl Write, columns: &[String; 7]) -> io::Result<()> {
+    let [case, ours, dpdk, kernel, first, second, last] = columns;
+    let text =
+        format!("{case:<18}  {ours:>22}  {dpdk:>22}  {kernel:>24}  {first:>18}  {second:>22}  {last:>14}");
+    writeln!(out, "{}", text.trim_end())
 }
 
 fn spread(summary: Summary) -> String {
@@ -157,33 +206,57 @@ mod tests {
     use super::super::cell::{Direction, Kind};
     use super::*;
 
-    fn row() -> Row {
-        let mut row = Row::new(Cell { kind: Kind::AfPacket, direction: Direction::Tx, size: 64 });
-        for mpps in [0.4, 0.5, 0.6] {
-            row.push(Side::Linecard, Figure { mpps, cpu: 2000.0 });
+    fn row(question: Question) -> Row {
+        let (kind, direction) = (Some(Kind::AfPacket), Some(Direction::Tx));
+        let mut row = Row::new(Cell { question, kind, direction, size: Some(64) });
+        for value in [0.4, 0.5, 0.6] {
+            row.next_run();
+            row.push(Side::Linecard, Figure { value, second: 2000.0 });
         }
         row
     }
 
     #[test]
-    fn a_missing_dpdk_is_null() {
-        let json = row().json();
+    fn missing_sides_are_null() {
+        let json = row(Question::Rate).json();
         assert_eq!((json["driver"].as_str(), json["direction"].as_str()), (Some("af_packet"), Some("tx")));
         assert_eq!((json["size"].as_u64(), json["linecard"]["median"].as_f64()), (Some(64), Some(0.5)));
         assert!(json["dpdk"].is_null() && json["ratio"].is_null() && json["note"].is_null());
+        assert!(json["kernel_loop"].is_null() && json["paired_ratio_kernel_loop"].is_null());
     }
 
     #[test]
-    fn both_sides_have_a_ratio_and_failures_are_told() {
-        let mut row = row();
-        row.push(Side::Dpdk, Figure { mpps: 0.25, cpu: 4000.0 });
+    fn all_sides_have_ratios_and_failures_are_told() {
+        let mut row = row(Question::Rate);
+        row.push(Side::Dpdk, Figure { value: 0.3, second: 4000.0 });
         row.failed(Side::Dpdk, "it ended early".into());
         row.failed(Side::Dpdk, "it ended early".into());
         assert!(row.wants(Side::Dpdk), "it works now and then");
+        row.push(Side::Kernel, Figure { value: 0.8, second: 1000.0 });
+        let json = row.json();
+        // Of the run that has both, not of medians.
+        assert_eq!(json["paired_ratio"]["median"].as_f64(), Some(2.0));
+        assert_eq!(json["kernel_loop"]["cpu_ns"].as_f64(), Some(1000.0));
+        let ratio = json["paired_ratio_kernel_loop"]["median"].as_f64().expect("both were measured");
+        assert!((ratio - 0.75).abs() < 1e-9, "{ratio}");
         let mut text = Vec::new();
         table(&mut text, &[row], "setting").expect("memory is writable");
         let text = String::from_utf8_lossy(&text);
-        assert!(text.contains("af_packet tx 64 B") && text.contains("2.00"), "{text}");
-        assert!(text.contains("2000/4000") && text.contains("dpdk failed 2 times: it ended early"), "{text}");
+        assert!(text.contains("af_packet tx 64 B") && text.contains("2.00 (2.00..2.00)"), "{text}");
+        assert!(text.contains("kernel loop (min..max)") && text.contains("2000/4000/1000"), "{text}");
+        assert!(text.contains("dpdk failed 2 times: it ended early"), "{text}");
+    }
+
+    #[test]
+    fn other_questions_name_their_own_columns() {
+        let mut row = row(Question::Containers);
+        row.push(Side::Kernel, Figure { value: 0.06, second: 0.0 });
+        let json = row.json();
+        assert_eq!(json["bridge"]["median"].as_f64(), Some(0.06));
+        assert!(json["linecard"]["cpu_ns"].is_null() && json["unit"] == "Mpps", "{json}");
+        let mut text = Vec::new();
+        table(&mut text, &[row], "setting").expect("memory is writable");
+        assert!(String::from_utf8_lossy(&text).contains("/ bridge, in pairs"));
+        assert_eq!((Question::Tcp.kernel(), Question::Tcp.unit()), ("veth", "Gbit/s"));
     }
 }

@@ -1,7 +1,6 @@
-//! One sample: a fresh testpmd in a fresh namespace, and the rate at which packets pass.
+//! One sample: fresh programs in fresh namespaces, and the rate at which packets pass a port or return from it.
 
-use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -9,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use linecard::eal::CoreId;
 
-use super::cell::{Cell, Direction, Side};
+use super::cell::{Cell, Direction, Kind, Question, Side};
 use super::generator::Generator;
 use super::place::{FAR, NEAR, Place};
 use crate::bench::loopback::console::{Console, Failure, Interrupt};
@@ -23,6 +22,10 @@ pub(crate) struct Bed {
     pub(crate) ours: PathBuf,
     /// dpdk-testpmd, if there is one.
     pub(crate) dpdk: Option<PathBuf>,
+    /// The C program, if there is one.
+    pub(crate) kernel_loop: Option<PathBuf>,
+    /// Whether the kernel's side is wanted.
+    pub(crate) kernel: bool,
     /// More device arguments, ours and DPDK's.
     pub(crate) arguments: [String; 2],
     pub(crate) hugepages: bool,
@@ -32,132 +35,234 @@ pub(crate) struct Bed {
     pub(crate) interrupt: Interrupt,
 }
 
-/// A rate, and what it cost.
+/// What a sample showed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Figure {
-    /// Million packets per second.
-    pub(crate) mpps: f64,
-    /// Nanoseconds of processor time that the testpmd took per packet, user and system.
-    pub(crate) cpu: f64,
-}
-
-impl fmt::Display for Figure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:.3} Mpps, {:.0} ns of processor per packet", self.mpps, self.cpu)
-    }
+    /// In the question's unit.
+    pub(crate) value: f64,
+    /// Of a rate: nanoseconds of processor time that the port's program took per packet, user and system. Of a latency:
+    /// the 99th percentile.
+    pub(crate) second: f64,
 }
 
 /// Megabytes for a testpmd.
 const MEMORY: u32 = 256;
 /// From the first packets to the first look at the counters.
 const WARM_UP: Duration = Duration::from_millis(300);
+
 /// Counters at one moment.
-struct Look {
-    packets: u64,
-    /// Processor time of the testpmd, in ticks.
-    ticks: u64,
-    at: Instant,
+pub(super) struct Look {
+    pub(super) count: u64,
+    /// Processor time of the program, in ticks.
+    pub(super) ticks: u64,
+    pub(super) at: Instant,
+}
+
+impl Look {
+    /// A count without what it cost.
+    pub(super) fn of(count: u64) -> Self {
+        Self { count, ticks: 0, at: Instant::now() }
+    }
 }
 
 impl Bed {
-    /// Free 2 MiB pages that a testpmd needs.
-    pub(crate) const HUGEPAGES: u64 = MEMORY as u64 / 2 + 8;
+    /// Free 2 MiB pages that the testpmds of a question need.
+    pub(crate) const fn hugepages(question: Question) -> u64 {
+        (MEMORY as u64 / 2 + 8) * question.programs() as u64
+    }
+
+    /// Whether there is something to measure on this side.
+    pub(crate) fn has(&self, side: Side, question: Question) -> bool {
+        match (side, question) {
+            (Side::Linecard, _) => true,
+            (Side::Dpdk, _) => self.dpdk.is_some(),
+            (Side::Kernel, Question::Rate | Question::Latency) => self.kernel_loop.is_some(),
+            (Side::Kernel, _) => self.kernel,
+        }
+    }
 
     /// Measures one row on one side.
     pub(crate) fn sample(&self, cell: Cell, side: Side) -> Result<Figure, Failure> {
-        let place = Place::of(cell.kind)?;
-        let mut command = self.testpmd(cell, side);
-        let mut console = place.run(|| Console::start(side.name(), &mut command, &self.interrupt))??;
-        if cell.kind.makes_interface() {
-            place.interface(NEAR)?;
-            place.quiet(NEAR)?;
+        match (cell.question, cell.kind) {
+            (Question::Rate, Some(kind)) => self.rate(cell, kind, side),
+            (Question::Latency, Some(kind)) => self.latency(cell, kind, side),
+            (Question::Containers, _) => self.containers(cell, side),
+            _ => self.tcp(side),
         }
+    }
+
+    fn rate(&self, cell: Cell, kind: Kind, side: Side) -> Result<Figure, Failure> {
+        let (place, mut console) = self.port(kind, side)?;
         let figure = match cell.direction {
-            Direction::Tx => self.transmit(cell, &place, &mut console)?,
-            Direction::Rx => self.receive(cell, &place, &mut console)?,
+            Some(Direction::Tx) => self.transmit(cell, kind, &place, &mut console)?,
+            _ => self.receive(cell, kind, &place, &mut console)?,
         };
         console.command("stop")?;
         console.finish()?;
         Ok(figure)
     }
 
+    /// Round trips to a port that sends everything back.
+    fn latency(&self, cell: Cell, kind: Kind, side: Side) -> Result<Figure, Failure> {
+        let (place, mut console) = self.port(kind, side)?;
+        let mut generator = Generator::new(place.path(), Self::far(kind), cell.bytes(), self.cores[0])?;
+        console.command("set fwd macswap")?;
+        console.command("start")?;
+        let (mut trips, lost) = thread::scope(|scope| {
+            let pinger = scope.spawn(|| {
+                generator.ping(WARM_UP);
+                generator.ping(self.window)
+            });
+            pinger.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        self.interrupt.check()?;
+        console.command("stop")?;
+        console.finish()?;
+        if lost > 0 || trips.is_empty() {
+            let sent = lost + trips.len() as u64;
+            return Err(Failure::Program(format!("{lost} of {sent} frames did not come back")));
+        }
+        trips.sort_unstable();
+        let below = |percent: usize| per(trips[(trips.len() - 1) * percent / 100], 1000);
+        Ok(Figure { value: below(50), second: below(99) })
+    }
+
+    /// The program of that side with its port, and the namespace around it.
+    fn port(&self, kind: Kind, side: Side) -> Result<(Place, Console), Failure> {
+        let place = Place::of(kind)?;
+        let mut command = match (&self.kernel_loop, side) {
+            (Some(program), Side::Kernel) => {
+                let mut command = Command::new(program);
+                command.args([kind.name(), NEAR, &self.cores[1].to_string()]);
+                command
+            }
+            _ => {
+                let more = &self.arguments[usize::from(side == Side::Dpdk)];
+                let comma = if more.is_empty() { "" } else { "," };
+                let device = format!("{}0,iface={NEAR}{comma}{more}", kind.driver());
+                let mut command = self.testpmd(side, "port", self.cores);
+                command.args(["--vdev", &device]).args(Self::APP);
+                command
+            }
+        };
+        let console =
+            place.run(|| Console::start(side.name(Question::Rate), &mut command, &self.interrupt))??;
+        if kind.makes_interface() {
+            place.interface(NEAR)?;
+            place.quiet(NEAR)?;
+        }
+        Ok((place, console))
+    }
+
     /// The interface that the kernel's side of the cable is.
-    fn far(cell: Cell) -> &'static str {
-        if cell.kind.makes_interface() { NEAR } else { FAR }
+    fn far(kind: Kind) -> &'static str {
+        if kind.makes_interface() { NEAR } else { FAR }
     }
 
     /// The kernel behind the cable counts.
-    fn transmit(&self, cell: Cell, place: &Place, console: &mut Console) -> Result<Figure, Failure> {
-        let far = place.interface(Self::far(cell))?;
+    fn transmit(
+        &self,
+        cell: Cell,
+        kind: Kind,
+        place: &Place,
+        console: &mut Console,
+    ) -> Result<Figure, Failure> {
+        let far = place.interface(Self::far(kind))?;
         console.command("set fwd txonly")?;
         console.command(&format!("set txpkts {}", cell.bytes()))?;
         console.command("start")?;
         let pid = console.pid();
         let look = || -> Result<Look, Failure> {
             let facts = far.facts().map_err(|error| Failure::Program(error.to_string()))?;
-            let packets = facts.stats.rx_packets + facts.stats.rx_dropped;
-            Ok(Look { packets, ticks: ticks(pid), at: Instant::now() })
+            let count = facts.stats.rx_packets + facts.stats.rx_dropped;
+            Ok(Look { count, ticks: ticks(pid), at: Instant::now() })
         };
-        self.between(look)
+        self.between(1_000_000, look)
     }
 
     /// The port counts.
-    fn receive(&self, cell: Cell, place: &Place, console: &mut Console) -> Result<Figure, Failure> {
-        let mut generator = Generator::new(place.path(), Self::far(cell), cell.bytes(), self.cores[0])?;
+    fn receive(
+        &self,
+        cell: Cell,
+        kind: Kind,
+        place: &Place,
+        console: &mut Console,
+    ) -> Result<Figure, Failure> {
+        let mut generator = Generator::new(place.path(), Self::far(kind), cell.bytes(), self.cores[0])?;
         console.command("set fwd rxonly")?;
         console.command("start")?;
         let stop = AtomicBool::new(false);
         let pid = console.pid();
         thread::scope(|scope| {
             scope.spawn(|| generator.run(&stop));
-            let figure = self.between(|| {
-                let packets = received(console)?;
-                Ok(Look { packets, ticks: ticks(pid), at: Instant::now() })
+            let figure = self.between(1_000_000, || {
+                let count = received(console)?;
+                Ok(Look { count, ticks: ticks(pid), at: Instant::now() })
             });
             stop.store(true, Ordering::Relaxed);
             figure
         })
     }
 
-    fn between(&self, mut look: impl FnMut() -> Result<Look, Failure>) -> Result<Figure, Failure> {
+    /// A rate in `unit` per second.
+    pub(super) fn between(
+        &self,
+        unit: u64,
+        mut look: impl FnMut() -> Result<Look, Failure>,
+    ) -> Result<Figure, Failure> {
         self.interrupt.sleep(WARM_UP)?;
         let before = look()?;
         self.interrupt.sleep(self.window)?;
         let after = look()?;
-        let packets = after.packets.saturating_sub(before.packets);
-        if packets == 0 {
+        let count = after.count.saturating_sub(before.count);
+        if count == 0 {
             return Err(Failure::Program("no packet passed".into()));
         }
-        let rate = per(packets, 1_000_000) / (after.at - before.at).as_secs_f64();
+        let value = per(count, unit) / (after.at - before.at).as_secs_f64();
         let nanoseconds = after.ticks.saturating_sub(before.ticks) * (1_000_000_000 / TICKS);
-        Ok(Figure { mpps: rate, cpu: per(nanoseconds, packets) })
+        Ok(Figure { value, second: per(nanoseconds, count) })
     }
 
-    /// A program whose console runs on the generator's core and whose packets on the other.
-    fn testpmd(&self, cell: Cell, side: Side) -> Command {
-        let (mut command, more) = match (side, &self.dpdk) {
+    /// testpmd's own options, behind the devices.
+    pub(super) const APP: [&str; 4] = ["--", "-i", "--nb-cores=1", "--total-num-mbufs=8192"];
+
+    /// A program whose console runs on the first core and whose packets on the second, without devices yet.
+    pub(super) fn testpmd(&self, side: Side, name: &str, [console, port]: [CoreId; 2]) -> Command {
+        let mut command = match (side, &self.dpdk) {
             (Side::Dpdk, Some(program)) => {
                 // What it prints to a pipe comes at once only this way, and its counters are read while it runs.
                 let mut command = Command::new("stdbuf");
                 command.arg("-oL").arg(program);
-                (command, &self.arguments[1])
+                command
             }
             _ => {
                 let mut command = Command::new(&self.ours);
                 command.arg("testpmd");
-                (command, &self.arguments[0])
+                command
             }
         };
-        let [console, port] = self.cores;
-        let prefix = format!("linecard-net-{}", std::process::id());
-        let comma = if more.is_empty() { "" } else { "," };
-        let device = format!("{}0,iface={NEAR}{comma}{more}", cell.kind.driver());
+        let prefix = format!("linecard-net-{}-{name}", std::process::id());
         command.args(["--lcores", &format!("0@{console},1@{port}"), "--no-pci", "--no-telemetry"]);
         command.args(["-m", &MEMORY.to_string(), "--file-prefix", &prefix]);
+        // Few and whole files, which a virtio-user port of DPDK's can share.
+        command.arg("--single-file-segments");
         command.env("RUNTIME_DIRECTORY", &self.folder);
         command.arg(if self.hugepages { "--in-memory" } else { "--no-huge" });
-        command.args(["--vdev", &device, "--", "-i", "--nb-cores=1", "--total-num-mbufs=8192"]);
         command
+    }
+
+    /// The socket of that name for the next sample; what a program that was killed has left is gone.
+    pub(super) fn socket(&self, name: &str) -> PathBuf {
+        let socket = self.folder.join(name);
+        let _ = std::fs::remove_file(&socket);
+        socket
+    }
+
+    /// The frontend's device at a socket.
+    pub(super) fn virtio_user(&self, side: Side, socket: &Path) -> String {
+        let more = &self.arguments[usize::from(side == Side::Dpdk)];
+        let comma = if more.is_empty() { "" } else { "," };
+        format!("net_virtio_user0,path={},queue_size=1024{comma}{more}", socket.display())
     }
 }
 
@@ -173,7 +278,7 @@ fn ticks(pid: u32) -> u64 {
 }
 
 /// What the port says it has received, now.
-fn received(console: &mut Console) -> Result<u64, Failure> {
+pub(super) fn received(console: &mut Console) -> Result<u64, Failure> {
     let text = console.ask("show port stats 0", Duration::ZERO)?;
     last_received(&text).ok_or_else(|| Failure::Program("the port printed no statistics".into()))
 }
