@@ -69,7 +69,8 @@ fn ask(world: &World, datagrams: &[&str]) {
         match rustix::net::recv(&socket, &mut answer, rustix::net::RecvFlags::empty()) {
             Ok((_, 0)) | Err(_) => return,
             Ok((len, _)) => {
-                let known = ["ok", "error ", "end "].iter().any(|word| answer[..len].starts_with(word.as_bytes()));
+                let known =
+                    ["ok", "error ", "end "].iter().any(|word| answer[..len].starts_with(word.as_bytes()));
                 assert!(known);
             }
         }
@@ -77,7 +78,8 @@ fn ask(world: &World, datagrams: &[&str]) {
 }
 
 fn memory(bytes: &[u8]) -> OwnedFd {
-    let fd = rustix::fs::memfd_create("fuzz", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).expect("a memfd");
+    let fd =
+        rustix::fs::memfd_create("fuzz", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).expect("a memfd");
     let mut file = File::from(fd);
     file.write_all(bytes).expect("memory");
     let fd = OwnedFd::from(file);

@@ -5,8 +5,8 @@ use std::io::Write;
 use std::os::unix::net::UnixStream;
 
 use libfuzzer_sys::fuzz_target;
-use linecard_wire::payload::{Config, Inflight, Log, MemTable, Payload, SingleRegion, VringAddr, VringState};
 use linecard_wire::Connection;
+use linecard_wire::payload::{Config, Inflight, Log, MemTable, Payload, SingleRegion, VringAddr, VringState};
 
 fn decode(bytes: &[u8]) {
     let _ = u64::from_bytes(bytes);

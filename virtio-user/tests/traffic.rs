@@ -335,6 +335,37 @@ fn memory_that_grows_is_shared_without_a_stop() {
     }
 }
 
+/// A backend that takes tables only has room for eight regions: the rings are one of them.
+#[test]
+fn a_table_has_eight_regions_at_most() {
+    let (bench, place) = (Bench::new(1024), Place::new());
+    let listener = UnixListener::bind(&place.0).expect("a socket");
+    let regions = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let told = regions.clone();
+    let thread = std::thread::spawn(move || {
+        let mut backend = Backend::accept(&listener);
+        backend.until_running(2).expect("a frontend that stays");
+        while backend.serve().is_ok() {
+            told.store(backend.regions.0.len(), Ordering::Release);
+            std::thread::yield_now();
+        }
+    });
+    let port = bench.open(&place.arg());
+    let mut growth = Vec::new();
+    for count in bench.domain.segments().len()..7 {
+        growth.push(bench.domain.zone("growth", 4 << 20, 64).expect("more memory"));
+        assert_eq!(bench.domain.segments().len(), count + 1);
+    }
+    eventually("eight regions", || regions.load(Ordering::Acquire) == 8);
+    assert!(port.control.link().up);
+    growth.push(bench.domain.zone("growth", 4 << 20, 64).expect("more memory"));
+    eventually("too many for this backend", || !port.control.link().up);
+    thread.join().expect("no panic");
+    assert_eq!(regions.load(Ordering::Acquire), 8, "it was never told of more than it takes");
+    drop((port.stop(), growth));
+    bench.assert_whole();
+}
+
 #[test]
 fn a_port_stops_and_starts_again() {
     let (bench, place) = (Bench::new(2048), Place::new());
