@@ -24,7 +24,7 @@ fn no_backend() {
     // Left behind by a process that ended.
     drop(UnixListener::bind(&place.0).expect("a socket"));
     sentence(&bench, &place.arg(), &["Connection refused", "start the backend first"]);
-    sentence(&bench, "path=/", &["cannot connect"]);
+    sentence(&bench, "path=/", &["a folder, not a socket", "give the path of the backend's socket"]);
     sentence(&bench, "path=/dev/null", &["vhost-kernel is not there yet"]);
 }
 
