@@ -40,7 +40,8 @@ enum Subject {
     Burst(TurnsArgs),
     /// Ports: two testpmds loop packets over vhost-user, ours and DPDK's at either end
     Loopback(Box<LoopbackArgs>),
-    /// Drivers of kernel interfaces (tap, af_packet, af_xdp): receive and transmit, ours and DPDK's in turn; needs root
+    /// Kernel interfaces (tap, af_packet, af_xdp): rates, latency, containers, TCP; ours, DPDK's and the kernel's in turn;
+    /// needs root
     Net(Box<NetArgs>),
 }
 

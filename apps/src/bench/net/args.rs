@@ -21,8 +21,8 @@ pub(crate) struct NetArgs {
     /// pairs and a Linux bridge
     #[arg(long, group = "question")]
     containers: bool,
-    /// One TCP connection between the kernels of two namespaces, through tap, vhost, virtio-user and tap, with
-    /// segmentation and checksums left to the far end where both sides can; beside a veth pair
+    /// One TCP connection between the kernels of two namespaces, through tap, vhost, virtio-user and tap, where ours leave
+    /// segmentation and checksums to the far end; beside a veth pair
     #[arg(long, group = "question")]
     tcp: bool,
     /// Directions

@@ -55,14 +55,14 @@ impl Generator {
         }
     }
 
-    /// Sends one frame after the other for `time`, each when the one before has come back with its addresses swapped.
-    /// Round trips in nanoseconds, from before the call that sends till after the one that has received; and how many
-    /// frames did not come back.
-    pub(super) fn ping(&mut self, time: Duration) -> (Vec<u64>, u64) {
+    /// Sends one frame after the other for `time` or until `stop`, each when the one before has come back with its
+    /// addresses swapped. Round trips in nanoseconds, from before the call that sends till after the one that has
+    /// received; and how many frames did not come back.
+    pub(super) fn ping(&mut self, time: Duration, stop: &AtomicBool) -> (Vec<u64>, u64) {
         let _ = cores::pin_current(self.core);
         let (start, mut trips, mut lost) = (Instant::now(), Vec::new(), 0);
         let mut burst = Burst::new();
-        while start.elapsed() < time {
+        while start.elapsed() < time && !stop.load(Ordering::Relaxed) {
             let Some(mut packet) = self.pool.get() else { break };
             self.write(&mut packet);
             burst.clear();

@@ -110,8 +110,8 @@ impl Bed {
         console.command("start")?;
         let (mut trips, lost) = thread::scope(|scope| {
             let pinger = scope.spawn(|| {
-                generator.ping(WARM_UP);
-                generator.ping(self.window)
+                generator.ping(WARM_UP, &self.interrupt.0);
+                generator.ping(self.window, &self.interrupt.0)
             });
             pinger.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         });
