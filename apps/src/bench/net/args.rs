@@ -64,22 +64,28 @@ pub(crate) struct NetArgs {
 
 /// What `--help` says below the options.
 const QUESTIONS: &str = "\
-Each run answers one question, with fresh processes in fresh namespaces for each sample, the sides in turn:
+Each run answers one question, with fresh processes in fresh namespaces for each sample, the
+sides in turn:
 
-  (none)        Rates, per driver, direction and length. The port is a testpmd's (rxonly or txonly) on the second core.
-                It receives what a packet socket on the first core sends, and what it sends the kernel behind the
-                interface counts and drops. Million frames per second, and processor time per frame.
-                kernel loop: a C program with the system calls or rings of the same kind and nothing around them
-                (built by cc when first needed); about what the kernel itself can do.
-  --latency     The testpmd (macswap) sends back each frame; the far end has one in flight and waits for it in a loop.
-                Microseconds, half and 99 of 100 round trips below; smaller is better.
-  --containers  Million frames per second that arrive. One testpmd on the second core switches (io) between two vhost
-                ports; two testpmds with a virtio-user port each, the containers, share the first core: one sends, the
-                other receives. dpdk: DPDK's testpmd switches, between the same containers.
-                bridge: two namespaces, veth pairs, a Linux bridge, and our packet sockets at both ends, the sender on
-                the first core and the receiver on the second.
-  --tcp         Gigabit per second of one connection, tap | testpmd | vhost-user | testpmd | tap, both testpmds ours or
-                both DPDK's, one on each core; sender and receiver are threads of this program, on either core.
+  (none)        Rates, per driver, direction and length. The port is a testpmd's (rxonly or
+                txonly) on the second core. It receives what a packet socket on the first
+                core sends, and what it sends the kernel behind the interface counts and
+                drops. Million frames per second, and processor time per frame.
+                kernel loop: a C program with the system calls or rings of the same kind and
+                nothing around them (built by cc when first needed); about what the kernel
+                itself can do.
+  --latency     The testpmd (macswap) sends back each frame; the far end has one in flight
+                and waits for it in a loop. Microseconds, half and 99 of 100 round trips
+                below; smaller is better.
+  --containers  Million frames per second that arrive. One testpmd on the second core
+                switches (io) between two vhost ports; two testpmds with a virtio-user port
+                each, the containers, share the first core: one sends, the other receives.
+                dpdk: DPDK's testpmd switches, between the same containers.
+                bridge: two namespaces, veth pairs, a Linux bridge, and our packet sockets
+                at both ends, the sender on the first core and the receiver on the second.
+  --tcp         Gigabit per second of one connection, tap | testpmd | vhost-user | testpmd |
+                tap, both testpmds ours or both DPDK's, one on each core; sender and
+                receiver are threads of this program, on either core.
                 veth: the same connection through a veth pair.";
 
 /// For clap: a tenth of a second to a minute.
