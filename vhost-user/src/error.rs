@@ -13,7 +13,7 @@ use linecard_wire::ProtocolFeatures;
 /// let control = Control::start().unwrap();
 /// let config = BackendConfig::new("demo", "/no/such/dir/socket", Mode::Listen);
 /// let error = Backend::new(&control, config).unwrap_err();
-/// assert!(error.to_string().contains("create it first"));
+/// assert!(error.to_string().contains("create it"));
 /// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
