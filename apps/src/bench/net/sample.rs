@@ -59,6 +59,11 @@ pub(super) struct Look {
 }
 
 impl Look {
+    /// What has passed so far, and what the process of that number has used.
+    fn now(count: u64, pid: u32) -> Self {
+        Self { count, ticks: ticks(pid), at: Instant::now() }
+    }
+
     /// A count without what it cost.
     pub(super) fn of(count: u64) -> Self {
         Self { count, ticks: 0, at: Instant::now() }
@@ -175,7 +180,7 @@ impl Bed {
         let look = || -> Result<Look, Failure> {
             let facts = far.facts().map_err(|error| Failure::Program(error.to_string()))?;
             let count = facts.stats.rx_packets + facts.stats.rx_dropped;
-            Ok(Look { count, ticks: ticks(pid), at: Instant::now() })
+            Ok(Look::now(count, pid))
         };
         self.between(1_000_000, look)
     }
@@ -197,7 +202,7 @@ impl Bed {
             scope.spawn(|| generator.run(&stop));
             let figure = self.between(1_000_000, || {
                 let count = received(console)?;
-                Ok(Look { count, ticks: ticks(pid), at: Instant::now() })
+                Ok(Look::now(count, pid))
             });
             stop.store(true, Ordering::Relaxed);
             figure
