@@ -122,8 +122,9 @@ impl<T: Copy + Send, M: Mode> Consumer<T, M> {
     fn read<const EXACT: bool>(&self, out: &mut [MaybeUninit<T>]) -> Moved {
         let claim = self.end.claim::<EXACT>(out.len());
         let count = claim.count as usize;
-        // `count <= out.len()`, as a claim is never more than was wanted.
-        if let Some(out) = out.get_mut(..count).filter(|out| !out.is_empty()) {
+        if count != 0 {
+            // `count <= out.len()`, as a claim is never more than was wanted; an exact one is all of it.
+            let out = if EXACT { out } else { out.get_mut(..count).unwrap_or_default() };
             // SAFETY: `count` slots from `start` on are claimed, at most the ring's capacity.
             unsafe { self.end.slots.read(claim.start, out) };
             self.end.ahead(claim, prefetch::read);

@@ -88,7 +88,7 @@ impl<T, M: Mode> End<T, M> {
         let count = claim.left.min(claim.count);
         let skip = (claim.left - count).min(distance);
         let first = claim.start.wrapping_add(claim.count).wrapping_add(skip);
-        self.slots.prefetch(first, count as usize, hint);
+        self.slots.prefetch(first, count, hint);
     }
 
     /// Publishes a whole claim.

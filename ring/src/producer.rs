@@ -113,8 +113,8 @@ impl<T: Copy + Send, M: Mode> Producer<T, M> {
         let claim = self.end.claim::<EXACT>(items.len());
         let count = claim.count as usize;
         if count != 0 {
-            // `count <= items.len()`, as a claim is never more than was wanted.
-            let items = items.get(..count).unwrap_or(items);
+            // `count <= items.len()`, as a claim is never more than was wanted; an exact one is all of it.
+            let items = if EXACT { items } else { items.get(..count).unwrap_or(items) };
             // SAFETY: `count` slots from `start` on are claimed, at most the ring's capacity.
             unsafe { self.end.slots.write(claim.start, items) };
             self.end.ahead(claim, prefetch::write);

@@ -3,11 +3,11 @@
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 
-use crate::prefetch::LINE;
+use crate::prefetch::{LINE, keep};
 use crate::sync::Track;
 
-/// Most bytes to prefetch for the next burst.
-const AHEAD: usize = 512;
+/// Most lines to prefetch for the next burst.
+const AHEAD: u32 = 8;
 
 /// Slots of `T`; every index is masked, so none is out of bounds.
 pub(crate) struct Slots<T> {
@@ -38,15 +38,15 @@ impl<T> Slots<T> {
         (at, (self.mask - slot) as usize + 1)
     }
 
-    /// Calls `hint` for the lines of up to `count` slots from `index` on, as far as they lie in a row.
+    /// Calls `hint` for the lines of up to `count` slots from `index` on; of slots larger than a line, for the first.
     #[inline(always)]
-    pub(crate) fn prefetch(&self, index: u32, count: usize, hint: impl Fn(*const u8)) {
-        let (at, row) = self.run(index);
-        let bytes = (count.min(row) * size_of::<T>()).min(AHEAD);
-        let mut offset = 0;
-        while offset < bytes {
-            hint(at.cast::<u8>().wrapping_add(offset));
-            offset += LINE;
+    pub(crate) fn prefetch(&self, index: u32, count: u32, hint: impl Fn(*const u8)) {
+        let per_line = const { if per_line::<T>() == 0 { 1 } else { per_line::<T>() } } as u32;
+        let end = count.min(AHEAD * per_line);
+        let mut done = 0;
+        while done < end {
+            hint(self.run(index.wrapping_add(done)).0.cast());
+            done += per_line;
         }
     }
 
@@ -65,14 +65,29 @@ impl<T> Slots<T> {
             // SAFETY: `row` slots follow `at`; they are ours by this function's contract.
             unsafe { copy(items.as_ptr(), at, items.len()) };
         } else {
-            let (first, rest) = items.split_at(row);
-            self.track.write((index & self.mask) as usize, row);
-            self.track.write(0, rest.len());
-            // SAFETY: as above, up to the last slot.
-            unsafe { copy(first.as_ptr(), at, first.len()) };
-            // SAFETY: the rest begins at the first slot; at most all slots are claimed, so it ends before `at`.
-            unsafe { copy(rest.as_ptr(), self.base.as_ptr(), rest.len()) };
+            // SAFETY: as this function's contract; more than a row.
+            unsafe { self.write_around(index, items) };
         }
+    }
+
+    /// [`write`](Self::write) past the last slot, which is rare: apart, so that the usual way is short.
+    ///
+    /// # Safety
+    /// As for [`write`](Self::write), and fewer slots than `items.len()` follow `index` in a row.
+    #[cold]
+    #[inline(never)]
+    unsafe fn write_around(&self, index: u32, items: &[T])
+    where
+        T: Copy,
+    {
+        let (at, row) = self.run(index);
+        let (first, rest) = items.split_at(row);
+        self.track.write((index & self.mask) as usize, row);
+        self.track.write(0, rest.len());
+        // SAFETY: up to the last slot; they are ours by this function's contract.
+        unsafe { at.copy_from_nonoverlapping(first.as_ptr(), first.len()) };
+        // SAFETY: the rest begins at the first slot; at most all slots are claimed, so it ends before `at`.
+        unsafe { self.base.as_ptr().copy_from_nonoverlapping(rest.as_ptr(), rest.len()) };
     }
 
     /// Copies the slots from `index` on to `out`, all of which is filled.
@@ -90,14 +105,29 @@ impl<T> Slots<T> {
             // SAFETY: `row` slots follow `at`; they are ours by this function's contract.
             unsafe { copy(at, out.as_mut_ptr().cast(), out.len()) };
         } else {
-            let (first, rest) = out.split_at_mut(row);
-            self.track.read((index & self.mask) as usize, row);
-            self.track.read(0, rest.len());
-            // SAFETY: as above, up to the last slot.
-            unsafe { copy(at, first.as_mut_ptr().cast(), first.len()) };
-            // SAFETY: the rest begins at the first slot; at most all slots are claimed, so it ends before `at`.
-            unsafe { copy(self.base.as_ptr(), rest.as_mut_ptr().cast(), rest.len()) };
+            // SAFETY: as this function's contract; more than a row.
+            unsafe { self.read_around(index, out) };
         }
+    }
+
+    /// [`read`](Self::read) past the last slot, as [`write_around`](Self::write_around).
+    ///
+    /// # Safety
+    /// As for [`read`](Self::read), and fewer slots than `out.len()` follow `index` in a row.
+    #[cold]
+    #[inline(never)]
+    unsafe fn read_around(&self, index: u32, out: &mut [MaybeUninit<T>])
+    where
+        T: Copy,
+    {
+        let (at, row) = self.run(index);
+        let (first, rest) = out.split_at_mut(row);
+        self.track.read((index & self.mask) as usize, row);
+        self.track.read(0, rest.len());
+        // SAFETY: up to the last slot; they are ours by this function's contract.
+        unsafe { at.copy_to_nonoverlapping(first.as_mut_ptr().cast(), first.len()) };
+        // SAFETY: the rest begins at the first slot; at most all slots are claimed, so it ends before `at`.
+        unsafe { self.base.as_ptr().copy_to_nonoverlapping(rest.as_mut_ptr().cast(), rest.len()) };
     }
 
     /// Writes one element.
@@ -126,42 +156,46 @@ impl<T> Slots<T> {
     }
 }
 
-/// A cache line of bytes, moved by the widest registers there are.
-type Line = MaybeUninit<[u8; 64]>;
+/// Elements in a cache line; 0 if they do not fill one exactly.
+const fn per_line<T>() -> usize {
+    let size = size_of::<T>();
+    if size == 0 || !LINE.is_multiple_of(size) { 0 } else { LINE / size }
+}
 
-/// Copies `count` elements: whole lines in a loop, then one by one. Bursts are short, and a call to `memcpy`
+/// Copies `count` elements: whole lines in a loop, then halves of a line. Bursts are short, and a call to `memcpy`
 /// with its own dispatch costs as much as the copy.
 ///
 /// # Safety
 /// Both sides are valid for `count` elements and do not overlap.
 #[inline(always)]
-unsafe fn copy<T: Copy>(from: *const T, to: *mut T, count: usize) {
-    let per_line =
-        const { if size_of::<T>() == 0 || 64 % size_of::<T>() != 0 { 0 } else { 64 / size_of::<T>() } };
+unsafe fn copy<T: Copy>(mut from: *const T, mut to: *mut T, count: usize) {
+    let per_line = const { per_line::<T>() };
     if per_line < 2 {
         // SAFETY: this function's contract.
         unsafe { to.copy_from_nonoverlapping(from, count) };
         return;
     }
-    let mut done = 0;
-    while count - done >= per_line {
-        // SAFETY: `done + per_line <= count`.
-        let line = unsafe { from.add(done) }.cast::<Line>();
+    let mut left = count;
+    while left >= per_line {
+        // SAFETY: at least a line is left on both sides.
+        unsafe { to.copy_from_nonoverlapping(from, per_line) };
+        // SAFETY: as above; at most one past the end.
+        from = unsafe { from.add(per_line) };
         // SAFETY: as above.
-        let into = unsafe { to.add(done) }.cast::<Line>();
-        // SAFETY: a whole line is left on the reading side.
-        let line = unsafe { line.read_unaligned() };
-        // SAFETY: and on the writing side.
-        unsafe { into.write_unaligned(line) };
-        done += per_line;
+        to = unsafe { to.add(per_line) };
+        left -= per_line;
+        keep();
     }
-    while done < count {
-        // SAFETY: `done < count`.
-        let item = unsafe { from.add(done) };
-        // SAFETY: as above.
-        let into = unsafe { to.add(done) };
-        // SAFETY: one element is left on both sides.
-        unsafe { into.copy_from_nonoverlapping(item, 1) };
-        done += 1;
+    let mut part = per_line / 2;
+    while part > 0 {
+        if left & part != 0 {
+            // SAFETY: what is left is below twice `part` and has its bit, so there are as many.
+            unsafe { to.copy_from_nonoverlapping(from, part) };
+            // SAFETY: as above; at most one past the end.
+            from = unsafe { from.add(part) };
+            // SAFETY: as above.
+            to = unsafe { to.add(part) };
+        }
+        part /= 2;
     }
 }

@@ -14,6 +14,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 
 use crate::layout::Side;
+use crate::prefetch::keep;
 
 /// One thread at a time owns this side (SP or SC): private indices, no locked instruction, never waits.
 ///
@@ -213,14 +214,12 @@ impl Claim {
     /// How many of `want` slots an `available` window gives: all or none if `EXACT`.
     #[inline(always)]
     fn new<const EXACT: bool>(start: u32, available: u32, want: u32) -> Self {
-        let count = if available >= want {
-            want
-        } else if EXACT {
-            0
-        } else {
-            available
-        };
-        Self { start, count, left: available - count }
+        if available < want {
+            keep();
+            let count = if EXACT { 0 } else { available };
+            return Self { start, count, left: available - count };
+        }
+        Self { start, count: want, left: available - want }
     }
 
     const fn none(start: u32) -> Self {

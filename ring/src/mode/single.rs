@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::sync::atomic::Ordering;
 
 use super::{Claim, SINGLE, Sides, Single, low, protocol::Protocol};
+use crate::prefetch::keep;
 
 /// The private indices. `Cell` keeps the handle from being shared between threads.
 pub struct Local {
@@ -48,6 +49,7 @@ fn look(local: &Local, sides: &Sides, start: u32) -> u32 {
     let limit = sides.limit();
     let available = limit.wrapping_sub(start);
     if available > sides.capacity {
+        keep();
         local.limit.set(start);
         return 0;
     }

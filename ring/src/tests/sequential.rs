@@ -173,3 +173,45 @@ fn handles_cross_threads_as_their_mode_allows() {
     sync(&producer);
     sync(&consumer);
 }
+
+/// Bursts of every length, at every place of the ring: the copies go by lines, halves of lines and around the end.
+fn every_burst<T: Copy + Send + PartialEq + std::fmt::Debug>(element: impl Fn(u8) -> T) {
+    let most = if cfg!(miri) { 20 } else { 70 };
+    let config = Config::exact(most).start_index(u32::MAX - 100);
+    let (producer, consumer) = config.heap::<T, Single, Single>().expect("room");
+    let mut next = 0_u8;
+    for count in 0..=most {
+        let items: Vec<T> = (0..count)
+            .map(|_| {
+                next = next.wrapping_add(1);
+                element(next)
+            })
+            .collect();
+        for bulk in [true, false] {
+            let put = if bulk { producer.enqueue_bulk(&items) } else { producer.enqueue_burst(&items) };
+            assert_eq!(put.count, count);
+            let mut out = vec![element(0); count + 1];
+            let got = if bulk {
+                consumer.dequeue_bulk(&mut out[..count])
+            } else {
+                consumer.dequeue_burst(&mut out)
+            };
+            assert_eq!(got.count, count);
+            assert_eq!((&out[..count], out[count]), (&items[..], element(0)));
+        }
+    }
+}
+
+#[test]
+fn bursts_of_elements_of_any_size_arrive_whole() {
+    every_burst(|n| n);
+    every_burst(|n| [n, !n]);
+    every_burst(|n| [n; 3]);
+    every_burst(u32::from);
+    every_burst(u64::from);
+    every_burst(|n| [u64::from(n), !u64::from(n)]);
+    every_burst(|n| [u64::from(n); 3]);
+    every_burst(|n| [n; 64]);
+    every_burst(|n| [n; 192]);
+    every_burst(|_| ());
+}
