@@ -33,6 +33,9 @@
 #define POOL_SIZE 8191
 #define DATA_ROOM 2048
 
+/* What becomes of the elements is not for the compiler to know, here and on our side: programs do not know it either. */
+#define HIDE(items) __asm__ volatile("" : : "r"(items) : "memory")
+
 enum mode { SP, MP, RTS, HTS };
 
 /* What a loop took on one thread. */
@@ -133,9 +136,11 @@ static __rte_always_inline void produce_as(struct ring_job *j, enum mode m, unsi
 	struct rte_ring *r = j->ring;
 
 	struct spent begun = begin(2);
-	for (unsigned long i = 0; i < j->rounds; i++)
+	for (unsigned long i = 0; i < j->rounds; i++) {
+		HIDE(items);
 		while (put(r, m, e, items, n) == 0)
 			rte_pause();
+	}
 	j->spent = end(begun);
 }
 
@@ -146,22 +151,26 @@ static __rte_always_inline void consume_as(struct ring_job *j, enum mode m, unsi
 	struct rte_ring *r = j->ring;
 
 	struct spent begun = begin(2);
-	for (unsigned long i = 0; i < j->rounds; i++)
+	for (unsigned long i = 0; i < j->rounds; i++) {
 		while (take(r, m, e, items, n) == 0)
 			rte_pause();
+		HIDE(items);
+	}
 	j->spent = end(begun);
 }
 
 static __rte_always_inline void alone_as(struct ring_job *j, enum mode m, unsigned int e)
 {
-	uint64_t items[MAX_COUNT * 2] __rte_cache_aligned = {0};
+	uint64_t from[MAX_COUNT * 2] __rte_cache_aligned = {0}, to[MAX_COUNT * 2] __rte_cache_aligned = {0};
 	unsigned int n = j->count;
 	struct rte_ring *r = j->ring;
 	struct spent begun = begin(1);
 
 	for (unsigned long i = 0; i < j->rounds; i++) {
-		put(r, m, e, items, n);
-		take(r, m, e, items, n);
+		HIDE(from);
+		put(r, m, e, from, n);
+		take(r, m, e, to, n);
+		HIDE(to);
 	}
 	j->spent = end(begun);
 }
@@ -169,16 +178,18 @@ static __rte_always_inline void alone_as(struct ring_job *j, enum mode m, unsign
 /* Enqueues and dequeues in turn while another lcore does the same. */
 static __rte_always_inline void both_as(struct ring_job *j, enum mode m, unsigned int e)
 {
-	uint64_t items[MAX_COUNT * 2] __rte_cache_aligned = {0};
+	uint64_t from[MAX_COUNT * 2] __rte_cache_aligned = {0}, to[MAX_COUNT * 2] __rte_cache_aligned = {0};
 	unsigned int n = j->count;
 	struct rte_ring *r = j->ring;
 	struct spent begun = begin(2);
 
 	for (unsigned long i = 0; i < j->rounds; i++) {
-		while (put(r, m, e, items, n) == 0)
+		HIDE(from);
+		while (put(r, m, e, from, n) == 0)
 			rte_pause();
-		while (take(r, m, e, items, n) == 0)
+		while (take(r, m, e, to, n) == 0)
 			rte_pause();
+		HIDE(to);
 	}
 	j->spent = end(begun);
 }
@@ -186,13 +197,15 @@ static __rte_always_inline void both_as(struct ring_job *j, enum mode m, unsigne
 /* One by one: `n` is the constant 1. */
 static __rte_always_inline void single_as(struct ring_job *j, enum mode m, unsigned int e)
 {
-	uint64_t items[2] __rte_cache_aligned = {0};
+	uint64_t from[2] __rte_cache_aligned = {0}, to[2] __rte_cache_aligned = {0};
 	struct rte_ring *r = j->ring;
 	struct spent begun = begin(1);
 
 	for (unsigned long i = 0; i < j->rounds; i++) {
-		put(r, m, e, items, 1);
-		take(r, m, e, items, 1);
+		HIDE(from);
+		put(r, m, e, from, 1);
+		take(r, m, e, to, 1);
+		HIDE(to);
 	}
 	j->spent = end(begun);
 }

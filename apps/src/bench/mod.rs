@@ -1,5 +1,6 @@
 //! `linecard bench`: our rings, pools and ports beside DPDK's, in interleaved runs.
 
+mod bootstrap;
 mod burst;
 pub(crate) mod end;
 mod error;
@@ -51,7 +52,7 @@ struct TurnsArgs {
     /// Print one JSON object per row instead of a table
     #[arg(long)]
     json: bool,
-    /// Pairs of samples per row, ours and DPDK's in turn
+    /// Runs per row, each of two pairs: ours, DPDK's, DPDK's, ours
     #[arg(long, default_value_t = 21, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     runs: u32,
     /// The two cores to run on (one: the two-core rows are left out); the first allowed ones by default

@@ -50,7 +50,8 @@ pub(crate) trait Case {
 
 impl Bench {
     /// Measures every case that the filter and the number of cores leave, all of them once per run, so that
-    /// each row's samples are spread over the whole time.
+    /// each row's samples are spread over the whole time. A run of a case is four slices, ours, DPDK's, DPDK's, ours:
+    /// the two of a pair are neighbours and see the same state of the machine, and neither side is always the first.
     pub(crate) fn measure<C: Case>(
         &mut self,
         bench: &'static str,
@@ -63,13 +64,12 @@ impl Bench {
         };
         let mut table: Vec<(C, Samples, u32)> =
             cases.into_iter().filter(wanted).map(|case| (case, Samples::default(), 0)).collect();
-        'runs: for run in 0..self.runs {
+        'runs: for _ in 0..self.runs {
             for (case, samples, disturbed) in &mut table {
                 if self.interrupt.check().is_err() {
                     break 'runs;
                 }
-                // A B, B A, A B …: neither side always runs first.
-                for ours in [run % 2 == 0, run % 2 != 0] {
+                for ours in [true, false, false, true] {
                     if ours {
                         let sample = calm(|| case.sample(&self.cores))?;
                         samples.linecard.push(sample.value);
@@ -101,7 +101,7 @@ impl Bench {
             [a, b] => format!("; a cache line changes cores in {:.0} cycles", hand_over(a, b)),
             _ => "; one core: two-core rows left out".to_owned(),
         };
-        format!("cores {cores}{latency}; {} runs in turn; dpdk {peer}", self.runs)
+        format!("cores {cores}{latency}; {} pairs in turn; dpdk {peer}", 2 * self.runs)
     }
 }
 

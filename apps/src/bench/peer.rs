@@ -174,10 +174,13 @@ fn parse(answer: &str) -> Option<Sample> {
 /// The program made from `source` for this DPDK, from the cache or freshly built.
 pub(crate) fn build(name: &str, source: &str) -> Result<PathBuf, Absent> {
     let version = pkg_config(&["--modversion"]).ok_or(Absent::NoLibrary)?.join(" ");
+    let folder = pkg_config(&["--variable=libdir"]).ok_or(Absent::NoLibrary)?.concat();
     let mut flags = pkg_config(&["--cflags"]).ok_or(Absent::NoLibrary)?;
     // After DPDK's own -march: its inline code may use all of this processor, as ours may.
     flags.push("-march=native".into());
     flags.extend(pkg_config(&["--libs"]).ok_or(Absent::NoLibrary)?);
+    // The libraries that it was built for, whichever DPDK the loader knows; the old tag holds for their own needs too.
+    flags.push(format!("-Wl,--disable-new-dtags,-rpath,{folder}"));
     compile(name, source, &version, &flags)
 }
 
@@ -187,9 +190,7 @@ pub(crate) fn build_plain(name: &str, source: &str) -> Result<PathBuf, Absent> {
 }
 
 fn compile(name: &str, source: &str, version: &str, flags: &[String]) -> Result<PathBuf, Absent> {
-    let mut hasher = DefaultHasher::new();
-    (source, version).hash(&mut hasher);
-    let name = format!("{name}-{:016x}", hasher.finish());
+    let name = key(name, source, version, flags);
     let folder = cache().ok_or(Absent::NoCache)?;
     let program = folder.join(&name);
     if program.is_file() {
@@ -219,6 +220,14 @@ fn compile(name: &str, source: &str, version: &str, flags: &[String]) -> Result<
     Ok(program)
 }
 
+/// A name for what comes of this source with these flags: they say where the libraries lie, and a machine may have two
+/// DPDKs of one version.
+fn key(name: &str, source: &str, version: &str, flags: &[String]) -> String {
+    let mut hasher = DefaultHasher::new();
+    (source, version, flags).hash(&mut hasher);
+    format!("{name}-{:016x}", hasher.finish())
+}
+
 fn cache() -> Option<PathBuf> {
     let given = env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let home = || env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
@@ -242,6 +251,14 @@ pub(crate) fn free_hugepages() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_dpdk_has_a_program_of_its_own() {
+        let at = |folder: &str| key("peer", "source", "26.11.0", &[format!("-Wl,-rpath,{folder}")]);
+        assert_eq!(at("/usr/lib"), at("/usr/lib"));
+        assert_ne!(at("/usr/lib"), at("/opt/dpdk/lib"));
+        assert_ne!(at("/usr/lib"), key("peer", "source", "22.11.0", &["-Wl,-rpath,/usr/lib".to_owned()]));
+    }
 
     #[test]
     fn reads_an_answer_and_nothing_else() {

@@ -5,6 +5,7 @@ use std::io::{self, BufWriter, Write};
 use serde::Serialize;
 
 use super::Error;
+use super::bootstrap::{self, Interval};
 use super::stats::{Samples, Summary};
 
 /// One line of the result.
@@ -18,8 +19,10 @@ pub(crate) struct Row {
     dpdk: Option<Summary>,
     /// Our median over DPDK's.
     ratio: Option<f64>,
-    /// The ratio within pairs of samples.
+    /// The ratios within pairs of neighbouring samples.
     paired_ratio: Option<Summary>,
+    /// Their median, with the interval that holds it with 95 % probability.
+    interval: Option<Interval>,
     runs: usize,
     /// Samples during which the kernel took a core away, after several tries.
     disturbed: u32,
@@ -34,6 +37,7 @@ impl Row {
         samples: &Samples,
         disturbed: u32,
     ) -> Option<Self> {
+        let pairs = samples.pairs();
         Some(Self {
             bench,
             case,
@@ -41,7 +45,8 @@ impl Row {
             linecard: Summary::of(&samples.linecard)?,
             dpdk: Summary::of(&samples.dpdk),
             ratio: samples.ratio(),
-            paired_ratio: samples.paired_ratio(),
+            paired_ratio: Summary::of(&pairs),
+            interval: bootstrap::median(&pairs),
             runs: samples.linecard.len(),
             disturbed,
         })
@@ -66,16 +71,17 @@ fn table(out: &mut impl Write, rows: &[Row], setting: &str) -> io::Result<()> {
     writeln!(out, "{setting}")?;
     let unit = rows.first().map_or("", |row| row.unit);
     let width = rows.iter().map(|row| row.case.len()).max().unwrap_or(0).max(4);
-    let heads = ("linecard (min..max)", "dpdk (min..max)", "ratio", "in pairs");
-    writeln!(out, "{:<width$}  {:>26}  {:>26}  {:>6}  {:>18}", unit, heads.0, heads.1, heads.2, heads.3)?;
+    let heads = ("linecard (min..max)", "dpdk (min..max)", "ratio", "95 %");
+    writeln!(out, "{:<width$}  {:>26}  {:>26}  {:>6}  {:>12}", unit, heads.0, heads.1, heads.2, heads.3)?;
     for row in rows {
         let dpdk = row.dpdk.map_or("absent".into(), spread);
-        let ratio = row.ratio.map_or(String::new(), |ratio| format!("{ratio:.2}"));
-        let pairs = row.paired_ratio.map_or(String::new(), spread);
+        let (ratio, sure) = row.interval.map_or_else(Default::default, |ratio| {
+            (format!("{:.2}", ratio.median), format!("{:.2}..{:.2}", ratio.low, ratio.high))
+        });
         let mark = if row.disturbed > 0 { "  (disturbed)" } else { "" };
         writeln!(
             out,
-            "{:<width$}  {:>26}  {dpdk:>26}  {ratio:>6}  {pairs:>18}{mark}",
+            "{:<width$}  {:>26}  {dpdk:>26}  {ratio:>6}  {sure:>12}{mark}",
             row.case,
             spread(row.linecard)
         )?;
@@ -105,12 +111,14 @@ mod tests {
         assert_eq!(json["linecard"]["median"], 2.0);
         assert_eq!(json["dpdk"]["max"], 4.0);
         assert_eq!(json["ratio"], 0.5);
+        assert_eq!(json["paired_ratio"]["max"], 0.75);
+        assert_eq!((&json["interval"]["median"], &json["interval"]["low"]), (&0.5.into(), &0.25.into()));
     }
 
     #[test]
     fn an_absent_peer_is_null() {
         let json = serde_json::to_value(row(Vec::new())).expect("json");
-        assert!(json["dpdk"].is_null() && json["ratio"].is_null());
+        assert!(json["dpdk"].is_null() && json["ratio"].is_null() && json["interval"].is_null());
         let mut text = Vec::new();
         table(&mut text, &[row(Vec::new())], "setting").expect("memory is writable");
         assert!(String::from_utf8_lossy(&text).contains("absent"));

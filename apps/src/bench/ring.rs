@@ -5,6 +5,8 @@
 //!
 //! Contended: two cores, each with handles of its own for both sides, enqueue and dequeue at the same time; the figure is
 //! the sum of both cores' cycles per element that went in and out.
+//!
+//! `mp/mc` is what `mpmc::ring` gives and `mp/mc Multi` the mode by that name, both beside rte_ring's MP/MC.
 
 use std::hint::{black_box, spin_loop};
 
@@ -17,9 +19,12 @@ use super::report::Row;
 
 /// Elements of the ring; as in DPDK's test.
 const CAPACITY: usize = 4096;
-/// Bursts per sample on two cores; as in DPDK's test.
-const ROUNDS_TWO: u64 = 1 << 15;
-const ROUNDS_ONE: u64 = 1 << 18;
+/// Elements per sample: a few milliseconds to some ten, long beside the start of a thread and short beside the seconds for
+/// which a machine stays as it is.
+const ELEMENTS_ONE: u64 = 1 << 21;
+const ELEMENTS_TWO: u64 = 1 << 22;
+/// The same where both cores are on both sides: a line changes cores for every burst, whatever its size.
+const BURSTS_CONTENDED: u64 = 1 << 17;
 
 /// Measures the rows of `linecard bench ring`.
 pub(crate) fn rows(bench: &mut Bench) -> Result<Vec<Row>, Error> {
@@ -51,16 +56,16 @@ fn cases() -> Vec<RingCase> {
     let case = |sync, bulk, cores, element| RingCase { sync, bulk, cores, element, contended: false };
     let contended = |sync, bulk| RingCase { contended: true, ..case(sync, bulk, 2, 8) };
     let mut cases = Vec::new();
-    for sync in [SyncMode::Single, SyncMode::Multi] {
+    for sync in [SyncMode::Single, SyncMode::Adaptive, SyncMode::Multi] {
         cases.push(case(sync, 0, 1, 8));
         cases.extend([8, 32, 128].map(|bulk| case(sync, bulk, 1, 8)));
         cases.extend([8, 32, 128, 256].map(|bulk| case(sync, bulk, 2, 8)));
         cases.push(case(sync, 32, 2, 16));
     }
-    for sync in [SyncMode::Adaptive, SyncMode::Rts, SyncMode::Hts] {
+    for sync in [SyncMode::Rts, SyncMode::Hts] {
         cases.extend([case(sync, 0, 1, 8), case(sync, 8, 2, 8), case(sync, 32, 2, 8)]);
     }
-    for sync in [SyncMode::Multi, SyncMode::Adaptive, SyncMode::Rts, SyncMode::Hts] {
+    for sync in [SyncMode::Adaptive, SyncMode::Multi, SyncMode::Rts, SyncMode::Hts] {
         cases.extend([contended(sync, 1), contended(sync, 8), contended(sync, 32)]);
     }
     cases
@@ -70,8 +75,8 @@ impl Case for RingCase {
     fn name(&self) -> String {
         let sync = match self.sync {
             SyncMode::Single => "sp/sc",
-            SyncMode::Multi => "mp/mc",
-            SyncMode::Adaptive => "mp/mc adaptive",
+            SyncMode::Adaptive => "mp/mc",
+            SyncMode::Multi => "mp/mc Multi",
             SyncMode::Rts => "rts",
             SyncMode::Hts => "hts",
         };
@@ -121,7 +126,8 @@ impl Case for RingCase {
 
 impl RingCase {
     fn rounds(&self) -> u64 {
-        if self.cores == 2 { ROUNDS_TWO } else { ROUNDS_ONE }
+        let elements = if self.cores == 2 { ELEMENTS_TWO } else { ELEMENTS_ONE };
+        if self.contended { BURSTS_CONTENDED } else { elements / self.bulk.max(1) as u64 }
     }
 
     /// Two cores, each with handles of its own.
@@ -181,13 +187,31 @@ fn touch<T: Copy + Send + Default, M: Mode>((producer, consumer): &Ends<T, M>) {
     let _ = consumer.dequeue_bulk(&mut items);
 }
 
-// The sizes are hidden from the compiler, here and in the peer: programs do not know them either.
+// Here and in the peer: the compiler knows neither the sizes nor what the elements are, nor that nobody looks at them
+// (programs do not know them either), and what goes in does not depend on what came out.
+
+/// As many elements as any case moves at once, on lines of their own as in the peer.
+#[repr(align(64))]
+struct Lines<T>([T; CAPACITY / 8]);
+
+impl<T: Copy + Default> Lines<T> {
+    fn new() -> Self {
+        Self([T::default(); CAPACITY / 8])
+    }
+}
+
+/// What becomes of `items` is not for the compiler to know.
+#[inline(always)]
+fn hide<T>(items: &mut [T]) {
+    black_box(items.as_mut_ptr());
+}
 
 #[inline(never)]
 fn produce<T: Copy + Send + Default, M: Mode>(producer: &Producer<T, M>, bulk: usize, rounds: u64) {
-    let items = vec![T::default(); bulk];
+    let items = &mut Lines::<T>::new().0[..bulk];
     for _ in 0..rounds {
-        while producer.enqueue_bulk(black_box(&items)).count == 0 {
+        hide(items);
+        while producer.enqueue_bulk(items).count == 0 {
             spin_loop();
         }
     }
@@ -195,21 +219,23 @@ fn produce<T: Copy + Send + Default, M: Mode>(producer: &Producer<T, M>, bulk: u
 
 #[inline(never)]
 fn consume<T: Copy + Send + Default, M: Mode>(consumer: &Consumer<T, M>, bulk: usize, rounds: u64) {
-    let mut items = vec![T::default(); bulk];
+    let items = &mut Lines::<T>::new().0[..bulk];
     for _ in 0..rounds {
-        while consumer.dequeue_bulk(&mut items).count == 0 {
+        while consumer.dequeue_bulk(items).count == 0 {
             spin_loop();
         }
-        black_box(&items);
+        hide(items);
     }
 }
 
 #[inline(never)]
 fn in_turn<T: Copy + Send + Default, M: Mode>((producer, consumer): &Ends<T, M>, bulk: usize, rounds: u64) {
-    let mut items = vec![T::default(); bulk];
+    let (from, to) = (&mut Lines::<T>::new().0[..bulk], &mut Lines::<T>::new().0[..bulk]);
     for _ in 0..rounds {
-        let _ = producer.enqueue_bulk(black_box(&items));
-        let _ = consumer.dequeue_bulk(black_box(&mut items));
+        hide(from);
+        let _ = producer.enqueue_bulk(from);
+        let _ = consumer.dequeue_bulk(to);
+        hide(to);
     }
 }
 
@@ -220,22 +246,29 @@ fn both_sides<T: Copy + Send + Default, M: Mode>(
     bulk: usize,
     rounds: u64,
 ) {
-    let mut items = vec![T::default(); bulk];
+    let (from, to) = (&mut Lines::<T>::new().0[..bulk], &mut Lines::<T>::new().0[..bulk]);
     for _ in 0..rounds {
-        while producer.enqueue_bulk(black_box(&items)).count == 0 {
+        hide(from);
+        while producer.enqueue_bulk(from).count == 0 {
             spin_loop();
         }
-        while consumer.dequeue_bulk(black_box(&mut items)).count == 0 {
+        while consumer.dequeue_bulk(to).count == 0 {
             spin_loop();
         }
+        hide(to);
     }
 }
 
 #[inline(never)]
 fn one_by_one<T: Copy + Send + Default, M: Mode>((producer, consumer): &Ends<T, M>, rounds: u64) {
+    let (mut from, mut to) = ([T::default()], [T::default()]);
     for _ in 0..rounds {
-        let _ = producer.enqueue(black_box(T::default()));
-        black_box(consumer.dequeue());
+        hide(&mut from);
+        let _ = producer.enqueue(from[0]);
+        if let Some(item) = consumer.dequeue() {
+            to[0] = item;
+        }
+        hide(&mut to);
     }
 }
 

@@ -3,7 +3,7 @@
 use super::cell::Subject;
 use super::kind::{Kind, Metric};
 use super::result::Row;
-use super::statistics::Interval;
+use crate::bench::bootstrap::Interval;
 use crate::bench::stats::Summary;
 
 /// A column: its head, and its cell in a row.

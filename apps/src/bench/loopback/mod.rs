@@ -25,7 +25,6 @@ mod schedule;
 mod search;
 mod spare;
 mod startup;
-mod statistics;
 mod tested;
 
 use std::env;

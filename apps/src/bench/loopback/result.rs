@@ -9,7 +9,7 @@ use super::kind::{Kind, Metric};
 use super::machine::{Probe, State};
 use super::path::Path;
 use super::schedule::{Outcome, Record, Rejected, Sample};
-use super::statistics::{Interval, ratio};
+use crate::bench::bootstrap::{Interval, ratio};
 use crate::bench::stats::Summary;
 
 /// One row of the result, and one JSON line.

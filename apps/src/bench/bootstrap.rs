@@ -1,13 +1,13 @@
-//! How sure a ratio of medians is.
+//! How sure a median, or a ratio of medians, is.
 
 use serde::Serialize;
 
 use crate::bench::stats::Summary;
 
-/// A ratio with the interval that holds it with 95 % probability.
+/// A figure with the interval that holds it with 95 % probability.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct Interval {
-    /// Ratio of the medians.
+    /// The figure itself: a median, or a ratio of two.
     pub(crate) median: f64,
     /// 2.5th percentile.
     pub(crate) low: f64,
@@ -25,13 +25,21 @@ const SEED: u64 = 0x6c69_6e65_6361_7264;
 pub(crate) fn ratio(over: &[f64], under: &[f64]) -> Option<Interval> {
     let median = Summary::of(over)?.median / Summary::of(under)?.median;
     let mut random = Random(SEED);
-    let mut drawn = |samples: &[f64]| {
-        let picks: Vec<f64> = (0..samples.len()).map(|_| samples[random.below(samples.len())]).collect();
-        Summary::of(&picks).map_or(f64::NAN, |summary| summary.median)
-    };
-    let mut ratios: Vec<f64> = (0..DRAWS).map(|_| drawn(over) / drawn(under)).collect();
-    ratios.sort_by(f64::total_cmp);
-    Some(Interval { median, low: ratios[DRAWS / 40], high: ratios[DRAWS - 1 - DRAWS / 40] })
+    Some(interval(median, || random.median_of(over) / random.median_of(under)))
+}
+
+/// The median of `samples` with its bootstrap interval; `None` without samples.
+pub(crate) fn median(samples: &[f64]) -> Option<Interval> {
+    let median = Summary::of(samples)?.median;
+    let mut random = Random(SEED);
+    Some(interval(median, || random.median_of(samples)))
+}
+
+/// The middle 95 % of what `draw` gives.
+fn interval(median: f64, draw: impl FnMut() -> f64) -> Interval {
+    let mut draws: Vec<f64> = std::iter::repeat_with(draw).take(DRAWS).collect();
+    draws.sort_by(f64::total_cmp);
+    Interval { median, low: draws[DRAWS / 40], high: draws[DRAWS - 1 - DRAWS / 40] }
 }
 
 /// SplitMix64.
@@ -50,6 +58,12 @@ impl Random {
     fn below(&mut self, end: usize) -> usize {
         let wide = u128::from(self.next()) * end as u128;
         usize::try_from(wide >> 64).unwrap_or(0)
+    }
+
+    /// The median of as many samples, drawn with replacement.
+    fn median_of(&mut self, samples: &[f64]) -> f64 {
+        let picks: Vec<f64> = (0..samples.len()).map(|_| samples[self.below(samples.len())]).collect();
+        Summary::of(&picks).map_or(f64::NAN, |summary| summary.median)
     }
 }
 
@@ -73,6 +87,17 @@ mod tests {
         assert!(interval.low < interval.median && interval.median < interval.high, "{interval:?}");
         assert!(interval.low > 1.5 && interval.high < 2.6, "{interval:?}");
         assert_eq!(ratio(&over, &under), Some(interval));
+    }
+
+    #[test]
+    fn the_interval_of_a_median_holds_it_and_narrows_with_samples() {
+        assert_eq!(median(&[]), None);
+        assert_eq!(median(&[2.0; 5]), Some(Interval { median: 2.0, low: 2.0, high: 2.0 }));
+        let few: Vec<f64> = (0..9).map(f64::from).collect();
+        let many: Vec<f64> = (0..900).map(|k| f64::from(k % 9)).collect();
+        let (few, many) = (median(&few).expect("samples"), median(&many).expect("samples"));
+        assert!(few.low < 4.0 && few.median == 4.0 && few.high > 4.0, "{few:?}");
+        assert!(many.high - many.low < few.high - few.low, "{many:?} {few:?}");
     }
 
     #[test]
