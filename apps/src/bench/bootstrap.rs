@@ -1,13 +1,13 @@
-//! How sure a median, or a ratio of medians, is.
+//! How sure a ratio is.
 
 use serde::Serialize;
 
 use crate::bench::stats::Summary;
 
-/// A figure with the interval that holds it with 95 % probability.
+/// A ratio with the interval that holds it with 95 % probability.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub(crate) struct Interval {
-    /// The figure itself: a median, or a ratio of two.
+    /// Ratio of the medians.
     pub(crate) median: f64,
     /// 2.5th percentile.
     pub(crate) low: f64,
@@ -24,20 +24,18 @@ const SEED: u64 = 0x6c69_6e65_6361_7264;
 /// dropped samples leave no pairs. `None` without samples on either side.
 pub(crate) fn ratio(over: &[f64], under: &[f64]) -> Option<Interval> {
     let median = Summary::of(over)?.median / Summary::of(under)?.median;
-    let mut random = Random(SEED);
-    Some(interval(median, || random.median_of(over) / random.median_of(under)))
+    Some(interval(median, |random| random.median(over) / random.median(under)))
 }
 
-/// The median of `samples` with its bootstrap interval; `None` without samples.
-pub(crate) fn median(samples: &[f64]) -> Option<Interval> {
-    let median = Summary::of(samples)?.median;
-    let mut random = Random(SEED);
-    Some(interval(median, || random.median_of(samples)))
+/// The median of ratios that were each taken within a pair, with its bootstrap interval: pairs are drawn with replacement.
+/// `None` without any.
+pub(crate) fn paired(ratios: &[f64]) -> Option<Interval> {
+    Some(interval(Summary::of(ratios)?.median, |random| random.median(ratios)))
 }
 
-/// The middle 95 % of what `draw` gives.
-fn interval(median: f64, draw: impl FnMut() -> f64) -> Interval {
-    let mut draws: Vec<f64> = std::iter::repeat_with(draw).take(DRAWS).collect();
+fn interval(median: f64, draw: impl Fn(&mut Random) -> f64) -> Interval {
+    let mut random = Random(SEED);
+    let mut draws: Vec<f64> = (0..DRAWS).map(|_| draw(&mut random)).collect();
     draws.sort_by(f64::total_cmp);
     Interval { median, low: draws[DRAWS / 40], high: draws[DRAWS - 1 - DRAWS / 40] }
 }
@@ -60,8 +58,8 @@ impl Random {
         usize::try_from(wide >> 64).unwrap_or(0)
     }
 
-    /// The median of as many samples, drawn with replacement.
-    fn median_of(&mut self, samples: &[f64]) -> f64 {
+    /// The median of as many of `samples` as there are, drawn with replacement.
+    fn median(&mut self, samples: &[f64]) -> f64 {
         let picks: Vec<f64> = (0..samples.len()).map(|_| samples[self.below(samples.len())]).collect();
         Summary::of(&picks).map_or(f64::NAN, |summary| summary.median)
     }
@@ -77,6 +75,17 @@ mod tests {
         assert_eq!(interval, Some(Interval { median: 1.5, low: 1.5, high: 1.5 }));
         assert_eq!(ratio(&[], &[1.0]), None);
         assert_eq!(ratio(&[1.0], &[]), None);
+        assert_eq!(paired(&[1.5; 10]), interval);
+        assert_eq!(paired(&[]), None);
+    }
+
+    #[test]
+    fn what_pairs_share_falls_out() {
+        let machine = [1.0, 3.0, 0.5, 2.0, 1.5, 4.0, 0.7, 1.1, 2.5, 0.9];
+        let (over, under) = (machine.map(|speed| speed * 2.0), machine);
+        let ratios: Vec<f64> = over.iter().zip(under).map(|(a, b)| a / b).collect();
+        assert_eq!(paired(&ratios), Some(Interval { median: 2.0, low: 2.0, high: 2.0 }));
+        assert!(ratio(&over, &under).is_some_and(|interval| interval.high > 2.0 * interval.low));
     }
 
     #[test]
@@ -87,17 +96,6 @@ mod tests {
         assert!(interval.low < interval.median && interval.median < interval.high, "{interval:?}");
         assert!(interval.low > 1.5 && interval.high < 2.6, "{interval:?}");
         assert_eq!(ratio(&over, &under), Some(interval));
-    }
-
-    #[test]
-    fn the_interval_of_a_median_holds_it_and_narrows_with_samples() {
-        assert_eq!(median(&[]), None);
-        assert_eq!(median(&[2.0; 5]), Some(Interval { median: 2.0, low: 2.0, high: 2.0 }));
-        let few: Vec<f64> = (0..9).map(f64::from).collect();
-        let many: Vec<f64> = (0..900).map(|k| f64::from(k % 9)).collect();
-        let (few, many) = (median(&few).expect("samples"), median(&many).expect("samples"));
-        assert!(few.low < 4.0 && few.median == 4.0 && few.high > 4.0, "{few:?}");
-        assert!(many.high - many.low < few.high - few.low, "{many:?} {few:?}");
     }
 
     #[test]

@@ -46,7 +46,7 @@ impl Row {
             dpdk: Summary::of(&samples.dpdk),
             ratio: samples.ratio(),
             paired_ratio: Summary::of(&pairs),
-            interval: bootstrap::median(&pairs),
+            interval: bootstrap::paired(&pairs),
             runs: samples.linecard.len(),
             disturbed,
         })
