@@ -130,7 +130,7 @@ impl<T: Copy + Send, M: Mode> Consumer<T, M> {
             self.end.ahead(claim, prefetch::read);
             self.end.finish(claim);
         }
-        Moved { count, left: claim.left as usize, high: false }
+        Moved { count, left: claim.left() as usize, high: false }
     }
 }
 

@@ -85,8 +85,8 @@ impl<T, M: Mode> End<T, M> {
     #[inline(always)]
     pub(crate) fn ahead(&self, claim: Claim, hint: impl Fn(*const u8)) {
         let distance = const { (DISTANCE / if size_of::<T>() == 0 { 1 } else { size_of::<T>() }) as u32 };
-        let count = claim.left.min(claim.count);
-        let skip = (claim.left - count).min(distance);
+        let count = claim.left().min(claim.count);
+        let skip = (claim.left() - count).min(distance);
         let first = claim.start.wrapping_add(claim.count).wrapping_add(skip);
         self.slots.prefetch(first, count, hint);
     }

@@ -120,13 +120,13 @@ impl<T: Copy + Send, M: Mode> Producer<T, M> {
             self.end.ahead(claim, prefetch::write);
             self.end.finish(claim);
         }
-        Moved { count, left: claim.left as usize, high: self.high(claim) }
+        Moved { count, left: claim.left() as usize, high: self.high(claim) }
     }
 
     /// Is the ring at its watermark after this claim? A cached view of the consumers is looked at again first.
     #[inline(always)]
     fn high(&self, claim: Claim) -> bool {
-        claim.left < self.end.high_below && self.free_count() < self.end.high_below as usize
+        claim.left() < self.end.high_below && self.free_count() < self.end.high_below as usize
     }
 }
 

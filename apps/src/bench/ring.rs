@@ -188,7 +188,8 @@ fn touch<T: Copy + Send + Default, M: Mode>((producer, consumer): &Ends<T, M>) {
 }
 
 // Here and in the peer: the compiler knows neither the sizes nor what the elements are, nor that nobody looks at them
-// (programs do not know them either), and what goes in does not depend on what came out.
+// (programs do not know them either), and what goes in does not depend on what came out. None of this costs a store on
+// either side: bursts of few elements take as long as their stores.
 
 /// As many elements as any case moves at once, on lines of their own as in the peer.
 #[repr(align(64))]
@@ -200,17 +201,23 @@ impl<T: Copy + Default> Lines<T> {
     }
 }
 
-/// What becomes of `items` is not for the compiler to know.
-#[inline(always)]
-fn hide<T>(items: &mut [T]) {
+/// What becomes of `items` at each [`look`] is not for the compiler to know.
+fn show<T>(items: &mut [T]) {
     black_box(items.as_mut_ptr());
+}
+
+/// Somebody may have read and written what was shown.
+#[inline(always)]
+fn look() {
+    black_box(());
 }
 
 #[inline(never)]
 fn produce<T: Copy + Send + Default, M: Mode>(producer: &Producer<T, M>, bulk: usize, rounds: u64) {
     let items = &mut Lines::<T>::new().0[..bulk];
+    show(items);
     for _ in 0..rounds {
-        hide(items);
+        look();
         while producer.enqueue_bulk(items).count == 0 {
             spin_loop();
         }
@@ -220,22 +227,25 @@ fn produce<T: Copy + Send + Default, M: Mode>(producer: &Producer<T, M>, bulk: u
 #[inline(never)]
 fn consume<T: Copy + Send + Default, M: Mode>(consumer: &Consumer<T, M>, bulk: usize, rounds: u64) {
     let items = &mut Lines::<T>::new().0[..bulk];
+    show(items);
     for _ in 0..rounds {
         while consumer.dequeue_bulk(items).count == 0 {
             spin_loop();
         }
-        hide(items);
+        look();
     }
 }
 
 #[inline(never)]
 fn in_turn<T: Copy + Send + Default, M: Mode>((producer, consumer): &Ends<T, M>, bulk: usize, rounds: u64) {
     let (from, to) = (&mut Lines::<T>::new().0[..bulk], &mut Lines::<T>::new().0[..bulk]);
+    show(from);
+    show(to);
     for _ in 0..rounds {
-        hide(from);
+        look();
         let _ = producer.enqueue_bulk(from);
         let _ = consumer.dequeue_bulk(to);
-        hide(to);
+        look();
     }
 }
 
@@ -247,28 +257,32 @@ fn both_sides<T: Copy + Send + Default, M: Mode>(
     rounds: u64,
 ) {
     let (from, to) = (&mut Lines::<T>::new().0[..bulk], &mut Lines::<T>::new().0[..bulk]);
+    show(from);
+    show(to);
     for _ in 0..rounds {
-        hide(from);
+        look();
         while producer.enqueue_bulk(from).count == 0 {
             spin_loop();
         }
         while consumer.dequeue_bulk(to).count == 0 {
             spin_loop();
         }
-        hide(to);
+        look();
     }
 }
 
 #[inline(never)]
 fn one_by_one<T: Copy + Send + Default, M: Mode>((producer, consumer): &Ends<T, M>, rounds: u64) {
     let (mut from, mut to) = ([T::default()], [T::default()]);
+    show(&mut from);
+    show(&mut to);
     for _ in 0..rounds {
-        hide(&mut from);
+        look();
         let _ = producer.enqueue(from[0]);
         if let Some(item) = consumer.dequeue() {
             to[0] = item;
         }
-        hide(&mut to);
+        look();
     }
 }
 

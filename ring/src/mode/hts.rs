@@ -29,7 +29,7 @@ impl Protocol for Hts {
                 }
                 continue;
             }
-            let claim = Claim::new::<EXACT>(head, available, want);
+            let claim = Claim::new::<EXACT>(head, limit, want);
             if claim.count == 0 {
                 return claim;
             }

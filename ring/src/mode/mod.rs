@@ -206,24 +206,30 @@ pub struct Claim {
     pub(crate) start: u32,
     /// Slots; 0 is no claim and needs no finish.
     pub(crate) count: u32,
-    /// Slots known to be available behind the claim.
-    pub(crate) left: u32,
+    /// How far this side may go, as seen when it claimed.
+    pub(crate) limit: u32,
 }
 
 impl Claim {
-    /// How many of `want` slots an `available` window gives: all or none if `EXACT`.
+    /// What `want` slots from `start` on, below `limit`, give: all or none if `EXACT`.
     #[inline(always)]
-    fn new<const EXACT: bool>(start: u32, available: u32, want: u32) -> Self {
+    fn new<const EXACT: bool>(start: u32, limit: u32, want: u32) -> Self {
+        let available = limit.wrapping_sub(start);
         if available < want {
             keep();
-            let count = if EXACT { 0 } else { available };
-            return Self { start, count, left: available - count };
+            return Self { start, count: if EXACT { 0 } else { available }, limit };
         }
-        Self { start, count: want, left: available - want }
+        Self { start, count: want, limit }
+    }
+
+    /// Slots known to be available behind the claim.
+    #[inline(always)]
+    pub(crate) const fn left(self) -> u32 {
+        self.limit.wrapping_sub(self.start).wrapping_sub(self.count)
     }
 
     const fn none(start: u32) -> Self {
-        Self { start, count: 0, left: 0 }
+        Self { start, count: 0, limit: start }
     }
 }
 

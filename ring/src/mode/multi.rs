@@ -80,7 +80,7 @@ pub(super) fn look<const EXACT: bool>(sides: &Sides, word: u64, want: u32) -> Lo
     if available > sides.capacity {
         return Look::Passed(head);
     }
-    let claim = Claim::new::<EXACT>(head, available, want);
+    let claim = Claim::new::<EXACT>(head, limit, want);
     if claim.count == 0 {
         return Look::Nothing(claim);
     }

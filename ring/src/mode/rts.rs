@@ -17,14 +17,14 @@ impl Protocol for Rts {
         loop {
             let word = settled_head(sides);
             let head = low(word);
-            let available = sides.limit().wrapping_sub(head);
-            if available > sides.capacity {
+            let limit = sides.limit();
+            if limit.wrapping_sub(head) > sides.capacity {
                 if cell.load(Ordering::Acquire) == word {
                     return Claim::none(head);
                 }
                 continue;
             }
-            let claim = Claim::new::<EXACT>(head, available, want);
+            let claim = Claim::new::<EXACT>(head, limit, want);
             if claim.count == 0 {
                 return claim;
             }

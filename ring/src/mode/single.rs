@@ -3,15 +3,12 @@
 use std::cell::Cell;
 use std::sync::atomic::Ordering;
 
-use super::{Claim, SINGLE, Sides, Single, low, protocol::Protocol};
+use super::{Claim, SINGLE, Sides, Single, high, low, pack, protocol::Protocol};
 use crate::prefetch::keep;
 
-/// The private indices. `Cell` keeps the handle from being shared between threads.
-pub struct Local {
-    head: Cell<u32>,
-    /// Where this side may go, when it looked last.
-    limit: Cell<u32>,
-}
+/// The private indices: the head, and where this side may go as it saw last, in one word. A burst of one element takes
+/// as long as its stores, and this makes one of two. `Cell` keeps the handle from being shared between threads.
+pub struct Local(Cell<u64>);
 
 impl Protocol for Single {
     type Local = Local;
@@ -20,39 +17,37 @@ impl Protocol for Single {
     fn join(sides: &Sides) -> Local {
         // J1, pairs with T1 of the handle that owned this side before: its copies are done.
         let head = low(sides.own().tail.load(Ordering::Acquire));
-        Local { head: Cell::new(head), limit: Cell::new(head) }
+        Local(Cell::new(pack(head, head)))
     }
 
     #[inline(always)]
     fn claim<const EXACT: bool>(local: &Local, sides: &Sides, want: u32) -> Claim {
-        let start = local.head.get();
-        let mut available = local.limit.get().wrapping_sub(start);
-        if available < want {
-            available = look(local, sides, start);
+        let word = local.0.get();
+        let start = low(word);
+        let mut limit = high(word);
+        if limit.wrapping_sub(start) < want {
+            limit = look(sides, start);
         }
-        Claim::new::<EXACT>(start, available, want)
+        Claim::new::<EXACT>(start, limit, want)
     }
 
     #[inline(always)]
     fn finish(local: &Local, sides: &Sides, claim: Claim, count: u32) {
         let head = claim.start.wrapping_add(count);
-        local.head.set(head);
+        local.0.set(pack(head, claim.limit));
         // T1, pairs with T2: the copies above are done before the other side sees the new tail. A plain
         // store, as nobody else writes this cell.
         sides.own().tail.store(u64::from(head), Ordering::Release);
     }
 }
 
-/// Reads the other side's tail; a value that no honest peer can publish counts as "nothing".
+/// The limit now; a value that no honest peer can publish counts as "nothing".
 #[inline(always)]
-fn look(local: &Local, sides: &Sides, start: u32) -> u32 {
+fn look(sides: &Sides, start: u32) -> u32 {
     let limit = sides.limit();
-    let available = limit.wrapping_sub(start);
-    if available > sides.capacity {
+    if limit.wrapping_sub(start) > sides.capacity {
         keep();
-        local.limit.set(start);
-        return 0;
+        return start;
     }
-    local.limit.set(limit);
-    available
+    limit
 }
