@@ -186,6 +186,9 @@ unsafe fn copy<T: Copy>(mut from: *const T, mut to: *mut T, count: usize) {
         left -= per_line;
         keep();
     }
+    if left == 0 {
+        return;
+    }
     let mut part = per_line / 2;
     while part > 0 {
         if left & part != 0 {
