@@ -5,7 +5,7 @@ mod common;
 use std::sync::atomic::Ordering;
 
 use common::{Bench, Frontend, GUEST, Guest, MEMORY, SIZE, frame, receive, take_count};
-use linecard_mempool::Burst;
+use linecard_mempool::{Burst, Offload};
 use linecard_pmd::{RxQueue, TxQueue};
 use linecard_vhost_user::{RxLoss, TxLoss};
 use linecard_virtio::{Buffer, Features, Segment};
@@ -85,6 +85,26 @@ fn runt_frames_are_dropped_and_counted() {
         assert_eq!(faults(&bench), 0);
         bench.assert_whole();
     }
+}
+
+/// A driver must not set DATA_VALID, and nothing is believed that a tenant says of its own checksums.
+#[test]
+fn what_a_driver_says_of_its_checksums_is_not_believed() {
+    let mut bench = Bench::new("valid");
+    let mut guest = Guest::start(&bench.path, Features::NET_CSUM);
+    bench.wait_link(true);
+    // DATA_VALID, RSC_INFO, and bits that nobody knows.
+    for (n, flags) in [2u8, 4, 6, 0x80, 0xfe].into_iter().enumerate() {
+        let (addr, len) = guest.frontend.write_frame(n, &frame(1, 100));
+        let (_, offset) = Frontend::buffer(1, n);
+        assert_eq!(guest.frontend.bytes(offset, 1).copy_from(&[flags]), 1);
+        guest.tx.post(Buffer { addr, len, token: n as u64 });
+    }
+    guest.tx.publish();
+    for packet in receive(&mut bench.rx, 5).iter() {
+        assert_eq!((packet.data(), packet.offload()), (frame(1, 100).as_slice(), Offload::NONE));
+    }
+    assert_eq!(bench.rx_stats.totals().lost(RxLoss::BadOffload), 0);
 }
 
 #[test]
