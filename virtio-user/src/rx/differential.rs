@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use linecard_mempool::{Burst, Offload, Packet, PacketType, Pool, TxOffload};
 use linecard_pmd::offload::{Takes, describe};
+use linecard_pmd::stats::Totals;
 use linecard_virtio::net::{NEEDS_CSUM, NetHeader};
 use linecard_virtio::{Ahead, DriverConfig, DriverQueue, Error, Features, RingMemory, packed, split};
 
@@ -89,6 +90,10 @@ struct Book {
 impl Book {
     const CAUSES: [RxLoss; 4] = [RxLoss::Runt, RxLoss::BadNumBuffers, RxLoss::TooLong, RxLoss::BadOffload];
 
+    fn new(size: u16, merge: bool, takes: Option<Takes>) -> Self {
+        Self { pool: pool(&domain("book"), 1024), size, merge, takes, lost: [0; 4], moved: (0, 0) }
+    }
+
     fn read(&mut self, filled: &[Filled]) -> Vec<Seen> {
         let mut all = filled.iter();
         let mut out = Vec::new();
@@ -126,6 +131,11 @@ impl Book {
         out
     }
 
+    fn assert_counted(&self, totals: &Totals<RxLoss>) {
+        assert_eq!((totals.packets, totals.bytes), self.moved);
+        assert_eq!(Self::CAUSES.map(|cause| totals.lost(cause)), self.lost);
+    }
+
     fn segment(&self, bytes: &[u8]) -> Packet {
         let mut packet = self.pool.get().expect("a packet");
         // A later buffer of a packet begins where the header of a first one would: it holds that much more.
@@ -149,11 +159,8 @@ fn compare<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool>(
     let mut dice = Dice::new(features.bits() | u64::from(MERGE) | u64::from(OFFLOAD) << 1);
     let (mut left, mut kept) = (batches(16), 0);
     while left > 0 {
-        let size = if features.contains(Features::RING_PACKED) {
-            1 + dice.below(40) as u16
-        } else {
-            1 << dice.below(7)
-        };
+        let packed = features.contains(Features::RING_PACKED);
+        let size = if packed { 1 + dice.below(40) as u16 } else { 1 << dice.below(7) };
         let rings = domain("rings");
         let zone = RingZone::new(&rings, "rx", size, false).map_err(|_| "no ring").expect("a ring");
         let other = RingZone::new(&rings, "tx", size, true).map_err(|_| "no ring").expect("a ring");
@@ -172,26 +179,13 @@ fn compare<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool>(
         let mut device = device(&zone, features, true);
         let stats = parts.stats.clone();
         let mut path = Rx::<Q, MERGE, OFFLOAD>::new(driver(&memory, config).expect("a driver"), parts);
-        let mut book = Book {
-            pool: pool(&domain("book"), 1024),
-            size,
-            merge: MERGE,
-            takes: OFFLOAD.then_some(all),
-            lost: [0; 4],
-            moved: (0, 0),
-        };
+        let mut book = Book::new(size, MERGE, OFFLOAD.then_some(all));
         for number in 0..4000.min(left) {
             left -= 1;
             let filled = fill(device.as_mut(), &mut dice, features);
             let came = poll(&mut path, &mut dice);
             assert_eq!(came, book.read(&filled), "batch {number} of {features}, ring of {size}");
-            let totals = stats.totals();
-            assert_eq!((totals.packets, totals.bytes), book.moved, "batch {number} of {features}");
-            assert_eq!(
-                Book::CAUSES.map(|cause| totals.lost(cause)),
-                book.lost,
-                "batch {number} of {features}"
-            );
+            book.assert_counted(&stats.totals());
             kept += came.len();
         }
         drop(path);

@@ -99,6 +99,15 @@ struct Outcome {
     lost: Vec<u64>,
 }
 
+/// Says which packet is the first odd one, not all that there are.
+fn assert_alike([fast, slow]: [&mut Outcome; 2], when: &dyn std::fmt::Display) {
+    if fast != slow {
+        let packets = std::mem::take(&mut fast.packets).into_iter().zip(std::mem::take(&mut slow.packets));
+        let odd = packets.enumerate().find(|(_, (a, b))| a != b);
+        panic!("{when}: {fast:?} and {slow:?}, packet {odd:?}");
+    }
+}
+
 struct Side<'a, D, V, const OFFLOAD: bool> {
     pool: &'a Pool,
     guest: &'a Guest,
@@ -156,11 +165,8 @@ fn compare<D: DriverQueue, V: DeviceQueue, const OFFLOAD: bool>(
     device: impl Fn(&RingMemory, linecard_virtio::DeviceConfig) -> Result<V, Error>,
 ) {
     let (pool, guests) = (pool(), [Guest::new(), Guest::new()]);
-    let takes = if OFFLOAD {
-        Takes { csum: true, tso4: true, tso6: true, ecn: true, uso4: true, uso6: true }
-    } else {
-        Takes::default()
-    };
+    let all = Takes { csum: true, tso4: true, tso6: true, ecn: true, uso4: true, uso6: true };
+    let takes = if OFFLOAD { all } else { Takes::default() };
     let (mut left, mut seed) = (batches(8), 0);
     let mut met = [0_usize; 3];
     while left > 0 {
@@ -184,12 +190,7 @@ fn compare<D: DriverQueue, V: DeviceQueue, const OFFLOAD: bool>(
             if vague {
                 slow.returned.clone_from(&fast.returned);
             }
-            if fast != slow {
-                let packets =
-                    std::mem::take(&mut fast.packets).into_iter().zip(std::mem::take(&mut slow.packets));
-                let odd = packets.enumerate().find(|(_, (a, b))| a != b);
-                panic!("run {seed} of {shape:?}, {:?}: {fast:?} and {slow:?}, packet {odd:?}", batch.harm);
-            }
+            assert_alike([&mut fast, &mut slow], &format_args!("run {seed} of {shape:?}, {:?}", batch.harm));
             met[0] += fast.packets.len();
             met[1] += usize::from(fast.fault.is_some());
             met[2] += fast.packets.iter().filter(|packet| packet.segments.len() > 1).count();

@@ -48,6 +48,15 @@ impl Batch {
     }
 }
 
+impl Batch {
+    fn assert_filled_alike(&self, guests: &[Guest; 2]) {
+        for segments in &self.buffers {
+            let [fast, slow] = guests.each_ref().map(|guest| guest.bytes_of(segments));
+            assert_eq!(fast, slow, "{segments:?}, {:?}", self.harm);
+        }
+    }
+}
+
 impl Plan {
     fn random(dice: &mut Dice) -> Self {
         let lengths = match dice.below(20) {
@@ -175,10 +184,7 @@ fn compare<D: DriverQueue, V: DeviceQueue, const MERGE: bool, const OFFLOAD: boo
             let batch = Batch::random(&mut places, &mut dice);
             let [fast, slow] = sides.each_mut().map(|side| side.run(layout, &batch));
             assert_eq!(fast, slow, "run {seed} of {shape:?}: {:?}", batch.harm);
-            for segments in &batch.buffers {
-                let [fast, slow] = guests.each_ref().map(|guest| guest.bytes_of(segments));
-                assert_eq!(fast, slow, "run {seed} of {shape:?}: {:?}", batch.harm);
-            }
+            batch.assert_filled_alike(&guests);
             met = [
                 met[0] + fast.returned.0.len() as u64,
                 met[1] + u64::from(fast.fault.is_some()),
