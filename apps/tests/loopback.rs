@@ -15,7 +15,7 @@ const PATIENCE: Duration = Duration::from_secs(240);
 /// A short run that takes what the machine gives.
 fn bench(scratch: &Scratch, more: &[&str]) -> Command {
     let mut command = linecard(&["bench", "loopback", "--runs=1", "--no-huge"]);
-    command.args(["--max-lost=100", "--max-switches=1e9", "--any-state"]).args(more);
+    command.args(["--max-lost=100", "--max-switches=1e9"]).args(more);
     command.env("TMPDIR", scratch.path()).env_remove("XDG_RUNTIME_DIR");
     command
 }
@@ -96,9 +96,9 @@ fn a_signal_ends_every_program() {
     if one_core() {
         return;
     }
-    for signal in [Signal::INT, Signal::TERM] {
+    for (signal, how) in [(Signal::INT, "--apart"), (Signal::TERM, "--markdown")] {
         let scratch = Scratch::new();
-        let more = ["--position=ours/ours", "--path=split", "--seconds=60"];
+        let more = ["--position=ours/ours", "--path=split", "--seconds=60", how];
         let running = Running::start(&mut bench(&scratch, &more));
         let pid = running.0.id();
         common::eventually("two programs", || children(pid) == 2);
@@ -120,7 +120,7 @@ fn children(pid: u32) -> usize {
 
 /// Options of runs with our programs only, one sample per row.
 fn alone(scratch: &Scratch, more: &[&str]) -> Command {
-    let mut command = bench(scratch, &["--seconds=0.2", "--json", "--path=packed-inorder"]);
+    let mut command = bench(scratch, &["--seconds=0.2", "--json", "--path=packed-inorder", "--any-state"]);
     command.args(more).env("PATH", scratch.path());
     command
 }
@@ -212,7 +212,7 @@ fn an_end_that_dies_is_a_failed_sample() {
         return;
     }
     let scratch = Scratch::new();
-    let more = ["--position=ours/ours", "--path=split", "--seconds=60"];
+    let more = ["--position=ours/ours", "--path=split", "--seconds=60", "--apart"];
     let running = Running::start(&mut bench(&scratch, &more));
     let pid = running.0.id();
     let name = format!("linecard-loop-{pid}-f");
@@ -230,6 +230,31 @@ fn an_end_that_dies_is_a_failed_sample() {
     assert_eq!(said.code, Some(1), "{said:?}");
     assert!(said.err.contains("failed: the frontend"), "{said:?}");
     assert_eq!(children(pid), 0);
+    assert_eq!(scratch.entries(), [""; 0], "sockets and folders are gone");
+}
+
+#[test]
+fn an_end_that_dies_in_its_turn_leaves_the_other_rows_alone() {
+    if one_core() {
+        return;
+    }
+    let scratch = Scratch::new();
+    let more = ["--position=ours/ours", "--path=split,split-mergeable", "--seconds=1", "--json"];
+    let mut command = bench(&scratch, &more);
+    let running = Running::start(command.env("PATH", scratch.path()));
+    let first = format!("linecard-loop-{}-f1", running.0.id());
+    common::eventually("both pairs", || children(running.0.id()) == 4);
+    for end in common::pids(&first) {
+        kill_process(Pid::from_raw(end).expect("not 0"), Signal::KILL).expect("it runs");
+    }
+    let said = running.end(PATIENCE);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(said.err.contains("failed: the frontend"), "{said:?}");
+    for row in rows(&said.out) {
+        // A round later, the first has a figure as well.
+        assert!(row["mpps"]["median"].as_f64().is_some_and(|rate| rate > 0.0), "{row}");
+        assert_eq!(row["state"], "turns", "{row}");
+    }
     assert_eq!(scratch.entries(), [""; 0], "sockets and folders are gone");
 }
 

@@ -75,12 +75,17 @@ pub(crate) struct LoopbackArgs {
     /// Use ordinary pages for both sides even if hugepages are free
     #[arg(long)]
     pub(super) no_huge: bool,
-    /// Percent of a sample's time that others may take a core away, by the hypervisor or by the kernel
-    #[arg(long, default_value_t = 1.0, value_name = "PERCENT")]
-    max_lost: f64,
+    /// Percent of a sample's time that others may take a core away, by the hypervisor or by the kernel; 1 by default, 10 where
+    /// pairs take turns, because that meets them all
+    #[arg(long, value_name = "PERCENT")]
+    max_lost: Option<f64>,
     /// Involuntary context switches per second that a polling thread may have
     #[arg(long, default_value_t = 500.0, value_name = "COUNT")]
     max_switches: f64,
+    /// Let each pair run by itself and compare samples of one state of the machine; by default all pairs of a load live at
+    /// once and take turns of 40 ms, so that whatever the machine does meets them all (closed loop)
+    #[arg(long)]
+    apart: bool,
     /// Compare samples of all states of the machine, not of one; figures scatter more, and none is rejected for it
     #[arg(long)]
     any_state: bool,
@@ -175,7 +180,13 @@ impl LoopbackArgs {
     }
 
     pub(super) fn limits(&self) -> Limits {
-        Limits { share: self.max_lost / 100.0, switches: self.max_switches, any_state: self.any_state }
+        let lost = self.max_lost.unwrap_or(if self.together() { 10.0 } else { 1.0 });
+        Limits { share: lost / 100.0, switches: self.max_switches, any_state: self.any_state }
+    }
+
+    /// Whether pairs live at once and take turns.
+    pub(super) fn together(&self) -> bool {
+        self.kinds() == [Kind::Closed] && !self.apart && !self.any_state
     }
 
     /// What is asked, one kind or several offers.
@@ -270,6 +281,10 @@ mod tests {
         assert_eq!(read("--zero-loss").positions(Kind::ZeroLoss), Position::TESTED);
         assert_eq!(read("--startup").paths(), [Path::SplitMergeable]);
         assert_eq!(read("--spare").paths(), MAIN_PATHS);
+        assert!(read("--quick").together() && !read("--quick --apart").together());
+        assert!(
+            !read("--latency").together() && read("--quick").limits().share > read("--apart").limits().share
+        );
         assert!(Line::try_parse_from(["loopback", "--zero-loss", "--latency"]).is_err());
         assert!(Line::try_parse_from(["loopback", "--report", "a", "--resume", "b"]).is_err());
     }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::path::{Path as File, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use linecard::eal::CoreId;
@@ -33,6 +34,8 @@ pub(crate) struct Bed {
     /// For sockets.
     pub(crate) folder: PathBuf,
     pub(crate) interrupt: Interrupt,
+    /// Pairs started so far: each has names of its own.
+    pub(crate) pairs: AtomicU32,
 }
 
 /// The figures of a sample and what disturbed it.
@@ -42,8 +45,8 @@ pub(crate) struct Figure {
     pub(crate) disturbance: Disturbance,
 }
 
-/// Megabytes for each program, as `loopback` measurements of DPDK have it.
-const MEMORY: u32 = 512;
+/// Megabytes for each program: many live at once, and the longest packets' buffers take 150.
+const MEMORY: u32 = 256;
 const PACKETS: u32 = 16_384;
 /// Bytes of a buffer unless packets are longer; DPDK's default.
 const BUFFER: u16 = 2176;
@@ -64,11 +67,10 @@ impl Bed {
         if self.two_cores() { Probe::take(self.cores) } else { Probe::alone(self.cores[0]) }
     }
 
-    /// The socket of the next sample; what a program that was killed has left is gone.
+    /// The socket of the next pair.
     pub(crate) fn socket(&self) -> PathBuf {
-        let socket = self.folder.join("loop.sock");
-        let _ = std::fs::remove_file(&socket);
-        socket
+        let number = self.pairs.fetch_add(1, Ordering::Relaxed) + 1;
+        self.folder.join(format!("loop{number}.sock"))
     }
 
     /// Lets rings come up.
@@ -167,7 +169,8 @@ impl Bed {
             Side::Backend => (front, back, "b"),
             Side::Frontend => (back, front, "f"),
         };
-        let prefix = format!("linecard-loop-{}-{end}", std::process::id());
+        let pair = self.pairs.load(Ordering::Relaxed);
+        let prefix = format!("linecard-loop-{}-{end}{pair}", std::process::id());
         command.args(["--lcores", &format!("0@{console},1@{polls}"), "--no-pci", "--no-telemetry", "-v"]);
         command.args(["--file-prefix", &prefix]);
         self.keep_together(&mut command);
@@ -235,6 +238,7 @@ mod tests {
             window: Duration::from_secs(1),
             folder: "/tmp".into(),
             interrupt: Interrupt::default(),
+            pairs: AtomicU32::new(0),
         }
     }
 

@@ -210,7 +210,7 @@ impl Loop {
 
 impl Bed {
     /// Measures the ceiling once, in fresh memory and fresh threads.
-    pub(crate) fn ceiling(&self, load: Load) -> Result<Figure, Failure> {
+    pub(crate) fn ceiling(&self, load: Load, warm_up: Duration, window: Duration) -> Result<Figure, Failure> {
         let shared = Arc::new(Loop::new(load));
         let [front, back] = self.cores;
         let spawn = |core, work: fn(&Loop)| {
@@ -218,7 +218,7 @@ impl Bed {
             thread::spawn(move || pinned(core, &shared, work))
         };
         let threads = [spawn(front, Loop::frontend), spawn(back, Loop::backend)];
-        let figure = measure(&shared, &self.interrupt, self.warm_up, self.window);
+        let figure = measure(&shared, &self.interrupt, warm_up, window);
         shared.stop.store(true, Ordering::Relaxed);
         for thread in threads {
             let ended = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));

@@ -29,6 +29,8 @@ pub(crate) enum State {
     Alone,
     /// The user does not care.
     Any,
+    /// Whatever it was, it was the same for all rows of a round, which took turns.
+    Turns,
 }
 
 impl State {
@@ -39,6 +41,7 @@ impl State {
             Self::Far => "far",
             Self::Alone => "one core",
             Self::Any => "any",
+            Self::Turns => "in turns",
         }
     }
 }
@@ -171,6 +174,19 @@ pub(crate) struct Limits {
 }
 
 impl Disturbance {
+    /// Sums up disturbances, to be divided by [`over`](Self::over).
+    pub(crate) fn add(&mut self, other: Self) {
+        self.stolen += other.stolen;
+        self.waited += other.waited;
+        self.switches += other.switches;
+    }
+
+    /// The mean of `count` that were added.
+    pub(crate) fn over(self, count: u32) -> Self {
+        let count = f64::from(count.max(1));
+        Self { stolen: self.stolen / count, waited: self.waited / count, switches: self.switches / count }
+    }
+
     pub(crate) fn within(&self, limits: &Limits) -> bool {
         self.stolen <= limits.share && self.waited <= limits.share && self.switches <= limits.switches
     }

@@ -20,6 +20,7 @@ mod path;
 mod raw;
 mod report;
 mod result;
+mod rounds;
 mod sample;
 mod schedule;
 mod search;
@@ -27,6 +28,7 @@ mod spare;
 mod startup;
 mod statistics;
 mod tested;
+mod together;
 
 use std::env;
 use std::fs;
@@ -34,6 +36,7 @@ use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path as File, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 use std::time::{Duration, Instant};
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -71,9 +74,10 @@ pub(crate) fn run(args: &LoopbackArgs) -> Result<(), Error> {
     let start = Instant::now();
     let interrupt = watch_signals()?;
     let folder = crate::demo::PrivateFolder::new().map_err(|error| Error::Place(error.to_string()))?;
-    let bed = bed(args, folder.path(), interrupt)?;
-    let lines = setting(&bed);
+    let mut bed = bed(args, folder.path(), interrupt)?;
     let (cells, absent) = cells(args, &bed)?;
+    bed.hugepages = !args.no_huge && super::peer::free_hugepages() >= Bed::HUGEPAGES * alive(args, &cells);
+    let lines = setting(args, &bed);
     let (book, before) = match &args.resume {
         Some(file) => Book::open(file, &lines).map(|(book, pages)| (Some(book), pages))?,
         None => (None, Pages::default()),
@@ -83,6 +87,7 @@ pub(crate) fn run(args: &LoopbackArgs) -> Result<(), Error> {
         bed: &bed,
         runs: args.runs(),
         limits: args.limits(),
+        together: args.together(),
         deadline: budget.map(|budget| start + budget),
         book,
         progress: &mut |progress: &Progress<'_>| tell(progress),
@@ -96,6 +101,12 @@ pub(crate) fn run(args: &LoopbackArgs) -> Result<(), Error> {
     lines.extend(found(&outcome, &rows));
     print(args, &rows, &lines)?;
     ended(&outcome, &rows)
+}
+
+/// Pairs that live at once.
+fn alive(args: &LoopbackArgs, cells: &[Cell]) -> u64 {
+    let most = together::groups(cells).iter().map(Vec::len).max().unwrap_or(1);
+    if args.together() { most as u64 } else { 1 }
 }
 
 /// Whether that was a result.
@@ -128,12 +139,13 @@ fn bed(args: &LoopbackArgs, folder: &File, interrupt: Interrupt) -> Result<Bed, 
         cores,
         ours: env::current_exe().map_err(Error::Output)?,
         dpdk: args.dpdk.clone().or_else(|| on_path("dpdk-testpmd")),
-        hugepages: !args.no_huge && super::peer::free_hugepages() >= Bed::HUGEPAGES,
+        hugepages: false,
         forward: args.fwd.clone(),
         warm_up,
         window,
         folder: folder.to_owned(),
         interrupt,
+        pairs: AtomicU32::new(0),
     })
 }
 
@@ -238,7 +250,7 @@ fn draw(folder: &File, rows: &[Row], setting: &[String]) -> Result<Vec<Option<St
 }
 
 /// What is measured where, in lines: what samples must have in common to be compared.
-fn setting(bed: &Bed) -> Vec<String> {
+fn setting(args: &LoopbackArgs, bed: &Bed) -> Vec<String> {
     let [front, back] = bed.cores;
     let pages = if bed.hugepages { "2 MiB hugepages" } else { "ordinary pages" };
     let dpdk = bed.dpdk.as_ref().map_or_else(|| "absent".to_owned(), |file| file.display().to_string());
@@ -247,9 +259,15 @@ fn setting(bed: &Bed) -> Vec<String> {
     } else {
         format!("one core ({front}), {pages}: no rates and no round trips")
     };
+    let turns = if args.together() {
+        format!(" in turns of {} ms, all pairs of a load alive at once", together::TURN.as_millis())
+    } else {
+        String::new()
+    };
+    let (version, window) = (env!("CARGO_PKG_VERSION"), bed.window.as_secs_f64());
     vec![
         format!("{place}; frontend and what is tested forward {}, backend io", bed.forward),
-        format!("ours {}; dpdk {dpdk}; {:.1} s each", env!("CARGO_PKG_VERSION"), bed.window.as_secs_f64()),
+        format!("ours {version}; dpdk {dpdk}; {window:.1} s each{turns}"),
     ]
 }
 

@@ -12,7 +12,7 @@ use super::cell::{Cell, Load, Position, Size, Subject};
 use super::kind::Metric;
 use super::machine::{Probe, State};
 use super::path::Path;
-use super::schedule::{Reason, Record, Sample};
+use super::schedule::{self, Reason, Record, Sample};
 use crate::bench::Error;
 
 /// The figures of a sample.
@@ -51,14 +51,22 @@ struct Attempt {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged)]
 enum Outcome {
-    Sample { values: Values, state: State, hand_over: f64, clock: f64 },
-    Rejected { rejected: Reason, why: String },
+    Sample {
+        values: Values,
+        state: State,
+        hand_over: f64,
+        clock: f64,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        round: u64,
+    },
+    Rejected {
+        rejected: Reason,
+        why: String,
+    },
 }
 
-/// What one attempt came to.
-pub(crate) enum Attempted<'a> {
-    Sample(&'a Sample),
-    Rejected(Reason, &'a str),
+fn is_zero(round: &u64) -> bool {
+    *round == 0
 }
 
 /// The file while samples are added.
@@ -112,8 +120,9 @@ impl Pages {
                 let record = &mut self.records[at];
                 record.turns = record.turns.max(attempt.run + 1);
                 match attempt.outcome {
-                    Outcome::Sample { values, state, hand_over, clock } => {
-                        record.samples.push(Sample { values, state, probe: Probe { hand_over, clock } });
+                    Outcome::Sample { values, state, hand_over, clock, round } => {
+                        let probe = Probe { hand_over, clock };
+                        record.samples.push(Sample { values, state, probe, round });
                     }
                     Outcome::Rejected { rejected, why } => record.reject(rejected, &why),
                 }
@@ -177,17 +186,16 @@ impl Book {
     ///
     /// # Errors
     /// The file cannot be written.
-    pub(crate) fn note(&mut self, cell: &Cell, run: u32, attempted: &Attempted<'_>) -> Result<(), Error> {
-        let outcome = match attempted {
-            Attempted::Sample(sample) => Outcome::Sample {
+    pub(crate) fn note(&mut self, cell: &Cell, run: u32, attempt: &schedule::Attempt) -> Result<(), Error> {
+        let outcome = match attempt {
+            Ok(sample) => Outcome::Sample {
                 values: sample.values.clone(),
                 state: sample.state,
                 hand_over: sample.probe.hand_over,
                 clock: sample.probe.clock,
+                round: sample.round,
             },
-            Attempted::Rejected(rejected, why) => {
-                Outcome::Rejected { rejected: *rejected, why: (*why).to_owned() }
-            }
+            Err((rejected, why)) => Outcome::Rejected { rejected: *rejected, why: why.clone() },
         };
         self.write(&Line::Attempt(Attempt::of(cell, run, outcome)))
     }
@@ -225,13 +233,14 @@ mod tests {
         let setting = ["two cores".to_owned()];
         let pair = cell(Kind::Open(Offer::Max), Subject::Pair(Position::OursTester, Path::Packed));
         let values = Values::from([(Metric::Mpps, 12.5), (Metric::Lost, 3.0)]);
-        let sample = Sample { values, state: State::Near, probe: Probe { hand_over: 140.0, clock: 1.4 } };
+        let probe = Probe { hand_over: 140.0, clock: 1.4 };
+        let sample = Sample { values, state: State::Near, probe, round: 7 };
         {
             let (mut book, pages) = Book::open(&name, &setting).expect("a new file");
             assert!(pages.records.is_empty());
-            book.note(&pair, 0, &Attempted::Sample(&sample)).expect("written");
-            book.note(&pair, 1, &Attempted::Rejected(Reason::Failed, "it died")).expect("written");
-            book.note(&cell(Kind::Closed, Subject::Ceiling), 1, &Attempted::Rejected(Reason::State, ""))
+            book.note(&pair, 0, &Ok(sample.clone())).expect("written");
+            book.note(&pair, 1, &Err((Reason::Failed, "it died".into()))).expect("written");
+            book.note(&cell(Kind::Closed, Subject::Ceiling), 1, &Err((Reason::State, String::new())))
                 .expect("written");
             book.note_dpdk("DPDK 22.11").expect("written");
         }
@@ -239,7 +248,7 @@ mod tests {
         assert_eq!(pages.dpdk_version.as_deref(), Some("DPDK 22.11"));
         let [first, second] = &pages.records[..] else { panic!("{}", pages.records.len()) };
         assert_eq!((first.cell, first.turns, first.samples.len()), (pair, 2, 1));
-        assert_eq!(first.samples[0].values, sample.values);
+        assert_eq!((&first.samples[0].values, first.samples[0].round), (&sample.values, 7));
         assert_eq!((first.rejected.failed, first.trouble.as_deref()), (1, Some("it died")));
         assert_eq!((second.cell.subject, second.rejected.state), (Subject::Ceiling, 1));
     }

@@ -9,7 +9,7 @@ use super::kind::{Kind, Metric};
 use super::machine::{Probe, State};
 use super::path::Path;
 use super::schedule::{Outcome, Record, Rejected, Sample};
-use super::statistics::{Interval, ratio};
+use super::statistics::{Interval, paired, ratio};
 use crate::bench::stats::Summary;
 
 /// One row of the result, and one JSON line.
@@ -112,9 +112,7 @@ impl Book<'_> {
             Subject::Ceiling => ("ceiling", "ceiling"),
         };
         let (main, baseline) = (self.figures(record, kind.main()), self.baseline(record, None));
-        let over = |other: Option<&Record>, metric| {
-            other.and_then(|other| ratio(&self.figures(record, metric), &self.figures(other, metric)))
-        };
+        let over = |other: Option<&Record>, metric| other.and_then(|other| self.over(record, other, metric));
         let best = self.best(record);
         let ceiling = self.records.iter().find(|other| {
             other.cell == Cell { kind: Kind::Closed, subject: Subject::Ceiling, load } && kind == Kind::Closed
@@ -159,6 +157,17 @@ impl Book<'_> {
 
     fn figures(&self, record: &Record, metric: Metric) -> Vec<f64> {
         self.samples(record).filter_map(|sample| sample.values.get(&metric).copied()).collect()
+    }
+
+    /// Within rounds where both took turns, else of all samples of the state.
+    fn over(&self, record: &Record, other: &Record, metric: Metric) -> Option<Interval> {
+        let value = |sample: &Sample| sample.values.get(&metric).copied();
+        let same = |round: u64| self.samples(other).find(|other| other.round == round && round > 0);
+        let ratios: Vec<f64> = self
+            .samples(record)
+            .filter_map(|sample| Some(value(sample)? / value(same(sample.round)?)?))
+            .collect();
+        paired(&ratios).or_else(|| ratio(&self.figures(record, metric), &self.figures(other, metric)))
     }
 
     fn metrics(&self, record: &Record) -> Vec<Metric> {
@@ -234,7 +243,7 @@ pub(crate) mod tests {
     pub(crate) const LOAD: Load = Load { size: Size::Bytes(64), ring: 1024, burst: 32 };
 
     pub(crate) fn sample(values: Values, state: State) -> Sample {
-        Sample { values, state, probe: Probe { hand_over: 400.0, clock: 1.4 } }
+        Sample { values, state, probe: Probe { hand_over: 400.0, clock: 1.4 }, round: 0 }
     }
 
     fn record(subject: Subject, rates: &[(f64, State)]) -> Record {

@@ -9,6 +9,7 @@ use super::kind::Metric;
 use super::machine::{Disturbance, Watch};
 use super::path::Path;
 use super::raw::Values;
+use crate::bench::pair::per;
 
 /// How often is looked whether both ends still run.
 const LOOK: Duration = Duration::from_millis(200);
@@ -31,17 +32,8 @@ impl Bed {
         pair.go(self, load)?;
         pair.rest(self, self.warm_up)?;
         let (disturbance, window) = pair.look_twice(self)?;
-        // The backend first: what it sent then reaches the frontend.
-        for end in [&mut pair.back, &mut pair.front] {
-            end.command("stop")?;
-            end.command("show port stats 0")?;
-        }
-        let received = pair.front.finish()?.output;
-        let transcript = pair.back.finish()?;
-        let mpps = rate(&transcript.output, window).map_err(Failure::Program)?;
-        long_enough(&transcript.output, load).map_err(Failure::Program)?;
-        agree(&transcript.output, &received, load).map_err(Failure::Program)?;
-        Ok((Figure { values: Values::from([(Metric::Mpps, mpps)]), disturbance }, transcript.log))
+        let (mpps, log) = pair.end(load, |rate| steady(rate, window))?;
+        Ok((Figure { values: Values::from([(Metric::Mpps, mpps)]), disturbance }, log))
     }
 
     /// Two fresh testpmds that see each other.
@@ -85,6 +77,25 @@ impl Pair {
             self.back.check()?;
             self.front.check()?;
         }
+    }
+
+    /// Ends both programs; what `rate` makes of the two looks before, and the backend's log.
+    pub(crate) fn end(
+        mut self,
+        load: Load,
+        rate: impl FnOnce(Rate) -> Result<f64, String>,
+    ) -> Result<(f64, String), Failure> {
+        // The backend first: what it sent then reaches the frontend.
+        for end in [&mut self.back, &mut self.front] {
+            end.command("stop")?;
+            end.command("show port stats 0")?;
+        }
+        let received = self.front.finish()?.output;
+        let transcript = self.back.finish()?;
+        let figure = between(&transcript.output).and_then(rate).map_err(Failure::Program)?;
+        long_enough(&transcript.output, load).map_err(Failure::Program)?;
+        agree(&transcript.output, &received, load).map_err(Failure::Program)?;
+        Ok((figure, transcript.log))
     }
 
     /// Has the counters printed at both ends of the window.
@@ -163,26 +174,38 @@ fn long_enough(output: &str, load: Load) -> Result<(), String> {
     Ok(())
 }
 
-/// Millions of packets per second in the window, whose looks are followed by one at the end, by the program's own clock,
-/// which is free of the pipe's delays; `window` by ours tells whether rate and counters agree.
-fn rate(output: &str, window: Duration) -> Result<f64, String> {
+/// What the backend counted between the two looks that are followed by one at the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Rate {
+    pub(crate) moved: u64,
+    /// By the program's own clock.
+    pub(crate) per_second: u64,
+}
+
+fn between(output: &str) -> Result<Rate, String> {
     let looks = looks(output);
     let [.., first, second, _] = looks[..] else {
         return Err("the backend printed no statistics".into());
     };
-    let moved = second.received.saturating_sub(first.received);
-    if moved == 0 || second.per_second == 0 {
+    let rate = Rate { moved: second.received.saturating_sub(first.received), per_second: second.per_second };
+    if rate.moved == 0 || rate.per_second == 0 {
         return Err("no packet came back to the backend; an end may refuse packets of this length".into());
     }
-    let seconds = crate::bench::pair::per(moved, second.per_second);
+    Ok(rate)
+}
+
+/// Millions of packets per second by the program's own clock, which is free of the pipe's delays; `window` by ours tells
+/// whether rate and counters agree.
+fn steady(rate: Rate, window: Duration) -> Result<f64, String> {
+    let Rate { moved, per_second } = rate;
+    let seconds = per(moved, per_second);
     let expected = window.as_secs_f64();
     if (seconds - expected).abs() > 0.2 * expected + 0.1 {
         return Err(format!(
-            "the backend's rate and counters disagree: {moved} packets at {}/s within {expected:.2} s",
-            second.per_second
+            "the backend's rate and counters disagree: {moved} packets at {per_second}/s within {expected:.2} s"
         ));
     }
-    Ok(crate::bench::pair::per(second.per_second, 1_000_000))
+    Ok(per(per_second, 1_000_000))
 }
 
 #[cfg(test)]
@@ -206,7 +229,9 @@ mod tests {
         )
     }
 
-    const SECOND: Duration = Duration::from_secs(1);
+    fn rate(output: &str) -> Result<f64, String> {
+        between(output).and_then(|rate| steady(rate, Duration::from_secs(1)))
+    }
 
     #[test]
     fn looks_are_read_from_among_other_text() {
@@ -229,16 +254,16 @@ mod tests {
             + &block(1_000_000, 9_000_000)
             + &block(17_000_000, 16_000_000)
             + &block(20_000_000, 5);
-        assert_eq!(rate(&text, SECOND), Ok(16.0));
+        assert_eq!(rate(&text), Ok(16.0));
     }
 
     #[test]
     fn no_rate_is_an_error() {
-        assert!(rate("", SECOND).is_err_and(|text| text.contains("no statistics")));
-        assert!(rate(&block(5, 0), SECOND).is_err_and(|text| text.contains("no statistics")));
-        assert!(rate(&block(5, 0).repeat(3), SECOND).is_err_and(|text| text.contains("no packet")));
+        assert!(rate("").is_err_and(|text| text.contains("no statistics")));
+        assert!(rate(&block(5, 0)).is_err_and(|text| text.contains("no statistics")));
+        assert!(rate(&block(5, 0).repeat(3)).is_err_and(|text| text.contains("no packet")));
         let wrong = block(0, 0) + &block(1_000_000, 16_000_000) + &block(0, 0);
-        assert!(rate(&wrong, SECOND).is_err_and(|text| text.contains("disagree")));
+        assert!(rate(&wrong).is_err_and(|text| text.contains("disagree")));
     }
 
     #[test]

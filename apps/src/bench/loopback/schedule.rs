@@ -7,8 +7,8 @@ use super::bed::{Bed, Figure};
 use super::cell::{Cell, Position, Subject};
 use super::console::Failure;
 use super::kind::Kind;
-use super::machine::{Limits, Probe, State};
-use super::raw::{Attempted, Book, Pages, Values};
+use super::machine::{Disturbance, Limits, Probe, State};
+use super::raw::{Book, Pages, Values};
 use crate::bench::Error;
 
 /// A sample that counts.
@@ -17,7 +17,12 @@ pub(crate) struct Sample {
     pub(crate) values: Values,
     pub(crate) state: State,
     pub(crate) probe: Probe,
+    /// The round in which it took turns with others, by the clock in milliseconds; 0 if it ran by itself.
+    pub(crate) round: u64,
 }
+
+/// A sample, or why it does not count and what to say of that.
+pub(crate) type Attempt = Result<Sample, (Reason, String)>;
 
 /// Why a sample does not count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -82,7 +87,7 @@ impl Record {
     }
 
     /// Whether there are `runs` samples in the state that is compared.
-    fn full(&self, state: Option<State>, runs: u32) -> bool {
+    pub(crate) fn full(&self, state: Option<State>, runs: u32) -> bool {
         let count = state.map_or(0, |state| self.in_state(state).count());
         count >= usize::try_from(runs).unwrap_or(usize::MAX)
     }
@@ -92,7 +97,7 @@ impl Record {
     }
 
     /// A pair that never worked is not tried for ever.
-    fn hopeless(&self) -> bool {
+    pub(crate) fn hopeless(&self) -> bool {
         self.samples.is_empty() && self.rejected.failed >= HOPELESS
     }
 }
@@ -107,6 +112,8 @@ pub(crate) struct Schedule<'a> {
     pub(crate) bed: &'a Bed,
     pub(crate) runs: u32,
     pub(crate) limits: Limits,
+    /// Whether rows live at once and take turns.
+    pub(crate) together: bool,
     /// No sample starts after this.
     pub(crate) deadline: Option<Instant>,
     /// Where samples are kept, if anywhere.
@@ -134,7 +141,7 @@ pub(crate) struct Outcome {
 }
 
 /// Why no more samples are taken.
-enum End {
+pub(crate) enum End {
     Interrupted,
     OutOfTime,
     Broken(Error),
@@ -152,7 +159,11 @@ impl Schedule<'_> {
                 outcome.records.push(Record::new(cell));
             }
         }
-        let result = self.all(&mut outcome, &cells);
+        let result = if self.together {
+            self.all_together(&mut outcome, &cells)
+        } else {
+            self.all(&mut outcome, &cells)
+        };
         outcome.settle();
         match result {
             Ok(()) => {}
@@ -215,39 +226,37 @@ impl Schedule<'_> {
         record: &mut Record,
         version: &mut Option<String>,
     ) -> Result<(String, bool), End> {
-        let (said, attempt) = match self.take(record.cell, version)? {
-            Ok(sample) => {
-                let said = format!(
-                    "{} ({} cycles)",
-                    told(&record.cell, &sample.values),
-                    round(sample.probe.hand_over)
-                );
-                (format!("{said}, {}", sample.state.name()), Ok(sample))
-            }
-            Err((Reason::Failed, why)) => (format!("failed: {why}"), Err((Reason::Failed, why))),
-            Err((reason, why)) => (why.clone(), Err((reason, why))),
-        };
+        let attempt = self.take(record.cell, version)?;
+        self.file(run, record, attempt)
+    }
+
+    /// Puts an attempt where it belongs: what to say of it, and whether it counts.
+    pub(crate) fn file(
+        &mut self,
+        run: u32,
+        record: &mut Record,
+        attempt: Attempt,
+    ) -> Result<(String, bool), End> {
         if let Some(book) = &mut self.book {
-            let attempted = match &attempt {
-                Ok(sample) => Attempted::Sample(sample),
-                Err((reason, why)) => Attempted::Rejected(*reason, why),
-            };
-            book.note(&record.cell, run, &attempted).map_err(End::Broken)?;
+            book.note(&record.cell, run, &attempt).map_err(End::Broken)?;
         }
-        let good = attempt.is_ok();
         match attempt {
-            Ok(sample) => record.samples.push(sample),
-            Err((reason, why)) => record.reject(reason, &why),
+            Ok(sample) => {
+                let Sample { state, probe, values, .. } = &sample;
+                let (figure, hand_over) = (told(&record.cell, values), probe.hand_over);
+                let said = format!("{figure} ({hand_over:.0} cycles), {}", state.name());
+                record.samples.push(sample);
+                Ok((said, true))
+            }
+            Err((reason, why)) => {
+                record.reject(reason, &why);
+                Ok((if reason == Reason::Failed { format!("failed: {why}") } else { why }, false))
+            }
         }
-        Ok((said, good))
     }
 
     /// A sample between two looks at the machine, or why it does not count.
-    fn take(
-        &mut self,
-        cell: Cell,
-        version: &mut Option<String>,
-    ) -> Result<Result<Sample, (Reason, String)>, End> {
+    fn take(&mut self, cell: Cell, version: &mut Option<String>) -> Result<Attempt, End> {
         let before = self.bed.probe().map_err(End::Broken)?;
         let figure = match self.figure(cell, version) {
             Ok(figure) => figure,
@@ -255,17 +264,10 @@ impl Schedule<'_> {
             Err(Failure::Program(trouble)) => return Ok(Err((Reason::Failed, trouble))),
         };
         let after = self.bed.probe().map_err(End::Broken)?;
-        let disturbance = figure.disturbance;
-        let said = told(&cell, &figure.values);
-        if !disturbance.within(&self.limits) {
-            let why = format!(
-                "{said}, rejected: cores taken away {:.1} %, stolen {:.1} %, {:.0} switches/s",
-                disturbance.waited * 100.0,
-                disturbance.stolen * 100.0,
-                disturbance.switches
-            );
+        if let Some(why) = self.disturbed(&cell, &figure) {
             return Ok(Err((Reason::Disturbed, why)));
         }
+        let said = told(&cell, &figure.values);
         let state = if self.limits.any_state { Some(State::Any) } else { before.until(&after) };
         let Some(state) = state else {
             let why = format!(
@@ -274,21 +276,31 @@ impl Schedule<'_> {
             );
             return Ok(Err((Reason::State, why)));
         };
-        Ok(Ok(Sample { values: figure.values, state, probe: after }))
+        Ok(Ok(Sample { values: figure.values, state, probe: after, round: 0 }))
+    }
+
+    /// Why a figure does not count, if others had too much of the cores.
+    pub(crate) fn disturbed(&self, cell: &Cell, figure: &Figure) -> Option<String> {
+        let Disturbance { waited, stolen, switches } = figure.disturbance;
+        (!figure.disturbance.within(&self.limits)).then(|| {
+            format!(
+                "{}, rejected: cores taken away {:.1} %, stolen {:.1} %, {switches:.0} switches/s",
+                told(cell, &figure.values),
+                waited * 100.0,
+                stolen * 100.0,
+            )
+        })
     }
 
     fn figure(&mut self, cell: Cell, version: &mut Option<String>) -> Result<Figure, Failure> {
         let Cell { kind, load, .. } = cell;
-        let Subject::Pair(position, path) = cell.subject else { return self.bed.ceiling(load) };
+        let Subject::Pair(position, path) = cell.subject else {
+            return self.bed.ceiling(load, self.bed.warm_up, self.bed.window);
+        };
         match kind {
             Kind::Closed => {
                 let (figure, log) = self.bed.closed_loop(position, path, load)?;
-                if position == Position::DpdkDpdk && version.is_none() {
-                    *version = dpdk_version(&log);
-                    if let (Some(book), Some(version)) = (&mut self.book, version) {
-                        book.note_dpdk(version).map_err(|error| Failure::Program(error.to_string()))?;
-                    }
-                }
+                self.learn(position, &log, version)?;
                 Ok(figure)
             }
             Kind::Open(offer) => self.bed.open_loop(position, path, load, offer),
@@ -297,6 +309,23 @@ impl Schedule<'_> {
             Kind::Spare => self.bed.spare(position, path, load),
             Kind::Startup => self.bed.startup(position, path, load),
         }
+    }
+
+    /// Reads DPDK's version in a log, once.
+    pub(crate) fn learn(
+        &mut self,
+        position: Position,
+        log: &str,
+        version: &mut Option<String>,
+    ) -> Result<(), Failure> {
+        if position != Position::DpdkDpdk || version.is_some() {
+            return Ok(());
+        }
+        *version = dpdk_version(log);
+        if let (Some(book), Some(version)) = (&mut self.book, version) {
+            book.note_dpdk(version).map_err(|error| Failure::Program(error.to_string()))?;
+        }
+        Ok(())
     }
 }
 
@@ -308,7 +337,7 @@ impl Outcome {
     }
 
     /// The state whose samples are compared as things stand.
-    fn compared(&self) -> Option<State> {
+    pub(crate) fn compared(&self) -> Option<State> {
         most_common(&self.records)
     }
 
@@ -330,10 +359,6 @@ fn told(cell: &Cell, values: &Values) -> String {
     format!("{value:.2} {}", main.unit())
 }
 
-fn round(value: f64) -> String {
-    format!("{value:.0}")
-}
-
 /// DPDK prints `EAL: RTE Version: 'DPDK 22.11.7'` when asked with `-v`.
 fn dpdk_version(log: &str) -> Option<String> {
     let line = log.lines().find_map(|line| line.split_once("RTE Version: "))?;
@@ -346,7 +371,7 @@ fn most_common(records: &[Record]) -> Option<State> {
         let counts = records.iter().map(|record| record.in_state(state).count());
         counts.fold((0, 0), |(cells, samples), count| (cells + usize::from(count > 0), samples + count))
     };
-    let states = [State::Any, State::Alone, State::Far, State::Near, State::Common];
+    let states = [State::Turns, State::Any, State::Alone, State::Far, State::Near, State::Common];
     states
         .into_iter()
         .map(|state| (weight(state), state))
@@ -364,7 +389,8 @@ mod tests {
         let load = Load { size: Size::Bytes(64), ring: 256, burst: 32 };
         let mut record = Record::new(Cell { kind: Kind::Closed, subject: Subject::Ceiling, load });
         let probe = Probe { hand_over: 400.0, clock: 1.4 };
-        record.samples = states.iter().map(|&state| Sample { values: Values::new(), state, probe }).collect();
+        record.samples =
+            states.iter().map(|&state| Sample { values: Values::new(), state, probe, round: 0 }).collect();
         record
     }
 

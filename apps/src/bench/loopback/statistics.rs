@@ -24,14 +24,20 @@ const SEED: u64 = 0x6c69_6e65_6361_7264;
 /// dropped samples leave no pairs. `None` without samples on either side.
 pub(crate) fn ratio(over: &[f64], under: &[f64]) -> Option<Interval> {
     let median = Summary::of(over)?.median / Summary::of(under)?.median;
+    Some(interval(median, |random| random.median(over) / random.median(under)))
+}
+
+/// The median of ratios that were each taken within a pair, with its bootstrap interval: pairs are drawn with replacement.
+/// `None` without any.
+pub(crate) fn paired(ratios: &[f64]) -> Option<Interval> {
+    Some(interval(Summary::of(ratios)?.median, |random| random.median(ratios)))
+}
+
+fn interval(median: f64, draw: impl Fn(&mut Random) -> f64) -> Interval {
     let mut random = Random(SEED);
-    let mut drawn = |samples: &[f64]| {
-        let picks: Vec<f64> = (0..samples.len()).map(|_| samples[random.below(samples.len())]).collect();
-        Summary::of(&picks).map_or(f64::NAN, |summary| summary.median)
-    };
-    let mut ratios: Vec<f64> = (0..DRAWS).map(|_| drawn(over) / drawn(under)).collect();
-    ratios.sort_by(f64::total_cmp);
-    Some(Interval { median, low: ratios[DRAWS / 40], high: ratios[DRAWS - 1 - DRAWS / 40] })
+    let mut draws: Vec<f64> = (0..DRAWS).map(|_| draw(&mut random)).collect();
+    draws.sort_by(f64::total_cmp);
+    Interval { median, low: draws[DRAWS / 40], high: draws[DRAWS - 1 - DRAWS / 40] }
 }
 
 /// SplitMix64.
@@ -51,6 +57,12 @@ impl Random {
         let wide = u128::from(self.next()) * end as u128;
         usize::try_from(wide >> 64).unwrap_or(0)
     }
+
+    /// The median of as many of `samples` as there are, drawn with replacement.
+    fn median(&mut self, samples: &[f64]) -> f64 {
+        let picks: Vec<f64> = (0..samples.len()).map(|_| samples[self.below(samples.len())]).collect();
+        Summary::of(&picks).map_or(f64::NAN, |summary| summary.median)
+    }
 }
 
 #[cfg(test)]
@@ -63,6 +75,17 @@ mod tests {
         assert_eq!(interval, Some(Interval { median: 1.5, low: 1.5, high: 1.5 }));
         assert_eq!(ratio(&[], &[1.0]), None);
         assert_eq!(ratio(&[1.0], &[]), None);
+        assert_eq!(paired(&[1.5; 10]), interval);
+        assert_eq!(paired(&[]), None);
+    }
+
+    #[test]
+    fn what_pairs_share_falls_out() {
+        let machine = [1.0, 3.0, 0.5, 2.0, 1.5, 4.0, 0.7, 1.1, 2.5, 0.9];
+        let (over, under) = (machine.map(|speed| speed * 2.0), machine);
+        let ratios: Vec<f64> = over.iter().zip(under).map(|(a, b)| a / b).collect();
+        assert_eq!(paired(&ratios), Some(Interval { median: 2.0, low: 2.0, high: 2.0 }));
+        assert!(ratio(&over, &under).is_some_and(|interval| interval.high > 2.0 * interval.low));
     }
 
     #[test]
