@@ -76,6 +76,36 @@ fn testpmd(vdevs: &[String]) -> Testpmd {
     testpmd
 }
 
+/// What a process holds: descriptors, threads, mappings.
+#[derive(Clone, Copy, Debug)]
+struct Footprint([usize; 3]);
+
+impl Footprint {
+    /// More of each than this is a leak: a thread that closes descriptors may be new, the allocator maps now and then.
+    const SLACK: [usize; 3] = [2, 2, 40];
+
+    fn of(testpmd: &Testpmd) -> Self {
+        let count =
+            |name| std::fs::read_dir(format!("/proc/{}/{name}", testpmd.pid())).expect("proc").count();
+        let maps = std::fs::read_to_string(format!("/proc/{}/maps", testpmd.pid())).expect("proc");
+        Self([count("fd"), count("task"), maps.lines().count()])
+    }
+
+    /// Nothing was leaked since; what is on its way out has a while.
+    fn assert_kept(self, testpmd: &Testpmd) {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let now = Self::of(testpmd);
+            if now.0.iter().zip(self.0).zip(Self::SLACK).all(|((now, before), slack)| *now <= before + slack)
+            {
+                return;
+            }
+            assert!(Instant::now() < until, "{self:?} became {now:?}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
 /// Ends it in order: all packets home, and nothing said of a panic.
 fn finish(mut testpmd: Testpmd) {
     for line in ["stop", "port stop all", "show pool"] {
@@ -97,6 +127,7 @@ fn any_frontend_costs_a_backend_its_own_port_only() {
     wait_for_socket(&good);
     let mut ours = Ours::start(&frontend_vdev(&good, "mrg_rxbuf=1"));
     ours.wait_for_link(true);
+    let before = Footprint::of(&testpmd);
     let path: PathBuf = bad.clone();
     let attack = Attack::begin(&mut dice, 2, move |dice| attack_backend(&path, dice));
     let until = Instant::now() + seconds();
@@ -110,6 +141,7 @@ fn any_frontend_costs_a_backend_its_own_port_only() {
     decent.wait_for_link(true);
     assert_perfect(&decent.prove(2000, SIZES), "at the port that was attacked");
     decent.stop();
+    before.assert_kept(&testpmd);
     ours.stop();
     finish(testpmd);
     println!("{test}: {rounds} connections");
@@ -133,6 +165,7 @@ fn any_backend_costs_a_frontend_its_own_port_only() {
     });
     let mut testpmd = testpmd(&[frontend_vdev(&good, "mrg_rxbuf=1")]);
     ours.wait_for_link(true);
+    let before = Footprint::of(&testpmd);
     let until = Instant::now() + seconds();
     let (mut attached, mut refused) = (0, 0);
     while Instant::now() < until {
@@ -163,6 +196,7 @@ fn any_backend_costs_a_frontend_its_own_port_only() {
     attack.end();
     assert!(attached > 0, "nothing got past the handshake; {refused} refused");
     println!("{test}: {attached} attached, {refused} refused");
+    before.assert_kept(&testpmd);
     finish(testpmd);
     ours.wait_for_link(false);
     ours.stop();
