@@ -87,6 +87,10 @@ fn the_ends_follow_a_killed_demo() {
     running.0.kill().unwrap();
     running.0.wait().unwrap();
     eventually("the end of both ends", || processes(&name) == 0);
+    assert_eq!(scratch.entries().len(), 1, "nobody was left to remove it");
+    let said = run(&mut demo(&scratch, &["--seconds=1", "--json"]), b"");
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert_eq!(scratch.entries(), [""; 0], "the next one did");
 }
 
 #[test]

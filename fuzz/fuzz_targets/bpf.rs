@@ -2,35 +2,4 @@
 //! accepted again, and text made of a program is that program.
 #![no_main]
 
-use std::fmt::Write;
-
-use libfuzzer_sys::fuzz_target;
-use linecard_net::bpf::{Instruction, Program, compile};
-
-fn again(program: &Program) {
-    let code = program.instructions().to_vec();
-    assert_eq!(Program::new(code).as_ref(), Ok(program));
-    let mut text = format!("{}\n", program.instructions().len());
-    for Instruction { code, jt, jf, k } in program.instructions() {
-        let _ = writeln!(text, "{code} {jt} {jf} {k}");
-    }
-    assert_eq!(Program::from_ddd(&text).as_ref(), Ok(program));
-}
-
-fuzz_target!(|input: (&str, Vec<(u8, u8, u8, u32)>, &[u8], u32)| {
-    let (text, code, frame, len) = input;
-    if text.len() <= 4096
-        && let Ok(program) = compile(text)
-    {
-        again(&program);
-        let _ = program.run(frame, len);
-    }
-    let _ = Program::from_ddd(text);
-    let code: Vec<_> =
-        code.into_iter().map(|(code, jt, jf, k)| Instruction { code: code.into(), jt, jf, k }).collect();
-    if let Ok(program) = Program::new(code) {
-        again(&program);
-        let _ = program.run(frame, len);
-        let _ = program.accepts(frame);
-    }
-});
+libfuzzer_sys::fuzz_target!(|input: linecard_fuzz::bpf::Input<'_>| linecard_fuzz::bpf::run(input));

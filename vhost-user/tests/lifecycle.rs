@@ -139,6 +139,45 @@ fn stalled_peers_delay_nobody() {
     drop((stalled, backends));
 }
 
+/// A thousand connections at one socket, half of them open at once: the thread they share answers others soon.
+#[test]
+fn a_storm_of_connections_delays_nobody() {
+    let control = Control::start().expect("control");
+    let paths = [socket_path("calm"), socket_path("storm")];
+    let open = |path| Backend::new(&control, BackendConfig::new("b", path, Mode::Listen)).expect("backend");
+    let backends = paths.each_ref().map(open);
+    let mut good = Frontend::connect(&paths[0]);
+    good.negotiate(Features::NONE);
+    let target = paths[1].clone();
+    let storm = std::thread::spawn(move || {
+        let mut open = Vec::new();
+        for n in 0..1000 {
+            let mut stream = UnixStream::connect(&target).expect("connect");
+            // Whoever is turned away at once cannot say anything.
+            let _ = stream.write_all(&[1, 0, 0][..n % 3 + 1]);
+            if n % 2 == 0 {
+                open.push(stream);
+            }
+        }
+    });
+    let mut worst = Duration::ZERO;
+    while !storm.is_finished() {
+        let began = Instant::now();
+        good.number(Req::GET_FEATURES);
+        worst = worst.max(began.elapsed());
+    }
+    storm.join().expect("a storm");
+    assert!(worst < Duration::from_millis(500), "a storm cost another port {worst:?}");
+    // The port itself is there again, as soon as the last of them is gone.
+    eventually("a working port", || {
+        let mut next = Frontend::connect(&paths[1]);
+        let ask = linecard_wire::OutMessage::request(Req::GET_FEATURES, &[]);
+        let until = Instant::now() + Duration::from_secs(1);
+        next.connection.send(&ask).and_then(|()| next.connection.read_until(until)).ok()
+    });
+    drop(backends);
+}
+
 #[test]
 fn a_peer_that_never_reads_its_answers_is_dropped() {
     let bench = Bench::new("deaf");

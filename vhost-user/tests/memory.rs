@@ -11,7 +11,7 @@ use linecard_mempool::Burst;
 use linecard_pmd::{RxQueue, TxQueue};
 use linecard_virtio::Features;
 use linecard_wire::FrontendReq as Req;
-use linecard_wire::payload::{MemTable, MemoryRegion, Payload, SingleRegion};
+use linecard_wire::payload::{MemTable, MemoryRegion, Payload, SingleRegion, VringFd};
 
 fn extra(n: u64) -> MemoryRegion {
     let size = 4096;
@@ -170,6 +170,40 @@ fn a_peer_that_shrinks_its_memory_loses_its_port_only() {
         assert_eq!(receive(&mut healthy.rx, 1)[0].data(), frame(2, 60));
         other.tx.take();
     }
+}
+
+/// The control thread reads rings too, when it starts them.
+#[test]
+fn memory_that_shrinks_before_its_rings_start_ends_that_peer_alone() {
+    let mut bench = Bench::new("early");
+    let mut bystander = Bench::new("bystander");
+    let mut other = Guest::start(&bystander.path, Features::NONE);
+    for features in [Features::NONE, Features::RING_PACKED] {
+        for _ in 0..10 {
+            let mut frontend = Frontend::connect(&bench.path);
+            frontend.negotiate(features);
+            frontend.share_memory();
+            frontend.describe_ring(0, 256, if features == Features::NONE { 0 } else { 0x8000_8000 });
+            frontend.file.set_len(0).expect("shrink");
+            // Answered or not: nobody must be harmed.
+            let kick = VringFd { index: 0, has_fd: false }.to_bytes();
+            let _ = frontend.ask(Req::SET_VRING_KICK, &kick, &[]);
+            let _ = frontend.ask(Req::SET_VRING_KICK, &kick, &[]);
+            let mut packets = Burst::new();
+            bench.tx.tx_burst(&mut packets);
+            bench.rx.rx_burst(&mut packets);
+            drop(frontend);
+            bench.wait_gone();
+        }
+    }
+    other.send(&frame(2, 60));
+    other.tx.publish();
+    assert_eq!(receive(&mut bystander.rx, 1)[0].data(), frame(2, 60));
+    let mut guest = Guest::start(&bench.path, Features::NONE);
+    guest.send(&frame(1, 60));
+    guest.tx.publish();
+    assert_eq!(receive(&mut bench.rx, 1)[0].data(), frame(1, 60));
+    bench.assert_whole();
 }
 
 #[test]

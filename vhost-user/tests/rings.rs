@@ -5,10 +5,12 @@ mod common;
 use std::sync::atomic::Ordering;
 
 use common::{Bench, Frontend, GUEST, Guest, MEMORY, SIZE, frame, receive, take_count};
-use linecard_mempool::Burst;
+use linecard_mempool::{Burst, Offload};
 use linecard_pmd::{RxQueue, TxQueue};
 use linecard_vhost_user::{RxLoss, TxLoss};
 use linecard_virtio::{Buffer, Features, Segment};
+use linecard_wire::FrontendReq as Req;
+use linecard_wire::payload::{Payload, VringAddr, VringFd, VringState};
 use proptest::prelude::*;
 
 fn poll(bench: &mut Bench, times: usize) {
@@ -87,6 +89,26 @@ fn runt_frames_are_dropped_and_counted() {
     }
 }
 
+/// A driver must not set DATA_VALID, and nothing is believed that a tenant says of its own checksums.
+#[test]
+fn what_a_driver_says_of_its_checksums_is_not_believed() {
+    let mut bench = Bench::new("valid");
+    let mut guest = Guest::start(&bench.path, Features::NET_CSUM);
+    bench.wait_link(true);
+    // DATA_VALID, RSC_INFO, and bits that nobody knows.
+    for (n, flags) in [2u8, 4, 6, 0x80, 0xfe].into_iter().enumerate() {
+        let (addr, len) = guest.frontend.write_frame(n, &frame(1, 100));
+        let (_, offset) = Frontend::buffer(1, n);
+        assert_eq!(guest.frontend.bytes(offset, 1).copy_from(&[flags]), 1);
+        guest.tx.post(Buffer { addr, len, token: n as u64 });
+    }
+    guest.tx.publish();
+    for packet in receive(&mut bench.rx, 5).iter() {
+        assert_eq!((packet.data(), packet.offload()), (frame(1, 100).as_slice(), Offload::NONE));
+    }
+    assert_eq!(bench.rx_stats.totals().lost(RxLoss::BadOffload), 0);
+}
+
 #[test]
 fn runt_receive_buffers_go_back_empty() {
     for features in [Features::NONE, Features::NET_MRG_RXBUF, Features::RING_PACKED] {
@@ -148,6 +170,58 @@ fn descriptors_that_point_at_the_rings_themselves_harm_only_their_owner() {
         bench.wait_gone();
         bench.assert_whole();
     }
+}
+
+/// Nothing forbids a driver to put all parts of a ring, or both rings, in one place.
+#[test]
+fn rings_that_lie_on_top_of_each_other_harm_only_their_owner() {
+    let mut bench = Bench::new("overlap");
+    for features in [Features::NONE, Features::IN_ORDER, Features::RING_PACKED, Features::NET_MRG_RXBUF] {
+        let packed = features.contains(Features::RING_PACKED);
+        for (driver, device) in [(0, 0), (0, 16), (16, 0), (2048, 2048)] {
+            let mut frontend = Frontend::connect(&bench.path);
+            frontend.negotiate(features);
+            frontend.share_memory();
+            for index in 0..2 {
+                let desc = frontend.vring_addr(0, SIZE).desc;
+                let addr = VringAddr {
+                    index: index as u32,
+                    flags: 0,
+                    desc,
+                    avail: desc + driver,
+                    used: desc + device,
+                    log: 0,
+                };
+                let num = VringState { index: index as u32, num: u32::from(SIZE) };
+                frontend.good(Req::SET_VRING_NUM, &num.to_bytes(), &[]);
+                let base = VringState { num: if packed { 0x8000_8000 } else { 0 }, ..num };
+                frontend.good(Req::SET_VRING_BASE, &base.to_bytes(), &[]);
+                frontend.good(Req::SET_VRING_ADDR, &addr.to_bytes(), &[]);
+                frontend.good(
+                    Req::SET_VRING_KICK,
+                    &VringFd { index: index as u8, has_fd: false }.to_bytes(),
+                    &[],
+                );
+                frontend.enable(index, true);
+            }
+            // What one part says, another contradicts.
+            for round in 0..64_u64 {
+                let at = (round * 37 % 512) as usize * 8;
+                let word = (GUEST + round * 4096) ^ round << 48 ^ (round * 77) << 32;
+                let area = frontend.bytes(Frontend::ring_offset(0), 8192);
+                area.cell::<u64>(at).expect("inside").store(word, Ordering::Release);
+                poll(&mut bench, 2);
+            }
+            drop(frontend);
+            bench.wait_gone();
+            bench.assert_whole();
+        }
+    }
+    let mut guest = Guest::start(&bench.path, Features::NONE);
+    bench.wait_link(true);
+    guest.send(&frame(1, 60));
+    guest.tx.publish();
+    assert_eq!(receive(&mut bench.rx, 1)[0].data(), frame(1, 60));
 }
 
 #[test]

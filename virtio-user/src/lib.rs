@@ -22,6 +22,8 @@ mod args;
 mod control;
 mod device;
 mod dialogue;
+#[cfg(test)]
+mod differential;
 mod doorbell;
 mod error;
 mod handshake;

@@ -65,6 +65,15 @@ impl Window {
         }
     }
 
+    /// A window over all of `segments`.
+    #[cfg(test)]
+    pub(crate) fn over(segments: Vec<Arc<Segment>>) -> Arc<Self> {
+        let window = Self::new(segments.first().map_or(0, |first| start(first)));
+        let end = segments.last().map_or(0, |last| start(last) + last.len() as u64);
+        window.raise(end, 0);
+        Arc::new(window)
+    }
+
     /// Nothing is shared any more.
     pub(crate) fn close(&self) {
         self.cut(self.base);

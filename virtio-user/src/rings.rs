@@ -104,6 +104,13 @@ impl RingZone {
         }
     }
 
+    /// What a driver half is made from.
+    #[cfg(test)]
+    pub(crate) fn for_test(&self, features: Features) -> (RingMemory, DriverConfig) {
+        let transmit = features.contains(Features::INDIRECT_DESC);
+        (self.memory(layout(features)).expect("a ring"), self.config(features, transmit))
+    }
+
     fn tables(&self) -> Option<IndirectTables> {
         let entries = TABLE.min(self.size);
         let at = ring_bytes(self.size).saturating_add(ALIGN);

@@ -7,6 +7,9 @@
 //! The header sits directly before the data, so that a frame starts on a cache line and the header's line is not
 //! touched at all where nobody reads it (MERGE off).
 
+#[cfg(test)]
+mod differential;
+
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::sync::Arc;

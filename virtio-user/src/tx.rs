@@ -6,6 +6,8 @@
 
 mod asking;
 mod cold;
+#[cfg(test)]
+mod differential;
 
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;

@@ -25,6 +25,25 @@ const fn step(name: &'static str, command: &'static [&'static str]) -> Step {
     Step { name, command, environment: &[] }
 }
 
+/// Fuzz targets are type-checked without their fuzzer, which needs a C++ compiler; what they do is fed random bytes.
+const FUZZ_TARGETS: [&str; 7] = [
+    "cargo",
+    "check",
+    "--manifest-path=fuzz/Cargo.toml",
+    "--target-dir=target/fuzz",
+    "--no-default-features",
+    "--features=libfuzzer",
+    "--bins",
+];
+const FUZZ: [&str; 6] = [
+    "cargo",
+    "test",
+    "--manifest-path=fuzz/Cargo.toml",
+    "--target-dir=target/fuzz",
+    "--no-default-features",
+    "--lib",
+];
+
 const STEPS: &[Step] = &[
     step("format", &["cargo", "fmt", "--all", "--check"]),
     step("shape", &["cargo", "run", "-q", "-p", "xtask", "--", "shape"]),
@@ -36,6 +55,8 @@ const STEPS: &[Step] = &[
     },
     step("build", &["cargo", "build", "--release"]),
     step("test", &["cargo", "test", "--workspace", "--no-fail-fast"]),
+    step("fuzz targets", &FUZZ_TARGETS),
+    step("fuzz", &FUZZ),
 ];
 
 /// Runs the steps in order and stops at the first that fails.

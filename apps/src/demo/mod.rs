@@ -6,6 +6,7 @@
 //! ```
 
 mod end;
+mod folder;
 mod frame;
 mod place;
 mod process;
@@ -26,8 +27,9 @@ use signal_hook::iterator::Signals;
 
 use self::end::Role;
 pub(crate) use self::end::{EndArgs, run as run_end};
+pub(crate) use self::folder::PrivateFolder;
 use self::process::End;
-pub(crate) use self::process::PrivateFolder;
+
 use self::report::{Circumstances, EndReport, Message, Progress, Summary};
 use self::show::Show;
 use crate::error::Error;

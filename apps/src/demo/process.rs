@@ -2,9 +2,8 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
-use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -87,63 +86,6 @@ impl Drop for End {
     }
 }
 
-/// A folder that only this user can enter, removed with what is in it when dropped.
-pub(crate) struct PrivateFolder(PathBuf);
-
-/// A socket's path has at most 107 bytes (unix(7)); the folder's and the socket's names need up to 50.
-const LONGEST_PLACE: usize = 57;
-
-impl PrivateFolder {
-    /// Tries the usual places for short-lived files.
-    ///
-    /// # Errors
-    /// None of them can be written.
-    pub(crate) fn new() -> Result<Self, Error> {
-        let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
-        let places = [Some(std::env::temp_dir()), runtime, Some("/dev/shm".into()), Some("/var/tmp".into())];
-        let mut failure = None;
-        for place in places.into_iter().flatten() {
-            match Self::make_in(&place) {
-                Ok(folder) => return Ok(folder),
-                Err(error) => failure = failure.or(Some((place, error))),
-            }
-        }
-        let (place, source) = failure.unwrap_or_else(|| ("/tmp".into(), std::io::ErrorKind::NotFound.into()));
-        Err(Error::System {
-            action: format!("no folder for a socket can be made in {}", place.display()),
-            source,
-            remedy: "point TMPDIR at a folder that you may write",
-        })
-    }
-
-    fn make_in(place: &Path) -> std::io::Result<Self> {
-        if place.as_os_str().len() > LONGEST_PLACE {
-            let problem = "its name is too long for a socket in it";
-            return Err(std::io::Error::new(std::io::ErrorKind::InvalidFilename, problem));
-        }
-        let now = clock_gettime(ClockId::Monotonic);
-        for attempt in 0..16 {
-            let name = format!("linecard-demo-{}-{:x}", std::process::id(), now.tv_nsec + attempt);
-            match fs::DirBuilder::new().mode(0o700).create(place.join(&name)) {
-                Ok(()) => return Ok(Self(place.join(name))),
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Err(std::io::ErrorKind::AlreadyExists.into())
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for PrivateFolder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
-
 fn nanos(time: Timespec) -> u64 {
     u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + time.tv_nsec.unsigned_abs()
 }
@@ -172,27 +114,7 @@ pub(super) fn exec_time_ns() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use super::*;
-
-    #[test]
-    fn the_folder_is_private_and_goes_away() {
-        let folder = PrivateFolder::new().unwrap();
-        let path = folder.path().to_owned();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
-        fs::write(path.join("x"), "x").unwrap();
-        drop(folder);
-        assert!(!path.exists());
-    }
-
-    #[test]
-    fn a_place_with_a_long_name_is_passed_over() {
-        let place = std::env::temp_dir().join("x".repeat(100));
-        assert!(
-            PrivateFolder::make_in(&place).is_err_and(|e| e.kind() == std::io::ErrorKind::InvalidFilename)
-        );
-    }
 
     #[test]
     fn this_process_started_before_now() {

@@ -1,6 +1,7 @@
 //! One backend's socket, its one connection, and its queues' gates.
 
 use std::collections::VecDeque;
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -33,6 +34,9 @@ const MESSAGES_PER_TURN: usize = 32;
 /// Connections accepted or turned away in one turn.
 const ACCEPTS_PER_TURN: usize = 8;
 
+/// How long nobody is accepted after that failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
 /// Where connections come from.
 pub(super) enum Source {
     Listen(Listener),
@@ -63,6 +67,8 @@ pub(super) struct Endpoint {
     /// New gates that replace old ones: a port started anew.
     pub(super) arriving: VecDeque<(usize, Controller<Slot>)>,
     closings: Budget,
+    /// Accepting failed: the socket is not watched before.
+    paused: Option<Instant>,
     link: Option<Link>,
     /// Came while its predecessor's rings were being ended.
     successor: Option<UnixStream>,
@@ -95,6 +101,7 @@ impl Endpoint {
             gates,
             arriving: VecDeque::new(),
             closings: Budget::full(Instant::now()),
+            paused: None,
             link: None,
             successor: None,
         }
@@ -102,6 +109,10 @@ impl Endpoint {
 
     /// When [`Endpoint::tick`] must come at the latest.
     pub(super) fn deadline(&self) -> Option<Instant> {
+        [self.link_deadline(), self.paused].into_iter().flatten().min()
+    }
+
+    fn link_deadline(&self) -> Option<Instant> {
         let soon = || Instant::now() + GATE_INTERVAL;
         let Some(link) = &self.link else {
             let connect = match &self.source {
@@ -134,6 +145,9 @@ impl Endpoint {
             self.settle();
         }
         self.connect_if_due(epoll);
+        if self.paused.is_some_and(|until| now >= until) {
+            self.watch_socket(epoll, Interest::Read);
+        }
     }
 
     fn connect_if_due(&mut self, epoll: &Epoll) {
@@ -151,7 +165,16 @@ impl Endpoint {
     pub(super) fn accept(&mut self, epoll: &Epoll) {
         for _ in 0..ACCEPTS_PER_TURN {
             let Source::Listen(listener) = &self.source else { return };
-            let Ok((stream, _)) = listener.socket.accept() else { return };
+            let stream = match listener.socket.accept() {
+                Ok((stream, _)) => stream,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::ConnectionAborted => continue,
+                // No descriptors or no memory left. The socket stays ready: to watch it on would be to spin.
+                Err(error) => {
+                    tell!(self.peer, warn, %error, "a frontend cannot be accepted; trying again");
+                    return self.watch_socket(epoll, Interest::None);
+                }
+            };
             self.make_room(epoll);
             match &self.link {
                 None => self.adopt(stream, epoll),
@@ -159,6 +182,15 @@ impl Endpoint {
                 Some(_) => tell!(self.peer, warn, "a second frontend was turned away"),
             }
         }
+    }
+
+    /// Waits for connections, or does not for a while.
+    fn watch_socket(&mut self, epoll: &Epoll, want: Interest) {
+        let Source::Listen(listener) = &self.source else { return };
+        let now = if want == Interest::None { Interest::Read } else { Interest::None };
+        let done = epoll.change(listener.socket.as_fd(), socket_token(self.id), now, want).is_ok();
+        let resting = done == (want == Interest::None);
+        self.paused = resting.then(|| Instant::now() + ACCEPT_PAUSE);
     }
 
     /// Ends a connection whose other end is closed, whatever it may have said last.

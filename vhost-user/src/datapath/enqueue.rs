@@ -197,6 +197,33 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
         Ok(None)
     }
 
+    /// A burst by the slow way alone: what bursts are compared with.
+    #[cfg(test)]
+    pub(super) fn plain(
+        &mut self,
+        packets: &mut Burst,
+        stats: &QueueStats<TxLoss>,
+    ) -> Result<Done, PeerFault> {
+        (self.runts, self.walked) = (0, 0);
+        let mut taken = 0;
+        let mut fault = None;
+        while let Some(packet) = packets.get(taken) {
+            match self.slow(packet, stats) {
+                Ok(Slow::Sent) => {}
+                Ok(Slow::Dropped(cause)) => stats.dropped(cause, packet),
+                Ok(Slow::Full) => break,
+                Err(found) => {
+                    fault = Some(found);
+                    break;
+                }
+            }
+            taken += 1;
+        }
+        self.queue.publish();
+        drop(packets.drain(..taken));
+        fault.filter(|_| taken == 0).map_or(Ok(Done { packets: taken, call: false }), Err)
+    }
+
     /// Sends from the front of `packets`; returns packets sent, and packets dropped behind them.
     #[inline(always)]
     fn take(&mut self, packets: &[Packet], stats: &QueueStats<TxLoss>) -> Result<usize, PeerFault> {
@@ -206,13 +233,17 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
             if taken > 0 && self.queue.is_empty() {
                 break;
             }
-            match self.slow(packet, stats)? {
-                Slow::Sent => {}
-                Slow::Dropped(cause) => stats.dropped(cause, packet),
-                Slow::Full => break,
+            match self.slow(packet, stats) {
+                Ok(Slow::Sent) => {}
+                Ok(Slow::Dropped(cause)) => stats.dropped(cause, packet),
+                Ok(Slow::Full) => break,
+                // What was sent must not stay with the sender; the fault is still there at the next burst.
+                Err(_) if taken > 0 => break,
+                Err(fault) => return Err(fault),
             }
             taken += 1;
-            taken += self.fast(packets.get(taken..).unwrap_or_default(), stats)?;
+            // As above.
+            taken += self.fast(packets.get(taken..).unwrap_or_default(), stats).unwrap_or(0);
         }
         Ok(taken)
     }
@@ -222,9 +253,8 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> EnqueuePath for Enq
     fn burst(&mut self, packets: &mut Burst, stats: &QueueStats<TxLoss>) -> Result<Done, PeerFault> {
         (self.runts, self.walked) = (0, 0);
         let result = self.take(packets, stats);
-        // What was completed before a fault is published too.
         let moved = *result.as_ref().unwrap_or(&0);
-        if moved > 0 || self.runts > 0 || result.is_err() {
+        if moved > 0 || self.runts > 0 {
             self.queue.publish();
         }
         let taken = result?;

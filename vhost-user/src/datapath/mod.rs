@@ -9,6 +9,8 @@
 
 mod copy;
 mod dequeue;
+#[cfg(test)]
+mod differential;
 mod enqueue;
 mod scatter;
 

@@ -13,9 +13,10 @@ use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
-/// Mappings that can be watched at once: enough for 64 peers with as many regions as a peer may have. Further ones are
-/// refused, because one hole in memory that nobody watches would end the process.
-pub(crate) const ENTRIES: usize = 32_768;
+/// Mappings that can be watched at once: enough for 32 peers with as many regions as a peer may have. Further ones are
+/// refused, because one hole in memory that nobody watches would end the process. So would a kernel that lets us map
+/// nothing more: with its guards a region takes up to three of the 65 530 mappings of a process (`vm.max_map_count`).
+pub(crate) const ENTRIES: usize = 16_384;
 /// `start` of an entry that is being filled.
 const CLAIMED: usize = 1;
 

@@ -99,7 +99,8 @@ impl<Q: DriverQueue, const OFFLOAD: bool> Tx<Q, OFFLOAD> {
     fn send_copy(&mut self, packet: ManuallyDrop<Packet>, len: usize) -> Fate {
         let pool = &self.parts.pool;
         let pieces = len.div_ceil(usize::from(pool.data_room()).max(1));
-        if pieces.saturating_add(1) > usize::from(self.queue.size()) {
+        // The header has a place of its own.
+        if pieces.saturating_add(1) > SEGMENTS.min(usize::from(self.queue.size())) {
             return self.drop_as(TxLoss::TooLong, packet);
         }
         let Some(copy) = self.copy_of(&packet) else {

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use crate::layout::Layout;
-use crate::model::{Step, Variant, run, run_hostile};
+use crate::model::{Step, Variant, run, run_hostile, run_random};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 4 } else { 2000 }, failure_persistence: None, ..ProptestConfig::default() })]
@@ -17,6 +17,11 @@ proptest! {
     fn a_ring_of_garbage_harms_neither_half(shape in any::<[u8; 5]>(), steps in prop::collection::vec(any::<Step>(), 0..200)) {
         run_hostile(Variant::from_bytes(Layout::Packed, shape), &steps);
     }
+}
+
+#[test]
+fn a_million_batches_agree_with_the_oracle() {
+    run_random(Layout::Packed, if cfg!(miri) { 2000 } else { 1_000_000 });
 }
 
 mod faults {

@@ -1,0 +1,90 @@
+//! What the fuzz targets do with their input. A fuzzer that watches coverage feeds them (`cargo +nightly fuzz run NAME`);
+//! the tests here feed them random bytes, in CI, with any toolchain.
+
+pub mod args;
+pub mod bpf;
+pub mod capture;
+pub mod headers;
+pub mod packed;
+pub mod pcap;
+pub mod ring;
+pub mod session;
+pub mod split;
+pub mod vnet;
+pub mod wire;
+
+#[cfg(test)]
+mod tests {
+    use arbitrary::{Arbitrary, Unstructured};
+
+    /// Random inputs of all lengths up to 2 KiB, short ones more often, the same in every run.
+    fn feed<I>(times: usize, run: impl Fn(I))
+    where
+        I: for<'a> Arbitrary<'a>,
+    {
+        bytes(times, |bytes| {
+            if let Ok(input) = I::arbitrary_take_rest(Unstructured::new(bytes)) {
+                run(input);
+            }
+        });
+    }
+
+    fn bytes(times: usize, run: impl Fn(&[u8])) {
+        // xorshift64*.
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut roll = || {
+            state ^= state >> 12;
+            state ^= state << 25;
+            state ^= state >> 27;
+            state.wrapping_mul(0x2545_f491_4f6c_dd1d)
+        };
+        let asked = std::env::var("LINECARD_FUZZ").ok().and_then(|text| text.parse().ok());
+        for _ in 0..asked.unwrap_or(times) {
+            let len = (roll() >> 32) as usize % (1 << (roll() >> 32) % 12);
+            let input: Vec<u8> = (0..len.div_ceil(8)).flat_map(|_| roll().to_be_bytes()).collect();
+            run(&input[..len]);
+        }
+    }
+
+    /// For inputs that borrow.
+    macro_rules! borrowing {
+        ($name:ident) => {
+            |bytes: &[u8]| {
+                if let Ok(input) = crate::$name::Input::arbitrary_take_rest(Unstructured::new(bytes)) {
+                    crate::$name::run(input);
+                }
+            }
+        };
+    }
+
+    #[test]
+    fn rings() {
+        feed(25_000, crate::split::run);
+        feed(25_000, crate::packed::run);
+        feed(25_000, crate::ring::run);
+    }
+
+    #[test]
+    fn sockets() {
+        feed(100_000, crate::wire::run);
+        feed(3000, crate::session::run);
+    }
+
+    #[test]
+    fn frames() {
+        bytes(300_000, crate::headers::run);
+        bytes(100_000, borrowing!(vnet));
+        bytes(30_000, borrowing!(bpf));
+    }
+
+    #[test]
+    fn files_and_words() {
+        bytes(20_000, crate::pcap::run);
+        bytes(100_000, borrowing!(args));
+    }
+
+    #[test]
+    fn captures() {
+        bytes(1000, borrowing!(capture));
+    }
+}

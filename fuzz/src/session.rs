@@ -1,0 +1,296 @@
+//! A hostile frontend: any requests in any order with any descriptors, anything in the memory it shares, while both queues
+//! are polled. The backend answers afterwards, to this frontend or the next, and every packet comes home.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use arbitrary::Arbitrary;
+use linecard_eal::{Memory, MemoryConfig};
+use linecard_mempool::{Burst, Pool, PoolConfig};
+use linecard_pmd::stats::QueueStats;
+use linecard_pmd::{RxQueue, TxQueue};
+use linecard_vhost_user::{Backend, BackendConfig, Control, Mode, Receive, Transmit};
+use linecard_wire::payload::{MemTable, MemoryRegion, Payload, SingleRegion, VringAddr, VringFd, VringState};
+use linecard_wire::{Connection, FrontendReq as Req, OutMessage};
+use rustix::event::EventfdFlags;
+use rustix::fs::MemfdFlags;
+
+/// Where the shared memory lies, in the frontend's addresses; one number for both of them.
+const BASE: u64 = 1 << 32;
+const LEN: u64 = 64 << 10;
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// One thing a frontend does.
+#[derive(Arbitrary, Debug)]
+pub enum Step {
+    Raw {
+        request: u8,
+        ack: bool,
+        payload: Vec<u8>,
+        fds: u8,
+    },
+    Features(u64),
+    Protocol(u64),
+    Table {
+        first: u16,
+        second: Option<(u16, u16)>,
+    },
+    AddRegion {
+        at: u16,
+        pages: u8,
+    },
+    RemoveRegion {
+        at: u16,
+        pages: u8,
+    },
+    Num {
+        ring: u8,
+        num: u16,
+    },
+    Base {
+        ring: u8,
+        num: u32,
+    },
+    Addr {
+        ring: u8,
+        desc: u16,
+        used: u16,
+        avail: u16,
+    },
+    Kick(u8),
+    Call(u8),
+    Enable {
+        ring: u8,
+        on: bool,
+    },
+    Stop(u8),
+    Status(u8),
+    /// A pair of rings as a decent frontend starts it, then whatever comes.
+    Start {
+        packed: bool,
+        power: u8,
+    },
+    Poke {
+        at: u16,
+        value: u64,
+    },
+    /// A descriptor table that makes some sense.
+    Descriptor {
+        table: u16,
+        index: u8,
+        addr: u16,
+        len: u16,
+        flags: u8,
+        next: u8,
+    },
+    Shrink(u16),
+    Poll,
+}
+
+struct World {
+    control: Control,
+    pool: Pool,
+    path: PathBuf,
+}
+
+fn world() -> World {
+    let domain = Memory::new(MemoryConfig::default()).expect("memory").domain("fuzz").expect("a domain");
+    let pool =
+        Pool::new(&domain, PoolConfig { packets: 256, cache: 0, ..PoolConfig::default() }).expect("a pool");
+    let path = std::env::temp_dir().join(format!("lc-fuzz-session-{}", std::process::id()));
+    World { control: Control::start().expect("a thread"), pool, path }
+}
+
+struct Frontend {
+    conn: Connection,
+    memory: File,
+    event: std::os::fd::OwnedFd,
+    gone: bool,
+}
+
+impl Frontend {
+    fn connect(path: &Path) -> Self {
+        let fd = rustix::fs::memfd_create("fuzz", MemfdFlags::CLOEXEC).expect("a memfd");
+        let memory = File::from(fd);
+        memory.set_len(LEN).expect("memory");
+        let event =
+            rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).expect("an eventfd");
+        let stream = UnixStream::connect(path).expect("it listens");
+        Self { conn: Connection::new(stream).expect("a socket"), memory, event, gone: false }
+    }
+
+    fn send(&mut self, request: u32, flags: u32, payload: &[u8], fds: usize, event: bool) {
+        let fd = if event { self.event.as_fd() } else { self.memory.as_fd() };
+        let fds = vec![fd; fds];
+        let message = OutMessage { request, flags, payload, fds: &fds };
+        self.gone |= self.conn.send(&message).is_err();
+    }
+
+    fn tell(&mut self, request: Req, payload: &[u8]) {
+        self.send(request as u32, 0, payload, 0, false);
+    }
+
+    fn ring_fd(&mut self, request: Req, ring: u8) {
+        let payload = VringFd { index: ring & 3, has_fd: ring & 128 == 0 }.to_bytes();
+        self.send(request as u32, 0, &payload, usize::from(ring & 128 == 0), true);
+    }
+
+    fn table(&mut self, regions: Vec<MemoryRegion>) {
+        let count = regions.len();
+        self.send(Req::SET_MEM_TABLE as u32, 0, &MemTable(regions).to_bytes(), count, false);
+    }
+
+    fn state(&mut self, request: Req, ring: u8, num: u32) {
+        self.tell(request, &VringState { index: u32::from(ring & 3), num }.to_bytes());
+    }
+
+    fn addr(&mut self, ring: u8, desc: u16, used: u16, avail: u16) {
+        let at = |offset: u16| BASE + u64::from(offset);
+        let addr = VringAddr {
+            index: u32::from(ring & 3),
+            flags: 0,
+            desc: at(desc),
+            used: at(used),
+            avail: at(avail),
+            log: 0,
+        };
+        self.tell(Req::SET_VRING_ADDR, &addr.to_bytes());
+    }
+
+    fn start(&mut self, packed: bool, power: u8) {
+        let size = 1_u32 << (power % 9);
+        let features = 1 << 32 | 1 << 30 | u64::from(packed) << 34 | 1 << 28 | 1 << 15;
+        self.tell(Req::SET_FEATURES, &features.to_bytes());
+        self.tell(Req::SET_PROTOCOL_FEATURES, &1_u64.to_bytes());
+        self.table(vec![region(0, 16)]);
+        for ring in 0..2 {
+            self.state(Req::SET_VRING_NUM, ring, size);
+            self.state(Req::SET_VRING_BASE, ring, 0);
+            let at = u16::from(ring) * 0x4000;
+            self.addr(ring, at, at + 0x2000, at + 0x1000);
+            self.ring_fd(Req::SET_VRING_CALL, ring);
+            self.ring_fd(Req::SET_VRING_KICK, ring);
+            self.state(Req::SET_VRING_ENABLE, ring, 1);
+        }
+    }
+
+    /// Everything sent before was dealt with, or the backend hung up.
+    fn settle(&mut self) {
+        let until = Instant::now() + PATIENCE;
+        self.tell(Req::GET_FEATURES, &[]);
+        while !self.gone {
+            match self.conn.read_until(until) {
+                Ok(message) if message.request == Req::GET_FEATURES as u32 && message.payload.len() == 8 => {
+                    return;
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    assert!(Instant::now() < until, "the backend does not answer: {error}");
+                    self.gone = true;
+                }
+            }
+        }
+    }
+}
+
+fn region(at: u16, pages: u8) -> MemoryRegion {
+    let offset = u64::from(at);
+    let addr = BASE + offset;
+    MemoryRegion { guest_addr: addr, size: u64::from(pages) << 12, user_addr: addr, offset }
+}
+
+fn poll(rx: &mut Receive, tx: &mut Transmit, pool: &Pool) {
+    let mut burst = Burst::new();
+    rx.rx_burst(&mut burst);
+    burst.clear();
+    if let Some(mut packet) = pool.get() {
+        if let Some(bytes) = packet.append(60) {
+            bytes.fill(1);
+        }
+        let _ = burst.push(packet);
+    }
+    tx.tx_burst(&mut burst);
+    tx.reclaim();
+}
+
+fn act(peer: &mut Frontend, step: Step) {
+    match step {
+        Step::Raw { request, ack, payload, fds } => {
+            let payload = &payload[..payload.len().min(512)];
+            peer.send(request.into(), if ack { 8 } else { 0 }, payload, usize::from(fds % 4), fds & 128 != 0);
+        }
+        Step::Features(bits) => peer.tell(Req::SET_FEATURES, &bits.to_bytes()),
+        Step::Protocol(bits) => peer.tell(Req::SET_PROTOCOL_FEATURES, &bits.to_bytes()),
+        Step::Table { first, second } => {
+            let second = second.map(|(at, pages)| region(at, pages as u8));
+            peer.table([Some(region(first & 0xf000, 4)), second].into_iter().flatten().collect());
+        }
+        Step::AddRegion { at, pages } => {
+            peer.send(Req::ADD_MEM_REG as u32, 0, &SingleRegion(region(at, pages)).to_bytes(), 1, false);
+        }
+        Step::RemoveRegion { at, pages } => {
+            peer.send(Req::REM_MEM_REG as u32, 0, &SingleRegion(region(at, pages)).to_bytes(), 0, false);
+        }
+        Step::Num { ring, num } => peer.state(Req::SET_VRING_NUM, ring, num.into()),
+        Step::Base { ring, num } => peer.state(Req::SET_VRING_BASE, ring, num),
+        Step::Addr { ring, desc, used, avail } => peer.addr(ring, desc, used, avail),
+        Step::Kick(ring) => peer.ring_fd(Req::SET_VRING_KICK, ring),
+        Step::Call(ring) => peer.ring_fd(Req::SET_VRING_CALL, ring),
+        Step::Enable { ring, on } => peer.state(Req::SET_VRING_ENABLE, ring, on.into()),
+        Step::Stop(ring) => peer.state(Req::GET_VRING_BASE, ring, 0),
+        Step::Status(status) => peer.tell(Req::SET_STATUS, &u64::from(status).to_bytes()),
+        Step::Start { packed, power } => peer.start(packed, power),
+        Step::Poke { at, value } => {
+            drop(peer.memory.write_at(&value.to_le_bytes(), u64::from(at).min(LEN - 8)))
+        }
+        Step::Descriptor { table, index, addr, len, flags, next } => {
+            let mut bytes = [0; 16];
+            bytes[..8].copy_from_slice(&(BASE + u64::from(addr)).to_le_bytes());
+            bytes[8..12].copy_from_slice(&u32::from(len).to_le_bytes());
+            bytes[12..14].copy_from_slice(&u16::from(flags).to_le_bytes());
+            bytes[14..].copy_from_slice(&u16::from(next).to_le_bytes());
+            let at = (u64::from(table & 0xf000) + u64::from(index) * 16).min(LEN - 16);
+            drop(peer.memory.write_at(&bytes, at));
+        }
+        Step::Shrink(len) => drop(peer.memory.set_len(len.into())),
+        Step::Poll => {}
+    }
+}
+
+/// What one run is made of.
+pub type Input = Vec<Step>;
+
+/// One run.
+pub fn run(steps: Input) {
+    static WORLD: OnceLock<Mutex<World>> = OnceLock::new();
+    let world = WORLD.get_or_init(|| Mutex::new(world())).lock().expect("one at a time");
+    let config = BackendConfig { queue_pairs: 2, ..BackendConfig::new("fuzz", &world.path, Mode::Listen) };
+    let backend = Backend::new(&world.control, config).expect("a backend");
+    let mut rx = backend.receive_queue(0, &world.pool, Arc::<QueueStats<_>>::default()).expect("a queue");
+    let mut tx = backend.transmit_queue(0, Arc::<QueueStats<_>>::default()).expect("a queue");
+    let mut peer = Frontend::connect(&world.path);
+    for step in steps.into_iter().take(64) {
+        if matches!(step, Step::Poll) {
+            peer.settle();
+            poll(&mut rx, &mut tx, &world.pool);
+        }
+        act(&mut peer, step);
+        if peer.gone {
+            break;
+        }
+    }
+    peer.settle();
+    poll(&mut rx, &mut tx, &world.pool);
+    drop(peer);
+    let mut next = Frontend::connect(&world.path);
+    next.settle();
+    assert!(!next.gone, "the next frontend is served");
+    drop((next, rx, tx, backend));
+    let stats = world.pool.stats();
+    assert_eq!(stats.in_use, 0, "every packet is home: {stats:?}");
+}

@@ -1,0 +1,223 @@
+//! One of two sides that get the same batches: a guest's memory, a ring in it, and the driver half.
+
+use std::mem::MaybeUninit;
+use std::os::fd::{FromRawFd, OwnedFd};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use linecard_eal::shared::SharedBytes;
+use linecard_mempool::{Pool, PoolConfig};
+use linecard_virtio::model::Zone;
+use linecard_virtio::{
+    Completion, DeviceConfig, DeviceMemory, DriverConfig, DriverQueue, IndirectTables, Layout, PeerFault,
+    RingMemory, Segment,
+};
+use linecard_wire::payload::MemoryRegion;
+
+use super::{Dice, Shape};
+use crate::memory::{MapLimits, MemoryMap, Region};
+
+const GUEST: u64 = 0x40_0000;
+/// Regions that are neighbours for the guest and not here; most of their borders lie inside of a slot.
+const REGION: u64 = 20 << 10;
+const REGIONS: u64 = 15;
+/// Every segment has a slot of its own, so that no two of them overlap. More slots than descriptors.
+const SLOT: u64 = 6 << 10;
+const SLOTS: u64 = REGION * REGIONS / SLOT;
+/// Longest segment that is lent.
+pub(super) const LONGEST: usize = 4096;
+
+/// Memory of a guest.
+pub(super) struct Guest {
+    pub(super) map: Arc<MemoryMap>,
+    regions: Vec<SharedBytes>,
+}
+
+impl Guest {
+    pub(super) fn new() -> Self {
+        let regions: Vec<_> = (0..REGIONS)
+            .map(|at| {
+                // SAFETY: the name is a terminated string; the result is a new descriptor.
+                let fd = unsafe { libc::memfd_create(c"side".as_ptr(), libc::MFD_CLOEXEC) };
+                // SAFETY: just made, nobody else owns it.
+                let file = std::fs::File::from(unsafe { OwnedFd::from_raw_fd(fd) });
+                file.set_len(REGION).expect("memory");
+                let addr = GUEST + at * REGION;
+                let spec = MemoryRegion { guest_addr: addr, size: REGION, user_addr: addr, offset: 0 };
+                Arc::new(Region::map(spec, OwnedFd::from(file).into(), None).expect("a region"))
+            })
+            .collect();
+        let bytes = regions.iter().map(|region| {
+            // SAFETY: the map keeps the region, and lives as long as the guest.
+            unsafe { SharedBytes::new(region.start(), REGION as usize) }
+        });
+        let bytes = bytes.collect();
+        let map = MemoryMap::new(regions, MapLimits { total: 1 << 30 }).expect("a map");
+        Self { map, regions: bytes }
+    }
+
+    /// The contiguous parts of `segments`.
+    fn parts(&self, segments: &[Segment], mut f: impl FnMut(SharedBytes)) {
+        for segment in segments {
+            let (mut addr, mut left) = (segment.addr, segment.len);
+            while left > 0 {
+                let (start, len): (NonNull<u8>, u32) = self.map.translate_part(addr, left).expect("inside");
+                // SAFETY: the map answers for these bytes.
+                f(unsafe { SharedBytes::new(start, len as usize) });
+                (addr, left) = (addr + u64::from(len), left - len);
+            }
+        }
+    }
+
+    pub(super) fn write(&self, segments: &[Segment], mut bytes: &[u8]) {
+        self.parts(segments, |part| {
+            let now = bytes.len().min(part.len());
+            part.copy_from(&bytes[..now]);
+            bytes = &bytes[now..];
+        });
+    }
+
+    fn read(&self, segments: &[Segment], out: &mut Vec<u8>) {
+        self.parts(segments, |part| {
+            let at = out.len();
+            out.resize(at + part.len(), 0);
+            part.copy_to(&mut out[at..]);
+        });
+    }
+
+    pub(super) fn bytes_of(&self, segments: &[Segment]) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.read(segments, &mut out);
+        out
+    }
+
+    /// All of it.
+    pub(super) fn image(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.read(&[Segment { addr: GUEST, len: (REGION * REGIONS) as u32 }], &mut out);
+        out
+    }
+}
+
+/// A ring with its driver half. The device half is made by whoever tests it.
+pub(super) struct Ring<D> {
+    pub(super) driver: D,
+    pub(super) memory: RingMemory,
+    tables: SharedBytes,
+    size: u16,
+    _zone: Zone,
+}
+
+impl<D: DriverQueue> Ring<D> {
+    pub(super) fn new<E: std::fmt::Debug>(
+        shape: Shape,
+        guest: &Guest,
+        driver: impl Fn(&RingMemory, DriverConfig) -> Result<D, E>,
+    ) -> Self {
+        let zone = Zone::new(shape.layout.bytes(shape.size));
+        let memory = RingMemory::in_zone(zone.bytes(), shape.layout, shape.size).expect("large enough");
+        let len = IndirectTables::bytes(shape.size, shape.indirect);
+        let tables = guest.regions[0].slice(0, len).expect("the first slot has room for all tables");
+        let indirect = IndirectTables { memory: tables, addr: GUEST, entries: shape.indirect };
+        let config = DriverConfig {
+            size: shape.size,
+            event_idx: false,
+            base: Some(shape.base),
+            indirect: (shape.indirect > 0).then_some(indirect),
+        };
+        Self {
+            driver: driver(&memory, config).expect("a driver"),
+            memory,
+            tables,
+            size: shape.size,
+            _zone: zone,
+        }
+    }
+
+    pub(super) fn device_config(shape: Shape) -> DeviceConfig {
+        DeviceConfig {
+            size: shape.size,
+            event_idx: false,
+            indirect: shape.indirect > 0,
+            base: Some(shape.base),
+        }
+    }
+
+    /// Lends a chain; false when there is no room.
+    pub(super) fn add(&mut self, segments: &[Segment], token: u64) -> bool {
+        self.driver.add_chain(segments, token)
+    }
+
+    /// What the device gave back, and the fault behind it.
+    pub(super) fn collect(&mut self) -> (Vec<Completion>, Option<PeerFault>) {
+        let mut all = Vec::new();
+        loop {
+            let mut out = [const { MaybeUninit::<Completion>::uninit() }; 64];
+            match self.driver.complete(&mut out) {
+                Ok(0) => return (all, None),
+                // SAFETY: `complete` initialised the first `got` completions.
+                Ok(got) => all.extend_from_slice(unsafe { out[..got].assume_init_ref() }),
+                Err(fault) => return (all, Some(fault)),
+            }
+        }
+    }
+
+    /// Writes a wrong word where the driver writes; never the available index, which is read earlier the faster one is.
+    pub(super) fn spoil(&self, layout: Layout, harm: Harm) {
+        let slot = usize::from(harm.at % self.size);
+        let (area, offset) = match harm.what % 4 {
+            0 if layout == Layout::Split => (self.memory.driver, 4 + 2 * slot),
+            1 if self.tables.len() > 16 => (self.tables, usize::from(harm.at) * 2 % (self.tables.len() - 2)),
+            2 => (self.memory.desc, 16 * slot + 12),
+            _ => (self.memory.desc, 16 * slot + 2 * usize::from(harm.what >> 2 & 7)),
+        };
+        let bytes = area.slice(offset, 2).expect("inside the area");
+        bytes.copy_from(&harm.value.to_le_bytes());
+    }
+}
+
+/// One spoiled word.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Harm {
+    what: u8,
+    at: u16,
+    value: u16,
+}
+
+impl Harm {
+    pub(super) fn random(dice: &mut Dice) -> Self {
+        let value = if dice.percent(70) { dice.below(40) } else { dice.below(65_536) } as u16;
+        Self { what: dice.below(256) as u8, at: dice.below(65_536) as u16, value }
+    }
+}
+
+/// Gives out places of segments, the same for both sides.
+pub(super) struct Places(u64);
+
+impl Places {
+    pub(super) const fn new() -> Self {
+        Self(0)
+    }
+
+    /// A place for `len` bytes in the next slot, across the border of two regions where one runs through the slot.
+    pub(super) fn next(&mut self, len: usize, dice: &mut Dice) -> Segment {
+        // The first slot is the tables'.
+        self.0 = self.0 % (SLOTS - 1) + 1;
+        let (start, room) = (self.0 * SLOT, SLOT - len as u64);
+        let seam = start.next_multiple_of(REGION) - start;
+        let near = seam.saturating_sub(dice.below(len + 1) as u64);
+        let offset = if seam < SLOT { near.min(room) } else { dice.below(room as usize + 1) as u64 };
+        Segment { addr: GUEST + start + offset, len: len as u32 }
+    }
+}
+
+/// Packets with little room, so that chains of them are common.
+pub(super) fn pool() -> Pool {
+    let memory = linecard_eal::Memory::new(linecard_eal::MemoryConfig {
+        range: 1 << 30,
+        ..linecard_eal::MemoryConfig::default()
+    });
+    let domain = memory.expect("memory").domain("differential").expect("a domain");
+    let config = PoolConfig { packets: 4096, data_room: 256, ..PoolConfig::default() };
+    Pool::new(&domain, config).expect("a pool")
+}

@@ -1,0 +1,135 @@
+//! For the differential tests of both directions: a ring of a port's own, its pools, and the device half at its other end.
+
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use linecard_eal::memory::Domain;
+use linecard_eal::shared::SharedBytes;
+use linecard_eal::{Memory, MemoryConfig};
+use linecard_mempool::{Pool, PoolConfig};
+use linecard_virtio::{
+    Ahead, DeviceConfig, DeviceMemory, DeviceQueue, Features, Head, RingMemory, SegList, packed, split,
+};
+
+use crate::handshake::layout;
+use crate::rings::RingZone;
+
+/// Numbers that follow from a seed (xorshift64*).
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    pub(crate) fn roll(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// Less than `end`.
+    pub(crate) fn below(&mut self, end: usize) -> usize {
+        (self.roll() >> 32) as usize % end
+    }
+
+    pub(crate) fn percent(&mut self, of_hundred: usize) -> bool {
+        self.below(100) < of_hundred
+    }
+}
+
+/// Batches for each of `variants` kinds of path; `LINECARD_BATCHES` is how many there are for all of them.
+pub(crate) fn batches(variants: usize) -> usize {
+    let given = std::env::var("LINECARD_BATCHES").ok().and_then(|text| text.parse().ok());
+    given.unwrap_or(1_000_000_usize).div_ceil(variants)
+}
+
+pub(crate) fn domain(label: &str) -> Arc<Domain> {
+    let config = MemoryConfig { range: 1 << 30, ..MemoryConfig::default() };
+    Memory::new(config).expect("memory").domain(label).expect("a domain")
+}
+
+pub(crate) fn pool(domain: &Arc<Domain>, packets: u32) -> Pool {
+    let config = PoolConfig { packets, data_room: 256, ..PoolConfig::default() };
+    Pool::new(domain, config).expect("a pool")
+}
+
+/// All of this process's memory, as a frontend shares it: addresses are what they are here.
+struct Here;
+
+// SAFETY: the queues under test lend nothing but their own buffers and tables, which outlive the device half.
+unsafe impl DeviceMemory for Here {
+    fn translate(&self, addr: u64, _: u32) -> Option<NonNull<u8>> {
+        NonNull::new(addr as *mut u8)
+    }
+
+    fn translate_part(&self, addr: u64, len: u32) -> Option<(NonNull<u8>, u32)> {
+        Some((self.translate(addr, len)?, len)).filter(|_| len > 0)
+    }
+}
+
+/// The other end of a ring.
+pub(crate) trait Device {
+    /// The next chain behind `ahead`, if there is one.
+    fn look(&mut self, ahead: Ahead) -> Option<(Head, SegList)>;
+    /// Takes `ahead`, and gives back so many bytes of each of `heads`, in that order.
+    fn give(&mut self, ahead: Ahead, heads: &[(Head, u32)]);
+}
+
+impl<Q: DeviceQueue> Device for Q {
+    fn look(&mut self, ahead: Ahead) -> Option<(Head, SegList)> {
+        let mut list = SegList::new();
+        let head = self.peek_chain(&Here, ahead, &mut list).expect("an honest driver")?;
+        Some((head, list))
+    }
+
+    fn give(&mut self, ahead: Ahead, heads: &[(Head, u32)]) {
+        self.take(ahead);
+        heads.iter().for_each(|(head, len)| self.complete_taken(head.used(*len)));
+        self.publish();
+    }
+}
+
+/// The device half of `zone`, which must outlive it.
+pub(crate) fn device(zone: &RingZone, features: Features, writable: bool) -> Box<dyn Device> {
+    let (layout, size) = (layout(features), zone.size());
+    let addrs = zone.addrs(features);
+    let [desc, driver, device] = layout.areas(size);
+    let area = |addr: u64, len| {
+        let start = NonNull::new(addr as *mut u8).expect("an address");
+        // SAFETY: the zone has the ring there, and both halves use shared cells.
+        unsafe { SharedBytes::new(start, len) }
+    };
+    let memory = RingMemory {
+        desc: area(addrs.desc, desc),
+        driver: area(addrs.driver, driver),
+        device: area(addrs.device, device),
+    };
+    let config = DeviceConfig {
+        size,
+        event_idx: false,
+        indirect: features.contains(Features::INDIRECT_DESC),
+        base: None,
+    };
+    let packed = features.contains(Features::RING_PACKED);
+    macro_rules! pick {
+        ($($packed:literal $order:literal $write:literal $module:ident)*) => {
+            match (packed, features.contains(Features::IN_ORDER), writable) {
+                $(($packed, $order, $write) => Box::new($module::Device::<$order, $write>::new(&memory, config).expect("a device")),)*
+            }
+        };
+    }
+    pick!(false false false split false false true split false true false split false true true split
+        true false false packed true false true packed true true false packed true true true packed)
+}
+
+/// The bytes of a chain.
+pub(crate) fn bytes(list: &SegList) -> Vec<u8> {
+    let mut out = Vec::new();
+    for piece in list.pieces() {
+        // SAFETY: the driver lends these bytes at the moment and the test runs on one thread.
+        out.extend_from_slice(unsafe { std::slice::from_raw_parts(piece.ptr.as_ptr(), piece.len as usize) });
+    }
+    out
+}

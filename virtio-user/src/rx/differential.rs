@@ -1,0 +1,271 @@
+//! The receive loop against the plainest account of what it should do: one completion after the other, by the book.
+
+use std::sync::Arc;
+
+use linecard_mempool::{Burst, Offload, Packet, PacketType, Pool, TxOffload};
+use linecard_pmd::offload::{Takes, describe};
+use linecard_pmd::stats::Totals;
+use linecard_virtio::net::{NEEDS_CSUM, NetHeader};
+use linecard_virtio::{Ahead, DriverConfig, DriverQueue, Error, Features, RingMemory, packed, split};
+
+use super::{Rx, RxParts, RxPath};
+use crate::differential::{Device, Dice, batches, device, domain, pool};
+use crate::losses::RxLoss;
+use crate::path::{HEADER, Trouble};
+use crate::rings::RingZone;
+
+/// Longest buffer: the pool's data room and a header.
+const LENT: usize = 256 + HEADER as usize;
+const PORT: u16 = 3;
+
+/// A buffer as the backend filled it.
+#[derive(Clone, Debug)]
+struct Filled {
+    bytes: Vec<u8>,
+}
+
+fn random(dice: &mut Dice) -> Filled {
+    let len = match dice.below(12) {
+        0 => dice.below(28),
+        1 => LENT,
+        _ => 26 + dice.below(LENT - 25),
+    };
+    let num_buffers = match dice.below(12) {
+        0 => dice.below(4) as u16,
+        1 => dice.roll() as u16,
+        2 | 3 => 2,
+        _ => 1,
+    };
+    let header = match dice.below(6) {
+        0 => NetHeader::from_bytes(std::array::from_fn(|_| dice.roll() as u8)),
+        1 => NetHeader {
+            flags: NEEDS_CSUM,
+            gso_type: [0, 1, 4, 5][dice.below(4)],
+            gso_size: dice.below(90) as u16,
+            csum_start: [34, dice.below(280) as u16][dice.below(2)],
+            csum_offset: 16,
+            ..NetHeader::default()
+        },
+        2 => NetHeader { flags: dice.below(8) as u8, ..NetHeader::default() },
+        _ => NetHeader::default(),
+    };
+    let mut bytes = NetHeader { num_buffers, ..header }.to_bytes().to_vec();
+    bytes.extend([2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, 0x45, 0]);
+    bytes.extend((len.saturating_sub(26) as u16).to_be_bytes());
+    bytes.extend([0, 0, 0, 0, 64, 6]);
+    bytes.extend((0..240).map(|_| dice.roll() as u8));
+    bytes[12 + 46] = 0x50;
+    bytes.truncate(len);
+    Filled { bytes }
+}
+
+/// A packet as the application sees it.
+#[derive(Debug, PartialEq)]
+struct Seen {
+    segments: Vec<Vec<u8>>,
+    port: u16,
+    asks: (Offload, TxOffload, PacketType),
+}
+
+impl Seen {
+    fn of(packet: &Packet) -> Self {
+        Self {
+            segments: packet.segments().map(|segment| segment.data().to_vec()).collect(),
+            port: packet.port(),
+            asks: (packet.offload(), packet.tx_offload(), packet.packet_type()),
+        }
+    }
+}
+
+/// What must come of buffers that were filled in this order.
+struct Book {
+    pool: Pool,
+    size: u16,
+    merge: bool,
+    takes: Option<Takes>,
+    lost: [u64; 4],
+    moved: (u64, u64),
+}
+
+impl Book {
+    const CAUSES: [RxLoss; 4] = [RxLoss::Runt, RxLoss::BadNumBuffers, RxLoss::TooLong, RxLoss::BadOffload];
+
+    fn new(size: u16, merge: bool, takes: Option<Takes>) -> Self {
+        Self { pool: pool(&domain("book"), 1024), size, merge, takes, lost: [0; 4], moved: (0, 0) }
+    }
+
+    fn read(&mut self, filled: &[Filled]) -> Vec<Seen> {
+        let mut all = filled.iter();
+        let mut out = Vec::new();
+        while let Some(first) = all.next() {
+            if first.bytes.len() < 26 {
+                self.lost[0] += 1;
+                continue;
+            }
+            let (header, data) = first.bytes.split_at(12);
+            let header = NetHeader::from_bytes(header.try_into().expect("twelve bytes"));
+            let mut packet = self.segment(data);
+            let count = if self.merge { header.num_buffers } else { 1 };
+            if count == 0 || count > self.size {
+                self.lost[1] += 1;
+                continue;
+            }
+            let more: Vec<_> = all.by_ref().take(usize::from(count) - 1).collect();
+            if more.len() + 1 < usize::from(count) {
+                self.lost[1] += 1;
+                continue;
+            }
+            for next in more {
+                packet.chain(self.segment(&next.bytes)).map_err(drop).expect("few segments");
+            }
+            if let Some(takes) = self.takes
+                && !header.is_plain()
+                && !header.request(packet.len()).is_some_and(|request| describe(&mut packet, request, takes))
+            {
+                self.lost[3] += 1;
+                continue;
+            }
+            self.moved = (self.moved.0 + 1, self.moved.1 + packet.len() as u64);
+            out.push(Seen::of(&packet));
+        }
+        out
+    }
+
+    fn assert_counted(&self, totals: &Totals<RxLoss>) {
+        assert_eq!((totals.packets, totals.bytes), self.moved);
+        assert_eq!(Self::CAUSES.map(|cause| totals.lost(cause)), self.lost);
+    }
+
+    fn segment(&self, bytes: &[u8]) -> Packet {
+        let mut packet = self.pool.get().expect("a packet");
+        // A later buffer of a packet begins where the header of a first one would: it holds that much more.
+        if bytes.len() > 256 {
+            packet.prepend(bytes.len() - 256).expect("headroom");
+            packet.append(256).expect("room");
+        } else {
+            packet.append(bytes.len()).expect("room");
+        }
+        packet.data_mut().copy_from_slice(bytes);
+        packet.set_port(PORT);
+        packet
+    }
+}
+
+fn compare<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool>(
+    features: Features,
+    driver: impl Fn(&RingMemory, DriverConfig) -> Result<Q, Error>,
+) {
+    let all = Takes { csum: true, tso4: true, tso6: true, ecn: true, uso4: true, uso6: true };
+    let mut dice = Dice::new(features.bits() | u64::from(MERGE) | u64::from(OFFLOAD) << 1);
+    let (mut left, mut kept) = (batches(16), 0);
+    while left > 0 {
+        let packed = features.contains(Features::RING_PACKED);
+        let size = if packed { 1 + dice.below(40) as u16 } else { 1 << dice.below(7) };
+        let rings = domain("rings");
+        let zone = RingZone::new(&rings, "rx", size, false).map_err(|_| "no ring").expect("a ring");
+        let other = RingZone::new(&rings, "tx", size, true).map_err(|_| "no ring").expect("a ring");
+        let (memory, config) = zone.for_test(features);
+        let packets = pool(&domain("packets"), 1024);
+        let parts = RxParts {
+            pool: packets.clone(),
+            kick: zone.kick.clone(),
+            doorbell: other.doorbell(features).expect("a doorbell"),
+            stats: Arc::default(),
+            trouble: Arc::new(Trouble::default()),
+            ring: 0,
+            port: PORT,
+            takes: all,
+        };
+        let mut device = device(&zone, features, true);
+        let stats = parts.stats.clone();
+        let mut path = Rx::<Q, MERGE, OFFLOAD>::new(driver(&memory, config).expect("a driver"), parts);
+        let mut book = Book::new(size, MERGE, OFFLOAD.then_some(all));
+        for number in 0..4000.min(left) {
+            left -= 1;
+            let filled = fill(device.as_mut(), &mut dice, features);
+            let came = poll(&mut path, &mut dice);
+            assert_eq!(came, book.read(&filled), "batch {number} of {features}, ring of {size}");
+            book.assert_counted(&stats.totals());
+            kept += came.len();
+        }
+        drop(path);
+        assert_eq!(packets.stats().in_use, 0);
+    }
+    assert!(batches(16) < 1000 || kept > 0, "something arrives");
+}
+
+/// Has the backend fill some of the buffers that are lent, and give them back, in any order where that is allowed.
+fn fill(device: &mut dyn Device, dice: &mut Dice, features: Features) -> Vec<Filled> {
+    let (mut ahead, mut heads) = (Ahead::default(), Vec::new());
+    for _ in 0..dice.below(20) {
+        let Some((head, list)) = device.look(ahead) else { break };
+        ahead = ahead.past(head);
+        heads.push((head, list));
+    }
+    if !features.contains(Features::IN_ORDER) && dice.percent(30) {
+        let at = dice.below(heads.len().max(1));
+        heads.rotate_left(at);
+    }
+    let mut filled = Vec::new();
+    let mut given = Vec::new();
+    for (head, list) in heads {
+        let buffer = random(dice);
+        let mut bytes = buffer.bytes.as_slice();
+        for piece in list.pieces() {
+            let (now, later) = bytes.split_at(bytes.len().min(piece.len as usize));
+            // SAFETY: the driver lends these bytes at the moment and the test runs on one thread.
+            unsafe { std::ptr::copy_nonoverlapping(now.as_ptr(), piece.ptr.as_ptr(), now.len()) };
+            bytes = later;
+        }
+        given.push((head, buffer.bytes.len() as u32));
+        filled.push(buffer);
+    }
+    device.give(ahead, &given);
+    filled
+}
+
+/// Receives until nothing more comes, into bursts with little room now and then.
+fn poll(path: &mut dyn RxPath, dice: &mut Dice) -> Vec<Seen> {
+    let mut came = Vec::new();
+    let mut burst = Burst::new();
+    for _ in 0..24 {
+        let moved = path.burst(&mut burst);
+        let fresh = burst.len() - moved;
+        came.extend(burst.iter().skip(fresh).map(Seen::of));
+        // What stays makes the room for the next burst small.
+        if burst.room() == 0 || dice.percent(30) {
+            burst.clear();
+        }
+    }
+    came
+}
+
+macro_rules! variants {
+    ($($name:ident: $module:ident $order:literal $merge:literal $offload:literal $features:expr;)*) => {
+        $(#[test] fn $name() {
+            compare::<_, $merge, $offload>($features, $module::Driver::<$order, true>::new);
+        })*
+    };
+}
+
+const PACKED: Features = Features::RING_PACKED;
+const BOTH: Features = Features::RING_PACKED.union(Features::IN_ORDER);
+
+variants! {
+    split_by_the_book: split false false false Features::NONE;
+    split_offload_by_the_book: split false false true Features::NONE;
+    split_mergeable_by_the_book: split false true false Features::NONE;
+    split_mergeable_offload_by_the_book: split false true true Features::NONE;
+    split_in_order_by_the_book: split true false false Features::IN_ORDER;
+    split_in_order_offload_by_the_book: split true false true Features::IN_ORDER;
+    split_in_order_mergeable_by_the_book: split true true false Features::IN_ORDER;
+    split_in_order_mergeable_offload_by_the_book: split true true true Features::IN_ORDER;
+    packed_by_the_book: packed false false false PACKED;
+    packed_offload_by_the_book: packed false false true PACKED;
+    packed_mergeable_by_the_book: packed false true false PACKED;
+    packed_mergeable_offload_by_the_book: packed false true true PACKED;
+    packed_in_order_by_the_book: packed true false false BOTH;
+    packed_in_order_offload_by_the_book: packed true false true BOTH;
+    packed_in_order_mergeable_by_the_book: packed true true false BOTH;
+    packed_in_order_mergeable_offload_by_the_book: packed true true true BOTH;
+}

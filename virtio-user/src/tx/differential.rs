@@ -1,0 +1,247 @@
+//! The loop for plain packets against the long way: a backend cannot tell which way packets went.
+
+use std::sync::Arc;
+
+use linecard_mempool::{Burst, Offload, Packet, Pool, TxOffload};
+use linecard_pmd::offload::Takes;
+use linecard_virtio::{Ahead, DriverConfig, DriverQueue, Error, Features, RingMemory, packed, split};
+
+use super::{Fate, LONGEST, Tx, TxParts, TxPath, line_of};
+use crate::differential::{Device, Dice, batches, bytes, device, domain, pool};
+use crate::losses::TxLoss;
+use crate::memory::Window;
+use crate::path::{HEADER, Trouble};
+use crate::rings::RingZone;
+
+const SIZE: u16 = 256;
+
+/// One packet to send.
+struct Plan {
+    kind: u8,
+    lengths: Vec<usize>,
+    seed: u8,
+    asks: Offload,
+    segment: u16,
+    /// What is left in the header's place by whoever had the buffer before.
+    stale: u8,
+}
+
+impl Plan {
+    fn random(dice: &mut Dice) -> Self {
+        let lengths = match dice.below(24) {
+            0 => vec![0],
+            1 => vec![256; 40],
+            2..5 => (0..dice.below(12) + 1).map(|_| dice.below(256)).collect(),
+            _ => vec![1 + dice.below(256)],
+        };
+        let known = [
+            Offload::TX_IPV4 | Offload::TX_TCP_CKSUM,
+            Offload::TX_IPV4 | Offload::TX_TCP_SEG | Offload::TX_IP_CKSUM,
+            Offload::RX_L4_CKSUM_NONE,
+            Offload::from_bits(dice.roll() as u32),
+        ];
+        Self {
+            kind: if dice.percent(60) { 0 } else { dice.below(6) as u8 },
+            lengths,
+            seed: dice.roll() as u8,
+            asks: if dice.percent(25) { known[dice.below(4)] } else { Offload::NONE },
+            segment: dice.below(200) as u16,
+            stale: if dice.percent(30) { dice.roll() as u8 } else { 0 },
+        }
+    }
+
+    /// The packet, and what shares its memory.
+    fn make(&self, pool: &Pool, foreign: &Pool) -> (Packet, Option<Packet>) {
+        let pool = if self.kind == 1 { foreign } else { pool };
+        let mut whole: Option<Packet> = None;
+        for len in &self.lengths {
+            let mut part = pool.get().expect("a packet");
+            part.append(*len).expect("room").fill(self.seed);
+            match &mut whole {
+                None => whole = Some(part),
+                Some(whole) => whole.chain(part).map_err(drop).expect("a chain"),
+            }
+        }
+        let mut packet = whole.expect("at least one segment");
+        packet.prepend(HEADER as usize).expect("headroom").fill(self.stale);
+        packet.adj(HEADER as usize);
+        let total = (packet.len() as u16).saturating_sub(14).to_be_bytes();
+        let data = packet.data_mut();
+        if data.len() >= 54 {
+            data[12..24].copy_from_slice(&[8, 0, 0x45, 0, total[0], total[1], 0, 0, 0, 0, 64, 6]);
+            data[46] = 0x50;
+        }
+        match self.kind {
+            // No headroom left.
+            2 => packet.prepend(packet.headroom() - 5).expect("headroom").fill(self.seed),
+            // External memory.
+            3 if self.lengths.len() == 1 => {
+                let bytes = packet.data().to_vec();
+                packet.attach_external(bytes).expect("a plain packet");
+            }
+            _ => {}
+        }
+        packet.set_tx_offload(self.asks, TxOffload::new(14, 20, 20).with_tso_segsz(self.segment));
+        let shared = if self.kind == 4 { packet.clone_ref() } else { None };
+        (packet, shared)
+    }
+}
+
+/// What a backend and the counters say of a batch.
+#[derive(Debug, PartialEq)]
+struct Outcome {
+    /// Header, `num_buffers` apart, and packet, of each chain.
+    came: Vec<Vec<u8>>,
+    moved: (u64, u64),
+    lost: [u64; 4],
+    left: usize,
+}
+
+/// One of two sides that are sent the same packets.
+struct Side<Q: DriverQueue, const OFFLOAD: bool> {
+    path: Tx<Q, OFFLOAD>,
+    device: Box<dyn Device>,
+    foreign: Pool,
+    /// The long way alone.
+    plain: bool,
+    _zone: RingZone,
+}
+
+impl<Q: DriverQueue, const OFFLOAD: bool> Side<Q, OFFLOAD> {
+    fn new(
+        features: Features,
+        takes: Takes,
+        plain: bool,
+        driver: impl Fn(&RingMemory, DriverConfig) -> Result<Q, Error>,
+    ) -> Self {
+        let packets = domain("packets");
+        let pool = pool(&packets, 4096);
+        let zone = RingZone::new(&domain("rings"), "tx", SIZE, true).map_err(|_| "no ring").expect("a ring");
+        let (memory, config) = zone.for_test(features);
+        let parts = TxParts {
+            doorbell: zone.doorbell(features).expect("a doorbell"),
+            stats: Arc::default(),
+            trouble: Arc::new(Trouble::default()),
+            window: Window::over(packets.segments()),
+            header: zone.header(),
+            ring: 1,
+            takes,
+            pool,
+        };
+        let path = Tx::new(driver(&memory, config).expect("a driver"), parts);
+        let foreign = crate::differential::pool(&domain("foreign"), 4096);
+        Self { path, device: device(&zone, features, false), foreign, plain, _zone: zone }
+    }
+
+    fn run(&mut self, batch: &[Plan], finish: usize) -> Outcome {
+        let (mut burst, mut shared) = (Burst::new(), Vec::new());
+        for plan in batch {
+            let (packet, other) = plan.make(&self.path.parts.pool, &self.foreign);
+            shared.push(other);
+            assert!(burst.push(packet).is_ok());
+        }
+        if self.plain {
+            self.send_plain(&mut burst);
+        } else {
+            self.path.burst(&mut burst);
+        }
+        drop(shared);
+        let mut came = Vec::new();
+        let (mut ahead, mut heads) = (Ahead::default(), Vec::new());
+        while let Some((head, list)) = self.device.look(ahead) {
+            let mut all = bytes(&list);
+            all[10..12].fill(0);
+            came.push(all);
+            ahead = ahead.past(head);
+            heads.push((head, 0));
+            // Some batches are given back in pieces.
+            if heads.len() == finish {
+                self.device.give(std::mem::take(&mut ahead), &std::mem::take(&mut heads));
+            }
+        }
+        self.device.give(ahead, &heads);
+        let totals = self.path.parts.stats.totals();
+        let causes = [TxLoss::Empty, TxLoss::TooLong, TxLoss::NoBuffer, TxLoss::BadOffload];
+        Outcome {
+            came,
+            moved: (totals.packets, totals.bytes),
+            lost: causes.map(|cause| totals.lost(cause)),
+            left: burst.len(),
+        }
+    }
+
+    fn send_plain(&mut self, burst: &mut Burst) {
+        self.path.collect().expect("an honest device");
+        let (mut dealt, mut sent, mut bytes) = (0, 0, 0);
+        for packet in burst.iter() {
+            match self.path.send_cold(line_of(packet)) {
+                Fate::Full => break,
+                Fate::Dropped => {}
+                Fate::Sent(len) => (sent, bytes) = (sent + 1, bytes + len),
+            }
+            dealt += 1;
+        }
+        self.path.queue.publish();
+        self.path.parts.stats.moved(sent, bytes);
+        // SAFETY: the first `dealt` packets belong to the queue now, or were freed.
+        unsafe { burst.consume_front(dealt) };
+    }
+}
+
+fn compare<Q: DriverQueue, const OFFLOAD: bool>(
+    features: Features,
+    driver: impl Fn(&RingMemory, DriverConfig) -> Result<Q, Error>,
+) {
+    let takes = Takes { csum: OFFLOAD, tso4: OFFLOAD, ..Takes::default() };
+    let mut dice = Dice::new(features.bits());
+    let (mut sent, mut lost) = (0, 0);
+    for indirect in [Features::NONE, Features::INDIRECT_DESC] {
+        let mut sides =
+            [false, true].map(|plain| Side::<Q, OFFLOAD>::new(features | indirect, takes, plain, &driver));
+        for number in 0..batches(16) {
+            let batch: Vec<_> = (0..dice.below(12)).map(|_| Plan::random(&mut dice)).collect();
+            let finish = dice.below(12);
+            let [fast, slow] = sides.each_mut().map(|side| side.run(&batch, finish));
+            assert_eq!(fast, slow, "batch {number} of {features}");
+            sent += fast.came.len();
+            lost = fast.lost.iter().sum();
+        }
+        let pools = sides.map(|side| (side.path.parts.pool.clone(), side.foreign));
+        for (pool, foreign) in pools {
+            assert_eq!((pool.stats().in_use, foreign.stats().in_use), (0, 0), "{features}");
+        }
+    }
+    assert!(batches(16) < 1000 || sent > 0 && lost > 0, "batches reach the device, and causes of loss");
+}
+
+macro_rules! variants {
+    ($($name:ident: $module:ident $order:literal $offload:literal $features:expr;)*) => {
+        $(#[test] fn $name() {
+            compare::<_, $offload>($features, $module::Driver::<$order, false>::new);
+        })*
+    };
+}
+
+variants! {
+    split_alike: split false false Features::NONE;
+    split_offload_alike: split false true Features::NONE;
+    split_in_order_alike: split true false Features::IN_ORDER;
+    split_in_order_offload_alike: split true true Features::IN_ORDER;
+    packed_alike: packed false false Features::RING_PACKED;
+    packed_offload_alike: packed false true Features::RING_PACKED;
+    packed_in_order_alike: packed true false Features::RING_PACKED | Features::IN_ORDER;
+    packed_in_order_offload_alike: packed true true Features::RING_PACKED | Features::IN_ORDER;
+}
+
+/// A frame in more pieces than are lent at once, even after it was copied, must not wait for ever.
+#[test]
+fn a_packet_in_too_many_pieces_is_dropped() {
+    let mut side =
+        Side::<_, false>::new(Features::NONE, Takes::default(), false, split::Driver::<false, false>::new);
+    let small = linecard_mempool::PoolConfig { packets: 512, data_room: 64, ..Default::default() };
+    side.path.parts.pool = Pool::new(&domain("small"), small).expect("a pool");
+    let plan = Plan { kind: 0, lengths: vec![64; 100], seed: 7, asks: Offload::NONE, segment: 0, stale: 0 };
+    assert!(plan.lengths.iter().sum::<usize>() <= LONGEST as usize);
+    let outcome = side.run(&[plan], 12);
+    assert_eq!((outcome.left, outcome.lost[1]), (0, 1), "{outcome:?}");
+}
