@@ -1,5 +1,6 @@
 //! `linecard bench`: our rings, pools and ports beside DPDK's, in interleaved runs.
 
+pub(crate) mod bootstrap;
 mod burst;
 pub(crate) mod end;
 mod error;

@@ -26,7 +26,6 @@ mod schedule;
 mod search;
 mod spare;
 mod startup;
-mod statistics;
 mod tested;
 mod together;
 
@@ -52,7 +51,7 @@ pub(crate) use self::path::Path;
 use self::raw::{Book, Pages};
 use self::result::Row;
 use self::schedule::{Outcome, Progress, Schedule};
-use super::{Error, choose_cores};
+use super::{Error, bootstrap as statistics, choose_cores};
 
 /// `--quick` starts no sample after this, and the last one takes some seconds more.
 const QUICK: Duration = Duration::from_secs(100);
