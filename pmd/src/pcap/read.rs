@@ -1,6 +1,7 @@
 //! Frames out of capture files, one after the other; the formats are `pcap-parser`'s business.
 
 use std::fs::File;
+use std::io::Read;
 use std::ops::Range;
 use std::path::Path;
 
@@ -95,8 +96,21 @@ impl Reader {
     /// # Errors
     /// No file, no permission, no capture.
     pub fn open(path: &Path) -> Result<Self, Damage> {
-        let file = File::open(path).map_err(Damage::Open)?;
-        let blocks = create_reader(BUFFER, file).map_err(|error| match error {
+        Self::of(File::open(path).map_err(Damage::Open)?, BUFFER)
+    }
+
+    /// Reads what `source` gives, `buffer` bytes of it at a time; a longer record cannot be read.
+    ///
+    /// ```
+    /// use linecard_pmd::pcap::read::{Damage, Reader};
+    /// let refused = Reader::of(&b"plain text, no capture"[..], 4096).err().expect("no capture");
+    /// assert!(matches!(refused, Damage::NoCapture));
+    /// ```
+    ///
+    /// # Errors
+    /// It cannot be read, or is no capture.
+    pub fn of(source: impl Read + Send + 'static, buffer: usize) -> Result<Self, Damage> {
+        let blocks = create_reader(buffer, source).map_err(|error| match error {
             PcapError::ReadError => Damage::Read(0),
             _ => Damage::NoCapture,
         })?;
