@@ -114,7 +114,8 @@ impl Reader {
             PcapError::ReadError => Damage::Read(0),
             _ => Damage::NoCapture,
         })?;
-        let state = State { interfaces: Vec::new(), fraction: 1, head: 16, time: 0, frames: 0 };
+        let state =
+            State { interfaces: Vec::new(), fraction: 1, head: 16, time: 0, frames: 0, sections: false };
         Ok(Self { blocks, state, found: None, bytes: 0 })
     }
 
@@ -125,6 +126,9 @@ impl Reader {
     /// The file cannot be read on.
     pub fn ready(&mut self) -> Result<bool, Damage> {
         while self.found.is_none() {
+            if self.state.sections && is_impossible(self.blocks.data()) {
+                return Err(Damage::Damaged(self.state.frames));
+            }
             let (record, found) = match self.blocks.next() {
                 Ok((record, block)) => (record, self.state.look(record, &block)?),
                 Err(PcapError::Eof) => return Ok(false),
@@ -196,6 +200,8 @@ struct State {
     time: u64,
     /// Frames so far.
     frames: u64,
+    /// The file is pcapng: it is made of sections.
+    sections: bool,
 }
 
 impl State {
@@ -213,6 +219,7 @@ impl State {
             }
             PcapBlockOwned::NG(Block::SectionHeader(_)) => {
                 self.interfaces.clear();
+                self.sections = true;
                 return Ok(None);
             }
             PcapBlockOwned::NG(Block::InterfaceDescription(interface)) => {
@@ -261,6 +268,17 @@ impl Found {
         let end = head.checked_add(usize::try_from(len).ok()?)?;
         (end <= record).then_some(Self { record, frame: head..end, len: wire })
     }
+}
+
+/// Whether a block is a process information block shorter than its own head, with which `pcap-parser` 0.17 calculates
+/// before it looks. In a section of the other byte order such a length is far more than can be held.
+fn is_impossible(block: &[u8]) -> bool {
+    const KIND: u32 = 0x8000_0001;
+    const HEAD: u32 = 16;
+    let Some((kind, rest)) = block.split_first_chunk() else { return false };
+    let Some(len) = rest.first_chunk() else { return false };
+    u32::from_le_bytes(*kind) == KIND && u32::from_le_bytes(*len) < HEAD
+        || u32::from_be_bytes(*kind) == KIND && u32::from_be_bytes(*len) < HEAD
 }
 
 fn ethernet(link: Linktype) -> Result<(), Damage> {

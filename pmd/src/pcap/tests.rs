@@ -403,6 +403,21 @@ fn a_full_device_is_counted_and_does_not_begin() {
 }
 
 #[test]
+fn a_block_shorter_than_its_own_head_is_damage() {
+    for len in [0, 4, 8, 11, 12, 15] {
+        // A section header of the one byte order, then a process information block.
+        let little: Vec<u32> =
+            vec![0x0a0d_0d0a, 28, 0x1a2b_3c4d, 1, !0, !0, 28, 0x8000_0001, len, 0, 0, 0, 0];
+        for bytes in [little.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<_>>(), {
+            little.iter().flat_map(|w| w.to_be_bytes()).collect()
+        }] {
+            let mut reader = Reader::of(std::io::Cursor::new(bytes), 4096).expect("a section");
+            assert!(matches!(reader.ready(), Err(Damage::Damaged(0))), "{len}");
+        }
+    }
+}
+
+#[test]
 fn a_file_that_is_read_is_not_written_over() {
     let scratch = Scratch::new();
     let (file, link) = (scratch.with("in.pcap", &encoded(Format::Pcap)), scratch.file("link.pcap"));
