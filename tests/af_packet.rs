@@ -2,10 +2,12 @@
 
 mod support;
 
-use std::process::{Child, Command, Stdio};
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use linecard_pmd::netdev::lab::{Cable, Lab};
+use linecard_pmd::pcap::read::Reader;
 use support::console::{Kind, Testpmd, present};
 use support::ours::{Ours, assert_perfect};
 use support::peer::forwarder;
@@ -142,6 +144,100 @@ fn tshark_sees_what_we_sent() {
             let payload: String = frame[18..].iter().map(|byte| format!("{byte:02x}")).collect();
             assert_eq!(*line, format!("118\t{i}\t{}\t{payload}", i % 8), "{options}");
         }
+        std::fs::remove_file(&file).expect("the capture is there");
+    }
+}
+
+/// `tcpdump`, which writes what comes in with our EtherType to `file`, and ends after `count` frames.
+struct Tcpdump {
+    child: Child,
+    said: BufReader<ChildStderr>,
+}
+
+impl Tcpdump {
+    fn start(lab: &Lab, interface: &str, file: &str, count: usize) -> Self {
+        let count = count.to_string();
+        let mut command = Command::new("tcpdump");
+        command.args(["-n", "-Z", "root", "--immediate-mode", "-Q", "in", "-s", "0"]);
+        command.args(["-i", interface, "-c", &count, "-w", file, "ether proto 0x88b5"]);
+        let mut child = lab.run(|| command.stderr(Stdio::piped()).spawn()).expect("tcpdump starts");
+        let mut said = BufReader::new(child.stderr.take().expect("a pipe"));
+        let mut line = String::new();
+        while !line.contains("listening on") {
+            line.clear();
+            assert!(said.read_line(&mut line).expect("text") > 0, "tcpdump does not listen");
+        }
+        Self { child, said }
+    }
+
+    /// What it says at its end.
+    fn finish(mut self) -> String {
+        let mut end = None;
+        eventually("tcpdump has seen all there was to see", || {
+            end = self.child.try_wait().expect("a child");
+            end.is_some()
+        });
+        assert!(end.is_some_and(|status| status.success()), "tcpdump failed");
+        let mut rest = String::new();
+        self.said.read_to_string(&mut rest).expect("text");
+        rest
+    }
+}
+
+impl Drop for Tcpdump {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Frames of all sorts of lengths, each different.
+fn plain_frames() -> Vec<Vec<u8>> {
+    let frame = |i: usize| {
+        let header = [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x88, 0xb5];
+        let len = 60 + (i * 97) % 1455;
+        header.into_iter().chain((14..len).map(|at| (at * 7 + i) as u8)).collect()
+    };
+    (0..120).map(frame).collect()
+}
+
+#[test]
+fn tcpdump_counts_and_keeps_what_each_driver_sent() {
+    const TEST: &str = "tcpdump_counts_and_keeps_what_each_driver_sent";
+    if on_path("tcpdump").is_none() {
+        return skip(TEST, "no program 'tcpdump' on this machine (apt-get install tcpdump)");
+    }
+    let Some(cable) = Cable::new(TEST) else { return };
+    let scratch = Scratch::new(TEST);
+    let frames = plain_frames();
+    let tap = format!("net_tap0,iface=seen,netns={}", cable.near.path());
+    let devices = [
+        (cable.at_near("net_af_packet0", ""), &cable.far, "far"),
+        (cable.at_near("net_af_xdp0", ""), &cable.far, "far"),
+        (tap, &cable.near, "seen"),
+    ];
+    for (device, lab, interface) in devices {
+        let file = scratch.join(&format!("{interface}.pcap"));
+        let mut ours = Ours::start(&device);
+        let tcpdump = Tcpdump::start(lab, interface, &file.display().to_string(), frames.len());
+        ours.send(&frames);
+        let said = tcpdump.finish();
+        ours.stop();
+        assert!(said.contains(&format!("{} packets captured", frames.len())), "{device}: {said}");
+        assert!(said.contains("\n0 packets dropped by kernel"), "{device}: {said}");
+        let mut kept = Vec::new();
+        let mut reader = Reader::open(&file).expect("a capture");
+        while reader.ready().expect("whole") {
+            kept.push(reader.frame().to_vec());
+            reader.advance();
+        }
+        assert!(kept == frames, "{device}: every byte of {} frames, in order", frames.len());
+        // And what tcpdump reads of its own file.
+        let output = Command::new("tcpdump").args(["-nne", "-r"]).arg(&file).output().expect("tcpdump runs");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let length = |line: &str| line.split_once(", length ")?.1.split(':').next()?.parse::<usize>().ok();
+        let lengths = text.lines().filter_map(length);
+        assert!(lengths.eq(frames.iter().map(Vec::len)), "{device}: {text}");
         std::fs::remove_file(&file).expect("the capture is there");
     }
 }

@@ -13,11 +13,15 @@ mod testpmd;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use crate::error::Error;
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    // A file that reaches a limit (ulimit -f) is told as a full disk is; without a handler the kernel ends the process in
+    // the middle of a record.
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
     match run(&arguments) {
         Ok(code) => code,
         Err(error) => {

@@ -71,6 +71,35 @@ fn a_file_is_whole_after_signals() {
 }
 
 #[test]
+fn a_limit_of_file_size_is_a_full_disk() {
+    let scratch = Scratch::new();
+    let path = scratch.file("limited.pcap");
+    let device = format!("net_pcap0,tx_pcap={path}");
+    let program = testpmd(
+        &["-m", "64", "--in-memory", "--vdev", "net_null0,size=300", "--vdev", &device],
+        &["-i", "-a", "--total-num-mbufs=1024"],
+    );
+    // The pool is a file to the kernel, too, and takes 3 MB; the limit is in units of 512 or 1024 bytes.
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", "ulimit -f 32768; exec \"$0\" \"$@\""])
+        .arg(program.get_program())
+        .args(program.get_args());
+    let mut running = Running::start(command.stdin(Stdio::piped()));
+    let mut console = running.0.stdin.take().unwrap();
+    let least = 8 << 20;
+    eventually("packets", || std::fs::metadata(&path).is_ok_and(|data| data.len() > least));
+    std::thread::sleep(Duration::from_millis(500));
+    console.write_all(b"show port xstats 1\nquit\n").unwrap();
+    let said = running.end(PATIENCE);
+    assert!(said.code == Some(0), "{said:?}");
+    let lost =
+        said.out.lines().find_map(|line| line.trim().strip_prefix("tx_q0_no_space: ")?.parse::<u64>().ok());
+    assert!(lost.is_some_and(|lost| lost > 0), "{said:?}");
+    assert!(frames(&path).iter().all(|frame| frame.len() == 300), "whole records");
+}
+
+#[test]
 fn a_full_disk_is_counted_and_the_file_stays_whole() {
     let name = "a_full_disk_is_counted_and_the_file_stays_whole";
     if !rustix::process::geteuid().is_root() {

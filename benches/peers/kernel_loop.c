@@ -7,7 +7,8 @@
  *           af_xdp     copy mode, rings of 2048, the kernel called when it asks for it
  *
  * Frames lie where they are sent from all the time and are not looked at when they are received: no pool, no
- * counters but one, no metadata. The loop runs on CORE. Speaks like a testpmd:
+ * counters but one, no metadata. The loop runs on CORE. How the frames of a packet socket are sent was chosen by
+ * measuring (docs/performance.md): one sendmmsg() of 32 is as fast as any. Speaks like a testpmd:
  *
  *   set fwd rxonly|txonly|macswap    what `start` does; macswap sends each received frame back
  *   set txpkts LENGTH
@@ -191,7 +192,8 @@ static void run_af_packet(void)
 {
 	static struct mmsghdr messages[BURST];
 	static struct iovec pieces[BURST];
-	unsigned int at = 0;
+	/* The ring goes on where it stood when the loop was stopped. */
+	static unsigned int at;
 
 	for (int i = 0; i < BURST; i++) {
 		pieces[i] = (struct iovec){ frame, length };
@@ -341,7 +343,8 @@ static void send_xdp(void)
 static void transmit_xdp(void)
 {
 	struct xdp_desc *entries = tx.entries;
-	uint32_t lent = 0;
+	/* What is under way when the loop is stopped comes home later. */
+	static uint32_t lent;
 
 	/* The second half of the memory holds what is sent. */
 	for (uint32_t i = 0; i < DEPTH; i++)

@@ -104,6 +104,25 @@ impl<'a, T: Copy + Send, M: Exclusive> Reservation<'a, T, M> {
         self.written = self.written.min(u32::try_from(count).unwrap_or(u32::MAX));
     }
 
+    /// Writes again a slot that is written already, counted from the first of the reservation; false if it is not.
+    ///
+    /// ```
+    /// let (mut producer, consumer) = linecard_ring::spsc::ring::<u32>(8)?;
+    /// let mut slots = producer.reserve(3);
+    /// slots.write_slice(&[1, 2]);
+    /// assert_eq!([slots.rewrite(1, 20), slots.rewrite(2, 30)], [true, false]);
+    /// assert_eq!((slots.publish(), consumer.dequeue(), consumer.dequeue()), (2, Some(1), Some(20)));
+    /// # Ok::<(), linecard_ring::Error>(())
+    /// ```
+    pub fn rewrite(&mut self, index: usize, item: T) -> bool {
+        let slot = u32::try_from(index).ok().filter(|slot| *slot < self.written);
+        if let Some(slot) = slot {
+            // SAFETY: the slot lies inside the claim: before what is written, which is.
+            unsafe { self.end.slots.put(self.claim.start.wrapping_add(slot), item) };
+        }
+        slot.is_some()
+    }
+
     /// Makes the written slots visible to the consumers, by one store; unwritten ones go back. Returns how
     /// many were published.
     #[inline]

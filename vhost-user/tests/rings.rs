@@ -5,8 +5,11 @@ mod common;
 use std::sync::atomic::Ordering;
 
 use common::{Bench, Frontend, GUEST, Guest, MEMORY, SIZE, frame, receive, take_count};
+use linecard_eal::{Memory, MemoryConfig};
 use linecard_mempool::{Burst, Offload};
-use linecard_pmd::{RxQueue, TxQueue};
+use linecard_pmd::capture::{Hub, Options};
+use linecard_pmd::null::NullDriver;
+use linecard_pmd::{DevArgs, Driver, PortConfig, ProbeContext, RxQueue, TxQueue, configure};
 use linecard_vhost_user::{RxLoss, TxLoss};
 use linecard_virtio::{Buffer, Features, Segment};
 use linecard_wire::FrontendReq as Req;
@@ -107,6 +110,50 @@ fn what_a_driver_says_of_its_checksums_is_not_believed() {
         assert_eq!((packet.data(), packet.offload()), (frame(1, 100).as_slice(), Offload::NONE));
     }
     assert_eq!(bench.rx_stats.totals().lost(RxLoss::BadOffload), 0);
+}
+
+#[test]
+fn a_capture_sees_what_frames_of_a_wrong_length_held() {
+    let Bench { pool, backend, rx, tx, path, .. } = Bench::new("shown");
+    let mut guest = Guest::start(&path, Features::NONE);
+    common::eventually("link", || backend.peer().link_up().then_some(()));
+    // A port that a capture can be opened on, with our queue in the place of its own.
+    let memory = Memory::new(MemoryConfig::default()).expect("memory");
+    let domain = memory.domain("null").expect("a domain");
+    let context = ProbeContext { memory, domain, wait: std::time::Duration::ZERO };
+    let device =
+        NullDriver.probe(&context, &DevArgs::parse("net_null0").expect("well formed")).expect("probes");
+    let mut port =
+        configure(device, PortConfig::default()).and_then(|port| port.start(&pool)).expect("starts");
+    port.rx = vec![Box::new(rx)];
+    let hub = Hub::new();
+    let mut port = hub.watch(0, port);
+    let (_session, mut stream) = hub.open(0, &Options::default()).expect("opens");
+    let (addr, _) = guest.frontend.write_frame(50, &frame(1, 100));
+    // Eleven bytes behind the header, then no byte at all, then far more than a frame can be.
+    for len in [12 + 11, 5] {
+        guest.tx.post(Buffer { addr, len, token: u64::from(len) });
+    }
+    let parts: Vec<_> = (0..40).map(|_| Segment { addr: GUEST, len: 2000 }).collect();
+    guest.tx.post_chain(&parts, 7);
+    guest.send(&frame(2, 60));
+    guest.tx.publish();
+    let mut burst = Burst::new();
+    common::eventually("the good frame", || (port.rx[0].rx_burst(&mut burst) > 0).then_some(()));
+    assert_eq!(burst[0].data(), frame(2, 60));
+    burst.clear();
+    let mut seen = Vec::new();
+    while let Some(frame) = stream.next().expect("not garbled") {
+        seen.push((frame.data.to_vec(), frame.comment.to_owned()));
+    }
+    let short: Vec<_> = seen.iter().map(|(data, why)| (data.len(), why)).collect();
+    assert_eq!(seen.len(), 4, "{short:?}");
+    assert!(seen.contains(&(frame(1, 100)[..11].to_vec(), "runt".into())), "{short:?}");
+    assert!(seen.contains(&(Vec::new(), "runt".into())), "{short:?}");
+    assert!(seen.iter().any(|(data, why)| data.len() >= 1500 && why == "too_long"), "{short:?}");
+    assert!(seen.contains(&(frame(2, 60), String::new())), "{short:?}");
+    drop((port, tx));
+    assert_eq!(pool.stats().in_use, 0);
 }
 
 #[test]

@@ -15,6 +15,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use linecard_mempool::{Burst, Meta, Packet, Pool};
+use linecard_pmd::capture::is_watched;
 use linecard_pmd::offload::{Takes, describe};
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::net::NetHeader;
@@ -170,7 +171,7 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool> Rx<Q, MERGE, OFFLOA
             // SAFETY: the queue returns only tokens it was lent, once each; `lend` makes them from metadata.
             let line = unsafe { Line::of_token(one.token) };
             if one.len < SHORTEST {
-                self.runt(line);
+                self.runt(line, one.len);
                 continue;
             }
             let len = one.len.wrapping_sub(HEADER);
@@ -213,9 +214,15 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool> Rx<Q, MERGE, OFFLOA
     /// Too short to be a frame: the buffer goes home.
     #[cold]
     #[inline(never)]
-    fn runt(&mut self, line: Line) {
-        self.parts.stats.lost(RxLoss::Runt, 1);
-        self.put_back(line);
+    fn runt(&mut self, line: Line, len: u32) {
+        if !is_watched() {
+            self.parts.stats.lost(RxLoss::Runt, 1);
+            return self.put_back(line);
+        }
+        line.receive(self.first, len.saturating_sub(HEADER));
+        // SAFETY: taken from the pool by `lend`, returned by the queue, its metadata written above: ours alone.
+        let packet = unsafe { Packet::from_raw(line.meta()) };
+        self.parts.stats.dropped(RxLoss::Runt, &packet);
     }
 
     fn put_back(&mut self, line: Line) {

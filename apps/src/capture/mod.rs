@@ -9,6 +9,8 @@ mod output;
 mod print;
 mod socket;
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -186,13 +188,21 @@ fn options(args: &CaptureArgs) -> Result<Options, Error> {
     })
 }
 
+/// More bytes than the longest filter has: 4096 instructions of four numbers.
+const LONGEST_FILTER: u64 = 1 << 18;
+
 fn filter(args: &CaptureArgs) -> Result<Option<Program>, Error> {
     let usage = |error: bpf::Error| Error::Usage(error.to_string());
     if let Some(expression) = &args.filter {
         return bpf::compile(expression).map(Some).map_err(usage);
     }
     let Some(path) = &args.bytecode else { return Ok(None) };
-    let text = std::fs::read_to_string(path).map_err(|source| Error::System {
+    let read = |path| -> std::io::Result<String> {
+        let mut text = String::new();
+        File::open(path)?.take(LONGEST_FILTER).read_to_string(&mut text)?;
+        Ok(text)
+    };
+    let text = read(path).map_err(|source| Error::System {
         action: format!("the filter in {} cannot be read", path.display()),
         source,
         remedy: "name a file with what `tcpdump -y EN10MB -ddd EXPRESSION` printed",

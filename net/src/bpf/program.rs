@@ -22,6 +22,8 @@ pub struct Instruction {
     pub k: u32,
 }
 
+/// Characters of a bad line that are shown.
+const LONGEST_QUOTE: usize = 60;
 /// Longest program, the kernel's `BPF_MAXINSNS`.
 const MAX: usize = 4096;
 /// Words of scratch memory, `BPF_MEMWORDS`.
@@ -74,8 +76,11 @@ impl Program {
     /// Other text, or a program that [`new`](Self::new) refuses.
     pub fn from_ddd(text: &str) -> Result<Self, Error> {
         let bad = |line: &str| {
+            // A file that is something else may have lines of any length and bytes.
+            let start: String = line.chars().take(LONGEST_QUOTE).flat_map(char::escape_debug).collect();
+            let rest = if line.chars().nth(LONGEST_QUOTE).is_some() { "…" } else { "" };
             Error::new(format!(
-                "'{line}' is no line of a compiled filter; make it with `tcpdump -y EN10MB -ddd EXPRESSION`"
+                "'{start}{rest}' is no line of a compiled filter; make it with `tcpdump -y EN10MB -ddd EXPRESSION`"
             ))
         };
         let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());

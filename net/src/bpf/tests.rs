@@ -144,6 +144,13 @@ fn programs_are_checked() {
     }
 }
 
+#[test]
+fn a_file_that_is_something_else_is_not_quoted_whole() {
+    let said = Program::from_ddd(&"\0".repeat(1 << 18)).expect_err("no filter").to_string();
+    assert!(said.starts_with("'\\0\\0") && said.contains("…' is no line of a compiled filter"), "{said}");
+    assert!(said.len() < 300, "{}", said.len());
+}
+
 mod garbage {
     use proptest::prelude::*;
 

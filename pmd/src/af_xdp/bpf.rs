@@ -250,10 +250,19 @@ fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
 
 /// What is pinned at `path`.
 fn get(path: &Path) -> io::Result<OwnedFd> {
-    let path = c_path(path)?;
-    let mut attributes = Object { path: path.as_ptr() as u64, ..Object::default() };
+    let text = c_path(path)?;
+    let mut attributes = Object { path: text.as_ptr() as u64, ..Object::default() };
     // SAFETY: the path ends with a zero byte and lives across the call.
-    unsafe { open(OBJ_GET, &mut attributes) }
+    let got = unsafe { open(OBJ_GET, &mut attributes) };
+    // Of what is nothing pinned the kernel says that it is not permitted.
+    got.map_err(|error| if lies_elsewhere(path) { io::ErrorKind::InvalidInput.into() } else { error })
+}
+
+/// Whether something is there, and not in a bpf file system.
+fn lies_elsewhere(path: &Path) -> bool {
+    /// `BPF_FS_MAGIC` of `linux/magic.h`.
+    const BPF: u32 = 0xcafe_4a11;
+    rustix::fs::statfs(path).is_ok_and(|system| u32::try_from(system.f_type) != Ok(BPF))
 }
 
 fn c_path(path: &Path) -> io::Result<CString> {

@@ -75,7 +75,12 @@ impl Context<'_> {
                 return self.failed(action, source, remedy);
             }
         };
-        let remedy = format!("pin a {what} there with 'bpftool', as in 'bpftool … pin {shown}'");
+        let remedy = match source.kind() {
+            io::ErrorKind::NotFound => {
+                format!("pin a {what} there with 'bpftool', as in 'bpftool … pin {shown}'")
+            }
+            _ => "give the name of one in a bpf file system, as in /sys/fs/bpf/NAME".into(),
+        };
         Error::Argument { device: self.port.into(), problem, remedy }
     }
 

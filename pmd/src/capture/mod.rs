@@ -34,7 +34,7 @@ mod tests;
 
 pub use self::client::{Client, Listed};
 pub use self::hub::{Hub, Session};
-pub use self::point::dropped;
+pub use self::point::{dropped, is_watched};
 pub use self::protocol::{Options, Totals};
 pub use self::queues::{WatchedRx, WatchedTx};
 pub use self::record::Frame;

@@ -101,6 +101,7 @@ impl Sink {
         let mut marks = [Mark::default(); BURST];
         let mut need = 0;
         for (mark, packet) in marks.iter_mut().zip(packets) {
+            (mark.place, mark.len) = (place_of(packet), packet.len());
             mark.kept = self.wanted(packet);
             mark.cells = mark.kept.map_or(0, |kept| record::cells(kept, 0));
             need += mark.cells;
@@ -125,6 +126,9 @@ impl Sink {
 
 #[derive(Clone, Copy, Default)]
 struct Mark {
+    /// Which packet it is about.
+    place: usize,
+    len: usize,
     kept: Option<usize>,
     cells: usize,
     copied: bool,
@@ -140,9 +144,19 @@ pub(super) struct Copied<'a> {
 }
 
 impl Copied<'_> {
-    /// Shows the copies of the first `count` packets and forgets the others.
-    pub(super) fn publish(mut self, count: usize) {
-        let marks = &self.marks[..count.min(BURST)];
+    /// Shows the copies of the first `count` packets but those that were dropped, and forgets the others.
+    pub(super) fn publish(mut self, count: usize, gone: &Gone) {
+        let marks = &mut self.marks[..count.min(BURST)];
+        let mut start = 0;
+        for mark in &mut *marks {
+            if gone.has(mark) {
+                if mark.copied {
+                    self.slots.rewrite(start, record::withdrawn(mark.kept.unwrap_or(0)));
+                }
+                (mark.kept, mark.copied) = (None, false);
+            }
+            start = mark.end;
+        }
         let wanted = marks.iter().filter(|mark| mark.kept.is_some()).count();
         let copied = marks.iter().filter(|mark| mark.copied).count();
         self.counts.seen.add(wanted as u64);
@@ -235,18 +249,46 @@ impl Point {
     }
 }
 
-/// Runs `step`, a burst of the queue behind; what its driver says is [`dropped`] goes to `sink`.
-pub(super) fn telling<T>(sink: Sink, time: u64, step: impl FnOnce() -> T) -> (T, Option<Sink>) {
+/// Where a packet's description lies, which tells it from all others that there are at the time.
+fn place_of(packet: &Packet) -> usize {
+    packet.as_raw().addr().get()
+}
+
+/// Packets of a burst that its driver dropped.
+pub(super) struct Gone {
+    /// Where they lay, and how long they were: what lies there by now may be a piece of another.
+    packets: [(usize, usize); BURST],
+    count: usize,
+}
+
+impl Gone {
+    pub(super) const NONE: Self = Self { packets: [(0, 0); BURST], count: 0 };
+
+    fn add(&mut self, packet: &Packet) {
+        if let Some(place) = self.packets.get_mut(self.count) {
+            *place = (place_of(packet), packet.len());
+            self.count += 1;
+        }
+    }
+
+    fn has(&self, mark: &Mark) -> bool {
+        self.packets[..self.count].contains(&(mark.place, mark.len))
+    }
+}
+
+/// Runs `step`, a burst of the queue behind; what its driver says is [`dropped`] goes to `sink`, and is told.
+pub(super) fn telling<T>(sink: Sink, time: u64, step: impl FnOnce() -> T) -> (T, Option<(Sink, Gone)>) {
     // A queue behind a queue (a faulty line) tells the innermost.
-    let outer = EAR.with(|ear| ear.borrow_mut().replace(Ear { sink, time }));
+    let outer = EAR.with(|ear| ear.borrow_mut().replace(Ear { sink, time, gone: Gone::NONE }));
     let result = step();
     let ear = EAR.with(|ear| std::mem::replace(&mut *ear.borrow_mut(), outer));
-    (result, ear.map(|ear| ear.sink))
+    (result, ear.map(|ear| (ear.sink, ear.gone)))
 }
 
 struct Ear {
     sink: Sink,
     time: u64,
+    gone: Gone,
 }
 
 thread_local! {
@@ -268,8 +310,20 @@ thread_local! {
 /// ```
 pub fn dropped(packet: &Packet, cause: &str) {
     EAR.with(|ear| {
-        if let Some(Ear { sink, time }) = &mut *ear.borrow_mut() {
+        if let Some(Ear { sink, time, gone }) = &mut *ear.borrow_mut() {
             sink.copy(packet, *time, cause);
+            gone.add(packet);
         }
     });
+}
+
+/// For drivers: whether anybody wants to see what this burst drops, so that it is worth while to make a packet of what
+/// is none yet.
+///
+/// ```
+/// assert!(!linecard_pmd::capture::is_watched(), "outside of a burst nobody listens");
+/// ```
+#[must_use]
+pub fn is_watched() -> bool {
+    EAR.with(|ear| ear.borrow().is_some())
 }

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use linecard_mempool::{Burst, Packet};
 
-use super::point::{Mailbox, Point, Sinks, telling};
+use super::point::{Gone, Mailbox, Point, Sinks, telling};
 use crate::port::{RxQueue, TxQueue};
 
 /// Nanoseconds since 1970.
@@ -41,8 +41,9 @@ impl WatchedRx {
         };
         let (before, time) = (packets.len(), now());
         let (count, dropped) = telling(dropped, time, || self.inner.rx_burst(packets));
-        passed.prepare(&packets[before..], time).publish(count);
-        self.point.sinks = dropped.map(|dropped| Sinks { passed, dropped });
+        // What was dropped is not among those that are there.
+        passed.prepare(&packets[before..], time).publish(count, &Gone::NONE);
+        self.point.sinks = dropped.map(|(dropped, _)| Sinks { passed, dropped });
         count
     }
 }
@@ -90,8 +91,9 @@ impl WatchedTx {
         // Copied before: what is taken may be gone at once.
         let copied = passed.prepare(packets, time);
         let (count, dropped) = telling(dropped, time, || self.inner.tx_burst(packets));
-        copied.publish(count);
-        self.point.sinks = dropped.map(|dropped| Sinks { passed, dropped });
+        let gone = dropped.as_ref().map_or(&Gone::NONE, |(_, gone)| gone);
+        copied.publish(count, gone);
+        self.point.sinks = dropped.map(|(dropped, _)| Sinks { passed, dropped });
         count
     }
 }

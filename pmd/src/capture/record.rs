@@ -15,6 +15,8 @@ pub(super) type Cell = [u8; CELL];
 /// Bytes of a cell: a cache line.
 pub(super) const CELL: usize = 64;
 const HEADER: usize = 32;
+/// Instead of a direction: the record is to be passed over.
+const WITHDRAWN: u8 = 0xff;
 
 /// A frame as it was seen.
 ///
@@ -106,10 +108,22 @@ pub(super) fn write<'a>(
     filler.end();
 }
 
+/// The first cell of a record that tells nothing after all, whose frame took `kept` bytes.
+pub(super) fn withdrawn(kept: usize) -> Cell {
+    let mut cell = [0; CELL];
+    // Fit: bounded by the longest snapshot, 2^18.
+    cell[20..24].copy_from_slice(&(kept as u32).to_le_bytes());
+    cell[24..28].copy_from_slice(&(cells(kept, 0) as u32).to_le_bytes());
+    cell[30] = WITHDRAWN;
+    cell
+}
+
 /// What lies at the beginning of some cells.
 pub(super) enum Found<'a> {
     /// A record, and how many cells it takes.
     Frame(Frame<'a>, usize),
+    /// So many cells that tell nothing.
+    Withdrawn(usize),
     /// Less than a record.
     Part,
     /// No record.
@@ -132,6 +146,9 @@ pub(super) fn read(cells: &[Cell]) -> Found<'_> {
     let (Some(data), Some(comment)) = (rest.get(..kept), rest.get(kept..kept + comment)) else {
         return Found::Garbled;
     };
+    if header[30] == WITHDRAWN {
+        return Found::Withdrawn(count);
+    }
     let direction = match header[30] {
         1 => Direction::In,
         2 => Direction::Out,

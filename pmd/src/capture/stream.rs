@@ -37,6 +37,7 @@ impl Lane {
         loop {
             match record::read(&self.cells[self.start..self.end]) {
                 Found::Frame(frame, _) => return Ok(Some(frame.time)),
+                Found::Withdrawn(count) => self.start += count,
                 Found::Garbled if self.start < self.end => {
                     let text = "the capture ring is garbled; the captured process misbehaves, start it anew";
                     return Err(CaptureError::Refused(text.into()));

@@ -162,7 +162,10 @@ fn reasons(hub: &Hub, number: u16, port: Port, pool: &Pool, frames: &[Vec<u8>]) 
     let mut port = hub.watch(number, port);
     let (session, mut stream) = hub.open(number, &Options::default()).expect("opens");
     assert_eq!(send(&mut port, pool, frames), frames.len(), "taken");
-    let seen = all(&mut stream).into_iter().filter(|(.., comment)| !comment.is_empty());
+    let seen = all(&mut stream);
+    assert_eq!(seen.len(), frames.len(), "each once: sent, or dropped: {seen:?}");
+    assert_eq!(session.totals(), Totals { seen: frames.len() as u64, lost: 0 });
+    let seen = seen.into_iter().filter(|(.., comment)| !comment.is_empty());
     let seen = seen.map(|(_, data, comment)| (data.len(), comment)).collect();
     drop(session);
     port.stop();

@@ -1,5 +1,6 @@
 //! The arguments of a file port, and what is said about files that will not do.
 
+use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
@@ -156,6 +157,23 @@ pub(super) fn too_large(port: &str, path: &Path) -> Error {
     }
 }
 
+/// Another port, of this process or another, or this one by another name, reads or writes the file.
+fn in_use(args: &DevArgs, path: &Path) -> Error {
+    let problem = format!("{} is read or written by a port already", path.display());
+    args.problem(problem, "give each tx_pcap a file of its own")
+}
+
+/// Keeps everybody from emptying a file that is read, whatever its name, until the result is dropped.
+pub(super) fn hold(args: &DevArgs, path: &Path) -> Result<Option<File>, Error> {
+    // What is gone by now is told when it is read.
+    let Ok(file) = File::open(path) else { return Ok(None) };
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared) {
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(in_use(args, path)),
+        // Where there are no locks nobody is kept from anything.
+        _ => Ok(Some(file)),
+    }
+}
+
 /// A file that cannot be written.
 pub(super) fn not_writable(args: &DevArgs, path: &Path, error: io::Error) -> Error {
     let shown = path.display();
@@ -163,10 +181,7 @@ pub(super) fn not_writable(args: &DevArgs, path: &Path, error: io::Error) -> Err
         ErrorKind::InvalidInput => {
             args.problem(format!("{shown} is no file"), "name a file with tx_pcap=FILE")
         }
-        ErrorKind::WouldBlock => {
-            let problem = format!("{shown} is written by another port");
-            args.problem(problem, "give each tx_pcap a file of its own")
-        }
+        ErrorKind::WouldBlock => in_use(args, path),
         _ => Error::System {
             port: args.name().to_owned(),
             action: format!("{shown} cannot be written"),

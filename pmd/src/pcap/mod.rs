@@ -22,6 +22,7 @@ pub mod read;
 mod rx;
 mod tx;
 
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
@@ -66,6 +67,7 @@ impl Driver for PcapDriver {
         for path in &settings.rx {
             args::verify(args, path, settings.infinite)?;
         }
+        let held = settings.rx.iter().map(|path| args::hold(args, path)).collect::<Result<_, _>>()?;
         let mut outputs = Vec::new();
         for path in &settings.tx {
             let output = tx::Output::open(path, settings.snaplen);
@@ -73,7 +75,7 @@ impl Driver for PcapDriver {
             outputs.push(Shelf::new(Some(output).into()));
         }
         let Settings { rx, infinite, timing, .. } = settings;
-        Ok(Box::new(Pcap { name: args.name().to_owned(), rx, infinite, timing, outputs }))
+        Ok(Box::new(Pcap { name: args.name().to_owned(), rx, infinite, timing, outputs, _held: held }))
     }
 }
 
@@ -83,6 +85,8 @@ struct Pcap {
     infinite: bool,
     timing: Timing,
     outputs: Vec<Shelf>,
+    /// The files that are read, so that no port writes over them.
+    _held: Vec<Option<File>>,
 }
 
 type Counters = PortCounters<RxLoss, TxLoss>;

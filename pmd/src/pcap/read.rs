@@ -1,6 +1,7 @@
 //! Frames out of capture files, one after the other; the formats are `pcap-parser`'s business.
 
 use std::fs::File;
+use std::io::Read;
 use std::ops::Range;
 use std::path::Path;
 
@@ -95,12 +96,26 @@ impl Reader {
     /// # Errors
     /// No file, no permission, no capture.
     pub fn open(path: &Path) -> Result<Self, Damage> {
-        let file = File::open(path).map_err(Damage::Open)?;
-        let blocks = create_reader(BUFFER, file).map_err(|error| match error {
+        Self::of(File::open(path).map_err(Damage::Open)?, BUFFER)
+    }
+
+    /// Reads what `source` gives, `buffer` bytes of it at a time; a longer record cannot be read.
+    ///
+    /// ```
+    /// use linecard_pmd::pcap::read::{Damage, Reader};
+    /// let refused = Reader::of(&b"plain text, no capture"[..], 4096).err().expect("no capture");
+    /// assert!(matches!(refused, Damage::NoCapture));
+    /// ```
+    ///
+    /// # Errors
+    /// It cannot be read, or is no capture.
+    pub fn of(source: impl Read + Send + 'static, buffer: usize) -> Result<Self, Damage> {
+        let blocks = create_reader(buffer, source).map_err(|error| match error {
             PcapError::ReadError => Damage::Read(0),
             _ => Damage::NoCapture,
         })?;
-        let state = State { interfaces: Vec::new(), fraction: 1, head: 16, time: 0, frames: 0 };
+        let state =
+            State { interfaces: Vec::new(), fraction: 1, head: 16, time: 0, frames: 0, sections: false };
         Ok(Self { blocks, state, found: None, bytes: 0 })
     }
 
@@ -111,6 +126,9 @@ impl Reader {
     /// The file cannot be read on.
     pub fn ready(&mut self) -> Result<bool, Damage> {
         while self.found.is_none() {
+            if self.state.sections && is_impossible(self.blocks.data()) {
+                return Err(Damage::Damaged(self.state.frames));
+            }
             let (record, found) = match self.blocks.next() {
                 Ok((record, block)) => (record, self.state.look(record, &block)?),
                 Err(PcapError::Eof) => return Ok(false),
@@ -182,6 +200,8 @@ struct State {
     time: u64,
     /// Frames so far.
     frames: u64,
+    /// The file is pcapng: it is made of sections.
+    sections: bool,
 }
 
 impl State {
@@ -199,6 +219,7 @@ impl State {
             }
             PcapBlockOwned::NG(Block::SectionHeader(_)) => {
                 self.interfaces.clear();
+                self.sections = true;
                 return Ok(None);
             }
             PcapBlockOwned::NG(Block::InterfaceDescription(interface)) => {
@@ -247,6 +268,17 @@ impl Found {
         let end = head.checked_add(usize::try_from(len).ok()?)?;
         (end <= record).then_some(Self { record, frame: head..end, len: wire })
     }
+}
+
+/// Whether a block is a process information block shorter than its own head, with which `pcap-parser` 0.17 calculates
+/// before it looks. In a section of the other byte order such a length is far more than can be held.
+fn is_impossible(block: &[u8]) -> bool {
+    const KIND: u32 = 0x8000_0001;
+    const HEAD: u32 = 16;
+    let Some((kind, rest)) = block.split_first_chunk() else { return false };
+    let Some(len) = rest.first_chunk() else { return false };
+    u32::from_le_bytes(*kind) == KIND && u32::from_le_bytes(*len) < HEAD
+        || u32::from_be_bytes(*kind) == KIND && u32::from_be_bytes(*len) < HEAD
 }
 
 fn ethernet(link: Linktype) -> Result<(), Damage> {

@@ -403,6 +403,41 @@ fn a_full_device_is_counted_and_does_not_begin() {
 }
 
 #[test]
+fn a_block_shorter_than_its_own_head_is_damage() {
+    for len in [0, 4, 8, 11, 12, 15] {
+        // A section header of the one byte order, then a process information block.
+        let little: Vec<u32> =
+            vec![0x0a0d_0d0a, 28, 0x1a2b_3c4d, 1, !0, !0, 28, 0x8000_0001, len, 0, 0, 0, 0];
+        for bytes in [little.iter().flat_map(|w| w.to_le_bytes()).collect::<Vec<_>>(), {
+            little.iter().flat_map(|w| w.to_be_bytes()).collect()
+        }] {
+            let mut reader = Reader::of(std::io::Cursor::new(bytes), 4096).expect("a section");
+            assert!(matches!(reader.ready(), Err(Damage::Damaged(0))), "{len}");
+        }
+    }
+}
+
+#[test]
+fn a_file_that_is_read_is_not_written_over() {
+    let scratch = Scratch::new();
+    let (file, link) = (scratch.with("in.pcap", &encoded(Format::Pcap)), scratch.file("link.pcap"));
+    std::fs::hard_link(&file, &link).expect("the same file by another name");
+    let before = std::fs::metadata(&file).expect("there").len();
+    let used = |name: &str, path: &str| {
+        format!("{name}: {path} is read or written by a port already; give each tx_pcap a file of its own")
+    };
+    assert_eq!(refusal(&format!("net_pcap0,rx_pcap={file},tx_pcap={link}")), used("net_pcap0", &link));
+    let reader = probe(&format!("net_pcap0,rx_pcap={file}")).expect("probes");
+    let another = probe(&format!("net_pcap1,rx_pcap={link}")).expect("many may read");
+    assert_eq!(refusal(&format!("net_pcap2,tx_pcap={file}")), used("net_pcap2", &file));
+    assert_eq!(std::fs::metadata(&file).expect("there").len(), before);
+    drop((reader, another));
+    let writer = probe(&format!("net_pcap0,tx_pcap={file}")).expect("nobody reads it any more");
+    assert_eq!(refusal(&format!("net_pcap1,rx_pcap={link}")), used("net_pcap1", &link));
+    drop(writer);
+}
+
+#[test]
 fn a_file_that_was_not_begun_is_not_left() {
     let scratch = Scratch::new();
     let (new, old) = (scratch.file("new"), scratch.with("old", b"precious"));
@@ -411,7 +446,7 @@ fn a_file_that_was_not_begun_is_not_left() {
     let locked = refusal(&format!("net_pcap1,tx_pcap={old}"));
     assert_eq!(
         locked,
-        format!("net_pcap1: {old} is written by another port; give each tx_pcap a file of its own")
+        format!("net_pcap1: {old} is read or written by a port already; give each tx_pcap a file of its own")
     );
     drop(device);
     assert!(!Path::new(&new).exists());

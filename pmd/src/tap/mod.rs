@@ -21,6 +21,7 @@
 //! ```
 
 mod control;
+mod file;
 mod open;
 mod remote;
 mod rx;
@@ -32,6 +33,7 @@ use std::sync::{Arc, Mutex};
 
 use linecard_mempool::Pool;
 
+use self::file::File;
 pub use rx::RxLoss;
 pub use tx::TxLoss;
 
@@ -183,9 +185,11 @@ impl Tap {
         let counters = PortCounters::<RxLoss, TxLoss>::new(config.rx_queues, config.tx_queues);
         let trouble = Arc::new(Trouble::new(&self.name));
         let longest = if rx_takes.tso4 { rx::LARGEST } else { usize::from(config.mtu) + OVERHEAD };
+        let shared = !self.opened.passed.is_empty();
+        let file = |fd: &Arc<OwnedFd>| File::new(Arc::clone(fd), shared);
         let receive = |(i, fd): (usize, &Arc<OwnedFd>)| {
             rx::queue(rx::RxParts {
-                fd: Arc::clone(fd),
+                file: file(fd),
                 pool: pool.clone(),
                 stats: counters.rx(i),
                 trouble: Arc::clone(&trouble),
@@ -196,8 +200,8 @@ impl Tap {
         let rx: Option<Vec<_>> = fds.iter().enumerate().map(receive).collect();
         let rx = rx.ok_or_else(|| self.too_small(pool, longest))?;
         let transmit = |(i, fd): (usize, &Arc<OwnedFd>)| -> Box<dyn TxQueue> {
-            let (fd, trouble) = (Arc::clone(fd), Arc::clone(&trouble));
-            Box::new(tx::Tx::new(fd, pool.clone(), counters.tx(i), trouble, tx_takes))
+            let trouble = Arc::clone(&trouble);
+            Box::new(tx::Tx::new(file(fd), pool.clone(), counters.tx(i), trouble, tx_takes))
         };
         let tx = fds.iter().enumerate().map(transmit).collect();
         let control = Arc::new(TapControl {

@@ -8,7 +8,6 @@
 //! buffers by one `readv` and becomes a chain.
 
 use std::io::IoSliceMut;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use linecard_mempool::{Burst, Packet, Pool};
@@ -16,6 +15,7 @@ use linecard_net::vnet::{HDR_LEN, NetHeader};
 use rustix::io::Errno;
 
 use super::control::Trouble;
+use super::file::File;
 use crate::offload::{Takes, describe};
 use crate::port::RxQueue;
 use crate::stats::{QueueStats, Total};
@@ -44,7 +44,7 @@ crate::causes! {
 
 /// What a receive queue is made of.
 pub(super) struct RxParts {
-    pub(super) fd: Arc<OwnedFd>,
+    pub(super) file: File,
     pub(super) pool: Pool,
     pub(super) stats: Arc<QueueStats<RxLoss>>,
     pub(super) trouble: Arc<Trouble>,
@@ -103,7 +103,7 @@ impl<const SCATTER: bool> Rx<SCATTER> {
 
     /// Reads one frame; `None` when there is none.
     fn read(&mut self) -> Option<usize> {
-        let fd = &*self.parts.fd;
+        let file = &self.parts.file;
         let first = self.armed.len().saturating_sub(self.buffers);
         let result = if SCATTER {
             let mut places: [IoSliceMut<'_>; MOST] = std::array::from_fn(|_| IoSliceMut::new(&mut []));
@@ -112,10 +112,10 @@ impl<const SCATTER: bool> Rx<SCATTER> {
                 .iter_mut()
                 .zip(armed)
                 .for_each(|(place, packet)| *place = IoSliceMut::new(packet.data_mut()));
-            rustix::io::readv(fd, &mut places[..self.buffers])
+            file.read_into(&mut places[..self.buffers])
         } else {
             let packet = self.armed.last_mut()?;
-            rustix::io::read(fd, packet.data_mut())
+            file.read(packet.data_mut())
         };
         match result {
             Ok(len) => Some(len),

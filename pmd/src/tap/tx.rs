@@ -3,7 +3,6 @@
 //! A packet that is alone in its buffer gets its header in its own headroom; all others are written as several pieces.
 
 use std::io::IoSlice;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use linecard_mempool::{Burst, Packet, Pool};
@@ -11,6 +10,7 @@ use linecard_net::vnet::{HDR_LEN, NetHeader};
 use rustix::io::Errno;
 
 use super::control::Trouble;
+use super::file::File;
 use crate::offload::{SoftLoss, SoftTx, Takes, Wish, asks};
 use crate::port::TxQueue;
 use crate::stats::{QueueStats, Total};
@@ -53,7 +53,7 @@ enum Fate {
 }
 
 struct Writer {
-    fd: Arc<OwnedFd>,
+    file: File,
     stats: Arc<QueueStats<TxLoss>>,
     trouble: Arc<Trouble>,
     takes: Takes,
@@ -61,7 +61,7 @@ struct Writer {
 
 impl Tx {
     pub(super) fn new(
-        fd: Arc<OwnedFd>,
+        file: File,
         pool: Pool,
         stats: Arc<QueueStats<TxLoss>>,
         trouble: Arc<Trouble>,
@@ -76,7 +76,7 @@ impl Tx {
             };
             counted.lost(cause, count);
         });
-        Self { writer: Writer { fd, stats, trouble, takes }, soft }
+        Self { writer: Writer { file, stats, trouble, takes }, soft }
     }
 }
 
@@ -139,7 +139,7 @@ impl Writer {
             && let Some(place) = packet.prepend(HEADER)
         {
             place.copy_from_slice(&PLAIN);
-            let written = rustix::io::write(&*self.fd, packet.data());
+            let written = self.file.write(packet.data());
             packet.adj(HEADER);
             return self.fate(written);
         }
@@ -153,7 +153,7 @@ impl Writer {
         let (places, segments) = (pieces[1..].iter_mut(), packet.segments());
         places.zip(segments).for_each(|(place, segment)| *place = IoSlice::new(segment.data()));
         let count = 1 + usize::from(packet.nb_segs());
-        self.fate(rustix::io::writev(&*self.fd, &pieces[..count]))
+        self.fate(self.file.write_from(&pieces[..count]))
     }
 
     fn fate(&self, written: rustix::io::Result<usize>) -> Fate {

@@ -5,6 +5,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use linecard_mempool::{BURST, Burst, Meta, Packet, Pool};
+use linecard_pmd::capture::is_watched;
 use linecard_pmd::offload::{Takes, describe};
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::net::{GSO_NONE, HDR_LEN, NEEDS_CSUM, NetHeader};
@@ -169,7 +170,7 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
         };
         let len = head.len.saturating_sub(self.header);
         if len < MIN_FRAME {
-            return Ok(self.drop_chain(head, stats, RxLoss::Runt));
+            return Ok(self.drop_chain(head, len, pool, stats, RxLoss::Runt));
         }
         let parts = match u32::from(pool.data_room()) {
             // No room at all is never enough.
@@ -177,7 +178,7 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
             room => len.div_ceil(room) as usize,
         };
         if len > MAX_PACKET || parts > MAX_SEGMENTS {
-            return Ok(self.drop_chain(head, stats, RxLoss::TooLong));
+            return Ok(self.drop_chain(head, len, pool, stats, RxLoss::TooLong));
         }
         let Some(mut packet) = gather(self.segments.pieces(), self.header, len, parts, pool) else {
             stats.lost(RxLoss::NoBuffer, 1);
@@ -206,9 +207,24 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
             || header.request(packet.len()).is_some_and(|request| describe(packet, request, self.takes))
     }
 
-    fn drop_chain(&mut self, head: Head, stats: &QueueStats<RxLoss>, cause: RxLoss) -> Slow {
+    /// Drops the chain whose frame has `len` bytes. Whoever captures sees its front.
+    #[cold]
+    fn drop_chain(
+        &mut self,
+        head: Head,
+        len: u32,
+        pool: &Pool,
+        stats: &QueueStats<RxLoss>,
+        cause: RxLoss,
+    ) -> Slow {
+        let front = len.min(u32::from(pool.data_room()));
+        let packet =
+            if is_watched() { gather(self.segments.pieces(), self.header, front, 1, pool) } else { None };
         self.queue.complete(head.used(0));
-        stats.lost(cause, 1);
+        match packet {
+            Some(packet) => stats.dropped(cause, &packet),
+            None => stats.lost(cause, 1),
+        }
         Slow::Dropped
     }
 

@@ -32,12 +32,16 @@ pub(crate) struct NetArgs {
     /// and --containers
     #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u16).range(64..=1518), conflicts_with = "tcp")]
     size: Vec<u16>,
-    /// Samples of each side per row, in turn
+    /// Fresh processes of each side per row
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(super) runs: u32,
-    /// Seconds over which a rate is taken, or round trips are made
-    #[arg(long, default_value = "1", value_parser = seconds)]
-    pub(super) seconds: Duration,
+    /// Turns that each side has while its processes live; 10 by default
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000), conflicts_with_all = ["containers", "tcp"])]
+    slices: Option<u32>,
+    /// Seconds over which a rate is taken in a turn, or round trips are made; 0.2 by default, 1 with --containers and
+    /// --tcp
+    #[arg(long, value_parser = seconds)]
+    seconds: Option<Duration>,
     /// The two cores to run on, generator then port; the first allowed ones by default
     #[arg(long, value_delimiter = ',', num_args = 1..=2)]
     pub(super) cores: Vec<u32>,
@@ -64,8 +68,10 @@ pub(crate) struct NetArgs {
 
 /// What `--help` says below the options.
 const QUESTIONS: &str = "\
-Each run answers one question, with fresh processes in fresh namespaces for each sample, the
-sides in turn:
+Each run answers one question, with fresh processes in fresh namespaces. With --containers and
+--tcp the sides are set up in turn; else they stand at once and rest, and work in short turns.
+Ratios are medians of those within a turn, with the interval that holds them with 95 %
+probability (bootstrap).
 
   (none)        Rates, per driver, direction and length. The port is a testpmd's (rxonly or
                 txonly) on the second core. It receives what a packet socket on the first
@@ -102,6 +108,30 @@ impl NetArgs {
             Self { tcp: true, .. } => Question::Tcp,
             _ => Question::Rate,
         }
+    }
+
+    /// Whether the sides of a row can stand at once.
+    fn sliced(&self) -> bool {
+        matches!(self.question(), Question::Rate | Question::Latency)
+    }
+
+    /// Turns of each side in a run.
+    pub(super) fn slices(&self) -> u32 {
+        if self.sliced() { self.slices.unwrap_or(10) } else { 1 }
+    }
+
+    /// The time of one.
+    pub(super) fn seconds(&self) -> Duration {
+        self.seconds.unwrap_or(if self.sliced() {
+            Duration::from_millis(200)
+        } else {
+            Duration::from_secs(1)
+        })
+    }
+
+    /// The time before one in which nothing is counted: what has just been set up takes longer.
+    pub(super) fn warm_up(&self) -> Duration {
+        Duration::from_millis(if self.sliced() { 30 } else { 300 })
     }
 
     /// The rows, for these drivers.

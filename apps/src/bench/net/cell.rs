@@ -136,8 +136,7 @@ impl Question {
     /// Testpmds that run at once.
     pub(crate) const fn programs(self) -> u32 {
         match self {
-            Self::Rate | Self::Latency => 1,
-            Self::Tcp => 2,
+            Self::Rate | Self::Latency | Self::Tcp => 2,
             Self::Containers => 3,
         }
     }

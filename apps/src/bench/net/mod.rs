@@ -6,7 +6,9 @@
 //!         core 1                               core 0
 //! ```
 //! A tap has no other end: what its port sends, the kernel counts on the interface itself, and the generator sends there.
-//! Namespaces and interfaces are made for each sample and go with it, even if this process is killed.
+//! Each side has its own namespace, interfaces and processes, which go when a run ends, even if this process is killed.
+//! All sides of a row stand at once and rest: a testpmd that forwards nothing sleeps. In turn each works for a fraction of
+//! a second, so that what the machine does to one it does to the others, and ratios are taken within a turn.
 
 mod args;
 mod cell;
@@ -55,14 +57,15 @@ pub(crate) fn run(args: &NetArgs) -> Result<(), Error> {
         kernel: !args.no_loop,
         arguments: [args.args.clone(), args.dpdk_args.clone()],
         hugepages: peer::free_hugepages() >= Bed::hugepages(question),
-        window: args.seconds,
+        window: args.seconds(),
+        warm_up: args.warm_up(),
         folder: folder.path().to_owned(),
         interrupt: watch_signals()?,
     };
     // Fails at once where namespaces may not be made.
     drop(place::Place::new()?);
     let mut rows: Vec<Row> = args.cells(&kinds).into_iter().map(Row::new).collect();
-    let interrupted = measure(&bed, args.runs, &mut rows);
+    let interrupted = measure(&bed, [args.runs, args.slices()], &mut rows);
     let absent = kernel_loop.and_then(Result::err);
     report::print(&rows, &setting(&bed, args, absent), args.json)?;
     if interrupted {
@@ -81,34 +84,72 @@ fn kernel_loop(args: &NetArgs, question: Question) -> Option<Result<PathBuf, Abs
 }
 
 /// Every row once per run, so that its samples are spread over the whole time. True when a signal ended it.
-fn measure(bed: &Bed, runs: u32, rows: &mut [Row]) -> bool {
+fn measure(bed: &Bed, [runs, slices]: [u32; 2], rows: &mut [Row]) -> bool {
     for run in 0..runs {
         for row in &mut *rows {
-            row.next_run();
-            // A B C, C B A, A B C …: no side always runs first.
-            let mut sides = Side::ALL;
-            if run % 2 == 1 {
-                sides.reverse();
-            }
-            for side in sides {
-                if !row.wants(side) || !bed.has(side, row.cell.question) {
-                    continue;
-                }
-                match bed.sample(row.cell, side) {
-                    Ok(figure) => {
-                        tell(run, row.cell, side, &said(row.cell.question, figure));
-                        row.push(side, figure);
-                    }
-                    Err(Failure::Interrupted) => return true,
-                    Err(Failure::Program(why)) => {
-                        tell(run, row.cell, side, &why);
-                        row.failed(side, why);
-                    }
-                }
+            if let Err(Interrupted) = slice(bed, run, slices, row) {
+                return true;
             }
         }
     }
     false
+}
+
+/// A signal has come.
+struct Interrupted;
+
+/// One run of one row: its sides stand all the while, and each works for a slice of time when it is its turn.
+fn slice(bed: &Bed, run: u32, slices: u32, row: &mut Row) -> Result<(), Interrupted> {
+    let cell = row.cell;
+    let mut stands = [None, None, None];
+    for side in Side::ALL {
+        if row.wants(side) && bed.has(side, cell.question) {
+            stands[side as usize] = heard(row, run, side, bed.stand(cell, side))?;
+        }
+    }
+    for turn in 0..slices {
+        row.next_pair();
+        // A B C, C B A, A B C …: no side always comes first, and what changes steadily falls out.
+        let mut sides = Side::ALL;
+        if (run + turn) % 2 == 1 {
+            sides.reverse();
+        }
+        for side in sides {
+            let Some(stand) = &mut stands[side as usize] else { continue };
+            let figure = bed.slice(cell, side, stand);
+            match heard(row, run, side, figure)? {
+                Some(figure) => {
+                    tell(run, cell, side, &said(cell.question, figure));
+                    row.push(side, figure);
+                }
+                None => stands[side as usize] = None,
+            }
+        }
+    }
+    for (side, stand) in Side::ALL.into_iter().zip(stands) {
+        if let Some(stand) = stand {
+            heard(row, run, side, Bed::leave(stand))?;
+        }
+    }
+    Ok(())
+}
+
+/// What came out, or else noted why nothing did.
+fn heard<T>(
+    row: &mut Row,
+    run: u32,
+    side: Side,
+    outcome: Result<T, Failure>,
+) -> Result<Option<T>, Interrupted> {
+    match outcome {
+        Ok(value) => Ok(Some(value)),
+        Err(Failure::Interrupted) => Err(Interrupted),
+        Err(Failure::Program(why)) => {
+            tell(run, row.cell, side, &why);
+            row.failed(side, why);
+            Ok(None)
+        }
+    }
 }
 
 /// A figure on a line of its own.
@@ -155,8 +196,10 @@ fn setting(bed: &Bed, args: &NetArgs, no_loop: Option<Absent>) -> String {
     };
     let kernel = no_loop.map_or(String::new(), |why| format!("; no kernel loop: {why}"));
     format!(
-        "{cores}, {pages}; dpdk {dpdk}{kernel}; {} runs in turn, fresh processes, {:.1} s each{}{}",
+        "{cores}, {pages}; dpdk {dpdk}{kernel}; {} runs of fresh processes, {} turns in each, {:.2} s a turn{}{}; \
+         ratios are medians of those within turns, with the interval that holds 95 %",
         args.runs,
+        args.slices(),
         bed.window.as_secs_f64(),
         more("ours", &args.args),
         more("dpdk", &args.dpdk_args)

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::cell::{Cell, Question, Side};
 use super::sample::Figure;
 use crate::bench::Error;
+use crate::bench::bootstrap::{self, Interval};
 use crate::bench::stats::Summary;
 
 /// A side that failed so often is not asked again.
@@ -23,18 +24,18 @@ struct Trouble {
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(crate) cell: Cell,
-    /// One for each run, by side.
-    runs: Vec<[Option<Figure>; 3]>,
+    /// One for each turn, by side.
+    pairs: Vec<[Option<Figure>; 3]>,
     troubles: [Trouble; 3],
 }
 
 impl Row {
     pub(crate) fn new(cell: Cell) -> Self {
-        Self { cell, runs: Vec::new(), troubles: Default::default() }
+        Self { cell, pairs: Vec::new(), troubles: Default::default() }
     }
 
     fn figures(&self, side: Side) -> impl Iterator<Item = Figure> {
-        self.runs.iter().filter_map(move |run| run[side as usize])
+        self.pairs.iter().filter_map(move |pair| pair[side as usize])
     }
 
     fn values(&self, side: Side) -> Vec<f64> {
@@ -47,13 +48,13 @@ impl Row {
     }
 
     /// Figures from here on belong together.
-    pub(crate) fn next_run(&mut self) {
-        self.runs.push([None; 3]);
+    pub(crate) fn next_pair(&mut self) {
+        self.pairs.push([None; 3]);
     }
 
     pub(crate) fn push(&mut self, side: Side, figure: Figure) {
-        if let Some(run) = self.runs.last_mut() {
-            run[side as usize] = Some(figure);
+        if let Some(pair) = self.pairs.last_mut() {
+            pair[side as usize] = Some(figure);
         }
     }
 
@@ -94,11 +95,11 @@ impl Row {
         Some(ours.median / Summary::of(&self.values(other))?.median)
     }
 
-    /// Ours over theirs of the same run: what changes on the machine between runs falls out.
-    fn paired_ratio(&self, other: Side) -> Option<Summary> {
-        let pair = |run: &[Option<Figure>; 3]| Some(run[0]?.value / run[other as usize]?.value);
-        let ratios: Vec<f64> = self.runs.iter().filter_map(pair).collect();
-        Summary::of(&ratios)
+    /// Ours over theirs of the same turn: what changes on the machine between turns falls out.
+    fn paired_ratio(&self, other: Side) -> Option<Interval> {
+        let pair = |pair: &[Option<Figure>; 3]| Some(pair[0]?.value / pair[other as usize]?.value);
+        let ratios: Vec<f64> = self.pairs.iter().filter_map(pair).collect();
+        bootstrap::paired(&ratios)
     }
 
     fn json(&self) -> Value {
@@ -156,8 +157,8 @@ fn table(out: &mut impl Write, rows: &[Row], setting: &str) -> io::Result<()> {
         "linecard (min..max)".into(),
         "dpdk (min..max)".into(),
         format!("{} (min..max)", question.kernel()),
-        "/ dpdk, in pairs".into(),
-        format!("/ {}, in pairs", question.kernel()),
+        "/ dpdk (95 %)".into(),
+        format!("/ {} (95 %)", question.kernel()),
         second.into(),
     ];
     line(out, &heads)?;
@@ -174,7 +175,7 @@ fn columns(row: &Row, question: Question) -> [String; 7] {
     let value = |side| Summary::of(&row.values(side)).map_or("absent".to_owned(), spread);
     let pairs = |side| {
         row.paired_ratio(side).map_or(String::new(), |ratio| {
-            format!("{:.2} ({:.2}..{:.2})", ratio.median, ratio.min, ratio.max)
+            format!("{:.2} ({:.2}..{:.2})", ratio.median, ratio.low, ratio.high)
         })
     };
     let second = |side| row.second(side).map_or("-".to_owned(), |second| format!("{second:.0}"));
@@ -210,7 +211,7 @@ mod tests {
         let (kind, direction) = (Some(Kind::AfPacket), Some(Direction::Tx));
         let mut row = Row::new(Cell { question, kind, direction, size: Some(64) });
         for value in [0.4, 0.5, 0.6] {
-            row.next_run();
+            row.next_pair();
             row.push(Side::Linecard, Figure { value, second: 2000.0 });
         }
         row
@@ -234,7 +235,7 @@ mod tests {
         assert!(row.wants(Side::Dpdk), "it works now and then");
         row.push(Side::Kernel, Figure { value: 0.8, second: 1000.0 });
         let json = row.json();
-        // Of the run that has both, not of medians.
+        // Of the turn that has both, not of medians.
         assert_eq!(json["paired_ratio"]["median"].as_f64(), Some(2.0));
         assert_eq!(json["kernel_loop"]["cpu_ns"].as_f64(), Some(1000.0));
         let ratio = json["paired_ratio_kernel_loop"]["median"].as_f64().expect("both were measured");
@@ -256,7 +257,7 @@ mod tests {
         assert!(json["linecard"]["cpu_ns"].is_null() && json["unit"] == "Mpps", "{json}");
         let mut text = Vec::new();
         table(&mut text, &[row], "setting").expect("memory is writable");
-        assert!(String::from_utf8_lossy(&text).contains("/ bridge, in pairs"));
+        assert!(String::from_utf8_lossy(&text).contains("/ bridge (95 %)"));
         assert_eq!((Question::Tcp.kernel(), Question::Tcp.unit()), ("veth", "Gbit/s"));
     }
 }

@@ -1,4 +1,4 @@
-//! One sample: fresh programs in fresh namespaces, and the rate at which packets pass a port or return from it.
+//! One sample: the rate at which packets pass a port or return from it, for the time of a slice or of fresh programs.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use linecard::eal::CoreId;
+use linecard::pmd::netdev::Interface;
 
 use super::cell::{Cell, Direction, Kind, Question, Side};
 use super::generator::Generator;
@@ -30,6 +31,8 @@ pub(crate) struct Bed {
     pub(crate) arguments: [String; 2],
     pub(crate) hugepages: bool,
     pub(crate) window: Duration,
+    /// From the first packets to the first look at the counters.
+    pub(crate) warm_up: Duration,
     /// For what DPDK leaves behind.
     pub(crate) folder: PathBuf,
     pub(crate) interrupt: Interrupt,
@@ -47,27 +50,44 @@ pub(crate) struct Figure {
 
 /// Megabytes for a testpmd.
 const MEMORY: u32 = 256;
-/// From the first packets to the first look at the counters.
-const WARM_UP: Duration = Duration::from_millis(300);
 
 /// Counters at one moment.
 pub(super) struct Look {
     pub(super) count: u64,
-    /// Processor time of the program, in ticks.
-    pub(super) ticks: u64,
+    /// Processor time of the program, in nanoseconds.
+    pub(super) busy: u64,
     pub(super) at: Instant,
 }
 
 impl Look {
     /// What has passed so far, and what the process of that number has used.
     fn now(count: u64, pid: u32) -> Self {
-        Self { count, ticks: ticks(pid), at: Instant::now() }
+        Self { count, busy: busy(pid), at: Instant::now() }
     }
 
     /// A count without what it cost.
     pub(super) fn of(count: u64) -> Self {
-        Self { count, ticks: 0, at: Instant::now() }
+        Self { count, busy: 0, at: Instant::now() }
     }
+}
+
+/// A side of a row that is set up; between its slices it rests.
+pub(crate) enum Stand {
+    /// A port and what is at the other end of its cable.
+    Port(Box<Standing>),
+    /// Nothing: a slice sets up all it needs.
+    Fresh,
+}
+
+/// A port that waits for its next slice.
+pub(crate) struct Standing {
+    console: Console,
+    /// Of a port that receives.
+    generator: Option<Generator>,
+    /// Where the kernel counts what a port sends.
+    far: Interface,
+    /// Ends last: what it holds is where the others live.
+    _place: Place,
 }
 
 impl Bed {
@@ -86,43 +106,63 @@ impl Bed {
         }
     }
 
-    /// Measures one row on one side.
-    pub(crate) fn sample(&self, cell: Cell, side: Side) -> Result<Figure, Failure> {
-        match (cell.question, cell.kind) {
-            (Question::Rate, Some(kind)) => self.rate(cell, kind, side),
-            (Question::Latency, Some(kind)) => self.latency(cell, kind, side),
-            (Question::Containers, _) => self.containers(cell, side),
-            _ => self.tcp(side),
+    /// Sets up one side of a row.
+    pub(crate) fn stand(&self, cell: Cell, side: Side) -> Result<Stand, Failure> {
+        let Some(kind) = cell.kind else { return Ok(Stand::Fresh) };
+        let (place, mut console) = self.port(kind, side)?;
+        let far = place.interface(Self::far(kind))?;
+        let sends = cell.direction == Some(Direction::Tx);
+        let generator = if sends {
+            console.command(&format!("set txpkts {}", cell.bytes()))?;
+            None
+        } else {
+            Some(Generator::new(place.path(), Self::far(kind), cell.bytes(), self.cores[0])?)
+        };
+        let mode = match (cell.question, sends) {
+            (Question::Latency, _) => "macswap",
+            (_, true) => "txonly",
+            _ => "rxonly",
+        };
+        console.command(&format!("set fwd {mode}"))?;
+        Ok(Stand::Port(Box::new(Standing { console, generator, far, _place: place })))
+    }
+
+    /// Measures one row on one side for the time of a slice.
+    pub(crate) fn slice(&self, cell: Cell, side: Side, stand: &mut Stand) -> Result<Figure, Failure> {
+        let Stand::Port(standing) = stand else {
+            return match cell.question {
+                Question::Containers => self.containers(cell, side),
+                _ => self.tcp(side),
+            };
+        };
+        standing.console.command("start")?;
+        let figure = match (cell.question, &mut standing.generator) {
+            (Question::Latency, Some(generator)) => self.latency(generator),
+            (_, Some(generator)) => self.receive(generator, &mut standing.console),
+            (_, None) => self.transmit(&standing.far, standing.console.pid()),
+        };
+        standing.console.command("stop")?;
+        figure
+    }
+
+    /// Ends a side in order.
+    pub(crate) fn leave(stand: Stand) -> Result<(), Failure> {
+        match stand {
+            Stand::Port(standing) => standing.console.finish().map(drop),
+            Stand::Fresh => Ok(()),
         }
     }
 
-    fn rate(&self, cell: Cell, kind: Kind, side: Side) -> Result<Figure, Failure> {
-        let (place, mut console) = self.port(kind, side)?;
-        let figure = match cell.direction {
-            Some(Direction::Tx) => self.transmit(cell, kind, &place, &mut console)?,
-            _ => self.receive(cell, kind, &place, &mut console)?,
-        };
-        console.command("stop")?;
-        console.finish()?;
-        Ok(figure)
-    }
-
     /// Round trips to a port that sends everything back.
-    fn latency(&self, cell: Cell, kind: Kind, side: Side) -> Result<Figure, Failure> {
-        let (place, mut console) = self.port(kind, side)?;
-        let mut generator = Generator::new(place.path(), Self::far(kind), cell.bytes(), self.cores[0])?;
-        console.command("set fwd macswap")?;
-        console.command("start")?;
+    fn latency(&self, generator: &mut Generator) -> Result<Figure, Failure> {
         let (mut trips, lost) = thread::scope(|scope| {
             let pinger = scope.spawn(|| {
-                generator.ping(WARM_UP, &self.interrupt.0);
+                generator.ping(self.warm_up, &self.interrupt.0);
                 generator.ping(self.window, &self.interrupt.0)
             });
             pinger.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
         });
         self.interrupt.check()?;
-        console.command("stop")?;
-        console.finish()?;
         if lost > 0 || trips.is_empty() {
             let sent = lost + trips.len() as u64;
             return Err(Failure::Program(format!("{lost} of {sent} frames did not come back")));
@@ -165,18 +205,7 @@ impl Bed {
     }
 
     /// The kernel behind the cable counts.
-    fn transmit(
-        &self,
-        cell: Cell,
-        kind: Kind,
-        place: &Place,
-        console: &mut Console,
-    ) -> Result<Figure, Failure> {
-        let far = place.interface(Self::far(kind))?;
-        console.command("set fwd txonly")?;
-        console.command(&format!("set txpkts {}", cell.bytes()))?;
-        console.command("start")?;
-        let pid = console.pid();
+    fn transmit(&self, far: &Interface, pid: u32) -> Result<Figure, Failure> {
         let look = || -> Result<Look, Failure> {
             let facts = far.facts().map_err(|error| Failure::Program(error.to_string()))?;
             let count = facts.stats.rx_packets + facts.stats.rx_dropped;
@@ -186,23 +215,17 @@ impl Bed {
     }
 
     /// The port counts.
-    fn receive(
-        &self,
-        cell: Cell,
-        kind: Kind,
-        place: &Place,
-        console: &mut Console,
-    ) -> Result<Figure, Failure> {
-        let mut generator = Generator::new(place.path(), Self::far(kind), cell.bytes(), self.cores[0])?;
-        console.command("set fwd rxonly")?;
-        console.command("start")?;
+    fn receive(&self, generator: &mut Generator, console: &mut Console) -> Result<Figure, Failure> {
         let stop = AtomicBool::new(false);
         let pid = console.pid();
         thread::scope(|scope| {
             scope.spawn(|| generator.run(&stop));
             let figure = self.between(1_000_000, || {
+                let asked = Instant::now();
                 let count = received(console)?;
-                Ok(Look::now(count, pid))
+                let look = Look::now(count, pid);
+                // It counted at some moment in between.
+                Ok(Look { at: asked + (look.at - asked) / 2, ..look })
             });
             stop.store(true, Ordering::Relaxed);
             figure
@@ -215,7 +238,7 @@ impl Bed {
         unit: u64,
         mut look: impl FnMut() -> Result<Look, Failure>,
     ) -> Result<Figure, Failure> {
-        self.interrupt.sleep(WARM_UP)?;
+        self.interrupt.sleep(self.warm_up)?;
         let before = look()?;
         self.interrupt.sleep(self.window)?;
         let after = look()?;
@@ -224,8 +247,7 @@ impl Bed {
             return Err(Failure::Program("no packet passed".into()));
         }
         let value = per(count, unit) / (after.at - before.at).as_secs_f64();
-        let nanoseconds = after.ticks.saturating_sub(before.ticks) * (1_000_000_000 / TICKS);
-        Ok(Figure { value, second: per(nanoseconds, count) })
+        Ok(Figure { value, second: per(after.busy.saturating_sub(before.busy), count) })
     }
 
     /// testpmd's own options, behind the devices.
@@ -271,15 +293,14 @@ impl Bed {
     }
 }
 
-/// Processor time is counted in hundredths of a second (`USER_HZ`).
-const TICKS: u64 = 100;
-
-/// User and system time of a process; 0 when it is gone.
-fn ticks(pid: u32) -> u64 {
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The program's name, in brackets, may contain anything.
-    let rest = text.rsplit_once(')').map_or("", |(_, rest)| rest);
-    rest.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum()
+/// User and system time of a process so far, in nanoseconds; 0 when it is gone.
+fn busy(pid: u32) -> u64 {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let of = |file: PathBuf| {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        text.split_whitespace().next().and_then(|nanoseconds| nanoseconds.parse::<u64>().ok())
+    };
+    threads.filter_map(|thread| of(thread.path().join("schedstat"))).sum()
 }
 
 /// What the port says it has received, now.
@@ -312,7 +333,7 @@ mod tests {
         while start.elapsed() < Duration::from_millis(60) {
             spins = std::hint::black_box(spins + 1);
         }
-        assert!(ticks(std::process::id()) > 0);
-        assert_eq!(ticks(u32::MAX), 0);
+        assert!(busy(std::process::id()) > 0);
+        assert_eq!(busy(u32::MAX), 0);
     }
 }

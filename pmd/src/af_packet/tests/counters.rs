@@ -2,7 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Bench, Pair, bytes, far_at, frame, near_at, nothing_left, receive, xstat};
+use linecard_mempool::{BURST, Burst};
+
+use super::{Bench, Pair, bytes, eventually, far_at, frame, near_at, nothing_left, receive, xstat};
 use crate::config::PortConfig;
 use crate::port::Port;
 
@@ -37,6 +39,31 @@ fn drops_of_a_full_ring_add_up() {
         control.reset_stats();
         assert_eq!(control.stats(), Default::default());
     }
+    bench.finish();
+}
+
+#[test]
+fn a_burst_of_bad_frames_ends() {
+    let Some(pair) = Pair::new("af_packet a_burst_of_bad_frames_ends") else { return };
+    pair.near.ip("link set near mtu 9000");
+    pair.far.ip("link set far mtu 9000");
+    let bench = Bench::new();
+    let mut near = bench.start(&near_at(&pair, ",version=3,blocksz=4096"), PortConfig::default());
+    let far = pair.far.wire("far");
+    // Each is longer than a block of the ring.
+    let bad = 2 * BURST as u64;
+    assert!((0..bad).all(|_| far.send(&frame(0, 8000))) && far.send(&frame(1, 100)));
+    eventually("the last block is given out", || {
+        let mut burst = Burst::new();
+        let before = xstat(&near, "rx_q0_truncated");
+        let count = near.rx[0].rx_burst(&mut burst);
+        let lost = xstat(&near, "rx_q0_truncated") - before;
+        assert!(lost <= BURST as u64, "one call has looked at {lost} bad frames");
+        assert!(before > 0 || lost == BURST as u64, "{lost} of those that were there");
+        count == 1
+    });
+    assert_eq!(xstat(&near, "rx_q0_truncated"), bad);
+    near.stop();
     bench.finish();
 }
 

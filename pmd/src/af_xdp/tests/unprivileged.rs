@@ -3,13 +3,15 @@
 use std::os::fd::{AsRawFd, IntoRawFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::thread::{CapabilitySet, CapabilitySets, UnshareFlags, set_capabilities, unshare_unsafe};
 
 use super::*;
 use crate::af_xdp::Redirect;
 use crate::af_xdp::bpf::{Program, Sockets};
-use crate::af_xdp::socket::Socket;
+use crate::af_xdp::cursor::{Producer, Ring};
+use crate::af_xdp::socket::{Socket, Which};
 
 /// Leaves this thread, and those it makes, without some capabilities for ever.
 fn keep(kept: CapabilitySet) {
@@ -74,6 +76,63 @@ fn a_passed_socket_and_a_pinned_map_are_enough() {
     drop(redirect);
     assert!(!xdp_on(&lab, "near"));
     assert_eq!((pool.stats().in_use, other.stats().in_use), (0, 0));
+}
+
+/// Whoever kept the socket writes one completion after the other into its ring.
+fn forge(done: Ring<1>, end: &AtomicBool) {
+    let mut done = Producer::new(done);
+    let mut address = 0_u64;
+    while !end.load(Ordering::Relaxed) {
+        let mut slots = done.reserve(1);
+        while slots.write([address]) {
+            address = address.wrapping_add(0x1_0001);
+        }
+        slots.publish();
+    }
+}
+
+#[test]
+fn forged_completions_keep_nobody_busy_for_ever() {
+    const DEPTH: u16 = 256;
+    let test = "forged_completions_keep_nobody_busy_for_ever";
+    let Some(lab) = lab(test) else { return };
+    veth(&lab);
+    let path = bpf_file_system().join("sockets");
+    let (redirect, socket) = host(&lab, &path);
+    let copy = std::os::fd::AsFd::as_fd(&socket).try_clone_to_owned().expect("a copy");
+    let kept = Socket::passed(copy.into_raw_fd()).expect("an XDP socket");
+    let fd = into_raw(socket);
+    let context = context();
+    let pool = super::pool(&context);
+    let text = format!("net_af_xdp0,iface=near,netns={},map={},fd={fd}", lab.path(), path.display());
+    let device = probe(&context, &text).expect("possible");
+    let config = PortConfig { rx_depth: DEPTH, tx_depth: DEPTH, ..PortConfig::default() };
+    let mut near = configure(device, config).expect("possible").start(&pool).expect("a port");
+    let done = kept.map_ring::<1>(Which::Done, DEPTH.into()).expect("a second mapping");
+    let end = AtomicBool::new(false);
+    let began = std::time::Instant::now();
+    std::thread::scope(|scope| {
+        scope.spawn(|| forge(done, &end));
+        let mut calls = 0_u32;
+        while began.elapsed() < Duration::from_millis(500) {
+            let mut burst = Burst::new();
+            burst.extend(&mut (0..32).map_while(|i| pool.get().map(|packet| marked(packet, i))));
+            near.tx[0].tx_burst(&mut burst);
+            near.tx[0].reclaim();
+            calls += 1;
+        }
+        end.store(true, Ordering::Relaxed);
+        assert!(calls > 10, "{calls} calls in half a second");
+    });
+    assert!(xstat(&near, "tx_q0_bad_descriptor") > 0);
+    near.stop();
+    drop(redirect);
+}
+
+/// A frame in a packet that is there already.
+fn marked(mut packet: Packet, mark: u8) -> Packet {
+    assert!(packet.copy_from_slice(&[mark; 60]));
+    packet
 }
 
 fn into_raw(socket: Socket) -> i32 {
@@ -176,7 +235,11 @@ fn maps_and_programs_that_are_none() {
         let got = problem(options);
         assert!(got.starts_with(&format!("net_af_xdp0: {want}")), "{got}");
     }
-    assert!(problem("map=/etc/hostname").starts_with("net_af_xdp0: opening the pinned XSKMAP /etc/hostname"));
+    assert_eq!(
+        problem("map=/etc/hostname"),
+        "net_af_xdp0: /etc/hostname is no pinned XSKMAP; give the name of one in a bpf file system, as in \
+         /sys/fs/bpf/NAME"
+    );
     assert!(redirect.pin("host", &path).expect_err("taken").to_string().contains("File exists"));
 
     // The map has two places, and a queue of one belongs to one socket.

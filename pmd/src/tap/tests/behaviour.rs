@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use linecard_eal::memory::{Domain, Memory, MemoryConfig};
-use linecard_mempool::{Burst, Offload, Packet, Pool, PoolConfig, TxOffload};
+use linecard_mempool::{BURST, Burst, Offload, Packet, Pool, PoolConfig, TxOffload};
 
 use crate::netdev::lab::Lab;
 use crate::offload::{Offloads, RxOffloads, TxOffloads};
@@ -229,6 +229,72 @@ fn passed_descriptors_need_no_name() {
     }
     drop(device);
     assert!(!lab.ip("-brief link").contains("given"), "gone with the last descriptor");
+}
+
+#[test]
+fn whoever_keeps_a_copy_of_a_descriptor_cannot_make_the_port_wait() {
+    let Some(lab) = Lab::new("whoever_keeps_a_copy_of_a_descriptor_cannot_make_the_port_wait") else {
+        return;
+    };
+    let bench = Bench::new();
+    let kept = lab.run(|| {
+        let fd = sys::open().expect("root");
+        sys::attach(fd.as_fd(), "given", false).expect("root");
+        fd
+    });
+    lab.ip("link set dev given up");
+    let fd = kept.try_clone().expect("a copy").into_raw_fd();
+    let (device, pool) =
+        (bench.probe(&format!("net_tap0,fd={fd}")).expect("a queue of a tap"), bench.pool_of(2048));
+    let mut port = configure(device, PortConfig::default()).expect("accepted").start(&pool).expect("starts");
+    let flags = rustix::fs::fcntl_getfl(&kept).expect("open");
+    assert!(flags.contains(rustix::fs::OFlags::NONBLOCK));
+    rustix::fs::fcntl_setfl(&kept, flags - rustix::fs::OFlags::NONBLOCK).expect("open");
+    let (done, waits) = std::sync::mpsc::channel();
+    let poller = std::thread::spawn(move || {
+        let mut burst = Burst::new();
+        let none = port.rx[0].rx_burst(&mut burst);
+        // As much as the queue behind would hold, and more: a write does not wait either.
+        for _ in 0..40 {
+            burst.extend(&mut (0..BURST).map(|_| packet(&pool, &[0x55; 64])));
+            port.tx[0].tx_burst(&mut burst);
+            burst.clear();
+        }
+        done.send(none).expect("somebody waits");
+        port.stop();
+        assert_eq!(pool.stats().in_use, 0);
+    });
+    let none = waits.recv_timeout(Duration::from_secs(10));
+    if none.is_err() {
+        // So that the thread which waits does not outlive the test.
+        rustix::fs::fcntl_setfl(&kept, flags).expect("open");
+        lab.ip("link del dev given");
+    }
+    assert_eq!(none, Ok(0), "it came back at once");
+    poller.join().expect("no panic");
+}
+
+#[test]
+fn a_burst_of_bad_frames_ends() {
+    let Some(lab) = Lab::new("a_burst_of_bad_frames_ends") else { return };
+    let bench = Bench::new();
+    let (mut port, _pool) = bench.start(&lab, ",iface=t", PortConfig::default());
+    let wire = lab.wire("t");
+    // The port was made for shorter ones.
+    lab.ip("link set dev t mtu 9000");
+    let bad = 3 * BURST;
+    assert!((0..bad).all(|_| wire.send(&[1; 6000])) && wire.send(&[2; 60]));
+    let mut burst = Burst::new();
+    for call in 1..=3 {
+        assert_eq!(port.rx[0].rx_burst(&mut burst), 0);
+        let name = "rx_q0_too_long".to_owned();
+        let xstats = port.control.xstats();
+        assert!(xstats.contains(&(name, (call * BURST) as u64)), "call {call}: {xstats:?}");
+    }
+    assert_eq!(port.rx[0].rx_burst(&mut burst), 1);
+    assert_eq!(burst[0].data(), [2; 60]);
+    burst.clear();
+    port.stop();
 }
 
 #[test]
