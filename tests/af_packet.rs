@@ -158,7 +158,7 @@ impl Tcpdump {
     fn start(lab: &Lab, interface: &str, file: &str, count: usize) -> Self {
         let count = count.to_string();
         let mut command = Command::new("tcpdump");
-        command.args(["-n", "-Z", "root", "--immediate-mode", "-Q", "in", "-s", "0"]);
+        command.args(["-n", "-Z", "root", "--immediate-mode", "-Q", "in", "-s", "2000", "-B", "4096"]);
         command.args(["-i", interface, "-c", &count, "-w", file, "ether proto 0x88b5"]);
         let mut child = lab.run(|| command.stderr(Stdio::piped()).spawn()).expect("tcpdump starts");
         let mut said = BufReader::new(child.stderr.take().expect("a pipe"));

@@ -77,9 +77,9 @@ fn a_limit_of_file_size_is_a_full_disk() {
     let device = format!("net_pcap0,tx_pcap={path}");
     let program = testpmd(
         &["-m", "64", "--in-memory", "--vdev", "net_null0,size=300", "--vdev", &device],
-        &["-i", "-a", "--total-num-mbufs=1024"],
+        &["-i", "-a", "--total-num-mbufs=2048"],
     );
-    // The pool is a file to the kernel, too, and takes 3 MB; the limit is in units of 512 or 1024 bytes.
+    // The pool is a file to the kernel, too, and takes 5 MB; the limit is in units of 512 or 1024 bytes.
     let mut command = Command::new("sh");
     command
         .args(["-c", "ulimit -f 32768; exec \"$0\" \"$@\""])
