@@ -6,8 +6,9 @@
  *           af_packet  receive ring (TPACKET_V2), sendmmsg() of 32 frames past the queueing discipline
  *           af_xdp     copy mode, rings of 2048, the kernel called when it asks for it
  *
- * Frames lie where they are sent from all the time and are not looked at when they are received: no pool, no
- * counters but one, no metadata. The loop runs on CORE. How the frames of a packet socket are sent was chosen by
+ * Frames lie where they are sent from all the time. Received ones come to lie in one of KEPT buffers in turn, as with
+ * any program that does more with a frame than to forget it, and are not looked at: no pool, no counters but one, no
+ * metadata. The loop runs on CORE. How the frames of a packet socket are sent was chosen by
  * measuring (docs/performance.md): one sendmmsg() of 32 is as fast as any. Speaks like a testpmd:
  *
  *   set fwd rxonly|txonly|macswap    what `start` does; macswap sends each received frame back
@@ -53,6 +54,10 @@
 #ifndef XDP_MAX_TX_SKB_BUDGET
 #define XDP_MAX_TX_SKB_BUDGET 9
 #endif
+
+/* About what a port's queue and pool have in use. */
+#define KEPT 512
+static unsigned char kept[KEPT][VNET + LONGEST] __attribute__((aligned(64)));
 
 enum mode { RXONLY, TXONLY, MACSWAP };
 
@@ -126,7 +131,8 @@ static void open_tap(void)
 
 static void run_tap(void)
 {
-	static unsigned char in[VNET + LONGEST], out[VNET + LONGEST];
+	static unsigned char out[VNET + LONGEST];
+	unsigned int next = 0;
 
 	memcpy(out + VNET, frame, length);
 	while (on()) {
@@ -135,9 +141,11 @@ static void run_tap(void)
 				fail("write");
 			continue;
 		}
-		ssize_t got = read(tap, in, sizeof(in));
+		unsigned char *in = kept[next];
+		ssize_t got = read(tap, in, VNET + LONGEST);
 		if (got < 0)
 			continue;
+		next = (next + 1) % KEPT;
 		count(1);
 		if (mode == MACSWAP) {
 			memset(in, 0, VNET);
@@ -208,13 +216,14 @@ static void run_af_packet(void)
 		struct tpacket2_hdr *header = (void *)(packet_ring + at * FRAME);
 		if (!(__atomic_load_n(&header->tp_status, __ATOMIC_ACQUIRE) & TP_STATUS_USER))
 			continue;
+		unsigned int bytes = header->tp_snaplen < LONGEST ? header->tp_snaplen : LONGEST;
+		memcpy(kept[at % KEPT], (unsigned char *)header + header->tp_mac, bytes);
 		if (mode == MACSWAP) {
 			/* What this socket sent itself comes by too. */
 			struct sockaddr_ll *from = (void *)((unsigned char *)header + TPACKET_ALIGN(sizeof(*header)));
 			if (from->sll_pkttype != PACKET_OUTGOING) {
-				unsigned char *data = (unsigned char *)header + header->tp_mac;
-				swap_addresses(data);
-				send(packet_out, data, header->tp_snaplen, MSG_DONTWAIT);
+				swap_addresses(kept[at % KEPT]);
+				send(packet_out, kept[at % KEPT], bytes, MSG_DONTWAIT);
 			}
 		}
 		__atomic_store_n(&header->tp_status, TP_STATUS_KERNEL, __ATOMIC_RELEASE);
