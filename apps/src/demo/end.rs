@@ -56,7 +56,7 @@ pub(crate) struct EndArgs {
 /// Descriptors of each ring.
 pub(super) const DEPTH: u16 = 512;
 const PACKETS: u32 = 4096;
-const PROBE_WAIT: Duration = Duration::from_secs(5);
+const PROBE_WAIT: Duration = Duration::from_secs(15);
 
 /// What the coordinator last asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
@@ -197,7 +197,7 @@ fn await_socket(socket: &Path, orders: &Orders) -> Result<(), Error> {
 
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
 /// Requests on their way this long after the last frame moved are given up.
-const GIVE_UP: Duration = Duration::from_millis(500);
+const GIVE_UP: Duration = Duration::from_secs(3);
 /// Rounds between looks at the clock.
 const ROUNDS: u32 = 256;
 

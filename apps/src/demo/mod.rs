@@ -125,10 +125,10 @@ struct Run {
 }
 
 /// How long requests may stay on their way after the last one was sent.
-const DRAIN_WITHIN: Duration = Duration::from_secs(2);
-const REPORT_WITHIN: Duration = Duration::from_secs(5);
+const DRAIN_WITHIN: Duration = Duration::from_secs(10);
+const REPORT_WITHIN: Duration = Duration::from_secs(15);
 /// How long the first packet may take before the demo gives up.
-const FIRST_WITHIN: Duration = Duration::from_secs(10);
+const FIRST_WITHIN: Duration = Duration::from_secs(20);
 const SHOW_EVERY: Duration = Duration::from_millis(500);
 
 impl Run {

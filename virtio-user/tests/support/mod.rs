@@ -20,7 +20,7 @@ use linecard_virtio_user::VirtioUser;
 use linecard_wire::payload::{MemTable, MemoryRegion, Payload, SingleRegion, VringAddr, VringFd, VringState};
 use linecard_wire::{Connection, FrontendReq, Message, OutMessage, ProtocolFeatures};
 
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Calls `done` until it says true; fails the test after [`PATIENCE`].
 #[track_caller]

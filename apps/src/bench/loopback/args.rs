@@ -83,7 +83,7 @@ pub(crate) struct LoopbackArgs {
     #[arg(long, default_value_t = 500.0, value_name = "COUNT")]
     max_switches: f64,
     /// Let each pair run by itself and compare samples of one state of the machine; by default all pairs of a load live at
-    /// once and take turns of 40 ms, so that whatever the machine does meets them all (closed loop)
+    /// once and take turns of 40 ms, so that whatever the machine does meets them all (closed loop and --latency)
     #[arg(long)]
     apart: bool,
     /// Compare samples of all states of the machine, not of one; figures scatter more, and none is rejected for it
@@ -186,7 +186,7 @@ impl LoopbackArgs {
 
     /// Whether pairs live at once and take turns.
     pub(super) fn together(&self) -> bool {
-        self.kinds() == [Kind::Closed] && !self.apart && !self.any_state
+        matches!(self.kinds()[..], [Kind::Closed | Kind::Latency]) && !self.apart && !self.any_state
     }
 
     /// What is asked, one kind or several offers.
@@ -283,7 +283,9 @@ mod tests {
         assert_eq!(read("--spare").paths(), MAIN_PATHS);
         assert!(read("--quick").together() && !read("--quick --apart").together());
         assert!(
-            !read("--latency").together() && read("--quick").limits().share > read("--apart").limits().share
+            read("--latency").together()
+                && !read("--spare").together()
+                && read("--quick").limits().share > read("--apart").limits().share
         );
         assert!(Line::try_parse_from(["loopback", "--zero-loss", "--latency"]).is_err());
         assert!(Line::try_parse_from(["loopback", "--report", "a", "--resume", "b"]).is_err());

@@ -46,7 +46,7 @@ pub(crate) struct Figure {
 }
 
 /// Megabytes for each program: many live at once, and the longest packets' buffers take 150.
-const MEMORY: u32 = 256;
+pub(crate) const MEMORY: u32 = 256;
 const PACKETS: u32 = 16_384;
 /// Bytes of a buffer unless packets are longer; DPDK's default.
 const BUFFER: u16 = 2176;
@@ -71,6 +71,11 @@ impl Bed {
     pub(crate) fn socket(&self) -> PathBuf {
         let number = self.pairs.fetch_add(1, Ordering::Relaxed) + 1;
         self.folder.join(format!("loop{number}.sock"))
+    }
+
+    /// What an end of the latest pair calls its files.
+    pub(crate) fn prefix(&self, end: &str) -> String {
+        format!("linecard-loop-{}-{end}{}", std::process::id(), self.pairs.load(Ordering::Relaxed))
     }
 
     /// Lets rings come up.
@@ -169,10 +174,8 @@ impl Bed {
             Side::Backend => (front, back, "b"),
             Side::Frontend => (back, front, "f"),
         };
-        let pair = self.pairs.load(Ordering::Relaxed);
-        let prefix = format!("linecard-loop-{}-{end}{pair}", std::process::id());
         command.args(["--lcores", &format!("0@{console},1@{polls}"), "--no-pci", "--no-telemetry", "-v"]);
-        command.args(["--file-prefix", &prefix]);
+        command.args(["--file-prefix", &self.prefix(end)]);
         self.keep_together(&mut command);
         Ok(command)
     }

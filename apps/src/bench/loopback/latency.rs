@@ -6,9 +6,9 @@
 use std::process::Command;
 use std::time::Duration;
 
-use super::bed::{Bed, FRONTEND_MEMORY, Figure, frontend_device};
+use super::bed::{Bed, FRONTEND_MEMORY, Figure, MEMORY, frontend_device};
 use super::cell::{Load, Position, Side, Tool};
-use super::console::Failure;
+use super::console::{Console, Failure};
 use super::kind::Metric;
 use super::machine::Watch;
 use super::path::Path;
@@ -24,9 +24,59 @@ const GAP: Duration = Duration::from_micros(20);
 /// Longer than any round trip that is worth a figure; bounds how many are made.
 const ABOUT: Duration = Duration::from_micros(2);
 
+/// Two ends, of which the frontend sends one packet after another and the backend sends each back.
+pub(crate) struct Pinged {
+    pub(crate) tested: Console,
+    pub(crate) pinger: Console,
+    /// Packets sent, and packets that did not come back.
+    sent: u64,
+    lost: u64,
+}
+
+impl Pinged {
+    /// Round trips for about `window` back to back, and for as long at low load.
+    pub(crate) fn look(&mut self, window: Duration) -> Result<Values, Failure> {
+        let tally = self.ping(window, Duration::ZERO)?;
+        let low = self.ping(window, GAP)?;
+        Ok(values(&tally, &low))
+    }
+
+    fn ping(&mut self, window: Duration, gap: Duration) -> Result<Tally, Failure> {
+        let most = u64::try_from(window.as_micros()).unwrap_or(u64::MAX);
+        let count = (most / u64::try_from((gap + ABOUT).as_micros()).unwrap_or(1)).max(1);
+        let tally: Tally = self.pinger.json(&format!("ping {count} {}", gap.as_nanos()), 10 * window)?;
+        self.sent += tally.offered;
+        self.lost += tally.offered.saturating_sub(tally.received);
+        Ok(tally)
+    }
+
+    /// Ends both.
+    pub(crate) fn end(mut self) -> Result<(), Failure> {
+        self.tested.command("stop")?;
+        self.pinger.finish()?;
+        self.tested.finish()?;
+        if self.lost > 0 {
+            let (lost, of) = (self.lost, self.sent);
+            return Err(Failure::Program(format!("{lost} of {of} packets did not come back")));
+        }
+        Ok(())
+    }
+}
+
 impl Bed {
     /// Round trips back to back, and at low load.
     pub(crate) fn latency(&self, position: Position, path: Path, load: Load) -> Result<Figure, Failure> {
+        let mut pinged = self.pinged(position, path, load)?;
+        let processes = [pinged.tested.pid()];
+        let watch = Watch::start(&processes);
+        let values = pinged.look(self.window)?;
+        let disturbance = watch.end(&processes, 1);
+        pinged.end()?;
+        Ok(Figure { values, disturbance })
+    }
+
+    /// Two fresh ends that have been at it for a while.
+    pub(crate) fn pinged(&self, position: Position, path: Path, load: Load) -> Result<Pinged, Failure> {
         let (back, front) = position.tools();
         let socket = self.socket();
         let mut tested = self.start("backend", self.backend(back, &socket, load)?)?;
@@ -39,26 +89,9 @@ impl Bed {
         self.settle()?;
         tested.command("set fwd io")?;
         tested.command("start")?;
-        let most = u64::try_from(self.window.as_micros()).unwrap_or(u64::MAX);
-        let busy = most / u64::try_from(ABOUT.as_micros()).unwrap_or(1);
-        let idle = most / u64::try_from((GAP + ABOUT).as_micros()).unwrap_or(1);
-        let mut ping = |count: u64, gap: Duration| {
-            pinger.json::<Tally>(&format!("ping {count} {}", gap.as_nanos()), 10 * self.window)
-        };
-        ping(busy / 4, Duration::ZERO)?;
-        let processes = [tested.pid()];
-        let watch = Watch::start(&processes);
-        let tally = ping(busy, Duration::ZERO)?;
-        let low = ping(idle, GAP)?;
-        let disturbance = watch.end(&processes, 1);
-        tested.command("stop")?;
-        pinger.finish()?;
-        tested.finish()?;
-        if tally.received < tally.offered || low.received < low.offered {
-            let (lost, of) = (tally.lost + low.lost, tally.offered + low.offered);
-            return Err(Failure::Program(format!("{lost} of {of} packets did not come back")));
-        }
-        Ok(Figure { values: values(&tally, &low), disturbance })
+        let mut pinged = Pinged { tested, pinger, sent: 0, lost: 0 };
+        pinged.ping(self.window / 4, Duration::ZERO)?;
+        Ok(pinged)
     }
 
     /// The program on DPDK's driver.
@@ -72,9 +105,9 @@ impl Bed {
             "--no-pci",
             "--no-telemetry",
             "-m",
-            "512",
+            &MEMORY.to_string(),
         ]);
-        command.args(["--file-prefix", &format!("linecard-loop-{}-p", std::process::id())]);
+        command.args(["--file-prefix", &self.prefix("p")]);
         self.keep_together(&mut command);
         command.args(FRONTEND_MEMORY).args(["--vdev", &frontend_device(socket, path, load.ring), "--"]);
         command.args([load.ring.to_string(), load.size.longest().to_string()]);

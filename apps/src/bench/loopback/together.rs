@@ -17,11 +17,13 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::bed::{Bed, Figure};
 use super::cell::{Cell, Subject};
 use super::console::{Console, Failure};
-use super::kind::Metric;
+use super::kind::{Kind, Metric};
+use super::latency::Pinged;
 use super::machine::{Disturbance, Watch};
 use super::raw::Values;
 use super::sample::{Pair, Rate};
 use crate::bench::pair::per;
+use crate::bench::stats::Summary;
 
 /// Long beside what a change costs (caches are full again within a tenth of a millisecond), short beside the seconds for
 /// which a machine stays as it is.
@@ -99,12 +101,22 @@ struct Place {
     last: bool,
 }
 
+/// Whose turn it is.
+enum Who {
+    /// Nobody: the ceiling has fresh threads in every turn.
+    Ceiling,
+    /// Two testpmds with packets going round.
+    Pair(Pair),
+    /// One packet in flight.
+    Pinged(Pinged),
+}
+
 /// A row in its round.
 struct Seat {
     cell: Cell,
-    pair: Option<Pair>,
-    /// Packets of the ceiling so far.
-    moved: f64,
+    who: Who,
+    /// What single turns came to, where they come to anything.
+    looks: Vec<Values>,
     ran: Duration,
     turns: u32,
     disturbed: Disturbance,
@@ -115,8 +127,8 @@ impl Seat {
     fn of(cell: Cell) -> Self {
         Self {
             cell,
-            pair: None,
-            moved: 0.0,
+            who: Who::Ceiling,
+            looks: Vec::new(),
             ran: Duration::ZERO,
             turns: 0,
             disturbed: Disturbance::default(),
@@ -133,7 +145,7 @@ impl Seat {
             Err(Failure::Program(why)) => {
                 self.trouble = Some(why);
                 // Its processes go now; they would only be in the way.
-                self.pair = None;
+                self.who = Who::Ceiling;
                 Ok(())
             }
             other => other,
@@ -142,21 +154,32 @@ impl Seat {
 
     /// Starts the row's processes, lets packets go round, and stops them.
     fn sit_down(&mut self, bed: &Bed) -> Result<(), Failure> {
-        let Cell { subject: Subject::Pair(position, path), load, .. } = self.cell else { return Ok(()) };
+        let Cell { kind, subject: Subject::Pair(position, path), load } = self.cell else { return Ok(()) };
+        if kind == Kind::Latency {
+            let pinged = bed.pinged(position, path, load)?;
+            signal([&pinged.pinger, &pinged.tested], Signal::STOP)?;
+            self.who = Who::Pinged(pinged);
+            return Ok(());
+        }
         let mut pair = bed.pair(position, path, load)?;
         pair.go(bed, load)?;
         pair.rest(bed, bed.warm_up)?;
-        pair.signal(Signal::STOP)?;
-        self.pair = Some(pair);
+        signal([&pair.front, &pair.back], Signal::STOP)?;
+        self.who = Who::Pair(pair);
         Ok(())
     }
 
     fn turn(&mut self, bed: &Bed, place: Place) -> Result<(), Failure> {
-        let (ran, disturbance) = match &mut self.pair {
-            Some(pair) => pair.turn(bed, place)?,
-            None => {
+        let (ran, disturbance) = match &mut self.who {
+            Who::Pair(pair) => pair.turn(bed, place)?,
+            Who::Pinged(pinged) => {
+                let (values, disturbance) = pinged.turn()?;
+                self.looks.push(values);
+                (TURN, disturbance)
+            }
+            Who::Ceiling => {
                 let figure = bed.ceiling(self.cell.load, LEAD, TURN)?;
-                self.moved += figure.values.get(&Metric::Mpps).copied().unwrap_or(0.0) * TURN.as_secs_f64();
+                self.looks.push(figure.values);
                 (TURN, figure.disturbance)
             }
         };
@@ -166,28 +189,52 @@ impl Seat {
         Ok(())
     }
 
-    /// Ends the row's processes and works out its figure.
-    fn end(mut self, bed: &Bed) -> Result<Taken, Failure> {
+    /// Ends the row's processes and works out its figures.
+    fn end(self, bed: &Bed) -> Result<Taken, Failure> {
         bed.interrupt.check()?;
         if let Some(trouble) = self.trouble {
             return Ok(Err(trouble));
         }
-        let (mpps, log) = match self.pair.take() {
-            None => (self.moved / self.ran.as_secs_f64(), String::new()),
-            Some(pair) => {
-                let ran = self.ran;
-                let load = self.cell.load;
-                let ended = pair.signal(Signal::CONT).and_then(|()| pair.end(load, |looks| rate(looks, ran)));
-                match ended {
-                    Ok(ended) => ended,
-                    Err(Failure::Program(why)) => return Ok(Err(why)),
-                    Err(interrupt) => return Err(interrupt),
-                }
-            }
+        let (ran, load) = (self.ran, self.cell.load);
+        let ended = match self.who {
+            Who::Ceiling => Ok((mean(&self.looks), String::new())),
+            Who::Pinged(pinged) => signal([&pinged.pinger, &pinged.tested], Signal::CONT)
+                .and_then(|()| pinged.end())
+                .map(|()| (middle(&self.looks), String::new())),
+            Who::Pair(pair) => signal([&pair.front, &pair.back], Signal::CONT)
+                .and_then(|()| pair.end(load, |looks| rate(looks, ran)))
+                .map(|(mpps, log)| (Values::from([(Metric::Mpps, mpps)]), log)),
         };
-        let disturbance = self.disturbed.over(self.turns);
-        Ok(Ok((Figure { values: Values::from([(Metric::Mpps, mpps)]), disturbance }, log)))
+        match ended {
+            Ok((values, log)) => {
+                Ok(Ok((Figure { values, disturbance: self.disturbed.over(self.turns) }, log)))
+            }
+            Err(Failure::Program(why)) => Ok(Err(why)),
+            Err(interrupt) => Err(interrupt),
+        }
     }
+}
+
+/// Turns of one length: what they came to together.
+fn mean(looks: &[Values]) -> Values {
+    #[expect(clippy::cast_precision_loss, reason = "a few hundred turns")]
+    each(looks, |_, turns| turns.iter().sum::<f64>() / turns.len().max(1) as f64)
+}
+
+/// The turn in the middle, of every figure; of the longest, the longest.
+fn middle(looks: &[Values]) -> Values {
+    each(looks, |metric, turns| {
+        Summary::of(turns).map_or(f64::NAN, |s| if metric == Metric::Max { s.max } else { s.median })
+    })
+}
+
+fn each(looks: &[Values], of: impl Fn(Metric, &[f64]) -> f64) -> Values {
+    let metrics = looks.first().into_iter().flat_map(|first| first.keys().copied());
+    let figure = |metric: Metric| {
+        let turns: Vec<f64> = looks.iter().filter_map(|look| look.get(&metric).copied()).collect();
+        (metric, of(metric, &turns))
+    };
+    metrics.map(figure).collect()
 }
 
 /// Millions per second between two looks, of the time in which the row ran.
@@ -197,17 +244,12 @@ fn rate(looks: Rate, ran: Duration) -> Result<f64, String> {
 }
 
 impl Pair {
-    /// Lets both ends run, or stops them.
-    fn signal(&self, signal: Signal) -> Result<(), Failure> {
-        [&self.front, &self.back].into_iter().try_for_each(|end| send(end, signal))
-    }
-
     /// Runs for a turn; how long that was. The counters are looked at when the first begins and when the last ends.
     fn turn(&mut self, bed: &Bed, place: Place) -> Result<(Duration, Disturbance), Failure> {
         let processes = [self.back.pid(), self.front.pid()];
         let watch = Watch::start(&processes);
         let mut start = Instant::now();
-        self.signal(Signal::CONT)?;
+        signal([&self.front, &self.back], Signal::CONT)?;
         if place.first {
             self.back.command("show port stats 0")?;
             start = Instant::now();
@@ -217,12 +259,31 @@ impl Pair {
             self.back.command("show port stats 0")?;
         }
         let ran = start.elapsed();
-        self.signal(Signal::STOP)?;
+        signal([&self.front, &self.back], Signal::STOP)?;
         let disturbance = watch.end(&processes, 1);
         self.back.check()?;
         self.front.check()?;
         Ok((ran, disturbance))
     }
+}
+
+impl Pinged {
+    /// Round trips for about half a turn back to back, and for another half at low load.
+    fn turn(&mut self) -> Result<(Values, Disturbance), Failure> {
+        let processes = [self.tested.pid()];
+        let watch = Watch::start(&processes);
+        signal([&self.pinger, &self.tested], Signal::CONT)?;
+        let values = self.look(TURN / 2)?;
+        signal([&self.pinger, &self.tested], Signal::STOP)?;
+        let disturbance = watch.end(&processes, 1);
+        self.tested.check()?;
+        Ok((values, disturbance))
+    }
+}
+
+/// Lets both ends run, or stops them.
+fn signal(ends: [&Console; 2], signal: Signal) -> Result<(), Failure> {
+    ends.into_iter().try_for_each(|end| send(end, signal))
 }
 
 fn send(end: &Console, signal: Signal) -> Result<(), Failure> {
@@ -238,7 +299,6 @@ fn send(end: &Console, signal: Signal) -> Result<(), Failure> {
 mod tests {
     use super::*;
     use crate::bench::loopback::cell::{Load, Position, Size, all};
-    use crate::bench::loopback::kind::Kind;
     use crate::bench::loopback::path::Path;
     use clap::ValueEnum;
 
@@ -268,6 +328,15 @@ mod tests {
         assert_eq!((groups.len(), pairs), (6, 40));
         let alike = all(Kind::Closed, &Position::PAIRS[..2], Path::value_variants(), &[load(64)]);
         assert_eq!(self::groups(&alike).len(), 2);
+    }
+
+    #[test]
+    fn turns_are_put_together() {
+        let looks = [(3.0, 9.0), (1.0, 7.0), (5.0, 8.0)]
+            .map(|(p50, max)| Values::from([(Metric::P50, p50), (Metric::Max, max)]));
+        assert_eq!(middle(&looks), Values::from([(Metric::P50, 3.0), (Metric::Max, 9.0)]));
+        assert_eq!(mean(&looks), Values::from([(Metric::P50, 3.0), (Metric::Max, 8.0)]));
+        assert_eq!(middle(&[]), Values::new());
     }
 
     #[test]
