@@ -85,7 +85,8 @@ fn a_limit_of_file_size_is_a_full_disk() {
         .args(["-c", "ulimit -f 32768; exec \"$0\" \"$@\""])
         .arg(program.get_program())
         .args(program.get_args());
-    let mut running = Running::start(command.stdin(Stdio::piped()));
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut running = Running::start(&mut command);
     let mut console = running.0.stdin.take().unwrap();
     let least = 8 << 20;
     eventually("packets", || std::fs::metadata(&path).is_ok_and(|data| data.len() > least));
