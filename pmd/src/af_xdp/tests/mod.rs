@@ -160,6 +160,16 @@ fn xdp_on(lab: &Lab, name: &str) -> bool {
     lab.ip(&format!("-d link show {name}")).contains("prog/xdp")
 }
 
+/// Waits till no program is left on an interface: a process that another test is just starting holds copies of all our
+/// descriptors till it becomes another program, and so the program's, too.
+fn expect_no_xdp(lab: &Lab, name: &str) {
+    let until = Instant::now() + Duration::from_secs(5);
+    while xdp_on(lab, name) {
+        assert!(Instant::now() < until, "a program is left behind on {name}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 fn xstat(port: &Port, name: &str) -> u64 {
     let all = port.control.xstats();
     all.iter()

@@ -40,7 +40,8 @@ fn queues_that_there_are_not() {
             "{problem}"
         );
     }
-    assert!(!xdp_on(&lab, "near") && !xdp_on(&lab, "one"));
+    expect_no_xdp(&lab, "near");
+    expect_no_xdp(&lab, "one");
 }
 
 #[test]
@@ -59,7 +60,7 @@ fn another_program_is_there() {
     }
     assert!(xdp_on(&lab, "near"), "the other program stays");
     drop(first);
-    assert!(!xdp_on(&lab, "near"));
+    expect_no_xdp(&lab, "near");
 }
 
 #[test]
@@ -72,7 +73,7 @@ fn drivers_without_xdp() {
             && problem.contains("try mode=skb"),
         "{problem}"
     );
-    assert!(!xdp_on(&lab, "bridge"));
+    expect_no_xdp(&lab, "bridge");
     // The stack takes any.
     let context = context();
     let pool = pool(&context);

@@ -142,7 +142,7 @@ fn the_program_comes_and_goes_with_the_port() {
     drop(port.stop());
     // Whoever still asks keeps nothing open.
     assert!(control.link().up && !control.promiscuous());
-    assert!(!xdp_on(&lab, "near"));
+    expect_no_xdp(&lab, "near");
     assert!(lab.ip("-d link show near").contains("promiscuity 0"));
 }
 

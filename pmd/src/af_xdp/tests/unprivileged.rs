@@ -74,7 +74,7 @@ fn a_passed_socket_and_a_pinned_map_are_enough() {
     });
     far.stop();
     drop(redirect);
-    assert!(!xdp_on(&lab, "near"));
+    expect_no_xdp(&lab, "near");
     assert_eq!((pool.stats().in_use, other.stats().in_use), (0, 0));
 }
 
@@ -160,7 +160,7 @@ fn rights_that_are_missing_are_named() {
             problem.contains("sudo setcap cap_net_raw,cap_net_admin,cap_bpf,cap_ipc_lock+ep PROGRAM"),
             "{problem}"
         );
-        assert!(!xdp_on(&lab, "near"), "nothing is left behind");
+        expect_no_xdp(&lab, "near");
     }
 }
 
@@ -277,6 +277,6 @@ fn a_pinned_program_takes_the_place_of_ours() {
     assert_eq!(receive(&mut near, 32).len(), 32);
     near.stop();
     far.stop();
-    assert!(!xdp_on(&lab, "near"));
+    expect_no_xdp(&lab, "near");
     assert_eq!((pool.stats().in_use, other.stats().in_use), (0, 0));
 }
