@@ -13,7 +13,7 @@ use linecard_pmd::{Port, PortConfig};
 use linecard_virtio::{Features, RingMemory};
 use linecard_wire::payload::Payload;
 use linecard_wire::{Connection, FrontendReq, OutMessage, ProtocolFeatures, REPLY};
-use support::{Act, Backend, Bench, Place, Spoiler, eventually};
+use support::{Act, Backend, Bench, Place, Spoiler, attached, eventually};
 
 /// What a backend does with one request instead of the right thing.
 #[derive(Clone)]
@@ -238,15 +238,7 @@ struct Field {
 impl Field {
     fn new(options: &str) -> Self {
         let (bench, place) = (Bench::new(1024), Place::new());
-        let listener = UnixListener::bind(&place.0).expect("a socket");
-        let accepting = listener.try_clone().expect("a socket");
-        let peer = std::thread::spawn(move || {
-            let mut backend = Backend::accept(&accepting);
-            backend.until_running(2).expect("a frontend that stays");
-            backend
-        });
-        let port = bench.open(&format!("{},queue_size=64,{options}", place.arg()));
-        let backend = peer.join().expect("no panic");
+        let (port, backend, listener) = attached(&bench, &place, &format!(",queue_size=64,{options}"));
         Self { bench, port, backend, _place: place, _listener: listener }
     }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use linecard_mempool::Burst;
 use linecard_pmd::{Port, PortConfig};
 use linecard_wire::FrontendReq;
-use support::{Act, Backend, Bench, PATIENCE, Place, eventually};
+use support::{Act, Backend, Bench, PATIENCE, Place, attached, eventually};
 
 const ROUNDS: u32 = 50;
 
@@ -108,19 +108,12 @@ fn fifty_backends_one_after_the_other_server() {
 #[test]
 fn a_port_that_nobody_polls_reconnects() {
     let (bench, place) = (Bench::new(2048), Place::new());
-    let listener = UnixListener::bind(&place.0).expect("a socket");
-    let accepting = listener.try_clone().expect("a socket");
-    let first = std::thread::spawn(move || {
-        let mut backend = Backend::accept(&accepting);
-        backend.until_running(2).expect("a frontend that stays");
-        backend
-    });
-    let mut port = bench.open(&place.arg());
+    let (mut port, first, listener) = attached(&bench, &place, "");
     let mut out = Burst::new();
     assert!(bench.pool.get_bulk(&mut out, 32));
     out.iter_mut().for_each(|packet| packet.append(60).expect("room").fill(1));
     assert_eq!(port.tx[0].tx_burst(&mut out), 32);
-    drop(first.join().expect("no panic"));
+    drop(first);
     eventually("link down", || !port.control.link().up);
     bench.soon_whole();
     assert_eq!(port.control.stats().oerrors, 32);

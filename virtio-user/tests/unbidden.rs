@@ -13,7 +13,7 @@ use std::time::Duration;
 use linecard_mempool::Burst;
 use linecard_pmd::Port;
 use linecard_wire::{BackendReq, FrontendReq, OutMessage, REPLY};
-use support::{Backend, Bench, PATIENCE, Place, eventually};
+use support::{Backend, Bench, PATIENCE, Place, attached, eventually};
 
 /// A running port with its backend.
 struct Pair {
@@ -27,15 +27,7 @@ struct Pair {
 impl Pair {
     fn new(options: &str) -> Self {
         let (bench, place) = (Bench::new(1024), Place::new());
-        let listener = UnixListener::bind(&place.0).expect("a socket");
-        let accepting = listener.try_clone().expect("a socket");
-        let peer = std::thread::spawn(move || {
-            let mut backend = Backend::accept(&accepting);
-            backend.until_running(2).expect("a frontend that stays");
-            backend
-        });
-        let port = bench.open(&format!("{},{options}", place.arg()));
-        let backend = peer.join().expect("no panic");
+        let (port, backend, listener) = attached(&bench, &place, &format!(",{options}"));
         Self { bench, port, backend, _place: place, _listener: listener }
     }
 

@@ -105,6 +105,19 @@ impl Bench {
     }
 }
 
+/// A running port, the backend that it found, and where further ones are accepted. `more` follows the socket's name.
+pub fn attached(bench: &Bench, place: &Place, more: &str) -> (Port, Backend, UnixListener) {
+    let listener = UnixListener::bind(&place.0).expect("a socket");
+    let accepting = listener.try_clone().expect("a socket");
+    let peer = std::thread::spawn(move || {
+        let mut backend = Backend::accept(&accepting);
+        backend.until_running(2).expect("a frontend that stays");
+        backend
+    });
+    let port = bench.open(&format!("{}{more}", place.arg()));
+    (port, peer.join().expect("no panic"), listener)
+}
+
 /// A region as the backend mapped it.
 pub struct Region {
     pub told: MemoryRegion,
