@@ -26,8 +26,9 @@ mod imp {
         };
     }
 
-    /// Keeps the loop that calls it from being unkeep: bursts are a few lines long, and an unkeep loop spends more
-    /// on finding its entry than on them.
+    /// Leaves the code around it as it is written: a loop is not unrolled (bursts are a few lines long, and an unrolled
+    /// loop spends more on finding its entry than on them), a branch is not made a selection, which would wait for what
+    /// both its sides need.
     #[inline(always)]
     pub(crate) fn keep() {
         // SAFETY: no instruction at all.
