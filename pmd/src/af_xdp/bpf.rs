@@ -18,6 +18,7 @@ const OBJ_GET: libc::c_long = 7;
 const MAP_GET_FD_BY_ID: libc::c_long = 14;
 const OBJ_GET_INFO: libc::c_long = 15;
 const LINK_CREATE: libc::c_long = 28;
+const LINK_DETACH: libc::c_long = 34;
 
 const MAP_TYPE_XSKMAP: u32 = 17;
 const PROG_TYPE_XDP: u32 = 6;
@@ -59,6 +60,7 @@ attributes! {
     }
     struct Object { path: u64, fd: u32, flags: u32 }
     struct CreateLink { program: u32, target: u32, attach: u32, flags: u32 }
+    struct DetachLink { link: u32 }
     struct Info { fd: u32, len: u32, info: u64 }
     struct ById { id: u32, next: u32, flags: u32 }
     /// Start of `struct bpf_map_info`.
@@ -223,7 +225,7 @@ impl Program {
 /// also after SIGKILL.
 #[derive(Debug)]
 pub(super) struct Attached {
-    _link: OwnedFd,
+    pub(super) link: OwnedFd,
     pub(super) mode: Mode,
 }
 
@@ -237,7 +239,17 @@ impl Attached {
         let program = number(program.0.as_fd());
         let mut attributes = CreateLink { program, target: index, attach: ATTACH_XDP, flags };
         // SAFETY: no pointers.
-        unsafe { open(LINK_CREATE, &mut attributes) }.map(|link| Self { _link: link, mode })
+        unsafe { open(LINK_CREATE, &mut attributes) }.map(|link| Self { link, mode })
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        // A process that this one is just starting holds copies of all descriptors till it becomes another program; the
+        // interface must be free before that. Kernels before 5.9 do not know the command, and the close does it.
+        let mut attributes = DetachLink { link: number(self.link.as_fd()) };
+        // SAFETY: no pointers.
+        let _ = unsafe { call(LINK_DETACH, &mut attributes) };
     }
 }
 

@@ -1,4 +1,5 @@
-//! Promiscuous mode for as long as a port wants it: a membership of a packet socket, which the kernel ends with the socket.
+//! Promiscuous mode for as long as a port wants it: a membership of a packet socket, which the kernel ends with the
+//! socket at the latest.
 
 use std::io;
 use std::mem::size_of;
@@ -35,6 +36,13 @@ impl Promiscuous {
         let result =
             unsafe { libc::setsockopt(fd, libc::SOL_PACKET, option, (&raw const request).cast(), len) };
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+}
+
+impl Drop for Promiscuous {
+    fn drop(&mut self) {
+        // Not left to the close: a process that this one is just starting has a copy of the socket for a moment.
+        let _ = self.set(false);
     }
 }
 

@@ -3,6 +3,7 @@
 use linecard_mempool::PoolConfig;
 
 use super::*;
+use crate::af_xdp::bpf::{Attached, Mode, Program, Sockets};
 
 /// Two veth pairs, `near`–`far` and `near2`–`far2`.
 fn two_pairs(lab: &Lab) {
@@ -144,6 +145,23 @@ fn the_program_comes_and_goes_with_the_port() {
     assert!(control.link().up && !control.promiscuous());
     expect_no_xdp(&lab, "near");
     assert!(lab.ip("-d link show near").contains("promiscuity 0"));
+}
+
+#[test]
+fn the_program_goes_though_somebody_holds_a_copy_of_its_descriptor() {
+    let Some(lab) = lab("the_program_goes_though_somebody_holds_a_copy_of_its_descriptor") else { return };
+    veth(&lab);
+    let sockets = Sockets::new(1).expect("a map");
+    let program = Program::redirect(&sockets).expect("a program");
+    let index = lab.interface("near").index();
+    let attach = || lab.run(|| Attached::new(&program, index, Mode::Native)).expect("free");
+    let first = attach();
+    let copy = first.link.try_clone().expect("a copy");
+    assert!(xdp_on(&lab, "near"));
+    drop(first);
+    assert!(!xdp_on(&lab, "near"));
+    drop(attach());
+    drop(copy);
 }
 
 #[test]
