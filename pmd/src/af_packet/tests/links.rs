@@ -99,7 +99,7 @@ fn promiscuous_mode_ends_with_the_port() {
     assert!(promiscuous());
     let control = std::sync::Arc::clone(&near.control);
     drop(near.stop());
-    assert!(!promiscuous());
+    eventually("as it was", || !promiscuous());
     control.set_promiscuous(false);
     bench.finish();
 }
