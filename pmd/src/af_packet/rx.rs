@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use linecard_eal::shared::SharedBytes;
 use linecard_mempool::{Burst, Offload, Packet, Pool};
+use linecard_net::offload::Partial;
 use linecard_net::parse::parse;
-use linecard_net::request::{Request, Takes, partial_of};
+use linecard_net::request::{Request, Takes};
 use linecard_net::vnet::NetHeader;
 
 use self::large::Large;
@@ -218,7 +219,7 @@ impl<R: Ring> Rx<R> {
 /// UDP stays as it is.
 #[cold]
 fn finish(packet: &mut Packet) {
-    let partial = partial_of(&parse(packet.data()));
+    let partial = Partial::of(&parse(packet.data()));
     let takes = Takes { csum: true, ..Takes::default() };
     if partial.is_some() && describe(packet, Request { partial, ..Request::default() }, takes) {
         finish_received(std::slice::from_mut(packet));

@@ -6,7 +6,6 @@ use linecard_mempool::{Burst, Offload, Packet, Pool};
 use linecard_net::checksum::Sum;
 use linecard_net::gso::Segmenter;
 use linecard_net::offload::{self, Partial};
-use linecard_net::request::partial_of;
 
 use super::{Malformed, Takes, Wish};
 
@@ -237,7 +236,7 @@ fn prepare(packet: &mut Packet, wish: &Wish, takes: Takes, pool: &Pool) -> Resul
         return Err(SoftLoss::Malformed);
     }
     if wish.csum {
-        let partial = partial_of(layers).ok_or(SoftLoss::Malformed)?;
+        let partial = Partial::of(layers).ok_or(SoftLoss::Malformed)?;
         if !wish.prepared {
             offload::prepare(packet.data_mut(), layers).ok_or(SoftLoss::Malformed)?;
         }
