@@ -105,7 +105,7 @@ fn link_mtu_and_address_are_the_interfaces() {
     let device = port.stop();
     assert!(!interface.facts().expect("there").is_up(), "down while stopped");
     drop(device);
-    assert!(!interface.exists());
+    eventually("gone with the port", || (!interface.exists()).then_some(()));
 }
 
 #[test]
