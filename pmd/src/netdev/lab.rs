@@ -74,6 +74,9 @@ impl Lab {
             return None;
         }
         lab.ip("link set lo up");
+        // Interfaces made from here on have no IPv6 address by themselves, and so send nothing by themselves. A kernel
+        // without IPv6 has no such file.
+        let _ = lab.run(|| std::fs::write("/proc/sys/net/ipv6/conf/default/addr_gen_mode", "1"));
         Some(lab)
     }
 

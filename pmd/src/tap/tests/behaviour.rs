@@ -93,7 +93,7 @@ fn link_mtu_and_address_are_the_interfaces() {
     let device = port.stop();
     assert!(!interface.facts().expect("there").is_up(), "down while stopped");
     drop(device);
-    assert!(!interface.exists());
+    wait_until("gone with the port", || !interface.exists());
 }
 
 #[test]
