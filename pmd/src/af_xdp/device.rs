@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use linecard_mempool::Pool;
 
 use super::args::Options;
+use super::bpf::Mode;
 use super::channel::{Channel, Opened, Wishes};
 use super::control::{Control, Counters};
 use super::promiscuous::Promiscuous;
@@ -208,12 +209,13 @@ impl AfXdp {
 
     /// The data path, for people.
     fn path(&self, channel: &Channel) -> &'static str {
-        match (channel.zero_copy, self.redirect.mode()) {
-            (true, "native") => "zero-copy native",
-            (true, _) => "zero-copy pinned map",
-            (false, "native") => "copy native",
-            (false, "generic") => "copy generic",
-            (false, _) => "copy pinned map",
+        match (channel.zero_copy, self.redirect.attached_mode()) {
+            (true, Some(Mode::Native)) => "zero-copy native",
+            (true, Some(Mode::Generic)) => "zero-copy generic",
+            (true, None) => "zero-copy pinned map",
+            (false, Some(Mode::Native)) => "copy native",
+            (false, Some(Mode::Generic)) => "copy generic",
+            (false, None) => "copy pinned map",
         }
     }
 }
