@@ -55,7 +55,8 @@ fn our_two_ends_have_a_rate_and_a_missing_dpdk_is_said() {
         assert_eq!(row["bench"], "loopback");
         if matches!(row["position"].as_str(), Some("ours/ours" | "ceiling")) {
             assert!(row["mpps"]["median"].as_f64().is_some_and(|rate| rate > 0.0), "{row}");
-            assert!(row["state"].is_string() && row["runs"] == 1, "{row}");
+            // A row that the machine disturbs gets all rows of its group another round.
+            assert!(row["state"].is_string() && row["runs"].as_u64() >= Some(1), "{row}");
         } else {
             assert!(row["mpps"].is_null() && row["ratio"].is_null(), "{row}");
             assert!(row["note"].as_str().is_some_and(|note| note.contains("PATH")), "{row}");
