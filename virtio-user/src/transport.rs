@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use linecard_wire::close_elsewhere;
+
 use crate::error::Error;
 use crate::reactor::{Task, after};
 use crate::sys::{self, Ready};
@@ -58,6 +60,10 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
+        // Connections that nobody accepted end with it, and with them what was sent over them.
+        if let Ok(last) = self.socket.try_clone() {
+            close_elsewhere(last.into());
+        }
         if self.identity.is_some() && identity(&self.path) == self.identity {
             // Gone already is as good.
             let _ = std::fs::remove_file(&self.path);

@@ -9,6 +9,8 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use linecard_wire::close_elsewhere;
+
 use super::epoll::owned;
 use crate::error::Error;
 
@@ -27,6 +29,10 @@ pub(super) struct Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
+        // Connections that nobody accepted end with it, and with them what was sent over them.
+        if let Ok(last) = self.socket.try_clone() {
+            close_elsewhere(last.into());
+        }
         if self.identity.is_some() && identity(&self.path) == self.identity {
             let _ = fs::remove_file(&self.path);
         }
