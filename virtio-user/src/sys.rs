@@ -3,35 +3,44 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
 use std::time::Duration;
+
+use linecard_eal::bell::{Bell, Strikes};
 
 /// A counter in the kernel that wakes whoever polls it (`eventfd(2)`), non-blocking and close-on-exec.
 #[derive(Debug)]
-pub(crate) struct EventFd(OwnedFd);
+pub(crate) struct EventFd(Arc<Bell<OwnedFd>>);
 
 impl EventFd {
     pub(crate) fn new() -> io::Result<Self> {
+        Self::of(&Arc::default())
+    }
+
+    /// One of the port that `strikes` counts for.
+    pub(crate) fn of(strikes: &Arc<Strikes>) -> io::Result<Self> {
         // SAFETY: no pointers are passed.
         let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: the kernel has just made `fd` for us and nobody else knows it.
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        Ok(Self(Arc::new(Bell::new(fd, strikes))))
     }
 
     /// Wakes the other side, which may be a hostile backend that shares the open file: never sleeps.
     /// A full counter means it is awake already, so nothing can go wrong.
     #[cold]
     pub(crate) fn signal(&self) {
-        let _ = linecard_eal::eventfd::signal(self.0.as_fd());
+        self.0.ring();
     }
 
     /// Forgets earlier signals.
     pub(crate) fn drain(&self) {
         let mut count = [0_u8; 8];
         // SAFETY: `count` outlives the call, which writes at most its 8 bytes.
-        unsafe { libc::read(self.0.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
+        unsafe { libc::read(self.as_fd().as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
     }
 }
 
