@@ -5,7 +5,8 @@ mod common;
 use std::os::unix::net::UnixListener;
 use std::time::Duration;
 
-use common::{Running, Said, Scratch, eventually, linecard, run, testpmd};
+use common::{Running, Said, Scratch, linecard, run, testpmd};
+use linecard_pmd::netdev::lab::wait_until;
 
 fn one_sentence(said: &Said, code: i32, parts: &[&str]) {
     assert_eq!(said.code, Some(code), "{said:?}");
@@ -176,7 +177,7 @@ fn more_queues_than_the_backend_has_are_refused() {
     let mut command = testpmd(&["-m", "32", "--vdev", &device], &["-i"]);
     let mut backend = Running::start(command.stdin(std::process::Stdio::piped()));
     let stdin = backend.0.stdin.take();
-    eventually("the socket", || std::path::Path::new(&socket).exists());
+    wait_until("the socket", || std::path::Path::new(&socket).exists());
     let device = format!("net_virtio_user0,path={socket},queues=4");
     let said = run(&mut testpmd(&["-m", "32", "--vdev", &device], &["-i", "--rxq=4", "--txq=4"]), b"quit\n");
     one_sentence(&said, 1, &["net_virtio_user0", "queues"]);
