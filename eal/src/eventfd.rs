@@ -8,7 +8,9 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
+use crate::bell::{Bell, Strikes};
 use crate::sys::{self, aio};
 
 thread_local! {
@@ -57,7 +59,7 @@ pub fn signal(to: BorrowedFd<'_>) -> io::Result<()> {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug)]
-pub struct EventFd(OwnedFd);
+pub struct EventFd(Arc<Bell<OwnedFd>>);
 
 impl EventFd {
     /// An eventfd that nobody has signalled.
@@ -65,13 +67,21 @@ impl EventFd {
     /// # Errors
     /// This process has no descriptors left, or the kernel no memory.
     pub fn new() -> io::Result<Self> {
-        sys::eventfd().map(Self)
+        Self::of(&Arc::default())
+    }
+
+    /// One of the port that `strikes` counts for; see [`crate::bell`].
+    ///
+    /// # Errors
+    /// As [`EventFd::new`].
+    pub fn of(strikes: &Arc<Strikes>) -> io::Result<Self> {
+        sys::eventfd().map(|fd| Self(Arc::new(Bell::new(fd, strikes))))
     }
 
     /// Wakes the other side, by [`signal`]: a full counter means that it is awake already, so nothing can go wrong.
     #[cold]
     pub fn signal(&self) {
-        let _ = signal(self.0.as_fd());
+        self.0.ring();
     }
 
     /// Forgets earlier signals.

@@ -7,6 +7,7 @@
 //! | [`cores`] | [`LcoreMap`] in EAL's grammar, [`Workers`] that poll on lcores |
 //! | [`clock`] | [`Clock`]: cycles and what they mean in time |
 //! | [`gate`] | what a polling and a control thread use in turn, without a lock |
+//! | [`bell`] | eventfds that a peer may make slow |
 //! | [`eventfd`] | signals to a peer that may be hostile |
 //! | [`runtime`] | where control sockets lie |
 //! | [`args`], [`log`] | EAL's command line, and `--log-level` for `tracing` |
@@ -20,6 +21,7 @@
 //! [`Zone::bytes`].
 
 pub mod args;
+pub mod bell;
 pub mod clock;
 pub mod cores;
 mod eal;

@@ -1,33 +1,36 @@
 //! The eventfd at the other end of a notification.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Arc;
 
+use linecard_eal::bell::{Bell, Strikes};
 use linecard_wire::PeerFd;
 
 /// An eventfd of the peer, written to and never waited on.
 ///
 /// The peer shares the open file: it may fill the counter and make writes to it block. So it is never written;
-/// see [`linecard_eal::eventfd`].
+/// see [`linecard_eal::eventfd`]. It may be watched by millions of epolls: see [`linecard_eal::bell`], and nor is it closed
+/// here, which would forget them all.
 #[derive(Debug)]
-pub(crate) struct Event(OwnedFd);
+pub(crate) struct Event(Arc<Bell<PeerFd>>);
 
 impl Event {
     /// Takes `fd` if it is an eventfd, and makes writes to it non-blocking (where we have to write, after all); gives
     /// nothing back otherwise.
-    pub(crate) fn accept(fd: PeerFd) -> Option<Self> {
+    pub(crate) fn accept(fd: PeerFd, strikes: &Arc<Strikes>) -> Option<Self> {
         is_eventfd(fd.as_fd()).then_some(())?;
-        let fd = fd.into_owned();
+        let raw = fd.as_fd().as_raw_fd();
         // SAFETY: F_GETFL reads the flags of a descriptor we own.
-        let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
+        let flags = unsafe { libc::fcntl(raw, libc::F_GETFL) };
         // SAFETY: F_SETFL changes the flags of a descriptor we own.
-        let set = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK) };
-        (flags >= 0 && set == 0).then_some(Self(fd))
+        let set = unsafe { libc::fcntl(raw, libc::F_SETFL, flags | libc::O_NONBLOCK) };
+        (flags >= 0 && set == 0).then(|| Self(Arc::new(Bell::new(fd, strikes))))
     }
 
     /// Adds one; whether it counted. A full counter means that the peer has long been told.
     pub(crate) fn signal(&self) -> bool {
-        linecard_eal::eventfd::signal(self.0.as_fd()).is_ok()
+        self.0.ring()
     }
 }
 

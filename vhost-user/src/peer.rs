@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use linecard_eal::bell::Strikes;
 use linecard_eal::eventfd::EventFd;
 use linecard_virtio::Features;
 use linecard_wire::ProtocolFeatures;
@@ -44,6 +45,8 @@ pub struct Peer {
     faults: AtomicU64,
     notifications: AtomicU64,
     notification_errors: AtomicU64,
+    /// Slow notifications, of all connections.
+    pub(crate) strikes: Arc<Strikes>,
     log: Chatter,
     /// Paths of the rings that run, by ring index.
     paths: Mutex<Vec<Option<&'static str>>>,
@@ -65,6 +68,7 @@ impl Peer {
             faults: AtomicU64::new(0),
             notifications: AtomicU64::new(0),
             notification_errors: AtomicU64::new(0),
+            strikes: Arc::default(),
             log: Chatter::new(),
             paths: Mutex::new(vec![None; rings]),
         }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use linecard_eal::bell::Strikes;
 use linecard_eal::eventfd::EventFd;
 use linecard_eal::memory::{Domain, Zone};
 use linecard_virtio::{
@@ -32,6 +33,8 @@ pub(crate) struct RingZone {
     pub(crate) kick: Arc<EventFd>,
     /// The backend would wake us; nobody waits, but a backend needs one to start.
     pub(crate) call: EventFd,
+    /// Slow kicks, of all sessions.
+    strikes: Arc<Strikes>,
 }
 
 impl RingZone {
@@ -48,15 +51,18 @@ impl RingZone {
         transmit: bool,
     ) -> Result<Self, RingError> {
         let zone = domain.zone(label, Self::bytes(size, transmit), ALIGN).map_err(RingError::Memory)?;
-        let event = || EventFd::new().map_err(RingError::Event);
-        Ok(Self { zone, size, kick: Arc::new(event()?), call: event()? })
+        let strikes = Arc::default();
+        let event = || EventFd::of(&strikes).map_err(RingError::Event);
+        let (kick, call) = (Arc::new(event()?), event()?);
+        Ok(Self { zone, size, kick, call, strikes })
     }
 
     /// Zeroes the ring and makes new events, for a backend that knows nothing of the last one.
     pub(crate) fn renew(&mut self) -> Result<(), Error> {
-        let event = || EventFd::new().map_err(|source| Error::System { action: "making an eventfd", source });
-        self.kick = Arc::new(event()?);
-        self.call = event()?;
+        let event = || EventFd::of(&self.strikes);
+        let failed = |source| Error::System { action: "making an eventfd", source };
+        let (kick, call) = (event().map_err(failed)?, event().map_err(failed)?);
+        (self.kick, self.call) = (Arc::new(kick), call);
         // SAFETY: the handle is used in this statement only and the zone outlives it; no queue uses the ring now.
         unsafe { self.zone.bytes() }.fill(0);
         Ok(())

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
-use crate::descriptor::PeerFd;
+use crate::descriptor::{PeerFd, Socket};
 use crate::error::Error;
 use crate::message::{HEADER_LEN, Header, MAX_FDS, Message, OutMessage};
 use crate::sys;
@@ -40,7 +40,7 @@ struct Queued {
 /// message, so descriptors stay with the message they were sent with. What the socket has no room for
 /// waits in order until [`Connection::flush`]. See the [crate] example.
 pub struct Connection {
-    socket: UnixStream,
+    socket: Socket,
     partial: Partial,
     queue: VecDeque<Queued>,
     queued_bytes: usize,
@@ -53,6 +53,7 @@ impl Connection {
     /// [`Error::System`].
     pub fn new(socket: UnixStream) -> Result<Self, Error> {
         socket.set_nonblocking(true).map_err(|source| Error::System { action: "setting up", source })?;
+        let socket = Socket::from(socket);
         Ok(Self { socket, partial: Partial::default(), queue: VecDeque::new(), queued_bytes: 0 })
     }
 
@@ -207,7 +208,7 @@ impl AsFd for Connection {
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Connection")
-            .field("socket", &self.socket)
+            .field("socket", &*self.socket)
             .field("partial_bytes", &self.partial.got)
             .field("queued_bytes", &self.queued_bytes)
             .finish()

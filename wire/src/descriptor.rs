@@ -1,16 +1,15 @@
 //! File descriptors that a peer sent: closing them must not make us wait.
 //!
 //! `close(2)` can sleep for as long as the sender likes: a TCP socket with `SO_LINGER` waits for its data to be read, a
-//! file of a file system that is a program (FUSE) waits for that program. A thread that serves many peers never closes
-//! such a descriptor itself; a thread of its own does.
+//! file of a file system that is a program (FUSE) waits for that program, a pipe for whoever writes to it just now. To close
+//! the last descriptor of memory is to free it. A thread that serves many peers never closes such a descriptor itself; a
+//! thread of its own does. Nor does it close a socket with messages that nobody read: descriptors may be with them.
 
+use std::net::Shutdown;
+use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::os::unix::net::UnixStream;
 use std::sync::{OnceLock, mpsc};
-
-/// Descriptors that may wait to be closed. More are left open: there are that many only when one peer keeps the
-/// closing thread waiting and goes on sending.
-const MAX_WAITING: usize = 256;
 
 /// A descriptor that came with a message. It is closed on drop, without waiting, wherever it leads.
 ///
@@ -58,50 +57,110 @@ impl AsFd for PeerFd {
 
 impl Drop for PeerFd {
     fn drop(&mut self) {
-        if let Some(fd) = self.0.take()
-            && !closes_at_once(&fd)
-        {
+        if let Some(fd) = self.0.take() {
             close_elsewhere(fd);
         }
     }
 }
 
-/// Whether closing `fd` cannot wait for anybody: memory that can be sealed (memfd, tmpfs, hugetlbfs), and what is no file
-/// at all. Asks the kernel alone: even `fstat` may wait for the file system.
-fn closes_at_once(fd: &OwnedFd) -> bool {
+/// Whether closing `fd` waits for nobody, however much work it is: memory that can be sealed (memfd, tmpfs, hugetlbfs), and
+/// eventfds. Asks the kernel alone: even `fstat` may wait for the file system.
+fn waits_for_nobody(fd: &OwnedFd) -> bool {
     // SAFETY: takes integers.
     let memory = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GET_SEALS) } >= 0;
-    // Names of files begin with a slash.
-    let no_file = || {
-        std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).is_ok_and(|link| {
-            let link = link.to_string_lossy();
-            link.starts_with("anon_inode:") || link.starts_with("pipe:")
-        })
+    let event = || {
+        std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+            .is_ok_and(|link| link.as_os_str() == "anon_inode:[eventfd]")
     };
-    memory || no_file()
+    memory || event()
 }
 
-fn close_elsewhere(fd: OwnedFd) {
-    static THREAD: OnceLock<Option<mpsc::Sender<OwnedFd>>> = OnceLock::new();
-    static WAITING: AtomicUsize = AtomicUsize::new(0);
-    let thread = THREAD.get_or_init(|| {
-        let (sender, fds) = mpsc::channel::<OwnedFd>();
-        let body = move || {
-            for fd in fds {
-                drop(fd);
-                WAITING.fetch_sub(1, Relaxed);
-            }
-        };
-        std::thread::Builder::new().name("lc-closer".into()).spawn(body).ok().map(|_| sender)
-    });
-    // Without a thread there is nothing better than to close it here.
-    let Some(thread) = thread else { return };
-    if WAITING.fetch_add(1, Relaxed) >= MAX_WAITING {
-        WAITING.fetch_sub(1, Relaxed);
-        std::mem::forget(fd);
-    } else if let Err(mpsc::SendError(fd)) = thread.send(fd) {
-        drop(fd);
+/// A thread that closes descriptors, made for the first of them.
+struct Closer {
+    name: &'static str,
+    thread: OnceLock<Option<mpsc::Sender<OwnedFd>>>,
+}
+
+/// For what waits for nobody.
+static BUSY: Closer = Closer::new("lc-closer");
+/// For what may wait for ever, and then keeps all behind it open.
+static PATIENT: Closer = Closer::new("lc-closer-wait");
+
+impl Closer {
+    const fn new(name: &'static str) -> Self {
+        Self { name, thread: OnceLock::new() }
     }
+
+    fn close(&self, fd: OwnedFd) {
+        let thread = self.thread.get_or_init(|| {
+            let (sender, fds) = mpsc::channel::<OwnedFd>();
+            let body = move || fds.into_iter().for_each(drop);
+            std::thread::Builder::new().name(self.name.into()).spawn(body).ok().map(|_| sender)
+        });
+        // Without a thread there is nothing better than to close it here.
+        let Some(thread) = thread else { return };
+        if let Err(mpsc::SendError(fd)) = thread.send(fd) {
+            drop(fd);
+        }
+    }
+}
+
+/// Closes `fd` soon, in a thread that nobody waits for: for a descriptor whose end may take as long as a peer likes.
+///
+/// ```
+/// let (reader, _writer) = std::io::pipe()?;
+/// linecard_wire::close_elsewhere(reader.into());
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn close_elsewhere(fd: OwnedFd) {
+    let closer = if waits_for_nobody(&fd) { &BUSY } else { &PATIENT };
+    closer.close(fd);
+}
+
+/// Ends a connection without waiting: the peer is told at once; what it sent and nobody read is thrown away, with the
+/// descriptors that came along, where that may take its time.
+fn hang_up(socket: UnixStream) {
+    // From here on nothing more can come.
+    let _ = socket.shutdown(Shutdown::Both);
+    if has_unread(socket.as_fd()) {
+        PATIENT.close(socket.into());
+    }
+}
+
+/// A connection that hangs up on drop.
+pub(crate) struct Socket(Option<UnixStream>);
+
+impl From<UnixStream> for Socket {
+    fn from(socket: UnixStream) -> Self {
+        Self(Some(socket))
+    }
+}
+
+impl Deref for Socket {
+    type Target = UnixStream;
+
+    fn deref(&self) -> &UnixStream {
+        match &self.0 {
+            Some(socket) => socket,
+            None => unreachable!("there until the drop"),
+        }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if let Some(socket) = self.0.take() {
+            hang_up(socket);
+        }
+    }
+}
+
+/// Whether something lies in the socket that nobody has read.
+fn has_unread(socket: BorrowedFd<'_>) -> bool {
+    let mut byte = 0_u8;
+    let (to, flags) = ((&raw mut byte).cast(), libc::MSG_PEEK | libc::MSG_DONTWAIT);
+    // SAFETY: writes at most one byte, to `byte`.
+    unsafe { libc::recv(socket.as_raw_fd(), to, 1, flags) > 0 }
 }
 
 #[cfg(test)]
@@ -138,8 +197,91 @@ mod tests {
         silent.read_to_end(&mut Vec::new()).expect("the end comes");
     }
 
+    /// A message with a socket that takes its time, and a connection that nobody reads it from.
     #[test]
-    fn what_cannot_wait_is_closed_at_once() {
+    fn hanging_up_does_not_wait_for_what_nobody_read() {
+        for read in [false, true] {
+            let (socket, mut silent) = lingering();
+            let (ours, theirs) = UnixStream::pair().expect("a pair");
+            let mut sender = crate::Connection::new(theirs).expect("a connection");
+            let message = crate::OutMessage::request(crate::FrontendReq::SET_OWNER, &[]);
+            let fds = [socket.as_fd()];
+            sender.send(&message.with_fds(&fds)).expect("room");
+            drop(socket);
+            let began = Instant::now();
+            if read {
+                let mut receiver = crate::Connection::new(ours).expect("a connection");
+                drop(receiver.read().expect("a message").expect("whole"));
+            } else {
+                // What a second frontend gets, and one whose last message was wrong.
+                drop(crate::Connection::new(ours).expect("a connection"));
+            }
+            assert!(began.elapsed() < Duration::from_secs(2), "read: {read}: {:?}", began.elapsed());
+            assert!(sender.read().is_err(), "and the peer knows");
+            silent.read_to_end(&mut Vec::new()).expect("the end comes");
+        }
+    }
+
+    /// Its writer holds the pipe for as long as the memory it writes from takes to appear.
+    #[test]
+    fn a_pipe_that_is_being_written_to_makes_nobody_wait() {
+        let Some(absent) = Absent::new() else {
+            assert!(std::env::var_os("LINECARD_REQUIRE_ALL").is_none(), "userfaultfd is needed");
+            println!("SKIPPED a_pipe_that_is_being_written_to_makes_nobody_wait: no userfaultfd");
+            return;
+        };
+        let (reader, mut writer) = std::io::pipe().expect("a pipe");
+        let at = absent.at;
+        let writing = std::thread::spawn(move || {
+            // SAFETY: mapped memory, though its page has to be waited for.
+            writer.write_all(unsafe { std::slice::from_raw_parts(at as *const u8, 8) })
+        });
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(!writing.is_finished(), "the writer is inside");
+        let began = Instant::now();
+        drop(PeerFd::from(OwnedFd::from(reader)));
+        assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
+        // The page appears, and all goes on.
+        drop(absent);
+        let _ = writing.join().expect("no panic");
+    }
+
+    /// A page whose reader waits until this is dropped. It stays mapped.
+    struct Absent {
+        at: usize,
+        _fault: OwnedFd,
+    }
+
+    impl Absent {
+        fn new() -> Option<Self> {
+            #[repr(C)]
+            struct Api([u64; 3]);
+            #[repr(C)]
+            struct Register([u64; 4]);
+            const UFFD_API: u64 = 0xaa;
+            const MISSING: u64 = 1;
+            const UFFDIO_API: libc::c_ulong = 0xc018_aa3f;
+            const UFFDIO_REGISTER: libc::c_ulong = 0xc020_aa00;
+            // SAFETY: takes integers.
+            let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC) };
+            let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0)?;
+            // SAFETY: just made, nobody else owns it.
+            let fault = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(fd) };
+            let (access, flags) =
+                (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+            // SAFETY: makes a mapping of its own.
+            let at = unsafe { libc::mmap(std::ptr::null_mut(), 4096, access, flags, -1, 0) } as usize;
+            let (mut api, mut register) = (Api([UFFD_API, 0, 0]), Register([at as u64, 4096, MISSING, 0]));
+            // SAFETY: reads and writes the structure of this request.
+            let ready = unsafe { libc::ioctl(fault.as_raw_fd(), UFFDIO_API, &raw mut api) } == 0;
+            // SAFETY: as above.
+            let watched = unsafe { libc::ioctl(fault.as_raw_fd(), UFFDIO_REGISTER, &raw mut register) } == 0;
+            (ready && watched).then_some(Self { at, _fault: fault })
+        }
+    }
+
+    #[test]
+    fn what_waits_for_nobody_does_not_queue_behind_what_may() {
         // SAFETY: takes a terminated string and an integer.
         let memory = unsafe { libc::memfd_create(c"closed".as_ptr(), libc::MFD_CLOEXEC) };
         // SAFETY: takes integers.
@@ -147,8 +289,11 @@ mod tests {
         for raw in [memory, event] {
             // SAFETY: just made, nobody else owns it.
             let fd = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(raw) };
-            assert!(closes_at_once(&fd));
+            assert!(waits_for_nobody(&fd));
         }
-        assert!(!closes_at_once(&std::fs::File::open("/dev/null").expect("there").into()));
+        let (reader, _writer) = std::io::pipe().expect("a pipe");
+        for fd in [reader.into(), std::fs::File::open("/dev/null").expect("there").into()] {
+            assert!(!waits_for_nobody(&fd));
+        }
     }
 }

@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
+use crate::descriptor::close_elsewhere;
 use crate::sys;
 
 /// Why nobody can listen at a path.
@@ -105,6 +106,10 @@ impl AsFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
+        // Connections that nobody accepted end with it, and with them what was sent over them.
+        if let Ok(last) = self.socket.try_clone() {
+            close_elsewhere(last.into());
+        }
         if self.identity.is_some() && identity(&self.path) == self.identity {
             // Gone already is as good.
             let _ = fs::remove_file(&self.path);

@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -69,7 +68,7 @@ pub(super) struct Endpoint {
     paused: Option<Instant>,
     link: Option<Link>,
     /// Came while its predecessor's rings were being ended.
-    successor: Option<UnixStream>,
+    successor: Option<Connection>,
 }
 
 /// Tokens of an endpoint: twice its id for the socket it listens on, one more for its connection.
@@ -154,8 +153,8 @@ impl Endpoint {
             return;
         }
         *next = Instant::now() + CONNECT_INTERVAL;
-        if let Ok(stream) = socket::connect(path) {
-            self.adopt(stream, epoll);
+        if let Some(connection) = socket::connect(path).ok().and_then(|stream| Connection::new(stream).ok()) {
+            self.adopt(connection, epoll);
         }
     }
 
@@ -173,10 +172,12 @@ impl Endpoint {
                     return self.watch_socket(epoll, Interest::None);
                 }
             };
+            // Also one that is turned away: what it sent may take its time to close.
+            let Ok(connection) = Connection::new(stream) else { continue };
             self.make_room(epoll);
             match &self.link {
-                None => self.adopt(stream, epoll),
-                Some(link) if link.ending.is_some() => self.successor = Some(stream),
+                None => self.adopt(connection, epoll),
+                Some(link) if link.ending.is_some() => self.successor = Some(connection),
                 Some(_) => tell!(self.peer, warn, "a second frontend was turned away"),
             }
         }
@@ -200,8 +201,7 @@ impl Endpoint {
         }
     }
 
-    fn adopt(&mut self, stream: UnixStream, epoll: &Epoll) {
-        let Ok(connection) = Connection::new(stream) else { return };
+    fn adopt(&mut self, connection: Connection, epoll: &Epoll) {
         let token = connection_token(self.id);
         if let Err(error) = epoll.change(connection.as_fd(), token, Interest::None, Interest::Read) {
             tell!(self.peer, warn, %error, "a frontend could not be watched");
@@ -276,8 +276,8 @@ impl Endpoint {
         if let Source::Connect { next, .. } = &mut self.source {
             *next = Instant::now() + CONNECT_INTERVAL;
         }
-        if let Some(stream) = self.successor.take() {
-            self.adopt(stream, epoll);
+        if let Some(connection) = self.successor.take() {
+            self.adopt(connection, epoll);
         }
     }
 
@@ -313,6 +313,18 @@ impl Endpoint {
         }
         while self.link.is_some() && Instant::now() < until {
             self.end_link(epoll);
+        }
+        self.unwatch(epoll);
+    }
+
+    /// Waits for nothing of it any more. Its descriptors may stay open for a while, and the epoll would know them on.
+    pub(super) fn unwatch(&mut self, epoll: &Epoll) {
+        if self.paused.is_none() {
+            self.watch_socket(epoll, Interest::None);
+        }
+        if let Some(link) = &self.link {
+            let token = connection_token(self.id);
+            let _ = epoll.change(link.connection.as_fd(), token, link.interest, Interest::None);
         }
     }
 

@@ -199,6 +199,7 @@ impl Loop {
                 "the control side failed; close the port and open it again"
             );
             endpoint.peer.set_disconnected();
+            endpoint.unwatch(epoll);
             self.endpoints.remove(&id);
         }
     }

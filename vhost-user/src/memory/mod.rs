@@ -11,6 +11,7 @@
 mod map;
 mod region;
 pub mod sigbus;
+mod unmap;
 
 pub use map::MemoryMap;
 pub(crate) use map::{MAX_REGIONS, MapLimits};

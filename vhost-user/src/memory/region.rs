@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use linecard_wire::payload::MemoryRegion;
 use memmap2::{MmapOptions, MmapRaw};
 
 use super::sigbus::{Alarm, ENTRIES, Watch};
+use super::unmap::unmap_elsewhere;
 use crate::error::RegionError;
 
 /// File systems whose pages appear without asking another process: a fault there cannot wait for anyone.
@@ -26,9 +27,18 @@ pub(crate) struct Region {
     /// Where `spec.guest_addr` is in this process.
     start: NonNull<u8>,
     /// Tells the fault handler about the mapping; must end before the mapping does.
-    _watch: Option<Watch>,
-    /// The reservation, guards included.
-    _mapping: MmapRaw,
+    watch: Option<Watch>,
+    /// The reservation, guards included; there until the drop.
+    mapping: Option<MmapRaw>,
+}
+
+impl Drop for Region {
+    fn drop(&mut self) {
+        self.watch = None;
+        if let Some(mapping) = self.mapping.take() {
+            unmap_elsewhere(mapping);
+        }
+    }
 }
 
 // SAFETY: the region is an address range that stays mapped until the value drops; nothing in it is tied to
@@ -55,12 +65,21 @@ impl Region {
             return Err(RegionError::FileKind);
         }
         let file = File::from(file.into_owned());
-        let page = check_file(&spec, &file)?;
+        let region = Self::map_file(spec, &file, alarm);
+        if region.is_err() {
+            // Perhaps nobody else holds it any more, and to close it is to free it.
+            drop(PeerFd::from(OwnedFd::from(file)));
+        }
+        region
+    }
+
+    fn map_file(spec: MemoryRegion, file: &File, alarm: Option<&Arc<Alarm>>) -> Result<Self, RegionError> {
+        let page = check_file(&spec, file)?;
         // The file offset need not be page-aligned: map from the page it lies in.
         let skip = spec.offset % page;
         let len = (spec.size + skip).next_multiple_of(page);
         let layout = Placement { page: page as usize, len: len as usize, offset: spec.offset - skip };
-        let (mapping, base) = layout.map(&file)?;
+        let (mapping, base) = layout.map(file)?;
         // SAFETY: `skip < page <= len`, so this stays inside the mapping just made.
         let start = unsafe { base.add(skip as usize) };
         let start_of = base.as_ptr() as usize;
@@ -68,7 +87,7 @@ impl Region {
         if matches!(watch, Some(None)) {
             return Err(RegionError::Unwatched { max: ENTRIES });
         }
-        Ok(Self { spec, start, _watch: watch.flatten(), _mapping: mapping })
+        Ok(Self { spec, start, watch: watch.flatten(), mapping: Some(mapping) })
     }
 
     /// Where `len` bytes at `offset` into the region are; `None` when they are not all inside.

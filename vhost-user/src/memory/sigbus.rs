@@ -2,15 +2,19 @@
 //!
 //! A peer may shrink the file behind its memory, or punch holes into hugepages that then run out; sealing
 //! does not prevent the latter. Our next touch of such a page raises SIGBUS. The handler here looks the
-//! address up in a fixed table of peer mappings, puts an anonymous page in its place, and raises that peer's
+//! address up in a fixed table of peer mappings, puts anonymous memory in its place, and raises that peer's
 //! [`Alarm`]: the port notices at its next burst and drops the peer. Addresses that are not in the table go
 //! to whoever handled SIGBUS before.
+//!
+//! The first time that is one page. But a burst goes on, and one chain can lead to 32 768 pages, each apart from the
+//! others: replaced one by one they would be more mappings than a process may have (`vm.max_map_count`), and the next
+//! fault would end it. So each fault of a peer replaces twice as much around it as the one before.
 //!
 //! The table is lock-free and the handler touches nothing else, so it is safe in a signal.
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// Mappings that can be watched at once: enough for 32 peers with as many regions as a peer may have. Further ones are
@@ -19,6 +23,9 @@ use std::sync::{Arc, OnceLock};
 pub(crate) const ENTRIES: usize = 16_384;
 /// `start` of an entry that is being filled.
 const CLAIMED: usize = 1;
+/// Most bytes that one fault replaces, but for a page that is larger: to take away what was mapped there before takes a
+/// few milliseconds.
+const MOST: usize = 1 << 30;
 
 /// Raised when a page of a peer's memory vanished.
 ///
@@ -27,18 +34,21 @@ const CLAIMED: usize = 1;
 /// assert!(!alarm.raised());
 /// ```
 #[derive(Debug, Default)]
-pub struct Alarm(AtomicBool);
+pub struct Alarm {
+    /// How often it was raised.
+    faults: AtomicU32,
+}
 
 impl Alarm {
     /// An alarm that nothing has raised.
     pub fn new() -> Arc<Self> {
-        Arc::new(Self(AtomicBool::new(false)))
+        Arc::default()
     }
 
     /// Whether a page vanished since the alarm was made.
     #[inline(always)]
     pub fn raised(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.faults.load(Ordering::Relaxed) != 0
     }
 }
 
@@ -155,7 +165,7 @@ extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, context
 }
 
 impl Entry {
-    /// When `addr` is in this mapping: puts a page of zeros there and raises the alarm.
+    /// When `addr` is in this mapping: puts zeros there and raises the alarm.
     fn replace(&self, addr: usize) -> bool {
         // S2, pairs with S1.
         let start = self.start.load(Ordering::Acquire);
@@ -165,21 +175,31 @@ impl Entry {
         if !inside || self.start.load(Ordering::Acquire) != start {
             return false;
         }
-        let at = (addr & !(page - 1)) as *mut libc::c_void;
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED | libc::MAP_NORESERVE;
-        // SAFETY: the page lies in a mapping of a peer's memory that the faulting access keeps alive; its
-        // content is gone, so replacing it loses nothing. Two threads that do it at once do the same.
-        let mapped = unsafe { libc::mmap(at, page, libc::PROT_READ | libc::PROT_WRITE, flags, -1, 0) };
-        if mapped == libc::MAP_FAILED {
-            return false;
-        }
         let alarm = self.alarm.load(Ordering::Relaxed);
         // SAFETY: the watch keeps the alarm alive, the region keeps the watch, the faulting access the region.
-        if let Some(alarm) = unsafe { alarm.as_ref() } {
-            alarm.0.store(true, Ordering::Relaxed);
-        }
-        true
+        let before =
+            unsafe { alarm.as_ref() }.map_or(0, |alarm| alarm.faults.fetch_add(1, Ordering::Relaxed));
+        let (at, size) = block(addr, (start, len), page, before);
+        // The whole mapping where a part is one mapping too many: that makes no further one.
+        zeros(at, size) || zeros(start, len)
     }
+}
+
+/// What the fault at `addr` replaces after `before` others of that peer: whole pages of the mapping `(start, len)`.
+fn block(addr: usize, (start, len): (usize, usize), page: usize, before: u32) -> (usize, usize) {
+    let size = page.checked_shl(before).filter(|size| (page..=MOST).contains(size)).unwrap_or(MOST.max(page));
+    let low = addr & !(size - 1);
+    let (from, to) = (low.max(start), low.saturating_add(size).min(start.saturating_add(len)));
+    (from, to.saturating_sub(from))
+}
+
+/// Puts zeros at `at`; false when the kernel refuses.
+fn zeros(at: usize, len: usize) -> bool {
+    let (access, at) = (libc::PROT_READ | libc::PROT_WRITE, at as *mut libc::c_void);
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED | libc::MAP_NORESERVE;
+    // SAFETY: the range lies in a mapping of a peer's memory that the faulting access keeps alive. What the peer wrote
+    // there is lost, and nobody will use it: the peer is about to be dropped. Two threads that do it at once do the same.
+    unsafe { libc::mmap(at, len, access, flags, -1, 0) != libc::MAP_FAILED }
 }
 
 /// Hands a fault that is not ours to whoever came before.
@@ -201,5 +221,29 @@ fn chain(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_
             let call: extern "C" fn(libc::c_int) = unsafe { std::mem::transmute(handler) };
             call(signal);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MOST, block};
+
+    #[test]
+    fn each_fault_replaces_twice_as_much_within_the_mapping() {
+        const PAGE: usize = 4096;
+        let mapping = (0x10_0000_3000, 1 << 40);
+        let end = mapping.0 + mapping.1;
+        for (before, size) in
+            [(0, PAGE), (1, 2 * PAGE), (10, 1024 * PAGE), (18, MOST), (19, MOST), (u32::MAX, MOST)]
+        {
+            for addr in [mapping.0, mapping.0 + 7, mapping.0 + (5 << 30) + 77, end - 1] {
+                let (at, len) = block(addr, mapping, PAGE, before);
+                assert!(at <= addr && addr - at < len && len <= size, "{addr:x} {before}: {at:x} {len:x}");
+                assert!(at >= mapping.0 && at + len <= end && at % PAGE == 0 && len % PAGE == 0);
+            }
+            assert_eq!(block(mapping.0 + (5 << 30), mapping, PAGE, before).1, size);
+        }
+        // A page may be larger than that.
+        assert_eq!(block((1 << 40) + 5, (1 << 40, 2 * MOST), 2 * MOST, 3), (1 << 40, 2 * MOST));
     }
 }

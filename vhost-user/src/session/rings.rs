@@ -160,7 +160,9 @@ impl Session {
         expect_fds(&message, usize::from(has_fd))?;
         match message.fds.into_iter().next() {
             None => Ok((index, None)),
-            Some(fd) => Ok((index, Some(Event::accept(fd).ok_or(Refusal::NotAnEvent { index })?))),
+            Some(fd) => {
+                Ok((index, Some(Event::accept(fd, &self.peer.strikes).ok_or(Refusal::NotAnEvent { index })?)))
+            }
         }
     }
 

@@ -1,0 +1,8 @@
+//! Frontends that mean harm: attacks on what all ports of a process share, its mappings, its control thread, its
+//! descriptors. Each is tried beside a port that must not notice.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod pages;
+mod racing;
+mod waiting;

@@ -1,0 +1,132 @@
+//! A frontend whose second thread changes rings and headers all the time, between any two reads of ours.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use linecard_mempool::Burst;
+use linecard_pmd::{RxQueue, TxQueue};
+use linecard_virtio::Features;
+
+use crate::common::{Bench, Frontend, GUEST, Guest, HEADER, MEMORY, RING_AREA, frame, receive};
+
+/// How long each kind of ring is attacked.
+const WHILE: Duration = Duration::from_millis(400);
+/// No burst takes longer than this, but for a machine that is busy with others.
+const BURST: Duration = Duration::from_millis(150);
+
+/// xorshift64*
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    /// An address, or what comes after it: length, flags and next or id; half of them could be right.
+    fn word(&mut self) -> u64 {
+        const LENGTHS: [u64; 8] = [0, 1, 11, 12, 26, 1000, 0x1_0000, 0xffff_ffff];
+        let roll = self.roll();
+        match roll % 4 {
+            0 => GUEST + (roll >> 8) % MEMORY as u64,
+            1 => roll,
+            _ => {
+                let (len, flags, id) =
+                    (LENGTHS[(roll >> 8) as usize % 8], (roll >> 16) & 0x8087, (roll >> 32) & 0xff);
+                // Split rings have the flags first, packed ones the id.
+                let [low, high] = if roll & 4 == 0 { [flags, id] } else { [id, flags] };
+                len | low << 32 | high << 48
+            }
+        }
+    }
+}
+
+/// Writes words all over both rings, and now and then what lets a backend go on: plausible indices.
+fn scribble(bytes: usize, stop: &AtomicBool, at: *mut u8, seed: u64) -> u64 {
+    let (mut dice, mut writes) = (Dice(seed), 0);
+    while !stop.load(Ordering::Relaxed) {
+        for _ in 0..64 {
+            let roll = dice.roll() as usize;
+            // Mostly the first descriptors, in either ring.
+            let near = if roll & 0x300 == 0 { RING_AREA / 4 } else { 512 };
+            let offset = Frontend::ring_offset(roll & 1) + (roll >> 10) % (near / 8) * 8;
+            assert!(offset + 8 <= bytes);
+            // SAFETY: inside the frontend's memory, which outlives this thread, and aligned.
+            let word = unsafe { AtomicU64::from_ptr(at.wrapping_add(offset).cast()) };
+            word.store(dice.word(), Ordering::Relaxed);
+        }
+        writes += 64;
+    }
+    writes
+}
+
+/// Addresses are private, so that one can be given to a thread.
+struct Place(*mut u8);
+// SAFETY: an address; only atomics are made of it.
+unsafe impl Send for Place {}
+
+#[test]
+fn descriptors_that_change_between_two_reads_harm_only_their_owner() {
+    let mut healthy = Bench::new("bystander");
+    let mut other = Guest::start(&healthy.path, Features::NONE);
+    let (mut moved, mut faults, mut writes) = (0, 0, 0);
+    for (n, features) in [
+        Features::NET_MRG_RXBUF,
+        Features::NET_MRG_RXBUF | Features::IN_ORDER | Features::INDIRECT_DESC,
+        Features::RING_PACKED | Features::INDIRECT_DESC,
+        Features::RING_PACKED | Features::IN_ORDER | Features::NET_CSUM,
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut bench = Bench::new("racing");
+        let until = Instant::now() + WHILE;
+        let mut round = 0;
+        while Instant::now() < until {
+            round += 1;
+            let mut guest = Guest::start(&bench.path, features);
+            bench.wait_link(true);
+            (0..64).for_each(|n| guest.send(&frame(n, 300)));
+            guest.tx.publish();
+            guest.post_receive(0, 128, 2048);
+            let stop = AtomicBool::new(false);
+            let place = Place(guest.frontend.map.as_mut_ptr());
+            std::thread::scope(|scope| {
+                let stop = &stop;
+                let villain = scope.spawn(move || {
+                    let place = place;
+                    scribble(RING_AREA, stop, place.0, (n as u64 + 1) << 32 | round)
+                });
+                // Whatever is believed, one byte of it can be wrong at any time; faults end it soon.
+                for _ in 0..200 {
+                    let mut packets = Burst::new();
+                    let began = Instant::now();
+                    moved += bench.rx.rx_burst(&mut packets) + bench.tx.tx_burst(&mut packets);
+                    let took = began.elapsed();
+                    assert!(took < BURST, "a burst took {took:?}");
+                    packets.iter().for_each(|packet| assert!(packet.len() <= 65_535 + 22 + HEADER));
+                }
+                stop.store(true, Ordering::Relaxed);
+                writes += villain.join().expect("no panic");
+            });
+            drop(guest);
+            bench.wait_gone();
+            bench.assert_whole();
+        }
+        faults +=
+            bench.backend.peer().counters().iter().find(|(name, _)| *name == "ring_faults").expect("it").1;
+        // Nothing of it is left: the next frontend is served, and the other was all the time.
+        let mut guest = Guest::start(&bench.path, features);
+        guest.send(&frame(1, 60));
+        guest.tx.publish();
+        assert_eq!(receive(&mut bench.rx, 1)[0].data(), frame(1, 60));
+        other.send(&frame(2, 60));
+        other.tx.publish();
+        assert_eq!(receive(&mut healthy.rx, 1)[0].data(), frame(2, 60));
+        other.tx.take();
+    }
+    assert!(moved > 0 && faults > 0, "{moved} packets, {faults} faults: not much of an attack");
+    println!("{writes} writes, {moved} packets moved, {faults} faults");
+}
