@@ -36,6 +36,22 @@ fn unknown_options_and_commands_are_named() {
 }
 
 #[test]
+fn what_is_not_utf8_is_said_to_be_that() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+
+    let odd = |bytes: &'static [u8]| OsStr::from_bytes(bytes);
+    for arguments in [
+        [OsStr::new("--vdev"), odd(b"net_tap0,iface=\xff"), OsStr::new("--"), OsStr::new("-i")],
+        [OsStr::new("-m"), OsStr::new("32"), OsStr::new("--"), odd(b"\xff")],
+        [OsStr::new("-m32"), OsStr::new("--"), OsStr::new("--cmdline-file"), odd(b"\xff")],
+    ] {
+        let said = run(linecard(&["testpmd"]).args(arguments), b"");
+        one_sentence(&said, 2, &["\\xff", "not UTF-8", "rename"]);
+    }
+}
+
+#[test]
 fn unknown_devices_are_named() {
     testpmd_fails(&["--vdev", "net_nul0"], &["-i"], 1, &["net_nul0", "net_null"]);
     testpmd_fails(&["--vdev", "net_null0,sise=64"], &["-i"], 1, &["sise", "size"]);
