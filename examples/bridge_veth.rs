@@ -22,22 +22,12 @@ use linecard::prelude::*;
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
-fn open(eal: &Eal, pool: &Pool, device: &str) -> Outcome<Port> {
-    let context = ProbeContext {
-        memory: eal.memory().clone(),
-        domain: eal.default_domain(),
-        wait: Duration::from_secs(3),
-    };
-    let device = linecard::drivers().probe(&context, device)?;
-    Ok(configure(device, PortConfig::default())?.start(pool)?)
-}
-
 /// Joins two devices until `done`. A bridge that has nothing to do leaves the core to others.
 fn bridge(devices: [&str; 2], mut done: impl FnMut(&[Port; 2]) -> Outcome<bool>) -> Outcome {
     let (args, _) = EalArgs::parse(["-m", "64"].map(Into::into))?;
     let eal = Eal::new(&args)?;
     let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 8192, ..PoolConfig::default() })?;
-    let mut ports = [open(&eal, &pool, devices[0])?, open(&eal, &pool, devices[1])?];
+    let mut ports = [linecard::open(&eal, &pool, devices[0])?, linecard::open(&eal, &pool, devices[1])?];
     let mut packets = Burst::new();
     while !done(&ports)? {
         let [left, right] = &mut ports;

@@ -90,10 +90,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (args, _) = EalArgs::parse(["-m", "64"].map(Into::into))?;
     let eal = Eal::new(&args)?;
     let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 4096, ..PoolConfig::default() })?;
-    let wait = Duration::from_secs(3);
-    let context = ProbeContext { memory: eal.memory().clone(), domain: eal.default_domain(), wait };
-    let device = linecard::drivers().probe(&context, device)?;
-    let mut port = configure(device, PortConfig::default())?.start(&pool)?;
+    let mut port = linecard::open(&eal, &pool, device)?;
 
     let mut out = std::io::stdout().lock();
     let (start, mut last, mut count) = (Instant::now(), Instant::now(), 0_u64);

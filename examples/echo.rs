@@ -10,7 +10,6 @@
 
 use std::error::Error;
 use std::net::Ipv4Addr;
-use std::time::Duration;
 
 use linecard::net::{MacAddr, echo};
 use linecard::prelude::*;
@@ -43,16 +42,6 @@ impl Host {
     }
 }
 
-fn open(eal: &Eal, pool: &Pool, device: &str) -> Result<Port, linecard::pmd::Error> {
-    let context = ProbeContext {
-        memory: eal.memory().clone(),
-        domain: eal.default_domain(),
-        wait: Duration::from_secs(3),
-    };
-    let device = linecard::drivers().probe(&context, device)?;
-    Ok(configure(device, PortConfig::default())?.start(pool)?)
-}
-
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let (device, address) = match arguments.as_slice() {
@@ -64,7 +53,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (args, _) = EalArgs::parse(["-m", "64"].map(Into::into))?;
     let eal = Eal::new(&args)?;
     let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 4096, ..PoolConfig::default() })?;
-    let mut port = open(&eal, &pool, device)?;
+    let mut port = linecard::open(&eal, &pool, device)?;
     let host = Host { mac: MacAddr(port.control.mac()), address };
     println!("{} answers, as {}", port.control.name(), host.mac);
 

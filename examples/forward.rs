@@ -6,19 +6,8 @@
 #![forbid(unsafe_code)]
 
 use std::error::Error;
-use std::time::Duration;
 
 use linecard::prelude::*;
-
-fn open(eal: &Eal, pool: &Pool, device: &str) -> Result<Port, linecard::pmd::Error> {
-    let context = ProbeContext {
-        memory: eal.memory().clone(),
-        domain: eal.default_domain(),
-        wait: Duration::from_secs(3),
-    };
-    let device = linecard::drivers().probe(&context, device)?;
-    Ok(configure(device, PortConfig::default())?.start(pool)?)
-}
 
 /// One direction: what arrives at one port leaves by the other; what does not fit is dropped and counted.
 fn forward(from: &mut Port, to: &mut Port, packets: &mut Burst) -> usize {
@@ -37,7 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (args, _) = EalArgs::parse(["-m", "64"].map(Into::into))?;
     let eal = Eal::new(&args)?;
     let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 8192, ..PoolConfig::default() })?;
-    let (mut left, mut right) = (open(&eal, &pool, left)?, open(&eal, &pool, right)?);
+    let (mut left, mut right) = (linecard::open(&eal, &pool, left)?, linecard::open(&eal, &pool, right)?);
 
     let mut packets = Burst::new();
     let mut dropped = 0;

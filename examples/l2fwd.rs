@@ -25,13 +25,7 @@ struct Side {
 
 impl Side {
     fn open(eal: &Eal, pool: &Pool, device: &str) -> Result<Self, linecard::pmd::Error> {
-        let context = ProbeContext {
-            memory: eal.memory().clone(),
-            domain: eal.default_domain(),
-            wait: Duration::from_secs(3),
-        };
-        let device = linecard::drivers().probe(&context, device)?;
-        let port = configure(device, PortConfig::default())?.start(pool)?;
+        let port = linecard::open(eal, pool, device)?;
         Ok(Self { port, sent: 0, received: 0, dropped: 0 })
     }
 

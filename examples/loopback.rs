@@ -10,16 +10,6 @@ use std::time::{Duration, Instant};
 
 use linecard::prelude::*;
 
-fn open(eal: &Eal, pool: &Pool, device: &str) -> Result<Port, linecard::pmd::Error> {
-    let context = ProbeContext {
-        memory: eal.memory().clone(),
-        domain: pool.domain().clone(),
-        wait: Duration::from_secs(3),
-    };
-    let device = linecard::drivers().probe(&context, device)?;
-    Ok(configure(device, PortConfig::default())?.start(pool)?)
-}
-
 fn main() -> Result<(), Box<dyn Error>> {
     let (args, _) = EalArgs::parse(["-m", "64"].map(Into::into))?;
     let eal = Eal::new(&args)?;
@@ -29,8 +19,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let private = Pool::new(&eal.memory().domain("backend")?, config())?;
 
     let socket = std::env::temp_dir().join(format!("loopback-{}.sock", std::process::id()));
-    let mut backend = open(&eal, &private, &format!("net_vhost0,iface={}", socket.display()))?;
-    let mut frontend = open(&eal, &shared, &format!("net_virtio_user0,path={}", socket.display()))?;
+    let mut backend = linecard::open(&eal, &private, &format!("net_vhost0,iface={}", socket.display()))?;
+    let mut frontend = linecard::open(&eal, &shared, &format!("net_virtio_user0,path={}", socket.display()))?;
 
     let (mut sent, mut received) = (0_u64, 0_u64);
     let (mut outgoing, mut packets) = (Burst::new(), Burst::new());

@@ -83,10 +83,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (args, _) = EalArgs::parse(["-m", "64"].map(Into::into))?;
     let eal = Eal::new(&args)?;
     let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 4096, ..PoolConfig::default() })?;
-    let wait = Duration::from_secs(3);
-    let context = ProbeContext { memory: eal.memory().clone(), domain: eal.default_domain(), wait };
-    let device = linecard::drivers().probe(&context, device)?;
-    let port = configure(device, PortConfig::default())?.start(&pool)?;
+    let port = linecard::open(&eal, &pool, device)?;
 
     // Lets `linecard capture` see this port.
     let hub = Hub::new();

@@ -8,13 +8,8 @@
 //!
 //! let (args, _) = EalArgs::parse(["--no-huge", "-m", "32"].map(Into::into))?;
 //! let eal = Eal::new(&args)?;
-//! let domain = eal.default_domain();
-//! let pool = Pool::new(&domain, PoolConfig { packets: 1024, ..PoolConfig::default() })?;
-//!
-//! let wait = std::time::Duration::from_secs(1);
-//! let context = ProbeContext { memory: eal.memory().clone(), domain, wait };
-//! let device = linecard::drivers().probe(&context, "net_null0")?;
-//! let mut port = configure(device, PortConfig::default()).map_err(|e| e.error)?.start(&pool).map_err(|e| e.error)?;
+//! let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 1024, ..PoolConfig::default() })?;
+//! let mut port = linecard::open(&eal, &pool, "net_null0")?;
 //!
 //! let mut packets = Burst::new();
 //! port.rx[0].rx_burst(&mut packets);
@@ -34,6 +29,10 @@ pub use linecard_ring as ring;
 pub use linecard_vhost_user as vhost_user;
 pub use linecard_virtio as virtio;
 pub use linecard_virtio_user as virtio_user;
+
+use std::time::Duration;
+
+use prelude::{Eal, Pool, Port, PortConfig, ProbeContext, configure};
 
 static IMPAIR: pmd::impair::ImpairDriver = pmd::impair::ImpairDriver::new(drivers);
 static VHOST: vhost_user::VhostDriver = vhost_user::VhostDriver::new();
@@ -58,6 +57,32 @@ pub fn drivers() -> pmd::Registry {
         &pmd::af_packet::AfPacketDriver,
         &IMPAIR,
     ])
+}
+
+/// How long [`open`] waits for a peer that a device cannot do without.
+const WAIT: Duration = Duration::from_secs(3);
+
+/// Opens the device that `arguments` name, as `--vdev` has them, and starts it: one queue each way, packets from `pool`.
+///
+/// More queues, offloads, or another patience with a peer than three seconds take its three steps one by one:
+/// [`Registry::probe`](pmd::Registry::probe), [`configure`](pmd::configure) and
+/// [`Configured::start`](pmd::Configured::start).
+///
+/// ```
+/// use linecard::prelude::*;
+/// let eal = Eal::new(&EalArgs::parse(["--no-huge", "-m", "32"].map(Into::into))?.0)?;
+/// let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 1024, ..PoolConfig::default() })?;
+/// let mut port = linecard::open(&eal, &pool, "net_null0")?;
+/// assert_eq!(port.tx[0].tx_burst(&mut Burst::new()), 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// There is no such driver, it does not take the arguments, or the device cannot be had.
+pub fn open(eal: &Eal, pool: &Pool, arguments: &str) -> Result<Port, pmd::Error> {
+    let context = ProbeContext { memory: eal.memory().clone(), domain: pool.domain().clone(), wait: WAIT };
+    let device = drivers().probe(&context, arguments)?;
+    Ok(configure(device, PortConfig::default())?.start(pool)?)
 }
 
 /// What nearly every program needs.

@@ -4,9 +4,9 @@ mod support;
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStderr, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use linecard_pmd::netdev::lab::{Cable, Lab};
+use linecard_pmd::netdev::lab::{Cable, Lab, wait_until};
 use linecard_pmd::pcap::read::Reader;
 use support::console::{Kind, Testpmd, present};
 use support::ours::{Ours, assert_perfect};
@@ -23,14 +23,6 @@ fn start_ours(cable: &Cable, options: &str) -> Ours {
 /// A testpmd in the other namespace that sends everything back.
 fn start_forwarder(cable: &Cable, kind: Kind, tag: &str) -> Testpmd {
     cable.far.run(|| forwarder(kind, "net_af_packet0,iface=far", tag))
-}
-
-fn eventually(what: &str, mut done: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !done() {
-        assert!(start.elapsed() < Duration::from_secs(20), "{what}: not within twenty seconds");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 /// Each layout of our ring against a testpmd that forwards what it gets.
@@ -93,7 +85,7 @@ impl Capture {
             || Command::new("dumpcap").args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let child = lab.run(quiet).expect("dumpcap starts");
         // It writes the file's header once it listens.
-        eventually("dumpcap listens", || std::fs::metadata(file).is_ok_and(|facts| facts.len() > 0));
+        wait_until("dumpcap listens", || std::fs::metadata(file).is_ok_and(|facts| facts.len() > 0));
         std::thread::sleep(Duration::from_millis(300));
         Self(child)
     }
@@ -173,7 +165,7 @@ impl Tcpdump {
     /// What it says at its end.
     fn finish(mut self) -> String {
         let mut end = None;
-        eventually("tcpdump has seen all there was to see", || {
+        wait_until("tcpdump has seen all there was to see", || {
             end = self.child.try_wait().expect("a child");
             end.is_some()
         });

@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Duration;
 
-use linecard_pmd::netdev::lab::{Cable, Lab};
+use linecard_pmd::netdev::lab::{Cable, Lab, wait_until};
 use support::console::{Kind, Testpmd, present};
 use support::ours::{Ours, assert_perfect, backend_vdev, frontend_vdev, wait_for_socket};
 use support::peer::start;
@@ -153,11 +153,7 @@ fn nothing_is_left_after_sigkill() {
         testpmd.kill();
         assert_eq!(program(&cable.near, "near"), None, "round {round}");
         // The kernel frees programs a moment after the last reference.
-        let start = std::time::Instant::now();
-        while knows("prog", &id) {
-            assert!(start.elapsed() < Duration::from_secs(5), "program {id} stays");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        wait_until(&format!("program {id} is gone"), || !knows("prog", &id));
         assert!(cable.near.ip("-d link show near").contains("promiscuity 0"));
     }
 }

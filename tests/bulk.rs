@@ -7,9 +7,9 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use linecard_pmd::netdev::lab::Lab;
+use linecard_pmd::netdev::lab::{Lab, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
-use support::example::{Running, eventually, example};
+use support::example::{Running, example};
 use support::{on_path, skip};
 
 /// A stream over TCP from one namespace into another, and one back at the same time: every byte arrives.
@@ -93,7 +93,7 @@ impl Hosts {
     /// Gives the TAPs addresses, once they are there.
     fn address_taps(&self) {
         for (host, name, address) in [(&self.one, "t0", 1), (&self.other, "t1", 2)] {
-            eventually("a TAP", || {
+            wait_until("a TAP", || {
                 let links = host.output("ip", &["link", "show", "up", "dev", name]).expect("ip runs");
                 !links.stdout.is_empty()
             });
@@ -160,7 +160,7 @@ fn iperf(hosts: &Hosts, server: &str, options: &[&str]) -> serde_json::Value {
     let mut command = Command::new("iperf3");
     command.args(["-s", "-1", "-B", server, "--forceflush"]).stdin(Stdio::null()).stdout(Stdio::piped());
     let mut running = Running(hosts.other.run(|| command.spawn()).expect("iperf3 starts"));
-    eventually("iperf3 listens", || {
+    wait_until("iperf3 listens", || {
         let sockets = || std::fs::read_to_string("/proc/thread-self/net/tcp").unwrap_or_default();
         hosts.other.run(sockets).lines().any(|line| line.contains(":1451 ") && line.contains(" 0A "))
     });

@@ -1,60 +1,30 @@
 //! The example `echo`, asked by the kernel's own stack through a tap interface, and by a virtio-user port.
 
+mod support;
+
 use std::net::UdpSocket;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use linecard::net::arp::Arp;
 use linecard::net::ether::{Ethernet, ether_type};
 use linecard::net::{Header, MacAddr};
-use linecard::pmd::netdev::lab::{Lab, skip};
+use linecard::pmd::netdev::lab::{Lab, skip, wait_for, wait_until};
 use linecard::prelude::*;
+use support::example::{Running, example};
 
-/// The example, built if need be: a test that is run alone does not have it.
-fn example() -> PathBuf {
-    let here = std::env::current_exe().expect("a path");
-    let folder = here.parent().and_then(|deps| deps.parent()).expect("target/PROFILE").join("examples");
-    let path = folder.join("echo");
-    if !path.is_file() {
-        let built = Command::new(env!("CARGO")).args(["build", "--example", "echo"]).status();
-        assert!(built.is_ok_and(|status| status.success()), "cargo build --example echo");
-    }
-    path
-}
-
-/// The example while it runs.
-struct Echo(Child);
-
-impl Drop for Echo {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn eventually<T>(what: &str, mut step: impl FnMut() -> Option<T>) -> T {
-    let start = Instant::now();
-    loop {
-        if let Some(done) = step() {
-            return done;
-        }
-        assert!(start.elapsed() < Duration::from_secs(20), "{what}: nothing");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-}
-
-fn start(lab: Option<&Lab>, device: &str) -> Echo {
-    let spawn = || Command::new(example()).args([device, "10.9.0.2"]).stdout(Stdio::null()).spawn();
-    Echo(lab.map_or_else(spawn, |lab| lab.run(spawn)).expect("the example starts"))
+fn start(lab: Option<&Lab>, device: &str) -> Running {
+    let program = example("echo");
+    let spawn = || Command::new(&program).args([device, "10.9.0.2"]).stdout(Stdio::null()).spawn();
+    Running(lab.map_or_else(spawn, |lab| lab.run(spawn)).expect("the example starts"))
 }
 
 #[test]
 fn ping_and_udp_over_tap() {
     let Some(lab) = Lab::new("ping_and_udp_over_tap") else { return };
     let echo = start(Some(&lab), "net_tap0,iface=echo0");
-    eventually("the interface", || lab.ip("-brief link").contains("echo0").then_some(()));
-    eventually("its link", || lab.interface("echo0").link().up.then_some(()));
+    wait_until("the interface", || lab.ip("-brief link").contains("echo0"));
+    wait_until("its link", || lab.interface("echo0").link().up);
     lab.ip("addr add 10.9.0.1/24 dev echo0");
     match lab.output("ping", &["-c", "3", "-i", "0.2", "-W", "2", "-s", "1000", "10.9.0.2"]) {
         Err(error) => {
@@ -77,7 +47,7 @@ fn ping_and_udp_over_tap() {
     let nobody = lab.output("ping", &["-c", "1", "-W", "1", "10.9.0.3"]);
     assert!(nobody.is_ok_and(|output| !output.status.success()), "it answers for its own address only");
     drop(echo);
-    eventually("the interface is gone", || (!lab.ip("-brief link").contains("echo0")).then_some(()));
+    wait_until("the interface is gone", || !lab.ip("-brief link").contains("echo0"));
 }
 
 #[test]
@@ -85,7 +55,7 @@ fn arp_over_virtio_user() {
     let socket = std::env::temp_dir().join(format!("linecard-echo-{}.sock", std::process::id()));
     let _ = std::fs::remove_file(&socket);
     let _echo = start(None, &format!("net_vhost0,iface={}", socket.display()));
-    eventually("the socket", || socket.exists().then_some(()));
+    wait_until("the socket", || socket.exists());
     let (args, _) = EalArgs::parse(["-m", "64"].map(Into::into)).expect("well formed");
     let eal = Eal::new(&args).expect("memory");
     let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 1024, ..PoolConfig::default() })
@@ -106,7 +76,7 @@ fn arp_over_virtio_user() {
     ethernet.store(&mut frame).expect("room");
     Arp::request(own, [10, 9, 0, 1], [10, 9, 0, 2]).store(&mut frame[14..]).expect("room");
     let (mut burst, mut asked) = (Burst::new(), Instant::now() - Duration::from_secs(1));
-    let reply = eventually("an answer", || {
+    let reply = wait_for("an answer", || {
         // Again and again: what is sent before the other end polls is lost.
         if asked.elapsed() > Duration::from_millis(100) {
             asked = Instant::now();

@@ -4,9 +4,9 @@ mod support;
 
 use std::process::{Command, Stdio};
 
-use linecard_pmd::netdev::lab::Lab;
+use linecard_pmd::netdev::lab::{Lab, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
-use support::example::{Running, eventually, example};
+use support::example::{Running, example};
 use support::ours::Ours;
 use support::{on_path, skip};
 
@@ -21,7 +21,7 @@ fn l2fwd_gives_frames_new_addresses() {
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     let mut running = Running(lab.run(|| command.spawn()).expect("it starts"));
     let promiscuous = |name: &str| lab.ip(&format!("-d link show {name}")).contains("promiscuity 1");
-    eventually("both ports are started", || promiscuous("veth0") && promiscuous("veth2"));
+    wait_until("both ports are started", || promiscuous("veth0") && promiscuous("veth2"));
 
     let ours = |name: &str| Ours::start(&format!("net_af_packet0,iface={name},netns={}", lab.path()));
     let (mut left, mut right) = (ours("left"), ours("right"));

@@ -9,8 +9,9 @@ mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use linecard_pmd::netdev::lab::wait_until;
 use support::console::Kind;
 use support::ours::{Ours, SIZES, assert_perfect, free_hugepages, wait_for_socket};
 use support::peer::forwarder;
@@ -139,10 +140,7 @@ fn vdev(socket: &Path, options: &str) -> String {
 
 /// The far link is up a moment after ours: until a packet gets through.
 fn settle(ours: &mut Ours) {
-    let until = Instant::now() + Duration::from_secs(10);
-    while !ours.prove_quietly(1) {
-        assert!(Instant::now() < until, "nothing comes through the bridge");
-    }
+    wait_until("a packet through the bridge", || ours.prove_quietly(1));
     // What was sent in vain may still come.
     std::thread::sleep(Duration::from_millis(300));
     ours.receive_all();

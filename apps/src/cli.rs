@@ -1,4 +1,4 @@
-//! The command line: sub-commands, help, version, completions, man page.
+//! The command line: sub-commands, help, version, completions, manual pages.
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -46,8 +46,11 @@ enum Command {
         /// The shell to complete for
         shell: Shell,
     },
-    /// Print the manual page
-    Man,
+    /// Print a manual page
+    Man {
+        /// The command it is about, as in `bench loopback`; `linecard` itself by default
+        command: Vec<String>,
+    },
     /// One end of the demo
     #[command(hide = true)]
     DemoEnd(demo::EndArgs),
@@ -87,15 +90,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode, Error> {
             clap_complete::generate(shell, &mut Cli::command(), "linecard", &mut text);
             print_all(&text)
         }
-        Command::Man => {
-            let mut text = Vec::new();
-            clap_mangen::Man::new(Cli::command()).render(&mut text).map_err(|source| Error::System {
-                action: "the manual page cannot be written".into(),
-                source,
-                remedy: "free memory and try again",
-            })?;
-            print_all(&text)
-        }
+        Command::Man { command } => print_all(&manual_page(&command)?),
         Command::DemoEnd(args) => demo::run_end(&args),
         Command::BenchEnd(args) => bench::run_end(&args),
     }
@@ -121,6 +116,25 @@ fn explain(error: &clap::Error) -> Result<ExitCode, Error> {
             Err(Error::Usage(format!("{first}; {remedy}")))
         }
     }
+}
+
+/// The manual page of the command with these names below `linecard`.
+fn manual_page(names: &[String]) -> Result<Vec<u8>, Error> {
+    let mut command = Cli::command();
+    command.build();
+    for name in names {
+        let known = command.find_subcommand(name).filter(|found| !found.is_hide_set()).cloned();
+        command = known.ok_or_else(|| {
+            Error::Usage(format!("there is no command '{name}' to explain; `linecard --help` lists them"))
+        })?;
+    }
+    let mut text = Vec::new();
+    clap_mangen::Man::new(command).render(&mut text).map_err(|source| Error::System {
+        action: "the manual page cannot be written".into(),
+        source,
+        remedy: "free memory and try again",
+    })?;
+    Ok(text)
 }
 
 fn print_all(text: &[u8]) -> Result<ExitCode, Error> {

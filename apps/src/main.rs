@@ -9,6 +9,7 @@ mod doctor;
 mod error;
 mod log;
 mod output;
+mod system_clock;
 mod testpmd;
 
 use std::ffi::OsString;

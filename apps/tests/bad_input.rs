@@ -7,8 +7,8 @@ use std::os::unix::net::UnixListener;
 use std::process::Stdio;
 use std::time::Duration;
 
-use common::{PATIENCE, Running, Said, Scratch, eventually, linecard, run, testpmd};
-use linecard_pmd::netdev::lab::Lab;
+use common::{PATIENCE, Running, Said, Scratch, linecard, run, testpmd};
+use linecard_pmd::netdev::lab::{Lab, wait_until};
 
 fn one_sentence(said: &Said, code: i32, parts: &[&str]) {
     assert_eq!(said.code, Some(code), "{said:?}");
@@ -68,7 +68,7 @@ fn an_interface_that_goes_is_told_once() {
         let mut typed = running.0.stdin.take().unwrap();
         typed.write_all(b"start\n").unwrap();
         let there = if made { "UP" } else { "promiscuity 1" };
-        eventually("the port", || lab.ip("-d link").contains(there));
+        wait_until("the port", || lab.ip("-d link").contains(there));
         lab.ip("link del one");
         typed.write_all(b"show port info 0\nshow port info 0\nstop\nquit\n").unwrap();
         let said = running.end(PATIENCE);
@@ -220,7 +220,7 @@ fn more_queues_than_the_backend_has_are_refused() {
     let mut command = testpmd(&["-m", "32", "--vdev", &device], &["-i"]);
     let mut backend = Running::start(command.stdin(std::process::Stdio::piped()));
     let stdin = backend.0.stdin.take();
-    eventually("the socket", || std::path::Path::new(&socket).exists());
+    wait_until("the socket", || std::path::Path::new(&socket).exists());
     let device = format!("net_virtio_user0,path={socket},queues=4");
     let said = run(&mut testpmd(&["-m", "32", "--vdev", &device], &["-i", "--rxq=4", "--txq=4"]), b"quit\n");
     one_sentence(&said, 1, &["net_virtio_user0", "queues"]);

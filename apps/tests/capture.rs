@@ -7,9 +7,10 @@ use std::path::Path;
 use std::process::{ChildStdin, Command, Stdio};
 use std::time::Duration;
 
-use common::{PATIENCE, Running, Said, Scratch, eventually, frames, linecard, run, skip, testpmd};
+use common::{PATIENCE, Running, Said, Scratch, frames, linecard, run, skip, testpmd};
 use linecard::pmd::pcap::encode::{Format, Record};
 use linecard::pmd::pcap::read::Reader;
+use linecard_pmd::netdev::lab::wait_until;
 use rustix::process::Signal;
 
 /// A testpmd with a control socket of its own, forwarding since it started.
@@ -29,9 +30,9 @@ impl Program {
         let mut running = Running::start(&mut command);
         let console = running.0.stdin.take().unwrap();
         let program = Self { running, console, prefix };
-        eventually("the control socket", || program.capture(&["-D"]).code == Some(0));
+        wait_until("the control socket", || program.capture(&["-D"]).code == Some(0));
         let ports = devices.len();
-        eventually("its ports", || program.capture(&["-D"]).out.matches("transmit queue").count() == ports);
+        wait_until("its ports", || program.capture(&["-D"]).out.matches("transmit queue").count() == ports);
         program
     }
 
@@ -214,7 +215,7 @@ fn signals_end_a_capture_and_killing_it_harms_nobody() {
     let program = Program::start("kill", &[&source, "net_null0,no-rx=1"], &[]);
     let path = scratch.file("out.pcapng");
     let grown =
-        |least: u64| eventually("packets", || std::fs::metadata(&path).is_ok_and(|data| data.len() > least));
+        |least: u64| wait_until("packets", || std::fs::metadata(&path).is_ok_and(|data| data.len() > least));
     // The capture before ends within moments of its command.
     let begin = || loop {
         let _ = std::fs::remove_file(&path);
@@ -280,7 +281,7 @@ fn the_console_captures_into_files() {
     let mut console = running.0.stdin.take().unwrap();
     let mut type_lines = |text: &str| console.write_all(text.as_bytes()).unwrap();
     type_lines(&format!("set capture 0 {path}\nset capture 1 {old}\nset capture 0 {path}\n"));
-    eventually("packets", || std::fs::metadata(&old).is_ok_and(|data| data.len() > 50_000));
+    wait_until("packets", || std::fs::metadata(&old).is_ok_and(|data| data.len() > 50_000));
     type_lines(
         "show capture\nset capture 0 off\nset capture 0 off\nset capture 7 x\nset capture 1 /no/folder/x\nquit\n",
     );

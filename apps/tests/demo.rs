@@ -4,7 +4,8 @@ mod common;
 
 use std::time::Duration;
 
-use common::{PATIENCE, Running, Scratch, eventually, linecard, pids, processes, run};
+use common::{PATIENCE, Running, Scratch, linecard, pids, processes, run};
+use linecard_pmd::netdev::lab::wait_until;
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -69,7 +70,7 @@ fn one_core_is_enough() {
 fn an_interrupt_ends_it_early_with_a_report() {
     let scratch = Scratch::new();
     let running = Running::start(&mut demo(&scratch, &["--seconds=60", "--json"]));
-    eventually("the socket", || !scratch.entries().is_empty());
+    wait_until("the socket", || !scratch.entries().is_empty());
     std::thread::sleep(Duration::from_millis(1500));
     running.signal(Signal::INT);
     let said = running.end(PATIENCE);
@@ -83,10 +84,10 @@ fn the_ends_follow_a_killed_demo() {
     let scratch = Scratch::new();
     let name = scratch.path().to_str().unwrap().to_owned();
     let mut running = Running::start(&mut demo(&scratch, &["--seconds=60"]));
-    eventually("both ends", || processes(&name) >= 2);
+    wait_until("both ends", || processes(&name) >= 2);
     running.0.kill().unwrap();
     running.0.wait().unwrap();
-    eventually("the end of both ends", || processes(&name) == 0);
+    wait_until("the end of both ends", || processes(&name) == 0);
     assert_eq!(scratch.entries().len(), 1, "nobody was left to remove it");
     let said = run(&mut demo(&scratch, &["--seconds=1", "--json"]), b"");
     assert_eq!(said.code, Some(0), "{said:?}");
@@ -98,7 +99,7 @@ fn an_end_that_dies_is_reported() {
     let scratch = Scratch::new();
     let name = scratch.path().to_str().unwrap().to_owned();
     let running = Running::start(&mut demo(&scratch, &["--seconds=60"]));
-    eventually("both ends", || processes(&name) >= 2);
+    wait_until("both ends", || processes(&name) >= 2);
     std::thread::sleep(Duration::from_millis(300));
     let victim = std::fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
         let line = std::fs::read(entry.path().join("cmdline")).ok()?;
@@ -120,7 +121,7 @@ fn an_end_that_does_not_run_for_long_is_waited_for() {
     let scratch = Scratch::new();
     let name = scratch.path().to_str().unwrap().to_owned();
     let running = Running::start(&mut demo(&scratch, &["--seconds=1", "--json"]));
-    eventually("both ends", || processes(&name) >= 2);
+    wait_until("both ends", || processes(&name) >= 2);
     std::thread::sleep(Duration::from_millis(700));
     let backend = pids("demo-end").into_iter().find(|pid| {
         let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -170,5 +171,6 @@ fn the_command_explains_itself() {
     for shell in ["bash", "zsh", "fish"] {
         assert!(run(&mut linecard(&["completions", shell]), b"").out.contains("linecard"), "{shell}");
     }
-    assert!(run(&mut linecard(&["man"]), b"").out.contains(".TH linecard"));
+    assert!(run(&mut linecard(&["man"]), b"").out.contains(".TH linecard 1"));
+    assert!(run(&mut linecard(&["man", "bench", "ring"]), b"").out.contains(".TH linecard-bench-ring 1"));
 }

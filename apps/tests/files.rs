@@ -8,8 +8,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::{PATIENCE, Running, Scratch, eventually, frames, run, skip, testpmd, try_frames};
+use common::{PATIENCE, Running, Scratch, frames, run, skip, testpmd, try_frames};
 use linecard::pmd::pcap::encode::{Format, Record, interface};
+use linecard_pmd::netdev::lab::wait_until;
 use rustix::process::Signal;
 
 fn write(path: &str, count: usize) {
@@ -39,7 +40,7 @@ fn a_file_goes_through_testpmd_unchanged() {
         );
         let mut running = Running::start(command.stdin(Stdio::piped()));
         let mut console = running.0.stdin.take().unwrap();
-        eventually("all packets", || try_frames(&to).is_ok_and(|frames| frames.len() == 3000));
+        wait_until("all packets", || try_frames(&to).is_ok_and(|frames| frames.len() == 3000));
         console.write_all(b"show port xstats 1\nquit\n").unwrap();
         let said = running.end(PATIENCE);
         assert!(said.code == Some(0) && said.out.contains("tx_good_packets: 3000"), "{said:?}");
@@ -60,7 +61,7 @@ fn a_file_is_whole_after_signals() {
         );
         let mut running = Running::start(command.stdin(Stdio::piped()));
         let _input = running.0.stdin.take();
-        eventually("packets", || std::fs::metadata(&path).is_ok_and(|data| data.len() > 1 << 20));
+        wait_until("packets", || std::fs::metadata(&path).is_ok_and(|data| data.len() > 1 << 20));
         running.signal(signal);
         running.end(PATIENCE);
         // A kill may fall into a write, which the kernel then ends at a page; nothing else may cut a record.
@@ -89,7 +90,7 @@ fn a_limit_of_file_size_is_a_full_disk() {
     let mut running = Running::start(&mut command);
     let mut console = running.0.stdin.take().unwrap();
     let least = 8 << 20;
-    eventually("packets", || std::fs::metadata(&path).is_ok_and(|data| data.len() > least));
+    wait_until("packets", || std::fs::metadata(&path).is_ok_and(|data| data.len() > least));
     std::thread::sleep(Duration::from_millis(500));
     console.write_all(b"show port xstats 1\nquit\n").unwrap();
     let said = running.end(PATIENCE);
@@ -162,7 +163,7 @@ fn a_faulty_line_is_one_argument() {
         let mut running = Running::start(command.stdin(Stdio::piped()));
         let mut console = running.0.stdin.take().unwrap();
         let mut last = 0;
-        eventually("no more packets", || {
+        wait_until("no more packets", || {
             let len = std::fs::metadata(&to).map_or(0, |data| data.len());
             std::thread::sleep(Duration::from_millis(200));
             let done = len > 100_000 && len == last;

@@ -7,6 +7,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::{Running, Scratch, linecard};
+use linecard_pmd::netdev::lab::wait_until;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Two programs per sample, several samples, a machine busy with other tests.
@@ -101,7 +102,7 @@ fn a_signal_ends_every_program() {
         let more = ["--position=ours/ours", "--path=split", "--seconds=60", how];
         let running = Running::start(&mut bench(&scratch, &more));
         let pid = running.0.id();
-        common::eventually("two programs", || children(pid) == 2);
+        wait_until("two programs", || children(pid) == 2);
         let start = Instant::now();
         running.signal(signal);
         let said = running.end(PATIENCE);
@@ -216,12 +217,12 @@ fn an_end_that_dies_is_a_failed_sample() {
     let running = Running::start(&mut bench(&scratch, &more));
     let pid = running.0.id();
     let name = format!("linecard-loop-{pid}-f");
-    common::eventually("a frontend", || children(pid) == 2);
+    wait_until("a frontend", || children(pid) == 2);
     let first = common::pids(&name);
     for &end in &first {
         kill_process(Pid::from_raw(end).expect("not 0"), Signal::KILL).expect("it runs");
     }
-    common::eventually("another try", || {
+    wait_until("another try", || {
         let now = common::pids(&name);
         !now.is_empty() && now != first
     });
@@ -243,7 +244,7 @@ fn an_end_that_dies_in_its_turn_leaves_the_other_rows_alone() {
     let mut command = bench(&scratch, &more);
     let running = Running::start(command.env("PATH", scratch.path()));
     let first = format!("linecard-loop-{}-f1", running.0.id());
-    common::eventually("both pairs", || children(running.0.id()) == 4);
+    wait_until("both pairs", || children(running.0.id()) == 4);
     for end in common::pids(&first) {
         kill_process(Pid::from_raw(end).expect("not 0"), Signal::KILL).expect("it runs");
     }

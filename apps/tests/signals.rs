@@ -7,7 +7,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::{PATIENCE, Running, Scratch, eventually, linecard, testpmd};
+use common::{PATIENCE, Running, Scratch, linecard, testpmd};
+use linecard_pmd::netdev::lab::wait_until;
 use rustix::process::Signal;
 
 /// A second is promised; a machine busy with other tests may take longer to let a process run at all.
@@ -26,7 +27,7 @@ fn signals_end_a_console_in_order() {
         let (mut command, socket) = forwarding(&scratch, &["-i", "-a"]);
         let mut running = Running::start(command.stdin(Stdio::piped()));
         let stdin = running.0.stdin.take();
-        eventually("the socket", || Path::new(&socket).exists());
+        wait_until("the socket", || Path::new(&socket).exists());
         std::thread::sleep(Duration::from_millis(200));
         running.signal(signal);
         let said = running.end(SOON);
@@ -43,7 +44,7 @@ fn signals_end_periodic_statistics() {
     let scratch = Scratch::new();
     let (mut command, socket) = forwarding(&scratch, &["--stats-period=1"]);
     let running = Running::start(&mut command);
-    eventually("the socket", || Path::new(&socket).exists());
+    wait_until("the socket", || Path::new(&socket).exists());
     std::thread::sleep(Duration::from_millis(1300));
     running.signal(Signal::INT);
     let said = running.end(SOON);
@@ -62,7 +63,7 @@ fn a_reader_that_goes_away_ends_it() {
     let (mut command, socket) = forwarding(&scratch, &["-i", "-a"]);
     let mut running = Running::start(command.stdin(Stdio::piped()));
     let mut stdin = running.0.stdin.take().unwrap();
-    eventually("the socket", || Path::new(&socket).exists());
+    wait_until("the socket", || Path::new(&socket).exists());
     drop(running.0.stdout.take());
     // The first write that nobody reads is noticed.
     let _ = std::io::Write::write_all(&mut stdin, b"show port stats all\n");
@@ -117,7 +118,7 @@ fn nothing_is_left_in_shared_memory() {
     let scratch = Scratch::new();
     let (mut command, socket) = forwarding(&scratch, &["-i", "-a"]);
     let mut running = Running::start(command.stdin(Stdio::piped()));
-    eventually("the socket", || Path::new(&socket).exists());
+    wait_until("the socket", || Path::new(&socket).exists());
     running.0.kill().unwrap();
     drop(running);
     assert!(listing() <= before);

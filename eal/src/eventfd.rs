@@ -1,4 +1,4 @@
-//! Signalling an eventfd whose other holder may be hostile.
+//! Eventfds: signalling one whose other holder may be hostile, and one of our own.
 //!
 //! An eventfd is an open file that both ends of a notification share, its `O_NONBLOCK` flag and its counter included.
 //! A peer that clears the flag and fills the counter makes a plain `write(2)` sleep for as long as it likes, and with it
@@ -7,7 +7,7 @@
 //! completion (`IOCB_FLAG_RESFD`, `io_submit(2)`). The kernel adds one, never waits, and a full counter just stays full.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use crate::sys::{self, aio};
 
@@ -48,12 +48,50 @@ pub fn signal(to: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
+/// A new eventfd, non-blocking and close-on-exec: wakes whoever polls it.
+///
+/// ```
+/// let bell = linecard_eal::eventfd::EventFd::new()?;
+/// bell.signal();
+/// bell.drain();
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct EventFd(OwnedFd);
+
+impl EventFd {
+    /// An eventfd that nobody has signalled.
+    ///
+    /// # Errors
+    /// This process has no descriptors left, or the kernel no memory.
+    pub fn new() -> io::Result<Self> {
+        sys::eventfd().map(Self)
+    }
+
+    /// Wakes the other side, by [`signal`]: a full counter means that it is awake already, so nothing can go wrong.
+    #[cold]
+    pub fn signal(&self) {
+        let _ = signal(self.0.as_fd());
+    }
+
+    /// Forgets earlier signals.
+    pub fn drain(&self) {
+        sys::drain(self.0.as_fd());
+    }
+}
+
+impl AsFd for EventFd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::fs::File;
     use std::io::{Read, Write};
-    use std::os::fd::{AsFd, FromRawFd};
+    use std::os::fd::FromRawFd;
 
     const FULL: u64 = u64::MAX - 1;
 

@@ -16,8 +16,8 @@
 //!
 //! Linux on 64-bit machines. Not here: secondary processes, PCI, service cores, physical addresses.
 //!
-//! `unsafe` is in `sys/` (system calls), `shared.rs` (cells), `memory/map.rs` (mappings) and the promise of
-//! [`Zone::bytes`], and `gate.rs`.
+//! `unsafe` is in `sys/` (system calls), `shared.rs` (cells), `memory/map.rs` (mappings), `gate.rs`, and the promise of
+//! [`Zone::bytes`].
 
 pub mod args;
 pub mod clock;

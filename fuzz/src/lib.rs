@@ -5,11 +5,10 @@ pub mod args;
 pub mod bpf;
 pub mod capture;
 pub mod headers;
-pub mod packed;
 pub mod pcap;
 pub mod ring;
 pub mod session;
-pub mod split;
+pub mod virtqueue;
 pub mod vnet;
 pub mod wire;
 
@@ -59,8 +58,8 @@ mod tests {
 
     #[test]
     fn rings() {
-        feed(25_000, crate::split::run);
-        feed(25_000, crate::packed::run);
+        feed(25_000, crate::virtqueue::split);
+        feed(25_000, crate::virtqueue::packed);
         feed(25_000, crate::ring::run);
     }
 

@@ -10,9 +10,9 @@
 //!
 //! A backend that maps the domain can scribble on packet data, and on nothing else: metadata, free lists and caches are
 //! private. A free packet's pointer lies in one of four places:
-//! - a *magazine* (up to 64 pointers) that a thread has loaded, or the previous one it keeps: reached without any
-//!   locked instruction;
-//! - a full magazine in the pool's *depot*, a lock-free stack: one compare-and-swap for 64 packets;
+//! - a *magazine* (half of [`PoolConfig::cache`] pointers) that a thread has loaded, or the previous one it keeps:
+//!   reached without any locked instruction;
+//! - a full magazine in the pool's *depot*, a lock-free stack: one compare-and-swap for all its packets;
 //! - the depot's *loose* stack of single packets, for threads and pools without caches;
 //! - the magazines of a thread that has ended: they are adopted by the next thread, or by whoever runs out.
 //!

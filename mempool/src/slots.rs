@@ -41,8 +41,8 @@ impl Registry {
         }
     }
 
-    #[cfg_attr(loom, allow(dead_code, reason = "loom builds the parts without threads"))]
     /// Claims the lowest slot that is not owned.
+    #[cfg_attr(loom, allow(dead_code, reason = "loom builds the parts without threads"))]
     pub(crate) fn claim_any(&self) -> Option<usize> {
         (0..WORDS).find_map(|word| {
             loop {

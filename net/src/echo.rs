@@ -5,17 +5,15 @@
 use crate::U16;
 use crate::arp::{Arp, REQUEST};
 use crate::checksum::checksum;
-use crate::ether::ether_type;
+use crate::ether::{Ethernet, ether_type};
 use crate::header::Header;
 use crate::ip::{Ipv4, protocol};
 use crate::mac::MacAddr;
 use crate::transport::{Icmp, Udp, icmp_kind};
 
-const ETHER_LEN: usize = 14;
-
 /// EtherType of what a frame carries, and where that starts, behind VLAN tags.
 fn layer3(frame: &[u8]) -> Option<(u16, usize)> {
-    let mut at = ETHER_LEN;
+    let mut at = Ethernet::LEN;
     let kind = |at: usize| frame.get(at - 2..at).map(|b| u16::from_be_bytes([b[0], b[1]]));
     while matches!(kind(at)?, ether_type::VLAN | ether_type::QINQ) {
         at += 4;

@@ -161,6 +161,22 @@ pub struct Partial {
 }
 
 impl Partial {
+    /// Where the TCP or UDP checksum of a parsed frame is finished; `None` for anything else.
+    ///
+    /// ```
+    /// use linecard_net::{offload::Partial, parse};
+    /// assert_eq!(Partial::of(&parse(&[0; 60])), None);
+    /// ```
+    #[must_use]
+    pub fn of(layers: &Layers) -> Option<Self> {
+        if !matches!(layers.packet_type.l4(), PacketType::L4_TCP | PacketType::L4_UDP) {
+            return None;
+        }
+        let csum_start = u16::try_from(layers.l4_start()).ok()?;
+        let csum_offset = u16::try_from(transport_checksum_offset(layers)?).ok()?;
+        Some(Self { csum_start, csum_offset })
+    }
+
     /// The two bytes of the checksum in the frame.
     #[inline]
     #[must_use]
@@ -177,13 +193,8 @@ impl Partial {
 /// Packet Transmission); the segmenter replaces it.
 #[inline]
 pub fn prepare(frame: &mut [u8], layers: &Layers) -> Option<Partial> {
-    if !matches!(layers.packet_type.l4(), PacketType::L4_TCP | PacketType::L4_UDP) {
-        return None;
-    }
+    let partial = Partial::of(layers)?;
     let sum = pseudo_header(frame, layers)?.fold();
-    let csum_start = u16::try_from(layers.l4_start()).ok()?;
-    let csum_offset = transport_checksum_offset(layers)? as u16;
-    let partial = Partial { csum_start, csum_offset };
     frame.get_mut(partial.field())?.copy_from_slice(&sum.to_be_bytes());
     Some(partial)
 }

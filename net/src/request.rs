@@ -3,9 +3,7 @@
 //! A neutral form between a driver's wire format and packet metadata; see virtio 1.3, Network Device:
 //! Device Operation.
 
-use crate::offload::{Partial, transport_checksum_offset};
-use crate::packet_type::PacketType;
-use crate::parse::Layers;
+use crate::offload::Partial;
 
 /// Which protocol's segments a large packet stands for.
 ///
@@ -79,20 +77,4 @@ pub struct Takes {
     pub uso4: bool,
     /// Large UDP packets over IPv6.
     pub uso6: bool,
-}
-
-/// Where the TCP or UDP checksum of a parsed frame is finished; `None` for anything else.
-///
-/// ```
-/// use linecard_net::{parse, request::partial_of};
-/// assert_eq!(partial_of(&parse(&[0; 60])), None);
-/// ```
-#[must_use]
-pub fn partial_of(layers: &Layers) -> Option<Partial> {
-    if !matches!(layers.packet_type.l4(), PacketType::L4_TCP | PacketType::L4_UDP) {
-        return None;
-    }
-    let csum_start = u16::try_from(layers.l4_start()).ok()?;
-    let csum_offset = u16::try_from(transport_checksum_offset(layers)?).ok()?;
-    Some(Partial { csum_start, csum_offset })
 }

@@ -125,7 +125,7 @@ const fn window(key: &[u8; 40], bit: usize) -> u32 {
     (bits >> (8 - shift)) as u32
 }
 
-/// Ports of a flow as the hash input wants them; for callers that hash without a frame.
+/// The hash input of a TCP or UDP flow over IPv4, in wire order; for callers that hash without a frame.
 ///
 /// ```
 /// use linecard_net::toeplitz::{Toeplitz, input_v4};

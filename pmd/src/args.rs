@@ -10,6 +10,8 @@ use crate::error::Error;
 
 /// Flags that DPDK's users write without a value.
 const BARE: [&str; 1] = ["persist"];
+/// Keys of which every value counts: DPDK's `net_pcap` takes a file for each queue.
+const REPEATABLE: [&str; 5] = ["rx_pcap", "tx_pcap", "rx_iface", "rx_iface_in", "tx_iface"];
 
 /// One device as the user asked for it: a name, and `key=value` pairs that the driver takes by type.
 ///
@@ -38,9 +40,6 @@ pub struct DevArgs {
     pairs: Vec<(String, String)>,
     asked: RefCell<Vec<&'static str>>,
 }
-
-/// Keys of which every value counts: DPDK's `net_pcap` takes a file for each queue.
-const REPEATABLE: [&str; 5] = ["rx_pcap", "tx_pcap", "rx_iface", "rx_iface_in", "tx_iface"];
 
 impl DevArgs {
     /// Splits `text` at its commas; nothing is known about keys yet. Empty pieces do not count.

@@ -131,10 +131,9 @@ pub fn configure(device: Box<dyn Device>, mut config: PortConfig) -> Result<Conf
 }
 
 fn limits(port: &str, info: &DeviceInfo, config: &PortConfig) -> Result<(), Error> {
-    let queues = |what, asked, max| match asked {
-        0 => Err(Error::Queues { port: port.into(), what, asked, max }),
-        n if n > max => Err(Error::Queues { port: port.into(), what, asked, max }),
-        _ => Ok(()),
+    let queues = |what, asked, max| {
+        let possible = (1..=max).contains(&asked);
+        if possible { Ok(()) } else { Err(Error::Queues { port: port.into(), what, asked, max }) }
     };
     queues("receive", config.rx_queues, info.max_rx_queues)?;
     queues("transmit", config.tx_queues, info.max_tx_queues)?;

@@ -48,6 +48,7 @@ pub mod af_packet;
 pub mod af_xdp;
 pub mod args;
 pub mod capture;
+mod chain;
 pub mod config;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
@@ -58,6 +59,7 @@ pub mod local;
 pub mod netdev;
 pub mod null;
 pub mod offload;
+mod packet_socket;
 pub mod pcap;
 pub mod port;
 pub mod registry;

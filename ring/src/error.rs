@@ -72,7 +72,7 @@ pub enum Error {
     },
     /// The ring in memory synchronises this side in another way.
     Mode {
-        /// Mode found (`single`, `multi`, `rts`, `hts` or `unknown`).
+        /// Mode found (`single`, `multi`, `rts`, `hts`, `adaptive` or `unknown`).
         found: &'static str,
         /// Mode asked for.
         want: &'static str,

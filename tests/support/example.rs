@@ -40,12 +40,3 @@ impl Running {
         (self.0.wait().expect("a child").success(), text)
     }
 }
-
-/// Until `done`.
-pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !done() {
-        assert!(start.elapsed() < Duration::from_secs(20), "{what}: not within twenty seconds");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}

@@ -1,5 +1,6 @@
 //! A Linux guest in QEMU without hardware virtualisation: a kernel, busybox, and a script that is its whole system.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -9,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::{on_path, skip};
 
 /// Modules of the virtio-net driver and what it stands on.
-const MODULES: [&str; 8] = [
+const MODULES: &[&str] = &[
     "failover",
     "net_failover",
     "virtio",
@@ -19,6 +20,8 @@ const MODULES: [&str; 8] = [
     "virtio_pci",
     "virtio_net",
 ];
+/// The same of kernels that have virtio built in.
+const NEWER_MODULES: &[&str] = &["failover", "net_failover", "virtio_net"];
 const MEMORY: &str = "256M";
 
 /// What a guest is made of.
@@ -27,11 +30,24 @@ pub(crate) struct Parts {
     busybox: PathBuf,
     kernel: PathBuf,
     modules: Vec<PathBuf>,
+    /// Further files: their names in the guest, and where they are.
+    files: Vec<(String, PathBuf)>,
 }
 
 impl Parts {
     /// Finds them; says what is missing when `test` must be skipped.
     pub(crate) fn find(test: &str) -> Option<Self> {
+        let given = std::env::var_os("LINECARD_GUEST_KERNEL").map(PathBuf::from);
+        let folders: Vec<_> = given.into_iter().chain([fetched("guest"), PathBuf::from("/")]).collect();
+        Self::with(test, &folders, MODULES)
+    }
+
+    /// The same with a kernel whose virtio-net gives AF_XDP its memory without a copy (Linux 6.13).
+    pub(crate) fn find_newer(test: &str) -> Option<Self> {
+        Self::with(test, &[fetched("guest-xdp")], NEWER_MODULES)
+    }
+
+    fn with(test: &str, folders: &[PathBuf], modules: &[&str]) -> Option<Self> {
         let Some(qemu) = on_path("qemu-system-x86_64") else {
             skip(test, "qemu-system-x86_64 is not installed (apt-get install qemu-system-x86)");
             return None;
@@ -40,23 +56,36 @@ impl Parts {
             skip(test, "a static busybox is not installed (apt-get install busybox-static)");
             return None;
         };
-        let Some((kernel, modules)) = kernel_folders().iter().find_map(|folder| kernel_in(folder)) else {
-            skip(test, "there is no guest kernel (.ci/guest-kernel fetches one into target/guest)");
+        let Some((kernel, modules)) = folders.iter().find_map(|folder| kernel_in(folder, modules)) else {
+            skip(test, "there is no guest kernel (.ci/guest-kernel fetches what is needed below target)");
             return None;
         };
-        Some(Self { qemu, busybox, kernel, modules })
+        Some(Self { qemu, busybox, kernel, modules, files: Vec::new() })
+    }
+
+    /// Adds a program, without what only a debugger needs, and its libraries; `folder` is for files on the way.
+    pub(crate) fn with_program(mut self, program: &Path, folder: &Path) -> Self {
+        let name = program.file_name().expect("a program has a name").to_string_lossy().into_owned();
+        let stripped = folder.join(&name);
+        let mut strip = Command::new("strip");
+        assert!(strip.arg("-o").args([&stripped, program]).status().expect("strip runs").success());
+        let output = Command::new("ldd").arg(program).output().expect("ldd runs");
+        let libraries = String::from_utf8_lossy(&output.stdout).into_owned();
+        let libraries = libraries.split_whitespace().filter(|word| word.starts_with('/'));
+        self.files
+            .extend(libraries.map(|path| (path.trim_start_matches('/').to_owned(), PathBuf::from(path))));
+        self.files.push((format!("bin/{name}"), stripped));
+        self
     }
 }
 
-/// Where a kernel may be: an unpacked package, or the machine's own.
-fn kernel_folders() -> Vec<PathBuf> {
-    let given = std::env::var_os("LINECARD_GUEST_KERNEL").map(PathBuf::from);
-    let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/guest");
-    given.into_iter().chain([fetched, PathBuf::from("/")]).collect()
+/// What `.ci/guest-kernel` unpacked.
+fn fetched(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../target").join(name)
 }
 
 /// The kernel of a folder, if all its modules are there, uncompressed.
-fn kernel_in(folder: &Path) -> Option<(PathBuf, Vec<PathBuf>)> {
+fn kernel_in(folder: &Path, modules: &[&str]) -> Option<(PathBuf, Vec<PathBuf>)> {
     let entries = std::fs::read_dir(folder.join("boot")).ok()?.flatten();
     for kernel in entries.map(|entry| entry.path()) {
         let name = kernel.file_name()?.to_string_lossy().into_owned();
@@ -67,11 +96,11 @@ fn kernel_in(folder: &Path) -> Option<(PathBuf, Vec<PathBuf>)> {
             let listed = std::fs::read_dir(root.join(below)).into_iter().flatten().flatten();
             files.extend(listed.map(|entry| entry.path()));
         }
-        let found: Vec<_> = MODULES
+        let found: Vec<_> = modules
             .iter()
             .filter_map(|module| files.iter().find(|path| path.ends_with(format!("{module}.ko"))).cloned())
             .collect();
-        if found.len() == MODULES.len() {
+        if found.len() == modules.len() {
             return Some((kernel, found));
         }
     }
@@ -131,15 +160,24 @@ impl Guest {
 
     /// Waits for a line that begins with `start`; panics with everything printed when it does not come.
     pub(crate) fn expect(&mut self, start: &str, within: Duration) -> String {
+        self.expect_line(start, within, |line| line.starts_with(start))
+    }
+
+    /// Waits for a line that contains `text`.
+    pub(crate) fn expect_within(&mut self, text: &str, within: Duration) -> String {
+        self.expect_line(text, within, |line| line.contains(text))
+    }
+
+    fn expect_line(&mut self, what: &str, within: Duration, is_it: impl Fn(&str) -> bool) -> String {
         let until = Instant::now() + within;
         while let Some(left) = until.checked_duration_since(Instant::now()) {
             let Ok(line) = self.lines.recv_timeout(left) else { break };
             self.seen.push(line.clone());
-            if line.starts_with(start) {
+            if is_it(&line) {
                 return line;
             }
         }
-        panic!("'{start}' did not come from the guest:\n{}", self.seen.join("\n"));
+        panic!("'{what}' did not come from the guest:\n{}", self.seen.join("\n"));
     }
 
     /// Types one line at its console.
@@ -165,8 +203,10 @@ fn archive(parts: &Parts, script: &str) -> Vec<u8> {
     const FOLDER: u32 = 0o040_755;
     const PROGRAM: u32 = 0o100_755;
     let mut bytes = Vec::new();
-    for folder in ["bin", "dev", "proc", "sys", "mods"] {
-        entry(&mut bytes, folder, FOLDER, &[]);
+    let folders: BTreeSet<_> =
+        parts.files.iter().flat_map(|(name, _)| Path::new(name).ancestors().skip(1)).collect();
+    for folder in ["bin", "dev", "proc", "sys", "mods", "tmp"].map(Path::new).iter().chain(&folders) {
+        entry(&mut bytes, &folder.to_string_lossy(), FOLDER, &[]);
     }
     let read = |path: &Path| std::fs::read(path).expect("a file of the guest");
     entry(&mut bytes, "bin/busybox", PROGRAM, &read(&parts.busybox));
@@ -174,6 +214,9 @@ fn archive(parts: &Parts, script: &str) -> Vec<u8> {
     for module in &parts.modules {
         let name = module.file_name().expect("a name").to_string_lossy();
         entry(&mut bytes, &format!("mods/{name}"), PROGRAM, &read(module));
+    }
+    for (name, path) in &parts.files {
+        entry(&mut bytes, name, PROGRAM, &read(path));
     }
     entry(&mut bytes, "init", PROGRAM, script.as_bytes());
     entry(&mut bytes, "TRAILER!!!", 0, &[]);

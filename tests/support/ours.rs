@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use linecard::eal::{Eal, EalArgs};
 use linecard::mempool::{Burst, Pool, PoolConfig};
+use linecard::pmd::netdev::lab::wait_until;
 use linecard::pmd::offload::Offloads;
 use linecard::pmd::{Port, PortConfig, ProbeContext, configure};
 
@@ -46,14 +47,12 @@ impl Ours {
 
     /// Waits for the link, polling as an application would.
     pub(crate) fn wait_for_link(&mut self, up: bool) {
-        let until = Instant::now() + Duration::from_secs(10);
-        while self.port.control.link().up != up {
-            assert!(Instant::now() < until, "the link did not go {}", if up { "up" } else { "down" });
+        wait_until(if up { "link up" } else { "link down" }, || {
             let mut burst = Burst::new();
             self.port.rx[0].rx_burst(&mut burst);
             self.port.tx[0].tx_burst(&mut burst);
-            std::thread::sleep(Duration::from_millis(1));
-        }
+            self.port.control.link().up == up
+        });
     }
 
     /// Until every packet is back in the pool: the link goes down a moment before the rings are emptied.
@@ -146,11 +145,7 @@ pub(crate) fn backend_vdev(socket: &Path) -> String {
 
 /// Until somebody listens at `path`.
 pub(crate) fn wait_for_socket(path: &Path) {
-    let until = Instant::now() + Duration::from_secs(20);
-    while !path.exists() {
-        assert!(Instant::now() < until, "{} did not appear", path.display());
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    wait_until(&path.display().to_string(), || path.exists());
 }
 
 pub(crate) fn assert_perfect(report: &Report, what: &str) {

@@ -1,10 +1,11 @@
 //! What can go wrong: sockets that cannot be had, and requests that are refused.
 
-use std::io;
-use std::path::PathBuf;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
 
 use linecard_virtio::Features;
 use linecard_wire::ProtocolFeatures;
+use linecard_wire::socket::SocketError;
 
 /// Why a backend could not be set up. One sentence each, with the remedy.
 ///
@@ -76,6 +77,24 @@ pub enum Error {
 impl Error {
     pub(crate) fn system(action: impl Into<String>, source: io::Error) -> Self {
         Self::System { action: action.into(), source }
+    }
+
+    /// Why there is no socket at `path`.
+    pub(crate) fn of_socket(path: &Path, reason: SocketError) -> Self {
+        let here = path.to_path_buf();
+        match reason {
+            SocketError::PathLength { len, max } => Self::PathLength { path: here, len, max },
+            SocketError::NotASocket { .. } => Self::NotASocket { path: here },
+            SocketError::InUse => Self::InUse { path: here },
+            SocketError::System { action, source } => match source.kind() {
+                ErrorKind::NotFound | ErrorKind::NotADirectory => Self::NoDirectory { path: here },
+                ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+                    Self::Permission { path: here }
+                }
+                _ => Self::system(format!("{action} for {}", path.display()), source),
+            },
+            other => Self::system(format!("using {}", path.display()), io::Error::other(other)),
+        }
     }
 }
 

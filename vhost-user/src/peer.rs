@@ -1,13 +1,12 @@
 //! What is known about the peer of a port, for any thread to read.
 
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::Relaxed};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
+use linecard_eal::eventfd::EventFd;
 use linecard_virtio::Features;
 use linecard_wire::ProtocolFeatures;
-
-use crate::control::Waker;
 
 /// Logs a line about a peer, unless there were many of them in this second.
 macro_rules! tell {
@@ -33,7 +32,7 @@ pub(crate) use tell;
 /// ```
 pub struct Peer {
     name: String,
-    waker: Waker,
+    waker: Arc<EventFd>,
     connected: AtomicBool,
     link: AtomicBool,
     features: AtomicU64,
@@ -51,7 +50,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    pub(crate) fn new(name: String, waker: Waker, rings: usize) -> Self {
+    pub(crate) fn new(name: String, waker: Arc<EventFd>, rings: usize) -> Self {
         Self {
             name,
             waker,
@@ -163,7 +162,7 @@ impl Peer {
     }
 
     pub(crate) fn wake_control(&self) {
-        self.waker.wake();
+        self.waker.signal();
     }
 }
 

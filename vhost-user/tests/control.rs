@@ -7,7 +7,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use common::{Bench, Frontend, GUEST, Guest, MEMORY, SIZE, USER, eventfd, eventually, frame, memfd, receive};
+use common::{Bench, Frontend, GUEST, Guest, MEMORY, SIZE, USER, eventfd, frame, memfd, receive};
+use linecard_pmd::netdev::lab::wait_until;
 use linecard_virtio::Features;
 use linecard_wire::payload::{
     Config, Inflight, Log, MemTable, MemoryRegion, Payload, SingleRegion, VringAddr, VringFd, VringState,
@@ -22,9 +23,7 @@ fn moves_packets(bench: &mut Bench, guest: &mut Guest) {
         guest.post_receive(0, 1, 2048);
         let mut packets = receive(&mut bench.rx, 1);
         assert_eq!(packets[0].data(), frame(n, 100));
-        eventually("sending", || {
-            (linecard_pmd::TxQueue::tx_burst(&mut bench.tx, &mut packets) == 1).then_some(())
-        });
+        wait_until("sending", || linecard_pmd::TxQueue::tx_burst(&mut bench.tx, &mut packets) == 1);
         assert_eq!(guest.received().len(), 1);
         guest.tx.take();
     }
@@ -75,7 +74,7 @@ fn bad_framing_ends_the_connection_and_nothing_else() {
     for len in [1, 11] {
         let mut stream = UnixStream::connect(&bench.path).expect("connect");
         stream.write_all(&header(Req::SET_FEATURES, VERSION, 8)[..len]).expect("write");
-        eventually("connection", || bench.backend.peer().connected().then_some(()));
+        wait_until("connection", || bench.backend.peer().connected());
         drop(stream);
         bench.wait_gone();
     }

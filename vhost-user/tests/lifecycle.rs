@@ -6,8 +6,9 @@ use std::io::Write;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
-use common::{Bench, Frontend, Guest, eventually, frame, receive, socket_path};
+use common::{Bench, Frontend, Guest, frame, receive, socket_path};
 use linecard_mempool::Burst;
+use linecard_pmd::netdev::lab::{wait_for, wait_until};
 use linecard_pmd::{RxQueue, TxQueue};
 use linecard_vhost_user::{Backend, BackendConfig, Control, Error, Mode};
 use linecard_virtio::Features;
@@ -22,7 +23,7 @@ fn round_trip(bench: &mut Bench, guest: &mut Guest, rounds: usize) {
         let mut packets = receive(&mut bench.rx, 1);
         assert_eq!(packets[0].data(), frame(n, 200));
         // A queue that was just taken may still be without its ring.
-        eventually("sending", || (bench.tx.tx_burst(&mut packets) == 1).then_some(()));
+        wait_until("sending", || bench.tx.tx_burst(&mut packets) == 1);
         assert_eq!(guest.received().len(), 1);
         guest.tx.take();
     }
@@ -169,7 +170,7 @@ fn a_storm_of_connections_delays_nobody() {
     storm.join().expect("a storm");
     assert!(worst < Duration::from_millis(500), "a storm cost another port {worst:?}");
     // The port itself is there again, as soon as the last of them is gone.
-    eventually("a working port", || {
+    wait_for("a working port", || {
         let mut next = Frontend::connect(&paths[1]);
         let ask = linecard_wire::OutMessage::request(Req::GET_FEATURES, &[]);
         let until = Instant::now() + Duration::from_secs(1);
@@ -357,7 +358,7 @@ fn a_frontend_may_leave_while_its_queues_are_polled_hard() {
                 }
             }
             drop(guest);
-            eventually("disconnect", || (!peer.connected()).then_some(()));
+            wait_until("disconnect", || !peer.connected());
         }
         stop.store(true, std::sync::atomic::Ordering::Relaxed);
     });

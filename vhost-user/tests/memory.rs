@@ -6,8 +6,9 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{Bench, Frontend, GUEST, Guest, MEMORY, USER, eventually, frame, memfd, receive, take_count};
+use common::{Bench, Frontend, GUEST, Guest, MEMORY, USER, frame, memfd, receive, take_count};
 use linecard_mempool::Burst;
+use linecard_pmd::netdev::lab::wait_for;
 use linecard_pmd::{RxQueue, TxQueue};
 use linecard_virtio::Features;
 use linecard_wire::FrontendReq as Req;
@@ -69,10 +70,10 @@ fn regions_come_and_go_under_traffic_without_a_packet_lost() {
                     1 => guest.frontend.good(Req::REM_MEM_REG, &SingleRegion(extra(1)).to_bytes(), &[]),
                     _ => guest.frontend.share_memory(),
                 }
-                let came = eventually("a frame", || Some(guest.received()).filter(|came| !came.is_empty()));
+                let came = wait_for("a frame", || Some(guest.received()).filter(|came| !came.is_empty()));
                 assert_eq!(came.len(), 1);
                 assert_eq!(&came[0].1[common::HEADER..], frame(n, 300));
-                eventually("completion", || Some(guest.tx.take()).filter(|done| !done.is_empty()));
+                wait_for("completion", || Some(guest.tx.take()).filter(|done| !done.is_empty()));
             }
             stop.store(true, Ordering::Relaxed);
         });

@@ -8,6 +8,7 @@ use common::{Bench, Frontend, GUEST, Guest, MEMORY, SIZE, frame, receive, take_c
 use linecard_eal::{Memory, MemoryConfig};
 use linecard_mempool::{Burst, Offload};
 use linecard_pmd::capture::{Hub, Options};
+use linecard_pmd::netdev::lab::wait_until;
 use linecard_pmd::null::NullDriver;
 use linecard_pmd::{DevArgs, Driver, PortConfig, ProbeContext, RxQueue, TxQueue, configure};
 use linecard_vhost_user::{RxLoss, TxLoss};
@@ -116,7 +117,7 @@ fn what_a_driver_says_of_its_checksums_is_not_believed() {
 fn a_capture_sees_what_frames_of_a_wrong_length_held() {
     let Bench { pool, backend, rx, tx, path, .. } = Bench::new("shown");
     let mut guest = Guest::start(&path, Features::NONE);
-    common::eventually("link", || backend.peer().link_up().then_some(()));
+    wait_until("link", || backend.peer().link_up());
     // A port that a capture can be opened on, with our queue in the place of its own.
     let memory = Memory::new(MemoryConfig::default()).expect("memory");
     let domain = memory.domain("null").expect("a domain");
@@ -139,7 +140,7 @@ fn a_capture_sees_what_frames_of_a_wrong_length_held() {
     guest.send(&frame(2, 60));
     guest.tx.publish();
     let mut burst = Burst::new();
-    common::eventually("the good frame", || (port.rx[0].rx_burst(&mut burst) > 0).then_some(()));
+    wait_until("the good frame", || port.rx[0].rx_burst(&mut burst) > 0);
     assert_eq!(burst[0].data(), frame(2, 60));
     burst.clear();
     let mut seen = Vec::new();

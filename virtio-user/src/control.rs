@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use linecard_pmd::local::Identity;
 use linecard_pmd::stats::PortCounters;
 use linecard_pmd::{Error, Link, PortControl, PortStats};
 use linecard_virtio::Features;
@@ -22,30 +23,21 @@ pub(crate) struct State {
     pub(crate) tx_names: Vec<Arc<PathName>>,
     /// What each transmit queue lost with a backend, for captures.
     pub(crate) missing: Vec<Arc<Missing>>,
-    mac: Mutex<[u8; 6]>,
-    mtu: u16,
+    identity: Identity,
     up: AtomicBool,
-    promiscuous: AtomicBool,
     features: Mutex<String>,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Plain values are whole even if a writer panicked.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl State {
     pub(crate) fn new(options: Options, mac: [u8; 6], mtu: u16, rx_queues: u16, tx_queues: u16) -> Self {
         Self {
+            identity: Identity::new(&options.name, mac, mtu),
             options,
             counters: PortCounters::new(rx_queues, tx_queues),
             rx_names: (0..rx_queues).map(|_| Arc::default()).collect(),
             tx_names: (0..tx_queues).map(|_| Arc::default()).collect(),
             missing: (0..tx_queues).map(|_| Arc::default()).collect(),
-            mac: Mutex::new(mac),
-            mtu,
             up: AtomicBool::new(false),
-            promiscuous: AtomicBool::new(true),
             features: Mutex::new(String::new()),
         }
     }
@@ -54,20 +46,26 @@ impl State {
     pub(crate) fn set_up(&self, features: Features, protocol: ProtocolFeatures) {
         let protocol: Vec<&str> = protocol.iter_names().map(|(name, _)| name).collect();
         let protocol = if protocol.is_empty() { "none".to_owned() } else { protocol.join(" ") };
-        *lock(&self.features) = format!("{features}; vhost-user protocol features: {protocol}");
+        *self.agreed() = format!("{features}; vhost-user protocol features: {protocol}");
         self.up.store(true, Ordering::Release);
+    }
+
+    /// What was negotiated, in words.
+    fn agreed(&self) -> MutexGuard<'_, String> {
+        // A string is whole even if a writer panicked.
+        self.features.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The backend is gone.
     pub(crate) fn set_down(&self) {
         self.up.store(false, Ordering::Release);
-        lock(&self.features).clear();
+        self.agreed().clear();
     }
 }
 
 impl PortControl for State {
     fn name(&self) -> &str {
-        &self.options.name
+        self.identity.name()
     }
 
     fn link(&self) -> Link {
@@ -75,31 +73,23 @@ impl PortControl for State {
     }
 
     fn mac(&self) -> [u8; 6] {
-        *lock(&self.mac)
+        self.identity.mac()
     }
 
     fn set_mac(&self, mac: [u8; 6]) -> Result<(), Error> {
-        if mac[0] & 1 != 0 || mac == [0; 6] {
-            return Err(Error::Unsupported {
-                port: self.options.name.clone(),
-                what: "a multicast or zero address".into(),
-                remedy: "give a unicast one".into(),
-            });
-        }
-        *lock(&self.mac) = mac;
-        Ok(())
+        self.identity.set_mac(mac)
     }
 
     fn mtu(&self) -> u16 {
-        self.mtu
+        self.identity.mtu()
     }
 
     fn promiscuous(&self) -> bool {
-        self.promiscuous.load(Ordering::Relaxed)
+        self.identity.promiscuous()
     }
 
     fn set_promiscuous(&self, on: bool) {
-        self.promiscuous.store(on, Ordering::Relaxed);
+        self.identity.set_promiscuous(on);
     }
 
     fn stats(&self) -> PortStats {
@@ -119,7 +109,7 @@ impl PortControl for State {
     }
 
     fn features(&self) -> String {
-        lock(&self.features).clone()
+        self.agreed().clone()
     }
 
     fn paths(&self) -> String {

@@ -13,6 +13,7 @@ use linecard_pmd::{
     DevArgs, Device, DeviceInfo, Driver, Error as PmdError, Port, PortConfig, ProbeContext, Running, RxQueue,
     StartError, TxQueue,
 };
+use linecard_wire::socket::Listener;
 
 use crate::args::{Options, SUMMARY};
 use crate::control::State;
@@ -26,7 +27,7 @@ use crate::queue::{PathName, Receive, Transmit};
 use crate::reactor::{Reactor, Task, after};
 use crate::rings::{RingError, RingZone};
 use crate::session::{Inside, Orders, Pair, Session};
-use crate::transport::{Listener, connect};
+use crate::transport::{connect, listen};
 use crate::tx::LONGEST;
 
 /// The driver's name.
@@ -124,7 +125,7 @@ impl VirtioDevice {
     fn find_backend(&mut self, wait: Duration) -> Result<(), Error> {
         let path = self.options.path.clone();
         if self.options.server {
-            self.listener = Some(Arc::new(Listener::bind(&path)?));
+            self.listener = Some(Arc::new(listen(&path)?));
             return Ok(());
         }
         let limit = after(wait);

@@ -14,37 +14,6 @@ use linecard_virtio::{
 use crate::handshake::layout;
 use crate::rings::RingZone;
 
-/// Numbers that follow from a seed (xorshift64*).
-pub(crate) struct Dice(u64);
-
-impl Dice {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    pub(crate) fn roll(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    /// Less than `end`.
-    pub(crate) fn below(&mut self, end: usize) -> usize {
-        (self.roll() >> 32) as usize % end
-    }
-
-    pub(crate) fn percent(&mut self, of_hundred: usize) -> bool {
-        self.below(100) < of_hundred
-    }
-}
-
-/// Batches for each of `variants` kinds of path; `LINECARD_BATCHES` is how many there are for all of them.
-pub(crate) fn batches(variants: usize) -> usize {
-    let given = std::env::var("LINECARD_BATCHES").ok().and_then(|text| text.parse().ok());
-    given.unwrap_or(1_000_000_usize).div_ceil(variants)
-}
-
 pub(crate) fn domain(label: &str) -> Arc<Domain> {
     let config = MemoryConfig { range: 1 << 30, ..MemoryConfig::default() };
     Memory::new(config).expect("memory").domain(label).expect("a domain")

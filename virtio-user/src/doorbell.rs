@@ -11,10 +11,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::time::Duration;
 
+use linecard_eal::eventfd::EventFd;
 use linecard_eal::shared::Shared;
 use linecard_virtio::{Layout, RingMemory};
-
-use crate::sys::EventFd;
 
 /// Longest time that a question is owed.
 pub(crate) const TICK: Duration = Duration::from_millis(100);

@@ -9,6 +9,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
+use linecard_eal::eventfd::EventFd;
 use linecard_pmd::Offloads;
 use linecard_pmd::offload::{RxOffloads, TxOffloads};
 use linecard_virtio::{Features, Layout, RingAddrs};
@@ -18,7 +19,6 @@ use linecard_wire::{FrontendReq, ProtocolFeatures};
 use crate::args::Options;
 use crate::dialogue::Dialogue;
 use crate::error::Error;
-use crate::sys::EventFd;
 
 /// Device status bits (virtio 1.3, Device Status Field).
 mod status {

@@ -14,7 +14,9 @@ use std::task::{Context, Poll, Waker};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::sys::{self, EventFd, Ready};
+use linecard_eal::eventfd::EventFd;
+
+use crate::sys::{self, Ready};
 
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use linecard_eal::eventfd::EventFd;
 use linecard_eal::memory::{Domain, Zone};
 use linecard_virtio::{
     DriverConfig, DriverQueue, Features, IndirectTables, Layout, RingAddrs, RingMemory, packed, split,
@@ -12,7 +13,6 @@ use crate::error::Error;
 use crate::handshake::layout;
 use crate::path::{HEADER, RxPath, TxPath};
 use crate::rx::{Rx, RxParts};
-use crate::sys::EventFd;
 use crate::tx::{Tx, TxParts};
 
 /// Descriptors of an indirect table: a header and the pieces of any ordinary chain; longer ones go directly.

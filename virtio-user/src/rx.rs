@@ -14,6 +14,7 @@ use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
+use linecard_eal::eventfd::EventFd;
 use linecard_mempool::{Burst, Meta, Packet, Pool};
 use linecard_pmd::capture::is_watched;
 use linecard_pmd::offload::{Takes, describe};
@@ -24,7 +25,6 @@ use linecard_virtio::{Buffer, Completion, DriverQueue, PeerFault};
 use crate::doorbell::Doorbell;
 use crate::losses::RxLoss;
 use crate::path::{HEADER, Line, RxPath, Trouble, prefetch};
-use crate::sys::EventFd;
 
 /// Buffers taken from the pool at once; also how far a ring may run down before it is filled again.
 const REFILL: usize = 32;

@@ -9,6 +9,7 @@ use linecard_mempool::{Meta, Pool};
 use linecard_pmd::PortControl;
 use linecard_virtio::Features;
 use linecard_virtio::net::{device_takes, driver_takes};
+use linecard_wire::socket::Listener;
 
 use crate::control::State;
 use crate::dialogue::{Dialogue, handshake_limit};
@@ -22,7 +23,7 @@ use crate::reactor::{Task, after};
 use crate::rings::{Named, RingZone, rx_path, tx_path};
 use crate::rx::RxParts;
 use crate::sys::Ready;
-use crate::transport::{Listener, RETRY, connect};
+use crate::transport::{RETRY, accept, connect};
 use crate::tx::TxParts;
 
 /// How long a port in client mode looks for its backend when it starts.
@@ -145,7 +146,7 @@ impl Session {
             Some(listener) => {
                 // Until somebody comes the port is up to the peer, and starting it is done.
                 self.report(Ok(()));
-                listener.accept(task, || self.stopped()).await?
+                accept(listener, task, || self.stopped()).await?
             }
             None => {
                 let patience = if fresh { FIRST_CONNECT } else { Duration::ZERO };

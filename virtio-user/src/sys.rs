@@ -1,45 +1,7 @@
 //! The system calls this room needs that `std` does not have.
 
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::fd::RawFd;
 use std::time::Duration;
-
-/// A counter in the kernel that wakes whoever polls it (`eventfd(2)`), non-blocking and close-on-exec.
-#[derive(Debug)]
-pub(crate) struct EventFd(OwnedFd);
-
-impl EventFd {
-    pub(crate) fn new() -> io::Result<Self> {
-        // SAFETY: no pointers are passed.
-        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the kernel has just made `fd` for us and nobody else knows it.
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
-    }
-
-    /// Wakes the other side, which may be a hostile backend that shares the open file: never sleeps.
-    /// A full counter means it is awake already, so nothing can go wrong.
-    #[cold]
-    pub(crate) fn signal(&self) {
-        let _ = linecard_eal::eventfd::signal(self.0.as_fd());
-    }
-
-    /// Forgets earlier signals.
-    pub(crate) fn drain(&self) {
-        let mut count = [0_u8; 8];
-        // SAFETY: `count` outlives the call, which writes at most its 8 bytes.
-        unsafe { libc::read(self.0.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
-    }
-}
-
-impl AsFd for EventFd {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
 
 /// What to watch a descriptor for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,59 +51,4 @@ pub(crate) fn random_bytes() -> [u8; 6] {
         bytes.copy_from_slice(&mix.to_le_bytes()[..6]);
     }
     bytes
-}
-
-/// A path as a socket address.
-fn address(path: &std::path::Path) -> io::Result<libc::sockaddr_un> {
-    use std::os::unix::ffi::OsStrExt;
-    let mut addr = libc::sockaddr_un { sun_family: libc::AF_UNIX as libc::sa_family_t, sun_path: [0; 108] };
-    let bytes = path.as_os_str().as_bytes();
-    if bytes.len() >= addr.sun_path.len() || bytes.contains(&0) {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "no such socket can exist"));
-    }
-    for (to, from) in addr.sun_path.iter_mut().zip(bytes) {
-        *to = from.cast_signed();
-    }
-    Ok(addr)
-}
-
-const ADDRESS_LEN: libc::socklen_t = size_of::<libc::sockaddr_un>() as libc::socklen_t;
-
-fn socket() -> io::Result<OwnedFd> {
-    // SAFETY: no pointers are passed.
-    let fd = unsafe {
-        libc::socket(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0)
-    };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has just made `fd` for us and nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-fn check(result: libc::c_int) -> io::Result<()> {
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// Listens at `path`, non-blocking, with a name that only its owner may read and write.
-pub(crate) fn listen(path: &std::path::Path) -> io::Result<UnixListener> {
-    /// Connections that may wait to be accepted.
-    const BACKLOG: libc::c_int = 16;
-    let (addr, socket) = (address(path)?, socket()?);
-    // The name inherits this mode; unlike a umask it concerns no other thread.
-    // SAFETY: takes integers.
-    check(unsafe { libc::fchmod(socket.as_raw_fd(), 0o600) })?;
-    // SAFETY: `addr` outlives the call, which reads `ADDRESS_LEN` bytes of it.
-    check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const addr).cast(), ADDRESS_LEN) })?;
-    // SAFETY: takes integers.
-    check(unsafe { libc::listen(socket.as_raw_fd(), BACKLOG) })?;
-    Ok(UnixListener::from(socket))
-}
-
-/// Connects to a Unix socket without ever blocking (a listener whose queue is full is an error).
-pub(crate) fn connect(path: &std::path::Path) -> io::Result<UnixStream> {
-    let (addr, socket) = (address(path)?, socket()?);
-    // SAFETY: `addr` outlives the call, which reads `ADDRESS_LEN` bytes of it.
-    check(unsafe { libc::connect(socket.as_raw_fd(), (&raw const addr).cast(), ADDRESS_LEN) })?;
-    Ok(UnixStream::from(socket))
 }

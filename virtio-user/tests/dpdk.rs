@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use linecard_mempool::Burst;
 use linecard_pmd::Port;
-use support::{Bench, Place, eventually};
+use linecard_pmd::netdev::lab::wait_until;
+use support::{Bench, Place};
 
 /// A testpmd that sends back what it gets; killed with the value.
 struct Testpmd(Child);
@@ -71,7 +72,7 @@ fn exchange(bench: &Bench, port: &mut Port, count: u32, lens: &[usize]) {
     let (mut sent, mut came) = (0_u32, 0_u32);
     let (mut out, mut back) = (Burst::new(), Burst::new());
     let len_of = |seq: u32| lens[seq as usize % lens.len()];
-    eventually("frames through testpmd", || {
+    wait_until("frames through testpmd", || {
         while sent < count && sent - came < 32 {
             let Some(mut packet) = bench.pool.get() else { break };
             let bytes = frame(sent, len_of(sent));
@@ -99,7 +100,7 @@ fn bench() -> Bench {
 /// testpmd answers its socket a moment before its forwarding starts; the first frames may be lost.
 fn settle(port: &mut Port, bench: &Bench) {
     let mut back = Burst::new();
-    eventually("testpmd forwards", || {
+    wait_until("testpmd forwards", || {
         let mut out = Burst::new();
         let mut packet = bench.pool.get().expect("a packet");
         packet.append(60).expect("room").fill(0);
@@ -141,7 +142,7 @@ fn every_path_and_role() {
             early.replace(Testpmd::start(&place, role).expect("testpmd"));
             port
         };
-        eventually("link up", || port.control.link().up);
+        wait_until("link up", || port.control.link().up);
         settle(&mut port, &bench);
         eprintln!("{options}: {} | {}", port.control.paths(), port.control.features());
         exchange(&bench, &mut port, 5000, &[60, 64, 1514, 200]);
@@ -163,11 +164,11 @@ fn testpmd_dies_and_comes_back() {
     let mut peer = Testpmd::start(&place, "").expect("testpmd");
     let mut port = bench.open(&place.arg());
     for _ in 0..3 {
-        eventually("link up", || port.control.link().up);
+        wait_until("link up", || port.control.link().up);
         settle(&mut port, &bench);
         exchange(&bench, &mut port, 500, &[60]);
         peer.kill();
-        eventually("link down", || !port.control.link().up);
+        wait_until("link down", || !port.control.link().up);
         bench.soon_whole();
         let _ = std::fs::remove_file(&place.0);
         peer = Testpmd::start(&place, "").expect("testpmd");

@@ -9,11 +9,12 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use linecard_eal::shared::Shared;
 use linecard_mempool::Burst;
+use linecard_pmd::netdev::lab::wait_until;
 use linecard_pmd::{Port, PortConfig};
 use linecard_virtio::{Features, RingMemory};
 use linecard_wire::payload::Payload;
 use linecard_wire::{Connection, FrontendReq, OutMessage, ProtocolFeatures, REPLY};
-use support::{Act, Backend, Bench, Place, Spoiler, attached, eventually};
+use support::{Act, Backend, Bench, Place, Spoiler, attached};
 
 /// What a backend does with one request instead of the right thing.
 #[derive(Clone)]
@@ -267,7 +268,7 @@ impl Field {
     /// The port must be down, and everything home while it is.
     fn assert_down(&mut self, name: &str) {
         let mut burst = Burst::new();
-        eventually(name, || {
+        wait_until(name, || {
             self.port.rx[0].rx_burst(&mut burst);
             self.port.tx[0].reclaim();
             burst.clear();

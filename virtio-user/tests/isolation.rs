@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
 use linecard_mempool::{Burst, Pool, PoolConfig};
+use linecard_pmd::netdev::lab::wait_until;
 use linecard_pmd::{Port, PortConfig, configure};
-use support::{Backend, Bench, Place, eventually};
+use support::{Backend, Bench, Place};
 
 /// Which memory a descriptor stands for.
 type Inode = (u64, u64);
@@ -117,7 +118,7 @@ fn poll(port: &mut Port, pool: &Pool) {
 fn prove(port: &mut Port, pool: &Pool, count: u32, mut meanwhile: impl FnMut()) {
     let (mut sent, mut came) = (0_u32, 0_u32);
     let (mut out, mut back) = (Burst::new(), Burst::new());
-    eventually("all frames back", || {
+    wait_until("all frames back", || {
         meanwhile();
         while sent < count && sent - came < 64 && out.room() > 0 {
             let Some(mut packet) = pool.get() else { break };
@@ -210,7 +211,7 @@ fn a_port_of_the_same_pool_keeps_its_rings() {
     let mut good = bench.open(&places[1].arg());
     let mut sent = 0;
     let mut burst = Burst::new();
-    eventually("packets under noise", || {
+    wait_until("packets under noise", || {
         poll(&mut bad, &bench.pool);
         good.rx[0].rx_burst(&mut burst);
         burst.clear();
@@ -224,7 +225,7 @@ fn a_port_of_the_same_pool_keeps_its_rings() {
         assert!(good.control.link().up, "the rings are its own");
         taken.load(Ordering::Relaxed) >= 20_000
     });
-    eventually("all taken", || taken.load(Ordering::Relaxed) == sent);
+    wait_until("all taken", || taken.load(Ordering::Relaxed) == sent);
     assert!(!bad.control.link().up, "the scribbler lost its own port");
     scribbling.store(true, Ordering::Release);
     bad_peer.join().expect("no panic");

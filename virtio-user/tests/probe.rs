@@ -5,8 +5,9 @@ mod support;
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
+use linecard_pmd::netdev::lab::wait_until;
 use linecard_pmd::{PortConfig, configure};
-use support::{Backend, Bench, Place, eventually};
+use support::{Backend, Bench, Place};
 
 #[track_caller]
 fn sentence(bench: &Bench, args: &str, parts: &[&str]) {
@@ -122,5 +123,5 @@ fn no_thread_is_left() {
     assert!(threads() >= 1);
     drop(device);
     // Other tests of this file have threads of their own for a while.
-    eventually("no control thread", || threads() == 0);
+    wait_until("no control thread", || threads() == 0);
 }

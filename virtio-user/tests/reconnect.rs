@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 
 use linecard_mempool::Burst;
 use linecard_pmd::capture::{Hub, Options};
+use linecard_pmd::netdev::lab::wait_until;
 use linecard_pmd::{Port, PortConfig};
 use linecard_wire::FrontendReq;
-use support::{Act, Backend, Bench, PATIENCE, Place, attached, eventually};
+use support::{Act, Backend, Bench, PATIENCE, Place, attached};
 
 const ROUNDS: u32 = 50;
 
@@ -34,7 +35,7 @@ fn short_life(mut backend: Backend, frames: usize) -> bool {
 /// Sends and receives until `over`.
 fn drive(bench: &Bench, port: &mut Port, over: impl Fn() -> bool) {
     let (mut out, mut back) = (Burst::new(), Burst::new());
-    eventually("all backends served", || {
+    wait_until("all backends served", || {
         while out.room() > 32 {
             let Some(mut packet) = bench.pool.get() else { break };
             packet.append(60).expect("room").fill(3);
@@ -72,7 +73,7 @@ fn fifty_backends_one_after_the_other_client() {
         let mut port = bench.open(&format!("{},packed_vq={packed}", place.arg()));
         drive(&bench, &mut port, || served.load(Ordering::Acquire) == ROUNDS);
         peer.join().expect("no panic");
-        eventually("link down", || !port.control.link().up);
+        wait_until("link down", || !port.control.link().up);
         bench.soon_whole();
         check_counts(&port);
         drop(port.stop());
@@ -97,7 +98,7 @@ fn fifty_backends_one_after_the_other_server() {
         });
         drive(&bench, &mut port, || served.load(Ordering::Acquire) == ROUNDS);
         peer.join().expect("no panic");
-        eventually("link down", || !port.control.link().up);
+        wait_until("link down", || !port.control.link().up);
         bench.soon_whole();
         check_counts(&port);
         drop(port.stop());
@@ -119,7 +120,7 @@ fn a_capture_shows_what_a_backend_took_with_it() {
         out.iter_mut().for_each(|packet| packet.append(60).expect("room").fill(7));
         assert_eq!(port.tx[0].tx_burst(&mut out), 5);
         drop(first);
-        eventually("link down", || !port.control.link().up);
+        wait_until("link down", || !port.control.link().up);
         port.tx[0].tx_burst(&mut out);
         let mut comments = Vec::new();
         while let Some(frame) = stream.next().expect("not garbled") {
@@ -148,12 +149,12 @@ fn a_port_that_nobody_polls_reconnects() {
     out.iter_mut().for_each(|packet| packet.append(60).expect("room").fill(1));
     assert_eq!(port.tx[0].tx_burst(&mut out), 32);
     drop(first);
-    eventually("link down", || !port.control.link().up);
+    wait_until("link down", || !port.control.link().up);
     bench.soon_whole();
     assert_eq!(port.control.stats().oerrors, 32);
     let mut second = Backend::accept(&listener);
     second.until_running(2).expect("a frontend that stays");
-    eventually("link up", || port.control.link().up);
+    wait_until("link up", || port.control.link().up);
     drop(port.stop());
     bench.assert_whole();
 }
@@ -180,7 +181,7 @@ fn backends_that_leave_at_any_point_of_the_handshake() {
     }
     assert!(step > 15, "{step} requests make a handshake");
     // The last one that was served in full is still there until it is dropped at the end of its turn.
-    eventually("link down", || !port.control.link().up);
+    wait_until("link down", || !port.control.link().up);
     bench.soon_whole();
     drop(port.stop());
     bench.assert_whole();

@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use linecard_mempool::{Burst, Packet, Pool, PoolConfig};
+use linecard_pmd::netdev::lab::wait_until;
 use linecard_pmd::{Port, PortConfig};
-use support::{Backend, Bench, Place, eventually};
+use support::{Backend, Bench, Place};
 
 /// A backend thread that echoes pair by pair until told to stop, or until the frontend leaves.
 struct Peer {
@@ -64,7 +65,7 @@ fn exchange(port: &mut Port, pool: &Pool, count: u32, lens: &[usize], queue: usi
     let len_of = |seq: u32| lens[seq as usize % lens.len()];
     let (mut sent, mut came) = (0_u32, 0_u32);
     let (mut out, mut back) = (Burst::new(), Burst::new());
-    eventually("all frames back", || {
+    wait_until("all frames back", || {
         while sent < count && sent - came < 64 && out.room() > 0 {
             let Some(mut packet) = pool.get() else { break };
             fill(&mut packet, sent, len_of(sent));
@@ -124,7 +125,7 @@ fn server_mode_waits_for_its_backend() {
     assert_eq!(port.rx[0].path(), "none (no backend)");
     let path = place.0.clone();
     let peer = Peer::run(1, move || Backend::connect(&path));
-    eventually("link up", || port.control.link().up);
+    wait_until("link up", || port.control.link().up);
     exchange(&mut port, &bench.pool, 500, &[60], 0);
     drop(port.stop());
     peer.stop();
@@ -169,7 +170,7 @@ fn frames_longer_than_a_buffer_come_back_through_mergeable_buffers() {
         let mut out = Burst::new();
         assert!(out.push(whole.expect("a packet")).is_ok());
         assert_eq!(port.tx[0].tx_burst(&mut out), 1);
-        eventually("a long frame back", || port.rx[0].rx_burst(&mut back) == 1);
+        wait_until("a long frame back", || port.rx[0].rx_burst(&mut back) == 1);
         let packet = back.pop().expect("one");
         assert_eq!((packet.len(), bytes_of(&packet)), (len, want));
         assert!(packet.segments().count() > 1);
@@ -212,7 +213,7 @@ fn unusual_packets_go_the_long_way() {
     let empty = bench.pool.get().expect("a packet");
     assert!(out.push(empty).is_ok());
     assert_eq!(port.tx[0].tx_burst(&mut out), 6, "the empty one is taken and dropped");
-    eventually("five back", || {
+    wait_until("five back", || {
         port.rx[0].rx_burst(&mut back);
         back.len() == 5
     });
@@ -275,7 +276,7 @@ fn an_empty_pool_starves_and_recovers() {
     let mut received = Burst::new();
     let mut kept = Vec::new();
     // Use up the lent buffers: every frame that comes back is kept, and nothing replaces it.
-    eventually("the pool to run dry", || {
+    wait_until("the pool to run dry", || {
         let mut out = Burst::new();
         if let Some(mut packet) = hoard.pop() {
             fill(&mut packet, 0, 60);
@@ -289,7 +290,7 @@ fn an_empty_pool_starves_and_recovers() {
         port.control.stats().rx_nombuf > 0
     });
     drop((hoard, kept));
-    eventually("frames under way are over", || {
+    wait_until("frames under way are over", || {
         port.tx[0].reclaim();
         port.rx[0].rx_burst(&mut received);
         received.clear();
@@ -356,10 +357,10 @@ fn a_table_has_eight_regions_at_most() {
         growth.push(bench.domain.zone("growth", 4 << 20, 64).expect("more memory"));
         assert_eq!(bench.domain.segments().len(), count + 1);
     }
-    eventually("eight regions", || regions.load(Ordering::Acquire) == 8);
+    wait_until("eight regions", || regions.load(Ordering::Acquire) == 8);
     assert!(port.control.link().up);
     growth.push(bench.domain.zone("growth", 4 << 20, 64).expect("more memory"));
-    eventually("too many for this backend", || !port.control.link().up);
+    wait_until("too many for this backend", || !port.control.link().up);
     thread.join().expect("no panic");
     assert_eq!(regions.load(Ordering::Acquire), 8, "it was never told of more than it takes");
     drop((port.stop(), growth));
@@ -451,7 +452,7 @@ fn sleeping_backends_are_woken() {
         assert!(!kicked(), "flags 1: it polls");
         let mut received = Burst::new();
         // The control thread may ask first, while the flags still say that the backend polls.
-        eventually("the poll that asks", || {
+        wait_until("the poll that asks", || {
             flags.store(1, Ordering::SeqCst);
             send(&mut port);
             flags.store(0, Ordering::SeqCst);

@@ -12,8 +12,9 @@ use std::time::Duration;
 
 use linecard_mempool::Burst;
 use linecard_pmd::Port;
+use linecard_pmd::netdev::lab::wait_until;
 use linecard_wire::{BackendReq, FrontendReq, OutMessage, REPLY};
-use support::{Backend, Bench, PATIENCE, Place, attached, eventually};
+use support::{Backend, Bench, PATIENCE, Place, attached};
 
 /// A running port with its backend.
 struct Pair {
@@ -72,14 +73,14 @@ fn messages_that_nobody_asked_for_end_the_connection() {
             let _ = pair.backend.conn.send(message);
         }
         let mut burst = Burst::new();
-        eventually(name, || {
+        wait_until(name, || {
             pair.port.rx[0].rx_burst(&mut burst);
             !pair.port.control.link().up
         });
         pair.bench.soon_whole();
         pair.end();
     }
-    eventually("all descriptors closed", || open_files() <= files_before);
+    wait_until("all descriptors closed", || open_files() <= files_before);
 }
 
 fn open_files() -> usize {

@@ -1,7 +1,7 @@
 //! What a queue is made from. A running queue has no setters.
 
 use crate::error::Error;
-use crate::layout::{DESC_BYTES, Layout, RingMemory};
+use crate::layout::DESC_BYTES;
 use crate::sync::SharedBytes;
 
 /// How a driver half is set up. Layout, direction and order are types: [`crate::split::Driver`], [`crate::packed::Driver`].
@@ -72,42 +72,4 @@ pub struct DeviceConfig {
     pub indirect: bool,
     /// Where to start: the value of `SET_VRING_BASE` (see [`crate::DeviceQueue::base`]); `None` is a fresh ring.
     pub base: Option<u32>,
-}
-
-impl RingMemory {
-    /// The areas of a ring laid out by [`Layout::offsets`] in one zone.
-    ///
-    /// # Errors
-    /// [`Error::Size`] when the layout has no such size, [`Error::Area`] when the zone is too small.
-    pub fn in_zone(zone: SharedBytes, layout: Layout, size: u16) -> Result<Self, Error> {
-        layout.check_size(u32::from(size))?;
-        let (offsets, lens) = (layout.offsets(size), layout.areas(size));
-        let need = layout.bytes(size);
-        let area = |i: usize| {
-            let too_small = Error::Area {
-                area: "whole",
-                addr: zone.as_ptr() as usize,
-                len: zone.len(),
-                need,
-                align: 128,
-            };
-            zone.slice(offsets[i], lens[i]).ok_or(too_small)
-        };
-        Ok(Self { desc: area(0)?, driver: area(1)?, device: area(2)? })
-    }
-}
-
-impl RingMemory {
-    /// Are all three areas long enough and aligned?
-    pub(crate) fn check(&self, layout: Layout, size: u16) -> Result<(), Error> {
-        let (needs, aligns) = (layout.areas(size), layout.alignment());
-        let areas = [("descriptor", self.desc), ("driver", self.driver), ("device", self.device)];
-        for ((area, bytes), (need, align)) in areas.into_iter().zip(needs.into_iter().zip(aligns)) {
-            let addr = bytes.as_ptr() as usize;
-            if bytes.len() < need || !addr.is_multiple_of(align) {
-                return Err(Error::Area { area, addr, len: bytes.len(), need, align });
-            }
-        }
-        Ok(())
-    }
 }

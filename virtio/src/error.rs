@@ -26,7 +26,7 @@ pub enum Error {
         "the {area} area of the ring has {len} bytes at {addr:#x}: it needs {need} bytes aligned to {align}"
     )]
     Area {
-        /// `descriptor`, `driver` or `device`.
+        /// `descriptor`, `driver`, `device`, or `whole` for a zone that holds all three.
         area: &'static str,
         /// Where it was.
         addr: usize,

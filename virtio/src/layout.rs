@@ -44,6 +44,12 @@ pub const EVENT_DISABLE: u16 = 1;
 /// Packed event suppression flags: notify at one descriptor.
 pub const EVENT_DESC: u16 = 2;
 
+/// The flags of a descriptor that stands for itself: which side writes.
+#[inline(always)]
+pub(crate) const fn direction(writable: bool) -> u16 {
+    if writable { F_WRITE } else { 0 }
+}
+
 /// Offsets inside the split available and used rings, which have the same shape but for the element.
 pub(crate) const FLAGS: usize = 0;
 pub(crate) const IDX: usize = 2;
@@ -190,6 +196,42 @@ pub struct RingMemory {
     pub driver: SharedBytes,
     /// Used ring or device event suppression.
     pub device: SharedBytes,
+}
+
+impl RingMemory {
+    /// The areas of a ring laid out by [`Layout::offsets`] in one zone.
+    ///
+    /// # Errors
+    /// [`Error::Size`] when the layout has no such size, [`Error::Area`] when the zone is too small.
+    pub fn in_zone(zone: SharedBytes, layout: Layout, size: u16) -> Result<Self, Error> {
+        layout.check_size(u32::from(size))?;
+        let (offsets, lens) = (layout.offsets(size), layout.areas(size));
+        let need = layout.bytes(size);
+        let area = |i: usize| {
+            let too_small = Error::Area {
+                area: "whole",
+                addr: zone.as_ptr() as usize,
+                len: zone.len(),
+                need,
+                align: PAIR,
+            };
+            zone.slice(offsets[i], lens[i]).ok_or(too_small)
+        };
+        Ok(Self { desc: area(0)?, driver: area(1)?, device: area(2)? })
+    }
+
+    /// Are all three areas long enough and aligned?
+    pub(crate) fn check(&self, layout: Layout, size: u16) -> Result<(), Error> {
+        let (needs, aligns) = (layout.areas(size), layout.alignment());
+        let areas = [("descriptor", self.desc), ("driver", self.driver), ("device", self.device)];
+        for ((area, bytes), (need, align)) in areas.into_iter().zip(needs.into_iter().zip(aligns)) {
+            let addr = bytes.as_ptr() as usize;
+            if bytes.len() < need || !addr.is_multiple_of(align) {
+                return Err(Error::Area { area, addr, len: bytes.len(), need, align });
+            }
+        }
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -81,20 +81,21 @@ impl<'a, M: DeviceMemory, const WRITABLE: bool> Walk<'a, M, WRITABLE> {
         }
         let (mut addr, mut len) = (desc.addr, desc.len());
         while len > 0 {
-            let bad = PeerFault::BadAddress { addr, len };
-            let (ptr, part) = self.memory.translate_part(addr, len).ok_or(bad)?;
-            if part == 0 || part > len {
-                return Err(bad);
-            }
+            let (ptr, part) = self.translate(addr, len)?;
             self.push(Piece { ptr, len: part })?;
-            len -= part;
-            addr = match addr.checked_add(u64::from(part)) {
-                Some(next) => next,
-                None if len == 0 => break,
-                None => return Err(bad),
-            };
+            let end = addr.checked_add(u64::from(part));
+            if part < len && end.is_none() {
+                return Err(PeerFault::BadAddress { addr, len });
+            }
+            (addr, len) = (end.unwrap_or(addr), len - part);
         }
         Ok(())
+    }
+
+    /// The place of the longest piece of `len` bytes at `addr` that is contiguous here.
+    fn translate(&self, addr: u64, len: u32) -> Result<(NonNull<u8>, u32), PeerFault> {
+        let piece = self.memory.translate_part(addr, len).filter(|(_, part)| (1..=len).contains(part));
+        piece.ok_or(PeerFault::BadAddress { addr, len })
     }
 
     fn push(&mut self, piece: Piece) -> Result<(), PeerFault> {
@@ -131,12 +132,7 @@ impl<'a, M: DeviceMemory, const WRITABLE: bool> Walk<'a, M, WRITABLE> {
 
     fn read(&self, mut addr: u64, mut to: &mut [u8]) -> Result<(), PeerFault> {
         while !to.is_empty() {
-            let len = to.len() as u32;
-            let bad = PeerFault::BadAddress { addr, len };
-            let (ptr, part) = self.memory.translate_part(addr, len).ok_or(bad)?;
-            if part == 0 || part > len {
-                return Err(bad);
-            }
+            let (ptr, part) = self.translate(addr, to.len() as u32)?;
             let (now, rest) = to.split_at_mut(part as usize);
             bytes(ptr, now.len()).copy_to(now);
             addr = addr.wrapping_add(u64::from(part));
@@ -157,9 +153,4 @@ fn bytes(ptr: NonNull<u8>, len: usize) -> SharedBytes {
 pub(crate) struct Table {
     addr: u64,
     pub(crate) entries: u16,
-}
-
-/// The flags of a simple descriptor of the given direction.
-pub(crate) const fn simple_flags(writable: bool) -> u16 {
-    if writable { F_WRITE } else { 0 }
 }

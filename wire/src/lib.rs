@@ -10,7 +10,7 @@
 //!
 //! All numbers are in native byte order (QEMU `docs/interop/vhost-user.rst`, "Message Specification").
 //! Both ends use this room and neither knows the other: [`Connection`] moves whole [`Message`]s without
-//! ever blocking, [`payload`] turns payload bytes into checked values. Request codes and feature bits
+//! ever blocking, [`payload`] turns payload bytes into checked values, [`socket`] is where they meet. Request codes and feature bits
 //! come from the `vhost` crate; the engine is ours because that crate's has no deadlines, cannot resume
 //! a half-read message, and lacks `SET_STATUS`, `NET_SET_MTU` and 32-bit ring bases.
 //!
@@ -32,6 +32,7 @@ mod descriptor;
 mod error;
 mod message;
 pub mod payload;
+pub mod socket;
 mod sys;
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
-//! `recvmsg` and `sendmsg` with `SCM_RIGHTS`, the only unsafe code of this room.
+//! `recvmsg` and `sendmsg` with `SCM_RIGHTS`, and sockets with names: the only unsafe code of this room.
 
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::Instant;
 
 use crate::descriptor::PeerFd;
@@ -164,4 +166,67 @@ pub(crate) fn wait(socket: BorrowedFd<'_>, writable: bool, deadline: Instant) ->
             }
         }
     }
+}
+
+/// Longest path in a socket address, its terminator apart.
+pub(crate) const MAX_PATH: usize = 107;
+/// Connections that may wait to be accepted.
+const BACKLOG: libc::c_int = 16;
+const ADDRESS_LEN: libc::socklen_t = size_of::<libc::sockaddr_un>() as libc::socklen_t;
+
+/// A Unix stream socket, non-blocking and close-on-exec.
+pub(crate) fn stream_socket() -> io::Result<OwnedFd> {
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: takes integers, returns a new descriptor or -1.
+    let fd = unsafe { libc::socket(libc::AF_UNIX, kind, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made `fd` for us and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Makes the name that `socket` is about to get readable and writable by its owner only: the name inherits this mode.
+/// Unlike a umask it concerns no other thread.
+pub(crate) fn keep_to_owner(socket: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: takes integers.
+    check(unsafe { libc::fchmod(socket.as_raw_fd(), 0o600) })
+}
+
+/// Gives `socket` its name.
+pub(crate) fn bind(socket: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let address = address(path)?;
+    // SAFETY: `address` outlives the call, which reads `ADDRESS_LEN` bytes of it.
+    check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), ADDRESS_LEN) })
+}
+
+/// Lets others connect to a socket with a name.
+pub(crate) fn listen(socket: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: takes integers.
+    check(unsafe { libc::listen(socket.as_raw_fd(), BACKLOG) })
+}
+
+/// Connects a non-blocking `socket`, at once or not at all.
+pub(crate) fn connect(socket: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let address = address(path)?;
+    // SAFETY: as for `bind`.
+    check(unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), ADDRESS_LEN) })
+}
+
+/// A path as a socket address, which ends at its first zero.
+fn address(path: &Path) -> io::Result<libc::sockaddr_un> {
+    let mut address =
+        libc::sockaddr_un { sun_family: libc::AF_UNIX as libc::sa_family_t, sun_path: [0; MAX_PATH + 1] };
+    let bytes = path.as_os_str().as_bytes();
+    if bytes.is_empty() || bytes.len() > MAX_PATH || bytes.contains(&0) {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "no such socket can exist"));
+    }
+    for (to, from) in address.sun_path.iter_mut().zip(bytes) {
+        *to = from.cast_signed();
+    }
+    Ok(address)
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

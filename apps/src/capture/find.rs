@@ -52,16 +52,7 @@ pub(super) fn program(prefix: Option<&str>, pid: Option<u32>) -> Result<PathBuf,
     }
     match &all[..] {
         [one] => Ok(one.path.clone()),
-        [] => {
-            let which = match (prefix, pid) {
-                (_, Some(pid)) => format!("no program {pid} that can be captured runs"),
-                (Some(prefix), None) => format!("no program with --file-prefix {prefix} runs"),
-                (None, None) => "no program that can be captured runs".into(),
-            };
-            Err(Error::Failed(format!(
-                "{which} as this user; start one, as in `linecard testpmd --vdev net_null0`"
-            )))
-        }
+        [] => Err(nobody(prefix, pid)),
         several => {
             let names: Vec<_> = several.iter().map(|one| format!("{} ({})", one.pid, one.prefix)).collect();
             Err(Error::Usage(format!(
@@ -71,6 +62,16 @@ pub(super) fn program(prefix: Option<&str>, pid: Option<u32>) -> Result<PathBuf,
             )))
         }
     }
+}
+
+/// An error that says that nothing is there to be captured.
+fn nobody(prefix: Option<&str>, pid: Option<u32>) -> Error {
+    let which = match (prefix, pid) {
+        (_, Some(pid)) => format!("no program {pid} that can be captured runs"),
+        (Some(prefix), None) => format!("no program with --file-prefix {prefix} runs"),
+        (None, None) => "no program that can be captured runs".into(),
+    };
+    Error::Failed(format!("{which} as this user; start one, as in `linecard testpmd --vdev net_null0`"))
 }
 
 /// The ports that `asked` names; without names, the only one there is.
@@ -103,7 +104,7 @@ pub(super) fn ports<'a>(listed: &'a [Listed], asked: &[String]) -> Result<Vec<&'
 pub(super) fn list(output: &mut Output, prefix: Option<&str>) -> Result<(), Error> {
     let all = programs(prefix);
     if all.is_empty() {
-        return program(prefix, None).map(drop);
+        return Err(nobody(prefix, None));
     }
     for Program { path, prefix, pid } in &all {
         out!(output, "program {pid}, --file-prefix {prefix}\n");

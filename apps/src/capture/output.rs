@@ -3,21 +3,15 @@
 use std::fs::File;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use linecard::pmd::capture::{Frame, Totals};
 use linecard::pmd::pcap::encode::{self, Format, Record};
 
 use crate::error::Error;
+use crate::system_clock::unix_ns;
 
 /// Bytes after which records are written out.
 const FLUSH_AT: usize = 256 << 10;
-
-/// Nanoseconds since 1970.
-pub(crate) fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
-}
 
 /// Where bytes go.
 enum Place {
@@ -145,7 +139,7 @@ impl CaptureFile {
             for (i, totals) in totals.iter().enumerate() {
                 if let Some(Totals { seen, lost }) = totals {
                     let interface = u32::try_from(i).unwrap_or(u32::MAX);
-                    encode::statistics(&mut self.buffer, interface, now(), *seen, *lost);
+                    encode::statistics(&mut self.buffer, interface, unix_ns(), *seen, *lost);
                 }
             }
         }

@@ -21,6 +21,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use super::report::{EndReport, Message, Progress};
 use super::traffic::{Queues, Traffic};
 use crate::error::Error;
+use crate::system_clock::monotonic_ns;
 
 /// Which end of the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -173,8 +174,7 @@ fn open(args: &EndArgs, eal: &Eal, orders: &Orders) -> Result<(Port, Pool), Erro
     }
     let context = ProbeContext { memory: eal.memory().clone(), domain, wait: PROBE_WAIT };
     let device = linecard::drivers().probe(&context, &device(args.role, &args.socket))?;
-    let default_depth = device.info().depth.contains(&DEPTH);
-    let depth = if default_depth { DEPTH } else { 0 };
+    let depth = if device.info().depth.contains(&DEPTH) { DEPTH } else { 0 };
     let config = PortConfig { rx_depth: depth, tx_depth: depth, ..PortConfig::default() };
     let port = pmd::configure(device, config)
         .and_then(|configured| configured.start(&pool))
@@ -301,11 +301,6 @@ fn memory(eal: &Eal) -> (String, String) {
         PageKind::Small => "no hugepages were free, and shared memory gets no transparent ones",
     };
     (kind.to_string(), why.into())
-}
-
-fn monotonic_ns() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + now.tv_nsec.unsigned_abs()
 }
 
 fn say(message: &Message) -> Result<(), Error> {

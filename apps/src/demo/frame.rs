@@ -1,9 +1,11 @@
 //! The demo's frames: valid UDP whose payload says who sent it, when, as which number, and proves it.
 //!
 //! ```text
-//!  0      12   14     34    42       50      58    59      60     64
-//!  | MACs | IP |  IPv4 | UDP | number | time | kind | origin | check | pattern of the number … |
+//!  0      12     14     34    42      50      58    59      60     64
+//!  | MACs | type | IPv4 | UDP | number | time | kind | origin | check | pattern of the number … |
 //! ```
+
+use linecard::net::checksum::checksum;
 
 /// Bytes before the pattern: the smallest frame.
 pub(super) const MIN_LEN: usize = 64;
@@ -65,7 +67,7 @@ impl Maker {
         let ip_len = (len - 14) as u16;
         frame[16..18].copy_from_slice(&ip_len.to_be_bytes());
         frame[38..40].copy_from_slice(&(ip_len - 20).to_be_bytes());
-        let sum = ip_checksum(&frame[14..34]);
+        let sum = checksum(&frame[14..34]);
         frame[24..26].copy_from_slice(&sum.to_be_bytes());
         frame[PAYLOAD..PAYLOAD + 8].copy_from_slice(&number.to_le_bytes());
         frame[PAYLOAD + 8..KIND].copy_from_slice(&time.to_le_bytes());
@@ -134,15 +136,6 @@ fn mix(word: u64) -> u64 {
     (word ^ word >> 27).wrapping_mul(0x94d0_49bb_1331_11eb)
 }
 
-/// The Internet checksum (RFC 1071) of a header of even length, its own field zero.
-fn ip_checksum(header: &[u8]) -> u16 {
-    let mut sum: u32 = header.chunks_exact(2).map(|c| u32::from(u16::from_be_bytes([c[0], c[1]]))).sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !(sum as u16)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -162,7 +155,7 @@ mod tests {
         assert_eq!(check(&frame), Some(want));
         make_echo(&mut frame);
         assert_eq!(check(&frame), Some(Stamp { kind: Kind::Echo, ..want }));
-        assert_eq!(ip_checksum(&frame[14..34]), 0);
+        assert_eq!(checksum(&frame[14..34]), 0);
     }
 
     #[test]

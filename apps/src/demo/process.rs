@@ -1,4 +1,4 @@
-//! The processes of the demo and the folder they meet in.
+//! The processes of the demo.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -8,11 +8,10 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::time::{ClockId, Timespec, clock_gettime};
-
 use super::end::Role;
 use super::report::Message;
 use crate::error::Error;
+use crate::system_clock::{monotonic_ns, since_boot_ns};
 
 /// A running end; ended and waited for when dropped.
 pub(super) struct End {
@@ -86,10 +85,6 @@ impl Drop for End {
     }
 }
 
-fn nanos(time: Timespec) -> u64 {
-    u64::try_from(time.tv_sec).unwrap_or(0) * 1_000_000_000 + time.tv_nsec.unsigned_abs()
-}
-
 /// Getting from exec to `main` takes milliseconds; longer ago another program was started.
 const ANOTHER_PROGRAM_NS: u64 = 1_000_000_000;
 
@@ -99,8 +94,7 @@ const ANOTHER_PROGRAM_NS: u64 = 1_000_000_000;
 /// 10 ms too early; now, when it cannot be read, or is so long ago that this process was another program
 /// before (`cargo run` turns into what it built).
 pub(super) fn exec_time_ns() -> u64 {
-    let monotonic = nanos(clock_gettime(ClockId::Monotonic));
-    let since_boot = nanos(clock_gettime(ClockId::Boottime));
+    let (monotonic, since_boot) = (monotonic_ns(), since_boot_ns());
     let started = || {
         let stat = fs::read_to_string("/proc/self/stat").ok()?;
         // The name before the last bracket may hold anything; starttime is the 20th field behind it.
@@ -119,7 +113,7 @@ mod tests {
     #[test]
     fn this_process_started_before_now() {
         let started = exec_time_ns();
-        let now = nanos(clock_gettime(ClockId::Monotonic));
+        let now = monotonic_ns();
         assert!(started <= now && now - started < 3_600_000_000_000);
     }
 }

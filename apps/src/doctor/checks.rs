@@ -35,7 +35,7 @@ pub(super) fn all() -> Vec<Finding> {
         device(
             "vhost-net",
             "/dev/vhost-net",
-            "the kernel as a fast backend",
+            "the kernel as a backend, which no port here is yet",
             "sudo modprobe vhost_net && sudo chmod 666 /dev/vhost-net",
         ),
         userfaultfd(),
@@ -113,7 +113,7 @@ fn transparent_hugepages() -> Finding {
     }
 }
 
-/// Enough locked memory for the rings and pools of a few ports.
+/// Enough locked memory for the pools of a few net_af_xdp ports.
 const MEMLOCK_WANTED: u64 = 64 << 20;
 
 fn memlock() -> Finding {
@@ -121,7 +121,7 @@ fn memlock() -> Finding {
         None => Finding::ok("memlock", "unlimited"),
         Some(bytes) if bytes >= MEMLOCK_WANTED => Finding::ok("memlock", format!("{} MiB", bytes >> 20)),
         Some(bytes) => {
-            let detail = format!("{} KiB; only needed to lock memory against swapping", bytes >> 10);
+            let detail = format!("{} KiB; only needed for net_af_xdp", bytes >> 10);
             Finding::poor("memlock", Status::Degraded, detail, "ulimit -l unlimited")
         }
     }
@@ -192,11 +192,11 @@ fn userfaultfd() -> Finding {
         Some("1") => Finding::ok("userfaultfd", "open to every user"),
         Some(_) if root => Finding::ok("userfaultfd", "open to root"),
         Some(_) => {
-            let detail = "closed to this user; only needed for post-copy migration";
+            let detail = "closed to this user; nothing here needs it yet";
             Finding::poor("userfaultfd", Status::Degraded, detail, fix)
         }
         None => {
-            let detail = "this kernel has none; only needed for post-copy migration";
+            let detail = "this kernel has none; nothing here needs it yet";
             Finding::poor("userfaultfd", Status::Missing, detail, fix)
         }
     }

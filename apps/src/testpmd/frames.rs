@@ -1,6 +1,7 @@
 //! The bytes of generated and rewritten packets. Everything here works on one frame's bytes and accepts
 //! any bytes: a frame too short or of another kind is left alone.
 
+use linecard::net::checksum::checksum;
 use linecard::net::{MacAddr, echo};
 
 use super::settings::Mac;
@@ -85,16 +86,6 @@ pub(crate) fn set_flow(frame: &mut [u8], index: u32) {
     put(header, 10, 0);
     let sum = checksum(header);
     put(header, 10, sum);
-}
-
-/// The Internet checksum (RFC 1071) of `bytes`, a zero checksum field included.
-fn checksum(bytes: &[u8]) -> u16 {
-    let mut sum: u32 =
-        bytes.chunks(2).map(|c| u32::from(c[0]) << 8 | c.get(1).map_or(0, |&b| b.into())).sum();
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !(sum as u16)
 }
 
 fn get(bytes: &[u8], at: usize) -> Option<u16> {

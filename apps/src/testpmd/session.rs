@@ -175,7 +175,7 @@ impl Session {
         }
     }
 
-    /// Starts every stopped port; the rest stay as they are when one fails.
+    /// Starts every stopped port, or `only` that one; the rest stay as they are when one fails. Whether any was started.
     ///
     /// # Errors
     /// The first port that did not start.

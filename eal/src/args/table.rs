@@ -65,7 +65,7 @@ pub(super) const OPTIONS: &[Opt] = &[
     opt(None, "--in-memory", Flag, Act(apply::in_memory), "make no files: no control socket, so no capture from outside"),
     opt(None, "--single-file-segments", Flag, Act(apply::single_file), "one file for each segment (always so)"),
     opt(None, "--huge-dir", Required("folder"), Act(apply::huge_dir), "must exist, without effect: hugepages need no mount here"),
-    opt(None, "--file-prefix", Required("name"), Act(apply::file_prefix), "name of the memory in /proc/*/maps"),
+    opt(None, "--file-prefix", Required("name"), Act(apply::file_prefix), "name of the memory in /proc/*/maps, and of the folder of control sockets"),
     opt(None, "--vdev", Required("device"), Act(apply::vdev), "add <driver><id>[,key=value,...]; may be repeated"),
     opt(None, "--log-level", Required("level"), Act(apply::log_level), "8, debug, or pattern:level; may be repeated"),
     opt(None, "--proc-type", Required("type"), Act(apply::proc_type), "primary or auto, which are the same here"),

@@ -15,7 +15,8 @@ pub(super) struct Available {
 
 /// The smallest of what the machine and each enclosing memory cgroup have left; unlimited where nothing is known.
 pub(super) fn available() -> Available {
-    let machine = fs::read_to_string("/proc/meminfo").ok().and_then(|text| field_kib(&text, "MemAvailable:"));
+    let machine =
+        fs::read_to_string("/proc/meminfo").ok().and_then(|text| meminfo_bytes(&text, "MemAvailable:"));
     let machine = machine.map(|bytes| Available { bytes, scope: "memory of the machine".into() });
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let least = groups.lines().flat_map(cgroup_limits).chain(machine).min_by_key(|a| a.bytes);
@@ -26,7 +27,7 @@ pub(super) fn available() -> Available {
 /// Memory that the machine has; unlimited where nothing is known.
 pub(super) fn total() -> usize {
     let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    field_kib(&text, "MemTotal:").unwrap_or(usize::MAX)
+    meminfo_bytes(&text, "MemTotal:").unwrap_or(usize::MAX)
 }
 
 /// Free hugetlb pages of that size, in bytes.
@@ -88,7 +89,7 @@ fn number(path: &Path) -> Option<usize> {
 }
 
 /// A field of /proc/meminfo, in bytes.
-fn field_kib(text: &str, name: &str) -> Option<usize> {
+fn meminfo_bytes(text: &str, name: &str) -> Option<usize> {
     let kib: usize =
         text.lines().find_map(|l| l.strip_prefix(name))?.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kib.checked_mul(1024)
@@ -147,7 +148,10 @@ mod tests {
     fn the_machine_is_known() {
         let available = available();
         assert!(available.bytes > 0 && available.bytes < usize::MAX, "{available:?}");
-        assert_eq!(field_kib("MemFree:  1 kB\nMemAvailable:    12 kB\n", "MemAvailable:"), Some(12 << 10));
-        assert_eq!(field_kib("MemAvailable: many\n", "MemAvailable:"), None);
+        assert_eq!(
+            meminfo_bytes("MemFree:  1 kB\nMemAvailable:    12 kB\n", "MemAvailable:"),
+            Some(12 << 10)
+        );
+        assert_eq!(meminfo_bytes("MemAvailable: many\n", "MemAvailable:"), None);
     }
 }

@@ -1,4 +1,4 @@
-//! System calls, each behind a safe function. The only other places with `unsafe` are `shared.rs` and `memory/map.rs`.
+//! System calls, each behind a safe function. Where else there is `unsafe` the documentation of the crate says.
 
 pub(crate) mod aio;
 pub(crate) mod tsc;
@@ -49,6 +49,21 @@ pub(crate) fn allocate(file: &File, len: usize) -> io::Result<()> {
             result => return result.map(drop),
         }
     }
+}
+
+/// An eventfd with nothing in it, non-blocking and close-on-exec.
+pub(crate) fn eventfd() -> io::Result<OwnedFd> {
+    // SAFETY: takes integers only.
+    let fd = check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
+    // SAFETY: a new descriptor nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Empties a non-blocking eventfd.
+pub(crate) fn drain(event: BorrowedFd<'_>) {
+    let mut count = [0_u8; 8];
+    // SAFETY: `count` lives across the call, which writes at most its 8 bytes.
+    unsafe { libc::read(event.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
 }
 
 /// Adds one to an eventfd that has room at this moment; `WouldBlock` when it has none.

@@ -103,7 +103,7 @@ impl Packet {
         self.head().state() == 0
     }
 
-    /// Whether the first segment's data may be in memory outside every pool ([`Packet::attach_external`]).
+    /// Whether data of any segment may be in memory outside every pool ([`Packet::attach_external`]).
     #[must_use]
     pub fn is_external(&self) -> bool {
         self.segments().any(|segment| segment.is_external())

@@ -94,7 +94,8 @@ impl Depot {
         ((magazine.addr() - self.base().addr()) / (self.pitch * size_of::<Item>())) as u32
     }
 
-    fn item(&self, number: u32) -> Item {
+    /// The packet of that number.
+    pub(super) fn item(&self, number: u32) -> Item {
         // SAFETY: packets are numbered below the length of the table of metadata.
         unsafe { self.metas.add(number as usize) }
     }

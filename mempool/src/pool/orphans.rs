@@ -92,7 +92,7 @@ pub(super) fn reap() {
 }
 
 fn settled(pool: &PoolShared) -> bool {
-    let (gets, puts) = pool.in_use();
+    let (gets, puts) = pool.gets_and_puts();
     gets == puts
 }
 

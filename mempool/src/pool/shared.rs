@@ -185,10 +185,8 @@ impl PoolShared {
                 buf: pool.home(index),
                 pool: this,
             };
-            // SAFETY: `metas` has place for `packets`.
-            let place = unsafe { pool.metas.ptr().cast::<Meta>().add(index) };
-            // SAFETY: as above; aligned to lines.
-            unsafe { place.write(meta) };
+            // SAFETY: `metas` has place for `packets`, aligned to lines.
+            unsafe { pool.item(index).write(meta) };
             if let Some(ledger) = &pool.ledger {
                 // SAFETY: the packet is in nobody's hands.
                 unsafe { ledger.prepare(pool, index) };
@@ -204,8 +202,7 @@ impl PoolShared {
 
     /// Packet `index`, by pointer.
     pub(super) fn item(&self, index: usize) -> Item {
-        // SAFETY: `index` is below `packets`, for which `metas` has place.
-        unsafe { self.metas.ptr().cast::<Meta>().add(index) }
+        self.depot.item(index as u32)
     }
 
     /// Bytes of one buffer.
@@ -230,8 +227,8 @@ impl PoolShared {
         unsafe { self.attachments.ptr().cast().add(self.index(item)) }
     }
 
-    /// Packets that are out, if all counters are read at rest.
-    pub(super) fn in_use(&self) -> (u64, u64) {
+    /// Packets ever taken and ever returned. At rest their difference is what is out.
+    pub(super) fn gets_and_puts(&self) -> (u64, u64) {
         // L2, pairs with L1: returns are read before gets. A return that is counted has its get counted too (it
         // happened before), so the difference is never too small.
         let puts = self.sum(&self.puts, |cache| &cache.puts, Ordering::Acquire);
@@ -245,7 +242,7 @@ impl PoolShared {
 
     pub(super) fn stats(&self) -> PoolStats {
         let total = self.config.packets as usize;
-        let (gets, puts) = self.in_use();
+        let (gets, puts) = self.gets_and_puts();
         let in_use = usize::try_from(gets.wrapping_sub(puts)).unwrap_or(0).min(total);
         let cached = self.caches.iter().map(Cache::held).sum::<usize>().min(total - in_use);
         PoolStats {

@@ -19,6 +19,31 @@ enum Op {
     Mark(Label),
 }
 
+/// Codes of the instructions made here (`linux/bpf_common.h`); those of sizes are or-ed to loads.
+mod op {
+    /// A = a number at offset k of the frame.
+    pub(super) const LOAD: u16 = 0x20;
+    /// A = a number at offset X + k of the frame.
+    pub(super) const LOAD_BEHIND_X: u16 = 0x40;
+    /// A = the frame's length.
+    pub(super) const LOAD_LEN: u16 = 0x80;
+    /// X = the length of the IPv4 header at offset k.
+    pub(super) const X_HEADER_LEN: u16 = 0xb1;
+    pub(super) const WORD: u16 = 0x00;
+    pub(super) const HALF: u16 = 0x08;
+    pub(super) const BYTE: u16 = 0x10;
+    /// A = A & k.
+    pub(super) const AND: u16 = 0x54;
+    /// On by k instructions.
+    pub(super) const JUMP: u16 = 0x05;
+    /// By A = k, A > k, A >= k.
+    pub(super) const IF_EQUAL: u16 = 0x15;
+    pub(super) const IF_ABOVE: u16 = 0x25;
+    pub(super) const IF_AT_LEAST: u16 = 0x35;
+    /// Keeps k bytes of the frame.
+    pub(super) const RETURN: u16 = 0x06;
+}
+
 /// Keeps the whole frame; tcpdump's default snapshot length.
 const WHOLE: u32 = 262_144;
 
@@ -28,14 +53,14 @@ const fn plain(code: u16, k: u32) -> Instruction {
 
 /// The program of a condition; of none, one that accepts everything.
 pub(super) fn program(tree: Option<&Node>) -> Result<Program, Error> {
-    let Some(tree) = tree else { return Program::new(vec![plain(0x06, WHOLE)]) };
+    let Some(tree) = tree else { return Program::new(vec![plain(op::RETURN, WHOLE)]) };
     let mut code = Code { ops: Vec::new(), labels: 2 };
     let (accept, reject) = (0, 1);
     code.node(tree, accept, reject);
     code.ops.push(Op::Mark(accept));
-    code.ops.push(Op::Plain(plain(0x06, WHOLE)));
+    code.ops.push(Op::Plain(plain(op::RETURN, WHOLE)));
     code.ops.push(Op::Mark(reject));
-    code.ops.push(Op::Plain(plain(0x06, 0)));
+    code.ops.push(Op::Plain(plain(op::RETURN, 0)));
     Program::new(code.place())
 }
 
@@ -71,25 +96,27 @@ impl Code {
 
     fn test(&mut self, test: &Test, holds: Label, fails: Label) {
         let size = |size: u8| match size {
-            4 => 0x00,
-            2 => 0x08,
-            _ => 0x10,
+            4 => op::WORD,
+            2 => op::HALF,
+            _ => op::BYTE,
         };
         match test.load {
-            Load::At { size: bytes, offset } => self.ops.push(Op::Plain(plain(0x20 | size(bytes), offset))),
-            Load::Behind { size: bytes, header, offset } => {
-                self.ops.push(Op::Plain(plain(0xb1, header)));
-                self.ops.push(Op::Plain(plain(0x40 | size(bytes), offset)));
+            Load::At { size: bytes, offset } => {
+                self.ops.push(Op::Plain(plain(op::LOAD | size(bytes), offset)))
             }
-            Load::Len => self.ops.push(Op::Plain(plain(0x80, 0))),
+            Load::Behind { size: bytes, header, offset } => {
+                self.ops.push(Op::Plain(plain(op::X_HEADER_LEN, header)));
+                self.ops.push(Op::Plain(plain(op::LOAD_BEHIND_X | size(bytes), offset)));
+            }
+            Load::Len => self.ops.push(Op::Plain(plain(op::LOAD_LEN, 0))),
         }
         if let Some(mask) = test.mask {
-            self.ops.push(Op::Plain(plain(0x54, mask)));
+            self.ops.push(Op::Plain(plain(op::AND, mask)));
         }
         let code = match test.compare {
-            Compare::Equal => 0x15,
-            Compare::Above => 0x25,
-            Compare::AtLeast => 0x35,
+            Compare::Equal => op::IF_EQUAL,
+            Compare::Above => op::IF_ABOVE,
+            Compare::AtLeast => op::IF_AT_LEAST,
         };
         self.ops.push(Op::Jump { code, k: test.value, holds, fails });
     }
@@ -142,7 +169,7 @@ impl Code {
                         if far {
                             // Distances fit: programs have at most 4096 instructions.
                             let place = at + 1 + behind.len();
-                            behind.push(plain(0x05, (marks[label] - place - 1) as u32));
+                            behind.push(plain(op::JUMP, (marks[label] - place - 1) as u32));
                             (behind.len() - 1) as u8
                         } else {
                             (marks[label] - at - 1) as u8

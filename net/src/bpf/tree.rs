@@ -47,24 +47,31 @@ pub(super) enum Way {
     Both,
 }
 
-/// IP protocol numbers.
+/// IP protocol numbers, as wide as a program's words.
 pub(super) mod protocol {
-    pub(in super::super) const ICMP: u32 = 1;
-    pub(in super::super) const IGMP: u32 = 2;
-    pub(in super::super) const TCP: u32 = 6;
-    pub(in super::super) const UDP: u32 = 17;
-    pub(in super::super) const ICMP6: u32 = 58;
-    pub(in super::super) const SCTP: u32 = 132;
+    use crate::ip::protocol as ip;
+
+    pub(in super::super) const ICMP: u32 = ip::ICMP as u32;
+    pub(in super::super) const IGMP: u32 = ip::IGMP as u32;
+    pub(in super::super) const TCP: u32 = ip::TCP as u32;
+    pub(in super::super) const UDP: u32 = ip::UDP as u32;
+    pub(in super::super) const ICMP6: u32 = ip::ICMPV6 as u32;
+    pub(in super::super) const SCTP: u32 = ip::SCTP as u32;
     /// IPv6's fragment header.
-    pub(super) const FRAGMENT: u32 = 44;
+    pub(super) const FRAGMENT: u32 = ip::FRAGMENT as u32;
 }
 
-/// EtherTypes.
+/// EtherTypes, as wide as a program's words.
 pub(super) mod kind {
-    pub(in super::super) const IP: u32 = 0x0800;
-    pub(in super::super) const ARP: u32 = 0x0806;
+    use crate::ether::ether_type;
+
+    pub(in super::super) const IP: u32 = ether_type::IPV4 as u32;
+    pub(in super::super) const ARP: u32 = ether_type::ARP as u32;
     pub(in super::super) const RARP: u32 = 0x8035;
-    pub(in super::super) const IP6: u32 = 0x86dd;
+    /// Those of VLAN tags.
+    pub(super) const TAGS: [u32; 3] =
+        [ether_type::VLAN as u32, ether_type::QINQ as u32, ether_type::QINQ_OLD as u32];
+    pub(in super::super) const IP6: u32 = ether_type::IPV6 as u32;
 }
 
 impl Node {
@@ -137,7 +144,8 @@ impl Shift {
 
     /// A tag, and its VLAN if asked for; the frames behind it are [`Shift`]ed by four more bytes.
     pub(super) fn vlan(self, id: Option<u32>) -> Node {
-        let tag = self.ether_type(0x8100).or(self.ether_type(0x88a8)).or(self.ether_type(0x9100));
+        let [first, second, third] = kind::TAGS.map(|tag| self.ether_type(tag));
+        let tag = first.or(second).or(third);
         let Some(id) = id else { return tag };
         let load = Load::At { size: 2, offset: self.layer3() };
         tag.and(Node::Test(Test { load, mask: Some(0xfff), compare: Compare::Equal, value: id }))

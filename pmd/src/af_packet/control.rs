@@ -4,11 +4,11 @@ use std::sync::{Arc, Weak};
 
 use super::drops::Drops;
 use super::loss::{RxLoss, TxLoss};
-use super::sys::Socket;
 use crate::control::{Link, PortControl, PortStats};
 use crate::error::Error;
 use crate::local::Identity;
 use crate::netdev::Interface;
+use crate::packet_socket::Socket;
 use crate::stats::PortCounters;
 
 pub(super) struct Control {

@@ -12,14 +12,14 @@ use super::drops::Drops;
 use super::loss::{RxLoss, TxLoss};
 use super::ring::{self, Blocks, Frames};
 use super::rx::{Duty, Rx, RxParts};
-use super::sys::Socket;
 use super::tx::{Tx, losses};
 use crate::args::DevArgs;
 use crate::config::{PortConfig, StartError};
 use crate::error::Error;
 use crate::local::Identity;
-use crate::netdev::{Facts, Interface, refusal};
+use crate::netdev::{Facts, Interface, LARGEST, refusal};
 use crate::offload::{Offloads, RxOffloads, SoftTx, Takes, TxOffloads};
+use crate::packet_socket::Socket;
 use crate::port::{Device, DeviceInfo, Driver, Port, ProbeContext, Running, RxQueue, TxQueue};
 use crate::stats::PortCounters;
 
@@ -28,8 +28,6 @@ const RX: RxOffloads = RxOffloads::VIRTIO.union(RxOffloads::VLAN_STRIP);
 const TX: TxOffloads = TxOffloads::VIRTIO.union(TxOffloads::VLAN_INSERT);
 /// What the kernel accounts for a frame on its way out, beside its bytes (`SKB_TRUESIZE`), rounded up.
 const ON_ITS_WAY: usize = 1024;
-/// Longest packet that the kernel does not cut: what IP can say, and an Ethernet header with two tags.
-const LARGEST: usize = 65_535 + 22;
 /// Bytes of frames too large for the ring that may wait; what TCP streams have on their way.
 const KEPT: usize = 16 << 20;
 

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use super::sys::Socket;
+use crate::packet_socket::Socket;
 
 #[derive(Debug, Default)]
 struct Seen {

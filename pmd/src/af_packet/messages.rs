@@ -3,19 +3,18 @@
 use linecard_mempool::{BURST, Burst, Offload, Packet};
 use linecard_net::vnet::{HDR_LEN, LEGACY_HDR_LEN, NetHeader};
 
+use super::{ADDRESSES, TAG};
 use crate::offload::{Wish, asks};
 
 /// Pieces of all packets of one call; one packet has 255 segments at most.
 const PIECES: usize = 512;
-/// Bytes of the addresses, behind which a tag goes.
-const ADDRESSES: usize = 12;
 
 /// Message headers and the pieces they point to; written anew for every call.
 pub(super) struct Messages {
     headers: Box<[libc::mmsghdr]>,
     pieces: Box<[libc::iovec]>,
     /// Addresses and tag of packets that get one.
-    fronts: Box<[[u8; ADDRESSES + 4]]>,
+    fronts: Box<[[u8; ADDRESSES + TAG]]>,
     /// The virtio header of each packet, where the socket wants one.
     virtio: Option<Box<[[u8; HDR_LEN as usize]]>>,
 }
@@ -33,7 +32,7 @@ impl Messages {
         Self {
             headers: vec![header; BURST].into(),
             pieces: vec![piece; PIECES].into(),
-            fronts: vec![[0; ADDRESSES + 4]; BURST].into(),
+            fronts: vec![[0; ADDRESSES + TAG]; BURST].into(),
             virtio: headers.then(|| vec![[0; HDR_LEN as usize]; BURST].into()),
         }
     }
@@ -72,8 +71,8 @@ impl Messages {
         let wish = if asks(flags) { Wish::of(packet).ok().flatten() } else { None };
         let mut header = wish.map_or_else(NetHeader::default, |wish| NetHeader::asking(wish.request()));
         if flags.contains(Offload::TX_VLAN) && !header.is_plain() {
-            header.csum_start = header.csum_start.wrapping_add(4);
-            header.hdr_len = header.hdr_len.wrapping_add(4);
+            header.csum_start = header.csum_start.wrapping_add(TAG as u16);
+            header.hdr_len = header.hdr_len.wrapping_add(TAG as u16);
         }
         *bytes = header.to_bytes();
         let Some(place) = self.pieces.get_mut(*used) else { return false };

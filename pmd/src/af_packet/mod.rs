@@ -43,10 +43,14 @@ mod loss;
 mod messages;
 mod ring;
 mod rx;
-mod sys;
 mod tx;
 
 pub use self::device::AfPacketDriver;
+
+/// Bytes of the addresses of a frame, behind which a tag goes.
+const ADDRESSES: usize = 12;
+/// Bytes of a tag (IEEE 802.1Q).
+const TAG: usize = 4;
 
 #[cfg(test)]
 mod tests;

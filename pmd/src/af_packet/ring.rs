@@ -16,7 +16,7 @@ use linecard_net::vnet::{HDR_LEN, LEGACY_HDR_LEN, NetHeader};
 use memmap2::{MmapOptions, MmapRaw};
 
 use super::args::{Options, Version};
-use super::sys::Socket;
+use crate::packet_socket::Socket;
 
 /// Bytes of the virtio header before a frame (`PACKET_VNET_HDR`).
 pub(super) const HEADER: usize = LEGACY_HDR_LEN as usize;

@@ -6,21 +6,21 @@ use std::sync::Arc;
 
 use linecard_eal::shared::SharedBytes;
 use linecard_mempool::{Burst, Offload, Packet, Pool};
+use linecard_net::offload::Partial;
 use linecard_net::parse::parse;
-use linecard_net::request::{Request, Takes, partial_of};
+use linecard_net::request::{Request, Takes};
 use linecard_net::vnet::NetHeader;
 
 use self::large::Large;
 use super::drops::Drops;
 use super::loss::RxLoss;
 use super::ring::{Frame, Ring};
-use super::sys::Socket;
+use super::{ADDRESSES, TAG};
 use crate::offload::{RxOffloads, describe, finish_received};
+use crate::packet_socket::Socket;
 use crate::port::RxQueue;
 use crate::stats::QueueStats;
 
-/// Bytes of the addresses, behind which a tag goes.
-const ADDRESSES: usize = 12;
 /// The kernel counts drops in 32 bits: they are fetched every so many frames, whether or not anybody asks.
 const COLLECT: usize = 1 << 24;
 
@@ -63,7 +63,7 @@ impl RxParts {
     fn request(&self, frame: &Frame, len: usize) -> Result<Request, RxLoss> {
         let header = frame.header().ok_or(RxLoss::BadFrame)?;
         // The header counts from where the frame begins without its tag.
-        let shift = if self.tag(frame).is_some() { 4 } else { 0 };
+        let shift = if self.tag(frame).is_some() { TAG as u16 } else { 0 };
         let header = NetHeader { csum_start: header.csum_start.wrapping_add(shift), ..header };
         header.request(len).ok_or(RxLoss::BadOffload)
     }
@@ -120,7 +120,7 @@ impl<R: Ring> Rx<R> {
             }
         } else {
             let tag = self.parts.tag(frame);
-            let len = data.len() + if tag.is_some() { 4 } else { 0 };
+            let len = data.len() + if tag.is_some() { TAG } else { 0 };
             match packet.append(len) {
                 Some(to) => copy(data, tag, to),
                 None => self.large.chain(&self.parts, packet, frame, data)?,
@@ -167,9 +167,9 @@ impl<R: Ring> Rx<R> {
         if describe(packet, request, takes) { Ok(()) } else { Err(RxLoss::BadOffload) }
     }
 
-    /// How many packets were added, and how many bytes they have.
+    /// Adds what has come; how many packets, and how many bytes they have.
     #[inline]
-    fn some(&mut self, packets: &mut Burst) -> (usize, u64) {
+    fn receive(&mut self, packets: &mut Burst) -> (usize, u64) {
         let (first, mut bytes) = (packets.len(), 0);
         // Frames that are no good count too: whoever sends nothing else must not keep the thread here.
         let mut left = packets.room();
@@ -218,7 +218,7 @@ impl<R: Ring> Rx<R> {
 /// UDP stays as it is.
 #[cold]
 fn finish(packet: &mut Packet) {
-    let partial = partial_of(&parse(packet.data()));
+    let partial = Partial::of(&parse(packet.data()));
     let takes = Takes { csum: true, ..Takes::default() };
     if partial.is_some() && describe(packet, Request { partial, ..Request::default() }, takes) {
         finish_received(std::slice::from_mut(packet));
@@ -239,13 +239,13 @@ fn copy_tagged(data: SharedBytes, tag: (u16, u16), to: &mut [u8]) {
     let at = ADDRESSES.min(data.len());
     data.copy_to(&mut to[..at]);
     put_tag(to, at, tag);
-    if let (Some(rest), Some(to)) = (data.slice(at, data.len() - at), to.get_mut(at + 4..)) {
+    if let (Some(rest), Some(to)) = (data.slice(at, data.len() - at), to.get_mut(at + TAG..)) {
         rest.copy_to(to);
     }
 }
 
 fn put_tag(to: &mut [u8], at: usize, (tci, protocol): (u16, u16)) {
-    if let Some(place) = to.get_mut(at..at + 4) {
+    if let Some(place) = to.get_mut(at..at + TAG) {
         place[..2].copy_from_slice(&protocol.to_be_bytes());
         place[2..].copy_from_slice(&tci.to_be_bytes());
     }
@@ -253,7 +253,7 @@ fn put_tag(to: &mut [u8], at: usize, (tci, protocol): (u16, u16)) {
 
 impl<R: Ring> RxQueue for Rx<R> {
     fn rx_burst(&mut self, packets: &mut Burst) -> usize {
-        let (count, bytes) = self.some(packets);
+        let (count, bytes) = self.receive(packets);
         self.parts.stats.moved(count, bytes);
         self.until_collect = self.until_collect.saturating_sub(count);
         if self.until_collect == 0 {

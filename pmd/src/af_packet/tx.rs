@@ -8,8 +8,8 @@ use linecard_net::request::Takes;
 
 use super::loss::TxLoss;
 use super::messages::Messages;
-use super::sys::Socket;
 use crate::offload::{SoftLoss, SoftTx};
+use crate::packet_socket::Socket;
 use crate::port::TxQueue;
 use crate::stats::QueueStats;
 

@@ -4,7 +4,6 @@ use std::os::fd::RawFd;
 use std::path::PathBuf;
 
 use super::bpf::Mode;
-use super::channel::Wishes;
 use crate::args::DevArgs;
 use crate::error::Error;
 
@@ -31,7 +30,9 @@ pub(super) struct Options {
     pub(super) start_queue: u32,
     pub(super) queue_count: u32,
     pub(super) shared_umem: bool,
-    pub(super) wishes: Wishes,
+    pub(super) force_copy: bool,
+    /// Packets per call when busy polling; 0 for interrupts.
+    pub(super) busy_budget: u32,
     pub(super) way: Way,
     /// Sockets that somebody opened for us, one for each queue.
     pub(super) passed: Vec<RawFd>,
@@ -45,10 +46,8 @@ impl Options {
             start_queue: args.number("start_queue", 0..=u32::from(u16::MAX))?.unwrap_or(0),
             queue_count: args.number("queue_count", 1..=MAX_QUEUES)?.unwrap_or(1),
             shared_umem: args.flag("shared_umem")?.unwrap_or(false),
-            wishes: Wishes {
-                force_copy: args.flag("force_copy")?.unwrap_or(false),
-                busy_budget: args.number("busy_budget", 0..=u32::from(u16::MAX))?.unwrap_or(BUSY_BUDGET),
-            },
+            force_copy: args.flag("force_copy")?.unwrap_or(false),
+            busy_budget: args.number("busy_budget", 0..=u32::from(u16::MAX))?.unwrap_or(BUSY_BUDGET),
             way: way(args)?,
             passed: passed(args)?,
         };
@@ -125,7 +124,7 @@ mod tests {
     fn dpdks_defaults() {
         let options = read("net_af_xdp0,iface=eth0").expect("possible");
         assert_eq!((options.start_queue, options.queue_count, options.shared_umem), (0, 1, false));
-        assert_eq!((options.wishes.force_copy, options.wishes.busy_budget), (false, 64));
+        assert_eq!((options.force_copy, options.busy_budget), (false, 64));
         assert_eq!(options.way, Way::Own(&[Mode::Native, Mode::Generic]));
     }
 

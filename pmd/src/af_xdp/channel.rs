@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::bpf::Sockets;
 use super::cursor::Ring;
+use super::fill::Fill;
 use super::socket::{Drops, Socket, Which};
 use super::umem::{Tag, Umem};
 
@@ -26,6 +27,28 @@ pub(super) struct Wishes {
     pub(super) force_copy: bool,
     /// Packets per call when busy polling; 0 for interrupts.
     pub(super) busy_budget: u32,
+    /// Frames may be longer than a buffer.
+    pub(super) chains: bool,
+}
+
+impl Wishes {
+    /// Whether a device may reach the memory itself, if it can.
+    fn may_skip_copying(self, umem: &Umem) -> bool {
+        !self.force_copy && umem.is_contiguous()
+    }
+
+    /// How to bind, best first. Each way is asked for by name: left to choose, the kernel quietly copies where a device
+    /// could do without, if only for packets of one buffer. A kernel before 6.6 does not know packets of several.
+    fn ways(self, umem: &Umem) -> impl Iterator<Item = u16> + use<> {
+        const ZERO_COPY: u16 = libc::XDP_ZEROCOPY;
+        const COPY: u16 = libc::XDP_COPY;
+        const CHAINS: u16 = libc::XDP_USE_SG;
+        let zero_copy = self.may_skip_copying(umem);
+        [ZERO_COPY | CHAINS, ZERO_COPY, COPY | CHAINS, COPY]
+            .into_iter()
+            .filter(move |way| zero_copy || way & ZERO_COPY == 0)
+            .filter(move |way| !self.chains || *way != ZERO_COPY)
+    }
 }
 
 /// A socket, bound to a queue.
@@ -39,6 +62,8 @@ pub(super) struct Channel {
     pub(super) zero_copy: bool,
     pub(super) multi_buffer: bool,
     pub(super) busy_poll: bool,
+    /// The queue is ours.
+    bound: bool,
     /// Packets were published and the kernel has not sent them all; whoever polls the port asks again.
     pub(super) owed: AtomicBool,
     sockets: Arc<Sockets>,
@@ -46,7 +71,7 @@ pub(super) struct Channel {
 
 /// A channel and the rings of its directions.
 pub(super) struct Opened {
-    pub(super) rx: Option<(Ring<2>, Ring<1>)>,
+    pub(super) rx: Option<(Ring<2>, Fill)>,
     pub(super) tx: Option<(Ring<2>, Ring<1>)>,
     pub(super) channel: Arc<Channel>,
 }
@@ -73,25 +98,45 @@ impl Channel {
         let rings = Rings::make(&socket, rx, tx).map_err(Refusal::Ring)?;
         let busy_poll = wishes.busy_budget > 0 && socket.prefer_busy_poll(wishes.busy_budget);
         socket.widen(tx.unwrap_or(IDLE));
-        let mut members = umem.members();
-        members.retain(|member| member.strong_count() > 0);
-        let copy = wishes.force_copy || !umem.is_contiguous();
-        let multi_buffer = join(&socket, &members, umem, (index, queue), copy)?;
-        let channel = Arc::new(Self {
-            zero_copy: socket.is_zero_copy(),
+        let mut channel = Self {
             socket: Some(socket),
             umem: umem.clone(),
             rx_tag: umem.tag(),
             tx_tag: umem.tag(),
             queue,
-            multi_buffer,
+            zero_copy: false,
+            multi_buffer: false,
             busy_poll,
+            bound: false,
             owed: AtomicBool::new(false),
             sockets: sockets.clone(),
-        });
+        };
+        let depth = rx.unwrap_or_default();
+        let whole = wishes.may_skip_copying(umem);
+        let mut rx = rings.rx.map(|(rx, fill)| (rx, Fill::new(fill, depth, umem, channel.rx_tag, whole)));
+        let mut members = umem.members();
+        members.retain(|member| member.strong_count() > 0);
+        if let Err(refusal) = channel.join(&members, (index, queue), wishes) {
+            // The mappings, which hold the socket, go before it.
+            drop((rx, rings.tx));
+            return Err(refusal);
+        }
+        if let Some((_, fill)) = &mut rx {
+            fill.set_whole(channel.zero_copy);
+        }
+        let channel = Arc::new(channel);
         members.push(Arc::downgrade(&channel));
         drop(members);
-        Ok(Opened { rx: rings.rx, tx: rings.tx, channel })
+        Ok(Opened { rx, tx: rings.tx, channel })
+    }
+
+    /// Binds, with the memory of a socket that has it, else registered anew.
+    fn join(&mut self, members: &[Weak<Self>], place: (u32, u32), wishes: Wishes) -> Result<(), Refusal> {
+        let Some(socket) = &self.socket else { return Ok(()) };
+        self.multi_buffer = bind(socket, members, &self.umem, place, wishes)?;
+        self.zero_copy = socket.is_zero_copy();
+        self.bound = true;
+        Ok(())
     }
 
     /// Lets frames of the queue come to this socket.
@@ -109,6 +154,17 @@ impl Channel {
     /// Has the kernel send what is in the tx ring.
     pub(super) fn send(&self) -> io::Result<()> {
         self.socket.as_ref().map_or(Ok(()), Socket::send)
+    }
+
+    /// Has a device look at the tx ring that busy polling leaves alone: the kernel then drives nothing but the queue's
+    /// receive side, and some devices (virtio-net) send elsewhere. False where there is no such device.
+    #[cold]
+    pub(super) fn wake(&self) -> bool {
+        let Some(socket) = self.socket.as_ref().filter(|_| self.zero_copy && self.busy_poll) else {
+            return false;
+        };
+        socket.wake();
+        true
     }
 
     /// Has the kernel fetch buffers, and packets.
@@ -131,6 +187,7 @@ impl Channel {
             if self.send().is_err() {
                 self.owed.store(true, Ordering::Relaxed);
             }
+            self.wake();
         }
     }
 }
@@ -138,8 +195,10 @@ impl Channel {
 impl Drop for Channel {
     fn drop(&mut self) {
         // The queues, with their mappings, are gone: they hold the channel. A map that outlives us must not name a
-        // socket that somebody else may still hold open.
-        let _ = self.sockets.clear(self.queue);
+        // socket that somebody else may still hold open, and goes on naming the one whose queue we did not get.
+        if self.bound {
+            let _ = self.sockets.clear(self.queue);
+        }
         // On return the kernel receives nothing any more into what we lent (`xsk_release` waits for that).
         drop(self.socket.take());
         if self.zero_copy {
@@ -176,12 +235,12 @@ impl Rings {
 }
 
 /// Binds, with the memory of a socket that has it, else registered anew; whether packets may span buffers.
-fn join(
+fn bind(
     socket: &Socket,
     members: &[Weak<Channel>],
     umem: &Umem,
     place: (u32, u32),
-    copy: bool,
+    wishes: Wishes,
 ) -> Result<bool, Refusal> {
     if let Some(first) = members.iter().find_map(Weak::upgrade) {
         let fd = first.fd();
@@ -195,16 +254,16 @@ fn join(
     // SAFETY: the umem, which the channel keeps until its socket is closed, keeps the pool; the kernel writes only into
     // buffers that were lent to it.
     unsafe { socket.register(umem.registration()) }.map_err(Refusal::Register)?;
-    let base = libc::XDP_USE_NEED_WAKEUP | if copy { libc::XDP_COPY } else { 0 };
-    let bind = |flags| retried(|| socket.bind(place.0, place.1, flags, None));
-    match bind(base | libc::XDP_USE_SG) {
-        Ok(()) => Ok(true),
-        // A kernel before 6.6 does not know the flag, and a device may not be able to.
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) || is_unsupported(&error) => {
-            bind(base).map(|()| false).map_err(Refusal::Bind)
+    let mut refused = None;
+    for flags in wishes.ways(umem) {
+        match retried(|| socket.bind(place.0, place.1, libc::XDP_USE_NEED_WAKEUP | flags, None)) {
+            Ok(()) => return Ok(flags & libc::XDP_USE_SG != 0),
+            // Somebody else's queue, whichever way.
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => return Err(Refusal::Bind(error)),
+            Err(error) => refused = Some(error),
         }
-        Err(error) => Err(Refusal::Bind(error)),
     }
+    Err(Refusal::Bind(refused.unwrap_or_else(|| io::ErrorKind::Unsupported.into())))
 }
 
 fn is_unsupported(error: &io::Error) -> bool {

@@ -5,7 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use linecard_mempool::Pool;
 
 use super::args::Options;
-use super::channel::{Channel, Opened};
+use super::bpf::Mode;
+use super::channel::{Channel, Opened, Wishes};
 use super::control::{Control, Counters};
 use super::promiscuous::Promiscuous;
 use super::redirect::Redirect;
@@ -102,7 +103,12 @@ impl AfXdp {
     }
 
     /// Sockets on all queues that the configuration asks for.
-    fn channels(&mut self, config: &PortConfig, umem: &Arc<Umem>) -> Result<Vec<Opened>, Error> {
+    fn channels(
+        &mut self,
+        config: &PortConfig,
+        umem: &Arc<Umem>,
+        chains: bool,
+    ) -> Result<Vec<Opened>, Error> {
         let passed = std::mem::take(&mut self.passed);
         if passed.is_empty() && !self.options.passed.is_empty() {
             return Err(Error::Unsupported {
@@ -112,7 +118,9 @@ impl AfXdp {
             });
         }
         let mut passed = passed.into_iter();
-        let (context, sockets, wishes) = (self.context(), &self.redirect.sockets, self.options.wishes);
+        let Options { force_copy, busy_budget, .. } = self.options;
+        let wishes = Wishes { force_copy, busy_budget, chains };
+        let (context, sockets) = (self.context(), &self.redirect.sockets);
         let open = |i: u16| -> Result<Opened, Error> {
             let queue = self.options.start_queue + u32::from(i);
             let socket = match passed.next() {
@@ -142,9 +150,9 @@ impl AfXdp {
     fn parts(&mut self, config: &PortConfig, pool: &Pool) -> Result<Parts, Error> {
         let facts = self.interface.facts()?;
         let umem = self.umem(pool)?;
-        let opened = self.channels(config, &umem)?;
         let widest = facts.mtu.max(config.mtu.into());
         let (longest, one) = (widest as usize + ETHERNET + TAG, umem.frame_len());
+        let opened = self.channels(config, &umem, longest > one)?;
         if longest > one && opened.iter().any(|opened| !opened.channel.multi_buffer) {
             let max = u16::try_from(one - ETHERNET - TAG).unwrap_or(u16::MAX);
             let asked = u16::try_from(widest).unwrap_or(u16::MAX);
@@ -168,7 +176,7 @@ impl AfXdp {
         let (mut rx, mut tx) = (Vec::new(), Vec::new());
         for (i, Opened { rx: receive, tx: send, channel }) in opened.into_iter().enumerate() {
             if let Some(rings) = receive {
-                let queue = Rx::new(rings, config.rx_depth.into(), &channel, path, counters.rx(i));
+                let queue = Rx::new(rings, &channel, path, counters.rx(i));
                 rx.push(Box::new(queue) as Box<dyn RxQueue>);
             }
             if let Some(rings) = send {
@@ -201,12 +209,13 @@ impl AfXdp {
 
     /// The data path, for people.
     fn path(&self, channel: &Channel) -> &'static str {
-        match (channel.zero_copy, self.redirect.mode()) {
-            (true, "native") => "zero-copy native",
-            (true, _) => "zero-copy pinned map",
-            (false, "native") => "copy native",
-            (false, "generic") => "copy generic",
-            (false, _) => "copy pinned map",
+        match (channel.zero_copy, self.redirect.attached_mode()) {
+            (true, Some(Mode::Native)) => "zero-copy native",
+            (true, Some(Mode::Generic)) => "zero-copy generic",
+            (true, None) => "zero-copy pinned map",
+            (false, Some(Mode::Native)) => "copy native",
+            (false, Some(Mode::Generic)) => "copy generic",
+            (false, None) => "copy pinned map",
         }
     }
 }

@@ -21,11 +21,12 @@
 //! (`map=`; DPDK writes `use_pinned_map=1,dp_path=`), as [`Redirect`] makes it; then it needs no right but to open that file.
 //!
 //! **A network card** needs a driver with XDP (`native`; others run in the stack, `generic`), better one with AF_XDP
-//! zero-copy (ixgbe, i40e, ice, igc, mlx5, virtio-net since Linux 6.11, …); the wanted flows steered to the queues that
+//! zero-copy (ixgbe, i40e, ice, igc, mlx5, virtio-net since Linux 6.13, …); the wanted flows steered to the queues that
 //! have sockets (`ethtool -L IFACE combined 1`, or `ethtool -N` rules); for busy polling
 //! `echo 2 > /sys/class/net/IFACE/napi_defer_hard_irqs; echo 200000 > /sys/class/net/IFACE/gro_flush_timeout`; hugepages
-//! for zero-copy. Zero-copy could not be tested on the machines this was written on. Over veth busy polling costs more
-//! than it brings: give `busy_budget=0` there.
+//! for zero-copy, which is tested on the virtio-net of a guest (`cargo test -p linecard-apps --test guest_af_xdp`). Frames
+//! that may be longer than a buffer need a device that takes several of them, else they are copied. Over veth busy polling
+//! costs more than it brings: give `busy_budget=0` there.
 //!
 //! **A veth** lets XDP sockets have packets whose checksum a stack at its other end left to hardware that does not
 //! exist, and nothing tells: `ethtool -K PEER tx off` there, or that stack's TCP and UDP reach nobody. In `mode=drv` the
@@ -41,6 +42,7 @@ mod channel;
 mod control;
 mod cursor;
 mod device;
+mod fill;
 mod program;
 mod promiscuous;
 mod redirect;

@@ -89,11 +89,12 @@ impl Redirect {
     /// Where the program runs, for people: `native`, `generic`, or `pinned map`.
     #[must_use]
     pub fn mode(&self) -> &'static str {
-        match self.attached.as_ref().map(|attached| attached.mode) {
-            Some(Mode::Native) => "native",
-            Some(Mode::Generic) => "generic",
-            None => "pinned map",
-        }
+        self.attached_mode().map_or("pinned map", word)
+    }
+
+    /// Where the kernel runs the program that we put onto the interface; `None` where somebody else did.
+    pub(super) fn attached_mode(&self) -> Option<Mode> {
+        self.attached.as_ref().map(|attached| attached.mode)
     }
 }
 

@@ -1,13 +1,13 @@
-//! The receive path: buffers lent through the fill ring, filled where they lie, handed to the application as packets.
+//! The receive path: buffers that the kernel filled where they lie, handed to the application as packets.
 
-use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
 use linecard_mempool::{BURST, Burst, Meta, Packet, Pool};
 
 use super::channel::Channel;
-use super::cursor::{Consumer, Producer, Ring};
+use super::cursor::{Consumer, Ring};
+use super::fill::Fill;
 use super::umem::Returned;
 use crate::port::RxQueue;
 use crate::stats::{QueueStats, Total};
@@ -24,23 +24,14 @@ crate::causes! {
     }
 }
 
-/// Buffers taken from the pool at once; also how far a ring may run down before it is filled again.
-const REFILL: usize = 32;
-
 /// A receive queue.
 pub(super) struct Rx {
     rx: Consumer<2>,
-    fill: Producer<1>,
+    fill: Fill,
     pool: Pool,
     buf_len: u16,
-    /// Buffers the kernel may have at most, and has.
-    depth: u32,
-    lent: u32,
-    batch: usize,
     /// The start of a packet whose other buffers have not come yet, or whose end is awaited to be dropped.
     started: Started,
-    /// Packets whose buffers the device cannot be given; home again with the queue.
-    aside: Vec<Packet>,
     path: &'static str,
     stats: Arc<QueueStats<RxLoss>>,
     /// Last, so that the mappings are gone before the socket is.
@@ -56,106 +47,30 @@ enum Started {
 }
 
 impl Rx {
-    /// A queue with its fill ring filled.
+    /// A queue of frames that `fill` asked for.
     pub(super) fn new(
-        (rx, fill): (Ring<2>, Ring<1>),
-        depth: u32,
+        (rx, fill): (Ring<2>, Fill),
         channel: &Arc<Channel>,
         path: &'static str,
         stats: Arc<QueueStats<RxLoss>>,
     ) -> Self {
         let pool = channel.umem.pool().clone();
-        let buf_len = pool.headroom() + pool.data_room();
-        let mut queue = Self {
+        Self {
             rx: Consumer::new(rx),
-            fill: Producer::new(fill),
-            buf_len,
-            depth,
-            lent: 0,
-            batch: (depth as usize / 4).clamp(1, REFILL),
+            fill,
+            buf_len: pool.headroom() + pool.data_room(),
             started: Started::No,
-            aside: Vec::new(),
             path,
             stats,
             pool,
             channel: channel.clone(),
-        };
-        queue.refill();
-        queue
-    }
-
-    /// Lends buffers while there is room for a batch; false when the pool had too few.
-    #[inline(always)]
-    fn refill(&mut self) -> bool {
-        let mut want = self.batch;
-        while (self.depth - self.lent) as usize >= self.batch {
-            let mut fresh = [const { MaybeUninit::<NonNull<Meta>>::uninit() }; REFILL];
-            let Some(some) = fresh.get_mut(..want) else { break };
-            if self.pool.get_raw(some) {
-                self.lend(want);
-                let fresh = &fresh[..want];
-                self.hand_over(fresh);
-            } else if want > 1 {
-                // A nearly empty pool still gives what it has.
-                want /= 2;
-            } else {
-                return false;
-            }
-        }
-        want == self.batch
-    }
-
-    fn lend(&mut self, count: usize) {
-        self.lent += count as u32;
-    }
-
-    /// Keeps a packet that must not be lent. There is at most one for each hugepage of the pool.
-    #[cold]
-    fn set_aside(&mut self, meta: NonNull<Meta>) {
-        self.lent -= 1;
-        self.aside.extend(self.packet(meta, 0, 0));
-    }
-
-    #[inline(always)]
-    fn hand_over(&mut self, fresh: &[MaybeUninit<NonNull<Meta>>]) {
-        let tag = self.channel.rx_tag;
-        if self.channel.zero_copy {
-            return self.hand_over_whole(fresh);
-        }
-        let mut slots = self.fill.reserve(fresh.len() as u32);
-        for packet in fresh {
-            // SAFETY: the pool filled every place.
-            let packet = unsafe { packet.assume_init() };
-            // `lent <= depth`, so there is a place for each.
-            if let Some(start) = self.channel.umem.lend(tag, packet) {
-                slots.write([start]);
-            }
-        }
-        slots.publish();
-    }
-
-    /// For devices that reach the memory themselves: only buffers that lie in one page.
-    #[inline(never)]
-    fn hand_over_whole(&mut self, fresh: &[MaybeUninit<NonNull<Meta>>]) {
-        for packet in fresh {
-            // SAFETY: the pool filled every place.
-            let packet = unsafe { packet.assume_init() };
-            if !self.channel.umem.is_whole(packet) {
-                self.set_aside(packet);
-            } else if let Some(start) = self.channel.umem.lend(self.channel.rx_tag, packet) {
-                let mut slots = self.fill.reserve(1);
-                slots.write([start]);
-                slots.publish();
-            }
         }
     }
 
     /// Nothing came: calls the kernel where it waits for that, and does what was put off.
     #[inline(always)]
     fn idle(&mut self) {
-        if (self.depth - self.lent) as usize >= self.batch {
-            self.refill();
-        }
+        self.fill.refill();
         self.channel.settle();
         if self.channel.busy_poll || self.fill.needs_wakeup() {
             self.channel.receive();
@@ -217,7 +132,7 @@ impl Rx {
         let (len, options) = halves(word);
         let piece = match self.channel.umem.take(self.channel.rx_tag, address) {
             Returned::Whole(meta, offset) => {
-                self.lent -= 1;
+                self.fill.came_back();
                 self.packet(meta, offset, len as usize)
             }
             Returned::Part | Returned::Foreign => None,
@@ -268,7 +183,7 @@ impl RxQueue for Rx {
             kept += 1;
         }
         self.stats.moved(kept, bytes);
-        if !self.refill() {
+        if !self.fill.refill() {
             self.stats.lost(RxLoss::NoBuffer, 1);
         }
         kept

@@ -210,6 +210,13 @@ impl Socket {
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
+    /// Wakes the device without sleeping: `poll` does, also where `sendto` leaves that to busy polling.
+    pub(super) fn wake(&self) {
+        let mut ask = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+        // SAFETY: reads and writes one `pollfd`, which lives across the call.
+        unsafe { libc::poll(&raw mut ask, 1, 0) };
+    }
+
     /// Has the kernel look at the fill ring, and poll the queue where it is asked to.
     pub(super) fn receive(&self) {
         // SAFETY: no memory is passed.

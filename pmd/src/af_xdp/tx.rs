@@ -158,7 +158,10 @@ impl Tx {
         }
         for _ in 0..CALLS {
             let _ = self.channel.send();
-            let left = self.tx.pending();
+            let mut left = self.tx.pending();
+            if left == before && self.channel.wake() {
+                left = self.tx.pending();
+            }
             if left == 0 {
                 return;
             }
@@ -335,6 +338,7 @@ impl Drop for Tx {
             if self.tx.pending() > 0 && self.channel.send().is_err() {
                 std::thread::sleep(Duration::from_micros(200));
             }
+            self.channel.wake();
             self.complete();
         }
     }

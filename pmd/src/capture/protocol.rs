@@ -1,13 +1,14 @@
-//! What is said on the control socket: one datagram each way, as lines of text.
+//! What is said on the control socket: one datagram each way, as lines of text. Behind `capture` come the instructions of
+//! its filter, behind its answer where in the memfd each ring lies and how long it is.
 //!
 //! ```text
-//!   list                                    ok
-//!                                           port=0 rx=1 tx=1 name=net_null0
-//!   capture port=0 snaplen=96 cells=65536   ok name=net_null0            (with the memfd)
-//!     rx=1 tx=1                             ring=0+4194944
-//!   40 0 0 12                               ring=4198400+1048576 …
-//!   stop                                    end seen=10 lost=0
-//!                                           error SENTENCE
+//!   list                                               ok
+//!                                                      port=0 rx=1 tx=1 name=net_null0
+//!   capture port=0 snaplen=96 ring=4194304 rx=1 tx=1   ok name=net_null0          (with the memfd)
+//!   40 0 0 12                                          ring=0+4198400
+//!   …                                                  ring=4198400+1052672 …
+//!   stop                                               end seen=10 lost=0         (unasked when the port stops)
+//!                                                      error SENTENCE
 //! ```
 
 use linecard_net::bpf::Program;

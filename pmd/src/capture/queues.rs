@@ -1,18 +1,12 @@
 //! Queues that can be watched: another queue's, with a [`Point`] in front.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use linecard_mempool::{Burst, Packet};
 
 use super::point::{Gone, Mailbox, Point, Sinks, telling};
+use crate::pcap::encode::now;
 use crate::port::{RxQueue, TxQueue};
-
-/// Nanoseconds since 1970.
-fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
-}
 
 /// A receive queue that can be captured; made by [`Hub::watch_queues`](super::Hub::watch_queues).
 ///

@@ -210,8 +210,7 @@ impl Visitor {
     fn finish(&mut self) {
         if let Some(session) = self.session.take() {
             let Totals { seen, lost } = session.totals();
-            let reason = if session.alive() { "" } else { " reason=stopped" };
-            let _ = send(self.socket.as_fd(), &format!("end seen={seen} lost={lost}{reason}"), None);
+            let _ = send(self.socket.as_fd(), &format!("end seen={seen} lost={lost}"), None);
         }
         self.gone = true;
     }

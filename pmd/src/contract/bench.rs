@@ -5,9 +5,11 @@ use std::time::{Duration, Instant};
 use linecard_eal::memory::{Memory, MemoryConfig};
 use linecard_mempool::{Burst, Pool, PoolConfig};
 
-use super::frames::{bytes, eventually, is_marked, packet};
+use super::frames::{bytes, is_marked};
 use super::{Ends, Far, Limits, Link};
+use crate::chain::packet_of;
 use crate::config::{PortConfig, configure};
+use crate::netdev::lab::{wait_for, wait_until};
 use crate::port::{Device, Port, ProbeContext, RxQueue, TxQueue};
 
 /// A link whose device is not started.
@@ -55,9 +57,9 @@ impl Bench {
         let port = configured.start(&pool).expect("the device starts");
         assert_eq!(port.rx.len(), usize::from(config.rx_queues), "a queue for each that was asked");
         assert_eq!(port.tx.len(), usize::from(config.tx_queues), "a queue for each that was asked");
-        eventually("link up at both ends", || {
+        wait_until("link up at both ends", || {
             let far_up = if let Far::Peer(peer) = &far { peer.is_up() } else { true };
-            (port.control.link().up && far_up).then_some(())
+            port.control.link().up && far_up
         });
         Run { limits, pool, far_pool, far, port, seen: Seen::default(), seed: 1 }
     }
@@ -136,18 +138,18 @@ impl Run {
         let mut burst = Burst::new();
         for frame in frames {
             let tx = &mut self.port.tx[queue];
-            let packet = eventually("a packet to send", || {
+            let packet = wait_for("a packet to send", || {
                 tx.reclaim();
-                packet(&self.pool, frame, piece)
+                packet_of(&self.pool, frame, piece)
             });
             burst.push(packet).expect("a burst at most");
         }
         let mut got = Vec::new();
         let wanted = if matches!(self.far, Far::Nothing) { 0 } else { frames.len() };
-        eventually("what was sent arrives", || {
+        wait_until("what was sent arrives", || {
             self.seen.send(&mut *self.port.tx[queue], &mut burst);
             got.extend(self.arrived(queue));
-            (burst.is_empty() && got.len() >= wanted).then_some(())
+            burst.is_empty() && got.len() >= wanted
         });
         compare("sent by the device", &got, &frames[..wanted]);
     }
@@ -169,7 +171,7 @@ impl Run {
             Far::Loop => {}
             Far::Nothing => drop(self.seen.receive(&mut *self.port.rx[queue])),
             Far::Peer(peer) => {
-                eventually("what was sent is received", || {
+                wait_until("what was sent is received", || {
                     while sent < frames.len() && peer.send(queue, &frames[sent]) {
                         sent += 1;
                     }
@@ -179,7 +181,7 @@ impl Run {
                         peer.receive(queue).is_none_or(|frame| !is_marked(&frame)),
                         "a frame nobody sent"
                     );
-                    (got.len() >= frames.len()).then_some(())
+                    got.len() >= frames.len()
                 });
                 compare("received by the device", &got, frames);
             }
@@ -194,7 +196,7 @@ impl Run {
             Far::Peer(peer) => frames.iter().take_while(|frame| peer.send(queue, frame)).count(),
             Far::Loop => {
                 let mut burst = Burst::new();
-                let packets = frames.iter().map_while(|frame| packet(&self.pool, frame, usize::MAX));
+                let packets = frames.iter().map_while(|frame| packet_of(&self.pool, frame, usize::MAX));
                 packets.take(burst.room()).for_each(|packet| burst.push(packet).expect("room"));
                 self.seen.send(&mut *self.port.tx[queue], &mut burst)
             }
@@ -246,8 +248,8 @@ impl Run {
         if let Far::Peer(peer) = &mut far {
             peer.stop();
         }
-        eventually("no packet of the device is lost", || (pool.stats().in_use == 0).then_some(()));
-        eventually("no packet of the far side is lost", || (far_pool.stats().in_use == 0).then_some(()));
+        wait_until("no packet of the device is lost", || pool.stats().in_use == 0);
+        wait_until("no packet of the far side is lost", || far_pool.stats().in_use == 0);
         Bench { limits, near, pool, far, far_pool }
     }
 }

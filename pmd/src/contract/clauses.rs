@@ -5,10 +5,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use linecard_mempool::{Burst, Packet};
 
 use super::bench::{Bench, Run, Seen};
-use super::frames::{bytes, eventually, is_marked, packet};
+use super::frames::{bytes, is_marked};
 use super::{Far, Link};
+use crate::chain::packet_of;
 use crate::config::{PortConfig, configure};
 use crate::error::Error;
+use crate::netdev::lab::{wait_for, wait_until};
 use crate::port::Device;
 
 /// Packets in the device's pool: two rings of 1024 and what is under way.
@@ -73,13 +75,13 @@ pub fn appended_bursts(link: &dyn Link) {
         let mut burst = Burst::new();
         let own_frames = run.frames((0..own).map(|i| 200 + i));
         for frame in &own_frames {
-            let packet = eventually("a packet of our own", || packet(&run.pool, frame, usize::MAX));
+            let packet = wait_for("a packet of our own", || packet_of(&run.pool, frame, usize::MAX));
             burst.push(packet).expect("a burst at most");
         }
         let frames = run.frames([60; 80]);
         let (mut got, wanted) = (Vec::new(), if own == 64 { 0 } else { frames.len() });
         let mut sent = 0;
-        eventually("the burst is filled again and again", || {
+        wait_until("the burst is filled again and again", || {
             sent += run.feed(0, &frames[sent..]);
             let room = burst.room();
             let count = run.port.rx[0].rx_burst(&mut burst);
@@ -93,7 +95,7 @@ pub fn appended_bursts(link: &dyn Link) {
             run.seen.rx_bytes += new.iter().map(|frame| frame.len() as u64).sum::<u64>();
             got.extend(new.into_iter().filter(|frame| is_marked(frame)));
             (0..count).for_each(|_| drop(burst.pop()));
-            (matches!(run.far, Far::Nothing) || got.len() >= wanted).then_some(())
+            matches!(run.far, Far::Nothing) || got.len() >= wanted
         });
         assert!(matches!(run.far, Far::Nothing) || wanted == 0 || got == frames, "all of them, in order");
         drop(burst);
@@ -204,7 +206,7 @@ pub fn full_rings(link: &dyn Link) {
     while idle < 100 && total < 10_000 {
         // Of a size that divides no ring's, so that the last burst fits in part.
         while burst.len() < 37
-            && let Some(packet) = packet(&run.pool, &[0x55; 64], 64)
+            && let Some(packet) = packet_of(&run.pool, &[0x55; 64], 64)
         {
             burst.push(packet).expect("room");
         }
@@ -241,11 +243,11 @@ pub fn other_thread(link: &dyn Link) {
     let (frames, pool) = (&frames, &*pool);
     let near = |mut seen: Seen, wanted: usize| {
         let (mut burst, mut next, mut got) = (Burst::new(), 0, Vec::new());
-        eventually("everything is sent and received", || {
+        wait_until("everything is sent and received", || {
             while next < COUNT
                 && burst.room() > 0
                 && (wanted == 0 || room(next, &far_got) > 0)
-                && let Some(packet) = packet(pool, &frames[next], 2048)
+                && let Some(packet) = packet_of(pool, &frames[next], 2048)
             {
                 burst.push(packet).expect("room");
                 next += 1;
@@ -253,7 +255,7 @@ pub fn other_thread(link: &dyn Link) {
             seen.send(&mut *tx, &mut burst);
             got.extend(seen.receive(&mut *rx));
             near_got.store(got.len(), Ordering::Relaxed);
-            (next == COUNT && burst.is_empty() && got.len() >= wanted).then_some(())
+            next == COUNT && burst.is_empty() && got.len() >= wanted
         });
         assert!(wanted == 0 || got == *frames, "the device received what was sent, in order");
         (rx, tx, seen)
@@ -264,12 +266,12 @@ pub fn other_thread(link: &dyn Link) {
         Far::Peer(peer) => {
             let near = scope.spawn(|| near(*seen, COUNT));
             let (mut next, mut got) = (0, Vec::new());
-            eventually("the far side sends and receives everything", || {
+            wait_until("the far side sends and receives everything", || {
                 let most = room(next, &near_got).min(32);
                 next += frames[next..].iter().take(most).take_while(|frame| peer.send(0, frame)).count();
                 got.extend(std::iter::from_fn(|| peer.receive(0)).take(32).filter(|frame| is_marked(frame)));
                 far_got.store(got.len(), Ordering::Relaxed);
-                (next == COUNT && got.len() >= COUNT).then_some(())
+                next == COUNT && got.len() >= COUNT
             });
             assert!(got == *frames, "the far side received what was sent, in order");
             near.join()

@@ -4,8 +4,9 @@
 use linecard_mempool::Burst;
 
 use super::bench::{Bench, Run};
-use super::frames::{eventually, packet};
 use super::{Far, Link, Peer};
+use crate::chain::packet_of;
+use crate::netdev::lab::wait_until;
 
 /// Packets in the device's pool.
 const PACKETS: u32 = 2048;
@@ -32,7 +33,7 @@ fn offer(run: &mut Run) {
     let (mut burst, mut taken) = (Burst::new(), 0);
     for _ in 0..GIVEN / 32 {
         while burst.len() < 32
-            && let Some(packet) = packet(&run.pool, &[0x55; 64], 64)
+            && let Some(packet) = packet_of(&run.pool, &[0x55; 64], 64)
         {
             burst.push(packet).expect("room");
         }
@@ -42,11 +43,11 @@ fn offer(run: &mut Run) {
         run.port.rx[0].rx_burst(&mut received);
     }
     // What is in a ring yet is counted when the device learns what became of it.
-    eventually("every packet that was taken is counted", || {
+    wait_until("every packet that was taken is counted", || {
         run.port.tx[0].reclaim();
         let stats = run.port.control.stats();
         let counted = stats.opackets - before.opackets + stats.oerrors - before.oerrors;
-        (counted == taken).then_some(())
+        counted == taken
     });
 }
 
@@ -59,10 +60,10 @@ pub fn link_down(link: &dyn Link) {
         run.stop();
         return;
     }
-    eventually("the port reports that its link is down", || (!run.port.control.link().up).then_some(()));
+    wait_until("the port reports that its link is down", || !run.port.control.link().up);
     offer(&mut run);
     assert!(peer(&mut run).is_some_and(|peer| peer.set_link(true)), "up again");
-    eventually("the port reports that its link is up", || run.port.control.link().up.then_some(()));
+    wait_until("the port reports that its link is up", || run.port.control.link().up);
     run.drain(0);
     let frames = run.frames([64; 32]);
     run.exchange(0, &frames, usize::MAX);
@@ -81,26 +82,26 @@ pub fn removed(link: &dyn Link) {
         return;
     }
     offer(&mut run);
-    eventually("the port reports that its link is down", || (!run.port.control.link().up).then_some(()));
+    wait_until("the port reports that its link is down", || !run.port.control.link().up);
     run.stop_uncounted();
 }
 
 /// The port's counters and those of the system at its far side grow by the same.
 pub fn kernel_counters(link: &dyn Link) {
     let mut run = start(link);
-    let count = |run: &mut Run| {
+    let difference = |run: &mut Run| {
         let ours = run.port.control.stats();
         let theirs = peer(run).and_then(|peer| peer.counters())?;
-        let both = |ours: u64, theirs: u64| theirs.wrapping_sub(ours);
+        let more = |theirs: u64, ours: u64| theirs.wrapping_sub(ours);
         Some([
-            both(ours.ipackets, theirs.ipackets),
-            both(ours.ibytes, theirs.ibytes),
-            both(ours.opackets, theirs.opackets),
-            both(ours.obytes, theirs.obytes),
+            more(theirs.ipackets, ours.ipackets),
+            more(theirs.ibytes, ours.ibytes),
+            more(theirs.opackets, ours.opackets),
+            more(theirs.obytes, ours.obytes),
         ])
     };
     run.drain(0);
-    let Some(before) = count(&mut run) else {
+    let Some(before) = difference(&mut run) else {
         run.stop();
         return;
     };
@@ -111,7 +112,7 @@ pub fn kernel_counters(link: &dyn Link) {
     let mut last = before;
     for _ in 0..100 {
         run.drain(0);
-        last = count(&mut run).expect("as before");
+        last = difference(&mut run).expect("as before");
         if last == before {
             break;
         }

@@ -24,11 +24,13 @@
 //! ```
 
 mod bench;
+mod chance;
 mod clauses;
 mod frames;
 mod kernel;
 mod peer;
 
+pub use chance::{Dice, batches, segmented};
 pub use clauses::{
     appended_bursts, burst_sizes, chains, configure_errors, counters, full_rings, lost_queue, other_thread,
     packet_sizes, pool_exhaustion, reconfigures, restarts,

@@ -2,9 +2,11 @@
 
 use linecard_mempool::{Burst, Pool};
 
-use super::frames::{bytes, eventually, packet};
+use super::frames::bytes;
+use crate::chain::packet_of;
 use crate::config::{PortConfig, configure};
 use crate::control::PortStats;
+use crate::netdev::lab::wait_until;
 use crate::port::{Device, Port};
 
 /// Somebody at the far side of a link, moving frames as bytes: another port ([`PortPeer`]), or a hand-driven
@@ -115,7 +117,7 @@ impl Peer for PortPeer {
     }
 
     fn send(&mut self, queue: usize, frame: &[u8]) -> bool {
-        let Some(packet) = self.pool.as_ref().and_then(|pool| packet(pool, frame, frame.len())) else {
+        let Some(packet) = self.pool.as_ref().and_then(|pool| packet_of(pool, frame, frame.len())) else {
             return false;
         };
         let mut burst = Burst::new();
@@ -143,7 +145,7 @@ impl Peer for PortPeer {
         self.state = State::Stopped(port.stop());
         let pool = self.pool.take();
         if let Some(pool) = pool {
-            eventually("far pool whole", || (pool.stats().in_use == 0).then_some(()));
+            wait_until("far pool whole", || pool.stats().in_use == 0);
         }
     }
 }

@@ -170,7 +170,7 @@ fn read<T: Copy>(
 
 impl Faults {
     /// Whether packets pass as they are.
-    pub(super) fn none(&self) -> bool {
+    pub(super) fn is_clean(&self) -> bool {
         Self { limit: 0, ..*self } == Self::default()
     }
 }

@@ -126,7 +126,7 @@ impl Settings {
     fn line(&self, faults: Faults, direction: u64, queue: usize, pool: &Pool) -> Option<Line> {
         // Far apart, so that no two queues see the same faults.
         let own = (direction << 32 | queue as u64).wrapping_mul(0xd134_2543_de82_ef95);
-        (!faults.none()).then(|| Line::new(faults, self.seed.wrapping_add(own), pool))
+        (!faults.is_clean()).then(|| Line::new(faults, self.seed.wrapping_add(own), pool))
     }
 
     /// The started port behind its lines.

@@ -4,7 +4,7 @@ use linecard_mempool::{Offload, Packet, PacketType as Found, TxOffload};
 use linecard_net::gso::Segmenter;
 use linecard_net::offload::Partial;
 use linecard_net::parse::{Layers, parse, parse_ip};
-use linecard_net::request::{Gso, GsoKind, Request, partial_of};
+use linecard_net::request::{Gso, GsoKind, Request};
 use linecard_net::transport::tcp_flags;
 use linecard_net::{Header, PacketType};
 
@@ -74,7 +74,7 @@ pub fn describe(packet: &mut Packet, request: Request, takes: Takes) -> bool {
         return request.gso.is_none();
     };
     let layers = look(packet, 0);
-    let known = partial_of(&layers) == Some(partial);
+    let known = Partial::of(&layers) == Some(partial);
     match request.gso {
         _ if !takes.csum => false,
         Some(gso) => known && describe_large(packet, &layers, gso, takes),
@@ -89,7 +89,7 @@ pub fn describe(packet: &mut Packet, request: Request, takes: Takes) -> bool {
 /// How a frame in one piece is cut as its sender said; `None` when its headers are not what was said.
 pub(crate) fn segmenter(frame: &[u8], request: Request) -> Option<Segmenter> {
     let (layers, gso) = (parse(frame), request.gso?);
-    let said = partial_of(&layers) == request.partial && kind_of(&layers) == Some(gso.kind);
+    let said = Partial::of(&layers) == request.partial && kind_of(&layers) == Some(gso.kind);
     let payload = frame.len().checked_sub(layers.payload_start()).filter(|_| said)?;
     Segmenter::new(&layers, payload, gso.size)
 }
@@ -207,7 +207,7 @@ impl Wish {
         let ip = flags.contains(Offload::TX_IP_CKSUM);
         let csum = !asked || transport.is_some();
         let fits = transport.is_none_or(|asked| asked == l4)
-            && (!csum || partial_of(&layers).is_some() && !layers.source_routed)
+            && (!csum || Partial::of(&layers).is_some() && !layers.source_routed)
             && (!ip || layers.packet_type.is_ipv4());
         let payload = packet.len().checked_sub(layers.payload_start()).ok_or(Malformed)?;
         let size = lengths.tso_segsz();
@@ -231,7 +231,7 @@ impl Wish {
     /// What is left to the receiver.
     #[must_use]
     pub fn request(&self) -> Request {
-        let partial: Option<Partial> = partial_of(&self.layers).filter(|_| self.csum);
+        let partial: Option<Partial> = Partial::of(&self.layers).filter(|_| self.csum);
         let kind = kind_of(&self.layers);
         let gso = self.gso.zip(kind).map(|(size, kind)| Gso { kind, ecn: self.ecn, size });
         let header_len = u16::try_from(self.layers.payload_start()).unwrap_or(0);

@@ -6,9 +6,9 @@ use linecard_mempool::{Burst, Offload, Packet, Pool};
 use linecard_net::checksum::Sum;
 use linecard_net::gso::Segmenter;
 use linecard_net::offload::{self, Partial};
-use linecard_net::request::partial_of;
 
 use super::{Malformed, Takes, Wish};
+use crate::chain::packet_of;
 
 /// Most segments one packet is cut into: 64 KiB at the smallest segment size that systems accept (88), and some.
 const MOST_SEGMENTS: usize = 1024;
@@ -178,7 +178,7 @@ impl SoftTx {
     fn make(&mut self, cut: &Segmenter, index: usize) -> Result<Packet, SoftLoss> {
         let len = cut.segment(&self.large, index, &mut self.segment).ok_or(SoftLoss::Malformed)?;
         let bytes = self.segment.get(..len).unwrap_or_default();
-        from_bytes(&self.pool, bytes).ok_or(SoftLoss::NoBuffer)
+        packet_of(&self.pool, bytes, usize::MAX).ok_or(SoftLoss::NoBuffer)
     }
 }
 
@@ -207,20 +207,6 @@ fn send_front(packets: &mut Burst, n: usize, send: &mut impl FnMut(&mut Burst) -
     all
 }
 
-/// A packet with these bytes, of as many segments as it takes.
-fn from_bytes(pool: &Pool, bytes: &[u8]) -> Option<Packet> {
-    let mut whole: Option<Packet> = None;
-    for piece in bytes.chunks(usize::from(pool.data_room()).max(1)) {
-        let mut part = pool.get()?;
-        part.append(piece.len())?.copy_from_slice(piece);
-        match &mut whole {
-            None => whole = Some(part),
-            Some(whole) => whole.chain(part).ok()?,
-        }
-    }
-    whole
-}
-
 /// Brings a packet into the state in which it may be sent: the checksum prepared for a receiver that takes it so, or
 /// finished. Doing it again changes nothing.
 fn prepare(packet: &mut Packet, wish: &Wish, takes: Takes, pool: &Pool) -> Result<(), SoftLoss> {
@@ -237,7 +223,7 @@ fn prepare(packet: &mut Packet, wish: &Wish, takes: Takes, pool: &Pool) -> Resul
         return Err(SoftLoss::Malformed);
     }
     if wish.csum {
-        let partial = partial_of(layers).ok_or(SoftLoss::Malformed)?;
+        let partial = Partial::of(layers).ok_or(SoftLoss::Malformed)?;
         if !wish.prepared {
             offload::prepare(packet.data_mut(), layers).ok_or(SoftLoss::Malformed)?;
         }

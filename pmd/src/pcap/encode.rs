@@ -4,6 +4,8 @@
 //! is written out at once can be whole records. Sources: IETF drafts *PCAP Capture File Format* and *PCAP Now
 //! Generic (pcapng) Capture File Format*.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 /// Ethernet, of both formats (`LINKTYPE_ETHERNET`).
 pub const ETHERNET: u16 = 1;
 /// Longest frame that a record holds; tcpdump's and Wireshark's limit too.
@@ -138,6 +140,12 @@ impl Format {
             Self::PcapNg => 32 + 3 + 8 + 8 + 4,
         }
     }
+}
+
+/// Now, as records have it: nanoseconds since 1970.
+pub(crate) fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Appends pcapng's description of the next interface, with nanosecond times.

@@ -7,6 +7,7 @@ use std::time::Instant;
 use linecard_mempool::{Burst, Packet, Pool};
 
 use super::read::{Damage, Reader};
+use crate::chain::packet_of;
 use crate::port::RxQueue;
 use crate::stats::{QueueStats, Total};
 
@@ -287,14 +288,5 @@ fn copy_in(pool: &Pool, frame: &[u8]) -> Result<Packet, RxLoss> {
     if frame.len() > room * usize::from(Packet::MAX_SEGS) {
         return Err(RxLoss::TooLong);
     }
-    let mut whole: Option<Packet> = None;
-    for part in frame.chunks(room) {
-        let mut segment = pool.get().ok_or(RxLoss::NoBuffer)?;
-        segment.append(part.len()).ok_or(RxLoss::TooLong)?.copy_from_slice(part);
-        match &mut whole {
-            None => whole = Some(segment),
-            Some(head) => head.chain(segment).map_err(|_| RxLoss::TooLong)?,
-        }
-    }
-    whole.ok_or(RxLoss::Empty)
+    packet_of(pool, frame, room).ok_or(RxLoss::NoBuffer)
 }

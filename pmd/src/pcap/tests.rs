@@ -207,7 +207,7 @@ fn what_is_sent_is_in_the_file_after_every_burst() {
         }
         let written = read(&path).expect("whole");
         assert!(written.iter().map(|(_, frame)| frame).eq(frames().iter().map(|(_, frame)| frame)));
-        let now = tx::now();
+        let now = encode::now();
         assert!(written.iter().all(|(time, _)| *time <= now && now - time < 60_000_000_000));
         assert_eq!(port.control.stats().opackets, 9);
         // Started again, the port goes on in the same file.

@@ -5,7 +5,6 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use linecard_mempool::{BURST, Burst, Packet};
 
@@ -239,7 +238,7 @@ impl TxQueue for Tx {
             self.output = Some(output);
             return 0;
         }
-        let time = now();
+        let time = encode::now();
         // Packets before this one are counted.
         let mut first = 0;
         for (i, packet) in packets.iter().enumerate() {
@@ -283,10 +282,4 @@ impl TxQueue for NoTx {
     fn path(&self) -> &'static str {
         "drop"
     }
-}
-
-/// Nanoseconds since 1970.
-pub(super) fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }

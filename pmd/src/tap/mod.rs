@@ -41,7 +41,7 @@ use crate::args::DevArgs;
 use crate::config::{PortConfig, StartError};
 use crate::error::Error;
 use crate::local::Identity;
-use crate::netdev::{Interface, Namespace, refusal};
+use crate::netdev::{Interface, LARGEST, Namespace, refusal};
 use crate::offload::{Offloads, RxOffloads, Takes};
 use crate::port::{Device, DeviceInfo, Driver, Port, ProbeContext, Running, RxQueue, TxQueue};
 use crate::stats::PortCounters;
@@ -184,7 +184,7 @@ impl Tap {
         let (rx_takes, tx_takes) = self.offloads(config.offloads.rx, &fds)?;
         let counters = PortCounters::<RxLoss, TxLoss>::new(config.rx_queues, config.tx_queues);
         let trouble = Arc::new(Trouble::new(&self.name));
-        let longest = if rx_takes.tso4 { rx::LARGEST } else { usize::from(config.mtu) + OVERHEAD };
+        let longest = if rx_takes.tso4 { LARGEST } else { usize::from(config.mtu) + OVERHEAD };
         let shared = !self.opened.passed.is_empty();
         let file = |fd: &Arc<OwnedFd>| File::new(Arc::clone(fd), shared);
         let receive = |(i, fd): (usize, &Arc<OwnedFd>)| {

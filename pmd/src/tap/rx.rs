@@ -23,8 +23,6 @@ use crate::stats::{QueueStats, Total};
 const HEADER: usize = HDR_LEN as usize;
 /// Shortest Ethernet frame without padding.
 const SHORTEST: usize = 14;
-/// Longest packet that the kernel does not cut: what IP can say, and an Ethernet header with two tags.
-pub(super) const LARGEST: usize = 65_535 + 22;
 /// Most buffers of a frame.
 const MOST: usize = linecard_mempool::BURST;
 

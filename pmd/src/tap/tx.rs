@@ -36,6 +36,8 @@ crate::causes! {
         Gone = ("interface_gone", Total::Error),
         /// The kernel had no memory for the frame, or dropped it for a reason of its own.
         Refused = ("refused_by_kernel", Total::Error),
+        /// Segments that were not sent when the queue ended.
+        Stopped = ("stopped", Total::Error),
     }
 }
 
@@ -72,7 +74,7 @@ impl Tx {
             let cause = match loss {
                 SoftLoss::Malformed => TxLoss::BadOffload,
                 SoftLoss::NoBuffer => TxLoss::NoBuffer,
-                SoftLoss::Stopped => TxLoss::Gone,
+                SoftLoss::Stopped => TxLoss::Stopped,
             };
             counted.lost(cause, count);
         });

@@ -9,12 +9,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use linecard_eal::gate::{Controller, close_all, gate};
+use linecard_wire::socket::{self, Listener};
 use linecard_wire::{Connection, Message, OutMessage};
 
 use super::budget::Budget;
 use super::epoll::{Epoll, Interest, hung_up};
-use super::socket::{self, Listener};
-
 use crate::peer::{Peer, tell};
 use crate::session::{Session, Slots, Terms, Verdict, touches_rings};
 use crate::slot::Slot;
@@ -33,7 +32,6 @@ const GATE_LOOKS: u32 = 64;
 const MESSAGES_PER_TURN: usize = 32;
 /// Connections accepted or turned away in one turn.
 const ACCEPTS_PER_TURN: usize = 8;
-
 /// How long nobody is accepted after that failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -165,8 +163,8 @@ impl Endpoint {
     pub(super) fn accept(&mut self, epoll: &Epoll) {
         for _ in 0..ACCEPTS_PER_TURN {
             let Source::Listen(listener) = &self.source else { return };
-            let stream = match listener.socket.accept() {
-                Ok((stream, _)) => stream,
+            let stream = match listener.accept() {
+                Ok(stream) => stream,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == ErrorKind::ConnectionAborted => continue,
                 // No descriptors or no memory left. The socket stays ready: to watch it on would be to spin.
@@ -188,7 +186,7 @@ impl Endpoint {
     fn watch_socket(&mut self, epoll: &Epoll, want: Interest) {
         let Source::Listen(listener) = &self.source else { return };
         let now = if want == Interest::None { Interest::Read } else { Interest::None };
-        let done = epoll.change(listener.socket.as_fd(), socket_token(self.id), now, want).is_ok();
+        let done = epoll.change(listener.as_fd(), socket_token(self.id), now, want).is_ok();
         let resting = done == (want == Interest::None);
         self.paused = resting.then(|| Instant::now() + ACCEPT_PAUSE);
     }
@@ -320,7 +318,7 @@ impl Endpoint {
 
     pub(super) fn listener(&self) -> Option<BorrowedFd<'_>> {
         match &self.source {
-            Source::Listen(listener) => Some(listener.socket.as_fd()),
+            Source::Listen(listener) => Some(listener.as_fd()),
             Source::Connect { .. } => None,
         }
     }

@@ -1,9 +1,8 @@
-//! Waiting for many descriptors, and being woken from another thread.
+//! Waiting for many descriptors.
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::sync::Arc;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 /// Events taken by one wait.
@@ -24,7 +23,12 @@ pub(super) struct Epoll(OwnedFd);
 impl Epoll {
     pub(super) fn new() -> io::Result<Self> {
         // SAFETY: takes a flag, returns a new descriptor or -1.
-        owned(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) }).map(Self)
+        let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel has just made `fd` for us and nobody else knows it.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
     /// Waits for `fd` as `to` says, having waited as `from` says.
@@ -66,49 +70,10 @@ impl Epoll {
     }
 }
 
-/// Wakes the control thread.
-#[derive(Clone, Debug)]
-pub(crate) struct Waker(Arc<OwnedFd>);
-
-impl Waker {
-    pub(super) fn new() -> io::Result<Self> {
-        // SAFETY: takes integers, returns a new descriptor or -1.
-        owned(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })
-            .map(|fd| Self(Arc::new(fd)))
-    }
-
-    pub(crate) fn wake(&self) {
-        let one = 1u64.to_ne_bytes();
-        // SAFETY: reads the eight bytes of `one`. A full counter means that the thread is being woken already.
-        let _ = unsafe { libc::write(self.0.as_raw_fd(), one.as_ptr().cast(), one.len()) };
-    }
-
-    pub(super) fn clear(&self) {
-        let mut count = [0u8; 8];
-        // SAFETY: writes at most the eight bytes of `count`.
-        let _ = unsafe { libc::read(self.0.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
-    }
-}
-
-impl AsFd for Waker {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
 /// Whether the other end of a socket is closed, whatever may still be there to read.
 pub(super) fn hung_up(fd: BorrowedFd<'_>) -> bool {
     let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLRDHUP, revents: 0 };
     // SAFETY: one valid entry, exclusively borrowed until the call returns, which is at once.
     let ready = unsafe { libc::poll(&raw mut entry, 1, 0) };
     ready > 0 && entry.revents & (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) != 0
-}
-
-/// A new descriptor, or the error behind -1.
-pub(super) fn owned(fd: libc::c_int) -> io::Result<OwnedFd> {
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the call before has just made `fd`; nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -7,9 +7,9 @@
 mod budget;
 mod endpoint;
 mod epoll;
-mod socket;
 
 use std::collections::HashMap;
+use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -17,7 +17,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
+use linecard_eal::eventfd::EventFd;
 use linecard_eal::gate::Controller;
+use linecard_wire::socket::{self, Listener};
 
 use crate::backend::{BackendConfig, Mode};
 use crate::error::Error;
@@ -26,8 +28,6 @@ use crate::session::Terms;
 use crate::slot::Slot;
 use endpoint::{Endpoint, Source, owner_of, socket_token};
 use epoll::{Epoll, Interest};
-
-pub(crate) use epoll::Waker;
 
 /// Token of the waker; endpoint ids start at 1.
 const WAKE: u64 = 0;
@@ -55,7 +55,7 @@ pub struct Control(Arc<Shared>);
 
 struct Shared {
     commands: Sender<Command>,
-    waker: Waker,
+    waker: Arc<EventFd>,
     next_id: AtomicU64,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
@@ -63,7 +63,7 @@ struct Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         let _ = self.commands.send(Command::End);
-        self.waker.wake();
+        self.waker.signal();
         let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         // A panic of the thread has been reported by the panic itself.
         thread.map(JoinHandle::join);
@@ -77,12 +77,13 @@ impl Control {
     /// [`Error::System`].
     pub fn start() -> Result<Self, Error> {
         let epoll = Epoll::new().map_err(|e| Error::system("making an epoll instance", e))?;
-        let waker = Waker::new().map_err(|e| Error::system("making an eventfd", e))?;
+        let waker = EventFd::new().map_err(|e| Error::system("making an eventfd", e))?;
         epoll
-            .change(std::os::fd::AsFd::as_fd(&waker), WAKE, Interest::None, Interest::Read)
+            .change(waker.as_fd(), WAKE, Interest::None, Interest::Read)
             .map_err(|e| Error::system("watching an eventfd", e))?;
+        let waker = Arc::new(waker);
         let (commands, inbox) = unbounded();
-        let run = Loop { epoll, waker: waker.clone(), inbox, endpoints: HashMap::new() };
+        let run = Loop { epoll, waker: Arc::clone(&waker), inbox, endpoints: HashMap::new() };
         let thread = std::thread::Builder::new()
             .name("vhost-control".into())
             .spawn(|| run.run())
@@ -98,16 +99,17 @@ impl Control {
 
     /// Makes the endpoint of a backend; the socket listens when this returns.
     pub(crate) fn add(&self, config: &BackendConfig, terms: Terms) -> Result<(u64, Arc<Peer>), Error> {
+        let unusable = |reason| Error::of_socket(&config.path, reason);
         let source = match config.mode {
-            Mode::Listen => Source::Listen(socket::listen(&config.path)?),
+            Mode::Listen => Source::Listen(Listener::bind(&config.path).map_err(unusable)?),
             Mode::Connect => {
-                socket::check_path(&config.path)?;
+                socket::check_path(&config.path).map_err(unusable)?;
                 Source::Connect { path: config.path.clone(), next: Instant::now() }
             }
         };
         let id = self.0.next_id.fetch_add(1, Ordering::Relaxed);
         let rings = usize::from(terms.queue_pairs) * 2;
-        let peer = Arc::new(Peer::new(config.name.clone(), self.0.waker.clone(), rings));
+        let peer = Arc::new(Peer::new(config.name.clone(), Arc::clone(&self.0.waker), rings));
         let endpoint = Endpoint::new(id, source, terms, config.survive_lost_pages, Arc::clone(&peer));
         self.send(Command::Add(Box::new(endpoint)))?;
         Ok((id, peer))
@@ -128,7 +130,7 @@ impl Control {
 
     fn send(&self, command: Command) -> Result<(), Error> {
         self.0.commands.send(command).map_err(|_| Error::ControlEnded)?;
-        self.0.waker.wake();
+        self.0.waker.signal();
         Ok(())
     }
 }
@@ -152,7 +154,7 @@ impl std::fmt::Debug for Control {
 /// What the control thread owns.
 struct Loop {
     epoll: Epoll,
-    waker: Waker,
+    waker: Arc<EventFd>,
     inbox: Receiver<Command>,
     endpoints: HashMap<u64, Endpoint>,
 }
@@ -162,7 +164,7 @@ impl Loop {
         loop {
             let ready = self.epoll.wait(self.timeout());
             if ready.contains(&WAKE) {
-                self.waker.clear();
+                self.waker.drain();
             }
             if !self.obey() {
                 break;

@@ -1,8 +1,8 @@
 //! The control side of a started `net_vhost` port.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
+use linecard_pmd::local::Identity;
 use linecard_pmd::stats::PortCounters;
 use linecard_pmd::{Error, Link, PortControl, PortStats};
 
@@ -16,15 +16,8 @@ const SPEED_MBPS: u32 = 10_000;
 pub(super) struct VhostControl {
     pub(super) peer: Arc<Peer>,
     pub(super) counters: PortCounters<RxLoss, TxLoss>,
-    pub(super) mac: AtomicU64,
-    pub(super) mtu: u16,
-    pub(super) promiscuous: AtomicBool,
-}
-
-/// An address as the low bytes of a number, to be kept in an atomic.
-pub(super) fn pack(mac: [u8; 6]) -> u64 {
-    let [a, b, c, d, e, f] = mac;
-    u64::from_le_bytes([a, b, c, d, e, f, 0, 0])
+    /// Its MTU counts until the frontend tells one.
+    pub(super) identity: Identity,
 }
 
 impl PortControl for VhostControl {
@@ -37,33 +30,23 @@ impl PortControl for VhostControl {
     }
 
     fn mac(&self) -> [u8; 6] {
-        let [a, b, c, d, e, f, ..] = self.mac.load(Relaxed).to_le_bytes();
-        [a, b, c, d, e, f]
+        self.identity.mac()
     }
 
     fn set_mac(&self, mac: [u8; 6]) -> Result<(), Error> {
-        let [first, ..] = mac;
-        if first & 1 != 0 || mac == [0; 6] {
-            return Err(Error::Unsupported {
-                port: self.name().into(),
-                what: "a multicast or zero address".into(),
-                remedy: "give a unicast address".into(),
-            });
-        }
-        self.mac.store(pack(mac), Relaxed);
-        Ok(())
+        self.identity.set_mac(mac)
     }
 
     fn mtu(&self) -> u16 {
-        self.peer.mtu().unwrap_or(self.mtu)
+        self.peer.mtu().unwrap_or(self.identity.mtu())
     }
 
     fn promiscuous(&self) -> bool {
-        self.promiscuous.load(Relaxed)
+        self.identity.promiscuous()
     }
 
     fn set_promiscuous(&self, on: bool) {
-        self.promiscuous.store(on, Relaxed);
+        self.identity.set_promiscuous(on);
     }
 
     fn stats(&self) -> PortStats {

@@ -1,10 +1,9 @@
 //! The `net_vhost` driver: `net_vhost0,iface=PATH[,queues=N][,client=0|1][,tso=0|1]`.
 
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use linecard_mempool::Pool;
+use linecard_pmd::local::Identity;
 use linecard_pmd::stats::PortCounters;
 use linecard_pmd::{
     DevArgs, Device, DeviceInfo, Driver, Error, Port, PortConfig, ProbeContext, Running, RxQueue, StartError,
@@ -12,7 +11,7 @@ use linecard_pmd::{
 };
 use linecard_virtio::Features;
 
-use super::control::{VhostControl, pack};
+use super::control::VhostControl;
 use crate::backend::{Backend, BackendConfig, Mode};
 use crate::control::{Control, WeakControl};
 use crate::error::Error as BackendError;
@@ -166,9 +165,7 @@ impl Device for VhostDevice {
                 let control = Arc::new(VhostControl {
                     peer: Arc::clone(self.backend.peer()),
                     counters,
-                    mac: AtomicU64::new(pack(self.mac)),
-                    mtu: config.mtu,
-                    promiscuous: AtomicBool::new(true),
+                    identity: Identity::new(&self.name, self.mac, config.mtu),
                 });
                 Ok(Port { rx, tx, control, running: self })
             }

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use linecard_eal::shared::SharedBytes;
 use linecard_eal::{Memory, MemoryConfig};
 use linecard_mempool::{Burst, Pool, PoolConfig};
+use linecard_pmd::netdev::lab::{wait_for, wait_until};
 use linecard_vhost_user::{Backend, BackendConfig, Control, Mode, Receive, Transmit};
 use linecard_virtio::{
     Buffer, Completion, DriverConfig, DriverQueue, Features, Layout, RingAddrs, RingMemory, Segment, packed,
@@ -29,18 +30,6 @@ pub const MEMORY: usize = 16 << 20;
 pub const RING_AREA: usize = 1 << 20;
 pub const BUFFER_STRIDE: usize = 4096;
 pub const HEADER: usize = 12;
-
-/// Waits for `what` at most five seconds.
-pub fn eventually<T>(what: &str, mut f: impl FnMut() -> Option<T>) -> T {
-    let until = Instant::now() + Duration::from_secs(5);
-    loop {
-        if let Some(value) = f() {
-            return value;
-        }
-        assert!(Instant::now() < until, "{what} did not happen within 5 s");
-        std::thread::sleep(Duration::from_micros(200));
-    }
-}
 
 /// A path that no other test uses.
 pub fn socket_path(label: &str) -> PathBuf {
@@ -137,11 +126,11 @@ impl Bench {
     }
 
     pub fn wait_link(&self, up: bool) {
-        eventually("link", || (self.backend.peer().link_up() == up).then_some(()));
+        wait_until("link", || self.backend.peer().link_up() == up);
     }
 
     pub fn wait_gone(&self) {
-        eventually("disconnect", || (!self.backend.peer().connected()).then_some(()));
+        wait_until("disconnect", || !self.backend.peer().connected());
     }
 }
 
@@ -160,7 +149,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Frontend {
     pub fn connect(path: &Path) -> Self {
-        let stream = eventually("connection", || UnixStream::connect(path).ok());
+        let stream = wait_for("connection", || UnixStream::connect(path).ok());
         Self::over(stream)
     }
 

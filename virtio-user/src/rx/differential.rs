@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use linecard_mempool::{Burst, Offload, Packet, PacketType, Pool, TxOffload};
+use linecard_pmd::contract::{Dice, batches};
 use linecard_pmd::offload::{Takes, describe};
 use linecard_pmd::stats::Totals;
 use linecard_virtio::net::{NEEDS_CSUM, NetHeader};
 use linecard_virtio::{Ahead, DriverConfig, DriverQueue, Error, Features, RingMemory, packed, split};
 
 use super::{Rx, RxParts, RxPath};
-use crate::differential::{Device, Dice, batches, device, domain, pool};
+use crate::differential::{Device, device, domain, pool};
 use crate::losses::RxLoss;
 use crate::path::{HEADER, Trouble};
 use crate::rings::RingZone;
@@ -18,13 +19,8 @@ use crate::rings::RingZone;
 const LENT: usize = 256 + HEADER as usize;
 const PORT: u16 = 3;
 
-/// A buffer as the backend filled it.
-#[derive(Clone, Debug)]
-struct Filled {
-    bytes: Vec<u8>,
-}
-
-fn random(dice: &mut Dice) -> Filled {
+/// The bytes of a buffer as the backend fills it: a header, and the front of a frame.
+fn random(dice: &mut Dice) -> Vec<u8> {
     let len = match dice.below(12) {
         0 => dice.below(28),
         1 => LENT,
@@ -56,7 +52,7 @@ fn random(dice: &mut Dice) -> Filled {
     bytes.extend((0..240).map(|_| dice.roll() as u8));
     bytes[12 + 46] = 0x50;
     bytes.truncate(len);
-    Filled { bytes }
+    bytes
 }
 
 /// A packet as the application sees it.
@@ -94,15 +90,15 @@ impl Book {
         Self { pool: pool(&domain("book"), 1024), size, merge, takes, lost: [0; 4], moved: (0, 0) }
     }
 
-    fn read(&mut self, filled: &[Filled]) -> Vec<Seen> {
+    fn read(&mut self, filled: &[Vec<u8>]) -> Vec<Seen> {
         let mut all = filled.iter();
         let mut out = Vec::new();
         while let Some(first) = all.next() {
-            if first.bytes.len() < 26 {
+            if first.len() < 26 {
                 self.lost[0] += 1;
                 continue;
             }
-            let (header, data) = first.bytes.split_at(12);
+            let (header, data) = first.split_at(12);
             let header = NetHeader::from_bytes(header.try_into().expect("twelve bytes"));
             let mut packet = self.segment(data);
             let count = if self.merge { header.num_buffers } else { 1 };
@@ -116,7 +112,7 @@ impl Book {
                 continue;
             }
             for next in more {
-                packet.chain(self.segment(&next.bytes)).map_err(drop).expect("few segments");
+                packet.chain(self.segment(next)).map_err(drop).expect("few segments");
             }
             if let Some(takes) = self.takes
                 && !header.is_plain()
@@ -195,7 +191,7 @@ fn compare<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool>(
 }
 
 /// Has the backend fill some of the buffers that are lent, and give them back, in any order where that is allowed.
-fn fill(device: &mut dyn Device, dice: &mut Dice, features: Features) -> Vec<Filled> {
+fn fill(device: &mut dyn Device, dice: &mut Dice, features: Features) -> Vec<Vec<u8>> {
     let (mut ahead, mut heads) = (Ahead::default(), Vec::new());
     for _ in 0..dice.below(20) {
         let Some((head, list)) = device.look(ahead) else { break };
@@ -210,14 +206,14 @@ fn fill(device: &mut dyn Device, dice: &mut Dice, features: Features) -> Vec<Fil
     let mut given = Vec::new();
     for (head, list) in heads {
         let buffer = random(dice);
-        let mut bytes = buffer.bytes.as_slice();
+        let mut bytes = buffer.as_slice();
         for piece in list.pieces() {
             let (now, later) = bytes.split_at(bytes.len().min(piece.len as usize));
             // SAFETY: the driver lends these bytes at the moment and the test runs on one thread.
             unsafe { std::ptr::copy_nonoverlapping(now.as_ptr(), piece.ptr.as_ptr(), now.len()) };
             bytes = later;
         }
-        given.push((head, buffer.bytes.len() as u32));
+        given.push((head, buffer.len() as u32));
         filled.push(buffer);
     }
     device.give(ahead, &given);

@@ -109,7 +109,7 @@ impl<Q: DriverQueue, const OFFLOAD: bool> Tx<Q, OFFLOAD> {
         if pieces.saturating_add(1) > SEGMENTS.min(usize::from(self.queue.size())) {
             return self.drop_as(TxLoss::TooLong, packet);
         }
-        let Some(copy) = self.copy_of(&packet) else {
+        let Some(copy) = packet.copy(pool) else {
             return self.drop_as(TxLoss::NoBuffer, packet);
         };
         if self.send_own(copy, len as u64) {
@@ -143,22 +143,6 @@ impl<Q: DriverQueue, const OFFLOAD: bool> Tx<Q, OFFLOAD> {
             free(token);
         }
         sent
-    }
-
-    /// The same bytes in packets of this port's pool.
-    fn copy_of(&self, packet: &Packet) -> Option<Packet> {
-        let mut bytes = Vec::with_capacity(packet.len());
-        packet.segments().for_each(|piece| bytes.extend_from_slice(piece.data()));
-        let mut whole: Option<Packet> = None;
-        for piece in bytes.chunks(usize::from(self.parts.pool.data_room()).max(1)) {
-            let mut part = self.parts.pool.get()?;
-            part.append(piece.len())?.copy_from_slice(piece);
-            match &mut whole {
-                None => whole = Some(part),
-                Some(whole) => whole.chain(part).ok()?,
-            }
-        }
-        whole
     }
 }
 

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use linecard_mempool::{Burst, Offload, Packet, Pool, TxOffload};
+use linecard_pmd::contract::{Dice, batches, segmented};
 use linecard_pmd::offload::Takes;
 use linecard_virtio::{Ahead, DriverConfig, DriverQueue, Error, Features, RingMemory, packed, split};
 
 use super::{Fate, LONGEST, Tx, TxParts, TxPath, line_of};
-use crate::differential::{Device, Dice, batches, bytes, device, domain, pool};
+use crate::differential::{Device, bytes, device, domain, pool};
 use crate::losses::TxLoss;
 use crate::memory::Window;
 use crate::path::{HEADER, Trouble};
@@ -53,24 +54,9 @@ impl Plan {
     /// The packet, and what shares its memory.
     fn make(&self, pool: &Pool, foreign: &Pool) -> (Packet, Option<Packet>) {
         let pool = if self.kind == 1 { foreign } else { pool };
-        let mut whole: Option<Packet> = None;
-        for len in &self.lengths {
-            let mut part = pool.get().expect("a packet");
-            part.append(*len).expect("room").fill(self.seed);
-            match &mut whole {
-                None => whole = Some(part),
-                Some(whole) => whole.chain(part).map_err(drop).expect("a chain"),
-            }
-        }
-        let mut packet = whole.expect("at least one segment");
+        let mut packet = segmented(pool, &self.lengths, self.seed, 6);
         packet.prepend(HEADER as usize).expect("headroom").fill(self.stale);
         packet.adj(HEADER as usize);
-        let total = (packet.len() as u16).saturating_sub(14).to_be_bytes();
-        let data = packet.data_mut();
-        if data.len() >= 54 {
-            data[12..24].copy_from_slice(&[8, 0, 0x45, 0, total[0], total[1], 0, 0, 0, 0, 64, 6]);
-            data[46] = 0x50;
-        }
         match self.kind {
             // No headroom left.
             2 => packet.prepend(packet.headroom() - 5).expect("headroom").fill(self.seed),

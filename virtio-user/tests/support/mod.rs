@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use linecard_eal::memory::{Domain, Memory, MemoryConfig, PagePolicy};
 use linecard_eal::shared::SharedBytes;
 use linecard_mempool::{Pool, PoolConfig};
+use linecard_pmd::netdev::lab::{wait_for, wait_until};
 use linecard_pmd::{Device, Driver, Error, Port, PortConfig, ProbeContext, StartError, configure};
 use linecard_virtio::{DeviceMemory, Features, Layout, RingMemory};
 use linecard_virtio_user::VirtioUser;
@@ -21,16 +22,6 @@ use linecard_wire::payload::{MemTable, MemoryRegion, Payload, SingleRegion, Vrin
 use linecard_wire::{Connection, FrontendReq, Message, OutMessage, ProtocolFeatures};
 
 pub const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Calls `done` until it says true; fails the test after [`PATIENCE`].
-#[track_caller]
-pub fn eventually(what: &str, mut done: impl FnMut() -> bool) {
-    let until = Instant::now() + PATIENCE;
-    while !done() {
-        assert!(Instant::now() < until, "not in time: {what}");
-        std::thread::yield_now();
-    }
-}
 
 /// A socket path of its own, removed with the value.
 pub struct Place(pub PathBuf);
@@ -98,7 +89,7 @@ impl Bench {
     /// The same, after what the control thread still has to do.
     #[track_caller]
     pub fn soon_whole(&self) {
-        eventually("all packets home", || {
+        wait_until("all packets home", || {
             let stats = self.pool.stats();
             stats.free + stats.cached == stats.total
         });
@@ -245,14 +236,7 @@ impl Backend {
 
     /// Connects to a frontend in server mode.
     pub fn connect(path: &Path) -> Self {
-        let until = Instant::now() + PATIENCE;
-        loop {
-            match UnixStream::connect(path) {
-                Ok(stream) => return Self::new(stream),
-                Err(error) => assert!(Instant::now() < until, "no frontend listens: {error}"),
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        }
+        Self::new(wait_for("a frontend that listens", || UnixStream::connect(path).ok()))
     }
 
     pub fn packed(&self) -> bool {

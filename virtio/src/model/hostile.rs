@@ -4,36 +4,24 @@ use core::mem::MaybeUninit;
 use std::collections::HashMap;
 
 use super::{GUEST_BASE, GUEST_BYTES, Guest, Variant, Zone, setup};
-use crate::layout::{Layout, RingMemory};
+use crate::layout::RingMemory;
 use crate::queue::{Ahead, Buffer, Chain, Completion, DeviceQueue, DriverQueue, Segment};
 use crate::segments::SegList;
 use crate::sync::SharedBytes;
-use crate::{packed, split};
 
 /// One step: what, and three bytes to choose with.
 pub type Step = [u8; 4];
 
 /// Runs `steps` on a fresh ring; panics when a half breaks one of its promises.
 pub fn run_hostile(variant: Variant, steps: &[Step]) {
-    macro_rules! pick {
-        ($($layout:ident $module:ident $order:literal $write:literal),*) => {
-            match (variant.layout, variant.in_order, variant.writable) {
-                $((Layout::$layout, $order, $write) => {
-                    let (ring, guest) = (Zone::new(variant.layout.bytes(variant.size)), guest());
-                    let (memory, driver, device) = setup(variant, &ring, &guest);
-                    let driver = $module::Driver::<$order, $write>::new(&memory, driver).expect("valid driver");
-                    let device = $module::Device::<$order, $write>::new(&memory, device).expect("valid device");
-                    let state = (memory, guest, HashMap::new());
-                    Hostile { driver, device, size: variant.size, state, token: 0, ahead: Ahead::default() }.run(steps);
-                    drop(ring);
-                })*
-            }
-        };
-    }
-    pick!(
-        Split split false false, Split split false true, Split split true false, Split split true true,
-        Packed packed false false, Packed packed false true, Packed packed true false, Packed packed true true
-    );
+    let (ring, guest) = (Zone::new(variant.layout.bytes(variant.size)), guest());
+    let (memory, driver, device) = setup(variant, &ring, &guest);
+    with_halves!(variant, Driver, Device => {
+        let driver = Driver::new(&memory, driver).expect("valid driver");
+        let device = Device::new(&memory, device).expect("valid device");
+        let state = (memory, guest, HashMap::new());
+        Hostile { driver, device, size: variant.size, state, token: 0, ahead: Ahead::default() }.run(steps);
+    });
 }
 
 fn guest() -> Guest {

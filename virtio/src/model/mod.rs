@@ -1,6 +1,29 @@
 //! One model for both rings: a driver half and a device half work against each other, and a few `VecDeque`s say what
 //! must come out. Unit tests, property tests, miri and the fuzz targets all run it.
 
+/// Evaluates an expression with the two names being the types of both halves of `variant`'s ring.
+macro_rules! with_halves {
+    ($variant:expr, $driver:ident, $device:ident => $body:expr) => {
+        with_halves!(
+            $variant, $driver, $device => $body;
+            Split split false false, Split split false true, Split split true false, Split split true true,
+            Packed packed false false, Packed packed false true, Packed packed true false, Packed packed true true
+        )
+    };
+    (
+        $variant:expr, $driver:ident, $device:ident => $body:expr;
+        $($layout:ident $module:ident $order:literal $write:literal),*
+    ) => {
+        match ($variant.layout, $variant.in_order, $variant.writable) {
+            $(($crate::Layout::$layout, $order, $write) => {
+                type $driver = $crate::$module::Driver<$order, $write>;
+                type $device = $crate::$module::Device<$order, $write>;
+                $body
+            })*
+        }
+    };
+}
+
 mod hostile;
 mod memory;
 mod steps;
@@ -15,7 +38,6 @@ pub use memory::{Guest, Zone};
 use crate::config::{DeviceConfig, DriverConfig, IndirectTables};
 use crate::layout::{Layout, RingMemory};
 use crate::queue::{Completion, DeviceQueue, DriverQueue, Segment, Used};
-use crate::{packed, split};
 
 /// Which ring to run, where it starts, and what was negotiated.
 #[derive(Clone, Copy, Debug)]
@@ -65,21 +87,7 @@ impl Variant {
 
 /// Runs `ops` on a fresh ring and compares every step with the oracle; panics where they differ.
 pub fn run(variant: Variant, ops: &[[u8; 2]]) {
-    use Layout::{Packed, Split};
-    macro_rules! pick {
-        ($($layout:ident $module:ident $order:literal $write:literal),*) => {
-            match (variant.layout, variant.in_order, variant.writable) {
-                $(($layout, $order, $write) => {
-                    Model::new(variant, $module::Driver::<$order, $write>::new, $module::Device::<$order, $write>::new)
-                        .run(ops)
-                })*
-            }
-        };
-    }
-    pick!(
-        Split split false false, Split split false true, Split split true false, Split split true true,
-        Packed packed false false, Packed packed false true, Packed packed true false, Packed packed true true
-    );
+    with_halves!(variant, Driver, Device => Model::new(variant, Driver::new, Device::new).run(ops));
 }
 
 /// [`run`]s on rings of all kinds until so many random operations, most of them bursts, are through.

@@ -7,11 +7,10 @@ use super::ring::{Pending, Place, Ring, meta, turn_of, wish};
 use crate::config::DeviceConfig;
 use crate::error::Error;
 use crate::fault::PeerFault;
-use crate::layout::{F_NEXT, F_WRITE, RingMemory};
+use crate::layout::{F_NEXT, RingMemory, direction};
 use crate::queue::{Ahead, Chain, DeviceMemory, DeviceQueue, Head, Used};
 use crate::segments::SegList;
 use crate::sync::{Acquire, Relaxed, full_fence};
-use crate::walk::simple_flags;
 
 /// The device half of a packed ring; see [`DeviceQueue`]. Starts with kicks off.
 ///
@@ -50,7 +49,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Device<IN_ORDER, WRITABLE> {
     const BATCHED: bool = IN_ORDER && !WRITABLE;
 
     /// `flags` of a used descriptor, without the turn: its length counts where the device writes.
-    const FLAGS: u16 = if WRITABLE { F_WRITE } else { 0 };
+    const FLAGS: u16 = direction(WRITABLE);
 
     /// A queue over `memory`; the device's event area is written.
     ///
@@ -94,7 +93,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Device<IN_ORDER, WRITABLE> {
         let (ring, slot0) = (self.ring, usize::from(place.slot()));
         debug_assert!(out.len() <= place.run(ring.size()));
         // Available, simple and of the right direction, in one comparison; reserved bits take the cold path.
-        let want = place.available() | simple_flags(WRITABLE);
+        let want = place.available() | direction(WRITABLE);
         for (k, chain) in out.iter_mut().enumerate() {
             // SAFETY: the caller gives at most the rest of the lap.
             let [addr, cell] = unsafe { ring.desc_unchecked(slot0 + k) };

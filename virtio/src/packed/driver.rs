@@ -8,7 +8,7 @@ use super::ring::{Pending, Place, Ring, meta, wish};
 use crate::config::{DriverConfig, IndirectTables};
 use crate::error::Error;
 use crate::fault::PeerFault;
-use crate::layout::{F_INDIRECT, F_NEXT, F_WRITE, RingMemory};
+use crate::layout::{F_INDIRECT, F_NEXT, RingMemory, direction};
 use crate::queue::{Buffer, Completion, DriverQueue, Segment};
 use crate::slot::{Slot, stop, total};
 use crate::sync::{Relaxed, full_fence};
@@ -65,7 +65,7 @@ struct Batch {
 
 impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
     /// `flags` of a direct descriptor that ends a chain, without the turn.
-    const FLAGS: u16 = if WRITABLE { F_WRITE } else { 0 };
+    const FLAGS: u16 = direction(WRITABLE);
 
     /// A queue over `memory`; all descriptors are set to "used", as in a fresh ring.
     ///

@@ -8,11 +8,10 @@ use crate::config::DeviceConfig;
 use crate::error::Error;
 use crate::event::need_event;
 use crate::fault::PeerFault;
-use crate::layout::{F_NO_NOTIFY, RingMemory};
+use crate::layout::{F_NO_NOTIFY, RingMemory, direction};
 use crate::queue::{Ahead, Chain, DeviceMemory, DeviceQueue, Head, Used};
 use crate::segments::SegList;
 use crate::sync::{Acquire, Relaxed, Release, full_fence};
-use crate::walk::simple_flags;
 
 /// The device half of a split ring; see [`DeviceQueue`]. Starts with kicks off.
 ///
@@ -96,7 +95,7 @@ fn simple<M: DeviceMemory, const WRITABLE: bool>(ring: &Ring, memory: &M, positi
     let [addr, meta] = ring.desc(id)?;
     let (addr, meta) = (addr.load(Relaxed), meta.load(Relaxed));
     // Reserved bits make a chain take the cold path, which ignores them.
-    if (meta >> 32) as u16 != simple_flags(WRITABLE) {
+    if (meta >> 32) as u16 != direction(WRITABLE) {
         return None;
     }
     let len = meta as u32;

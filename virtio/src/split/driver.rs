@@ -9,7 +9,7 @@ use crate::config::{DriverConfig, IndirectTables};
 use crate::error::Error;
 use crate::event::need_event;
 use crate::fault::PeerFault;
-use crate::layout::{F_INDIRECT, F_NEXT, F_NO_NOTIFY, F_WRITE, RingMemory};
+use crate::layout::{F_INDIRECT, F_NEXT, F_NO_NOTIFY, RingMemory, direction};
 use crate::queue::{Buffer, Completion, DriverQueue, Segment};
 use crate::slot::{Slot, stop, total};
 use crate::sync::{Acquire, Relaxed, Release, full_fence};
@@ -65,7 +65,7 @@ struct Batch {
 
 impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
     /// `flags` of a direct descriptor that ends a chain.
-    const FLAGS: u16 = if WRITABLE { F_WRITE } else { 0 };
+    const FLAGS: u16 = direction(WRITABLE);
 
     /// A queue over `memory`, which should be zeroed; both indices are set to the start.
     ///

@@ -17,13 +17,13 @@ use linecard::eal::{Eal, EalArgs};
 use linecard::mempool::{HEADROOM, Pool, PoolConfig};
 use linecard::pmd::{self, Port, PortConfig, ProbeContext};
 use rustix::process::Signal;
-use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use self::traffic::Tally;
 use self::traffic::{Queues, Traffic};
 use super::loopback::{Load, Offer, Size};
 use crate::error::Error;
+use crate::system_clock::monotonic_ns;
 
 /// Arguments of the hidden sub-command.
 #[derive(Args)]
@@ -214,10 +214,4 @@ fn await_socket(socket: &Path) -> Result<(), Error> {
         thread::sleep(LOOK);
     }
     Ok(())
-}
-
-/// The system's monotonic clock.
-pub(crate) fn monotonic_ns() -> u64 {
-    let now = clock_gettime(ClockId::Monotonic);
-    u64::try_from(now.tv_sec).unwrap_or(0) * 1_000_000_000 + now.tv_nsec.unsigned_abs()
 }

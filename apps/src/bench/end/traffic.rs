@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::frame::{self, Stamp, Template};
 use crate::bench::loopback::{Load, Offer};
 use crate::demo::track::Track;
+use crate::system_clock::monotonic_ns;
 
 /// The queues of the tester's port.
 pub(crate) struct Queues<'a> {
@@ -326,7 +327,7 @@ impl Traffic {
         loop {
             let now = cycles();
             if self.track.unique() > 0 || now.wrapping_sub(start) > all {
-                self.first_came = super::monotonic_ns();
+                self.first_came = monotonic_ns();
                 break;
             }
             if now.wrapping_sub(last) > step {

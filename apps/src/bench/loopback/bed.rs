@@ -176,12 +176,12 @@ impl Bed {
         };
         command.args(["--lcores", &format!("0@{console},1@{polls}"), "--no-pci", "--no-telemetry", "-v"]);
         command.args(["--file-prefix", &self.prefix(end)]);
-        self.keep_together(&mut command);
+        self.place_files(&mut command);
         Ok(command)
     }
 
-    /// Where DPDK keeps its files and its pages.
-    pub(crate) fn keep_together(&self, command: &mut Command) {
+    /// Tells a program where to keep its files, and which pages to take.
+    pub(crate) fn place_files(&self, command: &mut Command) {
         // DPDK leaves a folder behind, even in memory mode; this one is removed.
         command.env("RUNTIME_DIRECTORY", &self.folder);
         // DPDK has no memory mode without hugepages; its files then lie in the same folder.

@@ -24,13 +24,32 @@ pub(crate) enum Failure {
     Program(String),
 }
 
+impl From<Interrupted> for Failure {
+    fn from(_: Interrupted) -> Self {
+        Self::Interrupted
+    }
+}
+
+/// The user ended the run.
+#[derive(Debug)]
+pub(crate) struct Interrupted;
+
+/// Keeps what goes wrong with the programs of one sample, in a sentence, apart from the user's interrupt, which ends all.
+pub(crate) fn apart<T>(outcome: Result<T, Failure>) -> Result<Result<T, String>, Interrupted> {
+    match outcome {
+        Ok(good) => Ok(Ok(good)),
+        Err(Failure::Program(why)) => Ok(Err(why)),
+        Err(Failure::Interrupted) => Err(Interrupted),
+    }
+}
+
 /// Set by SIGINT and SIGTERM.
 #[derive(Clone, Default)]
 pub(crate) struct Interrupt(pub(crate) Arc<AtomicBool>);
 
 impl Interrupt {
-    pub(crate) fn check(&self) -> Result<(), Failure> {
-        if self.0.load(Ordering::Relaxed) { Err(Failure::Interrupted) } else { Ok(()) }
+    pub(crate) fn check(&self) -> Result<(), Interrupted> {
+        if self.0.load(Ordering::Relaxed) { Err(Interrupted) } else { Ok(()) }
     }
 
     /// Sleeps, but not through an interrupt.

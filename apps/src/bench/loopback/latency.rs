@@ -108,7 +108,7 @@ impl Bed {
             &MEMORY.to_string(),
         ]);
         command.args(["--file-prefix", &self.prefix("p")]);
-        self.keep_together(&mut command);
+        self.place_files(&mut command);
         command.args(FRONTEND_MEMORY).args(["--vdev", &frontend_device(socket, path, load.ring), "--"]);
         command.args([load.ring.to_string(), load.size.longest().to_string()]);
         Ok(command)

@@ -6,14 +6,13 @@
 use std::collections::HashMap;
 use std::fs;
 use std::hint::black_box;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use linecard::eal::{CoreId, clock};
 use serde::{Deserialize, Serialize};
 
 use crate::bench::Error;
-use crate::bench::pair::{alone, per, together};
+use crate::bench::pair::{alone, hand_over, per};
 
 /// How far apart the two cores are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -57,7 +56,6 @@ pub(crate) struct Probe {
 
 /// Tries of a probe; the quickest counts, because everything that disturbs one only makes it slower.
 const TRIES: usize = 8;
-const TURNS: u32 = 1000;
 const MULTIPLICATIONS: u32 = 100_000;
 /// Core cycles of one dependent 64-bit multiplication, on x86-64 processors since 2010.
 const MULTIPLICATION: u64 = 3;
@@ -65,10 +63,7 @@ const MULTIPLICATION: u64 = 3;
 impl Probe {
     /// Looks at two cores; takes some milliseconds.
     pub(crate) fn take(cores: [CoreId; 2]) -> Result<Self, Error> {
-        let mut probe = Self { hand_over: f64::INFINITY, clock: f64::INFINITY };
-        for _ in 0..TRIES {
-            probe.hand_over = probe.hand_over.min(hand_over(cores)?);
-        }
+        let mut probe = Self { hand_over: hand_over(cores)?, clock: f64::INFINITY };
         for core in cores {
             probe.clock = probe.clock.min(clock_of(core)?);
         }
@@ -96,36 +91,6 @@ impl Probe {
         let same = steady(self.hand_over, after.hand_over, 0.25) && steady(self.clock, after.clock, 0.05);
         let middle = Self { hand_over: f64::midpoint(self.hand_over, after.hand_over), clock: self.clock };
         same.then(|| middle.state())
-    }
-}
-
-fn hand_over(cores: [CoreId; 2]) -> Result<f64, Error> {
-    let (ping, pong) = (Line::default(), Line::default());
-    let ask = || {
-        for turn in 1..=TURNS {
-            ping.0.store(turn, Ordering::Release);
-            pong.await_turn(turn);
-        }
-    };
-    let reply = || {
-        for turn in 1..=TURNS {
-            ping.await_turn(turn);
-            pong.0.store(turn, Ordering::Release);
-        }
-    };
-    let [spent, _] = together(cores, ask, reply)?;
-    Ok(per(spent.cycles, u64::from(TURNS) * 2))
-}
-
-/// Alone on its line, and on the one that is fetched with it.
-#[repr(align(128))]
-#[derive(Default)]
-struct Line(AtomicU32);
-
-impl Line {
-    /// Without a pause instruction, which costs more than what is measured.
-    fn await_turn(&self, turn: u32) {
-        while self.0.load(Ordering::Acquire) != turn {}
     }
 }
 

@@ -75,15 +75,15 @@ impl Row {
 
 /// The rows of everything that was tried, in order.
 pub(crate) fn rows(outcome: &Outcome) -> Vec<Row> {
-    let book = Book { records: &outcome.records, state: outcome.state };
-    let mut rows: Vec<Row> = outcome.records.iter().map(|record| book.row(record)).collect();
+    let all = Compared { records: &outcome.records, state: outcome.state };
+    let mut rows: Vec<Row> = outcome.records.iter().map(|record| all.row(record)).collect();
     sort(&mut rows);
     rows
 }
 
 /// The row of a pair that cannot be measured.
 pub(crate) fn absent(cell: Cell, why: &str) -> Row {
-    Book { records: &[], state: None }.row(&Record::unmeasured(cell, why))
+    Compared { records: &[], state: None }.row(&Record::unmeasured(cell, why))
 }
 
 /// By kind and load, then by path and position; the ceiling comes last.
@@ -99,12 +99,13 @@ pub(crate) fn sort(rows: &mut [Row]) {
     });
 }
 
-struct Book<'a> {
+/// What rows are worked out from: samples of one state of the machine are compared with each other.
+struct Compared<'a> {
     records: &'a [Record],
     state: Option<State>,
 }
 
-impl Book<'_> {
+impl Compared<'_> {
     fn row(&self, record: &Record) -> Row {
         let Cell { kind, subject, load } = record.cell;
         let (position, path) = match subject {

@@ -1,12 +1,13 @@
 //! The schedule of rows that take turns: rounds of one group after another until every row has its samples.
 
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use super::cell::{Cell, Subject};
-use super::console::Failure;
+use super::console::apart;
 use super::machine::{Probe, State};
 use super::schedule::{Attempt, End, Outcome, Progress, Reason, Record, Sample, Schedule};
 use super::together::{Taken, groups};
+use crate::system_clock::unix_ns;
 
 impl Schedule<'_> {
     /// Rounds until every cell has its samples; what failed or was disturbed gets as many rounds again.
@@ -39,13 +40,9 @@ impl Schedule<'_> {
             group.iter().filter_map(known).filter(|&at| !outcome.records[at].hopeless()).collect();
         let cells: Vec<Cell> = seats.iter().map(|&at| outcome.records[at].cell).collect();
         let before = self.bed.probe().map_err(End::Broken)?;
-        let taken = match self.bed.round(&cells) {
-            Ok(taken) => taken,
-            Err(Failure::Interrupted) => return Err(End::Interrupted),
-            // A round itself does not fail; its rows do.
-            Err(Failure::Program(why)) => cells.iter().map(|_| Err(why.clone())).collect(),
-        };
-        let round = now();
+        let taken = self.bed.round(&cells)?;
+        // The clock in milliseconds: what tells one round from all others, in this run of the program or another.
+        let round = unix_ns() / 1_000_000;
         for (&at, taken) in seats.iter().zip(taken) {
             let cell = outcome.records[at].cell;
             let attempt = self.judge(cell, taken, before, round, &mut outcome.dpdk_version)?;
@@ -70,22 +67,14 @@ impl Schedule<'_> {
             Ok(taken) => taken,
             Err(why) => return Ok(Err((Reason::Failed, why))),
         };
-        if let Subject::Pair(position, _) = cell.subject {
-            match self.learn(position, &log, version) {
-                Ok(()) => {}
-                Err(Failure::Interrupted) => return Err(End::Interrupted),
-                Err(Failure::Program(why)) => return Ok(Err((Reason::Failed, why))),
-            }
+        if let Subject::Pair(position, _) = cell.subject
+            && let Err(why) = apart(self.learn(position, &log, version))?
+        {
+            return Ok(Err((Reason::Failed, why)));
         }
         if let Some(why) = self.disturbed(&cell, &figure) {
             return Ok(Err((Reason::Disturbed, why)));
         }
         Ok(Ok(Sample { values: figure.values, state: State::Turns, probe, round }))
     }
-}
-
-/// The clock in milliseconds: what tells one round from all others, in this run of the program or another.
-fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::bed::{Bed, Figure};
 use super::cell::{Cell, Position, Subject};
-use super::console::Failure;
+use super::console::{Failure, Interrupted, apart};
 use super::kind::Kind;
 use super::machine::{Disturbance, Limits, Probe, State};
 use super::raw::{Book, Pages, Values};
@@ -147,6 +147,12 @@ pub(crate) enum End {
     Broken(Error),
 }
 
+impl From<Interrupted> for End {
+    fn from(_: Interrupted) -> Self {
+        Self::Interrupted
+    }
+}
+
 impl Schedule<'_> {
     /// Measures `cells`.
     ///
@@ -258,10 +264,9 @@ impl Schedule<'_> {
     /// A sample between two looks at the machine, or why it does not count.
     fn take(&mut self, cell: Cell, version: &mut Option<String>) -> Result<Attempt, End> {
         let before = self.bed.probe().map_err(End::Broken)?;
-        let figure = match self.figure(cell, version) {
+        let figure = match apart(self.figure(cell, version))? {
             Ok(figure) => figure,
-            Err(Failure::Interrupted) => return Err(End::Interrupted),
-            Err(Failure::Program(trouble)) => return Ok(Err((Reason::Failed, trouble))),
+            Err(trouble) => return Ok(Err((Reason::Failed, trouble))),
         };
         let after = self.bed.probe().map_err(End::Broken)?;
         if let Some(why) = self.disturbed(&cell, &figure) {

@@ -38,7 +38,7 @@ impl Bed {
         let (watch, slice) = (Watch::start(&processes), self.window / 10);
         let ours = if back_tool == Tool::Ours { &mut pair.back } else { &mut pair.front };
         let mut idle = Vec::new();
-        let work = most_work(|work| {
+        let work = most_work(|work| -> Result<bool, Failure> {
             let mut slowed = Vec::new();
             for _ in 0..TURNS {
                 idle.push(rate_with(self, ours, 0, slice)?);

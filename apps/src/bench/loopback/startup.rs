@@ -13,8 +13,9 @@ use super::machine::{Disturbance, Watch};
 use super::path::Path;
 use super::raw::Values;
 use super::tested;
-use crate::bench::end::{First, monotonic_ns};
+use crate::bench::end::First;
 use crate::bench::pair::per;
+use crate::system_clock::monotonic_ns;
 
 /// How long a program may take to its first packet.
 const PATIENCE: Duration = Duration::from_secs(20);

@@ -126,7 +126,6 @@ impl Bench {
 
     fn finish(mut self) -> Result<(), Failure> {
         self.tested.command("stop")?;
-        // The frontend goes first; either order is fine for both.
         self.tester.finish()?;
         self.tested.finish().map(drop)
     }

@@ -16,7 +16,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::bed::{Bed, Figure};
 use super::cell::{Cell, Subject};
-use super::console::{Console, Failure};
+use super::console::{Console, Failure, Interrupted, apart};
 use super::kind::{Kind, Metric};
 use super::latency::Pinged;
 use super::machine::{Disturbance, Watch};
@@ -74,20 +74,16 @@ impl Bed {
     ///
     /// # Errors
     /// The user's interrupt. A row that fails says so and leaves the others alone.
-    pub(crate) fn round(&self, cells: &[Cell]) -> Result<Vec<Taken>, Failure> {
-        let mut seats = Vec::new();
-        for &cell in cells {
-            let mut seat = Seat::of(cell);
-            seat.attempt(|seat| seat.sit_down(self))?;
-            seats.push(seat);
-        }
+    pub(crate) fn round(&self, cells: &[Cell]) -> Result<Vec<Taken>, Interrupted> {
+        let mut seats: Vec<Seat> =
+            cells.iter().map(|&cell| Seat::take(cell, self)).collect::<Result<_, _>>()?;
         let turns = self.window.as_millis().div_ceil(TURN.as_millis()).max(1);
         for turn in 0..turns {
             let place = Place { first: turn == 0, last: turn + 1 == turns };
             let count = seats.len();
             for step in 0..count {
                 let at = if turn % 2 == 0 { step } else { count - 1 - step };
-                seats[at].attempt(|seat| seat.turn(self, place))?;
+                seats[at].turn(self, place)?;
             }
         }
         seats.into_iter().map(|seat| seat.end(self)).collect()
@@ -109,6 +105,25 @@ enum Who {
     Pair(Pair),
     /// One packet in flight.
     Pinged(Pinged),
+    /// Nobody any more: why.
+    Failed(String),
+}
+
+impl Who {
+    /// Starts the processes of a row, lets packets go round, and stops them.
+    fn of(Cell { kind, subject, load }: Cell, bed: &Bed) -> Result<Self, Failure> {
+        let Subject::Pair(position, path) = subject else { return Ok(Self::Ceiling) };
+        if kind == Kind::Latency {
+            let pinged = bed.pinged(position, path, load)?;
+            signal([&pinged.pinger, &pinged.tested], Signal::STOP)?;
+            return Ok(Self::Pinged(pinged));
+        }
+        let mut pair = bed.pair(position, path, load)?;
+        pair.go(bed, load)?;
+        pair.rest(bed, bed.warm_up)?;
+        signal([&pair.front, &pair.back], Signal::STOP)?;
+        Ok(Self::Pair(pair))
+    }
 }
 
 /// A row in its round.
@@ -120,57 +135,32 @@ struct Seat {
     ran: Duration,
     turns: u32,
     disturbed: Disturbance,
-    trouble: Option<String>,
 }
 
 impl Seat {
-    fn of(cell: Cell) -> Self {
-        Self {
+    fn take(cell: Cell, bed: &Bed) -> Result<Self, Interrupted> {
+        Ok(Self {
             cell,
-            who: Who::Ceiling,
+            who: apart(Who::of(cell, bed))?.unwrap_or_else(Who::Failed),
             looks: Vec::new(),
             ran: Duration::ZERO,
             turns: 0,
             disturbed: Disturbance::default(),
-            trouble: None,
-        }
+        })
     }
 
-    /// Does something unless the row has failed; its failure is its own.
-    fn attempt(&mut self, work: impl FnOnce(&mut Self) -> Result<(), Failure>) -> Result<(), Failure> {
-        if self.trouble.is_some() {
-            return Ok(());
+    /// Has its turn, unless it has failed.
+    fn turn(&mut self, bed: &Bed, place: Place) -> Result<(), Interrupted> {
+        if let Err(why) = apart(self.run(bed, place))? {
+            // Its processes go now; they would only be in the way.
+            self.who = Who::Failed(why);
         }
-        match work(self) {
-            Err(Failure::Program(why)) => {
-                self.trouble = Some(why);
-                // Its processes go now; they would only be in the way.
-                self.who = Who::Ceiling;
-                Ok(())
-            }
-            other => other,
-        }
-    }
-
-    /// Starts the row's processes, lets packets go round, and stops them.
-    fn sit_down(&mut self, bed: &Bed) -> Result<(), Failure> {
-        let Cell { kind, subject: Subject::Pair(position, path), load } = self.cell else { return Ok(()) };
-        if kind == Kind::Latency {
-            let pinged = bed.pinged(position, path, load)?;
-            signal([&pinged.pinger, &pinged.tested], Signal::STOP)?;
-            self.who = Who::Pinged(pinged);
-            return Ok(());
-        }
-        let mut pair = bed.pair(position, path, load)?;
-        pair.go(bed, load)?;
-        pair.rest(bed, bed.warm_up)?;
-        signal([&pair.front, &pair.back], Signal::STOP)?;
-        self.who = Who::Pair(pair);
         Ok(())
     }
 
-    fn turn(&mut self, bed: &Bed, place: Place) -> Result<(), Failure> {
+    fn run(&mut self, bed: &Bed, place: Place) -> Result<(), Failure> {
         let (ran, disturbance) = match &mut self.who {
+            Who::Failed(_) => return Ok(()),
             Who::Pair(pair) => pair.turn(bed, place)?,
             Who::Pinged(pinged) => {
                 let (values, disturbance) = pinged.turn()?;
@@ -190,13 +180,11 @@ impl Seat {
     }
 
     /// Ends the row's processes and works out its figures.
-    fn end(self, bed: &Bed) -> Result<Taken, Failure> {
+    fn end(self, bed: &Bed) -> Result<Taken, Interrupted> {
         bed.interrupt.check()?;
-        if let Some(trouble) = self.trouble {
-            return Ok(Err(trouble));
-        }
         let (ran, load) = (self.ran, self.cell.load);
         let ended = match self.who {
+            Who::Failed(why) => return Ok(Err(why)),
             Who::Ceiling => Ok((mean(&self.looks), String::new())),
             Who::Pinged(pinged) => signal([&pinged.pinger, &pinged.tested], Signal::CONT)
                 .and_then(|()| pinged.end())
@@ -205,13 +193,8 @@ impl Seat {
                 .and_then(|()| pair.end(load, |looks| rate(looks, ran)))
                 .map(|(mpps, log)| (Values::from([(Metric::Mpps, mpps)]), log)),
         };
-        match ended {
-            Ok((values, log)) => {
-                Ok(Ok((Figure { values, disturbance: self.disturbed.over(self.turns) }, log)))
-            }
-            Err(Failure::Program(why)) => Ok(Err(why)),
-            Err(interrupt) => Err(interrupt),
-        }
+        let disturbance = self.disturbed.over(self.turns);
+        Ok(apart(ended)?.map(|(values, log)| (Figure { values, disturbance }, log)))
     }
 }
 

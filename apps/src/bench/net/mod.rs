@@ -27,7 +27,7 @@ pub(crate) use self::args::NetArgs;
 use self::cell::{Cell, Kind, Question, Side};
 use self::report::Row;
 use self::sample::{Bed, Figure};
-use super::loopback::console::Failure;
+use super::loopback::console::{Failure, Interrupted, apart};
 use super::loopback::{on_path, watch_signals};
 use super::peer::{self, Absent};
 use super::{Error, choose_cores};
@@ -95,9 +95,6 @@ fn measure(bed: &Bed, [runs, slices]: [u32; 2], rows: &mut [Row]) -> bool {
     false
 }
 
-/// A signal has come.
-struct Interrupted;
-
 /// One run of one row: its sides stand all the while, and each works for a slice of time when it is its turn.
 fn slice(bed: &Bed, run: u32, slices: u32, row: &mut Row) -> Result<(), Interrupted> {
     let cell = row.cell;
@@ -141,10 +138,9 @@ fn heard<T>(
     side: Side,
     outcome: Result<T, Failure>,
 ) -> Result<Option<T>, Interrupted> {
-    match outcome {
+    match apart(outcome)? {
         Ok(value) => Ok(Some(value)),
-        Err(Failure::Interrupted) => Err(Interrupted),
-        Err(Failure::Program(why)) => {
+        Err(why) => {
             tell(run, row.cell, side, &why);
             row.failed(side, why);
             Ok(None)

@@ -71,7 +71,7 @@ impl Row {
 
     /// Why there is nothing of ours.
     pub(crate) fn trouble(&self) -> Option<String> {
-        self.troubles[0].why.clone().filter(|_| self.is_empty())
+        self.troubles[Side::Linecard as usize].why.clone().filter(|_| self.is_empty())
     }
 
     fn note(&self) -> Option<String> {
@@ -97,7 +97,8 @@ impl Row {
 
     /// Ours over theirs of the same turn: what changes on the machine between turns falls out.
     fn paired_ratio(&self, other: Side) -> Option<Interval> {
-        let pair = |pair: &[Option<Figure>; 3]| Some(pair[0]?.value / pair[other as usize]?.value);
+        let of = |pair: &[Option<Figure>; 3], side: Side| pair[side as usize].map(|figure| figure.value);
+        let pair = |pair: &[Option<Figure>; 3]| Some(of(pair, Side::Linecard)? / of(pair, other)?);
         let ratios: Vec<f64> = self.pairs.iter().filter_map(pair).collect();
         bootstrap::paired(&ratios)
     }

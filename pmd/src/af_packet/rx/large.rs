@@ -13,13 +13,10 @@ use linecard_mempool::{Burst, Offload, Packet, Pool};
 use linecard_net::gso::Segmenter;
 use linecard_net::vnet::GSO_NONE;
 
-use super::{ADDRESSES, RxParts, Vlan, copy, put_tag};
+use super::{ADDRESSES, RxParts, TAG, Vlan, copy, put_tag};
 use crate::af_packet::loss::RxLoss;
 use crate::af_packet::ring::{Frame, HEADER};
 use crate::offload::{RxOffloads, segmenter};
-
-/// Bytes of a tag.
-const TAG: usize = 4;
 
 /// What is done about large frames, and with them.
 pub(super) struct Large {

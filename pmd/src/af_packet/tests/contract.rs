@@ -1,6 +1,6 @@
 //! The contract, for both layouts of the ring and both ways to send.
 
-use super::{Pair, far_at, near_at};
+use super::{Cable, far_at, near_at};
 use crate::args::DevArgs;
 use crate::contract::{Ends, Far, Limits, Link};
 use crate::netdev::lab::Lab;
@@ -11,13 +11,13 @@ struct Veth(&'static str);
 
 impl Link for Veth {
     fn open(&self, near: &ProbeContext, far: &ProbeContext) -> Ends {
-        let pair = Pair::new("af_packet contract").expect("namespaces can be made: `ready` said so");
+        let cable = Cable::new("af_packet contract").expect("namespaces can be made: `ready` said so");
         let probe = |context, text: String| {
             let args = DevArgs::parse(&text).expect("well formed");
             super::AfPacketDriver.probe(context, &args).expect("probes")
         };
-        let device = probe(near, near_at(&pair, self.0));
-        Ends { near: device, far: Far::Peer(pair.peer(probe(far, far_at(&pair, self.0)), 0)) }
+        let device = probe(near, near_at(&cable, self.0));
+        Ends { near: device, far: Far::Peer(cable.peer(probe(far, far_at(&cable, self.0)), 0)) }
     }
 
     fn ready(&self) -> bool {

@@ -4,17 +4,18 @@ use std::collections::{HashMap, HashSet};
 
 use linecard_mempool::{BURST, Burst};
 
-use super::{Bench, Pair, bytes, eventually, far_at, frame, near_at, nothing_left, receive, xstat};
+use super::{Bench, Cable, bytes, far_at, frame, near_at, nothing_left, receive, xstat};
 use crate::config::PortConfig;
+use crate::netdev::lab::wait_until;
 use crate::port::Port;
 
 #[test]
 fn drops_of_a_full_ring_add_up() {
-    let Some(pair) = Pair::new("af_packet drops_of_a_full_ring_add_up") else { return };
+    let Some(cable) = Cable::new("af_packet drops_of_a_full_ring_add_up") else { return };
     let bench = Bench::new();
     for options in [",framecnt=8", ",version=3,blocksz=4096,framecnt=8"] {
-        let mut near = bench.start(&near_at(&pair, options), PortConfig::default());
-        let mut far = bench.start(&far_at(&pair, ""), PortConfig::default());
+        let mut near = bench.start(&near_at(&cable, options), PortConfig::default());
+        let mut far = bench.start(&far_at(&cable, ""), PortConfig::default());
         let control = std::sync::Arc::clone(&near.control);
         let mut sent = 0;
         for round in 0..5 {
@@ -35,7 +36,7 @@ fn drops_of_a_full_ring_add_up() {
         drop((near.stop(), far.stop()));
         let after = control.stats();
         assert_eq!(after.imissed, before.imissed, "{options}: known after the port has stopped");
-        nothing_left(&pair.near);
+        nothing_left(&cable.near);
         control.reset_stats();
         assert_eq!(control.stats(), Default::default());
     }
@@ -44,16 +45,16 @@ fn drops_of_a_full_ring_add_up() {
 
 #[test]
 fn a_burst_of_bad_frames_ends() {
-    let Some(pair) = Pair::new("af_packet a_burst_of_bad_frames_ends") else { return };
-    pair.near.ip("link set near mtu 9000");
-    pair.far.ip("link set far mtu 9000");
+    let Some(cable) = Cable::new("af_packet a_burst_of_bad_frames_ends") else { return };
+    cable.near.ip("link set near mtu 9000");
+    cable.far.ip("link set far mtu 9000");
     let bench = Bench::new();
-    let mut near = bench.start(&near_at(&pair, ",version=3,blocksz=4096"), PortConfig::default());
-    let far = pair.far.wire("far");
+    let mut near = bench.start(&near_at(&cable, ",version=3,blocksz=4096"), PortConfig::default());
+    let far = cable.far.wire("far");
     // Each is longer than a block of the ring.
     let bad = 2 * BURST as u64;
     assert!((0..bad).all(|_| far.send(&frame(0, 8000))) && far.send(&frame(1, 100)));
-    eventually("the last block is given out", || {
+    wait_until("the last block is given out", || {
         let mut burst = Burst::new();
         let before = xstat(&near, "rx_q0_truncated");
         let count = near.rx[0].rx_burst(&mut burst);
@@ -69,10 +70,10 @@ fn a_burst_of_bad_frames_ends() {
 
 #[test]
 fn what_cannot_be_sent_is_counted() {
-    let Some(pair) = Pair::new("af_packet what_cannot_be_sent_is_counted") else { return };
+    let Some(cable) = Cable::new("af_packet what_cannot_be_sent_is_counted") else { return };
     let bench = Bench::new();
-    let mut near = bench.start(&near_at(&pair, ""), PortConfig::default());
-    let mut far = bench.start(&far_at(&pair, ""), PortConfig::default());
+    let mut near = bench.start(&near_at(&cable, ""), PortConfig::default());
+    let mut far = bench.start(&far_at(&cable, ""), PortConfig::default());
     let mut frames: Vec<_> = (0..6).map(|i| frame(i, 100)).collect();
     frames[1] = frame(1, 1515 + 4);
     frames[3].truncate(13);
@@ -88,16 +89,18 @@ fn what_cannot_be_sent_is_counted() {
 
 #[test]
 fn frames_larger_than_the_ring_arrive_or_are_counted() {
-    let Some(pair) = Pair::new("af_packet frames_larger_than_the_ring_arrive_or_are_counted") else { return };
+    let Some(cable) = Cable::new("af_packet frames_larger_than_the_ring_arrive_or_are_counted") else {
+        return;
+    };
     let bench = Bench::new();
-    pair.near.ip("link set near mtu 9000");
-    pair.far.ip("link set far mtu 9000");
+    cable.near.ip("link set near mtu 9000");
+    cable.far.ip("link set far mtu 9000");
     // The second version has room for them beside its frames, the third has not.
     for (options, arrive) in [(",framesz=512", true), (",version=3,blocksz=4096", false)] {
         let config = PortConfig { mtu: 400, ..PortConfig::default() };
-        let mut near = bench.start(&near_at(&pair, options), config);
+        let mut near = bench.start(&near_at(&cable, options), config);
         let mut far =
-            bench.start(&far_at(&pair, ",version=3"), PortConfig { mtu: 9000, ..PortConfig::default() });
+            bench.start(&far_at(&cable, ",version=3"), PortConfig { mtu: 9000, ..PortConfig::default() });
         let frames = [436, 437, 1514, 60, 4000].map(|len| frame(len, len));
         let mut burst = linecard_mempool::Burst::new();
         for frame in &frames {
@@ -122,14 +125,14 @@ fn frames_larger_than_the_ring_arrive_or_are_counted() {
 
 #[test]
 fn jumbo_frames_take_several_buffers() {
-    let Some(pair) = Pair::new("af_packet jumbo_frames_take_several_buffers") else { return };
+    let Some(cable) = Cable::new("af_packet jumbo_frames_take_several_buffers") else { return };
     let bench = Bench::new();
-    pair.near.ip("link set near mtu 9000");
-    pair.far.ip("link set far mtu 9000");
+    cable.near.ip("link set near mtu 9000");
+    cable.far.ip("link set far mtu 9000");
     for options in [",framesz=16384,blocksz=16384", ",version=3"] {
         let config = PortConfig { mtu: 9000, ..PortConfig::default() };
-        let mut near = bench.start(&near_at(&pair, options), config.clone());
-        let mut far = bench.start(&far_at(&pair, options), config);
+        let mut near = bench.start(&near_at(&cable, options), config.clone());
+        let mut far = bench.start(&far_at(&cable, options), config);
         let want: Vec<_> = [2048, 2049, 4096, 9014, 9013, 60].map(|len| frame(len, len)).into();
         let mut burst = linecard_mempool::Burst::new();
         for frame in &want {
@@ -172,13 +175,13 @@ fn queues_of_flows(port: &mut Port, queues: u16) -> HashMap<u16, HashSet<u16>> {
 
 #[test]
 fn fanout_deals_every_packet_once() {
-    let Some(pair) = Pair::new("af_packet fanout_deals_every_packet_once") else { return };
+    let Some(cable) = Cable::new("af_packet fanout_deals_every_packet_once") else { return };
     let bench = Bench::new();
     let frames: Vec<_> = (0..4).flat_map(|_| (1000..1064).map(flow)).collect();
     for mode in ["hash", "lb", "cpu", "rollover", "rnd", "qm"] {
-        let text = near_at(&pair, &format!(",qpairs=4,fanout_mode={mode}"));
+        let text = near_at(&cable, &format!(",qpairs=4,fanout_mode={mode}"));
         let mut near = bench.start(&text, PortConfig { rx_queues: 4, tx_queues: 1, ..PortConfig::default() });
-        let mut far = bench.start(&far_at(&pair, ""), PortConfig::default());
+        let mut far = bench.start(&far_at(&cable, ""), PortConfig::default());
         bench.send(&mut far, &frames);
         let flows = queues_of_flows(&mut near, 4);
         let stats = near.control.stats();
@@ -196,6 +199,6 @@ fn fanout_deals_every_packet_once() {
         }
         drop((near.stop(), far.stop()));
     }
-    nothing_left(&pair.near);
+    nothing_left(&cable.near);
     bench.finish();
 }

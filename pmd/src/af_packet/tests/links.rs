@@ -2,16 +2,17 @@
 
 use linecard_mempool::Burst;
 
-use super::{Bench, Pair, eventually, far_at, frame, near_at, nothing_left, receive};
+use super::{Bench, Cable, far_at, frame, near_at, nothing_left, receive};
 use crate::config::{PortConfig, configure};
+use crate::netdev::lab::wait_until;
 
 #[test]
 fn renamed_it_is_the_same() {
-    let Some(pair) = Pair::new("af_packet renamed_it_is_the_same") else { return };
+    let Some(cable) = Cable::new("af_packet renamed_it_is_the_same") else { return };
     let bench = Bench::new();
-    let mut near = bench.start(&near_at(&pair, ""), PortConfig::default());
-    let mut far = bench.start(&far_at(&pair, ""), PortConfig::default());
-    pair.near.ip("link set near name other");
+    let mut near = bench.start(&near_at(&cable, ""), PortConfig::default());
+    let mut far = bench.start(&far_at(&cable, ""), PortConfig::default());
+    cable.near.ip("link set near name other");
     assert!(near.control.link().up);
     let frames: Vec<_> = (0..10).map(|i| frame(i, 70)).collect();
     bench.send(&mut near, &frames);
@@ -25,12 +26,12 @@ fn renamed_it_is_the_same() {
 
 #[test]
 fn removed_under_traffic() {
-    let Some(pair) = Pair::new("af_packet removed_under_traffic") else { return };
+    let Some(cable) = Cable::new("af_packet removed_under_traffic") else { return };
     let bench = Bench::new();
     for (round, options) in ["", ",version=3", ",qdisc_bypass=0"].into_iter().enumerate() {
-        let mut near = bench.start(&near_at(&pair, options), PortConfig::default());
-        let mut far = bench.start(&far_at(&pair, ""), PortConfig::default());
-        let lab = &pair.near;
+        let mut near = bench.start(&near_at(&cable, options), PortConfig::default());
+        let mut far = bench.start(&far_at(&cable, ""), PortConfig::default());
+        let lab = &cable.near;
         let pool = &bench.pool;
         let (mut tx, mut peer) = (near.tx.remove(0), far.tx.remove(0));
         // Both ends send for all they are worth while the pair is removed.
@@ -63,7 +64,7 @@ fn removed_under_traffic() {
         assert_eq!((now.opackets, now.oerrors), (sent.opackets, sent.oerrors + 1), "and counted");
         // What came before waits in the ring, and is all there is.
         let mut rest = Burst::new();
-        eventually("the ring is empty", || {
+        wait_until("the ring is empty", || {
             rest.clear();
             near.rx[0].rx_burst(&mut rest) == 0
         });
@@ -77,7 +78,7 @@ fn removed_under_traffic() {
         drop(refused);
         nothing_left(lab);
         if round < 2 {
-            pair.plug(1);
+            cable.plug(1);
         }
     }
     bench.finish();
@@ -85,12 +86,12 @@ fn removed_under_traffic() {
 
 #[test]
 fn promiscuous_mode_ends_with_the_port() {
-    let Some(pair) = Pair::new("af_packet promiscuous_mode_ends_with_the_port") else { return };
+    let Some(cable) = Cable::new("af_packet promiscuous_mode_ends_with_the_port") else { return };
     let bench = Bench::new();
-    let promiscuous = || pair.near.ip("-d link show near").contains("promiscuity 1");
+    let promiscuous = || cable.near.ip("-d link show near").contains("promiscuity 1");
     assert!(!promiscuous());
     let near =
-        bench.start(&near_at(&pair, ",qpairs=2"), PortConfig { rx_queues: 2, ..PortConfig::default() });
+        bench.start(&near_at(&cable, ",qpairs=2"), PortConfig { rx_queues: 2, ..PortConfig::default() });
     assert!(near.control.promiscuous() && promiscuous());
     near.control.set_promiscuous(false);
     assert!(!near.control.promiscuous() && !promiscuous());
@@ -99,19 +100,19 @@ fn promiscuous_mode_ends_with_the_port() {
     assert!(promiscuous());
     let control = std::sync::Arc::clone(&near.control);
     drop(near.stop());
-    eventually("as it was", || !promiscuous());
+    wait_until("as it was", || !promiscuous());
     control.set_promiscuous(false);
     bench.finish();
 }
 
 #[test]
 fn the_address_is_the_interfaces() {
-    let Some(pair) = Pair::new("af_packet the_address_is_the_interfaces") else { return };
+    let Some(cable) = Cable::new("af_packet the_address_is_the_interfaces") else { return };
     let bench = Bench::new();
-    let near = bench.start(&near_at(&pair, ""), PortConfig::default());
-    assert_eq!(Some(near.control.mac()), pair.near.interface("near").facts().expect("there").mac);
+    let near = bench.start(&near_at(&cable, ""), PortConfig::default());
+    assert_eq!(Some(near.control.mac()), cable.near.interface("near").facts().expect("there").mac);
     near.control.set_mac([2, 0, 0, 0, 0, 77]).expect("veth takes any");
-    assert_eq!(pair.near.interface("near").facts().expect("there").mac, Some([2, 0, 0, 0, 0, 77]));
+    assert_eq!(cable.near.interface("near").facts().expect("there").mac, Some([2, 0, 0, 0, 0, 77]));
     near.control.set_mac([0xff; 6]).expect_err("no station");
     assert_eq!(near.control.mac(), [2, 0, 0, 0, 0, 77]);
     near.stop();
@@ -119,10 +120,10 @@ fn the_address_is_the_interfaces() {
 
 #[test]
 fn own_packets_do_not_come_back() {
-    let Some(pair) = Pair::new("af_packet own_packets_do_not_come_back") else { return };
+    let Some(cable) = Cable::new("af_packet own_packets_do_not_come_back") else { return };
     let bench = Bench::new();
     for options in ["", ",qdisc_bypass=0", ",version=3,qdisc_bypass=0"] {
-        let mut near = bench.start(&near_at(&pair, options), PortConfig::default());
+        let mut near = bench.start(&near_at(&cable, options), PortConfig::default());
         bench.send(&mut near, &(0..20).map(|i| frame(i, 60)).collect::<Vec<_>>());
         assert_eq!(receive(&mut near, 0, 1).len(), 0, "{options}");
         near.stop();

@@ -5,9 +5,9 @@ use std::net::UdpSocket;
 use linecard_mempool::{Burst, Offload, TxOffload};
 use linecard_net::checksum::Sum;
 
-use super::{Bench, Pair, bytes, eventually, far_at, frame, near_at, receive};
+use super::{Bench, Cable, bytes, far_at, frame, near_at, receive};
 use crate::config::{PortConfig, configure};
-use crate::netdev::lab::skip;
+use crate::netdev::lab::{skip, wait_until};
 use crate::offload::{Offloads, RxOffloads, TxOffloads};
 
 fn rx(offloads: RxOffloads) -> PortConfig {
@@ -27,14 +27,14 @@ fn tagged(frame: &[u8], protocol: u16, tci: u16) -> Vec<u8> {
 
 #[test]
 fn tags_come_and_go() {
-    let Some(pair) = Pair::new("af_packet tags_come_and_go") else { return };
+    let Some(cable) = Cable::new("af_packet tags_come_and_go") else { return };
     let bench = Bench::new();
     let plain = frame(1, 100);
     for options in ["", ",version=3", ",qdisc_bypass=0"] {
-        let mut far = bench.start(&far_at(&pair, options), PortConfig::default());
+        let mut far = bench.start(&far_at(&cable, options), PortConfig::default());
         for strip in [false, true] {
             let config = if strip { rx(RxOffloads::VLAN_STRIP) } else { PortConfig::default() };
-            let mut near = bench.start(&near_at(&pair, options), config);
+            let mut near = bench.start(&near_at(&cable, options), config);
             // In the data as it is sent, as 802.1Q and 802.1ad; then by metadata.
             let frames = [tagged(&plain, 0x8100, 0x6007), tagged(&plain, 0x88a8, 0x0123), plain.clone()];
             bench.send(&mut far, &frames);
@@ -82,9 +82,9 @@ fn tags_come_and_go() {
 }
 
 /// The far side gets an address; what is for the near side finds it.
-fn speak_ip(pair: &Pair) {
-    pair.far.ip("addr add 10.9.0.2/24 dev far");
-    pair.far.ip("neigh add 10.9.0.1 lladdr 02:00:00:00:00:01 dev far");
+fn speak_ip(cable: &Cable) {
+    cable.far.ip("addr add 10.9.0.2/24 dev far");
+    cable.far.ip("neigh add 10.9.0.1 lladdr 02:00:00:00:00:01 dev far");
 }
 
 /// Whether the UDP checksum of an IPv4 frame is right, and there.
@@ -97,14 +97,14 @@ fn udp_is_right(frame: &[u8]) -> bool {
 
 #[test]
 fn checksums_left_to_hardware_are_told_or_finished() {
-    let Some(pair) = Pair::new("af_packet checksums_left_to_hardware_are_told_or_finished") else { return };
-    speak_ip(&pair);
+    let Some(cable) = Cable::new("af_packet checksums_left_to_hardware_are_told_or_finished") else { return };
+    speak_ip(&cable);
     let bench = Bench::new();
-    let socket = pair.far.run(|| UdpSocket::bind("10.9.0.2:7000")).expect("an address");
+    let socket = cable.far.run(|| UdpSocket::bind("10.9.0.2:7000")).expect("an address");
     for options in ["", ",version=3"] {
         for asked in [false, true] {
             let config = if asked { rx(RxOffloads::CHECKSUM) } else { PortConfig::default() };
-            let mut near = bench.start(&near_at(&pair, options), config);
+            let mut near = bench.start(&near_at(&cable, options), config);
             socket.send_to(b"hello there", "10.9.0.1:9").expect("sent");
             let got = receive(&mut near, 0, 1);
             let packet = got.first().expect("it arrives");
@@ -113,10 +113,10 @@ fn checksums_left_to_hardware_are_told_or_finished() {
             assert_eq!((unfinished, udp_is_right(&bytes(packet))), (asked, !asked), "{options}");
             if asked {
                 // Passed on it is finished: by whoever has to.
-                let mut far = bench.start(&far_at(&pair, options), tx(TxOffloads::CHECKSUM));
+                let mut far = bench.start(&far_at(&cable, options), tx(TxOffloads::CHECKSUM));
                 let mut back = Burst::new();
                 got.into_iter().for_each(|packet| back.push(packet).expect("room"));
-                let mut sender = bench.start(&near_at(&pair, options), tx(TxOffloads::CHECKSUM));
+                let mut sender = bench.start(&near_at(&cable, options), tx(TxOffloads::CHECKSUM));
                 assert_eq!(sender.tx[0].tx_burst(&mut back), 1);
                 let home = receive(&mut far, 0, 1);
                 let home_bytes = bytes(home.first().expect("it comes back"));
@@ -150,11 +150,11 @@ const TSO: TxOffloads = TxOffloads::TCP_TSO.union(TxOffloads::CHECKSUM);
 
 #[test]
 fn large_packets_stay_large_for_who_takes_them() {
-    let Some(pair) = Pair::new("af_packet large_packets_stay_large_for_who_takes_them") else { return };
+    let Some(cable) = Cable::new("af_packet large_packets_stay_large_for_who_takes_them") else { return };
     let bench = Bench::new();
-    let mut near = bench.start(&near_at(&pair, ""), tx(TSO));
+    let mut near = bench.start(&near_at(&cable, ""), tx(TSO));
     for options in ["", ",version=3"] {
-        let mut far = bench.start(&far_at(&pair, options), rx(RxOffloads::TCP_LRO));
+        let mut far = bench.start(&far_at(&cable, options), rx(RxOffloads::TCP_LRO));
         for (size, tag) in [(1900, None), (30_000, None), (65_000, None), (30_000, Some(0x0123))] {
             let (sent, mut burst) = large(&bench, size);
             let packet = &mut burst[0];
@@ -176,7 +176,7 @@ fn large_packets_stay_large_for_who_takes_them() {
     }
     drop(near.stop());
     let refused = configure(
-        bench.probe(&far_at(&pair, ",version=3,blocksz=4096")).expect("probes"),
+        bench.probe(&far_at(&cable, ",version=3,blocksz=4096")).expect("probes"),
         rx(RxOffloads::TCP_LRO),
     );
     assert_eq!(
@@ -197,13 +197,15 @@ fn tcp_is_right(frame: &[u8]) -> bool {
 
 #[test]
 fn large_packets_are_cut_for_who_does_not_take_them() {
-    let Some(pair) = Pair::new("af_packet large_packets_are_cut_for_who_does_not_take_them") else { return };
+    let Some(cable) = Cable::new("af_packet large_packets_are_cut_for_who_does_not_take_them") else {
+        return;
+    };
     let bench = Bench::new();
-    let mut near = bench.start(&near_at(&pair, ""), tx(TSO));
+    let mut near = bench.start(&near_at(&cable, ""), tx(TSO));
     for options in ["", ",version=3", ",framesz=512"] {
         for asked in [RxOffloads::NONE, RxOffloads::CHECKSUM, RxOffloads::VLAN_STRIP] {
             let config = PortConfig { mtu: 400, ..rx(asked) };
-            let mut far = bench.start(&far_at(&pair, options), config);
+            let mut far = bench.start(&far_at(&cable, options), config);
             let mut want = Vec::new();
             for size in [1900, 64_000, 30_000] {
                 let (sent, mut burst) = large(&bench, size);
@@ -244,10 +246,10 @@ fn large_packets_are_cut_for_who_does_not_take_them() {
 
 #[test]
 fn segments_wait_for_buffers() {
-    let Some(pair) = Pair::new("af_packet segments_wait_for_buffers") else { return };
+    let Some(cable) = Cable::new("af_packet segments_wait_for_buffers") else { return };
     let bench = Bench::new();
-    let mut near = bench.start(&near_at(&pair, ""), tx(TSO));
-    let mut far = bench.start(&far_at(&pair, ""), PortConfig::default());
+    let mut near = bench.start(&near_at(&cable, ""), tx(TSO));
+    let mut far = bench.start(&far_at(&cable, ""), PortConfig::default());
     let (sent, mut burst) = large(&bench, 20_000);
     assert_eq!(near.tx[0].tx_burst(&mut burst), 1);
     let (mut held, mut payload) = (Vec::new(), Vec::new());
@@ -255,7 +257,7 @@ fn segments_wait_for_buffers() {
         held.push(packet);
     }
     held.truncate(held.len() - 3);
-    eventually("all segments", || {
+    wait_until("all segments", || {
         let mut burst = Burst::new();
         let count = far.rx[0].rx_burst(&mut burst);
         assert!(count <= 3, "no more than there are buffers");
@@ -273,15 +275,15 @@ fn segments_wait_for_buffers() {
 #[test]
 fn large_packets_are_cut_for_others() {
     const TEST: &str = "af_packet large_packets_are_cut_for_others";
-    let Some(pair) = Pair::new(TEST) else { return };
+    let Some(cable) = Cable::new(TEST) else { return };
     // The interface then asks the kernel to cut.
     let off = ["-K", "near", "tso", "off", "gso", "off", "tx", "off"];
-    if !pair.near.output("ethtool", &off).is_ok_and(|output| output.status.success()) {
+    if !cable.near.output("ethtool", &off).is_ok_and(|output| output.status.success()) {
         return skip(TEST, "no program 'ethtool' on this machine (apt-get install ethtool)");
     }
     let bench = Bench::new();
-    let mut near = bench.start(&near_at(&pair, ""), tx(TSO));
-    let mut far = bench.start(&far_at(&pair, ""), PortConfig::default());
+    let mut near = bench.start(&near_at(&cable, ""), tx(TSO));
+    let mut far = bench.start(&far_at(&cable, ""), PortConfig::default());
     let (sent, mut burst) = large(&bench, 1900);
     assert_eq!(near.tx[0].tx_burst(&mut burst), 1);
     let got: Vec<_> = receive(&mut far, 0, 4).iter().map(bytes).collect();

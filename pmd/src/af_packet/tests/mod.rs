@@ -15,16 +15,16 @@ use super::AfPacketDriver;
 use crate::args::DevArgs;
 use crate::config::{PortConfig, configure};
 use crate::error::Error;
-use crate::netdev::lab::{Cable as Pair, Lab};
+use crate::netdev::lab::{Cable, Lab, wait_until};
 use crate::port::{Device, Driver, Port, ProbeContext};
 
 /// The driver's argument for an end.
-fn near_at(pair: &Pair, options: &str) -> String {
-    pair.at_near("net_af_packet0", options)
+fn near_at(cable: &Cable, options: &str) -> String {
+    cable.at_near("net_af_packet0", options)
 }
 
-fn far_at(pair: &Pair, options: &str) -> String {
-    pair.at_far("net_af_packet1", options)
+fn far_at(cable: &Cable, options: &str) -> String {
+    cable.at_far("net_af_packet1", options)
 }
 
 /// A pool and what a driver needs to probe.
@@ -60,7 +60,7 @@ impl Bench {
     /// Sends frames, all of them.
     fn send(&self, port: &mut Port, frames: &[Vec<u8>]) {
         let (mut burst, mut next) = (Burst::new(), 0);
-        eventually("all are sent", || {
+        wait_until("all are sent", || {
             while next < frames.len() && burst.room() > 0 {
                 burst.push(self.packet(&frames[next])).expect("room");
                 next += 1;
@@ -100,18 +100,10 @@ fn receive(port: &mut Port, queue: usize, count: usize) -> Vec<Packet> {
     got
 }
 
-fn eventually(what: &str, mut done: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !done() {
-        assert!(start.elapsed() < Duration::from_secs(10), "{what}: not within ten seconds");
-        std::thread::yield_now();
-    }
-}
-
 /// No packet socket is in the namespace. A program that is just being started holds all our descriptors for a moment.
 fn nothing_left(lab: &Lab) {
     let table = || std::fs::read_to_string("/proc/thread-self/net/packet").expect("a table");
-    eventually("no packet socket is left", || lab.run(table).lines().count() == 1);
+    wait_until("no packet socket is left", || lab.run(table).lines().count() == 1);
 }
 
 fn xstat(port: &Port, name: &str) -> u64 {

@@ -2,15 +2,15 @@
 
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
-use super::{Bench, Pair, near_at, nothing_left};
+use super::{Bench, Cable, near_at, nothing_left};
 use crate::config::{PortConfig, configure};
 
 #[test]
 fn interfaces_that_do_not_fit() {
-    let Some(pair) = Pair::new("af_packet interfaces_that_do_not_fit") else { return };
-    pair.near.ip("tuntap add dev tun7 mode tun");
+    let Some(cable) = Cable::new("af_packet interfaces_that_do_not_fit") else { return };
+    cable.near.ip("tuntap add dev tun7 mode tun");
     let bench = Bench::new();
-    let netns = pair.near.path();
+    let netns = cable.near.path();
     for (iface, want) in [
         ("naer", "there is no interface 'naer'"),
         ("naer", "did you mean 'near'?"),
@@ -25,14 +25,14 @@ fn interfaces_that_do_not_fit() {
     let message =
         bench.probe("net_af_packet0,iface=near,netns=no-such-place").err().expect("none").to_string();
     assert!(message.contains("there is no network namespace 'no-such-place'"), "{message}");
-    nothing_left(&pair.near);
+    nothing_left(&cable.near);
 }
 
 #[test]
 fn without_the_right_to_do_it() {
-    let Some(pair) = Pair::new("af_packet without_the_right_to_do_it") else { return };
+    let Some(cable) = Cable::new("af_packet without_the_right_to_do_it") else { return };
     let bench = Bench::new();
-    let text = near_at(&pair, "");
+    let text = near_at(&cable, "");
     let message = std::thread::scope(|scope| {
         let poor = scope.spawn(|| {
             let mut mine = capabilities(None).expect("readable");
@@ -47,17 +47,17 @@ fn without_the_right_to_do_it() {
         "net_af_packet0: opening a packet socket: Operation not permitted (os error 1); run as root, or give the \
          program the right once: sudo setcap cap_net_admin,cap_net_raw+ep PROGRAM"
     );
-    nothing_left(&pair.near);
+    nothing_left(&cable.near);
 }
 
 #[test]
 fn more_than_the_interface_can() {
-    let Some(pair) = Pair::new("af_packet more_than_the_interface_can") else { return };
+    let Some(cable) = Cable::new("af_packet more_than_the_interface_can") else { return };
     let bench = Bench::new();
     let refuse = |options: &str, config: PortConfig| {
-        let device = bench.probe(&near_at(&pair, options)).expect("probes");
+        let device = bench.probe(&near_at(&cable, options)).expect("probes");
         let refused = configure(device, config).and_then(|port| port.start(&bench.pool)).expect_err(options);
-        nothing_left(&pair.near);
+        nothing_left(&cable.near);
         refused.error.to_string()
     };
     assert_eq!(

@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 
 use linecard_mempool::Pool;
 
-use super::{lab, packet_socket, probe, tap};
+use super::{lab, probe, tap};
 use crate::config::PortConfig;
 use crate::contract::{Ends, Far, Limits, Link, Peer};
 use crate::netdev::lab::Cable;
@@ -51,7 +51,7 @@ fn limits(longest: usize, queues: u16) -> Limits {
     Limits { len: 14..=longest, quiet: false, window: 128, queues, ..Limits::default() }
 }
 
-/// What the port's far side is read from and written to.
+/// The program that holds a TAP: what the port's far side is read from and written to.
 struct Descriptor(File);
 
 impl Peer for Descriptor {
@@ -85,7 +85,7 @@ impl Link for Packet {
         lab.veth("near", "far");
         let args = format!("net_af_xdp0,iface=near,queue_count=1,netns={}", lab.path());
         let near = probe(near, &args).expect("an interface");
-        Ends { near, far: Far::Peer(Box::new(Descriptor(packet_socket(&lab, "far")))) }
+        Ends { near, far: Far::Peer(Box::new(lab.wire("far"))) }
     }
 
     fn ready(&self) -> bool {

@@ -6,7 +6,7 @@ mod shared;
 mod unprivileged;
 
 use std::fs::File;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use linecard_eal::memory::{Memory, MemoryConfig};
@@ -16,7 +16,7 @@ use super::AfXdpDriver;
 use crate::args::DevArgs;
 use crate::config::{PortConfig, configure};
 use crate::error::Error;
-use crate::netdev::lab::{self, Lab};
+use crate::netdev::lab::{self, Lab, wait_until};
 use crate::port::{Device, Driver, Port, ProbeContext};
 
 /// Memory for a test's ports.
@@ -60,41 +60,6 @@ fn veth(lab: &Lab) {
         lab.ip(&format!("link set {name} addrgenmode none"));
         lab.ip(&format!("link set {name} up"));
     }
-}
-
-/// A packet socket on an interface: what is written goes out of it, what comes in is read. Does not block.
-fn packet_socket(lab: &Lab, name: &str) -> File {
-    let index = lab.interface(name).index();
-    lab.run(|| {
-        let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-        let all = (libc::ETH_P_ALL as u16).to_be();
-        // SAFETY: takes integers.
-        let fd = unsafe { libc::socket(libc::AF_PACKET, kind, i32::from(all)) };
-        assert!(fd >= 0, "a packet socket: {}", std::io::Error::last_os_error());
-        // SAFETY: new, and nobody else knows it.
-        let socket = unsafe { OwnedFd::from_raw_fd(fd) };
-        let address = libc::sockaddr_ll {
-            sll_family: libc::AF_PACKET as u16,
-            sll_protocol: all,
-            sll_ifindex: index.cast_signed(),
-            sll_hatype: 0,
-            sll_pkttype: 0,
-            sll_halen: 0,
-            sll_addr: [0; 8],
-        };
-        let len = size_of_val(&address) as libc::socklen_t;
-        // SAFETY: reads `len` bytes of `address`, which lives across the call.
-        let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), len) };
-        assert_eq!(bound, 0, "bound: {}", std::io::Error::last_os_error());
-        let bytes = 16_i32 << 20;
-        for option in [libc::SO_RCVBUFFORCE, libc::SO_SNDBUFFORCE] {
-            // SAFETY: reads four bytes of `bytes`, which lives across the call.
-            unsafe {
-                libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, (&raw const bytes).cast(), 4)
-            };
-        }
-        File::from(socket)
-    })
 }
 
 /// A TAP, up, and what a program reads and writes of it.
@@ -148,11 +113,10 @@ fn send(port: &mut Port, packets: impl IntoIterator<Item = Packet>) {
     for packet in packets {
         burst.push(packet).expect("a burst at most");
     }
-    let start = Instant::now();
-    while !burst.is_empty() {
+    wait_until("everything is sent", || {
         port.tx[0].tx_burst(&mut burst);
-        assert!(start.elapsed() < Duration::from_secs(5), "sending");
-    }
+        burst.is_empty()
+    });
 }
 
 /// What `ip -d link` says of XDP on an interface.
@@ -163,11 +127,7 @@ fn xdp_on(lab: &Lab, name: &str) -> bool {
 /// Waits till no program is left on an interface: a process that another test is just starting holds copies of all our
 /// descriptors till it becomes another program, and so the program's, too.
 fn expect_no_xdp(lab: &Lab, name: &str) {
-    let until = Instant::now() + Duration::from_secs(5);
-    while xdp_on(lab, name) {
-        assert!(Instant::now() < until, "a program is left behind on {name}");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    wait_until(&format!("no program is left behind on {name}"), || !xdp_on(lab, name));
 }
 
 fn xstat(port: &Port, name: &str) -> u64 {

@@ -1,10 +1,8 @@
 //! Two namespaces joined by a veth pair, and ports at its ends.
 
-use std::time::{Duration, Instant};
-
 use linecard_mempool::Pool;
 
-use super::Lab;
+use super::{Lab, wait_until};
 use crate::config::PortConfig;
 use crate::contract::{Peer, PortPeer};
 use crate::control::PortStats;
@@ -64,11 +62,9 @@ impl Cable {
             lab.ip(&format!("link set {name} up"));
         }
         // The kernel tells of the carrier a little later.
-        let start = Instant::now();
-        while !self.near.interface("near").link().up || !self.far.interface("far").link().up {
-            assert!(start.elapsed() < Duration::from_secs(10), "the cable does not come up");
-            std::thread::yield_now();
-        }
+        wait_until("the carrier of a cable", || {
+            self.near.interface("near").link().up && self.far.interface("far").link().up
+        });
     }
 
     /// The argument for a device on `near`; `options` begin with a comma.

@@ -1,9 +1,13 @@
 //! A raw socket on an interface: frames as the kernel sees them, for tests.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
+use linecard_mempool::Pool;
 use rustix::net::{RecvFlags, SendFlags, recv, send, sockopt};
+
+use crate::config::PortConfig;
+use crate::contract::Peer;
+use crate::packet_socket::Socket;
 
 /// Bytes that may wait in the socket; tests send bursts, and the kernel drops what does not fit.
 const WAITING: usize = 64 << 20;
@@ -22,7 +26,7 @@ const WAITING: usize = 64 << 20;
 /// # }
 /// ```
 #[derive(Debug)]
-pub struct Wire(OwnedFd);
+pub struct Wire(Socket);
 
 impl Wire {
     /// A non-blocking socket on the interface of that index in the calling thread's namespace.
@@ -30,35 +34,12 @@ impl Wire {
     /// # Errors
     /// No permission, or no such interface.
     pub fn open(index: u32) -> io::Result<Self> {
-        let all = (libc::ETH_P_ALL as u16).to_be();
-        let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-        // SAFETY: takes integers. Without a protocol it receives nothing before it is bound.
-        let fd = unsafe { libc::socket(libc::AF_PACKET, kind, 0) };
-        check(fd)?;
-        // SAFETY: the kernel has just made `fd` for us and nobody else knows it.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        let (on, len) = (1, size_of::<libc::c_int>() as libc::socklen_t);
-        let option = libc::PACKET_IGNORE_OUTGOING;
-        // SAFETY: the kernel reads one int, which outlives the call.
-        let result = unsafe {
-            libc::setsockopt(fd.as_raw_fd(), libc::SOL_PACKET, option, (&raw const on).cast(), len)
-        };
-        check(result)?;
-        sockopt::set_socket_recv_buffer_size_force(&fd, WAITING)?;
-        sockopt::set_socket_send_buffer_size(&fd, WAITING)?;
-        let address = libc::sockaddr_ll {
-            sll_family: libc::AF_PACKET as u16,
-            sll_protocol: all,
-            sll_ifindex: index.cast_signed(),
-            sll_hatype: 0,
-            sll_pkttype: 0,
-            sll_halen: 0,
-            sll_addr: [0; 8],
-        };
-        let len = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
-        // SAFETY: `address` outlives the call, which reads `len` bytes of it.
-        check(unsafe { libc::bind(fd.as_raw_fd(), (&raw const address).cast(), len) })?;
-        Ok(Self(fd))
+        let socket = Socket::open()?;
+        socket.set(libc::PACKET_IGNORE_OUTGOING, &1)?;
+        sockopt::set_socket_recv_buffer_size_force(&socket, WAITING)?;
+        sockopt::set_socket_send_buffer_size(&socket, WAITING)?;
+        socket.bind(index, libc::ETH_P_ALL as u16)?;
+        Ok(Self(socket))
     }
 
     /// Sends a frame; false when the kernel has no room for it, or the interface is down.
@@ -77,6 +58,21 @@ impl Wire {
     }
 }
 
-fn check(result: libc::c_int) -> io::Result<()> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+/// Its interface is up for as long as the test wants it to be, and nothing has to be made ready.
+impl Peer for Wire {
+    fn start(&mut self, _: &PortConfig, _: &Pool) {}
+
+    fn is_up(&self) -> bool {
+        true
+    }
+
+    fn send(&mut self, _: usize, frame: &[u8]) -> bool {
+        Self::send(self, frame)
+    }
+
+    fn receive(&mut self, _: usize) -> Option<Vec<u8>> {
+        Self::receive(self)
+    }
+
+    fn stop(&mut self) {}
 }

@@ -3,12 +3,12 @@
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, IntoRawFd};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use linecard_eal::memory::{Domain, Memory, MemoryConfig};
 use linecard_mempool::{BURST, Burst, Offload, Packet, Pool, PoolConfig, TxOffload};
 
-use crate::netdev::lab::Lab;
+use crate::netdev::lab::{Lab, wait_for, wait_until};
 use crate::offload::{Offloads, RxOffloads, TxOffloads};
 use crate::tap::{TapDriver, sys};
 use crate::{DevArgs, Device, Driver, Error, Port, PortConfig, ProbeContext, configure};
@@ -45,18 +45,6 @@ impl Bench {
     }
 }
 
-/// Polls until `step` gives something.
-fn eventually<T>(what: &str, mut step: impl FnMut() -> Option<T>) -> T {
-    let start = Instant::now();
-    loop {
-        if let Some(done) = step() {
-            return done;
-        }
-        assert!(start.elapsed() < Duration::from_secs(10), "{what}: nothing");
-        std::thread::yield_now();
-    }
-}
-
 fn packet(pool: &Pool, frame: &[u8]) -> Packet {
     let mut packet = pool.get().expect("a packet");
     assert!(packet.copy_from_slice(frame));
@@ -76,12 +64,12 @@ fn the_name_the_address_and_the_end() {
     assert_eq!(lab.interface("named").facts().expect("there").mac, Some([2, 0, 0, 0, 0, 9]));
     drop((first, second, third));
     // Here and below: a process that another test is just starting has copies of all descriptors for a moment.
-    eventually("lo alone is left", || (lab.ip("-brief link").lines().count() == 1).then_some(()));
+    wait_until("lo alone is left", || lab.ip("-brief link").lines().count() == 1);
 
     drop(probe("net_tap0,iface=stays,persist"));
     assert!(lab.interface("stays").exists());
     let text = format!("net_tap0,iface=stays,netns={}", lab.path());
-    drop(eventually("free again", || bench.probe(&text).ok()));
+    drop(wait_for("free again", || bench.probe(&text).ok()));
     assert!(lab.interface("stays").exists(), "not ours to remove");
 }
 
@@ -105,7 +93,7 @@ fn link_mtu_and_address_are_the_interfaces() {
     let device = port.stop();
     assert!(!interface.facts().expect("there").is_up(), "down while stopped");
     drop(device);
-    assert!(!interface.exists());
+    wait_until("gone with the port", || !interface.exists());
 }
 
 #[test]
@@ -127,9 +115,9 @@ fn an_answer_comes_to_the_queue_that_asked() {
         let (len, from) = socket.recv_from(&mut bytes).expect("the kernel got it");
         assert_eq!((&bytes[..len], from.port()), (&b"hello"[..], source));
         socket.send_to(b"answer", from).expect("sent");
-        eventually("the answer", || {
+        wait_until("the answer", || {
             port.rx[queue].rx_burst(&mut burst);
-            burst.iter().any(|packet| packet.data().ends_with(b"answer")).then_some(())
+            burst.iter().any(|packet| packet.data().ends_with(b"answer"))
         });
         burst.clear();
     }
@@ -217,19 +205,19 @@ fn passed_descriptors_need_no_name() {
         let mut burst = Burst::new();
         burst.push(packet(&pool, &[0x55; 64])).expect("room");
         port.tx[usize::from(queues) - 1].tx_burst(&mut burst);
-        eventually("out", || wire.receive().filter(|frame| frame == &[0x55; 64]));
+        wait_for("out", || wire.receive().filter(|frame| frame == &[0x55; 64]));
         assert!(wire.send(&[0x77; 64]));
-        eventually("in", || {
+        wait_until("in", || {
             for rx in &mut port.rx {
                 rx.rx_burst(&mut burst);
             }
-            burst.iter().any(|packet| packet.data() == [0x77; 64]).then_some(())
+            burst.iter().any(|packet| packet.data() == [0x77; 64])
         });
         burst.clear();
         device = port.stop();
     }
     drop(device);
-    eventually("gone with the last descriptor", || (!lab.ip("-brief link").contains("given")).then_some(()));
+    wait_until("gone with the last descriptor", || !lab.ip("-brief link").contains("given"));
 }
 
 #[test]
@@ -309,13 +297,13 @@ fn a_remote_interface_is_joined_and_left() {
     let mut burst = Burst::new();
     burst.push(packet(&pool, &[0x55; 64])).expect("room");
     port.tx[0].tx_burst(&mut burst);
-    eventually("what we send leaves by the remote interface", || {
+    wait_for("what we send leaves by the remote interface", || {
         far.receive().filter(|frame| frame == &[0x55; 64])
     });
     assert!(far.send(&[0x77; 64]));
-    eventually("what it receives is ours", || {
+    wait_until("what it receives is ours", || {
         port.rx[0].rx_burst(&mut burst);
-        burst.iter().any(|packet| packet.data() == [0x77; 64]).then_some(())
+        burst.iter().any(|packet| packet.data() == [0x77; 64])
     });
     burst.clear();
     drop(port.stop());
@@ -355,7 +343,7 @@ fn stream(test: &str, offloads: [Offloads; 2]) -> Option<Seen> {
         one
     });
     let (mut burst, mut seen) = (Burst::new(), Seen::default());
-    eventually("the stream", || {
+    wait_until("the stream", || {
         for back in [false, true] {
             let (from, to) = if back { (&mut b, &mut a) } else { (&mut a, &mut b) };
             from.rx[0].rx_burst(&mut burst);
@@ -368,7 +356,7 @@ fn stream(test: &str, offloads: [Offloads; 2]) -> Option<Seen> {
             to.tx[0].reclaim();
             burst.clear();
         }
-        sink.is_finished().then_some(())
+        sink.is_finished()
     });
     assert!(sink.join().expect("no panic") == data, "what came is what was sent");
     let one = source.join().expect("no panic");

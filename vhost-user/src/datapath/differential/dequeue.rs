@@ -1,6 +1,7 @@
 //! From the ring: chains of any shape become the same packets.
 
 use linecard_mempool::{Burst, Offload, Packet, PacketType, Pool, TxOffload};
+use linecard_pmd::contract::{Dice, batches};
 use linecard_pmd::offload::Takes;
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::net::{GSO_NONE, NEEDS_CSUM, NetHeader};
@@ -9,8 +10,8 @@ use linecard_virtio::{
     packed, split,
 };
 
+use super::Shape;
 use super::side::{Guest, Harm, LONGEST, Places, Ring, pool};
-use super::{Dice, Shape, batches};
 use crate::datapath::DequeuePath;
 use crate::datapath::dequeue::Dequeue;
 use crate::port::RxLoss;

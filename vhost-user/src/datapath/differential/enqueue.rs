@@ -1,6 +1,7 @@
 //! To the ring: packets of any shape reach buffers of any shape as the same bytes.
 
 use linecard_mempool::{Burst, Offload, Packet, Pool, TxOffload};
+use linecard_pmd::contract::{Dice, batches, segmented};
 use linecard_pmd::offload::Takes;
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::{
@@ -8,8 +9,8 @@ use linecard_virtio::{
     packed, split,
 };
 
+use super::Shape;
 use super::side::{Guest, Harm, Places, Ring, pool};
-use super::{Dice, Shape, batches};
 use crate::datapath::EnqueuePath;
 use crate::datapath::enqueue::Enqueue;
 use crate::port::TxLoss;
@@ -78,23 +79,7 @@ impl Plan {
     }
 
     fn make(&self, pool: &Pool) -> Packet {
-        let mut whole: Option<Packet> = None;
-        for len in &self.lengths {
-            let mut part = pool.get().expect("a packet");
-            part.append(*len).expect("room").fill(self.seed);
-            match &mut whole {
-                None => whole = Some(part),
-                Some(whole) => whole.chain(part).map_err(drop).expect("a chain"),
-            }
-        }
-        let mut packet = whole.expect("at least one segment");
-        let total = (packet.len() as u16).saturating_sub(14).to_be_bytes();
-        let data = packet.data_mut();
-        if data.len() >= 54 {
-            let ip = [8, 0, 0x45, 0, total[0], total[1], 0, 0, 0, 0, 64, self.protocol];
-            data[12..24].copy_from_slice(&ip);
-            data[46] = 0x50;
-        }
+        let mut packet = segmented(pool, &self.lengths, self.seed, self.protocol);
         packet.set_tx_offload(self.asks, TxOffload::new(14, 20, 20).with_tso_segsz(self.segment));
         packet
     }

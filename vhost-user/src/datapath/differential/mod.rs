@@ -12,32 +12,8 @@ mod dequeue;
 mod enqueue;
 mod side;
 
+use linecard_pmd::contract::Dice;
 use linecard_virtio::Layout;
-
-/// Numbers that follow from a seed (xorshift64*).
-pub(super) struct Dice(u64);
-
-impl Dice {
-    pub(super) fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    fn roll(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    /// Less than `end`.
-    fn below(&mut self, end: usize) -> usize {
-        (self.roll() >> 32) as usize % end
-    }
-
-    fn percent(&mut self, of_hundred: usize) -> bool {
-        self.below(100) < of_hundred
-    }
-}
 
 /// What a ring is like, for one run of batches.
 #[derive(Clone, Copy, Debug)]
@@ -64,10 +40,4 @@ impl Shape {
         let indirect = if dice.percent(40) { (dice.below(8) as u16 + 1).min(size) } else { 0 };
         Self { layout, size, base, indirect, header: if merge || dice.percent(70) { 12 } else { 10 } }
     }
-}
-
-/// Batches for each of `variants` kinds of path.
-fn batches(variants: usize) -> usize {
-    let given = std::env::var("LINECARD_BATCHES").ok().and_then(|text| text.parse().ok());
-    given.unwrap_or(1_000_000_usize).div_ceil(variants)
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use linecard_eal::shared::SharedBytes;
 use linecard_mempool::{Pool, PoolConfig};
+use linecard_pmd::contract::Dice;
 use linecard_virtio::model::Zone;
 use linecard_virtio::{
     Completion, DeviceConfig, DeviceMemory, DriverConfig, DriverQueue, IndirectTables, Layout, PeerFault,
@@ -14,7 +15,7 @@ use linecard_virtio::{
 };
 use linecard_wire::payload::MemoryRegion;
 
-use super::{Dice, Shape};
+use super::Shape;
 use crate::memory::{MapLimits, MemoryMap, Region};
 
 const GUEST: u64 = 0x40_0000;

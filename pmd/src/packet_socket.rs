@@ -1,4 +1,4 @@
-//! Packet sockets: the few calls that rustix does not have.
+//! Packet sockets (`packet(7)`): the few calls that rustix does not have.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -7,10 +7,10 @@ use libc::{c_int, c_void, socklen_t};
 
 /// A packet socket of one interface; closing it removes its ring, its fanout membership and its promiscuous mode.
 #[derive(Debug)]
-pub(super) struct Socket(OwnedFd);
+pub(crate) struct Socket(OwnedFd);
 
 /// What a `setsockopt` may be given: plain C structures without padding that matters.
-pub(super) trait Plain: Copy {}
+pub(crate) trait Plain: Copy {}
 impl Plain for c_int {}
 impl Plain for libc::tpacket_req {}
 impl Plain for libc::tpacket_req3 {}
@@ -23,7 +23,7 @@ fn outcome(result: c_int) -> io::Result<c_int> {
 
 impl Socket {
     /// A socket in the calling thread's network namespace that receives nothing until it is bound.
-    pub(super) fn open() -> io::Result<Self> {
+    pub(crate) fn open() -> io::Result<Self> {
         let kind = libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
         // SAFETY: takes three integers.
         let fd = outcome(unsafe { libc::socket(libc::AF_PACKET, kind, 0) })?;
@@ -31,11 +31,11 @@ impl Socket {
         Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
     }
 
-    pub(super) fn set<T: Plain>(&self, option: c_int, value: &T) -> io::Result<()> {
+    pub(crate) fn set<T: Plain>(&self, option: c_int, value: &T) -> io::Result<()> {
         self.set_at(libc::SOL_PACKET, option, value)
     }
 
-    pub(super) fn set_at<T: Plain>(&self, level: c_int, option: c_int, value: &T) -> io::Result<()> {
+    pub(crate) fn set_at<T: Plain>(&self, level: c_int, option: c_int, value: &T) -> io::Result<()> {
         let (value, len) = (std::ptr::from_ref(value).cast::<c_void>(), size_of::<T>() as socklen_t);
         // SAFETY: `value` is borrowed for the call and has `len` bytes, which the kernel only reads.
         outcome(unsafe { libc::setsockopt(self.as_raw_fd(), level, option, value, len) }).map(drop)
@@ -52,14 +52,14 @@ impl Socket {
     }
 
     /// Frames that were for this socket, those dropped among them, and those dropped; since the last call.
-    pub(super) fn statistics(&self) -> io::Result<(u32, u32)> {
+    pub(crate) fn statistics(&self) -> io::Result<(u32, u32)> {
         // `tpacket_stats_v3`, of which the older `tpacket_stats` is the front.
         let [packets, drops, _] = self.get::<3>(libc::PACKET_STATISTICS)?;
         Ok((packets, drops))
     }
 
     /// Receives frames of `protocol` (0: none) from the interface of that index, and sends to it.
-    pub(super) fn bind(&self, index: u32, protocol: u16) -> io::Result<()> {
+    pub(crate) fn bind(&self, index: u32, protocol: u16) -> io::Result<()> {
         // SAFETY: all zeros is a valid address structure.
         let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
         address.sll_family = libc::AF_PACKET as u16;
@@ -71,7 +71,7 @@ impl Socket {
     }
 
     /// Joins the fanout group `id`, or a new one; returns its id. Members are numbered in the order they join.
-    pub(super) fn fanout(&self, kind: u32, id: Option<u16>) -> io::Result<u16> {
+    pub(crate) fn fanout(&self, kind: u32, id: Option<u16>) -> io::Result<u16> {
         let flags = if id.is_none() { libc::PACKET_FANOUT_FLAG_UNIQUEID } else { 0 };
         let value = (kind | flags) << 16 | u32::from(id.unwrap_or(0));
         self.set(libc::PACKET_FANOUT, &(value as c_int))?;
@@ -82,7 +82,7 @@ impl Socket {
     }
 
     /// Lets nothing in, until [`attend`](Self::attend).
-    pub(super) fn ignore(&self) -> io::Result<()> {
+    pub(crate) fn ignore(&self) -> io::Result<()> {
         // One instruction: accept 0 bytes.
         let mut program =
             libc::sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: 0 };
@@ -91,12 +91,12 @@ impl Socket {
     }
 
     /// Ends [`ignore`](Self::ignore).
-    pub(super) fn attend(&self) -> io::Result<()> {
+    pub(crate) fn attend(&self) -> io::Result<()> {
         self.set_at(libc::SOL_SOCKET, libc::SO_DETACH_FILTER, &0)
     }
 
     /// Turns promiscuous mode of the interface on or off, as far as this socket has a say.
-    pub(super) fn promiscuous(&self, index: u32, on: bool) -> io::Result<()> {
+    pub(crate) fn promiscuous(&self, index: u32, on: bool) -> io::Result<()> {
         let request = libc::packet_mreq {
             mr_ifindex: index as c_int,
             mr_type: libc::PACKET_MR_PROMISC as u16,
@@ -107,12 +107,12 @@ impl Socket {
     }
 
     /// Lets so many bytes be on their way out; as many as the user may ask for.
-    pub(super) fn send_buffer(&self, bytes: usize) {
+    pub(crate) fn send_buffer(&self, bytes: usize) {
         self.buffer([libc::SO_SNDBUFFORCE, libc::SO_SNDBUF], bytes);
     }
 
     /// Keeps frames that do not fit into the ring whole, so many bytes of them; as many as the user may ask for.
-    pub(super) fn keep_large(&self, bytes: usize) -> io::Result<()> {
+    pub(crate) fn keep_large(&self, bytes: usize) -> io::Result<()> {
         /// `PACKET_COPY_THRESH` of `linux/if_packet.h`: any number turns it on.
         const COPY: c_int = 7;
         self.buffer([libc::SO_RCVBUFFORCE, libc::SO_RCVBUF], bytes);
@@ -132,7 +132,7 @@ impl Socket {
     /// # Safety
     /// What the messages point to stays readable until this returns.
     #[inline]
-    pub(super) unsafe fn send(&self, messages: &mut [libc::mmsghdr]) -> io::Result<usize> {
+    pub(crate) unsafe fn send(&self, messages: &mut [libc::mmsghdr]) -> io::Result<usize> {
         let (fd, count) = (self.as_raw_fd(), messages.len() as libc::c_uint);
         // SAFETY: `count` messages, borrowed until the call returns; what they point to is promised by the caller.
         let sent = unsafe { libc::sendmmsg(fd, messages.as_mut_ptr(), count, libc::MSG_DONTWAIT) };

@@ -1,0 +1,234 @@
+//! The sockets that the two ends meet on: made for their owner only, removed at the end, taken over from the dead,
+//! never from the living.
+
+use std::fs::{self, Metadata};
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+
+use crate::sys;
+
+/// Why nobody can listen at a path.
+///
+/// ```
+/// use linecard_wire::socket::{Listener, SocketError};
+/// let error = Listener::bind(&std::env::temp_dir()).expect_err("not a socket");
+/// assert!(matches!(error, SocketError::NotASocket { what: "a folder" }));
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SocketError {
+    /// The path does not fit a socket address.
+    #[error("the path of a socket has 1 to {max} bytes, not {len}")]
+    PathLength {
+        /// Its bytes.
+        len: usize,
+        /// The most bytes it may have.
+        max: usize,
+    },
+    /// Something that is no socket has that name.
+    #[error("{what} has that name")]
+    NotASocket {
+        /// What it is, with its article.
+        what: &'static str,
+    },
+    /// Somebody listens there.
+    #[error("another process listens there")]
+    InUse,
+    /// The operating system refused.
+    #[error("{action}: {source}")]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// What it answered.
+        source: io::Error,
+    },
+}
+
+/// A listening socket whose name goes with it.
+///
+/// ```
+/// use linecard_wire::socket::{Listener, connect};
+/// let path = std::env::temp_dir().join(format!("listener-doc-{}", std::process::id()));
+/// let listener = Listener::bind(&path)?;
+/// let (_frontend, _backend) = (connect(&path)?, listener.accept()?);
+/// drop(listener);
+/// assert!(!path.exists());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Listener {
+    socket: UnixListener,
+    path: PathBuf,
+    /// Device and inode of the name we made, so that a successor's is left alone.
+    identity: Option<(u64, u64)>,
+}
+
+impl Listener {
+    /// Listens at `path`, non-blocking, readable and writable by its owner only: who connects gets memory. A socket
+    /// that nobody listens to any more is replaced.
+    ///
+    /// # Errors
+    /// Every way a path can be unsuitable, as a variant of its own.
+    pub fn bind(path: &Path) -> Result<Self, SocketError> {
+        check_path(path)?;
+        clear_stale(path)?;
+        let failed = |action| move |source| SocketError::System { action, source };
+        let socket = sys::stream_socket().map_err(failed("making a socket"))?;
+        sys::keep_to_owner(socket.as_fd()).map_err(failed("keeping a socket to its owner"))?;
+        sys::bind(socket.as_fd(), path).map_err(|source| match source.kind() {
+            ErrorKind::AddrInUse => SocketError::InUse,
+            _ => SocketError::System { action: "naming a socket", source },
+        })?;
+        let listener =
+            Self { socket: UnixListener::from(socket), path: path.into(), identity: identity(path) };
+        sys::listen(listener.as_fd()).map_err(failed("listening on a socket"))?;
+        Ok(listener)
+    }
+
+    /// The next connection.
+    ///
+    /// # Errors
+    /// `WouldBlock` when there is none; else what the operating system said of this one, after which there may be others.
+    pub fn accept(&self) -> io::Result<UnixStream> {
+        self.socket.accept().map(|(stream, _)| stream)
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        if self.identity.is_some() && identity(&self.path) == self.identity {
+            // Gone already is as good.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
+}
+
+/// Removes what a dead process left behind at `path`.
+fn clear_stale(path: &Path) -> Result<(), SocketError> {
+    let Ok(meta) = fs::symlink_metadata(path) else { return Ok(()) };
+    if let Some(what) = other_kind(&meta) {
+        return Err(SocketError::NotASocket { what });
+    }
+    match connect(path) {
+        // Nobody listens any more.
+        Err(e) if e.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path)
+            .map_err(|source| SocketError::System { action: "removing a dead process's socket", source }),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(()),
+        Err(source) if source.kind() == ErrorKind::PermissionDenied => {
+            Err(SocketError::System { action: "asking who listens", source })
+        }
+        // It answers, or its backlog is full: somebody lives there.
+        _ => Err(SocketError::InUse),
+    }
+}
+
+/// What a file is, with its article, when it is no socket.
+///
+/// ```
+/// use linecard_wire::socket::other_kind;
+/// assert_eq!(other_kind(&std::fs::metadata("/dev/null")?), Some("a device or a pipe"));
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[must_use]
+pub fn other_kind(meta: &Metadata) -> Option<&'static str> {
+    match meta.file_type() {
+        kind if kind.is_socket() => None,
+        kind if kind.is_dir() => Some("a folder"),
+        kind if kind.is_file() => Some("a file"),
+        kind if kind.is_symlink() => Some("a link"),
+        _ => Some("a device or a pipe"),
+    }
+}
+
+/// Checks that `path` can be a socket address.
+///
+/// # Errors
+/// [`SocketError::PathLength`].
+pub fn check_path(path: &Path) -> Result<(), SocketError> {
+    let len = path.as_os_str().len();
+    match len {
+        1..=sys::MAX_PATH => Ok(()),
+        _ => Err(SocketError::PathLength { len, max: sys::MAX_PATH }),
+    }
+}
+
+/// Connects to the socket at `path` now or not at all: a listener whose queue is full is an error. Non-blocking.
+///
+/// # Errors
+/// What the operating system said; `ConnectionRefused` when nobody listens, or `path` is no socket.
+pub fn connect(path: &Path) -> io::Result<UnixStream> {
+    let socket = sys::stream_socket()?;
+    sys::connect(socket.as_fd(), path)?;
+    Ok(UnixStream::from(socket))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("wire-socket-{name}-{}", std::process::id()))
+    }
+
+    #[test]
+    fn a_dead_owners_socket_is_replaced_and_a_living_ones_is_not() {
+        let path = path("taken");
+        drop(UnixListener::bind(&path).expect("a name that stays"));
+        let first = Listener::bind(&path).expect("nobody listens");
+        assert!(matches!(Listener::bind(&path), Err(SocketError::InUse)));
+        assert!(connect(&path).is_ok());
+        drop(first);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_successors_name_is_left_alone() {
+        let path = path("successor");
+        let first = Listener::bind(&path).expect("a socket");
+        fs::remove_file(&path).expect("it is there");
+        let second = Listener::bind(&path).expect("a socket");
+        drop(first);
+        assert!(connect(&path).is_ok(), "the second's name is still there");
+        drop(second);
+    }
+
+    #[test]
+    fn only_the_owner_may_connect() {
+        use std::os::unix::fs::PermissionsExt;
+        let path = path("owner");
+        let _listener = Listener::bind(&path).expect("a socket");
+        let mode = fs::metadata(&path).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn what_is_no_socket_stays() {
+        let path = path("file");
+        fs::write(&path, "precious").expect("a file");
+        assert!(matches!(Listener::bind(&path), Err(SocketError::NotASocket { what: "a file" })));
+        assert_eq!(fs::read(&path).expect("still there"), b"precious");
+        fs::remove_file(&path).expect("it is there");
+    }
+
+    #[test]
+    fn paths_that_fit_no_address_are_refused() {
+        for len in [0, 108] {
+            let path = PathBuf::from("x".repeat(len));
+            assert!(matches!(Listener::bind(&path), Err(SocketError::PathLength { max: 107, .. })));
+            assert!(connect(&path).is_err());
+        }
+    }
+}
