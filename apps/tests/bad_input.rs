@@ -67,9 +67,11 @@ fn an_interface_that_goes_is_told_once() {
         let mut running = Running::start(command.stdin(Stdio::piped()));
         let mut typed = running.0.stdin.take().unwrap();
         typed.write_all(b"start\n").unwrap();
-        let there = if made { "UP" } else { "promiscuity 1" };
-        wait_until("the port", || lab.ip("-d link").contains(there));
+        let there = if made { " one:" } else { "promiscuity 1" };
+        wait_until("the port", || lab.ip("-d link show up").contains(there));
         lab.ip("link del one");
+        // Long enough for a polling thread to get its core on a busy machine.
+        std::thread::sleep(Duration::from_secs(1));
         typed.write_all(b"show port info 0\nshow port info 0\nstop\nquit\n").unwrap();
         let said = running.end(PATIENCE);
         assert_eq!(said.code, Some(0), "{said:?}");
