@@ -2,11 +2,13 @@
 
 mod common;
 
+use std::io::Write as _;
 use std::os::unix::net::UnixListener;
+use std::process::Stdio;
 use std::time::Duration;
 
-use common::{Running, Said, Scratch, linecard, run, testpmd};
-use linecard_pmd::netdev::lab::wait_until;
+use common::{PATIENCE, Running, Said, Scratch, linecard, run, testpmd};
+use linecard_pmd::netdev::lab::{Lab, wait_until};
 
 fn one_sentence(said: &Said, code: i32, parts: &[&str]) {
     assert_eq!(said.code, Some(code), "{said:?}");
@@ -34,6 +36,49 @@ fn unknown_options_and_commands_are_named() {
     one_sentence(&run(&mut linecard(&["demo", "--seconds", "0"]), b""), 2, &["0"]);
     one_sentence(&run(&mut linecard(&["doctor", "stray"]), b""), 2, &["stray"]);
     one_sentence(&run(&mut linecard(&[]), b""), 2, &["linecard demo"]);
+}
+
+#[test]
+fn what_is_not_utf8_is_said_to_be_that() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt as _;
+
+    let odd = |bytes: &'static [u8]| OsStr::from_bytes(bytes);
+    for arguments in [
+        [OsStr::new("--vdev"), odd(b"net_tap0,iface=\xff"), OsStr::new("--"), OsStr::new("-i")],
+        [OsStr::new("-m"), OsStr::new("32"), OsStr::new("--"), odd(b"\xff")],
+        [OsStr::new("-m32"), OsStr::new("--"), OsStr::new("--cmdline-file"), odd(b"\xff")],
+    ] {
+        let said = run(linecard(&["testpmd"]).args(arguments), b"");
+        one_sentence(&said, 2, &["\\xff", "not UTF-8", "rename"]);
+    }
+}
+
+#[test]
+fn an_interface_that_goes_is_told_once() {
+    let Some(lab) = Lab::new("an_interface_that_goes_is_told_once") else { return };
+    for driver in ["net_af_packet0", "net_af_xdp0", "net_tap0"] {
+        let made = driver == "net_tap0";
+        if !made {
+            lab.veth("one", "two");
+        }
+        let device = format!("{driver},iface=one,netns={}", lab.path());
+        let mut command = testpmd(&["-m", "64", "--vdev", &device], &["-i"]);
+        let mut running = Running::start(command.stdin(Stdio::piped()));
+        let mut typed = running.0.stdin.take().unwrap();
+        typed.write_all(b"start\n").unwrap();
+        let there = if made { " one:" } else { "promiscuity 1" };
+        wait_until("the port", || lab.ip("-d link show up").contains(there));
+        lab.ip("link del one");
+        // Long enough for a polling thread to get its core on a busy machine.
+        std::thread::sleep(Duration::from_secs(1));
+        typed.write_all(b"show port info 0\nshow port info 0\nstop\nquit\n").unwrap();
+        let said = running.end(PATIENCE);
+        assert_eq!(said.code, Some(0), "{said:?}");
+        assert!(said.out.contains("Link status: down"), "{said:?}");
+        let told = said.err.matches("stop the port and open it anew").count();
+        assert_eq!(told, 1, "{driver}: {said:?}");
+    }
 }
 
 #[test]

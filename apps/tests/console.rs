@@ -73,6 +73,33 @@ fn cycles_are_counted_when_asked_for() {
 }
 
 #[test]
+fn bursts_are_counted_by_their_size_when_asked_for() {
+    let mut command = testpmd(&TWO, &[&APP[..], &["--record-burst-stats"]].concat());
+    let mut running = Running::start(command.stdin(Stdio::piped()));
+    let mut typed = running.0.stdin.take().unwrap();
+    typed.write_all(b"set burst 7\nstart\n").unwrap();
+    // Long enough for a polling thread to get its core on a busy machine.
+    std::thread::sleep(Duration::from_secs(1));
+    typed.write_all(b"stop\nset record-burst-stats off\nshow fwd stats all\nstart\n").unwrap();
+    typed.write_all(b"set record-burst-stats on\nset record-burst-stats\nstop\nquit\n").unwrap();
+    let said = running.end(PATIENCE);
+    let (_, stopped) = said.out.split_once("testpmd> stop\r\n").expect("an echo");
+    let ports = stopped.split("testpmd> ").next().unwrap();
+    for side in ["RX", "TX"] {
+        let lines: Vec<_> =
+            ports.lines().filter(|line| line.contains(&format!("{side}-bursts : "))).collect();
+        assert_eq!(lines.len(), 2, "one a port: {ports}");
+        for line in lines {
+            assert!(line.ends_with(" [0% of 0 pkts + 100% of 7 pkts]"), "{line}");
+        }
+    }
+    assert!(!answer(&said, "show fwd stats all").contains("-bursts"), "{}", said.out);
+    assert_eq!(answer(&said, "set record-burst-stats"), "Bad arguments\n");
+    let (_, last) = said.out.rsplit_once("testpmd> stop\r\n").expect("an echo");
+    assert!(!last.contains("-bursts"), "nothing was recorded in that run: {last}");
+}
+
+#[test]
 fn every_mode_forwards_and_the_pool_is_whole_after_it() {
     for mode in ["io", "mac", "macswap", "flowgen", "rxonly", "txonly", "icmpecho", "5tswap", "csum"] {
         let said = console(&format!(

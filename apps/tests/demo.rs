@@ -4,7 +4,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{PATIENCE, Running, Scratch, linecard, processes, run};
+use common::{PATIENCE, Running, Scratch, linecard, pids, processes, run};
 use linecard_pmd::netdev::lab::wait_until;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -112,6 +112,29 @@ fn an_end_that_dies_is_reported() {
     assert_eq!(said.code, Some(1), "{said:?}");
     assert!(said.err.contains("error: the frontend ended early"), "{said:?}");
     assert_eq!(processes(&name), 0);
+    assert_eq!(scratch.entries(), [""; 0]);
+}
+
+/// An end that gets no processor for longer than any request may take loses none.
+#[test]
+fn an_end_that_does_not_run_for_long_is_waited_for() {
+    let scratch = Scratch::new();
+    let name = scratch.path().to_str().unwrap().to_owned();
+    let running = Running::start(&mut demo(&scratch, &["--seconds=1", "--json"]));
+    wait_until("both ends", || processes(&name) >= 2);
+    std::thread::sleep(Duration::from_millis(700));
+    let backend = pids("demo-end").into_iter().find(|pid| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).into_owned();
+        line.contains(&name) && line.contains("backend")
+    });
+    let backend = rustix::process::Pid::from_raw(backend.expect("a backend")).unwrap();
+    rustix::process::kill_process(backend, Signal::STOP).unwrap();
+    std::thread::sleep(Duration::from_secs(13));
+    rustix::process::kill_process(backend, Signal::CONT).unwrap();
+    let said = running.end(PATIENCE);
+    assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{said:?}");
+    good(&said.out);
     assert_eq!(scratch.entries(), [""; 0]);
 }
 

@@ -204,6 +204,14 @@ pub enum Error {
         /// What was given.
         argument: String,
     },
+    /// An argument or a value that is not text.
+    #[error(
+        "\"{argument}\" is not UTF-8, which every argument here has to be: write it, or rename what it names, in UTF-8"
+    )]
+    NotUtf8 {
+        /// What was given, with escapes for what cannot be printed, behind the option whose value it is.
+        argument: String,
+    },
     /// A system call failed.
     #[error("cannot {action}: {source}")]
     System {

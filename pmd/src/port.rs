@@ -295,6 +295,12 @@ pub trait TxQueue: Send {
     fn note_dropped(&mut self, packets: &[Packet], cause: &str) {
         let _ = (packets, cause);
     }
+    /// For queues that lose packets on another thread: somebody captures this queue (`true`, before each burst), or no
+    /// longer does (`false`, once). Now is the time to tell what was [`lost`](crate::capture::lost) since; a queue that
+    /// never was watched need not keep it.
+    fn watched(&mut self, on: bool) {
+        let _ = on;
+    }
     /// The data path chosen at start, for people (`split in-order`).
     fn path(&self) -> &'static str;
 }

@@ -11,6 +11,7 @@ use linecard_wire::ProtocolFeatures;
 
 use crate::args::Options;
 use crate::losses::{RxLoss, TxLoss};
+use crate::missing::Missing;
 use crate::queue::PathName;
 
 /// A port's state that its queues, its control thread and its users share.
@@ -20,6 +21,8 @@ pub(crate) struct State {
     pub(crate) counters: PortCounters<RxLoss, TxLoss>,
     pub(crate) rx_names: Vec<Arc<PathName>>,
     pub(crate) tx_names: Vec<Arc<PathName>>,
+    /// What each transmit queue lost with a backend, for captures.
+    pub(crate) missing: Vec<Arc<Missing>>,
     identity: Identity,
     up: AtomicBool,
     features: Mutex<String>,
@@ -33,6 +36,7 @@ impl State {
             counters: PortCounters::new(rx_queues, tx_queues),
             rx_names: (0..rx_queues).map(|_| Arc::default()).collect(),
             tx_names: (0..tx_queues).map(|_| Arc::default()).collect(),
+            missing: (0..tx_queues).map(|_| Arc::default()).collect(),
             up: AtomicBool::new(false),
             features: Mutex::new(String::new()),
         }

@@ -244,7 +244,8 @@ fn transmit_queues(state: &State, pool: &Pool) -> Gates<dyn TxQueue, dyn TxPath>
     let queue = |(index, name): (usize, &Arc<PathName>)| {
         let (gate, controller) = gate(None);
         let soft = work.then(|| soft(pool, state.counters.tx(index)));
-        (Box::new(Transmit { gate, name: name.clone(), soft }) as Box<dyn TxQueue>, controller)
+        let missing = state.missing.get(index).cloned().unwrap_or_default();
+        (Box::new(Transmit { gate, name: name.clone(), soft, missing }) as Box<dyn TxQueue>, controller)
     };
     state.tx_names.iter().enumerate().map(queue).unzip()
 }

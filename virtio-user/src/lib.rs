@@ -29,6 +29,7 @@ mod error;
 mod handshake;
 mod losses;
 mod memory;
+mod missing;
 mod path;
 mod queue;
 mod reactor;

@@ -7,6 +7,7 @@ use linecard_mempool::Burst;
 use linecard_pmd::offload::SoftTx;
 use linecard_pmd::{RxQueue, TxQueue};
 
+use crate::missing::Missing;
 use crate::path::{RxPath, TxPath};
 
 /// The name of a queue's data path while there is none.
@@ -55,6 +56,7 @@ pub(crate) struct Transmit {
     pub(crate) name: Arc<PathName>,
     /// Where transmit offloads were asked for.
     pub(crate) soft: Option<SoftTx>,
+    pub(crate) missing: Arc<Missing>,
 }
 
 impl TxQueue for Transmit {
@@ -74,6 +76,10 @@ impl TxQueue for Transmit {
         if let Some(soft) = &mut self.soft {
             soft.flush(|ready| path.burst(ready));
         }
+    }
+
+    fn watched(&mut self, on: bool) {
+        self.missing.tell(on);
     }
 
     fn path(&self) -> &'static str {

@@ -229,6 +229,7 @@ impl Session {
             header: pair.tx.header(),
             ring: queue.saturating_mul(2).saturating_add(1),
             takes: device_takes(features),
+            missing: self.state.missing.get(queue).cloned().unwrap_or_default(),
         }
     }
 

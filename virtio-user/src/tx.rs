@@ -21,6 +21,7 @@ use linecard_virtio::{Buffer, Completion, DriverQueue, PeerFault};
 use crate::doorbell::Doorbell;
 use crate::losses::TxLoss;
 use crate::memory::Window;
+use crate::missing::Missing;
 use crate::path::{HEADER, Line, SINGLE, Trouble, TxPath, clear_header, peek_header};
 
 /// Packets in flight from which on a burst looks for finished ones.
@@ -43,6 +44,8 @@ pub(crate) struct TxParts {
     pub(crate) ring: usize,
     /// What the backend takes unfinished.
     pub(crate) takes: Takes,
+    /// Where packets go that a backend took with it, when somebody wants to see them.
+    pub(crate) missing: Arc<Missing>,
 }
 
 /// The transmit path over one kind of ring, with or without offloads (then metadata is asked for them).
@@ -242,9 +245,13 @@ impl<Q: DriverQueue, const OFFLOAD: bool> TxPath for Tx<Q, OFFLOAD> {
         // What was finished before the backend left was sent, the rest is lost.
         let _ = self.collect();
         let mut lost = 0_u64;
+        let missing = self.parts.missing.wanted().then_some(&*self.parts.missing);
         self.queue.take_all(&mut |token| {
             lost = lost.wrapping_add(1);
-            cold::free(token);
+            match missing {
+                Some(missing) => missing.keep(cold::packet(token)),
+                None => cold::free(token),
+            }
         });
         self.parts.stats.lost(TxLoss::BackendGone, lost);
     }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use linecard_mempool::Burst;
+use linecard_pmd::capture::{Hub, Options};
 use linecard_pmd::netdev::lab::wait_until;
 use linecard_pmd::{Port, PortConfig};
 use linecard_wire::FrontendReq;
@@ -100,6 +101,39 @@ fn fifty_backends_one_after_the_other_server() {
         wait_until("link down", || !port.control.link().up);
         bench.soon_whole();
         check_counts(&port);
+        drop(port.stop());
+        bench.assert_whole();
+    }
+}
+
+/// What a backend had not taken when it left is in a capture twice: as sent, and as lost, with the reason.
+#[test]
+fn a_capture_shows_what_a_backend_took_with_it() {
+    for packed in [0, 1] {
+        let (bench, place) = (Bench::new(2048), Place::new());
+        let (port, first, _listener) = attached(&bench, &place, &format!(",packed_vq={packed}"));
+        let hub = Hub::new();
+        let mut port = hub.watch(0, port);
+        let (session, mut stream) = hub.open(0, &Options::default()).expect("opens");
+        let mut out = Burst::new();
+        assert!(bench.pool.get_bulk(&mut out, 5));
+        out.iter_mut().for_each(|packet| packet.append(60).expect("room").fill(7));
+        assert_eq!(port.tx[0].tx_burst(&mut out), 5);
+        drop(first);
+        wait_until("link down", || !port.control.link().up);
+        port.tx[0].tx_burst(&mut out);
+        let mut comments = Vec::new();
+        while let Some(frame) = stream.next().expect("not garbled") {
+            assert_eq!(frame.data, [7; 60]);
+            comments.push(frame.comment.to_owned());
+        }
+        let lost = "backend_gone, shown as sent before";
+        assert_eq!(comments.iter().filter(|comment| comment.is_empty()).count(), 5, "{comments:?}");
+        assert_eq!(comments.iter().filter(|comment| *comment == lost).count(), 5, "{comments:?}");
+        bench.soon_whole();
+        // Nobody looks any more: nothing is kept.
+        drop((session, stream));
+        port.tx[0].reclaim();
         drop(port.stop());
         bench.assert_whole();
     }

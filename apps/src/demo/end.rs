@@ -196,8 +196,10 @@ fn await_socket(socket: &Path, orders: &Orders) -> Result<(), Error> {
 }
 
 const PROGRESS_EVERY: Duration = Duration::from_millis(100);
-/// Requests on their way this long after the last frame moved are given up.
+/// Requests on their way are given up after looking this long for a frame that moves.
 const GIVE_UP: Duration = Duration::from_secs(3);
+/// Time between two looks that counts at most: what goes beyond it this process did not run, and saw nothing.
+const LOOK: Duration = Duration::from_millis(50);
 /// Rounds between looks at the clock.
 const ROUNDS: u32 = 256;
 
@@ -213,25 +215,28 @@ fn poll(
     };
     let mut queues = Queues { rx: &mut **rx, tx: &mut **tx };
     let control = &port.control;
-    let (mut next, mut last_moved) = (Instant::now(), Instant::now());
+    let (mut next, mut last_look, mut idle) = (Instant::now(), Instant::now(), Duration::ZERO);
     let mut told = false;
     let mut patience = Patience { polite: args.polite, idle: 0 };
     loop {
         let phase = orders.phase();
         if phase >= Phase::Report {
+            // The peer's last echoes may have come while this process did not run.
+            while phase == Phase::Report && rounds(traffic, &mut queues, false, &mut patience) > 0 {}
             return Ok(());
         }
         let generate = phase == Phase::Run && control.link().up;
         let moved = rounds(traffic, &mut queues, generate, &mut patience);
         let now = Instant::now();
+        idle += (now - std::mem::replace(&mut last_look, now)).min(LOOK);
         if moved > 0 {
-            last_moved = now;
+            idle = Duration::ZERO;
             if paths.is_empty() {
                 *paths = control.paths();
             }
-        } else if now - last_moved > GIVE_UP {
+        } else if idle > GIVE_UP {
             traffic.write_off();
-            last_moved = now;
+            idle = Duration::ZERO;
         }
         // While requests are still made, that none is on its way means nothing.
         let drained = phase == Phase::Drain && traffic.drained();

@@ -9,8 +9,9 @@ use linecard::eal::{Eal, LcoreId, Stop, Workers};
 use linecard::mempool::{Burst, Pool};
 use linecard::pmd::capture::{WatchedRx, WatchedTx};
 
+use super::bursts::Spread;
 use super::frames::UdpFlow;
-use super::lane::{Forward, Lane, LaneConfig, LaneCounters, Live, burst_len};
+use super::lane::{Forward, Lane, LaneConfig, LaneCounters, Live, Round, burst_len};
 use super::layout::StreamTotals;
 use super::modes::{
     Checksums, Csum, FiveTupleSwap, FlowGen, IcmpEcho, Io, MacRewrite, MacSwap, Mode, RxOnly, TxOnly,
@@ -31,6 +32,14 @@ pub(crate) struct Forwarding {
     workers: Workers<Vec<Queues>>,
     /// What each stream did so far, in the order of the plan.
     lanes: Vec<(Stream, Arc<LaneCounters>)>,
+}
+
+/// What the bursts of a stream had, received and sent.
+pub(crate) type BurstsOf = (Stream, (Spread, Spread));
+
+/// The spreads of those lanes that record them.
+pub(crate) fn spreads(lanes: &[(Stream, Arc<LaneCounters>)]) -> Vec<BurstsOf> {
+    lanes.iter().filter_map(|(stream, counters)| Some((*stream, counters.bursts()?))).collect()
 }
 
 /// What `start` is told, beyond the queues.
@@ -128,7 +137,7 @@ impl Forwarding {
         let mut lanes = Vec::with_capacity(share.streams.len());
         let mut generators = Vec::new();
         for queues in share.streams.iter().filter_map(take) {
-            let counters = Arc::new(LaneCounters::default());
+            let counters = Arc::new(LaneCounters::new(plan.settings.record_bursts));
             self.lanes.push((queues.stream, Arc::clone(&counters)));
             if plan.tx_first > 0 {
                 generators.push(plan.generator(&queues.stream));
@@ -136,7 +145,7 @@ impl Forwarding {
             lanes.push(plan.lane(queues, counters));
         }
         let (tx_first, burst) = (plan.tx_first, usize::from(plan.settings.burst));
-        let record = plan.settings.record_cycles;
+        let record = (plan.settings.record_cycles, plan.settings.record_bursts);
         self.workers.launch(lcore, move |stop| {
             for (lane, generator) in lanes.iter_mut().zip(&generators) {
                 // Burst by burst, so that `stop` is not kept waiting.
@@ -144,10 +153,11 @@ impl Forwarding {
                     lane.send_first(generator, burst);
                 }
             }
-            if record {
-                poll(stop, &mut lanes, recorded)
-            } else {
-                poll(stop, &mut lanes, |lane| lane.round())
+            match record {
+                (false, false) => poll(stop, &mut lanes, |lane| lane.round()),
+                (true, false) => poll(stop, &mut lanes, |lane| timed(lane, |lane| lane.round())),
+                (false, true) => poll(stop, &mut lanes, counted),
+                (true, true) => poll(stop, &mut lanes, |lane| timed(lane, counted)),
             }
             lanes.into_iter().map(home).collect()
         })?;
@@ -167,6 +177,11 @@ impl Forwarding {
     /// What each stream did since forwarding started, or since [`clear`](Self::clear).
     pub(crate) fn totals(&self) -> Vec<(Stream, StreamTotals)> {
         self.lanes.iter().map(|(stream, counters)| (*stream, counters.totals())).collect()
+    }
+
+    /// How many packets the bursts of each stream had, if that is recorded.
+    pub(crate) fn bursts(&self) -> Vec<BurstsOf> {
+        spreads(&self.lanes)
     }
 
     /// Tells the threads to stop.
@@ -201,20 +216,27 @@ const YIELD_SOON: u32 = 16;
 const TURN: Duration = Duration::from_micros(3);
 
 /// A round whose cycles count as busy when it moved packets.
-fn recorded(lane: &mut dyn Forward) -> usize {
+fn timed(lane: &mut dyn Forward, round: impl Fn(&mut dyn Forward) -> Round) -> Round {
     let start = cycles();
-    let moved = lane.round();
-    if moved > 0 {
+    let done = round(lane);
+    if done.moved() > 0 {
         lane.add_busy(cycles().wrapping_sub(start));
     }
-    moved
+    done
+}
+
+/// A round whose bursts are counted by their size.
+fn counted(lane: &mut dyn Forward) -> Round {
+    let done = lane.round();
+    lane.add_bursts(done);
+    done
 }
 
 /// Polls with `round` until told to stop.
-fn poll(stop: &Stop, lanes: &mut [Box<dyn Forward>], round: impl Fn(&mut dyn Forward) -> usize) {
+fn poll(stop: &Stop, lanes: &mut [Box<dyn Forward>], round: impl Fn(&mut dyn Forward) -> Round) {
     let (mut idle, mut patience) = (0_u32, YIELD_AFTER);
     while stop.running() {
-        let moved: usize = lanes.iter_mut().map(|lane| round(&mut **lane)).sum();
+        let moved: u32 = lanes.iter_mut().map(|lane| round(&mut **lane).moved()).sum();
         if moved > 0 {
             idle = 0;
             continue;

@@ -9,6 +9,7 @@ use linecard::mempool::{BURST, Burst};
 use linecard::pmd::capture::{WatchedRx, WatchedTx};
 use linecard::pmd::{RxQueue, TxQueue};
 
+use super::bursts::{Bursts, Spread};
 use super::frames;
 use super::layout::StreamTotals;
 use super::modes::{Mode, TxOnly};
@@ -26,10 +27,16 @@ pub(crate) struct LaneCounters {
     bad_l4: AtomicU64,
     /// Cycles of rounds that moved packets, when they are recorded.
     busy_cycles: AtomicU64,
+    bursts: Option<Bursts>,
     base: Mutex<StreamTotals>,
 }
 
 impl LaneCounters {
+    /// Counters of a run that records how many packets its bursts have, or does not.
+    pub(crate) fn new(record_bursts: bool) -> Self {
+        Self { bursts: record_bursts.then(Bursts::default), ..Self::default() }
+    }
+
     /// A load and a store: only the stream's own thread adds.
     #[inline]
     fn add(counter: &AtomicU64, count: u64) {
@@ -54,9 +61,28 @@ impl LaneCounters {
         Self::add(&self.bad_l4, u64::from(l4));
     }
 
+    fn add_bursts(&self, round: Round, receives: bool) {
+        let Some(bursts) = &self.bursts else { return };
+        if receives {
+            bursts.rx.add(round.received);
+        }
+        if round.offered {
+            bursts.tx.add(round.sent);
+        }
+    }
+
+    /// How many packets the bursts had since the start or the last [`mark`](Self::mark), if that was recorded.
+    pub(crate) fn bursts(&self) -> Option<(Spread, Spread)> {
+        self.bursts.as_ref().map(|bursts| (bursts.rx.spread(), bursts.tx.spread()))
+    }
+
     /// Totals count from here; the counters themselves belong to the polling thread.
     pub(crate) fn mark(&self) {
         *self.base.lock().unwrap_or_else(PoisonError::into_inner) = self.all();
+        if let Some(bursts) = &self.bursts {
+            bursts.rx.mark();
+            bursts.tx.mark();
+        }
     }
 
     /// Totals since the start or the last [`mark`](Self::mark).
@@ -89,14 +115,32 @@ pub(crate) struct LaneConfig {
     pub(crate) live: Arc<Live>,
 }
 
+/// What one round did.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Round {
+    pub(crate) received: u32,
+    pub(crate) sent: u32,
+    /// Packets were offered to the transmit queue, taken or not.
+    pub(crate) offered: bool,
+}
+
+impl Round {
+    #[inline]
+    pub(crate) fn moved(self) -> u32 {
+        self.received + self.sent
+    }
+}
+
 /// A lane of any mode, driven burst by burst.
 pub(crate) trait Forward: Send {
     /// Sends `count` generated packets before the mode begins.
     fn send_first(&mut self, generator: &TxOnly, count: usize);
-    /// Receives, steps and sends once; returns how many packets were received or sent.
-    fn round(&mut self) -> usize;
+    /// Receives, steps and sends once.
+    fn round(&mut self) -> Round;
     /// Counts cycles of a round that moved packets.
     fn add_busy(&mut self, cycles: u64);
+    /// Counts how many packets a round received and sent, if the run records that.
+    fn add_bursts(&mut self, round: Round);
     /// Lets the transmit queue finish what earlier bursts left to do.
     fn reclaim(&mut self);
     /// Which stream this is, and its queues.
@@ -180,18 +224,18 @@ impl<M: Mode> Forward for Lane<M> {
     }
 
     #[inline]
-    fn round(&mut self) -> usize {
-        let mut moved = 0;
+    fn round(&mut self) -> Round {
+        let mut received = 0;
         if M::RECEIVES {
-            moved = self.rx.rx_burst(&mut self.packets);
-            if moved > 0 {
-                LaneCounters::add(&self.counters.rx_packets, moved as u64);
+            received = self.rx.rx_burst(&mut self.packets);
+            if received > 0 {
+                LaneCounters::add(&self.counters.rx_packets, received as u64);
                 if self.config.live.verbose.load(Ordering::Relaxed) > 0 {
                     self.describe();
                 }
                 let work = self.config.live.work_cycles.load(Ordering::Relaxed);
                 if work > 0 {
-                    spend(u64::from(work) * moved as u64);
+                    spend(u64::from(work) * received as u64);
                 }
             }
         }
@@ -200,11 +244,15 @@ impl<M: Mode> Forward for Lane<M> {
         if dropped > 0 {
             self.mode.not_sent(dropped);
         }
-        moved + sent
+        Round { received: received as u32, sent: sent as u32, offered: sent + dropped > 0 }
     }
 
     fn add_busy(&mut self, cycles: u64) {
         LaneCounters::add(&self.counters.busy_cycles, cycles);
+    }
+
+    fn add_bursts(&mut self, round: Round) {
+        self.counters.add_bursts(round, M::RECEIVES);
     }
 
     fn reclaim(&mut self) {

@@ -113,14 +113,16 @@ pub(crate) fn cycles_per_packet(busy: u64, packets: u64, mode: &str, mhz: u64) -
     )
 }
 
-/// The statistics at `stop` and of `show fwd stats all`: every port, then the sum.
-pub(crate) fn forward_stats(ports: &[(u16, ForwardTotals)]) -> String {
+/// The statistics at `stop` and of `show fwd stats all`: every port, then the sum. `bursts` has the lines about the bursts
+/// of a port.
+pub(crate) fn forward_stats(ports: &[(u16, ForwardTotals)], bursts: impl Fn(u16) -> String) -> String {
     let mut text = String::new();
     let mut sum = ForwardTotals::default();
     for (port, totals) in ports {
         let line = "----------------------";
         let _ = writeln!(text, "\n  {line} Forward statistics for port {port:<2} {line}");
         forward_lines(&mut text, totals);
+        text += &bursts(*port);
         let _ = writeln!(text, "  {line}--------------------------------{line}");
         sum.stats.ipackets += totals.stats.ipackets;
         sum.stats.imissed += totals.stats.imissed;

@@ -7,6 +7,7 @@
 //!                engine: one thread per lcore, each polls its lanes: rx ─► mode ─► tx
 //! ```
 
+mod bursts;
 mod console;
 mod describe;
 mod engine;

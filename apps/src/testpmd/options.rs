@@ -1,6 +1,6 @@
 //! testpmd's own options, the part of the command line after `--`.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use linecard::mempool::HEADROOM;
@@ -242,6 +242,14 @@ const OPTIONS: &[Spec] = &[
             Ok(())
         },
     ),
+    flag(
+        "record-burst-stats",
+        "count bursts by how many packets they have; shown with the forward statistics",
+        |o, _| {
+            o.settings.record_bursts = true;
+            Ok(())
+        },
+    ),
     valued("work-cycles", "N", "time-stamp cycles to spend on each received packet (not in DPDK)", |o, v| {
         o.settings.work_cycles = number("work-cycles", v, 0, settings::MAX_WORK_CYCLES.into())?;
         Ok(())
@@ -328,16 +336,20 @@ pub(crate) fn parse_number(text: &str) -> Option<u64> {
 /// The first option that is unknown, lacks its value or has one out of range.
 pub(crate) fn parse(arguments: &[OsString]) -> Result<Options, Error> {
     let mut options = Options::default();
-    let mut rest = arguments.iter();
-    while let Some(argument) = rest.next() {
-        let text = argument.to_str().ok_or_else(|| {
-            Error::Usage(format!("argument {} is not UTF-8; write it in UTF-8", argument.to_string_lossy()))
-        })?;
-        apply(&mut options, text, &mut || rest.next().map(|v| v.to_string_lossy().into_owned()))
-            .map_err(Error::Usage)?;
+    let words: Vec<&str> = arguments.iter().map(|argument| utf8(argument)).collect::<Result<_, _>>()?;
+    let mut rest = words.into_iter();
+    while let Some(word) = rest.next() {
+        apply(&mut options, word, &mut || rest.next().map(str::to_owned)).map_err(Error::Usage)?;
     }
     consistent(&options).map_err(Error::Usage)?;
     Ok(options)
+}
+
+fn utf8(argument: &OsStr) -> Result<&str, Error> {
+    argument.to_str().ok_or_else(|| {
+        let given = argument.as_encoded_bytes().escape_ascii();
+        Error::Usage(format!("\"{given}\" is not UTF-8; write it, or rename what it names, in UTF-8"))
+    })
 }
 
 fn apply(options: &mut Options, text: &str, next: &mut dyn FnMut() -> Option<String>) -> Result<(), String> {

@@ -9,7 +9,7 @@ use linecard::mempool::Pool;
 use linecard::pmd::capture::Hub;
 use linecard::pmd::{PortConfig, ProbeContext, Registry};
 
-use super::engine::{Forwarding, Plan};
+use super::engine::{BurstsOf, Forwarding, Plan, spreads};
 use super::lane::Live;
 use super::layout::{self, ForwardTotals};
 use super::options::Options;
@@ -47,6 +47,8 @@ pub(crate) struct Session {
     forwarding: Option<Forwarding>,
     /// What each stream did in the run that is on, or in the last one.
     last_totals: Vec<(Stream, layout::StreamTotals)>,
+    /// How many packets the bursts of that run had, if it records that.
+    last_bursts: Vec<BurstsOf>,
     /// The ports of that run.
     last_ports: Vec<u16>,
 }
@@ -85,6 +87,7 @@ impl Session {
             load_depth: 0,
             forwarding: None,
             last_totals: Vec::new(),
+            last_bursts: Vec::new(),
             last_ports: Vec::new(),
         }
     }
@@ -260,6 +263,7 @@ impl Session {
             err!(self.out, "error: {trouble}; stop and start its ports to use them again\n");
         }
         self.last_totals = lanes.iter().map(|(stream, counters)| (*stream, counters.totals())).collect();
+        self.last_bursts = spreads(&lanes);
         self.print_forward_stats();
         out!(self.out, "\nDone.\n");
     }
@@ -268,12 +272,15 @@ impl Session {
     pub(crate) fn print_forward_stats(&mut self) {
         if let Some(forwarding) = &self.forwarding {
             self.last_totals = forwarding.totals();
+            self.last_bursts = forwarding.bursts();
         }
         let ports =
             if self.last_ports.is_empty() { self.forwarding_ports() } else { self.last_ports.clone() };
-        if self.last_totals.len() > ports.len() {
+        let many = self.last_totals.len() > ports.len();
+        if many {
             for (stream, totals) in &self.last_totals {
-                out!(self.out, "{}", layout::stream_stats(stream, totals));
+                let bursts = self.burst_lines(|each| (each == stream, each == stream));
+                out!(self.out, "{}{bursts}", layout::stream_stats(stream, totals));
             }
         }
         let (mut dropped, mut bad): (HashMap<u16, u64>, HashMap<u16, (u64, u64)>) = Default::default();
@@ -290,10 +297,25 @@ impl Session {
             Some((*id, ForwardTotals { stats, tx_dropped, bad_checksums }))
         };
         let totals: Vec<_> = ports.iter().filter_map(of).collect();
-        out!(self.out, "{}", layout::forward_stats(&totals));
+        let bursts = |port| match many {
+            true => String::new(),
+            false => self.burst_lines(|each| (each.rx_port == port, each.tx_port == port)),
+        };
+        let text = layout::forward_stats(&totals, bursts);
+        out!(self.out, "{text}");
         if self.settings.record_cycles {
             self.print_cycles();
         }
+    }
+
+    /// The spread of received bursts, then that of sent ones, of the streams that `of` picks for either.
+    fn burst_lines(&self, of: impl Fn(&Stream) -> (bool, bool)) -> String {
+        if !self.settings.record_bursts {
+            return String::new();
+        }
+        let rx = self.last_bursts.iter().filter(|(stream, _)| of(stream).0).map(|(_, (rx, _))| rx.line("RX"));
+        let tx = self.last_bursts.iter().filter(|(stream, _)| of(stream).1).map(|(_, (_, tx))| tx.line("TX"));
+        rx.chain(tx).collect()
     }
 
     fn print_cycles(&mut self) {
@@ -314,6 +336,7 @@ impl Session {
             forwarding.clear();
         }
         self.last_totals.clear();
+        self.last_bursts.clear();
     }
 
     /// Ends the run: forwarding, ports, a last word.

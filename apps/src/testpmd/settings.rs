@@ -145,6 +145,8 @@ pub(crate) struct Settings {
     pub(crate) work_cycles: u32,
     /// Count the cycles of rounds that move packets.
     pub(crate) record_cycles: bool,
+    /// Count bursts by how many packets they have.
+    pub(crate) record_bursts: bool,
     /// Throw away what waits in receive queues before forwarding starts.
     pub(crate) flush_rx: bool,
     pub(crate) hide_zero_xstats: bool,
@@ -172,6 +174,7 @@ impl Default for Settings {
             verbose: 0,
             work_cycles: 0,
             record_cycles: false,
+            record_bursts: false,
             flush_rx: true,
             hide_zero_xstats: false,
             peers: BTreeMap::new(),

@@ -8,7 +8,7 @@ mod apply;
 mod table;
 
 use std::collections::VecDeque;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
 use crate::cores::{LcoreId, LcoreMap};
 use crate::error::{Error, Result};
@@ -62,7 +62,7 @@ impl EalArgs {
     ///
     /// # Errors
     /// [`Error::UnknownOption`], [`Error::AmbiguousOption`], [`Error::UnsupportedOption`], [`Error::MissingValue`],
-    /// [`Error::OptionValue`], [`Error::Conflict`], [`Error::UnexpectedArgument`], [`Error::Lcores`].
+    /// [`Error::OptionValue`], [`Error::Conflict`], [`Error::UnexpectedArgument`], [`Error::NotUtf8`], [`Error::Lcores`].
     pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<(Self, Vec<OsString>)> {
         let mut rest: VecDeque<OsString> = arguments.into_iter().collect();
         let mut args = Self::default();
@@ -70,7 +70,7 @@ impl EalArgs {
             if argument == "--" {
                 break;
             }
-            let argument = text(argument)?;
+            let argument = text(None, argument)?;
             if let Some(long) = argument.strip_prefix("--") {
                 args.long(long, &mut rest)?;
             } else if let Some(letters) = argument.strip_prefix('-').filter(|letters| !letters.is_empty()) {
@@ -155,13 +155,19 @@ impl EalArgs {
 fn next_value(option: &'static Opt, rest: &mut VecDeque<OsString>) -> Result<String> {
     // As getopt_long does, whatever comes next is the value; only "--" cannot be meant as one.
     let value = rest.pop_front().filter(|value| value != "--");
-    text(value.ok_or(Error::MissingValue { option: option.name(), expected: option.expected() })?)
+    let missing = || Error::MissingValue { option: option.name(), expected: option.expected() };
+    text(Some(option.name()), value.ok_or_else(missing)?)
 }
 
-fn text(argument: OsString) -> Result<String> {
-    argument
-        .into_string()
-        .map_err(|raw| Error::UnexpectedArgument { argument: raw.to_string_lossy().into_owned() })
+/// The argument as text; `option` is the one whose value it is.
+fn text(option: Option<&'static str>, argument: OsString) -> Result<String> {
+    argument.into_string().map_err(|raw| Error::NotUtf8 { argument: quoted(option, &raw) })
+}
+
+/// With what cannot be printed as escapes, as a shell's `$'…'` takes them.
+fn quoted(option: Option<&'static str>, raw: &OsStr) -> String {
+    let given = raw.as_encoded_bytes().escape_ascii();
+    option.map_or_else(|| given.to_string(), |option| format!("{option} {given}"))
 }
 
 #[cfg(test)]

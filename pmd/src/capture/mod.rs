@@ -14,7 +14,9 @@
 //! rings up, and gives them back, between bursts.
 //!
 //! Packets that are dropped come with the reason as a comment where the place of the drop has the packet: drivers
-//! call [`dropped`], applications [`TxQueue::note_dropped`](crate::TxQueue::note_dropped).
+//! call [`dropped`], applications [`TxQueue::note_dropped`](crate::TxQueue::note_dropped). A packet that was taken, and
+//! shown as sent, and is lost later (in flight when its backend went, a piece of a packet that was cut in software), comes
+//! once more with a comment that says so.
 //!
 //! Trust: the socket belongs to its owner, in a folder that only the owner enters. Whoever may connect sees all
 //! packets of the ports, and can garble the copies that it asked for, nothing else: rings are sealed memfds, each
@@ -34,7 +36,8 @@ mod tests;
 
 pub use self::client::{Client, Listed};
 pub use self::hub::{Hub, Session};
-pub use self::point::{dropped, is_watched};
+pub(crate) use self::point::in_pieces;
+pub use self::point::{dropped, is_watched, lost};
 pub use self::protocol::{Options, Totals};
 pub use self::queues::{WatchedRx, WatchedTx};
 pub use self::record::Frame;

@@ -279,7 +279,7 @@ impl Gone {
 /// Runs `step`, a burst of the queue behind; what its driver says is [`dropped`] goes to `sink`, and is told.
 pub(super) fn telling<T>(sink: Sink, time: u64, step: impl FnOnce() -> T) -> (T, Option<(Sink, Gone)>) {
     // A queue behind a queue (a faulty line) tells the innermost.
-    let outer = EAR.with(|ear| ear.borrow_mut().replace(Ear { sink, time, gone: Gone::NONE }));
+    let outer = EAR.with(|ear| ear.borrow_mut().replace(Ear { sink, time, gone: Gone::NONE, pieces: false }));
     let result = step();
     let ear = EAR.with(|ear| std::mem::replace(&mut *ear.borrow_mut(), outer));
     (result, ear.map(|ear| (ear.sink, ear.gone)))
@@ -289,6 +289,8 @@ struct Ear {
     sink: Sink,
     time: u64,
     gone: Gone,
+    /// What is dropped now are pieces of packets that bursts took before.
+    pieces: bool,
 }
 
 thread_local! {
@@ -310,11 +312,50 @@ thread_local! {
 /// ```
 pub fn dropped(packet: &Packet, cause: &str) {
     EAR.with(|ear| {
-        if let Some(Ear { sink, time, gone }) = &mut *ear.borrow_mut() {
-            sink.copy(packet, *time, cause);
+        if let Some(Ear { sink, time, gone, pieces }) = &mut *ear.borrow_mut() {
+            if *pieces {
+                sink.copy(packet, *time, &format!("{cause}, a piece of a packet shown as sent"));
+            } else {
+                sink.copy(packet, *time, cause);
+            }
             gone.add(packet);
         }
     });
+}
+
+/// For drivers: a packet that an earlier burst took, and which a capture may show as sent, is lost after all, for this
+/// reason. For [`TxQueue::watched`](crate::TxQueue::watched), where those are told that somebody else lost.
+///
+/// ```
+/// # use linecard_eal::{Memory, MemoryConfig};
+/// # use linecard_mempool::{Pool, PoolConfig};
+/// # let domain = Memory::new(MemoryConfig::default())?.domain("packets")?;
+/// # let pool = Pool::new(&domain, PoolConfig::default())?;
+/// let packet = pool.get().ok_or("empty")?;
+/// linecard_pmd::capture::lost(&packet, "backend_gone"); // nobody listens here
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn lost(packet: &Packet, cause: &str) {
+    EAR.with(|ear| {
+        if let Some(Ear { sink, time, .. }) = &mut *ear.borrow_mut() {
+            sink.copy(packet, *time, &format!("{cause}, shown as sent before"));
+        }
+    });
+}
+
+/// Runs `step`, which sends pieces of packets that bursts took whole: drops inside of it are told as such.
+pub(crate) fn in_pieces<T>(step: impl FnOnce() -> T) -> T {
+    let set = |pieces| {
+        EAR.with(|ear| {
+            if let Some(ear) = &mut *ear.borrow_mut() {
+                ear.pieces = pieces;
+            }
+        });
+    };
+    set(true);
+    let result = step();
+    set(false);
+    result
 }
 
 /// For drivers: whether anybody wants to see what this burst drops, so that it is worth while to make a packet of what

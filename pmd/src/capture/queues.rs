@@ -80,15 +80,37 @@ impl WatchedTx {
         self.point.pick_up();
         let time = now();
         let Some(Sinks { mut passed, dropped }) = self.point.sinks.take() else {
+            self.inner.watched(false);
             return self.inner.tx_burst(packets);
         };
         // Copied before: what is taken may be gone at once.
         let copied = passed.prepare(packets, time);
-        let (count, dropped) = telling(dropped, time, || self.inner.tx_burst(packets));
+        let (count, dropped) = telling(dropped, time, || {
+            self.inner.watched(true);
+            self.inner.tx_burst(packets)
+        });
         let gone = dropped.as_ref().map_or(&Gone::NONE, |(_, gone)| gone);
         copied.publish(count, gone);
         self.point.sinks = dropped.map(|(dropped, _)| Sinks { passed, dropped });
         count
+    }
+}
+
+impl WatchedTx {
+    /// Also where nobody sends any more, rings come and go, and what waited may be dropped.
+    #[cold]
+    #[inline(never)]
+    fn reclaim_watched(&mut self) {
+        self.point.pick_up();
+        let Some(Sinks { passed, dropped }) = self.point.sinks.take() else {
+            self.inner.watched(false);
+            return self.inner.reclaim();
+        };
+        let ((), dropped) = telling(dropped, now(), || {
+            self.inner.watched(true);
+            self.inner.reclaim();
+        });
+        self.point.sinks = dropped.map(|(dropped, _)| Sinks { passed, dropped });
     }
 }
 
@@ -102,11 +124,10 @@ impl TxQueue for WatchedTx {
     }
 
     fn reclaim(&mut self) {
-        if !self.point.off() {
-            // Also where nobody sends any more, rings come and go.
-            self.point.pick_up();
+        if self.point.off() {
+            return self.inner.reclaim();
         }
-        self.inner.reclaim();
+        self.reclaim_watched();
     }
 
     fn note_dropped(&mut self, packets: &[Packet], cause: &str) {

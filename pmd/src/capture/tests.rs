@@ -4,13 +4,14 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use linecard_eal::memory::{Memory, MemoryConfig};
-use linecard_mempool::{Burst, Packet, Pool, PoolConfig};
+use linecard_mempool::{Burst, Offload, Packet, Pool, PoolConfig, TxOffload};
 use linecard_net::bpf::compile;
 
 use super::*;
 use crate::config::{PortConfig, configure};
 use crate::contract::{Ends, Far, Limits, Link as Subject};
 use crate::netdev::lab::Lab;
+use crate::offload::{SoftTx, Takes};
 use crate::pcap::encode::Direction;
 use crate::port::{Device, DeviceInfo, Driver, Port, ProbeContext, RxQueue, TxQueue};
 use crate::{DevArgs, impair, null, ring};
@@ -202,6 +203,66 @@ fn drivers_say_why_they_drop() {
     let text = format!("net_af_xdp0,iface=one,netns={}", lab.path());
     let port = open(&crate::af_xdp::AfXdpDriver, &text);
     assert_eq!(reasons(&hub, 3, port, &pool, &frames[..2]), [said(13, "runt")]);
+}
+
+/// A queue without segmentation that is full when a packet comes, and later refuses what it is given.
+struct Refusing {
+    soft: SoftTx,
+    full: bool,
+}
+
+impl TxQueue for Refusing {
+    fn tx_burst(&mut self, packets: &mut Burst) -> usize {
+        let full = self.full;
+        self.soft.burst(packets, Takes::default(), |ready| {
+            ready.iter().filter(|_| !full).for_each(|packet| dropped(packet, "refused"));
+            if full { 0 } else { ready.clear() }
+        })
+    }
+
+    fn reclaim(&mut self) {
+        self.full = false;
+        self.soft.flush(|ready| {
+            ready.iter().for_each(|packet| dropped(packet, "refused"));
+            ready.clear()
+        });
+    }
+
+    fn path(&self) -> &'static str {
+        "refusing"
+    }
+}
+
+#[test]
+fn a_piece_that_is_dropped_later_says_that_its_packet_is_shown_as_sent() {
+    let (context, pool) = setup();
+    let mut port = start(&context, &pool, "net_null0");
+    port.tx = vec![Box::new(Refusing { soft: SoftTx::new(pool.clone(), |_, _| {}), full: true })];
+    let hub = Hub::new();
+    let mut port = hub.watch(0, port);
+    let (_session, mut stream) = hub.open(0, &Options::default()).expect("opens");
+    let mut large = vec![0; 54 + 1200];
+    large[12..14].copy_from_slice(&[0x08, 0x00]);
+    large[14..34].copy_from_slice(&[0x45, 0, 0, 0, 0, 1, 0, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+    large[16..18].copy_from_slice(&1240_u16.to_be_bytes());
+    large[46] = 0x50;
+    let mut whole = packet(&pool, &large);
+    let lengths = TxOffload::new(14, 20, 20).with_tso_segsz(500);
+    whole.set_tx_offload(Offload::TX_IPV4 | Offload::TX_TCP_SEG, lengths);
+    let mut burst = Burst::new();
+    burst.push(whole).expect("room");
+    assert_eq!(port.tx[0].tx_burst(&mut burst), 1);
+    assert_eq!(all(&mut stream), [(Direction::Out, large, String::new())]);
+    port.tx[0].reclaim();
+    let seen: Vec<_> = all(&mut stream).into_iter().map(|(_, data, comment)| (data.len(), comment)).collect();
+    let why = || "refused, a piece of a packet shown as sent".to_owned();
+    assert_eq!(seen, [(554, why()), (554, why()), (254, why())]);
+    // What is no piece is told as before.
+    burst.push(packet(&pool, &[9; 60])).expect("room");
+    assert_eq!(port.tx[0].tx_burst(&mut burst), 1);
+    assert_eq!(all(&mut stream), [(Direction::Out, vec![9; 60], "refused".to_owned())]);
+    port.stop();
+    assert_eq!(pool.stats().in_use, 0);
 }
 
 #[test]

@@ -120,6 +120,10 @@ impl TxQueue for Tx {
         self.inner.reclaim();
     }
 
+    fn watched(&mut self, on: bool) {
+        self.inner.watched(on);
+    }
+
     fn path(&self) -> &'static str {
         if self.timed.line.is_some() { "impaired" } else { self.inner.path() }
     }

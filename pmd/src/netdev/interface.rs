@@ -1,6 +1,7 @@
 //! One interface, found by name and followed by index.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::facts::Facts;
@@ -28,6 +29,8 @@ pub struct Interface {
     name: String,
     index: u32,
     netlink: Mutex<Netlink>,
+    /// That it is gone was told.
+    told: AtomicBool,
 }
 
 impl Interface {
@@ -53,6 +56,7 @@ impl Interface {
                 name: name.into(),
                 index: facts.index,
                 netlink: Mutex::new(netlink),
+                told: AtomicBool::new(false),
             }),
             None => Err(missing(port, namespace, name, &mut netlink)),
         }
@@ -106,9 +110,23 @@ impl Interface {
         answer.first().and_then(Facts::read).ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
     }
 
-    /// The link state, for [`PortControl::link`](crate::PortControl::link); down when the interface is gone.
+    /// The link state, for [`PortControl::link`](crate::PortControl::link); down when the interface is gone, which is
+    /// told once.
     #[must_use]
     pub fn link(&self) -> Link {
+        let link = self.link_only();
+        if !link.up && !self.exists() && !self.told.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "{}: the interface {} was removed, or moved to another namespace; stop the port and open it anew",
+                self.port,
+                self.name
+            );
+        }
+        link
+    }
+
+    /// The link state, for drivers that tell by themselves when the interface is gone.
+    pub(crate) fn link_only(&self) -> Link {
         if self.read().is_ok_and(|facts| facts.is_running()) { Link::UP } else { Link::DOWN }
     }
 

@@ -125,7 +125,7 @@ impl SoftTx {
         while !self.waiting.is_empty() {
             let mut some = Burst::new();
             some.extend(&mut std::iter::from_fn(|| self.waiting.pop_front()));
-            send(&mut some);
+            crate::capture::in_pieces(|| send(&mut some));
             let full = !some.is_empty();
             while let Some(packet) = some.pop() {
                 self.waiting.push_front(packet);

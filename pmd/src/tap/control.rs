@@ -76,7 +76,7 @@ impl PortControl for TapControl {
     fn link(&self) -> Link {
         match &self.interface {
             _ if self.trouble.is_gone() => Link::DOWN,
-            Some(interface) => interface.link(),
+            Some(interface) => interface.link_only(),
             None => Link::UP,
         }
     }

@@ -13,13 +13,19 @@ use crate::path::{HEADER, Line, clear_header};
 /// Most segments of a packet that is sent where it lies; longer ones are copied.
 pub(super) const SEGMENTS: usize = 64;
 
-/// Frees the packet behind a token.
+/// The packet behind a token.
 #[cold]
-pub(super) fn free(token: u64) {
+pub(super) fn packet(token: u64) -> Packet {
     // SAFETY: tokens are made from packets given to the queue and come back once each.
     let line = unsafe { Line::of_token(token) };
     // SAFETY: as above: the queue owned it and has given it back.
-    drop(unsafe { Packet::from_raw(line.meta()) });
+    unsafe { Packet::from_raw(line.meta()) }
+}
+
+/// Frees the packet behind a token.
+#[cold]
+pub(super) fn free(token: u64) {
+    drop(packet(token));
 }
 
 /// Frees a batch that is not of one kind.

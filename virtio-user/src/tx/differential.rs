@@ -112,6 +112,7 @@ impl<Q: DriverQueue, const OFFLOAD: bool> Side<Q, OFFLOAD> {
             header: zone.header(),
             ring: 1,
             takes,
+            missing: Arc::default(),
             pool,
         };
         let path = Tx::new(driver(&memory, config).expect("a driver"), parts);

@@ -45,6 +45,11 @@ pub(crate) const COMMANDS: &[Command] = &[
         run: |session, values| session.settings.record_cycles = values.word(0) == "on",
     },
     Command {
+        pattern: "set record-burst-stats (on|off)",
+        help: "Set the option to enable the display of RX and TX bursts, from the next start on.",
+        run: |session, values| session.settings.record_bursts = values.word(0) == "on",
+    },
+    Command {
         pattern: "set work-cycles <n>",
         help: "Spend so many time-stamp cycles on each received packet, as an application would.",
         run: set_work_cycles,

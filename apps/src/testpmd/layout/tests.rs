@@ -44,13 +44,23 @@ fn forward_statistics_have_dpdks_layout() {
   TX-packets: 5824           TX-dropped: 0             TX-total: 5824
   ++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++++
 ";
-    assert_eq!(forward_stats(&[(0, totals(2880)), (1, totals(2880))]), want);
+    assert_eq!(forward_stats(&[(0, totals(2880)), (1, totals(2880))], |_| String::new()), want);
+}
+
+#[test]
+fn lines_about_bursts_stand_with_their_port() {
+    let ports = [(0, ForwardTotals::default()), (1, ForwardTotals::default())];
+    let text = forward_stats(&ports, |port| format!("  RX-bursts of {port}\n"));
+    let line = "----------------------------------------------------------------------------";
+    assert!(text.contains(&format!("TX-total: 0\n  RX-bursts of 1\n  {line}\n")), "{text}");
+    assert_eq!(text.matches("RX-bursts").count(), 2, "the sum has none");
 }
 
 #[test]
 fn receive_errors_are_shown_when_there_are_any() {
     let stats = PortStats { ierrors: 1, rx_nombuf: 2, ..PortStats::default() };
-    let text = forward_stats(&[(0, ForwardTotals { stats, tx_dropped: 3, bad_checksums: None })]);
+    let text =
+        forward_stats(&[(0, ForwardTotals { stats, tx_dropped: 3, bad_checksums: None })], |_| String::new());
     assert!(text.contains("  RX-error: 1\n  RX-nombufs: 2             \n"), "{text}");
     assert!(text.contains("TX-dropped: 3             TX-total: 3"), "{text}");
 }
@@ -58,7 +68,7 @@ fn receive_errors_are_shown_when_there_are_any() {
 #[test]
 fn csum_counts_wrong_checksums_like_dpdk() {
     let totals = ForwardTotals { bad_checksums: Some((7, 12)), ..ForwardTotals::default() };
-    let text = forward_stats(&[(0, totals)]);
+    let text = forward_stats(&[(0, totals)], |_| String::new());
     let want = "
   RX-packets: 0              RX-dropped: 0             RX-total: 0
   Bad-ipcsum: 7              Bad-l4csum: 12            Bad-outer-l4csum: 0             

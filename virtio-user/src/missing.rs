@@ -1,0 +1,44 @@
+//! What a backend took with it: kept, while somebody captures, until the polling thread has told.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use linecard_mempool::Packet;
+use linecard_pmd::capture;
+use linecard_pmd::stats::Cause;
+
+use crate::losses::TxLoss;
+
+/// Most packets kept: what a ring has in flight at most. A queue that nobody polls must not keep a pool empty.
+const MOST: usize = linecard_virtio::layout::MAX_SIZE as usize;
+
+/// Packets of one transmit queue that were in flight when a backend was lost.
+#[derive(Debug, Default)]
+pub(crate) struct Missing {
+    /// Only a hint: who misses a change of it keeps one loss too many or too few for a capture that comes or goes.
+    watched: AtomicBool,
+    packets: Mutex<Vec<Packet>>,
+}
+
+impl Missing {
+    /// Whether anybody wants to know.
+    pub(crate) fn wanted(&self) -> bool {
+        self.watched.load(Ordering::Relaxed)
+    }
+
+    /// Keeps a lost packet; for the control thread.
+    pub(crate) fn keep(&self, packet: Packet) {
+        let mut packets = self.packets.lock().unwrap_or_else(PoisonError::into_inner);
+        if packets.len() < MOST {
+            packets.push(packet);
+        }
+    }
+
+    /// Tells what is kept, if somebody captures, and frees it; for the polling thread, which never waits.
+    pub(crate) fn tell(&self, watched: bool) {
+        self.watched.store(watched, Ordering::Relaxed);
+        let Ok(mut packets) = self.packets.try_lock() else { return };
+        let name = TxLoss::ALL.get(TxLoss::BackendGone.index()).map_or("", |(name, _)| *name);
+        packets.drain(..).for_each(|packet| capture::lost(&packet, name));
+    }
+}
