@@ -65,7 +65,7 @@ const WAIT: Duration = Duration::from_secs(3);
 /// Opens the device that `arguments` name, as `--vdev` has them, and starts it: one queue each way, packets from `pool`.
 ///
 /// More queues, offloads, or another patience with a peer than three seconds take its three steps one by one:
-/// [`Registry::probe`](pmd::Registry::probe), [`configure`](pmd::configure) and
+/// [`Registry::probe`](pmd::Registry::probe), [`configure`] and
 /// [`Configured::start`](pmd::Configured::start).
 ///
 /// ```

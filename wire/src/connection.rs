@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
-use crate::descriptor::{PeerFd, Socket};
+use crate::descriptor::{Closer, PeerFd, Socket};
 use crate::error::Error;
 use crate::message::{HEADER_LEN, Header, MAX_FDS, Message, OutMessage};
 use crate::sys;
@@ -52,8 +52,16 @@ impl Connection {
     /// # Errors
     /// [`Error::System`].
     pub fn new(socket: UnixStream) -> Result<Self, Error> {
+        Self::of(socket, &Closer::default())
+    }
+
+    /// The same for a port whose connections share `closer`.
+    ///
+    /// # Errors
+    /// [`Error::System`].
+    pub fn of(socket: UnixStream, closer: &Closer) -> Result<Self, Error> {
+        let socket = Socket::new(socket, closer);
         socket.set_nonblocking(true).map_err(|source| Error::System { action: "setting up", source })?;
-        let socket = Socket::from(socket);
         Ok(Self { socket, partial: Partial::default(), queue: VecDeque::new(), queued_bytes: 0 })
     }
 
@@ -61,7 +69,7 @@ impl Connection {
     ///
     /// # Errors
     /// [`Error::Closed`], [`Error::Truncated`], [`Error::Version`], [`Error::TooLong`],
-    /// [`Error::FdsLost`], [`Error::System`]; after any of them the connection is of no use.
+    /// [`Error::FdsLost`], [`Error::PayloadField`], [`Error::System`]; after any of them the connection is of no use.
     pub fn read(&mut self) -> Result<Option<Message>, Error> {
         loop {
             if let Some(message) = self.partial.finished() {
@@ -76,12 +84,13 @@ impl Connection {
     /// One `recvmsg` into what is missing; `false` when it would block.
     fn receive(&mut self) -> Result<bool, Error> {
         let partial = &mut self.partial;
-        let got = match sys::receive(self.socket.as_fd(), partial.missing()) {
+        let mut got = match sys::receive(self.socket.as_fd(), partial.missing()) {
             Ok(received) => received,
             Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(false),
             Err(source) => return Err(Error::System { action: "reading", source }),
         };
-        partial.keep(got.fds);
+        got.fds.iter_mut().for_each(|fd| fd.leave_to(self.socket.closer()));
+        partial.keep(got.fds)?;
         if got.fds_lost {
             return Err(Error::FdsLost);
         }
@@ -226,11 +235,16 @@ impl Partial {
         .unwrap_or_default()
     }
 
-    /// Keeps descriptors up to the limit; the rest close here.
-    fn keep(&mut self, fds: Vec<PeerFd>) {
+    /// Keeps descriptors up to the limit; the rest close here. A message may come in thousands of pieces, each with some.
+    fn keep(&mut self, fds: Vec<PeerFd>) -> Result<(), Error> {
         let room = MAX_FDS.saturating_sub(self.fds.len());
         self.surplus_fds = self.surplus_fds.saturating_add(fds.len().saturating_sub(room));
         self.fds.extend(fds.into_iter().take(room));
+        if self.surplus_fds <= sys::SCM_MAX_FD {
+            return Ok(());
+        }
+        let got = (MAX_FDS + self.surplus_fds) as u64;
+        Err(Error::PayloadField { what: "message", field: "descriptors", got, max: MAX_FDS as u64 })
     }
 
     fn advance(&mut self, bytes: usize) -> Result<(), Error> {

@@ -4,12 +4,15 @@
 //! file of a file system that is a program (FUSE) waits for that program, a pipe for whoever writes to it just now. To close
 //! the last descriptor of memory is to free it. A thread that serves many peers never closes such a descriptor itself; a
 //! thread of its own does. Nor does it close a socket with messages that nobody read: descriptors may be with them.
+//! Where closing may take for ever, each port has its own thread ([`Closer`]), so that a peer keeps nobody's descriptors
+//! open but its own.
 
 use std::net::Shutdown;
 use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::{OnceLock, mpsc};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock, OnceLock, mpsc};
 
 /// A descriptor that came with a message. It is closed on drop, without waiting, wherever it leads.
 ///
@@ -24,16 +27,24 @@ use std::sync::{OnceLock, mpsc};
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug)]
-pub struct PeerFd(Option<OwnedFd>);
+pub struct PeerFd {
+    fd: Option<OwnedFd>,
+    closer: Option<Closer>,
+}
 
 impl PeerFd {
+    /// Has `closer` close it, if that may take its time.
+    pub(crate) fn leave_to(&mut self, closer: &Closer) {
+        self.closer = Some(closer.clone());
+    }
+
     /// The descriptor, to be closed like any other. For one whose kind was checked.
     ///
     /// # Panics
     /// Never: the descriptor is there until it is given away here.
     #[must_use]
     pub fn into_owned(mut self) -> OwnedFd {
-        match self.0.take() {
+        match self.fd.take() {
             Some(fd) => fd,
             None => unreachable!("given away once"),
         }
@@ -42,13 +53,13 @@ impl PeerFd {
 
 impl From<OwnedFd> for PeerFd {
     fn from(fd: OwnedFd) -> Self {
-        Self(Some(fd))
+        Self { fd: Some(fd), closer: None }
     }
 }
 
 impl AsFd for PeerFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match &self.0 {
+        match &self.fd {
             Some(fd) => fd.as_fd(),
             None => unreachable!("given away once"),
         }
@@ -57,8 +68,8 @@ impl AsFd for PeerFd {
 
 impl Drop for PeerFd {
     fn drop(&mut self) {
-        if let Some(fd) = self.0.take() {
-            close_elsewhere(fd);
+        if let Some(fd) = self.fd.take() {
+            close(fd, self.closer.as_ref());
         }
     }
 }
@@ -75,32 +86,60 @@ fn waits_for_nobody(fd: &OwnedFd) -> bool {
     memory || event()
 }
 
-/// A thread that closes descriptors, made for the first of them.
-struct Closer {
-    name: &'static str,
-    thread: OnceLock<Option<mpsc::Sender<OwnedFd>>>,
+/// A thread that closes descriptors, made for the first of them; it ends when they are closed and all clones of this gone.
+///
+/// Whoever serves a port gives it to all its connections ([`Connection::of`](crate::Connection::of)): a peer that sends
+/// descriptors which take long to close then waits for nobody but itself, and [`waiting`](Self::waiting) says when it has
+/// sent too many.
+///
+/// ```
+/// use linecard_wire::{Closer, Connection};
+/// let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+/// let closer = Closer::default();
+/// let connection = Connection::of(ours, &closer)?;
+/// drop((connection, theirs));
+/// assert_eq!(closer.waiting(), 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Closer(Arc<Thread>);
+
+#[derive(Debug, Default)]
+struct Thread {
+    sender: OnceLock<Option<mpsc::Sender<OwnedFd>>>,
+    waiting: Arc<AtomicUsize>,
 }
 
 /// For what waits for nobody.
-static BUSY: Closer = Closer::new("lc-closer");
-/// For what may wait for ever, and then keeps all behind it open.
-static PATIENT: Closer = Closer::new("lc-closer-wait");
+static BUSY: LazyLock<Closer> = LazyLock::new(Closer::default);
+/// For what may wait for ever and came from no port's peer.
+static PATIENT: LazyLock<Closer> = LazyLock::new(Closer::default);
 
 impl Closer {
-    const fn new(name: &'static str) -> Self {
-        Self { name, thread: OnceLock::new() }
+    /// Descriptors that are not closed yet.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.0.waiting.load(Relaxed)
     }
 
     fn close(&self, fd: OwnedFd) {
-        let thread = self.thread.get_or_init(|| {
+        let sender = self.0.sender.get_or_init(|| {
             let (sender, fds) = mpsc::channel::<OwnedFd>();
-            let body = move || fds.into_iter().for_each(drop);
-            std::thread::Builder::new().name(self.name.into()).spawn(body).ok().map(|_| sender)
+            let waiting = Arc::clone(&self.0.waiting);
+            let body = move || {
+                for fd in fds {
+                    drop(fd);
+                    waiting.fetch_sub(1, Relaxed);
+                }
+            };
+            std::thread::Builder::new().name("lc-closer".into()).spawn(body).ok().map(|_| sender)
         });
         // Without a thread there is nothing better than to close it here.
-        let Some(thread) = thread else { return };
-        if let Err(mpsc::SendError(fd)) = thread.send(fd) {
+        let Some(sender) = sender else { return };
+        self.0.waiting.fetch_add(1, Relaxed);
+        if let Err(mpsc::SendError(fd)) = sender.send(fd) {
             drop(fd);
+            self.0.waiting.fetch_sub(1, Relaxed);
         }
     }
 }
@@ -113,26 +152,40 @@ impl Closer {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub fn close_elsewhere(fd: OwnedFd) {
-    let closer = if waits_for_nobody(&fd) { &BUSY } else { &PATIENT };
-    closer.close(fd);
+    close(fd, None);
+}
+
+fn close(fd: OwnedFd, patient: Option<&Closer>) {
+    if waits_for_nobody(&fd) {
+        BUSY.close(fd);
+    } else {
+        patient.unwrap_or(&PATIENT).close(fd);
+    }
 }
 
 /// Ends a connection without waiting: the peer is told at once; what it sent and nobody read is thrown away, with the
 /// descriptors that came along, where that may take its time.
-fn hang_up(socket: UnixStream) {
+fn hang_up(socket: UnixStream, closer: &Closer) {
     // From here on nothing more can come.
     let _ = socket.shutdown(Shutdown::Both);
     if has_unread(socket.as_fd()) {
-        PATIENT.close(socket.into());
+        closer.close(socket.into());
     }
 }
 
 /// A connection that hangs up on drop.
-pub(crate) struct Socket(Option<UnixStream>);
+pub(crate) struct Socket {
+    stream: Option<UnixStream>,
+    closer: Closer,
+}
 
-impl From<UnixStream> for Socket {
-    fn from(socket: UnixStream) -> Self {
-        Self(Some(socket))
+impl Socket {
+    pub(crate) fn new(stream: UnixStream, closer: &Closer) -> Self {
+        Self { stream: Some(stream), closer: closer.clone() }
+    }
+
+    pub(crate) fn closer(&self) -> &Closer {
+        &self.closer
     }
 }
 
@@ -140,8 +193,8 @@ impl Deref for Socket {
     type Target = UnixStream;
 
     fn deref(&self) -> &UnixStream {
-        match &self.0 {
-            Some(socket) => socket,
+        match &self.stream {
+            Some(stream) => stream,
             None => unreachable!("there until the drop"),
         }
     }
@@ -149,8 +202,8 @@ impl Deref for Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        if let Some(socket) = self.0.take() {
-            hang_up(socket);
+        if let Some(stream) = self.stream.take() {
+            hang_up(stream, &self.closer);
         }
     }
 }

@@ -39,7 +39,7 @@ mod sys;
 mod tests;
 
 pub use connection::Connection;
-pub use descriptor::{PeerFd, close_elsewhere};
+pub use descriptor::{Closer, PeerFd, close_elsewhere};
 pub use error::Error;
 pub use message::{
     HEADER_LEN, Header, MAX_FDS, MAX_PAYLOAD, Message, NEED_REPLY, OutMessage, REPLY, VERSION,

@@ -10,7 +10,7 @@ use std::time::Instant;
 use crate::descriptor::PeerFd;
 
 /// Most descriptors the kernel puts into one `SCM_RIGHTS` record (`SCM_MAX_FD`, `include/net/scm.h`).
-const SCM_MAX_FD: usize = 253;
+pub(crate) const SCM_MAX_FD: usize = 253;
 /// `CMSG_SPACE(SCM_MAX_FD * 4)`, rounded up: 16 bytes of header and the descriptors.
 const CONTROL_LEN: usize = 16 + SCM_MAX_FD * 4 + 12;
 const FD_LEN: usize = size_of::<RawFd>();

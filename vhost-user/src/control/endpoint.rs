@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use linecard_eal::gate::{Controller, close_all, gate};
 use linecard_wire::socket::{self, Listener};
-use linecard_wire::{Connection, Message, OutMessage};
+use linecard_wire::{Closer, Connection, Message, OutMessage};
 
 use super::budget::Budget;
 use super::epoll::{Epoll, Interest, hung_up};
@@ -31,6 +31,9 @@ const GATE_LOOKS: u32 = 64;
 const MESSAGES_PER_TURN: usize = 32;
 /// Connections accepted or turned away in one turn.
 const ACCEPTS_PER_TURN: usize = 8;
+/// Descriptors of a port's peers that may wait to be closed, because that takes as long as they like; with more, nobody is
+/// accepted. One connection can add what two messages carry.
+const MAX_UNCLOSED: usize = 64;
 /// How long nobody is accepted after that failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -64,6 +67,8 @@ pub(super) struct Endpoint {
     /// New gates that replace old ones: a port started anew.
     pub(super) arriving: VecDeque<(usize, Controller<Slot>)>,
     closings: Budget,
+    /// Of this port's peers alone.
+    closer: Closer,
     /// Accepting failed: the socket is not watched before.
     paused: Option<Instant>,
     link: Option<Link>,
@@ -98,6 +103,7 @@ impl Endpoint {
             gates,
             arriving: VecDeque::new(),
             closings: Budget::full(Instant::now()),
+            closer: Closer::default(),
             paused: None,
             link: None,
             successor: None,
@@ -152,8 +158,14 @@ impl Endpoint {
         if self.link.is_some() || Instant::now() < *next {
             return;
         }
+        if self.closer.waiting() > MAX_UNCLOSED {
+            *next = Instant::now() + CONNECT_INTERVAL;
+            return;
+        }
         *next = Instant::now() + CONNECT_INTERVAL;
-        if let Some(connection) = socket::connect(path).ok().and_then(|stream| Connection::new(stream).ok()) {
+        if let Some(connection) =
+            socket::connect(path).ok().and_then(|stream| Connection::of(stream, &self.closer).ok())
+        {
             self.adopt(connection, epoll);
         }
     }
@@ -162,6 +174,14 @@ impl Endpoint {
     pub(super) fn accept(&mut self, epoll: &Epoll) {
         for _ in 0..ACCEPTS_PER_TURN {
             let Source::Listen(listener) = &self.source else { return };
+            if self.closer.waiting() > MAX_UNCLOSED {
+                tell!(
+                    self.peer,
+                    warn,
+                    "nobody is accepted until what frontends sent is closed; see what they send"
+                );
+                return self.watch_socket(epoll, Interest::None);
+            }
             let stream = match listener.accept() {
                 Ok(stream) => stream,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
@@ -173,7 +193,7 @@ impl Endpoint {
                 }
             };
             // Also one that is turned away: what it sent may take its time to close.
-            let Ok(connection) = Connection::new(stream) else { continue };
+            let Ok(connection) = Connection::of(stream, &self.closer) else { continue };
             self.make_room(epoll);
             match &self.link {
                 None => self.adopt(connection, epoll),

@@ -12,7 +12,7 @@ use linecard_virtio::Features;
 use linecard_wire::payload::{MemTable, MemoryRegion, Payload};
 use linecard_wire::{FrontendReq as Req, Header, VERSION};
 
-use crate::common::{Frontend, GUEST, USER, memfd, socket_path};
+use crate::common::{Frontend, GUEST, USER, memfd, open_fds, socket_path};
 
 /// Longest that another port's control messages may take meanwhile.
 const SOON: Duration = Duration::from_millis(300);
@@ -152,6 +152,45 @@ fn descriptors_that_nobody_read_make_nobody_wait() {
         assert!(took < SOON, "another port's frontend waited {took:?} for what was turned away");
         drop((many, silent));
     }
+}
+
+/// Descriptors behind one that takes five seconds to close stay open as long: a port takes in so many, and no more.
+#[test]
+fn what_does_not_close_is_the_ports_own_affair() {
+    const SENT: usize = 8;
+    let pair = Pair::new("unclosed");
+    let (socket, silent) = lingering();
+    let null = std::fs::File::open("/dev/null").expect("there");
+    let before = open_fds();
+    let mut first = Frontend::connect(&pair.bad.path);
+    first.send(Req::SET_OWNER, &[], &[socket.as_fd()]);
+    drop(socket);
+    assert!(first.is_dropped());
+    let (mut most, mut refused) = (0, 0);
+    let until = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < until {
+        if let Ok(stream) = linecard_wire::socket::connect(&pair.bad.path) {
+            let mut hostile = Frontend::over(stream);
+            hostile.send(Req::SET_OWNER, &[], &[null.as_fd(); SENT]);
+        } else {
+            refused += 1;
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        most = most.max(open_fds() - before);
+    }
+    assert!(refused > 0 && most < 200, "{most} descriptors are open, {refused} frontends were refused");
+    let took = pair.greeting();
+    assert!(took < SOON, "another port's frontend waited {took:?}");
+    drop(silent);
+    let until = Instant::now() + Duration::from_secs(10);
+    let again = loop {
+        assert!(Instant::now() < until, "the port takes frontends again");
+        match linecard_wire::socket::connect(&pair.bad.path) {
+            Ok(stream) => break stream,
+            Err(_) => std::thread::sleep(Duration::from_millis(10)),
+        }
+    };
+    Frontend::over(again).negotiate(Features::NONE);
 }
 
 /// A frontend's process ends and leaves a GiB to be freed by whoever held it last, which is the backend.
