@@ -62,7 +62,7 @@ pub fn batches(variants: usize) -> usize {
 /// let packet = segmented(&pool, &[60, 40], 7, 6);
 /// assert_eq!((packet.len(), packet.nb_segs()), (100, 2));
 /// assert_eq!(parse(packet.data()).packet_type.l4(), PacketType::L4_TCP);
-/// # Ok::<(), linecard_eal::Error>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// # Panics
