@@ -14,7 +14,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 #[test]
 fn the_vhost_crate_gets_packets_through() {
-    let mut bench = Bench::new("crate");
+    let mut bench = Bench::with_config_space("crate");
     let stream = UnixStream::connect(&bench.path).expect("connect");
     // Two rings: the crate counts rings where DPDK and QEMU count pairs, so it must not ask.
     let mut frontend = Frontend::from_stream(stream, 2);
