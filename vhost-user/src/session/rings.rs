@@ -6,7 +6,7 @@ use linecard_virtio::{Features, Layout};
 use linecard_wire::Message;
 use linecard_wire::payload::{Payload, VringAddr, VringFd, VringState};
 
-use super::vring::{Vring, check_size, device_config, layout_of, ring_memory};
+use super::vring::{Vring, check_size, device_config, layout_of, ran_past, ring_memory};
 use super::{Answer, Session, Slots, expect_fds};
 use crate::datapath::{self, PathConfig};
 use crate::error::Refusal;
@@ -14,6 +14,11 @@ use crate::event::Event;
 use crate::memory::MemoryMap;
 use crate::peer::tell;
 use crate::slot::{Mode, Ring};
+
+/// What a user must know of a packed ring whose position is lost, and what to do.
+const BEHIND: &str = "this packed ring was used beyond the position that the frontend starts it at (a backend ended while \
+    the ring was in use); no packet may pass until the driver starts anew: reload it or restart the guest. Split rings \
+    (QEMU: packed=off) survive a restart of the backend";
 
 impl Session {
     fn index(&self, asked: u32) -> Result<usize, Refusal> {
@@ -113,6 +118,9 @@ impl Session {
         let running = self.vrings.get(index).is_some_and(|vring| vring.started);
         if !running {
             let ring = self.build(index, &self.map)?;
+            if self.is_behind(index) {
+                tell!(self.peer, warn, ring = index, "{BEHIND}");
+            }
             if let Some(slot) = slots.get(index) {
                 tell!(self.peer, info, ring = index, path = ring.path.name(), "ring started");
                 slot.ring = Some(ring);
@@ -166,6 +174,19 @@ impl Session {
         }
     }
 
+    /// Whether the position that ring `index` shall start at is one that a device has left already: it was not told by us,
+    /// and the packed ring says otherwise. A split ring is resumed behind its used index.
+    fn is_behind(&self, index: usize) -> bool {
+        let Some(vring) = self.vrings.get(index) else { return false };
+        let layout = layout_of(self.features.unwrap_or_default());
+        let (Layout::Packed, Some(size), Some(addr)) = (layout, vring.size, &vring.addr) else {
+            return false;
+        };
+        vring.stopped_at != Some(vring.base)
+            && ring_memory(index, addr, layout, size, &self.map)
+                .is_ok_and(|memory| ran_past(vring.base, size, &memory))
+    }
+
     /// A ring made from what is known about `index`, on `map`.
     fn build(&self, index: usize, map: &Arc<MemoryMap>) -> Result<Ring, Refusal> {
         let missing = |what| Refusal::RingIncomplete { index, what };
@@ -194,6 +215,7 @@ impl Session {
         if let Some(ring) = ring {
             tell!(self.peer, info, ring = index, "ring stopped");
             vring.base = ring.path.base();
+            vring.stopped_at = Some(vring.base);
         }
         vring.started = false;
         vring.kick = None;
