@@ -13,6 +13,7 @@ mod support;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use linecard::pmd::netdev::lab::wait_until;
 use support::Scratch;
 use support::console::{Kind, Testpmd};
 use support::guest::{Guest, Parts};
@@ -141,6 +142,22 @@ echo "FINISHED"
 poweroff -f
 "#;
 
+/// A guest whose backend ends and comes again; then the driver of card 1 is bound anew.
+const RESTART_SCRIPT: &str = r#"
+up() { ip addr add 10.0.$1.1/24 dev eth$1; ip link set eth$1 up; }
+try() { echo "$1 $2: $(ping -c 3 -i 0.2 -W 2 -s 1400 10.0.$2.2 | grep transmitted)"; }
+for n in 0 1; do up $n; try before $n; done
+read go
+for n in 0 1; do try after $n; done
+device=$(basename $(readlink -f /sys/class/net/eth1/device))
+cd /sys/bus/virtio/drivers/virtio_net
+echo $device > unbind; echo $device > bind
+up 1
+for n in 0 1; do try reloaded $n; done
+echo "FINISHED"
+poweroff -f
+"#;
+
 /// A card at each socket. Message-signalled interrupts are off (`vectors=0`): QEMU 7.2 without KVM crashes with them.
 fn cards(sockets: &[PathBuf], cards: &[&str], pairs: usize) -> Vec<String> {
     let mut arguments = vec!["-smp".into(), pairs.to_string()];
@@ -178,6 +195,11 @@ fn counters<const N: usize>(testpmd: &mut Testpmd, port: usize, names: [&str; N]
         let line = testpmd.expect(&format!("{name}:"), STEP);
         line.rsplit(' ').next().expect("a value").parse().expect("a number")
     })
+}
+
+fn is_up(testpmd: &mut Testpmd, port: usize) -> bool {
+    testpmd.type_line(&format!("show port info {port}"));
+    testpmd.expect("Link status", STEP).contains("up")
 }
 
 /// Forwards in this mode from now on; counters begin at 0.
@@ -312,4 +334,47 @@ fn linux_guest_uses_two_queues_then_one_then_two_again() {
     assert_eq!(guest.complaints(), "");
     drop(guest);
     assert_whole(testpmd);
+}
+
+#[test]
+fn a_backend_that_restarts_resumes_split_rings_and_warns_of_packed_ones() {
+    let test = "a_backend_that_restarts_resumes_split_rings_and_warns_of_packed_ones";
+    let Some(parts) = Parts::find(test) else { return };
+    let scratch = Scratch::new(test);
+    let sockets: Vec<_> = (0..MULTIQUEUE_CARDS.len()).map(|n| scratch.join(&format!("s{n}"))).collect();
+    let mut first = testpmd(&sockets, PAIRS);
+    let mut devices = cards(&sockets, &MULTIQUEUE_CARDS, PAIRS);
+    for socket in devices.iter_mut().filter(|argument| argument.starts_with("socket,")) {
+        socket.push_str(",reconnect=1");
+    }
+    let mut guest = Guest::boot(&parts, scratch.path(), &[BEGIN, RESTART_SCRIPT].concat(), &devices);
+    let echoes = |guest: &mut Guest, what: &str| {
+        let line = guest.expect(&format!("{what}: "), BOOT);
+        line.contains("3 packets transmitted, 3 packets received")
+    };
+    assert!(echoes(&mut guest, "before 0") && echoes(&mut guest, "before 1"), "{}", guest.transcript());
+    let warning = "was used beyond the position";
+    assert!(!first.transcript().contains(warning), "{}", first.transcript());
+
+    first.kill();
+    let mut second = testpmd(&sockets, PAIRS);
+    let line = second.expect(warning, STEP);
+    assert!(line.contains("net_vhost1") && line.contains("reload it or restart the guest"), "{line}");
+    for port in 0..MULTIQUEUE_CARDS.len() {
+        wait_until("the guest's card is up", || is_up(&mut second, port));
+    }
+    guest.type_line("go");
+    assert!(echoes(&mut guest, "after 0"), "{}", guest.transcript());
+    guest.expect("after 1: ", STEP);
+    // What the warning says helps, and there is nothing to warn of any more.
+    let mut warnings = || {
+        assert!(is_up(&mut second, 0));
+        second.transcript().matches(warning).count()
+    };
+    let so_far = warnings();
+    assert!(echoes(&mut guest, "reloaded 0") && echoes(&mut guest, "reloaded 1"), "{}", guest.transcript());
+    assert_eq!(warnings(), so_far);
+    guest.expect("FINISHED", STEP);
+    drop(guest);
+    assert_whole(second);
 }
