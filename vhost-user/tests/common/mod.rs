@@ -416,6 +416,11 @@ impl Guest {
 
     pub fn over(mut frontend: Frontend, features: Features) -> Self {
         frontend.negotiate(features);
+        Self::with_rings(frontend)
+    }
+
+    /// Over a frontend that has negotiated; everything from the memory table to enabled rings.
+    pub fn with_rings(mut frontend: Frontend) -> Self {
         // The rings are laid out before the backend may look at them.
         let (rx, tx) = (driver(&frontend, 0, SIZE), driver(&frontend, 1, SIZE));
         frontend.share_memory();
