@@ -210,8 +210,12 @@ fn forward(testpmd: &mut Testpmd, mode: &str) {
     testpmd.expect(&format!("{mode} packet forwarding"), STEP);
 }
 
-/// Ends it; every packet must be home.
-fn assert_whole(mut testpmd: Testpmd) {
+/// Ends it; none of its ports refused anything, and every packet must be home.
+fn assert_whole(mut testpmd: Testpmd, ports: usize) {
+    for port in 0..ports {
+        let [refused] = counters(&mut testpmd, port, ["refused_requests"]);
+        assert_eq!(refused, 0, "port {port}: {}", testpmd.transcript());
+    }
     for line in ["stop", "port stop all", "show pool"] {
         testpmd.type_line(line);
     }
@@ -278,7 +282,7 @@ fn linux_guest_pings_and_sends_large_packets() {
             "port {port} received nothing large: {packets} packets, {bytes} bytes"
         );
     }
-    assert_whole(testpmd);
+    assert_whole(testpmd, sockets.len());
 }
 
 #[test]
@@ -333,7 +337,7 @@ fn linux_guest_uses_two_queues_then_one_then_two_again() {
     guest.expect("FINISHED", STEP);
     assert_eq!(guest.complaints(), "");
     drop(guest);
-    assert_whole(testpmd);
+    assert_whole(testpmd, sockets.len());
 }
 
 #[test]
@@ -376,5 +380,5 @@ fn a_backend_that_restarts_resumes_split_rings_and_warns_of_packed_ones() {
     assert_eq!(warnings(), so_far);
     guest.expect("FINISHED", STEP);
     drop(guest);
-    assert_whole(second);
+    assert_whole(second, sockets.len());
 }

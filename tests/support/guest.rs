@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{on_path, skip};
@@ -25,8 +26,12 @@ const MODULES: &[&str] = &[
 const NEWER_MODULES: &[&str] = &["failover", "net_failover", "virtio_net"];
 const MEMORY: &str = "256M";
 
+/// Guests of one test binary run one after the other: each takes the time of several cores.
+static TURN: Mutex<()> = Mutex::new(());
+
 /// What a guest is made of.
 pub(crate) struct Parts {
+    _turn: MutexGuard<'static, ()>,
     qemu: PathBuf,
     busybox: PathBuf,
     kernel: PathBuf,
@@ -61,7 +66,8 @@ impl Parts {
             skip(test, "there is no guest kernel (.ci/guest-kernel fetches what is needed below target)");
             return None;
         };
-        Some(Self { qemu, busybox, kernel, modules, files: Vec::new() })
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(Self { _turn: turn, qemu, busybox, kernel, modules, files: Vec::new() })
     }
 
     /// Adds ethtool; says so when it is not there and `test` must be skipped.
