@@ -7,6 +7,7 @@ use linecard_eal::gate::{Poller, gate};
 use linecard_mempool::Pool;
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::Features;
+use linecard_wire::ProtocolFeatures;
 
 use crate::control::Control;
 use crate::error::Error;
@@ -50,6 +51,13 @@ pub struct BackendConfig {
     pub queue_pairs: u16,
     /// Virtio features to offer, of those that there are.
     pub features: Features,
+    /// Lets the frontend read the configuration space (`VHOST_USER_PROTOCOL_F_CONFIG`): link, queue pairs, [`mac`](Self::mac)
+    /// and [`mtu`](Self::mtu).
+    ///
+    /// Off unless set. QEMU keeps the configuration of its network cards itself and warns of every backend that offers
+    /// its own ("vhost-user backend supports VHOST_USER_PROTOCOL_F_CONFIG but QEMU does not"); Cloud Hypervisor, DPDK's
+    /// virtio-user and ours do not ask for it. crosvm does, and QEMU's generic vhost-user device requires it.
+    pub config_space: bool,
     /// Address in the configuration space.
     pub mac: [u8; 6],
     /// MTU in the configuration space.
@@ -62,7 +70,7 @@ pub struct BackendConfig {
 }
 
 impl BackendConfig {
-    /// One queue pair with all features but large packets from the frontend (`HOST_TSO4` and the like), an MTU of 1500, up to 1 TiB of shared memory.
+    /// One queue pair with all features but large packets from the frontend (`HOST_TSO4` and the like), no configuration space to read, an MTU of 1500, up to 1 TiB of shared memory.
     pub fn new(name: impl Into<String>, path: impl Into<PathBuf>, mode: Mode) -> Self {
         Self {
             name: name.into(),
@@ -70,6 +78,7 @@ impl BackendConfig {
             mode,
             queue_pairs: 1,
             features: DEFAULT,
+            config_space: false,
             mac: [0x56, 0x48, 0x4f, 0x53, 0x54, 0],
             mtu: 1500,
             max_memory: 1 << 40,
@@ -111,10 +120,12 @@ impl Backend {
         if config.survive_lost_pages {
             sigbus::install().map_err(|e| Error::system("installing a handler for SIGBUS", e))?;
         }
+        let mut protocol = PROTOCOL;
+        protocol.set(ProtocolFeatures::CONFIG, config.config_space);
         let terms = Terms {
             queue_pairs: asked,
             features: (config.features & OFFERED) | Features::PROTOCOL_FEATURES,
-            protocol: PROTOCOL,
+            protocol,
             mac: config.mac,
             mtu: config.mtu,
             limits: MapLimits { total: config.max_memory },

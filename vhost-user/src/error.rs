@@ -293,12 +293,6 @@ pub enum RegionError {
         /// Allowed.
         max: u64,
     },
-    /// Removal of a region that was never added.
-    #[error("no memory region at guest address {guest:#x} of that size and user address")]
-    Unknown {
-        /// Guest address asked for.
-        guest: u64,
-    },
     /// The operating system refused.
     #[error("{action} of a memory region failed: {source}")]
     System {

@@ -401,3 +401,30 @@ fn sockets_are_private_stale_ones_replaced_live_ones_respected() {
         assert!(matches!(Backend::new(&control, config), Err(Error::QueuePairs { .. })));
     }
 }
+
+/// Cloud Hypervisor only disables the rings of a guest that starts anew, and then describes them again.
+#[test]
+fn a_disabled_ring_may_be_described_anew() {
+    let mut bench = Bench::new("anew");
+    let mut guest = Guest::start(&bench.path, Features::NONE);
+    bench.wait_link(true);
+    for features in [Features::NET_MRG_RXBUF, Features::RING_PACKED, Features::NONE] {
+        round_trip(&mut bench, &mut guest, 30);
+        let wanted = (features | Features::VERSION_1 | Features::PROTOCOL_FEATURES).bits().to_bytes();
+        guest.frontend.refused(Req::SET_FEATURES, &wanted, &[]);
+        guest.frontend.enable(0, false);
+        guest.frontend.refused(Req::SET_FEATURES, &wanted, &[]);
+        guest.frontend.enable(1, false);
+        assert!(!bench.backend.peer().link_up());
+
+        // The guest's memory begins anew, then its rings are told of as if they were the first.
+        let mut frontend = guest.frontend;
+        frontend.bytes(0, common::RING_AREA).fill(0);
+        frontend.good(Req::SET_FEATURES, &wanted, &[]);
+        frontend.features = Features::from_bits(u64::from_bytes(&wanted).expect("features"));
+        guest = Guest::with_rings(frontend);
+        bench.wait_link(true);
+    }
+    round_trip(&mut bench, &mut guest, 30);
+    assert_eq!(bench.backend.peer().counters()[3], ("ring_faults", 0));
+}

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -24,6 +24,8 @@ const SMALL_PAGE: u64 = 4096;
 pub(crate) struct Region {
     /// What the peer said, checked.
     pub(crate) spec: MemoryRegion,
+    /// The file it is a part of; the mapping keeps it, so no other file gets its number meanwhile.
+    file: FileId,
     /// Where `spec.guest_addr` is in this process.
     start: NonNull<u8>,
     /// Tells the fault handler about the mapping; must end before the mapping does.
@@ -58,12 +60,7 @@ impl Region {
         alarm: Option<&Arc<Alarm>>,
     ) -> Result<Self, RegionError> {
         check_ranges(&spec)?;
-        // Asked before anything else, because the kernel alone answers it: any other file may be a program of the peer's
-        // (FUSE), and `fstat` would wait for that.
-        // SAFETY: takes integers.
-        if unsafe { libc::fcntl(file.as_fd().as_raw_fd(), libc::F_GET_SEALS) } < 0 {
-            return Err(RegionError::FileKind);
-        }
+        check_kind(file.as_fd())?;
         let file = File::from(file.into_owned());
         let region = Self::map_file(spec, &file, alarm);
         if region.is_err() {
@@ -75,6 +72,7 @@ impl Region {
 
     fn map_file(spec: MemoryRegion, file: &File, alarm: Option<&Arc<Alarm>>) -> Result<Self, RegionError> {
         let page = check_file(&spec, file)?;
+        let id = FileId::of(file.as_fd())?;
         // The file offset need not be page-aligned: map from the page it lies in.
         let skip = spec.offset % page;
         let len = (spec.size + skip).next_multiple_of(page);
@@ -87,7 +85,13 @@ impl Region {
         if matches!(watch, Some(None)) {
             return Err(RegionError::Unwatched { max: ENTRIES });
         }
-        Ok(Self { spec, start, watch: watch.flatten(), mapping: Some(mapping) })
+        Ok(Self { spec, file: id, start, watch: watch.flatten(), mapping: Some(mapping) })
+    }
+
+    /// Whether `spec` and `file` describe this very region: the same addresses, the same part of the same file.
+    pub(crate) fn is(&self, spec: &MemoryRegion, file: &PeerFd) -> bool {
+        let same_file = |fd| check_kind(fd).and_then(|()| FileId::of(fd)).is_ok_and(|id| id == self.file);
+        self.spec == *spec && same_file(file.as_fd())
     }
 
     /// Where `len` bytes at `offset` into the region are; `None` when they are not all inside.
@@ -100,6 +104,36 @@ impl Region {
     pub(crate) fn start(&self) -> NonNull<u8> {
         self.start
     }
+}
+
+/// What tells a file from all others that exist at the same time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct FileId {
+    device: libc::dev_t,
+    inode: libc::ino_t,
+}
+
+impl FileId {
+    /// Of the file behind `fd`, whose kind was checked: asked about another one, its owner may not answer.
+    fn of(fd: BorrowedFd<'_>) -> Result<Self, RegionError> {
+        let mut stat = MaybeUninit::<libc::stat>::uninit();
+        // SAFETY: `stat` has room for the structure that fstat fills.
+        if unsafe { libc::fstat(fd.as_raw_fd(), stat.as_mut_ptr()) } != 0 {
+            let source = io::Error::last_os_error();
+            return Err(RegionError::System { action: "inspecting the file", source });
+        }
+        // SAFETY: fstat succeeded, so it filled the structure.
+        let stat = unsafe { stat.assume_init() };
+        Ok(Self { device: stat.st_dev, inode: stat.st_ino })
+    }
+}
+
+/// Refuses what is not memory. Asked before anything else, because the kernel alone answers it: any other file may be a
+/// program of the peer's (FUSE), and `fstat` would wait for that.
+fn check_kind(fd: BorrowedFd<'_>) -> Result<(), RegionError> {
+    // SAFETY: takes integers.
+    let seals = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GET_SEALS) };
+    if seals < 0 { Err(RegionError::FileKind) } else { Ok(()) }
 }
 
 fn check_ranges(spec: &MemoryRegion) -> Result<(), RegionError> {

@@ -1,4 +1,4 @@
-//! The `net_vhost` driver: `net_vhost0,iface=PATH[,queues=N][,client=0|1][,tso=0|1]`.
+//! The `net_vhost` driver: `net_vhost0,iface=PATH[,queues=N][,client=0|1][,tso=0|1][,config=0|1]`.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -65,7 +65,7 @@ impl Driver for VhostDriver {
     }
 
     fn summary(&self) -> &'static str {
-        "vhost-user backend: iface=PATH[,queues=1..128][,client=0|1][,tso=0|1]"
+        "vhost-user backend: iface=PATH[,queues=1..128][,client=0|1][,tso=0|1][,config=0|1]"
     }
 
     fn probe(&self, _context: &ProbeContext, args: &DevArgs) -> Result<Box<dyn Device>, Error> {
@@ -83,11 +83,17 @@ impl Driver for VhostDriver {
             }
         }
         let tso = args.flag("tso")?.unwrap_or(false);
+        let config_space = args.flag("config")?.unwrap_or(false);
         args.finish()?;
         let features = DEFAULT.with(Features::HOST_SEGMENTS, tso);
         let mac = mac_of(args.name());
-        let config =
-            BackendConfig { queue_pairs, mac, features, ..BackendConfig::new(args.name(), path, mode) };
+        let config = BackendConfig {
+            queue_pairs,
+            mac,
+            features,
+            config_space,
+            ..BackendConfig::new(args.name(), path, mode)
+        };
         let backend = self.control().and_then(|control| Backend::new(&control, config));
         let backend = backend.map_err(|error| tell(args.name(), error))?;
         Ok(Box::new(VhostDevice { name: args.name().into(), backend, mac }))

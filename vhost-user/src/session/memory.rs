@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use linecard_wire::Message;
 use linecard_wire::payload::{MemTable, MemoryRegion, Payload, SingleRegion};
+use linecard_wire::{Message, PeerFd};
 
 use super::{Answer, Session, Slots, expect_fds};
 use crate::error::{Refusal, RegionError};
@@ -17,31 +17,33 @@ impl Session {
     ) -> Result<Answer, Refusal> {
         let MemTable(specs) = MemTable::from_bytes(&message.payload)?;
         expect_fds(&message, specs.len())?;
-        let alarm = self.watched.then_some(&self.alarm);
-        let regions: Result<Vec<_>, _> = specs
-            .into_iter()
-            .zip(message.fds)
-            .map(|(spec, file)| Region::map(spec, file, alarm).map(Arc::new))
-            .collect();
+        let regions: Result<Vec<_>, _> =
+            specs.into_iter().zip(message.fds).map(|(spec, file)| self.region(spec, file)).collect();
         let map = MemoryMap::new(regions?, self.terms.limits)?;
         self.move_to(map, slots);
         Ok(Answer::Done)
     }
 
+    /// Adds a region. The very one that is there already is acknowledged: QEMU 7.2 has a vhost device of its own for each
+    /// queue pair, and each of them adds every region.
     pub(super) fn add_region(&mut self, message: Message, slots: &mut Slots<'_>) -> Result<Answer, Refusal> {
         let SingleRegion(spec) = SingleRegion::from_bytes(&message.payload)?;
         expect_fds(&message, 1)?;
-        let alarm = self.watched.then_some(&self.alarm);
         let mut regions = self.map.regions().to_vec();
         for file in message.fds {
-            regions.push(Arc::new(Region::map(spec, file, alarm)?));
+            let region = self.region(spec, file)?;
+            if regions.iter().any(|known| Arc::ptr_eq(known, &region)) {
+                return Ok(Answer::Done);
+            }
+            regions.push(region);
         }
         let map = MemoryMap::new(regions, self.terms.limits)?;
         self.move_to(map, slots);
         Ok(Answer::Done)
     }
 
-    /// A descriptor may come along (QEMU sends one); it is closed.
+    /// Removes a region. One that is gone already is acknowledged: each vhost device of QEMU 7.2 removes every region, and
+    /// the first may have put another into its place by then. A descriptor may come along (QEMU sends one); it is closed.
     pub(super) fn remove_region(
         &mut self,
         message: Message,
@@ -58,10 +60,18 @@ impl Session {
         let before = regions.len();
         regions.retain(|region| !same(&region.spec));
         if regions.len() == before {
-            return Err(RegionError::Unknown { guest: spec.guest_addr }.into());
+            return Ok(Answer::Done);
         }
         let map = MemoryMap::new(regions, self.terms.limits)?;
         self.move_to(map, slots);
         Ok(Answer::Done)
+    }
+
+    /// The region that the peer describes: the one that is mapped already if it is the very same, else a new one.
+    fn region(&self, spec: MemoryRegion, file: PeerFd) -> Result<Arc<Region>, RegionError> {
+        match self.map.regions().iter().find(|region| region.is(&spec, &file)) {
+            Some(region) => Ok(Arc::clone(region)),
+            None => Region::map(spec, file, self.watched.then_some(&self.alarm)).map(Arc::new),
+        }
     }
 }

@@ -151,14 +151,14 @@ impl Session {
         }
         let payload = message.payload.as_slice();
         match request {
-            Req::SET_VRING_NUM => self.set_vring_num(payload),
-            Req::SET_VRING_ADDR => self.set_vring_addr(payload),
-            Req::SET_VRING_BASE => self.set_vring_base(payload),
+            Req::SET_VRING_NUM => self.set_vring_num(payload, slots),
+            Req::SET_VRING_ADDR => self.set_vring_addr(payload, slots),
+            Req::SET_VRING_BASE => self.set_vring_base(payload, slots),
             Req::GET_VRING_BASE => self.vring_base(payload, slots),
             Req::SET_VRING_ENABLE => self.set_vring_enable(payload, slots),
             Req::SET_STATUS => self.set_status(payload, slots),
             Req::RESET_OWNER | Req::RESET_DEVICE => self.reset(request, payload, slots),
-            Req::SET_FEATURES => self.set_features(payload),
+            Req::SET_FEATURES => self.set_features(payload, slots),
             Req::SEND_RARP => self.send_rarp(payload, slots),
             _ => self.dispatch_simple(request, payload),
         }
