@@ -11,7 +11,6 @@ use crate::fault::PeerFault;
 use crate::layout::{F_NO_NOTIFY, RingMemory, direction};
 use crate::queue::{Ahead, Chain, DeviceMemory, DeviceQueue, Head, Used};
 use crate::segments::SegList;
-use crate::slot::stop;
 use crate::sync::{Acquire, Relaxed, Release, full_fence};
 
 /// The device half of a split ring; see [`DeviceQueue`]. Starts with kicks off.
@@ -81,19 +80,21 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Device<IN_ORDER, WRITABLE> {
     }
 
     /// Re-reads the available index and returns how many chains are known. When it is impossible, the `known` ones go out
-    /// first, as in [`stop`].
-    #[inline]
+    /// first, as before every other fault.
+    #[inline(always)]
     fn refresh(&mut self, known: u16) -> Result<u16, PeerFault> {
         // D1, pairs with the driver's release store of avail.idx: entries and descriptors before it are visible.
         let to = self.ring.avail_idx.load(Acquire);
         let (window, held) = (to.wrapping_sub(self.next), self.next.wrapping_sub(self.used));
         let size = self.ring.size();
-        if window > size.saturating_sub(held) {
-            let fault = PeerFault::AvailJump { from: self.used, to, size };
-            return stop(usize::from(known), fault).map(|known| known as u16);
+        if window <= size.saturating_sub(held) {
+            self.seen = to;
+            return Ok(window);
         }
-        self.seen = to;
-        Ok(window)
+        if known > 0 {
+            return Ok(known);
+        }
+        Err(PeerFault::AvailJump { from: self.used, to, size })
     }
 }
 
@@ -129,7 +130,7 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<I
         self.ring.size()
     }
 
-    #[inline]
+    #[inline(always)]
     fn peek<M: DeviceMemory>(
         &mut self,
         memory: &M,

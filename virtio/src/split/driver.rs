@@ -136,17 +136,19 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
 
     /// Re-reads the used index and returns how many completions are known. When it is impossible, the `known` ones go out
     /// first, as in [`stop`].
-    #[inline]
+    #[inline(always)]
     fn refresh(&mut self, known: u16) -> Result<u16, PeerFault> {
         // A1, pairs with the device's release store of used.idx: the elements before it are visible.
         let to = self.ring.used_idx.load(Acquire);
         let (window, in_flight) = (to.wrapping_sub(self.used), self.published.wrapping_sub(self.used));
-        if window > in_flight {
-            let fault = PeerFault::UsedJump { from: self.used, to, in_flight };
-            return stop(usize::from(known), fault).map(|known| known as u16);
+        if window <= in_flight {
+            self.used_seen = to;
+            return Ok(window);
         }
-        self.used_seen = to;
-        Ok(window)
+        if known > 0 {
+            return Ok(known);
+        }
+        Err(PeerFault::UsedJump { from: self.used, to, in_flight })
     }
 
     /// Lends a direct chain of `segments`, which fit.
