@@ -21,6 +21,7 @@
 
 mod sync;
 
+pub(crate) mod closing;
 pub(crate) mod slots;
 pub(crate) mod stack;
 

@@ -36,6 +36,13 @@ unsafe impl Send for Reservation {}
 // SAFETY: as for Send; the gaps are behind a mutex, and whoever took a gap is the only one to map there.
 unsafe impl Sync for Reservation {}
 
+/// An address inside a mapping, which no kernel puts at 0. One that were would be a mistake of ours, to be stopped at here:
+/// whoever gets the pointer reads and writes through it.
+pub(super) fn mapped(ptr: *mut u8) -> NonNull<u8> {
+    let Some(ptr) = NonNull::new(ptr) else { unreachable!("a mapping at address 0") };
+    ptr
+}
+
 impl Reservation {
     /// About `len` bytes of addresses; fewer, down to 64 MiB, when the address space is limited.
     pub(super) fn new(len: usize) -> io::Result<Self> {

@@ -6,6 +6,7 @@ use std::ptr::NonNull;
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
 use super::available::available;
+use super::map::mapped;
 use super::page::{GIB, GRANULE, size};
 use crate::error::{Error, Result};
 
@@ -65,7 +66,7 @@ impl PrivateZone {
     /// Its first byte.
     #[must_use]
     pub fn ptr(&self) -> NonNull<u8> {
-        NonNull::new(self.map.as_mut_ptr().wrapping_add(self.padding)).unwrap_or(NonNull::dangling())
+        mapped(self.map.as_mut_ptr().wrapping_add(self.padding))
     }
 
     /// Its bytes, as many as asked for.

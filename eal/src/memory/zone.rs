@@ -4,6 +4,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use super::domain::Domain;
+use super::map::mapped;
 use super::segment::Segment;
 use crate::shared::SharedBytes;
 
@@ -58,8 +59,7 @@ impl Zone {
     /// Its first byte.
     #[must_use]
     pub fn ptr(&self) -> NonNull<u8> {
-        let ptr = self.domain.base().wrapping_add(self.start);
-        NonNull::new(ptr).unwrap_or(NonNull::dangling())
+        mapped(self.domain.base().wrapping_add(self.start))
     }
 
     /// Its bytes, as many as asked for.

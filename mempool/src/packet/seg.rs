@@ -241,6 +241,7 @@ impl Seg {
     /// # Safety
     /// The pool exists.
     pub(crate) unsafe fn fresh(pool: NonNull<PoolShared>, site: Site) -> Option<Self> {
+        #[expect(clippy::disallowed_methods, reason = "`get` writes it, or it is not looked at")]
         let mut item = NonNull::dangling();
         // SAFETY: the caller's promise; one place.
         if !unsafe { get(pool, &raw mut item, 1, site) } {

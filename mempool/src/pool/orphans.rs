@@ -36,11 +36,7 @@ pub(super) unsafe fn close(this: NonNull<PoolShared>) {
     let mut list = orphans();
     // SAFETY: freed by those on the list only, and it is not there yet.
     let pool = unsafe { this.as_ref() };
-    pool.closed.store(true, Ordering::Relaxed);
-    for cache in &pool.caches {
-        // C2, pairs with C1.
-        cache.room.store(0, Ordering::Release);
-    }
+    pool.closing.close(pool.caches.iter().map(|cache| &cache.room));
     if settled(pool) {
         drop(list);
         // SAFETY: nothing is out, and it never was on the list.

@@ -2,7 +2,7 @@
 
 use std::panic::Location;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread::available_parallelism;
 
 use super::cache::{Cache, MAGAZINE, copy};
@@ -10,6 +10,7 @@ use super::config::{PoolConfig, PoolStats};
 use super::depot::{Depot, magazine_bytes};
 use super::region::{Region, Source};
 use super::{Item, slow};
+use crate::closing::Closing;
 use crate::debug::Ledger;
 use crate::error::{Error, Result};
 use crate::meta::Meta;
@@ -36,8 +37,7 @@ pub(crate) struct PoolShared {
     attachments: Region,
     pub(super) ledger: Option<Ledger>,
     pub(super) handles: AtomicUsize,
-    /// The last handle is gone.
-    pub(super) closed: AtomicBool,
+    pub(super) closing: Closing,
     /// As in a [`Cache`], for threads without one.
     pub(super) gets: AtomicU64,
     pub(super) puts: AtomicU64,
@@ -147,7 +147,7 @@ impl PoolShared {
             attachments,
             ledger,
             handles: AtomicUsize::new(1),
-            closed: AtomicBool::new(false),
+            closing: Closing::new(),
             gets: AtomicU64::new(0),
             puts: AtomicU64::new(0),
             get_fail: AtomicU64::new(0),

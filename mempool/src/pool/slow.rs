@@ -48,7 +48,7 @@ pub(super) unsafe fn get(pool: NonNull<PoolShared>, out: *mut Item, n: usize, si
 #[cold]
 #[inline(never)]
 pub(super) unsafe fn put(this: NonNull<PoolShared>, items: *const Item, n: usize, site: Site) {
-    // C1, pairs with C2 (orphans): whoever read `room == 0` because the pool was closed sees `closed`; else the memory
+    // C1, pairs with C2 (closing): whoever read `room == 0` because the pool was closed sees `closed`; else the memory
     // would wait for the next pool operation of the process.
     fence(Ordering::Acquire);
     // SAFETY: the pool exists as long as one of its packets is out, that is until the counter at the end.
@@ -81,7 +81,7 @@ unsafe fn put_checked(this: NonNull<PoolShared>, item: Item, site: Site) {
 unsafe fn put_plain(this: NonNull<PoolShared>, items: *const Item, n: usize) {
     // SAFETY: as in `put`.
     let pool = unsafe { this.as_ref() };
-    if pool.closed.load(Relaxed) {
+    if pool.closing.is_closed() {
         // SAFETY: the caller's promise.
         return unsafe { orphans::put(this, items, n) };
     }
@@ -111,9 +111,7 @@ impl PoolShared {
             cache.loaded.store(loaded, Relaxed);
             cache.previous.store(previous, Relaxed);
         }
-        if !self.closed.load(Relaxed) {
-            cache.room.store(self.depot.size, Relaxed);
-        }
+        self.closing.make_room(&cache.room, self.depot.size);
         Some(cache)
     }
 

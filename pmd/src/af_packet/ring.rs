@@ -106,7 +106,7 @@ pub(super) fn map(socket: &Socket, options: &Options, frames: u16) -> io::Result
 
 /// The whole of a mapping, as cells. They must not outlive it.
 fn bytes_of(memory: &MmapRaw) -> SharedBytes {
-    let start = NonNull::new(memory.as_mut_ptr()).unwrap_or(NonNull::dangling());
+    let Some(start) = NonNull::new(memory.as_mut_ptr()) else { unreachable!("a mapping at address 0") };
     // SAFETY: mapped readable and writable with this length; the rings below keep the mapping beside what is made of it
     // and give out nothing that outlives a call, and there is no other access to it.
     unsafe { SharedBytes::new(start, memory.len()) }
