@@ -30,7 +30,7 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
 /// Two ports that share one process's limits, and a frontend of the good one.
 pub(crate) struct Neighbours {
     pub(crate) bad: PathBuf,
-    pub(crate) bad_port: Backend,
+    pub(crate) bad_port: Option<Backend>,
     pub(crate) good: PathBuf,
     pub(crate) asking: Frontend,
     _good_port: Backend,
@@ -48,7 +48,7 @@ impl Neighbours {
         let control = Control::new();
         let (bad, good) = (socket_path(label), socket_path(label));
         let config = BackendConfig { limits, ..BackendConfig::new("bad", &bad, Mode::Listen) };
-        let bad_port = Backend::new(&control, config).expect("a backend");
+        let bad_port = Some(Backend::new(&control, config).expect("a backend"));
         let good_port = Backend::new(&control, BackendConfig::new("good", &good, Mode::Listen));
         let mut asking = Frontend::connect(&good);
         asking.negotiate(Features::NONE);
