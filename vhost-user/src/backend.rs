@@ -9,9 +9,10 @@ use linecard_pmd::stats::QueueStats;
 use linecard_virtio::Features;
 use linecard_wire::ProtocolFeatures;
 
-use crate::control::Control;
+use crate::control::{Control, PortThread};
 use crate::error::Error;
 use crate::features::{DEFAULT, MAX_QUEUE_PAIRS, OFFERED, PROTOCOL};
+use crate::limits::Limits;
 use crate::memory::MapLimits;
 use crate::memory::sigbus;
 use crate::peer::Peer;
@@ -62,15 +63,15 @@ pub struct BackendConfig {
     pub mac: [u8; 6],
     /// MTU in the configuration space.
     pub mtu: u16,
-    /// Bytes of memory that a frontend may share.
-    pub max_memory: u64,
+    /// What a frontend may make the port take.
+    pub limits: Limits,
     /// Survive a frontend that takes pages of shared memory away: it is dropped instead of this process.
     /// Installs a handler for SIGBUS that passes on what is not ours.
     pub survive_lost_pages: bool,
 }
 
 impl BackendConfig {
-    /// One queue pair with all features but large packets from the frontend (`HOST_TSO4` and the like), no configuration space to read, an MTU of 1500, up to 1 TiB of shared memory.
+    /// One queue pair with all features but large packets from the frontend (`HOST_TSO4` and the like), no configuration space to read, an MTU of 1500, and the limits that a port has unless told otherwise.
     pub fn new(name: impl Into<String>, path: impl Into<PathBuf>, mode: Mode) -> Self {
         Self {
             name: name.into(),
@@ -81,7 +82,7 @@ impl BackendConfig {
             config_space: false,
             mac: [0x56, 0x48, 0x4f, 0x53, 0x54, 0],
             mtu: 1500,
-            max_memory: 1 << 40,
+            limits: Limits::default(),
             survive_lost_pages: true,
         }
     }
@@ -91,7 +92,7 @@ impl BackendConfig {
 ///
 /// ```
 /// use linecard_vhost_user::{Backend, BackendConfig, Control, Mode};
-/// let control = Control::start()?;
+/// let control = Control::new();
 /// let path = std::env::temp_dir().join(format!("backend-doc-{}", std::process::id()));
 /// let backend = Backend::new(&control, BackendConfig::new("demo", &path, Mode::Listen))?;
 /// assert!(path.exists());
@@ -101,9 +102,9 @@ impl BackendConfig {
 /// ```
 #[derive(Debug)]
 pub struct Backend {
-    control: Control,
-    id: u64,
-    peer: Arc<Peer>,
+    thread: PortThread,
+    /// Ports of one control share its limits, also those that come later.
+    _control: Control,
     queue_pairs: u16,
 }
 
@@ -128,15 +129,15 @@ impl Backend {
             protocol,
             mac: config.mac,
             mtu: config.mtu,
-            limits: MapLimits { total: config.max_memory },
+            limits: MapLimits { total: config.limits.memory },
         };
-        let (id, peer) = control.add(&config, terms)?;
-        Ok(Self { control: control.clone(), id, peer, queue_pairs: asked })
+        let thread = PortThread::start(control, &config, terms)?;
+        Ok(Self { thread, _control: control.clone(), queue_pairs: asked })
     }
 
     /// What is known about the frontend.
     pub fn peer(&self) -> &Arc<Peer> {
-        &self.peer
+        self.thread.peer()
     }
 
     /// Queue pairs.
@@ -157,7 +158,7 @@ impl Backend {
         stats: Arc<QueueStats<RxLoss>>,
     ) -> Result<Receive, Error> {
         let gate = self.take_ring(pair, 1)?;
-        Ok(Receive::new(gate, pool.clone(), stats, Arc::clone(&self.peer), usize::from(pair) * 2 + 1))
+        Ok(Receive::new(gate, pool.clone(), stats, Arc::clone(self.peer()), usize::from(pair) * 2 + 1))
     }
 
     /// The queue that sends to the frontend on pair `pair`.
@@ -168,21 +169,15 @@ impl Backend {
     /// [`Error::QueuePairs`], [`Error::ControlEnded`].
     pub fn transmit_queue(&self, pair: u16, stats: Arc<QueueStats<TxLoss>>) -> Result<Transmit, Error> {
         let gate = self.take_ring(pair, 0)?;
-        Ok(Transmit::new(gate, stats, Arc::clone(&self.peer), usize::from(pair) * 2))
+        Ok(Transmit::new(gate, stats, Arc::clone(self.peer()), usize::from(pair) * 2))
     }
 
     fn take_ring(&self, pair: u16, half: usize) -> Result<Poller<Slot>, Error> {
         if pair >= self.queue_pairs {
             return Err(Error::QueuePairs { asked: pair.saturating_add(1), max: self.queue_pairs });
         }
-        let (poller, controller) = gate(Slot::new(Arc::clone(&self.peer)));
-        self.control.attach(self.id, usize::from(pair) * 2 + half, controller)?;
+        let (poller, controller) = gate(Slot::new(Arc::clone(self.peer())));
+        self.thread.attach(usize::from(pair) * 2 + half, controller)?;
         Ok(poller)
-    }
-}
-
-impl Drop for Backend {
-    fn drop(&mut self) {
-        self.control.remove(self.id);
     }
 }

@@ -113,7 +113,7 @@ fn a_second_frontend_is_turned_away_and_the_first_goes_on() {
 
 #[test]
 fn stalled_peers_delay_nobody() {
-    let control = Control::start().expect("control");
+    let control = Control::new();
     let paths: Vec<_> = (0..9).map(|_| socket_path("isolated")).collect();
     let backends: Vec<_> = paths
         .iter()
@@ -143,7 +143,7 @@ fn stalled_peers_delay_nobody() {
 /// A thousand connections at one socket, half of them open at once: the thread they share answers others soon.
 #[test]
 fn a_storm_of_connections_delays_nobody() {
-    let control = Control::start().expect("control");
+    let control = Control::new();
     let paths = [socket_path("calm"), socket_path("storm")];
     let open = |path| Backend::new(&control, BackendConfig::new("b", path, Mode::Listen)).expect("backend");
     let backends = paths.each_ref().map(open);
@@ -369,7 +369,7 @@ fn a_frontend_may_leave_while_its_queues_are_polled_hard() {
 #[test]
 fn sockets_are_private_stale_ones_replaced_live_ones_respected() {
     use std::os::unix::fs::PermissionsExt;
-    let control = Control::start().expect("control");
+    let control = Control::new();
     let open = |path: &std::path::Path| Backend::new(&control, BackendConfig::new("s", path, Mode::Listen));
     let path = socket_path("socket");
     let backend = open(&path).expect("backend");

@@ -1,5 +1,6 @@
 //! Requests about the peer's memory.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use linecard_wire::payload::{MemTable, MemoryRegion, Payload, SingleRegion};
@@ -17,9 +18,11 @@ impl Session {
     ) -> Result<Answer, Refusal> {
         let MemTable(specs) = MemTable::from_bytes(&message.payload)?;
         expect_fds(&message, specs.len())?;
+        // Before anything is mapped.
+        self.terms.limits.check(&specs)?;
         let regions: Result<Vec<_>, _> =
             specs.into_iter().zip(message.fds).map(|(spec, file)| self.region(spec, file)).collect();
-        let map = MemoryMap::new(regions?, self.terms.limits)?;
+        let map = MemoryMap::new(regions?);
         self.move_to(map, slots);
         Ok(Answer::Done)
     }
@@ -31,13 +34,14 @@ impl Session {
         expect_fds(&message, 1)?;
         let mut regions = self.map.regions().to_vec();
         for file in message.fds {
-            let region = self.region(spec, file)?;
-            if regions.iter().any(|known| Arc::ptr_eq(known, &region)) {
+            if regions.iter().any(|known| known.is(&spec, &file)) {
                 return Ok(Answer::Done);
             }
-            regions.push(region);
+            let all: Vec<_> = regions.iter().map(|known| known.spec).chain([spec]).collect();
+            self.terms.limits.check(&all)?;
+            regions.push(self.region(spec, file)?);
         }
-        let map = MemoryMap::new(regions, self.terms.limits)?;
+        let map = MemoryMap::new(regions);
         self.move_to(map, slots);
         Ok(Answer::Done)
     }
@@ -62,7 +66,7 @@ impl Session {
         if regions.len() == before {
             return Ok(Answer::Done);
         }
-        let map = MemoryMap::new(regions, self.terms.limits)?;
+        let map = MemoryMap::new(regions);
         self.move_to(map, slots);
         Ok(Answer::Done)
     }
@@ -71,7 +75,10 @@ impl Session {
     fn region(&self, spec: MemoryRegion, file: PeerFd) -> Result<Arc<Region>, RegionError> {
         match self.map.regions().iter().find(|region| region.is(&spec, &file)) {
             Some(region) => Ok(Arc::clone(region)),
-            None => Region::map(spec, file, self.watched.then_some(&self.alarm)).map(Arc::new),
+            None => {
+                let alarm = self.watched.then_some(&self.alarm);
+                Region::map(spec, file.as_fd(), alarm, &self.ledger).map(Arc::new)
+            }
         }
     }
 }

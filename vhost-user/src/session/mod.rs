@@ -17,6 +17,7 @@ use linecard_wire::payload::Payload;
 use linecard_wire::{FrontendReq as Req, Message, NEED_REPLY, ProtocolFeatures, VERSION};
 
 use crate::error::Refusal;
+use crate::limits::Ledger;
 use crate::memory::{MapLimits, MemoryMap};
 use crate::peer::{Peer, tell};
 use crate::sigbus::Alarm;
@@ -69,6 +70,7 @@ fn number(value: u64) -> Answer {
 /// One frontend's view of the device.
 pub(crate) struct Session {
     terms: Terms,
+    ledger: Ledger,
     peer: Arc<Peer>,
     alarm: Arc<Alarm>,
     watched: bool,
@@ -81,10 +83,11 @@ pub(crate) struct Session {
 
 impl Session {
     /// A session that nothing has been said in. With `watched`, pages that vanish are survived.
-    pub(crate) fn new(terms: Terms, peer: Arc<Peer>, watched: bool) -> Self {
+    pub(crate) fn new(terms: Terms, ledger: Ledger, peer: Arc<Peer>, watched: bool) -> Self {
         let rings = usize::from(terms.queue_pairs) * 2;
         Self {
             terms,
+            ledger,
             peer,
             alarm: Alarm::new(),
             watched,

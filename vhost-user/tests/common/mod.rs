@@ -122,7 +122,7 @@ impl Bench {
 
     fn of(config: BackendConfig, pool: Pool) -> Self {
         let path = config.path.clone();
-        let control = Control::start().expect("control");
+        let control = Control::new();
         let backend = Backend::new(&control, config).expect("backend");
         let (rx_stats, tx_stats) = Default::default();
         let rx = backend.receive_queue(0, &pool, std::sync::Arc::clone(&rx_stats)).expect("rx");
