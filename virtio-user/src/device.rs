@@ -1,7 +1,6 @@
 //! The device behind `net_virtio_user`: opened, started, stopped, started again.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use linecard_eal::gate::gate;
@@ -13,6 +12,7 @@ use linecard_pmd::{
     DevArgs, Device, DeviceInfo, Driver, Error as PmdError, Port, PortConfig, ProbeContext, Running, RxQueue,
     StartError, TxQueue,
 };
+use linecard_wire::Closer;
 use linecard_wire::socket::Listener;
 
 use crate::args::{Options, SUMMARY};
@@ -24,9 +24,9 @@ use crate::losses::TxLoss;
 use crate::memory::Growth;
 use crate::path::{HEADER, RxPath, Trouble, TxPath};
 use crate::queue::{PathName, Receive, Transmit};
-use crate::reactor::{Reactor, Task, after};
 use crate::rings::{RingError, RingZone};
-use crate::session::{Inside, Orders, Pair, Session};
+use crate::session::{Inside, Pair, START, Session};
+use crate::thread::{ControlThread, GRACE, Pending, after};
 use crate::transport::{connect, listen};
 use crate::tx::LONGEST;
 
@@ -34,10 +34,12 @@ use crate::tx::LONGEST;
 const NAME: &str = "net_virtio_user";
 /// What a frame has beyond its MTU: an Ethernet header and two VLAN tags.
 const FRAME: u32 = 14 + 8;
+/// Time for the answers of a backend that was found late.
+const FIRST_ANSWER: Duration = Duration::from_millis(1000);
 
 /// The driver `net_virtio_user`.
 ///
-/// One value serves any number of ports with one control thread, which runs while a device exists.
+/// One value serves any number of ports, each of which has a control thread of its own while it exists.
 ///
 /// ```
 /// use linecard_pmd::Driver;
@@ -46,27 +48,13 @@ const FRAME: u32 = 14 + 8;
 /// assert!(driver.summary().contains("path=SOCKET"));
 /// ```
 #[derive(Debug, Default)]
-pub struct VirtioUser {
-    reactor: Mutex<Weak<Reactor>>,
-}
+pub struct VirtioUser(());
 
 impl VirtioUser {
     /// A driver without devices.
     #[must_use]
     pub const fn new() -> Self {
-        Self { reactor: Mutex::new(Weak::new()) }
-    }
-
-    /// The control thread, started when there is none.
-    fn reactor(&self, name: &str) -> Result<Arc<Reactor>, PmdError> {
-        let mut known = self.reactor.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(reactor) = known.upgrade() {
-            return Ok(reactor);
-        }
-        let reactor =
-            Arc::new(Reactor::start().map_err(|source| system(name, "starting a control thread", source))?);
-        *known = Arc::downgrade(&reactor);
-        Ok(reactor)
+        Self(())
     }
 }
 
@@ -87,15 +75,17 @@ impl Driver for VirtioUser {
     fn probe(&self, context: &ProbeContext, args: &DevArgs) -> Result<Box<dyn Device>, PmdError> {
         let options = Options::parse(args)?;
         let name = options.name.clone();
-        let reactor = self.reactor(&name)?;
         let mac = options.mac.unwrap_or_else(random_mac);
+        let thread = control_thread(&name)?;
         let mut device = VirtioDevice {
             options,
             mac,
-            reactor,
+            thread,
+            closer: Closer::default(),
             memory: context.memory.clone(),
             listener: None,
             first: None,
+            life: None,
         };
         device.find_backend(context.wait).map_err(|error| error.of_port(&name))?;
         Ok(Box::new(device))
@@ -113,11 +103,15 @@ fn random_mac() -> [u8; 6] {
 struct VirtioDevice {
     options: Options,
     mac: [u8; 6],
-    reactor: Arc<Reactor>,
+    thread: ControlThread,
+    /// For what backends sent, over all connections.
+    closer: Closer,
     memory: Memory,
     listener: Option<Arc<Listener>>,
     /// A backend that was greeted while probing and is used by the first start.
     first: Option<Greeted>,
+    /// Comes to its end when the port is stopped.
+    life: Option<Pending<()>>,
 }
 
 impl VirtioDevice {
@@ -128,13 +122,13 @@ impl VirtioDevice {
             self.listener = Some(Arc::new(listen(&path)?));
             return Ok(());
         }
-        let limit = after(wait);
-        let greeted = self.reactor.run(move |task| async move {
-            let socket = connect(&path, &task, limit).await?;
+        let (limit, closer) = (after(wait), self.closer.clone());
+        let greeted = self.thread.spawn(move |waiter| {
+            let socket = connect(&path, waiter, limit)?;
             // A backend that was found late still gets the time for an answer.
-            greet(Dialogue::new(socket, task, limit.max(after(Duration::from_millis(1000))))?).await
+            greet(Dialogue::new(socket, &closer, waiter, limit.max(after(FIRST_ANSWER)))?)
         });
-        let greeted = greeted.unwrap_or(Err(Error::NoThread))?;
+        let greeted = self.thread.await_within(wait + FIRST_ANSWER + GRACE, &greeted)??;
         choose(greeted.offered, &self.options, 1)?;
         self.first = Some(greeted);
         Ok(())
@@ -187,45 +181,69 @@ impl VirtioDevice {
     /// Everything of a started port, or why not; `self` is unchanged then.
     fn begin(&mut self, config: &PortConfig, pool: &Pool) -> Result<Parts, PmdError> {
         self.check_pool(config, pool)?;
+        if self.thread.is_stuck() {
+            // Dropped, it is left behind; what it has cannot be had back.
+            self.thread = control_thread(&self.options.name)?;
+        }
         let (rings, pairs) = self.rings(config.rx_queues.max(config.tx_queues))?;
         let options = Options { offloads: config.offloads, ..self.options.clone() };
         let state = State::new(options, self.mac, config.mtu, config.rx_queues, config.tx_queues);
         let state = Arc::new(state);
         let (rx, rx_inside) = receive_queues(&state);
         let (tx, tx_inside) = transmit_queues(&state, pool);
-        let trouble = Arc::<Trouble>::default();
-        let bell = trouble.clone();
-        let stop = Arc::new(AtomicBool::new(false));
+        let waiter = self.thread.waiter().clone();
         let (started, outcome) = mpsc::channel();
         let session = Session {
             state: state.clone(),
             pool: pool.clone(),
             listener: self.listener.clone(),
-            growth: Growth::follow(rings, pool.domain(), move || bell.task()),
-            trouble: trouble.clone(),
+            growth: Growth::follow(rings, pool.domain(), waiter.clone()),
+            trouble: Arc::new(Trouble::of(waiter.clone())),
             rx: rx_inside,
             tx: tx_inside,
             pairs,
-            orders: Orders { stop: stop.clone(), started },
+            closer: self.closer.clone(),
+            started,
+            said: None,
             first: self.first.take(),
+            waiter,
         };
-        let (over, ended) = mpsc::channel::<()>();
-        let task = self.reactor.spawn(|task| {
-            trouble.bind(Some(task.clone()));
-            async move {
-                session.live(task).await;
-                drop(over);
-            }
-        });
-        let running = Life { stop, task, ended };
-        match outcome.recv().unwrap_or(Err(Error::NoThread)) {
-            Ok(()) => Ok(Parts { rx, tx, state, life: running }),
+        self.life = Some(self.thread.spawn(move |_| session.live()));
+        match self.thread.await_within(START + GRACE, &Pending::of(outcome)).flatten() {
+            Ok(()) => Ok(Parts { rx, tx, state }),
             Err(error) => {
-                running.end();
+                self.end();
                 Err(error.of_port(&self.options.name))
             }
         }
     }
+
+    /// Ends the session, if there is one: everything is home then, unless its thread is stuck.
+    fn end(&mut self) {
+        let Some(life) = self.life.take() else { return };
+        self.thread.waiter().stop();
+        if self.thread.is_stuck() {
+            return;
+        }
+        if let Err(error @ Error::Stuck { .. }) = self.thread.await_within(GRACE, &life) {
+            tracing::error!("{}: {error}; its thread is left behind with what it has", self.options.name);
+        }
+    }
+}
+
+impl Drop for VirtioDevice {
+    fn drop(&mut self) {
+        self.end();
+        // The connection is the thread's to close, as all others.
+        if let Some(first) = self.first.take() {
+            self.thread.spawn(move |_| drop(first));
+        }
+    }
+}
+
+/// A thread for a port.
+fn control_thread(port: &str) -> Result<ControlThread, PmdError> {
+    ControlThread::start(port).map_err(|source| system(port, "starting a control thread", source))
 }
 
 /// The application's ends of gates, and the control thread's.
@@ -267,29 +285,6 @@ struct Parts {
     rx: Vec<Box<dyn RxQueue>>,
     tx: Vec<Box<dyn TxQueue>>,
     state: Arc<State>,
-    life: Life,
-}
-
-/// The way to end a session.
-struct Life {
-    stop: Arc<AtomicBool>,
-    task: Arc<Task>,
-    /// Nothing is ever sent: it disconnects when the session is over and everything is home.
-    ended: mpsc::Receiver<()>,
-}
-
-impl Life {
-    fn end(&self) {
-        self.stop.store(true, Ordering::Release);
-        self.task.notify();
-        let _ = self.ended.recv();
-    }
-}
-
-impl Drop for Life {
-    fn drop(&mut self) {
-        self.end();
-    }
 }
 
 impl Device for VirtioDevice {
@@ -315,9 +310,9 @@ impl Device for VirtioDevice {
 
     fn start(mut self: Box<Self>, config: &PortConfig, pool: &Pool) -> Result<Port, StartError> {
         match self.begin(config, pool) {
-            Ok(Parts { rx, tx, state, life }) => {
+            Ok(Parts { rx, tx, state }) => {
                 let control = state.clone();
-                let running = Box::new(Started { device: self, state, life });
+                let running = Box::new(Started { device: self, state });
                 Ok(Port { rx, tx, control, running })
             }
             Err(error) => Err(StartError { device: self, error }),
@@ -329,14 +324,13 @@ impl Device for VirtioDevice {
 struct Started {
     device: Box<VirtioDevice>,
     state: Arc<State>,
-    life: Life,
 }
 
 impl Running for Started {
     fn stop(self: Box<Self>, rx: Vec<Box<dyn RxQueue>>, tx: Vec<Box<dyn TxQueue>>) -> Box<dyn Device> {
         use linecard_pmd::PortControl;
-        let Self { mut device, state, life } = *self;
-        life.end();
+        let Self { mut device, state } = *self;
+        device.end();
         device.mac = state.mac();
         // Queues that are still out find their gates closed; what they lent is home.
         drop((rx, tx));

@@ -130,6 +130,20 @@ pub enum Error {
         /// What the system answered.
         source: std::io::Error,
     },
+    /// Descriptors that the backend sent wait to be closed, and do not.
+    #[error("{waiting} descriptors that the backend sent are not closed yet, at most {max} may be")]
+    Unclosed {
+        /// How many wait.
+        waiting: usize,
+        /// How many may.
+        max: usize,
+    },
+    /// The control thread does not come to an end with what it does for the backend.
+    #[error("the backend keeps the port's control thread waiting, for more than {} ms by now", waited.as_millis())]
+    Stuck {
+        /// How long it had.
+        waited: Duration,
+    },
     /// The control thread is gone.
     #[error("the control thread ended")]
     NoThread,
@@ -169,6 +183,7 @@ impl Error {
             Self::Ring { .. } => "the backend is faulty; the port connects again",
             Self::Layout(_) => "give a smaller queue_size",
             Self::System { .. } => "check the limits of this process (ulimit -a)",
+            Self::Unclosed { .. } | Self::Stuck { .. } => "end the backend, and see what it is",
             Self::NoThread | Self::Stopped => "start the port again",
         }
     }
