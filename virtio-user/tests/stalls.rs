@@ -119,7 +119,7 @@ fn a_backend_whose_answers_trickle() {
 }
 
 /// Descriptors that wait to be closed for one port, at most: the limit, and what one message can bring.
-const UNCLOSED: usize = 64 + 3 * 253;
+const UNCLOSED: usize = 64 + 2 * 253;
 
 /// Answers with as many descriptors as go along, the first of which keeps its thread: no backend gets a port to hold
 /// more of them than the limit, over one connection or over many.
