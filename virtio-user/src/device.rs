@@ -175,8 +175,10 @@ impl VirtioDevice {
         let domain = self.memory.separate(&format!("{name} rings"), all);
         let domain = domain.and_then(|domain| domain.reserve(all).map(|()| domain));
         let domain = domain.map_err(|source| failed(RingError::Memory(source)))?;
+        let allowance = Arc::default();
         let ring = |what: &str, queue, transmit| {
-            RingZone::new(&domain, &format!("{name} {what} {queue}"), size, transmit).map_err(failed)
+            let label = format!("{name} {what} {queue}");
+            RingZone::new(&domain, &label, size, transmit, &allowance).map_err(failed)
         };
         let pairs: Result<_, PmdError> = (0..pairs)
             .map(|q| Ok(Pair { rx: ring("rx ring", q, false)?, tx: ring("tx ring", q, true)? }))

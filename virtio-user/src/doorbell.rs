@@ -54,13 +54,20 @@ impl Doorbell {
     #[inline(always)]
     pub(crate) fn settle(&self) {
         if self.owed.load(Ordering::Relaxed) {
-            self.ask();
+            self.ask(EventFd::signal);
+        }
+    }
+
+    /// As [`settle`](Self::settle), for the control thread: what the signal takes is not its affair.
+    pub(crate) fn settle_elsewhere(&self) {
+        if self.owed.load(Ordering::Relaxed) {
+            self.ask(EventFd::signal_elsewhere);
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn ask(&self) {
+    fn ask(&self, signal: impl Fn(&EventFd)) {
         /// `VRING_USED_F_NO_NOTIFY` of a split ring, `RING_EVENT_FLAGS_DISABLE` of a packed one.
         const QUIET: u16 = 1;
         if !self.owed.swap(false, Ordering::AcqRel) {
@@ -70,7 +77,7 @@ impl Doorbell {
         // Available Buffer Notification Suppression): what was published is visible before the flags are read.
         fence(Ordering::SeqCst);
         if self.flags.load(Ordering::Relaxed) & 3 != QUIET {
-            self.kick.signal();
+            signal(&self.kick);
         }
     }
 }

@@ -276,7 +276,7 @@ impl Session {
             if let Some((queue, fault)) = self.trouble.take() {
                 break Error::Ring { queue, fault };
             }
-            live.doorbells.iter().for_each(|doorbell| doorbell.settle());
+            live.doorbells.iter().for_each(|doorbell| doorbell.settle_elsewhere());
             if let Err(error) = live.sharing.update(&mut live.greeted.dialogue, &self.growth).await {
                 break error;
             }
