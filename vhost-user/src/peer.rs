@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use linecard_eal::bell::Strikes;
+use linecard_eal::bell::Allowance;
 use linecard_eal::eventfd::EventFd;
 use linecard_virtio::Features;
 use linecard_wire::ProtocolFeatures;
@@ -45,8 +45,8 @@ pub struct Peer {
     faults: AtomicU64,
     notifications: AtomicU64,
     notification_errors: AtomicU64,
-    /// Slow notifications, of all connections.
-    pub(crate) strikes: Arc<Strikes>,
+    /// The time that notifications may take, of all connections.
+    pub(crate) allowance: Arc<Allowance>,
     log: Chatter,
     /// Paths of the rings that run, by ring index.
     paths: Mutex<Vec<Option<&'static str>>>,
@@ -68,7 +68,7 @@ impl Peer {
             faults: AtomicU64::new(0),
             notifications: AtomicU64::new(0),
             notification_errors: AtomicU64::new(0),
-            strikes: Arc::default(),
+            allowance: Arc::default(),
             log: Chatter::new(),
             paths: Mutex::new(vec![None; rings]),
         }

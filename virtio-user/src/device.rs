@@ -3,6 +3,7 @@
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
+use linecard_eal::bell::Allowance;
 use linecard_eal::gate::gate;
 use linecard_eal::memory::{Domain, Memory};
 use linecard_mempool::Pool;
@@ -82,6 +83,7 @@ impl Driver for VirtioUser {
             mac,
             thread,
             closer: Closer::default(),
+            allowance: Arc::default(),
             memory: context.memory.clone(),
             listener: None,
             first: None,
@@ -106,6 +108,8 @@ struct VirtioDevice {
     thread: ControlThread,
     /// For what backends sent, over all connections.
     closer: Closer,
+    /// What kicks may cost who polls the port.
+    allowance: Arc<Allowance>,
     memory: Memory,
     listener: Option<Arc<Listener>>,
     /// A backend that was greeted while probing and is used by the first start.
@@ -170,7 +174,8 @@ impl VirtioDevice {
         let domain = domain.and_then(|domain| domain.reserve(all).map(|()| domain));
         let domain = domain.map_err(|source| failed(RingError::Memory(source)))?;
         let ring = |what: &str, queue, transmit| {
-            RingZone::new(&domain, &format!("{name} {what} {queue}"), size, transmit).map_err(failed)
+            let label = format!("{name} {what} {queue}");
+            RingZone::new(&domain, &label, size, transmit, &self.allowance).map_err(failed)
         };
         let pairs: Result<_, PmdError> = (0..pairs)
             .map(|q| Ok(Pair { rx: ring("rx ring", q, false)?, tx: ring("tx ring", q, true)? }))
