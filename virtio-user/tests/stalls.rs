@@ -6,12 +6,18 @@
 mod support;
 
 use std::io::Write;
-use std::os::unix::net::UnixStream;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use linecard_pmd::netdev::lab::wait_until;
-use support::stall::{Bystander, NOTICE, Server, Silent, count, send_laden, send_urgent, threads};
+use linecard_mempool::Burst;
+use linecard_pmd::PortConfig;
+use linecard_pmd::netdev::lab::{skip, wait_until};
+use support::stall::{
+    Bystander, NOTICE, Server, Silent, Watchers, count, send_laden, send_urgent, spent, threads,
+};
 use support::{Act, Backend, Bench, Place};
 
 /// Descriptors and threads of the whole process are counted here, and times compared: one test at a time.
@@ -111,7 +117,7 @@ fn a_backend_whose_answers_trickle() {
             for byte in bytes {
                 let _ = socket.write_all(&[*byte]);
                 count.fetch_add(1, Ordering::AcqRel);
-                std::thread::sleep(std::time::Duration::from_millis(2));
+                std::thread::sleep(Duration::from_millis(2));
             }
         }));
     };
@@ -156,7 +162,7 @@ fn answers_laden_with_descriptors() {
             highest = highest.max(count("fd").saturating_sub(files + own));
             assert!(highest <= UNCLOSED, "{highest} descriptors are held for one port");
             assert!(threads("lc-clos") <= closers + 1, "a closing thread for each connection");
-            std::thread::sleep(std::time::Duration::from_millis(1));
+            std::thread::sleep(Duration::from_millis(1));
         }
         println!("{} loads, {highest} descriptors", deeds.load(Ordering::Acquire));
         assert!(!port.control.link().up);
@@ -167,6 +173,53 @@ fn answers_laden_with_descriptors() {
         drop((port.stop(), server));
         bench.assert_whole();
     }
+}
+
+/// The kicks of all rings are watched by so many that each takes milliseconds: whoever polls the port pays for a few.
+#[test]
+fn kicks_that_take_long() {
+    let _alone = alone();
+    let (bench, place) = (Bench::new(4096), Place::new());
+    let listener = UnixListener::bind(&place.0).expect("a socket");
+    let peer = std::thread::spawn(move || {
+        let mut backend = Backend::accept(&listener);
+        backend.until_running(4).expect("a frontend that stays");
+        backend
+    });
+    let device = bench.probe(&format!("{},queues=2,packed_vq=1", place.arg())).expect("a device");
+    let config = PortConfig { rx_queues: 2, tx_queues: 2, ..PortConfig::default() };
+    let mut port = bench.start(device, config).expect("a port");
+    let backend = peer.join().expect("no panic");
+    let kicks = [1, 3].map(|ring: usize| backend.rings[ring].kick.as_ref().expect("an eventfd"));
+    let watchers = kicks.map(Watchers::new);
+    let signal = |event: &OwnedFd| {
+        let began = spent();
+        linecard_eal::eventfd::signal(event.as_fd()).expect("room");
+        spent() - began
+    };
+    let took = (0..3).map(|_| signal(kicks[0])).min().expect("three");
+    if took < Duration::from_millis(2) {
+        skip("kicks_that_take_long", &format!("a signal takes {took:?} here, however many watch"));
+        return;
+    }
+    // The backend sleeps: every burst has to wake it.
+    for ring in [1, 3] {
+        backend.ring(ring).device.cell::<u16>(2).expect("flags").store(0, Ordering::SeqCst);
+    }
+    let (mut burst, began) = (Burst::new(), spent());
+    for _ in 0..50 {
+        for queue in &mut port.tx {
+            assert!(bench.pool.get_bulk(&mut burst, 1));
+            burst[0].append(60).expect("room").fill(1);
+            assert_eq!(queue.tx_burst(&mut burst), 1);
+        }
+    }
+    let all = spent() - began;
+    println!("one signal takes {took:?}, a hundred bursts {all:?}");
+    assert!(all < 4 * took + Duration::from_millis(15), "a hundred bursts took {all:?}, one signal {took:?}");
+    drop(watchers);
+    drop((backend, port.stop()));
+    bench.assert_whole();
 }
 
 /// A port that was reconnected many times holds what it held before.

@@ -233,3 +233,45 @@ pub fn threads(prefix: &str) -> usize {
         |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
     tasks.flatten().map(name).filter(|name| name.starts_with(prefix)).count()
 }
+
+/// So many dependents of an eventfd that each signal takes long.
+pub struct Watchers {
+    _epolls: Vec<OwnedFd>,
+    _copies: Vec<OwnedFd>,
+}
+
+impl Watchers {
+    /// A hundred thousand, as far as the limits of this process and its user go.
+    pub fn new(event: &OwnedFd) -> Self {
+        let copies: Vec<_> = (0..400).map_while(|_| event.try_clone().ok()).collect();
+        let epolls = (0..250).map_while(|_| epoll_of(&copies)).collect();
+        Self { _epolls: epolls, _copies: copies }
+    }
+}
+
+fn epoll_of(watched: &[OwnedFd]) -> Option<OwnedFd> {
+    // SAFETY: takes an integer.
+    let raw = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+    if raw < 0 {
+        return None;
+    }
+    // SAFETY: just made, nobody else owns it.
+    let epoll = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(raw) };
+    for fd in watched {
+        let mut what = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 0 };
+        // SAFETY: reads `what`, which lives across the call.
+        let added = unsafe { libc::epoll_ctl(raw, libc::EPOLL_CTL_ADD, fd.as_raw_fd(), &raw mut what) };
+        if added != 0 {
+            return None;
+        }
+    }
+    Some(epoll)
+}
+
+/// Time that this thread has spent on a core.
+pub fn spent() -> Duration {
+    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: writes `now`.
+    assert_eq!(unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut now) }, 0);
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
+}
