@@ -10,13 +10,13 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use linecard_mempool::Burst;
 use linecard_pmd::PortConfig;
 use linecard_pmd::netdev::lab::{skip, wait_until};
 use support::stall::{
-    Bystander, NOTICE, Server, Silent, Watchers, count, send_laden, send_urgent, spent, threads,
+    Bystander, NOTICE, Server, Silent, Watchers, count, send_laden, send_urgent, sleeps, spent, threads,
 };
 use support::{Act, Backend, Bench, Place};
 
@@ -154,7 +154,7 @@ fn answers_laden_with_descriptors() {
         let (files, closers) = (count("fd"), threads("lc-clos"));
         server.spoil(true);
         wait_until("a load has come", || deeds.load(Ordering::Acquire) > 0);
-        let (began, mut highest) = (std::time::Instant::now(), 0);
+        let (began, mut highest) = (Instant::now(), 0);
         // Time for a hundred connections, if there were no limit.
         while began.elapsed().as_secs() < 3 && deeds.load(Ordering::Acquire) < 100 {
             // What the backend itself has open: two of a socket that lingers, and a file.
@@ -220,6 +220,25 @@ fn kicks_that_take_long() {
     drop(watchers);
     drop((backend, port.stop()));
     bench.assert_whole();
+}
+
+/// A port with nothing to do has its thread look ten times a second whether a kick is owed, and do nothing else.
+#[test]
+fn an_idle_port_sleeps() {
+    let _alone = alone();
+    let bench = Bench::new(1024);
+    let bystander = Bystander::new(&bench);
+    let (before, began) = (sleeps("lc-"), Instant::now());
+    assert!(!before.is_empty());
+    std::thread::sleep(Duration::from_secs(2));
+    let after = sleeps("lc-");
+    let most = began.elapsed().as_millis() as u64 / 100 + 5;
+    println!("{before:?} sleeps before {:?}, {after:?} after", began.elapsed());
+    for (thread, count) in &after {
+        let more = count - before.get(thread).expect("no thread begins");
+        assert!(more <= most, "{thread} woke up {more} times, {most} are allowed");
+    }
+    drop(bystander.port.stop());
 }
 
 /// A port that was reconnected many times holds what it held before.

@@ -1,5 +1,6 @@
 //! What makes a process wait that receives, closes or signals something of a peer's; and a port that must not notice.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
@@ -226,12 +227,29 @@ pub fn count(what: &str) -> usize {
     std::fs::read_dir(format!("/proc/self/{what}")).expect("proc").count()
 }
 
+/// A file of each thread of this process whose name begins with `prefix`, by the thread's number.
+fn of_threads(prefix: &str, file: &str) -> BTreeMap<String, String> {
+    let tasks = std::fs::read_dir("/proc/self/task").expect("proc").flatten();
+    let read = |task: std::fs::DirEntry| {
+        let name = std::fs::read_to_string(task.path().join("comm")).ok()?;
+        let text = std::fs::read_to_string(task.path().join(file)).ok()?;
+        name.starts_with(prefix).then(|| (task.file_name().to_string_lossy().into_owned(), text))
+    };
+    tasks.filter_map(read).collect()
+}
+
 /// Threads of this process whose name begins with `prefix`.
 pub fn threads(prefix: &str) -> usize {
-    let tasks = std::fs::read_dir("/proc/self/task").expect("proc");
-    let name =
-        |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
-    tasks.flatten().map(name).filter(|name| name.starts_with(prefix)).count()
+    of_threads(prefix, "comm").len()
+}
+
+/// How often each of those threads went to sleep.
+pub fn sleeps(prefix: &str) -> BTreeMap<String, u64> {
+    let count = |status: String| {
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        line.and_then(|count| count.trim().parse().ok()).expect("a count")
+    };
+    of_threads(prefix, "status").into_iter().map(|(thread, status)| (thread, count(status))).collect()
 }
 
 /// So many dependents of an eventfd that each signal takes long.
