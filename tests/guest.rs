@@ -5,12 +5,15 @@
 //!   guest, namespace A: eth0 ─ split ── net_vhost0 ┐
 //!   guest, namespace B: eth1 ─ packed ─ net_vhost1 ┘ linecard testpmd: icmpecho, then io between pairs
 //! ```
+//!
+//! The same with two queue pairs a card, of which the guest uses two, one, and two again.
 
 mod support;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use linecard::pmd::netdev::lab::wait_until;
 use support::Scratch;
 use support::console::{Kind, Testpmd};
 use support::guest::{Guest, Parts};
@@ -27,11 +30,15 @@ const CARDS: [&str; 6] = [
 ];
 /// Bytes of each stream.
 const STREAM_KIB: usize = 3000;
+/// Bits of features.
+const NET_MRG_RXBUF: usize = 15;
+const NET_MQ: usize = 22;
+const RING_PACKED: usize = 34;
 const BOOT: Duration = Duration::from_secs(60);
 const STEP: Duration = Duration::from_secs(20);
 
-/// The guest's whole system. Cards of odd number move to namespace B before they talk to their pair.
-const SCRIPT: &str = r#"#!/bin/sh
+/// What every guest does first.
+const BEGIN: &str = r#"#!/bin/sh
 /bin/busybox --install -s /bin
 export PATH=/bin
 mount -t proc p /proc; mount -t sysfs s /sys; mount -t devtmpfs d /dev
@@ -39,6 +46,19 @@ for round in 1 2 3; do for m in /mods/*.ko; do insmod $m 2>/dev/null; done; done
 for all in all default; do echo 0 > /proc/sys/net/ipv6/conf/$all/accept_dad; done
 ip link set lo up
 cards=$(ls /sys/class/net | grep -c eth)
+stream() { # name, address; by $sender and $receiver; dd writes 64 KiB at once, nc itself a few, which go out as they come
+  dd if=/dev/urandom of=/sent bs=1024 count=$KIB 2>/dev/null
+  $receiver nc -l -p 5000 -e dd of=/got bs=64k 2>/dev/null & L=$!
+  sleep 0.5
+  $sender timeout 15 nc $2 5000 -e dd if=/sent bs=64k 2>/dev/null
+  wait $L
+  echo "stream $1 $(md5sum < /sent | cut -c1-32) $(md5sum < /got | cut -c1-32)"
+  rm -f /got
+}
+"#;
+
+/// The rest of the guest's system. Cards of odd number move to namespace B before they talk to their pair.
+const SCRIPT: &str = r#"
 n=0
 while [ $n -lt $cards ]; do
   ip addr add 10.0.$n.1/24 dev eth$n; ip link set eth$n up
@@ -54,15 +74,6 @@ unshare -n sleep 1000 & B=$!
 sleep 1
 inside() { nsenter -t $B -n "$@"; }
 inside sh -c 'for all in all default; do echo 0 > /proc/sys/net/ipv6/conf/$all/accept_dad; done'
-stream() { # name, address; by $sender and $receiver; dd writes 64 KiB at once, nc itself a few, which go out as they come
-  dd if=/dev/urandom of=/sent bs=1024 count=$KIB 2>/dev/null
-  $receiver nc -l -p 5000 -e dd of=/got bs=64k 2>/dev/null & L=$!
-  sleep 0.5
-  $sender timeout 15 nc $2 5000 -e dd if=/sent bs=64k 2>/dev/null
-  wait $L
-  echo "stream $1 $(md5sum < /sent | cut -c1-32) $(md5sum < /got | cut -c1-32)"
-  rm -f /got
-}
 a=0
 while [ $a -lt $cards ]; do
   b=$((a+1))
@@ -84,41 +95,145 @@ echo "FINISHED"
 poweroff -f
 "#;
 
+/// Two queue pairs a card, and two processors to use them.
+const MULTIQUEUE_CARDS: [&str; 2] = ["packed=off,mq=on", "packed=on,mq=on"];
+const PAIRS: usize = 2;
+/// How many queue pairs the guest uses, one after the other.
+const IN_USE: [usize; 3] = [2, 1, 2];
+/// Bytes of each stream of theirs.
+const MULTIQUEUE_KIB: usize = 1000;
+
+/// The rest of the system of a guest with several queues: Linux sends from processor N on queue N.
+const MULTIQUEUE_SCRIPT: &str = r#"
+for n in 0 1; do
+  ip addr add 10.0.$n.1/24 dev eth$n; ip link set eth$n up
+  echo "features $n $(cat /sys/class/net/eth$n/device/features)"
+done
+use() { # queues; where each card is: $first, $second
+  $first ethtool -L eth0 combined $1 2>/dev/null; $second ethtool -L eth1 combined $1 2>/dev/null
+  now() { grep Combined: | tail -n 1 | tr -dc 0-9; }
+  echo "using $($first ethtool -l eth0 | now) $($second ethtool -l eth1 | now)"
+}
+first= second=
+for queues in $IN_USE; do
+  use $queues
+  read go
+  for n in 0 1; do for cpu in 0 1; do
+    echo "echo $n $cpu: $(taskset $((cpu+1)) ping -c 5 -i 0.1 -W 2 -s 1400 10.0.$n.2 | grep transmitted)"
+  done; done
+done
+read go
+unshare -n sleep 1000 & B=$!
+sleep 1
+inside() { nsenter -t $B -n "$@"; }
+ip link set eth1 netns $B
+inside ip addr add 10.0.0.9/24 dev eth1
+inside ip link set eth1 up
+sleep 0.5
+second=inside
+for queues in $IN_USE; do
+  use $queues
+  for cpu in 0 1; do
+    sender="taskset $((cpu+1))" receiver=inside stream "0-1-$queues-$cpu" 10.0.0.9
+    sender="inside taskset $((cpu+1))" receiver= stream "1-0-$queues-$cpu" 10.0.0.1
+  done
+done
+echo "FINISHED"
+poweroff -f
+"#;
+
+/// A guest whose backend ends and comes again; then the driver of card 1 is bound anew.
+const RESTART_SCRIPT: &str = r#"
+up() { ip addr add 10.0.$1.1/24 dev eth$1; ip link set eth$1 up; }
+try() { echo "$1 $2: $(ping -c 3 -i 0.2 -W 2 -s 1400 10.0.$2.2 | grep transmitted)"; }
+for n in 0 1; do up $n; try before $n; done
+read go
+for n in 0 1; do try after $n; done
+device=$(basename $(readlink -f /sys/class/net/eth1/device))
+cd /sys/bus/virtio/drivers/virtio_net
+echo $device > unbind; echo $device > bind
+up 1
+for n in 0 1; do try reloaded $n; done
+echo "FINISHED"
+poweroff -f
+"#;
+
 /// A card at each socket. Message-signalled interrupts are off (`vectors=0`): QEMU 7.2 without KVM crashes with them.
-fn cards(sockets: &[PathBuf]) -> Vec<String> {
-    let mut arguments = Vec::new();
-    for (n, (socket, properties)) in sockets.iter().zip(CARDS).enumerate() {
+fn cards(sockets: &[PathBuf], cards: &[&str], pairs: usize) -> Vec<String> {
+    let mut arguments = vec!["-smp".into(), pairs.to_string()];
+    for (n, (socket, properties)) in sockets.iter().zip(cards).enumerate() {
         arguments.extend(["-chardev".into(), format!("socket,id=c{n},path={}", socket.display())]);
-        arguments.extend(["-netdev".into(), format!("vhost-user,id=n{n},chardev=c{n}")]);
+        arguments.extend(["-netdev".into(), format!("vhost-user,id=n{n},chardev=c{n},queues={pairs}")]);
         let fixed = format!("netdev=n{n},mac=52:54:00:00:00:0{n},vectors=0,romfile=");
         arguments.extend(["-device".into(), format!("virtio-net-pci,{fixed},{properties}")]);
     }
     arguments
 }
 
-fn testpmd(sockets: &[PathBuf]) -> Testpmd {
+fn testpmd(sockets: &[PathBuf], pairs: usize) -> Testpmd {
     let vdevs: Vec<_> = sockets
         .iter()
         .enumerate()
-        .map(|(n, socket)| format!("net_vhost{n},iface={},tso=1", socket.display()))
+        .map(|(n, socket)| format!("net_vhost{n},iface={},tso=1,queues={pairs}", socket.display()))
         .collect();
     let mut eal = vec!["-l", "0,1", "--no-huge", "-m", "256"];
     eal.extend(vdevs.iter().flat_map(|vdev| ["--vdev", vdev]));
-    let app = ["-i", "--forward-mode=icmpecho", "--enable-rx-cksum", "--enable-lro", "--tx-offloads=0x2e"];
+    let queues = [format!("--rxq={pairs}"), format!("--txq={pairs}")];
+    let mut app =
+        vec!["-i", "--forward-mode=icmpecho", "--enable-rx-cksum", "--enable-lro", "--tx-offloads=0x2e"];
+    app.extend(queues.iter().map(String::as_str));
     let mut testpmd = Testpmd::start(Kind::Linecard, &eal, &app);
     testpmd.type_line("start");
     testpmd.expect("icmpecho packet forwarding", STEP);
     testpmd
 }
 
-/// Packets and bytes that a port received.
-fn received(testpmd: &mut Testpmd, port: usize) -> (u64, u64) {
+/// Counters of a port, by name, in the order in which they are printed.
+fn counters<const N: usize>(testpmd: &mut Testpmd, port: usize, names: [&str; N]) -> [u64; N] {
     testpmd.type_line(&format!("show port xstats {port}"));
-    let mut value = |name: &str| -> u64 {
-        let line = testpmd.expect(name, STEP);
+    names.map(|name| {
+        let line = testpmd.expect(&format!("{name}:"), STEP);
         line.rsplit(' ').next().expect("a value").parse().expect("a number")
-    };
-    (value("rx_good_packets:"), value("rx_good_bytes:"))
+    })
+}
+
+fn is_up(testpmd: &mut Testpmd, port: usize) -> bool {
+    testpmd.type_line(&format!("show port info {port}"));
+    testpmd.expect("Link status", STEP).contains("up")
+}
+
+/// Forwards in this mode from now on; counters begin at 0.
+fn forward(testpmd: &mut Testpmd, mode: &str) {
+    for line in ["stop", "clear port stats all", &format!("set fwd {mode}"), "start"] {
+        testpmd.type_line(line);
+    }
+    testpmd.expect(&format!("{mode} packet forwarding"), STEP);
+}
+
+/// Ends it; none of its ports refused anything, and every packet must be home.
+fn assert_whole(mut testpmd: Testpmd, ports: usize) {
+    for port in 0..ports {
+        let [refused] = counters(&mut testpmd, port, ["refused_requests"]);
+        assert_eq!(refused, 0, "port {port}: {}", testpmd.transcript());
+    }
+    for line in ["stop", "port stop all", "show pool"] {
+        testpmd.type_line(line);
+    }
+    let pool = testpmd.expect("mempool <", STEP);
+    assert!(pool.contains("in_use=0"), "packets are missing: {pool}");
+    assert!(testpmd.quit().success());
+}
+
+/// The next stream's line says that it arrived as it was sent.
+fn assert_stream(guest: &mut Guest, name: &str) {
+    let line = guest.expect(&format!("stream {name} "), STEP);
+    let words: Vec<_> = line.split(' ').collect();
+    assert!(words.len() == 4 && words[2] == words[3], "the stream changed: {line}");
+}
+
+/// Whether the guest's driver of card `n` took feature `bit`, by the line that it prints of them.
+fn has_feature(line: &str, bit: usize) -> bool {
+    line.as_bytes()["features 0 ".len() + bit] == b'1'
 }
 
 #[test]
@@ -127,16 +242,14 @@ fn linux_guest_pings_and_sends_large_packets() {
     let Some(parts) = Parts::find(test) else { return };
     let scratch = Scratch::new(test);
     let sockets: Vec<_> = (0..CARDS.len()).map(|n| scratch.join(&format!("s{n}"))).collect();
-    let mut testpmd = testpmd(&sockets);
-    let script = SCRIPT.replace("$KIB", &STREAM_KIB.to_string());
-    let mut guest = Guest::boot(&parts, scratch.path(), &script, &cards(&sockets));
+    let mut testpmd = testpmd(&sockets, 1);
+    let script = [BEGIN, SCRIPT].concat().replace("$KIB", &STREAM_KIB.to_string());
+    let mut guest = Guest::boot(&parts, scratch.path(), &script, &cards(&sockets, &CARDS, 1));
 
     for (n, properties) in CARDS.iter().enumerate() {
         let features = guest.expect(&format!("features {n} "), BOOT);
-        // Bit 34 is VIRTIO_F_RING_PACKED, bit 15 VIRTIO_NET_F_MRG_RXBUF.
-        let bit = |bit: usize| features.as_bytes()["features 0 ".len() + bit] == b'1';
-        assert_eq!(bit(34), properties.contains("packed=on"), "{features}");
-        assert_eq!(bit(15), properties.contains("mrg_rxbuf=on"), "{features}");
+        assert_eq!(has_feature(&features, RING_PACKED), properties.contains("packed=on"), "{features}");
+        assert_eq!(has_feature(&features, NET_MRG_RXBUF), properties.contains("mrg_rxbuf=on"), "{features}");
         for _ in 0..2 {
             let line = guest.expect(&format!("echo {n} "), STEP);
             assert!(line.contains("3 packets transmitted, 3 packets received"), "{line}");
@@ -144,28 +257,24 @@ fn linux_guest_pings_and_sends_large_packets() {
     }
     guest.expect("PINGED", STEP);
 
-    for line in ["stop", "clear port stats all", "set fwd io", "start"] {
-        testpmd.type_line(line);
-    }
-    testpmd.expect("io packet forwarding", STEP);
+    forward(&mut testpmd, "io");
     guest.type_line("go");
     for pair in (0..CARDS.len()).step_by(2) {
         let (a, b) = (pair, pair + 1);
         for name in
             [format!("{a}-{b}-v4"), format!("{b}-{a}-v4"), format!("{a}-{b}-v6"), format!("{b}-{a}-v6")]
         {
-            let line = guest.expect(&format!("stream {name} "), STEP);
-            let words: Vec<_> = line.split(' ').collect();
-            assert!(words.len() == 4 && words[2] == words[3], "the stream changed: {line}");
+            assert_stream(&mut guest, &name);
         }
     }
     let bad = guest.expect("bad checksums ", STEP);
     assert_eq!(bad, "bad checksums 0 0", "{}", guest.transcript());
     guest.expect("FINISHED", STEP);
+    assert_eq!(guest.complaints(), "");
     drop(guest);
 
     for port in 0..CARDS.len() {
-        let (packets, bytes) = received(&mut testpmd, port);
+        let [packets, bytes] = counters(&mut testpmd, port, ["rx_good_packets", "rx_good_bytes"]);
         assert!(bytes > 2 * STREAM_KIB as u64 * 1024, "{port}: {bytes}");
         // Two streams out, as many acknowledgements of the two that came in.
         assert!(
@@ -173,10 +282,103 @@ fn linux_guest_pings_and_sends_large_packets() {
             "port {port} received nothing large: {packets} packets, {bytes} bytes"
         );
     }
-    for line in ["stop", "port stop all", "show pool"] {
-        testpmd.type_line(line);
+    assert_whole(testpmd, sockets.len());
+}
+
+#[test]
+fn linux_guest_uses_two_queues_then_one_then_two_again() {
+    let test = "linux_guest_uses_two_queues_then_one_then_two_again";
+    let Some(parts) = Parts::find(test) else { return };
+    let scratch = Scratch::new(test);
+    let Some(parts) = parts.with_ethtool(test, scratch.path()) else { return };
+    let sockets: Vec<_> = (0..MULTIQUEUE_CARDS.len()).map(|n| scratch.join(&format!("s{n}"))).collect();
+    let mut testpmd = testpmd(&sockets, PAIRS);
+    let in_use = IN_USE.map(|queues| queues.to_string()).join(" ");
+    let script = [BEGIN, MULTIQUEUE_SCRIPT].concat();
+    let script = script.replace("$KIB", &MULTIQUEUE_KIB.to_string()).replace("$IN_USE", &in_use);
+    let devices = cards(&sockets, &MULTIQUEUE_CARDS, PAIRS);
+    let mut guest = Guest::boot(&parts, scratch.path(), &script, &devices);
+    for (n, properties) in MULTIQUEUE_CARDS.iter().enumerate() {
+        let features = guest.expect(&format!("features {n} "), BOOT);
+        assert_eq!(has_feature(&features, RING_PACKED), properties.contains("packed=on"), "{features}");
+        assert!(has_feature(&features, NET_MQ), "{features}");
     }
-    let pool = testpmd.expect("mempool <", STEP);
-    assert!(pool.contains("in_use=0"), "packets are missing: {pool}");
-    assert!(testpmd.quit().success());
+
+    // What each queue of the guest sends comes from that queue here, and the answer goes back the same way.
+    for queues in IN_USE {
+        guest.expect(&format!("using {queues} {queues}"), STEP);
+        forward(&mut testpmd, "icmpecho");
+        guest.type_line("go");
+        for (n, cpu) in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            let line = guest.expect(&format!("echo {n} {cpu}: "), STEP);
+            assert!(line.contains("5 packets transmitted, 5 packets received"), "{line}");
+        }
+        for port in 0..MULTIQUEUE_CARDS.len() {
+            let names = ["rx_q0_packets", "rx_q1_packets", "tx_q0_packets", "tx_q1_packets"];
+            let [rx0, rx1, tx0, tx1] = counters(&mut testpmd, port, names);
+            let what = format!("port {port}, {queues} queues in use: rx {rx0} {rx1}, tx {tx0} {tx1}");
+            if queues == 1 {
+                assert!(rx0 >= 10 && tx0 >= 10 && rx1 == 0 && tx1 == 0, "{what}");
+            } else {
+                assert!(rx0 >= 5 && tx0 >= 5 && rx1 >= 5 && tx1 >= 5, "{what}");
+            }
+        }
+    }
+
+    forward(&mut testpmd, "io");
+    guest.type_line("go");
+    for queues in IN_USE {
+        guest.expect(&format!("using {queues} {queues}"), STEP);
+        for cpu in 0..PAIRS {
+            assert_stream(&mut guest, &format!("0-1-{queues}-{cpu}"));
+            assert_stream(&mut guest, &format!("1-0-{queues}-{cpu}"));
+        }
+    }
+    guest.expect("FINISHED", STEP);
+    assert_eq!(guest.complaints(), "");
+    drop(guest);
+    assert_whole(testpmd, sockets.len());
+}
+
+#[test]
+fn a_backend_that_restarts_resumes_split_rings_and_warns_of_packed_ones() {
+    let test = "a_backend_that_restarts_resumes_split_rings_and_warns_of_packed_ones";
+    let Some(parts) = Parts::find(test) else { return };
+    let scratch = Scratch::new(test);
+    let sockets: Vec<_> = (0..MULTIQUEUE_CARDS.len()).map(|n| scratch.join(&format!("s{n}"))).collect();
+    let mut first = testpmd(&sockets, PAIRS);
+    let mut devices = cards(&sockets, &MULTIQUEUE_CARDS, PAIRS);
+    for socket in devices.iter_mut().filter(|argument| argument.starts_with("socket,")) {
+        socket.push_str(",reconnect=1");
+    }
+    let mut guest = Guest::boot(&parts, scratch.path(), &[BEGIN, RESTART_SCRIPT].concat(), &devices);
+    let echoes = |guest: &mut Guest, what: &str| {
+        let line = guest.expect(&format!("{what}: "), BOOT);
+        line.contains("3 packets transmitted, 3 packets received")
+    };
+    assert!(echoes(&mut guest, "before 0") && echoes(&mut guest, "before 1"), "{}", guest.transcript());
+    let warning = "was used beyond the position";
+    assert!(!first.transcript().contains(warning), "{}", first.transcript());
+
+    first.kill();
+    let mut second = testpmd(&sockets, PAIRS);
+    let line = second.expect(warning, STEP);
+    assert!(line.contains("net_vhost1") && line.contains("reload it or restart the guest"), "{line}");
+    for port in 0..MULTIQUEUE_CARDS.len() {
+        wait_until("the guest's card is up", || is_up(&mut second, port));
+    }
+    guest.type_line("go");
+    assert!(echoes(&mut guest, "after 0"), "{}", guest.transcript());
+    guest.expect("after 1: ", STEP);
+    // What the warning says helps, and there is nothing to warn of any more.
+    let mut warnings = || {
+        assert!(is_up(&mut second, 0));
+        second.transcript().matches(warning).count()
+    };
+    let so_far = warnings();
+    assert!(echoes(&mut guest, "reloaded 0") && echoes(&mut guest, "reloaded 1"), "{}", guest.transcript());
+    assert_eq!(warnings(), so_far);
+    guest.expect("FINISHED", STEP);
+    drop(guest);
+    assert_whole(second, sockets.len());
 }

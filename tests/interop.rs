@@ -3,13 +3,15 @@
 
 mod support;
 
+use std::path::Path;
+
 use linecard::pmd::offload::Offloads;
 use support::Scratch;
 use support::console::{Kind, Testpmd, present};
 use support::ours::{
     Ours, SIZES, assert_perfect, backend_vdev, free_hugepages, frontend_vdev, wait_for_socket,
 };
-use support::peer::{forward, forwarder};
+use support::peer::{forward, forwarder, idle};
 
 /// Ring variants of the frontend, as device arguments.
 const VARIANTS: &[&str] = &[
@@ -109,6 +111,73 @@ fn ten_frontends_come_and_go(kind: Kind, test: &str) {
         ours.wait_until_home(&format!("round {round}"));
     }
     ours.stop();
+}
+
+/// Two queue pairs: what goes out on one comes back on that one. `ours` and `theirs` are device arguments for a socket.
+fn two_queues(kind: Kind, test: &str, ours: fn(&Path, &str) -> String, theirs: fn(&Path, &str) -> String) {
+    if !present(kind, test) {
+        return;
+    }
+    let scratch = Scratch::new(test);
+    for (n, options) in ["mrg_rxbuf=1,in_order=0", "packed_vq=1,mrg_rxbuf=1,in_order=0"].iter().enumerate() {
+        let socket = scratch.join(&format!("s{n}"));
+        let two = |vdev: String| vdev.replace("queues=1", "queues=2");
+        let start_peer = || {
+            let vdev = two(theirs(&socket, options));
+            let mut peer = idle(kind, &[&vdev], &format!("q{n}"), &["--rxq=2", "--txq=2"]);
+            forward(&mut peer, "io");
+            peer
+        };
+        let vdev = two(ours(&socket, options));
+        let (peer, mut ours);
+        if vdev.contains("net_vhost") {
+            ours = Ours::with_queues(&vdev, 2);
+            peer = start_peer();
+        } else {
+            peer = start_peer();
+            wait_for_socket(&socket);
+            ours = Ours::with_queues(&vdev, 2);
+        }
+        ours.wait_for_link(true);
+        for queue in [0, 1, 0, 1] {
+            assert_perfect(&ours.prove_on(queue, 5_000, SIZES), &format!("{options}, queue {queue}"));
+        }
+        assert!(peer.quit().success());
+        ours.stop();
+    }
+}
+
+/// Several queues of DPDK's virtio-user need `cq=1`; ours takes it.
+fn frontend_of_two(socket: &Path, options: &str) -> String {
+    frontend_vdev(socket, &format!("cq=1,{options}"))
+}
+
+fn backend_of_two(socket: &Path, _options: &str) -> String {
+    backend_vdev(socket)
+}
+
+#[test]
+fn two_queues_of_our_frontend_and_dpdks_backend() {
+    let test = "two_queues_of_our_frontend_and_dpdks_backend";
+    two_queues(Kind::Dpdk, test, frontend_of_two, backend_of_two);
+}
+
+#[test]
+fn two_queues_of_our_frontend_and_our_backend() {
+    let test = "two_queues_of_our_frontend_and_our_backend";
+    two_queues(Kind::Linecard, test, frontend_of_two, backend_of_two);
+}
+
+#[test]
+fn two_queues_of_our_backend_and_dpdks_frontend() {
+    let test = "two_queues_of_our_backend_and_dpdks_frontend";
+    two_queues(Kind::Dpdk, test, backend_of_two, frontend_of_two);
+}
+
+#[test]
+fn two_queues_of_our_backend_and_our_frontend() {
+    let test = "two_queues_of_our_backend_and_our_frontend";
+    two_queues(Kind::Linecard, test, backend_of_two, frontend_of_two);
 }
 
 #[test]

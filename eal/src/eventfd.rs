@@ -21,7 +21,8 @@ thread_local! {
 /// Adds one to the counter of eventfd `to`; never sleeps, whatever its other holders do. Costs about 0.7 µs.
 ///
 /// Where the kernel has no asynchronous I/O (or refuses it to this process), the eventfd is written if it has room at that
-/// moment. A peer that fills it in the same moment can then make this wait, for as long as it likes.
+/// moment. A peer that fills it in the same moment can then make this wait, for as long as it likes. Nothing else is ever
+/// written: what the kernel did not take is looked at first.
 ///
 /// ```
 /// use std::os::fd::{AsFd, FromRawFd, OwnedFd};
@@ -40,7 +41,7 @@ thread_local! {
 /// ```
 ///
 /// # Errors
-/// What the kernel said: `EINVAL` for a descriptor that is no eventfd, `EAGAIN` for a full one on the second way.
+/// `EINVAL` for a descriptor that is no eventfd, `EAGAIN` for a full one on the second way, or what else the kernel said.
 pub fn signal(to: BorrowedFd<'_>) -> io::Result<()> {
     let queued = QUEUE.try_with(|queue| queue.as_ref().map(|queue| queue.signal(to.as_raw_fd())));
     match queued {
@@ -182,9 +183,32 @@ mod tests {
         assert_eq!(count(&event), 4000);
     }
 
+    /// Of every kind of descriptor that takes eight bytes, and of some that do not.
     #[test]
-    fn anything_else_is_refused() {
+    fn anything_else_is_refused_and_not_written() {
         let file = sys::memfd("not an eventfd", None).expect("a file");
         assert!(aio::Queue::new().is_ok_and(|queue| queue.signal(file.as_raw_fd()).is_err()));
+        let (mut reader, pipe) = std::io::pipe().expect("a pipe");
+        let (mut peer, socket) = std::os::unix::net::UnixStream::pair().expect("sockets");
+        // SAFETY: takes integers.
+        let epoll = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+        assert!(epoll >= 0);
+        // SAFETY: just made, nobody else owns it.
+        let epoll = unsafe { OwnedFd::from_raw_fd(epoll) };
+        assert!(sys::has_no_type(event(0).as_fd()));
+        assert!(
+            [file.as_fd(), pipe.as_fd(), socket.as_fd()].into_iter().all(|other| !sys::has_no_type(other))
+        );
+        for other in [file.as_fd(), pipe.as_fd(), socket.as_fd(), epoll.as_fd()] {
+            for way in [signal, sys::write_if_ready] {
+                assert_eq!(way(other).map_err(|e| e.raw_os_error()), Err(Some(libc::EINVAL)));
+            }
+        }
+        assert_eq!(file.metadata().expect("metadata").len(), 0, "nothing was written");
+        drop((pipe, socket));
+        let mut rest = Vec::new();
+        reader.read_to_end(&mut rest).expect("ends");
+        peer.read_to_end(&mut rest).expect("ends");
+        assert!(rest.is_empty(), "nothing was written: {rest:?}");
     }
 }

@@ -32,6 +32,7 @@
 //! assert!(poller.enter().is_some());
 //! ```
 
+use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
 use crate::sync::{
@@ -103,12 +104,23 @@ impl<T> Poller<T> {
             shared.busy.store(false, Release);
             return None;
         }
-        Some(Entered(shared))
+        Some(Entered(shared, PhantomData))
     }
 }
 
 /// The poller is in; dropping this leaves, also when a burst panics.
-pub struct Entered<'a, T>(&'a Shared<T>);
+///
+/// It is the poller's exclusive borrow of the value, and as such may be shared between threads where the value may:
+///
+/// ```
+/// fn shareable<T: Sync>() {}
+/// shareable::<linecard_eal::gate::Entered<'_, u8>>();
+/// ```
+/// ```compile_fail,E0277
+/// fn shareable<T: Sync>() {}
+/// shareable::<linecard_eal::gate::Entered<'_, std::cell::Cell<u8>>>();
+/// ```
+pub struct Entered<'a, T>(&'a Shared<T>, PhantomData<&'a mut T>);
 
 impl<T> Deref for Entered<'_, T> {
     type Target = T;

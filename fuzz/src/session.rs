@@ -103,7 +103,7 @@ fn world() -> World {
     let pool =
         Pool::new(&domain, PoolConfig { packets: 256, cache: 0, ..PoolConfig::default() }).expect("a pool");
     let path = std::env::temp_dir().join(format!("lc-fuzz-session-{}", std::process::id()));
-    World { control: Control::start().expect("a thread"), pool, path }
+    World { control: Control::new(), pool, path }
 }
 
 struct Frontend {

@@ -82,7 +82,8 @@ pub fn answer_arp(frame: &mut [u8], own: MacAddr) -> bool {
 pub fn answer_icmp(frame: &mut [u8]) -> bool {
     let Some((ip, l3, l4)) = ipv4(frame) else { return false };
     let Some(icmp) = frame.get(l4..).and_then(Icmp::load) else { return false };
-    if ip.protocol != protocol::ICMP || (icmp.kind, icmp.code) != (icmp_kind::ECHO_REQUEST, 0) {
+    let echo = (icmp.kind, icmp.code) == (icmp_kind::ECHO_REQUEST, 0);
+    if ip.protocol != protocol::ICMP || ip.is_later_fragment() || !echo {
         return false;
     }
     let mut answer = Ipv4 { source: ip.destination, destination: ip.source, ..ip };
@@ -180,6 +181,25 @@ mod tests {
         let mut fragment = datagram([10, 0, 0, 1]);
         fragment[20] = 0x20;
         assert!(!answer_udp(&mut fragment));
+    }
+
+    #[test]
+    fn only_the_first_fragment_of_an_echo_request_is_one() {
+        for (fragment, first) in [
+            (0, true),
+            (Ipv4::DONT_FRAGMENT, true),
+            (Ipv4::MORE_FRAGMENTS, true),
+            (1, false),
+            (0x3fff, false),
+        ] {
+            let mut frame = datagram([10, 0, 0, 1]);
+            frame[20..22].copy_from_slice(&u16::to_be_bytes(fragment));
+            frame[23] = protocol::ICMP;
+            frame[34..36].copy_from_slice(&[icmp_kind::ECHO_REQUEST, 0]);
+            let before = frame.clone();
+            assert_eq!(answer_icmp(&mut frame), first, "{fragment:#x}");
+            assert_eq!(frame != before, first, "{fragment:#x}");
+        }
     }
 
     #[test]

@@ -117,6 +117,13 @@ impl Ipv4 {
         self.flags_fragment_offset.get() & (Self::MORE_FRAGMENTS | 0x1fff) != 0
     }
 
+    /// A fragment that does not begin its datagram: what follows the header is no transport header, whatever it looks like.
+    #[inline]
+    #[must_use]
+    pub fn is_later_fragment(&self) -> bool {
+        self.flags_fragment_offset.get() & 0x1fff != 0
+    }
+
     /// Whether the checksum agrees with these 20 bytes; meaningless when there are options.
     #[must_use]
     pub fn is_checksum_good(&self) -> bool {

@@ -1,10 +1,12 @@
 //! A Linux guest in QEMU without hardware virtualisation: a kernel, busybox, and a script that is its whole system.
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::{on_path, skip};
@@ -24,8 +26,12 @@ const MODULES: &[&str] = &[
 const NEWER_MODULES: &[&str] = &["failover", "net_failover", "virtio_net"];
 const MEMORY: &str = "256M";
 
+/// Guests of one test binary run one after the other: each takes the time of several cores.
+static TURN: Mutex<()> = Mutex::new(());
+
 /// What a guest is made of.
 pub(crate) struct Parts {
+    _turn: MutexGuard<'static, ()>,
     qemu: PathBuf,
     busybox: PathBuf,
     kernel: PathBuf,
@@ -60,7 +66,19 @@ impl Parts {
             skip(test, "there is no guest kernel (.ci/guest-kernel fetches what is needed below target)");
             return None;
         };
-        Some(Self { qemu, busybox, kernel, modules, files: Vec::new() })
+        let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(Self { _turn: turn, qemu, busybox, kernel, modules, files: Vec::new() })
+    }
+
+    /// Adds ethtool; says so when it is not there and `test` must be skipped.
+    pub(crate) fn with_ethtool(self, test: &str, folder: &Path) -> Option<Self> {
+        // Not on the path of ordinary users.
+        let usual = Some(PathBuf::from("/usr/sbin/ethtool")).filter(|path| path.is_file());
+        let Some(ethtool) = on_path("ethtool").or(usual) else {
+            skip(test, "ethtool is not installed (apt-get install ethtool)");
+            return None;
+        };
+        Some(self.with_program(&ethtool, folder))
     }
 
     /// Adds a program, without what only a debugger needs, and its libraries; `folder` is for files on the way.
@@ -123,6 +141,7 @@ pub(crate) struct Guest {
     stdin: ChildStdin,
     lines: Receiver<String>,
     seen: Vec<String>,
+    complaints: PathBuf,
 }
 
 impl Guest {
@@ -142,7 +161,9 @@ impl Guest {
             .args(["-object", &format!("memory-backend-memfd,id=m,size={MEMORY},share=on")])
             .args(["-numa", "node,memdev=m"])
             .args(devices);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        let complaints = folder.join("complaints");
+        let errors = File::create(&complaints).expect("a file for what QEMU complains of");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(errors);
         let mut child = command.spawn().expect("qemu starts");
         let stdin = child.stdin.take().expect("a pipe");
         let out = BufReader::new(child.stdout.take().expect("a pipe"));
@@ -155,7 +176,7 @@ impl Guest {
                 }
             }
         });
-        Self { child, stdin, lines, seen: Vec::new() }
+        Self { child, stdin, lines, seen: Vec::new(), complaints }
     }
 
     /// Waits for a line that begins with `start`; panics with everything printed when it does not come.
@@ -177,7 +198,8 @@ impl Guest {
                 return line;
             }
         }
-        panic!("'{what}' did not come from the guest:\n{}", self.seen.join("\n"));
+        let (seen, complaints) = (self.transcript(), self.complaints());
+        panic!("'{what}' did not come from the guest:\n{seen}\nQEMU: {complaints}");
     }
 
     /// Types one line at its console.
@@ -188,6 +210,11 @@ impl Guest {
     /// Everything printed so far.
     pub(crate) fn transcript(&self) -> String {
         self.seen.join("\n")
+    }
+
+    /// What QEMU itself has warned of so far.
+    pub(crate) fn complaints(&self) -> String {
+        std::fs::read_to_string(&self.complaints).expect("the file is there")
     }
 }
 

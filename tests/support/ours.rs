@@ -32,6 +32,16 @@ impl Ours {
     }
 
     pub(crate) fn with_eal(eal: &[&str], vdev: &str, offloads: Offloads) -> Self {
+        Self::configured(eal, vdev, PortConfig { offloads, ..PortConfig::default() })
+    }
+
+    /// With so many queues in both directions.
+    pub(crate) fn with_queues(vdev: &str, queues: u16) -> Self {
+        let config = PortConfig { rx_queues: queues, tx_queues: queues, ..PortConfig::default() };
+        Self::configured(&["-m", "64"], vdev, config)
+    }
+
+    fn configured(eal: &[&str], vdev: &str, port: PortConfig) -> Self {
         let (args, _) = EalArgs::parse(eal.iter().map(Into::into)).expect("arguments");
         let eal = Eal::new(&args).expect("an instance");
         let domain = eal.default_domain();
@@ -39,8 +49,7 @@ impl Ours {
         let pool = Pool::new(&domain, config).expect("a pool");
         let context = ProbeContext { memory: eal.memory().clone(), domain, wait: Duration::from_secs(5) };
         let device = linecard::drivers().probe(&context, vdev).expect("a device");
-        let ready =
-            configure(device, PortConfig { offloads, ..PortConfig::default() }).expect("a configuration");
+        let ready = configure(device, port).expect("a configuration");
         let port = ready.start(&pool).expect("a port");
         Self { pool, port, _eal: eal }
     }
@@ -65,7 +74,12 @@ impl Ours {
     }
 
     pub(crate) fn prove(&mut self, count: u64, sizes: &[usize]) -> Report {
-        let (rx, tx) = (self.port.rx[0].as_mut(), self.port.tx[0].as_mut());
+        self.prove_on(0, count, sizes)
+    }
+
+    /// The same on queue `queue`: what is sent there comes back there.
+    pub(crate) fn prove_on(&mut self, queue: usize, count: u64, sizes: &[usize]) -> Report {
+        let (rx, tx) = (self.port.rx[queue].as_mut(), self.port.tx[queue].as_mut());
         let report = Prover { pool: &self.pool, rx, tx, window: 128, sizes }.run(count, PATIENCE);
         if !report.is_perfect() {
             eprintln!("{report:?}; {}\n{:#?}", self.port.control.paths(), self.port.control.xstats());

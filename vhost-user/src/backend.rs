@@ -7,10 +7,12 @@ use linecard_eal::gate::{Poller, gate};
 use linecard_mempool::Pool;
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::Features;
+use linecard_wire::ProtocolFeatures;
 
-use crate::control::Control;
+use crate::control::{Control, PortThread};
 use crate::error::Error;
 use crate::features::{DEFAULT, MAX_QUEUE_PAIRS, OFFERED, PROTOCOL};
+use crate::limits::Limits;
 use crate::memory::MapLimits;
 use crate::memory::sigbus;
 use crate::peer::Peer;
@@ -50,19 +52,26 @@ pub struct BackendConfig {
     pub queue_pairs: u16,
     /// Virtio features to offer, of those that there are.
     pub features: Features,
+    /// Lets the frontend read the configuration space (`VHOST_USER_PROTOCOL_F_CONFIG`): link, queue pairs, [`mac`](Self::mac)
+    /// and [`mtu`](Self::mtu).
+    ///
+    /// Off unless set. QEMU keeps the configuration of its network cards itself and warns of every backend that offers
+    /// its own ("vhost-user backend supports VHOST_USER_PROTOCOL_F_CONFIG but QEMU does not"); Cloud Hypervisor, DPDK's
+    /// virtio-user and ours do not ask for it. crosvm does, and QEMU's generic vhost-user device requires it.
+    pub config_space: bool,
     /// Address in the configuration space.
     pub mac: [u8; 6],
     /// MTU in the configuration space.
     pub mtu: u16,
-    /// Bytes of memory that a frontend may share.
-    pub max_memory: u64,
+    /// What a frontend may make the port take.
+    pub limits: Limits,
     /// Survive a frontend that takes pages of shared memory away: it is dropped instead of this process.
     /// Installs a handler for SIGBUS that passes on what is not ours.
     pub survive_lost_pages: bool,
 }
 
 impl BackendConfig {
-    /// One queue pair with all features but large packets from the frontend (`HOST_TSO4` and the like), an MTU of 1500, up to 1 TiB of shared memory.
+    /// One queue pair with all features but large packets from the frontend (`HOST_TSO4` and the like), no configuration space to read, an MTU of 1500, and the limits that a port has unless told otherwise.
     pub fn new(name: impl Into<String>, path: impl Into<PathBuf>, mode: Mode) -> Self {
         Self {
             name: name.into(),
@@ -70,9 +79,10 @@ impl BackendConfig {
             mode,
             queue_pairs: 1,
             features: DEFAULT,
+            config_space: false,
             mac: [0x56, 0x48, 0x4f, 0x53, 0x54, 0],
             mtu: 1500,
-            max_memory: 1 << 40,
+            limits: Limits::default(),
             survive_lost_pages: true,
         }
     }
@@ -82,7 +92,7 @@ impl BackendConfig {
 ///
 /// ```
 /// use linecard_vhost_user::{Backend, BackendConfig, Control, Mode};
-/// let control = Control::start()?;
+/// let control = Control::new();
 /// let path = std::env::temp_dir().join(format!("backend-doc-{}", std::process::id()));
 /// let backend = Backend::new(&control, BackendConfig::new("demo", &path, Mode::Listen))?;
 /// assert!(path.exists());
@@ -92,9 +102,9 @@ impl BackendConfig {
 /// ```
 #[derive(Debug)]
 pub struct Backend {
-    control: Control,
-    id: u64,
-    peer: Arc<Peer>,
+    thread: PortThread,
+    /// Ports of one control share its limits, also those that come later.
+    _control: Control,
     queue_pairs: u16,
 }
 
@@ -111,21 +121,23 @@ impl Backend {
         if config.survive_lost_pages {
             sigbus::install().map_err(|e| Error::system("installing a handler for SIGBUS", e))?;
         }
+        let mut protocol = PROTOCOL;
+        protocol.set(ProtocolFeatures::CONFIG, config.config_space);
         let terms = Terms {
             queue_pairs: asked,
             features: (config.features & OFFERED) | Features::PROTOCOL_FEATURES,
-            protocol: PROTOCOL,
+            protocol,
             mac: config.mac,
             mtu: config.mtu,
-            limits: MapLimits { total: config.max_memory },
+            limits: MapLimits { total: config.limits.memory },
         };
-        let (id, peer) = control.add(&config, terms)?;
-        Ok(Self { control: control.clone(), id, peer, queue_pairs: asked })
+        let thread = PortThread::start(control, &config, terms)?;
+        Ok(Self { thread, _control: control.clone(), queue_pairs: asked })
     }
 
     /// What is known about the frontend.
     pub fn peer(&self) -> &Arc<Peer> {
-        &self.peer
+        self.thread.peer()
     }
 
     /// Queue pairs.
@@ -146,7 +158,7 @@ impl Backend {
         stats: Arc<QueueStats<RxLoss>>,
     ) -> Result<Receive, Error> {
         let gate = self.take_ring(pair, 1)?;
-        Ok(Receive::new(gate, pool.clone(), stats, Arc::clone(&self.peer), usize::from(pair) * 2 + 1))
+        Ok(Receive::new(gate, pool.clone(), stats, Arc::clone(self.peer()), usize::from(pair) * 2 + 1))
     }
 
     /// The queue that sends to the frontend on pair `pair`.
@@ -157,21 +169,15 @@ impl Backend {
     /// [`Error::QueuePairs`], [`Error::ControlEnded`].
     pub fn transmit_queue(&self, pair: u16, stats: Arc<QueueStats<TxLoss>>) -> Result<Transmit, Error> {
         let gate = self.take_ring(pair, 0)?;
-        Ok(Transmit::new(gate, stats, Arc::clone(&self.peer), usize::from(pair) * 2))
+        Ok(Transmit::new(gate, stats, Arc::clone(self.peer()), usize::from(pair) * 2))
     }
 
     fn take_ring(&self, pair: u16, half: usize) -> Result<Poller<Slot>, Error> {
         if pair >= self.queue_pairs {
             return Err(Error::QueuePairs { asked: pair.saturating_add(1), max: self.queue_pairs });
         }
-        let (poller, controller) = gate(Slot::new(Arc::clone(&self.peer)));
-        self.control.attach(self.id, usize::from(pair) * 2 + half, controller)?;
+        let (poller, controller) = gate(Slot::new(Arc::clone(self.peer())));
+        self.thread.attach(usize::from(pair) * 2 + half, controller)?;
         Ok(poller)
-    }
-}
-
-impl Drop for Backend {
-    fn drop(&mut self) {
-        self.control.remove(self.id);
     }
 }

@@ -11,7 +11,7 @@ use linecard_wire::socket::SocketError;
 ///
 /// ```
 /// use linecard_vhost_user::{Backend, BackendConfig, Control, Mode};
-/// let control = Control::start().unwrap();
+/// let control = Control::new();
 /// let config = BackendConfig::new("demo", "/no/such/dir/socket", Mode::Listen);
 /// let error = Backend::new(&control, config).unwrap_err();
 /// assert!(error.to_string().contains("create it"));
@@ -285,6 +285,9 @@ pub enum RegionError {
         /// Regions that can be watched.
         max: usize,
     },
+    /// More than a port may have.
+    #[error(transparent)]
+    Limit(#[from] linecard_wire::ledger::LimitError),
     /// Too much memory.
     #[error("memory regions of {asked} bytes together, at most {max} are allowed")]
     Total {
@@ -292,12 +295,6 @@ pub enum RegionError {
         asked: u64,
         /// Allowed.
         max: u64,
-    },
-    /// Removal of a region that was never added.
-    #[error("no memory region at guest address {guest:#x} of that size and user address")]
-    Unknown {
-        /// Guest address asked for.
-        guest: u64,
     },
     /// The operating system refused.
     #[error("{action} of a memory region failed: {source}")]

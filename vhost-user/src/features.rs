@@ -25,12 +25,11 @@ pub(crate) const OFFERED: Features = Features::VERSION_1
 /// Virtio features of a device unless it is told otherwise: as in DPDK, large packets of the driver only with `tso=1`.
 pub(crate) const DEFAULT: Features = OFFERED.without(Features::HOST_SEGMENTS);
 
-/// vhost-user protocol features of every device.
+/// vhost-user protocol features of every device. `CONFIG` comes on demand: see `BackendConfig::config_space`.
 pub(crate) const PROTOCOL: ProtocolFeatures = ProtocolFeatures::MQ
     .union(ProtocolFeatures::RARP)
     .union(ProtocolFeatures::REPLY_ACK)
     .union(ProtocolFeatures::MTU)
-    .union(ProtocolFeatures::CONFIG)
     .union(ProtocolFeatures::RESET_DEVICE)
     .union(ProtocolFeatures::CONFIGURE_MEM_SLOTS)
     .union(ProtocolFeatures::STATUS);

@@ -3,12 +3,13 @@
 //! ```text
 //!   frontend (DPDK virtio-user, QEMU, our own)            this process
 //!   ─────────────────────────────────────────            ────────────────────────────────────────────────
-//!   socket ◄──────── messages, descriptors ────────►  control thread: endpoints ─ sessions
+//!   socket ◄──────── messages, descriptors ────────►  control thread of the port: session
 //!                                                                  │ gates (no lock, no wait)
 //!   rings, buffers ◄──────── shared memory ────────►  polling threads: slot ─ ring ─ bursts ─ packets
 //! ```
 //!
-//! - [`Control`] is one thread for any number of [`Backend`]s; no peer can make it wait.
+//! - each [`Backend`] has a thread of its own, so that a peer makes nobody wait but its own port; the backends of one [`Control`]
+//!   share the limits of the process fairly;
 //! - a *session* checks every request whole before it changes anything; a refused request leaves no trace;
 //! - a [`MemoryMap`] is checked, guarded, and never changes; rings are built anew on a new one;
 //! - a *gate* lets the polling thread and the control thread use a ring in turn; polling pays no locked
@@ -29,6 +30,7 @@ mod datapath;
 mod error;
 mod event;
 mod features;
+mod limits;
 mod memory;
 mod peer;
 mod port;
@@ -39,6 +41,7 @@ pub use backend::{Backend, BackendConfig, Mode};
 pub use control::Control;
 pub use error::{Error, Refusal, RegionError};
 pub use features::MAX_QUEUE_PAIRS;
+pub use limits::{Limits, ProcessLimits};
 pub use memory::MemoryMap;
 pub use memory::sigbus;
 pub use peer::Peer;

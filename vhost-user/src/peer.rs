@@ -9,6 +9,9 @@ use linecard_eal::eventfd::EventFd;
 use linecard_virtio::Features;
 use linecard_wire::ProtocolFeatures;
 
+use crate::limits::Process;
+use crate::session::Terms;
+
 /// Logs a line about a peer, unless there were many of them in this second.
 macro_rules! tell {
     ($peer:expr, $level:ident, $($what:tt)+) => {
@@ -25,7 +28,7 @@ pub(crate) use tell;
 ///
 /// ```
 /// use linecard_vhost_user::{Backend, BackendConfig, Control, Mode};
-/// let control = Control::start()?;
+/// let control = Control::new();
 /// let path = std::env::temp_dir().join(format!("peer-doc-{}", std::process::id()));
 /// let backend = Backend::new(&control, BackendConfig::new("demo", &path, Mode::Listen))?;
 /// assert!(!backend.peer().connected());
@@ -48,12 +51,15 @@ pub struct Peer {
     /// The time that notifications may take, of all connections.
     pub(crate) allowance: Arc<Allowance>,
     log: Chatter,
+    /// What it shares with other ports' peers.
+    process: Arc<Process>,
     /// Paths of the rings that run, by ring index.
     paths: Mutex<Vec<Option<&'static str>>>,
 }
 
 impl Peer {
-    pub(crate) fn new(name: String, waker: Arc<EventFd>, rings: usize) -> Self {
+    pub(crate) fn new(name: String, waker: Arc<EventFd>, terms: Terms, process: &Arc<Process>) -> Self {
+        let rings = usize::from(terms.queue_pairs) * 2;
         Self {
             name,
             waker,
@@ -70,6 +76,7 @@ impl Peer {
             notification_errors: AtomicU64::new(0),
             allowance: Arc::default(),
             log: Chatter::new(),
+            process: Arc::clone(process),
             paths: Mutex::new(vec![None; rings]),
         }
     }
@@ -162,7 +169,8 @@ impl Peer {
 
     /// Whether one more line about this peer may be logged: it decides how much there is to say.
     pub(crate) fn may_log(&self) -> bool {
-        self.log.allows(self.log.started.elapsed().as_secs())
+        let share = u64::from(self.process.limits.log_lines / self.process.ports());
+        self.log.allows(self.log.started.elapsed().as_secs(), share.clamp(LEAST_LINES, LINES))
     }
 
     pub(crate) fn wake_control(&self) {
@@ -170,8 +178,10 @@ impl Peer {
     }
 }
 
-/// Lines per second about one peer that are logged; what it does is counted all the same.
+/// Most lines per second about one peer that are logged; what it does is counted all the same.
 const LINES: u64 = 50;
+/// However many peers there are, so many lines about each.
+const LEAST_LINES: u64 = 2;
 
 /// Log lines of this second. Threads that meet at its end may log a few more.
 struct Chatter {
@@ -185,11 +195,11 @@ impl Chatter {
         Self { started: Instant::now(), second: AtomicU64::new(0), lines: AtomicU64::new(0) }
     }
 
-    fn allows(&self, second: u64) -> bool {
+    fn allows(&self, second: u64, most: u64) -> bool {
         if self.second.swap(second, Relaxed) != second {
             self.lines.store(0, Relaxed);
         }
-        self.lines.fetch_add(1, Relaxed) < LINES
+        self.lines.fetch_add(1, Relaxed) < most
     }
 }
 
@@ -212,7 +222,7 @@ mod tests {
     fn a_peer_fills_no_log() {
         let log = Chatter::new();
         for second in [0, 1, 7] {
-            assert_eq!((0..1000).filter(|_| log.allows(second)).count() as u64, LINES);
+            assert_eq!((0..1000).filter(|_| log.allows(second, LINES)).count() as u64, LINES);
         }
     }
 }

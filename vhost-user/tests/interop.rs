@@ -14,7 +14,7 @@ use vmm_sys_util::eventfd::EventFd;
 
 #[test]
 fn the_vhost_crate_gets_packets_through() {
-    let mut bench = Bench::new("crate");
+    let mut bench = Bench::with_config_space("crate");
     let stream = UnixStream::connect(&bench.path).expect("connect");
     // Two rings: the crate counts rings where DPDK and QEMU count pairs, so it must not ask.
     let mut frontend = Frontend::from_stream(stream, 2);
@@ -45,7 +45,9 @@ fn the_vhost_crate_gets_packets_through() {
     };
     assert_eq!(frontend.get_max_mem_slots().expect("slots"), 509);
     frontend.add_mem_region(&region).expect("region");
-    assert!(frontend.add_mem_region(&region).is_err(), "twice the same");
+    frontend.add_mem_region(&region).expect("the same once more");
+    let elsewhere = VhostUserMemoryRegionInfo { userspace_addr: USER + 4096, ..region };
+    assert!(frontend.add_mem_region(&elsewhere).is_err(), "another at the same place");
     let (mut rx, mut tx) = (driver(&memory, 0, SIZE), driver(&memory, 1, SIZE));
     let (kick, call) = (EventFd::new(0).expect("event"), EventFd::new(0).expect("event"));
     for index in 0..2 {
@@ -89,6 +91,7 @@ fn the_vhost_crate_gets_packets_through() {
     assert_eq!(frontend.get_vring_base(0).expect("base"), 100);
     assert_eq!(frontend.get_vring_base(1).expect("base"), 100);
     frontend.remove_mem_region(&region).expect("remove");
+    frontend.remove_mem_region(&region).expect("remove once more");
     drop(frontend);
     bench.wait_gone();
     bench.assert_whole();

@@ -113,7 +113,7 @@ fn a_second_frontend_is_turned_away_and_the_first_goes_on() {
 
 #[test]
 fn stalled_peers_delay_nobody() {
-    let control = Control::start().expect("control");
+    let control = Control::new();
     let paths: Vec<_> = (0..9).map(|_| socket_path("isolated")).collect();
     let backends: Vec<_> = paths
         .iter()
@@ -143,7 +143,7 @@ fn stalled_peers_delay_nobody() {
 /// A thousand connections at one socket, half of them open at once: the thread they share answers others soon.
 #[test]
 fn a_storm_of_connections_delays_nobody() {
-    let control = Control::start().expect("control");
+    let control = Control::new();
     let paths = [socket_path("calm"), socket_path("storm")];
     let open = |path| Backend::new(&control, BackendConfig::new("b", path, Mode::Listen)).expect("backend");
     let backends = paths.each_ref().map(open);
@@ -369,7 +369,7 @@ fn a_frontend_may_leave_while_its_queues_are_polled_hard() {
 #[test]
 fn sockets_are_private_stale_ones_replaced_live_ones_respected() {
     use std::os::unix::fs::PermissionsExt;
-    let control = Control::start().expect("control");
+    let control = Control::new();
     let open = |path: &std::path::Path| Backend::new(&control, BackendConfig::new("s", path, Mode::Listen));
     let path = socket_path("socket");
     let backend = open(&path).expect("backend");
@@ -400,4 +400,31 @@ fn sockets_are_private_stale_ones_replaced_live_ones_respected() {
         let config = BackendConfig { queue_pairs: pairs, ..BackendConfig::new("s", &path, Mode::Listen) };
         assert!(matches!(Backend::new(&control, config), Err(Error::QueuePairs { .. })));
     }
+}
+
+/// Cloud Hypervisor only disables the rings of a guest that starts anew, and then describes them again.
+#[test]
+fn a_disabled_ring_may_be_described_anew() {
+    let mut bench = Bench::new("anew");
+    let mut guest = Guest::start(&bench.path, Features::NONE);
+    bench.wait_link(true);
+    for features in [Features::NET_MRG_RXBUF, Features::RING_PACKED, Features::NONE] {
+        round_trip(&mut bench, &mut guest, 30);
+        let wanted = (features | Features::VERSION_1 | Features::PROTOCOL_FEATURES).bits().to_bytes();
+        guest.frontend.refused(Req::SET_FEATURES, &wanted, &[]);
+        guest.frontend.enable(0, false);
+        guest.frontend.refused(Req::SET_FEATURES, &wanted, &[]);
+        guest.frontend.enable(1, false);
+        assert!(!bench.backend.peer().link_up());
+
+        // The guest's memory begins anew, then its rings are told of as if they were the first.
+        let mut frontend = guest.frontend;
+        frontend.bytes(0, common::RING_AREA).fill(0);
+        frontend.good(Req::SET_FEATURES, &wanted, &[]);
+        frontend.features = Features::from_bits(u64::from_bytes(&wanted).expect("features"));
+        guest = Guest::with_rings(frontend);
+        bench.wait_link(true);
+    }
+    round_trip(&mut bench, &mut guest, 30);
+    assert_eq!(bench.backend.peer().counters()[3], ("ring_faults", 0));
 }

@@ -3,10 +3,11 @@
 mod common;
 
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use common::{Bench, Frontend, GUEST, Guest, MEMORY, USER, frame, memfd, receive, take_count};
+use common::{Bench, Frontend, GUEST, Guest, MEMORY, USER, eventfd, frame, memfd, receive, take_count};
 use linecard_mempool::Burst;
 use linecard_pmd::netdev::lab::wait_for;
 use linecard_pmd::{RxQueue, TxQueue};
@@ -33,10 +34,88 @@ fn as_many_slots_as_promised_and_not_one_more() {
     for n in (0..slots).rev() {
         frontend.good(Req::REM_MEM_REG, &SingleRegion(extra(n)).to_bytes(), &[]);
     }
-    frontend.refused(Req::REM_MEM_REG, &SingleRegion(extra(0)).to_bytes(), &[]);
     // QEMU sends a descriptor with removals.
     frontend.good(Req::ADD_MEM_REG, &SingleRegion(extra(0)).to_bytes(), &[file.as_fd()]);
     frontend.good(Req::REM_MEM_REG, &SingleRegion(extra(0)).to_bytes(), &[file.as_fd()]);
+}
+
+/// QEMU 7.2 has a vhost device for each queue pair. They share the connection, and each of them adds and removes every
+/// region.
+#[test]
+fn two_vhost_devices_tell_of_the_same_regions() {
+    let mut bench = Bench::new("devices");
+    let mut guest = Guest::start(&bench.path, Features::NONE);
+    bench.wait_link(true);
+    take_count(&guest.frontend.calls[0]);
+    let old = memfd(2 * 4096);
+    let new = memfd(2 * 4096);
+    let region = |n| SingleRegion(extra(n)).to_bytes();
+    for _device in 0..2 {
+        guest.frontend.good(Req::ADD_MEM_REG, &region(0), &[old.as_fd()]);
+        guest.frontend.good(Req::ADD_MEM_REG, &region(1), &[old.as_fd()]);
+    }
+    // The first exchanges a region for another at the same place, then so does the second.
+    let other = SingleRegion(MemoryRegion { offset: 4096, ..extra(1) }).to_bytes();
+    for _device in 0..2 {
+        guest.frontend.good(Req::REM_MEM_REG, &region(1), &[old.as_fd()]);
+        guest.frontend.good(Req::ADD_MEM_REG, &other, &[new.as_fd()]);
+    }
+    guest.send(&frame(1, 60));
+    guest.tx.publish();
+    assert_eq!(receive(&mut bench.rx, 1)[0].data(), frame(1, 60));
+}
+
+/// What was said twice is there once; anything else at its place is refused, for we would go on with the old one.
+#[test]
+fn only_the_very_same_region_may_be_added_again() {
+    let bench = Bench::new("twice");
+    let mut frontend = Frontend::connect(&bench.path);
+    frontend.negotiate(Features::NONE);
+    let file = memfd(4 * 4096);
+    let region = extra(0);
+    let again = file.try_clone().expect("dup");
+    for fd in [file.as_fd(), again.as_fd()] {
+        frontend.good(Req::ADD_MEM_REG, &SingleRegion(region).to_bytes(), &[fd]);
+    }
+    let others = [
+        MemoryRegion { offset: 4096, ..region },
+        MemoryRegion { size: 2 * 4096, ..region },
+        MemoryRegion { user_addr: region.user_addr + 4096, ..region },
+        MemoryRegion { guest_addr: region.guest_addr + 4096, ..region },
+    ];
+    for other in others {
+        frontend.refused(Req::ADD_MEM_REG, &SingleRegion(other).to_bytes(), &[file.as_fd()]);
+    }
+    let other = memfd(4 * 4096);
+    frontend.refused(Req::ADD_MEM_REG, &SingleRegion(region).to_bytes(), &[other.as_fd()]);
+    let nothing = eventfd();
+    frontend.refused(Req::ADD_MEM_REG, &SingleRegion(region).to_bytes(), &[nothing.as_fd()]);
+    frontend.refused(Req::ADD_MEM_REG, &SingleRegion(region).to_bytes(), &[]);
+    // It was there once, however often it was added.
+    frontend.good(Req::REM_MEM_REG, &SingleRegion(region).to_bytes(), &[]);
+    frontend.good(Req::ADD_MEM_REG, &SingleRegion(region).to_bytes(), &[other.as_fd()]);
+}
+
+/// A table that was sent before changes nothing: what is mapped stays mapped.
+#[test]
+fn a_table_that_is_sent_again_is_not_mapped_again() {
+    let bench = Bench::new("again");
+    let mut frontend = Frontend::connect(&bench.path);
+    frontend.negotiate(Features::NONE);
+    let inode = frontend.file.metadata().expect("a memfd").ino().to_string();
+    // Address range, access, offset, device, inode, name: one line for each mapping.
+    let places = || -> Vec<String> {
+        let maps = std::fs::read_to_string("/proc/self/maps").expect("maps");
+        let ours = maps.lines().filter(|line| line.split_whitespace().nth(4) == Some(&inode));
+        ours.filter_map(|line| line.split_once(' ')).map(|(range, _)| range.to_owned()).collect()
+    };
+    frontend.share_memory();
+    let before = places();
+    assert!(before.len() >= 2, "the frontend's mapping and the backend's: {before:?}");
+    for _ in 0..3 {
+        frontend.share_memory();
+        assert_eq!(places(), before);
+    }
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! The device behind `net_virtio_user`: opened, started, stopped, started again.
 
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
 use linecard_eal::bell::Allowance;
 use linecard_eal::gate::gate;
+use linecard_eal::helper::{Elsewhere, Job};
 use linecard_eal::memory::{Domain, Memory};
 use linecard_mempool::Pool;
 use linecard_pmd::offload::{SoftLoss, SoftTx, TxOffloads};
@@ -14,6 +15,7 @@ use linecard_pmd::{
     StartError, TxQueue,
 };
 use linecard_wire::Closer;
+use linecard_wire::ledger::Resource;
 use linecard_wire::socket::Listener;
 
 use crate::args::{Options, SUMMARY};
@@ -27,7 +29,8 @@ use crate::path::{HEADER, RxPath, Trouble, TxPath};
 use crate::queue::{PathName, Receive, Transmit};
 use crate::rings::{RingError, RingZone};
 use crate::session::{Inside, Pair, START, Session};
-use crate::thread::{ControlThread, GRACE, Pending, after};
+use crate::sys::descriptor_limit;
+use crate::thread::{ControlThread, GRACE, Pending, after, short_name};
 use crate::transport::{connect, listen};
 use crate::tx::LONGEST;
 
@@ -35,6 +38,15 @@ use crate::tx::LONGEST;
 const NAME: &str = "net_virtio_user";
 /// What a frame has beyond its MTU: an Ethernet header and two VLAN tags.
 const FRAME: u32 = 14 + 8;
+/// What a port's limit is called.
+const DESCRIPTORS: &str = "descriptors of backends";
+/// Descriptors that a port may hold for its backend at a time: its connection, and what the backend sent, which it has
+/// no reason to.
+const MOST_DESCRIPTORS: u64 = 64;
+/// Of the descriptors that the process may have, all backends together get one in so many.
+const PART: u64 = 4;
+/// Jobs that the closing thread may have before it refuses to signal.
+const MOST_ERRANDS: usize = 1024;
 /// Time for the answers of a backend that was found late.
 const FIRST_ANSWER: Duration = Duration::from_millis(1000);
 
@@ -49,13 +61,23 @@ const FIRST_ANSWER: Duration = Duration::from_millis(1000);
 /// assert!(driver.summary().contains("path=SOCKET"));
 /// ```
 #[derive(Debug, Default)]
-pub struct VirtioUser(());
+pub struct VirtioUser {
+    /// What backends sent and is not closed.
+    descriptors: OnceLock<Resource>,
+}
 
 impl VirtioUser {
     /// A driver without devices.
     #[must_use]
     pub const fn new() -> Self {
-        Self(())
+        Self { descriptors: OnceLock::new() }
+    }
+
+    /// The thread that closes what the backends of the port called `name` send.
+    fn closer(&self, name: &str) -> Result<Closer, PmdError> {
+        let all = self.descriptors.get_or_init(|| Resource::new(DESCRIPTORS, descriptor_limit() / PART));
+        Closer::new(&short_name(name), all.account(MOST_DESCRIPTORS))
+            .map_err(|source| system(name, "starting a closing thread", source))
     }
 }
 
@@ -78,12 +100,13 @@ impl Driver for VirtioUser {
         let name = options.name.clone();
         let mac = options.mac.unwrap_or_else(random_mac);
         let thread = control_thread(&name)?;
+        let closer = self.closer(&name)?;
         let mut device = VirtioDevice {
             options,
             mac,
             thread,
-            closer: Closer::default(),
-            allowance: Arc::default(),
+            allowance: Arc::new(Allowance::new(Arc::new(Errands(closer.clone())))),
+            closer,
             memory: context.memory.clone(),
             listener: None,
             first: None,
@@ -91,6 +114,24 @@ impl Driver for VirtioUser {
         };
         device.find_backend(context.wait).map_err(|error| error.of_port(&name))?;
         Ok(Box::new(device))
+    }
+}
+
+/// Signals that take long are sent by the closing thread: it may wait for the backend, and for nobody else.
+#[derive(Debug)]
+struct Errands(Closer);
+
+impl Elsewhere for Errands {
+    fn prepare(&self) -> bool {
+        true
+    }
+
+    fn run(&self, job: Job) -> bool {
+        let room = self.0.waiting() < MOST_ERRANDS;
+        if room {
+            self.0.run(job);
+        }
+        room
     }
 }
 
@@ -106,7 +147,7 @@ struct VirtioDevice {
     options: Options,
     mac: [u8; 6],
     thread: ControlThread,
-    /// For what backends sent, over all connections.
+    /// For what backends sent, over all connections; the port's second thread.
     closer: Closer,
     /// What kicks may cost who polls the port.
     allowance: Arc<Allowance>,

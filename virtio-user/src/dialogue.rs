@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use linecard_wire::payload::Payload;
-use linecard_wire::{Closer, Connection, FrontendReq, Message, OutMessage};
+use linecard_wire::{Closer, Connection, FrontendReq, OutMessage};
 
 use crate::error::Error;
 use crate::sys::Ready;
@@ -14,8 +14,6 @@ use crate::thread::{Waiter, after};
 
 /// Longest handshake, all answers together.
 pub(crate) const HANDSHAKE: Duration = Duration::from_millis(3000);
-/// Descriptors of a backend's that may wait to be closed, over all its connections.
-const MAX_UNCLOSED: usize = 64;
 /// How long a backend may take for one answer.
 const ANSWER: Duration = Duration::from_millis(1000);
 
@@ -23,7 +21,6 @@ const ANSWER: Duration = Duration::from_millis(1000);
 #[derive(Debug)]
 pub(crate) struct Dialogue {
     connection: Connection,
-    closer: Closer,
     waiter: Arc<Waiter>,
     /// No answer is waited for beyond this; `None` once the handshake is over.
     limit: Option<Instant>,
@@ -46,7 +43,6 @@ impl Dialogue {
     ) -> Result<Self, Error> {
         Ok(Self {
             connection: Connection::of(socket, closer)?,
-            closer: closer.clone(),
             waiter: waiter.clone(),
             limit: Some(limit),
             acks: false,
@@ -111,7 +107,7 @@ impl Dialogue {
     }
 
     fn uninvited(&mut self) -> Result<(), Error> {
-        match self.read()? {
+        match self.connection.read()? {
             Some(message) => Err(Error::Uninvited { got: message.request }),
             None => Ok(()),
         }
@@ -138,7 +134,7 @@ impl Dialogue {
     fn answer<A: Payload>(&mut self, request: FrontendReq, began: Instant) -> Result<A, Error> {
         self.drained(request, began)?;
         loop {
-            if let Some(message) = self.read()? {
+            if let Some(message) = self.connection.read()? {
                 self.awake = true;
                 let unasked = message.request != request as u32 || !message.is_reply();
                 return match unasked {
@@ -151,13 +147,6 @@ impl Dialogue {
         }
     }
 
-    /// The next message. Answers have no descriptors; those that come all the same are charged to the port.
-    fn read(&mut self) -> Result<Option<Message>, Error> {
-        let message = self.connection.read()?;
-        check_unclosed(&self.closer)?;
-        Ok(message)
-    }
-
     fn in_time(&self, request: FrontendReq, began: Instant) -> Result<(), Error> {
         if self.waiter.stopped() && !self.leaving {
             return Err(Error::Stopped);
@@ -167,17 +156,6 @@ impl Dialogue {
             return Ok(());
         }
         Err(Error::Silent { request: name(request), waited: now.saturating_duration_since(began) })
-    }
-}
-
-/// Whether a port may have (more) descriptors of its backend's to close.
-///
-/// # Errors
-/// [`Error::Unclosed`].
-pub(crate) fn check_unclosed(closer: &Closer) -> Result<(), Error> {
-    match closer.waiting() {
-        waiting if waiting > MAX_UNCLOSED => Err(Error::Unclosed { waiting, max: MAX_UNCLOSED }),
-        _ => Ok(()),
     }
 }
 

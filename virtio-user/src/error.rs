@@ -130,14 +130,6 @@ pub enum Error {
         /// What the system answered.
         source: std::io::Error,
     },
-    /// Descriptors that the backend sent wait to be closed, and do not.
-    #[error("{waiting} descriptors that the backend sent are not closed yet, at most {max} may be")]
-    Unclosed {
-        /// How many wait.
-        waiting: usize,
-        /// How many may.
-        max: usize,
-    },
     /// The control thread does not come to an end with what it does for the backend.
     #[error("the backend keeps the port's control thread waiting, for more than {} ms by now", waited.as_millis())]
     Stuck {
@@ -162,6 +154,11 @@ impl Error {
         }
     }
 
+    /// Whether the backend sent more descriptors than its port may hold: they are not closed yet.
+    pub(crate) fn is_limit(&self) -> bool {
+        matches!(self, Self::Wire(linecard_wire::Error::Limit(_)))
+    }
+
     /// What the user can do about it.
     fn remedy(&self) -> &'static str {
         match self {
@@ -172,6 +169,9 @@ impl Error {
             Self::NoSocket { .. } => "give the path of the backend's socket (iface= of its net_vhost)",
             Self::Listen { .. } => "check the directory and its permissions",
             Self::InUse { .. } => "end it, or choose another path",
+            Self::Wire(linecard_wire::Error::Limit(_)) | Self::Stuck { .. } => {
+                "end the backend, and see what it is"
+            }
             Self::Silent { .. } | Self::Unasked { .. } | Self::Uninvited { .. } | Self::Wire(_) => {
                 "check that the socket belongs to a vhost-user network backend"
             }
@@ -183,7 +183,6 @@ impl Error {
             Self::Ring { .. } => "the backend is faulty; the port connects again",
             Self::Layout(_) => "give a smaller queue_size",
             Self::System { .. } => "check the limits of this process (ulimit -a)",
-            Self::Unclosed { .. } | Self::Stuck { .. } => "end the backend, and see what it is",
             Self::NoThread | Self::Stopped => "start the port again",
         }
     }

@@ -17,21 +17,18 @@ use crate::thread::Waiter;
 /// Bytes of the header before every packet.
 pub(crate) const HEADER: u32 = linecard_virtio::net::HDR_LEN;
 
-/// A receive path, chosen when a backend connects.
+/// A receive path, chosen when a backend connects. Dropped, it gives everything in flight back to the pool.
 pub(crate) trait RxPath: Send {
     fn burst(&mut self, packets: &mut Burst) -> usize;
-    /// Gives everything in flight back to the pool; also done when dropped.
-    fn home(&mut self);
 }
 
-/// A transmit path, chosen when a backend connects.
+/// A transmit path, chosen when a backend connects. Dropped, it gives everything in flight back to its pools, and counts what
+/// the backend never finished.
 pub(crate) trait TxPath: Send {
     fn burst(&mut self, packets: &mut Burst) -> usize;
     fn reclaim(&mut self);
     /// What the backend takes unfinished.
     fn takes(&self) -> Takes;
-    /// Gives everything in flight back to its pools, counting what the backend never finished; also done when dropped.
-    fn home(&mut self);
 }
 
 /// Where a data path reports that its backend broke the rules, and the control thread reads it.

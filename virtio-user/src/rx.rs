@@ -10,7 +10,7 @@
 #[cfg(test)]
 mod differential;
 
-use std::mem::MaybeUninit;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -51,7 +51,8 @@ pub(crate) struct RxParts {
 /// The receive path over one kind of ring, with or without packets that span buffers, and with or without offloads
 /// (then headers are read).
 pub(crate) struct Rx<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool> {
-    queue: Q,
+    /// Taken out when the path is dropped, and only then.
+    queue: ManuallyDrop<Q>,
     /// Word 0 of every packet received here.
     first: u64,
     /// From the start of a buffer to what the backend gets, and its length.
@@ -74,7 +75,7 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool> Rx<Q, MERGE, OFFLOA
             lend_len: u32::from(room).saturating_add(HEADER),
             batch: (usize::from(queue.size()) / 4).clamp(1, REFILL),
             owed: false,
-            queue,
+            queue: ManuallyDrop::new(queue),
             parts,
         };
         rx.refill();
@@ -90,7 +91,7 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool> Rx<Q, MERGE, OFFLOA
             let mut fresh = [const { MaybeUninit::<NonNull<Meta>>::uninit() }; REFILL];
             let want = &mut fresh[..self.batch];
             if self.parts.pool.get_raw(want) {
-                lend(&mut self.queue, want, self.lend_at, self.lend_len);
+                lend::<Q>(&mut self.queue, want, self.lend_at, self.lend_len);
             } else {
                 enough = false;
                 if !self.refill_scarce() {
@@ -121,7 +122,7 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool> Rx<Q, MERGE, OFFLOA
             let mut fresh = [const { MaybeUninit::<NonNull<Meta>>::uninit() }; REFILL];
             let some = &mut fresh[..want];
             if self.parts.pool.get_raw(some) {
-                lend(&mut self.queue, some, self.lend_at, self.lend_len);
+                lend::<Q>(&mut self.queue, some, self.lend_at, self.lend_len);
                 any = true;
             }
             want /= 2;
@@ -346,21 +347,19 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool> RxPath for Rx<Q, ME
         }
         kept
     }
+}
 
-    fn home(&mut self) {
+impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool> Drop for Rx<Q, MERGE, OFFLOAD> {
+    fn drop(&mut self) {
+        // SAFETY: nobody uses the path, and with it the queue, after this.
+        let queue = unsafe { ManuallyDrop::take(&mut self.queue) };
         let (pool, first) = (&self.parts.pool, self.first);
-        self.queue.take_all(&mut |token| {
+        queue.take_all(&mut |token| {
             // SAFETY: as in `deliver`.
             let line = unsafe { Line::of_token(token) };
             line.write::<0>(first);
             // SAFETY: taken from this pool by `lend`, unique, and not used after.
             unsafe { pool.put_raw(&[line.meta()]) };
         });
-    }
-}
-
-impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool> Drop for Rx<Q, MERGE, OFFLOAD> {
-    fn drop(&mut self) {
-        self.home();
     }
 }

@@ -12,7 +12,7 @@ use linecard_wire::Closer;
 use linecard_wire::socket::Listener;
 
 use crate::control::State;
-use crate::dialogue::{Dialogue, HANDSHAKE, check_unclosed, handshake_limit};
+use crate::dialogue::{Dialogue, HANDSHAKE, handshake_limit};
 use crate::doorbell::{Doorbell, TICK};
 use crate::error::Error;
 use crate::handshake::{Greeted, RingPlace, greet, layout};
@@ -120,7 +120,7 @@ impl Session {
 
     /// A backend that is not there (yet) is no news, one that does wrong is.
     fn log(&mut self, what: &str, error: &Error) {
-        let again = matches!(error, Error::Unclosed { .. }) && self.said_lately();
+        let again = error.is_limit() && self.said_lately();
         let name = self.state.name();
         match error {
             Error::Stopped => {}
@@ -155,7 +155,8 @@ impl Session {
                 outcome => return outcome,
             }
         }
-        check_unclosed(&self.closer)?;
+        // One more descriptor, given back at once: while the port holds too many it does not connect.
+        drop(self.closer.descriptors().charge(1).map_err(linecard_wire::Error::from)?);
         let socket = match &self.listener {
             Some(listener) => {
                 // Until somebody comes the port is up to the peer, and starting it is done.

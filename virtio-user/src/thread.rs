@@ -91,7 +91,10 @@ impl ControlThread {
             inbox.into_iter().for_each(|job| run(job, &own));
             drop(over);
         };
-        let thread = std::thread::Builder::new().name(thread_name(port)).stack_size(STACK).spawn(body)?;
+        let thread = std::thread::Builder::new()
+            .name(format!("lc-{}", short_name(port)))
+            .stack_size(STACK)
+            .spawn(body)?;
         Ok(Self {
             port: port.to_owned(),
             waiter,
@@ -174,13 +177,11 @@ fn run(job: Job, waiter: &Arc<Waiter>) {
     }
 }
 
-/// The end of the port's name, which has its number, in as many bytes as the kernel keeps.
-fn thread_name(port: &str) -> String {
-    const ROOM: usize = 15 - PREFIX.len();
-    const PREFIX: &str = "lc-";
+/// The end of a port's name, which has its number: of a thread's name the kernel keeps 15 bytes.
+pub(crate) fn short_name(port: &str) -> String {
+    const MOST: usize = 12;
     let plain: Vec<char> = port.chars().filter(char::is_ascii_graphic).collect();
-    let end = plain.get(plain.len().saturating_sub(ROOM)..).unwrap_or_default();
-    PREFIX.chars().chain(end.iter().copied()).collect()
+    plain.get(plain.len().saturating_sub(MOST)..).unwrap_or_default().iter().collect()
 }
 
 /// A moment `wait` from now.
@@ -255,8 +256,8 @@ mod tests {
 
     #[test]
     fn names_keep_the_number() {
-        assert_eq!(thread_name("net_virtio_user0"), "lc-virtio_user0");
-        assert_eq!(thread_name("net_virtio_user117"), "lc-rtio_user117");
-        assert_eq!(thread_name("vu\u{0}é"), "lc-vu");
+        assert_eq!(short_name("net_virtio_user0"), "virtio_user0");
+        assert_eq!(short_name("net_virtio_user117"), "rtio_user117");
+        assert_eq!(short_name("vu\u{0}é"), "vu");
     }
 }

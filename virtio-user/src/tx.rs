@@ -9,7 +9,7 @@ mod cold;
 #[cfg(test)]
 mod differential;
 
-use std::mem::MaybeUninit;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -50,7 +50,8 @@ pub(crate) struct TxParts {
 
 /// The transmit path over one kind of ring, with or without offloads (then metadata is asked for them).
 pub(crate) struct Tx<Q: DriverQueue, const OFFLOAD: bool> {
-    queue: Q,
+    /// Taken out when the path is dropped, and only then.
+    queue: ManuallyDrop<Q>,
     /// Value of a packet's pool word when it belongs to this port's pool.
     home: u64,
     /// In flight from which on completions are looked for.
@@ -125,7 +126,7 @@ impl<Q: DriverQueue, const OFFLOAD: bool> Tx<Q, OFFLOAD> {
     pub(crate) fn new(queue: Q, parts: TxParts) -> Self {
         const { assert!(!Q::WRITABLE) };
         let threshold = RECLAIM.min(queue.size() / 2).max(1);
-        Self { home: parts.pool.id() as u64, threshold, queue, parts }
+        Self { home: parts.pool.id() as u64, threshold, queue: ManuallyDrop::new(queue), parts }
     }
 
     fn in_flight(&self) -> u16 {
@@ -240,13 +241,17 @@ impl<Q: DriverQueue, const OFFLOAD: bool> TxPath for Tx<Q, OFFLOAD> {
     fn takes(&self) -> Takes {
         if OFFLOAD { self.parts.takes } else { Takes::default() }
     }
+}
 
-    fn home(&mut self) {
+impl<Q: DriverQueue, const OFFLOAD: bool> Drop for Tx<Q, OFFLOAD> {
+    fn drop(&mut self) {
         // What was finished before the backend left was sent, the rest is lost.
         let _ = self.collect();
+        // SAFETY: nobody uses the path, and with it the queue, after this.
+        let queue = unsafe { ManuallyDrop::take(&mut self.queue) };
         let mut lost = 0_u64;
         let missing = self.parts.missing.wanted().then_some(&*self.parts.missing);
-        self.queue.take_all(&mut |token| {
+        queue.take_all(&mut |token| {
             lost = lost.wrapping_add(1);
             match missing {
                 Some(missing) => missing.keep(cold::packet(token)),
@@ -254,11 +259,5 @@ impl<Q: DriverQueue, const OFFLOAD: bool> TxPath for Tx<Q, OFFLOAD> {
             }
         });
         self.parts.stats.lost(TxLoss::BackendGone, lost);
-    }
-}
-
-impl<Q: DriverQueue, const OFFLOAD: bool> Drop for Tx<Q, OFFLOAD> {
-    fn drop(&mut self) {
-        self.home();
     }
 }

@@ -1,20 +1,71 @@
-//! Notification suppression by index: the wrapping arithmetic, in one place.
+//! Notification suppression: how far a side went since it last asked, and the wrapping arithmetic, in one place.
 
-/// Did moving an index from `old` to `new` step past `event`? The spec's `vring_need_event`.
+/// Entries that one half published since it last asked whether the other wants a notification: the count behind
+/// `kick_needed` and `call_needed` of both formats.
 ///
-/// All three wrap at 2¹⁶. `new == old` (nothing moved) is never a reason to notify.
-/// (virtio 1.3, Virtqueue Interrupt Suppression and Available Buffer Notification Suppression.)
+/// A count that saturates, not the index at the last question: an index comes round after 65 536 entries, which a half
+/// whose peer polls publishes without asking, and then seems to say that little or nothing happened.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Notify {
+    moved: u32,
+}
+
+impl Notify {
+    /// Nothing published.
+    pub(crate) const fn new() -> Self {
+        Self { moved: 0 }
+    }
+
+    /// So many more entries (slots of a packed ring) are visible to the other side.
+    #[inline(always)]
+    pub(crate) const fn published(&mut self, entries: u16) {
+        self.moved = self.moved.saturating_add(entries as u32);
+    }
+
+    /// The question was asked.
+    #[inline(always)]
+    pub(crate) const fn asked(&mut self) {
+        self.moved = 0;
+    }
+
+    /// Is there anything to ask about?
+    #[inline(always)]
+    pub(crate) const fn any(self) -> bool {
+        self.moved != 0
+    }
+
+    /// Split: did the index step past `event` on its way to `new`?
+    #[inline(always)]
+    pub(crate) const fn passed(self, event: u16, new: u16) -> bool {
+        need_event(event, new, self.moved)
+    }
+
+    /// Packed: did the place step past `event` on its way to slot `new` of the lap with this wrap counter?
+    #[inline(always)]
+    pub(crate) const fn passed_in_lap(self, event: u16, new: u16, new_wrap: bool, size: u16) -> bool {
+        // Nobody sleeps more than a lap behind: the other side would have to have taken what it sleeps over.
+        let moved = if self.moved < size as u32 { self.moved as u16 } else { size };
+        packed_need_event(event, new, new_wrap, moved, size)
+    }
+}
+
+/// Did moving an index by `moved` entries to `new` step past `event`? The spec's `vring_need_event`, with a distance where
+/// that has the old index.
+///
+/// `event` and `new` wrap at 2¹⁶; `moved` does not: from 65 536 on every event was passed. `moved == 0` is never a reason
+/// to notify. (virtio 1.3, Virtqueue Interrupt Suppression and Available Buffer Notification Suppression.)
 ///
 /// ```
 /// use linecard_virtio::event::need_event;
-/// assert!(need_event(5, 6, 5)); // the peer waits for entry 5, and entry 5 was just published
-/// assert!(!need_event(6, 6, 5)); // it waits for entry 6
-/// assert!(need_event(65_535, 0, 65_535));
+/// assert!(need_event(5, 6, 1)); // the peer waits for entry 5, and entry 5 was just published
+/// assert!(!need_event(6, 6, 1)); // it waits for entry 6
+/// assert!(need_event(65_535, 0, 1));
+/// assert!(need_event(6, 6, 65_536)); // that was entry 6 of the lap before
 /// ```
 #[must_use]
 #[inline]
-pub const fn need_event(event: u16, new: u16, old: u16) -> bool {
-    new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old)
+pub const fn need_event(event: u16, new: u16, moved: u32) -> bool {
+    (new.wrapping_sub(event).wrapping_sub(1) as u32) < moved
 }
 
 /// [`need_event`] for a packed ring: positions count `0..size` and a wrap counter flips at each lap.
@@ -52,25 +103,29 @@ pub const fn packed_need_event(event: u16, new: u16, new_wrap: bool, moved: u16,
 
 #[cfg(test)]
 mod tests {
-    use super::{need_event, packed_need_event};
+    use super::{Notify, need_event, packed_need_event};
 
     #[test]
     fn table() {
         let rows = [
-            (0, 1, 0, true),
+            (0, 1, 1, true),
             (0, 0, 0, false),
-            (5, 6, 5, true),
-            (5, 5, 4, false),
-            (4, 6, 5, false),
-            (65_528, 0, 65_528, true),
-            (65_535, 0, 65_528, true),
-            (65_527, 0, 65_528, false),
-            (0, 0, 65_528, false),
-            (65_535, 65_535, 65_535, false),
-            (100, 32_868, 100, true),
+            (5, 6, 1, true),
+            (5, 5, 1, false),
+            (4, 6, 1, false),
+            (65_528, 0, 8, true),
+            (65_535, 0, 8, true),
+            (65_527, 0, 8, false),
+            (0, 0, 8, false),
+            (65_535, 65_535, 0, false),
+            (100, 32_868, 32_768, true),
+            (0, 0, 65_535, false),
+            (0, 0, 65_536, true),
+            (5, 4, 65_535, true),
+            (7, 7, u32::MAX, true),
         ];
-        for (event, new, old, want) in rows {
-            assert_eq!(need_event(event, new, old), want, "event {event} new {new} old {old}");
+        for (event, new, moved, want) in rows {
+            assert_eq!(need_event(event, new, moved), want, "event {event} new {new} moved {moved}");
         }
     }
 
@@ -82,12 +137,26 @@ mod tests {
                 let mut any = false;
                 for n in 1..=40u16 {
                     let (before, new) = (old.wrapping_add(n - 1), old.wrapping_add(n));
-                    any |= need_event(event, new, before);
-                    assert_eq!(need_event(event, new, old), any);
-                    assert_eq!(need_event(event, new, before), event == before);
+                    any |= need_event(event, new, 1);
+                    assert_eq!(need_event(event, new, u32::from(n)), any);
+                    assert_eq!(need_event(event, new, 1), event == before);
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_count_does_not_come_round() {
+        let mut notify = Notify::new();
+        assert!(!notify.any());
+        for _ in 0..65_536 + 3 {
+            notify.published(u16::MAX);
+            assert!(notify.any());
+        }
+        notify.published(1);
+        assert!(notify.any() && notify.passed(0, 0) && notify.passed_in_lap(0x8000, 0, false, 5));
+        notify.asked();
+        assert!(!notify.any() && !notify.passed(0, 0) && !notify.passed_in_lap(0x8000, 0, false, 5));
     }
 
     #[test]

@@ -86,7 +86,7 @@ pub struct Segment {
 /// `complete` or `take_all`, whatever the peer writes; that the first `n` elements are initialised when `complete`
 /// returns `Ok(n)`; and that a completion's `len` is at most the bytes lent under that token. Callers may therefore
 /// turn tokens back into owned pointers.
-pub unsafe trait DriverQueue: Send {
+pub unsafe trait DriverQueue: Send + Sized {
     /// Whether the device writes into the buffers (receive) or reads them (transmit).
     const WRITABLE: bool;
 
@@ -137,8 +137,16 @@ pub unsafe trait DriverQueue: Send {
     /// meanwhile, in which case the caller must not sleep but [`complete`](Self::complete) first. One full fence.
     fn set_interrupts(&mut self, on: bool) -> bool;
 
-    /// Calls `f` with every token still in flight and forgets them: for reset, after the device has been stopped.
-    fn take_all(&mut self, f: &mut dyn FnMut(u64));
+    /// The end of the queue: calls `f` with every token still in flight, after the device has been stopped. A queue that
+    /// is used again is a new one; dropping one without this loses the tokens.
+    ///
+    /// ```compile_fail,E0382
+    /// fn reset<Q: linecard_virtio::DriverQueue>(mut queue: Q) {
+    ///     queue.take_all(&mut |token| drop(token));
+    ///     let _ = queue.free(); // what the device writes from here on can complete nothing
+    /// }
+    /// ```
+    fn take_all(self, f: &mut dyn FnMut(u64));
 }
 
 /// Guest memory as the device half sees it.

@@ -1,8 +1,10 @@
 //! What a driver half remembers of each buffer it lent, in private memory.
 
+use core::ops::{Deref, DerefMut};
+
 use crate::config::IndirectTables;
 use crate::fault::PeerFault;
-use crate::queue::Segment;
+use crate::queue::{Completion, Segment};
 use crate::sync::Relaxed;
 
 /// One buffer in flight.
@@ -19,6 +21,82 @@ pub(crate) struct Slot {
 impl Slot {
     /// Nothing in flight.
     pub(crate) const FREE: Slot = Slot { token: 0, lent: 0, descs: 0 };
+
+    /// Whether a device may say that it wrote `len` bytes. On a readable queue the length means nothing.
+    fn check_len<const WRITABLE: bool>(&self, len: u32) -> Result<(), PeerFault> {
+        let lent = self.lent;
+        if WRITABLE && len > lent { Err(PeerFault::UsedLen { len, lent }) } else { Ok(()) }
+    }
+}
+
+/// The buffers in flight of one queue: a slot for each descriptor of the ring, found by id, or by position where the
+/// device keeps the order.
+pub(crate) struct InFlight(Box<[Slot]>);
+
+impl InFlight {
+    /// Nothing in flight on a ring of `size`.
+    pub(crate) fn new(size: u16) -> Self {
+        Self(vec![Slot::FREE; usize::from(size)].into())
+    }
+
+    /// The buffer that a device names, with the bytes it says it wrote.
+    ///
+    /// # Errors
+    /// [`PeerFault::UnknownId`] when nothing is in flight under `id`, [`PeerFault::UsedLen`] when less was lent.
+    pub(crate) fn named<const WRITABLE: bool>(&mut self, id: u32, len: u32) -> Result<&mut Slot, PeerFault> {
+        let size = self.0.len() as u16;
+        let unknown = PeerFault::UnknownId { id, size };
+        let slot = self.0.get_mut(id as usize).filter(|slot| slot.descs > 0).ok_or(unknown)?;
+        slot.check_len::<WRITABLE>(len)?;
+        Ok(slot)
+    }
+
+    /// Takes back the buffer that a device returned by id; also how many ring slots it occupied.
+    ///
+    /// # Errors
+    /// As [`InFlight::named`]; nothing changes then.
+    pub(crate) fn finish<const WRITABLE: bool>(
+        &mut self,
+        id: u32,
+        len: u32,
+    ) -> Result<(Completion, u16), PeerFault> {
+        let slot = self.named::<WRITABLE>(id, len)?;
+        let Slot { token, descs, .. } = core::mem::replace(slot, Slot::FREE);
+        Ok((Completion { token, len: if WRITABLE { len } else { 0 } }, descs as u16))
+    }
+
+    /// The end of a queue by id: every token in flight.
+    pub(crate) fn drain(self, f: &mut dyn FnMut(u64)) {
+        self.0.iter().filter(|slot| slot.descs > 0).for_each(|slot| f(slot.token));
+    }
+
+    /// The end of a queue by position: every token of the `slots` ring slots from `first` on, of which each buffer
+    /// occupies as many as its own says.
+    pub(crate) fn drain_in_order(self, first: usize, slots: u16, f: &mut dyn FnMut(u64)) {
+        let (mut at, mut left) = (first, u32::from(slots));
+        while left > 0 {
+            let Slot { token, descs, .. } = self.0[at % self.0.len()];
+            debug_assert!((1..=left).contains(&descs));
+            at += descs as usize;
+            left = left.saturating_sub(descs.max(1));
+            f(token);
+        }
+    }
+}
+
+impl Deref for InFlight {
+    type Target = [Slot];
+    #[inline(always)]
+    fn deref(&self) -> &[Slot] {
+        &self.0
+    }
+}
+
+impl DerefMut for InFlight {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut [Slot] {
+        &mut self.0
+    }
 }
 
 /// Bytes of a chain; `None` when there are no segments or more than 2³² − 1 bytes.

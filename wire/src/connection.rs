@@ -52,16 +52,18 @@ impl Connection {
     /// # Errors
     /// [`Error::System`].
     pub fn new(socket: UnixStream) -> Result<Self, Error> {
-        Self::of(socket, &Closer::default())
+        let closer = Closer::alone().map_err(|source| Error::System { action: "serving", source })?;
+        Self::of(socket, &closer)
     }
 
-    /// The same for a port whose connections share `closer`.
+    /// The same for a port whose connections share `closer`, and are charged to it.
     ///
     /// # Errors
-    /// [`Error::System`].
+    /// [`Error::System`], [`Error::Limit`].
     pub fn of(socket: UnixStream, closer: &Closer) -> Result<Self, Error> {
-        let socket = Socket::new(socket, closer);
-        socket.set_nonblocking(true).map_err(|source| Error::System { action: "setting up", source })?;
+        let socket = Socket::new(socket, closer)?;
+        let set = socket.set_nonblocking(true).and_then(|()| sys::keep_urgent_inline(socket.as_fd()));
+        set.map_err(|source| Error::System { action: "setting up", source })?;
         Ok(Self { socket, partial: Partial::default(), queue: VecDeque::new(), queued_bytes: 0 })
     }
 
@@ -69,7 +71,7 @@ impl Connection {
     ///
     /// # Errors
     /// [`Error::Closed`], [`Error::Truncated`], [`Error::Version`], [`Error::TooLong`],
-    /// [`Error::FdsLost`], [`Error::PayloadField`], [`Error::System`]; after any of them the connection is of no use.
+    /// [`Error::FdsLost`], [`Error::Limit`], [`Error::PayloadField`], [`Error::System`]; after any of them the connection is of no use.
     pub fn read(&mut self) -> Result<Option<Message>, Error> {
         loop {
             if let Some(message) = self.partial.finished() {
@@ -83,16 +85,22 @@ impl Connection {
 
     /// One `recvmsg` into what is missing; `false` when it would block.
     fn receive(&mut self) -> Result<bool, Error> {
-        let partial = &mut self.partial;
-        let mut got = match sys::receive(self.socket.as_fd(), partial.missing()) {
+        let (partial, closer) = (&mut self.partial, self.socket.closer());
+        // Charged before they come: more than there is room for is not taken in.
+        let mut room = closer.descriptors().charge_up_to(sys::SCM_MAX_FD as u64)?;
+        let most = room.amount() as usize;
+        let got = match sys::receive(self.socket.as_fd(), partial.missing(), most) {
             Ok(received) => received,
             Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(false),
             Err(source) => return Err(Error::System { action: "reading", source }),
         };
-        got.fds.iter_mut().for_each(|fd| fd.leave_to(self.socket.closer()));
-        partial.keep(got.fds)?;
+        let fds = got.fds.into_iter().map(|fd| PeerFd::new(fd, closer, room.split(1))).collect();
+        partial.keep(fds)?;
         if got.fds_lost {
-            return Err(Error::FdsLost);
+            drop(room);
+            // The port's limit, or else the process's.
+            let limit = closer.charge(sys::SCM_MAX_FD as u64).err();
+            return Err(limit.filter(|_| most < sys::SCM_MAX_FD).map_or(Error::FdsLost, Error::Limit));
         }
         if got.bytes == 0 {
             return Err(partial.closed());

@@ -1,44 +1,50 @@
-//! File descriptors that a peer sent: closing them must not make us wait.
+//! File descriptors that a peer sent: counted, and closed where only that peer's port waits.
 //!
 //! `close(2)` can sleep for as long as the sender likes: a TCP socket with `SO_LINGER` waits for its data to be read, a
-//! file of a file system that is a program (FUSE) waits for that program, a pipe for whoever writes to it just now. To close
-//! the last descriptor of memory is to free it. A thread that serves many peers never closes such a descriptor itself; a
-//! thread of its own does. Nor does it close a socket with messages that nobody read: descriptors may be with them.
-//! Where closing may take for ever, each port has its own thread ([`Closer`]), so that a peer keeps nobody's descriptors
-//! open but its own.
+//! file of a file system that is a program (FUSE) waits for that program, a pipe for whoever writes to it just now, an eventfd for
+//! an epoll that watches it, and to close the last descriptor of memory is to free it. No kind is harmless. So each port has a
+//! thread of its own for that ([`Closer`]), and a peer keeps nobody's descriptors open but its own. The same goes for
+//! a socket with messages that nobody read: descriptors may be with them.
 
+use std::io;
 use std::net::Shutdown;
 use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, LazyLock, OnceLock, mpsc};
+use std::sync::{Arc, mpsc};
 
-/// A descriptor that came with a message. It is closed on drop, without waiting, wherever it leads.
+use crate::ledger::{Account, Charge, LimitError, Resource};
+
+/// A descriptor that came with a message. It is closed on drop, by its port's [`Closer`], and charged to that port until
+/// then.
 ///
 /// ```
-/// use std::os::fd::OwnedFd;
-/// use linecard_wire::PeerFd;
+/// use std::os::unix::net::UnixStream;
+/// use linecard_wire::{Connection, FrontendReq, OutMessage};
 ///
+/// let (a, b) = UnixStream::pair()?;
+/// let (mut frontend, mut backend) = (Connection::new(a)?, Connection::new(b)?);
 /// let (reader, _writer) = std::io::pipe()?;
-/// let came = PeerFd::from(OwnedFd::from(reader));
-/// let kept: OwnedFd = came.into_owned(); // known to be harmless to close
-/// # drop(kept);
-/// # Ok::<(), std::io::Error>(())
+/// frontend.send(&OutMessage::request(FrontendReq::SET_OWNER, &[]).with_fds(&[std::os::fd::AsFd::as_fd(&reader)]))?;
+/// let message = backend.read()?.expect("it was sent");
+/// assert_eq!(message.fds.len(), 1);
+/// drop(message); // nobody waits
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
 pub struct PeerFd {
     fd: Option<OwnedFd>,
-    closer: Option<Closer>,
+    closer: Closer,
+    charge: Option<Charge>,
 }
 
 impl PeerFd {
-    /// Has `closer` close it, if that may take its time.
-    pub(crate) fn leave_to(&mut self, closer: &Closer) {
-        self.closer = Some(closer.clone());
+    pub(crate) fn new(fd: OwnedFd, closer: &Closer, charge: Charge) -> Self {
+        Self { fd: Some(fd), closer: closer.clone(), charge: Some(charge) }
     }
 
-    /// The descriptor, to be closed like any other. For one whose kind was checked.
+    /// The descriptor, to be closed like any other and charged to nobody. For one whose kind was checked.
     ///
     /// # Panics
     /// Never: the descriptor is there until it is given away here.
@@ -48,12 +54,6 @@ impl PeerFd {
             Some(fd) => fd,
             None => unreachable!("given away once"),
         }
-    }
-}
-
-impl From<OwnedFd> for PeerFd {
-    fn from(fd: OwnedFd) -> Self {
-        Self { fd: Some(fd), closer: None }
     }
 }
 
@@ -69,119 +69,135 @@ impl AsFd for PeerFd {
 impl Drop for PeerFd {
     fn drop(&mut self) {
         if let Some(fd) = self.fd.take() {
-            close(fd, self.closer.as_ref());
+            self.closer.close(fd, self.charge.take());
         }
     }
 }
 
-/// Whether closing `fd` waits for nobody, however much work it is: memory that can be sealed (memfd, tmpfs, hugetlbfs), and
-/// eventfds. Asks the kernel alone: even `fstat` may wait for the file system.
-fn waits_for_nobody(fd: &OwnedFd) -> bool {
-    // SAFETY: takes integers.
-    let memory = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GET_SEALS) } >= 0;
-    let event = || {
-        std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))
-            .is_ok_and(|link| link.as_os_str() == "anon_inode:[eventfd]")
-    };
-    memory || event()
-}
+type Job = Box<dyn FnOnce() + Send>;
 
-/// A thread that closes descriptors, made for the first of them; it ends when they are closed and all clones of this gone.
+/// A port's thread for what may make it wait for its peer: closing descriptors, unmapping memory, signalling. It ends when
+/// that is done and all clones of this are gone.
 ///
-/// Whoever serves a port gives it to all its connections ([`Connection::of`](crate::Connection::of)): a peer that sends
-/// descriptors which take long to close then waits for nobody but itself, and [`waiting`](Self::waiting) says when it has
-/// sent too many.
+/// Whoever serves a port gives it to all its connections ([`Connection::of`](crate::Connection::of)). The descriptors of the
+/// port's peers, its connections included, are charged to one account until they are closed, so a peer that sends what
+/// takes long to close reaches its own port's limit and nobody else's.
 ///
 /// ```
+/// use linecard_wire::ledger::Resource;
 /// use linecard_wire::{Closer, Connection};
 /// let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
-/// let closer = Closer::default();
+/// let closer = Closer::new("net_vhost0", Resource::new("descriptors", 200).account(100))?;
 /// let connection = Connection::of(ours, &closer)?;
+/// assert_eq!(closer.descriptors().used(), 1);
 /// drop((connection, theirs));
-/// assert_eq!(closer.waiting(), 0);
+/// assert_eq!(closer.descriptors().used(), 0);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Debug, Default)]
-pub struct Closer(Arc<Thread>);
-
-#[derive(Debug, Default)]
-struct Thread {
-    sender: OnceLock<Option<mpsc::Sender<OwnedFd>>>,
+#[derive(Clone, Debug)]
+pub struct Closer {
+    jobs: mpsc::Sender<Job>,
     waiting: Arc<AtomicUsize>,
+    descriptors: Account,
 }
-
-/// For what waits for nobody.
-static BUSY: LazyLock<Closer> = LazyLock::new(Closer::default);
-/// For what may wait for ever and came from no port's peer.
-static PATIENT: LazyLock<Closer> = LazyLock::new(Closer::default);
 
 impl Closer {
-    /// Descriptors that are not closed yet.
+    /// Starts the thread of the port called `name`, whose peers' descriptors are charged to `descriptors`.
+    ///
+    /// # Errors
+    /// What the operating system said: there are no threads left.
+    pub fn new(name: &str, descriptors: Account) -> io::Result<Self> {
+        let (jobs, inbox) = mpsc::channel::<Job>();
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&waiting);
+        let body = move || {
+            for job in inbox {
+                // A job that panics, which would be a mistake of ours, must not take the others with it.
+                let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
+                counted.fetch_sub(1, Relaxed);
+            }
+        };
+        let builder = std::thread::Builder::new().name(format!("{name}/closer")).stack_size(STACK);
+        builder.spawn(body)?;
+        Ok(Self { jobs, waiting, descriptors })
+    }
+
+    /// For one connection by itself, without other ports to share with.
+    pub(crate) fn alone() -> io::Result<Self> {
+        Self::new("connection", Resource::new("descriptors", ALONE).account(ALONE))
+    }
+
+    /// Jobs that are not done.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.0.waiting.load(Relaxed)
+        self.waiting.load(Relaxed)
     }
 
-    fn close(&self, fd: OwnedFd) {
-        let sender = self.0.sender.get_or_init(|| {
-            let (sender, fds) = mpsc::channel::<OwnedFd>();
-            let waiting = Arc::clone(&self.0.waiting);
-            let body = move || {
-                for fd in fds {
-                    drop(fd);
-                    waiting.fetch_sub(1, Relaxed);
-                }
-            };
-            std::thread::Builder::new().name("lc-closer".into()).spawn(body).ok().map(|_| sender)
-        });
-        // Without a thread there is nothing better than to close it here.
-        let Some(sender) = sender else { return };
-        self.0.waiting.fetch_add(1, Relaxed);
-        if let Err(mpsc::SendError(fd)) = sender.send(fd) {
-            drop(fd);
-            self.0.waiting.fetch_sub(1, Relaxed);
+    /// The account of the descriptors that the port's peers sent, and of its connections.
+    #[must_use]
+    pub fn descriptors(&self) -> &Account {
+        &self.descriptors
+    }
+
+    /// Has `job` done by the thread, after those that came before.
+    pub fn run(&self, job: impl FnOnce() + Send + 'static) {
+        self.waiting.fetch_add(1, Relaxed);
+        if let Err(mpsc::SendError(job)) = self.jobs.send(Box::new(job)) {
+            // The thread ends only with the last sender, which this is one of.
+            job();
+            self.waiting.fetch_sub(1, Relaxed);
         }
     }
-}
 
-/// Closes `fd` soon, in a thread that nobody waits for: for a descriptor whose end may take as long as a peer likes.
-///
-/// ```
-/// let (reader, _writer) = std::io::pipe()?;
-/// linecard_wire::close_elsewhere(reader.into());
-/// # Ok::<(), std::io::Error>(())
-/// ```
-pub fn close_elsewhere(fd: OwnedFd) {
-    close(fd, None);
-}
+    fn close(&self, fd: OwnedFd, charge: Option<Charge>) {
+        self.run(move || {
+            drop(fd);
+            drop(charge);
+        });
+    }
 
-fn close(fd: OwnedFd, patient: Option<&Closer>) {
-    if waits_for_nobody(&fd) {
-        BUSY.close(fd);
-    } else {
-        patient.unwrap_or(&PATIENT).close(fd);
+    /// Ends a connection without waiting: the peer is told at once; what it sent and nobody read is thrown away, with the
+    /// descriptors that came along, by the thread.
+    fn hang_up(&self, socket: UnixStream, charge: Option<Charge>) {
+        // From here on nothing more can come.
+        let _ = socket.shutdown(Shutdown::Both);
+        if has_unread(socket.as_fd()) {
+            self.close(socket.into(), charge);
+        }
+    }
+
+    pub(crate) fn charge(&self, amount: u64) -> Result<Charge, LimitError> {
+        self.descriptors.charge(amount)
     }
 }
 
-/// Ends a connection without waiting: the peer is told at once; what it sent and nobody read is thrown away, with the
-/// descriptors that came along, where that may take its time.
-fn hang_up(socket: UnixStream, closer: &Closer) {
-    // From here on nothing more can come.
-    let _ = socket.shutdown(Shutdown::Both);
-    if has_unread(socket.as_fd()) {
-        closer.close(socket.into());
-    }
+/// Bytes of stack: the thread makes system calls and nothing else.
+const STACK: usize = 128 << 10;
+/// Descriptors of a connection that shares with nobody.
+const ALONE: u64 = 1024;
+
+/// Closes `fd` soon, in a thread that nobody waits for.
+pub(crate) fn close_elsewhere(fd: OwnedFd) {
+    // Without a thread, what was moved into the closure is closed here: there is nothing better.
+    let _ = std::thread::Builder::new().name("lc-close".into()).stack_size(STACK).spawn(move || drop(fd));
 }
 
 /// A connection that hangs up on drop.
 pub(crate) struct Socket {
     stream: Option<UnixStream>,
     closer: Closer,
+    charge: Option<Charge>,
 }
 
 impl Socket {
-    pub(crate) fn new(stream: UnixStream, closer: &Closer) -> Self {
-        Self { stream: Some(stream), closer: closer.clone() }
+    pub(crate) fn new(stream: UnixStream, closer: &Closer) -> Result<Self, LimitError> {
+        match closer.charge(1) {
+            Ok(charge) => Ok(Self { stream: Some(stream), closer: closer.clone(), charge: Some(charge) }),
+            Err(refusal) => {
+                closer.hang_up(stream, None);
+                Err(refusal)
+            }
+        }
     }
 
     pub(crate) fn closer(&self) -> &Closer {
@@ -203,7 +219,7 @@ impl Deref for Socket {
 impl Drop for Socket {
     fn drop(&mut self) {
         if let Some(stream) = self.stream.take() {
-            hang_up(stream, &self.closer);
+            self.closer.hang_up(stream, self.charge.take());
         }
     }
 }
@@ -222,6 +238,13 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
     use std::time::{Duration, Instant};
+
+    /// `fd` as if a peer had sent it.
+    fn sent(fd: OwnedFd) -> PeerFd {
+        let closer = Closer::alone().expect("a thread");
+        let charge = closer.charge(1).expect("room");
+        PeerFd::new(fd, &closer, charge)
+    }
 
     /// A socket whose `close` waits ten seconds for somebody to read, and the one who does not.
     fn lingering() -> (TcpStream, TcpStream) {
@@ -244,7 +267,7 @@ mod tests {
     fn closing_does_not_wait_for_the_sender() {
         let (socket, mut silent) = lingering();
         let began = Instant::now();
-        drop(PeerFd::from(OwnedFd::from(socket)));
+        drop(sent(socket.into()));
         assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
         // It is closed for all that, once its data is gone.
         silent.read_to_end(&mut Vec::new()).expect("the end comes");
@@ -292,7 +315,7 @@ mod tests {
         std::thread::sleep(Duration::from_millis(100));
         assert!(!writing.is_finished(), "the writer is inside");
         let began = Instant::now();
-        drop(PeerFd::from(OwnedFd::from(reader)));
+        drop(sent(reader.into()));
         assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
         // The page appears, and all goes on.
         drop(absent);
@@ -333,20 +356,90 @@ mod tests {
         }
     }
 
+    /// One byte out of band, with a copy of `fd`.
+    fn send_urgent(to: &UnixStream, fd: BorrowedFd<'_>) {
+        #[repr(C, align(8))]
+        struct Control([u8; 24]);
+        let mut control = Control([0; 24]);
+        control.0[..8].copy_from_slice(&20_u64.to_ne_bytes());
+        control.0[8..12].copy_from_slice(&libc::SOL_SOCKET.to_ne_bytes());
+        control.0[12..16].copy_from_slice(&libc::SCM_RIGHTS.to_ne_bytes());
+        control.0[16..20].copy_from_slice(&fd.as_raw_fd().to_ne_bytes());
+        let mut byte = 7_u8;
+        let mut vector = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+        // SAFETY: all zeros is an empty header.
+        let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+        (header.msg_iov, header.msg_iovlen) = (&raw mut vector, 1);
+        (header.msg_control, header.msg_controllen) = (control.0.as_mut_ptr().cast(), 20);
+        // SAFETY: the header, its vector, byte and control message live across the call.
+        assert_eq!(unsafe { libc::sendmsg(to.as_raw_fd(), &raw const header, libc::MSG_OOB) }, 1);
+    }
+
+    /// A byte out of band that nobody asks for would be dropped when the bytes behind it are read, and its descriptor closed.
     #[test]
-    fn what_waits_for_nobody_does_not_queue_behind_what_may() {
-        // SAFETY: takes a terminated string and an integer.
-        let memory = unsafe { libc::memfd_create(c"closed".as_ptr(), libc::MFD_CLOEXEC) };
-        // SAFETY: takes integers.
-        let event = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
-        for raw in [memory, event] {
-            // SAFETY: just made, nobody else owns it.
-            let fd = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(raw) };
-            assert!(waits_for_nobody(&fd));
+    fn a_byte_out_of_band_makes_nobody_wait() {
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        let mut receiver = crate::Connection::new(ours).expect("a connection");
+        let urgent = theirs.try_clone().expect("a descriptor");
+        let mut sender = crate::Connection::new(theirs).expect("a connection");
+        let message = crate::OutMessage::request(crate::FrontendReq::SET_OWNER, &[]);
+        let (socket, mut silent) = lingering();
+        (0..100).for_each(|_| sender.send(&message).expect("room"));
+        send_urgent(&urgent, socket.as_fd());
+        (0..3).for_each(|_| sender.send(&message).expect("room"));
+        drop(socket);
+        let began = Instant::now();
+        for _ in 0..100 {
+            receiver.read().expect("good").expect("whole");
         }
-        let (reader, _writer) = std::io::pipe().expect("a pipe");
-        for fd in [reader.into(), std::fs::File::open("/dev/null").expect("there").into()] {
-            assert!(!waits_for_nobody(&fd));
+        // From here on messages begin in the wrong place.
+        while let Ok(Some(_)) = receiver.read() {}
+        drop(receiver);
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        silent.read_to_end(&mut Vec::new()).expect("the end comes");
+    }
+
+    /// What takes long to close is charged until it is closed, and no more comes in than the port may have.
+    #[test]
+    fn what_does_not_close_is_charged() {
+        const MOST: u64 = 5;
+        let account = Resource::new("descriptors", 100).account(MOST);
+        let closer = Closer::new("charged", account.clone()).expect("a thread");
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        let mut receiver = crate::Connection::of(ours, &closer).expect("a connection");
+        let mut sender = crate::Connection::new(theirs).expect("a connection");
+        let (socket, mut silent) = lingering();
+        let mut send = || {
+            let message = crate::OutMessage::request(crate::FrontendReq::SET_OWNER, &[]);
+            sender.send(&message.with_fds(&[socket.as_fd()])).expect("room");
+        };
+        (0..MOST).for_each(|_| send());
+        for had in 1..MOST {
+            drop(receiver.read().expect("room").expect("whole"));
+            // The sender has a copy still, so these close at once; the last one below does not.
+            let until = Instant::now() + Duration::from_secs(10);
+            while account.used() > 1 {
+                assert!(Instant::now() < until, "{had}: {} are charged", account.used());
+                std::thread::yield_now();
+            }
+        }
+        let held: Vec<_> = std::iter::once(receiver.read().expect("room").expect("whole")).collect();
+        (1..MOST).for_each(|_| send());
+        drop(socket);
+        let more: Vec<_> = (2..MOST).map(|_| receiver.read().expect("room").expect("whole")).collect();
+        assert_eq!(account.used(), MOST);
+        let refusal = receiver.read().expect_err("no room");
+        assert!(
+            matches!(refusal, crate::Error::Limit(LimitError { used: MOST, max: MOST, .. })),
+            "{refusal}"
+        );
+        drop((held, more, receiver));
+        assert!(account.used() > 0, "somebody must read first");
+        silent.read_to_end(&mut Vec::new()).expect("the end comes");
+        let until = Instant::now() + Duration::from_secs(10);
+        while account.used() > 0 {
+            assert!(Instant::now() < until, "{} are charged", account.used());
+            std::thread::yield_now();
         }
     }
 }

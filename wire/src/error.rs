@@ -44,6 +44,9 @@ pub enum Error {
     /// The kernel dropped file descriptors because this process may not open more.
     #[error("file descriptors of a message were lost; raise the limit on open files (ulimit -n)")]
     FdsLost,
+    /// The peer made its port take more than a port may.
+    #[error(transparent)]
+    Limit(#[from] crate::ledger::LimitError),
     /// The peer does not read what is sent to it.
     #[error("{queued} bytes wait for a peer that does not read, at most {max} are kept; end or fix the peer")]
     Backlog {

@@ -30,6 +30,7 @@
 mod connection;
 mod descriptor;
 mod error;
+pub mod ledger;
 mod message;
 pub mod payload;
 pub mod socket;
@@ -39,7 +40,7 @@ mod sys;
 mod tests;
 
 pub use connection::Connection;
-pub use descriptor::{Closer, PeerFd, close_elsewhere};
+pub use descriptor::{Closer, PeerFd};
 pub use error::Error;
 pub use message::{
     HEADER_LEN, Header, MAX_FDS, MAX_PAYLOAD, Message, NEED_REPLY, OutMessage, REPLY, VERSION,

@@ -96,6 +96,14 @@ impl Listener {
     pub fn accept(&self) -> io::Result<UnixStream> {
         self.socket.accept().map(|(stream, _)| stream)
     }
+
+    /// Removes the name, unless it is a successor's; nobody can connect by it any more.
+    pub fn remove_name(&self) {
+        if self.identity.is_some() && identity(&self.path) == self.identity {
+            // Gone already is as good.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
 }
 
 impl AsFd for Listener {
@@ -110,10 +118,7 @@ impl Drop for Listener {
         if let Ok(last) = self.socket.try_clone() {
             close_elsewhere(last.into());
         }
-        if self.identity.is_some() && identity(&self.path) == self.identity {
-            // Gone already is as good.
-            let _ = fs::remove_file(&self.path);
-        }
+        self.remove_name();
     }
 }
 

@@ -7,13 +7,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::time::Instant;
 
-use crate::descriptor::PeerFd;
-
 /// Most descriptors the kernel puts into one `SCM_RIGHTS` record (`SCM_MAX_FD`, `include/net/scm.h`).
 pub(crate) const SCM_MAX_FD: usize = 253;
 /// `CMSG_SPACE(SCM_MAX_FD * 4)`, rounded up: 16 bytes of header and the descriptors.
 const CONTROL_LEN: usize = 16 + SCM_MAX_FD * 4 + 12;
 const FD_LEN: usize = size_of::<RawFd>();
+/// `CMSG_LEN(0)`: the header of a record.
+const HEAD_LEN: usize = 16;
 
 /// Room for control messages, aligned as `cmsghdr` must be.
 #[repr(C, align(8))]
@@ -30,20 +30,21 @@ pub(crate) struct Received {
     /// Bytes written to the buffer; 0 when the peer closed.
     pub(crate) bytes: usize,
     /// Every descriptor that came, owned.
-    pub(crate) fds: Vec<PeerFd>,
+    pub(crate) fds: Vec<OwnedFd>,
     /// The kernel could not hand over all descriptors.
     pub(crate) fds_lost: bool,
 }
 
-/// Reads at most `buffer.len()` bytes and all descriptors attached to them; does not block.
-pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
+/// Reads at most `buffer.len()` bytes and at most `most_fds` descriptors attached to them; does not wait for bytes. The
+/// kernel closes descriptors beyond that in here, which may take as long as their sender likes.
+pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], most_fds: usize) -> io::Result<Received> {
     let mut control = Control::new();
     let mut vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     let mut header = empty_header();
     header.msg_iov = &raw mut vector;
     header.msg_iovlen = 1;
     header.msg_control = control.0.as_mut_ptr().cast();
-    header.msg_controllen = CONTROL_LEN;
+    header.msg_controllen = CONTROL_LEN.min(HEAD_LEN + most_fds * FD_LEN);
     let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
     let got = retry(|| {
         // SAFETY: `header` points at `vector` (the whole of `buffer`) and `control`, both alive and
@@ -55,8 +56,18 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<R
     Ok(Received { bytes: got, fds, fds_lost: header.msg_flags & libc::MSG_CTRUNC != 0 })
 }
 
+/// Has a byte that is sent out of band (`MSG_OOB`) arrive like any other. Left out, it is dropped within some later call
+/// that reads, and the descriptors that came with it are closed there, which may take as long as their sender likes.
+pub(crate) fn keep_urgent_inline(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let (on, len): (libc::c_int, _) = (1, size_of::<libc::c_int>() as libc::socklen_t);
+    let (level, option) = (libc::SOL_SOCKET, libc::SO_OOBINLINE);
+    // SAFETY: reads `len` bytes of `on`.
+    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const on).cast(), len) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Takes ownership of every descriptor in the control area that the kernel filled.
-fn collect_fds(header: &libc::msghdr, out: &mut Vec<PeerFd>) {
+fn collect_fds(header: &libc::msghdr, out: &mut Vec<OwnedFd>) {
     // SAFETY: `header` was filled by `recvmsg`, its control area is alive in the caller's frame.
     let mut record = unsafe { libc::CMSG_FIRSTHDR(header) };
     while !record.is_null() {
@@ -74,7 +85,7 @@ fn collect_fds(header: &libc::msghdr, out: &mut Vec<PeerFd>) {
                 // SAFETY: as above; the area need not be aligned for the type.
                 let raw = unsafe { at.read_unaligned() };
                 // SAFETY: the kernel has just installed `raw` in this process for us; nobody else owns it.
-                out.push(PeerFd::from(unsafe { OwnedFd::from_raw_fd(raw) }));
+                out.push(unsafe { OwnedFd::from_raw_fd(raw) });
             }
         }
         // SAFETY: `record` is a valid record of `header`, see above.

@@ -145,6 +145,10 @@ pub(crate) fn swap_five_tuple(frame: &mut [u8]) {
         ETHERTYPE_IPV4 => {
             let Some(&[version_ihl]) = frame.get(l3..l3 + 1).and_then(|b| b.first_chunk()) else { return };
             swap(frame, l3 + 12, 4);
+            // Ports are in the first fragment; behind the header of a later one lies payload.
+            if get(frame, l3 + 6).is_none_or(|field| field & 0x1fff != 0) {
+                return;
+            }
             (frame.get(l3 + 9).copied(), l3 + usize::from(version_ihl & 0xf) * 4)
         }
         ETHERTYPE_IPV6 => {

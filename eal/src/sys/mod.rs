@@ -4,7 +4,8 @@ pub(crate) mod aio;
 pub(crate) mod tsc;
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 /// An `io::Error` for a call that returned −1.
@@ -66,8 +67,37 @@ pub(crate) fn drain(event: BorrowedFd<'_>) {
     unsafe { libc::read(event.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
 }
 
-/// Adds one to an eventfd that has room at this moment; `WouldBlock` when it has none.
+/// Whether a descriptor is an eventfd. `fcntl` and `fstat` cannot tell; its link in `/proc` can.
+fn is_eventfd(fd: BorrowedFd<'_>) -> bool {
+    // "/proc/self/fd/", ten digits, and the zero at the end.
+    let mut path = [0_u8; 32];
+    if write!(&mut path[..31], "/proc/self/fd/{}", fd.as_raw_fd()).is_err() {
+        return false;
+    }
+    let mut name = [0_u8; 32];
+    // SAFETY: `path` ends with a zero byte; at most the length of `name` is written to it; both live across the call.
+    let len = unsafe { libc::readlink(path.as_ptr().cast(), name.as_mut_ptr().cast(), name.len()) };
+    if let Ok(len) = usize::try_from(len) {
+        return name.get(..len) == Some(b"anon_inode:[eventfd]");
+    }
+    has_no_type(fd)
+}
+
+/// Whether a descriptor is an anonymous file without a type: what can be known where there is no `/proc`. Of those only an
+/// eventfd takes eight bytes that say one.
+pub(crate) fn has_no_type(fd: BorrowedFd<'_>) -> bool {
+    let mut stat = MaybeUninit::<libc::stat>::zeroed();
+    // SAFETY: writes one `stat`, which lives across the call.
+    let known = unsafe { libc::fstat(fd.as_raw_fd(), stat.as_mut_ptr()) } == 0;
+    // SAFETY: all zeros, or what the kernel wrote, is a valid `stat`.
+    known && unsafe { stat.assume_init() }.st_mode & libc::S_IFMT == 0
+}
+
+/// Adds one to an eventfd that has room at this moment; `WouldBlock` when it has none, `EINVAL` when it is something else.
 pub(crate) fn write_if_ready(to: BorrowedFd<'_>) -> io::Result<()> {
+    if !is_eventfd(to) {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
     let mut entry = libc::pollfd { fd: to.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
     // SAFETY: one valid entry, exclusively borrowed until the call returns, which is at once.
     if check(unsafe { libc::poll(&raw mut entry, 1, 0) })? == 0 || entry.revents & libc::POLLOUT == 0 {

@@ -2,17 +2,19 @@
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use linecard_eal::gate::{Controller, close_all, gate};
 use linecard_wire::socket::{self, Listener};
-use linecard_wire::{Closer, Connection, Message, OutMessage};
+use linecard_wire::{Connection, MAX_FDS};
 
-use super::budget::Budget;
 use super::epoll::{Epoll, Interest, hung_up};
+use super::link::Link;
+use super::rate::Rate;
+use crate::limits::Ledger;
 use crate::peer::{Peer, tell};
 use crate::session::{Session, Slots, Terms, Verdict, touches_rings};
 use crate::slot::Slot;
@@ -31,34 +33,25 @@ const GATE_LOOKS: u32 = 64;
 const MESSAGES_PER_TURN: usize = 32;
 /// Connections accepted or turned away in one turn.
 const ACCEPTS_PER_TURN: usize = 8;
-/// Descriptors of a port's peers that may wait to be closed, because that takes as long as they like; with more, nobody is
-/// accepted. One connection can add what two messages carry.
-const MAX_UNCLOSED: usize = 64;
+/// Descriptors that must be left of the port's limit for a frontend to be accepted: its connection, and those of a message.
+const ACCEPT_ROOM: u64 = 1 + MAX_FDS as u64;
+/// Gate closings that may come at once: more than the setup of all queues of a port takes.
+const CLOSINGS: u32 = 4096;
+/// Microseconds of the thread's time that may be used at once.
+const BUSY_MICROS: u32 = 1_000_000;
+/// A rate that many ports share is not less than this for one of them, so that a port can be set up.
+const LEAST_CLOSINGS: u32 = 50;
 /// How long nobody is accepted after that failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Where connections come from.
 pub(super) enum Source {
-    Listen(Listener),
+    Listen(Arc<Listener>),
     Connect { path: PathBuf, next: Instant },
-}
-
-/// A connected peer.
-struct Link {
-    connection: Connection,
-    session: Session,
-    interest: Interest,
-    /// A message that waits for the gates, or for the next time that they may be closed.
-    waiting: Option<Message>,
-    /// Until when the first message must come.
-    first: Option<Instant>,
-    /// Why the connection is to end; ending needs the gates.
-    ending: Option<String>,
 }
 
 /// One backend as the control thread keeps it.
 pub(super) struct Endpoint {
-    pub(super) id: u64,
     pub(super) source: Source,
     pub(super) terms: Terms,
     pub(super) watched: bool,
@@ -66,9 +59,12 @@ pub(super) struct Endpoint {
     pub(super) gates: Vec<Controller<Slot>>,
     /// New gates that replace old ones: a port started anew.
     pub(super) arriving: VecDeque<(usize, Controller<Slot>)>,
-    closings: Budget,
-    /// Of this port's peers alone.
-    closer: Closer,
+    closings: Rate,
+    /// Microseconds of this thread's time.
+    time: Rate,
+    /// The time was used up: the frontend is not listened to before.
+    resting: Option<Instant>,
+    ledger: Ledger,
     /// Accepting failed: the socket is not watched before.
     paused: Option<Instant>,
     link: Option<Link>,
@@ -76,34 +72,26 @@ pub(super) struct Endpoint {
     successor: Option<Connection>,
 }
 
-/// Tokens of an endpoint: twice its id for the socket it listens on, one more for its connection.
-pub(super) fn socket_token(id: u64) -> u64 {
-    id << 1
-}
-
-fn connection_token(id: u64) -> u64 {
-    id << 1 | 1
-}
-
-/// The endpoint a token belongs to, and whether it is the connection's.
-pub(super) fn owner_of(token: u64) -> (u64, bool) {
-    (token >> 1, token & 1 == 1)
-}
+/// Tokens of an endpoint: the socket it listens on, and its connection.
+pub(super) const SOCKET: u64 = 1;
+const CONNECTION: u64 = 2;
 
 impl Endpoint {
-    pub(super) fn new(id: u64, source: Source, terms: Terms, watched: bool, peer: Arc<Peer>) -> Self {
+    pub(super) fn new(source: Source, terms: Terms, ledger: Ledger, watched: bool, peer: Arc<Peer>) -> Self {
         let gates =
             (0..u32::from(terms.queue_pairs) * 2).map(|_| gate(Slot::new(Arc::clone(&peer))).1).collect();
+        let now = Instant::now();
         Self {
-            id,
             source,
             terms,
             watched,
             peer,
             gates,
             arriving: VecDeque::new(),
-            closings: Budget::full(Instant::now()),
-            closer: Closer::default(),
+            closings: Rate::full(CLOSINGS, now),
+            time: Rate::full(BUSY_MICROS, now),
+            resting: None,
+            ledger,
             paused: None,
             link: None,
             successor: None,
@@ -112,7 +100,31 @@ impl Endpoint {
 
     /// When [`Endpoint::tick`] must come at the latest.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        [self.link_deadline(), self.paused].into_iter().flatten().min()
+        match self.resting {
+            Some(until) => Some(until),
+            None => [self.link_deadline(), self.paused].into_iter().flatten().min(),
+        }
+    }
+
+    /// The thread was busy for `time`. What a flood of requests costs is its own port's, and bounded for the machine: after
+    /// too much of it, nothing is read for a while.
+    pub(super) fn spent(&mut self, time: Duration) {
+        let share = self.ledger.process.limits.control_time / self.ledger.process.ports();
+        let per_second = share.saturating_mul(1000);
+        self.time.spend(u32::try_from(time.as_micros()).unwrap_or(u32::MAX));
+        let now = Instant::now();
+        self.resting = (!self.time.allows(now, per_second)).then(|| now + self.time.wait(per_second));
+    }
+
+    /// Closes all gates if the pollers may be interrupted once more and none of them is inside; counts that.
+    fn close_gates(&mut self) -> bool {
+        let process = &self.ledger.process;
+        let share = (process.limits.interruptions / process.ports()).max(LEAST_CLOSINGS);
+        let closed = self.closings.allows(Instant::now(), share) && hold(&mut self.gates);
+        if closed {
+            self.closings.spend(1);
+        }
+        closed
     }
 
     fn link_deadline(&self) -> Option<Instant> {
@@ -158,14 +170,12 @@ impl Endpoint {
         if self.link.is_some() || Instant::now() < *next {
             return;
         }
-        if self.closer.waiting() > MAX_UNCLOSED {
-            *next = Instant::now() + CONNECT_INTERVAL;
+        *next = Instant::now() + CONNECT_INTERVAL;
+        if self.ledger.closer.descriptors().room() < ACCEPT_ROOM {
             return;
         }
-        *next = Instant::now() + CONNECT_INTERVAL;
-        if let Some(connection) =
-            socket::connect(path).ok().and_then(|stream| Connection::of(stream, &self.closer).ok())
-        {
+        let stream = socket::connect(path).ok();
+        if let Some(connection) = stream.and_then(|stream| Connection::of(stream, &self.ledger.closer).ok()) {
             self.adopt(connection, epoll);
         }
     }
@@ -174,11 +184,14 @@ impl Endpoint {
     pub(super) fn accept(&mut self, epoll: &Epoll) {
         for _ in 0..ACCEPTS_PER_TURN {
             let Source::Listen(listener) = &self.source else { return };
-            if self.closer.waiting() > MAX_UNCLOSED {
+            let descriptors = self.ledger.closer.descriptors();
+            if descriptors.room() < ACCEPT_ROOM {
+                let held = descriptors.used();
                 tell!(
                     self.peer,
                     warn,
-                    "nobody is accepted until what frontends sent is closed; see what they send"
+                    held,
+                    "no frontend is accepted: the port holds as many descriptors of earlier ones as it may, until they can be closed; see what they send"
                 );
                 return self.watch_socket(epoll, Interest::None);
             }
@@ -193,7 +206,7 @@ impl Endpoint {
                 }
             };
             // Also one that is turned away: what it sent may take its time to close.
-            let Ok(connection) = Connection::of(stream, &self.closer) else { continue };
+            let Ok(connection) = Connection::of(stream, &self.ledger.closer) else { continue };
             self.make_room(epoll);
             match &self.link {
                 None => self.adopt(connection, epoll),
@@ -207,7 +220,7 @@ impl Endpoint {
     fn watch_socket(&mut self, epoll: &Epoll, want: Interest) {
         let Source::Listen(listener) = &self.source else { return };
         let now = if want == Interest::None { Interest::Read } else { Interest::None };
-        let done = epoll.change(listener.as_fd(), socket_token(self.id), now, want).is_ok();
+        let done = epoll.change(listener.as_fd(), SOCKET, now, want).is_ok();
         let resting = done == (want == Interest::None);
         self.paused = resting.then(|| Instant::now() + ACCEPT_PAUSE);
     }
@@ -222,7 +235,7 @@ impl Endpoint {
     }
 
     fn adopt(&mut self, connection: Connection, epoll: &Epoll) {
-        let token = connection_token(self.id);
+        let token = CONNECTION;
         if let Err(error) = epoll.change(connection.as_fd(), token, Interest::None, Interest::Read) {
             tell!(self.peer, warn, %error, "a frontend could not be watched");
             return;
@@ -231,7 +244,7 @@ impl Endpoint {
         tell!(self.peer, info, "frontend connected");
         self.link = Some(Link {
             connection,
-            session: Session::new(self.terms, Arc::clone(&self.peer), self.watched),
+            session: Session::new(self.terms, self.ledger.clone(), Arc::clone(&self.peer), self.watched),
             interest: Interest::Read,
             waiting: None,
             first: Some(Instant::now() + FIRST_MESSAGE_TIME),
@@ -241,13 +254,21 @@ impl Endpoint {
 
     /// Reads and carries out messages, until there is none, it is others' turn, or a gate is busy.
     pub(super) fn progress(&mut self, epoll: &Epoll) {
+        if self.resting.is_some_and(|until| Instant::now() < until) {
+            return self.listen_to(epoll, false);
+        }
+        self.resting = None;
         if self.settle() {
             self.take_turn();
         }
         self.end_link(epoll);
-        let settled = self.arriving.is_empty();
+        self.listen_to(epoll, self.arriving.is_empty());
+    }
+
+    /// Waits for the frontend's messages, or does not until [`Endpoint::deadline`].
+    fn listen_to(&mut self, epoll: &Epoll, on: bool) {
         if let Some(link) = &mut self.link {
-            link.update_interest(epoll, connection_token(self.id), settled);
+            link.update_interest(epoll, CONNECTION, on);
         }
     }
 
@@ -256,15 +277,14 @@ impl Endpoint {
     fn take_turn(&mut self) {
         let mut held = false;
         for _ in 0..MESSAGES_PER_TURN {
-            let Some(link) = &mut self.link else { break };
-            let Some(message) = link.next() else { break };
+            let Some(message) = self.link.as_mut().and_then(Link::next) else { break };
             if touches_rings(message.request) && !held {
-                held = self.closings.allows(Instant::now()) && hold(&mut self.gates);
-                if !held {
-                    link.waiting = Some(message);
-                    break;
-                }
-                self.closings.spend();
+                held = self.close_gates();
+            }
+            let Some(link) = &mut self.link else { break };
+            if touches_rings(message.request) && !held {
+                link.waiting = Some(message);
+                break;
             }
             let verdict = link.carry_out(message, &mut Slots(&mut self.gates));
             if held && !matches!(verdict, (_, Verdict::Silent)) {
@@ -280,18 +300,17 @@ impl Endpoint {
 
     /// Ends the connection if that is due and the gates allow it.
     fn end_link(&mut self, epoll: &Epoll) {
-        let Some(link) = &mut self.link else { return };
-        let Some(reason) = &link.ending else { return };
-        if !self.closings.allows(Instant::now()) || !hold(&mut self.gates) {
+        let due = self.link.as_ref().is_some_and(|link| link.ending.is_some());
+        if !due || !self.close_gates() {
             return;
         }
-        self.closings.spend();
+        let Some(mut link) = self.link.take() else { return };
         link.session.end(&mut Slots(&mut self.gates));
         self.gates.iter_mut().for_each(Controller::open);
+        let reason = link.ending.take().unwrap_or_default();
         tell!(self.peer, info, reason, "frontend disconnected");
-        let _ =
-            epoll.change(link.connection.as_fd(), connection_token(self.id), link.interest, Interest::None);
-        self.link = None;
+        let _ = epoll.change(link.connection.as_fd(), CONNECTION, link.interest, Interest::None);
+        drop(link);
         self.peer.set_disconnected();
         if let Source::Connect { next, .. } = &mut self.source {
             *next = Instant::now() + CONNECT_INTERVAL;
@@ -331,82 +350,10 @@ impl Endpoint {
         if let Some(link) = &mut self.link {
             link.end("the port was closed");
         }
+        self.end_link(epoll);
         while self.link.is_some() && Instant::now() < until {
+            std::thread::sleep(GATE_INTERVAL);
             self.end_link(epoll);
-        }
-        self.unwatch(epoll);
-    }
-
-    /// Waits for nothing of it any more. Its descriptors may stay open for a while, and the epoll would know them on.
-    pub(super) fn unwatch(&mut self, epoll: &Epoll) {
-        if self.paused.is_none() {
-            self.watch_socket(epoll, Interest::None);
-        }
-        if let Some(link) = &self.link {
-            let token = connection_token(self.id);
-            let _ = epoll.change(link.connection.as_fd(), token, link.interest, Interest::None);
-        }
-    }
-
-    pub(super) fn listener(&self) -> Option<BorrowedFd<'_>> {
-        match &self.source {
-            Source::Listen(listener) => Some(listener.as_fd()),
-            Source::Connect { .. } => None,
-        }
-    }
-}
-
-impl Link {
-    fn end(&mut self, reason: impl Into<String>) {
-        self.ending.get_or_insert_with(|| reason.into());
-    }
-
-    /// The next message to carry out.
-    fn next(&mut self) -> Option<Message> {
-        if self.ending.is_some() {
-            return None;
-        }
-        if let Some(message) = self.waiting.take() {
-            return Some(message);
-        }
-        match self.connection.flush().and_then(|_| self.connection.read()) {
-            Ok(message) => message,
-            Err(error) => {
-                self.end(error.to_string());
-                None
-            }
-        }
-    }
-
-    /// Lets the session carry out `message`; returns the request code with the verdict.
-    fn carry_out(&mut self, message: Message, slots: &mut Slots<'_>) -> (u32, Verdict) {
-        self.first = None;
-        let request = message.request;
-        (request, self.session.respond(message, slots))
-    }
-
-    fn answer(&mut self, (request, verdict): (u32, Verdict)) {
-        match verdict {
-            Verdict::Silent => {}
-            Verdict::Reply(payload) => {
-                if let Err(error) = self.connection.send(&OutMessage::reply(request, &payload)) {
-                    self.end(error.to_string());
-                }
-            }
-            Verdict::Close(refusal) => self.end(refusal.to_string()),
-        }
-    }
-
-    fn update_interest(&mut self, epoll: &Epoll, token: u64, settled: bool) {
-        let want = match () {
-            // Looked at again by time; being told of more bytes meanwhile would only spin.
-            () if !settled || self.waiting.is_some() || self.ending.is_some() => Interest::None,
-            () if self.connection.wants_write() => Interest::ReadWrite,
-            () => Interest::Read,
-        };
-        match epoll.change(self.connection.as_fd(), token, self.interest, want) {
-            Ok(()) => self.interest = want,
-            Err(error) => self.end(format!("waiting for the frontend failed: {error}")),
         }
     }
 }

@@ -1,18 +1,22 @@
-//! The one thread that talks to all frontends, and never waits for any of them.
+//! The control side: a thread for each port, which alone waits for that port's frontend.
 //!
-//! Sockets are non-blocking and read piece by piece, half-read messages have a deadline, and a queue whose
-//! poller is inside a burst is looked at again later. What one peer does or leaves undone costs the others
-//! no more than the time it takes to look.
+//! A frontend can make whoever serves it wait: mapping its memory waits for a lock of the file, reading a ring for a hole
+//! that is being punched, reading the socket for a descriptor that the kernel closes in there. There are too many of these to
+//! go round each. So no thread serves two ports, and what a frontend makes wait is its own port. What
+//! may take for ever (closing, unmapping) is left to a second thread of the port's
+//! ([`Closer`](linecard_wire::Closer)), so that the port itself can still be ended.
+//!
+//! Within its port the thread waits for nothing it can look at again later: sockets are non-blocking and read piece by
+//! piece, half-read messages have a deadline, and so has a queue whose poller is inside a burst.
 
-mod budget;
 mod endpoint;
 mod epoll;
+mod link;
+mod rate;
 
-use std::collections::HashMap;
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -23,221 +27,219 @@ use linecard_wire::socket::{self, Listener};
 
 use crate::backend::{BackendConfig, Mode};
 use crate::error::Error;
+use crate::limits::{Ledger, Process, ProcessLimits};
 use crate::peer::Peer;
 use crate::session::Terms;
 use crate::slot::Slot;
-use endpoint::{Endpoint, Source, owner_of, socket_token};
+use endpoint::{Endpoint, SOCKET, Source};
 use epoll::{Epoll, Interest};
 
-/// Token of the waker; endpoint ids start at 1.
+/// Token of the waker.
 const WAKE: u64 = 0;
 /// How long closing a backend waits for its queues, and its owner for that.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// Bytes of a thread's stack.
+const STACK: usize = 256 << 10;
 
-/// What other threads ask of the control thread.
-enum Command {
-    Add(Box<Endpoint>),
-    Attach { id: u64, ring: usize, gate: Controller<Slot> },
-    Remove { id: u64, done: Sender<()> },
-    End,
-}
-
-/// A control thread. Clones share it; it ends with the last clone and the last backend.
+/// The ports of a process that share its limits. Clones are the same.
 ///
 /// ```
-/// let control = linecard_vhost_user::Control::start()?;
+/// let control = linecard_vhost_user::Control::new();
 /// let same = control.clone();
 /// # drop(same);
-/// # Ok::<(), linecard_vhost_user::Error>(())
 /// ```
-#[derive(Clone)]
-pub struct Control(Arc<Shared>);
-
-struct Shared {
-    commands: Sender<Command>,
-    waker: Arc<EventFd>,
-    next_id: AtomicU64,
-    thread: Mutex<Option<JoinHandle<()>>>,
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        let _ = self.commands.send(Command::End);
-        self.waker.signal();
-        let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
-        // A panic of the thread has been reported by the panic itself.
-        thread.map(JoinHandle::join);
-    }
-}
+#[derive(Clone, Debug)]
+pub struct Control(Arc<Process>);
 
 impl Control {
-    /// Starts a control thread.
-    ///
-    /// # Errors
-    /// [`Error::System`].
-    pub fn start() -> Result<Self, Error> {
-        let epoll = Epoll::new().map_err(|e| Error::system("making an epoll instance", e))?;
-        let waker = EventFd::new().map_err(|e| Error::system("making an eventfd", e))?;
-        epoll
-            .change(waker.as_fd(), WAKE, Interest::None, Interest::Read)
-            .map_err(|e| Error::system("watching an eventfd", e))?;
-        let waker = Arc::new(waker);
-        let (commands, inbox) = unbounded();
-        let run = Loop { epoll, waker: Arc::clone(&waker), inbox, endpoints: HashMap::new() };
-        let thread = std::thread::Builder::new()
-            .name("vhost-control".into())
-            .spawn(|| run.run())
-            .map_err(|e| Error::system("starting the control thread", e))?;
-        let thread = Mutex::new(Some(thread));
-        Ok(Self(Arc::new(Shared { commands, waker, next_id: AtomicU64::new(1), thread })))
+    /// No ports yet, and the limits of this process.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_limits(ProcessLimits::of_this_process())
     }
 
-    /// A handle that does not keep the thread alive.
+    /// No ports yet, and limits of the caller's.
+    #[must_use]
+    pub fn with_limits(limits: ProcessLimits) -> Self {
+        Self(Process::new(limits))
+    }
+
+    /// A handle that does not keep it.
     pub(crate) fn downgrade(&self) -> WeakControl {
         WeakControl(Arc::downgrade(&self.0))
     }
+}
 
-    /// Makes the endpoint of a backend; the socket listens when this returns.
-    pub(crate) fn add(&self, config: &BackendConfig, terms: Terms) -> Result<(u64, Arc<Peer>), Error> {
-        let unusable = |reason| Error::of_socket(&config.path, reason);
-        let source = match config.mode {
-            Mode::Listen => Source::Listen(Listener::bind(&config.path).map_err(unusable)?),
-            Mode::Connect => {
-                socket::check_path(&config.path).map_err(unusable)?;
-                Source::Connect { path: config.path.clone(), next: Instant::now() }
-            }
-        };
-        let id = self.0.next_id.fetch_add(1, Ordering::Relaxed);
-        let rings = usize::from(terms.queue_pairs) * 2;
-        let peer = Arc::new(Peer::new(config.name.clone(), Arc::clone(&self.0.waker), rings));
-        let endpoint = Endpoint::new(id, source, terms, config.survive_lost_pages, Arc::clone(&peer));
-        self.send(Command::Add(Box::new(endpoint)))?;
-        Ok((id, peer))
-    }
-
-    /// Makes `gate` the place where the ring of that number runs from now on.
-    pub(crate) fn attach(&self, id: u64, ring: usize, gate: Controller<Slot>) -> Result<(), Error> {
-        self.send(Command::Attach { id, ring, gate })
-    }
-
-    /// Ends a backend; its socket is gone when this returns.
-    pub(crate) fn remove(&self, id: u64) {
-        let (done, wait) = bounded(1);
-        if self.send(Command::Remove { id, done }).is_ok() {
-            let _ = wait.recv_timeout(PATIENCE * 2);
-        }
-    }
-
-    fn send(&self, command: Command) -> Result<(), Error> {
-        self.0.commands.send(command).map_err(|_| Error::ControlEnded)?;
-        self.0.waker.signal();
-        Ok(())
+impl Default for Control {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
-/// A control thread that may have ended.
-pub(crate) struct WeakControl(Weak<Shared>);
+/// A [`Control`] that may be gone.
+pub(crate) struct WeakControl(Weak<Process>);
 
 impl WeakControl {
-    /// The control thread, if it still runs.
+    /// The control, if a port of it is left.
     pub(crate) fn upgrade(&self) -> Option<Control> {
         self.0.upgrade().map(Control)
     }
 }
 
-impl std::fmt::Debug for Control {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Control").finish_non_exhaustive()
+/// What other threads ask of a port's thread.
+enum Command {
+    /// The ring of that number runs in this gate from now on.
+    Attach {
+        ring: usize,
+        gate: Controller<Slot>,
+    },
+    End,
+}
+
+/// A port's thread; dropping this ends the port.
+pub(crate) struct PortThread {
+    commands: Sender<Command>,
+    waker: Arc<EventFd>,
+    peer: Arc<Peer>,
+    /// Ours too, so that the socket's name goes even when the thread waits for its frontend.
+    listener: Option<Arc<Listener>>,
+    /// Disconnected when the thread is through.
+    over: Receiver<()>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl PortThread {
+    /// Makes the socket of a backend, and starts the thread that serves it; the socket listens when this returns.
+    pub(crate) fn start(control: &Control, config: &BackendConfig, terms: Terms) -> Result<Self, Error> {
+        let unusable = |reason| Error::of_socket(&config.path, reason);
+        let waker = Arc::new(EventFd::new().map_err(|e| Error::system("making an eventfd", e))?);
+        let epoll = Epoll::new().map_err(|e| Error::system("making an epoll instance", e))?;
+        let watched = |e| Error::system("watching a descriptor", e);
+        epoll.change(waker.as_fd(), WAKE, Interest::None, Interest::Read).map_err(watched)?;
+        let ledger = Ledger::new(&control.0, &config.name, terms.queue_pairs, config.limits)
+            .map_err(|e| Error::system("starting a thread", e))?;
+        let (source, listener) = match config.mode {
+            Mode::Listen => {
+                let listener = Arc::new(Listener::bind(&config.path).map_err(unusable)?);
+                epoll.change(listener.as_fd(), SOCKET, Interest::None, Interest::Read).map_err(watched)?;
+                (Source::Listen(Arc::clone(&listener)), Some(listener))
+            }
+            Mode::Connect => {
+                socket::check_path(&config.path).map_err(unusable)?;
+                (Source::Connect { path: config.path.clone(), next: Instant::now() }, None)
+            }
+        };
+        let peer = Arc::new(Peer::new(config.name.clone(), Arc::clone(&waker), terms, &ledger.process));
+        let endpoint = Endpoint::new(source, terms, ledger, config.survive_lost_pages, Arc::clone(&peer));
+        let (commands, inbox) = unbounded();
+        let (ending, over) = bounded(0);
+        let run = Loop { epoll, waker: Arc::clone(&waker), inbox, endpoint, _ending: ending };
+        let thread = std::thread::Builder::new()
+            .name(config.name.clone())
+            .stack_size(STACK)
+            .spawn(|| run.run())
+            .map_err(|e| Error::system("starting a control thread", e))?;
+        Ok(Self { commands, waker, peer, listener, over, thread: Some(thread) })
+    }
+
+    pub(crate) fn peer(&self) -> &Arc<Peer> {
+        &self.peer
+    }
+
+    /// Makes `gate` the place where the ring of that number runs from now on.
+    pub(crate) fn attach(&self, ring: usize, gate: Controller<Slot>) -> Result<(), Error> {
+        self.commands.send(Command::Attach { ring, gate }).map_err(|_| Error::ControlEnded)?;
+        self.waker.signal();
+        Ok(())
     }
 }
 
-/// What the control thread owns.
+impl Drop for PortThread {
+    fn drop(&mut self) {
+        let _ = self.commands.send(Command::End);
+        self.waker.signal();
+        // Nothing is ever sent: an error other than this one is the end.
+        if self.over.recv_timeout(PATIENCE * 2).is_err_and(|error| error.is_timeout()) {
+            tracing::warn!(
+                port = self.peer.name(),
+                "the port's thread still waits for its frontend; it is left behind and ends when that lets it go"
+            );
+            if let Some(listener) = &self.listener {
+                listener.remove_name();
+            }
+            return;
+        }
+        // A panic of the thread has been reported by the panic itself.
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+impl std::fmt::Debug for PortThread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PortThread").field("port", &self.peer.name()).finish_non_exhaustive()
+    }
+}
+
+/// What a port's thread owns. `_ending` last: it says that the rest is gone.
 struct Loop {
     epoll: Epoll,
     waker: Arc<EventFd>,
     inbox: Receiver<Command>,
-    endpoints: HashMap<u64, Endpoint>,
+    endpoint: Endpoint,
+    _ending: Sender<()>,
 }
 
 impl Loop {
     fn run(mut self) {
+        // A panic would be a mistake of ours: it ends this port alone. Its gates stay as they are, and whoever polls it finds
+        // nothing.
+        if catch_unwind(AssertUnwindSafe(|| self.serve())).is_err() {
+            tracing::error!(
+                port = self.endpoint.peer.name(),
+                "the control side failed; close the port and open it again"
+            );
+            self.endpoint.peer.set_disconnected();
+            return;
+        }
+        self.endpoint.shut_down(&self.epoll, PATIENCE);
+    }
+
+    fn serve(&mut self) {
         loop {
-            let ready = self.epoll.wait(self.timeout());
+            let timeout = self.endpoint.deadline().map(|at| at.saturating_duration_since(Instant::now()));
+            let ready = self.epoll.wait(timeout);
             if ready.contains(&WAKE) {
                 self.waker.drain();
             }
+            let began = thread_time();
             if !self.obey() {
-                break;
+                return;
             }
-            // Connections before sockets: an end that is noticed makes room for the next peer.
-            let (connections, sockets): (Vec<_>, Vec<_>) =
-                ready.into_iter().filter(|token| *token != WAKE).map(owner_of).partition(|(_, link)| *link);
-            for (id, _) in connections {
-                self.contain(id, Endpoint::progress);
+            self.endpoint.progress(&self.epoll);
+            if ready.contains(&SOCKET) {
+                self.endpoint.accept(&self.epoll);
             }
-            for (id, _) in sockets {
-                self.contain(id, Endpoint::accept);
-            }
-            let all: Vec<_> = self.endpoints.keys().copied().collect();
-            for id in all {
-                self.contain(id, Endpoint::tick);
-            }
+            self.endpoint.tick(&self.epoll);
+            self.endpoint.spent(thread_time().saturating_sub(began));
         }
-        for (_, endpoint) in self.endpoints.drain() {
-            endpoint.shut_down(&self.epoll, PATIENCE);
-        }
-    }
-
-    /// Has endpoint `id` do `step`. A panic, which would be a mistake of ours, ends that port and not the others: its
-    /// gates stay as they are, and whoever polls it finds nothing.
-    fn contain(&mut self, id: u64, step: impl FnOnce(&mut Endpoint, &Epoll)) {
-        let Some(endpoint) = self.endpoints.get_mut(&id) else { return };
-        let epoll = &self.epoll;
-        if catch_unwind(AssertUnwindSafe(|| step(endpoint, epoll))).is_err() {
-            tracing::error!(
-                port = endpoint.peer.name(),
-                "the control side failed; close the port and open it again"
-            );
-            endpoint.peer.set_disconnected();
-            endpoint.unwatch(epoll);
-            self.endpoints.remove(&id);
-        }
-    }
-
-    fn timeout(&self) -> Option<Duration> {
-        let next = self.endpoints.values().filter_map(Endpoint::deadline).min()?;
-        Some(next.saturating_duration_since(Instant::now()))
     }
 
     /// Carries out commands; false when the thread is to end.
     fn obey(&mut self) -> bool {
         while let Ok(command) = self.inbox.try_recv() {
             match command {
-                Command::Add(endpoint) => self.add(*endpoint),
-                Command::Attach { id, ring, gate } => {
-                    if let Some(endpoint) = self.endpoints.get_mut(&id) {
-                        endpoint.arriving.push_back((ring, gate));
-                    }
-                }
-                Command::Remove { id, done } => {
-                    if let Some(endpoint) = self.endpoints.remove(&id) {
-                        endpoint.shut_down(&self.epoll, PATIENCE);
-                    }
-                    let _ = done.send(());
-                }
+                Command::Attach { ring, gate } => self.endpoint.arriving.push_back((ring, gate)),
                 Command::End => return false,
             }
         }
         true
     }
+}
 
-    fn add(&mut self, endpoint: Endpoint) {
-        if let Some(listener) = endpoint.listener() {
-            let token = socket_token(endpoint.id);
-            if let Err(error) = self.epoll.change(listener, token, Interest::None, Interest::Read) {
-                tracing::error!(port = endpoint.peer.name(), %error, "the socket cannot be watched");
-            }
-        }
-        self.endpoints.insert(endpoint.id, endpoint);
-    }
+/// What the calling thread has used of its core.
+fn thread_time() -> Duration {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: fills `time`, which lives until the call returns.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }

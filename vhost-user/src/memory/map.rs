@@ -4,8 +4,9 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use linecard_virtio::DeviceMemory;
+use linecard_wire::payload::MemoryRegion;
 
-use super::region::Region;
+use super::region::{Region, check_ranges};
 use crate::error::RegionError;
 
 /// Most regions a peer may have, as `GET_MAX_MEM_SLOTS` says.
@@ -16,6 +17,27 @@ pub(crate) const MAX_REGIONS: usize = 509;
 pub(crate) struct MapLimits {
     /// Bytes of all regions together.
     pub(crate) total: u64,
+}
+
+impl MapLimits {
+    /// Whether regions with these descriptions can be one map.
+    ///
+    /// # Errors
+    /// [`RegionError::Count`], [`RegionError::Total`], [`RegionError::Overlap`], [`RegionError::Empty`],
+    /// [`RegionError::Overflow`].
+    pub(crate) fn check(self, specs: &[MemoryRegion]) -> Result<(), RegionError> {
+        if specs.len() > MAX_REGIONS {
+            return Err(RegionError::Count { asked: specs.len(), max: MAX_REGIONS });
+        }
+        specs.iter().try_for_each(check_ranges)?;
+        let asked = specs.iter().fold(0u64, |sum, spec| sum.saturating_add(spec.size));
+        if asked > self.total {
+            return Err(RegionError::Total { asked, max: self.total });
+        }
+        let mut specs = specs.to_vec();
+        no_overlap(&mut specs, |spec| spec.user_addr)?;
+        no_overlap(&mut specs, |spec| spec.guest_addr)
+    }
 }
 
 /// The region that most addresses are in, flat for one comparison.
@@ -50,27 +72,14 @@ impl MemoryMap {
         Arc::new(Self { largest, by_guest: Vec::new() })
     }
 
-    /// A map of `regions`.
-    ///
-    /// # Errors
-    /// [`RegionError::Count`], [`RegionError::Total`], [`RegionError::Overlap`].
-    pub(crate) fn new(mut regions: Vec<Arc<Region>>, limits: MapLimits) -> Result<Arc<Self>, RegionError> {
-        if regions.len() > MAX_REGIONS {
-            return Err(RegionError::Count { asked: regions.len(), max: MAX_REGIONS });
-        }
-        let asked = regions.iter().fold(0u64, |sum, region| sum.saturating_add(region.spec.size));
-        if asked > limits.total {
-            return Err(RegionError::Total { asked, max: limits.total });
-        }
-        regions.sort_by_key(|region| region.spec.user_addr);
-        no_overlap(&regions, |region| (region.spec.user_addr, region.spec.size))?;
+    /// A map of `regions`, whose descriptions were [checked](MapLimits::check) together.
+    pub(crate) fn new(mut regions: Vec<Arc<Region>>) -> Arc<Self> {
         regions.sort_by_key(|region| region.spec.guest_addr);
-        no_overlap(&regions, |region| (region.spec.guest_addr, region.spec.size))?;
         let Some(big) = regions.iter().max_by_key(|region| region.spec.size) else {
-            return Ok(Self::empty());
+            return Self::empty();
         };
         let largest = Flat { guest: big.spec.guest_addr, size: big.spec.size, start: big.start() };
-        Ok(Arc::new(Self { largest, by_guest: regions }))
+        Arc::new(Self { largest, by_guest: regions })
     }
 
     pub(crate) fn regions(&self) -> &[Arc<Region>] {
@@ -98,14 +107,17 @@ impl MemoryMap {
     }
 }
 
-/// Whether neighbours of the sorted `regions` touch without overlapping.
-fn no_overlap(regions: &[Arc<Region>], range: impl Fn(&Region) -> (u64, u64)) -> Result<(), RegionError> {
-    for pair in regions.windows(2) {
+/// Whether the ranges `of` the specs are apart from each other.
+fn no_overlap(
+    specs: &mut [MemoryRegion],
+    start_of: impl Fn(&MemoryRegion) -> u64,
+) -> Result<(), RegionError> {
+    specs.sort_by_key(&start_of);
+    for pair in specs.windows(2) {
         if let [low, high] = pair {
-            let (start, size) = range(low);
-            // Cannot overflow: each region was checked when it was made.
-            if start + size > range(high).0 {
-                return Err(RegionError::Overlap { guest: high.spec.guest_addr });
+            // Cannot overflow: each was checked before.
+            if start_of(low) + low.size > start_of(high) {
+                return Err(RegionError::Overlap { guest: high.guest_addr });
             }
         }
     }

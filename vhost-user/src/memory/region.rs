@@ -1,20 +1,20 @@
 //! One region: checked, mapped between guard pages, unmapped on drop.
 
-use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use linecard_wire::PeerFd;
+use linecard_wire::ledger::Charge;
 use linecard_wire::payload::MemoryRegion;
+use linecard_wire::{Closer, PeerFd};
 use memmap2::{MmapOptions, MmapRaw};
 
 use super::sigbus::{Alarm, ENTRIES, Watch};
-use super::unmap::unmap_elsewhere;
+use super::unmap::unmap;
 use crate::error::RegionError;
+use crate::limits::Ledger;
 
 /// File systems whose pages appear without asking another process: a fault there cannot wait for anyone.
 const SAFE_FILE_SYSTEMS: [i64; 2] = [libc::TMPFS_MAGIC, libc::HUGETLBFS_MAGIC];
@@ -24,19 +24,28 @@ const SMALL_PAGE: u64 = 4096;
 pub(crate) struct Region {
     /// What the peer said, checked.
     pub(crate) spec: MemoryRegion,
+    /// The file it is a part of; the mapping keeps it, so no other file gets its number meanwhile.
+    file: FileId,
     /// Where `spec.guest_addr` is in this process.
     start: NonNull<u8>,
     /// Tells the fault handler about the mapping; must end before the mapping does.
     watch: Option<Watch>,
     /// The reservation, guards included; there until the drop.
     mapping: Option<MmapRaw>,
+    /// The addresses and the region, given back when it is unmapped.
+    charges: Option<[Charge; 2]>,
+    closer: Closer,
 }
 
 impl Drop for Region {
     fn drop(&mut self) {
         self.watch = None;
         if let Some(mapping) = self.mapping.take() {
-            unmap_elsewhere(mapping);
+            let charges = self.charges.take();
+            self.closer.run(move || {
+                unmap(mapping);
+                drop(charges);
+            });
         }
     }
 }
@@ -48,37 +57,24 @@ unsafe impl Send for Region {}
 unsafe impl Sync for Region {}
 
 impl Region {
-    /// Checks what `spec` says against `file` and maps it; `alarm` watches it for pages that vanish.
+    /// Checks what `spec` says against `file`, charges `ledger` with it and maps it; `alarm` watches it for pages that vanish.
     ///
     /// # Errors
     /// Any [`RegionError`] but those about several regions.
     pub(crate) fn map(
         spec: MemoryRegion,
-        file: PeerFd,
+        file: BorrowedFd<'_>,
         alarm: Option<&Arc<Alarm>>,
+        ledger: &Ledger,
     ) -> Result<Self, RegionError> {
         check_ranges(&spec)?;
-        // Asked before anything else, because the kernel alone answers it: any other file may be a program of the peer's
-        // (FUSE), and `fstat` would wait for that.
-        // SAFETY: takes integers.
-        if unsafe { libc::fcntl(file.as_fd().as_raw_fd(), libc::F_GET_SEALS) } < 0 {
-            return Err(RegionError::FileKind);
-        }
-        let file = File::from(file.into_owned());
-        let region = Self::map_file(spec, &file, alarm);
-        if region.is_err() {
-            // Perhaps nobody else holds it any more, and to close it is to free it.
-            drop(PeerFd::from(OwnedFd::from(file)));
-        }
-        region
-    }
-
-    fn map_file(spec: MemoryRegion, file: &File, alarm: Option<&Arc<Alarm>>) -> Result<Self, RegionError> {
-        let page = check_file(&spec, file)?;
+        check_kind(file)?;
+        let (id, page) = check_file(&spec, file)?;
         // The file offset need not be page-aligned: map from the page it lies in.
         let skip = spec.offset % page;
         let len = (spec.size + skip).next_multiple_of(page);
         let layout = Placement { page: page as usize, len: len as usize, offset: spec.offset - skip };
+        let charges = [ledger.mapped.charge(len)?, ledger.regions.charge(1)?];
         let (mapping, base) = layout.map(file)?;
         // SAFETY: `skip < page <= len`, so this stays inside the mapping just made.
         let start = unsafe { base.add(skip as usize) };
@@ -87,7 +83,14 @@ impl Region {
         if matches!(watch, Some(None)) {
             return Err(RegionError::Unwatched { max: ENTRIES });
         }
-        Ok(Self { spec, start, watch: watch.flatten(), mapping: Some(mapping) })
+        let (closer, charges) = (ledger.closer.clone(), Some(charges));
+        Ok(Self { spec, file: id, start, watch: watch.flatten(), mapping: Some(mapping), charges, closer })
+    }
+
+    /// Whether `spec` and `file` describe this very region: the same addresses, the same part of the same file.
+    pub(crate) fn is(&self, spec: &MemoryRegion, file: &PeerFd) -> bool {
+        let same_file = |fd| check_kind(fd).and_then(|()| FileId::of(fd)).is_ok_and(|id| id == self.file);
+        self.spec == *spec && same_file(file.as_fd())
     }
 
     /// Where `len` bytes at `offset` into the region are; `None` when they are not all inside.
@@ -102,7 +105,40 @@ impl Region {
     }
 }
 
-fn check_ranges(spec: &MemoryRegion) -> Result<(), RegionError> {
+/// What tells a file from all others that exist at the same time.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct FileId {
+    device: libc::dev_t,
+    inode: libc::ino_t,
+}
+
+impl FileId {
+    /// Of the file behind `fd`, whose kind was checked: asked about another one, its owner may not answer.
+    fn of(fd: BorrowedFd<'_>) -> Result<Self, RegionError> {
+        stat(fd).map(|stat| Self { device: stat.st_dev, inode: stat.st_ino })
+    }
+}
+
+fn stat(fd: BorrowedFd<'_>) -> Result<libc::stat, RegionError> {
+    let mut stat = MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: `stat` has room for the structure that fstat fills.
+    if unsafe { libc::fstat(fd.as_raw_fd(), stat.as_mut_ptr()) } != 0 {
+        let source = io::Error::last_os_error();
+        return Err(RegionError::System { action: "inspecting the file", source });
+    }
+    // SAFETY: fstat succeeded, so it filled the structure.
+    Ok(unsafe { stat.assume_init() })
+}
+
+/// Refuses what is not memory. Asked before anything else, because the kernel alone answers it: any other file may be a
+/// program of the peer's (FUSE), and `fstat` would wait for that.
+fn check_kind(fd: BorrowedFd<'_>) -> Result<(), RegionError> {
+    // SAFETY: takes integers.
+    let seals = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GET_SEALS) };
+    if seals < 0 { Err(RegionError::FileKind) } else { Ok(()) }
+}
+
+pub(super) fn check_ranges(spec: &MemoryRegion) -> Result<(), RegionError> {
     if spec.size == 0 {
         return Err(RegionError::Empty);
     }
@@ -119,25 +155,27 @@ fn check_ranges(spec: &MemoryRegion) -> Result<(), RegionError> {
     Ok(())
 }
 
-/// Checks kind and length of the file; returns its page size.
-fn check_file(spec: &MemoryRegion, file: &File) -> Result<u64, RegionError> {
-    let meta =
-        file.metadata().map_err(|source| RegionError::System { action: "inspecting the file", source })?;
-    let system =
-        file_system(file).map_err(|source| RegionError::System { action: "inspecting the file", source })?;
-    if !meta.is_file() || !SAFE_FILE_SYSTEMS.contains(&system) {
+/// Checks kind and length of the file; returns what it is and its page size.
+fn check_file(spec: &MemoryRegion, file: BorrowedFd<'_>) -> Result<(FileId, u64), RegionError> {
+    let failed = |source| RegionError::System { action: "inspecting the file", source };
+    let stat = stat(file)?;
+    let system = file_system(file).map_err(failed)?;
+    if stat.st_mode & libc::S_IFMT != libc::S_IFREG || !SAFE_FILE_SYSTEMS.contains(&system) {
         return Err(RegionError::FileKind);
     }
     // Cannot overflow: `check_ranges` came before.
     let end = spec.offset + spec.size;
-    if end > meta.len() {
-        return Err(RegionError::FileSize { end, file: meta.len() });
+    let len = stat.st_size.cast_unsigned();
+    if end > len {
+        return Err(RegionError::FileSize { end, file: len });
     }
     // On hugetlbfs the block size is the page size.
-    Ok(if system == libc::HUGETLBFS_MAGIC { meta.blksize().max(SMALL_PAGE) } else { SMALL_PAGE })
+    let huge = system == libc::HUGETLBFS_MAGIC;
+    let page = if huge { stat.st_blksize.cast_unsigned().max(SMALL_PAGE) } else { SMALL_PAGE };
+    Ok((FileId { device: stat.st_dev, inode: stat.st_ino }, page))
 }
 
-fn file_system(file: &File) -> io::Result<i64> {
+fn file_system(file: BorrowedFd<'_>) -> io::Result<i64> {
     let mut stat = MaybeUninit::<libc::statfs>::uninit();
     // SAFETY: `stat` has room for the structure that fstatfs fills.
     if unsafe { libc::fstatfs(file.as_raw_fd(), stat.as_mut_ptr()) } != 0 {
@@ -156,7 +194,7 @@ struct Placement {
 
 impl Placement {
     /// Reserves addresses, takes all access away, and maps the file into the middle.
-    fn map(&self, file: &File) -> Result<(MmapRaw, NonNull<u8>), RegionError> {
+    fn map(&self, file: BorrowedFd<'_>) -> Result<(MmapRaw, NonNull<u8>), RegionError> {
         let failed = |action| move |source| RegionError::System { action, source };
         let overflow =
             || RegionError::Overflow { what: "mapping", start: self.offset, size: self.len as u64 };

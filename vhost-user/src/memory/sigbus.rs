@@ -3,8 +3,13 @@
 //! A peer may shrink the file behind its memory, or punch holes into hugepages that then run out; sealing
 //! does not prevent the latter. Our next touch of such a page raises SIGBUS. The handler here looks the
 //! address up in a fixed table of peer mappings, puts anonymous memory in its place, and raises that peer's
-//! [`Alarm`]: the port notices at its next burst and drops the peer. Addresses that are not in the table go
-//! to whoever handled SIGBUS before.
+//! [`Alarm`]: the port notices at its next burst and drops the peer.
+//!
+//! Every other SIGBUS does what it would have done without us: a fault at another address, and one that somebody *sent*
+//! (`kill -BUS`). A handler of before is called; where there was none, or that one asks for the default action by
+//! installing it, as that of Rust's runtime does, the process ends by SIGBUS, also by one that was sent; where it was
+//! ignored, a sent one is ignored, and so it is in the first process of a PID namespace, for which the kernel drops what
+//! has no handler. In no case does the process go on without this handler.
 //!
 //! The first time that is one page. But a burst goes on, and one chain can lead to 32 768 pages, each apart from the
 //! others: replaced one by one they would be more mappings than a process may have (`vm.max_map_count`), and the next
@@ -158,7 +163,7 @@ extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, context
     // One that somebody sent has no address.
     let fault = details.si_code > 0;
     if !(fault && TABLE.iter().take(HIGH.load(Ordering::Relaxed)).any(|entry| entry.replace(addr))) {
-        chain(signal, info, context);
+        pass_on(signal, info, context);
     }
     // SAFETY: as above; the interrupted code must find its errno.
     unsafe { errno.write(saved) };
@@ -202,48 +207,68 @@ fn zeros(at: usize, len: usize) -> bool {
     unsafe { libc::mmap(at, len, access, flags, -1, 0) != libc::MAP_FAILED }
 }
 
-/// Hands a fault that is not ours to whoever came before.
-fn chain(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+/// Does with a signal that is not ours what the process would have done without us; see the [module](self).
+fn pass_on(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    // SAFETY: the kernel passes a valid siginfo because of SA_SIGINFO.
+    let code = unsafe { &*info }.si_code;
+    // The access that faulted does so again when we return. Nothing comes of itself after a signal that was sent, or that
+    // tells of memory that broke somewhere (`PR_MCE_KILL_EARLY`).
+    let again = code > 0 && code != libc::BUS_MCEERR_AO;
     let previous = PREVIOUS.get().copied().unwrap_or_else(default_action);
     match previous.sa_sigaction {
-        libc::SIG_DFL | libc::SIG_IGN => {
-            // The access faults again on return and the process ends, as it would have without us.
-            let _ = exchange(Some(&default_action()));
-        }
+        libc::SIG_IGN if !again => return,
+        // The kernel does not ask who ignores a fault.
+        libc::SIG_DFL | libc::SIG_IGN => {}
         handler if previous.sa_flags & libc::SA_SIGINFO != 0 => {
             // SAFETY: with SA_SIGINFO the previous action was installed as a function of this type.
             let call: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) =
                 unsafe { std::mem::transmute(handler) };
             call(signal, info, context);
+            if !is_default() {
+                return;
+            }
         }
         handler => {
             // SAFETY: without SA_SIGINFO the previous action was installed as a function of this type.
             let call: extern "C" fn(libc::c_int) = unsafe { std::mem::transmute(handler) };
             call(signal);
+            if !is_default() {
+                return;
+            }
         }
+    }
+    end(again, info);
+}
+
+fn is_default() -> bool {
+    exchange(None).is_ok_and(|now| now.sa_sigaction == libc::SIG_DFL)
+}
+
+/// Has the default action end the process when the handler returns: by the access that faults `again`, or by the same
+/// signal once more.
+fn end(again: bool, info: *mut libc::siginfo_t) {
+    const FIRST: libc::pid_t = 1;
+    // SAFETY: takes nothing, cannot fail.
+    let process = unsafe { libc::getpid() };
+    if !again && process == FIRST {
+        // The default action would not end it, and it would go on unprotected.
+        let _ = exchange(Some(&ours()));
+        return;
+    }
+    let _ = exchange(Some(&default_action()));
+    if again {
+        return;
+    }
+    // SAFETY: takes nothing, cannot fail.
+    let thread = unsafe { libc::gettid() };
+    // Blocked until the handler returns.
+    // SAFETY: reads the siginfo, which is valid until the handler returns. A process may send itself any.
+    let sent = unsafe { libc::syscall(libc::SYS_rt_tgsigqueueinfo, process, thread, libc::SIGBUS, info) };
+    if sent != 0 {
+        // SAFETY: takes integers only.
+        unsafe { libc::syscall(libc::SYS_tgkill, process, thread, libc::SIGBUS) };
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{MOST, block};
-
-    #[test]
-    fn each_fault_replaces_twice_as_much_within_the_mapping() {
-        const PAGE: usize = 4096;
-        let mapping = (0x10_0000_3000, 1 << 40);
-        let end = mapping.0 + mapping.1;
-        for (before, size) in
-            [(0, PAGE), (1, 2 * PAGE), (10, 1024 * PAGE), (18, MOST), (19, MOST), (u32::MAX, MOST)]
-        {
-            for addr in [mapping.0, mapping.0 + 7, mapping.0 + (5 << 30) + 77, end - 1] {
-                let (at, len) = block(addr, mapping, PAGE, before);
-                assert!(at <= addr && addr - at < len && len <= size, "{addr:x} {before}: {at:x} {len:x}");
-                assert!(at >= mapping.0 && at + len <= end && at % PAGE == 0 && len % PAGE == 0);
-            }
-            assert_eq!(block(mapping.0 + (5 << 30), mapping, PAGE, before).1, size);
-        }
-        // A page may be larger than that.
-        assert_eq!(block((1 << 40) + 5, (1 << 40, 2 * MOST), 2 * MOST, 3), (1 << 40, 2 * MOST));
-    }
-}
+mod tests;

@@ -1,16 +1,17 @@
 //! Translation against an oracle: a byte array per guest address.
 
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 
+use linecard_pmd::netdev::lab::wait_for;
 use linecard_virtio::DeviceMemory;
 use linecard_wire::payload::MemoryRegion;
 use proptest::prelude::*;
 
 use super::{MapLimits, MemoryMap, Region};
 use crate::error::RegionError;
+use crate::limits::{Ledger, Limits, Process, ProcessLimits};
 
-const LIMITS: MapLimits = MapLimits { total: 1 << 30 };
 const PAGE: u64 = 4096;
 
 fn memfd(len: u64) -> OwnedFd {
@@ -25,7 +26,7 @@ fn memfd(len: u64) -> OwnedFd {
 
 fn region(guest_addr: u64, size: u64) -> Arc<Region> {
     let spec = MemoryRegion { guest_addr, size, user_addr: guest_addr + (1 << 40), offset: 0 };
-    Arc::new(Region::map(spec, memfd(size).into(), None).expect("region"))
+    Arc::new(Region::map(spec, memfd(size).as_fd(), None, &Ledger::alone()).expect("region"))
 }
 
 proptest! {
@@ -43,7 +44,7 @@ proptest! {
             at += pages * PAGE;
         }
         let specs: Vec<_> = regions.iter().map(|region| region.spec).collect();
-        let map = MemoryMap::new(regions, LIMITS).expect("map");
+        let map = MemoryMap::new(regions);
         for (addr, len) in tries {
             let home = specs.iter().find(|s| (s.guest_addr..s.guest_addr + s.size).contains(&addr));
             let room = home.map_or(0, |s| s.guest_addr + s.size - addr);
@@ -63,7 +64,7 @@ proptest! {
 
 #[test]
 fn ranges_at_the_end_of_the_address_space_do_not_wrap() {
-    let map = MemoryMap::new(vec![region(PAGE, PAGE)], LIMITS).expect("map");
+    let map = MemoryMap::new(vec![region(PAGE, PAGE)]);
     for addr in [u64::MAX, u64::MAX - 1, u64::MAX - 4095, 0, PAGE - 1, 2 * PAGE] {
         for len in [1, 2, 4096, u32::MAX] {
             assert!(map.translate(addr, len).is_none(), "{addr:#x} {len}");
@@ -74,8 +75,10 @@ fn ranges_at_the_end_of_the_address_space_do_not_wrap() {
 
 #[test]
 fn too_much_memory_is_refused() {
-    let regions = vec![region(PAGE, PAGE), region(4 * PAGE, PAGE)];
-    let refused = MemoryMap::new(regions, MapLimits { total: PAGE });
+    let spec = |guest_addr| MemoryRegion { guest_addr, size: PAGE, user_addr: guest_addr, offset: 0 };
+    let specs = [spec(PAGE), spec(4 * PAGE)];
+    assert!(MapLimits { total: 2 * PAGE }.check(&specs).is_ok());
+    let refused = MapLimits { total: PAGE }.check(&specs);
     assert!(matches!(refused, Err(RegionError::Total { asked, max }) if asked == 2 * PAGE && max == PAGE));
 }
 
@@ -86,7 +89,14 @@ fn memory_that_cannot_be_watched_is_not_taken() {
     use super::sigbus::Alarm;
     let alarm = Alarm::new();
     let (spec, file) = (MemoryRegion { guest_addr: 0, size: PAGE, user_addr: 0, offset: 0 }, memfd(PAGE));
-    let map = || Region::map(spec, file.try_clone().expect("dup").into(), Some(&alarm));
+    // Many ports together, each with few.
+    let process = Process::new(ProcessLimits::of_this_process());
+    let ledgers: Vec<_> =
+        (0..40).map(|_| Ledger::new(&process, "watched", 1, Limits::default()).expect("a thread")).collect();
+    let map = || {
+        let map = |ledger| Region::map(spec, file.as_fd(), Some(&alarm), ledger);
+        ledgers.iter().map(map).find(Result::is_ok).unwrap_or_else(|| map(&ledgers[0]))
+    };
     let mut all = Vec::new();
     let refused = loop {
         match map() {
@@ -94,10 +104,15 @@ fn memory_that_cannot_be_watched_is_not_taken() {
             Err(error) => break error,
         }
     };
-    assert!(matches!(refused, RegionError::Unwatched { .. }), "after {} regions: {refused}", all.len());
+    assert!(
+        matches!(refused, RegionError::Limit(limit) if limit.what == "memory regions"),
+        "after {} regions: {refused}",
+        all.len()
+    );
     let mappings = std::fs::read_to_string("/proc/self/maps").expect("maps").lines().count();
     // `vm.max_map_count`, unless somebody raised it.
     assert!(mappings < 65_530 / 5 * 4, "{mappings} mappings of {} regions", all.len());
     drop(all);
-    assert!(map().is_ok());
+    // They are unmapped by the ports' own threads.
+    wait_for("room", || map().ok());
 }

@@ -1,4 +1,4 @@
-//! The `net_vhost` driver: `net_vhost0,iface=PATH[,queues=N][,client=0|1][,tso=0|1]`.
+//! The `net_vhost` driver: `net_vhost0,iface=PATH[,queues=N][,client=0|1][,tso=0|1][,config=0|1]`.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -21,7 +21,7 @@ use crate::features::{DEFAULT, MAX_QUEUE_PAIRS};
 const MAC_PREFIX: [u8; 5] = [0x56, 0x48, 0x4f, 0x53, 0x54];
 const MTU: std::ops::RangeInclusive<u16> = 68..=65_535;
 
-/// Ports that are vhost-user backends. All ports of one driver value share one control thread.
+/// Ports that are vhost-user backends. All ports of one driver value share the limits of the process.
 ///
 /// ```
 /// use linecard_pmd::{Driver, Registry};
@@ -31,7 +31,7 @@ const MTU: std::ops::RangeInclusive<u16> = 68..=65_535;
 /// # Ok::<(), linecard_pmd::Error>(())
 /// ```
 pub struct VhostDriver {
-    /// The control thread, while a port lives.
+    /// What the ports share, while there is one.
     control: Mutex<Option<WeakControl>>,
 }
 
@@ -42,14 +42,14 @@ impl VhostDriver {
         Self { control: Mutex::new(None) }
     }
 
-    fn control(&self) -> Result<Control, BackendError> {
+    fn control(&self) -> Control {
         let mut shared = self.control.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(control) = shared.as_ref().and_then(WeakControl::upgrade) {
-            return Ok(control);
+            return control;
         }
-        let control = Control::start()?;
+        let control = Control::new();
         *shared = Some(control.downgrade());
-        Ok(control)
+        control
     }
 }
 
@@ -65,7 +65,7 @@ impl Driver for VhostDriver {
     }
 
     fn summary(&self) -> &'static str {
-        "vhost-user backend: iface=PATH[,queues=1..128][,client=0|1][,tso=0|1]"
+        "vhost-user backend: iface=PATH[,queues=1..128][,client=0|1][,tso=0|1][,config=0|1]"
     }
 
     fn probe(&self, _context: &ProbeContext, args: &DevArgs) -> Result<Box<dyn Device>, Error> {
@@ -83,13 +83,18 @@ impl Driver for VhostDriver {
             }
         }
         let tso = args.flag("tso")?.unwrap_or(false);
+        let config_space = args.flag("config")?.unwrap_or(false);
         args.finish()?;
         let features = DEFAULT.with(Features::HOST_SEGMENTS, tso);
         let mac = mac_of(args.name());
-        let config =
-            BackendConfig { queue_pairs, mac, features, ..BackendConfig::new(args.name(), path, mode) };
-        let backend = self.control().and_then(|control| Backend::new(&control, config));
-        let backend = backend.map_err(|error| tell(args.name(), error))?;
+        let config = BackendConfig {
+            queue_pairs,
+            mac,
+            features,
+            config_space,
+            ..BackendConfig::new(args.name(), path, mode)
+        };
+        let backend = Backend::new(&self.control(), config).map_err(|error| tell(args.name(), error))?;
         Ok(Box::new(VhostDevice { name: args.name().into(), backend, mac }))
     }
 }

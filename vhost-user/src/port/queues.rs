@@ -27,7 +27,7 @@ const NO_RING: &str = "no ring";
 /// # let domain = Memory::new(MemoryConfig::default())?.domain("packets")?;
 /// let pool = Pool::new(&domain, PoolConfig { packets: 256, ..PoolConfig::default() })?;
 /// let path = std::env::temp_dir().join(format!("receive-doc-{}", std::process::id()));
-/// let backend = Backend::new(&Control::start()?, BackendConfig::new("demo", path, Mode::Listen))?;
+/// let backend = Backend::new(&Control::new(), BackendConfig::new("demo", path, Mode::Listen))?;
 /// let mut queue = backend.receive_queue(0, &pool, Default::default())?;
 /// let mut packets = Burst::new();
 /// assert_eq!(queue.rx_burst(&mut packets), 0); // nobody is connected
@@ -91,7 +91,7 @@ impl RxQueue for Receive {
 /// use linecard_vhost_user::{Backend, BackendConfig, Control, Mode};
 ///
 /// let path = std::env::temp_dir().join(format!("transmit-doc-{}", std::process::id()));
-/// let backend = Backend::new(&Control::start()?, BackendConfig::new("demo", path, Mode::Listen))?;
+/// let backend = Backend::new(&Control::new(), BackendConfig::new("demo", path, Mode::Listen))?;
 /// let mut queue = backend.transmit_queue(0, Default::default())?;
 /// assert_eq!(queue.tx_burst(&mut Burst::new()), 0);
 /// # Ok::<(), linecard_vhost_user::Error>(())

@@ -16,14 +16,14 @@ const LINK_UP: u16 = 1;
 const MIN_MTU: u16 = 68;
 
 impl Session {
-    pub(super) fn set_features(&mut self, payload: &[u8]) -> Result<Answer, Refusal> {
+    pub(super) fn set_features(&mut self, payload: &[u8], slots: &mut Slots<'_>) -> Result<Answer, Refusal> {
         let asked = Features::from_bits(u64::from_bytes(payload)?);
         let not_offered = asked - self.terms.features;
         if !not_offered.is_empty() {
             return Err(Refusal::Features { not_offered });
         }
         if self.features != Some(asked) {
-            self.nothing_runs("features")?;
+            self.make_idle(0..self.vrings.len(), "features", slots)?;
             self.features = Some(asked);
         }
         Ok(Answer::Done)

@@ -1,9 +1,10 @@
 //! Requests about the peer's memory.
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 
-use linecard_wire::Message;
 use linecard_wire::payload::{MemTable, MemoryRegion, Payload, SingleRegion};
+use linecard_wire::{Message, PeerFd};
 
 use super::{Answer, Session, Slots, expect_fds};
 use crate::error::{Refusal, RegionError};
@@ -17,31 +18,36 @@ impl Session {
     ) -> Result<Answer, Refusal> {
         let MemTable(specs) = MemTable::from_bytes(&message.payload)?;
         expect_fds(&message, specs.len())?;
-        let alarm = self.watched.then_some(&self.alarm);
-        let regions: Result<Vec<_>, _> = specs
-            .into_iter()
-            .zip(message.fds)
-            .map(|(spec, file)| Region::map(spec, file, alarm).map(Arc::new))
-            .collect();
-        let map = MemoryMap::new(regions?, self.terms.limits)?;
+        // Before anything is mapped.
+        self.terms.limits.check(&specs)?;
+        let regions: Result<Vec<_>, _> =
+            specs.into_iter().zip(message.fds).map(|(spec, file)| self.region(spec, file)).collect();
+        let map = MemoryMap::new(regions?);
         self.move_to(map, slots);
         Ok(Answer::Done)
     }
 
+    /// Adds a region. The very one that is there already is acknowledged: QEMU 7.2 has a vhost device of its own for each
+    /// queue pair, and each of them adds every region.
     pub(super) fn add_region(&mut self, message: Message, slots: &mut Slots<'_>) -> Result<Answer, Refusal> {
         let SingleRegion(spec) = SingleRegion::from_bytes(&message.payload)?;
         expect_fds(&message, 1)?;
-        let alarm = self.watched.then_some(&self.alarm);
         let mut regions = self.map.regions().to_vec();
         for file in message.fds {
-            regions.push(Arc::new(Region::map(spec, file, alarm)?));
+            if regions.iter().any(|known| known.is(&spec, &file)) {
+                return Ok(Answer::Done);
+            }
+            let all: Vec<_> = regions.iter().map(|known| known.spec).chain([spec]).collect();
+            self.terms.limits.check(&all)?;
+            regions.push(self.region(spec, file)?);
         }
-        let map = MemoryMap::new(regions, self.terms.limits)?;
+        let map = MemoryMap::new(regions);
         self.move_to(map, slots);
         Ok(Answer::Done)
     }
 
-    /// A descriptor may come along (QEMU sends one); it is closed.
+    /// Removes a region. One that is gone already is acknowledged: each vhost device of QEMU 7.2 removes every region, and
+    /// the first may have put another into its place by then. A descriptor may come along (QEMU sends one); it is closed.
     pub(super) fn remove_region(
         &mut self,
         message: Message,
@@ -58,10 +64,21 @@ impl Session {
         let before = regions.len();
         regions.retain(|region| !same(&region.spec));
         if regions.len() == before {
-            return Err(RegionError::Unknown { guest: spec.guest_addr }.into());
+            return Ok(Answer::Done);
         }
-        let map = MemoryMap::new(regions, self.terms.limits)?;
+        let map = MemoryMap::new(regions);
         self.move_to(map, slots);
         Ok(Answer::Done)
+    }
+
+    /// The region that the peer describes: the one that is mapped already if it is the very same, else a new one.
+    fn region(&self, spec: MemoryRegion, file: PeerFd) -> Result<Arc<Region>, RegionError> {
+        match self.map.regions().iter().find(|region| region.is(&spec, &file)) {
+            Some(region) => Ok(Arc::clone(region)),
+            None => {
+                let alarm = self.watched.then_some(&self.alarm);
+                Region::map(spec, file.as_fd(), alarm, &self.ledger).map(Arc::new)
+            }
+        }
     }
 }

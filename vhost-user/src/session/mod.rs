@@ -17,6 +17,7 @@ use linecard_wire::payload::Payload;
 use linecard_wire::{FrontendReq as Req, Message, NEED_REPLY, ProtocolFeatures, VERSION};
 
 use crate::error::Refusal;
+use crate::limits::Ledger;
 use crate::memory::{MapLimits, MemoryMap};
 use crate::peer::{Peer, tell};
 use crate::sigbus::Alarm;
@@ -69,6 +70,7 @@ fn number(value: u64) -> Answer {
 /// One frontend's view of the device.
 pub(crate) struct Session {
     terms: Terms,
+    ledger: Ledger,
     peer: Arc<Peer>,
     alarm: Arc<Alarm>,
     watched: bool,
@@ -81,10 +83,11 @@ pub(crate) struct Session {
 
 impl Session {
     /// A session that nothing has been said in. With `watched`, pages that vanish are survived.
-    pub(crate) fn new(terms: Terms, peer: Arc<Peer>, watched: bool) -> Self {
+    pub(crate) fn new(terms: Terms, ledger: Ledger, peer: Arc<Peer>, watched: bool) -> Self {
         let rings = usize::from(terms.queue_pairs) * 2;
         Self {
             terms,
+            ledger,
             peer,
             alarm: Alarm::new(),
             watched,
@@ -151,14 +154,14 @@ impl Session {
         }
         let payload = message.payload.as_slice();
         match request {
-            Req::SET_VRING_NUM => self.set_vring_num(payload),
-            Req::SET_VRING_ADDR => self.set_vring_addr(payload),
-            Req::SET_VRING_BASE => self.set_vring_base(payload),
+            Req::SET_VRING_NUM => self.set_vring_num(payload, slots),
+            Req::SET_VRING_ADDR => self.set_vring_addr(payload, slots),
+            Req::SET_VRING_BASE => self.set_vring_base(payload, slots),
             Req::GET_VRING_BASE => self.vring_base(payload, slots),
             Req::SET_VRING_ENABLE => self.set_vring_enable(payload, slots),
             Req::SET_STATUS => self.set_status(payload, slots),
             Req::RESET_OWNER | Req::RESET_DEVICE => self.reset(request, payload, slots),
-            Req::SET_FEATURES => self.set_features(payload),
+            Req::SET_FEATURES => self.set_features(payload, slots),
             Req::SEND_RARP => self.send_rarp(payload, slots),
             _ => self.dispatch_simple(request, payload),
         }

@@ -1,12 +1,13 @@
 //! Requests about one ring, and the life of running rings.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use linecard_virtio::{Features, Layout};
 use linecard_wire::Message;
 use linecard_wire::payload::{Payload, VringAddr, VringFd, VringState};
 
-use super::vring::{Vring, check_size, device_config, layout_of, ring_memory};
+use super::vring::{Vring, check_size, device_config, layout_of, ran_past, ring_memory};
 use super::{Answer, Session, Slots, expect_fds};
 use crate::datapath::{self, PathConfig};
 use crate::error::Refusal;
@@ -14,6 +15,11 @@ use crate::event::Event;
 use crate::memory::MemoryMap;
 use crate::peer::tell;
 use crate::slot::{Mode, Ring};
+
+/// What a user must know of a packed ring whose position is lost, and what to do.
+const BEHIND: &str = "this packed ring was used beyond the position that the frontend starts it at (a backend ended while \
+    the ring was in use); no packet may pass until the driver starts anew: reload it or restart the guest. Split rings \
+    (QEMU: packed=off) survive a restart of the backend";
 
 impl Session {
     fn index(&self, asked: u32) -> Result<usize, Refusal> {
@@ -33,52 +39,69 @@ impl Session {
             .ok_or(Refusal::RingIndex { index: asked, rings })
     }
 
-    /// Refuses when any ring is started.
-    pub(super) fn nothing_runs(&self, what: &'static str) -> Result<(), Refusal> {
-        match self.vrings.iter().position(|vring| vring.started) {
-            Some(index) => Err(Refusal::Running { what, index }),
-            None => Ok(()),
+    /// Stops the rings `indices`, because the frontend tells `what` of them anew; refuses when one of them is enabled.
+    ///
+    /// A ring that is started and disabled is one that its frontend has done with: Cloud Hypervisor only disables the
+    /// rings of a guest that starts anew, and describes them again.
+    pub(super) fn make_idle(
+        &mut self,
+        indices: Range<usize>,
+        what: &'static str,
+        slots: &mut Slots<'_>,
+    ) -> Result<(), Refusal> {
+        let in_use = |vring: &Vring| vring.started && self.is_enabled(vring);
+        if let Some(index) = indices.clone().find(|index| self.vrings.get(*index).is_some_and(in_use)) {
+            return Err(Refusal::Running { what, index });
         }
+        indices.for_each(|index| self.stop(index, slots));
+        Ok(())
     }
 
-    pub(super) fn set_vring_num(&mut self, payload: &[u8]) -> Result<Answer, Refusal> {
+    pub(super) fn set_vring_num(&mut self, payload: &[u8], slots: &mut Slots<'_>) -> Result<Answer, Refusal> {
         let VringState { index, num } = VringState::from_bytes(payload)?;
         let size = check_size(num)?;
-        let (index, vring) = self.vring(index)?;
-        if vring.started && vring.size != Some(size) {
-            return Err(Refusal::Running { what: "its size", index });
+        let (at, vring) = self.vring(index)?;
+        if vring.size != Some(size) {
+            self.make_idle(at..at + 1, "its size", slots)?;
         }
-        vring.size = Some(size);
+        self.vring(index)?.1.size = Some(size);
         Ok(Answer::Done)
     }
 
-    pub(super) fn set_vring_addr(&mut self, payload: &[u8]) -> Result<Answer, Refusal> {
+    pub(super) fn set_vring_addr(
+        &mut self,
+        payload: &[u8],
+        slots: &mut Slots<'_>,
+    ) -> Result<Answer, Refusal> {
         let addr = VringAddr::from_bytes(payload)?;
         let index = self.index(addr.index)?;
         let layout = layout_of(self.features.unwrap_or_default());
         let (map, features) = (Arc::clone(&self.map), self.features);
         let (_, vring) = self.vring(addr.index)?;
-        if vring.started && vring.addr != Some(addr) {
-            return Err(Refusal::Running { what: "its address", index });
-        }
+        let changes = vring.addr != Some(addr);
         let size = vring.size.ok_or(Refusal::RingIncomplete { index, what: "size" })?;
         features.ok_or(Refusal::RingIncomplete { index, what: "features" })?;
         ring_memory(index, &addr, layout, size, &map)?;
-        vring.addr = Some(addr);
+        if changes {
+            self.make_idle(index..index + 1, "its address", slots)?;
+        }
+        self.vring(addr.index)?.1.addr = Some(addr);
         Ok(Answer::Done)
     }
 
-    pub(super) fn set_vring_base(&mut self, payload: &[u8]) -> Result<Answer, Refusal> {
+    pub(super) fn set_vring_base(
+        &mut self,
+        payload: &[u8],
+        slots: &mut Slots<'_>,
+    ) -> Result<Answer, Refusal> {
         let VringState { index, num } = VringState::from_bytes(payload)?;
         let split = layout_of(self.features.unwrap_or_default()) == Layout::Split;
-        let (index, vring) = self.vring(index)?;
-        if vring.started {
-            return Err(Refusal::Running { what: "its position", index });
-        }
+        let (at, vring) = self.vring(index)?;
         if split && num > u32::from(u16::MAX) {
             return Err(Refusal::RingBase { asked: num, size: vring.size.unwrap_or(0) });
         }
-        vring.base = num;
+        self.make_idle(at..at + 1, "its position", slots)?;
+        self.vring(index)?.1.base = num;
         Ok(Answer::Done)
     }
 
@@ -113,6 +136,9 @@ impl Session {
         let running = self.vrings.get(index).is_some_and(|vring| vring.started);
         if !running {
             let ring = self.build(index, &self.map)?;
+            if self.is_behind(index) {
+                tell!(self.peer, warn, ring = index, "{BEHIND}");
+            }
             if let Some(slot) = slots.get(index) {
                 tell!(self.peer, info, ring = index, path = ring.path.name(), "ring started");
                 slot.ring = Some(ring);
@@ -167,6 +193,19 @@ impl Session {
         }
     }
 
+    /// Whether the position that ring `index` shall start at is one that a device has left already: it was not told by us,
+    /// and the packed ring says otherwise. A split ring is resumed behind its used index.
+    fn is_behind(&self, index: usize) -> bool {
+        let Some(vring) = self.vrings.get(index) else { return false };
+        let layout = layout_of(self.features.unwrap_or_default());
+        let (Layout::Packed, Some(size), Some(addr)) = (layout, vring.size, &vring.addr) else {
+            return false;
+        };
+        vring.stopped_at != Some(vring.base)
+            && ring_memory(index, addr, layout, size, &self.map)
+                .is_ok_and(|memory| ran_past(vring.base, size, &memory))
+    }
+
     /// A ring made from what is known about `index`, on `map`.
     fn build(&self, index: usize, map: &Arc<MemoryMap>) -> Result<Ring, Refusal> {
         let missing = |what| Refusal::RingIncomplete { index, what };
@@ -195,6 +234,7 @@ impl Session {
         if let Some(ring) = ring {
             tell!(self.peer, info, ring = index, "ring stopped");
             vring.base = ring.path.base();
+            vring.stopped_at = Some(vring.base);
         }
         vring.started = false;
         vring.kick = None;
@@ -232,9 +272,14 @@ impl Session {
         }
     }
 
-    fn mode(&self, vring: &Vring) -> Mode {
+    /// Without protocol features a ring is enabled as soon as it is started.
+    fn is_enabled(&self, vring: &Vring) -> bool {
         let negotiated = self.features.is_some_and(|features| features.contains(Features::PROTOCOL_FEATURES));
-        match (self.driver_ok(), vring.enabled || !negotiated) {
+        vring.enabled || !negotiated
+    }
+
+    fn mode(&self, vring: &Vring) -> Mode {
+        match (self.driver_ok(), self.is_enabled(vring)) {
             (false, _) => Mode::Parked,
             (true, false) => Mode::Discard,
             (true, true) => Mode::Deliver,

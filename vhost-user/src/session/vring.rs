@@ -15,6 +15,8 @@ pub(crate) struct Vring {
     pub(crate) size: Option<u16>,
     pub(crate) addr: Option<VringAddr>,
     pub(crate) base: u32,
+    /// Where we stood when we stopped it.
+    pub(crate) stopped_at: Option<u32>,
     /// `SET_VRING_KICK` came, with or without a descriptor: the ring is started.
     pub(crate) started: bool,
     /// Kept open so that the frontend's kicks have somewhere to go; rings are polled.
@@ -106,6 +108,35 @@ fn packed_base(base: u32, size: u16) -> Result<u32, Refusal> {
     Ok(PackedBase { used: at.avail, used_wrap: at.avail_wrap, ..at }.to_u32())
 }
 
+/// Whether a device has used descriptors of this packed ring from `base` on already, so that `base` is not where its driver
+/// stands.
+///
+/// A packed ring has no used index: the flags of its descriptors are all there is. A descriptor that waits to be used in
+/// this lap never has the flag `USED` as a used one has it, and the one before it never as the next lap would set it. On a
+/// ring that nobody has used yet (`base` 0 in the first lap) a driver has not set it either: it does from its second lap on.
+/// One false alarm is possible: a ring that another connection stopped after an even number of whole laps is at 0 in
+/// a lap like the first.
+pub(crate) fn ran_past(base: u32, size: u16, memory: &RingMemory) -> bool {
+    let PackedBase { avail, avail_wrap, .. } = PackedBase::from_u32(base);
+    let unused = (avail, avail_wrap) == (0, true);
+    let before = match avail.checked_sub(1) {
+        Some(index) => (index, !avail_wrap),
+        None => (size.saturating_sub(1), avail_wrap),
+    };
+    [(avail, avail_wrap), before].into_iter().any(|(index, lap)| {
+        let flags = desc_flags(memory, index);
+        let has = |flag| (flags & flag != 0) == lap;
+        has(layout::F_USED) && (unused || has(layout::F_AVAIL))
+    })
+}
+
+/// The flags of a packed descriptor.
+fn desc_flags(memory: &RingMemory, index: u16) -> u16 {
+    const FLAGS: usize = 14;
+    let offset = usize::from(index) * layout::DESC_BYTES + FLAGS;
+    memory.desc.cell::<u16>(offset).map_or(0, |cell| cell.load(std::sync::atomic::Ordering::Acquire))
+}
+
 /// Whether `size` can be a ring size in either layout; the layout's own rule is checked at the start.
 pub(crate) fn check_size(size: u32) -> Result<u16, Refusal> {
     let max = layout::MAX_SIZE;
@@ -114,3 +145,6 @@ pub(crate) fn check_size(size: u32) -> Result<u16, Refusal> {
         .filter(|size| (1..=max).contains(size))
         .ok_or(Refusal::RingSize { asked: size, max })
 }
+
+#[cfg(test)]
+mod tests;

@@ -110,10 +110,20 @@ impl Bench {
         Self::open(label, Mode::Listen, pool(1024, cache))
     }
 
+    /// Lets frontends read the configuration space.
+    pub fn with_config_space(label: &str) -> Self {
+        let config = BackendConfig::new(label, socket_path(label), Mode::Listen);
+        Self::of(BackendConfig { config_space: true, ..config }, pool(1024, 0))
+    }
+
     fn open(label: &str, mode: Mode, pool: Pool) -> Self {
-        let path = socket_path(label);
-        let control = Control::start().expect("control");
-        let backend = Backend::new(&control, BackendConfig::new(label, &path, mode)).expect("backend");
+        Self::of(BackendConfig::new(label, socket_path(label), mode), pool)
+    }
+
+    fn of(config: BackendConfig, pool: Pool) -> Self {
+        let path = config.path.clone();
+        let control = Control::new();
+        let backend = Backend::new(&control, config).expect("backend");
         let (rx_stats, tx_stats) = Default::default();
         let rx = backend.receive_queue(0, &pool, std::sync::Arc::clone(&rx_stats)).expect("rx");
         let tx = backend.transmit_queue(0, std::sync::Arc::clone(&tx_stats)).expect("tx");
@@ -406,6 +416,11 @@ impl Guest {
 
     pub fn over(mut frontend: Frontend, features: Features) -> Self {
         frontend.negotiate(features);
+        Self::with_rings(frontend)
+    }
+
+    /// Over a frontend that has negotiated; everything from the memory table to enabled rings.
+    pub fn with_rings(mut frontend: Frontend) -> Self {
         // The rings are laid out before the backend may look at them.
         let (rx, tx) = (driver(&frontend, 0, SIZE), driver(&frontend, 1, SIZE));
         frontend.share_memory();

@@ -31,7 +31,7 @@ struct Side {
 
 impl Pair {
     fn new(label: &str) -> Self {
-        let control = Control::start().expect("a thread");
+        let control = Control::new();
         let side = |name: &str| {
             let path = socket_path(label);
             let config = BackendConfig::new(name, &path, Mode::Listen);

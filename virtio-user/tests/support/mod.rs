@@ -220,8 +220,12 @@ pub struct Gone;
 
 impl Backend {
     pub fn new(stream: UnixStream) -> Self {
+        Self::over(Connection::new(stream).expect("a connection"))
+    }
+
+    pub fn over(conn: Connection) -> Self {
         Self {
-            conn: Connection::new(stream).expect("a connection"),
+            conn,
             offered: all_features(),
             protocol: usual_protocol(),
             queue_num: 8,

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 use linecard_pmd::Port;
 use linecard_pmd::netdev::lab::{wait_for, wait_until};
+use linecard_wire::ledger::Resource;
+use linecard_wire::{Closer, Connection};
 
 use super::{Backend, Bench, Place, attached};
 
@@ -150,13 +152,15 @@ impl Server {
 
 fn serve(listener: &UnixListener, orders: &Orders, mut prepare: impl FnMut(&mut Backend)) {
     let (mut backend, mut turn) = (None, 0);
+    // One for all, so that backends leave nothing of their own behind.
+    let closer = Closer::new("backend", Resource::new("descriptors", 4096).account(4096)).expect("a thread");
     while !orders.stop.load(Ordering::Acquire) {
         let now = orders.turn.load(Ordering::Acquire);
         if std::mem::replace(&mut turn, now) != now {
             backend = None;
         }
         if let Ok((stream, _)) = listener.accept() {
-            let fresh = backend.insert(Backend::new(stream));
+            let fresh = backend.insert(Backend::over(Connection::of(stream, &closer).expect("a connection")));
             if orders.spoil.load(Ordering::Acquire) {
                 prepare(fresh);
             }

@@ -9,20 +9,32 @@ use crate::queue::{
 };
 use crate::segments::{Piece, SegList};
 
+/// What a publishing side knows of the other.
+#[derive(Clone, Copy)]
+struct Wish {
+    /// Something is published now, and something was before without being asked about.
+    new: bool,
+    owed: bool,
+    armed: bool,
+    stale: bool,
+}
+
 impl<D: DriverQueue, V: DeviceQueue> Model<D, V> {
     /// One operation, chosen by the first byte, sized by the second.
     pub(super) fn step(&mut self, [what, n]: [u8; 2]) {
         let n = usize::from(n);
-        match what % 12 {
+        match what % 14 {
             0 | 1 => self.add(n % 40),
             2 => self.add_chain(n % 12),
-            3 | 4 => self.publish_driver(),
+            3 | 4 => self.publish_driver(false),
             5 => self.peek_and_complete(n % 40),
             6 => self.use_chain(n as u32),
             7 => self.take(n % 8),
             8 => self.give_held(n),
-            9 => self.publish_device(),
+            9 => self.publish_device(false),
             10 => self.collect(n % 40),
+            11 => self.publish_driver(true),
+            12 => self.publish_device(true),
             _ => self.arm(n),
         }
     }
@@ -64,34 +76,54 @@ impl<D: DriverQueue, V: DeviceQueue> Model<D, V> {
         }
     }
 
-    pub(super) fn publish_driver(&mut self) {
-        let any = !self.added.is_empty();
+    /// Driver: publish, and ask whether to kick; `by_hint` only when the hint says so.
+    pub(super) fn publish_driver(&mut self, by_hint: bool) {
+        let new = !self.added.is_empty();
         self.driver.publish();
         self.available.extend(self.added.drain(..));
         let hint = self.driver.kick_hint();
-        let kick = self.driver.kick_needed();
-        assert_eq!(hint, kick, "no race here: the hint is right");
-        self.check_notice(kick, any, self.kick_armed, self.kick_stale);
+        let wish = Wish { new, owed: self.kick_owed, armed: self.kick_armed, stale: self.kick_stale };
+        self.check_notice(hint, wish);
+        if by_hint && !hint {
+            self.kick_owed |= new;
+            return;
+        }
+        assert_eq!(self.driver.kick_needed(), hint, "no race here: the hint is right");
+        self.kick_owed = false;
         // With an event index one wish is one notification.
-        self.kick_armed &= !(kick && self.variant.event_idx);
+        self.kick_armed &= !(hint && self.variant.event_idx);
         assert!(!self.driver.kick_needed(), "nothing new since");
     }
 
-    pub(super) fn publish_device(&mut self) {
-        let any = !self.finished.is_empty();
+    /// Device: the same, for calls.
+    pub(super) fn publish_device(&mut self, by_hint: bool) {
+        let new = !self.finished.is_empty();
         self.device.publish();
         self.visible.extend(self.finished.drain(..));
-        let call = self.device.call_needed();
-        self.check_notice(call, any, self.call_armed, self.call_stale);
-        self.call_armed &= !(call && self.variant.event_idx);
+        let hint = self.device.call_hint();
+        let wish = Wish { new, owed: self.call_owed, armed: self.call_armed, stale: self.call_stale };
+        self.check_notice(hint, wish);
+        if by_hint && !hint {
+            self.call_owed |= new;
+            return;
+        }
+        assert_eq!(self.device.call_needed(), hint, "no race here: the hint is right");
+        self.call_owed = false;
+        self.call_armed &= !(hint && self.variant.event_idx);
         assert!(!self.device.call_needed(), "nothing new since");
     }
 
-    /// The sleeper is woken when it asked, and only then; but a packed event comes round every second lap.
-    fn check_notice(&self, notice: bool, any: bool, armed: bool, stale: bool) {
-        if any && armed {
+    /// The sleeper is woken when it asked, and only then. But a packed event comes round every second lap, and a split one
+    /// that lies among what nobody was asked about says yes, also when it was put there to say no.
+    fn check_notice(&self, notice: bool, Wish { new, owed, armed, stale }: Wish) {
+        let event_idx = self.variant.event_idx;
+        let spurious = match self.variant.layout {
+            Layout::Split => owed,
+            Layout::Packed => stale && (owed || new),
+        };
+        if armed && (new || owed && !event_idx) {
             assert!(notice, "a sleeper must be woken");
-        } else if !(any && stale && self.variant.event_idx && self.variant.layout == Layout::Packed) {
+        } else if !(event_idx && spurious) {
             assert!(!notice, "nobody asked to be woken");
         }
     }

@@ -46,6 +46,15 @@ impl Villain {
         put(&self.ring, 1, 2, &idx.to_le_bytes());
     }
 
+    /// Split: the event indices, which one side writes behind its ring for the other.
+    pub(crate) fn used_event(&self, event: u16) {
+        put(&self.ring, 1, 4 + 2 * usize::from(self.size), &event.to_le_bytes());
+    }
+
+    pub(crate) fn avail_event(&self, event: u16) {
+        put(&self.ring, 2, 4 + 8 * usize::from(self.size), &event.to_le_bytes());
+    }
+
     /// Split: one available entry.
     pub(crate) fn avail(&self, at: usize, id: u16) {
         put(&self.ring, 1, 4 + 2 * at, &id.to_le_bytes());

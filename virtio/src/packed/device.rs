@@ -77,6 +77,12 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Device<IN_ORDER, WRITABLE> {
         Ok(queue)
     }
 
+    /// As if so many slots had been published since the last question.
+    #[cfg(all(test, loom))]
+    pub(crate) fn published_unasked(&mut self, slots: u16) {
+        self.pending.published_unasked(slots);
+    }
+
     /// The second word of the descriptor at `place`, if it is available.
     #[inline(always)]
     fn available_at(&self, place: Place) -> Option<u64> {

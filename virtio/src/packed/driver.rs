@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::fault::PeerFault;
 use crate::layout::{F_INDIRECT, F_NEXT, RingMemory, direction};
 use crate::queue::{Buffer, Completion, DriverQueue, Segment};
-use crate::slot::{Slot, stop, total};
+use crate::slot::{InFlight, Slot, stop, total};
 use crate::sync::{Relaxed, full_fence};
 
 /// The driver half of a packed ring; see [`DriverQueue`]. Starts with interrupts off.
@@ -34,7 +34,7 @@ use crate::sync::{Relaxed, full_fence};
 pub struct Driver<const IN_ORDER: bool, const WRITABLE: bool> {
     ring: Ring,
     /// What was lent, by buffer id; when IN_ORDER the id is the slot of the head. Never read back from the ring.
-    slots: Box<[Slot]>,
+    slots: InFlight,
     /// Free buffer ids, a stack of `free_ids` entries; unused when IN_ORDER.
     ids: Box<[u16]>,
     fill: Fill,
@@ -87,7 +87,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
         }
         let mut queue = Self {
             ring,
-            slots: vec![Slot::FREE; usize::from(size)].into(),
+            slots: InFlight::new(size),
             ids: (0..if IN_ORDER { 0 } else { size }).rev().collect(),
             fill: Fill { next, free: size, free_ids: size, pending: Pending::new(next) },
             used: next,
@@ -97,6 +97,12 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
         };
         queue.set_interrupts(false);
         Ok(queue)
+    }
+
+    /// As if so many slots had been published since the last question.
+    #[cfg(all(test, loom))]
+    pub(crate) fn published_unasked(&mut self, slots: u16) {
+        self.fill.pending.published_unasked(slots);
     }
 
     /// An id for the buffer whose head goes to `next`. The caller has checked that a ring slot is free.
@@ -326,25 +332,12 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<I
         self.batch.is_some() || self.peek_used().is_some()
     }
 
-    fn take_all(&mut self, f: &mut dyn FnMut(u64)) {
-        let size = self.ring.size();
+    fn take_all(self, f: &mut dyn FnMut(u64)) {
         if IN_ORDER {
-            while self.fill.free < size {
-                let Slot { token, descs, .. } = *self.slot(self.used.slot());
-                self.retire(descs as u16);
-                f(token);
-            }
+            let in_flight = self.ring.size().wrapping_sub(self.fill.free);
+            self.slots.drain_in_order(usize::from(self.used.slot()), in_flight, f);
         } else {
-            for id in 0..size {
-                let Slot { token, descs, .. } = core::mem::replace(self.slot(id), Slot::FREE);
-                if descs > 0 {
-                    self.give_id(id);
-                    self.fill.free = self.fill.free.wrapping_add(descs as u16);
-                    f(token);
-                }
-            }
+            self.slots.drain(f);
         }
-        self.used = self.fill.next;
-        self.batch = None;
     }
 }

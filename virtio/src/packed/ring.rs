@@ -1,7 +1,7 @@
 //! The cells of a packed ring, range-checked once; places, turns and pending stores.
 
 use crate::error::Error;
-use crate::event::packed_need_event;
+use crate::event::Notify;
 use crate::layout::{EVENT_DESC, EVENT_DISABLE, EVENT_ENABLE, F_AVAIL, F_USED, Layout, RingMemory};
 use crate::sync::{Relaxed, Release, Shared, SharedSlice};
 
@@ -166,14 +166,14 @@ pub(super) struct Pending {
     meta: u64,
     /// Slots since the last publish; 0 means that nothing is kept back.
     slots: u16,
-    /// Slots published since the last decision, at most the ring size, and where they end.
-    moved: u16,
+    /// What was published since the last decision, and where it ends.
+    notify: Notify,
     end: Place,
 }
 
 impl Pending {
     pub(super) const fn new(place: Place) -> Self {
-        Self { place, meta: 0, slots: 0, moved: 0, end: place }
+        Self { place, meta: 0, slots: 0, notify: Notify::new(), end: place }
     }
 
     /// Writes the second word of the descriptor at `place`, which stands for `slots` slots; the first is kept back.
@@ -204,7 +204,7 @@ impl Pending {
         let [_, cell] = ring.desc(self.place);
         // T1, pairs with the other side's acquire load of this word: everything written before it is visible.
         cell.store(self.meta, Release);
-        self.moved = self.moved.saturating_add(self.slots).min(ring.size());
+        self.notify.published(self.slots);
         (self.slots, self.end) = (0, end);
     }
 
@@ -213,18 +213,24 @@ impl Pending {
     pub(super) fn wanted(&self, event: Shared<u32>, event_idx: bool, size: u16) -> bool {
         let word = event.load(Relaxed);
         let flags = (word >> 16) as u16 & 3;
-        if self.moved == 0 || flags == EVENT_DISABLE {
+        if !self.notify.any() || flags == EVENT_DISABLE {
             return false;
         }
         // Reserved values, or an event that was not negotiated, mean "always": a lost wake-up is the worse error.
         let (slot, wrap) = (self.end.slot, self.end.wrap());
-        flags != EVENT_DESC || !event_idx || packed_need_event(word as u16, slot, wrap, self.moved, size)
+        flags != EVENT_DESC || !event_idx || self.notify.passed_in_lap(word as u16, slot, wrap, size)
+    }
+
+    /// As if so many slots had been published since the last decision.
+    #[cfg(all(test, loom))]
+    pub(super) fn published_unasked(&mut self, slots: u16) {
+        self.notify.published(slots);
     }
 
     /// The decision was made.
     #[inline(always)]
     pub(super) fn decided(&mut self) {
-        self.moved = 0;
+        self.notify.asked();
     }
 }
 

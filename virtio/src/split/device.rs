@@ -3,10 +3,10 @@
 use core::mem::MaybeUninit;
 
 use super::chain::follow;
-use super::ring::{Ring, write_if_different};
+use super::ring::{Ring, wanted, write_if_different};
 use crate::config::DeviceConfig;
 use crate::error::Error;
-use crate::event::need_event;
+use crate::event::Notify;
 use crate::fault::PeerFault;
 use crate::layout::{F_NO_NOTIFY, RingMemory, direction};
 use crate::queue::{Ahead, Chain, DeviceMemory, DeviceQueue, Head, Used};
@@ -35,10 +35,10 @@ pub struct Device<const IN_ORDER: bool, const WRITABLE: bool> {
     /// The available index: next to consume, and as last read from the driver.
     next: u16,
     seen: u16,
-    /// The used index: next to write, as published, as of the last decision to call.
+    /// The used index: next to write, and as published.
     used: u16,
     published: u16,
-    asked: u16,
+    notify: Notify,
     /// The last chain completed; on an in-order readable queue it stands for the whole batch.
     last: u16,
     event_idx: bool,
@@ -64,7 +64,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Device<IN_ORDER, WRITABLE> {
             seen: start,
             used: start,
             published: start,
-            asked: start,
+            notify: Notify::new(),
             last: 0,
             event_idx: config.event_idx,
             indirect: config.indirect,
@@ -73,18 +73,28 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Device<IN_ORDER, WRITABLE> {
         Ok(queue)
     }
 
-    /// Re-reads the available index and returns how many chains are known.
-    #[inline]
-    fn refresh(&mut self) -> Result<u16, PeerFault> {
+    /// As if so many entries had been published since the last question.
+    #[cfg(all(test, loom))]
+    pub(crate) fn published_unasked(&mut self, entries: u16) {
+        self.notify.published(entries);
+    }
+
+    /// Re-reads the available index and returns how many chains are known. When it is impossible, the `known` ones go out
+    /// first, as before every other fault.
+    #[inline(always)]
+    fn refresh(&mut self, known: u16) -> Result<u16, PeerFault> {
         // D1, pairs with the driver's release store of avail.idx: entries and descriptors before it are visible.
         let to = self.ring.avail_idx.load(Acquire);
         let (window, held) = (to.wrapping_sub(self.next), self.next.wrapping_sub(self.used));
         let size = self.ring.size();
-        if window > size.saturating_sub(held) {
-            return Err(PeerFault::AvailJump { from: self.used, to, size });
+        if window <= size.saturating_sub(held) {
+            self.seen = to;
+            return Ok(window);
         }
-        self.seen = to;
-        Ok(window)
+        if known > 0 {
+            return Ok(known);
+        }
+        Err(PeerFault::AvailJump { from: self.used, to, size })
     }
 }
 
@@ -120,7 +130,7 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<I
         self.ring.size()
     }
 
-    #[inline]
+    #[inline(always)]
     fn peek<M: DeviceMemory>(
         &mut self,
         memory: &M,
@@ -128,7 +138,7 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<I
     ) -> Result<usize, PeerFault> {
         let mut window = self.seen.wrapping_sub(self.next);
         if usize::from(window) < out.len() {
-            window = self.refresh()?;
+            window = self.refresh(window)?;
         }
         let n = out.len().min(usize::from(window));
         let (out, _) = out.split_at_mut(n);
@@ -150,7 +160,7 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<I
         out.clear();
         let mut window = self.seen.wrapping_sub(self.next);
         if window <= ahead.chains {
-            window = self.refresh()?;
+            window = self.refresh(window)?;
         }
         if window <= ahead.chains {
             return Ok(None);
@@ -210,16 +220,14 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<I
         }
         // A1, pairs with the driver's acquire load of used.idx: elements and payload before it are visible.
         self.ring.used_idx.store(self.used, Release);
+        self.notify.published(self.used.wrapping_sub(self.published));
         self.published = self.used;
     }
 
     #[inline]
     fn call_hint(&self) -> bool {
-        if self.event_idx {
-            need_event(self.ring.used_event.load(Relaxed), self.published, self.asked)
-        } else {
-            self.published != self.asked && self.ring.avail_flags.load(Relaxed) & F_NO_NOTIFY == 0
-        }
+        let ring = &self.ring;
+        wanted(self.notify, self.published, self.event_idx, ring.avail_flags, ring.used_event)
     }
 
     #[inline]
@@ -228,7 +236,7 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<I
         // our used.idx must be visible before we read flags or used_event; else both sides sleep.
         full_fence();
         let needed = self.call_hint();
-        self.asked = self.published;
+        self.notify.asked();
         needed
     }
 

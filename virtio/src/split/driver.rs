@@ -4,14 +4,14 @@ mod complete;
 
 use core::mem::MaybeUninit;
 
-use super::ring::{Ring, write_if_different};
+use super::ring::{Ring, wanted, write_if_different};
 use crate::config::{DriverConfig, IndirectTables};
 use crate::error::Error;
-use crate::event::need_event;
+use crate::event::Notify;
 use crate::fault::PeerFault;
 use crate::layout::{F_INDIRECT, F_NEXT, F_NO_NOTIFY, RingMemory, direction};
 use crate::queue::{Buffer, Completion, DriverQueue, Segment};
-use crate::slot::{Slot, stop, total};
+use crate::slot::{InFlight, Slot, stop, total};
 use crate::sync::{Acquire, Relaxed, Release, full_fence};
 
 /// The driver half of a split ring; see [`DriverQueue`]. Starts with interrupts off.
@@ -35,7 +35,7 @@ use crate::sync::{Acquire, Relaxed, Release, full_fence};
 pub struct Driver<const IN_ORDER: bool, const WRITABLE: bool> {
     ring: Ring,
     /// What was lent, by the id of the chain's head. Never read back from the ring.
-    slots: Box<[Slot]>,
+    slots: InFlight,
     /// Free descriptor ids, a FIFO from `taken` to `given`; unused when IN_ORDER (ids are positions then).
     ids: Box<[u16]>,
     /// The next descriptor of a direct chain; unused when IN_ORDER.
@@ -43,10 +43,10 @@ pub struct Driver<const IN_ORDER: bool, const WRITABLE: bool> {
     /// Descriptors ever taken, and ever given back plus the ring size: the difference is free.
     taken: u16,
     given: u16,
-    /// The available index: next to write, as published, as of the last decision to kick.
+    /// The available index: next to write, and as published.
     avail: u16,
     published: u16,
-    asked: u16,
+    notify: Notify,
     /// The used index: next to take, and as last read from the device.
     used: u16,
     used_seen: u16,
@@ -83,14 +83,14 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
         ring.used_idx.store(start, Relaxed);
         let mut queue = Self {
             ring,
-            slots: vec![Slot::FREE; usize::from(size)].into(),
+            slots: InFlight::new(size),
             ids: (0..size).collect(),
             next: vec![0; if IN_ORDER { 0 } else { usize::from(size) }].into(),
             taken: start,
             given: start.wrapping_add(size),
             avail: start,
             published: start,
-            asked: start,
+            notify: Notify::new(),
             used: start,
             used_seen: start,
             batch: Batch::default(),
@@ -128,17 +128,27 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
         unsafe { self.slots.get_unchecked_mut(id) }
     }
 
-    /// Re-reads the used index and returns how many completions are known.
-    #[inline]
-    fn refresh(&mut self) -> Result<u16, PeerFault> {
+    /// As if so many entries had been published since the last question.
+    #[cfg(all(test, loom))]
+    pub(crate) fn published_unasked(&mut self, entries: u16) {
+        self.notify.published(entries);
+    }
+
+    /// Re-reads the used index and returns how many completions are known. When it is impossible, the `known` ones go out
+    /// first, as in [`stop`].
+    #[inline(always)]
+    fn refresh(&mut self, known: u16) -> Result<u16, PeerFault> {
         // A1, pairs with the device's release store of used.idx: the elements before it are visible.
         let to = self.ring.used_idx.load(Acquire);
         let (window, in_flight) = (to.wrapping_sub(self.used), self.published.wrapping_sub(self.used));
-        if window > in_flight {
-            return Err(PeerFault::UsedJump { from: self.used, to, in_flight });
+        if window <= in_flight {
+            self.used_seen = to;
+            return Ok(window);
         }
-        self.used_seen = to;
-        Ok(window)
+        if known > 0 {
+            return Ok(known);
+        }
+        Err(PeerFault::UsedJump { from: self.used, to, in_flight })
     }
 
     /// Lends a direct chain of `segments`, which fit.
@@ -269,16 +279,14 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<I
     fn publish(&mut self) {
         // D1, pairs with the device's acquire load of avail.idx: descriptors and entries before it are visible.
         self.ring.avail_idx.store(self.avail, Release);
+        self.notify.published(self.avail.wrapping_sub(self.published));
         self.published = self.avail;
     }
 
     #[inline]
     fn kick_hint(&self) -> bool {
-        if self.event_idx {
-            need_event(self.ring.avail_event.load(Relaxed), self.published, self.asked)
-        } else {
-            self.published != self.asked && self.ring.used_flags.load(Relaxed) & F_NO_NOTIFY == 0
-        }
+        let ring = &self.ring;
+        wanted(self.notify, self.published, self.event_idx, ring.used_flags, ring.avail_event)
     }
 
     #[inline]
@@ -287,7 +295,7 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<I
         // Suppression): our avail.idx must be visible before we read flags or avail_event; else both sides sleep.
         full_fence();
         let needed = self.kick_hint();
-        self.asked = self.published;
+        self.notify.asked();
         needed
     }
 
@@ -295,7 +303,7 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<I
     fn complete(&mut self, out: &mut [MaybeUninit<Completion>]) -> Result<usize, PeerFault> {
         let mut window = self.used_seen.wrapping_sub(self.used);
         if usize::from(window) < out.len() {
-            window = self.refresh()?;
+            window = self.refresh(window)?;
         }
         let n = out.len().min(usize::from(window));
         let (out, _) = out.split_at_mut(n);
@@ -330,23 +338,13 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<I
         self.ring.used_idx.load(Acquire) != self.used
     }
 
-    fn take_all(&mut self, f: &mut dyn FnMut(u64)) {
+    fn take_all(self, f: &mut dyn FnMut(u64)) {
         if IN_ORDER {
-            while self.given.wrapping_sub(self.taken) != self.ring.size() {
-                let Slot { token, descs, .. } = *self.slot(usize::from(self.given) & self.ring.mask);
-                self.given = self.given.wrapping_add(descs as u16);
-                f(token);
-            }
+            // The free positions go from `taken` to `given`; the rest of the ring is in flight.
+            let in_flight = self.ring.size().wrapping_sub(self.free());
+            self.slots.drain_in_order(usize::from(self.given) & self.ring.mask, in_flight, f);
         } else {
-            for id in 0..self.ring.size() {
-                let Slot { token, descs, .. } = core::mem::replace(self.slot(usize::from(id)), Slot::FREE);
-                if descs > 0 {
-                    self.give_chain(id, descs);
-                    f(token);
-                }
-            }
+            self.slots.drain(f);
         }
-        (self.used, self.used_seen) = (self.avail, self.avail);
-        self.batch = Batch::default();
     }
 }

@@ -29,7 +29,7 @@ mod faults {
     use crate::fault::PeerFault;
     use crate::layout::{F_INDIRECT, F_NEXT, F_WRITE, Layout};
     use crate::model::villain::{Villain, collect};
-    use crate::queue::{Buffer, DriverQueue, Segment};
+    use crate::queue::{Buffer, Chain, DeviceQueue, DriverQueue, Segment, Used};
 
     const GUEST: u64 = 0x7f00_0000_0000;
     const SIZE: u16 = 4;
@@ -111,6 +111,74 @@ mod faults {
             v.used_idx(to);
             assert_eq!(collect(&mut driver), Err(PeerFault::UsedJump { from: 0, to, in_flight: 1 }));
         }
+    }
+
+    /// A peer that sleeps at the last entry of a lap of 65 536 in which nobody asked it.
+    #[test]
+    fn a_lap_without_a_question_hides_no_event() {
+        let v = villain();
+        let config = crate::config::DeviceConfig { event_idx: true, ..v.device(false) };
+        let mut device = Device::<false, true>::new(&v.ring, config).expect("valid");
+        let complete = |device: &mut Device<false, true>, count| {
+            (0..count).for_each(|_| device.complete(Used { id: 0, descs: 1, len: 0 }));
+            device.publish();
+        };
+        v.used_event(65_535);
+        for _ in 0..65_534 {
+            complete(&mut device, 1);
+            assert!(!device.call_hint());
+        }
+        v.used_event(65_534);
+        complete(&mut device, 4);
+        assert!(device.call_hint() && device.call_needed());
+        assert!(!device.call_needed(), "once");
+
+        let config = crate::config::DriverConfig { event_idx: true, ..v.driver() };
+        let mut driver = Driver::<false, false>::new(&v.ring, config).expect("valid");
+        let lend = |driver: &mut Driver<false, false>, count: u16| {
+            (0..count).for_each(|_| assert!(driver.add(Buffer { addr: GUEST, len: 60, token: 0 })));
+            driver.publish();
+        };
+        v.avail_event(65_535);
+        for n in 1..=65_534 {
+            lend(&mut driver, 1);
+            assert!(!driver.kick_hint());
+            // Ids go round a ring of four.
+            v.used(usize::from((n - 1) % SIZE), u32::from((n - 1) % SIZE), 0);
+            v.used_idx(n);
+            assert_eq!(collect(&mut driver), Ok(vec![(0, 0)]));
+        }
+        v.avail_event(65_534);
+        lend(&mut driver, 4);
+        assert!(driver.kick_hint() && driver.kick_needed());
+        assert!(!driver.kick_needed(), "once");
+    }
+
+    #[test]
+    fn what_is_known_comes_before_an_index_that_jumps() {
+        let v = villain();
+        let mut driver = Driver::<false, false>::new(&v.ring, v.driver()).expect("valid");
+        (1..=3).for_each(|token| assert!(driver.add(Buffer { addr: GUEST, len: 60, token })));
+        driver.publish();
+        (0..2).for_each(|k| v.used(k, k as u32, 0));
+        v.used_idx(2);
+        let mut one = [core::mem::MaybeUninit::uninit()];
+        assert_eq!(driver.complete(&mut one), Ok(1));
+        v.used_idx(100);
+        assert_eq!(collect(&mut driver), Ok(vec![(2, 0)]), "known before the jump");
+        assert_eq!(collect(&mut driver), Err(PeerFault::UsedJump { from: 2, to: 100, in_flight: 1 }));
+
+        let mut device = Device::<false, false>::new(&v.ring, v.device(false)).expect("valid");
+        v.avail_idx(3);
+        let mut chains = [const { core::mem::MaybeUninit::<Chain>::uninit() }; 4];
+        assert_eq!(device.peek(&v.guest, &mut chains[..1]), Ok(1));
+        v.avail_idx(100);
+        assert_eq!(device.peek(&v.guest, &mut chains), Ok(3), "known before the jump");
+        (0..3).for_each(|id| device.complete(Used { id, descs: 1, len: 0 }));
+        assert_eq!(
+            device.peek(&v.guest, &mut chains),
+            Err(PeerFault::AvailJump { from: 3, to: 100, size: SIZE })
+        );
     }
 
     #[test]

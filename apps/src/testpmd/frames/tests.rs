@@ -77,6 +77,18 @@ fn five_tuple_swap_looks_behind_vlan_tags() {
 }
 
 #[test]
+fn five_tuple_swap_leaves_the_payload_of_later_fragments() {
+    for (field, ports) in [(0x2000, true), (0x4000, true), (0x2001, false), (0x1fff, false)] {
+        let mut frame = UdpFlow { src_port: 7, ..UdpFlow::txonly(Mac([2; 6]), Mac([4; 6])) }.frame(64);
+        put(&mut frame, 20, field);
+        let payload = frame[34..].to_vec();
+        swap_five_tuple(&mut frame);
+        assert_eq!(frame[26..34], [198, 18, 0, 2, 198, 18, 0, 1]);
+        assert_eq!(frame[34..] != payload, ports, "{field:#x}");
+    }
+}
+
+#[test]
 fn an_arp_request_is_answered() {
     let mut frame = bytes(
         "ffffffffffff0a0b0c0d0e0f08060001080006040001\

@@ -16,7 +16,8 @@ use linecard_virtio::{
 use linecard_wire::payload::MemoryRegion;
 
 use super::Shape;
-use crate::memory::{MapLimits, MemoryMap, Region};
+use crate::limits::Ledger;
+use crate::memory::{MemoryMap, Region};
 
 const GUEST: u64 = 0x40_0000;
 /// Regions that are neighbours for the guest and not here; most of their borders lie inside of a slot.
@@ -36,6 +37,7 @@ pub(super) struct Guest {
 
 impl Guest {
     pub(super) fn new() -> Self {
+        let ledger = Ledger::alone();
         let regions: Vec<_> = (0..REGIONS)
             .map(|at| {
                 // SAFETY: the name is a terminated string; the result is a new descriptor.
@@ -45,7 +47,7 @@ impl Guest {
                 file.set_len(REGION).expect("memory");
                 let addr = GUEST + at * REGION;
                 let spec = MemoryRegion { guest_addr: addr, size: REGION, user_addr: addr, offset: 0 };
-                Arc::new(Region::map(spec, OwnedFd::from(file).into(), None).expect("a region"))
+                Arc::new(Region::map(spec, std::os::fd::AsFd::as_fd(&file), None, &ledger).expect("a region"))
             })
             .collect();
         let bytes = regions.iter().map(|region| {
@@ -53,7 +55,7 @@ impl Guest {
             unsafe { SharedBytes::new(region.start(), REGION as usize) }
         });
         let bytes = bytes.collect();
-        let map = MemoryMap::new(regions, MapLimits { total: 1 << 30 }).expect("a map");
+        let map = MemoryMap::new(regions);
         Self { map, regions: bytes }
     }
 

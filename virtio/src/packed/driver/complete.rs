@@ -57,23 +57,10 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
     #[inline(never)]
     pub(super) fn complete_odd(&mut self, done: &mut MaybeUninit<Completion>) -> Result<bool, PeerFault> {
         let Some((id, len)) = self.peek_used() else { return Ok(false) };
-        let size = self.ring.size();
-        let unknown = PeerFault::UnknownId { id: u32::from(id), size };
-        if id >= size {
-            return Err(unknown);
-        }
-        let slot = self.slot(id);
-        let Slot { token, lent, descs } = *slot;
-        if descs == 0 {
-            return Err(unknown);
-        }
-        if WRITABLE && len > lent {
-            return Err(PeerFault::UsedLen { len, lent });
-        }
-        slot.descs = 0;
-        self.retire(descs as u16);
+        let (completion, descs) = self.slots.finish::<WRITABLE>(u32::from(id), len)?;
+        self.retire(descs);
         self.give_id(id);
-        done.write(Completion { token, len: if WRITABLE { len } else { 0 } });
+        done.write(completion);
         Ok(true)
     }
 
@@ -157,17 +144,11 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
     fn next_batch(&mut self) -> Result<Option<Batch>, PeerFault> {
         let Some((last, len)) = self.peek_used() else { return Ok(None) };
         let size = self.ring.size();
-        let unknown = PeerFault::UnknownId { id: u32::from(last), size };
+        // What lies there of earlier laps is not in flight.
         if last >= size || self.used.distance(last, size) >= size.wrapping_sub(self.fill.free) {
-            return Err(unknown);
+            return Err(PeerFault::UnknownId { id: u32::from(last), size });
         }
-        let Slot { lent, descs, .. } = *self.slot(last);
-        if descs == 0 {
-            return Err(unknown);
-        }
-        if WRITABLE && len > lent {
-            return Err(PeerFault::UsedLen { len, lent });
-        }
+        self.slots.named::<WRITABLE>(u32::from(last), len)?;
         Ok(Some(Batch { last, len }))
     }
 }

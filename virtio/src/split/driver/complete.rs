@@ -41,29 +41,16 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
     #[cold]
     #[inline(never)]
     pub(super) fn complete_odd(&mut self, done: &mut MaybeUninit<Completion>) -> Result<(), PeerFault> {
-        let size = self.ring.size();
         let [id, len] = self.ring.used(usize::from(self.used)).map(|cell| cell.load(Relaxed));
-        let unknown = PeerFault::UnknownId { id, size };
-        if id >= u32::from(size) {
-            return Err(unknown);
-        }
-        let slot = self.slot(id as usize);
-        let Slot { token, lent, descs } = *slot;
-        if descs == 0 {
-            return Err(unknown);
-        }
-        if WRITABLE && len > lent {
-            return Err(PeerFault::UsedLen { len, lent });
-        }
-        slot.descs = 0;
+        let (completion, descs) = self.slots.finish::<WRITABLE>(id, len)?;
         self.give_chain(id as u16, descs);
         self.used = self.used.wrapping_add(1);
-        done.write(Completion { token, len: if WRITABLE { len } else { 0 } });
+        done.write(completion);
         Ok(())
     }
 
     /// Gives the `descs` ids of a direct chain back to the FIFO.
-    pub(super) fn give_chain(&mut self, head: u16, descs: u32) {
+    fn give_chain(&mut self, head: u16, descs: u16) {
         let mut id = head;
         for _ in 0..descs {
             self.give(usize::from(self.given), id);

@@ -1,0 +1,77 @@
+//! A connected frontend: its connection, its session, and the message that waits for the gates.
+
+use std::os::fd::AsFd;
+use std::time::Instant;
+
+use linecard_wire::{Connection, Message, OutMessage};
+
+use super::epoll::{Epoll, Interest};
+use crate::session::{Session, Slots, Verdict};
+
+/// A connected peer.
+pub(super) struct Link {
+    pub(super) connection: Connection,
+    pub(super) session: Session,
+    pub(super) interest: Interest,
+    /// A message that waits for the gates, or for the next time that they may be closed.
+    pub(super) waiting: Option<Message>,
+    /// Until when the first message must come.
+    pub(super) first: Option<Instant>,
+    /// Why the connection is to end; ending needs the gates.
+    pub(super) ending: Option<String>,
+}
+
+impl Link {
+    pub(super) fn end(&mut self, reason: impl Into<String>) {
+        self.ending.get_or_insert_with(|| reason.into());
+    }
+
+    /// The next message to carry out.
+    pub(super) fn next(&mut self) -> Option<Message> {
+        if self.ending.is_some() {
+            return None;
+        }
+        if let Some(message) = self.waiting.take() {
+            return Some(message);
+        }
+        match self.connection.flush().and_then(|_| self.connection.read()) {
+            Ok(message) => message,
+            Err(error) => {
+                self.end(error.to_string());
+                None
+            }
+        }
+    }
+
+    /// Lets the session carry out `message`; returns the request code with the verdict.
+    pub(super) fn carry_out(&mut self, message: Message, slots: &mut Slots<'_>) -> (u32, Verdict) {
+        self.first = None;
+        let request = message.request;
+        (request, self.session.respond(message, slots))
+    }
+
+    pub(super) fn answer(&mut self, (request, verdict): (u32, Verdict)) {
+        match verdict {
+            Verdict::Silent => {}
+            Verdict::Reply(payload) => {
+                if let Err(error) = self.connection.send(&OutMessage::reply(request, &payload)) {
+                    self.end(error.to_string());
+                }
+            }
+            Verdict::Close(refusal) => self.end(refusal.to_string()),
+        }
+    }
+
+    pub(super) fn update_interest(&mut self, epoll: &Epoll, token: u64, settled: bool) {
+        let want = match () {
+            // Looked at again by time; being told of more bytes meanwhile would only spin.
+            () if !settled || self.waiting.is_some() || self.ending.is_some() => Interest::None,
+            () if self.connection.wants_write() => Interest::ReadWrite,
+            () => Interest::Read,
+        };
+        match epoll.change(self.connection.as_fd(), token, self.interest, want) {
+            Ok(()) => self.interest = want,
+            Err(error) => self.end(format!("waiting for the frontend failed: {error}")),
+        }
+    }
+}

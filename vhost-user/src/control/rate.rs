@@ -1,0 +1,87 @@
+//! How often, or for how long, one peer may have something done.
+
+use std::time::{Duration, Instant};
+
+/// What is due to a port at a rate, and may be saved up to a bound. What was spent beyond is a debt.
+pub(super) struct Rate {
+    /// What may be saved.
+    most: u32,
+    left: i64,
+    /// Until when `left` was counted.
+    counted: Instant,
+}
+
+impl Rate {
+    pub(super) fn full(most: u32, now: Instant) -> Self {
+        Self { most, left: i64::from(most), counted: now }
+    }
+
+    /// Whether there is some left at `now`, given so much a second.
+    pub(super) fn allows(&mut self, now: Instant, per_second: u32) -> bool {
+        let interval = interval(per_second);
+        let passed = now.saturating_duration_since(self.counted).as_nanos() / interval.as_nanos();
+        let earned = u32::try_from(passed).unwrap_or(u32::MAX);
+        let lacking = i64::from(self.most) - self.left;
+        if i64::from(earned) >= lacking {
+            *self = Self::full(self.most, now);
+        } else {
+            self.left += i64::from(earned);
+            self.counted += interval.saturating_mul(earned);
+        }
+        self.left > 0
+    }
+
+    pub(super) fn spend(&mut self, amount: u32) {
+        self.left -= i64::from(amount);
+    }
+
+    /// How long until there is some left again.
+    pub(super) fn wait(&self, per_second: u32) -> Duration {
+        let lacking = u32::try_from(1 - self.left.min(1)).unwrap_or(u32::MAX);
+        interval(per_second).saturating_mul(lacking)
+    }
+}
+
+fn interval(per_second: u32) -> Duration {
+    Duration::from_secs(1) / per_second.max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MOST: u32 = 4096;
+    const PER_SECOND: u32 = 4000;
+
+    #[test]
+    fn a_flood_is_slowed_to_the_rate_and_a_pause_makes_up() {
+        let start = Instant::now();
+        let step = interval(PER_SECOND);
+        let mut rate = Rate::full(MOST, start);
+        let spent = |rate: &mut Rate, now| {
+            let mut spent = 0;
+            while spent < 10 * MOST && rate.allows(now, PER_SECOND) {
+                rate.spend(1);
+                spent += 1;
+            }
+            spent
+        };
+        assert_eq!(spent(&mut rate, start), MOST);
+        assert_eq!(spent(&mut rate, start), 0);
+        assert_eq!(rate.wait(PER_SECOND), step);
+        assert_eq!(spent(&mut rate, start + step * 5 / 2), 2);
+        assert_eq!(spent(&mut rate, start + step * 3), 1, "the half is not lost");
+        assert_eq!(spent(&mut rate, start + step * 10 * MOST), MOST);
+    }
+
+    #[test]
+    fn a_debt_is_paid_first() {
+        let start = Instant::now();
+        let mut rate = Rate::full(10, start);
+        rate.spend(30);
+        assert_eq!(rate.wait(10), Duration::from_millis(2100));
+        assert!(!rate.allows(start + Duration::from_secs(2), 10));
+        assert!(rate.allows(start + Duration::from_millis(2100), 10));
+        assert!(!rate.allows(start, 0), "nothing a second is one a second");
+    }
+}

@@ -1,0 +1,190 @@
+//! What a frontend may make its port take, and what all frontends together may make the process take.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::{io, ptr};
+
+use linecard_wire::Closer;
+use linecard_wire::ledger::{Account, Resource};
+
+use crate::memory::MAX_REGIONS;
+use crate::memory::sigbus::ENTRIES;
+
+/// Least that counts as the machine's memory.
+const LEAST_MEMORY: u64 = 4 << 30;
+/// Descriptors of a port besides those of its rings: connections, and messages with a table of regions.
+const DESCRIPTORS: u64 = 128;
+/// Descriptors that frontends leave to the rest of the process.
+const OUR_DESCRIPTORS: u64 = 128;
+/// Mappings of a process that frontends leave to the rest of it.
+const OUR_MAPPINGS: u64 = 8192;
+/// Mappings that one region takes: its own, and a guard on either side.
+const MAPPINGS: u64 = 3;
+/// Half of the 128 TiB that a process has on x86-64.
+const ADDRESSES: u64 = 64 << 40;
+
+/// What one frontend may make its port take. A request beyond is refused with a sentence that names the limit.
+///
+/// ```
+/// use linecard_vhost_user::Limits;
+/// let mut limits = Limits::default();
+/// assert!(limits.memory >= 4 << 30);
+/// limits.memory = 1 << 30;
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Limits {
+    /// Bytes of memory that it may share at a time. Twice as much is mapped at most: what was shared before counts
+    /// until it is unmapped. By default the memory of this machine, and at least 4 GiB.
+    pub memory: u64,
+    /// Descriptors that are open for it: its connection, its rings', those in its messages, and those that take their
+    /// time to close. By default 128 and 6 for each queue pair of the port, which is what `None` stands for.
+    pub descriptors: Option<u64>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { memory: machine_memory().max(LEAST_MEMORY), descriptors: None }
+    }
+}
+
+fn machine_memory() -> u64 {
+    // SAFETY: takes an integer.
+    let value = |name| u64::try_from(unsafe { libc::sysconf(name) }).unwrap_or(0);
+    value(libc::_SC_PHYS_PAGES).saturating_mul(value(libc::_SC_PAGESIZE))
+}
+
+/// What the frontends of all ports of a [`Control`](crate::Control) may make the process take together.
+///
+/// Each port has a claim to its share: the whole over the number of ports and one. It may take more while what the others'
+/// shares lack stays free; see [`linecard_wire::ledger`]. Rates are divided evenly.
+///
+/// ```
+/// use linecard_vhost_user::{Control, ProcessLimits};
+/// let mut limits = ProcessLimits::of_this_process();
+/// limits.descriptors = 500;
+/// let control = Control::with_limits(limits);
+/// # drop(control);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ProcessLimits {
+    /// Open descriptors: the limit of the process (`RLIMIT_NOFILE`) but 128.
+    pub descriptors: u64,
+    /// Bytes mapped, and to be unmapped: half the address space of the process (`RLIMIT_AS`).
+    pub mapped: u64,
+    /// Memory regions: the 16 384 that can be watched for pages that vanish, and a third of the mappings that
+    /// the kernel allows (`vm.max_map_count`).
+    pub regions: u64,
+    /// How often in a second requests may interrupt the polling threads (`membarrier`).
+    pub interruptions: u32,
+    /// Lines in the log a second.
+    pub log_lines: u32,
+    /// Thousandths of a core that the control threads may use in the long run.
+    pub control_time: u32,
+}
+
+impl ProcessLimits {
+    /// What this process may have by the kernel's limits of now.
+    #[must_use]
+    pub fn of_this_process() -> Self {
+        let maps = std::fs::read_to_string("/proc/sys/vm/max_map_count");
+        let maps = maps.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(65_530_u64);
+        Self {
+            descriptors: resource_limit(libc::RLIMIT_NOFILE).unwrap_or(1024).saturating_sub(OUR_DESCRIPTORS),
+            mapped: (resource_limit(libc::RLIMIT_AS).unwrap_or(u64::MAX) / 2).min(ADDRESSES),
+            regions: (maps.saturating_sub(OUR_MAPPINGS) / MAPPINGS).min(ENTRIES as u64),
+            interruptions: 4000,
+            log_lines: 200,
+            control_time: 500,
+        }
+    }
+}
+
+fn resource_limit(which: libc::__rlimit_resource_t) -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: fills `limit`, which lives until the call returns.
+    match unsafe { libc::getrlimit(which, ptr::from_mut(&mut limit)) } {
+        0 => Ok(limit.rlim_cur),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// What the ports of a [`Control`](crate::Control) share.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) limits: ProcessLimits,
+    descriptors: Resource,
+    mapped: Resource,
+    regions: Resource,
+    ports: AtomicU32,
+}
+
+impl Process {
+    pub(crate) fn new(limits: ProcessLimits) -> Arc<Self> {
+        Arc::new(Self {
+            limits,
+            descriptors: Resource::new("descriptors", limits.descriptors),
+            mapped: Resource::new("bytes of mapped memory", limits.mapped),
+            regions: Resource::new("memory regions", limits.regions),
+            ports: AtomicU32::new(0),
+        })
+    }
+
+    /// How many ports share: at least the one that asks.
+    pub(crate) fn ports(&self) -> u32 {
+        self.ports.load(Relaxed).max(1)
+    }
+}
+
+/// One port's accounts, and the thread that gives back what waits for its frontend.
+#[derive(Clone, Debug)]
+pub(crate) struct Ledger {
+    pub(crate) process: Arc<Process>,
+    pub(crate) mapped: Account,
+    pub(crate) regions: Account,
+    pub(crate) closer: Closer,
+    _counted: Arc<Counted>,
+}
+
+/// A port counts as long as something of it is there.
+#[derive(Debug)]
+struct Counted(Arc<Process>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.ports.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Ledger {
+    /// Of a port that shares with nobody.
+    #[cfg(test)]
+    pub(crate) fn alone() -> Self {
+        let process = Process::new(ProcessLimits::of_this_process());
+        Self::new(&process, "alone", 1, Limits::default()).expect("a thread")
+    }
+
+    /// Accounts of the port called `name`, with `queue_pairs`.
+    ///
+    /// # Errors
+    /// The thread cannot be started.
+    pub(crate) fn new(
+        process: &Arc<Process>,
+        name: &str,
+        queue_pairs: u16,
+        limits: Limits,
+    ) -> io::Result<Self> {
+        let descriptors = limits.descriptors.unwrap_or(DESCRIPTORS + 6 * u64::from(queue_pairs));
+        let closer = Closer::new(name, process.descriptors.account(descriptors))?;
+        process.ports.fetch_add(1, Relaxed);
+        Ok(Self {
+            process: Arc::clone(process),
+            // What was shared before is there until it is unmapped.
+            mapped: process.mapped.account(limits.memory.saturating_mul(2)),
+            regions: process.regions.account(2 * MAX_REGIONS as u64),
+            closer,
+            _counted: Arc::new(Counted(Arc::clone(process))),
+        })
+    }
+}
