@@ -280,6 +280,10 @@ impl VirtioDevice {
 impl Drop for VirtioDevice {
     fn drop(&mut self) {
         self.end();
+        if let Some(listener) = &self.listener {
+            // A thread that was left behind may hold the socket still.
+            listener.remove_name();
+        }
         // The connection is the thread's to close, as all others.
         if let Some(first) = self.first.take() {
             self.thread.spawn(move |_| drop(first));
