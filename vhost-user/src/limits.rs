@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::{io, ptr};
 
 use linecard_wire::Closer;
-use linecard_wire::ledger::{Account, Resource};
+use linecard_wire::ledger::{Account, Charge, Resource};
 
 use crate::memory::MAX_REGIONS;
 use crate::memory::sigbus::ENTRIES;
@@ -14,6 +14,9 @@ use crate::memory::sigbus::ENTRIES;
 const LEAST_MEMORY: u64 = 4 << 30;
 /// Descriptors of a port besides those of its rings: connections, and messages with a table of regions.
 const DESCRIPTORS: u64 = 128;
+/// Descriptors that a port has before there is a frontend: its socket, an epoll instance, an eventfd, and a copy of the socket
+/// at its end.
+const OWN_DESCRIPTORS: u64 = 4;
 /// Descriptors that frontends leave to the rest of the process.
 const OUR_DESCRIPTORS: u64 = 128;
 /// Mappings of a process that frontends leave to the rest of it.
@@ -145,6 +148,8 @@ pub(crate) struct Ledger {
     pub(crate) regions: Account,
     pub(crate) closer: Closer,
     _counted: Arc<Counted>,
+    /// Of the port itself. With none left for that, there is none left for a frontend.
+    _own: Option<Arc<Charge>>,
 }
 
 /// A port counts as long as something of it is there.
@@ -176,7 +181,9 @@ impl Ledger {
         limits: Limits,
     ) -> io::Result<Self> {
         let descriptors = limits.descriptors.unwrap_or(DESCRIPTORS + 6 * u64::from(queue_pairs));
-        let closer = Closer::new(name, process.descriptors.account(descriptors))?;
+        let account = process.descriptors.account(descriptors.saturating_add(OWN_DESCRIPTORS));
+        let own = account.charge_up_to(OWN_DESCRIPTORS).ok().map(Arc::new);
+        let closer = Closer::new(name, account)?;
         process.ports.fetch_add(1, Relaxed);
         Ok(Self {
             process: Arc::clone(process),
@@ -185,6 +192,7 @@ impl Ledger {
             regions: process.regions.account(2 * MAX_REGIONS as u64),
             closer,
             _counted: Arc::new(Counted(Arc::clone(process))),
+            _own: own,
         })
     }
 }

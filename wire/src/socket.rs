@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use crate::descriptor::close_elsewhere;
 use crate::sys;
@@ -65,6 +66,7 @@ pub struct Listener {
     path: PathBuf,
     /// Device and inode of the name we made, so that a successor's is left alone.
     identity: Option<(u64, u64)>,
+    removed: AtomicBool,
 }
 
 impl Listener {
@@ -83,8 +85,12 @@ impl Listener {
             ErrorKind::AddrInUse => SocketError::InUse,
             _ => SocketError::System { action: "naming a socket", source },
         })?;
-        let listener =
-            Self { socket: UnixListener::from(socket), path: path.into(), identity: identity(path) };
+        let listener = Self {
+            socket: UnixListener::from(socket),
+            path: path.into(),
+            identity: identity(path),
+            removed: AtomicBool::new(false),
+        };
         sys::listen(listener.as_fd()).map_err(failed("listening on a socket"))?;
         Ok(listener)
     }
@@ -99,6 +105,10 @@ impl Listener {
 
     /// Removes the name, unless it is a successor's; nobody can connect by it any more.
     pub fn remove_name(&self) {
+        // Once: a successor's socket may be given the same inode.
+        if self.removed.swap(true, Relaxed) {
+            return;
+        }
         if self.identity.is_some() && identity(&self.path) == self.identity {
             // Gone already is as good.
             let _ = fs::remove_file(&self.path);

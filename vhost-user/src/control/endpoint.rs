@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use linecard_eal::gate::{Controller, close_all, gate};
+use linecard_wire::Connection;
 use linecard_wire::socket::{self, Listener};
-use linecard_wire::{Connection, MAX_FDS};
 
 use super::epoll::{Epoll, Interest, hung_up};
 use super::link::Link;
@@ -33,8 +33,9 @@ const GATE_LOOKS: u32 = 64;
 const MESSAGES_PER_TURN: usize = 32;
 /// Connections accepted or turned away in one turn.
 const ACCEPTS_PER_TURN: usize = 8;
-/// Descriptors that must be left of the port's limit for a frontend to be accepted: its connection, and those of a message.
-const ACCEPT_ROOM: u64 = 1 + MAX_FDS as u64;
+/// Descriptors that must be left of the port's limit for a frontend to be accepted: its connection, and those of a table of
+/// eight regions. Not more, because it must fit into a port's share where there are many ports.
+const ACCEPT_ROOM: u64 = 1 + 8;
 /// Gate closings that may come at once: more than the setup of all queues of a port takes.
 const CLOSINGS: u32 = 4096;
 /// Microseconds of the thread's time that may be used at once.

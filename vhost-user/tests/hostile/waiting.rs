@@ -22,6 +22,7 @@ struct Pair {
     bad: Side,
     good: Side,
     _control: Control,
+    _alone: std::sync::MutexGuard<'static, ()>,
 }
 
 struct Side {
@@ -31,6 +32,7 @@ struct Side {
 
 impl Pair {
     fn new(label: &str) -> Self {
+        let alone = crate::bystander::alone();
         let control = Control::new();
         let side = |name: &str| {
             let path = socket_path(label);
@@ -38,7 +40,7 @@ impl Pair {
             Side { path, backend: Backend::new(&control, config).expect("a backend") }
         };
         let (bad, good) = (side("bad"), side("good"));
-        Self { bad, good, _control: control }
+        Self { bad, good, _control: control, _alone: alone }
     }
 
     /// How long the good port takes to greet a frontend.
@@ -51,7 +53,7 @@ impl Pair {
 }
 
 /// A socket whose `close` waits for somebody to read, and the one who does not.
-fn lingering() -> (TcpStream, TcpStream) {
+pub(crate) fn lingering() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let mut socket = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
     let (silent, _) = listener.accept().expect("a connection");
@@ -73,13 +75,18 @@ fn lingering() -> (TcpStream, TcpStream) {
     (socket, silent)
 }
 
-fn message(request: Req, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn message(request: Req, payload: &[u8]) -> Vec<u8> {
     let header = Header { request: request as u32, flags: VERSION, size: payload.len() as u32 };
     [&header.encode(), payload].concat()
 }
 
 /// Messages in one system call, those from number `bare` on with `fd`; how many were taken.
-fn send_at_once(socket: &UnixStream, messages: &[&[u8]], bare: usize, fd: BorrowedFd<'_>) -> usize {
+pub(crate) fn send_at_once(
+    socket: &UnixStream,
+    messages: &[&[u8]],
+    bare: usize,
+    fd: BorrowedFd<'_>,
+) -> usize {
     #[repr(C, align(8))]
     struct Control([u8; 24]);
     let mut control = Control([0; 24]);
@@ -107,6 +114,29 @@ fn send_at_once(socket: &UnixStream, messages: &[&[u8]], bare: usize, fd: Borrow
     let sent =
         unsafe { libc::sendmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), messages.len() as u32, flags) };
     usize::try_from(sent).unwrap_or(0)
+}
+
+/// One byte out of band, with `fd`.
+pub(crate) fn send_urgent(socket: &UnixStream, fd: BorrowedFd<'_>) {
+    #[repr(C, align(8))]
+    struct Control([u8; 24]);
+    let mut control = Control([0; 24]);
+    control.0[..8].copy_from_slice(&20_u64.to_ne_bytes());
+    control.0[8..12].copy_from_slice(&libc::SOL_SOCKET.to_ne_bytes());
+    control.0[12..16].copy_from_slice(&libc::SCM_RIGHTS.to_ne_bytes());
+    control.0[16..20].copy_from_slice(&fd.as_raw_fd().to_ne_bytes());
+    let mut byte = 0xff_u8;
+    let mut vector = libc::iovec { iov_base: (&raw mut byte).cast(), iov_len: 1 };
+    // SAFETY: all zeros is an empty header.
+    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+    header.msg_iov = &raw mut vector;
+    header.msg_iovlen = 1;
+    header.msg_control = control.0.as_mut_ptr().cast();
+    header.msg_controllen = 20;
+    let flags = libc::MSG_NOSIGNAL | libc::MSG_OOB;
+    // SAFETY: header, vector, byte and control message live across the call.
+    let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header, flags) };
+    assert_eq!(sent, 1, "{}", std::io::Error::last_os_error());
 }
 
 /// Sockets that take five seconds to close lie in a connection, unread, when it ends: behind a message that is refused,

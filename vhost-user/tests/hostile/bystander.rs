@@ -1,0 +1,196 @@
+//! A port that is attacked, and one beside it that must not notice.
+
+use std::io::Write;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use linecard_pmd::netdev::lab::wait_until;
+use linecard_vhost_user::{Backend, BackendConfig, Control, Limits, Mode};
+use linecard_virtio::Features;
+use linecard_wire::{FrontendReq as Req, Header, NEED_REPLY, VERSION};
+
+use crate::common::{Frontend, socket_path};
+use crate::waiting::send_at_once;
+
+/// Longest that an attack may keep an answer of another port, beyond what it takes without.
+const LATE: Duration = Duration::from_millis(5);
+/// So often an attack is tried: the machine may be busy with something else, but not each time.
+const TRIES: usize = 8;
+
+/// One at a time: these tests measure, and count what the process has.
+pub(crate) fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Two ports that share one process's limits, and a frontend of the good one.
+pub(crate) struct Neighbours {
+    pub(crate) bad: PathBuf,
+    pub(crate) bad_port: Option<Backend>,
+    pub(crate) good: PathBuf,
+    pub(crate) asking: Frontend,
+    _good_port: Backend,
+    _alone: MutexGuard<'static, ()>,
+}
+
+impl Neighbours {
+    pub(crate) fn new(label: &str) -> Self {
+        Self::with(label, Limits::default())
+    }
+
+    /// The limits are the bad port's.
+    pub(crate) fn with(label: &str, limits: Limits) -> Self {
+        let alone = alone();
+        let control = Control::new();
+        let (bad, good) = (socket_path(label), socket_path(label));
+        let config = BackendConfig { limits, ..BackendConfig::new("bad", &bad, Mode::Listen) };
+        let bad_port = Some(Backend::new(&control, config).expect("a backend"));
+        let good_port = Backend::new(&control, BackendConfig::new("good", &good, Mode::Listen));
+        let mut asking = Frontend::connect(&good);
+        asking.negotiate(Features::NONE);
+        Self { bad, bad_port, good, asking, _good_port: good_port.expect("a backend"), _alone: alone }
+    }
+
+    /// How long the good port's answers take at most while `attack` goes on. Its frontend is there before: to connect is to
+    /// map memory, in this process.
+    fn worst_during<T>(&mut self, attack: impl FnOnce() -> T) -> (Duration, T) {
+        let over = AtomicBool::new(false);
+        let asking = &mut self.asking;
+        std::thread::scope(|scope| {
+            let over = &over;
+            let watch = scope.spawn(move || {
+                let mut worst = Duration::ZERO;
+                loop {
+                    let began = Instant::now();
+                    asking.number(Req::GET_FEATURES);
+                    worst = worst.max(began.elapsed());
+                    if over.load(Ordering::Relaxed) {
+                        return worst;
+                    }
+                    std::thread::sleep(Duration::from_micros(200));
+                }
+            });
+            let result = attack();
+            over.store(true, Ordering::Relaxed);
+            (watch.join().expect("answers"), result)
+        })
+    }
+
+    /// Tries `attack` until it leaves the good port's answers in time, beyond what they take without it.
+    pub(crate) fn assert_unnoticed(&mut self, mut attack: impl FnMut()) {
+        let mut best = Duration::MAX;
+        for _ in 0..TRIES {
+            let (calm, ()) = self.worst_during(|| std::thread::sleep(Duration::from_millis(100)));
+            let (worst, ()) = self.worst_during(&mut attack);
+            best = best.min(worst.saturating_sub(calm));
+            if best <= LATE {
+                return;
+            }
+        }
+        panic!("another port's answers were late by {best:?} in the best of {TRIES} tries");
+    }
+
+    /// The good port takes a new frontend, in a time that no attack is part of.
+    pub(crate) fn assert_greets(&mut self) {
+        let _ = self.asking.connection.socket().shutdown(std::net::Shutdown::Both);
+        self.asking = Frontend::connect(&self.good);
+        self.asking.negotiate(Features::NONE);
+    }
+}
+
+/// Sends a request that wants an answer with a descriptor that nobody else holds when it is carried out, and so is closed by
+/// whoever received it.
+pub(crate) fn give(socket: &UnixStream, request: Req, fd: OwnedFd) {
+    let bytes = Header { request: request as u32, flags: VERSION | NEED_REPLY, size: 0 }.encode();
+    // It comes with the first byte, and is kept until the message is whole.
+    assert_eq!(send_at_once(socket, &[&bytes[..1]], 0, fd.as_fd()), 1);
+    drop(fd);
+    let mut rest = socket;
+    rest.write_all(&bytes[1..]).expect("room");
+}
+
+/// A page whose reader waits until this is dropped. It stays mapped.
+struct Absent {
+    at: usize,
+    _fault: OwnedFd,
+}
+
+impl Absent {
+    fn new() -> Option<Self> {
+        const UFFD_API: u64 = 0xaa;
+        const MISSING: u64 = 1;
+        const UFFDIO_API: libc::c_ulong = 0xc018_aa3f;
+        const UFFDIO_REGISTER: libc::c_ulong = 0xc020_aa00;
+        // SAFETY: takes integers.
+        let fd = unsafe { libc::syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC) };
+        let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0)?;
+        // SAFETY: just made, nobody else owns it.
+        let fault = unsafe { OwnedFd::from_raw_fd(fd) };
+        let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS);
+        // SAFETY: makes a mapping of its own.
+        let at = unsafe { libc::mmap(std::ptr::null_mut(), 4096, access, flags, -1, 0) } as usize;
+        let (mut api, mut register) = ([UFFD_API, 0, 0], [at as u64, 4096, MISSING, 0]);
+        // SAFETY: reads and writes the structure of this request.
+        let ready = unsafe { libc::ioctl(fault.as_raw_fd(), UFFDIO_API, &raw mut api) } == 0;
+        // SAFETY: as above.
+        let watched = unsafe { libc::ioctl(fault.as_raw_fd(), UFFDIO_REGISTER, &raw mut register) } == 0;
+        (ready && watched).then_some(Self { at, _fault: fault })
+    }
+}
+
+/// Eventfds that nobody can close until this is dropped: an epoll that watches them is telling about them, to a page
+/// that does not come.
+pub(crate) struct Held {
+    pub(crate) events: Vec<OwnedFd>,
+    _absent: Absent,
+    _epoll: Arc<OwnedFd>,
+}
+
+impl Held {
+    /// `count` of them; `None` where the kernel has no userfaultfd for us, which is said.
+    pub(crate) fn new(test: &str, count: usize) -> Option<Self> {
+        let Some(absent) = Absent::new() else {
+            assert!(std::env::var_os("LINECARD_REQUIRE_ALL").is_none(), "userfaultfd is needed");
+            println!("SKIPPED {test}: no userfaultfd");
+            return None;
+        };
+        // SAFETY: takes an integer.
+        let epoll = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+        // SAFETY: just made, nobody else owns it.
+        let epoll = Arc::new(unsafe { OwnedFd::from_raw_fd(epoll) });
+        let event = || {
+            // SAFETY: takes integers.
+            let fd = unsafe { libc::eventfd(1, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+            // SAFETY: just made, nobody else owns it.
+            let event = unsafe { OwnedFd::from_raw_fd(fd) };
+            let mut what = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 0 };
+            // SAFETY: reads `what`, which lives across the call.
+            let added = unsafe {
+                libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_ADD, event.as_raw_fd(), &raw mut what)
+            };
+            assert_eq!(added, 0);
+            event
+        };
+        let events: Vec<_> = (0..count).map(|_| event()).collect();
+        let thread = Arc::new(AtomicI32::new(0));
+        let (told, asked, at) = (Arc::clone(&thread), Arc::clone(&epoll), absent.at);
+        std::thread::spawn(move || {
+            // SAFETY: takes nothing.
+            told.store(unsafe { libc::gettid() }, Ordering::Release);
+            // SAFETY: there is room for one event in the page, though it has to be waited for.
+            unsafe { libc::epoll_wait(asked.as_raw_fd(), at as *mut libc::epoll_event, 1, -1) };
+        });
+        wait_until("the epoll waits for its page", || {
+            let stat = std::fs::read_to_string(format!(
+                "/proc/self/task/{}/syscall",
+                thread.load(Ordering::Acquire)
+            ));
+            stat.is_ok_and(|stat| stat.starts_with(&libc::SYS_epoll_wait.to_string()))
+        });
+        Some(Self { events, _absent: absent, _epoll: epoll })
+    }
+}

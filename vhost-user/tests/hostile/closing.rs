@@ -1,0 +1,117 @@
+//! Frontends whose descriptors do not close, over a connection that lives on.
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use linecard_pmd::netdev::lab::wait_until;
+use linecard_vhost_user::Limits;
+use linecard_virtio::Features;
+use linecard_wire::FrontendReq as Req;
+use linecard_wire::payload::{MemoryRegion, Payload, SingleRegion};
+
+use crate::bystander::{Held, Neighbours, give};
+use crate::common::{Frontend, GUEST, USER, open_fds};
+use crate::waiting::{lingering, message, send_urgent};
+
+/// More than a port may hold: 128, and 6 for its queue pair.
+const CEILING: usize = 134;
+
+/// An eventfd that does not close lets all others of its port wait. The frontend goes on sending, and is told that each of
+/// its requests was refused; when its port holds as many as it may, the connection ends.
+#[test]
+fn an_eventfd_whose_close_waits_costs_its_port_alone() {
+    let Some(mut held) = Held::new("an_eventfd_whose_close_waits_costs_its_port_alone", 1) else { return };
+    let mut ports = Neighbours::new("eventfd");
+    let null = std::fs::File::open("/dev/null").expect("there");
+    let region = MemoryRegion { guest_addr: GUEST, size: 4096, user_addr: USER, offset: 0 };
+    let region = SingleRegion(region).to_bytes();
+    let mut hostile = Frontend::connect(&ports.bad);
+    hostile.negotiate(Features::NONE);
+    let before = open_fds();
+    give(hostile.connection.socket(), Req::SET_OWNER, held.events.pop().expect("one"));
+    let answer = hostile.connection.read_until(Instant::now() + Duration::from_secs(5)).expect("an answer");
+    assert_eq!(u64::from_bytes(&answer.payload).expect("a number"), 1, "refused");
+    let mut ended = false;
+    ports.assert_unnoticed(|| {
+        for _ in 0..200 {
+            let many = [null.as_fd(); 3];
+            let answers = [
+                hostile.ask(Req::SET_OWNER, &[], &many),
+                hostile.ask(Req::REM_MEM_REG, &region, &[null.as_fd()]),
+            ];
+            ended |= answers.iter().any(Result::is_err);
+            if ended {
+                return;
+            }
+        }
+    });
+    assert!(ended, "800 descriptors that do not close were taken in");
+    let most = open_fds().saturating_sub(before);
+    assert!(most < CEILING + 40, "{most} descriptors are open");
+    ports.assert_greets();
+    // The port is full: whoever comes is not accepted, and waits.
+    let (mut waits, sent) = (Frontend::connect(&ports.bad), Instant::now());
+    waits.send(Req::GET_FEATURES, &[], &[]);
+    let early = waits.connection.read_until(sent + Duration::from_millis(300));
+    assert!(matches!(early, Err(linecard_wire::Error::TimedOut { .. })), "{early:?}");
+    drop(held);
+    // All is given back, and the one who waited is served.
+    let answer = waits.connection.read_until(Instant::now() + Duration::from_secs(5)).expect("an answer");
+    assert_eq!(answer.request, Req::GET_FEATURES as u32);
+    waits.negotiate(Features::NONE);
+    wait_until("descriptors are closed", || open_fds() < before + 40);
+}
+
+/// The kernel closes what is more than a port may hold inside of the call that receives: the port's thread waits there for
+/// ever. It is left behind, its socket's name goes, and nobody else waits.
+#[test]
+fn a_port_whose_thread_waits_for_ever_can_be_ended() {
+    let test = "a_port_whose_thread_waits_for_ever_can_be_ended";
+    let (Some(mut first), Some(mut second)) = (Held::new(test, 1), Held::new(test, 1)) else { return };
+    let mut limits = Limits::default();
+    limits.descriptors = Some(20);
+    let mut ports = Neighbours::with("stuck", limits);
+    let null = std::fs::File::open("/dev/null").expect("there");
+    // The port is full: a descriptor that does not close, and others behind it.
+    let mut full = Frontend::connect(&ports.bad);
+    full.negotiate(Features::NONE);
+    give(full.connection.socket(), Req::SET_OWNER, first.events.pop().expect("one"));
+    while full.ask(Req::SET_OWNER, &[], &[null.as_fd(); 3]).is_ok() {}
+    // One who waits to be accepted says something with more descriptors than the port may have. The last is held by
+    // nobody else when it is received.
+    let mut waits = Frontend::connect(&ports.bad);
+    let last = second.events.pop().expect("one");
+    let mut fds = vec![null.as_fd(); 31];
+    fds.push(last.as_fd());
+    waits.send(Req::SET_OWNER, &[], &fds);
+    drop(last);
+    drop(first);
+    wait_until("it is accepted", || ports.bad_port.as_ref().is_some_and(|port| port.peer().connected()));
+    let (path, began) = (ports.bad.clone(), Instant::now());
+    drop(ports.bad_port.take());
+    let took = began.elapsed();
+    assert!(!path.exists());
+    assert!(took > Duration::from_secs(1), "the thread did not wait: {took:?}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    ports.assert_greets();
+}
+
+/// Good messages, and behind them one byte out of band with a socket that takes five seconds to close.
+#[test]
+fn an_out_of_band_byte_stops_nobody() {
+    const GOOD: usize = 300;
+    let mut ports = Neighbours::new("urgent");
+    let path = ports.bad.clone();
+    let good = message(Req::SET_OWNER, &[]).repeat(GOOD);
+    let mut silent_ends = Vec::new();
+    ports.assert_unnoticed(|| {
+        let (socket, silent) = lingering();
+        let mut hostile = Frontend::connect(&path);
+        std::io::Write::write_all(&mut hostile.connection.socket(), &good).expect("room");
+        send_urgent(hostile.connection.socket(), socket.as_fd());
+        drop(socket);
+        // The byte is the first of a message that never comes whole.
+        assert!(hostile.is_dropped());
+        silent_ends.push(silent);
+    });
+}
