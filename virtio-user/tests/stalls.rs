@@ -34,13 +34,13 @@ type Deeds = Arc<AtomicU32>;
 fn beside(prepare: impl FnMut(&mut Backend) + Send + 'static, deeds: &Deeds, silent: &Silent) {
     let bench = Bench::new(4096);
     let mut bystander = Bystander::new(&bench);
-    let quiet = bystander.best();
+    let quiet = bystander.best(Duration::MAX);
     let place = Place::new();
     let server = Server::new(&place, prepare);
     let port = bench.open(&place.arg());
     server.spoil(true);
     wait_until("the backend has begun", || deeds.load(Ordering::Acquire) > 0);
-    let noisy = bystander.best();
+    let noisy = bystander.best(quiet + NOTICE);
     println!("the bystander reconnects in {quiet:?}, and in {noisy:?} beside such a backend");
     assert!(noisy <= quiet + NOTICE, "{noisy:?} instead of {quiet:?}");
     // Whatever was done to it, the port comes back when its backend is good again.

@@ -216,9 +216,17 @@ impl Bystander {
         began.elapsed()
     }
 
-    /// The shortest of some reconnections: what it takes when the machine does not interfere.
-    pub fn best(&mut self) -> Duration {
-        (0..ROUNDS).map(|_| self.reconnect()).min().expect("some")
+    /// The shortest of some reconnections: what it takes when the machine does not interfere. Where that is more than
+    /// `enough`, it may be the machine after all: then of many more.
+    pub fn best(&mut self, enough: Duration) -> Duration {
+        let mut best = (0..ROUNDS).map(|_| self.reconnect()).min().expect("some");
+        for _ in 0..20 * ROUNDS {
+            if best <= enough {
+                break;
+            }
+            best = best.min(self.reconnect());
+        }
+        best
     }
 }
 
