@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use crate::bell::{Bell, Strikes};
+use crate::bell::{Allowance, Bell};
 use crate::sys::{self, aio};
 
 thread_local! {
@@ -60,40 +60,54 @@ pub fn signal(to: BorrowedFd<'_>) -> io::Result<()> {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug)]
-pub struct EventFd(Arc<Bell<OwnedFd>>);
+pub struct EventFd(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    /// Nobody else holds it.
+    Own(OwnedFd),
+    Shared(Arc<Bell<OwnedFd>>),
+}
 
 impl EventFd {
-    /// An eventfd that nobody has signalled.
+    /// An eventfd that nobody has signalled, and that no peer gets.
     ///
     /// # Errors
     /// This process has no descriptors left, or the kernel no memory.
     pub fn new() -> io::Result<Self> {
-        Self::of(&Arc::default())
+        sys::eventfd().map(|fd| Self(Kind::Own(fd)))
     }
 
-    /// One of the port that `strikes` counts for; see [`crate::bell`].
+    /// One that the peer of a port gets, of the time that its signals may cost; see [`crate::bell`].
     ///
     /// # Errors
     /// As [`EventFd::new`].
-    pub fn of(strikes: &Arc<Strikes>) -> io::Result<Self> {
-        sys::eventfd().map(|fd| Self(Arc::new(Bell::new(fd, strikes))))
+    pub fn of(allowance: &Arc<Allowance>) -> io::Result<Self> {
+        sys::eventfd().map(|fd| Self(Kind::Shared(Arc::new(Bell::new(fd, allowance)))))
     }
 
     /// Wakes the other side, by [`signal`]: a full counter means that it is awake already, so nothing can go wrong.
     #[cold]
     pub fn signal(&self) {
-        self.0.ring();
+        // What the kernel refuses it refuses.
+        let _ = match &self.0 {
+            Kind::Own(fd) => signal(fd.as_fd()).is_ok(),
+            Kind::Shared(bell) => bell.ring(),
+        };
     }
 
     /// Forgets earlier signals.
     pub fn drain(&self) {
-        sys::drain(self.0.as_fd());
+        sys::drain(self.as_fd());
     }
 }
 
 impl AsFd for EventFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        match &self.0 {
+            Kind::Own(fd) => fd.as_fd(),
+            Kind::Shared(bell) => bell.as_fd(),
+        }
     }
 }
 

@@ -8,6 +8,7 @@
 //! | [`clock`] | [`Clock`]: cycles and what they mean in time |
 //! | [`gate`] | what a polling and a control thread use in turn, without a lock |
 //! | [`bell`] | eventfds that a peer may make slow |
+//! | [`helper`] | where a port's work is done that nobody else may wait for |
 //! | [`eventfd`] | signals to a peer that may be hostile |
 //! | [`runtime`] | where control sockets lie |
 //! | [`args`], [`log`] | EAL's command line, and `--log-level` for `tracing` |
@@ -30,6 +31,7 @@ pub mod eventfd;
 pub mod gate;
 #[cfg(test)]
 mod gate_tests;
+pub mod helper;
 pub mod log;
 pub mod memory;
 pub mod runtime;

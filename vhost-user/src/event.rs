@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
-use linecard_eal::bell::{Bell, Strikes};
+use linecard_eal::bell::{Allowance, Bell};
 use linecard_wire::PeerFd;
 
 /// An eventfd of the peer, written to and never waited on.
@@ -18,19 +18,24 @@ pub(crate) struct Event(Arc<Bell<PeerFd>>);
 impl Event {
     /// Takes `fd` if it is an eventfd, and makes writes to it non-blocking (where we have to write, after all); gives
     /// nothing back otherwise.
-    pub(crate) fn accept(fd: PeerFd, strikes: &Arc<Strikes>) -> Option<Self> {
+    pub(crate) fn accept(fd: PeerFd, allowance: &Arc<Allowance>) -> Option<Self> {
         is_eventfd(fd.as_fd()).then_some(())?;
         let raw = fd.as_fd().as_raw_fd();
         // SAFETY: F_GETFL reads the flags of a descriptor we own.
         let flags = unsafe { libc::fcntl(raw, libc::F_GETFL) };
         // SAFETY: F_SETFL changes the flags of a descriptor we own.
         let set = unsafe { libc::fcntl(raw, libc::F_SETFL, flags | libc::O_NONBLOCK) };
-        (flags >= 0 && set == 0).then(|| Self(Arc::new(Bell::new(fd, strikes))))
+        (flags >= 0 && set == 0).then(|| Self(Arc::new(Bell::new(fd, allowance))))
     }
 
     /// Adds one; whether it counted. A full counter means that the peer has long been told.
     pub(crate) fn signal(&self) -> bool {
         self.0.ring()
+    }
+
+    /// Has the port's own thread add one soon: the control thread does not, it serves other ports.
+    pub(crate) fn signal_elsewhere(&self) {
+        self.0.ring_elsewhere();
     }
 }
 

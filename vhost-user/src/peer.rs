@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use linecard_eal::bell::Strikes;
+use linecard_eal::bell::Allowance;
 use linecard_eal::eventfd::EventFd;
 use linecard_virtio::Features;
 use linecard_wire::ProtocolFeatures;
@@ -48,8 +48,8 @@ pub struct Peer {
     faults: AtomicU64,
     notifications: AtomicU64,
     notification_errors: AtomicU64,
-    /// Slow notifications, of all connections.
-    pub(crate) strikes: Arc<Strikes>,
+    /// The time that notifications may take, of all connections.
+    pub(crate) allowance: Arc<Allowance>,
     log: Chatter,
     /// What it shares with other ports' peers.
     process: Arc<Process>,
@@ -74,7 +74,7 @@ impl Peer {
             faults: AtomicU64::new(0),
             notifications: AtomicU64::new(0),
             notification_errors: AtomicU64::new(0),
-            strikes: Arc::default(),
+            allowance: Arc::default(),
             log: Chatter::new(),
             process: Arc::clone(process),
             paths: Mutex::new(vec![None; rings]),

@@ -1,10 +1,11 @@
 //! The device behind `net_virtio_user`: opened, started, stopped, started again.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak, mpsc};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::Duration;
 
+use linecard_eal::bell::Allowance;
 use linecard_eal::gate::gate;
+use linecard_eal::helper::{Elsewhere, Job};
 use linecard_eal::memory::{Domain, Memory};
 use linecard_mempool::Pool;
 use linecard_pmd::offload::{SoftLoss, SoftTx, TxOffloads};
@@ -13,6 +14,8 @@ use linecard_pmd::{
     DevArgs, Device, DeviceInfo, Driver, Error as PmdError, Port, PortConfig, ProbeContext, Running, RxQueue,
     StartError, TxQueue,
 };
+use linecard_wire::Closer;
+use linecard_wire::ledger::Resource;
 use linecard_wire::socket::Listener;
 
 use crate::args::{Options, SUMMARY};
@@ -24,9 +27,10 @@ use crate::losses::TxLoss;
 use crate::memory::Growth;
 use crate::path::{HEADER, RxPath, Trouble, TxPath};
 use crate::queue::{PathName, Receive, Transmit};
-use crate::reactor::{Reactor, Task, after};
 use crate::rings::{RingError, RingZone};
-use crate::session::{Inside, Orders, Pair, Session};
+use crate::session::{Inside, Pair, START, Session};
+use crate::sys::descriptor_limit;
+use crate::thread::{ControlThread, GRACE, Pending, after, short_name};
 use crate::transport::{connect, listen};
 use crate::tx::LONGEST;
 
@@ -34,10 +38,21 @@ use crate::tx::LONGEST;
 const NAME: &str = "net_virtio_user";
 /// What a frame has beyond its MTU: an Ethernet header and two VLAN tags.
 const FRAME: u32 = 14 + 8;
+/// What a port's limit is called.
+const DESCRIPTORS: &str = "descriptors of backends";
+/// Descriptors that a port may hold for its backend at a time: its connection, and what the backend sent, which it has
+/// no reason to.
+const MOST_DESCRIPTORS: u64 = 64;
+/// Of the descriptors that the process may have, all backends together get one in so many.
+const PART: u64 = 4;
+/// Jobs that the closing thread may have before it refuses to signal.
+const MOST_ERRANDS: usize = 1024;
+/// Time for the answers of a backend that was found late.
+const FIRST_ANSWER: Duration = Duration::from_millis(1000);
 
 /// The driver `net_virtio_user`.
 ///
-/// One value serves any number of ports with one control thread, which runs while a device exists.
+/// One value serves any number of ports, each of which has a control thread of its own while it exists.
 ///
 /// ```
 /// use linecard_pmd::Driver;
@@ -47,26 +62,22 @@ const FRAME: u32 = 14 + 8;
 /// ```
 #[derive(Debug, Default)]
 pub struct VirtioUser {
-    reactor: Mutex<Weak<Reactor>>,
+    /// What backends sent and is not closed.
+    descriptors: OnceLock<Resource>,
 }
 
 impl VirtioUser {
     /// A driver without devices.
     #[must_use]
     pub const fn new() -> Self {
-        Self { reactor: Mutex::new(Weak::new()) }
+        Self { descriptors: OnceLock::new() }
     }
 
-    /// The control thread, started when there is none.
-    fn reactor(&self, name: &str) -> Result<Arc<Reactor>, PmdError> {
-        let mut known = self.reactor.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(reactor) = known.upgrade() {
-            return Ok(reactor);
-        }
-        let reactor =
-            Arc::new(Reactor::start().map_err(|source| system(name, "starting a control thread", source))?);
-        *known = Arc::downgrade(&reactor);
-        Ok(reactor)
+    /// The thread that closes what the backends of the port called `name` send.
+    fn closer(&self, name: &str) -> Result<Closer, PmdError> {
+        let all = self.descriptors.get_or_init(|| Resource::new(DESCRIPTORS, descriptor_limit() / PART));
+        Closer::new(&short_name(name), all.account(MOST_DESCRIPTORS))
+            .map_err(|source| system(name, "starting a closing thread", source))
     }
 }
 
@@ -87,18 +98,40 @@ impl Driver for VirtioUser {
     fn probe(&self, context: &ProbeContext, args: &DevArgs) -> Result<Box<dyn Device>, PmdError> {
         let options = Options::parse(args)?;
         let name = options.name.clone();
-        let reactor = self.reactor(&name)?;
         let mac = options.mac.unwrap_or_else(random_mac);
+        let thread = control_thread(&name)?;
+        let closer = self.closer(&name)?;
         let mut device = VirtioDevice {
             options,
             mac,
-            reactor,
+            thread,
+            allowance: Arc::new(Allowance::new(Arc::new(Errands(closer.clone())))),
+            closer,
             memory: context.memory.clone(),
             listener: None,
             first: None,
+            life: None,
         };
         device.find_backend(context.wait).map_err(|error| error.of_port(&name))?;
         Ok(Box::new(device))
+    }
+}
+
+/// Signals that take long are sent by the closing thread: it may wait for the backend, and for nobody else.
+#[derive(Debug)]
+struct Errands(Closer);
+
+impl Elsewhere for Errands {
+    fn prepare(&self) -> bool {
+        true
+    }
+
+    fn run(&self, job: Job) -> bool {
+        let room = self.0.waiting() < MOST_ERRANDS;
+        if room {
+            self.0.run(job);
+        }
+        room
     }
 }
 
@@ -113,11 +146,17 @@ fn random_mac() -> [u8; 6] {
 struct VirtioDevice {
     options: Options,
     mac: [u8; 6],
-    reactor: Arc<Reactor>,
+    thread: ControlThread,
+    /// For what backends sent, over all connections; the port's second thread.
+    closer: Closer,
+    /// What kicks may cost who polls the port.
+    allowance: Arc<Allowance>,
     memory: Memory,
     listener: Option<Arc<Listener>>,
     /// A backend that was greeted while probing and is used by the first start.
     first: Option<Greeted>,
+    /// Comes to its end when the port is stopped.
+    life: Option<Pending<()>>,
 }
 
 impl VirtioDevice {
@@ -128,13 +167,13 @@ impl VirtioDevice {
             self.listener = Some(Arc::new(listen(&path)?));
             return Ok(());
         }
-        let limit = after(wait);
-        let greeted = self.reactor.run(move |task| async move {
-            let socket = connect(&path, &task, limit).await?;
+        let (limit, closer) = (after(wait), self.closer.clone());
+        let greeted = self.thread.spawn(move |waiter| {
+            let socket = connect(&path, waiter, limit)?;
             // A backend that was found late still gets the time for an answer.
-            greet(Dialogue::new(socket, task, limit.max(after(Duration::from_millis(1000))))?).await
+            greet(Dialogue::new(socket, &closer, waiter, limit.max(after(FIRST_ANSWER)))?)
         });
-        let greeted = greeted.unwrap_or(Err(Error::NoThread))?;
+        let greeted = self.thread.await_within(wait + FIRST_ANSWER + GRACE, &greeted)??;
         choose(greeted.offered, &self.options, 1)?;
         self.first = Some(greeted);
         Ok(())
@@ -176,7 +215,8 @@ impl VirtioDevice {
         let domain = domain.and_then(|domain| domain.reserve(all).map(|()| domain));
         let domain = domain.map_err(|source| failed(RingError::Memory(source)))?;
         let ring = |what: &str, queue, transmit| {
-            RingZone::new(&domain, &format!("{name} {what} {queue}"), size, transmit).map_err(failed)
+            let label = format!("{name} {what} {queue}");
+            RingZone::new(&domain, &label, size, transmit, &self.allowance).map_err(failed)
         };
         let pairs: Result<_, PmdError> = (0..pairs)
             .map(|q| Ok(Pair { rx: ring("rx ring", q, false)?, tx: ring("tx ring", q, true)? }))
@@ -187,45 +227,73 @@ impl VirtioDevice {
     /// Everything of a started port, or why not; `self` is unchanged then.
     fn begin(&mut self, config: &PortConfig, pool: &Pool) -> Result<Parts, PmdError> {
         self.check_pool(config, pool)?;
+        if self.thread.is_stuck() {
+            // Dropped, it is left behind; what it has cannot be had back.
+            self.thread = control_thread(&self.options.name)?;
+        }
         let (rings, pairs) = self.rings(config.rx_queues.max(config.tx_queues))?;
         let options = Options { offloads: config.offloads, ..self.options.clone() };
         let state = State::new(options, self.mac, config.mtu, config.rx_queues, config.tx_queues);
         let state = Arc::new(state);
         let (rx, rx_inside) = receive_queues(&state);
         let (tx, tx_inside) = transmit_queues(&state, pool);
-        let trouble = Arc::<Trouble>::default();
-        let bell = trouble.clone();
-        let stop = Arc::new(AtomicBool::new(false));
+        let waiter = self.thread.waiter().clone();
         let (started, outcome) = mpsc::channel();
         let session = Session {
             state: state.clone(),
             pool: pool.clone(),
             listener: self.listener.clone(),
-            growth: Growth::follow(rings, pool.domain(), move || bell.task()),
-            trouble: trouble.clone(),
+            growth: Growth::follow(rings, pool.domain(), waiter.clone()),
+            trouble: Arc::new(Trouble::of(waiter.clone())),
             rx: rx_inside,
             tx: tx_inside,
             pairs,
-            orders: Orders { stop: stop.clone(), started },
+            closer: self.closer.clone(),
+            started,
+            said: None,
             first: self.first.take(),
+            waiter,
         };
-        let (over, ended) = mpsc::channel::<()>();
-        let task = self.reactor.spawn(|task| {
-            trouble.bind(Some(task.clone()));
-            async move {
-                session.live(task).await;
-                drop(over);
-            }
-        });
-        let running = Life { stop, task, ended };
-        match outcome.recv().unwrap_or(Err(Error::NoThread)) {
-            Ok(()) => Ok(Parts { rx, tx, state, life: running }),
+        self.life = Some(self.thread.spawn(move |_| session.live()));
+        match self.thread.await_within(START + GRACE, &Pending::of(outcome)).flatten() {
+            Ok(()) => Ok(Parts { rx, tx, state }),
             Err(error) => {
-                running.end();
+                self.end();
                 Err(error.of_port(&self.options.name))
             }
         }
     }
+
+    /// Ends the session, if there is one: everything is home then, unless its thread is stuck.
+    fn end(&mut self) {
+        let Some(life) = self.life.take() else { return };
+        self.thread.waiter().stop();
+        if self.thread.is_stuck() {
+            return;
+        }
+        if let Err(error @ Error::Stuck { .. }) = self.thread.await_within(GRACE, &life) {
+            tracing::error!("{}: {error}; its thread is left behind with what it has", self.options.name);
+        }
+    }
+}
+
+impl Drop for VirtioDevice {
+    fn drop(&mut self) {
+        self.end();
+        if let Some(listener) = &self.listener {
+            // A thread that was left behind may hold the socket still.
+            listener.remove_name();
+        }
+        // The connection is the thread's to close, as all others.
+        if let Some(first) = self.first.take() {
+            self.thread.spawn(move |_| drop(first));
+        }
+    }
+}
+
+/// A thread for a port.
+fn control_thread(port: &str) -> Result<ControlThread, PmdError> {
+    ControlThread::start(port).map_err(|source| system(port, "starting a control thread", source))
 }
 
 /// The application's ends of gates, and the control thread's.
@@ -267,29 +335,6 @@ struct Parts {
     rx: Vec<Box<dyn RxQueue>>,
     tx: Vec<Box<dyn TxQueue>>,
     state: Arc<State>,
-    life: Life,
-}
-
-/// The way to end a session.
-struct Life {
-    stop: Arc<AtomicBool>,
-    task: Arc<Task>,
-    /// Nothing is ever sent: it disconnects when the session is over and everything is home.
-    ended: mpsc::Receiver<()>,
-}
-
-impl Life {
-    fn end(&self) {
-        self.stop.store(true, Ordering::Release);
-        self.task.notify();
-        let _ = self.ended.recv();
-    }
-}
-
-impl Drop for Life {
-    fn drop(&mut self) {
-        self.end();
-    }
 }
 
 impl Device for VirtioDevice {
@@ -315,9 +360,9 @@ impl Device for VirtioDevice {
 
     fn start(mut self: Box<Self>, config: &PortConfig, pool: &Pool) -> Result<Port, StartError> {
         match self.begin(config, pool) {
-            Ok(Parts { rx, tx, state, life }) => {
+            Ok(Parts { rx, tx, state }) => {
                 let control = state.clone();
-                let running = Box::new(Started { device: self, state, life });
+                let running = Box::new(Started { device: self, state });
                 Ok(Port { rx, tx, control, running })
             }
             Err(error) => Err(StartError { device: self, error }),
@@ -329,14 +374,13 @@ impl Device for VirtioDevice {
 struct Started {
     device: Box<VirtioDevice>,
     state: Arc<State>,
-    life: Life,
 }
 
 impl Running for Started {
     fn stop(self: Box<Self>, rx: Vec<Box<dyn RxQueue>>, tx: Vec<Box<dyn TxQueue>>) -> Box<dyn Device> {
         use linecard_pmd::PortControl;
-        let Self { mut device, state, life } = *self;
-        life.end();
+        let Self { mut device, state } = *self;
+        device.end();
         device.mac = state.mac();
         // Queues that are still out find their gates closed; what they lent is home.
         drop((rx, tx));

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use linecard_wire::payload::Payload;
-use linecard_wire::{Connection, FrontendReq, OutMessage};
+use linecard_wire::{Closer, Connection, FrontendReq, OutMessage};
 
 use crate::error::Error;
-use crate::reactor::{Task, after};
 use crate::sys::Ready;
+use crate::thread::{Waiter, after};
 
+/// Longest handshake, all answers together.
+pub(crate) const HANDSHAKE: Duration = Duration::from_millis(3000);
 /// How long a backend may take for one answer.
 const ANSWER: Duration = Duration::from_millis(1000);
 
@@ -19,7 +21,7 @@ const ANSWER: Duration = Duration::from_millis(1000);
 #[derive(Debug)]
 pub(crate) struct Dialogue {
     connection: Connection,
-    task: Arc<Task>,
+    waiter: Arc<Waiter>,
     /// No answer is waited for beyond this; `None` once the handshake is over.
     limit: Option<Instant>,
     /// `REPLY_ACK` was negotiated: every request is answered.
@@ -27,18 +29,31 @@ pub(crate) struct Dialogue {
     /// The backend has answered once. Until then it may be starting, and has the whole limit: a socket takes
     /// connections before anybody serves it.
     awake: bool,
+    /// The port stops, and this is the farewell.
+    leaving: bool,
 }
 
 impl Dialogue {
     /// Talks over `socket`; the whole handshake must be over at `limit`.
-    pub(crate) fn new(socket: UnixStream, task: Arc<Task>, limit: Instant) -> Result<Self, Error> {
-        Ok(Self { connection: Connection::new(socket)?, task, limit: Some(limit), acks: false, awake: false })
+    pub(crate) fn new(
+        socket: UnixStream,
+        closer: &Closer,
+        waiter: &Arc<Waiter>,
+        limit: Instant,
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            connection: Connection::of(socket, closer)?,
+            waiter: waiter.clone(),
+            limit: Some(limit),
+            acks: false,
+            awake: false,
+            leaving: false,
+        })
     }
 
-    /// Goes on under another task, with a new limit.
-    pub(crate) fn adopt(&mut self, task: Arc<Task>, limit: Instant) {
-        self.task = task;
-        self.limit = Some(limit);
+    /// From here on the port's stop ends nothing early.
+    pub(crate) fn leave_until(&mut self, limit: Instant) {
+        (self.leaving, self.limit) = (true, Some(limit));
     }
 
     pub(crate) fn set_limit(&mut self, limit: Option<Instant>) {
@@ -50,14 +65,14 @@ impl Dialogue {
     }
 
     /// Sends a question and returns the answer, which must be the answer to it.
-    pub(crate) async fn ask<A: Payload>(&mut self, request: FrontendReq, payload: &[u8]) -> Result<A, Error> {
+    pub(crate) fn ask<A: Payload>(&mut self, request: FrontendReq, payload: &[u8]) -> Result<A, Error> {
         let began = Instant::now();
         self.connection.send(&OutMessage::request(request, payload))?;
-        self.answer(request, began).await
+        self.answer(request, began)
     }
 
     /// Tells the backend something; its refusal is an error when it has a way to refuse.
-    pub(crate) async fn tell(
+    pub(crate) fn tell(
         &mut self,
         request: FrontendReq,
         payload: &[u8],
@@ -67,33 +82,28 @@ impl Dialogue {
         let message = OutMessage::request(request, payload).with_fds(fds);
         if !self.acks {
             self.connection.send(&message)?;
-            return self.drained(request, began).await;
+            return self.drained(request, began);
         }
         self.connection.send(&message.need_reply())?;
-        match self.answer::<u64>(request, began).await? {
+        match self.answer::<u64>(request, began)? {
             0 => Ok(()),
             code => Err(Error::Refused { request: name(request), code }),
         }
     }
 
     /// Returns when the backend has worked off everything sent before.
-    pub(crate) async fn barrier(&mut self) -> Result<(), Error> {
+    pub(crate) fn barrier(&mut self) -> Result<(), Error> {
         if self.acks {
             return Ok(());
         }
-        self.ask::<u64>(FrontendReq::GET_FEATURES, &[]).await.map(drop)
+        self.ask::<u64>(FrontendReq::GET_FEATURES, &[]).map(drop)
     }
 
     /// Waits for something to happen: the backend speaks or leaves (an error, nothing was asked), or a notice.
-    pub(crate) async fn watch(&mut self, deadline: Option<Instant>) -> Result<(), Error> {
+    pub(crate) fn watch(&mut self, deadline: Option<Instant>) -> Result<(), Error> {
         self.uninvited()?;
-        self.task.wait(Some(self.connection.as_fd()), Ready::Read, deadline).await;
+        self.waiter.wait(Some(self.connection.as_fd()), Ready::Read, deadline);
         self.uninvited()
-    }
-
-    /// Lets other ports have the thread for a while.
-    pub(crate) async fn pause(&self, wait: Duration) {
-        self.task.wait(None, Ready::Read, Some(after(wait))).await;
     }
 
     fn uninvited(&mut self) -> Result<(), Error> {
@@ -113,16 +123,16 @@ impl Dialogue {
         }
     }
 
-    async fn drained(&mut self, request: FrontendReq, began: Instant) -> Result<(), Error> {
+    fn drained(&mut self, request: FrontendReq, began: Instant) -> Result<(), Error> {
         while !self.connection.flush()? {
             self.in_time(request, began)?;
-            self.task.wait(Some(self.connection.as_fd()), Ready::Write, Some(self.deadline(began))).await;
+            self.waiter.wait(Some(self.connection.as_fd()), Ready::Write, Some(self.deadline(began)));
         }
         Ok(())
     }
 
-    async fn answer<A: Payload>(&mut self, request: FrontendReq, began: Instant) -> Result<A, Error> {
-        self.drained(request, began).await?;
+    fn answer<A: Payload>(&mut self, request: FrontendReq, began: Instant) -> Result<A, Error> {
+        self.drained(request, began)?;
         loop {
             if let Some(message) = self.connection.read()? {
                 self.awake = true;
@@ -133,11 +143,14 @@ impl Dialogue {
                 };
             }
             self.in_time(request, began)?;
-            self.task.wait(Some(self.connection.as_fd()), Ready::Read, Some(self.deadline(began))).await;
+            self.waiter.wait(Some(self.connection.as_fd()), Ready::Read, Some(self.deadline(began)));
         }
     }
 
     fn in_time(&self, request: FrontendReq, began: Instant) -> Result<(), Error> {
+        if self.waiter.stopped() && !self.leaving {
+            return Err(Error::Stopped);
+        }
         let now = Instant::now();
         if now < self.deadline(began) {
             return Ok(());
@@ -148,8 +161,6 @@ impl Dialogue {
 
 /// A moment the whole handshake has to be over at.
 pub(crate) fn handshake_limit() -> Instant {
-    /// Longest handshake, all answers together.
-    const HANDSHAKE: Duration = Duration::from_millis(3000);
     after(HANDSHAKE)
 }
 

@@ -130,6 +130,12 @@ pub enum Error {
         /// What the system answered.
         source: std::io::Error,
     },
+    /// The control thread does not come to an end with what it does for the backend.
+    #[error("the backend keeps the port's control thread waiting, for more than {} ms by now", waited.as_millis())]
+    Stuck {
+        /// How long it had.
+        waited: Duration,
+    },
     /// The control thread is gone.
     #[error("the control thread ended")]
     NoThread,
@@ -148,6 +154,11 @@ impl Error {
         }
     }
 
+    /// Whether the backend sent more descriptors than its port may hold: they are not closed yet.
+    pub(crate) fn is_limit(&self) -> bool {
+        matches!(self, Self::Wire(linecard_wire::Error::Limit(_)))
+    }
+
     /// What the user can do about it.
     fn remedy(&self) -> &'static str {
         match self {
@@ -158,6 +169,9 @@ impl Error {
             Self::NoSocket { .. } => "give the path of the backend's socket (iface= of its net_vhost)",
             Self::Listen { .. } => "check the directory and its permissions",
             Self::InUse { .. } => "end it, or choose another path",
+            Self::Wire(linecard_wire::Error::Limit(_)) | Self::Stuck { .. } => {
+                "end the backend, and see what it is"
+            }
             Self::Silent { .. } | Self::Unasked { .. } | Self::Uninvited { .. } | Self::Wire(_) => {
                 "check that the socket belongs to a vhost-user network backend"
             }

@@ -50,23 +50,23 @@ fn wanted_protocol() -> ProtocolFeatures {
 }
 
 /// Asks the backend what it can do.
-pub(crate) async fn greet(mut dialogue: Dialogue) -> Result<Greeted, Error> {
-    let offered = Features::from_bits(dialogue.ask(FrontendReq::GET_FEATURES, &[]).await?);
+pub(crate) fn greet(mut dialogue: Dialogue) -> Result<Greeted, Error> {
+    let offered = Features::from_bits(dialogue.ask(FrontendReq::GET_FEATURES, &[])?);
     let mut protocol = ProtocolFeatures::empty();
     if offered.contains(Features::PROTOCOL_FEATURES) {
-        let theirs: u64 = dialogue.ask(FrontendReq::GET_PROTOCOL_FEATURES, &[]).await?;
+        let theirs: u64 = dialogue.ask(FrontendReq::GET_PROTOCOL_FEATURES, &[])?;
         protocol = ProtocolFeatures::from_bits_truncate(theirs) & wanted_protocol();
-        dialogue.tell(FrontendReq::SET_PROTOCOL_FEATURES, &protocol.bits().to_bytes(), &[]).await?;
+        dialogue.tell(FrontendReq::SET_PROTOCOL_FEATURES, &protocol.bits().to_bytes(), &[])?;
         dialogue.set_acks(protocol.contains(ProtocolFeatures::REPLY_ACK));
     }
-    dialogue.tell(FrontendReq::SET_OWNER, &[], &[]).await?;
+    dialogue.tell(FrontendReq::SET_OWNER, &[], &[])?;
     let mut greeted = Greeted { dialogue, offered, protocol, pairs: 1, slots: 0 };
     if protocol.contains(ProtocolFeatures::MQ) {
-        let pairs: u64 = greeted.dialogue.ask(FrontendReq::GET_QUEUE_NUM, &[]).await?;
+        let pairs: u64 = greeted.dialogue.ask(FrontendReq::GET_QUEUE_NUM, &[])?;
         greeted.pairs = u16::try_from(pairs).unwrap_or(u16::MAX);
     }
     if protocol.contains(ProtocolFeatures::CONFIGURE_MEM_SLOTS) {
-        let slots: u64 = greeted.dialogue.ask(FrontendReq::GET_MAX_MEM_SLOTS, &[]).await?;
+        let slots: u64 = greeted.dialogue.ask(FrontendReq::GET_MAX_MEM_SLOTS, &[])?;
         greeted.slots = usize::try_from(slots).unwrap_or(usize::MAX);
     }
     Ok(greeted)
@@ -118,17 +118,17 @@ impl Greeted {
     }
 
     /// Settles on features, and makes sure that the backend agrees.
-    pub(crate) async fn agree(&mut self, options: &Options, pairs: u16) -> Result<Features, Error> {
+    pub(crate) fn agree(&mut self, options: &Options, pairs: u16) -> Result<Features, Error> {
         if pairs > self.pairs {
             return Err(Error::Queues { asked: pairs, offered: u64::from(self.pairs) });
         }
         let features = choose(self.offered, options, pairs)?;
-        self.set_status(status::ACKNOWLEDGE).await?;
-        self.set_status(status::ACKNOWLEDGE | status::DRIVER).await?;
-        self.dialogue.tell(FrontendReq::SET_FEATURES, &features.bits().to_bytes(), &[]).await?;
-        self.set_status(status::ACKNOWLEDGE | status::DRIVER | status::FEATURES_OK).await?;
+        self.set_status(status::ACKNOWLEDGE)?;
+        self.set_status(status::ACKNOWLEDGE | status::DRIVER)?;
+        self.dialogue.tell(FrontendReq::SET_FEATURES, &features.bits().to_bytes(), &[])?;
+        self.set_status(status::ACKNOWLEDGE | status::DRIVER | status::FEATURES_OK)?;
         if self.has(ProtocolFeatures::STATUS) {
-            let got: u64 = self.dialogue.ask(FrontendReq::GET_STATUS, &[]).await?;
+            let got: u64 = self.dialogue.ask(FrontendReq::GET_STATUS, &[])?;
             let bad = got & (status::NEEDS_RESET | status::FAILED) != 0 || got & status::FEATURES_OK == 0;
             if bad {
                 return Err(Error::Status { features: features.to_string(), status: got });
@@ -138,39 +138,39 @@ impl Greeted {
     }
 
     /// The device status, where the backend keeps one.
-    async fn set_status(&mut self, status: u64) -> Result<(), Error> {
+    fn set_status(&mut self, status: u64) -> Result<(), Error> {
         if self.has(ProtocolFeatures::STATUS) {
-            self.dialogue.tell(FrontendReq::SET_STATUS, &status.to_bytes(), &[]).await?;
+            self.dialogue.tell(FrontendReq::SET_STATUS, &status.to_bytes(), &[])?;
         }
         Ok(())
     }
 
     /// The driver is ready: the backend may use the rings.
-    pub(crate) async fn driver_ok(&mut self) -> Result<(), Error> {
+    pub(crate) fn driver_ok(&mut self) -> Result<(), Error> {
         use status::{ACKNOWLEDGE, DRIVER, DRIVER_OK, FEATURES_OK};
-        self.set_status(ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK).await?;
-        self.dialogue.barrier().await
+        self.set_status(ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK)?;
+        self.dialogue.barrier()
     }
 
     /// The device is reset: the backend forgets the rings.
-    pub(crate) async fn reset(&mut self) -> Result<(), Error> {
-        self.set_status(0).await
+    pub(crate) fn reset(&mut self) -> Result<(), Error> {
+        self.set_status(0)
     }
 
     /// A message about one ring with a descriptor.
-    async fn ring_fd(&mut self, request: FrontendReq, index: u8, event: &EventFd) -> Result<(), Error> {
+    fn ring_fd(&mut self, request: FrontendReq, index: u8, event: &EventFd) -> Result<(), Error> {
         let payload = VringFd { index, has_fd: true }.to_bytes();
         let fds: [BorrowedFd<'_>; 1] = [event.as_fd()];
-        self.dialogue.tell(request, &payload, &fds).await
+        self.dialogue.tell(request, &payload, &fds)
     }
 
     /// The first message about a ring: DPDK's backends make the ring when they hear of it.
-    pub(crate) async fn ring_call(&mut self, index: u8, call: &EventFd) -> Result<(), Error> {
-        self.ring_fd(FrontendReq::SET_VRING_CALL, index, call).await
+    pub(crate) fn ring_call(&mut self, index: u8, call: &EventFd) -> Result<(), Error> {
+        self.ring_fd(FrontendReq::SET_VRING_CALL, index, call)
     }
 
     /// Where a fresh ring is, and what wakes the backend.
-    pub(crate) async fn ring_start(&mut self, ring: &RingPlace<'_>) -> Result<(), Error> {
+    pub(crate) fn ring_start(&mut self, ring: &RingPlace<'_>) -> Result<(), Error> {
         let index = u32::from(ring.index);
         let state = |num| VringState { index, num }.to_bytes();
         let base = match ring.layout {
@@ -180,25 +180,25 @@ impl Greeted {
         let RingAddrs { desc, driver, device } = ring.addrs;
         let addr = VringAddr { index, flags: 0, desc, used: device, avail: driver, log: 0 };
         let dialogue = &mut self.dialogue;
-        dialogue.tell(FrontendReq::SET_VRING_NUM, &state(u32::from(ring.size)), &[]).await?;
-        dialogue.tell(FrontendReq::SET_VRING_BASE, &state(base), &[]).await?;
-        dialogue.tell(FrontendReq::SET_VRING_ADDR, &addr.to_bytes(), &[]).await?;
-        self.ring_fd(FrontendReq::SET_VRING_KICK, ring.index, ring.kick).await
+        dialogue.tell(FrontendReq::SET_VRING_NUM, &state(u32::from(ring.size)), &[])?;
+        dialogue.tell(FrontendReq::SET_VRING_BASE, &state(base), &[])?;
+        dialogue.tell(FrontendReq::SET_VRING_ADDR, &addr.to_bytes(), &[])?;
+        self.ring_fd(FrontendReq::SET_VRING_KICK, ring.index, ring.kick)
     }
 
     /// Lets the backend use a ring; without protocol features rings start enabled.
-    pub(crate) async fn ring_enable(&mut self, index: u8) -> Result<(), Error> {
+    pub(crate) fn ring_enable(&mut self, index: u8) -> Result<(), Error> {
         if self.offered.contains(Features::PROTOCOL_FEATURES) {
             let state = VringState { index: u32::from(index), num: 1 };
-            self.dialogue.tell(FrontendReq::SET_VRING_ENABLE, &state.to_bytes(), &[]).await?;
+            self.dialogue.tell(FrontendReq::SET_VRING_ENABLE, &state.to_bytes(), &[])?;
         }
         Ok(())
     }
 
     /// Stops a ring: when this returns the backend does not touch it any more.
-    pub(crate) async fn ring_stop(&mut self, index: u8) -> Result<(), Error> {
+    pub(crate) fn ring_stop(&mut self, index: u8) -> Result<(), Error> {
         let state = VringState { index: u32::from(index), num: 0 };
-        self.dialogue.ask::<VringState>(FrontendReq::GET_VRING_BASE, &state.to_bytes()).await.map(drop)
+        self.dialogue.ask::<VringState>(FrontendReq::GET_VRING_BASE, &state.to_bytes()).map(drop)
     }
 }
 

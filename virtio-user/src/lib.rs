@@ -1,7 +1,7 @@
 //! `net_virtio_user`: the virtio-net frontend without a PCI device, over a vhost-user socket.
 //!
 //! ```text
-//!   application                 control thread (one for all ports)
+//!   application                 control thread (each port has one)
 //!   Receive / Transmit          Session: connect · handshake · watch · take home
 //!        │ enter a gate               │ opens and closes the gates
 //!        ▼                            ▼
@@ -32,11 +32,11 @@ mod memory;
 mod missing;
 mod path;
 mod queue;
-mod reactor;
 mod rings;
 mod rx;
 mod session;
 mod sys;
+mod thread;
 mod transport;
 mod tx;
 

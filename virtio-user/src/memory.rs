@@ -19,7 +19,7 @@ use linecard_wire::payload::{MemTable, MemoryRegion, Payload, SingleRegion};
 
 use crate::dialogue::Dialogue;
 use crate::error::Error;
-use crate::reactor::Task;
+use crate::thread::Waiter;
 
 /// Regions that every backend takes in one table (QEMU `docs/interop/vhost-user.rst`, "Memory region table").
 const TABLE_REGIONS: usize = 8;
@@ -89,12 +89,8 @@ pub(crate) struct Growth {
 }
 
 impl Growth {
-    /// `task` is notified when segments come or go.
-    pub(crate) fn follow(
-        rings: Arc<Domain>,
-        packets: &Arc<Domain>,
-        task: impl Fn() -> Option<Arc<Task>> + Send + Sync + 'static,
-    ) -> Self {
+    /// `waiter`'s thread is notified when segments come or go.
+    pub(crate) fn follow(rings: Arc<Domain>, packets: &Arc<Domain>, waiter: Arc<Waiter>) -> Self {
         let window = Arc::new(Window::new(packets.base() as u64));
         let seen = window.clone();
         let subscription = packets.subscribe(Box::new(move |event| {
@@ -103,9 +99,7 @@ impl Growth {
                 #[allow(unreachable_patterns, reason = "more kinds of events may come")]
                 _ => {}
             }
-            if let Some(task) = task() {
-                task.notify();
-            }
+            waiter.notify();
         }));
         Self { rings, packets: packets.clone(), window, _subscription: subscription }
     }
@@ -145,7 +139,7 @@ impl Sharing {
     }
 
     /// Tells the backend what changed since last time, and opens the window for it.
-    pub(crate) async fn update(&mut self, dialogue: &mut Dialogue, growth: &Growth) -> Result<(), Error> {
+    pub(crate) fn update(&mut self, dialogue: &mut Dialogue, growth: &Growth) -> Result<(), Error> {
         let seen = growth.window.changes();
         if self.changes == Some(seen) {
             return Ok(());
@@ -156,33 +150,33 @@ impl Sharing {
             return Err(Error::Regions { segments: now.len(), max });
         }
         match self.slots {
-            0 => self.table(dialogue, &now).await?,
-            _ => self.one_by_one(dialogue, &now).await?,
+            0 => self.table(dialogue, &now)?,
+            _ => self.one_by_one(dialogue, &now)?,
         }
-        dialogue.barrier().await?;
+        dialogue.barrier()?;
         self.changes = Some(seen);
         growth.window.raise(end, seen);
         Ok(())
     }
 
     /// All regions as one table, when it is another than the backend has.
-    async fn table(&mut self, dialogue: &mut Dialogue, now: &[Arc<Segment>]) -> Result<(), Error> {
+    fn table(&mut self, dialogue: &mut Dialogue, now: &[Arc<Segment>]) -> Result<(), Error> {
         if same(now, &self.known) {
             return Ok(());
         }
         let table = MemTable(now.iter().map(|segment| region(segment)).collect());
         let fds: Vec<BorrowedFd<'_>> = now.iter().map(|segment| segment.fd()).collect();
-        dialogue.tell(FrontendReq::SET_MEM_TABLE, &table.to_bytes(), &fds).await?;
+        dialogue.tell(FrontendReq::SET_MEM_TABLE, &table.to_bytes(), &fds)?;
         self.known = now.to_vec();
         Ok(())
     }
 
     /// What is gone is taken back, what is new is added.
-    async fn one_by_one(&mut self, dialogue: &mut Dialogue, now: &[Arc<Segment>]) -> Result<(), Error> {
+    fn one_by_one(&mut self, dialogue: &mut Dialogue, now: &[Arc<Segment>]) -> Result<(), Error> {
         let gone: Vec<_> = self.known.iter().filter(|known| !contains(now, known)).cloned().collect();
         for segment in gone {
             let payload = SingleRegion(region(&segment)).to_bytes();
-            dialogue.tell(FrontendReq::REM_MEM_REG, &payload, &[]).await?;
+            dialogue.tell(FrontendReq::REM_MEM_REG, &payload, &[])?;
             self.known.retain(|known| !Arc::ptr_eq(known, &segment));
         }
         for segment in now {
@@ -190,7 +184,7 @@ impl Sharing {
                 continue;
             }
             let payload = SingleRegion(region(segment)).to_bytes();
-            dialogue.tell(FrontendReq::ADD_MEM_REG, &payload, &[segment.fd()]).await?;
+            dialogue.tell(FrontendReq::ADD_MEM_REG, &payload, &[segment.fd()])?;
             self.known.push(segment.clone());
         }
         Ok(())

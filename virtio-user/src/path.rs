@@ -12,7 +12,7 @@ use linecard_mempool::{Burst, Meta};
 use linecard_pmd::offload::Takes;
 use linecard_virtio::PeerFault;
 
-use crate::reactor::Task;
+use crate::thread::Waiter;
 
 /// Bytes of the header before every packet.
 pub(crate) const HEADER: u32 = linecard_virtio::net::HDR_LEN;
@@ -36,10 +36,15 @@ pub(crate) trait TxPath: Send {
 pub(crate) struct Trouble {
     told: AtomicBool,
     first: Mutex<Option<(usize, PeerFault)>>,
-    task: Mutex<Option<Arc<Task>>>,
+    waiter: Option<Arc<Waiter>>,
 }
 
 impl Trouble {
+    /// Of the port that `waiter`'s thread serves.
+    pub(crate) fn of(waiter: Arc<Waiter>) -> Self {
+        Self { waiter: Some(waiter), ..Self::default() }
+    }
+
     /// Remembers the first fault and wakes the control thread, which takes the port down.
     #[cold]
     #[inline(never)]
@@ -48,8 +53,8 @@ impl Trouble {
             return;
         }
         *self.first.lock().unwrap_or_else(PoisonError::into_inner) = Some((ring, fault));
-        if let Some(task) = self.task() {
-            task.notify();
+        if let Some(waiter) = &self.waiter {
+            waiter.notify();
         }
     }
 
@@ -58,15 +63,6 @@ impl Trouble {
         let fault = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.told.store(false, Ordering::Release);
         fault
-    }
-
-    pub(crate) fn bind(&self, task: Option<Arc<Task>>) {
-        *self.task.lock().unwrap_or_else(PoisonError::into_inner) = task;
-    }
-
-    /// The control thread's bell for this port, while it is started.
-    pub(crate) fn task(&self) -> Option<Arc<Task>> {
-        self.task.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use linecard_eal::bell::Strikes;
+use linecard_eal::bell::Allowance;
 use linecard_eal::eventfd::EventFd;
 use linecard_eal::memory::{Domain, Zone};
 use linecard_virtio::{
@@ -33,8 +33,8 @@ pub(crate) struct RingZone {
     pub(crate) kick: Arc<EventFd>,
     /// The backend would wake us; nobody waits, but a backend needs one to start.
     pub(crate) call: EventFd,
-    /// Slow kicks, of all sessions.
-    strikes: Arc<Strikes>,
+    /// The time that kicks may take, of all sessions.
+    allowance: Arc<Allowance>,
 }
 
 impl RingZone {
@@ -49,17 +49,17 @@ impl RingZone {
         label: &str,
         size: u16,
         transmit: bool,
+        allowance: &Arc<Allowance>,
     ) -> Result<Self, RingError> {
         let zone = domain.zone(label, Self::bytes(size, transmit), ALIGN).map_err(RingError::Memory)?;
-        let strikes = Arc::default();
-        let event = || EventFd::of(&strikes).map_err(RingError::Event);
+        let event = || EventFd::of(allowance).map_err(RingError::Event);
         let (kick, call) = (Arc::new(event()?), event()?);
-        Ok(Self { zone, size, kick, call, strikes })
+        Ok(Self { zone, size, kick, call, allowance: Arc::clone(allowance) })
     }
 
     /// Zeroes the ring and makes new events, for a backend that knows nothing of the last one.
     pub(crate) fn renew(&mut self) -> Result<(), Error> {
-        let event = || EventFd::of(&self.strikes);
+        let event = || EventFd::of(&self.allowance);
         let failed = |source| Error::System { action: "making an eventfd", source };
         let (kick, call) = (event().map_err(failed)?, event().map_err(failed)?);
         (self.kick, self.call) = (Arc::new(kick), call);

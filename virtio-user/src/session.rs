@@ -1,6 +1,5 @@
 //! A started port's life on the control thread: connect, shake hands, watch, take home, again.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
@@ -9,27 +8,32 @@ use linecard_mempool::{Meta, Pool};
 use linecard_pmd::PortControl;
 use linecard_virtio::Features;
 use linecard_virtio::net::{device_takes, driver_takes};
+use linecard_wire::Closer;
 use linecard_wire::socket::Listener;
 
 use crate::control::State;
-use crate::dialogue::{Dialogue, handshake_limit};
+use crate::dialogue::{Dialogue, HANDSHAKE, handshake_limit};
 use crate::doorbell::{Doorbell, TICK};
 use crate::error::Error;
 use crate::handshake::{Greeted, RingPlace, greet, layout};
 use crate::memory::{Growth, Sharing};
 use crate::path::{RxPath, Trouble, TxPath};
 use crate::queue::NO_PATH;
-use crate::reactor::{Task, after};
 use crate::rings::{Named, RingZone, rx_path, tx_path};
 use crate::rx::RxParts;
 use crate::sys::Ready;
+use crate::thread::{Waiter, after};
 use crate::transport::{RETRY, accept, connect};
 use crate::tx::TxParts;
 
 /// How long a port in client mode looks for its backend when it starts.
 const FIRST_CONNECT: Duration = Duration::from_millis(500);
+/// The longest that a port takes to start: a backend that was greeted and is gone, another one, and its handshake.
+pub(crate) const START: Duration = FIRST_CONNECT.saturating_add(HANDSHAKE.saturating_mul(2));
 /// Before a backend that broke the rules gets another chance.
 const PENALTY: Duration = Duration::from_millis(1000);
+/// Between two warnings that too many descriptors are not closed.
+const SAY_AGAIN: Duration = Duration::from_secs(60);
 /// Before a gate with somebody inside is looked at again.
 const BURST_TIME: Duration = Duration::from_millis(1);
 /// How long a backend may take to let go of the rings when the port stops.
@@ -39,13 +43,6 @@ const FAREWELL: Duration = Duration::from_millis(500);
 pub(crate) struct Pair {
     pub(crate) rx: RingZone,
     pub(crate) tx: RingZone,
-}
-
-/// What the user's side tells the control thread, and how it hears of the end.
-pub(crate) struct Orders {
-    pub(crate) stop: Arc<AtomicBool>,
-    /// The outcome of the first handshake.
-    pub(crate) started: mpsc::Sender<Result<(), Error>>,
 }
 
 /// Where a queue's data path of the moment is.
@@ -62,7 +59,13 @@ pub(crate) struct Session {
     pub(crate) rx: Vec<Inside<dyn RxPath>>,
     pub(crate) tx: Vec<Inside<dyn TxPath>>,
     pub(crate) pairs: Vec<Pair>,
-    pub(crate) orders: Orders,
+    pub(crate) waiter: Arc<Waiter>,
+    /// Of all the port's connections.
+    pub(crate) closer: Closer,
+    /// Takes the outcome of the first handshake.
+    pub(crate) started: mpsc::Sender<Result<(), Error>>,
+    /// When it was last said that too many descriptors are not closed.
+    pub(crate) said: Option<Instant>,
     /// A connection made while the device was probed.
     pub(crate) first: Option<Greeted>,
 }
@@ -83,14 +86,14 @@ struct Live {
 
 impl Session {
     /// Runs until the user stops the port.
-    pub(crate) async fn live(mut self, task: Arc<Task>) {
+    pub(crate) fn live(mut self) {
         let mut fresh = true;
         while !self.stopped() {
-            let outcome = self.establish(&task, fresh).await;
+            let outcome = self.establish(fresh);
             let pause = match outcome {
                 Ok(live) => {
                     self.report(Ok(()));
-                    self.serve(live).await
+                    self.serve(live)
                 }
                 Err(error) if fresh && self.listener.is_none() => {
                     self.report(Err(error));
@@ -102,76 +105,88 @@ impl Session {
                 }
             };
             fresh = false;
-            self.rest(&task, pause).await;
+            self.rest(pause);
         }
     }
 
     fn stopped(&self) -> bool {
-        self.orders.stop.load(Ordering::Acquire)
+        self.waiter.stopped()
     }
 
     /// Tells whoever started the port how it went; later calls find nobody waiting.
     fn report(&self, outcome: Result<(), Error>) {
-        let _ = self.orders.started.send(outcome);
+        let _ = self.started.send(outcome);
     }
 
     /// A backend that is not there (yet) is no news, one that does wrong is.
-    fn log(&self, what: &str, error: &Error) {
+    fn log(&mut self, what: &str, error: &Error) {
+        let again = error.is_limit() && self.said_lately();
         let name = self.state.name();
         match error {
             Error::Stopped => {}
-            error if error.is_backend_gone() => tracing::debug!("{name}: {what}: {error}"),
+            error if again || error.is_backend_gone() => tracing::debug!("{name}: {what}: {error}"),
             error => tracing::warn!("{name}: {what}: {error}"),
         }
     }
 
-    async fn rest(&self, task: &Task, pause: Duration) {
+    /// Whether it was said a short while ago that too many descriptors are not closed; it counts as said now if not.
+    fn said_lately(&mut self) -> bool {
+        let lately = self.said.is_some_and(|said| said.elapsed() < SAY_AGAIN);
+        if !lately {
+            self.said = Some(Instant::now());
+        }
+        lately
+    }
+
+    fn rest(&self, pause: Duration) {
         let until = after(pause);
         while !self.stopped() && Instant::now() < until {
-            task.wait(None, Ready::Read, Some(until)).await;
+            self.waiter.wait(None, Ready::Read, Some(until));
         }
     }
 
     /// From nothing to packets.
-    async fn establish(&mut self, task: &Arc<Task>, fresh: bool) -> Result<Live, Error> {
+    fn establish(&mut self, fresh: bool) -> Result<Live, Error> {
         if let Some(mut first) = self.first.take() {
-            first.dialogue.adopt(task.clone(), handshake_limit());
-            match self.prepare(first).await {
+            first.dialogue.set_limit(Some(handshake_limit()));
+            match self.prepare(first) {
                 // The connection may have died since the device was probed.
                 Err(error) if error.is_backend_gone() => {}
                 outcome => return outcome,
             }
         }
+        // One more descriptor, given back at once: while the port holds too many it does not connect.
+        drop(self.closer.descriptors().charge(1).map_err(linecard_wire::Error::from)?);
         let socket = match &self.listener {
             Some(listener) => {
                 // Until somebody comes the port is up to the peer, and starting it is done.
                 self.report(Ok(()));
-                accept(listener, task, || self.stopped()).await?
+                accept(listener, &self.waiter)?
             }
             None => {
                 let patience = if fresh { FIRST_CONNECT } else { Duration::ZERO };
-                connect(&self.state.options.path, task, after(patience)).await?
+                connect(&self.state.options.path, &self.waiter, after(patience))?
             }
         };
-        let greeted = greet(Dialogue::new(socket, task.clone(), handshake_limit())?).await?;
-        self.prepare(greeted).await
+        let greeted = greet(Dialogue::new(socket, &self.closer, &self.waiter, handshake_limit())?)?;
+        self.prepare(greeted)
     }
 
     /// Agrees on features, shares memory, starts the rings, opens the gates.
-    async fn prepare(&mut self, mut greeted: Greeted) -> Result<Live, Error> {
+    fn prepare(&mut self, mut greeted: Greeted) -> Result<Live, Error> {
         let count = u16::try_from(self.pairs.len()).unwrap_or(u16::MAX);
-        let features = greeted.agree(&self.state.options, count).await?;
+        let features = greeted.agree(&self.state.options, count)?;
         let mut sharing = Sharing::new(greeted.slots);
         self.renew()?;
         for (index, ring) in rings(&self.pairs) {
-            greeted.ring_call(index, &ring.call).await?;
+            greeted.ring_call(index, &ring.call)?;
         }
-        sharing.update(&mut greeted.dialogue, &self.growth).await?;
+        sharing.update(&mut greeted.dialogue, &self.growth)?;
         let built = self.build(features)?;
-        self.start_rings(&mut greeted, features).await?;
-        greeted.driver_ok().await?;
+        self.start_rings(&mut greeted, features)?;
+        greeted.driver_ok()?;
         // The domain may have grown meanwhile.
-        sharing.update(&mut greeted.dialogue, &self.growth).await?;
+        sharing.update(&mut greeted.dialogue, &self.growth)?;
         greeted.dialogue.set_limit(None);
         if self.stopped() {
             return Err(Error::Stopped);
@@ -233,16 +248,16 @@ impl Session {
         }
     }
 
-    async fn start_rings(&self, greeted: &mut Greeted, features: Features) -> Result<(), Error> {
+    fn start_rings(&self, greeted: &mut Greeted, features: Features) -> Result<(), Error> {
         let layout = layout(features);
         for (index, ring) in rings(&self.pairs) {
             let place =
                 RingPlace { index, layout, size: ring.size(), addrs: ring.addrs(features), kick: &ring.kick };
-            greeted.ring_start(&place).await?;
+            greeted.ring_start(&place)?;
         }
         for (index, _) in rings(&self.pairs) {
             if self.polled(index) {
-                greeted.ring_enable(index).await?;
+                greeted.ring_enable(index)?;
             }
         }
         Ok(())
@@ -268,7 +283,7 @@ impl Session {
     }
 
     /// Watches a backend until it is lost or the user stops the port; returns how long to wait then.
-    async fn serve(&mut self, mut live: Live) -> Duration {
+    fn serve(&mut self, mut live: Live) -> Duration {
         let error = loop {
             if self.stopped() {
                 break Error::Stopped;
@@ -277,14 +292,14 @@ impl Session {
                 break Error::Ring { queue, fault };
             }
             live.doorbells.iter().for_each(|doorbell| doorbell.settle());
-            if let Err(error) = live.sharing.update(&mut live.greeted.dialogue, &self.growth).await {
+            if let Err(error) = live.sharing.update(&mut live.greeted.dialogue, &self.growth) {
                 break error;
             }
-            if let Err(error) = live.greeted.dialogue.watch(Some(after(TICK))).await {
+            if let Err(error) = live.greeted.dialogue.watch(Some(after(TICK))) {
                 break error;
             }
         };
-        self.shut(live, &error).await;
+        self.shut(live, &error);
         if error.is_backend_gone() {
             tracing::info!("{}: link down: {error}", self.state.name());
         } else {
@@ -300,20 +315,20 @@ impl Session {
     }
 
     /// Link down, rings stopped where the backend still listens, everything home.
-    async fn shut(&mut self, mut live: Live, why: &Error) {
+    fn shut(&mut self, mut live: Live, why: &Error) {
         self.state.set_down();
         self.growth.window.close();
-        // A thread that is inside a burst may have lost its core; other ports do not wait for it.
+        // A thread that is inside a burst may have lost its core.
         while !self.all_outside() {
-            live.greeted.dialogue.pause(BURST_TIME).await;
+            self.waiter.wait(None, Ready::Read, Some(after(BURST_TIME)));
         }
         let rx: Vec<_> = self.rx.iter_mut().filter_map(|inside| inside.close().take()).collect();
         let tx: Vec<_> = self.tx.iter_mut().filter_map(|inside| inside.close().take()).collect();
         self.state.rx_names.iter().chain(&self.state.tx_names).for_each(|name| name.set(NO_PATH));
         if matches!(why, Error::Stopped) {
-            live.greeted.dialogue.set_limit(Some(after(FAREWELL)));
+            live.greeted.dialogue.leave_until(after(FAREWELL));
             // A backend that does not answer is left all the same.
-            let _ = farewell(&mut live.greeted, &self.pairs).await;
+            let _ = farewell(&mut live.greeted, &self.pairs);
         }
         drop(live);
         // Only now: as long as the backend was connected it might have used the buffers.
@@ -330,11 +345,11 @@ fn penalty(error: &Error) -> Duration {
     }
 }
 
-async fn farewell(greeted: &mut Greeted, pairs: &[Pair]) -> Result<(), Error> {
+fn farewell(greeted: &mut Greeted, pairs: &[Pair]) -> Result<(), Error> {
     for (index, _) in rings(pairs) {
-        greeted.ring_stop(index).await?;
+        greeted.ring_stop(index)?;
     }
-    greeted.reset().await
+    greeted.reset()
 }
 
 /// Every ring with its number.
@@ -344,11 +359,10 @@ fn rings(pairs: &[Pair]) -> impl Iterator<Item = (u8, &RingZone)> {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        // Also when the control thread ends first: the gates must not lead to rings that are gone.
+        // Also after a panic: the gates must not lead to rings that are gone.
         self.state.set_down();
         self.growth.window.close();
         self.rx.iter_mut().for_each(|inside| drop(inside.close().take()));
         self.tx.iter_mut().for_each(|inside| drop(inside.close().take()));
-        self.trouble.bind(None);
     }
 }

@@ -4,14 +4,13 @@ use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use linecard_wire::socket::{self, Listener, SocketError};
 
 use crate::error::Error;
-use crate::reactor::{Task, after};
 use crate::sys::Ready;
+use crate::thread::{Waiter, after};
 
 /// Between two tries to connect.
 pub(crate) const RETRY: Duration = Duration::from_millis(20);
@@ -30,28 +29,24 @@ pub(crate) fn listen(path: &Path) -> Result<Listener, Error> {
 }
 
 /// The next backend that connects.
-pub(crate) async fn accept(
-    listener: &Listener,
-    task: &Task,
-    stop: impl Fn() -> bool,
-) -> Result<UnixStream, Error> {
+pub(crate) fn accept(listener: &Listener, waiter: &Waiter) -> Result<UnixStream, Error> {
     loop {
-        if stop() {
+        if waiter.stopped() {
             return Err(Error::Stopped);
         }
         match listener.accept() {
             Ok(stream) => return Ok(stream),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                task.wait(Some(listener.as_fd()), Ready::Read, None).await;
+                waiter.wait(Some(listener.as_fd()), Ready::Read, None);
             }
             // A backend that left before it was accepted, or no descriptors left: later may be better.
-            Err(_) => task.wait(None, Ready::Read, Some(after(RETRY))).await,
+            Err(_) => waiter.wait(None, Ready::Read, Some(after(RETRY))),
         }
     }
 }
 
 /// Connects to `path`, trying again until `deadline`.
-pub(crate) async fn connect(path: &Path, task: &Arc<Task>, deadline: Instant) -> Result<UnixStream, Error> {
+pub(crate) fn connect(path: &Path, waiter: &Waiter, deadline: Instant) -> Result<UnixStream, Error> {
     loop {
         match socket::connect(path) {
             Ok(stream) => return Ok(stream),
@@ -65,7 +60,8 @@ pub(crate) async fn connect(path: &Path, task: &Arc<Task>, deadline: Instant) ->
             Err(source) if Instant::now() >= deadline => {
                 return Err(Error::Connect { path: path.to_owned(), source });
             }
-            Err(_) => task.wait(None, Ready::Read, Some(after(RETRY).min(deadline))).await,
+            Err(_) if waiter.stopped() => return Err(Error::Stopped),
+            Err(_) => waiter.wait(None, Ready::Read, Some(after(RETRY).min(deadline))),
         }
     }
 }

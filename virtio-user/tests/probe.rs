@@ -5,8 +5,7 @@ mod support;
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
-use linecard_pmd::netdev::lab::wait_until;
-use linecard_pmd::{PortConfig, configure};
+use linecard_pmd::{Driver, PortConfig, configure};
 use support::{Backend, Bench, Place};
 
 #[track_caller]
@@ -110,18 +109,26 @@ fn a_ring_size_that_only_packed_rings_have() {
     peer.join().expect("no panic");
 }
 
-/// The control thread ends with the last device.
+/// Every device has a control thread of its own, which ends with it.
 #[test]
 fn no_thread_is_left() {
     let threads = || {
         let list = std::fs::read_dir("/proc/self/task").expect("a list").filter_map(Result::ok);
         let names = list.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
-        names.filter(|name| name.trim() == "lc-virtio-user").count()
+        names.filter(|name| name.trim().starts_with("lc-net_counted")).count()
     };
-    let (bench, place) = (Bench::new(512), Place::new());
-    let device = bench.probe(&format!("{},server=1", place.arg())).expect("it listens");
-    assert!(threads() >= 1);
-    drop(device);
-    // Other tests of this file have threads of their own for a while.
-    wait_until("no control thread", || threads() == 0);
+    let (bench, places) = (Bench::new(512), [Place::new(), Place::new()]);
+    let mut devices: Vec<_> = (0..)
+        .zip(&places)
+        .map(|(number, place)| {
+            let args = format!("net_counted{number},{},server=1", place.arg());
+            let args = linecard_pmd::DevArgs::parse(&args).expect("a device");
+            bench.driver.probe(&bench.context(), &args).expect("it listens")
+        })
+        .collect();
+    assert_eq!(threads(), 2);
+    devices.pop();
+    assert_eq!(threads(), 1);
+    devices.pop();
+    assert_eq!(threads(), 0);
 }

@@ -158,8 +158,12 @@ fn compare<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool>(
         let packed = features.contains(Features::RING_PACKED);
         let size = if packed { 1 + dice.below(40) as u16 } else { 1 << dice.below(7) };
         let rings = domain("rings");
-        let zone = RingZone::new(&rings, "rx", size, false).map_err(|_| "no ring").expect("a ring");
-        let other = RingZone::new(&rings, "tx", size, true).map_err(|_| "no ring").expect("a ring");
+        let ring = |name, transmit| {
+            RingZone::new(&rings, name, size, transmit, &Arc::default())
+                .map_err(|_| "no ring")
+                .expect("a ring")
+        };
+        let (zone, other) = (ring("rx", false), ring("tx", true));
         let (memory, config) = zone.for_test(features);
         let packets = pool(&domain("packets"), 1024);
         let parts = RxParts {

@@ -102,7 +102,8 @@ impl<Q: DriverQueue, const OFFLOAD: bool> Side<Q, OFFLOAD> {
     ) -> Self {
         let packets = domain("packets");
         let pool = pool(&packets, 4096);
-        let zone = RingZone::new(&domain("rings"), "tx", SIZE, true).map_err(|_| "no ring").expect("a ring");
+        let zone = RingZone::new(&domain("rings"), "tx", SIZE, true, &Arc::default());
+        let zone = zone.map_err(|_| "no ring").expect("a ring");
         let (memory, config) = zone.for_test(features);
         let parts = TxParts {
             doorbell: zone.doorbell(features).expect("a doorbell"),

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 
 pub mod echo;
+pub mod stall;
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -19,7 +20,7 @@ use linecard_pmd::{Device, Driver, Error, Port, PortConfig, ProbeContext, StartE
 use linecard_virtio::{DeviceMemory, Features, Layout, RingMemory};
 use linecard_virtio_user::VirtioUser;
 use linecard_wire::payload::{MemTable, MemoryRegion, Payload, SingleRegion, VringAddr, VringFd, VringState};
-use linecard_wire::{Connection, FrontendReq, Message, OutMessage, ProtocolFeatures};
+use linecard_wire::{Connection, FrontendReq, Message, OutMessage, ProtocolFeatures, REPLY};
 
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -64,10 +65,12 @@ impl Bench {
     }
 
     pub fn probe(&self, args: &str) -> Result<Box<dyn Device>, Error> {
-        let context =
-            ProbeContext { memory: self.memory.clone(), domain: self.domain.clone(), wait: self.wait };
         let args = linecard_pmd::DevArgs::parse(&format!("net_virtio_user0,{args}"))?;
-        self.driver.probe(&context, &args)
+        self.driver.probe(&self.context(), &args)
+    }
+
+    pub fn context(&self) -> ProbeContext {
+        ProbeContext { memory: self.memory.clone(), domain: self.domain.clone(), wait: self.wait }
     }
 
     pub fn start(&self, device: Box<dyn Device>, config: PortConfig) -> Result<Port, StartError> {
@@ -176,6 +179,8 @@ pub enum Act {
 }
 
 pub type Spoiler = Box<dyn FnMut(&mut Connection, &Message) -> Act + Send>;
+/// Sends the bytes of a reply in its own way.
+pub type Sender = Box<dyn FnMut(&UnixStream, &[u8]) + Send>;
 
 /// One connection with a frontend.
 pub struct Backend {
@@ -191,6 +196,7 @@ pub struct Backend {
     pub rings: Vec<Ring>,
     pub requests: Vec<u32>,
     pub spoiler: Option<Spoiler>,
+    pub sender: Option<Sender>,
 }
 
 pub fn all_features() -> Features {
@@ -214,8 +220,12 @@ pub struct Gone;
 
 impl Backend {
     pub fn new(stream: UnixStream) -> Self {
+        Self::over(Connection::new(stream).expect("a connection"))
+    }
+
+    pub fn over(conn: Connection) -> Self {
         Self {
-            conn: Connection::new(stream).expect("a connection"),
+            conn,
             offered: all_features(),
             protocol: usual_protocol(),
             queue_num: 8,
@@ -227,6 +237,7 @@ impl Backend {
             rings: (0..16).map(|_| Ring::default()).collect(),
             requests: Vec::new(),
             spoiler: None,
+            sender: None,
         }
     }
 
@@ -296,7 +307,11 @@ impl Backend {
         let (request, wants_ack) = (message.request, message.needs_reply());
         let reply = self.act(message);
         let payload = reply.or_else(|| wants_ack.then(|| 0_u64.to_bytes()));
-        if let Some(payload) = payload {
+        let Some(payload) = payload else { return Ok(()) };
+        if let Some(sender) = &mut self.sender {
+            let header = [request, REPLY | 1, payload.len() as u32].map(u32::to_ne_bytes).concat();
+            sender(self.conn.socket(), &[header, payload].concat());
+        } else {
             self.conn.send(&OutMessage::reply(request, &payload)).map_err(|_| Gone)?;
         }
         Ok(())
