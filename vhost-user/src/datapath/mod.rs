@@ -13,6 +13,7 @@ mod dequeue;
 mod differential;
 mod enqueue;
 mod scatter;
+mod turn;
 
 use std::sync::Arc;
 
@@ -33,6 +34,10 @@ use enqueue::Enqueue;
 const MIN_FRAME: u32 = 14;
 /// Longest packet in bytes: what IPv4 can say, and an Ethernet header with two tags.
 const MAX_PACKET: u32 = 65_535 + 22;
+
+/// Descriptors of one chain whose memory is used; packets in longer chains are dropped. A packet of 64 KiB in pages is 18,
+/// Linux sends at most 19, DPDK's backend takes 256.
+const MAX_CHAIN: u16 = 1024;
 
 /// Descriptors of odd chains read in one burst before others get their turn; a chain that was begun is finished.
 /// Else a peer could have one burst read its longest chain again and again.

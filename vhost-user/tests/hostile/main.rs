@@ -3,6 +3,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod first_touch;
 mod pages;
 mod racing;
 mod waiting;
