@@ -14,7 +14,7 @@ use linecard_virtio::{Ahead, Chain, DeviceQueue, Head, PeerFault, SegList};
 use super::copy::{LINE, copy, prefetch_read};
 use super::scatter::Cursor;
 use super::turn::Turn;
-use super::{DESCRIPTORS_PER_BURST, DequeuePath, Done, MAX_CHAIN, MAX_PACKET, MIN_FRAME};
+use super::{DESCRIPTORS_PER_BURST, DequeuePath, Done, MAX_CHAIN, MAX_PACKET, MIN_FRAME, at_once};
 use crate::memory::MemoryMap;
 use crate::port::RxLoss;
 
@@ -33,6 +33,8 @@ pub(super) struct Dequeue<Q, const OFFLOAD: bool> {
     overdue: bool,
     segments: SegList,
     turn: Turn,
+    /// Most plain chains taken at once.
+    most: usize,
     name: &'static str,
     /// What we told the driver it may leave to us.
     takes: Takes,
@@ -66,14 +68,15 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
     ) -> Self {
         queue.set_notifications(false);
         let (segments, turn) = (SegList::limited(MAX_CHAIN), Turn::new());
-        Self { queue, map, header, overdue: true, segments, turn, name, takes }
+        let most = at_once(&map);
+        Self { queue, map, header, overdue: true, segments, turn, most, name, takes }
     }
 
     /// Plain chains of ordinary length, from the next one on.
     #[inline(always)]
     fn fast(&mut self, out: &mut Burst, pool: &Pool, stats: &QueueStats<RxLoss>) -> Result<usize, PeerFault> {
         let mut chains = [const { MaybeUninit::<Chain>::uninit() }; BURST];
-        let want = out.room().min(BURST);
+        let want = out.room().min(BURST).min(self.most);
         let n = self.queue.peek(&*self.map, chains.get_mut(..want).unwrap_or_default())?;
         let chains = chains.get(..n).unwrap_or_default();
         // SAFETY: `peek` initialised the first `n` chains.

@@ -12,7 +12,7 @@ use linecard_virtio::{Ahead, Chain, DeviceQueue, Head, PeerFault, SegList, Used}
 use super::copy::{LINE, copy, prefetch_write};
 use super::scatter::Cursor;
 use super::turn::Turn;
-use super::{DESCRIPTORS_PER_BURST, Done, EnqueuePath, MAX_CHAIN, MAX_PACKET};
+use super::{DESCRIPTORS_PER_BURST, Done, EnqueuePath, MAX_CHAIN, MAX_PACKET, at_once};
 use crate::memory::MemoryMap;
 use crate::port::TxLoss;
 
@@ -35,6 +35,8 @@ pub(super) struct Enqueue<Q, const MERGE: bool, const OFFLOAD: bool> {
     /// Descriptors read by the slow way in this burst.
     walked: u32,
     turn: Turn,
+    /// Most plain chains filled at once.
+    most: usize,
     name: &'static str,
     takes: Takes,
 }
@@ -59,6 +61,7 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
         // The descriptors of a longer buffer are left unused.
         let list = || SegList::limited(MAX_CHAIN);
         let (first, further, heads) = (list(), list(), Vec::new());
+        let most = at_once(&map);
         Self {
             queue,
             map,
@@ -69,6 +72,7 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
             runts: 0,
             walked: 0,
             turn: Turn::new(),
+            most,
             name,
             takes,
         }
@@ -78,7 +82,7 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
     #[inline(always)]
     fn fast(&mut self, packets: &[Packet], stats: &QueueStats<TxLoss>) -> Result<usize, PeerFault> {
         let mut chains = [const { MaybeUninit::<Chain>::uninit() }; BURST];
-        let want = packets.len().min(BURST);
+        let want = packets.len().min(BURST).min(self.most);
         let n = self.queue.peek(&*self.map, chains.get_mut(..want).unwrap_or_default())?;
         let chains = chains.get(..n).unwrap_or_default();
         // SAFETY: `peek` initialised the first `n` chains.
