@@ -2,11 +2,12 @@
 
 use std::fs::File;
 use std::mem::MaybeUninit;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
 use linecard_mempool::{Burst, Packet, Pool};
+use linecard_pmd::netdev::lab::wait_for;
 use linecard_pmd::{RxQueue, TxQueue};
 use linecard_vhost_user::RxLoss;
 use linecard_virtio::Features;
@@ -49,11 +50,19 @@ impl Chains {
 
     /// A file for all of it, shared, of which nothing is there.
     pub(crate) fn share(self, frontend: &mut Frontend) -> File {
-        let size = self.total() as u64 * self.stride;
-        let file = memfd(size);
+        let file = memfd(self.size());
+        self.share_in(frontend, &file);
+        file
+    }
+
+    fn size(self) -> u64 {
+        self.total() as u64 * self.stride
+    }
+
+    fn share_in(self, frontend: &mut Frontend, file: &File) {
+        let size = self.size();
         let region = MemoryRegion { guest_addr: FAR, size, user_addr: USER + (1 << 40), offset: 0 };
         frontend.good(Req::ADD_MEM_REG, &SingleRegion(region).to_bytes(), &[file.as_fd()]);
-        file
     }
 
     /// The descriptors, all available, in the form of the ring that was negotiated.
@@ -277,5 +286,67 @@ fn the_longest_chain_there_can_be_keeps_no_other_port_waiting() {
             assert!(got[HEADER..HEADER + 1500] == frame(1, 1500), "{name}: another packet");
             longest
         });
+    }
+}
+
+const HUGE: u64 = 2 << 20;
+
+/// A file of huge pages of which none is there but so many can be had.
+fn huge(size: u64) -> Option<File> {
+    let number = |path: &str, name: &str| -> u64 {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
+        line.trim().parse().unwrap_or(0)
+    };
+    if number("/proc/meminfo", "HugePages_Free:") * HUGE < size {
+        return None;
+    }
+    // SAFETY: the name is a terminated string; the result is a new descriptor.
+    let fd = unsafe { libc::memfd_create(c"huge".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_HUGETLB) };
+    // SAFETY: just made, nobody else owns it.
+    let file = (fd >= 0).then(|| File::from(unsafe { <OwnedFd as FromRawFd>::from_raw_fd(fd) }))?;
+    file.set_len(size).ok().map(|()| file)
+}
+
+/// Plain chains, each in a huge page of its own.
+#[test]
+fn huge_pages_that_are_not_there_yet_keep_no_other_port_waiting() {
+    const PLAIN: Chains = Chains { count: 64, length: 1, bytes: 128, stride: HUGE };
+    if huge(PLAIN.size()).is_none() {
+        println!("SKIPPED: it takes 64 free huge pages (sysctl vm.nr_hugepages=64)");
+        return;
+    }
+    for (name, features) in RINGS {
+        for index in [1, 0] {
+            assert_short(name, || {
+                let mut pair = Pair::new(features);
+                // Those of the last time are given back by another thread.
+                let file = wait_for("64 huge pages", || huge(PLAIN.size()));
+                PLAIN.share_in(&mut pair.frontend, &file);
+                PLAIN.start(&mut pair.frontend, index);
+                let (mut packets, mut moved) = (Burst::new(), 0);
+                let longest = pair.poll(|bad| {
+                    if index == 1 {
+                        bad.rx.rx_burst(&mut packets);
+                        moved += packets.len();
+                        assert!(packets.iter().all(|packet| packet.data().iter().all(|byte| *byte == 0)));
+                        packets.clear();
+                    } else {
+                        let missing = 64 - moved - packets.len();
+                        let before = packets.len() + missing;
+                        for _ in 0..missing {
+                            assert!(packets.push(large(&bad.pool, &frame(1, 100))).is_ok());
+                        }
+                        bad.tx.tx_burst(&mut packets);
+                        moved += before - packets.len();
+                    }
+                    moved == 64
+                });
+                drop(packets);
+                pair.bad.assert_whole();
+                assert!(pair.bad.backend.peer().connected(), "there were not enough pages");
+                longest
+            });
+        }
     }
 }
