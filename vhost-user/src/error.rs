@@ -271,6 +271,17 @@ pub enum RegionError {
     /// Not a file that memory can safely be shared through.
     #[error("memory region's descriptor is not a memfd, hugetlbfs or tmpfs file")]
     FileKind,
+    /// Gigantic pages that the file does not have yet.
+    #[error(
+        "memory region's file has {there} bytes so far and pages of {page} bytes, too large to be made while packets \
+         wait; allocate it before it is shared (QEMU: prealloc=on)"
+    )]
+    Sparse {
+        /// Bytes of a page.
+        page: u64,
+        /// Bytes that the file has.
+        there: u64,
+    },
     /// Too many regions.
     #[error("{asked} memory regions, at most {max} are possible")]
     Count {

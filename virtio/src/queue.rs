@@ -218,7 +218,7 @@ pub struct Head {
     pub id: u16,
     /// Ring slots it occupies (an indirect chain occupies one).
     pub descs: u16,
-    /// Bytes in all its segments.
+    /// Bytes in all its segments, or in those that a [limited](SegList::limited) list took.
     pub len: u32,
 }
 

@@ -24,11 +24,19 @@ pub struct Piece {
 /// assert!(list.is_empty());
 /// assert_eq!(list.bytes(), 0);
 /// ```
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct SegList {
     pieces: Vec<Piece>,
     bytes: u32,
     descriptors: u16,
+    most: u16,
+    cut: bool,
+}
+
+impl Default for SegList {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 // SAFETY: the list is plain addresses; whoever copies through them answers for their validity on its thread.
@@ -38,7 +46,33 @@ impl SegList {
     /// An empty list.
     #[must_use]
     pub const fn new() -> Self {
-        Self { pieces: Vec::new(), bytes: 0, descriptors: 0 }
+        Self::limited(u16::MAX)
+    }
+
+    /// An empty list that takes the memory of at most `most` descriptors of a chain, those from its start on.
+    ///
+    /// ```
+    /// let list = linecard_virtio::SegList::limited(1024);
+    /// assert!(!list.is_cut());
+    /// ```
+    #[must_use]
+    pub const fn limited(most: u16) -> Self {
+        Self { pieces: Vec::new(), bytes: 0, descriptors: 0, most, cut: false }
+    }
+
+    /// Whether the chain has more descriptors than the list takes. Their memory, and where a split ring or a table is
+    /// concerned they themselves, were not looked at.
+    #[must_use]
+    pub const fn is_cut(&self) -> bool {
+        self.cut
+    }
+
+    pub(crate) const fn is_full(&self) -> bool {
+        self.descriptors >= self.most
+    }
+
+    pub(crate) fn cut(&mut self) {
+        self.cut = true;
     }
 
     /// The pieces, in the order of the chain.
@@ -68,7 +102,7 @@ impl SegList {
 
     pub(crate) fn clear(&mut self) {
         self.pieces.clear();
-        (self.bytes, self.descriptors) = (0, 0);
+        (self.bytes, self.descriptors, self.cut) = (0, 0, false);
     }
 
     pub(crate) fn read_so_far(&mut self, descriptors: u16) {

@@ -73,6 +73,19 @@ impl<'a, M: DeviceMemory, const WRITABLE: bool> Walk<'a, M, WRITABLE> {
         Ok(())
     }
 
+    /// Whether the list takes no further descriptor; notes that there is one.
+    pub(crate) fn cuts(&mut self) -> bool {
+        if self.out.is_full() {
+            self.out.cut();
+        }
+        self.out.is_full()
+    }
+
+    /// Counts a descriptor whose memory is not wanted.
+    pub(crate) fn skip(&mut self) -> Result<(), PeerFault> {
+        self.step()
+    }
+
     /// Appends the buffer of a direct descriptor with `flags`, which is number `index` of its table or ring.
     pub(crate) fn buffer(&mut self, desc: Desc, flags: u16, index: u16) -> Result<(), PeerFault> {
         self.step()?;

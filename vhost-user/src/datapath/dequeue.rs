@@ -13,7 +13,8 @@ use linecard_virtio::{Ahead, Chain, DeviceQueue, Head, PeerFault, SegList};
 
 use super::copy::{LINE, copy, prefetch_read};
 use super::scatter::Cursor;
-use super::{DESCRIPTORS_PER_BURST, DequeuePath, Done, MAX_PACKET, MIN_FRAME};
+use super::turn::Turn;
+use super::{DESCRIPTORS_PER_BURST, DequeuePath, Done, MAX_CHAIN, MAX_PACKET, MIN_FRAME, at_once};
 use crate::memory::MemoryMap;
 use crate::port::RxLoss;
 
@@ -31,6 +32,9 @@ pub(super) struct Dequeue<Q, const OFFLOAD: bool> {
     /// The driver did not seem to want a call when we last published; to be asked again with a fence.
     overdue: bool,
     segments: SegList,
+    turn: Turn,
+    /// Most plain chains taken at once.
+    most: usize,
     name: &'static str,
     /// What we told the driver it may leave to us.
     takes: Takes,
@@ -44,6 +48,14 @@ enum Slow {
     NoBuffer,
     /// Nothing is available.
     Empty,
+    /// The burst is over; the chain stays.
+    Later,
+}
+
+/// Why there is no packet.
+enum Missing {
+    Buffer,
+    Time,
 }
 
 impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
@@ -55,14 +67,16 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
         name: &'static str,
     ) -> Self {
         queue.set_notifications(false);
-        Self { queue, map, header, overdue: true, segments: SegList::new(), name, takes }
+        let (segments, turn) = (SegList::limited(MAX_CHAIN), Turn::new());
+        let most = at_once(&map);
+        Self { queue, map, header, overdue: true, segments, turn, most, name, takes }
     }
 
     /// Plain chains of ordinary length, from the next one on.
     #[inline(always)]
     fn fast(&mut self, out: &mut Burst, pool: &Pool, stats: &QueueStats<RxLoss>) -> Result<usize, PeerFault> {
         let mut chains = [const { MaybeUninit::<Chain>::uninit() }; BURST];
-        let want = out.room().min(BURST);
+        let want = out.room().min(BURST).min(self.most);
         let n = self.queue.peek(&*self.map, chains.get_mut(..want).unwrap_or_default())?;
         let chains = chains.get(..n).unwrap_or_default();
         // SAFETY: `peek` initialised the first `n` chains.
@@ -141,7 +155,12 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
     #[inline(never)]
     fn slow(&mut self, out: &mut Burst, pool: &Pool, stats: &QueueStats<RxLoss>) -> Result<usize, PeerFault> {
         let (mut taken, mut bytes, mut dropped, mut walked) = (0, 0, 0, 0);
-        while out.room() > 0 && dropped < DROPS_PER_BURST && walked < DESCRIPTORS_PER_BURST {
+        self.turn.begin();
+        while out.room() > 0
+            && dropped < DROPS_PER_BURST
+            && walked < DESCRIPTORS_PER_BURST
+            && !self.turn.is_over()
+        {
             let next = match self.next_slow(pool, stats) {
                 Ok(next) => next,
                 // What came before it is delivered and counted; the fault is still there at the next burst.
@@ -157,7 +176,7 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
                     let _ = out.push(packet);
                 }
                 Slow::Dropped => dropped += 1,
-                Slow::NoBuffer | Slow::Empty => break,
+                Slow::NoBuffer | Slow::Empty | Slow::Later => break,
             }
         }
         stats.moved(taken, bytes);
@@ -168,7 +187,14 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
         let Some(head) = self.queue.peek_chain(&*self.map, Ahead::default(), &mut self.segments)? else {
             return Ok(Slow::Empty);
         };
+        // Perhaps to find out how long it is has taken all the time.
+        if !self.turn.walked(self.segments.descriptors()) {
+            return Ok(Slow::Later);
+        }
         let len = head.len.saturating_sub(self.header);
+        if self.segments.is_cut() {
+            return Ok(self.drop_chain(head, len, pool, stats, RxLoss::TooLong));
+        }
         if len < MIN_FRAME {
             return Ok(self.drop_chain(head, len, pool, stats, RxLoss::Runt));
         }
@@ -180,9 +206,14 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
         if len > MAX_PACKET || parts > MAX_SEGMENTS {
             return Ok(self.drop_chain(head, len, pool, stats, RxLoss::TooLong));
         }
-        let Some(mut packet) = gather(self.segments.pieces(), self.header, len, parts, pool) else {
-            stats.lost(RxLoss::NoBuffer, 1);
-            return Ok(Slow::NoBuffer);
+        let pieces = self.segments.pieces();
+        let mut packet = match gather(pieces, self.header, len, parts, pool, &mut self.turn) {
+            Ok(packet) => packet,
+            Err(Missing::Time) => return Ok(Slow::Later),
+            Err(Missing::Buffer) => {
+                stats.lost(RxLoss::NoBuffer, 1);
+                return Ok(Slow::NoBuffer);
+            }
         };
         if OFFLOAD && !self.describe(&mut packet) {
             self.queue.complete(head.used(0));
@@ -198,7 +229,7 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
         let mut bytes = [0; HDR_LEN as usize];
         let len = bytes.len().min(self.header as usize);
         // SAFETY: at most the length of `bytes`.
-        unsafe { Cursor::new(self.segments.pieces()).read(bytes.as_mut_ptr(), len) };
+        unsafe { Cursor::new(self.segments.pieces()).read(bytes.as_mut_ptr(), len, || true) };
         let header = NetHeader::from_bytes(bytes);
         // A driver knows no more of a checksum than we do (virtio 1.3, Network Device: Packet Transmission): what it says
         // of one that is not to be finished is not passed on as something that was checked.
@@ -218,8 +249,9 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
         cause: RxLoss,
     ) -> Slow {
         let front = len.min(u32::from(pool.data_room()));
-        let packet =
-            if is_watched() { gather(self.segments.pieces(), self.header, front, 1, pool) } else { None };
+        let pieces = self.segments.pieces();
+        let mut show = || gather(pieces, self.header, front, 1, pool, &mut self.turn).ok();
+        let packet = if is_watched() { show() } else { None };
         self.queue.complete(head.used(0));
         match packet {
             Some(packet) => stats.dropped(cause, &packet),
@@ -267,7 +299,8 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> DequeuePath for Dequeue<Q, OFFLOAD> {
 
     fn discard(&mut self, stats: &QueueStats<RxLoss>) -> Result<Done, PeerFault> {
         let (mut dropped, mut walked) = (0u64, 0);
-        while dropped < u64::from(DROPS_PER_BURST) && walked < DESCRIPTORS_PER_BURST {
+        self.turn.begin();
+        while dropped < u64::from(DROPS_PER_BURST) && walked < DESCRIPTORS_PER_BURST && !self.turn.is_over() {
             let head = match self.queue.peek_chain(&*self.map, Ahead::default(), &mut self.segments) {
                 Ok(Some(head)) => head,
                 Ok(None) => break,
@@ -277,6 +310,7 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> DequeuePath for Dequeue<Q, OFFLOAD> {
             };
             self.queue.complete(head.used(0));
             walked += u32::from(self.segments.descriptors());
+            self.turn.walked(self.segments.descriptors());
             dropped += 1;
         }
         stats.lost(RxLoss::Disabled, dropped);
@@ -326,30 +360,31 @@ fn allocate(pool: &Pool, places: &mut [MaybeUninit<NonNull<Meta>>], n: usize) ->
 
 const _: () = assert!(size_of::<Packet>() == size_of::<NonNull<Meta>>());
 
-/// A packet of `len` bytes behind the header in `parts` segments; `None` when the pool is empty.
+/// A packet of `len` bytes behind the header in `parts` segments.
 fn gather(
     pieces: &[linecard_virtio::Piece],
     header: u32,
     len: u32,
     parts: usize,
     pool: &Pool,
-) -> Option<Packet> {
+    turn: &mut Turn,
+) -> Result<Packet, Missing> {
     let mut cursor = Cursor::new(pieces);
     cursor.skip(header as usize);
     let mut left = len as usize;
-    let mut next = || -> Option<Packet> {
-        let mut packet = pool.get()?;
+    let mut next = || -> Result<Packet, Missing> {
+        let mut packet = pool.get().ok_or(Missing::Buffer)?;
         let part = left.min(usize::from(pool.data_room()));
-        let room = packet.append(part)?;
+        let room = packet.append(part).ok_or(Missing::Buffer)?;
         // SAFETY: `room` is `part` bytes of a packet that is ours.
-        let got = unsafe { cursor.read(room.as_mut_ptr(), part) };
+        let got = unsafe { cursor.read(room.as_mut_ptr(), part, || turn.copied()) };
         left -= part;
         // The queue said that the chain has `header + len` bytes.
-        (got == part).then_some(packet)
+        if got == part { Ok(packet) } else { Err(Missing::Time) }
     };
     let mut packet = next()?;
     for _ in 1..parts {
-        packet.chain(next()?).ok()?;
+        packet.chain(next()?).map_err(|_| Missing::Buffer)?;
     }
-    Some(packet)
+    Ok(packet)
 }

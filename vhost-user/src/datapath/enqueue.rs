@@ -11,7 +11,8 @@ use linecard_virtio::{Ahead, Chain, DeviceQueue, Head, PeerFault, SegList, Used}
 
 use super::copy::{LINE, copy, prefetch_write};
 use super::scatter::Cursor;
-use super::{DESCRIPTORS_PER_BURST, Done, EnqueuePath, MAX_PACKET};
+use super::turn::Turn;
+use super::{DESCRIPTORS_PER_BURST, Done, EnqueuePath, MAX_CHAIN, MAX_PACKET, at_once};
 use crate::memory::MemoryMap;
 use crate::port::TxLoss;
 
@@ -33,6 +34,9 @@ pub(super) struct Enqueue<Q, const MERGE: bool, const OFFLOAD: bool> {
     runts: u32,
     /// Descriptors read by the slow way in this burst.
     walked: u32,
+    turn: Turn,
+    /// Most plain chains filled at once.
+    most: usize,
     name: &'static str,
     takes: Takes,
 }
@@ -41,7 +45,7 @@ pub(super) struct Enqueue<Q, const MERGE: bool, const OFFLOAD: bool> {
 enum Slow {
     Sent,
     Dropped(TxLoss),
-    /// No room; the packet stays.
+    /// No room, or the burst is over; the packet stays.
     Full,
 }
 
@@ -54,15 +58,31 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
         name: &'static str,
     ) -> Self {
         queue.set_notifications(false);
-        let (first, further, heads) = (SegList::new(), SegList::new(), Vec::new());
-        Self { queue, map, header, first, further, heads, runts: 0, walked: 0, name, takes }
+        // The descriptors of a longer buffer are left unused.
+        let list = || SegList::limited(MAX_CHAIN);
+        let (first, further, heads) = (list(), list(), Vec::new());
+        let most = at_once(&map);
+        Self {
+            queue,
+            map,
+            header,
+            first,
+            further,
+            heads,
+            runts: 0,
+            walked: 0,
+            turn: Turn::new(),
+            most,
+            name,
+            takes,
+        }
     }
 
     /// Packets of one segment into plain buffers that hold them, from the front on; returns how many.
     #[inline(always)]
     fn fast(&mut self, packets: &[Packet], stats: &QueueStats<TxLoss>) -> Result<usize, PeerFault> {
         let mut chains = [const { MaybeUninit::<Chain>::uninit() }; BURST];
-        let want = packets.len().min(BURST);
+        let want = packets.len().min(BURST).min(self.most);
         let n = self.queue.peek(&*self.map, chains.get_mut(..want).unwrap_or_default())?;
         let chains = chains.get(..n).unwrap_or_default();
         // SAFETY: `peek` initialised the first `n` chains.
@@ -123,6 +143,9 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
         }
         let Some(header) = self.header_of(packet) else { return Ok(Slow::Dropped(TxLoss::BadOffload)) };
         let before = self.walked;
+        if before == 0 {
+            self.turn.begin();
+        }
         let Some(head) = self.first_buffer(stats)? else { return Ok(Slow::Full) };
         let total = self.header + len;
         if head.len < total && !MERGE {
@@ -131,22 +154,30 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
         let mut source = Source::new(packet);
         let mut cursor = Cursor::new(self.first.pieces());
         cursor.skip(self.header as usize);
-        let mut left = len - source.fill(&mut cursor, head.len.min(total) - self.header);
+        let mut left = len - source.fill(&mut cursor, head.len.min(total) - self.header, &mut self.turn);
         self.heads.clear();
         self.heads.push(head.used(head.len.min(total)));
         let mut ahead = Ahead::default().past(head);
         while left > 0 {
+            // Nothing of this packet was completed: it is begun again, and gets further.
+            if self.turn.is_over() {
+                return Ok(Slow::Full);
+            }
             let Some(head) = self.queue.peek_chain(&*self.map, ahead, &mut self.further)? else {
                 // Nothing was completed, so there is nothing to take back.
                 let hopeless = ahead.descs >= self.queue.size() || self.heads.len() >= MAX_MERGED;
                 return Ok(if hopeless { Slow::Dropped(TxLoss::TooLong) } else { Slow::Full });
             };
             self.walked += u32::from(self.further.descriptors());
+            self.turn.walked(self.further.descriptors());
             if self.heads.len() >= MAX_MERGED || self.walked - before >= DESCRIPTORS_PER_BURST {
                 return Ok(Slow::Dropped(TxLoss::TooLong));
             }
             let part = head.len.min(left);
-            source.fill(&mut Cursor::new(self.further.pieces()), part);
+            let done = source.fill(&mut Cursor::new(self.further.pieces()), part, &mut self.turn);
+            if done < part {
+                return Ok(Slow::Full);
+            }
             left -= part;
             self.heads.push(head.used(part));
             ahead = ahead.past(head);
@@ -173,7 +204,7 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
         let header = NetHeader { num_buffers, ..header }.to_bytes();
         let len = (self.header as usize).min(header.len());
         // SAFETY: reads at most the twelve bytes of `header`.
-        unsafe { Cursor::new(self.first.pieces()).write(header.as_ptr(), len) };
+        unsafe { Cursor::new(self.first.pieces()).write(header.as_ptr(), len, || true) };
         for used in self.heads.drain(..) {
             self.queue.complete(used);
         }
@@ -182,11 +213,12 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
 
     /// The next buffer that can hold a header; shorter ones go back unused.
     fn first_buffer(&mut self, stats: &QueueStats<TxLoss>) -> Result<Option<Head>, PeerFault> {
-        while self.runts < RUNTS_PER_BURST && self.walked < DESCRIPTORS_PER_BURST {
+        while self.runts < RUNTS_PER_BURST && self.walked < DESCRIPTORS_PER_BURST && !self.turn.is_over() {
             let Some(head) = self.queue.peek_chain(&*self.map, Ahead::default(), &mut self.first)? else {
                 return Ok(None);
             };
             self.walked += u32::from(self.first.descriptors());
+            self.turn.walked(self.first.descriptors());
             if head.len >= self.header {
                 return Ok(Some(head));
             }
@@ -319,10 +351,10 @@ impl<'a> Source<'a> {
         Self { segments: packet.segments(), rest: &[] }
     }
 
-    /// Copies up to `len` bytes to `cursor`; returns how many.
-    fn fill(&mut self, cursor: &mut Cursor<'_>, len: u32) -> u32 {
+    /// Copies up to `len` bytes to `cursor`, until `turn` is over; returns how many.
+    fn fill(&mut self, cursor: &mut Cursor<'_>, len: u32, turn: &mut Turn) -> u32 {
         let mut done = 0usize;
-        while done < len as usize {
+        while done < len as usize && !turn.is_over() {
             if self.rest.is_empty() {
                 let Some(segment) = self.segments.next() else { break };
                 self.rest = segment.data();
@@ -330,7 +362,7 @@ impl<'a> Source<'a> {
             }
             let part = self.rest.len().min(len as usize - done);
             // SAFETY: `rest` holds at least `part` bytes.
-            let copied = unsafe { cursor.write(self.rest.as_ptr(), part) };
+            let copied = unsafe { cursor.write(self.rest.as_ptr(), part, || turn.copied()) };
             self.rest = self.rest.get(copied..).unwrap_or_default();
             done += copied;
             if copied < part {

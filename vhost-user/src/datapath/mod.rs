@@ -13,10 +13,11 @@ mod dequeue;
 mod differential;
 mod enqueue;
 mod scatter;
+mod turn;
 
 use std::sync::Arc;
 
-use linecard_mempool::{Burst, Pool};
+use linecard_mempool::{BURST, Burst, Pool};
 use linecard_pmd::offload::Takes;
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::net::{HDR_LEN, LEGACY_HDR_LEN, device_takes, driver_takes};
@@ -34,9 +35,19 @@ const MIN_FRAME: u32 = 14;
 /// Longest packet in bytes: what IPv4 can say, and an Ethernet header with two tags.
 const MAX_PACKET: u32 = 65_535 + 22;
 
+/// Descriptors of one chain whose memory is used; packets in longer chains are dropped. A packet of 64 KiB in pages is 18,
+/// Linux sends at most 19, DPDK's backend takes 256.
+const MAX_CHAIN: u16 = 1024;
+
 /// Descriptors of odd chains read in one burst before others get their turn; a chain that was begun is finished.
 /// Else a peer could have one burst read its longest chain again and again.
 const DESCRIPTORS_PER_BURST: u32 = 4096;
+
+/// Plain chains that a burst takes without a look at the time: none in memory of which large pages are missing, so that
+/// each packet goes the slow way there.
+fn at_once(map: &MemoryMap) -> usize {
+    if map.is_sparse() { 0 } else { BURST }
+}
 
 /// What one burst did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -83,6 +83,11 @@ impl MemoryMap {
         Arc::new(Self { largest, by_guest: regions })
     }
 
+    /// Whether hugetlb pages of it were missing when it was mapped.
+    pub(crate) fn is_sparse(&self) -> bool {
+        self.by_guest.iter().any(|region| region.sparse)
+    }
+
     pub(crate) fn regions(&self) -> &[Arc<Region>] {
         &self.by_guest
     }

@@ -19,6 +19,8 @@ use crate::limits::Ledger;
 /// File systems whose pages appear without asking another process: a fault there cannot wait for anyone.
 const SAFE_FILE_SYSTEMS: [i64; 2] = [libc::TMPFS_MAGIC, libc::HUGETLBFS_MAGIC];
 const SMALL_PAGE: u64 = 4096;
+/// The largest page that may have to be made while a ring is polled.
+const LARGEST_ABSENT: u64 = 2 << 20;
 
 /// A mapped region of a peer's memory.
 pub(crate) struct Region {
@@ -26,6 +28,8 @@ pub(crate) struct Region {
     pub(crate) spec: MemoryRegion,
     /// The file it is a part of; the mapping keeps it, so no other file gets its number meanwhile.
     file: FileId,
+    /// Hugetlb pages that are not all there: see [`is_sparse`].
+    pub(crate) sparse: bool,
     /// Where `spec.guest_addr` is in this process.
     start: NonNull<u8>,
     /// Tells the fault handler about the mapping; must end before the mapping does.
@@ -69,7 +73,7 @@ impl Region {
     ) -> Result<Self, RegionError> {
         check_ranges(&spec)?;
         check_kind(file)?;
-        let (id, page) = check_file(&spec, file)?;
+        let (id, page, sparse) = check_file(&spec, file)?;
         // The file offset need not be page-aligned: map from the page it lies in.
         let skip = spec.offset % page;
         let len = (spec.size + skip).next_multiple_of(page);
@@ -84,7 +88,7 @@ impl Region {
             return Err(RegionError::Unwatched { max: ENTRIES });
         }
         let (closer, charges) = (ledger.closer.clone(), Some(charges));
-        Ok(Self { spec, file: id, start, watch: watch.flatten(), mapping: Some(mapping), charges, closer })
+        Ok(Self { spec, file: id, sparse, start, watch: watch.flatten(), mapping: Some(mapping), charges, closer })
     }
 
     /// Whether `spec` and `file` describe this very region: the same addresses, the same part of the same file.
@@ -155,8 +159,8 @@ pub(super) fn check_ranges(spec: &MemoryRegion) -> Result<(), RegionError> {
     Ok(())
 }
 
-/// Checks kind and length of the file; returns what it is and its page size.
-fn check_file(spec: &MemoryRegion, file: BorrowedFd<'_>) -> Result<(FileId, u64), RegionError> {
+/// Checks kind and length of the file; returns what it is, its page size, and whether it is sparse.
+fn check_file(spec: &MemoryRegion, file: BorrowedFd<'_>) -> Result<(FileId, u64, bool), RegionError> {
     let failed = |source| RegionError::System { action: "inspecting the file", source };
     let stat = stat(file)?;
     let system = file_system(file).map_err(failed)?;
@@ -172,7 +176,21 @@ fn check_file(spec: &MemoryRegion, file: BorrowedFd<'_>) -> Result<(FileId, u64)
     // On hugetlbfs the block size is the page size.
     let huge = system == libc::HUGETLBFS_MAGIC;
     let page = if huge { stat.st_blksize.cast_unsigned().max(SMALL_PAGE) } else { SMALL_PAGE };
-    Ok((FileId { device: stat.st_dev, inode: stat.st_ino }, page))
+    Ok((FileId { device: stat.st_dev, inode: stat.st_ino }, page, is_sparse(&stat, page)?))
+}
+
+/// Whether a file of hugetlb pages lacks some of them, so that to touch one is to make it: 0.1 ms for 2 MiB.
+///
+/// # Errors
+/// [`RegionError::Sparse`] for larger ones, which take as much as 0.1 s each.
+fn is_sparse(stat: &libc::stat, page: u64) -> Result<bool, RegionError> {
+    /// Unit of `st_blocks` (`stat(2)`).
+    const BLOCK: u64 = 512;
+    let there = stat.st_blocks.cast_unsigned().saturating_mul(BLOCK);
+    match page > SMALL_PAGE && there < stat.st_size.cast_unsigned() {
+        true if page > LARGEST_ABSENT => Err(RegionError::Sparse { page, there }),
+        sparse => Ok(sparse),
+    }
 }
 
 fn file_system(file: BorrowedFd<'_>) -> io::Result<i64> {
@@ -212,7 +230,10 @@ impl Placement {
         let gap = low.addr().wrapping_neg() % self.page + self.page;
         // SAFETY: `gap < 2 * page`, so `gap + len + page <= total`: inside, with a guard page on both sides.
         let base = unsafe { low.add(gap) };
-        let (access, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_FIXED);
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        // Without NORESERVE whoever maps hugetlb pages reserves those that are not there, past the limits of the peer's
+        // memory cgroup. For other files it means nothing.
+        let flags = libc::MAP_SHARED | libc::MAP_FIXED | libc::MAP_NORESERVE;
         let offset = self.offset.cast_signed();
         // SAFETY: replaces part of our own reservation, which nothing uses yet; MmapRaw unmaps it with the rest.
         let mapped = unsafe { libc::mmap(base.cast(), self.len, access, flags, file.as_raw_fd(), offset) };

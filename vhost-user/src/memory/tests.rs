@@ -116,3 +116,42 @@ fn memory_that_cannot_be_watched_is_not_taken() {
     // They are unmapped by the ports' own threads.
     wait_for("room", || map().ok());
 }
+
+/// A file of as many huge pages, none of which is there; `None` where the kernel has none of that kind.
+fn sparse(page_bits: u32, pages: u64) -> Option<OwnedFd> {
+    let flags = libc::MFD_CLOEXEC | libc::MFD_HUGETLB | page_bits << libc::MFD_HUGE_SHIFT;
+    // SAFETY: the name is a terminated string; the result is a new descriptor.
+    let fd = unsafe { libc::memfd_create(c"sparse".as_ptr(), flags) };
+    // SAFETY: just made, nobody else owns it.
+    let fd = (fd >= 0).then(|| unsafe { OwnedFd::from_raw_fd(fd) })?;
+    std::fs::File::from(fd.try_clone().expect("dup")).set_len(pages << page_bits).expect("len");
+    Some(fd)
+}
+
+/// To map what a peer shares reserves none of the machine's huge pages: more of them than any machine has.
+#[test]
+fn huge_pages_that_are_not_there_are_neither_reserved_nor_touched_at_once() {
+    const MANY: u64 = 1 << 20;
+    let Some(fd) = sparse(21, MANY) else {
+        println!("SKIPPED: the kernel has no huge pages of 2 MiB");
+        return;
+    };
+    let spec = MemoryRegion { guest_addr: 0, size: MANY << 21, user_addr: 0, offset: 0 };
+    let region = Arc::new(Region::map(spec, fd.into(), None).expect("addresses are all that it takes"));
+    assert!(region.sparse);
+    let limits = MapLimits { total: u64::MAX };
+    let ordinary = self::region(1 << 50, PAGE);
+    assert!(!MemoryMap::new(vec![Arc::clone(&ordinary)], limits).expect("a map").is_sparse());
+    assert!(MemoryMap::new(vec![region, ordinary], limits).expect("a map").is_sparse());
+}
+
+#[test]
+fn gigantic_pages_that_are_not_there_are_refused() {
+    let Some(fd) = sparse(30, 2) else {
+        println!("SKIPPED: the kernel has no huge pages of 1 GiB");
+        return;
+    };
+    let spec = MemoryRegion { guest_addr: 0, size: 1 << 30, user_addr: 0, offset: 0 };
+    let error = Region::map(spec, fd.into(), None).err().expect("too large to be made while packets wait");
+    assert!(matches!(error, RegionError::Sparse { page: 0x4000_0000, there: 0 }), "{error}");
+}

@@ -5,6 +5,7 @@ mod bystander;
 mod closing;
 #[path = "../common/mod.rs"]
 mod common;
+mod first_touch;
 mod locks;
 mod pages;
 mod racing;

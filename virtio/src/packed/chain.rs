@@ -28,7 +28,10 @@ pub(super) fn follow<M: DeviceMemory, const WRITABLE: bool>(
             return Err(PeerFault::ChainTooLong { max: room });
         }
         descs += 1;
-        if flags & F_INDIRECT != 0 {
+        if walk.cuts() {
+            // How many slots it has must be known all the same.
+            walk.skip()?;
+        } else if flags & F_INDIRECT != 0 {
             follow_table(&mut walk, desc, flags, indirect)?;
         } else {
             walk.buffer(desc, flags, place.slot())?;
@@ -58,6 +61,9 @@ fn follow_table<M: DeviceMemory, const WRITABLE: bool>(
 ) -> Result<(), PeerFault> {
     let table = walk.table(desc, flags, allowed)?;
     for index in 0..table.entries {
+        if walk.cuts() {
+            break;
+        }
         let entry = walk.entry(&table, index)?;
         let flags = entry.packed().1;
         walk.buffer(entry, if WRITABLE { flags } else { flags & !F_WRITE }, index)?;

@@ -29,7 +29,7 @@ pub(super) fn follow<M: DeviceMemory, const WRITABLE: bool>(
             break;
         }
         walk.buffer(desc, flags, index)?;
-        if flags & F_NEXT == 0 {
+        if flags & F_NEXT == 0 || walk.cuts() {
             break;
         }
         index = next;
@@ -55,7 +55,7 @@ fn follow_table<M: DeviceMemory, const WRITABLE: bool>(
             return Err(PeerFault::BadIndirect { len: entry.len(), flags });
         }
         walk.buffer(entry, flags, index)?;
-        if flags & F_NEXT == 0 {
+        if flags & F_NEXT == 0 || walk.cuts() {
             return Ok(());
         }
         index = next;

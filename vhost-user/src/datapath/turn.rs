@@ -1,0 +1,136 @@
+//! How long one burst may be kept by pages that a peer's memory does not have yet.
+//!
+//! Whoever touches such a page first waits while the kernel finds and clears one: about 3 µs for 4 KiB, 100 µs for 2 MiB.
+//! One chain may lead to as many pages as a ring has descriptors. So the slow way looks at the time, and where that was
+//! used up by page faults the burst ends, in the middle of a chain if need be: nothing of that chain is kept, it is
+//! begun again by the next burst, and gets further because the pages are there by then. Time that passed without a
+//! fault (the thread lost its core, or the packets are long) ends nothing: a chain whose pages are all there is always
+//! finished.
+
+use std::mem::MaybeUninit;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use linecard_eal::Clock;
+
+/// Half of what a burst may spend on page faults. The first half is not looked into; if there was a fault in the second,
+/// that was the burst.
+const HALF: Duration = Duration::from_micros(250);
+/// Pieces between two looks at the time. A piece is rarely more than a page.
+const PIECES: u32 = 4;
+/// Descriptors of a walk that count like a piece: their table is one page in 256.
+const DESCRIPTORS: u32 = 64;
+
+static CLOCK: LazyLock<Clock> = LazyLock::new(Clock::calibrated);
+
+/// The time of one burst on the slow way.
+#[derive(Debug)]
+pub(super) struct Turn {
+    clock: Clock,
+    half: u64,
+    began: u64,
+    pieces: u32,
+    /// Page faults of this thread at the end of the first half.
+    faults: Option<u64>,
+    over: bool,
+}
+
+impl Turn {
+    /// For a path, made by the control thread; [`begin`](Self::begin) it in each burst.
+    pub(super) fn new() -> Self {
+        let clock = *CLOCK;
+        let half = clock.cycles_in(HALF);
+        Self { clock, half, began: 0, pieces: 0, faults: None, over: false }
+    }
+
+    /// A burst begins.
+    pub(super) fn begin(&mut self) {
+        (self.began, self.pieces, self.faults, self.over) = (self.clock.cycles(), 0, None, false);
+    }
+
+    /// Whether the burst has to end.
+    pub(super) fn is_over(&self) -> bool {
+        self.over
+    }
+
+    /// A chain was walked; false when the burst has to end.
+    pub(super) fn walked(&mut self, descriptors: u16) -> bool {
+        self.count(1 + u32::from(descriptors) / DESCRIPTORS)
+    }
+
+    /// A piece was copied; false when the burst has to end.
+    #[inline]
+    pub(super) fn copied(&mut self) -> bool {
+        self.count(1)
+    }
+
+    #[inline]
+    fn count(&mut self, pieces: u32) -> bool {
+        self.pieces += pieces;
+        if self.pieces >= PIECES {
+            self.pieces = 0;
+            if self.clock.cycles().wrapping_sub(self.began) >= self.half {
+                self.half_gone();
+            }
+        }
+        !self.over
+    }
+
+    #[cold]
+    fn half_gone(&mut self) {
+        let faults = faults();
+        self.over = self.faults.is_some_and(|before| faults > before);
+        self.faults = Some(faults);
+        self.began = self.clock.cycles();
+    }
+}
+
+/// Page faults of this thread so far, whatever kind of memory they were for.
+fn faults() -> u64 {
+    let mut usage = MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: fills the structure.
+    unsafe { libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr()) };
+    // SAFETY: all integers, zeroed before and filled now.
+    let usage = unsafe { usage.assume_init() };
+    (usage.ru_minflt + usage.ru_majflt).cast_unsigned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wait(turn: &Turn) {
+        let from = turn.clock.cycles();
+        while turn.clock.cycles() - from <= turn.half {
+            std::hint::spin_loop();
+        }
+    }
+
+    /// Touches memory that nobody has touched.
+    fn fault() {
+        let map =
+            memmap2::MmapOptions::new().len(4096).map_anon().map(memmap2::MmapRaw::from).expect("a page");
+        // SAFETY: one byte of a mapping that is ours.
+        unsafe { map.as_mut_ptr().write_volatile(1) };
+    }
+
+    #[test]
+    fn only_faults_end_a_turn() {
+        let mut turn = Turn::new();
+        turn.begin();
+        // The first look at the time may be the first call of something.
+        wait(&turn);
+        (0..PIECES).for_each(|_| assert!(turn.copied()));
+        for _ in 0..5 {
+            wait(&turn);
+            (0..PIECES).for_each(|_| assert!(turn.copied(), "time alone ends nothing"));
+        }
+        fault();
+        (0..PIECES).for_each(|_| assert!(turn.copied(), "it is not the time yet"));
+        wait(&turn);
+        assert!(!turn.walked(DESCRIPTORS as u16 * PIECES as u16));
+        assert!(turn.is_over() && !turn.copied());
+        turn.begin();
+        assert!(!turn.is_over() && turn.copied());
+    }
+}
