@@ -48,10 +48,12 @@ pub enum Error {
         path: PathBuf,
     },
     /// Something that is no socket has that name.
-    #[error("{} exists and is not a socket; remove it or choose another path", .path.display())]
+    #[error("{} is {what}, not a socket; choose another path", .path.display())]
     NotASocket {
         /// Path asked for.
         path: PathBuf,
+        /// What is there, with its article.
+        what: &'static str,
     },
     /// Queue pairs out of range.
     #[error("{asked} queue pairs asked, 1 to {max} are possible; ask for fewer")]
@@ -84,7 +86,7 @@ impl Error {
         let here = path.to_path_buf();
         match reason {
             SocketError::PathLength { len, max } => Self::PathLength { path: here, len, max },
-            SocketError::NotASocket { .. } => Self::NotASocket { path: here },
+            SocketError::NotASocket { what } => Self::NotASocket { path: here, what },
             SocketError::InUse => Self::InUse { path: here },
             SocketError::System { action, source } => match source.kind() {
                 ErrorKind::NotFound | ErrorKind::NotADirectory => Self::NoDirectory { path: here },

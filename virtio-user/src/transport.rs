@@ -55,11 +55,7 @@ pub(crate) async fn connect(path: &Path, task: &Arc<Task>, deadline: Instant) ->
     loop {
         match socket::connect(path) {
             Ok(stream) => return Ok(stream),
-            Err(error)
-                if error.kind() == ErrorKind::ConnectionRefused
-                    && let Some(what) =
-                        std::fs::metadata(path).ok().as_ref().and_then(socket::other_kind) =>
-            {
+            Err(_) if let Some(what) = socket::obstacle(path) => {
                 return Err(Error::NoSocket { path: path.to_owned(), what });
             }
             Err(source) if Instant::now() >= deadline => {

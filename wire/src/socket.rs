@@ -158,6 +158,21 @@ pub fn other_kind(meta: &Metadata) -> Option<&'static str> {
     }
 }
 
+/// What is at `path` instead of a socket, with its article; links are followed. To be asked whenever connecting failed:
+/// a folder that may not be written answers with `PermissionDenied`, one that may with `ConnectionRefused`, and neither
+/// says what is wrong.
+///
+/// ```
+/// use linecard_wire::socket::{connect, obstacle};
+/// assert!(connect("/".as_ref()).is_err());
+/// assert_eq!(obstacle("/".as_ref()), Some("a folder"));
+/// assert_eq!(obstacle("/no/such/thing".as_ref()), None);
+/// ```
+#[must_use]
+pub fn obstacle(path: &Path) -> Option<&'static str> {
+    fs::metadata(path).ok().as_ref().and_then(other_kind)
+}
+
 /// Checks that `path` can be a socket address.
 ///
 /// # Errors

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 use linecard_eal::eventfd::EventFd;
 use linecard_eal::gate::Controller;
-use linecard_wire::socket::{self, Listener};
+use linecard_wire::socket::{self, Listener, SocketError};
 
 use crate::backend::{BackendConfig, Mode};
 use crate::error::Error;
@@ -104,6 +104,10 @@ impl Control {
             Mode::Listen => Source::Listen(Listener::bind(&config.path).map_err(unusable)?),
             Mode::Connect => {
                 socket::check_path(&config.path).map_err(unusable)?;
+                // It would be tried for ever, and nobody told why.
+                if let Some(what) = socket::obstacle(&config.path) {
+                    return Err(unusable(SocketError::NotASocket { what }));
+                }
                 Source::Connect { path: config.path.clone(), next: Instant::now() }
             }
         };
