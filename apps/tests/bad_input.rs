@@ -77,7 +77,7 @@ fn an_interface_that_goes_is_told_once() {
         let said = running.end(PATIENCE);
         assert_eq!(said.code, Some(0), "{said:?}");
         assert!(said.out.contains("Link status: down"), "{said:?}");
-        let told = said.err.matches("stop the port and open it anew").count();
+        let told = said.err.matches("start the port").count();
         assert_eq!(told, 1, "{driver}: {said:?}");
     }
 }
