@@ -71,7 +71,10 @@ fn nobody(prefix: Option<&str>, pid: Option<u32>) -> Error {
         (Some(prefix), None) => format!("no program with --file-prefix {prefix} runs"),
         (None, None) => "no program that can be captured runs".into(),
     };
-    Error::Failed(format!("{which} as this user; start one, as in `linecard testpmd --vdev net_null0`"))
+    Error::Failed(format!(
+        "{which} as this user; start one, as in `linecard testpmd --vdev net_null0`, or have a program of your own call \
+         linecard::capture::serve with its ports"
+    ))
 }
 
 /// The ports that `asked` names; without names, the only one there is.
