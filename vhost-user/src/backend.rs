@@ -7,6 +7,7 @@ use linecard_eal::gate::{Poller, gate};
 use linecard_mempool::Pool;
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::Features;
+use linecard_wire::socket::Access;
 
 use crate::control::Control;
 use crate::error::Error;
@@ -46,6 +47,8 @@ pub struct BackendConfig {
     pub path: PathBuf,
     /// Who connects.
     pub mode: Mode,
+    /// Whom a socket that we make lets in: its owner, unless said otherwise.
+    pub access: Access,
     /// Queue pairs, 1 to [`MAX_QUEUE_PAIRS`].
     pub queue_pairs: u16,
     /// Virtio features to offer, of those that there are.
@@ -68,6 +71,7 @@ impl BackendConfig {
             name: name.into(),
             path: path.into(),
             mode,
+            access: Access::default(),
             queue_pairs: 1,
             features: DEFAULT,
             mac: [0x56, 0x48, 0x4f, 0x53, 0x54, 0],

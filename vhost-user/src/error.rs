@@ -41,6 +41,16 @@ pub enum Error {
         /// Path asked for.
         path: PathBuf,
     },
+    /// The socket cannot be given to those who shall connect.
+    #[error("socket {}: {action}: {source}; name a group of this user's with group=", .path.display())]
+    Access {
+        /// Path asked for.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// What the system answered.
+        source: io::Error,
+    },
     /// Another process serves that socket.
     #[error("socket {} is served by another process; stop it or choose another path", .path.display())]
     InUse {
@@ -90,6 +100,10 @@ impl Error {
             SocketError::InUse => Self::InUse { path: here },
             SocketError::System { action, source } => match source.kind() {
                 ErrorKind::NotFound | ErrorKind::NotADirectory => Self::NoDirectory { path: here },
+                // The right to make it is there, that to give it away is not.
+                ErrorKind::PermissionDenied if action.starts_with("giving") => {
+                    Self::Access { path: here, action, source }
+                }
                 ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
                     Self::Permission { path: here }
                 }

@@ -26,6 +26,7 @@ use crate::path::{HEADER, RxPath, Trouble, TxPath};
 use crate::queue::{PathName, Receive, Transmit};
 use crate::reactor::{Reactor, Task, after};
 use crate::rings::{RingError, RingZone};
+use crate::said::Said;
 use crate::session::{Inside, Orders, Pair, Session};
 use crate::transport::{connect, listen};
 use crate::tx::LONGEST;
@@ -125,7 +126,7 @@ impl VirtioDevice {
     fn find_backend(&mut self, wait: Duration) -> Result<(), Error> {
         let path = self.options.path.clone();
         if self.options.server {
-            self.listener = Some(Arc::new(listen(&path)?));
+            self.listener = Some(Arc::new(listen(&path, self.options.access)?));
             return Ok(());
         }
         let limit = after(wait);
@@ -208,6 +209,7 @@ impl VirtioDevice {
             pairs,
             orders: Orders { stop: stop.clone(), started },
             first: self.first.take(),
+            said: Said::default(),
         };
         let (over, ended) = mpsc::channel::<()>();
         let task = self.reactor.spawn(|task| {

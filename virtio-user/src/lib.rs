@@ -35,6 +35,7 @@ mod queue;
 mod reactor;
 mod rings;
 mod rx;
+mod said;
 mod session;
 mod sys;
 mod transport;

@@ -22,6 +22,7 @@ use crate::queue::NO_PATH;
 use crate::reactor::{Task, after};
 use crate::rings::{Named, RingZone, rx_path, tx_path};
 use crate::rx::RxParts;
+use crate::said::Said;
 use crate::sys::Ready;
 use crate::transport::{RETRY, accept, connect};
 use crate::tx::TxParts;
@@ -65,6 +66,7 @@ pub(crate) struct Session {
     pub(crate) orders: Orders,
     /// A connection made while the device was probed.
     pub(crate) first: Option<Greeted>,
+    pub(crate) said: Said,
 }
 
 /// Data paths that are made but not yet reachable for the application.
@@ -89,6 +91,7 @@ impl Session {
             let outcome = self.establish(&task, fresh).await;
             let pause = match outcome {
                 Ok(live) => {
+                    self.said.forget();
                     self.report(Ok(()));
                     self.serve(live).await
                 }
@@ -115,13 +118,12 @@ impl Session {
         let _ = self.orders.started.send(outcome);
     }
 
-    /// A backend that is not there (yet) is no news, one that does wrong is.
-    fn log(&self, what: &str, error: &Error) {
-        let name = self.state.name();
-        match error {
-            Error::Stopped => {}
-            error if error.is_backend_gone() => tracing::debug!("{name}: {what}: {error}"),
-            error => tracing::warn!("{name}: {what}: {error}"),
+    /// Tells why there is no backend, once for each reason in turn: an absent one is looked for fifty times a second.
+    fn log(&mut self, what: &str, error: &Error) {
+        if !matches!(error, Error::Stopped)
+            && let Some(text) = self.said.news(format!("{what}: {error}"), Instant::now())
+        {
+            tracing::warn!("{}: {text}", self.state.name());
         }
     }
 
@@ -285,11 +287,7 @@ impl Session {
             }
         };
         self.shut(live, &error).await;
-        if error.is_backend_gone() {
-            tracing::info!("{}: link down: {error}", self.state.name());
-        } else {
-            self.log("link down", &error);
-        }
+        self.log("link down", &error);
         penalty(&error)
     }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use linecard_wire::socket::{self, Listener, SocketError};
+use linecard_wire::socket::{self, Access, Listener, SocketError};
 
 use crate::error::Error;
 use crate::reactor::{Task, after};
@@ -16,13 +16,16 @@ use crate::sys::Ready;
 /// Between two tries to connect.
 pub(crate) const RETRY: Duration = Duration::from_millis(20);
 
-/// Listens at `path`; see [`Listener::bind`].
-pub(crate) fn listen(path: &Path) -> Result<Listener, Error> {
-    Listener::bind(path).map_err(|reason| {
+/// Listens at `path`; see [`Listener::bind_for`].
+pub(crate) fn listen(path: &Path, access: Access) -> Result<Listener, Error> {
+    Listener::bind_for(path, access).map_err(|reason| {
         let path = path.to_owned();
         match reason {
             SocketError::NotASocket { what } => Error::NoSocket { path, what },
             SocketError::InUse => Error::InUse { path },
+            SocketError::System { action, source } if action.starts_with("giving") => {
+                Error::Access { path, action, source }
+            }
             SocketError::System { source, .. } => Error::Listen { path, source },
             other => Error::Listen { path, source: io::Error::new(ErrorKind::InvalidInput, other) },
         }

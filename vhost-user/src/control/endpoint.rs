@@ -40,7 +40,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Where connections come from.
 pub(super) enum Source {
     Listen(Listener),
-    Connect { path: PathBuf, next: Instant },
+    /// With the error of the last attempt that was told.
+    Connect {
+        path: PathBuf,
+        next: Instant,
+        told: Option<ErrorKind>,
+    },
 }
 
 /// A connected peer.
@@ -54,6 +59,8 @@ struct Link {
     first: Option<Instant>,
     /// Why the connection is to end; ending needs the gates.
     ending: Option<String>,
+    /// It ends because somebody left, not because of what the peer did.
+    leaving: bool,
 }
 
 /// One backend as the control thread keeps it.
@@ -154,7 +161,7 @@ impl Endpoint {
     }
 
     fn connect_if_due(&mut self, epoll: &Epoll) {
-        let Source::Connect { path, next } = &mut self.source else { return };
+        let Source::Connect { path, next, told } = &mut self.source else { return };
         if self.link.is_some() || Instant::now() < *next {
             return;
         }
@@ -163,9 +170,19 @@ impl Endpoint {
             return;
         }
         *next = Instant::now() + CONNECT_INTERVAL;
-        if let Some(connection) =
-            socket::connect(path).ok().and_then(|stream| Connection::of(stream, &self.closer).ok())
-        {
+        let connection = match socket::connect(path) {
+            Ok(stream) => Connection::of(stream, &self.closer).ok(),
+            Err(error) => {
+                // Tried ten times a second; told when it is another reason than the last time.
+                if told.replace(error.kind()) != Some(error.kind()) {
+                    let path = path.display();
+                    tell!(self.peer, warn, "not connected to {path}: {error}; trying on");
+                }
+                None
+            }
+        };
+        if let Some(connection) = connection {
+            *told = None;
             self.adopt(connection, epoll);
         }
     }
@@ -216,7 +233,7 @@ impl Endpoint {
     fn make_room(&mut self, epoll: &Epoll) {
         let Some(link) = &mut self.link else { return };
         if hung_up(link.connection.as_fd()) {
-            link.end("the peer closed the connection");
+            link.leave("the peer closed the connection");
             self.end_link(epoll);
         }
     }
@@ -236,6 +253,7 @@ impl Endpoint {
             waiting: None,
             first: Some(Instant::now() + FIRST_MESSAGE_TIME),
             ending: None,
+            leaving: false,
         });
     }
 
@@ -288,7 +306,12 @@ impl Endpoint {
         self.closings.spend();
         link.session.end(&mut Slots(&mut self.gates));
         self.gates.iter_mut().for_each(Controller::open);
-        tell!(self.peer, info, reason, "frontend disconnected");
+        // What an operator has to know without asking for more: why a peer was dropped.
+        if link.leaving {
+            tell!(self.peer, info, reason, "frontend disconnected");
+        } else {
+            tell!(self.peer, warn, reason, "frontend disconnected");
+        }
         let _ =
             epoll.change(link.connection.as_fd(), connection_token(self.id), link.interest, Interest::None);
         self.link = None;
@@ -329,7 +352,7 @@ impl Endpoint {
     pub(super) fn shut_down(mut self, epoll: &Epoll, patience: Duration) {
         let until = Instant::now() + patience;
         if let Some(link) = &mut self.link {
-            link.end("the port was closed");
+            link.leave("the port was closed");
         }
         while self.link.is_some() && Instant::now() < until {
             self.end_link(epoll);
@@ -361,6 +384,12 @@ impl Link {
         self.ending.get_or_insert_with(|| reason.into());
     }
 
+    /// As [`end`](Self::end), when somebody left.
+    fn leave(&mut self, reason: impl Into<String>) {
+        self.leaving |= self.ending.is_none();
+        self.end(reason);
+    }
+
     /// The next message to carry out.
     fn next(&mut self) -> Option<Message> {
         if self.ending.is_some() {
@@ -371,6 +400,10 @@ impl Link {
         }
         match self.connection.flush().and_then(|_| self.connection.read()) {
             Ok(message) => message,
+            Err(error) if error.is_peer_gone() => {
+                self.leave(error.to_string());
+                None
+            }
             Err(error) => {
                 self.end(error.to_string());
                 None

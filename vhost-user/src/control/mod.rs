@@ -101,14 +101,16 @@ impl Control {
     pub(crate) fn add(&self, config: &BackendConfig, terms: Terms) -> Result<(u64, Arc<Peer>), Error> {
         let unusable = |reason| Error::of_socket(&config.path, reason);
         let source = match config.mode {
-            Mode::Listen => Source::Listen(Listener::bind(&config.path).map_err(unusable)?),
+            Mode::Listen => {
+                Source::Listen(Listener::bind_for(&config.path, config.access).map_err(unusable)?)
+            }
             Mode::Connect => {
                 socket::check_path(&config.path).map_err(unusable)?;
                 // It would be tried for ever, and nobody told why.
                 if let Some(what) = socket::obstacle(&config.path) {
                     return Err(unusable(SocketError::NotASocket { what }));
                 }
-                Source::Connect { path: config.path.clone(), next: Instant::now() }
+                Source::Connect { path: config.path.clone(), next: Instant::now(), told: None }
             }
         };
         let id = self.0.next_id.fetch_add(1, Ordering::Relaxed);
