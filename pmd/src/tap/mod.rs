@@ -98,6 +98,42 @@ fn establish(port: &str, settings: &Settings) -> Result<(Opened, Option<Remote>)
     Ok((opened, remote))
 }
 
+/// Why this user has no tap interfaces.
+///
+/// ```
+/// use linecard_pmd::tap::NoTap;
+/// let closed = NoTap::Device(std::io::ErrorKind::PermissionDenied.into());
+/// assert_eq!(closed.to_string(), "/dev/net/tun cannot be opened: permission denied");
+/// ```
+#[derive(Debug, thiserror::Error)]
+pub enum NoTap {
+    /// The device is not there, or closed to this user.
+    #[error("/dev/net/tun cannot be opened: {0}")]
+    Device(std::io::Error),
+    /// It opens, but this user may not make interfaces.
+    #[error("no interface can be made: {0}")]
+    Interface(std::io::Error),
+}
+
+/// Makes an interface of this process's namespace, and removes it again: capabilities and security modules have a say that
+/// cannot be read off anything else.
+///
+/// ```
+/// use linecard_pmd::tap::{NoTap, try_interface};
+/// match try_interface() {
+///     Ok(()) => println!("net_tap can be opened"),
+///     Err(NoTap::Device(error) | NoTap::Interface(error)) => println!("it cannot: {error}"),
+/// }
+/// ```
+///
+/// # Errors
+/// [`NoTap`].
+pub fn try_interface() -> Result<(), NoTap> {
+    let fd = sys::open().map_err(NoTap::Device)?;
+    // It vanishes with its descriptor.
+    sys::attach(fd.as_fd(), "lcdoctor%d", true).map(drop).map_err(NoTap::Interface)
+}
+
 struct Tap {
     name: String,
     settings: Settings,
