@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! cargo run --release --example forward -- net_vhost0,iface=/tmp/a.sock net_vhost1,iface=/tmp/b.sock
+//! linecard capture -p 0                                  # shows what passes the first of them
 //! ```
 #![forbid(unsafe_code)]
 
@@ -26,7 +27,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (args, _) = EalArgs::parse(["-m", "64"].map(Into::into))?;
     let eal = Eal::new(&args)?;
     let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 8192, ..PoolConfig::default() })?;
-    let (mut left, mut right) = (linecard::open(&eal, &pool, left)?, linecard::open(&eal, &pool, right)?);
+    let ports = [linecard::open(&eal, &pool, left)?, linecard::open(&eal, &pool, right)?];
+    let (_socket, [mut left, mut right]) = linecard::capture::serve(&eal, ports)?; // for `linecard capture`
 
     let mut packets = Burst::new();
     let mut dropped = 0;

@@ -10,14 +10,12 @@
 use std::error::Error;
 use std::time::{Duration, Instant};
 
-use linecard::eal::runtime;
 use linecard::net::{
     Header, MacAddr,
     ether::{Ethernet, ether_type},
     ip::{Ipv4, protocol},
     transport::Udp,
 };
-use linecard::pmd::capture::Hub;
 use linecard::prelude::*;
 
 /// What to send.
@@ -80,16 +78,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         );
     };
     let plan = Plan::read(rest)?;
-    let (args, _) = EalArgs::parse(["-m", "64"].map(Into::into))?;
+    let (args, _) = EalArgs::parse(["-m", "64", "--file-prefix=pktgen"].map(Into::into))?;
     let eal = Eal::new(&args)?;
     let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 4096, ..PoolConfig::default() })?;
     let port = linecard::open(&eal, &pool, device)?;
 
     // Lets `linecard capture` see this port.
-    let hub = Hub::new();
-    let mut port = hub.watch(0, port);
-    let folder = runtime::create("pktgen")?;
-    let server = hub.serve(&folder.join(format!("control.{}", std::process::id())))?;
+    let (_socket, [mut port]) = linecard::capture::serve(&eal, [port])?;
 
     let source = port.control.mac().into();
     let frames: Vec<Vec<u8>> = (0..plan.flows).map(|flow| frame(flow, plan.size, source)).collect();
@@ -113,7 +108,5 @@ fn main() -> Result<(), Box<dyn Error>> {
         sent as f64 / seconds
     );
     port.stop();
-    drop(server);
-    runtime::remove("pktgen");
     Ok(())
 }

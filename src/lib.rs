@@ -25,6 +25,7 @@ pub use linecard_eal as eal;
 pub use linecard_mempool as mempool;
 pub use linecard_net as net;
 pub use linecard_pmd as pmd;
+pub use linecard_pmd::capture;
 pub use linecard_ring as ring;
 pub use linecard_vhost_user as vhost_user;
 pub use linecard_virtio as virtio;
@@ -66,7 +67,8 @@ const WAIT: Duration = Duration::from_secs(3);
 ///
 /// More queues, offloads, or another patience with a peer than three seconds take its three steps one by one:
 /// [`Registry::probe`](pmd::Registry::probe), [`configure`] and
-/// [`Configured::start`](pmd::Configured::start).
+/// [`Configured::start`](pmd::Configured::start). `linecard capture` sees the port once it was handed to
+/// [`capture::serve`].
 ///
 /// ```
 /// use linecard::prelude::*;

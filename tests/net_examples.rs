@@ -72,3 +72,29 @@ fn ping_crosses_bridge_veth() {
     assert!(text.contains("3 packets transmitted, 3 received, 0% packet loss"), "{text}");
     assert!(!lab.ip("link").contains("lc0"), "the pair is gone");
 }
+
+#[test]
+fn an_example_is_captured() {
+    let mut command = Command::new(example("forward"));
+    command.args(["net_null0", "net_null1"]).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let running = Running(command.spawn().expect("it starts"));
+    let pid = running.0.id().to_string();
+    let capture = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_linecard"));
+        command
+            .args(["capture", "--pid", &pid])
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .expect("it runs")
+    };
+    wait_until("its ports are there to be captured", || {
+        capture(&["-p", "net_null1", "-c", "1"]).status.success()
+    });
+    let output = capture(&["-p", "0", "-c", "5"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.matches("64 bytes").count() == 5, "{output:?}");
+    // A killed program leaves its socket; the next look removes it.
+    drop(running);
+    assert!(!capture(&["-p", "0", "-c", "1"]).status.success());
+}

@@ -43,6 +43,11 @@ pub(crate) enum Error {
 }
 
 impl Error {
+    /// Whoever read our standard output has closed it.
+    pub(crate) fn is_reader_gone(&self) -> bool {
+        matches!(self, Self::Output(source) if source.kind() == std::io::ErrorKind::BrokenPipe)
+    }
+
     /// 2 for a command line that cannot be understood, 1 for everything else.
     pub(crate) fn exit_code(&self) -> ExitCode {
         match self {

@@ -18,6 +18,9 @@ use std::sync::Arc;
 
 use crate::error::Error;
 
+/// What a shell says of a program that SIGPIPE ended: 128 and the signal's number.
+const READER_GONE: u8 = 141;
+
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
     // A file that reaches a limit (ulimit -f) is told as a full disk is; without a handler the kernel ends the process in
@@ -25,6 +28,8 @@ fn main() -> ExitCode {
     let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
     match run(&arguments) {
         Ok(code) => code,
+        // As the other tools of a pipeline, which SIGPIPE ends: `| head` had what it wanted.
+        Err(error) if error.is_reader_gone() => ExitCode::from(READER_GONE),
         Err(error) => {
             output::complain(&error);
             error.exit_code()

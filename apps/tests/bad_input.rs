@@ -3,11 +3,12 @@
 mod common;
 
 use std::io::Write as _;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::net::UnixListener;
 use std::process::Stdio;
 use std::time::Duration;
 
-use common::{PATIENCE, Running, Said, Scratch, linecard, run, testpmd};
+use common::{PATIENCE, Running, Said, Scratch, held_back, linecard, run, testpmd};
 use linecard_pmd::netdev::lab::{Lab, wait_until};
 
 fn one_sentence(said: &Said, code: i32, parts: &[&str]) {
@@ -76,7 +77,7 @@ fn an_interface_that_goes_is_told_once() {
         let said = running.end(PATIENCE);
         assert_eq!(said.code, Some(0), "{said:?}");
         assert!(said.out.contains("Link status: down"), "{said:?}");
-        let told = said.err.matches("stop the port and open it anew").count();
+        let told = said.err.matches("start the port").count();
         assert_eq!(told, 1, "{driver}: {said:?}");
     }
 }
@@ -150,6 +151,24 @@ fn what_is_no_socket_is_named() {
         testpmd_fails(&["-m", "32", "--vdev", &device], &["-i"], 1, &[path, "not a socket"]);
     }
     assert_eq!(scratch.entries(), ["plain"]);
+}
+
+/// What it is comes before who may use it: a folder that may not be written refuses connections for want of permission.
+#[test]
+fn what_is_no_socket_is_named_to_an_ordinary_user() {
+    let scratch = Scratch::new();
+    let folder = scratch.file("closed");
+    std::fs::DirBuilder::new().mode(0o500).create(&folder).unwrap();
+    for device in [
+        format!("net_virtio_user0,path={folder}"),
+        format!("net_virtio_user0,path={folder},server=1"),
+        format!("net_vhost0,iface={folder}"),
+        format!("net_vhost0,iface={folder},client=1"),
+    ] {
+        let mut command = held_back(&testpmd(&["-m", "32", "--vdev", &device], &["-i"]));
+        let said = run(command.stdout(Stdio::piped()).stderr(Stdio::piped()), b"");
+        one_sentence(&said, 1, &[&folder, "a folder, not a socket"]);
+    }
 }
 
 #[test]

@@ -60,16 +60,34 @@ pub enum Error {
     },
     /// The machine, or this process's cgroup, does not have that much memory left.
     #[error(
-        "{} asked, {} available ({scope}): use fewer or smaller packets, or free memory",
-        size(*.asked), size(*.available)
+        "{} asked, {} available ({scope}; {} are kept back): {}",
+        size(*.asked), size(*.available), size(*.reserve), relief(*.available)
     )]
     Unavailable {
         /// Bytes asked for.
         asked: usize,
         /// Bytes that can be had without starving the rest of the machine.
         available: usize,
+        /// Bytes that are free and kept back for that rest.
+        reserve: usize,
         /// Who says so: the machine or a cgroup.
         scope: String,
+    },
+    /// The limit on this process's addresses leaves no room for more.
+    #[error(
+        "cannot {action}: {source}: this process may have {} of addresses in all, raise that limit by {} or more \
+         (ulimit -v)",
+        size(*.limit), size(*.more)
+    )]
+    Addresses {
+        /// What was tried, with the amount.
+        action: String,
+        /// The limit (`RLIMIT_AS`), in bytes.
+        limit: usize,
+        /// Bytes that this took at least.
+        more: usize,
+        /// What the kernel said.
+        source: io::Error,
     },
     /// Hugepages were required and there are too few.
     #[error(
@@ -222,7 +240,25 @@ pub enum Error {
     },
 }
 
+/// What helps where memory is short. Where hardly any is left no pool is small enough.
+fn relief(available: usize) -> &'static str {
+    if available < crate::memory::LEAST {
+        "free memory there, or give it more"
+    } else {
+        "use fewer or smaller packets, or free memory"
+    }
+}
+
 impl Error {
+    /// Why `bytes` could not be mapped: where addresses are limited and memory is not, the limit is what helps.
+    pub(crate) fn addresses(action: impl Into<String>, bytes: usize, source: io::Error) -> Self {
+        let limit = crate::sys::limit(crate::sys::Resource::AddressSpace);
+        if limit == usize::MAX || source.kind() != io::ErrorKind::OutOfMemory {
+            return Self::system(action, source);
+        }
+        Self::Addresses { action: action.into(), limit, more: bytes, source }
+    }
+
     pub(crate) fn system(action: impl Into<String>, source: io::Error) -> Self {
         Self::System { action: action.into(), source }
     }

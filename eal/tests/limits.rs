@@ -39,6 +39,25 @@ fn child_with_small_address_space() {
 }
 
 #[test]
+fn a_tiny_address_space_is_told_with_the_limit() {
+    const NAME: &str = "a_tiny_address_space_is_told_with_the_limit";
+    under("ulimit -v 100000", NAME, child_with_tiny_address_space);
+}
+
+fn child_with_tiny_address_space() {
+    let memory = Memory::new(MemoryConfig::default()).unwrap();
+    let refused = ["a", "b"].map(|name| memory.domain(name));
+    let error = refused.into_iter().find_map(Result::err).expect("two ranges do not fit").to_string();
+    assert!(
+        error.starts_with("cannot reserve addresses for domain") && error.contains("97.6 MiB"),
+        "{error}"
+    );
+    assert!(error.ends_with("raise that limit by 64 MiB or more (ulimit -v)"), "{error}");
+    let error = linecard_eal::PrivateZone::new(200 << 20, 64).unwrap_err().to_string();
+    assert!(error.contains("map 200 MiB of private memory") && error.ends_with("(ulimit -v)"), "{error}");
+}
+
+#[test]
 fn no_descriptors_are_an_error_and_not_a_crash() {
     under("ulimit -n 12", "no_descriptors_are_an_error_and_not_a_crash", child_with_few_descriptors);
 }

@@ -8,6 +8,7 @@ use linecard_mempool::Pool;
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::Features;
 use linecard_wire::ProtocolFeatures;
+use linecard_wire::socket::Access;
 
 use crate::control::{Control, PortThread};
 use crate::error::Error;
@@ -48,6 +49,8 @@ pub struct BackendConfig {
     pub path: PathBuf,
     /// Who connects.
     pub mode: Mode,
+    /// Whom a socket that we make lets in: its owner, unless said otherwise.
+    pub access: Access,
     /// Queue pairs, 1 to [`MAX_QUEUE_PAIRS`].
     pub queue_pairs: u16,
     /// Virtio features to offer, of those that there are.
@@ -77,6 +80,7 @@ impl BackendConfig {
             name: name.into(),
             path: path.into(),
             mode,
+            access: Access::default(),
             queue_pairs: 1,
             features: DEFAULT,
             config_space: false,

@@ -41,6 +41,16 @@ pub enum Error {
         /// Path asked for.
         path: PathBuf,
     },
+    /// The socket cannot be given to those who shall connect.
+    #[error("socket {}: {action}: {source}; name a group of this user's with group=", .path.display())]
+    Access {
+        /// Path asked for.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// What the system answered.
+        source: io::Error,
+    },
     /// Another process serves that socket.
     #[error("socket {} is served by another process; stop it or choose another path", .path.display())]
     InUse {
@@ -48,10 +58,12 @@ pub enum Error {
         path: PathBuf,
     },
     /// Something that is no socket has that name.
-    #[error("{} exists and is not a socket; remove it or choose another path", .path.display())]
+    #[error("{} is {what}, not a socket; choose another path", .path.display())]
     NotASocket {
         /// Path asked for.
         path: PathBuf,
+        /// What is there, with its article.
+        what: &'static str,
     },
     /// Queue pairs out of range.
     #[error("{asked} queue pairs asked, 1 to {max} are possible; ask for fewer")]
@@ -84,10 +96,14 @@ impl Error {
         let here = path.to_path_buf();
         match reason {
             SocketError::PathLength { len, max } => Self::PathLength { path: here, len, max },
-            SocketError::NotASocket { .. } => Self::NotASocket { path: here },
+            SocketError::NotASocket { what } => Self::NotASocket { path: here, what },
             SocketError::InUse => Self::InUse { path: here },
             SocketError::System { action, source } => match source.kind() {
                 ErrorKind::NotFound | ErrorKind::NotADirectory => Self::NoDirectory { path: here },
+                // The right to make it is there, that to give it away is not.
+                ErrorKind::PermissionDenied if action.starts_with("giving") => {
+                    Self::Access { path: here, action, source }
+                }
                 ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
                     Self::Permission { path: here }
                 }

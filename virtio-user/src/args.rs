@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use linecard_pmd::{DevArgs, Error, Offloads};
 use linecard_virtio::Layout;
+use linecard_wire::socket::Access;
 
 /// Most queue pairs: ring numbers go into one byte of a message.
 pub(crate) const MAX_PAIRS: u16 = 128;
@@ -14,6 +15,8 @@ pub(crate) struct Options {
     pub(crate) name: String,
     pub(crate) path: PathBuf,
     pub(crate) server: bool,
+    /// Whom the socket of a server lets in.
+    pub(crate) access: Access,
     pub(crate) queues: u16,
     pub(crate) queue_size: u16,
     pub(crate) mac: Option<[u8; 6]>,
@@ -27,7 +30,7 @@ pub(crate) struct Options {
 }
 
 /// One line for `--help`.
-pub(crate) const SUMMARY: &str = "virtio-net frontend over a vhost-user socket: path=SOCKET[,server=0|1][,queues=N]\
+pub(crate) const SUMMARY: &str = "virtio-net frontend over a vhost-user socket: path=SOCKET[,server=0|1][,mode=0600..0666][,group=NAME][,queues=N]\
 [,queue_size=N][,mac=XX:XX:XX:XX:XX:XX][,mrg_rxbuf=0|1][,in_order=0|1][,packed_vq=0|1][,vectorized=0|1][,cq=0|1]\
 [,speed=MBPS]";
 
@@ -38,9 +41,11 @@ impl Options {
     /// Reads every argument; the first that is wrong is named.
     pub(crate) fn parse(args: &DevArgs) -> Result<Self, Error> {
         let path = PathBuf::from(args.required("path")?);
+        let server = args.flag("server")?.unwrap_or(false);
         let options = Self {
+            access: access(args, server)?,
             name: args.name().to_owned(),
-            server: args.flag("server")?.unwrap_or(false),
+            server,
             queues: args.number("queues", 1..=MAX_PAIRS)?.unwrap_or(1),
             queue_size: args.number("queue_size", 1..=linecard_virtio::layout::MAX_SIZE)?.unwrap_or(256),
             mac: args.mac("mac")?.map(|mac| mac.0),
@@ -81,6 +86,15 @@ impl Options {
         }
         Ok(())
     }
+}
+
+fn access(args: &DevArgs, server: bool) -> Result<Access, Error> {
+    let (rights, group) = (args.value("mode"), args.value("group"));
+    if !server && (rights.is_some() || group.is_some()) {
+        let problem = "'mode' and 'group' are of a socket that is made here, and only server=1 makes one";
+        return Err(args.problem(problem, "leave them out, or add server=1"));
+    }
+    Access::of(rights, group).map_err(|error| args.problem(error.problem, error.remedy))
 }
 
 #[cfg(test)]
@@ -127,6 +141,10 @@ mod tests {
             ("net_virtio_user0,path=/s,mac=01:00:5e:00:00:01", "mac"),
             ("net_virtio_user0,path=/s,mrgrxbuf=1", "did you mean 'mrg_rxbuf'"),
             ("net_virtio_user0,path=/s,iface=tap0", "iface"),
+            ("net_virtio_user0,path=/s,mode=0660", "add server=1"),
+            ("net_virtio_user0,path=/s,group=root", "add server=1"),
+            ("net_virtio_user0,path=/s,server=1,mode=0777", "'mode=0777' is not possible"),
+            ("net_virtio_user0,path=/s,server=1,group=none-such", "there is no group 'none-such'"),
             ("net_virtio_user0,path=/dev/null", "vhost-kernel is not there yet"),
             (long.as_str(), "bytes"),
         ] {

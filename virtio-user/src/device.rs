@@ -28,6 +28,7 @@ use crate::memory::Growth;
 use crate::path::{HEADER, RxPath, Trouble, TxPath};
 use crate::queue::{PathName, Receive, Transmit};
 use crate::rings::{RingError, RingZone};
+use crate::said::Said;
 use crate::session::{Inside, Pair, START, Session};
 use crate::sys::descriptor_limit;
 use crate::thread::{ControlThread, GRACE, Pending, after, short_name};
@@ -164,7 +165,7 @@ impl VirtioDevice {
     fn find_backend(&mut self, wait: Duration) -> Result<(), Error> {
         let path = self.options.path.clone();
         if self.options.server {
-            self.listener = Some(Arc::new(listen(&path)?));
+            self.listener = Some(Arc::new(listen(&path, self.options.access)?));
             return Ok(());
         }
         let (limit, closer) = (after(wait), self.closer.clone());
@@ -250,7 +251,7 @@ impl VirtioDevice {
             pairs,
             closer: self.closer.clone(),
             started,
-            said: None,
+            said: Said::default(),
             first: self.first.take(),
             waiter,
         };

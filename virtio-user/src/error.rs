@@ -36,6 +36,16 @@ pub enum Error {
         /// What the system answered.
         source: std::io::Error,
     },
+    /// The socket cannot be given to those who shall connect.
+    #[error("'{}': {action}: {source}", path.display())]
+    Access {
+        /// The socket.
+        path: PathBuf,
+        /// What was tried.
+        action: &'static str,
+        /// What the system answered.
+        source: std::io::Error,
+    },
     /// Somebody else listens there already.
     #[error("another process listens on '{}'", path.display())]
     InUse {
@@ -168,6 +178,7 @@ impl Error {
             Self::Connect { .. } => "start the backend first, or give server=1 to wait for it",
             Self::NoSocket { .. } => "give the path of the backend's socket (iface= of its net_vhost)",
             Self::Listen { .. } => "check the directory and its permissions",
+            Self::Access { .. } => "name a group of this user's with group=",
             Self::InUse { .. } => "end it, or choose another path",
             Self::Wire(linecard_wire::Error::Limit(_)) | Self::Stuck { .. } => {
                 "end the backend, and see what it is"

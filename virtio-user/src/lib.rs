@@ -34,6 +34,7 @@ mod path;
 mod queue;
 mod rings;
 mod rx;
+mod said;
 mod session;
 mod sys;
 mod thread;

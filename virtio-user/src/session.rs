@@ -21,6 +21,7 @@ use crate::path::{RxPath, Trouble, TxPath};
 use crate::queue::NO_PATH;
 use crate::rings::{Named, RingZone, rx_path, tx_path};
 use crate::rx::RxParts;
+use crate::said::Said;
 use crate::sys::Ready;
 use crate::thread::{Waiter, after};
 use crate::transport::{RETRY, accept, connect};
@@ -32,8 +33,6 @@ const FIRST_CONNECT: Duration = Duration::from_millis(500);
 pub(crate) const START: Duration = FIRST_CONNECT.saturating_add(HANDSHAKE.saturating_mul(2));
 /// Before a backend that broke the rules gets another chance.
 const PENALTY: Duration = Duration::from_millis(1000);
-/// Between two warnings that too many descriptors are not closed.
-const SAY_AGAIN: Duration = Duration::from_secs(60);
 /// Before a gate with somebody inside is looked at again.
 const BURST_TIME: Duration = Duration::from_millis(1);
 /// How long a backend may take to let go of the rings when the port stops.
@@ -64,10 +63,9 @@ pub(crate) struct Session {
     pub(crate) closer: Closer,
     /// Takes the outcome of the first handshake.
     pub(crate) started: mpsc::Sender<Result<(), Error>>,
-    /// When it was last said that too many descriptors are not closed.
-    pub(crate) said: Option<Instant>,
     /// A connection made while the device was probed.
     pub(crate) first: Option<Greeted>,
+    pub(crate) said: Said,
 }
 
 /// Data paths that are made but not yet reachable for the application.
@@ -92,6 +90,7 @@ impl Session {
             let outcome = self.establish(fresh);
             let pause = match outcome {
                 Ok(live) => {
+                    self.said.forget();
                     self.report(Ok(()));
                     self.serve(live)
                 }
@@ -118,24 +117,13 @@ impl Session {
         let _ = self.started.send(outcome);
     }
 
-    /// A backend that is not there (yet) is no news, one that does wrong is.
+    /// Tells why there is no backend, once for each reason in turn: an absent one is looked for fifty times a second.
     fn log(&mut self, what: &str, error: &Error) {
-        let again = error.is_limit() && self.said_lately();
-        let name = self.state.name();
-        match error {
-            Error::Stopped => {}
-            error if again || error.is_backend_gone() => tracing::debug!("{name}: {what}: {error}"),
-            error => tracing::warn!("{name}: {what}: {error}"),
+        if !matches!(error, Error::Stopped)
+            && let Some(text) = self.said.news(format!("{what}: {error}"), Instant::now())
+        {
+            tracing::warn!("{}: {text}", self.state.name());
         }
-    }
-
-    /// Whether it was said a short while ago that too many descriptors are not closed; it counts as said now if not.
-    fn said_lately(&mut self) -> bool {
-        let lately = self.said.is_some_and(|said| said.elapsed() < SAY_AGAIN);
-        if !lately {
-            self.said = Some(Instant::now());
-        }
-        lately
     }
 
     fn rest(&self, pause: Duration) {
@@ -300,11 +288,7 @@ impl Session {
             }
         };
         self.shut(live, &error);
-        if error.is_backend_gone() {
-            tracing::info!("{}: link down: {error}", self.state.name());
-        } else {
-            self.log("link down", &error);
-        }
+        self.log("link down", &error);
         penalty(&error)
     }
 

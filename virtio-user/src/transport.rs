@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use linecard_wire::socket::{self, Listener, SocketError};
+use linecard_wire::socket::{self, Access, Listener, SocketError};
 
 use crate::error::Error;
 use crate::sys::Ready;
@@ -15,13 +15,16 @@ use crate::thread::{Waiter, after};
 /// Between two tries to connect.
 pub(crate) const RETRY: Duration = Duration::from_millis(20);
 
-/// Listens at `path`; see [`Listener::bind`].
-pub(crate) fn listen(path: &Path) -> Result<Listener, Error> {
-    Listener::bind(path).map_err(|reason| {
+/// Listens at `path`; see [`Listener::bind_for`].
+pub(crate) fn listen(path: &Path, access: Access) -> Result<Listener, Error> {
+    Listener::bind_for(path, access).map_err(|reason| {
         let path = path.to_owned();
         match reason {
             SocketError::NotASocket { what } => Error::NoSocket { path, what },
             SocketError::InUse => Error::InUse { path },
+            SocketError::System { action, source } if action.starts_with("giving") => {
+                Error::Access { path, action, source }
+            }
             SocketError::System { source, .. } => Error::Listen { path, source },
             other => Error::Listen { path, source: io::Error::new(ErrorKind::InvalidInput, other) },
         }
@@ -50,11 +53,7 @@ pub(crate) fn connect(path: &Path, waiter: &Waiter, deadline: Instant) -> Result
     loop {
         match socket::connect(path) {
             Ok(stream) => return Ok(stream),
-            Err(error)
-                if error.kind() == ErrorKind::ConnectionRefused
-                    && let Some(what) =
-                        std::fs::metadata(path).ok().as_ref().and_then(socket::other_kind) =>
-            {
+            Err(_) if let Some(what) = socket::obstacle(path) => {
                 return Err(Error::NoSocket { path: path.to_owned(), what });
             }
             Err(source) if Instant::now() >= deadline => {

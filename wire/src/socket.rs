@@ -9,6 +9,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
+pub use crate::access::{Access, AccessError};
 use crate::descriptor::close_elsewhere;
 use crate::sys;
 
@@ -70,12 +71,31 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Listens at `path`, non-blocking, readable and writable by its owner only: who connects gets memory. A socket
-    /// that nobody listens to any more is replaced.
+    /// As [`bind_for`](Self::bind_for), for its owner only.
     ///
     /// # Errors
     /// Every way a path can be unsuitable, as a variant of its own.
     pub fn bind(path: &Path) -> Result<Self, SocketError> {
+        Self::bind_for(path, Access::default())
+    }
+
+    /// Listens at `path`, non-blocking, for those whom `access` names: who connects gets memory. A socket that nobody
+    /// listens to any more is replaced. The name is made for its owner only, and others get their rights before anybody can
+    /// connect.
+    ///
+    /// ```
+    /// use linecard_wire::socket::{Access, Listener};
+    /// use std::os::unix::fs::PermissionsExt;
+    /// let path = std::env::temp_dir().join(format!("listener-doc-for-{}", std::process::id()));
+    /// let listener = Listener::bind_for(&path, Access::of(Some("0660"), None)?)?;
+    /// assert_eq!(path.metadata()?.permissions().mode() & 0o777, 0o660);
+    /// # drop(listener);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`bind`](Self::bind), and where this user may not give that group.
+    pub fn bind_for(path: &Path, access: Access) -> Result<Self, SocketError> {
         check_path(path)?;
         clear_stale(path)?;
         let failed = |action| move |source| SocketError::System { action, source };
@@ -91,6 +111,7 @@ impl Listener {
             identity: identity(path),
             removed: AtomicBool::new(false),
         };
+        access.give(path).map_err(|(action, source)| SocketError::System { action, source })?;
         sys::listen(listener.as_fd()).map_err(failed("listening on a socket"))?;
         Ok(listener)
     }
@@ -173,6 +194,21 @@ pub fn other_kind(meta: &Metadata) -> Option<&'static str> {
     }
 }
 
+/// What is at `path` instead of a socket, with its article; links are followed. To be asked whenever connecting failed:
+/// a folder that may not be written answers with `PermissionDenied`, one that may with `ConnectionRefused`, and neither
+/// says what is wrong.
+///
+/// ```
+/// use linecard_wire::socket::{connect, obstacle};
+/// assert!(connect("/".as_ref()).is_err());
+/// assert_eq!(obstacle("/".as_ref()), Some("a folder"));
+/// assert_eq!(obstacle("/no/such/thing".as_ref()), None);
+/// ```
+#[must_use]
+pub fn obstacle(path: &Path) -> Option<&'static str> {
+    fs::metadata(path).ok().as_ref().and_then(other_kind)
+}
+
 /// Checks that `path` can be a socket address.
 ///
 /// # Errors
@@ -232,6 +268,22 @@ mod tests {
         let _listener = Listener::bind(&path).expect("a socket");
         let mode = fs::metadata(&path).expect("it is there").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
+    }
+
+    #[test]
+    fn others_connect_where_that_was_asked_for() {
+        use std::os::unix::fs::PermissionsExt;
+        let path = path("others");
+        let group =
+            fs::metadata(std::env::temp_dir()).and(fs::metadata("/proc/self")).expect("it is there").gid();
+        for (mode, want) in [("0666", 0o666), ("0660", 0o660), ("0600", 0o600)] {
+            let access = Access::of(Some(mode), Some(&group.to_string())).expect("possible");
+            let listener = Listener::bind_for(&path, access).expect("our own group");
+            let data = fs::symlink_metadata(&path).expect("it is there");
+            assert_eq!((data.permissions().mode() & 0o777, data.gid()), (want, group), "whatever the umask");
+            assert!(connect(&path).is_ok());
+            drop(listener);
+        }
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! `recvmsg` and `sendmsg` with `SCM_RIGHTS`, and sockets with names: the only unsafe code of this room.
 
+use std::ffi::CString;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// Most descriptors the kernel puts into one `SCM_RIGHTS` record (`SCM_MAX_FD`, `include/net/scm.h`).
@@ -236,6 +237,35 @@ fn address(path: &Path) -> io::Result<libc::sockaddr_un> {
         *to = from.cast_signed();
     }
     Ok(address)
+}
+
+/// A path that leads to the very file of a descriptor, whatever has its name.
+pub(crate) fn by_descriptor(file: &impl AsRawFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
+}
+
+/// The number of a group, by its name.
+pub(crate) fn group(name: &str) -> Option<u32> {
+    /// For the names of a group's members, which nobody asked for; grows where a group has many.
+    const ROOM: std::ops::RangeInclusive<u32> = 12..=20;
+    let name = CString::new(name).ok()?;
+    for shift in ROOM {
+        let mut room = vec![0; 1 << shift];
+        let mut entry = MaybeUninit::<libc::group>::uninit();
+        let mut found = std::ptr::null_mut();
+        // SAFETY: `name` ends with a zero, `entry` and `found` are places for one value each, `room` has as many bytes as is
+        // said; all outlive the call.
+        let error = unsafe {
+            libc::getgrnam_r(name.as_ptr(), entry.as_mut_ptr(), room.as_mut_ptr(), room.len(), &raw mut found)
+        };
+        match error {
+            libc::ERANGE => {}
+            // SAFETY: without an error and with `found` set, `entry` was filled in.
+            0 if !found.is_null() => return Some(unsafe { entry.assume_init() }.gr_gid),
+            _ => return None,
+        }
+    }
+    None
 }
 
 fn check(result: libc::c_int) -> io::Result<()> {

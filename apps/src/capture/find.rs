@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use linecard::eal::runtime;
 use linecard::pmd::capture::{Client, Listed};
 
+use rustix::process::{Pid, test_kill_process};
+
 use crate::error::Error;
 use crate::output::{Output, out};
 
@@ -29,12 +31,18 @@ fn programs(prefix: Option<&str>) -> Vec<Program> {
             let path = folder.join(&name);
             if Client::connect(&path).is_ok() {
                 all.push(Program { path, prefix: prefix.clone(), pid });
-            } else if !Path::new(&format!("/proc/{pid}")).exists() {
+            } else if is_gone(pid) {
                 let _ = std::fs::remove_file(&path);
             }
         }
     }
     all
+}
+
+/// Whether no process has that number; asked of the kernel, as there may be no `/proc`.
+fn is_gone(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.is_some_and(|pid| test_kill_process(pid) == Err(rustix::io::Errno::SRCH))
 }
 
 fn names(folder: &Path) -> Vec<String> {
@@ -71,7 +79,10 @@ fn nobody(prefix: Option<&str>, pid: Option<u32>) -> Error {
         (Some(prefix), None) => format!("no program with --file-prefix {prefix} runs"),
         (None, None) => "no program that can be captured runs".into(),
     };
-    Error::Failed(format!("{which} as this user; start one, as in `linecard testpmd --vdev net_null0`"))
+    Error::Failed(format!(
+        "{which} as this user; start one, as in `linecard testpmd --vdev net_null0`, or have a program of your own call \
+         linecard::capture::serve with its ports"
+    ))
 }
 
 /// The ports that `asked` names; without names, the only one there is.

@@ -7,7 +7,6 @@
 mod find;
 mod output;
 mod print;
-mod socket;
 
 use std::fs::File;
 use std::io::Read as _;
@@ -19,12 +18,12 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use linecard::net::bpf::{self, Program};
+pub(crate) use linecard::pmd::capture::ControlSocket;
 use linecard::pmd::capture::{Client, Frame, Options, Stream, Totals};
 use linecard::pmd::pcap::encode::{Format, SNAPLEN};
 
 pub(crate) use self::output::CaptureFile;
 use self::print::Printer;
-pub(crate) use self::socket::ControlSocket;
 use crate::error::Error;
 use crate::output::{Output, err};
 

@@ -22,6 +22,9 @@ pub(super) struct End {
 /// How long an end may take to end by itself.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// This very program, whatever has its name by now.
+const ITSELF: &str = "/proc/self/exe";
+
 impl End {
     /// Starts this program again as one end. `heard` gets every message, then `None`, from another thread.
     pub(super) fn start(
@@ -34,9 +37,13 @@ impl End {
         let failed = |source| Error::System {
             action: format!("the {} cannot be started", role.name()),
             source,
-            remedy: "raise the limits on processes and open files (ulimit -u, ulimit -n), and leave the program in place",
+            remedy: if Path::new(ITSELF).exists() {
+                "raise the limits on processes and open files (ulimit -u, ulimit -n), and leave the program in place"
+            } else {
+                "mount what is missing here with 'mount -t proc proc /proc': it starts itself by /proc/self/exe"
+            },
         };
-        let mut command = Command::new("/proc/self/exe");
+        let mut command = Command::new(ITSELF);
         command.arg("demo-end").args(["--role", role.name()]).arg("--socket").arg(socket);
         if let Some(core) = core {
             command.args(["--core", &core.to_string()]);

@@ -6,7 +6,10 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use linecard::eal::cores;
+use linecard::pmd::tap::{self, NoTap};
 use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::process::{Resource, getrlimit};
 
 use super::{Finding, Status};
@@ -26,22 +29,17 @@ pub(super) fn all() -> Vec<Finding> {
         memlock(),
         memfd(),
         unix_socket(),
-        device(
-            "tun",
-            "/dev/net/tun",
-            "kernel interfaces (tap ports)",
-            "sudo modprobe tun && sudo chmod 666 /dev/net/tun",
-        ),
-        device(
-            "vhost-net",
-            "/dev/vhost-net",
-            "the kernel as a backend, which no port here is yet",
-            "sudo modprobe vhost_net && sudo chmod 666 /dev/vhost-net",
-        ),
+        tun(),
+        packet_socket(),
+        xdp_socket(),
+        vhost_net(),
         userfaultfd(),
         dev_shm(),
     ]
 }
+
+/// What many a check asks.
+const MOUNT_PROC: &str = "sudo mount -t proc proc /proc";
 
 fn read(path: impl AsRef<Path>) -> Option<String> {
     fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
@@ -63,6 +61,10 @@ fn cpu_cores() -> Finding {
 }
 
 fn tsc() -> Finding {
+    if !Path::new("/proc/cpuinfo").exists() {
+        let detail = "not known without /proc; times are read from the kernel where it is not invariant";
+        return Finding::poor("tsc", Status::Degraded, detail, MOUNT_PROC);
+    }
     let info = read("/proc/cpuinfo").unwrap_or_default();
     let flags = info.lines().find(|line| line.starts_with("flags")).unwrap_or_default();
     let has = |flag| flags.split_whitespace().any(|f| f == flag);
@@ -166,19 +168,72 @@ fn unix_socket() -> Finding {
     }
 }
 
-fn device(name: &'static str, path: &str, purpose: &str, fix: &str) -> Finding {
-    match OpenOptions::new().read(true).write(true).open(path) {
-        Ok(_) => Finding::ok(name, format!("{path} opens")),
-        Err(error) if error.kind() == ErrorKind::NotFound => Finding::poor(
-            name,
-            Status::Missing,
-            format!("{path} is not there; only needed for {purpose}"),
-            fix,
-        ),
-        Err(error) => {
-            let detail = format!("{path}: {error}; only needed for {purpose}");
-            Finding::poor(name, Status::Degraded, detail, fix)
+/// Gives this user, and nobody else, a device.
+fn grant(path: &str) -> String {
+    format!("sudo setfacl -m \"u:$(id -un):rw\" {path}")
+}
+
+/// Gives this program a right for good, so that it need not run as root.
+fn give_rights(rights: &str) -> String {
+    let program = std::env::current_exe().map_or("linecard".into(), |path| path.display().to_string());
+    format!("sudo setcap {rights}+ep {program}")
+}
+
+const TAPS: &str = "only needed for net_tap";
+
+/// Opening the device is one right, making an interface another: it is tried.
+fn tun() -> Finding {
+    let poor = |status, detail: String, fix: String| Finding::poor("tun", status, detail, &fix);
+    match tap::try_interface() {
+        Ok(()) => Finding::ok("tun", "an interface can be made"),
+        Err(NoTap::Device(error)) if error.kind() == ErrorKind::PermissionDenied => {
+            poor(Status::Degraded, format!("/dev/net/tun: {error}; {TAPS}"), grant("/dev/net/tun"))
         }
+        Err(NoTap::Device(error)) => {
+            poor(Status::Missing, format!("/dev/net/tun: {error}; {TAPS}"), "sudo modprobe tun".into())
+        }
+        Err(NoTap::Interface(error)) => {
+            let detail = format!("/dev/net/tun opens, but no interface can be made: {error}; {TAPS}");
+            poor(Status::Degraded, detail, give_rights("cap_net_admin,cap_net_raw"))
+        }
+    }
+}
+
+fn packet_socket() -> Finding {
+    match socket_with(AddressFamily::PACKET, SocketType::RAW, SocketFlags::CLOEXEC, None) {
+        Ok(_) => Finding::ok("packet-socket", "net_af_packet can be opened"),
+        Err(error) => {
+            let detail = format!("{error}; only needed for net_af_packet");
+            Finding::poor("packet-socket", Status::Degraded, detail, &give_rights("cap_net_raw"))
+        }
+    }
+}
+
+fn xdp_socket() -> Finding {
+    let poor = |status, error, fix: &str| {
+        Finding::poor("xdp-socket", status, format!("{error}; only needed for net_af_xdp"), fix)
+    };
+    match socket_with(AddressFamily::XDP, SocketType::RAW, SocketFlags::CLOEXEC, None) {
+        Ok(_) => Finding::ok("xdp-socket", "can be opened; programs take CAP_BPF and CAP_NET_ADMIN beside"),
+        Err(error @ Errno::AFNOSUPPORT) => {
+            poor(Status::Missing, error, "zgrep CONFIG_XDP_SOCKETS /proc/config.gz   # the kernel needs it")
+        }
+        Err(error) => poor(Status::Degraded, error, &give_rights("cap_net_admin,cap_net_raw,cap_bpf")),
+    }
+}
+
+fn vhost_net() -> Finding {
+    const PATH: &str = "/dev/vhost-net";
+    let purpose = "only needed for the kernel as a backend, which no port here is yet";
+    let poor = |status, error, fix: &str| {
+        Finding::poor("vhost-net", status, format!("{PATH}: {error}; {purpose}"), fix)
+    };
+    match OpenOptions::new().read(true).write(true).open(PATH) {
+        Ok(_) => Finding::ok("vhost-net", format!("{PATH} opens")),
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+            poor(Status::Degraded, error, &grant(PATH))
+        }
+        Err(error) => poor(Status::Missing, error, "sudo modprobe vhost_net"),
     }
 }
 
@@ -188,6 +243,10 @@ fn userfaultfd() -> Finding {
     let by_device = OpenOptions::new().read(true).write(true).open("/dev/userfaultfd").is_ok();
     let root = rustix::process::geteuid().is_root();
     match read(SWITCH).as_deref() {
+        None if !by_device && !Path::new("/proc/self").exists() => {
+            let detail = "not known without /proc; nothing here needs it yet";
+            Finding::poor("userfaultfd", Status::Degraded, detail, MOUNT_PROC)
+        }
         _ if by_device => Finding::ok("userfaultfd", "/dev/userfaultfd opens"),
         Some("1") => Finding::ok("userfaultfd", "open to every user"),
         Some(_) if root => Finding::ok("userfaultfd", "open to root"),

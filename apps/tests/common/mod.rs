@@ -28,6 +28,21 @@ pub(crate) fn testpmd(eal: &[&str], app: &[&str]) -> Command {
     command
 }
 
+/// `command` as somebody whom the modes of files hold back: as it is for an ordinary user, without root's right to pass
+/// them by for root.
+pub(crate) fn held_back(command: &Command) -> Command {
+    if !rustix::process::geteuid().is_root() {
+        let mut same = Command::new(command.get_program());
+        same.args(command.get_args());
+        return same;
+    }
+    let mut held = Command::new("setpriv");
+    held.arg("--bounding-set=-dac_override,-dac_read_search")
+        .arg(command.get_program())
+        .args(command.get_args());
+    held
+}
+
 /// A running command; killed if a test ends early.
 pub(crate) struct Running(pub(crate) Child);
 

@@ -3,25 +3,45 @@
 use std::fs;
 use std::path::Path;
 
-/// Left to the rest of the machine.
+use crate::error::Error;
+
+/// Left to the rest of the machine, or of the cgroup: this much, and no more than an eighth of what there is. Of a small
+/// group a fixed amount would be all.
 const HEADROOM: usize = 32 << 20;
+const SHARE: usize = 8;
 
 /// Memory this process may take, and who says so.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Available {
     pub(super) bytes: usize,
     pub(super) scope: String,
+    /// Kept back, and not in `bytes`.
+    pub(super) reserve: usize,
+}
+
+impl Available {
+    /// Of `left` bytes out of `total`.
+    fn of(left: usize, total: usize, scope: String) -> Self {
+        let reserve = HEADROOM.min(total / SHARE);
+        Self { bytes: left.saturating_sub(reserve), scope, reserve }
+    }
+
+    /// An error about `asked` bytes, which are more than this.
+    pub(super) fn short_of(self, asked: usize) -> Error {
+        let Self { bytes, scope, reserve } = self;
+        Error::Unavailable { asked, available: bytes, reserve, scope }
+    }
 }
 
 /// The smallest of what the machine and each enclosing memory cgroup have left; unlimited where nothing is known.
 pub(super) fn available() -> Available {
-    let machine =
-        fs::read_to_string("/proc/meminfo").ok().and_then(|text| meminfo_bytes(&text, "MemAvailable:"));
-    let machine = machine.map(|bytes| Available { bytes, scope: "memory of the machine".into() });
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let field = |name| meminfo_bytes(&text, name);
+    let machine = field("MemAvailable:").zip(field("MemTotal:"));
+    let machine = machine.map(|(left, total)| Available::of(left, total, "memory of the machine".into()));
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let least = groups.lines().flat_map(cgroup_limits).chain(machine).min_by_key(|a| a.bytes);
-    let least = least.unwrap_or(Available { bytes: usize::MAX, scope: "unknown".into() });
-    Available { bytes: least.bytes.saturating_sub(HEADROOM), ..least }
+    least.unwrap_or(Available { bytes: usize::MAX, scope: "unknown".into(), reserve: 0 })
 }
 
 /// Memory that the machine has; unlimited where nothing is known.
@@ -79,8 +99,8 @@ fn group_left(dir: &Path, version_1: bool) -> Option<Available> {
     let used = number(&dir.join(usage))?;
     let stat = fs::read_to_string(dir.join("memory.stat")).unwrap_or_default();
     let cached = stat.lines().find_map(|l| l.strip_prefix(cache)?.trim().parse().ok()).unwrap_or(0);
-    let bytes = limit.saturating_sub(used.saturating_sub(cached));
-    Some(Available { bytes, scope: format!("memory cgroup {}", dir.display()) })
+    let left = limit.saturating_sub(used.saturating_sub(cached));
+    Some(Available::of(left, limit, format!("memory cgroup {}", dir.display())))
 }
 
 /// A file that holds one number; "max" is none.
@@ -118,7 +138,9 @@ mod tests {
                 ("memory.stat", "anon 600\nactive_file 50\ninactive_file 100\n"),
             ],
         );
-        assert_eq!(group_left(&v2, false).unwrap().bytes, 400);
+        // 400 are left, of which an eighth of the limit is kept back.
+        let left = group_left(&v2, false).unwrap();
+        assert_eq!((left.bytes, left.reserve), (400 - 125, 125));
         fs::write(v2.join("memory.current"), "5000").unwrap();
         assert_eq!(group_left(&v2, false).unwrap().bytes, 0);
         fs::write(v2.join("memory.max"), "max\n").unwrap();
@@ -133,8 +155,35 @@ mod tests {
                 ("memory.stat", "inactive_file 1\ntotal_inactive_file 96\n"),
             ],
         );
-        assert_eq!(group_left(&v1, true).unwrap().bytes, 9_223_372_036_854_771_712 - 4000);
+        assert_eq!(group_left(&v1, true).unwrap().bytes, 9_223_372_036_854_771_712 - 4000 - HEADROOM);
         fs::remove_dir_all(v1).unwrap();
+    }
+
+    #[test]
+    fn of_a_small_group_most_can_be_had() {
+        let small = group(
+            "small",
+            &[
+                ("memory.max", "33554432\n"),
+                ("memory.current", "2097152\n"),
+                ("memory.stat", "inactive_file 0\n"),
+            ],
+        );
+        let left = group_left(&small, false).unwrap();
+        assert_eq!(left.bytes, 26 << 20, "32 MiB less 2 in use less 4 kept back");
+        let text = left.short_of(30 << 20).to_string();
+        assert!(
+            text.contains("30 MiB asked, 26 MiB available") && text.contains("4 MiB are kept back"),
+            "{text}"
+        );
+        assert!(text.ends_with("use fewer or smaller packets, or free memory"), "{text}");
+        fs::write(small.join("memory.current"), "30000000").unwrap();
+        let text = group_left(&small, false).unwrap().short_of(2 << 20).to_string();
+        assert!(
+            text.contains("0 bytes available") && text.ends_with("free memory there, or give it more"),
+            "{text}"
+        );
+        fs::remove_dir_all(small).unwrap();
     }
 
     #[test]

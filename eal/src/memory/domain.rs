@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::MemoryConfig;
 use super::account::Account;
 use super::event::{Listeners, SegmentEvent, Subscription};
-use super::map::Reservation;
+use super::map::{self, Reservation};
 use super::page::{GRANULE, PageKind};
 use super::segment::{Place, Segment};
 use super::space::Space;
@@ -71,7 +71,8 @@ impl Domain {
         account: &Arc<Account>,
     ) -> Result<Arc<Self>> {
         let action = || format!("reserve addresses for domain \"{name}\"");
-        let range = Reservation::new(config.range).map_err(|e| Error::system(action(), e))?;
+        let range =
+            Reservation::new(config.range).map_err(|e| Error::addresses(action(), map::SMALLEST, e))?;
         Ok(Arc::new(Self {
             name: name.into(),
             config: config.clone(),

@@ -18,7 +18,7 @@ use super::space::Space;
 use crate::sys::{Resource, limit};
 
 /// Below this a reservation is of no use.
-const SMALLEST: usize = 64 << 20;
+pub(super) const SMALLEST: usize = 64 << 20;
 
 /// Addresses that belong to one domain, `PROT_NONE` until something is mapped there. Starts at a multiple of 1 GiB
 /// (of 2 MiB when small).

@@ -48,6 +48,9 @@ pub fn available_bytes() -> usize {
     available::available().bytes
 }
 
+/// Least bytes that a segment with packets has.
+pub(crate) const LEAST: usize = page::GRANULE;
+
 /// Bytes of memory that the machine has.
 pub(crate) fn total_bytes() -> usize {
     available::total()

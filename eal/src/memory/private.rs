@@ -42,13 +42,10 @@ impl PrivateZone {
         }
         let available = available();
         if len > available.bytes {
-            return Err(Error::Unavailable {
-                asked: len,
-                available: available.bytes,
-                scope: available.scope,
-            });
+            return Err(available.short_of(len));
         }
-        Self::map(len, align).map_err(|e| Error::system(format!("map {} of private memory", size(len)), e))
+        Self::map(len, align)
+            .map_err(|e| Error::addresses(format!("map {} of private memory", size(len)), len, e))
     }
 
     fn map(len: usize, align: usize) -> io::Result<Self> {

@@ -188,7 +188,7 @@ impl Request<'_> {
         if self.len <= available.bytes {
             return Ok(());
         }
-        Err(Error::Unavailable { asked: self.len, available: available.bytes, scope: available.scope })
+        Err(available.short_of(self.len))
     }
 
     fn failed(&self, verb: &str, source: io::Error) -> Error {

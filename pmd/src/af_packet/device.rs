@@ -52,7 +52,7 @@ impl Driver for AfPacketDriver {
 
     fn probe(&self, _: &ProbeContext, args: &DevArgs) -> Result<Box<dyn Device>, Error> {
         let options = Options::read(args)?;
-        let interface = Interface::find_ethernet(args.name(), &options.namespace, &options.iface)?;
+        let interface = Interface::find_framed(args.name(), &options.namespace, &options.iface)?;
         // Whoever may not have such a socket is told now, not at start.
         let socket = options.namespace.enter(args.name(), Socket::open)?;
         socket.map_err(|error| refusal(args.name(), "opening a packet socket", error))?;
@@ -271,14 +271,14 @@ impl Device for AfPacket {
     }
 
     fn check(&self, config: &PortConfig) -> Result<(), Error> {
-        self.check_mtu(config, &self.interface.facts()?)?;
+        self.check_mtu(config, &self.interface.again()?)?;
         self.check_room(config)?;
         self.check_memory(config)
     }
 
     fn start(mut self: Box<Self>, config: &PortConfig, pool: &Pool) -> Result<Port, StartError> {
-        // Also whether the interface is still there, and what its address is by now.
-        let facts = match self.interface.facts() {
+        // Also whether the interface is still there, or there again, and what its address is by now.
+        let facts = match self.interface.again() {
             Ok(facts) => facts,
             Err(error) => return Err(StartError { device: self, error }),
         };

@@ -9,7 +9,7 @@
 //!
 //! | argument | what | default |
 //! |---|---|---|
-//! | `iface=` | the interface | must be given |
+//! | `iface=` | the interface; Ethernet, or `lo` | must be given |
 //! | `netns=` | its network namespace, a name of `ip netns` or a path | the process's |
 //! | `qpairs=` | queue pairs that may be configured, 1 to 16 | 1 |
 //! | `qdisc_bypass=` | 1 sends past the queueing discipline (and past `tcpdump` on the interface); 0 where segmentation is asked for | 1 |

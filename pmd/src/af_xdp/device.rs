@@ -7,6 +7,7 @@ use linecard_mempool::Pool;
 use super::args::Options;
 use super::bpf::Mode;
 use super::channel::{Channel, Opened, Wishes};
+use super::channels;
 use super::control::{Control, Counters};
 use super::promiscuous::Promiscuous;
 use super::redirect::Redirect;
@@ -36,6 +37,8 @@ pub(super) struct AfXdp {
     namespace: Namespace,
     interface: Arc<Interface>,
     redirect: Redirect,
+    /// Index of the interface that the program is on.
+    index: u32,
     mac: [u8; 6],
     mtu_limit: u32,
     /// Sockets that were passed, each for one start.
@@ -51,16 +54,16 @@ impl AfXdp {
         namespace: Namespace,
         shared: &'static Shared,
     ) -> Result<Self, Error> {
-        let interface = Interface::find_ethernet(name, &namespace, &options.iface)?;
+        let interface = Interface::find_framed(name, &namespace, &options.iface)?;
         let facts = interface.facts()?;
-        let end = options.start_queue + options.queue_count;
         check_queues(name, &options, &facts)?;
         // Without the right to open sockets nothing is left to be done; better known before the interface is touched.
         if options.passed.is_empty() {
             let context = Context { port: name, iface: &options.iface };
             namespace.enter(name, Socket::open)?.map_err(|error| context.open(error))?;
         }
-        let redirect = Redirect::by(name, &namespace, &interface, end, &options.way)?;
+        let index = facts.index;
+        let redirect = redirect(name, &namespace, &interface, &options)?;
         let passed = options.passed.iter().map(|fd| {
             Socket::passed(*fd).map_err(|_| Error::Argument {
                 device: name.into(),
@@ -76,6 +79,7 @@ impl AfXdp {
             namespace,
             interface: Arc::new(interface),
             redirect,
+            index,
             options,
             shared,
         })
@@ -146,13 +150,45 @@ impl AfXdp {
         Ok(Some(facts.mtu))
     }
 
+    /// Goes to the interface that has the name by now, where the one before was removed.
+    fn follow(&mut self) -> Result<Facts, Error> {
+        let facts = self.interface.again()?;
+        if facts.index != self.index {
+            check_queues(&self.name, &self.options, &facts)?;
+            self.redirect = redirect(&self.name, &self.namespace, &self.interface, &self.options)?;
+            self.index = facts.index;
+            self.mac = facts.mac.unwrap_or_default();
+            self.mtu_limit = facts.mtu_limits.1;
+        }
+        Ok(facts)
+    }
+
+    /// Tells about receive queues of the interface that no socket of ours is on: frames on them go to the kernel.
+    fn warn_of_others(&self, config: &PortConfig, facts: &Facts) {
+        let ours = u32::from(config.rx_queues);
+        let asked = self.namespace.run(|| channels::receive(&facts.name)).ok().flatten();
+        let Some(all) = asked.filter(|all| ours > 0 && *all > ours) else { return };
+        let name = &facts.name;
+        tracing::warn!(
+            "{}: {ours} of the {all} receive queues of {name} come to this port, what the card deals to the others goes to \
+             the kernel unless another port has them; take all with queue_count={all} and as many queues of the port, or \
+             give the card fewer with 'ethtool -L {name} combined {ours}'",
+            self.name
+        );
+    }
+
     /// Everything of a start that can fail, undone when it does.
     fn parts(&mut self, config: &PortConfig, pool: &Pool) -> Result<Parts, Error> {
-        let facts = self.interface.facts()?;
+        let facts = self.follow()?;
         let umem = self.umem(pool)?;
         let widest = facts.mtu.max(config.mtu.into());
-        let (longest, one) = (widest as usize + ETHERNET + TAG, umem.frame_len());
+        let one = umem.frame_len();
+        let mut longest = widest as usize + ETHERNET + TAG;
         let opened = self.channels(config, &umem, longest > one)?;
+        if facts.is_loopback() && opened.iter().any(|opened| !opened.channel.multi_buffer) {
+            // Nobody sends frames of its 64 KiB there but a local stack; DPDK starts, and those frames are lost.
+            longest = one;
+        }
         if longest > one && opened.iter().any(|opened| !opened.channel.multi_buffer) {
             let max = u16::try_from(one - ETHERNET - TAG).unwrap_or(u16::MAX);
             let asked = u16::try_from(widest).unwrap_or(u16::MAX);
@@ -164,6 +200,7 @@ impl AfXdp {
             self.narrow(before);
             return Err(error);
         }
+        self.warn_of_others(config, &facts);
         Ok(Parts { before, ..parts })
     }
 
@@ -229,6 +266,16 @@ struct Parts {
     channels: Vec<Arc<Channel>>,
     /// The interface's MTU, where it was changed.
     before: Option<u32>,
+}
+
+/// The program on the interface, and its map.
+fn redirect(
+    name: &str,
+    namespace: &Namespace,
+    interface: &Interface,
+    options: &Options,
+) -> Result<Redirect, Error> {
+    Redirect::by(name, namespace, interface, options.start_queue + options.queue_count, &options.way)
 }
 
 /// Whether the interface has the queues that were asked for, as far as it says.

@@ -39,6 +39,7 @@
 mod args;
 mod bpf;
 mod channel;
+mod channels;
 mod control;
 mod cursor;
 mod device;

@@ -6,7 +6,7 @@
 //!                    │  one relaxed load     │                       ────►   one memfd with a ring per queue
 //!                    └── copies ─► ring ═════╪═══════════════════════════►   Stream: records in order of time
 //! ```
-//! A program makes a [`Hub`], lets it [`watch`](Hub::watch) its started ports, and [`serve`](Hub::serve)s a control
+//! A program hands its started ports to [`serve`], which is one line; or it makes a [`Hub`], lets it [`watch`](Hub::watch) its started ports, and [`serve`](Hub::serve)s a control
 //! socket; `linecard capture` finds it. Off, a burst costs one relaxed load (and one more call, unless the program
 //! holds the queues as what they are). On, frames are cut to
 //! the snapshot length, filtered in the polling thread and copied into a ring that only this queue fills; a full ring
@@ -30,6 +30,7 @@ mod protocol;
 mod queues;
 mod record;
 mod server;
+mod socket;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -42,6 +43,7 @@ pub use self::protocol::{Options, Totals};
 pub use self::queues::{WatchedRx, WatchedTx};
 pub use self::record::Frame;
 pub use self::server::Server;
+pub use self::socket::{ControlSocket, serve};
 pub use self::stream::Stream;
 
 /// Why there is no capture; one sentence.
@@ -57,6 +59,9 @@ pub enum CaptureError {
     /// What was asked for is not there, or not possible.
     #[error("{0}")]
     Refused(String),
+    /// There is no folder for the control socket.
+    #[error("{0}; give another --file-prefix, or do without capture")]
+    Folder(#[from] linecard_eal::Error),
     /// The operating system said no.
     #[error("{action}: {source}; {remedy}")]
     System {

@@ -3,6 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
 
@@ -87,8 +88,8 @@ fn listen(path: &Path) -> io::Result<OwnedFd> {
     rustix::fs::fchmod(&socket, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)?;
     let address = SocketAddrUnix::new(path)?;
     match rustix::net::bind(&socket, &address) {
-        // The name has this process's number: whoever had it before is gone.
-        Err(rustix::io::Errno::ADDRINUSE) if !super::client::answers(path) => {
+        // The name has this process's number: whoever had it before is gone. What is no socket is not ours to remove.
+        Err(rustix::io::Errno::ADDRINUSE) if is_socket(path) && !super::client::answers(path) => {
             std::fs::remove_file(path)?;
             rustix::net::bind(&socket, &address)?;
         }
@@ -96,6 +97,10 @@ fn listen(path: &Path) -> io::Result<OwnedFd> {
     }
     rustix::net::listen(&socket, 16)?;
     Ok(socket)
+}
+
+fn is_socket(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|data| data.file_type().is_socket())
 }
 
 struct Visitor {

@@ -506,3 +506,13 @@ mod off {
 mod on {
     crate::contract_tests!(super::Subjects(true));
 }
+
+#[test]
+fn what_is_no_socket_is_left_alone() {
+    let path = socket("plain");
+    std::fs::write(&path, "precious").expect("a file");
+    let refused = Hub::new().serve(&path).expect_err("it is a file").to_string();
+    assert!(refused.contains("cannot be made"), "{refused}");
+    assert_eq!(std::fs::read_to_string(&path).expect("it is there"), "precious");
+    std::fs::remove_file(&path).expect("it is there");
+}

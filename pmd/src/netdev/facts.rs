@@ -1,7 +1,7 @@
 //! What the kernel says about an interface: one answer to `RTM_GETLINK`.
 
-use super::ETHER;
 use super::netlink::{Attributes, Message, u16_at, u32_at, u64_at};
+use super::{ETHER, LOOPBACK};
 
 /// Bytes of an `ifinfomsg`.
 pub(super) const IFINFO: usize = 16;
@@ -143,6 +143,12 @@ impl Facts {
     #[must_use]
     pub fn is_ethernet(&self) -> bool {
         self.kind == ETHER
+    }
+
+    /// Whether it is the loopback interface.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        self.kind == LOOPBACK
     }
 
     /// Whether it was brought up (`ip link set up`).

@@ -1,12 +1,12 @@
 //! One interface, found by name and followed by index.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::facts::Facts;
 use super::netlink::{ACK, DUMP, Message, Netlink, Request};
-use super::{NAME_LEN, Namespace, refusal};
+use super::{ETHER, LOOPBACK, NAME_LEN, Namespace, refusal};
 use crate::args::distance;
 use crate::control::Link;
 use crate::error::Error;
@@ -15,7 +15,8 @@ use crate::error::Error;
 const LISTED: usize = 8;
 
 /// An interface of some namespace, on behalf of a port; usable from any thread. A later renaming does not matter: the
-/// index names it.
+/// index names it. One that was removed and made again under its name is found [`again`](Self::again) when its port
+/// starts.
 ///
 /// ```
 /// use linecard_pmd::netdev::{Interface, Namespace};
@@ -27,10 +28,15 @@ const LISTED: usize = 8;
 pub struct Interface {
     port: String,
     name: String,
-    index: u32,
+    /// Link type; what takes its name later has to have the same.
+    kind: u16,
+    index: AtomicU32,
     netlink: Mutex<Netlink>,
+    namespace: Namespace,
     /// That it is gone was told.
     told: AtomicBool,
+    /// That its namespace was deleted was told.
+    orphaned: AtomicBool,
 }
 
 impl Interface {
@@ -43,20 +49,18 @@ impl Interface {
         let mut netlink = namespace
             .enter(port, Netlink::open)?
             .map_err(|error| refusal(port, "opening a route netlink socket", error))?;
-        let request =
-            Request::link(libc::RTM_GETLINK, 0, 0, 0, 0).attribute(libc::IFLA_IFNAME, &zero_ended(name));
-        let facts = match netlink.ask(request) {
-            Ok(answer) => answer.first().and_then(Facts::read),
-            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => None,
-            Err(error) => return Err(refusal(port, &format!("looking for interface {name}"), error)),
-        };
+        let facts = by_name(&mut netlink, name)
+            .map_err(|error| refusal(port, &format!("looking for interface {name}"), error))?;
         match facts {
             Some(facts) => Ok(Self {
                 port: port.into(),
                 name: name.into(),
-                index: facts.index,
+                kind: facts.kind,
+                index: AtomicU32::new(facts.index),
                 netlink: Mutex::new(netlink),
+                namespace: namespace.clone(),
                 told: AtomicBool::new(false),
+                orphaned: AtomicBool::new(false),
             }),
             None => Err(missing(port, namespace, name, &mut netlink)),
         }
@@ -73,16 +77,62 @@ impl Interface {
     /// # Errors
     /// As [`find`](Self::find), and an interface of another kind.
     pub fn find_ethernet(port: &str, namespace: &Namespace, name: &str) -> Result<Self, Error> {
+        Self::find_kind(port, namespace, name, &[ETHER], "link/ether")
+    }
+
+    /// As [`find_ethernet`](Self::find_ethernet), and the loopback interface too: its frames have an Ethernet header,
+    /// with addresses of zeros.
+    ///
+    /// ```
+    /// use linecard_pmd::netdev::{Interface, Namespace};
+    /// assert!(Interface::find_framed("port", &Namespace::default(), "lo")?.facts()?.is_loopback());
+    /// # Ok::<(), linecard_pmd::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`find_ethernet`](Self::find_ethernet).
+    pub fn find_framed(port: &str, namespace: &Namespace, name: &str) -> Result<Self, Error> {
+        Self::find_kind(port, namespace, name, &[ETHER, LOOPBACK], "link/ether or link/loopback")
+    }
+
+    fn find_kind(
+        port: &str,
+        namespace: &Namespace,
+        name: &str,
+        kinds: &[u16],
+        shown: &str,
+    ) -> Result<Self, Error> {
         let interface = Self::find(port, namespace, name)?;
-        let facts = interface.facts()?;
-        if facts.is_ethernet() {
+        if kinds.contains(&interface.kind) {
             return Ok(interface);
         }
         Err(Error::Argument {
             device: port.into(),
-            problem: format!("'{name}' is not an Ethernet interface (its link type is {})", facts.kind),
-            remedy: "choose one that 'ip link' shows as link/ether".into(),
+            problem: format!("'{name}' is not an Ethernet interface (its link type is {})", interface.kind),
+            remedy: format!("choose one that 'ip link' shows as {shown}"),
         })
+    }
+
+    /// What the kernel says about it when its port starts. Where it was removed, the interface that has its name by now
+    /// takes its place: one that was destroyed and made again needs no other port.
+    ///
+    /// # Errors
+    /// It is gone and none has its name, or one of another link type has.
+    pub fn again(&self) -> Result<Facts, Error> {
+        match self.read() {
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
+            outcome => return outcome.map_err(|error| self.refused("reading", error)),
+        }
+        let found = by_name(&mut self.netlink(), &self.name);
+        let facts = match found {
+            Ok(Some(facts)) if facts.kind == self.kind => facts,
+            Ok(_) => return Err(self.refused("reading", io::Error::from_raw_os_error(libc::ENODEV))),
+            Err(error) => return Err(self.refused("reading", error)),
+        };
+        tracing::info!("{}: the interface {} was made again, and is used", self.port, self.name);
+        self.index.store(facts.index, Ordering::Relaxed);
+        self.told.store(false, Ordering::Relaxed);
+        Ok(facts)
     }
 
     /// The name it was found by.
@@ -94,7 +144,7 @@ impl Interface {
     /// The index, which stays when it is renamed.
     #[must_use]
     pub fn index(&self) -> u32 {
-        self.index
+        self.index.load(Ordering::Relaxed)
     }
 
     /// What the kernel says about it now.
@@ -106,7 +156,7 @@ impl Interface {
     }
 
     fn read(&self) -> io::Result<Facts> {
-        let answer = self.netlink().ask(Request::link(libc::RTM_GETLINK, 0, self.index, 0, 0))?;
+        let answer = self.netlink().ask(Request::link(libc::RTM_GETLINK, 0, self.index(), 0, 0))?;
         answer.first().and_then(Facts::read).ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
     }
 
@@ -117,7 +167,7 @@ impl Interface {
         let link = self.link_only();
         if !link.up && !self.exists() && !self.told.swap(true, Ordering::Relaxed) {
             tracing::warn!(
-                "{}: the interface {} was removed, or moved to another namespace; stop the port and open it anew",
+                "{}: the interface {} was removed, or moved to another namespace; make it again, then stop and start the port",
                 self.port,
                 self.name
             );
@@ -127,6 +177,13 @@ impl Interface {
 
     /// The link state, for drivers that tell by themselves when the interface is gone.
     pub(crate) fn link_only(&self) -> Link {
+        if self.namespace.is_deleted() && !self.orphaned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "{}: the network namespace {} was deleted, and lives on for this port alone; close the port to end it",
+                self.port,
+                self.namespace
+            );
+        }
         if self.read().is_ok_and(|facts| facts.is_running()) { Link::UP } else { Link::DOWN }
     }
 
@@ -141,7 +198,7 @@ impl Interface {
     /// # Errors
     /// The kernel refuses: too large or small for the interface, no permission, gone.
     pub fn set_mtu(&self, mtu: u32) -> Result<(), Error> {
-        let request = Request::link(libc::RTM_NEWLINK, ACK, self.index, 0, 0);
+        let request = Request::link(libc::RTM_NEWLINK, ACK, self.index(), 0, 0);
         self.change(
             &format!("setting an MTU of {mtu} on"),
             request.attribute(libc::IFLA_MTU, &mtu.to_ne_bytes()),
@@ -153,7 +210,7 @@ impl Interface {
     /// # Errors
     /// The kernel refuses: no permission, gone.
     pub fn set_queue_len(&self, packets: u32) -> Result<(), Error> {
-        let request = Request::link(libc::RTM_NEWLINK, ACK, self.index, 0, 0);
+        let request = Request::link(libc::RTM_NEWLINK, ACK, self.index(), 0, 0);
         self.change(
             "setting the queue length of",
             request.attribute(libc::IFLA_TXQLEN, &packets.to_ne_bytes()),
@@ -165,7 +222,7 @@ impl Interface {
     /// # Errors
     /// The kernel refuses: in use, not a unicast address, no permission, gone.
     pub fn set_mac(&self, mac: [u8; 6]) -> Result<(), Error> {
-        let request = Request::link(libc::RTM_NEWLINK, ACK, self.index, 0, 0);
+        let request = Request::link(libc::RTM_NEWLINK, ACK, self.index(), 0, 0);
         self.change("setting the address of", request.attribute(libc::IFLA_ADDRESS, &mac))
     }
 
@@ -177,7 +234,7 @@ impl Interface {
         let bit = libc::IFF_UP as u32;
         let flags = if up { bit } else { 0 };
         let action = if up { "bringing up" } else { "taking down" };
-        self.change(action, Request::link(libc::RTM_NEWLINK, ACK, self.index, flags, bit))
+        self.change(action, Request::link(libc::RTM_NEWLINK, ACK, self.index(), flags, bit))
     }
 
     /// Removes it; only interfaces that were made in software can be.
@@ -185,7 +242,7 @@ impl Interface {
     /// # Errors
     /// The kernel refuses: no permission, hardware, gone.
     pub fn remove(&self) -> Result<(), Error> {
-        self.change("removing", Request::link(libc::RTM_DELLINK, ACK, self.index, 0, 0))
+        self.change("removing", Request::link(libc::RTM_DELLINK, ACK, self.index(), 0, 0))
     }
 
     fn change(&self, action: &str, request: Request) -> Result<(), Error> {
@@ -227,6 +284,17 @@ pub(crate) fn check_name(port: &str, name: &str) -> Result<(), Error> {
     };
     let remedy = format!("give one of at most {NAME_LEN} bytes without '/', ':' and blanks");
     Err(Error::Argument { device: port.into(), problem, remedy })
+}
+
+/// The interface of that name, if there is one.
+fn by_name(netlink: &mut Netlink, name: &str) -> io::Result<Option<Facts>> {
+    let request =
+        Request::link(libc::RTM_GETLINK, 0, 0, 0, 0).attribute(libc::IFLA_IFNAME, &zero_ended(name));
+    match netlink.ask(request) {
+        Ok(answer) => Ok(answer.first().and_then(Facts::read)),
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 fn zero_ended(name: &str) -> Vec<u8> {

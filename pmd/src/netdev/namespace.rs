@@ -31,6 +31,8 @@ const NAMED: &str = "/run/netns";
 #[derive(Clone, Debug, Default)]
 pub struct Namespace {
     other: Option<(String, Arc<OwnedFd>)>,
+    /// Where it was found.
+    path: Option<PathBuf>,
 }
 
 impl Namespace {
@@ -74,19 +76,39 @@ impl Namespace {
             let remedy = "give a name from /run/netns, or a path such as /proc/PID/ns/net";
             return Err(problem(format!("netns={text} is no network namespace"), remedy));
         }
-        Ok(Self { other: Some((text.to_owned(), Arc::new(file.into()))) })
+        Ok(Self { other: Some((text.to_owned(), Arc::new(file.into()))), path: Some(path) })
     }
 
     /// A namespace that somebody opened already; `name` is for messages.
     #[must_use]
     pub fn from_fd(name: &str, fd: OwnedFd) -> Self {
-        Self { other: Some((name.to_owned(), Arc::new(fd))) }
+        Self { other: Some((name.to_owned(), Arc::new(fd))), path: None }
     }
 
     /// Whether this is the one the process runs in.
     #[must_use]
     pub fn is_own(&self) -> bool {
         self.other.is_none()
+    }
+
+    /// Whether what it was found by leads elsewhere or nowhere by now (`ip netns del`, the end of its process): the
+    /// namespace, and all interfaces in it, live on for as long as a port holds it.
+    ///
+    /// ```
+    /// use linecard_pmd::netdev::Namespace;
+    /// assert!(!Namespace::open("port", "/proc/self/ns/net")?.is_deleted());
+    /// assert!(!Namespace::default().is_deleted());
+    /// # Ok::<(), linecard_pmd::Error>(())
+    /// ```
+    #[must_use]
+    pub fn is_deleted(&self) -> bool {
+        let (Some((_, fd)), Some(path)) = (&self.other, &self.path) else { return false };
+        let held = rustix::fs::fstat(fd).map(|held| (held.st_dev, held.st_ino));
+        let named = rustix::fs::stat(path).map(|named| (named.st_dev, named.st_ino));
+        match named {
+            Ok(_) => held != named,
+            Err(error) => matches!(error, rustix::io::Errno::NOENT | rustix::io::Errno::SRCH),
+        }
     }
 
     /// Does `work` inside the namespace, on a thread of its own unless it is the process's: the caller's thread stays

@@ -108,6 +108,10 @@ pub(super) fn verify(args: &DevArgs, path: &Path, infinite: bool) -> Result<(), 
             any |= !reader.frame().is_empty();
             reader.advance();
         }
+        for skipped in reader.skipped() {
+            let (port, path) = (args.name(), path.display());
+            tracing::warn!("{port}: {path}: only Ethernet is read, not its {skipped}");
+        }
         Ok(any || reader.bytes() >= CHECKED)
     };
     match check() {

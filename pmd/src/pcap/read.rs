@@ -47,12 +47,39 @@ pub enum Damage {
     TooLong(u64),
 }
 
-/// Times of a pcapng interface.
+/// A pcapng interface.
 struct Interface {
-    /// Units per second.
-    resolution: u64,
+    link: i32,
+    /// Units of time per second.
+    resolution: u128,
     /// Seconds.
     offset: i64,
+}
+
+/// Packets of interfaces that are not Ethernet, which are passed over.
+///
+/// ```
+/// use linecard_pmd::pcap::read::Skipped;
+/// let skipped = Skipped { link_type: 189, interfaces: 1, packets: 0 };
+/// assert_eq!(skipped.to_string(), "1 interface of link type 189 (0 packets so far)");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    /// Their link type (`LINKTYPE_…`).
+    pub link_type: i32,
+    /// Interfaces of that type so far.
+    pub interfaces: u64,
+    /// Their packets so far.
+    pub packets: u64,
+}
+
+impl std::fmt::Display for Skipped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { link_type, interfaces, packets } = self;
+        let plural = |count: u64| if count == 1 { "" } else { "s" };
+        let (many, more) = (plural(*interfaces), plural(*packets));
+        write!(f, "{interfaces} interface{many} of link type {link_type} ({packets} packet{more} so far)")
+    }
 }
 
 /// Where the frame that comes next lies in the reader's buffer.
@@ -64,7 +91,8 @@ struct Found {
     len: u32,
 }
 
-/// Reads a pcap or pcapng file of either byte order and any resolution of times.
+/// Reads a pcap or pcapng file of either byte order and any resolution of times. Of a pcapng file with several
+/// interfaces it gives the packets of those that are Ethernet, and says which it [`skipped`](Self::skipped).
 ///
 /// ```
 /// use linecard_pmd::pcap::{encode::{Format, Record}, read::Reader};
@@ -114,8 +142,16 @@ impl Reader {
             PcapError::ReadError => Damage::Read(0),
             _ => Damage::NoCapture,
         })?;
-        let state =
-            State { interfaces: Vec::new(), fraction: 1, head: 16, time: 0, frames: 0, sections: false };
+        let state = State {
+            interfaces: Vec::new(),
+            skipped: Vec::new(),
+            ethernet: false,
+            fraction: 1,
+            head: 16,
+            time: 0,
+            frames: 0,
+            sections: false,
+        };
         Ok(Self { blocks, state, found: None, bytes: 0 })
     }
 
@@ -131,7 +167,7 @@ impl Reader {
             }
             let (record, found) = match self.blocks.next() {
                 Ok((record, block)) => (record, self.state.look(record, &block)?),
-                Err(PcapError::Eof) => return Ok(false),
+                Err(PcapError::Eof) => return self.state.end(),
                 Err(PcapError::Incomplete(_)) => {
                     self.blocks.refill().map_err(|_| Damage::Read(self.state.frames))?;
                     continue;
@@ -182,6 +218,12 @@ impl Reader {
         self.bytes
     }
 
+    /// What was passed over so far because it is not Ethernet, by link type.
+    #[must_use]
+    pub fn skipped(&self) -> &[Skipped] {
+        &self.state.skipped
+    }
+
     fn consume(&mut self, record: usize) {
         self.bytes += record as u64;
         // Without moving the rest of the buffer to its front each time; `refill` does.
@@ -192,6 +234,9 @@ impl Reader {
 /// What has to be remembered of earlier blocks.
 struct State {
     interfaces: Vec<Interface>,
+    skipped: Vec<Skipped>,
+    /// There was an Ethernet interface.
+    ethernet: bool,
     /// Nanoseconds per unit of a pcap file's fractions.
     fraction: u64,
     /// Bytes of a pcap record before its frame.
@@ -223,26 +268,60 @@ impl State {
                 return Ok(None);
             }
             PcapBlockOwned::NG(Block::InterfaceDescription(interface)) => {
-                ethernet(interface.linktype)?;
-                let resolution = interface.ts_resolution().filter(|units| *units > 0);
-                let resolution = resolution.ok_or(Damage::Damaged(self.frames))?;
-                self.interfaces.push(Interface { resolution, offset: interface.ts_offset() });
+                self.meet(Interface {
+                    link: interface.linktype.0,
+                    resolution: units_per_second(interface.if_tsresol),
+                    offset: interface.ts_offset(),
+                });
                 return Ok(None);
             }
             PcapBlockOwned::NG(Block::EnhancedPacket(packet)) => {
-                let interface = usize::try_from(packet.if_id).ok().and_then(|id| self.interfaces.get(id));
-                let interface = interface.ok_or(Damage::Damaged(self.frames))?;
+                let Some(interface) = self.interface(packet.if_id)? else { return Ok(None) };
                 self.time = interface.ns(u64::from(packet.ts_high) << 32 | u64::from(packet.ts_low));
                 Found::new(record, 28, packet.caplen, packet.origlen)
             }
-            PcapBlockOwned::NG(Block::SimplePacket(packet)) if !self.interfaces.is_empty() => {
+            PcapBlockOwned::NG(Block::SimplePacket(packet)) => {
+                if self.interface(0)?.is_none() {
+                    return Ok(None);
+                }
                 let room = u32::try_from(record.saturating_sub(16)).unwrap_or(u32::MAX);
                 Found::new(record, 12, packet.origlen.min(room), packet.origlen)
             }
-            PcapBlockOwned::NG(Block::SimplePacket(_)) => return Err(Damage::Damaged(self.frames)),
             PcapBlockOwned::NG(_) => return Ok(None),
         };
         found.map(Some).ok_or(Damage::Damaged(self.frames))
+    }
+
+    /// Remembers an interface of the section.
+    fn meet(&mut self, interface: Interface) {
+        if interface.is_ethernet() {
+            self.ethernet = true;
+        } else if let Some(known) = self.skipped.iter_mut().find(|known| known.link_type == interface.link) {
+            known.interfaces += 1;
+        } else {
+            self.skipped.push(Skipped { link_type: interface.link, interfaces: 1, packets: 0 });
+        }
+        self.interfaces.push(interface);
+    }
+
+    /// The interface of a packet; `None`, and counted, where the packet is not Ethernet.
+    fn interface(&mut self, id: u32) -> Result<Option<&Interface>, Damage> {
+        let interface = usize::try_from(id).ok().and_then(|id| self.interfaces.get(id));
+        let interface = interface.ok_or(Damage::Damaged(self.frames))?;
+        if interface.is_ethernet() {
+            return Ok(Some(interface));
+        }
+        let known = self.skipped.iter_mut().find(|known| known.link_type == interface.link);
+        known.into_iter().for_each(|known| known.packets += 1);
+        Ok(None)
+    }
+
+    /// At the end of the file: that there is no more, unless nothing in it could have been Ethernet.
+    fn end(&self) -> Result<bool, Damage> {
+        match self.skipped.first() {
+            Some(other) if !self.ethernet => Err(Damage::LinkType(other.link_type)),
+            _ => Ok(false),
+        }
     }
 
     fn header(&mut self, header: &PcapHeader) -> Result<(), Damage> {
@@ -255,11 +334,26 @@ impl State {
 }
 
 impl Interface {
+    fn is_ethernet(&self) -> bool {
+        self.link == i32::from(ETHERNET)
+    }
+
     fn ns(&self, units: u64) -> u64 {
-        let ns = i128::from(units) * 1_000_000_000 / i128::from(self.resolution);
+        // At most 2^64 units times 2^30: far from 2^127.
+        let ns = i128::try_from(u128::from(units) * 1_000_000_000 / self.resolution).unwrap_or(i128::MAX);
         let offset = i128::from(self.offset) * 1_000_000_000;
         u64::try_from(ns.saturating_add(offset)).unwrap_or(0)
     }
+}
+
+/// Units of time per second by `if_tsresol` (pcapng, Interface Description Block): a power of ten, or with its upper bit
+/// set of two. Where that is more than can be held, so much that no time of 64 bits makes a nanosecond.
+///
+/// `pcap-parser` 0.17 has a function for it that knows no power of two: it compares before it clears the upper bit.
+fn units_per_second(resolution: u8) -> u128 {
+    let exponent = u32::from(resolution & 0x7f);
+    let base: u128 = if resolution & 0x80 == 0 { 10 } else { 2 };
+    base.checked_pow(exponent).unwrap_or(u128::MAX)
 }
 
 impl Found {
@@ -284,3 +378,6 @@ fn is_impossible(block: &[u8]) -> bool {
 fn ethernet(link: Linktype) -> Result<(), Damage> {
     if link.0 == i32::from(ETHERNET) { Ok(()) } else { Err(Damage::LinkType(link.0)) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -28,7 +28,10 @@ impl Trouble {
     #[cold]
     pub(super) fn report(&self, error: Errno) {
         if !self.gone.swap(true, Ordering::Relaxed) {
-            tracing::warn!("{}: the interface is gone ({error}); stop the port and open it anew", self.port);
+            tracing::warn!(
+                "{}: the interface is gone ({error}); stop and start the port to have it again",
+                self.port
+            );
         }
     }
 

@@ -41,7 +41,7 @@ use crate::args::DevArgs;
 use crate::config::{PortConfig, StartError};
 use crate::error::Error;
 use crate::local::Identity;
-use crate::netdev::{Interface, LARGEST, Namespace, refusal};
+use crate::netdev::{Interface, LARGEST, refusal};
 use crate::offload::{Offloads, RxOffloads, Takes};
 use crate::port::{Device, DeviceInfo, Driver, Port, ProbeContext, Running, RxQueue, TxQueue};
 use crate::stats::PortCounters;
@@ -79,24 +79,65 @@ impl Driver for TapDriver {
     fn probe(&self, _: &ProbeContext, args: &DevArgs) -> Result<Box<dyn Device>, Error> {
         let settings = Settings::read(args)?;
         let port = args.name().to_owned();
-        let mut opened = open::open(&port, &settings)?;
-        let remote = match (&settings.remote, &opened.interface) {
-            (Some(remote), Some(interface)) => {
-                let (joined, mac) = Remote::join(&port, &settings.namespace, interface, remote)?;
-                opened.mac = mac;
-                Some(joined)
-            }
-            _ => None,
-        };
-        Ok(Box::new(Tap { name: port, namespace: settings.namespace, remote, opened }))
+        let (opened, remote) = establish(&port, &settings)?;
+        Ok(Box::new(Tap { name: port, settings, remote, opened }))
     }
+}
+
+/// The interface, joined to the remote one where that was asked for.
+fn establish(port: &str, settings: &Settings) -> Result<(Opened, Option<Remote>), Error> {
+    let mut opened = open::open(port, settings)?;
+    let remote = match (&settings.remote, &opened.interface) {
+        (Some(remote), Some(interface)) => {
+            let (joined, mac) = Remote::join(port, &settings.namespace, interface, remote)?;
+            opened.mac = mac;
+            Some(joined)
+        }
+        _ => None,
+    };
+    Ok((opened, remote))
+}
+
+/// Why this user has no tap interfaces.
+///
+/// ```
+/// use linecard_pmd::tap::NoTap;
+/// let closed = NoTap::Device(std::io::ErrorKind::PermissionDenied.into());
+/// assert_eq!(closed.to_string(), "/dev/net/tun cannot be opened: permission denied");
+/// ```
+#[derive(Debug, thiserror::Error)]
+pub enum NoTap {
+    /// The device is not there, or closed to this user.
+    #[error("/dev/net/tun cannot be opened: {0}")]
+    Device(std::io::Error),
+    /// It opens, but this user may not make interfaces.
+    #[error("no interface can be made: {0}")]
+    Interface(std::io::Error),
+}
+
+/// Makes an interface of this process's namespace, and removes it again: capabilities and security modules have a say that
+/// cannot be read off anything else.
+///
+/// ```
+/// use linecard_pmd::tap::{NoTap, try_interface};
+/// match try_interface() {
+///     Ok(()) => println!("net_tap can be opened"),
+///     Err(NoTap::Device(error) | NoTap::Interface(error)) => println!("it cannot: {error}"),
+/// }
+/// ```
+///
+/// # Errors
+/// [`NoTap`].
+pub fn try_interface() -> Result<(), NoTap> {
+    let fd = sys::open().map_err(NoTap::Device)?;
+    // It vanishes with its descriptor.
+    sys::attach(fd.as_fd(), "lcdoctor%d", true).map(drop).map_err(NoTap::Interface)
 }
 
 struct Tap {
     name: String,
-    namespace: Namespace,
+    settings: Settings,
     /// Before the interface, which it is about.
-    #[expect(dead_code, reason = "held for its drop")]
     remote: Option<Remote>,
     opened: Opened,
 }
@@ -139,7 +180,10 @@ impl Device for Tap {
         })
     }
 
-    fn start(self: Box<Self>, config: &PortConfig, pool: &Pool) -> Result<Port, StartError> {
+    fn start(mut self: Box<Self>, config: &PortConfig, pool: &Pool) -> Result<Port, StartError> {
+        if let Err(error) = self.follow() {
+            return Err(StartError { device: self, error });
+        }
         match self.queues(config).and_then(|fds| self.port(config, pool, fds)) {
             Ok(parts) => {
                 let Parts { fds, rx, tx, control } = parts;
@@ -162,12 +206,27 @@ struct Parts {
 }
 
 impl Tap {
+    /// Makes the interface again where it was removed while the port was started or stopped, or takes over what has its
+    /// name by now. Passed descriptors are of the interface that is gone.
+    fn follow(&mut self) -> Result<(), Error> {
+        let gone = self.opened.interface.as_ref().is_some_and(|interface| !interface.exists());
+        if !gone || self.opened.keeper.is_none() {
+            return Ok(());
+        }
+        // What it redirected on the remote interface has to go before it can be joined again.
+        self.remote = None;
+        let settings = self.settings.named(&self.opened.name);
+        (self.opened, self.remote) = establish(&self.name, &settings)?;
+        tracing::info!("{}: the interface {} was gone, and is there again", self.name, self.opened.name);
+        Ok(())
+    }
+
     /// A descriptor in service for each queue pair.
     fn queues(&self, config: &PortConfig) -> Result<Vec<Arc<OwnedFd>>, Error> {
         let count = usize::from(config.rx_queues);
         if self.opened.passed.is_empty() {
             let fresh = || -> Result<_, Error> {
-                let fd = open::descriptor(&self.name, &self.namespace)?;
+                let fd = open::descriptor(&self.name, &self.settings.namespace)?;
                 open::attach(&self.name, &fd, &self.opened.name)?;
                 Ok(Arc::new(fd))
             };

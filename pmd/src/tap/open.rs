@@ -19,6 +19,7 @@ const TUN_MULTI_QUEUE: u16 = 7;
 const TUN_QUEUES: [u16; 2] = [8, 9];
 
 /// What the arguments ask for.
+#[derive(Clone)]
 pub(super) struct Settings {
     pub(super) namespace: Namespace,
     iface: String,
@@ -29,6 +30,11 @@ pub(super) struct Settings {
 }
 
 impl Settings {
+    /// The same for an interface of that name.
+    pub(super) fn named(&self, iface: &str) -> Self {
+        Self { iface: iface.to_owned(), ..self.clone() }
+    }
+
     pub(super) fn read(args: &DevArgs) -> Result<Self, Error> {
         let iface = args.value("iface").unwrap_or(DEFAULT_NAME).to_owned();
         let mac = match args.value("mac") {

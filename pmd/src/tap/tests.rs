@@ -143,5 +143,6 @@ fn udp(source: u16, destination: u16, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
+mod again;
 mod behaviour;
 mod refused;

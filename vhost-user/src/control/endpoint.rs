@@ -48,7 +48,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Where connections come from.
 pub(super) enum Source {
     Listen(Arc<Listener>),
-    Connect { path: PathBuf, next: Instant },
+    /// With the error of the last attempt that was told.
+    Connect {
+        path: PathBuf,
+        next: Instant,
+        told: Option<ErrorKind>,
+    },
 }
 
 /// One backend as the control thread keeps it.
@@ -167,7 +172,7 @@ impl Endpoint {
     }
 
     fn connect_if_due(&mut self, epoll: &Epoll) {
-        let Source::Connect { path, next } = &mut self.source else { return };
+        let Source::Connect { path, next, told } = &mut self.source else { return };
         if self.link.is_some() || Instant::now() < *next {
             return;
         }
@@ -175,8 +180,19 @@ impl Endpoint {
         if self.ledger.closer.descriptors().room() < ACCEPT_ROOM {
             return;
         }
-        let stream = socket::connect(path).ok();
-        if let Some(connection) = stream.and_then(|stream| Connection::of(stream, &self.ledger.closer).ok()) {
+        let connection = match socket::connect(path) {
+            Ok(stream) => Connection::of(stream, &self.ledger.closer).ok(),
+            Err(error) => {
+                // Tried ten times a second; told when it is another reason than the last time.
+                if told.replace(error.kind()) != Some(error.kind()) {
+                    let path = path.display();
+                    tell!(self.peer, warn, "not connected to {path}: {error}; trying on");
+                }
+                None
+            }
+        };
+        if let Some(connection) = connection {
+            *told = None;
             self.adopt(connection, epoll);
         }
     }
@@ -230,7 +246,7 @@ impl Endpoint {
     fn make_room(&mut self, epoll: &Epoll) {
         let Some(link) = &mut self.link else { return };
         if hung_up(link.connection.as_fd()) {
-            link.end("the peer closed the connection");
+            link.leave("the peer closed the connection");
             self.end_link(epoll);
         }
     }
@@ -250,6 +266,8 @@ impl Endpoint {
             waiting: None,
             first: Some(Instant::now() + FIRST_MESSAGE_TIME),
             ending: None,
+            leaving: false,
+            leaving: false,
         });
     }
 
@@ -309,7 +327,12 @@ impl Endpoint {
         link.session.end(&mut Slots(&mut self.gates));
         self.gates.iter_mut().for_each(Controller::open);
         let reason = link.ending.take().unwrap_or_default();
-        tell!(self.peer, info, reason, "frontend disconnected");
+        // What an operator has to know without asking for more: why a peer was dropped.
+        if link.leaving {
+            tell!(self.peer, info, reason, "frontend disconnected");
+        } else {
+            tell!(self.peer, warn, reason, "frontend disconnected");
+        }
         let _ = epoll.change(link.connection.as_fd(), CONNECTION, link.interest, Interest::None);
         drop(link);
         self.peer.set_disconnected();
@@ -349,7 +372,7 @@ impl Endpoint {
     pub(super) fn shut_down(mut self, epoll: &Epoll, patience: Duration) {
         let until = Instant::now() + patience;
         if let Some(link) = &mut self.link {
-            link.end("the port was closed");
+            link.leave("the port was closed");
         }
         self.end_link(epoll);
         while self.link.is_some() && Instant::now() < until {

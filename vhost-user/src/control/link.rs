@@ -19,11 +19,19 @@ pub(super) struct Link {
     pub(super) first: Option<Instant>,
     /// Why the connection is to end; ending needs the gates.
     pub(super) ending: Option<String>,
+    /// It ends because somebody left, not because of what the peer did.
+    pub(super) leaving: bool,
 }
 
 impl Link {
     pub(super) fn end(&mut self, reason: impl Into<String>) {
         self.ending.get_or_insert_with(|| reason.into());
+    }
+
+    /// As [`end`](Self::end), when somebody left.
+    pub(super) fn leave(&mut self, reason: impl Into<String>) {
+        self.leaving |= self.ending.is_none();
+        self.end(reason);
     }
 
     /// The next message to carry out.
@@ -36,6 +44,10 @@ impl Link {
         }
         match self.connection.flush().and_then(|_| self.connection.read()) {
             Ok(message) => message,
+            Err(error) if error.is_peer_gone() => {
+                self.leave(error.to_string());
+                None
+            }
             Err(error) => {
                 self.end(error.to_string());
                 None

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 use linecard_eal::eventfd::EventFd;
 use linecard_eal::gate::Controller;
-use linecard_wire::socket::{self, Listener};
+use linecard_wire::socket::{self, Listener, SocketError};
 
 use crate::backend::{BackendConfig, Mode};
 use crate::error::Error;
@@ -120,13 +120,17 @@ impl PortThread {
             .map_err(|e| Error::system("starting a thread", e))?;
         let (source, listener) = match config.mode {
             Mode::Listen => {
-                let listener = Arc::new(Listener::bind(&config.path).map_err(unusable)?);
+                let listener = Arc::new(Listener::bind_for(&config.path, config.access).map_err(unusable)?);
                 epoll.change(listener.as_fd(), SOCKET, Interest::None, Interest::Read).map_err(watched)?;
                 (Source::Listen(Arc::clone(&listener)), Some(listener))
             }
             Mode::Connect => {
                 socket::check_path(&config.path).map_err(unusable)?;
-                (Source::Connect { path: config.path.clone(), next: Instant::now() }, None)
+                // It would be tried for ever, and nobody told why.
+                if let Some(what) = socket::obstacle(&config.path) {
+                    return Err(unusable(SocketError::NotASocket { what }));
+                }
+                (Source::Connect { path: config.path.clone(), next: Instant::now(), told: None }, None)
             }
         };
         let peer = Arc::new(Peer::new(config.name.clone(), Arc::clone(&waker), terms, &ledger.process));

@@ -1,4 +1,4 @@
-//! The `net_vhost` driver: `net_vhost0,iface=PATH[,queues=N][,client=0|1][,tso=0|1][,config=0|1]`.
+//! The `net_vhost` driver: `net_vhost0,iface=PATH[,queues=N][,client=0|1][,tso=0|1][,config=0|1][,mode=0660][,group=NAME]`.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -10,6 +10,7 @@ use linecard_pmd::{
     TxQueue,
 };
 use linecard_virtio::Features;
+use linecard_wire::socket::Access;
 
 use super::control::VhostControl;
 use crate::backend::{Backend, BackendConfig, Mode};
@@ -65,13 +66,14 @@ impl Driver for VhostDriver {
     }
 
     fn summary(&self) -> &'static str {
-        "vhost-user backend: iface=PATH[,queues=1..128][,client=0|1][,tso=0|1][,config=0|1]"
+        "vhost-user backend: iface=PATH[,queues=1..128][,client=0|1][,tso=0|1][,config=0|1][,mode=0600..0666][,group=NAME]"
     }
 
     fn probe(&self, _context: &ProbeContext, args: &DevArgs) -> Result<Box<dyn Device>, Error> {
         let path = args.required("iface")?;
         let queue_pairs = args.number("queues", 1..=MAX_QUEUE_PAIRS)?.unwrap_or(1);
         let mode = if args.flag("client")?.unwrap_or(false) { Mode::Connect } else { Mode::Listen };
+        let access = access(args, mode)?;
         // Ours receives into plain or chained packets as they come; there is nothing to choose.
         for harmless in ["linear-buffer", "ext-buffer", "legacy-ol-flags"] {
             args.flag(harmless)?;
@@ -92,11 +94,22 @@ impl Driver for VhostDriver {
             mac,
             features,
             config_space,
+            access,
             ..BackendConfig::new(args.name(), path, mode)
         };
         let backend = Backend::new(&self.control(), config).map_err(|error| tell(args.name(), error))?;
         Ok(Box::new(VhostDevice { name: args.name().into(), backend, mac }))
     }
+}
+
+/// Whom the socket lets in.
+fn access(args: &DevArgs, mode: Mode) -> Result<Access, Error> {
+    let (rights, group) = (args.value("mode"), args.value("group"));
+    if mode == Mode::Connect && (rights.is_some() || group.is_some()) {
+        let problem = "'mode' and 'group' are of a socket that is made here, and client=1 makes none";
+        return Err(args.problem(problem, "leave them out"));
+    }
+    Access::of(rights, group).map_err(|error| args.problem(error.problem, error.remedy))
 }
 
 /// The address of a port, by the number at the end of its name.

@@ -2,9 +2,9 @@
 
 use linecard_mempool::Burst;
 
-use super::{Bench, Cable, far_at, frame, near_at, nothing_left, receive};
+use super::{Bench, Cable, bytes, far_at, frame, near_at, nothing_left, receive};
 use crate::config::{PortConfig, configure};
-use crate::netdev::lab::wait_until;
+use crate::netdev::lab::{Lab, wait_until};
 
 #[test]
 fn renamed_it_is_the_same() {
@@ -81,6 +81,54 @@ fn removed_under_traffic() {
             cable.plug(1);
         }
     }
+    bench.finish();
+}
+
+#[test]
+fn made_again_it_is_found() {
+    let Some(cable) = Cable::new("af_packet made_again_it_is_found") else { return };
+    let bench = Bench::new();
+    let near = bench.start(&near_at(&cable, ""), PortConfig::default());
+    let far = bench.start(&far_at(&cable, ""), PortConfig::default());
+    cable.near.ip("link del near");
+    assert!(!near.control.link().up && !far.control.link().up);
+    cable.plug(1);
+    let again = |port: crate::Port| {
+        configure(port.stop(), PortConfig::default()).and_then(|port| port.start(&bench.pool)).expect("found")
+    };
+    let (mut near, mut far) = (again(near), again(far));
+    assert!(near.control.link().up && far.control.link().up);
+    assert_eq!(Some(near.control.mac()), cable.near.interface("near").facts().expect("there").mac);
+    let frames: Vec<_> = (0..10).map(|i| frame(i, 70)).collect();
+    bench.send(&mut near, &frames);
+    assert_eq!(receive(&mut far, 0, 10).len(), 10);
+    // Another kind of interface is none that the port was opened for.
+    cable.near.ip("link del near");
+    cable.near.ip("tuntap add dev near mode tun");
+    let refused = configure(near.stop(), PortConfig::default()).err().expect("no Ethernet");
+    assert!(refused.error.to_string().contains("the interface is gone"), "{}", refused.error);
+    drop((refused, far.stop()));
+    bench.finish();
+}
+
+#[test]
+fn the_loopback_interface_carries_frames() {
+    let Some(lab) = Lab::new("af_packet the_loopback_interface_carries_frames") else { return };
+    let bench = Bench::new();
+    let mut port =
+        bench.start(&format!("net_af_packet0,iface=lo,netns={}", lab.path()), PortConfig::default());
+    assert!(port.control.link().up);
+    lab.run(|| {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("lo is up");
+        socket.send_to(&[0x5a; 100], socket.local_addr().expect("bound")).expect("to ourselves");
+    });
+    let got = receive(&mut port, 0, 1);
+    assert!(got.iter().any(|packet| bytes(packet).ends_with(&[0x5a; 100])), "a datagram to ourselves");
+    // And what is sent comes back as from another host.
+    bench.send(&mut port, &[frame(3, 70)]);
+    let back = receive(&mut port, 0, 1);
+    assert!(back.iter().any(|packet| bytes(packet) == frame(3, 70)), "our own frame");
+    drop((got, back, port.stop()));
     bench.finish();
 }
 

@@ -14,7 +14,6 @@ fn interfaces_that_do_not_fit() {
     for (iface, want) in [
         ("naer", "there is no interface 'naer'"),
         ("naer", "did you mean 'near'?"),
-        ("lo", "'lo' is not an Ethernet interface"),
         ("tun7", "'tun7' is not an Ethernet interface"),
         ("a-name-too-long-for-it", "at most 15"),
     ] {

@@ -19,7 +19,6 @@ fn interfaces_that_are_missing_or_of_the_wrong_kind() {
         missing.contains("there is no interface 'neat'") && missing.contains("did you mean 'near'?"),
         "{missing}"
     );
-    assert!(refusal(&lab, "iface=lo").contains("'lo' is not an Ethernet interface"));
 }
 
 #[test]
@@ -131,6 +130,51 @@ fn an_interface_that_goes_away_under_traffic() {
     assert_eq!(pool.stats().in_use, 0);
     let refused = configure(device, PortConfig::default()).expect("possible").start(&pool).expect_err("gone");
     assert!(refused.error.to_string().contains("the interface is gone"), "{}", refused.error);
+}
+
+#[test]
+fn an_interface_that_is_made_again_is_found() {
+    let Some(lab) = lab("an_interface_that_is_made_again_is_found") else { return };
+    veth(&lab);
+    let (ours, theirs) = (context(), context());
+    let (pool, other) = (pool(&ours), super::pool(&theirs));
+    let at = |driver: &str, name: &str| format!("{driver},iface={name},netns={}", lab.path());
+    let near = start(&ours, &at("net_af_xdp0", "near"), &pool).expect("a port");
+    let far = start(&theirs, &at("net_af_xdp1", "far"), &other).expect("a port");
+    lab.ip("link del near");
+    assert!(!near.control.link().up);
+    veth(&lab);
+    let again = |port: Port, pool: &Pool| {
+        configure(port.stop(), PortConfig::default()).and_then(|port| port.start(pool)).expect("found")
+    };
+    let (mut near, mut far) = (again(near, &pool), again(far, &other));
+    wait_until("the link comes up", || near.control.link().up && far.control.link().up);
+    send(&mut near, (0..16).map(|i| frame(&pool, i, 60)));
+    assert_eq!(receive(&mut far, 16).len(), 16);
+    drop((near.stop(), far.stop()));
+    expect_no_xdp(&lab, "near");
+}
+
+#[test]
+fn the_loopback_interface_carries_frames() {
+    let Some(lab) = lab("af_xdp the_loopback_interface_carries_frames") else { return };
+    let context = context();
+    let pool = pool(&context);
+    let mut port =
+        start(&context, &format!("net_af_xdp0,iface=lo,netns={}", lab.path()), &pool).expect("a port");
+    send(&mut port, (0..16).map(|i| frame(&pool, i, 60)));
+    assert_eq!(receive(&mut port, 16).len(), 16, "what is sent comes back");
+    drop(port.stop());
+    expect_no_xdp(&lab, "lo");
+}
+
+#[test]
+fn queues_in_use_are_counted() {
+    let Some(lab) = lab("queues_in_use_are_counted") else { return };
+    veth(&lab);
+    let queues = |name: &str| lab.run(|| crate::af_xdp::channels::receive(name));
+    assert_eq!(queues("near"), Some(2));
+    assert_eq!((queues("lo"), queues("none")), (None, None), "no driver that says so");
 }
 
 #[test]

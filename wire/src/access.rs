@@ -1,0 +1,152 @@
+//! Who may connect to a socket that we make: its mode and its group.
+
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt, chown};
+use std::path::Path;
+
+use crate::sys;
+
+/// Readable and writable by its owner: less would be a socket that its maker cannot connect to.
+const OWNER: u32 = 0o600;
+/// All that a socket can be; to connect is to write.
+const ALL: u32 = 0o666;
+
+/// Who may connect to a socket that we make: its owner alone, unless said otherwise.
+///
+/// ```
+/// use linecard_wire::socket::Access;
+/// assert_eq!(Access::of(None, None)?, Access::default());
+/// let group = Access::of(Some("0660"), Some("0"))?;
+/// assert_eq!((group.mode(), group.group()), (0o660, Some(0)));
+/// let refused = Access::of(Some("777"), None).unwrap_err();
+/// assert_eq!(refused.problem, "'mode=777' is not possible");
+/// # Ok::<(), linecard_wire::socket::AccessError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    mode: u32,
+    group: Option<u32>,
+}
+
+/// A `mode=` or `group=` that cannot be: what is wrong, and what to do.
+///
+/// ```
+/// use linecard_wire::socket::Access;
+/// let refused = Access::of(None, Some("no-such-group-here")).unwrap_err();
+/// assert_eq!(refused.to_string(), "there is no group 'no-such-group-here'; name one that 'getent group' lists");
+/// ```
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{problem}; {remedy}")]
+pub struct AccessError {
+    /// One clause.
+    pub problem: String,
+    /// Another.
+    pub remedy: &'static str,
+}
+
+impl Default for Access {
+    fn default() -> Self {
+        Self { mode: OWNER, group: None }
+    }
+}
+
+impl Access {
+    /// What the texts of `mode=` (octal, 0600 to 0666) and `group=` (a name or a number) ask for. A group without a mode
+    /// may connect, too: 0660.
+    ///
+    /// # Errors
+    /// [`AccessError`].
+    pub fn of(mode: Option<&str>, group: Option<&str>) -> Result<Self, AccessError> {
+        let group = group.map(group_of).transpose()?;
+        let mode = match mode {
+            None if group.is_some() => 0o660,
+            None => OWNER,
+            Some(text) => mode_of(text)?,
+        };
+        Ok(Self { mode, group })
+    }
+
+    /// Its mode bits.
+    #[must_use]
+    pub const fn mode(self) -> u32 {
+        self.mode
+    }
+
+    /// Its group, where that is not the process's.
+    #[must_use]
+    pub const fn group(self) -> Option<u32> {
+        self.group
+    }
+
+    /// Gives the socket at `path`, which nobody can connect to yet, its group and then its mode: at no time does it have
+    /// more than was asked for.
+    pub(crate) fn give(self, path: &Path) -> Result<(), (&'static str, io::Error)> {
+        if self == Self::default() {
+            return Ok(());
+        }
+        // By descriptor: what has that name a moment later may be something else.
+        let open = File::options().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(path);
+        let file = open.map_err(|error| ("finding a socket just made", error))?;
+        if !file.metadata().is_ok_and(|data| data.file_type().is_socket()) {
+            return Err(("finding a socket just made", io::ErrorKind::NotFound.into()));
+        }
+        let same = sys::by_descriptor(&file);
+        if self.group.is_some() {
+            chown(&same, None, self.group)
+                .map_err(|error| ("giving a socket its group, which takes a member of it or root", error))?;
+        }
+        fs::set_permissions(&same, Permissions::from_mode(self.mode))
+            .map_err(|error| ("giving a socket its mode", error))
+    }
+}
+
+fn mode_of(text: &str) -> Result<u32, AccessError> {
+    let octal = (3..=4).contains(&text.len()) && text.bytes().all(|digit| digit.is_ascii_digit());
+    let mode =
+        u32::from_str_radix(text, 8).ok().filter(|mode| octal && mode & !ALL == 0 && mode & OWNER == OWNER);
+    mode.ok_or_else(|| AccessError {
+        problem: format!("'mode={text}' is not possible"),
+        remedy: "give the mode of a socket in octal, 0600 to 0666, as in mode=0660",
+    })
+}
+
+fn group_of(text: &str) -> Result<u32, AccessError> {
+    let number = text.parse().ok().filter(|_| text.bytes().all(|digit| digit.is_ascii_digit()));
+    // The last number means "leave it as it is".
+    number.or_else(|| sys::group(text)).filter(|group| *group != u32::MAX).ok_or_else(|| AccessError {
+        problem: format!("there is no group '{text}'"),
+        remedy: "name one that 'getent group' lists",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn modes_are_those_of_sockets() {
+        for (text, mode) in [("0600", 0o600), ("660", 0o660), ("0666", 0o666), ("0620", 0o620)] {
+            assert_eq!(Access::of(Some(text), None).expect(text).mode(), mode);
+        }
+        for text in ["", "0", "60", "0060", "0400", "0700", "4660", "00660", "0x1b", "+660", "rw", "0968"] {
+            let refused = Access::of(Some(text), None).expect_err(text);
+            assert!(refused.problem.contains(&format!("'mode={text}'")), "{refused}");
+        }
+    }
+
+    #[test]
+    fn groups_are_names_or_numbers() {
+        assert_eq!(
+            Access::of(None, Some("root")).expect("everywhere"),
+            Access { mode: 0o660, group: Some(0) }
+        );
+        assert_eq!(
+            Access::of(Some("0600"), Some("7")).expect("a number"),
+            Access { mode: 0o600, group: Some(7) }
+        );
+        for text in ["", "4294967295", "-1", "no group", "nul\0"] {
+            Access::of(None, Some(text)).expect_err(text);
+        }
+    }
+}
