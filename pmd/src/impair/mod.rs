@@ -233,6 +233,10 @@ impl PortControl for Control {
         self.inner.set_promiscuous(on);
     }
 
+    fn allmulticast(&self) -> bool {
+        self.inner.allmulticast()
+    }
+
     fn stats(&self) -> PortStats {
         Self::merge(self.counters.stats(), self.inner.stats())
     }
