@@ -21,6 +21,7 @@ mod recording;
 mod session;
 mod settings;
 mod topology;
+mod verbose;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -69,7 +70,10 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode, Error> {
     drop(input);
     result?;
     session.out.finish(true)?;
-    Ok(ExitCode::SUCCESS)
+    match session.bad_line {
+        Some(line) => Err(Error::Failed(format!("{line} is no command; `help all` in a console lists them"))),
+        None => Ok(ExitCode::SUCCESS),
+    }
 }
 
 fn print_help(output: &mut Output) {
@@ -193,6 +197,10 @@ fn check_settings(session: &Session) -> Result<(), Error> {
     let known = session.ports.len();
     if let Some(id) = settings.ports.iter().flatten().find(|id| session.ports.get(**id).is_none()) {
         return usage(format!("Invalid port {id}; there are {known} ports, numbered from 0"));
+    }
+    if let Some(id) = settings.peer_ports().find(|id| session.ports.get(*id).is_none()) {
+        let problem = format!("--eth-peer names port {id}; there are {known} ports, numbered from 0");
+        return usage(problem);
     }
     if settings.nb_ports.is_some_and(|count| usize::from(count) > known) {
         return usage(format!("nb-ports should be > 0 and <= {known}; add devices with --vdev"));

@@ -70,14 +70,21 @@ fn echo(session: &mut Session, line: &str) {
     out!(session.out, "{shown}\r\n");
 }
 
-/// Runs one line.
-pub(super) fn execute(session: &mut Session, line: &str) {
+/// Runs one line; false when it is no command.
+pub(super) fn execute(session: &mut Session, line: &str) -> bool {
     match grammar::find(commands::all().map(|c| (c.pattern, c.run)), line) {
         Match::Found(run, values) => run(session, &values),
         Match::Empty => {}
-        Match::BadArguments => out!(session.out, "Bad arguments\n"),
-        Match::NotFound => out!(session.out, "Command not found\n"),
+        Match::BadArguments => {
+            out!(session.out, "Bad arguments\n");
+            return false;
+        }
+        Match::NotFound => {
+            out!(session.out, "Command not found\n");
+            return false;
+        }
     }
+    true
 }
 
 /// Runs the commands of a file.
@@ -91,7 +98,7 @@ pub(super) fn run_file(session: &mut Session, path: &Path, echoed: bool) -> std:
     }
     let text = std::fs::read(path)?;
     session.load_depth += 1;
-    for line in String::from_utf8_lossy(&text).lines() {
+    for (index, line) in String::from_utf8_lossy(&text).lines().enumerate() {
         if session.quit || session.out.failed() {
             break;
         }
@@ -99,7 +106,9 @@ pub(super) fn run_file(session: &mut Session, path: &Path, echoed: bool) -> std:
             out!(session.out, "{PROMPT}");
             echo(session, line);
         }
-        execute(session, line);
+        if !execute(session, line) {
+            session.bad_line.get_or_insert_with(|| format!("line {} of {}", index + 1, path.display()));
+        }
         session.out.flush();
     }
     session.load_depth -= 1;
