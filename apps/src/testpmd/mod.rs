@@ -241,7 +241,7 @@ fn forward(session: &mut Session, input: &mut Input) -> Result<(), Error> {
 }
 
 /// Forwards until Enter, the end of the input or a signal; with a statistics period only a signal ends it.
-fn unattended(session: &mut Session, input: &Input) {
+fn unattended(session: &mut Session, input: &mut Input) {
     let period = Duration::from_secs(session.options.stats_period.into());
     if period.is_zero() {
         out!(session.out, "Press enter to exit\n");
@@ -254,7 +254,7 @@ fn unattended(session: &mut Session, input: &Input) {
             print_period(session);
             next += period;
         }
-        if input.wait(Duration::from_millis(100)).is_some() {
+        if input.wait(Duration::from_millis(100), &mut session.out).is_some() {
             break;
         }
         let news = session.report_links();

@@ -5,6 +5,7 @@ mod commands;
 mod config;
 mod control;
 mod display;
+mod editor;
 mod grammar;
 mod help;
 mod input;
@@ -34,14 +35,12 @@ const MAX_LOAD_DEPTH: u8 = 8;
 /// Takes commands until one ends the run, the input ends, a signal comes or nobody can read the output.
 pub(super) fn run(session: &mut Session, input: &mut Input) {
     while !session.quit && !session.out.failed() {
-        if !input.prompts() {
-            out!(session.out, "{PROMPT}");
-        }
+        out!(session.out, "{PROMPT}");
         session.out.flush();
         input.ask();
         match wait(session, input) {
             Event::Line(line) => {
-                if !input.prompts() {
+                if !input.echoes() {
                     echo(session, &line);
                 }
                 execute(session, &line);
@@ -53,12 +52,12 @@ pub(super) fn run(session: &mut Session, input: &mut Input) {
 
 fn wait(session: &mut Session, input: &mut Input) -> Event {
     loop {
-        if let Some(event) = input.wait(TICK) {
+        if let Some(event) = input.wait(TICK, &mut session.out) {
             return event;
         }
         let news = session.report_links();
-        if !news.is_empty() && !input.interject(&news) {
-            out!(session.out, "{news}");
+        if !news.is_empty() {
+            out!(session.out, "{news}{}", input.shown());
             session.out.flush();
         }
     }
