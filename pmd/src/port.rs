@@ -124,6 +124,10 @@ pub trait Device: Send {
     fn name(&self) -> &str;
     /// Limits and identity.
     fn info(&self) -> DeviceInfo;
+    /// The device argument that would give it more queue pairs than [`info`](Self::info) tells, if there is one.
+    fn queues_argument(&self) -> Option<&'static str> {
+        None
+    }
     /// Whether `config` would be accepted, beyond what [`DeviceInfo`] already says.
     ///
     /// # Errors

@@ -297,6 +297,11 @@ impl Device for VirtioDevice {
         &self.options.name
     }
 
+    fn queues_argument(&self) -> Option<&'static str> {
+        // Where the backend has fewer, asking for more does not help.
+        (self.max_pairs() == self.options.queues).then_some("queues")
+    }
+
     fn info(&self) -> DeviceInfo {
         let longest = u16::try_from(LONGEST.saturating_sub(FRAME)).unwrap_or(u16::MAX);
         DeviceInfo {

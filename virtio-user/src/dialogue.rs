@@ -22,6 +22,8 @@ pub(crate) struct Dialogue {
     task: Arc<Task>,
     /// No answer is waited for beyond this; `None` once the handshake is over.
     limit: Option<Instant>,
+    /// When the time up to `limit` began.
+    since: Instant,
     /// `REPLY_ACK` was negotiated: every request is answered.
     acks: bool,
     /// The backend has answered once. Until then it may be starting, and has the whole limit: a socket takes
@@ -32,13 +34,14 @@ pub(crate) struct Dialogue {
 impl Dialogue {
     /// Talks over `socket`; the whole handshake must be over at `limit`.
     pub(crate) fn new(socket: UnixStream, task: Arc<Task>, limit: Instant) -> Result<Self, Error> {
-        Ok(Self { connection: Connection::new(socket)?, task, limit: Some(limit), acks: false, awake: false })
+        let (connection, since) = (Connection::new(socket)?, Instant::now());
+        Ok(Self { connection, task, limit: Some(limit), since, acks: false, awake: false })
     }
 
     /// Goes on under another task, with a new limit.
     pub(crate) fn adopt(&mut self, task: Arc<Task>, limit: Instant) {
         self.task = task;
-        self.limit = Some(limit);
+        (self.limit, self.since) = (Some(limit), Instant::now());
     }
 
     pub(crate) fn set_limit(&mut self, limit: Option<Instant>) {
@@ -138,11 +141,13 @@ impl Dialogue {
     }
 
     fn in_time(&self, request: FrontendReq, began: Instant) -> Result<(), Error> {
-        let now = Instant::now();
-        if now < self.deadline(began) {
+        let deadline = self.deadline(began);
+        if Instant::now() < deadline {
             return Ok(());
         }
-        Err(Error::Silent { request: name(request), waited: now.saturating_duration_since(began) })
+        // The time that was set, not what earlier answers left of it.
+        let since = if self.limit == Some(deadline) { self.since } else { began };
+        Err(Error::Silent { request: name(request), waited: deadline.saturating_duration_since(since) })
     }
 }
 

@@ -91,7 +91,11 @@ fn more_queues_than_the_backend_has() {
     assert_eq!(device.info().max_rx_queues, 2);
     let config = PortConfig { rx_queues: 4, ..PortConfig::default() };
     let failed = bench.start(device, config).expect_err("too many");
-    assert!(failed.error.to_string().contains("4 receive queues asked, 1 to 2"), "{}", failed.error);
+    assert!(
+        failed.error.to_string().contains("4 receive queues requested, the device has 2"),
+        "{}",
+        failed.error
+    );
     drop(failed);
     peer.join().expect("no panic");
 }

@@ -37,6 +37,31 @@ fn programs(prefix: Option<&str>) -> Vec<Program> {
     all
 }
 
+/// Removes what killed programs of this user left: sockets that nobody listens at, and folders of prefixes without any.
+pub(super) fn sweep() {
+    for prefix in names(&runtime::root()) {
+        let folder = runtime::folder(&prefix);
+        for name in names(&folder) {
+            let Some(pid) = name.strip_prefix("control.").and_then(|pid| pid.parse::<u32>().ok()) else {
+                continue;
+            };
+            let path = folder.join(&name);
+            // A program in another PID namespace has no number here, but it answers.
+            if !Path::new(&format!("/proc/{pid}")).exists() && deserted(&path) {
+                let _ = std::fs::remove_file(&path);
+            }
+        }
+        // Whoever has a socket there keeps it; who is about to make one makes the folder again.
+        runtime::remove(&prefix);
+    }
+}
+
+/// Whether nobody listens at a socket. Of another kind than ours, it would say so; it does not wait either way.
+fn deserted(path: &Path) -> bool {
+    std::os::unix::net::UnixStream::connect(path)
+        .is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused)
+}
+
 fn names(folder: &Path) -> Vec<String> {
     let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();

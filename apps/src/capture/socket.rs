@@ -24,6 +24,7 @@ impl ControlSocket {
         // A program that ends just now may take the empty folder with it.
         let served: Result<Server, Error> = serve().or_else(|_| serve());
         socket.server = Some(served?);
+        super::find::sweep();
         Ok(socket)
     }
 

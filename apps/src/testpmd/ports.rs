@@ -183,14 +183,10 @@ impl Slot {
 
     /// Whether the device has as many queues as asked for, before anything is made for them.
     pub(crate) fn check_queues(&self) -> Result<(), Error> {
-        let (max_rx, max_tx) = self.max_queues();
-        let (rx, tx) = (self.wanted.rx_queues, self.wanted.tx_queues);
-        for (what, asked, max) in [("receive", rx, max_rx), ("transmit", tx, max_tx)] {
-            if asked > max {
-                return Err(pmd::Error::Queues { port: self.name.clone(), what, asked, max }.into());
-            }
+        match &self.state {
+            Some(State::Stopped(device)) => Ok(pmd::config::check_queues(&**device, &self.wanted)?),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Packets that the rings asked for can hold.
