@@ -53,6 +53,14 @@ pub(crate) struct Slot {
     forward_base: PortStats,
 }
 
+/// Turns promiscuous mode on or off; what it is then. A port that gets all multicast frames without it gets every frame.
+fn make_promiscuous(control: &dyn PortControl, on: bool) -> bool {
+    control.set_promiscuous(on);
+    let on = on || control.allmulticast();
+    control.set_promiscuous(on);
+    on
+}
+
 const NO_LINK: Link = Link { up: false, speed_mbps: Some(10_000), full_duplex: true };
 
 impl Slot {
@@ -122,7 +130,7 @@ impl Slot {
             Ok(((port, rx, tx), config)) => {
                 let rx = rx.into_iter().map(Some).collect();
                 let tx = tx.into_iter().map(Some).collect();
-                port.control.set_promiscuous(self.promiscuous);
+                self.promiscuous = make_promiscuous(&*port.control, self.promiscuous);
                 self.wanted = config;
                 self.link = port.control.link();
                 self.state = Some(State::Started(Live { port, rx, tx }));
@@ -211,11 +219,10 @@ impl Slot {
         (self.info.max_rx_queues, self.info.max_tx_queues)
     }
 
-    pub(crate) fn set_promiscuous(&mut self, on: bool) {
-        self.promiscuous = on;
-        if let Some(control) = self.control() {
-            control.set_promiscuous(on);
-        }
+    /// Turns promiscuous mode on or off; false when it stays on, because the port filters nothing.
+    pub(crate) fn set_promiscuous(&mut self, on: bool) -> bool {
+        self.promiscuous = self.control().map_or(on, |control| make_promiscuous(control, on));
+        self.promiscuous == on
     }
 
     pub(crate) fn allmulticast(&self) -> bool {

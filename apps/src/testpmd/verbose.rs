@@ -5,9 +5,13 @@ use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
+use std::time::Duration;
 
 /// Bursts that wait to be printed. More are counted, not shown: a polling thread never waits for an output.
 const WAITING: usize = 64;
+
+/// Time between two bursts in which the output is free.
+const BETWEEN: Duration = Duration::from_micros(50);
 
 enum Message {
     Burst(String),
@@ -78,6 +82,8 @@ fn print(mut output: impl Write, messages: &Receiver<Message>, counts: &Counts) 
                 let _ = output.write_all(text.as_bytes());
                 counts.waiting.fetch_sub(1, Ordering::Relaxed);
                 tell_not_shown(&mut output, counts);
+                // Whoever waits for the same output, the console above all, gets it in between.
+                std::thread::sleep(BETWEEN);
             }
             Message::Flush(done) => {
                 tell_not_shown(&mut output, counts);
@@ -101,7 +107,7 @@ fn tell_not_shown(output: &mut impl Write, counts: &Counts) {
 #[cfg(test)]
 mod tests {
     use std::sync::{Condvar, Mutex};
-    use std::time::{Duration, Instant};
+    use std::time::Instant;
 
     use super::*;
 

@@ -60,8 +60,9 @@ pub(crate) const COMMANDS: &[Command] = &[
         help: "Set the promiscuous mode on a port, or all.",
         run: |session, values| {
             for id in promisc_targets(session, values.target(0)) {
-                if let Some(slot) = session.ports.get_mut(id) {
-                    slot.set_promiscuous(values.word(1) == "on");
+                let on = values.word(1) == "on";
+                if session.ports.get_mut(id).is_some_and(|slot| !slot.set_promiscuous(on)) {
+                    not_supported(session, id, on, "promiscuous", EVERY_FRAME);
                 }
             }
         },
@@ -159,12 +160,16 @@ fn set_allmulticast(session: &mut Session, id: u16, on: bool) {
     if now == on {
         return;
     }
-    let remedy = match on {
-        true => "it receives them while it is promiscuous: set promisc",
-        false => "it receives every frame that its peer sends",
-    };
-    let act = if on { "enable" } else { "disable" };
-    err!(session.out, "Port {id} cannot {act} allmulticast mode; {remedy}\n");
+    let why = if on { "it receives them while it is promiscuous: set promisc" } else { EVERY_FRAME };
+    not_supported(session, id, on, "all-multicast", why);
+}
+
+const EVERY_FRAME: &str = "it receives every frame that its peer sends";
+
+/// DPDK's sentence about a mode that a port does not have, and why.
+fn not_supported(session: &mut Session, id: u16, on: bool, mode: &str, why: &str) {
+    let act = if on { "enabling" } else { "disabling" };
+    err!(session.out, "Error during {act} {mode} mode for port {id}: Operation not supported; {why}\n");
 }
 
 fn set_verbose(session: &mut Session, values: &Values) {
