@@ -298,8 +298,9 @@ impl Device for VirtioDevice {
     }
 
     fn queues_argument(&self) -> Option<&'static str> {
-        // Where the backend has fewer, asking for more does not help.
-        (self.max_pairs() == self.options.queues).then_some("queues")
+        // Where the backend has no more, asking for more does not help.
+        let more = self.first.as_ref().is_none_or(|greeted| greeted.pairs > self.options.queues);
+        more.then_some("queues")
     }
 
     fn info(&self) -> DeviceInfo {
