@@ -13,11 +13,13 @@
 
 use std::error::Error;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use linecard::pmd::contain::contain;
 use linecard::prelude::*;
 
 type Outcome<T = ()> = Result<T, Box<dyn Error>>;
@@ -27,7 +29,9 @@ fn bridge(devices: [&str; 2], mut done: impl FnMut(&[Port; 2]) -> Outcome<bool>)
     let (args, _) = EalArgs::parse(["-m", "64"].map(Into::into))?;
     let eal = Eal::new(&args)?;
     let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 8192, ..PoolConfig::default() })?;
-    let mut ports = [linecard::open(&eal, &pool, devices[0])?, linecard::open(&eal, &pool, devices[1])?];
+    // A driver that panics costs its queue; the other port goes on.
+    let open = |device| linecard::open(&eal, &pool, device).map(contain);
+    let mut ports = [open(devices[0])?, open(devices[1])?];
     let mut packets = Burst::new();
     while !done(&ports)? {
         let [left, right] = &mut ports;
@@ -127,7 +131,18 @@ fn demonstrate(stop: &AtomicBool) -> Outcome {
     })
 }
 
-fn main() -> Outcome {
+/// An error is one sentence on standard error.
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Outcome {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&stop))?;

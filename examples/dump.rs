@@ -10,6 +10,7 @@ use std::error::Error;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use linecard::net::{
@@ -81,7 +82,18 @@ fn hexdump(data: &[u8]) -> String {
     text
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+/// An error is one sentence on standard error.
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [device, rest @ ..] = arguments.as_slice() else {
         return Err("name a device, for example net_pcap0,rx_pcap=/tmp/flows.pcap".into());

@@ -10,6 +10,7 @@
 
 use std::error::Error;
 use std::net::Ipv4Addr;
+use std::process::ExitCode;
 
 use linecard::net::{MacAddr, echo};
 use linecard::prelude::*;
@@ -42,7 +43,18 @@ impl Host {
     }
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+/// An error is one sentence on standard error.
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let (device, address) = match arguments.as_slice() {
         [] => ("net_tap0", None),

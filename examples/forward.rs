@@ -7,7 +7,9 @@
 #![forbid(unsafe_code)]
 
 use std::error::Error;
+use std::process::ExitCode;
 
+use linecard::pmd::contain::contain;
 use linecard::prelude::*;
 
 /// One direction: what arrives at one port leaves by the other; what does not fit is dropped and counted.
@@ -17,7 +19,18 @@ fn forward(from: &mut Port, to: &mut Port, packets: &mut Burst) -> usize {
     packets.clear()
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+/// An error is one sentence on standard error.
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     let devices: Vec<String> = std::env::args().skip(1).collect();
     let [left, right] = devices.as_slice() else {
         return Err(
@@ -27,8 +40,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (args, _) = EalArgs::parse(["-m", "64"].map(Into::into))?;
     let eal = Eal::new(&args)?;
     let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 8192, ..PoolConfig::default() })?;
-    let ports = [linecard::open(&eal, &pool, left)?, linecard::open(&eal, &pool, right)?];
-    let (_socket, [mut left, mut right]) = linecard::capture::serve(&eal, ports)?; // for `linecard capture`
+    // A driver that panics costs its queue; the other port goes on.
+    let open = |device| linecard::open(&eal, &pool, device).map(contain);
+    // For `linecard capture`.
+    let (_socket, [mut left, mut right]) = linecard::capture::serve(&eal, [open(left)?, open(right)?])?;
 
     let mut packets = Burst::new();
     let mut dropped = 0;

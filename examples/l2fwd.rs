@@ -9,10 +9,12 @@
 
 use std::error::Error;
 use std::io::Write;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use linecard::pmd::contain::contain;
 use linecard::prelude::*;
 
 /// A port and what l2fwd counts of it.
@@ -25,7 +27,8 @@ struct Side {
 
 impl Side {
     fn open(eal: &Eal, pool: &Pool, device: &str) -> Result<Self, linecard::pmd::Error> {
-        let port = linecard::open(eal, pool, device)?;
+        // A driver that panics costs its queue; the other port goes on.
+        let port = contain(linecard::open(eal, pool, device)?);
         Ok(Self { port, sent: 0, received: 0, dropped: 0 })
     }
 
@@ -83,7 +86,18 @@ fn arguments() -> Result<([String; 2], Duration), Box<dyn Error>> {
     Ok((devices, Duration::from_secs(period)))
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+/// An error is one sentence on standard error.
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     let (devices, period) = arguments()?;
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 use std::error::Error;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use linecard::net::{
@@ -70,7 +71,18 @@ fn frame(flow: u16, size: usize, source: MacAddr) -> Vec<u8> {
     frame
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+/// An error is one sentence on standard error.
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [device, rest @ ..] = arguments.as_slice() else {
         return Err(

@@ -57,6 +57,9 @@ enum Command {
     /// One end of a benchmark
     #[command(hide = true)]
     BenchEnd(bench::EndArgs),
+    /// Removes the folder of a killed demo or benchmark
+    #[command(hide = true)]
+    FolderEnd,
 }
 
 #[derive(Args)]
@@ -74,7 +77,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode, Error> {
     let all = std::iter::once(OsString::from("linecard")).chain(arguments.iter().cloned());
     let cli = match Cli::try_parse_from(all) {
         Ok(cli) => cli,
-        Err(error) => return explain(&error),
+        Err(error) => return explain(&error, arguments),
     };
     match cli.command {
         Command::Testpmd(rest) => testpmd::run(&rest.arguments),
@@ -93,29 +96,55 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode, Error> {
         Command::Man { command } => print_all(&manual_page(&command)?),
         Command::DemoEnd(args) => demo::run_end(&args),
         Command::BenchEnd(args) => bench::run_end(&args),
+        Command::FolderEnd => demo::run_remover(),
     }
 }
 
 /// Help and version go to standard output; anything else is one sentence about the command line.
-fn explain(error: &clap::Error) -> Result<ExitCode, Error> {
+fn explain(error: &clap::Error, arguments: &[OsString]) -> Result<ExitCode, Error> {
+    let (command, cases) = meant(arguments);
+    let strings = |kind| match error.get(kind) {
+        Some(ContextValue::Strings(values)) if !values.is_empty() => Some(values.join(", ")),
+        _ => None,
+    };
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => print_all(error.to_string().as_bytes()),
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand if command == "linecard" => {
             Err(Error::Usage("no command given; try `linecard demo` or `linecard --help`".into()))
+        }
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
+            let cases = cases.join(", ");
+            Err(Error::Usage(format!("`{command}` needs one of {cases}; `{command} --help` explains them")))
+        }
+        ErrorKind::MissingRequiredArgument => {
+            let missing = strings(ContextKind::InvalidArg).unwrap_or_else(|| "an argument".into());
+            Err(Error::Usage(format!("`{command}` needs {missing}; `{command} --help` says what that is")))
         }
         _ => {
             let text = error.to_string();
             let first = text.lines().next().unwrap_or_default();
             let first = first.strip_prefix("error: ").unwrap_or(first);
-            let remedy = match error.get(ContextKind::ValidValue) {
-                Some(ContextValue::Strings(values)) if !values.is_empty() => {
-                    format!("give one of {}", values.join(", "))
-                }
-                _ => "`linecard --help` lists what is possible".into(),
+            let remedy = match strings(ContextKind::ValidValue) {
+                Some(values) => format!("give one of {values}"),
+                None => format!("`{command} --help` lists what is possible"),
             };
             Err(Error::Usage(format!("{first}; {remedy}")))
         }
     }
+}
+
+/// The command that `arguments` name, as it is typed, and the commands below it.
+fn meant(arguments: &[OsString]) -> (String, Vec<String>) {
+    let (mut command, mut name) = (Cli::command(), "linecard".to_owned());
+    // Options of a command may stand before the next word; its values are no commands of these names.
+    for word in arguments.iter().filter_map(|argument| argument.to_str()) {
+        if let Some(below) = command.find_subcommand(word).cloned() {
+            name = format!("{name} {word}");
+            command = below;
+        }
+    }
+    let visible = command.get_subcommands().filter(|below| !below.is_hide_set());
+    (name, visible.map(|below| below.get_name().to_owned()).collect())
 }
 
 /// The manual page of the command with these names below `linecard`.
@@ -147,6 +176,33 @@ fn print_all(text: &[u8]) -> Result<ExitCode, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What is wrong, told in the words of the command it is about.
+    #[test]
+    fn errors_point_to_the_help_of_their_command() {
+        for (line, want) in [
+            ("", "no command given; try `linecard demo` or `linecard --help`"),
+            ("--bogus", "unexpected argument '--bogus' found; `linecard --help` lists what is possible"),
+            (
+                "completions",
+                "`linecard completions` needs <SHELL>; `linecard completions --help` says what that is",
+            ),
+            (
+                "completions cmd",
+                "invalid value 'cmd' for '<SHELL>'; give one of bash, elvish, fish, powershell, zsh",
+            ),
+            (
+                "demo --bogus",
+                "unexpected argument '--bogus' found; `linecard demo --help` lists what is possible",
+            ),
+            ("bench ring --bogus", "unexpected argument '--bogus' found; `linecard bench ring --help` lists"),
+            ("bench", "`linecard bench` needs one of ring,"),
+        ] {
+            let arguments: Vec<OsString> = line.split_whitespace().map(Into::into).collect();
+            let problem = run(&arguments).expect_err(line).to_string();
+            assert!(problem.starts_with(want), "{line}: {problem}");
+        }
+    }
 
     #[test]
     fn the_command_tree_is_consistent() {

@@ -234,6 +234,32 @@ fn a_backend_that_hangs_up_is_reported() {
 }
 
 #[test]
+fn a_refusal_names_the_argument_that_would_do() {
+    let scratch = Scratch::new();
+    let device = format!("net_vhost0,iface={}", scratch.file("one.sock"));
+    let said = run(&mut testpmd(&["-m", "32", "--vdev", &device], &["-i", "--rxq=2"]), b"quit\n");
+    let want = "net_vhost0: 2 receive queues requested, the device has 1; add queues=2 to its arguments";
+    one_sentence(&said, 1, &[want]);
+    let device = format!("net_vhost0,ifcae={}", scratch.file("one.sock"));
+    let said = run(&mut testpmd(&["-m", "32", "--vdev", &device], &["-i"]), b"quit\n");
+    one_sentence(&said, 1, &["net_vhost0: unknown argument 'ifcae'; did you mean 'iface'?"]);
+    let peer = ["-i", "--eth-peer=9,02:00:00:00:00:01"];
+    let said = run(&mut testpmd(&["-m", "32", "--vdev", "net_null0"], &peer), b"quit\n");
+    one_sentence(&said, 2, &["--eth-peer names port 9; there are 1 ports, numbered from 0"]);
+}
+
+/// A backend that takes the connection and never speaks: the time that is told is the time that it had.
+#[test]
+fn a_time_that_ran_out_is_told_whole() {
+    let scratch = Scratch::new();
+    let socket = scratch.file("silent.sock");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let device = format!("net_virtio_user0,path={socket}");
+    let said = run(&mut testpmd(&["-m", "32", "--vdev", &device], &["-i"]), b"quit\n");
+    one_sentence(&said, 1, &["did not answer GET_FEATURES within 2.0 s; see whether the backend runs"]);
+}
+
+#[test]
 fn more_queues_than_the_backend_has_are_refused() {
     let scratch = Scratch::new();
     let socket = scratch.file("one.sock");

@@ -269,6 +269,23 @@ fn signals_end_a_capture_and_killing_it_harms_nobody() {
 }
 
 #[test]
+fn the_next_program_clears_away_what_a_killed_one_left() {
+    let killed = Program::start("killed", &["net_null0"], &["--total-num-mbufs=2048"]);
+    let folder = linecard::eal::runtime::folder(&killed.prefix);
+    assert!(folder.exists());
+    let Program { mut running, .. } = killed;
+    running.0.kill().unwrap();
+    running.0.wait().unwrap();
+    // Another prefix; a program that still runs keeps its socket.
+    let next = Program::start("next", &["net_null0"], &["--total-num-mbufs=2048"]);
+    assert!(!folder.exists(), "neither the socket nor its folder is left");
+    let other = Program::start("other", &["net_null0"], &["--total-num-mbufs=2048"]);
+    assert_eq!(next.capture(&["-D"]).code, Some(0), "it is there as before");
+    other.quit();
+    next.quit();
+}
+
+#[test]
 fn the_console_captures_into_files() {
     let scratch = Scratch::new();
     let (source, path, old) = (source(&scratch), scratch.file("a.pcapng"), scratch.file("b.pcap"));

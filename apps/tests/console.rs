@@ -32,7 +32,7 @@ fn a_session_reads_like_dpdks() {
     assert!(said.out.contains("Checking link statuses...\nDone\ntestpmd> start\r\n"), "{}", said.out);
     let started = answer(&said, "start");
     assert!(started.starts_with(
-        "io packet forwarding - ports=2 - cores=1 - streams=2 - NUMA support enabled, MP allocation mode: native\n\
+        "io packet forwarding - ports=2 - cores=1 - streams=2 - NUMA support disabled, MP allocation mode: native\n\
          Logical Core "
     ), "{started}");
     assert!(started.contains("  RX P=0/Q=0 (socket 0) -> TX P=1/Q=0 (socket 0) peer=02:00:00:00:00:01\n"));
@@ -328,5 +328,117 @@ fn help_describes_every_section() {
         "set eth-peer",
     ] {
         assert!(said.out.contains(part), "{part}");
+    }
+}
+
+/// A setting that one port cannot have changes none.
+#[test]
+fn all_ports_are_configured_or_none() {
+    let scratch = Scratch::new();
+    let socket = format!("net_vhost1,iface={}", scratch.file("one.sock"));
+    let eal = ["-m", "64", "--vdev", "net_null0", "--vdev", &socket];
+    let said = run(
+        &mut testpmd(&eal, &APP),
+        b"port stop all\nport config all rxq 3\nshow config rxtx\nport start all\nquit\n",
+    );
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(said.err.contains("rxq 3 invalid - must be >= 1 && <= 1 on port 1\n"), "{said:?}");
+    let config = answer(&said, "show config rxtx");
+    assert!(config.contains("  port 0: RX queue number: 1 "), "{config}");
+    assert!(answer(&said, "port start all").contains("Port 0: "), "{said:?}");
+}
+
+#[test]
+fn modes_that_no_port_has_are_not_confirmed() {
+    let said = console(
+        "set allmulti all off\nset promisc all off\nset allmulti 0 on\nset allmulti 9 on\nport stop 0\n\
+         set promisc 0 off\nport start 0\nshow port info 0\nquit\n",
+    );
+    for (port, mode) in [(0, "all-multicast"), (1, "all-multicast"), (0, "promiscuous"), (1, "promiscuous")] {
+        // The words of dpdk-testpmd 22.11, and why.
+        let want = format!(
+            "Error during disabling {mode} mode for port {port}: Operation not supported; it receives"
+        );
+        assert!(said.err.contains(&want), "{said:?}");
+    }
+    assert!(said.err.contains("Invalid port_id=9"), "{said:?}");
+    let info = answer(&said, "show port info 0");
+    assert!(info.contains("Promiscuous mode: enabled\nAllmulticast mode: enabled\n"), "{said:?}");
+}
+
+#[test]
+fn there_may_be_a_thousand_ports() {
+    let devices: Vec<String> = (0..1024).flat_map(|i| ["--vdev".into(), format!("net_null{i}")]).collect();
+    let mut eal = vec!["-m", "512"];
+    eal.extend(devices.iter().map(String::as_str));
+    let app = ["-i", "--rxd=8", "--txd=8", "--total-num-mbufs=40000"];
+    let said = run(
+        &mut testpmd(&eal, &app),
+        b"start\nstop\nport attach net_null1024\nshow port summary 1023\nquit\n",
+    );
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    assert!(answer(&said, "start").contains("ports=1024 - cores=1 - streams=1024"), "{}", said.err);
+    assert!(answer(&said, "show port summary 1023").contains("\n1023 "), "{}", said.err);
+    assert!(said.err.contains("1024 ports are attached, the most possible"), "{}", said.err);
+}
+
+/// Bursts above what travels together inside are as large as they were confirmed to be.
+#[test]
+fn a_large_burst_is_done() {
+    let mut command = testpmd(&TWO, &[&APP[..], &["--record-burst-stats", "--burst=300"]].concat());
+    let mut running = Running::start(command.stdin(Stdio::piped()));
+    let mut typed = running.0.stdin.take().unwrap();
+    typed.write_all(b"start\n").unwrap();
+    // Long enough for a polling thread to get its core on a busy machine.
+    std::thread::sleep(Duration::from_secs(1));
+    typed.write_all(b"stop\nquit\n").unwrap();
+    let said = running.end(PATIENCE);
+    let stopped = answer(&said, "stop");
+    for side in ["RX", "TX"] {
+        let line = stopped.lines().find(|line| line.contains(&format!("{side}-bursts : ")));
+        assert!(line.is_some_and(|line| line.ends_with(" [0% of 0 pkts + 100% of 300 pkts]")), "{stopped}");
+    }
+}
+
+/// Received packets are shown before the statistics of the run; what was not shown is told.
+#[test]
+fn packets_are_shown_without_keeping_the_poller() {
+    let mut command = testpmd(&TWO, &[&APP[..], &["--burst=2"]].concat());
+    let mut running = Running::start(command.stdin(Stdio::piped()));
+    let mut typed = running.0.stdin.take().unwrap();
+    typed.write_all(b"set verbose 1\nstart\n").unwrap();
+    // A second in which nobody reads: packets move all the same.
+    std::thread::sleep(Duration::from_secs(1));
+    typed.write_all(b"stop\nset verbose 0\nquit\n").unwrap();
+    let said = running.end(PATIENCE);
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    let (shown, rest) = said.out.split_once("Forward statistics for port 0").expect("statistics");
+    assert!(shown.contains("\nport 0/queue 0: received 2 packets\n  src="), "{shown:.2000}");
+    assert!(!rest.contains(": received 2 packets"), "all before the statistics");
+    let number = |line: &str| line.split(' ').next().and_then(|n| n.parse::<u64>().ok());
+    let hidden: u64 =
+        shown.lines().filter(|line| line.ends_with("this output takes them")).filter_map(number).sum();
+    let seen = 2 * shown.matches(": received 2 packets").count() as u64;
+    let (_, all) = rest.split_once("for all ports").expect("a sum");
+    let received = all.split("RX-packets: ").nth(1).and_then(number).expect("a count");
+    assert_eq!(seen + hidden, received, "every packet is shown or counted");
+}
+
+#[test]
+fn the_exit_status_says_that_a_line_was_no_command() {
+    let scratch = Scratch::new();
+    let (bad, good) = (scratch.file("bad"), scratch.file("good"));
+    std::fs::write(&bad, "set fwd mac\nset fwd zzz\nfoo\n").unwrap();
+    std::fs::write(&good, "set fwd mac\n\n# comment\n").unwrap();
+    for (file, code) in [(&bad, 1), (&good, 0)] {
+        let option = format!("--cmdline-file={file}");
+        let said = run(&mut testpmd(&TWO, &[&APP[..], &[&option]].concat()), b"quit\n");
+        assert_eq!(said.code, Some(code), "{said:?}");
+        assert_eq!(
+            said.err.contains(&format!("error: line 2 of {bad} is no command; ")),
+            code == 1,
+            "{said:?}"
+        );
+        assert!(said.out.ends_with("Bye...\n"), "{said:?}");
     }
 }

@@ -88,10 +88,51 @@ fn the_ends_follow_a_killed_demo() {
     running.0.kill().unwrap();
     running.0.wait().unwrap();
     wait_until("the end of both ends", || processes(&name) == 0);
-    assert_eq!(scratch.entries().len(), 1, "nobody was left to remove it");
-    let said = run(&mut demo(&scratch, &["--seconds=1", "--json"]), b"");
-    assert_eq!(said.code, Some(0), "{said:?}");
-    assert_eq!(scratch.entries(), [""; 0], "the next one did");
+    wait_until("an empty place", || scratch.entries().is_empty());
+}
+
+#[test]
+fn a_killed_benchmark_leaves_nothing() {
+    let scratch = Scratch::new();
+    let mut command = linecard(&["bench", "burst"]);
+    let mut running = Running::start(command.env("TMPDIR", scratch.path()).env_remove("XDG_RUNTIME_DIR"));
+    wait_until("its folder", || !scratch.entries().is_empty());
+    running.0.kill().unwrap();
+    running.0.wait().unwrap();
+    wait_until("an empty place", || scratch.entries().is_empty());
+}
+
+/// What is waited for beside the traffic has an end, and the status says that there is no result.
+#[test]
+fn an_end_that_does_not_run_any_more_is_not_waited_for_for_ever() {
+    let scratch = Scratch::new();
+    let name = scratch.path().to_str().unwrap().to_owned();
+    let running = Running::start(&mut demo(&scratch, &["--seconds=1"]));
+    wait_until("both ends", || processes(&name) >= 2);
+    std::thread::sleep(Duration::from_millis(700));
+    stop_end(&name, "backend");
+    let said = running.end(PATIENCE);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(
+        said.took < Duration::from_secs(40),
+        "1 s, 30 s, and what it takes to end two processes: {said:?}"
+    );
+    assert!(said.out.contains("waiting for the last echoes, up to "), "{said:?}");
+    assert!(said.err.contains("error: the last echoes of the backend did not come within 30 s"), "{said:?}");
+    assert_eq!(processes(&name), 0);
+    assert_eq!(scratch.entries(), [""; 0]);
+}
+
+/// Stops an end of the demo with this place in its command line.
+fn stop_end(place: &str, role: &str) -> rustix::process::Pid {
+    let end = pids("demo-end").into_iter().find(|pid| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).into_owned();
+        line.contains(place) && line.contains(role)
+    });
+    let end = rustix::process::Pid::from_raw(end.expect("an end")).unwrap();
+    rustix::process::kill_process(end, Signal::STOP).unwrap();
+    end
 }
 
 #[test]
@@ -123,13 +164,7 @@ fn an_end_that_does_not_run_for_long_is_waited_for() {
     let running = Running::start(&mut demo(&scratch, &["--seconds=1", "--json"]));
     wait_until("both ends", || processes(&name) >= 2);
     std::thread::sleep(Duration::from_millis(700));
-    let backend = pids("demo-end").into_iter().find(|pid| {
-        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let line = String::from_utf8_lossy(&line).into_owned();
-        line.contains(&name) && line.contains("backend")
-    });
-    let backend = rustix::process::Pid::from_raw(backend.expect("a backend")).unwrap();
-    rustix::process::kill_process(backend, Signal::STOP).unwrap();
+    let backend = stop_end(&name, "backend");
     std::thread::sleep(Duration::from_secs(13));
     rustix::process::kill_process(backend, Signal::CONT).unwrap();
     let said = running.end(PATIENCE);

@@ -225,7 +225,8 @@ fn examples_write_and_read_a_file() {
     for (name, arguments, want) in [
         ("pktgen", &["net_null0", "rate=0"][..], "rate=0"),
         ("dump", &["net_pcap0,rx_pcap=/nonexistent"], "/nonexistent cannot be opened"),
-        ("dump", &[], "name a device"),
+        ("dump", &[], "error: name a device"),
+        ("dump", &["net_nul0"], "error: no driver for device 'net_nul0'; known drivers: "),
     ] {
         let said = run(example(name).args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()), b"");
         assert!(said.code == Some(1) && said.err.contains(want), "{said:?}");

@@ -134,7 +134,18 @@ impl DevArgs {
     pub fn required(&self, key: &'static str) -> Result<&str, Error> {
         self.value(key).filter(|value| !value.is_empty()).ok_or_else(|| {
             let remedy = format!("write {},{key}=VALUE", self.name);
-            self.problem(format!("'{key}' is missing"), remedy)
+            // Short keys are near to each other without being meant.
+            let near = |given: &&String| {
+                let far = distance(given, key);
+                far <= 2 && 2 * far < key.len() && !self.asked.borrow().contains(&given.as_str())
+            };
+            match self.pairs.iter().map(|(given, _)| given).find(near) {
+                Some(given) => self.problem(
+                    format!("unknown argument '{given}'"),
+                    format!("did you mean '{key}'? {remedy}"),
+                ),
+                None => self.problem(format!("'{key}' is missing"), remedy),
+            }
         })
     }
 

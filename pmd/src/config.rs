@@ -55,7 +55,7 @@ impl Default for PortConfig {
 /// # let registry = Registry::new(&[&null::NullDriver, &ring::RingDriver]);
 /// let device = registry.probe(&context, "net_null0")?;
 /// let refused = configure(device, PortConfig { rx_queues: 999, ..PortConfig::default() }).err().expect("too many");
-/// assert_eq!(refused.to_string(), "net_null0: 999 receive queues asked, 1 to 256 are possible; ask for fewer");
+/// assert_eq!(refused.to_string(), "net_null0: 999 receive queues requested, the device has 256; ask for 1 to 256");
 /// let port = configure(refused.device, PortConfig::default())?.start(&pool)?;
 /// # drop(port);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -124,19 +124,48 @@ pub fn configure(device: Box<dyn Device>, mut config: PortConfig) -> Result<Conf
             *depth = info.default_depth;
         }
     }
-    match limits(device.name(), &info, &config).and_then(|()| device.check(&config)) {
+    match limits(&*device, &info, &config).and_then(|()| device.check(&config)) {
         Ok(()) => Ok(Configured { device, config }),
         Err(error) => Err(StartError { device, error }),
     }
 }
 
-fn limits(port: &str, info: &DeviceInfo, config: &PortConfig) -> Result<(), Error> {
-    let queues = |what, asked, max| {
-        let possible = (1..=max).contains(&asked);
-        if possible { Ok(()) } else { Err(Error::Queues { port: port.into(), what, asked, max }) }
+/// Whether `device` has as many queues as `config` asks for; the first thing that [`configure`] looks at.
+///
+/// ```
+/// # use linecard_eal::{Memory, MemoryConfig};
+/// # use linecard_pmd::{PortConfig, ProbeContext, Registry, null};
+/// # let memory = Memory::new(MemoryConfig::default())?;
+/// # let domain = memory.domain("packets")?;
+/// # let context = ProbeContext { memory, domain, wait: std::time::Duration::from_secs(1) };
+/// # let registry = Registry::new(&[&null::NullDriver]);
+/// let device = registry.probe(&context, "net_null0")?;
+/// let config = PortConfig { tx_queues: 0, ..PortConfig::default() };
+/// assert!(linecard_pmd::config::check_queues(&*device, &config).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// It has not; the remedy is the device argument that gives it more, where there is one.
+pub fn check_queues(device: &dyn Device, config: &PortConfig) -> Result<(), Error> {
+    let info = device.info();
+    let check = |what, asked, max| {
+        if (1..=max).contains(&asked) {
+            return Ok(());
+        }
+        let remedy = match device.queues_argument().filter(|_| asked > max) {
+            Some(key) => format!("add {key}={asked} to its arguments"),
+            None => format!("ask for 1 to {max}"),
+        };
+        Err(Error::Queues { port: device.name().into(), what, asked, max, remedy })
     };
-    queues("receive", config.rx_queues, info.max_rx_queues)?;
-    queues("transmit", config.tx_queues, info.max_tx_queues)?;
+    check("receive", config.rx_queues, info.max_rx_queues)?;
+    check("transmit", config.tx_queues, info.max_tx_queues)
+}
+
+fn limits(device: &dyn Device, info: &DeviceInfo, config: &PortConfig) -> Result<(), Error> {
+    let port = device.name();
+    check_queues(device, config)?;
     for asked in [config.rx_depth, config.tx_depth] {
         let shape = !info.depth_power_of_two || asked.is_power_of_two();
         if !info.depth.contains(&asked) || !shape {

@@ -88,6 +88,10 @@ pub trait PortControl: Send + Sync {
     fn promiscuous(&self) -> bool;
     /// Turns promiscuous receive on or off; software devices that see every frame just remember it.
     fn set_promiscuous(&self, on: bool);
+    /// Whether frames to all multicast groups are received; a software device gets every frame that its peer sends.
+    fn allmulticast(&self) -> bool {
+        true
+    }
     /// Totals, the sum of all queues.
     fn stats(&self) -> PortStats;
     /// Totals of one queue pair; zeros for a queue that does not exist.

@@ -30,7 +30,7 @@ pub enum Error {
         known: String,
     },
     /// A queue count out of range.
-    #[error("{port}: {asked} {what} queues asked, 1 to {max} are possible; ask for fewer")]
+    #[error("{port}: {asked} {what} queues requested, the device has {max}; {remedy}")]
     Queues {
         /// Port.
         port: String,
@@ -40,6 +40,8 @@ pub enum Error {
         asked: u16,
         /// Allowed.
         max: u16,
+        /// What to do: the device argument that gives it more, where there is one.
+        remedy: String,
     },
     /// A ring size out of range or of the wrong shape.
     #[error("{port}: a ring of {asked} descriptors asked, {need} from {min} to {max} is possible")]

@@ -11,6 +11,7 @@
 //! | [`netdev`] | interfaces of the kernel, in any namespace |
 //! | [`registry`] | the drivers of a program |
 //! | [`capture`] | copies of what passes, for another process |
+//! | [`contain`](mod@contain) | a panic in a burst costs a queue, not the polling thread |
 //! | [`null`], [`ring`](mod@ring), [`pcap`], [`impair`] | drivers: nowhere; a ring in this process; capture files; a bad line |
 //! | [`tap`] | driver: the kernel's stack behind an interface of our own |
 //! | [`af_packet`], [`af_xdp`] | drivers: an interface of the kernel, by packet sockets, by XDP sockets |
@@ -50,6 +51,7 @@ pub mod args;
 pub mod capture;
 mod chain;
 pub mod config;
+pub mod contain;
 #[cfg(any(test, feature = "contract"))]
 pub mod contract;
 pub mod control;

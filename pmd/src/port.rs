@@ -124,6 +124,10 @@ pub trait Device: Send {
     fn name(&self) -> &str;
     /// Limits and identity.
     fn info(&self) -> DeviceInfo;
+    /// The device argument that would give it more queue pairs than [`info`](Self::info) tells, if there is one.
+    fn queues_argument(&self) -> Option<&'static str> {
+        None
+    }
     /// Whether `config` would be accepted, beyond what [`DeviceInfo`] already says.
     ///
     /// # Errors
@@ -303,4 +307,39 @@ pub trait TxQueue: Send {
     }
     /// The data path chosen at start, for people (`split in-order`).
     fn path(&self) -> &'static str;
+}
+
+impl<Q: RxQueue + ?Sized> RxQueue for Box<Q> {
+    #[inline(always)]
+    fn rx_burst(&mut self, packets: &mut Burst) -> usize {
+        (**self).rx_burst(packets)
+    }
+
+    fn path(&self) -> &'static str {
+        (**self).path()
+    }
+}
+
+impl<Q: TxQueue + ?Sized> TxQueue for Box<Q> {
+    #[inline(always)]
+    fn tx_burst(&mut self, packets: &mut Burst) -> usize {
+        (**self).tx_burst(packets)
+    }
+
+    #[inline(always)]
+    fn reclaim(&mut self) {
+        (**self).reclaim();
+    }
+
+    fn note_dropped(&mut self, packets: &[Packet], cause: &str) {
+        (**self).note_dropped(packets, cause);
+    }
+
+    fn watched(&mut self, on: bool) {
+        (**self).watched(on);
+    }
+
+    fn path(&self) -> &'static str {
+        (**self).path()
+    }
 }

@@ -6,6 +6,7 @@
 //! ```
 
 use std::error::Error;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use linecard_eal::{Memory, MemoryConfig};
@@ -15,7 +16,18 @@ use linecard_vhost_user::VhostDriver;
 
 static VHOST: VhostDriver = VhostDriver::new();
 
-fn main() -> Result<(), Box<dyn Error>> {
+/// An error is one sentence on standard error.
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     let mut args = std::env::args().skip(1);
     let path = args.next().ok_or("usage: mirror PATH [SECONDS] [QUEUES] [connect]")?;
     let seconds = args.next().map_or(Ok(10), |text| text.parse())?;

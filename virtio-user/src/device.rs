@@ -343,6 +343,12 @@ impl Device for VirtioDevice {
         &self.options.name
     }
 
+    fn queues_argument(&self) -> Option<&'static str> {
+        // Where the backend has no more, asking for more does not help.
+        let more = self.first.as_ref().is_none_or(|greeted| greeted.pairs > self.options.queues);
+        more.then_some("queues")
+    }
+
     fn info(&self) -> DeviceInfo {
         let longest = u16::try_from(LONGEST.saturating_sub(FRAME)).unwrap_or(u16::MAX);
         DeviceInfo {

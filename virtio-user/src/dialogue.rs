@@ -24,6 +24,8 @@ pub(crate) struct Dialogue {
     waiter: Arc<Waiter>,
     /// No answer is waited for beyond this; `None` once the handshake is over.
     limit: Option<Instant>,
+    /// When the time up to `limit` began.
+    since: Instant,
     /// `REPLY_ACK` was negotiated: every request is answered.
     acks: bool,
     /// The backend has answered once. Until then it may be starting, and has the whole limit: a socket takes
@@ -45,6 +47,7 @@ impl Dialogue {
             connection: Connection::of(socket, closer)?,
             waiter: waiter.clone(),
             limit: Some(limit),
+            since: Instant::now(),
             acks: false,
             awake: false,
             leaving: false,
@@ -53,7 +56,7 @@ impl Dialogue {
 
     /// From here on the port's stop ends nothing early.
     pub(crate) fn leave_until(&mut self, limit: Instant) {
-        (self.leaving, self.limit) = (true, Some(limit));
+        (self.leaving, self.limit, self.since) = (true, Some(limit), Instant::now());
     }
 
     pub(crate) fn set_limit(&mut self, limit: Option<Instant>) {
@@ -151,11 +154,13 @@ impl Dialogue {
         if self.waiter.stopped() && !self.leaving {
             return Err(Error::Stopped);
         }
-        let now = Instant::now();
-        if now < self.deadline(began) {
+        let deadline = self.deadline(began);
+        if Instant::now() < deadline {
             return Ok(());
         }
-        Err(Error::Silent { request: name(request), waited: now.saturating_duration_since(began) })
+        // The time that was set, not what earlier answers left of it.
+        let since = if self.limit == Some(deadline) { self.since } else { began };
+        Err(Error::Silent { request: name(request), waited: deadline.saturating_duration_since(since) })
     }
 }
 

@@ -53,11 +53,11 @@ pub enum Error {
         path: PathBuf,
     },
     /// The backend let a deadline pass.
-    #[error("the backend did not answer {request} within {} ms", waited.as_millis())]
+    #[error("the backend did not answer {request} within {:.1} s", waited.as_secs_f64())]
     Silent {
         /// The request.
         request: &'static str,
-        /// How long it had.
+        /// How long it had: for one answer, or for the whole handshake where that time ran out.
         waited: Duration,
     },
     /// The backend answered something that was not asked.
@@ -183,7 +183,10 @@ impl Error {
             Self::Wire(linecard_wire::Error::Limit(_)) | Self::Stuck { .. } => {
                 "end the backend, and see what it is"
             }
-            Self::Silent { .. } | Self::Unasked { .. } | Self::Uninvited { .. } | Self::Wire(_) => {
+            Self::Silent { .. } => {
+                "see whether the backend runs and is not overloaded, and that the socket is a vhost-user network backend's"
+            }
+            Self::Unasked { .. } | Self::Uninvited { .. } | Self::Wire(_) => {
                 "check that the socket belongs to a vhost-user network backend"
             }
             Self::Refused { .. } | Self::Status { .. } => "see the backend's log for its reason",

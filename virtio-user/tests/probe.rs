@@ -67,7 +67,7 @@ fn what_does_not_fit_is_refused_and_the_device_comes_back() {
     for (config, pool, part) in [
         (PortConfig { mtu: 9000, ..PortConfig::default() }, &bench.pool, "mrg_rxbuf=1"),
         (PortConfig { mtu: 20_000, ..PortConfig::default() }, &bench.pool, "MTU"),
-        (PortConfig { rx_queues: 3, ..PortConfig::default() }, &bench.pool, "1 to 2"),
+        (PortConfig { rx_queues: 3, ..PortConfig::default() }, &bench.pool, "add queues=3"),
     ] {
         let failed = configure(device, config).and_then(|ready| ready.start(pool)).expect_err(part);
         assert!(failed.error.to_string().contains(part), "{}", failed.error);
@@ -90,7 +90,11 @@ fn more_queues_than_the_backend_has() {
     assert_eq!(device.info().max_rx_queues, 2);
     let config = PortConfig { rx_queues: 4, ..PortConfig::default() };
     let failed = bench.start(device, config).expect_err("too many");
-    assert!(failed.error.to_string().contains("4 receive queues asked, 1 to 2"), "{}", failed.error);
+    assert!(
+        failed.error.to_string().contains("4 receive queues requested, the device has 2; ask for 1 to 2"),
+        "{}",
+        failed.error
+    );
     drop(failed);
     peer.join().expect("no panic");
 }

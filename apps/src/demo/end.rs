@@ -14,6 +14,7 @@ use clap::{Args, ValueEnum};
 use linecard::eal::cores::{self, CoreId};
 use linecard::eal::{Eal, EalArgs, PageKind};
 use linecard::mempool::{Pool, PoolConfig};
+use linecard::pmd::contain::contain;
 use linecard::pmd::{self, Port, PortConfig, ProbeContext};
 use rustix::process::Signal;
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -179,7 +180,8 @@ fn open(args: &EndArgs, eal: &Eal, orders: &Orders) -> Result<(Port, Pool), Erro
     let port = pmd::configure(device, config)
         .and_then(|configured| configured.start(&pool))
         .map_err(|failure| failure.error)?;
-    Ok((port, pool))
+    // A driver that panics is told and counted as lost packets; the report comes all the same.
+    Ok((contain(port), pool))
 }
 
 /// Both ends start at once; the backend's socket comes a little later.

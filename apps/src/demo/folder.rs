@@ -1,9 +1,15 @@
 //! The folder that a demo or a bench has its sockets in, and those that killed ones left behind.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{Error as IoError, ErrorKind, Result as IoResult};
+use std::io::{Error as IoError, ErrorKind, Read, Result as IoResult, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, Mode, OFlags};
 use rustix::time::{ClockId, clock_gettime};
@@ -12,9 +18,51 @@ use crate::error::Error;
 
 /// A folder that only this user can enter, removed with what is in it when dropped. It is locked as long as its process
 /// lives, so that the next one knows which folders nobody removes any more.
+///
+/// Should this process be killed, another one that waits for that removes it.
 pub(crate) struct PrivateFolder {
     path: PathBuf,
     _lock: File,
+    /// Removes the folder when its input ends, if it is still there.
+    remover: Option<Child>,
+}
+
+/// The hidden sub-command that waits for the end of its input, which is a folder's path, and removes that folder.
+pub(crate) const REMOVER: &str = "folder-end";
+
+fn start_remover(path: &Path) -> Option<Child> {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg(REMOVER).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+    // A group of its own: what is typed at the terminal does not reach it.
+    let mut child = command.process_group(0).spawn().ok()?;
+    // Where it cannot be told, or made at all, the next start removes what is left.
+    let _ = child.stdin.as_mut()?.write_all(path.as_os_str().as_bytes());
+    Some(child)
+}
+
+/// Runs the remover.
+///
+/// # Errors
+/// Its input cannot be read.
+pub(crate) fn run_remover() -> Result<ExitCode, Error> {
+    /// Looks for what the folder's other users, which are ending, still make or remove in it.
+    const LOOKS: u32 = 20;
+    let mut path = Vec::new();
+    std::io::stdin().lock().read_to_end(&mut path).map_err(|source| Error::System {
+        action: "the folder's name cannot be read".into(),
+        source,
+        remedy: "this command is for `linecard demo` and `linecard bench`",
+    })?;
+    let path = Path::new(OsStr::from_bytes(&path));
+    let named = path.file_name().and_then(OsStr::to_str).and_then(process_of).is_some();
+    for _ in 0..LOOKS {
+        if !named || !path.exists() {
+            break;
+        }
+        remove_left(path);
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 const PREFIX: &str = "linecard-demo-";
@@ -58,7 +106,10 @@ impl PrivateFolder {
             match fs::DirBuilder::new().mode(0o700).create(&path) {
                 // Before it was locked a sweeper in another PID namespace may have taken it for a dead one's.
                 Ok(()) => match lock(&path).filter(|lock| is_at(lock, &path)) {
-                    Some(lock) => return Ok(Self { path, _lock: lock }),
+                    Some(lock) => {
+                        let remover = start_remover(&path);
+                        return Ok(Self { path, _lock: lock, remover });
+                    }
                     None => continue,
                 },
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
@@ -76,6 +127,10 @@ impl PrivateFolder {
 impl Drop for PrivateFolder {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.path);
+        if let Some(mut remover) = self.remover.take() {
+            drop(remover.stdin.take());
+            let _ = remover.wait();
+        }
     }
 }
 
@@ -110,12 +165,18 @@ fn sweep(place: &Path) {
         if Path::new(&format!("/proc/{pid}")).exists() {
             continue;
         }
-        // Held until it is gone: two sweepers do not meet in it.
-        let Some(folder) = lock(&path) else { continue };
-        let ours = folder.metadata().is_ok_and(|meta| meta.uid() == me && meta.mode() & 0o077 == 0);
-        if ours && is_at(&folder, &path) {
-            let _ = fs::remove_dir_all(&path);
-        }
+        remove_left(&path);
+    }
+}
+
+/// Removes a folder of this user alone that nobody has locked any more.
+fn remove_left(path: &Path) {
+    let me = rustix::process::geteuid().as_raw();
+    // Held until it is gone: two sweepers do not meet in it.
+    let Some(folder) = lock(path) else { return };
+    let ours = folder.metadata().is_ok_and(|meta| meta.uid() == me && meta.mode() & 0o077 == 0);
+    if ours && is_at(&folder, path) {
+        let _ = fs::remove_dir_all(path);
     }
 }
 

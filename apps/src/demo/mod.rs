@@ -27,7 +27,7 @@ use signal_hook::iterator::Signals;
 
 use self::end::Role;
 pub(crate) use self::end::{EndArgs, run as run_end};
-pub(crate) use self::folder::PrivateFolder;
+pub(crate) use self::folder::{PrivateFolder, run_remover};
 use self::process::End;
 
 use self::report::{Circumstances, EndReport, Message, Progress, Summary};
@@ -38,7 +38,7 @@ use crate::output::Output;
 /// Arguments of `linecard demo`.
 #[derive(Args)]
 pub(crate) struct DemoArgs {
-    /// How long to move packets
+    /// How long to move packets; the whole run ends at most 30 s later
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     seconds: u32,
     /// Print one line of JSON instead of a live view
@@ -60,6 +60,7 @@ enum Event {
 /// An end that does not start or ends early.
 pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode, Error> {
     let exec_ns = process::exec_time_ns();
+    let started = Instant::now();
     let mut show = Show::new(Output::standard(), args.json);
     let placement = place::choose(&cores::allowed());
     let folder = PrivateFolder::new()?;
@@ -80,9 +81,11 @@ pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode, Error> {
     let cores = placement.cores.map(|(back, front)| (back.0, front.0));
     let mut backend = start(Role::Backend, cores.map(|c| c.0))?;
     let mut frontend = start(Role::Frontend, cores.map(|c| c.1))?;
-    let mut run = Run { events, state: [State::default(), State::default()], interrupted: false };
-    run.traffic(Duration::from_secs(args.seconds.into()), &mut show)?;
-    run.collect([&mut backend, &mut frontend])?;
+    let time = Duration::from_secs(args.seconds.into());
+    let deadline = started + time + GRACE;
+    let mut run = Run { events, state: [State::default(), State::default()], interrupted: false, deadline };
+    run.traffic(time, &mut show)?;
+    run.collect([&mut backend, &mut frontend], &mut show)?;
     let [back, front] = run.state.map(|state| state.report.unwrap_or_default());
     let circumstances = Circumstances {
         exec_ns,
@@ -122,14 +125,17 @@ struct Run {
     /// Backend, frontend.
     state: [State; 2],
     interrupted: bool,
+    /// When it is over, whatever has come by then.
+    deadline: Instant,
 }
 
-/// How long an end may take to say that no request of it is on its way, and to report. An end that runs gives up by
-/// itself long before; one that a busy machine does not let run is waited for.
-const DRAIN_WITHIN: Duration = Duration::from_secs(60);
-const REPORT_WITHIN: Duration = Duration::from_secs(60);
+/// All that may be waited for beside the traffic: the first packet, the last echoes, the reports. An end that runs needs
+/// less than a second of it; one that a busy machine does not let run is waited for.
+const GRACE: Duration = Duration::from_secs(30);
 /// How long the first packet may take before the demo gives up.
 const FIRST_WITHIN: Duration = Duration::from_secs(20);
+/// How long is waited before that is said.
+const QUIETLY: Duration = Duration::from_secs(1);
 const SHOW_EVERY: Duration = Duration::from_millis(500);
 
 impl Run {
@@ -164,12 +170,32 @@ impl Run {
         Ok(())
     }
 
+    /// As [`listen`](Self::listen); says what for, when it takes long.
+    fn await_all(
+        &mut self,
+        until: Instant,
+        what: &str,
+        show: &mut Show,
+        done: impl Fn(&Self) -> bool,
+    ) -> Result<(), Error> {
+        let start = Instant::now();
+        self.listen(until.min(start + QUIETLY), &done)?;
+        if !done(self) && !self.interrupted && Instant::now() < until {
+            show.waiting(what, until.saturating_duration_since(start));
+            self.listen(until, done)?;
+        }
+        Ok(())
+    }
+
     /// Lets packets move for `time` from the first one on.
     fn traffic(&mut self, time: Duration, show: &mut Show) -> Result<(), Error> {
-        self.listen(Instant::now() + FIRST_WITHIN, |run| run.received() > 0)?;
+        let until = Instant::now() + FIRST_WITHIN;
+        self.await_all(until, "the first packet", show, |run| run.received() > 0)?;
         if self.received() == 0 && !self.interrupted {
             let within = FIRST_WITHIN.as_secs();
-            return Err(Error::Failed(format!("no packet came within {within} s; run `linecard doctor`")));
+            return Err(Error::Failed(format!(
+                "no packet came within {within} s; end programs that keep the cores busy, or run `linecard doctor`"
+            )));
         }
         show.mark(self.received());
         let end = Instant::now() + time;
@@ -181,17 +207,40 @@ impl Run {
     }
 
     /// Stops requests, waits for the last echoes, asks for reports and waits for the ends to end.
-    fn collect(&mut self, mut ends: [&mut End; 2]) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// An end ended early, or the time is over: then nothing is known of the packets on their way, lost or not.
+    fn collect(&mut self, mut ends: [&mut End; 2], show: &mut Show) -> Result<(), Error> {
+        // Whoever interrupted the traffic wants to see how it went, too.
+        self.interrupted = false;
+        let until = self.deadline;
         ends.iter_mut().for_each(|end| end.order(end::DRAIN));
-        self.listen(Instant::now() + DRAIN_WITHIN, |run| run.state.iter().all(|s| s.progress.drained))?;
+        let drained = |state: &State| state.progress.drained;
+        self.await_all(until, "the last echoes", show, |run| run.state.iter().all(drained))?;
+        self.in_time("the last echoes of", drained)?;
         ends.iter_mut().for_each(|end| end.order(end::REPORT));
-        self.listen(Instant::now() + REPORT_WITHIN, |run| run.state.iter().all(|s| s.report.is_some()))?;
-        for (role, state) in [Role::Backend, Role::Frontend].into_iter().zip(&self.state) {
-            if state.report.is_none() {
-                return Err(ended_early(role));
-            }
+        let reported = |state: &State| state.report.is_some();
+        self.await_all(until, "the reports", show, |run| run.state.iter().all(reported))?;
+        self.in_time("the report of", reported)
+    }
+
+    /// An error about the first end that did not get there.
+    fn in_time(&self, what: &str, done: impl Fn(&State) -> bool) -> Result<(), Error> {
+        let both = [Role::Backend, Role::Frontend].into_iter().zip(&self.state);
+        match both.into_iter().find(|(_, state)| !done(state)) {
+            None => Ok(()),
+            Some((role, state)) if state.closed => Err(ended_early(role)),
+            Some((role, _)) if self.interrupted => Err(Error::Failed(format!(
+                "interrupted before {what} the {} came; run it again",
+                role.name()
+            ))),
+            Some((role, _)) => Err(Error::Failed(format!(
+                "{what} the {} did not come within {} s after the traffic, so whether packets were lost is not known; \
+                 end programs that keep the cores busy and run it again",
+                role.name(),
+                GRACE.as_secs()
+            ))),
         }
-        Ok(())
     }
 }
 

@@ -50,6 +50,20 @@ impl Show {
         self.output.flush();
     }
 
+    /// Says what keeps it waiting, and how long at most.
+    pub(super) fn waiting(&mut self, what: &str, most: std::time::Duration) {
+        if self.json {
+            return;
+        }
+        let lead = if self.live { "\n" } else { "" };
+        out!(
+            self.output,
+            "{lead}waiting for {what}, up to {:.0} s: the cores are busy\n",
+            most.as_secs_f64()
+        );
+        self.output.flush();
+    }
+
     /// Rates count from here.
     pub(super) fn mark(&mut self, received: u64) {
         self.last = Some((Instant::now(), received));

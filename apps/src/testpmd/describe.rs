@@ -13,7 +13,7 @@ impl Session {
         let retry = self.settings.retry;
         out!(
             self.out,
-            "{} packet forwarding{} - ports={} - cores={} - streams={streams} - NUMA support enabled, MP \
+            "{} packet forwarding{} - ports={} - cores={} - streams={streams} - NUMA support disabled, MP \
              allocation mode: native\n",
             self.settings.mode.name(),
             if retry.enabled { " with retry" } else { "" },

@@ -1,20 +1,23 @@
 //! Forwarding: queues move into polling threads at start and come home at stop.
 
+use std::cell::Cell;
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use linecard::eal::clock::cycles;
 use linecard::eal::{Eal, LcoreId, Stop, Workers};
-use linecard::mempool::{Burst, Pool};
-use linecard::pmd::capture::{WatchedRx, WatchedTx};
+use linecard::mempool::Pool;
+use linecard::pmd::contain;
 
 use super::bursts::Spread;
 use super::frames::UdpFlow;
-use super::lane::{Forward, Lane, LaneConfig, LaneCounters, Live, Round, burst_len};
+use super::lane::{Forward, Lane, LaneConfig, LaneCounters, Live, Parts, PortRx, PortTx, Round};
 use super::layout::StreamTotals;
 use super::modes::{
-    Checksums, Csum, FiveTupleSwap, FlowGen, IcmpEcho, Io, MacRewrite, MacSwap, Mode, RxOnly, TxOnly,
+    Checksums, Csum, FiveTupleSwap, FlowGen, IcmpEcho, Io, MacRewrite, MacSwap, Mode, MultiFlow, RxOnly,
+    TxOnly,
 };
 use super::settings::{Mac, ModeKind, Settings};
 use super::topology::{Share, Stream};
@@ -23,8 +26,8 @@ use crate::error::Error;
 /// The queues of a stream, on their way to or from a thread.
 pub(crate) struct Queues {
     pub(crate) stream: Stream,
-    pub(crate) rx: WatchedRx,
-    pub(crate) tx: WatchedTx,
+    pub(crate) rx: PortRx,
+    pub(crate) tx: PortTx,
 }
 
 /// Traffic in motion.
@@ -56,10 +59,11 @@ pub(crate) struct Plan<'a> {
 }
 
 impl Plan<'_> {
-    fn generator(&self, stream: &Stream) -> TxOnly {
-        let flow = UdpFlow::txonly(self.mac(stream.tx_port), self.settings.peer(stream.tx_port));
-        let burst = burst_len(self.settings.burst);
-        TxOnly::new(self.pool.clone(), flow, &self.settings.tx_segments, burst)
+    fn generator(&self, stream: &Stream, lcore: u32) -> TxOnly {
+        let (own, peer) = (self.mac(stream.tx_port), self.settings.peer(stream.tx_port));
+        let flow = UdpFlow::of(self.settings.tx_addresses, own, peer);
+        let flows = self.settings.tx_multi_flow.then(|| MultiFlow::new(flow.dst_ip, lcore));
+        TxOnly::new(self.pool.clone(), flow, &self.settings.tx_segments, flows)
     }
 
     fn mac(&self, port: u16) -> Mac {
@@ -67,10 +71,9 @@ impl Plan<'_> {
     }
 
     /// The one place where the mode's name becomes its type.
-    fn lane(&self, queues: Queues, counters: Arc<LaneCounters>) -> Box<dyn Forward> {
+    fn lane(&self, queues: Queues, counters: Arc<LaneCounters>, lcore: u32) -> Box<dyn Forward> {
         let tx_port = queues.stream.tx_port;
         let (own, peer) = (self.mac(tx_port), self.settings.peer(tx_port));
-        let burst = burst_len(self.settings.burst);
         match self.settings.mode {
             ModeKind::Io => self.with(queues, counters, Io),
             ModeKind::Mac => self.with(queues, counters, MacRewrite { dst: peer, src: own }),
@@ -84,12 +87,12 @@ impl Plan<'_> {
                 self.with(queues, counters, mode)
             }
             ModeKind::TxOnly => {
-                let generator = self.generator(&queues.stream);
+                let generator = self.generator(&queues.stream, lcore);
                 self.with(queues, counters, generator)
             }
             ModeKind::FlowGen => {
                 let (len, flows) = (self.settings.tx_len(), self.settings.flows);
-                self.with(queues, counters, FlowGen::new(self.pool.clone(), len, flows, burst))
+                self.with(queues, counters, FlowGen::new(self.pool.clone(), len, flows))
             }
         }
     }
@@ -97,8 +100,8 @@ impl Plan<'_> {
     fn with<M: Mode>(&self, queues: Queues, counters: Arc<LaneCounters>, mode: M) -> Box<dyn Forward> {
         let Queues { stream, rx, tx } = queues;
         let config = LaneConfig { retry: self.settings.retry, live: Arc::clone(&self.live) };
-        let packets = Burst::with_capacity(usize::from(self.settings.burst));
-        Box::new(Lane { stream, rx, tx, mode, packets, counters, config })
+        let burst = Parts::new(self.settings.burst);
+        Box::new(Lane { stream, rx, tx, mode, burst, counters, config })
     }
 }
 
@@ -140,14 +143,14 @@ impl Forwarding {
             let counters = Arc::new(LaneCounters::new(plan.settings.record_bursts));
             self.lanes.push((queues.stream, Arc::clone(&counters)));
             if plan.tx_first > 0 {
-                generators.push(plan.generator(&queues.stream));
+                generators.push(plan.generator(&queues.stream, share.lcore));
             }
-            lanes.push(plan.lane(queues, counters));
+            lanes.push(plan.lane(queues, counters, share.lcore));
         }
         let (tx_first, burst) = (plan.tx_first, usize::from(plan.settings.burst));
         let record = (plan.settings.record_cycles, plan.settings.record_bursts);
         self.workers.launch(lcore, move |stop| {
-            for (lane, generator) in lanes.iter_mut().zip(&generators) {
+            for (lane, generator) in lanes.iter_mut().zip(&mut generators) {
                 // Burst by burst, so that `stop` is not kept waiting.
                 for _ in (0..tx_first).take_while(|_| stop.running()) {
                     lane.send_first(generator, burst);
@@ -232,11 +235,41 @@ fn counted(lane: &mut dyn Forward) -> Round {
     done
 }
 
-/// Polls with `round` until told to stop.
-fn poll(stop: &Stop, lanes: &mut [Box<dyn Forward>], round: impl Fn(&mut dyn Forward) -> Round) {
+/// Polls with `round` until told to stop. A stream that panics outside of its queues, which contain their own panics, is
+/// halted; the others go on.
+fn poll(stop: &Stop, lanes: &mut Vec<Box<dyn Forward>>, round: impl Fn(&mut dyn Forward) -> Round) {
+    let at = Cell::new(0);
+    while let Err(panic) = catch_unwind(AssertUnwindSafe(|| poll_all(stop, lanes, &round, &at))) {
+        let lane = lanes.remove(at.get()).halted();
+        let stream = lane.stream();
+        tracing::error!(
+            "the stream from port {}, queue {} to port {}, queue {} panicked and is halted ({}); the others go on; \
+             report this as a fault of its forwarding mode",
+            stream.rx_port,
+            stream.rx_queue,
+            stream.tx_port,
+            stream.tx_queue,
+            contain::message(&*panic)
+        );
+        std::mem::forget(panic);
+        lanes.insert(at.get(), lane);
+    }
+}
+
+/// `at` is the number of the stream whose turn it is.
+fn poll_all(
+    stop: &Stop,
+    lanes: &mut [Box<dyn Forward>],
+    round: &impl Fn(&mut dyn Forward) -> Round,
+    at: &Cell<usize>,
+) {
     let (mut idle, mut patience) = (0_u32, YIELD_AFTER);
     while stop.running() {
-        let moved: u32 = lanes.iter_mut().map(|lane| round(&mut **lane).moved()).sum();
+        let mut moved = 0;
+        for (i, lane) in lanes.iter_mut().enumerate() {
+            at.set(i);
+            moved += round(&mut **lane).moved();
+        }
         if moved > 0 {
             idle = 0;
             continue;
@@ -244,10 +277,16 @@ fn poll(stop: &Stop, lanes: &mut [Box<dyn Forward>], round: impl Fn(&mut dyn For
         idle += 1;
         if idle >= patience {
             idle = 0;
-            lanes.iter_mut().for_each(|lane| lane.reclaim());
+            for (i, lane) in lanes.iter_mut().enumerate() {
+                at.set(i);
+                lane.reclaim();
+            }
             let start = Instant::now();
             std::thread::yield_now();
             patience = if start.elapsed() > TURN { YIELD_SOON } else { YIELD_AFTER };
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

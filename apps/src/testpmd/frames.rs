@@ -19,6 +19,20 @@ const PROTO_TCP: u8 = 6;
 const PROTO_UDP: u8 = 17;
 const DEFAULT_TTL: u8 = 64;
 
+/// Source and destination of what txonly sends: `--tx-ip`, `--tx-udp`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct TxAddresses {
+    pub(crate) ip: ([u8; 4], [u8; 4]),
+    pub(crate) udp: (u16, u16),
+}
+
+impl Default for TxAddresses {
+    /// Addresses of the benchmarking range (RFC 2544), the discard port.
+    fn default() -> Self {
+        Self { ip: ([198, 18, 0, 1], [198, 18, 0, 2]), udp: (9, 9) }
+    }
+}
+
 /// Addresses and ports of a generated UDP frame.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct UdpFlow {
@@ -31,10 +45,16 @@ pub(crate) struct UdpFlow {
 }
 
 impl UdpFlow {
-    /// What DPDK's txonly sends: discard port, addresses of the benchmarking range (RFC 2544).
+    /// What DPDK's txonly sends unless told otherwise.
+    #[cfg(test)]
     pub(crate) fn txonly(src_mac: Mac, dst_mac: Mac) -> Self {
-        let (src_ip, dst_ip) = ([198, 18, 0, 1], [198, 18, 0, 2]);
-        Self { dst_mac, src_mac, src_ip, dst_ip, src_port: 9, dst_port: 9 }
+        Self::of(TxAddresses::default(), src_mac, dst_mac)
+    }
+
+    /// A flow between these addresses.
+    pub(crate) fn of(addresses: TxAddresses, src_mac: Mac, dst_mac: Mac) -> Self {
+        let TxAddresses { ip: (src_ip, dst_ip), udp: (src_port, dst_port) } = addresses;
+        Self { dst_mac, src_mac, src_ip, dst_ip, src_port, dst_port }
     }
 
     /// What DPDK's flowgen sends as flow `index`.
@@ -81,8 +101,19 @@ impl UdpFlow {
 /// Turns a frame of any flowgen flow into that of flow `index`.
 #[inline]
 pub(crate) fn set_flow(frame: &mut [u8], index: u32) {
+    set_address(frame, 16, UdpFlow::flowgen(index).dst_ip);
+}
+
+/// Sets the source address of a frame with an IPv4 header.
+#[inline]
+pub(crate) fn set_source(frame: &mut [u8], source: [u8; 4]) {
+    set_address(frame, 12, source);
+}
+
+#[inline]
+fn set_address(frame: &mut [u8], at: usize, address: [u8; 4]) {
     let Some(header) = frame.get_mut(ETHER_LEN..ETHER_LEN + IPV4_LEN) else { return };
-    header[16..20].copy_from_slice(&UdpFlow::flowgen(index).dst_ip);
+    header[at..at + 4].copy_from_slice(&address);
     put(header, 10, 0);
     let sum = checksum(header);
     put(header, 10, sum);

@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use linecard::eal::clock::cycles;
-use linecard::mempool::{BURST, Burst};
+use linecard::mempool::{BURST, Burst, Packet};
 use linecard::pmd::capture::{WatchedRx, WatchedTx};
+use linecard::pmd::contain::{ContainedRx, ContainedTx};
 use linecard::pmd::{RxQueue, TxQueue};
 
 use super::bursts::{Bursts, Spread};
@@ -15,6 +16,12 @@ use super::layout::StreamTotals;
 use super::modes::{Mode, TxOnly};
 use super::settings::Retry;
 use super::topology::Stream;
+use super::verbose::Verbose;
+
+/// A receive queue as testpmd polls it: it can be captured, and a panic costs it alone.
+pub(crate) type PortRx = ContainedRx<WatchedRx>;
+/// A transmit queue, likewise.
+pub(crate) type PortTx = ContainedTx<WatchedTx>;
 
 /// Counters of one stream. One thread adds, any thread reads.
 #[derive(Debug, Default)]
@@ -104,6 +111,8 @@ impl LaneCounters {
 pub(crate) struct Live {
     /// Whether received packets are shown.
     pub(crate) verbose: AtomicU16,
+    /// Where they are shown.
+    pub(crate) shown: Verbose,
     /// Cycles to spend on nothing for each received packet.
     pub(crate) work_cycles: AtomicU32,
 }
@@ -129,12 +138,18 @@ impl Round {
     pub(crate) fn moved(self) -> u32 {
         self.received + self.sent
     }
+
+    fn add(&mut self, part: Self) {
+        self.received += part.received;
+        self.sent += part.sent;
+        self.offered |= part.offered;
+    }
 }
 
 /// A lane of any mode, driven burst by burst.
 pub(crate) trait Forward: Send {
     /// Sends `count` generated packets before the mode begins.
-    fn send_first(&mut self, generator: &TxOnly, count: usize);
+    fn send_first(&mut self, generator: &mut TxOnly, count: usize);
     /// Receives, steps and sends once.
     fn round(&mut self) -> Round;
     /// Counts cycles of a round that moved packets.
@@ -144,35 +159,65 @@ pub(crate) trait Forward: Send {
     /// Lets the transmit queue finish what earlier bursts left to do.
     fn reclaim(&mut self);
     /// Which stream this is, and its queues.
-    fn into_queues(self: Box<Self>) -> (Stream, WatchedRx, WatchedTx);
+    fn into_queues(self: Box<Self>) -> (Stream, PortRx, PortTx);
+    /// Which stream this is.
+    fn stream(&self) -> Stream;
+    /// The same after a panic outside of its queues: does nothing any more; what it held is dropped and counted.
+    fn halted(self: Box<Self>) -> Box<dyn Forward>;
+}
+
+/// The packets of one burst as asked for, in as many parts as a [`Burst`] holds.
+pub(crate) struct Parts {
+    /// The part in use.
+    packets: Burst,
+    /// Further parts of the same size.
+    more: usize,
+    /// What remains beyond those.
+    rest: Option<Box<Burst>>,
+}
+
+impl Parts {
+    pub(crate) fn new(burst: u16) -> Self {
+        let burst = usize::from(burst).max(1);
+        let (more, rest) = if burst <= BURST { (0, 0) } else { (burst / BURST - 1, burst % BURST) };
+        let rest = (rest > 0).then(|| Box::new(Burst::with_capacity(rest)));
+        Self { packets: Burst::with_capacity(burst), more, rest }
+    }
+
+    #[inline]
+    fn one(&self) -> bool {
+        self.more == 0 && self.rest.is_none()
+    }
 }
 
 /// See [`Forward`].
 pub(crate) struct Lane<M> {
     pub(crate) stream: Stream,
-    pub(crate) rx: WatchedRx,
-    pub(crate) tx: WatchedTx,
+    pub(crate) rx: PortRx,
+    pub(crate) tx: PortTx,
     pub(crate) mode: M,
-    pub(crate) packets: Burst,
+    pub(crate) burst: Parts,
     pub(crate) counters: Arc<LaneCounters>,
     pub(crate) config: LaneConfig,
 }
 
 impl<M: Mode> Lane<M> {
-    /// Sends what `packets` holds; what does not fit is tried again if asked for, then dropped and counted.
+    /// Sends what the burst holds; what does not fit is tried again if asked for, then dropped and counted.
     #[inline]
     fn send(&mut self) -> (usize, usize) {
-        if self.packets.is_empty() && !M::HOLDS_BACK {
+        let packets = &mut self.burst.packets;
+        if packets.is_empty() && !M::HOLDS_BACK {
             return (0, 0);
         }
-        let mut sent = self.mode.send(&mut self.tx, &mut self.packets);
-        if !self.packets.is_empty() && self.config.retry.enabled {
+        let mut sent = self.mode.send(&mut self.tx, packets);
+        if !packets.is_empty() && self.config.retry.enabled {
             sent += self.send_again();
         }
-        if !self.packets.is_empty() {
-            self.tx.note_dropped(&self.packets, "no room in the transmit queue");
+        let packets = &mut self.burst.packets;
+        if !packets.is_empty() {
+            self.tx.note_dropped(packets, "no room in the transmit queue");
         }
-        let dropped = self.packets.clear() + self.mode.lost();
+        let dropped = packets.clear() + self.mode.lost();
         LaneCounters::add(&self.counters.tx_packets, sent as u64);
         if dropped > 0 {
             LaneCounters::add(&self.counters.tx_dropped, dropped as u64);
@@ -189,49 +234,25 @@ impl<M: Mode> Lane<M> {
             while start.elapsed() < delay {
                 std::hint::spin_loop();
             }
-            sent += self.mode.send(&mut self.tx, &mut self.packets);
-            if self.packets.is_empty() {
+            sent += self.mode.send(&mut self.tx, &mut self.burst.packets);
+            if self.burst.packets.is_empty() {
                 break;
             }
         }
         sent
     }
 
-    #[cold]
-    fn describe(&self) {
-        use std::io::Write as _;
-        let Stream { rx_port, rx_queue, .. } = self.stream;
-        let mut text =
-            format!("\nport {rx_port}/queue {rx_queue}: received {} packets\n", self.packets.len());
-        for packet in self.packets.iter() {
-            let segments = packet.segments().count();
-            text += &frames::describe(packet.data(), packet.len(), segments, rx_queue);
-        }
-        // Nobody can be told that standard output is gone while packets move.
-        let _ = std::io::stdout().lock().write_all(text.as_bytes());
-    }
-}
-
-impl<M: Mode> Forward for Lane<M> {
-    fn send_first(&mut self, generator: &TxOnly, count: usize) {
-        let mut left = count;
-        while left > 0 {
-            let now = left.min(self.packets.capacity());
-            generator.fill(&mut self.packets, now);
-            self.send();
-            left -= now;
-        }
-    }
-
+    /// Receives, steps and sends one part of the burst.
     #[inline]
-    fn round(&mut self) -> Round {
+    fn part(&mut self) -> Round {
         let mut received = 0;
         if M::RECEIVES {
-            received = self.rx.rx_burst(&mut self.packets);
+            received = self.rx.rx_burst(&mut self.burst.packets);
             if received > 0 {
                 LaneCounters::add(&self.counters.rx_packets, received as u64);
                 if self.config.live.verbose.load(Ordering::Relaxed) > 0 {
-                    self.describe();
+                    let packets = &self.burst.packets;
+                    self.config.live.shown.show(packets.len(), || describe(&self.stream, packets));
                 }
                 let work = self.config.live.work_cycles.load(Ordering::Relaxed);
                 if work > 0 {
@@ -239,12 +260,64 @@ impl<M: Mode> Forward for Lane<M> {
                 }
             }
         }
-        self.mode.step(&mut self.packets);
+        self.mode.step(&mut self.burst.packets);
         let (sent, dropped) = self.send();
         if dropped > 0 {
             self.mode.not_sent(dropped);
         }
         Round { received: received as u32, sent: sent as u32, offered: sent + dropped > 0 }
+    }
+
+    /// The parts of a large burst after the first, as long as the last one was full.
+    #[inline(never)]
+    fn further_parts(&mut self, whole: &mut Round) {
+        let mut full = M::GENERATES || whole.received as usize == BURST;
+        for _ in 0..self.burst.more {
+            if !full {
+                return;
+            }
+            let part = self.part();
+            full = M::GENERATES || part.received as usize == BURST;
+            whole.add(part);
+        }
+        if full && let Some(mut rest) = self.burst.rest.take() {
+            std::mem::swap(&mut *rest, &mut self.burst.packets);
+            whole.add(self.part());
+            std::mem::swap(&mut *rest, &mut self.burst.packets);
+            self.burst.rest = Some(rest);
+        }
+    }
+}
+
+#[cold]
+fn describe(stream: &Stream, packets: &[Packet]) -> String {
+    let Stream { rx_port, rx_queue, .. } = stream;
+    let mut text = format!("\nport {rx_port}/queue {rx_queue}: received {} packets\n", packets.len());
+    for packet in packets {
+        let segments = packet.segments().count();
+        text += &frames::describe(packet.data(), packet.len(), segments, *rx_queue);
+    }
+    text
+}
+
+impl<M: Mode> Forward for Lane<M> {
+    fn send_first(&mut self, generator: &mut TxOnly, count: usize) {
+        let mut left = count;
+        while left > 0 {
+            let now = left.min(self.burst.packets.capacity());
+            generator.fill(&mut self.burst.packets, now);
+            self.send();
+            left -= now;
+        }
+    }
+
+    #[inline]
+    fn round(&mut self) -> Round {
+        let mut whole = self.part();
+        if !self.burst.one() {
+            self.further_parts(&mut whole);
+        }
+        whole
     }
 
     fn add_busy(&mut self, cycles: u64) {
@@ -259,9 +332,58 @@ impl<M: Mode> Forward for Lane<M> {
         self.tx.reclaim();
     }
 
-    fn into_queues(self: Box<Self>) -> (Stream, WatchedRx, WatchedTx) {
+    fn into_queues(self: Box<Self>) -> (Stream, PortRx, PortTx) {
         let Self { stream, rx, tx, .. } = *self;
         (stream, rx, tx)
+    }
+
+    fn stream(&self) -> Stream {
+        self.stream
+    }
+
+    fn halted(mut self: Box<Self>) -> Box<dyn Forward> {
+        // Modes are safe code: what they did with the burst before they panicked left it whole.
+        let rest = self.burst.rest.as_mut().map_or(0, |rest| rest.clear());
+        let dropped = self.burst.packets.clear() + rest;
+        LaneCounters::add(&self.counters.tx_dropped, dropped as u64);
+        let Self { stream, rx, tx, .. } = *self;
+        Box::new(Halted { stream, rx, tx })
+    }
+}
+
+/// A stream that panicked: keeps its queues until they go home.
+struct Halted {
+    stream: Stream,
+    rx: PortRx,
+    tx: PortTx,
+}
+
+impl Forward for Halted {
+    fn send_first(&mut self, _: &mut TxOnly, _: usize) {}
+
+    fn round(&mut self) -> Round {
+        Round::default()
+    }
+
+    fn add_busy(&mut self, _: u64) {}
+
+    fn add_bursts(&mut self, _: Round) {}
+
+    fn reclaim(&mut self) {
+        self.tx.reclaim();
+    }
+
+    fn into_queues(self: Box<Self>) -> (Stream, PortRx, PortTx) {
+        let Self { stream, rx, tx } = *self;
+        (stream, rx, tx)
+    }
+
+    fn stream(&self) -> Stream {
+        self.stream
+    }
+
+    fn halted(self: Box<Self>) -> Box<dyn Forward> {
+        self
     }
 }
 
@@ -270,9 +392,4 @@ impl<M: Mode> Forward for Lane<M> {
 fn spend(work: u64) {
     let start = cycles();
     while cycles().wrapping_sub(start) < work {}
-}
-
-/// Packets of one burst as asked for, as far as a [`Burst`] holds them.
-pub(crate) fn burst_len(asked: u16) -> usize {
-    usize::from(asked).clamp(1, BURST)
 }

@@ -195,6 +195,7 @@ pub(crate) struct PortFacts {
     pub(crate) depth: (u16, u16),
     pub(crate) depth_power_of_two: bool,
     pub(crate) max_frame: u32,
+    pub(crate) max_lro: u32,
     pub(crate) features: String,
     pub(crate) paths: String,
 }
@@ -249,7 +250,7 @@ fn limits(facts: &PortFacts) -> [(&'static str, String); 17] {
     [
         ("Minimum size of RX buffer", "0".into()),
         ("Maximum configurable length of RX packet", facts.max_frame.to_string()),
-        ("Maximum configurable size of LRO aggregated packet", "0".into()),
+        ("Maximum configurable size of LRO aggregated packet", facts.max_lro.to_string()),
         ("Current number of RX queues", facts.queues.0.to_string()),
         ("Max possible RX queues", facts.max_queues.0.to_string()),
         ("Max possible number of RXDs per queue", max.clone()),

@@ -21,6 +21,7 @@ mod recording;
 mod session;
 mod settings;
 mod topology;
+mod verbose;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -69,7 +70,10 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode, Error> {
     drop(input);
     result?;
     session.out.finish(true)?;
-    Ok(ExitCode::SUCCESS)
+    match session.bad_line {
+        Some(line) => Err(Error::Failed(format!("{line} is no command; `help all` in a console lists them"))),
+        None => Ok(ExitCode::SUCCESS),
+    }
 }
 
 fn print_help(output: &mut Output) {
@@ -194,6 +198,10 @@ fn check_settings(session: &Session) -> Result<(), Error> {
     if let Some(id) = settings.ports.iter().flatten().find(|id| session.ports.get(**id).is_none()) {
         return usage(format!("Invalid port {id}; there are {known} ports, numbered from 0"));
     }
+    if let Some(id) = settings.peer_ports().find(|id| session.ports.get(*id).is_none()) {
+        let problem = format!("--eth-peer names port {id}; there are {known} ports, numbered from 0");
+        return usage(problem);
+    }
     if settings.nb_ports.is_some_and(|count| usize::from(count) > known) {
         return usage(format!("nb-ports should be > 0 and <= {known}; add devices with --vdev"));
     }
@@ -233,7 +241,7 @@ fn forward(session: &mut Session, input: &mut Input) -> Result<(), Error> {
 }
 
 /// Forwards until Enter, the end of the input or a signal; with a statistics period only a signal ends it.
-fn unattended(session: &mut Session, input: &Input) {
+fn unattended(session: &mut Session, input: &mut Input) {
     let period = Duration::from_secs(session.options.stats_period.into());
     if period.is_zero() {
         out!(session.out, "Press enter to exit\n");
@@ -246,7 +254,7 @@ fn unattended(session: &mut Session, input: &Input) {
             print_period(session);
             next += period;
         }
-        if input.wait(Duration::from_millis(100)).is_some() {
+        if input.wait(Duration::from_millis(100), &mut session.out).is_some() {
             break;
         }
         let news = session.report_links();

@@ -1,6 +1,7 @@
 //! testpmd's own options, the part of the command line after `--`.
 
 use std::ffi::{OsStr, OsString};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use linecard::mempool::HEADROOM;
@@ -206,6 +207,26 @@ const OPTIONS: &[Spec] = &[
         o.settings.tx_segments = settings::check_tx_segments(&list, u32::from(u16::MAX))?;
         Ok(())
     }),
+    valued("tx-ip", "SRC,DST", "IPv4 addresses of txonly (default 198.18.0.1,198.18.0.2)", |o, v| {
+        let addresses = v.split_once(',').and_then(|(from, to)| {
+            Some((from.parse::<Ipv4Addr>().ok()?.octets(), to.parse::<Ipv4Addr>().ok()?.octets()))
+        });
+        o.settings.tx_addresses.ip =
+            addresses.ok_or_else(|| format!("tx-ip {v} invalid - must be two IPv4 addresses, SRC,DST"))?;
+        Ok(())
+    }),
+    valued("tx-udp", "SRC[,DST]", "UDP ports of txonly (default 9,9); DST is SRC if left out", |o, v| {
+        let (from, to) = v.split_once(',').unwrap_or((v, v));
+        o.settings.tx_addresses.udp = (
+            number("tx-udp source port", from, 0, 65_535)?,
+            number("tx-udp destination port", to, 0, 65_535)?,
+        );
+        Ok(())
+    }),
+    flag("txonly-multi-flow", "txonly sends 256 flows in turn: source addresses that differ", |o, _| {
+        o.settings.tx_multi_flow = true;
+        Ok(())
+    }),
     valued("flowgen-flows", "N", "flows that flowgen makes (default 1024)", |o, v| {
         o.settings.flows = number("flowgen-flows", v, 1, 1 << 24)?;
         Ok(())
@@ -284,7 +305,6 @@ const HARMLESS_FLAGS: &[&str] = &[
     "rss-level-outer",
     "disable-drop-en",
     "hot-plug",
-    "txonly-multi-flow",
     "no-iova-contig",
 ];
 const HARMLESS_VALUED: &[&str] = &[
@@ -303,7 +323,6 @@ const HARMLESS_VALUED: &[&str] = &[
     "txrst",
     "print-event",
     "mask-event",
-    "tx-udp",
     "burst-tx-delay",
     "max-lro-pkt-size",
     "vxlan-gpe-port",

@@ -3,26 +3,29 @@
 use std::time::{Duration, Instant};
 
 use linecard::mempool::Pool;
-use linecard::pmd::capture::{Hub, WatchedRx, WatchedTx};
+use linecard::pmd::capture::Hub;
+use linecard::pmd::contain::contain_queues;
+use linecard::pmd::offload::RxOffloads;
 use linecard::pmd::{
     self, Device, DeviceInfo, Link, Offloads, Port, PortConfig, PortControl, PortStats, RxQueue, TxQueue,
 };
 
 use super::engine::Queues;
+use super::lane::{PortRx, PortTx};
 use super::layout::{PortFacts, Rates};
 use super::modes::Checksums;
 use super::settings::Mac;
 use super::topology::Stream;
 use crate::error::Error;
 
-/// Most ports, DPDK's `RTE_MAX_ETHPORTS`.
-pub(crate) const MAX_PORTS: usize = 32;
+/// Most ports. DPDK's `RTE_MAX_ETHPORTS` is chosen when it is built: 32 unless asked for more, at most so many.
+pub(crate) const MAX_PORTS: usize = 1024;
 
 /// A started port; queues that forwarding borrowed are `None`.
 struct Live {
     port: Port,
-    rx: Vec<Option<WatchedRx>>,
-    tx: Vec<Option<WatchedTx>>,
+    rx: Vec<Option<PortRx>>,
+    tx: Vec<Option<PortTx>>,
 }
 
 enum State {
@@ -41,7 +44,6 @@ pub(crate) struct Slot {
     /// Its next start sets it up anew.
     reshaped: bool,
     promiscuous: bool,
-    pub(crate) allmulticast: bool,
     /// For the csum mode; what the port does itself is in `wanted`.
     pub(crate) checksums: Checksums,
     /// The csum mode cuts large packets that leave here.
@@ -49,6 +51,14 @@ pub(crate) struct Slot {
     link: Link,
     last_shown: Option<(Instant, PortStats)>,
     forward_base: PortStats,
+}
+
+/// Turns promiscuous mode on or off; what it is then. A port that gets all multicast frames without it gets every frame.
+fn make_promiscuous(control: &dyn PortControl, on: bool) -> bool {
+    control.set_promiscuous(on);
+    let on = on || control.allmulticast();
+    control.set_promiscuous(on);
+    on
 }
 
 const NO_LINK: Link = Link { up: false, speed_mbps: Some(10_000), full_duplex: true };
@@ -64,7 +74,6 @@ impl Slot {
             state: Some(State::Stopped(device)),
             reshaped: true,
             promiscuous: true,
-            allmulticast: true,
             checksums: Checksums::default(),
             gso: false,
             link: NO_LINK,
@@ -112,13 +121,16 @@ impl Slot {
         };
         let started = pmd::configure(device, self.wanted.clone()).and_then(|configured| {
             let config = configured.config().clone();
-            configured.start(pool).map(|port| (hub.watch_queues(self.id, port), config))
+            configured.start(pool).map(|port| {
+                let (port, rx, tx) = hub.watch_queues(self.id, port);
+                (contain_queues(port, rx, tx), config)
+            })
         });
         match started {
             Ok(((port, rx, tx), config)) => {
                 let rx = rx.into_iter().map(Some).collect();
                 let tx = tx.into_iter().map(Some).collect();
-                port.control.set_promiscuous(self.promiscuous);
+                self.promiscuous = make_promiscuous(&*port.control, self.promiscuous);
                 self.wanted = config;
                 self.link = port.control.link();
                 self.state = Some(State::Started(Live { port, rx, tx }));
@@ -156,6 +168,11 @@ impl Slot {
         self.reshaped
     }
 
+    /// Ring sizes that may be asked for, and whether they must be powers of two.
+    pub(crate) fn depths(&self) -> (std::ops::RangeInclusive<u16>, bool) {
+        (self.info.depth.clone(), self.info.depth_power_of_two)
+    }
+
     /// MTUs that may be asked for.
     pub(crate) fn mtu_range(&self) -> std::ops::RangeInclusive<u16> {
         self.info.mtu.clone()
@@ -174,14 +191,10 @@ impl Slot {
 
     /// Whether the device has as many queues as asked for, before anything is made for them.
     pub(crate) fn check_queues(&self) -> Result<(), Error> {
-        let (max_rx, max_tx) = self.max_queues();
-        let (rx, tx) = (self.wanted.rx_queues, self.wanted.tx_queues);
-        for (what, asked, max) in [("receive", rx, max_rx), ("transmit", tx, max_tx)] {
-            if asked > max {
-                return Err(pmd::Error::Queues { port: self.name.clone(), what, asked, max }.into());
-            }
+        match &self.state {
+            Some(State::Stopped(device)) => Ok(pmd::config::check_queues(&**device, &self.wanted)?),
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     /// Packets that the rings asked for can hold.
@@ -206,11 +219,14 @@ impl Slot {
         (self.info.max_rx_queues, self.info.max_tx_queues)
     }
 
-    pub(crate) fn set_promiscuous(&mut self, on: bool) {
-        self.promiscuous = on;
-        if let Some(control) = self.control() {
-            control.set_promiscuous(on);
-        }
+    /// Turns promiscuous mode on or off; false when it stays on, because the port filters nothing.
+    pub(crate) fn set_promiscuous(&mut self, on: bool) -> bool {
+        self.promiscuous = self.control().map_or(on, |control| make_promiscuous(control, on));
+        self.promiscuous == on
+    }
+
+    pub(crate) fn allmulticast(&self) -> bool {
+        self.control().is_none_or(|control| control.allmulticast())
     }
 
     pub(crate) fn stats(&self) -> PortStats {
@@ -296,12 +312,13 @@ impl Slot {
             link: control.map_or(NO_LINK, |control| control.link()),
             mtu,
             promiscuous: control.map_or(self.promiscuous, |control| control.promiscuous()),
-            allmulticast: self.allmulticast,
+            allmulticast: self.allmulticast(),
             queues: (rx, tx),
             max_queues: self.max_queues(),
             depth: (*self.info.depth.start(), *self.info.depth.end()),
             depth_power_of_two: self.info.depth_power_of_two,
             max_frame: u32::from(*self.info.mtu.end()) + ETHER_OVERHEAD,
+            max_lro: if self.info.offloads.rx.contains(RxOffloads::TCP_LRO) { MAX_LRO } else { 0 },
             features: control.map_or(String::new(), |control| control.features()),
             paths: control.map_or(String::new(), |control| control.paths()),
         }
@@ -321,6 +338,9 @@ impl Slot {
         }
     }
 }
+
+/// Longest packet that arrives whole with LRO (virtio 1.3, Network Device: Setting Up Receive Buffers).
+const MAX_LRO: u32 = 65_550;
 
 /// Ethernet header and FCS, as DPDK counts them between an MTU and a frame.
 pub(crate) const ETHER_OVERHEAD: u32 = 18;
@@ -402,7 +422,7 @@ impl Ports {
         }
     }
 
-    fn give_back_rx(&mut self, stream: &Stream, rx: WatchedRx) {
+    fn give_back_rx(&mut self, stream: &Stream, rx: PortRx) {
         let live = self.get_mut(stream.rx_port).and_then(Slot::live_mut);
         if let Some(place) = live.and_then(|live| live.rx.get_mut(usize::from(stream.rx_queue))) {
             *place = Some(rx);

@@ -44,6 +44,8 @@ pub(crate) struct Session {
     odd_warned: bool,
     /// How deep `load` is nested.
     pub(crate) load_depth: u8,
+    /// The first line of a file that is no command: what a script does not see on its screen, its exit status says.
+    pub(crate) bad_line: Option<String>,
     forwarding: Option<Forwarding>,
     /// What each stream did in the run that is on, or in the last one.
     last_totals: Vec<(Stream, layout::StreamTotals)>,
@@ -85,6 +87,7 @@ impl Session {
             recordings: BTreeMap::new(),
             odd_warned: false,
             load_depth: 0,
+            bad_line: None,
             forwarding: None,
             last_totals: Vec::new(),
             last_bursts: Vec::new(),
@@ -259,6 +262,7 @@ impl Session {
         let lanes = forwarding.lanes();
         let (queues, troubles) = forwarding.join();
         queues.into_iter().for_each(|queues| self.ports.give_back(queues));
+        self.live.shown.flush();
         for trouble in troubles {
             err!(self.out, "error: {trouble}; stop and start its ports to use them again\n");
         }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::frames::TxAddresses;
+
 /// Largest burst accepted, DPDK's `MAX_PKT_BURST`.
 pub(crate) const MAX_BURST: u16 = 512;
 /// Most cycles of extra work for a packet: far longer than anything that keeps up.
@@ -136,6 +138,10 @@ pub(crate) struct Settings {
     pub(crate) burst: u16,
     /// Segment lengths of generated packets, in bytes.
     pub(crate) tx_segments: Vec<u16>,
+    /// What txonly sends comes from and goes to.
+    pub(crate) tx_addresses: TxAddresses,
+    /// txonly sends 256 flows in turn.
+    pub(crate) tx_multi_flow: bool,
     /// Longest packet that leaves a port with `gso on`, in bytes.
     pub(crate) gso_size: u16,
     /// Flows that flowgen cycles through.
@@ -169,6 +175,8 @@ impl Default for Settings {
             retry: Retry { enabled: false, delay_us: 1, count: 64 },
             burst: 32,
             tx_segments: vec![64],
+            tx_addresses: TxAddresses::default(),
+            tx_multi_flow: false,
             gso_size: 1514,
             flows: 1024,
             verbose: 0,
@@ -190,6 +198,11 @@ impl Settings {
     /// The destination address of packets that leave on `port`.
     pub(crate) fn peer(&self, port: u16) -> Mac {
         self.peers.get(&port).copied().unwrap_or_else(|| Mac::default_peer(port))
+    }
+
+    /// The ports that were given a peer.
+    pub(crate) fn peer_ports(&self) -> impl Iterator<Item = u16> {
+        self.peers.keys().copied()
     }
 
     pub(crate) fn set_peer(&mut self, port: u16, mac: Mac) {

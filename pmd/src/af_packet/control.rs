@@ -65,6 +65,11 @@ impl PortControl for Control {
         self.identity.promiscuous()
     }
 
+    /// Without promiscuous mode the interface passes the groups that somebody joined.
+    fn allmulticast(&self) -> bool {
+        self.promiscuous()
+    }
+
     fn set_promiscuous(&self, on: bool) {
         if on == self.identity.promiscuous() {
             return;

@@ -256,6 +256,10 @@ impl Device for AfPacket {
         &self.name
     }
 
+    fn queues_argument(&self) -> Option<&'static str> {
+        Some("qpairs")
+    }
+
     fn info(&self) -> DeviceInfo {
         DeviceInfo {
             driver: DRIVER,

@@ -103,6 +103,11 @@ impl PortControl for Control {
         self.is_promiscuous.load(Ordering::Relaxed)
     }
 
+    /// Without promiscuous mode the interface passes the groups that somebody joined.
+    fn allmulticast(&self) -> bool {
+        self.promiscuous()
+    }
+
     fn set_promiscuous(&self, on: bool) {
         let promiscuous = self.promiscuous.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(promiscuous) = &*promiscuous else { return };

@@ -301,6 +301,10 @@ impl Device for AfXdp {
         &self.name
     }
 
+    fn queues_argument(&self) -> Option<&'static str> {
+        Some("queue_count")
+    }
+
     fn info(&self) -> DeviceInfo {
         let queues = u16::try_from(self.options.queue_count).unwrap_or(u16::MAX);
         let limit = if self.mtu_limit == 0 { MAX_MTU } else { self.mtu_limit.min(MAX_MTU) };

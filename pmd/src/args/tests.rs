@@ -105,6 +105,13 @@ fn a_required_key_is_asked_for() {
             "net_vhost0: 'iface' is missing; write net_vhost0,iface=VALUE"
         );
     }
+    assert_eq!(
+        message(parse("net_vhost0,ifcae=/tmp/s").required("iface")),
+        "net_vhost0: unknown argument 'ifcae'; did you mean 'iface'? write net_vhost0,iface=VALUE"
+    );
+    for text in ["net_vhost0,mac=02:00:00:00:00:01", "net_vhost0,client=1"] {
+        assert!(message(parse(text).required("iface")).contains("'iface' is missing"), "{text}");
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use linecard_eal::{Eal, runtime};
+use rustix::process::{Pid, test_kill_process};
 
 use super::{CaptureError, Hub, Server};
 use crate::port::Port;
@@ -35,6 +36,7 @@ impl ControlSocket {
         };
         // A program that ends just now may take the empty folder with it.
         socket.server = Some(serve().or_else(|_| serve())?);
+        sweep();
         Ok(socket)
     }
 
@@ -50,6 +52,39 @@ impl Drop for ControlSocket {
         self.server = None;
         runtime::remove(&self.prefix);
     }
+}
+
+/// Removes what killed programs of this user left: sockets that nobody listens at, and folders of prefixes without any.
+fn sweep() {
+    for prefix in names(&runtime::root()) {
+        let folder = runtime::folder(&prefix);
+        for name in names(&folder) {
+            let Some(pid) = name.strip_prefix("control.").and_then(|pid| pid.parse().ok()) else { continue };
+            let path = folder.join(&name);
+            // A program in another PID namespace has no number here, but it answers.
+            if is_gone(pid) && is_deserted(&path) {
+                let _ = std::fs::remove_file(&path);
+            }
+        }
+        // Whoever has a socket there keeps it; who is about to make one makes the folder again.
+        runtime::remove(&prefix);
+    }
+}
+
+/// Whether no process has that number; asked of the kernel, as there may be no `/proc`.
+fn is_gone(pid: i32) -> bool {
+    Pid::from_raw(pid).is_some_and(|pid| test_kill_process(pid) == Err(rustix::io::Errno::SRCH))
+}
+
+/// Whether nobody listens at a socket. Of another kind than ours, it would say so; it does not wait either way.
+fn is_deserted(path: &Path) -> bool {
+    std::os::unix::net::UnixStream::connect(path)
+        .is_err_and(|e| e.kind() == std::io::ErrorKind::ConnectionRefused)
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
 /// Lets `linecard capture` see started ports, for as long as the first of what is returned lives; `ports` are numbered as

@@ -157,6 +157,10 @@ impl Device for Impaired {
         DeviceInfo { driver: DRIVER, ..self.inner.info() }
     }
 
+    fn queues_argument(&self) -> Option<&'static str> {
+        self.inner.queues_argument()
+    }
+
     fn check(&self, config: &PortConfig) -> Result<(), Error> {
         self.inner.check(config)
     }
@@ -231,6 +235,10 @@ impl PortControl for Control {
 
     fn set_promiscuous(&self, on: bool) {
         self.inner.set_promiscuous(on);
+    }
+
+    fn allmulticast(&self) -> bool {
+        self.inner.allmulticast()
     }
 
     fn stats(&self) -> PortStats {

@@ -162,6 +162,10 @@ impl Device for VhostDevice {
     }
 
     /// The frontend chooses its ring sizes; any depth that a port is configured with is good.
+    fn queues_argument(&self) -> Option<&'static str> {
+        Some("queues")
+    }
+
     fn info(&self) -> DeviceInfo {
         DeviceInfo {
             driver: "net_vhost",

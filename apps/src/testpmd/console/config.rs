@@ -6,6 +6,7 @@ use super::commands::Command;
 use super::display::targets;
 use super::grammar::{Target, Values};
 use crate::output::{err, out};
+use crate::testpmd::ports::Slot;
 use crate::testpmd::session::Session;
 use crate::testpmd::settings::{self, MAX_BURST, MAX_WORK_CYCLES, Mac, ModeKind};
 
@@ -59,20 +60,19 @@ pub(crate) const COMMANDS: &[Command] = &[
         help: "Set the promiscuous mode on a port, or all.",
         run: |session, values| {
             for id in promisc_targets(session, values.target(0)) {
-                if let Some(slot) = session.ports.get_mut(id) {
-                    slot.set_promiscuous(values.word(1) == "on");
+                let on = values.word(1) == "on";
+                if session.ports.get_mut(id).is_some_and(|slot| !slot.set_promiscuous(on)) {
+                    not_supported(session, id, on, "promiscuous", EVERY_FRAME);
                 }
             }
         },
     },
     Command {
         pattern: "set allmulti <port|all> (on|off)",
-        help: "Set the allmulti mode on a port, or all.",
+        help: "Set the allmulti mode on a port, or all; refused where that would not be true.",
         run: |session, values| {
             for id in promisc_targets(session, values.target(0)) {
-                if let Some(slot) = session.ports.get_mut(id) {
-                    slot.allmulticast = values.word(1) == "on";
-                }
+                set_allmulticast(session, id, values.word(1) == "on");
             }
         },
     },
@@ -154,8 +154,31 @@ fn set_txpkts(session: &mut Session, values: &Values) {
     }
 }
 
+/// No port has a switch of its own for multicast frames: it gets all of them, or those that promiscuous mode lets in.
+fn set_allmulticast(session: &mut Session, id: u16, on: bool) {
+    let Some(now) = session.ports.get(id).map(Slot::allmulticast) else { return };
+    if now == on {
+        return;
+    }
+    let why = if on { "it receives them while it is promiscuous: set promisc" } else { EVERY_FRAME };
+    not_supported(session, id, on, "all-multicast", why);
+}
+
+const EVERY_FRAME: &str = "it receives every frame that its peer sends";
+
+/// DPDK's sentence about a mode that a port does not have, and why.
+fn not_supported(session: &mut Session, id: u16, on: bool, mode: &str, why: &str) {
+    let act = if on { "enabling" } else { "disabling" };
+    err!(session.out, "Error during {act} {mode} mode for port {id}: Operation not supported; {why}\n");
+}
+
 fn set_verbose(session: &mut Session, values: &Values) {
     let level = u16::try_from(values.number(0)).unwrap_or(u16::MAX);
+    if level > 0
+        && let Err(error) = session.live.shown.begin()
+    {
+        return err!(session.out, "no thread can be made to print packets: {error}; raise `ulimit -u`\n");
+    }
     let before = std::mem::replace(&mut session.settings.verbose, level);
     session.live.verbose.store(level, Ordering::Relaxed);
     out!(session.out, "Change verbose level from {before} to {level}\n");

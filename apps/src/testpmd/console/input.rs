@@ -1,24 +1,20 @@
-//! Where commands come from: a terminal with a line editor, or a pipe; and the signals that end a run.
+//! Where commands come from: a terminal on which lines are edited, or a pipe; and the signals that end a run.
 
-use std::io::{BufRead, BufReader, IsTerminal, Read};
-use std::path::PathBuf;
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, ErrorKind, IsTerminal, Read};
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
 
-use rustix::termios::{self, OptionalActions, Termios};
-use rustyline::completion::Completer;
-use rustyline::error::ReadlineError;
-use rustyline::highlight::Highlighter;
-use rustyline::hint::Hinter;
-use rustyline::history::DefaultHistory;
-use rustyline::validate::Validator;
-use rustyline::{Config, Context, Editor, ExternalPrinter, Helper};
+use rustix::termios::{self, LocalModes, OptionalActions, SpecialCodeIndex, Termios};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
+use super::editor::{Editor, Typed};
 use super::{PROMPT, commands, grammar};
 use crate::error::Error;
+use crate::output::{Output, out};
 
 /// What ends the wait for a command.
 #[derive(Debug)]
@@ -31,73 +27,131 @@ pub(crate) enum Event {
     Signal,
 }
 
-/// Reads lines in a thread of its own, so that a signal or a tick can come between.
+/// What a reading thread sends.
+#[derive(Debug)]
+enum Came {
+    /// A line of a pipe or file.
+    Line(String),
+    /// Keys of a terminal.
+    Bytes(Vec<u8>),
+    End,
+    Signal,
+}
+
+/// A terminal in use: what is being edited, and keys not looked at yet.
+struct Keys {
+    terminal: Arc<Terminal>,
+    editor: Editor,
+    typed: VecDeque<u8>,
+}
+
+/// Reads in a thread of its own, so that a signal or a tick can come between.
 pub(crate) struct Input {
     requests: Sender<()>,
-    events: Receiver<Event>,
-    /// The terminal as it was, to be left as it was.
-    terminal: Option<Termios>,
-    printer: Option<Box<dyn ExternalPrinter + Send>>,
+    events: Receiver<Came>,
+    /// The reader was asked for something that has not come.
+    asked: bool,
+    /// There when somebody types at a terminal.
+    keys: Option<Keys>,
 }
 
 impl Input {
-    /// Watches signals and standard input. The line editor is used when `edit` is set and input and output
-    /// are a terminal.
+    /// Watches signals and standard input. Lines can be edited when `edit` is set and input and output are a terminal.
     ///
     /// # Errors
     /// Signals cannot be watched, or no thread can be made.
     pub(crate) fn standard(edit: bool) -> Result<Self, Error> {
         let (sender, events) = mpsc::channel();
-        watch_signals(sender.clone())?;
         let (requests, requested) = mpsc::channel();
         let on_terminal = edit && std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
-        let terminal = on_terminal.then(|| termios::tcgetattr(std::io::stdin()).ok()).flatten();
-        let (mut printer, mut editor) = (None, None);
-        if terminal.is_some() {
-            editor = line_editor();
-            printer = editor.as_mut().and_then(external_printer);
-        }
+        let terminal = on_terminal.then(Terminal::take).flatten().map(Arc::new);
+        watch_signals(sender.clone(), terminal.clone())?;
+        let edits = terminal.is_some();
+        let keys = terminal.map(|terminal| Keys {
+            terminal,
+            editor: Editor::new(PROMPT, grammar::MAX_LINE, complete),
+            typed: VecDeque::new(),
+        });
         thread::Builder::new()
             .name("lc-console".into())
-            .spawn(move || match editor {
-                Some(editor) => read_terminal(editor, &requested, &sender),
-                None => read_pipe(&requested, &sender),
+            .spawn(move || match edits {
+                true => read_terminal(&requested, &sender),
+                false => read_pipe(&requested, &sender),
             })
             .map_err(|source| no_thread("the console", source))?;
-        Ok(Self { requests, events, terminal, printer })
+        Ok(Self { requests, events, asked: false, keys })
     }
 
-    /// Whether the reader prints the prompt and what is typed.
-    pub(crate) fn prompts(&self) -> bool {
-        self.terminal.is_some()
+    /// Whether what is typed is printed here; else whoever runs the line does it.
+    pub(crate) fn echoes(&self) -> bool {
+        self.keys.is_some()
     }
 
     /// Asks for one line.
-    pub(crate) fn ask(&self) {
-        // A reader that is gone has said `End`.
-        let _ = self.requests.send(());
-    }
-
-    /// What came within `time`.
-    pub(crate) fn wait(&self, time: Duration) -> Option<Event> {
-        match self.events.recv_timeout(time) {
-            Ok(event) => Some(event),
-            Err(RecvTimeoutError::Timeout) => None,
-            Err(RecvTimeoutError::Disconnected) => Some(Event::End),
+    pub(crate) fn ask(&mut self) {
+        if !std::mem::replace(&mut self.asked, true) {
+            // A reader that is gone has said `End`.
+            let _ = self.requests.send(());
         }
     }
 
-    /// Prints around the line being edited; false when no line is.
-    pub(crate) fn interject(&mut self, text: &str) -> bool {
-        self.printer.as_mut().is_some_and(|printer| printer.print(text.to_owned()).is_ok())
+    /// What came within `time`; keys are shown through `output`.
+    pub(crate) fn wait(&mut self, time: Duration, output: &mut Output) -> Option<Event> {
+        if let Some(event) = self.type_on(output) {
+            return Some(event);
+        }
+        let came = match self.events.recv_timeout(time) {
+            Ok(came) => came,
+            Err(RecvTimeoutError::Timeout) => return None,
+            Err(RecvTimeoutError::Disconnected) => Came::End,
+        };
+        self.asked &= matches!(came, Came::Signal);
+        match came {
+            Came::Line(line) => Some(Event::Line(line)),
+            Came::End => Some(Event::End),
+            Came::Signal => Some(Event::Signal),
+            Came::Bytes(bytes) => {
+                self.keys.iter_mut().for_each(|keys| keys.typed.extend(&bytes));
+                let event = self.type_on(output);
+                if event.is_none() {
+                    self.ask();
+                }
+                event
+            }
+        }
+    }
+
+    /// Takes keys up to the end of a line.
+    fn type_on(&mut self, output: &mut Output) -> Option<Event> {
+        let keys = self.keys.as_mut()?;
+        let mut shown = String::new();
+        let mut event = None;
+        while event.is_none()
+            && let Some(byte) = keys.typed.pop_front()
+        {
+            event = match keys.editor.take(byte, &mut shown) {
+                Typed::More => None,
+                Typed::Line(line) => Some(Event::Line(line)),
+                Typed::End => Some(Event::End),
+            };
+        }
+        if !shown.is_empty() {
+            out!(output, "{shown}");
+            output.flush();
+        }
+        event
+    }
+
+    /// What to print behind news that came while somebody typed: the prompt and the line, where they can be edited.
+    pub(crate) fn shown(&self) -> String {
+        self.keys.as_ref().map_or(String::new(), |keys| keys.editor.shown())
     }
 }
 
 impl Drop for Input {
     fn drop(&mut self) {
-        if let Some(before) = &self.terminal {
-            // The reader may be in the middle of a line with the terminal in raw mode.
-            let _ = termios::tcsetattr(std::io::stdin(), OptionalActions::Now, before);
+        if let Some(keys) = &self.keys {
+            keys.terminal.give_back();
         }
     }
 }
@@ -111,7 +165,7 @@ fn no_thread(what: &str, source: std::io::Error) -> Error {
 }
 
 /// The first signal ends the run in order; a second one ends it at once.
-fn watch_signals(events: Sender<Event>) -> Result<(), Error> {
+fn watch_signals(events: Sender<Came>, terminal: Option<Arc<Terminal>>) -> Result<(), Error> {
     let failed = |source| Error::System {
         action: "signals cannot be watched".into(),
         source,
@@ -121,9 +175,10 @@ fn watch_signals(events: Sender<Event>) -> Result<(), Error> {
     let body = move || {
         for (count, _) in signals.forever().enumerate() {
             if count > 0 {
+                terminal.iter().for_each(|terminal| terminal.give_back());
                 std::process::exit(1);
             }
-            let _ = events.send(Event::Signal);
+            let _ = events.send(Came::Signal);
         }
     };
     thread::Builder::new()
@@ -133,12 +188,12 @@ fn watch_signals(events: Sender<Event>) -> Result<(), Error> {
         .map_err(|source| no_thread("signals", source))
 }
 
-fn read_pipe(requested: &Receiver<()>, events: &Sender<Event>) {
+fn read_pipe(requested: &Receiver<()>, events: &Sender<Came>) {
     let mut input = BufReader::new(std::io::stdin());
     while requested.recv().is_ok() {
         let event = match read_line(&mut input) {
-            Some(line) => Event::Line(line),
-            None => Event::End,
+            Some(line) => Came::Line(line),
+            None => Came::End,
         };
         if events.send(event).is_err() {
             return;
@@ -172,71 +227,45 @@ fn skip_line(input: &mut impl BufRead) {
     }
 }
 
-type LineEditor = Editor<Completions, DefaultHistory>;
-
-fn line_editor() -> Option<LineEditor> {
-    let config = Config::builder().auto_add_history(true).bracketed_paste(false).build();
-    let mut editor = Editor::with_config(config).ok()?;
-    editor.set_helper(Some(Completions));
-    if let Some(path) = history_path() {
-        // No history yet, or none that can be read: start without.
-        let _ = editor.load_history(&path);
-    }
-    Some(editor)
-}
-
-fn external_printer(editor: &mut LineEditor) -> Option<Box<dyn ExternalPrinter + Send>> {
-    editor.create_external_printer().ok().map(|printer| Box::new(printer) as _)
-}
-
-fn history_path() -> Option<PathBuf> {
-    let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from);
-    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
-    Some(state.or_else(home)?.join("linecard/testpmd_history"))
-}
-
-fn read_terminal(mut editor: LineEditor, requested: &Receiver<()>, events: &Sender<Event>) {
+/// Bytes as they are typed, as many as there are.
+fn read_terminal(requested: &Receiver<()>, events: &Sender<Came>) {
+    let mut input = std::io::stdin();
+    let mut bytes = [0; 1024];
     while requested.recv().is_ok() {
-        let event = match editor.readline(PROMPT) {
-            Ok(line) => Event::Line(line),
-            Err(ReadlineError::Interrupted) => Event::Signal,
-            Err(_) => Event::End,
+        let came = match input.read(&mut bytes) {
+            Ok(count) if count > 0 => Came::Bytes(bytes[..count].to_vec()),
+            Err(error) if error.kind() == ErrorKind::Interrupted => Came::Bytes(Vec::new()),
+            _ => Came::End,
         };
-        save_history(&mut editor);
-        if events.send(event).is_err() {
+        if events.send(came).is_err() {
             return;
         }
     }
 }
 
-/// History is a convenience: a full disk or a read-only home does not disturb the console.
-fn save_history(editor: &mut LineEditor) {
-    if let Some(path) = history_path()
-        && path.parent().is_some_and(|folder| std::fs::create_dir_all(folder).is_ok())
-    {
-        let _ = editor.save_history(&path);
+fn complete(line: &str) -> (usize, Vec<String>) {
+    grammar::complete(commands::all().map(|command| command.pattern), line)
+}
+
+/// A terminal that hands out bytes as they are typed and shows none of them itself; left as it was found.
+struct Terminal(Termios);
+
+impl Terminal {
+    fn take() -> Option<Self> {
+        let before = termios::tcgetattr(std::io::stdin()).ok()?;
+        let mut own = before.clone();
+        // Ctrl-C stays a signal, and line feeds get their carriage return.
+        own.local_modes -= LocalModes::ICANON | LocalModes::ECHO | LocalModes::IEXTEN;
+        own.special_codes[SpecialCodeIndex::VMIN] = 1;
+        own.special_codes[SpecialCodeIndex::VTIME] = 0;
+        termios::tcsetattr(std::io::stdin(), OptionalActions::Now, &own).ok()?;
+        Some(Self(before))
+    }
+
+    fn give_back(&self) {
+        let _ = termios::tcsetattr(std::io::stdin(), OptionalActions::Now, &self.0);
     }
 }
-
-/// Completes commands from their patterns.
-struct Completions;
-
-impl Completer for Completions {
-    type Candidate = String;
-
-    fn complete(&self, line: &str, at: usize, _: &Context<'_>) -> rustyline::Result<(usize, Vec<String>)> {
-        let line = line.get(..at).unwrap_or(line);
-        Ok(grammar::complete(commands::all().map(|command| command.pattern), line))
-    }
-}
-
-impl Hinter for Completions {
-    type Hint = String;
-}
-
-impl Highlighter for Completions {}
-impl Validator for Completions {}
-impl Helper for Completions {}
 
 #[cfg(test)]
 mod tests {

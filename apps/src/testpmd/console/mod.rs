@@ -5,6 +5,7 @@ mod commands;
 mod config;
 mod control;
 mod display;
+mod editor;
 mod grammar;
 mod help;
 mod input;
@@ -34,14 +35,12 @@ const MAX_LOAD_DEPTH: u8 = 8;
 /// Takes commands until one ends the run, the input ends, a signal comes or nobody can read the output.
 pub(super) fn run(session: &mut Session, input: &mut Input) {
     while !session.quit && !session.out.failed() {
-        if !input.prompts() {
-            out!(session.out, "{PROMPT}");
-        }
+        out!(session.out, "{PROMPT}");
         session.out.flush();
         input.ask();
         match wait(session, input) {
             Event::Line(line) => {
-                if !input.prompts() {
+                if !input.echoes() {
                     echo(session, &line);
                 }
                 execute(session, &line);
@@ -53,12 +52,12 @@ pub(super) fn run(session: &mut Session, input: &mut Input) {
 
 fn wait(session: &mut Session, input: &mut Input) -> Event {
     loop {
-        if let Some(event) = input.wait(TICK) {
+        if let Some(event) = input.wait(TICK, &mut session.out) {
             return event;
         }
         let news = session.report_links();
-        if !news.is_empty() && !input.interject(&news) {
-            out!(session.out, "{news}");
+        if !news.is_empty() {
+            out!(session.out, "{news}{}", input.shown());
             session.out.flush();
         }
     }
@@ -70,14 +69,21 @@ fn echo(session: &mut Session, line: &str) {
     out!(session.out, "{shown}\r\n");
 }
 
-/// Runs one line.
-pub(super) fn execute(session: &mut Session, line: &str) {
+/// Runs one line; false when it is no command.
+pub(super) fn execute(session: &mut Session, line: &str) -> bool {
     match grammar::find(commands::all().map(|c| (c.pattern, c.run)), line) {
         Match::Found(run, values) => run(session, &values),
         Match::Empty => {}
-        Match::BadArguments => out!(session.out, "Bad arguments\n"),
-        Match::NotFound => out!(session.out, "Command not found\n"),
+        Match::BadArguments => {
+            out!(session.out, "Bad arguments\n");
+            return false;
+        }
+        Match::NotFound => {
+            out!(session.out, "Command not found\n");
+            return false;
+        }
     }
+    true
 }
 
 /// Runs the commands of a file.
@@ -91,7 +97,7 @@ pub(super) fn run_file(session: &mut Session, path: &Path, echoed: bool) -> std:
     }
     let text = std::fs::read(path)?;
     session.load_depth += 1;
-    for line in String::from_utf8_lossy(&text).lines() {
+    for (index, line) in String::from_utf8_lossy(&text).lines().enumerate() {
         if session.quit || session.out.failed() {
             break;
         }
@@ -99,7 +105,9 @@ pub(super) fn run_file(session: &mut Session, path: &Path, echoed: bool) -> std:
             out!(session.out, "{PROMPT}");
             echo(session, line);
         }
-        execute(session, line);
+        if !execute(session, line) {
+            session.bad_line.get_or_insert_with(|| format!("line {} of {}", index + 1, path.display()));
+        }
         session.out.flush();
     }
     session.load_depth -= 1;

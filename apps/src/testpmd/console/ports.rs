@@ -144,17 +144,11 @@ fn configure(session: &mut Session, values: &Values) {
     }
     let what = values.word(0).to_owned();
     let Ok(value) = u16::try_from(values.number(1)) else { return err!(session.out, "Bad arguments\n") };
-    for id in session.ports.ids() {
-        let Some(slot) = session.ports.get_mut(id) else { return invalid_port(session, id) };
-        let (max_rx, max_tx) = slot.max_queues();
-        let max = match what.as_str() {
-            "rxq" => max_rx,
-            "txq" => max_tx,
-            _ => 32_768,
-        };
-        if value == 0 || value > max {
-            return err!(session.out, "{what} {value} invalid - must be >= 1 && <= {max}\n");
-        }
+    // All or none: a port that cannot leaves the others as they are.
+    if let Some(problem) = session.ports.iter().find_map(|slot| refusal(slot, &what, value)) {
+        return err!(session.out, "{problem}\n");
+    }
+    for slot in session.ports.iter_mut() {
         slot.reshape(|config| match what.as_str() {
             "rxq" => config.rx_queues = value,
             "txq" => config.tx_queues = value,
@@ -164,6 +158,20 @@ fn configure(session: &mut Session, values: &Values) {
     }
 }
 
+/// Why a port cannot have `value` queues or descriptors.
+fn refusal(slot: &Slot, what: &str, value: u16) -> Option<String> {
+    let ((max_rx, max_tx), (depths, power_of_two)) = (slot.max_queues(), slot.depths());
+    let (allowed, shape) = match what {
+        "rxq" => (1..=max_rx, ""),
+        "txq" => (1..=max_tx, ""),
+        _ => (depths, if power_of_two { ", a power of two" } else { "" }),
+    };
+    let fits = allowed.contains(&value) && (shape.is_empty() || value.is_power_of_two());
+    let (min, max) = (allowed.start(), allowed.end());
+    let problem = format!("{what} {value} invalid - must be >= {min} && <= {max}{shape} on port {}", slot.id);
+    (!fits).then_some(problem)
+}
+
 fn set_frame_length(session: &mut Session, values: &Values) {
     if session.ports.iter().any(Slot::started) {
         return err!(session.out, "Please stop all ports first\n");
@@ -171,8 +179,12 @@ fn set_frame_length(session: &mut Session, values: &Values) {
     let Some(mtu) = values.number(0).checked_sub(ETHER_OVERHEAD).filter(|mtu| *mtu > 0) else {
         return err!(session.out, "max_pkt_len {} invalid - must be > {ETHER_OVERHEAD}\n", values.number(0));
     };
-    for id in session.ports.ids() {
-        reshape_mtu(session, id, mtu);
+    let refused = session.ports.iter().find_map(|slot| mtu_of(slot, mtu).err());
+    if let Some(problem) = refused {
+        return err!(session.out, "{problem}\n");
+    }
+    for slot in session.ports.iter_mut() {
+        reshape_mtu(slot, mtu);
     }
 }
 
@@ -181,18 +193,31 @@ fn set_mtu(session: &mut Session, values: &Values) {
     match session.ports.get(id).map(Slot::started) {
         None => invalid_port(session, id),
         Some(true) => err!(session.out, "Please stop port {id} first\n"),
-        Some(false) => reshape_mtu(session, id, values.number(1)),
+        Some(false) => {
+            let refused = session.ports.get_mut(id).and_then(|slot| reshape_mtu(slot, values.number(1)));
+            if let Some(problem) = refused {
+                err!(session.out, "{problem}\n");
+            }
+        }
     }
 }
 
-fn reshape_mtu(session: &mut Session, id: u16, asked: u32) {
-    let Some(slot) = session.ports.get_mut(id) else { return };
+/// `asked` as an MTU of the port, or why it is none.
+fn mtu_of(slot: &Slot, asked: u32) -> Result<u16, String> {
     let allowed = slot.mtu_range();
-    match u16::try_from(asked).ok().filter(|mtu| allowed.contains(mtu)) {
-        Some(mtu) => slot.reshape(|config| config.mtu = mtu),
-        None => {
-            let (min, max) = (allowed.start(), allowed.end());
-            err!(session.out, "MTU: {asked} is not in {min} to {max}, what port {id} takes\n");
+    u16::try_from(asked).ok().filter(|mtu| allowed.contains(mtu)).ok_or_else(|| {
+        let (min, max) = (allowed.start(), allowed.end());
+        format!("MTU: {asked} is not in {min} to {max}, what port {} takes", slot.id)
+    })
+}
+
+/// Sets the MTU of the next start; what is wrong with it, if it is.
+fn reshape_mtu(slot: &mut Slot, asked: u32) -> Option<String> {
+    match mtu_of(slot, asked) {
+        Ok(mtu) => {
+            slot.reshape(|config| config.mtu = mtu);
+            None
         }
+        Err(problem) => Some(problem),
     }
 }

@@ -113,6 +113,7 @@ fn facts() -> PortFacts {
         depth: (1, 4096),
         depth_power_of_two: false,
         max_frame: 65_549,
+        max_lro: 0,
         features: String::new(),
         paths: String::new(),
     }

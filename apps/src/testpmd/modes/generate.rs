@@ -1,27 +1,55 @@
 //! Modes that make packets of their own.
 
-use linecard::mempool::{BURST, Burst, Packet, Pool};
+use linecard::mempool::{Burst, Packet, Pool};
 
 use super::Mode;
 use crate::testpmd::frames::{self, UdpFlow};
 
-/// Sends one frame over and over, in as many segments as asked for.
+/// The flows of `--txonly-multi-flow`: source addresses that differ in their third octet, as DPDK makes them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct MultiFlow {
+    destination: u32,
+    lcore: u32,
+    next: u8,
+}
+
+impl MultiFlow {
+    /// The flows that lcore `lcore` sends to `destination`.
+    pub(crate) fn new(destination: [u8; 4], lcore: u32) -> Self {
+        Self { destination: u32::from_be_bytes(destination), lcore, next: 0 }
+    }
+
+    /// The source address of the next packet.
+    fn source(&mut self) -> [u8; 4] {
+        let varied = self.destination | u32::from(self.next) << 8;
+        self.next = self.next.wrapping_add(1);
+        varied.wrapping_add(self.lcore).to_be_bytes()
+    }
+}
+
+/// Sends one frame over and over, in as many segments as asked for, or 256 flows of it in turn.
 pub(crate) struct TxOnly {
     pool: Pool,
     frame: Vec<u8>,
     segments: Vec<u16>,
-    burst: usize,
+    flows: Option<MultiFlow>,
 }
 
 impl TxOnly {
-    /// `burst` packets at a time, at most [`BURST`].
-    pub(crate) fn new(pool: Pool, flow: UdpFlow, segments: &[u16], burst: usize) -> Self {
+    /// Packets of `flow` in segments of these lengths; with `flows`, each from another source.
+    pub(crate) fn new(pool: Pool, flow: UdpFlow, segments: &[u16], flows: Option<MultiFlow>) -> Self {
         let len = segments.iter().map(|&len| usize::from(len)).sum();
-        Self { pool, frame: flow.frame(len), segments: segments.to_vec(), burst: burst.clamp(1, BURST) }
+        Self { pool, frame: flow.frame(len), segments: segments.to_vec(), flows }
+    }
+
+    fn vary(&mut self) {
+        if let Some(flows) = &mut self.flows {
+            frames::set_source(&mut self.frame, flows.source());
+        }
     }
 
     /// Makes `count` packets, or fewer when the pool runs out.
-    pub(crate) fn fill(&self, packets: &mut Burst, count: usize) {
+    pub(crate) fn fill(&mut self, packets: &mut Burst, count: usize) {
         if self.segments.len() > 1 {
             return self.fill_segmented(packets, count);
         }
@@ -29,14 +57,16 @@ impl TxOnly {
             return;
         }
         for packet in packets.iter_mut() {
+            self.vary();
             if let Some(data) = packet.append(self.frame.len()) {
                 data.copy_from_slice(&self.frame);
             }
         }
     }
 
-    fn fill_segmented(&self, packets: &mut Burst, count: usize) {
+    fn fill_segmented(&mut self, packets: &mut Burst, count: usize) {
         while packets.len() < count {
+            self.vary();
             let Some(packet) = segmented(&self.pool, &self.frame, &self.segments) else { break };
             if packets.push(packet).is_err() {
                 break;
@@ -47,9 +77,10 @@ impl TxOnly {
 
 impl Mode for TxOnly {
     const RECEIVES: bool = false;
+    const GENERATES: bool = true;
 
     fn step(&mut self, packets: &mut Burst) {
-        self.fill(packets, self.burst);
+        self.fill(packets, packets.capacity());
     }
 }
 
@@ -76,25 +107,27 @@ pub(crate) struct FlowGen {
     frame: Vec<u8>,
     flows: u32,
     next: u32,
-    burst: usize,
 }
 
 /// flowgen counts the four bytes of the frame check sequence, which no port of ours carries.
 const FCS_LEN: usize = 4;
 
 impl FlowGen {
-    /// `burst` packets of `len` bytes (FCS included) at a time.
-    pub(crate) fn new(pool: Pool, len: u32, flows: u32, burst: usize) -> Self {
+    /// Packets of `len` bytes, FCS included.
+    pub(crate) fn new(pool: Pool, len: u32, flows: u32) -> Self {
         let len = usize::try_from(len).unwrap_or(usize::MAX).saturating_sub(FCS_LEN);
         let frame = UdpFlow::flowgen(0).frame(len);
-        Self { pool, frame, flows: flows.max(1), next: 0, burst: burst.clamp(1, BURST) }
+        Self { pool, frame, flows: flows.max(1), next: 0 }
     }
 }
 
 impl Mode for FlowGen {
+    const GENERATES: bool = true;
+
     fn step(&mut self, packets: &mut Burst) {
         packets.clear();
-        if !self.pool.get_bulk(packets, self.burst) {
+        let count = packets.capacity();
+        if !self.pool.get_bulk(packets, count) {
             return;
         }
         for packet in packets.iter_mut() {

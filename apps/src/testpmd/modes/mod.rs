@@ -13,7 +13,7 @@ use linecard::pmd::TxQueue;
 
 pub(crate) use csum::{Checksums, Csum};
 pub(crate) use echo::IcmpEcho;
-pub(crate) use generate::{FlowGen, TxOnly};
+pub(crate) use generate::{FlowGen, MultiFlow, TxOnly};
 pub(crate) use rewrite::{FiveTupleSwap, MacRewrite, MacSwap};
 
 /// What a stream does with packets.
@@ -22,6 +22,9 @@ pub(crate) trait Mode: Send + 'static {
     const RECEIVES: bool = true;
     /// Whether packets may wait here, so that [`send`](Self::send) is to be called when there are no new ones, too.
     const HOLDS_BACK: bool = false;
+
+    /// Whether the stream makes packets of its own, so that a burst is always full.
+    const GENERATES: bool = false;
 
     /// Leaves in `packets` what is to be sent; takes out and frees what is not.
     fn step(&mut self, packets: &mut Burst);

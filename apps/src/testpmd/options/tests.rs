@@ -1,4 +1,5 @@
 use super::*;
+use crate::testpmd::frames::TxAddresses;
 
 fn read(line: &str) -> Result<Options, String> {
     let arguments: Vec<OsString> = line.split_whitespace().map(Into::into).collect();
@@ -33,6 +34,19 @@ fn cycles_are_asked_for() {
     let settings = read("--record-core-cycles --work-cycles=100").unwrap().settings;
     assert_eq!((settings.record_cycles, settings.work_cycles), (true, 100));
     assert!(read("--work-cycles=1000001").is_err_and(|e| e.contains("0 to 1000000")));
+}
+
+#[test]
+fn what_txonly_sends_is_asked_for() {
+    let addresses = |line| read(line).map(|options| options.settings.tx_addresses);
+    assert_eq!(addresses("-i").unwrap(), TxAddresses::default());
+    assert_eq!(addresses("--tx-udp=7").unwrap().udp, (7, 7));
+    assert_eq!(addresses("--tx-udp=7,65535").unwrap().udp, (7, 65_535));
+    assert_eq!(addresses("--tx-ip=10.0.0.1,10.0.0.2").unwrap().ip, ([10, 0, 0, 1], [10, 0, 0, 2]));
+    for line in ["--tx-udp=65536", "--tx-udp=1,", "--tx-udp=", "--tx-ip=10.0.0.1", "--tx-ip=10.0.0.1,x"] {
+        assert!(addresses(line).is_err_and(|e| e.contains("invalid")), "{line}");
+    }
+    assert!(read("--txonly-multi-flow").unwrap().settings.tx_multi_flow);
 }
 
 #[test]

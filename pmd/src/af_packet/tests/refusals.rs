@@ -61,7 +61,7 @@ fn more_than_the_interface_can() {
     };
     assert_eq!(
         refuse(",qpairs=2", PortConfig { rx_queues: 3, ..PortConfig::default() }),
-        "net_af_packet0: 3 receive queues asked, 1 to 2 are possible; ask for fewer"
+        "net_af_packet0: 3 receive queues requested, the device has 2; add qpairs=3 to its arguments"
     );
     assert_eq!(
         refuse(",framesz=16384,blocksz=16384", PortConfig { mtu: 9000, ..PortConfig::default() }),

@@ -88,7 +88,7 @@ fn queues_and_sizes() {
     let device = bench.probe(&format!("net_tap0,netns={},iface=t", lab.path())).expect("free");
     let config = crate::PortConfig { rx_queues: 300, tx_queues: 300, ..Default::default() };
     let refused = crate::configure(device, config).err().expect("too many");
-    holds(&refused.to_string(), &["300 receive queues asked, 1 to 255"]);
+    holds(&refused.to_string(), &["300 receive queues requested, the device has 255"]);
     let config = crate::PortConfig { rx_queues: 2, tx_queues: 1, ..Default::default() };
     let refused = crate::configure(refused.device, config).err().expect("uneven");
     holds(&refused.to_string(), &["2 receive with 1 transmit queues", "as many of each"]);

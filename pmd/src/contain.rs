@@ -1,0 +1,411 @@
+//! Ports whose panics cost them a queue, not the thread that polls them.
+//!
+//! A driver does not panic; if one does all the same, that is a mistake of ours, and the thread that polls the port
+//! usually polls others too. [`contain`] catches the panic at the boundary of the burst:
+//!
+//! | of the queue that panicked | |
+//! |---|---|
+//! | receive | returns no packets any more |
+//! | transmit | takes no packets any more; those of the burst that panicked are given up and count in `oerrors` |
+//! | log | one line of level `error` with the port, the queue and the panic's message |
+//! | extended statistics | `rx_q0_panics`, `tx_q0_panics`, and so on: 1 |
+//! | [`paths`](PortControl::paths) | name it |
+//!
+//! The other queues and all other ports go on. A port that is stopped and started anew has new queues. Packets that the
+//! driver may have held when it panicked are not given back to their pool: nobody knows whether it still counts them as
+//! its own, and a buffer that is used twice would be worse than one that is not used any more. At most one burst is lost
+//! so, plus what the queue itself does not give back when it is dropped.
+//!
+//! It costs some instructions a burst, and a virtual call where the queues are boxed. A program built with
+//! `panic = "abort"` ends at a panic, whatever this does.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use linecard_mempool::{Burst, Packet};
+
+use crate::control::{Link, PortControl, PortStats};
+use crate::error::Error;
+use crate::port::{Device, Port, Running, RxQueue, TxQueue};
+
+/// Contains the panics of a started port's queues; see [the module](self).
+///
+/// ```
+/// # use linecard_eal::{Memory, MemoryConfig};
+/// # use linecard_mempool::{Burst, Pool, PoolConfig};
+/// # use linecard_pmd::{PortConfig, ProbeContext, Registry, configure, null, ring};
+/// # let memory = Memory::new(MemoryConfig::default())?;
+/// # let domain = memory.domain("packets")?;
+/// # let pool = Pool::new(&domain, PoolConfig::default())?;
+/// # let context = ProbeContext { memory, domain, wait: std::time::Duration::from_secs(1) };
+/// # let registry = Registry::new(&[&null::NullDriver, &ring::RingDriver]);
+/// use linecard_pmd::contain::contain;
+/// let port = configure(registry.probe(&context, "net_null0")?, PortConfig::default())?.start(&pool)?;
+/// let mut port = contain(port);
+/// assert_eq!(port.rx[0].rx_burst(&mut Burst::new()), 64);
+/// let panics = port.control.xstats().into_iter().find(|(name, _)| name == "rx_q0_panics");
+/// assert_eq!(panics, Some(("rx_q0_panics".into(), 0)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use]
+pub fn contain(mut port: Port) -> Port {
+    let (rx, tx) = (std::mem::take(&mut port.rx), std::mem::take(&mut port.tx));
+    let (port, rx, tx) = contain_queues(port, rx, tx);
+    let rx = rx.into_iter().map(|rx| Box::new(rx) as Box<dyn RxQueue>).collect();
+    let tx = tx.into_iter().map(|tx| Box::new(tx) as Box<dyn TxQueue>).collect();
+    Port { rx, tx, ..port }
+}
+
+/// As [`contain`], with the queues beside the port and as what they are: for a loop where one more virtual call per
+/// burst would count. The port has none then.
+///
+/// ```
+/// # use linecard_eal::{Memory, MemoryConfig};
+/// # use linecard_mempool::{Burst, Pool, PoolConfig};
+/// # use linecard_pmd::{PortConfig, ProbeContext, Registry, RxQueue, configure, null, ring};
+/// # let memory = Memory::new(MemoryConfig::default())?;
+/// # let domain = memory.domain("packets")?;
+/// # let pool = Pool::new(&domain, PoolConfig::default())?;
+/// # let context = ProbeContext { memory, domain, wait: std::time::Duration::from_secs(1) };
+/// # let registry = Registry::new(&[&null::NullDriver, &ring::RingDriver]);
+/// use linecard_pmd::{capture::Hub, contain::contain_queues};
+/// let port = configure(registry.probe(&context, "net_null0")?, PortConfig::default())?.start(&pool)?;
+/// let (port, rx, tx) = Hub::new().watch_queues(0, port);
+/// let (port, mut rx, tx) = contain_queues(port, rx, tx);
+/// assert_eq!((rx[0].rx_burst(&mut Burst::new()), tx.len(), port.rx.len()), (64, 1, 0));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[must_use]
+pub fn contain_queues<R: RxQueue, T: TxQueue>(
+    port: Port,
+    rx: Vec<R>,
+    tx: Vec<T>,
+) -> (Port, Vec<ContainedRx<R>>, Vec<ContainedTx<T>>) {
+    let fates = |count: usize| (0..count).map(|_| Arc::default()).collect::<Vec<Arc<Fate>>>();
+    let (rx_fates, tx_fates) = (fates(rx.len()), fates(tx.len()));
+    let name: Arc<str> = port.control.name().into();
+    let watch = |fate: &Arc<Fate>, index| Watch { fate: Arc::clone(fate), port: Arc::clone(&name), index };
+    let rx = rx.into_iter().zip(&rx_fates).enumerate();
+    let rx =
+        rx.map(|(i, (queue, fate))| ContainedRx { queue: Some(queue), dead: None, watch: watch(fate, i) });
+    let tx = tx.into_iter().zip(&tx_fates).enumerate();
+    let tx =
+        tx.map(|(i, (queue, fate))| ContainedTx { queue: Some(queue), dead: None, watch: watch(fate, i) });
+    let (rx, tx) = (rx.collect(), tx.collect());
+    let Port { control, running, .. } = port;
+    let control = Arc::new(Control { inner: control, rx: rx_fates, tx: tx_fates });
+    (Port { rx: Vec::new(), tx: Vec::new(), control, running: Box::new(Contained(running)) }, rx, tx)
+}
+
+/// What became of a queue; its thread writes, any thread reads.
+#[derive(Debug, Default)]
+struct Fate {
+    panicked: AtomicBool,
+    /// Packets of the burst that panicked.
+    given_up: AtomicU64,
+}
+
+impl Fate {
+    fn panicked(&self) -> bool {
+        self.panicked.load(Ordering::Relaxed)
+    }
+}
+
+/// Where a queue tells what became of it.
+struct Watch {
+    fate: Arc<Fate>,
+    port: Arc<str>,
+    index: usize,
+}
+
+impl Watch {
+    /// Tells of a panic, and that `given_up` packets went with it.
+    fn tell(&self, side: &str, given_up: usize, panic: Box<dyn Any + Send>) {
+        self.fate.given_up.fetch_add(given_up as u64, Ordering::Relaxed);
+        self.fate.panicked.store(true, Ordering::Relaxed);
+        tracing::error!(
+            "{}: {side} queue {} panicked and is not polled any more ({}); everything else goes on; stop and start the \
+             port to use the queue again, and report this as a fault of the driver",
+            self.port,
+            self.index,
+            message(&*panic)
+        );
+        // What a panic carries may panic when it is dropped.
+        std::mem::forget(panic);
+    }
+}
+
+/// The text of a panic.
+///
+/// ```
+/// let panic = std::panic::catch_unwind(|| panic!("port {} is gone", 3)).expect_err("it panics");
+/// assert_eq!(linecard_pmd::contain::message(&*panic), "port 3 is gone");
+/// ```
+#[must_use]
+pub fn message(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied().or(panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("no message")
+}
+
+/// Drops a queue that panicked; a second panic is the same fault.
+fn bury<Q>(dead: &mut Option<Q>) {
+    let dead = dead.take();
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(dead))) {
+        std::mem::forget(panic);
+    }
+}
+
+/// A receive queue whose panics are contained; made by [`contain_queues`].
+///
+/// ```
+/// use linecard_pmd::{RxQueue, contain::ContainedRx};
+/// fn poll<Q: RxQueue>(rx: &mut ContainedRx<Q>, packets: &mut linecard_mempool::Burst) -> usize {
+///     rx.rx_burst(packets) // 0 for ever, once it panicked
+/// }
+/// ```
+pub struct ContainedRx<Q: RxQueue> {
+    /// `None` once it panicked.
+    queue: Option<Q>,
+    /// The queue that panicked: what it holds goes when the port is stopped, not on the polling thread.
+    dead: Option<Q>,
+    watch: Watch,
+}
+
+impl<Q: RxQueue> ContainedRx<Q> {
+    #[cold]
+    #[inline(never)]
+    fn panicked(&mut self, packets: &mut Burst, before: usize, panic: Box<dyn Any + Send>) {
+        self.dead = self.queue.take();
+        let mut given_up = 0;
+        // The driver may count what it appended as its own.
+        while packets.len() > before {
+            std::mem::forget(packets.pop());
+            given_up += 1;
+        }
+        self.watch.tell("receive", given_up, panic);
+    }
+}
+
+impl<Q: RxQueue> RxQueue for ContainedRx<Q> {
+    #[inline(always)]
+    fn rx_burst(&mut self, packets: &mut Burst) -> usize {
+        let Some(queue) = &mut self.queue else { return 0 };
+        let before = packets.len();
+        match catch_unwind(AssertUnwindSafe(|| queue.rx_burst(packets))) {
+            Ok(count) => count,
+            Err(panic) => {
+                self.panicked(packets, before, panic);
+                0
+            }
+        }
+    }
+
+    fn path(&self) -> &'static str {
+        self.queue.as_ref().map_or("panicked", RxQueue::path)
+    }
+}
+
+impl<Q: RxQueue> Drop for ContainedRx<Q> {
+    fn drop(&mut self) {
+        bury(&mut self.dead);
+    }
+}
+
+/// A transmit queue whose panics are contained; made by [`contain_queues`].
+///
+/// ```
+/// use linecard_pmd::{TxQueue, contain::ContainedTx};
+/// fn push<Q: TxQueue>(tx: &mut ContainedTx<Q>, packets: &mut linecard_mempool::Burst) -> usize {
+///     tx.tx_burst(packets) // 0 for ever, once it panicked
+/// }
+/// ```
+pub struct ContainedTx<Q: TxQueue> {
+    /// `None` once it panicked.
+    queue: Option<Q>,
+    /// As for receive queues.
+    dead: Option<Q>,
+    watch: Watch,
+}
+
+impl<Q: TxQueue> ContainedTx<Q> {
+    #[cold]
+    #[inline(never)]
+    fn panicked(&mut self, given_up: usize, panic: Box<dyn Any + Send>) {
+        self.dead = self.queue.take();
+        self.watch.tell("transmit", given_up, panic);
+    }
+
+    /// Takes all packets without giving them back to their pools: the driver may have taken some of them already.
+    #[cold]
+    #[inline(never)]
+    fn give_up(packets: &mut Burst) -> usize {
+        let given_up = packets.len();
+        let empty = Burst::with_capacity(packets.capacity());
+        std::mem::forget(std::mem::replace(packets, empty));
+        given_up
+    }
+
+    /// Does something with the queue, if it is still in use.
+    fn with(&mut self, act: impl FnOnce(&mut Q)) {
+        let Some(queue) = &mut self.queue else { return };
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| act(queue))) {
+            self.panicked(0, panic);
+        }
+    }
+}
+
+impl<Q: TxQueue> TxQueue for ContainedTx<Q> {
+    #[inline(always)]
+    fn tx_burst(&mut self, packets: &mut Burst) -> usize {
+        let Some(queue) = &mut self.queue else { return 0 };
+        match catch_unwind(AssertUnwindSafe(|| queue.tx_burst(packets))) {
+            Ok(count) => count,
+            Err(panic) => {
+                let given_up = Self::give_up(packets);
+                self.panicked(given_up, panic);
+                given_up
+            }
+        }
+    }
+
+    fn reclaim(&mut self) {
+        self.with(TxQueue::reclaim);
+    }
+
+    fn note_dropped(&mut self, packets: &[Packet], cause: &str) {
+        self.with(|queue| queue.note_dropped(packets, cause));
+    }
+
+    fn watched(&mut self, on: bool) {
+        self.with(|queue| queue.watched(on));
+    }
+
+    fn path(&self) -> &'static str {
+        self.queue.as_ref().map_or("panicked", TxQueue::path)
+    }
+}
+
+impl<Q: TxQueue> Drop for ContainedTx<Q> {
+    fn drop(&mut self) {
+        bury(&mut self.dead);
+    }
+}
+
+impl<Q: RxQueue> std::fmt::Debug for ContainedRx<Q> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("ContainedRx").field(&self.path()).finish()
+    }
+}
+
+impl<Q: TxQueue> std::fmt::Debug for ContainedTx<Q> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("ContainedTx").field(&self.path()).finish()
+    }
+}
+
+/// A started port whose queues are contained.
+struct Contained(Box<dyn Running>);
+
+impl Running for Contained {
+    fn stop(self: Box<Self>, rx: Vec<Box<dyn RxQueue>>, tx: Vec<Box<dyn TxQueue>>) -> Box<dyn Device> {
+        // The driver's queues are inside of these; a port may be stopped without its queues.
+        drop((rx, tx));
+        self.0.stop(Vec::new(), Vec::new())
+    }
+}
+
+/// The port's control side, and what became of its queues.
+struct Control {
+    inner: Arc<dyn PortControl>,
+    rx: Vec<Arc<Fate>>,
+    tx: Vec<Arc<Fate>>,
+}
+
+impl Control {
+    fn with_given_up<'a>(mut stats: PortStats, tx: impl IntoIterator<Item = &'a Arc<Fate>>) -> PortStats {
+        stats.oerrors += tx.into_iter().map(|fate| fate.given_up.load(Ordering::Relaxed)).sum::<u64>();
+        stats
+    }
+}
+
+impl PortControl for Control {
+    fn name(&self) -> &str {
+        self.inner.name()
+    }
+
+    fn link(&self) -> Link {
+        self.inner.link()
+    }
+
+    fn mac(&self) -> [u8; 6] {
+        self.inner.mac()
+    }
+
+    fn set_mac(&self, mac: [u8; 6]) -> Result<(), Error> {
+        self.inner.set_mac(mac)
+    }
+
+    fn mtu(&self) -> u16 {
+        self.inner.mtu()
+    }
+
+    fn promiscuous(&self) -> bool {
+        self.inner.promiscuous()
+    }
+
+    fn set_promiscuous(&self, on: bool) {
+        self.inner.set_promiscuous(on);
+    }
+
+    fn allmulticast(&self) -> bool {
+        self.inner.allmulticast()
+    }
+
+    fn stats(&self) -> PortStats {
+        Self::with_given_up(self.inner.stats(), &self.tx)
+    }
+
+    fn queue_stats(&self, queue: u16) -> PortStats {
+        Self::with_given_up(self.inner.queue_stats(queue), self.tx.get(usize::from(queue)))
+    }
+
+    fn xstats(&self) -> Vec<(String, u64)> {
+        let mut all = self.inner.xstats();
+        let given_up = Self::with_given_up(PortStats::default(), &self.tx).oerrors;
+        if let Some((_, errors)) = all.iter_mut().find(|(name, _)| name == "tx_errors") {
+            *errors += given_up;
+        }
+        let named = |side: &'static str| {
+            move |(i, fate): (usize, &Arc<Fate>)| (format!("{side}_q{i}_panics"), u64::from(fate.panicked()))
+        };
+        all.extend(self.rx.iter().enumerate().map(named("rx")));
+        all.extend(self.tx.iter().enumerate().map(named("tx")));
+        all
+    }
+
+    fn reset_stats(&self) {
+        // That a queue is not polled any more stays true.
+        self.tx.iter().for_each(|fate| fate.given_up.store(0, Ordering::Relaxed));
+        self.inner.reset_stats();
+    }
+
+    fn features(&self) -> String {
+        self.inner.features()
+    }
+
+    fn paths(&self) -> String {
+        let mut text = self.inner.paths();
+        for (side, fates) in [("receive", &self.rx), ("transmit", &self.tx)] {
+            for (i, _) in fates.iter().enumerate().filter(|(_, fate)| fate.panicked()) {
+                let lead = if text.is_empty() { "" } else { "; " };
+                text.push_str(&format!("{lead}{side} queue {i} panicked and is not polled"));
+            }
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests;
