@@ -1,9 +1,10 @@
-//! Chores that a person and CI both run: `cargo xtask ci`, `cargo xtask shape`, `cargo xtask budget`.
+//! Chores that a person and CI both run: `cargo xtask test`, `cargo xtask ci`, `cargo xtask shape`, `cargo xtask budget`.
 #![forbid(unsafe_code)]
 
 mod budget;
 mod ci;
 mod shape;
+mod test;
 
 use std::process::ExitCode;
 
@@ -15,6 +16,8 @@ use clap::Parser;
 enum Chore {
     /// Everything CI checks, in CI's order; stops at the first failure.
     Ci(ci::Options),
+    /// Every test, on any machine: says before how long it takes and what it needs, and after what was skipped and why.
+    Test(test::Options),
     /// Compares the arrows between crates with `cargo metadata`, and file and function sizes with their budgets.
     Shape(shape::Options),
     /// Counts instructions per packet under callgrind and compares them with `benches/budget.txt`.
@@ -24,6 +27,7 @@ enum Chore {
 fn main() -> ExitCode {
     let outcome = match Chore::parse() {
         Chore::Ci(options) => ci::run(&options),
+        Chore::Test(options) => test::run(&options),
         Chore::Shape(options) => shape::run(&options),
         Chore::Budget(options) => budget::run(&options),
     };

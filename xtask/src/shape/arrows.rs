@@ -66,7 +66,7 @@ pub(super) fn check() -> Result<Vec<String>, String> {
     Ok(packages.iter().flat_map(|package| broken_arrows(package, &ours)).collect())
 }
 
-fn metadata() -> Result<Value, String> {
+pub(crate) fn metadata() -> Result<Value, String> {
     let output = Command::new(env!("CARGO"))
         .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
         .output()
