@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use common::{Running, Scratch, linecard, skip, two_cores};
+use linecard_pmd::netdev::lab::wait_until;
 use rustix::process::Signal;
 
 /// A peer may have to be built first, on a machine busy with other tests.
@@ -77,7 +78,7 @@ fn a_signal_ends_it_in_order() {
     let scratch = Scratch::new();
     let running = Running::start(&mut bench(&scratch, &["mempool", "--runs=10000", "--case=one core"]));
     let pid = running.0.id();
-    std::thread::sleep(Duration::from_secs(3));
+    wait_until("it takes the signal in order", || common::catches(pid, Signal::INT));
     running.signal(Signal::INT);
     let said = running.end(PATIENCE);
     assert_eq!(said.code, Some(1), "{said:?}");
