@@ -28,7 +28,7 @@ pub fn required() -> bool {
 /// Says that `test` did not run, or not all of it, and why: on standard error, past the test harness's capture, and in
 /// the file that `LINECARD_SKIPS` names.
 ///
-/// ```
+/// ```no_run
 /// linecard_testing::skip("ping_over_tap", "no program 'ping' on this machine; install iputils-ping");
 /// ```
 ///
