@@ -31,7 +31,7 @@ fn the_kernel_pings_us() {
     if on_path("ping").is_none() {
         return skip(test, "no program 'ping' (apt-get install iputils-ping)");
     }
-    let Some(cable) = Cable::new(test) else { return };
+    let Some(cable) = Cable::with_xdp(test) else { return };
     cable.far.ip("addr add 10.9.0.1/24 dev far");
     for options in ["mode=drv", "mode=skb"] {
         let echo = ours("icmpecho", &[cable.at_near("net_af_xdp0", &format!(",{options}"))]);
@@ -51,7 +51,7 @@ fn byte_for_byte(kind: Kind, vdev: &str, test: &str) {
     if !present(kind, test) {
         return;
     }
-    let Some(cable) = Cable::new(test) else { return };
+    let Some(cable) = Cable::with_xdp(test) else { return };
     let peer = cable.far.run(|| start(kind, &[vdev], test));
     for options in ["", "busy_budget=0", "mode=skb"] {
         let mut ours = Ours::start(&cable.at_near("net_af_xdp0", &format!(",{options}")));
@@ -87,7 +87,7 @@ fn counter(testpmd: &mut Testpmd, port: u16, name: &str) -> u64 {
 /// From a veth to a virtio-user or vhost port and back: the buffers the kernel wrote are those the other end reads, and
 /// the other way round too.
 fn to_vhost_user_without_a_copy(test: &str, near_virtio: bool) {
-    let Some(cable) = Cable::new(test) else { return };
+    let Some(cable) = Cable::with_xdp(test) else { return };
     let scratch = Scratch::new(test);
     let socket = scratch.join("s");
     let returner = start(Kind::Linecard, &[&cable.at_far("net_af_xdp0", "")], test);
@@ -141,7 +141,7 @@ fn nothing_is_left_after_sigkill() {
     if on_path("bpftool").is_none() && !std::path::Path::new("/usr/sbin/bpftool").exists() {
         return skip(test, "no program 'bpftool' (apt-get install bpftool)");
     }
-    let Some(cable) = Cable::new(test) else { return };
+    let Some(cable) = Cable::with_xdp(test) else { return };
     let knows = |kind: &str, id: &str| {
         let mut command = std::process::Command::new("/usr/sbin/bpftool");
         command.args([kind, "show", "id", id]).output().expect("bpftool").status.success()
@@ -161,7 +161,7 @@ fn nothing_is_left_after_sigkill() {
 #[test]
 fn a_refusal_is_one_sentence_on_the_command_line() {
     let test = "a_refusal_is_one_sentence_on_the_command_line";
-    let Some(cable) = Cable::new(test) else { return };
+    let Some(cable) = Cable::with_xdp(test) else { return };
     let vdev = cable.at_near("net_af_xdp0", "").replace("near", "mear");
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_linecard"));
     let output =

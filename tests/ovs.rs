@@ -71,7 +71,9 @@ impl Switch {
         vsctl(dir, &set);
         // The bridge's own interface would otherwise appear beside those of the machine.
         let mut switch = ovs(dir, "unshare");
-        switch.args(["--net", SWITCH]).arg(format!("unix:{}", db.display()));
+        let own: &[&str] =
+            if own_network(&["--net"]) { &["--net"] } else { &["--user", "--map-root-user", "--net"] };
+        switch.args(own).arg(SWITCH).arg(format!("unix:{}", db.display()));
         let vswitchd = Daemon::start(switch.arg(format!("--unixctl={}", text(&dir.join("vs.ctl")))));
         Self { dir: dir.to_owned(), _vswitchd: vswitchd, _database: database }
     }
@@ -122,12 +124,21 @@ fn vsctl(dir: &Path, args: &[&str]) {
     run(dir, "ovs-vsctl", &all);
 }
 
+/// Whether `unshare` with these options is allowed.
+fn own_network(options: &[&str]) -> bool {
+    let status = Command::new("unshare").args(options).arg("true").stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
+}
+
 fn absent() -> Option<String> {
     let missing = ["ovsdb-server", "ovsdb-tool", "ovs-vsctl", "ovs-ofctl", "unshare"].map(on_path);
     if !Path::new(SWITCH).is_file() || missing.iter().any(Option::is_none) {
         return Some(
             "Open vSwitch with DPDK is not installed (apt-get install openvswitch-switch-dpdk)".into(),
         );
+    }
+    if !own_network(&["--net"]) && !own_network(&["--user", "--map-root-user", "--net"]) {
+        return Some("neither root nor a user namespace is to be had".into());
     }
     let free = free_hugepages();
     let want = "echo 512 > /proc/sys/vm/nr_hugepages";

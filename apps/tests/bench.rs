@@ -5,7 +5,8 @@ mod common;
 use std::process::Command;
 use std::time::Duration;
 
-use common::{Running, Scratch, linecard};
+use common::{Running, Scratch, linecard, skip, two_cores};
+use linecard_pmd::netdev::lab::wait_until;
 use rustix::process::Signal;
 
 /// A peer may have to be built first, on a machine busy with other tests.
@@ -27,8 +28,7 @@ fn left_by(pid: u32) -> Vec<String> {
 
 #[test]
 fn contended_rings_are_measured_and_nothing_is_left() {
-    if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
-        eprintln!("SKIPPED: contended rings need two cores, there is one");
+    if !two_cores("contended_rings_are_measured_and_nothing_is_left") {
         return;
     }
     let scratch = Scratch::new();
@@ -63,8 +63,11 @@ fn bursts_are_measured_beside_dpdk_and_nothing_is_left() {
     for row in &rows {
         assert!(row["linecard"]["median"].as_f64().is_some_and(|cycles| cycles > 0.0), "{row}");
         let dpdk = row["dpdk"]["median"].as_f64().is_some_and(|cycles| cycles > 0.0);
-        let required = std::env::var_os("LINECARD_REQUIRE_ALL").is_some();
-        assert!(dpdk || row["dpdk"].is_null() && !required, "{row}");
+        assert!(dpdk || row["dpdk"].is_null(), "{row}");
+    }
+    if rows.iter().any(|row| row["dpdk"].is_null()) {
+        let test = "bursts_are_measured_beside_dpdk_and_nothing_is_left";
+        skip(test, "there is no DPDK to measure beside (apt-get install libdpdk-dev pkg-config gcc)");
     }
     assert_eq!(left_by(pid), [""; 0]);
     assert_eq!(scratch.entries(), [""; 0], "sockets and the peer's folder are gone");
@@ -75,7 +78,7 @@ fn a_signal_ends_it_in_order() {
     let scratch = Scratch::new();
     let running = Running::start(&mut bench(&scratch, &["mempool", "--runs=10000", "--case=one core"]));
     let pid = running.0.id();
-    std::thread::sleep(Duration::from_secs(3));
+    wait_until("it takes the signal in order", || common::catches(pid, Signal::INT));
     running.signal(Signal::INT);
     let said = running.end(PATIENCE);
     assert_eq!(said.code, Some(1), "{said:?}");

@@ -4,7 +4,7 @@ mod common;
 
 use std::time::Duration;
 
-use common::{Running, Scratch, linecard, processes, run};
+use common::{Running, Scratch, linecard, processes, run, skip, two_cores};
 use linecard_pmd::netdev::lab::Lab;
 
 /// Two samples of a fresh program each, on a machine busy with other tests.
@@ -31,14 +31,12 @@ fn both_directions_have_a_rate_and_a_missing_dpdk_is_null() {
 
 /// Whether a test that measures can run here.
 fn possible(test: &str) -> bool {
-    if Lab::new(test).is_none() {
-        return false;
-    }
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    if cores < 2 {
-        linecard_pmd::netdev::lab::skip(test, "it needs two cores, there is one");
-    }
-    cores >= 2
+    Lab::new(test).is_some() && two_cores(test)
+}
+
+/// Whether a test that measures all drivers can run here.
+fn xdp(test: &str) -> bool {
+    Lab::with_xdp(test).is_some()
 }
 
 /// The rows of a short run without DPDK, of whose programs none is left.
@@ -67,9 +65,12 @@ fn a_loop_in_c_does_the_same_as_each_driver() {
         return;
     }
     if std::process::Command::new("cc").arg("--version").output().is_err() {
-        return linecard_pmd::netdev::lab::skip("bench net", "it needs a C compiler named cc");
+        return skip("a_loop_in_c_does_the_same_as_each_driver", "it needs a C compiler named cc");
     }
     let scratch = Scratch::new();
+    if !xdp("a_loop_in_c_does_the_same_as_each_driver") {
+        return;
+    }
     let rows = measured(&["--size=64"], &scratch);
     assert_eq!(rows.len(), 6, "three drivers, both directions: {rows:?}");
     for row in &rows {
@@ -106,6 +107,9 @@ fn round_trips_have_a_median_and_a_tail() {
         return;
     }
     let scratch = Scratch::new();
+    if !xdp("round_trips_have_a_median_and_a_tail") {
+        return;
+    }
     let rows = measured(&["tap", "af_packet", "af_xdp", "--latency", "--no-loop"], &scratch);
     assert_eq!(rows.len(), 3, "{rows:?}");
     for row in &rows {

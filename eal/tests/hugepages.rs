@@ -46,10 +46,8 @@ fn read(path: &Path) -> Option<String> {
     Some(chosen.unwrap_or(text.trim()).to_owned())
 }
 
-/// Whether to go on without `what`.
 fn skip(what: &str) {
-    assert!(std::env::var_os("LINECARD_REQUIRE_ALL").is_none(), "{what} is required");
-    eprintln!("skipped: {what} is needed");
+    linecard_testing::skip("the_best_pages_are_taken", &format!("{what} needed"));
 }
 
 fn memory(pages: PagePolicy) -> Memory {
@@ -71,9 +69,9 @@ fn the_best_pages_are_taken() {
 fn reserved_pages_are_used_until_they_are_gone() {
     let before: usize = fs::read_to_string("/proc/sys/vm/nr_hugepages").unwrap().trim().parse().unwrap();
     let wanted = (before + 64).to_string();
-    let Some(_reserved) = Changed::to("/proc/sys/vm/nr_hugepages", &wanted) else { return skip("root") };
+    let Some(_reserved) = Changed::to("/proc/sys/vm/nr_hugepages", &wanted) else { return skip("root is") };
     if free_pages() < 16 {
-        return skip("32 MiB of hugepages");
+        return skip("32 MiB of hugepages are");
     }
     let memory = memory(PagePolicy::RequireHuge);
     let domain = memory.domain("huge").unwrap();
@@ -103,7 +101,7 @@ fn reserved_pages_are_used_until_they_are_gone() {
 }
 
 fn transparent_pages_are_used_where_allowed() {
-    let Some(_allowed) = Changed::to(SHARED_THP, "advise") else { return skip("root") };
+    let Some(_allowed) = Changed::to(SHARED_THP, "advise") else { return skip("root is") };
     let before = shared_huge();
     let domain = memory(PagePolicy::Auto).domain("transparent").unwrap();
     let zone = domain.zone("pool", 16 * MIB, 64).unwrap();

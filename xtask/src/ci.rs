@@ -4,7 +4,7 @@ use std::process::Command;
 
 use clap::Args;
 
-/// Options of `cargo xtask ci`.
+/// Options of `cargo xtask ci` and `cargo xtask torture`.
 #[derive(Args)]
 pub(crate) struct Options {
     /// Only the steps whose name contains this.
@@ -53,16 +53,58 @@ const STEPS: &[Step] = &[
         command: &["cargo", "doc", "--workspace", "--no-deps"],
         environment: &[("RUSTDOCFLAGS", "-D warnings")],
     },
+    step("features: pmd without", &["cargo", "check", "-p", "linecard-pmd"]),
+    step("features: pmd contract", &["cargo", "check", "-p", "linecard-pmd", "--features", "contract"]),
+    step("features: ring without", &["cargo", "check", "-p", "linecard-ring"]),
+    step("features: ring model", &["cargo", "check", "-p", "linecard-ring", "--features", "model"]),
+    step("features: virtio without", &["cargo", "check", "-p", "linecard-virtio"]),
+    step("features: virtio model", &["cargo", "check", "-p", "linecard-virtio", "--features", "model"]),
+    step("oldest rust", &["cargo", "run", "-q", "-p", "xtask", "--", "oldest-rust"]),
+    // The list of advisories comes from the network, and changes without us: `cargo deny check advisories`.
+    step("deny", &["cargo", "deny", "check", "bans", "licenses", "sources"]),
     step("build", &["cargo", "build", "--release"]),
-    step("test", &["cargo", "test", "--workspace", "--no-fail-fast"]),
+    step("test", &["cargo", "run", "-q", "-p", "xtask", "--", "test"]),
     step("fuzz targets", &FUZZ_TARGETS),
     step("fuzz", &FUZZ),
 ];
 
-/// Runs the steps in order and stops at the first that fails.
+/// What takes long and finds the more the longer it runs.
+const TORTURE: &[Step] = &[
+    Step {
+        name: "hostile",
+        command: &["cargo", "test", "-p", "linecard-apps", "--test", "hostile"],
+        environment: &[("LINECARD_HOSTILE_SECONDS", "60")],
+    },
+    Step {
+        name: "differential",
+        command: &[
+            "cargo",
+            "test",
+            "-p",
+            "linecard-vhost-user",
+            "-p",
+            "linecard-virtio-user",
+            "--lib",
+            "differential",
+        ],
+        environment: &[("LINECARD_BATCHES", "10000000")],
+    },
+    step("fuzz", &FUZZ),
+];
+
+/// Runs the checks of CI in order and stops at the first that fails.
 pub(crate) fn run(options: &Options) -> Result<(), String> {
+    run_steps(STEPS, options)
+}
+
+/// The same with the long runs.
+pub(crate) fn torture(options: &Options) -> Result<(), String> {
+    run_steps(TORTURE, options)
+}
+
+fn run_steps(steps: &[Step], options: &Options) -> Result<(), String> {
     let wanted = |s: &&Step| options.only.as_deref().is_none_or(|part| s.name.contains(part));
-    for step in STEPS.iter().filter(wanted) {
+    for step in steps.iter().filter(wanted) {
         println!("── {}: {}", step.name, step.command.join(" "));
         if options.list {
             continue;

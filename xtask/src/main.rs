@@ -1,9 +1,11 @@
-//! Chores that a person and CI both run: `cargo xtask ci`, `cargo xtask shape`, `cargo xtask budget`.
+//! Chores that a person and CI both run: `cargo xtask test`, `cargo xtask ci`, `cargo xtask shape`, `cargo xtask budget`.
 #![forbid(unsafe_code)]
 
 mod budget;
 mod ci;
+mod oldest;
 mod shape;
+mod test;
 
 use std::process::ExitCode;
 
@@ -15,6 +17,12 @@ use clap::Parser;
 enum Chore {
     /// Everything CI checks, in CI's order; stops at the first failure.
     Ci(ci::Options),
+    /// What takes long: hostile peers for a minute, ten million batches each way, fuzz targets with random bytes.
+    Torture(ci::Options),
+    /// Whether the stated rust-version builds everything.
+    OldestRust,
+    /// Every test, on any machine: says before how long it takes and what it needs, and after what was skipped and why.
+    Test(test::Options),
     /// Compares the arrows between crates with `cargo metadata`, and file and function sizes with their budgets.
     Shape(shape::Options),
     /// Counts instructions per packet under callgrind and compares them with `benches/budget.txt`.
@@ -24,6 +32,9 @@ enum Chore {
 fn main() -> ExitCode {
     let outcome = match Chore::parse() {
         Chore::Ci(options) => ci::run(&options),
+        Chore::Torture(options) => ci::torture(&options),
+        Chore::OldestRust => oldest::run(),
+        Chore::Test(options) => test::run(&options),
         Chore::Shape(options) => shape::run(&options),
         Chore::Budget(options) => budget::run(&options),
     };

@@ -3,6 +3,7 @@
 mod arrows;
 mod sizes;
 
+pub(crate) use arrows::metadata;
 use clap::Args;
 
 /// Options of `cargo xtask shape`.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use linecard::pmd::pcap::read::Reader;
-pub(crate) use linecard_pmd::netdev::lab::skip;
+pub(crate) use linecard_pmd::netdev::lab::{skip, two_cores};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Longer than any run here takes on a busy machine.
@@ -152,6 +152,14 @@ pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
         assert!(start.elapsed() < PATIENCE, "{what} did not happen");
         std::thread::sleep(Duration::from_millis(10));
     }
+}
+
+/// Whether process `pid` has a handler for `signal` by now.
+pub(crate) fn catches(pid: u32, signal: Signal) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = caught.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0);
+    caught & 1 << (signal.as_raw() - 1) != 0
 }
 
 /// How many processes have a command line that mentions `text`.

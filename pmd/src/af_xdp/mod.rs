@@ -93,5 +93,13 @@ impl Driver for AfXdpDriver {
     }
 }
 
+/// Whether a socket can be opened and a program loaded by the calling thread.
+#[cfg(any(test, feature = "contract"))]
+pub(crate) fn works() -> std::io::Result<()> {
+    socket::Socket::open()?;
+    bpf::Program::redirect(&bpf::Sockets::new(1)?)?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests;

@@ -3,10 +3,11 @@
 //! The namespace has no name: it lives as long as somebody holds it, so that not even a killed test leaves it behind.
 //! Its path ([`Lab::path`]) is what a driver's `netns=` takes.
 
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::{Command, Output};
 
+use linecard_testing::{Again, in_user_namespace};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::{Interface, Namespace};
@@ -16,21 +17,9 @@ mod patience;
 mod wire;
 
 pub use cable::Cable;
+pub use linecard_testing::{skip, two_cores};
 pub use patience::{PATIENCE, wait_for, wait_until};
 pub use wire::Wire;
-
-/// Says on standard error, past the test harness's capture, that `test` did not run; panics where nothing may be
-/// skipped (`LINECARD_REQUIRE_ALL` is set).
-///
-/// ```no_run
-/// linecard_pmd::netdev::lab::skip("ping_over_tap", "no program 'ping' on this machine");
-/// ```
-pub fn skip(test: &str, why: &str) {
-    let line = format!("SKIPPED {test}: {why}\n");
-    // Written to the stream itself: `eprintln!` would be captured and a skip would go unseen.
-    let _ = io::stderr().write_all(line.as_bytes());
-    assert!(std::env::var_os("LINECARD_REQUIRE_ALL").is_none(), "{test} must not be skipped here: {why}");
-}
 
 /// A namespace of a test's own; `lo` is up in it.
 ///
@@ -49,10 +38,12 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// A fresh namespace for the test of that name; `None`, loudly, where that is not allowed or a program is missing.
+    /// A fresh namespace for the test of that name; `None` where there is nothing left to do: a program is missing, which
+    /// is said loudly ([`skip`]), or the user may not have a namespace and the whole test ran in a process of its own as
+    /// root of a user namespace ([`in_user_namespace`]) and passed there.
     ///
     /// # Panics
-    /// It must not be skipped (`LINECARD_REQUIRE_ALL`), or the kernel does something unheard of.
+    /// It failed there, it must not be skipped (`LINECARD_REQUIRE_ALL`), or the kernel does something unheard of.
     #[must_use]
     pub fn new(test: &str) -> Option<Self> {
         let made = std::thread::spawn(|| -> io::Result<OwnedFd> {
@@ -63,7 +54,12 @@ impl Lab {
         let fd = match made.join().expect("no panic") {
             Ok(fd) => fd,
             Err(error) => {
-                skip(test, &format!("no network namespace of its own ({error}); it needs root"));
+                if let Again::Refused(why) = in_user_namespace(test) {
+                    skip(
+                        test,
+                        &format!("no network namespace of its own ({error}) and {why}; run it as root"),
+                    );
+                }
                 return None;
             }
         };
@@ -78,6 +74,32 @@ impl Lab {
         // without IPv6 has no such file.
         let _ = lab.run(|| std::fs::write("/proc/sys/net/ipv6/conf/default/addr_gen_mode", "1"));
         Some(lab)
+    }
+
+    /// As [`new`](Self::new), where XDP sockets and programs can be had as well ([`has_xdp`](Self::has_xdp)).
+    ///
+    /// # Panics
+    /// As [`new`](Self::new).
+    #[must_use]
+    pub fn with_xdp(test: &str) -> Option<Self> {
+        Self::new(test).filter(|lab| lab.has_xdp(test))
+    }
+
+    /// Whether XDP sockets and programs can be had inside, which takes rights that root of a user namespace has not
+    /// (CAP_BPF); `test`, or this part of it, is skipped where not.
+    ///
+    /// # Panics
+    /// It must not be skipped.
+    #[must_use]
+    pub fn has_xdp(&self, test: &str) -> bool {
+        let works = self.run(crate::af_xdp::works);
+        if let Err(error) = &works {
+            skip(
+                test,
+                &format!("no XDP sockets and programs ({error}); it needs root and CONFIG_XDP_SOCKETS"),
+            );
+        }
+        works.is_ok()
     }
 
     /// What `netns=` takes, for programs that run while this one does.

@@ -42,14 +42,7 @@ fn start(context: &ProbeContext, text: &str, pool: &Pool) -> Result<Port, Error>
 
 /// A namespace for `test` where XDP sockets work; `None`, loudly, without.
 fn lab(test: &str) -> Option<Lab> {
-    let lab = Lab::new(test)?;
-    match lab.run(super::socket::Socket::open) {
-        Ok(_) => Some(lab),
-        Err(error) => {
-            lab::skip(test, &format!("no XDP socket ({error}); it needs root and CONFIG_XDP_SOCKETS"));
-            None
-        }
-    }
+    Lab::with_xdp(test)
 }
 
 /// A veth pair `near` and `far` with two queues each, both up.

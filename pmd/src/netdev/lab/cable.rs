@@ -38,6 +38,15 @@ impl Cable {
         Self::with_queues(test, 1)
     }
 
+    /// As [`new`](Self::new), where ports can have XDP sockets and programs.
+    ///
+    /// # Panics
+    /// As [`new`](Self::new).
+    #[must_use]
+    pub fn with_xdp(test: &str) -> Option<Self> {
+        Self::new(test).filter(|cable| cable.near.has_xdp(test))
+    }
+
     /// A cable whose interfaces have so many queues.
     ///
     /// # Panics

@@ -36,7 +36,10 @@ impl Wire {
     pub fn open(index: u32) -> io::Result<Self> {
         let socket = Socket::open()?;
         socket.set(libc::PACKET_IGNORE_OUTGOING, &1)?;
-        sockopt::set_socket_recv_buffer_size_force(&socket, WAITING)?;
+        // Root of a user namespace may not, and has what net.core.rmem_max allows: fewer frames may wait then.
+        if sockopt::set_socket_recv_buffer_size_force(&socket, WAITING).is_err() {
+            sockopt::set_socket_recv_buffer_size(&socket, WAITING)?;
+        }
         sockopt::set_socket_send_buffer_size(&socket, WAITING)?;
         socket.bind(index, libc::ETH_P_ALL as u16)?;
         Ok(Self(socket))

@@ -1,0 +1,60 @@
+//! What the tests of every room share: skips that are seen and counted, and a user namespace of a test's own.
+//!
+//! | variable | meaning |
+//! |---|---|
+//! | `LINECARD_REQUIRE_ALL=1` | a test that would be skipped fails |
+//! | `LINECARD_SKIPS=FILE` | each skip is appended to that file ([`Skip`]); `cargo xtask test` sets and reads it |
+#![forbid(unsafe_code)]
+
+mod again;
+mod record;
+
+pub use again::{Again, IN_USER_NAMESPACE, in_user_namespace, user_namespace};
+pub use record::{Skip, two_cores};
+
+use std::io::{self, Write};
+
+/// Set to anything but `0` or nothing: every test that would be skipped fails.
+pub const REQUIRE_ALL: &str = "LINECARD_REQUIRE_ALL";
+/// The file to which skips are appended.
+pub const SKIPS: &str = "LINECARD_SKIPS";
+
+/// Whether nothing may be skipped here.
+#[must_use]
+pub fn required() -> bool {
+    std::env::var_os(REQUIRE_ALL).is_some_and(|value| !value.is_empty() && value != "0")
+}
+
+/// Says that `test` did not run, or not all of it, and why: on standard error, past the test harness's capture, and in
+/// the file that `LINECARD_SKIPS` names.
+///
+/// ```no_run
+/// linecard_testing::skip("ping_over_tap", "no program 'ping' on this machine; install iputils-ping");
+/// ```
+///
+/// # Panics
+/// Nothing may be skipped here ([`required`]), or the file cannot be written.
+pub fn skip(test: &str, why: &str) {
+    assert!(!required(), "{test} must not be skipped here ({REQUIRE_ALL} is set): {why}");
+    // Written to the stream itself: `eprintln!` would be captured and a skip would go unseen.
+    let _ = io::stderr().write_all(format!("SKIPPED {test}: {why}\n").as_bytes());
+    if let Some(file) = std::env::var_os(SKIPS) {
+        let file = std::path::PathBuf::from(file);
+        let kept = Skip::here(test, why).append(&file);
+        kept.unwrap_or_else(|error| panic!("{SKIPS}={}: {error}", file.display()));
+    }
+}
+
+/// The test that runs on this thread, as its harness names it (`rooms::tests::name`); `None` outside a test, as in an
+/// example of the documentation.
+#[must_use]
+pub fn this_test(given: &str) -> Option<String> {
+    if let Ok(name) = std::env::var("NEXTEST_TEST_NAME") {
+        return Some(name);
+    }
+    match std::thread::current().name() {
+        // With one test thread the harness runs tests on its own.
+        Some("main") | None => again::listed(given),
+        Some(name) => Some(name.to_owned()),
+    }
+}

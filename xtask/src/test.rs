@@ -1,0 +1,62 @@
+//! `cargo xtask test`: every test, on any machine, with what was skipped and why at its end.
+
+mod outcome;
+mod room;
+mod runner;
+
+use std::path::Path;
+
+use clap::Args;
+use linecard_testing::{REQUIRE_ALL, SKIPS};
+
+use outcome::Outcome;
+use runner::Runner;
+
+/// Options of `cargo xtask test`.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Run by `cargo test` though cargo-nextest is installed.
+    #[arg(long)]
+    cargo_test: bool,
+    /// Only this package, as in `linecard-pmd`; may be given several times.
+    #[arg(short, long)]
+    package: Vec<String>,
+    /// Only tests whose name contains this.
+    filter: Option<String>,
+}
+
+/// Runs them; fails when one did.
+pub(crate) fn run(options: &Options) -> Result<(), String> {
+    let runner = Runner::choose(options.cargo_test);
+    let target = room::target_folder()?;
+    let whole = options.package.is_empty() && options.filter.is_none();
+    println!(
+        "tests by {}{}",
+        runner.name(),
+        if whole { format!("; {}", room::WHOLE) } else { String::new() }
+    );
+    if linecard_testing::required() {
+        println!("{REQUIRE_ALL} is set: a test that would be skipped fails");
+    }
+    println!("{}", room::check(&target)?);
+
+    let skips = target.join(format!("skips-{}.txt", std::process::id()));
+    let outcome = runner.run(options, &[(SKIPS, skips.as_os_str())]);
+    let skipped = outcome::skipped(&skips);
+    _ = std::fs::remove_file(&skips);
+    conclude(&outcome?, &skipped?)
+}
+
+/// Prints what failed and what was skipped, and the closing line.
+fn conclude(outcome: &Outcome, skipped: &[linecard_testing::Skip]) -> Result<(), String> {
+    println!("{}", outcome.closing(skipped));
+    match outcome.failed {
+        0 => Ok(()),
+        failed => Err(format!("{failed} of the tests failed; run one alone: cargo xtask test NAME")),
+    }
+}
+
+/// Where the workspace is: chores are started by cargo, in any folder of it.
+fn root() -> &'static Path {
+    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}

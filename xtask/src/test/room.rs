@@ -1,0 +1,74 @@
+//! How long the tests take and how much room they need, said before they start.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// An estimate from runs on two-core machines; with two busy programs beside it, it takes about twice as long.
+pub(super) const WHOLE: &str =
+    "all of them take about 15 minutes on two cores, and building them the first time about 5 more";
+/// What a build of everything takes below `target`, and what tests write meanwhile.
+const NEEDED: u64 = 6 << 30;
+
+/// Where cargo builds.
+pub(super) fn target_folder() -> Result<PathBuf, String> {
+    let metadata = crate::shape::metadata()?;
+    let folder = metadata["target_directory"].as_str().ok_or("cargo metadata names no target folder")?;
+    std::fs::create_dir_all(folder).map_err(|e| format!("{folder} cannot be made: {e}"))?;
+    Ok(folder.into())
+}
+
+/// A sentence about the room on the disk, as an error when there is too little.
+pub(super) fn check(target: &Path) -> Result<String, String> {
+    // What cannot be asked is not refused.
+    let (free, taken) = (number("df", &["-Pk"], target, 3, 1), number("du", &["-sk"], target, 0, 0));
+    verdict(target, free, taken.unwrap_or(0))
+}
+
+fn verdict(target: &Path, free: Option<u64>, taken: u64) -> Result<String, String> {
+    let (target, more) = (target.display(), NEEDED.saturating_sub(taken));
+    let gib = |bytes: u64| format!("{:.1} GiB", (bytes >> 20) as f64 / 1024.0);
+    match free {
+        Some(free) if free < more => Err(format!(
+            "the tests need {} more below {target}, {} are free: make room, or name a folder elsewhere with \
+             CARGO_TARGET_DIR",
+            gib(more),
+            gib(free)
+        )),
+        Some(free) => Ok(format!(
+            "disk: {} below {target}, {} there already, {} free",
+            gib(NEEDED),
+            gib(taken),
+            gib(free)
+        )),
+        None => Ok(format!("disk: {} below {target}, {} there already", gib(NEEDED), gib(taken))),
+    }
+}
+
+/// The number of KiB in a word of a line of what a program says of a folder, in bytes.
+fn number(program: &str, options: &[&str], folder: &Path, word: usize, line: usize) -> Option<u64> {
+    let output = Command::new(program).args(options).arg(folder).output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    Some(text.lines().nth(line)?.split_whitespace().nth(word)?.parse::<u64>().ok()? << 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn too_little_room_is_said_before_anything_is_built() {
+        let folder = Path::new("/t");
+        let said = verdict(folder, Some(1 << 30), 0).expect_err("one of six");
+        assert!(said.starts_with("the tests need 6.0 GiB more below /t, 1.0 GiB are free: "), "{said}");
+        let said = verdict(folder, Some(1 << 30), 5 << 30).expect("five are there");
+        assert_eq!(said, "disk: 6.0 GiB below /t, 5.0 GiB there already, 1.0 GiB free");
+        assert!(verdict(folder, None, 0).is_ok(), "nobody knows");
+    }
+
+    #[test]
+    fn the_machine_is_asked() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+        assert!(number("df", &["-Pk"], folder, 3, 1).is_some());
+        assert!(number("du", &["-sk"], folder, 0, 0).is_some_and(|bytes| bytes > 4096));
+    }
+}
