@@ -164,11 +164,6 @@ impl Error {
         }
     }
 
-    /// Whether the backend sent more descriptors than its port may hold: they are not closed yet.
-    pub(crate) fn is_limit(&self) -> bool {
-        matches!(self, Self::Wire(linecard_wire::Error::Limit(_)))
-    }
-
     /// What the user can do about it.
     fn remedy(&self) -> &'static str {
         match self {

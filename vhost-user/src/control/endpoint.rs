@@ -267,7 +267,6 @@ impl Endpoint {
             first: Some(Instant::now() + FIRST_MESSAGE_TIME),
             ending: None,
             leaving: false,
-            leaving: false,
         });
     }
 

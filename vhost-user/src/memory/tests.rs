@@ -137,12 +137,11 @@ fn huge_pages_that_are_not_there_are_neither_reserved_nor_touched_at_once() {
         return;
     };
     let spec = MemoryRegion { guest_addr: 0, size: MANY << 21, user_addr: 0, offset: 0 };
-    let region = Arc::new(Region::map(spec, fd.into(), None).expect("addresses are all that it takes"));
+    let region = Arc::new(Region::map(spec, fd.as_fd(), None, &Ledger::alone()).expect("addresses are all that it takes"));
     assert!(region.sparse);
-    let limits = MapLimits { total: u64::MAX };
     let ordinary = self::region(1 << 50, PAGE);
-    assert!(!MemoryMap::new(vec![Arc::clone(&ordinary)], limits).expect("a map").is_sparse());
-    assert!(MemoryMap::new(vec![region, ordinary], limits).expect("a map").is_sparse());
+    assert!(!MemoryMap::new(vec![Arc::clone(&ordinary)]).is_sparse());
+    assert!(MemoryMap::new(vec![region, ordinary]).is_sparse());
 }
 
 #[test]
@@ -152,6 +151,6 @@ fn gigantic_pages_that_are_not_there_are_refused() {
         return;
     };
     let spec = MemoryRegion { guest_addr: 0, size: 1 << 30, user_addr: 0, offset: 0 };
-    let error = Region::map(spec, fd.into(), None).err().expect("too large to be made while packets wait");
+    let error = Region::map(spec, fd.as_fd(), None, &Ledger::alone()).err().expect("too large to be made while packets wait");
     assert!(matches!(error, RegionError::Sparse { page: 0x4000_0000, there: 0 }), "{error}");
 }
