@@ -75,14 +75,9 @@ impl Neighbours {
         std::thread::scope(|scope| {
             let over = &over;
             let watch = scope.spawn(move || {
-                // SAFETY: takes nothing.
-                let threads = [answering, unsafe { libc::gettid() }];
                 let mut worst = Duration::ZERO;
                 loop {
-                    let (queued, began) = (time_in_queue(threads), Instant::now());
-                    asking.number(Req::GET_FEATURES);
-                    let took = began.elapsed();
-                    worst = worst.max(took.saturating_sub(time_in_queue(threads).saturating_sub(queued)));
+                    worst = worst.max(wait_for_answer(answering, || asking.number(Req::GET_FEATURES)));
                     if over.load(Ordering::Relaxed) {
                         return worst;
                     }
@@ -118,8 +113,18 @@ impl Neighbours {
     }
 }
 
+/// How long `ask` waits for an answer of thread `answering`, but for the time in which one of the two had no core.
+pub(crate) fn wait_for_answer<T>(answering: libc::pid_t, ask: impl FnOnce() -> T) -> Duration {
+    // SAFETY: takes nothing.
+    let threads = [answering, unsafe { libc::gettid() }];
+    let (queued, began) = (time_in_queue(threads), Instant::now());
+    ask();
+    let took = began.elapsed();
+    took.saturating_sub(time_in_queue(threads).saturating_sub(queued))
+}
+
 /// The thread of this process that is called `name`.
-fn thread_called(name: &str) -> libc::pid_t {
+pub(crate) fn thread_called(name: &str) -> libc::pid_t {
     let tasks = std::fs::read_dir("/proc/self/task").expect("proc");
     let named = |path: &std::path::Path| {
         std::fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim_end() == name)
