@@ -70,20 +70,25 @@ impl Neighbours {
     /// could have run and had no core: that is this machine's business. Its frontend is there before: to connect is to
     /// map memory, in this process.
     fn worst_during<T>(&mut self, attack: impl FnOnce() -> T) -> (Duration, T) {
-        let over = AtomicBool::new(false);
+        let (begun, over) = (AtomicBool::new(false), AtomicBool::new(false));
         let (asking, answering) = (&mut self.asking, self.answering);
         std::thread::scope(|scope| {
-            let over = &over;
+            let (begun, over) = (&begun, &over);
             let watch = scope.spawn(move || {
                 let mut worst = Duration::ZERO;
                 loop {
                     worst = worst.max(wait_for_answer(answering, || asking.number(Req::GET_FEATURES)));
+                    begun.store(true, Ordering::Release);
                     if over.load(Ordering::Relaxed) {
                         return worst;
                     }
                     std::thread::sleep(Duration::from_micros(200));
                 }
             });
+            // Not while the thread is being made, which is to map memory.
+            while !begun.load(Ordering::Acquire) {
+                std::thread::yield_now();
+            }
             let result = attack();
             over.store(true, Ordering::Relaxed);
             (watch.join().expect("answers"), result)
