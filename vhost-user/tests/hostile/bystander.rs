@@ -70,25 +70,25 @@ impl Neighbours {
     /// could have run and had no core: that is this machine's business. Its frontend is there before: to connect is to
     /// map memory, in this process.
     fn worst_during<T>(&mut self, attack: impl FnOnce() -> T) -> (Duration, T) {
-        let over = AtomicBool::new(false);
+        let (begun, over) = (AtomicBool::new(false), AtomicBool::new(false));
         let (asking, answering) = (&mut self.asking, self.answering);
         std::thread::scope(|scope| {
-            let over = &over;
+            let (begun, over) = (&begun, &over);
             let watch = scope.spawn(move || {
-                // SAFETY: takes nothing.
-                let threads = [answering, unsafe { libc::gettid() }];
                 let mut worst = Duration::ZERO;
                 loop {
-                    let (queued, began) = (time_in_queue(threads), Instant::now());
-                    asking.number(Req::GET_FEATURES);
-                    let took = began.elapsed();
-                    worst = worst.max(took.saturating_sub(time_in_queue(threads).saturating_sub(queued)));
+                    worst = worst.max(wait_for_answer(answering, || asking.number(Req::GET_FEATURES)));
+                    begun.store(true, Ordering::Release);
                     if over.load(Ordering::Relaxed) {
                         return worst;
                     }
                     std::thread::sleep(Duration::from_micros(200));
                 }
             });
+            // Not while the thread is being made, which is to map memory.
+            while !begun.load(Ordering::Acquire) {
+                std::thread::yield_now();
+            }
             let result = attack();
             over.store(true, Ordering::Relaxed);
             (watch.join().expect("answers"), result)
@@ -118,8 +118,18 @@ impl Neighbours {
     }
 }
 
+/// How long `ask` waits for an answer of thread `answering`, but for the time in which one of the two had no core.
+pub(crate) fn wait_for_answer<T>(answering: libc::pid_t, ask: impl FnOnce() -> T) -> Duration {
+    // SAFETY: takes nothing.
+    let threads = [answering, unsafe { libc::gettid() }];
+    let (queued, began) = (time_in_queue(threads), Instant::now());
+    ask();
+    let took = began.elapsed();
+    took.saturating_sub(time_in_queue(threads).saturating_sub(queued))
+}
+
 /// The thread of this process that is called `name`.
-fn thread_called(name: &str) -> libc::pid_t {
+pub(crate) fn thread_called(name: &str) -> libc::pid_t {
     let tasks = std::fs::read_dir("/proc/self/task").expect("proc");
     let named = |path: &std::path::Path| {
         std::fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim_end() == name)

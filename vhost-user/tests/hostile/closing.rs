@@ -9,7 +9,7 @@ use linecard_virtio::Features;
 use linecard_wire::FrontendReq as Req;
 use linecard_wire::payload::{MemoryRegion, Payload, SingleRegion};
 
-use crate::bystander::{Held, Neighbours, give};
+use crate::bystander::{Held, Neighbours, give, thread_called};
 use crate::common::{Frontend, GUEST, USER, open_fds};
 use crate::waiting::{lingering, message, send_urgent};
 
@@ -86,7 +86,11 @@ fn a_port_whose_thread_waits_for_ever_can_be_ended() {
     waits.send(Req::SET_OWNER, &[], &fds);
     drop(last);
     drop(first);
-    wait_until("it is accepted", || ports.bad_port.as_ref().is_some_and(|port| port.peer().connected()));
+    // A mutex is what it waits for, which no signal ends.
+    let stat = format!("/proc/self/task/{}/stat", thread_called("bad"));
+    wait_until("the port's thread waits", || {
+        std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") D "))
+    });
     let (path, began) = (ports.bad.clone(), Instant::now());
     drop(ports.bad_port.take());
     let took = began.elapsed();

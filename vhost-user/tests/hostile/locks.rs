@@ -9,7 +9,7 @@ use linecard_virtio::Features;
 use linecard_wire::FrontendReq as Req;
 use linecard_wire::payload::{MemTable, MemoryRegion, Payload, VringFd, VringState};
 
-use crate::bystander::Neighbours;
+use crate::bystander::{Neighbours, thread_called, wait_for_answer};
 use crate::common::{Frontend, GUEST, USER, memfd};
 
 fn fallocate(file: &File, mode: libc::c_int, len: usize) {
@@ -148,9 +148,10 @@ fn a_file_whose_lock_is_held_stops_nobody_else() {
             let (guest_addr, user_addr) = (GUEST + (at << 30), USER + (at << 30));
             let region = MemoryRegion { guest_addr, size: WIDE as u64, user_addr, offset: 0 };
             let table = MemTable(vec![region]).to_bytes();
-            let began = Instant::now();
-            hostile.good(Req::SET_MEM_TABLE, &table, &[file.as_fd()]);
-            took = began.elapsed();
+            let answering = thread_called("bad");
+            took = wait_for_answer(answering, || {
+                hostile.good(Req::SET_MEM_TABLE, &table, &[file.as_fd()]);
+            });
             longest = longest.max(took);
         }
     });
