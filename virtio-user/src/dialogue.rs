@@ -194,3 +194,31 @@ pub(crate) fn name(request: FrontendReq) -> &'static str {
         _ => "a request",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::thread::ControlThread;
+
+    /// What the backend has yet to say keeps no port from being stopped, but for the farewell.
+    #[test]
+    fn a_stop_ends_a_question() {
+        let thread = ControlThread::start("dialogue").expect("a thread");
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        let all = linecard_wire::ledger::Resource::new("descriptors", 20);
+        let closer = Closer::new("dialogue", all.account(10)).expect("a thread");
+        let asked = thread.spawn(move |waiter| {
+            let limit = after(Duration::from_secs(60));
+            let mut dialogue = Dialogue::new(ours, &closer, waiter, limit)?;
+            let stopped = dialogue.ask::<u64>(FrontendReq::GET_FEATURES, &[]);
+            assert!(matches!(stopped, Err(Error::Stopped)), "{stopped:?}");
+            dialogue.leave_until(after(Duration::from_millis(1)));
+            dialogue.ask::<u64>(FrontendReq::GET_FEATURES, &[])
+        });
+        let mut backend = Connection::new(theirs).expect("a connection");
+        backend.read_until(after(Duration::from_secs(60))).expect("the question");
+        thread.waiter().stop();
+        let farewell = thread.await_within(Duration::from_secs(60), &asked).expect("no panic");
+        assert!(matches!(farewell, Err(Error::Silent { .. })), "{farewell:?}");
+    }
+}

@@ -5,7 +5,8 @@ mod support;
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
-use linecard_pmd::{Driver, PortConfig, configure};
+use linecard_pmd::netdev::lab::wait_until;
+use linecard_pmd::{PortConfig, configure};
 use support::{Backend, Bench, Place};
 
 #[track_caller]
@@ -125,14 +126,14 @@ fn no_thread_is_left() {
     let mut devices: Vec<_> = (0..)
         .zip(&places)
         .map(|(number, place)| {
-            let args = format!("net_counted{number},{},server=1", place.arg());
-            let args = linecard_pmd::DevArgs::parse(&args).expect("a device");
-            bench.driver.probe(&bench.context(), &args).expect("it listens")
+            let args = format!("{},server=1", place.arg());
+            bench.probe_as(&format!("net_counted{number}"), &args).expect("it listens")
         })
         .collect();
-    assert_eq!(threads(), 2);
+    // A thread takes its name when it first runs, and is gone a moment after it was waited for.
+    wait_until("a thread each", || threads() == 2);
     devices.pop();
-    assert_eq!(threads(), 1);
+    wait_until("one thread less", || threads() == 1);
     devices.pop();
-    assert_eq!(threads(), 0);
+    wait_until("no control thread", || threads() == 0);
 }

