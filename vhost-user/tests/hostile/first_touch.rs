@@ -122,7 +122,8 @@ fn content(k: usize, len: usize) -> Vec<u8> {
     bytes
 }
 
-fn processor_time() -> Duration {
+/// Of this thread.
+pub(crate) fn processor_time() -> Duration {
     let mut now = MaybeUninit::<libc::timespec>::zeroed();
     // SAFETY: fills the structure.
     assert_eq!(unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, now.as_mut_ptr()) }, 0);
