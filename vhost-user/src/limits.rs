@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::{io, ptr};
 
+use linecard_eal::helper::{Elsewhere, Job};
 use linecard_wire::Closer;
 use linecard_wire::ledger::{Account, Charge, Resource};
 
@@ -23,6 +24,8 @@ const OUR_DESCRIPTORS: u64 = 128;
 const OUR_MAPPINGS: u64 = 8192;
 /// Mappings that one region takes: its own, and a guard on either side.
 const MAPPINGS: u64 = 3;
+/// Signals that may wait to be sent by the closing thread.
+const MOST_SIGNALS: usize = 1024;
 /// Half of the 128 TiB that a process has on x86-64.
 const ADDRESSES: u64 = 64 << 40;
 
@@ -150,6 +153,21 @@ pub(crate) struct Ledger {
     _counted: Arc<Counted>,
     /// Of the port itself. With none left for that, there is none left for a frontend.
     _own: Option<Arc<Charge>>,
+}
+
+/// Signals that take long are sent by the closing thread: it may wait for the frontend, and for nobody else.
+impl Elsewhere for Ledger {
+    fn prepare(&self) -> bool {
+        true
+    }
+
+    fn run(&self, job: Job) -> bool {
+        let room = self.closer.waiting() < MOST_SIGNALS;
+        if room {
+            self.closer.run(job);
+        }
+        room
+    }
 }
 
 /// A port counts as long as something of it is there.

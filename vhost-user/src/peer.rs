@@ -9,7 +9,7 @@ use linecard_eal::eventfd::EventFd;
 use linecard_virtio::Features;
 use linecard_wire::ProtocolFeatures;
 
-use crate::limits::Process;
+use crate::limits::{Ledger, Process};
 use crate::session::Terms;
 
 /// Logs a line about a peer, unless there were many of them in this second.
@@ -58,7 +58,7 @@ pub struct Peer {
 }
 
 impl Peer {
-    pub(crate) fn new(name: String, waker: Arc<EventFd>, terms: Terms, process: &Arc<Process>) -> Self {
+    pub(crate) fn new(name: String, waker: Arc<EventFd>, terms: Terms, ledger: &Ledger) -> Self {
         let rings = usize::from(terms.queue_pairs) * 2;
         Self {
             name,
@@ -74,9 +74,9 @@ impl Peer {
             faults: AtomicU64::new(0),
             notifications: AtomicU64::new(0),
             notification_errors: AtomicU64::new(0),
-            allowance: Arc::default(),
+            allowance: Arc::new(Allowance::new(Arc::new(ledger.clone()))),
             log: Chatter::new(),
-            process: Arc::clone(process),
+            process: Arc::clone(&ledger.process),
             paths: Mutex::new(vec![None; rings]),
         }
     }

@@ -27,9 +27,9 @@ const FIRST_MESSAGE_TIME: Duration = Duration::from_secs(10);
 const CONNECT_INTERVAL: Duration = Duration::from_millis(100);
 /// How soon to look again at a gate whose poller was inside.
 const GATE_INTERVAL: Duration = Duration::from_millis(1);
-/// Looks at a gate before giving way to other endpoints.
+/// Looks at a gate before the thread sleeps a little.
 const GATE_LOOKS: u32 = 64;
-/// Messages of one peer carried out before others get their turn.
+/// Messages carried out before commands and deadlines are looked at.
 const MESSAGES_PER_TURN: usize = 32;
 /// Connections accepted or turned away in one turn.
 const ACCEPTS_PER_TURN: usize = 8;
@@ -152,11 +152,14 @@ impl Endpoint {
     /// Does what time has brought: connects, ends what is late or quarantined, goes on with what waited.
     pub(super) fn tick(&mut self, epoll: &Epoll) {
         let now = Instant::now();
+        // While it is not listened to, the frontend cannot be late.
+        let resting = self.resting.is_some_and(|until| now < until);
         if let Some(link) = &mut self.link {
-            let late = link.connection.partial_since().is_some_and(|since| now >= since + MESSAGE_TIME);
+            let late =
+                !resting && link.connection.partial_since().is_some_and(|since| now >= since + MESSAGE_TIME);
             if late {
                 link.end("a message did not come whole within 1 s");
-            } else if link.first.is_some_and(|first| now >= first) {
+            } else if !resting && link.first.is_some_and(|first| now >= first) {
                 link.end("no message came within 10 s");
             } else if link.session.quarantined() {
                 link.end("the peer took shared memory away");
@@ -270,7 +273,7 @@ impl Endpoint {
         });
     }
 
-    /// Reads and carries out messages, until there is none, it is others' turn, or a gate is busy.
+    /// Reads and carries out messages, until there is none, it is time for something else, or a gate is busy.
     pub(super) fn progress(&mut self, epoll: &Epoll) {
         if self.resting.is_some_and(|until| Instant::now() < until) {
             return self.listen_to(epoll, false);

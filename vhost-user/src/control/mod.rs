@@ -133,7 +133,7 @@ impl PortThread {
                 (Source::Connect { path: config.path.clone(), next: Instant::now(), told: None }, None)
             }
         };
-        let peer = Arc::new(Peer::new(config.name.clone(), Arc::clone(&waker), terms, &ledger.process));
+        let peer = Arc::new(Peer::new(config.name.clone(), Arc::clone(&waker), terms, &ledger));
         let endpoint = Endpoint::new(source, terms, ledger, config.survive_lost_pages, Arc::clone(&peer));
         let (commands, inbox) = unbounded();
         let (ending, over) = bounded(0);

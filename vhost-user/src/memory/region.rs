@@ -88,7 +88,16 @@ impl Region {
             return Err(RegionError::Unwatched { max: ENTRIES });
         }
         let (closer, charges) = (ledger.closer.clone(), Some(charges));
-        Ok(Self { spec, file: id, sparse, start, watch: watch.flatten(), mapping: Some(mapping), charges, closer })
+        Ok(Self {
+            spec,
+            file: id,
+            sparse,
+            start,
+            watch: watch.flatten(),
+            mapping: Some(mapping),
+            charges,
+            closer,
+        })
     }
 
     /// Whether `spec` and `file` describe this very region: the same addresses, the same part of the same file.

@@ -137,7 +137,9 @@ fn huge_pages_that_are_not_there_are_neither_reserved_nor_touched_at_once() {
         return;
     };
     let spec = MemoryRegion { guest_addr: 0, size: MANY << 21, user_addr: 0, offset: 0 };
-    let region = Arc::new(Region::map(spec, fd.as_fd(), None, &Ledger::alone()).expect("addresses are all that it takes"));
+    let region = Arc::new(
+        Region::map(spec, fd.as_fd(), None, &Ledger::alone()).expect("addresses are all that it takes"),
+    );
     assert!(region.sparse);
     let ordinary = self::region(1 << 50, PAGE);
     assert!(!MemoryMap::new(vec![Arc::clone(&ordinary)]).is_sparse());
@@ -151,6 +153,8 @@ fn gigantic_pages_that_are_not_there_are_refused() {
         return;
     };
     let spec = MemoryRegion { guest_addr: 0, size: 1 << 30, user_addr: 0, offset: 0 };
-    let error = Region::map(spec, fd.as_fd(), None, &Ledger::alone()).err().expect("too large to be made while packets wait");
+    let error = Region::map(spec, fd.as_fd(), None, &Ledger::alone())
+        .err()
+        .expect("too large to be made while packets wait");
     assert!(matches!(error, RegionError::Sparse { page: 0x4000_0000, there: 0 }), "{error}");
 }

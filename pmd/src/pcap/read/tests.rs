@@ -38,8 +38,11 @@ fn packet(file: &mut Vec<u8>, interface: u32, time: u64, byte: u8) {
     block(file, 6, &[&words[..], &[byte; 4]].concat());
 }
 
+/// When each packet came, and its first byte.
+type Packets = Vec<(u64, u8)>;
+
 /// Times and first bytes of all frames, and what was skipped.
-fn read(file: &[u8]) -> Result<(Vec<(u64, u8)>, Vec<Skipped>), Damage> {
+fn read(file: &[u8]) -> Result<(Packets, Vec<Skipped>), Damage> {
     let mut reader = Reader::of(Cursor::new(file.to_vec()), 4096)?;
     let mut frames = Vec::new();
     while reader.ready()? {
