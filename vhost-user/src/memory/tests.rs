@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 
-use linecard_pmd::netdev::lab::wait_for;
+use linecard_pmd::netdev::lab::{skip, wait_for};
 use linecard_virtio::DeviceMemory;
 use linecard_wire::payload::MemoryRegion;
 use proptest::prelude::*;
@@ -133,7 +133,10 @@ fn sparse(page_bits: u32, pages: u64) -> Option<OwnedFd> {
 fn huge_pages_that_are_not_there_are_neither_reserved_nor_touched_at_once() {
     const MANY: u64 = 1 << 20;
     let Some(fd) = sparse(21, MANY) else {
-        println!("SKIPPED: the kernel has no huge pages of 2 MiB");
+        skip(
+            "huge_pages_that_are_not_there_are_neither_reserved_nor_touched_at_once",
+            "no huge pages of 2 MiB in this kernel",
+        );
         return;
     };
     let spec = MemoryRegion { guest_addr: 0, size: MANY << 21, user_addr: 0, offset: 0 };
@@ -149,7 +152,7 @@ fn huge_pages_that_are_not_there_are_neither_reserved_nor_touched_at_once() {
 #[test]
 fn gigantic_pages_that_are_not_there_are_refused() {
     let Some(fd) = sparse(30, 2) else {
-        println!("SKIPPED: the kernel has no huge pages of 1 GiB");
+        skip("gigantic_pages_that_are_not_there_are_refused", "no huge pages of 1 GiB in this kernel");
         return;
     };
     let spec = MemoryRegion { guest_addr: 0, size: 1 << 30, user_addr: 0, offset: 0 };

@@ -314,7 +314,10 @@ fn huge(size: u64) -> Option<File> {
 fn huge_pages_that_are_not_there_yet_keep_no_other_port_waiting() {
     const PLAIN: Chains = Chains { count: 64, length: 1, bytes: 128, stride: HUGE };
     if huge(PLAIN.size()).is_none() {
-        println!("SKIPPED: it takes 64 free huge pages (sysctl vm.nr_hugepages=64)");
+        linecard_pmd::netdev::lab::skip(
+            "huge_pages_that_are_not_there_yet_keep_no_other_port_waiting",
+            "it takes 64 free huge pages (sysctl vm.nr_hugepages=64)",
+        );
         return;
     }
     for (name, features) in RINGS {
