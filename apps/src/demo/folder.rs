@@ -24,20 +24,40 @@ pub(crate) struct PrivateFolder {
     path: PathBuf,
     _lock: File,
     /// Removes the folder when its input ends, if it is still there.
-    remover: Option<Child>,
+    _remover: Remover,
 }
 
-/// The hidden sub-command that waits for the end of its input, which is a folder's path, and removes that folder.
+/// The hidden sub-command that waits for the end of its input, the paths of folders, each with a NUL behind it, and
+/// removes those folders.
 pub(crate) const REMOVER: &str = "folder-end";
 
-fn start_remover(path: &Path) -> Option<Child> {
-    let mut command = Command::new("/proc/self/exe");
-    command.arg(REMOVER).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-    // A group of its own: what is typed at the terminal does not reach it.
-    let mut child = command.process_group(0).spawn().ok()?;
-    // Where it cannot be told, or made at all, the next start removes what is left.
-    let _ = child.stdin.as_mut()?.write_all(path.as_os_str().as_bytes());
-    Some(child)
+/// The process that does so. Where there is none, the next start removes what is left.
+struct Remover(Option<Child>);
+
+impl Remover {
+    fn start() -> Self {
+        let mut command = Command::new("/proc/self/exe");
+        command.arg(REMOVER).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        // A group of its own: what is typed at the terminal does not reach it.
+        Self(command.process_group(0).spawn().ok())
+    }
+
+    /// Tells of a folder. Before it is made: this process may be killed at any moment.
+    fn watch(&mut self, path: &Path) {
+        let input = self.0.as_mut().and_then(|child| child.stdin.as_mut());
+        if let Some(input) = input {
+            let _ = input.write_all(&[path.as_os_str().as_bytes(), b"\0"].concat());
+        }
+    }
+}
+
+impl Drop for Remover {
+    fn drop(&mut self) {
+        if let Some(mut remover) = self.0.take() {
+            drop(remover.stdin.take());
+            let _ = remover.wait();
+        }
+    }
 }
 
 /// Runs the remover.
@@ -47,19 +67,20 @@ fn start_remover(path: &Path) -> Option<Child> {
 pub(crate) fn run_remover() -> Result<ExitCode, Error> {
     /// Looks for what the folder's other users, which are ending, still make or remove in it.
     const LOOKS: u32 = 20;
-    let mut path = Vec::new();
-    std::io::stdin().lock().read_to_end(&mut path).map_err(|source| Error::System {
+    let mut paths = Vec::new();
+    std::io::stdin().lock().read_to_end(&mut paths).map_err(|source| Error::System {
         action: "the folder's name cannot be read".into(),
         source,
         remedy: "this command is for `linecard demo` and `linecard bench`",
     })?;
-    let path = Path::new(OsStr::from_bytes(&path));
-    let named = path.file_name().and_then(OsStr::to_str).and_then(process_of).is_some();
+    let paths = paths.split(|byte| *byte == 0).map(|path| Path::new(OsStr::from_bytes(path)));
+    let ours = |path: &&Path| path.file_name().and_then(OsStr::to_str).and_then(process_of).is_some();
+    let folders: Vec<_> = paths.filter(ours).collect();
     for _ in 0..LOOKS {
-        if !named || !path.exists() {
+        if !folders.iter().any(|folder| folder.exists()) {
             break;
         }
-        remove_left(path);
+        folders.iter().for_each(|folder| remove_left(folder));
         thread::sleep(Duration::from_millis(50));
     }
     Ok(ExitCode::SUCCESS)
@@ -77,12 +98,12 @@ impl PrivateFolder {
     pub(crate) fn new() -> Result<Self, Error> {
         let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
         let places = [Some(std::env::temp_dir()), runtime, Some("/dev/shm".into()), Some("/var/tmp".into())];
-        let mut failure = None;
+        let (mut failure, mut remover) = (None, Remover::start());
         for place in places.into_iter().flatten() {
-            match Self::make_in(&place) {
-                Ok(folder) => {
+            match make_in(&place, &mut remover) {
+                Ok((path, lock)) => {
                     sweep(&place);
-                    return Ok(folder);
+                    return Ok(Self { path, _lock: lock, _remover: remover });
                 }
                 Err(error) => failure = failure.or(Some((place, error))),
             }
@@ -95,30 +116,6 @@ impl PrivateFolder {
         })
     }
 
-    fn make_in(place: &Path) -> IoResult<Self> {
-        if place.as_os_str().len() > LONGEST_PLACE {
-            let problem = "its name is too long for a socket in it";
-            return Err(IoError::new(ErrorKind::InvalidFilename, problem));
-        }
-        let now = clock_gettime(ClockId::Monotonic);
-        for attempt in 0..16 {
-            let path = place.join(format!("{PREFIX}{}-{:x}", std::process::id(), now.tv_nsec + attempt));
-            match fs::DirBuilder::new().mode(0o700).create(&path) {
-                // Before it was locked a sweeper in another PID namespace may have taken it for a dead one's.
-                Ok(()) => match lock(&path).filter(|lock| is_at(lock, &path)) {
-                    Some(lock) => {
-                        let remover = start_remover(&path);
-                        return Ok(Self { path, _lock: lock, remover });
-                    }
-                    None => continue,
-                },
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Err(ErrorKind::AlreadyExists.into())
-    }
-
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -127,11 +124,30 @@ impl PrivateFolder {
 impl Drop for PrivateFolder {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.path);
-        if let Some(mut remover) = self.remover.take() {
-            drop(remover.stdin.take());
-            let _ = remover.wait();
+    }
+}
+
+/// Makes a folder in `place` and locks it.
+fn make_in(place: &Path, remover: &mut Remover) -> IoResult<(PathBuf, File)> {
+    if place.as_os_str().len() > LONGEST_PLACE {
+        let problem = "its name is too long for a socket in it";
+        return Err(IoError::new(ErrorKind::InvalidFilename, problem));
+    }
+    let now = clock_gettime(ClockId::Monotonic);
+    for attempt in 0..16 {
+        let path = place.join(format!("{PREFIX}{}-{:x}", std::process::id(), now.tv_nsec + attempt));
+        remover.watch(&path);
+        match fs::DirBuilder::new().mode(0o700).create(&path) {
+            // Before it was locked a sweeper in another PID namespace may have taken it for a dead one's.
+            Ok(()) => match lock(&path).filter(|lock| is_at(lock, &path)) {
+                Some(lock) => return Ok((path, lock)),
+                None => continue,
+            },
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
         }
     }
+    Err(ErrorKind::AlreadyExists.into())
 }
 
 /// The folder itself, never what a link leads to, locked; `None` when somebody has the lock.
@@ -207,7 +223,8 @@ mod tests {
     fn a_place_with_a_long_name_is_passed_over() {
         let place = std::env::temp_dir().join("x".repeat(100));
         assert!(
-            PrivateFolder::make_in(&place).is_err_and(|e| e.kind() == std::io::ErrorKind::InvalidFilename)
+            make_in(&place, &mut Remover(None))
+                .is_err_and(|e| e.kind() == std::io::ErrorKind::InvalidFilename)
         );
     }
 
