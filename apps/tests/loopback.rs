@@ -98,8 +98,8 @@ fn a_signal_ends_every_program() {
         wait_until("two programs", || children(pid) == 2);
         running.signal(signal);
         let said = running.end(PATIENCE);
-        // A minute of measuring would have ended with 0 and a table.
-        assert_eq!((said.code, said.out.as_str()), (Some(1), ""), "{said:?}");
+        // A minute of measuring would have ended with 0. What was measured till then is shown.
+        assert_eq!(said.code, Some(1), "{said:?}");
         assert!(said.err.contains("interrupted"), "{said:?}");
         assert_eq!(children(pid), 0);
         assert_eq!(scratch.entries(), [""; 0], "sockets and folders are gone");
