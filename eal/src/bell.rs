@@ -127,9 +127,9 @@ impl<F: AsFd + Send + Sync + 'static> Bell<F> {
         counted
     }
 
-    /// Has the port's thread add one to the counter soon. For a thread that serves many ports and is in no hurry.
+    /// Has the port's thread add one to the counter soon.
     #[cold]
-    pub fn ring_elsewhere(self: &Arc<Self>) -> bool {
+    fn ring_elsewhere(self: &Arc<Self>) -> bool {
         // B1, pairs with B2: what was to be signalled before is visible to whoever is woken.
         if self.asked.swap(true, Ordering::AcqRel) {
             return true;
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_of_many_ports_sends_no_signal_itself() {
+    fn what_the_ports_thread_sends_makes_the_caller_wait_for_no_signal() {
         let Some((slow, _watchers, took)) = slow() else { return };
         let bell = Arc::new(Bell::new(slow, &Arc::default()));
         // The best of some, since the core may be lost at any time.

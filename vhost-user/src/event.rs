@@ -32,11 +32,6 @@ impl Event {
     pub(crate) fn signal(&self) -> bool {
         self.0.ring()
     }
-
-    /// Has the port's own thread add one soon: the control thread does not, it serves other ports.
-    pub(crate) fn signal_elsewhere(&self) {
-        self.0.ring_elsewhere();
-    }
 }
 
 /// Asks the kernel what `fd` is: its link in /proc, or, where there is no /proc, that it has no file type.

@@ -128,10 +128,10 @@ fn sparse(page_bits: u32, pages: u64) -> Option<OwnedFd> {
     Some(fd)
 }
 
-/// To map what a peer shares reserves none of the machine's huge pages: more of them than any machine has.
+/// To map what a peer shares reserves none of the machine's huge pages: there are not that many free.
 #[test]
 fn huge_pages_that_are_not_there_are_neither_reserved_nor_touched_at_once() {
-    const MANY: u64 = 1 << 20;
+    const MANY: u64 = 1 << 12;
     let Some(fd) = sparse(21, MANY) else {
         skip(
             "huge_pages_that_are_not_there_are_neither_reserved_nor_touched_at_once",

@@ -158,7 +158,7 @@ impl Session {
             ring.call.clone_from(&event);
             // What was used before the driver could be called must not go unnoticed.
             event.iter().for_each(|call| {
-                call.signal_elsewhere();
+                call.signal();
             });
         }
         if let Some(vring) = self.vrings.get_mut(index) {
@@ -254,7 +254,7 @@ impl Session {
                     ring.faulted = faulted;
                     // The new device half does not know what the old one owed: one call too many, never one too few.
                     ring.call.iter().for_each(|call| {
-                        call.signal_elsewhere();
+                        call.signal();
                     });
                     slot.ring = Some(ring);
                 }
@@ -268,7 +268,7 @@ impl Session {
         tell!(self.peer, warn, ring = index, %refusal, "ring lost its memory");
         self.peer.count_fault();
         if let Some(error) = self.vrings.get(index).and_then(|vring| vring.error.as_ref()) {
-            error.signal_elsewhere();
+            error.signal();
         }
     }
 
