@@ -5,7 +5,9 @@
  * testpmd: a prompt when it is ready, and after each order
  *
  *   port            opens the port
- *   ping COUNT GAP  sends COUNT packets, each GAP nanoseconds after the one before came back
+ *   ping COUNT GAP MOST
+ *                   sends COUNT packets, or as many as it can in MOST milliseconds, each GAP nanoseconds after the one
+ *                   before came back
  *                   -> {"offered":…,"received":…,"lost":…,"p50":…,…}, round trips in nanoseconds
  *   quit
  */
@@ -75,17 +77,19 @@ static uint64_t ns(uint64_t cycles)
 	return (uint64_t)((double)cycles * 1e9 / (double)rte_get_tsc_hz());
 }
 
-static void ping(unsigned long count, unsigned long gap_ns)
+static void ping(unsigned long count, unsigned long gap_ns, unsigned long most_ms)
 {
 	uint64_t *trips = calloc(count + 1, sizeof(*trips));
 	uint64_t gap = (uint64_t)((double)gap_ns * (double)rte_get_tsc_hz() / 1e9);
 	uint64_t patience = rte_get_tsc_hz() / 1000 * PATIENCE_MS;
-	unsigned long back = 0;
+	uint64_t most = rte_get_tsc_hz() / 1000 * most_ms;
+	unsigned long back = 0, offered = 0;
 
 	if (trips == NULL)
 		fail("no memory for round trips");
 	uint64_t start = rte_rdtsc();
-	for (unsigned long i = 0; i < count; i++) {
+	for (unsigned long i = 0; i < count && (i == 0 || rte_rdtsc() - start < most); i++) {
+		offered++;
 		uint64_t idle = rte_rdtsc();
 		while (rte_rdtsc() - idle < gap)
 			rte_pause();
@@ -119,14 +123,14 @@ static void ping(unsigned long count, unsigned long gap_ns)
 #define AT(share) (back == 0 ? 0 : ns(trips[(size_t)((double)(back - 1) * (share))]))
 	printf("{\"offered\":%lu,\"received\":%lu,\"lost\":%lu,\"duplicated\":0,\"reordered\":0,\"corrupted\":0,\"short\":0,\"nanos\":%lu,"
 	       "\"in_time\":%lu,\"p50\":%lu,\"p90\":%lu,\"p99\":%lu,\"p999\":%lu,\"max\":%lu}\n",
-	       count, back, count - back, ns(spent), back, AT(0.5), AT(0.9), AT(0.99), AT(0.999), AT(1.0));
+	       offered, back, offered - back, ns(spent), back, AT(0.5), AT(0.9), AT(0.99), AT(0.999), AT(1.0));
 	free(trips);
 }
 
 int main(int argc, char **argv)
 {
 	char line[256];
-	unsigned long count, gap;
+	unsigned long count, gap, most;
 	int used = rte_eal_init(argc, argv);
 
 	if (used < 0)
@@ -146,8 +150,8 @@ int main(int argc, char **argv)
 			break;
 		if (strncmp(line, "port", 4) == 0)
 			open_port();
-		else if (sscanf(line, "ping %lu %lu", &count, &gap) == 2)
-			ping(count, gap);
+		else if (sscanf(line, "ping %lu %lu %lu", &count, &gap, &most) == 3)
+			ping(count, gap, most);
 		else
 			fail("an order is not understood");
 		receive();

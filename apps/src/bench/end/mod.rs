@@ -133,9 +133,10 @@ impl Tester<'_> {
                 let time = Duration::from_millis(number(millis)?);
                 self.with(|traffic, queues| json(&traffic.trial(queues, offer, time)))
             }
-            ["ping", count, gap] => {
-                let (count, gap) = (number(count)?, Duration::from_nanos(number(gap)?));
-                self.with(|traffic, queues| json(&traffic.ping(queues, count, gap)))
+            ["ping", count, gap, most] => {
+                let (gap, most) = (Duration::from_nanos(number(gap)?), Duration::from_millis(number(most)?));
+                let count = number(count)?;
+                self.with(|traffic, queues| json(&traffic.ping(queues, count, gap, most)))
             }
             ["first", millis] => self.first(Duration::from_millis(number(millis)?)),
             _ => Err(strange()),

@@ -265,13 +265,21 @@ impl Traffic {
         }
     }
 
-    /// One frame at a time, `count` times; `gap` passes between the return of one and the next.
-    pub(crate) fn ping(&mut self, queues: &mut Queues<'_>, count: u64, gap: Duration) -> Tally {
+    /// One frame at a time, `count` times or until `most` has passed; `gap` passes between the return of one and the next.
+    pub(crate) fn ping(
+        &mut self,
+        queues: &mut Queues<'_>,
+        count: u64,
+        gap: Duration,
+        most: Duration,
+    ) -> Tally {
         self.begin(queues);
         let (gap, patience) = (self.clock.cycles_in(gap), self.clock.cycles_in(LOST));
+        let (most, mut offered) = (self.clock.cycles_in(most), 0);
         let mut trips = Self::histogram();
         let start = cycles();
-        for _ in 0..count {
+        while offered < count && (offered == 0 || cycles().wrapping_sub(start) < most) {
+            offered += 1;
             let idle = cycles();
             while cycles().wrapping_sub(idle) < gap {
                 spin_loop();
@@ -289,7 +297,7 @@ impl Traffic {
         let spent = cycles().wrapping_sub(start);
         self.drain(queues);
         self.round_trips = trips;
-        self.tally(count, spent, self.track.unique())
+        self.tally(offered, spent, self.track.unique())
     }
 
     /// When a frame was back, or patience was at its end.

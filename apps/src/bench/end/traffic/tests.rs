@@ -36,7 +36,7 @@ fn a_loop_without_loss_is_counted_so() {
             assert_eq!(wrong, (0, 0, 0, 0), "{size} {offer}");
             assert!(tally.p50 > 0 && tally.p50 <= tally.p99 && tally.p99 <= tally.max, "{tally:?}");
         }
-        let tally = traffic.ping(queues, 100, Duration::ZERO);
+        let tally = traffic.ping(queues, 100, Duration::ZERO, Duration::from_secs(60));
         assert_eq!((tally.received, tally.lost), (100, 0), "{size}");
         assert!(traffic.first(queues, TIME, || ()));
     }
