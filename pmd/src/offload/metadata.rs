@@ -1,6 +1,6 @@
 //! Between what a header asks and what a packet's metadata says.
 
-use linecard_mempool::{Offload, Packet, PacketType as Found, TxOffload};
+use linecard_mempool::{Offload, Packet, TxOffload};
 use linecard_net::gso::Segmenter;
 use linecard_net::offload::Partial;
 use linecard_net::parse::{Layers, parse, parse_ip};
@@ -107,7 +107,7 @@ fn describe_large(packet: &mut Packet, layers: &Layers, gso: Gso, takes: Takes) 
 
 fn note(packet: &mut Packet, layers: &Layers, flags: Offload, segment: u16) {
     let lengths = TxOffload::new(layers.l2_len, layers.l3_len, layers.l4_len).with_tso_segsz(segment);
-    packet.set_packet_type(Found::from_bits(layers.packet_type.0));
+    packet.set_packet_type(layers.packet_type);
     packet.set_tx_offload(flags, lengths);
 }
 
