@@ -211,7 +211,7 @@ pub struct Memory {
 
 // SAFETY: only an address and an owner that is `Send + Sync`; `new` demands that every thread may use it.
 unsafe impl Send for Memory {}
-// SAFETY: as for `Send`.
+// SAFETY: only an address and an owner that is `Sync`; `new` demands that every thread may use the memory.
 unsafe impl Sync for Memory {}
 
 impl Memory {

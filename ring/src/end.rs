@@ -30,7 +30,8 @@ pub(crate) struct End<T, M: Mode> {
 // SAFETY: the pointers lead to atomics and to slots that the protocol hands over between threads; elements
 // are `Copy + Send` (`Config::heap`), the private indices move along.
 unsafe impl<T: Send, M: Mode> Send for End<T, M> {}
-// SAFETY: as for `Send`; modes with private indices are not `Sync` because those are cells.
+// SAFETY: what a shared reference reaches is atomics, and slots by the protocol; modes with private indices are not
+// `Sync` because those are cells.
 unsafe impl<T: Send, M: Mode> Sync for End<T, M> where M::Local: Sync {}
 
 impl<T, M: Shared> Clone for End<T, M> {

@@ -22,7 +22,7 @@ enum Place {
 
 // SAFETY: the cells are atomics; slots are handed from thread to thread by the ring's protocol.
 unsafe impl Send for Storage {}
-// SAFETY: as for `Send`.
+// SAFETY: a shared reference reaches atomics, and slots that the protocol gives to one thread at a time.
 unsafe impl Sync for Storage {}
 
 impl Storage {

@@ -177,7 +177,7 @@ impl Sides {
 
     #[inline(always)]
     fn peer(&self) -> &Side {
-        // SAFETY: as in `own`.
+        // SAFETY: valid while `self` is used (the promise to `new`); a `Side` is only atomics.
         unsafe { self.peer.as_ref() }
     }
 

@@ -18,7 +18,7 @@ pub(super) const SEGMENTS: usize = 64;
 pub(super) fn packet(token: u64) -> Packet {
     // SAFETY: tokens are made from packets given to the queue and come back once each.
     let line = unsafe { Line::of_token(token) };
-    // SAFETY: as above: the queue owned it and has given it back.
+    // SAFETY: the queue owned the packet and has given it back, so this is its only owner.
     unsafe { Packet::from_raw(line.meta()) }
 }
 
