@@ -57,7 +57,8 @@ impl Packet {
     #[must_use]
     pub fn data(&self) -> &[u8] {
         let seg = self.head();
-        // SAFETY: `data_off + data_len <= buf_len` is kept by every operation; nobody in this process writes while we lend.
+        // SAFETY: `data_off + data_len <= buf_len` is kept by every operation; nobody in this process writes while we
+        // lend.
         unsafe { std::slice::from_raw_parts(seg.data(), seg.len()) }
     }
 
@@ -71,7 +72,8 @@ impl Packet {
             return &mut [];
         }
         let seg = self.head();
-        // SAFETY: as for `data`; exclusive by the test above.
+        // SAFETY: the segment's `len` bytes of data lie in its buffer, which lives while the packet does; no clone of
+        // it exists, by the test above, and `&mut self` keeps others away.
         unsafe { std::slice::from_raw_parts_mut(seg.data(), seg.len()) }
     }
 
