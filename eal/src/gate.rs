@@ -51,7 +51,8 @@ struct Shared<T> {
 
 // SAFETY: the value is reached by one thread at a time (see the module), so it needs to be `Send` only.
 unsafe impl<T: Send> Sync for Shared<T> {}
-// SAFETY: as for Sync.
+// SAFETY: a handle moved to another thread moves at most the right to reach the value, one thread at a time; `T: Send`
+// allows that.
 unsafe impl<T: Send> Send for Shared<T> {}
 
 /// The polling thread's end; see the [module](self).
@@ -135,7 +136,8 @@ impl<T> Deref for Entered<'_, T> {
 impl<T> DerefMut for Entered<'_, T> {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: as in `deref`; `&mut self` makes it the only borrow.
+        // SAFETY: `Entered` exists only between `enter` and its drop, while the control thread keeps out; `&mut self`
+        // makes this the only borrow.
         self.0.value.with_mut(|value| unsafe { &mut *value })
     }
 }
@@ -183,7 +185,8 @@ impl<T> Controller<T> {
             pause(turn);
             turn += 1;
         }
-        // SAFETY: as in `value`: all gates are held now.
+        // SAFETY: `close_all` returned true: the poller is out and stays out until `open`, and `&mut self` makes this
+        // the only borrow.
         self.shared.value.with_mut(|value| unsafe { &mut *value })
     }
 

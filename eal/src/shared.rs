@@ -40,7 +40,8 @@ macro_rules! word {
             }
             #[inline(always)]
             unsafe fn store(ptr: *mut Self, value: Self, order: Ordering) {
-                // SAFETY: as in `load`.
+                // SAFETY: aligned and valid while the handle is used, and only accessed atomically by this process:
+                // promised by the caller of `Shared::new`. The borrow ends with this call.
                 unsafe { std::sync::atomic::$atomic::from_ptr(ptr) }.store(value, order);
             }
         }
@@ -75,7 +76,7 @@ impl<T> Copy for Shared<T> {}
 // SAFETY: the handle only allows atomic access, which any thread may do; the memory's lifetime is promised to
 // `new` for all copies, wherever they are.
 unsafe impl<T: Word> Send for Shared<T> {}
-// SAFETY: as for Send; `&Shared` allows nothing that a copy does not.
+// SAFETY: a shared reference allows what a copy allows: atomic access, from any thread.
 unsafe impl<T: Word> Sync for Shared<T> {}
 
 impl<T: Word> Shared<T> {
@@ -139,7 +140,7 @@ impl<T> Copy for SharedSlice<T> {}
 
 // SAFETY: hands out `Shared<T>` only, which may go anywhere.
 unsafe impl<T: Word> Send for SharedSlice<T> {}
-// SAFETY: as for Send.
+// SAFETY: a shared reference hands out `Shared<T>` only, which may go anywhere.
 unsafe impl<T: Word> Sync for SharedSlice<T> {}
 
 impl<T: Word> SharedSlice<T> {
@@ -225,7 +226,7 @@ pub struct SharedBytes {
 // SAFETY: allows atomic access and whole copies only, from any thread; two threads of ours that copy over each
 // other's bytes would break the promise to `new`.
 unsafe impl Send for SharedBytes {}
-// SAFETY: as for Send.
+// SAFETY: a shared reference allows the same atomic access and whole copies as the handle itself.
 unsafe impl Sync for SharedBytes {}
 
 impl SharedBytes {

@@ -219,7 +219,7 @@ impl Deref for Burst {
 impl DerefMut for Burst {
     #[inline]
     fn deref_mut(&mut self) -> &mut [Packet] {
-        // SAFETY: as for `deref`.
+        // SAFETY: the first `len` places hold packets, and `&mut self` makes this the only borrow.
         unsafe { std::slice::from_raw_parts_mut(self.packets.as_mut_ptr().cast(), self.len) }
     }
 }

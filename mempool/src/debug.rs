@@ -157,7 +157,7 @@ impl Ledger {
         let (home, len) = (pool.home(index).as_ptr(), pool.buf_len());
         // SAFETY: buffers of a pool in debug mode have a line before and one behind them.
         unsafe { home.wrapping_sub(GUARD).write_bytes(GUARD_BYTE, GUARD) };
-        // SAFETY: as above.
+        // SAFETY: buffers of a pool in debug mode have a line behind them, in nobody's hands while the packet is free.
         unsafe { home.wrapping_add(len).write_bytes(GUARD_BYTE, GUARD) };
         // SAFETY: the whole buffer, in nobody's hands.
         unsafe { home.write_bytes(POISON, len) };

@@ -34,8 +34,6 @@ mod error;
 #[cfg(not(loom))]
 mod meta;
 #[cfg(not(loom))]
-mod offload;
-#[cfg(not(loom))]
 mod packet;
 #[cfg(not(loom))]
 mod pool;
@@ -46,7 +44,9 @@ pub use self::{
     debug::{Violation, ViolationKind},
     error::{Error, Result},
     meta::Meta,
-    offload::{Offload, PacketType, TxOffload},
-    packet::{Packet, Segment, Segments},
+    packet::{Packet, Reader, Segment, Segments},
     pool::{Buffers, DATA_ROOM, HEADROOM, Pool, PoolConfig, PoolStats},
 };
+/// The vocabulary of a packet's metadata, defined in `net`, which reads and writes headers by it.
+#[cfg(not(loom))]
+pub use linecard_net::{Offload, PacketType, TxOffload};

@@ -34,6 +34,7 @@ pub mod gso;
 mod header;
 pub mod ip;
 pub mod mac;
+mod metadata;
 pub mod offload;
 pub mod packet_type;
 pub mod parse;
@@ -44,6 +45,7 @@ pub mod vnet;
 
 pub use header::Header;
 pub use mac::MacAddr;
+pub use metadata::{Offload, TxOffload};
 pub use packet_type::PacketType;
 pub use parse::{Layers, parse};
 pub use zerocopy::network_endian::{U16, U32};

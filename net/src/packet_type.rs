@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// A packet type: one 4-bit number per layer.
+/// What a packet is, as far as somebody looked: one 4-bit number per layer.
 ///
 /// ```
 /// use linecard_net::PacketType;
@@ -13,7 +13,7 @@ use std::fmt;
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[repr(transparent)]
-pub struct PacketType(pub u32);
+pub struct PacketType(u32);
 
 macro_rules! packet_types {
     ($($name:ident = $value:literal, $what:literal;)+) => {
@@ -25,7 +25,7 @@ macro_rules! packet_types {
 }
 
 packet_types! {
-    UNKNOWN = 0x000, "Nothing known.";
+    UNKNOWN = 0x000, "Nothing known, or nobody looked.";
     L2_ETHER = 0x001, "Ethernet without tag.";
     L2_ETHER_ARP = 0x003, "Ethernet with ARP.";
     L2_ETHER_VLAN = 0x006, "Ethernet with one VLAN tag.";
@@ -63,6 +63,20 @@ impl PacketType {
     #[must_use]
     pub const fn l4(self) -> Self {
         Self(self.0 & 0xf00)
+    }
+
+    /// As stored in a packet's metadata (`packet_type`).
+    #[inline]
+    #[must_use]
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// From [`PacketType::bits`].
+    #[inline]
+    #[must_use]
+    pub const fn from_bits(bits: u32) -> Self {
+        Self(bits)
     }
 
     /// IPv4, with or without options (`RTE_ETH_IS_IPV4_HDR`).

@@ -217,11 +217,11 @@ impl Cells {
     pub(crate) fn sides(self, half: Half) -> (NonNull<Side>, NonNull<Side>) {
         // SAFETY: `self.0` points to a whole `Control`, so its fields lie inside the same object.
         let producer = unsafe { &raw mut (*self.0.as_ptr()).producer };
-        // SAFETY: as above.
+        // SAFETY: `self.0` points to a whole `Control`, so its fields lie inside the same object.
         let consumer = unsafe { &raw mut (*self.0.as_ptr()).consumer };
         // SAFETY: the address of a field is not null.
         let producer = unsafe { NonNull::new_unchecked(producer) };
-        // SAFETY: as above.
+        // SAFETY: the address of a field is not null.
         let consumer = unsafe { NonNull::new_unchecked(consumer) };
         match half {
             Half::Producer => (producer, consumer),

@@ -179,9 +179,9 @@ unsafe fn copy<T: Copy>(mut from: *const T, mut to: *mut T, count: usize) {
     while left >= per_line {
         // SAFETY: at least a line is left on both sides.
         unsafe { to.copy_from_nonoverlapping(from, per_line) };
-        // SAFETY: as above; at most one past the end.
+        // SAFETY: at least a line was left on both sides, so this is at most one past the end.
         from = unsafe { from.add(per_line) };
-        // SAFETY: as above.
+        // SAFETY: at least a line was left on both sides, so this is at most one past the end.
         to = unsafe { to.add(per_line) };
         left -= per_line;
         keep();
@@ -194,9 +194,9 @@ unsafe fn copy<T: Copy>(mut from: *const T, mut to: *mut T, count: usize) {
         if left & part != 0 {
             // SAFETY: what is left is below twice `part` and has its bit, so there are as many.
             unsafe { to.copy_from_nonoverlapping(from, part) };
-            // SAFETY: as above; at most one past the end.
+            // SAFETY: at least `part` elements were left on both sides, so this is at most one past the end.
             from = unsafe { from.add(part) };
-            // SAFETY: as above.
+            // SAFETY: at least `part` elements were left on both sides, so this is at most one past the end.
             to = unsafe { to.add(part) };
         }
         part /= 2;

@@ -115,16 +115,18 @@ impl Line {
         const { assert!(WORD < 8) };
         // SAFETY: metadata is 64 bytes and 64-aligned, so every word of it is in bounds.
         let at = unsafe { self.0.cast::<u64>().add(WORD) };
-        // SAFETY: as above; all its bytes are initialised when the pool is made, and the path owns the packet.
+        // SAFETY: in bounds (64 bytes, see the cast); all of them are initialised when the pool is made, and the path
+        // owns the packet.
         unsafe { at.read() }
     }
 
     #[inline(always)]
     pub(crate) fn write<const WORD: usize>(self, value: u64) {
         const { assert!(WORD < 3) };
-        // SAFETY: as in `read`.
+        // SAFETY: metadata is 64 bytes and 64-aligned, so every word of it is in bounds.
         let at = unsafe { self.0.cast::<u64>().add(WORD) };
-        // SAFETY: as in `read`; words 0 to 2 have no value that would be invalid for their fields.
+        // SAFETY: in bounds, and the path owns the packet; words 0 to 2 have no value that would be invalid for their
+        // fields.
         unsafe { at.write(value) };
     }
 

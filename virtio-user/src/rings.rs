@@ -120,7 +120,8 @@ impl RingZone {
     fn tables(&self) -> Option<IndirectTables> {
         let entries = TABLE.min(self.size);
         let at = ring_bytes(self.size).saturating_add(ALIGN);
-        // SAFETY: as in `memory`.
+        // SAFETY: the paths made from this memory are taken home before the zone is dropped (see `Session`); it is
+        // reached through shared cells only.
         let memory = unsafe { self.zone.bytes() }.slice(at, IndirectTables::bytes(self.size, entries))?;
         Some(IndirectTables { memory, addr: self.base().wrapping_add(at as u64), entries })
     }

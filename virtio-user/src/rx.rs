@@ -278,11 +278,11 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool> Rx<Q, MERGE, OFFLOA
 
     /// A buffer of a packet that began in another: data from its first byte on, no header.
     fn continuation(&self, one: Completion) -> Packet {
-        // SAFETY: as in `deliver`.
+        // SAFETY: tokens are made by `lend` from packets of the pool, and the queue gives each back once.
         let line = unsafe { Line::of_token(one.token) };
         let shift = self.first & 0xffff;
         line.receive((self.first & !0xffff) | shift.saturating_sub(u64::from(HEADER)), one.len);
-        // SAFETY: as in `deliver`.
+        // SAFETY: the queue owned the packet and has given it back: it is unique, and its lengths were just written.
         unsafe { Packet::from_raw(line.meta()) }
     }
 }
@@ -355,7 +355,7 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool> Drop for Rx<Q, MERG
         let queue = unsafe { ManuallyDrop::take(&mut self.queue) };
         let (pool, first) = (&self.parts.pool, self.first);
         queue.take_all(&mut |token| {
-            // SAFETY: as in `deliver`.
+            // SAFETY: tokens are made by `lend` from packets of the pool, and the queue gives each back once.
             let line = unsafe { Line::of_token(token) };
             line.write::<0>(first);
             // SAFETY: taken from this pool by `lend`, unique, and not used after.

@@ -93,7 +93,7 @@ impl<const OFFLOAD: bool> Iterator for Plain<'_, OFFLOAD> {
         // would pass the header's line back and forth for every packet.
         // SAFETY: the packet is plain, has the headroom, and is given to us by the burst.
         if unsafe { peek_header(at) } != (0, 0) {
-            // SAFETY: as above.
+            // SAFETY: the packet is plain, has the headroom, and is given to us by the burst.
             unsafe { clear_header(at) };
         }
         self.bytes = self.bytes.wrapping_add(len);

@@ -349,7 +349,7 @@ mod tests {
             let (mut api, mut register) = (Api([UFFD_API, 0, 0]), Register([at as u64, 4096, MISSING, 0]));
             // SAFETY: reads and writes the structure of this request.
             let ready = unsafe { libc::ioctl(fault.as_raw_fd(), UFFDIO_API, &raw mut api) } == 0;
-            // SAFETY: as above.
+            // SAFETY: reads and writes the structure of this request, which lives across the call.
             let watched = unsafe { libc::ioctl(fault.as_raw_fd(), UFFDIO_REGISTER, &raw mut register) } == 0;
             (ready && watched).then_some(Self { at, _fault: fault })
         }

@@ -85,7 +85,7 @@ fn collect_fds(header: &libc::msghdr, out: &mut Vec<OwnedFd>) {
         // SAFETY: non-null records from CMSG_FIRSTHDR/NXTHDR lie wholly inside the control area.
         let head = unsafe { record.read() };
         if head.cmsg_level == libc::SOL_SOCKET && head.cmsg_type == libc::SCM_RIGHTS {
-            // SAFETY: as above; the data of a record follows its header inside the control area.
+            // SAFETY: the record lies wholly inside the control area, and its data follow its header there.
             let data = unsafe { libc::CMSG_DATA(record) }.cast::<RawFd>();
             // SAFETY: pure arithmetic on a constant (it is `unsafe` only in its signature).
             let overhead = unsafe { libc::CMSG_LEN(0) } as usize;
@@ -93,7 +93,7 @@ fn collect_fds(header: &libc::msghdr, out: &mut Vec<OwnedFd>) {
             for index in 0..count {
                 // SAFETY: the kernel wrote `count` descriptors after the record's header.
                 let at = unsafe { data.add(index) };
-                // SAFETY: as above; the area need not be aligned for the type.
+                // SAFETY: the kernel wrote `count` descriptors from here on; the area need not be aligned for the type.
                 let raw = unsafe { at.read_unaligned() };
                 // SAFETY: the kernel has just installed `raw` in this process for us; nobody else owns it.
                 out.push(unsafe { OwnedFd::from_raw_fd(raw) });
@@ -231,7 +231,7 @@ pub(crate) fn listen(socket: BorrowedFd<'_>) -> io::Result<()> {
 /// Connects a non-blocking `socket`, at once or not at all.
 pub(crate) fn connect(socket: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     let address = address(path)?;
-    // SAFETY: as for `bind`.
+    // SAFETY: reads ADDRESS_LEN bytes of `address`, which lives across the call.
     check(unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), ADDRESS_LEN) })
 }
 
@@ -263,8 +263,8 @@ pub(crate) fn group(name: &str) -> Option<u32> {
         let mut room = vec![0; 1 << shift];
         let mut entry = MaybeUninit::<libc::group>::uninit();
         let mut found = std::ptr::null_mut();
-        // SAFETY: `name` ends with a zero, `entry` and `found` are places for one value each, `room` has as many bytes as is
-        // said; all outlive the call.
+        // SAFETY: `name` ends with a zero, `entry` and `found` are places for one value each, `room` has as many bytes
+        // as is said; all outlive the call.
         let error = unsafe {
             libc::getgrnam_r(name.as_ptr(), entry.as_mut_ptr(), room.as_mut_ptr(), room.len(), &raw mut found)
         };

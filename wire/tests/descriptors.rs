@@ -99,7 +99,7 @@ fn a_full_descriptor_table_is_an_error_not_a_silent_loss() {
     // SAFETY: setrlimit only reads its argument.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const low) }, 0);
     let result = receiver.read();
-    // SAFETY: as above.
+    // SAFETY: setrlimit only reads its argument.
     assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const old) }, 0);
     assert!(matches!(result, Err(Error::FdsLost)), "{result:?}");
 }

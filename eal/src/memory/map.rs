@@ -33,7 +33,8 @@ pub(super) struct Reservation {
 // SAFETY: the pointer is only a number to this type: all it does with it is to ask the kernel to change mappings
 // inside the range it owns, which any thread may do.
 unsafe impl Send for Reservation {}
-// SAFETY: as for Send; the gaps are behind a mutex, and whoever took a gap is the only one to map there.
+// SAFETY: the gaps are behind a mutex, whoever took a gap is the only one to map there, and the kernel serialises the
+// rest.
 unsafe impl Sync for Reservation {}
 
 /// An address inside a mapping, which no kernel puts at 0. One that were would be a mistake of ours, to be stopped at here:

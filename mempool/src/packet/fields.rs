@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::Packet;
 use crate::meta::Meta;
-use crate::offload::{Offload, PacketType, TxOffload};
+use crate::{Offload, PacketType, TxOffload};
 
 impl Packet {
     /// Port it was received on, [`Meta::NO_PORT`] if none.

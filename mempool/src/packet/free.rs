@@ -22,7 +22,7 @@ pub(crate) unsafe fn bulk(items: *const NonNull<Meta>, n: usize, site: Site) {
     // SAFETY: in use and the caller's.
     let pool = unsafe { Seg::new(*first) }.pool();
     let odd = packets.iter().fold(0, |odd, &packet| {
-        // SAFETY: as above.
+        // SAFETY: each of the `n` packets is in use and the caller's.
         let seg = unsafe { Seg::new(packet) };
         odd | usize::from(seg.state()) | (seg.pool().as_ptr().addr() ^ pool.as_ptr().addr())
     });

@@ -5,6 +5,7 @@ mod edge;
 mod external;
 mod fields;
 pub(crate) mod free;
+mod reader;
 mod seg;
 mod share;
 #[cfg(test)]
@@ -14,6 +15,7 @@ use std::panic::Location;
 use std::ptr::NonNull;
 
 pub use self::chain::{Segment, Segments};
+pub use self::reader::Reader;
 use self::seg::Seg;
 use crate::meta::Meta;
 
@@ -52,12 +54,13 @@ impl Packet {
         unsafe { Seg::new(self.0) }
     }
 
-    /// The first segment's data.
+    /// The first segment's data; all segments': [`Packet::segments`], [`Packet::reader`], [`Packet::read_at`].
     #[inline]
     #[must_use]
     pub fn data(&self) -> &[u8] {
         let seg = self.head();
-        // SAFETY: `data_off + data_len <= buf_len` is kept by every operation; nobody in this process writes while we lend.
+        // SAFETY: `data_off + data_len <= buf_len` is kept by every operation; nobody in this process writes while we
+        // lend.
         unsafe { std::slice::from_raw_parts(seg.data(), seg.len()) }
     }
 
@@ -71,7 +74,8 @@ impl Packet {
             return &mut [];
         }
         let seg = self.head();
-        // SAFETY: as for `data`; exclusive by the test above.
+        // SAFETY: the segment's `len` bytes of data lie in its buffer, which lives while the packet does; no clone of
+        // it exists, by the test above, and `&mut self` keeps others away.
         unsafe { std::slice::from_raw_parts_mut(seg.data(), seg.len()) }
     }
 

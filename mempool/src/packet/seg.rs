@@ -177,7 +177,7 @@ impl Seg {
     }
 
     pub(crate) fn attach(self, to: *mut ()) {
-        // SAFETY: as above.
+        // SAFETY: the holder of the packet owns its attachment, and nobody else reads it meanwhile.
         unsafe { self.attachment().write(to) }
     }
 

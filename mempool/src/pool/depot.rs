@@ -134,7 +134,7 @@ impl Depot {
         for place in 0..count {
             // SAFETY: `place < max`.
             let to = unsafe { out.add(place) };
-            // SAFETY: as above.
+            // SAFETY: `place < max`, and `out` has place for `max` pointers (the caller's promise).
             unsafe { to.write(self.item(node)) };
             node = stack::next(&self.packet_links, node);
         }

@@ -52,10 +52,10 @@ pub struct Pool {
     pub(crate) shared: NonNull<PoolShared>,
 }
 
-// SAFETY: a handle is a counted reference to `PoolShared`, whose shared state is atomics, lock-free stacks and caches that
-// only the owner of a thread slot touches.
+// SAFETY: a handle is a counted reference to `PoolShared`, whose shared state is atomics, lock-free stacks and caches
+// that only the owner of a thread slot touches.
 unsafe impl Send for Pool {}
-// SAFETY: as above; no method needs more than a shared reference.
+// SAFETY: every method takes a shared reference, and what it reaches is safe to share.
 unsafe impl Sync for Pool {}
 
 impl Pool {

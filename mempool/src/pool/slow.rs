@@ -79,7 +79,7 @@ unsafe fn put_checked(this: NonNull<PoolShared>, item: Item, site: Site) {
 }
 
 unsafe fn put_plain(this: NonNull<PoolShared>, items: *const Item, n: usize) {
-    // SAFETY: as in `put`.
+    // SAFETY: the pool lives while packets of it are out, and the caller holds some (its promise).
     let pool = unsafe { this.as_ref() };
     if pool.closing.is_closed() {
         // SAFETY: the caller's promise.
@@ -123,7 +123,7 @@ impl PoolShared {
             have += match cache {
                 // SAFETY: the caller owns the cache; `rest` has place for `n - have`.
                 Some(cache) => unsafe { cache.pop(rest, n - have) },
-                // SAFETY: as above.
+                // SAFETY: `rest` has place for `n - have`, as promised to this function for `out`.
                 None => unsafe { self.depot.take_loose(rest, n - have) },
             };
             if have == n {

@@ -144,12 +144,12 @@ proptest! {
     fn never_panics_and_stays_inside(frame in prop_oneof![likely_frame(), prop::collection::vec(any::<u8>(), 0..100)]) {
         for layers in [parse(&frame), parse_ip(&frame)] {
             prop_assert!(layers.payload_start() <= frame.len());
-            prop_assert_eq!(layers.packet_type.l3().0 != 0, layers.l3_len != 0);
+            prop_assert_eq!(layers.packet_type.l3() != PacketType::UNKNOWN, layers.l3_len != 0);
             let carries = !matches!(layers.packet_type.l4(), PacketType::UNKNOWN | PacketType::L4_FRAG | PacketType::L4_NONFRAG);
             prop_assert_eq!(carries, layers.l4_len != 0);
             prop_assert!(u32::from(layers.l4_len) <= layers.transport_len);
             let hashed = crate::toeplitz::Toeplitz::DEFAULT.flow(&frame, &layers);
-            prop_assert_eq!(hashed.is_some(), layers.packet_type.l3().0 != 0);
+            prop_assert_eq!(hashed.is_some(), layers.packet_type.l3() != PacketType::UNKNOWN);
         }
     }
 

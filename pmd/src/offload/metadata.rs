@@ -1,6 +1,6 @@
 //! Between what a header asks and what a packet's metadata says.
 
-use linecard_mempool::{Offload, Packet, PacketType as Found, TxOffload};
+use linecard_mempool::{Offload, Packet, TxOffload};
 use linecard_net::gso::Segmenter;
 use linecard_net::offload::Partial;
 use linecard_net::parse::{Layers, parse, parse_ip};
@@ -107,7 +107,7 @@ fn describe_large(packet: &mut Packet, layers: &Layers, gso: Gso, takes: Takes) 
 
 fn note(packet: &mut Packet, layers: &Layers, flags: Offload, segment: u16) {
     let lengths = TxOffload::new(layers.l2_len, layers.l3_len, layers.l4_len).with_tso_segsz(segment);
-    packet.set_packet_type(Found::from_bits(layers.packet_type.0));
+    packet.set_packet_type(layers.packet_type);
     packet.set_tx_offload(flags, lengths);
 }
 
@@ -131,11 +131,7 @@ fn front<'a>(packet: &'a Packet, copy: &'a mut [u8; HEADERS]) -> &'a [u8] {
     if data.len() == packet.len() {
         return data;
     }
-    let mut len = 0;
-    for (to, from) in copy.iter_mut().zip(packet.segments().flat_map(|segment| segment.data())) {
-        *to = *from;
-        len += 1;
-    }
+    let len = packet.read_at(0, copy);
     &copy[..len]
 }
 
@@ -165,18 +161,18 @@ fn takes_kind(takes: Takes, layers: &Layers) -> bool {
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
 /// # use linecard_mempool::{Offload, Pool, PoolConfig};
-/// use linecard_pmd::offload::{Malformed, Wish};
+/// use linecard_pmd::offload::{Malformed, TxRequest};
 /// # let domain = Memory::new(MemoryConfig::default())?.domain("packets")?;
 /// # let pool = Pool::new(&domain, PoolConfig::default())?;
 /// let mut packet = pool.get().ok_or("empty")?;
 /// assert!(packet.copy_from_slice(&[0; 60]));
-/// assert_eq!(Wish::of(&packet), Ok(None));
+/// assert_eq!(TxRequest::of(&packet), Ok(None));
 /// packet.set_offload(Offload::TX_TCP_CKSUM);
-/// assert_eq!(Wish::of(&packet), Err(Malformed)); // sixty zeros are no TCP
+/// assert_eq!(TxRequest::of(&packet), Err(Malformed)); // sixty zeros are no TCP
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wish {
+pub struct TxRequest {
     pub(super) layers: Layers,
     /// Payload bytes per segment.
     pub(super) gso: Option<u16>,
@@ -189,7 +185,7 @@ pub struct Wish {
     ecn: bool,
 }
 
-impl Wish {
+impl TxRequest {
     /// Reads the metadata; `None` when it asks nothing.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::{Config, Consumer, Error, Hts, Memory, Mode, Multi, Producer, Rts, Single};
+use crate::{Config, Consumer, Error, Hts, Mode, Multi, Producer, Rts, SharedMemory, Single};
 
 const LEN: usize = 8192;
 
@@ -14,22 +14,22 @@ struct Page(UnsafeCell<[u8; LEN]>);
 
 // SAFETY: only rings and single-threaded tests touch the bytes.
 unsafe impl Send for Page {}
-// SAFETY: as above.
+// SAFETY: only rings and single-threaded tests touch the bytes.
 unsafe impl Sync for Page {}
 
 fn page() -> Arc<Page> {
     Arc::new(Page(UnsafeCell::new([0xee; LEN])))
 }
 
-fn part(page: &Arc<Page>, skip: usize, len: usize) -> Memory {
+fn part(page: &Arc<Page>, skip: usize, len: usize) -> SharedMemory {
     let start = NonNull::new(page.0.get().cast::<u8>()).expect("an object's address");
     // SAFETY: the tests stay inside the page.
     let start = unsafe { start.add(skip) };
     // SAFETY: inside the page, which is kept.
-    unsafe { Memory::new(start, len) }.keeping(page.clone())
+    unsafe { SharedMemory::new(start, len) }.keeping(page.clone())
 }
 
-fn whole(page: &Arc<Page>) -> Memory {
+fn whole(page: &Arc<Page>) -> SharedMemory {
     part(page, 0, LEN)
 }
 
@@ -89,14 +89,14 @@ fn refuses_what_is_no_such_ring() {
     let other = unsafe { Consumer::<u32, Single>::attach(whole(&page)) };
     assert_eq!(other.err(), Some(Error::Element { found: 8, want: 4 }));
     assert_eq!(attach::<Hts>(&page).err(), Some(Error::Mode { found: "single", want: "hts" }));
-    // SAFETY: as above.
+    // SAFETY: nothing is attached after an error.
     let other = unsafe { Producer::<u64, Single>::attach(whole(&page)) };
     assert_eq!(other.err(), Some(Error::Mode { found: "multi", want: "single" }));
     let need = Config::exact(100).bytes::<u64>().expect("small");
-    // SAFETY: as above.
+    // SAFETY: nothing is attached after an error.
     let short = unsafe { Consumer::<u64, Single>::attach(part(&page, 0, need - 1)) };
     assert_eq!(short.err(), Some(Error::RegionTooSmall { have: need - 1, need }));
-    // SAFETY: as above.
+    // SAFETY: nothing is attached after an error.
     let shifted = unsafe { Consumer::<u64, Single>::attach(part(&page, 64, 4096)) };
     assert!(matches!(shifted.err(), Some(Error::Misaligned { align: 128, .. })));
 }

@@ -28,10 +28,10 @@ pub(super) unsafe fn copy(dst: *mut u8, src: *const u8, len: usize) {
         // SAFETY: as promised by the caller; both lines lie inside `len` bytes.
         unsafe { copy_ends::<LINE>(dst, src, len) }
     } else if len >= 2 * WIDE {
-        // SAFETY: as above, with half lines.
+        // SAFETY: as promised by the caller; `len` is at least the half line that each end copies.
         unsafe { copy_ends::<{ 2 * WIDE }>(dst, src, len) }
     } else if len >= WIDE {
-        // SAFETY: as above.
+        // SAFETY: as promised by the caller; `len` is at least the `WIDE` bytes that each end copies.
         unsafe { copy_ends::<WIDE>(dst, src, len) }
     } else {
         // SAFETY: as promised by the caller.
@@ -121,7 +121,8 @@ pub(super) fn prefetch_read(at: *const u8) {
 #[inline(always)]
 pub(super) fn prefetch_write(at: *const u8) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
-    // SAFETY: as for reading; a machine without PREFETCHW takes it for a no-op (Intel SDM, AMD APM).
+    // SAFETY: a prefetch reads and writes nothing that the program can see; a machine without PREFETCHW takes it for a
+    // no-op (Intel SDM, AMD APM).
     unsafe {
         std::arch::asm!("prefetchw [{at}]", at = in(reg) at, options(nostack, preserves_flags, readonly));
     }
@@ -141,7 +142,7 @@ mod tests {
                 let mut target = vec![0u8; 320];
                 // SAFETY: both ranges lie inside their vectors.
                 let (to, from) = (target[10..].as_mut_ptr(), source[shift..].as_ptr());
-                // SAFETY: as above; different allocations do not overlap.
+                // SAFETY: both ranges lie inside their vectors, which are different allocations and do not overlap.
                 unsafe { copy(to, from, len) };
                 assert_eq!(target[10..10 + len], source[shift..shift + len]);
                 assert!(target[..10].iter().chain(&target[10 + len..]).all(|byte| *byte == 0), "{len}");

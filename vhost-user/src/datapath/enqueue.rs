@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 use std::sync::Arc;
 
 use linecard_mempool::{BURST, Burst, Packet};
-use linecard_pmd::offload::{Malformed, Takes, Wish, asks};
+use linecard_pmd::offload::{Malformed, Takes, TxRequest, asks};
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::net::{HDR_LEN, NetHeader};
 use linecard_virtio::{Ahead, Chain, DeviceQueue, Head, PeerFault, SegList, Used};
@@ -97,7 +97,8 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
             // SAFETY: `survey` compared `written` with `chain.len`, and the queue checked `chain.len` bytes.
             unsafe { write_header(chain.ptr, self.header) };
             let to = chain.ptr.wrapping_add(self.header as usize);
-            // SAFETY: as above; the packet's only segment has `len` bytes at `data_ptr`.
+            // SAFETY: the queue checked `chain.len` bytes, and `survey` compared `header + len` with them; the packet's
+            // only segment has `len` bytes at `data_ptr`.
             unsafe { copy(to, packet.data_ptr(), len as usize) };
             bytes += u64::from(len);
         }
@@ -191,9 +192,9 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
         if !OFFLOAD {
             return Some(NetHeader::default());
         }
-        match Wish::of(packet) {
+        match TxRequest::of(packet) {
             Ok(None) => Some(NetHeader::default()),
-            Ok(Some(wish)) if wish.is_taken(self.takes) => Some(NetHeader::asking(wish.request())),
+            Ok(Some(asked)) if asked.is_taken(self.takes) => Some(NetHeader::asking(asked.request())),
             Ok(Some(_)) | Err(Malformed) => None,
         }
     }
@@ -324,14 +325,14 @@ unsafe fn write_header(at: *mut u8, header: u32) {
     // SAFETY: eight of at least ten bytes, promised by the caller.
     let head = unsafe { at.cast::<u64>().read_unaligned() };
     if head != 0 {
-        // SAFETY: as above.
+        // SAFETY: eight of at least ten bytes, promised by the caller.
         unsafe { at.cast::<u64>().write_unaligned(0) };
     }
     let tail = at.wrapping_add(TAIL);
     if header == HDR_LEN {
         // SAFETY: the last four of twelve bytes.
         if unsafe { tail.cast::<u32>().read_unaligned() } != ONE_BUFFER {
-            // SAFETY: as above.
+            // SAFETY: the last four of twelve bytes, promised by the caller.
             unsafe { tail.cast::<u32>().write_unaligned(ONE_BUFFER) };
         }
     } else {

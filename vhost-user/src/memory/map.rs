@@ -65,7 +65,7 @@ pub struct MemoryMap {
 
 // SAFETY: addresses and regions that may go anywhere; see `Region`.
 unsafe impl Send for MemoryMap {}
-// SAFETY: as for Send; `&MemoryMap` only tells addresses.
+// SAFETY: a shared reference only tells addresses.
 unsafe impl Sync for MemoryMap {}
 
 impl MemoryMap {

@@ -158,14 +158,14 @@ extern "C" fn on_sigbus(signal: libc::c_int, info: *mut libc::siginfo_t, context
     let addr = unsafe { details.si_addr() }.addr();
     // SAFETY: errno is this thread's own.
     let errno = unsafe { libc::__errno_location() };
-    // SAFETY: as above.
+    // SAFETY: errno is this thread's own, and lives as long as it does.
     let saved = unsafe { errno.read() };
     // One that somebody sent has no address.
     let fault = details.si_code > 0;
     if !(fault && TABLE.iter().take(HIGH.load(Ordering::Relaxed)).any(|entry| entry.replace(addr))) {
         pass_on(signal, info, context);
     }
-    // SAFETY: as above; the interrupted code must find its errno.
+    // SAFETY: errno is this thread's own; the interrupted code must find its value.
     unsafe { errno.write(saved) };
 }
 

@@ -94,7 +94,8 @@ impl Drop for Puncher {
     fn drop(&mut self) {
         // SAFETY: takes integers; the process is a child that nobody has waited for.
         unsafe { libc::kill(self.0, libc::SIGKILL) };
-        // SAFETY: as above.
+        // SAFETY: takes integers and a null pointer, which asks for no status; the process is a child that nobody has
+        // waited for.
         unsafe { libc::waitpid(self.0, std::ptr::null_mut(), 0) };
     }
 }

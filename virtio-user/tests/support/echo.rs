@@ -78,7 +78,7 @@ fn gather(list: &SegList) -> Vec<u8> {
         for at in 0..piece.len as usize {
             // SAFETY: the queue translated the piece, which is mapped while the regions live.
             let place = unsafe { piece.ptr.add(at) };
-            // SAFETY: as above.
+            // SAFETY: `at` is inside the piece, which is mapped while the regions live.
             bytes.push(unsafe { place.read_volatile() });
         }
     }
@@ -89,9 +89,9 @@ fn scatter(list: &SegList, bytes: &[u8]) -> usize {
     let mut done = 0;
     for piece in list.pieces() {
         for at in 0..(piece.len as usize).min(bytes.len() - done) {
-            // SAFETY: as in `gather`.
+            // SAFETY: `at` is below the piece's length, and the piece is mapped while the regions live.
             let place = unsafe { piece.ptr.add(at) };
-            // SAFETY: as in `gather`.
+            // SAFETY: inside the piece, which the queue says we may write.
             unsafe { place.write_volatile(bytes[done + at]) };
         }
         done += (piece.len as usize).min(bytes.len() - done);

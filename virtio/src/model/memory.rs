@@ -15,7 +15,7 @@ pub struct Zone {
 
 // SAFETY: owned memory, touched only through shared cells.
 unsafe impl Send for Zone {}
-// SAFETY: as for Send.
+// SAFETY: the memory is touched through shared cells only, which any thread may use.
 unsafe impl Sync for Zone {}
 
 impl Zone {

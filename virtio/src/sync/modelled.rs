@@ -114,7 +114,7 @@ pub struct SharedBytes {
     len: usize,
 }
 
-// SAFETY: as for `Shared`.
+// SAFETY: the arena is `Sync` and outlives the handles, as its owner promises.
 unsafe impl Send for SharedBytes {}
 
 impl SharedBytes {

@@ -11,7 +11,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("linecard-net", &[]),
     ("linecard-wire", &[]),
     ("linecard-eal", &[]),
-    ("linecard-mempool", &["linecard-ring", "linecard-eal"]),
+    ("linecard-mempool", &["linecard-eal", "linecard-net"]),
     ("linecard-virtio", &["linecard-eal", "linecard-net"]),
     ("linecard-testing", &[]),
     (
@@ -54,7 +54,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "linecard-virtio-user",
         ],
     ),
-    ("linecard-apps", &["linecard"]),
+    ("linecard-switch", &["linecard-pmd", "linecard-mempool", "linecard-eal", "linecard-net"]),
+    ("linecard-apps", &["linecard", "linecard-switch"]),
     ("xtask", &["linecard-testing"]),
 ];
 

@@ -106,7 +106,7 @@ fn a_peer_that_maps_the_file_sees_the_zone() {
     let at = peer.as_mut_ptr().wrapping_add(4096);
     // SAFETY: inside the peer's mapping, which lives to the end of the test; nobody writes meanwhile.
     assert_eq!(unsafe { at.read() }, 42);
-    // SAFETY: as above; nobody else reads or writes meanwhile.
+    // SAFETY: inside the peer's mapping, which lives to the end of the test; nobody else reads or writes meanwhile.
     unsafe { at.write(7) };
     assert_eq!(contents(&zone)[..2], [7, 42]);
 }

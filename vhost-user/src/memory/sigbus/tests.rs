@@ -69,7 +69,7 @@ fn send(code: libc::c_int) {
     (info.si_signo, info.si_code) = (libc::SIGBUS, code);
     // SAFETY: takes nothing, cannot fail.
     let process = unsafe { libc::getpid() };
-    // SAFETY: as above.
+    // SAFETY: takes nothing, cannot fail.
     let thread = unsafe { libc::gettid() };
     // SAFETY: reads `info`, which lives across the call.
     let sent =

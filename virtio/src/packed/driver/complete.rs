@@ -90,7 +90,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
             let slot = unsafe { slots.get_unchecked(at) };
             let mut len = slot.lent;
             if !batch {
-                // SAFETY: as above.
+                // SAFETY: `at` stays below the end of the lap, and the ring has `size` descriptors.
                 let [_, cell] = unsafe { ring.desc_unchecked(at) };
                 // T1, pairs with the device's release store of the first used descriptor of a burst.
                 let meta = cell.load(Acquire);

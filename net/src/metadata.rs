@@ -1,4 +1,5 @@
-//! Offload metadata: what the hardware or the peer found out, or is asked to do. DPDK's names and packet-type values.
+//! What a packet's metadata says about it besides its [type](crate::PacketType): what the receiver found out, and what the
+//! sender is asked to do. DPDK's names (`rte_mbuf_core.h`).
 
 use std::fmt;
 use std::ops::{BitAnd, BitOr, BitOrAssign, Not};
@@ -6,7 +7,7 @@ use std::ops::{BitAnd, BitOr, BitOrAssign, Not};
 /// Offload flags of a packet. `RX_` flags tell what the receiver found, `TX_` flags ask the sender.
 ///
 /// ```
-/// use linecard_mempool::Offload;
+/// use linecard_net::Offload;
 ///
 /// let asked = Offload::TX_IPV4 | Offload::TX_IP_CKSUM | Offload::TX_TCP_CKSUM;
 /// assert!(asked.contains(Offload::TX_IP_CKSUM));
@@ -84,7 +85,7 @@ impl Offload {
     /// All that asks the sender for something [`TxOffload`] describes.
     pub const TX_OFFLOAD_MASK: Self = Self(0xffff << 16);
 
-    /// The flags as stored in [`Meta::ol_flags`](crate::Meta::ol_flags).
+    /// The flags as stored in a packet's metadata (`ol_flags`).
     #[must_use]
     pub const fn bits(self) -> u32 {
         self.0
@@ -175,7 +176,7 @@ impl fmt::Debug for Offload {
 /// outer l3 9, outer l2 7 bits. Larger values are cut to their field.
 ///
 /// ```
-/// use linecard_mempool::TxOffload;
+/// use linecard_net::TxOffload;
 ///
 /// let tso = TxOffload::new(14, 20, 20).with_tso_segsz(1448);
 /// assert_eq!((tso.l2_len(), tso.l3_len(), tso.l4_len(), tso.tso_segsz()), (14, 20, 20, 1448));
@@ -252,7 +253,7 @@ impl TxOffload {
         self.of(49, 7)
     }
 
-    /// As stored in [`Meta::tx_offload`](crate::Meta::tx_offload).
+    /// As stored in a packet's metadata (`tx_offload`).
     #[must_use]
     pub const fn bits(self) -> u64 {
         self.0
@@ -262,83 +263,5 @@ impl TxOffload {
     #[must_use]
     pub const fn from_bits(bits: u64) -> Self {
         Self(bits)
-    }
-}
-
-/// What the packet is, as far as the receiver looked: DPDK's `RTE_PTYPE_` values.
-///
-/// ```
-/// use linecard_mempool::PacketType;
-///
-/// let tcp = PacketType::L2_ETHER | PacketType::L3_IPV4 | PacketType::L4_TCP;
-/// assert_eq!((tcp.bits(), tcp.l4()), (0x111, PacketType::L4_TCP));
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[repr(transparent)]
-pub struct PacketType(u32);
-
-impl PacketType {
-    /// Nobody looked.
-    pub const UNKNOWN: Self = Self(0);
-    /// Ethernet.
-    pub const L2_ETHER: Self = Self(0x1);
-    /// Address resolution.
-    pub const L2_ETHER_ARP: Self = Self(0x3);
-    /// Ethernet with a VLAN tag.
-    pub const L2_ETHER_VLAN: Self = Self(0x6);
-    /// IPv4 without options.
-    pub const L3_IPV4: Self = Self(0x10);
-    /// IPv4 with options.
-    pub const L3_IPV4_EXT: Self = Self(0x30);
-    /// IPv6 without extensions.
-    pub const L3_IPV6: Self = Self(0x40);
-    /// IPv6 with extensions.
-    pub const L3_IPV6_EXT: Self = Self(0xc0);
-    /// TCP.
-    pub const L4_TCP: Self = Self(0x100);
-    /// UDP.
-    pub const L4_UDP: Self = Self(0x200);
-    /// A fragment.
-    pub const L4_FRAG: Self = Self(0x300);
-    /// SCTP.
-    pub const L4_SCTP: Self = Self(0x400);
-    /// ICMP.
-    pub const L4_ICMP: Self = Self(0x500);
-
-    /// The link part alone.
-    #[must_use]
-    pub const fn l2(self) -> Self {
-        Self(self.0 & 0xf)
-    }
-
-    /// The network part alone.
-    #[must_use]
-    pub const fn l3(self) -> Self {
-        Self(self.0 & 0xf0)
-    }
-
-    /// The transport part alone.
-    #[must_use]
-    pub const fn l4(self) -> Self {
-        Self(self.0 & 0xf00)
-    }
-
-    /// As stored in [`Meta::packet_type`](crate::Meta::packet_type).
-    #[must_use]
-    pub const fn bits(self) -> u32 {
-        self.0
-    }
-
-    /// From [`PacketType::bits`].
-    #[must_use]
-    pub const fn from_bits(bits: u32) -> Self {
-        Self(bits)
-    }
-}
-
-impl BitOr for PacketType {
-    type Output = Self;
-    fn bitor(self, other: Self) -> Self {
-        Self(self.0 | other.0)
     }
 }
