@@ -13,7 +13,8 @@ fn ports_of_both_ends_share_one_total() {
     let total = linecard::descriptors().resource();
     let alone = total.share();
 
-    let backend = linecard::open(&eal, &pool, &format!("net_vhost0,iface={}", path.display())).expect("a backend");
+    let backend =
+        linecard::open(&eal, &pool, &format!("net_vhost0,iface={}", path.display())).expect("a backend");
     assert_eq!(total.share(), alone / 2, "one port, and one to come");
     let before = total.used();
     let frontend = linecard::open(&eal, &pool, &format!("net_virtio_user0,path={}", path.display()));
