@@ -17,7 +17,7 @@ use linecard_mempool::{Burst, Pool, PoolConfig};
 use linecard_pmd::netdev::lab::{wait_for, wait_until};
 use linecard_vhost_user::{Backend, BackendConfig, Control, Mode, Receive, Transmit};
 use linecard_virtio::{
-    Buffer, Completion, DriverConfig, DriverQueue, Features, Layout, RingAddrs, RingMemory, Segment, packed,
+    Buffer, Completion, DriverConfig, DriverQueue, Element, Features, Layout, RingAddrs, RingMemory, packed,
     split,
 };
 use linecard_wire::payload::{MemTable, MemoryRegion, Payload, VringAddr, VringFd, VringState};
@@ -333,7 +333,7 @@ impl Frontend {
 /// Any driver half, so that tests need not be generic over four kinds of rings.
 pub trait Half: Send {
     fn post(&mut self, buffer: Buffer);
-    fn post_chain(&mut self, segments: &[Segment], token: u64);
+    fn post_chain(&mut self, segments: &[Element], token: u64);
     fn publish(&mut self);
     fn take(&mut self) -> Vec<Completion>;
     fn interrupts(&mut self, on: bool);
@@ -343,7 +343,7 @@ impl<Q: DriverQueue> Half for Q {
     fn post(&mut self, buffer: Buffer) {
         assert!(self.add(buffer), "ring full");
     }
-    fn post_chain(&mut self, segments: &[Segment], token: u64) {
+    fn post_chain(&mut self, segments: &[Element], token: u64) {
         assert!(self.add_chain(segments, token), "ring full");
     }
     fn publish(&mut self) {
