@@ -1,4 +1,4 @@
-//! A port that is attacked, and one beside it that must not notice.
+//! A port that is attacked, and two beside it that must not notice: one that is asked, and one with packets.
 
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -14,10 +14,15 @@ use linecard_virtio::Features;
 use linecard_wire::{FrontendReq as Req, Header, NEED_REPLY, VERSION};
 
 use crate::common::{Frontend, socket_path};
+use crate::traffic::Traffic;
 use crate::waiting::send_at_once;
 
 /// Longest that an attack may keep an answer of another port, beyond what it takes without.
 const LATE: Duration = Duration::from_millis(5);
+/// Longest that it may keep a packet of another port, beyond what that takes without.
+const LATE_PACKET: Duration = Duration::from_millis(2);
+/// As long where an attack can be tried once only: it would keep others for seconds, or for ever.
+const LATE_ONCE: Duration = Duration::from_millis(100);
 /// So often an attack is tried: the machine may be busy with something else, but not each time.
 const TRIES: usize = 8;
 
@@ -27,7 +32,8 @@ pub(crate) fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Two ports that share one process's limits, and a frontend of the good one.
+/// Three ports that share one process's limits, a frontend of the good one, and one with traffic, polled by the thread that
+/// polls the bad one.
 pub(crate) struct Neighbours {
     pub(crate) bad: PathBuf,
     pub(crate) bad_port: Option<Backend>,
@@ -35,6 +41,7 @@ pub(crate) struct Neighbours {
     pub(crate) asking: Frontend,
     /// The good port's thread.
     answering: libc::pid_t,
+    traffic: Traffic,
     _good_port: Backend,
     _alone: MutexGuard<'static, ()>,
 }
@@ -50,17 +57,20 @@ impl Neighbours {
         let control = Control::new();
         let (bad, good) = (socket_path(label), socket_path(label));
         let config = BackendConfig { limits, ..BackendConfig::new("bad", &bad, Mode::Listen) };
-        let bad_port = Some(Backend::new(&control, config).expect("a backend"));
+        let bad_port = Backend::new(&control, config).expect("a backend");
+        let mut traffic = Traffic::new(&control);
+        traffic.poll_too(&bad_port);
         let good_port = Backend::new(&control, BackendConfig::new("good", &good, Mode::Listen));
         let mut asking = Frontend::connect(&good);
         asking.negotiate(Features::NONE);
         let answering = thread_called("good");
         Self {
             bad,
-            bad_port,
+            bad_port: Some(bad_port),
             good,
             asking,
             answering,
+            traffic,
             _good_port: good_port.expect("a backend"),
             _alone: alone,
         }
@@ -95,19 +105,32 @@ impl Neighbours {
         })
     }
 
-    /// Tries `attack` until it leaves the good port's answers in time, beyond what they take without it.
+    /// Tries `attack` until it leaves the good port's answers in time, and packets of a port that the same thread polls,
+    /// beyond what they take without it. No packet may be lost in any try.
     pub(crate) fn assert_unnoticed(&mut self, mut attack: impl FnMut()) {
-        let (mut calm, mut worst) = (Duration::MAX, Duration::MAX);
+        let mut answers = Best::new("answer", LATE);
         for _ in 0..TRIES {
-            calm = calm.min(self.worst_during(|| std::thread::sleep(Duration::from_millis(100))).0);
-            worst = worst.min(self.worst_during(&mut attack).0);
-            if worst <= calm + LATE {
-                return;
+            answers.calm(self.worst_during(nothing).0);
+            answers.attacked(self.worst_during(&mut attack).0);
+            if answers.is_good() {
+                break;
             }
         }
-        panic!(
-            "another port's answer took {worst:?} in the best of {TRIES} tries, {calm:?} without the attack"
-        );
+        answers.assert();
+        let mut packets = Best::new("packet", LATE_PACKET);
+        for _ in 0..TRIES {
+            packets.calm(self.traffic.during(nothing).0);
+            packets.attacked(self.traffic.during(&mut attack).0);
+            if packets.is_good() {
+                break;
+            }
+        }
+        packets.assert();
+    }
+
+    /// As [`assert_unnoticed`](Self::assert_unnoticed) for packets, of an attack that can be tried once.
+    pub(crate) fn assert_traffic_flows<T>(&mut self, attack: impl FnOnce() -> T) -> T {
+        assert_traffic_flows(&mut self.traffic, attack)
     }
 
     /// The good port takes a new frontend, in a time that no attack is part of.
@@ -115,6 +138,52 @@ impl Neighbours {
         let _ = self.asking.connection.socket().shutdown(std::net::Shutdown::Both);
         self.asking = Frontend::connect(&self.good);
         self.asking.negotiate(Features::NONE);
+    }
+}
+
+/// Packets pass while `attack` goes on, none is lost, and none is late.
+pub(crate) fn assert_traffic_flows<T>(traffic: &mut Traffic, attack: impl FnOnce() -> T) -> T {
+    let mut packets = Best::new("packet", LATE_ONCE);
+    packets.calm(traffic.during(nothing).0);
+    let (worst, result) = traffic.during(attack);
+    packets.attacked(worst);
+    packets.assert();
+    result
+}
+
+fn nothing() {
+    std::thread::sleep(Duration::from_millis(100));
+}
+
+/// The best of some tries, with an attack and without.
+struct Best {
+    what: &'static str,
+    late: Duration,
+    calm: Duration,
+    attacked: Duration,
+}
+
+impl Best {
+    fn new(what: &'static str, late: Duration) -> Self {
+        Self { what, late, calm: Duration::MAX, attacked: Duration::MAX }
+    }
+
+    fn calm(&mut self, took: Duration) {
+        self.calm = self.calm.min(took);
+    }
+
+    fn attacked(&mut self, took: Duration) {
+        self.attacked = self.attacked.min(took);
+    }
+
+    fn is_good(&self) -> bool {
+        self.attacked <= self.calm + self.late
+    }
+
+    fn assert(&self) {
+        let Self { what, attacked, calm, .. } = self;
+        println!("another port's {what}: {attacked:?} at most, {calm:?} without the attack");
+        assert!(self.is_good(), "another port's {what} took {attacked:?}, {calm:?} without the attack");
     }
 }
 

@@ -80,7 +80,7 @@ fn nobody_is_accepted_while_as_much_waits_as_may() {
     });
     let mut waits = Frontend::connect(&ports.bad);
     waits.send(Req::GET_FEATURES, &[], &[]);
-    let_it_look(thread_called("bad"));
+    ports.assert_traffic_flows(|| let_it_look(thread_called("bad")));
     assert!(matches!(waits.connection.read(), Ok(None)), "it was accepted");
     ports.assert_greets();
     drop(held);
@@ -109,20 +109,23 @@ fn a_port_whose_thread_waits_for_ever_can_be_ended() {
     let last = second.events.pop().expect("one");
     let mut fds = vec![null.as_fd(); 31];
     fds.push(last.as_fd());
+    let (path, port) = (ports.bad.clone(), ports.bad_port.take());
     waits.send(Req::SET_OWNER, &[], &fds);
     drop(last);
-    drop(first);
-    // A mutex is what it waits for, which no signal ends.
-    let stat = format!("/proc/self/task/{}/stat", thread_called("bad"));
-    wait_until("the port's thread waits", || {
-        std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") D "))
+    let took = ports.assert_traffic_flows(|| {
+        drop(first);
+        // A mutex is what it waits for, which no signal ends.
+        let stat = format!("/proc/self/task/{}/stat", thread_called("bad"));
+        wait_until("the port's thread waits", || {
+            std::fs::read_to_string(&stat).is_ok_and(|stat| stat.contains(") D "))
+        });
+        let began = Instant::now();
+        drop(port);
+        began.elapsed()
     });
-    let (path, began) = (ports.bad.clone(), Instant::now());
-    drop(ports.bad_port.take());
-    let took = began.elapsed();
     assert!(!path.exists());
     assert!(took > Duration::from_secs(1), "the thread did not wait: {took:?}");
-    assert!(took < Duration::from_secs(10), "{took:?}");
+    assert!(took < Duration::from_secs(30), "{took:?}");
     ports.assert_greets();
 }
 

@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use linecard_mempool::{Burst, Packet, Pool};
 use linecard_pmd::netdev::lab::wait_for;
 use linecard_pmd::{RxQueue, TxQueue};
-use linecard_vhost_user::RxLoss;
+use linecard_vhost_user::{Control, RxLoss};
 use linecard_virtio::Features;
 use linecard_wire::FrontendReq as Req;
 use linecard_wire::payload::{MemoryRegion, Payload, SingleRegion, VringAddr, VringFd, VringState};
 
 use crate::common::{Bench, Frontend, GUEST, HEADER, MEMORY, USER, frame, memfd};
+use crate::traffic::Traffic;
 
 /// As many descriptors as a ring may have.
 pub(crate) const SIZE: usize = 32_768;
@@ -132,31 +133,31 @@ pub(crate) fn processor_time() -> Duration {
     Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
-/// A port that is attacked, and one that is polled by the same thread.
+/// A port that is attacked, and one with packets that is polled by the same thread.
 struct Pair {
     bad: Bench,
-    good: Bench,
+    traffic: Traffic,
     frontend: Frontend,
 }
 
 impl Pair {
     fn new(features: Features) -> Self {
-        let (bad, good) = (Bench::new("touched"), Bench::new("bystander"));
+        let (bad, traffic) = (Bench::new("touched"), Traffic::new(&Control::new()));
         let mut frontend = Frontend::connect(&bad.path);
         frontend.negotiate(features);
         frontend.share_memory();
-        Self { bad, good, frontend }
+        Self { bad, traffic, frontend }
     }
 
     /// Polls both ports until `done` says so of what `poll` did to the bad one; returns the longest round.
     fn poll(&mut self, mut poll: impl FnMut(&mut Bench) -> bool) -> Duration {
-        let (mut longest, mut idle) = (Duration::ZERO, Burst::new());
+        let mut longest = Duration::ZERO;
         let until = Instant::now() + PATIENCE;
         loop {
             assert!(Instant::now() < until, "not done: {:?}", self.bad.backend.peer());
             let began = processor_time();
             let done = poll(&mut self.bad);
-            self.good.rx.rx_burst(&mut idle);
+            self.traffic.pass();
             longest = longest.max(processor_time() - began);
             if done {
                 return longest;

@@ -10,4 +10,5 @@ mod locks;
 mod pages;
 mod racing;
 mod spending;
+mod traffic;
 mod waiting;

@@ -4,53 +4,16 @@ use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use linecard_vhost_user::{Backend, BackendConfig, Control, Mode};
+use linecard_pmd::netdev::lab::wait_until;
 use linecard_virtio::Features;
 use linecard_wire::payload::{MemTable, MemoryRegion, Payload};
 use linecard_wire::{FrontendReq as Req, Header, VERSION};
 
-use crate::common::{Frontend, GUEST, USER, memfd, open_fds, socket_path};
-
-/// Longest that another port's control messages may take meanwhile.
-const SOON: Duration = Duration::from_millis(300);
-
-/// Two ports of one control thread: one is attacked, the other is asked how it is.
-struct Pair {
-    bad: Side,
-    good: Side,
-    _control: Control,
-    _alone: std::sync::MutexGuard<'static, ()>,
-}
-
-struct Side {
-    path: PathBuf,
-    backend: Backend,
-}
-
-impl Pair {
-    fn new(label: &str) -> Self {
-        let alone = crate::bystander::alone();
-        let control = Control::new();
-        let side = |name: &str| {
-            let path = socket_path(label);
-            let config = BackendConfig::new(name, &path, Mode::Listen);
-            Side { path, backend: Backend::new(&control, config).expect("a backend") }
-        };
-        let (bad, good) = (side("bad"), side("good"));
-        Self { bad, good, _control: control, _alone: alone }
-    }
-
-    /// How long the good port takes to greet a frontend.
-    fn greeting(&self) -> Duration {
-        let began = Instant::now();
-        let mut frontend = Frontend::connect(&self.good.path);
-        frontend.negotiate(Features::NONE);
-        began.elapsed()
-    }
-}
+use crate::bystander::Neighbours;
+use crate::common::{Frontend, GUEST, USER, memfd, open_fds};
 
 /// A socket whose `close` waits for somebody to read, and the one who does not.
 pub(crate) fn lingering() -> (TcpStream, TcpStream) {
@@ -143,93 +106,89 @@ pub(crate) fn send_urgent(socket: &UnixStream, fd: BorrowedFd<'_>) {
 /// and with frontends that are turned away.
 #[test]
 fn descriptors_that_nobody_read_make_nobody_wait() {
-    const TURNS: usize = 5;
     const HARMLESS: usize = 60;
-    let pair = Pair::new("unread");
+    let mut ports = Neighbours::new("unread");
+    let path = ports.bad.clone();
     let owner = message(Req::SET_OWNER, &[]);
     let refused = message(Req::SET_VRING_NUM, &[1, 2, 3]);
-    let mut behind = 0;
-    let until = Instant::now() + Duration::from_secs(20);
-    while behind < TURNS {
-        assert!(Instant::now() < until, "{behind} lay behind a refused one");
+    let mut silent_ends = Vec::new();
+    ports.assert_unnoticed(|| {
+        // Until all of it was sent at once.
         let (socket, silent) = lingering();
-        let hostile = UnixStream::connect(&pair.bad.path).expect("it listens");
-        // To read what is harmless takes longer than to send it: the rest is there when the refused one is read.
-        let mut messages = vec![owner.as_slice(); HARMLESS];
-        messages.extend([refused.as_slice(), &owner, &owner]);
-        let sent = send_at_once(&hostile, &messages, HARMLESS + 1, socket.as_fd());
-        behind += usize::from(sent == messages.len());
-        drop(socket);
-        let took = pair.greeting();
-        assert!(took < SOON, "another port's frontend waited {took:?} for what lay behind a refused message");
-        drop((hostile, silent));
-        while pair.bad.backend.peer().connected() {
-            assert!(Instant::now() < until, "the peer was not dropped");
-            std::thread::sleep(Duration::from_micros(200));
-        }
-    }
-    let mut first = Frontend::connect(&pair.bad.path);
+        silent_ends.push(silent);
+        wait_until("it lay behind a refused message", || {
+            let hostile = UnixStream::connect(&path).expect("it listens");
+            // To read what is harmless takes longer than to send it: the rest is there when the refused one is read.
+            let mut messages = vec![owner.as_slice(); HARMLESS];
+            messages.extend([refused.as_slice(), &owner, &owner]);
+            let sent = send_at_once(&hostile, &messages, HARMLESS + 1, socket.as_fd());
+            sent == messages.len() && Frontend::over(hostile).is_dropped()
+        });
+    });
+    silent_ends.clear();
+    wait_until("one is served again", || serves(&path));
+    let mut first = Frontend::connect(&path);
     first.negotiate(Features::NONE);
-    for _ in 0..TURNS {
+    ports.assert_unnoticed(|| {
         let (socket, silent) = lingering();
-        let many: Vec<_> = (0..12).filter_map(|_| UnixStream::connect(&pair.bad.path).ok()).collect();
+        silent_ends.push(silent);
+        let many: Vec<_> = (0..12).filter_map(|_| UnixStream::connect(&path).ok()).collect();
         // The last are accepted last, and have time to say something before.
         many.iter().rev().for_each(|hostile| {
             send_at_once(hostile, &[&owner], 0, socket.as_fd());
         });
-        drop(socket);
-        let took = pair.greeting();
-        assert!(took < SOON, "another port's frontend waited {took:?} for what was turned away");
-        drop((many, silent));
-    }
+    });
+}
+
+/// Whether a frontend is served at `path`.
+fn serves(path: &Path) -> bool {
+    let Ok(stream) = linecard_wire::socket::connect(path) else { return false };
+    let mut frontend = Frontend::over(stream);
+    let asked = linecard_wire::OutMessage::request(Req::GET_FEATURES, &[]);
+    frontend.connection.send(&asked).is_ok()
+        && frontend.connection.read_until(Instant::now() + Duration::from_secs(1)).is_ok()
 }
 
 /// Descriptors behind one that takes five seconds to close stay open as long: a port takes in so many, and no more.
 #[test]
 fn what_does_not_close_is_the_ports_own_affair() {
     const SENT: usize = 8;
-    let pair = Pair::new("unclosed");
+    /// More than as many messages as the port has room for.
+    const MESSAGES: usize = 400;
+    let mut ports = Neighbours::new("unclosed");
+    let path = ports.bad.clone();
     let (socket, silent) = lingering();
     let null = std::fs::File::open("/dev/null").expect("there");
     let before = open_fds();
-    let mut first = Frontend::connect(&pair.bad.path);
+    let mut first = Frontend::connect(&path);
     first.send(Req::SET_OWNER, &[], &[socket.as_fd()]);
     drop(socket);
     assert!(first.is_dropped());
-    let (mut most, mut refused) = (0, 0);
-    let until = Instant::now() + Duration::from_secs(2);
-    while Instant::now() < until {
-        if let Ok(stream) = linecard_wire::socket::connect(&pair.bad.path) {
-            let mut hostile = Frontend::over(stream);
-            hostile.send(Req::SET_OWNER, &[], &[null.as_fd(); SENT]);
-        } else {
-            refused += 1;
-            std::thread::sleep(Duration::from_millis(1));
+    let mut most = 0;
+    ports.assert_traffic_flows(|| {
+        for _ in 0..MESSAGES {
+            // Refused when the queue of those that nobody accepts is full.
+            if let Ok(stream) = linecard_wire::socket::connect(&path) {
+                let message = linecard_wire::OutMessage::request(Req::SET_OWNER, &[]);
+                let _ = Frontend::over(stream).connection.send(&message.with_fds(&[null.as_fd(); SENT]));
+            }
+            most = most.max(open_fds() - before);
         }
-        most = most.max(open_fds() - before);
-    }
-    assert!(refused > 0 && most < 200, "{most} descriptors are open, {refused} frontends were refused");
-    let took = pair.greeting();
-    assert!(took < SOON, "another port's frontend waited {took:?}");
+    });
+    assert!(most < 200, "{most} descriptors are open");
+    ports.assert_greets();
     drop(silent);
-    let until = Instant::now() + Duration::from_secs(10);
-    let again = loop {
-        assert!(Instant::now() < until, "the port takes frontends again");
-        match linecard_wire::socket::connect(&pair.bad.path) {
-            Ok(stream) => break stream,
-            Err(_) => std::thread::sleep(Duration::from_millis(10)),
-        }
-    };
-    Frontend::over(again).negotiate(Features::NONE);
+    wait_until("the port takes frontends again", || serves(&path));
 }
 
 /// A frontend's process ends and leaves a GiB to be freed by whoever held it last, which is the backend.
 #[test]
 fn memory_of_the_dead_is_freed_behind_everybodys_back() {
     const SIZE: usize = 1 << 30;
-    let pair = Pair::new("large");
-    let greeting = || {
-        let mut frontend = Frontend::connect(&pair.bad.path);
+    let mut ports = Neighbours::new("large");
+    let path = ports.bad.clone();
+    ports.assert_unnoticed(|| {
+        let mut frontend = Frontend::connect(&path);
         frontend.negotiate(Features::NONE);
         let file = memfd(SIZE as u64);
         // As a guest that has used its memory.
@@ -237,11 +196,9 @@ fn memory_of_the_dead_is_freed_behind_everybodys_back() {
         let region = MemoryRegion { guest_addr: GUEST, size: SIZE as u64, user_addr: USER, offset: 0 };
         frontend.good(Req::SET_MEM_TABLE, &MemTable(vec![region]).to_bytes(), &[file.as_fd()]);
         drop((file, frontend));
-        pair.greeting()
-    };
-    // The best of some: the machine may be busy, but to free a GiB takes longer than this each time.
-    let best = (0..3).map(|_| greeting()).min().expect("three");
-    assert!(best < Duration::from_millis(100), "another port's frontend waited {best:?}");
+        // It is gone when the next one is served.
+        wait_until("the next one is served", || serves(&path));
+    });
 }
 
 fn file_pages(file: &std::fs::File, len: usize) {
