@@ -103,14 +103,12 @@ fn bytewise_and_pipelined_messages_are_understood() {
 #[test]
 fn a_half_sent_message_costs_its_sender_the_connection_and_others_nothing() {
     let mut slow = Bench::new("slow");
+    let began = Instant::now();
     let mut stream = UnixStream::connect(&slow.path).expect("connect");
     stream.write_all(&[1, 0, 0]).expect("write");
-    let began = Instant::now();
-    // Another backend on the same control thread would be best; sharing one is what `isolation` tests.
     let mut frontend = Frontend::over(stream);
     assert!(frontend.is_dropped());
-    let took = began.elapsed();
-    assert!(took > Duration::from_millis(800) && took < Duration::from_secs(4), "{took:?}");
+    assert!(began.elapsed() >= Duration::from_secs(1), "it had less time than a message has");
     healthy(&mut slow);
 }
 

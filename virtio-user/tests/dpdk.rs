@@ -5,11 +5,12 @@
 mod support;
 
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use linecard_mempool::Burst;
 use linecard_pmd::Port;
-use linecard_pmd::netdev::lab::{skip, wait_until};
+use linecard_pmd::netdev::lab::{PATIENCE, skip, wait_until};
 use support::{Bench, Place};
 
 /// A testpmd that sends back what it gets; killed with the value.
@@ -17,7 +18,10 @@ struct Testpmd(Child);
 
 impl Testpmd {
     fn start(place: &Place, extra: &str) -> Option<Self> {
-        let number = std::process::id();
+        // One that was just killed, and the one of a test beside this, have a prefix of their own: a second process with the
+        // same is refused as long as the first one's lock is there.
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        let number = format!("{}n{}", std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
         // testpmd has no `--in-memory` without hugepages.
         let pages = std::fs::read_to_string("/proc/sys/vm/nr_hugepages").unwrap_or_default();
         let pages: u32 = pages.trim().parse().unwrap_or(0);
@@ -95,7 +99,8 @@ fn exchange(bench: &Bench, port: &mut Port, count: u32, lens: &[usize]) {
 }
 
 fn bench() -> Bench {
-    Bench { wait: Duration::from_secs(10), ..Bench::new(2048) }
+    // testpmd takes its memory before it listens, which takes long where others want the cores.
+    Bench { wait: PATIENCE, ..Bench::new(2048) }
 }
 
 /// testpmd answers its socket a moment before its forwarding starts; the first frames may be lost.

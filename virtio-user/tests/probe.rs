@@ -21,7 +21,7 @@ fn no_backend() {
     let (bench, place) = (Bench::new(512), Place::new());
     let began = Instant::now();
     sentence(&bench, &place.arg(), &["cannot connect", "No such file", "start the backend first"]);
-    assert!(began.elapsed() >= bench.wait && began.elapsed() < Duration::from_secs(2));
+    assert!(began.elapsed() >= bench.wait, "it gave up early");
     // Left behind by a process that ended.
     drop(UnixListener::bind(&place.0).expect("a socket"));
     sentence(&bench, &place.arg(), &["Connection refused", "start the backend first"]);
@@ -32,7 +32,7 @@ fn no_backend() {
 #[test]
 fn a_backend_that_comes_while_we_wait() {
     let (mut bench, place) = (Bench::new(512), Place::new());
-    bench.wait = Duration::from_secs(5);
+    bench.wait = Duration::from_secs(60);
     let path = place.0.clone();
     let late = std::thread::spawn(move || {
         std::thread::sleep(Duration::from_millis(150));

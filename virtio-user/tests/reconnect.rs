@@ -196,19 +196,24 @@ fn a_silent_backend_delays_nobody() {
     let (bench, place, silent) = (Bench::new(1024), Place::new(), Place::new());
     let mute = UnixListener::bind(&silent.0).expect("a socket");
     let waiting = bench.open(&format!("{},server=1", Place::new().arg()));
-    let began = Instant::now();
+    let mut patient = Bench::new(512);
+    patient.wait = Duration::from_secs(600);
     std::thread::scope(|scope| {
-        let stuck = scope.spawn(|| bench.probe(&silent.arg()).err().expect("no answer").to_string());
+        let stuck = scope.spawn(|| patient.probe(&silent.arg()).err().expect("no answer").to_string());
+        let (held, _) = mute.accept().expect("it connects");
         let listener = UnixListener::bind(&place.0).expect("a socket");
         let peer = scope.spawn(move || Backend::accept(&listener).until_running(2));
         let port = bench.open(&place.arg());
-        assert!(began.elapsed() < Duration::from_millis(900), "the silent one has a second to answer");
+        assert!(!stuck.is_finished(), "the silent one has ten minutes to answer");
         peer.join().expect("no panic").expect("a frontend that stays");
         drop(port.stop());
-        let error = stuck.join().expect("no panic");
-        assert!(error.contains("did not answer GET_FEATURES within"), "{error}");
-        assert!(!error.contains('\n'));
+        // Nobody waits for a backend that hangs up.
+        drop(held);
+        stuck.join().expect("no panic");
     });
+    let error = bench.probe(&silent.arg()).err().expect("no answer").to_string();
+    assert!(error.contains("did not answer GET_FEATURES within"), "{error}");
+    assert!(!error.contains('\n'));
     drop(mute);
     drop(waiting.stop());
     bench.assert_whole();
@@ -229,10 +234,8 @@ fn stopping_does_not_need_the_backend() {
         backend.until_gone();
     });
     let port = bench.open(&place.arg());
-    let began = Instant::now();
+    // It returns: half a second is what the backend gets, and it does not answer until the port is gone.
     drop(port.stop());
-    // Half a second is what the backend gets, the rest is the machine's.
-    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
     bench.assert_whole();
     peer.join().expect("no panic");
 }

@@ -239,21 +239,31 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
     use std::time::{Duration, Instant};
 
-    /// `fd` as if a peer had sent it.
-    fn sent(fd: OwnedFd) -> PeerFd {
+    /// Drops `fd` as if a peer had sent it; returns who closes it.
+    fn send_and_drop(fd: OwnedFd) -> Closer {
         let closer = Closer::alone().expect("a thread");
         let charge = closer.charge(1).expect("room");
-        PeerFd::new(fd, &closer, charge)
+        drop(PeerFd::new(fd, &closer, charge));
+        closer
     }
 
-    /// A socket whose `close` waits ten seconds for somebody to read, and the one who does not.
+    /// Waits until all that `closer` had to do is done.
+    fn wait_for_all(closer: &Closer) {
+        let until = Instant::now() + Duration::from_secs(60);
+        while closer.waiting() > 0 || closer.descriptors().used() > 0 {
+            assert!(Instant::now() < until, "{closer:?}");
+            std::thread::yield_now();
+        }
+    }
+
+    /// A socket whose `close` waits ten minutes for somebody to read, and the one who does not.
     fn lingering() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let mut socket = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
         let (silent, _) = listener.accept().expect("a connection");
         socket.set_nonblocking(true).expect("possible");
         while socket.write(&[7; 65_536]).is_ok() {}
-        let linger = libc::linger { l_onoff: 1, l_linger: 10 };
+        let linger = libc::linger { l_onoff: 1, l_linger: 600 };
         let len = size_of::<libc::linger>() as libc::socklen_t;
         let (level, option) = (libc::SOL_SOCKET, libc::SO_LINGER);
         // SAFETY: reads `len` bytes of `linger`.
@@ -266,11 +276,11 @@ mod tests {
     #[test]
     fn closing_does_not_wait_for_the_sender() {
         let (socket, mut silent) = lingering();
-        let began = Instant::now();
-        drop(sent(socket.into()));
-        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        let closer = send_and_drop(socket.into());
+        assert!(closer.waiting() > 0, "it was closed before the drop was over");
         // It is closed for all that, once its data is gone.
         silent.read_to_end(&mut Vec::new()).expect("the end comes");
+        wait_for_all(&closer);
     }
 
     /// A message with a socket that takes its time, and a connection that nobody reads it from.
@@ -284,17 +294,17 @@ mod tests {
             let fds = [socket.as_fd()];
             sender.send(&message.with_fds(&fds)).expect("room");
             drop(socket);
-            let began = Instant::now();
+            let closer = Closer::alone().expect("a thread");
+            let mut receiver = crate::Connection::of(ours, &closer).expect("a connection");
             if read {
-                let mut receiver = crate::Connection::new(ours).expect("a connection");
                 drop(receiver.read().expect("a message").expect("whole"));
-            } else {
-                // What a second frontend gets, and one whose last message was wrong.
-                drop(crate::Connection::new(ours).expect("a connection"));
             }
-            assert!(began.elapsed() < Duration::from_secs(2), "read: {read}: {:?}", began.elapsed());
+            // What a second frontend gets, and one whose last message was wrong.
+            drop(receiver);
+            assert!(closer.waiting() > 0, "read: {read}: it was closed before the drop was over");
             assert!(sender.read().is_err(), "and the peer knows");
             silent.read_to_end(&mut Vec::new()).expect("the end comes");
+            wait_for_all(&closer);
         }
     }
 
@@ -307,18 +317,26 @@ mod tests {
         };
         let (reader, mut writer) = std::io::pipe().expect("a pipe");
         let at = absent.at;
+        let (tell, told) = mpsc::channel();
         let writing = std::thread::spawn(move || {
+            // SAFETY: takes nothing.
+            tell.send(unsafe { libc::gettid() }).expect("somebody asks");
             // SAFETY: mapped memory, though its page has to be waited for.
             writer.write_all(unsafe { std::slice::from_raw_parts(at as *const u8, 8) })
         });
-        std::thread::sleep(Duration::from_millis(100));
-        assert!(!writing.is_finished(), "the writer is inside");
-        let began = Instant::now();
-        drop(sent(reader.into()));
-        assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
+        let call = format!("/proc/self/task/{}/syscall", told.recv().expect("it runs"));
+        let inside = format!("{} ", libc::SYS_write);
+        let until = Instant::now() + Duration::from_secs(60);
+        while !std::fs::read_to_string(&call).is_ok_and(|call| call.starts_with(&inside)) {
+            assert!(Instant::now() < until && !writing.is_finished(), "the writer is not inside");
+            std::thread::yield_now();
+        }
+        let closer = send_and_drop(reader.into());
+        assert!(closer.waiting() > 0, "it was closed before the drop was over");
         // The page appears, and all goes on.
         drop(absent);
         let _ = writing.join().expect("no panic");
+        wait_for_all(&closer);
     }
 
     /// A page whose reader waits until this is dropped. It stays mapped.
@@ -378,7 +396,8 @@ mod tests {
     #[test]
     fn a_byte_out_of_band_makes_nobody_wait() {
         let (ours, theirs) = UnixStream::pair().expect("a pair");
-        let mut receiver = crate::Connection::new(ours).expect("a connection");
+        let closer = Closer::alone().expect("a thread");
+        let mut receiver = crate::Connection::of(ours, &closer).expect("a connection");
         let urgent = theirs.try_clone().expect("a descriptor");
         let mut sender = crate::Connection::new(theirs).expect("a connection");
         let message = crate::OutMessage::request(crate::FrontendReq::SET_OWNER, &[]);
@@ -387,15 +406,15 @@ mod tests {
         send_urgent(&urgent, socket.as_fd());
         (0..3).for_each(|_| sender.send(&message).expect("room"));
         drop(socket);
-        let began = Instant::now();
         for _ in 0..100 {
             receiver.read().expect("good").expect("whole");
         }
         // From here on messages begin in the wrong place.
         while let Ok(Some(_)) = receiver.read() {}
         drop(receiver);
-        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        assert!(closer.waiting() > 0, "it was closed before the drop was over");
         silent.read_to_end(&mut Vec::new()).expect("the end comes");
+        wait_for_all(&closer);
     }
 
     /// What takes long to close is charged until it is closed, and no more comes in than the port may have.

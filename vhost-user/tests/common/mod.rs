@@ -161,7 +161,7 @@ pub struct Frontend {
     pub features: Features,
 }
 
-const PATIENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Frontend {
     pub fn connect(path: &Path) -> Self {

@@ -24,7 +24,7 @@ const LATE_PACKET: Duration = Duration::from_millis(2);
 /// As long where an attack can be tried once only: it would keep others for seconds, or for ever.
 const LATE_ONCE: Duration = Duration::from_millis(100);
 /// So often an attack is tried: the machine may be busy with something else, but not each time.
-const TRIES: usize = 8;
+pub(crate) const TRIES: usize = 8;
 
 /// One at a time: these tests measure, and count what the process has.
 pub(crate) fn alone() -> MutexGuard<'static, ()> {

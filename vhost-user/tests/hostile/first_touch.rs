@@ -14,6 +14,7 @@ use linecard_virtio::Features;
 use linecard_wire::FrontendReq as Req;
 use linecard_wire::payload::{MemoryRegion, Payload, SingleRegion, VringAddr, VringFd, VringState};
 
+use crate::bystander::TRIES;
 use crate::common::{Bench, Frontend, GUEST, HEADER, MEMORY, USER, frame, memfd};
 use crate::traffic::Traffic;
 
@@ -169,9 +170,12 @@ impl Pair {
 const RINGS: [(&str, Features); 2] = [("split", Features::NET_MRG_RXBUF), ("packed", PACKED)];
 const PACKED: Features = Features::from_bits(Features::NET_MRG_RXBUF.bits() | Features::RING_PACKED.bits());
 
-/// The best of three: noise makes it longer, an attack that works does so each time.
+/// The best of some: noise makes it longer, an attack that works does so each time.
 fn assert_short(what: &str, mut round: impl FnMut() -> Duration) {
-    let rounds: Vec<_> = (0..3).map(|_| round()).collect();
+    let mut rounds = Vec::new();
+    while rounds.len() < TRIES && rounds.iter().min().is_none_or(|best| *best >= ROUND) {
+        rounds.push(round());
+    }
     println!("{what}: {rounds:?}");
     assert!(rounds.iter().min() < Some(&ROUND), "{what}: a round took {rounds:?}");
 }

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use linecard_pmd::netdev::lab::wait_until;
+use linecard_pmd::netdev::lab::{wait_for, wait_until};
 use linecard_virtio::Features;
 use linecard_wire::payload::{MemTable, MemoryRegion, Payload};
 use linecard_wire::{FrontendReq as Req, Header, VERSION};
@@ -147,6 +147,42 @@ fn serves(path: &Path) -> bool {
     let asked = linecard_wire::OutMessage::request(Req::GET_FEATURES, &[]);
     frontend.connection.send(&asked).is_ok()
         && frontend.connection.read_until(Instant::now() + Duration::from_secs(1)).is_ok()
+}
+
+/// A message that never ends, until its time is over, and one who never reads its answers.
+#[test]
+fn stalled_peers_delay_nobody() {
+    let mut ports = Neighbours::new("stalled");
+    let path = ports.bad.clone();
+    let ask = message(Req::GET_FEATURES, &[]);
+    ports.assert_unnoticed(|| {
+        let mut half = wait_for("a connection", || linecard_wire::socket::connect(&path).ok());
+        half.write_all(&ask[..2]).expect("room");
+        assert!(Frontend::over(half).is_dropped());
+        let mut deaf = wait_for("a connection", || linecard_wire::socket::connect(&path).ok());
+        wait_until("it is dropped", || deaf.write_all(&ask).is_err());
+    });
+    wait_until("the next one is served", || serves(&path));
+}
+
+/// A thousand connections at one socket, half of them open at once.
+#[test]
+fn a_storm_of_connections_delays_nobody() {
+    let mut ports = Neighbours::new("storm");
+    let path = ports.bad.clone();
+    ports.assert_unnoticed(|| {
+        let mut open = Vec::new();
+        for n in 0..1000 {
+            let mut stream = UnixStream::connect(&path).expect("connect");
+            // Whoever is turned away at once cannot say anything.
+            let _ = stream.write_all(&[1, 0, 0][..n % 3 + 1]);
+            if n % 2 == 0 {
+                open.push(stream);
+            }
+        }
+    });
+    // The port itself is there again, as soon as the last of them is gone.
+    wait_until("the next one is served", || serves(&path));
 }
 
 /// Descriptors behind one that takes five seconds to close stay open as long: a port takes in so many, and no more.
