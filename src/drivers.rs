@@ -21,12 +21,19 @@ pub use linecard_vhost_user as vhost_user;
 #[cfg(feature = "net_virtio_user")]
 pub use linecard_virtio_user as virtio_user;
 
+#[cfg(feature = "net_vhost")]
+use linecard_vhost_user::Descriptors;
+#[cfg(all(feature = "net_virtio_user", not(feature = "net_vhost")))]
+use linecard_virtio_user::Descriptors;
+
 #[cfg(feature = "net_impair")]
 static IMPAIR: net_impair::ImpairDriver = net_impair::ImpairDriver::new(drivers);
+#[cfg(any(feature = "net_vhost", feature = "net_virtio_user"))]
+static DESCRIPTORS: Descriptors = Descriptors::new();
 #[cfg(feature = "net_vhost")]
-static VHOST: vhost_user::VhostDriver = vhost_user::VhostDriver::new();
+static VHOST: vhost_user::VhostDriver = vhost_user::VhostDriver::sharing(&DESCRIPTORS);
 #[cfg(feature = "net_virtio_user")]
-static VIRTIO_USER: virtio_user::VirtioUser = virtio_user::VirtioUser::new();
+static VIRTIO_USER: virtio_user::VirtioUser = virtio_user::VirtioUser::sharing(&DESCRIPTORS);
 
 /// In the order in which they are listed.
 static DRIVERS: &[&dyn Driver] = &[
@@ -59,4 +66,20 @@ static DRIVERS: &[&dyn Driver] = &[
 #[must_use]
 pub fn drivers() -> Registry {
     Registry::new(DRIVERS)
+}
+
+/// The descriptors that peers of [these drivers'](drivers) ports may make this process hold: one total for both ends.
+///
+/// A program that makes vhost-user backends by itself has them share it.
+///
+/// ```
+/// use linecard::vhost_user::{Control, ProcessLimits};
+/// let control = Control::sharing(ProcessLimits::of_this_process(), linecard::descriptors());
+/// assert_eq!(linecard::descriptors().resource().used(), 0);
+/// # drop(control);
+/// ```
+#[cfg(any(feature = "net_vhost", feature = "net_virtio_user"))]
+#[must_use]
+pub fn descriptors() -> &'static Descriptors {
+    &DESCRIPTORS
 }

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use linecard_ring::{Config, Memory, Single, spsc};
+use linecard_ring::{Config, SharedMemory, Single, spsc};
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{
     FallocateFlags, MemfdFlags, SealFlags, fallocate, fcntl_add_seals, fstat, ftruncate, memfd_create,
@@ -100,11 +100,11 @@ fn map(file: &impl AsFd, len: usize) -> std::io::Result<Arc<MmapRaw>> {
     Ok(Arc::new(MmapOptions::new().len(len).map_raw(&file)?))
 }
 
-fn memory(map: &Arc<MmapRaw>, place: Place) -> std::io::Result<Memory> {
+fn memory(map: &Arc<MmapRaw>, place: Place) -> std::io::Result<SharedMemory> {
     let inside = place.offset.checked_add(place.len).is_some_and(|end| end <= map.len());
     let start = NonNull::new(map.as_mut_ptr().wrapping_add(place.offset)).filter(|_| inside);
     let start = start.ok_or(std::io::ErrorKind::InvalidData)?;
     // SAFETY: `place` lies inside of the mapping, which the memory keeps; it is reached through rings only.
-    let memory = unsafe { Memory::new(start, place.len) };
+    let memory = unsafe { SharedMemory::new(start, place.len) };
     Ok(memory.keeping(Arc::clone(map) as _))
 }

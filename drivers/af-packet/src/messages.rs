@@ -4,7 +4,7 @@ use linecard_mempool::{BURST, Burst, Offload, Packet};
 use linecard_net::vnet::{HDR_LEN, LEGACY_HDR_LEN, NetHeader};
 
 use super::{ADDRESSES, TAG};
-use linecard_pmd::offload::{Wish, asks};
+use linecard_pmd::offload::{TxRequest, asks};
 
 /// Pieces of all packets of one call; one packet has 255 segments at most.
 const PIECES: usize = 512;
@@ -68,8 +68,8 @@ impl Messages {
         let Some(bytes) = self.virtio.as_mut().and_then(|all| all.get_mut(index)) else { return true };
         let flags = packet.offload();
         // `SoftTx` has made sure that the metadata fits the packet.
-        let wish = if asks(flags) { Wish::of(packet).ok().flatten() } else { None };
-        let mut header = wish.map_or_else(NetHeader::default, |wish| NetHeader::asking(wish.request()));
+        let asked = if asks(flags) { TxRequest::of(packet).ok().flatten() } else { None };
+        let mut header = asked.map_or_else(NetHeader::default, |asked| NetHeader::asking(asked.request()));
         if flags.contains(Offload::TX_VLAN) && !header.is_plain() {
             header.csum_start = header.csum_start.wrapping_add(TAG as u16);
             header.hdr_len = header.hdr_len.wrapping_add(TAG as u16);
@@ -89,8 +89,8 @@ impl Messages {
             return add(&mut self.pieces, used, packet, 0);
         }
         let front = &mut self.fronts[index];
-        let bytes = packet.segments().flat_map(|segment| segment.data());
-        front.iter_mut().zip(bytes.take(ADDRESSES)).for_each(|(to, from)| *to = *from);
+        let addresses = packet.read_at(0, &mut front[..ADDRESSES]);
+        debug_assert_eq!(addresses, ADDRESSES);
         let [high, low] = packet.vlan_tci().to_be_bytes();
         front[ADDRESSES..].copy_from_slice(&[0x81, 0x00, high, low]);
         let Some(place) = self.pieces.get_mut(*used) else { return false };

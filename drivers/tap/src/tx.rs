@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::control::Trouble;
 use super::file::File;
-use linecard_pmd::offload::{SoftLoss, SoftTx, Takes, Wish, asks};
+use linecard_pmd::offload::{SoftLoss, SoftTx, Takes, TxRequest, asks};
 use linecard_pmd::port::TxQueue;
 use linecard_pmd::stats::{QueueStats, Total};
 
@@ -129,9 +129,9 @@ impl Writer {
 
     fn send(&self, packet: &mut Packet) -> Fate {
         if asks(packet.offload()) {
-            return match Wish::of(packet).ok().flatten().filter(|wish| wish.is_taken(self.takes)) {
-                Some(wish) => {
-                    let header = NetHeader { num_buffers: 0, ..NetHeader::asking(wish.request()) };
+            return match TxRequest::of(packet).ok().flatten().filter(|asked| asked.is_taken(self.takes)) {
+                Some(asked) => {
+                    let header = NetHeader { num_buffers: 0, ..NetHeader::asking(asked.request()) };
                     self.pieces(packet, &header.to_bytes())
                 }
                 None => Fate::Lost(TxLoss::BadOffload),
