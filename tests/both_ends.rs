@@ -15,7 +15,8 @@ fn both(front: &ProbeContext, back: &ProbeContext, options: &str) -> (Box<dyn De
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let name = format!("linecard-ends-{}-{number}.sock", std::process::id());
-    let path = if number % 2 == 0 { std::env::temp_dir().join(name) } else { format!("@{name}").into() };
+    let path =
+        if number.is_multiple_of(2) { std::env::temp_dir().join(name) } else { format!("@{name}").into() };
     let args = |text: String| DevArgs::parse(&text).expect("well formed");
     let back_args = args(format!("net_vhost0,iface={},queues=2", path.display()));
     let front_args = args(format!("net_virtio_user0,path={},queues=2,{options}", path.display()));

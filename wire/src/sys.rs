@@ -45,6 +45,12 @@ pub(crate) struct Received {
     pub(crate) fds_lost: bool,
 }
 
+/// Descriptors that this process may have open (`RLIMIT_NOFILE`).
+pub(crate) fn most_descriptors() -> u64 {
+    // No limit is as good as this one.
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
 /// Reads at most `buffer.len()` bytes and at most `most_fds` descriptors attached to them; does not wait for bytes. The
 /// kernel closes descriptors beyond that in here, which may take as long as their sender likes.
 pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], most_fds: usize) -> io::Result<Received> {
