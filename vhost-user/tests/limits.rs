@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use common::{Bench, Frontend};
-use linecard_pmd::netdev::lab::{wait_for, wait_until};
+use linecard_lab::{wait_for, wait_until};
 use linecard_wire::FrontendReq as Req;
 
 /// Sets the soft limit of descriptors; returns the one before.

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use linecard_pmd::netdev::lab::{wait_for, wait_until};
+use linecard_lab::{wait_for, wait_until};
 use linecard_virtio::Features;
 use linecard_wire::payload::{MemTable, MemoryRegion, Payload};
 use linecard_wire::{FrontendReq as Req, Header, VERSION};
