@@ -95,8 +95,11 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode, Error> {
         }
         Command::Man { command } => print_all(&manual_page(&command)?),
         Command::DemoEnd(args) => demo::run_end(&args),
-        Command::BenchEnd(args) => bench::run_end(&args),
-        Command::FolderEnd => demo::run_remover(),
+        Command::BenchEnd(args) => Ok(bench::run_end(&args)?),
+        Command::FolderEnd => {
+            linecard_apps_common::run_remover()?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 
@@ -195,13 +198,31 @@ mod tests {
                 "demo --bogus",
                 "unexpected argument '--bogus' found; `linecard demo --help` lists what is possible",
             ),
-            ("bench ring --bogus", "unexpected argument '--bogus' found; `linecard bench ring --help` lists"),
-            ("bench", "`linecard bench` needs one of ring,"),
         ] {
-            let arguments: Vec<OsString> = line.split_whitespace().map(Into::into).collect();
-            let problem = run(&arguments).expect_err(line).to_string();
-            assert!(problem.starts_with(want), "{line}: {problem}");
+            assert_problem(line, want);
         }
+    }
+
+    fn assert_problem(line: &str, want: &str) {
+        let arguments: Vec<OsString> = line.split_whitespace().map(Into::into).collect();
+        let problem = run(&arguments).expect_err(line).to_string();
+        assert!(problem.starts_with(want), "{line}: {problem}");
+    }
+
+    #[cfg(feature = "bench")]
+    #[test]
+    fn errors_point_to_the_help_of_a_benchmark() {
+        assert_problem(
+            "bench ring --bogus",
+            "unexpected argument '--bogus' found; `linecard bench ring --help` lists",
+        );
+        assert_problem("bench", "`linecard bench` needs one of ring,");
+    }
+
+    #[cfg(not(feature = "bench"))]
+    #[test]
+    fn a_program_without_benchmarks_says_so() {
+        assert_problem("bench ring --runs 1", "this program was built without benchmarks; ");
     }
 
     #[test]

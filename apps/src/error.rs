@@ -24,6 +24,9 @@ pub(crate) enum Error {
     /// A benchmark.
     #[error(transparent)]
     Bench(#[from] crate::bench::Error),
+    /// A folder or a process that several commands share.
+    #[error(transparent)]
+    Common(#[from] linecard_apps_common::Error),
     /// The operating system said no.
     #[error("{action}: {source}; {remedy}")]
     System {

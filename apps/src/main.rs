@@ -7,9 +7,7 @@ mod cli;
 mod demo;
 mod doctor;
 mod error;
-mod log;
 mod output;
-mod system_clock;
 mod testpmd;
 
 use std::ffi::OsString;

@@ -8,7 +8,7 @@ use linecard::capture::pcap::encode::{self, Format, Record};
 use linecard::capture::{Frame, Totals};
 
 use crate::error::Error;
-use crate::system_clock::unix_ns;
+use linecard_apps_common::clock::unix_ns;
 
 /// Bytes after which records are written out.
 const FLUSH_AT: usize = 256 << 10;

@@ -22,7 +22,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use super::report::{EndReport, Message, Progress};
 use super::traffic::{Queues, Traffic};
 use crate::error::Error;
-use crate::system_clock::monotonic_ns;
+use linecard_apps_common::clock::monotonic_ns;
 
 /// Which end of the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -102,7 +102,7 @@ pub(super) const REPORT: &str = "report";
 pub(crate) fn run(args: &EndArgs) -> Result<ExitCode, Error> {
     // The parent may end before it can say so.
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::TERM));
-    crate::log::start(&EalArgs::default(), "error")?;
+    linecard_apps_common::log::start(&EalArgs::default(), "error")?;
     let orders = Orders::default();
     listen(&orders)?;
     if let Some(core) = args.core {

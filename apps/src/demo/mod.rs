@@ -6,13 +6,11 @@
 //! ```
 
 mod end;
-mod folder;
 mod frame;
 mod place;
 mod process;
 mod report;
 mod show;
-pub(crate) mod track;
 mod traffic;
 
 use std::process::ExitCode;
@@ -22,12 +20,12 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use linecard::eal::cores;
+use linecard_apps_common::PrivateFolder;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use self::end::Role;
 pub(crate) use self::end::{EndArgs, run as run_end};
-pub(crate) use self::folder::{PrivateFolder, run_remover};
 use self::process::End;
 
 use self::report::{Circumstances, EndReport, Message, Progress, Summary};

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::end::Role;
 use super::report::Message;
 use crate::error::Error;
-use crate::system_clock::{monotonic_ns, since_boot_ns};
+use linecard_apps_common::clock::{monotonic_ns, since_boot_ns};
 
 /// A running end; ended and waited for when dropped.
 pub(super) struct End {

@@ -8,7 +8,7 @@ use linecard::pmd::{RxQueue, TxQueue};
 
 use super::frame::{self, Kind, Maker};
 use super::report::{EndReport, Progress};
-use super::track::Track;
+use linecard_apps_common::Track;
 
 /// Requests of one end that may be on their way: both ends' requests and echoes together fit any ring of
 /// 512, so nothing is dropped for lack of room.

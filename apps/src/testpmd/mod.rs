@@ -60,7 +60,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode, Error> {
     if eal_args.version {
         out!(output, "linecard {}\n", env!("CARGO_PKG_VERSION"));
     }
-    crate::log::start(&eal_args, "warn")?;
+    linecard_apps_common::log::start(&eal_args, "warn").map_err(|e| Error::Usage(e.to_string()))?;
     let mut input = Input::standard(options.interactive)?;
     let mut session = open(output, &eal_args, options)?;
     let result = start_ports(&mut session).and_then(|()| forward(&mut session, &mut input));

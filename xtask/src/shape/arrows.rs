@@ -72,7 +72,9 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("linecard-switch", &["linecard-pmd", "linecard-mempool", "linecard-eal", "linecard-net"]),
-    ("linecard-apps", &["linecard", "linecard-switch"]),
+    ("linecard-apps-common", &["linecard"]),
+    ("linecard-bench", &["linecard", "linecard-apps-common"]),
+    ("linecard-apps", &["linecard", "linecard-switch", "linecard-apps-common", "linecard-bench"]),
     ("xtask", &["linecard-testing"]),
 ];
 

@@ -1,0 +1,115 @@
+//! How sure a ratio is.
+
+use serde::Serialize;
+
+use crate::stats::Summary;
+
+/// A ratio with the interval that holds it with 95 % probability.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub(crate) struct Interval {
+    /// Ratio of the medians.
+    pub(crate) median: f64,
+    /// 2.5th percentile.
+    pub(crate) low: f64,
+    /// 97.5th percentile.
+    pub(crate) high: f64,
+}
+
+/// Samples drawn anew for each interval; the ends then vary in the third digit.
+const DRAWS: usize = 4000;
+/// Any; fixed, so that the same samples always give the same interval.
+const SEED: u64 = 0x6c69_6e65_6361_7264;
+
+/// The ratio of two medians with its bootstrap interval: both sides are drawn with replacement, independently, because
+/// dropped samples leave no pairs. `None` without samples on either side.
+pub(crate) fn ratio(over: &[f64], under: &[f64]) -> Option<Interval> {
+    let median = Summary::of(over)?.median / Summary::of(under)?.median;
+    Some(interval(median, |random| random.median(over) / random.median(under)))
+}
+
+/// The median of ratios that were each taken within a pair, with its bootstrap interval: pairs are drawn with replacement.
+/// `None` without any.
+pub(crate) fn paired(ratios: &[f64]) -> Option<Interval> {
+    Some(interval(Summary::of(ratios)?.median, |random| random.median(ratios)))
+}
+
+fn interval(median: f64, draw: impl Fn(&mut Random) -> f64) -> Interval {
+    let mut random = Random(SEED);
+    let mut draws: Vec<f64> = (0..DRAWS).map(|_| draw(&mut random)).collect();
+    draws.sort_by(f64::total_cmp);
+    Interval { median, low: draws[DRAWS / 40], high: draws[DRAWS - 1 - DRAWS / 40] }
+}
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// An index below `end`, which is above 0.
+    fn below(&mut self, end: usize) -> usize {
+        let wide = u128::from(self.next()) * end as u128;
+        usize::try_from(wide >> 64).unwrap_or(0)
+    }
+
+    /// The median of as many of `samples` as there are, drawn with replacement.
+    fn median(&mut self, samples: &[f64]) -> f64 {
+        let picks: Vec<f64> = (0..samples.len()).map(|_| samples[self.below(samples.len())]).collect();
+        Summary::of(&picks).map_or(f64::NAN, |summary| summary.median)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_samples_have_a_ratio_without_width() {
+        let interval = ratio(&[3.0; 10], &[2.0; 10]);
+        assert_eq!(interval, Some(Interval { median: 1.5, low: 1.5, high: 1.5 }));
+        assert_eq!(ratio(&[], &[1.0]), None);
+        assert_eq!(ratio(&[1.0], &[]), None);
+        assert_eq!(paired(&[1.5; 10]), interval);
+        assert_eq!(paired(&[]), None);
+    }
+
+    #[test]
+    fn what_pairs_share_falls_out() {
+        let machine = [1.0, 3.0, 0.5, 2.0, 1.5, 4.0, 0.7, 1.1, 2.5, 0.9];
+        let (over, under) = (machine.map(|speed| speed * 2.0), machine);
+        let ratios: Vec<f64> = over.iter().zip(under).map(|(a, b)| a / b).collect();
+        assert_eq!(paired(&ratios), Some(Interval { median: 2.0, low: 2.0, high: 2.0 }));
+        assert!(ratio(&over, &under).is_some_and(|interval| interval.high > 2.0 * interval.low));
+    }
+
+    #[test]
+    fn the_interval_holds_the_ratio_and_is_repeatable() {
+        let over = [20.0, 22.0, 18.0, 25.0, 21.0, 19.5, 20.5, 23.0, 17.0, 21.5];
+        let under = [10.0, 11.0, 9.0, 12.0, 10.5, 9.5, 10.2, 11.5, 8.5, 10.8];
+        let interval = ratio(&over, &under).expect("samples");
+        assert!(interval.low < interval.median && interval.median < interval.high, "{interval:?}");
+        assert!(interval.low > 1.5 && interval.high < 2.6, "{interval:?}");
+        assert_eq!(ratio(&over, &under), Some(interval));
+    }
+
+    #[test]
+    fn ends_are_reached_as_often_as_chance_says() {
+        // One sample of two differs: a draw of two has both equal to it a quarter of the time, so both ends show.
+        let interval = ratio(&[1.0, 3.0], &[1.0]).expect("samples");
+        assert_eq!((interval.low, interval.median, interval.high), (1.0, 2.0, 3.0));
+    }
+
+    #[test]
+    fn draws_are_even() {
+        let mut random = Random(SEED);
+        let mut counts = [0_u32; 7];
+        (0..70_000).for_each(|_| counts[random.below(7)] += 1);
+        assert!(counts.iter().all(|&count| (9_500..10_500).contains(&count)), "{counts:?}");
+    }
+}

@@ -1,0 +1,286 @@
+//! Bursts: both ends of a vhost-user socket in one process, driven by one thread, and what each burst of a packet's round
+//! costs on its core.
+//!
+//! No cache line changes cores here, so the figures say what the two drivers themselves cost, and the machine's state
+//! hardly touches them; how fast two cores are together is the question of `linecard bench loopback`.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use linecard::eal::{CoreId, Domain, Memory, MemoryConfig, clock};
+use linecard::mempool::{Burst, Packet, Pool, PoolConfig};
+use linecard::pmd::{Port, PortConfig, ProbeContext, configure};
+
+use super::Error;
+use super::loopback::Path;
+use super::pair::{Bench, Case, Sample, alone, per};
+use super::report::Row;
+use linecard_apps_common::PrivateFolder;
+
+/// Packets of each end's pool; as in the peer, as the other constants.
+const PACKETS: u32 = 8191;
+const RING: u16 = 256;
+/// Rounds that are counted, after as many to warm up: a multiple of what any ring or cache turns around in.
+const ROUNDS: u64 = 512;
+/// How often a burst is offered at once; from then on the thread sleeps in between, for [`PATIENCE`] at most.
+const TRIES: u32 = 1000;
+const PATIENCE: Duration = Duration::from_secs(5);
+const PATHS: [Path; 6] = [
+    Path::SplitMergeable,
+    Path::SplitInorder,
+    Path::SplitVector,
+    Path::PackedMergeable,
+    Path::PackedInorder,
+    Path::PackedVector,
+];
+
+/// Measures the rows of `linecard bench burst`.
+pub(crate) fn rows(bench: &mut Bench) -> Result<Vec<Row>, Error> {
+    let place = Place::new()?;
+    bench.measure("burst", "cycles/packet", cases(&place))
+}
+
+/// What the links share.
+struct Place {
+    memory: Memory,
+    domain: Arc<Domain>,
+    shared: Pool,
+    private: Pool,
+    folder: PrivateFolder,
+    links: RefCell<Vec<(Path, Link)>>,
+}
+
+/// Two ports at one socket.
+struct Link {
+    frontend: Port,
+    backend: Port,
+}
+
+/// One burst of a packet's round, in its order; or the round.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    FrontendTx,
+    BackendRx,
+    BackendTx,
+    FrontendRx,
+    All,
+}
+
+impl Step {
+    const EACH: [Self; 5] = [Self::FrontendTx, Self::BackendRx, Self::BackendTx, Self::FrontendRx, Self::All];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::FrontendTx => "frontend tx",
+            Self::BackendRx => "backend rx",
+            Self::BackendTx => "backend tx",
+            Self::FrontendRx => "frontend rx",
+            Self::All => "round",
+        }
+    }
+
+    fn of(self, cycles: [u64; 4]) -> u64 {
+        cycles.get(self as usize).copied().unwrap_or_else(|| cycles.iter().sum())
+    }
+}
+
+struct BurstCase<'a> {
+    place: &'a Place,
+    path: Path,
+    step: Step,
+    /// Bytes without frame check sequence.
+    length: usize,
+    burst: usize,
+}
+
+fn cases(place: &Place) -> Vec<BurstCase<'_>> {
+    let mut cases = Vec::new();
+    for path in PATHS {
+        for (length, burst) in [(64, 32), (64, 1), (1518, 32)] {
+            // DPDK's receives nothing with a burst of 1.
+            if path == Path::SplitVector && burst == 1 {
+                continue;
+            }
+            cases.extend(Step::EACH.map(|step| BurstCase { place, path, step, length, burst }));
+        }
+    }
+    cases
+}
+
+impl Case for BurstCase<'_> {
+    fn name(&self) -> String {
+        format!("{} {} B burst-{} {}", self.path.name(), self.length, self.burst, self.step.name())
+    }
+
+    fn cores(&self) -> usize {
+        1
+    }
+
+    fn question(&self) -> String {
+        let (step, options) = (self.step as usize, self.path.options());
+        format!("burst {step} {options} {} {} {ROUNDS}", self.length, self.burst)
+    }
+
+    fn sample(&self, cores: &[CoreId]) -> Result<Sample, Error> {
+        let mut links = self.place.links.borrow_mut();
+        let link = self.place.link(&mut links, self.path)?;
+        let mut result = Ok([0; 4]);
+        let (shared, length, burst) = (&self.place.shared, self.length, self.burst);
+        let core = cores.first().copied().unwrap_or(CoreId(0));
+        let spent = alone(core, || result = link.rounds(shared, length, burst))?;
+        let cycles = self.step.of(result?);
+        Ok(Sample { value: per(cycles, ROUNDS * self.burst as u64), interrupted: spent.interrupted })
+    }
+}
+
+impl Place {
+    fn new() -> Result<Self, Error> {
+        let memory = Memory::new(MemoryConfig::default())?;
+        let (domain, backend) = (memory.domain("frontend")?, memory.domain("backend")?);
+        let config = || PoolConfig { packets: PACKETS, ..PoolConfig::default() };
+        let folder = PrivateFolder::new().map_err(|error| Error::Place(error.to_string()))?;
+        Ok(Self {
+            shared: Pool::new(&domain, config())?,
+            private: Pool::new(&backend, config())?,
+            memory,
+            domain,
+            folder,
+            links: RefCell::default(),
+        })
+    }
+
+    /// The link of that path, made when first asked for.
+    fn link<'a>(&self, links: &'a mut Vec<(Path, Link)>, path: Path) -> Result<&'a mut Link, Error> {
+        let at = match links.iter().position(|(known, _)| *known == path) {
+            Some(at) => at,
+            None => {
+                links.push((path, self.open(links.len(), path)?));
+                links.len() - 1
+            }
+        };
+        Ok(&mut links[at].1)
+    }
+
+    fn open(&self, number: usize, path: Path) -> Result<Link, Error> {
+        let socket = self.folder.path().join(format!("burst-{number}.sock"));
+        let socket = socket.display();
+        let backend = self.port(&format!("net_vhost{number},iface={socket}"), &self.private)?;
+        let options = path.options();
+        let device = format!("net_virtio_user{number},path={socket},queue_size={RING},{options}");
+        let frontend = self.port(&device, &self.shared)?;
+        let start = Instant::now();
+        while !(frontend.control.link().up && backend.control.link().up) {
+            if start.elapsed() > PATIENCE {
+                return Err(Error::Place(format!("the two ends at {socket} do not find each other")));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(Link { frontend, backend })
+    }
+
+    fn port(&self, device: &str, pool: &Pool) -> Result<Port, Error> {
+        let failed = |error: linecard::pmd::Error| Error::Place(error.to_string());
+        let context =
+            ProbeContext { memory: self.memory.clone(), domain: self.domain.clone(), wait: PATIENCE };
+        let device = linecard::drivers().probe(&context, device).map_err(failed)?;
+        let port = configure(device, PortConfig::default()).map_err(|refused| failed(refused.error))?;
+        port.start(pool).map_err(|refused| failed(refused.error))
+    }
+}
+
+impl Link {
+    /// Cycles of each step, all counted rounds together.
+    fn rounds(&mut self, pool: &Pool, length: usize, burst: usize) -> Result<[u64; 4], Error> {
+        let mut packets = Burst::new();
+        let filled =
+            (0..burst).all(|_| filled(pool, length).is_some_and(|packet| packets.push(packet).is_ok()));
+        if !filled {
+            return Err(Error::Place("the pool of the benchmark ran empty".into()));
+        }
+        let mut cycles = [0; 4];
+        for _ in 0..ROUNDS {
+            self.round(&mut packets, burst, &mut cycles)?;
+        }
+        cycles = [0; 4];
+        for _ in 0..ROUNDS {
+            self.round(&mut packets, burst, &mut cycles)?;
+        }
+        Ok(cycles)
+    }
+
+    /// One burst all the way round: out of the frontend, through the backend, home.
+    #[inline(never)]
+    fn round(&mut self, packets: &mut Burst, burst: usize, cycles: &mut [u64; 4]) -> Result<(), Error> {
+        let start = clock::cycles();
+        whole(burst, || self.frontend.tx[0].tx_burst(packets))?;
+        let sent = clock::cycles();
+        whole(burst, || self.backend.rx[0].rx_burst(packets))?;
+        let taken = clock::cycles();
+        whole(burst, || self.backend.tx[0].tx_burst(packets))?;
+        let returned = clock::cycles();
+        whole(burst, || self.frontend.rx[0].rx_burst(packets))?;
+        let home = clock::cycles();
+        for (sum, (from, to)) in
+            cycles.iter_mut().zip([(start, sent), (sent, taken), (taken, returned), (returned, home)])
+        {
+            *sum += to.wrapping_sub(from);
+        }
+        Ok(())
+    }
+}
+
+/// Repeats a step until the whole burst has gone: queues may take a moment after the link is up.
+#[inline(always)]
+fn whole(burst: usize, mut step: impl FnMut() -> usize) -> Result<(), Error> {
+    let mut done = 0;
+    for _ in 0..TRIES {
+        done += step();
+        if done >= burst {
+            return Ok(());
+        }
+    }
+    patiently(burst, done, &mut step)
+}
+
+#[cold]
+#[inline(never)]
+fn patiently(burst: usize, mut done: usize, step: &mut dyn FnMut() -> usize) -> Result<(), Error> {
+    let start = Instant::now();
+    while start.elapsed() < PATIENCE {
+        done += step();
+        if done >= burst {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Err(Error::Place(format!("only {done} of {burst} packets passed")))
+}
+
+fn filled(pool: &Pool, length: usize) -> Option<Packet> {
+    let mut packet = pool.get()?;
+    packet.append(length)?.fill(0x5a);
+    Some(packet)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use linecard::eal::cores;
+
+    #[test]
+    fn every_case_measures_and_gives_its_packets_back() {
+        let place = Place::new().expect("a place");
+        for case in cases(&place).iter().filter(|case| case.step == Step::All) {
+            let sample = case.sample(&cores::allowed()).expect("a sample");
+            assert!(sample.value > 0.0 && sample.value.is_finite(), "{}: {sample:?}", case.name());
+        }
+        place.links.borrow_mut().clear();
+        assert_eq!((place.shared.stats().in_use, place.private.stats().in_use), (0, 0));
+    }
+
+    #[test]
+    fn a_round_is_the_sum_of_its_steps() {
+        assert_eq!(Step::EACH.map(|step| step.of([1, 2, 3, 4])), [1, 2, 3, 4, 10]);
+    }
+}

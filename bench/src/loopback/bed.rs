@@ -1,0 +1,279 @@
+//! The bed that all samples share: the programs, their cores and memory, and the arguments that make two ends equal.
+
+use std::fmt::Write as _;
+use std::path::{Path as File, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use linecard::eal::CoreId;
+
+use super::cell::{Load, Side, Tool, segments};
+use super::console::{Console, Failure, Interrupt};
+use super::machine::{Disturbance, Probe};
+use super::path::Path;
+use super::raw::Values;
+use crate::Error;
+
+/// What all samples share.
+pub(crate) struct Bed {
+    /// The backend polls on the second, the frontend on the first; the same one twice if there is only one.
+    pub(crate) cores: [CoreId; 2],
+    /// Our own program.
+    pub(crate) ours: PathBuf,
+    /// dpdk-testpmd, if there is one.
+    pub(crate) dpdk: Option<PathBuf>,
+    /// Whether both sides get hugepages.
+    pub(crate) hugepages: bool,
+    /// Forward mode of the frontend, and of a testpmd under test.
+    pub(crate) forward: String,
+    /// From the first packets to the first look at the counters.
+    pub(crate) warm_up: Duration,
+    /// From the first look to the second; also how long the tester offers packets.
+    pub(crate) window: Duration,
+    /// For sockets.
+    pub(crate) folder: PathBuf,
+    pub(crate) interrupt: Interrupt,
+    /// Pairs started so far: each has names of its own.
+    pub(crate) pairs: AtomicU32,
+}
+
+/// The figures of a sample and what disturbed it.
+#[derive(Debug, Clone)]
+pub(crate) struct Figure {
+    pub(crate) values: Values,
+    pub(crate) disturbance: Disturbance,
+}
+
+/// Megabytes for each program: many live at once, and the longest packets' buffers take 150.
+pub(crate) const MEMORY: u32 = 256;
+const PACKETS: u32 = 16_384;
+/// Bytes of a buffer unless packets are longer; DPDK's default.
+const BUFFER: u16 = 2176;
+/// How long rings take to come up after both consoles are there.
+const SETTLE: Duration = Duration::from_millis(300);
+
+impl Bed {
+    /// Free 2 MiB pages that both programs need together.
+    pub(crate) const HUGEPAGES: u64 = 2 * MEMORY as u64 / 2;
+
+    /// Whether there are two cores.
+    pub(crate) fn two_cores(&self) -> bool {
+        self.cores[0] != self.cores[1]
+    }
+
+    /// Looks at the machine.
+    pub(crate) fn probe(&self) -> Result<Probe, Error> {
+        if self.two_cores() { Probe::take(self.cores) } else { Probe::alone(self.cores[0]) }
+    }
+
+    /// The socket of the next pair.
+    pub(crate) fn socket(&self) -> PathBuf {
+        let number = self.pairs.fetch_add(1, Ordering::Relaxed) + 1;
+        self.folder.join(format!("loop{number}.sock"))
+    }
+
+    /// What an end of the latest pair calls its files.
+    pub(crate) fn prefix(&self, end: &str) -> String {
+        format!("linecard-loop-{}-{end}{}", std::process::id(), self.pairs.load(Ordering::Relaxed))
+    }
+
+    /// Lets rings come up.
+    pub(crate) fn settle(&self) -> Result<(), Failure> {
+        self.interrupt.sleep(SETTLE)
+    }
+
+    /// Starts a program and waits for its console.
+    pub(crate) fn start(&self, name: &'static str, mut command: Command) -> Result<Console, Failure> {
+        Console::start(name, &mut command, &self.interrupt)
+    }
+
+    /// A testpmd as backend.
+    pub(crate) fn backend(&self, tool: Tool, socket: &File, load: Load) -> Result<Command, Failure> {
+        let mut command = self.testpmd(tool, Side::Backend)?;
+        command.args(["--vdev", &backend_device(socket), "--"]).args(common(load));
+        // The first packets of one length wait while those of the next are made.
+        command.arg("--no-flush-rx");
+        if load.size.chained() {
+            // Too long a list for DPDK's console.
+            let lengths: Vec<String> = segments(load.size.longest()).iter().map(u16::to_string).collect();
+            command.arg(format!("--txpkts={}", lengths.join(",")));
+        }
+        Ok(command)
+    }
+
+    /// A testpmd as frontend.
+    pub(crate) fn frontend(
+        &self,
+        tool: Tool,
+        socket: &File,
+        path: Path,
+        load: Load,
+    ) -> Result<Command, Failure> {
+        let mut command = self.testpmd(tool, Side::Frontend)?;
+        let device = frontend_device(socket, path, load.ring);
+        command.args(FRONTEND_MEMORY).args(["--vdev", &device, "--"]).args(common(load));
+        Ok(command)
+    }
+
+    /// A testpmd as one end, started by itself with nothing asked of it but its device; pages and pool are its own choice.
+    pub(crate) fn plain(&self, tool: Tool, side: Side, device: &str) -> Result<Command, Failure> {
+        let mut command = self.program(tool, side)?;
+        if side == Side::Frontend {
+            command.args(FRONTEND_MEMORY);
+        }
+        if !self.hugepages {
+            // The least that holds DPDK's default pool: without hugepages it takes all of its memory at once.
+            command.args(["-m", "640"]);
+        }
+        command.args(["--vdev", device, "--", "-i", "-a", "--nb-cores=1"]);
+        Ok(command)
+    }
+
+    /// The tester as one end.
+    pub(crate) fn tester(&self, side: Side, socket: &File, path: Path, load: Load) -> Command {
+        let [front, back] = self.cores;
+        let mut command = Command::new(&self.ours);
+        let (device, core) = match side {
+            Side::Backend => (backend_device(socket), back),
+            Side::Frontend => (frontend_device(socket, path, load.ring), front),
+        };
+        command.args(["bench-end", "--device", &device, "--core", &core.to_string()]);
+        command.args(["--size", &load.size.to_string(), "--ring", &load.ring.to_string()]);
+        command.args(["--burst", &load.burst.to_string(), "--mbuf-size", &buffer(load).to_string()]);
+        command.args(["--mbufs", &PACKETS.to_string(), "--memory", &MEMORY.to_string()]);
+        if side == Side::Frontend {
+            command.arg("--after").arg(socket);
+        }
+        if !self.hugepages {
+            command.arg("--no-huge");
+        }
+        command
+    }
+
+    /// A program whose console runs on the other end's core, in as much memory for both.
+    fn testpmd(&self, tool: Tool, side: Side) -> Result<Command, Failure> {
+        let mut command = self.program(tool, side)?;
+        command.args(["-m", &MEMORY.to_string()]);
+        Ok(command)
+    }
+
+    fn program(&self, tool: Tool, side: Side) -> Result<Command, Failure> {
+        let mut command = match (tool, &self.dpdk) {
+            (Tool::Ours, _) => {
+                let mut command = Command::new(&self.ours);
+                command.arg("testpmd");
+                command
+            }
+            (Tool::Dpdk, Some(program)) => Command::new(program),
+            (Tool::Dpdk, None) => return Err(Failure::Program("dpdk-testpmd is absent".into())),
+            (Tool::Tester, _) => return Err(Failure::Program("the tester is no testpmd".into())),
+        };
+        let [front, back] = self.cores;
+        let (console, polls, end) = match side {
+            Side::Backend => (front, back, "b"),
+            Side::Frontend => (back, front, "f"),
+        };
+        command.args(["--lcores", &format!("0@{console},1@{polls}"), "--no-pci", "--no-telemetry", "-v"]);
+        command.args(["--file-prefix", &self.prefix(end)]);
+        self.place_files(&mut command);
+        Ok(command)
+    }
+
+    /// Tells a program where to keep its files, and which pages to take.
+    pub(crate) fn place_files(&self, command: &mut Command) {
+        // DPDK leaves a folder behind, even in memory mode; this one is removed.
+        command.env("RUNTIME_DIRECTORY", &self.folder);
+        // DPDK has no memory mode without hugepages; its files then lie in the same folder.
+        command.arg(if self.hugepages { "--in-memory" } else { "--no-huge" });
+    }
+}
+
+/// DPDK's virtio-user shares few, whole files only; and takes its AVX-512 paths only when told that it may.
+pub(crate) const FRONTEND_MEMORY: [&str; 2] = ["--single-file-segments", "--force-max-simd-bitwidth=512"];
+
+pub(crate) fn backend_device(socket: &File) -> String {
+    format!("net_vhost0,iface={},queues=1", socket.display())
+}
+
+pub(crate) fn frontend_device(socket: &File, path: Path, ring: u16) -> String {
+    let mut device = format!("net_virtio_user0,path={},queues=1", socket.display());
+    let _ = write!(device, ",queue_size={ring},{}", path.options());
+    device
+}
+
+/// Bytes of a buffer for packets of this load.
+fn buffer(load: Load) -> u16 {
+    /// What a buffer holds beside a packet: headroom and the virtio-net header, with room to spare.
+    const BESIDE: u16 = 256;
+    let longest = load.size.longest();
+    if longest <= 1518 || load.size.chained() { BUFFER } else { longest.next_multiple_of(64) + BESIDE }
+}
+
+/// testpmd's own options, the same for both programs and both ends.
+fn common(load: Load) -> Vec<String> {
+    let mut options: Vec<String> = ["-i", "--nb-cores=1"].map(str::to_owned).into();
+    options.push(format!("--total-num-mbufs={PACKETS}"));
+    options.push(format!("--txd={}", load.ring));
+    options.push(format!("--rxd={}", load.ring));
+    options.push(format!("--burst={}", load.burst));
+    let longest = load.size.longest();
+    if buffer(load) != BUFFER {
+        options.push(format!("--mbuf-size={}", buffer(load)));
+        options.push(format!("--max-pkt-len={longest}"));
+    }
+    options
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::loopback::cell::Size;
+
+    pub(crate) fn bed() -> Bed {
+        Bed {
+            cores: [CoreId(0), CoreId(1)],
+            ours: "/bin/ours".into(),
+            dpdk: Some("/bin/dpdk".into()),
+            hugepages: false,
+            forward: "mac".into(),
+            warm_up: Duration::from_secs(1),
+            window: Duration::from_secs(1),
+            folder: "/tmp".into(),
+            interrupt: Interrupt::default(),
+            pairs: AtomicU32::new(0),
+        }
+    }
+
+    fn words(command: &Command) -> String {
+        let words: Vec<_> = command.get_args().map(|a| a.to_string_lossy().into_owned()).collect();
+        words.into_iter().filter(|a| a != "testpmd").collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn both_programs_get_the_same_arguments() {
+        let bed = bed();
+        let load = Load { size: Size::Bytes(9000), ring: 256, burst: 32 };
+        let arguments =
+            |tool| words(&bed.frontend(tool, File::new("/s"), Path::Packed, load).expect("both are there"));
+        let text = arguments(Tool::Ours);
+        assert_eq!(text, arguments(Tool::Dpdk));
+        assert!(text.contains("path=/s,queues=1,queue_size=256,packed_vq=1,in_order=0"), "{text}");
+        assert!(text.contains("--no-huge") && text.contains("--max-pkt-len=9000"), "{text}");
+        assert!(text.starts_with("--lcores 0@1,1@0"), "{text}");
+        let plain = |tool| words(&bed.plain(tool, Side::Backend, "net_vhost0,iface=/s").expect("both"));
+        assert_eq!(plain(Tool::Ours), plain(Tool::Dpdk));
+    }
+
+    #[test]
+    fn the_tester_has_the_buffers_of_the_testpmd() {
+        for (size, mbuf) in [(64, "2176"), (1518, "2176"), (9000, "9280"), (65_535, "2176")] {
+            let load = Load { size: Size::Bytes(size), ring: 256, burst: 32 };
+            let chain = words(&bed().backend(Tool::Ours, File::new("/s"), load).expect("ours is there"));
+            assert_eq!(chain.contains("--txpkts=2048,2048,"), size == 65_535, "{chain}");
+            let text = words(&bed().tester(Side::Frontend, File::new("/s"), Path::Split, load));
+            assert!(text.contains(&format!("--mbuf-size {mbuf} ")), "{text}");
+            assert!(text.contains("--after /s") && text.contains("--core 0"), "{text}");
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! The round trip of one packet: a program at the frontend sends one, a testpmd at the backend sends it back.
+//!
+//! Our frontend is the tester, DPDK's a small program of ours on DPDK's own driver, built when first needed. Both time
+//! the same: from before `tx_burst` with one packet till `rx_burst` has returned one.
+
+use std::process::Command;
+use std::time::Duration;
+
+use super::bed::{Bed, FRONTEND_MEMORY, Figure, MEMORY, frontend_device};
+use super::cell::{Load, Position, Side, Tool};
+use super::console::{Console, Failure};
+use super::kind::Metric;
+use super::machine::Watch;
+use super::path::Path;
+use super::raw::Values;
+use crate::end::Tally;
+use crate::pair::per;
+use crate::peer;
+
+/// DPDK's side of it.
+const SOURCE: &str = include_str!("../../peers/dpdk_ping.c");
+/// Between the return of a packet and the next at low load.
+const GAP: Duration = Duration::from_micros(20);
+/// Longer than any round trip that is worth a figure; bounds how many are made.
+const ABOUT: Duration = Duration::from_micros(2);
+
+/// How much longer than its window the pinging may last.
+const SLOWEST: u32 = 10;
+
+/// Two ends, of which the frontend sends one packet after another and the backend sends each back.
+pub(crate) struct Pinged {
+    pub(crate) tested: Console,
+    pub(crate) pinger: Console,
+    /// Packets sent, and packets that did not come back.
+    sent: u64,
+    lost: u64,
+}
+
+impl Pinged {
+    /// Round trips for about `window` back to back, and for as long at low load.
+    pub(crate) fn look(&mut self, window: Duration) -> Result<Values, Failure> {
+        let tally = self.ping(window, Duration::ZERO)?;
+        let low = self.ping(window, GAP)?;
+        Ok(values(&tally, &low))
+    }
+
+    fn ping(&mut self, window: Duration, gap: Duration) -> Result<Tally, Failure> {
+        let most = u64::try_from(window.as_micros()).unwrap_or(u64::MAX);
+        let count = (most / u64::try_from((gap + ABOUT).as_micros()).unwrap_or(1)).max(1);
+        // Where other programs have the cores too, a trip takes a thousand times as long: fewer are made then.
+        let most = SLOWEST * window;
+        let order = format!("ping {count} {} {}", gap.as_nanos(), most.as_millis());
+        let tally: Tally = self.pinger.json(&order, most)?;
+        self.sent += tally.offered;
+        self.lost += tally.offered.saturating_sub(tally.received);
+        Ok(tally)
+    }
+
+    /// Ends both.
+    pub(crate) fn end(mut self) -> Result<(), Failure> {
+        self.tested.command("stop")?;
+        self.pinger.finish()?;
+        self.tested.finish()?;
+        if self.lost > 0 {
+            let (lost, of) = (self.lost, self.sent);
+            return Err(Failure::Program(format!("{lost} of {of} packets did not come back")));
+        }
+        Ok(())
+    }
+}
+
+impl Bed {
+    /// Round trips back to back, and at low load.
+    pub(crate) fn latency(&self, position: Position, path: Path, load: Load) -> Result<Figure, Failure> {
+        let mut pinged = self.pinged(position, path, load)?;
+        let processes = [pinged.tested.pid()];
+        let watch = Watch::start(&processes);
+        let values = pinged.look(self.window)?;
+        let disturbance = watch.end(&processes, 1);
+        pinged.end()?;
+        Ok(Figure { values, disturbance })
+    }
+
+    /// Two fresh ends that have been at it for a while.
+    pub(crate) fn pinged(&self, position: Position, path: Path, load: Load) -> Result<Pinged, Failure> {
+        let (back, front) = position.tools();
+        let socket = self.socket();
+        let mut tested = self.start("backend", self.backend(back, &socket, load)?)?;
+        let command = match front {
+            Tool::Dpdk => self.dpdk_ping(&socket, path, load)?,
+            Tool::Ours | Tool::Tester => self.tester(Side::Frontend, &socket, path, load),
+        };
+        let mut pinger = self.start("frontend", command)?;
+        pinger.command("port")?;
+        self.settle()?;
+        tested.command("set fwd io")?;
+        tested.command("start")?;
+        let mut pinged = Pinged { tested, pinger, sent: 0, lost: 0 };
+        pinged.ping(self.window / 4, Duration::ZERO)?;
+        Ok(pinged)
+    }
+
+    /// The program on DPDK's driver.
+    fn dpdk_ping(&self, socket: &std::path::Path, path: Path, load: Load) -> Result<Command, Failure> {
+        let program = peer::build("dpdk_ping", SOURCE)
+            .map_err(|absent| Failure::Program(format!("DPDK's pinging frontend cannot be had: {absent}")))?;
+        let mut command = Command::new(program);
+        command.args([
+            "--lcores",
+            &format!("0@{}", self.cores[0]),
+            "--no-pci",
+            "--no-telemetry",
+            "-m",
+            &MEMORY.to_string(),
+        ]);
+        command.args(["--file-prefix", &self.prefix("p")]);
+        self.place_files(&mut command);
+        command.args(FRONTEND_MEMORY).args(["--vdev", &frontend_device(socket, path, load.ring), "--"]);
+        command.args([load.ring.to_string(), load.size.longest().to_string()]);
+        Ok(command)
+    }
+}
+
+fn values(tally: &Tally, low: &Tally) -> Values {
+    let micros = |nanos| per(nanos, 1000);
+    Values::from([
+        (Metric::P50, micros(tally.p50)),
+        (Metric::P90, micros(tally.p90)),
+        (Metric::P99, micros(tally.p99)),
+        (Metric::P999, micros(tally.p999)),
+        (Metric::Max, micros(tally.max)),
+        (Metric::LowP50, micros(low.p50)),
+        (Metric::LowP99, micros(low.p99)),
+    ])
+}

@@ -1,0 +1,268 @@
+//! Samples in a file, a JSON object per line, so that a long run can be made in pieces and reported later.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::{Path as Name, PathBuf};
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+use super::cell::{Cell, Load, Position, Size, Subject};
+use super::kind::Metric;
+use super::machine::{Probe, State};
+use super::path::Path;
+use super::schedule::{self, Reason, Record, Sample};
+use crate::Error;
+
+/// The figures of a sample.
+pub(crate) type Values = BTreeMap<Metric, f64>;
+
+/// A line of the file.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Line {
+    /// What all samples of the file have in common; first.
+    Setting {
+        setting: Vec<String>,
+    },
+    /// As it names itself.
+    Dpdk {
+        dpdk_version: String,
+    },
+    Attempt(Attempt),
+}
+
+/// A sample, or why there is none.
+#[derive(Debug, Serialize, Deserialize)]
+struct Attempt {
+    kind: String,
+    position: String,
+    path: String,
+    size: String,
+    ring: u16,
+    burst: u16,
+    /// The round it was taken in.
+    run: u32,
+    #[serde(flatten)]
+    outcome: Outcome,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Outcome {
+    Sample {
+        values: Values,
+        state: State,
+        hand_over: f64,
+        clock: f64,
+        #[serde(default, skip_serializing_if = "is_zero")]
+        round: u64,
+    },
+    Rejected {
+        rejected: Reason,
+        why: String,
+    },
+}
+
+fn is_zero(round: &u64) -> bool {
+    *round == 0
+}
+
+/// The file while samples are added.
+pub(crate) struct Book {
+    name: PathBuf,
+    file: File,
+}
+
+/// What a file holds.
+#[derive(Default)]
+pub(crate) struct Pages {
+    pub(crate) setting: Vec<String>,
+    pub(crate) dpdk_version: Option<String>,
+    pub(crate) records: Vec<Record>,
+}
+
+impl Pages {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// It cannot be read, or a line is not one of ours.
+    pub(crate) fn read(name: &Name) -> Result<Self, Error> {
+        let failed = |source| Error::Samples { file: name.to_owned(), source };
+        let mut pages = Self::default();
+        for (number, text) in BufReader::new(File::open(name).map_err(failed)?).lines().enumerate() {
+            let text = text.map_err(failed)?;
+            if text.trim().is_empty() {
+                continue;
+            }
+            let strange = |problem: String| {
+                let problem = format!("line {}: {problem}", number + 1);
+                failed(io::Error::new(io::ErrorKind::InvalidData, problem))
+            };
+            let line = serde_json::from_str(&text).map_err(|error| strange(error.to_string()))?;
+            pages.add(line).map_err(strange)?;
+        }
+        Ok(pages)
+    }
+
+    fn add(&mut self, line: Line) -> Result<(), String> {
+        match line {
+            Line::Setting { setting } => self.setting = setting,
+            Line::Dpdk { dpdk_version } => self.dpdk_version = Some(dpdk_version),
+            Line::Attempt(attempt) => {
+                let cell = attempt.cell()?;
+                let known = self.records.iter().position(|record| record.cell == cell);
+                let at = known.unwrap_or_else(|| {
+                    self.records.push(Record::new(cell));
+                    self.records.len() - 1
+                });
+                let record = &mut self.records[at];
+                record.turns = record.turns.max(attempt.run + 1);
+                match attempt.outcome {
+                    Outcome::Sample { values, state, hand_over, clock, round } => {
+                        let probe = Probe { hand_over, clock };
+                        record.samples.push(Sample { values, state, probe, round });
+                    }
+                    Outcome::Rejected { rejected, why } => record.reject(rejected, &why),
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Attempt {
+    fn of(cell: &Cell, run: u32, outcome: Outcome) -> Self {
+        let (position, path) = match cell.subject {
+            Subject::Ceiling => ("ceiling", "ceiling"),
+            Subject::Pair(position, path) => (position.name(), path.name()),
+        };
+        Self {
+            kind: cell.kind.to_string(),
+            position: position.to_owned(),
+            path: path.to_owned(),
+            size: cell.load.size.to_string(),
+            ring: cell.load.ring,
+            burst: cell.load.burst,
+            run,
+            outcome,
+        }
+    }
+
+    fn cell(&self) -> Result<Cell, String> {
+        let subject = if self.position == "ceiling" {
+            Subject::Ceiling
+        } else {
+            Subject::Pair(Position::from_str(&self.position, false)?, Path::from_str(&self.path, false)?)
+        };
+        let load = Load { size: Size::parse(&self.size)?, ring: self.ring, burst: self.burst };
+        Ok(Cell { kind: self.kind.parse()?, subject, load })
+    }
+}
+
+impl Book {
+    /// Opens or makes a file, and what it holds already.
+    ///
+    /// # Errors
+    /// It cannot be read or written, or was made with another `setting`.
+    pub(crate) fn open(name: &Name, setting: &[String]) -> Result<(Self, Pages), Error> {
+        let failed = |source| Error::Samples { file: name.to_owned(), source };
+        let mut pages = if name.exists() { Pages::read(name)? } else { Pages::default() };
+        let file = OpenOptions::new().create(true).append(true).open(name).map_err(failed)?;
+        let mut book = Self { name: name.to_owned(), file };
+        if pages.setting.is_empty() {
+            setting.clone_into(&mut pages.setting);
+            book.write(&Line::Setting { setting: setting.to_vec() })?;
+        } else if pages.setting != setting {
+            let other = pages.setting.iter().zip(setting).find(|(a, b)| a != b);
+            let (had, has) = other.map_or(("", ""), |(a, b)| (a.as_str(), b.as_str()));
+            return Err(Error::OtherSetting { file: name.to_owned(), had: had.into(), has: has.into() });
+        }
+        Ok((book, pages))
+    }
+
+    /// Adds an attempt.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub(crate) fn note(&mut self, cell: &Cell, run: u32, attempt: &schedule::Attempt) -> Result<(), Error> {
+        let outcome = match attempt {
+            Ok(sample) => Outcome::Sample {
+                values: sample.values.clone(),
+                state: sample.state,
+                hand_over: sample.probe.hand_over,
+                clock: sample.probe.clock,
+                round: sample.round,
+            },
+            Err((rejected, why)) => Outcome::Rejected { rejected: *rejected, why: why.clone() },
+        };
+        self.write(&Line::Attempt(Attempt::of(cell, run, outcome)))
+    }
+
+    /// Adds how DPDK names itself.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub(crate) fn note_dpdk(&mut self, version: &str) -> Result<(), Error> {
+        self.write(&Line::Dpdk { dpdk_version: version.to_owned() })
+    }
+
+    /// One write per line, so that an end at any moment leaves whole lines.
+    fn write(&mut self, line: &Line) -> Result<(), Error> {
+        let mut text = serde_json::to_string(line).map_err(io::Error::from)?;
+        text.push('\n');
+        let written = self.file.write_all(text.as_bytes());
+        written.map_err(|source| Error::Samples { file: self.name.clone(), source })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::loopback::kind::{Kind, Offer};
+
+    fn cell(kind: Kind, subject: Subject) -> Cell {
+        Cell { kind, subject, load: Load { size: Size::Bytes(64), ring: 1024, burst: 32 } }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let folder = linecard_apps_common::PrivateFolder::new().expect("a folder");
+        let name = folder.path().join("samples.jsonl");
+        let setting = ["two cores".to_owned()];
+        let pair = cell(Kind::Open(Offer::Max), Subject::Pair(Position::OursTester, Path::Packed));
+        let values = Values::from([(Metric::Mpps, 12.5), (Metric::Lost, 3.0)]);
+        let probe = Probe { hand_over: 140.0, clock: 1.4 };
+        let sample = Sample { values, state: State::Near, probe, round: 7 };
+        {
+            let (mut book, pages) = Book::open(&name, &setting).expect("a new file");
+            assert!(pages.records.is_empty());
+            book.note(&pair, 0, &Ok(sample.clone())).expect("written");
+            book.note(&pair, 1, &Err((Reason::Failed, "it died".into()))).expect("written");
+            book.note(&cell(Kind::Closed, Subject::Ceiling), 1, &Err((Reason::State, String::new())))
+                .expect("written");
+            book.note_dpdk("DPDK 22.11").expect("written");
+        }
+        let (_, pages) = Book::open(&name, &setting).expect("the same file");
+        assert_eq!(pages.dpdk_version.as_deref(), Some("DPDK 22.11"));
+        let [first, second] = &pages.records[..] else { panic!("{}", pages.records.len()) };
+        assert_eq!((first.cell, first.turns, first.samples.len()), (pair, 2, 1));
+        assert_eq!((&first.samples[0].values, first.samples[0].round), (&sample.values, 7));
+        assert_eq!((first.rejected.failed, first.trouble.as_deref()), (1, Some("it died")));
+        assert_eq!((second.cell.subject, second.rejected.state), (Subject::Ceiling, 1));
+    }
+
+    #[test]
+    fn another_setting_and_strange_lines_are_refused() {
+        let folder = linecard_apps_common::PrivateFolder::new().expect("a folder");
+        let name = folder.path().join("samples.jsonl");
+        drop(Book::open(&name, &["hugepages".to_owned()]).expect("a new file"));
+        let refused =
+            Book::open(&name, &["ordinary pages".to_owned()]).err().expect("other pages").to_string();
+        assert!(refused.contains("hugepages") && refused.contains("ordinary pages"), "{refused}");
+        std::fs::write(&name, "{\"kind\":\"closed\"}\n").expect("a writable folder");
+        assert!(Pages::read(&name).err().is_some_and(|error| error.to_string().contains("line 1")));
+        assert!(Pages::read(&folder.path().join("none")).is_err());
+    }
+}

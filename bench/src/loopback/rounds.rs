@@ -1,0 +1,80 @@
+//! The schedule of rows that take turns: rounds of one group after another until every row has its samples.
+
+use std::time::Instant;
+
+use super::cell::{Cell, Subject};
+use super::console::apart;
+use super::machine::{Probe, State};
+use super::schedule::{Attempt, End, Outcome, Progress, Reason, Record, Sample, Schedule};
+use super::together::{Taken, groups};
+use linecard_apps_common::clock::unix_ns;
+
+impl Schedule<'_> {
+    /// Rounds until every cell has its samples; what failed or was disturbed gets as many rounds again.
+    pub(crate) fn all_together(&mut self, outcome: &mut Outcome, cells: &[Cell]) -> Result<(), End> {
+        let groups = groups(cells);
+        let first = outcome.records.iter().map(|record| record.turns).min().unwrap_or(0);
+        for run in first..first + 2 * self.runs {
+            for group in &groups {
+                if self.wanted(outcome, group) {
+                    self.one(run, outcome, group)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether any row of a group still lacks samples.
+    fn wanted(&self, outcome: &Outcome, group: &[Cell]) -> bool {
+        let lacks = |record: &Record| !record.hopeless() && !record.full(Some(State::Turns), self.runs);
+        outcome.records.iter().any(|record| group.contains(&record.cell) && lacks(record))
+    }
+
+    /// One round of a group.
+    fn one(&mut self, run: u32, outcome: &mut Outcome, group: &[Cell]) -> Result<(), End> {
+        if self.deadline.is_some_and(|deadline| Instant::now() > deadline) {
+            return Err(End::OutOfTime);
+        }
+        let known = |cell: &Cell| outcome.records.iter().position(|record| record.cell == *cell);
+        let seats: Vec<usize> =
+            group.iter().filter_map(known).filter(|&at| !outcome.records[at].hopeless()).collect();
+        let cells: Vec<Cell> = seats.iter().map(|&at| outcome.records[at].cell).collect();
+        let before = self.bed.probe().map_err(End::Broken)?;
+        let taken = self.bed.round(&cells)?;
+        // The clock in milliseconds: what tells one round from all others, in this run of the program or another.
+        let round = unix_ns() / 1_000_000;
+        for (&at, taken) in seats.iter().zip(taken) {
+            let cell = outcome.records[at].cell;
+            let attempt = self.judge(cell, taken, before, round, &mut outcome.dpdk_version)?;
+            let record = &mut outcome.records[at];
+            let (said, _) = self.file(run, record, attempt)?;
+            record.turns = run + 1;
+            (self.progress)(&Progress { cell: &cell, run, said });
+        }
+        Ok(())
+    }
+
+    /// A sample of what a row came to, or why it does not count.
+    fn judge(
+        &mut self,
+        cell: Cell,
+        taken: Taken,
+        probe: Probe,
+        round: u64,
+        version: &mut Option<String>,
+    ) -> Result<Attempt, End> {
+        let (figure, log) = match taken {
+            Ok(taken) => taken,
+            Err(why) => return Ok(Err((Reason::Failed, why))),
+        };
+        if let Subject::Pair(position, _) = cell.subject
+            && let Err(why) = apart(self.learn(position, &log, version))?
+        {
+            return Ok(Err((Reason::Failed, why)));
+        }
+        if let Some(why) = self.disturbed(&cell, &figure) {
+            return Ok(Err((Reason::Disturbed, why)));
+        }
+        Ok(Ok(Sample { values: figure.values, state: State::Turns, probe, round }))
+    }
+}

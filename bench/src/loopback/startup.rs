@@ -1,0 +1,108 @@
+//! From exec to the first packet, from the connection to the first packet, and the memory of a process that has one port.
+//!
+//! The tester tries to get a packet through from before the start on; its own start is not part of the time.
+
+use std::fs;
+use std::time::Duration;
+
+use super::bed::{Bed, Figure, backend_device, frontend_device};
+use super::cell::{Load, Position, Side};
+use super::console::Failure;
+use super::kind::Metric;
+use super::machine::{Disturbance, Watch};
+use super::path::Path;
+use super::raw::Values;
+use super::tested;
+use crate::end::First;
+use crate::pair::per;
+use linecard_apps_common::clock::monotonic_ns;
+
+/// How long a program may take to its first packet.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+impl Bed {
+    /// Starts one testpmd and waits for the first packet that it forwards.
+    pub(crate) fn startup(&self, position: Position, path: Path, load: Load) -> Result<Figure, Failure> {
+        let Some((side, tool)) = position.tested() else {
+            return Err(Failure::Program("nothing is tested here".into()));
+        };
+        let socket = self.socket();
+        let (device, other) = match side {
+            Side::Backend => (backend_device(&socket), Side::Frontend),
+            Side::Frontend => (frontend_device(&socket, path, load.ring), Side::Backend),
+        };
+        let mut tester = self.start("tester", self.tester(other, &socket, path, load))?;
+        if other == Side::Backend {
+            tester.command("port")?;
+        }
+        let from = tester.order(&format!("first {}", PATIENCE.as_millis()))?;
+        let watch = Watch::start(&[tester.pid()]);
+        let exec = monotonic_ns();
+        let tested = self.start("testpmd", self.plain(tool, side, &device)?)?;
+        let answer = tester.answer(from, PATIENCE)?;
+        let first: First = tester.parse(&answer)?;
+        let disturbance = Disturbance { waited: 0.0, ..watch.end(&[tester.pid()], 0) };
+        let memory = Memory::of(tested.pid());
+        let Some(came) = first.came else {
+            return Err(Failure::Program(format!("no packet came through {}", tested::name(tool))));
+        };
+        tester.finish()?;
+        tested.finish()?;
+        let millis = |from: u64| per(came.saturating_sub(from), 1_000_000);
+        let mut values = memory.ok_or_else(|| Failure::Program("its memory cannot be read".into()))?.values();
+        values.insert(Metric::ExecMs, millis(exec));
+        if first.connected > 0 {
+            values.insert(Metric::ConnectMs, millis(first.connected));
+        }
+        Ok(Figure { values, disturbance })
+    }
+}
+
+/// Resident memory of a process, in kilobytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Memory {
+    resident: u64,
+    shared: u64,
+    huge: u64,
+}
+
+impl Memory {
+    fn of(process: u32) -> Option<Self> {
+        Self::read(&fs::read_to_string(format!("/proc/{process}/status")).ok()?)
+    }
+
+    /// From `/proc/PID/status` (proc(5)); hugepages are not part of the resident set there.
+    fn read(status: &str) -> Option<Self> {
+        let of = |label| {
+            let line = status.lines().find_map(|line| line.strip_prefix(label))?;
+            line.split_whitespace().next()?.parse().ok()
+        };
+        let huge = of("HugetlbPages:")?;
+        Some(Self { resident: of("VmRSS:")?, shared: of("RssShmem:")?, huge })
+    }
+
+    fn values(self) -> Values {
+        let megabytes = |kilobytes| per(kilobytes, 1024);
+        Values::from([
+            (Metric::MemoryMb, megabytes(self.resident + self.huge)),
+            (Metric::HugeMb, megabytes(self.huge)),
+            (Metric::ShmemMb, megabytes(self.shared)),
+        ])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_is_read() {
+        let status =
+            "VmRSS:\t   20480 kB\nRssAnon:\t 4 kB\nRssShmem:\t   1024 kB\nHugetlbPages:\t    2048 kB\n";
+        let memory = Memory::read(status).expect("readable");
+        assert_eq!(memory, Memory { resident: 20_480, shared: 1024, huge: 2048 });
+        assert_eq!(memory.values()[&Metric::MemoryMb], 22.0);
+        assert_eq!(Memory::read(""), None);
+        assert!(Memory::of(std::process::id()).is_some_and(|memory| memory.resident > 0));
+    }
+}

@@ -1,0 +1,329 @@
+//! A round: all rows of a group in fresh processes that live at once and take turns of some milliseconds; whoever's turn
+//! it is not is stopped.
+//!
+//! What a machine does to its cores for seconds at a time then meets all rows of a round alike, and falls out of the ratios
+//! within the round.
+//!
+//! ```text
+//! row 1  ▁█▁▁▁▁▁▁▁▁█▁█▁▁▁      there and back: 1 2 3 … 3 2 1 …
+//! row 2  ▁▁▁█▁▁▁▁█▁▁▁▁▁█▁
+//! row 3  ▁▁▁▁▁█▁█▁▁▁▁▁▁▁█
+//! ```
+
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::bed::{Bed, Figure};
+use super::cell::{Cell, Subject};
+use super::console::{Console, Failure, Interrupted, apart};
+use super::kind::{Kind, Metric};
+use super::latency::Pinged;
+use super::machine::{Disturbance, Watch};
+use super::raw::Values;
+use super::sample::{Pair, Rate};
+use crate::pair::per;
+use crate::stats::Summary;
+
+/// Long beside what a change costs (caches are full again within a tenth of a millisecond), short beside the seconds for
+/// which a machine stays as it is.
+pub(crate) const TURN: Duration = Duration::from_millis(40);
+/// The ceiling's threads are fresh in every turn and run so long before they count.
+const LEAD: Duration = Duration::from_millis(4);
+/// More pairs than this make several groups.
+const MOST_PAIRS: usize = 10;
+
+/// What a row came to: its figure and the backend's log.
+pub(crate) type Taken = Result<(Figure, String), String>;
+
+/// Cells that take turns: those of one load and one kind of ring, with the ceiling; by path when they are many.
+pub(crate) fn groups(cells: &[Cell]) -> Vec<Vec<Cell>> {
+    let mut groups = Vec::new();
+    for load in cells.chunk_by(|a, b| (a.kind, a.load) == (b.kind, b.load)) {
+        let ceiling = load.iter().find(|cell| cell.subject == Subject::Ceiling);
+        for packed in [false, true] {
+            let of_kind =
+                |cell: &&Cell| matches!(cell.subject, Subject::Pair(_, path) if path.packed() == packed);
+            let pairs: Vec<Cell> = load.iter().filter(of_kind).copied().collect();
+            for part in parts(&pairs) {
+                groups.push(part.iter().chain(ceiling).copied().collect());
+            }
+        }
+    }
+    groups
+}
+
+/// As few parts as are allowed, each of whole paths.
+fn parts(pairs: &[Cell]) -> Vec<Vec<Cell>> {
+    let path = |cell: &Cell| match cell.subject {
+        Subject::Pair(_, path) => Some(path),
+        Subject::Ceiling => None,
+    };
+    let mut parts: Vec<Vec<Cell>> = Vec::new();
+    for rows in pairs.chunk_by(|a, b| path(a) == path(b)) {
+        match parts.last_mut().filter(|part| part.len() + rows.len() <= MOST_PAIRS) {
+            Some(part) => part.extend(rows),
+            None => parts.push(rows.to_vec()),
+        }
+    }
+    parts
+}
+
+impl Bed {
+    /// One round of a group; in its order.
+    ///
+    /// # Errors
+    /// The user's interrupt. A row that fails says so and leaves the others alone.
+    pub(crate) fn round(&self, cells: &[Cell]) -> Result<Vec<Taken>, Interrupted> {
+        let mut seats: Vec<Seat> =
+            cells.iter().map(|&cell| Seat::take(cell, self)).collect::<Result<_, _>>()?;
+        let turns = self.window.as_millis().div_ceil(TURN.as_millis()).max(1);
+        for turn in 0..turns {
+            let place = Place { first: turn == 0, last: turn + 1 == turns };
+            let count = seats.len();
+            for step in 0..count {
+                let at = if turn % 2 == 0 { step } else { count - 1 - step };
+                seats[at].turn(self, place)?;
+            }
+        }
+        seats.into_iter().map(|seat| seat.end(self)).collect()
+    }
+}
+
+/// Which turn it is.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    first: bool,
+    last: bool,
+}
+
+/// Whose turn it is.
+enum Who {
+    /// Nobody: the ceiling has fresh threads in every turn.
+    Ceiling,
+    /// Two testpmds with packets going round.
+    Pair(Pair),
+    /// One packet in flight.
+    Pinged(Pinged),
+    /// Nobody any more: why.
+    Failed(String),
+}
+
+impl Who {
+    /// Starts the processes of a row, lets packets go round, and stops them.
+    fn of(Cell { kind, subject, load }: Cell, bed: &Bed) -> Result<Self, Failure> {
+        let Subject::Pair(position, path) = subject else { return Ok(Self::Ceiling) };
+        if kind == Kind::Latency {
+            let pinged = bed.pinged(position, path, load)?;
+            signal([&pinged.pinger, &pinged.tested], Signal::STOP)?;
+            return Ok(Self::Pinged(pinged));
+        }
+        let mut pair = bed.pair(position, path, load)?;
+        pair.go(bed, load)?;
+        pair.rest(bed, bed.warm_up)?;
+        signal([&pair.front, &pair.back], Signal::STOP)?;
+        Ok(Self::Pair(pair))
+    }
+}
+
+/// A row in its round.
+struct Seat {
+    cell: Cell,
+    who: Who,
+    /// What single turns came to, where they come to anything.
+    looks: Vec<Values>,
+    ran: Duration,
+    turns: u32,
+    disturbed: Disturbance,
+}
+
+impl Seat {
+    fn take(cell: Cell, bed: &Bed) -> Result<Self, Interrupted> {
+        Ok(Self {
+            cell,
+            who: apart(Who::of(cell, bed))?.unwrap_or_else(Who::Failed),
+            looks: Vec::new(),
+            ran: Duration::ZERO,
+            turns: 0,
+            disturbed: Disturbance::default(),
+        })
+    }
+
+    /// Has its turn, unless it has failed.
+    fn turn(&mut self, bed: &Bed, place: Place) -> Result<(), Interrupted> {
+        if let Err(why) = apart(self.run(bed, place))? {
+            // Its processes go now; they would only be in the way.
+            self.who = Who::Failed(why);
+        }
+        Ok(())
+    }
+
+    fn run(&mut self, bed: &Bed, place: Place) -> Result<(), Failure> {
+        let (ran, disturbance) = match &mut self.who {
+            Who::Failed(_) => return Ok(()),
+            Who::Pair(pair) => pair.turn(bed, place)?,
+            Who::Pinged(pinged) => {
+                let (values, disturbance) = pinged.turn()?;
+                self.looks.push(values);
+                (TURN, disturbance)
+            }
+            Who::Ceiling => {
+                let figure = bed.ceiling(self.cell.load, LEAD, TURN)?;
+                self.looks.push(figure.values);
+                (TURN, figure.disturbance)
+            }
+        };
+        self.ran += ran;
+        self.turns += 1;
+        self.disturbed.add(disturbance);
+        Ok(())
+    }
+
+    /// Ends the row's processes and works out its figures.
+    fn end(self, bed: &Bed) -> Result<Taken, Interrupted> {
+        bed.interrupt.check()?;
+        let (ran, load) = (self.ran, self.cell.load);
+        let ended = match self.who {
+            Who::Failed(why) => return Ok(Err(why)),
+            Who::Ceiling => Ok((mean(&self.looks), String::new())),
+            Who::Pinged(pinged) => signal([&pinged.pinger, &pinged.tested], Signal::CONT)
+                .and_then(|()| pinged.end())
+                .map(|()| (middle(&self.looks), String::new())),
+            Who::Pair(pair) => signal([&pair.front, &pair.back], Signal::CONT)
+                .and_then(|()| pair.end(load, |looks| rate(looks, ran)))
+                .map(|(mpps, log)| (Values::from([(Metric::Mpps, mpps)]), log)),
+        };
+        let disturbance = self.disturbed.over(self.turns);
+        Ok(apart(ended)?.map(|(values, log)| (Figure { values, disturbance }, log)))
+    }
+}
+
+/// Turns of one length: what they came to together.
+fn mean(looks: &[Values]) -> Values {
+    #[expect(clippy::cast_precision_loss, reason = "a few hundred turns")]
+    each(looks, |_, turns| turns.iter().sum::<f64>() / turns.len().max(1) as f64)
+}
+
+/// The turn in the middle, of every figure; of the longest, the longest.
+fn middle(looks: &[Values]) -> Values {
+    each(looks, |metric, turns| {
+        Summary::of(turns).map_or(f64::NAN, |s| if metric == Metric::Max { s.max } else { s.median })
+    })
+}
+
+fn each(looks: &[Values], of: impl Fn(Metric, &[f64]) -> f64) -> Values {
+    let metrics = looks.first().into_iter().flat_map(|first| first.keys().copied());
+    let figure = |metric: Metric| {
+        let turns: Vec<f64> = looks.iter().filter_map(|look| look.get(&metric).copied()).collect();
+        (metric, of(metric, &turns))
+    };
+    metrics.map(figure).collect()
+}
+
+/// Millions per second between two looks, of the time in which the row ran.
+fn rate(looks: Rate, ran: Duration) -> Result<f64, String> {
+    let nanos = u64::try_from(ran.as_nanos()).unwrap_or(u64::MAX).max(1);
+    Ok(per(looks.moved.saturating_mul(1000), nanos))
+}
+
+impl Pair {
+    /// Runs for a turn; how long that was. The counters are looked at when the first begins and when the last ends.
+    fn turn(&mut self, bed: &Bed, place: Place) -> Result<(Duration, Disturbance), Failure> {
+        let processes = [self.back.pid(), self.front.pid()];
+        let watch = Watch::start(&processes);
+        let mut start = Instant::now();
+        signal([&self.front, &self.back], Signal::CONT)?;
+        if place.first {
+            self.back.command("show port stats 0")?;
+            start = Instant::now();
+        }
+        bed.interrupt.sleep(TURN)?;
+        if place.last {
+            self.back.command("show port stats 0")?;
+        }
+        let ran = start.elapsed();
+        signal([&self.front, &self.back], Signal::STOP)?;
+        let disturbance = watch.end(&processes, 1);
+        self.back.check()?;
+        self.front.check()?;
+        Ok((ran, disturbance))
+    }
+}
+
+impl Pinged {
+    /// Round trips for about half a turn back to back, and for another half at low load.
+    fn turn(&mut self) -> Result<(Values, Disturbance), Failure> {
+        let processes = [self.tested.pid()];
+        let watch = Watch::start(&processes);
+        signal([&self.pinger, &self.tested], Signal::CONT)?;
+        let values = self.look(TURN / 2)?;
+        signal([&self.pinger, &self.tested], Signal::STOP)?;
+        let disturbance = watch.end(&processes, 1);
+        self.tested.check()?;
+        Ok((values, disturbance))
+    }
+}
+
+/// Lets both ends run, or stops them.
+fn signal(ends: [&Console; 2], signal: Signal) -> Result<(), Failure> {
+    ends.into_iter().try_for_each(|end| send(end, signal))
+}
+
+fn send(end: &Console, signal: Signal) -> Result<(), Failure> {
+    let pid = i32::try_from(end.pid()).ok().and_then(Pid::from_raw);
+    // A process that has ended is missed by the look that follows, which knows its last words.
+    pid.map_or(Ok(()), |pid| match kill_process(pid, signal) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+        Err(error) => Err(Failure::Program(format!("a program takes no signal: {error}"))),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::loopback::cell::{Load, Position, Size, all};
+    use crate::loopback::path::Path;
+    use clap::ValueEnum;
+
+    fn load(bytes: u16) -> Load {
+        Load { size: Size::Bytes(bytes), ring: 256, burst: 32 }
+    }
+
+    #[test]
+    fn rows_of_one_load_and_kind_of_ring_take_turns() {
+        let paths = [Path::SplitMergeable, Path::SplitInorder, Path::PackedMergeable];
+        let cells = all(Kind::Closed, &Position::PAIRS, &paths, &[load(64), load(1518)]);
+        let groups = groups(&cells);
+        let sizes: Vec<usize> = groups.iter().map(Vec::len).collect();
+        assert_eq!(sizes, [9, 5, 9, 5]);
+        for group in &groups {
+            assert_eq!(group.last().map(|cell| cell.subject), Some(Subject::Ceiling));
+            assert!(group.iter().all(|cell| cell.load == group[0].load));
+        }
+    }
+
+    #[test]
+    fn many_rows_are_parted_by_path() {
+        let cells = all(Kind::Closed, &Position::PAIRS, Path::value_variants(), &[load(64)]);
+        let groups = groups(&cells);
+        assert!(groups.iter().all(|group| group.len() <= MOST_PAIRS + 1), "{}", groups.len());
+        let pairs: usize = groups.iter().map(|group| group.len() - 1).sum();
+        assert_eq!((groups.len(), pairs), (6, 40));
+        let alike = all(Kind::Closed, &Position::PAIRS[..2], Path::value_variants(), &[load(64)]);
+        assert_eq!(self::groups(&alike).len(), 2);
+    }
+
+    #[test]
+    fn turns_are_put_together() {
+        let looks = [(3.0, 9.0), (1.0, 7.0), (5.0, 8.0)]
+            .map(|(p50, max)| Values::from([(Metric::P50, p50), (Metric::Max, max)]));
+        assert_eq!(middle(&looks), Values::from([(Metric::P50, 3.0), (Metric::Max, 9.0)]));
+        assert_eq!(mean(&looks), Values::from([(Metric::P50, 3.0), (Metric::Max, 8.0)]));
+        assert_eq!(middle(&[]), Values::new());
+    }
+
+    #[test]
+    fn the_rate_counts_the_time_of_the_turns() {
+        assert_eq!(rate(Rate { moved: 8_000_000, per_second: 1 }, Duration::from_millis(400)), Ok(20.0));
+    }
+}

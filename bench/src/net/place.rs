@@ -1,0 +1,124 @@
+//! A network namespace that is there as long as a process of ours waits for the end of its input.
+
+use std::io;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use linecard::netdev::{Interface, Namespace};
+
+use super::cell::Kind;
+use crate::Error;
+use crate::loopback::console::Failure;
+
+/// The port's interface, and the other end of its cable.
+pub(super) const NEAR: &str = "lcnear";
+pub(super) const FAR: &str = "lcfar";
+const PORT: &str = "bench net";
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The namespace. Whoever holds it is a child whose input is our pipe: when we are gone, so is it.
+pub(super) struct Place {
+    holder: Child,
+    namespace: Namespace,
+    path: String,
+}
+
+impl Place {
+    /// An empty namespace.
+    pub(super) fn new() -> Result<Self, Error> {
+        let refused = |why: String| {
+            Error::Place(format!(
+                "no network namespace can be made: {why}; run as root, with util-linux and iproute2"
+            ))
+        };
+        let mut holder = Command::new("unshare")
+            .args(["--net", "sh", "-c", "echo ready; exec cat"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|error| refused(error.to_string()))?;
+        let mut said = [0; 6];
+        let heard = holder.stdout.as_mut().map(|out| io::Read::read_exact(out, &mut said));
+        let path = format!("/proc/{}/ns/net", holder.id());
+        let opened = match heard {
+            Some(Ok(())) => Namespace::open(PORT, &path).map_err(|error| refused(error.to_string())),
+            _ => Err(refused("unshare is not allowed to".into())),
+        };
+        match opened {
+            Ok(namespace) => Ok(Self { holder, namespace, path }),
+            Err(error) => {
+                end(&mut holder);
+                Err(error)
+            }
+        }
+    }
+
+    /// One for a driver: with a pair of interfaces unless its port makes one.
+    pub(super) fn of(kind: Kind) -> Result<Self, Failure> {
+        let place = Self::new().map_err(|error| Failure::Program(error.to_string()))?;
+        if !kind.makes_interface() {
+            place.ip(&["link", "add", NEAR, "type", "veth", "peer", "name", FAR])?;
+            for name in [NEAR, FAR] {
+                place.quiet(name)?;
+            }
+        }
+        Ok(place)
+    }
+
+    /// Brings an interface up, without the kernel's own packets.
+    pub(super) fn quiet(&self, name: &str) -> Result<(), Failure> {
+        self.ip(&["link", "set", name, "addrgenmode", "none"])?;
+        self.ip(&["link", "set", name, "up"])
+    }
+
+    /// What `netns=` takes.
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Does `work` inside: programs started there run in the namespace.
+    pub(super) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, Failure> {
+        self.namespace.run(work).map_err(|error| Failure::Program(format!("entering a namespace: {error}")))
+    }
+
+    /// The process that holds it, whose number `ip link … netns` takes.
+    pub(super) fn pid(&self) -> u32 {
+        self.holder.id()
+    }
+
+    /// Runs `ip` inside.
+    pub(super) fn ip(&self, arguments: &[&str]) -> Result<(), Failure> {
+        let failed = |why: &str| Failure::Program(format!("ip {}: {why}", arguments.join(" ")));
+        let output = self.run(|| Command::new("ip").args(arguments).output())?;
+        let output = output.map_err(|error| failed(&error.to_string()))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(failed(String::from_utf8_lossy(&output.stderr).trim()))
+    }
+
+    /// An interface that is there, or will be in a moment.
+    pub(super) fn interface(&self, name: &str) -> Result<Interface, Failure> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match Interface::find(PORT, &self.namespace, name) {
+                Ok(interface) => return Ok(interface),
+                Err(error) if Instant::now() > deadline => return Err(Failure::Program(error.to_string())),
+                Err(_) => thread::sleep(Duration::from_millis(20)),
+            }
+        }
+    }
+}
+
+fn end(holder: &mut Child) {
+    drop(holder.stdin.take());
+    let _ = holder.wait();
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        end(&mut self.holder);
+    }
+}

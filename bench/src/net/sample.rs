@@ -1,0 +1,339 @@
+//! One sample: the rate at which packets pass a port or return from it, for the time of a slice or of fresh programs.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use linecard::eal::CoreId;
+use linecard::netdev::Interface;
+
+use super::cell::{Cell, Direction, Kind, Question, Side};
+use super::generator::Generator;
+use super::place::{FAR, NEAR, Place};
+use crate::loopback::console::{Console, Failure, Interrupt};
+use crate::pair::per;
+
+/// What all samples share.
+pub(crate) struct Bed {
+    /// Of the generator, and of the port.
+    pub(crate) cores: [CoreId; 2],
+    /// Our own program.
+    pub(crate) ours: PathBuf,
+    /// dpdk-testpmd, if there is one.
+    pub(crate) dpdk: Option<PathBuf>,
+    /// The C program, if there is one.
+    pub(crate) kernel_loop: Option<PathBuf>,
+    /// Whether the kernel's side is wanted.
+    pub(crate) kernel: bool,
+    /// More device arguments, ours and DPDK's.
+    pub(crate) arguments: [String; 2],
+    pub(crate) hugepages: bool,
+    pub(crate) window: Duration,
+    /// From the first packets to the first look at the counters.
+    pub(crate) warm_up: Duration,
+    /// For what DPDK leaves behind.
+    pub(crate) folder: PathBuf,
+    pub(crate) interrupt: Interrupt,
+}
+
+/// What a sample showed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Figure {
+    /// In the question's unit.
+    pub(crate) value: f64,
+    /// Of a rate: nanoseconds of processor time that the port's program took per packet, user and system. Of a latency:
+    /// the 99th percentile.
+    pub(crate) second: f64,
+}
+
+/// Megabytes for a testpmd.
+const MEMORY: u32 = 256;
+
+/// Counters at one moment.
+pub(super) struct Look {
+    pub(super) count: u64,
+    /// Processor time of the program, in nanoseconds.
+    pub(super) busy: u64,
+    pub(super) at: Instant,
+}
+
+impl Look {
+    /// What has passed so far, and what the process of that number has used.
+    fn now(count: u64, pid: u32) -> Self {
+        Self { count, busy: busy(pid), at: Instant::now() }
+    }
+
+    /// A count without what it cost.
+    pub(super) fn of(count: u64) -> Self {
+        Self { count, busy: 0, at: Instant::now() }
+    }
+}
+
+/// A side of a row that is set up; between its slices it rests.
+pub(crate) enum Stand {
+    /// A port and what is at the other end of its cable.
+    Port(Box<Standing>),
+    /// Nothing: a slice sets up all it needs.
+    Fresh,
+}
+
+/// A port that waits for its next slice.
+pub(crate) struct Standing {
+    console: Console,
+    /// Of a port that receives.
+    generator: Option<Generator>,
+    /// Where the kernel counts what a port sends.
+    far: Interface,
+    /// Ends last: what it holds is where the others live.
+    _place: Place,
+}
+
+impl Bed {
+    /// Free 2 MiB pages that the testpmds of a question need.
+    pub(crate) const fn hugepages(question: Question) -> u64 {
+        (MEMORY as u64 / 2 + 8) * question.programs() as u64
+    }
+
+    /// Whether there is something to measure on this side.
+    pub(crate) fn has(&self, side: Side, question: Question) -> bool {
+        match (side, question) {
+            (Side::Linecard, _) => true,
+            (Side::Dpdk, _) => self.dpdk.is_some(),
+            (Side::Kernel, Question::Rate | Question::Latency) => self.kernel_loop.is_some(),
+            (Side::Kernel, _) => self.kernel,
+        }
+    }
+
+    /// Sets up one side of a row.
+    pub(crate) fn stand(&self, cell: Cell, side: Side) -> Result<Stand, Failure> {
+        let Some(kind) = cell.kind else { return Ok(Stand::Fresh) };
+        let (place, mut console) = self.port(kind, side)?;
+        let far = place.interface(Self::far(kind))?;
+        let sends = cell.direction == Some(Direction::Tx);
+        let generator = if sends {
+            console.command(&format!("set txpkts {}", cell.bytes()))?;
+            None
+        } else {
+            Some(Generator::new(place.path(), Self::far(kind), cell.bytes(), self.cores[0])?)
+        };
+        let mode = match (cell.question, sends) {
+            (Question::Latency, _) => "macswap",
+            (_, true) => "txonly",
+            _ => "rxonly",
+        };
+        console.command(&format!("set fwd {mode}"))?;
+        Ok(Stand::Port(Box::new(Standing { console, generator, far, _place: place })))
+    }
+
+    /// Measures one row on one side for the time of a slice.
+    pub(crate) fn slice(&self, cell: Cell, side: Side, stand: &mut Stand) -> Result<Figure, Failure> {
+        let Stand::Port(standing) = stand else {
+            return match cell.question {
+                Question::Containers => self.containers(cell, side),
+                _ => self.tcp(side),
+            };
+        };
+        standing.console.command("start")?;
+        let figure = match (cell.question, &mut standing.generator) {
+            (Question::Latency, Some(generator)) => self.latency(generator),
+            (_, Some(generator)) => self.receive(generator, &mut standing.console),
+            (_, None) => self.transmit(&standing.far, standing.console.pid()),
+        };
+        standing.console.command("stop")?;
+        figure
+    }
+
+    /// Ends a side in order.
+    pub(crate) fn leave(stand: Stand) -> Result<(), Failure> {
+        match stand {
+            Stand::Port(standing) => standing.console.finish().map(drop),
+            Stand::Fresh => Ok(()),
+        }
+    }
+
+    /// Round trips to a port that sends everything back.
+    fn latency(&self, generator: &mut Generator) -> Result<Figure, Failure> {
+        let (mut trips, lost) = thread::scope(|scope| {
+            let pinger = scope.spawn(|| {
+                generator.ping(self.warm_up, &self.interrupt.0);
+                generator.ping(self.window, &self.interrupt.0)
+            });
+            pinger.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        });
+        self.interrupt.check()?;
+        if lost > 0 || trips.is_empty() {
+            let sent = lost + trips.len() as u64;
+            return Err(Failure::Program(format!("{lost} of {sent} frames did not come back")));
+        }
+        trips.sort_unstable();
+        let below = |percent: usize| per(trips[(trips.len() - 1) * percent / 100], 1000);
+        Ok(Figure { value: below(50), second: below(99) })
+    }
+
+    /// The program of that side with its port, and the namespace around it.
+    fn port(&self, kind: Kind, side: Side) -> Result<(Place, Console), Failure> {
+        let place = Place::of(kind)?;
+        let mut command = match (&self.kernel_loop, side) {
+            (Some(program), Side::Kernel) => {
+                let mut command = Command::new(program);
+                command.args([kind.name(), NEAR, &self.cores[1].to_string()]);
+                command
+            }
+            _ => {
+                let more = &self.arguments[usize::from(side == Side::Dpdk)];
+                let comma = if more.is_empty() { "" } else { "," };
+                let device = format!("{}0,iface={NEAR}{comma}{more}", kind.driver());
+                let mut command = self.testpmd(side, "port", self.cores);
+                command.args(["--vdev", &device]).args(Self::APP);
+                command
+            }
+        };
+        let console =
+            place.run(|| Console::start(side.name(Question::Rate), &mut command, &self.interrupt))??;
+        if kind.makes_interface() {
+            place.interface(NEAR)?;
+            place.quiet(NEAR)?;
+        }
+        Ok((place, console))
+    }
+
+    /// The interface that the kernel's side of the cable is.
+    fn far(kind: Kind) -> &'static str {
+        if kind.makes_interface() { NEAR } else { FAR }
+    }
+
+    /// The kernel behind the cable counts.
+    fn transmit(&self, far: &Interface, pid: u32) -> Result<Figure, Failure> {
+        let look = || -> Result<Look, Failure> {
+            let facts = far.facts().map_err(|error| Failure::Program(error.to_string()))?;
+            let count = facts.stats.rx_packets + facts.stats.rx_dropped;
+            Ok(Look::now(count, pid))
+        };
+        self.between(1_000_000, look)
+    }
+
+    /// The port counts.
+    fn receive(&self, generator: &mut Generator, console: &mut Console) -> Result<Figure, Failure> {
+        let stop = AtomicBool::new(false);
+        let pid = console.pid();
+        thread::scope(|scope| {
+            scope.spawn(|| generator.run(&stop));
+            let figure = self.between(1_000_000, || {
+                let asked = Instant::now();
+                let count = received(console)?;
+                let look = Look::now(count, pid);
+                // It counted at some moment in between.
+                Ok(Look { at: asked + (look.at - asked) / 2, ..look })
+            });
+            stop.store(true, Ordering::Relaxed);
+            figure
+        })
+    }
+
+    /// A rate in `unit` per second.
+    pub(super) fn between(
+        &self,
+        unit: u64,
+        mut look: impl FnMut() -> Result<Look, Failure>,
+    ) -> Result<Figure, Failure> {
+        self.interrupt.sleep(self.warm_up)?;
+        let before = look()?;
+        self.interrupt.sleep(self.window)?;
+        let after = look()?;
+        let count = after.count.saturating_sub(before.count);
+        if count == 0 {
+            return Err(Failure::Program("no packet passed".into()));
+        }
+        let value = per(count, unit) / (after.at - before.at).as_secs_f64();
+        Ok(Figure { value, second: per(after.busy.saturating_sub(before.busy), count) })
+    }
+
+    /// testpmd's own options, behind the devices.
+    pub(super) const APP: [&str; 4] = ["--", "-i", "--nb-cores=1", "--total-num-mbufs=8192"];
+
+    /// A program whose console runs on the first core and whose packets on the second, without devices yet.
+    pub(super) fn testpmd(&self, side: Side, name: &str, [console, port]: [CoreId; 2]) -> Command {
+        let mut command = match (side, &self.dpdk) {
+            (Side::Dpdk, Some(program)) => {
+                // What it prints to a pipe comes at once only this way, and its counters are read while it runs.
+                let mut command = Command::new("stdbuf");
+                command.arg("-oL").arg(program);
+                command
+            }
+            _ => {
+                let mut command = Command::new(&self.ours);
+                command.arg("testpmd");
+                command
+            }
+        };
+        let prefix = format!("linecard-net-{}-{name}", std::process::id());
+        command.args(["--lcores", &format!("0@{console},1@{port}"), "--no-pci", "--no-telemetry"]);
+        command.args(["-m", &MEMORY.to_string(), "--file-prefix", &prefix]);
+        // Few and whole files, which a virtio-user port of DPDK's can share.
+        command.arg("--single-file-segments");
+        command.env("RUNTIME_DIRECTORY", &self.folder);
+        command.arg(if self.hugepages { "--in-memory" } else { "--no-huge" });
+        command
+    }
+
+    /// The socket of that name for the next sample; what a program that was killed has left is gone.
+    pub(super) fn socket(&self, name: &str) -> PathBuf {
+        let socket = self.folder.join(name);
+        let _ = std::fs::remove_file(&socket);
+        socket
+    }
+
+    /// The frontend's device at a socket.
+    pub(super) fn virtio_user(&self, side: Side, socket: &Path) -> String {
+        let more = &self.arguments[usize::from(side == Side::Dpdk)];
+        let comma = if more.is_empty() { "" } else { "," };
+        format!("net_virtio_user0,path={},queue_size=1024{comma}{more}", socket.display())
+    }
+}
+
+/// User and system time of a process so far, in nanoseconds; 0 when it is gone.
+fn busy(pid: u32) -> u64 {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let of = |file: PathBuf| {
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        text.split_whitespace().next().and_then(|nanoseconds| nanoseconds.parse::<u64>().ok())
+    };
+    threads.filter_map(|thread| of(thread.path().join("schedstat"))).sum()
+}
+
+/// What the port says it has received, now.
+pub(super) fn received(console: &mut Console) -> Result<u64, Failure> {
+    let text = console.ask("show port stats 0", Duration::ZERO)?;
+    last_received(&text).ok_or_else(|| Failure::Program("the port printed no statistics".into()))
+}
+
+fn last_received(text: &str) -> Option<u64> {
+    let line = text.lines().rev().find_map(|line| line.trim_start().strip_prefix("RX-packets:"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_read_from_a_block() {
+        let block =
+            "  #### NIC statistics for port 0  ####\n  RX-packets: 1518784    RX-missed: 7  RX-bytes:  9\n";
+        assert_eq!(last_received(block), Some(1_518_784));
+        assert_eq!(last_received("testpmd> "), None);
+    }
+
+    #[test]
+    fn our_own_processor_time_is_known() {
+        let start = Instant::now();
+        let mut spins = 0_u64;
+        while start.elapsed() < Duration::from_millis(60) {
+            spins = std::hint::black_box(spins + 1);
+        }
+        assert!(busy(std::process::id()) > 0);
+        assert_eq!(busy(u32::MAX), 0);
+    }
+}
