@@ -7,18 +7,17 @@ use linecard_eal::gate::{Poller, gate};
 use linecard_mempool::Pool;
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::Features;
-use linecard_wire::ProtocolFeatures;
 use linecard_wire::socket::{Access, Listener};
 
 use crate::control::{Control, PortThread};
 use crate::error::Error;
-use crate::features::{DEFAULT, MAX_QUEUE_PAIRS, OFFERED, PROTOCOL};
+use crate::features::{DEFAULT, MAX_QUEUE_PAIRS, OFFERED, protocol};
 use crate::limits::Limits;
 use crate::memory::MapLimits;
 use crate::memory::sigbus;
 use crate::peer::Peer;
 use crate::port::{Receive, RxLoss, Transmit, TxLoss};
-use crate::session::Terms;
+use crate::session::{REQUESTS, Terms};
 use crate::slot::Slot;
 
 /// Who makes the connection.
@@ -148,15 +147,14 @@ impl Backend {
         if config.survive_lost_pages {
             sigbus::install().map_err(|e| Error::system("installing a handler for SIGBUS", e))?;
         }
-        let mut protocol = PROTOCOL;
-        protocol.set(ProtocolFeatures::CONFIG, config.config_space);
         let terms = Terms {
             queue_pairs: asked,
             features: (config.features & OFFERED) | Features::PROTOCOL_FEATURES,
-            protocol,
+            protocol: protocol(config.config_space),
             mac: config.mac,
             mtu: config.mtu,
             limits: MapLimits { total: config.limits.memory },
+            requests: REQUESTS,
         };
         let thread = PortThread::start(control, &config, terms)?;
         Ok(Self { thread, _control: control.clone(), queue_pairs: asked })

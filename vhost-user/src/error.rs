@@ -182,6 +182,12 @@ pub enum Refusal {
         /// Request code.
         request: u32,
     },
+    /// A request that somebody worked on and gave up.
+    #[error("nobody is left to answer request {request}")]
+    Abandoned {
+        /// Request code.
+        request: u32,
+    },
     /// A request whose protocol feature was not negotiated.
     #[error("request {request} needs protocol feature {need:?}, which was not negotiated")]
     NotNegotiated {

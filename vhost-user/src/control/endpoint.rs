@@ -16,7 +16,7 @@ use super::link::Link;
 use super::rate::Rate;
 use crate::limits::Ledger;
 use crate::peer::{Peer, tell};
-use crate::session::{Session, Slots, Terms, Verdict, touches_rings};
+use crate::session::{Session, Slots, Terms, Verdict};
 use crate::slot::Slot;
 
 /// A message must be whole this long after its first byte.
@@ -267,6 +267,7 @@ impl Endpoint {
             session: Session::new(self.terms, self.ledger.clone(), Arc::clone(&self.peer), self.watched),
             interest: Interest::Read,
             waiting: None,
+            unanswered: None,
             first: Some(Instant::now() + FIRST_MESSAGE_TIME),
             ending: None,
             leaving: false,
@@ -299,11 +300,12 @@ impl Endpoint {
         let mut held = false;
         for _ in 0..MESSAGES_PER_TURN {
             let Some(message) = self.link.as_mut().and_then(Link::next) else { break };
-            if touches_rings(message.request) && !held {
+            let touches_rings = self.link.as_ref().is_some_and(|link| link.touches_rings(&message));
+            if touches_rings && !held {
                 held = self.close_gates();
             }
             let Some(link) = &mut self.link else { break };
-            if touches_rings(message.request) && !held {
+            if touches_rings && !held {
                 link.waiting = Some(message);
                 break;
             }
