@@ -13,8 +13,8 @@ use crate::control::{Control, PortThread};
 use crate::error::Error;
 use crate::features::{DEFAULT, MAX_QUEUE_PAIRS, OFFERED, protocol};
 use crate::limits::Limits;
-use crate::memory::MapLimits;
 use crate::memory::sigbus;
+use crate::memory::{MAX_REGIONS, MapLimits};
 use crate::peer::Peer;
 use crate::port::{Receive, RxLoss, Transmit, TxLoss};
 use crate::session::{REQUESTS, Terms};
@@ -153,7 +153,10 @@ impl Backend {
             protocol: protocol(config.config_space),
             mac: config.mac,
             mtu: config.mtu,
-            limits: MapLimits { total: config.limits.memory },
+            limits: MapLimits {
+                total: config.limits.memory,
+                regions: config.limits.regions.min(MAX_REGIONS),
+            },
             requests: REQUESTS,
         };
         let thread = PortThread::start(control, &config, terms)?;

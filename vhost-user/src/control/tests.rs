@@ -49,7 +49,7 @@ impl Port {
             protocol: crate::features::protocol(false),
             mac: [2; 6],
             mtu: 1500,
-            limits: MapLimits { total: 1 << 30 },
+            limits: MapLimits { total: 1 << 30, regions: 8 },
             requests: requests(),
         };
         let config = BackendConfig::new("later", &path, Mode::Listen);

@@ -9,7 +9,7 @@ use linecard_wire::{Message, PeerFd};
 use super::request::{Answer, expect_fds};
 use super::{Session, Slots};
 use crate::error::{Refusal, RegionError};
-use crate::memory::{MAX_REGIONS, MemoryMap, Region};
+use crate::memory::{MemoryMap, Region};
 
 impl Session {
     pub(super) fn get_max_mem_slots(
@@ -18,7 +18,7 @@ impl Session {
         _: &mut Slots<'_>,
     ) -> Result<Answer, Refusal> {
         <()>::from_bytes(&message.payload)?;
-        Ok(Answer::payload(&(MAX_REGIONS as u64)))
+        Ok(Answer::payload(&u64::from(self.terms.limits.regions)))
     }
 
     pub(super) fn set_mem_table(

@@ -13,7 +13,7 @@ fn session(protocol: ProtocolFeatures) -> Session {
         protocol: crate::features::protocol(true),
         mac: [2; 6],
         mtu: 1500,
-        limits: MapLimits { total: 1 << 30 },
+        limits: MapLimits { total: 1 << 30, regions: 8 },
         requests: REQUESTS,
     };
     let peer = Arc::new(Peer::new("test".into(), waker, terms, &ledger));
