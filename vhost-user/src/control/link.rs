@@ -74,6 +74,16 @@ impl Link {
         false
     }
 
+    /// Whether nothing is on its way in either direction: a successor may go on here.
+    pub(super) fn is_between_requests(&mut self) -> bool {
+        // What the socket had no room for.
+        let _ = self.connection.flush();
+        self.waiting.is_none()
+            && self.unanswered.is_none()
+            && self.ending.is_none()
+            && self.connection.is_idle()
+    }
+
     /// Whether the gates must be closed for `message`.
     pub(super) fn touches_rings(&self, message: &Message) -> bool {
         self.session.row(message.request).is_some_and(Row::touches_rings)

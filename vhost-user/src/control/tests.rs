@@ -50,10 +50,11 @@ impl Port {
             mac: [2; 6],
             mtu: 1500,
             limits: MapLimits { total: 1 << 30, regions: 8 },
+            hand_over: false,
             requests: requests(),
         };
         let config = BackendConfig::new("later", &path, Mode::Listen);
-        Self { thread: PortThread::start(&Control::new(), &config, terms).expect("a port"), path }
+        Self { thread: PortThread::start(&Control::new(), &config, terms, None).expect("a port"), path }
     }
 
     fn connect(&self) -> Connection {

@@ -78,12 +78,13 @@ impl Session {
     }
 
     /// The region that the peer describes: the one that is mapped already if it is the very same, else a new one.
-    fn region(&self, spec: MemoryRegion, file: PeerFd) -> Result<Arc<Region>, RegionError> {
+    pub(super) fn region(&self, spec: MemoryRegion, file: PeerFd) -> Result<Arc<Region>, RegionError> {
         match self.map.regions().iter().find(|region| region.is(&spec, &file)) {
             Some(region) => Ok(Arc::clone(region)),
             None => {
                 let alarm = self.watched.then_some(&self.alarm);
-                Region::map(spec, file.as_fd(), alarm, &self.ledger).map(Arc::new)
+                let region = Region::map(spec, file.as_fd(), alarm, &self.ledger)?;
+                Ok(Arc::new(if self.terms.hand_over { region.keeping(file) } else { region }))
             }
         }
     }

@@ -5,10 +5,12 @@
 //! without the polling threads noticing more than one missed burst.
 
 mod device;
+mod handover;
 mod later;
 mod memory;
 mod request;
 mod rings;
+pub(crate) mod snapshot;
 mod vring;
 
 use std::os::fd::OwnedFd;
@@ -28,6 +30,7 @@ use crate::slot::Slot;
 use request::Reply;
 use vring::Vring;
 
+pub(crate) use handover::{Left, Taken};
 #[cfg(test)]
 pub(crate) use later::Promise;
 pub(crate) use later::{Outcome, Pending};
@@ -51,6 +54,8 @@ pub(crate) struct Terms {
     pub(crate) mac: [u8; 6],
     pub(crate) mtu: u16,
     pub(crate) limits: MapLimits,
+    /// Whether regions keep their descriptors, for a successor.
+    pub(crate) hand_over: bool,
     /// The requests that are known.
     pub(crate) requests: &'static [Row],
 }

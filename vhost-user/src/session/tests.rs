@@ -14,6 +14,7 @@ fn session(protocol: ProtocolFeatures) -> Session {
         mac: [2; 6],
         mtu: 1500,
         limits: MapLimits { total: 1 << 30, regions: 8 },
+        hand_over: false,
         requests: REQUESTS,
     };
     let peer = Arc::new(Peer::new("test".into(), waker, terms, &ledger));
