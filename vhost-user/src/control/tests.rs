@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use linecard_pmd::netdev::lab::{wait_for, wait_until};
+use linecard_lab::{wait_for, wait_until};
 use linecard_virtio::Features;
 use linecard_wire::payload::Payload;
 use linecard_wire::{Connection, FrontendReq as Req, Message, OutMessage, ProtocolFeatures};
