@@ -7,18 +7,18 @@ use linecard_eal::gate::{Poller, gate};
 use linecard_mempool::Pool;
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::Features;
-use linecard_wire::ProtocolFeatures;
 use linecard_wire::socket::{Access, Listener};
 
 use crate::control::{Control, PortThread};
 use crate::error::Error;
-use crate::features::{DEFAULT, MAX_QUEUE_PAIRS, OFFERED, PROTOCOL};
+use crate::features::{DEFAULT, MAX_QUEUE_PAIRS, OFFERED, protocol};
+use crate::handover::HandOver;
 use crate::limits::Limits;
 use crate::memory::sigbus;
 use crate::memory::{MAX_REGIONS, MapLimits};
 use crate::peer::Peer;
 use crate::port::{Receive, RxLoss, Transmit, TxLoss};
-use crate::session::Terms;
+use crate::session::{REQUESTS, Terms};
 use crate::slot::Slot;
 
 /// Who makes the connection.
@@ -68,6 +68,9 @@ pub struct BackendConfig {
     pub mac: [u8; 6],
     /// MTU in the configuration space.
     pub mtu: u16,
+    /// Keep what it takes to [hand the port over](Backend::hand_over): a descriptor for each region of the frontend's memory,
+    /// which counts as one of the port's. Off unless set.
+    pub hand_over: bool,
     /// What a frontend may make the port take.
     pub limits: Limits,
     /// Survive a frontend that takes pages of shared memory away: it is dropped instead of this process.
@@ -89,6 +92,7 @@ impl BackendConfig {
             config_space: false,
             mac: [0x56, 0x48, 0x4f, 0x53, 0x54, 0],
             mtu: 1500,
+            hand_over: false,
             limits: Limits::default(),
             survive_lost_pages: true,
         }
@@ -141,6 +145,33 @@ impl Backend {
     /// # Errors
     /// Any [`Error`]; nothing is left behind.
     pub fn new(control: &Control, config: BackendConfig) -> Result<Self, Error> {
+        Self::open(control, config, None)
+    }
+
+    /// Goes on where a predecessor [handed over](Self::hand_over): its frontend stays connected, and its rings run when this
+    /// returns. Packets move once queues are taken. A socket that was listened at comes along, with its name, unless `config`
+    /// has a [`listener`](BackendConfig::listener) or connects.
+    ///
+    /// # Errors
+    /// [`Error::TakeOver`] where the predecessor agreed with its frontend on more than `config` allows, or what it left cannot
+    /// be read; any other. The frontend's connection is closed then.
+    pub fn take_over(control: &Control, config: BackendConfig, handed: HandOver) -> Result<Self, Error> {
+        Self::open(control, config, Some(handed))
+    }
+
+    /// Ends this backend, and leaves its frontend, rings and socket to a successor in this process or another. Packets that
+    /// were received belong to who received them, and queues of this backend find nothing any more. Queues may be polled
+    /// meanwhile; the frontend's packets wait until the successor's queues are polled.
+    ///
+    /// Waits until the frontend is between two requests and nobody is inside a burst, a second at most.
+    ///
+    /// # Errors
+    /// [`Error::HandOver`]: the port goes on as it was. [`Error::ControlEnded`].
+    pub fn hand_over(&mut self) -> Result<HandOver, Error> {
+        self.thread.hand_over()
+    }
+
+    fn open(control: &Control, config: BackendConfig, handed: Option<HandOver>) -> Result<Self, Error> {
         let (asked, max) = (config.queue_pairs, MAX_QUEUE_PAIRS);
         if !(1..=max).contains(&asked) {
             return Err(Error::QueuePairs { asked, max });
@@ -148,20 +179,20 @@ impl Backend {
         if config.survive_lost_pages {
             sigbus::install().map_err(|e| Error::system("installing a handler for SIGBUS", e))?;
         }
-        let mut protocol = PROTOCOL;
-        protocol.set(ProtocolFeatures::CONFIG, config.config_space);
         let terms = Terms {
             queue_pairs: asked,
             features: (config.features & OFFERED) | Features::PROTOCOL_FEATURES,
-            protocol,
+            protocol: protocol(config.config_space),
             mac: config.mac,
             mtu: config.mtu,
             limits: MapLimits {
                 total: config.limits.memory,
                 regions: config.limits.regions.min(MAX_REGIONS),
             },
+            hand_over: config.hand_over,
+            requests: REQUESTS,
         };
-        let thread = PortThread::start(control, &config, terms)?;
+        let thread = PortThread::start(control, &config, terms, handed)?;
         Ok(Self { thread, _control: control.clone(), queue_pairs: asked })
     }
 

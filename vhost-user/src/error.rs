@@ -70,6 +70,18 @@ pub enum Error {
     },
     /// The control thread ended.
     ControlEnded,
+    /// A port cannot be handed over, and goes on.
+    HandOver {
+        /// Why, as a clause.
+        reason: &'static str,
+        /// What to do, as a clause.
+        remedy: &'static str,
+    },
+    /// A port that was handed over cannot be served.
+    TakeOver {
+        /// Why, as a clause.
+        reason: String,
+    },
     /// The operating system refused.
     System {
         /// What was tried.
@@ -100,6 +112,8 @@ impl Error {
                 format!("{asked} queue pairs asked, 1 to {max} are possible")
             }
             Self::ControlEnded => "the vhost-user control thread has ended".into(),
+            Self::HandOver { reason, .. } => format!("the port cannot be handed over: {reason}"),
+            Self::TakeOver { reason } => format!("the port that was handed over cannot be served: {reason}"),
             Self::System { action, source } => format!("{action} failed: {source}"),
         }
     }
@@ -116,6 +130,8 @@ impl Error {
             Self::NotASocket { .. } => "choose another path",
             Self::QueuePairs { .. } => "ask for fewer",
             Self::ControlEnded => "start another one",
+            Self::HandOver { remedy, .. } => remedy,
+            Self::TakeOver { .. } => "configure it as its predecessor, or let the frontend connect again",
             Self::System { .. } => "check the limits of this process",
         }
     }
@@ -179,6 +195,12 @@ pub enum Refusal {
     /// A request this device does not know.
     #[error("request {request} is not supported")]
     Unsupported {
+        /// Request code.
+        request: u32,
+    },
+    /// A request that somebody worked on and gave up.
+    #[error("nobody is left to answer request {request}")]
+    Abandoned {
         /// Request code.
         request: u32,
     },

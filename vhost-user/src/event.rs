@@ -34,6 +34,12 @@ impl Event {
     }
 }
 
+impl AsFd for Event {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
 /// Asks the kernel what `fd` is: its link in /proc, or, where there is no /proc, that it has no file type.
 fn is_eventfd(fd: BorrowedFd<'_>) -> bool {
     match std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())) {

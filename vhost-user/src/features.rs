@@ -3,6 +3,8 @@
 use linecard_virtio::Features;
 use linecard_wire::ProtocolFeatures;
 
+use crate::session::protocol_features;
+
 /// Queue pairs a device may have at most: ring indices must fit the eight bits of `SET_VRING_KICK`.
 pub const MAX_QUEUE_PAIRS: u16 = 128;
 
@@ -25,11 +27,11 @@ pub(crate) const OFFERED: Features = Features::VERSION_1
 /// Virtio features of a device unless it is told otherwise: as in DPDK, large packets of the driver only with `tso=1`.
 pub(crate) const DEFAULT: Features = OFFERED.without(Features::HOST_SEGMENTS);
 
-/// vhost-user protocol features of every device. `CONFIG` comes on demand: see `BackendConfig::config_space`.
-pub(crate) const PROTOCOL: ProtocolFeatures = ProtocolFeatures::MQ
-    .union(ProtocolFeatures::RARP)
-    .union(ProtocolFeatures::REPLY_ACK)
-    .union(ProtocolFeatures::MTU)
-    .union(ProtocolFeatures::RESET_DEVICE)
-    .union(ProtocolFeatures::CONFIGURE_MEM_SLOTS)
-    .union(ProtocolFeatures::STATUS);
+/// vhost-user protocol features of every device: those that a request needs, and those that are about no request.
+/// `CONFIG` comes on demand: see `BackendConfig::config_space`.
+pub(crate) fn protocol(config_space: bool) -> ProtocolFeatures {
+    let about_none = ProtocolFeatures::MQ | ProtocolFeatures::REPLY_ACK;
+    let mut all = about_none | protocol_features();
+    all.set(ProtocolFeatures::CONFIG, config_space);
+    all
+}

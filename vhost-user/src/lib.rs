@@ -21,7 +21,7 @@
 //!
 //! **Supported**: split and packed rings, mergeable buffers, indirect descriptors, in-order, event index, several
 //! queues, reply-ack, status, configuration, memory slots, MTU, RARP, device reset, reconnection in both
-//! directions. **Not supported** (refused, not ignored): dirty log, inflight region, IOTLB, postcopy, backend
+//! directions, sockets that were passed, hand-over to another process ([`HandOver`]). **Not supported** (refused, not ignored): dirty log, inflight region, IOTLB, postcopy, backend
 //! requests, crypto, legacy big-endian rings.
 
 mod backend;
@@ -30,6 +30,7 @@ mod datapath;
 mod error;
 mod event;
 mod features;
+mod handover;
 mod limits;
 mod memory;
 mod peer;
@@ -41,6 +42,7 @@ pub use backend::{Backend, BackendConfig, Mode};
 pub use control::Control;
 pub use error::{Error, Refusal, RegionError};
 pub use features::MAX_QUEUE_PAIRS;
+pub use handover::HandOver;
 pub use limits::{Limits, ProcessLimits};
 pub use linecard_wire::ledger::Descriptors;
 pub use linecard_wire::socket::{Access, Listener, SocketError};

@@ -45,7 +45,8 @@ pub struct Limits {
     /// until it is unmapped. By default the memory of this machine, and at least 4 GiB.
     pub memory: u64,
     /// Descriptors that are open for it: its connection, its rings', those in its messages, and those that take their
-    /// time to close. By default 128 and 6 for each queue pair of the port, which is what `None` stands for.
+    /// time to close. By default 128 and 6 for each queue pair of the port, which is what `None` stands for, and two for each
+    /// region where the port may be [handed over](crate::BackendConfig::hand_over).
     pub descriptors: Option<u64>,
     /// Memory regions that it may share at a time, as `GET_MAX_MEM_SLOTS` tells it; twice as many are mapped at most. By
     /// default 509, and never more.
@@ -82,6 +83,18 @@ fn machine_memory() -> u64 {
     // SAFETY: takes an integer.
     let value = |name| u64::try_from(unsafe { libc::sysconf(name) }).unwrap_or(0);
     value(libc::_SC_PHYS_PAGES).saturating_mul(value(libc::_SC_PAGESIZE))
+}
+
+impl Limits {
+    /// The same, with room for a descriptor of each region, old ones and new, where the descriptors were not limited by number.
+    pub(crate) fn keeping_regions(self, queue_pairs: u16) -> Self {
+        let room = default_descriptors(queue_pairs) + 2 * u64::from(self.regions.min(MAX_REGIONS));
+        Self { descriptors: self.descriptors.or(Some(room)), ..self }
+    }
+}
+
+fn default_descriptors(queue_pairs: u16) -> u64 {
+    DESCRIPTORS + 6 * u64::from(queue_pairs)
 }
 
 /// What the frontends of all ports of a [`Control`](crate::Control) may make the process take together.
@@ -228,7 +241,7 @@ impl Ledger {
         queue_pairs: u16,
         limits: Limits,
     ) -> io::Result<Self> {
-        let descriptors = limits.descriptors.unwrap_or(DESCRIPTORS + 6 * u64::from(queue_pairs));
+        let descriptors = limits.descriptors.unwrap_or(default_descriptors(queue_pairs));
         let account = process.descriptors.account(descriptors.saturating_add(OWN_DESCRIPTORS));
         let own = account.charge_up_to(OWN_DESCRIPTORS).ok().map(Arc::new);
         let closer = Closer::new(name, account)?;

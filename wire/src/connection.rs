@@ -209,6 +209,31 @@ impl Connection {
         }
     }
 
+    /// Whether it is between two messages in either direction.
+    pub fn is_idle(&self) -> bool {
+        self.partial.got == 0 && self.partial.fds.is_empty() && self.queue.is_empty()
+    }
+
+    /// Gives the socket away, so that a successor can go on with it; itself where it is [not idle](Self::is_idle).
+    ///
+    /// ```
+    /// use std::os::unix::net::UnixStream;
+    /// use linecard_wire::{Connection, FrontendReq, OutMessage};
+    /// let (a, b) = UnixStream::pair()?;
+    /// let (mut frontend, backend) = (Connection::new(a)?, Connection::new(b)?);
+    /// frontend.send(&OutMessage::request(FrontendReq::SET_OWNER, &[]))?;
+    /// let mut successor = Connection::new(backend.into_socket().expect("nothing was read"))?;
+    /// assert!(successor.read()?.is_some());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The connection.
+    #[expect(clippy::result_large_err, reason = "it is the connection that was given")]
+    pub fn into_socket(self) -> Result<UnixStream, Self> {
+        if self.is_idle() { Ok(self.socket.into_stream()) } else { Err(self) }
+    }
+
     /// The socket, for credentials and options.
     pub fn socket(&self) -> &UnixStream {
         &self.socket

@@ -139,6 +139,20 @@ impl Closer {
         &self.descriptors
     }
 
+    /// Takes charge of a descriptor that a peer of this port sent to a predecessor.
+    ///
+    /// # Errors
+    /// [`LimitError`]; the descriptor is closed then, by the thread.
+    pub fn adopt(&self, fd: OwnedFd) -> Result<PeerFd, LimitError> {
+        match self.charge(1) {
+            Ok(charge) => Ok(PeerFd::new(fd, self, charge)),
+            Err(refusal) => {
+                self.close(fd, None);
+                Err(refusal)
+            }
+        }
+    }
+
     /// Has `job` done by the thread, after those that came before.
     pub fn run(&self, job: impl FnOnce() + Send + 'static) {
         self.waiting.fetch_add(1, Relaxed);
@@ -202,6 +216,14 @@ impl Socket {
 
     pub(crate) fn closer(&self) -> &Closer {
         &self.closer
+    }
+
+    /// The connection, as it is: the peer is told nothing.
+    pub(crate) fn into_stream(mut self) -> UnixStream {
+        match self.stream.take() {
+            Some(stream) => stream,
+            None => unreachable!("there until the drop"),
+        }
     }
 }
 

@@ -65,6 +65,29 @@ pub enum SocketError {
     },
 }
 
+/// What a successor has to know of a [`Listener`] besides its socket: whose its name is.
+///
+/// ```
+/// use linecard_wire::socket::{Listener, ListenerName};
+/// let path = std::env::temp_dir().join(format!("listener-doc-name-{}", std::process::id()));
+/// let first = Listener::bind(&path)?;
+/// let socket = std::os::fd::AsFd::as_fd(&first).try_clone_to_owned()?;
+/// let name: ListenerName = first.leave_name();
+/// drop(first);
+/// assert!(path.exists());
+/// let second = Listener::succeed(socket, name)?;
+/// drop(second);
+/// assert!(!path.exists());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ListenerName {
+    /// Device and inode of the name that goes when the listener ends; zeros for one that stays.
+    pub file: [u64; 2],
+    /// Nobody but this user and root is accepted: the name is abstract.
+    pub own_user_only: bool,
+}
+
 /// A listening socket whose name goes with it.
 ///
 /// ```
@@ -185,6 +208,26 @@ impl Listener {
             .and_then(Self::from_fd)
     }
 
+    /// Leaves the socket to a successor, who has a duplicate of its descriptor and gets this: the name stays, and connections
+    /// that wait are the successor's, when this ends.
+    pub fn leave_name(&self) -> ListenerName {
+        let left = self.removed.swap(true, Relaxed);
+        let file = self.identity.filter(|_| !left).map_or([0; 2], |(device, inode)| [device, inode]);
+        ListenerName { file, own_user_only: self.own_user_only }
+    }
+
+    /// Takes over from a predecessor that has [left](Self::leave_name) its socket, name and all.
+    ///
+    /// # Errors
+    /// As [`from_fd`](Self::from_fd).
+    pub fn succeed(socket: OwnedFd, name: ListenerName) -> Result<Self, SocketError> {
+        let [device, inode] = name.file;
+        let identity = (name.file != [0; 2]).then_some((device, inode));
+        let mut listener = Self::from_fd(socket)?;
+        (listener.identity, listener.own_user_only) = (identity, name.own_user_only);
+        Ok(listener)
+    }
+
     /// The name of the socket; `None` for a passed one that has no name in the file system.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
@@ -226,7 +269,7 @@ impl AsFd for Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         // An abstract name stays until the socket is closed, elsewhere; nobody connects to it from here on.
-        if self.own_user_only {
+        if self.own_user_only && !self.removed.load(Relaxed) {
             let _ = sys::stop_listening(self.socket.as_fd());
         }
         // Connections that nobody accepted end with it, and with them what was sent over them.

@@ -13,6 +13,10 @@ const BATCH: usize = 64;
 pub(super) enum Interest {
     /// Nothing at all, not even the peer's end.
     None,
+    /// That the peer closes, and nothing else.
+    End,
+    /// That, and room for what is to be sent.
+    Write,
     Read,
     ReadWrite,
 }
@@ -45,8 +49,13 @@ impl Epoll {
             (Interest::None, _) => libc::EPOLL_CTL_ADD,
             _ => libc::EPOLL_CTL_MOD,
         };
-        let write = if to == Interest::ReadWrite { libc::EPOLLOUT } else { 0 };
-        let events = (libc::EPOLLIN | write).cast_unsigned();
+        let events = match to {
+            Interest::None | Interest::End => libc::EPOLLRDHUP,
+            Interest::Write => libc::EPOLLRDHUP | libc::EPOLLOUT,
+            Interest::Read => libc::EPOLLIN,
+            Interest::ReadWrite => libc::EPOLLIN | libc::EPOLLOUT,
+        }
+        .cast_unsigned();
         let mut event = libc::epoll_event { events, u64: token };
         // SAFETY: both descriptors are open; `event` lives until the call returns.
         let result =

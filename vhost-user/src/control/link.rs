@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use linecard_wire::{Connection, Message, OutMessage};
 
-use super::epoll::{Epoll, Interest};
-use crate::session::{Session, Slots, Verdict};
+use super::epoll::{Epoll, Interest, hung_up};
+use crate::session::{Row, Session, Slots, Verdict, Waiting};
 
 /// A connected peer.
 pub(super) struct Link {
@@ -15,6 +15,8 @@ pub(super) struct Link {
     pub(super) interest: Interest,
     /// A message that waits for the gates, or for the next time that they may be closed.
     pub(super) waiting: Option<Message>,
+    /// A request whose answer is not there yet; nothing more is read before.
+    pub(super) unanswered: Option<Waiting>,
     /// Until when the first message must come.
     pub(super) first: Option<Instant>,
     /// Why the connection is to end; ending needs the gates.
@@ -36,7 +38,7 @@ impl Link {
 
     /// The next message to carry out.
     pub(super) fn next(&mut self) -> Option<Message> {
-        if self.ending.is_some() {
+        if self.ending.is_some() || !self.has_answered() {
             return None;
         }
         if let Some(message) = self.waiting.take() {
@@ -55,6 +57,38 @@ impl Link {
         }
     }
 
+    /// Sends the answer that was not there if it is by now; false when it is not.
+    fn has_answered(&mut self) -> bool {
+        let Some(waiting) = self.unanswered.take() else { return true };
+        let request = waiting.request;
+        let verdict = self.session.look(waiting);
+        self.answer((request, verdict));
+        if self.unanswered.is_none() {
+            return self.ending.is_none();
+        }
+        if hung_up(self.connection.as_fd()) {
+            self.leave("the peer closed the connection");
+        } else if let Err(error) = self.connection.flush() {
+            self.end(error.to_string());
+        }
+        false
+    }
+
+    /// Whether nothing is on its way in either direction: a successor may go on here.
+    pub(super) fn is_between_requests(&mut self) -> bool {
+        // What the socket had no room for.
+        let _ = self.connection.flush();
+        self.waiting.is_none()
+            && self.unanswered.is_none()
+            && self.ending.is_none()
+            && self.connection.is_idle()
+    }
+
+    /// Whether the gates must be closed for `message`.
+    pub(super) fn touches_rings(&self, message: &Message) -> bool {
+        self.session.row(message.request).is_some_and(Row::touches_rings)
+    }
+
     /// Lets the session carry out `message`; returns the request code with the verdict.
     pub(super) fn carry_out(&mut self, message: Message, slots: &mut Slots<'_>) -> (u32, Verdict) {
         self.first = None;
@@ -65,11 +99,14 @@ impl Link {
     pub(super) fn answer(&mut self, (request, verdict): (u32, Verdict)) {
         match verdict {
             Verdict::Silent => {}
-            Verdict::Reply(payload) => {
-                if let Err(error) = self.connection.send(&OutMessage::reply(request, &payload)) {
+            Verdict::Reply(payload, fds) => {
+                let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+                let reply = OutMessage::reply(request, &payload).with_fds(&fds);
+                if let Err(error) = self.connection.send(&reply) {
                     self.end(error.to_string());
                 }
             }
+            Verdict::Wait(waiting) => self.unanswered = Some(waiting),
             Verdict::Close(refusal) => self.end(refusal.to_string()),
         }
     }
@@ -78,6 +115,8 @@ impl Link {
         let want = match () {
             // Looked at again by time; being told of more bytes meanwhile would only spin.
             () if !settled || self.waiting.is_some() || self.ending.is_some() => Interest::None,
+            () if self.unanswered.is_some() && self.connection.wants_write() => Interest::Write,
+            () if self.unanswered.is_some() => Interest::End,
             () if self.connection.wants_write() => Interest::ReadWrite,
             () => Interest::Read,
         };

@@ -14,8 +14,10 @@ mod epoll;
 mod link;
 mod rate;
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{AcqRel, Acquire};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -28,9 +30,11 @@ use linecard_wire::socket::{self, Listener, SocketError};
 
 use crate::backend::{BackendConfig, Mode};
 use crate::error::Error;
+use crate::handover::HandOver;
 use crate::limits::{Ledger, Process, ProcessLimits};
 use crate::peer::Peer;
-use crate::session::Terms;
+use crate::session::snapshot::Snapshot;
+use crate::session::{Taken, Terms};
 use crate::slot::Slot;
 use endpoint::{Endpoint, SOCKET, Source};
 use epoll::{Epoll, Interest};
@@ -108,8 +112,21 @@ enum Command {
         ring: usize,
         gate: Controller<Slot>,
     },
+    /// Leave everything to a successor.
+    HandOver(Arc<Asked>),
     End,
 }
+
+/// A hand-over that another thread asks for.
+struct Asked {
+    outcome: Sender<Result<HandOver, Error>>,
+    until: Instant,
+    /// By who is first: the port's thread that carries it out, or who asked and waits no longer.
+    claimed: AtomicBool,
+}
+
+/// What a port takes over: what its predecessor was, its descriptors, and who waits for the outcome.
+type Succession = (Snapshot, Taken<OwnedFd>, Sender<Result<(), String>>);
 
 /// A port's thread; dropping this ends the port.
 pub(crate) struct PortThread {
@@ -125,18 +142,27 @@ pub(crate) struct PortThread {
 
 impl PortThread {
     /// Makes the socket of a backend, and starts the thread that serves it; the socket listens when this returns.
-    pub(crate) fn start(control: &Control, config: &BackendConfig, terms: Terms) -> Result<Self, Error> {
+    pub(crate) fn start(
+        control: &Control,
+        config: &BackendConfig,
+        terms: Terms,
+        handed: Option<HandOver>,
+    ) -> Result<Self, Error> {
+        let mut succession = handed.map(HandOver::read).transpose()?;
         let unusable = |reason| Error::of_socket(&config.path, reason);
         let waker = Arc::new(EventFd::new().map_err(|e| Error::system("making an eventfd", e))?);
         let epoll = Epoll::new().map_err(|e| Error::system("making an epoll instance", e))?;
         let watched = |e| Error::system("watching a descriptor", e);
         epoll.change(waker.as_fd(), WAKE, Interest::None, Interest::Read).map_err(watched)?;
-        let ledger = Ledger::new(&control.0, &config.name, terms.queue_pairs, config.limits)
+        let kept = config.limits.keeping_regions(terms.queue_pairs);
+        let limits = if config.hand_over { kept } else { config.limits };
+        let ledger = Ledger::new(&control.0, &config.name, terms.queue_pairs, limits)
             .map_err(|e| Error::system("starting a thread", e))?;
         let (source, listener) = match config.mode {
             Mode::Listen => {
-                let listener = match &config.listener {
-                    Some(passed) => Arc::clone(passed),
+                let left = succession.as_mut().map(listener_left).transpose()?.flatten();
+                let listener = match config.listener.clone().or(left) {
+                    Some(passed) => passed,
                     None => Arc::new(Listener::bind_for(&config.path, config.access).map_err(unusable)?),
                 };
                 epoll.change(listener.as_fd(), SOCKET, Interest::None, Interest::Read).map_err(watched)?;
@@ -155,13 +181,40 @@ impl PortThread {
         let endpoint = Endpoint::new(source, terms, ledger, config.survive_lost_pages, Arc::clone(&peer));
         let (commands, inbox) = unbounded();
         let (ending, over) = bounded(0);
-        let run = Loop { epoll, waker: Arc::clone(&waker), inbox, endpoint, _ending: ending };
+        let (told, taken) = bounded(1);
+        let has_predecessor = succession.is_some();
+        let succession = succession.map(|(snapshot, fds)| (snapshot, fds, told));
+        let asked = None;
+        let run =
+            Loop { epoll, waker: Arc::clone(&waker), inbox, endpoint, asked, succession, _ending: ending };
         let thread = std::thread::Builder::new()
             .name(config.name.clone())
             .stack_size(STACK)
             .spawn(|| run.run())
             .map_err(|e| Error::system("starting a control thread", e))?;
-        Ok(Self { commands, waker, peer, listener, over, thread: Some(thread) })
+        let port = Self { commands, waker, peer, listener, over, thread: Some(thread) };
+        if has_predecessor {
+            let late = || "its frontend makes it wait".to_owned();
+            let outcome = taken.recv_timeout(PATIENCE * 2).unwrap_or_else(|_| Err(late()));
+            outcome.map_err(|reason| Error::TakeOver { reason })?;
+        }
+        Ok(port)
+    }
+
+    /// Has the thread leave everything to a successor, and end.
+    pub(crate) fn hand_over(&self) -> Result<HandOver, Error> {
+        let (outcome, told) = bounded(1);
+        let asked =
+            Arc::new(Asked { outcome, until: Instant::now() + PATIENCE, claimed: AtomicBool::new(false) });
+        self.commands.send(Command::HandOver(Arc::clone(&asked))).map_err(|_| Error::ControlEnded)?;
+        self.waker.signal();
+        match told.recv_timeout(PATIENCE * 2) {
+            Ok(outcome) => outcome,
+            // The thread waits for its frontend. It will find that nobody wants this any more.
+            Err(error) if error.is_timeout() && !asked.claimed.swap(true, AcqRel) => Err(BUSY),
+            // It has just begun, and waits for nobody.
+            Err(_) => told.recv().map_err(|_| Error::ControlEnded)?,
+        }
     }
 
     pub(crate) fn peer(&self) -> &Arc<Peer> {
@@ -202,12 +255,30 @@ impl std::fmt::Debug for PortThread {
     }
 }
 
+/// Why a port is not handed over just now.
+const BUSY: Error = Error::HandOver {
+    reason: "its frontend is in the middle of a request, or a burst goes on",
+    remedy: "try again",
+};
+
+/// The socket that a predecessor listened at.
+fn listener_left(succession: &mut (Snapshot, Taken<OwnedFd>)) -> Result<Option<Arc<Listener>>, Error> {
+    let (snapshot, fds) = succession;
+    let unfit = |reason: &dyn std::fmt::Display| Error::TakeOver { reason: reason.to_string() };
+    let socket = fds.take(snapshot.session.listener).map_err(|refusal| unfit(&refusal))?;
+    let succeed = |socket| Listener::succeed(socket, snapshot.session.name()).map_err(|e| unfit(&e));
+    Ok(socket.map(succeed).transpose()?.map(Arc::new))
+}
+
 /// What a port's thread owns. `_ending` last: it says that the rest is gone.
 struct Loop {
     epoll: Epoll,
     waker: Arc<EventFd>,
     inbox: Receiver<Command>,
     endpoint: Endpoint,
+    /// A hand-over that waits for its time.
+    asked: Option<Arc<Asked>>,
+    succession: Option<Succession>,
     _ending: Sender<()>,
 }
 
@@ -227,6 +298,14 @@ impl Loop {
     }
 
     fn serve(&mut self) {
+        if let Some((snapshot, fds, told)) = self.succession.take() {
+            let outcome = self.endpoint.take_over(&self.epoll, &snapshot, fds);
+            let failed = outcome.is_err();
+            let _ = told.send(outcome);
+            if failed {
+                return;
+            }
+        }
         loop {
             let timeout = self.endpoint.deadline().map(|at| at.saturating_duration_since(Instant::now()));
             let ready = self.epoll.wait(timeout);
@@ -243,7 +322,30 @@ impl Loop {
             }
             self.endpoint.tick(&self.epoll);
             self.endpoint.spent(thread_time().saturating_sub(began));
+            if self.has_left() {
+                return;
+            }
         }
+    }
+
+    /// Leaves all to a successor if that was asked for and it is the time for it.
+    fn has_left(&mut self) -> bool {
+        let Some(asked) = self.asked.take() else { return false };
+        let outcome = self.endpoint.leave(&self.epoll, || !asked.claimed.swap(true, AcqRel));
+        let waits = outcome.is_none() && !asked.claimed.load(Acquire);
+        let outcome = match outcome {
+            None if waits && Instant::now() < asked.until => {
+                self.endpoint.leaving = true;
+                self.asked = Some(asked);
+                return false;
+            }
+            None => Err(BUSY),
+            Some(outcome) => outcome,
+        };
+        self.endpoint.leaving = false;
+        let left = outcome.is_ok();
+        let _ = asked.outcome.send(outcome);
+        left
     }
 
     /// Carries out commands; false when the thread is to end.
@@ -251,6 +353,7 @@ impl Loop {
         while let Ok(command) = self.inbox.try_recv() {
             match command {
                 Command::Attach { ring, gate } => self.endpoint.arriving.push_back((ring, gate)),
+                Command::HandOver(asked) => self.asked = Some(asked),
                 Command::End => return false,
             }
         }
@@ -265,3 +368,6 @@ fn thread_time() -> Duration {
     unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
+
+#[cfg(test)]
+mod tests;

@@ -26,6 +26,8 @@ const LARGEST_ABSENT: u64 = 2 << 20;
 pub(crate) struct Region {
     /// What the peer said, checked.
     pub(crate) spec: MemoryRegion,
+    /// The descriptor it was mapped from, where a successor will need it.
+    kept: Option<PeerFd>,
     /// The file it is a part of; the mapping keeps it, so no other file gets its number meanwhile.
     file: FileId,
     /// Hugetlb pages that are not all there: see [`is_sparse`].
@@ -90,6 +92,7 @@ impl Region {
         let (closer, charges) = (ledger.closer.clone(), Some(charges));
         Ok(Self {
             spec,
+            kept: None,
             file: id,
             sparse,
             start,
@@ -98,6 +101,18 @@ impl Region {
             charges,
             closer,
         })
+    }
+
+    /// The same, with the descriptor it was mapped from.
+    #[must_use]
+    pub(crate) fn keeping(mut self, file: PeerFd) -> Self {
+        self.kept = Some(file);
+        self
+    }
+
+    /// The descriptor it was mapped from, if that was [kept](Self::keeping).
+    pub(crate) fn file(&self) -> Option<BorrowedFd<'_>> {
+        self.kept.as_ref().map(AsFd::as_fd)
     }
 
     /// Whether `spec` and `file` describe this very region: the same addresses, the same part of the same file.

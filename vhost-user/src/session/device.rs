@@ -1,11 +1,11 @@
 //! Requests about the device as a whole: features, status, configuration, reset.
 
 use linecard_virtio::Features;
-use linecard_wire::FrontendReq as Req;
-use linecard_wire::ProtocolFeatures;
 use linecard_wire::payload::{Config, Payload};
+use linecard_wire::{Message, ProtocolFeatures};
 
-use super::{Answer, Session, Slots};
+use super::request::Answer;
+use super::{Session, Slots};
 use crate::error::Refusal;
 
 /// `status`: the driver is set up and drives the device (virtio 1.3, Device Status Field).
@@ -16,8 +16,38 @@ const LINK_UP: u16 = 1;
 const MIN_MTU: u16 = 68;
 
 impl Session {
-    pub(super) fn set_features(&mut self, payload: &[u8], slots: &mut Slots<'_>) -> Result<Answer, Refusal> {
-        let asked = Features::from_bits(u64::from_bytes(payload)?);
+    pub(super) fn set_owner(&mut self, message: Message, _: &mut Slots<'_>) -> Result<Answer, Refusal> {
+        <()>::from_bytes(&message.payload)?;
+        Ok(Answer::None)
+    }
+
+    pub(super) fn get_features(&mut self, message: Message, _: &mut Slots<'_>) -> Result<Answer, Refusal> {
+        number(&message, self.terms.features.bits())
+    }
+
+    pub(super) fn get_protocol_features(
+        &mut self,
+        message: Message,
+        _: &mut Slots<'_>,
+    ) -> Result<Answer, Refusal> {
+        number(&message, self.terms.protocol.bits())
+    }
+
+    /// DPDK and QEMU count pairs here, although rings are what the text says.
+    pub(super) fn get_queue_num(&mut self, message: Message, _: &mut Slots<'_>) -> Result<Answer, Refusal> {
+        number(&message, u64::from(self.terms.queue_pairs))
+    }
+
+    pub(super) fn get_status(&mut self, message: Message, _: &mut Slots<'_>) -> Result<Answer, Refusal> {
+        number(&message, u64::from(self.status.unwrap_or(0)))
+    }
+
+    pub(super) fn set_features(
+        &mut self,
+        message: Message,
+        slots: &mut Slots<'_>,
+    ) -> Result<Answer, Refusal> {
+        let asked = Features::from_bits(u64::from_bytes(&message.payload)?);
         let not_offered = asked - self.terms.features;
         if !not_offered.is_empty() {
             return Err(Refusal::Features { not_offered });
@@ -26,21 +56,25 @@ impl Session {
             self.make_idle(0..self.vrings.len(), "features", slots)?;
             self.features = Some(asked);
         }
-        Ok(Answer::Done)
+        Ok(Answer::None)
     }
 
-    pub(super) fn set_protocol_features(&mut self, payload: &[u8]) -> Result<Answer, Refusal> {
-        let asked = u64::from_bytes(payload)?;
+    pub(super) fn set_protocol_features(
+        &mut self,
+        message: Message,
+        _: &mut Slots<'_>,
+    ) -> Result<Answer, Refusal> {
+        let asked = u64::from_bytes(&message.payload)?;
         let not_offered = asked & !self.terms.protocol.bits();
         if not_offered != 0 {
             return Err(Refusal::ProtocolFeatures { not_offered });
         }
         self.protocol = ProtocolFeatures::from_bits_retain(asked);
-        Ok(Answer::Done)
+        Ok(Answer::None)
     }
 
-    pub(super) fn set_status(&mut self, payload: &[u8], slots: &mut Slots<'_>) -> Result<Answer, Refusal> {
-        let asked = u64::from_bytes(payload)?;
+    pub(super) fn set_status(&mut self, message: Message, slots: &mut Slots<'_>) -> Result<Answer, Refusal> {
+        let asked = u64::from_bytes(&message.payload)?;
         let status =
             u8::try_from(asked).map_err(|_| Refusal::Value { what: "status", got: asked, max: 0xff })?;
         self.status = Some(status);
@@ -49,7 +83,7 @@ impl Session {
             (0..self.vrings.len()).for_each(|index| self.stop(index, slots));
         }
         self.apply_modes(slots);
-        Ok(Answer::Done)
+        Ok(Answer::None)
     }
 
     /// Whether the driver is ready, as far as it says so at all.
@@ -59,48 +93,51 @@ impl Session {
 
     /// Stops and disables all rings. Memory, ownership and the negotiation stay, as libvhost-user has it;
     /// frontends that track memory by region rely on that.
-    pub(super) fn reset(
-        &mut self,
-        request: Req,
-        payload: &[u8],
-        slots: &mut Slots<'_>,
-    ) -> Result<Answer, Refusal> {
-        <()>::from_bytes(payload)?;
+    pub(super) fn reset_owner(&mut self, message: Message, slots: &mut Slots<'_>) -> Result<Answer, Refusal> {
+        <()>::from_bytes(&message.payload)?;
         for index in 0..self.vrings.len() {
             self.stop(index, slots);
             if let Some(vring) = self.vrings.get_mut(index) {
                 vring.reset();
             }
         }
-        if request == Req::RESET_DEVICE {
-            self.status = None;
-            self.features = None;
-        }
-        Ok(Answer::Done)
+        Ok(Answer::None)
     }
 
-    pub(super) fn set_mtu(&mut self, payload: &[u8]) -> Result<Answer, Refusal> {
-        let asked = u64::from_bytes(payload)?;
+    /// The same, and the device is as one that nobody has negotiated with.
+    pub(super) fn reset_device(
+        &mut self,
+        message: Message,
+        slots: &mut Slots<'_>,
+    ) -> Result<Answer, Refusal> {
+        let answer = self.reset_owner(message, slots)?;
+        self.status = None;
+        self.features = None;
+        Ok(answer)
+    }
+
+    pub(super) fn set_mtu(&mut self, message: Message, _: &mut Slots<'_>) -> Result<Answer, Refusal> {
+        let asked = u64::from_bytes(&message.payload)?;
         match u16::try_from(asked).ok().filter(|mtu| *mtu >= MIN_MTU) {
             Some(mtu) => self.peer.set_mtu(mtu),
             None => return Err(Refusal::Value { what: "MTU", got: asked, max: u64::from(u16::MAX) }),
         }
-        Ok(Answer::Done)
+        Ok(Answer::None)
     }
 
     /// Has the first receive queue announce the address, as if the peer had sent the frame.
-    pub(super) fn send_rarp(&mut self, payload: &[u8], slots: &mut Slots<'_>) -> Result<Answer, Refusal> {
-        let word = u64::from_bytes(payload)?.to_ne_bytes();
+    pub(super) fn send_rarp(&mut self, message: Message, slots: &mut Slots<'_>) -> Result<Answer, Refusal> {
+        let word = u64::from_bytes(&message.payload)?.to_ne_bytes();
         let [a, b, c, d, e, f, ..] = word;
         const FIRST_RECEIVE_RING: usize = 1;
         if let Some(slot) = slots.get(FIRST_RECEIVE_RING) {
             slot.announce = Some([a, b, c, d, e, f]);
         }
-        Ok(Answer::Done)
+        Ok(Answer::None)
     }
 
-    pub(super) fn config(&mut self, payload: &[u8]) -> Result<Answer, Refusal> {
-        let asked = Config::from_bytes(payload)?;
+    pub(super) fn get_config(&mut self, message: Message, _: &mut Slots<'_>) -> Result<Answer, Refusal> {
+        let asked = Config::from_bytes(&message.payload)?;
         let space = self.config_space();
         let (start, len) = (asked.offset as usize, asked.data.len());
         let data = start.checked_add(len).and_then(|end| space.get(start..end)).ok_or(Refusal::Value {
@@ -108,7 +145,7 @@ impl Session {
             got: u64::from(asked.offset) + len as u64,
             max: space.len() as u64,
         })?;
-        Ok(Answer::Payload(Config { data: data.to_vec(), ..asked }.to_bytes()))
+        Ok(Answer::payload(&Config { data: data.to_vec(), ..asked }))
     }
 
     /// `struct virtio_net_config` up to `mtu`, zeros behind (virtio 1.3, Network Device: Device
@@ -124,10 +161,14 @@ impl Session {
     }
 
     /// Nothing in our configuration can be written.
-    pub(super) fn refuse_config(&self, payload: &[u8]) -> Refusal {
-        match Config::from_bytes(payload) {
-            Ok(_) => Refusal::Unsupported { request: Req::SET_CONFIG as u32 },
-            Err(error) => error.into(),
-        }
+    pub(super) fn set_config(&mut self, message: Message, _: &mut Slots<'_>) -> Result<Answer, Refusal> {
+        Config::from_bytes(&message.payload)?;
+        Err(Refusal::Unsupported { request: message.request })
     }
+}
+
+/// What a request without a payload asks for.
+fn number(message: &Message, value: u64) -> Result<Answer, Refusal> {
+    <()>::from_bytes(&message.payload)?;
+    Ok(Answer::payload(&value))
 }

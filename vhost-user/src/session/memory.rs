@@ -6,11 +6,21 @@ use std::sync::Arc;
 use linecard_wire::payload::{MemTable, MemoryRegion, Payload, SingleRegion};
 use linecard_wire::{Message, PeerFd};
 
-use super::{Answer, Session, Slots, expect_fds};
+use super::request::{Answer, expect_fds};
+use super::{Session, Slots};
 use crate::error::{Refusal, RegionError};
 use crate::memory::{MemoryMap, Region};
 
 impl Session {
+    pub(super) fn get_max_mem_slots(
+        &mut self,
+        message: Message,
+        _: &mut Slots<'_>,
+    ) -> Result<Answer, Refusal> {
+        <()>::from_bytes(&message.payload)?;
+        Ok(Answer::payload(&u64::from(self.terms.limits.regions)))
+    }
+
     pub(super) fn set_mem_table(
         &mut self,
         message: Message,
@@ -24,18 +34,17 @@ impl Session {
             specs.into_iter().zip(message.fds).map(|(spec, file)| self.region(spec, file)).collect();
         let map = MemoryMap::new(regions?);
         self.move_to(map, slots);
-        Ok(Answer::Done)
+        Ok(Answer::None)
     }
 
     /// Adds a region. The very one that is there already is acknowledged: QEMU 7.2 has a vhost device of its own for each
     /// queue pair, and each of them adds every region.
     pub(super) fn add_region(&mut self, message: Message, slots: &mut Slots<'_>) -> Result<Answer, Refusal> {
         let SingleRegion(spec) = SingleRegion::from_bytes(&message.payload)?;
-        expect_fds(&message, 1)?;
         let mut regions = self.map.regions().to_vec();
         for file in message.fds {
             if regions.iter().any(|known| known.is(&spec, &file)) {
-                return Ok(Answer::Done);
+                return Ok(Answer::None);
             }
             let all: Vec<_> = regions.iter().map(|known| known.spec).chain([spec]).collect();
             self.terms.limits.check(&all)?;
@@ -43,7 +52,7 @@ impl Session {
         }
         let map = MemoryMap::new(regions);
         self.move_to(map, slots);
-        Ok(Answer::Done)
+        Ok(Answer::None)
     }
 
     /// Removes a region. One that is gone already is acknowledged: each vhost device of QEMU 7.2 removes every region, and
@@ -54,9 +63,6 @@ impl Session {
         slots: &mut Slots<'_>,
     ) -> Result<Answer, Refusal> {
         let SingleRegion(spec) = SingleRegion::from_bytes(&message.payload)?;
-        if message.fds.len() != 1 {
-            expect_fds(&message, 0)?;
-        }
         let same = |other: &MemoryRegion| {
             (other.guest_addr, other.user_addr, other.size) == (spec.guest_addr, spec.user_addr, spec.size)
         };
@@ -64,20 +70,21 @@ impl Session {
         let before = regions.len();
         regions.retain(|region| !same(&region.spec));
         if regions.len() == before {
-            return Ok(Answer::Done);
+            return Ok(Answer::None);
         }
         let map = MemoryMap::new(regions);
         self.move_to(map, slots);
-        Ok(Answer::Done)
+        Ok(Answer::None)
     }
 
     /// The region that the peer describes: the one that is mapped already if it is the very same, else a new one.
-    fn region(&self, spec: MemoryRegion, file: PeerFd) -> Result<Arc<Region>, RegionError> {
+    pub(super) fn region(&self, spec: MemoryRegion, file: PeerFd) -> Result<Arc<Region>, RegionError> {
         match self.map.regions().iter().find(|region| region.is(&spec, &file)) {
             Some(region) => Ok(Arc::clone(region)),
             None => {
                 let alarm = self.watched.then_some(&self.alarm);
-                Region::map(spec, file.as_fd(), alarm, &self.ledger).map(Arc::new)
+                let region = Region::map(spec, file.as_fd(), alarm, &self.ledger)?;
+                Ok(Arc::new(if self.terms.hand_over { region.keeping(file) } else { region }))
             }
         }
     }

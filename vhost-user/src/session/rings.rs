@@ -7,8 +7,9 @@ use linecard_virtio::{Features, Layout};
 use linecard_wire::Message;
 use linecard_wire::payload::{Payload, VringAddr, VringFd, VringState};
 
+use super::request::{Answer, expect_fds};
 use super::vring::{Vring, check_size, device_config, layout_of, ran_past, ring_memory};
-use super::{Answer, Session, Slots, expect_fds};
+use super::{Session, Slots};
 use crate::datapath::{self, PathConfig};
 use crate::error::Refusal;
 use crate::event::Event;
@@ -57,23 +58,27 @@ impl Session {
         Ok(())
     }
 
-    pub(super) fn set_vring_num(&mut self, payload: &[u8], slots: &mut Slots<'_>) -> Result<Answer, Refusal> {
-        let VringState { index, num } = VringState::from_bytes(payload)?;
+    pub(super) fn set_vring_num(
+        &mut self,
+        message: Message,
+        slots: &mut Slots<'_>,
+    ) -> Result<Answer, Refusal> {
+        let VringState { index, num } = VringState::from_bytes(&message.payload)?;
         let size = check_size(num)?;
         let (at, vring) = self.vring(index)?;
         if vring.size != Some(size) {
             self.make_idle(at..at + 1, "its size", slots)?;
         }
         self.vring(index)?.1.size = Some(size);
-        Ok(Answer::Done)
+        Ok(Answer::None)
     }
 
     pub(super) fn set_vring_addr(
         &mut self,
-        payload: &[u8],
+        message: Message,
         slots: &mut Slots<'_>,
     ) -> Result<Answer, Refusal> {
-        let addr = VringAddr::from_bytes(payload)?;
+        let addr = VringAddr::from_bytes(&message.payload)?;
         let index = self.index(addr.index)?;
         let layout = layout_of(self.features.unwrap_or_default());
         let (map, features) = (Arc::clone(&self.map), self.features);
@@ -86,15 +91,15 @@ impl Session {
             self.make_idle(index..index + 1, "its address", slots)?;
         }
         self.vring(addr.index)?.1.addr = Some(addr);
-        Ok(Answer::Done)
+        Ok(Answer::None)
     }
 
     pub(super) fn set_vring_base(
         &mut self,
-        payload: &[u8],
+        message: Message,
         slots: &mut Slots<'_>,
     ) -> Result<Answer, Refusal> {
-        let VringState { index, num } = VringState::from_bytes(payload)?;
+        let VringState { index, num } = VringState::from_bytes(&message.payload)?;
         let split = layout_of(self.features.unwrap_or_default()) == Layout::Split;
         let (at, vring) = self.vring(index)?;
         if split && num > u32::from(u16::MAX) {
@@ -102,24 +107,28 @@ impl Session {
         }
         self.make_idle(at..at + 1, "its position", slots)?;
         self.vring(index)?.1.base = num;
-        Ok(Answer::Done)
+        Ok(Answer::None)
     }
 
     /// Stops the ring; the answer is where it stands.
-    pub(super) fn vring_base(&mut self, payload: &[u8], slots: &mut Slots<'_>) -> Result<Answer, Refusal> {
-        let asked = VringState::from_bytes(payload)?;
+    pub(super) fn get_vring_base(
+        &mut self,
+        message: Message,
+        slots: &mut Slots<'_>,
+    ) -> Result<Answer, Refusal> {
+        let asked = VringState::from_bytes(&message.payload)?;
         let index = self.index(asked.index)?;
         self.stop(index, slots);
         let (_, vring) = self.vring(asked.index)?;
-        Ok(Answer::Payload(VringState { index: asked.index, num: vring.base }.to_bytes()))
+        Ok(Answer::payload(&VringState { index: asked.index, num: vring.base }))
     }
 
     pub(super) fn set_vring_enable(
         &mut self,
-        payload: &[u8],
+        message: Message,
         slots: &mut Slots<'_>,
     ) -> Result<Answer, Refusal> {
-        let VringState { index, num } = VringState::from_bytes(payload)?;
+        let VringState { index, num } = VringState::from_bytes(&message.payload)?;
         let (_, vring) = self.vring(index)?;
         vring.enabled = match num {
             0 => false,
@@ -127,11 +136,15 @@ impl Session {
             _ => return Err(Refusal::Value { what: "enable", got: u64::from(num), max: 1 }),
         };
         self.apply_modes(slots);
-        Ok(Answer::Done)
+        Ok(Answer::None)
     }
 
     /// Starts the ring, or exchanges the kick descriptor of a running one.
-    pub(super) fn set_kick(&mut self, message: Message, slots: &mut Slots<'_>) -> Result<Answer, Refusal> {
+    pub(super) fn set_vring_kick(
+        &mut self,
+        message: Message,
+        slots: &mut Slots<'_>,
+    ) -> Result<Answer, Refusal> {
         let (index, kick) = self.take_event(message)?;
         let running = self.vrings.get(index).is_some_and(|vring| vring.started);
         if !running {
@@ -148,10 +161,14 @@ impl Session {
             vring.started = true;
             vring.kick = kick;
         }
-        Ok(Answer::Done)
+        Ok(Answer::None)
     }
 
-    pub(super) fn set_call(&mut self, message: Message, slots: &mut Slots<'_>) -> Result<Answer, Refusal> {
+    pub(super) fn set_vring_call(
+        &mut self,
+        message: Message,
+        slots: &mut Slots<'_>,
+    ) -> Result<Answer, Refusal> {
         let (index, event) = self.take_event(message)?;
         let event = event.map(Arc::new);
         if let Some(ring) = slots.get(index).and_then(|slot| slot.ring.as_mut()) {
@@ -164,10 +181,14 @@ impl Session {
         if let Some(vring) = self.vrings.get_mut(index) {
             vring.call = event;
         }
-        Ok(Answer::Done)
+        Ok(Answer::None)
     }
 
-    pub(super) fn set_error(&mut self, message: Message, slots: &mut Slots<'_>) -> Result<Answer, Refusal> {
+    pub(super) fn set_vring_err(
+        &mut self,
+        message: Message,
+        slots: &mut Slots<'_>,
+    ) -> Result<Answer, Refusal> {
         let (index, event) = self.take_event(message)?;
         let event = event.map(Arc::new);
         if let Some(ring) = slots.get(index).and_then(|slot| slot.ring.as_mut()) {
@@ -176,7 +197,7 @@ impl Session {
         if let Some(vring) = self.vrings.get_mut(index) {
             vring.error = event;
         }
-        Ok(Answer::Done)
+        Ok(Answer::None)
     }
 
     /// The ring a descriptor is for, and the descriptor if there is one.

@@ -136,6 +136,13 @@ impl Bench {
         Self { pool, backend, rx, tx, path, rx_stats, tx_stats }
     }
 
+    /// Puts the same port, its pool and its path, on a backend that took over.
+    pub fn go_on_with(&mut self, backend: Backend) {
+        let rx = backend.receive_queue(0, &self.pool, std::sync::Arc::clone(&self.rx_stats)).expect("rx");
+        let tx = backend.transmit_queue(0, std::sync::Arc::clone(&self.tx_stats)).expect("tx");
+        (self.backend, self.rx, self.tx) = (backend, rx, tx);
+    }
+
     /// Every packet is home.
     pub fn assert_whole(&self) {
         assert_eq!(self.pool.stats().in_use, 0, "{:?}", self.pool.stats());

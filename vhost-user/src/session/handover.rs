@@ -1,0 +1,208 @@
+//! A session left to a successor, and taken over from a predecessor.
+//!
+//! It is done between two requests and two bursts: what was taken off a ring has been given back to it, so a ring is where
+//! its position says. The frontend notices nothing but that its packets wait meanwhile.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use linecard_virtio::Features;
+use linecard_wire::{PeerFd, ProtocolFeatures};
+
+use super::snapshot::{Descriptor, RegionRecord, RingRecord, SessionRecord, Snapshot};
+use super::vring::Vring;
+use super::{Session, Slots};
+use crate::error::Refusal;
+use crate::event::Event;
+use crate::memory::MemoryMap;
+
+/// Descriptors to be left, in the order of their numbers.
+#[derive(Default)]
+pub(crate) struct Left(pub(crate) Vec<OwnedFd>);
+
+impl Left {
+    /// Duplicates `fd`; the number it has from now on.
+    pub(crate) fn add(&mut self, fd: BorrowedFd<'_>) -> io::Result<Descriptor> {
+        self.0.push(fd.try_clone_to_owned()?);
+        Ok(u32::try_from(self.0.len()).unwrap_or(u32::MAX))
+    }
+
+    fn add_event(&mut self, event: Option<&Event>) -> io::Result<Descriptor> {
+        event.map_or(Ok(0), |event| self.add(event.as_fd()))
+    }
+}
+
+/// Descriptors that were left, each to be taken once.
+pub(crate) struct Taken<F>(Vec<Option<F>>);
+
+impl<F> Taken<F> {
+    pub(crate) fn new(fds: impl IntoIterator<Item = F>) -> Self {
+        Self(fds.into_iter().map(Some).collect())
+    }
+
+    /// The descriptor of that number; `None` for none.
+    pub(crate) fn take(&mut self, number: Descriptor) -> Result<Option<F>, Refusal> {
+        let missing = Refusal::Value { what: "descriptor", got: u64::from(number), max: self.0.len() as u64 };
+        let Some(at) = number.checked_sub(1) else { return Ok(None) };
+        self.0.get_mut(at as usize).and_then(Option::take).map(Some).ok_or(missing)
+    }
+
+    /// The same places, with what `change` makes of each descriptor.
+    pub(crate) fn try_map<T, E>(self, change: impl Fn(F) -> Result<T, E>) -> Result<Taken<T>, E> {
+        let changed: Result<_, E> = self.0.into_iter().map(|fd| fd.map(&change).transpose()).collect();
+        changed.map(Taken)
+    }
+}
+
+impl Session {
+    /// What a successor has to know; the session and its rings stay as they are.
+    ///
+    /// # Errors
+    /// A descriptor cannot be duplicated, or a region has kept none.
+    pub(crate) fn leave(&self, slots: &mut Slots<'_>, fds: &mut Left) -> io::Result<Snapshot> {
+        let mut flags = 0;
+        flags |= if self.features.is_some() { SessionRecord::HAS_FEATURES } else { 0 };
+        flags |= if self.status.is_some() { SessionRecord::HAS_STATUS } else { 0 };
+        let session = SessionRecord {
+            flags,
+            status: u32::from(self.status.unwrap_or(0)),
+            features: self.features.unwrap_or_default().bits(),
+            protocol: self.protocol.bits(),
+            mtu: u32::from(self.peer.mtu().unwrap_or(0)),
+            ..SessionRecord::default()
+        };
+        let mut regions = Vec::new();
+        for region in self.map.regions() {
+            let file = region.file().ok_or(io::ErrorKind::NotFound)?;
+            regions.push(RegionRecord::new(&region.spec, fds.add(file)?));
+        }
+        let mut rings = Vec::new();
+        for (index, vring) in self.vrings.iter().enumerate() {
+            rings.push(leave_ring(index, vring, slots, fds)?);
+        }
+        Ok(Snapshot { session, rings, regions })
+    }
+
+    /// Becomes the session that a predecessor left, and starts its rings.
+    ///
+    /// # Errors
+    /// What this backend would not have agreed to, or what cannot be mapped. The session is of no use then.
+    pub(crate) fn take_over(
+        &mut self,
+        snapshot: &Snapshot,
+        fds: &mut Taken<PeerFd>,
+        slots: &mut Slots<'_>,
+    ) -> Result<(), Refusal> {
+        let record = &snapshot.session;
+        self.take_negotiated(record)?;
+        if snapshot.rings.len() > self.vrings.len() {
+            let index = u32::try_from(snapshot.rings.len()).unwrap_or(u32::MAX) - 1;
+            return Err(Refusal::RingIndex { index, rings: self.vrings.len() });
+        }
+        let specs: Vec<_> = snapshot.regions.iter().map(RegionRecord::spec).collect();
+        self.terms.limits.check(&specs)?;
+        let mut regions = Vec::new();
+        for region in &snapshot.regions {
+            let none = Refusal::Value { what: "region without a descriptor, number", got: 0, max: 0 };
+            regions.push(self.region(region.spec(), fds.take(region.file)?.ok_or(none)?)?);
+        }
+        for (index, ring) in snapshot.rings.iter().enumerate() {
+            let vring = self.take_ring(index, ring, fds)?;
+            if let Some(place) = self.vrings.get_mut(index) {
+                *place = vring;
+            }
+        }
+        self.move_to(MemoryMap::new(regions), slots);
+        for (index, record) in snapshot.rings.iter().enumerate() {
+            let Some(slot) = slots.get(index) else { continue };
+            slot.announce = record.has(RingRecord::ANNOUNCES).then_some(record.announce);
+            if let Some(ring) = &mut slot.ring {
+                ring.faulted = record.has(RingRecord::FAULTED);
+            }
+        }
+        self.tell_peer(slots);
+        Ok(())
+    }
+
+    fn take_negotiated(&mut self, record: &SessionRecord) -> Result<(), Refusal> {
+        let features = Features::from_bits(record.features);
+        let not_offered = features - self.terms.features;
+        if !not_offered.is_empty() {
+            return Err(Refusal::Features { not_offered });
+        }
+        let not_offered = record.protocol & !self.terms.protocol.bits();
+        if not_offered != 0 {
+            return Err(Refusal::ProtocolFeatures { not_offered });
+        }
+        let has = |flag| record.flags & flag != 0;
+        let small = |what, got: u32, max: u32| {
+            if got > max { Err(Refusal::Value { what, got: got.into(), max: max.into() }) } else { Ok(got) }
+        };
+        let status = small("status", record.status, 0xff)?;
+        let mtu = small("MTU", record.mtu, 0xffff)?;
+        self.features = has(SessionRecord::HAS_FEATURES).then_some(features);
+        self.protocol = ProtocolFeatures::from_bits_retain(record.protocol);
+        self.status = has(SessionRecord::HAS_STATUS).then_some(status as u8);
+        self.peer.set_mtu(mtu as u16);
+        Ok(())
+    }
+
+    fn take_ring(
+        &self,
+        index: usize,
+        record: &RingRecord,
+        fds: &mut Taken<PeerFd>,
+    ) -> Result<Vring, Refusal> {
+        let mut event = |number| match fds.take(number)? {
+            None => Ok(None),
+            Some(fd) => {
+                Event::accept(fd, &self.peer.allowance).map(Some).ok_or(Refusal::NotAnEvent { index })
+            }
+        };
+        let size = (record.size != 0).then(|| super::vring::check_size(record.size)).transpose()?;
+        Ok(Vring {
+            size,
+            addr: record.addr(u32::try_from(index).unwrap_or(u32::MAX)),
+            base: record.base,
+            stopped_at: record.has(RingRecord::HAS_STOPPED_AT).then_some(record.stopped_at),
+            started: record.has(RingRecord::STARTED),
+            kick: event(record.kick)?,
+            call: event(record.call)?.map(Arc::new),
+            error: event(record.error)?.map(Arc::new),
+            enabled: record.has(RingRecord::ENABLED),
+        })
+    }
+}
+
+fn leave_ring(index: usize, vring: &Vring, slots: &mut Slots<'_>, fds: &mut Left) -> io::Result<RingRecord> {
+    let mut record = RingRecord {
+        size: u32::from(vring.size.unwrap_or(0)),
+        base: vring.base,
+        stopped_at: vring.stopped_at.unwrap_or(0),
+        kick: fds.add_event(vring.kick.as_ref())?,
+        call: fds.add_event(vring.call.as_deref())?,
+        error: fds.add_event(vring.error.as_deref())?,
+        ..RingRecord::default()
+    };
+    if let Some(addr) = &vring.addr {
+        record.set_addr(addr);
+    }
+    let slot = slots.get(index);
+    let announce = slot.as_ref().and_then(|slot| slot.announce);
+    record.announce = announce.unwrap_or_default();
+    let ring = slot.and_then(|slot| slot.ring.as_ref());
+    if let Some(ring) = ring {
+        record.base = ring.path.base();
+    }
+    for (holds, flag) in [
+        (vring.stopped_at.is_some(), RingRecord::HAS_STOPPED_AT),
+        (vring.started, RingRecord::STARTED),
+        (vring.enabled, RingRecord::ENABLED),
+        (ring.is_some_and(|ring| ring.faulted), RingRecord::FAULTED),
+        (announce.is_some(), RingRecord::ANNOUNCES),
+    ] {
+        record.flags |= if holds { flag } else { 0 };
+    }
+    Ok(record)
+}

@@ -1,0 +1,165 @@
+//! The requests that a backend knows, one row each.
+//!
+//! A row is all there is to say about a request: what it needs, what may come along, whether the polling threads must stand
+//! aside, how it is answered, and the function that carries it out. Checks, gates, acknowledgements and the protocol features
+//! on offer follow from it. To add a request is to add a row, and the function beside what it changes.
+
+use std::ops::RangeInclusive;
+use std::os::fd::OwnedFd;
+
+use linecard_wire::payload::Payload;
+use linecard_wire::{FrontendReq as Req, MAX_FDS, Message, ProtocolFeatures};
+
+use super::later::Pending;
+use super::{Session, Slots};
+use crate::error::Refusal;
+
+/// What carries a request out. An error has changed nothing.
+pub(crate) type Handler = fn(&mut Session, Message, &mut Slots<'_>) -> Result<Answer, Refusal>;
+
+/// The answer of a request's own.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// None; an acknowledgement where the frontend wants one.
+    None,
+    /// This payload, and these descriptors with it.
+    Now(Vec<u8>, Vec<OwnedFd>),
+    /// One that somebody works on. The frontend's next request waits for it.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for IOTLB, device state and the migration log"))]
+    Later(Pending),
+}
+
+impl Answer {
+    pub(super) fn payload(payload: &impl Payload) -> Self {
+        Self::Now(payload.to_bytes(), Vec::new())
+    }
+}
+
+/// How a request is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reply {
+    /// Not at all, or by an acknowledgement (`REPLY_ACK`), which can say that it was refused.
+    Acknowledgement,
+    /// By a payload of its own. A refusal cannot be told, and ends the connection.
+    Payload,
+    /// By a payload of its own, and a refusal by an empty one.
+    PayloadOrEmpty,
+}
+
+/// Whether a request may change what polling threads use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rings {
+    Untouched,
+    /// It is carried out while no polling thread is inside a ring.
+    Held,
+}
+
+/// One request.
+#[derive(Debug)]
+pub(crate) struct Row {
+    pub(super) code: Req,
+    /// The protocol feature without which it is refused.
+    pub(super) needs: ProtocolFeatures,
+    /// How many descriptors may come along; where the payload says how many, its function checks that.
+    pub(super) descriptors: RangeInclusive<usize>,
+    pub(super) rings: Rings,
+    pub(super) reply: Reply,
+    pub(super) carry_out: Handler,
+}
+
+impl Row {
+    /// A request that tells something.
+    pub(super) const fn set(code: Req, rings: Rings, carry_out: Handler) -> Self {
+        let (needs, reply) = (ProtocolFeatures::empty(), Reply::Acknowledgement);
+        Self { code, needs, descriptors: 0..=0, rings, reply, carry_out }
+    }
+
+    /// A request that asks something.
+    pub(crate) const fn get(code: Req, carry_out: Handler) -> Self {
+        Self { reply: Reply::Payload, ..Self::set(code, Rings::Untouched, carry_out) }
+    }
+
+    const fn needs(self, needs: ProtocolFeatures) -> Self {
+        Self { needs, ..self }
+    }
+
+    const fn descriptors(self, descriptors: RangeInclusive<usize>) -> Self {
+        Self { descriptors, ..self }
+    }
+
+    /// Checks that as many descriptors came as may; the message closes them otherwise.
+    pub(super) fn check_descriptors(&self, message: &Message) -> Result<(), Refusal> {
+        let got = message.fds.len().saturating_add(message.surplus_fds);
+        if self.descriptors.contains(&got) {
+            return Ok(());
+        }
+        let want = got.clamp(*self.descriptors.start(), *self.descriptors.end());
+        Err(Refusal::Descriptors { request: message.request, got, want })
+    }
+
+    /// One that tells something about rings, and a copy: for tables of tests.
+    #[cfg(test)]
+    pub(crate) fn held(code: Req, carry_out: Handler) -> Self {
+        Self::set(code, Rings::Held, carry_out)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn again(&self) -> Self {
+        let (descriptors, needs) = (self.descriptors.clone(), self.needs);
+        Self { descriptors, needs, reply: self.reply, ..Self::set(self.code, self.rings, self.carry_out) }
+    }
+
+    /// Whether it may change what polling threads use.
+    pub(crate) fn touches_rings(&self) -> bool {
+        self.rings == Rings::Held
+    }
+}
+
+use ProtocolFeatures as Need;
+use Rings::{Held, Untouched};
+
+/// All requests, by code.
+pub(crate) static REQUESTS: &[Row] = &[
+    Row::get(Req::GET_FEATURES, Session::get_features),
+    Row::set(Req::SET_FEATURES, Held, Session::set_features),
+    Row::set(Req::SET_OWNER, Untouched, Session::set_owner),
+    Row::set(Req::RESET_OWNER, Held, Session::reset_owner),
+    Row::set(Req::SET_MEM_TABLE, Held, Session::set_mem_table).descriptors(0..=MAX_FDS),
+    Row::set(Req::SET_VRING_NUM, Held, Session::set_vring_num),
+    Row::set(Req::SET_VRING_ADDR, Held, Session::set_vring_addr),
+    Row::set(Req::SET_VRING_BASE, Held, Session::set_vring_base),
+    Row { rings: Held, ..Row::get(Req::GET_VRING_BASE, Session::get_vring_base) },
+    Row::set(Req::SET_VRING_KICK, Held, Session::set_vring_kick).descriptors(0..=1),
+    Row::set(Req::SET_VRING_CALL, Held, Session::set_vring_call).descriptors(0..=1),
+    Row::set(Req::SET_VRING_ERR, Held, Session::set_vring_err).descriptors(0..=1),
+    Row::get(Req::GET_PROTOCOL_FEATURES, Session::get_protocol_features),
+    Row::set(Req::SET_PROTOCOL_FEATURES, Untouched, Session::set_protocol_features),
+    Row::get(Req::GET_QUEUE_NUM, Session::get_queue_num),
+    Row::set(Req::SET_VRING_ENABLE, Held, Session::set_vring_enable),
+    Row::set(Req::SEND_RARP, Held, Session::send_rarp).needs(Need::RARP),
+    Row::set(Req::NET_SET_MTU, Untouched, Session::set_mtu).needs(Need::MTU),
+    Row {
+        reply: Reply::PayloadOrEmpty,
+        ..Row::get(Req::GET_CONFIG, Session::get_config).needs(Need::CONFIG)
+    },
+    Row::set(Req::SET_CONFIG, Untouched, Session::set_config).needs(Need::CONFIG),
+    Row::set(Req::RESET_DEVICE, Held, Session::reset_device).needs(Need::RESET_DEVICE),
+    Row::get(Req::GET_MAX_MEM_SLOTS, Session::get_max_mem_slots).needs(Need::CONFIGURE_MEM_SLOTS),
+    Row::set(Req::ADD_MEM_REG, Held, Session::add_region).needs(Need::CONFIGURE_MEM_SLOTS).descriptors(1..=1),
+    Row::set(Req::REM_MEM_REG, Held, Session::remove_region)
+        .needs(Need::CONFIGURE_MEM_SLOTS)
+        .descriptors(0..=1),
+    Row::set(Req::SET_STATUS, Held, Session::set_status).needs(Need::STATUS),
+    Row::get(Req::GET_STATUS, Session::get_status).needs(Need::STATUS),
+];
+
+/// The protocol features that some request needs.
+pub(crate) fn protocol_features() -> ProtocolFeatures {
+    REQUESTS.iter().map(|row| row.needs).collect()
+}
+
+/// Checks that exactly `want` descriptors came, as a payload says; the message closes them otherwise.
+pub(super) fn expect_fds(message: &Message, want: usize) -> Result<(), Refusal> {
+    let got = message.fds.len().saturating_add(message.surplus_fds);
+    if got == want { Ok(()) } else { Err(Refusal::Descriptors { request: message.request, got, want }) }
+}

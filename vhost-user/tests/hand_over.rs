@@ -1,0 +1,250 @@
+//! Ports that go from one backend to the next with their frontend connected.
+
+mod common;
+
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use common::{Bench, Frontend, Guest, frame, socket_path};
+use linecard_lab::{wait_for, wait_until};
+use linecard_mempool::Burst;
+use linecard_pmd::{RxQueue, TxQueue};
+use linecard_vhost_user::{Backend, BackendConfig, Control, Error, HandOver, Mode};
+use linecard_virtio::Features;
+use linecard_wire::FrontendReq as Req;
+use linecard_wire::payload::{MemoryRegion, Payload, SingleRegion};
+
+const FRAMES: usize = 3000;
+/// Receive buffers, and frames that may be on their way.
+const WINDOW: usize = 64;
+const HOPS: usize = 6;
+
+fn config(label: &str) -> BackendConfig {
+    BackendConfig { hand_over: true, ..BackendConfig::new(label, socket_path(label), Mode::Listen) }
+}
+
+fn len(n: usize) -> usize {
+    60 + n % 1000
+}
+
+/// Sends numbered frames and expects each to come back, once and in order.
+fn drive(mut guest: Guest, done: &AtomicBool) -> Guest {
+    guest.post_receive(0, WINDOW, 2048);
+    let (mut sent, mut back) = (0, 0);
+    wait_until("all frames to come back", || {
+        guest.tx.take();
+        while sent < FRAMES && sent - back < WINDOW {
+            guest.send(&frame(sent, len(sent)));
+            sent += 1;
+        }
+        guest.tx.publish();
+        for (token, bytes) in guest.received() {
+            assert_eq!(bytes.get(common::HEADER..), Some(frame(back, len(back)).as_slice()), "frame {back}");
+            back += 1;
+            guest.post_receive(token as usize, 1, 2048);
+        }
+        back == FRAMES
+    });
+    done.store(true, Relaxed);
+    guest
+}
+
+/// Sends back what came, and keeps what there is no room for; how many came.
+fn echo(bench: &mut Bench, packets: &mut Burst) -> usize {
+    let came = if packets.is_empty() { bench.rx.rx_burst(packets) } else { 0 };
+    bench.tx.tx_burst(packets);
+    came
+}
+
+fn hand_over_while_polled(bench: &mut Bench, packets: &mut Burst) -> HandOver {
+    // Split, so that one thread polls and another asks.
+    let Bench { backend, rx, tx, .. } = bench;
+    std::thread::scope(|scope| {
+        let asking = scope.spawn(|| backend.hand_over());
+        while !asking.is_finished() {
+            if packets.is_empty() {
+                rx.rx_burst(packets);
+            }
+            tx.tx_burst(packets);
+        }
+        asking.join().expect("no panic").expect("handed over")
+    })
+}
+
+#[test]
+fn a_port_changes_hands_under_traffic_and_no_packet_is_lost() {
+    for features in [
+        Features::NONE,
+        Features::IN_ORDER | Features::EVENT_IDX,
+        Features::RING_PACKED,
+        Features::RING_PACKED | Features::IN_ORDER | Features::NET_MRG_RXBUF,
+    ] {
+        let config = config("hands");
+        let mut bench = Bench::of(config.clone(), common::pool(1024, 0));
+        let guest = Guest::start(&bench.path, features);
+        bench.wait_link(true);
+        let done = AtomicBool::new(false);
+        let mut guest = std::thread::scope(|scope| {
+            let driving = scope.spawn(|| drive(guest, &done));
+            let mut packets = Burst::new();
+            for hop in 0..HOPS {
+                let handed = hand_over_while_polled(&mut bench, &mut packets);
+                assert!(!bench.backend.peer().connected());
+                let control = Control::new();
+                let backend = Backend::take_over(&control, config.clone(), handed).expect("taken over");
+                assert!(backend.peer().link_up(), "hop {hop}");
+                assert!(backend.peer().features().contains(features));
+                bench.go_on_with(backend);
+                // Some traffic before the next one; what is left after the last.
+                let mut came = 0;
+                wait_until("traffic", || {
+                    came += echo(&mut bench, &mut packets);
+                    came >= FRAMES / (2 * HOPS)
+                });
+            }
+            wait_until("the guest", || {
+                echo(&mut bench, &mut packets);
+                done.load(Relaxed)
+            });
+            driving.join().expect("the guest")
+        });
+        // The session goes on: requests are answered, rings stop where the frames have brought them.
+        let base = guest.frontend.stop_ring(1);
+        if !features.contains(Features::RING_PACKED) {
+            assert_eq!(base as usize, FRAMES);
+        }
+        assert_eq!(bench.backend.peer().counters()[3], ("ring_faults", 0));
+        let path = bench.path.clone();
+        drop(guest);
+        bench.wait_gone();
+        bench.assert_whole();
+        // The name went along, and goes with the last.
+        assert!(path.exists());
+        drop(bench);
+        assert!(!path.exists());
+    }
+}
+
+#[test]
+fn a_port_without_a_frontend_changes_hands_and_serves_who_waited() {
+    let config = config("idle");
+    let mut old = Backend::new(&Control::new(), config.clone()).expect("backend");
+    let handed = old.hand_over().expect("handed over");
+    drop(old);
+    assert!(config.path.exists());
+    let early = Frontend::connect(&config.path);
+    // Between two processes it is bytes and descriptors.
+    let HandOver { state, descriptors, .. } = handed;
+    let handed = HandOver::new(state, descriptors);
+    let new = Backend::take_over(&Control::new(), config.clone(), handed).expect("taken over");
+    let guest = Guest::over(early, Features::NONE);
+    wait_until("link", || new.peer().link_up());
+    drop((guest, new));
+    assert!(!config.path.exists());
+}
+
+/// More than the socket holds, and less than is kept for a frontend that does not read.
+const REQUESTS: usize = 1000;
+
+#[test]
+fn a_port_is_handed_over_between_two_requests_only() {
+    let config = config("between");
+    let mut old = Backend::new(&Control::new(), config.clone()).expect("backend");
+    let mut frontend = Frontend::connect(&config.path);
+    // Answers that the frontend does not read keep the port from being between two requests.
+    for _ in 0..REQUESTS {
+        frontend.send(Req::GET_FEATURES, &[], &[]);
+    }
+    wait_until("all requests to be read", || {
+        frontend.connection.flush().expect("connected") && unread(&frontend) == 0
+    });
+    let refused = old.hand_over();
+    assert!(matches!(refused, Err(Error::HandOver { .. })), "{refused:?}");
+    assert!(old.peer().connected(), "the port goes on");
+    for n in 0..REQUESTS {
+        let answer = frontend.connection.read_until(Instant::now() + Duration::from_secs(30));
+        assert_eq!(answer.expect("an answer").request, Req::GET_FEATURES as u32, "answer {n}");
+    }
+    // A request that is not whole is waited for, and answered by the one or the other.
+    let message = [1u32, 1, 0].map(u32::to_ne_bytes).concat();
+    frontend.connection.socket().write_all(&message[..5]).expect("room");
+    wait_until("five bytes to be read", || unread(&frontend) == 0);
+    let handed = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| old.hand_over());
+        frontend.connection.socket().write_all(&message[5..]).expect("room");
+        asking.join().expect("no panic").expect("handed over")
+    });
+    drop(old);
+    let _new = Backend::take_over(&Control::new(), config, handed).expect("taken over");
+    let answer = frontend.connection.read_until(Instant::now() + Duration::from_secs(30));
+    assert_eq!(answer.expect("an answer").request, Req::GET_FEATURES as u32);
+    assert_ne!(frontend.number(Req::GET_PROTOCOL_FEATURES), 0, "and no answer comes twice");
+}
+
+/// Bytes that the other end of the frontend's socket has not read.
+fn unread(frontend: &Frontend) -> libc::c_int {
+    let mut bytes: libc::c_int = 0;
+    let fd = std::os::fd::AsRawFd::as_raw_fd(frontend.connection.socket());
+    // SAFETY: writes an integer to `bytes`.
+    let result = unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &raw mut bytes) };
+    assert_eq!(result, 0);
+    bytes
+}
+
+#[test]
+fn what_a_successor_cannot_serve_is_refused_by_a_sentence() {
+    let config = config("refuse");
+    let not_kept = BackendConfig { hand_over: false, ..config.clone() };
+    let mut plain = Backend::new(&Control::new(), not_kept).expect("backend");
+    let refused = plain.hand_over().expect_err("it keeps no descriptors").to_string();
+    assert!(refused.contains("hand_over"), "{refused}");
+    drop(plain);
+
+    let two = BackendConfig { queue_pairs: 2, ..config.clone() };
+    let fewer_features = BackendConfig { features: Features::NONE, ..two.clone() };
+    for successor in [config.clone(), fewer_features] {
+        let mut old = Backend::new(&Control::new(), two.clone()).expect("backend");
+        let mut guest = Guest::start(&config.path, Features::NET_MRG_RXBUF);
+        let handed = old.hand_over().expect("handed over");
+        let refused = Backend::take_over(&Control::new(), successor, handed).map(drop).expect_err("less");
+        assert!(matches!(refused, Error::TakeOver { .. }), "{refused}");
+        // Nobody serves it any more, and it knows.
+        assert!(guest.frontend.is_dropped());
+    }
+    for state in [Vec::new(), vec![0; 4096]] {
+        let handed = HandOver::new(state, Vec::new());
+        let refused = Backend::take_over(&Control::new(), config.clone(), handed).map(drop);
+        assert!(matches!(refused, Err(Error::TakeOver { .. })), "{refused:?}");
+    }
+    assert!(!config.path.exists());
+}
+
+/// A region's descriptor counts as one of the port's, as long as the region is there.
+#[test]
+fn descriptors_of_regions_are_charged_to_their_port() {
+    const PAGE: u64 = 4096;
+    let mut config = config("charged");
+    config.limits.descriptors = Some(20);
+    let backend = Backend::new(&Control::new(), config.clone()).expect("backend");
+    let mut frontend = Frontend::connect(&config.path);
+    frontend.negotiate(Features::NONE);
+    let region = |n: u64| {
+        let addr = (n + 1) << 30;
+        let region = MemoryRegion { guest_addr: addr, size: PAGE, user_addr: addr, offset: n * PAGE };
+        SingleRegion(region).to_bytes()
+    };
+    let file = frontend.file.try_clone().expect("dup");
+    let added = (0..40)
+        .take_while(|n| {
+            let fd = std::os::fd::AsFd::as_fd(&file);
+            matches!(frontend.ask(Req::ADD_MEM_REG, &region(*n), &[fd]), Ok(0))
+        })
+        .count();
+    assert!((8..20).contains(&added), "{added} regions with 20 descriptors");
+    wait_until("the end of a connection that sends too many", || !backend.peer().connected());
+    // They are given back with the regions.
+    let mut next = wait_for("a connection", || Some(Frontend::connect(&config.path)));
+    next.negotiate(Features::NONE);
+    next.good(Req::ADD_MEM_REG, &region(0), &[std::os::fd::AsFd::as_fd(&file)]);
+}
