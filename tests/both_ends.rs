@@ -79,3 +79,29 @@ mod back_packed_mergeable {
 mod back_packed_in_order {
     linecard::pmd::contract_tests!(super::Back("packed_vq=1,mrg_rxbuf=0,in_order=1"));
 }
+
+/// Sleepers are woken around index 65 536 of every kind of ring, at both ends.
+mod sleepers {
+    use linecard::pmd::contract::{Link, wakes_after};
+
+    use super::{Back, Front};
+
+    const OPTIONS: [&str; 4] =
+        ["in_order=0", "in_order=1", "packed_vq=1,in_order=0", "packed_vq=1,in_order=1"];
+
+    fn cross_a_lap(link: impl Fn(&'static str) -> Box<dyn Link>) {
+        for options in OPTIONS {
+            wakes_after(&*link(options), 65_536 - 700, 1_400);
+        }
+    }
+
+    #[test]
+    fn of_the_frontend_cross_a_lap() {
+        cross_a_lap(|options| Box::new(Front(options)));
+    }
+
+    #[test]
+    fn of_the_backend_cross_a_lap() {
+        cross_a_lap(|options| Box::new(Back(options)));
+    }
+}

@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::local::{Identity, LocalControl};
 use crate::port::{Device, DeviceInfo, Driver, Port, ProbeContext, Running, RxQueue, TxQueue};
 use crate::stats::{AnyLoss, PortCounters, QueueStats, Total};
+use crate::wake::Armed;
 
 const DRIVER: &str = "net_null";
 const MAX_QUEUES: u16 = 256;
@@ -198,6 +199,10 @@ impl<const COPY: bool> RxQueue for Rx<COPY> {
     fn path(&self) -> &'static str {
         if COPY { "copy" } else { "fill" }
     }
+
+    fn arm(&mut self) -> Armed {
+        Armed::Ready
+    }
 }
 
 /// Packets larger than a buffer; one by one, as nothing here is about speed.
@@ -244,6 +249,10 @@ impl RxQueue for RxChain {
 
     fn path(&self) -> &'static str {
         if self.copy { "copy, chains" } else { "fill, chains" }
+    }
+
+    fn arm(&mut self) -> Armed {
+        Armed::Ready
     }
 }
 

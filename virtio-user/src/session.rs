@@ -4,6 +4,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use linecard_eal::gate::{Controller, close_all};
+use linecard_eal::wake::Relay;
 use linecard_mempool::{Meta, Pool};
 use linecard_pmd::PortControl;
 use linecard_virtio::Features;
@@ -54,6 +55,8 @@ pub(crate) struct Session {
     pub(crate) listener: Option<Arc<Listener>>,
     pub(crate) growth: Growth,
     pub(crate) trouble: Arc<Trouble>,
+    /// Passes the backend's calls on to who sleeps.
+    pub(crate) relay: Arc<Relay>,
     // Paths before the memory they use: fields are dropped in this order.
     pub(crate) rx: Vec<Inside<dyn RxPath>>,
     pub(crate) tx: Vec<Inside<dyn TxPath>>,
@@ -268,6 +271,10 @@ impl Session {
             inside.open();
             shown.set(name);
         }
+        // Only now: who sleeps wakes and finds the new rings.
+        for (queue, pair) in self.pairs.iter().enumerate().take(self.rx.len()) {
+            self.relay.set(queue, Some(pair.rx.call.clone()));
+        }
     }
 
     /// Watches a backend until it is lost or the user stops the port; returns how long to wait then.
@@ -315,6 +322,7 @@ impl Session {
             let _ = farewell(&mut live.greeted, &self.pairs);
         }
         drop(live);
+        (0..self.rx.len()).for_each(|queue| self.relay.set(queue, None));
         // Only now: as long as the backend was connected it might have used the buffers.
         drop((rx, tx));
     }

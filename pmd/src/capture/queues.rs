@@ -1,5 +1,6 @@
 //! Queues that can be watched: another queue's, with a [`Point`] in front.
 
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use linecard_mempool::{Burst, Packet};
@@ -7,6 +8,7 @@ use linecard_mempool::{Burst, Packet};
 use super::point::{Gone, Mailbox, Point, Sinks, telling};
 use crate::pcap::encode::now;
 use crate::port::{RxQueue, TxQueue};
+use crate::wake::Armed;
 
 /// A receive queue that can be captured; made by [`Hub::watch_queues`](super::Hub::watch_queues).
 ///
@@ -53,6 +55,18 @@ impl RxQueue for WatchedRx {
 
     fn path(&self) -> &'static str {
         self.inner.path()
+    }
+
+    fn arm(&mut self) -> Armed {
+        self.inner.arm()
+    }
+
+    fn disarm(&mut self) {
+        self.inner.disarm();
+    }
+
+    fn event(&self) -> Option<BorrowedFd<'_>> {
+        self.inner.event()
     }
 }
 

@@ -10,6 +10,7 @@ use super::read::{Damage, Reader};
 use crate::chain::packet_of;
 use crate::port::RxQueue;
 use crate::stats::{QueueStats, Total};
+use crate::wake::Armed;
 
 crate::causes! {
     /// Why a file's frames are not received.
@@ -263,6 +264,12 @@ impl<S: Source> RxQueue for Rx<S> {
             Timing::Rate(_) => "file at a rate",
             Timing::Original => "file in its own time",
         }
+    }
+
+    /// Frames of a file are there when they are due, and nothing wakes for that.
+    fn arm(&mut self) -> Armed {
+        let now = self.ready() && matches!(self.pace.timing, Timing::Fast);
+        if now { Armed::Ready } else { Armed::Unable }
     }
 }
 

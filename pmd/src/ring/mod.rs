@@ -18,6 +18,7 @@
 mod lane;
 mod pairs;
 
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -32,6 +33,7 @@ use crate::error::Error;
 use crate::local::{Identity, LocalControl};
 use crate::port::{Device, DeviceInfo, Driver, Port, ProbeContext, Running, RxQueue, TxQueue};
 use crate::stats::{AnyLoss, PortCounters, QueueStats};
+use crate::wake::Armed;
 
 const DRIVER: &str = "net_ring";
 /// Most queues of a ring port.
@@ -276,6 +278,18 @@ impl RxQueue for Rx {
 
     fn path(&self) -> &'static str {
         "ring"
+    }
+
+    fn arm(&mut self) -> Armed {
+        self.receiver.arm()
+    }
+
+    fn disarm(&mut self) {
+        self.receiver.disarm();
+    }
+
+    fn event(&self) -> Option<BorrowedFd<'_>> {
+        self.receiver.event()
     }
 }
 
