@@ -54,7 +54,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "linecard-virtio-user",
         ],
     ),
-    ("linecard-apps", &["linecard"]),
+    ("linecard-switch", &["linecard-pmd", "linecard-mempool", "linecard-eal", "linecard-net"]),
+    ("linecard-apps", &["linecard", "linecard-switch"]),
     ("xtask", &["linecard-testing"]),
 ];
 
