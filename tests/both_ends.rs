@@ -1,5 +1,6 @@
 //! The port contract over a vhost-user socket: our frontend with our backend behind it, and the reverse, on every ring.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use linecard::pmd::contract::{Ends, Far, Limits, Link};
@@ -10,11 +11,16 @@ use linecard::virtio_user::VirtioUser;
 static VHOST: VhostDriver = VhostDriver::new();
 static VIRTIO_USER: VirtioUser = VirtioUser::new();
 
-/// A frontend and a backend on a socket of their own.
-fn both(front: &ProbeContext, back: &ProbeContext, options: &str) -> (Box<dyn Device>, Box<dyn Device>) {
+/// A path that nobody else uses.
+fn socket() -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let name = format!("linecard-ends-{}-{}.sock", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-    let path = std::env::temp_dir().join(name);
+    std::env::temp_dir().join(name)
+}
+
+/// A frontend and a backend on a socket of their own.
+fn both(front: &ProbeContext, back: &ProbeContext, options: &str) -> (Box<dyn Device>, Box<dyn Device>) {
+    let path = socket();
     let args = |text: String| DevArgs::parse(&text).expect("well formed");
     let back_args = args(format!("net_vhost0,iface={},queues=2", path.display()));
     let front_args = args(format!("net_virtio_user0,path={},queues=2,{options}", path.display()));
@@ -82,9 +88,23 @@ mod back_packed_in_order {
 
 /// Sleepers are woken around index 65 536 of every kind of ring, at both ends.
 mod sleepers {
-    use linecard::pmd::contract::{Link, wakes_after};
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::{Duration, Instant};
 
-    use super::{Back, Front};
+    use linecard::pmd::contract::{Link, wakes_after};
+    use linecard::pmd::netdev::lab::wait_until;
+    use linecard::prelude::*;
+
+    use super::{Back, Front, socket};
+
+    fn eal() -> Eal {
+        Eal::new(&EalArgs::parse(["-m", "64"].map(Into::into)).expect("arguments").0).expect("an instance")
+    }
+
+    fn pool(eal: &Eal) -> Pool {
+        let config = PoolConfig { packets: 4096, ..PoolConfig::default() };
+        Pool::new(&eal.default_domain(), config).expect("a pool")
+    }
 
     const OPTIONS: [&str; 4] =
         ["in_order=0", "in_order=1", "packed_vq=1,in_order=0", "packed_vq=1,in_order=1"];
@@ -103,5 +123,70 @@ mod sleepers {
     #[test]
     fn of_the_backend_cross_a_lap() {
         cross_a_lap(|options| Box::new(Back(options)));
+    }
+
+    /// A peer that goes and comes back wakes whoever sleeps, also by what it brings anew.
+    fn outlives_its_peers(options: &str, sleeper_is_backend: bool) {
+        let eal = eal();
+        let pool = pool(&eal);
+        let path = socket();
+        let (back, front) = (
+            format!("net_vhost0,iface={}", path.display()),
+            format!("net_virtio_user0,path={},{options}", path.display()),
+        );
+        let (own, other) = if sleeper_is_backend { (&back, &front) } else { (&front, &back) };
+        // A frontend does not start without its backend.
+        let mut first = (!sleeper_is_backend).then(|| linecard::open(&eal, &pool, other).expect("a port"));
+        let mut port = linecard::open(&eal, &pool, own).expect("a port");
+        let (mut rx, seen) = (port.rx.remove(0), AtomicU32::new(0));
+        std::thread::scope(|scope| {
+            let sleeper = scope.spawn(|| sleep_for(&mut *rx, &seen, ROUNDS));
+            for round in 0..ROUNDS {
+                let mut peer =
+                    first.take().unwrap_or_else(|| linecard::open(&eal, &pool, other).expect("a port"));
+                wait_until("link up", || port.control.link().up && peer.control.link().up);
+                let mut packets = Burst::new();
+                wait_until("a packet is sent", || {
+                    if packets.is_empty() {
+                        assert!(pool.get_bulk(&mut packets, 1));
+                        packets[0].append(60).expect("room").fill(0);
+                    }
+                    peer.tx[0].tx_burst(&mut packets) == 1
+                });
+                wait_until("it wakes", || {
+                    peer.tx[0].reclaim();
+                    peer.rx[0].rx_burst(&mut packets);
+                    packets.clear();
+                    seen.load(Ordering::Acquire) > round || sleeper.is_finished()
+                });
+                drop(peer.stop());
+            }
+        });
+        port.rx.push(rx);
+        drop(port.stop());
+    }
+
+    const ROUNDS: u32 = 3;
+
+    fn sleep_for(rx: &mut dyn RxQueue, seen: &AtomicU32, packets: u32) {
+        const BOUND: Duration = Duration::from_secs(60);
+        let (mut burst, mut adaptive) = (Burst::new(), Adaptive::new(Duration::ZERO, BOUND));
+        while seen.load(Ordering::Relaxed) < packets {
+            let count = rx.rx_burst(&mut burst);
+            seen.fetch_add(burst.clear() as u32, Ordering::Release);
+            let began = Instant::now();
+            adaptive.rest(count, &mut [&mut *rx]);
+            assert!(began.elapsed() < BOUND, "a wake-up was lost");
+        }
+    }
+
+    #[test]
+    fn of_the_frontend_outlive_backends() {
+        ["in_order=0", "packed_vq=1"].into_iter().for_each(|options| outlives_its_peers(options, false));
+    }
+
+    #[test]
+    fn of_the_backend_outlive_frontends() {
+        ["in_order=0", "packed_vq=1"].into_iter().for_each(|options| outlives_its_peers(options, true));
     }
 }

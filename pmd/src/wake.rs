@@ -94,3 +94,6 @@ pub(crate) fn arm_descriptor(fd: impl AsFd) -> Armed {
         Armed::Asleep
     }
 }
+
+#[cfg(test)]
+mod tests;
