@@ -36,6 +36,16 @@ pub(crate) struct Received {
     pub(crate) fds_lost: bool,
 }
 
+/// Descriptors that this process may have open (`RLIMIT_NOFILE`).
+pub(crate) fn most_descriptors() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is exclusively borrowed for the call, which fills it.
+    match unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } {
+        0 => limit.rlim_cur,
+        _ => 1024,
+    }
+}
+
 /// Reads at most `buffer.len()` bytes and at most `most_fds` descriptors attached to them; does not wait for bytes. The
 /// kernel closes descriptors beyond that in here, which may take as long as their sender likes.
 pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], most_fds: usize) -> io::Result<Received> {
