@@ -189,4 +189,40 @@ mod sleepers {
     fn of_the_backend_outlive_frontends() {
         ["in_order=0", "packed_vq=1"].into_iter().for_each(|options| outlives_its_peers(options, true));
     }
+
+    /// How often the thread of that name went to sleep of its own.
+    fn sleeps(name: &str) -> Option<u64> {
+        let tasks = std::fs::read_dir("/proc/self/task").expect("our own");
+        let text = |task: &std::fs::DirEntry| std::fs::read_to_string(task.path().join("status")).ok();
+        let status =
+            tasks.filter_map(|task| text(&task.ok()?)).find(|text| text.contains(&format!("\t{name}\n")))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+        line.trim().parse().ok()
+    }
+
+    /// While nothing is sent, the control thread of a frontend does not wake at all; an earlier one did every 100 ms.
+    #[test]
+    fn an_idle_frontends_thread_sleeps_for_good() {
+        let eal = eal();
+        let pool = pool(&eal);
+        let path = socket();
+        let open = |device: &str| linecard::open(&eal, &pool, device).expect("a port");
+        let mut back = open(&format!("net_vhost0,iface={}", path.display()));
+        let mut front = open(&format!("net_virtio_user7654,path={}", path.display()));
+        wait_until("link up", || back.control.link().up && front.control.link().up);
+        let mut packets = Burst::new();
+        assert!(pool.get_bulk(&mut packets, 1));
+        packets[0].append(60).expect("room").fill(0);
+        assert_eq!(front.tx[0].tx_burst(&mut packets), 1);
+        wait_until("it arrives", || back.rx[0].rx_burst(&mut packets) == 1);
+        packets.clear();
+        let mut before = sleeps("lc-tio_user7654");
+        assert!(before.is_some(), "there is such a thread");
+        wait_until("it sleeps for half a second", || {
+            std::thread::sleep(Duration::from_millis(500));
+            let now = sleeps("lc-tio_user7654");
+            std::mem::replace(&mut before, now) == now
+        });
+        drop((front.stop(), back.stop()));
+    }
 }

@@ -29,6 +29,63 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::eventfd::EventFd;
 use crate::sync::{asymmetric_fences, heavy_fence, light_fence};
 
+/// A flag by which a thread that is about to sleep asks others to tell it of something: the two halves in
+/// [the module](self)'s picture, with whatever wakes the thread left to the caller.
+///
+/// ```
+/// let request = linecard_eal::wake::Request::new();
+/// assert!(!request.take());
+/// request.ask();
+/// assert!(request.take() && !request.take());
+/// ```
+#[derive(Debug)]
+pub struct Request {
+    asked: AtomicBool,
+    asymmetric: bool,
+}
+
+impl Default for Request {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Request {
+    /// Nobody asks.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { asked: AtomicBool::new(false), asymmetric: asymmetric_fences() }
+    }
+
+    /// Asks. Look at what you wait for after this, and before you sleep.
+    pub fn ask(&self) {
+        self.asked.store(true, Ordering::Relaxed);
+        // W1, pairs with W2 in `take`.
+        heavy_fence(self.asymmetric);
+    }
+
+    /// Asks no more; somebody may have taken the request already.
+    pub fn withdraw(&self) {
+        self.asked.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether the request stands.
+    #[must_use]
+    pub fn is_asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    /// Takes the request, after what was asked for is visible; whether there was one. Any thread; costs a few instructions
+    /// when there is none.
+    #[inline(always)]
+    #[must_use = "whoever asked has to be woken"]
+    pub fn take(&self) -> bool {
+        // W2, pairs with W1 in `ask`: what the sleeper waits for is visible before we look whether it sleeps.
+        light_fence(self.asymmetric);
+        self.asked.load(Ordering::Relaxed) && self.asked.swap(false, Ordering::AcqRel)
+    }
+}
+
 /// What one sleeping thread is woken by. Its descriptor is made when it is armed for the first time, and stays the same.
 ///
 /// ```
@@ -39,25 +96,18 @@ use crate::sync::{asymmetric_fences, heavy_fence, light_fence};
 /// wake.wake();
 /// assert!(wake.event().is_some()); // and it is readable now
 /// ```
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Wake {
-    armed: AtomicBool,
-    asymmetric: bool,
+    request: Request,
     /// `None` where the system refused one.
     event: OnceLock<Option<EventFd>>,
-}
-
-impl Default for Wake {
-    fn default() -> Self {
-        Self::new()
-    }
 }
 
 impl Wake {
     /// One that is not armed.
     #[must_use]
     pub fn new() -> Self {
-        Self { armed: AtomicBool::new(false), asymmetric: asymmetric_fences(), event: OnceLock::new() }
+        Self::default()
     }
 
     /// Forgets earlier wake-ups and asks for one; false when the system has no descriptor for it. Look at the queue after
@@ -65,34 +115,29 @@ impl Wake {
     pub fn arm(&self) -> bool {
         let Some(event) = self.event.get_or_init(|| EventFd::new().ok()) else { return false };
         event.drain();
-        self.armed.store(true, Ordering::Relaxed);
-        // W1, pairs with W2 in `wake`.
-        heavy_fence(self.asymmetric);
+        self.request.ask();
         true
     }
 
     /// Asks for no wake-up any more; one may come all the same.
     pub fn disarm(&self) {
-        self.armed.store(false, Ordering::Relaxed);
+        self.request.withdraw();
     }
 
     /// Makes the descriptor readable if the queue is armed, and disarms it; whether it was. Any thread; costs a few
     /// instructions when it is not armed.
     #[inline(always)]
     pub fn wake(&self) -> bool {
-        // W2, pairs with W1 in `arm`: what the sleeper is woken for is visible before we look whether it sleeps.
-        light_fence(self.asymmetric);
-        self.armed.load(Ordering::Relaxed) && self.signal()
+        self.request.take() && self.signal()
     }
 
     #[cold]
     #[inline(never)]
     fn signal(&self) -> bool {
-        let armed = self.armed.swap(false, Ordering::AcqRel);
-        if armed && let Some(Some(event)) = self.event.get() {
+        if let Some(Some(event)) = self.event.get() {
             event.signal();
         }
-        armed
+        true
     }
 
     /// What to wait for reading on; nothing before the first [`arm`](Self::arm).

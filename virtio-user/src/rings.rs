@@ -12,6 +12,7 @@ use linecard_virtio::{
 use crate::doorbell::Doorbell;
 use crate::error::Error;
 use crate::handshake::layout;
+use crate::owed::Notice;
 use crate::path::{HEADER, RxPath, TxPath};
 use crate::rx::{Rx, RxParts};
 use crate::tx::{Tx, TxParts};
@@ -90,9 +91,9 @@ impl RingZone {
     }
 
     /// The doorbell of a transmit ring.
-    pub(crate) fn doorbell(&self, features: Features) -> Result<Arc<Doorbell>, Error> {
+    pub(crate) fn doorbell(&self, features: Features, notice: &Arc<Notice>) -> Result<Arc<Doorbell>, Error> {
         let layout = layout(features);
-        let doorbell = Doorbell::new(&self.memory(layout)?, layout, self.kick.clone());
+        let doorbell = Doorbell::new(&self.memory(layout)?, layout, self.kick.clone(), notice.clone());
         doorbell.map(Arc::new).ok_or_else(|| Error::Layout("its flags are not aligned".into()))
     }
 
