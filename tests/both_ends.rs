@@ -11,11 +11,12 @@ use linecard::virtio_user::VirtioUser;
 static VHOST: VhostDriver = VhostDriver::new();
 static VIRTIO_USER: VirtioUser = VirtioUser::new();
 
-/// A path that nobody else uses.
+/// A socket that nobody else uses: a path and an abstract name in turns.
 fn socket() -> PathBuf {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    let name = format!("linecard-ends-{}-{}.sock", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-    std::env::temp_dir().join(name)
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("linecard-ends-{}-{number}.sock", std::process::id());
+    if number.is_multiple_of(2) { std::env::temp_dir().join(name) } else { format!("@{name}").into() }
 }
 
 /// A frontend and a backend on a socket of their own.
