@@ -32,7 +32,7 @@ fn bridge(devices: [&str; 2], mut done: impl FnMut(&[Port; 2]) -> Outcome<bool>)
     // A driver that panics costs its queue; the other port goes on.
     let open = |device| linecard::open(&eal, &pool, device).map(contain);
     let mut ports = [open(devices[0])?, open(devices[1])?];
-    let mut packets = Burst::new();
+    let (mut packets, mut adaptive) = (Burst::new(), Adaptive::default());
     while !done(&ports)? {
         let [left, right] = &mut ports;
         let mut moved = left.rx[0].rx_burst(&mut packets);
@@ -42,8 +42,10 @@ fn bridge(devices: [&str; 2], mut done: impl FnMut(&[Port; 2]) -> Outcome<bool>)
         left.tx[0].tx_burst(&mut packets);
         packets.clear();
         if moved == 0 {
-            std::thread::sleep(Duration::from_micros(50));
+            left.tx[0].reclaim();
+            right.tx[0].reclaim();
         }
+        adaptive.rest(moved, &mut [&mut *left.rx[0], &mut *right.rx[0]]);
     }
     for port in ports {
         let stats = port.control.stats();

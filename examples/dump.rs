@@ -106,12 +106,13 @@ fn run() -> Result<(), Box<dyn Error>> {
 
     let mut out = std::io::stdout().lock();
     let (start, mut last, mut count) = (Instant::now(), Instant::now(), 0_u64);
-    let mut burst = Burst::new();
+    let (mut burst, mut adaptive) = (Burst::new(), Adaptive::default());
     while options.count.is_none_or(|most| count < most)
         && options.idle.is_none_or(|idle| last.elapsed() < idle)
     {
-        if port.rx[0].rx_burst(&mut burst) == 0 {
-            std::thread::sleep(Duration::from_micros(100));
+        let received = port.rx[0].rx_burst(&mut burst);
+        adaptive.rest(received, &mut [&mut *port.rx[0]]);
+        if received == 0 {
             continue;
         }
         last = Instant::now();

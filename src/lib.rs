@@ -74,5 +74,5 @@ pub fn open(eal: &Eal, pool: &Pool, arguments: &str) -> Result<Port, pmd::Error>
 pub mod prelude {
     pub use crate::eal::{Eal, EalArgs, Stop, Workers};
     pub use crate::mempool::{Burst, Packet, Pool, PoolConfig};
-    pub use crate::pmd::{Port, PortConfig, ProbeContext, RxQueue, TxQueue, configure};
+    pub use crate::pmd::{Adaptive, Port, PortConfig, ProbeContext, RxQueue, TxQueue, configure};
 }

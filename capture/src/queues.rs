@@ -1,5 +1,6 @@
 //! Queues that can be watched: another queue's, with a [`Point`] in front.
 
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use linecard_mempool::{Burst, Packet};
@@ -8,6 +9,7 @@ use super::point::{Gone, Mailbox, Point, Sinks};
 use crate::pcap::encode::now;
 use linecard_pmd::observer::observe;
 use linecard_pmd::port::{RxQueue, TxQueue};
+use linecard_pmd::wake::Armed;
 
 /// A receive queue that can be captured; made by [`Hub::watch_queues`](super::Hub::watch_queues).
 ///
@@ -56,6 +58,18 @@ impl RxQueue for WatchedRx {
 
     fn path(&self) -> &'static str {
         self.inner.path()
+    }
+
+    fn arm(&mut self) -> Armed {
+        self.inner.arm()
+    }
+
+    fn disarm(&mut self) {
+        self.inner.disarm();
+    }
+
+    fn event(&self) -> Option<BorrowedFd<'_>> {
+        self.inner.event()
     }
 }
 

@@ -10,6 +10,7 @@
 //! | [`bell`] | eventfds that a peer may make slow |
 //! | [`helper`] | where a port's work is done that nobody else may wait for |
 //! | [`eventfd`] | signals to a peer that may be hostile |
+//! | [`wake`] | how a thread that polls may sleep, and who wakes it |
 //! | [`runtime`] | where control sockets lie |
 //! | [`args`], [`log`] | EAL's command line, and `--log-level` for `tracing` |
 //!
@@ -38,6 +39,7 @@ pub mod runtime;
 pub mod shared;
 mod sync;
 mod sys;
+pub mod wake;
 
 pub use args::EalArgs;
 pub use clock::Clock;

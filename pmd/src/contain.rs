@@ -20,6 +20,7 @@
 //! `panic = "abort"` ends at a panic, whatever this does.
 
 use std::any::Any;
+use std::os::fd::BorrowedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -29,6 +30,7 @@ use linecard_mempool::{Burst, Packet};
 use crate::control::{Link, PortControl, PortStats};
 use crate::error::Error;
 use crate::port::{Device, Port, Running, RxQueue, TxQueue};
+use crate::wake::Armed;
 
 /// Contains the panics of a started port's queues; see [the module](self).
 ///
@@ -187,6 +189,19 @@ impl<Q: RxQueue> ContainedRx<Q> {
         }
         self.watch.tell("receive", given_up, panic);
     }
+
+    /// Does something with the queue, if it is still in use.
+    fn with<A>(&mut self, act: impl FnOnce(&mut Q) -> A) -> Option<A> {
+        let queue = self.queue.as_mut()?;
+        match catch_unwind(AssertUnwindSafe(|| act(queue))) {
+            Ok(answer) => Some(answer),
+            Err(panic) => {
+                self.dead = self.queue.take();
+                self.watch.tell("receive", 0, panic);
+                None
+            }
+        }
+    }
 }
 
 impl<Q: RxQueue> RxQueue for ContainedRx<Q> {
@@ -205,6 +220,18 @@ impl<Q: RxQueue> RxQueue for ContainedRx<Q> {
 
     fn path(&self) -> &'static str {
         self.queue.as_ref().map_or("panicked", RxQueue::path)
+    }
+
+    fn arm(&mut self) -> Armed {
+        self.with(RxQueue::arm).unwrap_or(Armed::Unable)
+    }
+
+    fn disarm(&mut self) {
+        self.with(RxQueue::disarm);
+    }
+
+    fn event(&self) -> Option<BorrowedFd<'_>> {
+        self.queue.as_ref()?.event()
     }
 }
 

@@ -6,6 +6,7 @@
 //! | [`config`] | what a port is asked to be, and what is refused |
 //! | [`control`] | link, statistics, addresses of a started port |
 //! | [`args`] | device arguments, taken by type |
+//! | [`wake`] | how a thread that polls queues may sleep: armed queues, [`Adaptive`] |
 //! | [`stats`] | counters that one thread writes and any reads |
 //! | [`local`] | a ready control side for ports that negotiate nothing |
 //! | [`registry`] | the drivers of a program |
@@ -54,6 +55,7 @@ pub mod offload;
 pub mod port;
 pub mod registry;
 pub mod stats;
+pub mod wake;
 
 pub use args::DevArgs;
 pub use config::{Configured, PortConfig, StartError, configure};
@@ -62,3 +64,4 @@ pub use error::Error;
 pub use offload::Offloads;
 pub use port::{Device, DeviceInfo, Driver, Port, ProbeContext, Running, RxQueue, TxQueue};
 pub use registry::Registry;
+pub use wake::{Adaptive, Armed};

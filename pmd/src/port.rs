@@ -10,6 +10,7 @@
 //! A started port has no setters that change its shape: stop it, configure it anew, start it.
 //! Queues are `Send` and not shared: the thread that polls a queue owns it.
 
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use crate::config::{PortConfig, StartError};
 use crate::control::PortControl;
 use crate::error::Error;
 use crate::offload::Offloads;
+use crate::wake::Armed;
 
 /// A kind of port, found by the prefix of a device argument (`net_null` in `net_null0,size=64`).
 ///
@@ -267,6 +269,19 @@ pub trait RxQueue: Send {
     fn rx_burst(&mut self, packets: &mut Burst) -> usize;
     /// The data path chosen at start, for people (`split mergeable`).
     fn path(&self) -> &'static str;
+    /// Asks for a wake-up when packets come, and looks whether some are there already; see [`wake`](crate::wake).
+    ///
+    /// Never blocks. The default is a queue that has to be polled.
+    fn arm(&mut self) -> Armed {
+        Armed::Unable
+    }
+    /// Asks for no wake-up any more. Call it when you wake: until then a peer goes on signalling.
+    fn disarm(&mut self) {}
+    /// What to wait for reading on while the queue is armed: there is one from the first
+    /// [`Armed::Asleep`] on, and it stays the same as long as the queue exists.
+    fn event(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
 }
 
 /// One transmit queue, owned by the thread that fills it.
@@ -318,6 +333,18 @@ impl<Q: RxQueue + ?Sized> RxQueue for Box<Q> {
 
     fn path(&self) -> &'static str {
         (**self).path()
+    }
+
+    fn arm(&mut self) -> Armed {
+        (**self).arm()
+    }
+
+    fn disarm(&mut self) {
+        (**self).disarm();
+    }
+
+    fn event(&self) -> Option<BorrowedFd<'_>> {
+        (**self).event()
     }
 }
 

@@ -5,9 +5,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
 use linecard_eal::bell::{Allowance, Bell};
+use linecard_eal::wake::Source;
 use linecard_wire::PeerFd;
 
-/// An eventfd of the peer, written to and never waited on.
+/// An eventfd of the peer, signalled by whoever polls, and waited on by a thread of the port's alone.
 ///
 /// The peer shares the open file: it may fill the counter and make writes to it block. So it is never written;
 /// see [`linecard_eal::eventfd`]. It may be watched by millions of epolls: see [`linecard_eal::bell`], and nor is it closed
@@ -26,6 +27,11 @@ impl Event {
         // SAFETY: F_SETFL changes the flags of a descriptor we own.
         let set = unsafe { libc::fcntl(raw, libc::F_SETFL, flags | libc::O_NONBLOCK) };
         (flags >= 0 && set == 0).then(|| Self(Arc::new(Bell::new(fd, allowance))))
+    }
+
+    /// The descriptor, for a thread that waits for the peer.
+    pub(crate) fn source(&self) -> Source {
+        Arc::clone(&self.0) as Source
     }
 
     /// Adds one; whether it counted. A full counter means that the peer has long been told.

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use linecard_eal::bell::Allowance;
 use linecard_eal::eventfd::EventFd;
+use linecard_eal::wake::{Relay, Source};
 use linecard_virtio::Features;
 use linecard_wire::ProtocolFeatures;
 
@@ -50,6 +51,8 @@ pub struct Peer {
     notification_errors: AtomicU64,
     /// The time that notifications may take, of all connections.
     pub(crate) allowance: Arc<Allowance>,
+    /// Passes kicks on to who sleeps, by queue pair.
+    pub(crate) relay: Relay,
     log: Chatter,
     /// How much may be said of it.
     ledger: Ledger,
@@ -61,7 +64,6 @@ impl Peer {
     pub(crate) fn new(name: String, waker: Arc<EventFd>, terms: Terms, ledger: &Ledger) -> Self {
         let rings = usize::from(terms.queue_pairs) * 2;
         Self {
-            name,
             waker,
             connected: AtomicBool::new(false),
             link: AtomicBool::new(false),
@@ -75,6 +77,8 @@ impl Peer {
             notifications: AtomicU64::new(0),
             notification_errors: AtomicU64::new(0),
             allowance: Arc::new(Allowance::new(Arc::new(ledger.clone()))),
+            relay: Relay::new(&name, terms.queue_pairs.into()),
+            name,
             log: Chatter::new(),
             ledger: ledger.clone(),
             paths: Mutex::new(vec![None; rings]),
@@ -179,6 +183,13 @@ impl Peer {
             );
         }
         allowed
+    }
+
+    /// What the frontend kicks ring `index` by, from now on. Only rings that the driver transmits on wake anybody.
+    pub(crate) fn set_kick(&self, index: usize, kick: Option<Source>) {
+        if index % 2 == 1 {
+            self.relay.set(index / 2, kick);
+        }
     }
 
     pub(crate) fn wake_control(&self) {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use linecard_mempool::{Burst, Pool};
+use linecard_pmd::Armed;
 use linecard_pmd::offload::Takes;
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::PeerFault;
@@ -58,6 +59,8 @@ pub(crate) struct Ring {
     pub(crate) call: Option<Arc<Event>>,
     pub(crate) error: Option<Arc<Event>>,
     pub(crate) alarm: Arc<Alarm>,
+    /// The driver has something to kick us by.
+    pub(crate) kicks: bool,
     /// The peer broke the rules here: nothing moves until the ring is started again.
     pub(crate) faulted: bool,
 }
@@ -110,6 +113,41 @@ impl Slot {
         match path.burst(packets, stats) {
             Ok(done) => ring.finish(&self.peer, done),
             Err(fault) => self.fault(fault),
+        }
+    }
+
+    /// Asks the driver for kicks, before whoever polls the ring sleeps.
+    pub(crate) fn arm(&mut self) -> Armed {
+        if self.announce.is_some() {
+            return Armed::Ready;
+        }
+        // Where there is no ring, nothing comes until the control thread has changed that, and it wakes who sleeps.
+        let Some(ring) = &mut self.ring else { return Armed::Asleep };
+        let Path::Dequeue(path) = &mut ring.path else { return Armed::Unable };
+        if ring.alarm.raised() && !ring.faulted {
+            return Armed::Ready;
+        }
+        if ring.faulted || ring.mode == Mode::Parked {
+            return Armed::Asleep;
+        }
+        let (call, there) = (path.call_owed(), path.arm());
+        if call {
+            ring.call_driver(&self.peer);
+        }
+        match (there, ring.kicks) {
+            (true, _) => Armed::Ready,
+            (false, true) => Armed::Asleep,
+            (false, false) => Armed::Unable,
+        }
+    }
+
+    /// Asks the driver for no kicks.
+    pub(crate) fn disarm(&mut self) {
+        let Some(Ring { path: Path::Dequeue(path), faulted: false, alarm, .. }) = &mut self.ring else {
+            return;
+        };
+        if !alarm.raised() {
+            path.disarm();
         }
     }
 

@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -80,6 +81,8 @@ impl Peer for Guest {
         let (addr, len) = state.frontend.write_frame(n, frame);
         state.tx.post(Buffer { addr, len, token: n as u64 });
         state.tx.publish();
+        // Whether or not anybody sleeps.
+        linecard_eal::eventfd::signal(state.frontend.kicks[1].as_fd()).expect("room");
         true
     }
 

@@ -7,6 +7,7 @@ use linecard_eal::bell::Allowance;
 use linecard_eal::gate::gate;
 use linecard_eal::helper::{Elsewhere, Job};
 use linecard_eal::memory::{Domain, Memory};
+use linecard_eal::wake::Relay;
 use linecard_mempool::Pool;
 use linecard_pmd::offload::{SoftLoss, SoftTx, TxOffloads};
 use linecard_pmd::stats::QueueStats;
@@ -270,7 +271,8 @@ impl VirtioDevice {
         let options = Options { offloads: config.offloads, ..self.options.clone() };
         let state = State::new(options, self.mac, config.mtu, config.rx_queues, config.tx_queues);
         let state = Arc::new(state);
-        let (rx, rx_inside) = receive_queues(&state);
+        let relay = Arc::new(Relay::new(&short_name(&self.options.name), config.rx_queues.into()));
+        let (rx, rx_inside) = receive_queues(&state, &relay);
         let (tx, tx_inside) = transmit_queues(&state, pool);
         let waiter = self.thread.waiter().clone();
         let (started, outcome) = mpsc::channel();
@@ -280,6 +282,7 @@ impl VirtioDevice {
             listener: self.listener.clone(),
             growth: Growth::follow(rings, pool.domain(), waiter.clone()),
             trouble: Arc::new(Trouble::of(waiter.clone())),
+            relay,
             rx: rx_inside,
             tx: tx_inside,
             pairs,
@@ -334,12 +337,13 @@ fn control_thread(port: &str) -> Result<ControlThread, PmdError> {
 /// The application's ends of gates, and the control thread's.
 type Gates<Queue, Path> = (Vec<Box<Queue>>, Vec<Inside<Path>>);
 
-fn receive_queues(state: &State) -> Gates<dyn RxQueue, dyn RxPath> {
-    let queue = |name: &Arc<PathName>| {
-        let (poller, controller) = gate(None);
-        (Box::new(Receive { gate: poller, name: name.clone() }) as Box<dyn RxQueue>, controller)
+fn receive_queues(state: &State, relay: &Arc<Relay>) -> Gates<dyn RxQueue, dyn RxPath> {
+    let queue = |(index, name): (usize, &Arc<PathName>)| {
+        let (gate, controller) = gate(None);
+        let queue = Receive { gate, name: name.clone(), relay: relay.clone(), index };
+        (Box::new(queue) as Box<dyn RxQueue>, controller)
     };
-    state.rx_names.iter().map(queue).unzip()
+    state.rx_names.iter().enumerate().map(queue).unzip()
 }
 
 fn transmit_queues(state: &State, pool: &Pool) -> Gates<dyn TxQueue, dyn TxPath> {

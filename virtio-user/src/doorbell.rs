@@ -4,7 +4,7 @@
 //! it both could look too early, and the device would sleep on full rings. The fence waits for every store of the
 //! burst to reach the other core. A device that polls is therefore only given a glance; the real question is owed,
 //! and asked by whoever comes next with nothing better to do: the receive queue of the pair when it finds nothing,
-//! the transmit queue's `reclaim`, and the control thread every [`TICK`]. A glance that was out of date so costs
+//! the transmit queue's `reclaim`, and the control thread within a [`TICK`] (see [`owed`](crate::owed)). A glance that was out of date so costs
 //! a moment, and never a lost wake-up.
 
 use std::sync::Arc;
@@ -14,6 +14,8 @@ use std::time::Duration;
 use linecard_eal::eventfd::EventFd;
 use linecard_eal::shared::Shared;
 use linecard_virtio::{Layout, RingMemory};
+
+use crate::owed::Notice;
 
 /// Longest time that a question is owed.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
@@ -25,16 +27,22 @@ pub(crate) struct Doorbell {
     /// The backend's suppression flags: `used.flags`, or those of the device event suppression structure.
     flags: Shared<u16>,
     kick: Arc<EventFd>,
+    notice: Arc<Notice>,
 }
 
 impl Doorbell {
     /// For a ring that stays mapped as long as the doorbell is used.
-    pub(crate) fn new(ring: &RingMemory, layout: Layout, kick: Arc<EventFd>) -> Option<Self> {
+    pub(crate) fn new(
+        ring: &RingMemory,
+        layout: Layout,
+        kick: Arc<EventFd>,
+        notice: Arc<Notice>,
+    ) -> Option<Self> {
         let at = match layout {
             Layout::Split => 0,
             Layout::Packed => 2,
         };
-        Some(Self { owed: AtomicBool::new(false), flags: ring.device.cell(at)?, kick })
+        Some(Self { owed: AtomicBool::new(false), flags: ring.device.cell(at)?, kick, notice })
     }
 
     /// Wakes the backend.
@@ -48,6 +56,12 @@ impl Doorbell {
     pub(crate) fn owe(&self) {
         // Release: who sees the debt sees what was published before it.
         self.owed.store(true, Ordering::Release);
+        self.notice.give();
+    }
+
+    /// Whether a question is owed.
+    pub(crate) fn is_owed(&self) -> bool {
+        self.owed.load(Ordering::Relaxed)
     }
 
     /// Asks what is owed. Any thread.
@@ -99,7 +113,7 @@ mod tests {
             let bytes = unsafe { SharedBytes::new(start, zone.len() * 16) };
             let ring = RingMemory::in_zone(bytes, layout, 8).expect("a ring");
             let kick = Arc::new(EventFd::new().expect("an eventfd"));
-            let doorbell = Doorbell::new(&ring, layout, kick.clone()).expect("flags");
+            let doorbell = Doorbell::new(&ring, layout, kick.clone(), Arc::default()).expect("flags");
             let flags = ring.device.cell::<u16>(at).expect("flags");
             doorbell.settle();
             assert!(!kicked(&kick), "nothing is owed");

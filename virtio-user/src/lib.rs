@@ -31,6 +31,7 @@ mod limits;
 mod losses;
 mod memory;
 mod missing;
+mod owed;
 mod path;
 mod queue;
 mod rings;

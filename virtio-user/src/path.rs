@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use linecard_mempool::{Burst, Meta};
+use linecard_pmd::Armed;
 use linecard_pmd::offload::Takes;
 use linecard_virtio::PeerFault;
 
@@ -20,6 +21,10 @@ pub(crate) const HEADER: u32 = linecard_virtio::net::HDR_LEN;
 /// A receive path, chosen when a backend connects. Dropped, it gives everything in flight back to the pool.
 pub(crate) trait RxPath: Send {
     fn burst(&mut self, packets: &mut Burst) -> usize;
+    /// Asks the backend for calls, after doing what was put off.
+    fn arm(&mut self) -> Armed;
+    /// Asks it for none.
+    fn disarm(&mut self);
 }
 
 /// A transmit path, chosen when a backend connects. Dropped, it gives everything in flight back to its pools, and counts what

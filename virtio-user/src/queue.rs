@@ -1,11 +1,13 @@
 //! The queues an application polls: a gate each, behind which the control thread puts the data path of the moment.
 
+use std::os::fd::BorrowedFd;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use linecard_eal::gate::Poller;
+use linecard_eal::wake::Relay;
 use linecard_mempool::Burst;
 use linecard_pmd::offload::SoftTx;
-use linecard_pmd::{RxQueue, TxQueue};
+use linecard_pmd::{Armed, RxQueue, TxQueue};
 
 use crate::missing::Missing;
 use crate::path::{RxPath, TxPath};
@@ -37,6 +39,9 @@ impl PathName {
 pub(crate) struct Receive {
     pub(crate) gate: Poller<Option<Box<dyn RxPath>>>,
     pub(crate) name: Arc<PathName>,
+    /// What its sleeper is woken by, and which of the port's queues it is there.
+    pub(crate) relay: Arc<Relay>,
+    pub(crate) index: usize,
 }
 
 impl RxQueue for Receive {
@@ -47,6 +52,26 @@ impl RxQueue for Receive {
 
     fn path(&self) -> &'static str {
         self.name.now()
+    }
+
+    fn arm(&mut self) -> Armed {
+        if !self.relay.arm(self.index) {
+            return Armed::Unable;
+        }
+        // Without a backend, or while the control thread is in there: it wakes who is armed when it is done.
+        let Some(mut inside) = self.gate.enter() else { return Armed::Asleep };
+        inside.as_mut().map_or(Armed::Asleep, |path| path.arm())
+    }
+
+    fn disarm(&mut self) {
+        let wake = self.relay.wake(self.index);
+        wake.into_iter().for_each(|wake| wake.disarm());
+        let Some(mut inside) = self.gate.enter() else { return };
+        inside.iter_mut().for_each(|path| path.disarm());
+    }
+
+    fn event(&self) -> Option<BorrowedFd<'_>> {
+        self.relay.wake(self.index)?.event()
     }
 }
 

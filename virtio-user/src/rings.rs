@@ -12,6 +12,7 @@ use linecard_virtio::{
 use crate::doorbell::Doorbell;
 use crate::error::Error;
 use crate::handshake::layout;
+use crate::owed::Notice;
 use crate::path::{HEADER, RxPath, TxPath};
 use crate::rx::{Rx, RxParts};
 use crate::tx::{Tx, TxParts};
@@ -31,8 +32,8 @@ pub(crate) struct RingZone {
     size: u16,
     /// Wakes the backend; a new one for every session.
     pub(crate) kick: Arc<EventFd>,
-    /// The backend would wake us; nobody waits, but a backend needs one to start.
-    pub(crate) call: EventFd,
+    /// Wakes whoever sleeps over the ring; a new one for every session.
+    pub(crate) call: Arc<EventFd>,
     /// The time that kicks may take, of all sessions.
     allowance: Arc<Allowance>,
 }
@@ -53,7 +54,7 @@ impl RingZone {
     ) -> Result<Self, RingError> {
         let zone = domain.zone(label, Self::bytes(size, transmit), ALIGN).map_err(RingError::Memory)?;
         let event = || EventFd::of(allowance).map_err(RingError::Event);
-        let (kick, call) = (Arc::new(event()?), event()?);
+        let (kick, call) = (Arc::new(event()?), Arc::new(event()?));
         Ok(Self { zone, size, kick, call, allowance: Arc::clone(allowance) })
     }
 
@@ -62,7 +63,7 @@ impl RingZone {
         let event = || EventFd::of(&self.allowance);
         let failed = |source| Error::System { action: "making an eventfd", source };
         let (kick, call) = (event().map_err(failed)?, event().map_err(failed)?);
-        (self.kick, self.call) = (Arc::new(kick), call);
+        (self.kick, self.call) = (Arc::new(kick), Arc::new(call));
         // SAFETY: the handle is used in this statement only and the zone outlives it; no queue uses the ring now.
         unsafe { self.zone.bytes() }.fill(0);
         Ok(())
@@ -90,9 +91,9 @@ impl RingZone {
     }
 
     /// The doorbell of a transmit ring.
-    pub(crate) fn doorbell(&self, features: Features) -> Result<Arc<Doorbell>, Error> {
+    pub(crate) fn doorbell(&self, features: Features, notice: &Arc<Notice>) -> Result<Arc<Doorbell>, Error> {
         let layout = layout(features);
-        let doorbell = Doorbell::new(&self.memory(layout)?, layout, self.kick.clone());
+        let doorbell = Doorbell::new(&self.memory(layout)?, layout, self.kick.clone(), notice.clone());
         doorbell.map(Arc::new).ok_or_else(|| Error::Layout("its flags are not aligned".into()))
     }
 

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use linecard_eal::eventfd::EventFd;
 use linecard_mempool::{Burst, Meta, Packet, Pool};
+use linecard_pmd::Armed;
 use linecard_pmd::observer::is_watched;
 use linecard_pmd::offload::{Takes, describe};
 use linecard_pmd::stats::QueueStats;
@@ -346,6 +347,19 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool> RxPath for Rx<Q, ME
             self.parts.stats.lost(RxLoss::NoBuffer, 1);
         }
         kept
+    }
+
+    fn arm(&mut self) -> Armed {
+        self.idle();
+        if self.queue.set_interrupts(true) {
+            return Armed::Ready;
+        }
+        // A ring without a buffer gets no packet, and nothing tells when the pool has buffers again.
+        if self.queue.free() == self.queue.size() { Armed::Unable } else { Armed::Asleep }
+    }
+
+    fn disarm(&mut self) {
+        self.queue.set_interrupts(false);
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use linecard_eal::gate::{Controller, close_all};
+use linecard_eal::wake::Relay;
 use linecard_mempool::{Meta, Pool};
 use linecard_pmd::PortControl;
 use linecard_virtio::Features;
@@ -13,10 +14,11 @@ use linecard_wire::socket::Listener;
 
 use crate::control::State;
 use crate::dialogue::{Dialogue, HANDSHAKE, handshake_limit};
-use crate::doorbell::{Doorbell, TICK};
+use crate::doorbell::Doorbell;
 use crate::error::Error;
 use crate::handshake::{Greeted, RingPlace, greet, layout};
 use crate::memory::{Growth, Sharing};
+use crate::owed::{Notice, Watch};
 use crate::path::{RxPath, Trouble, TxPath};
 use crate::queue::NO_PATH;
 use crate::rings::{Named, RingZone, rx_path, tx_path};
@@ -54,6 +56,8 @@ pub(crate) struct Session {
     pub(crate) listener: Option<Arc<Listener>>,
     pub(crate) growth: Growth,
     pub(crate) trouble: Arc<Trouble>,
+    /// Passes the backend's calls on to who sleeps.
+    pub(crate) relay: Arc<Relay>,
     // Paths before the memory they use: fields are dropped in this order.
     pub(crate) rx: Vec<Inside<dyn RxPath>>,
     pub(crate) tx: Vec<Inside<dyn TxPath>>,
@@ -71,6 +75,7 @@ pub(crate) struct Session {
 /// Data paths that are made but not yet reachable for the application.
 struct Built {
     doorbells: Vec<Arc<Doorbell>>,
+    notice: Arc<Notice>,
     rx: Vec<Named<dyn RxPath>>,
     tx: Vec<Named<dyn TxPath>>,
 }
@@ -79,7 +84,7 @@ struct Built {
 struct Live {
     greeted: Greeted,
     sharing: Sharing,
-    doorbells: Vec<Arc<Doorbell>>,
+    watch: Watch,
 }
 
 impl Session {
@@ -179,11 +184,11 @@ impl Session {
         if self.stopped() {
             return Err(Error::Stopped);
         }
-        let doorbells = built.doorbells.clone();
+        let watch = Watch::new(built.notice.clone(), built.doorbells.clone());
         self.open(built);
         self.state.set_up(features, greeted.protocol);
         tracing::info!("{}: connected; {}; {}", self.state.name(), self.state.features(), self.state.paths());
-        Ok(Live { greeted, sharing, doorbells })
+        Ok(Live { greeted, sharing, watch })
     }
 
     fn renew(&mut self) -> Result<(), Error> {
@@ -197,9 +202,10 @@ impl Session {
 
     /// Data paths with their rings filled; dropped, they give everything back.
     fn build(&self, features: Features) -> Result<Built, Error> {
+        let notice = Arc::new(Notice::to(self.waiter.clone()));
         let doorbells: Result<Vec<_>, Error> =
-            self.pairs.iter().map(|pair| pair.tx.doorbell(features)).collect();
-        let mut built = Built { doorbells: doorbells?, rx: Vec::new(), tx: Vec::new() };
+            self.pairs.iter().map(|pair| pair.tx.doorbell(features, &notice)).collect();
+        let mut built = Built { doorbells: doorbells?, notice, rx: Vec::new(), tx: Vec::new() };
         for (queue, (pair, bell)) in self.pairs.iter().zip(&built.doorbells).take(self.rx.len()).enumerate() {
             built.rx.push(rx_path(&pair.rx, features, self.rx_parts(queue, pair, bell, features))?);
         }
@@ -268,6 +274,10 @@ impl Session {
             inside.open();
             shown.set(name);
         }
+        // Only now: who sleeps wakes and finds the new rings.
+        for (queue, pair) in self.pairs.iter().enumerate().take(self.rx.len()) {
+            self.relay.set(queue, Some(pair.rx.call.clone()));
+        }
     }
 
     /// Watches a backend until it is lost or the user stops the port; returns how long to wait then.
@@ -279,11 +289,10 @@ impl Session {
             if let Some((queue, fault)) = self.trouble.take() {
                 break Error::Ring { queue, fault };
             }
-            live.doorbells.iter().for_each(|doorbell| doorbell.settle());
             if let Err(error) = live.sharing.update(&mut live.greeted.dialogue, &self.growth) {
                 break error;
             }
-            if let Err(error) = live.greeted.dialogue.watch(Some(after(TICK))) {
+            if let Err(error) = live.greeted.dialogue.watch(live.watch.deadline(Instant::now())) {
                 break error;
             }
         };
@@ -315,6 +324,7 @@ impl Session {
             let _ = farewell(&mut live.greeted, &self.pairs);
         }
         drop(live);
+        (0..self.rx.len()).for_each(|queue| self.relay.set(queue, None));
         // Only now: as long as the backend was connected it might have used the buffers.
         drop((rx, tx));
     }

@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
@@ -75,7 +76,14 @@ impl Peer for Hand {
 
     fn send(&mut self, queue: usize, frame: &[u8]) -> bool {
         match &mut *self.connected.lock().expect("no panic") {
-            Some((_, loops)) => loops[queue].give(frame),
+            Some((backend, loops)) => {
+                let given = loops[queue].give(frame);
+                if given && let Some(call) = &backend.rings[2 * queue].call {
+                    // Whether or not anybody sleeps.
+                    linecard_eal::eventfd::signal(call.as_fd()).expect("room");
+                }
+                given
+            }
             None => false,
         }
     }

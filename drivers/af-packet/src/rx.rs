@@ -2,6 +2,7 @@
 
 mod large;
 
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use linecard_eal::shared::SharedBytes;
@@ -20,6 +21,7 @@ use linecard_netdev::packet_socket::Socket;
 use linecard_pmd::offload::{RxOffloads, describe, finish_received};
 use linecard_pmd::port::RxQueue;
 use linecard_pmd::stats::QueueStats;
+use linecard_pmd::wake::{Armed, arm_descriptor};
 
 /// The kernel counts drops in 32 bits: they are fetched every so many frames, whether or not anybody asks.
 const COLLECT: usize = 1 << 24;
@@ -265,6 +267,17 @@ impl<R: Ring> RxQueue for Rx<R> {
 
     fn path(&self) -> &'static str {
         R::PATH
+    }
+
+    fn arm(&mut self) -> Armed {
+        if self.large.is_pending() || self.ring.ready(1) > 0 {
+            return Armed::Ready;
+        }
+        arm_descriptor(&*self.parts.socket)
+    }
+
+    fn event(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.parts.socket.as_fd())
     }
 }
 

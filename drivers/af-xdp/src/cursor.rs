@@ -214,6 +214,12 @@ impl<const WORDS: usize> Consumer<WORDS> {
         }
         Entries { at: self.next, end: self.next.wrapping_add(count.min(want)), consumer: self }
     }
+
+    /// Whether there is nothing to read.
+    pub(super) fn is_empty(&mut self) -> bool {
+        let entries = self.peek(1);
+        entries.at == entries.end
+    }
 }
 
 /// Entries to read, given back by [`release`](Self::release) all at once.

@@ -1,5 +1,6 @@
 //! The receive path: buffers that the kernel filled where they lie, handed to the application as packets.
 
+use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use super::fill::Fill;
 use super::umem::Returned;
 use linecard_pmd::port::RxQueue;
 use linecard_pmd::stats::{QueueStats, Total};
+use linecard_pmd::wake::{Armed, arm_descriptor};
 
 linecard_pmd::causes! {
     /// Why a receive queue loses packets.
@@ -191,6 +193,23 @@ impl RxQueue for Rx {
 
     fn path(&self) -> &'static str {
         self.path
+    }
+
+    fn arm(&mut self) -> Armed {
+        let enough = self.fill.refill();
+        self.idle();
+        if !self.rx.is_empty() {
+            return Armed::Ready;
+        }
+        // A socket that prefers to be polled has its interrupts put off, and one that has no buffers gets no packets.
+        if self.channel.busy_poll || !enough {
+            return Armed::Unable;
+        }
+        self.channel.fd().map_or(Armed::Unable, arm_descriptor)
+    }
+
+    fn event(&self) -> Option<BorrowedFd<'_>> {
+        self.channel.fd()
     }
 }
 

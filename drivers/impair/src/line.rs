@@ -171,6 +171,13 @@ impl Line {
         self.late.pop().map(|late| late.0.packet)
     }
 
+    /// When the first of the packets inside may leave, if there is one.
+    pub(super) fn next_due(&self) -> Option<u64> {
+        let late = self.late.peek().map(|late| late.0.due);
+        let held = self.held.iter().map(|held| held.deadline).min();
+        late.into_iter().chain(held).min()
+    }
+
     /// Moves on what has been overtaken, or has waited long enough for it.
     fn let_go(&mut self, now: u64, stats: &QueueStats<Fault>) {
         while let Some(at) =

@@ -1,5 +1,6 @@
 //! The queues of an impaired port: another port's, with a line in front.
 
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,6 +9,7 @@ use linecard_mempool::Burst;
 use super::line::{Fault, Line};
 use linecard_pmd::port::{RxQueue, TxQueue};
 use linecard_pmd::stats::QueueStats;
+use linecard_pmd::wake::Armed;
 
 /// A line with its clock and its counters.
 pub(super) struct Timed {
@@ -67,6 +69,24 @@ impl RxQueue for Rx {
 
     fn path(&self) -> &'static str {
         if self.timed.line.is_some() { "impaired" } else { self.inner.path() }
+    }
+
+    /// What waits in the line becomes due by time alone, for which nothing wakes: such a queue has to be polled.
+    fn arm(&mut self) -> Armed {
+        let now = self.timed.now();
+        match self.timed.line.as_ref().and_then(Line::next_due) {
+            Some(due) if due <= now => Armed::Ready,
+            Some(_) => Armed::Unable,
+            None => self.inner.arm(),
+        }
+    }
+
+    fn disarm(&mut self) {
+        self.inner.disarm();
+    }
+
+    fn event(&self) -> Option<BorrowedFd<'_>> {
+        self.inner.event()
     }
 }
 

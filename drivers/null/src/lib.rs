@@ -16,6 +16,7 @@ use linecard_pmd::error::Error;
 use linecard_pmd::local::{Identity, LocalControl};
 use linecard_pmd::port::{Device, DeviceInfo, Driver, Port, ProbeContext, Running, RxQueue, TxQueue};
 use linecard_pmd::stats::{AnyLoss, PortCounters, QueueStats, Total};
+use linecard_pmd::wake::Armed;
 
 const DRIVER: &str = "net_null";
 const MAX_QUEUES: u16 = 256;
@@ -199,6 +200,10 @@ impl<const COPY: bool> RxQueue for Rx<COPY> {
     fn path(&self) -> &'static str {
         if COPY { "copy" } else { "fill" }
     }
+
+    fn arm(&mut self) -> Armed {
+        Armed::Ready
+    }
 }
 
 /// Packets larger than a buffer; one by one, as nothing here is about speed.
@@ -245,6 +250,10 @@ impl RxQueue for RxChain {
 
     fn path(&self) -> &'static str {
         if self.copy { "copy, chains" } else { "fill, chains" }
+    }
+
+    fn arm(&mut self) -> Armed {
+        Armed::Ready
     }
 }
 

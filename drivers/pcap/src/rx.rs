@@ -9,6 +9,7 @@ use linecard_mempool::{Burst, Packet, Pool};
 use linecard_capture::pcap::read::{Damage, Reader};
 use linecard_pmd::port::RxQueue;
 use linecard_pmd::stats::{QueueStats, Total};
+use linecard_pmd::wake::Armed;
 
 linecard_pmd::causes! {
     /// Why a file's frames are not received.
@@ -262,6 +263,12 @@ impl<S: Source> RxQueue for Rx<S> {
             Timing::Rate(_) => "file at a rate",
             Timing::Original => "file in its own time",
         }
+    }
+
+    /// Frames of a file are there when they are due, and nothing wakes for that.
+    fn arm(&mut self) -> Armed {
+        let now = self.ready() && matches!(self.pace.timing, Timing::Fast);
+        if now { Armed::Ready } else { Armed::Unable }
     }
 }
 

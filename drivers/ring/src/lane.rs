@@ -10,11 +10,15 @@
 //! nobody can receive, the lane empties the ring. With both ends at home the ring is empty.
 
 use std::mem::MaybeUninit;
+use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use linecard_eal::wake::Wake;
 use linecard_mempool::{Burst, Meta, Packet};
 use linecard_ring::{Config, Single, spsc};
+
+use crate::wake::Armed;
 
 /// An owned packet on its way: whoever takes it out of the ring owns it.
 #[derive(Clone, Copy)]
@@ -40,6 +44,8 @@ struct Home {
 #[derive(Default)]
 pub(super) struct Lane {
     home: Mutex<Home>,
+    /// Wakes whoever sleeps at the receiving end.
+    wake: Wake,
 }
 
 /// Why an end cannot be had.
@@ -118,6 +124,9 @@ impl Sender {
         slots.publish();
         // SAFETY: the first `count` packets were moved out into the ring.
         unsafe { packets.consume_front(count) };
+        if count > 0 {
+            self.lane.wake.wake();
+        }
         (count, bytes)
     }
 }
@@ -152,6 +161,23 @@ impl Receiver {
         unsafe { packets.set_len(before + count) };
         let bytes = packets[before..].iter().map(|packet| packet.len() as u64).sum();
         (count, bytes)
+    }
+
+    /// See [`RxQueue::arm`](crate::RxQueue::arm).
+    pub(super) fn arm(&mut self) -> Armed {
+        if !self.lane.wake.arm() {
+            return Armed::Unable;
+        }
+        let empty = self.consumer.as_mut().is_none_or(|consumer| consumer.peek(1).is_empty());
+        if empty { Armed::Asleep } else { Armed::Ready }
+    }
+
+    pub(super) fn disarm(&mut self) {
+        self.lane.wake.disarm();
+    }
+
+    pub(super) fn event(&self) -> Option<BorrowedFd<'_>> {
+        self.lane.wake.event()
     }
 }
 

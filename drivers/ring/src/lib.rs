@@ -18,6 +18,7 @@
 mod lane;
 mod pairs;
 
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -32,6 +33,7 @@ use linecard_pmd::error::Error;
 use linecard_pmd::local::{Identity, LocalControl};
 use linecard_pmd::port::{Device, DeviceInfo, Driver, Port, ProbeContext, Running, RxQueue, TxQueue};
 use linecard_pmd::stats::{AnyLoss, PortCounters, QueueStats};
+use linecard_pmd::wake::Armed;
 
 const DRIVER: &str = "net_ring";
 /// Most queues of a ring port.
@@ -277,6 +279,18 @@ impl RxQueue for Rx {
 
     fn path(&self) -> &'static str {
         "ring"
+    }
+
+    fn arm(&mut self) -> Armed {
+        self.receiver.arm()
+    }
+
+    fn disarm(&mut self) {
+        self.receiver.disarm();
+    }
+
+    fn event(&self) -> Option<BorrowedFd<'_>> {
+        self.receiver.event()
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::cell::Cell;
 use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use rustix::io::{Errno, ReadWriteFlags, Result, preadv2, pwritev2};
@@ -17,6 +17,12 @@ pub(super) struct File {
     fd: Arc<OwnedFd>,
     /// Somebody else may hold the file too, and the kernel knows the flag (Linux 5.8).
     shared: Cell<bool>,
+}
+
+impl AsFd for File {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
 }
 
 impl File {

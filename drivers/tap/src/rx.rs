@@ -8,6 +8,7 @@
 //! buffers by one `readv` and becomes a chain.
 
 use std::io::IoSliceMut;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use linecard_mempool::{Burst, Packet, Pool};
@@ -19,6 +20,7 @@ use super::file::File;
 use linecard_pmd::offload::{Takes, describe};
 use linecard_pmd::port::RxQueue;
 use linecard_pmd::stats::{QueueStats, Total};
+use linecard_pmd::wake::{Armed, arm_descriptor};
 
 const HEADER: usize = HDR_LEN as usize;
 /// Shortest Ethernet frame without padding.
@@ -194,5 +196,13 @@ impl<const SCATTER: bool> RxQueue for Rx<SCATTER> {
 
     fn path(&self) -> &'static str {
         if SCATTER { "readv scatter" } else { "read" }
+    }
+
+    fn arm(&mut self) -> Armed {
+        arm_descriptor(&self.parts.file)
+    }
+
+    fn event(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.parts.file.as_fd())
     }
 }

@@ -343,13 +343,13 @@ impl Endpoint {
             }
             let verdict = link.carry_out(message, &mut Slots(&mut self.gates));
             if held && !matches!(verdict, (_, Verdict::Silent)) {
-                self.gates.iter_mut().for_each(Controller::open);
+                open(&mut self.gates, &self.peer);
                 held = false;
             }
             link.answer(verdict);
         }
         if held {
-            self.gates.iter_mut().for_each(Controller::open);
+            open(&mut self.gates, &self.peer);
         }
     }
 
@@ -361,7 +361,7 @@ impl Endpoint {
         }
         let Some(mut link) = self.link.take() else { return };
         link.session.end(&mut Slots(&mut self.gates));
-        self.gates.iter_mut().for_each(Controller::open);
+        open(&mut self.gates, &self.peer);
         let reason = link.ending.take().unwrap_or_default();
         // What an operator has to know without asking for more: why a peer was dropped.
         if link.leaving {
@@ -488,6 +488,7 @@ impl Endpoint {
             std::mem::swap(present, arriving);
             present.open();
             self.arriving.pop_front();
+            self.peer.relay.wake_all();
         }
         true
     }
@@ -507,6 +508,12 @@ impl Endpoint {
             self.end_link(epoll);
         }
     }
+}
+
+/// Lets the pollers in again, and wakes those that sleep: what they asked the rings for may be gone.
+fn open(gates: &mut [Controller<Slot>], peer: &Peer) {
+    gates.iter_mut().for_each(Controller::open);
+    peer.relay.wake_all();
 }
 
 /// Takes all gates, looking a few times; false when a poller is still inside.

@@ -317,6 +317,18 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> DequeuePath for Dequeue<Q, OFFLOAD> {
         Ok(Done { packets: 0, call: self.publish(dropped > 0) })
     }
 
+    fn arm(&mut self) -> bool {
+        self.queue.set_notifications(true)
+    }
+
+    fn disarm(&mut self) {
+        self.queue.set_notifications(false);
+    }
+
+    fn call_owed(&mut self) -> bool {
+        self.publish(false)
+    }
+
     fn base(&self) -> u32 {
         self.queue.base()
     }

@@ -64,6 +64,12 @@ pub(crate) trait DequeuePath: Send {
     fn burst(&mut self, out: &mut Burst, pool: &Pool, stats: &QueueStats<RxLoss>) -> Result<Done, PeerFault>;
     /// Takes packets and drops them.
     fn discard(&mut self, stats: &QueueStats<RxLoss>) -> Result<Done, PeerFault>;
+    /// Asks the driver for kicks; true when something is there already.
+    fn arm(&mut self) -> bool;
+    /// Asks it for none.
+    fn disarm(&mut self);
+    /// Whether the driver has to be called for what was given back to it.
+    fn call_owed(&mut self) -> bool;
     /// The ring's position.
     fn base(&self) -> u32;
     /// What was negotiated, for people.

@@ -1,12 +1,14 @@
 //! The two halves of a queue pair, as the thread that polls them sees them.
 
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use linecard_eal::gate::Poller;
+use linecard_eal::wake::Wake;
 use linecard_mempool::{Burst, Packet, Pool};
 use linecard_pmd::offload::{RxOffloads, SoftLoss, SoftTx, TxOffloads, finish_received};
 use linecard_pmd::stats::QueueStats;
-use linecard_pmd::{RxQueue, TxQueue};
+use linecard_pmd::{Armed, RxQueue, TxQueue};
 use linecard_virtio::Features;
 
 use super::{RxLoss, TxLoss};
@@ -61,6 +63,10 @@ impl Receive {
         let asked = RxOffloads::CHECKSUM.union(RxOffloads::TCP_LRO);
         Self { finish: !offloads.intersects(asked), ..self }
     }
+
+    fn wake(&self) -> Option<&Wake> {
+        self.peer.relay.wake(self.ring / 2).map(|wake| &**wake)
+    }
 }
 
 impl RxQueue for Receive {
@@ -80,6 +86,25 @@ impl RxQueue for Receive {
 
     fn path(&self) -> &'static str {
         self.peer.path(self.ring).unwrap_or(NO_RING)
+    }
+
+    fn arm(&mut self) -> Armed {
+        if !self.peer.relay.arm(self.ring / 2) {
+            return Armed::Unable;
+        }
+        // While the control thread is in there: it wakes who is armed when it is done.
+        let Some(mut slot) = self.gate.enter() else { return Armed::Asleep };
+        slot.arm()
+    }
+
+    fn disarm(&mut self) {
+        self.wake().into_iter().for_each(|wake| wake.disarm());
+        let Some(mut slot) = self.gate.enter() else { return };
+        slot.disarm();
+    }
+
+    fn event(&self) -> Option<BorrowedFd<'_>> {
+        self.wake()?.event()
     }
 }
 

@@ -147,6 +147,7 @@ impl Session {
     ) -> Result<Answer, Refusal> {
         let (index, kick) = self.take_event(message)?;
         let running = self.vrings.get(index).is_some_and(|vring| vring.started);
+        let source = kick.as_ref().map(Event::source);
         if !running {
             let ring = self.build(index, &self.map)?;
             if self.is_behind(index) {
@@ -157,10 +158,14 @@ impl Session {
                 slot.ring = Some(ring);
             }
         }
+        if let Some(ring) = slots.get(index).and_then(|slot| slot.ring.as_mut()) {
+            ring.kicks = source.is_some();
+        }
         if let Some(vring) = self.vrings.get_mut(index) {
             vring.started = true;
             vring.kick = kick;
         }
+        self.peer.set_kick(index, source);
         Ok(Answer::None)
     }
 
@@ -244,6 +249,7 @@ impl Session {
             call: vring.call.clone(),
             error: vring.error.clone(),
             alarm: Arc::clone(&self.alarm),
+            kicks: vring.kick.is_some(),
             faulted: false,
         })
     }
@@ -259,6 +265,7 @@ impl Session {
         }
         vring.started = false;
         vring.kick = None;
+        self.peer.set_kick(index, None);
     }
 
     /// Exchanges the memory map under running rings. A ring that is no longer in shared memory stops.

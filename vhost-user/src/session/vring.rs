@@ -19,7 +19,7 @@ pub(crate) struct Vring {
     pub(crate) stopped_at: Option<u32>,
     /// `SET_VRING_KICK` came, with or without a descriptor: the ring is started.
     pub(crate) started: bool,
-    /// Kept open so that the frontend's kicks have somewhere to go; rings are polled.
+    /// What the frontend signals when it has made something available; rings that are polled need it not.
     pub(crate) kick: Option<Event>,
     pub(crate) call: Option<Arc<Event>>,
     pub(crate) error: Option<Arc<Event>>,

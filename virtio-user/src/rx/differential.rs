@@ -169,7 +169,7 @@ fn compare<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool>(
         let parts = RxParts {
             pool: packets.clone(),
             kick: zone.kick.clone(),
-            doorbell: other.doorbell(features).expect("a doorbell"),
+            doorbell: other.doorbell(features, &Arc::default()).expect("a doorbell"),
             stats: Arc::default(),
             trouble: Arc::new(Trouble::default()),
             ring: 0,

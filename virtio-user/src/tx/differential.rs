@@ -106,7 +106,7 @@ impl<Q: DriverQueue, const OFFLOAD: bool> Side<Q, OFFLOAD> {
         let zone = zone.map_err(|_| "no ring").expect("a ring");
         let (memory, config) = zone.for_test(features);
         let parts = TxParts {
-            doorbell: zone.doorbell(features).expect("a doorbell"),
+            doorbell: zone.doorbell(features, &Arc::default()).expect("a doorbell"),
             stats: Arc::default(),
             trouble: Arc::new(Trouble::default()),
             window: Window::over(packets.segments()),

@@ -37,7 +37,8 @@ impl Link for Veth {
     }
 
     fn limits(&self) -> Limits {
-        limits(self.longest, self.queues)
+        // A socket that prefers to be polled has its interrupts put off.
+        Limits { wakes: self.options.contains("busy_budget=0"), ..limits(self.longest, self.queues) }
     }
 }
 
@@ -48,7 +49,7 @@ fn ready() -> bool {
 
 /// A veth's ring has 256 places, and who finds it full loses the frame.
 fn limits(longest: usize, queues: u16) -> Limits {
-    Limits { len: 14..=longest, quiet: false, window: 128, queues, ..Limits::default() }
+    Limits { len: 14..=longest, quiet: false, window: 128, queues, wakes: false, ..Limits::default() }
 }
 
 /// The program that holds a TAP: what the port's far side is read from and written to.
@@ -137,7 +138,7 @@ mod generic {
 }
 
 mod jumbo {
-    some!(super::Veth { options: "mode=drv,busy_budget=0", longest: 9014, queues: 2 }; restarts packet_sizes chains counters full_rings);
+    some!(super::Veth { options: "mode=drv,busy_budget=0", longest: 9014, queues: 2 }; restarts packet_sizes chains counters full_rings wakes);
 }
 
 mod packet {

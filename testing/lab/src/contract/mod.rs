@@ -31,6 +31,7 @@ mod clauses;
 mod frames;
 mod kernel;
 mod peer;
+mod wake;
 
 pub use chance::{Dice, batches, segmented};
 pub use clauses::{
@@ -39,6 +40,7 @@ pub use clauses::{
 };
 pub use kernel::{kernel_counters, link_down, removed};
 pub use peer::{Peer, PortPeer};
+pub use wake::{wakes, wakes_after};
 
 use linecard_pmd::port::{Device, ProbeContext};
 
@@ -100,11 +102,13 @@ pub struct Limits {
     pub quiet: bool,
     /// Frames that the link holds in one direction; further ones it may lose. No limit where it pushes back.
     pub window: usize,
+    /// Receive queues wake whoever sleeps over them, where they do not say otherwise at times.
+    pub wakes: bool,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { len: 1..=1514, segments: 5, queues: 2, quiet: true, window: usize::MAX }
+        Self { len: 1..=1514, segments: 5, queues: 2, quiet: true, window: usize::MAX, wakes: true }
     }
 }
 
@@ -148,7 +152,7 @@ macro_rules! contract_tests {
     ($link:expr) => {
         $crate::contract_tests! { @each $link;
             restarts reconfigures burst_sizes appended_bursts packet_sizes chains pool_exhaustion counters full_rings other_thread
-            lost_queue configure_errors link_down removed kernel_counters
+            lost_queue configure_errors link_down removed kernel_counters wakes
         }
     };
     (@each $link:expr; $($clause:ident)+) => {

@@ -1,0 +1,254 @@
+//! A thread that waits for a port's peer, so that no thread that polls the port has to.
+//!
+//! Whoever waits on an eventfd enters a list under a lock that every signal holds while it walks the list, and the peer
+//! decides how long the list is (see [`bell`](crate::bell)). So a peer's eventfd is waited on by a thread of its port, which
+//! passes each signal on to the [`Wake`] of the queue: an eventfd that no peer has.
+//!
+//! The peer's counter is never read, because its flags, and so whether a read waits, are the peer's too: the thread watches
+//! for edges, of which each signal is one.
+
+use std::fmt;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::buffer::spare_capacity;
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+
+use super::Wake;
+use crate::eventfd::EventFd;
+
+/// A peer's descriptor; shared, because the peer may be gone while it is still watched.
+pub type Source = Arc<dyn AsFd + Send + Sync>;
+
+/// The descriptor that tells of changes, among the tokens.
+const CHANGED: u64 = u64::MAX;
+/// Signals that are taken from the kernel at once.
+const BATCH: usize = 16;
+/// Signals after which the thread rests for what is left of a [`PERIOD`].
+const SIGNALS: usize = 64 - BATCH;
+/// What a signal counts that nobody had asked for.
+const UNASKED: usize = 8;
+/// See [`SIGNALS`].
+const PERIOD: Duration = Duration::from_millis(1);
+/// Bytes of the thread's stack; pages that are not used cost nothing.
+const STACK: usize = 128 << 10;
+
+/// Passes the signals of one port's peer on to the queues that sleep.
+///
+/// Its thread starts when a queue is armed for the first time: a port whose queues are only polled has none. However often a
+/// peer signals, a port's sleepers wake at most 64 times a millisecond for it.
+///
+/// ```
+/// use linecard_eal::{eventfd::EventFd, wake::Relay};
+/// use std::sync::Arc;
+///
+/// let call = Arc::new(EventFd::new()?); // what the peer signals
+/// let relay = Relay::new("net_virtio_user0", 1);
+/// relay.set(0, Some(call.clone()));
+/// assert!(relay.arm(0));
+/// call.signal(); // and `relay.wake(0)` has an event that becomes readable soon
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub struct Relay {
+    shared: Arc<Shared>,
+    /// Whether the thread could be started.
+    started: OnceLock<bool>,
+}
+
+struct Shared {
+    name: String,
+    queues: Vec<Queue>,
+    /// There is something new among the sources, or the relay goes. Made with the thread.
+    changed: OnceLock<EventFd>,
+    over: AtomicBool,
+}
+
+#[derive(Default)]
+struct Queue {
+    wake: Arc<Wake>,
+    told: Mutex<Told>,
+}
+
+/// What the control thread told of a queue.
+#[derive(Default)]
+struct Told {
+    source: Option<Source>,
+    /// Counts the times it told something.
+    turn: u64,
+}
+
+impl Queue {
+    fn told(&self) -> MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Relay {
+    /// For a port of that name with so many queues, none of which has anything to wait for yet.
+    #[must_use]
+    pub fn new(name: &str, queues: usize) -> Self {
+        let queues = (0..queues).map(|_| Queue::default()).collect();
+        let (changed, over) = (OnceLock::new(), AtomicBool::new(false));
+        let shared = Arc::new(Shared { name: name.to_owned(), queues, changed, over });
+        Self { shared, started: OnceLock::new() }
+    }
+
+    /// What the sleeper of `queue` is woken by.
+    #[must_use]
+    pub fn wake(&self, queue: usize) -> Option<&Arc<Wake>> {
+        self.shared.queues.get(queue).map(|queue| &queue.wake)
+    }
+
+    /// What the peer signals when it has something for `queue`, from now on; the sleeper wakes and has to arm anew. For
+    /// the port's control thread.
+    pub fn set(&self, queue: usize, source: Option<Source>) {
+        let Some(place) = self.shared.queues.get(queue) else { return };
+        let before = {
+            let mut told = place.told();
+            told.turn = told.turn.wrapping_add(1);
+            std::mem::replace(&mut told.source, source)
+        };
+        drop(before);
+        if let Some(changed) = self.shared.changed.get() {
+            changed.signal();
+        }
+        place.wake.wake();
+    }
+
+    /// Arms `queue`; false when the system has no thread or no descriptor for it.
+    pub fn arm(&self, queue: usize) -> bool {
+        let Some(place) = self.shared.queues.get(queue) else { return false };
+        place.wake.arm() && *self.started.get_or_init(|| start(&self.shared))
+    }
+
+    /// Wakes every sleeper of the port, because something about its rings has changed.
+    pub fn wake_all(&self) {
+        for queue in &self.shared.queues {
+            queue.wake.wake();
+        }
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.shared.over.store(true, Ordering::Release);
+        // Not joined: it may be in the middle of what a peer makes slow, and has nothing that anybody waits for.
+        if let Some(changed) = self.shared.changed.get() {
+            changed.signal();
+        }
+    }
+}
+
+impl fmt::Debug for Relay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Relay").field("port", &self.shared.name).finish_non_exhaustive()
+    }
+}
+
+/// Starts the thread; false when that fails.
+fn start(shared: &Arc<Shared>) -> bool {
+    let made = Watcher::new(shared).and_then(|watcher| {
+        let name = format!("lc-wake {}", shared.name);
+        let thread = std::thread::Builder::new().name(name).stack_size(STACK);
+        thread.spawn(move || watcher.run()).map_err(|_| rustix::io::Errno::AGAIN)
+    });
+    if let Err(error) = &made {
+        tracing::warn!("{}: its queues cannot wake anybody and have to be polled: {error}", shared.name);
+    }
+    made.is_ok()
+}
+
+/// What the thread has.
+struct Watcher {
+    shared: Arc<Shared>,
+    epoll: std::os::fd::OwnedFd,
+    /// What is watched for each queue, and as of which turn.
+    watched: Vec<(Option<Source>, u64)>,
+    pace: Pace,
+}
+
+impl Watcher {
+    fn new(shared: &Arc<Shared>) -> rustix::io::Result<Self> {
+        let epoll = epoll::create(CreateFlags::CLOEXEC)?;
+        let event = EventFd::new().map_err(|_| rustix::io::Errno::MFILE)?;
+        // Nobody else sets it: the thread is started once.
+        let changed = shared.changed.get_or_init(|| event);
+        epoll::add(&epoll, changed, EventData::new_u64(CHANGED), EventFlags::IN)?;
+        let watched = shared.queues.iter().map(|_| (None, 0)).collect();
+        Ok(Self { shared: Arc::clone(shared), epoll, watched, pace: Pace::new() })
+    }
+
+    fn run(mut self) {
+        let mut events: Vec<Event> = Vec::with_capacity(BATCH);
+        while !self.shared.over.load(Ordering::Acquire) {
+            self.follow();
+            events.clear();
+            // Only ever interrupted.
+            let _ = epoll::wait(&self.epoll, spare_capacity(&mut events), None);
+            let mut weight = 0;
+            for event in &events {
+                let token = event.data.u64();
+                if token == CHANGED {
+                    self.shared.changed.get().into_iter().for_each(EventFd::drain);
+                    weight += 1;
+                } else if let Some(queue) =
+                    usize::try_from(token).ok().and_then(|queue| self.shared.queues.get(queue))
+                {
+                    weight += if queue.wake.wake() { 1 } else { UNASKED };
+                }
+            }
+            if let Some(rest) = self.pace.passed(weight, Instant::now()) {
+                std::thread::sleep(rest);
+            }
+        }
+    }
+
+    /// Watches what the control thread told, if that is something new.
+    fn follow(&mut self) {
+        for (token, (queue, (watched, turn))) in
+            (0_u64..).zip(self.shared.queues.iter().zip(&mut self.watched))
+        {
+            let told = queue.told();
+            if told.turn == *turn {
+                continue;
+            }
+            *turn = told.turn;
+            let fresh = told.source.clone();
+            drop(told);
+            if let Some(old) = std::mem::replace(watched, fresh) {
+                // What is not watched need not be forgotten.
+                let _ = epoll::delete(&self.epoll, &*old);
+            }
+            if let Some(source) = watched {
+                let edge = EventFlags::IN | EventFlags::ET;
+                if let Err(error) = epoll::add(&self.epoll, &**source, EventData::new_u64(token), edge) {
+                    tracing::warn!("{}: queue {token} wakes nobody: {error}", self.shared.name);
+                }
+            }
+        }
+    }
+}
+
+/// How many signals were passed on in this period.
+struct Pace {
+    until: Instant,
+    passed: usize,
+}
+
+impl Pace {
+    fn new() -> Self {
+        Self { until: Instant::now(), passed: 0 }
+    }
+
+    /// Signals that count so much were taken; how long to rest when they were too many.
+    fn passed(&mut self, signals: usize, now: Instant) -> Option<Duration> {
+        if now >= self.until {
+            self.until = now.checked_add(PERIOD)?;
+            self.passed = 0;
+        }
+        self.passed = self.passed.saturating_add(signals);
+        (self.passed >= SIGNALS).then(|| self.until.saturating_duration_since(now))
+    }
+}

@@ -1,0 +1,164 @@
+//! The loop between polling and sleeping.
+
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::Armed;
+use crate::port::RxQueue;
+
+/// How often queues are looked at that cannot wake anybody, or did so for nothing several times in a row.
+pub const NAP: Duration = Duration::from_micros(100);
+/// Rounds without a packet in which a queue said that there was one, after which it is believed no more.
+const FALSE_ALARMS: u32 = 4;
+
+/// How one [`rest`](Adaptive::rest) went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rest {
+    /// It is no time to sleep: packets moved, or did a moment ago.
+    Busy,
+    /// A queue said that it has packets.
+    Ready,
+    /// A queue woke the thread.
+    Woken,
+    /// The bound passed, or a nap where nothing would wake the thread.
+    Passed,
+}
+
+/// Polls while there is traffic, and sleeps when there was none for a while, on any number of queues at once.
+///
+/// ```
+/// # use linecard_eal::{Memory, MemoryConfig};
+/// # use linecard_mempool::{Burst, Pool, PoolConfig};
+/// # use linecard_pmd::{PortConfig, configure, ring};
+/// # let memory = Memory::new(MemoryConfig::default())?;
+/// # let domain = memory.domain("packets")?;
+/// # let pool = Pool::new(&domain, PoolConfig::default())?;
+/// use std::time::Duration;
+/// use linecard_pmd::wake::{Adaptive, Rest};
+///
+/// let (left, right) = ring::pair("left", "right");
+/// let mut left = configure(left, PortConfig::default())?.start(&pool)?;
+/// let mut right = configure(right, PortConfig::default())?.start(&pool)?;
+/// let mut adaptive = Adaptive::new(Duration::from_micros(20), Duration::from_millis(5));
+/// let mut packets = Burst::new();
+/// for _ in 0..1000 {
+///     let moved = left.rx[0].rx_burst(&mut packets) + right.rx[0].rx_burst(&mut packets);
+///     adaptive.rest(moved, &mut [&mut *left.rx[0], &mut *right.rx[0]]);
+/// }
+/// assert!(adaptive.asleep() > Duration::ZERO); // nobody sent anything
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Adaptive {
+    spin: Duration,
+    bound: Duration,
+    /// When there was nothing for the first time since there was something.
+    idle: Option<Instant>,
+    false_alarms: u32,
+    asleep: Duration,
+    sleeps: u64,
+}
+
+impl Default for Adaptive {
+    /// Spins for 50 µs, sleeps for 100 ms at most.
+    fn default() -> Self {
+        Self::new(Duration::from_micros(50), Duration::from_millis(100))
+    }
+}
+
+impl Adaptive {
+    /// Goes on polling for `spin` after the last packet; never sleeps longer than `bound` at a time, so that the caller can
+    /// look after other things.
+    #[must_use]
+    pub const fn new(spin: Duration, bound: Duration) -> Self {
+        Self { spin, bound, idle: None, false_alarms: 0, asleep: Duration::ZERO, sleeps: 0 }
+    }
+
+    /// The end of a round over `queues` that moved so many packets: returns at once while there is traffic, else sleeps until
+    /// a queue wakes it or the bound is over. All queues of the thread must be among `queues`.
+    #[inline]
+    pub fn rest(&mut self, moved: usize, queues: &mut [&mut dyn RxQueue]) -> Rest {
+        if moved > 0 {
+            self.idle = None;
+            self.false_alarms = 0;
+            return Rest::Busy;
+        }
+        self.nothing(queues)
+    }
+
+    /// Time spent asleep so far.
+    #[must_use]
+    pub const fn asleep(&self) -> Duration {
+        self.asleep
+    }
+
+    /// How often it slept so far.
+    #[must_use]
+    pub const fn sleeps(&self) -> u64 {
+        self.sleeps
+    }
+
+    #[cold]
+    fn nothing(&mut self, queues: &mut [&mut dyn RxQueue]) -> Rest {
+        let now = Instant::now();
+        let since = *self.idle.get_or_insert(now);
+        if now.saturating_duration_since(since) < self.spin {
+            std::hint::spin_loop();
+            return Rest::Busy;
+        }
+        let (mut ready, mut able) = (false, true);
+        for queue in queues.iter_mut() {
+            match queue.arm() {
+                // The others need not be armed; those that are get disarmed below.
+                Armed::Ready => ready = true,
+                Armed::Unable => able = false,
+                Armed::Asleep => {}
+            }
+            if ready {
+                break;
+            }
+        }
+        let rest = if ready {
+            self.alarm(now, Rest::Ready)
+        } else {
+            let bound = if able { self.bound } else { self.bound.min(NAP) };
+            let woken = wait(queues, bound);
+            self.slept(now);
+            if woken { self.alarm(Instant::now(), Rest::Woken) } else { Rest::Passed }
+        };
+        queues.iter_mut().for_each(|queue| queue.disarm());
+        rest
+    }
+
+    /// A queue says that it has something. When that was not true several times in a row, it is looked at after a nap.
+    fn alarm(&mut self, now: Instant, why: Rest) -> Rest {
+        self.false_alarms = self.false_alarms.saturating_add(1);
+        if self.false_alarms <= FALSE_ALARMS {
+            return why;
+        }
+        std::thread::sleep(NAP.min(self.bound));
+        self.slept(now);
+        Rest::Passed
+    }
+
+    fn slept(&mut self, since: Instant) {
+        self.asleep = self.asleep.saturating_add(since.elapsed());
+        self.sleeps = self.sleeps.saturating_add(1);
+    }
+}
+
+/// Waits for any of the queues that have a descriptor; whether one was ready.
+fn wait(queues: &[&mut dyn RxQueue], bound: Duration) -> bool {
+    let mut set: Vec<PollFd<'_>> = Vec::with_capacity(queues.len());
+    set.extend(queues.iter().filter_map(|queue| {
+        let event = queue.event()?;
+        Some(PollFd::from_borrowed_fd(event, PollFlags::IN))
+    }));
+    let bound = Timespec {
+        tv_sec: i64::try_from(bound.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: bound.subsec_nanos().into(),
+    };
+    // An interrupted call counts as the end of the bound.
+    poll(&mut set, Some(&bound)).is_ok_and(|ready| ready > 0)
+}

@@ -1,0 +1,123 @@
+//! How long the control thread may sleep while questions can be owed.
+//!
+//! Whoever sends leaves a question owed (see [`doorbell`](crate::doorbell)) and may then do nothing more with the port, so
+//! that nobody asks it but the control thread. That looks every [`TICK`] while there is traffic, and sleeps for good when a
+//! tick passed without any: the next question that is owed wakes it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use linecard_eal::wake::Request;
+
+use crate::doorbell::{Doorbell, TICK};
+use crate::thread::{Waiter, after};
+
+/// How a transmit queue tells the control thread that it owes a question, if that wants to know.
+#[derive(Debug, Default)]
+pub(crate) struct Notice {
+    request: Request,
+    /// `None` where no control thread is, as in tests of the data path.
+    waiter: Option<Arc<Waiter>>,
+}
+
+impl Notice {
+    /// To the thread that waits with `waiter`.
+    pub(crate) fn to(waiter: Arc<Waiter>) -> Self {
+        Self { request: Request::new(), waiter: Some(waiter) }
+    }
+
+    /// A question is owed.
+    #[inline(always)]
+    pub(crate) fn give(&self) {
+        if self.request.take() {
+            self.wake();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn wake(&self) {
+        self.waiter.iter().for_each(|waiter| waiter.notify());
+    }
+}
+
+/// When the control thread has to look at what is owed.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    notice: Arc<Notice>,
+    doorbells: Vec<Arc<Doorbell>>,
+    /// The end of this tick; `None` while it sleeps for good.
+    until: Option<Instant>,
+}
+
+impl Watch {
+    pub(crate) fn new(notice: Arc<Notice>, doorbells: Vec<Arc<Doorbell>>) -> Self {
+        Self { notice, doorbells, until: None }
+    }
+
+    /// Asks what has been owed for a tick; until when the thread may sleep now.
+    pub(crate) fn deadline(&mut self, now: Instant) -> Option<Instant> {
+        if self.until.is_some_and(|until| now < until) {
+            return self.until;
+        }
+        let told = self.until.is_none() && !self.notice.request.is_asked();
+        self.doorbells.iter().for_each(|doorbell| doorbell.settle());
+        // Somebody owed one since the thread went to sleep: there is traffic.
+        if !told {
+            self.notice.request.ask();
+        }
+        let traffic = told || self.doorbells.iter().any(|doorbell| doorbell.is_owed());
+        if traffic {
+            self.notice.request.withdraw();
+        }
+        self.until = traffic.then(|| after(TICK));
+        self.until
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ptr::NonNull;
+    use std::sync::atomic::Ordering;
+    use std::time::Duration;
+
+    use linecard_eal::eventfd::EventFd;
+    use linecard_eal::shared::SharedBytes;
+    use linecard_virtio::{Layout, RingMemory};
+
+    use super::*;
+    use crate::sys::Ready;
+    use crate::thread::ControlThread;
+
+    #[test]
+    fn sleeps_for_good_and_is_told() {
+        let mut zone = vec![0_u128; Layout::Split.bytes(8) / 16];
+        let start = NonNull::new(zone.as_mut_ptr().cast::<u8>()).expect("not null");
+        // SAFETY: `zone` outlives every handle and is reached through them alone.
+        let bytes = unsafe { SharedBytes::new(start, zone.len() * 16) };
+        let ring = RingMemory::in_zone(bytes, Layout::Split, 8).expect("a ring");
+        let thread = ControlThread::start("owed").expect("a thread");
+        let waiter = thread.waiter();
+        let (kick, notice) =
+            (Arc::new(EventFd::new().expect("an eventfd")), Arc::new(Notice::to(waiter.clone())));
+        let doorbell = Arc::new(Doorbell::new(&ring, Layout::Split, kick, notice.clone()).expect("flags"));
+        ring.device.cell::<u16>(0).expect("flags").store(1, Ordering::Relaxed);
+        let mut watch = Watch::new(notice, vec![doorbell.clone()]);
+
+        let now = Instant::now();
+        let first = watch.deadline(now).expect("it looks again after a tick");
+        assert_eq!(watch.deadline(now), Some(first), "and not before");
+        assert_eq!(watch.deadline(first), None, "nothing was owed: it sleeps for good");
+        assert_eq!(watch.deadline(first), None, "whatever else wakes it");
+
+        doorbell.owe();
+        waiter.wait(None, Ready::Read, Some(after(Duration::from_secs(60))));
+        assert!(now.elapsed() < Duration::from_secs(60), "it is told");
+        let second = watch.deadline(Instant::now()).expect("there is traffic");
+        assert!(!doorbell.is_owed(), "what is owed is asked");
+        doorbell.owe();
+        assert!(watch.deadline(second).is_none(), "owed before the end of the tick, and asked at it");
+        doorbell.owe();
+        assert!(watch.deadline(second).is_some(), "told anew");
+    }
+}
