@@ -5,6 +5,7 @@
 mod support;
 
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use linecard_mempool::Burst;
@@ -17,7 +18,9 @@ struct Testpmd(Child);
 
 impl Testpmd {
     fn start(place: &Place, extra: &str) -> Option<Self> {
-        let number = std::process::id();
+        // Both tests may be threads of one process, and a prefix belongs to one testpmd at a time.
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = format!("{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         // testpmd has no `--in-memory` without hugepages.
         let pages = std::fs::read_to_string("/proc/sys/vm/nr_hugepages").unwrap_or_default();
         let pages: u32 = pages.trim().parse().unwrap_or(0);
