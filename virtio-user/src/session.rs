@@ -41,6 +41,9 @@ const FAREWELL: Duration = Duration::from_millis(500);
 /// Where a queue's data path of the moment is.
 pub(crate) type Inside<P> = Controller<Option<Box<P>>>;
 
+/// Every data path of a port.
+type Paths = (Vec<Box<dyn RxPath>>, Vec<Box<dyn TxPath>>);
+
 /// A port's control side.
 pub(crate) struct Session {
     pub(crate) state: Arc<State>,
@@ -302,7 +305,7 @@ impl Session {
     }
 
     /// Every data path that was behind a gate.
-    fn paths_home(&mut self) -> (Vec<Box<dyn RxPath>>, Vec<Box<dyn TxPath>>) {
+    fn paths_home(&mut self) -> Paths {
         self.all_outside();
         let rx = self.rx.iter_mut().filter_map(|inside| inside.value()?.take()).collect();
         let tx = self.tx.iter_mut().filter_map(|inside| inside.value()?.take()).collect();
@@ -327,10 +330,7 @@ impl Session {
 }
 
 /// Puts a path behind a gate that is held, and opens it.
-fn enter<P: ?Sized>(inside: &mut Inside<P>, path: Box<P>)
-where
-    Option<Box<P>>: Send,
-{
+fn enter<P: ?Sized>(inside: &mut Inside<P>, path: Box<P>) {
     if let Some(value) = inside.value() {
         *value = Some(path);
     }
