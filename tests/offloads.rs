@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use linecard::eal::{Memory, MemoryConfig, PagePolicy};
 use linecard::mempool::{Burst, Offload, Packet, Pool, PoolConfig, TxOffload};
-use linecard::pmd::offload::{Offloads, RxOffloads, Takes, TxOffloads, Wish, describe};
+use linecard::pmd::offload::{Offloads, RxOffloads, Takes, TxOffloads, TxRequest, describe};
 use linecard::pmd::{DevArgs, Driver, Port, PortConfig, ProbeContext, configure};
 use linecard::vhost_user::VhostDriver;
 use linecard::virtio::net::{NEEDS_CSUM, NetHeader};
@@ -321,11 +321,11 @@ fn judge(pool: &Pool, bytes: &[u8], first: usize, header: NetHeader) -> Option<P
     let mut got = packet(pool, bytes, first);
     let request = header.request(got.len())?;
     describe(&mut got, request, ALL).then_some(())?;
-    let wish = Wish::of(&got).expect("what was described can be sent on");
-    if let Some(wish) = wish {
-        let field = wish.request().partial.expect("it asks for a checksum").field();
+    let asked = TxRequest::of(&got).expect("what was described can be sent on");
+    if let Some(asked) = asked {
+        let field = asked.request().partial.expect("it asks for a checksum").field();
         assert!(field.end <= got.len());
-        assert!(wish.request().gso.is_none_or(|gso| gso.size > 0));
+        assert!(asked.request().gso.is_none_or(|gso| gso.size > 0));
     }
     Some(got)
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   received:  header ── describe ─► metadata (RX_L4_CKSUM_NONE, RX_LRO) ─► application
-//!   sent:      application ─► metadata (TX_…, or the RX_… of a packet passed on) ── Wish ─► header
+//!   sent:      application ─► metadata (TX_…, or the RX_… of a packet passed on) ── TxRequest ─► header
 //!                                   └─ SoftTx: whatever the peer does not take is done here ─┘
 //! ```
 //! A packet that was received unfinished may be sent as it is: its checksum is finished by whoever can.
@@ -13,8 +13,7 @@ mod software;
 use std::fmt;
 
 pub use linecard_net::request::Takes;
-pub(crate) use metadata::segmenter;
-pub use metadata::{Malformed, Wish, asks, describe};
+pub use metadata::{Malformed, TxRequest, asks, describe, segmenter};
 pub use software::{SoftLoss, SoftTx, do_now, finish_received};
 
 /// Makes a set of offload bits with DPDK's names and values.

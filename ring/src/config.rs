@@ -112,7 +112,7 @@ impl Config {
     /// # Safety
     /// Nobody uses the memory now, and a [`Single`](crate::Single) side has at most one live handle among all
     /// processes at any time.
-    pub unsafe fn in_memory<T, P, C>(&self, memory: Memory) -> Result<Ends<T, P, C>, Error>
+    pub unsafe fn in_memory<T, P, C>(&self, memory: SharedMemory) -> Result<Ends<T, P, C>, Error>
     where
         T: Plain,
         P: Mode,
@@ -120,7 +120,7 @@ impl Config {
     {
         let geometry = self.check()?;
         let modes = Modes { producer: P::KIND, consumer: C::KIND };
-        // SAFETY: `memory` is valid (`Memory::new`) and unused, by this function's contract.
+        // SAFETY: `memory` is valid (`SharedMemory::new`) and unused, by this function's contract.
         let storage = unsafe { Storage::format::<T>(memory, &geometry, modes) }?;
         Ok(ends(&Arc::new(storage), &geometry))
     }
@@ -182,14 +182,14 @@ unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
 ///
 /// Two processes map the same memory; one lays the ring out, the other attaches:
 /// ```
-/// use linecard_ring::{Config, Consumer, Memory, Multi, Single};
+/// use linecard_ring::{Config, Consumer, SharedMemory, Multi, Single};
 /// # use std::{ptr::NonNull, sync::Arc};
 /// # #[repr(align(128))] struct Page(std::cell::UnsafeCell<[u8; 4096]>);
 /// # unsafe impl Sync for Page {} unsafe impl Send for Page {}
 /// # let page = Arc::new(Page(std::cell::UnsafeCell::new([0; 4096])));
 /// # let (start, len) = (NonNull::new(page.0.get().cast::<u8>()).unwrap(), 4096);
 /// // SAFETY: `start` points to `len` bytes that `page` keeps mapped.
-/// let memory = unsafe { Memory::new(start, len) }.keeping(page);
+/// let memory = unsafe { SharedMemory::new(start, len) }.keeping(page);
 ///
 /// // SAFETY: nobody else uses the memory yet; the consumer is taken over below.
 /// let (producer, here) =
@@ -203,18 +203,18 @@ unsafe impl<T: Plain, const N: usize> Plain for [T; N] {}
 /// # Ok::<(), linecard_ring::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct Memory {
+pub struct SharedMemory {
     pub(crate) start: NonNull<u8>,
     pub(crate) len: usize,
     _owner: Option<Arc<dyn Any + Send + Sync>>,
 }
 
 // SAFETY: only an address and an owner that is `Send + Sync`; `new` demands that every thread may use it.
-unsafe impl Send for Memory {}
+unsafe impl Send for SharedMemory {}
 // SAFETY: only an address and an owner that is `Sync`; `new` demands that every thread may use the memory.
-unsafe impl Sync for Memory {}
+unsafe impl Sync for SharedMemory {}
 
-impl Memory {
+impl SharedMemory {
     /// `len` bytes at `start`.
     ///
     /// # Safety
@@ -233,8 +233,11 @@ impl Memory {
     }
 }
 
-impl std::fmt::Debug for Memory {
+impl std::fmt::Debug for SharedMemory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Memory").field("start", &self.start).field("len", &self.len).finish_non_exhaustive()
+        f.debug_struct("SharedMemory")
+            .field("start", &self.start)
+            .field("len", &self.len)
+            .finish_non_exhaustive()
     }
 }

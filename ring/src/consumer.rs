@@ -2,10 +2,10 @@
 
 use std::mem::MaybeUninit;
 
-use crate::config::{Memory, Plain};
+use crate::config::{Plain, SharedMemory};
 use crate::end::End;
 use crate::layout::Half;
-use crate::mode::{Exclusive, Mode, Shared};
+use crate::mode::{Exclusive, Mode, MultiThread};
 use crate::view::Peek;
 use crate::{Error, Moved, prefetch};
 
@@ -25,7 +25,7 @@ pub struct Consumer<T, M: Mode> {
     end: End<T, M>,
 }
 
-impl<T, M: Shared> Clone for Consumer<T, M> {
+impl<T, M: MultiThread> Clone for Consumer<T, M> {
     fn clone(&self) -> Self {
         Self { end: self.end.clone() }
     }
@@ -49,7 +49,7 @@ impl<T: Plain, M: Mode> Consumer<T, M> {
     ///
     /// # Safety
     /// In mode [`Single`](crate::Single) no other consumer handle of the ring lives, in any process.
-    pub unsafe fn attach(memory: Memory) -> Result<Self, Error> {
+    pub unsafe fn attach(memory: SharedMemory) -> Result<Self, Error> {
         Ok(Self { end: End::attach(memory, Half::Consumer)? })
     }
 }

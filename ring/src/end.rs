@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::Error;
-use crate::config::{Geometry, Memory};
+use crate::config::{Geometry, SharedMemory};
 use crate::layout::Half;
-use crate::mode::{Claim, Mode, Shared, Sides};
+use crate::mode::{Claim, Mode, MultiThread, Sides};
 use crate::slots::Slots;
 use crate::storage::Storage;
 
@@ -34,7 +34,7 @@ unsafe impl<T: Send, M: Mode> Send for End<T, M> {}
 // `Sync` because those are cells.
 unsafe impl<T: Send, M: Mode> Sync for End<T, M> where M::Local: Sync {}
 
-impl<T, M: Shared> Clone for End<T, M> {
+impl<T, M: MultiThread> Clone for End<T, M> {
     fn clone(&self) -> Self {
         Self {
             slots: self.slots.clone(),
@@ -67,7 +67,7 @@ impl<T, M: Mode> End<T, M> {
         Self { slots, local: M::join(&sides), sides, high_below, storage }
     }
 
-    pub(crate) fn attach(memory: Memory, half: Half) -> Result<Self, Error> {
+    pub(crate) fn attach(memory: SharedMemory, half: Half) -> Result<Self, Error> {
         let mode = (M::KIND, crate::mode::name(M::KIND));
         let (storage, geometry) = Storage::attach::<T>(memory, half, mode)?;
         Ok(Self::new(Arc::new(storage), &geometry, half))

@@ -1,7 +1,7 @@
 //! Lock-free rings of fixed-size elements, in the manner of DPDK's rte_ring.
 //!
 //! - [`spsc`] and [`mpmc`]: handles to put in and take out, one by one, in bulk (all or nothing) or in bursts.
-//! - [`Config`]: exact or power-of-two capacity, watermark, heap or [`Memory`] shared with other processes.
+//! - [`Config`]: exact or power-of-two capacity, watermark, heap, or [`SharedMemory`] of the caller's that other processes may map.
 //! - [`Single`], [`Multi`], [`Rts`], [`Hts`]: rte_ring's sync modes, chosen per side as type parameters; and
 //!   [`Adaptive`], which is the first until a handle is cloned and the second from then on.
 //! - [`Reservation`] and [`Peek`]: zero-copy views, `reserve → write → publish`, `peek → read → release`.
@@ -40,10 +40,10 @@ mod sync;
 mod tests;
 mod view;
 
-pub use config::{Config, Ends, MAX_CAPACITY, Memory, Plain};
+pub use config::{Config, Ends, MAX_CAPACITY, Plain, SharedMemory};
 pub use consumer::Consumer;
 pub use error::Error;
-pub use mode::{Adaptive, Exclusive, Hts, Mode, Multi, Rts, Shared, Single};
+pub use mode::{Adaptive, Exclusive, Hts, Mode, Multi, MultiThread, Rts, Single};
 pub use moved::Moved;
 pub use producer::Producer;
 pub use view::{Peek, Reservation};

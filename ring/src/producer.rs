@@ -1,9 +1,9 @@
 //! The side that puts elements in.
 
-use crate::config::{Memory, Plain};
+use crate::config::{Plain, SharedMemory};
 use crate::end::End;
 use crate::layout::Half;
-use crate::mode::{Claim, Exclusive, Mode, Shared};
+use crate::mode::{Claim, Exclusive, Mode, MultiThread};
 use crate::view::Reservation;
 use crate::{Error, Moved, prefetch};
 
@@ -26,7 +26,7 @@ pub struct Producer<T, M: Mode> {
     end: End<T, M>,
 }
 
-impl<T, M: Shared> Clone for Producer<T, M> {
+impl<T, M: MultiThread> Clone for Producer<T, M> {
     fn clone(&self) -> Self {
         Self { end: self.end.clone() }
     }
@@ -50,7 +50,7 @@ impl<T: Plain, M: Mode> Producer<T, M> {
     ///
     /// # Safety
     /// In mode [`Single`](crate::Single) no other producer handle of the ring lives, in any process.
-    pub unsafe fn attach(memory: Memory) -> Result<Self, Error> {
+    pub unsafe fn attach(memory: SharedMemory) -> Result<Self, Error> {
         Ok(Self { end: End::attach(memory, Half::Producer)? })
     }
 }

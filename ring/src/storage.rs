@@ -4,7 +4,7 @@ use std::alloc::{self, Layout};
 use std::ptr::NonNull;
 
 use crate::Error;
-use crate::config::{Geometry, Memory};
+use crate::config::{Geometry, SharedMemory};
 use crate::layout::{ALIGN, Cells, Half, Modes, Sharing, check_region};
 use crate::sync::Track;
 
@@ -17,7 +17,7 @@ pub(crate) struct Storage {
 
 enum Place {
     Heap(Layout),
-    Given { _memory: Memory },
+    Given { _memory: SharedMemory },
 }
 
 // SAFETY: the cells are atomics; slots are handed from thread to thread by the ring's protocol.
@@ -38,7 +38,11 @@ impl Storage {
 
     /// # Safety
     /// Nobody else uses `memory`.
-    pub(crate) unsafe fn format<T>(memory: Memory, geometry: &Geometry, modes: Modes) -> Result<Self, Error> {
+    pub(crate) unsafe fn format<T>(
+        memory: SharedMemory,
+        geometry: &Geometry,
+        modes: Modes,
+    ) -> Result<Self, Error> {
         check_region(memory.start, memory.len, geometry.bytes(element_size::<T>())?)?;
         // SAFETY: valid and aligned as just checked, unused by this function's contract.
         let cells =
@@ -52,11 +56,11 @@ impl Storage {
 
     /// Finds the ring in `memory` and checks that it is one of `T` with this mode on this half.
     pub(crate) fn attach<T>(
-        memory: Memory,
+        memory: SharedMemory,
         half: Half,
         mode: (u32, &'static str),
     ) -> Result<(Self, Geometry), Error> {
-        // SAFETY: `Memory::new` promised what `attach` needs, and `memory` is kept below.
+        // SAFETY: `SharedMemory::new` promised what `attach` needs, and `memory` is kept below.
         let found = unsafe { Cells::attach(memory.start, memory.len, element_bytes::<T>(), half, mode) };
         let (cells, geometry) = found?;
         let track = Track::new(geometry.slots as usize);

@@ -5,7 +5,7 @@ mod common;
 use common::{Bench, Guest, HEADER, frame, receive};
 use linecard_mempool::Burst;
 use linecard_pmd::{RxQueue, TxQueue};
-use linecard_virtio::{Features, Segment};
+use linecard_virtio::{Element, Features};
 
 const LENGTHS: [usize; 12] = [14, 15, 59, 60, 64, 65, 127, 128, 129, 256, 257, 1514];
 
@@ -72,7 +72,7 @@ fn chains_are_gathered_whatever_way_they_are_cut() {
             let segments: Vec<_> = cut
                 .iter()
                 .map(|part| {
-                    let segment = Segment { addr: at, len: *part };
+                    let segment = Element { addr: at, len: *part };
                     at += u64::from(*part);
                     segment
                 })
@@ -97,7 +97,7 @@ fn long_frames_become_chained_packets_and_merged_buffers() {
             let body = frame(len, len);
             // Send buffers lie one behind the other: one descriptor may span several.
             let (addr, total) = guest.frontend.write_frame(0, &body);
-            guest.tx.post_chain(&[Segment { addr, len: total }], 0);
+            guest.tx.post_chain(&[Element { addr, len: total }], 0);
             guest.tx.publish();
             let mut packets = receive(&mut bench.rx, 1);
             assert_eq!(packets[0].len(), len);

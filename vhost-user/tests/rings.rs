@@ -5,14 +5,14 @@ mod common;
 use std::sync::atomic::Ordering;
 
 use common::{Bench, Frontend, GUEST, Guest, MEMORY, SIZE, frame, receive, take_count};
+use linecard_capture::{Hub, Options};
 use linecard_eal::{Memory, MemoryConfig};
+use linecard_lab::wait_until;
 use linecard_mempool::{Burst, Offload};
-use linecard_pmd::capture::{Hub, Options};
-use linecard_pmd::netdev::lab::wait_until;
-use linecard_pmd::null::NullDriver;
+use linecard_net_null::NullDriver;
 use linecard_pmd::{DevArgs, Driver, PortConfig, ProbeContext, RxQueue, TxQueue, configure};
 use linecard_vhost_user::{RxLoss, TxLoss};
-use linecard_virtio::{Buffer, Features, Segment};
+use linecard_virtio::{Buffer, Element, Features};
 use linecard_wire::FrontendReq as Req;
 use linecard_wire::payload::{Payload, VringAddr, VringFd, VringState};
 use proptest::prelude::*;
@@ -80,7 +80,7 @@ fn runt_frames_are_dropped_and_counted() {
         }
         // Cut in two as well.
         for len in 2..26u32 {
-            let parts = [Segment { addr, len: len / 2 }, Segment { addr, len: len - len / 2 }];
+            let parts = [Element { addr, len: len / 2 }, Element { addr, len: len - len / 2 }];
             guest.tx.post_chain(&parts, u64::from(len));
         }
         guest.tx.publish();
@@ -135,7 +135,7 @@ fn a_capture_sees_what_frames_of_a_wrong_length_held() {
     for len in [12 + 11, 5] {
         guest.tx.post(Buffer { addr, len, token: u64::from(len) });
     }
-    let parts: Vec<_> = (0..40).map(|_| Segment { addr: GUEST, len: 2000 }).collect();
+    let parts: Vec<_> = (0..40).map(|_| Element { addr: GUEST, len: 2000 }).collect();
     guest.tx.post_chain(&parts, 7);
     guest.send(&frame(2, 60));
     guest.tx.publish();

@@ -8,9 +8,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use linecard_lab::{skip, wait_until};
 use linecard_mempool::Burst;
 use linecard_pmd::Port;
-use linecard_pmd::netdev::lab::{skip, wait_until};
 use support::{Bench, Place};
 
 /// A testpmd that sends back what it gets; killed with the value.

@@ -9,9 +9,9 @@ use std::time::Duration;
 use linecard_eal::eventfd::EventFd;
 use linecard_eal::memory::{Memory, MemoryConfig, PagePolicy, Segment};
 use linecard_eal::shared::SharedBytes;
+use linecard_lab::contract::{Ends, Far, Limits, Link, Peer};
+use linecard_lab::wait_until;
 use linecard_mempool::{Burst, Pool, PoolConfig};
-use linecard_pmd::contract::{Ends, Far, Limits, Link, Peer};
-use linecard_pmd::netdev::lab::wait_until;
 use linecard_pmd::{DevArgs, Device, Port, PortConfig, ProbeContext, configure};
 use linecard_virtio::{
     Ahead, DeviceConfig, DeviceMemory, DeviceQueue, Features, Head, Layout, PeerFault, RingAddrs, RingMemory,
@@ -422,11 +422,11 @@ impl Peer for InProcess {
 }
 
 mod split_mergeable {
-    linecard_pmd::contract_tests!(super::Over("in_order=0"));
+    linecard_lab::contract_tests!(super::Over("in_order=0"));
 }
 
 mod packed_in_order {
-    linecard_pmd::contract_tests!(super::Over("packed_vq=1,mrg_rxbuf=0"));
+    linecard_lab::contract_tests!(super::Over("packed_vq=1,mrg_rxbuf=0"));
 }
 
 // What a session asks of a device.

@@ -38,6 +38,6 @@ pub use fault::PeerFault;
 pub use features::Features;
 pub use layout::{Layout, RingAddrs, RingMemory};
 pub use queue::{
-    Ahead, Buffer, Chain, Completion, DeviceMemory, DeviceQueue, DriverQueue, Head, Segment, Used,
+    Ahead, Buffer, Chain, Completion, DeviceMemory, DeviceQueue, DriverQueue, Element, Head, Used,
 };
 pub use segments::{Piece, SegList};

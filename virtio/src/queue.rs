@@ -44,14 +44,14 @@ pub struct Completion {
     pub len: u32,
 }
 
-/// One element of a chain: an address as the device sees it, and a length in bytes.
+/// One element of a buffer (virtio 1.3, Virtqueues): an address as the device sees it, and a length in bytes.
 ///
 /// ```
-/// let segments = [linecard_virtio::Segment { addr: 0x1000, len: 12 }, linecard_virtio::Segment { addr: 0x2000, len: 60 }];
-/// assert_eq!(segments.iter().map(|s| s.len).sum::<u32>(), 72);
+/// let elements = [linecard_virtio::Element { addr: 0x1000, len: 12 }, linecard_virtio::Element { addr: 0x2000, len: 60 }];
+/// assert_eq!(elements.iter().map(|e| e.len).sum::<u32>(), 72);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Segment {
+pub struct Element {
     /// Address as the device sees it.
     pub addr: u64,
     /// Length in bytes.
@@ -111,7 +111,7 @@ pub unsafe trait DriverQueue: Send + Sized {
     /// Lends a buffer of several segments: as one indirect descriptor when the queue has indirect tables and the
     /// segments fit one, as a direct chain otherwise. False, and nothing lent, when it is empty, does not fit the
     /// free descriptors, or is longer than 2³² − 1 bytes.
-    fn add_chain(&mut self, segments: &[Segment], token: u64) -> bool;
+    fn add_chain(&mut self, segments: &[Element], token: u64) -> bool;
 
     /// Makes everything added since the last call visible to the device, by one release store.
     fn publish(&mut self);

@@ -4,7 +4,7 @@ use core::ops::{Deref, DerefMut};
 
 use crate::config::IndirectTables;
 use crate::fault::PeerFault;
-use crate::queue::{Completion, Segment};
+use crate::queue::{Completion, Element};
 use crate::sync::Relaxed;
 
 /// One buffer in flight.
@@ -100,7 +100,7 @@ impl DerefMut for InFlight {
 }
 
 /// Bytes of a chain; `None` when there are no segments or more than 2³² − 1 bytes.
-pub(crate) fn total(segments: &[Segment]) -> Option<u32> {
+pub(crate) fn total(segments: &[Element]) -> Option<u32> {
     if segments.is_empty() {
         return None;
     }

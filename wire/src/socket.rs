@@ -3,11 +3,12 @@
 
 use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 pub use crate::access::{Access, AccessError};
 use crate::descriptor::close_elsewhere;
@@ -40,6 +41,20 @@ pub enum SocketError {
     /// Somebody listens there.
     #[error("another process listens there")]
     InUse,
+    /// The socket cannot be given to those who shall connect.
+    #[error("{action}: {source}")]
+    Access {
+        /// What was tried.
+        action: &'static str,
+        /// What the operating system answered.
+        source: io::Error,
+    },
+    /// A descriptor that was passed is not one that frontends can connect through.
+    #[error("it is {what}")]
+    NotListening {
+        /// What the descriptor is instead of a listening Unix stream socket.
+        what: &'static str,
+    },
     /// The operating system refused.
     #[error("{action}: {source}")]
     System {
@@ -65,8 +80,10 @@ pub enum SocketError {
 pub struct Listener {
     socket: UnixListener,
     path: PathBuf,
-    /// Device and inode of the name we made, so that a successor's is left alone.
+    /// Device and inode of the name we made, so that a successor's is left alone; `None` for a name that is somebody else's.
     identity: Option<(u64, u64)>,
+    /// An abstract name, which every user of the network namespace can connect to.
+    own_user_only: bool,
     removed: AtomicBool,
 }
 
@@ -83,6 +100,9 @@ impl Listener {
     /// listens to any more is replaced. The name is made for its owner only, and others get their rights before anybody can
     /// connect.
     ///
+    /// A path that begins with `@` is an abstract name (`unix(7)`): it lives in the network namespace, has no mode or group,
+    /// and goes with the socket. Only this user and root are accepted there.
+    ///
     /// ```
     /// use linecard_wire::socket::{Access, Listener};
     /// use std::os::unix::fs::PermissionsExt;
@@ -97,31 +117,91 @@ impl Listener {
     /// As [`bind`](Self::bind), and where this user may not give that group.
     pub fn bind_for(path: &Path, access: Access) -> Result<Self, SocketError> {
         check_path(path)?;
-        clear_stale(path)?;
+        let is_abstract = sys::abstract_name(path).is_some();
+        if !is_abstract {
+            clear_stale(path)?;
+        } else if access != Access::default() {
+            let source = io::Error::new(ErrorKind::InvalidInput, "an abstract name has none; use a path");
+            return Err(SocketError::Access { action: "giving a socket its mode or group", source });
+        }
         let failed = |action| move |source| SocketError::System { action, source };
         let socket = sys::stream_socket().map_err(failed("making a socket"))?;
         sys::keep_to_owner(socket.as_fd()).map_err(failed("keeping a socket to its owner"))?;
-        sys::bind(socket.as_fd(), path).map_err(|source| match source.kind() {
-            ErrorKind::AddrInUse => SocketError::InUse,
-            _ => SocketError::System { action: "naming a socket", source },
-        })?;
+        bind_when_free(socket.as_fd(), path)?;
         let listener = Self {
             socket: UnixListener::from(socket),
             path: path.into(),
-            identity: identity(path),
+            identity: if is_abstract { None } else { identity(path) },
+            own_user_only: is_abstract,
             removed: AtomicBool::new(false),
         };
-        access.give(path).map_err(|(action, source)| SocketError::System { action, source })?;
+        access.give(path)?;
         sys::listen(listener.as_fd()).map_err(failed("listening on a socket"))?;
         Ok(listener)
+    }
+
+    /// Takes over a socket that somebody else has named and listens with: a service manager, or a container runtime that bound
+    /// it in another network or mount namespace. It is made non-blocking and close-on-exec; its name stays when this ends.
+    ///
+    /// ```
+    /// use linecard_wire::socket::{Listener, connect};
+    /// let path = std::env::temp_dir().join(format!("listener-doc-fd-{}", std::process::id()));
+    /// let made_elsewhere = std::os::unix::net::UnixListener::bind(&path)?;
+    /// let listener = Listener::from_fd(made_elsewhere.into())?;
+    /// assert_eq!(listener.path(), Some(path.as_path()));
+    /// let (_frontend, _backend) = (connect(&path)?, listener.accept()?);
+    /// drop(listener);
+    /// assert!(path.exists());
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`SocketError::NotListening`]; what the operating system refuses. The descriptor is closed then.
+    pub fn from_fd(socket: OwnedFd) -> Result<Self, SocketError> {
+        let failed = |action| move |source| SocketError::System { action, source };
+        if let Some(what) = sys::not_listening(socket.as_fd()) {
+            return Err(SocketError::NotListening { what });
+        }
+        sys::close_on_exec(socket.as_fd()).map_err(failed("keeping a socket from other programs"))?;
+        let socket = UnixListener::from(socket);
+        socket.set_nonblocking(true).map_err(failed("making a socket non-blocking"))?;
+        let address = socket.local_addr().map_err(failed("asking a socket for its name"))?;
+        let path = address.as_pathname().unwrap_or(Path::new("")).into();
+        Ok(Self { socket, path, identity: None, own_user_only: false, removed: AtomicBool::new(false) })
+    }
+
+    /// As [`from_fd`](Self::from_fd), over a duplicate of the descriptor of that number, which this process inherited. The
+    /// number stays open, so that it can be used again after this ends.
+    ///
+    /// # Errors
+    /// As `from_fd`; [`SocketError::NotListening`] as well where no descriptor has that number.
+    pub fn inherited(number: RawFd) -> Result<Self, SocketError> {
+        sys::duplicate(number)
+            .map_err(|source| match source.raw_os_error() {
+                Some(libc::EBADF) => SocketError::NotListening { what: "not open" },
+                _ => SocketError::System { action: "duplicating a descriptor", source },
+            })
+            .and_then(Self::from_fd)
+    }
+
+    /// The name of the socket; `None` for a passed one that has no name in the file system.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        Some(self.path.as_path()).filter(|path| !path.as_os_str().is_empty())
     }
 
     /// The next connection.
     ///
     /// # Errors
-    /// `WouldBlock` when there is none; else what the operating system said of this one, after which there may be others.
+    /// `WouldBlock` when there is none; `ConnectionAborted` for one that has gone or comes from another user to an abstract name;
+    /// else what the operating system said of this one, after which there may be others.
     pub fn accept(&self) -> io::Result<UnixStream> {
-        self.socket.accept().map(|(stream, _)| stream)
+        let (stream, _) = self.socket.accept()?;
+        if self.own_user_only && !sys::is_of_own_user_or_root(stream.as_fd()) {
+            return Err(ErrorKind::ConnectionAborted.into());
+        }
+        Ok(stream)
     }
 
     /// Removes the name, unless it is a successor's; nobody can connect by it any more.
@@ -145,11 +225,35 @@ impl AsFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
+        // An abstract name stays until the socket is closed, elsewhere; nobody connects to it from here on.
+        if self.own_user_only {
+            let _ = sys::stop_listening(self.socket.as_fd());
+        }
         // Connections that nobody accepted end with it, and with them what was sent over them.
         if let Ok(last) = self.socket.try_clone() {
             close_elsewhere(last.into());
         }
         self.remove_name();
+    }
+}
+
+/// Gives `socket` its name, once a predecessor that listens no more has lost it: that is closed by another thread.
+fn bind_when_free(socket: BorrowedFd<'_>, path: &Path) -> Result<(), SocketError> {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let began = Instant::now();
+    loop {
+        let source = match sys::bind(socket, path) {
+            Ok(()) => return Ok(()),
+            Err(source) => source,
+        };
+        if source.kind() != ErrorKind::AddrInUse {
+            return Err(SocketError::System { action: "naming a socket", source });
+        }
+        let refused = || connect(path).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused);
+        if sys::abstract_name(path).is_none() || began.elapsed() > PATIENCE || !refused() {
+            return Err(SocketError::InUse);
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -293,6 +397,56 @@ mod tests {
         assert!(matches!(Listener::bind(&path), Err(SocketError::NotASocket { what: "a file" })));
         assert_eq!(fs::read(&path).expect("still there"), b"precious");
         fs::remove_file(&path).expect("it is there");
+    }
+
+    #[test]
+    fn a_passed_socket_serves_and_keeps_its_name() {
+        let path = path("passed");
+        let made_elsewhere = UnixListener::bind(&path).expect("a socket");
+        let number = std::os::fd::AsRawFd::as_raw_fd(&made_elsewhere);
+        for _ in 0..2 {
+            let listener = Listener::inherited(number).expect("it listens");
+            assert!(matches!(listener.accept(), Err(error) if error.kind() == ErrorKind::WouldBlock));
+            let _frontend = connect(&path).expect("it listens");
+            listener.accept().expect("a connection");
+            drop(listener);
+            assert!(path.exists(), "the name is not ours");
+        }
+        let listener = Listener::from_fd(made_elsewhere.into()).expect("it listens");
+        listener.remove_name();
+        assert!(path.exists());
+        fs::remove_file(&path).expect("it is there");
+    }
+
+    #[test]
+    fn what_nobody_can_connect_through_is_refused_by_what_it_is() {
+        let not = |fd: OwnedFd| match Listener::from_fd(fd) {
+            Err(SocketError::NotListening { what }) => what,
+            other => panic!("{other:?}"),
+        };
+        let (one, _other) = UnixStream::pair().expect("a pair");
+        let network = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        assert_eq!(not(fs::File::open("/dev/null").expect("it is there").into()), "not a socket");
+        assert_eq!(not(network.into()), "not a Unix stream socket");
+        assert_eq!(not(one.into()), "a socket that does not listen");
+        let closed = Listener::inherited(i32::MAX);
+        assert!(matches!(closed, Err(SocketError::NotListening { what: "not open" })), "{closed:?}");
+    }
+
+    #[test]
+    fn an_abstract_name_has_no_file() {
+        let name = PathBuf::from(format!("@wire-abstract-{}", std::process::id()));
+        let listener = Listener::bind(&name).expect("nobody has that name");
+        assert!(!name.exists());
+        assert!(matches!(Listener::bind(&name), Err(SocketError::InUse)));
+        let _frontend = connect(&name).expect("it listens");
+        listener.accept().expect("this user's own connection");
+        drop(listener);
+        let after = connect(&name);
+        assert!(matches!(&after, Err(error) if error.kind() == ErrorKind::ConnectionRefused), "{after:?}");
+        drop(Listener::bind(&name).expect("its predecessor listens no more"));
+        let access = Access::of(Some("0666"), None).expect("a mode");
+        assert!(matches!(Listener::bind_for(&name, access), Err(SocketError::Access { .. })));
     }
 
     #[test]

@@ -11,7 +11,7 @@
 use std::hint::{black_box, spin_loop};
 
 use linecard::eal::CoreId;
-use linecard::ring::{Adaptive, Config, Consumer, Hts, Mode, Multi, Producer, Rts, Shared, Single};
+use linecard::ring::{Adaptive, Config, Consumer, Hts, Mode, Multi, MultiThread, Producer, Rts, Single};
 
 use super::Error;
 use super::pair::{Bench, Case, Sample, Spent, alone, per, together};
@@ -131,7 +131,7 @@ impl RingCase {
     }
 
     /// Two cores, each with handles of its own.
-    fn contend<M: Shared>(&self, cores: [CoreId; 2]) -> Result<Sample, Error> {
+    fn contend<M: MultiThread>(&self, cores: [CoreId; 2]) -> Result<Sample, Error> {
         let ends = Config::power_of_two(CAPACITY).heap::<u64, M, M>()?;
         touch(&ends);
         let others = (ends.0.clone(), ends.1.clone());

@@ -55,7 +55,7 @@ impl PrivateZone {
         let padding = map.as_mut_ptr().align_offset(align);
         map.advise(Advice::DontDump)?;
         map.advise(Advice::DontFork)?;
-        // Only a wish: a kernel without transparent hugepages refuses it.
+        // Only advice: a kernel without transparent hugepages refuses it.
         let _ = map.advise_range(Advice::HugePage, padding, len);
         Ok(Self { map, padding, len })
     }

@@ -87,7 +87,13 @@ pub fn describe(packet: &mut Packet, request: Request, takes: Takes) -> bool {
 }
 
 /// How a frame in one piece is cut as its sender said; `None` when its headers are not what was said.
-pub(crate) fn segmenter(frame: &[u8], request: Request) -> Option<Segmenter> {
+///
+/// ```
+/// use linecard_pmd::offload::segmenter;
+/// assert!(segmenter(&[0; 60], linecard_net::request::Request::default()).is_none(), "nobody said how");
+/// ```
+#[must_use]
+pub fn segmenter(frame: &[u8], request: Request) -> Option<Segmenter> {
     let (layers, gso) = (parse(frame), request.gso?);
     let said = Partial::of(&layers) == request.partial && kind_of(&layers) == Some(gso.kind);
     let payload = frame.len().checked_sub(layers.payload_start()).filter(|_| said)?;
@@ -131,11 +137,7 @@ fn front<'a>(packet: &'a Packet, copy: &'a mut [u8; HEADERS]) -> &'a [u8] {
     if data.len() == packet.len() {
         return data;
     }
-    let mut len = 0;
-    for (to, from) in copy.iter_mut().zip(packet.segments().flat_map(|segment| segment.data())) {
-        *to = *from;
-        len += 1;
-    }
+    let len = packet.read_at(0, copy);
     &copy[..len]
 }
 
@@ -165,18 +167,18 @@ fn takes_kind(takes: Takes, layers: &Layers) -> bool {
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
 /// # use linecard_mempool::{Offload, Pool, PoolConfig};
-/// use linecard_pmd::offload::{Malformed, Wish};
+/// use linecard_pmd::offload::{Malformed, TxRequest};
 /// # let domain = Memory::new(MemoryConfig::default())?.domain("packets")?;
 /// # let pool = Pool::new(&domain, PoolConfig::default())?;
 /// let mut packet = pool.get().ok_or("empty")?;
 /// assert!(packet.copy_from_slice(&[0; 60]));
-/// assert_eq!(Wish::of(&packet), Ok(None));
+/// assert_eq!(TxRequest::of(&packet), Ok(None));
 /// packet.set_offload(Offload::TX_TCP_CKSUM);
-/// assert_eq!(Wish::of(&packet), Err(Malformed)); // sixty zeros are no TCP
+/// assert_eq!(TxRequest::of(&packet), Err(Malformed)); // sixty zeros are no TCP
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wish {
+pub struct TxRequest {
     pub(super) layers: Layers,
     /// Payload bytes per segment.
     pub(super) gso: Option<u16>,
@@ -189,7 +191,7 @@ pub struct Wish {
     ecn: bool,
 }
 
-impl Wish {
+impl TxRequest {
     /// Reads the metadata; `None` when it asks nothing.
     ///
     /// # Errors

@@ -7,8 +7,7 @@ use linecard_net::checksum::Sum;
 use linecard_net::gso::Segmenter;
 use linecard_net::offload::{self, Partial};
 
-use super::{Malformed, Takes, Wish};
-use crate::chain::packet_of;
+use super::{Malformed, Takes, TxRequest};
 
 /// Most segments one packet is cut into: 64 KiB at the smallest segment size that systems accept (88), and some.
 const MOST_SEGMENTS: usize = 1024;
@@ -113,7 +112,7 @@ impl SoftTx {
                 Ok(false) => {}
                 Err(loss) => {
                     (self.lost)(loss, 1);
-                    crate::capture::dropped(&packet, loss.comment());
+                    crate::observer::dropped(&packet, loss.comment());
                 }
             }
         }
@@ -125,7 +124,7 @@ impl SoftTx {
         while !self.waiting.is_empty() {
             let mut some = Burst::new();
             some.extend(&mut std::iter::from_fn(|| self.waiting.pop_front()));
-            crate::capture::in_pieces(|| send(&mut some));
+            crate::observer::in_pieces(|| send(&mut some));
             let full = !some.is_empty();
             while let Some(packet) = some.pop() {
                 self.waiting.push_front(packet);
@@ -139,25 +138,26 @@ impl SoftTx {
 
     /// Whether a packet can go, perhaps after its checksum was finished.
     fn is_ready(&self, packet: &mut Packet, takes: Takes) -> bool {
-        match Wish::of(packet) {
+        match TxRequest::of(packet) {
             Ok(None) => true,
-            Ok(Some(wish)) if wish.gso.is_some() && !wish.is_taken(takes) => false,
-            Ok(Some(wish)) => prepare(packet, &wish, takes, &self.pool).is_ok(),
+            Ok(Some(asked)) if asked.gso.is_some() && !asked.is_taken(takes) => false,
+            Ok(Some(asked)) => prepare(packet, &asked, takes, &self.pool).is_ok(),
             Err(Malformed) => false,
         }
     }
 
     /// Cuts a packet that was not ready, or (true) makes it ready after all; what can be neither is an error.
     fn cut(&mut self, packet: &mut Packet, takes: Takes) -> Result<bool, SoftLoss> {
-        let wish = Wish::of(packet)?.ok_or(SoftLoss::Malformed)?;
-        let Some(size) = wish.gso.filter(|_| !wish.is_taken(takes)) else {
+        let asked = TxRequest::of(packet)?.ok_or(SoftLoss::Malformed)?;
+        let Some(size) = asked.gso.filter(|_| !asked.is_taken(takes)) else {
             // Preparing it failed; if it is to be cut at all, then by its receiver. Now the reason is told.
-            return prepare(packet, &wish, takes, &self.pool).map(|()| true);
+            return prepare(packet, &asked, takes, &self.pool).map(|()| true);
         };
         self.large.clear();
         packet.segments().for_each(|segment| self.large.extend_from_slice(&segment));
-        let payload = self.large.len().checked_sub(wish.layers.payload_start()).ok_or(SoftLoss::Malformed)?;
-        let cut = Segmenter::new(&wish.layers, payload, size).ok_or(SoftLoss::Malformed)?;
+        let payload =
+            self.large.len().checked_sub(asked.layers.payload_start()).ok_or(SoftLoss::Malformed)?;
+        let cut = Segmenter::new(&asked.layers, payload, size).ok_or(SoftLoss::Malformed)?;
         if cut.segments() > MOST_SEGMENTS {
             return Err(SoftLoss::Malformed);
         }
@@ -178,7 +178,7 @@ impl SoftTx {
     fn make(&mut self, cut: &Segmenter, index: usize) -> Result<Packet, SoftLoss> {
         let len = cut.segment(&self.large, index, &mut self.segment).ok_or(SoftLoss::Malformed)?;
         let bytes = self.segment.get(..len).unwrap_or_default();
-        packet_of(&self.pool, bytes, usize::MAX).ok_or(SoftLoss::NoBuffer)
+        self.pool.packet_of(bytes, usize::MAX).ok_or(SoftLoss::NoBuffer)
     }
 }
 
@@ -209,30 +209,30 @@ fn send_front(packets: &mut Burst, n: usize, send: &mut impl FnMut(&mut Burst) -
 
 /// Brings a packet into the state in which it may be sent: the checksum prepared for a receiver that takes it so, or
 /// finished. Doing it again changes nothing.
-fn prepare(packet: &mut Packet, wish: &Wish, takes: Takes, pool: &Pool) -> Result<(), SoftLoss> {
-    let layers = &wish.layers;
+fn prepare(packet: &mut Packet, asked: &TxRequest, takes: Takes, pool: &Pool) -> Result<(), SoftLoss> {
+    let layers = &asked.layers;
     let end = layers.l4_start() + layers.transport_len as usize;
     // A receiver sums to the packet's end: bytes behind the datagram must not count.
-    let exact = wish.prepared || wish.gso.is_some() || end == packet.len();
-    let left = !wish.csum || takes.csum && exact;
-    if left && wish.prepared {
+    let exact = asked.prepared || asked.gso.is_some() || end == packet.len();
+    let left = !asked.csum || takes.csum && exact;
+    if left && asked.prepared {
         return Ok(());
     }
     reach(packet, layers.payload_start(), pool)?;
-    if wish.ip && !offload::fill_ipv4(packet.data_mut(), layers) {
+    if asked.ip && !offload::fill_ipv4(packet.data_mut(), layers) {
         return Err(SoftLoss::Malformed);
     }
-    if wish.csum {
+    if asked.csum {
         let partial = Partial::of(layers).ok_or(SoftLoss::Malformed)?;
-        if !wish.prepared {
+        if !asked.prepared {
             offload::prepare(packet.data_mut(), layers).ok_or(SoftLoss::Malformed)?;
         }
-        let end = if wish.prepared { packet.len() } else { end };
+        let end = if asked.prepared { packet.len() } else { end };
         if !left && !finish(packet, partial, end) {
             return Err(SoftLoss::Malformed);
         }
     }
-    let done = if left && wish.csum { Offload::TX_IP_CKSUM } else { DONE };
+    let done = if left && asked.csum { Offload::TX_IP_CKSUM } else { DONE };
     packet.set_offload(packet.offload() & !done);
     Ok(())
 }
@@ -281,10 +281,10 @@ pub(super) fn finish(packet: &mut Packet, partial: Partial, end: usize) -> bool 
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn do_now(packet: &mut Packet, pool: &Pool) -> Result<(), SoftLoss> {
-    match Wish::of(packet)? {
+    match TxRequest::of(packet)? {
         None => Ok(()),
-        Some(wish) if wish.gso.is_some() => Err(SoftLoss::Malformed),
-        Some(wish) => prepare(packet, &wish, Takes::default(), pool),
+        Some(asked) if asked.gso.is_some() => Err(SoftLoss::Malformed),
+        Some(asked) => prepare(packet, &asked, Takes::default(), pool),
     }
 }
 
@@ -302,7 +302,7 @@ pub fn finish_received(packets: &mut [Packet]) -> usize {
         if !unfinished || flags.contains(Offload::RX_LRO) {
             continue;
         }
-        let partial = Wish::of(packet).ok().flatten().and_then(|wish| wish.request().partial);
+        let partial = TxRequest::of(packet).ok().flatten().and_then(|asked| asked.request().partial);
         if partial.is_some_and(|partial| finish(packet, partial, packet.len())) {
             packet.set_offload(flags & !Offload::RX_L4_CKSUM_MASK);
         } else {

@@ -92,16 +92,16 @@ pub enum Hts {}
 pub trait Mode: protocol::Protocol {}
 
 /// Modes whose side many threads may use: their handles are `Clone`, and `Sync` except in [`Adaptive`].
-pub trait Shared: Mode {}
+pub trait MultiThread: Mode {}
 
 /// Modes with at most one range open at a time, so that views (`reserve`, `peek`) can give back a part.
 pub trait Exclusive: Mode {}
 
 impl<M: protocol::Protocol> Mode for M {}
-impl Shared for Multi {}
-impl Shared for Adaptive {}
-impl Shared for Rts {}
-impl Shared for Hts {}
+impl MultiThread for Multi {}
+impl MultiThread for Adaptive {}
+impl MultiThread for Rts {}
+impl MultiThread for Hts {}
 impl Exclusive for Single {}
 impl Exclusive for Hts {}
 

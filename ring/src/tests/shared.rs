@@ -5,7 +5,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use crate::{Config, Consumer, Error, Hts, Memory, Mode, Multi, Producer, Rts, Single};
+use crate::{Config, Consumer, Error, Hts, Mode, Multi, Producer, Rts, SharedMemory, Single};
 
 const LEN: usize = 8192;
 
@@ -21,15 +21,15 @@ fn page() -> Arc<Page> {
     Arc::new(Page(UnsafeCell::new([0xee; LEN])))
 }
 
-fn part(page: &Arc<Page>, skip: usize, len: usize) -> Memory {
+fn part(page: &Arc<Page>, skip: usize, len: usize) -> SharedMemory {
     let start = NonNull::new(page.0.get().cast::<u8>()).expect("an object's address");
     // SAFETY: the tests stay inside the page.
     let start = unsafe { start.add(skip) };
     // SAFETY: inside the page, which is kept.
-    unsafe { Memory::new(start, len) }.keeping(page.clone())
+    unsafe { SharedMemory::new(start, len) }.keeping(page.clone())
 }
 
-fn whole(page: &Arc<Page>) -> Memory {
+fn whole(page: &Arc<Page>) -> SharedMemory {
     part(page, 0, LEN)
 }
 

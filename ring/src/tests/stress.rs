@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
-use crate::{Adaptive, Config, Consumer, Hts, Mode, Multi, Producer, Rts, Shared, Single};
+use crate::{Adaptive, Config, Consumer, Hts, Mode, Multi, MultiThread, Producer, Rts, Single};
 
 const EACH: u64 = if cfg!(miri) { 60 } else { 80_000 };
 
@@ -59,7 +59,7 @@ fn verify(seen: Vec<Vec<u64>>, producers: u64) {
     assert!(all == want, "lost, doubled or invented elements");
 }
 
-fn many<P: Shared, C: Shared>(capacity: usize) {
+fn many<P: MultiThread, C: MultiThread>(capacity: usize) {
     let config = Config::exact(capacity).start_index(u32::MAX - 1000);
     let (producer, consumer) = config.heap::<u64, P, C>().expect("room");
     let taken = AtomicU64::new(0);

@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 use std::sync::Arc;
 
 use linecard_mempool::{BURST, Burst, Packet};
-use linecard_pmd::offload::{Malformed, Takes, Wish, asks};
+use linecard_pmd::offload::{Malformed, Takes, TxRequest, asks};
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::net::{HDR_LEN, NetHeader};
 use linecard_virtio::{Ahead, Chain, DeviceQueue, Head, PeerFault, SegList, Used};
@@ -192,9 +192,9 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
         if !OFFLOAD {
             return Some(NetHeader::default());
         }
-        match Wish::of(packet) {
+        match TxRequest::of(packet) {
             Ok(None) => Some(NetHeader::default()),
-            Ok(Some(wish)) if wish.is_taken(self.takes) => Some(NetHeader::asking(wish.request())),
+            Ok(Some(asked)) if asked.is_taken(self.takes) => Some(NetHeader::asking(asked.request())),
             Ok(Some(_)) | Err(Malformed) => None,
         }
     }

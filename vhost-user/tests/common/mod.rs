@@ -13,11 +13,11 @@ use std::time::{Duration, Instant};
 
 use linecard_eal::shared::SharedBytes;
 use linecard_eal::{Memory, MemoryConfig};
+use linecard_lab::{wait_for, wait_until};
 use linecard_mempool::{Burst, Pool, PoolConfig};
-use linecard_pmd::netdev::lab::{wait_for, wait_until};
-use linecard_vhost_user::{Backend, BackendConfig, Control, Mode, Receive, Transmit};
+use linecard_vhost_user::{Backend, BackendConfig, Control, Limits, Mode, Receive, Transmit};
 use linecard_virtio::{
-    Buffer, Completion, DriverConfig, DriverQueue, Features, Layout, RingAddrs, RingMemory, Segment, packed,
+    Buffer, Completion, DriverConfig, DriverQueue, Element, Features, Layout, RingAddrs, RingMemory, packed,
     split,
 };
 use linecard_wire::payload::{MemTable, MemoryRegion, Payload, VringAddr, VringFd, VringState};
@@ -116,11 +116,17 @@ impl Bench {
         Self::of(BackendConfig { config_space: true, ..config }, pool(1024, 0))
     }
 
+    /// A frontend may make it take less than usual.
+    pub fn with_limits(label: &str, limits: Limits) -> Self {
+        let config = BackendConfig::new(label, socket_path(label), Mode::Listen);
+        Self::of(BackendConfig { limits, ..config }, pool(1024, 0))
+    }
+
     fn open(label: &str, mode: Mode, pool: Pool) -> Self {
         Self::of(BackendConfig::new(label, socket_path(label), mode), pool)
     }
 
-    fn of(config: BackendConfig, pool: Pool) -> Self {
+    pub fn of(config: BackendConfig, pool: Pool) -> Self {
         let path = config.path.clone();
         let control = Control::new();
         let backend = Backend::new(&control, config).expect("backend");
@@ -333,7 +339,7 @@ impl Frontend {
 /// Any driver half, so that tests need not be generic over four kinds of rings.
 pub trait Half: Send {
     fn post(&mut self, buffer: Buffer);
-    fn post_chain(&mut self, segments: &[Segment], token: u64);
+    fn post_chain(&mut self, segments: &[Element], token: u64);
     fn publish(&mut self);
     fn take(&mut self) -> Vec<Completion>;
     fn interrupts(&mut self, on: bool);
@@ -343,7 +349,7 @@ impl<Q: DriverQueue> Half for Q {
     fn post(&mut self, buffer: Buffer) {
         assert!(self.add(buffer), "ring full");
     }
-    fn post_chain(&mut self, segments: &[Segment], token: u64) {
+    fn post_chain(&mut self, segments: &[Element], token: u64) {
         assert!(self.add_chain(segments, token), "ring full");
     }
     fn publish(&mut self) {

@@ -3,9 +3,9 @@
 use std::mem::ManuallyDrop;
 
 use linecard_mempool::{Meta, Packet};
-use linecard_pmd::offload::Wish;
+use linecard_pmd::offload::TxRequest;
 use linecard_virtio::net::{GSO_NONE, HDR_LEN, NetHeader};
-use linecard_virtio::{Buffer, DriverQueue, Segment};
+use linecard_virtio::{Buffer, DriverQueue, Element};
 
 use super::cold::{SEGMENTS, dropped};
 use super::{Fate, LONGEST, SLOW, Tx, line_of};
@@ -20,8 +20,8 @@ type HeaderBytes = [u8; HDR_LEN as usize];
 impl<Q: DriverQueue, const OFFLOAD: bool> Tx<Q, OFFLOAD> {
     /// Sends a packet whose metadata asks for something that the backend was found to take.
     pub(super) fn send_asking(&mut self, packet: ManuallyDrop<Packet>, len: usize) -> Fate {
-        let wish = Wish::of(&packet).ok().flatten().filter(|wish| wish.is_taken(self.parts.takes));
-        let Some(header) = wish.map(|wish| NetHeader::asking(wish.request())) else {
+        let asked = TxRequest::of(&packet).ok().flatten().filter(|asked| asked.is_taken(self.parts.takes));
+        let Some(header) = asked.map(|asked| NetHeader::asking(asked.request())) else {
             return self.drop_as(TxLoss::BadOffload, packet);
         };
         let longest = if header.gso_type == GSO_NONE { LONGEST } else { LARGEST };
@@ -33,7 +33,7 @@ impl<Q: DriverQueue, const OFFLOAD: bool> Tx<Q, OFFLOAD> {
         }
         // A driver sends no `num_buffers` (virtio 1.3, Network Device: Packet Transmission).
         let header = NetHeader { num_buffers: 0, ..header }.to_bytes();
-        let mut places = [Segment { addr: 0, len: 0 }; SEGMENTS];
+        let mut places = [Element { addr: 0, len: 0 }; SEGMENTS];
         if has_own_headroom(&packet)
             && let Some(count) = self.places(&packet, &mut places)
         {
@@ -47,7 +47,7 @@ impl<Q: DriverQueue, const OFFLOAD: bool> Tx<Q, OFFLOAD> {
         &mut self,
         packet: ManuallyDrop<Packet>,
         header: HeaderBytes,
-        places: &mut [Segment],
+        places: &mut [Element],
         len: usize,
     ) -> Fate {
         if !self.add_headed(&packet, header, places) {
@@ -63,7 +63,7 @@ impl<Q: DriverQueue, const OFFLOAD: bool> Tx<Q, OFFLOAD> {
         let Some(copy) = packet.copy(&self.parts.pool) else {
             return self.drop_as(TxLoss::NoBuffer, packet);
         };
-        let mut places = [Segment { addr: 0, len: 0 }; SEGMENTS];
+        let mut places = [Element { addr: 0, len: 0 }; SEGMENTS];
         let Some(count) = self.places(&copy, &mut places).filter(|_| has_own_headroom(&copy)) else {
             return self.drop_as(TxLoss::TooLong, packet);
         };
@@ -77,7 +77,7 @@ impl<Q: DriverQueue, const OFFLOAD: bool> Tx<Q, OFFLOAD> {
     }
 
     /// Writes the header before the first segment and lends both; false when the ring has no room.
-    fn add_headed(&mut self, packet: &Packet, header: HeaderBytes, places: &mut [Segment]) -> bool {
+    fn add_headed(&mut self, packet: &Packet, header: HeaderBytes, places: &mut [Element]) -> bool {
         let Some(first) = places.first_mut() else { return false };
         first.addr = first.addr.wrapping_sub(u64::from(HEADER));
         first.len = first.len.wrapping_add(HEADER);
@@ -85,7 +85,7 @@ impl<Q: DriverQueue, const OFFLOAD: bool> Tx<Q, OFFLOAD> {
         unsafe { std::ptr::copy_nonoverlapping(header.as_ptr(), first.addr as *mut u8, header.len()) };
         let token = packet.as_raw().as_ptr() as u64 | SLOW;
         match *places {
-            [Segment { addr, len }] => self.queue.add(Buffer { addr, len, token }),
+            [Element { addr, len }] => self.queue.add(Buffer { addr, len, token }),
             _ => self.queue.add_chain(places, token),
         }
     }

@@ -4,7 +4,7 @@ use std::mem::ManuallyDrop;
 
 use linecard_mempool::Packet;
 use linecard_pmd::offload::asks;
-use linecard_virtio::{Buffer, Completion, DriverQueue, Segment};
+use linecard_virtio::{Buffer, Completion, DriverQueue, Element};
 
 use super::{Fate, LONGEST, SLOW, Tx};
 use crate::losses::TxLoss;
@@ -57,7 +57,7 @@ impl<Q: DriverQueue, const OFFLOAD: bool> Tx<Q, OFFLOAD> {
         if self.queue.free() == 0 {
             return Fate::Full;
         }
-        let mut places = [Segment { addr: 0, len: 0 }; SEGMENTS];
+        let mut places = [Element { addr: 0, len: 0 }; SEGMENTS];
         match self.places(&packet, &mut places) {
             Some(count) => self.send_chain(packet, &places[..count], len as u64),
             None => self.send_copy(packet, len),
@@ -71,10 +71,10 @@ impl<Q: DriverQueue, const OFFLOAD: bool> Tx<Q, OFFLOAD> {
     }
 
     /// Where header and data lie, when the backend can reach all of it.
-    pub(super) fn places(&self, packet: &Packet, places: &mut [Segment; SEGMENTS]) -> Option<usize> {
+    pub(super) fn places(&self, packet: &Packet, places: &mut [Element; SEGMENTS]) -> Option<usize> {
         let (base, shared) = self.parts.window.now();
         let (head, rest) = places.split_first_mut()?;
-        *head = Segment { addr: self.parts.header, len: HEADER };
+        *head = Element { addr: self.parts.header, len: HEADER };
         let mut slots = rest.iter_mut();
         let mut count = 1_usize;
         for piece in packet.segments() {
@@ -87,13 +87,13 @@ impl<Q: DriverQueue, const OFFLOAD: bool> Tx<Q, OFFLOAD> {
             if end > shared {
                 return None;
             }
-            *slots.next()? = Segment { addr, len: u32::try_from(bytes.len()).ok()? };
+            *slots.next()? = Element { addr, len: u32::try_from(bytes.len()).ok()? };
             count = count.wrapping_add(1);
         }
         (count <= usize::from(self.queue.size())).then_some(count)
     }
 
-    fn send_chain(&mut self, packet: ManuallyDrop<Packet>, places: &[Segment], len: u64) -> Fate {
+    fn send_chain(&mut self, packet: ManuallyDrop<Packet>, places: &[Element], len: u64) -> Fate {
         let meta = ManuallyDrop::into_inner(packet).into_raw();
         if self.queue.add_chain(places, meta.as_ptr() as u64 | SLOW) {
             return Fate::Sent(len);
@@ -122,7 +122,7 @@ impl<Q: DriverQueue, const OFFLOAD: bool> Tx<Q, OFFLOAD> {
     /// Sends a copy we made ourselves; false when the ring has no room (the copy is gone then).
     fn send_own(&mut self, mut copy: Packet, len: u64) -> bool {
         if copy.segments().count() > 1 {
-            let mut places = [Segment { addr: 0, len: 0 }; SEGMENTS];
+            let mut places = [Element { addr: 0, len: 0 }; SEGMENTS];
             let Some(count) = self.places(&copy, &mut places) else { return false };
             let meta = copy.into_raw();
             let token = meta.as_ptr() as u64 | SLOW;

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::{GUEST_BASE, GUEST_BYTES, Guest, Variant, Zone, setup};
 use crate::layout::RingMemory;
-use crate::queue::{Ahead, Buffer, Chain, Completion, DeviceQueue, DriverQueue, Segment};
+use crate::queue::{Ahead, Buffer, Chain, Completion, DeviceQueue, DriverQueue, Element};
 use crate::segments::SegList;
 use crate::sync::SharedBytes;
 
@@ -80,7 +80,7 @@ impl<D: DriverQueue, V: DeviceQueue> Hostile<D, V> {
     }
 
     fn add_chain(&mut self, n: usize) {
-        let segments = vec![Segment { addr: GUEST_BASE + self.token % 1000, len: 100 }; n];
+        let segments = vec![Element { addr: GUEST_BASE + self.token % 1000, len: 100 }; n];
         if self.driver.add_chain(&segments, self.token) {
             self.state.2.insert(self.token, 100 * n as u32);
             self.token += 1;

@@ -39,7 +39,7 @@ pub use memory::{Guest, Zone};
 
 use crate::config::{DeviceConfig, DriverConfig, IndirectTables};
 use crate::layout::{Layout, RingMemory};
-use crate::queue::{Completion, DeviceQueue, DriverQueue, Segment, Used};
+use crate::queue::{Completion, DeviceQueue, DriverQueue, Element, Used};
 
 /// Which ring to run, where it starts, and what was negotiated.
 #[derive(Clone, Copy, Debug)]
@@ -114,7 +114,7 @@ pub(crate) fn run_random(layout: Layout, operations: usize) {
 #[derive(Clone, Debug)]
 struct Lent {
     token: u64,
-    segments: Vec<Segment>,
+    segments: Vec<Element>,
 }
 
 impl Lent {
@@ -140,7 +140,7 @@ struct Model<D, V> {
     /// The sleeper asked to be woken by the next publish of the other side.
     kick_armed: bool,
     call_armed: bool,
-    /// Its last wish still stands in shared memory, fulfilled or not.
+    /// What it asked for last still stands in shared memory, fulfilled or not.
     kick_stale: bool,
     call_stale: bool,
     /// Something was published and, because the hint said no, nobody asked yet.

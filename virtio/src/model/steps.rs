@@ -5,13 +5,13 @@ use core::mem::MaybeUninit;
 use super::{GUEST_BASE, GUEST_BYTES, Lent, Model};
 use crate::layout::Layout;
 use crate::queue::{
-    Ahead, Buffer, Chain, Completion, DeviceMemory, DeviceQueue, DriverQueue, Head, Segment, Used,
+    Ahead, Buffer, Chain, Completion, DeviceMemory, DeviceQueue, DriverQueue, Element, Head, Used,
 };
 use crate::segments::{Piece, SegList};
 
 /// What a publishing side knows of the other.
 #[derive(Clone, Copy)]
-struct Wish {
+struct Asked {
     /// Something is published now, and something was before without being asked about.
     new: bool,
     owed: bool,
@@ -45,7 +45,7 @@ impl<D: DriverQueue, V: DeviceQueue> Model<D, V> {
         let added = self.driver.add_burst(buffers.iter().copied());
         assert_eq!(added, n.min(free), "as many as there is room for");
         for b in &buffers[..added] {
-            let segments = vec![Segment { addr: b.addr, len: b.len }];
+            let segments = vec![Element { addr: b.addr, len: b.len }];
             self.added.push_back(Lent { token: b.token, segments });
         }
     }
@@ -60,10 +60,10 @@ impl<D: DriverQueue, V: DeviceQueue> Model<D, V> {
     }
 
     pub(super) fn add_chain(&mut self, n: usize) {
-        let segments: Vec<Segment> = (0..n)
+        let segments: Vec<Element> = (0..n)
             .map(|_| {
                 let b = self.buffer();
-                Segment { addr: b.addr, len: b.len }
+                Element { addr: b.addr, len: b.len }
             })
             .collect();
         let token = self.next_token;
@@ -82,15 +82,15 @@ impl<D: DriverQueue, V: DeviceQueue> Model<D, V> {
         self.driver.publish();
         self.available.extend(self.added.drain(..));
         let hint = self.driver.kick_hint();
-        let wish = Wish { new, owed: self.kick_owed, armed: self.kick_armed, stale: self.kick_stale };
-        self.check_notice(hint, wish);
+        let asked = Asked { new, owed: self.kick_owed, armed: self.kick_armed, stale: self.kick_stale };
+        self.check_notice(hint, asked);
         if by_hint && !hint {
             self.kick_owed |= new;
             return;
         }
         assert_eq!(self.driver.kick_needed(), hint, "no race here: the hint is right");
         self.kick_owed = false;
-        // With an event index one wish is one notification.
+        // With an event index one request is one notification.
         self.kick_armed &= !(hint && self.variant.event_idx);
         assert!(!self.driver.kick_needed(), "nothing new since");
     }
@@ -101,8 +101,8 @@ impl<D: DriverQueue, V: DeviceQueue> Model<D, V> {
         self.device.publish();
         self.visible.extend(self.finished.drain(..));
         let hint = self.device.call_hint();
-        let wish = Wish { new, owed: self.call_owed, armed: self.call_armed, stale: self.call_stale };
-        self.check_notice(hint, wish);
+        let asked = Asked { new, owed: self.call_owed, armed: self.call_armed, stale: self.call_stale };
+        self.check_notice(hint, asked);
         if by_hint && !hint {
             self.call_owed |= new;
             return;
@@ -115,7 +115,7 @@ impl<D: DriverQueue, V: DeviceQueue> Model<D, V> {
 
     /// The sleeper is woken when it asked, and only then. But a packed event comes round every second lap, and a split one
     /// that lies among what nobody was asked about says yes, also when it was put there to say no.
-    fn check_notice(&self, notice: bool, Wish { new, owed, armed, stale }: Wish) {
+    fn check_notice(&self, notice: bool, Asked { new, owed, armed, stale }: Asked) {
         let event_idx = self.variant.event_idx;
         let spurious = match self.variant.layout {
             Layout::Split => owed,
@@ -160,7 +160,7 @@ impl<D: DriverQueue, V: DeviceQueue> Model<D, V> {
     }
 
     fn is_simple(&self, lent: &Lent) -> bool {
-        let [Segment { addr, len }] = lent.segments[..] else { return false };
+        let [Element { addr, len }] = lent.segments[..] else { return false };
         self.memory.translate(addr, len).is_some()
     }
 
@@ -193,12 +193,12 @@ impl<D: DriverQueue, V: DeviceQueue> Model<D, V> {
         Some((head, want))
     }
 
-    fn pieces(&self, mut s: Segment) -> Vec<Piece> {
+    fn pieces(&self, mut s: Element) -> Vec<Piece> {
         let mut out = Vec::new();
         while s.len > 0 {
             let (ptr, len) = self.memory.translate_part(s.addr, s.len).expect("inside");
             out.push(Piece { ptr, len });
-            s = Segment { addr: s.addr + u64::from(len), len: s.len - len };
+            s = Element { addr: s.addr + u64::from(len), len: s.len - len };
         }
         out
     }

@@ -3,7 +3,7 @@
 use core::mem::MaybeUninit;
 
 use super::chain::follow;
-use super::ring::{Pending, Place, Ring, meta, turn_of, wish};
+use super::ring::{Pending, Place, Ring, meta, suppression, turn_of};
 use crate::config::DeviceConfig;
 use crate::error::Error;
 use crate::fault::PeerFault;
@@ -265,11 +265,11 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<I
     }
 
     fn set_notifications(&mut self, on: bool) -> bool {
-        self.ring.device_event.store(wish(on, self.event_idx, self.next), Relaxed);
+        self.ring.device_event.store(suppression(on, self.event_idx, self.next), Relaxed);
         if !on {
             return false;
         }
-        // N2, pairs with N1 in the driver's `kick_needed`: our wish must be visible before we look at the next
+        // N2, pairs with N1 in the driver's `kick_needed`: what we ask for must be visible before we look at the next
         // descriptor once more; else a buffer published in between wakes nobody.
         full_fence();
         !self.is_empty()

@@ -4,12 +4,12 @@ mod complete;
 
 use core::mem::MaybeUninit;
 
-use super::ring::{Pending, Place, Ring, meta, wish};
+use super::ring::{Pending, Place, Ring, meta, suppression};
 use crate::config::{DriverConfig, IndirectTables};
 use crate::error::Error;
 use crate::fault::PeerFault;
 use crate::layout::{F_INDIRECT, F_NEXT, RingMemory, direction};
-use crate::queue::{Buffer, Completion, DriverQueue, Segment};
+use crate::queue::{Buffer, Completion, DriverQueue, Element};
 use crate::slot::{InFlight, Slot, stop, total};
 use crate::sync::{Relaxed, full_fence};
 
@@ -177,7 +177,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
     }
 
     /// Lends a direct chain of `segments`, which fit.
-    fn add_direct(&mut self, segments: &[Segment], token: u64, lent: u32) {
+    fn add_direct(&mut self, segments: &[Element], token: u64, lent: u32) {
         let id = self.take_id();
         *self.slot(id) = Slot { token, lent, descs: segments.len() as u32 };
         for (k, segment) in segments.iter().enumerate() {
@@ -192,7 +192,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
     }
 
     /// Lends `segments`, which fit a table, through one indirect descriptor.
-    fn add_indirect(&mut self, tables: IndirectTables, segments: &[Segment], token: u64, lent: u32) {
+    fn add_indirect(&mut self, tables: IndirectTables, segments: &[Element], token: u64, lent: u32) {
         let id = self.take_id();
         let first = usize::from(id) * usize::from(tables.entries);
         for (k, segment) in segments.iter().enumerate() {
@@ -270,7 +270,7 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<I
         usize::from(before.wrapping_sub(self.fill.free))
     }
 
-    fn add_chain(&mut self, segments: &[Segment], token: u64) -> bool {
+    fn add_chain(&mut self, segments: &[Element], token: u64) -> bool {
         let Some(lent) = total(segments) else { return false };
         let free = usize::from(self.fill.free);
         match self.indirect {
@@ -322,11 +322,11 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<I
     }
 
     fn set_interrupts(&mut self, on: bool) -> bool {
-        self.ring.driver_event.store(wish(on, self.event_idx, self.used), Relaxed);
+        self.ring.driver_event.store(suppression(on, self.event_idx, self.used), Relaxed);
         if !on {
             return false;
         }
-        // N4, pairs with N3 in the device's `call_needed`: our wish must be visible before we look at the next used
+        // N4, pairs with N3 in the device's `call_needed`: what we ask for must be visible before we look at the next used
         // descriptor once more; else a completion published in between wakes nobody.
         full_fence();
         self.batch.is_some() || self.peek_used().is_some()

@@ -149,7 +149,7 @@ pub(super) const fn meta(len: u32, id: u16, flags: u16) -> u64 {
 }
 
 /// What to write into one's own event area: never, always, or (EVENT_IDX) at `place`.
-pub(super) const fn wish(on: bool, event_idx: bool, place: Place) -> u32 {
+pub(super) const fn suppression(on: bool, event_idx: bool, place: Place) -> u32 {
     let flags = match (on, event_idx) {
         (false, _) => EVENT_DISABLE,
         (true, false) => EVENT_ENABLE,

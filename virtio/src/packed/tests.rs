@@ -29,7 +29,7 @@ mod faults {
     use crate::fault::PeerFault;
     use crate::layout::{F_AVAIL, F_INDIRECT, F_NEXT, F_USED, F_WRITE, Layout};
     use crate::model::villain::{Villain, assert_single_reads, collect};
-    use crate::queue::{Buffer, DriverQueue, Segment};
+    use crate::queue::{Buffer, DriverQueue, Element};
 
     const GUEST: u64 = 0x7f00_0000_0000;
     const SIZE: u16 = 3;
@@ -92,7 +92,7 @@ mod faults {
     fn completions_that_are_wrong() {
         let v = villain();
         let mut driver = Driver::<false, true>::new(&v.ring, v.driver()).expect("valid");
-        assert!(driver.add_chain(&[Segment { addr: GUEST, len: 60 }; 2], 1));
+        assert!(driver.add_chain(&[Element { addr: GUEST, len: 60 }; 2], 1));
         driver.publish();
         assert_eq!(collect(&mut driver), Ok(vec![]), "still the device's");
         for id in [1, 3, 0xffff] {
@@ -113,7 +113,7 @@ mod faults {
     fn one_descriptor_may_stand_for_a_batch() {
         let v = villain();
         let mut driver = Driver::<true, true>::new(&v.ring, v.driver()).expect("valid");
-        assert!(driver.add_chain(&[Segment { addr: GUEST, len: 60 }; 2], 1));
+        assert!(driver.add_chain(&[Element { addr: GUEST, len: 60 }; 2], 1));
         assert!(driver.add(Buffer { addr: GUEST, len: 60, token: 2 }));
         driver.publish();
         v.desc(0, 0, 7, 1, DONE);

@@ -252,7 +252,7 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<I
         if !on {
             return false;
         }
-        // N2, pairs with N1 in the driver's `kick_needed`: our wish must be visible before we look at avail.idx once
+        // N2, pairs with N1 in the driver's `kick_needed`: what we ask for must be visible before we look at avail.idx once
         // more; else a buffer published in between wakes nobody.
         full_fence();
         self.ring.avail_idx.load(Acquire) != self.next

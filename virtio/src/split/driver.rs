@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::event::Notify;
 use crate::fault::PeerFault;
 use crate::layout::{F_INDIRECT, F_NEXT, F_NO_NOTIFY, RingMemory, direction};
-use crate::queue::{Buffer, Completion, DriverQueue, Segment};
+use crate::queue::{Buffer, Completion, DriverQueue, Element};
 use crate::slot::{InFlight, Slot, stop, total};
 use crate::sync::{Acquire, Relaxed, Release, full_fence};
 
@@ -152,7 +152,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
     }
 
     /// Lends a direct chain of `segments`, which fit.
-    fn add_direct(&mut self, segments: &[Segment], token: u64, lent: u32) {
+    fn add_direct(&mut self, segments: &[Element], token: u64, lent: u32) {
         let head = self.id_at(self.taken);
         let mut id = head;
         for (k, segment) in segments.iter().enumerate() {
@@ -170,7 +170,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
     }
 
     /// Lends `segments`, which fit a table, through one indirect descriptor.
-    fn add_indirect(&mut self, tables: IndirectTables, segments: &[Segment], token: u64, lent: u32) {
+    fn add_indirect(&mut self, tables: IndirectTables, segments: &[Element], token: u64, lent: u32) {
         let head = self.id_at(self.taken);
         self.taken = self.taken.wrapping_add(1);
         let first = usize::from(head) * usize::from(tables.entries);
@@ -260,7 +260,7 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<I
         count.n
     }
 
-    fn add_chain(&mut self, segments: &[Segment], token: u64) -> bool {
+    fn add_chain(&mut self, segments: &[Element], token: u64) -> bool {
         let Some(lent) = total(segments) else { return false };
         let free = usize::from(self.free());
         match self.indirect {
@@ -332,7 +332,7 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<I
         if !on {
             return false;
         }
-        // N4, pairs with N3 in the device's `call_needed`: our wish must be visible before we look at used.idx once
+        // N4, pairs with N3 in the device's `call_needed`: what we ask for must be visible before we look at used.idx once
         // more; else a completion published in between wakes nobody.
         full_fence();
         self.ring.used_idx.load(Acquire) != self.used

@@ -13,7 +13,7 @@ use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 use super::{Device, Driver};
 use crate::config::{DeviceConfig, DriverConfig, IndirectTables};
 use crate::layout::{F_NEXT, F_WRITE, Layout, RingAddrs, RingMemory};
-use crate::queue::{Ahead, Buffer, Completion, DeviceMemory, DeviceQueue, DriverQueue, Segment};
+use crate::queue::{Ahead, Buffer, Completion, DeviceMemory, DeviceQueue, DriverQueue, Element};
 use crate::segments::SegList;
 use crate::sync::SharedBytes;
 
@@ -49,8 +49,8 @@ struct Pair<const IN_ORDER: bool, const WRITABLE: bool> {
     driver: Driver<IN_ORDER, WRITABLE>,
     theirs: Queue,
     memory: GuestMemoryMmap,
-    added: VecDeque<(u64, Vec<Segment>)>,
-    available: VecDeque<(u64, Vec<Segment>)>,
+    added: VecDeque<(u64, Vec<Element>)>,
+    available: VecDeque<(u64, Vec<Element>)>,
     used: VecDeque<Completion>,
     token: u64,
     armed: bool,
@@ -81,10 +81,10 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Pair<IN_ORDER, WRITABLE> {
         pair
     }
 
-    fn segments(&mut self, n: usize) -> (u64, Vec<Segment>) {
+    fn segments(&mut self, n: usize) -> (u64, Vec<Element>) {
         self.token += 1;
         let segments = (0..n as u64)
-            .map(|k| Segment { addr: 0x10000 + self.token * 16 % 0x8000 + k, len: 60 + k as u32 });
+            .map(|k| Element { addr: 0x10000 + self.token * 16 % 0x8000 + k, len: 60 + k as u32 });
         (self.token, segments.collect())
     }
 
@@ -109,8 +109,8 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Pair<IN_ORDER, WRITABLE> {
                 self.driver.publish();
                 let any = !self.added.is_empty();
                 self.available.append(&mut self.added);
-                assert_eq!(self.driver.kick_needed(), any && self.armed, "their wish");
-                // An event is one wish; a flag stays until it is taken back.
+                assert_eq!(self.driver.kick_needed(), any && self.armed, "what they ask for");
+                // An event index asks once; a flag stays until it is taken back.
                 self.armed &= !(any && self.theirs.event_idx_enabled());
             }
             3 => self.arm(n & 1 == 0),
@@ -146,7 +146,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Pair<IN_ORDER, WRITABLE> {
         self.theirs.add_used(&self.memory, head, len).expect("their own head");
         self.used.push_back(Completion { token, len });
         let call = self.theirs.needs_notification(&self.memory).expect("valid ring");
-        // Without an event index they always notify; with one, our wish decides, unless it came too late.
+        // Without an event index they always notify; with one, what we ask for decides, unless it came too late.
         let want = !self.theirs.event_idx_enabled() || interrupts && !waiting;
         assert!(call || !want, "they must see that we sleep");
     }

@@ -29,7 +29,7 @@ mod faults {
     use crate::fault::PeerFault;
     use crate::layout::{F_INDIRECT, F_NEXT, F_WRITE, Layout};
     use crate::model::villain::{Villain, collect};
-    use crate::queue::{Buffer, Chain, DeviceQueue, DriverQueue, Segment, Used};
+    use crate::queue::{Buffer, Chain, DeviceQueue, DriverQueue, Element, Used};
 
     const GUEST: u64 = 0x7f00_0000_0000;
     const SIZE: u16 = 4;
@@ -186,7 +186,7 @@ mod faults {
     fn completions_that_are_wrong() {
         let v = villain();
         let mut driver = Driver::<false, true>::new(&v.ring, v.driver()).expect("valid");
-        assert!(driver.add_chain(&[Segment { addr: GUEST, len: 60 }; 2], 1));
+        assert!(driver.add_chain(&[Element { addr: GUEST, len: 60 }; 2], 1));
         assert!(driver.add(Buffer { addr: GUEST, len: 60, token: 2 }));
         driver.publish();
         v.used_idx(1);

@@ -1,12 +1,12 @@
 //! From the ring: chains of any shape become the same packets.
 
+use linecard_lab::contract::{Dice, batches};
 use linecard_mempool::{Burst, Offload, Packet, PacketType, Pool, TxOffload};
-use linecard_pmd::contract::{Dice, batches};
 use linecard_pmd::offload::Takes;
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::net::{GSO_NONE, NEEDS_CSUM, NetHeader};
 use linecard_virtio::{
-    Completion, DeviceQueue, DriverConfig, DriverQueue, Error, Layout, PeerFault, RingMemory, Segment,
+    Completion, DeviceQueue, DriverConfig, DriverQueue, Element, Error, Layout, PeerFault, RingMemory,
     packed, split,
 };
 
@@ -18,7 +18,7 @@ use crate::port::RxLoss;
 
 /// A driver's transmit burst.
 struct Batch {
-    chains: Vec<(Vec<Segment>, Vec<u8>)>,
+    chains: Vec<(Vec<Element>, Vec<u8>)>,
     harm: Option<Harm>,
 }
 

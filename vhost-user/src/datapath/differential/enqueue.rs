@@ -1,11 +1,11 @@
 //! To the ring: packets of any shape reach buffers of any shape as the same bytes.
 
+use linecard_lab::contract::{Dice, batches, segmented};
 use linecard_mempool::{Burst, Offload, Packet, Pool, TxOffload};
-use linecard_pmd::contract::{Dice, batches, segmented};
 use linecard_pmd::offload::Takes;
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::{
-    Completion, DeviceQueue, DriverConfig, DriverQueue, Error, Layout, PeerFault, RingMemory, Segment,
+    Completion, DeviceQueue, DriverConfig, DriverQueue, Element, Error, Layout, PeerFault, RingMemory,
     packed, split,
 };
 
@@ -17,7 +17,7 @@ use crate::port::TxLoss;
 
 /// Buffers that a driver lends, and packets that are sent meanwhile.
 struct Batch {
-    buffers: Vec<Vec<Segment>>,
+    buffers: Vec<Vec<Element>>,
     harm: Option<Harm>,
     packets: Vec<Plan>,
 }

@@ -6,12 +6,12 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use linecard_eal::shared::SharedBytes;
+use linecard_lab::contract::Dice;
 use linecard_mempool::{Pool, PoolConfig};
-use linecard_pmd::contract::Dice;
 use linecard_virtio::model::Zone;
 use linecard_virtio::{
-    Completion, DeviceConfig, DeviceMemory, DriverConfig, DriverQueue, IndirectTables, Layout, PeerFault,
-    RingMemory, Segment,
+    Completion, DeviceConfig, DeviceMemory, DriverConfig, DriverQueue, Element, IndirectTables, Layout,
+    PeerFault, RingMemory,
 };
 use linecard_wire::payload::MemoryRegion;
 
@@ -60,7 +60,7 @@ impl Guest {
     }
 
     /// The contiguous parts of `segments`.
-    fn parts(&self, segments: &[Segment], mut f: impl FnMut(SharedBytes)) {
+    fn parts(&self, segments: &[Element], mut f: impl FnMut(SharedBytes)) {
         for segment in segments {
             let (mut addr, mut left) = (segment.addr, segment.len);
             while left > 0 {
@@ -72,7 +72,7 @@ impl Guest {
         }
     }
 
-    pub(super) fn write(&self, segments: &[Segment], mut bytes: &[u8]) {
+    pub(super) fn write(&self, segments: &[Element], mut bytes: &[u8]) {
         self.parts(segments, |part| {
             let now = bytes.len().min(part.len());
             part.copy_from(&bytes[..now]);
@@ -80,7 +80,7 @@ impl Guest {
         });
     }
 
-    fn read(&self, segments: &[Segment], out: &mut Vec<u8>) {
+    fn read(&self, segments: &[Element], out: &mut Vec<u8>) {
         self.parts(segments, |part| {
             let at = out.len();
             out.resize(at + part.len(), 0);
@@ -88,7 +88,7 @@ impl Guest {
         });
     }
 
-    pub(super) fn bytes_of(&self, segments: &[Segment]) -> Vec<u8> {
+    pub(super) fn bytes_of(&self, segments: &[Element]) -> Vec<u8> {
         let mut out = Vec::new();
         self.read(segments, &mut out);
         out
@@ -97,7 +97,7 @@ impl Guest {
     /// All of it.
     pub(super) fn image(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        self.read(&[Segment { addr: GUEST, len: (REGION * REGIONS) as u32 }], &mut out);
+        self.read(&[Element { addr: GUEST, len: (REGION * REGIONS) as u32 }], &mut out);
         out
     }
 }
@@ -147,7 +147,7 @@ impl<D: DriverQueue> Ring<D> {
     }
 
     /// Lends a chain; false when there is no room.
-    pub(super) fn add(&mut self, segments: &[Segment], token: u64) -> bool {
+    pub(super) fn add(&mut self, segments: &[Element], token: u64) -> bool {
         self.driver.add_chain(segments, token)
     }
 
@@ -203,14 +203,14 @@ impl Places {
     }
 
     /// A place for `len` bytes in the next slot, across the border of two regions where one runs through the slot.
-    pub(super) fn next(&mut self, len: usize, dice: &mut Dice) -> Segment {
+    pub(super) fn next(&mut self, len: usize, dice: &mut Dice) -> Element {
         // The first slot is the tables'.
         self.0 = self.0 % (SLOTS - 1) + 1;
         let (start, room) = (self.0 * SLOT, SLOT - len as u64);
         let seam = start.next_multiple_of(REGION) - start;
         let near = seam.saturating_sub(dice.below(len + 1) as u64);
         let offset = if seam < SLOT { near.min(room) } else { dice.below(room as usize + 1) as u64 };
-        Segment { addr: GUEST + start + offset, len: len as u32 }
+        Element { addr: GUEST + start + offset, len: len as u32 }
     }
 }
 

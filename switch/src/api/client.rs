@@ -1,0 +1,199 @@
+//! A blocking client of the control socket.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::{
+    Answer, FdbEntry, FdbFilter, FdbFlushed, LineError, Lines, PortAdded, PortInfo, PortKey, PortRemoved,
+    PortSpec, Problem, Request, Stats, Version, send,
+};
+
+/// How long an answer may take before a switch counts as stuck.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why a call has no result.
+///
+/// ```
+/// use linecard_switch::api::{Client, ClientError};
+/// let error = Client::connect("/no/such/socket".as_ref()).expect_err("nobody listens");
+/// assert!(matches!(error, ClientError::Absent { .. }));
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// Nobody can be reached at the socket.
+    #[error("no switch answers at {}: {source}; start one with `linecard switch`, or name its socket", path.display())]
+    Absent {
+        /// The socket.
+        path: PathBuf,
+        /// What connecting to it said.
+        source: io::Error,
+    },
+    /// The switch refused.
+    #[error(transparent)]
+    Refused(#[from] Problem),
+    /// The connection broke or the answer took too long.
+    #[error("the switch does not answer: {0}; its log may say why")]
+    Broken(#[from] LineError),
+    /// The answer is none.
+    #[error("the switch's answer cannot be read: {0}; use client and switch of the same version")]
+    Unreadable(String),
+}
+
+/// A connection to a switch; one call at a time.
+///
+/// ```no_run
+/// use linecard_switch::api::{Client, DEFAULT_SOCKET, PortKind, PortSpec};
+/// use std::os::{fd::AsFd, linux::net::SocketAddrExt, unix::net::{SocketAddr, UnixListener}};
+/// let mut client = Client::connect(DEFAULT_SOCKET.as_ref())?;
+/// let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name("vport/net1")?)?;
+/// let spec = PortSpec { mac: Some("02:00:00:00:00:01".parse()?), ..PortSpec::new("c1-net1", PortKind::VhostUserFd { again: None }) };
+/// let added = client.port_add(&spec, Some(listener.as_fd()))?;
+/// assert!(added.created);
+/// client.port_remove("c1-net1")?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Client {
+    socket: UnixStream,
+    lines: Lines,
+    id: u64,
+}
+
+impl Client {
+    /// Connects to the switch that listens at `path`.
+    ///
+    /// # Errors
+    /// [`ClientError::Absent`].
+    pub fn connect(path: &Path) -> Result<Self, ClientError> {
+        let absent = |source| ClientError::Absent { path: path.into(), source };
+        let client = Self::over(UnixStream::connect(path).map_err(absent)?);
+        client.set_patience(PATIENCE).map_err(absent)?;
+        Ok(client)
+    }
+
+    /// Speaks over a socket that is connected already.
+    #[must_use]
+    pub fn over(socket: UnixStream) -> Self {
+        Self { socket, lines: Lines::default(), id: 0 }
+    }
+
+    /// How long a call may wait for its answer; ten seconds at first.
+    ///
+    /// # Errors
+    /// The operating system's; zero is not allowed.
+    pub fn set_patience(&self, patience: Duration) -> io::Result<()> {
+        self.socket.set_read_timeout(Some(patience))?;
+        self.socket.set_write_timeout(Some(patience))
+    }
+
+    /// Calls any method.
+    ///
+    /// # Errors
+    /// The switch refused, or did not answer; after the latter the connection is of no more use.
+    pub fn call<P: Serialize, R: DeserializeOwned>(
+        &mut self,
+        method: &str,
+        params: &P,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<R, ClientError> {
+        let unreadable = |error: serde_json::Error| ClientError::Unreadable(error.to_string());
+        self.id += 1;
+        let params = serde_json::to_value(params).map_err(unreadable)?;
+        let request = Request { id: self.id, method: method.into(), params };
+        let mut line = serde_json::to_vec(&request).map_err(unreadable)?;
+        line.push(b'\n');
+        // A switch that refuses this user has answered and closed: what it said is there to read.
+        let sent = send(self.socket.as_fd(), &line, fds);
+        let answer = match (self.lines.next(self.socket.as_fd()), sent) {
+            (Ok(Some(line)), _) => line,
+            (_, Err(error)) => return Err(LineError::System(error).into()),
+            (Ok(None), Ok(())) => return Err(LineError::Cut.into()),
+            (Err(error), Ok(())) => return Err(error.into()),
+        };
+        let answer: Answer = serde_json::from_slice(&answer.bytes).map_err(unreadable)?;
+        match answer {
+            Answer { error: Some(problem), .. } => Err(problem.into()),
+            Answer { id, .. } if id != self.id => {
+                Err(ClientError::Unreadable(format!("it is to call {id}, not to {}", self.id)))
+            }
+            Answer { result, .. } => serde_json::from_value(result.unwrap_or_default()).map_err(unreadable),
+        }
+    }
+
+    /// Who answers.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub fn version(&mut self) -> Result<Version, ClientError> {
+        self.call("version", &(), &[])
+    }
+
+    /// Attaches a port, or finds it attached; `listener` for [`VhostUserFd`](super::PortKind::VhostUserFd).
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub fn port_add(
+        &mut self,
+        spec: &PortSpec,
+        listener: Option<BorrowedFd<'_>>,
+    ) -> Result<PortAdded, ClientError> {
+        self.call("port.add", spec, listener.as_slice())
+    }
+
+    /// Detaches a port; `false` when there was none.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub fn port_remove(&mut self, key: &str) -> Result<bool, ClientError> {
+        let removed: PortRemoved = self.call("port.remove", &PortKey { key: key.into() }, &[])?;
+        Ok(removed.removed)
+    }
+
+    /// All ports.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub fn port_list(&mut self) -> Result<Vec<PortInfo>, ClientError> {
+        self.call("port.list", &(), &[])
+    }
+
+    /// One port.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call), [`NotFound`](super::Code::NotFound) among them.
+    pub fn port_show(&mut self, key: &str) -> Result<PortInfo, ClientError> {
+        self.call("port.show", &PortKey { key: key.into() }, &[])
+    }
+
+    /// The addresses that match `filter`.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub fn fdb_list(&mut self, filter: &FdbFilter) -> Result<Vec<FdbEntry>, ClientError> {
+        self.call("fdb.list", filter, &[])
+    }
+
+    /// Forgets learned addresses that match `filter`; how many.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub fn fdb_flush(&mut self, filter: &FdbFilter) -> Result<u64, ClientError> {
+        let flushed: FdbFlushed = self.call("fdb.flush", filter, &[])?;
+        Ok(flushed.flushed)
+    }
+
+    /// All counters.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub fn stats(&mut self) -> Result<Stats, ClientError> {
+        self.call("stats", &(), &[])
+    }
+}

@@ -1,0 +1,407 @@
+//! Ports as the control API describes them.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use linecard_net::MacAddr;
+use serde::{Deserialize, Serialize};
+
+use super::mac;
+
+/// A port that is asked for: `port.add`.
+///
+/// ```
+/// use linecard_switch::api::{PortKind, PortSpec, Vlan};
+/// let spec: PortSpec = serde_json::from_str(
+///     r#"{"key":"vm1","type":"vhost-user","path":"/run/vm1.sock","mac":"02:00:00:00:00:01","vlan":{"access":10}}"#,
+/// )?;
+/// assert_eq!(spec.kind, PortKind::VhostUser { path: "/run/vm1.sock".into(), client: false, mode: None, group: None });
+/// assert_eq!((spec.vlan, spec.mtu, spec.queues), (Some(Vlan::Access(10)), 1500, 1));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortSpec {
+    /// Its owner's name for it, unique in the switch: 1 to 255 printable ASCII characters without spaces. The container
+    /// plugin's are `<container-id>-<ifname>`.
+    pub key: String,
+    /// What it is, with the fields of that kind beside this one's.
+    #[serde(flatten)]
+    pub kind: PortKind,
+    /// The station behind it. When given, frames from another address are dropped, and the switch knows the way to this one
+    /// before it speaks.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "mac::optional")]
+    pub mac: Option<MacAddr>,
+    /// Addresses of that station. When given, IP packets and ARP and neighbour discovery messages that name another source
+    /// are dropped; the unspecified source (before an address is configured) and IPv6 link-local ones pass.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ips: Vec<IpAddr>,
+    /// The VLANs it is in; without, frames pass as they are among ports without VLANs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<Vlan>,
+    /// Largest IP packet, in bytes; longer frames from it are dropped, ones to it are too.
+    #[serde(default = "default_mtu")]
+    pub mtu: u16,
+    /// Most queue pairs.
+    #[serde(default = "one")]
+    pub queues: u16,
+    /// Most that it may send.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Rate>,
+    /// Most broadcast, multicast and unknown unicast frames it may send, a second; the switch's default without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flood_rate: Option<u32>,
+    /// Most addresses that are learned behind it; the switch's default without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_macs: Option<u32>,
+    /// Exchanges frames with ports that are not isolated only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub isolated: bool,
+    /// What its owner wants to find again in `port.list`: the network's name, the container's namespace.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub meta: BTreeMap<String, String>,
+}
+
+fn default_mtu() -> u16 {
+    1500
+}
+
+fn one() -> u16 {
+    1
+}
+
+impl PortSpec {
+    /// A port of this kind with nothing else asked.
+    ///
+    /// ```
+    /// use linecard_switch::api::{PortKind, PortSpec};
+    /// let spec = PortSpec::new("tap", PortKind::Tap { name: "lc0".into() });
+    /// assert_eq!(serde_json::to_string(&spec)?, r#"{"key":"tap","type":"tap","name":"lc0","mtu":1500,"queues":1}"#);
+    /// # Ok::<(), serde_json::Error>(())
+    /// ```
+    pub fn new(key: impl Into<String>, kind: PortKind) -> Self {
+        Self {
+            key: key.into(),
+            kind,
+            mac: None,
+            ips: Vec::new(),
+            vlan: None,
+            mtu: default_mtu(),
+            queues: one(),
+            rate: None,
+            flood_rate: None,
+            max_macs: None,
+            isolated: false,
+            meta: BTreeMap::new(),
+        }
+    }
+
+    /// Reads the parameters of `port.add`, whose unknown fields are refused by name.
+    ///
+    /// ```
+    /// use linecard_switch::api::PortSpec;
+    /// let line = serde_json::json!({"key": "a", "type": "tap", "name": "lc0", "colour": "red"});
+    /// let problem = PortSpec::read(line).expect_err("no such field");
+    /// assert!(problem.starts_with("a tap port has no field 'colour'; "), "{problem}");
+    /// ```
+    ///
+    /// # Errors
+    /// One clause that says what is wrong, and one with what is possible.
+    pub fn read(value: serde_json::Value) -> Result<Self, String> {
+        let kind = value.get("type").and_then(|kind| kind.as_str()).unwrap_or_default().to_owned();
+        let Some(own) = PortKind::fields(&kind) else {
+            let what = if kind.is_empty() {
+                "the port has no 'type'".into()
+            } else {
+                format!("there is no port of type '{kind}'")
+            };
+            return Err(format!("{what}; it is one of vhost-user, vhost-user-fd, tap, vdev"));
+        };
+        let fields = value.as_object().into_iter().flat_map(|object| object.keys());
+        if let Some(unknown) =
+            fields.into_iter().find(|name| !COMMON.contains(&name.as_str()) && !own.contains(&name.as_str()))
+        {
+            let known = [own, COMMON].concat().join(", ");
+            return Err(format!("a {kind} port has no field '{unknown}'; it has {known}"));
+        }
+        serde_json::from_value(value).map_err(|error| format!("{error}; see the documentation of `port.add`"))
+    }
+}
+
+/// The fields of every port.
+const COMMON: &[&str] = &[
+    "key",
+    "type",
+    "mac",
+    "ips",
+    "vlan",
+    "mtu",
+    "queues",
+    "rate",
+    "flood_rate",
+    "max_macs",
+    "isolated",
+    "meta",
+];
+
+/// What a port is made of; the field `type` says which.
+///
+/// ```
+/// use linecard_switch::api::PortKind;
+/// let kind: PortKind = serde_json::from_str(r#"{"type":"vdev","device":"net_af_packet0,iface=eth0"}"#)?;
+/// assert_eq!(kind, PortKind::Vdev { device: "net_af_packet0,iface=eth0".into() });
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum PortKind {
+    /// A vhost-user backend on a socket with a path.
+    VhostUser {
+        /// Of the socket.
+        path: PathBuf,
+        /// The frontend listens and the switch connects; otherwise the switch listens.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        client: bool,
+        /// Access rights of a socket that the switch makes, in octal (`0660`); 0600 without.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        mode: Option<String>,
+        /// Group of a socket that the switch makes.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        group: Option<String>,
+    },
+    /// A vhost-user backend on a listening socket that comes with the request (`SCM_RIGHTS`, one descriptor).
+    VhostUserFd {
+        /// How a switch that was restarted makes the socket anew; without, the port waits for a `port.add` of the same
+        /// parameters with a new descriptor.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        again: Option<Again>,
+    },
+    /// A kernel interface that the switch makes.
+    Tap {
+        /// Of the interface.
+        name: String,
+    },
+    /// Any device, as `--vdev` takes it.
+    Vdev {
+        /// `net_af_packet0,iface=eth0`.
+        device: String,
+    },
+}
+
+impl PortKind {
+    /// The fields that a kind has of its own.
+    fn fields(kind: &str) -> Option<&'static [&'static str]> {
+        match kind {
+            "vhost-user" => Some(&["path", "client", "mode", "group"]),
+            "vhost-user-fd" => Some(&["again"]),
+            "tap" => Some(&["name"]),
+            "vdev" => Some(&["device"]),
+            _ => None,
+        }
+    }
+}
+
+/// Where a socket that was passed in was made.
+///
+/// ```
+/// use linecard_switch::api::Again;
+/// let again: Again = serde_json::from_str(r#"{"netns":"/run/netns/c1","abstract":"vport/net1"}"#)?;
+/// assert_eq!(again.name, "vport/net1");
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Again {
+    /// A network namespace.
+    pub netns: PathBuf,
+    /// An abstract socket's name, without the leading zero.
+    #[serde(rename = "abstract")]
+    pub name: String,
+}
+
+/// The VLANs of a port (IEEE 802.1Q), 1 to 4094.
+///
+/// ```
+/// use linecard_switch::api::{Trunk, Vlan};
+/// assert_eq!(serde_json::to_string(&Vlan::Access(10))?, r#"{"access":10}"#);
+/// let trunk: Vlan = serde_json::from_str(r#"{"trunk":{"vlans":[10,20],"native":1}}"#)?;
+/// assert_eq!(trunk, Vlan::Trunk(Trunk { vlans: vec![10, 20], native: Some(1) }));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Vlan {
+    /// Frames are untagged outside and in this VLAN inside; tagged ones are dropped.
+    Access(u16),
+    /// Frames are tagged.
+    Trunk(Trunk),
+}
+
+/// The VLANs of a port whose frames are tagged.
+///
+/// ```
+/// let trunk: linecard_switch::api::Trunk = serde_json::from_str(r#"{"vlans":[10]}"#)?;
+/// assert_eq!(trunk.native, None);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Trunk {
+    /// These may pass.
+    pub vlans: Vec<u16>,
+    /// Where untagged frames belong; they are dropped without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub native: Option<u16>,
+}
+
+/// Most that a port may send; frames beyond are dropped.
+///
+/// ```
+/// use linecard_switch::api::Rate;
+/// let rate: Rate = serde_json::from_str(r#"{"bits_per_second":1000000000,"burst_bytes":65536}"#)?;
+/// assert_eq!((rate.bits_per_second, rate.burst_bytes), (1_000_000_000, Some(65_536)));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rate {
+    /// In the long run.
+    pub bits_per_second: u64,
+    /// At once; ten milliseconds' worth, and no less than 64 KiB, without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub burst_bytes: Option<u64>,
+}
+
+/// A port that is there.
+///
+/// ```
+/// fn is_served(port: &linecard_switch::api::PortInfo) -> bool {
+///     port.state == linecard_switch::api::PortState::Up
+/// }
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PortInfo {
+    /// Its number while this switch runs.
+    pub id: u16,
+    /// Whether frames can pass.
+    pub state: PortState,
+    /// The device it became, as `--vdev` would name it; empty while it waits.
+    pub device: String,
+    /// Addresses known behind it.
+    pub addresses: u64,
+    /// What passed and what did not.
+    pub counters: PortCounters,
+    /// What was asked.
+    #[serde(flatten)]
+    pub spec: PortSpec,
+}
+
+/// Whether frames can pass.
+///
+/// ```
+/// use linecard_switch::api::PortState;
+/// assert_eq!(serde_json::to_string(&PortState::Waiting)?, r#""waiting""#);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PortState {
+    /// The other end is there.
+    Up,
+    /// The other end is not there.
+    Down,
+    /// The switch was restarted and needs something to open the port with: a new descriptor, or a device that is not there.
+    Waiting,
+}
+
+/// What passed a port, seen from the switch.
+///
+/// ```
+/// let counters = linecard_switch::api::PortCounters::default();
+/// assert_eq!((counters.rx_packets, counters.drops.total()), (0, 0));
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PortCounters {
+    /// Frames that came from the other end.
+    pub rx_packets: u64,
+    /// Their bytes.
+    pub rx_bytes: u64,
+    /// Frames that went to the other end.
+    pub tx_packets: u64,
+    /// Their bytes.
+    pub tx_bytes: u64,
+    /// Frames lost, by cause.
+    pub drops: DropCounters,
+}
+
+macro_rules! drops {
+    ($($(#[$doc:meta])* $name:ident: $text:literal,)*) => {
+        /// Frames that were lost, by cause. Causes of receiving are counted where the frame came from, those of sending
+        /// where it was to go.
+        ///
+        /// ```
+        /// let drops = linecard_switch::api::DropCounters { source_mac: 2, tx_full: 1, ..Default::default() };
+        /// assert_eq!(drops.total(), 3);
+        /// assert!(drops.causes().any(|(name, count)| name == "source_mac" && count == 2));
+        /// ```
+        #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(default)]
+        pub struct DropCounters {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl DropCounters {
+            /// All of them.
+            #[must_use]
+            pub fn total(&self) -> u64 {
+                [$(self.$name),*].into_iter().fold(0, u64::saturating_add)
+            }
+
+            /// Every cause with its name and count.
+            pub fn causes(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($name), self.$name)),*].into_iter()
+            }
+
+            /// What a cause means, for people.
+            #[must_use]
+            pub fn meaning(name: &str) -> Option<&'static str> {
+                match name {
+                    $(stringify!($name) => Some($text),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+drops! {
+    /// Shorter than an Ethernet header, or from a group address.
+    malformed: "no whole Ethernet header, or a group address as its source",
+    /// Longer than the port's MTU, on the way in.
+    rx_oversize: "longer than the MTU of the port it came from",
+    /// From an address other than the port's own.
+    source_mac: "its source is not the address of the port",
+    /// From an address that belongs to another port.
+    source_taken: "its source belongs to another port",
+    /// From more addresses than the port may have.
+    address_limit: "the port has as many addresses as it may",
+    /// From an IP address other than the port's own.
+    source_ip: "its IP source is not an address of the port",
+    /// In a VLAN that the port is not in, or tagged where tags are not allowed.
+    vlan: "its VLAN is not one of the port's",
+    /// Above the port's rate.
+    rate: "above the rate of the port",
+    /// Broadcast, multicast or unknown unicast above the port's flood rate.
+    flood_rate: "above the flood rate of the port",
+    /// To a port that this one may not reach, or back where it came from.
+    filtered: "to the port it came from, or between isolated ports",
+    /// Sent to a group that is for the link only (01:80:c2:00:00:0x).
+    reserved: "to an address that bridges do not forward",
+    /// No packet to copy a flooded frame into.
+    no_packet: "no packet to copy it into",
+    /// Longer than the port's MTU, on the way out.
+    tx_oversize: "longer than the MTU of the port it was to go to",
+    /// The transmit queue was full.
+    tx_full: "the transmit queue was full",
+}

@@ -1,0 +1,4 @@
+//! A learning Ethernet switch over any ports of Linecard, and the API of its control socket.
+#![forbid(unsafe_code)]
+
+pub mod api;
