@@ -3,10 +3,13 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use linecard::pmd::{DevArgs, Device, Driver, ProbeContext};
+use linecard::eal::memory::{Memory, MemoryConfig, PagePolicy};
+use linecard::mempool::{Burst, Pool, PoolConfig};
+use linecard::pmd::{DevArgs, Device, Driver, Port, PortConfig, ProbeContext, configure};
 use linecard::vhost_user::VhostDriver;
 use linecard::virtio_user::VirtioUser;
 use linecard_lab::contract::{Ends, Far, Limits, Link};
+use linecard_lab::wait_until;
 
 static VHOST: VhostDriver = VhostDriver::new();
 static VIRTIO_USER: VirtioUser = VirtioUser::new();
@@ -92,9 +95,9 @@ mod sleepers {
     use std::sync::atomic::{AtomicU32, Ordering};
     use std::time::{Duration, Instant};
 
-    use linecard::pmd::contract::{Link, wakes_after};
-    use linecard::pmd::netdev::lab::wait_until;
     use linecard::prelude::*;
+    use linecard_lab::contract::{Link, wakes_after};
+    use linecard_lab::wait_until;
 
     use super::{Back, Front, socket};
 
@@ -226,4 +229,53 @@ mod sleepers {
         });
         drop((front.stop(), back.stop()));
     }
+}
+
+/// As many queue pairs as a socket can name: each carries its own frames, in both directions.
+#[test]
+fn a_hundred_and_twenty_eight_queue_pairs() {
+    const PAIRS: u16 = 128;
+    for (number, more) in ["", ",packed_vq=1"].into_iter().enumerate() {
+        let config = MemoryConfig { pages: PagePolicy::NoHuge, ..MemoryConfig::default() };
+        let memory = Memory::new(config).expect("memory");
+        let domain = memory.domain("test").expect("a domain");
+        let pool = PoolConfig { packets: 16_384, cache: 32, ..PoolConfig::default() };
+        let pool = Pool::new(&domain, pool).expect("a pool");
+        let context = ProbeContext { memory, domain, wait: std::time::Duration::from_secs(5) };
+        let path = std::env::temp_dir().join(format!("linecard-128-{}-{number}.sock", std::process::id()));
+        let start = |device: Box<dyn Device>| {
+            let config = PortConfig { rx_queues: PAIRS, tx_queues: PAIRS, ..PortConfig::default() };
+            let made = configure(device, config).map_err(|error| error.error).expect("so many queues");
+            made.start(&pool).map_err(|error| error.error).expect("a port")
+        };
+        let args = |text: String| DevArgs::parse(&text).expect("well formed");
+        let backend = args(format!("net_vhost0,iface={},queues={PAIRS}", path.display()));
+        let mut backend = start(VHOST.probe(&context, &backend).expect("a backend"));
+        let text = format!("net_virtio_user0,path={},queues={PAIRS},queue_size=16{more}", path.display());
+        let mut frontend = start(VIRTIO_USER.probe(&context, &args(text)).expect("a frontend"));
+        wait_until("both up", || frontend.control.link().up && backend.control.link().up);
+        for queue in 0..usize::from(PAIRS) {
+            pass(&pool, &mut frontend, &mut backend, queue);
+            pass(&pool, &mut backend, &mut frontend, queue);
+        }
+        let (near, far) = (frontend.control.stats(), backend.control.stats());
+        assert_eq!((near.ipackets, near.opackets, far.ipackets, far.opackets), (128, 128, 128, 128));
+        drop((frontend.stop(), backend.stop()));
+    }
+}
+
+/// One frame that no other queue has, from a transmit queue to the receive queue of the same number.
+#[track_caller]
+fn pass(pool: &Pool, from: &mut Port, to: &mut Port, queue: usize) {
+    let frame: Vec<u8> = (0..60).map(|at| (at * 7 + queue) as u8).collect();
+    let mut burst = Burst::new();
+    assert!(pool.get_bulk(&mut burst, 1));
+    burst[0].append(60).expect("room").copy_from_slice(&frame);
+    wait_until("it is sent", || {
+        from.tx[queue].tx_burst(&mut burst);
+        burst.is_empty()
+    });
+    wait_until("it has come", || to.rx[queue].rx_burst(&mut burst) > 0);
+    assert_eq!((burst.len(), burst[0].data()), (1, &frame[..]), "queue {queue}");
+    from.tx[queue].reclaim();
 }

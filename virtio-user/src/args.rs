@@ -1,25 +1,22 @@
 //! The arguments of `net_virtio_user`, as DPDK has them.
 
-use std::path::PathBuf;
-
 use linecard_pmd::{DevArgs, Error, Offloads};
 use linecard_virtio::Layout;
-use linecard_wire::socket::Access;
 
-/// Most queue pairs: ring numbers go into one byte of a message.
+use crate::vhost_user::Place;
+
+/// Most queue pairs: what the number of a vhost-user ring, one byte, has room for.
 pub(crate) const MAX_PAIRS: u16 = 128;
 
 /// What the user asked for; DPDK's names and defaults.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Options {
     pub(crate) name: String,
-    pub(crate) path: PathBuf,
-    pub(crate) server: bool,
-    /// Whom the socket of a server lets in.
-    pub(crate) access: Access,
     pub(crate) queues: u16,
     pub(crate) queue_size: u16,
     pub(crate) mac: Option<[u8; 6]>,
+    /// The device has an address of its own, and the port uses it.
+    pub(crate) device_mac: bool,
     pub(crate) mrg_rxbuf: bool,
     pub(crate) in_order: bool,
     pub(crate) packed_vq: bool,
@@ -34,94 +31,76 @@ pub(crate) const SUMMARY: &str = "virtio-net frontend over a vhost-user socket: 
 [,queue_size=N][,mac=XX:XX:XX:XX:XX:XX][,mrg_rxbuf=0|1][,in_order=0|1][,packed_vq=0|1][,vectorized=0|1][,cq=0|1]\
 [,speed=MBPS]";
 
-/// Longest path a socket address holds (`sun_path`, its final zero left out).
-const MAX_PATH: usize = 107;
-
 impl Options {
-    /// Reads every argument; the first that is wrong is named.
+    /// Reads what is about the device, however it is reached.
     pub(crate) fn parse(args: &DevArgs) -> Result<Self, Error> {
-        let path = PathBuf::from(args.required("path")?);
-        let server = args.flag("server")?.unwrap_or(false);
         let options = Self {
-            access: access(args, server)?,
             name: args.name().to_owned(),
-            server,
             queues: args.number("queues", 1..=MAX_PAIRS)?.unwrap_or(1),
             queue_size: args.number("queue_size", 1..=linecard_virtio::layout::MAX_SIZE)?.unwrap_or(256),
             mac: args.mac("mac")?.map(|mac| mac.0),
+            device_mac: false,
             mrg_rxbuf: args.flag("mrg_rxbuf")?.unwrap_or(true),
             in_order: args.flag("in_order")?.unwrap_or(true),
             packed_vq: args.flag("packed_vq")?.unwrap_or(false),
             speed: args.number("speed", 0..=u32::MAX)?.filter(|speed| *speed != u32::MAX),
             offloads: Offloads::default(),
-            path,
         };
         // The control queue of a vhost-user port never leaves the process, and every path here is written to be
         // vectorised: both switches are accepted and change nothing.
         args.flag("cq")?;
         args.flag("vectorized")?;
-        let iface = args.value("iface").is_some();
-        args.finish()?;
-        options.check(args, iface)?;
-        Ok(options)
-    }
-
-    fn check(&self, args: &DevArgs, iface: bool) -> Result<(), Error> {
-        let layout = if self.packed_vq { Layout::Packed } else { Layout::Split };
-        if layout.check_size(u32::from(self.queue_size)).is_err() {
-            let problem = format!("a queue_size of {} is not a power of two", self.queue_size);
+        let layout = if options.packed_vq { Layout::Packed } else { Layout::Split };
+        if layout.check_size(u32::from(options.queue_size)).is_err() {
+            let problem = format!("a queue_size of {} is not a power of two", options.queue_size);
             return Err(args.problem(problem, "give a power of two up to 32768, or packed_vq=1"));
         }
-        if self.path.as_os_str().len() > MAX_PATH {
-            let problem = format!("the path has {} bytes", self.path.as_os_str().len());
-            return Err(args.problem(problem, format!("use one of at most {MAX_PATH} bytes")));
-        }
-        if crate::sys::is_char_device(&self.path) {
-            let problem = format!("'{}' is a device, and vhost-kernel is not there yet", self.path.display());
-            return Err(args.problem(problem, "give the socket of a vhost-user backend"));
-        }
-        if iface {
-            let problem = "'iface' names a tap of vhost-kernel, which is not there yet";
-            return Err(args.problem(problem, "leave iface out"));
-        }
-        Ok(())
+        Ok(options)
     }
 }
 
-fn access(args: &DevArgs, server: bool) -> Result<Access, Error> {
-    let (rights, group) = (args.value("mode"), args.value("group"));
-    if !server && (rights.is_some() || group.is_some()) {
-        let problem = "'mode' and 'group' are of a socket that is made here, and only server=1 makes one";
-        return Err(args.problem(problem, "leave them out, or add server=1"));
+/// What the arguments of a device say: what it is, and where.
+pub(crate) fn parse(args: &DevArgs) -> Result<(Options, Place), Error> {
+    let place = Place::parse(args)?;
+    let options = Options::parse(args)?;
+    let iface = args.value("iface").is_some();
+    args.finish()?;
+    if crate::sys::is_char_device(&place.path) {
+        let problem = format!("'{}' is a device, and vhost-kernel is not there yet", place.path.display());
+        return Err(args.problem(problem, "give the socket of a vhost-user backend"));
     }
-    Access::of(rights, group).map_err(|error| args.problem(error.problem, error.remedy))
+    if iface {
+        let problem = "'iface' names a tap of vhost-kernel, which is not there yet";
+        return Err(args.problem(problem, "leave iface out"));
+    }
+    Ok((options, place))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<Options, String> {
+    fn parse(text: &str) -> Result<(Options, Place), String> {
         let args = DevArgs::parse(text).expect("a device");
-        Options::parse(&args).map_err(|error| error.to_string())
+        super::parse(&args).map_err(|error| error.to_string())
     }
 
     #[test]
     fn defaults_are_dpdks() {
-        let options = parse("net_virtio_user0,path=/tmp/s").expect("enough");
-        assert_eq!((options.queues, options.queue_size, options.server), (1, 256, false));
+        let (options, place) = parse("net_virtio_user0,path=/tmp/s").expect("enough");
+        assert_eq!((options.queues, options.queue_size, place.server), (1, 256, false));
         assert_eq!((options.mrg_rxbuf, options.in_order, options.packed_vq), (true, true, false));
         assert_eq!((options.mac, options.speed), (None, None));
     }
 
     #[test]
     fn every_argument_is_read() {
-        let options = parse(
+        let (options, place) = parse(
             "virtio_user7,path=/tmp/s,queues=2,queue_size=300,mac=02:00:00:00:00:07,cq=1,server=1,mrg_rxbuf=0,\
              in_order=0,packed_vq=1,vectorized=1,speed=10000",
         )
         .expect("all known");
-        assert_eq!((options.queues, options.queue_size, options.server), (2, 300, true));
+        assert_eq!((options.queues, options.queue_size, place.server), (2, 300, true));
         assert_eq!((options.mrg_rxbuf, options.in_order, options.packed_vq), (false, false, true));
         assert_eq!((options.mac, options.speed), (Some([2, 0, 0, 0, 0, 7]), Some(10_000)));
     }

@@ -7,7 +7,6 @@ use linecard_pmd::local::Identity;
 use linecard_pmd::stats::PortCounters;
 use linecard_pmd::{Error, Link, PortControl, PortStats};
 use linecard_virtio::Features;
-use linecard_wire::ProtocolFeatures;
 
 use crate::args::Options;
 use crate::losses::{RxLoss, TxLoss};
@@ -42,11 +41,10 @@ impl State {
         }
     }
 
-    /// Frames can pass from now on.
-    pub(crate) fn set_up(&self, features: Features, protocol: ProtocolFeatures) {
-        let protocol: Vec<&str> = protocol.iter_names().map(|(name, _)| name).collect();
-        let protocol = if protocol.is_empty() { "none".to_owned() } else { protocol.join(" ") };
-        *self.agreed() = format!("{features}; vhost-user protocol features: {protocol}");
+    /// Frames can pass from now on. `details` is what was agreed besides features.
+    pub(crate) fn set_up(&self, features: Features, details: &str) {
+        let join = if details.is_empty() { "" } else { "; " };
+        *self.agreed() = format!("{features}{join}{details}");
         self.up.store(true, Ordering::Release);
     }
 

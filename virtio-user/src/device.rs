@@ -17,23 +17,21 @@ use linecard_pmd::{
 };
 use linecard_wire::Closer;
 use linecard_wire::ledger::{Charge, Descriptors};
-use linecard_wire::socket::Listener;
 
-use crate::args::{Options, SUMMARY};
+use crate::args::{Options, SUMMARY, parse};
+use crate::backend::{Backend, Connect, Patience, RingId, Role};
 use crate::control::State;
-use crate::dialogue::Dialogue;
 use crate::error::Error;
-use crate::handshake::{Greeted, choose, greet};
 use crate::limits::Limits;
 use crate::losses::TxLoss;
 use crate::memory::Growth;
+use crate::negotiate::{choose, mac};
 use crate::path::{HEADER, RxPath, Trouble, TxPath};
 use crate::queue::{PathName, Receive, Transmit};
 use crate::rings::{RingError, RingZone};
 use crate::said::Said;
-use crate::session::{Inside, Pair, START, Session};
+use crate::session::{Inside, START, Session};
 use crate::thread::{ControlThread, GRACE, Pending, after, short_name};
-use crate::transport::{connect, listen};
 use crate::tx::LONGEST;
 
 /// The driver's name.
@@ -122,23 +120,50 @@ impl Driver for VirtioUser {
     }
 
     fn probe(&self, context: &ProbeContext, args: &DevArgs) -> Result<Box<dyn Device>, PmdError> {
-        let options = Options::parse(args)?;
-        let name = options.name.clone();
-        let mac = options.mac.unwrap_or_else(random_mac);
-        let thread = control_thread(&name)?;
+        let (options, place) = parse(args)?;
         let (closer, own) = self.closer(&options)?;
+        let connect = place.open(closer.clone()).map_err(|error| error.of_port(&options.name))?;
+        self.device(context, options, connect, (closer, own))
+    }
+}
+
+impl VirtioUser {
+    /// A port over a device that `connect` finds, instead of one at a `path`. Of the arguments those about the device
+    /// count: `queues`, `queue_size`, `mac`, `mrg_rxbuf`, `in_order`, `packed_vq`, `speed`.
+    ///
+    /// # Errors
+    /// Unknown or wrong arguments; what `connect` says; the limits of this process.
+    pub fn probe_over(
+        &self,
+        context: &ProbeContext,
+        args: &DevArgs,
+        connect: Arc<dyn Connect>,
+    ) -> Result<Box<dyn Device>, PmdError> {
+        let options = Options::parse(args)?;
+        args.finish()?;
+        let closing = self.closer(&options)?;
+        self.device(context, options, connect, closing)
+    }
+
+    fn device(
+        &self,
+        context: &ProbeContext,
+        options: Options,
+        connect: Arc<dyn Connect>,
+        (closer, own): (Closer, Option<Charge>),
+    ) -> Result<Box<dyn Device>, PmdError> {
+        let name = options.name.clone();
         let mut device = VirtioDevice {
+            mac: options.mac.unwrap_or_else(random_mac),
             options,
-            mac,
-            thread,
+            thread: control_thread(&name)?,
             allowance: Arc::new(Allowance::new(Arc::new(Errands {
-                closer: closer.clone(),
+                closer,
                 most: self.limits.closings as usize,
             }))),
-            closer,
             _own: own,
             memory: context.memory.clone(),
-            listener: None,
+            connect,
             first: None,
             life: None,
         };
@@ -181,43 +206,44 @@ struct VirtioDevice {
     options: Options,
     mac: [u8; 6],
     thread: ControlThread,
-    /// For what backends sent, over all connections; the port's second thread.
-    closer: Closer,
     /// For the port's own descriptors.
     _own: Option<Charge>,
     /// What kicks may cost who polls the port.
     allowance: Arc<Allowance>,
     memory: Memory,
-    listener: Option<Arc<Listener>>,
-    /// A backend that was greeted while probing and is used by the first start.
-    first: Option<Greeted>,
+    connect: Arc<dyn Connect>,
+    /// A backend that was found while probing and is used by the first start.
+    first: Option<Box<dyn Backend>>,
     /// Comes to its end when the port is stopped.
     life: Option<Pending<()>>,
 }
 
 impl VirtioDevice {
-    /// Client: greets the backend. Server: listens.
+    /// Finds the backend, unless it comes in its own time.
     fn find_backend(&mut self, wait: Duration) -> Result<(), Error> {
-        let path = self.options.path.clone();
-        if self.options.server {
-            self.listener = Some(Arc::new(listen(&path, self.options.access)?));
+        if self.connect.comes_by_itself() {
             return Ok(());
         }
-        let (limit, closer) = (after(wait), self.closer.clone());
-        let greeted = self.thread.spawn(move |waiter| {
-            let socket = connect(&path, waiter, limit)?;
-            // A backend that was found late still gets the time for an answer.
-            greet(Dialogue::new(socket, &closer, waiter, limit.max(after(FIRST_ANSWER)))?)
+        let connect = self.connect.clone();
+        // A backend that was found late still gets the time for an answer.
+        let patience = Patience { until: after(wait), answer: FIRST_ANSWER };
+        let found = self.thread.spawn(move |waiter| {
+            let mut found = connect.connect(waiter, patience)?;
+            let mac = mac(&mut *found)?;
+            Ok::<_, Error>((found, mac))
         });
-        let greeted = self.thread.await_within(wait + FIRST_ANSWER + GRACE, &greeted)??;
-        choose(greeted.offered, &self.options, 1)?;
-        self.first = Some(greeted);
+        let (found, mac) = self.thread.await_within(wait + FIRST_ANSWER + GRACE, &found)??;
+        choose(found.offer().features, &self.options, 1)?;
+        if let (None, Some(mac)) = (self.options.mac, mac) {
+            (self.mac, self.options.device_mac) = (mac, true);
+        }
+        self.first = Some(found);
         Ok(())
     }
 
     /// Queue pairs possible: what was asked for, and what the backend has when it is known.
     fn max_pairs(&self) -> u16 {
-        let offered = self.first.as_ref().map_or(u16::MAX, |greeted| greeted.pairs.max(1));
+        let offered = self.first.as_ref().map_or(u16::MAX, |first| first.offer().pairs.max(1));
         self.options.queues.min(offered)
     }
 
@@ -239,25 +265,21 @@ impl VirtioDevice {
     }
 
     /// Rings for `pairs` queue pairs, and the domain that has nothing else in it.
-    fn rings(&self, pairs: u16) -> Result<(Arc<Domain>, Vec<Pair>), PmdError> {
+    fn rings(&self, pairs: u16) -> Result<(Arc<Domain>, Vec<RingZone>), PmdError> {
         let (name, size) = (&self.options.name, self.options.queue_size);
         let failed = |error| match error {
             RingError::Memory(source) => PmdError::Memory { port: name.clone(), source },
             RingError::Event(source) => system(name, "making an eventfd", source),
         };
-        let each = RingZone::bytes(size, false).saturating_add(RingZone::bytes(size, true));
-        let all = each.saturating_mul(usize::from(pairs));
+        let ids: Vec<_> = (0..pairs).flat_map(|q| [RingId::receive(q), RingId::transmit(q)]).collect();
+        let bytes = |id: &RingId| RingZone::bytes(size, id.role());
+        let all = ids.iter().map(bytes).fold(0_usize, usize::saturating_add);
         let domain = self.memory.separate(&format!("{name} rings"), all);
         let domain = domain.and_then(|domain| domain.reserve(all).map(|()| domain));
         let domain = domain.map_err(|source| failed(RingError::Memory(source)))?;
-        let ring = |what: &str, queue, transmit| {
-            let label = format!("{name} {what} {queue}");
-            RingZone::new(&domain, &label, size, transmit, &self.allowance).map_err(failed)
-        };
-        let pairs: Result<_, PmdError> = (0..pairs)
-            .map(|q| Ok(Pair { rx: ring("rx ring", q, false)?, tx: ring("tx ring", q, true)? }))
-            .collect();
-        Ok((domain, pairs?))
+        let ring = |id: RingId| RingZone::new(&domain, &label(name, id), id, size, &self.allowance);
+        let rings: Result<_, _> = ids.into_iter().map(|id| ring(id).map_err(failed)).collect();
+        Ok((domain.clone(), rings?))
     }
 
     /// Everything of a started port, or why not; `self` is unchanged then.
@@ -267,7 +289,7 @@ impl VirtioDevice {
             // Dropped, it is left behind; what it has cannot be had back.
             self.thread = control_thread(&self.options.name)?;
         }
-        let (rings, pairs) = self.rings(config.rx_queues.max(config.tx_queues))?;
+        let (domain, rings) = self.rings(config.rx_queues.max(config.tx_queues))?;
         let options = Options { offloads: config.offloads, ..self.options.clone() };
         let state = State::new(options, self.mac, config.mtu, config.rx_queues, config.tx_queues);
         let state = Arc::new(state);
@@ -279,14 +301,13 @@ impl VirtioDevice {
         let session = Session {
             state: state.clone(),
             pool: pool.clone(),
-            listener: self.listener.clone(),
-            growth: Growth::follow(rings, pool.domain(), waiter.clone()),
+            connect: self.connect.clone(),
+            growth: Growth::follow(domain, pool.domain(), waiter.clone()),
             trouble: Arc::new(Trouble::of(waiter.clone())),
             relay,
             rx: rx_inside,
             tx: tx_inside,
-            pairs,
-            closer: self.closer.clone(),
+            rings,
             started,
             said: Said::default(),
             first: self.first.take(),
@@ -318,14 +339,21 @@ impl VirtioDevice {
 impl Drop for VirtioDevice {
     fn drop(&mut self) {
         self.end();
-        if let Some(listener) = &self.listener {
-            // A thread that was left behind may hold the socket still.
-            listener.remove_name();
-        }
+        // A thread that was left behind may hold the socket still.
+        self.connect.withdraw();
         // The connection is the thread's to close, as all others.
         if let Some(first) = self.first.take() {
             self.thread.spawn(move |_| drop(first));
         }
+    }
+}
+
+/// What a ring's memory is called.
+fn label(port: &str, ring: RingId) -> String {
+    match ring.role() {
+        Role::Receive => format!("{port} rx ring {}", ring.queue()),
+        Role::Transmit => format!("{port} tx ring {}", ring.queue()),
+        Role::Control => format!("{port} control ring"),
     }
 }
 
@@ -383,7 +411,7 @@ impl Device for VirtioDevice {
 
     fn queues_argument(&self) -> Option<&'static str> {
         // Where the backend has no more, asking for more does not help.
-        let more = self.first.as_ref().is_none_or(|greeted| greeted.pairs > self.options.queues);
+        let more = self.first.as_ref().is_none_or(|first| first.offer().pairs > self.options.queues);
         more.then_some("queues")
     }
 

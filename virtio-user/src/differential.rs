@@ -11,7 +11,7 @@ use linecard_virtio::{
     Ahead, DeviceConfig, DeviceMemory, DeviceQueue, Features, Head, RingMemory, SegList, packed, split,
 };
 
-use crate::handshake::layout;
+use crate::backend::RingSetup;
 use crate::rings::RingZone;
 
 pub(crate) fn domain(label: &str) -> Arc<Domain> {
@@ -62,8 +62,7 @@ impl<Q: DeviceQueue> Device for Q {
 
 /// The device half of `zone`, which must outlive it.
 pub(crate) fn device(zone: &RingZone, features: Features, writable: bool) -> Box<dyn Device> {
-    let (layout, size) = (layout(features), zone.size());
-    let addrs = zone.addrs(features);
+    let RingSetup { layout, size, addrs, .. } = zone.setup(features);
     let [desc, driver, device] = layout.areas(size);
     let area = |addr: u64, len| {
         let start = NonNull::new(addr as *mut u8).expect("an address");

@@ -98,7 +98,7 @@ mod tests {
 
     fn kicked(kick: &EventFd) -> bool {
         use std::os::fd::AsRawFd;
-        let mut set = [crate::sys::pollfd(Some(kick.as_fd().as_raw_fd()), crate::sys::Ready::Read)];
+        let mut set = [crate::sys::pollfd(Some(kick.as_fd().as_raw_fd()), crate::backend::Ready::Read)];
         crate::sys::poll(&mut set, Some(Duration::ZERO));
         kick.drain();
         set[0].revents != 0

@@ -52,6 +52,12 @@ pub enum Error {
         /// The socket.
         path: PathBuf,
     },
+    /// There is no such device, for the moment.
+    #[error("there is no backend: {what}")]
+    Absent {
+        /// What is missing.
+        what: String,
+    },
     /// The backend let a deadline pass.
     #[error("the backend did not answer {request} within {:.1} s", waited.as_secs_f64())]
     Silent {
@@ -104,6 +110,12 @@ pub enum Error {
         /// Offered.
         offered: u64,
     },
+    /// A ring that the transport has no number for.
+    #[error("vhost-user messages have no number for {ring}")]
+    RingNumber {
+        /// Which one.
+        ring: crate::backend::RingId,
+    },
     /// More memory segments than the backend can map.
     #[error("{segments} memory segments to share, the backend takes {max}")]
     Regions {
@@ -119,10 +131,10 @@ pub enum Error {
         asked: u16,
     },
     /// A backend wrote nonsense into a ring.
-    #[error("the backend broke the rules of queue {queue}: {fault}")]
+    #[error("the backend broke the rules of {ring}: {fault}")]
     Ring {
-        /// Ring index.
-        queue: usize,
+        /// Which one.
+        ring: crate::backend::RingId,
         /// What it did.
         fault: linecard_virtio::PeerFault,
     },
@@ -158,7 +170,7 @@ impl Error {
     /// Whether trying again soon may help: the backend is absent or restarting, not wrong.
     pub fn is_backend_gone(&self) -> bool {
         match self {
-            Self::Connect { .. } => true,
+            Self::Connect { .. } | Self::Absent { .. } => true,
             Self::Wire(error) => error.is_peer_gone(),
             _ => false,
         }
@@ -186,6 +198,8 @@ impl Error {
             }
             Self::Refused { .. } | Self::Status { .. } => "see the backend's log for its reason",
             Self::Feature { .. } => "use a newer backend",
+            Self::Absent { .. } => "start the backend first",
+            Self::RingNumber { .. } => "give fewer queues=",
             Self::Queues { .. } => "give fewer queues=, or more queues to the backend",
             Self::Regions { .. } => "use fewer and larger segments (hugepages, or a larger -m)",
             Self::RingSize { .. } => "give a power of two",

@@ -1,4 +1,5 @@
-//! `net_virtio_user`: the virtio-net frontend without a PCI device, over a vhost-user socket.
+//! `net_virtio_user`: the virtio-net frontend without a PCI device, over a vhost-user socket or a [`Backend`] of one's
+//! own.
 //!
 //! ```text
 //!   application                 control thread (each port has one)
@@ -6,6 +7,8 @@
 //!        │ enter a gate               │ opens and closes the gates
 //!        ▼                            ▼
 //!   Rx<Q, MERGE> / Tx<Q>  ◄── rings::rx_path, tx_path: chosen once, when a backend connects
+//!        │                            │ the traits Connect and Backend
+//!        │                       vhost_user (client, server), or another
 //!        │ buffers                    │ messages
 //!   ═════╪════ shared memory ═════════╪═════ socket ══════ backend
 //! ```
@@ -19,18 +22,18 @@
 //! vhost-kernel, vhost-vdpa, receive interrupts.
 
 mod args;
+pub mod backend;
 mod control;
 mod device;
-mod dialogue;
 #[cfg(test)]
 mod differential;
 mod doorbell;
 mod error;
-mod handshake;
 mod limits;
 mod losses;
 mod memory;
 mod missing;
+mod negotiate;
 mod owed;
 mod path;
 mod queue;
@@ -40,9 +43,10 @@ mod said;
 mod session;
 mod sys;
 mod thread;
-mod transport;
 mod tx;
+mod vhost_user;
 
+pub use backend::{Backend, Connect};
 pub use device::VirtioUser;
 pub use error::Error;
 pub use limits::Limits;

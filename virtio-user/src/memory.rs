@@ -9,20 +9,14 @@
 //!   window:        ├──── shared, packets may be sent ────┤ not yet: copied, or after the backend's answer
 //! ```
 
-use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use linecard_eal::memory::{Domain, Segment, SegmentEvent, Subscription};
-use linecard_wire::FrontendReq;
-use linecard_wire::payload::{MemTable, MemoryRegion, Payload, SingleRegion};
 
-use crate::dialogue::Dialogue;
+use crate::backend::{Backend, MemoryUpdate};
 use crate::error::Error;
 use crate::thread::Waiter;
-
-/// Regions that every backend takes in one table (QEMU `docs/interop/vhost-user.rst`, "Memory region table").
-const TABLE_REGIONS: usize = 8;
 
 /// Which addresses the backend has mapped, for the transmit path: one subtraction and one comparison.
 #[derive(Debug)]
@@ -118,85 +112,44 @@ fn start(segment: &Segment) -> u64 {
     segment.addr() as u64
 }
 
-fn region(segment: &Segment) -> MemoryRegion {
-    let addr = start(segment);
-    MemoryRegion { guest_addr: addr, size: segment.len() as u64, user_addr: addr, offset: segment.offset() }
-}
-
 /// What one backend has been told of the memory.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Sharing {
     known: Vec<Arc<Segment>>,
-    /// Regions the backend takes one by one; 0 without `CONFIGURE_MEM_SLOTS`.
-    slots: usize,
     changes: Option<u64>,
 }
 
 impl Sharing {
-    /// Nothing shared yet with a backend of `slots` memory slots.
-    pub(crate) fn new(slots: usize) -> Self {
-        Self { known: Vec::new(), slots, changes: None }
-    }
-
     /// Tells the backend what changed since last time, and opens the window for it.
-    pub(crate) fn update(&mut self, dialogue: &mut Dialogue, growth: &Growth) -> Result<(), Error> {
+    pub(crate) fn update(&mut self, backend: &mut dyn Backend, growth: &Growth) -> Result<(), Error> {
         let seen = growth.window.changes();
         if self.changes == Some(seen) {
             return Ok(());
         }
         let (now, end) = growth.segments();
-        let max = if self.slots > 0 { self.slots } else { TABLE_REGIONS };
+        let max = backend.offer().regions;
         if now.len() > max {
             return Err(Error::Regions { segments: now.len(), max });
         }
-        match self.slots {
-            0 => self.table(dialogue, &now)?,
-            _ => self.one_by_one(dialogue, &now)?,
+        let gone = without(&self.known, &now);
+        let new = without(&now, &self.known);
+        if !(gone.is_empty() && new.is_empty()) {
+            backend.set_memory(&MemoryUpdate { all: &now, gone: &gone, new: &new })?;
         }
-        dialogue.barrier()?;
+        self.known = now;
         self.changes = Some(seen);
         growth.window.raise(end, seen);
         Ok(())
     }
+}
 
-    /// All regions as one table, when it is another than the backend has.
-    fn table(&mut self, dialogue: &mut Dialogue, now: &[Arc<Segment>]) -> Result<(), Error> {
-        if same(now, &self.known) {
-            return Ok(());
-        }
-        let table = MemTable(now.iter().map(|segment| region(segment)).collect());
-        let fds: Vec<BorrowedFd<'_>> = now.iter().map(|segment| segment.fd()).collect();
-        dialogue.tell(FrontendReq::SET_MEM_TABLE, &table.to_bytes(), &fds)?;
-        self.known = now.to_vec();
-        Ok(())
-    }
-
-    /// What is gone is taken back, what is new is added.
-    fn one_by_one(&mut self, dialogue: &mut Dialogue, now: &[Arc<Segment>]) -> Result<(), Error> {
-        let gone: Vec<_> = self.known.iter().filter(|known| !contains(now, known)).cloned().collect();
-        for segment in gone {
-            let payload = SingleRegion(region(&segment)).to_bytes();
-            dialogue.tell(FrontendReq::REM_MEM_REG, &payload, &[])?;
-            self.known.retain(|known| !Arc::ptr_eq(known, &segment));
-        }
-        for segment in now {
-            if contains(&self.known, segment) {
-                continue;
-            }
-            let payload = SingleRegion(region(segment)).to_bytes();
-            dialogue.tell(FrontendReq::ADD_MEM_REG, &payload, &[segment.fd()])?;
-            self.known.push(segment.clone());
-        }
-        Ok(())
-    }
+/// What of `list` is not in `other`.
+fn without(list: &[Arc<Segment>], other: &[Arc<Segment>]) -> Vec<Arc<Segment>> {
+    list.iter().filter(|segment| !contains(other, segment)).cloned().collect()
 }
 
 fn contains(list: &[Arc<Segment>], segment: &Arc<Segment>) -> bool {
     list.iter().any(|other| Arc::ptr_eq(other, segment))
-}
-
-fn same(a: &[Arc<Segment>], b: &[Arc<Segment>]) -> bool {
-    a.len() == b.len() && a.iter().all(|segment| contains(b, segment))
 }
 
 #[cfg(test)]

@@ -9,8 +9,9 @@ use std::time::Instant;
 
 use linecard_eal::wake::Request;
 
+use crate::backend::Waiter;
 use crate::doorbell::{Doorbell, TICK};
-use crate::thread::{Waiter, after};
+use crate::thread::after;
 
 /// How a transmit queue tells the control thread that it owes a question, if that wants to know.
 #[derive(Debug, Default)]
@@ -86,7 +87,7 @@ mod tests {
     use linecard_virtio::{Layout, RingMemory};
 
     use super::*;
-    use crate::sys::Ready;
+    use crate::backend::Ready;
     use crate::thread::ControlThread;
 
     #[test]

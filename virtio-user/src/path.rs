@@ -13,6 +13,7 @@ use linecard_pmd::Armed;
 use linecard_pmd::offload::Takes;
 use linecard_virtio::PeerFault;
 
+use crate::backend::RingId;
 use crate::thread::Waiter;
 
 /// Bytes of the header before every packet.
@@ -40,7 +41,7 @@ pub(crate) trait TxPath: Send {
 #[derive(Debug, Default)]
 pub(crate) struct Trouble {
     told: AtomicBool,
-    first: Mutex<Option<(usize, PeerFault)>>,
+    first: Mutex<Option<(RingId, PeerFault)>>,
     waiter: Option<Arc<Waiter>>,
 }
 
@@ -53,7 +54,7 @@ impl Trouble {
     /// Remembers the first fault and wakes the control thread, which takes the port down.
     #[cold]
     #[inline(never)]
-    pub(crate) fn report(&self, ring: usize, fault: PeerFault) {
+    pub(crate) fn report(&self, ring: RingId, fault: PeerFault) {
         if self.told.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -64,7 +65,7 @@ impl Trouble {
     }
 
     /// Takes the fault, ready for the next backend.
-    pub(crate) fn take(&self) -> Option<(usize, PeerFault)> {
+    pub(crate) fn take(&self) -> Option<(RingId, PeerFault)> {
         let fault = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.told.store(false, Ordering::Release);
         fault

@@ -9,9 +9,10 @@ use linecard_virtio::{
     DriverConfig, DriverQueue, Features, IndirectTables, Layout, RingAddrs, RingMemory, packed, split,
 };
 
+use crate::backend::{RingId, RingSetup, Role};
 use crate::doorbell::Doorbell;
 use crate::error::Error;
-use crate::handshake::layout;
+use crate::negotiate::layout;
 use crate::owed::Notice;
 use crate::path::{HEADER, RxPath, TxPath};
 use crate::rx::{Rx, RxParts};
@@ -28,6 +29,7 @@ const ALIGN: usize = 128;
 ///   ├─ ring, split or packed ─┼─ zero header (transmit) ─┼─ indirect tables (transmit) ─┤
 /// ```
 pub(crate) struct RingZone {
+    id: RingId,
     zone: Zone,
     size: u16,
     /// Wakes the backend; a new one for every session.
@@ -40,22 +42,23 @@ pub(crate) struct RingZone {
 
 impl RingZone {
     /// Bytes that `new` takes from the domain.
-    pub(crate) fn bytes(size: u16, transmit: bool) -> usize {
-        let tables = if transmit { ALIGN + IndirectTables::bytes(size, TABLE.min(size)) } else { 0 };
+    pub(crate) fn bytes(size: u16, role: Role) -> usize {
+        let tables =
+            if role == Role::Transmit { ALIGN + IndirectTables::bytes(size, TABLE.min(size)) } else { 0 };
         ring_bytes(size).saturating_add(tables).saturating_add(ALIGN)
     }
 
     pub(crate) fn new(
         domain: &Arc<Domain>,
         label: &str,
+        id: RingId,
         size: u16,
-        transmit: bool,
         allowance: &Arc<Allowance>,
     ) -> Result<Self, RingError> {
-        let zone = domain.zone(label, Self::bytes(size, transmit), ALIGN).map_err(RingError::Memory)?;
+        let zone = domain.zone(label, Self::bytes(size, id.role()), ALIGN).map_err(RingError::Memory)?;
         let event = || EventFd::of(allowance).map_err(RingError::Event);
         let (kick, call) = (Arc::new(event()?), Arc::new(event()?));
-        Ok(Self { zone, size, kick, call, allowance: Arc::clone(allowance) })
+        Ok(Self { id, zone, size, kick, call, allowance: Arc::clone(allowance) })
     }
 
     /// Zeroes the ring and makes new events, for a backend that knows nothing of the last one.
@@ -69,17 +72,20 @@ impl RingZone {
         Ok(())
     }
 
-    pub(crate) fn size(&self) -> u16 {
-        self.size
+    /// Which ring it is.
+    pub(crate) fn id(&self) -> RingId {
+        self.id
     }
 
     fn base(&self) -> u64 {
         self.zone.ptr().as_ptr() as u64
     }
 
-    /// Where the ring is, as the backend has to know it.
-    pub(crate) fn addrs(&self, features: Features) -> RingAddrs {
-        RingAddrs::at(self.base(), layout(features), self.size)
+    /// The ring as the backend has to know it.
+    pub(crate) fn setup(&self, features: Features) -> RingSetup<'_> {
+        let layout = layout(features);
+        let addrs = RingAddrs::at(self.base(), layout, self.size);
+        RingSetup { id: self.id, layout, size: self.size, addrs, kick: &self.kick }
     }
 
     /// The ring as memory of this process.
@@ -102,8 +108,8 @@ impl RingZone {
         self.base().wrapping_add(ring_bytes(self.size) as u64)
     }
 
-    fn config(&self, features: Features, transmit: bool) -> DriverConfig {
-        let tables = transmit && features.contains(Features::INDIRECT_DESC);
+    fn config(&self, features: Features) -> DriverConfig {
+        let tables = self.id.role() == Role::Transmit && features.contains(Features::INDIRECT_DESC);
         DriverConfig {
             size: self.size,
             indirect: if tables { self.tables() } else { None },
@@ -114,8 +120,7 @@ impl RingZone {
     /// What a driver half is made from.
     #[cfg(test)]
     pub(crate) fn for_test(&self, features: Features) -> (RingMemory, DriverConfig) {
-        let transmit = features.contains(Features::INDIRECT_DESC);
-        (self.memory(layout(features)).expect("a ring"), self.config(features, transmit))
+        (self.memory(layout(features)).expect("a ring"), self.config(features))
     }
 
     fn tables(&self) -> Option<IndirectTables> {
@@ -165,7 +170,7 @@ pub(crate) fn rx_path(
             (true, true) => Box::new(Rx::<Q, true, true>::new(queue, parts)),
         })
     }
-    let (layout, config) = (layout(features), zone.config(features, false));
+    let (layout, config) = (layout(features), zone.config(features));
     let memory = zone.memory(layout)?;
     let path = match (layout, features.contains(Features::IN_ORDER)) {
         (Layout::Split, false) => with(split::Driver::<false, true>::new(&memory, config), features, parts),
@@ -194,7 +199,7 @@ pub(crate) fn tx_path(
             Box::new(Tx::<Q, false>::new(queue, parts))
         })
     }
-    let (layout, config) = (layout(features), zone.config(features, true));
+    let (layout, config) = (layout(features), zone.config(features));
     let memory = zone.memory(layout)?;
     let path = match (layout, features.contains(Features::IN_ORDER)) {
         (Layout::Split, false) => with(split::Driver::<false, false>::new(&memory, config), features, parts),

@@ -23,6 +23,7 @@ use linecard_pmd::stats::QueueStats;
 use linecard_virtio::net::NetHeader;
 use linecard_virtio::{Buffer, Completion, DriverQueue, PeerFault};
 
+use crate::backend::RingId;
 use crate::doorbell::Doorbell;
 use crate::losses::RxLoss;
 use crate::path::{HEADER, Line, RxPath, Trouble, prefetch};
@@ -42,8 +43,8 @@ pub(crate) struct RxParts {
     pub(crate) doorbell: Arc<Doorbell>,
     pub(crate) stats: Arc<QueueStats<RxLoss>>,
     pub(crate) trouble: Arc<Trouble>,
-    /// Ring index, for messages.
-    pub(crate) ring: usize,
+    /// Which ring, for messages.
+    pub(crate) ring: RingId,
     pub(crate) port: u16,
     /// What we told the backend it may leave to us.
     pub(crate) takes: Takes,

@@ -9,25 +9,25 @@ use linecard_mempool::{Meta, Pool};
 use linecard_pmd::PortControl;
 use linecard_virtio::Features;
 use linecard_virtio::net::{device_takes, driver_takes};
-use linecard_wire::Closer;
-use linecard_wire::socket::Listener;
 
+use crate::backend::{Backend, Connect, Patience, Phase, Ready, RingId, Role, Waiter};
 use crate::control::State;
-use crate::dialogue::{Dialogue, HANDSHAKE, handshake_limit};
 use crate::doorbell::Doorbell;
 use crate::error::Error;
-use crate::handshake::{Greeted, RingPlace, greet, layout};
 use crate::memory::{Growth, Sharing};
+use crate::negotiate::{agree, driver_ok};
 use crate::owed::{Notice, Watch};
 use crate::path::{RxPath, Trouble, TxPath};
 use crate::queue::NO_PATH;
 use crate::rings::{Named, RingZone, rx_path, tx_path};
 use crate::rx::RxParts;
 use crate::said::Said;
-use crate::sys::Ready;
-use crate::thread::{Waiter, after};
-use crate::transport::{RETRY, accept, connect};
+use crate::thread::after;
 use crate::tx::TxParts;
+use crate::vhost_user::RETRY;
+
+/// Longest handshake, all answers together.
+const HANDSHAKE: Duration = Duration::from_millis(3000);
 
 /// How long a port in client mode looks for its backend when it starts.
 const FIRST_CONNECT: Duration = Duration::from_millis(500);
@@ -40,20 +40,17 @@ const BURST_TIME: Duration = Duration::from_millis(1);
 /// How long a backend may take to let go of the rings when the port stops.
 const FAREWELL: Duration = Duration::from_millis(500);
 
-/// One queue pair's memory; rings are numbered receive, transmit, receive, … as vhost-user does.
-pub(crate) struct Pair {
-    pub(crate) rx: RingZone,
-    pub(crate) tx: RingZone,
-}
-
 /// Where a queue's data path of the moment is.
 pub(crate) type Inside<P> = Controller<Option<Box<P>>>;
+
+/// Every data path of a port.
+type Paths = (Vec<Box<dyn RxPath>>, Vec<Box<dyn TxPath>>);
 
 /// A port's control side.
 pub(crate) struct Session {
     pub(crate) state: Arc<State>,
     pub(crate) pool: Pool,
-    pub(crate) listener: Option<Arc<Listener>>,
+    pub(crate) connect: Arc<dyn Connect>,
     pub(crate) growth: Growth,
     pub(crate) trouble: Arc<Trouble>,
     /// Passes the backend's calls on to who sleeps.
@@ -61,14 +58,13 @@ pub(crate) struct Session {
     // Paths before the memory they use: fields are dropped in this order.
     pub(crate) rx: Vec<Inside<dyn RxPath>>,
     pub(crate) tx: Vec<Inside<dyn TxPath>>,
-    pub(crate) pairs: Vec<Pair>,
+    /// Every ring of the device that is used, in the order that it hears of them.
+    pub(crate) rings: Vec<RingZone>,
     pub(crate) waiter: Arc<Waiter>,
-    /// Of all the port's connections.
-    pub(crate) closer: Closer,
     /// Takes the outcome of the first handshake.
     pub(crate) started: mpsc::Sender<Result<(), Error>>,
-    /// A connection made while the device was probed.
-    pub(crate) first: Option<Greeted>,
+    /// The device that was found when the port was probed.
+    pub(crate) first: Option<Box<dyn Backend>>,
     pub(crate) said: Said,
 }
 
@@ -82,7 +78,7 @@ struct Built {
 
 /// A backend in use.
 struct Live {
-    greeted: Greeted,
+    backend: Box<dyn Backend>,
     sharing: Sharing,
     watch: Watch,
 }
@@ -99,7 +95,7 @@ impl Session {
                     self.report(Ok(()));
                     self.serve(live)
                 }
-                Err(error) if fresh && self.listener.is_none() => {
+                Err(error) if fresh && !self.connect.comes_by_itself() => {
                     self.report(Err(error));
                     return;
                 }
@@ -109,7 +105,7 @@ impl Session {
                 }
             };
             fresh = false;
-            self.rest(pause);
+            self.waiter.rest(after(pause));
         }
     }
 
@@ -131,153 +127,151 @@ impl Session {
         }
     }
 
-    fn rest(&self, pause: Duration) {
-        let until = after(pause);
-        while !self.stopped() && Instant::now() < until {
-            self.waiter.wait(None, Ready::Read, Some(until));
-        }
-    }
-
     /// From nothing to packets.
     fn establish(&mut self, fresh: bool) -> Result<Live, Error> {
-        if let Some(mut first) = self.first.take() {
-            first.dialogue.set_limit(Some(handshake_limit()));
+        if let Some(first) = self.first.take() {
             match self.prepare(first) {
-                // The connection may have died since the device was probed.
+                // It may have gone since the port was probed.
                 Err(error) if error.is_backend_gone() => {}
                 outcome => return outcome,
             }
         }
-        // One more descriptor, given back at once: while the port holds too many it does not connect.
-        drop(self.closer.descriptors().charge(1).map_err(linecard_wire::Error::from)?);
-        let socket = match &self.listener {
-            Some(listener) => {
-                // Until somebody comes the port is up to the peer, and starting it is done.
-                self.report(Ok(()));
-                accept(listener, &self.waiter)?
-            }
-            None => {
-                let patience = if fresh { FIRST_CONNECT } else { Duration::ZERO };
-                connect(&self.state.options.path, &self.waiter, after(patience))?
-            }
-        };
-        let greeted = greet(Dialogue::new(socket, &self.closer, &self.waiter, handshake_limit())?)?;
-        self.prepare(greeted)
+        if self.connect.comes_by_itself() {
+            // Until somebody comes the port is up to the peer, and starting it is done.
+            self.report(Ok(()));
+        }
+        let patience = if fresh { FIRST_CONNECT } else { Duration::ZERO };
+        let patience = Patience { until: after(patience), answer: HANDSHAKE };
+        let found = self.connect.connect(&self.waiter, patience)?;
+        self.prepare(found)
     }
 
     /// Agrees on features, shares memory, starts the rings, opens the gates.
-    fn prepare(&mut self, mut greeted: Greeted) -> Result<Live, Error> {
-        let count = u16::try_from(self.pairs.len()).unwrap_or(u16::MAX);
-        let features = greeted.agree(&self.state.options, count)?;
-        let mut sharing = Sharing::new(greeted.slots);
+    fn prepare(&mut self, mut backend: Box<dyn Backend>) -> Result<Live, Error> {
+        let device = &mut *backend;
+        device.enter(Phase::Starting(after(HANDSHAKE)));
+        let features = agree(device, &self.state.options, self.pairs())?;
+        let mut sharing = Sharing::default();
         self.renew()?;
-        for (index, ring) in rings(&self.pairs) {
-            greeted.ring_call(index, &ring.call)?;
+        for ring in &self.rings {
+            device.set_call(ring.id(), &ring.call)?;
         }
-        sharing.update(&mut greeted.dialogue, &self.growth)?;
+        sharing.update(device, &self.growth)?;
         let built = self.build(features)?;
-        self.start_rings(&mut greeted, features)?;
-        greeted.driver_ok()?;
+        self.start_rings(device, features)?;
+        driver_ok(device)?;
         // The domain may have grown meanwhile.
-        sharing.update(&mut greeted.dialogue, &self.growth)?;
-        greeted.dialogue.set_limit(None);
+        sharing.update(device, &self.growth)?;
+        device.enter(Phase::Running);
         if self.stopped() {
             return Err(Error::Stopped);
         }
         let watch = Watch::new(built.notice.clone(), built.doorbells.clone());
-        self.open(built);
-        self.state.set_up(features, greeted.protocol);
+        self.open(built)?;
+        self.state.set_up(features, &device.details());
         tracing::info!("{}: connected; {}; {}", self.state.name(), self.state.features(), self.state.paths());
-        Ok(Live { greeted, sharing, watch })
+        Ok(Live { backend, sharing, watch })
+    }
+
+    /// Queue pairs in use.
+    fn pairs(&self) -> u16 {
+        let queues = self.rings.iter().filter(|ring| ring.id().role() != Role::Control);
+        queues.map(|ring| ring.id().queue().saturating_add(1)).max().unwrap_or(0)
+    }
+
+    fn ring(&self, id: RingId) -> Result<&RingZone, Error> {
+        let ring = self.rings.iter().find(|ring| ring.id() == id);
+        ring.ok_or_else(|| Error::Layout(format!("there is no {id}")))
     }
 
     fn renew(&mut self) -> Result<(), Error> {
         self.trouble.take();
-        for pair in &mut self.pairs {
-            pair.rx.renew()?;
-            pair.tx.renew()?;
-        }
-        Ok(())
+        self.rings.iter_mut().try_for_each(RingZone::renew)
     }
 
     /// Data paths with their rings filled; dropped, they give everything back.
     fn build(&self, features: Features) -> Result<Built, Error> {
+        let transmit = self.rings.iter().filter(|ring| ring.id().role() == Role::Transmit);
         let notice = Arc::new(Notice::to(self.waiter.clone()));
         let doorbells: Result<Vec<_>, Error> =
-            self.pairs.iter().map(|pair| pair.tx.doorbell(features, &notice)).collect();
+            transmit.map(|ring| ring.doorbell(features, &notice)).collect();
         let mut built = Built { doorbells: doorbells?, notice, rx: Vec::new(), tx: Vec::new() };
-        for (queue, (pair, bell)) in self.pairs.iter().zip(&built.doorbells).take(self.rx.len()).enumerate() {
-            built.rx.push(rx_path(&pair.rx, features, self.rx_parts(queue, pair, bell, features))?);
+        for (queue, bell) in (0..).zip(&built.doorbells).take(self.rx.len()) {
+            let ring = self.ring(RingId::receive(queue))?;
+            built.rx.push(rx_path(ring, features, self.rx_parts(ring, bell, features))?);
         }
-        for (queue, (pair, bell)) in self.pairs.iter().zip(&built.doorbells).take(self.tx.len()).enumerate() {
-            built.tx.push(tx_path(&pair.tx, features, self.tx_parts(queue, pair, bell, features))?);
+        for (queue, bell) in (0..).zip(&built.doorbells).take(self.tx.len()) {
+            let ring = self.ring(RingId::transmit(queue))?;
+            built.tx.push(tx_path(ring, features, self.tx_parts(ring, bell, features))?);
         }
         Ok(built)
     }
 
-    fn rx_parts(&self, queue: usize, pair: &Pair, doorbell: &Arc<Doorbell>, features: Features) -> RxParts {
+    fn rx_parts(&self, ring: &RingZone, doorbell: &Arc<Doorbell>, features: Features) -> RxParts {
         RxParts {
             pool: self.pool.clone(),
-            kick: pair.rx.kick.clone(),
+            kick: ring.kick.clone(),
             doorbell: doorbell.clone(),
-            stats: self.state.counters.rx(queue),
+            stats: self.state.counters.rx(usize::from(ring.id().queue())),
             trouble: self.trouble.clone(),
-            ring: queue.saturating_mul(2),
+            ring: ring.id(),
             port: Meta::NO_PORT,
             takes: driver_takes(features),
         }
     }
 
-    fn tx_parts(&self, queue: usize, pair: &Pair, doorbell: &Arc<Doorbell>, features: Features) -> TxParts {
+    fn tx_parts(&self, ring: &RingZone, doorbell: &Arc<Doorbell>, features: Features) -> TxParts {
+        let queue = usize::from(ring.id().queue());
         TxParts {
             pool: self.pool.clone(),
             doorbell: doorbell.clone(),
             stats: self.state.counters.tx(queue),
             trouble: self.trouble.clone(),
             window: self.growth.window.clone(),
-            header: pair.tx.header(),
-            ring: queue.saturating_mul(2).saturating_add(1),
+            header: ring.header(),
+            ring: ring.id(),
             takes: device_takes(features),
             missing: self.state.missing.get(queue).cloned().unwrap_or_default(),
         }
     }
 
-    fn start_rings(&self, greeted: &mut Greeted, features: Features) -> Result<(), Error> {
-        let layout = layout(features);
-        for (index, ring) in rings(&self.pairs) {
-            let place =
-                RingPlace { index, layout, size: ring.size(), addrs: ring.addrs(features), kick: &ring.kick };
-            greeted.ring_start(&place)?;
+    fn start_rings(&self, device: &mut dyn Backend, features: Features) -> Result<(), Error> {
+        for ring in &self.rings {
+            device.start_ring(&ring.setup(features))?;
         }
-        for (index, _) in rings(&self.pairs) {
-            if self.polled(index) {
-                greeted.ring_enable(index)?;
+        for ring in &self.rings {
+            if self.polled(ring.id()) {
+                device.enable_ring(ring.id(), true)?;
             }
         }
         Ok(())
     }
 
-    /// Whether the application has a queue for ring `index`.
-    fn polled(&self, index: u8) -> bool {
-        let queues = if index.is_multiple_of(2) { self.rx.len() } else { self.tx.len() };
-        usize::from(index / 2) < queues
+    /// Whether the application has a queue for a ring.
+    fn polled(&self, ring: RingId) -> bool {
+        let queues = match ring.role() {
+            Role::Receive => self.rx.len(),
+            Role::Transmit => self.tx.len(),
+            Role::Control => 1,
+        };
+        usize::from(ring.queue()) < queues
     }
 
-    fn open(&mut self, built: Built) {
+    fn open(&mut self, built: Built) -> Result<(), Error> {
+        self.all_outside();
         for ((inside, (path, name)), shown) in self.rx.iter_mut().zip(built.rx).zip(&self.state.rx_names) {
-            *inside.close() = Some(path);
-            inside.open();
+            enter(inside, path);
             shown.set(name);
         }
         for ((inside, (path, name)), shown) in self.tx.iter_mut().zip(built.tx).zip(&self.state.tx_names) {
-            *inside.close() = Some(path);
-            inside.open();
+            enter(inside, path);
             shown.set(name);
         }
         // Only now: who sleeps wakes and finds the new rings.
-        for (queue, pair) in self.pairs.iter().enumerate().take(self.rx.len()) {
-            self.relay.set(queue, Some(pair.rx.call.clone()));
+        for (index, queue) in (0..self.rx.len()).zip(0..) {
+            self.relay.set(index, Some(self.ring(RingId::receive(queue))?.call.clone()));
         }
+        Ok(())
     }
 
     /// Watches a backend until it is lost or the user stops the port; returns how long to wait then.
@@ -286,13 +280,13 @@ impl Session {
             if self.stopped() {
                 break Error::Stopped;
             }
-            if let Some((queue, fault)) = self.trouble.take() {
-                break Error::Ring { queue, fault };
+            if let Some((ring, fault)) = self.trouble.take() {
+                break Error::Ring { ring, fault };
             }
-            if let Err(error) = live.sharing.update(&mut live.greeted.dialogue, &self.growth) {
+            if let Err(error) = live.sharing.update(&mut *live.backend, &self.growth) {
                 break error;
             }
-            if let Err(error) = live.greeted.dialogue.watch(live.watch.deadline(Instant::now())) {
+            if let Err(error) = self.watch(&mut *live.backend, live.watch.deadline(Instant::now())) {
                 break error;
             }
         };
@@ -301,33 +295,58 @@ impl Session {
         penalty(&error)
     }
 
-    /// Closes every gate; true when nobody is inside any more.
-    fn all_outside(&mut self) -> bool {
+    /// Waits until something happens to the device, a notice comes, or (`until`) a kick may be owed.
+    fn watch(&self, device: &mut dyn Backend, until: Option<Instant>) -> Result<(), Error> {
+        device.look()?;
+        match device.watched() {
+            Some(watched) => self.waiter.wait(Some(watched.fd), watched.ready, until),
+            None => self.waiter.wait(None, Ready::Read, until),
+        }
+        device.look()
+    }
+
+    /// Closes every gate, and returns when nobody is inside any more: after a burst, or when a thread that is inside one
+    /// gets its core back. The thread sleeps meanwhile; whoever waits for it has a limit of his own, after which it is
+    /// left behind with rings and memory.
+    fn all_outside(&mut self) {
         // Both are asked, also when the first is busy.
-        close_all(&mut self.rx) & close_all(&mut self.tx)
+        while !(close_all(&mut self.rx) & close_all(&mut self.tx)) {
+            self.waiter.wait(None, Ready::Read, Some(after(BURST_TIME)));
+        }
+    }
+
+    /// Every data path that was behind a gate.
+    fn paths_home(&mut self) -> Paths {
+        self.all_outside();
+        let rx = self.rx.iter_mut().filter_map(|inside| inside.value()?.take()).collect();
+        let tx = self.tx.iter_mut().filter_map(|inside| inside.value()?.take()).collect();
+        (rx, tx)
     }
 
     /// Link down, rings stopped where the backend still listens, everything home.
     fn shut(&mut self, mut live: Live, why: &Error) {
         self.state.set_down();
         self.growth.window.close();
-        // A thread that is inside a burst may have lost its core.
-        while !self.all_outside() {
-            self.waiter.wait(None, Ready::Read, Some(after(BURST_TIME)));
-        }
-        let rx: Vec<_> = self.rx.iter_mut().filter_map(|inside| inside.close().take()).collect();
-        let tx: Vec<_> = self.tx.iter_mut().filter_map(|inside| inside.close().take()).collect();
+        let paths = self.paths_home();
         self.state.rx_names.iter().chain(&self.state.tx_names).for_each(|name| name.set(NO_PATH));
         if matches!(why, Error::Stopped) {
-            live.greeted.dialogue.leave_until(after(FAREWELL));
+            live.backend.enter(Phase::Stopping(after(FAREWELL)));
             // A backend that does not answer is left all the same.
-            let _ = farewell(&mut live.greeted, &self.pairs);
+            let _ = farewell(&mut *live.backend, &self.rings);
         }
         drop(live);
         (0..self.rx.len()).for_each(|queue| self.relay.set(queue, None));
         // Only now: as long as the backend was connected it might have used the buffers.
-        drop((rx, tx));
+        drop(paths);
     }
+}
+
+/// Puts a path behind a gate that is held, and opens it.
+fn enter<P: ?Sized>(inside: &mut Inside<P>, path: Box<P>) {
+    if let Some(value) = inside.value() {
+        *value = Some(path);
+    }
+    inside.open();
 }
 
 /// How long to leave a backend alone.
@@ -339,16 +358,11 @@ fn penalty(error: &Error) -> Duration {
     }
 }
 
-fn farewell(greeted: &mut Greeted, pairs: &[Pair]) -> Result<(), Error> {
-    for (index, _) in rings(pairs) {
-        greeted.ring_stop(index)?;
+fn farewell(device: &mut dyn Backend, rings: &[RingZone]) -> Result<(), Error> {
+    for ring in rings {
+        device.stop_ring(ring.id())?;
     }
-    greeted.reset()
-}
-
-/// Every ring with its number.
-fn rings(pairs: &[Pair]) -> impl Iterator<Item = (u8, &RingZone)> {
-    (0..=u8::MAX).zip(pairs.iter().flat_map(|pair| [&pair.rx, &pair.tx]))
+    device.set_status(0)
 }
 
 impl Drop for Session {
@@ -356,7 +370,6 @@ impl Drop for Session {
         // Also after a panic: the gates must not lead to rings that are gone.
         self.state.set_down();
         self.growth.window.close();
-        self.rx.iter_mut().for_each(|inside| drop(inside.close().take()));
-        self.tx.iter_mut().for_each(|inside| drop(inside.close().take()));
+        drop(self.paths_home());
     }
 }

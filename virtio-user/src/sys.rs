@@ -3,18 +3,15 @@
 use std::os::fd::RawFd;
 use std::time::Duration;
 
-/// What to watch a descriptor for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ready {
-    Read,
-    Write,
-}
+use crate::backend::Ready;
 
 /// One line of a poll set.
 pub(crate) fn pollfd(fd: Option<RawFd>, ready: Ready) -> libc::pollfd {
     let events = match ready {
         Ready::Read => libc::POLLIN,
         Ready::Write => libc::POLLOUT,
+        // Reported without being asked for.
+        Ready::Error => 0,
     };
     // A negative descriptor is skipped by the kernel.
     libc::pollfd { fd: fd.unwrap_or(-1), events, revents: 0 }

@@ -18,17 +18,20 @@ use std::time::{Duration, Instant};
 
 use linecard_eal::eventfd::EventFd;
 
+use crate::backend::Ready;
 use crate::error::Error;
-use crate::sys::{self, Ready};
+use crate::sys;
 
 /// How long a thread may take beyond what its job allows itself, until it is left behind.
 pub(crate) const GRACE: Duration = Duration::from_millis(5000);
 /// Address space of a control thread's stack; pages that are not used cost nothing.
 const STACK: usize = 256 * 1024;
 
-/// What a control thread waits with, and how others wake it.
+/// What a port's control thread waits with, so that the port's stop ends it.
+///
+/// A [`Connect`](crate::backend::Connect) gets one; the [module](crate::backend) has an example.
 #[derive(Debug)]
-pub(crate) struct Waiter {
+pub struct Waiter {
     wake: EventFd,
     stop: AtomicBool,
 }
@@ -49,17 +52,28 @@ impl Waiter {
         self.notify();
     }
 
-    pub(crate) fn stopped(&self) -> bool {
+    /// Whether the port is to stop.
+    #[must_use]
+    pub fn stopped(&self) -> bool {
         self.stop.load(Ordering::Acquire)
     }
 
     /// Sleeps until `fd` is ready, `deadline` is over, or somebody notifies; may return early.
-    pub(crate) fn wait(&self, fd: Option<BorrowedFd<'_>>, ready: Ready, deadline: Option<Instant>) {
+    pub fn wait(&self, fd: Option<BorrowedFd<'_>>, ready: Ready, deadline: Option<Instant>) {
         let fd = fd.map(|fd| fd.as_raw_fd());
         let mut set = [sys::pollfd(Some(self.wake.as_fd().as_raw_fd()), Ready::Read), sys::pollfd(fd, ready)];
         sys::poll(&mut set, deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())));
         if set[0].revents != 0 {
             self.wake.drain();
+        }
+    }
+}
+
+impl Waiter {
+    /// Sleeps until a moment, or until the port is to stop.
+    pub fn rest(&self, until: Instant) {
+        while !self.stopped() && Instant::now() < until {
+            self.wait(None, Ready::Read, Some(until));
         }
     }
 }

@@ -18,6 +18,7 @@ use linecard_pmd::offload::{Takes, asks};
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::{Buffer, Completion, DriverQueue, PeerFault};
 
+use crate::backend::RingId;
 use crate::doorbell::Doorbell;
 use crate::losses::TxLoss;
 use crate::memory::Window;
@@ -40,8 +41,8 @@ pub(crate) struct TxParts {
     pub(crate) window: Arc<Window>,
     /// Where twelve zero bytes are, the header of packets that have no room for their own.
     pub(crate) header: u64,
-    /// Ring index, for messages.
-    pub(crate) ring: usize,
+    /// Which ring, for messages.
+    pub(crate) ring: RingId,
     /// What the backend takes unfinished.
     pub(crate) takes: Takes,
     /// Where packets go that a backend took with it, when somebody wants to see them.

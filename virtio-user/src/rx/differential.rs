@@ -10,6 +10,7 @@ use linecard_virtio::net::{NEEDS_CSUM, NetHeader};
 use linecard_virtio::{Ahead, DriverConfig, DriverQueue, Error, Features, RingMemory, packed, split};
 
 use super::{Rx, RxParts, RxPath};
+use crate::backend::RingId;
 use crate::differential::{Device, device, domain, pool};
 use crate::losses::RxLoss;
 use crate::path::{HEADER, Trouble};
@@ -158,12 +159,10 @@ fn compare<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool>(
         let packed = features.contains(Features::RING_PACKED);
         let size = if packed { 1 + dice.below(40) as u16 } else { 1 << dice.below(7) };
         let rings = domain("rings");
-        let ring = |name, transmit| {
-            RingZone::new(&rings, name, size, transmit, &Arc::default())
-                .map_err(|_| "no ring")
-                .expect("a ring")
+        let ring = |name, id| {
+            RingZone::new(&rings, name, id, size, &Arc::default()).map_err(|_| "no ring").expect("a ring")
         };
-        let (zone, other) = (ring("rx", false), ring("tx", true));
+        let (zone, other) = (ring("rx", RingId::receive(0)), ring("tx", RingId::transmit(0)));
         let (memory, config) = zone.for_test(features);
         let packets = pool(&domain("packets"), 1024);
         let parts = RxParts {
@@ -172,7 +171,7 @@ fn compare<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool>(
             doorbell: other.doorbell(features, &Arc::default()).expect("a doorbell"),
             stats: Arc::default(),
             trouble: Arc::new(Trouble::default()),
-            ring: 0,
+            ring: RingId::receive(0),
             port: PORT,
             takes: all,
         };

@@ -8,6 +8,7 @@ use linecard_pmd::offload::Takes;
 use linecard_virtio::{Ahead, DriverConfig, DriverQueue, Error, Features, RingMemory, packed, split};
 
 use super::{Fate, LONGEST, Tx, TxParts, TxPath, line_of};
+use crate::backend::RingId;
 use crate::differential::{Device, bytes, device, domain, pool};
 use crate::losses::TxLoss;
 use crate::memory::Window;
@@ -102,7 +103,7 @@ impl<Q: DriverQueue, const OFFLOAD: bool> Side<Q, OFFLOAD> {
     ) -> Self {
         let packets = domain("packets");
         let pool = pool(&packets, 4096);
-        let zone = RingZone::new(&domain("rings"), "tx", SIZE, true, &Arc::default());
+        let zone = RingZone::new(&domain("rings"), "tx", RingId::transmit(0), SIZE, &Arc::default());
         let zone = zone.map_err(|_| "no ring").expect("a ring");
         let (memory, config) = zone.for_test(features);
         let parts = TxParts {
@@ -111,7 +112,7 @@ impl<Q: DriverQueue, const OFFLOAD: bool> Side<Q, OFFLOAD> {
             trouble: Arc::new(Trouble::default()),
             window: Window::over(packets.segments()),
             header: zone.header(),
-            ring: 1,
+            ring: RingId::transmit(0),
             takes,
             missing: Arc::default(),
             pool,

@@ -8,10 +8,9 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::bench::{Bench, Run, Seen};
 use super::{Far, Link};
-use crate::chain::packet_of;
-use crate::port::{RxQueue, TxQueue};
-use crate::wake::Armed;
 use linecard_mempool::{Burst, Pool};
+use linecard_pmd::Armed;
+use linecard_pmd::port::{RxQueue, TxQueue};
 
 /// Longer than any wake-up takes, on any machine that a test runs on.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -113,7 +112,7 @@ fn send_one(
         return until(|| peer.send(0, frame) || gone());
     }
     let mut burst = Burst::new();
-    until(|| match packet_of(pool, frame, usize::MAX) {
+    until(|| match pool.packet_of(frame, usize::MAX) {
         Some(packet) => burst.push(packet).is_ok(),
         None => gone(),
     });

@@ -6,17 +6,78 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use linecard_wire::Closer;
 use linecard_wire::socket::{self, Access, Listener, SocketError};
 
+use super::VhostUser;
+use super::dialogue::Dialogue;
+use crate::backend::{Backend, Connect, Patience, Ready, Waiter};
 use crate::error::Error;
-use crate::sys::Ready;
-use crate::thread::{Waiter, after};
+use crate::thread::after;
 
 /// Between two tries to connect.
 pub(crate) const RETRY: Duration = Duration::from_millis(20);
 
+/// The port connects to a backend that listens.
+#[derive(Debug)]
+pub(super) struct Client {
+    pub(super) path: PathBuf,
+    /// Of all the port's connections.
+    pub(super) closer: Closer,
+}
+
+/// Backends connect to the port.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) listener: Listener,
+    pub(super) closer: Closer,
+}
+
+/// One more descriptor, given back at once: while the port holds too many it does not connect.
+fn may_hold_more(closer: &Closer) -> Result<(), Error> {
+    drop(closer.descriptors().charge(1).map_err(linecard_wire::Error::from)?);
+    Ok(())
+}
+
+fn greet(
+    socket: UnixStream,
+    closer: &Closer,
+    waiter: &Arc<Waiter>,
+    patience: Patience,
+) -> Result<Box<dyn Backend>, Error> {
+    let dialogue = Dialogue::new(socket, closer, waiter, patience.deadline())?;
+    Ok(Box::new(VhostUser::greet(dialogue)?))
+}
+
+impl Connect for Client {
+    fn connect(&self, waiter: &Arc<Waiter>, patience: Patience) -> Result<Box<dyn Backend>, Error> {
+        may_hold_more(&self.closer)?;
+        let socket = connect(&self.path, waiter, patience.until)?;
+        greet(socket, &self.closer, waiter, patience)
+    }
+}
+
+impl Connect for Server {
+    fn comes_by_itself(&self) -> bool {
+        true
+    }
+
+    fn connect(&self, waiter: &Arc<Waiter>, patience: Patience) -> Result<Box<dyn Backend>, Error> {
+        may_hold_more(&self.closer)?;
+        let socket = accept(&self.listener, waiter)?;
+        greet(socket, &self.closer, waiter, patience)
+    }
+
+    fn withdraw(&self) {
+        self.listener.remove_name();
+    }
+}
+
 /// Listens at `path`; see [`Listener::bind_for`].
-pub(crate) fn listen(path: &Path, access: Access) -> Result<Listener, Error> {
+pub(super) fn listen(path: &Path, access: Access) -> Result<Listener, Error> {
     Listener::bind_for(path, access).map_err(|reason| {
         let path = path.to_owned();
         match reason {
@@ -30,7 +91,7 @@ pub(crate) fn listen(path: &Path, access: Access) -> Result<Listener, Error> {
 }
 
 /// The next backend that connects.
-pub(crate) fn accept(listener: &Listener, waiter: &Waiter) -> Result<UnixStream, Error> {
+fn accept(listener: &Listener, waiter: &Waiter) -> Result<UnixStream, Error> {
     loop {
         if waiter.stopped() {
             return Err(Error::Stopped);
@@ -47,7 +108,7 @@ pub(crate) fn accept(listener: &Listener, waiter: &Waiter) -> Result<UnixStream,
 }
 
 /// Connects to `path`, trying again until `deadline`.
-pub(crate) fn connect(path: &Path, waiter: &Waiter, deadline: Instant) -> Result<UnixStream, Error> {
+fn connect(path: &Path, waiter: &Waiter, deadline: Instant) -> Result<UnixStream, Error> {
     loop {
         match socket::connect(path) {
             Ok(stream) => return Ok(stream),

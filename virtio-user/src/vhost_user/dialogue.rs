@@ -8,36 +8,31 @@ use std::time::{Duration, Instant};
 use linecard_wire::payload::Payload;
 use linecard_wire::{Closer, Connection, FrontendReq, OutMessage};
 
+use crate::backend::{Phase, Ready, Waiter, Watched};
 use crate::error::Error;
-use crate::sys::Ready;
-use crate::thread::{Waiter, after};
 
-/// Longest handshake, all answers together.
-pub(crate) const HANDSHAKE: Duration = Duration::from_millis(3000);
 /// How long a backend may take for one answer.
 const ANSWER: Duration = Duration::from_millis(1000);
 
 /// A connection, one question at a time.
 #[derive(Debug)]
-pub(crate) struct Dialogue {
+pub(super) struct Dialogue {
     connection: Connection,
     waiter: Arc<Waiter>,
-    /// No answer is waited for beyond this; `None` once the handshake is over.
-    limit: Option<Instant>,
-    /// When the time up to `limit` began.
+    /// What the time for answers depends on.
+    phase: Phase,
+    /// When it began.
     since: Instant,
     /// `REPLY_ACK` was negotiated: every request is answered.
     acks: bool,
     /// The backend has answered once. Until then it may be starting, and has the whole limit: a socket takes
     /// connections before anybody serves it.
     awake: bool,
-    /// The port stops, and this is the farewell.
-    leaving: bool,
 }
 
 impl Dialogue {
     /// Talks over `socket`; the whole handshake must be over at `limit`.
-    pub(crate) fn new(
+    pub(super) fn new(
         socket: UnixStream,
         closer: &Closer,
         waiter: &Arc<Waiter>,
@@ -46,36 +41,35 @@ impl Dialogue {
         Ok(Self {
             connection: Connection::of(socket, closer)?,
             waiter: waiter.clone(),
-            limit: Some(limit),
+            phase: Phase::Starting(limit),
             since: Instant::now(),
             acks: false,
             awake: false,
-            leaving: false,
         })
     }
 
-    /// From here on the port's stop ends nothing early.
-    pub(crate) fn leave_until(&mut self, limit: Instant) {
-        (self.leaving, self.limit, self.since) = (true, Some(limit), Instant::now());
+    pub(super) fn enter(&mut self, phase: Phase) {
+        (self.phase, self.since) = (phase, Instant::now());
     }
 
-    pub(crate) fn set_limit(&mut self, limit: Option<Instant>) {
-        self.limit = limit;
-    }
-
-    pub(crate) fn set_acks(&mut self, acks: bool) {
+    pub(super) fn set_acks(&mut self, acks: bool) {
         self.acks = acks;
     }
 
     /// Sends a question and returns the answer, which must be the answer to it.
-    pub(crate) fn ask<A: Payload>(&mut self, request: FrontendReq, payload: &[u8]) -> Result<A, Error> {
+    pub(super) fn ask<A: Payload>(&mut self, request: FrontendReq, payload: &[u8]) -> Result<A, Error> {
+        Ok(A::from_bytes(&self.ask_bytes(request, payload)?)?)
+    }
+
+    /// The same, with an answer that may be empty.
+    pub(super) fn ask_bytes(&mut self, request: FrontendReq, payload: &[u8]) -> Result<Vec<u8>, Error> {
         let began = Instant::now();
         self.connection.send(&OutMessage::request(request, payload))?;
         self.answer(request, began)
     }
 
     /// Tells the backend something; its refusal is an error when it has a way to refuse.
-    pub(crate) fn tell(
+    pub(super) fn tell(
         &mut self,
         request: FrontendReq,
         payload: &[u8],
@@ -88,28 +82,27 @@ impl Dialogue {
             return self.drained(request, began);
         }
         self.connection.send(&message.need_reply())?;
-        match self.answer::<u64>(request, began)? {
+        match u64::from_bytes(&self.answer(request, began)?)? {
             0 => Ok(()),
             code => Err(Error::Refused { request: name(request), code }),
         }
     }
 
     /// Returns when the backend has worked off everything sent before.
-    pub(crate) fn barrier(&mut self) -> Result<(), Error> {
+    pub(super) fn barrier(&mut self) -> Result<(), Error> {
         if self.acks {
             return Ok(());
         }
         self.ask::<u64>(FrontendReq::GET_FEATURES, &[]).map(drop)
     }
 
-    /// Waits for something to happen: the backend speaks or leaves (an error, nothing was asked), or a notice.
-    pub(crate) fn watch(&mut self, deadline: Option<Instant>) -> Result<(), Error> {
-        self.uninvited()?;
-        self.waiter.wait(Some(self.connection.as_fd()), Ready::Read, deadline);
-        self.uninvited()
+    /// Readable when the backend speaks or leaves.
+    pub(super) fn watched(&self) -> Watched<'_> {
+        Watched::reading(&self.connection)
     }
 
-    fn uninvited(&mut self) -> Result<(), Error> {
+    /// What the backend says although nothing was asked.
+    pub(super) fn uninvited(&mut self) -> Result<(), Error> {
         match self.connection.read()? {
             Some(message) => Err(Error::Uninvited { got: message.request }),
             None => Ok(()),
@@ -119,7 +112,7 @@ impl Dialogue {
     /// When an answer that was asked for at `began` is late.
     fn deadline(&self, began: Instant) -> Instant {
         let one = began.checked_add(ANSWER).unwrap_or(began);
-        match self.limit {
+        match self.phase.deadline() {
             Some(limit) if self.awake => limit.min(one),
             Some(limit) => limit,
             None => one,
@@ -134,7 +127,7 @@ impl Dialogue {
         Ok(())
     }
 
-    fn answer<A: Payload>(&mut self, request: FrontendReq, began: Instant) -> Result<A, Error> {
+    fn answer(&mut self, request: FrontendReq, began: Instant) -> Result<Vec<u8>, Error> {
         self.drained(request, began)?;
         loop {
             if let Some(message) = self.connection.read()? {
@@ -142,7 +135,7 @@ impl Dialogue {
                 let unasked = message.request != request as u32 || !message.is_reply();
                 return match unasked {
                     true => Err(Error::Unasked { request: name(request), got: message.request }),
-                    false => Ok(A::from_bytes(&message.payload)?),
+                    false => Ok(message.payload),
                 };
             }
             self.in_time(request, began)?;
@@ -151,7 +144,7 @@ impl Dialogue {
     }
 
     fn in_time(&self, request: FrontendReq, began: Instant) -> Result<(), Error> {
-        if self.waiter.stopped() && !self.leaving {
+        if self.waiter.stopped() && !matches!(self.phase, Phase::Stopping(_)) {
             return Err(Error::Stopped);
         }
         let deadline = self.deadline(began);
@@ -159,18 +152,13 @@ impl Dialogue {
             return Ok(());
         }
         // The time that was set, not what earlier answers left of it.
-        let since = if self.limit == Some(deadline) { self.since } else { began };
+        let since = if self.phase.deadline() == Some(deadline) { self.since } else { began };
         Err(Error::Silent { request: name(request), waited: deadline.saturating_duration_since(since) })
     }
 }
 
-/// A moment the whole handshake has to be over at.
-pub(crate) fn handshake_limit() -> Instant {
-    after(HANDSHAKE)
-}
-
 /// The spec's name of a request.
-pub(crate) fn name(request: FrontendReq) -> &'static str {
+pub(super) fn name(request: FrontendReq) -> &'static str {
     match request {
         FrontendReq::GET_FEATURES => "GET_FEATURES",
         FrontendReq::SET_FEATURES => "SET_FEATURES",
@@ -191,6 +179,7 @@ pub(crate) fn name(request: FrontendReq) -> &'static str {
         FrontendReq::REM_MEM_REG => "REM_MEM_REG",
         FrontendReq::SET_STATUS => "SET_STATUS",
         FrontendReq::GET_STATUS => "GET_STATUS",
+        FrontendReq::GET_CONFIG => "GET_CONFIG",
         _ => "a request",
     }
 }
@@ -198,7 +187,7 @@ pub(crate) fn name(request: FrontendReq) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::thread::ControlThread;
+    use crate::thread::{ControlThread, after};
 
     /// What the backend has yet to say keeps no port from being stopped, but for the farewell.
     #[test]
@@ -212,7 +201,7 @@ mod tests {
             let mut dialogue = Dialogue::new(ours, &closer, waiter, limit)?;
             let stopped = dialogue.ask::<u64>(FrontendReq::GET_FEATURES, &[]);
             assert!(matches!(stopped, Err(Error::Stopped)), "{stopped:?}");
-            dialogue.leave_until(after(Duration::from_millis(1)));
+            dialogue.enter(Phase::Stopping(after(Duration::from_millis(1))));
             dialogue.ask::<u64>(FrontendReq::GET_FEATURES, &[])
         });
         let mut backend = Connection::new(theirs).expect("a connection");

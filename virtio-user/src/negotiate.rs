@@ -1,0 +1,86 @@
+//! From what a device offers to what is agreed (virtio 1.3, Device Initialization).
+
+use linecard_pmd::Offloads;
+use linecard_pmd::offload::{RxOffloads, TxOffloads};
+use linecard_virtio::{Features, Layout};
+
+use crate::args::Options;
+use crate::backend::{Backend, status};
+use crate::error::Error;
+
+/// The features both sides have, of those the user wants.
+pub(crate) fn choose(offered: Features, options: &Options, pairs: u16) -> Result<Features, Error> {
+    let wanted = Features::VERSION_1
+        .union(Features::INDIRECT_DESC)
+        .union(Features::PROTOCOL_FEATURES)
+        .with(Features::NET_MRG_RXBUF, options.mrg_rxbuf)
+        .with(Features::IN_ORDER, options.in_order)
+        .with(Features::RING_PACKED, options.packed_vq)
+        .with(Features::NET_MAC, options.device_mac)
+        .with(Features::NET_MQ, pairs > 1);
+    let features = (offered & wanted.union(offloads(options))).without_orphans();
+    if !features.contains(Features::VERSION_1) {
+        return Err(Error::Feature { name: "VIRTIO_F_VERSION_1" });
+    }
+    if pairs > 1 && !features.contains(Features::NET_MQ) {
+        return Err(Error::Feature { name: "VIRTIO_NET_F_MQ (several queues)" });
+    }
+    Layout::check_size(layout(features), u32::from(options.queue_size))
+        .map_err(|_| Error::RingSize { asked: options.queue_size })?;
+    Ok(features)
+}
+
+/// The features that the offloads asked for stand for. A large packet takes several of our buffers.
+fn offloads(options: &Options) -> Features {
+    let Offloads { rx, tx } = options.offloads;
+    let large = rx.contains(RxOffloads::TCP_LRO) && options.mrg_rxbuf;
+    Features::NONE
+        .with(Features::NET_GUEST_CSUM, large || rx.intersects(RxOffloads::CHECKSUM))
+        .with(Features::GUEST_SEGMENTS, large)
+        .with(Features::NET_CSUM, tx.intersects(TxOffloads::CHECKSUM.union(TxOffloads::SEGMENT)))
+        .with(Features::NET_HOST_TSO4, tx.contains(TxOffloads::TCP_TSO))
+        .with(Features::NET_HOST_TSO6, tx.contains(TxOffloads::TCP_TSO))
+        .with(Features::NET_HOST_ECN, tx.contains(TxOffloads::TCP_TSO))
+        .with(Features::NET_HOST_USO, tx.contains(TxOffloads::UDP_TSO))
+}
+
+/// The ring format that `features` stand for.
+pub(crate) fn layout(features: Features) -> Layout {
+    if features.contains(Features::RING_PACKED) { Layout::Packed } else { Layout::Split }
+}
+
+/// Settles on features, and makes sure that the device agrees.
+pub(crate) fn agree(backend: &mut dyn Backend, options: &Options, pairs: u16) -> Result<Features, Error> {
+    use status::{ACKNOWLEDGE, DRIVER, DRIVING, FAILED, FEATURES_OK, NEEDS_RESET};
+    let offer = backend.offer();
+    if pairs > offer.pairs {
+        return Err(Error::Queues { asked: pairs, offered: u64::from(offer.pairs) });
+    }
+    let features = choose(offer.features, options, pairs)?;
+    backend.set_status(ACKNOWLEDGE)?;
+    backend.set_status(ACKNOWLEDGE | DRIVER)?;
+    backend.set_features(features)?;
+    backend.set_status(DRIVING)?;
+    match backend.status()? {
+        Some(got) if got & (NEEDS_RESET | FAILED) != 0 || got & FEATURES_OK == 0 => {
+            Err(Error::Status { features: features.to_string(), status: u64::from(got) })
+        }
+        _ => Ok(features),
+    }
+}
+
+/// The driver is ready: the device may use the rings.
+pub(crate) fn driver_ok(backend: &mut dyn Backend) -> Result<(), Error> {
+    backend.set_status(status::DRIVING | status::DRIVER_OK)?;
+    backend.sync()
+}
+
+/// The address that the device says is its own.
+pub(crate) fn mac(backend: &mut dyn Backend) -> Result<Option<[u8; 6]>, Error> {
+    /// Where it is in the configuration of a network device.
+    const MAC: u32 = 0;
+    let mut mac = [0; 6];
+    let told = backend.offer().features.contains(Features::NET_MAC) && backend.config(MAC, &mut mac)?;
+    // Not that of a group, nor none.
+    Ok((told && mac[0] & 1 == 0 && mac != [0; 6]).then_some(mac))
+}
