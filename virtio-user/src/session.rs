@@ -214,7 +214,7 @@ impl Session {
             pool: self.pool.clone(),
             kick: pair.rx.kick.clone(),
             doorbell: doorbell.clone(),
-            stats: self.state.counters.rx(queue),
+            stats: self.state.counters().rx(queue),
             trouble: self.trouble.clone(),
             ring: queue.saturating_mul(2),
             port: Meta::NO_PORT,
@@ -226,7 +226,7 @@ impl Session {
         TxParts {
             pool: self.pool.clone(),
             doorbell: doorbell.clone(),
-            stats: self.state.counters.tx(queue),
+            stats: self.state.counters().tx(queue),
             trouble: self.trouble.clone(),
             window: self.growth.window.clone(),
             header: pair.tx.header(),
