@@ -104,6 +104,47 @@ impl Meta {
         [u64::from_ne_bytes([pkt[0], pkt[1], pkt[2], pkt[3], seg[0], seg[1], 0, 0]), 0]
     }
 
+    /// Makes a packet from [`Pool::get_raw`](crate::Pool::get_raw) a plain one with `len` bytes and no flags; its first
+    /// word is `rearm`, see [`Meta::rearm`].
+    ///
+    /// # Safety
+    /// The packet is the caller's alone, and `rearm` and `len` describe data inside its buffer.
+    ///
+    /// ```
+    /// # use std::mem::MaybeUninit;
+    /// # use linecard_eal::{Memory, MemoryConfig};
+    /// # use linecard_mempool::{Meta, Packet, Pool, PoolConfig};
+    /// # let domain = Memory::new(MemoryConfig::default())?.domain("packets")?;
+    /// # let pool = Pool::new(&domain, PoolConfig::default())?;
+    /// let mut raw = [MaybeUninit::uninit()];
+    /// assert!(pool.get_raw(&mut raw));
+    /// // SAFETY: `get_raw` filled the place.
+    /// let meta = unsafe { raw[0].assume_init() };
+    /// let rearm = Meta::rearm(pool.headroom(), Meta::NO_PORT, pool.headroom() + pool.data_room());
+    /// // SAFETY: nobody else knows the packet; 60 bytes behind the headroom are inside.
+    /// unsafe { Meta::write_plain(meta, rearm, 60) };
+    /// // SAFETY: from `get_raw`, and its fields were just written.
+    /// let packet = unsafe { Packet::from_raw(meta) };
+    /// assert_eq!((packet.len(), packet.nb_segs()), (60, 1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[inline(always)]
+    pub unsafe fn write_plain(meta: NonNull<Self>, rearm: u64, len: u16) {
+        let [lengths, flags] = Self::lengths(len);
+        // SAFETY: the packet is the caller's; its first 24 bytes are integers, of any value.
+        unsafe { meta.cast::<[u64; 3]>().write([rearm, lengths, flags]) };
+    }
+
+    /// Writes the first word alone, see [`Meta::rearm`]: enough to give a packet back.
+    ///
+    /// # Safety
+    /// The packet is the caller's alone.
+    #[inline(always)]
+    pub unsafe fn write_rearm(meta: NonNull<Self>, rearm: u64) {
+        // SAFETY: the packet is the caller's; its first 8 bytes are integers, of any value.
+        unsafe { meta.cast::<u64>().write(rearm) };
+    }
+
     /// Which pool the packet belongs to: [`Pool::id`](crate::Pool::id).
     #[must_use]
     pub fn pool_id(&self) -> usize {

@@ -24,6 +24,9 @@ pub mod ether_type {
 
 /// Smallest frame on a wire, without FCS.
 pub const MIN_FRAME: usize = 60;
+/// Longest frame there is, in bytes: the most that IP can say, and an Ethernet header with two tags. Before it is cut into
+/// frames for a wire, a packet may be as long.
+pub const LONGEST_FRAME: usize = 65_535 + 22;
 /// Bytes that Ethernet adds to an MTU, without FCS and without tags.
 pub const OVERHEAD: usize = 14;
 

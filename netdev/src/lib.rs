@@ -34,8 +34,6 @@ pub const ETHER: u16 = libc::ARPHRD_ETHER;
 pub const LOOPBACK: u16 = libc::ARPHRD_LOOPBACK;
 /// Longest name of an interface, in bytes.
 pub const NAME_LEN: usize = libc::IFNAMSIZ - 1;
-/// Longest packet that the kernel leaves to be cut, in bytes: what IP can say, and an Ethernet header with two tags.
-pub const LARGEST: usize = 65_535 + 22;
 
 /// An error for what the kernel refused, with what to do about it.
 ///

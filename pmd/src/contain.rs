@@ -27,9 +27,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use linecard_mempool::{Burst, Packet};
 
-use crate::control::{Link, PortControl, PortStats};
-use crate::error::Error;
+use crate::control::{PortControl, PortStats};
 use crate::port::{Device, Port, Running, RxQueue, TxQueue};
+use crate::stats::add_to;
 use crate::wake::Armed;
 
 /// Contains the panics of a started port's queues; see [the module](self).
@@ -359,36 +359,8 @@ impl Control {
 }
 
 impl PortControl for Control {
-    fn name(&self) -> &str {
-        self.inner.name()
-    }
-
-    fn link(&self) -> Link {
-        self.inner.link()
-    }
-
-    fn mac(&self) -> [u8; 6] {
-        self.inner.mac()
-    }
-
-    fn set_mac(&self, mac: [u8; 6]) -> Result<(), Error> {
-        self.inner.set_mac(mac)
-    }
-
-    fn mtu(&self) -> u16 {
-        self.inner.mtu()
-    }
-
-    fn promiscuous(&self) -> bool {
-        self.inner.promiscuous()
-    }
-
-    fn set_promiscuous(&self, on: bool) {
-        self.inner.set_promiscuous(on);
-    }
-
-    fn allmulticast(&self) -> bool {
-        self.inner.allmulticast()
+    fn inner(&self) -> &dyn PortControl {
+        &*self.inner
     }
 
     fn stats(&self) -> PortStats {
@@ -402,9 +374,7 @@ impl PortControl for Control {
     fn xstats(&self) -> Vec<(String, u64)> {
         let mut all = self.inner.xstats();
         let given_up = Self::with_given_up(PortStats::default(), &self.tx).oerrors;
-        if let Some((_, errors)) = all.iter_mut().find(|(name, _)| name == "tx_errors") {
-            *errors += given_up;
-        }
+        add_to(&mut all, "tx_errors", given_up);
         let named = |side: &'static str| {
             move |(i, fate): (usize, &Arc<Fate>)| (format!("{side}_q{i}_panics"), u64::from(fate.panicked()))
         };
@@ -417,10 +387,6 @@ impl PortControl for Control {
         // That a queue is not polled any more stays true.
         self.tx.iter().for_each(|fate| fate.given_up.store(0, Ordering::Relaxed));
         self.inner.reset_stats();
-    }
-
-    fn features(&self) -> String {
-        self.inner.features()
     }
 
     fn paths(&self) -> String {

@@ -70,42 +70,87 @@ pub struct PortStats {
 /// assert_eq!(watcher.join().expect("no panic"), (true, 0));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+///
+/// Whoever implements it says what is different, and names in [`inner`](Self::inner) what answers the rest: a driver its
+/// [`LocalControl`](crate::local::LocalControl), a port around another one that other's control side.
+///
+/// ```
+/// use linecard_pmd::{Link, PortControl, local::{Identity, LocalControl}, stats::{AnyLoss, PortCounters}};
+/// /// A port whose link is always down.
+/// struct Unplugged(LocalControl<AnyLoss, AnyLoss>);
+/// impl PortControl for Unplugged {
+///     fn inner(&self) -> &dyn PortControl {
+///         &self.0
+///     }
+///
+///     fn link(&self) -> Link {
+///         Link::DOWN
+///     }
+/// }
+/// let identity = Identity::new("net_null0", [2, 0, 0, 0, 0, 1], 1500);
+/// let control = Unplugged(LocalControl::new(identity, PortCounters::new(1, 1)));
+/// assert_eq!((control.name(), control.link().up), ("net_null0", false));
+/// ```
 pub trait PortControl: Send + Sync {
+    /// What answers every question that this one leaves to it. Not for a port's users: it may know less.
+    fn inner(&self) -> &dyn PortControl;
     /// The instance name (`net_vhost0`).
-    fn name(&self) -> &str;
+    fn name(&self) -> &str {
+        self.inner().name()
+    }
     /// Link state now.
-    fn link(&self) -> Link;
+    fn link(&self) -> Link {
+        self.inner().link()
+    }
     /// The port's address.
-    fn mac(&self) -> [u8; 6];
+    fn mac(&self) -> [u8; 6] {
+        self.inner().mac()
+    }
     /// Changes the port's address.
     ///
     /// # Errors
     /// The device has a fixed address, or `mac` is multicast or zero.
-    fn set_mac(&self, mac: [u8; 6]) -> Result<(), Error>;
+    fn set_mac(&self, mac: [u8; 6]) -> Result<(), Error> {
+        self.inner().set_mac(mac)
+    }
     /// Largest layer-3 packet, in bytes.
-    fn mtu(&self) -> u16;
+    fn mtu(&self) -> u16 {
+        self.inner().mtu()
+    }
     /// Whether frames for other addresses are received too.
-    fn promiscuous(&self) -> bool;
+    fn promiscuous(&self) -> bool {
+        self.inner().promiscuous()
+    }
     /// Turns promiscuous receive on or off; software devices that see every frame just remember it.
-    fn set_promiscuous(&self, on: bool);
+    fn set_promiscuous(&self, on: bool) {
+        self.inner().set_promiscuous(on);
+    }
     /// Whether frames to all multicast groups are received; a software device gets every frame that its peer sends.
     fn allmulticast(&self) -> bool {
-        true
+        self.inner().allmulticast()
     }
     /// Totals, the sum of all queues.
-    fn stats(&self) -> PortStats;
+    fn stats(&self) -> PortStats {
+        self.inner().stats()
+    }
     /// Totals of one queue pair; zeros for a queue that does not exist.
-    fn queue_stats(&self, queue: u16) -> PortStats;
+    fn queue_stats(&self, queue: u16) -> PortStats {
+        self.inner().queue_stats(queue)
+    }
     /// Named counters, every cause of a drop among them, in a fixed order.
-    fn xstats(&self) -> Vec<(String, u64)>;
+    fn xstats(&self) -> Vec<(String, u64)> {
+        self.inner().xstats()
+    }
     /// Starts all totals from zero again.
-    fn reset_stats(&self);
+    fn reset_stats(&self) {
+        self.inner().reset_stats();
+    }
     /// What was negotiated with the peer, for people; empty where nothing is negotiated.
     fn features(&self) -> String {
-        String::new()
+        self.inner().features()
     }
     /// The data paths in use (`rx split mergeable, tx split in-order`), for people.
     fn paths(&self) -> String {
-        String::new()
+        self.inner().paths()
     }
 }

@@ -1,4 +1,4 @@
-//! The control side of ports that have nothing to negotiate: an identity and counters.
+//! The control side that every driver builds its own on: an identity and counters.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -58,6 +58,14 @@ impl Identity {
     /// # Errors
     /// `mac` is zero or names a group.
     pub fn set_mac(&self, mac: [u8; 6]) -> Result<(), Error> {
+        self.change_mac(mac, || Ok(()))
+    }
+
+    /// As [`set_mac`](Self::set_mac), where a device has to be told by `apply`; one address at a time.
+    ///
+    /// # Errors
+    /// As [`set_mac`](Self::set_mac), or what `apply` says: the address stays as it was then.
+    pub fn change_mac(&self, mac: [u8; 6], apply: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
         if !MacAddr(mac).is_unicast() {
             return Err(Error::Argument {
                 device: self.name.clone(),
@@ -65,7 +73,9 @@ impl Identity {
                 remedy: "give one that is not zero and has the lowest bit of its first octet clear".into(),
             });
         }
-        *self.mac.lock().unwrap_or_else(PoisonError::into_inner) = mac;
+        let mut now = self.mac.lock().unwrap_or_else(PoisonError::into_inner);
+        apply()?;
+        *now = mac;
         Ok(())
     }
 
@@ -87,36 +97,68 @@ impl Identity {
     }
 }
 
-/// A whole control side made of an [`Identity`], [`PortCounters`] and a way to tell the link state.
+/// A whole control side made of an [`Identity`] and [`PortCounters`], for a port that negotiates nothing; what other
+/// drivers build theirs on.
 ///
 /// ```
 /// use linecard_pmd::{Link, PortControl, local::{Identity, LocalControl}, stats::{AnyLoss, PortCounters}};
 /// let identity = Identity::new("net_null0", [2, 0, 0, 0, 0, 1], 1500);
 /// let counters = PortCounters::<AnyLoss, AnyLoss>::new(1, 1);
-/// let control = LocalControl::new(identity, counters, "rx fill, tx free", || Link::UP);
-/// assert!(control.link().up);
-/// assert_eq!(control.stats().ipackets, 0);
+/// let control = LocalControl::new(identity, counters).with_paths("rx fill, tx free").with_link(|| Link::DOWN);
+/// assert!(!control.link().up);
+/// assert_eq!((control.stats().ipackets, control.paths().as_str()), (0, "rx fill, tx free"));
 /// ```
 pub struct LocalControl<R: Cause, T: Cause> {
     identity: Identity,
     counters: PortCounters<R, T>,
-    paths: &'static str,
+    paths: String,
     link: Box<dyn Fn() -> Link + Send + Sync>,
 }
 
 impl<R: Cause, T: Cause> LocalControl<R, T> {
-    /// Puts the parts together; `link` is asked whenever somebody asks for the link.
-    pub fn new(
-        identity: Identity,
-        counters: PortCounters<R, T>,
-        paths: &'static str,
-        link: impl Fn() -> Link + Send + Sync + 'static,
-    ) -> Self {
-        Self { identity, counters, paths, link: Box::new(link) }
+    /// Puts the parts together; the link is up.
+    #[must_use]
+    pub fn new(identity: Identity, counters: PortCounters<R, T>) -> Self {
+        Self { identity, counters, paths: String::new(), link: Box::new(|| Link::UP) }
+    }
+
+    /// With data paths to tell.
+    #[must_use]
+    pub fn with_paths(self, paths: impl Into<String>) -> Self {
+        Self { paths: paths.into(), ..self }
+    }
+
+    /// With a link that is asked for whenever somebody asks for it.
+    #[must_use]
+    pub fn with_link(self, link: impl Fn() -> Link + Send + Sync + 'static) -> Self {
+        Self { link: Box::new(link), ..self }
+    }
+
+    /// Name, address, MTU.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The counters of all queues.
+    #[must_use]
+    pub fn counters(&self) -> &PortCounters<R, T> {
+        &self.counters
+    }
+}
+
+impl<R: Cause, T: Cause> std::fmt::Debug for LocalControl<R, T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LocalControl").field("identity", &self.identity).finish_non_exhaustive()
     }
 }
 
 impl<R: Cause + Send + Sync, T: Cause + Send + Sync> PortControl for LocalControl<R, T> {
+    /// Nothing is left to another.
+    fn inner(&self) -> &dyn PortControl {
+        self
+    }
+
     fn name(&self) -> &str {
         self.identity.name()
     }
@@ -145,6 +187,10 @@ impl<R: Cause + Send + Sync, T: Cause + Send + Sync> PortControl for LocalContro
         self.identity.set_promiscuous(on);
     }
 
+    fn allmulticast(&self) -> bool {
+        true
+    }
+
     fn stats(&self) -> PortStats {
         self.counters.stats()
     }
@@ -161,7 +207,11 @@ impl<R: Cause + Send + Sync, T: Cause + Send + Sync> PortControl for LocalContro
         self.counters.reset();
     }
 
+    fn features(&self) -> String {
+        String::new()
+    }
+
     fn paths(&self) -> String {
-        self.paths.to_owned()
+        self.paths.clone()
     }
 }

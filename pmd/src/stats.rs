@@ -17,7 +17,7 @@ use linecard_mempool::Packet;
 
 mod port;
 
-pub use port::PortCounters;
+pub use port::{PortCounters, add_to};
 
 /// Most causes that one queue can tell apart.
 pub const MAX_CAUSES: usize = 16;

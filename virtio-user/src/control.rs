@@ -3,9 +3,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use linecard_pmd::local::Identity;
+use linecard_pmd::local::{Identity, LocalControl};
 use linecard_pmd::stats::PortCounters;
-use linecard_pmd::{Error, Link, PortControl, PortStats};
+use linecard_pmd::{Link, PortControl};
 use linecard_virtio::Features;
 
 use crate::args::Options;
@@ -17,12 +17,11 @@ use crate::queue::PathName;
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) options: Options,
-    pub(crate) counters: PortCounters<RxLoss, TxLoss>,
     pub(crate) rx_names: Vec<Arc<PathName>>,
     pub(crate) tx_names: Vec<Arc<PathName>>,
     /// What each transmit queue lost with a backend, for captures.
     pub(crate) missing: Vec<Arc<Missing>>,
-    identity: Identity,
+    local: LocalControl<RxLoss, TxLoss>,
     up: AtomicBool,
     features: Mutex<String>,
 }
@@ -30,15 +29,22 @@ pub(crate) struct State {
 impl State {
     pub(crate) fn new(options: Options, mac: [u8; 6], mtu: u16, rx_queues: u16, tx_queues: u16) -> Self {
         Self {
-            identity: Identity::new(&options.name, mac, mtu),
+            local: LocalControl::new(
+                Identity::new(&options.name, mac, mtu),
+                PortCounters::new(rx_queues, tx_queues),
+            ),
             options,
-            counters: PortCounters::new(rx_queues, tx_queues),
             rx_names: (0..rx_queues).map(|_| Arc::default()).collect(),
             tx_names: (0..tx_queues).map(|_| Arc::default()).collect(),
             missing: (0..tx_queues).map(|_| Arc::default()).collect(),
             up: AtomicBool::new(false),
             features: Mutex::new(String::new()),
         }
+    }
+
+    /// The counters of all queues.
+    pub(crate) fn counters(&self) -> &PortCounters<RxLoss, TxLoss> {
+        self.local.counters()
     }
 
     /// Frames can pass from now on. `details` is what was agreed besides features.
@@ -62,48 +68,12 @@ impl State {
 }
 
 impl PortControl for State {
-    fn name(&self) -> &str {
-        self.identity.name()
+    fn inner(&self) -> &dyn PortControl {
+        &self.local
     }
 
     fn link(&self) -> Link {
         Link { up: self.up.load(Ordering::Acquire), speed_mbps: self.options.speed, full_duplex: true }
-    }
-
-    fn mac(&self) -> [u8; 6] {
-        self.identity.mac()
-    }
-
-    fn set_mac(&self, mac: [u8; 6]) -> Result<(), Error> {
-        self.identity.set_mac(mac)
-    }
-
-    fn mtu(&self) -> u16 {
-        self.identity.mtu()
-    }
-
-    fn promiscuous(&self) -> bool {
-        self.identity.promiscuous()
-    }
-
-    fn set_promiscuous(&self, on: bool) {
-        self.identity.set_promiscuous(on);
-    }
-
-    fn stats(&self) -> PortStats {
-        self.counters.stats()
-    }
-
-    fn queue_stats(&self, queue: u16) -> PortStats {
-        self.counters.queue_stats(queue)
-    }
-
-    fn xstats(&self) -> Vec<(String, u64)> {
-        self.counters.xstats()
-    }
-
-    fn reset_stats(&self) {
-        self.counters.reset();
     }
 
     fn features(&self) -> String {

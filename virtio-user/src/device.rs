@@ -378,7 +378,7 @@ fn transmit_queues(state: &State, pool: &Pool) -> Gates<dyn TxQueue, dyn TxPath>
     let work = state.options.offloads.tx.intersects(TxOffloads::WORK);
     let queue = |(index, name): (usize, &Arc<PathName>)| {
         let (gate, controller) = gate(None);
-        let soft = work.then(|| soft(pool, state.counters.tx(index)));
+        let soft = work.then(|| soft(pool, state.counters().tx(index)));
         let missing = state.missing.get(index).cloned().unwrap_or_default();
         (Box::new(Transmit { gate, name: name.clone(), soft, missing }) as Box<dyn TxQueue>, controller)
     };

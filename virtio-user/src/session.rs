@@ -212,7 +212,7 @@ impl Session {
             pool: self.pool.clone(),
             kick: ring.kick.clone(),
             doorbell: doorbell.clone(),
-            stats: self.state.counters.rx(usize::from(ring.id().queue())),
+            stats: self.state.counters().rx(usize::from(ring.id().queue())),
             trouble: self.trouble.clone(),
             ring: ring.id(),
             port: Meta::NO_PORT,
@@ -225,7 +225,7 @@ impl Session {
         TxParts {
             pool: self.pool.clone(),
             doorbell: doorbell.clone(),
-            stats: self.state.counters.tx(queue),
+            stats: self.state.counters().tx(queue),
             trouble: self.trouble.clone(),
             window: self.growth.window.clone(),
             header: ring.header(),

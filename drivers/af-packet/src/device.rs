@@ -13,12 +13,13 @@ use super::loss::{RxLoss, TxLoss};
 use super::ring::{self, Blocks, Frames};
 use super::rx::{Duty, Rx, RxParts};
 use super::tx::{Tx, losses};
+use linecard_net::ether::LONGEST_FRAME;
 use linecard_netdev::packet_socket::Socket;
-use linecard_netdev::{Facts, Interface, LARGEST, refusal};
+use linecard_netdev::{Facts, Interface, refusal};
 use linecard_pmd::args::DevArgs;
 use linecard_pmd::config::{PortConfig, StartError};
 use linecard_pmd::error::Error;
-use linecard_pmd::local::Identity;
+use linecard_pmd::local::{Identity, LocalControl};
 use linecard_pmd::offload::{Offloads, RxOffloads, SoftTx, Takes, TxOffloads};
 use linecard_pmd::port::{Device, DeviceInfo, Driver, Port, ProbeContext, Running, RxQueue, TxQueue};
 use linecard_pmd::stats::PortCounters;
@@ -100,7 +101,7 @@ impl AfPacket {
     fn check_room(&self, config: &PortConfig) -> Result<(), Error> {
         let (room, three) = (self.options.room(), self.options.version == Version::Three);
         let large = three && config.offloads.rx.contains(RxOffloads::TCP_LRO);
-        if !large || LARGEST as u32 <= room {
+        if !large || LONGEST_FRAME as u32 <= room {
             return Ok(());
         }
         Err(Error::Unsupported {
@@ -210,7 +211,7 @@ impl AfPacket {
     }
 
     fn rx(&self, memory: MmapRaw, parts: RxParts) -> Box<dyn RxQueue> {
-        let longest = LARGEST.max(self.options.room() as usize);
+        let longest = LONGEST_FRAME.max(self.options.room() as usize);
         match self.options.version {
             Version::Two => Box::new(Rx::new(Frames::new(memory, &self.options), parts, longest)),
             Version::Three => Box::new(Rx::new(Blocks::new(memory, &self.options), parts, longest)),
@@ -246,8 +247,9 @@ impl AfPacket {
             Version::Two => "rx tpacket v2, tx sendmmsg",
             Version::Three => "rx tpacket v3, tx sendmmsg",
         };
+        let local = LocalControl::new(identity, counters).with_paths(paths);
         let interface = Arc::clone(&self.interface);
-        let control = Arc::new(Control::new(identity, interface, counters, drops, first, paths));
+        let control = Arc::new(Control::new(local, interface, drops, first));
         Port { rx: queues, tx, control, running: self }
     }
 }

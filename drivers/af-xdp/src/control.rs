@@ -11,17 +11,15 @@ use super::tx::TxLoss;
 use linecard_netdev::Interface;
 use linecard_pmd::control::{Link, PortControl, PortStats};
 use linecard_pmd::error::Error;
-use linecard_pmd::stats::PortCounters;
+use linecard_pmd::local::LocalControl;
+use linecard_pmd::stats::{PortCounters, add_to};
 
 pub(super) type Counters = PortCounters<RxLoss, TxLoss>;
 
 /// Keeps no socket open: a port that was stopped is gone although somebody still asks it.
 pub(super) struct Control {
-    name: String,
-    mtu: u16,
-    paths: String,
+    local: LocalControl<RxLoss, TxLoss>,
     interface: Arc<Interface>,
-    counters: Counters,
     channels: Vec<Weak<Channel>>,
     /// The kernel's counters at the last reset, by queue.
     baseline: Mutex<Vec<Drops>>,
@@ -32,18 +30,14 @@ pub(super) struct Control {
 
 impl Control {
     pub(super) fn new(
-        (name, mtu, paths): (&str, u16, String),
+        local: LocalControl<RxLoss, TxLoss>,
         interface: Arc<Interface>,
-        counters: Counters,
         channels: Vec<Weak<Channel>>,
         promiscuous: Option<Promiscuous>,
     ) -> Self {
         let control = Self {
-            name: name.into(),
-            mtu,
-            paths,
+            local,
             interface,
-            counters,
             baseline: Mutex::new(vec![Drops::default(); channels.len()]),
             channels,
             promiscuous: Mutex::new(promiscuous),
@@ -79,8 +73,8 @@ fn missed(drops: &Drops) -> u64 {
 }
 
 impl PortControl for Control {
-    fn name(&self) -> &str {
-        &self.name
+    fn inner(&self) -> &dyn PortControl {
+        &self.local
     }
 
     fn link(&self) -> Link {
@@ -93,10 +87,6 @@ impl PortControl for Control {
 
     fn set_mac(&self, mac: [u8; 6]) -> Result<(), Error> {
         self.interface.set_mac(mac)
-    }
-
-    fn mtu(&self) -> u16 {
-        self.mtu
     }
 
     fn promiscuous(&self) -> bool {
@@ -114,31 +104,26 @@ impl PortControl for Control {
         if self.is_promiscuous.swap(on, Ordering::Relaxed) != on
             && let Err(error) = promiscuous.set(on)
         {
-            tracing::warn!(port = self.name, %error, "promiscuous mode stays as it was");
+            tracing::warn!(port = self.name(), %error, "promiscuous mode stays as it was");
             self.is_promiscuous.store(!on, Ordering::Relaxed);
         }
     }
 
     fn stats(&self) -> PortStats {
-        let mut stats = self.counters.stats();
+        let mut stats = self.local.stats();
         stats.imissed += self.drops().iter().map(missed).sum::<u64>();
         stats
     }
 
     fn queue_stats(&self, queue: u16) -> PortStats {
-        let mut stats = self.counters.queue_stats(queue);
+        let mut stats = self.local.queue_stats(queue);
         stats.imissed += self.drops().get(usize::from(queue)).map_or(0, missed);
         stats
     }
 
     fn xstats(&self) -> Vec<(String, u64)> {
-        let (mut all, drops) = (self.counters.xstats(), self.drops());
-        let total: u64 = drops.iter().map(missed).sum();
-        for (name, value) in &mut all {
-            if name == "rx_missed_errors" {
-                *value += total;
-            }
-        }
+        let (mut all, drops) = (self.local.xstats(), self.drops());
+        add_to(&mut all, "rx_missed_errors", drops.iter().map(missed).sum());
         for (i, drops) in drops.iter().enumerate() {
             let named = [
                 ("rx", "dropped", drops.rx_dropped),
@@ -156,10 +141,6 @@ impl PortControl for Control {
     fn reset_stats(&self) {
         let now = self.raw();
         *self.baseline.lock().unwrap_or_else(PoisonError::into_inner) = now;
-        self.counters.reset();
-    }
-
-    fn paths(&self) -> String {
-        self.paths.clone()
+        self.local.reset_stats();
     }
 }

@@ -19,6 +19,7 @@ use super::umem::Umem;
 use linecard_netdev::{Facts, Interface, Namespace};
 use linecard_pmd::config::{PortConfig, StartError};
 use linecard_pmd::error::Error;
+use linecard_pmd::local::{Identity, LocalControl};
 use linecard_pmd::port::{Device, DeviceInfo, Port, Running, RxQueue, TxQueue};
 
 /// An Ethernet header and a VLAN tag: what a frame has beside the MTU.
@@ -327,9 +328,8 @@ impl Device for AfXdp {
             Err(error) => return Err(StartError { device: self, error }),
         };
         let control = Arc::new(Control::new(
-            (&self.name, config.mtu, paths),
+            LocalControl::new(Identity::new(&self.name, self.mac, config.mtu), counters).with_paths(paths),
             self.interface.clone(),
-            counters,
             channels.iter().map(Arc::downgrade).collect(),
             Promiscuous::new(&self.namespace, self.interface.index()),
         ));

@@ -87,10 +87,9 @@ impl Rx {
             return None;
         }
         // Both are less than `buf_len` now, so 16 bits long.
-        let [lengths, flags] = Meta::lengths(len as u16);
-        let words = [Meta::rearm(offset as u16, Meta::NO_PORT, self.buf_len), lengths, flags];
-        // SAFETY: the packet is ours alone; its first 24 bytes are integers.
-        unsafe { meta.cast::<[u64; 3]>().write(words) };
+        let (rearm, len) = (Meta::rearm(offset as u16, Meta::NO_PORT, self.buf_len), len as u16);
+        // SAFETY: the packet is ours alone; data of `len` bytes from `offset` ends inside the buffer.
+        unsafe { Meta::write_plain(meta, rearm, len) };
         // SAFETY: from `get_raw`, lent once and back; its fields were just written and stay inside the buffer.
         Some(unsafe { Packet::from_raw(meta) })
     }

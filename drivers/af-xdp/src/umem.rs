@@ -205,8 +205,8 @@ impl Umem {
             }
             entry.store(0, Ordering::Relaxed);
             let Some(packet) = self.pool.packet_at(index) else { continue };
-            // SAFETY: lent by a queue that owned it and is gone, so ours; the first word of a packet's metadata is integers.
-            unsafe { packet.cast::<u64>().write(first) };
+            // SAFETY: lent by a queue that owned it and is gone, so ours.
+            unsafe { Meta::write_rearm(packet, first) };
             // SAFETY: of this pool, plain (only such are lent), ours, and not used after.
             unsafe { self.pool.put_raw(&[packet]) };
         }

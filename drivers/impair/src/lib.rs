@@ -36,7 +36,7 @@ use self::line::Line;
 use self::queues::{Rx, Timed, Tx};
 use linecard_pmd::args::DevArgs;
 use linecard_pmd::config::{PortConfig, StartError};
-use linecard_pmd::control::{Link, PortControl, PortStats};
+use linecard_pmd::control::{PortControl, PortStats};
 use linecard_pmd::error::Error;
 use linecard_pmd::port::{Device, DeviceInfo, Driver, Port, ProbeContext, Running, RxQueue, TxQueue};
 use linecard_pmd::registry::Registry;
@@ -211,36 +211,12 @@ impl Control {
 }
 
 impl PortControl for Control {
+    fn inner(&self) -> &dyn PortControl {
+        &*self.inner
+    }
+
     fn name(&self) -> &str {
         &self.name
-    }
-
-    fn link(&self) -> Link {
-        self.inner.link()
-    }
-
-    fn mac(&self) -> [u8; 6] {
-        self.inner.mac()
-    }
-
-    fn set_mac(&self, mac: [u8; 6]) -> Result<(), Error> {
-        self.inner.set_mac(mac)
-    }
-
-    fn mtu(&self) -> u16 {
-        self.inner.mtu()
-    }
-
-    fn promiscuous(&self) -> bool {
-        self.inner.promiscuous()
-    }
-
-    fn set_promiscuous(&self, on: bool) {
-        self.inner.set_promiscuous(on);
-    }
-
-    fn allmulticast(&self) -> bool {
-        self.inner.allmulticast()
     }
 
     fn stats(&self) -> PortStats {
@@ -259,10 +235,6 @@ impl PortControl for Control {
     fn reset_stats(&self) {
         self.counters.reset();
         self.inner.reset_stats();
-    }
-
-    fn features(&self) -> String {
-        self.inner.features()
     }
 
     fn paths(&self) -> String {

@@ -11,7 +11,6 @@ use linecard_mempool::{Burst, Packet, Pool};
 
 use linecard_pmd::args::DevArgs;
 use linecard_pmd::config::{PortConfig, StartError};
-use linecard_pmd::control::Link;
 use linecard_pmd::error::Error;
 use linecard_pmd::local::{Identity, LocalControl};
 use linecard_pmd::port::{Device, DeviceInfo, Driver, Port, ProbeContext, Running, RxQueue, TxQueue};
@@ -110,7 +109,7 @@ impl Device for Null {
         let rx = (0..usize::from(config.rx_queues)).map(|i| self.mode.rx(pool, counters.rx(i))).collect();
         let tx = (0..usize::from(config.tx_queues)).map(|i| self.mode.tx(counters.tx(i))).collect();
         let identity = Identity::new(&self.name, self.info().mac, config.mtu);
-        let control = Arc::new(LocalControl::new(identity, counters, self.mode.paths(), || Link::UP));
+        let control = Arc::new(LocalControl::new(identity, counters).with_paths(self.mode.paths()));
         Ok(Port { rx, tx, control, running: self })
     }
 }

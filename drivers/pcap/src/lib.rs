@@ -34,7 +34,6 @@ use self::tx::{NoTx, Shelf, Tx};
 use linecard_capture::pcap::read::Reader;
 use linecard_pmd::args::DevArgs;
 use linecard_pmd::config::{PortConfig, StartError};
-use linecard_pmd::control::Link;
 use linecard_pmd::error::Error;
 use linecard_pmd::local::{Identity, LocalControl};
 use linecard_pmd::port::{Device, DeviceInfo, Driver, Port, ProbeContext, Running, RxQueue, TxQueue};
@@ -169,7 +168,7 @@ impl Device for Pcap {
             Err(error) => return Err(StartError { device: self, error }),
         };
         let identity = Identity::new(&self.name, self.info().mac, config.mtu);
-        let control = Arc::new(LocalControl::new(identity, counters, self.paths(), || Link::UP));
+        let control = Arc::new(LocalControl::new(identity, counters).with_paths(self.paths()));
         Ok(Port { rx, tx, control, running: self })
     }
 }

@@ -242,7 +242,8 @@ impl Device for Ring {
         let identity = Identity::new(&self.name, self.info().mac, config.mtu);
         let remote = Arc::clone(&self.remote);
         let link = move || if remote.started.load(Ordering::Acquire) { Link::UP } else { Link::DOWN };
-        let control = Arc::new(LocalControl::new(identity, counters, "rx ring, tx ring", link));
+        let control =
+            Arc::new(LocalControl::new(identity, counters).with_paths("rx ring, tx ring").with_link(link));
         Ok(Port { rx, tx, control, running: Box::new(Started(*self)) })
     }
 }

@@ -10,8 +10,8 @@ use super::tx::TxLoss;
 use linecard_netdev::Interface;
 use linecard_pmd::control::{Link, PortControl, PortStats};
 use linecard_pmd::error::Error;
-use linecard_pmd::local::Identity;
-use linecard_pmd::stats::PortCounters;
+use linecard_pmd::local::LocalControl;
+use linecard_pmd::stats::add_to;
 
 /// What went wrong for good on a queue: the interface was removed under it. Told once.
 #[derive(Debug, Default)]
@@ -42,13 +42,11 @@ impl Trouble {
 
 /// Link and counters, the kernel's among them.
 pub(super) struct TapControl {
-    pub(super) identity: Identity,
+    pub(super) local: LocalControl<RxLoss, TxLoss>,
     /// `None` for passed descriptors whose interface is in a namespace we are not in.
     pub(super) interface: Option<Arc<Interface>>,
-    pub(super) counters: PortCounters<RxLoss, TxLoss>,
     pub(super) trouble: Arc<Trouble>,
     pub(super) features: String,
-    pub(super) paths: String,
     /// The kernel's drops at start or at the last reset.
     pub(super) missed: Mutex<u64>,
 }
@@ -72,8 +70,8 @@ impl TapControl {
 }
 
 impl PortControl for TapControl {
-    fn name(&self) -> &str {
-        self.identity.name()
+    fn inner(&self) -> &dyn PortControl {
+        &self.local
     }
 
     fn link(&self) -> Link {
@@ -84,63 +82,34 @@ impl PortControl for TapControl {
         }
     }
 
-    fn mac(&self) -> [u8; 6] {
-        self.identity.mac()
-    }
-
     fn set_mac(&self, mac: [u8; 6]) -> Result<(), Error> {
-        let before = self.identity.mac();
-        self.identity.set_mac(mac)?;
-        let changed = match &self.interface {
+        self.local.identity().change_mac(mac, || match &self.interface {
             Some(interface) => interface.set_mac(mac),
             None => Err(Error::Unsupported {
-                port: self.identity.name().into(),
+                port: self.name().into(),
                 what: "changing the address of an interface in another namespace".into(),
                 remedy: "change it there with 'ip link set address'".into(),
             }),
-        };
-        // The address was a good one before.
-        changed.inspect_err(|_| self.identity.set_mac(before).unwrap_or_default())
-    }
-
-    fn mtu(&self) -> u16 {
-        self.identity.mtu()
-    }
-
-    fn promiscuous(&self) -> bool {
-        self.identity.promiscuous()
-    }
-
-    fn set_promiscuous(&self, on: bool) {
-        self.identity.set_promiscuous(on);
+        })
     }
 
     fn stats(&self) -> PortStats {
-        PortStats { imissed: self.missed(), ..self.counters.stats() }
-    }
-
-    fn queue_stats(&self, queue: u16) -> PortStats {
-        self.counters.queue_stats(queue)
+        let stats = self.local.stats();
+        PortStats { imissed: stats.imissed + self.missed(), ..stats }
     }
 
     fn xstats(&self) -> Vec<(String, u64)> {
-        let mut all = self.counters.xstats();
-        if let Some((_, missed)) = all.iter_mut().find(|(name, _)| name == "rx_missed_errors") {
-            *missed = self.missed();
-        }
+        let mut all = self.local.xstats();
+        add_to(&mut all, "rx_missed_errors", self.missed());
         all
     }
 
     fn reset_stats(&self) {
-        self.counters.reset();
+        self.local.reset_stats();
         self.forget();
     }
 
     fn features(&self) -> String {
         self.features.clone()
-    }
-
-    fn paths(&self) -> String {
-        self.paths.clone()
     }
 }

@@ -38,11 +38,12 @@ pub use rx::RxLoss;
 pub use tx::TxLoss;
 
 use control::{TapControl, Trouble};
-use linecard_netdev::{Interface, LARGEST, refusal, tun};
+use linecard_net::ether::LONGEST_FRAME;
+use linecard_netdev::{Interface, refusal, tun};
 use linecard_pmd::args::DevArgs;
 use linecard_pmd::config::{PortConfig, StartError};
 use linecard_pmd::error::Error;
-use linecard_pmd::local::Identity;
+use linecard_pmd::local::{Identity, LocalControl};
 use linecard_pmd::offload::{Offloads, RxOffloads, Takes};
 use linecard_pmd::port::{Device, DeviceInfo, Driver, Port, ProbeContext, Running, RxQueue, TxQueue};
 use linecard_pmd::stats::PortCounters;
@@ -244,7 +245,7 @@ impl Tap {
         let (rx_takes, tx_takes) = self.offloads(config.offloads.rx, &fds)?;
         let counters = PortCounters::<RxLoss, TxLoss>::new(config.rx_queues, config.tx_queues);
         let trouble = Arc::new(Trouble::new(&self.name));
-        let longest = if rx_takes.tso4 { LARGEST } else { usize::from(config.mtu) + OVERHEAD };
+        let longest = if rx_takes.tso4 { LONGEST_FRAME } else { usize::from(config.mtu) + OVERHEAD };
         let shared = !self.opened.passed.is_empty();
         let file = |fd: &Arc<OwnedFd>| File::new(Arc::clone(fd), shared);
         let receive = |(i, fd): (usize, &Arc<OwnedFd>)| {
@@ -264,13 +265,13 @@ impl Tap {
             Box::new(tx::Tx::new(file(fd), pool.clone(), counters.tx(i), trouble, tx_takes))
         };
         let tx = fds.iter().enumerate().map(transmit).collect();
+        let identity = Identity::new(&self.name, self.opened.mac, config.mtu);
+        let paths = format!("rx {}, tx write", rx.first().map_or("off", |queue| queue.path()));
         let control = Arc::new(TapControl {
-            identity: Identity::new(&self.name, self.opened.mac, config.mtu),
+            local: LocalControl::new(identity, counters).with_paths(paths),
             interface: self.opened.interface.clone(),
-            counters,
             trouble,
             features: describe(rx_takes),
-            paths: format!("rx {}, tx write", rx.first().map_or("off", |queue| queue.path())),
             missed: Mutex::new(0),
         });
         if let Some(interface) = &control.interface {

@@ -249,8 +249,8 @@ impl Seg {
         }
         // SAFETY: the pool exists.
         let rearm = unsafe { pool.as_ref() }.rearm;
-        // SAFETY: the packet is ours alone; its first 24 bytes are integers.
-        unsafe { item.cast::<[u64; 3]>().write([rearm, 0, 0]) };
+        // SAFETY: the packet is ours alone, and empty.
+        unsafe { Meta::write_plain(item, rearm, 0) };
         Some(Self(item))
     }
 }

@@ -122,8 +122,8 @@ impl Pool {
         for packet in raw {
             // SAFETY: `get_raw` filled every place.
             let meta = unsafe { packet.assume_init() };
-            // SAFETY: the packet is ours alone; its first 24 bytes are integers.
-            unsafe { meta.cast::<[u64; 3]>().write([rearm, 0, 0]) };
+            // SAFETY: the packet is ours alone, and empty.
+            unsafe { Meta::write_plain(meta, rearm, 0) };
         }
         true
     }

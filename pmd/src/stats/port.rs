@@ -112,6 +112,20 @@ fn add_tx<C: Cause>(stats: &mut PortStats, queue: &Totals<C>) {
     stats.oerrors += queue.lost_as(Total::Error);
 }
 
+/// Adds to the counter of that name among [`PortCounters::xstats`] what somebody else counted.
+///
+/// ```
+/// use linecard_pmd::stats::{AnyLoss, PortCounters, add_to};
+/// let mut all = PortCounters::<AnyLoss, AnyLoss>::new(1, 1).xstats();
+/// add_to(&mut all, "rx_missed_errors", 3);
+/// assert!(all.contains(&("rx_missed_errors".to_owned(), 3)));
+/// ```
+pub fn add_to(all: &mut [(String, u64)], name: &str, more: u64) {
+    if let Some((_, value)) = all.iter_mut().find(|(known, _)| known == name) {
+        *value += more;
+    }
+}
+
 /// The names that every DPDK port has.
 fn good(stats: &PortStats) -> Vec<(String, u64)> {
     [

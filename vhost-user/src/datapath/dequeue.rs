@@ -142,9 +142,8 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
             let from = chain.ptr.wrapping_add(self.header as usize);
             // SAFETY: the queue checked `chain.len` bytes at `chain.ptr`; `survey` that `len <= data_room`.
             unsafe { copy(to, from, len as usize) };
-            let [lengths, flags] = Meta::lengths(len as u16);
-            // SAFETY: the first 24 bytes of a packet's metadata are plain integers, and ours.
-            unsafe { meta.as_ptr().cast::<[u64; 3]>().write([rearm, lengths, flags]) };
+            // SAFETY: the packet is ours, and `len <= data_room`.
+            unsafe { Meta::write_plain(*meta, rearm, len as u16) };
             bytes += u64::from(len);
         }
         bytes

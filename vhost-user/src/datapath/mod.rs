@@ -33,7 +33,7 @@ use enqueue::Enqueue;
 /// Shortest frame that is delivered: an Ethernet header.
 const MIN_FRAME: u32 = 14;
 /// Longest packet in bytes: what IPv4 can say, and an Ethernet header with two tags.
-const MAX_PACKET: u32 = 65_535 + 22;
+const MAX_PACKET: u32 = linecard_net::ether::LONGEST_FRAME as u32;
 
 /// Descriptors of one chain whose memory is used; packets in longer chains are dropped. A packet of 64 KiB in pages is 18,
 /// Linux sends at most 19, DPDK's backend takes 256.

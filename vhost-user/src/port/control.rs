@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use linecard_pmd::local::Identity;
-use linecard_pmd::stats::PortCounters;
-use linecard_pmd::{Error, Link, PortControl, PortStats};
+use linecard_pmd::local::LocalControl;
+use linecard_pmd::{Link, PortControl};
 
 use super::{RxLoss, TxLoss};
 use crate::peer::Peer;
@@ -15,56 +14,27 @@ const SPEED_MBPS: u32 = 10_000;
 /// What any thread may ask of a `net_vhost` port.
 pub(super) struct VhostControl {
     pub(super) peer: Arc<Peer>,
-    pub(super) counters: PortCounters<RxLoss, TxLoss>,
     /// Its MTU counts until the frontend tells one.
-    pub(super) identity: Identity,
+    pub(super) local: LocalControl<RxLoss, TxLoss>,
 }
 
 impl PortControl for VhostControl {
-    fn name(&self) -> &str {
-        self.peer.name()
+    fn inner(&self) -> &dyn PortControl {
+        &self.local
     }
 
     fn link(&self) -> Link {
         Link { up: self.peer.link_up(), speed_mbps: Some(SPEED_MBPS), full_duplex: true }
     }
 
-    fn mac(&self) -> [u8; 6] {
-        self.identity.mac()
-    }
-
-    fn set_mac(&self, mac: [u8; 6]) -> Result<(), Error> {
-        self.identity.set_mac(mac)
-    }
-
     fn mtu(&self) -> u16 {
-        self.peer.mtu().unwrap_or(self.identity.mtu())
-    }
-
-    fn promiscuous(&self) -> bool {
-        self.identity.promiscuous()
-    }
-
-    fn set_promiscuous(&self, on: bool) {
-        self.identity.set_promiscuous(on);
-    }
-
-    fn stats(&self) -> PortStats {
-        self.counters.stats()
-    }
-
-    fn queue_stats(&self, queue: u16) -> PortStats {
-        self.counters.queue_stats(queue)
+        self.peer.mtu().unwrap_or(self.local.mtu())
     }
 
     fn xstats(&self) -> Vec<(String, u64)> {
-        let mut all = self.counters.xstats();
+        let mut all = self.local.xstats();
         all.extend(self.peer.counters().map(|(name, value)| (name.to_owned(), value)));
         all
-    }
-
-    fn reset_stats(&self) {
-        self.counters.reset();
     }
 
     fn features(&self) -> String {

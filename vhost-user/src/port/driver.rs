@@ -4,7 +4,7 @@ use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use linecard_mempool::Pool;
-use linecard_pmd::local::Identity;
+use linecard_pmd::local::{Identity, LocalControl};
 use linecard_pmd::stats::PortCounters;
 use linecard_pmd::{
     DevArgs, Device, DeviceInfo, Driver, Error, Port, PortConfig, ProbeContext, Running, RxQueue, StartError,
@@ -214,8 +214,7 @@ impl Device for VhostDevice {
             Ok((rx, tx)) => {
                 let control = Arc::new(VhostControl {
                     peer: Arc::clone(self.backend.peer()),
-                    counters,
-                    identity: Identity::new(&self.name, self.mac, config.mtu),
+                    local: LocalControl::new(Identity::new(&self.name, self.mac, config.mtu), counters),
                 });
                 Ok(Port { rx, tx, control, running: self })
             }

@@ -112,7 +112,9 @@ fn descriptors_that_change_between_two_reads_harm_only_their_owner() {
                     moved += bench.rx.rx_burst(&mut packets) + bench.tx.tx_burst(&mut packets);
                     let took = processor_time() - began;
                     assert!(took < BURST, "a burst took {took:?}");
-                    packets.iter().for_each(|packet| assert!(packet.len() <= 65_535 + 22 + HEADER));
+                    packets.iter().for_each(|packet| {
+                        assert!(packet.len() <= linecard_net::ether::LONGEST_FRAME + HEADER)
+                    });
                     if bursts % 16 == 0 {
                         traffic.pass();
                     }

@@ -13,7 +13,7 @@ use crate::losses::TxLoss;
 use crate::path::HEADER;
 
 /// Longest packet that the backend is to cut, in bytes: what IP can say, and an Ethernet header with two tags.
-const LARGEST: u32 = 65_535 + 22;
+const LARGEST: u32 = linecard_net::ether::LONGEST_FRAME as u32;
 
 type HeaderBytes = [u8; HDR_LEN as usize];
 
