@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use linecard::pmd::contract::{Ends, Far, Limits, Link};
 use linecard::pmd::{DevArgs, Device, Driver, ProbeContext};
 use linecard::vhost_user::VhostDriver;
 use linecard::virtio_user::VirtioUser;
+use linecard_lab::contract::{Ends, Far, Limits, Link};
 
 static VHOST: VhostDriver = VhostDriver::new();
 static VIRTIO_USER: VirtioUser = VirtioUser::new();
@@ -63,28 +63,28 @@ impl Link for Back {
 }
 
 mod front_split_mergeable {
-    linecard::pmd::contract_tests!(super::Front("mrg_rxbuf=1,in_order=0"));
+    linecard_lab::contract_tests!(super::Front("mrg_rxbuf=1,in_order=0"));
 }
 mod front_split_in_order {
-    linecard::pmd::contract_tests!(super::Front("mrg_rxbuf=0,in_order=1"));
+    linecard_lab::contract_tests!(super::Front("mrg_rxbuf=0,in_order=1"));
 }
 mod front_packed_mergeable {
-    linecard::pmd::contract_tests!(super::Front("packed_vq=1,mrg_rxbuf=1,in_order=0"));
+    linecard_lab::contract_tests!(super::Front("packed_vq=1,mrg_rxbuf=1,in_order=0"));
 }
 mod front_packed_in_order {
-    linecard::pmd::contract_tests!(super::Front("packed_vq=1,mrg_rxbuf=0,in_order=1"));
+    linecard_lab::contract_tests!(super::Front("packed_vq=1,mrg_rxbuf=0,in_order=1"));
 }
 mod back_split_mergeable {
-    linecard::pmd::contract_tests!(super::Back("mrg_rxbuf=1,in_order=0"));
+    linecard_lab::contract_tests!(super::Back("mrg_rxbuf=1,in_order=0"));
 }
 mod back_split_in_order {
-    linecard::pmd::contract_tests!(super::Back("mrg_rxbuf=0,in_order=1"));
+    linecard_lab::contract_tests!(super::Back("mrg_rxbuf=0,in_order=1"));
 }
 mod back_packed_mergeable {
-    linecard::pmd::contract_tests!(super::Back("packed_vq=1,mrg_rxbuf=1,in_order=0"));
+    linecard_lab::contract_tests!(super::Back("packed_vq=1,mrg_rxbuf=1,in_order=0"));
 }
 mod back_packed_in_order {
-    linecard::pmd::contract_tests!(super::Back("packed_vq=1,mrg_rxbuf=0,in_order=1"));
+    linecard_lab::contract_tests!(super::Back("packed_vq=1,mrg_rxbuf=0,in_order=1"));
 }
 
 /// Sleepers are woken around index 65 536 of every kind of ring, at both ends.
@@ -92,9 +92,9 @@ mod sleepers {
     use std::sync::atomic::{AtomicU32, Ordering};
     use std::time::{Duration, Instant};
 
-    use linecard::pmd::contract::{Link, wakes_after};
-    use linecard::pmd::netdev::lab::wait_until;
     use linecard::prelude::*;
+    use linecard_lab::contract::{Link, wakes_after};
+    use linecard_lab::wait_until;
 
     use super::{Back, Front, socket};
 

@@ -1,0 +1,163 @@
+//! Threads that sleep over queues.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::{Duration, Instant};
+
+use linecard_eal::memory::{Memory, MemoryConfig};
+use linecard_eal::wake::Wake;
+use linecard_mempool::{Burst, Pool, PoolConfig};
+
+use linecard_pmd::wake::{Adaptive, Armed, NAP, Rest, arm_descriptor};
+use linecard_pmd::{Port, PortConfig, RxQueue, configure};
+
+/// A queue that says the same for ever, and never has a packet.
+struct Says {
+    what: Armed,
+    wake: Wake,
+    /// Signals as soon as it is armed.
+    storm: bool,
+    armed: u32,
+}
+
+impl Says {
+    fn new(what: Armed, storm: bool) -> Self {
+        Self { what, wake: Wake::new(), storm, armed: 0 }
+    }
+}
+
+impl RxQueue for Says {
+    fn rx_burst(&mut self, _: &mut Burst) -> usize {
+        0
+    }
+
+    fn path(&self) -> &'static str {
+        "nothing"
+    }
+
+    fn arm(&mut self) -> Armed {
+        self.armed += 1;
+        assert!(self.wake.arm());
+        if self.storm {
+            self.wake.wake();
+        }
+        self.what
+    }
+
+    fn disarm(&mut self) {
+        self.wake.disarm();
+    }
+
+    fn event(&self) -> Option<BorrowedFd<'_>> {
+        self.wake.event()
+    }
+}
+
+/// Rests of a thread whose one queue says `what`, and how long they took.
+fn rests(what: Armed, storm: bool, bound: Duration, count: usize) -> (Vec<Rest>, Duration) {
+    let (mut adaptive, mut queue) = (Adaptive::new(Duration::ZERO, bound), Says::new(what, storm));
+    let began = Instant::now();
+    let rests = (0..count).map(|_| adaptive.rest(0, &mut [&mut queue])).collect();
+    assert!(adaptive.asleep() <= began.elapsed() && queue.armed as usize == count);
+    (rests, began.elapsed())
+}
+
+#[test]
+fn a_peer_that_never_signals_costs_the_bound() {
+    let bound = Duration::from_millis(2);
+    let (rests, took) = rests(Armed::Asleep, false, bound, 10);
+    assert_eq!(rests, [Rest::Passed; 10]);
+    assert!(took >= 10 * bound, "{took:?}");
+}
+
+#[test]
+fn a_queue_that_cannot_wake_is_looked_at_again_soon() {
+    let (rests, took) = rests(Armed::Unable, false, Duration::from_secs(3600), 10);
+    assert_eq!(rests, [Rest::Passed; 10]);
+    assert!(took >= 10 * NAP, "{took:?}");
+}
+
+/// Whoever wakes the thread for nothing, again and again, is looked at every [`NAP`].
+#[test]
+fn false_alarms_are_believed_four_times() {
+    for (what, storm, why) in [(Armed::Ready, false, Rest::Ready), (Armed::Asleep, true, Rest::Woken)] {
+        let (rests, took) = rests(what, storm, Duration::from_secs(3600), 50);
+        assert_eq!(rests[..4], [why; 4]);
+        assert_eq!(rests[4..], [Rest::Passed; 46]);
+        assert!(took >= 46 * NAP, "{took:?}");
+    }
+}
+
+#[test]
+fn packets_end_an_alarm() {
+    let mut queue = Says::new(Armed::Ready, false);
+    let mut adaptive = Adaptive::new(Duration::ZERO, Duration::from_secs(3600));
+    for _ in 0..100 {
+        assert_eq!(adaptive.rest(1, &mut [&mut queue]), Rest::Busy);
+        assert_eq!(adaptive.rest(0, &mut [&mut queue]), Rest::Ready);
+    }
+    assert_eq!((adaptive.sleeps(), queue.armed), (0, 100));
+}
+
+#[test]
+fn spins_before_it_sleeps() {
+    let mut queue = Says::new(Armed::Asleep, true);
+    let mut adaptive = Adaptive::new(Duration::from_secs(3600), Duration::ZERO);
+    assert!((0..1000).all(|_| adaptive.rest(0, &mut [&mut queue]) == Rest::Busy));
+    assert_eq!(queue.armed, 0, "nobody is asked before");
+}
+
+fn ports(pool: &Pool) -> [Port; 2] {
+    let (left, right) = linecard_net_ring::pair("left", "right");
+    [left, right].map(|device| {
+        configure(device, PortConfig::default()).and_then(|port| port.start(pool)).expect("it starts")
+    })
+}
+
+/// One sleep over the queues of several ports; whichever gets a packet ends it.
+#[test]
+fn any_queue_wakes() {
+    let memory = Memory::new(MemoryConfig::default()).expect("memory");
+    let domain = memory.domain("packets").expect("a domain");
+    let pool = Pool::new(&domain, PoolConfig::default()).expect("a pool");
+    let (mut first, mut second) = (ports(&pool), ports(&pool));
+    let mut adaptive = Adaptive::new(Duration::ZERO, Duration::from_secs(60));
+    for round in 0..200 {
+        let [far, near] = if round % 2 == 0 { &mut first } else { &mut second };
+        let mut rx = [near.rx.remove(0)];
+        let mut other =
+            std::mem::replace(far.rx.first_mut().expect("one"), Box::new(Says::new(Armed::Asleep, false)));
+        let tx = far.tx.first_mut().expect("one");
+        let began = Instant::now();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut burst = Burst::new();
+                assert!(pool.get_bulk(&mut burst, 1));
+                assert_eq!(tx.tx_burst(&mut burst), 1);
+            });
+            let mut burst = Burst::new();
+            while rx[0].rx_burst(&mut burst) == 0 {
+                assert_ne!(
+                    adaptive.rest(0, &mut [&mut *other, &mut *rx[0]]),
+                    Rest::Passed,
+                    "a wake-up was lost"
+                );
+                assert!(began.elapsed() < Duration::from_secs(120));
+            }
+            assert_eq!(adaptive.rest(1, &mut [&mut *other, &mut *rx[0]]), Rest::Busy);
+        });
+        far.rx[0] = other;
+        let [rx] = rx;
+        near.rx.push(rx);
+    }
+}
+
+#[test]
+fn a_closed_descriptor_wakes_nobody() {
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().expect("a pair");
+    assert_eq!(arm_descriptor(&ours), Armed::Asleep);
+    std::io::Write::write_all(&mut &theirs, b"x").expect("room");
+    assert_eq!(arm_descriptor(&ours), Armed::Ready);
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(writer);
+    assert_eq!(arm_descriptor(reader.as_fd()), Armed::Unable);
+}
