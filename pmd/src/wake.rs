@@ -46,7 +46,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
 /// # use linecard_mempool::{Burst, Pool, PoolConfig};
-/// # use linecard_pmd::{PortConfig, configure, ring};
+/// # use linecard_net_ring as ring;
+/// # use linecard_pmd::{PortConfig, configure};
 /// # let memory = Memory::new(MemoryConfig::default())?;
 /// # let domain = memory.domain("packets")?;
 /// # let pool = Pool::new(&domain, PoolConfig::default())?;
@@ -71,8 +72,15 @@ pub enum Armed {
     Unable,
 }
 
-/// Arms what the kernel wakes for: nothing has to be asked, only looked at.
-pub(crate) fn arm_descriptor(fd: impl AsFd) -> Armed {
+/// Arms what the kernel wakes for, in a driver: nothing has to be asked, only looked at.
+///
+/// ```
+/// use linecard_pmd::wake::{Armed, arm_descriptor};
+/// let (ours, _theirs) = std::os::unix::net::UnixStream::pair()?;
+/// assert_eq!(arm_descriptor(&ours), Armed::Asleep);
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub fn arm_descriptor(fd: impl AsFd) -> Armed {
     let look = || {
         let mut set = [PollFd::new(&fd, PollFlags::IN)];
         match poll(&mut set, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })) {
@@ -94,6 +102,3 @@ pub(crate) fn arm_descriptor(fd: impl AsFd) -> Armed {
         Armed::Asleep
     }
 }
-
-#[cfg(test)]
-mod tests;

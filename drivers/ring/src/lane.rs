@@ -18,7 +18,7 @@ use linecard_eal::wake::Wake;
 use linecard_mempool::{Burst, Meta, Packet};
 use linecard_ring::{Config, Single, spsc};
 
-use crate::wake::Armed;
+use linecard_pmd::wake::Armed;
 
 /// An owned packet on its way: whoever takes it out of the ring owns it.
 #[derive(Clone, Copy)]
@@ -163,7 +163,7 @@ impl Receiver {
         (count, bytes)
     }
 
-    /// See [`RxQueue::arm`](crate::RxQueue::arm).
+    /// See [`RxQueue::arm`](linecard_pmd::RxQueue::arm).
     pub(super) fn arm(&mut self) -> Armed {
         if !self.lane.wake.arm() {
             return Armed::Unable;

@@ -25,7 +25,9 @@ pub fn wakes(link: &dyn Link) {
 /// As [`wakes`]: so many wake-ups, after so many packets came while the queue was polled.
 ///
 /// ```
-/// # use linecard_pmd::{ProbeContext, contract::{self, Ends, Far, Link}, ring};
+/// # use linecard_lab::contract::{self, Ends, Far, Link};
+/// # use linecard_net_ring as ring;
+/// # use linecard_pmd::ProbeContext;
 /// # struct Pair;
 /// # impl Link for Pair {
 /// #     fn open(&self, _: &ProbeContext, _: &ProbeContext) -> Ends {

@@ -1,3 +1,5 @@
+//! Threads that sleep over queues.
+
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -5,9 +7,8 @@ use linecard_eal::memory::{Memory, MemoryConfig};
 use linecard_eal::wake::Wake;
 use linecard_mempool::{Burst, Pool, PoolConfig};
 
-use super::{Adaptive, Armed, NAP, Rest, arm_descriptor};
-use crate::config::{PortConfig, configure};
-use crate::port::{Port, RxQueue};
+use linecard_pmd::wake::{Adaptive, Armed, NAP, Rest, arm_descriptor};
+use linecard_pmd::{Port, PortConfig, RxQueue, configure};
 
 /// A queue that says the same for ever, and never has a packet.
 struct Says {
@@ -106,7 +107,7 @@ fn spins_before_it_sleeps() {
 }
 
 fn ports(pool: &Pool) -> [Port; 2] {
-    let (left, right) = crate::ring::pair("left", "right");
+    let (left, right) = linecard_net_ring::pair("left", "right");
     [left, right].map(|device| {
         configure(device, PortConfig::default()).and_then(|port| port.start(pool)).expect("it starts")
     })
