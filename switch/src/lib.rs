@@ -2,3 +2,6 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod fdb;
+#[doc(hidden)]
+pub mod model;
