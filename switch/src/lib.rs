@@ -3,5 +3,9 @@
 
 pub mod api;
 pub mod fdb;
+pub mod frame;
+mod guard;
 #[doc(hidden)]
 pub mod model;
+pub mod rate;
+pub mod rules;
