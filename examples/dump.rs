@@ -120,8 +120,7 @@ fn run() -> Result<(), Box<dyn Error>> {
             let since = start.elapsed().as_secs_f64();
             writeln!(out, "{count:>6} {since:>11.6} {:>5} bytes  {}", packet.len(), describe(packet.data()))?;
             if options.hex {
-                let bytes: Vec<u8> = packet.segments().flat_map(|segment| segment.data().to_vec()).collect();
-                write!(out, "{}", hexdump(&bytes))?;
+                write!(out, "{}", hexdump(&packet.to_bytes()))?;
             }
         }
         burst.clear();

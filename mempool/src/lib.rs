@@ -44,7 +44,7 @@ pub use self::{
     debug::{Violation, ViolationKind},
     error::{Error, Result},
     meta::Meta,
-    packet::{Packet, Segment, Segments},
+    packet::{Packet, Reader, Segment, Segments},
     pool::{Buffers, DATA_ROOM, HEADROOM, Pool, PoolConfig, PoolStats},
 };
 /// The vocabulary of a packet's metadata, defined in `net`, which reads and writes headers by it.

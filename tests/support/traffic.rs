@@ -74,7 +74,7 @@ impl Prover<'_> {
         let mut incoming = Burst::new();
         self.rx.rx_burst(&mut incoming);
         for packet in incoming.iter() {
-            let bytes: Vec<u8> = packet.segments().flat_map(|s| s.to_vec()).collect();
+            let bytes = packet.to_bytes();
             match check(&bytes) {
                 Verdict::Whole(sequence) if seen.insert(sequence) => report.received += 1,
                 Verdict::Whole(_) => report.duplicated += 1,

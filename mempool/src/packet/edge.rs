@@ -1,6 +1,6 @@
 //! Payload in and out.
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 use super::Packet;
 
@@ -45,9 +45,7 @@ impl Packet {
     /// ```
     #[must_use]
     pub fn to_bytes(&self) -> Bytes {
-        let mut all = Vec::with_capacity(self.len());
-        self.segments().for_each(|segment| all.extend_from_slice(&segment));
-        all.into()
+        self.reader().copy_to_bytes(self.len())
     }
 
     /// All data, without copying when the packet is one segment or fits into one; it returns to its pool when the last view

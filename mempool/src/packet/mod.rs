@@ -5,6 +5,7 @@ mod edge;
 mod external;
 mod fields;
 pub(crate) mod free;
+mod reader;
 mod seg;
 mod share;
 #[cfg(test)]
@@ -14,6 +15,7 @@ use std::panic::Location;
 use std::ptr::NonNull;
 
 pub use self::chain::{Segment, Segments};
+pub use self::reader::Reader;
 use self::seg::Seg;
 use crate::meta::Meta;
 
@@ -52,7 +54,7 @@ impl Packet {
         unsafe { Seg::new(self.0) }
     }
 
-    /// The first segment's data.
+    /// The first segment's data; all segments': [`Packet::segments`], [`Packet::reader`], [`Packet::read_at`].
     #[inline]
     #[must_use]
     pub fn data(&self) -> &[u8] {

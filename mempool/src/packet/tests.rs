@@ -1,6 +1,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use bytes::Buf;
 use proptest::prelude::*;
 
 use super::*;
@@ -228,12 +229,37 @@ impl Model {
             assert_eq!(&packet.to_bytes()[..], &oracle[..]);
             assert_eq!(packet.len(), oracle.len());
             assert_eq!(usize::from(packet.nb_segs()), packet.segments().count());
+            let joined: Vec<u8> = packet.segments().flat_map(|segment| segment.data().to_vec()).collect();
+            assert_eq!(joined[..], oracle[..]);
+            check_reading(packet, oracle);
         }
         for pool in [&self.pool, &self.small] {
             let stats = pool.stats();
             assert_eq!(stats.free + stats.cached + stats.in_use, stats.total);
         }
     }
+}
+
+/// Ranges that begin and end anywhere, and a reader that is advanced by steps of growing length.
+fn check_reading(packet: &Packet, oracle: &[u8]) {
+    for offset in [0, oracle.len() / 3, oracle.len().saturating_sub(1), oracle.len(), oracle.len() + 1] {
+        let mut out = [0; 9];
+        let want = &oracle[offset.min(oracle.len())..];
+        let count = packet.read_at(offset, &mut out);
+        assert_eq!(out[..count], want[..want.len().min(9)]);
+    }
+    let (mut reader, mut at) = (packet.reader(), 0);
+    for step in 0.. {
+        assert_eq!(reader.remaining(), oracle.len() - at);
+        assert!(oracle[at..].starts_with(reader.chunk()));
+        if reader.remaining() < step {
+            break;
+        }
+        reader.advance(step);
+        at += step;
+    }
+    // The trait allows an empty chunk at the end only.
+    assert_eq!(reader.chunk().is_empty(), reader.remaining() == 0);
 }
 
 proptest! {

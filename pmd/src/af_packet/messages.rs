@@ -89,8 +89,8 @@ impl Messages {
             return add(&mut self.pieces, used, packet, 0);
         }
         let front = &mut self.fronts[index];
-        let bytes = packet.segments().flat_map(|segment| segment.data());
-        front.iter_mut().zip(bytes.take(ADDRESSES)).for_each(|(to, from)| *to = *from);
+        let addresses = packet.read_at(0, &mut front[..ADDRESSES]);
+        debug_assert_eq!(addresses, ADDRESSES);
         let [high, low] = packet.vlan_tci().to_be_bytes();
         front[ADDRESSES..].copy_from_slice(&[0x81, 0x00, high, low]);
         let Some(place) = self.pieces.get_mut(*used) else { return false };

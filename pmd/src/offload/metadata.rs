@@ -131,11 +131,7 @@ fn front<'a>(packet: &'a Packet, copy: &'a mut [u8; HEADERS]) -> &'a [u8] {
     if data.len() == packet.len() {
         return data;
     }
-    let mut len = 0;
-    for (to, from) in copy.iter_mut().zip(packet.segments().flat_map(|segment| segment.data())) {
-        *to = *from;
-        len += 1;
-    }
+    let len = packet.read_at(0, copy);
     &copy[..len]
 }
 
