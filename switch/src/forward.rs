@@ -106,7 +106,8 @@ impl Engine {
         let Verdict::To(to) = decision.verdict else { return None };
         let limit = self.seat(port)?.rules.longest;
         let to_seat = self.seat(to)?;
-        let free = to_seat.out.is_empty() && decision.retag == Retag::Keep && matches!(to_seat.way, Way::Own(_));
+        let free =
+            to_seat.out.is_empty() && decision.retag == Retag::Keep && matches!(to_seat.way, Way::Own(_));
         (free && longest <= limit).then_some((to, longest))
     }
 
@@ -152,7 +153,9 @@ impl Engine {
         let cause = match decision.verdict {
             Verdict::Lost(cause) => Some(cause),
             _ if !fits(&packet, seat.rules.longest) => Some(Cause::RxOversize),
-            _ if seat.rules.guards_ip() && !guard::allows(&seat.rules, packet.data()) => Some(Cause::SourceIp),
+            _ if seat.rules.guards_ip() && !guard::allows(&seat.rules, packet.data()) => {
+                Some(Cause::SourceIp)
+            }
             _ if !seat.policing.as_mut().is_none_or(|tokens| tokens.take(packet.len() as u64, now)) => {
                 Some(Cause::Rate)
             }
@@ -168,9 +171,12 @@ impl Engine {
 
     /// The way of frames with this header; the station that sent it is learned.
     pub(crate) fn decide(&mut self, port: u16, head: Head) -> Decision {
-        let lost = |cause| Decision { verdict: Verdict::Lost(cause), vlan: 0, tagged: false, retag: Retag::Keep };
-        let (now, table) = (self.now, Arc::clone(&self.table));
-        let Some(seat) = self.seat_mut(port) else { return lost(Cause::Filtered) };
+        let lost =
+            |cause| Decision { verdict: Verdict::Lost(cause), vlan: 0, tagged: false, retag: Retag::Keep };
+        let Self { table, seats, now, .. } = self;
+        let Some(seat) = seats.get_mut(usize::from(port)).and_then(Option::as_mut) else {
+            return lost(Cause::Filtered);
+        };
         if !head.has_station() {
             return lost(Cause::Malformed);
         }
@@ -182,7 +188,7 @@ impl Engine {
         if head.is_for_the_link() {
             return lost(Cause::Reserved);
         }
-        match learn(&table, seat, port, Station::of(head.source(), vlan), now) {
+        match learn(table, seat, port, Station::of(head.source(), vlan), *now) {
             Learned::Taken => return lost(Cause::SourceTaken),
             Learned::Full => return lost(Cause::AddressLimit),
             _ => {}
@@ -336,7 +342,9 @@ fn change_tag(packet: &mut Packet, retag: Retag) -> bool {
     match retag {
         Retag::Keep => true,
         Retag::Push(vlan) => {
-            let Some(_) = packet.prepend(TAG_LEN) else { return false };
+            if packet.prepend(TAG_LEN).is_none() {
+                return false;
+            }
             let Some(front) = packet.data_mut().first_chunk_mut::<16>() else { return false };
             front.copy_within(TAG_LEN.., 0);
             front[12..14].copy_from_slice(&TAG.to_be_bytes());
@@ -350,6 +358,3 @@ fn change_tag(packet: &mut Packet, retag: Retag) -> bool {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

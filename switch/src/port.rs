@@ -59,18 +59,14 @@ impl Seat {
         let share = share.max(1);
         let floods = u64::from(rules.flood_rate) / share;
         let policing = rules.policing.map(|policing| {
-            Tokens::new(policing.bytes_per_second / share, (policing.burst_bytes / share).max(rules.longest as u64))
+            Tokens::new(
+                policing.bytes_per_second / share,
+                (policing.burst_bytes / share).max(rules.longest as u64),
+            )
         });
         // A tenth of a second's worth at once; a start finds many unknown.
         let at_once = if floods == 0 { 0 } else { (floods / 10).max(2048) };
-        Self {
-            rules,
-            losses,
-            way,
-            out: Burst::new(),
-            floods: Tokens::new(floods, at_once),
-            policing,
-        }
+        Self { rules, losses, way, out: Burst::new(), floods: Tokens::new(floods, at_once), policing }
     }
 }
 

@@ -434,6 +434,10 @@ drops! {
     NoPacket no_packet: "no packet to copy it into",
     /// Longer than the port's MTU, on the way out.
     TxOversize tx_oversize: "longer than the MTU of the port it was to go to",
+    /// Lost by the device on the way in; `show` of the device says why.
+    RxDevice rx_device: "lost by the device on the way in",
+    /// Lost by the device on the way out.
+    TxDevice tx_device: "lost by the device on the way out",
     /// The transmit queue was full.
     TxFull tx_full: "the transmit queue was full",
 }
