@@ -9,6 +9,7 @@ mod doctor;
 mod error;
 mod log;
 mod output;
+mod switch;
 mod system_clock;
 mod testpmd;
 

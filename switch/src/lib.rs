@@ -16,7 +16,7 @@ pub mod fdb;
 mod forward;
 pub mod frame;
 mod guard;
-#[doc(hidden)]
+#[cfg(any(test, feature = "model"))]
 pub mod model;
 mod port;
 pub mod rate;

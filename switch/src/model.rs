@@ -51,6 +51,26 @@ pub enum Op {
     },
 }
 
+impl Op {
+    /// Any four bytes are one.
+    ///
+    /// ```
+    /// use linecard_switch::model::Op;
+    /// assert!(matches!(Op::from_bytes([7, 1, 2, 3]), Op::Tick));
+    /// ```
+    #[must_use]
+    pub fn from_bytes([what, station, port, more]: [u8; 4]) -> Self {
+        match what % 10 {
+            0..4 => Self::Learn { station, port: port % 8, limit: more, fixed: what >= 200 },
+            4 => Self::Fix { station, port: port % 8 },
+            5 | 6 => Self::Find { station },
+            7 => Self::Tick,
+            8 => Self::Age { limit: more % 8 },
+            _ => Self::Flush { port: port % 8 },
+        }
+    }
+}
+
 /// Numbers as stations: two VLANs, addresses that differ in their first and last octets.
 fn station(number: u8) -> Station {
     Station::new(MacAddr([number & 0xf0, 0, 0, 0, 0, number & 0x0f]), u16::from(number & 1) * 4095)
