@@ -132,7 +132,7 @@ fn frames_stay_in_their_vlans_with_the_tags_each_port_wants() {
             json!({}),
         ],
     );
-    let plain = frame(1, ALL, b"which VLAN?");
+    let (plain, other) = (frame(1, ALL, b"which VLAN?"), frame(6, ALL, b"which VLAN?"));
     for (from, sent, want) in [
         (0, plain.clone(), vec![(2, tagged(10, &plain))]),
         (1, plain.clone(), vec![(2, tagged(20, &plain))]),
@@ -141,7 +141,7 @@ fn frames_stay_in_their_vlans_with_the_tags_each_port_wants() {
         (2, tagged(20, &plain), vec![(1, plain.clone())]),
         (2, tagged(30, &plain), vec![(3, plain.clone())]),
         (2, tagged(40, &plain), vec![]),
-        (3, plain.clone(), vec![(2, plain.clone())]),
+        (3, other.clone(), vec![(2, other.clone())]),
         (0, tagged(10, &plain), vec![]),
         (0, tagged(20, &plain), vec![]),
         (4, tagged(10, &plain), vec![]),
