@@ -2,19 +2,21 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use linecard::pmd::contract::{Ends, Far, Limits, Link};
 use linecard::pmd::{DevArgs, Device, Driver, ProbeContext};
 use linecard::vhost_user::VhostDriver;
 use linecard::virtio_user::VirtioUser;
+use linecard_lab::contract::{Ends, Far, Limits, Link};
 
 static VHOST: VhostDriver = VhostDriver::new();
 static VIRTIO_USER: VirtioUser = VirtioUser::new();
 
-/// A frontend and a backend on a socket of their own.
+/// A frontend and a backend on a socket of their own: a path and an abstract name in turns.
 fn both(front: &ProbeContext, back: &ProbeContext, options: &str) -> (Box<dyn Device>, Box<dyn Device>) {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    let name = format!("linecard-ends-{}-{}.sock", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-    let path = std::env::temp_dir().join(name);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("linecard-ends-{}-{number}.sock", std::process::id());
+    let path =
+        if number.is_multiple_of(2) { std::env::temp_dir().join(name) } else { format!("@{name}").into() };
     let args = |text: String| DevArgs::parse(&text).expect("well formed");
     let back_args = args(format!("net_vhost0,iface={},queues=2", path.display()));
     let front_args = args(format!("net_virtio_user0,path={},queues=2,{options}", path.display()));
@@ -56,26 +58,26 @@ impl Link for Back {
 }
 
 mod front_split_mergeable {
-    linecard::pmd::contract_tests!(super::Front("mrg_rxbuf=1,in_order=0"));
+    linecard_lab::contract_tests!(super::Front("mrg_rxbuf=1,in_order=0"));
 }
 mod front_split_in_order {
-    linecard::pmd::contract_tests!(super::Front("mrg_rxbuf=0,in_order=1"));
+    linecard_lab::contract_tests!(super::Front("mrg_rxbuf=0,in_order=1"));
 }
 mod front_packed_mergeable {
-    linecard::pmd::contract_tests!(super::Front("packed_vq=1,mrg_rxbuf=1,in_order=0"));
+    linecard_lab::contract_tests!(super::Front("packed_vq=1,mrg_rxbuf=1,in_order=0"));
 }
 mod front_packed_in_order {
-    linecard::pmd::contract_tests!(super::Front("packed_vq=1,mrg_rxbuf=0,in_order=1"));
+    linecard_lab::contract_tests!(super::Front("packed_vq=1,mrg_rxbuf=0,in_order=1"));
 }
 mod back_split_mergeable {
-    linecard::pmd::contract_tests!(super::Back("mrg_rxbuf=1,in_order=0"));
+    linecard_lab::contract_tests!(super::Back("mrg_rxbuf=1,in_order=0"));
 }
 mod back_split_in_order {
-    linecard::pmd::contract_tests!(super::Back("mrg_rxbuf=0,in_order=1"));
+    linecard_lab::contract_tests!(super::Back("mrg_rxbuf=0,in_order=1"));
 }
 mod back_packed_mergeable {
-    linecard::pmd::contract_tests!(super::Back("packed_vq=1,mrg_rxbuf=1,in_order=0"));
+    linecard_lab::contract_tests!(super::Back("packed_vq=1,mrg_rxbuf=1,in_order=0"));
 }
 mod back_packed_in_order {
-    linecard::pmd::contract_tests!(super::Back("packed_vq=1,mrg_rxbuf=0,in_order=1"));
+    linecard_lab::contract_tests!(super::Back("packed_vq=1,mrg_rxbuf=0,in_order=1"));
 }

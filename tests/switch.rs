@@ -7,8 +7,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use linecard::pmd::netdev::lab::{Lab, Wire, wait_for, wait_until};
 use linecard::prelude::*;
+use linecard_lab::{Lab, Wire, wait_for, wait_until};
 use linecard_switch::api::{Client, FdbFilter, PortKind, PortSpec, PortState};
 use support::Scratch;
 use support::console::{Kind, Testpmd, present};
@@ -114,10 +114,20 @@ fn dpdk(socket: &Path) -> Testpmd {
     let device = format!("net_virtio_user0,path={},queue_size=256,mac=02:00:00:00:00:02", socket.display());
     let prefix = format!("switch{}", std::process::id());
     let eal = [
-        "--lcores", "0@0,1@1", "--no-pci", "--in-memory", "--no-huge", "-m", "256", "--file-prefix", &prefix, "--vdev",
+        "--lcores",
+        "0@0,1@1",
+        "--no-pci",
+        "--in-memory",
+        "--no-huge",
+        "-m",
+        "256",
+        "--file-prefix",
+        &prefix,
+        "--vdev",
         &device,
     ];
-    let mut peer = Testpmd::start(Kind::Dpdk, &eal, &["-i", "--total-num-mbufs=2048", "--forward-mode=macswap"]);
+    let mut peer =
+        Testpmd::start(Kind::Dpdk, &eal, &["-i", "--total-num-mbufs=2048", "--forward-mode=macswap"]);
     peer.type_line("start");
     peer.expect("macswap packet forwarding", Duration::from_secs(60));
     peer
@@ -133,7 +143,8 @@ fn every_pair_exchanges_checked_packets() {
     let scratch = Scratch::new(TEST);
     let (a, b) = (scratch.join("a.sock"), scratch.join("b.sock"));
     let ports = [a.display().to_string(), b.display().to_string()];
-    let (running, mut client) = start(&lab, &scratch, &["--tap", "sw0", "--port", &ports[0], "--port", &ports[1]]);
+    let (running, mut client) =
+        start(&lab, &scratch, &["--tap", "sw0", "--port", &ports[0], "--port", &ports[1]]);
     wait_for_socket(&b);
     let peer = dpdk(&b);
     let mut ours = Ours::start(&frontend_vdev(&a, "mac=02:00:00:00:00:01"));
@@ -165,7 +176,10 @@ fn a_restart_brings_every_port_back() {
     let one = PortSpec { mac: Some(linecard::net::MacAddr(OURS)), ..PortSpec::new("one", vhost("a.sock")) };
     let two = PortSpec::new("two", vhost("b.sock"));
     let tap = PortSpec::new("tap", PortKind::Tap { name: "sw0".into() });
-    let again = linecard_switch::api::Again { netns: lab.path().into(), name: format!("switch/{}", std::process::id()) };
+    let again = linecard_switch::api::Again {
+        netns: lab.path().into(),
+        name: format!("switch/{}", std::process::id()),
+    };
     let passed = PortSpec::new("passed", PortKind::VhostUserFd { again: Some(again.clone()) });
     let lost = PortSpec::new("lost", PortKind::VhostUserFd { again: None });
     for spec in [&one, &two, &tap] {
@@ -190,7 +204,8 @@ fn a_restart_brings_every_port_back() {
     assert!(!path("a.sock").exists());
 
     let (running, mut client) = start(&lab, &scratch, &[]);
-    let back: Vec<_> = client.port_list().expect("a list").into_iter().map(|port| (port.spec, port.state)).collect();
+    let back: Vec<_> =
+        client.port_list().expect("a list").into_iter().map(|port| (port.spec, port.state)).collect();
     let down = |spec: &PortSpec| (spec.clone(), PortState::Down);
     let state = |spec: &PortSpec| back.iter().find(|(found, _)| found == spec).map(|(_, state)| *state);
     assert_eq!(back.len(), 4, "{back:?}");

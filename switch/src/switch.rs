@@ -71,7 +71,8 @@ struct Open {
 /// ```
 /// use linecard_eal::{Eal, EalArgs};
 /// use linecard_mempool::{Pool, PoolConfig};
-/// use linecard_pmd::{ProbeContext, Registry, ring::RingDriver};
+/// use linecard_net_ring::RingDriver;
+/// use linecard_pmd::{ProbeContext, Registry};
 /// use linecard_switch::api::{PortKind, PortSpec};
 /// use linecard_switch::{Switch, SwitchConfig};
 ///

@@ -103,7 +103,11 @@ fn nobody_uses_an_address_that_is_anothers() {
     assert_eq!(bed.reach(0, &frame(1, 2, b"hello")), [1]);
     assert_eq!(bed.reach(0, &frame(2, ALL, b"I am two")), [0_usize; 0]);
     assert_eq!(bed.reach(2, &frame(2, ALL, b"no, I am")), [0_usize; 0]);
-    assert_eq!(bed.reach(2, &frame(9, 8, b"for a stranger")), [0_usize; 0], "only itself is behind a port with an address");
+    assert_eq!(
+        bed.reach(2, &frame(9, 8, b"for a stranger")),
+        [0_usize; 0],
+        "only itself is behind a port with an address"
+    );
     assert_eq!((drops(&bed, 0).source_mac, drops(&bed, 2).source_taken, drops(&bed, 2).filtered), (1, 1, 1));
 
     let arp = |ip: u8| {
@@ -117,7 +121,13 @@ fn nobody_uses_an_address_that_is_anothers() {
     assert!(!again.created);
     let mut other = bed.info(0).spec;
     other.key = "thief".into();
-    assert!(bed.switch.add(&other, None).expect_err("its address is taken").message.contains("belongs to port 'p0'"));
+    assert!(
+        bed.switch
+            .add(&other, None)
+            .expect_err("its address is taken")
+            .message
+            .contains("belongs to port 'p0'")
+    );
 }
 
 #[test]
@@ -148,7 +158,8 @@ fn frames_stay_in_their_vlans_with_the_tags_each_port_wants() {
     ] {
         bed.send(from, std::slice::from_ref(&sent));
         bed.settle();
-        let got: Vec<_> = (0..5).flat_map(|port| bed.received(port).into_iter().map(move |frame| (port, frame))).collect();
+        let got: Vec<_> =
+            (0..5).flat_map(|port| bed.received(port).into_iter().map(move |frame| (port, frame))).collect();
         assert_eq!(got, want, "from {from}: {sent:02x?}");
     }
     assert_eq!((drops(&bed, 0).vlan, drops(&bed, 2).vlan, drops(&bed, 4).filtered), (2, 1, 1));
@@ -169,7 +180,8 @@ fn isolated_ports_reach_only_those_that_are_not() {
 
 #[test]
 fn a_port_may_send_only_so_much() {
-    let limited = json!({"flood_rate": 1, "max_macs": 2, "rate": {"bits_per_second": 8, "burst_bytes": 10_000}});
+    let limited =
+        json!({"flood_rate": 1, "max_macs": 2, "rate": {"bits_per_second": 8, "burst_bytes": 10_000}});
     let mut bed = Bed::new(1, &[limited, json!({"flood_rate": 0}), json!({})]);
     assert_eq!(bed.reach(2, &frame(3, ALL, b"")), [0, 1]);
     // Eight bits a second pay for nothing while this test runs.

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use linecard_eal::{Eal, EalArgs, Lcore, LcoreId};
 use linecard_mempool::{Burst, Pool, PoolConfig};
-use linecard_pmd::{Port, PortConfig, ProbeContext, Registry, configure, ring::RingDriver};
+use linecard_net_ring::RingDriver;
+use linecard_pmd::{Port, PortConfig, ProbeContext, Registry, configure};
 use linecard_switch::api::{PortInfo, PortKind, PortSpec};
 use linecard_switch::rules::Defaults;
 use linecard_switch::{Switch, SwitchConfig};
