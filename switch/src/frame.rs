@@ -78,7 +78,7 @@ impl Head {
     #[inline(always)]
     #[must_use]
     pub const fn is_for_the_link(self) -> bool {
-        self.destination() >> 4 == 0x0180_c200_000
+        self.destination() >> 4 == 0x0018_0c20_0000
     }
 
     /// The VLAN of its tag.
