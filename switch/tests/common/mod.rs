@@ -12,9 +12,9 @@ use linecard_switch::{Switch, SwitchConfig};
 use serde_json::{Value, json};
 
 /// A switch, and the other ends of its ports by number.
-pub struct Bed {
+pub(crate) struct Bed {
     // The switch ends before the memory it uses.
-    pub switch: Switch,
+    pub(crate) switch: Switch,
     ends: Vec<Port>,
     sent: Vec<u64>,
     pool: Pool,
@@ -28,7 +28,7 @@ fn keys(number: usize) -> String {
 
 impl Bed {
     /// A port for each of `specs`, which are what `port.add` takes beside key and type.
-    pub fn new(workers: usize, specs: &[Value]) -> Self {
+    pub(crate) fn new(workers: usize, specs: &[Value]) -> Self {
         let (args, _) = EalArgs::parse(["--no-huge", "-m", "64"].map(Into::into)).expect("arguments");
         let eal = Eal::new(&args).expect("a machine");
         let domain = eal.default_domain();
@@ -60,12 +60,12 @@ impl Bed {
         bed
     }
 
-    pub fn info(&self, number: usize) -> PortInfo {
+    pub(crate) fn info(&self, number: usize) -> PortInfo {
         self.switch.show(&keys(number)).expect("it is there")
     }
 
     /// Sends frames into a port, as its station would, by one of its queues.
-    pub fn send_by(&mut self, number: usize, queue: usize, frames: &[Vec<u8>]) {
+    pub(crate) fn send_by(&mut self, number: usize, queue: usize, frames: &[Vec<u8>]) {
         for frame in frames {
             let mut burst = Burst::new();
             let mut packet = self.pool.get().expect("a packet");
@@ -80,12 +80,12 @@ impl Bed {
         }
     }
 
-    pub fn send(&mut self, number: usize, frames: &[Vec<u8>]) {
+    pub(crate) fn send(&mut self, number: usize, frames: &[Vec<u8>]) {
         self.send_by(number, 0, frames);
     }
 
     /// Waits until all that was sent was dealt with.
-    pub fn settle(&self) {
+    pub(crate) fn settle(&self) {
         let until = deadline();
         for (number, sent) in self.sent.iter().enumerate() {
             while self.info(number).counters.rx_packets < *sent {
@@ -102,7 +102,7 @@ impl Bed {
     }
 
     /// What came out of a port since it was asked last.
-    pub fn received(&mut self, number: usize) -> Vec<Vec<u8>> {
+    pub(crate) fn received(&mut self, number: usize) -> Vec<Vec<u8>> {
         let (mut frames, mut burst) = (Vec::new(), Burst::new());
         for queue in &mut self.ends[number].rx {
             while queue.rx_burst(&mut burst) > 0 {
@@ -114,7 +114,7 @@ impl Bed {
     }
 
     /// Sends one frame, and says which ports it came out of.
-    pub fn reach(&mut self, from: usize, frame: &[u8]) -> Vec<usize> {
+    pub(crate) fn reach(&mut self, from: usize, frame: &[u8]) -> Vec<usize> {
         self.send(from, &[frame.to_vec()]);
         self.settle();
         (0..self.ends.len()).filter(|number| !self.received(*number).is_empty()).collect()
@@ -134,12 +134,12 @@ fn deadline() -> Instant {
 }
 
 /// An untagged frame from one station to another, by their numbers; 255 is everybody.
-pub fn frame(from: u8, to: u8, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn frame(from: u8, to: u8, payload: &[u8]) -> Vec<u8> {
     let address = |number| if number == 255 { [0xff; 6] } else { [2, 0, 0, 0, 0, number] };
     [&address(to)[..], &address(from), &[0x88, 0xb5], payload].concat()
 }
 
 /// The same frame in a VLAN.
-pub fn tagged(vlan: u16, frame: &[u8]) -> Vec<u8> {
+pub(crate) fn tagged(vlan: u16, frame: &[u8]) -> Vec<u8> {
     [&frame[..12], &[0x81, 0], &vlan.to_be_bytes(), &frame[12..]].concat()
 }
