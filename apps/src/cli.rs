@@ -9,7 +9,7 @@ use clap_complete::Shell;
 
 use crate::error::Error;
 use crate::output::Output;
-use crate::{bench, capture, demo, doctor, testpmd};
+use crate::{bench, capture, demo, doctor, switch, testpmd};
 
 /// Userspace packet processing: virtio-user and vhost-user ports, without root and without hugepages.
 #[derive(Parser)]
@@ -41,6 +41,10 @@ enum Command {
     ///
     /// For example into Wireshark: linecard capture -p 0 -w - | wireshark -k -i -
     Capture(capture::CaptureArgs),
+    /// Switch frames between virtual machines, containers and the kernel, on vhost-user sockets and taps
+    ///
+    /// For example: linecard switch --tap lc0 --port /run/vm1.sock --port /run/vm2.sock
+    Switch(switch::SwitchArgs),
     /// Print shell completions
     Completions {
         /// The shell to complete for
@@ -88,6 +92,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode, Error> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Capture(args) => capture::run(&args),
+        Command::Switch(args) => switch::run(args),
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "linecard", &mut text);

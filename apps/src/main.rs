@@ -8,6 +8,7 @@ mod demo;
 mod doctor;
 mod error;
 mod output;
+mod switch;
 mod testpmd;
 
 use std::ffi::OsString;

@@ -4,6 +4,7 @@
 pub mod args;
 pub mod bpf;
 pub mod capture;
+pub mod fdb;
 pub mod headers;
 pub mod pcap;
 pub mod ring;
@@ -61,6 +62,11 @@ mod tests {
         feed(25_000, crate::virtqueue::split);
         feed(25_000, crate::virtqueue::packed);
         feed(25_000, crate::ring::run);
+    }
+
+    #[test]
+    fn tables() {
+        feed(25_000, crate::fdb::run);
     }
 
     #[test]

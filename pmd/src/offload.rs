@@ -53,6 +53,12 @@ macro_rules! set {
                 Self(self.0 & !other.0)
             }
 
+            /// What is in both.
+            #[must_use]
+            pub const fn common(self, other: Self) -> Self {
+                Self(self.0 & other.0)
+            }
+
             /// Whether all of `other` is in this set.
             #[must_use]
             pub const fn contains(self, other: Self) -> bool {

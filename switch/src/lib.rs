@@ -1,4 +1,29 @@
 //! A learning Ethernet switch over any ports of Linecard, and the API of its control socket.
+//!
+//! | module | what is in it |
+//! |---|---|
+//! | [`Switch`] | ports, workers, and what is done to them while frames pass |
+//! | [`fdb`] | the table of addresses that all workers share |
+//! | [`frame`], [`rate`], [`rules`] | what of a frame decides, how much may pass, what a port may do |
+//! | [`api`] | the control socket: types, client |
+//! | [`server`] | the control socket: who answers |
+//! | [`state`] | ports that survive a restart |
 #![forbid(unsafe_code)]
 
+mod again;
 pub mod api;
+pub mod fdb;
+mod forward;
+pub mod frame;
+mod guard;
+#[cfg(any(test, feature = "model"))]
+pub mod model;
+mod port;
+pub mod rate;
+pub mod rules;
+pub mod server;
+pub mod state;
+mod switch;
+mod worker;
+
+pub use switch::{MAX_PORTS, Switch, SwitchConfig};

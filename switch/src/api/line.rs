@@ -75,6 +75,12 @@ pub struct Lines {
 }
 
 impl Lines {
+    /// Whether a whole line is here already.
+    #[must_use]
+    pub fn has_line(&self) -> bool {
+        self.bytes.contains(&b'\n')
+    }
+
     /// Waits for the next line; `None` when the other end closed. A socket with a read timeout ends with
     /// [`io::ErrorKind::WouldBlock`].
     ///

@@ -39,7 +39,7 @@ use serde_json::Value;
 pub use self::client::{Client, ClientError};
 pub use self::line::{Line, LineError, Lines, MAX_LINE, send};
 pub use self::port::{
-    Again, DropCounters, PortCounters, PortInfo, PortKind, PortSpec, PortState, Rate, Trunk, Vlan,
+    Again, Cause, DropCounters, PortCounters, PortInfo, PortKind, PortSpec, PortState, Rate, Trunk, Vlan,
 };
 
 /// Where the switch listens unless it is told otherwise.

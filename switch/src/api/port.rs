@@ -336,7 +336,7 @@ pub struct PortCounters {
 }
 
 macro_rules! drops {
-    ($($(#[$doc:meta])* $name:ident: $text:literal,)*) => {
+    ($($(#[$doc:meta])* $variant:ident $name:ident: $text:literal,)*) => {
         /// Frames that were lost, by cause. Causes of receiving are counted where the frame came from, those of sending
         /// where it was to go.
         ///
@@ -351,7 +351,48 @@ macro_rules! drops {
             $($(#[$doc])* pub $name: u64,)*
         }
 
+        /// Why a frame was lost; each is a field of [`DropCounters`].
+        ///
+        /// ```
+        /// use linecard_switch::api::Cause;
+        /// assert_eq!(Cause::SourceMac.name(), "source_mac");
+        /// assert!(Cause::ALL.iter().all(|cause| !cause.meaning().is_empty()));
+        /// ```
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Cause {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Cause {
+            /// Every cause, in the order of its number.
+            pub const ALL: &[Self] = &[$(Self::$variant),*];
+
+            /// The name of its counter.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => stringify!($name),)*
+                }
+            }
+
+            /// What it means, for people.
+            #[must_use]
+            pub const fn meaning(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $text,)*
+                }
+            }
+        }
+
         impl DropCounters {
+            /// Counts `packets` lost for `cause`.
+            pub fn add(&mut self, cause: Cause, packets: u64) {
+                let counter = match cause {
+                    $(Cause::$variant => &mut self.$name,)*
+                };
+                *counter = counter.saturating_add(packets);
+            }
+
             /// All of them.
             #[must_use]
             pub fn total(&self) -> u64 {
@@ -362,46 +403,41 @@ macro_rules! drops {
             pub fn causes(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [$((stringify!($name), self.$name)),*].into_iter()
             }
-
-            /// What a cause means, for people.
-            #[must_use]
-            pub fn meaning(name: &str) -> Option<&'static str> {
-                match name {
-                    $(stringify!($name) => Some($text),)*
-                    _ => None,
-                }
-            }
         }
     };
 }
 
 drops! {
     /// Shorter than an Ethernet header, or from a group address.
-    malformed: "no whole Ethernet header, or a group address as its source",
+    Malformed malformed: "no whole Ethernet header, or a group address as its source",
     /// Longer than the port's MTU, on the way in.
-    rx_oversize: "longer than the MTU of the port it came from",
+    RxOversize rx_oversize: "longer than the MTU of the port it came from",
     /// From an address other than the port's own.
-    source_mac: "its source is not the address of the port",
+    SourceMac source_mac: "its source is not the address of the port",
     /// From an address that belongs to another port.
-    source_taken: "its source belongs to another port",
+    SourceTaken source_taken: "its source belongs to another port",
     /// From more addresses than the port may have.
-    address_limit: "the port has as many addresses as it may",
+    AddressLimit address_limit: "the port has as many addresses as it may",
     /// From an IP address other than the port's own.
-    source_ip: "its IP source is not an address of the port",
+    SourceIp source_ip: "its IP source is not an address of the port",
     /// In a VLAN that the port is not in, or tagged where tags are not allowed.
-    vlan: "its VLAN is not one of the port's",
+    Vlan vlan: "its VLAN is not one of the port's",
     /// Above the port's rate.
-    rate: "above the rate of the port",
+    Rate rate: "above the rate of the port",
     /// Broadcast, multicast or unknown unicast above the port's flood rate.
-    flood_rate: "above the flood rate of the port",
+    FloodRate flood_rate: "above the flood rate of the port",
     /// To a port that this one may not reach, or back where it came from.
-    filtered: "to the port it came from, or between isolated ports",
+    Filtered filtered: "to the port it came from, or between isolated ports",
     /// Sent to a group that is for the link only (01:80:c2:00:00:0x).
-    reserved: "to an address that bridges do not forward",
+    Reserved reserved: "to an address that bridges do not forward",
     /// No packet to copy a flooded frame into.
-    no_packet: "no packet to copy it into",
+    NoPacket no_packet: "no packet to copy it into",
     /// Longer than the port's MTU, on the way out.
-    tx_oversize: "longer than the MTU of the port it was to go to",
+    TxOversize tx_oversize: "longer than the MTU of the port it was to go to",
+    /// Lost by the device on the way in; `show` of the device says why.
+    RxDevice rx_device: "lost by the device on the way in",
+    /// Lost by the device on the way out.
+    TxDevice tx_device: "lost by the device on the way out",
     /// The transmit queue was full.
-    tx_full: "the transmit queue was full",
+    TxFull tx_full: "the transmit queue was full",
 }

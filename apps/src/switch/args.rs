@@ -1,0 +1,89 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use linecard_switch::api::{PortKind, PortSpec};
+
+use super::ctl::CtlArgs;
+use super::port;
+use crate::error::Error;
+
+/// Arguments of `linecard switch`.
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct SwitchArgs {
+    #[command(subcommand)]
+    pub(crate) command: Option<SwitchCommand>,
+    /// Listen for a vhost-user frontend (virtual machine, container) at this path; may be repeated
+    ///
+    /// Options follow the path: client (connect instead), key=NAME, mac=ADDRESS, ip=ADDRESS (may be repeated), vlan=N,
+    /// trunk=N:N:..., native=N, mtu=BYTES, queues=N, rate=BITS (a second), flood-rate=FRAMES, max-macs=N, isolated,
+    /// mode=0660, group=NAME.
+    #[arg(long = "port", value_name = "PATH[,OPTION...]")]
+    ports: Vec<String>,
+    /// Make a kernel interface of this name and attach it; options as for --port; may be repeated
+    #[arg(long = "tap", value_name = "NAME[,OPTION...]")]
+    taps: Vec<String>,
+    /// Attach any device, as `linecard testpmd --vdev` takes it; may be repeated
+    #[arg(long = "vdev", value_name = "DEVICE")]
+    vdevs: Vec<String>,
+    /// Settings and ports, in TOML
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Where to be controlled; `none` for nowhere [default: /run/linecard/switch.sock, for root]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) socket: Option<PathBuf>,
+    /// Where ports added by request are kept for a restart; `none` for nowhere [default: beside the control socket]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) state: Option<PathBuf>,
+    /// Worker threads and their cores, such as 0@1 or (0-1)@2-3 [default: one on each core]
+    #[arg(long, value_name = "MAP")]
+    pub(crate) lcores: Option<String>,
+    /// Limit on the memory of packets and rings
+    #[arg(short = 'm', value_name = "MIB")]
+    pub(crate) memory: Option<u32>,
+    /// Use 4K pages
+    #[arg(long)]
+    pub(crate) no_huge: bool,
+    /// Packets that can be on their way at once [default: 16384]
+    #[arg(long, value_name = "PACKETS", value_parser = clap::value_parser!(u32).range(512..=4_194_304))]
+    pub(crate) packets: Option<u32>,
+    /// Addresses the switch can know [default: 65536]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
+    pub(crate) addresses: Option<u32>,
+    /// Seconds after which an address that does not send is forgotten [default: 300]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) age: Option<u32>,
+    /// 8, debug, or pattern:level; may be repeated
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) log_level: Vec<String>,
+}
+
+/// What `linecard switch` can do beside switching.
+#[derive(Subcommand, Debug)]
+pub(crate) enum SwitchCommand {
+    /// Control a running switch: its ports, addresses, statistics
+    Ctl(CtlArgs),
+}
+
+impl SwitchArgs {
+    /// The ports that the command line asks for.
+    ///
+    /// # Errors
+    /// One cannot be understood.
+    pub(crate) fn ports(&self) -> Result<Vec<PortSpec>, Error> {
+        let mut ports = Vec::new();
+        for (number, text) in self.ports.iter().enumerate() {
+            ports.push(port::vhost(text, &format!("port{}", number + 1)).map_err(Error::Usage)?);
+        }
+        for text in &self.taps {
+            ports.push(port::tap(text, None).map_err(Error::Usage)?);
+        }
+        for device in &self.vdevs {
+            let key = device.split(',').next().unwrap_or(device);
+            ports.push(PortSpec::new(key, PortKind::Vdev { device: device.clone() }));
+        }
+        Ok(ports)
+    }
+}

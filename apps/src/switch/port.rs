@@ -1,0 +1,160 @@
+//! Ports as the command line names them: what, then options.
+
+use std::str::FromStr;
+
+use linecard_switch::api::{PortKind, PortSpec, Rate, Trunk, Vlan};
+
+/// The options there are, for people.
+const OPTIONS: &str = "client, key=NAME, mac=ADDRESS, ip=ADDRESS, vlan=N, trunk=N:N, native=N, mtu=BYTES, queues=N, rate=BITS, \
+                       flood-rate=FRAMES, max-macs=N, isolated, mode=0660 and group=NAME";
+
+/// A vhost-user socket with options.
+///
+/// # Errors
+/// What is wrong, in one sentence.
+pub(crate) fn vhost(text: &str, key: &str) -> Result<PortSpec, String> {
+    let (path, options) = text.split_once(',').unwrap_or((text, ""));
+    // What the switch says about its sockets holds wherever it is started from.
+    let path = std::path::absolute(path)
+        .map_err(|error| format!("'{path}' is no path of a socket: {error}; name one"))?;
+    let kind = PortKind::VhostUser { path, client: false, mode: None, group: None };
+    read(PortSpec::new(key, kind), options, text)
+}
+
+/// A kernel interface with options; its key is its name.
+///
+/// # Errors
+/// As [`vhost`].
+pub(crate) fn tap(text: &str, key: Option<&str>) -> Result<PortSpec, String> {
+    let (name, options) = text.split_once(',').unwrap_or((text, ""));
+    read(PortSpec::new(key.unwrap_or(name), PortKind::Tap { name: name.into() }), options, text)
+}
+
+fn read(mut spec: PortSpec, options: &str, whole: &str) -> Result<PortSpec, String> {
+    let mut native = None;
+    for option in options.split(',').filter(|option| !option.is_empty()) {
+        let (name, value) =
+            option.split_once('=').map_or((option, None), |(name, value)| (name, Some(value)));
+        if name == "native" {
+            native = Some(number(option, name, value)?);
+        } else {
+            apply(&mut spec, name, value).map_err(|problem| match problem {
+                Problem::Unknown => format!("'{option}' is no option of port '{whole}'; there are {OPTIONS}"),
+                Problem::Value(expected) => {
+                    format!("'{option}' of port '{whole}' cannot be used; {name} takes {expected}")
+                }
+            })?;
+        }
+    }
+    match (&mut spec.vlan, native) {
+        (_, None) => Ok(spec),
+        (Some(Vlan::Trunk(trunk)), Some(vlan)) => {
+            trunk.native = Some(vlan);
+            Ok(spec)
+        }
+        _ => Err(format!(
+            "'native' of port '{whole}' is of no use without a trunk; add trunk=N:N, or say vlan=N"
+        )),
+    }
+}
+
+fn number(option: &str, name: &str, value: Option<&str>) -> Result<u16, String> {
+    let read = value.and_then(|value| value.parse().ok());
+    read.ok_or_else(|| format!("'{option}' cannot be used; {name} takes a number from 1 to 4094"))
+}
+
+enum Problem {
+    Unknown,
+    Value(&'static str),
+}
+
+fn parsed<T: FromStr>(value: Option<&str>, expected: &'static str) -> Result<T, Problem> {
+    value.and_then(|value| value.parse().ok()).ok_or(Problem::Value(expected))
+}
+
+fn bare(value: Option<&str>) -> Result<bool, Problem> {
+    match value {
+        None | Some("1") => Ok(true),
+        Some("0") => Ok(false),
+        Some(_) => Err(Problem::Value("no value")),
+    }
+}
+
+fn apply(spec: &mut PortSpec, name: &str, value: Option<&str>) -> Result<(), Problem> {
+    match name {
+        "key" => spec.key = parsed(value, "a name")?,
+        "mac" => spec.mac = Some(parsed(value, "an address such as 02:00:00:00:00:01")?),
+        "ip" => spec.ips.push(parsed(value, "an IPv4 or IPv6 address")?),
+        "vlan" => spec.vlan = Some(Vlan::Access(parsed(value, "a number from 1 to 4094")?)),
+        "trunk" => {
+            let numbers =
+                value.unwrap_or_default().split(':').map(|vlan| parsed(Some(vlan), "VLANs such as 10:20"));
+            spec.vlan = Some(Vlan::Trunk(Trunk { vlans: numbers.collect::<Result<_, _>>()?, native: None }));
+        }
+        "mtu" => spec.mtu = parsed(value, "68 to 65535 bytes")?,
+        "queues" => spec.queues = parsed(value, "1 to 128")?,
+        "rate" => {
+            let bits_per_second = parsed(value, "bits a second")?;
+            spec.rate = Some(Rate { bits_per_second, burst_bytes: None });
+        }
+        "flood-rate" => spec.flood_rate = Some(parsed(value, "frames a second")?),
+        "max-macs" => spec.max_macs = Some(parsed(value, "a number of addresses")?),
+        "isolated" => spec.isolated = bare(value)?,
+        _ => return apply_socket(&mut spec.kind, name, value),
+    }
+    Ok(())
+}
+
+/// Options that only vhost-user sockets have.
+fn apply_socket(kind: &mut PortKind, name: &str, value: Option<&str>) -> Result<(), Problem> {
+    let PortKind::VhostUser { client, mode, group, .. } = kind else { return Err(Problem::Unknown) };
+    match name {
+        "client" => *client = bare(value)?,
+        "mode" => *mode = Some(parsed(value, "access rights such as 0660")?),
+        "group" => *group = Some(parsed(value, "the name of a group")?),
+        _ => return Err(Problem::Unknown),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_read() {
+        let spec = vhost("/a.sock,client,key=vm,mac=02:00:00:00:00:01,ip=10.0.0.1,ip=fd00::1,trunk=10:20,native=1,mtu=9000,\
+                          queues=2,rate=1000000,isolated", "port1")
+            .expect("it makes sense");
+        assert_eq!(
+            spec.kind,
+            PortKind::VhostUser { path: "/a.sock".into(), client: true, mode: None, group: None }
+        );
+        assert_eq!(
+            (spec.key.as_str(), spec.ips.len(), spec.mtu, spec.queues, spec.isolated),
+            ("vm", 2, 9000, 2, true)
+        );
+        assert_eq!(spec.vlan, Some(Vlan::Trunk(Trunk { vlans: vec![10, 20], native: Some(1) })));
+    }
+
+    #[test]
+    fn what_cannot_be_understood_is_told_with_what_can() {
+        for (text, want) in [
+            ("/a,colour=red", "'colour=red' is no option of port '/a,colour=red'; there are client, "),
+            ("/a,mac=02", "'mac=02' of port '/a,mac=02' cannot be used; mac takes an address such as "),
+            ("/a,vlan=ten", "'vlan=ten' of port '/a,vlan=ten' cannot be used; vlan takes a number"),
+            ("/a,trunk=", "'trunk=' of port '/a,trunk=' cannot be used; trunk takes VLANs"),
+            ("/a,native=1", "'native' of port '/a,native=1' is of no use without a trunk"),
+            (
+                "/a,client=maybe",
+                "'client=maybe' of port '/a,client=maybe' cannot be used; client takes no value",
+            ),
+        ] {
+            let problem = vhost(text, "port1").expect_err(text);
+            assert!(problem.starts_with(want), "{problem}");
+        }
+        assert!(
+            tap("lc0,client", None).expect_err("a tap has no socket").starts_with("'client' is no option")
+        );
+    }
+}

@@ -1,0 +1,107 @@
+//! The control socket: its place, and who had it before.
+
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use linecard::eal::runtime;
+use linecard_switch::server::{Server, Service};
+
+use crate::error::Error;
+
+/// A listening socket whose name goes with it.
+pub(crate) struct Socket {
+    path: PathBuf,
+    listener: UnixListener,
+    /// Device and inode of the name, so that a successor's is left alone.
+    identity: Option<(u64, u64)>,
+}
+
+/// Where the switch of this user listens by default.
+pub(crate) fn default_path() -> PathBuf {
+    runtime::root().join("switch.sock")
+}
+
+impl Socket {
+    /// Listens at `asked`, or at the default path; `None` where `none` was asked for.
+    ///
+    /// # Errors
+    /// Another switch is there, or nobody can listen there.
+    pub(crate) fn open(asked: Option<&Path>) -> Result<Option<Self>, Error> {
+        let path = match asked {
+            Some(path) if path.as_os_str() == "none" => return Ok(None),
+            Some(path) => path.to_owned(),
+            None => {
+                runtime::create("switch")?;
+                default_path()
+            }
+        };
+        clear(&path)?;
+        let failed = |source| Error::System {
+            action: format!("nobody can listen at {}", path.display()),
+            source,
+            remedy: "name another path with --socket, or `none`",
+        };
+        let listener = UnixListener::bind(&path).map_err(failed)?;
+        // Who else gets in before is refused by the user the kernel names.
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
+        let identity = identity(&path);
+        Ok(Some(Self { path, listener, identity }))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Answers whoever connects.
+    ///
+    /// # Errors
+    /// No thread can be made for it.
+    pub(crate) fn serve(&self, service: Arc<Service>) -> Result<Server, Error> {
+        let started = self.listener.try_clone().and_then(|listener| Server::start(listener, service));
+        started.map_err(|source| Error::System {
+            action: "the control socket cannot be served".into(),
+            source,
+            remedy: "allow this user more descriptors and threads",
+        })
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if self.identity.is_some() && identity(&self.path) == self.identity {
+            // Gone already is as good.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    std::fs::symlink_metadata(path).ok().map(|meta| (meta.dev(), meta.ino()))
+}
+
+/// Removes what a dead switch left behind.
+fn clear(path: &Path) -> Result<(), Error> {
+    let Ok(meta) = std::fs::symlink_metadata(path) else { return Ok(()) };
+    if !meta.file_type().is_socket() {
+        let problem =
+            format!("{} is there and is no socket; name another path with --socket", path.display());
+        return Err(Error::Failed(problem));
+    }
+    match UnixStream::connect(path) {
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            std::fs::remove_file(path).map_err(|source| Error::System {
+                action: format!("a dead switch's socket {} cannot be removed", path.display()),
+                source,
+                remedy: "name another path with --socket",
+            })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        _ => Err(Error::Failed(format!(
+            "another switch answers at {}; end it, or name another path with --socket",
+            path.display()
+        ))),
+    }
+}

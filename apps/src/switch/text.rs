@@ -1,0 +1,152 @@
+//! Answers of a switch as tables for people.
+
+use std::fmt::Write as _;
+
+use linecard_switch::api::{Cause, FdbEntry, PortInfo, PortKind, PortState, Stats, Vlan};
+
+fn state(state: PortState) -> &'static str {
+    match state {
+        PortState::Up => "up",
+        PortState::Down => "down",
+        PortState::Waiting => "waiting",
+    }
+}
+
+fn kind(kind: &PortKind) -> String {
+    match kind {
+        PortKind::VhostUser { path, client, .. } => {
+            format!("vhost-user {} ({})", path.display(), if *client { "connects" } else { "listens" })
+        }
+        PortKind::VhostUserFd { again: Some(again) } => {
+            format!("vhost-user @{} in {}", again.name, again.netns.display())
+        }
+        PortKind::VhostUserFd { again: None } => "vhost-user, passed socket".into(),
+        PortKind::Tap { name } => format!("tap {name}"),
+        PortKind::Vdev { device } => device.clone(),
+    }
+}
+
+fn vlan(vlan: Option<&Vlan>) -> String {
+    match vlan {
+        None => "-".into(),
+        Some(Vlan::Access(vlan)) => vlan.to_string(),
+        Some(Vlan::Trunk(trunk)) => {
+            let vlans: Vec<String> = trunk.vlans.iter().map(u16::to_string).collect();
+            let native = trunk.native.map_or(String::new(), |vlan| format!(" native {vlan}"));
+            format!("trunk {}{native}", vlans.join(","))
+        }
+    }
+}
+
+/// Rows in columns as wide as they must be.
+fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
+    let mut widths: Vec<usize> = heading.iter().map(|name| name.len()).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let mut text = String::new();
+    let heading: Vec<String> = heading.iter().map(|name| (*name).to_owned()).collect();
+    for row in std::iter::once(&heading).chain(rows) {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            let _ = write!(line, "{cell:<width$}  ");
+        }
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    text
+}
+
+/// `ports`.
+pub(crate) fn ports(ports: &[PortInfo]) -> String {
+    let rows: Vec<_> = ports
+        .iter()
+        .map(|port| {
+            vec![
+                port.spec.key.clone(),
+                state(port.state).into(),
+                kind(&port.spec.kind),
+                port.spec.mac.map_or("-".into(), |mac| mac.to_string().to_lowercase()),
+                vlan(port.spec.vlan.as_ref()),
+                port.addresses.to_string(),
+            ]
+        })
+        .collect();
+    table(&["KEY", "STATE", "PORT", "MAC", "VLAN", "ADDRESSES"], &rows)
+}
+
+/// `show`.
+pub(crate) fn port(port: &PortInfo) -> String {
+    let spec = &port.spec;
+    let mut text = String::new();
+    let ips: Vec<String> = spec.ips.iter().map(ToString::to_string).collect();
+    for (name, value) in [
+        ("key", spec.key.clone()),
+        ("state", state(port.state).into()),
+        ("port", kind(&spec.kind)),
+        ("device", port.device.clone()),
+        ("mac", spec.mac.map_or("any".into(), |mac| mac.to_string().to_lowercase())),
+        ("ips", if ips.is_empty() { "any".into() } else { ips.join(" ") }),
+        ("vlan", vlan(spec.vlan.as_ref())),
+        ("mtu", spec.mtu.to_string()),
+        ("addresses", port.addresses.to_string()),
+        ("received", format!("{} packets, {} bytes", port.counters.rx_packets, port.counters.rx_bytes)),
+        ("sent", format!("{} packets, {} bytes", port.counters.tx_packets, port.counters.tx_bytes)),
+    ] {
+        let _ = writeln!(text, "{name:<10} {value}");
+    }
+    let lost = port.counters.drops.causes().filter(|(_, count)| *count > 0);
+    for (name, count) in lost {
+        let meaning =
+            Cause::ALL.iter().find(|cause| cause.name() == name).map_or("", |cause| cause.meaning());
+        let _ = writeln!(text, "lost       {count} {name}: {meaning}");
+    }
+    text
+}
+
+/// `fdb`.
+pub(crate) fn fdb(entries: &[FdbEntry]) -> String {
+    let rows: Vec<_> = entries
+        .iter()
+        .map(|entry| {
+            vec![
+                entry.mac.to_string().to_lowercase(),
+                if entry.vlan == 0 { "-".into() } else { entry.vlan.to_string() },
+                entry.port.clone(),
+                if entry.fixed { "fixed".into() } else { format!("{} s", entry.age_seconds) },
+            ]
+        })
+        .collect();
+    table(&["MAC", "VLAN", "PORT", "AGE"], &rows)
+}
+
+/// `stats`.
+pub(crate) fn stats(stats: &Stats) -> String {
+    let rows: Vec<_> = stats
+        .ports
+        .iter()
+        .map(|port| {
+            let counters = &port.counters;
+            let lost: Vec<String> = counters
+                .drops
+                .causes()
+                .filter(|(_, count)| *count > 0)
+                .map(|(name, count)| format!("{count} {name}"))
+                .collect();
+            vec![
+                port.spec.key.clone(),
+                counters.rx_packets.to_string(),
+                counters.tx_packets.to_string(),
+                if lost.is_empty() { "0".into() } else { lost.join(", ") },
+            ]
+        })
+        .collect();
+    format!(
+        "up {} s, {} workers, {} addresses\n{}",
+        stats.uptime_seconds,
+        stats.workers,
+        stats.addresses,
+        table(&["KEY", "RECEIVED", "SENT", "LOST"], &rows)
+    )
+}

@@ -1,0 +1,484 @@
+//! The table of addresses: which port each station is behind. One for all workers.
+//!
+//! ```text
+//!   bucket: one cache line            [ sequence | passed | 3 keys | 3 values ]
+//!   key     MAC (48 bits), used (1), VLAN (12)        value   port (16), fixed (1), last seen (32, seconds)
+//! ```
+//! A key lies in the bucket its hash names or, when that was full, in one of the next few; `passed` counts the keys that went
+//! past a bucket, so that a search knows where to end. Readers take no lock: a bucket's sequence number is odd while it
+//! changes and different afterwards, and who sees that looks again. Writers are few (new and moved stations, ageing) and take a
+//! lock that a worker never waits for: an address that cannot be learned now is learned from its next frame.
+//!
+//! The hash has a secret of each table, so that nobody can choose addresses that all lie in one place.
+
+#[cfg(test)]
+mod tests;
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use linecard_net::MacAddr;
+
+/// Keys of a bucket.
+const SLOTS: usize = 3;
+/// Buckets that are looked into at most.
+const REACH: usize = 8;
+/// Looks at a bucket that keeps changing before the address counts as unknown.
+const PATIENCE: usize = 64;
+const FIXED: u64 = 1 << 47;
+const STAMP: u64 = u32::MAX as u64;
+
+/// A station: its address in a VLAN.
+///
+/// ```
+/// use linecard_switch::fdb::Station;
+/// let station = Station::new("02:00:00:00:00:01".parse()?, 10);
+/// assert_eq!((station.mac().to_string().as_str(), station.vlan()), ("02:00:00:00:00:01", 10));
+/// # Ok::<(), linecard_net::mac::ParseMacError>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Station(u64);
+
+impl Station {
+    /// Marks a key that is in use, so that no station is the key 0.
+    const USED: u64 = 1 << 15;
+
+    /// A station in a VLAN, whose number has twelve bits.
+    #[must_use]
+    pub fn new(mac: MacAddr, vlan: u16) -> Self {
+        let [a, b, c, d, e, f] = mac.0;
+        Self::of(u64::from_be_bytes([0, 0, a, b, c, d, e, f]), vlan)
+    }
+
+    /// As [`new`](Self::new), from an address as a number of 48 bits.
+    #[inline(always)]
+    pub(crate) const fn of(mac: u64, vlan: u16) -> Self {
+        Self(mac << 16 | Self::USED | (vlan & 0xfff) as u64)
+    }
+
+    /// Its address.
+    #[must_use]
+    pub const fn mac(self) -> MacAddr {
+        let [a, b, c, d, e, f, _, _] = self.0.to_be_bytes();
+        MacAddr([a, b, c, d, e, f])
+    }
+
+    /// Its VLAN.
+    #[must_use]
+    pub const fn vlan(self) -> u16 {
+        (self.0 & 0xfff) as u16
+    }
+}
+
+/// Where a station is.
+///
+/// ```
+/// use linecard_switch::fdb::Place;
+/// assert_ne!(Place { port: 1, fixed: false, seen: 0 }, Place { port: 1, fixed: true, seen: 0 });
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Its port.
+    pub port: u16,
+    /// Configured; does not age and does not move by what is received.
+    pub fixed: bool,
+    /// When it last sent, in seconds of the table's clock.
+    pub seen: u32,
+}
+
+impl Place {
+    #[inline(always)]
+    const fn to_bits(self) -> u64 {
+        (self.port as u64) << 48 | if self.fixed { FIXED } else { 0 } | self.seen as u64
+    }
+
+    #[inline(always)]
+    const fn of(bits: u64) -> Self {
+        Self { port: (bits >> 48) as u16, fixed: bits & FIXED != 0, seen: (bits & STAMP) as u32 }
+    }
+}
+
+/// What learning a station came to.
+///
+/// ```
+/// use linecard_switch::fdb::Learned;
+/// assert_ne!(Learned::New, Learned::Moved);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Learned {
+    /// It was not known.
+    New,
+    /// It was known behind another port.
+    Moved,
+    /// It is known there already.
+    Known,
+    /// It is configured on another port and stays there.
+    Taken,
+    /// The port has as many as it may.
+    Full,
+    /// The table has no place for it.
+    NoRoom,
+    /// Somebody else is changing the table; the next frame may do it.
+    Busy,
+}
+
+/// A port that stations send through.
+///
+/// ```
+/// let port = linecard_switch::fdb::Behind { port: 3, limit: 64, fixed: false };
+/// assert!(!port.fixed);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Behind {
+    /// Its number.
+    pub port: u16,
+    /// The most stations it may have.
+    pub limit: u32,
+    /// They are configured, so that no other port may have them.
+    pub fixed: bool,
+}
+
+#[repr(align(64))]
+#[derive(Default)]
+struct Bucket {
+    sequence: AtomicU32,
+    passed: AtomicU32,
+    keys: [AtomicU64; SLOTS],
+    places: [AtomicU64; SLOTS],
+}
+
+/// What a look into a bucket found.
+enum Look<'a> {
+    Here(u64, &'a AtomicU64),
+    /// Not here, and maybe further on.
+    Further,
+    Nowhere,
+}
+
+impl Bucket {
+    /// One consistent look.
+    #[inline(always)]
+    fn look(&self, key: u64) -> Look<'_> {
+        for _ in 0..PATIENCE {
+            // F1, pairs with F3: what is read below is at least as new as this number.
+            let before = self.sequence.load(Ordering::Acquire);
+            let mut found = None;
+            for (slot, place) in self.keys.iter().zip(&self.places) {
+                if slot.load(Ordering::Relaxed) == key {
+                    found = Some((place.load(Ordering::Relaxed), place));
+                    break;
+                }
+            }
+            let passed = self.passed.load(Ordering::Relaxed);
+            // F2, pairs with F4: had any of it been newer, the number would be too. Else a station might be taken for behind
+            // the port of the one that got its place.
+            fence(Ordering::Acquire);
+            if before & 1 == 0 && self.sequence.load(Ordering::Relaxed) == before {
+                return match found {
+                    Some((bits, place)) => Look::Here(bits, place),
+                    None if passed > 0 => Look::Further,
+                    None => Look::Nowhere,
+                };
+            }
+            std::hint::spin_loop();
+        }
+        Look::Nowhere
+    }
+
+    /// Changes the bucket; the caller holds the lock.
+    fn change(&self, act: impl FnOnce(&Self)) {
+        let before = self.sequence.load(Ordering::Relaxed);
+        self.sequence.store(before.wrapping_add(1), Ordering::Relaxed);
+        // F4, pairs with F2: the odd number is visible before any of the change.
+        fence(Ordering::Release);
+        act(self);
+        // F3, pairs with F1: all of the change is visible with the new number.
+        self.sequence.store(before.wrapping_add(2), Ordering::Release);
+    }
+}
+
+/// What writers keep.
+struct Counts {
+    /// Stations of each port.
+    ports: Vec<u32>,
+    all: usize,
+}
+
+impl Counts {
+    fn of(&mut self, port: u16) -> &mut u32 {
+        let index = usize::from(port);
+        if self.ports.len() <= index {
+            self.ports.resize(index + 1, 0);
+        }
+        &mut self.ports[index]
+    }
+}
+
+/// The stations a switch knows.
+///
+/// ```
+/// use linecard_switch::fdb::{Behind, Learned, Station, Table};
+/// let table = Table::new(1000);
+/// let station = Station::new("02:00:00:00:00:01".parse()?, 0);
+/// assert_eq!(table.learn(station, Behind { port: 3, limit: 10, fixed: false }), Learned::New);
+/// assert_eq!(table.find(station).map(|place| place.port), Some(3));
+/// table.tick(301);
+/// assert_eq!(table.age(300), 1);
+/// assert_eq!(table.find(station), None);
+/// # Ok::<(), linecard_net::mac::ParseMacError>(())
+/// ```
+pub struct Table {
+    buckets: Box<[Bucket]>,
+    /// An odd number.
+    secret: u64,
+    shift: u32,
+    capacity: usize,
+    /// Seconds since the table was made.
+    now: AtomicU32,
+    counts: Mutex<Counts>,
+}
+
+impl Table {
+    /// An empty table for at most `capacity` stations.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        Self::with_secret(capacity, RandomState::new().hash_one(capacity))
+    }
+
+    /// As [`new`](Self::new), the same in every run: for tests.
+    #[must_use]
+    pub fn with_secret(capacity: usize, secret: u64) -> Self {
+        let capacity = capacity.clamp(1, 1 << 24);
+        // At most two thirds full.
+        let buckets = (capacity / 2 + 1).next_power_of_two().max(2);
+        Self {
+            buckets: (0..buckets).map(|_| Bucket::default()).collect(),
+            secret: secret | 1,
+            shift: u64::BITS - buckets.trailing_zeros(),
+            capacity,
+            now: AtomicU32::new(0),
+            counts: Mutex::new(Counts { ports: Vec::new(), all: 0 }),
+        }
+    }
+
+    /// Where `station` is.
+    #[must_use]
+    pub fn find(&self, station: Station) -> Option<Place> {
+        self.look(station).map(|(bits, _)| Place::of(bits))
+    }
+
+    /// Seconds of the table's clock.
+    #[inline(always)]
+    #[must_use]
+    pub fn now(&self) -> u32 {
+        self.now.load(Ordering::Relaxed)
+    }
+
+    /// Sets the clock.
+    pub fn tick(&self, seconds: u32) {
+        self.now.store(seconds, Ordering::Relaxed);
+    }
+
+    /// A frame came from `station`.
+    #[inline]
+    pub fn learn(&self, station: Station, behind: Behind) -> Learned {
+        match self.refresh(station, behind.port) {
+            Some(learned) => learned,
+            None => self.learn_slowly(station, behind),
+        }
+    }
+
+    /// A frame came from `station`, which is not to be learned if it is not known behind `port`: then `None`.
+    #[inline]
+    pub fn refresh(&self, station: Station, port: u16) -> Option<Learned> {
+        let (bits, cell) = self.look(station)?;
+        let (place, now) = (Place::of(bits), self.now());
+        if place.port != port {
+            return place.fixed.then_some(Learned::Taken);
+        }
+        if place.seen != now {
+            let newer = Place { seen: now, ..place }.to_bits();
+            // The station may have moved meanwhile, or another got its place; then there is nothing to refresh.
+            let _ = cell.compare_exchange(bits, newer, Ordering::Relaxed, Ordering::Relaxed);
+        }
+        Some(Learned::Known)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn learn_slowly(&self, station: Station, behind: Behind) -> Learned {
+        match self.counts.try_lock() {
+            Ok(mut counts) => self.put(&mut counts, station, behind),
+            Err(_) => Learned::Busy,
+        }
+    }
+
+    /// Puts a configured station behind `port`, unless it is known elsewhere: then it comes when it sends.
+    pub fn fix(&self, station: Station, port: u16) -> Learned {
+        let mut counts = self.lock();
+        match self.find(station) {
+            Some(place) if place.port == port => Learned::Known,
+            Some(_) => Learned::Taken,
+            None => self.put(&mut counts, station, Behind { port, limit: u32::MAX, fixed: true }),
+        }
+    }
+
+    /// Forgets what was learned longer than `limit` seconds ago and not seen since. How many stations.
+    pub fn age(&self, limit: u32) -> usize {
+        let now = self.now();
+        self.forget(|_, place| !place.fixed && now.saturating_sub(place.seen) > limit)
+    }
+
+    /// Forgets the stations that `which` picks. How many.
+    pub fn forget(&self, which: impl Fn(Station, Place) -> bool) -> usize {
+        let mut gone = 0;
+        // The lock is free between the pieces, for who wants to learn.
+        for piece in self.buckets.chunks(256) {
+            let mut counts = self.lock();
+            let picked: Vec<_> =
+                Self::entries(piece).filter(|(station, place)| which(*station, *place)).collect();
+            for (station, _) in picked {
+                gone += usize::from(self.remove(&mut counts, station));
+            }
+        }
+        gone
+    }
+
+    /// Every station and its place.
+    #[must_use]
+    pub fn list(&self) -> Vec<(Station, Place)> {
+        let pieces = self.buckets.chunks(256);
+        pieces
+            .flat_map(|piece| {
+                let _still = self.lock();
+                Self::entries(piece).collect::<Vec<_>>()
+            })
+            .collect()
+    }
+
+    /// Stations behind `port`.
+    #[must_use]
+    pub fn count(&self, port: u16) -> u32 {
+        self.lock().ports.get(usize::from(port)).copied().unwrap_or(0)
+    }
+
+    /// All stations.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.lock().all
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[inline(always)]
+    fn home(&self, station: Station) -> usize {
+        // The high half of the product folded in first: VLANs lie in the low bits, makers in the high ones.
+        let mixed = station.0 ^ station.0 >> 32;
+        (mixed.wrapping_mul(self.secret) >> self.shift) as usize
+    }
+
+    #[inline(always)]
+    fn look(&self, station: Station) -> Option<(u64, &AtomicU64)> {
+        let (home, mask) = (self.home(station), self.buckets.len() - 1);
+        for step in 0..REACH {
+            match self.buckets[(home + step) & mask].look(station.0) {
+                Look::Here(bits, cell) => return Some((bits, cell)),
+                Look::Further => {}
+                Look::Nowhere => return None,
+            }
+        }
+        None
+    }
+
+    /// The buckets a station may lie in.
+    fn reach(&self, station: Station) -> impl Iterator<Item = &Bucket> {
+        let (home, mask) = (self.home(station), self.buckets.len() - 1);
+        (0..REACH.min(self.buckets.len())).map(move |step| &self.buckets[(home + step) & mask])
+    }
+
+    /// Puts a station to its place, new or moved.
+    fn put(&self, counts: &mut Counts, station: Station, behind: Behind) -> Learned {
+        let known = self.find(station);
+        match known {
+            Some(known) if known.port == behind.port => return Learned::Known,
+            Some(known) if known.fixed => return Learned::Taken,
+            _ if *counts.of(behind.port) >= behind.limit => return Learned::Full,
+            None if counts.all >= self.capacity => return Learned::NoRoom,
+            Some(_) => {
+                self.remove(counts, station);
+            }
+            None => {}
+        }
+        let place = Place { port: behind.port, fixed: behind.fixed, seen: self.now() };
+        let free = |bucket: &&Bucket| bucket.keys.iter().any(|key| key.load(Ordering::Relaxed) == 0);
+        let Some(steps) = self.reach(station).position(|bucket| free(&bucket)) else {
+            return Learned::NoRoom;
+        };
+        for bucket in self.reach(station).take(steps) {
+            bucket.change(|bucket| {
+                bucket.passed.fetch_add(1, Ordering::Relaxed);
+            });
+        }
+        for bucket in self.reach(station).skip(steps).take(1) {
+            bucket.change(|bucket| {
+                let slots = bucket.keys.iter().zip(&bucket.places);
+                if let Some((key, to)) = slots.into_iter().find(|(key, _)| key.load(Ordering::Relaxed) == 0) {
+                    key.store(station.0, Ordering::Relaxed);
+                    to.store(place.to_bits(), Ordering::Relaxed);
+                }
+            });
+        }
+        *counts.of(place.port) += 1;
+        counts.all += 1;
+        if known.is_some() { Learned::Moved } else { Learned::New }
+    }
+
+    /// Takes a station out; whether it was there.
+    fn remove(&self, counts: &mut Counts, station: Station) -> bool {
+        let at =
+            |bucket: &Bucket| bucket.keys.iter().position(|key| key.load(Ordering::Relaxed) == station.0);
+        let Some((steps, slot)) =
+            self.reach(station).enumerate().find_map(|(steps, bucket)| Some((steps, at(bucket)?)))
+        else {
+            return false;
+        };
+        for (step, bucket) in self.reach(station).enumerate().take(steps + 1) {
+            bucket.change(|bucket| {
+                if step < steps {
+                    bucket.passed.fetch_sub(1, Ordering::Relaxed);
+                } else if let (Some(key), Some(place)) = (bucket.keys.get(slot), bucket.places.get(slot)) {
+                    key.store(0, Ordering::Relaxed);
+                    let port = Place::of(place.load(Ordering::Relaxed)).port;
+                    let count = counts.of(port);
+                    *count = count.saturating_sub(1);
+                }
+            });
+        }
+        counts.all = counts.all.saturating_sub(1);
+        true
+    }
+
+    /// What lies in some buckets; the caller holds the lock.
+    fn entries(buckets: &[Bucket]) -> impl Iterator<Item = (Station, Place)> {
+        let slots = buckets.iter().flat_map(|bucket| bucket.keys.iter().zip(&bucket.places));
+        slots.filter_map(|(key, place)| {
+            let key = key.load(Ordering::Relaxed);
+            (key != 0).then(|| (Station(key), Place::of(place.load(Ordering::Relaxed))))
+        })
+    }
+}
+
+impl std::fmt::Debug for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Table").field("stations", &self.len()).field("capacity", &self.capacity).finish()
+    }
+}

@@ -1,0 +1,91 @@
+//! The table beside a map, and readers beside a writer.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::{Op, run};
+
+fn op() -> impl Strategy<Value = Op> {
+    // Few ports and many of the same stations, so that they meet.
+    let (station, port) = (0_u8..48, 0_u8..5);
+    prop_oneof![
+        6 => (station.clone(), port.clone(), 0_u8..12, prop::bool::weighted(0.2))
+            .prop_map(|(station, port, limit, fixed)| Op::Learn { station, port, limit, fixed }),
+        1 => (station.clone(), port.clone()).prop_map(|(station, port)| Op::Fix { station, port }),
+        3 => station.prop_map(|station| Op::Find { station }),
+        1 => Just(Op::Tick),
+        1 => (0_u8..4).prop_map(|limit| Op::Age { limit }),
+        1 => port.prop_map(|port| Op::Flush { port }),
+    ]
+}
+
+fn behind(port: u16) -> Behind {
+    Behind { port, limit: u32::MAX, fixed: false }
+}
+
+proptest! {
+    #[test]
+    fn agrees_with_a_map(capacity in 1_u8..40, secret: u64, ops in prop::collection::vec(op(), 0..200)) {
+        run(capacity, secret, &ops);
+    }
+}
+
+#[test]
+fn as_many_stations_as_promised_fit() {
+    let table = Table::with_secret(10_000, 0x9e37_79b9_7f4a_7c15);
+    let station = |n: u32| {
+        let [a, b, c, d] = n.to_be_bytes();
+        Station::new(MacAddr([2, 0, a, b, c, d]), 0)
+    };
+    let full =
+        (0..10_000).filter(|n| table.learn(station(*n), behind((n % 64) as u16)) != Learned::New).count();
+    assert_eq!((full, table.len()), (0, 10_000));
+    assert_eq!(table.learn(station(10_000), behind(0)), Learned::NoRoom);
+    assert!((0..10_000).all(|n| table.find(station(n)).is_some_and(|place| place.port == (n % 64) as u16)));
+}
+
+/// A station that always is behind a port of its own is never found behind another's, whatever comes and goes beside it.
+#[test]
+fn a_reader_never_sees_a_neighbours_port() {
+    const STATIONS: u16 = 48;
+    let table = Table::with_secret(16, 5);
+    let station = |n: u16| Station::new(MacAddr([2, 0, 0, 0, 0, n as u8]), n);
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut seen = 0_u64;
+                while !done.load(Ordering::Relaxed) {
+                    for n in 0..STATIONS {
+                        if let Some(place) = table.find(station(n)) {
+                            assert_eq!(place.port, n);
+                            seen += 1;
+                        }
+                    }
+                }
+                seen
+            });
+        }
+        for round in 0..20_000_u32 {
+            let n = (round % u32::from(STATIONS)) as u16;
+            table.learn(station(n), behind(n));
+            if round % 3 == 0 {
+                let old = (n + STATIONS / 2) % STATIONS;
+                table.forget(|_, place| place.port == old);
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn a_locked_table_is_not_waited_for() {
+    let table = Table::new(16);
+    let station = Station::new(MacAddr([2, 0, 0, 0, 0, 1]), 0);
+    let lock = table.lock();
+    assert_eq!(table.learn(station, behind(1)), Learned::Busy);
+    drop(lock);
+    assert_eq!(table.learn(station, behind(1)), Learned::New);
+}

@@ -1,0 +1,360 @@
+//! From a burst of one port to the bursts of others.
+//!
+//! ```text
+//!   received ─ header ─► decision: to a port │ to all │ lost, and why      (table, VLAN, addresses)
+//!            └ for each frame: length, rate, IP source where a port asks for it
+//!   to a port ─► tag ─► its burst ─► its queue, or the worker that has one
+//!   to all    ─► a reference for each port of the VLAN
+//! ```
+//! Neighbouring frames mostly have the same header: a decision is used again as long as the next header is equal, within one
+//! burst. A burst that wholly goes one way is sent as it came.
+
+use std::sync::Arc;
+
+use crossbeam::queue::ArrayQueue;
+use linecard_mempool::{Burst, Offload, Packet};
+use linecard_pmd::TxQueue as _;
+
+use crate::api::Cause;
+use crate::fdb::{Behind, Learned, Station, Table};
+use crate::frame::{Head, TAG};
+use crate::guard;
+use crate::port::{Seat, Way};
+use crate::rules::Retag;
+
+/// Bytes of a tag.
+const TAG_LEN: usize = 4;
+
+/// Where a frame goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    To(u16),
+    All,
+    Lost(Cause),
+}
+
+/// What a header decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Decision {
+    pub(crate) verdict: Verdict,
+    vlan: u16,
+    tagged: bool,
+    /// What happens to the tag, when the frame goes to one port.
+    retag: Retag,
+}
+
+/// A worker's part of the switch: its seats, and the table all share.
+pub(crate) struct Engine {
+    pub(crate) table: Arc<Table>,
+    /// By the number of the port.
+    pub(crate) seats: Vec<Option<Seat>>,
+    /// What other workers are to send for this one, by their numbers.
+    pub(crate) inboxes: Vec<Arc<ArrayQueue<Packet>>>,
+    /// Ports with frames on their way out.
+    dirty: Vec<u16>,
+    /// Nanoseconds, for limits; set once a round.
+    pub(crate) now: u64,
+}
+
+impl Engine {
+    pub(crate) fn new(table: Arc<Table>, inboxes: Vec<Arc<ArrayQueue<Packet>>>) -> Self {
+        Self { table, seats: Vec::new(), inboxes, dirty: Vec::new(), now: 0 }
+    }
+
+    fn seat(&self, port: u16) -> Option<&Seat> {
+        self.seats.get(usize::from(port))?.as_ref()
+    }
+
+    fn seat_mut(&mut self, port: u16) -> Option<&mut Seat> {
+        self.seats.get_mut(usize::from(port))?.as_mut()
+    }
+
+    fn lost(&self, port: u16, cause: Cause, packets: u64) {
+        if let Some(seat) = self.seat(port) {
+            seat.losses.add(cause, packets);
+        }
+    }
+
+    /// Forwards what came from `port`; nothing is left in `packets`.
+    pub(crate) fn forward(&mut self, port: u16, packets: &mut Burst) {
+        let Some(seat) = self.seat(port) else {
+            packets.clear();
+            return;
+        };
+        if seat.rules.header_decides()
+            && let Some((to, longest)) = self.one_way(port, packets)
+        {
+            self.send_all(to, packets, longest);
+            return;
+        }
+        self.each(port, packets);
+    }
+
+    /// The port to which all of `packets` go unchanged, and their greatest length; `None` when they do not.
+    #[inline]
+    fn one_way(&mut self, port: u16, packets: &Burst) -> Option<(u16, usize)> {
+        let first = packets.first()?;
+        let head = Head::of(first.data())?;
+        let mut longest = first.len();
+        for packet in packets.get(1..).unwrap_or_default() {
+            if Head::of(packet.data()) != Some(head) {
+                return None;
+            }
+            longest = longest.max(packet.len());
+        }
+        let decision = self.decide(port, head);
+        let Verdict::To(to) = decision.verdict else { return None };
+        let limit = self.seat(port)?.rules.longest;
+        let to_seat = self.seat(to)?;
+        let free =
+            to_seat.out.is_empty() && decision.retag == Retag::Keep && matches!(to_seat.way, Way::Own(_));
+        (free && longest <= limit).then_some((to, longest))
+    }
+
+    /// Sends a whole burst as it came.
+    #[inline]
+    fn send_all(&mut self, to: u16, packets: &mut Burst, longest: usize) {
+        let Some(seat) = self.seat_mut(to) else {
+            packets.clear();
+            return;
+        };
+        if longest > seat.rules.longest {
+            let limit = seat.rules.longest;
+            let before = packets.len();
+            packets.retain(|packet| fits(packet, limit));
+            seat.losses.add(Cause::TxOversize, (before - packets.len()) as u64);
+        }
+        send(seat, packets);
+    }
+
+    /// Forwards frame by frame.
+    fn each(&mut self, port: u16, packets: &mut Burst) {
+        let mut last: Option<(Head, Decision)> = None;
+        for packet in packets.drain(..linecard_mempool::BURST) {
+            let Some(head) = Head::of(packet.data()) else {
+                self.lost(port, Cause::Malformed, 1);
+                continue;
+            };
+            let decision = match last {
+                Some((seen, decision)) if seen == head => decision,
+                _ => {
+                    let decision = self.decide(port, head);
+                    last = Some((head, decision));
+                    decision
+                }
+            };
+            self.one(port, packet, decision);
+        }
+    }
+
+    fn one(&mut self, port: u16, packet: Packet, decision: Decision) {
+        let now = self.now;
+        let Some(seat) = self.seat_mut(port) else { return };
+        let cause = match decision.verdict {
+            Verdict::Lost(cause) => Some(cause),
+            _ if !fits(&packet, seat.rules.longest) => Some(Cause::RxOversize),
+            _ if seat.rules.guards_ip() && !guard::allows(&seat.rules, packet.data()) => {
+                Some(Cause::SourceIp)
+            }
+            _ if !seat.policing.as_mut().is_none_or(|tokens| tokens.take(packet.len() as u64, now)) => {
+                Some(Cause::Rate)
+            }
+            Verdict::All if !seat.floods.take(1, now) => Some(Cause::FloodRate),
+            _ => None,
+        };
+        match (cause, decision.verdict) {
+            (Some(cause), _) | (None, Verdict::Lost(cause)) => seat.losses.add(cause, 1),
+            (None, Verdict::To(to)) => self.put(to, packet, decision.retag),
+            (None, Verdict::All) => self.flood(port, packet, decision),
+        }
+    }
+
+    /// The way of frames with this header; the station that sent it is learned.
+    pub(crate) fn decide(&mut self, port: u16, head: Head) -> Decision {
+        let lost =
+            |cause| Decision { verdict: Verdict::Lost(cause), vlan: 0, tagged: false, retag: Retag::Keep };
+        let Self { table, seats, now, .. } = self;
+        let Some(seat) = seats.get_mut(usize::from(port)).and_then(Option::as_mut) else {
+            return lost(Cause::Filtered);
+        };
+        if !head.has_station() {
+            return lost(Cause::Malformed);
+        }
+        let tag = head.tag();
+        let Some(vlan) = seat.rules.membership.enter(tag) else { return lost(Cause::Vlan) };
+        if seat.rules.mac.is_some_and(|own| own != head.source()) {
+            return lost(Cause::SourceMac);
+        }
+        if head.is_for_the_link() {
+            return lost(Cause::Reserved);
+        }
+        match learn(table, seat, port, Station::of(head.source(), vlan), *now) {
+            Learned::Taken => return lost(Cause::SourceTaken),
+            Learned::Full => return lost(Cause::AddressLimit),
+            _ => {}
+        }
+        let tagged = tag.is_some();
+        let isolated = seat.rules.isolated;
+        let place = if head.is_group() { None } else { table.find(Station::of(head.destination(), vlan)) };
+        let Some(place) = place else {
+            return Decision { verdict: Verdict::All, vlan, tagged, retag: Retag::Keep };
+        };
+        let to = self.seat(place.port).filter(|to| place.port != port && !(isolated && to.rules.isolated));
+        match to.and_then(|to| to.rules.membership.leave(vlan, tagged)) {
+            Some(retag) => Decision { verdict: Verdict::To(place.port), vlan, tagged, retag },
+            None => lost(Cause::Filtered),
+        }
+    }
+
+    /// A copy for every port that may have it.
+    fn flood(&mut self, port: u16, mut packet: Packet, decision: Decision) {
+        let Some(head) = Head::of(packet.data()) else { return };
+        let Some(isolated) = self.seat(port).map(|seat| seat.rules.isolated) else { return };
+        let mut before: Option<(u16, Retag)> = None;
+        for to in 0..u16::try_from(self.seats.len()).unwrap_or(u16::MAX) {
+            let Some(seat) = self.seat(to).filter(|_| to != port) else { continue };
+            // Behind a port with a configured address there is nobody else.
+            let nobody = !head.is_group() && seat.rules.mac.is_some_and(|own| own != head.destination());
+            if nobody || isolated && seat.rules.isolated {
+                continue;
+            }
+            let Some(retag) = seat.rules.membership.leave(decision.vlan, decision.tagged) else { continue };
+            // The last one gets the frame itself.
+            if let Some((to, retag)) = before.replace((to, retag)) {
+                match packet.clone_ref() {
+                    Some(copy) => self.put(to, copy, retag),
+                    None => self.lost(to, Cause::NoPacket, 1),
+                }
+            }
+        }
+        match before {
+            Some((to, retag)) => self.put(to, packet, retag),
+            None => self.lost(port, Cause::Filtered, 1),
+        }
+    }
+
+    /// Puts a frame into the burst of a port.
+    fn put(&mut self, to: u16, mut packet: Packet, retag: Retag) {
+        let Some(seat) = self.seat_mut(to) else { return };
+        if !fits(&packet, seat.rules.longest) {
+            seat.losses.add(Cause::TxOversize, 1);
+            return;
+        }
+        if retag != Retag::Keep && !change_tag(&mut packet, retag) {
+            seat.losses.add(Cause::NoPacket, 1);
+            return;
+        }
+        if let Way::Through(worker) = seat.way {
+            packet.set_port(to);
+            if self.inboxes.get(worker).is_none_or(|inbox| inbox.push(packet).is_err()) {
+                self.lost(to, Cause::TxFull, 1);
+            }
+            return;
+        }
+        if seat.out.is_empty() {
+            self.dirty.push(to);
+        }
+        let Some(seat) = self.seat_mut(to) else { return };
+        if let Err(packet) = seat.out.push(packet) {
+            flush(seat);
+            let _ = seat.out.push(packet);
+        }
+    }
+
+    /// Takes what other workers left here for ports whose queues this one has.
+    pub(crate) fn collect(&mut self, inbox: &ArrayQueue<Packet>) -> usize {
+        let mut count = 0;
+        while count < 4 * linecard_mempool::BURST
+            && let Some(packet) = inbox.pop()
+        {
+            count += 1;
+            let to = packet.port();
+            if matches!(self.seat(to), Some(Seat { way: Way::Own(_), .. })) {
+                self.put(to, packet, Retag::Keep);
+            }
+        }
+        count
+    }
+
+    /// Sends what is on its way out.
+    #[inline]
+    pub(crate) fn flush(&mut self) {
+        while let Some(port) = self.dirty.pop() {
+            if let Some(seat) = self.seat_mut(port) {
+                flush(seat);
+            }
+        }
+    }
+
+    /// Lets queues finish what earlier bursts left to do.
+    pub(crate) fn reclaim(&mut self) {
+        for seat in self.seats.iter_mut().flatten() {
+            if let Way::Own(queue) = &mut seat.way {
+                queue.reclaim();
+            }
+        }
+    }
+}
+
+/// Learns a station, if its port may let frames pass to all: who floods the table floods everybody.
+#[inline]
+fn learn(table: &Table, seat: &mut Seat, port: u16, station: Station, now: u64) -> Learned {
+    if let Some(learned) = table.refresh(station, port) {
+        return learned;
+    }
+    if !seat.floods.take(1, now) {
+        return Learned::Busy;
+    }
+    let fixed = seat.rules.mac.is_some();
+    table.learn(station, Behind { port, limit: seat.rules.max_macs, fixed })
+}
+
+/// Whether a frame may be as long as it is. One that is to be cut on its way is as long as its pieces, which its sender made.
+#[inline(always)]
+fn fits(packet: &Packet, longest: usize) -> bool {
+    packet.len() <= longest || packet.offload().contains(Offload::RX_LRO)
+}
+
+/// Sends the burst of a seat.
+fn flush(seat: &mut Seat) {
+    let mut out = std::mem::take(&mut seat.out);
+    send(seat, &mut out);
+    seat.out = out;
+}
+
+/// Sends `packets`; what its queue has no room for is lost.
+#[inline]
+fn send(seat: &mut Seat, packets: &mut Burst) {
+    if let Way::Own(queue) = &mut seat.way {
+        queue.tx_burst(packets);
+        if !packets.is_empty() {
+            queue.note_dropped(packets, "tx_full");
+        }
+    }
+    if !packets.is_empty() {
+        let lost = packets.clear();
+        seat.losses.add(Cause::TxFull, lost as u64);
+    }
+}
+
+/// Puts a tag in or takes it out; `false` when there is no room for it, or no packet to change.
+fn change_tag(packet: &mut Packet, retag: Retag) -> bool {
+    match retag {
+        Retag::Keep => true,
+        Retag::Push(vlan) => {
+            if packet.prepend(TAG_LEN).is_none() {
+                return false;
+            }
+            let Some(front) = packet.data_mut().first_chunk_mut::<16>() else { return false };
+            front.copy_within(TAG_LEN.., 0);
+            front[12..14].copy_from_slice(&TAG.to_be_bytes());
+            front[14..].copy_from_slice(&vlan.to_be_bytes());
+            true
+        }
+        Retag::Pop => {
+            let Some(front) = packet.data_mut().first_chunk_mut::<16>() else { return false };
+            front.copy_within(..12, TAG_LEN);
+            packet.adj(TAG_LEN)
+        }
+    }
+}

@@ -1,0 +1,279 @@
+//! Who answers at the control socket.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::Switch;
+use crate::api::{
+    API, Answer, Code, FdbFilter, FdbFlushed, Lines, PortKey, PortRemoved, PortSpec, Problem, Request,
+    Version, send,
+};
+use crate::state::State;
+
+/// Clients at once; more wait to be accepted.
+const MOST_CLIENTS: usize = 64;
+/// How long a client that reads nothing keeps its connection.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often the end is looked for.
+const LOOK: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+
+/// A switch that is asked, and what of it is kept.
+pub struct Service {
+    switch: Arc<Switch>,
+    /// Where ports that were added by request are kept; with their keys, which are all that is written there.
+    state: Option<State>,
+    kept: Mutex<std::collections::BTreeSet<String>>,
+    version: String,
+}
+
+impl Service {
+    /// Answers for `switch`, whose program has this version. Ports added by request are kept in `state`; `kept` names those
+    /// that came from there.
+    pub fn new(
+        switch: Arc<Switch>,
+        state: Option<State>,
+        kept: impl IntoIterator<Item = String>,
+        version: &str,
+    ) -> Self {
+        Self { switch, state, kept: Mutex::new(kept.into_iter().collect()), version: version.into() }
+    }
+
+    /// Answers one line. Descriptors that nobody takes are closed.
+    #[must_use]
+    pub fn answer(&self, line: &[u8], fds: Vec<OwnedFd>) -> Answer {
+        let request: Request = match serde_json::from_slice(line) {
+            Ok(request) => request,
+            Err(error) => {
+                let problem = Problem::new(
+                    Code::InvalidRequest,
+                    format!("the line is no request: {error}"),
+                    r#"send one line such as {"id":1,"method":"version"}"#,
+                );
+                return Answer { id: 0, result: None, error: Some(problem) };
+            }
+        };
+        let id = request.id;
+        match self.act(request, fds) {
+            Ok(result) => Answer { id, result: Some(result), error: None },
+            Err(problem) => Answer { id, result: None, error: Some(problem) },
+        }
+    }
+
+    fn act(&self, request: Request, mut fds: Vec<OwnedFd>) -> Result<Value, Problem> {
+        let switch = &self.switch;
+        let Request { method, params, .. } = request;
+        if method != "port.add" && !fds.is_empty() {
+            let message = format!("{method} takes no descriptor");
+            return Err(Problem::new(Code::InvalidParams, message, "send none beside it"));
+        }
+        match method.as_str() {
+            "version" => {
+                let version = self.version.clone();
+                result(&Version { version, api: API, pid: std::process::id() })
+            }
+            "port.add" => {
+                let spec = PortSpec::read(params).map_err(invalid)?;
+                if fds.len() > 1 {
+                    let message = format!("{} descriptors came, and a port takes one", fds.len());
+                    return Err(Problem::new(Code::InvalidParams, message, "send one"));
+                }
+                result(&self.add(&spec, fds.pop())?)
+            }
+            "port.remove" => {
+                let PortKey { key } = read(&method, params)?;
+                result(&PortRemoved { removed: self.remove(&key)? })
+            }
+            "port.list" => result(&switch.list()),
+            "port.show" => result(&switch.show(&read::<PortKey>(&method, params)?.key)?),
+            "fdb.list" => result(&switch.fdb(&read_or_default(&method, params)?)?),
+            "fdb.flush" => result(&FdbFlushed { flushed: switch.flush(&read_or_default(&method, params)?)? }),
+            "stats" => result(&switch.stats()),
+            _ => {
+                let shown: String = method.chars().take(40).flat_map(char::escape_default).collect();
+                Err(Problem::new(
+                    Code::UnknownMethod,
+                    format!("there is no method '{shown}'"),
+                    "version, port.add, port.remove, port.list, port.show, fdb.list, fdb.flush and stats are there",
+                ))
+            }
+        }
+    }
+
+    /// A port that cannot be kept is not added.
+    fn add(&self, spec: &PortSpec, fd: Option<OwnedFd>) -> Result<crate::api::PortAdded, Problem> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let added = self.switch.add(spec, fd)?;
+        if added.created {
+            kept.insert(spec.key.clone());
+            if let Err(problem) = self.save(&kept) {
+                kept.remove(&spec.key);
+                self.switch.remove(&spec.key)?;
+                return Err(problem);
+            }
+        }
+        Ok(added)
+    }
+
+    fn remove(&self, key: &str) -> Result<bool, Problem> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let removed = self.switch.remove(key)?;
+        if kept.remove(key) {
+            self.save(&kept)?;
+        }
+        Ok(removed)
+    }
+
+    fn save(&self, kept: &std::collections::BTreeSet<String>) -> Result<(), Problem> {
+        let Some(state) = &self.state else { return Ok(()) };
+        let ports: Vec<_> = self.switch.specs().into_iter().filter(|spec| kept.contains(&spec.key)).collect();
+        state.save(&ports).map_err(|error| {
+            let text = error.to_string();
+            let (problem, remedy) = text.rsplit_once("; ").unwrap_or((&text, ""));
+            Problem::new(Code::Unavailable, problem, remedy)
+        })
+    }
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service").field("switch", &self.switch).finish_non_exhaustive()
+    }
+}
+
+fn result(value: &impl Serialize) -> Result<Value, Problem> {
+    serde_json::to_value(value).map_err(|error| {
+        Problem::new(Code::Internal, format!("the answer cannot be written: {error}"), "report this")
+    })
+}
+
+fn read<P: DeserializeOwned>(method: &str, params: Value) -> Result<P, Problem> {
+    serde_json::from_value(params).map_err(|error| {
+        let text = error.to_string();
+        Problem::new(Code::InvalidParams, format!("{method}: {text}"), "see the documentation of the method")
+    })
+}
+
+fn read_or_default(method: &str, params: Value) -> Result<FdbFilter, Problem> {
+    if params.is_null() { Ok(FdbFilter::default()) } else { read(method, params) }
+}
+
+fn invalid(text: String) -> Problem {
+    let (problem, remedy) = text.split_once("; ").unwrap_or((&text, ""));
+    Problem::new(Code::InvalidParams, problem, remedy)
+}
+
+/// Threads that answer at a socket, until it is dropped.
+pub struct Server {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Answers whoever connects to `listener`: root, and the user this process runs as.
+    ///
+    /// # Errors
+    /// No thread can be made.
+    pub fn start(listener: UnixListener, service: Arc<Service>) -> io::Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = Arc::clone(&stop);
+        listener.set_nonblocking(true)?;
+        let thread = std::thread::Builder::new()
+            .name("lc-control".into())
+            .spawn(move || accept(&listener, &service, &stopped))?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").finish_non_exhaustive()
+    }
+}
+
+fn accept(listener: &UnixListener, service: &Arc<Service>, stop: &Arc<AtomicBool>) {
+    let clients = Arc::new(AtomicUsize::new(0));
+    while !stop.load(Ordering::Relaxed) {
+        if !readable(listener.as_fd()) || clients.load(Ordering::Relaxed) >= MOST_CLIENTS {
+            continue;
+        }
+        let Ok((socket, _)) = listener.accept() else { continue };
+        let (service, stop, count) = (Arc::clone(service), Arc::clone(stop), Arc::clone(&clients));
+        count.fetch_add(1, Ordering::Relaxed);
+        let spawned = std::thread::Builder::new().name("lc-client".into()).spawn(move || {
+            if let Err(error) = converse(&socket, &service, &stop) {
+                tracing::debug!("a control connection ended: {error}");
+            }
+            count.fetch_sub(1, Ordering::Relaxed);
+        });
+        if spawned.is_err() {
+            clients.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Waits a little; whether there is something to read, or the other end is gone.
+fn readable(fd: std::os::fd::BorrowedFd<'_>) -> bool {
+    let mut wait = [rustix::event::PollFd::from_borrowed_fd(fd, rustix::event::PollFlags::IN)];
+    rustix::event::poll(&mut wait, Some(&LOOK)).is_ok_and(|ready| ready > 0)
+}
+
+/// Answers one client until it goes, or the server does.
+fn converse(socket: &UnixStream, service: &Service, stop: &AtomicBool) -> Result<(), crate::api::LineError> {
+    socket.set_nonblocking(false)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    socket.set_write_timeout(Some(PATIENCE))?;
+    if !may_ask(socket) {
+        let problem = Problem::new(
+            Code::NotPermitted,
+            "this user may not control the switch",
+            "ask as root, or as the user that the switch runs as",
+        );
+        return tell(socket, &Answer { id: 0, result: None, error: Some(problem) });
+    }
+    let mut lines = Lines::default();
+    while !stop.load(Ordering::Relaxed) {
+        if !lines.has_line() && !readable(socket.as_fd()) {
+            continue;
+        }
+        match lines.next(socket.as_fd()) {
+            Ok(Some(line)) => tell(socket, &service.answer(&line.bytes, line.fds))?,
+            Ok(None) => return Ok(()),
+            Err(error) => {
+                let problem = Problem::new(Code::InvalidRequest, error.to_string(), "connect again");
+                let _ = tell(socket, &Answer { id: 0, result: None, error: Some(problem) });
+                return Err(error);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whom the kernel says is at the other end.
+fn may_ask(socket: &UnixStream) -> bool {
+    let peer = rustix::net::sockopt::socket_peercred(socket);
+    peer.is_ok_and(|peer| peer.uid.is_root() || peer.uid == rustix::process::geteuid())
+}
+
+fn tell(socket: &UnixStream, answer: &Answer) -> Result<(), crate::api::LineError> {
+    let mut line = serde_json::to_vec(answer).map_err(io::Error::from)?;
+    line.push(b'\n');
+    Ok(send(socket.as_fd(), &line, &[])?)
+}

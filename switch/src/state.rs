@@ -1,0 +1,132 @@
+//! Ports that survive a restart: a file with what was asked of each, replaced as a whole.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::api::PortSpec;
+
+/// What the file holds.
+#[derive(Serialize, Deserialize)]
+struct Content {
+    /// Of the layout; larger ones are not understood.
+    version: u32,
+    ports: Vec<serde_json::Value>,
+}
+
+/// The layout that is written.
+const VERSION: u32 = 1;
+
+/// Why the state cannot be read or written.
+///
+/// ```
+/// use linecard_switch::state::{State, StateError};
+/// let path = std::env::temp_dir().join(format!("switch-doc-bad-{}.json", std::process::id()));
+/// std::fs::write(&path, "{")?;
+/// assert!(matches!(State::at(&path).load(), Err(StateError::Unreadable { .. })));
+/// # std::fs::remove_file(path)?;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StateError {
+    /// The file is none of ours.
+    #[error("{} is no state of a switch: {problem}; move it away to start without ports", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The operating system's.
+    #[error("the state in {} cannot be {action}: {source}; name another file with --state", path.display())]
+    System {
+        /// The file.
+        path: PathBuf,
+        /// `read` or `written`.
+        action: &'static str,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Where ports are kept.
+///
+/// ```
+/// use linecard_switch::api::{PortKind, PortSpec};
+/// use linecard_switch::state::State;
+/// let path = std::env::temp_dir().join(format!("switch-doc-{}.json", std::process::id()));
+/// let state = State::at(&path);
+/// let port = PortSpec::new("a", PortKind::Tap { name: "lc0".into() });
+/// state.save(std::slice::from_ref(&port))?;
+/// assert_eq!(state.load()?, [port]);
+/// # std::fs::remove_file(path)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct State {
+    path: PathBuf,
+}
+
+impl State {
+    /// In this file, which need not be there.
+    #[must_use]
+    pub fn at(path: &Path) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// The ports that were saved last; none when there is no file.
+    ///
+    /// # Errors
+    /// The file cannot be read, or makes no sense: nothing of it is used then.
+    pub fn load(&self) -> Result<Vec<PortSpec>, StateError> {
+        let text = match fs::read(&self.path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(self.system("read", source)),
+        };
+        let unreadable = |problem: String| StateError::Unreadable { path: self.path.clone(), problem };
+        let content: Content =
+            serde_json::from_slice(&text).map_err(|error| unreadable(error.to_string()))?;
+        if content.version != VERSION {
+            return Err(unreadable(format!("its layout is {}, not {VERSION}", content.version)));
+        }
+        content.ports.into_iter().map(|port| PortSpec::read(port).map_err(unreadable)).collect()
+    }
+
+    /// Replaces the file as a whole: whoever reads it, at any time, after a crash too, finds the old or the new ports.
+    ///
+    /// # Errors
+    /// It cannot be written; the old one is still there.
+    pub fn save(&self, ports: &[PortSpec]) -> Result<(), StateError> {
+        self.write(ports).map_err(|source| self.system("written", source))
+    }
+
+    fn write(&self, ports: &[PortSpec]) -> io::Result<()> {
+        let ports = ports.iter().map(serde_json::to_value).collect::<Result<_, _>>()?;
+        let mut text = serde_json::to_vec_pretty(&Content { version: VERSION, ports })?;
+        text.push(b'\n');
+        let beside = self.path.with_extension("new");
+        let written = File::create(&beside).and_then(|mut file| {
+            file.write_all(&text)?;
+            file.sync_all()
+        });
+        let renamed = written.and_then(|()| fs::rename(&beside, &self.path));
+        if renamed.is_err() {
+            // What is half written is of no use to anybody.
+            let _ = fs::remove_file(&beside);
+        }
+        renamed?;
+        // The name is safe once its folder is written.
+        match self.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+            Some(folder) => File::open(folder)?.sync_all(),
+            None => File::open(".")?.sync_all(),
+        }
+    }
+
+    fn system(&self, action: &'static str, source: io::Error) -> StateError {
+        StateError::System { path: self.path.clone(), action, source }
+    }
+}

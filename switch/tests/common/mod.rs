@@ -1,0 +1,145 @@
+//! A switch whose ports are rings in this process, with the test at their other ends.
+
+use std::time::{Duration, Instant};
+
+use linecard_eal::{Eal, EalArgs, Lcore, LcoreId};
+use linecard_mempool::{Burst, Pool, PoolConfig};
+use linecard_net_ring::RingDriver;
+use linecard_pmd::{Port, PortConfig, ProbeContext, Registry, configure};
+use linecard_switch::api::{PortInfo, PortKind, PortSpec};
+use linecard_switch::rules::Defaults;
+use linecard_switch::{Switch, SwitchConfig};
+use serde_json::{Value, json};
+
+/// A switch, and the other ends of its ports by number.
+pub(crate) struct Bed {
+    // The switch ends before the memory it uses.
+    pub(crate) switch: Switch,
+    ends: Vec<Port>,
+    sent: Vec<u64>,
+    pool: Pool,
+    workers: usize,
+    _eal: Eal,
+}
+
+fn keys(number: usize) -> String {
+    format!("p{number}")
+}
+
+impl Bed {
+    /// A port for each of `specs`, which are what `port.add` takes beside key and type.
+    pub(crate) fn new(workers: usize, specs: &[Value]) -> Self {
+        let (args, _) = EalArgs::parse(["--no-huge", "-m", "64"].map(Into::into)).expect("arguments");
+        let eal = Eal::new(&args).expect("a machine");
+        let domain = eal.default_domain();
+        let pool = Pool::new(&domain, PoolConfig { packets: 8192, ..PoolConfig::default() }).expect("a pool");
+        let context = ProbeContext { memory: eal.memory().clone(), domain, wait: Duration::from_secs(1) };
+        let drivers = Registry::new(&[&RingDriver]);
+        let cores = eal.lcores().main().cores.clone();
+        let lcore = |id| Lcore { id: LcoreId(id), cores: cores.clone() };
+        let switch = Switch::start(SwitchConfig {
+            drivers: drivers.clone(),
+            context: context.clone(),
+            pool: pool.clone(),
+            lcores: (0..workers as u32).map(lcore).collect(),
+            addresses: 1000,
+            age_seconds: 1,
+            defaults: Defaults::default(),
+        })
+        .expect("a switch");
+        let mut bed = Self { switch, ends: Vec::new(), sent: vec![0; specs.len()], pool, workers, _eal: eal };
+        for (number, spec) in specs.iter().enumerate() {
+            let device = format!("net_ring{number},nodeaction=n{number}:0:CREATE");
+            bed.switch.add(&read(number, &device, spec), None).expect("a port");
+            let other = format!("net_ring{},nodeaction=n{number}:0:ATTACH", number + 100);
+            let device = drivers.probe(&context, &other).expect("the other end");
+            let queues = spec["queues"].as_u64().unwrap_or(1) as u16;
+            let config = PortConfig { rx_queues: queues, tx_queues: queues, ..PortConfig::default() };
+            bed.ends.push(configure(device, config).expect("it fits").start(&bed.pool).expect("it starts"));
+        }
+        bed
+    }
+
+    pub(crate) fn info(&self, number: usize) -> PortInfo {
+        self.switch.show(&keys(number)).expect("it is there")
+    }
+
+    /// Sends frames into a port, as its station would, by one of its queues.
+    pub(crate) fn send_by(&mut self, number: usize, queue: usize, frames: &[Vec<u8>]) {
+        for frame in frames {
+            let mut burst = Burst::new();
+            let mut packet = self.pool.get().expect("a packet");
+            assert!(packet.copy_from_slice(frame));
+            burst.push(packet).expect("room");
+            let until = deadline();
+            while self.ends[number].tx[queue].tx_burst(&mut burst) == 0 {
+                assert!(Instant::now() < until, "port {number} takes no frames");
+                std::thread::yield_now();
+            }
+            self.sent[number] += 1;
+        }
+    }
+
+    pub(crate) fn send(&mut self, number: usize, frames: &[Vec<u8>]) {
+        self.send_by(number, 0, frames);
+    }
+
+    /// Waits until all that was sent was dealt with.
+    pub(crate) fn settle(&self) {
+        let until = deadline();
+        for (number, sent) in self.sent.iter().enumerate() {
+            while self.info(number).counters.rx_packets < *sent {
+                assert!(Instant::now() < until, "port {number} was sent {sent} frames");
+                std::thread::yield_now();
+            }
+        }
+        // A worker answers between two rounds; a frame passes one other worker at most.
+        for _ in 0..self.workers {
+            let spec = PortSpec::new("barrier", PortKind::Vdev { device: "net_ring999".into() });
+            self.switch.add(&spec, None).expect("a port more");
+            assert!(self.switch.remove("barrier").expect("it goes"));
+        }
+    }
+
+    /// What came out of a port since it was asked last.
+    pub(crate) fn received(&mut self, number: usize) -> Vec<Vec<u8>> {
+        let (mut frames, mut burst) = (Vec::new(), Burst::new());
+        for queue in &mut self.ends[number].rx {
+            while queue.rx_burst(&mut burst) > 0 {
+                frames.extend(burst.iter().map(|packet| packet.to_bytes().to_vec()));
+                burst.clear();
+            }
+        }
+        frames
+    }
+
+    /// Sends one frame, and says which ports it came out of.
+    pub(crate) fn reach(&mut self, from: usize, frame: &[u8]) -> Vec<usize> {
+        self.send(from, &[frame.to_vec()]);
+        self.settle();
+        (0..self.ends.len()).filter(|number| !self.received(*number).is_empty()).collect()
+    }
+}
+
+fn read(number: usize, device: &str, spec: &Value) -> PortSpec {
+    let mut whole = json!({"key": keys(number), "type": "vdev", "device": device});
+    if let (Some(whole), Some(more)) = (whole.as_object_mut(), spec.as_object()) {
+        whole.extend(more.clone());
+    }
+    PortSpec::read(whole).expect("it makes sense")
+}
+
+fn deadline() -> Instant {
+    Instant::now() + Duration::from_secs(60)
+}
+
+/// An untagged frame from one station to another, by their numbers; 255 is everybody.
+pub(crate) fn frame(from: u8, to: u8, payload: &[u8]) -> Vec<u8> {
+    let address = |number| if number == 255 { [0xff; 6] } else { [2, 0, 0, 0, 0, number] };
+    [&address(to)[..], &address(from), &[0x88, 0xb5], payload].concat()
+}
+
+/// The same frame in a VLAN.
+pub(crate) fn tagged(vlan: u16, frame: &[u8]) -> Vec<u8> {
+    [&frame[..12], &[0x81, 0], &vlan.to_be_bytes(), &frame[12..]].concat()
+}

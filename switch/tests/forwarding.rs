@@ -1,0 +1,247 @@
+//! Frames through a switch: who gets them, as what, and what is lost and why.
+
+mod common;
+
+use common::{Bed, frame, tagged};
+use linecard_switch::api::{DropCounters, FdbFilter};
+use serde_json::json;
+
+const ALL: u8 = 255;
+
+fn drops(bed: &Bed, number: usize) -> DropCounters {
+    bed.info(number).counters.drops
+}
+
+#[test]
+fn stations_are_learned_and_found_by_one_or_several_workers() {
+    for workers in [1, 2, 3] {
+        let mut bed = Bed::new(workers, &[json!({}), json!({}), json!({})]);
+        assert_eq!(bed.reach(0, &frame(1, 2, b"nobody knows two")), [1, 2]);
+        assert_eq!(bed.reach(1, &frame(2, 1, b"one is known")), [0]);
+        assert_eq!(bed.reach(0, &frame(1, 2, b"two is known")), [1]);
+        assert_eq!(bed.reach(2, &frame(3, ALL, b"everybody")), [0, 1]);
+        assert_eq!(bed.reach(0, &frame(1, 1, b"to itself")), [0_usize; 0]);
+        // A station that moves is found where it is.
+        assert_eq!(bed.reach(2, &frame(2, 1, b"two moved")), [0]);
+        assert_eq!(bed.reach(0, &frame(1, 2, b"two is known")), [2]);
+        assert_eq!(drops(&bed, 0), DropCounters { filtered: 1, ..Default::default() });
+    }
+}
+
+#[test]
+fn bursts_of_many_stations_keep_their_order_and_bytes() {
+    let mut bed = Bed::new(2, &[json!({}), json!({}), json!({"queues": 2}), json!({})]);
+    for (port, station) in [(0, 1), (1, 2), (2, 3), (3, 4)] {
+        bed.send(port, &[frame(station, ALL, b"here I am")]);
+    }
+    bed.settle();
+    for port in 0..4 {
+        bed.received(port);
+    }
+    let mut want = [Vec::new(), Vec::new(), Vec::new(), Vec::new()];
+    let frames: Vec<_> = (0..300_u16)
+        .map(|n| {
+            // Runs of one station and changes at every frame, both.
+            let to = if n < 150 { 2 + (n / 40 % 3) as u8 } else { 2 + (n % 3) as u8 };
+            let frame = frame(1, to, &n.to_be_bytes().repeat(usize::from(n % 60) + 1));
+            want[usize::from(to) - 1].push(frame.clone());
+            frame
+        })
+        .collect();
+    bed.send(0, &frames);
+    bed.settle();
+    for (port, want) in want.iter().enumerate() {
+        assert_eq!(&bed.received(port), want, "port {port}");
+    }
+}
+
+#[test]
+fn addresses_age() {
+    let mut bed = Bed::new(1, &[json!({}), json!({"mac": "02:00:00:00:00:02"})]);
+    bed.send(0, &[frame(1, ALL, b"")]);
+    bed.settle();
+    let known = |bed: &Bed| bed.switch.fdb(&FdbFilter::default()).expect("a list").len();
+    assert_eq!(known(&bed), 2);
+    // The configured one stays.
+    while known(&bed) > 1 {
+        bed.switch.look_after();
+        std::thread::yield_now();
+    }
+    let left = bed.switch.fdb(&FdbFilter::default()).expect("a list");
+    assert!(left[0].fixed && left[0].port == "p1" && left[0].mac.0[5] == 2);
+}
+
+#[test]
+fn addresses_are_listed_and_forgotten_by_filter() {
+    let mut bed = Bed::new(1, &[json!({"vlan": {"access": 5}}), json!({"vlan": {"access": 5}})]);
+    bed.send(0, &[frame(1, ALL, b""), frame(3, ALL, b"")]);
+    bed.send(1, &[frame(2, ALL, b"")]);
+    bed.settle();
+    let filter = |port: Option<&str>, vlan, mac: Option<&str>| FdbFilter {
+        port: port.map(Into::into),
+        vlan,
+        mac: mac.map(|mac| mac.parse().expect("an address")),
+    };
+    for (which, want) in [
+        (filter(None, None, None), 3),
+        (filter(Some("p0"), None, None), 2),
+        (filter(Some("p0"), Some(6), None), 0),
+        (filter(None, Some(5), Some("02:00:00:00:00:02")), 1),
+    ] {
+        assert_eq!(bed.switch.fdb(&which).expect("a list").len(), want, "{which:?}");
+    }
+    assert_eq!(bed.switch.flush(&filter(Some("p0"), None, None)).expect("they go"), 2);
+    assert_eq!(bed.switch.fdb(&FdbFilter::default()).expect("a list").len(), 1);
+    assert!(bed.switch.fdb(&filter(Some("nobody"), None, None)).is_err());
+}
+
+#[test]
+fn nobody_uses_an_address_that_is_anothers() {
+    let own = |n: u8| json!({"mac": format!("02:00:00:00:00:{n:02x}"), "ips": [format!("10.0.0.{n}")]});
+    let mut bed = Bed::new(1, &[own(1), own(2), json!({})]);
+    // It is found before it has said anything, and nobody else sees what is for it.
+    assert_eq!(bed.reach(0, &frame(1, 2, b"hello")), [1]);
+    assert_eq!(bed.reach(0, &frame(2, ALL, b"I am two")), [0_usize; 0]);
+    assert_eq!(bed.reach(2, &frame(2, ALL, b"no, I am")), [0_usize; 0]);
+    assert_eq!(
+        bed.reach(2, &frame(9, 8, b"for a stranger")),
+        [0_usize; 0],
+        "only itself is behind a port with an address"
+    );
+    assert_eq!((drops(&bed, 0).source_mac, drops(&bed, 2).source_taken, drops(&bed, 2).filtered), (1, 1, 1));
+
+    let arp = |ip: u8| {
+        let body = [&[0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, 1, 10, 0, 0, ip][..], &[0; 10]].concat();
+        [&[0xff; 6], &[2, 0, 0, 0, 0, 1, 8, 6][..], &body].concat()
+    };
+    assert_eq!(bed.reach(0, &arp(1)), [1, 2]);
+    assert_eq!(bed.reach(0, &arp(2)), [0_usize; 0]);
+    assert_eq!(drops(&bed, 0).source_ip, 1);
+    let again = bed.switch.add(&bed.info(0).spec, None).expect("it is there");
+    assert!(!again.created);
+    let mut other = bed.info(0).spec;
+    other.key = "thief".into();
+    assert!(
+        bed.switch
+            .add(&other, None)
+            .expect_err("its address is taken")
+            .message
+            .contains("belongs to port 'p0'")
+    );
+}
+
+#[test]
+fn frames_stay_in_their_vlans_with_the_tags_each_port_wants() {
+    let mut bed = Bed::new(
+        2,
+        &[
+            json!({"vlan": {"access": 10}}),
+            json!({"vlan": {"access": 20}}),
+            json!({"vlan": {"trunk": {"vlans": [10, 20], "native": 30}}}),
+            json!({"vlan": {"access": 30}}),
+            json!({}),
+        ],
+    );
+    let (plain, other) = (frame(1, ALL, b"which VLAN?"), frame(6, ALL, b"which VLAN?"));
+    for (from, sent, want) in [
+        (0, plain.clone(), vec![(2, tagged(10, &plain))]),
+        (1, plain.clone(), vec![(2, tagged(20, &plain))]),
+        (2, plain.clone(), vec![(3, plain.clone())]),
+        (2, tagged(10, &plain), vec![(0, plain.clone())]),
+        (2, tagged(20, &plain), vec![(1, plain.clone())]),
+        (2, tagged(30, &plain), vec![(3, plain.clone())]),
+        (2, tagged(40, &plain), vec![]),
+        (3, other.clone(), vec![(2, other.clone())]),
+        (0, tagged(10, &plain), vec![]),
+        (0, tagged(20, &plain), vec![]),
+        (4, tagged(10, &plain), vec![]),
+    ] {
+        bed.send(from, std::slice::from_ref(&sent));
+        bed.settle();
+        let got: Vec<_> =
+            (0..5).flat_map(|port| bed.received(port).into_iter().map(move |frame| (port, frame))).collect();
+        assert_eq!(got, want, "from {from}: {sent:02x?}");
+    }
+    assert_eq!((drops(&bed, 0).vlan, drops(&bed, 2).vlan, drops(&bed, 4).filtered), (2, 1, 1));
+    // One station in two VLANs is two stations.
+    assert_eq!(bed.reach(3, &frame(7, 1, b"to the trunk's untagged one")), [2]);
+}
+
+#[test]
+fn isolated_ports_reach_only_those_that_are_not() {
+    let isolated = json!({"isolated": true});
+    let mut bed = Bed::new(1, &[isolated.clone(), isolated, json!({})]);
+    assert_eq!(bed.reach(0, &frame(1, ALL, b"")), [2]);
+    assert_eq!(bed.reach(2, &frame(3, ALL, b"")), [0, 1]);
+    assert_eq!(bed.reach(1, &frame(2, 1, b"")), [0_usize; 0]);
+    assert_eq!(bed.reach(1, &frame(2, 3, b"")), [2]);
+    assert_eq!(drops(&bed, 1).filtered, 1);
+}
+
+#[test]
+fn a_port_may_send_only_so_much() {
+    let limited =
+        json!({"flood_rate": 1, "max_macs": 2, "rate": {"bits_per_second": 8, "burst_bytes": 10_000}});
+    let mut bed = Bed::new(1, &[limited, json!({"flood_rate": 0}), json!({})]);
+    assert_eq!(bed.reach(2, &frame(3, ALL, b"")), [0, 1]);
+    // Eight bits a second pay for nothing while this test runs.
+    let long = frame(1, 3, &[7; 1000]);
+    bed.send(0, &vec![long.clone(); 20]);
+    bed.settle();
+    assert_eq!((bed.received(2).len(), drops(&bed, 0).rate), (9, 11));
+    assert_eq!(bed.reach(0, &frame(4, 3, b"a second address")), [2]);
+    assert_eq!(bed.reach(0, &frame(5, 3, b"a third")), [0_usize; 0]);
+    assert_eq!(drops(&bed, 0).address_limit, 1);
+    assert_eq!(bed.reach(1, &frame(2, ALL, b"a flood")), [0_usize; 0]);
+    assert_eq!(drops(&bed, 1).flood_rate, 1);
+    assert_eq!(bed.reach(1, &frame(2, 3, b"to one that is known")), [2]);
+}
+
+#[test]
+fn what_is_too_long_or_no_frame_is_counted() {
+    let mut bed = Bed::new(1, &[json!({"mtu": 1500}), json!({"mtu": 1000}), json!({"mtu": 9000})]);
+    bed.send(1, &[frame(2, ALL, b"")]);
+    bed.settle();
+    let with = |to, len: usize| frame(1, to, &vec![1; len]);
+    for (from, sent, want) in [
+        (0, with(2, 1004), vec![1]),
+        (0, with(2, 1005), vec![]),
+        (0, with(ALL, 1005), vec![2]),
+        (0, with(ALL, 1504), vec![2]),
+        (0, with(ALL, 1505), vec![]),
+        (0, vec![0; 10], vec![]),
+        (0, [&[0xff; 6], &[0xff; 6][..], &[8, 0]].concat(), vec![]),
+        (0, [&[1, 0x80, 0xc2, 0, 0, 0][..], &[2, 0, 0, 0, 0, 1], &[8, 0]].concat(), vec![]),
+    ] {
+        for port in 0..3 {
+            bed.received(port);
+        }
+        assert_eq!(bed.reach(from, &sent), want, "{} bytes", sent.len());
+    }
+    let (zero, one) = (drops(&bed, 0), drops(&bed, 1));
+    assert_eq!((zero.rx_oversize, zero.malformed, zero.reserved, one.tx_oversize), (1, 2, 1, 3));
+}
+
+#[test]
+fn a_port_that_takes_nothing_costs_others_nothing() {
+    let mut bed = Bed::new(1, &[json!({}), json!({}), json!({})]);
+    for (port, station) in [(0, 1), (1, 2), (2, 3)] {
+        bed.send(port, &[frame(station, ALL, b"")]);
+    }
+    bed.settle();
+    (0..3).for_each(|port| drop(bed.received(port)));
+    // Two of three frames are for a ring that fills up; the others all arrive.
+    let mut got = 0;
+    for n in 0..3000_u32 {
+        bed.send(0, &[frame(1, if n % 3 == 0 { 3 } else { 2 }, &n.to_be_bytes())]);
+        if n % 100 == 0 {
+            bed.settle();
+            got += bed.received(2).len();
+        }
+    }
+    bed.settle();
+    got += bed.received(2).len();
+    assert_eq!(got, 1000);
+    let stuck = bed.received(1).len() as u64;
+    assert_eq!(drops(&bed, 1).tx_full, 2000 - stuck);
+}

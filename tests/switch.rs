@@ -1,0 +1,225 @@
+//! `linecard switch` with our virtio-user, DPDK's and a tap attached at once: every pair exchanges checked packets; a restart
+//! brings every port back.
+
+mod support;
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use linecard::prelude::*;
+use linecard_lab::{Lab, Wire, wait_for, wait_until};
+use linecard_switch::api::{Client, FdbFilter, PortKind, PortSpec, PortState};
+use support::Scratch;
+use support::console::{Kind, Testpmd, present};
+use support::example::Running;
+use support::ours::{Ours, frontend_vdev, wait_for_socket};
+
+const OURS: [u8; 6] = [2, 0, 0, 0, 0, 1];
+const DPDK: [u8; 6] = [2, 0, 0, 0, 0, 2];
+const TAP: [u8; 6] = [2, 0, 0, 0, 0, 3];
+const SIZES: [usize; 8] = [64, 65, 127, 128, 300, 777, 1024, 1514];
+
+/// The command with one worker on the first core, in `lab`.
+fn start(lab: &Lab, scratch: &Scratch, arguments: &[&str]) -> (Running, Client) {
+    let socket = scratch.join("control");
+    let spawn = || {
+        Command::new(env!("CARGO_BIN_EXE_linecard"))
+            .args(["switch", "--no-huge", "--lcores", "0@0", "--socket"])
+            .arg(&socket)
+            .args(arguments)
+            .stdout(Stdio::null())
+            .spawn()
+    };
+    let running = Running(lab.run(spawn).expect("it starts"));
+    let client = wait_for("the control socket", || Client::connect(&socket).ok());
+    client.set_patience(Duration::from_secs(60)).expect("a socket");
+    (running, client)
+}
+
+/// Asks it to end as a user would, and waits until it did.
+fn end(mut running: Running) {
+    let pid = rustix::process::Pid::from_child(&running.0);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+    wait_until("the end", || running.0.try_wait().is_ok_and(|status| status.is_some()));
+}
+
+/// A frame whose bytes follow from its number and its length.
+fn frame(from: [u8; 6], to: [u8; 6], number: u32, len: usize) -> Vec<u8> {
+    let head = [&to[..], &from, &[0x88, 0xb5], &number.to_be_bytes()].concat();
+    (0..len).map(|i| head.get(i).copied().unwrap_or((number as usize * 31 + i * 7) as u8)).collect()
+}
+
+/// Who can send and receive frames.
+trait Station {
+    fn send(&mut self, frame: &[u8]);
+    fn receive(&mut self) -> Vec<Vec<u8>>;
+}
+
+impl Station for Ours {
+    fn send(&mut self, frame: &[u8]) {
+        let mut burst = Burst::new();
+        let mut packet = self.pool.get().expect("a packet");
+        assert!(packet.copy_from_slice(frame));
+        burst.push(packet).expect("room");
+        wait_until("room in the ring", || {
+            self.port.tx[0].tx_burst(&mut burst);
+            burst.is_empty()
+        });
+    }
+
+    fn receive(&mut self) -> Vec<Vec<u8>> {
+        let mut burst = Burst::new();
+        self.port.rx[0].rx_burst(&mut burst);
+        self.port.tx[0].reclaim();
+        burst.iter().map(|packet| packet.to_bytes().to_vec()).collect()
+    }
+}
+
+impl Station for Wire {
+    fn send(&mut self, frame: &[u8]) {
+        wait_until("room in the interface", || Wire::send(self, frame));
+    }
+
+    fn receive(&mut self) -> Vec<Vec<u8>> {
+        std::iter::from_fn(|| Wire::receive(self)).collect()
+    }
+}
+
+/// Sends frames one after another and waits for each to arrive as it was sent, at `to` or back at `from` (`None`).
+fn exchange(from: &mut dyn Station, mut to: Option<&mut dyn Station>, source: [u8; 6], destination: [u8; 6]) {
+    for number in 0..200_u32 {
+        let len = SIZES[number as usize % SIZES.len()];
+        let sent = frame(source, destination, number, len);
+        // Who answers has swapped the addresses.
+        let want = if to.is_some() { sent.clone() } else { frame(destination, source, number, len) };
+        from.send(&sent);
+        let until = Instant::now() + Duration::from_secs(60);
+        loop {
+            let got = match &mut to {
+                Some(to) => to.receive(),
+                None => from.receive(),
+            };
+            if got.contains(&want) {
+                break;
+            }
+            assert!(Instant::now() < until, "frame {number} of {len} bytes did not arrive; {got:02x?} did");
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// testpmd of DPDK on a socket, which sends back what it gets with addresses swapped.
+fn dpdk(socket: &Path) -> Testpmd {
+    let device = format!("net_virtio_user0,path={},queue_size=256,mac=02:00:00:00:00:02", socket.display());
+    let prefix = format!("switch{}", std::process::id());
+    let eal = [
+        "--lcores",
+        "0@0,1@1",
+        "--no-pci",
+        "--in-memory",
+        "--no-huge",
+        "-m",
+        "256",
+        "--file-prefix",
+        &prefix,
+        "--vdev",
+        &device,
+    ];
+    let mut peer =
+        Testpmd::start(Kind::Dpdk, &eal, &["-i", "--total-num-mbufs=2048", "--forward-mode=macswap"]);
+    peer.type_line("start");
+    peer.expect("macswap packet forwarding", Duration::from_secs(60));
+    peer
+}
+
+#[test]
+fn every_pair_exchanges_checked_packets() {
+    const TEST: &str = "every_pair_exchanges_checked_packets";
+    let Some(lab) = Lab::new(TEST) else { return };
+    if !present(Kind::Dpdk, TEST) {
+        return;
+    }
+    let scratch = Scratch::new(TEST);
+    let (a, b) = (scratch.join("a.sock"), scratch.join("b.sock"));
+    let ports = [a.display().to_string(), b.display().to_string()];
+    let (running, mut client) =
+        start(&lab, &scratch, &["--tap", "sw0", "--port", &ports[0], "--port", &ports[1]]);
+    wait_for_socket(&b);
+    let peer = dpdk(&b);
+    let mut ours = Ours::start(&frontend_vdev(&a, "mac=02:00:00:00:00:01"));
+    ours.wait_for_link(true);
+    wait_until("the tap's link", || lab.interface("sw0").link().up);
+    let mut tap = lab.wire("sw0");
+
+    exchange(&mut ours, Some(&mut tap), OURS, TAP);
+    exchange(&mut tap, Some(&mut ours), TAP, OURS);
+    exchange(&mut ours, None, OURS, DPDK);
+    exchange(&mut tap, None, TAP, DPDK);
+    let mut known: Vec<_> = client.fdb_list(&FdbFilter::default()).expect("a list");
+    known.retain(|entry| [OURS, DPDK, TAP].contains(&entry.mac.0));
+    let ports: Vec<_> = known.iter().map(|entry| (entry.mac.0, entry.port.as_str())).collect();
+    assert_eq!(ports, [(OURS, "port1"), (DPDK, "port2"), (TAP, "sw0")]);
+    assert!(peer.quit().success());
+    end(running);
+    assert_eq!(scratch.entries(), [String::new(); 0], "it leaves nothing behind");
+}
+
+#[test]
+fn a_restart_brings_every_port_back() {
+    const TEST: &str = "a_restart_brings_every_port_back";
+    let Some(lab) = Lab::new(TEST) else { return };
+    let scratch = Scratch::new(TEST);
+    let path = |name: &str| scratch.join(name);
+    let (running, mut client) = start(&lab, &scratch, &[]);
+    let vhost = |name: &str| PortKind::VhostUser { path: path(name), client: false, mode: None, group: None };
+    let one = PortSpec { mac: Some(linecard::net::MacAddr(OURS)), ..PortSpec::new("one", vhost("a.sock")) };
+    let two = PortSpec::new("two", vhost("b.sock"));
+    let tap = PortSpec::new("tap", PortKind::Tap { name: "sw0".into() });
+    let again = linecard_switch::api::Again {
+        netns: lab.path().into(),
+        name: format!("switch/{}", std::process::id()),
+    };
+    let passed = PortSpec::new("passed", PortKind::VhostUserFd { again: Some(again.clone()) });
+    let lost = PortSpec::new("lost", PortKind::VhostUserFd { again: None });
+    for spec in [&one, &two, &tap] {
+        assert!(client.port_add(spec, None).expect("it is added").created);
+    }
+    let listener = || {
+        use std::os::linux::net::SocketAddrExt;
+        let name = std::os::unix::net::SocketAddr::from_abstract_name(&again.name).expect("a name");
+        lab.run(|| std::os::unix::net::UnixListener::bind_addr(&name)).expect("a listener")
+    };
+    for spec in [&passed, &lost] {
+        let listener = if spec.key == "passed" {
+            listener()
+        } else {
+            std::os::unix::net::UnixListener::bind(path("lost.sock")).expect("a listener")
+        };
+        let listener = std::os::fd::AsFd::as_fd(&listener);
+        assert!(client.port_add(spec, Some(listener)).expect("it is added").created);
+    }
+    assert!(client.port_remove("two").expect("it goes"));
+    end(running);
+    assert!(!path("a.sock").exists());
+
+    let (running, mut client) = start(&lab, &scratch, &[]);
+    let back: Vec<_> =
+        client.port_list().expect("a list").into_iter().map(|port| (port.spec, port.state)).collect();
+    let down = |spec: &PortSpec| (spec.clone(), PortState::Down);
+    let state = |spec: &PortSpec| back.iter().find(|(found, _)| found == spec).map(|(_, state)| *state);
+    assert_eq!(back.len(), 4, "{back:?}");
+    assert_eq!((state(&one), state(&passed)), (Some(down(&one).1), Some(PortState::Down)));
+    assert!(state(&tap).is_some() && state(&lost) == Some(PortState::Waiting), "{back:?}");
+    // What waited is served again with another descriptor.
+    let other = std::os::unix::net::UnixListener::bind(path("other.sock")).expect("a listener");
+    let added = client.port_add(&lost, Some(std::os::fd::AsFd::as_fd(&other))).expect("it is there");
+    assert_eq!((added.created, added.port.state), (false, PortState::Down));
+    let mut ours = Ours::start(&frontend_vdev(&path("a.sock"), "mac=02:00:00:00:00:01"));
+    let mut second = Ours::start(&frontend_vdev(&path("other.sock"), "mac=02:00:00:00:00:02"));
+    ours.wait_for_link(true);
+    second.wait_for_link(true);
+    exchange(&mut ours, Some(&mut second), OURS, DPDK);
+    exchange(&mut second, Some(&mut ours), DPDK, OURS);
+    end(running);
+}
