@@ -55,7 +55,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("linecard-switch", &["linecard-pmd", "linecard-mempool", "linecard-eal", "linecard-net"]),
-    ("linecard-apps", &["linecard", "linecard-switch"]),
+    ("linecard-cni", &["linecard-switch"]),
+    ("linecard-apps", &["linecard", "linecard-switch", "linecard-cni"]),
     ("xtask", &["linecard-testing"]),
 ];
 
