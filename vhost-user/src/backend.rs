@@ -8,7 +8,7 @@ use linecard_mempool::Pool;
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::Features;
 use linecard_wire::ProtocolFeatures;
-use linecard_wire::socket::Access;
+use linecard_wire::socket::{Access, Listener};
 
 use crate::control::{Control, PortThread};
 use crate::error::Error;
@@ -45,10 +45,12 @@ pub enum Mode {
 pub struct BackendConfig {
     /// For messages and logs.
     pub name: String,
-    /// Socket path.
+    /// Socket path; of no account where there is a [`listener`](Self::listener).
     pub path: PathBuf,
     /// Who connects.
     pub mode: Mode,
+    /// A socket that listens already, instead of one to make at [`path`](Self::path). Its name stays when the backend ends.
+    pub listener: Option<Arc<Listener>>,
     /// Whom a socket that we make lets in: its owner, unless said otherwise.
     pub access: Access,
     /// Queue pairs, 1 to [`MAX_QUEUE_PAIRS`].
@@ -80,6 +82,7 @@ impl BackendConfig {
             name: name.into(),
             path: path.into(),
             mode,
+            listener: None,
             access: Access::default(),
             queue_pairs: 1,
             features: DEFAULT,
@@ -90,9 +93,29 @@ impl BackendConfig {
             survive_lost_pages: true,
         }
     }
+
+    /// As [`new`](Self::new), for a socket that somebody else made and passed to this process: see [`Listener::from_fd`].
+    ///
+    /// ```
+    /// use std::os::unix::net::{UnixListener, UnixStream};
+    /// use linecard_vhost_user::{Backend, BackendConfig, Control, Listener};
+    /// let path = std::env::temp_dir().join(format!("backend-doc-listener-{}", std::process::id()));
+    /// let bound_in_a_pod = UnixListener::bind(&path)?;
+    /// let listener = Listener::from_fd(bound_in_a_pod.into())?;
+    /// let backend = Backend::new(&Control::new(), BackendConfig::listening("pod0", listener))?;
+    /// let frontend = UnixStream::connect(&path)?;
+    /// drop(backend);
+    /// assert!(path.exists());
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn listening(name: impl Into<String>, listener: Listener) -> Self {
+        let path = listener.path().map(PathBuf::from).unwrap_or_default();
+        Self { listener: Some(Arc::new(listener)), ..Self::new(name, path, Mode::Listen) }
+    }
 }
 
-/// A backend that a frontend may connect to. Dropping it ends the connection and removes the socket.
+/// A backend that a frontend may connect to. Dropping it ends the connection and removes the socket that it made.
 ///
 /// ```
 /// use linecard_vhost_user::{Backend, BackendConfig, Control, Mode};

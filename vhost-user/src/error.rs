@@ -1,5 +1,6 @@
 //! What can go wrong: sockets that cannot be had, and requests that are refused.
 
+use std::fmt;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
@@ -7,20 +8,20 @@ use linecard_virtio::Features;
 use linecard_wire::ProtocolFeatures;
 use linecard_wire::socket::SocketError;
 
-/// Why a backend could not be set up. One sentence each, with the remedy.
+/// Why a backend could not be set up. One sentence each: [what is wrong](Self::problem), and [the remedy](Self::remedy).
 ///
 /// ```
 /// use linecard_vhost_user::{Backend, BackendConfig, Control, Mode};
 /// let control = Control::new();
 /// let config = BackendConfig::new("demo", "/no/such/dir/socket", Mode::Listen);
 /// let error = Backend::new(&control, config).unwrap_err();
-/// assert!(error.to_string().contains("create it"));
+/// assert_eq!(error.remedy(), "create it, or choose another");
+/// assert_eq!(error.to_string(), format!("{}; {}", error.problem(), error.remedy()));
 /// ```
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
     /// The path does not fit a socket address.
-    #[error("the socket path {} has {len} bytes, at most {max} are possible; choose a shorter one", .path.display())]
     PathLength {
         /// Path asked for.
         path: PathBuf,
@@ -30,19 +31,16 @@ pub enum Error {
         max: usize,
     },
     /// The directory of the socket does not exist.
-    #[error("the directory of socket {} does not exist, or takes no sockets; create it, or choose another", .path.display())]
     NoDirectory {
         /// Path asked for.
         path: PathBuf,
     },
     /// The socket may not be made there.
-    #[error("no permission to make socket {}; use a directory of your own", .path.display())]
     Permission {
         /// Path asked for.
         path: PathBuf,
     },
     /// The socket cannot be given to those who shall connect.
-    #[error("socket {}: {action}: {source}; name a group of this user's with group=", .path.display())]
     Access {
         /// Path asked for.
         path: PathBuf,
@@ -52,13 +50,11 @@ pub enum Error {
         source: io::Error,
     },
     /// Another process serves that socket.
-    #[error("socket {} is served by another process; stop it or choose another path", .path.display())]
     InUse {
         /// Path asked for.
         path: PathBuf,
     },
     /// Something that is no socket has that name.
-    #[error("{} is {what}, not a socket; choose another path", .path.display())]
     NotASocket {
         /// Path asked for.
         path: PathBuf,
@@ -66,7 +62,6 @@ pub enum Error {
         what: &'static str,
     },
     /// Queue pairs out of range.
-    #[error("{asked} queue pairs asked, 1 to {max} are possible; ask for fewer")]
     QueuePairs {
         /// Asked.
         asked: u16,
@@ -74,16 +69,77 @@ pub enum Error {
         max: u16,
     },
     /// The control thread ended.
-    #[error("the vhost-user control thread has ended; start another one")]
     ControlEnded,
     /// The operating system refused.
-    #[error("{action} failed: {source}; check the limits of this process")]
     System {
         /// What was tried.
         action: String,
         /// What the system answered.
         source: io::Error,
     },
+}
+
+impl Error {
+    /// What is wrong, in one clause.
+    #[must_use]
+    pub fn problem(&self) -> String {
+        match self {
+            Self::PathLength { path, len, max } => {
+                format!("the socket path {} has {len} bytes, at most {max} are possible", path.display())
+            }
+            Self::NoDirectory { path } => {
+                format!("the directory of socket {} does not exist, or takes no sockets", path.display())
+            }
+            Self::Permission { path } => format!("no permission to make socket {}", path.display()),
+            Self::Access { path, action, source } => {
+                format!("socket {}: {action}: {source}", path.display())
+            }
+            Self::InUse { path } => format!("socket {} is served by another process", path.display()),
+            Self::NotASocket { path, what } => format!("{} is {what}, not a socket", path.display()),
+            Self::QueuePairs { asked, max } => {
+                format!("{asked} queue pairs asked, 1 to {max} are possible")
+            }
+            Self::ControlEnded => "the vhost-user control thread has ended".into(),
+            Self::System { action, source } => format!("{action} failed: {source}"),
+        }
+    }
+
+    /// What to do, in one clause.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::PathLength { .. } => "choose a shorter one",
+            Self::NoDirectory { .. } => "create it, or choose another",
+            Self::Permission { .. } => "use a directory of your own",
+            Self::Access { .. } => "name a group of this user's with group=",
+            Self::InUse { .. } => "stop it or choose another path",
+            Self::NotASocket { .. } => "choose another path",
+            Self::QueuePairs { .. } => "ask for fewer",
+            Self::ControlEnded => "start another one",
+            Self::System { .. } => "check the limits of this process",
+        }
+    }
+
+    /// This error as one of the port called `port`.
+    pub(crate) fn of_port(&self, port: &str) -> linecard_pmd::Error {
+        let (problem, remedy) = (self.problem(), self.remedy().into());
+        linecard_pmd::Error::Peer { port: port.into(), problem, remedy }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}; {}", self.problem(), self.remedy())
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Access { source, .. } | Self::System { source, .. } => Some(source),
+            _ => None,
+        }
+    }
 }
 
 impl Error {
@@ -98,12 +154,9 @@ impl Error {
             SocketError::PathLength { len, max } => Self::PathLength { path: here, len, max },
             SocketError::NotASocket { what } => Self::NotASocket { path: here, what },
             SocketError::InUse => Self::InUse { path: here },
+            SocketError::Access { action, source } => Self::Access { path: here, action, source },
             SocketError::System { action, source } => match source.kind() {
                 ErrorKind::NotFound | ErrorKind::NotADirectory => Self::NoDirectory { path: here },
-                // The right to make it is there, that to give it away is not.
-                ErrorKind::PermissionDenied if action.starts_with("giving") => {
-                    Self::Access { path: here, action, source }
-                }
                 ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
                     Self::Permission { path: here }
                 }

@@ -22,9 +22,7 @@ pub(crate) fn listen(path: &Path, access: Access) -> Result<Listener, Error> {
         match reason {
             SocketError::NotASocket { what } => Error::NoSocket { path, what },
             SocketError::InUse => Error::InUse { path },
-            SocketError::System { action, source } if action.starts_with("giving") => {
-                Error::Access { path, action, source }
-            }
+            SocketError::Access { action, source } => Error::Access { path, action, source },
             SocketError::System { source, .. } => Error::Listen { path, source },
             other => Error::Listen { path, source: io::Error::new(ErrorKind::InvalidInput, other) },
         }

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::Path;
 
+use crate::socket::SocketError;
 use crate::sys;
 
 /// Readable and writable by its owner: less would be a socket that its maker cannot connect to.
@@ -81,23 +82,25 @@ impl Access {
 
     /// Gives the socket at `path`, which nobody can connect to yet, its group and then its mode: at no time does it have
     /// more than was asked for.
-    pub(crate) fn give(self, path: &Path) -> Result<(), (&'static str, io::Error)> {
+    pub(crate) fn give(self, path: &Path) -> Result<(), SocketError> {
         if self == Self::default() {
             return Ok(());
         }
         // By descriptor: what has that name a moment later may be something else.
         let open = File::options().read(true).custom_flags(libc::O_PATH | libc::O_NOFOLLOW).open(path);
-        let file = open.map_err(|error| ("finding a socket just made", error))?;
+        let lost = |source| SocketError::System { action: "finding a socket just made", source };
+        let file = open.map_err(lost)?;
         if !file.metadata().is_ok_and(|data| data.file_type().is_socket()) {
-            return Err(("finding a socket just made", io::ErrorKind::NotFound.into()));
+            return Err(lost(io::ErrorKind::NotFound.into()));
         }
         let same = sys::by_descriptor(&file);
         if self.group.is_some() {
-            chown(&same, None, self.group)
-                .map_err(|error| ("giving a socket its group, which takes a member of it or root", error))?;
+            let action = "giving a socket its group, which takes a member of it or root";
+            chown(&same, None, self.group).map_err(|source| SocketError::Access { action, source })?;
         }
+        let action = "giving a socket its mode";
         fs::set_permissions(&same, Permissions::from_mode(self.mode))
-            .map_err(|error| ("giving a socket its mode", error))
+            .map_err(|source| SocketError::Access { action, source })
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -40,6 +40,20 @@ pub enum SocketError {
     /// Somebody listens there.
     #[error("another process listens there")]
     InUse,
+    /// The socket cannot be given to those who shall connect.
+    #[error("{action}: {source}")]
+    Access {
+        /// What was tried.
+        action: &'static str,
+        /// What the operating system answered.
+        source: io::Error,
+    },
+    /// A descriptor that was passed is not one that frontends can connect through.
+    #[error("it is {what}")]
+    NotListening {
+        /// What the descriptor is instead of a listening Unix stream socket.
+        what: &'static str,
+    },
     /// The operating system refused.
     #[error("{action}: {source}")]
     System {
@@ -65,7 +79,7 @@ pub enum SocketError {
 pub struct Listener {
     socket: UnixListener,
     path: PathBuf,
-    /// Device and inode of the name we made, so that a successor's is left alone.
+    /// Device and inode of the name we made, so that a successor's is left alone; `None` for a name that is somebody else's.
     identity: Option<(u64, u64)>,
     removed: AtomicBool,
 }
@@ -111,9 +125,58 @@ impl Listener {
             identity: identity(path),
             removed: AtomicBool::new(false),
         };
-        access.give(path).map_err(|(action, source)| SocketError::System { action, source })?;
+        access.give(path)?;
         sys::listen(listener.as_fd()).map_err(failed("listening on a socket"))?;
         Ok(listener)
+    }
+
+    /// Takes over a socket that somebody else has named and listens with: a service manager, or a container runtime that bound
+    /// it in another network or mount namespace. It is made non-blocking and close-on-exec; its name stays when this ends.
+    ///
+    /// ```
+    /// use linecard_wire::socket::{Listener, connect};
+    /// let path = std::env::temp_dir().join(format!("listener-doc-fd-{}", std::process::id()));
+    /// let made_elsewhere = std::os::unix::net::UnixListener::bind(&path)?;
+    /// let listener = Listener::from_fd(made_elsewhere.into())?;
+    /// assert_eq!(listener.path(), Some(path.as_path()));
+    /// let (_frontend, _backend) = (connect(&path)?, listener.accept()?);
+    /// drop(listener);
+    /// assert!(path.exists());
+    /// # std::fs::remove_file(path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`SocketError::NotListening`]; what the operating system refuses. The descriptor is closed then.
+    pub fn from_fd(socket: OwnedFd) -> Result<Self, SocketError> {
+        let failed = |action| move |source| SocketError::System { action, source };
+        check_listening(socket.as_fd())?;
+        sys::close_on_exec(socket.as_fd()).map_err(failed("keeping a socket from other programs"))?;
+        let socket = UnixListener::from(socket);
+        socket.set_nonblocking(true).map_err(failed("making a socket non-blocking"))?;
+        let address = socket.local_addr().map_err(failed("asking a socket for its name"))?;
+        let path = address.as_pathname().unwrap_or(Path::new("")).into();
+        Ok(Self { socket, path, identity: None, removed: AtomicBool::new(false) })
+    }
+
+    /// As [`from_fd`](Self::from_fd), over a duplicate of the descriptor of that number, which this process inherited. The
+    /// number stays open, so that it can be used again after this ends.
+    ///
+    /// # Errors
+    /// As `from_fd`; [`SocketError::NotListening`] as well where no descriptor has that number.
+    pub fn inherited(number: RawFd) -> Result<Self, SocketError> {
+        sys::duplicate(number)
+            .map_err(|source| match source.raw_os_error() {
+                Some(libc::EBADF) => SocketError::NotListening { what: "not open" },
+                _ => SocketError::System { action: "duplicating a descriptor", source },
+            })
+            .and_then(Self::from_fd)
+    }
+
+    /// The name of the socket; `None` for a passed one that has no name in the file system.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        Some(self.path.as_path()).filter(|path| !path.as_os_str().is_empty())
     }
 
     /// The next connection.
@@ -150,6 +213,20 @@ impl Drop for Listener {
             close_elsewhere(last.into());
         }
         self.remove_name();
+    }
+}
+
+/// Checks that connections can be accepted from `fd`.
+fn check_listening(fd: BorrowedFd<'_>) -> Result<(), SocketError> {
+    let wrong = |what| Err(SocketError::NotListening { what });
+    let has = |option, want| sys::socket_option(fd, option).is_ok_and(|value| value == want);
+    match () {
+        () if sys::socket_option(fd, libc::SO_TYPE).is_err() => wrong("not a socket"),
+        () if !has(libc::SO_DOMAIN, libc::AF_UNIX) || !has(libc::SO_TYPE, libc::SOCK_STREAM) => {
+            wrong("not a Unix stream socket")
+        }
+        () if !has(libc::SO_ACCEPTCONN, 1) => wrong("a socket that does not listen"),
+        () => Ok(()),
     }
 }
 
@@ -293,6 +370,40 @@ mod tests {
         assert!(matches!(Listener::bind(&path), Err(SocketError::NotASocket { what: "a file" })));
         assert_eq!(fs::read(&path).expect("still there"), b"precious");
         fs::remove_file(&path).expect("it is there");
+    }
+
+    #[test]
+    fn a_passed_socket_serves_and_keeps_its_name() {
+        let path = path("passed");
+        let made_elsewhere = UnixListener::bind(&path).expect("a socket");
+        let number = std::os::fd::AsRawFd::as_raw_fd(&made_elsewhere);
+        for _ in 0..2 {
+            let listener = Listener::inherited(number).expect("it listens");
+            assert!(matches!(listener.accept(), Err(error) if error.kind() == ErrorKind::WouldBlock));
+            let _frontend = connect(&path).expect("it listens");
+            listener.accept().expect("a connection");
+            drop(listener);
+            assert!(path.exists(), "the name is not ours");
+        }
+        let listener = Listener::from_fd(made_elsewhere.into()).expect("it listens");
+        listener.remove_name();
+        assert!(path.exists());
+        fs::remove_file(&path).expect("it is there");
+    }
+
+    #[test]
+    fn what_nobody_can_connect_through_is_refused_by_what_it_is() {
+        let not = |fd: OwnedFd| match Listener::from_fd(fd) {
+            Err(SocketError::NotListening { what }) => what,
+            other => panic!("{other:?}"),
+        };
+        let (one, _other) = UnixStream::pair().expect("a pair");
+        let network = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        assert_eq!(not(fs::File::open("/dev/null").expect("it is there").into()), "not a socket");
+        assert_eq!(not(network.into()), "not a Unix stream socket");
+        assert_eq!(not(one.into()), "a socket that does not listen");
+        let closed = Listener::inherited(i32::MAX);
+        assert!(matches!(closed, Err(SocketError::NotListening { what: "not open" })), "{closed:?}");
     }
 
     #[test]

@@ -198,6 +198,33 @@ pub(crate) fn stream_socket() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// A duplicate, close-on-exec, of the descriptor of that number.
+pub(crate) fn duplicate(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: takes integers; a number that is not open is answered by an error.
+    let fd = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made `fd` for us and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Closes `fd` in programs that this process starts.
+pub(crate) fn close_on_exec(fd: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: takes integers.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) })
+}
+
+/// A number that the kernel keeps about a socket (`socket(7)`, "Socket options").
+pub(crate) fn socket_option(socket: BorrowedFd<'_>, option: libc::c_int) -> io::Result<libc::c_int> {
+    let mut value: libc::c_int = 0;
+    let mut len = size_of::<libc::c_int>() as libc::socklen_t;
+    let (fd, to) = (socket.as_raw_fd(), (&raw mut value).cast());
+    // SAFETY: writes at most `len` bytes to `value` and the length to `len`; both outlive the call.
+    check(unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, option, to, &raw mut len) })?;
+    Ok(value)
+}
+
 /// Makes the name that `socket` is about to get readable and writable by its owner only: the name inherits this mode.
 /// Unlike a umask it concerns no other thread.
 pub(crate) fn keep_to_owner(socket: BorrowedFd<'_>) -> io::Result<()> {

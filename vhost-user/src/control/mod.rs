@@ -120,7 +120,10 @@ impl PortThread {
             .map_err(|e| Error::system("starting a thread", e))?;
         let (source, listener) = match config.mode {
             Mode::Listen => {
-                let listener = Arc::new(Listener::bind_for(&config.path, config.access).map_err(unusable)?);
+                let listener = match &config.listener {
+                    Some(passed) => Arc::clone(passed),
+                    None => Arc::new(Listener::bind_for(&config.path, config.access).map_err(unusable)?),
+                };
                 epoll.change(listener.as_fd(), SOCKET, Interest::None, Interest::Read).map_err(watched)?;
                 (Source::Listen(Arc::clone(&listener)), Some(listener))
             }

@@ -1,5 +1,6 @@
-//! The `net_vhost` driver: `net_vhost0,iface=PATH[,queues=N][,client=0|1][,tso=0|1][,config=0|1][,mode=0660][,group=NAME]`.
+//! The `net_vhost` driver: `net_vhost0,{iface=PATH|fd=N}[,queues=N][,client=0|1][,tso=0|1][,config=0|1][,mode=0660][,group=NAME]`.
 
+use std::os::fd::RawFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use linecard_mempool::Pool;
@@ -10,7 +11,7 @@ use linecard_pmd::{
     TxQueue,
 };
 use linecard_virtio::Features;
-use linecard_wire::socket::Access;
+use linecard_wire::socket::{Access, Listener};
 
 use super::control::VhostControl;
 use crate::backend::{Backend, BackendConfig, Mode};
@@ -66,14 +67,12 @@ impl Driver for VhostDriver {
     }
 
     fn summary(&self) -> &'static str {
-        "vhost-user backend: iface=PATH[,queues=1..128][,client=0|1][,tso=0|1][,config=0|1][,mode=0600..0666][,group=NAME]"
+        "vhost-user backend: {iface=PATH|fd=N}[,queues=1..128][,client=0|1][,tso=0|1][,config=0|1][,mode=0600..0666][,group=NAME]"
     }
 
     fn probe(&self, _context: &ProbeContext, args: &DevArgs) -> Result<Box<dyn Device>, Error> {
-        let path = args.required("iface")?;
+        let source = source(args)?;
         let queue_pairs = args.number("queues", 1..=MAX_QUEUE_PAIRS)?.unwrap_or(1);
-        let mode = if args.flag("client")?.unwrap_or(false) { Mode::Connect } else { Mode::Listen };
-        let access = access(args, mode)?;
         // Ours receives into plain or chained packets as they come; there is nothing to choose.
         for harmless in ["linear-buffer", "ext-buffer", "legacy-ol-flags"] {
             args.flag(harmless)?;
@@ -89,17 +88,32 @@ impl Driver for VhostDriver {
         args.finish()?;
         let features = DEFAULT.with(Features::HOST_SEGMENTS, tso);
         let mac = mac_of(args.name());
-        let config = BackendConfig {
-            queue_pairs,
-            mac,
-            features,
-            config_space,
-            access,
-            ..BackendConfig::new(args.name(), path, mode)
-        };
-        let backend = Backend::new(&self.control(), config).map_err(|error| tell(args.name(), error))?;
+        let config = BackendConfig { queue_pairs, mac, features, config_space, ..source };
+        let backend = Backend::new(&self.control(), config).map_err(|error| error.of_port(args.name()))?;
         Ok(Box::new(VhostDevice { name: args.name().into(), backend, mac }))
     }
+}
+
+/// Where frontends come from: `iface=` and what belongs to it, or `fd=`.
+fn source(args: &DevArgs) -> Result<BackendConfig, Error> {
+    let passed = args.number("fd", 0..=RawFd::MAX)?;
+    let Some(number) = passed else {
+        let path = args.required("iface")?;
+        let mode = if args.flag("client")?.unwrap_or(false) { Mode::Connect } else { Mode::Listen };
+        let access = access(args, mode)?;
+        return Ok(BackendConfig { access, ..BackendConfig::new(args.name(), path, mode) });
+    };
+    if let Some(other) =
+        ["iface", "client", "mode", "group"].into_iter().find(|key| args.value(key).is_some())
+    {
+        let problem = format!("'fd' is a socket that is there already, and '{other}' is of one to make");
+        return Err(args.problem(problem, "leave one of them out"));
+    }
+    let listener = Listener::inherited(number).map_err(|reason| {
+        let remedy = "pass the number of a descriptor that a Unix stream socket listens at";
+        args.problem(format!("'fd={number}' cannot be used: {reason}"), remedy)
+    })?;
+    Ok(BackendConfig::listening(args.name(), listener))
 }
 
 /// Whom the socket lets in.
@@ -117,13 +131,6 @@ fn mac_of(name: &str) -> [u8; 6] {
     let digits = name.rsplit(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
     let [a, b, c, d, e] = MAC_PREFIX;
     [a, b, c, d, e, digits.parse::<u64>().map_or(0, |n| n.to_le_bytes()[0])]
-}
-
-/// A backend's error as a port's; both are one sentence with a remedy.
-fn tell(port: &str, error: BackendError) -> Error {
-    let text = error.to_string();
-    let (problem, remedy) = text.rsplit_once("; ").unwrap_or((&text, "see the log"));
-    Error::Peer { port: port.into(), problem: problem.into(), remedy: remedy.into() }
 }
 
 /// The queues of a started port.
@@ -192,7 +199,7 @@ impl Device for VhostDevice {
                 Ok(Port { rx, tx, control, running: self })
             }
             Err(error) => {
-                let error = tell(&self.name, error);
+                let error = error.of_port(&self.name);
                 Err(StartError { device: self, error })
             }
         }

@@ -120,7 +120,7 @@ impl Bench {
         Self::of(BackendConfig::new(label, socket_path(label), mode), pool)
     }
 
-    fn of(config: BackendConfig, pool: Pool) -> Self {
+    pub fn of(config: BackendConfig, pool: Pool) -> Self {
         let path = config.path.clone();
         let control = Control::new();
         let backend = Backend::new(&control, config).expect("backend");
