@@ -31,13 +31,16 @@ pub use linecard_vhost_user as vhost_user;
 pub use linecard_virtio as virtio;
 pub use linecard_virtio_user as virtio_user;
 
+pub mod container;
+
 use std::time::Duration;
 
 use prelude::{Eal, Pool, Port, PortConfig, ProbeContext, configure};
 
 static IMPAIR: pmd::impair::ImpairDriver = pmd::impair::ImpairDriver::new(drivers);
 static VHOST: vhost_user::VhostDriver = vhost_user::VhostDriver::new();
-static VIRTIO_USER: virtio_user::VirtioUser = virtio_user::VirtioUser::new();
+static VIRTIO_USER: container::Found<virtio_user::VirtioUser> =
+    container::Found::new(virtio_user::VirtioUser::new());
 
 /// Every driver there is: what `--vdev` and `port attach` can name.
 ///

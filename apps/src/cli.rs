@@ -9,7 +9,7 @@ use clap_complete::Shell;
 
 use crate::error::Error;
 use crate::output::Output;
-use crate::{bench, capture, demo, doctor, testpmd};
+use crate::{bench, capture, cni, demo, doctor, testpmd};
 
 /// Userspace packet processing: virtio-user and vhost-user ports, without root and without hugepages.
 #[derive(Parser)]
@@ -41,6 +41,8 @@ enum Command {
     ///
     /// For example into Wireshark: linecard capture -p 0 -w - | wireshark -k -i -
     Capture(capture::CaptureArgs),
+    /// Give containers ports on a switch: the CNI plugin `linecard`, and tools for it
+    Cni(cni::CniArgs),
     /// Print shell completions
     Completions {
         /// The shell to complete for
@@ -88,6 +90,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode, Error> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Capture(args) => capture::run(&args),
+        Command::Cni(args) => cni::run(&args),
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "linecard", &mut text);

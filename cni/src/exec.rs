@@ -3,7 +3,9 @@
 use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command as Process, Stdio};
+use std::process::{Child, Command as Process, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -12,6 +14,10 @@ use crate::error::{Code, Error};
 
 /// Most bytes of an answer.
 const MAX_ANSWER: u64 = 4 << 20;
+/// Between two looks whether a plugin has ended.
+const LOOK: Duration = Duration::from_millis(1);
+/// For output that is still in a pipe when a plugin has ended.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// One run of a plugin.
 ///
@@ -27,6 +33,7 @@ pub struct Run {
     variables: Vec<(OsString, Option<OsString>)>,
     input: Vec<u8>,
     quiet: bool,
+    limit: Option<Duration>,
 }
 
 /// What a plugin answered.
@@ -52,7 +59,7 @@ impl Run {
     /// A run with any `CNI_COMMAND`, also one that does not exist.
     #[must_use]
     pub fn with_command(program: impl Into<PathBuf>, command: &str) -> Self {
-        let run = Self { program: program.into(), variables: Vec::new(), input: Vec::new(), quiet: false };
+        let run = Self { program: program.into(), variables: Vec::new(), input: Vec::new(), quiet: false, limit: None };
         run.variable("CNI_COMMAND", command)
     }
 
@@ -84,6 +91,13 @@ impl Run {
         self
     }
 
+    /// Kills it when it takes longer.
+    #[must_use]
+    pub fn limit(mut self, limit: Duration) -> Self {
+        self.limit = Some(limit);
+        self
+    }
+
     /// Runs it to its end.
     ///
     /// # Errors
@@ -107,22 +121,47 @@ impl Run {
         };
         let mut child = process.spawn().map_err(|error| failed(&error))?;
         let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-        let (stdout, stderr) = std::thread::scope(|scope| {
-            scope.spawn(|| {
-                // A plugin that does not read what it is given still answers.
-                let _ = stdin.map(|mut pipe| pipe.write_all(&self.input));
-            });
-            let errors = scope.spawn(|| read(stderr));
-            (read(stdout), errors.join().unwrap_or_default())
-        });
-        let status = child.wait().map_err(|error| failed(&error))?;
+        let input = self.input;
+        // A plugin that does not read what it is given still answers.
+        std::thread::spawn(move || stdin.map(|mut pipe| pipe.write_all(&input)));
+        let (stdout, stderr) = (collect(stdout), collect(stderr));
+        let status = match self.limit {
+            None => child.wait(),
+            Some(limit) => wait(&mut child, limit),
+        };
+        let status = status.map_err(|error| failed(&error))?;
+        // Programs that it left behind may keep its output open: they are not waited for.
+        let take = |bytes: Receiver<Vec<u8>>| match self.limit {
+            None => bytes.recv().unwrap_or_default(),
+            Some(_) => bytes.recv_timeout(LAST_WORDS).unwrap_or_default(),
+        };
         Ok(Answer {
             success: status.success(),
-            stdout,
-            stderr: String::from_utf8_lossy(&stderr).into_owned(),
+            stdout: take(stdout),
+            stderr: String::from_utf8_lossy(&take(stderr)).into_owned(),
             status: status.to_string(),
         })
     }
+}
+
+/// Waits for `child`, and kills it when it takes longer than `limit`.
+fn wait(child: &mut Child, limit: Duration) -> std::io::Result<ExitStatus> {
+    let deadline = Instant::now() + limit;
+    while Instant::now() < deadline {
+        if let Some(status) = child.try_wait()? {
+            return Ok(status);
+        }
+        std::thread::sleep(LOOK);
+    }
+    child.kill()?;
+    child.wait()
+}
+
+/// Reads `pipe` to its end on a thread of its own.
+fn collect(pipe: Option<impl Read + Send + 'static>) -> Receiver<Vec<u8>> {
+    let (sender, bytes) = mpsc::channel();
+    std::thread::spawn(move || sender.send(read(pipe)));
+    bytes
 }
 
 fn read(pipe: Option<impl Read>) -> Vec<u8> {

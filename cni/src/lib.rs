@@ -10,10 +10,12 @@
 //! | `attach`, `detach` | ADD and CHECK; DEL and GC |
 //! | `state` | records of attachments, so that a killed plugin leaves nothing that DEL or GC cannot undo |
 //! | `result` | results in the layout of each version |
+//! | [`check`] | a test of any plugin against the specification |
 #![forbid(unsafe_code)]
 
 mod address;
 mod attach;
+pub mod check;
 mod config;
 mod detach;
 mod environment;
@@ -23,6 +25,7 @@ mod handover;
 mod netns;
 mod plugin;
 mod result;
+mod sandbox;
 mod state;
 mod switch;
 mod version;
@@ -34,4 +37,5 @@ pub use error::{Code, Error};
 pub use exec::{Answer, Run, find_plugin};
 pub use handover::abstract_name;
 pub use plugin::{Output, invoke};
+pub use sandbox::Sandbox;
 pub use version::Version;

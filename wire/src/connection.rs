@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
@@ -121,8 +121,7 @@ impl Connection {
     /// [`Error::Backlog`] when the peer does not read; [`Error::System`].
     pub fn send(&mut self, message: &OutMessage<'_>) -> Result<(), Error> {
         let bytes = message.encode()?;
-        let raw: Vec<RawFd> = message.fds.iter().map(AsRawFd::as_raw_fd).collect();
-        let sent = if self.queue.is_empty() { self.send_some(&bytes, &raw)? } else { 0 };
+        let sent = if self.queue.is_empty() { self.send_some(&bytes, message.fds)? } else { 0 };
         if sent == bytes.len() {
             return Ok(());
         }
@@ -147,9 +146,9 @@ impl Connection {
     /// [`Error::System`].
     pub fn flush(&mut self) -> Result<bool, Error> {
         while let Some(mut first) = self.queue.pop_front() {
-            let raw: Vec<RawFd> = first.fds.iter().map(AsRawFd::as_raw_fd).collect();
+            let fds: Vec<_> = first.fds.iter().map(AsFd::as_fd).collect();
             let rest = first.bytes.get(first.sent..).unwrap_or_default();
-            let sent = self.send_some(rest, &raw)?;
+            let sent = self.send_some(rest, &fds)?;
             first.sent = first.sent.saturating_add(sent);
             if sent > 0 {
                 first.fds.clear();
@@ -169,7 +168,7 @@ impl Connection {
     }
 
     /// How much of `bytes` the socket took; 0 when it has no room.
-    fn send_some(&self, bytes: &[u8], fds: &[RawFd]) -> Result<usize, Error> {
+    fn send_some(&self, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<usize, Error> {
         match sys::send(self.socket.as_fd(), bytes, fds) {
             Ok(sent) => Ok(sent),
             Err(e) if e.kind() == ErrorKind::WouldBlock => Ok(0),

@@ -6,17 +6,21 @@
 //! to its *share* of the process's: the process's limit over the number of its ports and one, so that one more may come.
 //! It may take more than its share as long as what every other port's share lacks stays free.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+/// Descriptors that peers leave to the rest of the process.
+const OURS: u64 = 128;
 
 /// Why something was not charged.
 ///
 /// ```
 /// use linecard_wire::ledger::Resource;
 /// let refusal = Resource::new("descriptors", 100).account(3).charge(5).expect_err("more than a port may have");
-/// assert_eq!(refusal.to_string(), "5 more descriptors asked, the peer of a port may hold 3 and holds 0");
+/// let limit = "5 more descriptors asked, the peer of a port may hold 3 (the port's limit) and holds 0";
+/// assert_eq!(refusal.to_string(), limit);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{asked} more {what} asked, the peer of a port may hold {max} and holds {used}")]
+#[error("{asked} more {what} asked, the peer of a port may hold {max} ({}) and holds {used}", self.limit())]
 pub struct LimitError {
     /// The name of the resource.
     pub what: &'static str,
@@ -26,6 +30,15 @@ pub struct LimitError {
     pub used: u64,
     /// What it may have: its own limit, or what the other ports of the process leave to it.
     pub max: u64,
+    /// Whether that is the port's share of the process's limit, and less than its own.
+    pub shared: bool,
+}
+
+impl LimitError {
+    /// Which limit it is, in words.
+    fn limit(&self) -> &'static str {
+        if self.shared { "its share of the process's limit" } else { "the port's limit" }
+    }
 }
 
 /// Something that a process has so much of, and the ports that spend it.
@@ -76,6 +89,62 @@ impl Resource {
     pub fn share(&self) -> u64 {
         self.0.share(&self.0.spent())
     }
+
+    /// What all ports together have.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        self.0.spent().iter().flatten().sum()
+    }
+}
+
+/// The descriptors that peers may make one process hold, at whichever end of a socket they are.
+///
+/// A process has one table of descriptors. So the ports of all drivers whose peers send some take them from one total:
+/// whoever makes the drivers gives each of them the same value of this.
+///
+/// ```
+/// use linecard_wire::ledger::Descriptors;
+/// static OURS: Descriptors = Descriptors::new();
+/// // Of a limit of 1024 (`ulimit -n`), 128 are left to the rest of the process.
+/// assert!(OURS.resource().share() > 0);
+/// assert_eq!(Descriptors::of(90).resource().share(), 90);
+/// ```
+#[derive(Debug)]
+pub struct Descriptors(OnceLock<Resource>);
+
+impl Descriptors {
+    /// What it is called when it is refused.
+    const NAME: &str = "descriptors";
+
+    /// As many as the process may have open when the first port is made (`RLIMIT_NOFILE`), but 128.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(OnceLock::new())
+    }
+
+    /// As many as `limit`.
+    #[must_use]
+    pub fn of(limit: u64) -> Self {
+        Self(OnceLock::from(Resource::new(Self::NAME, limit)))
+    }
+
+    /// How many the process may have open now, but 128.
+    #[must_use]
+    pub fn allowed() -> u64 {
+        crate::sys::most_descriptors().saturating_sub(OURS)
+    }
+
+    /// What accounts are opened with.
+    #[must_use]
+    pub fn resource(&self) -> &Resource {
+        self.0.get_or_init(|| Resource::new(Self::NAME, Self::allowed()))
+    }
+}
+
+impl Default for Descriptors {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl Shared {
@@ -86,6 +155,11 @@ impl Shared {
     fn share(&self, spent: &[Option<u64>]) -> u64 {
         let ports = spent.iter().flatten().count() as u64;
         self.limit / ports.saturating_add(1)
+    }
+
+    /// Why `asked` more is refused to an account.
+    fn refusal(&self, asked: u64, (max, used): (u64, u64), limit: u64) -> LimitError {
+        LimitError { what: self.what, asked, used, max, shared: max < limit }
     }
 
     /// What the account at `place` may have in all, and what it has.
@@ -135,7 +209,7 @@ impl Account {
         let mut spent = shared.spent();
         let (max, used) = shared.bounds(&spent, self.0.place, self.0.limit);
         if used.saturating_add(amount) > max {
-            return Err(LimitError { what: shared.what, asked: amount, used, max });
+            return Err(shared.refusal(amount, (max, used), self.0.limit));
         }
         self.add(&mut spent, amount);
         Ok(Charge { account: self.clone(), amount })
@@ -151,7 +225,7 @@ impl Account {
         let (max, used) = shared.bounds(&spent, self.0.place, self.0.limit);
         let amount = max.saturating_sub(used).min(most);
         if amount == 0 {
-            return Err(LimitError { what: shared.what, asked: most, used, max });
+            return Err(shared.refusal(most, (max, used), self.0.limit));
         }
         self.add(&mut spent, amount);
         Ok(Charge { account: self.clone(), amount })
@@ -249,7 +323,8 @@ mod tests {
         let accounts: Vec<_> = (0..4).map(|_| resource.account(u64::MAX)).collect();
         let held: Vec<_> = accounts.iter().map(all).collect();
         assert_eq!(held.iter().map(Vec::len).sum::<usize>(), 45, "never more than there is");
-        assert_eq!(first.charge(1).expect_err("over its share").max, 15);
+        let refusal = first.charge(1).expect_err("over its share");
+        assert_eq!((refusal.max, refusal.shared), (15, true));
         drop(before.split(40));
         assert_eq!((before.amount(), first.used()), (5, 5));
         assert_eq!(all(&first).len(), 10);

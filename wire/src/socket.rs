@@ -8,6 +8,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 pub use crate::access::{Access, AccessError};
 use crate::descriptor::close_elsewhere;
@@ -81,6 +82,8 @@ pub struct Listener {
     path: PathBuf,
     /// Device and inode of the name we made, so that a successor's is left alone; `None` for a name that is somebody else's.
     identity: Option<(u64, u64)>,
+    /// An abstract name, which every user of the network namespace can connect to.
+    own_user_only: bool,
     removed: AtomicBool,
 }
 
@@ -97,6 +100,9 @@ impl Listener {
     /// listens to any more is replaced. The name is made for its owner only, and others get their rights before anybody can
     /// connect.
     ///
+    /// A path that begins with `@` is an abstract name (`unix(7)`): it lives in the network namespace, has no mode or group,
+    /// and goes with the socket. Only this user and root are accepted there.
+    ///
     /// ```
     /// use linecard_wire::socket::{Access, Listener};
     /// use std::os::unix::fs::PermissionsExt;
@@ -111,18 +117,22 @@ impl Listener {
     /// As [`bind`](Self::bind), and where this user may not give that group.
     pub fn bind_for(path: &Path, access: Access) -> Result<Self, SocketError> {
         check_path(path)?;
-        clear_stale(path)?;
+        let is_abstract = sys::abstract_name(path).is_some();
+        if !is_abstract {
+            clear_stale(path)?;
+        } else if access != Access::default() {
+            let source = io::Error::new(ErrorKind::InvalidInput, "an abstract name has none; use a path");
+            return Err(SocketError::Access { action: "giving a socket its mode or group", source });
+        }
         let failed = |action| move |source| SocketError::System { action, source };
         let socket = sys::stream_socket().map_err(failed("making a socket"))?;
         sys::keep_to_owner(socket.as_fd()).map_err(failed("keeping a socket to its owner"))?;
-        sys::bind(socket.as_fd(), path).map_err(|source| match source.kind() {
-            ErrorKind::AddrInUse => SocketError::InUse,
-            _ => SocketError::System { action: "naming a socket", source },
-        })?;
+        bind_when_free(socket.as_fd(), path)?;
         let listener = Self {
             socket: UnixListener::from(socket),
             path: path.into(),
-            identity: identity(path),
+            identity: if is_abstract { None } else { identity(path) },
+            own_user_only: is_abstract,
             removed: AtomicBool::new(false),
         };
         access.give(path)?;
@@ -150,13 +160,15 @@ impl Listener {
     /// [`SocketError::NotListening`]; what the operating system refuses. The descriptor is closed then.
     pub fn from_fd(socket: OwnedFd) -> Result<Self, SocketError> {
         let failed = |action| move |source| SocketError::System { action, source };
-        check_listening(socket.as_fd())?;
+        if let Some(what) = sys::not_listening(socket.as_fd()) {
+            return Err(SocketError::NotListening { what });
+        }
         sys::close_on_exec(socket.as_fd()).map_err(failed("keeping a socket from other programs"))?;
         let socket = UnixListener::from(socket);
         socket.set_nonblocking(true).map_err(failed("making a socket non-blocking"))?;
         let address = socket.local_addr().map_err(failed("asking a socket for its name"))?;
         let path = address.as_pathname().unwrap_or(Path::new("")).into();
-        Ok(Self { socket, path, identity: None, removed: AtomicBool::new(false) })
+        Ok(Self { socket, path, identity: None, own_user_only: false, removed: AtomicBool::new(false) })
     }
 
     /// As [`from_fd`](Self::from_fd), over a duplicate of the descriptor of that number, which this process inherited. The
@@ -182,9 +194,14 @@ impl Listener {
     /// The next connection.
     ///
     /// # Errors
-    /// `WouldBlock` when there is none; else what the operating system said of this one, after which there may be others.
+    /// `WouldBlock` when there is none; `ConnectionAborted` for one that has gone or comes from another user to an abstract name;
+    /// else what the operating system said of this one, after which there may be others.
     pub fn accept(&self) -> io::Result<UnixStream> {
-        self.socket.accept().map(|(stream, _)| stream)
+        let (stream, _) = self.socket.accept()?;
+        if self.own_user_only && !sys::is_of_own_user_or_root(stream.as_fd()) {
+            return Err(ErrorKind::ConnectionAborted.into());
+        }
+        Ok(stream)
     }
 
     /// Removes the name, unless it is a successor's; nobody can connect by it any more.
@@ -208,6 +225,10 @@ impl AsFd for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
+        // An abstract name stays until the socket is closed, elsewhere; nobody connects to it from here on.
+        if self.own_user_only {
+            let _ = sys::stop_listening(self.socket.as_fd());
+        }
         // Connections that nobody accepted end with it, and with them what was sent over them.
         if let Ok(last) = self.socket.try_clone() {
             close_elsewhere(last.into());
@@ -216,17 +237,23 @@ impl Drop for Listener {
     }
 }
 
-/// Checks that connections can be accepted from `fd`.
-fn check_listening(fd: BorrowedFd<'_>) -> Result<(), SocketError> {
-    let wrong = |what| Err(SocketError::NotListening { what });
-    let has = |option, want| sys::socket_option(fd, option).is_ok_and(|value| value == want);
-    match () {
-        () if sys::socket_option(fd, libc::SO_TYPE).is_err() => wrong("not a socket"),
-        () if !has(libc::SO_DOMAIN, libc::AF_UNIX) || !has(libc::SO_TYPE, libc::SOCK_STREAM) => {
-            wrong("not a Unix stream socket")
+/// Gives `socket` its name, once a predecessor that listens no more has lost it: that is closed by another thread.
+fn bind_when_free(socket: BorrowedFd<'_>, path: &Path) -> Result<(), SocketError> {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    let began = Instant::now();
+    loop {
+        let source = match sys::bind(socket, path) {
+            Ok(()) => return Ok(()),
+            Err(source) => source,
+        };
+        if source.kind() != ErrorKind::AddrInUse {
+            return Err(SocketError::System { action: "naming a socket", source });
         }
-        () if !has(libc::SO_ACCEPTCONN, 1) => wrong("a socket that does not listen"),
-        () => Ok(()),
+        let refused = || connect(path).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused);
+        if sys::abstract_name(path).is_none() || began.elapsed() > PATIENCE || !refused() {
+            return Err(SocketError::InUse);
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -404,6 +431,22 @@ mod tests {
         assert_eq!(not(one.into()), "a socket that does not listen");
         let closed = Listener::inherited(i32::MAX);
         assert!(matches!(closed, Err(SocketError::NotListening { what: "not open" })), "{closed:?}");
+    }
+
+    #[test]
+    fn an_abstract_name_has_no_file() {
+        let name = PathBuf::from(format!("@wire-abstract-{}", std::process::id()));
+        let listener = Listener::bind(&name).expect("nobody has that name");
+        assert!(!name.exists());
+        assert!(matches!(Listener::bind(&name), Err(SocketError::InUse)));
+        let _frontend = connect(&name).expect("it listens");
+        listener.accept().expect("this user's own connection");
+        drop(listener);
+        let after = connect(&name);
+        assert!(matches!(&after, Err(error) if error.kind() == ErrorKind::ConnectionRefused), "{after:?}");
+        drop(Listener::bind(&name).expect("its predecessor listens no more"));
+        let access = Access::of(Some("0666"), None).expect("a mode");
+        assert!(matches!(Listener::bind_for(&name, access), Err(SocketError::Access { .. })));
     }
 
     #[test]

@@ -1,20 +1,29 @@
-//! `recvmsg` and `sendmsg` with `SCM_RIGHTS`, and sockets with names: the only unsafe code of this room.
+//! `recvmsg` and `sendmsg` with `SCM_RIGHTS`, and sockets with names. What `rustix` has no safe call for is the only unsafe
+//! code of this room.
 
 use std::ffi::CString;
-use std::io;
+use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::Mode;
+use rustix::io::{Errno, FdFlags, retry_on_intr};
+use rustix::net::{
+    self, AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType, sockopt,
+};
 
 /// Most descriptors the kernel puts into one `SCM_RIGHTS` record (`SCM_MAX_FD`, `include/net/scm.h`).
 pub(crate) const SCM_MAX_FD: usize = 253;
-/// `CMSG_SPACE(SCM_MAX_FD * 4)`, rounded up: 16 bytes of header and the descriptors.
-const CONTROL_LEN: usize = 16 + SCM_MAX_FD * 4 + 12;
-const FD_LEN: usize = size_of::<RawFd>();
 /// `CMSG_LEN(0)`: the header of a record.
 const HEAD_LEN: usize = 16;
+const FD_LEN: usize = size_of::<RawFd>();
+/// One record with as many descriptors as there can be, rounded up to the alignment of a header.
+const CONTROL_LEN: usize = (HEAD_LEN + SCM_MAX_FD * FD_LEN).next_multiple_of(8);
 
 /// Room for control messages, aligned as `cmsghdr` must be.
 #[repr(C, align(8))]
@@ -36,146 +45,61 @@ pub(crate) struct Received {
     pub(crate) fds_lost: bool,
 }
 
+/// Descriptors that this process may have open (`RLIMIT_NOFILE`).
+pub(crate) fn most_descriptors() -> u64 {
+    // No limit is as good as this one.
+    rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
 /// Reads at most `buffer.len()` bytes and at most `most_fds` descriptors attached to them; does not wait for bytes. The
 /// kernel closes descriptors beyond that in here, which may take as long as their sender likes.
 pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8], most_fds: usize) -> io::Result<Received> {
-    let mut control = Control::new();
-    let mut vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
-    let mut header = empty_header();
-    header.msg_iov = &raw mut vector;
-    header.msg_iovlen = 1;
-    header.msg_control = control.0.as_mut_ptr().cast();
-    header.msg_controllen = CONTROL_LEN.min(HEAD_LEN + most_fds * FD_LEN);
-    let flags = libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
-    let got = retry(|| {
-        // SAFETY: `header` points at `vector` (the whole of `buffer`) and `control`, both alive and
-        // exclusively borrowed until the call returns.
-        unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, flags) }
-    })?;
+    let mut room = Control::new();
+    // Without room for one descriptor no header either: the kernel would write an empty record.
+    let len = if most_fds == 0 { 0 } else { CONTROL_LEN.min(HEAD_LEN + most_fds * FD_LEN) };
+    let mut control = RecvAncillaryBuffer::new(&mut room.0[..len]);
+    let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+    let got = retry_on_intr(|| net::recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut control, flags))?;
     let mut fds = Vec::new();
-    collect_fds(&header, &mut fds);
-    Ok(Received { bytes: got, fds, fds_lost: header.msg_flags & libc::MSG_CTRUNC != 0 })
+    for record in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(rights) = record {
+            fds.extend(rights);
+        }
+    }
+    Ok(Received { bytes: got.bytes, fds, fds_lost: got.flags.contains(ReturnFlags::CTRUNC) })
 }
 
 /// Has a byte that is sent out of band (`MSG_OOB`) arrive like any other. Left out, it is dropped within some later call
 /// that reads, and the descriptors that came with it are closed there, which may take as long as their sender likes.
 pub(crate) fn keep_urgent_inline(socket: BorrowedFd<'_>) -> io::Result<()> {
-    let (on, len): (libc::c_int, _) = (1, size_of::<libc::c_int>() as libc::socklen_t);
-    let (level, option) = (libc::SOL_SOCKET, libc::SO_OOBINLINE);
-    // SAFETY: reads `len` bytes of `on`.
-    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, (&raw const on).cast(), len) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// Takes ownership of every descriptor in the control area that the kernel filled.
-fn collect_fds(header: &libc::msghdr, out: &mut Vec<OwnedFd>) {
-    // SAFETY: `header` was filled by `recvmsg`, its control area is alive in the caller's frame.
-    let mut record = unsafe { libc::CMSG_FIRSTHDR(header) };
-    while !record.is_null() {
-        // SAFETY: non-null records from CMSG_FIRSTHDR/NXTHDR lie wholly inside the control area.
-        let head = unsafe { record.read() };
-        if head.cmsg_level == libc::SOL_SOCKET && head.cmsg_type == libc::SCM_RIGHTS {
-            // SAFETY: the record lies wholly inside the control area, and its data follow its header there.
-            let data = unsafe { libc::CMSG_DATA(record) }.cast::<RawFd>();
-            // SAFETY: pure arithmetic on a constant (it is `unsafe` only in its signature).
-            let overhead = unsafe { libc::CMSG_LEN(0) } as usize;
-            let count = head.cmsg_len.saturating_sub(overhead) / FD_LEN;
-            for index in 0..count {
-                // SAFETY: the kernel wrote `count` descriptors after the record's header.
-                let at = unsafe { data.add(index) };
-                // SAFETY: the kernel wrote `count` descriptors from here on; the area need not be aligned for the type.
-                let raw = unsafe { at.read_unaligned() };
-                // SAFETY: the kernel has just installed `raw` in this process for us; nobody else owns it.
-                out.push(unsafe { OwnedFd::from_raw_fd(raw) });
-            }
-        }
-        // SAFETY: `record` is a valid record of `header`, see above.
-        record = unsafe { libc::CMSG_NXTHDR(header, record) };
-    }
+    Ok(sockopt::set_socket_oobinline(socket, true)?)
 }
 
 /// Sends some of `bytes` with `fds` on the first of them; does not block and raises no signal.
 ///
 /// At most [`SCM_MAX_FD`] descriptors; the caller bounds them far below that.
-pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[RawFd]) -> io::Result<usize> {
-    let mut control = Control::new();
-    let mut vector = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
-    let mut header = empty_header();
-    header.msg_iov = &raw mut vector;
-    header.msg_iovlen = 1;
-    if !fds.is_empty() {
-        attach(&mut header, &mut control, &fds[..fds.len().min(SCM_MAX_FD)]);
+pub(crate) fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
+    let mut room = Control::new();
+    let mut control = SendAncillaryBuffer::new(&mut room.0);
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(&fds[..fds.len().min(SCM_MAX_FD)])) {
+        return Err(Errno::INVAL.into());
     }
-    let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
-    retry(|| {
-        // SAFETY: `header` points at `vector` (the whole of `bytes`, only read) and at the part of
-        // `control` that `attach` initialised; all outlive the call.
-        unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const header, flags) }
-    })
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    Ok(retry_on_intr(|| net::sendmsg(socket, &[IoSlice::new(bytes)], &mut control, flags))?)
 }
 
-/// Writes one `SCM_RIGHTS` record with `fds` into `control` and points `header` at it.
-fn attach(header: &mut libc::msghdr, control: &mut Control, fds: &[RawFd]) {
-    let len = (fds.len() * FD_LEN) as u32;
-    control.0.fill(MaybeUninit::new(0));
-    header.msg_control = control.0.as_mut_ptr().cast();
-    // SAFETY: pure arithmetic (it is `unsafe` only in its signature).
-    header.msg_controllen = unsafe { libc::CMSG_SPACE(len) } as usize;
-    // SAFETY: the control area is alive, aligned for `cmsghdr`, and longer than one header.
-    let record = unsafe { libc::CMSG_FIRSTHDR(header) };
-    // SAFETY: pure arithmetic (it is `unsafe` only in its signature).
-    let cmsg_len = unsafe { libc::CMSG_LEN(len) } as usize;
-    let head = libc::cmsghdr { cmsg_len, cmsg_level: libc::SOL_SOCKET, cmsg_type: libc::SCM_RIGHTS };
-    // SAFETY: `record` is the start of the control area, which has room for a header.
-    unsafe { record.write(head) };
-    // SAFETY: `record` is a valid record; its data follows inside the control area.
-    let data = unsafe { libc::CMSG_DATA(record) };
-    // SAFETY: `fds` has at most SCM_MAX_FD entries and `control` room for that many after the header;
-    // the two do not overlap.
-    unsafe { std::ptr::copy_nonoverlapping(fds.as_ptr().cast::<u8>(), data, len as usize) };
-}
-
-/// A header with nothing in it.
-fn empty_header() -> libc::msghdr {
-    // SAFETY: `msghdr` is plain C data of integers and pointers, for which all zeros is valid.
-    unsafe { MaybeUninit::<libc::msghdr>::zeroed().assume_init() }
-}
-
-/// Calls `f` again while a signal interrupts it; turns a negative result into the system's error.
-fn retry(mut f: impl FnMut() -> isize) -> io::Result<usize> {
-    loop {
-        match usize::try_from(f()) {
-            Ok(n) => return Ok(n),
-            Err(_) => {
-                let error = io::Error::last_os_error();
-                if error.kind() != io::ErrorKind::Interrupted {
-                    return Err(error);
-                }
-            }
-        }
-    }
-}
-
-/// Waits until `socket` is readable (or writable) or `deadline` passes; `false` when time ran out.
+/// Waits until `socket` can be read from (or written to); `false` when `deadline` passed first.
 pub(crate) fn wait(socket: BorrowedFd<'_>, writable: bool, deadline: Instant) -> io::Result<bool> {
-    let events = if writable { libc::POLLOUT } else { libc::POLLIN };
+    let events = if writable { PollFlags::OUT } else { PollFlags::IN };
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        // Rounded up, so that a poll never spins through the last millisecond.
-        let timeout = i32::try_from(left.as_micros().div_ceil(1000)).unwrap_or(i32::MAX);
-        let mut entry = libc::pollfd { fd: socket.as_raw_fd(), events, revents: 0 };
-        // SAFETY: `entry` is one valid pollfd, alive and exclusively borrowed until the call returns.
-        let ready = unsafe { libc::poll(&raw mut entry, 1, timeout) };
-        match ready {
-            0 if timeout == 0 => return Ok(false),
-            0 => {}
-            n if n > 0 => return Ok(true),
-            _ => {
-                let error = io::Error::last_os_error();
-                if error.kind() != io::ErrorKind::Interrupted {
-                    return Err(error);
-                }
-            }
+        // Longer than any deadline here where it does not fit.
+        let timeout = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: i64::MAX, tv_nsec: 0 });
+        match poll(&mut [PollFd::from_borrowed_fd(socket, events)], Some(&timeout)) {
+            Ok(0) if left == Duration::ZERO => return Ok(false),
+            Ok(0) | Err(Errno::INTR) => {}
+            Ok(_) => return Ok(true),
+            Err(error) => return Err(error.into()),
         }
     }
 }
@@ -183,19 +107,12 @@ pub(crate) fn wait(socket: BorrowedFd<'_>, writable: bool, deadline: Instant) ->
 /// Longest path in a socket address, its terminator apart.
 pub(crate) const MAX_PATH: usize = 107;
 /// Connections that may wait to be accepted.
-const BACKLOG: libc::c_int = 16;
-const ADDRESS_LEN: libc::socklen_t = size_of::<libc::sockaddr_un>() as libc::socklen_t;
+const BACKLOG: i32 = 16;
 
 /// A Unix stream socket, non-blocking and close-on-exec.
 pub(crate) fn stream_socket() -> io::Result<OwnedFd> {
-    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-    // SAFETY: takes integers, returns a new descriptor or -1.
-    let fd = unsafe { libc::socket(libc::AF_UNIX, kind, 0) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has just made `fd` for us and nobody else knows it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?)
 }
 
 /// A duplicate, close-on-exec, of the descriptor of that number.
@@ -211,59 +128,65 @@ pub(crate) fn duplicate(number: RawFd) -> io::Result<OwnedFd> {
 
 /// Closes `fd` in programs that this process starts.
 pub(crate) fn close_on_exec(fd: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: takes integers.
-    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, libc::FD_CLOEXEC) })
+    Ok(rustix::io::fcntl_setfd(fd, FdFlags::CLOEXEC)?)
 }
 
-/// A number that the kernel keeps about a socket (`socket(7)`, "Socket options").
-pub(crate) fn socket_option(socket: BorrowedFd<'_>, option: libc::c_int) -> io::Result<libc::c_int> {
-    let mut value: libc::c_int = 0;
-    let mut len = size_of::<libc::c_int>() as libc::socklen_t;
-    let (fd, to) = (socket.as_raw_fd(), (&raw mut value).cast());
-    // SAFETY: writes at most `len` bytes to `value` and the length to `len`; both outlive the call.
-    check(unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, option, to, &raw mut len) })?;
-    Ok(value)
+/// Why connections cannot be accepted from `fd`; `None` when they can.
+pub(crate) fn not_listening(fd: BorrowedFd<'_>) -> Option<&'static str> {
+    let Ok(kind) = sockopt::socket_type(fd) else { return Some("not a socket") };
+    if kind != SocketType::STREAM || sockopt::socket_domain(fd) != Ok(AddressFamily::UNIX) {
+        return Some("not a Unix stream socket");
+    }
+    (sockopt::socket_acceptconn(fd) != Ok(true)).then_some("a socket that does not listen")
 }
 
 /// Makes the name that `socket` is about to get readable and writable by its owner only: the name inherits this mode.
 /// Unlike a umask it concerns no other thread.
 pub(crate) fn keep_to_owner(socket: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: takes integers.
-    check(unsafe { libc::fchmod(socket.as_raw_fd(), 0o600) })
+    Ok(rustix::fs::fchmod(socket, Mode::RUSR | Mode::WUSR)?)
 }
 
 /// Gives `socket` its name.
 pub(crate) fn bind(socket: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
-    let address = address(path)?;
-    // SAFETY: `address` outlives the call, which reads `ADDRESS_LEN` bytes of it.
-    check(unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), ADDRESS_LEN) })
+    Ok(net::bind(socket, &address(path)?)?)
 }
 
 /// Lets others connect to a socket with a name.
 pub(crate) fn listen(socket: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: takes integers.
-    check(unsafe { libc::listen(socket.as_raw_fd(), BACKLOG) })
+    Ok(net::listen(socket, BACKLOG)?)
+}
+
+/// Has whoever connects to a listening socket be refused, also while copies of it are open.
+pub(crate) fn stop_listening(socket: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(net::shutdown(socket, net::Shutdown::Both)?)
 }
 
 /// Connects a non-blocking `socket`, at once or not at all.
 pub(crate) fn connect(socket: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
-    let address = address(path)?;
-    // SAFETY: reads ADDRESS_LEN bytes of `address`, which lives across the call.
-    check(unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), ADDRESS_LEN) })
+    Ok(net::connect(socket, &address(path)?)?)
 }
 
-/// A path as a socket address, which ends at its first zero.
-fn address(path: &Path) -> io::Result<libc::sockaddr_un> {
-    let mut address =
-        libc::sockaddr_un { sun_family: libc::AF_UNIX as libc::sa_family_t, sun_path: [0; MAX_PATH + 1] };
+/// Whether this process's user or root has the other end; not so where the kernel does not say.
+pub(crate) fn is_of_own_user_or_root(socket: BorrowedFd<'_>) -> bool {
+    let own = rustix::process::geteuid();
+    sockopt::socket_peercred(socket).is_ok_and(|peer| peer.uid == own || peer.uid.is_root())
+}
+
+/// The name behind the `@` with which `ss(8)` and `/proc/net/unix` mark an abstract socket; `None` for a path.
+pub(crate) fn abstract_name(path: &Path) -> Option<&[u8]> {
+    path.as_os_str().as_bytes().strip_prefix(b"@").filter(|name| !name.is_empty())
+}
+
+/// A path, which ends at its first zero, or an abstract name as a socket address.
+fn address(path: &Path) -> io::Result<SocketAddrUnix> {
     let bytes = path.as_os_str().as_bytes();
     if bytes.is_empty() || bytes.len() > MAX_PATH || bytes.contains(&0) {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "no such socket can exist"));
     }
-    for (to, from) in address.sun_path.iter_mut().zip(bytes) {
-        *to = from.cast_signed();
-    }
-    Ok(address)
+    Ok(match abstract_name(path) {
+        Some(name) => SocketAddrUnix::new_abstract_name(name)?,
+        None => SocketAddrUnix::new(bytes)?,
+    })
 }
 
 /// A path that leads to the very file of a descriptor, whatever has its name.
@@ -293,8 +216,4 @@ pub(crate) fn group(name: &str) -> Option<u32> {
         }
     }
     None
-}
-
-fn check(result: libc::c_int) -> io::Result<()> {
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

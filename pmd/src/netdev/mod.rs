@@ -18,6 +18,7 @@ mod interface;
 pub mod lab;
 mod namespace;
 pub(crate) mod netlink;
+mod placeholder;
 
 use std::io;
 
@@ -25,6 +26,7 @@ pub use facts::{Facts, KernelStats, Oper};
 pub use interface::Interface;
 pub(crate) use interface::check_name;
 pub use namespace::Namespace;
+pub use placeholder::Placeholder;
 
 use crate::error::Error;
 
