@@ -38,9 +38,10 @@ use std::time::Duration;
 use prelude::{Eal, Pool, Port, PortConfig, ProbeContext, configure};
 
 static IMPAIR: pmd::impair::ImpairDriver = pmd::impair::ImpairDriver::new(drivers);
-static VHOST: vhost_user::VhostDriver = vhost_user::VhostDriver::new();
+static DESCRIPTORS: vhost_user::Descriptors = vhost_user::Descriptors::new();
+static VHOST: vhost_user::VhostDriver = vhost_user::VhostDriver::sharing(&DESCRIPTORS);
 static VIRTIO_USER: container::Found<virtio_user::VirtioUser> =
-    container::Found::new(virtio_user::VirtioUser::new());
+    container::Found::new(virtio_user::VirtioUser::sharing(&DESCRIPTORS));
 
 /// Every driver there is: what `--vdev` and `port attach` can name.
 ///
@@ -61,6 +62,21 @@ pub fn drivers() -> pmd::Registry {
         &pmd::af_packet::AfPacketDriver,
         &IMPAIR,
     ])
+}
+
+/// The descriptors that peers of [these drivers'](drivers) ports may make this process hold: one total for both ends.
+///
+/// A program that makes vhost-user backends by itself has them share it.
+///
+/// ```
+/// use linecard::vhost_user::{Control, ProcessLimits};
+/// let control = Control::sharing(ProcessLimits::of_this_process(), linecard::descriptors());
+/// assert_eq!(linecard::descriptors().resource().used(), 0);
+/// # drop(control);
+/// ```
+#[must_use]
+pub fn descriptors() -> &'static vhost_user::Descriptors {
+    &DESCRIPTORS
 }
 
 /// How long [`open`] waits for a peer that a device cannot do without.

@@ -10,11 +10,13 @@ use linecard::virtio_user::VirtioUser;
 static VHOST: VhostDriver = VhostDriver::new();
 static VIRTIO_USER: VirtioUser = VirtioUser::new();
 
-/// A frontend and a backend on a socket of their own.
+/// A frontend and a backend on a socket of their own: a path and an abstract name in turns.
 fn both(front: &ProbeContext, back: &ProbeContext, options: &str) -> (Box<dyn Device>, Box<dyn Device>) {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    let name = format!("linecard-ends-{}-{}.sock", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-    let path = std::env::temp_dir().join(name);
+    let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("linecard-ends-{}-{number}.sock", std::process::id());
+    let path =
+        if number.is_multiple_of(2) { std::env::temp_dir().join(name) } else { format!("@{name}").into() };
     let args = |text: String| DevArgs::parse(&text).expect("well formed");
     let back_args = args(format!("net_vhost0,iface={},queues=2", path.display()));
     let front_args = args(format!("net_virtio_user0,path={},queues=2,{options}", path.display()));

@@ -14,8 +14,8 @@ use crate::control::{Control, PortThread};
 use crate::error::Error;
 use crate::features::{DEFAULT, MAX_QUEUE_PAIRS, OFFERED, PROTOCOL};
 use crate::limits::Limits;
-use crate::memory::MapLimits;
 use crate::memory::sigbus;
+use crate::memory::{MAX_REGIONS, MapLimits};
 use crate::peer::Peer;
 use crate::port::{Receive, RxLoss, Transmit, TxLoss};
 use crate::session::Terms;
@@ -156,7 +156,10 @@ impl Backend {
             protocol,
             mac: config.mac,
             mtu: config.mtu,
-            limits: MapLimits { total: config.limits.memory },
+            limits: MapLimits {
+                total: config.limits.memory,
+                regions: config.limits.regions.min(MAX_REGIONS),
+            },
         };
         let thread = PortThread::start(control, &config, terms)?;
         Ok(Self { thread, _control: control.clone(), queue_pairs: asked })

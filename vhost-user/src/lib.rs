@@ -42,6 +42,7 @@ pub use control::Control;
 pub use error::{Error, Refusal, RegionError};
 pub use features::MAX_QUEUE_PAIRS;
 pub use limits::{Limits, ProcessLimits};
+pub use linecard_wire::ledger::Descriptors;
 pub use linecard_wire::socket::{Access, Listener, SocketError};
 pub use memory::MemoryMap;
 pub use memory::sigbus;

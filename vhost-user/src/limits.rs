@@ -6,7 +6,7 @@ use std::{io, ptr};
 
 use linecard_eal::helper::{Elsewhere, Job};
 use linecard_wire::Closer;
-use linecard_wire::ledger::{Account, Charge, Resource};
+use linecard_wire::ledger::{Account, Charge, Descriptors, Resource};
 
 use crate::memory::MAX_REGIONS;
 use crate::memory::sigbus::ENTRIES;
@@ -18,18 +18,19 @@ const DESCRIPTORS: u64 = 128;
 /// Descriptors that a port has before there is a frontend: its socket, an epoll instance, an eventfd, and a copy of the socket
 /// at its end.
 const OWN_DESCRIPTORS: u64 = 4;
-/// Descriptors that frontends leave to the rest of the process.
-const OUR_DESCRIPTORS: u64 = 128;
 /// Mappings of a process that frontends leave to the rest of it.
 const OUR_MAPPINGS: u64 = 8192;
 /// Mappings that one region takes: its own, and a guard on either side.
 const MAPPINGS: u64 = 3;
-/// Signals that may wait to be sent by the closing thread.
-const MOST_SIGNALS: usize = 1024;
+/// Interruptions a second of those who poll a port, however many ports share, so that a port can be set up.
+const LEAST_INTERRUPTIONS: u32 = 50;
+/// Lines a second in the log about a port, however many ports share.
+const LEAST_LINES: u32 = 2;
 /// Half of the 128 TiB that a process has on x86-64.
 const ADDRESSES: u64 = 64 << 40;
 
-/// What one frontend may make its port take. A request beyond is refused with a sentence that names the limit.
+/// What one frontend may make its port take. A request for more memory, regions or descriptors is refused with a sentence that
+/// names the limit; of what is counted by the second, more waits for its time, and the log says once which limit it is.
 ///
 /// ```
 /// use linecard_vhost_user::Limits;
@@ -46,11 +47,34 @@ pub struct Limits {
     /// Descriptors that are open for it: its connection, its rings', those in its messages, and those that take their
     /// time to close. By default 128 and 6 for each queue pair of the port, which is what `None` stands for.
     pub descriptors: Option<u64>,
+    /// Memory regions that it may share at a time, as `GET_MAX_MEM_SLOTS` tells it; twice as many are mapped at most. By
+    /// default 509, and never more.
+    pub regions: u16,
+    /// What may wait for the port's helper thread: descriptors to be closed, memory to be unmapped, notifications that take
+    /// long. With as much, no frontend is accepted, and such notifications are not sent (`guest_notifications_error`).
+    /// By default 1024.
+    pub closings: u32,
+    /// How often in a second its requests may interrupt the threads that poll the port (`membarrier`); 4096 times at once
+    /// after a pause. By default 4000, and at least 1.
+    pub interruptions: u32,
+    /// Lines in the log a second that are about it. The next second's first line says how many were left out. By default 50.
+    pub log_lines: u32,
+    /// Thousandths of a core that the port's control thread may use in the long run; a second of it at once after a
+    /// pause. By default 500.
+    pub control_time: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { memory: machine_memory().max(LEAST_MEMORY), descriptors: None }
+        Self {
+            memory: machine_memory().max(LEAST_MEMORY),
+            descriptors: None,
+            regions: MAX_REGIONS,
+            closings: 1024,
+            interruptions: 4000,
+            log_lines: 50,
+            control_time: 500,
+        }
     }
 }
 
@@ -75,7 +99,8 @@ fn machine_memory() -> u64 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProcessLimits {
-    /// Open descriptors: the limit of the process (`RLIMIT_NOFILE`) but 128.
+    /// Open descriptors: the limit of the process (`RLIMIT_NOFILE`) but 128. Ports that
+    /// [share](crate::Control::sharing) descriptors with other drivers take them from that total instead.
     pub descriptors: u64,
     /// Bytes mapped, and to be unmapped: half the address space of the process (`RLIMIT_AS`).
     pub mapped: u64,
@@ -97,7 +122,7 @@ impl ProcessLimits {
         let maps = std::fs::read_to_string("/proc/sys/vm/max_map_count");
         let maps = maps.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(65_530_u64);
         Self {
-            descriptors: resource_limit(libc::RLIMIT_NOFILE).unwrap_or(1024).saturating_sub(OUR_DESCRIPTORS),
+            descriptors: Descriptors::allowed(),
             mapped: (resource_limit(libc::RLIMIT_AS).unwrap_or(u64::MAX) / 2).min(ADDRESSES),
             regions: (maps.saturating_sub(OUR_MAPPINGS) / MAPPINGS).min(ENTRIES as u64),
             interruptions: 4000,
@@ -128,9 +153,13 @@ pub(crate) struct Process {
 
 impl Process {
     pub(crate) fn new(limits: ProcessLimits) -> Arc<Self> {
+        Self::sharing(limits, &Descriptors::of(limits.descriptors))
+    }
+
+    pub(crate) fn sharing(limits: ProcessLimits, descriptors: &Descriptors) -> Arc<Self> {
         Arc::new(Self {
             limits,
-            descriptors: Resource::new("descriptors", limits.descriptors),
+            descriptors: descriptors.resource().clone(),
             mapped: Resource::new("bytes of mapped memory", limits.mapped),
             regions: Resource::new("memory regions", limits.regions),
             ports: AtomicU32::new(0),
@@ -138,7 +167,7 @@ impl Process {
     }
 
     /// How many ports share: at least the one that asks.
-    pub(crate) fn ports(&self) -> u32 {
+    fn ports(&self) -> u32 {
         self.ports.load(Relaxed).max(1)
     }
 }
@@ -146,7 +175,8 @@ impl Process {
 /// One port's accounts, and the thread that gives back what waits for its frontend.
 #[derive(Clone, Debug)]
 pub(crate) struct Ledger {
-    pub(crate) process: Arc<Process>,
+    process: Arc<Process>,
+    limits: Limits,
     pub(crate) mapped: Account,
     pub(crate) regions: Account,
     pub(crate) closer: Closer,
@@ -162,7 +192,7 @@ impl Elsewhere for Ledger {
     }
 
     fn run(&self, job: Job) -> bool {
-        let room = self.closer.waiting() < MOST_SIGNALS;
+        let room = self.has_room();
         if room {
             self.closer.run(job);
         }
@@ -205,12 +235,63 @@ impl Ledger {
         process.ports.fetch_add(1, Relaxed);
         Ok(Self {
             process: Arc::clone(process),
+            limits,
             // What was shared before is there until it is unmapped.
             mapped: process.mapped.account(limits.memory.saturating_mul(2)),
-            regions: process.regions.account(2 * MAX_REGIONS as u64),
+            regions: process.regions.account(2 * u64::from(limits.regions.min(MAX_REGIONS))),
             closer,
             _counted: Arc::new(Counted(Arc::clone(process))),
             _own: own,
         })
+    }
+
+    /// Whether the helper thread may get more to do.
+    pub(crate) fn has_room(&self) -> bool {
+        self.closer.waiting() < self.limits.closings as usize
+    }
+
+    /// How often in a second the port's polling threads may be interrupted at present.
+    pub(crate) fn interruptions(&self) -> u32 {
+        let share = self.process.limits.interruptions / self.process.ports();
+        share.max(LEAST_INTERRUPTIONS).min(self.limits.interruptions)
+    }
+
+    /// Lines a second that may be logged about the port at present.
+    pub(crate) fn log_lines(&self) -> u32 {
+        let share = self.process.limits.log_lines / self.process.ports();
+        share.max(LEAST_LINES).min(self.limits.log_lines)
+    }
+
+    /// Microseconds a second that the port's control thread may use at present.
+    pub(crate) fn control_micros(&self) -> u32 {
+        let share = self.process.limits.control_time / self.process.ports();
+        share.min(self.limits.control_time).saturating_mul(1000)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A port's own limit holds where its share of the process's is more, and the share where that is less.
+    #[test]
+    fn rates_are_a_ports_own_and_its_share() {
+        let process = Process::new(ProcessLimits::of_this_process());
+        let limits = Limits { interruptions: 300, log_lines: 30, control_time: 100, ..Limits::default() };
+        let rates = |ledger: &Ledger| (ledger.interruptions(), ledger.log_lines(), ledger.control_micros());
+        let open = || Ledger::new(&process, "rates", 1, limits).expect("a thread");
+        let first = open();
+        assert_eq!(rates(&first), (300, 30, 100_000));
+        let others: Vec<_> = (0..19).map(|_| open()).collect();
+        assert_eq!(rates(&first), (200, 10, 25_000), "a twentieth");
+        drop(others);
+        assert_eq!(rates(&first), (300, 30, 100_000));
+        let none = Limits { interruptions: 0, log_lines: 0, control_time: 0, ..Limits::default() };
+        let silent = Ledger::new(&process, "silent", 1, none).expect("a thread");
+        assert_eq!(
+            rates(&silent),
+            (0, 0, 0),
+            "less than what a port gets otherwise, where that is asked for"
+        );
     }
 }

@@ -9,7 +9,7 @@ use linecard_eal::eventfd::EventFd;
 use linecard_virtio::Features;
 use linecard_wire::ProtocolFeatures;
 
-use crate::limits::{Ledger, Process};
+use crate::limits::Ledger;
 use crate::session::Terms;
 
 /// Logs a line about a peer, unless there were many of them in this second.
@@ -51,8 +51,8 @@ pub struct Peer {
     /// The time that notifications may take, of all connections.
     pub(crate) allowance: Arc<Allowance>,
     log: Chatter,
-    /// What it shares with other ports' peers.
-    process: Arc<Process>,
+    /// How much may be said of it.
+    ledger: Ledger,
     /// Paths of the rings that run, by ring index.
     paths: Mutex<Vec<Option<&'static str>>>,
 }
@@ -76,7 +76,7 @@ impl Peer {
             notification_errors: AtomicU64::new(0),
             allowance: Arc::new(Allowance::new(Arc::new(ledger.clone()))),
             log: Chatter::new(),
-            process: Arc::clone(&ledger.process),
+            ledger: ledger.clone(),
             paths: Mutex::new(vec![None; rings]),
         }
     }
@@ -169,8 +169,16 @@ impl Peer {
 
     /// Whether one more line about this peer may be logged: it decides how much there is to say.
     pub(crate) fn may_log(&self) -> bool {
-        let share = u64::from(self.process.limits.log_lines / self.process.ports());
-        self.log.allows(self.log.started.elapsed().as_secs(), share.clamp(LEAST_LINES, LINES))
+        let most = self.ledger.log_lines().into();
+        let (allowed, left_out) = self.log.allows(self.log.started.elapsed().as_secs(), most);
+        if left_out > 0 {
+            tracing::warn!(
+                port = self.name(),
+                left_out,
+                "earlier lines are missing here: a second may have {most} (log_lines)"
+            );
+        }
+        allowed
     }
 
     pub(crate) fn wake_control(&self) {
@@ -178,28 +186,35 @@ impl Peer {
     }
 }
 
-/// Most lines per second about one peer that are logged; what it does is counted all the same.
-const LINES: u64 = 50;
-/// However many peers there are, so many lines about each.
-const LEAST_LINES: u64 = 2;
-
-/// Log lines of this second. Threads that meet at its end may log a few more.
+/// Log lines of this second; what a peer does is counted all the same. Threads that meet at its end may log a few more.
 struct Chatter {
     started: Instant,
     second: AtomicU64,
     lines: AtomicU64,
+    /// Lines that were not logged and of which nothing was said.
+    left_out: AtomicU64,
 }
 
 impl Chatter {
     fn new() -> Self {
-        Self { started: Instant::now(), second: AtomicU64::new(0), lines: AtomicU64::new(0) }
+        Self {
+            started: Instant::now(),
+            second: AtomicU64::new(0),
+            lines: AtomicU64::new(0),
+            left_out: AtomicU64::new(0),
+        }
     }
 
-    fn allows(&self, second: u64, most: u64) -> bool {
+    /// Whether one more line may be logged in this `second`, and how many were left out before it.
+    fn allows(&self, second: u64, most: u64) -> (bool, u64) {
         if self.second.swap(second, Relaxed) != second {
             self.lines.store(0, Relaxed);
         }
-        self.lines.fetch_add(1, Relaxed) < most
+        let allowed = self.lines.fetch_add(1, Relaxed) < most;
+        if !allowed {
+            self.left_out.fetch_add(1, Relaxed);
+        }
+        (allowed, if allowed { self.left_out.swap(0, Relaxed) } else { 0 })
     }
 }
 
@@ -221,8 +236,9 @@ mod tests {
     #[test]
     fn a_peer_fills_no_log() {
         let log = Chatter::new();
-        for second in [0, 1, 7] {
-            assert_eq!((0..1000).filter(|_| log.allows(second, LINES)).count() as u64, LINES);
+        for (second, before) in [(0, 0), (1, 950), (7, 950)] {
+            assert_eq!(log.allows(second, 50), (true, before), "and tells what it kept back");
+            assert_eq!((0..999).filter(|_| log.allows(second, 50).0).count(), 49);
         }
     }
 }

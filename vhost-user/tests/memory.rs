@@ -39,6 +39,26 @@ fn as_many_slots_as_promised_and_not_one_more() {
     frontend.good(Req::REM_MEM_REG, &SingleRegion(extra(0)).to_bytes(), &[file.as_fd()]);
 }
 
+/// A port with a limit of its own tells it, and refuses more however it is asked.
+#[test]
+fn a_port_may_have_fewer_slots() {
+    let mut limits = linecard_vhost_user::Limits::default();
+    limits.regions = 2;
+    let bench = Bench::with_limits("few", limits);
+    let mut frontend = Frontend::connect(&bench.path);
+    frontend.negotiate(Features::NONE);
+    assert_eq!(frontend.number(Req::GET_MAX_MEM_SLOTS), 2);
+    let file = memfd(4096);
+    let table = MemTable((0..3).map(extra).collect()).to_bytes();
+    frontend.refused(Req::SET_MEM_TABLE, &table, &[file.as_fd(); 3]);
+    for n in 0..2 {
+        frontend.good(Req::ADD_MEM_REG, &SingleRegion(extra(n)).to_bytes(), &[file.as_fd()]);
+    }
+    frontend.refused(Req::ADD_MEM_REG, &SingleRegion(extra(2)).to_bytes(), &[file.as_fd()]);
+    frontend.good(Req::REM_MEM_REG, &SingleRegion(extra(0)).to_bytes(), &[]);
+    frontend.good(Req::ADD_MEM_REG, &SingleRegion(extra(2)).to_bytes(), &[file.as_fd()]);
+}
+
 /// QEMU 7.2 has a vhost device for each queue pair. They share the connection, and each of them adds and removes every
 /// region.
 #[test]

@@ -1,6 +1,6 @@
 //! The device behind `net_virtio_user`: opened, started, stopped, started again.
 
-use std::sync::{Arc, OnceLock, mpsc};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use linecard_eal::bell::Allowance;
@@ -15,7 +15,7 @@ use linecard_pmd::{
     StartError, TxQueue,
 };
 use linecard_wire::Closer;
-use linecard_wire::ledger::Resource;
+use linecard_wire::ledger::{Charge, Descriptors};
 use linecard_wire::socket::Listener;
 
 use crate::args::{Options, SUMMARY};
@@ -23,6 +23,7 @@ use crate::control::State;
 use crate::dialogue::Dialogue;
 use crate::error::Error;
 use crate::handshake::{Greeted, choose, greet};
+use crate::limits::Limits;
 use crate::losses::TxLoss;
 use crate::memory::Growth;
 use crate::path::{HEADER, RxPath, Trouble, TxPath};
@@ -30,7 +31,6 @@ use crate::queue::{PathName, Receive, Transmit};
 use crate::rings::{RingError, RingZone};
 use crate::said::Said;
 use crate::session::{Inside, Pair, START, Session};
-use crate::sys::descriptor_limit;
 use crate::thread::{ControlThread, GRACE, Pending, after, short_name};
 use crate::transport::{connect, listen};
 use crate::tx::LONGEST;
@@ -39,21 +39,17 @@ use crate::tx::LONGEST;
 const NAME: &str = "net_virtio_user";
 /// What a frame has beyond its MTU: an Ethernet header and two VLAN tags.
 const FRAME: u32 = 14 + 8;
-/// What a port's limit is called.
-const DESCRIPTORS: &str = "descriptors of backends";
-/// Descriptors that a port may hold for its backend at a time: its connection, and what the backend sent, which it has
-/// no reason to.
-const MOST_DESCRIPTORS: u64 = 64;
-/// Of the descriptors that the process may have, all backends together get one in so many.
-const PART: u64 = 4;
-/// Jobs that the closing thread may have before it refuses to signal.
-const MOST_ERRANDS: usize = 1024;
+/// Descriptors of a port besides those of its rings: of its threads, its listening socket, and its rings' memory.
+const OWN_DESCRIPTORS: u64 = 3;
+/// Eventfds of a queue pair.
+const PAIR_DESCRIPTORS: u64 = 4;
 /// Time for the answers of a backend that was found late.
 const FIRST_ANSWER: Duration = Duration::from_millis(1000);
 
 /// The driver `net_virtio_user`.
 ///
-/// One value serves any number of ports, each of which has a control thread of its own while it exists.
+/// One value serves any number of ports, each of which has a control thread of its own while it exists. What their
+/// backends send is charged to one total, which may be [shared](Self::sharing) with other drivers.
 ///
 /// ```
 /// use linecard_pmd::Driver;
@@ -64,21 +60,49 @@ const FIRST_ANSWER: Duration = Duration::from_millis(1000);
 #[derive(Debug, Default)]
 pub struct VirtioUser {
     /// What backends sent and is not closed.
-    descriptors: OnceLock<Resource>,
+    descriptors: Descriptors,
+    /// Shared with other drivers, and used instead.
+    shared: Option<&'static Descriptors>,
+    limits: Limits,
 }
 
 impl VirtioUser {
     /// A driver without devices.
     #[must_use]
     pub const fn new() -> Self {
-        Self { descriptors: OnceLock::new() }
+        Self { descriptors: Descriptors::new(), shared: None, limits: Limits::new() }
     }
 
-    /// The thread that closes what the backends of the port called `name` send.
-    fn closer(&self, name: &str) -> Result<Closer, PmdError> {
-        let all = self.descriptors.get_or_init(|| Resource::new(DESCRIPTORS, descriptor_limit() / PART));
-        Closer::new(&short_name(name), all.account(MOST_DESCRIPTORS))
-            .map_err(|source| system(name, "starting a closing thread", source))
+    /// A driver without devices, which takes what peers send from the same total as others.
+    ///
+    /// ```
+    /// use linecard_virtio_user::{Descriptors, VirtioUser};
+    /// static DESCRIPTORS: Descriptors = Descriptors::new();
+    /// static VIRTIO_USER: VirtioUser = VirtioUser::sharing(&DESCRIPTORS);
+    /// ```
+    #[must_use]
+    pub const fn sharing(descriptors: &'static Descriptors) -> Self {
+        Self { descriptors: Descriptors::new(), shared: Some(descriptors), limits: Limits::new() }
+    }
+
+    /// The same with other limits for each of its ports.
+    #[must_use]
+    pub const fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The thread that closes what the backends of the port called `name` send, and the port's own descriptors.
+    fn closer(&self, options: &Options) -> Result<(Closer, Option<Charge>), PmdError> {
+        let own = OWN_DESCRIPTORS + PAIR_DESCRIPTORS * u64::from(options.queues);
+        let (name, most) = (&options.name, self.limits.descriptors);
+        let all = self.shared.unwrap_or(&self.descriptors).resource();
+        let account = all.account(most.saturating_add(own));
+        // As far as something is left for the backend: the port was asked for by who runs this process.
+        let charge = account.charge_up_to(own.min(account.room().saturating_sub(most))).ok();
+        let closer = Closer::new(&short_name(name), account);
+        let closer = closer.map_err(|source| system(name, "starting a closing thread", source))?;
+        Ok((closer, charge))
     }
 }
 
@@ -101,13 +125,17 @@ impl Driver for VirtioUser {
         let name = options.name.clone();
         let mac = options.mac.unwrap_or_else(random_mac);
         let thread = control_thread(&name)?;
-        let closer = self.closer(&name)?;
+        let (closer, own) = self.closer(&options)?;
         let mut device = VirtioDevice {
             options,
             mac,
             thread,
-            allowance: Arc::new(Allowance::new(Arc::new(Errands(closer.clone())))),
+            allowance: Arc::new(Allowance::new(Arc::new(Errands {
+                closer: closer.clone(),
+                most: self.limits.closings as usize,
+            }))),
             closer,
+            _own: own,
             memory: context.memory.clone(),
             listener: None,
             first: None,
@@ -120,7 +148,11 @@ impl Driver for VirtioUser {
 
 /// Signals that take long are sent by the closing thread: it may wait for the backend, and for nobody else.
 #[derive(Debug)]
-struct Errands(Closer);
+struct Errands {
+    closer: Closer,
+    /// Jobs that it may have before it refuses.
+    most: usize,
+}
 
 impl Elsewhere for Errands {
     fn prepare(&self) -> bool {
@@ -128,9 +160,9 @@ impl Elsewhere for Errands {
     }
 
     fn run(&self, job: Job) -> bool {
-        let room = self.0.waiting() < MOST_ERRANDS;
+        let room = self.closer.waiting() < self.most;
         if room {
-            self.0.run(job);
+            self.closer.run(job);
         }
         room
     }
@@ -150,6 +182,8 @@ struct VirtioDevice {
     thread: ControlThread,
     /// For what backends sent, over all connections; the port's second thread.
     closer: Closer,
+    /// For the port's own descriptors.
+    _own: Option<Charge>,
     /// What kicks may cost who polls the port.
     allowance: Arc<Allowance>,
     memory: Memory,

@@ -27,6 +27,7 @@ mod differential;
 mod doorbell;
 mod error;
 mod handshake;
+mod limits;
 mod losses;
 mod memory;
 mod missing;
@@ -43,3 +44,5 @@ mod tx;
 
 pub use device::VirtioUser;
 pub use error::Error;
+pub use limits::Limits;
+pub use linecard_wire::ledger::Descriptors;

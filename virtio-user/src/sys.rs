@@ -33,16 +33,6 @@ pub(crate) fn poll(set: &mut [libc::pollfd], wait: Option<Duration>) {
     unsafe { libc::poll(set.as_mut_ptr(), set.len() as libc::nfds_t, timeout) };
 }
 
-/// Descriptors that this process may have open.
-pub(crate) fn descriptor_limit() -> u64 {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: `limit` is exclusively borrowed for the call, which fills it.
-    match unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } {
-        0 => limit.rlim_cur,
-        _ => 1024,
-    }
-}
-
 /// Whether `path` is a character device such as `/dev/vhost-net`.
 pub(crate) fn is_char_device(path: &std::path::Path) -> bool {
     use std::os::unix::fs::FileTypeExt;

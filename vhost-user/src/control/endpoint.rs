@@ -40,8 +40,6 @@ const ACCEPT_ROOM: u64 = 1 + 8;
 const CLOSINGS: u32 = 4096;
 /// Microseconds of the thread's time that may be used at once.
 const BUSY_MICROS: u32 = 1_000_000;
-/// A rate that many ports share is not less than this for one of them, so that a port can be set up.
-const LEAST_CLOSINGS: u32 = 50;
 /// How long nobody is accepted after that failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -115,18 +113,26 @@ impl Endpoint {
     /// The thread was busy for `time`. What a flood of requests costs is its own port's, and bounded for the machine: after
     /// too much of it, nothing is read for a while.
     pub(super) fn spent(&mut self, time: Duration) {
-        let share = self.ledger.process.limits.control_time / self.ledger.process.ports();
-        let per_second = share.saturating_mul(1000);
+        let per_second = self.ledger.control_micros();
         self.time.spend(u32::try_from(time.as_micros()).unwrap_or(u32::MAX));
         let now = Instant::now();
         self.resting = (!self.time.allows(now, per_second)).then(|| now + self.time.wait(per_second));
+        if self.time.is_news() {
+            tell!(self.peer, warn, "the frontend asks so much that its answers are delayed (control_time)");
+        }
     }
 
     /// Closes all gates if the pollers may be interrupted once more and none of them is inside; counts that.
     fn close_gates(&mut self) -> bool {
-        let process = &self.ledger.process;
-        let share = (process.limits.interruptions / process.ports()).max(LEAST_CLOSINGS);
-        let closed = self.closings.allows(Instant::now(), share) && hold(&mut self.gates);
+        let allowed = self.closings.allows(Instant::now(), self.ledger.interruptions());
+        if self.closings.is_news() {
+            tell!(
+                self.peer,
+                warn,
+                "the frontend changes its rings so often that it has to wait (interruptions)"
+            );
+        }
+        let closed = allowed && hold(&mut self.gates);
         if closed {
             self.closings.spend(1);
         }
@@ -180,7 +186,7 @@ impl Endpoint {
             return;
         }
         *next = Instant::now() + CONNECT_INTERVAL;
-        if self.ledger.closer.descriptors().room() < ACCEPT_ROOM {
+        if self.ledger.closer.descriptors().room() < ACCEPT_ROOM || !self.ledger.has_room() {
             return;
         }
         let connection = match socket::connect(path) {
@@ -204,15 +210,7 @@ impl Endpoint {
     pub(super) fn accept(&mut self, epoll: &Epoll) {
         for _ in 0..ACCEPTS_PER_TURN {
             let Source::Listen(listener) = &self.source else { return };
-            let descriptors = self.ledger.closer.descriptors();
-            if descriptors.room() < ACCEPT_ROOM {
-                let held = descriptors.used();
-                tell!(
-                    self.peer,
-                    warn,
-                    held,
-                    "no frontend is accepted: the port holds as many descriptors of earlier ones as it may, until they can be closed; see what they send"
-                );
+            if !self.may_accept() {
                 return self.watch_socket(epoll, Interest::None);
             }
             let stream = match listener.accept() {
@@ -234,6 +232,31 @@ impl Endpoint {
                 Some(_) => tell!(self.peer, warn, "a second frontend was turned away"),
             }
         }
+    }
+
+    /// Whether one more frontend would stay within the port's limits; said when it would not.
+    fn may_accept(&self) -> bool {
+        let descriptors = self.ledger.closer.descriptors();
+        if descriptors.room() < ACCEPT_ROOM {
+            let held = descriptors.used();
+            tell!(
+                self.peer,
+                warn,
+                held,
+                "no frontend is accepted: the port holds as many descriptors of earlier ones as it may (descriptors), until they can be closed; see what they send"
+            );
+        } else if !self.ledger.has_room() {
+            let waiting = self.ledger.closer.waiting();
+            tell!(
+                self.peer,
+                warn,
+                waiting,
+                "no frontend is accepted: as much as may wait to be closed or unmapped waits (closings); see what frontends send"
+            );
+        } else {
+            return true;
+        }
+        false
     }
 
     /// Waits for connections, or does not for a while.

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 use linecard_eal::eventfd::EventFd;
 use linecard_eal::gate::Controller;
+use linecard_wire::ledger::Descriptors;
 use linecard_wire::socket::{self, Listener, SocketError};
 
 use crate::backend::{BackendConfig, Mode};
@@ -62,6 +63,20 @@ impl Control {
     #[must_use]
     pub fn with_limits(limits: ProcessLimits) -> Self {
         Self(Process::new(limits))
+    }
+
+    /// As [`with_limits`](Self::with_limits), but with `descriptors` that other drivers take theirs from too, instead of a
+    /// total for these ports alone.
+    ///
+    /// ```
+    /// use linecard_vhost_user::{Control, Descriptors, ProcessLimits};
+    /// static OURS: Descriptors = Descriptors::new();
+    /// let control = Control::sharing(ProcessLimits::of_this_process(), &OURS);
+    /// # drop(control);
+    /// ```
+    #[must_use]
+    pub fn sharing(limits: ProcessLimits, descriptors: &Descriptors) -> Self {
+        Self(Process::sharing(limits, descriptors))
     }
 
     /// A handle that does not keep it.

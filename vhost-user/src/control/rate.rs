@@ -1,5 +1,6 @@
 //! How often, or for how long, one peer may have something done.
 
+use std::mem::replace;
 use std::time::{Duration, Instant};
 
 /// What is due to a port at a rate, and may be saved up to a bound. What was spent beyond is a debt.
@@ -9,11 +10,13 @@ pub(super) struct Rate {
     left: i64,
     /// Until when `left` was counted.
     counted: Instant,
+    /// Somebody was told that nothing was left, and it has not been full since.
+    told: bool,
 }
 
 impl Rate {
     pub(super) fn full(most: u32, now: Instant) -> Self {
-        Self { most, left: i64::from(most), counted: now }
+        Self { most, left: i64::from(most), counted: now, told: false }
     }
 
     /// Whether there is some left at `now`, given so much a second.
@@ -33,6 +36,11 @@ impl Rate {
 
     pub(super) fn spend(&mut self, amount: u32) {
         self.left -= i64::from(amount);
+    }
+
+    /// Whether nothing is left and that is news: it was full meanwhile.
+    pub(super) fn is_news(&mut self) -> bool {
+        self.left <= 0 && !replace(&mut self.told, true)
     }
 
     /// How long until there is some left again.
@@ -66,12 +74,16 @@ mod tests {
             }
             spent
         };
+        assert!(!rate.is_news());
         assert_eq!(spent(&mut rate, start), MOST);
         assert_eq!(spent(&mut rate, start), 0);
+        assert!(rate.is_news());
+        assert!(!rate.is_news(), "told");
         assert_eq!(rate.wait(PER_SECOND), step);
         assert_eq!(spent(&mut rate, start + step * 5 / 2), 2);
         assert_eq!(spent(&mut rate, start + step * 3), 1, "the half is not lost");
         assert_eq!(spent(&mut rate, start + step * 10 * MOST), MOST);
+        assert!(rate.is_news(), "it was full again");
     }
 
     #[test]

@@ -9,14 +9,16 @@ use linecard_wire::payload::MemoryRegion;
 use super::region::{Region, check_ranges};
 use crate::error::RegionError;
 
-/// Most regions a peer may have, as `GET_MAX_MEM_SLOTS` says.
-pub(crate) const MAX_REGIONS: usize = 509;
+/// Most regions a peer may have, whatever its limit.
+pub(crate) const MAX_REGIONS: u16 = 509;
 
 /// How much a peer may share.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct MapLimits {
     /// Bytes of all regions together.
     pub(crate) total: u64,
+    /// Regions, as `GET_MAX_MEM_SLOTS` says.
+    pub(crate) regions: u16,
 }
 
 impl MapLimits {
@@ -26,8 +28,9 @@ impl MapLimits {
     /// [`RegionError::Count`], [`RegionError::Total`], [`RegionError::Overlap`], [`RegionError::Empty`],
     /// [`RegionError::Overflow`].
     pub(crate) fn check(self, specs: &[MemoryRegion]) -> Result<(), RegionError> {
-        if specs.len() > MAX_REGIONS {
-            return Err(RegionError::Count { asked: specs.len(), max: MAX_REGIONS });
+        let max = usize::from(self.regions);
+        if specs.len() > max {
+            return Err(RegionError::Count { asked: specs.len(), max });
         }
         specs.iter().try_for_each(check_ranges)?;
         let asked = specs.iter().fold(0u64, |sum, spec| sum.saturating_add(spec.size));

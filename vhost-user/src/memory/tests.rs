@@ -77,8 +77,8 @@ fn ranges_at_the_end_of_the_address_space_do_not_wrap() {
 fn too_much_memory_is_refused() {
     let spec = |guest_addr| MemoryRegion { guest_addr, size: PAGE, user_addr: guest_addr, offset: 0 };
     let specs = [spec(PAGE), spec(4 * PAGE)];
-    assert!(MapLimits { total: 2 * PAGE }.check(&specs).is_ok());
-    let refused = MapLimits { total: PAGE }.check(&specs);
+    assert!(MapLimits { total: 2 * PAGE, regions: 2 }.check(&specs).is_ok());
+    let refused = MapLimits { total: PAGE, regions: 2 }.check(&specs);
     assert!(matches!(refused, Err(RegionError::Total { asked, max }) if asked == 2 * PAGE && max == PAGE));
 }
 

@@ -11,6 +11,7 @@ use linecard_pmd::{
     TxQueue,
 };
 use linecard_virtio::Features;
+use linecard_wire::ledger::Descriptors;
 use linecard_wire::socket::{Access, Listener};
 
 use super::control::VhostControl;
@@ -18,12 +19,14 @@ use crate::backend::{Backend, BackendConfig, Mode};
 use crate::control::{Control, WeakControl};
 use crate::error::Error as BackendError;
 use crate::features::{DEFAULT, MAX_QUEUE_PAIRS};
+use crate::limits::ProcessLimits;
 
 /// DPDK's addresses for vhost ports, "VHOST" and a number.
 const MAC_PREFIX: [u8; 5] = [0x56, 0x48, 0x4f, 0x53, 0x54];
 const MTU: std::ops::RangeInclusive<u16> = 68..=65_535;
 
-/// Ports that are vhost-user backends. All ports of one driver value share the limits of the process.
+/// Ports that are vhost-user backends. All ports of one driver value share the limits of the process; the descriptors
+/// among these they may [share](Self::sharing) with other drivers.
 ///
 /// ```
 /// use linecard_pmd::{Driver, Registry};
@@ -35,13 +38,27 @@ const MTU: std::ops::RangeInclusive<u16> = 68..=65_535;
 pub struct VhostDriver {
     /// What the ports share, while there is one.
     control: Mutex<Option<WeakControl>>,
+    /// Shared with other drivers.
+    descriptors: Option<&'static Descriptors>,
 }
 
 impl VhostDriver {
     /// A driver without ports.
     #[must_use]
     pub const fn new() -> Self {
-        Self { control: Mutex::new(None) }
+        Self { control: Mutex::new(None), descriptors: None }
+    }
+
+    /// A driver without ports, which takes what peers send from the same total as others.
+    ///
+    /// ```
+    /// use linecard_vhost_user::{Descriptors, VhostDriver};
+    /// static DESCRIPTORS: Descriptors = Descriptors::new();
+    /// static VHOST: VhostDriver = VhostDriver::sharing(&DESCRIPTORS);
+    /// ```
+    #[must_use]
+    pub const fn sharing(descriptors: &'static Descriptors) -> Self {
+        Self { control: Mutex::new(None), descriptors: Some(descriptors) }
     }
 
     fn control(&self) -> Control {
@@ -49,7 +66,11 @@ impl VhostDriver {
         if let Some(control) = shared.as_ref().and_then(WeakControl::upgrade) {
             return control;
         }
-        let control = Control::new();
+        let limits = ProcessLimits::of_this_process();
+        let control = match self.descriptors {
+            Some(descriptors) => Control::sharing(limits, descriptors),
+            None => Control::with_limits(limits),
+        };
         *shared = Some(control.downgrade());
         control
     }

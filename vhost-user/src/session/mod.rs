@@ -183,7 +183,7 @@ impl Session {
             // DPDK and QEMU count pairs here, although rings are what the text says.
             Req::GET_QUEUE_NUM => number(u64::from(self.terms.queue_pairs)),
             Req::GET_STATUS => number(u64::from(self.status.unwrap_or(0))),
-            Req::GET_MAX_MEM_SLOTS => number(crate::memory::MAX_REGIONS as u64),
+            Req::GET_MAX_MEM_SLOTS => number(self.terms.limits.regions.into()),
             _ => return Err(Refusal::Unsupported { request: request as u32 }),
         };
         <()>::from_bytes(payload)?;

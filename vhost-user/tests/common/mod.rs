@@ -15,7 +15,7 @@ use linecard_eal::shared::SharedBytes;
 use linecard_eal::{Memory, MemoryConfig};
 use linecard_mempool::{Burst, Pool, PoolConfig};
 use linecard_pmd::netdev::lab::{wait_for, wait_until};
-use linecard_vhost_user::{Backend, BackendConfig, Control, Mode, Receive, Transmit};
+use linecard_vhost_user::{Backend, BackendConfig, Control, Limits, Mode, Receive, Transmit};
 use linecard_virtio::{
     Buffer, Completion, DriverConfig, DriverQueue, Element, Features, Layout, RingAddrs, RingMemory, packed,
     split,
@@ -114,6 +114,12 @@ impl Bench {
     pub fn with_config_space(label: &str) -> Self {
         let config = BackendConfig::new(label, socket_path(label), Mode::Listen);
         Self::of(BackendConfig { config_space: true, ..config }, pool(1024, 0))
+    }
+
+    /// A frontend may make it take less than usual.
+    pub fn with_limits(label: &str, limits: Limits) -> Self {
+        let config = BackendConfig::new(label, socket_path(label), Mode::Listen);
+        Self::of(BackendConfig { limits, ..config }, pool(1024, 0))
     }
 
     fn open(label: &str, mode: Mode, pool: Pool) -> Self {

@@ -138,6 +138,17 @@ pub(crate) fn thread_called(name: &str) -> libc::pid_t {
     task.file_name().to_string_lossy().parse().expect("a number")
 }
 
+/// Waits until `thread` has slept and woken a few times more: what it looks at when it wakes it has looked at.
+pub(crate) fn let_it_look(thread: libc::pid_t) {
+    let sleeps = || {
+        let status = std::fs::read_to_string(format!("/proc/self/task/{thread}/status")).expect("it runs");
+        let count = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+        count.and_then(|count| count.trim().parse::<u64>().ok()).expect("a number")
+    };
+    let before = sleeps();
+    wait_until("the thread has woken up", || sleeps() >= before + 3);
+}
+
 /// How long these threads were ready to run and waited for a core, in all.
 fn time_in_queue(threads: [libc::pid_t; 2]) -> Duration {
     let of = |thread| {

@@ -9,7 +9,7 @@ use linecard_virtio::Features;
 use linecard_wire::FrontendReq as Req;
 use linecard_wire::payload::{MemoryRegion, Payload, SingleRegion};
 
-use crate::bystander::{Held, Neighbours, give, thread_called};
+use crate::bystander::{Held, Neighbours, give, let_it_look, thread_called};
 use crate::common::{Frontend, GUEST, USER, open_fds};
 use crate::waiting::{lingering, message, send_urgent};
 
@@ -50,16 +50,42 @@ fn an_eventfd_whose_close_waits_costs_its_port_alone() {
     assert!(most < CEILING + 40, "{most} descriptors are open");
     ports.assert_greets();
     // The port is full: whoever comes is not accepted, and waits.
-    let (mut waits, sent) = (Frontend::connect(&ports.bad), Instant::now());
+    let mut waits = Frontend::connect(&ports.bad);
     waits.send(Req::GET_FEATURES, &[], &[]);
-    let early = waits.connection.read_until(sent + Duration::from_millis(300));
-    assert!(matches!(early, Err(linecard_wire::Error::TimedOut { .. })), "{early:?}");
+    let_it_look(thread_called("bad"));
+    assert!(matches!(waits.connection.read(), Ok(None)), "it was accepted");
     drop(held);
     // All is given back, and the one who waited is served.
     let answer = waits.connection.read_until(Instant::now() + Duration::from_secs(5)).expect("an answer");
     assert_eq!(answer.request, Req::GET_FEATURES as u32);
     waits.negotiate(Features::NONE);
     wait_until("descriptors are closed", || open_fds() < before + 40);
+}
+
+/// A port has a limit for what waits to be closed, far below that for descriptors.
+#[test]
+fn nobody_is_accepted_while_as_much_waits_as_may() {
+    let test = "nobody_is_accepted_while_as_much_waits_as_may";
+    let Some(mut held) = Held::new(test, 1) else { return };
+    let mut limits = Limits::default();
+    limits.closings = 1;
+    let mut ports = Neighbours::with("closings", limits);
+    let hostile = Frontend::connect(&ports.bad);
+    give(hostile.connection.socket(), Req::SET_OWNER, held.events.pop().expect("one"));
+    drop(hostile);
+    let port = ports.bad_port.as_ref().expect("open").peer();
+    wait_until("it has come and gone", || {
+        let count = |name| port.counters().into_iter().find(|(known, _)| *known == name).map(|(_, n)| n);
+        (count("connects"), count("disconnects")) == (Some(1), Some(1))
+    });
+    let mut waits = Frontend::connect(&ports.bad);
+    waits.send(Req::GET_FEATURES, &[], &[]);
+    let_it_look(thread_called("bad"));
+    assert!(matches!(waits.connection.read(), Ok(None)), "it was accepted");
+    ports.assert_greets();
+    drop(held);
+    let answer = waits.connection.read_until(Instant::now() + Duration::from_secs(60)).expect("an answer");
+    assert_eq!(answer.request, Req::GET_FEATURES as u32);
 }
 
 /// The kernel closes what is more than a port may hold inside of the call that receives: the port's thread waits there for
