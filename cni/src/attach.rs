@@ -10,6 +10,7 @@ use crate::config::Mode;
 use crate::environment::{Attachment, Command};
 use crate::error::{Code, Error};
 use crate::handover::{self, Handover, write_device_info};
+use crate::link;
 use crate::netns::Netns;
 use crate::plugin::Plugin;
 use crate::result::{Builder, Interface, addresses_of, find};
@@ -54,7 +55,9 @@ impl Plugin {
                 "choose another interface name for this network",
             ));
         }
-        let record = self.record(attachment, &netns);
+        let mut record = self.record(attachment, &netns);
+        // An interface that another plugin of the chain made shows the addresses already.
+        record.link = Some(path).filter(|_| self.config.link && known.is_none() && !netns.is_own());
         state.write(&record)?;
         self.attach(&state, record, &netns).inspect_err(|_| {
             // The error that counts is the first one; what cannot be undone now stays on record for DEL.
@@ -100,6 +103,7 @@ impl Plugin {
             switch: self.config.switch.clone(),
             folder: handover::folder(&self.config, attachment),
             device_info: file,
+            link: None,
             mac: None,
             port: None,
         }
@@ -127,6 +131,9 @@ impl Plugin {
         record.mac = Some(mac);
         record.port = serde_json::to_value(&spec).ok();
         switch.add(&spec, handover.listener())?;
+        if let Some(path) = &record.link {
+            link::make(path, &attachment, mac, self.config.mtu, &ips)?;
+        }
         if let (Some(file), Some(socket)) = (&record.device_info, &handover.socket) {
             let container_listens =
                 matches!(self.config.mode, Mode::SocketDir { container_listens: true, .. });

@@ -61,6 +61,8 @@ pub struct Config {
     pub queues: u16,
     /// Largest IP packet, in bytes.
     pub mtu: u16,
+    /// Whether a kernel interface beside the port shows its addresses.
+    pub link: bool,
     /// The address that was asked for.
     pub mac: Option<Mac>,
     /// Addresses that were asked for; an IPAM plugin sees the same configuration and takes them from there.
@@ -105,6 +107,7 @@ impl Config {
             vlan: fields.number("vlan", 1, 4094)?,
             queues: fields.number("queues", 1, 128)?.unwrap_or(1),
             mtu: fields.number("mtu", 68, 65_535)?.unwrap_or(1500),
+            link: fields.flag("link")?.unwrap_or(true),
             mac: asked.mac,
             ips: asked.ips,
             ipam: ipam.map(plugin_name).transpose()?,
@@ -300,6 +303,12 @@ impl<'a> Fields<'a> {
             Some(number) => Ok(Some(number)),
             None => Err(self.wrong(key, value, format!("give a number from {least} to {most}"))),
         }
+    }
+
+    fn flag(&self, key: &str) -> Result<Option<bool>, Error> {
+        let flag =
+            |value: &Value| value.as_bool().ok_or_else(|| self.wrong(key, value, "give true or false"));
+        self.value(key).map(flag).transpose()
     }
 
     fn one_of(&self, key: &str, words: &[&'static str]) -> Result<Option<&'static str>, Error> {

@@ -8,6 +8,7 @@ use crate::config::Mode;
 use crate::environment::{Attachment, Command};
 use crate::error::{Code, Error};
 use crate::handover::{folder, remove_folder};
+use crate::link;
 use crate::plugin::Plugin;
 use crate::state::{Detached, State, remove};
 use crate::switch::Switch;
@@ -43,6 +44,9 @@ impl Plugin {
             if folder.file_name().is_some_and(|name| name.to_str() == Some(&port)) {
                 remove_folder(folder)?;
             }
+        }
+        if let Some(record) = &record {
+            link::remove(record);
         }
         match record.and_then(|record| record.device_info) {
             Some(file) => remove(&file),

@@ -59,7 +59,13 @@ impl Run {
     /// A run with any `CNI_COMMAND`, also one that does not exist.
     #[must_use]
     pub fn with_command(program: impl Into<PathBuf>, command: &str) -> Self {
-        let run = Self { program: program.into(), variables: Vec::new(), input: Vec::new(), quiet: false, limit: None };
+        let run = Self {
+            program: program.into(),
+            variables: Vec::new(),
+            input: Vec::new(),
+            quiet: false,
+            limit: None,
+        };
         run.variable("CNI_COMMAND", command)
     }
 

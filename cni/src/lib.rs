@@ -22,6 +22,7 @@ mod environment;
 mod error;
 mod exec;
 mod handover;
+mod link;
 mod netns;
 mod plugin;
 mod result;

@@ -37,6 +37,9 @@ pub(crate) struct Record {
     pub(crate) folder: Option<PathBuf>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) device_info: Option<PathBuf>,
+    /// A kernel interface was made beside the port, in this namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) link: Option<PathBuf>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) mac: Option<Mac>,
     /// What was asked of the switch, for CHECK.
@@ -291,6 +294,7 @@ mod tests {
             switch: "/run/s".into(),
             folder: None,
             device_info: None,
+            link: None,
             mac: None,
             port: None,
         }

@@ -1,6 +1,7 @@
 //! `linecard cni`: the container plugin, and what people do with it by hand.
 
 mod answer;
+mod check;
 mod frame;
 mod ping;
 mod port;
@@ -28,6 +29,11 @@ pub(crate) struct CniArgs {
 enum CniCommand {
     /// Answer ARP, ping and UDP echo on this container's port, until it is ended
     Answer(answer::AnswerArgs),
+    /// Test any CNI plugin against the specification
+    ///
+    /// Runs the plugin as a container runtime would, in network namespaces of its own; needs root. Exits with 0 when
+    /// everything that the specification requires is kept.
+    Check(check::CheckArgs),
     /// Send checked packets from this container's port to another one's, and count what comes back
     ///
     /// The other end is `linecard cni answer`. Exits with 0 when every packet came back as it was sent.
@@ -71,6 +77,7 @@ pub(crate) fn run(args: &CniArgs) -> Result<ExitCode, Error> {
                 .into(),
         )),
         Some(CniCommand::Answer(args)) => answer::run(args),
+        Some(CniCommand::Check(args)) => check::run(args),
         Some(CniCommand::Ping(args)) => ping::run(args),
     }
 }

@@ -68,9 +68,10 @@ pub(super) fn run(args: &PingArgs) -> Result<ExitCode, Error> {
     })?;
     let way = Way { own_mac: opened.mac.0, own_ip: opened.ip, peer_mac: peer_mac.0, peer_ip };
     let Opened { mut port, pool, .. } = opened;
-    let mut run = Run { seen: vec![false; usize::try_from(args.count).unwrap_or(0)], ..Run::default() };
+    let seen = vec![false; usize::try_from(args.count).unwrap_or(0)];
+    let mut run = Run { count: args.count, patience, report: Report::default(), seen };
     let start = Instant::now();
-    let done = run.exchange(&mut port, &pool, &way, args.count, patience, &ended);
+    let done = run.exchange(&mut port, &pool, &way, &ended);
     port.stop();
     done?;
     let mut report = run.report;
@@ -120,11 +121,11 @@ fn resolve(
             };
             let _ = ethernet.store(&mut frame);
             let _ = Arp::request(opened.mac, opened.ip, ip).store(&mut frame[Ethernet::LEN..]);
-            if let Some(mut packet) = opened.pool.get() {
-                if let Some(room) = packet.append(frame.len()) {
-                    room.copy_from_slice(&frame);
-                    let _ = sending.push(packet);
-                }
+            if let Some(mut packet) = opened.pool.get()
+                && let Some(room) = packet.append(frame.len())
+            {
+                room.copy_from_slice(&frame);
+                let _ = sending.push(packet);
             }
             tx.tx_burst(&mut sending);
         }
@@ -154,24 +155,19 @@ fn queues(port: &mut Port) -> Result<Queues<'_>, Error> {
 }
 
 /// Packets of one run.
-#[derive(Default)]
 struct Run {
+    count: u64,
+    /// How long nothing may come back.
+    patience: Duration,
     report: Report,
     seen: Vec<bool>,
 }
 
 impl Run {
-    fn exchange(
-        &mut self,
-        port: &mut Port,
-        pool: &Pool,
-        way: &Way,
-        count: u64,
-        patience: Duration,
-        ended: &AtomicBool,
-    ) -> Result<(), Error> {
+    fn exchange(&mut self, port: &mut Port, pool: &Pool, way: &Way, ended: &AtomicBool) -> Result<(), Error> {
         let (rx, tx) = queues(port)?;
         let (mut sending, mut received) = (Burst::new(), Burst::new());
+        let (count, patience) = (self.count, self.patience);
         let mut last = Instant::now();
         while self.report.returned < count && last.elapsed() < patience && !ended.load(Ordering::Relaxed) {
             let on_way = self.report.sent - self.report.returned.min(self.report.sent);

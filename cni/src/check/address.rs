@@ -83,6 +83,10 @@ fn exhaust(bench: &mut Bench<'_>, netns: &str, config: &Value) {
         }
     }
     let answer = bench.on(Command::Add, on("check-last"), config);
-    bench.tell("IPAM-7", "addresses that were given back can be given again", must(answer.success, said(&answer)));
+    bench.tell(
+        "IPAM-7",
+        "addresses that were given back can be given again",
+        must(answer.success, said(&answer)),
+    );
     let _ = bench.on(Command::Del, on("check-last"), config);
 }

@@ -24,7 +24,9 @@ pub(super) fn versions(bench: &mut Bench<'_>) -> Vec<Version> {
     let known: Vec<Version> = list.iter().filter_map(|text| Version::parse(text).ok()).collect();
     let outcome = must(answer.success, said(&answer))
         .and_then(|()| must(!list.is_empty(), format!("no list of supportedVersions: {}", said(&answer))))
-        .and_then(|()| must(list.iter().all(|text| is_version(text)), format!("supportedVersions is {list:?}")));
+        .and_then(|()| {
+            must(list.iter().all(|text| is_version(text)), format!("supportedVersions is {list:?}"))
+        });
     bench.tell("VERSION-1", "VERSION lists the versions, with no other variable set", outcome);
 
     let noisy = ask(bench, "1.0.0", true);
@@ -63,7 +65,8 @@ pub(super) fn check(bench: &mut Bench<'_>, versions: &[Version]) {
 
     for (at, command) in ["ADD", "DEL"].into_iter().enumerate() {
         // An IPAM plugin need not care for namespaces.
-        let needed: &[usize] = if at == 0 && bench.subject.role == Role::Interface { &[0, 1, 2] } else { &[0, 2] };
+        let needed: &[usize] =
+            if at == 0 && bench.subject.role == Role::Interface { &[0, 1, 2] } else { &[0, 2] };
         let outcome = needed.iter().try_for_each(|missing| {
             let mut run = bench.base(command).input(config.as_bytes());
             for (index, (name, value)) in ATTACHMENT.iter().enumerate() {
@@ -73,7 +76,8 @@ pub(super) fn check(bench: &mut Bench<'_>, versions: &[Version]) {
             }
             let answer = bench.run(run);
             let name = ATTACHMENT[*missing].0;
-            let error = error_of(&answer).map_err(|(verdict, why)| (verdict, format!("without {name}: {why}")))?;
+            let error =
+                error_of(&answer).map_err(|(verdict, why)| (verdict, format!("without {name}: {why}")))?;
             has_code(&answer, 4)?;
             should(
                 error.to_string().contains(name),
@@ -81,7 +85,11 @@ pub(super) fn check(bench: &mut Bench<'_>, versions: &[Version]) {
             )
         });
         let rule = if at == 0 { "ERROR-2" } else { "ERROR-3" };
-        bench.tell(rule, &format!("{command} without a required variable is refused with code 4 and its name"), outcome);
+        bench.tell(
+            rule,
+            &format!("{command} without a required variable is refused with code 4 and its name"),
+            outcome,
+        );
     }
 
     let outcome = ["../../etc/x", "-x", "a/b", "a b"].iter().try_for_each(|id| {

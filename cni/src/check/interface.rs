@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::layout;
-use super::{Bench, IFNAME, On, Outcome, OUR_IPAM, Verdict, error_of, must, said, should, skipped};
+use super::{Bench, IFNAME, OUR_IPAM, On, Outcome, Verdict, error_of, must, said, should, skipped};
 use crate::environment::Command;
 use crate::error::Error;
 use crate::sandbox::Sandbox;
@@ -32,7 +32,9 @@ pub(super) fn write_ipam(folder: &Path) -> Result<(), Error> {
     let path = folder.join(OUR_IPAM);
     let written = std::fs::write(&path, IPAM)
         .and_then(|()| std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)));
-    written.map_err(|error| Error::io(format!("writing {}", path.display()), &error, "set TMPDIR to another folder"))
+    written.map_err(|error| {
+        Error::io(format!("writing {}", path.display()), &error, "set TMPDIR to another folder")
+    })
 }
 
 /// One container and what the plugin is told about it.
@@ -95,10 +97,11 @@ impl Life<'_, '_> {
         self.bench.tell("ADD-2", "the result has the version's layout", layout::check(&result, self.version));
         let list = result["interfaces"].as_array().cloned().unwrap_or_default();
         let ours = list.iter().find(|entry| entry["name"] == IFNAME);
-        let outcome = must(ours.is_some(), format!("no interface '{IFNAME}' among {list:?}")).and_then(|()| {
-            let sandbox = ours.map(|entry| entry["sandbox"].clone()).unwrap_or_default();
-            must(sandbox == self.netns.as_str(), format!("its sandbox is {sandbox}, not {}", self.netns))
-        });
+        let outcome =
+            must(ours.is_some(), format!("no interface '{IFNAME}' among {list:?}")).and_then(|()| {
+                let sandbox = ours.map(|entry| entry["sandbox"].clone()).unwrap_or_default();
+                must(sandbox == self.netns.as_str(), format!("its sandbox is {sandbox}, not {}", self.netns))
+            });
         self.bench.tell("ADD-3", "the result has the interface CNI_IFNAME with its sandbox", outcome);
         let there = self.pod.has_interface(IFNAME).unwrap_or(false);
         let outcome = should(there, format!("there is no interface '{IFNAME}' in the namespace"));
@@ -212,7 +215,9 @@ impl Life<'_, '_> {
         let outcome = layout::result(&answer, self.version).and_then(|result| {
             layout::check(&result, self.version)?;
             let list = result["interfaces"].as_array().cloned().unwrap_or_default();
-            let kept = list.iter().any(|entry| entry["name"] == "before0" && entry["sandbox"] == self.netns.as_str());
+            let kept = list
+                .iter()
+                .any(|entry| entry["name"] == "before0" && entry["sandbox"] == self.netns.as_str());
             must(kept, "the interface of the plugin before it is missing from its result")
         });
         self.bench.tell("CHAIN-1", "ADD keeps the prevResult it was given", outcome);
@@ -244,7 +249,9 @@ impl Life<'_, '_> {
         let same = given["name"] == config["name"] && given["ipam"] == config["ipam"];
         let line = format!("ADD {} {IFNAME}", self.container);
         let outcome = must(added.success, said(&added))
-            .and_then(|()| must(calls(true).contains(&line), "the IPAM plugin was not called with the same variables"))
+            .and_then(|()| {
+                must(calls(true).contains(&line), "the IPAM plugin was not called with the same variables")
+            })
             .and_then(|()| must(same, "the IPAM plugin did not get the whole configuration"));
         self.bench.tell("IPAM-1", "ADD calls the IPAM plugin", outcome);
         let prev: Value = serde_json::from_slice(&added.stdout).unwrap_or_default();
@@ -268,7 +275,11 @@ impl Life<'_, '_> {
             }
         };
         let _ = std::fs::remove_file(&failing);
-        self.bench.tell("IPAM-4", "ADD fails when the IPAM plugin does, leaves nothing, and calls its DEL", outcome);
+        self.bench.tell(
+            "IPAM-4",
+            "ADD fails when the IPAM plugin does, leaves nothing, and calls its DEL",
+            outcome,
+        );
         let _ = self.run(Command::Del, &config);
         calls(true);
     }

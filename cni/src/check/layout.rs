@@ -37,7 +37,10 @@ pub(super) fn check(result: &Value, version: Version) -> Outcome {
     }
     for entry in list(result, "routes")? {
         let dst = entry["dst"].as_str().unwrap_or_default();
-        must(dst.contains('/') && dst.parse::<Cidr>().is_ok(), format!("a route goes to '{dst}', not to a network"))?;
+        must(
+            dst.contains('/') && dst.parse::<Cidr>().is_ok(),
+            format!("a route goes to '{dst}', not to a network"),
+        )?;
     }
     must(matches!(result.get("dns"), None | Some(Value::Object(_) | Value::Null)), "'dns' is no object")
 }
@@ -60,7 +63,10 @@ fn ip(entry: &Value, interfaces: usize, version: Version) -> Outcome {
     }
     if version.ips_say_version() {
         let want = if cidr.is_some_and(|cidr| cidr.address.is_ipv4()) { "4" } else { "6" };
-        must(entry["version"] == want, format!("the address {text} has version {}, not {want}", entry["version"]))?;
+        must(
+            entry["version"] == want,
+            format!("the address {text} has version {}, not {want}", entry["version"]),
+        )?;
     }
     Ok(())
 }

@@ -185,7 +185,11 @@ impl<'a> Bench<'a> {
         let unique = format!("linecard-cni-check-{}-{:?}", std::process::id(), std::thread::current().id());
         let folder = Folder(std::env::temp_dir().join(unique.replace(['(', ')'], "")));
         std::fs::create_dir_all(&folder.0).map_err(|error| {
-            Error::io(format!("making the folder {}", folder.0.display()), &error, "set TMPDIR to another one")
+            Error::io(
+                format!("making the folder {}", folder.0.display()),
+                &error,
+                "set TMPDIR to another one",
+            )
         })?;
         interface::write_ipam(&folder.0)?;
         Ok(Self { subject, host, folder, version: None, findings: Vec::new() })
@@ -278,6 +282,9 @@ fn error_of(answer: &Answer) -> Result<Value, (Verdict, String)> {
     must(!answer.success, format!("it should fail, and does not: {}", said(answer)))?;
     let value: Value = serde_json::from_slice(&answer.stdout)
         .map_err(|_| (Verdict::Warning, format!("it fails without an error object ({})", said(answer))))?;
-    should(value["code"].is_u64() && value["msg"].is_string(), format!("its error has no code or msg: {value}"))?;
+    should(
+        value["code"].is_u64() && value["msg"].is_string(),
+        format!("its error has no code or msg: {value}"),
+    )?;
     Ok(value)
 }

@@ -55,7 +55,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("linecard-switch", &["linecard-pmd", "linecard-mempool", "linecard-eal", "linecard-net"]),
-    ("linecard-cni", &["linecard-switch"]),
+    ("linecard-cni", &["linecard-switch", "linecard-pmd"]),
     ("linecard-apps", &["linecard", "linecard-switch", "linecard-cni"]),
     ("xtask", &["linecard-testing"]),
 ];
