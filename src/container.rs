@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::pmd::netdev::{Interface, Namespace};
+use crate::netdev::{Interface, Namespace};
 use crate::pmd::{self, DevArgs, Device, Driver, Port, ProbeContext};
 use crate::prelude::{Eal, Pool};
 

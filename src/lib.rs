@@ -20,64 +20,30 @@
 //! assert!(packets.is_empty());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
+//!
+//! Each driver is a cargo feature with the name that its devices have (`net_tap`, `net_vhost`, ...); all are on by
+//! default. A program that wants two says
+//! `linecard = { default-features = false, features = ["net_virtio_user", "net_vhost"] }`.
 
+pub use linecard_capture as capture;
 pub use linecard_eal as eal;
 pub use linecard_mempool as mempool;
 pub use linecard_net as net;
+pub use linecard_netdev as netdev;
 pub use linecard_pmd as pmd;
-pub use linecard_pmd::capture;
 pub use linecard_ring as ring;
-pub use linecard_vhost_user as vhost_user;
 pub use linecard_virtio as virtio;
-pub use linecard_virtio_user as virtio_user;
 
+#[cfg(feature = "net_virtio_user")]
 pub mod container;
 
 use std::time::Duration;
 
 use prelude::{Eal, Pool, Port, PortConfig, ProbeContext, configure};
 
-static IMPAIR: pmd::impair::ImpairDriver = pmd::impair::ImpairDriver::new(drivers);
-static DESCRIPTORS: vhost_user::Descriptors = vhost_user::Descriptors::new();
-static VHOST: vhost_user::VhostDriver = vhost_user::VhostDriver::sharing(&DESCRIPTORS);
-static VIRTIO_USER: container::Found<virtio_user::VirtioUser> =
-    container::Found::new(virtio_user::VirtioUser::sharing(&DESCRIPTORS));
+mod drivers;
 
-/// Every driver there is: what `--vdev` and `port attach` can name.
-///
-/// ```
-/// let names: Vec<_> = linecard::drivers().drivers().map(|driver| driver.name()).collect();
-/// assert!(names.contains(&"net_null"));
-/// ```
-#[must_use]
-pub fn drivers() -> pmd::Registry {
-    pmd::Registry::new(&[
-        &VHOST,
-        &VIRTIO_USER,
-        &pmd::af_xdp::AfXdpDriver,
-        &pmd::null::NullDriver,
-        &pmd::ring::RingDriver,
-        &pmd::pcap::PcapDriver,
-        &pmd::tap::TapDriver,
-        &pmd::af_packet::AfPacketDriver,
-        &IMPAIR,
-    ])
-}
-
-/// The descriptors that peers of [these drivers'](drivers) ports may make this process hold: one total for both ends.
-///
-/// A program that makes vhost-user backends by itself has them share it.
-///
-/// ```
-/// use linecard::vhost_user::{Control, ProcessLimits};
-/// let control = Control::sharing(ProcessLimits::of_this_process(), linecard::descriptors());
-/// assert_eq!(linecard::descriptors().resource().used(), 0);
-/// # drop(control);
-/// ```
-#[must_use]
-pub fn descriptors() -> &'static vhost_user::Descriptors {
-    &DESCRIPTORS
-}
+pub use drivers::*;
 
 /// How long [`open`] waits for a peer that a device cannot do without.
 const WAIT: Duration = Duration::from_secs(3);

@@ -6,8 +6,8 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::time::Duration;
 
-use linecard_pmd::netdev::lab::{Cable, Lab, wait_until};
-use linecard_pmd::pcap::read::Reader;
+use linecard::capture::pcap::read::Reader;
+use linecard_lab::{Cable, Lab, wait_until};
 use support::console::{Kind, Testpmd, present};
 use support::ours::{Ours, assert_perfect};
 use support::peer::forwarder;

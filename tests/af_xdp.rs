@@ -4,7 +4,7 @@ mod support;
 
 use std::time::Duration;
 
-use linecard_pmd::netdev::lab::{Cable, Lab, wait_until};
+use linecard_lab::{Cable, Lab, wait_until};
 use support::console::{Kind, Testpmd, present};
 use support::ours::{Ours, assert_perfect, backend_vdev, frontend_vdev, wait_for_socket};
 use support::peer::start;

@@ -2,10 +2,10 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use linecard::pmd::contract::{Ends, Far, Limits, Link};
 use linecard::pmd::{DevArgs, Device, Driver, ProbeContext};
 use linecard::vhost_user::VhostDriver;
 use linecard::virtio_user::VirtioUser;
+use linecard_lab::contract::{Ends, Far, Limits, Link};
 
 static VHOST: VhostDriver = VhostDriver::new();
 static VIRTIO_USER: VirtioUser = VirtioUser::new();
@@ -58,26 +58,26 @@ impl Link for Back {
 }
 
 mod front_split_mergeable {
-    linecard::pmd::contract_tests!(super::Front("mrg_rxbuf=1,in_order=0"));
+    linecard_lab::contract_tests!(super::Front("mrg_rxbuf=1,in_order=0"));
 }
 mod front_split_in_order {
-    linecard::pmd::contract_tests!(super::Front("mrg_rxbuf=0,in_order=1"));
+    linecard_lab::contract_tests!(super::Front("mrg_rxbuf=0,in_order=1"));
 }
 mod front_packed_mergeable {
-    linecard::pmd::contract_tests!(super::Front("packed_vq=1,mrg_rxbuf=1,in_order=0"));
+    linecard_lab::contract_tests!(super::Front("packed_vq=1,mrg_rxbuf=1,in_order=0"));
 }
 mod front_packed_in_order {
-    linecard::pmd::contract_tests!(super::Front("packed_vq=1,mrg_rxbuf=0,in_order=1"));
+    linecard_lab::contract_tests!(super::Front("packed_vq=1,mrg_rxbuf=0,in_order=1"));
 }
 mod back_split_mergeable {
-    linecard::pmd::contract_tests!(super::Back("mrg_rxbuf=1,in_order=0"));
+    linecard_lab::contract_tests!(super::Back("mrg_rxbuf=1,in_order=0"));
 }
 mod back_split_in_order {
-    linecard::pmd::contract_tests!(super::Back("mrg_rxbuf=0,in_order=1"));
+    linecard_lab::contract_tests!(super::Back("mrg_rxbuf=0,in_order=1"));
 }
 mod back_packed_mergeable {
-    linecard::pmd::contract_tests!(super::Back("packed_vq=1,mrg_rxbuf=1,in_order=0"));
+    linecard_lab::contract_tests!(super::Back("packed_vq=1,mrg_rxbuf=1,in_order=0"));
 }
 mod back_packed_in_order {
-    linecard::pmd::contract_tests!(super::Back("packed_vq=1,mrg_rxbuf=0,in_order=1"));
+    linecard_lab::contract_tests!(super::Back("packed_vq=1,mrg_rxbuf=0,in_order=1"));
 }

@@ -7,7 +7,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use linecard_pmd::netdev::lab::{Lab, wait_until};
+use linecard_lab::{Lab, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 use support::example::{Running, example};
 use support::{on_path, skip};

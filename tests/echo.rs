@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use linecard::net::arp::Arp;
 use linecard::net::ether::{Ethernet, ether_type};
 use linecard::net::{Header, MacAddr};
-use linecard::pmd::netdev::lab::{Lab, skip, wait_for, wait_until};
 use linecard::prelude::*;
+use linecard_lab::{Lab, skip, wait_for, wait_until};
 use support::example::{Running, example};
 
 fn start(lab: Option<&Lab>, device: &str) -> Running {

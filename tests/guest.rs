@@ -13,7 +13,7 @@ mod support;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use linecard::pmd::netdev::lab::wait_until;
+use linecard_lab::wait_until;
 use support::Scratch;
 use support::console::{Kind, Testpmd};
 use support::guest::{Guest, Parts};

@@ -10,7 +10,7 @@ mod support;
 use std::path::Path;
 use std::time::Duration;
 
-use linecard_pmd::netdev::lab::Lab;
+use linecard_lab::Lab;
 use support::Scratch;
 use support::guest::{Guest, Parts};
 use support::ours::Ours;

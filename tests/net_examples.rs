@@ -4,7 +4,7 @@ mod support;
 
 use std::process::{Command, Stdio};
 
-use linecard_pmd::netdev::lab::{Lab, wait_until};
+use linecard_lab::{Lab, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 use support::example::{Running, example};
 use support::ours::Ours;

@@ -1,7 +1,7 @@
 //! A process has one table of descriptors: frontends and backends in it take what their peers send from one total.
 
-use linecard::pmd::netdev::lab::wait_until;
 use linecard::prelude::*;
+use linecard_lab::wait_until;
 
 #[test]
 fn ports_of_both_ends_share_one_total() {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use linecard_pmd::netdev::lab::wait_until;
+use linecard_lab::wait_until;
 use support::console::Kind;
 use support::ours::{Ours, SIZES, assert_perfect, free_hugepages, wait_for_socket};
 use support::peer::forwarder;

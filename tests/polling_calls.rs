@@ -157,7 +157,7 @@ fn rounds(shared: &Shared, more: u64) {
 #[test]
 fn a_polling_thread_asks_the_kernel_to_signal_and_for_nothing_else() {
     if !can_report() {
-        linecard::pmd::netdev::lab::skip(
+        linecard_lab::skip(
             "a_polling_thread_asks_the_kernel_to_signal_and_for_nothing_else",
             "the kernel reports no system calls to another thread (seccomp user notification)",
         );

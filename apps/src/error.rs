@@ -20,7 +20,7 @@ pub(crate) enum Error {
     Port(#[from] linecard::pmd::Error),
     /// A capture.
     #[error(transparent)]
-    Capture(#[from] linecard::pmd::capture::CaptureError),
+    Capture(#[from] linecard::capture::CaptureError),
     /// A benchmark.
     #[error(transparent)]
     Bench(#[from] crate::bench::Error),

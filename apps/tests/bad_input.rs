@@ -9,7 +9,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use common::{PATIENCE, Running, Said, Scratch, held_back, linecard, run, testpmd};
-use linecard_pmd::netdev::lab::{Lab, wait_until};
+use linecard_lab::{Lab, wait_until};
 
 fn one_sentence(said: &Said, code: i32, parts: &[&str]) {
     assert_eq!(said.code, Some(code), "{said:?}");

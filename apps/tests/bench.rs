@@ -6,7 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use common::{Running, Scratch, linecard, skip, two_cores};
-use linecard_pmd::netdev::lab::wait_until;
+use linecard_lab::wait_until;
 use rustix::process::Signal;
 
 /// A peer may have to be built first, on a machine busy with other tests.

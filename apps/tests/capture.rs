@@ -8,9 +8,9 @@ use std::process::{ChildStdin, Command, Stdio};
 use std::time::Duration;
 
 use common::{PATIENCE, Running, Said, Scratch, frames, linecard, run, skip, testpmd};
-use linecard::pmd::pcap::encode::{Format, Record};
-use linecard::pmd::pcap::read::Reader;
-use linecard_pmd::netdev::lab::wait_until;
+use linecard::capture::pcap::encode::{Format, Record};
+use linecard::capture::pcap::read::Reader;
+use linecard_lab::wait_until;
 use rustix::process::Signal;
 
 /// A testpmd with a control socket of its own, forwarding since it started.

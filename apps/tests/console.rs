@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use common::{PATIENCE, Running, Said, Scratch, run, testpmd};
-use linecard_pmd::netdev::lab::wait_until;
+use linecard_lab::wait_until;
 
 const TWO: [&str; 6] = ["-m", "64", "--vdev", "net_null0", "--vdev", "net_null1"];
 const APP: [&str; 2] = ["-i", "--total-num-mbufs=4096"];

@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::{PATIENCE, Running, Scratch, linecard, pids, processes, run};
-use linecard_pmd::netdev::lab::wait_until;
+use linecard_lab::wait_until;
 use rustix::process::Signal;
 use serde_json::Value;
 

@@ -9,8 +9,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use common::{PATIENCE, Running, Scratch, frames, run, skip, testpmd, try_frames};
-use linecard::pmd::pcap::encode::{Format, Record, interface};
-use linecard_pmd::netdev::lab::wait_until;
+use linecard::capture::pcap::encode::{Format, Record, interface};
+use linecard_lab::wait_until;
 use rustix::process::Signal;
 
 fn write(path: &str, count: usize) {

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use common::{Running, Scratch, linecard, skip, two_cores};
-use linecard_pmd::netdev::lab::wait_until;
+use linecard_lab::wait_until;
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Two programs per sample, several samples, a machine busy with other tests.

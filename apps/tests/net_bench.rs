@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Running, Scratch, linecard, processes, run, skip, two_cores};
-use linecard_pmd::netdev::lab::Lab;
+use linecard_lab::Lab;
 
 /// Two samples of a fresh program each, on a machine busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(120);

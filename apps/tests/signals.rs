@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use common::{PATIENCE, Running, Scratch, linecard, testpmd};
-use linecard_pmd::netdev::lab::wait_until;
+use linecard_lab::wait_until;
 use rustix::process::Signal;
 
 /// A second is promised; a machine busy with other tests may take longer to let a process run at all.

@@ -9,7 +9,7 @@ use std::process::{ChildStdin, Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use common::{PATIENCE, Running, Scratch, run, skip, testpmd};
-use linecard_pmd::netdev::lab::{Lab, wait_until};
+use linecard_lab::{Lab, wait_until};
 
 /// A testpmd with a console, and what it has said so far.
 struct Console {

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use linecard_pmd::netdev::{Interface, Namespace, Placeholder};
+use linecard_netdev::{Interface, Namespace, Placeholder};
 
 use crate::address::{Cidr, Mac};
 use crate::environment::Attachment;

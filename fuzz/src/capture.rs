@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use linecard_eal::{Memory, MemoryConfig};
 use linecard_mempool::{Pool, PoolConfig};
-use linecard_pmd::capture::{Client, Hub, Options, Server};
-use linecard_pmd::{PortConfig, ProbeContext, Registry, configure, null};
+use linecard_capture::{Client, Hub, Options, Server};
+use linecard_pmd::{PortConfig, ProbeContext, Registry, configure};
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
 
@@ -30,7 +30,7 @@ fn world() -> World {
     let domain = memory.domain("fuzz").expect("a domain");
     let config = PoolConfig { packets: 256, ..PoolConfig::default() };
     let pool = Pool::new(&domain, config).expect("a pool");
-    let registry = Registry::new(&[&null::NullDriver]);
+    let registry = Registry::new(&[&linecard_net_null::NullDriver]);
     let context = ProbeContext { memory, domain, wait: Duration::ZERO };
     let device = registry.probe(&context, "net_null0").expect("a device");
     let port = configure(device, PortConfig::default()).expect("it fits").start(&pool).expect("a port");

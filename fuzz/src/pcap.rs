@@ -4,7 +4,7 @@
 
 use std::io::Cursor;
 
-use linecard_pmd::pcap::read::Reader;
+use linecard_capture::pcap::read::Reader;
 
 /// Room for a record of the longest input, and little enough that long inputs are read in several steps.
 const BUFFER: usize = 4096;

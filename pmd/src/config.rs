@@ -47,12 +47,12 @@ impl Default for PortConfig {
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
 /// # use linecard_mempool::{Burst, Pool, PoolConfig};
-/// # use linecard_pmd::{PortConfig, ProbeContext, Registry, configure, null, ring};
+/// # use linecard_pmd::{PortConfig, ProbeContext, Registry, configure};
 /// # let memory = Memory::new(MemoryConfig::default())?;
 /// # let domain = memory.domain("packets")?;
 /// # let pool = Pool::new(&domain, PoolConfig::default())?;
 /// # let context = ProbeContext { memory, domain, wait: std::time::Duration::from_secs(1) };
-/// # let registry = Registry::new(&[&null::NullDriver, &ring::RingDriver]);
+/// # let registry = Registry::new(&[&linecard_net_null::NullDriver, &linecard_net_ring::RingDriver]);
 /// let device = registry.probe(&context, "net_null0")?;
 /// let refused = configure(device, PortConfig { rx_queues: 999, ..PortConfig::default() }).err().expect("too many");
 /// assert_eq!(refused.to_string(), "net_null0: 999 receive queues requested, the device has 256; ask for 1 to 256");
@@ -93,12 +93,12 @@ impl std::fmt::Debug for StartError {
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
 /// # use linecard_mempool::{Burst, Pool, PoolConfig};
-/// # use linecard_pmd::{PortConfig, ProbeContext, Registry, configure, null, ring};
+/// # use linecard_pmd::{PortConfig, ProbeContext, Registry, configure};
 /// # let memory = Memory::new(MemoryConfig::default())?;
 /// # let domain = memory.domain("packets")?;
 /// # let pool = Pool::new(&domain, PoolConfig::default())?;
 /// # let context = ProbeContext { memory, domain, wait: std::time::Duration::from_secs(1) };
-/// # let registry = Registry::new(&[&null::NullDriver, &ring::RingDriver]);
+/// # let registry = Registry::new(&[&linecard_net_null::NullDriver, &linecard_net_ring::RingDriver]);
 /// let device = registry.probe(&context, "net_ring0")?;
 /// let configured = configure(device, PortConfig { rx_depth: 256, ..PortConfig::default() })?;
 /// assert_eq!((configured.config().rx_depth, configured.config().tx_depth), (256, 1024));
@@ -134,11 +134,11 @@ pub fn configure(device: Box<dyn Device>, mut config: PortConfig) -> Result<Conf
 ///
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
-/// # use linecard_pmd::{PortConfig, ProbeContext, Registry, null};
+/// # use linecard_pmd::{PortConfig, ProbeContext, Registry};
 /// # let memory = Memory::new(MemoryConfig::default())?;
 /// # let domain = memory.domain("packets")?;
 /// # let context = ProbeContext { memory, domain, wait: std::time::Duration::from_secs(1) };
-/// # let registry = Registry::new(&[&null::NullDriver]);
+/// # let registry = Registry::new(&[&linecard_net_null::NullDriver]);
 /// let device = registry.probe(&context, "net_null0")?;
 /// let config = PortConfig { tx_queues: 0, ..PortConfig::default() };
 /// assert!(linecard_pmd::config::check_queues(&*device, &config).is_err());

@@ -35,12 +35,12 @@ use crate::port::{Device, Port, Running, RxQueue, TxQueue};
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
 /// # use linecard_mempool::{Burst, Pool, PoolConfig};
-/// # use linecard_pmd::{PortConfig, ProbeContext, Registry, configure, null, ring};
+/// # use linecard_pmd::{PortConfig, ProbeContext, Registry, configure};
 /// # let memory = Memory::new(MemoryConfig::default())?;
 /// # let domain = memory.domain("packets")?;
 /// # let pool = Pool::new(&domain, PoolConfig::default())?;
 /// # let context = ProbeContext { memory, domain, wait: std::time::Duration::from_secs(1) };
-/// # let registry = Registry::new(&[&null::NullDriver, &ring::RingDriver]);
+/// # let registry = Registry::new(&[&linecard_net_null::NullDriver, &linecard_net_ring::RingDriver]);
 /// use linecard_pmd::contain::contain;
 /// let port = configure(registry.probe(&context, "net_null0")?, PortConfig::default())?.start(&pool)?;
 /// let mut port = contain(port);
@@ -64,13 +64,14 @@ pub fn contain(mut port: Port) -> Port {
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
 /// # use linecard_mempool::{Burst, Pool, PoolConfig};
-/// # use linecard_pmd::{PortConfig, ProbeContext, Registry, RxQueue, configure, null, ring};
+/// # use linecard_pmd::{PortConfig, ProbeContext, Registry, RxQueue, configure};
 /// # let memory = Memory::new(MemoryConfig::default())?;
 /// # let domain = memory.domain("packets")?;
 /// # let pool = Pool::new(&domain, PoolConfig::default())?;
 /// # let context = ProbeContext { memory, domain, wait: std::time::Duration::from_secs(1) };
-/// # let registry = Registry::new(&[&null::NullDriver, &ring::RingDriver]);
-/// use linecard_pmd::{capture::Hub, contain::contain_queues};
+/// # let registry = Registry::new(&[&linecard_net_null::NullDriver, &linecard_net_ring::RingDriver]);
+/// use linecard_pmd::contain::contain_queues;
+/// use linecard_capture::Hub;
 /// let port = configure(registry.probe(&context, "net_null0")?, PortConfig::default())?.start(&pool)?;
 /// let (port, rx, tx) = Hub::new().watch_queues(0, port);
 /// let (port, mut rx, tx) = contain_queues(port, rx, tx);
@@ -406,6 +407,3 @@ impl PortControl for Control {
         text
     }
 }
-
-#[cfg(test)]
-mod tests;

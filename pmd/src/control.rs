@@ -58,12 +58,12 @@ pub struct PortStats {
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
 /// # use linecard_mempool::{Burst, Pool, PoolConfig};
-/// # use linecard_pmd::{PortConfig, ProbeContext, Registry, configure, null, ring};
+/// # use linecard_pmd::{PortConfig, ProbeContext, Registry, configure};
 /// # let memory = Memory::new(MemoryConfig::default())?;
 /// # let domain = memory.domain("packets")?;
 /// # let pool = Pool::new(&domain, PoolConfig::default())?;
 /// # let context = ProbeContext { memory, domain, wait: std::time::Duration::from_secs(1) };
-/// # let registry = Registry::new(&[&null::NullDriver, &ring::RingDriver]);
+/// # let registry = Registry::new(&[&linecard_net_null::NullDriver, &linecard_net_ring::RingDriver]);
 /// let port = configure(registry.probe(&context, "net_null0")?, PortConfig::default())?.start(&pool)?;
 /// let control = std::sync::Arc::clone(&port.control);
 /// let watcher = std::thread::spawn(move || (control.link().up, control.stats().ipackets));

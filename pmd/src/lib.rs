@@ -1,4 +1,4 @@
-//! The port contract, and the drivers that are one file or folder each.
+//! The port contract: what a driver is, what a port is asked to be, and what it tells.
 //!
 //! | module | what |
 //! |---|---|
@@ -8,28 +8,26 @@
 //! | [`args`] | device arguments, taken by type |
 //! | [`stats`] | counters that one thread writes and any reads |
 //! | [`local`] | a ready control side for ports that negotiate nothing |
-//! | [`netdev`] | interfaces of the kernel, in any namespace |
 //! | [`registry`] | the drivers of a program |
-//! | [`capture`] | copies of what passes, for another process |
+//! | [`observer`] | who is told of packets that are dropped: the hook of a capture |
 //! | [`contain`](mod@contain) | a panic in a burst costs a queue, not the polling thread |
-//! | [`null`], [`ring`](mod@ring), [`pcap`], [`impair`] | drivers: nowhere; a ring in this process; capture files; a bad line |
-//! | [`tap`] | driver: the kernel's stack behind an interface of our own |
-//! | [`af_packet`], [`af_xdp`] | drivers: an interface of the kernel, by packet sockets, by XDP sockets |
-//! | `contract` | what every driver must do, as tests (feature `contract`) |
+//!
+//! Drivers are crates of their own and depend on this one. What every driver must do is a suite of tests,
+//! `linecard_lab::contract`.
 //!
 //! A port from its argument to its last packet:
 //! ```
 //! use std::time::Duration;
 //! use linecard_eal::{Memory, MemoryConfig};
 //! use linecard_mempool::{Burst, Pool, PoolConfig};
-//! use linecard_pmd::{PortConfig, ProbeContext, Registry, configure, null, ring};
+//! use linecard_pmd::{PortConfig, ProbeContext, Registry, configure};
 //!
 //! let memory = Memory::new(MemoryConfig::default())?;
 //! let domain = memory.domain("packets")?;
 //! let pool = Pool::new(&domain, PoolConfig::default())?;
 //! let context = ProbeContext { memory, domain, wait: Duration::from_secs(1) };
 //!
-//! let registry = Registry::new(&[&null::NullDriver, &ring::RingDriver]);
+//! let registry = Registry::new(&[&linecard_net_null::NullDriver, &linecard_net_ring::RingDriver]);
 //! let device = registry.probe(&context, "net_null0,size=128")?;
 //! let mut port = configure(device, PortConfig::default())
 //!     .and_then(|configured| configured.start(&pool))
@@ -45,29 +43,17 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-pub mod af_packet;
-pub mod af_xdp;
 pub mod args;
-pub mod capture;
-mod chain;
 pub mod config;
 pub mod contain;
-#[cfg(any(test, feature = "contract"))]
-pub mod contract;
 pub mod control;
 pub mod error;
-pub mod impair;
 pub mod local;
-pub mod netdev;
-pub mod null;
+pub mod observer;
 pub mod offload;
-mod packet_socket;
-pub mod pcap;
 pub mod port;
 pub mod registry;
-pub mod ring;
 pub mod stats;
-pub mod tap;
 
 pub use args::DevArgs;
 pub use config::{Configured, PortConfig, StartError, configure};

@@ -13,8 +13,7 @@ mod software;
 use std::fmt;
 
 pub use linecard_net::request::Takes;
-pub(crate) use metadata::segmenter;
-pub use metadata::{Malformed, TxRequest, asks, describe};
+pub use metadata::{Malformed, TxRequest, asks, describe, segmenter};
 pub use software::{SoftLoss, SoftTx, do_now, finish_received};
 
 /// Makes a set of offload bits with DPDK's names and values.

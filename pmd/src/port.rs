@@ -25,7 +25,8 @@ use crate::offload::Offloads;
 /// A kind of port, found by the prefix of a device argument (`net_null` in `net_null0,size=64`).
 ///
 /// ```
-/// use linecard_pmd::{Driver, null::NullDriver};
+/// use linecard_pmd::Driver;
+/// use linecard_net_null::NullDriver;
 /// assert_eq!((NullDriver.name(), NullDriver.summary().is_empty()), ("net_null", false));
 /// ```
 pub trait Driver: Sync {
@@ -67,12 +68,12 @@ pub struct ProbeContext {
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
 /// # use linecard_mempool::{Burst, Pool, PoolConfig};
-/// # use linecard_pmd::{PortConfig, ProbeContext, Registry, configure, null, ring};
+/// # use linecard_pmd::{PortConfig, ProbeContext, Registry, configure};
 /// # let memory = Memory::new(MemoryConfig::default())?;
 /// # let domain = memory.domain("packets")?;
 /// # let pool = Pool::new(&domain, PoolConfig::default())?;
 /// # let context = ProbeContext { memory, domain, wait: std::time::Duration::from_secs(1) };
-/// # let registry = Registry::new(&[&null::NullDriver, &ring::RingDriver]);
+/// # let registry = Registry::new(&[&linecard_net_null::NullDriver, &linecard_net_ring::RingDriver]);
 /// let info = registry.probe(&context, "net_ring0")?.info();
 /// assert_eq!((info.driver, info.default_depth), ("net_ring", 1024));
 /// assert!(info.depth.contains(&1) && !info.depth_power_of_two);
@@ -108,12 +109,12 @@ pub struct DeviceInfo {
 /// ```compile_fail,E0382
 /// # use linecard_eal::{Memory, MemoryConfig};
 /// # use linecard_mempool::{Burst, Pool, PoolConfig};
-/// # use linecard_pmd::{PortConfig, ProbeContext, Registry, configure, null, ring};
+/// # use linecard_pmd::{PortConfig, ProbeContext, Registry, configure};
 /// # let memory = Memory::new(MemoryConfig::default())?;
 /// # let domain = memory.domain("packets")?;
 /// # let pool = Pool::new(&domain, PoolConfig::default())?;
 /// # let context = ProbeContext { memory, domain, wait: std::time::Duration::from_secs(1) };
-/// # let registry = Registry::new(&[&null::NullDriver, &ring::RingDriver]);
+/// # let registry = Registry::new(&[&linecard_net_null::NullDriver, &linecard_net_ring::RingDriver]);
 /// let device = registry.probe(&context, "net_null0")?;
 /// let port = configure(device, PortConfig::default())?.start(&pool)?;
 /// device.info(); // moved into the port
@@ -148,12 +149,12 @@ pub trait Device: Send {
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
 /// # use linecard_mempool::{Burst, Pool, PoolConfig};
-/// # use linecard_pmd::{PortConfig, ProbeContext, Registry, configure, null, ring};
+/// # use linecard_pmd::{PortConfig, ProbeContext, Registry, configure};
 /// # let memory = Memory::new(MemoryConfig::default())?;
 /// # let domain = memory.domain("packets")?;
 /// # let pool = Pool::new(&domain, PoolConfig::default())?;
 /// # let context = ProbeContext { memory, domain, wait: std::time::Duration::from_secs(1) };
-/// # let registry = Registry::new(&[&null::NullDriver, &ring::RingDriver]);
+/// # let registry = Registry::new(&[&linecard_net_null::NullDriver, &linecard_net_ring::RingDriver]);
 /// let device = registry.probe(&context, "net_ring0")?;
 /// let mut port = configure(device, PortConfig::default())?.start(&pool)?;
 ///
@@ -179,12 +180,12 @@ pub trait Device: Send {
 /// ```compile_fail,E0382
 /// # use linecard_eal::{Memory, MemoryConfig};
 /// # use linecard_mempool::{Burst, Pool, PoolConfig};
-/// # use linecard_pmd::{PortConfig, ProbeContext, Registry, configure, null, ring};
+/// # use linecard_pmd::{PortConfig, ProbeContext, Registry, configure};
 /// # let memory = Memory::new(MemoryConfig::default())?;
 /// # let domain = memory.domain("packets")?;
 /// # let pool = Pool::new(&domain, PoolConfig::default())?;
 /// # let context = ProbeContext { memory, domain, wait: std::time::Duration::from_secs(1) };
-/// # let registry = Registry::new(&[&null::NullDriver, &ring::RingDriver]);
+/// # let registry = Registry::new(&[&linecard_net_null::NullDriver, &linecard_net_ring::RingDriver]);
 /// let port = configure(registry.probe(&context, "net_null0")?, PortConfig::default())?.start(&pool)?;
 /// let device = port.stop();
 /// port.rx[0].rx_burst(&mut Burst::new()); // `port` was moved
@@ -246,12 +247,12 @@ pub trait Running: Send {
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
 /// # use linecard_mempool::{Burst, Pool, PoolConfig};
-/// # use linecard_pmd::{PortConfig, ProbeContext, Registry, configure, null, ring};
+/// # use linecard_pmd::{PortConfig, ProbeContext, Registry, configure};
 /// # let memory = Memory::new(MemoryConfig::default())?;
 /// # let domain = memory.domain("packets")?;
 /// # let pool = Pool::new(&domain, PoolConfig::default())?;
 /// # let context = ProbeContext { memory, domain, wait: std::time::Duration::from_secs(1) };
-/// # let registry = Registry::new(&[&null::NullDriver, &ring::RingDriver]);
+/// # let registry = Registry::new(&[&linecard_net_null::NullDriver, &linecard_net_ring::RingDriver]);
 /// let mut port = configure(registry.probe(&context, "net_null0")?, PortConfig::default())?.start(&pool)?;
 /// let mut packets = Burst::new();
 /// let count = port.rx[0].rx_burst(&mut packets);
@@ -273,12 +274,12 @@ pub trait RxQueue: Send {
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
 /// # use linecard_mempool::{Burst, Pool, PoolConfig};
-/// # use linecard_pmd::{PortConfig, ProbeContext, Registry, configure, null, ring};
+/// # use linecard_pmd::{PortConfig, ProbeContext, Registry, configure};
 /// # let memory = Memory::new(MemoryConfig::default())?;
 /// # let domain = memory.domain("packets")?;
 /// # let pool = Pool::new(&domain, PoolConfig::default())?;
 /// # let context = ProbeContext { memory, domain, wait: std::time::Duration::from_secs(1) };
-/// # let registry = Registry::new(&[&null::NullDriver, &ring::RingDriver]);
+/// # let registry = Registry::new(&[&linecard_net_null::NullDriver, &linecard_net_ring::RingDriver]);
 /// let config = PortConfig { rx_depth: 10, tx_depth: 10, ..PortConfig::default() };
 /// let mut port = configure(registry.probe(&context, "net_ring0")?, config)?.start(&pool)?;
 /// let mut packets = Burst::new();
@@ -295,12 +296,12 @@ pub trait TxQueue: Send {
     /// Finishes what earlier bursts left to do (completed packets return to their pool).
     fn reclaim(&mut self) {}
     /// For applications: these packets, meant for this queue, are about to be dropped, for this reason. Does nothing
-    /// but tell whoever captures; see [`capture`](crate::capture).
+    /// but tell whoever captures; see [`observer`](crate::observer).
     fn note_dropped(&mut self, packets: &[Packet], cause: &str) {
         let _ = (packets, cause);
     }
     /// For queues that lose packets on another thread: somebody captures this queue (`true`, before each burst), or no
-    /// longer does (`false`, once). Now is the time to tell what was [`lost`](crate::capture::lost) since; a queue that
+    /// longer does (`false`, once). Now is the time to tell what was [`lost`](crate::observer::lost) since; a queue that
     /// never was watched need not keep it.
     fn watched(&mut self, on: bool) {
         let _ = on;

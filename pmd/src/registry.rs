@@ -7,8 +7,8 @@ use crate::port::{Device, Driver, ProbeContext};
 /// A list of drivers; the program makes it, there is no hidden one.
 ///
 /// ```
-/// use linecard_pmd::{Registry, null};
-/// let registry = Registry::new(&[&null::NullDriver]);
+/// use linecard_pmd::Registry;
+/// let registry = Registry::new(&[&linecard_net_null::NullDriver]);
 /// assert_eq!(registry.find("net_null7")?.name(), "net_null");
 /// let problem = registry.find("net_nul0").err().expect("no such driver").to_string();
 /// assert_eq!(problem, "no driver for device 'net_nul0'; known drivers: net_null");

@@ -178,7 +178,7 @@ impl<C: Cause> QueueStats<C> {
     #[cold]
     pub fn dropped(&self, cause: C, packet: &Packet) {
         self.lost(cause, 1);
-        crate::capture::dropped(packet, C::ALL.get(cause.index()).map_or("", |(name, _)| name));
+        crate::observer::dropped(packet, C::ALL.get(cause.index()).map_or("", |(name, _)| name));
     }
 
     /// What was counted since the last reset.

@@ -1,4 +1,5 @@
-//! What the tests of every room share: skips that are seen and counted, and a user namespace of a test's own.
+//! What the tests of every room share: skips that are seen and counted, waiting for conditions, and a user namespace of
+//! a test's own.
 //!
 //! | variable | meaning |
 //! |---|---|
@@ -7,9 +8,11 @@
 #![forbid(unsafe_code)]
 
 mod again;
+mod patience;
 mod record;
 
 pub use again::{Again, IN_USER_NAMESPACE, in_user_namespace, user_namespace};
+pub use patience::{PATIENCE, wait_for, wait_until};
 pub use record::{Skip, two_cores};
 
 use std::io::{self, Write};

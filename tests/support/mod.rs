@@ -11,7 +11,7 @@ pub(crate) mod traffic;
 
 use std::path::{Path, PathBuf};
 
-pub(crate) use linecard_pmd::netdev::lab::skip;
+pub(crate) use linecard_lab::skip;
 
 /// Where `program` is on PATH.
 pub(crate) fn on_path(program: &str) -> Option<PathBuf> {

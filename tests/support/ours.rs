@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use linecard::eal::{Eal, EalArgs};
 use linecard::mempool::{Burst, Pool, PoolConfig};
-use linecard::pmd::netdev::lab::wait_until;
 use linecard::pmd::offload::Offloads;
 use linecard::pmd::{Port, PortConfig, ProbeContext, configure};
+use linecard_lab::wait_until;
 
 use super::traffic::{Prover, Report};
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{Frontend, SIZE, driver, socket_path};
+use linecard_lab::contract::{Ends, Far, Limits, Link, Peer};
 use linecard_mempool::Pool;
-use linecard_pmd::contract::{Ends, Far, Limits, Link, Peer};
 use linecard_pmd::{DevArgs, Driver, PortConfig, ProbeContext};
 use linecard_vhost_user::VhostDriver;
 use linecard_virtio::{Buffer, Features};
@@ -102,11 +102,11 @@ impl Peer for Guest {
 }
 
 mod split {
-    linecard_pmd::contract_tests!(super::OnePair(super::Features::NET_MRG_RXBUF));
+    linecard_lab::contract_tests!(super::OnePair(super::Features::NET_MRG_RXBUF));
 }
 
 mod packed {
-    linecard_pmd::contract_tests!(super::OnePair(super::Features::RING_PACKED | super::Features::IN_ORDER));
+    linecard_lab::contract_tests!(super::OnePair(super::Features::RING_PACKED | super::Features::IN_ORDER));
 }
 
 #[test]

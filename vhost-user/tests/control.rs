@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use common::{Bench, Frontend, GUEST, Guest, MEMORY, SIZE, USER, eventfd, frame, memfd, receive};
-use linecard_pmd::netdev::lab::wait_until;
+use linecard_lab::wait_until;
 use linecard_virtio::Features;
 use linecard_wire::payload::{
     Config, Inflight, Log, MemTable, MemoryRegion, Payload, SingleRegion, VringAddr, VringFd, VringState,

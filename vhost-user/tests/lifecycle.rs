@@ -7,8 +7,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
 use common::{Bench, Frontend, Guest, frame, receive, socket_path};
+use linecard_lab::{wait_for, wait_until};
 use linecard_mempool::Burst;
-use linecard_pmd::netdev::lab::{wait_for, wait_until};
 use linecard_pmd::{RxQueue, TxQueue};
 use linecard_vhost_user::{Backend, BackendConfig, Control, Error, Mode};
 use linecard_virtio::Features;

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::{Bench, Frontend, GUEST, Guest, MEMORY, USER, eventfd, frame, memfd, receive, take_count};
+use linecard_lab::wait_for;
 use linecard_mempool::Burst;
-use linecard_pmd::netdev::lab::wait_for;
 use linecard_pmd::{RxQueue, TxQueue};
 use linecard_virtio::Features;
 use linecard_wire::FrontendReq as Req;

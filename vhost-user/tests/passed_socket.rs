@@ -7,8 +7,8 @@ use std::os::unix::net::UnixListener;
 
 use common::{Bench, Guest, frame, receive, socket_path};
 use linecard_eal::{Memory, MemoryConfig};
+use linecard_lab::wait_until;
 use linecard_mempool::{Pool, PoolConfig};
-use linecard_pmd::netdev::lab::wait_until;
 use linecard_pmd::{DevArgs, Driver, PortConfig, ProbeContext};
 use linecard_vhost_user::{BackendConfig, Listener, VhostDriver};
 use linecard_virtio::Features;

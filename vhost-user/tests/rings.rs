@@ -5,11 +5,11 @@ mod common;
 use std::sync::atomic::Ordering;
 
 use common::{Bench, Frontend, GUEST, Guest, MEMORY, SIZE, frame, receive, take_count};
+use linecard_capture::{Hub, Options};
 use linecard_eal::{Memory, MemoryConfig};
+use linecard_lab::wait_until;
 use linecard_mempool::{Burst, Offload};
-use linecard_pmd::capture::{Hub, Options};
-use linecard_pmd::netdev::lab::wait_until;
-use linecard_pmd::null::NullDriver;
+use linecard_net_null::NullDriver;
 use linecard_pmd::{DevArgs, Driver, PortConfig, ProbeContext, RxQueue, TxQueue, configure};
 use linecard_vhost_user::{RxLoss, TxLoss};
 use linecard_virtio::{Buffer, Element, Features};

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use linecard_mempool::Packet;
-use linecard_pmd::capture;
+use linecard_pmd::observer;
 use linecard_pmd::stats::Cause;
 
 use crate::losses::TxLoss;
@@ -39,6 +39,6 @@ impl Missing {
         self.watched.store(watched, Ordering::Relaxed);
         let Ok(mut packets) = self.packets.try_lock() else { return };
         let name = TxLoss::ALL.get(TxLoss::BackendGone.index()).map_or("", |(name, _)| *name);
-        packets.drain(..).for_each(|packet| capture::lost(&packet, name));
+        packets.drain(..).for_each(|packet| observer::lost(&packet, name));
     }
 }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use linecard_eal::eventfd::EventFd;
 use linecard_mempool::{Burst, Meta, Packet, Pool};
-use linecard_pmd::capture::is_watched;
+use linecard_pmd::observer::is_watched;
 use linecard_pmd::offload::{Takes, describe};
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::net::NetHeader;

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use linecard_lab::contract::{Ends, Far, Limits, Link, Peer};
 use linecard_mempool::Pool;
-use linecard_pmd::contract::{Ends, Far, Limits, Link, Peer};
 use linecard_pmd::{DevArgs, Driver, PortConfig, ProbeContext};
 use linecard_virtio_user::VirtioUser;
 use support::echo::Echo;
@@ -99,17 +99,17 @@ impl Drop for Hand {
 }
 
 mod split_mergeable {
-    linecard_pmd::contract_tests!(super::Port("in_order=0"));
+    linecard_lab::contract_tests!(super::Port("in_order=0"));
 }
 
 mod split_in_order {
-    linecard_pmd::contract_tests!(super::Port("mrg_rxbuf=0"));
+    linecard_lab::contract_tests!(super::Port("mrg_rxbuf=0"));
 }
 
 mod packed_mergeable {
-    linecard_pmd::contract_tests!(super::Port("packed_vq=1,in_order=0"));
+    linecard_lab::contract_tests!(super::Port("packed_vq=1,in_order=0"));
 }
 
 mod packed_in_order {
-    linecard_pmd::contract_tests!(super::Port("packed_vq=1,mrg_rxbuf=0"));
+    linecard_lab::contract_tests!(super::Port("packed_vq=1,mrg_rxbuf=0"));
 }

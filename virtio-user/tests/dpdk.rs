@@ -7,9 +7,9 @@ mod support;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use linecard_lab::{skip, wait_until};
 use linecard_mempool::Burst;
 use linecard_pmd::Port;
-use linecard_pmd::netdev::lab::{skip, wait_until};
 use support::{Bench, Place};
 
 /// A testpmd that sends back what it gets; killed with the value.

@@ -8,8 +8,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use linecard_eal::shared::Shared;
+use linecard_lab::wait_until;
 use linecard_mempool::Burst;
-use linecard_pmd::netdev::lab::wait_until;
 use linecard_pmd::{Port, PortConfig};
 use linecard_virtio::{Features, RingMemory};
 use linecard_wire::payload::Payload;

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
+use linecard_lab::wait_until;
 use linecard_mempool::{Burst, Pool, PoolConfig};
-use linecard_pmd::netdev::lab::wait_until;
 use linecard_pmd::{Port, PortConfig, configure};
 use support::{Backend, Bench, Place};
 

@@ -5,7 +5,7 @@ mod support;
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
-use linecard_pmd::netdev::lab::wait_until;
+use linecard_lab::wait_until;
 use linecard_pmd::{PortConfig, configure};
 use support::{Backend, Bench, Place};
 

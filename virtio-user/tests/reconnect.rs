@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use linecard_capture::{Hub, Options};
+use linecard_lab::wait_until;
 use linecard_mempool::Burst;
-use linecard_pmd::capture::{Hub, Options};
-use linecard_pmd::netdev::lab::wait_until;
 use linecard_pmd::{Port, PortConfig};
 use linecard_wire::FrontendReq;
 use support::{Act, Backend, Bench, PATIENCE, Place, attached};

@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use linecard_lab::{skip, wait_until};
 use linecard_mempool::Burst;
 use linecard_pmd::PortConfig;
-use linecard_pmd::netdev::lab::{skip, wait_until};
 use support::stall::{
     Bystander, NOTICE, Server, Silent, Watchers, count, send_laden, send_urgent, sleeps, spent, threads,
 };

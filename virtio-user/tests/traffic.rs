@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
+use linecard_lab::wait_until;
 use linecard_mempool::{Burst, Packet, Pool, PoolConfig};
-use linecard_pmd::netdev::lab::wait_until;
 use linecard_pmd::{Port, PortConfig};
 use support::{Backend, Bench, Place};
 

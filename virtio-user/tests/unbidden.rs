@@ -10,9 +10,9 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc;
 use std::time::Duration;
 
+use linecard_lab::wait_until;
 use linecard_mempool::Burst;
 use linecard_pmd::Port;
-use linecard_pmd::netdev::lab::wait_until;
 use linecard_wire::{BackendReq, FrontendReq, OutMessage, REPLY};
 use support::{Backend, Bench, PATIENCE, Place, attached};
 

@@ -44,6 +44,16 @@ const FUZZ: [&str; 6] = [
     "--lib",
 ];
 
+/// The facade with one driver and no other.
+macro_rules! one_driver {
+    ($driver:literal) => {
+        step(
+            concat!("features: ", $driver),
+            &["cargo", "check", "-p", "linecard", "--no-default-features", "--features", $driver],
+        )
+    };
+}
+
 const STEPS: &[Step] = &[
     step("format", &["cargo", "fmt", "--all", "--check"]),
     step("shape", &["cargo", "run", "-q", "-p", "xtask", "--", "shape"]),
@@ -53,8 +63,16 @@ const STEPS: &[Step] = &[
         command: &["cargo", "doc", "--workspace", "--no-deps"],
         environment: &[("RUSTDOCFLAGS", "-D warnings")],
     },
-    step("features: pmd without", &["cargo", "check", "-p", "linecard-pmd"]),
-    step("features: pmd contract", &["cargo", "check", "-p", "linecard-pmd", "--features", "contract"]),
+    step("features: no driver", &["cargo", "check", "-p", "linecard", "--no-default-features"]),
+    one_driver!("net_af_packet"),
+    one_driver!("net_af_xdp"),
+    one_driver!("net_impair"),
+    one_driver!("net_null"),
+    one_driver!("net_pcap"),
+    one_driver!("net_ring"),
+    one_driver!("net_tap"),
+    one_driver!("net_vhost"),
+    one_driver!("net_virtio_user"),
     step("features: ring without", &["cargo", "check", "-p", "linecard-ring"]),
     step("features: ring model", &["cargo", "check", "-p", "linecard-ring", "--features", "model"]),
     step("features: virtio without", &["cargo", "check", "-p", "linecard-virtio"]),

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use linecard::capture::{Client, Listed};
 use linecard::eal::runtime;
-use linecard::pmd::capture::{Client, Listed};
 
 use rustix::process::{Pid, test_kill_process};
 

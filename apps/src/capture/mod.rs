@@ -17,10 +17,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
+pub(crate) use linecard::capture::ControlSocket;
+use linecard::capture::pcap::encode::{Format, SNAPLEN};
+use linecard::capture::{Client, Frame, Options, Stream, Totals};
 use linecard::net::bpf::{self, Program};
-pub(crate) use linecard::pmd::capture::ControlSocket;
-use linecard::pmd::capture::{Client, Frame, Options, Stream, Totals};
-use linecard::pmd::pcap::encode::{Format, SNAPLEN};
 
 pub(crate) use self::output::CaptureFile;
 use self::print::Printer;

@@ -4,8 +4,8 @@ use std::fs::File;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
-use linecard::pmd::capture::{Frame, Totals};
-use linecard::pmd::pcap::encode::{self, Format, Record};
+use linecard::capture::pcap::encode::{self, Format, Record};
+use linecard::capture::{Frame, Totals};
 
 use crate::error::Error;
 use crate::system_clock::unix_ns;

@@ -2,9 +2,9 @@
 
 use std::fmt::Write as _;
 
+use linecard::capture::Frame;
+use linecard::capture::pcap::encode::Direction;
 use linecard::net::MacAddr;
-use linecard::pmd::capture::Frame;
-use linecard::pmd::pcap::encode::Direction;
 
 use crate::output::{Output, out};
 

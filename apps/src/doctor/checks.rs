@@ -6,7 +6,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use linecard::eal::cores;
-use linecard::pmd::tap::{self, NoTap};
+use linecard::net_tap::{self, NoTap};
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
@@ -184,7 +184,7 @@ const TAPS: &str = "only needed for net_tap";
 /// Opening the device is one right, making an interface another: it is tried.
 fn tun() -> Finding {
     let poor = |status, detail: String, fix: String| Finding::poor("tun", status, detail, &fix);
-    match tap::try_interface() {
+    match net_tap::try_interface() {
         Ok(()) => Finding::ok("tun", "an interface can be made"),
         Err(NoTap::Device(error)) if error.kind() == ErrorKind::PermissionDenied => {
             poor(Status::Degraded, format!("/dev/net/tun: {error}; {TAPS}"), grant("/dev/net/tun"))

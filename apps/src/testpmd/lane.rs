@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use linecard::capture::{WatchedRx, WatchedTx};
 use linecard::eal::clock::cycles;
 use linecard::mempool::{BURST, Burst, Packet};
-use linecard::pmd::capture::{WatchedRx, WatchedTx};
 use linecard::pmd::contain::{ContainedRx, ContainedTx};
 use linecard::pmd::{RxQueue, TxQueue};
 

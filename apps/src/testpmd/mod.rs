@@ -27,10 +27,10 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use linecard::capture::Hub;
 use linecard::eal::{Eal, EalArgs, runtime};
 use linecard::mempool::{HEADROOM, Pool, PoolConfig};
 use linecard::pmd::ProbeContext;
-use linecard::pmd::capture::Hub;
 
 use self::console::Input;
 use self::options::Options;

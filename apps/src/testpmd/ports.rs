@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use linecard::capture::Hub;
 use linecard::mempool::Pool;
-use linecard::pmd::capture::Hub;
 use linecard::pmd::contain::contain_queues;
 use linecard::pmd::offload::RxOffloads;
 use linecard::pmd::{

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use linecard::pmd::capture::{Hub, Options, Session, Stream, Totals};
-use linecard::pmd::pcap::encode::{Format, SNAPLEN};
+use linecard::capture::pcap::encode::{Format, SNAPLEN};
+use linecard::capture::{Hub, Options, Session, Stream, Totals};
 
 use crate::capture::CaptureFile;
 use crate::error::Error;

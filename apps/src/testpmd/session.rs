@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use linecard::capture::Hub;
 use linecard::eal::Eal;
 use linecard::mempool::Pool;
-use linecard::pmd::capture::Hub;
 use linecard::pmd::{PortConfig, ProbeContext, Registry};
 
 use super::engine::{BurstsOf, Forwarding, Plan, spreads};

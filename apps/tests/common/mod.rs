@@ -7,8 +7,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use linecard::pmd::pcap::read::Reader;
-pub(crate) use linecard_pmd::netdev::lab::{skip, two_cores};
+use linecard::capture::pcap::read::Reader;
+pub(crate) use linecard_lab::{skip, two_cores};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Longer than any run here takes on a busy machine.

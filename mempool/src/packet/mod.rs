@@ -5,6 +5,7 @@ mod edge;
 mod external;
 mod fields;
 pub(crate) mod free;
+mod of_bytes;
 mod reader;
 mod seg;
 mod share;

@@ -87,7 +87,13 @@ pub fn describe(packet: &mut Packet, request: Request, takes: Takes) -> bool {
 }
 
 /// How a frame in one piece is cut as its sender said; `None` when its headers are not what was said.
-pub(crate) fn segmenter(frame: &[u8], request: Request) -> Option<Segmenter> {
+///
+/// ```
+/// use linecard_pmd::offload::segmenter;
+/// assert!(segmenter(&[0; 60], linecard_net::request::Request::default()).is_none(), "nobody said how");
+/// ```
+#[must_use]
+pub fn segmenter(frame: &[u8], request: Request) -> Option<Segmenter> {
     let (layers, gso) = (parse(frame), request.gso?);
     let said = Partial::of(&layers) == request.partial && kind_of(&layers) == Some(gso.kind);
     let payload = frame.len().checked_sub(layers.payload_start()).filter(|_| said)?;

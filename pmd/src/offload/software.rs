@@ -8,7 +8,6 @@ use linecard_net::gso::Segmenter;
 use linecard_net::offload::{self, Partial};
 
 use super::{Malformed, Takes, TxRequest};
-use crate::chain::packet_of;
 
 /// Most segments one packet is cut into: 64 KiB at the smallest segment size that systems accept (88), and some.
 const MOST_SEGMENTS: usize = 1024;
@@ -113,7 +112,7 @@ impl SoftTx {
                 Ok(false) => {}
                 Err(loss) => {
                     (self.lost)(loss, 1);
-                    crate::capture::dropped(&packet, loss.comment());
+                    crate::observer::dropped(&packet, loss.comment());
                 }
             }
         }
@@ -125,7 +124,7 @@ impl SoftTx {
         while !self.waiting.is_empty() {
             let mut some = Burst::new();
             some.extend(&mut std::iter::from_fn(|| self.waiting.pop_front()));
-            crate::capture::in_pieces(|| send(&mut some));
+            crate::observer::in_pieces(|| send(&mut some));
             let full = !some.is_empty();
             while let Some(packet) = some.pop() {
                 self.waiting.push_front(packet);
@@ -179,7 +178,7 @@ impl SoftTx {
     fn make(&mut self, cut: &Segmenter, index: usize) -> Result<Packet, SoftLoss> {
         let len = cut.segment(&self.large, index, &mut self.segment).ok_or(SoftLoss::Malformed)?;
         let bytes = self.segment.get(..len).unwrap_or_default();
-        packet_of(&self.pool, bytes, usize::MAX).ok_or(SoftLoss::NoBuffer)
+        self.pool.packet_of(bytes, usize::MAX).ok_or(SoftLoss::NoBuffer)
     }
 }
 

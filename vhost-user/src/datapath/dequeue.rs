@@ -5,7 +5,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use linecard_mempool::{BURST, Burst, Meta, Packet, Pool};
-use linecard_pmd::capture::is_watched;
+use linecard_pmd::observer::is_watched;
 use linecard_pmd::offload::{Takes, describe};
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::net::{GSO_NONE, HDR_LEN, NEEDS_CSUM, NetHeader};

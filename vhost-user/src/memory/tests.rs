@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 
-use linecard_pmd::netdev::lab::{skip, wait_for};
+use linecard_lab::{skip, wait_for};
 use linecard_virtio::DeviceMemory;
 use linecard_wire::payload::MemoryRegion;
 use proptest::prelude::*;

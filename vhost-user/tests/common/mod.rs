@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use linecard_eal::shared::SharedBytes;
 use linecard_eal::{Memory, MemoryConfig};
+use linecard_lab::{wait_for, wait_until};
 use linecard_mempool::{Burst, Pool, PoolConfig};
-use linecard_pmd::netdev::lab::{wait_for, wait_until};
 use linecard_vhost_user::{Backend, BackendConfig, Control, Limits, Mode, Receive, Transmit};
 use linecard_virtio::{
     Buffer, Completion, DriverConfig, DriverQueue, Element, Features, Layout, RingAddrs, RingMemory, packed,

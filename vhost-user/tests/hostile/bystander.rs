@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use linecard_pmd::netdev::lab::wait_until;
+use linecard_lab::wait_until;
 use linecard_vhost_user::{Backend, BackendConfig, Control, Limits, Mode};
 use linecard_virtio::Features;
 use linecard_wire::{FrontendReq as Req, Header, NEED_REPLY, VERSION};
@@ -210,7 +210,7 @@ impl Held {
     /// `count` of them; `None` where the kernel has no userfaultfd for us, which is said.
     pub(crate) fn new(test: &str, count: usize) -> Option<Self> {
         let Some(absent) = Absent::new() else {
-            linecard_pmd::netdev::lab::skip(test, "no userfaultfd for this user");
+            linecard_lab::skip(test, "no userfaultfd for this user");
             return None;
         };
         // SAFETY: takes an integer.

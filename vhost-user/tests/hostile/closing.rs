@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use linecard_pmd::netdev::lab::wait_until;
+use linecard_lab::wait_until;
 use linecard_vhost_user::Limits;
 use linecard_virtio::Features;
 use linecard_wire::FrontendReq as Req;

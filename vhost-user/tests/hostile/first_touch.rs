@@ -6,8 +6,8 @@ use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
+use linecard_lab::wait_for;
 use linecard_mempool::{Burst, Packet, Pool};
-use linecard_pmd::netdev::lab::wait_for;
 use linecard_pmd::{RxQueue, TxQueue};
 use linecard_vhost_user::RxLoss;
 use linecard_virtio::Features;
@@ -314,7 +314,7 @@ fn huge(size: u64) -> Option<File> {
 fn huge_pages_that_are_not_there_yet_keep_no_other_port_waiting() {
     const PLAIN: Chains = Chains { count: 64, length: 1, bytes: 128, stride: HUGE };
     if huge(PLAIN.size()).is_none() {
-        linecard_pmd::netdev::lab::skip(
+        linecard_lab::skip(
             "huge_pages_that_are_not_there_yet_keep_no_other_port_waiting",
             "it takes 64 free huge pages (sysctl vm.nr_hugepages=64)",
         );

@@ -85,7 +85,7 @@ impl Puncher {
             punch_for_ever(file.as_raw_fd(), ready.as_raw_fd());
         }
         let puncher = Self(pid);
-        linecard_pmd::netdev::lab::wait_until("the file is mapped", || crate::common::take_count(&ready) > 0);
+        linecard_lab::wait_until("the file is mapped", || crate::common::take_count(&ready) > 0);
         puncher
     }
 }

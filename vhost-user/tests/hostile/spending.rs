@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use linecard_pmd::netdev::lab::wait_until;
+use linecard_lab::wait_until;
 use linecard_vhost_user::{Backend, BackendConfig, Control, Limits, Mode, ProcessLimits};
 use linecard_virtio::Features;
 use linecard_wire::FrontendReq as Req;

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use linecard_lab::contract::{Dice, batches};
 use linecard_mempool::{Burst, Offload, Packet, PacketType, Pool, TxOffload};
-use linecard_pmd::contract::{Dice, batches};
 use linecard_pmd::offload::{Takes, describe};
 use linecard_pmd::stats::Totals;
 use linecard_virtio::net::{NEEDS_CSUM, NetHeader};

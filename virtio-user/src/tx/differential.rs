@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use linecard_lab::contract::{Dice, batches, segmented};
 use linecard_mempool::{Burst, Offload, Packet, Pool, TxOffload};
-use linecard_pmd::contract::{Dice, batches, segmented};
 use linecard_pmd::offload::Takes;
 use linecard_virtio::{Ahead, DriverConfig, DriverQueue, Error, Features, RingMemory, packed, split};
 

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use linecard_eal::memory::{Domain, Memory, MemoryConfig, PagePolicy};
 use linecard_eal::shared::SharedBytes;
+use linecard_lab::{wait_for, wait_until};
 use linecard_mempool::{Pool, PoolConfig};
-use linecard_pmd::netdev::lab::{wait_for, wait_until};
 use linecard_pmd::{Device, Driver, Error, Port, PortConfig, ProbeContext, StartError, configure};
 use linecard_virtio::{DeviceMemory, Features, Layout, RingMemory};
 use linecard_virtio_user::VirtioUser;

@@ -11,8 +11,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use linecard_lab::{wait_for, wait_until};
 use linecard_pmd::Port;
-use linecard_pmd::netdev::lab::{wait_for, wait_until};
 use linecard_wire::ledger::Resource;
 use linecard_wire::{Closer, Connection};
 

@@ -5,6 +5,10 @@ use std::process::Command;
 
 use serde_json::Value;
 
+/// What both ends of a vhost-user socket may use; neither knows the other.
+const FRONTEND_OR_BACKEND: &[&str] =
+    &["linecard-pmd", "linecard-virtio", "linecard-mempool", "linecard-eal", "linecard-wire", "linecard-net"];
+
 /// Each room, what it may use of ours, and nothing else. ARCHITECTURE.md draws the same table.
 const ALLOWED: &[(&str, &[&str])] = &[
     ("linecard-ring", &[]),
@@ -14,39 +18,52 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("linecard-mempool", &["linecard-eal", "linecard-net"]),
     ("linecard-virtio", &["linecard-eal", "linecard-net"]),
     ("linecard-testing", &[]),
+    ("linecard-pmd", &["linecard-mempool", "linecard-eal", "linecard-net"]),
+    ("linecard-netdev", &["linecard-pmd", "linecard-net"]),
     (
-        "linecard-pmd",
-        // Its contract suite and its lab, for tests of others, skip as all tests do.
-        &["linecard-mempool", "linecard-ring", "linecard-eal", "linecard-net", "linecard-testing"],
+        "linecard-capture",
+        &["linecard-pmd", "linecard-mempool", "linecard-ring", "linecard-eal", "linecard-net"],
     ),
+    // No driver knows another one. What a port is behind (a line, a file) it has from the contract.
+    ("linecard-net-null", &["linecard-pmd", "linecard-mempool"]),
+    ("linecard-net-impair", &["linecard-pmd", "linecard-mempool", "linecard-eal"]),
+    ("linecard-net-ring", &["linecard-pmd", "linecard-mempool", "linecard-ring", "linecard-eal"]),
+    ("linecard-net-pcap", &["linecard-pmd", "linecard-capture", "linecard-mempool"]),
+    ("linecard-net-tap", &["linecard-pmd", "linecard-netdev", "linecard-mempool", "linecard-net"]),
     (
-        "linecard-virtio-user",
+        "linecard-net-af-packet",
+        &["linecard-pmd", "linecard-netdev", "linecard-mempool", "linecard-eal", "linecard-net"],
+    ),
+    ("linecard-net-af-xdp", &["linecard-pmd", "linecard-netdev", "linecard-mempool", "linecard-eal"]),
+    ("linecard-virtio-user", FRONTEND_OR_BACKEND),
+    ("linecard-vhost-user", FRONTEND_OR_BACKEND),
+    // For tests only: its arrows may be drawn by `[dev-dependencies]` alone.
+    (
+        "linecard-lab",
         &[
+            "linecard-net-af-xdp",
+            "linecard-netdev",
             "linecard-pmd",
-            "linecard-virtio",
             "linecard-mempool",
             "linecard-eal",
-            "linecard-wire",
-            "linecard-net",
-        ],
-    ),
-    (
-        "linecard-vhost-user",
-        &[
-            "linecard-pmd",
-            "linecard-virtio",
-            "linecard-mempool",
-            "linecard-eal",
-            "linecard-wire",
-            "linecard-net",
+            "linecard-testing",
         ],
     ),
     (
         "linecard",
         &[
+            "linecard-capture",
             "linecard-eal",
             "linecard-mempool",
             "linecard-net",
+            "linecard-net-af-packet",
+            "linecard-net-af-xdp",
+            "linecard-net-impair",
+            "linecard-net-null",
+            "linecard-net-pcap",
+            "linecard-net-ring",
+            "linecard-net-tap",
+            "linecard-netdev",
             "linecard-pmd",
             "linecard-ring",
             "linecard-vhost-user",
@@ -55,7 +72,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("linecard-switch", &["linecard-pmd", "linecard-mempool", "linecard-eal", "linecard-net"]),
-    ("linecard-cni", &["linecard-switch", "linecard-pmd"]),
+    ("linecard-cni", &["linecard-switch", "linecard-netdev"]),
     ("linecard-apps", &["linecard", "linecard-switch", "linecard-cni"]),
     ("xtask", &["linecard-testing"]),
 ];

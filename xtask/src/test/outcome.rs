@@ -100,7 +100,7 @@ pub(super) fn nextest(line: &str, outcome: &mut Outcome) {
             }
         }
     } else if let Some(rest) = ["FAIL [", "TIMEOUT [", "SIGSEGV [", "SIGABRT ["].into_iter().find_map(after) {
-        // "(12/300) linecard-pmd name", the count in newer versions only.
+        // "(12/300) linecard-net-tap name", the count in newer versions only.
         let name = rest.trim_start();
         let name = name.strip_prefix('(').and_then(|n| n.split_once(") ")).map_or(name, |(_, name)| name);
         outcome.names.push(name.trim().to_owned());
@@ -129,9 +129,9 @@ mod tests {
     #[test]
     fn a_summary_of_nextest_is_understood() {
         let text = "        PASS [   0.004s] (1/9) linecard-ring tests::a\n        \
-                    FAIL [   0.005s] (2/9) linecard-pmd tap::tests::b\n     \
+                    FAIL [   0.005s] (2/9) linecard-net-tap tests::b\n     \
                     Summary [  12.345s] 9 tests run: 6 passed (1 slow, 1 leaky), 2 failed, 1 timed out, 3 skipped\n";
-        let want = Outcome { passed: 6, failed: 3, names: vec!["linecard-pmd tap::tests::b".into()] };
+        let want = Outcome { passed: 6, failed: 3, names: vec!["linecard-net-tap tests::b".into()] };
         assert_eq!(read(text, nextest), want);
         let text = "     Summary [   0.1s] 1 test run: 1 passed, 0 skipped\n";
         assert_eq!(read(text, nextest), Outcome { passed: 1, ..Outcome::default() });

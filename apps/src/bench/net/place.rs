@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use linecard::pmd::netdev::{Interface, Namespace};
+use linecard::netdev::{Interface, Namespace};
 
 use super::cell::Kind;
 use crate::bench::Error;

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use linecard::eal::CoreId;
-use linecard::pmd::netdev::Interface;
+use linecard::netdev::Interface;
 
 use super::cell::{Cell, Direction, Kind, Question, Side};
 use super::generator::Generator;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use linecard::pmd::capture::Totals;
+use linecard::capture::Totals;
 
 use super::commands::Command;
 use super::grammar::Values;

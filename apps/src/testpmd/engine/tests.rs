@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use linecard::capture::Hub;
 use linecard::eal::EalArgs;
 use linecard::mempool::{Burst, PoolConfig};
-use linecard::pmd::capture::Hub;
 use linecard::pmd::{
     Device, DeviceInfo, Port, PortConfig, ProbeContext, Running, RxQueue, StartError, TxQueue,
 };

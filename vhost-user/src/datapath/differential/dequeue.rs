@@ -1,7 +1,7 @@
 //! From the ring: chains of any shape become the same packets.
 
+use linecard_lab::contract::{Dice, batches};
 use linecard_mempool::{Burst, Offload, Packet, PacketType, Pool, TxOffload};
-use linecard_pmd::contract::{Dice, batches};
 use linecard_pmd::offload::Takes;
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::net::{GSO_NONE, NEEDS_CSUM, NetHeader};

@@ -1,7 +1,7 @@
 //! To the ring: packets of any shape reach buffers of any shape as the same bytes.
 
+use linecard_lab::contract::{Dice, batches, segmented};
 use linecard_mempool::{Burst, Offload, Packet, Pool, TxOffload};
-use linecard_pmd::contract::{Dice, batches, segmented};
 use linecard_pmd::offload::Takes;
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::{

@@ -12,7 +12,7 @@ mod dequeue;
 mod enqueue;
 mod side;
 
-use linecard_pmd::contract::Dice;
+use linecard_lab::contract::Dice;
 use linecard_virtio::Layout;
 
 /// What a ring is like, for one run of batches.

@@ -6,8 +6,8 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use linecard_eal::shared::SharedBytes;
+use linecard_lab::contract::Dice;
 use linecard_mempool::{Pool, PoolConfig};
-use linecard_pmd::contract::Dice;
 use linecard_virtio::model::Zone;
 use linecard_virtio::{
     Completion, DeviceConfig, DeviceMemory, DriverConfig, DriverQueue, Element, IndirectTables, Layout,

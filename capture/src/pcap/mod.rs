@@ -1,0 +1,4 @@
+//! Capture files, pcap and pcapng: written record by record, and read with whatever damage they have.
+
+pub mod encode;
+pub mod read;

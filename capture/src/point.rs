@@ -1,0 +1,315 @@
+//! One side of one queue: off it is a load, on it copies, also what drivers tell that they drop.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use linecard_mempool::{BURST, Packet};
+use linecard_net::bpf::Program;
+use linecard_ring::{Reservation, Single};
+
+use super::memory::Producer;
+use super::record::{self, COMMENT, Cell, Frame};
+use crate::pcap::encode::Direction;
+use linecard_pmd::observer::{DropObserver, Shown};
+use linecard_pmd::stats::Counter;
+
+/// What a ring's writer counted; read by the control thread.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    /// Frames that passed the filter.
+    pub(super) seen: Counter,
+    /// Copies of them that found the ring full.
+    pub(super) lost: Counter,
+}
+
+/// A ring to copy frames to.
+pub(super) struct Sink {
+    pub(super) ring: Producer,
+    pub(super) filter: Option<Arc<Program>>,
+    pub(super) snaplen: usize,
+    pub(super) counts: Arc<Counts>,
+    pub(super) direction: Direction,
+    pub(super) queue: u16,
+}
+
+/// The rings of one side of a queue: for what passes, and for what is dropped.
+pub(super) struct Sinks {
+    pub(super) passed: Sink,
+    pub(super) dropped: Box<Dropped>,
+}
+
+/// Copies what drivers tell that they drop, one burst after another.
+pub(super) struct Dropped {
+    sink: Sink,
+    time: u64,
+    gone: Gone,
+}
+
+impl Dropped {
+    pub(super) fn new(sink: Sink) -> Box<Self> {
+        Box::new(Self { sink, time: 0, gone: Gone::NONE })
+    }
+
+    /// Before each burst.
+    pub(super) fn begin(&mut self, time: u64) {
+        (self.time, self.gone.count) = (time, 0);
+    }
+
+    /// What the burst dropped.
+    pub(super) fn gone(&self) -> &Gone {
+        &self.gone
+    }
+}
+
+impl DropObserver for Dropped {
+    fn dropped(&mut self, packet: &Packet, cause: &str, shown: Shown) {
+        match shown {
+            Shown::No => self.sink.copy(packet, self.time, cause),
+            Shown::AsWhole => {
+                self.sink.copy(packet, self.time, &format!("{cause}, a piece of a packet shown as sent"));
+            }
+            Shown::Before => {
+                return self.sink.copy(packet, self.time, &format!("{cause}, shown as sent before"));
+            }
+        }
+        self.gone.add(packet);
+    }
+}
+
+/// Bytes of a chained packet that a filter gets to see.
+const LOOK: usize = 512;
+
+/// The bytes that a filter reads, and a place for them.
+fn head<'a>(packet: &'a Packet, place: &'a mut [u8; LOOK]) -> &'a [u8] {
+    if packet.nb_segs() == 1 {
+        return packet.data();
+    }
+    let mut used = 0;
+    for segment in packet.segments() {
+        let data = segment.data();
+        let now = data.len().min(LOOK - used);
+        place[used..used + now].copy_from_slice(&data[..now]);
+        used += now;
+    }
+    &place[..used]
+}
+
+impl Sink {
+    /// Bytes to keep of a packet; `None` when the filter does not want it.
+    fn wanted(&self, packet: &Packet) -> Option<usize> {
+        let len = packet.len();
+        if let Some(filter) = &self.filter {
+            let mut place = [0; LOOK];
+            // Frames are far below 4 GiB.
+            if filter.run(head(packet, &mut place), len as u32) == 0 {
+                return None;
+            }
+        }
+        Some(len.min(self.snaplen))
+    }
+
+    /// Copies one packet now.
+    fn copy(&mut self, packet: &Packet, time: u64, comment: &str) {
+        let Some(kept) = self.wanted(packet) else { return };
+        let comment = &comment[..comment.floor_char_boundary(COMMENT)];
+        self.counts.seen.add(1);
+        let frame = self.frame(packet, time, comment);
+        let Some(mut slots) = self.ring.reserve_bulk(record::cells(kept, comment.len())) else {
+            self.counts.lost.add(1);
+            return;
+        };
+        record::write(&mut slots, &frame, packet.segments().map(|segment| segment.data()), kept);
+        slots.publish();
+    }
+
+    fn frame<'a>(&self, packet: &Packet, time: u64, comment: &'a str) -> Frame<'a> {
+        Frame {
+            time,
+            lost: self.counts.lost.value(),
+            len: packet.len() as u32,
+            queue: self.queue,
+            direction: self.direction,
+            data: &[],
+            comment,
+        }
+    }
+
+    /// Copies packets that are about to be sent; [`Copied::publish`] says how many were.
+    pub(super) fn prepare(&mut self, packets: &[Packet], time: u64) -> Copied<'_> {
+        let mut marks = [Mark::default(); BURST];
+        let mut need = 0;
+        for (mark, packet) in marks.iter_mut().zip(packets) {
+            (mark.place, mark.len) = (place_of(packet), packet.len());
+            mark.kept = self.wanted(packet);
+            mark.cells = mark.kept.map_or(0, |kept| record::cells(kept, 0));
+            need += mark.cells;
+        }
+        let template = packets.first().map(|packet| self.frame(packet, time, ""));
+        let mut slots = self.ring.reserve(need);
+        let mut written = 0;
+        for (mark, packet) in marks.iter_mut().zip(packets) {
+            if let (Some(kept), Some(frame)) = (mark.kept, template)
+                && mark.cells <= slots.room()
+            {
+                let frame = Frame { len: packet.len() as u32, ..frame };
+                record::write(&mut slots, &frame, packet.segments().map(|segment| segment.data()), kept);
+                written += mark.cells;
+                mark.copied = true;
+            }
+            mark.end = written;
+        }
+        Copied { slots, marks, counts: &self.counts }
+    }
+}
+
+#[derive(Clone, Copy, Default)]
+struct Mark {
+    /// Which packet it is about.
+    place: usize,
+    len: usize,
+    kept: Option<usize>,
+    cells: usize,
+    copied: bool,
+    /// Cells up to here.
+    end: usize,
+}
+
+/// Copies that nobody sees yet.
+pub(super) struct Copied<'a> {
+    slots: Reservation<'a, Cell, Single>,
+    marks: [Mark; BURST],
+    counts: &'a Counts,
+}
+
+impl Copied<'_> {
+    /// Shows the copies of the first `count` packets but those that were dropped, and forgets the others.
+    pub(super) fn publish(mut self, count: usize, gone: &Gone) {
+        let marks = &mut self.marks[..count.min(BURST)];
+        let mut start = 0;
+        for mark in &mut *marks {
+            if gone.has(mark) {
+                if mark.copied {
+                    self.slots.rewrite(start, record::withdrawn(mark.kept.unwrap_or(0)));
+                }
+                (mark.kept, mark.copied) = (None, false);
+            }
+            start = mark.end;
+        }
+        let wanted = marks.iter().filter(|mark| mark.kept.is_some()).count();
+        let copied = marks.iter().filter(|mark| mark.copied).count();
+        self.counts.seen.add(wanted as u64);
+        self.counts.lost.add((wanted - copied) as u64);
+        self.slots.keep(marks.last().map_or(0, |mark| mark.end));
+        self.slots.publish();
+    }
+}
+
+/// What the control thread leaves for a polling thread, and takes back from it.
+#[derive(Default)]
+struct Mail {
+    /// The rings to use from now on; `Some(None)` for none.
+    next: Option<Option<Sinks>>,
+    /// Rings that are not used any more, to be freed by whoever has time.
+    old: Vec<Sinks>,
+}
+
+/// Where a [`Point`] gets its rings.
+#[derive(Default)]
+pub(super) struct Mailbox {
+    /// Changes with every letter.
+    epoch: AtomicU32,
+    mail: Mutex<Mail>,
+}
+
+impl Mailbox {
+    fn lock(&self) -> MutexGuard<'_, Mail> {
+        // Every change is whole before anything can panic.
+        self.mail.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets the polling thread use these rings, or none, from its next burst on.
+    pub(super) fn send(&self, sinks: Option<Sinks>) {
+        let mut mail = self.lock();
+        let unread = mail.next.replace(sinks);
+        let old = std::mem::take(&mut mail.old);
+        // M1, pairs with the lock in `pick_up`, not with the load that noticed: the letter is behind the mutex.
+        self.epoch.fetch_add(1, Ordering::Relaxed);
+        drop(mail);
+        drop((unread, old));
+    }
+
+    /// Frees rings that the polling thread gave back.
+    pub(super) fn collect(&self) {
+        let old = std::mem::take(&mut self.lock().old);
+        drop(old);
+    }
+}
+
+/// A queue's side that can be watched; owned by the polling thread.
+pub(super) struct Point {
+    mailbox: Arc<Mailbox>,
+    epoch: u32,
+    pub(super) sinks: Option<Sinks>,
+}
+
+impl Point {
+    pub(super) fn new(mailbox: Arc<Mailbox>) -> Self {
+        Self { mailbox, epoch: 0, sinks: None }
+    }
+
+    /// Whether there is nothing to do: nobody watches, and no letter came.
+    #[inline(always)]
+    pub(super) fn off(&self) -> bool {
+        self.sinks.is_none() && self.mailbox.epoch.load(Ordering::Relaxed) == self.epoch
+    }
+
+    /// Reads the letter, if there is one and nobody is writing one just now.
+    #[cold]
+    pub(super) fn pick_up(&mut self) {
+        let epoch = self.mailbox.epoch.load(Ordering::Relaxed);
+        if epoch == self.epoch {
+            return;
+        }
+        let Ok(mut mail) = self.mailbox.mail.try_lock() else { return };
+        if let Some(next) = mail.next.take() {
+            let old = std::mem::replace(&mut self.sinks, next);
+            // Freed by the control thread: unmapping takes long.
+            mail.old.extend(old);
+        }
+        self.epoch = epoch;
+    }
+
+    /// Copies packets that the application drops.
+    pub(super) fn app_dropped(&mut self, packets: &[Packet], time: u64, cause: &str) {
+        if let Some(sinks) = &mut self.sinks {
+            packets.iter().for_each(|packet| sinks.dropped.sink.copy(packet, time, cause));
+        }
+    }
+}
+
+/// Where a packet's description lies, which tells it from all others that there are at the time.
+fn place_of(packet: &Packet) -> usize {
+    packet.as_raw().addr().get()
+}
+
+/// Packets of a burst that its driver dropped.
+pub(super) struct Gone {
+    /// Where they lay, and how long they were: what lies there by now may be a piece of another.
+    packets: [(usize, usize); BURST],
+    count: usize,
+}
+
+impl Gone {
+    pub(super) const NONE: Self = Self { packets: [(0, 0); BURST], count: 0 };
+
+    fn add(&mut self, packet: &Packet) {
+        if let Some(place) = self.packets.get_mut(self.count) {
+            *place = (place_of(packet), packet.len());
+            self.count += 1;
+        }
+    }
+
+    fn has(&self, mark: &Mark) -> bool {
+        self.packets[..self.count].contains(&(mark.place, mark.len))
+    }
+}

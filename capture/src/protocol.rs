@@ -1,0 +1,169 @@
+//! What is said on the control socket: one datagram each way, as lines of text. Behind `capture` come the instructions of
+//! its filter, behind its answer where in the memfd each ring lies and how long it is.
+//!
+//! ```text
+//!   list                                               ok
+//!                                                      port=0 rx=1 tx=1 name=net_null0
+//!   capture port=0 snaplen=96 ring=4194304 rx=1 tx=1   ok name=net_null0          (with the memfd)
+//!   40 0 0 12                                          ring=0+4198400
+//!   …                                                  ring=4198400+1052672 …
+//!   stop                                               end seen=10 lost=0         (unasked when the port stops)
+//!                                                      error SENTENCE
+//! ```
+
+use linecard_net::bpf::Program;
+
+use super::CaptureError;
+use super::memory::Place;
+use crate::pcap::encode::SNAPLEN;
+
+/// What to capture of a port.
+///
+/// ```
+/// use linecard_net::bpf::compile;
+/// use linecard_capture::Options;
+/// let options = Options { snaplen: 96, filter: Some(compile("tcp port 80")?), ..Options::default() };
+/// assert!(options.received && options.sent);
+/// # Ok::<(), linecard_net::bpf::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Bytes to keep of each frame, from 1 to 262 144.
+    pub snaplen: u32,
+    /// Which frames; all without.
+    pub filter: Option<Program>,
+    /// What is received, and what is dropped then.
+    pub received: bool,
+    /// What is sent, and what is dropped then.
+    pub sent: bool,
+    /// Bytes of the ring of each queue, 4 KiB to 1 GiB; the next power of two is taken.
+    pub ring: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { snaplen: SNAPLEN, filter: None, received: true, sent: true, ring: 4 << 20 }
+    }
+}
+
+impl Options {
+    /// Bytes of a ring that are possible.
+    const RING: std::ops::RangeInclusive<usize> = 4 << 10..=1 << 30;
+
+    pub(super) fn check(&self) -> Result<(), CaptureError> {
+        let refused = |text: String| Err(CaptureError::Refused(text));
+        if !(1..=SNAPLEN).contains(&self.snaplen) {
+            return refused(format!(
+                "a snapshot of {} bytes is not possible; 1 to {SNAPLEN} are",
+                self.snaplen
+            ));
+        }
+        if !Self::RING.contains(&self.ring) {
+            return refused(format!("a ring of {} bytes is not possible; 4096 to 1073741824 are", self.ring));
+        }
+        if !self.received && !self.sent {
+            return refused("neither direction is to be captured; leave one in".into());
+        }
+        Ok(())
+    }
+
+    pub(super) fn request(&self, port: u16) -> String {
+        let Self { snaplen, filter, received, sent, ring } = self;
+        let flag = |on: &bool| u8::from(*on);
+        let mut text = format!(
+            "capture port={port} snaplen={snaplen} ring={ring} rx={} tx={}\n",
+            flag(received),
+            flag(sent)
+        );
+        for i in filter.iter().flat_map(|filter| filter.instructions()) {
+            text += &format!("{} {} {} {}\n", i.code, i.jt, i.jf, i.k);
+        }
+        text
+    }
+}
+
+/// How much was captured.
+///
+/// ```
+/// use linecard_capture::Totals;
+/// assert_eq!(Totals::default(), Totals { seen: 0, lost: 0 });
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Frames that passed the filter.
+    pub seen: u64,
+    /// Copies of them that found no room in their ring.
+    pub lost: u64,
+}
+
+/// What a client asks.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Request {
+    List,
+    Capture(u16, Options),
+    Stop,
+}
+
+/// The value of `key=` in a line; the rest of the line for the last key, which may have blanks.
+pub(super) fn field<'a>(line: &'a str, key: &str, last: bool) -> Option<&'a str> {
+    let mut rest = line;
+    loop {
+        if let Some(value) = rest.strip_prefix(key).and_then(|rest| rest.strip_prefix('=')) {
+            return Some(if last { value } else { value.split(' ').next().unwrap_or(value) });
+        }
+        rest = rest.split_once(' ')?.1;
+    }
+}
+
+pub(super) fn number<T: std::str::FromStr>(line: &str, key: &str) -> Option<T> {
+    field(line, key, false)?.parse().ok()
+}
+
+/// Reads a request.
+pub(super) fn parse(text: &str) -> Result<Request, CaptureError> {
+    let bad = || {
+        CaptureError::Refused("this request is not understood; the other side is of another version".into())
+    };
+    let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
+    match first.split(' ').next() {
+        Some("list") => Ok(Request::List),
+        Some("stop") => Ok(Request::Stop),
+        Some("capture") => {
+            let flag = |key| number::<u8>(first, key).map(|flag| flag != 0).ok_or_else(bad);
+            let filter = if rest.is_empty() {
+                None
+            } else {
+                let text = format!("{}\n{rest}", rest.lines().count());
+                Some(Program::from_ddd(&text).map_err(|error| CaptureError::Refused(error.to_string()))?)
+            };
+            let options = Options {
+                snaplen: number(first, "snaplen").ok_or_else(bad)?,
+                filter,
+                received: flag("rx")?,
+                sent: flag("tx")?,
+                ring: number(first, "ring").ok_or_else(bad)?,
+            };
+            options.check()?;
+            Ok(Request::Capture(number(first, "port").ok_or_else(bad)?, options))
+        }
+        _ => Err(bad()),
+    }
+}
+
+/// The answer to a capture.
+pub(super) fn opened(name: &str, places: &[Place]) -> String {
+    let mut text = format!("ok name={name}\n");
+    for Place { offset, len } in places {
+        text += &format!("ring={offset}+{len}\n");
+    }
+    text
+}
+
+/// The rings of such an answer.
+pub(super) fn places(text: &str) -> Option<Vec<Place>> {
+    let place = |line: &str| {
+        let (offset, len) = line.strip_prefix("ring=")?.split_once('+')?;
+        Some(Place { offset: offset.parse().ok()?, len: len.parse().ok()? })
+    };
+    text.lines().skip(1).map(place).collect()
+}

@@ -1,0 +1,242 @@
+//! The control socket of a running program: one thread, which no client can keep waiting.
+
+use std::io::{self, ErrorKind};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix,
+    SocketFlags, SocketType,
+};
+
+use super::hub::{Hub, Session};
+use super::protocol::{self, Request};
+use super::{CaptureError, Totals};
+
+/// Clients at the same time.
+const CLIENTS: usize = 16;
+/// Longest request: a filter of 4096 instructions.
+const REQUEST: usize = 160 << 10;
+/// How often ended captures are cleaned up.
+const TICK: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+
+/// A control socket, for as long as this lives.
+///
+/// ```
+/// use linecard_capture::{Client, Hub};
+/// let path = std::env::temp_dir().join(format!("lc-doc-server-{}", std::process::id()));
+/// let server = Hub::new().serve(&path)?;
+/// assert!(Client::connect(&path)?.list()?.is_empty());
+/// drop(server);
+/// assert!(!path.exists());
+/// # Ok::<(), linecard_capture::CaptureError>(())
+/// ```
+#[derive(Debug)]
+pub struct Server {
+    path: PathBuf,
+    /// Closed, the thread ends.
+    life: Option<OwnedFd>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Server {
+    pub(super) fn start(hub: Hub, path: &Path) -> Result<Self, CaptureError> {
+        let socket = listen(path).map_err(|source| {
+            let action = format!("the control socket {} cannot be made", path.display());
+            CaptureError::system(action, source, "give another --file-prefix, or do without capture")
+        })?;
+        let no_thread = |source: io::Error| {
+            let _ = std::fs::remove_file(path);
+            let action = "a thread for the control socket cannot be made";
+            CaptureError::system(action, source, "raise `ulimit -u` or `ulimit -n`")
+        };
+        let flags = SocketFlags::CLOEXEC;
+        let (life, end) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+            .map_err(|error| no_thread(error.into()))?;
+        let desk = Desk { hub, socket, end, clients: Vec::new(), buffer: vec![0; REQUEST], quiet: 0 };
+        let thread = std::thread::Builder::new().name("lc-capture".into()).spawn(move || desk.run());
+        let thread = thread.map_err(no_thread)?;
+        Ok(Self { path: path.to_owned(), life: Some(life), thread: Some(thread) })
+    }
+
+    /// Where clients connect.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.life = None;
+        if let Some(thread) = self.thread.take() {
+            // It ends at once; a panic there ended the captures already.
+            let _ = thread.join();
+        }
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// A socket for datagrams with connections, for its owner only from the moment it has a name.
+fn listen(path: &Path) -> io::Result<OwnedFd> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
+    rustix::fs::fchmod(&socket, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)?;
+    let address = SocketAddrUnix::new(path)?;
+    match rustix::net::bind(&socket, &address) {
+        // The name has this process's number: whoever had it before is gone. What is no socket is not ours to remove.
+        Err(rustix::io::Errno::ADDRINUSE) if is_socket(path) && !super::client::answers(path) => {
+            std::fs::remove_file(path)?;
+            rustix::net::bind(&socket, &address)?;
+        }
+        result => result?,
+    }
+    rustix::net::listen(&socket, 16)?;
+    Ok(socket)
+}
+
+fn is_socket(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|data| data.file_type().is_socket())
+}
+
+struct Visitor {
+    socket: OwnedFd,
+    session: Option<Session>,
+    gone: bool,
+}
+
+/// What the thread works with.
+struct Desk {
+    hub: Hub,
+    socket: OwnedFd,
+    /// Readable when it is over.
+    end: OwnedFd,
+    clients: Vec<Visitor>,
+    buffer: Vec<u8>,
+    /// Ticks since the last client went.
+    quiet: u32,
+}
+
+/// Ticks without a client after which all rings have come back, if they come at all.
+const QUIET: u32 = 40;
+
+impl Desk {
+    fn run(mut self) {
+        loop {
+            let ready = self.wait();
+            let mut ready = ready.into_iter();
+            if ready.next() == Some(true) {
+                break;
+            }
+            let knock = ready.next() == Some(true);
+            for (client, ready) in self.clients.iter_mut().zip(ready) {
+                if ready {
+                    client.gone = !client.serve(&self.hub, &mut self.buffer);
+                } else if client.session.as_ref().is_some_and(|session| !session.alive()) {
+                    client.finish();
+                }
+            }
+            self.clients.retain(|client| !client.gone);
+            if knock {
+                self.accept();
+            }
+            self.quiet = if self.clients.is_empty() { self.quiet.saturating_add(1) } else { 0 };
+            self.hub.collect();
+        }
+        self.clients.iter_mut().for_each(Visitor::finish);
+    }
+
+    /// Which of the end, the listening socket and the clients has something to say.
+    fn wait(&self) -> Vec<bool> {
+        let sockets = [&self.end, &self.socket].into_iter();
+        let sockets = sockets.chain(self.clients.iter().map(|client| &client.socket));
+        let mut entries: Vec<PollFd<'_>> = sockets.map(|socket| PollFd::new(socket, PollFlags::IN)).collect();
+        // Asleep while nobody is here.
+        let tick = (self.quiet < QUIET).then_some(&TICK);
+        if poll(&mut entries, tick).is_err() {
+            return vec![false; entries.len()];
+        }
+        entries.iter().map(|entry| !entry.revents().is_empty()).collect()
+    }
+
+    fn accept(&mut self) {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        while let Ok(socket) = rustix::net::accept_with(&self.socket, flags) {
+            if self.clients.len() < CLIENTS {
+                self.clients.push(Visitor { socket, session: None, gone: false });
+            } else {
+                let _ = send(socket.as_fd(), "error too many clients; end some captures first", None);
+            }
+        }
+    }
+}
+
+impl Visitor {
+    /// Answers one request; false when the client is to be forgotten.
+    fn serve(&mut self, hub: &Hub, buffer: &mut [u8]) -> bool {
+        let len = match rustix::net::recv(&self.socket, &mut *buffer, RecvFlags::DONTWAIT) {
+            Ok((_, 0)) => return false,
+            Ok((len, _)) => len,
+            Err(error) => {
+                return matches!(
+                    io::Error::from(error).kind(),
+                    ErrorKind::WouldBlock | ErrorKind::Interrupted
+                );
+            }
+        };
+        let text = String::from_utf8_lossy(buffer.get(..len).unwrap_or_default());
+        let answered = match protocol::parse(&text) {
+            Ok(Request::List) => send(self.socket.as_fd(), &list(hub), None),
+            Ok(Request::Stop) => {
+                self.finish();
+                return false;
+            }
+            Ok(Request::Capture(..)) if self.session.is_some() => {
+                send(self.socket.as_fd(), "error this connection captures already", None)
+            }
+            Ok(Request::Capture(port, options)) => match hub.begin(port, &options) {
+                Ok((session, shared)) => {
+                    self.session = Some(session);
+                    let text = protocol::opened(&shared.name, &shared.places);
+                    send(self.socket.as_fd(), &text, Some(shared.file.as_fd()))
+                }
+                Err(error) => send(self.socket.as_fd(), &format!("error {error}"), None),
+            },
+            Err(error) => send(self.socket.as_fd(), &format!("error {error}"), None),
+        };
+        answered.is_ok()
+    }
+
+    /// Ends the capture and says how much there was.
+    fn finish(&mut self) {
+        if let Some(session) = self.session.take() {
+            let Totals { seen, lost } = session.totals();
+            let _ = send(self.socket.as_fd(), &format!("end seen={seen} lost={lost}"), None);
+        }
+        self.gone = true;
+    }
+}
+
+fn list(hub: &Hub) -> String {
+    let line =
+        |(id, name, rx, tx): (u16, String, usize, usize)| format!("port={id} rx={rx} tx={tx} name={name}\n");
+    std::iter::once("ok\n".to_owned()).chain(hub.ports().into_iter().map(line)).collect()
+}
+
+/// Sends a datagram, with a descriptor or without; never waits.
+pub(super) fn send(socket: BorrowedFd<'_>, text: &str, file: Option<BorrowedFd<'_>>) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut extra = SendAncillaryBuffer::new(&mut space);
+    let files: Vec<BorrowedFd<'_>> = file.into_iter().collect();
+    if !files.is_empty() {
+        extra.push(SendAncillaryMessage::ScmRights(&files));
+    }
+    let bytes = [io::IoSlice::new(text.as_bytes())];
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    rustix::net::sendmsg(socket, &bytes, &mut extra, flags)?;
+    Ok(())
+}

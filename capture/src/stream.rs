@@ -1,0 +1,105 @@
+//! The reading end of a capture: records of all rings, the earliest first.
+
+use std::os::fd::OwnedFd;
+
+use super::CaptureError;
+use super::memory::{self, Consumer, Place};
+use super::record::{self, Cell, Found, Frame};
+
+/// Cells taken out of a ring at a time, unless a record is longer.
+const TAKE: usize = 4096;
+
+/// One ring, and cells taken out of it.
+struct Lane {
+    ring: Consumer,
+    cells: Vec<Cell>,
+    /// Cells before this were given out.
+    start: usize,
+    /// Cells behind this are empty places.
+    end: usize,
+}
+
+impl Lane {
+    /// Takes more cells out of the ring; false when there are none.
+    fn refill(&mut self) -> bool {
+        self.cells.copy_within(self.start..self.end, 0);
+        (self.start, self.end) = (0, self.end - self.start);
+        if self.end == self.cells.len() {
+            self.cells.resize(self.cells.len() * 2, [0; size_of::<Cell>()]);
+        }
+        let taken = self.ring.dequeue_burst(&mut self.cells[self.end..]).count;
+        self.end += taken;
+        taken > 0
+    }
+
+    /// The time of the next record, if there is a whole one; taken out of the ring if need be.
+    fn time(&mut self) -> Result<Option<u64>, CaptureError> {
+        loop {
+            match record::read(&self.cells[self.start..self.end]) {
+                Found::Frame(frame, _) => return Ok(Some(frame.time)),
+                Found::Withdrawn(count) => self.start += count,
+                Found::Garbled if self.start < self.end => {
+                    let text = "the capture ring is garbled; the captured process misbehaves, start it anew";
+                    return Err(CaptureError::Refused(text.into()));
+                }
+                Found::Part | Found::Garbled => {
+                    if !self.refill() {
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Records of a capture; made by [`Hub::open`](super::Hub::open) or [`Client::capture`](super::Client::capture).
+///
+/// Among the records that are there the earliest comes first; one that another queue publishes later may be earlier.
+///
+/// ```
+/// use linecard_capture::{Frame, Stream};
+/// fn bytes(stream: &mut Stream) -> usize {
+///     let mut sum = 0;
+///     while let Ok(Some(Frame { data, .. })) = stream.next() {
+///         sum += data.len();
+///     }
+///     sum
+/// }
+/// ```
+pub struct Stream {
+    lanes: Vec<Lane>,
+}
+
+impl Stream {
+    pub(super) fn attach(file: &OwnedFd, places: &[Place]) -> std::io::Result<Self> {
+        let lane = |ring| Lane { ring, cells: vec![[0; size_of::<Cell>()]; TAKE], start: 0, end: 0 };
+        Ok(Self { lanes: memory::attach(file, places)?.into_iter().map(lane).collect() })
+    }
+
+    /// The next record; `None` when there is none now.
+    ///
+    /// # Errors
+    /// What is in a ring is no record.
+    #[allow(clippy::should_implement_trait, reason = "it lends what it gives")]
+    pub fn next(&mut self) -> Result<Option<Frame<'_>>, CaptureError> {
+        let mut first: Option<(u64, usize)> = None;
+        for (i, lane) in self.lanes.iter_mut().enumerate() {
+            if let Some(time) = lane.time()?
+                && first.is_none_or(|(earliest, _)| time < earliest)
+            {
+                first = Some((time, i));
+            }
+        }
+        let Some(lane) = first.and_then(|(_, i)| self.lanes.get_mut(i)) else { return Ok(None) };
+        let Lane { cells, start, end, .. } = lane;
+        let Found::Frame(frame, count) = record::read(&cells[*start..*end]) else { return Ok(None) };
+        *start += count;
+        Ok(Some(frame))
+    }
+}
+
+impl std::fmt::Debug for Stream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stream").field("rings", &self.lanes.len()).finish()
+    }
+}

@@ -1,0 +1,309 @@
+//! From arguments to a started port.
+
+use std::sync::{Arc, Weak};
+
+use linecard_eal::memory::available_bytes;
+use linecard_mempool::Pool;
+use memmap2::MmapRaw;
+
+use super::args::{MAX_FRAMES, Options, Version};
+use super::control::Control;
+use super::drops::Drops;
+use super::loss::{RxLoss, TxLoss};
+use super::ring::{self, Blocks, Frames};
+use super::rx::{Duty, Rx, RxParts};
+use super::tx::{Tx, losses};
+use linecard_netdev::packet_socket::Socket;
+use linecard_netdev::{Facts, Interface, LARGEST, refusal};
+use linecard_pmd::args::DevArgs;
+use linecard_pmd::config::{PortConfig, StartError};
+use linecard_pmd::error::Error;
+use linecard_pmd::local::Identity;
+use linecard_pmd::offload::{Offloads, RxOffloads, SoftTx, Takes, TxOffloads};
+use linecard_pmd::port::{Device, DeviceInfo, Driver, Port, ProbeContext, Running, RxQueue, TxQueue};
+use linecard_pmd::stats::PortCounters;
+
+const DRIVER: &str = "net_af_packet";
+const RX: RxOffloads = RxOffloads::VIRTIO.union(RxOffloads::VLAN_STRIP);
+const TX: TxOffloads = TxOffloads::VIRTIO.union(TxOffloads::VLAN_INSERT);
+/// What the kernel accounts for a frame on its way out, beside its bytes (`SKB_TRUESIZE`), rounded up.
+const ON_ITS_WAY: usize = 1024;
+/// Bytes of frames too large for the ring that may wait; what TCP streams have on their way.
+const KEPT: usize = 16 << 20;
+
+/// The driver of `net_af_packet` devices.
+///
+/// ```
+/// use linecard_pmd::Driver;
+/// use linecard_net_af_packet::AfPacketDriver;
+/// assert_eq!(AfPacketDriver.name(), "net_af_packet");
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct AfPacketDriver;
+
+impl Driver for AfPacketDriver {
+    fn name(&self) -> &'static str {
+        DRIVER
+    }
+
+    fn summary(&self) -> &'static str {
+        "an interface of the kernel through packet sockets; iface=NAME, netns=, qpairs=1..16, qdisc_bypass=0|1, \
+         version=2|3, blocksz=, framesz=, framecnt=, retire_blk_tov=, fanout_mode=hash|lb|cpu|rollover|rnd|qm"
+    }
+
+    fn probe(&self, _: &ProbeContext, args: &DevArgs) -> Result<Box<dyn Device>, Error> {
+        let options = Options::read(args)?;
+        let interface = Interface::find_framed(args.name(), &options.namespace, &options.iface)?;
+        // Whoever may not have such a socket is told now, not at start.
+        let socket = options.namespace.enter(args.name(), Socket::open)?;
+        socket.map_err(|error| refusal(args.name(), "opening a packet socket", error))?;
+        let mac = interface.facts()?.mac.unwrap_or_default();
+        Ok(Box::new(AfPacket { name: args.name().to_owned(), options, interface: Arc::new(interface), mac }))
+    }
+}
+
+/// What an application that asks for these takes; `None` when it wants no virtio headers at all.
+fn takes(asked: RxOffloads) -> Option<Takes> {
+    let large = asked.contains(RxOffloads::TCP_LRO);
+    let csum = large || asked.intersects(RxOffloads::CHECKSUM);
+    csum.then_some(Takes { csum, tso4: large, tso6: large, ecn: large, uso4: large, uso6: large })
+}
+
+/// A device, started or not.
+struct AfPacket {
+    name: String,
+    options: Options,
+    interface: Arc<Interface>,
+    mac: [u8; 6],
+}
+
+type Counters = PortCounters<RxLoss, TxLoss>;
+/// A receive queue's socket and its mapped ring.
+type Opened = (Socket, MmapRaw);
+
+impl AfPacket {
+    /// What is wrong with an MTU, given what the interface has.
+    fn check_mtu(&self, config: &PortConfig, facts: &Facts) -> Result<(), Error> {
+        if u32::from(config.mtu) <= facts.mtu {
+            return Ok(());
+        }
+        let (name, mtu) = (&facts.name, config.mtu);
+        Err(Error::Argument {
+            device: self.name.clone(),
+            problem: format!("an MTU of {mtu} asked, interface {name} has {}", facts.mtu),
+            remedy: format!("raise it with 'ip link set {name} mtu {mtu}', or ask for less"),
+        })
+    }
+
+    /// A frame that the application takes large, or of its MTU, must fit into the ring. `TPACKET_V2` has its socket's
+    /// queue beside it, but that is for the exception.
+    fn check_room(&self, config: &PortConfig) -> Result<(), Error> {
+        let (room, three) = (self.options.room(), self.options.version == Version::Three);
+        let large = three && config.offloads.rx.contains(RxOffloads::TCP_LRO);
+        if !large || LARGEST as u32 <= room {
+            return Ok(());
+        }
+        Err(Error::Unsupported {
+            port: self.name.clone(),
+            what: format!("large receive (TCP_LRO) in frames of {room} bytes"),
+            remedy: "leave blocksz out, or give blocksz=131072".into(),
+        })
+    }
+
+    /// The kernel would rather end processes than refuse a large ring.
+    fn check_memory(&self, config: &PortConfig) -> Result<(), Error> {
+        let (shape, queues) = (self.options.shape, config.rx_queues);
+        let each = u64::from(shape.blocks(config.rx_depth)) * u64::from(shape.block);
+        let (all, free) = (each * u64::from(queues), available_bytes() as u64);
+        if all <= free / 2 {
+            return Ok(());
+        }
+        Err(Error::Argument {
+            device: self.name.clone(),
+            problem: format!(
+                "receive rings of {} MiB asked, half of the {} MiB that are free can be had",
+                all >> 20,
+                free >> 20
+            ),
+            remedy: "ask for a smaller framecnt, framesz or blocksz, or for fewer queues".into(),
+        })
+    }
+
+    fn step<T>(&self, what: &str, outcome: std::io::Result<T>) -> Result<T, Error> {
+        outcome.map_err(|error| refusal(&self.name, what, error))
+    }
+
+    /// Sockets with rings, in a fanout group when there are several; nothing gets in before all are ready.
+    fn open_rx(&self, config: &PortConfig) -> Result<Vec<Opened>, Error> {
+        let mut group = None;
+        let mut opened = Vec::new();
+        for _ in 0..config.rx_queues {
+            let (socket, memory) = self.open_ring(config)?;
+            self.step("attaching a filter to a packet socket", socket.ignore())?;
+            let bound = socket.bind(self.interface.index(), libc::ETH_P_ALL as u16);
+            self.step(&format!("binding a packet socket to {}", self.options.iface), bound)?;
+            if config.rx_queues > 1 {
+                let joined = socket.fanout(self.options.fanout, group);
+                group = Some(self.step("joining a fanout group", joined)?);
+            }
+            opened.push((socket, memory));
+        }
+        if let Some((socket, _)) = opened.first() {
+            let promiscuous = socket.promiscuous(self.interface.index(), true);
+            self.step(&format!("making {} promiscuous", self.options.iface), promiscuous)?;
+        }
+        for (socket, _) in &opened {
+            self.step("detaching a filter from a packet socket", socket.attend())?;
+        }
+        Ok(opened)
+    }
+
+    fn open_ring(&self, config: &PortConfig) -> Result<Opened, Error> {
+        let frames = config.rx_depth;
+        let socket = self.step("opening a packet socket", Socket::open())?;
+        let version = match self.options.version {
+            Version::Two => libc::tpacket_versions::TPACKET_V2,
+            Version::Three => libc::tpacket_versions::TPACKET_V3,
+        };
+        self.step(
+            "choosing a version of the packet ring",
+            socket.set(libc::PACKET_VERSION, &(version as libc::c_int)),
+        )?;
+        self.step("ignoring outgoing packets (Linux 4.20)", socket.set(libc::PACKET_IGNORE_OUTGOING, &1))?;
+        self.step("asking for virtio headers", socket.set(libc::PACKET_VNET_HDR, &1))?;
+        if self.options.version == Version::Two {
+            self.step("keeping large frames", socket.keep_large(KEPT))?;
+        }
+        let shape = self.options.shape;
+        let what = format!(
+            "a receive ring of {} blocks of {} bytes with frames of {}",
+            shape.blocks(frames),
+            shape.block,
+            shape.frame
+        );
+        let memory = self.step(&what, ring::map(&socket, &self.options, frames))?;
+        Ok((socket, memory))
+    }
+
+    /// Whether packets go past the queueing discipline. Who cuts large packets for an interface that cannot is before it.
+    fn bypasses(&self, config: &PortConfig) -> bool {
+        self.options.bypass && !config.offloads.tx.intersects(TxOffloads::SEGMENT)
+    }
+
+    fn open_tx(&self, config: &PortConfig) -> Result<Vec<Socket>, Error> {
+        let one = |_| {
+            let socket = self.step("opening a packet socket", Socket::open())?;
+            if self.bypasses(config) {
+                let bypass = socket.set(libc::PACKET_QDISC_BYPASS, &1);
+                self.step("bypassing the queueing discipline", bypass)?;
+            }
+            if config.offloads.tx.intersects(TxOffloads::WORK) {
+                self.step("asking for virtio headers", socket.set(libc::PACKET_VNET_HDR, &1))?;
+            }
+            socket
+                .send_buffer(usize::from(config.tx_depth) * (self.options.shape.frame as usize + ON_ITS_WAY));
+            let bound = socket.bind(self.interface.index(), 0);
+            self.step(&format!("binding a packet socket to {}", self.options.iface), bound)?;
+            Ok(socket)
+        };
+        (0..config.tx_queues).map(one).collect()
+    }
+
+    fn rx(&self, memory: MmapRaw, parts: RxParts) -> Box<dyn RxQueue> {
+        let longest = LARGEST.max(self.options.room() as usize);
+        match self.options.version {
+            Version::Two => Box::new(Rx::new(Frames::new(memory, &self.options), parts, longest)),
+            Version::Three => Box::new(Rx::new(Blocks::new(memory, &self.options), parts, longest)),
+        }
+    }
+
+    /// The port, once everything that can fail has not.
+    fn assemble(self: Box<Self>, config: &PortConfig, pool: &Pool, rx: Vec<Opened>, tx: Vec<Socket>) -> Port {
+        let counters = Counters::new(config.rx_queues, config.tx_queues);
+        let duty = Duty { asked: config.offloads.rx, takes: takes(config.offloads.rx) };
+        let (mut queues, mut drops, mut first) = (Vec::new(), Vec::new(), Weak::new());
+        for (i, (socket, memory)) in rx.into_iter().enumerate() {
+            let socket = Arc::new(socket);
+            let dropped = Arc::new(Drops::of(&socket));
+            if i == 0 {
+                first = Arc::downgrade(&socket);
+            }
+            drops.push(Arc::clone(&dropped));
+            let (pool, stats) = (pool.clone(), counters.rx(i));
+            queues.push(self.rx(memory, RxParts { pool, duty, stats, drops: dropped, socket }));
+        }
+        let soft = config.offloads.tx.intersects(TxOffloads::WORK);
+        let large = !self.bypasses(config);
+        // Cutting UDP the kernel learned late (Linux 6.2).
+        let taken = Takes { csum: true, tso4: large, tso6: large, ecn: large, uso4: false, uso6: false };
+        let transmit = |(i, socket): (usize, Socket)| {
+            let soft = soft.then(|| (SoftTx::new(pool.clone(), losses(counters.tx(i))), taken));
+            Box::new(Tx::new(socket, counters.tx(i), soft)) as Box<dyn TxQueue>
+        };
+        let tx = tx.into_iter().enumerate().map(transmit).collect();
+        let identity = Identity::new(&self.name, self.mac, config.mtu);
+        let paths = match self.options.version {
+            Version::Two => "rx tpacket v2, tx sendmmsg",
+            Version::Three => "rx tpacket v3, tx sendmmsg",
+        };
+        let interface = Arc::clone(&self.interface);
+        let control = Arc::new(Control::new(identity, interface, counters, drops, first, paths));
+        Port { rx: queues, tx, control, running: self }
+    }
+}
+
+impl Device for AfPacket {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn queues_argument(&self) -> Option<&'static str> {
+        Some("qpairs")
+    }
+
+    fn info(&self) -> DeviceInfo {
+        DeviceInfo {
+            driver: DRIVER,
+            max_rx_queues: self.options.queues,
+            max_tx_queues: self.options.queues,
+            depth: 1..=MAX_FRAMES,
+            depth_power_of_two: false,
+            default_depth: self.options.shape.count,
+            mtu: self.options.mtu(),
+            mac: self.mac,
+            offloads: Offloads { rx: RX, tx: TX },
+        }
+    }
+
+    fn check(&self, config: &PortConfig) -> Result<(), Error> {
+        self.check_mtu(config, &self.interface.again()?)?;
+        self.check_room(config)?;
+        self.check_memory(config)
+    }
+
+    fn start(mut self: Box<Self>, config: &PortConfig, pool: &Pool) -> Result<Port, StartError> {
+        // Also whether the interface is still there, or there again, and what its address is by now.
+        let facts = match self.interface.again() {
+            Ok(facts) => facts,
+            Err(error) => return Err(StartError { device: self, error }),
+        };
+        let opened = self.options.namespace.enter(&self.name, || {
+            let rx = self.open_rx(config)?;
+            Ok((rx, self.open_tx(config)?))
+        });
+        match opened.and_then(|opened| opened) {
+            Ok((rx, tx)) => {
+                self.mac = facts.mac.unwrap_or(self.mac);
+                Ok(self.assemble(config, pool, rx, tx))
+            }
+            Err(error) => Err(StartError { device: self, error }),
+        }
+    }
+}
+
+impl Running for AfPacket {
+    fn stop(self: Box<Self>, rx: Vec<Box<dyn RxQueue>>, tx: Vec<Box<dyn TxQueue>>) -> Box<dyn Device> {
+        drop((rx, tx));
+        self
+    }
+}

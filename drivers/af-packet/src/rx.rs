@@ -1,0 +1,275 @@
+//! Receive queues: from the kernel's ring into packets of the pool.
+
+mod large;
+
+use std::sync::Arc;
+
+use linecard_eal::shared::SharedBytes;
+use linecard_mempool::{Burst, Offload, Packet, Pool};
+use linecard_net::offload::Partial;
+use linecard_net::parse::parse;
+use linecard_net::request::{Request, Takes};
+use linecard_net::vnet::NetHeader;
+
+use self::large::Large;
+use super::drops::Drops;
+use super::loss::RxLoss;
+use super::ring::{Frame, Ring};
+use super::{ADDRESSES, TAG};
+use linecard_netdev::packet_socket::Socket;
+use linecard_pmd::offload::{RxOffloads, describe, finish_received};
+use linecard_pmd::port::RxQueue;
+use linecard_pmd::stats::QueueStats;
+
+/// The kernel counts drops in 32 bits: they are fetched every so many frames, whether or not anybody asks.
+const COLLECT: usize = 1 << 24;
+
+/// What is done to received packets.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Duty {
+    /// What the application asked for.
+    pub(super) asked: RxOffloads,
+    /// What is left to the application of checksums and segments; `None` when it wants to know nothing of them.
+    pub(super) takes: Option<Takes>,
+}
+
+/// What a receive queue is made of, beside its ring.
+pub(super) struct RxParts {
+    pub(super) pool: Pool,
+    pub(super) duty: Duty,
+    pub(super) stats: Arc<QueueStats<RxLoss>>,
+    pub(super) drops: Arc<Drops>,
+    /// Open as long as the queue lives.
+    pub(super) socket: Arc<Socket>,
+}
+
+impl RxParts {
+    fn strips(&self) -> bool {
+        self.duty.asked.contains(RxOffloads::VLAN_STRIP)
+    }
+
+    /// The tag that goes into the data of a frame.
+    #[inline(always)]
+    fn tag(&self, frame: &Frame) -> Option<(u16, u16)> {
+        frame.vlan.filter(|_| !self.strips())
+    }
+
+    /// What is told of a frame's tag.
+    fn vlan(&self, frame: &Frame) -> Option<Vlan> {
+        frame.vlan.map(|(tci, _)| Vlan { tci, stripped: self.strips() })
+    }
+
+    /// What the header before a frame asks, of which `len` bytes are there now.
+    fn request(&self, frame: &Frame, len: usize) -> Result<Request, RxLoss> {
+        let header = frame.header().ok_or(RxLoss::BadFrame)?;
+        // The header counts from where the frame begins without its tag.
+        let shift = if self.tag(frame).is_some() { TAG as u16 } else { 0 };
+        let header = NetHeader { csum_start: header.csum_start.wrapping_add(shift), ..header };
+        header.request(len).ok_or(RxLoss::BadOffload)
+    }
+}
+
+/// A tag, as metadata tells it.
+#[derive(Clone, Copy, Debug)]
+struct Vlan {
+    tci: u16,
+    stripped: bool,
+}
+
+impl Vlan {
+    fn note(self, packet: &mut Packet) {
+        let stripped = if self.stripped { Offload::RX_VLAN_STRIPPED } else { Offload::NONE };
+        packet.set_vlan_tci(self.tci);
+        packet.set_offload(packet.offload() | Offload::RX_VLAN | stripped);
+    }
+}
+
+pub(super) struct Rx<R> {
+    ring: R,
+    parts: RxParts,
+    until_collect: usize,
+    large: Large,
+}
+
+impl<R: Ring> Rx<R> {
+    /// `longest`: bytes of the longest frame.
+    pub(super) fn new(ring: R, parts: RxParts, longest: usize) -> Self {
+        Self { ring, parts, until_collect: COLLECT, large: Large::new(longest) }
+    }
+
+    /// Packets for up to `wanted` frames, fewer when the pool has fewer; how many.
+    fn buffers(&self, packets: &mut Burst, wanted: usize) -> usize {
+        let mut count = wanted;
+        while count > 0 && !self.parts.pool.get_bulk(packets, count) {
+            count /= 2;
+        }
+        if count == 0 && wanted > 0 {
+            self.parts.stats.lost(RxLoss::NoBuffer, 1);
+        }
+        count
+    }
+
+    /// Makes `packet` what the frame says; false when segments are to be made of it.
+    #[inline]
+    fn fill(&mut self, packet: &mut Packet, frame: &Frame) -> Result<bool, RxLoss> {
+        let data = frame.data.ok_or(RxLoss::BadFrame)?;
+        let unfinished = frame.status & libc::TP_STATUS_CSUMNOTREADY != 0;
+        if frame.cut || unfinished && Large::concerns(&self.parts, frame) {
+            if !self.large.take(&self.parts, packet, frame, data)? {
+                return Ok(false);
+            }
+        } else {
+            let tag = self.parts.tag(frame);
+            let len = data.len() + if tag.is_some() { TAG } else { 0 };
+            match packet.append(len) {
+                Some(to) => copy(data, tag, to),
+                None => self.large.chain(&self.parts, packet, frame, data)?,
+            }
+        }
+        let noted = libc::TP_STATUS_CSUMNOTREADY | libc::TP_STATUS_VLAN_VALID;
+        if frame.status & noted != 0 || self.parts.duty.takes.is_some() {
+            self.note(packet, frame)?;
+        }
+        Ok(true)
+    }
+
+    /// A frame that is dropped; a capture sees what there is of it.
+    #[cold]
+    fn lose(&self, loss: RxLoss, mut packet: Packet, frame: &Frame) {
+        if let Some(data) = frame.data.filter(|_| packet.is_empty()) {
+            let front = data.len().min(packet.tailroom());
+            if let (Some(data), Some(to)) = (data.slice(0, front), packet.append(front)) {
+                data.copy_to(to);
+            }
+        }
+        self.parts.stats.dropped(loss, &packet);
+    }
+
+    /// Checksum, segments and tag, as the kernel tells them.
+    fn note(&self, packet: &mut Packet, frame: &Frame) -> Result<(), RxLoss> {
+        match self.parts.duty.takes {
+            Some(takes) => self.describe(packet, frame, takes)?,
+            None if frame.status & libc::TP_STATUS_CSUMNOTREADY != 0 => finish(packet),
+            None => {}
+        }
+        if let Some(vlan) = self.parts.vlan(frame) {
+            vlan.note(packet);
+        }
+        Ok(())
+    }
+
+    /// What the header says, for an application that wants to know.
+    fn describe(&self, packet: &mut Packet, frame: &Frame, takes: Takes) -> Result<(), RxLoss> {
+        if frame.header().is_some_and(NetHeader::is_plain) {
+            return Ok(());
+        }
+        let request = self.parts.request(frame, packet.len())?;
+        if describe(packet, request, takes) { Ok(()) } else { Err(RxLoss::BadOffload) }
+    }
+
+    /// Adds what has come; how many packets, and how many bytes they have.
+    #[inline]
+    fn receive(&mut self, packets: &mut Burst) -> (usize, u64) {
+        let (first, mut bytes) = (packets.len(), 0);
+        // Frames that are no good count too: whoever sends nothing else must not keep the thread here.
+        let mut left = packets.room();
+        loop {
+            if self.large.is_pending() {
+                bytes += self.large.pieces(&self.parts, packets);
+                if self.large.is_pending() {
+                    return (packets.len() - first, bytes);
+                }
+            }
+            let (mut end, ready) = (packets.len(), self.ring.ready(left.min(packets.room())));
+            let count = self.buffers(packets, ready);
+            if count == 0 {
+                return (packets.len() - first, bytes);
+            }
+            left -= count;
+            for _ in 0..count {
+                let frame = self.ring.front();
+                match self.fill(&mut packets[end], &frame) {
+                    Ok(true) => {
+                        bytes += packets[end].len() as u64;
+                        end += 1;
+                    }
+                    Ok(false) => {
+                        // Its segments come before the frames behind it.
+                        while packets.len() > end {
+                            packets.pop();
+                        }
+                        self.ring.release();
+                        break;
+                    }
+                    Err(loss) => {
+                        // Its half-filled packet is of no use to the next frame.
+                        if let Some(packet) = packets.swap_remove(end) {
+                            self.lose(loss, packet, &frame);
+                        }
+                    }
+                }
+                self.ring.release();
+            }
+        }
+    }
+}
+
+/// Finishes a checksum that a sender on this machine left to its hardware, which does not exist. What is neither TCP nor
+/// UDP stays as it is.
+#[cold]
+fn finish(packet: &mut Packet) {
+    let partial = Partial::of(&parse(packet.data()));
+    let takes = Takes { csum: true, ..Takes::default() };
+    if partial.is_some() && describe(packet, Request { partial, ..Request::default() }, takes) {
+        finish_received(std::slice::from_mut(packet));
+    }
+}
+
+/// The frame's bytes, with its tag back in place.
+#[inline(always)]
+fn copy(data: SharedBytes, tag: Option<(u16, u16)>, to: &mut [u8]) {
+    match tag {
+        None => drop(data.copy_to(to)),
+        Some(tag) => copy_tagged(data, tag, to),
+    }
+}
+
+#[cold]
+fn copy_tagged(data: SharedBytes, tag: (u16, u16), to: &mut [u8]) {
+    let at = ADDRESSES.min(data.len());
+    data.copy_to(&mut to[..at]);
+    put_tag(to, at, tag);
+    if let (Some(rest), Some(to)) = (data.slice(at, data.len() - at), to.get_mut(at + TAG..)) {
+        rest.copy_to(to);
+    }
+}
+
+fn put_tag(to: &mut [u8], at: usize, (tci, protocol): (u16, u16)) {
+    if let Some(place) = to.get_mut(at..at + TAG) {
+        place[..2].copy_from_slice(&protocol.to_be_bytes());
+        place[2..].copy_from_slice(&tci.to_be_bytes());
+    }
+}
+
+impl<R: Ring> RxQueue for Rx<R> {
+    fn rx_burst(&mut self, packets: &mut Burst) -> usize {
+        let (count, bytes) = self.receive(packets);
+        self.parts.stats.moved(count, bytes);
+        self.until_collect = self.until_collect.saturating_sub(count);
+        if self.until_collect == 0 {
+            self.until_collect = COLLECT;
+            self.parts.drops.collect();
+        }
+        count
+    }
+
+    fn path(&self) -> &'static str {
+        R::PATH
+    }
+}
+
+impl<R> Drop for Rx<R> {
+    fn drop(&mut self) {
+        self.parts.drops.collect();
+    }
+}

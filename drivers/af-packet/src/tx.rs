@@ -1,0 +1,136 @@
+//! Transmit queues: a burst is one `sendmmsg`.
+
+use std::io;
+use std::sync::Arc;
+
+use linecard_mempool::Burst;
+use linecard_net::request::Takes;
+
+use super::loss::TxLoss;
+use super::messages::Messages;
+use linecard_netdev::packet_socket::Socket;
+use linecard_pmd::offload::{SoftLoss, SoftTx};
+use linecard_pmd::port::TxQueue;
+use linecard_pmd::stats::QueueStats;
+
+/// Bytes of an Ethernet header.
+const ETHER: usize = 14;
+
+/// What is to be done with packets that the kernel did not take.
+enum Fate {
+    /// They stay: there is no room now.
+    Later,
+    /// The first one can never be sent.
+    First(TxLoss),
+    /// None can be sent.
+    All(TxLoss),
+}
+
+/// The socket's side: messages out, losses counted.
+struct Wire {
+    socket: Socket,
+    stats: Arc<QueueStats<TxLoss>>,
+    messages: Messages,
+}
+
+pub(super) struct Tx {
+    wire: Wire,
+    /// Prepares packets for what the kernel takes, and does the rest; absent when nothing may be asked for.
+    soft: Option<(SoftTx, Takes)>,
+}
+
+impl Tx {
+    /// With `soft` the socket must have been told that a virtio header comes before each packet.
+    pub(super) fn new(socket: Socket, stats: Arc<QueueStats<TxLoss>>, soft: Option<(SoftTx, Takes)>) -> Self {
+        let messages = Messages::new(soft.is_some());
+        Self { wire: Wire { socket, stats, messages }, soft }
+    }
+}
+
+/// Counts what software could not do, under a transmit queue's causes.
+pub(super) fn losses(stats: Arc<QueueStats<TxLoss>>) -> impl Fn(SoftLoss, u64) + Send + 'static {
+    move |loss, count| {
+        let cause = match loss {
+            SoftLoss::Malformed => TxLoss::BadOffload,
+            SoftLoss::NoBuffer => TxLoss::NoBuffer,
+            SoftLoss::Stopped => TxLoss::Stopped,
+        };
+        stats.lost(cause, count);
+    }
+}
+
+impl Wire {
+    /// Sends from the front of `packets`; returns how many are dealt with.
+    fn send(&mut self, packets: &mut Burst) -> usize {
+        let before = packets.len();
+        let (mut sent, mut bytes) = (0, 0);
+        while !packets.is_empty() {
+            let messages = self.messages.gather(packets);
+            // SAFETY: `gather` made them point into the packets and into `self.messages`, both borrowed or untouched
+            // until the call returns; the kernel has copied everything by then.
+            match unsafe { self.socket.send(messages) } {
+                Ok(count) => {
+                    sent += count;
+                    bytes += packets[..count].iter().map(|packet| packet.len() as u64).sum::<u64>();
+                    forget(packets, count);
+                }
+                Err(error) => match fate(&error, packets[0].len()) {
+                    Fate::Later => break,
+                    Fate::First(cause) => {
+                        self.stats.dropped(cause, &packets[0]);
+                        forget(packets, 1);
+                    }
+                    Fate::All(cause) => {
+                        packets.iter().for_each(|packet| self.stats.dropped(cause, packet));
+                        packets.clear();
+                    }
+                },
+            }
+        }
+        self.stats.moved(sent, bytes);
+        before - packets.len()
+    }
+}
+
+/// Frees the first `count` packets.
+fn forget(packets: &mut Burst, count: usize) {
+    if count == packets.len() {
+        packets.clear();
+    } else {
+        packets.drain(..count).for_each(drop);
+    }
+}
+
+fn fate(error: &io::Error, len: usize) -> Fate {
+    match error.raw_os_error() {
+        Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM | libc::EINTR) => Fate::Later,
+        Some(libc::ENETDOWN | libc::ENXIO | libc::ENODEV) => Fate::All(TxLoss::LinkDown),
+        Some(libc::EMSGSIZE) => Fate::First(TxLoss::TooLong),
+        _ if len < ETHER => Fate::First(TxLoss::TooShort),
+        _ => Fate::First(TxLoss::Refused),
+    }
+}
+
+impl TxQueue for Tx {
+    fn tx_burst(&mut self, packets: &mut Burst) -> usize {
+        if packets.is_empty() {
+            return 0;
+        }
+        let Self { wire, soft } = self;
+        match soft {
+            None => wire.send(packets),
+            Some((soft, takes)) => soft.burst(packets, *takes, |ready| wire.send(ready)),
+        }
+    }
+
+    fn reclaim(&mut self) {
+        let Self { wire, soft } = self;
+        if let Some((soft, _)) = soft {
+            soft.flush(|ready| wire.send(ready));
+        }
+    }
+
+    fn path(&self) -> &'static str {
+        "sendmmsg"
+    }
+}

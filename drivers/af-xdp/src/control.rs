@@ -1,0 +1,165 @@
+//! The control side of a started port: what the interface says, and what was counted, by us and by the kernel.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use super::channel::Channel;
+use super::promiscuous::Promiscuous;
+use super::rx::RxLoss;
+use super::socket::Drops;
+use super::tx::TxLoss;
+use linecard_netdev::Interface;
+use linecard_pmd::control::{Link, PortControl, PortStats};
+use linecard_pmd::error::Error;
+use linecard_pmd::stats::PortCounters;
+
+pub(super) type Counters = PortCounters<RxLoss, TxLoss>;
+
+/// Keeps no socket open: a port that was stopped is gone although somebody still asks it.
+pub(super) struct Control {
+    name: String,
+    mtu: u16,
+    paths: String,
+    interface: Arc<Interface>,
+    counters: Counters,
+    channels: Vec<Weak<Channel>>,
+    /// The kernel's counters at the last reset, by queue.
+    baseline: Mutex<Vec<Drops>>,
+    /// `None` without the right to change it, and when the port has stopped.
+    promiscuous: Mutex<Option<Promiscuous>>,
+    is_promiscuous: AtomicBool,
+}
+
+impl Control {
+    pub(super) fn new(
+        (name, mtu, paths): (&str, u16, String),
+        interface: Arc<Interface>,
+        counters: Counters,
+        channels: Vec<Weak<Channel>>,
+        promiscuous: Option<Promiscuous>,
+    ) -> Self {
+        let control = Self {
+            name: name.into(),
+            mtu,
+            paths,
+            interface,
+            counters,
+            baseline: Mutex::new(vec![Drops::default(); channels.len()]),
+            channels,
+            promiscuous: Mutex::new(promiscuous),
+            is_promiscuous: AtomicBool::new(false),
+        };
+        // As other software ports: every frame, until somebody says otherwise.
+        control.set_promiscuous(true);
+        control
+    }
+
+    /// The port has stopped: the interface is as it was, whoever still asks here.
+    pub(super) fn end(&self) {
+        self.promiscuous.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.is_promiscuous.store(false, Ordering::Relaxed);
+    }
+
+    /// What the kernel dropped since the last reset, by queue.
+    fn drops(&self) -> Vec<Drops> {
+        let baseline = self.baseline.lock().unwrap_or_else(PoisonError::into_inner);
+        self.raw().iter().zip(&*baseline).map(|(now, then)| now.since(then)).collect()
+    }
+
+    fn raw(&self) -> Vec<Drops> {
+        let now =
+            |channel: &Weak<Channel>| channel.upgrade().map_or(Drops::default(), |channel| channel.drops());
+        self.channels.iter().map(now).collect()
+    }
+}
+
+/// DPDK's total: no room in the ring, or no buffer.
+fn missed(drops: &Drops) -> u64 {
+    drops.rx_dropped + drops.rx_ring_full
+}
+
+impl PortControl for Control {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn link(&self) -> Link {
+        self.interface.link()
+    }
+
+    fn mac(&self) -> [u8; 6] {
+        self.interface.facts().ok().and_then(|facts| facts.mac).unwrap_or_default()
+    }
+
+    fn set_mac(&self, mac: [u8; 6]) -> Result<(), Error> {
+        self.interface.set_mac(mac)
+    }
+
+    fn mtu(&self) -> u16 {
+        self.mtu
+    }
+
+    fn promiscuous(&self) -> bool {
+        self.is_promiscuous.load(Ordering::Relaxed)
+    }
+
+    /// Without promiscuous mode the interface passes the groups that somebody joined.
+    fn allmulticast(&self) -> bool {
+        self.promiscuous()
+    }
+
+    fn set_promiscuous(&self, on: bool) {
+        let promiscuous = self.promiscuous.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(promiscuous) = &*promiscuous else { return };
+        if self.is_promiscuous.swap(on, Ordering::Relaxed) != on
+            && let Err(error) = promiscuous.set(on)
+        {
+            tracing::warn!(port = self.name, %error, "promiscuous mode stays as it was");
+            self.is_promiscuous.store(!on, Ordering::Relaxed);
+        }
+    }
+
+    fn stats(&self) -> PortStats {
+        let mut stats = self.counters.stats();
+        stats.imissed += self.drops().iter().map(missed).sum::<u64>();
+        stats
+    }
+
+    fn queue_stats(&self, queue: u16) -> PortStats {
+        let mut stats = self.counters.queue_stats(queue);
+        stats.imissed += self.drops().get(usize::from(queue)).map_or(0, missed);
+        stats
+    }
+
+    fn xstats(&self) -> Vec<(String, u64)> {
+        let (mut all, drops) = (self.counters.xstats(), self.drops());
+        let total: u64 = drops.iter().map(missed).sum();
+        for (name, value) in &mut all {
+            if name == "rx_missed_errors" {
+                *value += total;
+            }
+        }
+        for (i, drops) in drops.iter().enumerate() {
+            let named = [
+                ("rx", "dropped", drops.rx_dropped),
+                ("rx", "ring_full", drops.rx_ring_full),
+                ("rx", "fill_ring_empty", drops.fill_ring_empty),
+                ("rx", "invalid_descriptors", drops.rx_invalid),
+                ("tx", "invalid_descriptors", drops.tx_invalid),
+                ("tx", "ring_empty", drops.tx_ring_empty),
+            ];
+            all.extend(named.map(|(direction, name, n)| (format!("{direction}_q{i}_kernel_{name}"), n)));
+        }
+        all
+    }
+
+    fn reset_stats(&self) {
+        let now = self.raw();
+        *self.baseline.lock().unwrap_or_else(PoisonError::into_inner) = now;
+        self.counters.reset();
+    }
+
+    fn paths(&self) -> String {
+        self.paths.clone()
+    }
+}

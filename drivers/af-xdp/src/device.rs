@@ -1,0 +1,360 @@
+//! From an interface to a started port, and back.
+
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use linecard_mempool::Pool;
+
+use super::args::Options;
+use super::bpf::Mode;
+use super::channel::{Channel, Opened, Wishes};
+use super::channels;
+use super::control::{Control, Counters};
+use super::promiscuous::Promiscuous;
+use super::redirect::Redirect;
+use super::refusal::Context;
+use super::rx::Rx;
+use super::socket::Socket;
+use super::tx::Tx;
+use super::umem::Umem;
+use linecard_netdev::{Facts, Interface, Namespace};
+use linecard_pmd::config::{PortConfig, StartError};
+use linecard_pmd::error::Error;
+use linecard_pmd::port::{Device, DeviceInfo, Port, Running, RxQueue, TxQueue};
+
+/// An Ethernet header and a VLAN tag: what a frame has beside the MTU.
+const ETHERNET: usize = 14;
+const TAG: usize = 4;
+/// Largest MTU offered; an interface may take less.
+const MAX_MTU: u32 = 9600;
+
+/// Pools whose memory several ports share (`shared_umem=1`).
+pub(super) type Shared = Mutex<Vec<(usize, Weak<Umem>)>>;
+
+/// An opened interface.
+pub(super) struct AfXdp {
+    name: String,
+    options: Options,
+    namespace: Namespace,
+    interface: Arc<Interface>,
+    redirect: Redirect,
+    /// Index of the interface that the program is on.
+    index: u32,
+    mac: [u8; 6],
+    mtu_limit: u32,
+    /// Sockets that were passed, each for one start.
+    passed: Vec<Socket>,
+    shared: &'static Shared,
+}
+
+impl AfXdp {
+    /// Finds the interface and puts the program onto it; frames still go to the kernel.
+    pub(super) fn open(
+        name: &str,
+        options: Options,
+        namespace: Namespace,
+        shared: &'static Shared,
+    ) -> Result<Self, Error> {
+        let interface = Interface::find_framed(name, &namespace, &options.iface)?;
+        let facts = interface.facts()?;
+        check_queues(name, &options, &facts)?;
+        // Without the right to open sockets nothing is left to be done; better known before the interface is touched.
+        if options.passed.is_empty() {
+            let context = Context { port: name, iface: &options.iface };
+            namespace.enter(name, Socket::open)?.map_err(|error| context.open(error))?;
+        }
+        let index = facts.index;
+        let redirect = redirect(name, &namespace, &interface, &options)?;
+        let passed = options.passed.iter().map(|fd| {
+            Socket::passed(*fd).map_err(|_| Error::Argument {
+                device: name.into(),
+                problem: format!("descriptor {fd} is no XDP socket"),
+                remedy: "pass one that socket(AF_XDP) gave and nobody used yet".into(),
+            })
+        });
+        Ok(Self {
+            name: name.into(),
+            passed: passed.collect::<Result<_, _>>()?,
+            mac: facts.mac.unwrap_or_default(),
+            mtu_limit: facts.mtu_limits.1,
+            namespace,
+            interface: Arc::new(interface),
+            redirect,
+            index,
+            options,
+            shared,
+        })
+    }
+
+    fn context(&self) -> Context<'_> {
+        Context { port: &self.name, iface: &self.options.iface }
+    }
+
+    /// The pool's memory, shared with other ports where that was asked for.
+    fn umem(&self, pool: &Pool) -> Result<Arc<Umem>, Error> {
+        if !self.options.shared_umem {
+            return Umem::new(&self.name, pool).map(Arc::new);
+        }
+        let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
+        shared.retain(|(_, umem)| umem.strong_count() > 0);
+        if let Some(umem) =
+            shared.iter().find(|(id, _)| *id == pool.id()).and_then(|(_, umem)| umem.upgrade())
+        {
+            return Ok(umem);
+        }
+        let umem = Arc::new(Umem::new(&self.name, pool)?);
+        shared.push((pool.id(), Arc::downgrade(&umem)));
+        Ok(umem)
+    }
+
+    /// Sockets on all queues that the configuration asks for.
+    fn channels(
+        &mut self,
+        config: &PortConfig,
+        umem: &Arc<Umem>,
+        chains: bool,
+    ) -> Result<Vec<Opened>, Error> {
+        let passed = std::mem::take(&mut self.passed);
+        if passed.is_empty() && !self.options.passed.is_empty() {
+            return Err(Error::Unsupported {
+                port: self.name.clone(),
+                what: "starting again on passed sockets".into(),
+                remedy: "open the port anew with fresh ones".into(),
+            });
+        }
+        let mut passed = passed.into_iter();
+        let Options { force_copy, busy_budget, .. } = self.options;
+        let wishes = Wishes { force_copy, busy_budget, chains };
+        let (context, sockets) = (self.context(), &self.redirect.sockets);
+        let open = |i: u16| -> Result<Opened, Error> {
+            let queue = self.options.start_queue + u32::from(i);
+            let socket = match passed.next() {
+                Some(socket) => socket,
+                None => Socket::open().map_err(|error| context.open(error))?,
+            };
+            let depth = |queues: u16, depth: u16| (i < queues).then(|| u32::from(depth));
+            let depths = (depth(config.rx_queues, config.rx_depth), depth(config.tx_queues, config.tx_depth));
+            let place = (self.interface.index(), queue);
+            Channel::open(socket, place, depths, umem, sockets, wishes)
+                .map_err(|refusal| context.socket(queue, umem.len(), refusal))
+        };
+        let all = 0..config.rx_queues.max(config.tx_queues);
+        self.namespace.enter(&self.name, || all.map(open).collect())?
+    }
+
+    /// Makes the interface take frames of the MTU that was asked for; what it was before where it had to be changed.
+    fn widen(&self, config: &PortConfig, facts: &Facts) -> Result<Option<u32>, Error> {
+        if facts.mtu >= u32::from(config.mtu) {
+            return Ok(None);
+        }
+        self.interface.set_mtu(config.mtu.into())?;
+        Ok(Some(facts.mtu))
+    }
+
+    /// Goes to the interface that has the name by now, where the one before was removed.
+    fn follow(&mut self) -> Result<Facts, Error> {
+        let facts = self.interface.again()?;
+        if facts.index != self.index {
+            check_queues(&self.name, &self.options, &facts)?;
+            self.redirect = redirect(&self.name, &self.namespace, &self.interface, &self.options)?;
+            self.index = facts.index;
+            self.mac = facts.mac.unwrap_or_default();
+            self.mtu_limit = facts.mtu_limits.1;
+        }
+        Ok(facts)
+    }
+
+    /// Tells about receive queues of the interface that no socket of ours is on: frames on them go to the kernel.
+    fn warn_of_others(&self, config: &PortConfig, facts: &Facts) {
+        let ours = u32::from(config.rx_queues);
+        let asked = self.namespace.run(|| channels::receive(&facts.name)).ok().flatten();
+        let Some(all) = asked.filter(|all| ours > 0 && *all > ours) else { return };
+        let name = &facts.name;
+        tracing::warn!(
+            "{}: {ours} of the {all} receive queues of {name} come to this port, what the card deals to the others goes to \
+             the kernel unless another port has them; take all with queue_count={all} and as many queues of the port, or \
+             give the card fewer with 'ethtool -L {name} combined {ours}'",
+            self.name
+        );
+    }
+
+    /// Everything of a start that can fail, undone when it does.
+    fn parts(&mut self, config: &PortConfig, pool: &Pool) -> Result<Parts, Error> {
+        let facts = self.follow()?;
+        let umem = self.umem(pool)?;
+        let widest = facts.mtu.max(config.mtu.into());
+        let one = umem.frame_len();
+        let mut longest = widest as usize + ETHERNET + TAG;
+        let opened = self.channels(config, &umem, longest > one)?;
+        if facts.is_loopback() && opened.iter().any(|opened| !opened.channel.multi_buffer) {
+            // Nobody sends frames of its 64 KiB there but a local stack; DPDK starts, and those frames are lost.
+            longest = one;
+        }
+        if longest > one && opened.iter().any(|opened| !opened.channel.multi_buffer) {
+            let max = u16::try_from(one - ETHERNET - TAG).unwrap_or(u16::MAX);
+            let asked = u16::try_from(widest).unwrap_or(u16::MAX);
+            return Err(Error::Mtu { port: self.name.clone(), asked, min: 68, max });
+        }
+        let before = self.widen(config, &facts)?;
+        let parts = self.queues(config, opened, longest);
+        if let Err(error) = self.connect(&parts.channels) {
+            self.narrow(before);
+            return Err(error);
+        }
+        self.warn_of_others(config, &facts);
+        Ok(Parts { before, ..parts })
+    }
+
+    /// Queues over sockets, receive queues with buffers lent.
+    fn queues(&self, config: &PortConfig, opened: Vec<Opened>, longest: usize) -> Parts {
+        let counters = Counters::new(config.rx_queues, config.tx_queues);
+        let channels: Vec<_> = opened.iter().map(|opened| opened.channel.clone()).collect();
+        let path = channels.first().map_or("none", |channel| self.path(channel));
+        let extras = channels.first().map_or(String::new(), |channel| extras(channel));
+        let (mut rx, mut tx) = (Vec::new(), Vec::new());
+        for (i, Opened { rx: receive, tx: send, channel }) in opened.into_iter().enumerate() {
+            if let Some(rings) = receive {
+                let queue = Rx::new(rings, &channel, path, counters.rx(i));
+                rx.push(Box::new(queue) as Box<dyn RxQueue>);
+            }
+            if let Some(rings) = send {
+                let limits = (u32::from(config.tx_depth), longest);
+                let queue = Tx::new(rings, limits, &channel, path, counters.tx(i));
+                tx.push(Box::new(queue) as Box<dyn TxQueue>);
+            }
+        }
+        let paths = format!("rx {path}, tx {path}{extras}");
+        Parts { rx, tx, counters, paths, channels, before: None }
+    }
+
+    /// Lets frames come.
+    fn connect(&self, channels: &[Arc<Channel>]) -> Result<(), Error> {
+        channels.iter().try_for_each(|channel| {
+            channel.connect().map_err(|error| {
+                let entries = self.redirect.sockets.entries().unwrap_or(u32::MAX);
+                self.context().connect(channel.queue, entries, error)
+            })
+        })
+    }
+
+    fn narrow(&self, before: Option<u32>) {
+        if let Some(mtu) = before
+            && let Err(error) = self.interface.set_mtu(mtu)
+        {
+            tracing::warn!(%error, "the interface keeps its MTU");
+        }
+    }
+
+    /// The data path, for people.
+    fn path(&self, channel: &Channel) -> &'static str {
+        match (channel.zero_copy, self.redirect.attached_mode()) {
+            (true, Some(Mode::Native)) => "zero-copy native",
+            (true, Some(Mode::Generic)) => "zero-copy generic",
+            (true, None) => "zero-copy pinned map",
+            (false, Some(Mode::Native)) => "copy native",
+            (false, Some(Mode::Generic)) => "copy generic",
+            (false, None) => "copy pinned map",
+        }
+    }
+}
+
+/// What a start made.
+struct Parts {
+    rx: Vec<Box<dyn RxQueue>>,
+    tx: Vec<Box<dyn TxQueue>>,
+    counters: Counters,
+    paths: String,
+    channels: Vec<Arc<Channel>>,
+    /// The interface's MTU, where it was changed.
+    before: Option<u32>,
+}
+
+/// The program on the interface, and its map.
+fn redirect(
+    name: &str,
+    namespace: &Namespace,
+    interface: &Interface,
+    options: &Options,
+) -> Result<Redirect, Error> {
+    Redirect::by(name, namespace, interface, options.start_queue + options.queue_count, &options.way)
+}
+
+/// Whether the interface has the queues that were asked for, as far as it says.
+fn check_queues(name: &str, options: &Options, facts: &Facts) -> Result<(), Error> {
+    let has = facts.queues.0.max(facts.queues.1);
+    let (start, count) = (options.start_queue, options.queue_count);
+    if has == 0 || start + count <= has {
+        return Ok(());
+    }
+    Err(Error::Argument {
+        device: name.into(),
+        problem: format!(
+            "queues {start} to {} asked, {} has {has} (from 0)",
+            start + count - 1,
+            options.iface
+        ),
+        remedy: "ask for fewer with queue_count and start_queue".into(),
+    })
+}
+
+impl Device for AfXdp {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn queues_argument(&self) -> Option<&'static str> {
+        Some("queue_count")
+    }
+
+    fn info(&self) -> DeviceInfo {
+        let queues = u16::try_from(self.options.queue_count).unwrap_or(u16::MAX);
+        let limit = if self.mtu_limit == 0 { MAX_MTU } else { self.mtu_limit.min(MAX_MTU) };
+        DeviceInfo {
+            driver: super::DRIVER,
+            max_rx_queues: queues,
+            max_tx_queues: queues,
+            depth: 32..=16384,
+            depth_power_of_two: true,
+            default_depth: 1024,
+            mtu: 68..=u16::try_from(limit).unwrap_or(u16::MAX),
+            mac: self.mac,
+            offloads: linecard_pmd::Offloads::FREE,
+        }
+    }
+
+    fn start(mut self: Box<Self>, config: &PortConfig, pool: &Pool) -> Result<Port, StartError> {
+        let Parts { rx, tx, counters, paths, channels, before } = match self.parts(config, pool) {
+            Ok(parts) => parts,
+            Err(error) => return Err(StartError { device: self, error }),
+        };
+        let control = Arc::new(Control::new(
+            (&self.name, config.mtu, paths),
+            self.interface.clone(),
+            counters,
+            channels.iter().map(Arc::downgrade).collect(),
+            Promiscuous::new(&self.namespace, self.interface.index()),
+        ));
+        let running = Box::new(Started { device: self, control: control.clone(), before });
+        Ok(Port { rx, tx, control, running })
+    }
+}
+
+/// What else the kernel does for these queues.
+fn extras(channel: &Channel) -> String {
+    let words = [(channel.multi_buffer, ", multi-buffer"), (channel.busy_poll, ", busy poll")];
+    words.into_iter().filter(|(on, _)| *on).map(|(_, word)| word).collect()
+}
+
+struct Started {
+    device: Box<AfXdp>,
+    control: Arc<Control>,
+    before: Option<u32>,
+}
+
+impl Running for Started {
+    fn stop(self: Box<Self>, rx: Vec<Box<dyn RxQueue>>, tx: Vec<Box<dyn TxQueue>>) -> Box<dyn Device> {
+        drop((rx, tx));
+        self.control.end();
+        self.device.narrow(self.before);
+        self.device
+    }
+}

@@ -1,0 +1,313 @@
+//! The umem: a pool's own buffers, registered with the kernel where they lie, and who has lent which.
+//!
+//! ```text
+//!   base (page)  first buffer                                          end (page)
+//!   ├────────────┼─ chunk ──┤pad├─ chunk ──┤pad├─ chunk ──┤ …  ────────┤
+//!                 address = distance from base; no power of two ("unaligned chunks", Linux 5.4)
+//!   chunk:       ├ the kernel's 256 bytes and ours, headroom ─┼─ frame, at most frame_len ─┤
+//! ```
+//! The kernel names a buffer by its address. What it says is looked up in a table of our own: only a buffer that this
+//! very queue lent, and has not got back, is taken.
+
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError, Weak};
+
+use linecard_mempool::{Buffers, Meta, Pool};
+
+use super::channel::Channel;
+use linecard_pmd::error::Error;
+
+/// Smallest and largest chunk the kernel takes (`XDP_UMEM_MIN_CHUNK_SIZE`, the page size).
+const CHUNK: std::ops::RangeInclusive<usize> = 2048..=PAGE;
+/// Bytes before a frame that the kernel keeps for XDP programs (`XDP_PACKET_HEADROOM`).
+const KERNEL_HEADROOM: usize = 256;
+const PAGE: usize = 4096;
+/// Addresses have 48 bits; the upper 16 are the distance of the data from there (`XSK_UNALIGNED_BUF_OFFSET_SHIFT`).
+const OFFSET_SHIFT: u32 = 48;
+/// Lowest bits of an entry of the table: descriptors under way. The others say whose they are.
+const COUNT: u32 = 0xff;
+
+/// Who lent a buffer: one direction of one queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tag(u32);
+
+/// What a descriptor from the kernel stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Returned {
+    /// A buffer is ours again: its packet, and where in the buffer the address points to.
+    Whole(NonNull<Meta>, usize),
+    /// Others of its descriptors are still under way.
+    Part,
+    /// Nothing that was lent.
+    Foreign,
+}
+
+/// Memory for the sockets of one port, or of several that share it.
+pub(super) struct Umem {
+    pool: Pool,
+    buffers: Buffers,
+    base: usize,
+    len: usize,
+    chunk: usize,
+    headroom: usize,
+    lent: Box<[AtomicU32]>,
+    tags: AtomicU32,
+    /// Sockets that use it; any of them stands for the kernel's half of it.
+    members: Mutex<Vec<Weak<Channel>>>,
+}
+
+impl Umem {
+    /// The buffers of `pool`; not registered yet.
+    ///
+    /// # Errors
+    /// They are too small.
+    pub(super) fn new(port: &str, pool: &Pool) -> Result<Self, Error> {
+        let buffers = pool.buffers();
+        let headroom = usize::from(pool.headroom()).saturating_sub(KERNEL_HEADROOM);
+        let chunk = buffers.len().min(*CHUNK.end());
+        if chunk < *CHUNK.start() || chunk < headroom + KERNEL_HEADROOM + 64 {
+            return Err(Error::Argument {
+                device: port.into(),
+                problem: format!("a buffer of {} bytes is too small for an XDP socket", buffers.len()),
+                remedy: format!(
+                    "give a pool with buffers of at least {} bytes, headroom included",
+                    CHUNK.start()
+                ),
+            });
+        }
+        let base = buffers.start() / PAGE * PAGE;
+        Ok(Self {
+            base,
+            len: buffers.end().next_multiple_of(PAGE) - base,
+            chunk,
+            headroom,
+            lent: (0..buffers.count()).map(|_| AtomicU32::new(0)).collect(),
+            tags: AtomicU32::new(0),
+            members: Mutex::default(),
+            pool: pool.clone(),
+            buffers,
+        })
+    }
+
+    pub(super) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// Longest frame that one buffer receives.
+    pub(super) fn frame_len(&self) -> usize {
+        self.chunk - self.headroom - KERNEL_HEADROOM
+    }
+
+    /// Most bytes of one descriptor to send.
+    pub(super) fn chunk(&self) -> usize {
+        self.chunk
+    }
+
+    /// Whether a device may be given these addresses: buffers cross pages, so those must be neighbours.
+    pub(super) fn is_contiguous(&self) -> bool {
+        self.pool.segment().page().is_hugetlb()
+    }
+
+    /// Whether a packet's chunk lies in one page of the segment: a device cannot be given others (the kernel skips
+    /// them, and they would be gone).
+    pub(super) fn is_whole(&self, packet: NonNull<Meta>) -> bool {
+        let start = self.pool.index_of(packet).and_then(|index| self.buffers.address(index));
+        start.is_some_and(|start| in_one_page(start, self.chunk, self.pool.segment().page().bytes()))
+    }
+
+    /// How the kernel is told of it.
+    pub(super) fn registration(&self) -> libc::xdp_umem_reg {
+        libc::xdp_umem_reg {
+            addr: self.base as u64,
+            len: self.len as u64,
+            chunk_size: self.chunk as u32,
+            headroom: self.headroom as u32,
+            flags: libc::XDP_UMEM_UNALIGNED_CHUNK_FLAG,
+            tx_metadata_len: 0,
+        }
+    }
+
+    /// Bytes that are locked in memory while it is registered.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Sockets that use it, for as long as the list is locked: one thread at a time registers or joins.
+    pub(super) fn members(&self) -> std::sync::MutexGuard<'_, Vec<Weak<Channel>>> {
+        // A list of weak references is whole whenever its holder panics.
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A tag nobody else lends with.
+    pub(super) fn tag(&self) -> Tag {
+        // After 2^24 queues numbers come again, and those of long ago have ended.
+        Tag((self.tags.fetch_add(1, Ordering::Relaxed) % (u32::MAX >> 8) + 1) << 8)
+    }
+
+    /// Notes that `packet`, owned by the caller, is with the kernel in one descriptor; where its buffer starts.
+    #[inline(always)]
+    pub(super) fn lend(&self, tag: Tag, packet: NonNull<Meta>) -> Option<u64> {
+        self.lend_at(tag, packet, 1).map(|start| (start - self.base) as u64)
+    }
+
+    /// Notes that `packet` is with the kernel in `count` descriptors, which give `at` as an address in its buffer.
+    #[inline(always)]
+    pub(super) fn lend_data(&self, tag: Tag, packet: NonNull<Meta>, at: usize, count: u32) -> Option<u64> {
+        self.lend_at(tag, packet, count)?;
+        Some(at.wrapping_sub(self.base) as u64)
+    }
+
+    #[inline(always)]
+    fn lend_at(&self, tag: Tag, packet: NonNull<Meta>, count: u32) -> Option<usize> {
+        let index = self.pool.index_of(packet)?;
+        let start = self.buffers.address(index)?;
+        // Relaxed: whoever owns the buffer owns its entry; the ring's index orders the two owners.
+        self.lent.get(index as usize)?.store(tag.0 | count, Ordering::Relaxed);
+        Some(start)
+    }
+
+    /// Takes back what a descriptor's `address` stands for, if `tag` lent it.
+    #[inline(always)]
+    pub(super) fn take(&self, tag: Tag, address: u64) -> Returned {
+        let (base, offset) = (address & ((1 << OFFSET_SHIFT) - 1), address >> OFFSET_SHIFT);
+        let at = self.base.wrapping_add(base as usize).wrapping_add(offset as usize);
+        let Some(index) = self.buffers.index_of(at) else { return Returned::Foreign };
+        let Some(entry) = self.lent.get(index as usize) else { return Returned::Foreign };
+        let lent = entry.load(Ordering::Relaxed);
+        let under_way = (lent ^ tag.0).wrapping_sub(1);
+        if under_way > COUNT - 1 {
+            return Returned::Foreign;
+        }
+        let (Some(packet), Some(start)) = (self.pool.packet_at(index), self.buffers.address(index)) else {
+            return Returned::Foreign;
+        };
+        entry.store(if under_way == 0 { 0 } else { lent - 1 }, Ordering::Relaxed);
+        if under_way == 0 { Returned::Whole(packet, at - start) } else { Returned::Part }
+    }
+
+    /// Whether `tag` has anything under way.
+    #[cfg(test)]
+    pub(super) fn is_lending(&self, tag: Tag) -> bool {
+        self.lent.iter().any(|entry| entry.load(Ordering::Relaxed) & !COUNT == tag.0)
+    }
+
+    /// Gives everything that `tag` lent back to the pool. The kernel no longer touches it: its socket is closed.
+    pub(super) fn recover(&self, tag: Tag) {
+        let first = Meta::rearm(
+            self.pool.headroom(),
+            Meta::NO_PORT,
+            self.pool.config().headroom + self.pool.data_room(),
+        );
+        for (index, entry) in (0..).zip(&self.lent) {
+            if entry.load(Ordering::Relaxed) & !COUNT != tag.0 {
+                continue;
+            }
+            entry.store(0, Ordering::Relaxed);
+            let Some(packet) = self.pool.packet_at(index) else { continue };
+            // SAFETY: lent by a queue that owned it and is gone, so ours; the first word of a packet's metadata is integers.
+            unsafe { packet.cast::<u64>().write(first) };
+            // SAFETY: of this pool, plain (only such are lent), ours, and not used after.
+            unsafe { self.pool.put_raw(&[packet]) };
+        }
+    }
+}
+
+/// Whether `len` bytes from `start` on cross no multiple of `page`, a power of two.
+const fn in_one_page(start: usize, len: usize, page: usize) -> bool {
+    start / page == (start + len - 1) / page
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use linecard_eal::memory::{Memory, MemoryConfig};
+    use linecard_mempool::PoolConfig;
+
+    use super::*;
+
+    fn umem(data_room: u16) -> Umem {
+        let domain = Memory::new(MemoryConfig::default()).expect("memory").domain("umem").expect("a domain");
+        // Something before the pool, so that its first buffer starts inside a page.
+        let zone = domain.zone("before", 100, 64).expect("a zone");
+        let config = PoolConfig { packets: 8, data_room, cache: 0, ..PoolConfig::default() };
+        let pool = Pool::new(&domain, config).expect("a pool");
+        drop(zone);
+        Umem::new("port", &pool).expect("large enough")
+    }
+
+    fn packet(umem: &Umem) -> NonNull<Meta> {
+        umem.pool.get().expect("a packet").into_raw()
+    }
+
+    #[test]
+    fn registers_whole_pages_around_the_buffers() {
+        let umem = umem(2048);
+        let reg = umem.registration();
+        assert_eq!((reg.addr % 4096, reg.len % 4096, reg.chunk_size, reg.headroom), (0, 0, 2176, 0));
+        assert!(reg.addr as usize <= umem.buffers.start());
+        assert!(umem.buffers.end() <= (reg.addr + reg.len) as usize);
+        assert_eq!(umem.frame_len(), 2176 - 256);
+    }
+
+    #[test]
+    fn only_what_was_lent_comes_back_and_only_once() {
+        let umem = umem(2048);
+        let (rx, tx) = (umem.tag(), umem.tag());
+        let packet = packet(&umem);
+        let address = umem.lend(rx, packet).expect("of this pool");
+        let data = address | 256 << OFFSET_SHIFT;
+        assert_eq!(umem.take(tx, data), Returned::Foreign, "lent by another");
+        for bad in [0, u64::MAX, address + 2200, data + 4096 * 1024, address.wrapping_sub(1)] {
+            assert_eq!(umem.take(rx, bad), Returned::Foreign, "{bad:#x}");
+        }
+        assert_eq!(umem.take(rx, data), Returned::Whole(packet, 256));
+        assert_eq!(umem.take(rx, data), Returned::Foreign, "twice");
+        umem.lend(rx, packet);
+        umem.recover(rx);
+        assert_eq!(umem.pool.stats().in_use, 0);
+    }
+
+    #[test]
+    fn a_buffer_in_several_descriptors_comes_back_with_the_last() {
+        let umem = umem(9000);
+        assert_eq!(umem.chunk(), 4096);
+        let tag = umem.tag();
+        let packet = packet(&umem);
+        let start =
+            umem.buffers.start() + umem.pool.index_of(packet).expect("ours") as usize * umem.pool.stride();
+        let address = umem.lend_data(tag, packet, start + 128, 3).expect("of this pool");
+        assert_eq!(umem.take(tag, address), Returned::Part);
+        assert_eq!(umem.take(tag, address + 8192), Returned::Part);
+        assert!(umem.is_lending(tag));
+        assert_eq!(umem.take(tag, address + 4096), Returned::Whole(packet, 128 + 4096));
+        assert!(!umem.is_lending(tag));
+        umem.lend(tag, packet);
+        umem.recover(tag);
+        assert_eq!(umem.pool.stats().in_use, 0);
+    }
+
+    #[test]
+    fn chunks_that_cross_pages() {
+        for (start, len, want) in
+            [(0, 4096, true), (1, 4096, false), (4095, 1, true), (4095, 2, false), (8192, 4096, true)]
+        {
+            assert_eq!(in_one_page(start, len, 4096), want, "{start} {len}");
+        }
+    }
+
+    #[test]
+    fn small_buffers_are_refused() {
+        let domain = Memory::new(MemoryConfig::default()).expect("memory").domain("umem").expect("a domain");
+        let config = PoolConfig { packets: 8, data_room: 1024, ..PoolConfig::default() };
+        let pool = Pool::new(&domain, config).expect("a pool");
+        let problem = Umem::new("net_af_xdp0", &pool).err().expect("too small").to_string();
+        assert_eq!(
+            problem,
+            "net_af_xdp0: a buffer of 1152 bytes is too small for an XDP socket; give a pool with buffers of at least \
+             2048 bytes, headroom included"
+        );
+        let _ = Arc::new(pool);
+    }
+}

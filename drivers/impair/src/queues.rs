@@ -1,0 +1,136 @@
+//! The queues of an impaired port: another port's, with a line in front.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use linecard_mempool::Burst;
+
+use super::line::{Fault, Line};
+use linecard_pmd::port::{RxQueue, TxQueue};
+use linecard_pmd::stats::QueueStats;
+
+/// A line with its clock and its counters.
+pub(super) struct Timed {
+    line: Option<Line>,
+    start: Instant,
+    stats: Arc<QueueStats<Fault>>,
+}
+
+impl Timed {
+    /// Without a line, packets pass untouched.
+    pub(super) fn new(line: Option<Line>, stats: Arc<QueueStats<Fault>>) -> Self {
+        Self { line, start: Instant::now(), stats }
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
+impl Drop for Timed {
+    fn drop(&mut self) {
+        if let Some(line) = &self.line {
+            self.stats.lost(Fault::Stopped, line.waiting() as u64);
+        }
+    }
+}
+
+/// Receives from another port's queue.
+pub(super) struct Rx {
+    pub(super) inner: Box<dyn RxQueue>,
+    pub(super) timed: Timed,
+}
+
+impl RxQueue for Rx {
+    fn rx_burst(&mut self, packets: &mut Burst) -> usize {
+        let (before, now) = (packets.len(), self.timed.now());
+        let Timed { line, stats, .. } = &mut self.timed;
+        match line {
+            None => {
+                self.inner.rx_burst(packets);
+            }
+            Some(line) => {
+                let room = line.room();
+                if room > 0 {
+                    let mut fresh = Burst::with_capacity(room);
+                    self.inner.rx_burst(&mut fresh);
+                    fresh.drain(..fresh.len()).for_each(|packet| line.push(packet, now, stats));
+                }
+                packets.extend(&mut std::iter::from_fn(|| line.pop(now, stats)));
+            }
+        }
+        let bytes = packets[before..].iter().map(|packet| packet.len() as u64).sum();
+        let count = packets.len() - before;
+        stats.moved(count, bytes);
+        count
+    }
+
+    fn path(&self) -> &'static str {
+        if self.timed.line.is_some() { "impaired" } else { self.inner.path() }
+    }
+}
+
+/// Sends to another port's queue.
+pub(super) struct Tx {
+    pub(super) inner: Box<dyn TxQueue>,
+    pub(super) timed: Timed,
+    /// Due, and not taken by the other port yet.
+    pub(super) ready: Burst,
+}
+
+impl Tx {
+    /// Sends what is due, as far as the other port takes it.
+    fn release(&mut self, now: u64) {
+        let Timed { line: Some(line), stats, .. } = &mut self.timed else { return };
+        loop {
+            self.ready.extend(&mut std::iter::from_fn(|| line.pop(now, stats)));
+            if self.ready.is_empty() {
+                return;
+            }
+            self.inner.tx_burst(&mut self.ready);
+            if !self.ready.is_empty() {
+                return;
+            }
+        }
+    }
+}
+
+impl TxQueue for Tx {
+    fn tx_burst(&mut self, packets: &mut Burst) -> usize {
+        let weight = |packets: &Burst| packets.iter().map(|packet| packet.len() as u64).sum::<u64>();
+        let (count, bytes) = (packets.len(), weight(packets));
+        if self.timed.line.is_none() {
+            self.inner.tx_burst(packets);
+        } else {
+            let now = self.timed.now();
+            self.release(now);
+            if let Timed { line: Some(line), stats, .. } = &mut self.timed {
+                let room = line.room().saturating_sub(self.ready.len());
+                packets.drain(..room.min(count)).for_each(|packet| line.push(packet, now, stats));
+            }
+            self.release(now);
+        }
+        let taken = count - packets.len();
+        self.timed.stats.moved(taken, bytes - weight(packets));
+        taken
+    }
+
+    fn reclaim(&mut self) {
+        self.release(self.timed.now());
+        self.inner.reclaim();
+    }
+
+    fn watched(&mut self, on: bool) {
+        self.inner.watched(on);
+    }
+
+    fn path(&self) -> &'static str {
+        if self.timed.line.is_some() { "impaired" } else { self.inner.path() }
+    }
+}
+
+impl Drop for Tx {
+    fn drop(&mut self) {
+        self.timed.stats.lost(Fault::Stopped, self.ready.len() as u64);
+    }
+}

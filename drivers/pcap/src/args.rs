@@ -1,0 +1,197 @@
+//! The arguments of a file port, and what is said about files that will not do.
+
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use linecard_capture::pcap::encode::SNAPLEN;
+use linecard_capture::pcap::read::{Damage, Reader};
+
+use super::rx::{LOOP_BYTES, Timing};
+use linecard_pmd::args::DevArgs;
+use linecard_pmd::error::Error;
+
+/// Bytes of a file that are checked before a port opens.
+const CHECKED: u64 = 64 << 20;
+/// Most queues, DPDK's `RTE_PMD_PCAP_MAX_QUEUES`.
+const MAX_QUEUES: usize = 16;
+
+/// What was asked for.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) rx: Vec<PathBuf>,
+    pub(super) tx: Vec<PathBuf>,
+    pub(super) infinite: bool,
+    pub(super) timing: Timing,
+    pub(super) snaplen: u32,
+}
+
+impl Settings {
+    pub(super) fn read(args: &DevArgs) -> Result<Self, Error> {
+        for key in ["rx_iface", "rx_iface_in", "tx_iface", "iface"] {
+            if let Some(interface) = args.value(key) {
+                let remedy =
+                    format!("use net_af_packet0,iface={interface}, or files with rx_pcap= and tx_pcap=");
+                return Err(args.problem(format!("'{key}={interface}' is an interface, not a file"), remedy));
+            }
+        }
+        if args.flag("phy_mac")? == Some(true) {
+            let problem = "'phy_mac=1' asks for the address of an interface, and files have none";
+            return Err(args.problem(problem, "leave it out"));
+        }
+        let files = |key| -> Result<Vec<PathBuf>, Error> {
+            let all: Vec<PathBuf> = args.values(key).into_iter().map(PathBuf::from).collect();
+            if all.iter().any(|path| path.as_os_str().is_empty()) {
+                return Err(args.problem(format!("'{key}' has no file"), format!("write {key}=FILE")));
+            }
+            if all.len() > MAX_QUEUES {
+                let problem = format!("{key} is given {} times", all.len());
+                return Err(args.problem(problem, format!("give it {MAX_QUEUES} times at most")));
+            }
+            Ok(all)
+        };
+        let (rx, tx) = (files("rx_pcap")?, files("tx_pcap")?);
+        let infinite = args.flag("infinite_rx")?.unwrap_or(false);
+        let rate = args.number("rate", 1..=1_u64 << 40)?;
+        let original = args.choice("timing", &["fast", "original"])? == Some("original");
+        let snaplen = args.number("snaplen", 1..=SNAPLEN)?.unwrap_or(SNAPLEN);
+        args.finish()?;
+        if rx.is_empty() && tx.is_empty() {
+            return Err(args.problem("there is no file", "name one with rx_pcap=FILE, tx_pcap=FILE or both"));
+        }
+        let timing = match (rate, original) {
+            (Some(_), true) => {
+                let problem = "'rate' and 'timing=original' exclude each other";
+                return Err(args.problem(problem, "leave one of them out"));
+            }
+            (Some(rate), false) => Timing::Rate(rate),
+            (None, true) => Timing::Original,
+            (None, false) => Timing::Fast,
+        };
+        let settings = Self { rx, tx, infinite, timing, snaplen };
+        settings.different(args)?;
+        Ok(settings)
+    }
+
+    /// No file is written twice, or read and written.
+    fn different(&self, args: &DevArgs) -> Result<(), Error> {
+        let real = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
+        for (i, path) in self.tx.iter().enumerate() {
+            let others = self.rx.iter().chain(&self.tx[..i]);
+            // What is no file (/dev/null) may be written by many.
+            if !path.metadata().is_ok_and(|data| !data.is_file())
+                && others.into_iter().any(|other| real(other) == real(path))
+            {
+                let problem = format!("{} is named twice, once to be written", path.display());
+                return Err(args.problem(problem, "give each tx_pcap a file of its own"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads how `path` begins, so that most damage is found before anything starts.
+pub(super) fn verify(args: &DevArgs, path: &Path, infinite: bool) -> Result<(), Error> {
+    let refused = |problem: &str| unreadable(args.name(), path, problem);
+    let data = path.metadata().map_err(|error| refused(&Damage::Open(error).to_string()))?;
+    if !data.is_file() {
+        return Err(
+            args.problem(format!("{} is no file", path.display()), "name a capture file with rx_pcap=FILE")
+        );
+    }
+    if infinite && data.len() > 2 * LOOP_BYTES as u64 {
+        return Err(too_large(args.name(), path));
+    }
+    let check = || -> Result<bool, Damage> {
+        let mut reader = Reader::open(path)?;
+        let mut any = false;
+        while reader.bytes() < CHECKED && reader.ready()? {
+            any |= !reader.frame().is_empty();
+            reader.advance();
+        }
+        for skipped in reader.skipped() {
+            let (port, path) = (args.name(), path.display());
+            tracing::warn!("{port}: {path}: only Ethernet is read, not its {skipped}");
+        }
+        Ok(any || reader.bytes() >= CHECKED)
+    };
+    match check() {
+        Ok(false) if infinite => Err(empty(args.name(), path)),
+        Ok(_) => Ok(()),
+        Err(damage @ (Damage::Truncated(_) | Damage::Damaged(_) | Damage::TooLong(_))) => {
+            let problem = format!("{} {damage}", path.display());
+            let remedy = "keep the packets before that place with `editcap FILE WHOLE`, and name that file";
+            Err(args.problem(problem, remedy))
+        }
+        Err(damage @ Damage::LinkType(_)) => {
+            let problem = format!("{} {damage}", path.display());
+            Err(args.problem(problem, "name a capture of an Ethernet interface"))
+        }
+        Err(damage) => Err(refused(&damage.to_string())),
+    }
+}
+
+/// A file that cannot be read.
+pub(super) fn unreadable(port: &str, path: &Path, problem: &str) -> Error {
+    Error::Argument {
+        device: port.into(),
+        problem: format!("{} {problem}", path.display()),
+        remedy: "name a capture file that can be read with rx_pcap=FILE".into(),
+    }
+}
+
+/// A file without a frame, to be played for ever.
+pub(super) fn empty(port: &str, path: &Path) -> Error {
+    Error::Argument {
+        device: port.into(),
+        problem: format!("{} has no packet to repeat", path.display()),
+        remedy: "name a capture with packets, or leave infinite_rx out".into(),
+    }
+}
+
+/// A file that is too large to be kept in memory.
+pub(super) fn too_large(port: &str, path: &Path) -> Error {
+    Error::Argument {
+        device: port.into(),
+        problem: format!(
+            "{} has more than the {} MiB that infinite_rx keeps in memory",
+            path.display(),
+            LOOP_BYTES >> 20
+        ),
+        remedy: "name a shorter file, or leave infinite_rx out".into(),
+    }
+}
+
+/// Another port, of this process or another, or this one by another name, reads or writes the file.
+fn in_use(args: &DevArgs, path: &Path) -> Error {
+    let problem = format!("{} is read or written by a port already", path.display());
+    args.problem(problem, "give each tx_pcap a file of its own")
+}
+
+/// Keeps everybody from emptying a file that is read, whatever its name, until the result is dropped.
+pub(super) fn hold(args: &DevArgs, path: &Path) -> Result<Option<File>, Error> {
+    // What is gone by now is told when it is read.
+    let Ok(file) = File::open(path) else { return Ok(None) };
+    match rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockShared) {
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(in_use(args, path)),
+        // Where there are no locks nobody is kept from anything.
+        _ => Ok(Some(file)),
+    }
+}
+
+/// A file that cannot be written.
+pub(super) fn not_writable(args: &DevArgs, path: &Path, error: io::Error) -> Error {
+    let shown = path.display();
+    match error.kind() {
+        ErrorKind::InvalidInput => {
+            args.problem(format!("{shown} is no file"), "name a file with tx_pcap=FILE")
+        }
+        ErrorKind::WouldBlock => in_use(args, path),
+        _ => Error::System {
+            port: args.name().to_owned(),
+            action: format!("{shown} cannot be written"),
+            source: error,
+            remedy: "name a file in a folder that exists and may be written, with tx_pcap=FILE".into(),
+        },
+    }
+}

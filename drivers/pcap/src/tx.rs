@@ -1,0 +1,285 @@
+//! Transmit queues: every burst is written out before it counts, as whole records.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use linecard_mempool::{BURST, Burst, Packet};
+
+use linecard_capture::pcap::encode::{self, Direction, Format, Record};
+use linecard_pmd::port::TxQueue;
+use linecard_pmd::stats::{QueueStats, Total};
+
+linecard_pmd::causes! {
+    /// Why a file lacks packets that were sent to it.
+    pub enum TxLoss {
+        /// The file system is full, or the file as large as it may be.
+        NoSpace = ("no_space", Total::Error),
+        /// The system refused to write for another reason.
+        Write = ("write_error", Total::Error),
+    }
+}
+
+/// Records collected before they are written out within a burst.
+const BUFFER: usize = 512 << 10;
+/// Most segments of a packet.
+const SEGMENTS: usize = Packet::MAX_SEGS as usize;
+
+/// A capture file that is written to; the same through all starts of a port.
+pub(super) struct Output {
+    pub(super) path: PathBuf,
+    file: File,
+    format: Format,
+    snaplen: u32,
+    /// Whole bytes in the file; behind them is nothing. `None` for what is no regular file.
+    good: Option<u64>,
+    /// The file's head is written.
+    begun: bool,
+    /// This port made the file.
+    fresh: bool,
+    /// A failed write was reported, and none has succeeded since.
+    failing: bool,
+    buffer: Vec<u8>,
+    /// End of each record in `buffer`.
+    ends: Vec<usize>,
+}
+
+/// What a write came to.
+#[derive(Default)]
+pub(super) struct Written {
+    packets: usize,
+    lost: Option<(TxLoss, usize)>,
+}
+
+impl Output {
+    /// Opens `path` for writing, without changing a file that is there yet.
+    ///
+    /// # Errors
+    /// What the system says; `InvalidInput` for what is no file, `WouldBlock` when another port writes there.
+    pub(super) fn open(path: &Path, snaplen: u32) -> io::Result<Self> {
+        let fresh = !path.exists();
+        // A pipe without a reader is refused at once instead of waited for.
+        let now = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+        let file = OpenOptions::new().create(true).append(true).custom_flags(now).open(path)?;
+        let mut output = Self {
+            path: path.to_owned(),
+            file,
+            format: Format::of(path),
+            snaplen,
+            good: Some(0),
+            begun: false,
+            fresh,
+            failing: false,
+            buffer: Vec::with_capacity(BUFFER),
+            ends: Vec::with_capacity(BURST),
+        };
+        let kind = output.file.metadata()?.file_type();
+        if kind.is_char_device() {
+            output.good = None;
+        } else if !kind.is_file() {
+            return Err(ErrorKind::InvalidInput.into());
+        } else {
+            let lock = rustix::fs::FlockOperation::NonBlockingLockExclusive;
+            if let Err(error) = rustix::fs::flock(&output.file, lock) {
+                // Somebody else's file is not ours to remove.
+                output.fresh = false;
+                return Err(error.into());
+            }
+        }
+        Ok(output)
+    }
+
+    /// Empties the file and writes its head, the first time; later the port goes on behind what is there.
+    ///
+    /// # Errors
+    /// What the system says; the file is then empty.
+    pub(super) fn begin(&mut self, interface: &str) -> io::Result<()> {
+        if self.begun {
+            return Ok(());
+        }
+        self.format.header(&mut self.buffer, self.snaplen);
+        if self.format == Format::PcapNg {
+            encode::interface(&mut self.buffer, interface, self.snaplen, "");
+        }
+        if self.good.is_some() {
+            self.file.set_len(0)?;
+        }
+        let result = self.file.write_all(&self.buffer);
+        let len = self.buffer.len() as u64;
+        self.buffer.clear();
+        match result {
+            Ok(()) => {
+                self.good = self.good.map(|_| len);
+                self.begun = true;
+                Ok(())
+            }
+            Err(error) => {
+                if self.good.is_some() {
+                    self.file.set_len(0)?;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Collects one packet.
+    fn append(&mut self, packet: &Packet, time: u64, queue: u16) -> Written {
+        let len = packet.len();
+        let kept = len.min(self.snaplen as usize);
+        let mut written = Written::default();
+        if self.buffer.len() + kept + self.format.overhead() > BUFFER {
+            written = self.flush();
+        }
+        let mut parts = [&[][..]; SEGMENTS];
+        let (mut count, mut left) = (0, kept);
+        for (place, segment) in parts.iter_mut().zip(packet.segments()) {
+            *place = &segment.data()[..segment.data().len().min(left)];
+            left -= place.len();
+            count += 1;
+        }
+        let record = Record {
+            time,
+            len: u32::try_from(len).unwrap_or(u32::MAX),
+            direction: Direction::Out,
+            queue: Some(queue),
+            ..Record::default()
+        };
+        self.format.record(&mut self.buffer, &record, &parts[..count]);
+        self.ends.push(self.buffer.len());
+        written
+    }
+
+    /// Writes out what is collected; what cannot be written is lost, and the file ends with a whole record.
+    fn flush(&mut self) -> Written {
+        let (mut done, mut result) = (0, Ok(()));
+        while done < self.buffer.len() && result.is_ok() {
+            match self.file.write(&self.buffer[done..]) {
+                Ok(0) => result = Err(ErrorKind::WriteZero.into()),
+                Ok(count) => done += count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => result = Err(error),
+            }
+        }
+        let packets = self.ends.iter().take_while(|end| **end <= done).count();
+        let whole = packets.checked_sub(1).map_or(0, |last| self.ends[last]) as u64;
+        let lost = self.ends.len() - packets;
+        self.buffer.clear();
+        self.ends.clear();
+        self.good = self.good.map(|good| good + whole);
+        let Err(error) = result else {
+            self.failing = false;
+            return Written { packets, lost: None };
+        };
+        if let Some(good) = self.good {
+            // Freeing space needs none.
+            let _ = self.file.set_len(good);
+        }
+        Written { packets, lost: Some((self.complain(&error), lost)) }
+    }
+
+    /// Tells about a failed write once, until one succeeds.
+    fn complain(&mut self, error: &io::Error) -> TxLoss {
+        if !self.failing {
+            self.failing = true;
+            let path = self.path.display();
+            tracing::warn!(
+                "{path} cannot be written: {error}; packets are dropped and counted until there is room"
+            );
+        }
+        match error.kind() {
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => TxLoss::NoSpace,
+            _ => TxLoss::Write,
+        }
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        if self.fresh && !self.begun && self.good.is_some() {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// A file's place between two starts of its port.
+pub(super) type Shelf = Arc<Mutex<Option<Output>>>;
+
+/// See the module.
+pub(super) struct Tx {
+    /// There until drop.
+    output: Option<Output>,
+    home: Shelf,
+    queue: u16,
+    stats: Arc<QueueStats<TxLoss>>,
+}
+
+impl Tx {
+    /// A queue that writes to `output` and puts it back on its shelf when dropped.
+    pub(super) fn new(output: Output, home: Shelf, queue: u16, stats: Arc<QueueStats<TxLoss>>) -> Self {
+        Self { output: Some(output), home, queue, stats }
+    }
+
+    /// Counts what became of `packets`.
+    fn count(&self, written: &Written, packets: &[Packet]) {
+        let (done, lost) = packets.split_at(written.packets.min(packets.len()));
+        self.stats.moved(written.packets, done.iter().map(|packet| packet.len() as u64).sum());
+        if let Some((cause, count)) = written.lost {
+            lost.iter().take(count).for_each(|packet| self.stats.dropped(cause, packet));
+        }
+    }
+}
+
+impl TxQueue for Tx {
+    fn tx_burst(&mut self, packets: &mut Burst) -> usize {
+        let Some(mut output) = self.output.take() else { return 0 };
+        if packets.is_empty() {
+            self.output = Some(output);
+            return 0;
+        }
+        let time = encode::now();
+        // Packets before this one are counted.
+        let mut first = 0;
+        for (i, packet) in packets.iter().enumerate() {
+            let written = output.append(packet, time, self.queue);
+            if written.packets > 0 || written.lost.is_some() {
+                self.count(&written, &packets[first..i]);
+                first = i;
+            }
+        }
+        let written = output.flush();
+        self.count(&written, &packets[first..]);
+        self.output = Some(output);
+        packets.clear()
+    }
+
+    fn path(&self) -> &'static str {
+        match self.output.as_ref().map(|output| output.format) {
+            Some(Format::PcapNg) => "pcapng file",
+            _ => "pcap file",
+        }
+    }
+}
+
+impl Drop for Tx {
+    fn drop(&mut self) {
+        *self.home.lock().unwrap_or_else(PoisonError::into_inner) = self.output.take();
+    }
+}
+
+/// What is sent goes nowhere: a port that only reads.
+pub(super) struct NoTx(pub(super) Arc<QueueStats<TxLoss>>);
+
+impl TxQueue for NoTx {
+    fn tx_burst(&mut self, packets: &mut Burst) -> usize {
+        let bytes = packets.iter().map(|packet| packet.len() as u64).sum();
+        let count = packets.clear();
+        self.0.moved(count, bytes);
+        count
+    }
+
+    fn path(&self) -> &'static str {
+        "drop"
+    }
+}

@@ -1,0 +1,371 @@
+//! `net_tap`: an interface of the kernel's own stack, with us at its other end.
+//!
+//! `net_tap0,iface=NAME,mac=ADDRESS|fixed,persist,remote=IFACE,netns=NAME|/path,fd=3:4` — as DPDK's driver of that name:
+//!
+//! | argument | meaning | default |
+//! |---|---|---|
+//! | `iface` | the interface's name; `%d` is a number the kernel chooses | `dtap%d` |
+//! | `mac` | its address; `fixed` is `00:64:74:61:70:` and the port's number | the kernel's choice |
+//! | `persist` | the interface stays when the program ends | it vanishes on any exit |
+//! | `remote` | all that the interface `remote` receives comes here, all that we send leaves there | none |
+//! | `netns` | the namespace in which the interface is made (a name, or a path) | the process's |
+//! | `fd` | queues that somebody with the permission opened and passed on: no privilege is needed | none |
+//!
+//! Every queue is a descriptor of `/dev/net/tun` with a virtio header before each frame, by which checksums and
+//! segmentation are left to the other side, both ways. Offloads that the port was not asked for are done by the kernel
+//! (receive) or here (transmit).
+//!
+//! ```
+//! use linecard_pmd::Driver;
+//! use linecard_net_tap::TapDriver;
+//! assert_eq!(TapDriver.name(), "net_tap");
+//! ```
+
+mod control;
+mod file;
+mod open;
+mod remote;
+mod rx;
+mod tx;
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex};
+
+use linecard_mempool::Pool;
+
+use self::file::File;
+pub use rx::RxLoss;
+pub use tx::TxLoss;
+
+use control::{TapControl, Trouble};
+use linecard_netdev::{Interface, LARGEST, refusal, tun};
+use linecard_pmd::args::DevArgs;
+use linecard_pmd::config::{PortConfig, StartError};
+use linecard_pmd::error::Error;
+use linecard_pmd::local::Identity;
+use linecard_pmd::offload::{Offloads, RxOffloads, Takes};
+use linecard_pmd::port::{Device, DeviceInfo, Driver, Port, ProbeContext, Running, RxQueue, TxQueue};
+use linecard_pmd::stats::PortCounters;
+use open::{Opened, Settings};
+use remote::Remote;
+
+const DRIVER: &str = "net_tap";
+/// The kernel has 256 queues for an interface; one keeps it alive while the port is stopped.
+const MAX_QUEUES: u16 = 255;
+/// Two VLAN tags beside an Ethernet header.
+const OVERHEAD: usize = 14 + 8;
+const TSO: u32 = libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
+const USO: u32 = libc::TUN_F_USO4 | libc::TUN_F_USO6;
+
+/// The driver of `net_tap` devices.
+///
+/// ```
+/// use linecard_pmd::Driver;
+/// use linecard_net_tap::TapDriver;
+/// assert!(TapDriver.summary().contains("iface="));
+/// ```
+#[derive(Clone, Copy, Debug)]
+pub struct TapDriver;
+
+impl Driver for TapDriver {
+    fn name(&self) -> &'static str {
+        DRIVER
+    }
+
+    fn summary(&self) -> &'static str {
+        "an interface of this kernel: iface=NAME (dtap%d), mac=ADDRESS|fixed, persist, remote=IFACE, \
+         netns=NAME|/path, fd=N[:N...]"
+    }
+
+    fn probe(&self, _: &ProbeContext, args: &DevArgs) -> Result<Box<dyn Device>, Error> {
+        let settings = Settings::read(args)?;
+        let port = args.name().to_owned();
+        let (opened, remote) = establish(&port, &settings)?;
+        Ok(Box::new(Tap { name: port, settings, remote, opened }))
+    }
+}
+
+/// The interface, joined to the remote one where that was asked for.
+fn establish(port: &str, settings: &Settings) -> Result<(Opened, Option<Remote>), Error> {
+    let mut opened = open::open(port, settings)?;
+    let remote = match (&settings.remote, &opened.interface) {
+        (Some(remote), Some(interface)) => {
+            let (joined, mac) = Remote::join(port, &settings.namespace, interface, remote)?;
+            opened.mac = mac;
+            Some(joined)
+        }
+        _ => None,
+    };
+    Ok((opened, remote))
+}
+
+/// Why this user has no tap interfaces.
+///
+/// ```
+/// use linecard_net_tap::NoTap;
+/// let closed = NoTap::Device(std::io::ErrorKind::PermissionDenied.into());
+/// assert_eq!(closed.to_string(), "/dev/net/tun cannot be opened: permission denied");
+/// ```
+#[derive(Debug, thiserror::Error)]
+pub enum NoTap {
+    /// The device is not there, or closed to this user.
+    #[error("/dev/net/tun cannot be opened: {0}")]
+    Device(std::io::Error),
+    /// It opens, but this user may not make interfaces.
+    #[error("no interface can be made: {0}")]
+    Interface(std::io::Error),
+}
+
+/// Makes an interface of this process's namespace, and removes it again: capabilities and security modules have a say that
+/// cannot be read off anything else.
+///
+/// ```
+/// use linecard_net_tap::{NoTap, try_interface};
+/// match try_interface() {
+///     Ok(()) => println!("net_tap can be opened"),
+///     Err(NoTap::Device(error) | NoTap::Interface(error)) => println!("it cannot: {error}"),
+/// }
+/// ```
+///
+/// # Errors
+/// [`NoTap`].
+pub fn try_interface() -> Result<(), NoTap> {
+    let fd = tun::open().map_err(NoTap::Device)?;
+    // It vanishes with its descriptor.
+    tun::attach(fd.as_fd(), "lcdoctor%d", true).map(drop).map_err(NoTap::Interface)
+}
+
+struct Tap {
+    name: String,
+    settings: Settings,
+    /// Before the interface, which it is about.
+    remote: Option<Remote>,
+    opened: Opened,
+}
+
+impl Device for Tap {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn info(&self) -> DeviceInfo {
+        let passed = u16::try_from(self.opened.passed.len()).unwrap_or(MAX_QUEUES).min(MAX_QUEUES);
+        let queues = if passed == 0 { MAX_QUEUES } else { passed };
+        let (min, max) = self.opened.facts.mtu_limits;
+        let limit = |value: u32, other: u16| match u16::try_from(value) {
+            Ok(0) => other,
+            Ok(value) => value,
+            Err(_) => u16::MAX,
+        };
+        DeviceInfo {
+            driver: DRIVER,
+            max_rx_queues: queues,
+            max_tx_queues: queues,
+            depth: 1..=u16::MAX,
+            depth_power_of_two: false,
+            default_depth: 1024,
+            mtu: limit(min, 68)..=limit(max, u16::MAX - 14),
+            mac: self.opened.mac,
+            offloads: Offloads::VIRTIO,
+        }
+    }
+
+    fn check(&self, config: &PortConfig) -> Result<(), Error> {
+        if config.rx_queues == config.tx_queues {
+            return Ok(());
+        }
+        Err(Error::Unsupported {
+            port: self.name.clone(),
+            what: format!("{} receive with {} transmit queues", config.rx_queues, config.tx_queues),
+            remedy: "a queue of a tap interface is both; ask for as many of each".into(),
+        })
+    }
+
+    fn start(mut self: Box<Self>, config: &PortConfig, pool: &Pool) -> Result<Port, StartError> {
+        if let Err(error) = self.follow() {
+            return Err(StartError { device: self, error });
+        }
+        match self.queues(config).and_then(|fds| self.port(config, pool, fds)) {
+            Ok(parts) => {
+                let Parts { fds, rx, tx, control } = parts;
+                Ok(Port { rx, tx, control, running: Box::new(Started { tap: self, fds }) })
+            }
+            Err(error) => {
+                self.opened.passed.iter().for_each(|fd| drop(open::retire(fd)));
+                Err(StartError { device: self, error })
+            }
+        }
+    }
+}
+
+/// What a started port is made of.
+struct Parts {
+    fds: Vec<Arc<OwnedFd>>,
+    rx: Vec<Box<dyn RxQueue>>,
+    tx: Vec<Box<dyn TxQueue>>,
+    control: Arc<TapControl>,
+}
+
+impl Tap {
+    /// Makes the interface again where it was removed while the port was started or stopped, or takes over what has its
+    /// name by now. Passed descriptors are of the interface that is gone.
+    fn follow(&mut self) -> Result<(), Error> {
+        let gone = self.opened.interface.as_ref().is_some_and(|interface| !interface.exists());
+        if !gone || self.opened.keeper.is_none() {
+            return Ok(());
+        }
+        // What it redirected on the remote interface has to go before it can be joined again.
+        self.remote = None;
+        let settings = self.settings.named(&self.opened.name);
+        (self.opened, self.remote) = establish(&self.name, &settings)?;
+        tracing::info!("{}: the interface {} was gone, and is there again", self.name, self.opened.name);
+        Ok(())
+    }
+
+    /// A descriptor in service for each queue pair.
+    fn queues(&self, config: &PortConfig) -> Result<Vec<Arc<OwnedFd>>, Error> {
+        let count = usize::from(config.rx_queues);
+        if self.opened.passed.is_empty() {
+            let fresh = || -> Result<_, Error> {
+                let fd = open::descriptor(&self.name, &self.settings.namespace)?;
+                open::attach(&self.name, &fd, &self.opened.name)?;
+                Ok(Arc::new(fd))
+            };
+            return (0..count).map(|_| fresh()).collect();
+        }
+        for (i, fd) in self.opened.passed.iter().enumerate() {
+            // Those that are as they should be already, and an interface of one queue, answer with an error.
+            let _ = tun::serve(fd.as_fd(), i < count);
+        }
+        Ok(self.opened.passed[..count].to_vec())
+    }
+
+    fn port(&self, config: &PortConfig, pool: &Pool, fds: Vec<Arc<OwnedFd>>) -> Result<Parts, Error> {
+        let (rx_takes, tx_takes) = self.offloads(config.offloads.rx, &fds)?;
+        let counters = PortCounters::<RxLoss, TxLoss>::new(config.rx_queues, config.tx_queues);
+        let trouble = Arc::new(Trouble::new(&self.name));
+        let longest = if rx_takes.tso4 { LARGEST } else { usize::from(config.mtu) + OVERHEAD };
+        let shared = !self.opened.passed.is_empty();
+        let file = |fd: &Arc<OwnedFd>| File::new(Arc::clone(fd), shared);
+        let receive = |(i, fd): (usize, &Arc<OwnedFd>)| {
+            rx::queue(rx::RxParts {
+                file: file(fd),
+                pool: pool.clone(),
+                stats: counters.rx(i),
+                trouble: Arc::clone(&trouble),
+                takes: rx_takes,
+                longest,
+            })
+        };
+        let rx: Option<Vec<_>> = fds.iter().enumerate().map(receive).collect();
+        let rx = rx.ok_or_else(|| self.too_small(pool, longest))?;
+        let transmit = |(i, fd): (usize, &Arc<OwnedFd>)| -> Box<dyn TxQueue> {
+            let trouble = Arc::clone(&trouble);
+            Box::new(tx::Tx::new(file(fd), pool.clone(), counters.tx(i), trouble, tx_takes))
+        };
+        let tx = fds.iter().enumerate().map(transmit).collect();
+        let control = Arc::new(TapControl {
+            identity: Identity::new(&self.name, self.opened.mac, config.mtu),
+            interface: self.opened.interface.clone(),
+            counters,
+            trouble,
+            features: describe(rx_takes),
+            paths: format!("rx {}, tx write", rx.first().map_or("off", |queue| queue.path())),
+            missed: Mutex::new(0),
+        });
+        if let Some(interface) = &control.interface {
+            self.shape(interface, config)?;
+        }
+        control.forget();
+        Ok(Parts { fds, rx, tx, control })
+    }
+
+    /// Tells the kernel what it may leave to us; gives that, and what it takes of us.
+    fn offloads(&self, rx: RxOffloads, fds: &[Arc<OwnedFd>]) -> Result<(Takes, Takes), Error> {
+        let large = rx.contains(RxOffloads::TCP_LRO);
+        let csum = large || rx.intersects(RxOffloads::CHECKSUM);
+        let (mut uso, bits) = (true, if csum { libc::TUN_F_CSUM } else { 0 } | if large { TSO } else { 0 });
+        for fd in fds {
+            // Kernels before 6.2 do not know segmentation of UDP; asking first tells whether this one does.
+            uso = uso && tun::set_offload(fd.as_fd(), libc::TUN_F_CSUM | TSO | USO).is_ok();
+            let bits = if large && uso { bits | USO } else { bits };
+            tun::set_offload(fd.as_fd(), bits).map_err(|error| {
+                refusal(&self.name, &format!("setting the offloads of interface {}", self.opened.name), error)
+            })?;
+        }
+        let (uso4, uso6) = (large && uso, large && uso);
+        let rx = Takes { csum, tso4: large, tso6: large, ecn: large, uso4, uso6 };
+        Ok((rx, Takes { csum: true, tso4: true, tso6: true, ecn: true, uso4: uso, uso6: uso }))
+    }
+
+    /// Brings the interface into the shape that was asked for, and up.
+    fn shape(&self, interface: &Interface, config: &PortConfig) -> Result<(), Error> {
+        let (facts, ours) = (interface.facts()?, self.opened.keeper.is_some());
+        // Who passed descriptors has set up the interface, and we may lack the permission.
+        if ours {
+            if facts.mtu != u32::from(config.mtu) {
+                interface.set_mtu(config.mtu.into())?;
+            }
+            interface.set_queue_len(config.rx_depth.into())?;
+        } else if facts.mtu > u32::from(config.mtu) {
+            return Err(Error::Mtu {
+                port: self.name.clone(),
+                asked: config.mtu,
+                min: u16::try_from(facts.mtu).unwrap_or(u16::MAX),
+                max: *self.info().mtu.end(),
+            });
+        }
+        if ours && !facts.is_up() { interface.set_up(true) } else { Ok(()) }
+    }
+
+    fn too_small(&self, pool: &Pool, longest: usize) -> Error {
+        Error::Argument {
+            device: self.name.clone(),
+            problem: format!(
+                "a frame of {longest} bytes does not fit into buffers of {} bytes with {} before them",
+                pool.data_room(),
+                pool.headroom()
+            ),
+            remedy:
+                "make the pool with larger buffers and a headroom of at least 12, or ask for a smaller MTU"
+                    .into(),
+        }
+    }
+}
+
+/// What was negotiated with the kernel, for people.
+fn describe(takes: Takes) -> String {
+    let words = [
+        (true, "vnet_hdr"),
+        (takes.csum, "csum"),
+        (takes.tso4, "tso4"),
+        (takes.tso6, "tso6"),
+        (takes.ecn, "ecn"),
+        (takes.uso4, "uso"),
+    ];
+    words.iter().filter(|(has, _)| *has).map(|(_, word)| *word).collect::<Vec<_>>().join(" ")
+}
+
+struct Started {
+    tap: Box<Tap>,
+    fds: Vec<Arc<OwnedFd>>,
+}
+
+impl Running for Started {
+    fn stop(self: Box<Self>, rx: Vec<Box<dyn RxQueue>>, tx: Vec<Box<dyn TxQueue>>) -> Box<dyn Device> {
+        drop((rx, tx));
+        let Self { tap, fds } = *self;
+        // A queue that a thread still holds gets nothing from here on.
+        fds.iter().for_each(|fd| drop(open::retire(fd)));
+        if let Some(interface) = &tap.opened.interface
+            && !tap.opened.was_up
+            && interface.exists()
+        {
+            let _ = interface.set_up(false);
+        }
+        tap
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,181 @@
+//! The transmit path: frames written from where they lie, one `write` each.
+//!
+//! A packet that is alone in its buffer gets its header in its own headroom; all others are written as several pieces.
+
+use std::io::IoSlice;
+use std::sync::Arc;
+
+use linecard_mempool::{Burst, Packet, Pool};
+use linecard_net::vnet::{HDR_LEN, NetHeader};
+use rustix::io::Errno;
+
+use super::control::Trouble;
+use super::file::File;
+use linecard_pmd::offload::{SoftLoss, SoftTx, Takes, TxRequest, asks};
+use linecard_pmd::port::TxQueue;
+use linecard_pmd::stats::{QueueStats, Total};
+
+const HEADER: usize = HDR_LEN as usize;
+/// A header that asks nothing.
+const PLAIN: [u8; HEADER] = [0; HEADER];
+/// Pieces of the longest chain, and the header.
+const PIECES: usize = Packet::MAX_SEGS as usize + 1;
+
+linecard_pmd::causes! {
+    /// Why a tap port drops packets to send.
+    pub enum TxLoss {
+        /// Not a frame to the kernel: shorter than an Ethernet header, or longer than it takes.
+        BadLength = ("bad_length", Total::Error),
+        /// Offload flags that do not fit the packet.
+        BadOffload = ("bad_offload_request", Total::Error),
+        /// No buffer for a copy that an offload needs.
+        NoBuffer = ("no_buffer", Total::Error),
+        /// The interface is down.
+        LinkDown = ("link_down", Total::Error),
+        /// The interface is gone.
+        Gone = ("interface_gone", Total::Error),
+        /// The kernel had no memory for the frame, or dropped it for a reason of its own.
+        Refused = ("refused_by_kernel", Total::Error),
+        /// Segments that were not sent when the queue ended.
+        Stopped = ("stopped", Total::Error),
+    }
+}
+
+/// A transmit queue.
+pub(super) struct Tx {
+    writer: Writer,
+    soft: SoftTx,
+}
+
+/// What became of a packet.
+enum Fate {
+    Sent,
+    Lost(TxLoss),
+    Full,
+}
+
+struct Writer {
+    file: File,
+    stats: Arc<QueueStats<TxLoss>>,
+    trouble: Arc<Trouble>,
+    takes: Takes,
+}
+
+impl Tx {
+    pub(super) fn new(
+        file: File,
+        pool: Pool,
+        stats: Arc<QueueStats<TxLoss>>,
+        trouble: Arc<Trouble>,
+        takes: Takes,
+    ) -> Self {
+        let counted = Arc::clone(&stats);
+        let soft = SoftTx::new(pool, move |loss, count| {
+            let cause = match loss {
+                SoftLoss::Malformed => TxLoss::BadOffload,
+                SoftLoss::NoBuffer => TxLoss::NoBuffer,
+                SoftLoss::Stopped => TxLoss::Stopped,
+            };
+            counted.lost(cause, count);
+        });
+        Self { writer: Writer { file, stats, trouble, takes }, soft }
+    }
+}
+
+impl TxQueue for Tx {
+    fn tx_burst(&mut self, packets: &mut Burst) -> usize {
+        let Self { writer, soft } = self;
+        if packets.iter().any(|packet| asks(packet.offload())) {
+            return soft.burst(packets, writer.takes, |ready| writer.burst(ready));
+        }
+        if !soft.flush(|ready| writer.burst(ready)) {
+            return 0;
+        }
+        writer.burst(packets)
+    }
+
+    fn reclaim(&mut self) {
+        self.soft.flush(|ready| self.writer.burst(ready));
+    }
+
+    fn path(&self) -> &'static str {
+        "write"
+    }
+}
+
+impl Writer {
+    fn burst(&self, packets: &mut Burst) -> usize {
+        let (mut done, mut sent, mut bytes) = (0, 0, 0);
+        for packet in packets.iter_mut() {
+            let len = packet.len() as u64;
+            match self.send(packet) {
+                Fate::Sent => {
+                    sent += 1;
+                    bytes += len;
+                }
+                Fate::Lost(cause) => self.stats.dropped(cause, packet),
+                Fate::Full => break,
+            }
+            done += 1;
+        }
+        self.stats.moved(sent, bytes);
+        if done == packets.len() {
+            packets.clear();
+        } else {
+            drop(packets.drain(..done));
+        }
+        done
+    }
+
+    fn send(&self, packet: &mut Packet) -> Fate {
+        if asks(packet.offload()) {
+            return match TxRequest::of(packet).ok().flatten().filter(|asked| asked.is_taken(self.takes)) {
+                Some(asked) => {
+                    let header = NetHeader { num_buffers: 0, ..NetHeader::asking(asked.request()) };
+                    self.pieces(packet, &header.to_bytes())
+                }
+                None => Fate::Lost(TxLoss::BadOffload),
+            };
+        }
+        if packet.is_plain()
+            && let Some(place) = packet.prepend(HEADER)
+        {
+            place.copy_from_slice(&PLAIN);
+            let written = self.file.write(packet.data());
+            packet.adj(HEADER);
+            return self.fate(written);
+        }
+        self.pieces(packet, &PLAIN)
+    }
+
+    #[cold]
+    fn pieces(&self, packet: &Packet, header: &[u8; HEADER]) -> Fate {
+        let mut pieces = [IoSlice::new(&[]); PIECES];
+        pieces[0] = IoSlice::new(header);
+        let (places, segments) = (pieces[1..].iter_mut(), packet.segments());
+        places.zip(segments).for_each(|(place, segment)| *place = IoSlice::new(segment.data()));
+        let count = 1 + usize::from(packet.nb_segs());
+        self.fate(self.file.write_from(&pieces[..count]))
+    }
+
+    fn fate(&self, written: rustix::io::Result<usize>) -> Fate {
+        match written {
+            Ok(_) => Fate::Sent,
+            Err(error) => self.refused(error),
+        }
+    }
+
+    #[cold]
+    fn refused(&self, error: Errno) -> Fate {
+        Fate::Lost(match error {
+            Errno::AGAIN | Errno::INTR => return Fate::Full,
+            Errno::IO => TxLoss::LinkDown,
+            Errno::INVAL | Errno::MSGSIZE => TxLoss::BadLength,
+            Errno::BADFD | Errno::NODEV | Errno::NXIO => {
+                self.trouble.report(error);
+                TxLoss::Gone
+            }
+            _ => TxLoss::Refused,
+        })
+    }
+}

@@ -1,0 +1,196 @@
+//! What the kernel says about an interface: one answer to `RTM_GETLINK`.
+
+use super::netlink::{Attributes, Message, u16_at, u32_at, u64_at};
+use super::{ETHER, LOOPBACK};
+
+/// Bytes of an `ifinfomsg`.
+pub(super) const IFINFO: usize = 16;
+
+/// An interface at one moment.
+///
+/// ```
+/// use linecard_netdev::{Interface, Namespace};
+/// let facts = Interface::find("port", &Namespace::default(), "lo")?.facts()?;
+/// assert!(facts.index > 0 && facts.mtu > 0 && !facts.is_ethernet());
+/// # Ok::<(), linecard_pmd::Error>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Name; it may change while the index stays.
+    pub name: String,
+    /// Index, for sockets.
+    pub index: u32,
+    /// Link type (`ARPHRD_…`): [`ETHER`], [`LOOPBACK`](super::LOOPBACK), …
+    pub kind: u16,
+    /// Flags (`IFF_UP` and others).
+    pub flags: u32,
+    /// Largest layer-3 packet, in bytes.
+    pub mtu: u32,
+    /// Smallest and largest MTU the interface takes; 0 where the driver names no limit.
+    pub mtu_limits: (u32, u32),
+    /// Hardware address; `None` where it is not one of six bytes.
+    pub mac: Option<[u8; 6]>,
+    /// Operational state.
+    pub oper: Oper,
+    /// A cable, or what stands for one, is plugged in.
+    pub carrier: bool,
+    /// Receive and transmit queues.
+    pub queues: (u32, u32),
+    /// Driver kind of a virtual interface (`veth`, `tun`, `bridge`); empty for hardware.
+    pub driver: String,
+    /// What that kind of interface says beside (`IFLA_INFO_DATA`), attributes.
+    pub data: Vec<u8>,
+    /// The kernel's counters.
+    pub stats: KernelStats,
+}
+
+/// Operational state of an interface (RFC 2863, `IF_OPER_…`).
+///
+/// ```
+/// use linecard_netdev::Oper;
+/// assert_ne!(Oper::default(), Oper::Up);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Oper {
+    /// The driver does not say; with `IFF_RUNNING` it means up (`lo`, tun).
+    #[default]
+    Unknown,
+    /// Frames pass.
+    Up,
+    /// They do not, for whatever reason.
+    Down,
+}
+
+/// The kernel's counters of an interface (`rtnl_link_stats64`), as seen from the kernel.
+///
+/// ```
+/// use linecard_netdev::KernelStats;
+/// assert_eq!(KernelStats::default().rx_packets, 0);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct KernelStats {
+    /// Packets the kernel received.
+    pub rx_packets: u64,
+    /// Packets the kernel sent.
+    pub tx_packets: u64,
+    /// Bytes received.
+    pub rx_bytes: u64,
+    /// Bytes sent.
+    pub tx_bytes: u64,
+    /// Packets received in error.
+    pub rx_errors: u64,
+    /// Packets that could not be sent.
+    pub tx_errors: u64,
+    /// Received packets dropped for lack of room.
+    pub rx_dropped: u64,
+    /// Packets to send dropped for lack of room.
+    pub tx_dropped: u64,
+    /// Received packets missed by the device.
+    pub rx_missed: u64,
+}
+
+impl Facts {
+    /// Reads an answer; `None` when it is no description of an interface.
+    pub(super) fn read(message: &Message) -> Option<Self> {
+        let body = message.body(IFINFO)?;
+        let mut facts = Self {
+            kind: u16_at(body, 2)?,
+            index: u32_at(body, 4)?,
+            flags: u32_at(body, 8)?,
+            ..Self::default()
+        };
+        for (kind, value) in message.attributes(IFINFO) {
+            facts.note(kind, value);
+        }
+        (!facts.name.is_empty()).then_some(facts)
+    }
+
+    fn note(&mut self, kind: u16, value: &[u8]) {
+        let number = || u32_at(value, 0).unwrap_or_default();
+        match kind {
+            libc::IFLA_IFNAME => self.name = text(value),
+            libc::IFLA_MTU => self.mtu = number(),
+            libc::IFLA_MIN_MTU => self.mtu_limits.0 = number(),
+            libc::IFLA_MAX_MTU => self.mtu_limits.1 = number(),
+            libc::IFLA_ADDRESS => self.mac = value.try_into().ok(),
+            libc::IFLA_OPERSTATE => self.oper = oper(value),
+            libc::IFLA_CARRIER => self.carrier = value.first() == Some(&1),
+            libc::IFLA_NUM_RX_QUEUES => self.queues.0 = number(),
+            libc::IFLA_NUM_TX_QUEUES => self.queues.1 = number(),
+            libc::IFLA_LINKINFO => self.note_driver(value),
+            libc::IFLA_STATS64 => self.stats = KernelStats::read(value),
+            _ => {}
+        }
+    }
+
+    fn note_driver(&mut self, value: &[u8]) {
+        for (kind, value) in Attributes(value) {
+            match kind {
+                libc::IFLA_INFO_KIND => self.driver = text(value),
+                libc::IFLA_INFO_DATA => self.data = value.to_vec(),
+                _ => {}
+            }
+        }
+    }
+
+    /// A number that this kind of interface says beside, of whatever width.
+    pub fn datum(&self, kind: u16) -> Option<u32> {
+        let (_, value) = Attributes(&self.data).find(|(known, _)| *known == kind)?;
+        u32_at(value, 0).or_else(|| value.first().map(|byte| u32::from(*byte)))
+    }
+
+    /// Whether frames on it are Ethernet frames.
+    #[must_use]
+    pub fn is_ethernet(&self) -> bool {
+        self.kind == ETHER
+    }
+
+    /// Whether it is the loopback interface.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        self.kind == LOOPBACK
+    }
+
+    /// Whether it was brought up (`ip link set up`).
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.flags & libc::IFF_UP as u32 != 0
+    }
+
+    /// Whether frames pass: brought up, and something at the other end.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.is_up() && self.flags & libc::IFF_RUNNING as u32 != 0 && self.oper != Oper::Down
+    }
+}
+
+impl KernelStats {
+    fn read(value: &[u8]) -> Self {
+        let at = |place: usize| u64_at(value, 8 * place).unwrap_or_default();
+        Self {
+            rx_packets: at(0),
+            tx_packets: at(1),
+            rx_bytes: at(2),
+            tx_bytes: at(3),
+            rx_errors: at(4),
+            tx_errors: at(5),
+            rx_dropped: at(6),
+            tx_dropped: at(7),
+            rx_missed: at(15),
+        }
+    }
+}
+
+/// `linux/if.h`: unknown 0, up 6, all between are kinds of down; dormant 5 does not pass frames either.
+fn oper(value: &[u8]) -> Oper {
+    match value.first() {
+        Some(6) => Oper::Up,
+        None | Some(0) => Oper::Unknown,
+        Some(_) => Oper::Down,
+    }
+}
+
+fn text(value: &[u8]) -> String {
+    let end = value.iter().position(|byte| *byte == 0).unwrap_or(value.len());
+    String::from_utf8_lossy(&value[..end]).into_owned()
+}

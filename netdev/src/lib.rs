@@ -1,0 +1,66 @@
+//! What every driver of a kernel interface needs: find it, read it, change it, in any network namespace.
+//!
+//! All of it is route netlink over one socket: no `/sys`, no `/proc`, no helper programs, nothing unsafe.
+//!
+//! ```
+//! use linecard_netdev::{Interface, Namespace};
+//! let lo = Interface::find("net_af_packet0", &Namespace::default(), "lo")?;
+//! let facts = lo.facts()?;
+//! assert_eq!((facts.name.as_str(), facts.kind), ("lo", linecard_netdev::LOOPBACK));
+//! let problem = Interface::find("net_af_packet0", &Namespace::default(), "la").expect_err("there is none");
+//! assert!(problem.to_string().contains("did you mean 'lo'?"));
+//! # Ok::<(), linecard_pmd::Error>(())
+//! ```
+
+mod facts;
+mod interface;
+mod namespace;
+pub mod netlink;
+pub mod packet_socket;
+mod placeholder;
+pub mod tun;
+
+use std::io;
+
+pub use facts::{Facts, KernelStats, Oper};
+pub use interface::Interface;
+pub use interface::check_name;
+pub use namespace::Namespace;
+pub use placeholder::Placeholder;
+
+use linecard_pmd::error::Error;
+
+/// [`Facts::kind`] of Ethernet interfaces (`ARPHRD_ETHER`).
+pub const ETHER: u16 = libc::ARPHRD_ETHER;
+/// [`Facts::kind`] of `lo` (`ARPHRD_LOOPBACK`).
+pub const LOOPBACK: u16 = libc::ARPHRD_LOOPBACK;
+/// Longest name of an interface, in bytes.
+pub const NAME_LEN: usize = libc::IFNAMSIZ - 1;
+/// Longest packet that the kernel leaves to be cut, in bytes: what IP can say, and an Ethernet header with two tags.
+pub const LARGEST: usize = 65_535 + 22;
+
+/// An error for what the kernel refused, with what to do about it.
+///
+/// ```
+/// use linecard_netdev::refusal;
+/// let denied = std::io::Error::from_raw_os_error(1);
+/// let message = refusal("net_tap0", "making an interface", denied).to_string();
+/// assert!(message.starts_with("net_tap0: making an interface: Operation not permitted"));
+/// assert!(message.contains("sudo setcap cap_net_admin,cap_net_raw+ep"));
+/// ```
+#[must_use]
+pub fn refusal(port: &str, action: &str, source: io::Error) -> Error {
+    let remedy = match source.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => {
+            "run as root, or give the program the right once: sudo setcap cap_net_admin,cap_net_raw+ep PROGRAM"
+        }
+        Some(libc::ENODEV | libc::ENXIO) => "the interface is gone; list what is there with 'ip link'",
+        Some(libc::EBUSY) => "somebody else uses it; end that program, or choose another interface",
+        Some(libc::EOPNOTSUPP) => "this interface or kernel cannot do it; choose another interface",
+        Some(libc::EINVAL | libc::ERANGE) => "the interface does not take that value; see 'ip -d link'",
+        Some(libc::EMFILE | libc::ENFILE) => "raise the limit of open files with 'ulimit -n'",
+        Some(libc::ENOBUFS | libc::ENOMEM) => "the kernel has no memory for it; ask for less",
+        _ => "see 'dmesg' for what the kernel says",
+    };
+    Error::System { port: port.into(), action: action.into(), source, remedy: remedy.into() }
+}

@@ -1,0 +1,219 @@
+//! Route netlink (`linux/rtnetlink.h`): requests put together, answers taken apart, nothing unsafe.
+//!
+//! A socket belongs to the namespace it was opened in, for ever; whoever holds it can ask about that
+//! namespace's interfaces from any thread.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+
+/// Bytes for an answer; the kernel splits a list to fit.
+const ANSWER: usize = 64 << 10;
+const HEADER: usize = 16;
+
+/// The kernel is to say when it has done it (`NLM_F_ACK`).
+pub const ACK: u16 = libc::NLM_F_ACK as u16;
+pub(crate) const DUMP: u16 = libc::NLM_F_DUMP as u16;
+
+/// One request: a header, a fixed body, attributes.
+///
+/// ```
+/// use linecard_netdev::{Interface, Namespace, netlink::Request};
+/// let lo = Interface::find("port", &Namespace::default(), "lo")?;
+/// let request = Request::link(libc::RTM_GETLINK, 0, lo.index(), 0, 0);
+/// assert_eq!(lo.ask(request).map(|answer| answer.len()).ok(), Some(1));
+/// # Ok::<(), linecard_pmd::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Request(Vec<u8>);
+
+impl Request {
+    /// A request of `kind` (`RTM_…`) with flags beside `NLM_F_REQUEST`; `body` is the fixed part.
+    #[must_use]
+    pub fn new(kind: u16, flags: u16, body: &[u8]) -> Self {
+        let mut bytes = vec![0; HEADER];
+        bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
+        bytes[6..8].copy_from_slice(&(flags | libc::NLM_F_REQUEST as u16).to_ne_bytes());
+        bytes.extend_from_slice(body);
+        let mut request = Self(bytes);
+        request.pad();
+        request
+    }
+
+    /// About the interface of this index: a request whose body is an `ifinfomsg`, its flags changed to
+    /// `flags` where `change` has ones.
+    #[must_use]
+    pub fn link(kind: u16, extra: u16, index: u32, flags: u32, change: u32) -> Self {
+        let mut body = [0; 16];
+        body[4..8].copy_from_slice(&index.to_ne_bytes());
+        body[8..12].copy_from_slice(&flags.to_ne_bytes());
+        body[12..16].copy_from_slice(&change.to_ne_bytes());
+        Self::new(kind, extra, &body)
+    }
+
+    /// Adds an attribute.
+    #[must_use]
+    pub fn attribute(self, kind: u16, value: &[u8]) -> Self {
+        self.nested(kind, |request| request.bytes(value))
+    }
+
+    /// Adds an attribute that is made of what `inside` adds.
+    #[must_use]
+    pub fn nested(mut self, kind: u16, inside: impl FnOnce(&mut Self)) -> Self {
+        self.nest(kind, inside);
+        self
+    }
+
+    /// As [`nested`](Self::nested), inside another.
+    pub fn nest(&mut self, kind: u16, inside: impl FnOnce(&mut Self)) {
+        let at = self.0.len();
+        self.0.extend_from_slice(&[0, 0]);
+        self.0.extend_from_slice(&kind.to_ne_bytes());
+        inside(self);
+        // Requests are made of constants and names; none comes near 64 KiB.
+        let len = u16::try_from(self.0.len() - at).unwrap_or(u16::MAX);
+        self.0[at..at + 2].copy_from_slice(&len.to_ne_bytes());
+        self.pad();
+    }
+
+    /// Adds bytes inside an attribute.
+    pub fn bytes(&mut self, bytes: &[u8]) {
+        self.0.extend_from_slice(bytes);
+    }
+
+    fn pad(&mut self) {
+        self.0.resize(self.0.len().next_multiple_of(4), 0);
+    }
+
+    fn finish(mut self, sequence: u32) -> Vec<u8> {
+        let len = u32::try_from(self.0.len()).unwrap_or(u32::MAX);
+        self.0[..4].copy_from_slice(&len.to_ne_bytes());
+        self.0[8..12].copy_from_slice(&sequence.to_ne_bytes());
+        self.0
+    }
+}
+
+/// One message of an answer: what stands behind its header.
+///
+/// ```
+/// use linecard_netdev::netlink::Message;
+/// fn bytes(message: &Message) -> usize {
+///     message.as_bytes().len()
+/// }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Message(Vec<u8>);
+
+impl Message {
+    /// All of it.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    /// The fixed part, of `len` bytes.
+    pub(crate) fn body(&self, len: usize) -> Option<&[u8]> {
+        self.0.get(..len)
+    }
+
+    /// The attributes behind a fixed part of `len` bytes.
+    pub(crate) fn attributes(&self, len: usize) -> Attributes<'_> {
+        Attributes(self.0.get(len.next_multiple_of(4)..).unwrap_or_default())
+    }
+}
+
+/// Attributes in memory, as (kind, value); ends at the first that is not whole.
+#[derive(Clone, Debug)]
+pub(crate) struct Attributes<'a>(pub(crate) &'a [u8]);
+
+impl<'a> Iterator for Attributes<'a> {
+    type Item = (u16, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (len, kind) = (u16_at(self.0, 0)?, u16_at(self.0, 2)?);
+        let value = self.0.get(4..usize::from(len))?;
+        self.0 = self.0.get(usize::from(len).next_multiple_of(4)..).unwrap_or_default();
+        // The two top bits say "nested" and "big endian".
+        Some((kind & 0x3fff, value))
+    }
+}
+
+pub(crate) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+pub(crate) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    Some(u64::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+/// A route netlink socket of the namespace in which it was opened.
+#[derive(Debug)]
+pub(crate) struct Netlink {
+    socket: OwnedFd,
+    sequence: u32,
+}
+
+impl Netlink {
+    /// A socket of the calling thread's namespace.
+    pub(crate) fn open() -> io::Result<Self> {
+        let socket = rustix::net::socket_with(
+            AddressFamily::NETLINK,
+            SocketType::RAW,
+            SocketFlags::CLOEXEC,
+            None, // NETLINK_ROUTE is protocol 0
+        )?;
+        Ok(Self { socket, sequence: 0 })
+    }
+
+    /// Sends `request` and waits for all of its answer, which the kernel gives at once.
+    pub(crate) fn ask(&mut self, request: Request) -> io::Result<Vec<Message>> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let bytes = request.finish(self.sequence);
+        let (dump, ack) = (has(&bytes, DUMP), has(&bytes, ACK));
+        rustix::net::send(&self.socket, &bytes, SendFlags::empty())?;
+        let (mut answer, mut buffer) = (Vec::new(), vec![0; ANSWER]);
+        loop {
+            let (_, len) = match rustix::net::recv(&self.socket, &mut buffer[..], RecvFlags::TRUNC) {
+                Err(rustix::io::Errno::INTR) => continue,
+                result => result?,
+            };
+            let whole = buffer.get(..len).ok_or_else(|| io::Error::from_raw_os_error(libc::EMSGSIZE))?;
+            let ended = self.collect(whole, &mut answer)?;
+            if ended || !(dump || ack || answer.is_empty()) {
+                return Ok(answer);
+            }
+        }
+    }
+
+    /// Takes the messages of a datagram; true when the last was among them.
+    fn collect(&self, mut bytes: &[u8], answer: &mut Vec<Message>) -> io::Result<bool> {
+        while let (Some(len), Some(kind), Some(sequence)) =
+            (u32_at(bytes, 0), u16_at(bytes, 4), u32_at(bytes, 8))
+        {
+            let len = len as usize;
+            let Some(body) = bytes.get(HEADER..len) else { break };
+            bytes = bytes.get(len.next_multiple_of(4)..).unwrap_or_default();
+            if sequence != self.sequence {
+                continue; // the rest of an answer that was given up
+            }
+            match i32::from(kind) {
+                libc::NLMSG_ERROR => {
+                    let code = u32_at(body, 0).unwrap_or_default().cast_signed();
+                    return if code == 0 { Ok(true) } else { Err(io::Error::from_raw_os_error(-code)) };
+                }
+                libc::NLMSG_DONE => return Ok(true),
+                _ => answer.push(Message(body.to_vec())),
+            }
+        }
+        Ok(false)
+    }
+}
+
+fn has(request: &[u8], flags: u16) -> bool {
+    u16_at(request, 6).is_some_and(|set| set & flags == flags)
+}

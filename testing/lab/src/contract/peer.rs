@@ -1,0 +1,151 @@
+//! The far side of a link.
+
+use linecard_mempool::{Burst, Pool};
+
+use super::frames::bytes;
+use crate::wait_until;
+use linecard_pmd::config::{PortConfig, configure};
+use linecard_pmd::control::PortStats;
+use linecard_pmd::port::{Device, Port};
+
+/// Somebody at the far side of a link, moving frames as bytes: another port ([`PortPeer`]), or a hand-driven
+/// end such as a socket or an interface of the kernel.
+///
+/// ```
+/// use std::net::UdpSocket;
+/// use linecard_mempool::Pool;
+/// use linecard_pmd::PortConfig;
+/// use linecard_lab::contract::Peer;
+///
+/// /// The other end of a device that sends frames in datagrams.
+/// struct Datagrams(UdpSocket);
+/// impl Peer for Datagrams {
+///     fn start(&mut self, _: &PortConfig, _: &Pool) {}
+///     fn is_up(&self) -> bool {
+///         true
+///     }
+///     fn send(&mut self, _queue: usize, frame: &[u8]) -> bool {
+///         self.0.send(frame).is_ok()
+///     }
+///     fn receive(&mut self, _queue: usize) -> Option<Vec<u8>> {
+///         let mut frame = vec![0; 9000];
+///         let len = self.0.recv(&mut frame).ok()?; // the socket is non-blocking
+///         frame.truncate(len);
+///         Some(frame)
+///     }
+///     fn stop(&mut self) {}
+/// }
+/// ```
+pub trait Peer: Send {
+    /// Gets ready for a device with this configuration, before the device starts.
+    fn start(&mut self, config: &PortConfig, pool: &Pool);
+    /// Whether the device's link is up as seen from here.
+    fn is_up(&self) -> bool;
+    /// Sends one frame towards the device's receive queue; false when there is no room now.
+    fn send(&mut self, queue: usize, frame: &[u8]) -> bool;
+    /// The next frame from the device's transmit queue, if one is there.
+    fn receive(&mut self, queue: usize) -> Option<Vec<u8>>;
+    /// Ends what `start` began, after the device has stopped; holds no packet of the pool afterwards.
+    fn stop(&mut self);
+    /// Takes the far side down, or up again, while the device runs; false where that cannot be done.
+    fn set_link(&mut self, up: bool) -> bool {
+        let _ = up;
+        false
+    }
+    /// Removes what the device is attached to, under it; false where that cannot be done.
+    fn remove(&mut self) -> bool {
+        false
+    }
+    /// What the far side counted of this device since ever, in the device's words: `opackets` is what came from it.
+    /// `None` where nobody but the device counts.
+    fn counters(&self) -> Option<PortStats> {
+        None
+    }
+}
+
+/// Another port as the far side.
+///
+/// ```
+/// use linecard_lab::contract::{Peer, PortPeer};
+/// let (_near, far) = linecard_net_ring::pair("a", "b");
+/// assert!(!PortPeer::new(far).is_up());
+/// ```
+pub struct PortPeer {
+    state: State,
+    received: Vec<Burst>,
+    pool: Option<Pool>,
+}
+
+enum State {
+    Stopped(Box<dyn Device>),
+    Started(Port),
+    /// Between the two, and after a panic.
+    Gone,
+}
+
+impl PortPeer {
+    /// A port that is not started yet.
+    #[must_use]
+    pub fn new(device: Box<dyn Device>) -> Self {
+        Self { state: State::Stopped(device), received: Vec::new(), pool: None }
+    }
+
+    fn port(&mut self) -> &mut Port {
+        match &mut self.state {
+            State::Started(port) => port,
+            _ => panic!("the far port is not started"),
+        }
+    }
+}
+
+impl Peer for PortPeer {
+    fn start(&mut self, config: &PortConfig, pool: &Pool) {
+        let State::Stopped(device) = std::mem::replace(&mut self.state, State::Gone) else {
+            panic!("the far port is started already")
+        };
+        // The far side receives what the near side sends.
+        let (rx_queues, tx_queues) = (config.tx_queues, config.rx_queues);
+        let config = PortConfig { rx_queues, tx_queues, mtu: config.mtu, ..PortConfig::default() };
+        let port = configure(device, config).and_then(|port| port.start(pool)).expect("the far port starts");
+        self.received = port.rx.iter().map(|_| Burst::new()).collect();
+        self.state = State::Started(port);
+        self.pool = Some(pool.clone());
+    }
+
+    fn is_up(&self) -> bool {
+        matches!(&self.state, State::Started(port) if port.control.link().up)
+    }
+
+    fn send(&mut self, queue: usize, frame: &[u8]) -> bool {
+        let Some(packet) = self.pool.as_ref().and_then(|pool| pool.packet_of(frame, frame.len())) else {
+            return false;
+        };
+        let mut burst = Burst::new();
+        burst.push(packet).expect("room for one");
+        self.port().tx[queue].tx_burst(&mut burst) == 1
+    }
+
+    fn receive(&mut self, queue: usize) -> Option<Vec<u8>> {
+        if self.received[queue].is_empty() {
+            let mut burst = std::mem::take(&mut self.received[queue]);
+            let port = self.port();
+            // A driver may free what was sent only when it is polled again.
+            port.tx.iter_mut().for_each(|tx| tx.reclaim());
+            port.rx[queue].rx_burst(&mut burst);
+            self.received[queue] = burst;
+        }
+        let received = &mut self.received[queue];
+        let packet = received.drain(..received.len().min(1)).next()?;
+        Some(bytes(&packet))
+    }
+
+    fn stop(&mut self) {
+        self.received.clear();
+        let State::Started(port) = std::mem::replace(&mut self.state, State::Gone) else { return };
+        self.state = State::Stopped(port.stop());
+        let pool = self.pool.take();
+        if let Some(pool) = pool {
+            wait_until("far pool whole", || pool.stats().in_use == 0);
+        }
+    }
+}
