@@ -33,7 +33,8 @@ static DESCRIPTORS: Descriptors = Descriptors::new();
 #[cfg(feature = "net_vhost")]
 static VHOST: vhost_user::VhostDriver = vhost_user::VhostDriver::sharing(&DESCRIPTORS);
 #[cfg(feature = "net_virtio_user")]
-static VIRTIO_USER: virtio_user::VirtioUser = virtio_user::VirtioUser::sharing(&DESCRIPTORS);
+static VIRTIO_USER: crate::container::Found<virtio_user::VirtioUser> =
+    crate::container::Found::new(virtio_user::VirtioUser::sharing(&DESCRIPTORS));
 
 /// In the order in which they are listed.
 static DRIVERS: &[&dyn Driver] = &[

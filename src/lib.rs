@@ -34,6 +34,9 @@ pub use linecard_pmd as pmd;
 pub use linecard_ring as ring;
 pub use linecard_virtio as virtio;
 
+#[cfg(feature = "net_virtio_user")]
+pub mod container;
+
 use std::time::Duration;
 
 use prelude::{Eal, Pool, Port, PortConfig, ProbeContext, configure};

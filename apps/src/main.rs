@@ -4,6 +4,7 @@
 mod bench;
 mod capture;
 mod cli;
+mod cni;
 mod demo;
 mod doctor;
 mod error;
@@ -38,6 +39,9 @@ fn main() -> ExitCode {
 
 /// testpmd keeps DPDK's grammar, `--` included, so it is not shown to clap.
 fn run(arguments: &[OsString]) -> Result<ExitCode, Error> {
+    if cni::is_called_by_a_runtime(arguments) {
+        return cni::run_plugin();
+    }
     match arguments.split_first() {
         Some((app, rest)) if app == "testpmd" => testpmd::run(rest),
         _ => cli::run(arguments),

@@ -297,7 +297,7 @@ fn by_name(netlink: &mut Netlink, name: &str) -> io::Result<Option<Facts>> {
     }
 }
 
-fn zero_ended(name: &str) -> Vec<u8> {
+pub(crate) fn zero_ended(name: &str) -> Vec<u8> {
     [name.as_bytes(), &[0]].concat()
 }
 

@@ -17,6 +17,7 @@ mod interface;
 mod namespace;
 pub mod netlink;
 pub mod packet_socket;
+mod placeholder;
 pub mod tun;
 
 use std::io;
@@ -25,6 +26,7 @@ pub use facts::{Facts, KernelStats, Oper};
 pub use interface::Interface;
 pub use interface::check_name;
 pub use namespace::Namespace;
+pub use placeholder::Placeholder;
 
 use linecard_pmd::error::Error;
 

@@ -97,6 +97,21 @@ impl DevArgs {
         Ok(())
     }
 
+    /// The same arguments with `key` changed or added: for a driver that stands before another one.
+    ///
+    /// ```
+    /// use linecard_pmd::DevArgs;
+    /// let args = DevArgs::parse("net_tap0,iface=auto")?.with("iface", "tap7").with("mac", "02:00:00:00:00:07");
+    /// assert_eq!((args.value("iface"), args.value("mac")), (Some("tap7"), Some("02:00:00:00:00:07")));
+    /// # Ok::<(), linecard_pmd::Error>(())
+    /// ```
+    #[must_use]
+    pub fn with(mut self, key: &str, value: &str) -> Self {
+        self.pairs.retain(|(known, _)| known != key);
+        self.pairs.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
     /// The driver's name: the device name with `net_` and without the number (`net_virtio_user`).
     #[must_use]
     pub fn driver(&self) -> &str {

@@ -53,7 +53,7 @@ fn serve(args: &SwitchArgs) -> Result<ExitCode, Error> {
     let mut configured = config.ports.clone();
     configured.extend(args.ports()?);
     let (eal, eal_args) = machine(args, &config)?;
-    crate::log::start(&eal_args, "warn")?;
+    linecard_apps_common::log::start(&eal_args, "warn").map_err(|e| Error::Usage(e.to_string()))?;
     let stop = ended()?;
 
     let socket = Socket::open(args.socket.as_deref().or(config.socket.as_deref()))?;

@@ -72,9 +72,13 @@ const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("linecard-switch", &["linecard-pmd", "linecard-mempool", "linecard-eal", "linecard-net"]),
+    ("linecard-cni", &["linecard-switch", "linecard-netdev"]),
     ("linecard-apps-common", &["linecard"]),
     ("linecard-bench", &["linecard", "linecard-apps-common"]),
-    ("linecard-apps", &["linecard", "linecard-switch", "linecard-apps-common", "linecard-bench"]),
+    (
+        "linecard-apps",
+        &["linecard", "linecard-switch", "linecard-cni", "linecard-apps-common", "linecard-bench"],
+    ),
     ("xtask", &["linecard-testing"]),
 ];
 

@@ -1,0 +1,64 @@
+//! The end that answers.
+
+use std::process::ExitCode;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use clap::Args;
+use linecard::mempool::{Burst, Packet};
+use linecard::net::{MacAddr, echo};
+
+use super::port::{Opened, PortArgs, interrupted};
+use crate::error::Error;
+use crate::output::{Output, out};
+
+/// Arguments of `linecard cni answer`.
+#[derive(Args)]
+pub(super) struct AnswerArgs {
+    #[command(flatten)]
+    port: PortArgs,
+}
+
+/// Rounds without a packet after which the core is left to others.
+const BUSY: u32 = 4096;
+const REST: Duration = Duration::from_micros(100);
+
+pub(super) fn run(args: &AnswerArgs) -> Result<ExitCode, Error> {
+    let ended = interrupted()?;
+    let Opened { mut port, pool: _pool, mac, ip } = args.port.open()?;
+    let mut output = Output::standard();
+    out!(output, "{} answers for {} at {mac}\n", port.control.name(), std::net::Ipv4Addr::from(ip));
+    output.flush();
+    let (Some(rx), Some(tx)) = (port.rx.first_mut(), port.tx.first_mut()) else {
+        return Err(Error::Failed("the port has no queues; run `linecard doctor`".into()));
+    };
+    let (mut packets, mut idle) = (Burst::new(), 0_u32);
+    while !ended.load(Ordering::Relaxed) {
+        if rx.rx_burst(&mut packets) == 0 {
+            idle = idle.saturating_add(1);
+            tx.reclaim();
+            match idle < BUSY {
+                true => std::thread::yield_now(),
+                false => std::thread::sleep(REST),
+            }
+            continue;
+        }
+        idle = 0;
+        packets.retain(|packet| answer(packet, mac, ip));
+        tx.tx_burst(&mut packets);
+        // What the port has no room for is lost, as on any wire.
+        packets.clear();
+    }
+    port.stop();
+    output.finish(false)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Turns a question for `ip` into its answer, in place.
+fn answer(packet: &mut Packet, mac: MacAddr, ip: [u8; 4]) -> bool {
+    let frame = packet.data_mut();
+    match echo::asked(frame) {
+        Some(asked) => asked == ip && echo::answer_arp(frame, mac),
+        None => frame.get(30..34) == Some(&ip[..]) && (echo::answer_icmp(frame) || echo::answer_udp(frame)),
+    }
+}

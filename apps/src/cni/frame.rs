@@ -1,0 +1,144 @@
+//! UDP datagrams to the echo port whose payload proves that they came back as they were sent.
+//!
+//! ```text
+//!  0      14     34    42       50      58 …
+//!  | MACs | IPv4 | UDP | number | check | pattern of the number |
+//! ```
+
+use linecard::net::checksum::checksum;
+
+/// Bytes before the pattern.
+pub(super) const SHORTEST: usize = 60;
+/// Longest frame, without FCS: an MTU of 1500.
+pub(super) const LONGEST: usize = 1514;
+const IP: usize = 14;
+const UDP: usize = 34;
+const NUMBER: usize = 42;
+const CHECK: usize = 50;
+const PATTERN: usize = 58;
+/// UDP echo (RFC 862).
+const ECHO: u16 = 7;
+const OWN: u16 = 40_007;
+
+/// Who sends to whom.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Way {
+    pub(super) own_mac: [u8; 6],
+    pub(super) own_ip: [u8; 4],
+    pub(super) peer_mac: [u8; 6],
+    pub(super) peer_ip: [u8; 4],
+}
+
+/// Fills `frame`, of [`SHORTEST`] to [`LONGEST`] bytes, with datagram `number`.
+pub(super) fn make(frame: &mut [u8], way: &Way, number: u64) {
+    let len = frame.len();
+    if !(SHORTEST..=LONGEST).contains(&len) {
+        return;
+    }
+    frame[..6].copy_from_slice(&way.peer_mac);
+    frame[6..12].copy_from_slice(&way.own_mac);
+    frame[12..14].copy_from_slice(&[0x08, 0x00]);
+    // Lengths fit: a frame has at most LONGEST bytes.
+    let ip_len = (len - IP) as u16;
+    frame[IP..IP + 12].copy_from_slice(&[0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0]);
+    frame[IP + 2..IP + 4].copy_from_slice(&ip_len.to_be_bytes());
+    frame[IP + 12..IP + 16].copy_from_slice(&way.own_ip);
+    frame[IP + 16..UDP].copy_from_slice(&way.peer_ip);
+    let sum = checksum(&frame[IP..UDP]);
+    frame[IP + 10..IP + 12].copy_from_slice(&sum.to_be_bytes());
+    frame[UDP..UDP + 2].copy_from_slice(&OWN.to_be_bytes());
+    frame[UDP + 2..UDP + 4].copy_from_slice(&ECHO.to_be_bytes());
+    frame[UDP + 4..UDP + 6].copy_from_slice(&(ip_len - 20).to_be_bytes());
+    // No UDP checksum: the payload has a better one.
+    frame[UDP + 6..NUMBER].fill(0);
+    frame[NUMBER..CHECK].copy_from_slice(&number.to_le_bytes());
+    let mut word = mix(number);
+    for chunk in frame[PATTERN..].chunks_mut(8) {
+        word = mix(word);
+        chunk.copy_from_slice(&word.to_le_bytes()[..chunk.len()]);
+    }
+    let check = digest(&frame[PATTERN..], number);
+    frame[CHECK..PATTERN].copy_from_slice(&check.to_le_bytes());
+}
+
+/// What a frame is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Came {
+    /// One of ours, whole.
+    Back(u64),
+    /// One of ours, but not as it was sent.
+    Corrupted,
+    /// Something else.
+    Other,
+}
+
+/// Looks whether `frame` is an answer to one of ours.
+pub(super) fn check(frame: &[u8], way: &Way) -> Came {
+    let from_peer = frame.get(12..14) == Some(&[0x08, 0x00][..])
+        && frame.get(IP + 12..IP + 16) == Some(&way.peer_ip[..])
+        && frame.get(UDP..UDP + 2) == Some(&ECHO.to_be_bytes()[..])
+        && frame.get(UDP + 2..UDP + 4) == Some(&OWN.to_be_bytes()[..]);
+    if !from_peer {
+        return Came::Other;
+    }
+    let whole = || {
+        let number = u64::from_le_bytes(*frame.get(NUMBER..)?.first_chunk()?);
+        let check = u64::from_le_bytes(*frame.get(CHECK..)?.first_chunk()?);
+        let length = u16::from_be_bytes(*frame.get(IP + 2..)?.first_chunk()?);
+        // A frame that was padded on its way is longer than its packet.
+        let pattern = frame.get(PATTERN..IP + usize::from(length))?;
+        (digest(pattern, number) == check).then_some(number)
+    };
+    whole().map_or(Came::Corrupted, Came::Back)
+}
+
+/// A digest of the number, the pattern and its length (FNV-1a).
+fn digest(pattern: &[u8], number: u64) -> u64 {
+    let bytes = number.to_le_bytes();
+    let all = bytes.iter().chain(pattern);
+    let hash = all.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    hash ^ pattern.len() as u64
+}
+
+/// A step of SplitMix64.
+fn mix(word: u64) -> u64 {
+    let word = word.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    word ^ (word >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use linecard::net::echo::answer_udp;
+
+    const WAY: Way = Way {
+        own_mac: [2, 0, 0, 0, 0, 1],
+        own_ip: [10, 0, 0, 1],
+        peer_mac: [2, 0, 0, 0, 0, 2],
+        peer_ip: [10, 0, 0, 2],
+    };
+
+    #[test]
+    fn an_answer_is_known_and_a_changed_one_too() {
+        for len in [SHORTEST, 64, 1000, LONGEST] {
+            let mut frame = vec![0; len];
+            make(&mut frame, &WAY, 7);
+            assert_eq!(check(&frame, &WAY), Came::Other, "a question is no answer");
+            assert!(answer_udp(&mut frame));
+            assert_eq!(check(&frame, &WAY), Came::Back(7));
+            for at in [NUMBER, CHECK, PATTERN, len - 1] {
+                let mut changed = frame.clone();
+                changed[at] ^= 1;
+                assert_eq!(check(&changed, &WAY), Came::Corrupted, "byte {at} of {len}");
+            }
+            assert_eq!(check(&frame[..len - 1], &WAY), Came::Corrupted);
+            frame.resize(len + 4, 0);
+            assert_eq!(check(&frame, &WAY), Came::Back(7), "padding does no harm");
+        }
+        assert_eq!(check(&[], &WAY), Came::Other);
+    }
+}

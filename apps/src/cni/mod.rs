@@ -1,0 +1,83 @@
+//! `linecard cni`: the container plugin, and what people do with it by hand.
+
+mod answer;
+mod check;
+mod frame;
+mod ping;
+mod port;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use linecard_cni::Output as Answer;
+
+use crate::error::Error;
+use crate::output::Output;
+
+/// Arguments of `linecard cni`.
+#[derive(Args)]
+#[command(
+    after_help = "Container runtimes call this program by the name of its plugin type, with CNI_COMMAND set and no arguments."
+)]
+pub(crate) struct CniArgs {
+    #[command(subcommand)]
+    command: Option<CniCommand>,
+}
+
+#[derive(Subcommand)]
+enum CniCommand {
+    /// Answer ARP, ping and UDP echo on this container's port, until it is ended
+    Answer(answer::AnswerArgs),
+    /// Test any CNI plugin against the specification
+    ///
+    /// Runs the plugin as a container runtime would, in network namespaces of its own; needs root. Exits with 0 when
+    /// everything that the specification requires is kept.
+    Check(check::CheckArgs),
+    /// Send checked packets from this container's port to another one's, and count what comes back
+    ///
+    /// The other end is `linecard cni answer`. Exits with 0 when every packet came back as it was sent.
+    Ping(ping::PingArgs),
+}
+
+/// Whether a container runtime calls: it sets `CNI_COMMAND` and gives no arguments.
+pub(crate) fn is_called_by_a_runtime(arguments: &[OsString]) -> bool {
+    let alone = match arguments {
+        [] => true,
+        [command] => command == "cni",
+        _ => false,
+    };
+    alone && std::env::var_os("CNI_COMMAND").is_some()
+}
+
+/// Runs the plugin: variables and standard input in, standard output and the exit code out.
+///
+/// # Errors
+/// Nobody takes the answer.
+pub(crate) fn run_plugin() -> Result<ExitCode, Error> {
+    let Answer { stdout, success } =
+        linecard_cni::invoke(|name| std::env::var_os(name), std::io::stdin().lock());
+    let mut output = Output::standard();
+    if !stdout.is_empty() {
+        crate::output::out!(output, "{stdout}\n");
+    }
+    output.finish(true)?;
+    Ok(if success { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Runs a sub-command.
+///
+/// # Errors
+/// What the sub-command could not do.
+pub(crate) fn run(args: &CniArgs) -> Result<ExitCode, Error> {
+    match &args.command {
+        None => Err(Error::Usage(
+            "`linecard cni` is called by container runtimes, which set CNI_COMMAND; `linecard cni --help` lists what it \
+             does for people"
+                .into(),
+        )),
+        Some(CniCommand::Answer(args)) => answer::run(args),
+        Some(CniCommand::Check(args)) => check::run(args),
+        Some(CniCommand::Ping(args)) => ping::run(args),
+    }
+}

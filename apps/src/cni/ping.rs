@@ -1,0 +1,219 @@
+//! The end that asks and checks.
+
+use std::net::Ipv4Addr;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use linecard::mempool::{Burst, Pool};
+use linecard::net::arp::{Arp, REPLY};
+use linecard::net::ether::{Ethernet, ether_type};
+use linecard::net::{Header, MacAddr};
+use linecard::pmd::Port;
+use serde::Serialize;
+
+use super::frame::{Came, LONGEST, SHORTEST, Way, check, make};
+use super::port::{Opened, PortArgs, interrupted};
+use crate::error::Error;
+use crate::output::{Output, out};
+
+/// Arguments of `linecard cni ping`.
+#[derive(Args)]
+pub(super) struct PingArgs {
+    #[command(flatten)]
+    port: PortArgs,
+    /// The IPv4 address of the other end
+    #[arg(long)]
+    to: Ipv4Addr,
+    /// Packets to send
+    #[arg(long, default_value_t = 100_000)]
+    count: u64,
+    /// Seconds to wait for the other end, and for a packet that does not come back
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    wait: u32,
+    /// Print one line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Packets that may be on their way: no ring is full.
+const WINDOW: u64 = 64;
+/// Between two questions for an address.
+const ASK_EVERY: Duration = Duration::from_millis(100);
+/// Lengths in turn.
+const LENGTHS: [usize; 6] = [SHORTEST, 64, 128, 590, 1024, LONGEST];
+
+/// What became of the packets.
+#[derive(Debug, Default, Serialize)]
+struct Report {
+    sent: u64,
+    returned: u64,
+    lost: u64,
+    duplicated: u64,
+    corrupted: u64,
+    seconds: f64,
+}
+
+pub(super) fn run(args: &PingArgs) -> Result<ExitCode, Error> {
+    let ended = interrupted()?;
+    let mut opened = args.port.open()?;
+    let patience = Duration::from_secs(args.wait.into());
+    let peer_ip = args.to.octets();
+    let peer_mac = resolve(&mut opened, peer_ip, patience, &ended)?.ok_or_else(|| {
+        Error::Failed(format!(
+            "nobody answers for {} in {} s; start `linecard cni answer` there",
+            args.to, args.wait
+        ))
+    })?;
+    let way = Way { own_mac: opened.mac.0, own_ip: opened.ip, peer_mac: peer_mac.0, peer_ip };
+    let Opened { mut port, pool, .. } = opened;
+    let seen = vec![false; usize::try_from(args.count).unwrap_or(0)];
+    let mut run = Run { count: args.count, patience, report: Report::default(), seen };
+    let start = Instant::now();
+    let done = run.exchange(&mut port, &pool, &way, &ended);
+    port.stop();
+    done?;
+    let mut report = run.report;
+    report.seconds = start.elapsed().as_secs_f64();
+    report.lost = report.sent.saturating_sub(report.returned);
+    tell(&report, args, peer_mac)
+}
+
+fn tell(report: &Report, args: &PingArgs, peer: MacAddr) -> Result<ExitCode, Error> {
+    let mut output = Output::standard();
+    let Report { sent, returned, lost, duplicated, corrupted, seconds } = report;
+    match args.json {
+        true => out!(output, "{}\n", serde_json::to_string(report).unwrap_or_default()),
+        false => out!(
+            output,
+            "{sent} packets to {} at {peer}: {returned} came back checked, {lost} lost, {duplicated} duplicated, \
+             {corrupted} corrupted, {seconds:.2} s\n",
+            args.to
+        ),
+    }
+    output.finish(true)?;
+    match *returned == args.count && lost + duplicated + corrupted == 0 {
+        true => Ok(ExitCode::SUCCESS),
+        false => Ok(ExitCode::FAILURE),
+    }
+}
+
+/// Asks who has `ip` until somebody says so; `None` when nobody does.
+fn resolve(
+    opened: &mut Opened,
+    ip: [u8; 4],
+    patience: Duration,
+    ended: &AtomicBool,
+) -> Result<Option<MacAddr>, Error> {
+    let (start, mut asked) = (Instant::now(), None::<Instant>);
+    let (mut sending, mut received) = (Burst::new(), Burst::new());
+    let (rx, tx) = queues(&mut opened.port)?;
+    while start.elapsed() < patience && !ended.load(Ordering::Relaxed) {
+        // Again and again: what is sent before the other end polls may be lost.
+        if asked.is_none_or(|asked| asked.elapsed() > ASK_EVERY) {
+            asked = Some(Instant::now());
+            let mut frame = [0; SHORTEST];
+            let ethernet = Ethernet {
+                destination: MacAddr::BROADCAST,
+                source: opened.mac,
+                ether_type: ether_type::ARP.into(),
+            };
+            let _ = ethernet.store(&mut frame);
+            let _ = Arp::request(opened.mac, opened.ip, ip).store(&mut frame[Ethernet::LEN..]);
+            if let Some(mut packet) = opened.pool.get()
+                && let Some(room) = packet.append(frame.len())
+            {
+                room.copy_from_slice(&frame);
+                let _ = sending.push(packet);
+            }
+            tx.tx_burst(&mut sending);
+        }
+        rx.rx_burst(&mut received);
+        let told = received.iter().find_map(|packet| {
+            let arp = packet.data().get(Ethernet::LEN..).and_then(Arp::load)?;
+            let ours =
+                arp.is_ipv4_over_ethernet() && arp.operation.get() == REPLY && arp.sender_protocol == ip;
+            ours.then_some(arp.sender_hardware)
+        });
+        received.clear();
+        if told.is_some() {
+            return Ok(told);
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    Ok(None)
+}
+
+type Queues<'a> = (&'a mut dyn linecard::pmd::RxQueue, &'a mut dyn linecard::pmd::TxQueue);
+
+fn queues(port: &mut Port) -> Result<Queues<'_>, Error> {
+    match (port.rx.first_mut(), port.tx.first_mut()) {
+        (Some(rx), Some(tx)) => Ok((&mut **rx, &mut **tx)),
+        _ => Err(Error::Failed("the port has no queues; run `linecard doctor`".into())),
+    }
+}
+
+/// Packets of one run.
+struct Run {
+    count: u64,
+    /// How long nothing may come back.
+    patience: Duration,
+    report: Report,
+    seen: Vec<bool>,
+}
+
+impl Run {
+    fn exchange(&mut self, port: &mut Port, pool: &Pool, way: &Way, ended: &AtomicBool) -> Result<(), Error> {
+        let (rx, tx) = queues(port)?;
+        let (mut sending, mut received) = (Burst::new(), Burst::new());
+        let (count, patience) = (self.count, self.patience);
+        let mut last = Instant::now();
+        while self.report.returned < count && last.elapsed() < patience && !ended.load(Ordering::Relaxed) {
+            let on_way = self.report.sent - self.report.returned.min(self.report.sent);
+            let room = WINDOW.saturating_sub(on_way).min(count - self.report.sent);
+            for _ in 0..room {
+                let number = self.report.sent;
+                let len = LENGTHS[(number % LENGTHS.len() as u64) as usize];
+                let Some(mut packet) = pool.get() else { break };
+                let Some(frame) = packet.append(len) else { break };
+                make(frame, way, number);
+                if sending.push(packet).is_err() {
+                    break;
+                }
+                self.report.sent += 1;
+            }
+            tx.tx_burst(&mut sending);
+            match rx.rx_burst(&mut received) {
+                0 => {
+                    tx.reclaim();
+                    std::thread::yield_now();
+                }
+                _ => {
+                    self.take(&mut received, way);
+                    last = Instant::now();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, received: &mut Burst, way: &Way) {
+        for packet in received.iter() {
+            match check(packet.data(), way) {
+                Came::Back(number) => match usize::try_from(number).ok().and_then(|at| self.seen.get_mut(at))
+                {
+                    Some(seen) if !*seen => {
+                        *seen = true;
+                        self.report.returned += 1;
+                    }
+                    Some(_) => self.report.duplicated += 1,
+                    None => self.report.corrupted += 1,
+                },
+                Came::Corrupted => self.report.corrupted += 1,
+                Came::Other => {}
+            }
+        }
+        received.clear();
+    }
+}

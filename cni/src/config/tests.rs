@@ -1,0 +1,84 @@
+use super::*;
+
+fn environment(args: &str) -> Environment {
+    Environment::read(|name| match name {
+        "CNI_COMMAND" => Some("ADD".into()),
+        "CNI_CONTAINERID" => Some("box".into()),
+        "CNI_NETNS" => Some("/run/netns/box".into()),
+        "CNI_IFNAME" => Some("net1".into()),
+        "CNI_ARGS" => Some(args.into()),
+        _ => None,
+    })
+    .expect("complete")
+}
+
+fn read(more: &str, args: &str) -> Result<Config, Error> {
+    let text = format!(r#"{{"cniVersion": "1.1.0", "name": "fast", "type": "linecard"{more}}}"#);
+    Config::read(text.as_bytes(), &environment(args))
+}
+
+#[test]
+fn what_is_wrong_is_named_with_its_value() {
+    for (more, code, part) in [
+        (r#", "cniVersion": "9.9.9""#, 1, "cniVersion '9.9.9'"),
+        (r#", "cniVersion": 1"#, 7, "'cniVersion' is 1"),
+        (r#", "name": """#, 7, "'name' is"),
+        (r#", "name": "a/b""#, 7, "'name' is \"a/b\""),
+        (r#", "vlan": 4095"#, 7, "'vlan' is 4095: give a number from 1 to 4094"),
+        (r#", "vlan": -1"#, 7, "'vlan' is -1"),
+        (r#", "queues": 1.5"#, 7, "'queues' is 1.5"),
+        (r#", "mtu": 70000"#, 7, "'mtu' is 70000"),
+        (r#", "mac": "01:00:5e:00:00:01""#, 7, "'mac' is"),
+        (r#", "mac": 5"#, 7, "'mac' is 5"),
+        (r#", "link": "yes""#, 7, "'link' is \\\"yes\\\""),
+        (r#", "mode": "volume""#, 7, "give one of abstract, socket-dir"),
+        (r#", "listen": "container""#, 7, "add \\\"mode\\\""),
+        (r#", "socketDir": "run""#, 7, "give an absolute path"),
+        (r#", "socketDir": "/run/../etc""#, 7, "without '..'"),
+        (r#", "ipam": "host-local""#, 7, "'ipam' is"),
+        (r#", "ipam": {"type": "../sh"}"#, 7, "'ipam.type' is"),
+        (r#", "runtimeConfig": []"#, 7, "'runtimeConfig' is []"),
+        (r#", "runtimeConfig": {"mac": "x"}"#, 7, "'runtimeConfig.mac' is"),
+        (r#", "runtimeConfig": {"ips": ["10.0.0.1/33"]}"#, 7, "at most 32 bits"),
+        (r#", "args": {"cni": {"ips": "10.0.0.1"}}"#, 7, "'args.cni.ips' is"),
+        (r#", "prevResult": []"#, 7, "'prevResult' is []"),
+        (r#", "prevResult": {"interfaces": 1}"#, 7, "'prevResult.interfaces' is 1"),
+        (r#", "cni.dev/valid-attachments": [{"containerID": "a"}]"#, 7, "'containerID' and 'ifname'"),
+    ] {
+        let error = read(more, "").expect_err(more);
+        let text = error.to_string().replace('"', "\\\"");
+        let part = part.replace('"', "\\\"").replace("\\\\", "\\");
+        assert!(error.code.number() == code && text.contains(&part), "{more}: {error:?}");
+    }
+    for bytes in [&b""[..], b"[]", b"nul", b"{", b"\xff"] {
+        assert_eq!(Config::read(bytes, &environment("")).expect_err("no object").code, Code::Decode);
+    }
+    let deep = "[".repeat(100_000);
+    assert_eq!(Config::read(deep.as_bytes(), &environment("")).expect_err("too deep").code, Code::Decode);
+}
+
+#[test]
+fn addresses_come_from_the_most_particular_source() {
+    let mac = |more: &str, args: &str| read(more, args).expect("valid").mac.map(|mac| mac.0[5]);
+    let own = r#", "mac": "02:00:00:00:00:04""#;
+    let args = r#", "args": {"cni": {"mac": "02:00:00:00:00:02"}}"#;
+    let runtime = r#", "runtimeConfig": {"mac": "02:00:00:00:00:01"}"#;
+    let variable = "IgnoreUnknown=1;MAC=02:00:00:00:00:03";
+    assert_eq!(mac(&format!("{own}{args}{runtime}"), variable), Some(1));
+    assert_eq!(mac(&format!("{own}{args}"), variable), Some(2));
+    assert_eq!(mac(own, variable), Some(3));
+    assert_eq!(mac(own, ""), Some(4));
+    assert_eq!(mac("", ""), None);
+    let ips = read("", "IP=10.0.0.9,fd00::9/64").expect("valid").ips;
+    assert_eq!(ips.iter().map(Cidr::to_string).collect::<Vec<_>>(), ["10.0.0.9/32", "fd00::9/64"]);
+}
+
+#[test]
+fn both_names_of_the_valid_attachments_are_read() {
+    for key in ["cni.dev/valid-attachments", "cni.dev/attachments"] {
+        let more = format!(r#", "{key}": [{{"containerID": "a", "ifname": "b"}}]"#);
+        let valid = read(&more, "").expect("valid").valid.expect("a list");
+        assert_eq!(valid, [Attachment::new("a", "b").expect("legal")]);
+    }
+    assert!(read("", "").expect("valid").valid.is_none());
+}

@@ -1,0 +1,127 @@
+//! Errors as the specification has them: a code, a short message, details with a remedy.
+
+use std::fmt;
+
+use serde_json::{Value, json};
+
+/// The specification's error codes, libcni's code 8, and codes of our own from 100.
+///
+/// ```
+/// use linecard_cni::Code;
+/// assert_eq!(Code::Config.number(), 7);
+/// assert_eq!(Code::Other(123).number(), 123);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Code {
+    /// The configuration's `cniVersion` is not one we speak.
+    IncompatibleVersion,
+    /// A field of the configuration that cannot be honoured.
+    UnsupportedField,
+    /// The container is unknown.
+    UnknownContainer,
+    /// A `CNI_…` variable is missing or unusable.
+    Environment,
+    /// Reading or writing failed.
+    Io,
+    /// What should be JSON of a certain shape is not.
+    Decode,
+    /// The configuration is not valid.
+    Config,
+    /// `CNI_NETNS` does not name a network namespace that can be used.
+    Namespace,
+    /// Trying again later may help.
+    TryAgain,
+    /// The plugin cannot serve ADD.
+    NotAvailable,
+    /// The plugin cannot serve ADD, and existing ports may not work.
+    LimitedConnectivity,
+    /// The attachment or its interface exists already.
+    Exists,
+    /// The switch refused.
+    Switch,
+    /// CHECK found something that is not as it should be.
+    CheckFailed,
+    /// A delegated plugin's own code.
+    Other(u32),
+}
+
+impl Code {
+    /// The number on the wire.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        match self {
+            Self::IncompatibleVersion => 1,
+            Self::UnsupportedField => 2,
+            Self::UnknownContainer => 3,
+            Self::Environment => 4,
+            Self::Io => 5,
+            Self::Decode => 6,
+            Self::Config => 7,
+            Self::Namespace => 8,
+            Self::TryAgain => 11,
+            Self::NotAvailable => 50,
+            Self::LimitedConnectivity => 51,
+            Self::Exists => 100,
+            Self::Switch => 101,
+            Self::CheckFailed => 102,
+            Self::Other(number) => number,
+        }
+    }
+}
+
+/// Why a command failed. podman and kubelet print `msg: details` on one line, so `details` ends with what to do.
+///
+/// ```
+/// use linecard_cni::{Code, Error};
+/// let error = Error::new(Code::Config, "'mtu' is 10", "give 68 to 65535");
+/// assert_eq!(error.to_string(), "'mtu' is 10: give 68 to 65535");
+/// assert_eq!(error.to_json("1.0.0")["code"], 7);
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    /// Which kind of failure it is.
+    pub code: Code,
+    /// What is wrong, in a clause.
+    pub msg: String,
+    /// What is allowed and what to do.
+    pub details: String,
+}
+
+impl Error {
+    /// An error of that kind.
+    #[must_use]
+    pub fn new(code: Code, msg: impl Into<String>, details: impl Into<String>) -> Self {
+        Self { code, msg: msg.into(), details: details.into() }
+    }
+
+    /// The error object that a plugin writes to standard output.
+    #[must_use]
+    pub fn to_json(&self, version: &str) -> Value {
+        json!({
+            "cniVersion": version,
+            "code": self.code.number(),
+            "msg": self.msg,
+            "details": self.details,
+        })
+    }
+
+    pub(crate) fn io(action: impl fmt::Display, source: &std::io::Error, remedy: &str) -> Self {
+        Self::new(Code::Io, format!("{action}: {source}"), remedy)
+    }
+
+    pub(crate) fn config(msg: impl Into<String>, details: impl Into<String>) -> Self {
+        Self::new(Code::Config, msg, details)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.details.is_empty() {
+            true => f.write_str(&self.msg),
+            false => write!(f, "{}: {}", self.msg, self.details),
+        }
+    }
+}
+
+impl std::error::Error for Error {}

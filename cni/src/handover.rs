@@ -1,0 +1,150 @@
+//! How a port's socket comes to its container.
+
+use std::fs::{self, DirBuilder, Permissions};
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use linecard_switch::api::{Again, PortKind};
+use serde_json::json;
+
+use crate::config::{Config, Mode};
+use crate::environment::Attachment;
+use crate::error::Error;
+use crate::netns::Netns;
+use crate::state::{private_folder, write};
+
+/// Most bytes of a socket's path (`sun_path` without the final zero).
+const MAX_PATH: usize = 107;
+
+/// The abstract socket of the interface `ifname` in its container, without the leading zero.
+///
+/// ```
+/// assert_eq!(linecard_cni::abstract_name("net1"), "vport/net1");
+/// ```
+#[must_use]
+pub fn abstract_name(ifname: &str) -> String {
+    format!("vport/{ifname}")
+}
+
+/// A socket that a container can reach, and what the switch is told about it.
+#[derive(Debug)]
+pub(crate) struct Handover {
+    pub(crate) kind: PortKind,
+    pub(crate) listener: Option<UnixListener>,
+    /// Where it is in the file system.
+    pub(crate) socket: Option<PathBuf>,
+}
+
+impl Handover {
+    pub(crate) fn listener(&self) -> Option<BorrowedFd<'_>> {
+        self.listener.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Makes what `config.mode` asks for.
+    pub(crate) fn make(
+        config: &Config,
+        attachment: &Attachment,
+        netns: &Netns,
+        path: &Path,
+    ) -> Result<Self, Error> {
+        let Mode::SocketDir { below, container_listens } = &config.mode else {
+            let name = abstract_name(attachment.ifname());
+            let listener = netns.listen(&name)?;
+            let kind = PortKind::VhostUserFd { again: Some(Again { netns: path.into(), name }) };
+            return Ok(Self { kind, listener: Some(listener), socket: None });
+        };
+        let folder = folder(config, attachment).unwrap_or_else(|| below.clone());
+        make_folder(below, &folder, &config.switch, *container_listens)?;
+        let path = folder.join("sock");
+        let rights = (!container_listens).then(|| "0666".to_owned());
+        let kind =
+            PortKind::VhostUser { path: path.clone(), client: *container_listens, mode: rights, group: None };
+        Ok(Self { kind, listener: None, socket: Some(path) })
+    }
+}
+
+/// The folder of an attachment's socket.
+pub(crate) fn folder(config: &Config, attachment: &Attachment) -> Option<PathBuf> {
+    match &config.mode {
+        Mode::Abstract => None,
+        Mode::SocketDir { below, .. } => Some(below.join(attachment.to_string())),
+    }
+}
+
+/// Checks what can be checked before anything is made.
+pub(crate) fn check(config: &Config, attachment: &Attachment) -> Result<(), Error> {
+    let Some(path) = folder(config, attachment).map(|folder| folder.join("sock")) else { return Ok(()) };
+    match path.as_os_str().len() {
+        0..=MAX_PATH => Ok(()),
+        len => Err(Error::config(
+            format!("the socket's path {} has {len} bytes", path.display()),
+            format!("a socket's path has at most {MAX_PATH}; give a shorter 'socketDir'"),
+        )),
+    }
+}
+
+/// `below` may be entered by the switch's user only, so that the sockets in it can be open to any user that has one of the
+/// folders mounted: containers run as whom they like.
+fn make_folder(below: &Path, folder: &Path, switch: &Path, container_listens: bool) -> Result<(), Error> {
+    let failed = |action: &str, error: &std::io::Error| {
+        Error::io(
+            format!("{action} the folder {}", folder.display()),
+            error,
+            "run the plugin as root, or give another 'socketDir'",
+        )
+    };
+    let owner = fs::metadata(switch).ok().map(|meta| meta.uid());
+    if fs::symlink_metadata(below).is_err() {
+        private_folder(below)?;
+        // Without the right to do so, the switch's user is ours or the socket will say what is missing.
+        let _ = owner.map(|owner| chown(below, Some(owner), None));
+    }
+    private_folder(below)?;
+    match DirBuilder::new().mode(0o700).create(folder) {
+        // Left by a plugin that was killed: what a container put there is not ours to use.
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            remove_folder(folder)?;
+            DirBuilder::new().mode(0o700).create(folder).map_err(|error| failed("making", &error))?;
+        }
+        made => made.map_err(|error| failed("making", &error))?,
+    }
+    let _ = owner.map(|owner| std::os::unix::fs::lchown(folder, Some(owner), None));
+    let mode = if container_listens { 0o777 } else { 0o755 };
+    fs::set_permissions(folder, Permissions::from_mode(mode)).map_err(|error| failed("opening", &error))
+}
+
+/// Removes an attachment's folder and what a container put there; links in it are removed, not followed.
+pub(crate) fn remove_folder(folder: &Path) -> Result<(), Error> {
+    let removed = match fs::symlink_metadata(folder) {
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(folder),
+        Ok(_) => fs::remove_file(folder),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Err(Error::io(format!("removing {}", folder.display()), &error, "remove it by hand"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes the Network Plumbing Working Group's device information (1.1.0) for the container's side, unless somebody has.
+pub(crate) fn write_device_info(file: &Path, socket: &Path, container_listens: bool) -> Result<(), Error> {
+    if let Some(folder) = file.parent() {
+        fs::create_dir_all(folder).map_err(|error| {
+            let remedy = "run the plugin as root, or leave the capability CNIDeviceInfoFile out";
+            Error::io(format!("making the folder {}", folder.display()), &error, remedy)
+        })?;
+    }
+    // The mode is the container's: it connects to a socket of the host, or serves its own.
+    let mode = if container_listens { "server" } else { "client" };
+    let info = json!({
+        "type": "vhost-user",
+        "version": "1.1.0",
+        "vhost-user": {"mode": mode, "path": socket.to_string_lossy()},
+    });
+    write(file, &info)
+}

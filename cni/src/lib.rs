@@ -1,0 +1,42 @@
+//! A CNI plugin that gives containers ports on `linecard switch`, and what belongs to it.
+//!
+//! The plugin speaks the versions 0.3.0 to 1.1.0 of the Container Network Interface specification. A container reaches its port
+//! by an abstract Unix socket in its own network namespace, `@vport/<ifname>`: it needs no volume, no device, no capability
+//! and no hugepages. The listening socket is made by the plugin, inside, and passed to the switch.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `environment`, `config` | what a runtime says, checked |
+//! | `attach`, `detach` | ADD and CHECK; DEL and GC |
+//! | `state` | records of attachments, so that a killed plugin leaves nothing that DEL or GC cannot undo |
+//! | `result` | results in the layout of each version |
+//! | [`check`] | a test of any plugin against the specification |
+#![forbid(unsafe_code)]
+
+mod address;
+mod attach;
+pub mod check;
+mod config;
+mod detach;
+mod environment;
+mod error;
+mod exec;
+mod handover;
+mod link;
+mod netns;
+mod plugin;
+mod result;
+mod sandbox;
+mod state;
+mod switch;
+mod version;
+
+pub use address::{Cidr, Mac};
+pub use config::{Config, MAX_CONFIG, Mode, SOCKET_DIR, STATE_DIR, SWITCH};
+pub use environment::{Attachment, Command, Environment, MAX_CONTAINER_ID, MAX_IFNAME};
+pub use error::{Code, Error};
+pub use exec::{Answer, Run, find_plugin};
+pub use handover::abstract_name;
+pub use plugin::{Output, invoke};
+pub use sandbox::Sandbox;
+pub use version::Version;

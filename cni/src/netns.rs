@@ -1,0 +1,120 @@
+//! A container's network namespace.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener};
+use std::path::Path;
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Code, Error};
+
+/// `f_type` of files that are namespaces (`linux/magic.h`).
+const NSFS_MAGIC: u64 = 0x6e73_6673;
+
+/// Device and inode of a namespace: the same while it exists, whatever name leads to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+/// A network namespace that is open, and so exists.
+#[derive(Debug)]
+pub(crate) struct Netns {
+    file: File,
+    pub(crate) identity: Identity,
+}
+
+impl Netns {
+    /// Opens the namespace at `path`.
+    pub(crate) fn open(path: &Path) -> Result<Self, Error> {
+        let failed = |problem: String| {
+            Error::new(
+                Code::Namespace,
+                format!("CNI_NETNS {}: {problem}", path.display()),
+                "give the path of a network namespace, such as /run/netns/NAME or /proc/PID/ns/net",
+            )
+        };
+        // Opening a pipe would wait for its other end; a namespace's file does not care.
+        let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC | rustix::fs::OFlags::NONBLOCK;
+        let file = rustix::fs::open(path, flags, rustix::fs::Mode::empty())
+            .map_err(|error| failed(io::Error::from(error).to_string()))?;
+        if !rustix::fs::fstatfs(&file).is_ok_and(|fs| fs.f_type as u64 == NSFS_MAGIC) {
+            return Err(failed("it is no namespace".into()));
+        }
+        let identity = identity(&file).map_err(|error| failed(error.to_string()))?;
+        Ok(Self { file: file.into(), identity })
+    }
+
+    /// Whether it is the one this process runs in.
+    pub(crate) fn is_own(&self) -> bool {
+        File::open("/proc/thread-self/ns/net").and_then(identity).is_ok_and(|own| own == self.identity)
+    }
+
+    /// Does `work` inside, on a thread of its own.
+    pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
+        let inside = || -> io::Result<T> {
+            move_into_link_name_space(self.file.as_fd(), Some(LinkNameSpaceType::Network))?;
+            Ok(work())
+        };
+        let outcome = std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().name("netns".into()).spawn_scoped(scope, inside)?;
+            thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread inside ended early")))
+        });
+        outcome.map_err(|error| {
+            Error::new(
+                Code::Namespace,
+                format!("entering the container's network namespace: {error}"),
+                "run the plugin as root (CAP_SYS_ADMIN), or use \"mode\": \"socket-dir\"",
+            )
+        })
+    }
+
+    /// Whether there is a kernel interface of that name inside.
+    pub(crate) fn has_interface(&self, name: &str) -> Result<bool, Error> {
+        self.run(|| {
+            let socket =
+                rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None);
+            socket.is_ok_and(|socket| rustix::net::netdevice::name_to_index(socket, name).is_ok())
+        })
+    }
+
+    /// A socket that listens at the abstract name `name` inside.
+    pub(crate) fn listen(&self, name: &str) -> Result<UnixListener, Error> {
+        let bound = self.run(|| UnixListener::bind_addr(&SocketAddr::from_abstract_name(name)?))?;
+        bound.map_err(|error| match error.kind() {
+            io::ErrorKind::AddrInUse => Error::new(
+                Code::Exists,
+                format!("somebody listens at @{name} in the container's network namespace already"),
+                "use another interface name, or end what listens there",
+            ),
+            _ => Error::io(
+                format!("listening at @{name} in the container's network namespace"),
+                &error,
+                "see the limits of open files and memory",
+            ),
+        })
+    }
+}
+
+fn identity(file: impl AsFd) -> io::Result<Identity> {
+    let stat = rustix::fs::fstat(file)?;
+    Ok(Identity { device: stat.st_dev, inode: stat.st_ino })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_namespace_is_refused() {
+        for path in ["/no/such/netns", "/proc/self/status", "/", "relative"] {
+            assert_eq!(Netns::open(Path::new(path)).expect_err(path).code, Code::Namespace);
+        }
+        assert!(Netns::open(Path::new("/proc/self/ns/net")).expect("ours").is_own());
+    }
+}

@@ -1,0 +1,365 @@
+//! What the plugin remembers of each attachment: one file each in a folder that only its owner may enter, written whole or
+//! not at all, and a lock while one plugin works on an attachment.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::FlockOperation;
+use serde::{Deserialize, Serialize};
+
+use crate::address::Mac;
+use crate::environment::Attachment;
+use crate::error::{Code, Error};
+use crate::netns::Identity;
+
+/// How long a plugin waits for another one that works on the same attachment.
+const PATIENCE: Duration = Duration::from_secs(30);
+const RECORD: &str = ".json";
+const DETACHED: &str = ".detached";
+const LOCK: &str = ".lock";
+
+/// One attachment: written before the first step of ADD, so that whatever a killed plugin did can be undone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) attachment: Attachment,
+    pub(crate) network: String,
+    /// ADD came to its end.
+    pub(crate) complete: bool,
+    /// Of the machine's start: a namespace's identity means nothing after the next one.
+    pub(crate) boot: String,
+    pub(crate) netns: Option<Identity>,
+    pub(crate) switch: PathBuf,
+    /// The folder that was made for the socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) folder: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) device_info: Option<PathBuf>,
+    /// A kernel interface was made beside the port, in this namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) link: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) mac: Option<Mac>,
+    /// What was asked of the switch, for CHECK.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) port: Option<serde_json::Value>,
+}
+
+/// A port that could not be removed because the switch was not there.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Detached {
+    pub(crate) port: String,
+    pub(crate) switch: PathBuf,
+}
+
+/// The folder of records.
+#[derive(Debug)]
+pub(crate) struct State {
+    folder: PathBuf,
+}
+
+/// While it exists, no other plugin works on the attachment. Its file goes with it.
+#[derive(Debug)]
+pub(crate) struct Lock {
+    path: PathBuf,
+    _file: File,
+}
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // While the lock is still held: who waits for it sees that the file is gone and makes a new one.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+impl State {
+    /// The state in `folder`, which is made if need be.
+    pub(crate) fn open(folder: &Path) -> Result<Self, Error> {
+        private_folder(folder)?;
+        Ok(Self { folder: folder.into() })
+    }
+
+    /// As [`open`](Self::open), but `None` where there is none.
+    pub(crate) fn open_existing(folder: &Path) -> Option<Self> {
+        folder.is_dir().then(|| Self { folder: folder.into() })
+    }
+
+    fn path(&self, name: impl std::fmt::Display, suffix: &str) -> PathBuf {
+        self.folder.join(format!("{name}{suffix}"))
+    }
+
+    /// Waits until no other plugin works on `attachment`.
+    pub(crate) fn lock(&self, attachment: &Attachment) -> Result<Lock, Error> {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if let Some(lock) = self.try_lock(&attachment.to_string())? {
+                return Ok(lock);
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Err(Error::new(
+            Code::TryAgain,
+            format!("another plugin has worked on {attachment} for {} s", PATIENCE.as_secs()),
+            "try again later",
+        ))
+    }
+
+    /// The lock of that name; `None` while somebody has it.
+    fn try_lock(&self, name: &str) -> Result<Option<Lock>, Error> {
+        let path = self.path(name, LOCK);
+        let failed = |error: io::Error| {
+            Error::io(format!("locking {}", path.display()), &error, "free space, or see the folder's rights")
+        };
+        let file = create(&path, false).map_err(failed)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            // Its last owner may have removed it between our two calls.
+            Ok(()) if same_file(&file, &path) => Ok(Some(Lock { path, _file: file })),
+            Ok(()) => Ok(None),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(error) => Err(failed(error.into())),
+        }
+    }
+
+    pub(crate) fn read(&self, attachment: &Attachment) -> Option<Record> {
+        read(&self.path(attachment, RECORD))
+    }
+
+    pub(crate) fn write(&self, record: &Record) -> Result<(), Error> {
+        write(&self.path(&record.attachment, RECORD), record)
+    }
+
+    /// Forgets an attachment; it may be unknown.
+    pub(crate) fn remove(&self, attachment: &Attachment) -> Result<(), Error> {
+        remove(&self.path(attachment, RECORD))
+    }
+
+    /// Every attachment that has a record, readable or not.
+    pub(crate) fn attachments(&self) -> Vec<Attachment> {
+        let name = |name: &str| {
+            let (container, ifname) = name.strip_suffix(RECORD)?.split_once('@')?;
+            Attachment::new(container, ifname).ok()
+        };
+        self.names().iter().filter_map(|entry| name(entry)).collect()
+    }
+
+    fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+    }
+
+    /// Remembers a port that the switch has to remove once it is there again.
+    pub(crate) fn detach_later(&self, detached: &Detached) -> Result<(), Error> {
+        write(&self.path(&detached.port, DETACHED), detached)
+    }
+
+    /// Does `remove` for each port that was to be removed later, and forgets those for which it succeeds. Ports that
+    /// another plugin works on are left to it.
+    pub(crate) fn catch_up(&self, mut removed: impl FnMut(&Detached) -> bool) {
+        for name in self.names().iter().filter_map(|name| name.strip_suffix(DETACHED)) {
+            let Ok(Some(_lock)) = self.try_lock(name) else { continue };
+            let path = self.path(name, DETACHED);
+            let done = match read::<Detached>(&path) {
+                Some(detached) => removed(&detached),
+                None => true,
+            };
+            if done {
+                let _ = fs::remove_file(&path);
+            }
+        }
+    }
+
+    /// Forgets that the port of `attachment` was to be removed later; whether it was.
+    pub(crate) fn was_detached(&self, attachment: &Attachment) -> bool {
+        fs::remove_file(self.path(attachment, DETACHED)).is_ok()
+    }
+
+    /// Removes what killed plugins left: half-written files, and locks that nobody holds.
+    pub(crate) fn sweep(&self) {
+        for name in self.names() {
+            let half = name.strip_prefix('.').and_then(|name| name.strip_suffix(".new"));
+            let of = match half {
+                Some(name) => name.strip_suffix(RECORD).or_else(|| name.strip_suffix(DETACHED)),
+                None => name.strip_suffix(LOCK),
+            };
+            // The lock's file goes with the lock.
+            let Some(Ok(Some(_lock))) = of.map(|of| self.try_lock(of)) else { continue };
+            if half.is_some() {
+                let _ = fs::remove_file(self.folder.join(&name));
+            }
+        }
+    }
+}
+
+/// What identifies this start of the machine.
+pub(crate) fn boot() -> String {
+    let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    id.trim().to_owned()
+}
+
+/// Makes `folder` and those above it; only their owner may enter them, and a link in the last place is refused.
+pub(crate) fn private_folder(folder: &Path) -> Result<(), Error> {
+    let failed = |error: io::Error| {
+        let remedy = "run the plugin as root, or name another folder in the configuration";
+        Error::io(format!("making the folder {}", folder.display()), &error, remedy)
+    };
+    if let Some(above) = folder.parent() {
+        // Sockets below are for others too: who may use them is said by the folders they are in.
+        DirBuilder::new().recursive(true).mode(0o755).create(above).map_err(failed)?;
+    }
+    match DirBuilder::new().mode(0o700).create(folder) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(failed(error)),
+        _ => {}
+    }
+    match fs::symlink_metadata(folder) {
+        Ok(meta) if meta.is_dir() => Ok(()),
+        Ok(_) => Err(Error::new(
+            Code::Io,
+            format!("{} is no folder", folder.display()),
+            "remove it, or name another folder in the configuration",
+        )),
+        Err(error) => Err(failed(error)),
+    }
+}
+
+fn create(path: &Path, new: bool) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).mode(0o600).custom_flags(rustix::fs::OFlags::NOFOLLOW.bits().cast_signed());
+    match new {
+        true => options.create_new(true).open(path),
+        false => options.create(true).truncate(false).open(path),
+    }
+}
+
+fn same_file(file: &File, path: &Path) -> bool {
+    let identity = |meta: fs::Metadata| (meta.dev(), meta.ino());
+    match (file.metadata(), fs::symlink_metadata(path)) {
+        (Ok(held), Ok(named)) => identity(held) == identity(named),
+        _ => false,
+    }
+}
+
+fn read<T: for<'a> Deserialize<'a>>(path: &Path) -> Option<T> {
+    serde_json::from_slice(&fs::read(path).ok()?).ok()
+}
+
+/// Writes `value` beside `path` and gives it that name when it is whole.
+pub(crate) fn write(path: &Path, value: &impl Serialize) -> Result<(), Error> {
+    let failed = |error: io::Error| {
+        Error::io(format!("writing {}", path.display()), &error, "free space, or see the folder's rights")
+    };
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let new = path.with_file_name(format!(".{name}.new"));
+    let bytes = serde_json::to_vec(value).map_err(|error| failed(error.into()))?;
+    let written = || -> io::Result<()> {
+        // One that a killed plugin left, or a link that somebody put there, is not written to.
+        let _ = fs::remove_file(&new);
+        let mut file = create(&new, true)?;
+        file.write_all(&bytes)?;
+        file.sync_all()?;
+        fs::rename(&new, path)
+    };
+    written().map_err(|error| {
+        let _ = fs::remove_file(&new);
+        failed(error)
+    })
+}
+
+/// Removes a file that may not be there.
+pub(crate) fn remove(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            Err(Error::io(format!("removing {}", path.display()), &error, "remove it by hand"))
+        }
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("linecard-cni-state-{name}-{}", std::process::id()))
+    }
+
+    fn record(attachment: &Attachment) -> Record {
+        Record {
+            attachment: attachment.clone(),
+            network: "fast".into(),
+            complete: false,
+            boot: boot(),
+            netns: None,
+            switch: "/run/s".into(),
+            folder: None,
+            device_info: None,
+            link: None,
+            mac: None,
+            port: None,
+        }
+    }
+
+    #[test]
+    fn records_come_back_and_leave_nothing() {
+        let folder = folder("records");
+        let state = State::open(&folder).expect("made");
+        let attachment = Attachment::new("box", "net1").expect("legal");
+        let lock = state.lock(&attachment).expect("free");
+        state.write(&record(&attachment)).expect("written");
+        assert_eq!(state.read(&attachment), Some(record(&attachment)));
+        assert_eq!(state.attachments(), [attachment.clone()]);
+        fs::write(state.path(&attachment, RECORD), "{").expect("cut off");
+        assert_eq!(state.read(&attachment), None);
+        assert_eq!(state.attachments().len(), 1, "an unreadable record is one all the same");
+        state.remove(&attachment).expect("removed");
+        state.remove(&attachment).expect("removed already");
+        drop(lock);
+        fs::write(folder.join(".x.json.new"), "").expect("a killed plugin's");
+        fs::write(folder.join("x@y.lock"), "").expect("a killed plugin's");
+        state.sweep();
+        fs::remove_dir(&folder).expect("empty");
+    }
+
+    #[test]
+    fn one_works_at_a_time() {
+        let folder = folder("lock");
+        let attachment = Attachment::new("box", "net1").expect("legal");
+        let inside = std::sync::atomic::AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let state = State::open(&folder).expect("made");
+                    for _ in 0..20 {
+                        let _lock = state.lock(&attachment).expect("in time");
+                        let others = inside.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                        assert_eq!(others, 0);
+                        inside.fetch_sub(1, std::sync::atomic::Ordering::SeqCst);
+                    }
+                });
+            }
+        });
+        fs::remove_dir(&folder).expect("empty");
+    }
+
+    #[test]
+    fn links_are_not_followed() {
+        let folder = folder("links");
+        let state = State::open(&folder).expect("made");
+        let attachment = Attachment::new("box", "net1").expect("legal");
+        let victim = folder.join("victim");
+        fs::write(&victim, "precious").expect("written");
+        for suffix in [".box@net1.json.new", "box@net1.json", "box@net1.lock"] {
+            std::os::unix::fs::symlink(&victim, folder.join(suffix)).expect("a link");
+        }
+        assert!(state.lock(&attachment).is_err());
+        state.write(&record(&attachment)).expect("written beside");
+        assert_eq!(fs::read_to_string(&victim).expect("there"), "precious");
+        assert_eq!(state.read(&attachment), Some(record(&attachment)));
+        let link = folder.with_extension("link");
+        std::os::unix::fs::symlink(&folder, &link).expect("a link");
+        assert!(private_folder(&link).expect_err("a link").msg.contains("is no folder"));
+        fs::remove_file(link).expect("removed");
+        fs::remove_dir_all(folder).expect("removed");
+    }
+}

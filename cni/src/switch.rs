@@ -1,0 +1,70 @@
+//! What the plugin asks of `linecard switch`.
+
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+
+use linecard_switch::api::{Client, ClientError, Code as SwitchCode, PortInfo, PortSpec};
+
+use crate::error::{Code, Error};
+
+/// A connection to the switch, or why there is none.
+#[derive(Debug)]
+pub(crate) struct Switch {
+    client: Client,
+}
+
+impl Switch {
+    pub(crate) fn connect(path: &Path) -> Result<Self, Error> {
+        Client::connect(path).map(|client| Self { client }).map_err(told)
+    }
+
+    pub(crate) fn add(&mut self, spec: &PortSpec, listener: Option<BorrowedFd<'_>>) -> Result<(), Error> {
+        self.client.port_add(spec, listener).map(drop).map_err(told)
+    }
+
+    pub(crate) fn remove(&mut self, port: &str) -> Result<(), Error> {
+        self.client.port_remove(port).map(drop).map_err(told)
+    }
+
+    pub(crate) fn list(&mut self) -> Result<Vec<PortInfo>, Error> {
+        self.client.port_list().map_err(told)
+    }
+
+    /// The port of that name; `None` if there is none.
+    pub(crate) fn show(&mut self, port: &str) -> Result<Option<PortInfo>, Error> {
+        match self.client.port_show(port) {
+            Ok(info) => Ok(Some(info)),
+            Err(ClientError::Refused(problem)) if problem.code == SwitchCode::NotFound => Ok(None),
+            Err(error) => Err(told(error)),
+        }
+    }
+
+    pub(crate) fn ping(&mut self) -> Result<(), Error> {
+        self.client.version().map(drop).map_err(told)
+    }
+}
+
+/// The switch's reason as the specification's codes tell it.
+fn told(error: ClientError) -> Error {
+    match error {
+        ClientError::Absent { path, source } => Error::new(
+            Code::NotAvailable,
+            format!("no switch answers at {}: {source}", path.display()),
+            "start one with `linecard switch`, or name its socket as 'switch' in the network configuration",
+        ),
+        ClientError::Refused(problem) => {
+            let code = match problem.code {
+                SwitchCode::Exists => Code::Exists,
+                SwitchCode::Exhausted => Code::TryAgain,
+                _ => Code::Switch,
+            };
+            Error::new(code, format!("the switch refuses: {}", problem.message), problem.details)
+        }
+        ClientError::Broken(error) => Error::new(
+            Code::LimitedConnectivity,
+            format!("the switch does not answer: {error}"),
+            "see its log, and restart it",
+        ),
+        other => Error::new(Code::Switch, other.to_string(), "use plugin and switch of the same version"),
+    }
+}
