@@ -308,7 +308,7 @@ mod tests {
         let lock = state.lock(&attachment).expect("free");
         state.write(&record(&attachment)).expect("written");
         assert_eq!(state.read(&attachment), Some(record(&attachment)));
-        assert_eq!(state.attachments(), [attachment.clone()]);
+        assert_eq!(state.attachments(), std::slice::from_ref(&attachment));
         fs::write(state.path(&attachment, RECORD), "{").expect("cut off");
         assert_eq!(state.read(&attachment), None);
         assert_eq!(state.attachments().len(), 1, "an unreadable record is one all the same");
