@@ -50,9 +50,7 @@ impl Receiver {
     async fn readable(&mut self) -> io::Result<()> {
         if self.event.is_none() {
             let event = self.queue.event().ok_or(io::ErrorKind::Unsupported)?;
-            let event = event.try_clone_to_owned()?;
-            // SAFETY: the `AsyncFd` owns the descriptor, so it stays open and the same until it is no longer watched.
-            self.event = Some(unsafe { AsyncFd::register(event) }?);
+            self.event = Some(AsyncFd::new(event.try_clone_to_owned()?)?);
         }
         if let Some(event) = &self.event {
             // Cleared before the queue is looked at: what comes later makes it ready again.
