@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -209,23 +209,25 @@ impl std::fmt::Debug for Server {
 }
 
 fn accept(listener: &UnixListener, service: &Arc<Service>, stop: &Arc<AtomicBool>) {
-    let clients = Arc::new(AtomicUsize::new(0));
+    let mut clients: Vec<JoinHandle<()>> = Vec::new();
     while !stop.load(Ordering::Relaxed) {
-        if !readable(listener.as_fd()) || clients.load(Ordering::Relaxed) >= MOST_CLIENTS {
+        clients.retain(|client| !client.is_finished());
+        if !readable(listener.as_fd()) || clients.len() >= MOST_CLIENTS {
             continue;
         }
         let Ok((socket, _)) = listener.accept() else { continue };
-        let (service, stop, count) = (Arc::clone(service), Arc::clone(stop), Arc::clone(&clients));
-        count.fetch_add(1, Ordering::Relaxed);
+        let (service, stop) = (Arc::clone(service), Arc::clone(stop));
         let spawned = std::thread::Builder::new().name("lc-client".into()).spawn(move || {
             if let Err(error) = converse(&socket, &service, &stop) {
                 tracing::debug!("a control connection ended: {error}");
             }
-            count.fetch_sub(1, Ordering::Relaxed);
         });
-        if spawned.is_err() {
-            clients.fetch_sub(1, Ordering::Relaxed);
-        }
+        // Without a thread for it the connection is closed.
+        clients.extend(spawned);
+    }
+    // Each has the switch in its hands until it ends.
+    for client in clients {
+        let _ = client.join();
     }
 }
 
