@@ -36,7 +36,8 @@ fn the_tutorial_works_as_it_is() {
         linecard_testing::skip(test, "podman with CNI networks needs root");
         return;
     }
-    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/containers.md")).expect("the page");
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/containers.md"))
+        .expect("the page");
     // Whatever fails, what was started is ended; what the plugin and the switch keep is looked at before the folder goes.
     let script = format!(
         "set -eu\ntrap '[ -z \"${{dir:-}}\" ] || {{ podman rm --all --force --time 1 >/dev/null 2>&1 || true; \
@@ -44,7 +45,11 @@ fn the_tutorial_works_as_it_is() {
         commands(&page).replace("kill $switch\n", "ls $dir/state >$dir/left\n[ ! -s $dir/left ] || { echo \"left: $(cat $dir/left)\"; exit 1; }\nkill $switch\n")
     );
     let binary = Path::new(env!("CARGO_BIN_EXE_linecard"));
-    let path = format!("{}:{}", binary.parent().expect("a folder").display(), std::env::var("PATH").unwrap_or_default());
+    let path = format!(
+        "{}:{}",
+        binary.parent().expect("a folder").display(),
+        std::env::var("PATH").unwrap_or_default()
+    );
     let output = Command::new("bash").args(["-c", &script]).env("PATH", path).output().expect("bash runs");
     let [out, err] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
     assert!(output.status.success(), "{}\n{out}\n{err}", output.status);
