@@ -44,7 +44,7 @@ fn told(findings: &[Finding]) -> String {
     bad.map(|finding| format!("{finding}\n")).collect()
 }
 
-/// What the plugins of containernetworking-plugins 1.1.1 do, each looked up in their sources.
+/// Verdicts expected of containernetworking-plugins 1.1.1.
 #[test]
 fn debians_plugins_get_the_verdicts_they_deserve() {
     let test = "debians_plugins_get_the_verdicts_they_deserve";

@@ -30,7 +30,7 @@ fn what_is_wrong_is_named_with_its_value() {
         (r#", "mtu": 70000"#, 7, "'mtu' is 70000"),
         (r#", "mac": "01:00:5e:00:00:01""#, 7, "'mac' is"),
         (r#", "mac": 5"#, 7, "'mac' is 5"),
-        (r#", "link": "yes""#, 7, "'link' is \\\"yes\\\""),
+        (r#", "link": "yes""#, 7, "give true or false"),
         (r#", "mode": "volume""#, 7, "give one of abstract, socket-dir"),
         (r#", "listen": "container""#, 7, "add \\\"mode\\\""),
         (r#", "socketDir": "run""#, 7, "give an absolute path"),
