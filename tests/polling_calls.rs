@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use linecard::eal::eventfd::EventFd;
 use linecard::prelude::*;
 
 /// `seccomp_notif` and `seccomp_notif_resp` of `linux/seccomp.h`.
@@ -114,6 +115,8 @@ struct Shared {
 /// Sends from each end of a pair to the other, and serves a port whose peers come and go.
 fn poll(mut pair: [Port; 2], mut visited: Port, pool: &Pool, shared: &Shared) {
     let mut packets = Burst::new();
+    // A thread's first signal makes its queue for signals, once.
+    EventFd::new().expect("an eventfd").signal();
     shared.listener.store(report_calls().expect("seccomp"), SeqCst);
     while !shared.stop.load(SeqCst) {
         for from in [0, 1] {
@@ -185,7 +188,7 @@ fn a_polling_thread_asks_the_kernel_to_signal_and_for_nothing_else() {
                 }
                 watch(theirs.listener.load(SeqCst), &theirs.polling, &noted);
             });
-            // Until here caches are filled and queues for signals are made.
+            // Until here caches are filled.
             rounds(&shared, 1000);
             shared.polling.store(true, SeqCst);
             for _ in 0..3 {

@@ -44,11 +44,11 @@ fn request(number: u16) -> Vec<u8> {
     frame[..14].copy_from_slice(&[2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0]);
     let header = [0x45, 0, 0, 84, 0, 0, 0x40, 0, 64, 1, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2];
     frame[14..34].copy_from_slice(&header);
-    let sum = linecard_net::checksum::checksum(&frame[14..34]);
+    let sum = linecard::net::checksum::checksum(&frame[14..34]);
     frame[24..26].copy_from_slice(&sum.to_be_bytes());
     frame[34] = 8;
     frame[40..42].copy_from_slice(&number.to_be_bytes());
-    let sum = linecard_net::checksum::checksum(&frame[34..]);
+    let sum = linecard::net::checksum::checksum(&frame[34..]);
     frame[36..38].copy_from_slice(&sum.to_be_bytes());
     frame
 }
