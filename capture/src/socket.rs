@@ -97,7 +97,7 @@ fn names(folder: &Path) -> Vec<String> {
 /// # use linecard_eal::{Eal, EalArgs};
 /// # use linecard_mempool::{Burst, Pool, PoolConfig};
 /// # use linecard_pmd::{PortConfig, ProbeContext, Registry, configure};
-/// use linecard_capture::{self, Client};
+/// use linecard_capture::{self as capture, Client};
 /// # let prefix = format!("--file-prefix=lc-doc-serve-{}", std::process::id());
 /// # let eal = Eal::new(&EalArgs::parse([prefix.into(), "--no-huge".into()])?.0)?;
 /// # let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 1024, ..PoolConfig::default() })?;

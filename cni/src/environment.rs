@@ -201,7 +201,14 @@ fn environment(msg: impl Into<String>, details: impl Into<String>) -> Error {
 
 /// The start of a text that came from outside, for a message.
 pub(crate) fn excerpt(text: &str) -> String {
-    let shown: String = text.chars().take(40).flat_map(char::escape_default).collect();
+    let mut shown = String::new();
+    for char in text.chars().take(40) {
+        match char {
+            // These stand in JSON, which has its own way to write them.
+            '"' | '\'' => shown.push(char),
+            _ => shown.extend(char.escape_default()),
+        }
+    }
     match text.chars().nth(40) {
         Some(_) => format!("{shown}…"),
         None => shown,

@@ -1,7 +1,8 @@
 //! A device in the same process as its driver, behind the `Backend` trait and in this file alone: no socket, no
 //! messages. The port contract over it, many queues, and what a session asks of any device, in which order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::{AsFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
@@ -137,6 +138,7 @@ struct Machine {
     shared: Shared,
     rings: BTreeMap<u32, Ring>,
     pairs: BTreeMap<u16, Box<dyn Pair>>,
+    calls: HashMap<RingId, OwnedFd>,
     /// Every operation, in order.
     asked: Vec<String>,
     /// The driver that was connected has lost it.
@@ -173,6 +175,7 @@ impl InProcess {
             shared: Shared::default(),
             rings: BTreeMap::new(),
             pairs: BTreeMap::new(),
+            calls: HashMap::new(),
             asked: Vec::new(),
             lost: false,
             connections: 0,
@@ -326,8 +329,11 @@ impl Backend for Connected {
         Ok(())
     }
 
-    fn set_call(&mut self, ring: RingId, _: &EventFd) -> Result<(), Error> {
-        self.device.now().note(format!("call {ring}"));
+    fn set_call(&mut self, ring: RingId, call: &EventFd) -> Result<(), Error> {
+        let call = call.as_fd().try_clone_to_owned().expect("a descriptor");
+        let mut machine = self.device.now();
+        machine.note(format!("call {ring}"));
+        machine.calls.insert(ring, call);
         Ok(())
     }
 
@@ -411,7 +417,13 @@ impl Peer for InProcess {
     }
 
     fn send(&mut self, queue: usize, frame: &[u8]) -> bool {
-        self.now().pair(queue as u16).is_some_and(|pair| pair.give(frame))
+        let mut machine = self.now();
+        let given = machine.pair(queue as u16).is_some_and(|pair| pair.give(frame));
+        // Whether or not it is wanted: who sleeps needs it.
+        if let Some(call) = machine.calls.get(&RingId::receive(queue as u16)).filter(|_| given) {
+            linecard_eal::eventfd::signal(call.as_fd()).expect("an eventfd");
+        }
+        given
     }
 
     fn receive(&mut self, queue: usize) -> Option<Vec<u8>> {
@@ -586,6 +598,8 @@ fn a_lost_device_is_found_again() {
 fn memory_that_grows_is_shared() {
     let (bench, device) = (Bench::new(1024), InProcess::new(1));
     let mut port = bench.open(&device, "queues=1", 1).expect("a port");
+    // All stay: a pool that goes takes its memory back, and the device may hear of that later than of the next one.
+    let mut pools = Vec::new();
     for pool in 0..4 {
         let before = device.now().shared.segments().len();
         let more = PoolConfig { packets: 4096, cache: 32, ..PoolConfig::default() };
@@ -597,6 +611,7 @@ fn memory_that_grows_is_shared() {
         assert_eq!(port.tx[0].tx_burst(&mut burst), 1);
         assert_eq!(device.now().pair(0).expect("it runs").take(), Some(frame(pool)));
         port.tx[0].reclaim();
+        pools.push(more);
     }
     drop(port.stop());
 }

@@ -110,7 +110,7 @@ fn without_permission() {
     let program = std::env::current_exe().expect("this one");
     let mut command = Command::new("setpriv");
     command.args(["--bounding-set=-net_admin,-sys_admin", "--inh-caps=-net_admin,-sys_admin"]).arg(program);
-    command.args(["--exact", "--ignored", "--nocapture", "tap::tests::refused::in_a_process_without_rights"]);
+    command.args(["--exact", "--ignored", "--nocapture", "tests::refused::in_a_process_without_rights"]);
     let output = lab.run(|| command.output());
     let Ok(output) = output else {
         return linecard_lab::skip("without_permission", "no program 'setpriv'; install util-linux");
