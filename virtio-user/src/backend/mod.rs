@@ -273,7 +273,7 @@ pub trait Backend: Send {
         let _ = phase;
     }
 
-    /// The device [status](status); `None`, as it is unless said otherwise, where the device keeps none.
+    /// The device [status]; `None`, as it is unless said otherwise, where the device keeps none.
     ///
     /// # Errors
     /// The device is lost.
