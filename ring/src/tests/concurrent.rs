@@ -6,7 +6,7 @@
 use loom::model::Builder;
 use loom::thread;
 
-use crate::{Adaptive, Config, Consumer, Ends, Exclusive, Hts, Mode, Multi, Rts, Shared, Single};
+use crate::{Adaptive, Config, Consumer, Ends, Exclusive, Hts, Mode, Multi, MultiThread, Rts, Single};
 
 fn explore(body: impl Fn() + Sync + Send + 'static) {
     let mut builder = Builder::new();
@@ -73,7 +73,7 @@ fn hts_to_hts() {
 }
 
 /// Two producers compete for room; one consumer takes meanwhile.
-fn two_producers<P: Shared + 'static>() {
+fn two_producers<P: MultiThread + 'static>() {
     explore(|| {
         let config = Config::exact(3).start_index(u32::MAX);
         let (producer, consumer) = config.heap::<u64, P, Single>().expect("room");
@@ -117,7 +117,7 @@ fn two_hts_producers() {
 /// Two producers, each of which claims once, and a consumer that sees what the later one published while it knows
 /// nothing of the earlier one: nobody is joined before the slots are read. That the first one's copy is done then
 /// is told by the second one alone (in `Multi`: W2 to W1), which publishes for both.
-fn later_publishes_for_earlier<P: Shared + 'static>() {
+fn later_publishes_for_earlier<P: MultiThread + 'static>() {
     explore(|| {
         let config = Config::exact(2).start_index(u32::MAX);
         let (producer, consumer) = config.heap::<u64, P, Single>().expect("room");
@@ -156,7 +156,7 @@ fn a_later_hts_producer_publishes_for_an_earlier() {
 }
 
 /// Two consumers share what is there, while the producer refills the slots that they free.
-fn two_consumers<C: Shared + 'static>() {
+fn two_consumers<C: MultiThread + 'static>() {
     explore(|| {
         let (producer, consumer) = ring::<Single, C>();
         assert_eq!(producer.enqueue_bulk(&[1, 2]).count, 2);
