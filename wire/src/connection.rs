@@ -109,6 +109,22 @@ impl Connection {
         Ok(true)
     }
 
+    /// Whether reading should wait: fewer descriptors can be charged than a message may bring, and some that were charged
+    /// before are yet to be closed. Reading now could end the connection for what will soon be possible.
+    ///
+    /// A peer whose descriptors take long to close can keep this true, so a caller waits for it within bounds.
+    ///
+    /// ```
+    /// use linecard_wire::Connection;
+    /// let (ours, _theirs) = std::os::unix::net::UnixStream::pair()?;
+    /// assert!(!Connection::new(ours)?.lacks_room());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn lacks_room(&self) -> bool {
+        let closer = self.socket.closer();
+        closer.waiting() > 0 && closer.descriptors().room() < MAX_FDS as u64
+    }
+
     /// Since when a message is incomplete; `None` between messages. For deadlines.
     pub fn partial_since(&self) -> Option<Instant> {
         self.partial.since

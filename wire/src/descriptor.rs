@@ -439,6 +439,30 @@ mod tests {
         wait_for_all(&closer);
     }
 
+    /// Room that is about to be there is told from room that is not.
+    #[test]
+    fn descriptors_on_their_way_out_are_waited_for() {
+        let account = Resource::new("descriptors", 100).account(3);
+        let closer = Closer::new("crowded", account.clone()).expect("a thread");
+        let (ours, theirs) = UnixStream::pair().expect("a pair");
+        let mut receiver = crate::Connection::of(ours, &closer).expect("a connection");
+        let mut sender = crate::Connection::new(theirs).expect("a connection");
+        // The thread is busy, as it is on a machine that has better things to do.
+        let (go, gate) = mpsc::channel::<()>();
+        closer.run(move || drop(gate.recv()));
+        let (reader, _writer) = std::io::pipe().expect("a pipe");
+        let message = crate::OutMessage::request(crate::FrontendReq::SET_OWNER, &[]);
+        let mut send = || sender.send(&message.with_fds(&[reader.as_fd()])).expect("room");
+        (0..2).for_each(|_| send());
+        let kept: Vec<_> = (0..2).map(|_| receiver.read().expect("room").expect("whole")).collect();
+        drop(kept);
+        send();
+        assert!(receiver.lacks_room(), "{} of 3 are charged", account.used());
+        drop(go);
+        linecard_testing::wait_until("room", || !receiver.lacks_room());
+        assert_eq!(receiver.read().expect("room").expect("whole").fds.len(), 1);
+    }
+
     /// What takes long to close is charged until it is closed, and no more comes in than the port may have.
     #[test]
     fn what_does_not_close_is_charged() {

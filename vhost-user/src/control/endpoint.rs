@@ -157,7 +157,7 @@ impl Endpoint {
             };
             return if self.arriving.is_empty() { connect } else { Some(soon()) };
         };
-        if link.waiting.is_some() || link.ending.is_some() || !self.arriving.is_empty() {
+        if link.looks_again() || !self.arriving.is_empty() {
             return Some(soon());
         }
         let message = link.connection.partial_since().map(|since| since + MESSAGE_TIME);
@@ -170,8 +170,9 @@ impl Endpoint {
         // While it is not listened to, the frontend cannot be late.
         let resting = self.resting.is_some_and(|until| now < until);
         if let Some(link) = &mut self.link {
-            let late =
-                !resting && link.connection.partial_since().is_some_and(|since| now >= since + MESSAGE_TIME);
+            let late = !resting
+                && !link.waits_for_room()
+                && link.connection.partial_since().is_some_and(|since| now >= since + MESSAGE_TIME);
             if late {
                 link.end("a message did not come whole within 1 s");
             } else if !resting && link.first.is_some_and(|first| now >= first) {
@@ -294,16 +295,8 @@ impl Endpoint {
         }
         self.peer.set_connected();
         tell!(self.peer, info, "frontend connected");
-        self.link = Some(Link {
-            connection,
-            session: Session::new(self.terms, self.ledger.clone(), Arc::clone(&self.peer), self.watched),
-            interest: Interest::Read,
-            waiting: None,
-            unanswered: None,
-            first: Some(Instant::now() + FIRST_MESSAGE_TIME),
-            ending: None,
-            leaving: false,
-        });
+        let session = Session::new(self.terms, self.ledger.clone(), Arc::clone(&self.peer), self.watched);
+        self.link = Some(Link::new(connection, session, Instant::now() + FIRST_MESSAGE_TIME));
     }
 
     /// Reads and carries out messages, until there is none, it is time for something else, or a gate is busy.

@@ -1,12 +1,16 @@
 //! A connected frontend: its connection, its session, and the message that waits for the gates.
 
 use std::os::fd::AsFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use linecard_wire::{Connection, Message, OutMessage};
 
 use super::epoll::{Epoll, Interest, hung_up};
 use crate::session::{Row, Session, Slots, Verdict, Waiting};
+
+/// How long reading waits for descriptors of earlier messages to be closed. What takes longer counts against the port's
+/// limit, which ends the connection when it is reached.
+const ROOM_TIME: Duration = Duration::from_secs(1);
 
 /// A connected peer.
 pub(super) struct Link {
@@ -17,6 +21,8 @@ pub(super) struct Link {
     pub(super) waiting: Option<Message>,
     /// A request whose answer is not there yet; nothing more is read before.
     pub(super) unanswered: Option<Waiting>,
+    /// Since when there is no room for the descriptors that a message may bring.
+    crowded: Option<Instant>,
     /// Until when the first message must come.
     pub(super) first: Option<Instant>,
     /// Why the connection is to end; ending needs the gates.
@@ -26,6 +32,21 @@ pub(super) struct Link {
 }
 
 impl Link {
+    /// A frontend that has not said anything yet, and has to by `first`.
+    pub(super) fn new(connection: Connection, session: Session, first: Instant) -> Self {
+        Self {
+            connection,
+            session,
+            interest: Interest::Read,
+            waiting: None,
+            unanswered: None,
+            crowded: None,
+            first: Some(first),
+            ending: None,
+            leaving: false,
+        }
+    }
+
     pub(super) fn end(&mut self, reason: impl Into<String>) {
         self.ending.get_or_insert_with(|| reason.into());
     }
@@ -44,6 +65,14 @@ impl Link {
         if let Some(message) = self.waiting.take() {
             return Some(message);
         }
+        if self.connection.lacks_room() {
+            self.crowded.get_or_insert_with(Instant::now);
+        } else {
+            self.crowded = None;
+        }
+        if self.waits_for_room() {
+            return None;
+        }
         match self.connection.flush().and_then(|_| self.connection.read()) {
             Ok(message) => message,
             Err(error) if error.is_peer_gone() => {
@@ -55,6 +84,11 @@ impl Link {
                 None
             }
         }
+    }
+
+    /// Whether nothing is read until descriptors are closed, or that has taken too long.
+    pub(super) fn waits_for_room(&self) -> bool {
+        self.crowded.is_some_and(|since| since.elapsed() < ROOM_TIME)
     }
 
     /// Sends the answer that was not there if it is by now; false when it is not.
@@ -111,10 +145,15 @@ impl Link {
         }
     }
 
+    /// Whether time, and not the frontend's next byte, brings it on.
+    pub(super) fn looks_again(&self) -> bool {
+        self.waiting.is_some() || self.ending.is_some() || self.waits_for_room()
+    }
+
     pub(super) fn update_interest(&mut self, epoll: &Epoll, token: u64, settled: bool) {
         let want = match () {
             // Looked at again by time; being told of more bytes meanwhile would only spin.
-            () if !settled || self.waiting.is_some() || self.ending.is_some() => Interest::None,
+            () if !settled || self.looks_again() => Interest::None,
             () if self.unanswered.is_some() && self.connection.wants_write() => Interest::Write,
             () if self.unanswered.is_some() => Interest::End,
             () if self.connection.wants_write() => Interest::ReadWrite,

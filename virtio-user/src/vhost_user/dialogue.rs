@@ -14,6 +14,9 @@ use crate::error::Error;
 /// How long a backend may take for one answer.
 const ANSWER: Duration = Duration::from_millis(1000);
 
+/// How soon to look again whether descriptors were closed.
+const ROOM_INTERVAL: Duration = Duration::from_millis(1);
+
 /// A connection, one question at a time.
 #[derive(Debug)]
 pub(super) struct Dialogue {
@@ -130,6 +133,11 @@ impl Dialogue {
     fn answer(&mut self, request: FrontendReq, began: Instant) -> Result<Vec<u8>, Error> {
         self.drained(request, began)?;
         loop {
+            // Descriptors that came with earlier replies, or from an earlier backend, are still being closed.
+            if self.connection.lacks_room() && self.in_time(request, began).is_ok() {
+                std::thread::sleep(ROOM_INTERVAL);
+                continue;
+            }
             if let Some(message) = self.connection.read()? {
                 self.awake = true;
                 let unasked = message.request != request as u32 || !message.is_reply();
