@@ -4,6 +4,8 @@ use std::ffi::{OsStr, OsString};
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Command, ExitStatus, Stdio};
 
+use serde_json::Value;
+
 use super::outcome::{self, Outcome};
 use super::{Options, root};
 
@@ -37,13 +39,18 @@ impl Runner {
             Self::Nextest => &["nextest", "run", "--no-run"],
             Self::Cargo => &["test", "--no-run"],
         };
-        let (status, _) = stage(builds, options, &[], environment)?;
+        let asked = Asked { packages: &options.package, filter: options.filter.as_deref(), more: &[] };
+        let (status, _) = stage(builds, &asked, environment)?;
         if !status.success() {
             return Err("the tests do not build".into());
         }
         println!("built after {} s", started.elapsed().as_secs());
-        for (arguments, more) in self.stages() {
-            let (status, mut outcome) = stage(arguments, options, more, environment)?;
+        let metadata = crate::shape::metadata()?;
+        for stage_of in self.stages() {
+            let Some(packages) = stage_of.packages(&options.package, &metadata) else { continue };
+            let arguments = stage_of.arguments;
+            let asked = Asked { packages: &packages, filter: options.filter.as_deref(), more: stage_of.more };
+            let (status, mut outcome) = stage(arguments, &asked, environment)?;
             if !status.success() && outcome.failed == 0 {
                 outcome.failed = 1;
                 outcome.names.push(format!("cargo {} ended with {status}", arguments.join(" ")));
@@ -54,36 +61,79 @@ impl Runner {
         Ok(total)
     }
 
-    /// Arguments for cargo, and for the test programs. Documentation is tested by `cargo test` only.
-    const fn stages(self) -> &'static [(&'static [&'static str], &'static [&'static str])] {
-        const DOC: (&[&str], &[&str]) = (&["test", "--no-fail-fast", "--doc"], &[]);
+    /// What is run, in this order. Documentation is tested by `cargo test` only.
+    const fn stages(self) -> &'static [Stage] {
+        const DOC: Stage =
+            Stage { arguments: &["test", "--no-fail-fast", "--doc"], more: &[], kinds: Stage::LIBRARY };
         match self {
-            Self::Nextest => &[(&["nextest", "run", "--no-tests=pass"], &[]), DOC],
+            Self::Nextest => {
+                &[Stage { arguments: &["nextest", "run", "--no-tests=pass"], more: &[], kinds: &[] }, DOC]
+            }
             Self::Cargo => &[
-                (&["test", "--no-fail-fast", "--lib", "--bins"], &[]),
-                (&["test", "--no-fail-fast", "--test", "*"], &["--test-threads=1"]),
+                Stage { arguments: &["test", "--no-fail-fast", "--lib"], more: &[], kinds: Stage::LIBRARY },
+                Stage { arguments: &["test", "--no-fail-fast", "--bins"], more: &[], kinds: &["bin"] },
+                Stage {
+                    arguments: &["test", "--no-fail-fast", "--test", "*"],
+                    more: &["--test-threads=1"],
+                    kinds: &["test"],
+                },
                 DOC,
             ],
         }
     }
 }
 
+/// One call of cargo.
+struct Stage {
+    /// For cargo.
+    arguments: &'static [&'static str],
+    /// For the test programs.
+    more: &'static [&'static str],
+    /// The kinds of target it runs, as `cargo metadata` has them; empty for all. Cargo refuses to be asked for a kind that
+    /// no package has.
+    kinds: &'static [&'static str],
+}
+
+impl Stage {
+    const LIBRARY: &[&str] = &["lib", "proc-macro"];
+
+    /// Those of the packages asked for that it runs; `None` when it runs none of them. None asked for means all.
+    fn packages(&self, asked: &[String], metadata: &Value) -> Option<Vec<String>> {
+        let has_one = |name: &String| {
+            let package =
+                metadata["packages"].as_array()?.iter().find(|package| package["name"] == **name)?;
+            let kinds = package["targets"].as_array()?.iter().filter_map(|target| target["kind"].as_array());
+            let named = kinds.flatten().any(|kind| self.kinds.iter().any(|wanted| kind == wanted));
+            Some(self.kinds.is_empty() || named)
+        };
+        // Cargo says what is wrong with a package that is not there.
+        let of: Vec<_> = asked.iter().filter(|name| has_one(name).unwrap_or(true)).cloned().collect();
+        (asked.is_empty() || !of.is_empty()).then_some(of)
+    }
+}
+
+/// What of a stage is to be run.
+struct Asked<'a> {
+    packages: &'a [String],
+    filter: Option<&'a str>,
+    more: &'a [&'a str],
+}
+
 /// Runs cargo to its end, shows what it says, and counts.
 fn stage(
     arguments: &[&str],
-    options: &Options,
-    more: &[&str],
+    asked: &Asked<'_>,
     environment: &[(&str, &OsStr)],
 ) -> Result<(ExitStatus, Outcome), String> {
     let mut command = Command::new("cargo");
     command.args(arguments);
-    if options.package.is_empty() {
+    if asked.packages.is_empty() {
         command.arg("--workspace");
     }
-    command.args(options.package.iter().flat_map(|package| ["--package", package]));
-    command.args(&options.filter);
-    if !more.is_empty() {
-        command.arg("--").args(more);
+    command.args(asked.packages.iter().flat_map(|package| ["--package", package]));
+    command.args(asked.filter);
+    if !asked.more.is_empty() {
+        command.arg("--").args(asked.more);
     }
     println!("── cargo {}", shown(&command));
     // Tools of the network lie where an ordinary user's PATH does not lead.
@@ -125,11 +175,32 @@ mod tests {
     #[test]
     fn both_ways_test_the_documentation_and_try_nothing_again() {
         for runner in [Runner::Nextest, Runner::Cargo] {
-            assert!(runner.stages().iter().any(|(arguments, _)| arguments.contains(&"--doc")), "{runner:?}");
+            assert!(runner.stages().iter().any(|stage| stage.arguments.contains(&"--doc")), "{runner:?}");
         }
         assert_eq!(Runner::choose(true), Runner::Cargo);
         let config =
             std::fs::read_to_string(root().join(".config/nextest.toml")).expect("nextest's settings");
         assert!(config.contains("\nretries = 0\n") && config.contains("\nfail-fast = false\n"));
+    }
+
+    #[test]
+    fn cargo_is_asked_only_for_what_a_package_has() {
+        let package = |name: &str, kinds: &[&str]| {
+            let targets: Vec<_> = kinds.iter().map(|kind| serde_json::json!({ "kind": [kind] })).collect();
+            serde_json::json!({ "name": name, "targets": targets })
+        };
+        let metadata = serde_json::json!({ "packages": [package("library", &["lib"]), package("tool", &["bin", "test"])] });
+        let stages = |asked: &[&str]| {
+            let asked: Vec<_> = asked.iter().map(|name| (*name).to_owned()).collect();
+            Runner::Cargo.stages().iter().map(|stage| stage.packages(&asked, &metadata)).collect::<Vec<_>>()
+        };
+        let only = |name: &str| Some(vec![name.to_owned()]);
+        assert_eq!(stages(&["library"]), [only("library"), None, None, only("library")]);
+        assert_eq!(
+            stages(&["library", "tool"]),
+            [only("library"), only("tool"), only("tool"), only("library")]
+        );
+        assert_eq!(stages(&[]), [const { Some(Vec::new()) }; 4]);
+        assert_eq!(stages(&["absent"]), [const { () }; 4].map(|()| only("absent")));
     }
 }
