@@ -18,7 +18,7 @@ const MERGEABLE: [&str; 3] =
     ["mrg_rxbuf=1,in_order=0", "packed_vq=1,mrg_rxbuf=1,in_order=0", "packed_vq=1,mrg_rxbuf=1"];
 const OTHERS: [&str; 3] =
     ["mrg_rxbuf=0,in_order=1", "packed_vq=1,mrg_rxbuf=0,in_order=0", "packed_vq=1,mrg_rxbuf=0,in_order=1"];
-const SENDS: Offloads = Offloads { rx: RxOffloads::NONE, tx: TxOffloads::VIRTIO };
+const SENDS: Offloads = Offloads { rx: RxOffloads::empty(), tx: TxOffloads::VIRTIO };
 const TAKES_SUMS: Offloads = Offloads { rx: RxOffloads::CHECKSUM, tx: TxOffloads::VIRTIO };
 const ALL: Offloads = Offloads::VIRTIO;
 const SEGMENT: u16 = 800;

@@ -174,10 +174,10 @@ fn check_large(from: &mut End, to: &mut End, longest: usize, whole: impl Fn(Kind
 
 /// Longest frame without segmentation that any ring here passes.
 const LONGEST: usize = 9000;
-const NOTHING: Offloads = Offloads { rx: RxOffloads::NONE, tx: TxOffloads::NONE };
-const SENDS: Offloads = Offloads { rx: RxOffloads::NONE, tx: TxOffloads::VIRTIO };
-const TAKES_SUMS: Offloads = Offloads { rx: RxOffloads::CHECKSUM, tx: TxOffloads::NONE };
-const TAKES_ALL: Offloads = Offloads { rx: RxOffloads::VIRTIO, tx: TxOffloads::NONE };
+const NOTHING: Offloads = Offloads { rx: RxOffloads::empty(), tx: TxOffloads::empty() };
+const SENDS: Offloads = Offloads { rx: RxOffloads::empty(), tx: TxOffloads::VIRTIO };
+const TAKES_SUMS: Offloads = Offloads { rx: RxOffloads::CHECKSUM, tx: TxOffloads::empty() };
+const TAKES_ALL: Offloads = Offloads { rx: RxOffloads::VIRTIO, tx: TxOffloads::empty() };
 
 #[test]
 fn frontend_to_backend() {
@@ -222,7 +222,7 @@ fn only_what_was_asked_for_is_negotiated() {
         assert!(!features.contains(name), "{features}");
     }
     assert_eq!(front.port.rx[0].path(), "split in-order mergeable");
-    let tcp = Offloads { rx: RxOffloads::NONE, tx: TxOffloads::TCP_TSO };
+    let tcp = Offloads { rx: RxOffloads::empty(), tx: TxOffloads::TCP_TSO };
     let (front, _back) = both("in_order=1", true, tcp, NOTHING);
     let features = front.port.control.features();
     assert!(features.contains("NET_CSUM") && features.contains("NET_HOST_TSO6"), "{features}");

@@ -2,125 +2,86 @@
 //! sender is asked to do. DPDK's names (`rte_mbuf_core.h`).
 
 use std::fmt;
-use std::ops::{BitAnd, BitOr, BitOrAssign, Not};
 
-/// Offload flags of a packet. `RX_` flags tell what the receiver found, `TX_` flags ask the sender.
-///
-/// ```
-/// use linecard_net::Offload;
-///
-/// let asked = Offload::TX_IPV4 | Offload::TX_IP_CKSUM | Offload::TX_TCP_CKSUM;
-/// assert!(asked.contains(Offload::TX_IP_CKSUM));
-/// assert_eq!(asked & Offload::TX_L4_MASK, Offload::TX_TCP_CKSUM);
-/// assert_eq!(asked.to_string(), "TX_TCP_CKSUM TX_IP_CKSUM TX_IPV4");
-/// ```
-#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
-#[repr(transparent)]
-pub struct Offload(u32);
+use bitflags::{Flags, bitflags};
 
-/// Names, shifts and meanings in one place: constants and `Display` come from it.
-macro_rules! flags {
-    ($($(#[$doc:meta])* $name:ident = $value:expr;)*) => {
-        impl Offload {
-            $($(#[$doc])* pub const $name: Self = Self($value);)*
-            const NAMES: &[(Self, &str)] = &[$((Self::$name, stringify!($name))),*];
-        }
-    };
-}
-
-flags! {
-    /// The VLAN tag is valid.
-    RX_VLAN = 1 << 0;
-    /// The VLAN tag was taken out of the data.
-    RX_VLAN_STRIPPED = 1 << 1;
-    /// The hash is valid.
-    RX_RSS_HASH = 1 << 2;
-    /// The IP header checksum is right.
-    RX_IP_CKSUM_GOOD = 1 << 3;
-    /// The IP header checksum is wrong.
-    RX_IP_CKSUM_BAD = 1 << 4;
-    /// The layer-4 checksum is right.
-    RX_L4_CKSUM_GOOD = 1 << 5;
-    /// The layer-4 checksum is wrong.
-    RX_L4_CKSUM_BAD = 1 << 6;
-    /// The data is intact, though the layer-4 checksum in it is not filled in (a local peer sent it).
-    RX_L4_CKSUM_NONE = (1 << 5) | (1 << 6);
-    /// Several received packets were merged; [`TxOffload::tso_segsz`] tells the size of one.
-    RX_LRO = 1 << 7;
-    /// Insert the VLAN tag.
-    TX_VLAN = 1 << 16;
-    /// Compute the TCP checksum.
-    TX_TCP_CKSUM = 1 << 17;
-    /// Compute the SCTP checksum.
-    TX_SCTP_CKSUM = 2 << 17;
-    /// Compute the UDP checksum.
-    TX_UDP_CKSUM = 3 << 17;
-    /// Compute the IPv4 header checksum.
-    TX_IP_CKSUM = 1 << 19;
-    /// The packet is IPv4.
-    TX_IPV4 = 1 << 20;
-    /// The packet is IPv6.
-    TX_IPV6 = 1 << 21;
-    /// Cut the TCP payload into segments.
-    TX_TCP_SEG = 1 << 22;
-    /// Cut the UDP payload into segments.
-    TX_UDP_SEG = 1 << 23;
-    /// Compute the outer IPv4 header checksum.
-    TX_OUTER_IP_CKSUM = 1 << 24;
-    /// The outer packet is IPv4.
-    TX_OUTER_IPV4 = 1 << 25;
-    /// The outer packet is IPv6.
-    TX_OUTER_IPV6 = 1 << 26;
+bitflags! {
+    /// Offload flags of a packet. `RX_` flags tell what the receiver found, `TX_` flags ask the sender.
+    ///
+    /// ```
+    /// use linecard_net::Offload;
+    ///
+    /// let asked = Offload::TX_IPV4 | Offload::TX_IP_CKSUM | Offload::TX_TCP_CKSUM;
+    /// assert!(asked.contains(Offload::TX_IP_CKSUM));
+    /// assert_eq!(asked & Offload::TX_L4_MASK, Offload::TX_TCP_CKSUM);
+    /// assert_eq!(asked.to_string(), "TX_TCP_CKSUM TX_IP_CKSUM TX_IPV4");
+    /// ```
+    #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+    #[repr(transparent)]
+    pub struct Offload: u32 {
+        /// The VLAN tag is valid.
+        const RX_VLAN = 1 << 0;
+        /// The VLAN tag was taken out of the data.
+        const RX_VLAN_STRIPPED = 1 << 1;
+        /// The hash is valid.
+        const RX_RSS_HASH = 1 << 2;
+        /// The IP header checksum is right.
+        const RX_IP_CKSUM_GOOD = 1 << 3;
+        /// The IP header checksum is wrong.
+        const RX_IP_CKSUM_BAD = 1 << 4;
+        /// The layer-4 checksum is right.
+        const RX_L4_CKSUM_GOOD = 1 << 5;
+        /// The layer-4 checksum is wrong.
+        const RX_L4_CKSUM_BAD = 1 << 6;
+        /// The data is intact, though the layer-4 checksum in it is not filled in (a local peer sent it).
+        const RX_L4_CKSUM_NONE = (1 << 5) | (1 << 6);
+        /// Several received packets were merged; [`TxOffload::tso_segsz`] tells the size of one.
+        const RX_LRO = 1 << 7;
+        /// Insert the VLAN tag.
+        const TX_VLAN = 1 << 16;
+        /// Compute the TCP checksum.
+        const TX_TCP_CKSUM = 1 << 17;
+        /// Compute the SCTP checksum.
+        const TX_SCTP_CKSUM = 2 << 17;
+        /// Compute the UDP checksum.
+        const TX_UDP_CKSUM = 3 << 17;
+        /// Compute the IPv4 header checksum.
+        const TX_IP_CKSUM = 1 << 19;
+        /// The packet is IPv4.
+        const TX_IPV4 = 1 << 20;
+        /// The packet is IPv6.
+        const TX_IPV6 = 1 << 21;
+        /// Cut the TCP payload into segments.
+        const TX_TCP_SEG = 1 << 22;
+        /// Cut the UDP payload into segments.
+        const TX_UDP_SEG = 1 << 23;
+        /// Compute the outer IPv4 header checksum.
+        const TX_OUTER_IP_CKSUM = 1 << 24;
+        /// The outer packet is IPv4.
+        const TX_OUTER_IPV4 = 1 << 25;
+        /// The outer packet is IPv6.
+        const TX_OUTER_IPV6 = 1 << 26;
+        /// Bits without a name are kept: they are stored as they are.
+        const _ = !0;
+    }
 }
 
 impl Offload {
-    /// No flags.
-    pub const NONE: Self = Self(0);
     /// The two bits that tell about the received IP checksum; neither set means nobody looked.
-    pub const RX_IP_CKSUM_MASK: Self = Self(3 << 3);
+    pub const RX_IP_CKSUM_MASK: Self = Self::from_bits_retain(3 << 3);
     /// The two bits that tell about the received layer-4 checksum; neither set means nobody looked.
-    pub const RX_L4_CKSUM_MASK: Self = Self(3 << 5);
+    pub const RX_L4_CKSUM_MASK: Self = Self::from_bits_retain(3 << 5);
     /// The two bits that ask for a layer-4 checksum.
-    pub const TX_L4_MASK: Self = Self(3 << 17);
+    pub const TX_L4_MASK: Self = Self::from_bits_retain(3 << 17);
     /// All that asks the sender for something [`TxOffload`] describes.
-    pub const TX_OFFLOAD_MASK: Self = Self(0xffff << 16);
-
-    /// The flags as stored in a packet's metadata (`ol_flags`).
-    #[must_use]
-    pub const fn bits(self) -> u32 {
-        self.0
-    }
-
-    /// Flags from [`Offload::bits`].
-    #[must_use]
-    pub const fn from_bits(bits: u32) -> Self {
-        Self(bits)
-    }
-
-    /// Whether all of `other` are set. Compare with a mask for the two-bit fields.
-    #[must_use]
-    pub const fn contains(self, other: Self) -> bool {
-        self.0 & other.0 == other.0
-    }
-
-    /// Whether any of `other` is set.
-    #[must_use]
-    pub const fn intersects(self, other: Self) -> bool {
-        self.0 & other.0 != 0
-    }
-
-    /// Whether no flag is set.
-    #[must_use]
-    pub const fn is_empty(self) -> bool {
-        self.0 == 0
-    }
+    pub const TX_OFFLOAD_MASK: Self = Self::from_bits_retain(0xffff << 16);
 
     /// The bits in which `flag` has its say: its two-bit field, or itself.
     const fn field(self) -> Self {
         let fields = [Self::RX_IP_CKSUM_MASK, Self::RX_L4_CKSUM_MASK, Self::TX_L4_MASK];
         let mut i = 0;
         while i < fields.len() {
-            if self.0 & !fields[i].0 == 0 {
+            if fields[i].contains(self) {
                 return fields[i];
             }
             i += 1;
@@ -129,40 +90,14 @@ impl Offload {
     }
 }
 
-impl BitOr for Offload {
-    type Output = Self;
-    fn bitor(self, other: Self) -> Self {
-        Self(self.0 | other.0)
-    }
-}
-
-impl BitOrAssign for Offload {
-    fn bitor_assign(&mut self, other: Self) {
-        self.0 |= other.0;
-    }
-}
-
-impl BitAnd for Offload {
-    type Output = Self;
-    fn bitand(self, other: Self) -> Self {
-        Self(self.0 & other.0)
-    }
-}
-
-impl Not for Offload {
-    type Output = Self;
-    fn not(self) -> Self {
-        Self(!self.0)
-    }
-}
-
 impl fmt::Display for Offload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut set =
-            Self::NAMES.iter().filter(|(flag, _)| *self & flag.field() == *flag).map(|(_, name)| name);
+        let mut set = Self::FLAGS
+            .iter()
+            .filter(|flag| !flag.name().is_empty() && *self & flag.value().field() == *flag.value());
         let Some(first) = set.next() else { return f.write_str("none") };
-        f.write_str(first)?;
-        set.try_for_each(|name| write!(f, " {name}"))
+        f.write_str(first.name())?;
+        set.try_for_each(|flag| write!(f, " {}", flag.name()))
     }
 }
 

@@ -182,8 +182,8 @@ fn limits(device: &dyn Device, info: &DeviceInfo, config: &PortConfig) -> Result
         let (min, max) = (*info.mtu.start(), *info.mtu.end());
         return Err(Error::Mtu { port: port.into(), asked: config.mtu, min, max });
     }
-    let rx = config.offloads.rx.without(info.offloads.rx);
-    let tx = config.offloads.tx.without(info.offloads.tx);
+    let rx = config.offloads.rx.difference(info.offloads.rx);
+    let tx = config.offloads.tx.difference(info.offloads.tx);
     if !rx.is_empty() || !tx.is_empty() {
         return Err(Error::Unsupported {
             port: port.into(),

@@ -12,98 +12,41 @@ mod software;
 
 use std::fmt;
 
+use bitflags::bitflags;
+
 pub use linecard_net::request::Takes;
 pub use metadata::{Malformed, TxRequest, asks, describe, segmenter};
 pub use software::{SoftLoss, SoftTx, do_now, finish_received};
 
-/// Makes a set of offload bits with DPDK's names and values.
-macro_rules! set {
-    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $flag:ident = $bit:literal;)* }) => {
-        $(#[$meta])*
-        #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
-        pub struct $name(u64);
-
+/// What the sets of offloads have besides what sets of bits have.
+macro_rules! names {
+    ($($name:ident)*) => {$(
         impl $name {
-            $($(#[$doc])* pub const $flag: Self = Self(1 << $bit);)*
-            /// Nothing.
-            pub const NONE: Self = Self(0);
-            const NAMES: &[(Self, &str)] = &[$((Self::$flag, stringify!($flag))),*];
-
-            /// The set with DPDK's bits.
-            #[must_use]
-            pub const fn from_bits(bits: u64) -> Self {
-                Self(bits)
-            }
-
-            /// DPDK's bits.
-            #[must_use]
-            pub const fn bits(self) -> u64 {
-                self.0
-            }
-
-            /// Both together.
-            #[must_use]
-            pub const fn union(self, other: Self) -> Self {
-                Self(self.0 | other.0)
-            }
-
-            /// What is in this set and not in `other`.
-            #[must_use]
-            pub const fn without(self, other: Self) -> Self {
-                Self(self.0 & !other.0)
-            }
-
-            /// What is in both.
-            #[must_use]
-            pub const fn common(self, other: Self) -> Self {
-                Self(self.0 & other.0)
-            }
-
-            /// Whether all of `other` is in this set.
-            #[must_use]
-            pub const fn contains(self, other: Self) -> bool {
-                self.0 & other.0 == other.0
-            }
-
-            /// Whether any of `other` is in this set.
-            #[must_use]
-            pub const fn intersects(self, other: Self) -> bool {
-                self.0 & other.0 != 0
-            }
-
-            /// Whether nothing is in it.
-            #[must_use]
-            pub const fn is_empty(self) -> bool {
-                self.0 == 0
-            }
-
-            /// The offload of this name.
+            /// The offload of this name, in upper or lower case.
             #[must_use]
             pub fn named(name: &str) -> Option<Self> {
-                Self::NAMES.iter().find(|(_, known)| known.eq_ignore_ascii_case(name)).map(|(flag, _)| *flag)
+                Self::from_name(&name.to_ascii_uppercase())
             }
         }
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                let (mut separator, mut rest) = ("", self.0);
-                for (flag, name) in Self::NAMES.iter().filter(|(flag, _)| self.contains(*flag)) {
+                let mut separator = "";
+                let mut names = self.iter_names();
+                for (name, _) in names.by_ref() {
                     write!(f, "{separator}{name}")?;
-                    (separator, rest) = (" ", rest & !flag.0);
+                    separator = " ";
                 }
-                if rest == 0 { Ok(()) } else { write!(f, "{separator}{rest:#x}") }
+                let rest = names.remaining();
+                if rest.is_empty() { Ok(()) } else { write!(f, "{separator}{:#x}", rest.bits()) }
             }
         }
-
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{}({self})", stringify!($name))
-            }
-        }
-    };
+    )*};
 }
 
-set! {
+names! { RxOffloads TxOffloads }
+
+bitflags! {
     /// Receive offloads of a port, DPDK's `RTE_ETH_RX_OFFLOAD_`.
     ///
     /// ```
@@ -111,48 +54,54 @@ set! {
     /// assert_eq!(RxOffloads::CHECKSUM.to_string(), "UDP_CKSUM TCP_CKSUM");
     /// assert_eq!(RxOffloads::named("tcp_lro"), Some(RxOffloads::TCP_LRO));
     /// ```
-    RxOffloads {
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+    pub struct RxOffloads: u64 {
         /// VLAN tags are taken out of the data and told.
-        VLAN_STRIP = 0;
+        const VLAN_STRIP = 1 << 0;
         /// The state of IPv4 header checksums is told.
-        IPV4_CKSUM = 1;
+        const IPV4_CKSUM = 1 << 1;
         /// The state of UDP checksums is told; they may come unfinished.
-        UDP_CKSUM = 2;
+        const UDP_CKSUM = 1 << 2;
         /// The state of TCP checksums is told; they may come unfinished.
-        TCP_CKSUM = 3;
+        const TCP_CKSUM = 1 << 3;
         /// Packets may come large, to be cut by whoever sends them on.
-        TCP_LRO = 4;
+        const TCP_LRO = 1 << 4;
         /// A packet may take several buffers.
-        SCATTER = 13;
+        const SCATTER = 1 << 13;
+        /// DPDK's bits that have no name here are kept, to be shown and refused.
+        const _ = !0;
     }
 }
 
-set! {
+bitflags! {
     /// Transmit offloads of a port, DPDK's `RTE_ETH_TX_OFFLOAD_`. What the peer does not take is done in software.
     ///
     /// ```
     /// use linecard_pmd::offload::TxOffloads;
-    /// let asked = TxOffloads::from_bits(0x2e);
+    /// let asked = TxOffloads::from_bits_retain(0x2e);
     /// assert!(asked.contains(TxOffloads::TCP_TSO) && !asked.contains(TxOffloads::UDP_TSO));
     /// assert_eq!(asked.to_string(), "IPV4_CKSUM UDP_CKSUM TCP_CKSUM TCP_TSO");
     /// ```
-    TxOffloads {
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+    pub struct TxOffloads: u64 {
         /// VLAN tags are put into the data.
-        VLAN_INSERT = 0;
+        const VLAN_INSERT = 1 << 0;
         /// IPv4 header checksums are filled in.
-        IPV4_CKSUM = 1;
+        const IPV4_CKSUM = 1 << 1;
         /// UDP checksums are filled in.
-        UDP_CKSUM = 2;
+        const UDP_CKSUM = 1 << 2;
         /// TCP checksums are filled in.
-        TCP_CKSUM = 3;
+        const TCP_CKSUM = 1 << 3;
         /// Large TCP packets are cut.
-        TCP_TSO = 5;
+        const TCP_TSO = 1 << 5;
         /// Large UDP packets are cut.
-        UDP_TSO = 6;
+        const UDP_TSO = 1 << 6;
         /// A packet may lie in several segments; always so here.
-        MULTI_SEGS = 15;
+        const MULTI_SEGS = 1 << 15;
         /// All packets of a queue are of one pool and not shared; a hint that is not needed here.
-        MBUF_FAST_FREE = 16;
+        const MBUF_FAST_FREE = 1 << 16;
+        /// DPDK's bits that have no name here are kept, to be shown and refused.
+        const _ = !0;
     }
 }
 

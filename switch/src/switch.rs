@@ -225,8 +225,8 @@ impl Switch {
         let info = device.info();
         let queues = spec.queues.min(info.max_rx_queues).min(info.max_tx_queues).max(1);
         let offloads = Offloads {
-            rx: info.offloads.rx.common(RxOffloads::VIRTIO),
-            tx: info.offloads.tx.common(TxOffloads::WORK.union(TxOffloads::MULTI_SEGS)),
+            rx: info.offloads.rx.intersection(RxOffloads::VIRTIO),
+            tx: info.offloads.tx.intersection(TxOffloads::WORK.union(TxOffloads::MULTI_SEGS)),
         };
         let mtu = spec.mtu.clamp(*info.mtu.start(), *info.mtu.end());
         let config =

@@ -68,7 +68,7 @@ impl Kind {
         let l3 = if self.v6 { Offload::TX_IPV6 } else { Offload::TX_IPV4 | Offload::TX_IP_CKSUM };
         let l4 = if self.tcp { Offload::TX_TCP_CKSUM } else { Offload::TX_UDP_CKSUM };
         let cut = if self.tcp { Offload::TX_TCP_SEG } else { Offload::TX_UDP_SEG };
-        l3 | l4 | if large { cut } else { Offload::NONE }
+        l3 | l4 | if large { cut } else { Offload::empty() }
     }
 }
 

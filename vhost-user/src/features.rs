@@ -25,7 +25,7 @@ pub(crate) const OFFERED: Features = Features::VERSION_1
     .union(Features::PROTOCOL_FEATURES);
 
 /// Virtio features of a device unless it is told otherwise: as in DPDK, large packets of the driver only with `tso=1`.
-pub(crate) const DEFAULT: Features = OFFERED.without(Features::HOST_SEGMENTS);
+pub(crate) const DEFAULT: Features = OFFERED.difference(Features::HOST_SEGMENTS);
 
 /// vhost-user protocol features of every device: those that a request needs, and those that are about no request.
 /// `CONFIG` comes on demand: see `BackendConfig::config_space`.

@@ -102,7 +102,7 @@ impl Peer {
 
     /// Negotiated virtio features; none before negotiation.
     pub fn features(&self) -> Features {
-        Features::from_bits(self.features.load(Relaxed))
+        Features::from_bits_retain(self.features.load(Relaxed))
     }
 
     /// Negotiated protocol features.
@@ -140,7 +140,7 @@ impl Peer {
     pub(crate) fn set_disconnected(&self) {
         self.connected.store(false, Relaxed);
         self.disconnects.fetch_add(1, Relaxed);
-        self.set_negotiated(Features::NONE, ProtocolFeatures::empty());
+        self.set_negotiated(Features::empty(), ProtocolFeatures::empty());
         self.mtu.store(0, Relaxed);
     }
 

@@ -115,7 +115,7 @@ fn a_half_sent_message_costs_its_sender_the_connection_and_others_nothing() {
 #[test]
 fn unsupported_requests_are_refused_and_change_nothing() {
     let mut bench = Bench::new("unsupported");
-    let mut guest = Guest::start(&bench.path, Features::NONE);
+    let mut guest = Guest::start(&bench.path, Features::empty());
     let file = memfd(4096);
     let event = eventfd();
     let inflight = Inflight { mmap_size: 4096, mmap_offset: 0, queues: 2, queue_size: 256 }.to_bytes();
@@ -182,7 +182,7 @@ fn surplus_descriptors_are_refused_on_every_request() {
                     continue;
                 }
                 let mut frontend = Frontend::connect(&bench.path);
-                frontend.negotiate(Features::NONE);
+                frontend.negotiate(Features::empty());
                 let fds = vec![event.as_fd(); count];
                 let message = OutMessage { request: id, flags: 0, payload: &[], fds: &fds }.need_reply();
                 frontend.connection.send(&message).expect("send");
@@ -222,7 +222,7 @@ fn own_fds() -> usize {
 fn features_that_were_not_offered_are_refused_bit_by_bit() {
     let bench = Bench::new("features");
     let mut frontend = Frontend::connect(&bench.path);
-    frontend.negotiate(Features::NONE);
+    frontend.negotiate(Features::empty());
     let offered = frontend.number(Req::GET_FEATURES);
     for bit in 0..64 {
         let asked = (1u64 << bit) | Features::VERSION_1.bits() | Features::PROTOCOL_FEATURES.bits();
@@ -244,7 +244,7 @@ fn features_that_were_not_offered_are_refused_bit_by_bit() {
 fn memory_tables_are_checked_whole() {
     let bench = Bench::new("memory");
     let mut frontend = Frontend::connect(&bench.path);
-    frontend.negotiate(Features::NONE);
+    frontend.negotiate(Features::empty());
     frontend.share_memory();
     let good = frontend.region();
     let with = |f: &dyn Fn(&mut MemoryRegion)| {
@@ -294,7 +294,7 @@ fn memory_tables_are_checked_whole() {
 fn only_files_that_cannot_make_us_wait_are_memory() {
     let bench = Bench::new("kinds");
     let mut frontend = Frontend::connect(&bench.path);
-    frontend.negotiate(Features::NONE);
+    frontend.negotiate(Features::empty());
     let (pipe, _writer) = std::io::pipe().expect("pipe");
     let disk = std::env::temp_dir().join(format!("linecard-region-{}", std::process::id()));
     let read_only = {
@@ -338,7 +338,7 @@ fn only_files_that_cannot_make_us_wait_are_memory() {
 
 #[test]
 fn ring_descriptions_are_checked() {
-    for layout in [Features::NONE, Features::RING_PACKED] {
+    for layout in [Features::empty(), Features::RING_PACKED] {
         let bench = Bench::new("ringdesc");
         let mut frontend = Frontend::connect(&bench.path);
         let state = |index, num| VringState { index, num }.to_bytes();
@@ -371,7 +371,7 @@ fn ring_descriptions_are_checked() {
         let far: Vec<u64> = vec![0, 1, USER - 16, end - 16, end, GUEST, u64::MAX - 15, u64::MAX];
         for addr in far {
             frontend.refused(Req::SET_VRING_ADDR, &VringAddr { desc: addr, ..good }.to_bytes(), &[]);
-            if addr != end - 16 || layout == Features::NONE {
+            if addr != end - 16 || layout == Features::empty() {
                 frontend.refused(Req::SET_VRING_ADDR, &VringAddr { avail: addr, ..good }.to_bytes(), &[]);
                 frontend.refused(Req::SET_VRING_ADDR, &VringAddr { used: addr, ..good }.to_bytes(), &[]);
             }
@@ -383,7 +383,7 @@ fn ring_descriptions_are_checked() {
         frontend.refused(Req::SET_VRING_ADDR, &VringAddr { avail: good.avail + 1, ..good }.to_bytes(), &[]);
         frontend.refused(Req::SET_VRING_ADDR, &VringAddr { used: good.used + 2, ..good }.to_bytes(), &[]);
         frontend.good(Req::SET_VRING_ADDR, &good.to_bytes(), &[]);
-        if layout == Features::NONE {
+        if layout == Features::empty() {
             frontend.refused(Req::SET_VRING_BASE, &state(0, 0x1_0000), &[]);
             // Not a power of two: noticed at the latest when the ring is to start.
             frontend.good(Req::SET_VRING_NUM, &state(0, 255), &[]);
@@ -399,7 +399,7 @@ fn ring_descriptions_are_checked() {
 fn notification_descriptors_must_be_eventfds() {
     let bench = Bench::new("events");
     let mut frontend = Frontend::connect(&bench.path);
-    frontend.negotiate(Features::NONE);
+    frontend.negotiate(Features::empty());
     let (pipe, _writer) = std::io::pipe().expect("pipe");
     let fds: Vec<OwnedFd> = vec![
         memfd(8).into(),
@@ -427,7 +427,7 @@ fn a_full_call_eventfd_does_not_block_the_poller() {
     let (done, over) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let mut bench = Bench::new("fullcall");
-        let mut guest = Guest::start(&bench.path, Features::NONE);
+        let mut guest = Guest::start(&bench.path, Features::empty());
         bench.wait_link(true);
         let call = guest.frontend.calls[1].as_raw_fd();
         common::take_count(&guest.frontend.calls[1]);
@@ -447,7 +447,7 @@ fn a_full_call_eventfd_does_not_block_the_poller() {
 #[test]
 fn a_running_ring_is_not_reconfigured() {
     let mut bench = Bench::new("running");
-    let mut guest = Guest::start(&bench.path, Features::NONE);
+    let mut guest = Guest::start(&bench.path, Features::empty());
     bench.wait_link(true);
     let state = |num| VringState { index: 0, num }.to_bytes();
     let frontend = &mut guest.frontend;
@@ -525,7 +525,7 @@ fn every_pair_of_requests_in_every_state_is_survived() {
 fn configuration_is_offered_on_demand_only() {
     let bench = Bench::new("no-config");
     let mut frontend = Frontend::connect(&bench.path);
-    frontend.negotiate(Features::NONE);
+    frontend.negotiate(Features::empty());
     let offered = ProtocolFeatures::from_bits_retain(frontend.number(Req::GET_PROTOCOL_FEATURES));
     assert!(!offered.contains(ProtocolFeatures::CONFIG), "{offered:?}");
     let ask = Config { offset: 0, flags: 0, data: vec![0; 6] }.to_bytes();
@@ -538,7 +538,7 @@ fn configuration_is_offered_on_demand_only() {
 fn configuration_reads_are_bounded() {
     let bench = Bench::with_config_space("config");
     let mut frontend = Frontend::connect(&bench.path);
-    frontend.negotiate(Features::NONE);
+    frontend.negotiate(Features::empty());
     let ask = |offset, len| Config { offset, flags: 0, data: vec![0; len] }.to_bytes();
     let reply = frontend.get(Req::GET_CONFIG, &ask(0, 12));
     let config = Config::from_bytes(&reply).expect("config");

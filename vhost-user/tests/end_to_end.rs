@@ -161,7 +161,7 @@ fn a_full_ring_leaves_packets_with_the_sender() {
 #[test]
 fn an_empty_pool_leaves_packets_in_the_ring_and_counts() {
     let mut bench = Bench::new("empty");
-    let mut guest = Guest::start(&bench.path, Features::NONE);
+    let mut guest = Guest::start(&bench.path, Features::empty());
     bench.wait_link(true);
     let mut held: Vec<_> = std::iter::from_fn(|| bench.pool.get()).collect();
     (0..8).for_each(|n| guest.send(&frame(n, 100)));

@@ -76,7 +76,7 @@ fn hand_over_while_polled(bench: &mut Bench, packets: &mut Burst) -> HandOver {
 #[test]
 fn a_port_changes_hands_under_traffic_and_no_packet_is_lost() {
     for features in [
-        Features::NONE,
+        Features::empty(),
         Features::IN_ORDER | Features::EVENT_IDX,
         Features::RING_PACKED,
         Features::RING_PACKED | Features::IN_ORDER | Features::NET_MRG_RXBUF,
@@ -140,7 +140,7 @@ fn a_port_without_a_frontend_changes_hands_and_serves_who_waited() {
     let HandOver { state, descriptors, .. } = handed;
     let handed = HandOver::new(state, descriptors);
     let new = Backend::take_over(&Control::new(), config.clone(), handed).expect("taken over");
-    let guest = Guest::over(early, Features::NONE);
+    let guest = Guest::over(early, Features::empty());
     wait_until("link", || new.peer().link_up());
     drop((guest, new));
     assert!(!config.path.exists());
@@ -204,7 +204,7 @@ fn what_a_successor_cannot_serve_is_refused_by_a_sentence() {
     drop(plain);
 
     let two = BackendConfig { queue_pairs: 2, ..config.clone() };
-    let fewer_features = BackendConfig { features: Features::NONE, ..two.clone() };
+    let fewer_features = BackendConfig { features: Features::empty(), ..two.clone() };
     for successor in [config.clone(), fewer_features] {
         let mut old = Backend::new(&Control::new(), two.clone()).expect("backend");
         let mut guest = Guest::start(&config.path, Features::NET_MRG_RXBUF);
@@ -230,7 +230,7 @@ fn descriptors_of_regions_are_charged_to_their_port() {
     config.limits.descriptors = Some(20);
     let backend = Backend::new(&Control::new(), config.clone()).expect("backend");
     let mut frontend = Frontend::connect(&config.path);
-    frontend.negotiate(Features::NONE);
+    frontend.negotiate(Features::empty());
     let region = |n: u64| {
         let addr = (n + 1) << 30;
         let region = MemoryRegion { guest_addr: addr, size: PAGE, user_addr: addr, offset: n * PAGE };
@@ -247,6 +247,6 @@ fn descriptors_of_regions_are_charged_to_their_port() {
     wait_until("the end of a connection that sends too many", || !backend.peer().connected());
     // They are given back with the regions.
     let mut next = wait_for("a connection", || Some(Frontend::connect(&config.path)));
-    next.negotiate(Features::NONE);
+    next.negotiate(Features::empty());
     next.good(Req::ADD_MEM_REG, &region(0), &[std::os::fd::AsFd::as_fd(&file)]);
 }

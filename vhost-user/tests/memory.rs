@@ -24,7 +24,7 @@ fn extra(n: u64) -> MemoryRegion {
 fn as_many_slots_as_promised_and_not_one_more() {
     let bench = Bench::new("slots");
     let mut frontend = Frontend::connect(&bench.path);
-    frontend.negotiate(Features::NONE);
+    frontend.negotiate(Features::empty());
     let slots = frontend.number(Req::GET_MAX_MEM_SLOTS);
     let file = memfd(4096);
     for n in 0..slots {
@@ -46,7 +46,7 @@ fn a_port_may_have_fewer_slots() {
     limits.regions = 2;
     let bench = Bench::with_limits("few", limits);
     let mut frontend = Frontend::connect(&bench.path);
-    frontend.negotiate(Features::NONE);
+    frontend.negotiate(Features::empty());
     assert_eq!(frontend.number(Req::GET_MAX_MEM_SLOTS), 2);
     let file = memfd(4096);
     let table = MemTable((0..3).map(extra).collect()).to_bytes();
@@ -64,7 +64,7 @@ fn a_port_may_have_fewer_slots() {
 #[test]
 fn two_vhost_devices_tell_of_the_same_regions() {
     let mut bench = Bench::new("devices");
-    let mut guest = Guest::start(&bench.path, Features::NONE);
+    let mut guest = Guest::start(&bench.path, Features::empty());
     bench.wait_link(true);
     take_count(&guest.frontend.calls[0]);
     let old = memfd(2 * 4096);
@@ -90,7 +90,7 @@ fn two_vhost_devices_tell_of_the_same_regions() {
 fn only_the_very_same_region_may_be_added_again() {
     let bench = Bench::new("twice");
     let mut frontend = Frontend::connect(&bench.path);
-    frontend.negotiate(Features::NONE);
+    frontend.negotiate(Features::empty());
     let file = memfd(4 * 4096);
     let region = extra(0);
     let again = file.try_clone().expect("dup");
@@ -121,7 +121,7 @@ fn only_the_very_same_region_may_be_added_again() {
 fn a_table_that_is_sent_again_is_not_mapped_again() {
     let bench = Bench::new("again");
     let mut frontend = Frontend::connect(&bench.path);
-    frontend.negotiate(Features::NONE);
+    frontend.negotiate(Features::empty());
     let inode = frontend.file.metadata().expect("a memfd").ino().to_string();
     // Address range, access, offset, device, inode, name: one line for each mapping.
     let places = || -> Vec<String> {
@@ -184,8 +184,8 @@ fn regions_come_and_go_under_traffic_without_a_packet_lost() {
 fn frames_cross_regions_that_are_not_neighbours_here() {
     let mut bench = Bench::new("cross");
     let mut frontend = Frontend::connect(&bench.path);
-    frontend.negotiate(Features::NONE);
-    let mut guest = Guest::over(frontend, Features::NONE);
+    frontend.negotiate(Features::empty());
+    let mut guest = Guest::over(frontend, Features::empty());
     // The same memory in three regions that touch each other in guest addresses only.
     let cuts = [0, common::RING_AREA + MEMORY / 2 - common::RING_AREA + 40, MEMORY - 4096, MEMORY];
     let table: Vec<_> = cuts
@@ -212,7 +212,7 @@ fn frames_cross_regions_that_are_not_neighbours_here() {
 #[test]
 fn a_ring_whose_memory_is_removed_stops_and_says_so() {
     let mut bench = Bench::new("removed");
-    let mut guest = Guest::start(&bench.path, Features::NONE);
+    let mut guest = Guest::start(&bench.path, Features::empty());
     bench.wait_link(true);
     let region = SingleRegion(guest.frontend.region()).to_bytes();
     guest.frontend.good(Req::REM_MEM_REG, &region, &[]);
@@ -232,7 +232,7 @@ fn a_ring_whose_memory_is_removed_stops_and_says_so() {
 #[test]
 fn a_peer_that_shrinks_its_memory_loses_its_port_only() {
     let mut healthy = Bench::new("bystander");
-    let mut other = Guest::start(&healthy.path, Features::NONE);
+    let mut other = Guest::start(&healthy.path, Features::empty());
     for n in 0..20 {
         let mut bench = Bench::new("shrink");
         let mut guest = Guest::start(&bench.path, Features::NET_MRG_RXBUF);
@@ -261,7 +261,7 @@ fn a_peer_that_shrinks_its_memory_loses_its_port_only() {
         bench.wait_gone();
         bench.assert_whole();
         // The same socket serves the next one.
-        let mut guest = Guest::start(&bench.path, Features::NONE);
+        let mut guest = Guest::start(&bench.path, Features::empty());
         guest.send(&frame(1, 60));
         guest.tx.publish();
         assert_eq!(receive(&mut bench.rx, 1)[0].data(), frame(1, 60));
@@ -277,13 +277,13 @@ fn a_peer_that_shrinks_its_memory_loses_its_port_only() {
 fn memory_that_shrinks_before_its_rings_start_ends_that_peer_alone() {
     let mut bench = Bench::new("early");
     let mut bystander = Bench::new("bystander");
-    let mut other = Guest::start(&bystander.path, Features::NONE);
-    for features in [Features::NONE, Features::RING_PACKED] {
+    let mut other = Guest::start(&bystander.path, Features::empty());
+    for features in [Features::empty(), Features::RING_PACKED] {
         for _ in 0..10 {
             let mut frontend = Frontend::connect(&bench.path);
             frontend.negotiate(features);
             frontend.share_memory();
-            frontend.describe_ring(0, 256, if features == Features::NONE { 0 } else { 0x8000_8000 });
+            frontend.describe_ring(0, 256, if features == Features::empty() { 0 } else { 0x8000_8000 });
             frontend.file.set_len(0).expect("shrink");
             // Answered or not: nobody must be harmed.
             let kick = VringFd { index: 0, has_fd: false }.to_bytes();
@@ -299,7 +299,7 @@ fn memory_that_shrinks_before_its_rings_start_ends_that_peer_alone() {
     other.send(&frame(2, 60));
     other.tx.publish();
     assert_eq!(receive(&mut bystander.rx, 1)[0].data(), frame(2, 60));
-    let mut guest = Guest::start(&bench.path, Features::NONE);
+    let mut guest = Guest::start(&bench.path, Features::empty());
     guest.send(&frame(1, 60));
     guest.tx.publish();
     assert_eq!(receive(&mut bench.rx, 1)[0].data(), frame(1, 60));
@@ -310,7 +310,7 @@ fn memory_that_shrinks_before_its_rings_start_ends_that_peer_alone() {
 fn maps_are_guarded_and_neither_dumped_nor_inherited() {
     let bench = Bench::new("guard");
     let mut frontend = Frontend::connect(&bench.path);
-    frontend.negotiate(Features::NONE);
+    frontend.negotiate(Features::empty());
     frontend.share_memory();
     let inode =
         format!(" {} ", std::os::unix::fs::MetadataExt::ino(&frontend.file.metadata().expect("meta")));

@@ -25,7 +25,7 @@ fn a_backend_serves_a_passed_socket_and_leaves_its_name() {
     let listener = Listener::from_fd(UnixListener::bind(&path).expect("bind").into()).expect("it listens");
     let mut bench = Bench::of(BackendConfig::listening("pod0", listener), common::pool(1024, 0));
     assert_eq!(bench.path, path, "the name of the socket");
-    for features in [Features::NONE, Features::RING_PACKED] {
+    for features in [Features::empty(), Features::RING_PACKED] {
         let mut guest = Guest::start(&path, features);
         bench.wait_link(true);
         guest.send(&frame(1, 100));
@@ -54,7 +54,7 @@ fn a_port_made_anew_finds_who_came_meanwhile() {
         let early = common::Frontend::connect(&path);
         let device = VHOST.probe(&context, &args).expect("a port");
         let mut port = device.start(&PortConfig::default(), &pool).map_err(|e| e.error).expect("starts");
-        let mut guest = Guest::over(early, Features::NONE);
+        let mut guest = Guest::over(early, Features::empty());
         wait_until("link", || port.control.link().up);
         guest.send(&frame(2, 100));
         guest.tx.publish();

@@ -47,7 +47,7 @@ fn impossible_send_descriptors_stop_that_ring_alone() {
         ("far", 1 << 60, 64),
         ("below", GUEST - 1, 64),
     ];
-    for features in [Features::NONE, Features::IN_ORDER, Features::RING_PACKED] {
+    for features in [Features::empty(), Features::IN_ORDER, Features::RING_PACKED] {
         for (name, addr, len) in cases {
             let mut bench = Bench::new("baddesc");
             let mut guest = Guest::start(&bench.path, features);
@@ -70,7 +70,7 @@ fn impossible_send_descriptors_stop_that_ring_alone() {
 
 #[test]
 fn runt_frames_are_dropped_and_counted() {
-    for features in [Features::NONE, Features::RING_PACKED | Features::IN_ORDER] {
+    for features in [Features::empty(), Features::RING_PACKED | Features::IN_ORDER] {
         let mut bench = Bench::new("runt");
         let mut guest = Guest::start(&bench.path, features);
         bench.wait_link(true);
@@ -108,7 +108,7 @@ fn what_a_driver_says_of_its_checksums_is_not_believed() {
     }
     guest.tx.publish();
     for packet in receive(&mut bench.rx, 5).iter() {
-        assert_eq!((packet.data(), packet.offload()), (frame(1, 100).as_slice(), Offload::NONE));
+        assert_eq!((packet.data(), packet.offload()), (frame(1, 100).as_slice(), Offload::empty()));
     }
     assert_eq!(bench.rx_stats.totals().lost(RxLoss::BadOffload), 0);
 }
@@ -116,7 +116,7 @@ fn what_a_driver_says_of_its_checksums_is_not_believed() {
 #[test]
 fn a_capture_sees_what_frames_of_a_wrong_length_held() {
     let Bench { pool, backend, rx, tx, path, .. } = Bench::new("shown");
-    let mut guest = Guest::start(&path, Features::NONE);
+    let mut guest = Guest::start(&path, Features::empty());
     wait_until("link", || backend.peer().link_up());
     // A port that a capture can be opened on, with our queue in the place of its own.
     let memory = Memory::new(MemoryConfig::default()).expect("memory");
@@ -159,7 +159,7 @@ fn a_capture_sees_what_frames_of_a_wrong_length_held() {
 
 #[test]
 fn runt_receive_buffers_go_back_empty() {
-    for features in [Features::NONE, Features::NET_MRG_RXBUF, Features::RING_PACKED] {
+    for features in [Features::empty(), Features::NET_MRG_RXBUF, Features::RING_PACKED] {
         let mut bench = Bench::new("rxrunt");
         let mut guest = Guest::start(&bench.path, features);
         bench.wait_link(true);
@@ -183,7 +183,7 @@ fn runt_receive_buffers_go_back_empty() {
 #[test]
 fn not_one_byte_beyond_the_frame_is_written() {
     let mut bench = Bench::new("exact");
-    let mut guest = Guest::start(&bench.path, Features::NONE);
+    let mut guest = Guest::start(&bench.path, Features::empty());
     bench.wait_link(true);
     for (n, len) in (14..300usize).step_by(7).enumerate() {
         let n = n % 128;
@@ -224,7 +224,7 @@ fn descriptors_that_point_at_the_rings_themselves_harm_only_their_owner() {
 #[test]
 fn rings_that_lie_on_top_of_each_other_harm_only_their_owner() {
     let mut bench = Bench::new("overlap");
-    for features in [Features::NONE, Features::IN_ORDER, Features::RING_PACKED, Features::NET_MRG_RXBUF] {
+    for features in [Features::empty(), Features::IN_ORDER, Features::RING_PACKED, Features::NET_MRG_RXBUF] {
         let packed = features.contains(Features::RING_PACKED);
         for (driver, device) in [(0, 0), (0, 16), (16, 0), (2048, 2048)] {
             let mut frontend = Frontend::connect(&bench.path);
@@ -265,7 +265,7 @@ fn rings_that_lie_on_top_of_each_other_harm_only_their_owner() {
             bench.assert_whole();
         }
     }
-    let mut guest = Guest::start(&bench.path, Features::NONE);
+    let mut guest = Guest::start(&bench.path, Features::empty());
     bench.wait_link(true);
     guest.send(&frame(1, 60));
     guest.tx.publish();
@@ -276,7 +276,7 @@ fn rings_that_lie_on_top_of_each_other_harm_only_their_owner() {
 fn an_available_index_from_nowhere_stops_the_ring() {
     for jump in [257u16, 300, 32_768, 65_535] {
         let mut bench = Bench::new("jump");
-        let guest = Guest::start(&bench.path, Features::NONE);
+        let guest = Guest::start(&bench.path, Features::empty());
         bench.wait_link(true);
         let avail = guest.frontend.ring_memory(1, SIZE).driver.cell::<u16>(2).expect("index");
         avail.store(jump, Ordering::Release);
@@ -337,7 +337,7 @@ fn a_burst_reads_no_more_descriptors_than_is_fair() {
 fn a_pool_with_packets_shorter_than_a_frame_is_not_written_past() {
     for data_room in [0_u16, 1, 13] {
         let mut bench = Bench::with_data_room("tiny", data_room);
-        let mut guest = Guest::start(&bench.path, Features::NONE);
+        let mut guest = Guest::start(&bench.path, Features::empty());
         bench.wait_link(true);
         guest.send(&frame(1, 14));
         guest.tx.publish();

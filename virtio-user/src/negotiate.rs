@@ -34,7 +34,7 @@ pub(crate) fn choose(offered: Features, options: &Options, pairs: u16) -> Result
 fn offloads(options: &Options) -> Features {
     let Offloads { rx, tx } = options.offloads;
     let large = rx.contains(RxOffloads::TCP_LRO) && options.mrg_rxbuf;
-    Features::NONE
+    Features::empty()
         .with(Features::NET_GUEST_CSUM, large || rx.intersects(RxOffloads::CHECKSUM))
         .with(Features::GUEST_SEGMENTS, large)
         .with(Features::NET_CSUM, tx.intersects(TxOffloads::CHECKSUM.union(TxOffloads::SEGMENT)))

@@ -209,7 +209,7 @@ pub(crate) fn tx_path(
         }
         (Layout::Packed, true) => with(packed::Driver::<true, false>::new(&memory, config), features, parts),
     };
-    Ok((path?, name(features.without(Features::NET_MRG_RXBUF), features.contains(Features::NET_CSUM))))
+    Ok((path?, name(features.difference(Features::NET_MRG_RXBUF), features.contains(Features::NET_CSUM))))
 }
 
 type Made<Q> = Result<Q, linecard_virtio::Error>;

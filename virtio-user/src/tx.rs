@@ -83,7 +83,7 @@ impl<const OFFLOAD: bool> Iterator for Plain<'_, OFFLOAD> {
             & (offset >= u64::from(HEADER))
             & (len.wrapping_sub(1) < u64::from(LONGEST))
             & (buffer.wrapping_sub(self.base) < self.shared)
-            & !(OFFLOAD && asks(Offload::from_bits(line.read::<2>() as u32)));
+            & !(OFFLOAD && asks(Offload::from_bits_retain(line.read::<2>() as u32)));
         if !plain {
             self.cold = true;
             return None;

@@ -170,7 +170,7 @@ impl InProcess {
         Self(Arc::new(Mutex::new(Machine {
             offer: Offer { features, pairs, regions: 64 },
             claims: None,
-            features: Features::NONE,
+            features: Features::empty(),
             status: 0,
             shared: Shared::default(),
             rings: BTreeMap::new(),

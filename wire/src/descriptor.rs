@@ -449,7 +449,7 @@ mod tests {
         let mut sender = crate::Connection::new(theirs).expect("a connection");
         // The thread is busy, as it is on a machine that has better things to do.
         let (go, gate) = mpsc::channel::<()>();
-        closer.run(move || drop(gate.recv()));
+        closer.run(move || _ = gate.recv());
         let (reader, _writer) = std::io::pipe().expect("a pipe");
         let message = crate::OutMessage::request(crate::FrontendReq::SET_OWNER, &[]);
         let mut send = || sender.send(&message.with_fds(&[reader.as_fd()])).expect("room");

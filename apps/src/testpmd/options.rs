@@ -248,11 +248,11 @@ const OPTIONS: &[Spec] = &[
         Ok(())
     }),
     valued("rx-offloads", "HEX", "receive offloads of all ports, DPDK's bits", |o, v| {
-        o.offloads.rx = RxOffloads::from_bits(number("rx-offloads", v, 0, u64::MAX)?);
+        o.offloads.rx = RxOffloads::from_bits_retain(number("rx-offloads", v, 0, u64::MAX)?);
         Ok(())
     }),
     valued("tx-offloads", "HEX", "transmit offloads of all ports, DPDK's bits", |o, v| {
-        o.offloads.tx = TxOffloads::from_bits(number("tx-offloads", v, 0, u64::MAX)?);
+        o.offloads.tx = TxOffloads::from_bits_retain(number("tx-offloads", v, 0, u64::MAX)?);
         Ok(())
     }),
     flag(

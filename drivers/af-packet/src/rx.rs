@@ -80,7 +80,7 @@ struct Vlan {
 
 impl Vlan {
     fn note(self, packet: &mut Packet) {
-        let stripped = if self.stripped { Offload::RX_VLAN_STRIPPED } else { Offload::NONE };
+        let stripped = if self.stripped { Offload::RX_VLAN_STRIPPED } else { Offload::empty() };
         packet.set_vlan_tci(self.tci);
         packet.set_offload(packet.offload() | Offload::RX_VLAN | stripped);
     }

@@ -24,7 +24,7 @@ impl Packet {
     #[inline]
     #[must_use]
     pub fn offload(&self) -> Offload {
-        Offload::from_bits(self.head().ol_flags())
+        Offload::from_bits_retain(self.head().ol_flags())
     }
 
     /// Replaces all offload flags.

@@ -391,7 +391,7 @@ fn metadata_is_fresh_after_reuse() {
     drop(packet);
     let packet = pool.get().unwrap();
     assert_eq!((packet.port(), packet.vlan_tci(), packet.hash()), (crate::Meta::NO_PORT, 0, None));
-    assert_eq!((packet.packet_type(), packet.offload()), (PacketType::UNKNOWN, Offload::NONE));
+    assert_eq!((packet.packet_type(), packet.offload()), (PacketType::UNKNOWN, Offload::empty()));
     assert_eq!(packet.tx_offload(), TxOffload::default());
 }
 

@@ -14,7 +14,7 @@ use super::software::finish;
 /// Bytes at the front of a packet in which its headers are looked for.
 const HEADERS: usize = 256;
 /// Flags by which an application asks for work.
-const TX_ASKS: Offload = Offload::from_bits(
+const TX_ASKS: Offload = Offload::from_bits_retain(
     Offload::TX_L4_MASK.bits()
         | Offload::TX_IP_CKSUM.bits()
         | Offload::TX_TCP_SEG.bits()
@@ -243,13 +243,14 @@ impl TxRequest {
 
 /// The transport protocol that `TX_` flags are about, and whether packets are to be cut.
 fn asked_for(flags: Offload) -> Result<(Option<PacketType>, bool), Malformed> {
+    const NONE: Offload = Offload::empty();
     let cut = (flags.contains(Offload::TX_TCP_SEG), flags.contains(Offload::TX_UDP_SEG));
     match (cut, flags & Offload::TX_L4_MASK) {
-        ((true, false), Offload::NONE | Offload::TX_TCP_CKSUM) => Ok((Some(PacketType::L4_TCP), true)),
-        ((false, true), Offload::NONE | Offload::TX_UDP_CKSUM) => Ok((Some(PacketType::L4_UDP), true)),
+        ((true, false), NONE | Offload::TX_TCP_CKSUM) => Ok((Some(PacketType::L4_TCP), true)),
+        ((false, true), NONE | Offload::TX_UDP_CKSUM) => Ok((Some(PacketType::L4_UDP), true)),
         ((false, false), Offload::TX_TCP_CKSUM) => Ok((Some(PacketType::L4_TCP), false)),
         ((false, false), Offload::TX_UDP_CKSUM) => Ok((Some(PacketType::L4_UDP), false)),
-        ((false, false), Offload::NONE) => Ok((None, false)),
+        ((false, false), NONE) => Ok((None, false)),
         _ => Err(Malformed),
     }
 }

@@ -12,7 +12,7 @@ use super::{Malformed, Takes, TxRequest};
 /// Most segments one packet is cut into: 64 KiB at the smallest segment size that systems accept (88), and some.
 const MOST_SEGMENTS: usize = 1024;
 /// Metadata that asks for work, as far as it is gone when the work is done.
-const DONE: Offload = Offload::from_bits(
+const DONE: Offload = Offload::from_bits_retain(
     Offload::TX_OFFLOAD_MASK.bits() & !Offload::TX_VLAN.bits()
         | Offload::RX_L4_CKSUM_MASK.bits()
         | Offload::RX_LRO.bits(),

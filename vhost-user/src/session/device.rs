@@ -47,7 +47,7 @@ impl Session {
         message: Message,
         slots: &mut Slots<'_>,
     ) -> Result<Answer, Refusal> {
-        let asked = Features::from_bits(u64::from_bytes(&message.payload)?);
+        let asked = Features::from_bits_retain(u64::from_bytes(&message.payload)?);
         let not_offered = asked - self.terms.features;
         if !not_offered.is_empty() {
             return Err(Refusal::Features { not_offered });

@@ -126,7 +126,7 @@ impl Session {
     }
 
     fn take_negotiated(&mut self, record: &SessionRecord) -> Result<(), Refusal> {
-        let features = Features::from_bits(record.features);
+        let features = Features::from_bits_retain(record.features);
         let not_offered = features - self.terms.features;
         if !not_offered.is_empty() {
             return Err(Refusal::Features { not_offered });

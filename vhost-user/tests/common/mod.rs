@@ -188,7 +188,7 @@ impl Frontend {
             calls: events(),
             errors: events(),
             kicks: events(),
-            features: Features::NONE,
+            features: Features::empty(),
         }
     }
 
@@ -241,7 +241,7 @@ impl Frontend {
     /// Owner and features; everything the backend offers but STATUS, which then stays out of the way.
     pub fn negotiate(&mut self, features: Features) {
         self.send(Req::SET_OWNER, &[], &[]);
-        let offered = Features::from_bits(self.number(Req::GET_FEATURES));
+        let offered = Features::from_bits_retain(self.number(Req::GET_FEATURES));
         let features = features | Features::VERSION_1 | Features::PROTOCOL_FEATURES;
         assert!(offered.contains(features), "offered: {offered}");
         let protocol = ProtocolFeatures::from_bits_retain(self.number(Req::GET_PROTOCOL_FEATURES));

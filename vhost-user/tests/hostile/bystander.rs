@@ -62,7 +62,7 @@ impl Neighbours {
         traffic.poll_too(&bad_port);
         let good_port = Backend::new(&control, BackendConfig::new("good", &good, Mode::Listen));
         let mut asking = Frontend::connect(&good);
-        asking.negotiate(Features::NONE);
+        asking.negotiate(Features::empty());
         let answering = thread_called("good");
         Self {
             bad,
@@ -137,7 +137,7 @@ impl Neighbours {
     pub(crate) fn assert_greets(&mut self) {
         let _ = self.asking.connection.socket().shutdown(std::net::Shutdown::Both);
         self.asking = Frontend::connect(&self.good);
-        self.asking.negotiate(Features::NONE);
+        self.asking.negotiate(Features::empty());
     }
 }
 

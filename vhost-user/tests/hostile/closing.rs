@@ -26,7 +26,7 @@ fn an_eventfd_whose_close_waits_costs_its_port_alone() {
     let region = MemoryRegion { guest_addr: GUEST, size: 4096, user_addr: USER, offset: 0 };
     let region = SingleRegion(region).to_bytes();
     let mut hostile = Frontend::connect(&ports.bad);
-    hostile.negotiate(Features::NONE);
+    hostile.negotiate(Features::empty());
     let before = open_fds();
     give(hostile.connection.socket(), Req::SET_OWNER, held.events.pop().expect("one"));
     let answer = hostile.connection.read_until(Instant::now() + Duration::from_secs(5)).expect("an answer");
@@ -58,7 +58,7 @@ fn an_eventfd_whose_close_waits_costs_its_port_alone() {
     // All is given back, and the one who waited is served.
     let answer = waits.connection.read_until(Instant::now() + Duration::from_secs(5)).expect("an answer");
     assert_eq!(answer.request, Req::GET_FEATURES as u32);
-    waits.negotiate(Features::NONE);
+    waits.negotiate(Features::empty());
     wait_until("descriptors are closed", || open_fds() < before + 40);
 }
 
@@ -100,7 +100,7 @@ fn a_port_whose_thread_waits_for_ever_can_be_ended() {
     let null = std::fs::File::open("/dev/null").expect("there");
     // The port is full: a descriptor that does not close, and others behind it.
     let mut full = Frontend::connect(&ports.bad);
-    full.negotiate(Features::NONE);
+    full.negotiate(Features::empty());
     give(full.connection.socket(), Req::SET_OWNER, first.events.pop().expect("one"));
     while full.ask(Req::SET_OWNER, &[], &[null.as_fd(); 3]).is_ok() {}
     // One who waits to be accepted says something with more descriptors than the port may have. The last is held by

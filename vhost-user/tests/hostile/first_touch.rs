@@ -169,7 +169,8 @@ impl Pair {
 }
 
 const RINGS: [(&str, Features); 2] = [("split", Features::NET_MRG_RXBUF), ("packed", PACKED)];
-const PACKED: Features = Features::from_bits(Features::NET_MRG_RXBUF.bits() | Features::RING_PACKED.bits());
+const PACKED: Features =
+    Features::from_bits_retain(Features::NET_MRG_RXBUF.bits() | Features::RING_PACKED.bits());
 
 /// The best of some: noise makes it longer, an attack that works does so each time.
 fn assert_short(what: &str, mut round: impl FnMut() -> Duration) {

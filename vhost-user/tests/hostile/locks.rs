@@ -27,7 +27,7 @@ fn a_hole_that_is_punched_under_a_ring_stops_nobody_else() {
     const SIZE: usize = 1 << 30;
     let mut ports = Neighbours::new("hole");
     let mut hostile = Frontend::connect(&ports.bad);
-    hostile.negotiate(Features::NONE);
+    hostile.negotiate(Features::empty());
     hostile.file = memfd(SIZE as u64);
     let region = MemoryRegion { guest_addr: GUEST, size: SIZE as u64, user_addr: USER, offset: 0 };
     hostile.good(
@@ -135,7 +135,7 @@ fn a_file_whose_lock_is_held_stops_nobody_else() {
     let file = memfd(WIDE as u64);
     let _puncher = Puncher::start(&file);
     let mut hostile = Frontend::connect(&ports.bad);
-    hostile.negotiate(Features::NONE);
+    hostile.negotiate(Features::empty());
     let mut longest = Duration::ZERO;
     let mut at = 0;
     ports.assert_unnoticed(|| {

@@ -27,7 +27,7 @@ fn addresses() -> u64 {
 fn memory_beyond_the_limit_is_not_even_mapped() {
     let mut ports = Neighbours::new("beyond");
     let mut hostile = Frontend::connect(&ports.bad);
-    hostile.negotiate(Features::NONE);
+    hostile.negotiate(Features::empty());
     let sizes = [80 * TIB, 40 * TIB];
     let files = sizes.map(memfd);
     let regions = [0, 1].map(|n: usize| {
@@ -54,7 +54,7 @@ fn memory_that_is_not_unmapped_yet_counts() {
     limits.memory = TIB;
     let mut ports = Neighbours::with("again", limits);
     let mut hostile = Frontend::connect(&ports.bad);
-    hostile.negotiate(Features::NONE);
+    hostile.negotiate(Features::empty());
     let region = MemoryRegion { guest_addr: GUEST, size: TIB, user_addr: USER, offset: 0 };
     let table = MemTable(vec![region]).to_bytes();
     let (before, mut most, mut taken) = (addresses(), 0, 0);
@@ -76,7 +76,7 @@ fn memory_that_is_not_unmapped_yet_counts() {
         Ok(answer) => answer == 0,
         Err(_) => {
             hostile = Frontend::connect(&ports.bad);
-            hostile.negotiate(Features::NONE);
+            hostile.negotiate(Features::empty());
             false
         }
     });
@@ -119,7 +119,7 @@ fn thirty_three_hostile_frontends_leave_the_next_what_it_needs() {
     let path = socket_path("modest");
     let port = Backend::new(&control, BackendConfig::new("modest", &path, Mode::Listen)).expect("a port");
     let mut modest = Frontend::connect(&path);
-    modest.bring_up(Features::NONE, 256);
+    modest.bring_up(Features::empty(), 256);
     assert!(port.peer().connected());
     drop(held);
     drop(hostile);

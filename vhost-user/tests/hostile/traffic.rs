@@ -64,7 +64,7 @@ impl Traffic {
         let port = Backend::new(control, BackendConfig::new("traffic", &path, Mode::Listen));
         let port = port.expect("a backend");
         let (rx, tx) = queues(&port, &pool);
-        let guest = Guest::start(&path, Features::NONE);
+        let guest = Guest::start(&path, Features::empty());
         let mut traffic =
             Self { guest, rx, tx, others: Vec::new(), pool, came: Burst::new(), sent: 0, _port: port };
         // All memory that packets pass through is there afterwards.

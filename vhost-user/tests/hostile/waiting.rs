@@ -128,7 +128,7 @@ fn descriptors_that_nobody_read_make_nobody_wait() {
     silent_ends.clear();
     wait_until("one is served again", || serves(&path));
     let mut first = Frontend::connect(&path);
-    first.negotiate(Features::NONE);
+    first.negotiate(Features::empty());
     ports.assert_unnoticed(|| {
         let (socket, silent) = lingering();
         silent_ends.push(silent);
@@ -225,7 +225,7 @@ fn memory_of_the_dead_is_freed_behind_everybodys_back() {
     let path = ports.bad.clone();
     ports.assert_unnoticed(|| {
         let mut frontend = Frontend::connect(&path);
-        frontend.negotiate(Features::NONE);
+        frontend.negotiate(Features::empty());
         let file = memfd(SIZE as u64);
         // As a guest that has used its memory.
         file_pages(&file, SIZE);

@@ -251,10 +251,10 @@ const PACKED: Features = Features::RING_PACKED;
 const BOTH: Features = Features::RING_PACKED.union(Features::IN_ORDER);
 
 variants! {
-    split_by_the_book: split false false false Features::NONE;
-    split_offload_by_the_book: split false false true Features::NONE;
-    split_mergeable_by_the_book: split false true false Features::NONE;
-    split_mergeable_offload_by_the_book: split false true true Features::NONE;
+    split_by_the_book: split false false false Features::empty();
+    split_offload_by_the_book: split false false true Features::empty();
+    split_mergeable_by_the_book: split false true false Features::empty();
+    split_mergeable_offload_by_the_book: split false true true Features::empty();
     split_in_order_by_the_book: split true false false Features::IN_ORDER;
     split_in_order_offload_by_the_book: split true false true Features::IN_ORDER;
     split_in_order_mergeable_by_the_book: split true true false Features::IN_ORDER;

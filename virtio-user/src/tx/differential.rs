@@ -40,13 +40,13 @@ impl Plan {
             Offload::TX_IPV4 | Offload::TX_TCP_CKSUM,
             Offload::TX_IPV4 | Offload::TX_TCP_SEG | Offload::TX_IP_CKSUM,
             Offload::RX_L4_CKSUM_NONE,
-            Offload::from_bits(dice.roll() as u32),
+            Offload::from_bits_retain(dice.roll() as u32),
         ];
         Self {
             kind: if dice.percent(60) { 0 } else { dice.below(6) as u8 },
             lengths,
             seed: dice.roll() as u8,
-            asks: if dice.percent(25) { known[dice.below(4)] } else { Offload::NONE },
+            asks: if dice.percent(25) { known[dice.below(4)] } else { Offload::empty() },
             segment: dice.below(200) as u16,
             stale: if dice.percent(30) { dice.roll() as u8 } else { 0 },
         }
@@ -184,7 +184,7 @@ fn compare<Q: DriverQueue, const OFFLOAD: bool>(
     let takes = Takes { csum: OFFLOAD, tso4: OFFLOAD, ..Takes::default() };
     let mut dice = Dice::new(features.bits());
     let (mut sent, mut lost) = (0, 0);
-    for indirect in [Features::NONE, Features::INDIRECT_DESC] {
+    for indirect in [Features::empty(), Features::INDIRECT_DESC] {
         let mut sides =
             [false, true].map(|plain| Side::<Q, OFFLOAD>::new(features | indirect, takes, plain, &driver));
         for number in 0..batches(16) {
@@ -212,8 +212,8 @@ macro_rules! variants {
 }
 
 variants! {
-    split_alike: split false false Features::NONE;
-    split_offload_alike: split false true Features::NONE;
+    split_alike: split false false Features::empty();
+    split_offload_alike: split false true Features::empty();
     split_in_order_alike: split true false Features::IN_ORDER;
     split_in_order_offload_alike: split true true Features::IN_ORDER;
     packed_alike: packed false false Features::RING_PACKED;
@@ -226,10 +226,11 @@ variants! {
 #[test]
 fn a_packet_in_too_many_pieces_is_dropped() {
     let mut side =
-        Side::<_, false>::new(Features::NONE, Takes::default(), false, split::Driver::<false, false>::new);
+        Side::<_, false>::new(Features::empty(), Takes::default(), false, split::Driver::<false, false>::new);
     let small = linecard_mempool::PoolConfig { packets: 512, data_room: 64, ..Default::default() };
     side.path.parts.pool = Pool::new(&domain("small"), small).expect("a pool");
-    let plan = Plan { kind: 0, lengths: vec![64; 100], seed: 7, asks: Offload::NONE, segment: 0, stale: 0 };
+    let plan =
+        Plan { kind: 0, lengths: vec![64; 100], seed: 7, asks: Offload::empty(), segment: 0, stale: 0 };
     assert!(plan.lengths.iter().sum::<usize>() <= LONGEST as usize);
     let outcome = side.run(&[plan], 12);
     assert_eq!((outcome.left, outcome.lost[1]), (0, 1), "{outcome:?}");

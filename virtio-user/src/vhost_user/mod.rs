@@ -50,7 +50,7 @@ fn wanted_protocol() -> ProtocolFeatures {
 impl VhostUser {
     /// Asks the backend what it can do.
     fn greet(mut dialogue: Dialogue) -> Result<Self, Error> {
-        let offered = Features::from_bits(dialogue.ask(FrontendReq::GET_FEATURES, &[])?);
+        let offered = Features::from_bits_retain(dialogue.ask(FrontendReq::GET_FEATURES, &[])?);
         let mut protocol = ProtocolFeatures::empty();
         if offered.contains(Features::PROTOCOL_FEATURES) {
             let theirs: u64 = dialogue.ask(FrontendReq::GET_PROTOCOL_FEATURES, &[])?;

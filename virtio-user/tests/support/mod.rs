@@ -235,7 +235,7 @@ impl Backend {
             protocol: usual_protocol(),
             queue_num: 8,
             slots: 32,
-            features: Features::NONE,
+            features: Features::empty(),
             agreed: ProtocolFeatures::empty(),
             status: 0,
             regions: Arc::default(),
@@ -327,7 +327,9 @@ impl Backend {
         let state = || VringState::from_bytes(&message.payload).expect("a ring state");
         match message.request {
             r if r == FrontendReq::GET_FEATURES as u32 => return Some(self.offered.bits().to_bytes()),
-            r if r == FrontendReq::SET_FEATURES as u32 => self.features = Features::from_bits(number()),
+            r if r == FrontendReq::SET_FEATURES as u32 => {
+                self.features = Features::from_bits_retain(number())
+            }
             r if r == FrontendReq::GET_PROTOCOL_FEATURES as u32 => {
                 return Some(self.protocol.bits().to_bytes());
             }

@@ -107,9 +107,9 @@ fn set_checksum(session: &mut Session, values: &Values) {
         "udp" => ("UDP", TxOffloads::UDP_CKSUM),
         "tcp" => ("TCP", TxOffloads::TCP_CKSUM),
         // No port here has these.
-        "sctp" => ("SCTP", TxOffloads::NONE),
-        "outer-ip" => ("Outer IP", TxOffloads::NONE),
-        _ => ("Outer UDP", TxOffloads::NONE),
+        "sctp" => ("SCTP", TxOffloads::empty()),
+        "outer-ip" => ("Outer IP", TxOffloads::empty()),
+        _ => ("Outer UDP", TxOffloads::empty()),
     };
     let Some(slot) = stopped(session, id) else { return };
     if hardware && (offload.is_empty() || !slot.offered().tx.contains(offload)) {
@@ -121,7 +121,7 @@ fn set_checksum(session: &mut Session, values: &Values) {
 }
 
 fn with(set: TxOffloads, offload: TxOffloads, on: bool) -> TxOffloads {
-    if on { set.union(offload) } else { set.without(offload) }
+    if on { set.union(offload) } else { set.difference(offload) }
 }
 
 fn show_checksums(session: &mut Session, id: u16) {
@@ -132,9 +132,9 @@ fn show_checksums(session: &mut Session, id: u16) {
         ("IP", TxOffloads::IPV4_CKSUM),
         ("UDP", TxOffloads::UDP_CKSUM),
         ("TCP", TxOffloads::TCP_CKSUM),
-        ("SCTP", TxOffloads::NONE),
-        ("Outer-Ip", TxOffloads::NONE),
-        ("Outer-Udp", TxOffloads::NONE),
+        ("SCTP", TxOffloads::empty()),
+        ("Outer-Ip", TxOffloads::empty()),
+        ("Outer-Udp", TxOffloads::empty()),
     ];
     for (name, offload) in all {
         let by = if tx.intersects(offload) { "hw" } else { "sw" };
@@ -176,7 +176,7 @@ fn configure(session: &mut Session, values: &Values, transmit: bool) {
     match RxOffloads::named(&name).filter(|offload| offered.rx.contains(*offload)) {
         Some(offload) => slot.reshape(|config| {
             let rx = config.offloads.rx;
-            config.offloads.rx = if on { rx.union(offload) } else { rx.without(offload) };
+            config.offloads.rx = if on { rx.union(offload) } else { rx.difference(offload) };
         }),
         None => err!(session.out, "port {id} has no receive offload {name}, only: {}\n", offered.rx),
     }

@@ -31,7 +31,7 @@ pub(crate) struct Checksums {
 
 impl Default for Checksums {
     fn default() -> Self {
-        Self { tx: TxOffloads::NONE, segment: 0, gso: None, rewrite: true, parse_tunnel: false }
+        Self { tx: TxOffloads::empty(), segment: 0, gso: None, rewrite: true, parse_tunnel: false }
     }
 }
 
@@ -166,7 +166,7 @@ impl Csum {
 
     /// What the port is asked to do, and what is to be done here.
     fn shares(&self, packet: &Packet, layers: &Layers) -> (Offload, Offload) {
-        let (mut port, mut here) = (Offload::NONE, Offload::NONE);
+        let (mut port, mut here) = (Offload::empty(), Offload::empty());
         let mut share = |flag, offload| {
             let side = if self.rule.tx.contains(offload) { &mut port } else { &mut here };
             *side |= flag;

@@ -159,7 +159,7 @@ fn csum_computes_here_or_asks_the_port() {
     let mut burst = burst_of(&pool, &[frame.clone(), vec![0; 60]]);
     Csum::new(pool.clone(), rule, [A, B], Arc::default()).step(&mut burst);
     let asked = Offload::TX_IPV4 | Offload::TX_IP_CKSUM | Offload::TX_UDP_CKSUM;
-    assert_eq!((burst[0].offload(), burst[1].offload()), (asked, Offload::NONE));
+    assert_eq!((burst[0].offload(), burst[1].offload()), (asked, Offload::empty()));
     assert_eq!(burst[0].data()[..12], [A.0, B.0].concat());
     assert_eq!(burst[0].data()[40..], frame[40..]);
     drop(burst);

@@ -66,7 +66,7 @@ fn tags_come_and_go() {
                 let want = if strip || !has { plain.clone() } else { tagged(&plain, protocols[i], tcis[i]) };
                 assert_eq!(all[i], want, "{options} {strip} {i}");
                 let flags = match (has, strip) {
-                    (false, _) => Offload::NONE,
+                    (false, _) => Offload::empty(),
                     (true, false) => Offload::RX_VLAN,
                     (true, true) => Offload::RX_VLAN | Offload::RX_VLAN_STRIPPED,
                 };
@@ -203,7 +203,7 @@ fn large_packets_are_cut_for_who_does_not_take_them() {
     let bench = Bench::new();
     let mut near = bench.start(&near_at(&cable, ""), tx(TSO));
     for options in ["", ",version=3", ",framesz=512"] {
-        for asked in [RxOffloads::NONE, RxOffloads::CHECKSUM, RxOffloads::VLAN_STRIP] {
+        for asked in [RxOffloads::empty(), RxOffloads::CHECKSUM, RxOffloads::VLAN_STRIP] {
             let config = PortConfig { mtu: 400, ..rx(asked) };
             let mut far = bench.start(&far_at(&cable, options), config);
             let mut want = Vec::new();
@@ -228,7 +228,7 @@ fn large_packets_are_cut_for_who_does_not_take_them() {
                 assert!(flags.contains(Offload::RX_VLAN) && segment.vlan_tci() == 0x0777);
                 assert_eq!(flags.contains(Offload::RX_VLAN_STRIPPED), gap == 0);
                 let good =
-                    if asked == RxOffloads::CHECKSUM { Offload::RX_L4_CKSUM_GOOD } else { Offload::NONE };
+                    if asked == RxOffloads::CHECKSUM { Offload::RX_L4_CKSUM_GOOD } else { Offload::empty() };
                 assert_eq!(flags & Offload::RX_L4_CKSUM_MASK, good);
                 drop(bytes.drain(12..12 + gap));
                 assert!(bytes.len() <= 554 && tcp_is_right(&bytes), "{options} {asked}");

@@ -71,9 +71,9 @@ impl Plan {
             Offload::TX_IPV4 | Offload::TX_UDP_CKSUM,
             Offload::TX_IPV4 | Offload::TX_TCP_SEG | Offload::TX_IP_CKSUM,
             Offload::RX_L4_CKSUM_NONE,
-            Offload::from_bits(dice.roll() as u32),
+            Offload::from_bits_retain(dice.roll() as u32),
         ];
-        let asks = if dice.percent(25) { known[dice.below(5)] } else { Offload::NONE };
+        let asks = if dice.percent(25) { known[dice.below(5)] } else { Offload::empty() };
         let protocol = if dice.percent(70) { 6 } else { 17 };
         Self { lengths, seed: dice.roll() as u8, asks, segment: dice.below(200) as u16, protocol }
     }
