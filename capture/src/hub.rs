@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::memory::{self, Made, Place, Producer};
+use super::memory::{self, Made, Producer, RingExtent};
 use super::point::{Counts, Dropped, Mailbox, Sink, Sinks};
 use super::protocol::{Options, Totals};
 use super::queues::{WatchedRx, WatchedTx};
@@ -212,7 +212,7 @@ impl std::fmt::Debug for Hub {
 /// What the other side needs.
 pub(super) struct Shared {
     pub(super) file: std::os::fd::OwnedFd,
-    pub(super) places: Vec<Place>,
+    pub(super) places: Vec<RingExtent>,
     pub(super) name: String,
 }
 

@@ -20,7 +20,7 @@ const PAGE: usize = 4096;
 
 /// Where a ring lies in the memfd.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct RingExtent {
     pub(super) offset: usize,
     pub(super) len: usize,
 }
@@ -29,7 +29,7 @@ pub(super) struct Place {
 pub(super) struct Made {
     pub(super) file: OwnedFd,
     pub(super) producers: Vec<Producer>,
-    pub(super) places: Vec<Place>,
+    pub(super) places: Vec<RingExtent>,
 }
 
 /// Makes a memfd with a ring of so many cells for each entry of `cells`, powers of two.
@@ -42,7 +42,7 @@ pub(super) fn make(cells: &[usize]) -> std::io::Result<Made> {
     for &count in cells {
         let len = Config::power_of_two(count).bytes::<Cell>().map_err(std::io::Error::other)?;
         let len = len.next_multiple_of(PAGE);
-        places.push(Place { offset: end, len });
+        places.push(RingExtent { offset: end, len });
         end = end.checked_add(len).ok_or(std::io::ErrorKind::OutOfMemory)?;
     }
     affordable(end)?;
@@ -53,7 +53,7 @@ pub(super) fn make(cells: &[usize]) -> std::io::Result<Made> {
     // The other side could otherwise take pages away, and this process would get a SIGBUS.
     fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
     let map = map(&file, end)?;
-    let ring = |(place, &count): (&Place, &usize)| {
+    let ring = |(place, &count): (&RingExtent, &usize)| {
         let memory = memory(&map, *place)?;
         // SAFETY: freshly made memory at a place of its own; the consumer made here is dropped at once, and the
         // descriptor goes to one reader, who attaches the only other one.
@@ -79,7 +79,7 @@ fn affordable(bytes: usize) -> std::io::Result<()> {
 ///
 /// # Errors
 /// It cannot be mapped, is not sealed, or has no such rings.
-pub(super) fn attach(file: &OwnedFd, places: &[Place]) -> std::io::Result<Vec<Consumer>> {
+pub(super) fn attach(file: &OwnedFd, places: &[RingExtent]) -> std::io::Result<Vec<Consumer>> {
     let seals = rustix::fs::fcntl_get_seals(file)?;
     let end = places.iter().map(|place| place.offset.saturating_add(place.len)).max().unwrap_or(0);
     let size = usize::try_from(fstat(file)?.st_size).unwrap_or(0);
@@ -87,7 +87,7 @@ pub(super) fn attach(file: &OwnedFd, places: &[Place]) -> std::io::Result<Vec<Co
         return Err(std::io::Error::other("this is no memory for a capture"));
     }
     let map = map(file, end)?;
-    let consumer = |place: &Place| {
+    let consumer = |place: &RingExtent| {
         let memory = memory(&map, *place)?;
         // SAFETY: `memory` is valid while `map` is kept; this is the one reader it was made for.
         unsafe { Consumer::attach(memory) }.map_err(std::io::Error::other)
@@ -100,7 +100,7 @@ fn map(file: &impl AsFd, len: usize) -> std::io::Result<Arc<MmapRaw>> {
     Ok(Arc::new(MmapOptions::new().len(len).map_raw(&file)?))
 }
 
-fn memory(map: &Arc<MmapRaw>, place: Place) -> std::io::Result<SharedMemory> {
+fn memory(map: &Arc<MmapRaw>, place: RingExtent) -> std::io::Result<SharedMemory> {
     let inside = place.offset.checked_add(place.len).is_some_and(|end| end <= map.len());
     let start = NonNull::new(map.as_mut_ptr().wrapping_add(place.offset)).filter(|_| inside);
     let start = start.ok_or(std::io::ErrorKind::InvalidData)?;

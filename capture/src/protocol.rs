@@ -14,7 +14,7 @@
 use linecard_net::bpf::Program;
 
 use super::CaptureError;
-use super::memory::Place;
+use super::memory::RingExtent;
 use crate::pcap::encode::SNAPLEN;
 
 /// What to capture of a port.
@@ -151,19 +151,19 @@ pub(super) fn parse(text: &str) -> Result<Request, CaptureError> {
 }
 
 /// The answer to a capture.
-pub(super) fn opened(name: &str, places: &[Place]) -> String {
+pub(super) fn opened(name: &str, places: &[RingExtent]) -> String {
     let mut text = format!("ok name={name}\n");
-    for Place { offset, len } in places {
+    for RingExtent { offset, len } in places {
         text += &format!("ring={offset}+{len}\n");
     }
     text
 }
 
 /// The rings of such an answer.
-pub(super) fn places(text: &str) -> Option<Vec<Place>> {
+pub(super) fn places(text: &str) -> Option<Vec<RingExtent>> {
     let place = |line: &str| {
         let (offset, len) = line.strip_prefix("ring=")?.split_once('+')?;
-        Some(Place { offset: offset.parse().ok()?, len: len.parse().ok()? })
+        Some(RingExtent { offset: offset.parse().ok()?, len: len.parse().ok()? })
     };
     text.lines().skip(1).map(place).collect()
 }

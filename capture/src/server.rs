@@ -57,8 +57,8 @@ impl Server {
         let flags = SocketFlags::CLOEXEC;
         let (life, end) = rustix::net::socketpair(AddressFamily::UNIX, SocketType::STREAM, flags, None)
             .map_err(|error| no_thread(error.into()))?;
-        let desk = Desk { hub, socket, end, clients: Vec::new(), buffer: vec![0; REQUEST], quiet: 0 };
-        let thread = std::thread::Builder::new().name("lc-capture".into()).spawn(move || desk.run());
+        let service = Service { hub, socket, end, clients: Vec::new(), buffer: vec![0; REQUEST], quiet: 0 };
+        let thread = std::thread::Builder::new().name("lc-capture".into()).spawn(move || service.run());
         let thread = thread.map_err(no_thread)?;
         Ok(Self { path: path.to_owned(), life: Some(life), thread: Some(thread) })
     }
@@ -103,19 +103,19 @@ fn is_socket(path: &Path) -> bool {
     std::fs::symlink_metadata(path).is_ok_and(|data| data.file_type().is_socket())
 }
 
-struct Visitor {
+struct Connection {
     socket: OwnedFd,
     session: Option<Session>,
     gone: bool,
 }
 
 /// What the thread works with.
-struct Desk {
+struct Service {
     hub: Hub,
     socket: OwnedFd,
     /// Readable when it is over.
     end: OwnedFd,
-    clients: Vec<Visitor>,
+    clients: Vec<Connection>,
     buffer: Vec<u8>,
     /// Ticks since the last client went.
     quiet: u32,
@@ -124,7 +124,7 @@ struct Desk {
 /// Ticks without a client after which all rings have come back, if they come at all.
 const QUIET: u32 = 40;
 
-impl Desk {
+impl Service {
     fn run(mut self) {
         loop {
             let ready = self.wait();
@@ -147,7 +147,7 @@ impl Desk {
             self.quiet = if self.clients.is_empty() { self.quiet.saturating_add(1) } else { 0 };
             self.hub.collect();
         }
-        self.clients.iter_mut().for_each(Visitor::finish);
+        self.clients.iter_mut().for_each(Connection::finish);
     }
 
     /// Which of the end, the listening socket and the clients has something to say.
@@ -167,7 +167,7 @@ impl Desk {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         while let Ok(socket) = rustix::net::accept_with(&self.socket, flags) {
             if self.clients.len() < CLIENTS {
-                self.clients.push(Visitor { socket, session: None, gone: false });
+                self.clients.push(Connection { socket, session: None, gone: false });
             } else {
                 let _ = send(socket.as_fd(), "error too many clients; end some captures first", None);
             }
@@ -175,7 +175,7 @@ impl Desk {
     }
 }
 
-impl Visitor {
+impl Connection {
     /// Answers one request; false when the client is to be forgotten.
     fn serve(&mut self, hub: &Hub, buffer: &mut [u8]) -> bool {
         let len = match rustix::net::recv(&self.socket, &mut *buffer, RecvFlags::DONTWAIT) {

@@ -3,14 +3,14 @@
 use std::os::fd::OwnedFd;
 
 use super::CaptureError;
-use super::memory::{self, Consumer, Place};
+use super::memory::{self, Consumer, RingExtent};
 use super::record::{self, Cell, Found, Frame};
 
 /// Cells taken out of a ring at a time, unless a record is longer.
 const TAKE: usize = 4096;
 
 /// One ring, and cells taken out of it.
-struct Lane {
+struct RingReader {
     ring: Consumer,
     cells: Vec<Cell>,
     /// Cells before this were given out.
@@ -19,7 +19,7 @@ struct Lane {
     end: usize,
 }
 
-impl Lane {
+impl RingReader {
     /// Takes more cells out of the ring; false when there are none.
     fn refill(&mut self) -> bool {
         self.cells.copy_within(self.start..self.end, 0);
@@ -67,12 +67,12 @@ impl Lane {
 /// }
 /// ```
 pub struct Stream {
-    lanes: Vec<Lane>,
+    lanes: Vec<RingReader>,
 }
 
 impl Stream {
-    pub(super) fn attach(file: &OwnedFd, places: &[Place]) -> std::io::Result<Self> {
-        let lane = |ring| Lane { ring, cells: vec![[0; size_of::<Cell>()]; TAKE], start: 0, end: 0 };
+    pub(super) fn attach(file: &OwnedFd, places: &[RingExtent]) -> std::io::Result<Self> {
+        let lane = |ring| RingReader { ring, cells: vec![[0; size_of::<Cell>()]; TAKE], start: 0, end: 0 };
         Ok(Self { lanes: memory::attach(file, places)?.into_iter().map(lane).collect() })
     }
 
@@ -91,7 +91,7 @@ impl Stream {
             }
         }
         let Some(lane) = first.and_then(|(_, i)| self.lanes.get_mut(i)) else { return Ok(None) };
-        let Lane { cells, start, end, .. } = lane;
+        let RingReader { cells, start, end, .. } = lane;
         let Found::Frame(frame, count) = record::read(&cells[*start..*end]) else { return Ok(None) };
         *start += count;
         Ok(Some(frame))

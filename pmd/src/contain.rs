@@ -86,10 +86,11 @@ pub fn contain_queues<R: RxQueue, T: TxQueue>(
     rx: Vec<R>,
     tx: Vec<T>,
 ) -> (Port, Vec<ContainedRx<R>>, Vec<ContainedTx<T>>) {
-    let fates = |count: usize| (0..count).map(|_| Arc::default()).collect::<Vec<Arc<Fate>>>();
+    let fates = |count: usize| (0..count).map(|_| Arc::default()).collect::<Vec<Arc<QueueHealth>>>();
     let (rx_fates, tx_fates) = (fates(rx.len()), fates(tx.len()));
     let name: Arc<str> = port.control.name().into();
-    let watch = |fate: &Arc<Fate>, index| Watch { fate: Arc::clone(fate), port: Arc::clone(&name), index };
+    let watch =
+        |fate: &Arc<QueueHealth>, index| Watch { fate: Arc::clone(fate), port: Arc::clone(&name), index };
     let rx = rx.into_iter().zip(&rx_fates).enumerate();
     let rx =
         rx.map(|(i, (queue, fate))| ContainedRx { queue: Some(queue), dead: None, watch: watch(fate, i) });
@@ -104,13 +105,13 @@ pub fn contain_queues<R: RxQueue, T: TxQueue>(
 
 /// What became of a queue; its thread writes, any thread reads.
 #[derive(Debug, Default)]
-struct Fate {
+struct QueueHealth {
     panicked: AtomicBool,
     /// Packets of the burst that panicked.
     given_up: AtomicU64,
 }
 
-impl Fate {
+impl QueueHealth {
     fn panicked(&self) -> bool {
         self.panicked.load(Ordering::Relaxed)
     }
@@ -118,7 +119,7 @@ impl Fate {
 
 /// Where a queue tells what became of it.
 struct Watch {
-    fate: Arc<Fate>,
+    fate: Arc<QueueHealth>,
     port: Arc<str>,
     index: usize,
 }
@@ -347,12 +348,15 @@ impl Running for Contained {
 /// The port's control side, and what became of its queues.
 struct Control {
     inner: Arc<dyn PortControl>,
-    rx: Vec<Arc<Fate>>,
-    tx: Vec<Arc<Fate>>,
+    rx: Vec<Arc<QueueHealth>>,
+    tx: Vec<Arc<QueueHealth>>,
 }
 
 impl Control {
-    fn with_given_up<'a>(mut stats: PortStats, tx: impl IntoIterator<Item = &'a Arc<Fate>>) -> PortStats {
+    fn with_given_up<'a>(
+        mut stats: PortStats,
+        tx: impl IntoIterator<Item = &'a Arc<QueueHealth>>,
+    ) -> PortStats {
         stats.oerrors += tx.into_iter().map(|fate| fate.given_up.load(Ordering::Relaxed)).sum::<u64>();
         stats
     }
@@ -376,7 +380,9 @@ impl PortControl for Control {
         let given_up = Self::with_given_up(PortStats::default(), &self.tx).oerrors;
         add_to(&mut all, "tx_errors", given_up);
         let named = |side: &'static str| {
-            move |(i, fate): (usize, &Arc<Fate>)| (format!("{side}_q{i}_panics"), u64::from(fate.panicked()))
+            move |(i, fate): (usize, &Arc<QueueHealth>)| {
+                (format!("{side}_q{i}_panics"), u64::from(fate.panicked()))
+            }
         };
         all.extend(self.rx.iter().enumerate().map(named("rx")));
         all.extend(self.tx.iter().enumerate().map(named("tx")));

@@ -46,7 +46,7 @@ pub trait DropObserver: std::any::Any {
     fn dropped(&mut self, packet: &Packet, cause: &str, shown: Shown);
 }
 
-struct Place {
+struct Installed {
     observer: Box<dyn DropObserver>,
     /// What is dropped now are pieces of packets that bursts took before.
     pieces: bool,
@@ -54,7 +54,7 @@ struct Place {
 
 thread_local! {
     /// The observer of the queue that this thread polls just now.
-    static PLACE: RefCell<Option<Place>> = const { RefCell::new(None) };
+    static INSTALLED: RefCell<Option<Installed>> = const { RefCell::new(None) };
 }
 
 /// Runs `step`, a burst of one queue, and tells `observer` what its driver drops; gives the observer back. A queue behind
@@ -82,25 +82,25 @@ thread_local! {
 /// `None` in the place of the observer does not happen; who gets it goes on without.
 pub fn observe<O: DropObserver, T>(observer: Box<O>, step: impl FnOnce() -> T) -> (T, Option<Box<O>>) {
     /// Puts the outer observer back, also where `step` panics.
-    struct Outer(Option<Place>);
+    struct Outer(Option<Installed>);
     impl Drop for Outer {
         fn drop(&mut self) {
             let outer = self.0.take();
-            let inner = PLACE.with(|place| std::mem::replace(&mut *place.borrow_mut(), outer));
+            let inner = INSTALLED.with(|place| std::mem::replace(&mut *place.borrow_mut(), outer));
             drop(inner);
         }
     }
-    let place = Place { observer, pieces: false };
-    let outer = Outer(PLACE.with(|now| now.borrow_mut().replace(place)));
+    let place = Installed { observer, pieces: false };
+    let outer = Outer(INSTALLED.with(|now| now.borrow_mut().replace(place)));
     let result = step();
-    let place = PLACE.with(|place| place.borrow_mut().take());
+    let place = INSTALLED.with(|place| place.borrow_mut().take());
     drop(outer);
     let observer = place.and_then(|place| (place.observer as Box<dyn std::any::Any>).downcast().ok());
     (result, observer)
 }
 
-fn tell(packet: &Packet, cause: &str, shown: impl FnOnce(&Place) -> Shown) {
-    PLACE.with(|place| {
+fn tell(packet: &Packet, cause: &str, shown: impl FnOnce(&Installed) -> Shown) {
+    INSTALLED.with(|place| {
         if let Some(place) = &mut *place.borrow_mut() {
             let shown = shown(place);
             place.observer.dropped(packet, cause, shown);
@@ -143,7 +143,7 @@ pub fn lost(packet: &Packet, cause: &str) {
 /// Runs `step`, which sends pieces of packets that bursts took whole: drops inside of it are told as such.
 pub(crate) fn in_pieces<T>(step: impl FnOnce() -> T) -> T {
     let set = |pieces| {
-        PLACE.with(|place| {
+        INSTALLED.with(|place| {
             if let Some(place) = &mut *place.borrow_mut() {
                 place.pieces = pieces;
             }
@@ -163,5 +163,5 @@ pub(crate) fn in_pieces<T>(step: impl FnOnce() -> T) -> T {
 /// ```
 #[must_use]
 pub fn is_watched() -> bool {
-    PLACE.with(|place| place.borrow().is_some())
+    INSTALLED.with(|place| place.borrow().is_some())
 }

@@ -12,10 +12,10 @@ use crate::sync::Track;
 pub(crate) struct Storage {
     cells: Cells,
     track: Track,
-    place: Place,
+    backing: Backing,
 }
 
-enum Place {
+enum Backing {
     Heap(Layout),
     Given { _memory: SharedMemory },
 }
@@ -33,7 +33,7 @@ impl Storage {
         let start = NonNull::new(unsafe { alloc::alloc(layout) }).ok_or(Error::OutOfMemory { bytes })?;
         // SAFETY: freshly allocated for a whole ring.
         let cells = unsafe { Cells::format(start, geometry, element_bytes::<T>(), modes, Sharing::Handles) };
-        Ok(Self { cells, track: Track::new(geometry.slots as usize), place: Place::Heap(layout) })
+        Ok(Self { cells, track: Track::new(geometry.slots as usize), backing: Backing::Heap(layout) })
     }
 
     /// # Safety
@@ -50,7 +50,7 @@ impl Storage {
         Ok(Self {
             cells,
             track: Track::new(geometry.slots as usize),
-            place: Place::Given { _memory: memory },
+            backing: Backing::Given { _memory: memory },
         })
     }
 
@@ -64,7 +64,7 @@ impl Storage {
         let found = unsafe { Cells::attach(memory.start, memory.len, element_bytes::<T>(), half, mode) };
         let (cells, geometry) = found?;
         let track = Track::new(geometry.slots as usize);
-        Ok((Self { cells, track, place: Place::Given { _memory: memory } }, geometry))
+        Ok((Self { cells, track, backing: Backing::Given { _memory: memory } }, geometry))
     }
 
     pub(crate) fn cells(&self) -> Cells {
@@ -78,7 +78,7 @@ impl Storage {
 
 impl Drop for Storage {
     fn drop(&mut self) {
-        if let Place::Heap(layout) = self.place {
+        if let Backing::Heap(layout) = self.backing {
             let start = self.cells.start();
             // SAFETY: the last handle is gone, nobody uses the cells any more.
             unsafe { self.cells.destroy() };

@@ -114,7 +114,7 @@ fn line_of(packet: &Packet) -> Line {
 }
 
 /// What became of one packet on the cold path.
-enum Fate {
+enum TxOutcome {
     /// Lent to the backend, so many bytes.
     Sent(u64),
     /// Freed and counted.
@@ -201,9 +201,9 @@ impl<Q: DriverQueue, const OFFLOAD: bool> Tx<Q, OFFLOAD> {
                 return (dealt, sent, bytes);
             }
             match self.send_cold(line_of(&packets[dealt])) {
-                Fate::Full => return (dealt, sent, bytes),
-                Fate::Dropped => {}
-                Fate::Sent(len) => {
+                TxOutcome::Full => return (dealt, sent, bytes),
+                TxOutcome::Dropped => {}
+                TxOutcome::Sent(len) => {
                     sent = sent.wrapping_add(1);
                     bytes = bytes.wrapping_add(len);
                 }

@@ -9,7 +9,7 @@ use crate::sync::Relaxed;
 
 /// One buffer in flight.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Slot {
+pub(crate) struct InFlightEntry {
     /// The caller's token.
     pub(crate) token: u64,
     /// Bytes lent.
@@ -18,9 +18,9 @@ pub(crate) struct Slot {
     pub(crate) descs: u32,
 }
 
-impl Slot {
+impl InFlightEntry {
     /// Nothing in flight.
-    pub(crate) const FREE: Slot = Slot { token: 0, lent: 0, descs: 0 };
+    pub(crate) const FREE: InFlightEntry = InFlightEntry { token: 0, lent: 0, descs: 0 };
 
     /// Whether a device may say that it wrote `len` bytes. On a readable queue the length means nothing.
     fn check_len<const WRITABLE: bool>(&self, len: u32) -> Result<(), PeerFault> {
@@ -31,19 +31,23 @@ impl Slot {
 
 /// The buffers in flight of one queue: a slot for each descriptor of the ring, found by id, or by position where the
 /// device keeps the order.
-pub(crate) struct InFlight(Box<[Slot]>);
+pub(crate) struct InFlight(Box<[InFlightEntry]>);
 
 impl InFlight {
     /// Nothing in flight on a ring of `size`.
     pub(crate) fn new(size: u16) -> Self {
-        Self(vec![Slot::FREE; usize::from(size)].into())
+        Self(vec![InFlightEntry::FREE; usize::from(size)].into())
     }
 
     /// The buffer that a device names, with the bytes it says it wrote.
     ///
     /// # Errors
     /// [`PeerFault::UnknownId`] when nothing is in flight under `id`, [`PeerFault::UsedLen`] when less was lent.
-    pub(crate) fn named<const WRITABLE: bool>(&mut self, id: u32, len: u32) -> Result<&mut Slot, PeerFault> {
+    pub(crate) fn named<const WRITABLE: bool>(
+        &mut self,
+        id: u32,
+        len: u32,
+    ) -> Result<&mut InFlightEntry, PeerFault> {
         let size = self.0.len() as u16;
         let unknown = PeerFault::UnknownId { id, size };
         let slot = self.0.get_mut(id as usize).filter(|slot| slot.descs > 0).ok_or(unknown)?;
@@ -61,7 +65,7 @@ impl InFlight {
         len: u32,
     ) -> Result<(Completion, u16), PeerFault> {
         let slot = self.named::<WRITABLE>(id, len)?;
-        let Slot { token, descs, .. } = core::mem::replace(slot, Slot::FREE);
+        let InFlightEntry { token, descs, .. } = core::mem::replace(slot, InFlightEntry::FREE);
         Ok((Completion { token, len: if WRITABLE { len } else { 0 } }, descs as u16))
     }
 
@@ -75,7 +79,7 @@ impl InFlight {
     pub(crate) fn drain_in_order(self, first: usize, slots: u16, f: &mut dyn FnMut(u64)) {
         let (mut at, mut left) = (first, u32::from(slots));
         while left > 0 {
-            let Slot { token, descs, .. } = self.0[at % self.0.len()];
+            let InFlightEntry { token, descs, .. } = self.0[at % self.0.len()];
             debug_assert!((1..=left).contains(&descs));
             at += descs as usize;
             left = left.saturating_sub(descs.max(1));
@@ -85,16 +89,16 @@ impl InFlight {
 }
 
 impl Deref for InFlight {
-    type Target = [Slot];
+    type Target = [InFlightEntry];
     #[inline(always)]
-    fn deref(&self) -> &[Slot] {
+    fn deref(&self) -> &[InFlightEntry] {
         &self.0
     }
 }
 
 impl DerefMut for InFlight {
     #[inline(always)]
-    fn deref_mut(&mut self) -> &mut [Slot] {
+    fn deref_mut(&mut self) -> &mut [InFlightEntry] {
         &mut self.0
     }
 }

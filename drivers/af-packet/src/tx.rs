@@ -17,7 +17,7 @@ use linecard_pmd::stats::QueueStats;
 const ETHER: usize = 14;
 
 /// What is to be done with packets that the kernel did not take.
-enum Fate {
+enum Rejected {
     /// They stay: there is no room now.
     Later,
     /// The first one can never be sent.
@@ -75,12 +75,12 @@ impl Wire {
                     forget(packets, count);
                 }
                 Err(error) => match fate(&error, packets[0].len()) {
-                    Fate::Later => break,
-                    Fate::First(cause) => {
+                    Rejected::Later => break,
+                    Rejected::First(cause) => {
                         self.stats.dropped(cause, &packets[0]);
                         forget(packets, 1);
                     }
-                    Fate::All(cause) => {
+                    Rejected::All(cause) => {
                         packets.iter().for_each(|packet| self.stats.dropped(cause, packet));
                         packets.clear();
                     }
@@ -101,13 +101,13 @@ fn forget(packets: &mut Burst, count: usize) {
     }
 }
 
-fn fate(error: &io::Error, len: usize) -> Fate {
+fn fate(error: &io::Error, len: usize) -> Rejected {
     match error.raw_os_error() {
-        Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM | libc::EINTR) => Fate::Later,
-        Some(libc::ENETDOWN | libc::ENXIO | libc::ENODEV) => Fate::All(TxLoss::LinkDown),
-        Some(libc::EMSGSIZE) => Fate::First(TxLoss::TooLong),
-        _ if len < ETHER => Fate::First(TxLoss::TooShort),
-        _ => Fate::First(TxLoss::Refused),
+        Some(libc::EAGAIN | libc::ENOBUFS | libc::ENOMEM | libc::EINTR) => Rejected::Later,
+        Some(libc::ENETDOWN | libc::ENXIO | libc::ENODEV) => Rejected::All(TxLoss::LinkDown),
+        Some(libc::EMSGSIZE) => Rejected::First(TxLoss::TooLong),
+        _ if len < ETHER => Rejected::First(TxLoss::TooShort),
+        _ => Rejected::First(TxLoss::Refused),
     }
 }
 

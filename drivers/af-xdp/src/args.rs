@@ -14,7 +14,7 @@ const BUSY_BUDGET: u32 = 64;
 
 /// Where the frames' way into our sockets comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum RedirectSource {
     /// Our own program, put onto the interface in one of these modes, the first that works.
     Own(&'static [Mode]),
     /// A program that somebody pinned, put onto the interface likewise.
@@ -33,7 +33,7 @@ pub(super) struct Options {
     pub(super) force_copy: bool,
     /// Packets per call when busy polling; 0 for interrupts.
     pub(super) busy_budget: u32,
-    pub(super) way: Way,
+    pub(super) way: RedirectSource,
     /// Sockets that somebody opened for us, one for each queue.
     pub(super) passed: Vec<RawFd>,
 }
@@ -62,7 +62,7 @@ impl Options {
     }
 }
 
-fn way(args: &DevArgs) -> Result<Way, Error> {
+fn way(args: &DevArgs) -> Result<RedirectSource, Error> {
     let mode = args.choice("mode", &["auto", "drv", "skb"])?;
     let modes: &'static [Mode] = match mode {
         Some("drv") => &[Mode::Native],
@@ -86,9 +86,9 @@ fn way(args: &DevArgs) -> Result<Way, Error> {
             Err(args
                 .problem("'map' and 'mode' exclude each other", "leave mode out: the map has its program"))
         }
-        (Some(map), None) => Ok(Way::Map(map.into())),
-        (None, Some(program)) => Ok(Way::Pinned(program.into(), modes)),
-        (None, None) => Ok(Way::Own(modes)),
+        (Some(map), None) => Ok(RedirectSource::Map(map.into())),
+        (None, Some(program)) => Ok(RedirectSource::Pinned(program.into(), modes)),
+        (None, None) => Ok(RedirectSource::Own(modes)),
     }
 }
 
@@ -125,7 +125,7 @@ mod tests {
         let options = read("net_af_xdp0,iface=eth0").expect("possible");
         assert_eq!((options.start_queue, options.queue_count, options.shared_umem), (0, 1, false));
         assert_eq!((options.force_copy, options.busy_budget), (false, 64));
-        assert_eq!(options.way, Way::Own(&[Mode::Native, Mode::Generic]));
+        assert_eq!(options.way, RedirectSource::Own(&[Mode::Native, Mode::Generic]));
     }
 
     #[test]
@@ -134,12 +134,12 @@ mod tests {
                     netns=blue,fd=7:9,map=/sys/fs/bpf/m";
         let options = read(text).expect("possible");
         assert_eq!((options.start_queue, options.queue_count, options.shared_umem), (2, 2, true));
-        assert_eq!((options.passed, options.way), (vec![7, 9], Way::Map("/sys/fs/bpf/m".into())));
+        assert_eq!((options.passed, options.way), (vec![7, 9], RedirectSource::Map("/sys/fs/bpf/m".into())));
         let options =
             read("net_af_xdp0,iface=eth0,use_pinned_map=1,dp_path=/sys/fs/bpf/m").expect("possible");
-        assert_eq!(options.way, Way::Map("/sys/fs/bpf/m".into()));
+        assert_eq!(options.way, RedirectSource::Map("/sys/fs/bpf/m".into()));
         let options = read("net_af_xdp0,iface=eth0,xdp_prog=/sys/fs/bpf/p,mode=skb").expect("possible");
-        assert_eq!(options.way, Way::Pinned("/sys/fs/bpf/p".into(), &[Mode::Generic]));
+        assert_eq!(options.way, RedirectSource::Pinned("/sys/fs/bpf/p".into(), &[Mode::Generic]));
     }
 
     #[test]

@@ -179,7 +179,7 @@ impl AfXdp {
     }
 
     /// Everything of a start that can fail, undone when it does.
-    fn parts(&mut self, config: &PortConfig, pool: &Pool) -> Result<Parts, Error> {
+    fn parts(&mut self, config: &PortConfig, pool: &Pool) -> Result<StartedQueues, Error> {
         let facts = self.follow()?;
         let umem = self.umem(pool)?;
         let widest = facts.mtu.max(config.mtu.into());
@@ -202,11 +202,11 @@ impl AfXdp {
             return Err(error);
         }
         self.warn_of_others(config, &facts);
-        Ok(Parts { before, ..parts })
+        Ok(StartedQueues { before, ..parts })
     }
 
     /// Queues over sockets, receive queues with buffers lent.
-    fn queues(&self, config: &PortConfig, opened: Vec<Opened>, longest: usize) -> Parts {
+    fn queues(&self, config: &PortConfig, opened: Vec<Opened>, longest: usize) -> StartedQueues {
         let counters = Counters::new(config.rx_queues, config.tx_queues);
         let channels: Vec<_> = opened.iter().map(|opened| opened.channel.clone()).collect();
         let path = channels.first().map_or("none", |channel| self.path(channel));
@@ -224,7 +224,7 @@ impl AfXdp {
             }
         }
         let paths = format!("rx {path}, tx {path}{extras}");
-        Parts { rx, tx, counters, paths, channels, before: None }
+        StartedQueues { rx, tx, counters, paths, channels, before: None }
     }
 
     /// Lets frames come.
@@ -259,7 +259,7 @@ impl AfXdp {
 }
 
 /// What a start made.
-struct Parts {
+struct StartedQueues {
     rx: Vec<Box<dyn RxQueue>>,
     tx: Vec<Box<dyn TxQueue>>,
     counters: Counters,
@@ -323,7 +323,7 @@ impl Device for AfXdp {
     }
 
     fn start(mut self: Box<Self>, config: &PortConfig, pool: &Pool) -> Result<Port, StartError> {
-        let Parts { rx, tx, counters, paths, channels, before } = match self.parts(config, pool) {
+        let StartedQueues { rx, tx, counters, paths, channels, before } = match self.parts(config, pool) {
             Ok(parts) => parts,
             Err(error) => return Err(StartError { device: self, error }),
         };

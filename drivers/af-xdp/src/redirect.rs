@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::args::Way;
+use super::args::RedirectSource;
 use super::bpf::{Attached, Mode, Program, Sockets};
 use super::refusal::Context;
 use linecard_netdev::{Interface, Namespace};
@@ -41,7 +41,7 @@ impl Redirect {
         interface: &Interface,
         queues: u32,
     ) -> Result<Self, Error> {
-        Self::by(port, namespace, interface, queues, &Way::Own(&[Mode::Native, Mode::Generic]))
+        Self::by(port, namespace, interface, queues, &RedirectSource::Own(&[Mode::Native, Mode::Generic]))
     }
 
     pub(super) fn by(
@@ -49,20 +49,20 @@ impl Redirect {
         namespace: &Namespace,
         interface: &Interface,
         queues: u32,
-        way: &Way,
+        way: &RedirectSource,
     ) -> Result<Self, Error> {
         let context = Context { port, iface: interface.name() };
         let (program, sockets, modes) = match way {
-            Way::Map(path) => {
+            RedirectSource::Map(path) => {
                 let sockets = Sockets::pinned(path).map_err(|error| context.pinned("XSKMAP", path, error))?;
                 return Ok(Self { sockets: Arc::new(sockets), attached: None });
             }
-            Way::Own(modes) => {
+            RedirectSource::Own(modes) => {
                 let sockets = Sockets::new(queues).map_err(|error| context.load(error))?;
                 let program = Program::redirect(&sockets).map_err(|error| context.load(error))?;
                 (program, sockets, *modes)
             }
-            Way::Pinned(path, modes) => {
+            RedirectSource::Pinned(path, modes) => {
                 let what = "XDP program with an XSKMAP";
                 let (program, sockets) =
                     Program::pinned(path).map_err(|error| context.pinned(what, path, error))?;

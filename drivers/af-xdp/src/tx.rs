@@ -71,7 +71,7 @@ struct Lender {
 }
 
 /// What became of a packet.
-enum Fate {
+enum TxOutcome {
     /// Lent in so many descriptors.
     Sent {
         bytes: usize,
@@ -178,18 +178,18 @@ impl Tx {
 impl Lender {
     /// Lends one packet.
     #[inline(always)]
-    fn send(&mut self, packet: Packet, slots: &mut Slots<'_, 2>, lent: u32) -> Fate {
+    fn send(&mut self, packet: Packet, slots: &mut Slots<'_, 2>, lent: u32) -> TxOutcome {
         let len = packet.len();
         if self.is_plain(&packet) && (SHORTEST..=self.longest.min(self.chunk)).contains(&len) {
             if lent >= self.depth || slots.room() == 0 {
-                return Fate::Full(packet);
+                return TxOutcome::Full(packet);
             }
             let at = packet.data_ptr().addr();
             let meta = packet.into_raw();
             if let Some(address) = self.umem.lend_data(self.tag, meta, at, 1) {
                 slots.write(descriptor(address, len, 0));
             }
-            return Fate::Sent { bytes: len, count: 1 };
+            return TxOutcome::Sent { bytes: len, count: 1 };
         }
         self.send_cold(packet, slots, self.depth.saturating_sub(lent))
     }
@@ -208,7 +208,7 @@ impl Lender {
     /// The long way: chains, shared or foreign packets, more than a chunk, impossible lengths.
     #[cold]
     #[inline(never)]
-    fn send_cold(&mut self, packet: Packet, slots: &mut Slots<'_, 2>, free: u32) -> Fate {
+    fn send_cold(&mut self, packet: Packet, slots: &mut Slots<'_, 2>, free: u32) -> TxOutcome {
         let len = packet.len();
         if len < SHORTEST {
             return self.drop_as(TxLoss::Runt, &packet);
@@ -219,25 +219,25 @@ impl Lender {
         let room = free.min(slots.room());
         if let Some(count) = self.pieces(&packet) {
             if count > room {
-                return Fate::Full(packet);
+                return TxOutcome::Full(packet);
             }
             self.lend_pieces(packet, slots);
-            return Fate::Sent { bytes: len, count };
+            return TxOutcome::Sent { bytes: len, count };
         }
         // Before anything is copied, so that what stays with the caller is what it gave.
         if room < PIECES.min(self.depth) {
-            return Fate::Full(packet);
+            return TxOutcome::Full(packet);
         }
         let Some(copy) = packet.copy(&self.pool) else { return self.drop_as(TxLoss::NoBuffer, &packet) };
         let Some(count) = self.pieces(&copy) else { return self.drop_as(TxLoss::TooLong, &packet) };
         self.stats.lost(TxLoss::Copied, 1);
         self.lend_pieces(copy, slots);
-        Fate::Sent { bytes: len, count }
+        TxOutcome::Sent { bytes: len, count }
     }
 
-    fn drop_as(&self, cause: TxLoss, packet: &Packet) -> Fate {
+    fn drop_as(&self, cause: TxLoss, packet: &Packet) -> TxOutcome {
         self.stats.dropped(cause, packet);
-        Fate::Dropped
+        TxOutcome::Dropped
     }
 
     /// How many descriptors the packet takes where it lies; `None` when it cannot be sent from there.
@@ -297,12 +297,12 @@ impl TxQueue for Tx {
         let mut waiting = packets.drain(..before);
         for packet in waiting.by_ref() {
             match self.lender.send(packet, &mut slots, self.lent) {
-                Fate::Sent { bytes: len, count } => {
+                TxOutcome::Sent { bytes: len, count } => {
                     self.lent += count;
                     (sent, bytes) = (sent + 1, bytes + len as u64);
                 }
-                Fate::Dropped => {}
-                Fate::Full(packet) => {
+                TxOutcome::Dropped => {}
+                TxOutcome::Full(packet) => {
                     full = Some(packet);
                     break;
                 }

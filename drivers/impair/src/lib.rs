@@ -23,7 +23,7 @@
 //! port stops returns to its pool and is counted.
 
 mod faults;
-mod line;
+mod impairment;
 mod queues;
 
 use std::sync::Arc;
@@ -31,8 +31,8 @@ use std::sync::Arc;
 use linecard_mempool::{Burst, Pool};
 
 use self::faults::{Both, Faults};
-pub use self::line::Fault;
-use self::line::Line;
+pub use self::impairment::Fault;
+use self::impairment::Impairment;
 use self::queues::{Rx, Timed, Tx};
 use linecard_pmd::args::DevArgs;
 use linecard_pmd::config::{PortConfig, StartError};
@@ -125,10 +125,10 @@ struct Impaired {
 
 impl Settings {
     /// The line of a queue, if it has any fault.
-    fn line(&self, faults: Faults, direction: u64, queue: usize, pool: &Pool) -> Option<Line> {
+    fn line(&self, faults: Faults, direction: u64, queue: usize, pool: &Pool) -> Option<Impairment> {
         // Far apart, so that no two queues see the same faults.
         let own = (direction << 32 | queue as u64).wrapping_mul(0xd134_2543_de82_ef95);
-        (!faults.is_clean()).then(|| Line::new(faults, self.seed.wrapping_add(own), pool))
+        (!faults.is_clean()).then(|| Impairment::new(faults, self.seed.wrapping_add(own), pool))
     }
 
     /// The started port behind its lines.

@@ -6,21 +6,21 @@ use std::time::Instant;
 
 use linecard_mempool::Burst;
 
-use super::line::{Fault, Line};
+use super::impairment::{Fault, Impairment};
 use linecard_pmd::port::{RxQueue, TxQueue};
 use linecard_pmd::stats::QueueStats;
 use linecard_pmd::wake::Armed;
 
 /// A line with its clock and its counters.
 pub(super) struct Timed {
-    line: Option<Line>,
+    line: Option<Impairment>,
     start: Instant,
     stats: Arc<QueueStats<Fault>>,
 }
 
 impl Timed {
     /// Without a line, packets pass untouched.
-    pub(super) fn new(line: Option<Line>, stats: Arc<QueueStats<Fault>>) -> Self {
+    pub(super) fn new(line: Option<Impairment>, stats: Arc<QueueStats<Fault>>) -> Self {
         Self { line, start: Instant::now(), stats }
     }
 
@@ -74,7 +74,7 @@ impl RxQueue for Rx {
     /// What waits in the line becomes due by time alone, for which nothing wakes: such a queue has to be polled.
     fn arm(&mut self) -> Armed {
         let now = self.timed.now();
-        match self.timed.line.as_ref().and_then(Line::next_due) {
+        match self.timed.line.as_ref().and_then(Impairment::next_due) {
             Some(due) if due <= now => Armed::Ready,
             Some(_) => Armed::Unable,
             None => self.inner.arm(),

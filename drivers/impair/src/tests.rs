@@ -38,7 +38,7 @@ mod late_but_whole {
     linecard_lab::contract_tests!(super::Subjects(",delay=50us,rate=100gbit"));
 }
 
-mod twice_behind_a_line {
+mod twice_impaired {
     use super::*;
 
     struct Nested;
@@ -193,7 +193,8 @@ fn the_line_alone_is_a_function_of_seed_input_and_time() {
             rate: Some(faults::Rate::Packets(2_000_000)),
             limit: 64,
         };
-        let (mut line, stats) = (Line::new(faults, seed, &pool), linecard_pmd::stats::QueueStats::default());
+        let (mut line, stats) =
+            (Impairment::new(faults, seed, &pool), linecard_pmd::stats::QueueStats::default());
         let mut out = Vec::new();
         for now in (0..2_000_000_u64).step_by(700) {
             if line.room() > 0 && now < 1_000_000 {

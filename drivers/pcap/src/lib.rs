@@ -30,7 +30,7 @@ use self::args::Settings;
 use self::rx::{Loop, NoLoop, NoRx, Rx};
 pub use self::rx::{RxLoss, Timing};
 pub use self::tx::TxLoss;
-use self::tx::{NoTx, Shelf, Tx};
+use self::tx::{NoTx, SharedOutput, Tx};
 use linecard_capture::pcap::read::Reader;
 use linecard_pmd::args::DevArgs;
 use linecard_pmd::config::{PortConfig, StartError};
@@ -71,7 +71,7 @@ impl Driver for PcapDriver {
         for path in &settings.tx {
             let output = tx::Output::open(path, settings.snaplen);
             let output = output.map_err(|error| args::not_writable(args, path, error))?;
-            outputs.push(Shelf::new(Some(output).into()));
+            outputs.push(SharedOutput::new(Some(output).into()));
         }
         let Settings { rx, infinite, timing, .. } = settings;
         Ok(Box::new(Pcap { name: args.name().to_owned(), rx, infinite, timing, outputs, _held: held }))
@@ -83,7 +83,7 @@ struct Pcap {
     rx: Vec<PathBuf>,
     infinite: bool,
     timing: Timing,
-    outputs: Vec<Shelf>,
+    outputs: Vec<SharedOutput>,
     /// The files that are read, so that no port writes over them.
     _held: Vec<Option<File>>,
 }
@@ -108,8 +108,8 @@ impl Pcap {
     }
 
     fn tx_queue(&self, i: usize, counters: &Counters) -> Result<Box<dyn TxQueue>, Error> {
-        let Some(shelf) = self.outputs.get(i) else { return Ok(Box::new(NoTx(counters.tx(i)))) };
-        let mut place = shelf.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(shared) = self.outputs.get(i) else { return Ok(Box::new(NoTx(counters.tx(i)))) };
+        let mut place = shared.lock().unwrap_or_else(PoisonError::into_inner);
         let mut output = place.take().ok_or_else(|| Error::Unsupported {
             port: self.name.clone(),
             what: format!("starting while transmit queue {i} of an earlier start is in use"),
@@ -122,7 +122,7 @@ impl Pcap {
             return Err(Error::System { port: self.name.clone(), action, source, remedy });
         }
         let number = u16::try_from(i).unwrap_or(u16::MAX);
-        Ok(Box::new(Tx::new(output, Arc::clone(shelf), number, counters.tx(i))))
+        Ok(Box::new(Tx::new(output, Arc::clone(shared), number, counters.tx(i))))
     }
 
     fn paths(&self) -> &'static str {

@@ -204,21 +204,26 @@ impl Drop for Output {
 }
 
 /// A file's place between two starts of its port.
-pub(super) type Shelf = Arc<Mutex<Option<Output>>>;
+pub(super) type SharedOutput = Arc<Mutex<Option<Output>>>;
 
 /// See the module.
 pub(super) struct Tx {
     /// There until drop.
     output: Option<Output>,
-    home: Shelf,
+    shared: SharedOutput,
     queue: u16,
     stats: Arc<QueueStats<TxLoss>>,
 }
 
 impl Tx {
-    /// A queue that writes to `output` and puts it back on its shelf when dropped.
-    pub(super) fn new(output: Output, home: Shelf, queue: u16, stats: Arc<QueueStats<TxLoss>>) -> Self {
-        Self { output: Some(output), home, queue, stats }
+    /// A queue that writes to `output` and puts it back on its shared when dropped.
+    pub(super) fn new(
+        output: Output,
+        shared: SharedOutput,
+        queue: u16,
+        stats: Arc<QueueStats<TxLoss>>,
+    ) -> Self {
+        Self { output: Some(output), shared, queue, stats }
     }
 
     /// Counts what became of `packets`.
@@ -264,7 +269,7 @@ impl TxQueue for Tx {
 
 impl Drop for Tx {
     fn drop(&mut self) {
-        *self.home.lock().unwrap_or_else(PoisonError::into_inner) = self.output.take();
+        *self.shared.lock().unwrap_or_else(PoisonError::into_inner) = self.output.take();
     }
 }
 

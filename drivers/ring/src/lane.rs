@@ -1,9 +1,9 @@
 //! One direction of a ring port: a ring of packets whose two ends can be lent out and come home.
 //!
 //! ```text
-//!   Sender ──► ring of owned packets ──► Receiver        both lent by the Lane to one queue each,
+//!   Sender ──► ring of owned packets ──► Receiver        both lent by the Direction to one queue each,
 //!      └── dropped: home ─┐  ┌─ home: dropped ──┘        both at home: what is in between is freed
-//!                         Lane
+//!                         Direction
 //! ```
 //! A ring forgets what it holds when it goes; packets must not be forgotten. So no end is ever
 //! dropped while packets can be in between: each goes back to the lane, and whenever one does and
@@ -42,7 +42,7 @@ struct Home {
 
 /// One direction; shared by whoever may ask for an end.
 #[derive(Default)]
-pub(super) struct Lane {
+pub(super) struct Direction {
     home: Mutex<Home>,
     /// Wakes whoever sleeps at the receiving end.
     wake: Wake,
@@ -57,7 +57,7 @@ pub(super) enum Refusal {
     Memory,
 }
 
-impl Lane {
+impl Direction {
     /// Lends the sending end. The first end that is lent decides the depth, from 1 on.
     pub(super) fn sender(self: &Arc<Self>, depth: u16) -> Result<Sender, Refusal> {
         let mut home = self.prepare(depth)?;
@@ -105,7 +105,7 @@ impl Home {
 pub(super) struct Sender {
     /// There until drop.
     producer: Option<Producer>,
-    lane: Arc<Lane>,
+    lane: Arc<Direction>,
 }
 
 impl Sender {
@@ -144,7 +144,7 @@ impl Drop for Sender {
 pub(super) struct Receiver {
     /// There until drop.
     consumer: Option<Consumer>,
-    lane: Arc<Lane>,
+    lane: Arc<Direction>,
 }
 
 impl Receiver {

@@ -24,7 +24,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use linecard_mempool::{Burst, Pool};
 
-use self::lane::{Lane, Receiver, Refusal, Sender};
+use self::lane::{Direction, Receiver, Refusal, Sender};
 use self::pairs::Seat;
 use linecard_pmd::args::DevArgs;
 use linecard_pmd::config::{PortConfig, StartError};
@@ -158,7 +158,7 @@ pub fn pair(a: &str, b: &str) -> (Box<dyn Device>, Box<dyn Device>) {
 
 /// What one device receives on: a lane per queue.
 struct Side {
-    lanes: Vec<Arc<Lane>>,
+    lanes: Vec<Arc<Direction>>,
     started: AtomicBool,
 }
 
@@ -179,7 +179,7 @@ struct Ring {
 
 impl Ring {
     fn rx(&self, config: &PortConfig, counters: &Counters) -> Result<Vec<Box<dyn RxQueue>>, Error> {
-        let queue = |(i, lane): (usize, &Arc<Lane>)| {
+        let queue = |(i, lane): (usize, &Arc<Direction>)| {
             let receiver =
                 lane.receiver(config.rx_depth).map_err(|refusal| self.refused("receive", i, refusal))?;
             Ok(Box::new(Rx { receiver, stats: counters.rx(i) }) as Box<dyn RxQueue>)
@@ -188,7 +188,7 @@ impl Ring {
     }
 
     fn tx(&self, config: &PortConfig, counters: &Counters) -> Result<Vec<Box<dyn TxQueue>>, Error> {
-        let queue = |(i, lane): (usize, &Arc<Lane>)| {
+        let queue = |(i, lane): (usize, &Arc<Direction>)| {
             let sender =
                 lane.sender(config.tx_depth).map_err(|refusal| self.refused("transmit", i, refusal))?;
             Ok(Box::new(Tx { sender, stats: counters.tx(i) }) as Box<dyn TxQueue>)

@@ -188,7 +188,7 @@ impl Device for Tap {
         }
         match self.queues(config).and_then(|fds| self.port(config, pool, fds)) {
             Ok(parts) => {
-                let Parts { fds, rx, tx, control } = parts;
+                let StartedQueues { fds, rx, tx, control } = parts;
                 Ok(Port { rx, tx, control, running: Box::new(Started { tap: self, fds }) })
             }
             Err(error) => {
@@ -200,7 +200,7 @@ impl Device for Tap {
 }
 
 /// What a started port is made of.
-struct Parts {
+struct StartedQueues {
     fds: Vec<Arc<OwnedFd>>,
     rx: Vec<Box<dyn RxQueue>>,
     tx: Vec<Box<dyn TxQueue>>,
@@ -241,7 +241,7 @@ impl Tap {
         Ok(self.opened.passed[..count].to_vec())
     }
 
-    fn port(&self, config: &PortConfig, pool: &Pool, fds: Vec<Arc<OwnedFd>>) -> Result<Parts, Error> {
+    fn port(&self, config: &PortConfig, pool: &Pool, fds: Vec<Arc<OwnedFd>>) -> Result<StartedQueues, Error> {
         let (rx_takes, tx_takes) = self.offloads(config.offloads.rx, &fds)?;
         let counters = PortCounters::<RxLoss, TxLoss>::new(config.rx_queues, config.tx_queues);
         let trouble = Arc::new(Trouble::new(&self.name));
@@ -278,7 +278,7 @@ impl Tap {
             self.shape(interface, config)?;
         }
         control.forget();
-        Ok(Parts { fds, rx, tx, control })
+        Ok(StartedQueues { fds, rx, tx, control })
     }
 
     /// Tells the kernel what it may leave to us; gives that, and what it takes of us.

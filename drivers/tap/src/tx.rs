@@ -48,7 +48,7 @@ pub(super) struct Tx {
 }
 
 /// What became of a packet.
-enum Fate {
+enum TxOutcome {
     Sent,
     Lost(TxLoss),
     Full,
@@ -109,12 +109,12 @@ impl Writer {
         for packet in packets.iter_mut() {
             let len = packet.len() as u64;
             match self.send(packet) {
-                Fate::Sent => {
+                TxOutcome::Sent => {
                     sent += 1;
                     bytes += len;
                 }
-                Fate::Lost(cause) => self.stats.dropped(cause, packet),
-                Fate::Full => break,
+                TxOutcome::Lost(cause) => self.stats.dropped(cause, packet),
+                TxOutcome::Full => break,
             }
             done += 1;
         }
@@ -127,14 +127,14 @@ impl Writer {
         done
     }
 
-    fn send(&self, packet: &mut Packet) -> Fate {
+    fn send(&self, packet: &mut Packet) -> TxOutcome {
         if asks(packet.offload()) {
             return match TxRequest::of(packet).ok().flatten().filter(|asked| asked.is_taken(self.takes)) {
                 Some(asked) => {
                     let header = NetHeader { num_buffers: 0, ..NetHeader::asking(asked.request()) };
                     self.pieces(packet, &header.to_bytes())
                 }
-                None => Fate::Lost(TxLoss::BadOffload),
+                None => TxOutcome::Lost(TxLoss::BadOffload),
             };
         }
         if packet.is_plain()
@@ -149,7 +149,7 @@ impl Writer {
     }
 
     #[cold]
-    fn pieces(&self, packet: &Packet, header: &[u8; HEADER]) -> Fate {
+    fn pieces(&self, packet: &Packet, header: &[u8; HEADER]) -> TxOutcome {
         let mut pieces = [IoSlice::new(&[]); PIECES];
         pieces[0] = IoSlice::new(header);
         let (places, segments) = (pieces[1..].iter_mut(), packet.segments());
@@ -158,17 +158,17 @@ impl Writer {
         self.fate(self.file.write_from(&pieces[..count]))
     }
 
-    fn fate(&self, written: rustix::io::Result<usize>) -> Fate {
+    fn fate(&self, written: rustix::io::Result<usize>) -> TxOutcome {
         match written {
-            Ok(_) => Fate::Sent,
+            Ok(_) => TxOutcome::Sent,
             Err(error) => self.refused(error),
         }
     }
 
     #[cold]
-    fn refused(&self, error: Errno) -> Fate {
-        Fate::Lost(match error {
-            Errno::AGAIN | Errno::INTR => return Fate::Full,
+    fn refused(&self, error: Errno) -> TxOutcome {
+        TxOutcome::Lost(match error {
+            Errno::AGAIN | Errno::INTR => return TxOutcome::Full,
             Errno::IO => TxLoss::LinkDown,
             Errno::INVAL | Errno::MSGSIZE => TxLoss::BadLength,
             Errno::BADFD | Errno::NODEV | Errno::NXIO => {

@@ -7,7 +7,7 @@ use super::account::Account;
 use super::event::{Listeners, SegmentEvent, Subscription};
 use super::map::{self, Reservation};
 use super::page::{GRANULE, PageKind};
-use super::segment::{Place, Segment};
+use super::segment::{Placement, Segment};
 use super::space::Space;
 use super::zone::Zone;
 use crate::error::{Error, Result};
@@ -40,12 +40,12 @@ pub struct Domain {
     account: Arc<Account>,
     range: Arc<Reservation>,
     listeners: Arc<Listeners>,
-    slots: Mutex<Vec<Slot>>,
+    slots: Mutex<Vec<SegmentSpace>>,
 }
 
 /// A segment and what is free in it, in the order of addresses.
 #[derive(Debug)]
-struct Slot {
+struct SegmentSpace {
     segment: Arc<Segment>,
     space: Space,
     /// Zones are placed only after the listeners were told.
@@ -175,7 +175,7 @@ impl Domain {
         self.account.zone_given(room);
         let removed = {
             let mut slots = self.slots();
-            let holds = |slot: &Slot| (slot.segment.start()..slot.end()).contains(&start);
+            let holds = |slot: &SegmentSpace| (slot.segment.start()..slot.end()).contains(&start);
             let Some(index) = slots.iter().position(holds) else { return };
             slots[index].space.give(start, room);
             removable(&slots, index).then(|| slots.remove(index))
@@ -204,7 +204,7 @@ impl Domain {
             .find_map(|slot| self.place_in(slot, room, align))
     }
 
-    fn place_in(&self, slot: &mut Slot, room: usize, align: usize) -> Option<(Arc<Segment>, usize)> {
+    fn place_in(&self, slot: &mut SegmentSpace, room: usize, align: usize) -> Option<(Arc<Segment>, usize)> {
         let start = slot.space.take(room, align)?;
         slot.reserved = false;
         self.account.zone_taken(room);
@@ -225,7 +225,7 @@ impl Domain {
 
     /// A new segment, in the list but without zones. When memory is short, empty segments are given back first.
     fn grow(&self, len: usize) -> Result<Arc<Segment>> {
-        let place = Place { range: &self.range, domain: &self.name, granule: self.granule };
+        let place = Placement { range: &self.range, domain: &self.name, granule: self.granule };
         let new = || Segment::new(place, &self.config, len, &self.account);
         let segment = match new() {
             Err(error) if self.trim() == 0 => return Err(error),
@@ -235,7 +235,7 @@ impl Domain {
         let start = segment.start();
         let space = Space::new(start, segment.len());
         let segment = Arc::new(segment);
-        let slot = Slot { segment: Arc::clone(&segment), space, announced: false, reserved: false };
+        let slot = SegmentSpace { segment: Arc::clone(&segment), space, announced: false, reserved: false };
         let mut slots = self.slots();
         let index = slots.partition_point(|slot| slot.segment.start() < start);
         slots.insert(index, slot);
@@ -243,7 +243,7 @@ impl Domain {
     }
 
     /// Tells the listeners of `segment`, then opens it for zones, the caller's first.
-    fn announce<T>(&self, segment: &Arc<Segment>, first: impl FnOnce(&mut Slot) -> T) -> Option<T> {
+    fn announce<T>(&self, segment: &Arc<Segment>, first: impl FnOnce(&mut SegmentSpace) -> T) -> Option<T> {
         self.listeners.tell(&SegmentEvent::Added(Arc::clone(segment)));
         let mut slots = self.slots();
         let slot = slots.iter_mut().find(|slot| Arc::ptr_eq(&slot.segment, segment))?;
@@ -251,13 +251,13 @@ impl Domain {
         Some(first(slot))
     }
 
-    fn slots(&self) -> MutexGuard<'_, Vec<Slot>> {
+    fn slots(&self) -> MutexGuard<'_, Vec<SegmentSpace>> {
         // Nothing in here can panic half way through a change.
         self.slots.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Slot {
+impl SegmentSpace {
     fn end(&self) -> usize {
         self.segment.start() + self.segment.len()
     }
@@ -269,9 +269,9 @@ impl Slot {
 
 /// Whether the slot is empty and not worth keeping: one empty segment of the smallest size is, because small zones come
 /// and go.
-fn removable(slots: &[Slot], index: usize) -> bool {
+fn removable(slots: &[SegmentSpace], index: usize) -> bool {
     let Some(slot) = slots.get(index) else { return false };
-    let spare = |other: &Slot| other.is_empty() && other.segment.len() == GRANULE;
+    let spare = |other: &SegmentSpace| other.is_empty() && other.segment.len() == GRANULE;
     let first_spare = spare(slot) && !slots.iter().enumerate().any(|(i, other)| i != index && spare(other));
     slot.is_empty() && !slot.reserved && !first_spare
 }

@@ -76,7 +76,7 @@ impl Segment {
 
     /// A new segment of at least `len` bytes of the best pages there are.
     pub(super) fn new(
-        place: Place<'_>,
+        place: Placement<'_>,
         config: &MemoryConfig,
         len: usize,
         account: &Arc<Account>,
@@ -124,7 +124,7 @@ fn no_hugepages(len: usize, policy: PagePolicy) -> Error {
 
 /// Where a segment goes.
 #[derive(Clone, Copy)]
-pub(super) struct Place<'a> {
+pub(super) struct Placement<'a> {
     pub(super) range: &'a Arc<Reservation>,
     pub(super) domain: &'a str,
     /// Its length is a multiple of this.
@@ -133,7 +133,7 @@ pub(super) struct Place<'a> {
 
 /// One rung of the ladder, tried.
 struct Request<'a> {
-    place: Place<'a>,
+    place: Placement<'a>,
     config: &'a MemoryConfig,
     len: usize,
     page: PageKind,
@@ -141,7 +141,7 @@ struct Request<'a> {
 
 impl Request<'_> {
     fn create(&self, charge: Charge) -> Result<Segment> {
-        let Self { place: Place { range, domain, .. }, len, page, .. } = *self;
+        let Self { place: Placement { range, domain, .. }, len, page, .. } = *self;
         if !page.is_hugetlb() {
             self.check_available()?;
         }

@@ -68,19 +68,19 @@ struct Shared {
 #[derive(Default)]
 struct Queue {
     wake: Arc<Wake>,
-    told: Mutex<Told>,
+    told: Mutex<Announced>,
 }
 
 /// What the control thread told of a queue.
 #[derive(Default)]
-struct Told {
+struct Announced {
     source: Option<Source>,
     /// Counts the times it told something.
     turn: u64,
 }
 
 impl Queue {
-    fn told(&self) -> MutexGuard<'_, Told> {
+    fn told(&self) -> MutexGuard<'_, Announced> {
         self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

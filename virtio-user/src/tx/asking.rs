@@ -8,7 +8,7 @@ use linecard_virtio::net::{GSO_NONE, HDR_LEN, NetHeader};
 use linecard_virtio::{Buffer, DriverQueue, Element};
 
 use super::cold::{SEGMENTS, dropped};
-use super::{Fate, LONGEST, SLOW, Tx, line_of};
+use super::{LONGEST, SLOW, Tx, TxOutcome, line_of};
 use crate::losses::TxLoss;
 use crate::path::HEADER;
 
@@ -19,7 +19,7 @@ type HeaderBytes = [u8; HDR_LEN as usize];
 
 impl<Q: DriverQueue, const OFFLOAD: bool> Tx<Q, OFFLOAD> {
     /// Sends a packet whose metadata asks for something that the backend was found to take.
-    pub(super) fn send_asking(&mut self, packet: ManuallyDrop<Packet>, len: usize) -> Fate {
+    pub(super) fn send_asking(&mut self, packet: ManuallyDrop<Packet>, len: usize) -> TxOutcome {
         let asked = TxRequest::of(&packet).ok().flatten().filter(|asked| asked.is_taken(self.parts.takes));
         let Some(header) = asked.map(|asked| NetHeader::asking(asked.request())) else {
             return self.drop_as(TxLoss::BadOffload, packet);
@@ -29,7 +29,7 @@ impl<Q: DriverQueue, const OFFLOAD: bool> Tx<Q, OFFLOAD> {
             return self.drop_as(TxLoss::TooLong, packet);
         }
         if self.queue.free() == 0 {
-            return Fate::Full;
+            return TxOutcome::Full;
         }
         // A driver sends no `num_buffers` (virtio 1.3, Network Device: Packet Transmission).
         let header = NetHeader { num_buffers: 0, ..header }.to_bytes();
@@ -49,17 +49,22 @@ impl<Q: DriverQueue, const OFFLOAD: bool> Tx<Q, OFFLOAD> {
         header: HeaderBytes,
         places: &mut [Element],
         len: usize,
-    ) -> Fate {
+    ) -> TxOutcome {
         if !self.add_headed(&packet, header, places) {
-            return Fate::Full;
+            return TxOutcome::Full;
         }
         // The queue owns it now: what was copied into the ring is its token.
         let _ = ManuallyDrop::into_inner(packet).into_raw();
-        Fate::Sent(len as u64)
+        TxOutcome::Sent(len as u64)
     }
 
     /// Sends a copy of a packet that the backend cannot reach, or that has no headroom of its own.
-    fn send_headed_copy(&mut self, packet: ManuallyDrop<Packet>, header: HeaderBytes, len: usize) -> Fate {
+    fn send_headed_copy(
+        &mut self,
+        packet: ManuallyDrop<Packet>,
+        header: HeaderBytes,
+        len: usize,
+    ) -> TxOutcome {
         let Some(copy) = packet.copy(&self.parts.pool) else {
             return self.drop_as(TxLoss::NoBuffer, packet);
         };
@@ -68,12 +73,12 @@ impl<Q: DriverQueue, const OFFLOAD: bool> Tx<Q, OFFLOAD> {
             return self.drop_as(TxLoss::TooLong, packet);
         };
         if !self.add_headed(&copy, header, &mut places[1..count]) {
-            return Fate::Full;
+            return TxOutcome::Full;
         }
         // As in `send_headed`.
         let _ = copy.into_raw();
         dropped(packet);
-        Fate::Sent(len as u64)
+        TxOutcome::Sent(len as u64)
     }
 
     /// Writes the header before the first segment and lends both; false when the ring has no room.

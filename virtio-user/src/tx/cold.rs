@@ -6,7 +6,7 @@ use linecard_mempool::Packet;
 use linecard_pmd::offload::asks;
 use linecard_virtio::{Buffer, Completion, DriverQueue, Element};
 
-use super::{Fate, LONGEST, SLOW, Tx};
+use super::{LONGEST, SLOW, Tx, TxOutcome};
 use crate::losses::TxLoss;
 use crate::path::{HEADER, Line, clear_header};
 
@@ -38,10 +38,10 @@ pub(super) fn release(done: &[Completion]) {
 }
 
 impl<Q: DriverQueue, const OFFLOAD: bool> Tx<Q, OFFLOAD> {
-    /// Sends a packet the long way. On [`Fate::Full`] the packet is still the caller's.
+    /// Sends a packet the long way. On [`TxOutcome::Full`] the packet is still the caller's.
     #[cold]
     #[inline(never)]
-    pub(super) fn send_cold(&mut self, line: Line) -> Fate {
+    pub(super) fn send_cold(&mut self, line: Line) -> TxOutcome {
         // SAFETY: the caller owns the packet and does not touch it until this returns.
         let packet = ManuallyDrop::new(unsafe { Packet::from_raw(line.meta()) });
         let len = packet.len();
@@ -55,7 +55,7 @@ impl<Q: DriverQueue, const OFFLOAD: bool> Tx<Q, OFFLOAD> {
             return self.drop_as(TxLoss::TooLong, packet);
         }
         if self.queue.free() == 0 {
-            return Fate::Full;
+            return TxOutcome::Full;
         }
         let mut places = [Element { addr: 0, len: 0 }; SEGMENTS];
         match self.places(&packet, &mut places) {
@@ -65,7 +65,7 @@ impl<Q: DriverQueue, const OFFLOAD: bool> Tx<Q, OFFLOAD> {
     }
 
     /// Drops a packet for this reason, and shows it to whoever captures.
-    pub(super) fn drop_as(&self, cause: TxLoss, packet: ManuallyDrop<Packet>) -> Fate {
+    pub(super) fn drop_as(&self, cause: TxLoss, packet: ManuallyDrop<Packet>) -> TxOutcome {
         self.parts.stats.dropped(cause, &packet);
         dropped(packet)
     }
@@ -93,16 +93,16 @@ impl<Q: DriverQueue, const OFFLOAD: bool> Tx<Q, OFFLOAD> {
         (count <= usize::from(self.queue.size())).then_some(count)
     }
 
-    fn send_chain(&mut self, packet: ManuallyDrop<Packet>, places: &[Element], len: u64) -> Fate {
+    fn send_chain(&mut self, packet: ManuallyDrop<Packet>, places: &[Element], len: u64) -> TxOutcome {
         let meta = ManuallyDrop::into_inner(packet).into_raw();
         if self.queue.add_chain(places, meta.as_ptr() as u64 | SLOW) {
-            return Fate::Sent(len);
+            return TxOutcome::Sent(len);
         }
-        Fate::Full
+        TxOutcome::Full
     }
 
     /// Copies a packet the backend cannot reach into one it can.
-    fn send_copy(&mut self, packet: ManuallyDrop<Packet>, len: usize) -> Fate {
+    fn send_copy(&mut self, packet: ManuallyDrop<Packet>, len: usize) -> TxOutcome {
         let pool = &self.parts.pool;
         let pieces = len.div_ceil(usize::from(pool.data_room()).max(1));
         // The header has a place of its own.
@@ -114,9 +114,9 @@ impl<Q: DriverQueue, const OFFLOAD: bool> Tx<Q, OFFLOAD> {
         };
         if self.send_own(copy, len as u64) {
             dropped(packet);
-            return Fate::Sent(len as u64);
+            return TxOutcome::Sent(len as u64);
         }
-        Fate::Full
+        TxOutcome::Full
     }
 
     /// Sends a copy we made ourselves; false when the ring has no room (the copy is gone then).
@@ -146,7 +146,7 @@ impl<Q: DriverQueue, const OFFLOAD: bool> Tx<Q, OFFLOAD> {
     }
 }
 
-pub(super) fn dropped(packet: ManuallyDrop<Packet>) -> Fate {
+pub(super) fn dropped(packet: ManuallyDrop<Packet>) -> TxOutcome {
     drop(ManuallyDrop::into_inner(packet));
-    Fate::Dropped
+    TxOutcome::Dropped
 }

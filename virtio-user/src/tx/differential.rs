@@ -7,7 +7,7 @@ use linecard_mempool::{Burst, Offload, Packet, Pool, TxOffload};
 use linecard_pmd::offload::Takes;
 use linecard_virtio::{Ahead, DriverConfig, DriverQueue, Error, Features, RingMemory, packed, split};
 
-use super::{Fate, LONGEST, Tx, TxParts, TxPath, line_of};
+use super::{LONGEST, Tx, TxOutcome, TxParts, TxPath, line_of};
 use crate::backend::RingId;
 use crate::differential::{Device, bytes, device, domain, pool};
 use crate::losses::TxLoss;
@@ -164,9 +164,9 @@ impl<Q: DriverQueue, const OFFLOAD: bool> Side<Q, OFFLOAD> {
         let (mut dealt, mut sent, mut bytes) = (0, 0, 0);
         for packet in burst.iter() {
             match self.path.send_cold(line_of(packet)) {
-                Fate::Full => break,
-                Fate::Dropped => {}
-                Fate::Sent(len) => (sent, bytes) = (sent + 1, bytes + len),
+                TxOutcome::Full => break,
+                TxOutcome::Dropped => {}
+                TxOutcome::Sent(len) => (sent, bytes) = (sent + 1, bytes + len),
             }
             dealt += 1;
         }

@@ -1,6 +1,6 @@
 //! Following one chain of a packed ring, of any shape: the device's cold path.
 
-use super::ring::{Place, Ring, turn_of};
+use super::ring::{Ring, RingPosition, turn_of};
 use crate::fault::PeerFault;
 use crate::layout::{F_INDIRECT, F_NEXT, F_WRITE};
 use crate::queue::{DeviceMemory, Head};
@@ -13,7 +13,7 @@ use crate::walk::{Desc, Walk};
 pub(super) fn follow<M: DeviceMemory, const WRITABLE: bool>(
     ring: &Ring,
     memory: &M,
-    (mut place, first): (Place, u64),
+    (mut place, first): (RingPosition, u64),
     room: u16,
     indirect: bool,
     out: &mut SegList,

@@ -3,7 +3,7 @@
 use core::mem::MaybeUninit;
 
 use super::chain::follow;
-use super::ring::{Pending, Place, Ring, meta, suppression, turn_of};
+use super::ring::{Pending, Ring, RingPosition, meta, suppression, turn_of};
 use crate::config::DeviceConfig;
 use crate::error::Error;
 use crate::fault::PeerFault;
@@ -31,8 +31,8 @@ use crate::sync::{Acquire, Relaxed, full_fence};
 pub struct Device<const IN_ORDER: bool, const WRITABLE: bool> {
     ring: Ring,
     /// Where the driver writes the next available descriptor, and where we write the next used one.
-    next: Place,
-    used: Place,
+    next: RingPosition,
+    used: RingPosition,
     /// Slots consumed and not yet written back.
     held: u16,
     pending: Pending,
@@ -61,7 +61,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Device<IN_ORDER, WRITABLE> {
     pub fn new(memory: &RingMemory, config: DeviceConfig) -> Result<Self, Error> {
         let ring = Ring::new(memory, config.size)?;
         let (size, base) = (config.size, config.base.unwrap_or(0x8000));
-        let start = Place::start(base as u16, size).ok_or(Error::Base { base, size })?;
+        let start = RingPosition::start(base as u16, size).ok_or(Error::Base { base, size })?;
         let mut queue = Self {
             ring,
             next: start,
@@ -85,7 +85,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Device<IN_ORDER, WRITABLE> {
 
     /// The second word of the descriptor at `place`, if it is available.
     #[inline(always)]
-    fn available_at(&self, place: Place) -> Option<u64> {
+    fn available_at(&self, place: RingPosition) -> Option<u64> {
         let [_, cell] = self.ring.desc(place);
         // T1, pairs with the driver's release store of the first descriptor of a burst.
         let meta = cell.load(Acquire);
@@ -94,7 +94,12 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Device<IN_ORDER, WRITABLE> {
 
     /// Fills `out` with simple chains from `place` on, all in one lap; returns how many there were.
     #[inline(always)]
-    fn peek_run<M: DeviceMemory>(&self, memory: &M, place: Place, out: &mut [MaybeUninit<Chain>]) -> usize {
+    fn peek_run<M: DeviceMemory>(
+        &self,
+        memory: &M,
+        place: RingPosition,
+        out: &mut [MaybeUninit<Chain>],
+    ) -> usize {
         // Atomic accesses make the compiler reload fields; what the loop needs is in locals.
         let (ring, slot0) = (self.ring, usize::from(place.slot()));
         debug_assert!(out.len() <= place.run(ring.size()));
@@ -141,7 +146,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Device<IN_ORDER, WRITABLE> {
             let [_, cell] = unsafe { ring.desc_unchecked(slot0 + k) };
             cell.store(tag | meta(written(k), chain.id, 0), Relaxed);
         }
-        self.pending.wrote(chains.len() as u16);
+        self.pending.count_written(chains.len() as u16);
         self.used = place.forward(chains.len() as u16, ring.size());
     }
 }
@@ -251,7 +256,7 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<I
 
     #[inline]
     fn call_hint(&self) -> bool {
-        self.pending.wanted(self.ring.driver_event, self.event_idx, self.ring.size())
+        self.pending.needs_notification(self.ring.driver_event, self.event_idx, self.ring.size())
     }
 
     #[inline]
@@ -260,7 +265,7 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<I
         // descriptors must be visible before we read the driver's event area; else both sides sleep.
         full_fence();
         let needed = self.call_hint();
-        self.pending.decided();
+        self.pending.mark_decided();
         needed
     }
 

@@ -4,13 +4,13 @@ mod complete;
 
 use core::mem::MaybeUninit;
 
-use super::ring::{Pending, Place, Ring, meta, suppression};
+use super::ring::{Pending, Ring, RingPosition, meta, suppression};
 use crate::config::{DriverConfig, IndirectTables};
 use crate::error::Error;
 use crate::fault::PeerFault;
 use crate::layout::{F_INDIRECT, F_NEXT, RingMemory, direction};
 use crate::queue::{Buffer, Completion, DriverQueue, Element};
-use crate::slot::{InFlight, Slot, stop, total};
+use crate::slot::{InFlight, InFlightEntry, stop, total};
 use crate::sync::{Relaxed, full_fence};
 
 /// The driver half of a packed ring; see [`DriverQueue`]. Starts with interrupts off.
@@ -39,7 +39,7 @@ pub struct Driver<const IN_ORDER: bool, const WRITABLE: bool> {
     ids: Box<[u16]>,
     fill: Fill,
     /// Where the device writes the next used descriptor.
-    used: Place,
+    used: RingPosition,
     /// IN_ORDER: the buffers up to this one were returned together.
     batch: Option<Batch>,
     event_idx: bool,
@@ -49,7 +49,7 @@ pub struct Driver<const IN_ORDER: bool, const WRITABLE: bool> {
 /// The end of the ring where descriptors are filled in.
 struct Fill {
     /// Where the next descriptor goes.
-    next: Place,
+    next: RingPosition,
     /// Ring slots not in flight, and buffer ids not in flight.
     free: u16,
     free_ids: u16,
@@ -74,7 +74,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
     pub fn new(memory: &RingMemory, config: DriverConfig) -> Result<Self, Error> {
         let ring = Ring::new(memory, config.size)?;
         let (size, base) = (config.size, config.base.unwrap_or(0x8000));
-        let next = Place::start(base as u16, size).ok_or(Error::Base { base, size })?;
+        let next = RingPosition::start(base as u16, size).ok_or(Error::Base { base, size })?;
         if let Some(tables) = &config.indirect {
             tables.check(size)?;
         }
@@ -130,9 +130,9 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
 
     /// The slot of an id that is known to be below the ring size.
     #[inline(always)]
-    fn slot(&mut self, id: u16) -> &mut Slot {
+    fn slot(&mut self, id: u16) -> &mut InFlightEntry {
         debug_assert!(id < self.ring.size());
-        // SAFETY: `slots` has `size` entries; ids come from `ids`, which only ever holds 0..size, from a `Place`, or
+        // SAFETY: `slots` has `size` entries; ids come from `ids`, which only ever holds 0..size, from a `RingPosition`, or
         // were compared with the size.
         unsafe { self.slots.get_unchecked_mut(usize::from(id)) }
     }
@@ -141,7 +141,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
     #[inline(always)]
     fn add_one(&mut self, Buffer { addr, len, token }: Buffer) {
         let id = self.take_id();
-        *self.slot(id) = Slot { token, lent: len, descs: 1 };
+        *self.slot(id) = InFlightEntry { token, lent: len, descs: 1 };
         self.write_desc(addr, len, id, Self::FLAGS);
     }
 
@@ -166,7 +166,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
                 usize::from(*unsafe { ids.get_unchecked(free_ids.wrapping_sub(n + 1)) })
             };
             // SAFETY: `slots` has `size` entries and `ids` holds only ids below the size; `slot0 + n < size`.
-            *unsafe { slots.get_unchecked_mut(id) } = Slot { token, lent: len, descs: 1 };
+            *unsafe { slots.get_unchecked_mut(id) } = InFlightEntry { token, lent: len, descs: 1 };
             // SAFETY: `n < run`, so the slot lies before the end of the lap.
             let [addr_cell, meta_cell] = unsafe { ring.desc_unchecked(slot0 + n) };
             addr_cell.store(addr, Relaxed);
@@ -179,12 +179,12 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
     /// Lends a direct chain of `segments`, which fit.
     fn add_direct(&mut self, segments: &[Element], token: u64, lent: u32) {
         let id = self.take_id();
-        *self.slot(id) = Slot { token, lent, descs: segments.len() as u32 };
+        *self.slot(id) = InFlightEntry { token, lent, descs: segments.len() as u32 };
         for (k, segment) in segments.iter().enumerate() {
             if IN_ORDER && k > 0 {
                 // Not a head: a used descriptor that names it is refused.
                 let at = self.fill.next.slot();
-                *self.slot(at) = Slot::FREE;
+                *self.slot(at) = InFlightEntry::FREE;
             }
             let more = if k + 1 == segments.len() { 0 } else { F_NEXT };
             self.write_desc(segment.addr, segment.len, id, Self::FLAGS | more);
@@ -199,7 +199,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
             // Only WRITE means anything inside a table (virtio 1.3, packed: Indirect Flag).
             tables.write(first + k, segment.addr, meta(segment.len, 0, Self::FLAGS));
         }
-        *self.slot(id) = Slot { token, lent, descs: 1 };
+        *self.slot(id) = InFlightEntry { token, lent, descs: 1 };
         let addr = tables.addr.wrapping_add(first as u64 * 16);
         self.write_desc(addr, segments.len() as u32 * 16, id, F_INDIRECT);
     }
@@ -233,7 +233,7 @@ impl Drop for Run<'_> {
         if self.takes_ids {
             self.fill.free_ids = self.fill.free_ids.wrapping_sub(n);
         }
-        self.fill.pending.wrote(n);
+        self.fill.pending.count_written(n);
     }
 }
 
@@ -292,7 +292,7 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<I
 
     #[inline]
     fn kick_hint(&self) -> bool {
-        self.fill.pending.wanted(self.ring.device_event, self.event_idx, self.ring.size())
+        self.fill.pending.needs_notification(self.ring.device_event, self.event_idx, self.ring.size())
     }
 
     #[inline]
@@ -301,7 +301,7 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<I
         // descriptors must be visible before we read the device's event area; else both sides sleep.
         full_fence();
         let needed = self.kick_hint();
-        self.fill.pending.decided();
+        self.fill.pending.mark_decided();
         needed
     }
 

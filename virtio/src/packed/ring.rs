@@ -39,8 +39,8 @@ impl Ring {
 
     /// The two words at `place`: address; length, id and flags.
     #[inline(always)]
-    pub(super) fn desc(&self, place: Place) -> [Shared<u64>; 2] {
-        // SAFETY: a `Place` is only made by `start`, `next` and `forward` with the size of the ring it is used on,
+    pub(super) fn desc(&self, place: RingPosition) -> [Shared<u64>; 2] {
+        // SAFETY: a `RingPosition` is only made by `start`, `next` and `forward` with the size of the ring it is used on,
         // which keep `slot < size`.
         unsafe { self.desc_unchecked(usize::from(place.slot)) }
     }
@@ -61,14 +61,14 @@ impl Ring {
 
 /// A place in the ring, and the lap it belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct RingPosition {
     /// Below the ring size.
     slot: u16,
     /// `AVAIL` in laps with wrap counter 1, `USED` in the others: the turn flags of an available descriptor.
     turn: u16,
 }
 
-impl Place {
+impl RingPosition {
     /// From 16 bits of `SET_VRING_BASE`: the slot, and the wrap counter in bit 15.
     pub(super) const fn start(base: u16, size: u16) -> Option<Self> {
         let slot = base & 0x7fff;
@@ -78,7 +78,7 @@ impl Place {
         Some(Self { slot, turn: if base & 0x8000 != 0 { F_AVAIL } else { F_USED } })
     }
 
-    /// The inverse of [`Place::start`]; also the form of an event.
+    /// The inverse of [`RingPosition::start`]; also the form of an event.
     pub(super) const fn base(self) -> u16 {
         self.slot | (self.wrap() as u16) << 15
     }
@@ -149,7 +149,7 @@ pub(super) const fn meta(len: u32, id: u16, flags: u16) -> u64 {
 }
 
 /// What to write into one's own event area: never, always, or (EVENT_IDX) at `place`.
-pub(super) const fn suppression(on: bool, event_idx: bool, place: Place) -> u32 {
+pub(super) const fn suppression(on: bool, event_idx: bool, place: RingPosition) -> u32 {
     let flags = match (on, event_idx) {
         (false, _) => EVENT_DISABLE,
         (true, false) => EVENT_ENABLE,
@@ -162,23 +162,23 @@ pub(super) const fn suppression(on: bool, event_idx: bool, place: Place) -> u32 
 #[derive(Clone, Copy)]
 pub(super) struct Pending {
     /// The first descriptor of the burst, kept back until the rest is written.
-    place: Place,
+    place: RingPosition,
     meta: u64,
     /// Slots since the last publish; 0 means that nothing is kept back.
     slots: u16,
     /// What was published since the last decision, and where it ends.
     notify: Notify,
-    end: Place,
+    end: RingPosition,
 }
 
 impl Pending {
-    pub(super) const fn new(place: Place) -> Self {
+    pub(super) const fn new(place: RingPosition) -> Self {
         Self { place, meta: 0, slots: 0, notify: Notify::new(), end: place }
     }
 
     /// Writes the second word of the descriptor at `place`, which stands for `slots` slots; the first is kept back.
     #[inline(always)]
-    pub(super) fn write(&mut self, ring: &Ring, place: Place, meta: u64, slots: u16) {
+    pub(super) fn write(&mut self, ring: &Ring, place: RingPosition, meta: u64, slots: u16) {
         if self.slots == 0 {
             (self.place, self.meta) = (place, meta);
         } else {
@@ -190,14 +190,14 @@ impl Pending {
 
     /// Counts `slots` descriptors that were written past [`Pending::write`], behind one that was not.
     #[inline(always)]
-    pub(super) fn wrote(&mut self, slots: u16) {
+    pub(super) fn count_written(&mut self, slots: u16) {
         debug_assert!(self.slots > 0);
         self.slots = self.slots.wrapping_add(slots);
     }
 
     /// Writes the descriptor that was kept back, which gives away all up to `end`.
     #[inline(always)]
-    pub(super) fn publish(&mut self, ring: &Ring, end: Place) {
+    pub(super) fn publish(&mut self, ring: &Ring, end: RingPosition) {
         if self.slots == 0 {
             return;
         }
@@ -210,7 +210,7 @@ impl Pending {
 
     /// Does the other side's event area ask for a notification of what was published since the last decision?
     #[inline]
-    pub(super) fn wanted(&self, event: Shared<u32>, event_idx: bool, size: u16) -> bool {
+    pub(super) fn needs_notification(&self, event: Shared<u32>, event_idx: bool, size: u16) -> bool {
         let word = event.load(Relaxed);
         let flags = (word >> 16) as u16 & 3;
         if !self.notify.any() || flags == EVENT_DISABLE {
@@ -229,36 +229,36 @@ impl Pending {
 
     /// The decision was made.
     #[inline(always)]
-    pub(super) fn decided(&mut self) {
+    pub(super) fn mark_decided(&mut self) {
         self.notify.asked();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Place, TURN};
+    use super::{RingPosition, TURN};
 
     #[test]
     fn places_wrap_and_flip() {
         for size in [1u16, 2, 3, 7, if cfg!(miri) { 100 } else { 32_768 }] {
-            let Some(start) = Place::start(0x8000, size) else { panic!("slot 0 of {size}") };
+            let Some(start) = RingPosition::start(0x8000, size) else { panic!("slot 0 of {size}") };
             let mut place = start;
             for n in 0..(3 * u32::from(size)).min(65_536) {
                 assert_eq!(u32::from(place.slot()), n % u32::from(size));
                 assert_eq!(place.wrap(), (n / u32::from(size)).is_multiple_of(2));
                 assert_eq!(place.available().count_ones(), 1);
                 assert_eq!(place.used(), if place.wrap() { TURN } else { 0 });
-                assert_eq!(Place::start(place.base(), size), Some(place));
+                assert_eq!(RingPosition::start(place.base(), size), Some(place));
                 assert_eq!(start.forward(n as u16, size), place);
                 place = place.next(size);
             }
         }
-        assert_eq!(Place::start(5, 5), None);
+        assert_eq!(RingPosition::start(5, 5), None);
     }
 
     #[test]
     fn distances_go_forward() {
-        let Some(place) = Place::start(3, 5) else { panic!("slot 3 of 5") };
+        let Some(place) = RingPosition::start(3, 5) else { panic!("slot 3 of 5") };
         assert_eq!([3, 4, 0, 1, 2].map(|slot| place.distance(slot, 5)), [0, 1, 2, 3, 4]);
     }
 }

@@ -3,7 +3,7 @@
 use core::mem::MaybeUninit;
 
 use super::chain::follow;
-use super::ring::{Ring, wanted, write_if_different};
+use super::ring::{Ring, needs_notification, write_if_different};
 use crate::config::DeviceConfig;
 use crate::error::Error;
 use crate::event::Notify;
@@ -227,7 +227,7 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<I
     #[inline]
     fn call_hint(&self) -> bool {
         let ring = &self.ring;
-        wanted(self.notify, self.published, self.event_idx, ring.avail_flags, ring.used_event)
+        needs_notification(self.notify, self.published, self.event_idx, ring.avail_flags, ring.used_event)
     }
 
     #[inline]

@@ -4,14 +4,14 @@ mod complete;
 
 use core::mem::MaybeUninit;
 
-use super::ring::{Ring, wanted, write_if_different};
+use super::ring::{Ring, needs_notification, write_if_different};
 use crate::config::{DriverConfig, IndirectTables};
 use crate::error::Error;
 use crate::event::Notify;
 use crate::fault::PeerFault;
 use crate::layout::{F_INDIRECT, F_NEXT, F_NO_NOTIFY, RingMemory, direction};
 use crate::queue::{Buffer, Completion, DriverQueue, Element};
-use crate::slot::{InFlight, Slot, stop, total};
+use crate::slot::{InFlight, InFlightEntry, stop, total};
 use crate::sync::{Acquire, Relaxed, Release, full_fence};
 
 /// The driver half of a split ring; see [`DriverQueue`]. Starts with interrupts off.
@@ -121,7 +121,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
 
     /// The slot of an id that is known to be below the ring size.
     #[inline(always)]
-    fn slot(&mut self, id: usize) -> &mut Slot {
+    fn slot(&mut self, id: usize) -> &mut InFlightEntry {
         debug_assert!(id <= self.ring.mask);
         // SAFETY: `slots` has `size` entries; ids come from `ids`, which only ever holds 0..size, from a masked
         // position, or were compared with the mask.
@@ -166,7 +166,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
             }
             id = next;
         }
-        self.lend(head, Slot { token, lent, descs: segments.len() as u32 });
+        self.lend(head, InFlightEntry { token, lent, descs: segments.len() as u32 });
     }
 
     /// Lends `segments`, which fit a table, through one indirect descriptor.
@@ -182,7 +182,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
         }
         let addr = tables.addr.wrapping_add(first as u64 * 16);
         self.write_desc(head, addr, segments.len() as u32 * 16, F_INDIRECT, 0);
-        self.lend(head, Slot { token, lent, descs: 1 });
+        self.lend(head, InFlightEntry { token, lent, descs: 1 });
     }
 
     #[inline(always)]
@@ -194,7 +194,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
 
     /// Puts the chain that starts at `head` into the available ring.
     #[inline(always)]
-    fn lend(&mut self, head: u16, slot: Slot) {
+    fn lend(&mut self, head: u16, slot: InFlightEntry) {
         *self.slot(usize::from(head)) = slot;
         write_if_different(self.ring.avail(usize::from(self.avail)), head);
         self.avail = self.avail.wrapping_add(1);
@@ -253,7 +253,7 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<I
             addr_cell.store(addr, Relaxed);
             meta_cell.store(meta(len, Self::FLAGS, 0), Relaxed);
             // SAFETY: likewise; `slots` has `size` entries.
-            *unsafe { slots.get_unchecked_mut(id) } = Slot { token, lent: len, descs: 1 };
+            *unsafe { slots.get_unchecked_mut(id) } = InFlightEntry { token, lent: len, descs: 1 };
             write_if_different(ring.avail(avail + count.n), id as u16);
             count.n += 1;
         }
@@ -286,7 +286,7 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<I
     #[inline]
     fn kick_hint(&self) -> bool {
         let ring = &self.ring;
-        wanted(self.notify, self.published, self.event_idx, ring.used_flags, ring.avail_event)
+        needs_notification(self.notify, self.published, self.event_idx, ring.used_flags, ring.avail_event)
     }
 
     #[inline]

@@ -90,7 +90,7 @@ impl Ring {
 /// Does the other side want a notification of what was published up to index `new` since it was last asked? `flags` and
 /// `event` are its words: `event` counts when EVENT_IDX was negotiated.
 #[inline(always)]
-pub(super) fn wanted(
+pub(super) fn needs_notification(
     notify: Notify,
     new: u16,
     event_idx: bool,

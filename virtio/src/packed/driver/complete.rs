@@ -6,7 +6,7 @@ use super::{Batch, Driver};
 use crate::fault::PeerFault;
 use crate::packed::ring::turn_of;
 use crate::queue::Completion;
-use crate::slot::Slot;
+use crate::slot::InFlightEntry;
 use crate::sync::Acquire;
 
 impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
@@ -126,7 +126,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
             },
         };
         let head = self.used.slot();
-        let Slot { token, lent, descs } = *self.slot(head);
+        let InFlightEntry { token, lent, descs } = *self.slot(head);
         let last = head == batch.last;
         let len = match (WRITABLE, last) {
             (false, _) => 0,

@@ -5,7 +5,7 @@ use core::mem::MaybeUninit;
 use super::{Batch, Driver};
 use crate::fault::PeerFault;
 use crate::queue::Completion;
-use crate::slot::Slot;
+use crate::slot::InFlightEntry;
 use crate::sync::Relaxed;
 
 impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
@@ -98,7 +98,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
         done: &mut MaybeUninit<Completion>,
     ) -> Result<(), PeerFault> {
         let head = usize::from(self.given) & self.ring.mask;
-        let Slot { token, lent, descs } = *self.slot(head);
+        let InFlightEntry { token, lent, descs } = *self.slot(head);
         let len = if WRITABLE { self.length_in_order(head, lent)? } else { 0 };
         self.given = self.given.wrapping_add(descs as u16);
         self.used = self.used.wrapping_add(1);

@@ -1,4 +1,4 @@
-//! One direction's line: what goes in comes out faulty, late, or never. Knows no port and no clock.
+//! The impairment of one direction: what goes in comes out faulty, late, or never. Knows no port and no clock.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -9,7 +9,7 @@ use super::faults::{Chance, Faults, Rate};
 use linecard_pmd::stats::{QueueStats, Total};
 
 linecard_pmd::causes! {
-    /// What was done to packets; all but the missing buffer are the line's doing and no loss of the port.
+    /// What was done to packets; all but the missing buffer are the impairment's doing and no loss of the port.
     pub enum Fault {
         /// Dropped.
         Lost = ("lost", Total::None),
@@ -99,7 +99,7 @@ struct Held {
 }
 
 /// See the module.
-pub(super) struct Line {
+pub(super) struct Impairment {
     faults: Faults,
     random: Random,
     pool: Pool,
@@ -111,7 +111,7 @@ pub(super) struct Line {
     late: BinaryHeap<Reverse<Late>>,
 }
 
-impl Line {
+impl Impairment {
     pub(super) fn new(faults: Faults, seed: u64, pool: &Pool) -> Self {
         Self {
             faults,
