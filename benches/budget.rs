@@ -80,7 +80,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         );
         return Ok(());
     };
-    let (args, _) = EalArgs::parse(["--no-huge", "-m", "64"].map(Into::into))?;
+    let (args, _) = EalArgs::parse(["--no-huge", "-m", "64"])?;
     let eal = Eal::new(&args)?;
     let config = || PoolConfig { packets: 2048, ..PoolConfig::default() };
     let shared = Pool::new(&eal.default_domain(), config())?;

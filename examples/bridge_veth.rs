@@ -26,7 +26,7 @@ type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 
 /// Joins two devices until `done`. A bridge that has nothing to do leaves the core to others.
 fn bridge(devices: [&str; 2], mut done: impl FnMut(&[Port; 2]) -> Outcome<bool>) -> Outcome {
-    let (args, _) = EalArgs::parse(["-m", "64"].map(Into::into))?;
+    let (args, _) = EalArgs::parse(["-m", "64"])?;
     let eal = Eal::new(&args)?;
     let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 8192, ..PoolConfig::default() })?;
     // A driver that panics costs its queue; the other port goes on.

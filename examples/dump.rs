@@ -99,7 +99,7 @@ fn run() -> Result<(), Box<dyn Error>> {
         return Err("name a device, for example net_pcap0,rx_pcap=/tmp/flows.pcap".into());
     };
     let options = Options::read(rest)?;
-    let (args, _) = EalArgs::parse(["-m", "64"].map(Into::into))?;
+    let (args, _) = EalArgs::parse(["-m", "64"])?;
     let eal = Eal::new(&args)?;
     let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 4096, ..PoolConfig::default() })?;
     let mut port = linecard::open(&eal, &pool, device)?;

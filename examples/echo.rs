@@ -62,7 +62,7 @@ fn run() -> Result<(), Box<dyn Error>> {
         [device, address] => (device.as_str(), Some(address.parse::<Ipv4Addr>().map_err(|_| USAGE)?)),
         _ => return Err(USAGE.into()),
     };
-    let (args, _) = EalArgs::parse(["-m", "64"].map(Into::into))?;
+    let (args, _) = EalArgs::parse(["-m", "64"])?;
     let eal = Eal::new(&args)?;
     let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 4096, ..PoolConfig::default() })?;
     let mut port = linecard::open(&eal, &pool, device)?;

@@ -37,7 +37,7 @@ fn run() -> Result<(), Box<dyn Error>> {
             "name two devices, for example net_vhost0,iface=/tmp/a.sock net_vhost1,iface=/tmp/b.sock".into(),
         );
     };
-    let (args, _) = EalArgs::parse(["-m", "64"].map(Into::into))?;
+    let (args, _) = EalArgs::parse(["-m", "64"])?;
     let eal = Eal::new(&args)?;
     let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 8192, ..PoolConfig::default() })?;
     // A driver that panics costs its queue; the other port goes on.

@@ -103,7 +103,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
         signal_hook::flag::register(signal, Arc::clone(&stop))?;
     }
-    let (args, _) = EalArgs::parse(["-m", "64"].map(Into::into))?;
+    let (args, _) = EalArgs::parse(["-m", "64"])?;
     let eal = Eal::new(&args)?;
     let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 8192, ..PoolConfig::default() })?;
     let mut sides = [Side::open(&eal, &pool, &devices[0])?, Side::open(&eal, &pool, &devices[1])?];

@@ -23,7 +23,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Box<dyn Error>> {
-    let (args, _) = EalArgs::parse(["-m", "64"].map(Into::into))?;
+    let (args, _) = EalArgs::parse(["-m", "64"])?;
     let eal = Eal::new(&args)?;
     let config = || PoolConfig { packets: 2048, ..PoolConfig::default() };
     // Two pools in two domains: the frontend shares its packets with the backend, the backend shares nothing.

@@ -90,7 +90,7 @@ fn run() -> Result<(), Box<dyn Error>> {
         );
     };
     let plan = Plan::read(rest)?;
-    let (args, _) = EalArgs::parse(["-m", "64", "--file-prefix=pktgen"].map(Into::into))?;
+    let (args, _) = EalArgs::parse(["-m", "64", "--file-prefix=pktgen"])?;
     let eal = Eal::new(&args)?;
     let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 4096, ..PoolConfig::default() })?;
     let port = linecard::open(&eal, &pool, device)?;

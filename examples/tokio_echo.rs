@@ -70,7 +70,7 @@ fn answer(packet: &mut Packet, mac: MacAddr) -> bool {
 }
 
 async fn serve(device: &str) -> Result<(), Box<dyn Error>> {
-    let (args, _) = EalArgs::parse(["-m", "64"].map(Into::into))?;
+    let (args, _) = EalArgs::parse(["-m", "64"])?;
     let eal = Eal::new(&args)?;
     let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 4096, ..PoolConfig::default() })?;
     let mut port = linecard::open(&eal, &pool, device)?;

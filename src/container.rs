@@ -158,7 +158,7 @@ impl ContainerPort {
 ///
 /// ```no_run
 /// use linecard::prelude::*;
-/// let eal = Eal::new(&EalArgs::parse(["--no-huge", "-m", "32"].map(Into::into))?.0)?;
+/// let eal = Eal::new(&EalArgs::parse(["--no-huge", "-m", "32"])?.0)?;
 /// let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 1024, ..PoolConfig::default() })?;
 /// let (port, given) = linecard::container::open(&eal, &pool, "net1")?;
 /// println!("{} has the addresses {:?}", port.control.name(), given.addresses);
@@ -366,9 +366,7 @@ mod tests {
     #[test]
     fn a_device_argument_is_completed() {
         let args = DevArgs::parse("net_virtio_user0,path=auto:no-such,queues=2").expect("well formed");
-        let eal = Eal::new(
-            &crate::prelude::EalArgs::parse(["--no-huge", "-m", "32"].map(Into::into)).expect("ours").0,
-        );
+        let eal = Eal::new(&crate::prelude::EalArgs::parse(["--no-huge", "-m", "32"]).expect("ours").0);
         let eal = eal.expect("memory");
         let context = ProbeContext {
             memory: eal.memory().clone(),

@@ -6,7 +6,7 @@
 //! ```
 //! use linecard::prelude::*;
 //!
-//! let (args, _) = EalArgs::parse(["--no-huge", "-m", "32"].map(Into::into))?;
+//! let (args, _) = EalArgs::parse(["--no-huge", "-m", "32"])?;
 //! let eal = Eal::new(&args)?;
 //! let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 1024, ..PoolConfig::default() })?;
 //! let mut port = linecard::open(&eal, &pool, "net_null0")?;
@@ -58,7 +58,7 @@ const WAIT: Duration = Duration::from_secs(3);
 ///
 /// ```
 /// use linecard::prelude::*;
-/// let eal = Eal::new(&EalArgs::parse(["--no-huge", "-m", "32"].map(Into::into))?.0)?;
+/// let eal = Eal::new(&EalArgs::parse(["--no-huge", "-m", "32"])?.0)?;
 /// let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 1024, ..PoolConfig::default() })?;
 /// let mut port = linecard::open(&eal, &pool, "net_null0")?;
 /// assert_eq!(port.tx[0].tx_burst(&mut Burst::new()), 0);

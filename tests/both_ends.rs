@@ -102,7 +102,7 @@ mod sleepers {
     use super::{Back, Front, socket};
 
     fn eal() -> Eal {
-        Eal::new(&EalArgs::parse(["-m", "64"].map(Into::into)).expect("arguments").0).expect("an instance")
+        Eal::new(&EalArgs::parse(["-m", "64"]).expect("arguments").0).expect("an instance")
     }
 
     fn pool(eal: &Eal) -> Pool {

@@ -56,7 +56,7 @@ fn arp_over_virtio_user() {
     let _ = std::fs::remove_file(&socket);
     let _echo = start(None, &format!("net_vhost0,iface={}", socket.display()));
     wait_until("the socket", || socket.exists());
-    let (args, _) = EalArgs::parse(["-m", "64"].map(Into::into)).expect("well formed");
+    let (args, _) = EalArgs::parse(["-m", "64"]).expect("well formed");
     let eal = Eal::new(&args).expect("memory");
     let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 1024, ..PoolConfig::default() })
         .expect("a pool");

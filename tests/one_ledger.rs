@@ -5,7 +5,7 @@ use linecard_lab::wait_until;
 
 #[test]
 fn ports_of_both_ends_share_one_total() {
-    let (args, _) = EalArgs::parse(["--no-huge", "-m", "32"].map(Into::into)).expect("arguments");
+    let (args, _) = EalArgs::parse(["--no-huge", "-m", "32"]).expect("arguments");
     let eal = Eal::new(&args).expect("memory");
     let config = PoolConfig { packets: 1024, ..PoolConfig::default() };
     let pool = Pool::new(&eal.default_domain(), config).expect("a pool");

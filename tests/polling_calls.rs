@@ -166,8 +166,7 @@ fn a_polling_thread_asks_the_kernel_to_signal_and_for_nothing_else() {
         );
         return;
     }
-    let eal = Eal::new(&EalArgs::parse(["--no-huge", "-m", "128"].map(Into::into)).expect("valid").0)
-        .expect("memory");
+    let eal = Eal::new(&EalArgs::parse(["--no-huge", "-m", "128"]).expect("valid").0).expect("memory");
     let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 8192, ..PoolConfig::default() })
         .expect("a pool");
     for ring in ["packed_vq=0", "packed_vq=1"] {

@@ -31,7 +31,7 @@ pub struct EalConfig {
 /// ```
 /// use linecard_eal::{Eal, EalArgs};
 ///
-/// let (args, _) = EalArgs::parse(["--in-memory", "-m", "64"].map(Into::into)).unwrap();
+/// let (args, _) = EalArgs::parse(["--in-memory", "-m", "64"]).unwrap();
 /// let eal = Eal::new(&args).unwrap();
 /// let zone = eal.default_domain().zone("ring", 4096, 64).unwrap();
 /// println!("{} on {}", eal.memory().usage(), eal.lcores());

@@ -129,7 +129,7 @@ fn cores_outside_the_cpuset_are_refused_with_the_allowed_ones() {
 fn child_on_one_core() {
     let only = cores::allowed();
     assert_eq!(only.len(), 1);
-    let parse = |line: &str| EalArgs::parse(line.split(' ').map(Into::into)).unwrap().0;
+    let parse = |line: &str| EalArgs::parse(line.split(' ')).unwrap().0;
     let error = Eal::new(&parse(&format!("-l {},{}", only[0], only[0].0 + 1))).unwrap_err().to_string();
     assert!(error.contains(&format!("core {} cannot be used", only[0].0 + 1)), "{error}");
     assert!(error.contains(&format!("may run on cores {} ", only[0])), "{error}");

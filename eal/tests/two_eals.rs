@@ -3,7 +3,7 @@
 use linecard_eal::{Eal, EalArgs, PageKind, Stop, Workers, cores};
 
 fn eal(line: &str) -> Eal {
-    let (args, rest) = EalArgs::parse(line.split_whitespace().map(Into::into)).unwrap();
+    let (args, rest) = EalArgs::parse(line.split_whitespace()).unwrap();
     assert!(rest.is_empty());
     Eal::new(&args).unwrap()
 }
@@ -57,7 +57,7 @@ fn do_not_know_each_other() {
 fn a_main_lcore_outside_the_map_is_refused() {
     let core = cores::allowed()[0];
     let line = format!("-l {core} --main-lcore {}", core.0 + 1);
-    let (args, _) = EalArgs::parse(line.split(' ').map(Into::into)).unwrap();
+    let (args, _) = EalArgs::parse(line.split(' ')).unwrap();
     let error = Eal::new(&args).unwrap_err().to_string();
     assert!(error.contains("main lcore") && error.contains("--main-lcore"), "{error}");
 }

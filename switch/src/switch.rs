@@ -76,7 +76,7 @@ struct Open {
 /// use linecard_switch::api::{PortKind, PortSpec};
 /// use linecard_switch::{Switch, SwitchConfig};
 ///
-/// let eal = Eal::new(&EalArgs::parse(["--no-huge", "-m", "32"].map(Into::into))?.0)?;
+/// let eal = Eal::new(&EalArgs::parse(["--no-huge", "-m", "32"])?.0)?;
 /// let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 1024, ..PoolConfig::default() })?;
 /// let context =
 ///     ProbeContext { memory: eal.memory().clone(), domain: eal.default_domain(), wait: std::time::Duration::from_secs(1) };

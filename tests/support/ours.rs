@@ -42,7 +42,7 @@ impl Ours {
     }
 
     fn configured(eal: &[&str], vdev: &str, port: PortConfig) -> Self {
-        let (args, _) = EalArgs::parse(eal.iter().map(Into::into)).expect("arguments");
+        let (args, _) = EalArgs::parse(eal.iter()).expect("arguments");
         let eal = Eal::new(&args).expect("an instance");
         let domain = eal.default_domain();
         let config = PoolConfig { packets: 4096, ..PoolConfig::default() };

@@ -40,7 +40,7 @@ const MEGABYTES: &str = "64";
 impl PortArgs {
     pub(super) fn open(&self) -> Result<Opened, Error> {
         linecard_apps_common::log::start(&EalArgs::default(), "error")?;
-        let (args, _) = EalArgs::parse(["-m", MEGABYTES].map(Into::into))?;
+        let (args, _) = EalArgs::parse(["-m", MEGABYTES])?;
         let eal = Eal::new(&args)?;
         let config = PoolConfig { name: "cni".into(), packets: PACKETS, ..PoolConfig::default() };
         let pool = Pool::new(&eal.default_domain(), config)?;

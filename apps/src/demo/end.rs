@@ -111,7 +111,7 @@ pub(crate) fn run(args: &EndArgs) -> Result<ExitCode, Error> {
             tracing::warn!(%error, core, "not pinned");
         }
     }
-    let (eal_args, _) = EalArgs::parse([])?;
+    let eal_args = EalArgs::default();
     let eal = Eal::new(&eal_args)?;
     let (mut port, pool) = open(args, &eal, &orders)?;
     let mut traffic = Traffic::new(u8::from(args.role == Role::Frontend), pool, eal.clock());

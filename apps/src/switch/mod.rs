@@ -137,8 +137,7 @@ fn machine(args: &SwitchArgs, config: &Config) -> Result<(Eal, EalArgs), Error> 
     for level in &args.log_level {
         words.extend(["--log-level".into(), level.clone()]);
     }
-    let (eal_args, _) =
-        EalArgs::parse(words.into_iter().map(Into::into)).map_err(|e| Error::Usage(e.to_string()))?;
+    let (eal_args, _) = EalArgs::parse(words).map_err(|e| Error::Usage(e.to_string()))?;
     Ok((Eal::new(&eal_args)?, eal_args))
 }
 

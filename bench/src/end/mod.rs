@@ -90,7 +90,7 @@ pub fn run(args: &EndArgs) -> Result<ExitCode, Error> {
     linecard_apps_common::log::start(&EalArgs::default(), "error")?;
     let memory = args.memory.to_string();
     let pages = if args.no_huge { "--no-huge" } else { "--in-memory" };
-    let (eal_args, _) = EalArgs::parse([pages, "-m", &memory].map(Into::into))?;
+    let (eal_args, _) = EalArgs::parse([pages, "-m", &memory])?;
     let eal = Eal::new(&eal_args)?;
     let config = PoolConfig {
         name: "tester".into(),

@@ -21,7 +21,7 @@ use table::{Effect, OPTIONS, Opt, Value};
 /// use linecard_eal::EalArgs;
 ///
 /// let line = "-l 0-1 -m 256 --no-pci --vdev=net_null0 -- -i";
-/// let (args, app) = EalArgs::parse(line.split(' ').map(Into::into)).unwrap();
+/// let (args, app) = EalArgs::parse(line.split(' ')).unwrap();
 /// assert_eq!(args.lcores.unwrap().to_string(), "0@0,1@1");
 /// assert_eq!((args.memory, args.vdevs[0].as_str(), args.ignored[0].as_str()), (Some(256), "net_null0", "--no-pci"));
 /// assert_eq!(app, ["-i"]);
@@ -63,8 +63,8 @@ impl EalArgs {
     /// # Errors
     /// [`Error::UnknownOption`], [`Error::AmbiguousOption`], [`Error::UnsupportedOption`], [`Error::MissingValue`],
     /// [`Error::OptionValue`], [`Error::Conflict`], [`Error::UnexpectedArgument`], [`Error::NotUtf8`], [`Error::Lcores`].
-    pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<(Self, Vec<OsString>)> {
-        let mut rest: VecDeque<OsString> = arguments.into_iter().collect();
+    pub fn parse<A: Into<OsString>>(arguments: impl IntoIterator<Item = A>) -> Result<(Self, Vec<OsString>)> {
+        let mut rest: VecDeque<OsString> = arguments.into_iter().map(Into::into).collect();
         let mut args = Self::default();
         while let Some(argument) = rest.pop_front() {
             if argument == "--" {

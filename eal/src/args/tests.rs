@@ -3,7 +3,7 @@
 use super::*;
 
 fn parse(line: &str) -> Result<(EalArgs, Vec<OsString>)> {
-    EalArgs::parse(line.split_whitespace().map(Into::into))
+    EalArgs::parse(line.split_whitespace())
 }
 
 fn good(line: &str) -> EalArgs {
@@ -146,6 +146,6 @@ proptest::proptest! {
     })]
     #[test]
     fn nothing_panics(words in proptest::collection::vec("(-|--)?[a-z0-9@(),=:-]{0,14}", 0..6)) {
-        let _ = EalArgs::parse(words.into_iter().map(Into::into));
+        let _ = EalArgs::parse(words.into_iter());
     }
 }

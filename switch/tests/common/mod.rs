@@ -29,7 +29,7 @@ fn keys(number: usize) -> String {
 impl Bed {
     /// A port for each of `specs`, which are what `port.add` takes beside key and type.
     pub(crate) fn new(workers: usize, specs: &[Value]) -> Self {
-        let (args, _) = EalArgs::parse(["--no-huge", "-m", "64"].map(Into::into)).expect("arguments");
+        let (args, _) = EalArgs::parse(["--no-huge", "-m", "64"]).expect("arguments");
         let eal = Eal::new(&args).expect("a machine");
         let domain = eal.default_domain();
         let pool = Pool::new(&domain, PoolConfig { packets: 8192, ..PoolConfig::default() }).expect("a pool");

@@ -76,7 +76,7 @@ struct Bench {
 impl Bench {
     /// Port 0, which may be faulty, and port 1, a ring that brings back what is sent.
     fn new(faulty: bool) -> Self {
-        let line = ["--no-huge", "-m", "64", "--lcores", "0@0,1@0"].map(Into::into);
+        let line = ["--no-huge", "-m", "64", "--lcores", "0@0,1@0"];
         let eal = Eal::new(&EalArgs::parse(line).unwrap().0).unwrap();
         let pool =
             Pool::new(&eal.default_domain(), PoolConfig { packets: 4096, ..PoolConfig::default() }).unwrap();
