@@ -79,3 +79,8 @@ pub mod prelude {
     pub use crate::mempool::{Burst, Packet, Pool, PoolConfig};
     pub use crate::pmd::{Adaptive, Port, PortConfig, ProbeContext, RxQueue, TxQueue, configure};
 }
+
+/// The README's program, compiled by `cargo test --doc`.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

@@ -1,6 +1,7 @@
 //! The shape of the tree: which room may use which, and how large a file or function may grow.
 
 mod arrows;
+mod picture;
 mod sizes;
 
 pub(crate) use arrows::metadata;
@@ -12,11 +13,18 @@ pub(crate) struct Options {
     /// Also print every file and function above the soft budget.
     #[arg(long)]
     all: bool,
+    /// Draw docs/crates.svg anew.
+    #[arg(long)]
+    draw: bool,
 }
 
 /// Fails with one sentence per broken rule.
 pub(crate) fn run(options: &Options) -> Result<(), String> {
+    if options.draw {
+        picture::write()?;
+    }
     let mut broken = arrows::check()?;
+    broken.extend(picture::check());
     let report = sizes::measure()?;
     report.print(options.all);
     broken.extend(report.past_the_limit());

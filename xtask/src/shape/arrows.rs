@@ -10,7 +10,7 @@ const FRONTEND_OR_BACKEND: &[&str] =
     &["linecard-pmd", "linecard-virtio", "linecard-mempool", "linecard-eal", "linecard-wire", "linecard-net"];
 
 /// Each room, what it may use of ours, and nothing else. ARCHITECTURE.md draws the same table.
-const ALLOWED: &[(&str, &[&str])] = &[
+pub(super) const ALLOWED: &[(&str, &[&str])] = &[
     ("linecard-ring", &[]),
     ("linecard-net", &[]),
     ("linecard-wire", &[]),
