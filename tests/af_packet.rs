@@ -4,7 +4,6 @@ mod support;
 
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, ChildStderr, Command, Stdio};
-use std::time::Duration;
 
 use linecard::capture::pcap::read::Reader;
 use linecard_lab::{Cable, Lab, wait_until};
@@ -84,9 +83,8 @@ impl Capture {
         let quiet =
             || Command::new("dumpcap").args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let child = lab.run(quiet).expect("dumpcap starts");
-        // It writes the file's header once it listens.
+        // It writes the file's header once its socket is open, and what comes from then on is kept for it.
         wait_until("dumpcap listens", || std::fs::metadata(file).is_ok_and(|facts| facts.len() > 0));
-        std::thread::sleep(Duration::from_millis(300));
         Self(child)
     }
 

@@ -21,7 +21,7 @@ fn ours(mode: &str, vdevs: &[String]) -> Testpmd {
     let mut testpmd = Testpmd::start(Kind::Linecard, &eal, &["-i", "--nb-cores=1", "--total-num-mbufs=8192"]);
     testpmd.type_line(&format!("set fwd {mode}"));
     testpmd.type_line("start");
-    testpmd.expect(&format!("{mode} packet forwarding"), Duration::from_secs(20));
+    testpmd.expect(&format!("{mode} packet forwarding packets/burst"), Duration::from_secs(60));
     testpmd
 }
 
@@ -80,7 +80,7 @@ fn ours_at_the_other_end() {
 /// The value of an extended counter on testpmd's console.
 fn counter(testpmd: &mut Testpmd, port: u16, name: &str) -> u64 {
     testpmd.type_line(&format!("show port xstats {port}"));
-    let line = testpmd.expect(&format!("{name}:"), Duration::from_secs(5));
+    let line = testpmd.expect(&format!("{name}:"), Duration::from_secs(60));
     line.rsplit(' ').next().and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("{line}"))
 }
 
@@ -104,7 +104,7 @@ fn to_vhost_user_without_a_copy(test: &str, near_virtio: bool) {
         prover = Ours::start(&frontend);
     }
     prover.wait_for_link(true);
-    std::thread::sleep(Duration::from_millis(500));
+    prover.settle();
     assert_perfect(&prover.prove(20_000, LENGTHS), test);
     let sent = counter(&mut middle, 0, "tx_good_packets");
     assert!(sent >= 20_000, "{sent}");
@@ -113,7 +113,7 @@ fn to_vhost_user_without_a_copy(test: &str, near_virtio: bool) {
     for line in ["stop", "port stop all", "show pool"] {
         middle.type_line(line);
     }
-    let line = middle.expect("mempool <", Duration::from_secs(10));
+    let line = middle.expect("mempool <", Duration::from_secs(60));
     assert!(line.contains("in_use=0"), "packets are missing: {line}");
     assert!(middle.quit().success() && returner.quit().success());
 }

@@ -7,16 +7,15 @@
 
 mod support;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use linecard_lab::wait_until;
 use support::Scratch;
 use support::console::{Kind, Testpmd, present};
 use support::ours::{Ours, SIZES, assert_perfect, backend_vdev, frontend_vdev, wait_for_socket};
 use support::peer::{forwarder, start};
 
 const ROUNDS: usize = 10;
-/// A link is up when the rings are there; the far side fills them a moment later.
-const SETTLE: Duration = Duration::from_millis(300);
 
 /// Which end of the socket to DPDK `linecard testpmd` has.
 #[derive(Clone, Copy, PartialEq)]
@@ -27,19 +26,14 @@ enum Position {
 
 /// Until the port towards DPDK has its peer.
 fn wait_for_far_link(middle: &mut Testpmd) {
-    let until = Instant::now() + Duration::from_secs(10);
-    loop {
+    wait_until("the link to DPDK", || {
         middle.type_line("show port info 1");
-        if middle.expect("Link status:", Duration::from_secs(5)).contains("up") {
-            return;
-        }
-        assert!(Instant::now() < until, "the link to DPDK did not come up:\n{}", middle.transcript());
-        std::thread::sleep(Duration::from_millis(20));
-    }
+        middle.expect("Link status:", Duration::from_secs(60)).contains("up")
+    });
 }
 
 fn prove(ours: &mut Ours, what: &str) {
-    std::thread::sleep(SETTLE);
+    ours.settle();
     assert_perfect(&ours.prove(2_000, SIZES), what);
 }
 
@@ -48,7 +42,7 @@ fn assert_whole(middle: &mut Testpmd) {
     for line in ["stop", "port stop all", "show pool"] {
         middle.type_line(line);
     }
-    let line = middle.expect("mempool <", Duration::from_secs(10));
+    let line = middle.expect("mempool <", Duration::from_secs(60));
     assert!(line.contains("in_use=0"), "packets are missing: {line}");
 }
 

@@ -57,8 +57,7 @@ fn with_each(
         let socket = scratch.join(&format!("s{n}"));
         let (mut ours, peer) = connect(we, peer, &socket, ring, offloads, script);
         ours.wait_for_link(true);
-        // A link is up when the rings are there; the far side fills them a moment later.
-        std::thread::sleep(SECOND / 3);
+        ours.settle();
         println!("{test}: {ring}");
         check(&mut ours);
         assert!(peer.quit().success(), "{we:?} {ring}");
@@ -100,7 +99,7 @@ fn run(kind: Peer, vdev: &str, tag: &str, script: Script) -> Testpmd {
         all.iter().for_each(|line| peer.type_line(line));
         // What it answers to the last of them, and not to the start of the run.
         for _ in 0..3 {
-            peer.expect("Checking link statuses", 20 * SECOND);
+            peer.expect("Checking link statuses", 60 * SECOND);
         }
     }
     forward(&mut peer, script.mode);
@@ -145,7 +144,7 @@ struct Back {
 /// Sends one packet and collects what returns, until all its payload is there.
 fn bounce(ours: &mut Ours, kind: Kind, packet: Packet) -> Vec<Back> {
     let payload = packet.len() - kind.headers();
-    let until = Instant::now() + 5 * SECOND;
+    let until = Instant::now() + 60 * SECOND;
     let (mut out, mut burst) = (Burst::new(), Burst::new());
     assert!(out.push(packet).is_ok());
     let (mut got, mut bytes) = (Vec::new(), 0);

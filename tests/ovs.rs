@@ -9,9 +9,7 @@ mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
-use linecard_lab::wait_until;
 use support::console::Kind;
 use support::ours::{Ours, SIZES, assert_perfect, free_hugepages, wait_for_socket};
 use support::peer::forwarder;
@@ -149,14 +147,6 @@ fn vdev(socket: &Path, options: &str) -> String {
     format!("net_virtio_user0,path={},server=1,queues=1,queue_size=256,{options}", socket.display())
 }
 
-/// The far link is up a moment after ours: until a packet gets through.
-fn settle(ours: &mut Ours) {
-    wait_until("a packet through the bridge", || ours.prove_quietly(1));
-    // What was sent in vain may still come.
-    std::thread::sleep(Duration::from_millis(300));
-    ours.receive_all();
-}
-
 #[test]
 fn two_frontends_through_a_bridge() {
     let test = "two_frontends_through_a_bridge";
@@ -173,7 +163,7 @@ fn two_frontends_through_a_bridge() {
         let far = forwarder(Kind::Linecard, &vdev(&sockets[1], options), &format!("o{n}"));
         let mut ours = Ours::start(&vdev(&sockets[0], options));
         ours.wait_for_link(true);
-        settle(&mut ours);
+        ours.settle();
         assert_perfect(&ours.prove(20_000, SIZES), options);
         ours.stop();
         assert!(far.quit().success());

@@ -74,8 +74,7 @@ fn an_interface_that_goes_is_told_once() {
         let there = if made { " one:" } else { "promiscuity 1" };
         wait_until("the port", || lab.ip("-d link show up").contains(there));
         lab.ip("link del one");
-        // Long enough for a polling thread to get its core on a busy machine.
-        std::thread::sleep(Duration::from_secs(1));
+        running.works(Duration::from_millis(300));
         typed.write_all(b"show port info 0\nshow port info 0\nstop\nquit\n").unwrap();
         let said = running.end(PATIENCE);
         assert_eq!(said.code, Some(0), "{said:?}");

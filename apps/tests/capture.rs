@@ -5,7 +5,6 @@ mod common;
 use std::io::Write;
 use std::path::Path;
 use std::process::{ChildStdin, Command, Stdio};
-use std::time::Duration;
 
 use common::{PATIENCE, Running, Said, Scratch, frames, linecard, run, skip, testpmd};
 use linecard::capture::pcap::encode::{Format, Record};
@@ -214,20 +213,21 @@ fn signals_end_a_capture_and_killing_it_harms_nobody() {
     let source = source(&scratch);
     let program = Program::start("kill", &[&source, "net_null0,no-rx=1"], &[]);
     let path = scratch.file("out.pcapng");
-    let grown =
-        |least: u64| wait_until("packets", || std::fs::metadata(&path).is_ok_and(|data| data.len() > least));
-    // The capture before ends within moments of its command.
+    // One that writes. The capture before ends within moments of its command, and until then there can be no other.
     let begin = || loop {
         let _ = std::fs::remove_file(&path);
         let mut capture = Running::start(&mut program.command(&["-p", "0", "-w", &path]));
-        std::thread::sleep(Duration::from_millis(120));
-        if capture.0.try_wait().expect("a child").is_none() {
+        let mut refused = false;
+        wait_until("packets", || {
+            refused = capture.0.try_wait().expect("a child").is_some();
+            refused || std::fs::metadata(&path).is_ok_and(|data| data.len() > 20_000)
+        });
+        if !refused {
             break capture;
         }
     };
     for round in 0..6 {
         let capture = begin();
-        grown(20_000);
         match round % 3 {
             0 => {
                 capture.signal(Signal::KILL);
@@ -261,7 +261,6 @@ fn signals_end_a_capture_and_killing_it_harms_nobody() {
     assert_eq!(capture.end(PATIENCE).code, Some(0));
     // The program goes away: the capture ends by itself, with a whole file.
     let capture = begin();
-    grown(20_000);
     program.quit();
     let said = capture.end(PATIENCE);
     assert!(said.code == Some(0) && said.err.contains("net_pcap0: the "), "{said:?}");

@@ -61,8 +61,7 @@ fn cycles_are_counted_when_asked_for() {
     let mut running = Running::start(command.stdin(Stdio::piped()));
     let mut typed = running.0.stdin.take().unwrap();
     typed.write_all(b"set record-core-cycles on\nset work-cycles 200\nstart\n").unwrap();
-    // Long enough for a polling thread to get its core on a busy machine.
-    std::thread::sleep(Duration::from_secs(1));
+    running.works(Duration::from_millis(300));
     typed.write_all(b"stop\nset record-core-cycles off\nshow fwd stats all\nquit\n").unwrap();
     let said = running.end(PATIENCE);
     let stopped = answer(&said, "stop");
@@ -79,8 +78,7 @@ fn bursts_are_counted_by_their_size_when_asked_for() {
     let mut running = Running::start(command.stdin(Stdio::piped()));
     let mut typed = running.0.stdin.take().unwrap();
     typed.write_all(b"set burst 7\nstart\n").unwrap();
-    // Long enough for a polling thread to get its core on a busy machine.
-    std::thread::sleep(Duration::from_secs(1));
+    running.works(Duration::from_millis(300));
     typed.write_all(b"stop\nset record-burst-stats off\nshow fwd stats all\nstart\n").unwrap();
     typed.write_all(b"set record-burst-stats on\nset record-burst-stats\nstop\nquit\n").unwrap();
     let said = running.end(PATIENCE);
@@ -445,8 +443,7 @@ fn a_large_burst_is_done() {
     let mut running = Running::start(command.stdin(Stdio::piped()));
     let mut typed = running.0.stdin.take().unwrap();
     typed.write_all(b"start\n").unwrap();
-    // Long enough for a polling thread to get its core on a busy machine.
-    std::thread::sleep(Duration::from_secs(1));
+    running.works(Duration::from_millis(300));
     typed.write_all(b"stop\nquit\n").unwrap();
     let said = running.end(PATIENCE);
     let stopped = answer(&said, "stop");
@@ -463,8 +460,8 @@ fn packets_are_shown_without_keeping_the_poller() {
     let mut running = Running::start(command.stdin(Stdio::piped()));
     let mut typed = running.0.stdin.take().unwrap();
     typed.write_all(b"set verbose 1\nstart\n").unwrap();
-    // A second in which nobody reads: packets move all the same.
-    std::thread::sleep(Duration::from_secs(1));
+    // Nobody reads: packets move all the same.
+    running.works(Duration::from_millis(500));
     typed.write_all(b"stop\nset verbose 0\nquit\n").unwrap();
     let said = running.end(PATIENCE);
     assert_eq!(said.code, Some(0), "{}", said.err);

@@ -27,6 +27,16 @@ fn write(path: &str, count: usize) {
     std::fs::write(path, file).unwrap();
 }
 
+/// Waits until a file stays as it is while the program works on.
+fn no_longer_grows(running: &Running, path: &str) {
+    let len = || std::fs::metadata(path).map_or(0, |data| data.len());
+    let mut before = None;
+    wait_until("the last packet", || {
+        running.works(Duration::from_millis(300));
+        before.replace(len()) == Some(len())
+    });
+}
+
 #[test]
 fn a_file_goes_through_testpmd_unchanged() {
     let scratch = Scratch::new();
@@ -91,7 +101,7 @@ fn a_limit_of_file_size_is_a_full_disk() {
     let mut console = running.0.stdin.take().unwrap();
     let least = 8 << 20;
     wait_until("packets", || std::fs::metadata(&path).is_ok_and(|data| data.len() > least));
-    std::thread::sleep(Duration::from_millis(500));
+    no_longer_grows(&running, &path);
     console.write_all(b"show port xstats 1\nquit\n").unwrap();
     let said = running.end(PATIENCE);
     assert!(said.code == Some(0), "{said:?}");
@@ -167,14 +177,8 @@ fn a_faulty_line_is_one_argument() {
             testpmd(&["-m", "64", "--in-memory", "--vdev", &device], &["-i", "--no-flush-rx", "-a"]);
         let mut running = Running::start(command.stdin(Stdio::piped()));
         let mut console = running.0.stdin.take().unwrap();
-        let mut last = 0;
-        wait_until("no more packets", || {
-            let len = std::fs::metadata(&to).map_or(0, |data| data.len());
-            std::thread::sleep(Duration::from_millis(200));
-            let done = len > 100_000 && len == last;
-            last = len;
-            done
-        });
+        wait_until("packets", || std::fs::metadata(&to).is_ok_and(|data| data.len() > 100_000));
+        no_longer_grows(&running, &to);
         console.write_all(b"show port xstats 0\nquit\n").unwrap();
         (running.end(PATIENCE), frames(&to))
     };

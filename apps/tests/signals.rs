@@ -7,12 +7,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::{PATIENCE, Running, Scratch, linecard, testpmd};
+use common::{PATIENCE, Running, Scratch, catches, linecard, testpmd};
 use linecard_lab::wait_until;
 use rustix::process::Signal;
-
-/// A second is promised; a machine busy with other tests may take longer to let a process run at all.
-const SOON: Duration = Duration::from_secs(10);
 
 fn forwarding(scratch: &Scratch, app: &[&str]) -> (Command, String) {
     let socket = scratch.file("vhost.sock");
@@ -28,9 +25,10 @@ fn signals_end_a_console_in_order() {
         let mut running = Running::start(command.stdin(Stdio::piped()));
         let stdin = running.0.stdin.take();
         wait_until("the socket", || Path::new(&socket).exists());
-        std::thread::sleep(Duration::from_millis(200));
+        wait_until("its handlers", || catches(running.0.id(), signal));
+        running.works(Duration::from_millis(200));
         running.signal(signal);
-        let said = running.end(SOON);
+        let said = running.end(PATIENCE);
         drop(stdin);
         assert_eq!(said.code, Some(0), "{said:?}");
         assert!(said.out.contains("Accumulated forward statistics"), "{said:?}");
@@ -43,17 +41,16 @@ fn signals_end_a_console_in_order() {
 fn signals_end_periodic_statistics() {
     let scratch = Scratch::new();
     let (mut command, socket) = forwarding(&scratch, &["--stats-period=1"]);
-    let running = Running::start(&mut command);
-    wait_until("the socket", || Path::new(&socket).exists());
-    std::thread::sleep(Duration::from_millis(1300));
+    let shown = Scratch::new();
+    let shown = shown.file("out");
+    let running = Running::start(command.stdout(std::fs::File::create(&shown).unwrap()));
+    let output = || std::fs::read_to_string(&shown).unwrap_or_default();
+    wait_until("statistics", || output().contains("Port statistics ===================================="));
+    assert!(Path::new(&socket).exists());
     running.signal(Signal::INT);
-    let said = running.end(SOON);
+    let said = running.end(PATIENCE);
     assert_eq!(said.code, Some(0), "{said:?}");
-    assert!(
-        said.out.matches("Port statistics ====================================").count() >= 1,
-        "{said:?}"
-    );
-    assert!(!said.out.contains('\x1b'), "no terminal, no control characters");
+    assert!(!output().contains('\x1b'), "no terminal, no control characters");
     assert_eq!(scratch.entries(), [""; 0]);
 }
 
@@ -67,7 +64,7 @@ fn a_reader_that_goes_away_ends_it() {
     drop(running.0.stdout.take());
     // The first write that nobody reads is noticed.
     let _ = std::io::Write::write_all(&mut stdin, b"show port stats all\n");
-    let said = running.end(SOON);
+    let said = running.end(PATIENCE);
     assert_eq!(said.code, Some(141), "as of a program that SIGPIPE ended: {said:?}");
     assert!(!said.err.contains("error:"), "{said:?}");
     assert_eq!(scratch.entries(), [""; 0]);

@@ -4,6 +4,7 @@
 use std::process::Command;
 
 use linecard_net::bpf::{Program, compile};
+use linecard_testing::Dice;
 
 const EXPRESSIONS: &[&str] = &[
     "ip",
@@ -101,26 +102,9 @@ const EXPRESSIONS: &[&str] = &[
     "(tcp port 80 or 53) and (len < 100 or net 10.0.0.0/24)",
 ];
 
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
-    }
-
-    fn of<T: Copy>(&mut self, choices: &[T]) -> T {
-        choices[(self.next() % choices.len() as u64) as usize]
-    }
-}
-
 /// An IPv6 packet with what follows it.
-fn v6(random: &mut Random, frame: &mut Vec<u8>) {
-    let address = |random: &mut Random| {
+fn v6(random: &mut Dice, frame: &mut Vec<u8>) {
+    let address = |random: &mut Dice| {
         random.of(&[
             [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
             [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2],
@@ -141,8 +125,8 @@ fn v6(random: &mut Random, frame: &mut Vec<u8>) {
 }
 
 /// A frame such as the expressions ask about: often what they name, sometimes odd, sometimes cut.
-fn frame(random: &mut Random) -> Vec<u8> {
-    let mac = |random: &mut Random| {
+fn frame(random: &mut Dice) -> Vec<u8> {
+    let mac = |random: &mut Dice| {
         random.of(&[
             [2, 0, 0, 0, 0, 1],
             [2, 0, 0, 0, 0, 2],
@@ -156,7 +140,7 @@ fn frame(random: &mut Random) -> Vec<u8> {
         frame.extend(random.of(&[[0x81, 0], [0x81, 0], [0x88, 0xa8], [0x91, 0]]));
         frame.extend([random.of(&[0, 0x20, 0xa0]), random.of(&[5, 6, 7])]);
     }
-    let ip = |random: &mut Random| {
+    let ip = |random: &mut Dice| {
         random.of(&[
             [10, 0, 0, 1],
             [10, 0, 0, 2],
@@ -166,7 +150,7 @@ fn frame(random: &mut Random) -> Vec<u8> {
             [192, 168, 0, 1],
         ])
     };
-    match random.next() % 8 {
+    match random.roll() % 8 {
         0 => {
             frame.extend(random.of(&[[8, 6], [0x80, 0x35]]));
             frame.extend([0, 1, 8, 0, 6, 4, 0, random.of(&[1, 2])]);
@@ -195,18 +179,18 @@ fn frame(random: &mut Random) -> Vec<u8> {
         5 | 6 => v6(random, &mut frame),
         _ => {
             frame.extend(random.of(&[[0x88, 0xb5], [0, 60], [8, 8]]));
-            frame.extend((0..random.next() % 60).map(|_| 7));
+            frame.extend((0..random.roll() % 60).map(|_| 7));
         }
     }
     frame.resize(frame.len().max(random.of(&[0, 60, 64, 100, 120])), 0);
-    if random.next().is_multiple_of(6) {
-        frame.truncate((random.next() % 80) as usize);
+    if random.roll().is_multiple_of(6) {
+        frame.truncate((random.roll() % 80) as usize);
     }
     frame
 }
 
-fn layer4(random: &mut Random, frame: &mut Vec<u8>) {
-    let port = |random: &mut Random| random.of(&[80_u16, 53, 79, 90, 1000]).to_be_bytes();
+fn layer4(random: &mut Dice, frame: &mut Vec<u8>) {
+    let port = |random: &mut Dice| random.of(&[80_u16, 53, 79, 90, 1000]).to_be_bytes();
     let (first, second) = (port(random), port(random));
     frame.extend(random.of(&[first, [8, 0], [0, 0]]));
     frame.extend(second);
@@ -246,7 +230,7 @@ fn filters_decide_as_tcpdump_does() {
     }
     let folder = std::env::temp_dir().join(format!("lc-bpf-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a folder");
-    let mut random = Random(42);
+    let mut random = Dice::new(42);
     let frames: Vec<Vec<u8>> = (0..6000).map(|_| frame(&mut random)).collect();
     let input = folder.join("frames.pcap");
     std::fs::write(&input, pcap(&frames)).expect("a file");

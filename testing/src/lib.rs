@@ -1,5 +1,5 @@
-//! What the tests of every room share: skips that are seen and counted, waiting for conditions, and a user namespace of
-//! a test's own.
+//! What the tests of every room share: skips that are seen and counted, waiting for conditions, repeatable random
+//! numbers, and a user namespace of a test's own.
 //!
 //! | variable | meaning |
 //! |---|---|
@@ -8,10 +8,12 @@
 #![forbid(unsafe_code)]
 
 mod again;
+mod dice;
 mod patience;
 mod record;
 
 pub use again::{Again, IN_USER_NAMESPACE, in_user_namespace, user_namespace};
+pub use dice::Dice;
 pub use patience::{PATIENCE, wait_for, wait_until};
 pub use record::{Skip, two_cores};
 

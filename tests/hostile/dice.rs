@@ -4,23 +4,24 @@ use std::time::SystemTime;
 
 use crate::frontend::GUEST;
 
-/// Numbers that follow from a seed (xorshift64*).
-pub(crate) struct Dice(pub(crate) u64);
+/// Random numbers, and those on which peers are tried.
+pub(crate) struct Dice(linecard_testing::Dice);
 
 impl Dice {
+    pub(crate) const fn new(seed: u64) -> Self {
+        Self(linecard_testing::Dice::new(seed))
+    }
+
     pub(crate) fn seeded(test: &str) -> Self {
         let given = std::env::var("LINECARD_HOSTILE_SEED").ok().and_then(|text| text.parse().ok());
         let now = SystemTime::UNIX_EPOCH.elapsed().map_or(1, |since| since.as_nanos() as u64);
-        let seed: u64 = given.unwrap_or(now) | 1;
+        let seed: u64 = given.unwrap_or(now);
         println!("{test}: LINECARD_HOSTILE_SEED={seed}");
-        Self(seed)
+        Self::new(seed)
     }
 
     pub(crate) fn roll(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+        self.0.roll()
     }
 
     pub(crate) fn below(&mut self, end: u64) -> u64 {
@@ -32,7 +33,7 @@ impl Dice {
     }
 
     pub(crate) fn bytes(&mut self, len: usize) -> Vec<u8> {
-        (0..len.div_ceil(8)).flat_map(|_| self.roll().to_le_bytes()).take(len).collect()
+        self.0.bytes(len)
     }
 
     /// A number that sits on an edge, or anywhere.

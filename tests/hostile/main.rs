@@ -46,7 +46,7 @@ impl Attack {
             (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)), Arc::new(act));
         let threads = (0..threads).map(|_| {
             let (stop, rounds, act) = (Arc::clone(&stop), Arc::clone(&rounds), Arc::clone(&act));
-            let mut dice = Dice(dice.roll() | 1);
+            let mut dice = Dice::new(dice.roll());
             std::thread::spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
                     act(&mut dice);

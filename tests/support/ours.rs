@@ -7,13 +7,12 @@ use linecard::eal::{Eal, EalArgs};
 use linecard::mempool::{Burst, Pool, PoolConfig};
 use linecard::pmd::offload::Offloads;
 use linecard::pmd::{Port, PortConfig, ProbeContext, configure};
-use linecard_lab::wait_until;
+use linecard_lab::{PATIENCE, wait_until};
 
-use super::traffic::{Prover, Report};
+use super::traffic::{Prover, Report, is_probe};
 
 /// Frame lengths around every limit of the copy loops.
 pub(crate) const SIZES: &[usize] = &[64, 65, 127, 128, 129, 200, 256, 257, 512, 777, 1024, 1518];
-const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Our end: a port in this process, driven directly.
 pub(crate) struct Ours {
@@ -66,11 +65,7 @@ impl Ours {
 
     /// Until every packet is back in the pool: the link goes down a moment before the rings are emptied.
     pub(crate) fn wait_until_home(&self, what: &str) {
-        let until = Instant::now() + Duration::from_secs(2);
-        while self.pool.stats().in_use > 0 {
-            assert!(Instant::now() < until, "{what}: packets did not come home: {:?}", self.pool.stats());
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        wait_until(&format!("{what}: every packet back in the pool"), || self.pool.stats().in_use == 0);
     }
 
     pub(crate) fn prove(&mut self, count: u64, sizes: &[usize]) -> Report {
@@ -80,26 +75,20 @@ impl Ours {
     /// The same on queue `queue`: what is sent there comes back there.
     pub(crate) fn prove_on(&mut self, queue: usize, count: u64, sizes: &[usize]) -> Report {
         let (rx, tx) = (self.port.rx[queue].as_mut(), self.port.tx[queue].as_mut());
-        let report = Prover { pool: &self.pool, rx, tx, window: 128, sizes }.run(count, PATIENCE);
+        let mut prover = Prover { pool: &self.pool, rx, tx, window: 128, sizes, probes: false };
+        let report = prover.run(count, PATIENCE);
         if !report.is_perfect() {
             eprintln!("{report:?}; {}\n{:#?}", self.port.control.paths(), self.port.control.xstats());
         }
         report
     }
 
-    /// Whether so many packets come back within a moment; nothing is said when not.
-    pub(crate) fn prove_quietly(&mut self, count: u64) -> bool {
+    /// Waits until packets get through to whoever returns them: a link is up when its rings are there, and the other side
+    /// fills them a moment later. Probes that come back later than this are ignored.
+    pub(crate) fn settle(&mut self) {
         let (rx, tx) = (self.port.rx[0].as_mut(), self.port.tx[0].as_mut());
-        let patience = Duration::from_millis(200);
-        Prover { pool: &self.pool, rx, tx, window: 128, sizes: SIZES }.run(count, patience).is_perfect()
-    }
-
-    /// Throws away what has come.
-    pub(crate) fn receive_all(&mut self) {
-        let mut burst = Burst::new();
-        while self.port.rx[0].rx_burst(&mut burst) > 0 {
-            burst.clear();
-        }
+        let mut prober = Prover { pool: &self.pool, rx, tx, window: 1, sizes: SIZES, probes: true };
+        wait_until("a packet that comes back", || prober.run(1, Duration::from_millis(100)).received > 0);
     }
 
     /// Sends frames, all of them.
@@ -132,7 +121,8 @@ impl Ours {
         while got.len() < count && Instant::now() < until {
             let mut burst = Burst::new();
             self.port.rx[0].rx_burst(&mut burst);
-            got.extend(burst.iter().map(|packet| packet.to_bytes().to_vec()));
+            let frames = burst.iter().map(|packet| packet.to_bytes().to_vec());
+            got.extend(frames.filter(|frame| !is_probe(frame)));
         }
         got
     }

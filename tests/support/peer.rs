@@ -37,7 +37,6 @@ pub(crate) fn idle(kind: Kind, vdevs: &[&str], tag: &str, app: &[&str]) -> Testp
 pub(crate) fn forward(peer: &mut Testpmd, mode: &str) {
     peer.type_line(&format!("set fwd {mode}"));
     peer.type_line("start");
-    // `start` throws away what came before it.
-    peer.expect(&format!("{mode} packet forwarding"), Duration::from_secs(20));
-    std::thread::sleep(Duration::from_millis(200));
+    // Printed once `start` has thrown away what came before it.
+    peer.expect(&format!("{mode} packet forwarding packets/burst"), Duration::from_secs(60));
 }

@@ -8,7 +8,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use linecard_eal::shared::Shared;
-use linecard_lab::wait_until;
+use linecard_lab::{Dice, wait_until};
 use linecard_mempool::Burst;
 use linecard_pmd::{Port, PortConfig};
 use linecard_virtio::{Features, RingMemory};
@@ -433,13 +433,8 @@ fn transmit_rings_of_liars() {
 /// Random words over everything the backend can write of the rings, on every layout, under traffic.
 #[test]
 fn scribblers() {
-    let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
-    let mut random = move || {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        seed
-    };
+    let mut dice = Dice::new(1);
+    let mut random = move || dice.roll();
     for round in 0..120 {
         let options =
             format!("packed_vq={},in_order={},mrg_rxbuf={}", round & 1, round >> 1 & 1, round >> 2 & 1,);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
-use linecard_lab::wait_until;
+use linecard_lab::{Dice, wait_until};
 use linecard_mempool::{Burst, Pool, PoolConfig};
 use linecard_pmd::{Port, PortConfig, configure};
 use support::{Backend, Bench, Place};
@@ -85,16 +85,14 @@ fn no_backend_is_given_the_rings_of_another_port() {
 fn scribble(place: &Place, stop: &Arc<AtomicBool>) -> JoinHandle<()> {
     let stop = stop.clone();
     peer(place, false, move |backend| {
-        let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut dice = Dice::new(1);
         while !stop.load(Ordering::Acquire) {
             for region in &backend.regions.0 {
                 let bytes = backend.regions.bytes(region.told.user_addr, region.told.size as usize);
                 for _ in 0..256 {
-                    seed ^= seed << 13;
-                    seed ^= seed >> 7;
-                    seed ^= seed << 17;
-                    let at = (seed % (region.told.size / 8)) as usize * 8;
-                    bytes.cell::<u64>(at).expect("inside").store(seed, Ordering::Relaxed);
+                    let word = dice.roll();
+                    let at = (word % (region.told.size / 8)) as usize * 8;
+                    bytes.cell::<u64>(at).expect("inside").store(word, Ordering::Relaxed);
                 }
             }
         }

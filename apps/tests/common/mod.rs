@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use linecard::capture::pcap::read::Reader;
-pub(crate) use linecard_lab::{skip, two_cores};
+pub(crate) use linecard_lab::{skip, two_cores, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Longer than any run here takes on a busy machine.
@@ -56,6 +56,13 @@ impl Drop for Running {
 impl Running {
     pub(crate) fn start(command: &mut Command) -> Self {
         Self(command.spawn().expect("the command starts"))
+    }
+
+    /// Waits until the command has used a core for so much longer: for a program that polls, a measure of what it has done
+    /// that does not depend on what else the machine does.
+    pub(crate) fn works(&self, time: Duration) {
+        let until = used(self.0.id()) + time;
+        wait_until("work", || used(self.0.id()) >= until);
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -160,6 +167,17 @@ pub(crate) fn catches(pid: u32, signal: Signal) -> bool {
     let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
     let caught = caught.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).unwrap_or(0);
     caught & 1 << (signal.as_raw() - 1) != 0
+}
+
+/// What process `pid` has used of the cores.
+pub(crate) fn used(pid: u32) -> Duration {
+    /// `times` are in these, whatever the kernel counts in (`USER_HZ`).
+    const TICKS: u64 = 100;
+    let line = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // Behind the name, which may contain anything: state, then ten fields, then user and system time.
+    let fields = line.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace();
+    let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    Duration::from_millis(ticks * 1000 / TICKS)
 }
 
 /// How many processes have a command line that mentions `text`.

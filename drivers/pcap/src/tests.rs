@@ -289,13 +289,14 @@ fn a_loop_repeats_and_a_rate_holds() {
     // Before the port's clock begins, however long the thread has to wait for its core in between.
     let (begin, mut count) = (Instant::now(), 0);
     let mut port = start(probe(&text).expect("probes"), &pool);
-    while begin.elapsed() < Duration::from_millis(200) {
+    // A machine that is busy elsewhere may lose packets of the rate, never gain any.
+    while count < 300 {
+        assert!(begin.elapsed() < Duration::from_secs(60), "{count} packets in a minute");
         count += port.rx[0].rx_burst(&mut burst);
+        let most = begin.elapsed().as_micros() as usize / 500 + 1;
+        assert!(count <= most, "{count} packets, {most} were due");
         burst.clear();
     }
-    let most = begin.elapsed().as_micros() as usize / 500 + 1;
-    // A machine that is busy elsewhere may lose packets of the rate, never gain any.
-    assert!((50..=most).contains(&count), "{count} packets, {most} were due");
     port.stop();
 }
 
@@ -314,7 +315,7 @@ fn original_timing_keeps_packets_apart() {
         let mut port = start(probe(&text).expect("probes"), &pool);
         let (mut burst, mut at) = (Burst::new(), Vec::new());
         let begin = Instant::now();
-        while at.len() < most && begin.elapsed() < Duration::from_secs(10) {
+        while at.len() < most && begin.elapsed() < Duration::from_secs(60) {
             let count = port.rx[0].rx_burst(&mut burst);
             at.extend(std::iter::repeat_n(begin.elapsed().as_millis(), count));
             burst.clear();

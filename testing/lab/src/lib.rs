@@ -19,7 +19,7 @@ pub mod contract;
 mod wire;
 
 pub use cable::Cable;
-pub use linecard_testing::{PATIENCE, skip, two_cores, wait_for, wait_until};
+pub use linecard_testing::{Dice, PATIENCE, skip, two_cores, wait_for, wait_until};
 pub use wire::Wire;
 
 /// A namespace of a test's own; `lo` is up in it.

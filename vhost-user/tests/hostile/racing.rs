@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use linecard_lab::Dice;
 use linecard_mempool::Burst;
 use linecard_pmd::{RxQueue, TxQueue};
 use linecard_vhost_user::Control;
@@ -20,21 +21,14 @@ const BURSTS: u64 = 500;
 /// No burst takes more of the processor's time than this.
 const BURST: Duration = Duration::from_millis(100);
 
-/// xorshift64*
-struct Dice(u64);
+/// What a peer writes into its rings.
+struct Words(Dice);
 
-impl Dice {
-    fn roll(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
+impl Words {
     /// An address, or what comes after it: length, flags and next or id; half of them could be right.
-    fn word(&mut self) -> u64 {
+    fn next(&mut self) -> u64 {
         const LENGTHS: [u64; 8] = [0, 1, 11, 12, 26, 1000, 0x1_0000, 0xffff_ffff];
-        let roll = self.roll();
+        let roll = self.0.roll();
         match roll % 4 {
             0 => GUEST + (roll >> 8) % MEMORY as u64,
             1 => roll,
@@ -51,17 +45,17 @@ impl Dice {
 
 /// Writes words all over both rings, and now and then what lets a backend go on: plausible indices. Says how many.
 fn scribble(bytes: usize, stop: &AtomicBool, writes: &AtomicU64, at: *mut u8, seed: u64) {
-    let mut dice = Dice(seed);
+    let mut words = Words(Dice::new(seed));
     while !stop.load(Ordering::Relaxed) {
         for _ in 0..64 {
-            let roll = dice.roll() as usize;
+            let roll = words.0.roll() as usize;
             // Mostly the first descriptors, in either ring.
             let near = if roll & 0x300 == 0 { RING_AREA / 4 } else { 512 };
             let offset = Frontend::ring_offset(roll & 1) + (roll >> 10) % (near / 8) * 8;
             assert!(offset + 8 <= bytes);
             // SAFETY: inside the frontend's memory, which outlives this thread, and aligned.
             let word = unsafe { AtomicU64::from_ptr(at.wrapping_add(offset).cast()) };
-            word.store(dice.word(), Ordering::Relaxed);
+            word.store(words.next(), Ordering::Relaxed);
         }
         writes.fetch_add(64, Ordering::Relaxed);
     }

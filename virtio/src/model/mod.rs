@@ -95,14 +95,8 @@ pub fn run(variant: Variant, ops: &[[u8; 2]]) {
 /// [`run`]s on rings of all kinds until so many random operations, most of them bursts, are through.
 #[cfg(test)]
 pub(crate) fn run_random(layout: Layout, operations: usize) {
-    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-    // xorshift64*.
-    let mut roll = || {
-        state ^= state >> 12;
-        state ^= state << 25;
-        state ^= state >> 27;
-        state.wrapping_mul(0x2545_f491_4f6c_dd1d).to_be_bytes()
-    };
+    let mut dice = linecard_testing::Dice::new(1);
+    let mut roll = || dice.roll().to_be_bytes();
     for _ in 0..operations.div_ceil(200) {
         let [a, b, c, d, e, ..] = roll();
         let ops: Vec<_> = (0..200).map(|_| roll()).map(|[a, b, ..]| [a, b]).collect();

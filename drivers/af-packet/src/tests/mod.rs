@@ -90,10 +90,14 @@ fn bytes(packet: &Packet) -> Vec<u8> {
 /// Packets from a queue until there are `count` or nothing has come for a while.
 fn receive(port: &mut Port, queue: usize, count: usize) -> Vec<Packet> {
     let (mut got, mut last) = (Vec::new(), Instant::now());
-    while got.len() < count && last.elapsed() < Duration::from_millis(500) {
+    while got.len() < count {
+        // Before the burst, so that one follows however long this thread does not run.
+        let now = Instant::now();
         let mut burst = Burst::new();
         if port.rx[queue].rx_burst(&mut burst) > 0 {
-            last = Instant::now();
+            last = now;
+        } else if now.duration_since(last) > Duration::from_secs(1) {
+            break;
         }
         got.extend(burst.drain(..usize::MAX));
     }

@@ -205,16 +205,19 @@ impl Run {
     /// Receives until nothing has come for a while; returns how many did.
     pub(super) fn drain(&mut self, queue: usize) -> usize {
         let (mut count, mut last) = (0, Instant::now());
-        while last.elapsed() < Duration::from_millis(150) {
+        loop {
+            // Before the look, so that one follows however long this thread does not run.
+            let now = Instant::now();
             let frames = self.seen.receive(&mut *self.port.rx[queue]).len();
             if frames > 0 && !matches!(self.far, Far::Nothing) {
-                (count, last) = (count + frames, Instant::now());
+                (count, last) = (count + frames, now);
+            } else if now.duration_since(last) > Duration::from_millis(150) {
+                return count;
             }
             if let Far::Peer(peer) = &mut self.far {
                 while peer.receive(queue).is_some() {}
             }
         }
-        count
     }
 
     /// Compares the port's counters with what the suite saw.

@@ -1,43 +1,7 @@
 //! Random batches that can be repeated: for tests that send the same packets two ways and compare what comes.
 
 use linecard_mempool::{Packet, Pool};
-
-/// Numbers that follow from a seed (xorshift64*).
-///
-/// ```
-/// use linecard_lab::contract::Dice;
-/// let (mut one, mut other) = (Dice::new(7), Dice::new(7));
-/// assert_eq!(one.roll(), other.roll());
-/// assert!(one.below(6) < 6);
-/// ```
-#[derive(Debug)]
-pub struct Dice(u64);
-
-impl Dice {
-    /// The numbers of `seed`.
-    #[must_use]
-    pub fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    /// The next number.
-    pub fn roll(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    /// A number less than `end`, which is not 0.
-    pub fn below(&mut self, end: usize) -> usize {
-        (self.roll() >> 32) as usize % end
-    }
-
-    /// True so many times of a hundred.
-    pub fn percent(&mut self, of_hundred: usize) -> bool {
-        self.below(100) < of_hundred
-    }
-}
+pub use linecard_testing::Dice;
 
 /// Batches for each of `variants` kinds of path; `LINECARD_BATCHES` is how many there are for all of them.
 ///
