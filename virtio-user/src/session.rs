@@ -151,6 +151,7 @@ impl Session {
         let device = &mut *backend;
         device.enter(Phase::Starting(after(HANDSHAKE)));
         let features = agree(device, &self.state.options, self.pairs())?;
+        device.set_mtu(self.state.mtu())?;
         let mut sharing = Sharing::default();
         self.renew()?;
         for ring in &self.rings {
@@ -168,6 +169,7 @@ impl Session {
         }
         let watch = Watch::new(built.notice.clone(), built.doorbells.clone());
         self.open(built)?;
+        self.state.set_link(device.link_up());
         self.state.set_up(features, &device.details());
         tracing::info!("{}: connected; {}; {}", self.state.name(), self.state.features(), self.state.paths());
         Ok(Live { backend, sharing, watch })
@@ -302,7 +304,9 @@ impl Session {
             Some(watched) => self.waiter.wait(Some(watched.fd), watched.ready, until),
             None => self.waiter.wait(None, Ready::Read, until),
         }
-        device.look()
+        device.look()?;
+        self.state.set_link(device.link_up());
+        Ok(())
     }
 
     /// Closes every gate, and returns when nobody is inside any more: after a burst, or when a thread that is inside one
