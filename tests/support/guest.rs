@@ -105,10 +105,21 @@ impl Parts {
         Some(self.with_program(&ethtool, folder))
     }
 
+    /// Adds the test program itself, under the name `checks`: its ignored tests can be run in the guest.
+    pub(crate) fn with_checks(self, folder: &Path) -> Self {
+        let program = std::env::current_exe().expect("a test knows its program");
+        self.with_program_as("checks", &program, folder)
+    }
+
     /// Adds a program, without what only a debugger needs, and its libraries; `folder` is for files on the way.
-    pub(crate) fn with_program(mut self, program: &Path, folder: &Path) -> Self {
+    pub(crate) fn with_program(self, program: &Path, folder: &Path) -> Self {
         let name = program.file_name().expect("a program has a name").to_string_lossy().into_owned();
-        let stripped = folder.join(&name);
+        self.with_program_as(&name, program, folder)
+    }
+
+    /// The same under another name.
+    pub(crate) fn with_program_as(mut self, name: &str, program: &Path, folder: &Path) -> Self {
+        let stripped = folder.join(name);
         let mut strip = Command::new("strip");
         assert!(strip.arg("-o").args([&stripped, program]).status().expect("strip runs").success());
         let output = Command::new("ldd").arg(program).output().expect("ldd runs");
