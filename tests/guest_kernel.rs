@@ -247,7 +247,11 @@ fn what_the_kernel_refuses_is_said() {
     };
     let device = "path=/dev/vhost-net";
     let with = |more: &str| format!("{device},{more}");
-    refused("true", "path=/dev/null", &["'/dev/null' is not a vhost-net device", "give path=/dev/vhost-net"]);
+    refused(
+        "true",
+        "path=/dev/null",
+        &["'/dev/null' is neither a vhost-net nor a vhost-vdpa device", "give path=/dev/vhost-net"],
+    );
     refused("true", &with("iface=lo"), &["'lo' is no tap interface", "iface="]);
     refused("true", &with("tap_fd=99"), &["tap_fd=99 cannot be used"]);
     refused("true", &with("vhost_fd=99"), &["vhost_fd=99", "Bad file descriptor"]);

@@ -32,8 +32,8 @@ pub(crate) struct Options {
 }
 
 /// One line for `--help`.
-pub(crate) const SUMMARY: &str = "virtio-net frontend over a vhost-user socket or vhost-net: path=SOCKET[,server=0|1][,mode=0600..0666]\
-[,group=NAME] or path=/dev/vhost-net[,iface=NAME][,tap_fd=N[:N...]][,vhost_fd=N[:N...]]; both: [,queues=N][,queue_size=N]\
+pub(crate) const SUMMARY: &str = "virtio-net frontend over a vhost-user socket or the kernel: path=SOCKET[,server=0|1][,mode=0600..0666]\
+[,group=NAME] or path=/dev/vhost-net[,iface=NAME][,tap_fd=N[:N...]][,vhost_fd=N[:N...]] or path=/dev/vhost-vdpa-N; all: [,queues=N][,queue_size=N]\
 [,mac=XX:XX:XX:XX:XX:XX][,mrg_rxbuf=0|1][,in_order=0|1][,packed_vq=0|1][,vectorized=0|1][,cq=0|1][,speed=MBPS]";
 
 impl Options {
@@ -84,7 +84,7 @@ impl Transport {
         };
         if kernel::is_device(&path) {
             refuse(&["server", "mode", "group"], "a vhost-user socket, and the path is a device")?;
-            return kernel::Place::parse(args, path, options.queues).map(Self::Kernel);
+            return kernel::Place::parse(args, path, options).map(Self::Kernel);
         }
         refuse(&["iface", "tap_fd", "vhost_fd"], "path=/dev/vhost-net, and the path is a socket")?;
         vhost_user::Place::parse(args, path).map(Self::Socket)
@@ -185,6 +185,10 @@ mod tests {
             ),
             ("net_virtio_user0,path=/dev/vhost-net,vhost_fd=3,tap_fd=3", "in 'tap_fd' and in 'vhost_fd'"),
             ("net_virtio_user0,path=/dev/vhost-net,queue_size=300", "not a power of two"),
+            ("net_virtio_user0,path=/dev/vhost-vdpa-99,iface=x", "'iface' is of path=/dev/vhost-net"),
+            ("net_virtio_user0,path=/dev/vhost-vdpa-99,queues=2", "one queue pair"),
+            ("net_virtio_user0,path=/dev/vhost-vdpa-99,packed_vq=1,queue_size=300", "give a power of two"),
+            ("net_virtio_user0,path=/dev/vhost-vdpa-99,server=1", "'server' is of a vhost-user socket"),
             (long.as_str(), "bytes"),
         ] {
             let error = parse(text).expect_err(text);

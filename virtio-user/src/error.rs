@@ -82,13 +82,51 @@ pub enum Error {
         /// What to do.
         remedy: &'static str,
     },
-    /// A file that is no device of the kind it was given for.
-    #[error("{name} is not a {kind} device")]
+    /// A file that is no vhost device of the kernel.
+    #[error("{name} is neither a vhost-net nor a vhost-vdpa device")]
     NotVhost {
         /// The file.
         name: String,
-        /// What it should be.
-        kind: &'static str,
+    },
+    /// A vDPA device of another kind.
+    #[error("{name} is a vDPA device of type {kind}, not a network device (type 1)")]
+    DeviceKind {
+        /// The device.
+        name: String,
+        /// Its type (virtio 1.3, Device Types).
+        kind: u32,
+    },
+    /// Longer packets than the device takes.
+    #[error("an MTU of {asked} asked, the device has {max}")]
+    Mtu {
+        /// Asked.
+        asked: u16,
+        /// The device's.
+        max: u16,
+    },
+    /// A ring with more descriptors than the device takes.
+    #[error("a queue_size of {asked} asked, the device takes {max}")]
+    RingTooLarge {
+        /// Asked.
+        asked: u16,
+        /// The device's.
+        max: u16,
+    },
+    /// Addresses of this process that the device cannot have.
+    #[error(
+        "the device reaches addresses from {first:#x} to {last:#x}, which this process's memory is not within"
+    )]
+    Iova {
+        /// First address.
+        first: u64,
+        /// Last address.
+        last: u64,
+    },
+    /// The device cannot go on.
+    #[error("the device wants a reset (status {status:#x})")]
+    NeedsReset {
+        /// Its status.
+        status: u8,
     },
     /// The kernel gave up on a ring.
     #[error("the kernel cannot use the memory of a ring")]
@@ -217,7 +255,14 @@ impl Error {
             Self::Interface { remedy, .. } => remedy,
             Self::Kernel { remedy, .. } => remedy,
             Self::Gone { .. } => "make it again; the port looks for it",
-            Self::NotVhost { .. } => "give path=/dev/vhost-net, or the socket of a vhost-user backend",
+            Self::NotVhost { .. } => {
+                "give path=/dev/vhost-net, /dev/vhost-vdpa-0, or the socket of a vhost-user backend"
+            }
+            Self::DeviceKind { .. } => "list the devices with 'vdpa dev show'",
+            Self::Mtu { .. } => "give the port an MTU that the device has",
+            Self::RingTooLarge { .. } => "give a smaller queue_size",
+            Self::Iova { .. } => "use another device; its addresses must be this process's",
+            Self::NeedsReset { .. } => "the port resets it and connects again",
             Self::Unusable => "see 'dmesg' for what the kernel says; the port connects again",
             Self::Connect { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
                 "run as the socket's owner, or have it give the right to write there"

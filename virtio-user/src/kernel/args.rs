@@ -24,7 +24,7 @@ pub(crate) struct Place {
 
 impl Place {
     /// Reads what is about the device and the interface.
-    pub(crate) fn parse(args: &DevArgs, path: PathBuf, queues: u16) -> Result<Self, PmdError> {
+    pub(super) fn parse(args: &DevArgs, path: PathBuf, queues: u16) -> Result<Self, PmdError> {
         let (tap_fds, fds) = (shared::numbers(args, "tap_fd")?, shared::numbers(args, "vhost_fd")?);
         let iface = args.value("iface");
         if iface.is_some() && !tap_fds.is_empty() {
@@ -53,7 +53,7 @@ impl Place {
     }
 
     /// The interface is there from now on.
-    pub(crate) fn open(self) -> Result<Arc<dyn Connect>, Error> {
+    pub(super) fn open(self) -> Result<Arc<dyn Connect>, Error> {
         let passed = match self.fds.as_slice() {
             [] => None,
             fds => Some(fds.iter().map(|fd| take(*fd)).collect::<Result<Vec<_>, _>>()?),
@@ -84,7 +84,7 @@ fn checked(device: Vhost, name: &str) -> Result<Vhost, Error> {
     match device.features() {
         Ok(_) => Ok(device),
         Err(error) if error.raw_os_error() == Some(libc::ENOTTY) => {
-            Err(Error::NotVhost { name: name.to_owned(), kind: "vhost-net" })
+            Err(Error::NotVhost { name: name.to_owned() })
         }
         Err(error) => Err(refused(&format!("reading the features of {name}"), error)),
     }

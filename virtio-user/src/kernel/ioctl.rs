@@ -57,6 +57,45 @@ impl Region {
     }
 }
 
+/// `struct vhost_msg_v2` with a `vhost_iotlb_msg` in it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub(super) struct IotlbMessage {
+    version: u32,
+    asid: u32,
+    iova: u64,
+    size: u64,
+    user: u64,
+    access: u8,
+    kind: u8,
+    rest: [u8; 38],
+}
+
+impl IotlbMessage {
+    /// What follows is one change.
+    pub(super) const BATCH_BEGIN: Self = Self::new(0, 0, 5);
+    /// It is whole.
+    pub(super) const BATCH_END: Self = Self::new(0, 0, 6);
+
+    const fn new(addr: u64, size: u64, kind: u8) -> Self {
+        /// `VHOST_IOTLB_MSG_V2`.
+        const V2: u32 = 2;
+        /// `VHOST_ACCESS_RW`.
+        const READ_WRITE: u8 = 3;
+        Self { version: V2, asid: 0, iova: addr, size, user: addr, access: READ_WRITE, kind, rest: [0; 38] }
+    }
+
+    /// Memory that has the same address for the device as for this process.
+    pub(super) const fn update(addr: u64, size: u64) -> Self {
+        Self::new(addr, size, 2)
+    }
+
+    /// The device does not reach it any more.
+    pub(super) const fn invalidate(addr: u64, size: u64) -> Self {
+        Self::new(addr, size, 3)
+    }
+}
+
 /// An open vhost device.
 #[derive(Debug)]
 pub(super) struct Vhost(OwnedFd);
@@ -189,6 +228,91 @@ impl Vhost {
     }
 }
 
+/// vDPA devices.
+impl Vhost {
+    /// `VHOST_VDPA_GET_DEVICE_ID`: the kind of device.
+    pub(super) fn device_id(&self) -> io::Result<u32> {
+        self.get(0x70)
+    }
+
+    /// `VHOST_VDPA_GET_STATUS`.
+    pub(super) fn status(&self) -> io::Result<u8> {
+        self.get(0x71)
+    }
+
+    /// `VHOST_VDPA_SET_STATUS`.
+    pub(super) fn set_status(&self, status: u8) -> io::Result<()> {
+        self.set(0x72, status)
+    }
+
+    /// `VHOST_GET_BACKEND_FEATURES`.
+    pub(super) fn backend_features(&self) -> io::Result<u64> {
+        // The header has it as a request that reads, like all others that get.
+        self.get(0x26)
+    }
+
+    /// `VHOST_SET_BACKEND_FEATURES`.
+    pub(super) fn set_backend_features(&self, features: u64) -> io::Result<()> {
+        self.set(0x25, features)
+    }
+
+    /// `VHOST_VDPA_GET_CONFIG`: a part of the configuration space.
+    pub(super) fn config(&self, offset: u32, bytes: &mut [u8]) -> io::Result<()> {
+        /// The head of `struct vhost_vdpa_config`: offset and length.
+        const HEAD: usize = 8;
+        let len = u32::try_from(bytes.len()).map_err(|_| io::Error::from_raw_os_error(libc::E2BIG))?;
+        let mut buffer = [&offset.to_ne_bytes()[..], &len.to_ne_bytes(), bytes].concat();
+        let request = libc::_IOR::<[u8; HEAD]>(VHOST, 0x73);
+        // SAFETY: the kernel reads the head and writes as many bytes behind it as that says, all of which `buffer` holds.
+        let result = unsafe { libc::ioctl(self.0.as_raw_fd(), request, buffer.as_mut_ptr()) };
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        bytes.copy_from_slice(&buffer[HEAD..]);
+        Ok(())
+    }
+
+    /// `VHOST_VDPA_GET_CONFIG_SIZE`: bytes of the configuration space.
+    pub(super) fn config_size(&self) -> io::Result<u32> {
+        self.get(0x79)
+    }
+
+    /// `VHOST_VDPA_SET_VRING_ENABLE`.
+    pub(super) fn set_enable(&self, index: u32, on: bool) -> io::Result<()> {
+        self.set(0x75, State { index, num: on.into() })
+    }
+
+    /// `VHOST_VDPA_GET_VRING_NUM`: most descriptors of a ring.
+    pub(super) fn max_size(&self) -> io::Result<u16> {
+        self.get(0x76)
+    }
+
+    /// `VHOST_VDPA_SET_CONFIG_CALL`: what tells of a change of the configuration.
+    pub(super) fn set_config_call(&self, event: BorrowedFd<'_>) -> io::Result<()> {
+        self.set(0x77, event.as_raw_fd())
+    }
+
+    /// `VHOST_VDPA_GET_IOVA_RANGE`: the first and the last address that the device can map.
+    pub(super) fn iova_range(&self) -> io::Result<(u64, u64)> {
+        let [first, last] = self.get::<[u64; 2]>(0x78)?;
+        Ok((first, last))
+    }
+
+    /// `VHOST_VDPA_SUSPEND`: no ring is touched any more, and each keeps its place.
+    pub(super) fn suspend(&self) -> io::Result<()> {
+        self.order(0x7d)
+    }
+
+    /// One message to the device's IOTLB; when this returns it is carried out.
+    pub(super) fn write(&self, message: &IotlbMessage) -> io::Result<()> {
+        // SAFETY: the kernel reads a `vhost_msg_v2`, all of whose bytes are initialised: it has no padding.
+        let written = unsafe {
+            libc::write(self.0.as_raw_fd(), std::ptr::from_ref(message).cast(), size_of::<IotlbMessage>())
+        };
+        if written < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+}
+
 /// The number and its padding, in the order in which they lie in memory.
 fn head(count: u32) -> [u8; 8] {
     let mut bytes = [0; 8];
@@ -198,6 +322,7 @@ fn head(count: u32) -> [u8; 8] {
 
 // The sizes of the header's structures, which are part of the requests' numbers.
 const _: () = assert!(size_of::<State>() == 8 && size_of::<RingFile>() == 8);
+const _: () = assert!(size_of::<IotlbMessage>() == 72 && align_of::<IotlbMessage>() == 8);
 const _: () = assert!(size_of::<RingAddr>() == 40 && size_of::<Region>() == 32);
 
 #[cfg(test)]
