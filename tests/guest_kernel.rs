@@ -77,9 +77,12 @@ bad_sums() { $1 grep Tcp: /proc/net/snmp | tail -1 | awk '{print $15}'; }
 
 /// A guest with two processors that has this program, its tests, and a shell that can send datagrams.
 fn guest(test: &str, scratch: &Scratch) -> Option<Guest> {
-    let parts = Parts::find_vhost(test)?;
+    with_parts(test, scratch, Parts::find_vhost(test)?, &[("bash", "bash"), ("ip", "iproute2")])
+}
+
+fn with_parts(test: &str, scratch: &Scratch, parts: Parts, programs: &[(&str, &str)]) -> Option<Guest> {
     let mut parts = parts.with_program(Path::new(env!("CARGO_BIN_EXE_linecard")), scratch.path());
-    for (program, package) in [("bash", "bash"), ("ip", "iproute2")] {
+    for &(program, package) in programs {
         // Not on the path of ordinary users.
         let usual = Path::new("/usr/sbin").join(program);
         let Some(path) = on_path(program).or_else(|| usual.is_file().then_some(usual)) else {
@@ -283,6 +286,40 @@ fn what_the_kernel_refuses_is_said() {
     assert_eq!(guest.complaints(), "");
 }
 
+/// A vDPA device: a process of the guest's own behind VDUSE, which sends back what it gets.
+#[test]
+fn a_vdpa_device_carries_packets() {
+    let test = "a_vdpa_device_carries_packets";
+    let scratch = Scratch::new(test);
+    let Some(parts) = Parts::find_vdpa(test) else { return };
+    let Some(mut guest) = with_parts(test, &scratch, parts, &[("vdpa", "iproute2")]) else { return };
+    guest.must("checks --exact inside::is_a_network_device --ignored --nocapture > /tmp/device 2>&1 & until_good '[ -e /dev/vduse/net0 ]'");
+    guest.must("until_good 'vdpa dev add name net0 mgmtdev vduse'; until_good '[ -e /dev/vhost-vdpa-0 ]'");
+    let mut refused = |before: &str, arguments: &str, parts: &[&str]| {
+        guest.must(before);
+        let message = guest.must(&format!("refused net_virtio_user0,{arguments}"));
+        assert!(message.lines().count() == 1 && message.contains("; "), "a problem and a remedy: {message}");
+        parts.iter().for_each(|part| assert!(message.contains(part), "{part}: {message}"));
+    };
+    let device = "path=/dev/vhost-vdpa-0";
+    refused("true", "path=/dev/vhost-vdpa-9", &["opening /dev/vhost-vdpa-9", "vdpa dev show"]);
+    refused(
+        "true",
+        &format!("{device},queue_size=2048"),
+        &["a queue_size of 2048 asked, the device takes 1024"],
+    );
+    let denied = &["opening /dev/vhost-vdpa-0: Permission denied"];
+    refused("chmod 600 /dev/vhost-vdpa-0; AS=as_user", device, denied);
+    guest.must("AS=");
+    for options in ["packed_vq=1", "packed_vq=0", "packed_vq=0,mrg_rxbuf=0", "packed_vq=1,mrg_rxbuf=0"] {
+        let output = guest.must(&format!(
+            "OPTIONS={options} checks --exact inside::proves_packets_over_vdpa --ignored --nocapture; code=$?; cat /tmp/device; [ $code = 0 ]"
+        ));
+        assert!(output.contains("1 passed"), "{options}: {output}");
+    }
+    assert_eq!(guest.complaints(), "");
+}
+
 /// What the tests above run in the guest.
 mod inside {
     use std::net::UdpSocket;
@@ -291,12 +328,74 @@ mod inside {
     use std::process::Command;
     use std::time::Duration;
 
+    use linecard::eal::EalArgs;
     use linecard::mempool::{Burst, Pool, PoolConfig};
     use linecard::netdev::{Interface, Namespace, tap, tun};
+    use linecard::pmd::PortConfig;
     use linecard::pmd::offload::Offloads;
     use linecard_lab::wait_until;
 
-    use super::support::ours::Ours;
+    use super::support::ours::{Ours, SIZES};
+    use super::support::vduse::{MAC, MTU, Vduse};
+
+    /// While it is there the device's link is down.
+    const UNPLUGGED: &str = "/tmp/unplugged";
+
+    #[test]
+    #[ignore = "run by a_vdpa_device_carries_packets, in a guest"]
+    fn is_a_network_device() {
+        Vduse::make("net0", std::path::Path::new(UNPLUGGED)).serve();
+    }
+
+    /// Twice: the device is reset in between. Then with memory that comes while packets pass, and with the link down and up.
+    #[test]
+    #[ignore = "run by a_vdpa_device_carries_packets, in a guest"]
+    fn proves_packets_over_vdpa() {
+        linecard_apps_common::log::start(&EalArgs::default(), "info").expect("a level");
+        let options = std::env::var("OPTIONS").expect("the shell gives them");
+        let vdev = format!("net_virtio_user0,path=/dev/vhost-vdpa-0,queue_size=256,{options}");
+        for _ in 0..2 {
+            let mut ours = Ours::start(&vdev);
+            ours.wait_for_link(true);
+            let features = ours.port.control.features();
+            assert_eq!(features.contains("RING_PACKED"), options.contains("packed_vq=1"), "{features}");
+            assert!(features.contains("vDPA, /dev/vhost-vdpa-0"), "{features}");
+            assert_eq!((ours.port.control.mac(), ours.port.control.mtu()), (MAC, 1500));
+            let report = ours.prove(2000, SIZES);
+            assert!(report.is_perfect(), "{report:?}");
+            let pools: Vec<Pool> = (0..4)
+                .map(|_| {
+                    let config = PoolConfig { packets: 1024, cache: 32, ..PoolConfig::default() };
+                    let pool = Pool::new(ours.pool.domain(), config).expect("a pool");
+                    let mut burst = Burst::new();
+                    assert!(pool.get_bulk(&mut burst, 1));
+                    burst[0].append(1000).expect("room").fill(0x5a);
+                    wait_until("it is sent", || ours.port.tx[0].tx_burst(&mut burst) == 1);
+                    let back = ours.receive(1);
+                    assert_eq!(back, [vec![0x5a; 1000]]);
+                    wait_until("it is home", || {
+                        ours.port.tx[0].reclaim();
+                        pool.stats().in_use == 0
+                    });
+                    pool
+                })
+                .collect();
+            drop(pools);
+            std::fs::write(UNPLUGGED, "").expect("a file");
+            ours.wait_for_link(false);
+            std::fs::remove_file(UNPLUGGED).expect("it is there");
+            ours.wait_for_link(true);
+            let report = ours.prove(500, SIZES);
+            assert!(report.is_perfect(), "{report:?}");
+            ours.stop();
+        }
+        if options.contains("mrg_rxbuf=0") {
+            // Such a port has no packets of that length whatever the device has.
+            return;
+        }
+        let error = Ours::refusal(&vdev, PortConfig { mtu: MTU + 1, ..PortConfig::default() });
+        assert!(error.contains("an MTU of 4001 asked, the device has 4000"), "{error}");
+    }
 
     /// Becomes the program that the shell named, as an ordinary user, with queues of an interface and devices for them.
     #[test]

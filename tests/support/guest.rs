@@ -11,6 +11,16 @@ use std::time::{Duration, Instant};
 
 use super::{on_path, skip};
 
+/// Where modules are, below a kernel's folder.
+const MODULE_FOLDERS: [&str; 7] = [
+    "net/core",
+    "drivers/net",
+    "drivers/virtio",
+    "drivers/vhost",
+    "drivers/vdpa",
+    "drivers/vdpa/vdpa_user",
+    "virt/lib",
+];
 /// Modules of the virtio-net driver and what it stands on.
 const MODULES: &[&str] = &[
     "failover",
@@ -26,6 +36,8 @@ const MODULES: &[&str] = &[
 const NEWER_MODULES: &[&str] = &["failover", "net_failover", "virtio_net"];
 /// What `/dev/vhost-net` and tap interfaces stand on.
 const VHOST_MODULES: &[&str] = &["tun", "tap", "vhost_iotlb", "vhost", "vhost_net"];
+/// What vDPA devices of a process stand on.
+const VDPA_MODULES: &[&str] = &["irqbypass", "vhost_iotlb", "vhost", "vdpa", "vduse", "vhost_vdpa"];
 const MEMORY: &str = "256M";
 
 /// A system whose console takes commands, for [`Guest::run`].
@@ -75,6 +87,11 @@ impl Parts {
     /// The same as [`find`](Self::find), with the kernel's vhost-net.
     pub(crate) fn find_vhost(test: &str) -> Option<Self> {
         Self::with(test, &[fetched("guest"), PathBuf::from("/")], VHOST_MODULES)
+    }
+
+    /// The same with a kernel that has vDPA and VDUSE.
+    pub(crate) fn find_vdpa(test: &str) -> Option<Self> {
+        Self::with(test, &[fetched("guest-vdpa")], VDPA_MODULES)
     }
 
     fn with(test: &str, folders: &[PathBuf], modules: &[&str]) -> Option<Self> {
@@ -145,7 +162,7 @@ fn kernel_in(folder: &Path, modules: &[&str]) -> Option<(PathBuf, Vec<PathBuf>)>
         let Some(version) = name.strip_prefix("vmlinuz-") else { continue };
         let root = folder.join("lib/modules").join(version).join("kernel");
         let mut files = Vec::new();
-        for below in ["net/core", "drivers/net", "drivers/virtio", "drivers/vhost", "drivers/vdpa"] {
+        for below in MODULE_FOLDERS {
             let listed = std::fs::read_dir(root.join(below)).into_iter().flatten().flatten();
             files.extend(listed.map(|entry| entry.path()));
         }

@@ -299,11 +299,16 @@ impl Session {
 
     /// Waits until something happens to the device, a notice comes, or (`until`) a kick may be owed.
     fn watch(&self, device: &mut dyn Backend, until: Option<Instant>) -> Result<(), Error> {
-        device.look()?;
+        self.look(device)?;
         match device.watched() {
             Some(watched) => self.waiter.wait(Some(watched.fd), watched.ready, until),
             None => self.waiter.wait(None, Ready::Read, until),
         }
+        self.look(device)
+    }
+
+    /// What happened to the device, and its link.
+    fn look(&self, device: &mut dyn Backend) -> Result<(), Error> {
         device.look()?;
         self.state.set_link(device.link_up());
         Ok(())
