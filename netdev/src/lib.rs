@@ -18,7 +18,9 @@ mod namespace;
 pub mod netlink;
 pub mod packet_socket;
 mod placeholder;
+pub mod tap;
 pub mod tun;
+mod watch;
 
 use std::io;
 
@@ -27,6 +29,7 @@ pub use interface::Interface;
 pub use interface::check_name;
 pub use namespace::Namespace;
 pub use placeholder::Placeholder;
+pub use watch::LinkWatch;
 
 use linecard_pmd::error::Error;
 

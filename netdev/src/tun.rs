@@ -1,7 +1,7 @@
 //! The tun device (`linux/if_tun.h`): descriptors opened, attached and asked.
 //!
-//! What is asked of the kernel is answered by it: a failure of any of these is its error number.
-//! All `unsafe` of `net_tap`.
+//! What is asked of the kernel is answered by it: a failure of any of these is its error number. [`tap`](crate::tap) makes
+//! sentences of them.
 
 use std::fs::OpenOptions;
 use std::io;
@@ -14,11 +14,9 @@ use crate::NAME_LEN;
 
 /// The device that makes interfaces.
 pub const DEVICE: &str = "/dev/net/tun";
-/// What every queue of ours is: Ethernet frames, no protocol information, one of several, a virtio header first.
-const QUEUE: libc::c_int = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_MULTI_QUEUE | libc::IFF_VNET_HDR;
 /// `IFF_TUN_EXCL`: an interface that is there already is refused.
 const EXCLUSIVE: libc::c_int = 0x8000;
-/// Those of [`QUEUE`] that change how frames are read and written.
+/// What every queue of ours is: Ethernet frames, no protocol information, a virtio header first.
 const SHAPE: libc::c_int = libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR;
 
 /// `struct ifreq`, as far as tun uses it.
@@ -71,10 +69,47 @@ pub fn open() -> io::Result<OwnedFd> {
     Ok(options?.into())
 }
 
-/// Attaches a descriptor to the interface `name` (which may contain `%d`), making it if need be, and
-/// only so if it is to be `fresh` (`ResourceBusy` otherwise); returns its name.
-pub fn attach(fd: BorrowedFd<'_>, name: &str, fresh: bool) -> io::Result<String> {
-    let mut ifreq = Request::new(name, if fresh { QUEUE | EXCLUSIVE } else { QUEUE });
+/// How many queues an interface can have, which is settled when it is made.
+///
+/// ```
+/// use linecard_netdev::tun::Queues;
+/// assert_eq!((Queues::for_count(1), Queues::for_count(2)), (Queues::One, Queues::Many));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queues {
+    /// One: what `ip tuntap add` makes by default.
+    One,
+    /// Up to 256 (`IFF_MULTI_QUEUE`).
+    Many,
+}
+
+impl Queues {
+    /// The kind that has at least `count`.
+    #[must_use]
+    pub const fn for_count(count: u16) -> Self {
+        if count > 1 { Self::Many } else { Self::One }
+    }
+
+    const fn flags(self) -> libc::c_int {
+        match self {
+            Self::One => 0,
+            Self::Many => libc::IFF_MULTI_QUEUE,
+        }
+    }
+}
+
+/// Attaches a descriptor to the interface `name` (which may contain `%d`), making it if need be; returns its name.
+pub fn attach(fd: BorrowedFd<'_>, name: &str, queues: Queues) -> io::Result<String> {
+    join(fd, name, queues.flags())
+}
+
+/// The same for an interface that is not there yet; `ResourceBusy` when it is.
+pub fn make(fd: BorrowedFd<'_>, name: &str, queues: Queues) -> io::Result<String> {
+    join(fd, name, queues.flags() | EXCLUSIVE)
+}
+
+fn join(fd: BorrowedFd<'_>, name: &str, flags: libc::c_int) -> io::Result<String> {
+    let mut ifreq = Request::new(name, SHAPE | flags);
     request(fd, libc::TUNSETIFF, &mut ifreq)?;
     prepare(fd)?;
     Ok(ifreq.name())
@@ -119,6 +154,19 @@ pub fn mac(fd: BorrowedFd<'_>) -> io::Result<[u8; 6]> {
     let mut ifreq = Request::new("", 0);
     request(fd, libc::SIOCGIFHWADDR, &mut ifreq)?;
     Ok(*ifreq.rest.first_chunk().expect("22 bytes"))
+}
+
+/// Changes the hardware address of the interface behind a queue. Whoever may attach a queue may do this too, without a
+/// capability, unlike through netlink.
+pub fn set_mac(fd: BorrowedFd<'_>, mac: [u8; 6]) -> io::Result<()> {
+    let mut ifreq = Request::new("", libc::c_int::from(crate::ETHER));
+    ifreq.rest[..mac.len()].copy_from_slice(&mac);
+    request(fd, libc::SIOCSIFHWADDR, &mut ifreq)
+}
+
+/// Says whether somebody is at our end: the interface's carrier (Linux 5.0). The queue must be in service to have it on.
+pub fn set_carrier(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
+    pass(fd, libc::TUNSETCARRIER, on.into())
 }
 
 /// Takes over a descriptor that was passed to this process by number.

@@ -11,6 +11,16 @@ use std::time::{Duration, Instant};
 
 use super::{on_path, skip};
 
+/// Where modules are, below a kernel's folder.
+const MODULE_FOLDERS: [&str; 7] = [
+    "net/core",
+    "drivers/net",
+    "drivers/virtio",
+    "drivers/vhost",
+    "drivers/vdpa",
+    "drivers/vdpa/vdpa_user",
+    "virt/lib",
+];
 /// Modules of the virtio-net driver and what it stands on.
 const MODULES: &[&str] = &[
     "failover",
@@ -24,7 +34,28 @@ const MODULES: &[&str] = &[
 ];
 /// The same of kernels that have virtio built in.
 const NEWER_MODULES: &[&str] = &["failover", "net_failover", "virtio_net"];
+/// What `/dev/vhost-net` and tap interfaces stand on.
+const VHOST_MODULES: &[&str] = &["tun", "tap", "vhost_iotlb", "vhost", "vhost_net"];
+/// What vDPA devices of a process stand on.
+const VDPA_MODULES: &[&str] = &["irqbypass", "vhost_iotlb", "vhost", "vdpa", "vduse", "vhost_vdpa"];
 const MEMORY: &str = "256M";
+
+/// A system whose console takes commands, for [`Guest::run`].
+const SHELL: &str = r#"#!/bin/sh
+/bin/busybox --install -s /bin
+export PATH=/bin HOME=/
+mount -t proc p /proc; mount -t sysfs s /sys; mount -t devtmpfs d /dev; mount -t tmpfs t /tmp
+for round in 1 2 3 4 5; do for m in /mods/*.ko; do insmod $m 2>/dev/null; done; done
+for all in all default; do echo 1 > /proc/sys/net/ipv6/conf/$all/disable_ipv6; done
+echo 'root:x:0:0::/:/bin/sh' > /etc/passwd; echo 'user:x:1000:1000::/:/bin/sh' >> /etc/passwd
+chmod 1777 /tmp; stty -echo; ip link set lo up
+echo "READY"
+while read -r line; do eval "$line"; printf '\nSTATUS %s\n' $?; done
+"#;
+
+/// Longest time until a guest is up, and until a command in it ends, on a busy machine.
+const BOOT: Duration = Duration::from_secs(120);
+const STEP: Duration = Duration::from_secs(120);
 
 /// Guests of one test binary run one after the other: each takes the time of several cores.
 static TURN: Mutex<()> = Mutex::new(());
@@ -51,6 +82,16 @@ impl Parts {
     /// The same with a kernel whose virtio-net gives AF_XDP its memory without a copy (Linux 6.13).
     pub(crate) fn find_newer(test: &str) -> Option<Self> {
         Self::with(test, &[fetched("guest-xdp")], NEWER_MODULES)
+    }
+
+    /// The same as [`find`](Self::find), with the kernel's vhost-net.
+    pub(crate) fn find_vhost(test: &str) -> Option<Self> {
+        Self::with(test, &[fetched("guest"), PathBuf::from("/")], VHOST_MODULES)
+    }
+
+    /// The same with a kernel that has vDPA and VDUSE.
+    pub(crate) fn find_vdpa(test: &str) -> Option<Self> {
+        Self::with(test, &[fetched("guest-vdpa")], VDPA_MODULES)
     }
 
     fn with(test: &str, folders: &[PathBuf], modules: &[&str]) -> Option<Self> {
@@ -81,10 +122,21 @@ impl Parts {
         Some(self.with_program(&ethtool, folder))
     }
 
+    /// Adds the test program itself, under the name `checks`: its ignored tests can be run in the guest.
+    pub(crate) fn with_checks(self, folder: &Path) -> Self {
+        let program = std::env::current_exe().expect("a test knows its program");
+        self.with_program_as("checks", &program, folder)
+    }
+
     /// Adds a program, without what only a debugger needs, and its libraries; `folder` is for files on the way.
-    pub(crate) fn with_program(mut self, program: &Path, folder: &Path) -> Self {
+    pub(crate) fn with_program(self, program: &Path, folder: &Path) -> Self {
         let name = program.file_name().expect("a program has a name").to_string_lossy().into_owned();
-        let stripped = folder.join(&name);
+        self.with_program_as(&name, program, folder)
+    }
+
+    /// The same under another name.
+    pub(crate) fn with_program_as(mut self, name: &str, program: &Path, folder: &Path) -> Self {
+        let stripped = folder.join(name);
         let mut strip = Command::new("strip");
         assert!(strip.arg("-o").args([&stripped, program]).status().expect("strip runs").success());
         let output = Command::new("ldd").arg(program).output().expect("ldd runs");
@@ -110,7 +162,7 @@ fn kernel_in(folder: &Path, modules: &[&str]) -> Option<(PathBuf, Vec<PathBuf>)>
         let Some(version) = name.strip_prefix("vmlinuz-") else { continue };
         let root = folder.join("lib/modules").join(version).join("kernel");
         let mut files = Vec::new();
-        for below in ["net/core", "drivers/net", "drivers/virtio"] {
+        for below in MODULE_FOLDERS {
             let listed = std::fs::read_dir(root.join(below)).into_iter().flatten().flatten();
             files.extend(listed.map(|entry| entry.path()));
         }
@@ -133,6 +185,15 @@ fn is_static(program: &Path) -> bool {
         |at: usize| bytes.get(at..at + 2).map_or(0, |two| usize::from(u16::from_le_bytes([two[0], two[1]])));
     let (table, size, count) = (number(32), number(54), number(56));
     size > 0 && (0..count).all(|n| bytes.get(table + n * size).is_some_and(|kind| *kind != INTERPRETER))
+}
+
+/// How a command in a guest ended.
+#[derive(Debug)]
+pub(crate) struct Done {
+    /// Its exit code.
+    pub(crate) code: i32,
+    /// The lines it printed.
+    pub(crate) output: String,
 }
 
 /// A running guest; ended when dropped.
@@ -203,6 +264,32 @@ impl Guest {
         panic!("'{what}' did not come from the guest:\n{seen}\nQEMU: {complaints}");
     }
 
+    /// Boots one that takes commands; `functions` are of the shell that runs them.
+    pub(crate) fn with_shell(parts: &Parts, folder: &Path, functions: &str, devices: &[String]) -> Self {
+        let script = SHELL.replace("echo \"READY\"", &format!("{functions}\necho \"READY\""));
+        let mut guest = Self::boot(parts, folder, &script, devices);
+        guest.expect("READY", BOOT);
+        guest
+    }
+
+    /// Runs one line of shell in it.
+    pub(crate) fn run(&mut self, line: &str) -> Done {
+        assert!(!line.contains('\n'), "one line: {line}");
+        self.type_line(line);
+        let from = self.seen.len();
+        let end = self.expect("STATUS ", STEP);
+        let output = self.seen[from..self.seen.len() - 1].join("\n").trim_end().to_owned();
+        Done { code: end["STATUS ".len()..].parse().expect("an exit code"), output }
+    }
+
+    /// Runs a line that must end well; what it printed.
+    #[track_caller]
+    pub(crate) fn must(&mut self, line: &str) -> String {
+        let done = self.run(line);
+        assert_eq!(done.code, 0, "'{line}': {}\n{}", done.output, self.transcript());
+        done.output
+    }
+
     /// Types one line at its console.
     pub(crate) fn type_line(&mut self, line: &str) {
         writeln!(self.stdin, "{line}").expect("the guest's console takes a line");
@@ -233,7 +320,7 @@ fn archive(parts: &Parts, script: &str) -> Vec<u8> {
     let mut bytes = Vec::new();
     let folders: BTreeSet<_> =
         parts.files.iter().flat_map(|(name, _)| Path::new(name).ancestors().skip(1)).collect();
-    for folder in ["bin", "dev", "proc", "sys", "mods", "tmp"].map(Path::new).iter().chain(&folders) {
+    for folder in ["bin", "dev", "etc", "proc", "sys", "mods", "tmp"].map(Path::new).iter().chain(&folders) {
         entry(&mut bytes, &folder.to_string_lossy(), FOLDER, &[]);
     }
     let read = |path: &Path| std::fs::read(path).expect("a file of the guest");

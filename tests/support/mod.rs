@@ -8,6 +8,7 @@ pub(crate) mod guest;
 pub(crate) mod ours;
 pub(crate) mod peer;
 pub(crate) mod traffic;
+pub(crate) mod vduse;
 
 use std::path::{Path, PathBuf};
 

@@ -40,17 +40,26 @@ impl Ours {
         Self::configured(&["-m", "64"], vdev, config)
     }
 
+    /// Why there is no such port.
+    pub(crate) fn refusal(vdev: &str, port: PortConfig) -> String {
+        Self::try_configured(&["-m", "64"], vdev, port).err().expect("it is refused")
+    }
+
     fn configured(eal: &[&str], vdev: &str, port: PortConfig) -> Self {
+        Self::try_configured(eal, vdev, port).expect("a port")
+    }
+
+    fn try_configured(eal: &[&str], vdev: &str, port: PortConfig) -> Result<Self, String> {
         let (args, _) = EalArgs::parse(eal.iter()).expect("arguments");
         let eal = Eal::new(&args).expect("an instance");
         let domain = eal.default_domain();
         let config = PoolConfig { packets: 4096, ..PoolConfig::default() };
         let pool = Pool::new(&domain, config).expect("a pool");
         let context = ProbeContext { memory: eal.memory().clone(), domain, wait: Duration::from_secs(5) };
-        let device = linecard::drivers().probe(&context, vdev).expect("a device");
-        let ready = configure(device, port).expect("a configuration");
-        let port = ready.start(&pool).expect("a port");
-        Self { pool, port, _eal: eal }
+        let device = linecard::drivers().probe(&context, vdev).map_err(|error| error.to_string())?;
+        let ready = configure(device, port).map_err(|error| error.error.to_string())?;
+        let port = ready.start(&pool).map_err(|error| error.error.to_string())?;
+        Ok(Self { pool, port, _eal: eal })
     }
 
     /// Waits for the link, polling as an application would.

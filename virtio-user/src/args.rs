@@ -1,9 +1,14 @@
 //! The arguments of `net_virtio_user`, as DPDK has them.
 
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use linecard_pmd::{DevArgs, Error, Offloads};
 use linecard_virtio::Layout;
+use linecard_wire::Closer;
 
-use crate::vhost_user::Place;
+use crate::backend::Connect;
+use crate::{kernel, vhost_user};
 
 /// Most queue pairs: what the number of a vhost-user ring, one byte, has room for.
 pub(crate) const MAX_PAIRS: u16 = 128;
@@ -27,9 +32,9 @@ pub(crate) struct Options {
 }
 
 /// One line for `--help`.
-pub(crate) const SUMMARY: &str = "virtio-net frontend over a vhost-user socket: path=SOCKET[,server=0|1][,mode=0600..0666][,group=NAME][,queues=N]\
-[,queue_size=N][,mac=XX:XX:XX:XX:XX:XX][,mrg_rxbuf=0|1][,in_order=0|1][,packed_vq=0|1][,vectorized=0|1][,cq=0|1]\
-[,speed=MBPS]";
+pub(crate) const SUMMARY: &str = "virtio-net frontend over a vhost-user socket or the kernel: path=SOCKET[,server=0|1][,mode=0600..0666]\
+[,group=NAME] or path=/dev/vhost-net[,iface=NAME][,tap_fd=N[:N...]][,vhost_fd=N[:N...]] or path=/dev/vhost-vdpa-N; all: [,queues=N][,queue_size=N]\
+[,mac=XX:XX:XX:XX:XX:XX][,mrg_rxbuf=0|1][,in_order=0|1][,packed_vq=0|1][,vectorized=0|1][,cq=0|1][,speed=MBPS]";
 
 impl Options {
     /// Reads what is about the device, however it is reached.
@@ -59,48 +64,91 @@ impl Options {
     }
 }
 
-/// What the arguments of a device say: what it is, and where.
-pub(crate) fn parse(args: &DevArgs) -> Result<(Options, Place), Error> {
-    let place = Place::parse(args)?;
+/// How the device of a port is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Transport {
+    /// A vhost-user socket.
+    Socket(vhost_user::Place),
+    /// A device of the kernel.
+    Kernel(kernel::Place),
+}
+
+impl Transport {
+    /// Reads what is about the way to the device; what is at the path decides which one it is.
+    fn parse(args: &DevArgs, options: &Options) -> Result<Self, Error> {
+        let path = PathBuf::from(args.required("path")?);
+        let refuse = |keys: &[&'static str], where_to| match keys.iter().find(|key| args.value(key).is_some())
+        {
+            Some(key) => Err(args.problem(format!("'{key}' is of {where_to}"), format!("leave {key} out"))),
+            None => Ok(()),
+        };
+        if kernel::is_device(&path) {
+            refuse(&["server", "mode", "group"], "a vhost-user socket, and the path is a device")?;
+            return kernel::Place::parse(args, path, options).map(Self::Kernel);
+        }
+        refuse(&["iface", "tap_fd", "vhost_fd"], "path=/dev/vhost-net, and the path is a socket")?;
+        vhost_user::Place::parse(args, path).map(Self::Socket)
+    }
+
+    /// Makes what has to be there before the device is looked for: a server listens, an interface exists.
+    pub(crate) fn open(self, closer: Closer) -> Result<Arc<dyn Connect>, crate::Error> {
+        match self {
+            Self::Socket(place) => place.open(closer),
+            Self::Kernel(place) => place.open(),
+        }
+    }
+
+    /// Descriptors that it takes for each queue pair, beside those of the rings.
+    pub(crate) const fn pair_descriptors(&self) -> u64 {
+        match self {
+            Self::Socket(_) => 0,
+            Self::Kernel(_) => kernel::PAIR_DESCRIPTORS,
+        }
+    }
+}
+
+/// What the arguments of a device say: what it is, and how it is reached.
+pub(crate) fn parse(args: &DevArgs) -> Result<(Options, Transport), Error> {
+    // A path that is missing is said first.
+    args.required("path")?;
     let options = Options::parse(args)?;
-    let iface = args.value("iface").is_some();
+    let transport = Transport::parse(args, &options)?;
     args.finish()?;
-    if crate::sys::is_char_device(&place.path) {
-        let problem = format!("'{}' is a device, and vhost-kernel is not there yet", place.path.display());
-        return Err(args.problem(problem, "give the socket of a vhost-user backend"));
-    }
-    if iface {
-        let problem = "'iface' names a tap of vhost-kernel, which is not there yet";
-        return Err(args.problem(problem, "leave iface out"));
-    }
-    Ok((options, place))
+    Ok((options, transport))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<(Options, Place), String> {
+    fn parse(text: &str) -> Result<(Options, Transport), String> {
         let args = DevArgs::parse(text).expect("a device");
         super::parse(&args).map_err(|error| error.to_string())
     }
 
+    /// The options, and whether the port is a server.
+    fn socket(text: &str) -> (Options, bool) {
+        match parse(text).expect("all known") {
+            (options, Transport::Socket(place)) => (options, place.server),
+            (_, other) => panic!("{text}: {other:?}"),
+        }
+    }
+
     #[test]
     fn defaults_are_dpdks() {
-        let (options, place) = parse("net_virtio_user0,path=/tmp/s").expect("enough");
-        assert_eq!((options.queues, options.queue_size, place.server), (1, 256, false));
+        let (options, server) = socket("net_virtio_user0,path=/tmp/s");
+        assert_eq!((options.queues, options.queue_size, server), (1, 256, false));
         assert_eq!((options.mrg_rxbuf, options.in_order, options.packed_vq), (true, true, false));
         assert_eq!((options.mac, options.speed), (None, None));
     }
 
     #[test]
     fn every_argument_is_read() {
-        let (options, place) = parse(
+        let (options, server) = socket(
             "virtio_user7,path=/tmp/s,queues=2,queue_size=300,mac=02:00:00:00:00:07,cq=1,server=1,mrg_rxbuf=0,\
              in_order=0,packed_vq=1,vectorized=1,speed=10000",
-        )
-        .expect("all known");
-        assert_eq!((options.queues, options.queue_size, place.server), (2, 300, true));
+        );
+        assert_eq!((options.queues, options.queue_size, server), (2, 300, true));
         assert_eq!((options.mrg_rxbuf, options.in_order, options.packed_vq), (false, false, true));
         assert_eq!((options.mac, options.speed), (Some([2, 0, 0, 0, 0, 7]), Some(10_000)));
     }
@@ -124,7 +172,23 @@ mod tests {
             ("net_virtio_user0,path=/s,group=root", "add server=1"),
             ("net_virtio_user0,path=/s,server=1,mode=0777", "'mode=0777' is not possible"),
             ("net_virtio_user0,path=/s,server=1,group=none-such", "there is no group 'none-such'"),
-            ("net_virtio_user0,path=/dev/null", "vhost-kernel is not there yet"),
+            ("net_virtio_user0,path=/s,tap_fd=3", "'tap_fd' is of path=/dev/vhost-net"),
+            ("net_virtio_user0,path=/dev/vhost-net,server=1", "'server' is of a vhost-user socket"),
+            ("net_virtio_user0,path=/dev/vhost-net,packed_vq=1", "/dev/vhost-net has split rings only"),
+            ("net_virtio_user0,path=/dev/vhost-net,iface=a-name-much-too-long", "at most 15"),
+            ("net_virtio_user0,path=/dev/vhost-net,iface=a%sb", "%d at most once"),
+            ("net_virtio_user0,path=/dev/vhost-net,iface=x,tap_fd=3", "'tap_fd' cannot go with 'iface'"),
+            ("net_virtio_user0,path=/dev/vhost-net,tap_fd=1", "'tap_fd=1' is not possible"),
+            (
+                "net_virtio_user0,path=/dev/vhost-net,tap_fd=3:4",
+                "2 descriptors in 'tap_fd' for 1 queue pairs; give one",
+            ),
+            ("net_virtio_user0,path=/dev/vhost-net,vhost_fd=3,tap_fd=3", "in 'tap_fd' and in 'vhost_fd'"),
+            ("net_virtio_user0,path=/dev/vhost-net,queue_size=300", "not a power of two"),
+            ("net_virtio_user0,path=/dev/vhost-vdpa-99,iface=x", "'iface' is of path=/dev/vhost-net"),
+            ("net_virtio_user0,path=/dev/vhost-vdpa-99,queues=2", "one queue pair"),
+            ("net_virtio_user0,path=/dev/vhost-vdpa-99,packed_vq=1,queue_size=300", "give a power of two"),
+            ("net_virtio_user0,path=/dev/vhost-vdpa-99,server=1", "'server' is of a vhost-user socket"),
             (long.as_str(), "bytes"),
         ] {
             let error = parse(text).expect_err(text);

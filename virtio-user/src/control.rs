@@ -22,7 +22,10 @@ pub(crate) struct State {
     /// What each transmit queue lost with a backend, for captures.
     pub(crate) missing: Vec<Arc<Missing>>,
     local: LocalControl<RxLoss, TxLoss>,
+    /// There is a device.
     up: AtomicBool,
+    /// The device's own link is up.
+    link: AtomicBool,
     features: Mutex<String>,
 }
 
@@ -38,6 +41,7 @@ impl State {
             tx_names: (0..tx_queues).map(|_| Arc::default()).collect(),
             missing: (0..tx_queues).map(|_| Arc::default()).collect(),
             up: AtomicBool::new(false),
+            link: AtomicBool::new(true),
             features: Mutex::new(String::new()),
         }
     }
@@ -52,6 +56,13 @@ impl State {
         let join = if details.is_empty() { "" } else { "; " };
         *self.agreed() = format!("{features}{join}{details}");
         self.up.store(true, Ordering::Release);
+    }
+
+    /// What the device says about its own link.
+    pub(crate) fn set_link(&self, up: bool) {
+        if self.link.swap(up, Ordering::AcqRel) != up {
+            tracing::info!("{}: the link of the device is {}", self.name(), if up { "up" } else { "down" });
+        }
     }
 
     /// What was negotiated, in words.
@@ -73,7 +84,8 @@ impl PortControl for State {
     }
 
     fn link(&self) -> Link {
-        Link { up: self.up.load(Ordering::Acquire), speed_mbps: self.options.speed, full_duplex: true }
+        let up = self.up.load(Ordering::Acquire) && self.link.load(Ordering::Acquire);
+        Link { up, speed_mbps: self.options.speed, full_duplex: true }
     }
 
     fn features(&self) -> String {

@@ -92,8 +92,9 @@ impl VirtioUser {
     }
 
     /// The thread that closes what the backends of the port called `name` send, and the port's own descriptors.
-    fn closer(&self, options: &Options) -> Result<(Closer, Option<Charge>), PmdError> {
-        let own = OWN_DESCRIPTORS + PAIR_DESCRIPTORS * u64::from(options.queues);
+    /// `pair` descriptors are the transport's for each queue pair.
+    fn closer(&self, options: &Options, pair: u64) -> Result<(Closer, Option<Charge>), PmdError> {
+        let own = OWN_DESCRIPTORS + (PAIR_DESCRIPTORS + pair) * u64::from(options.queues);
         let (name, most) = (&options.name, self.limits.descriptors);
         let all = self.shared.unwrap_or(&self.descriptors).resource();
         let account = all.account(most.saturating_add(own));
@@ -120,9 +121,9 @@ impl Driver for VirtioUser {
     }
 
     fn probe(&self, context: &ProbeContext, args: &DevArgs) -> Result<Box<dyn Device>, PmdError> {
-        let (options, place) = parse(args)?;
-        let (closer, own) = self.closer(&options)?;
-        let connect = place.open(closer.clone()).map_err(|error| error.of_port(&options.name))?;
+        let (options, transport) = parse(args)?;
+        let (closer, own) = self.closer(&options, transport.pair_descriptors())?;
+        let connect = transport.open(closer.clone()).map_err(|error| error.of_port(&options.name))?;
         self.device(context, options, connect, (closer, own))
     }
 }
@@ -141,7 +142,7 @@ impl VirtioUser {
     ) -> Result<Box<dyn Device>, PmdError> {
         let options = Options::parse(args)?;
         args.finish()?;
-        let closing = self.closer(&options)?;
+        let closing = self.closer(&options, 0)?;
         self.device(context, options, connect, closing)
     }
 

@@ -58,6 +58,79 @@ pub enum Error {
         /// What is missing.
         what: String,
     },
+    /// The interface behind a device of the kernel was removed.
+    #[error("the interface {interface} is gone")]
+    Gone {
+        /// Its name.
+        interface: String,
+    },
+    /// The interface behind a device of the kernel cannot be had.
+    #[error("{problem}")]
+    Interface {
+        /// Why not.
+        problem: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// The kernel refused a request to one of its devices.
+    #[error("{action}: {source}")]
+    Kernel {
+        /// What was tried.
+        action: String,
+        /// What the kernel answered.
+        source: std::io::Error,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// A file that is no vhost device of the kernel.
+    #[error("{name} is neither a vhost-net nor a vhost-vdpa device")]
+    NotVhost {
+        /// The file.
+        name: String,
+    },
+    /// A vDPA device of another kind.
+    #[error("{name} is a vDPA device of type {kind}, not a network device (type 1)")]
+    DeviceKind {
+        /// The device.
+        name: String,
+        /// Its type (virtio 1.3, Device Types).
+        kind: u32,
+    },
+    /// Longer packets than the device takes.
+    #[error("an MTU of {asked} asked, the device has {max}")]
+    Mtu {
+        /// Asked.
+        asked: u16,
+        /// The device's.
+        max: u16,
+    },
+    /// A ring with more descriptors than the device takes.
+    #[error("a queue_size of {asked} asked, the device takes {max}")]
+    RingTooLarge {
+        /// Asked.
+        asked: u16,
+        /// The device's.
+        max: u16,
+    },
+    /// Addresses of this process that the device cannot have.
+    #[error(
+        "the device reaches addresses from {first:#x} to {last:#x}, which this process's memory is not within"
+    )]
+    Iova {
+        /// First address.
+        first: u64,
+        /// Last address.
+        last: u64,
+    },
+    /// The device cannot go on.
+    #[error("the device wants a reset (status {status:#x})")]
+    NeedsReset {
+        /// Its status.
+        status: u8,
+    },
+    /// The kernel gave up on a ring.
+    #[error("the kernel cannot use the memory of a ring")]
+    Unusable,
     /// The backend let a deadline pass.
     #[error("the backend did not answer {request} within {:.1} s", waited.as_secs_f64())]
     Silent {
@@ -170,15 +243,27 @@ impl Error {
     /// Whether trying again soon may help: the backend is absent or restarting, not wrong.
     pub fn is_backend_gone(&self) -> bool {
         match self {
-            Self::Connect { .. } | Self::Absent { .. } => true,
+            Self::Connect { .. } | Self::Absent { .. } | Self::Gone { .. } => true,
             Self::Wire(error) => error.is_peer_gone(),
             _ => false,
         }
     }
 
     /// What the user can do about it.
-    fn remedy(&self) -> &'static str {
+    fn remedy(&self) -> &str {
         match self {
+            Self::Interface { remedy, .. } => remedy,
+            Self::Kernel { remedy, .. } => remedy,
+            Self::Gone { .. } => "make it again; the port looks for it",
+            Self::NotVhost { .. } => {
+                "give path=/dev/vhost-net, /dev/vhost-vdpa-0, or the socket of a vhost-user backend"
+            }
+            Self::DeviceKind { .. } => "list the devices with 'vdpa dev show'",
+            Self::Mtu { .. } => "give the port an MTU that the device has",
+            Self::RingTooLarge { .. } => "give a smaller queue_size",
+            Self::Iova { .. } => "use another device; its addresses must be this process's",
+            Self::NeedsReset { .. } => "the port resets it and connects again",
+            Self::Unusable => "see 'dmesg' for what the kernel says; the port connects again",
             Self::Connect { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
                 "run as the socket's owner, or have it give the right to write there"
             }
@@ -207,6 +292,18 @@ impl Error {
             Self::Layout(_) => "give a smaller queue_size",
             Self::System { .. } => "check the limits of this process (ulimit -a)",
             Self::NoThread | Self::Stopped => "start the port again",
+        }
+    }
+
+    /// A refusal of the interface behind a device, which names the port already.
+    pub(crate) fn of_interface(error: linecard_pmd::Error) -> Self {
+        use linecard_pmd::Error as Port;
+        match error {
+            Port::Argument { problem, remedy, .. } => Self::Interface { problem, remedy },
+            Port::System { action, source, remedy, .. } => {
+                Self::Interface { problem: format!("{action}: {source}"), remedy }
+            }
+            other => Self::Interface { problem: other.to_string(), remedy: "see 'ip -d link'".to_owned() },
         }
     }
 

@@ -1,5 +1,5 @@
-//! `net_virtio_user`: the virtio-net frontend without a PCI device, over a vhost-user socket or a [`Backend`] of one's
-//! own.
+//! `net_virtio_user`: the virtio-net frontend without a PCI device, over a vhost-user socket, the kernel's vhost-net, or
+//! a [`Backend`] of one's own.
 //!
 //! ```text
 //!   application                 control thread (each port has one)
@@ -8,9 +8,9 @@
 //!        ▼                            ▼
 //!   Rx<Q, MERGE> / Tx<Q>  ◄── rings::rx_path, tx_path: chosen once, when a backend connects
 //!        │                            │ the traits Connect and Backend
-//!        │                       vhost_user (client, server), or another
-//!        │ buffers                    │ messages
-//!   ═════╪════ shared memory ═════════╪═════ socket ══════ backend
+//!        │                       vhost_user (client, server), kernel (vhost-net), or another
+//!        │ buffers                    │ messages, ioctls
+//!   ═════╪════ shared memory ═════════╪═════ socket, device ══════ backend
 //! ```
 //!
 //! A backend may write anything, at any time, into its rings and its socket: the worst it can do is to lose its port,
@@ -18,8 +18,8 @@
 //!
 //! **Supported**: split and packed rings, in-order, mergeable receive buffers, indirect descriptors, several queue
 //! pairs, client and server mode, reconnection, memory that grows, checksum and segmentation offloads (negotiated when
-//! the port is configured with them, finished in software where the backend does not take them). **Not yet**:
-//! vhost-kernel, vhost-vdpa, receive interrupts.
+//! the port is configured with them, finished in software where the backend does not take them); `/dev/vhost-net` with a
+//! tap interface (split rings, the kernel has no others). **Not yet**: vhost-vdpa.
 
 mod args;
 pub mod backend;
@@ -29,6 +29,7 @@ mod device;
 mod differential;
 mod doorbell;
 mod error;
+mod kernel;
 mod limits;
 mod losses;
 mod memory;

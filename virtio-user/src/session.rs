@@ -151,6 +151,7 @@ impl Session {
         let device = &mut *backend;
         device.enter(Phase::Starting(after(HANDSHAKE)));
         let features = agree(device, &self.state.options, self.pairs())?;
+        device.set_mtu(self.state.mtu())?;
         let mut sharing = Sharing::default();
         self.renew()?;
         for ring in &self.rings {
@@ -168,6 +169,7 @@ impl Session {
         }
         let watch = Watch::new(built.notice.clone(), built.doorbells.clone());
         self.open(built)?;
+        self.state.set_link(device.link_up());
         self.state.set_up(features, &device.details());
         tracing::info!("{}: connected; {}; {}", self.state.name(), self.state.features(), self.state.paths());
         Ok(Live { backend, sharing, watch })
@@ -297,12 +299,19 @@ impl Session {
 
     /// Waits until something happens to the device, a notice comes, or (`until`) a kick may be owed.
     fn watch(&self, device: &mut dyn Backend, until: Option<Instant>) -> Result<(), Error> {
-        device.look()?;
+        self.look(device)?;
         match device.watched() {
             Some(watched) => self.waiter.wait(Some(watched.fd), watched.ready, until),
             None => self.waiter.wait(None, Ready::Read, until),
         }
-        device.look()
+        self.look(device)
+    }
+
+    /// What happened to the device, and its link.
+    fn look(&self, device: &mut dyn Backend) -> Result<(), Error> {
+        device.look()?;
+        self.state.set_link(device.link_up());
+        Ok(())
     }
 
     /// Closes every gate, and returns when nobody is inside any more: after a burst, or when a thread that is inside one

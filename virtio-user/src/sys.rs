@@ -30,12 +30,6 @@ pub(crate) fn poll(set: &mut [libc::pollfd], wait: Option<Duration>) {
     unsafe { libc::poll(set.as_mut_ptr(), set.len() as libc::nfds_t, timeout) };
 }
 
-/// Whether `path` is a character device such as `/dev/vhost-net`.
-pub(crate) fn is_char_device(path: &std::path::Path) -> bool {
-    use std::os::unix::fs::FileTypeExt;
-    std::fs::metadata(path).is_ok_and(|meta| meta.file_type().is_char_device())
-}
-
 /// Six bytes nobody can guess, for an address.
 pub(crate) fn random_bytes() -> [u8; 6] {
     let mut bytes = [0_u8; 6];

@@ -144,8 +144,13 @@ struct Machine {
     /// The driver that was connected has lost it.
     lost: bool,
     connections: u32,
-    /// Readable when the device is lost.
+    /// Readable when the device is lost, or its link changes.
     news: Arc<EventFd>,
+    link: bool,
+    /// Looks until the link changes without further news.
+    change: Option<u8>,
+    /// The MTU that it was told.
+    mtu: u16,
 }
 
 /// A device that tests hold on to.
@@ -180,6 +185,9 @@ impl InProcess {
             lost: false,
             connections: 0,
             news: Arc::new(EventFd::new().expect("an eventfd")),
+            link: true,
+            change: None,
+            mtu: 0,
         })))
     }
 
@@ -372,11 +380,29 @@ impl Backend for Connected {
         Some(Watched::reading(&*self.news))
     }
 
+    fn set_mtu(&mut self, mtu: u16) -> Result<(), Error> {
+        self.device.now().mtu = mtu;
+        Ok(())
+    }
+
+    fn link_up(&self) -> bool {
+        self.device.now().link
+    }
+
     fn look(&mut self) -> Result<(), Error> {
-        match self.device.now().lost {
-            true => Err(Error::Absent { what: "it was taken away".to_owned() }),
-            false => Ok(()),
+        self.news.drain();
+        let mut machine = self.device.now();
+        if machine.lost {
+            return Err(Error::Absent { what: "it was taken away".to_owned() });
         }
+        machine.change = match machine.change {
+            Some(0) => {
+                machine.link = !machine.link;
+                None
+            }
+            other => other.map(|looks| looks - 1),
+        };
+        Ok(())
     }
 }
 
@@ -573,6 +599,27 @@ fn a_port_has_the_address_that_its_device_says() {
     let port = bench.open(&device, "mac=02:00:00:00:00:01", 1).expect("a port");
     assert_eq!(port.control.mac(), [2, 0, 0, 0, 0, 1]);
     assert!(!device.now().features.contains(Features::NET_MAC), "its own is not used");
+    drop(port.stop());
+}
+
+/// Whichever look finds it: the one that the news wakes, or the one before the next sleep.
+#[test]
+fn a_link_state_of_the_device_is_the_ports() {
+    let (bench, device) = (Bench::new(1024), InProcess::new(1));
+    let config = PortConfig { mtu: 1400, ..PortConfig::default() };
+    let made = configure(bench.probe(&device, "queues=1").expect("a device"), config).expect("it can");
+    let port = made.start(&bench.pool).map_err(|error| error.error).expect("a port");
+    assert_eq!(device.now().mtu, 1400);
+    let mut up = true;
+    for looks in [0, 1, 0, 1, 1, 0] {
+        assert_eq!(port.control.link().up, up);
+        let mut machine = device.now();
+        machine.change = Some(looks);
+        machine.news.signal();
+        drop(machine);
+        up = !up;
+        wait_until("the link changes", || port.control.link().up == up);
+    }
     drop(port.stop());
 }
 

@@ -224,7 +224,7 @@ fn xdp_socket() -> Finding {
 
 fn vhost_net() -> Finding {
     const PATH: &str = "/dev/vhost-net";
-    let purpose = "only needed for the kernel as a backend, which no port here is yet";
+    let purpose = "only needed for net_virtio_user with path=/dev/vhost-net";
     let poor = |status, error, fix: &str| {
         Finding::poor("vhost-net", status, format!("{PATH}: {error}; {purpose}"), fix)
     };

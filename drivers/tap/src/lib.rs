@@ -39,7 +39,8 @@ pub use tx::TxLoss;
 
 use control::{TapControl, Trouble};
 use linecard_net::ether::LONGEST_FRAME;
-use linecard_netdev::{Interface, refusal, tun};
+use linecard_netdev::tun::Queues;
+use linecard_netdev::{Interface, refusal, tap, tun};
 use linecard_pmd::args::DevArgs;
 use linecard_pmd::config::{PortConfig, StartError};
 use linecard_pmd::error::Error;
@@ -133,7 +134,7 @@ pub enum NoTap {
 pub fn try_interface() -> Result<(), NoTap> {
     let fd = tun::open().map_err(NoTap::Device)?;
     // It vanishes with its descriptor.
-    tun::attach(fd.as_fd(), "lcdoctor%d", true).map(drop).map_err(NoTap::Interface)
+    tun::make(fd.as_fd(), "lcdoctor%d", Queues::Many).map(drop).map_err(NoTap::Interface)
 }
 
 struct Tap {
@@ -228,7 +229,7 @@ impl Tap {
         let count = usize::from(config.rx_queues);
         if self.opened.passed.is_empty() {
             let fresh = || -> Result<_, Error> {
-                let fd = open::descriptor(&self.name, &self.settings.namespace)?;
+                let fd = tap::descriptor(&self.name, &self.settings.namespace)?;
                 open::attach(&self.name, &fd, &self.opened.name)?;
                 Ok(Arc::new(fd))
             };

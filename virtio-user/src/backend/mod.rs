@@ -5,9 +5,10 @@
 //! ```text
 //!   connect      Connect::connect                                a device, and what it offers
 //!   negotiate    set_status · set_features · status              acknowledge, driver, features-ok
+//!                set_mtu
 //!   prepare      set_call (each ring) · set_memory
 //!   start        start_ring (each) · enable_ring (those in use) · set_status driver-ok · sync
-//!   run          look, whenever `watched` is ready · set_memory, when memory comes or goes
+//!   run          look · link_up, whenever `watched` is ready · set_memory, when memory comes or goes
 //!   stop         stop_ring (each) · set_status 0 · drop
 //! ```
 //!
@@ -306,6 +307,16 @@ pub trait Backend: Send {
         Ok(false)
     }
 
+    /// Says how long the packets of the port may be, in bytes without their Ethernet header. Does nothing unless said
+    /// otherwise.
+    ///
+    /// # Errors
+    /// The device is lost, or sends longer ones and cannot be told not to.
+    fn set_mtu(&mut self, mtu: u16) -> Result<(), Error> {
+        let _ = mtu;
+        Ok(())
+    }
+
     /// Shares memory. When this returns the device reaches all that is shared, and nothing that is gone.
     ///
     /// # Errors
@@ -343,6 +354,12 @@ pub trait Backend: Send {
     /// The device is lost.
     fn sync(&mut self) -> Result<(), Error> {
         Ok(())
+    }
+
+    /// Whether the device's own link is up, as of the last [`look`](Self::look): packets pass when it is and the port has
+    /// the device. `true` unless said otherwise.
+    fn link_up(&self) -> bool {
+        true
     }
 
     /// What becomes ready when something happened to the device; `None` when it tells in no such way.

@@ -17,7 +17,7 @@ const MAX_PATH: usize = 107;
 /// A socket, and the port's part in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
-    pub(crate) path: PathBuf,
+    path: PathBuf,
     pub(crate) server: bool,
     /// Whom the socket of a server lets in.
     access: Access,
@@ -25,8 +25,7 @@ pub(crate) struct Place {
 
 impl Place {
     /// Reads what is about the socket.
-    pub(crate) fn parse(args: &DevArgs) -> Result<Self, PmdError> {
-        let path = PathBuf::from(args.required("path")?);
+    pub(crate) fn parse(args: &DevArgs, path: PathBuf) -> Result<Self, PmdError> {
         let server = args.flag("server")?.unwrap_or(false);
         let access = access(args, server)?;
         if path.as_os_str().len() > MAX_PATH {

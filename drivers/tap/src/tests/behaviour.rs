@@ -190,7 +190,7 @@ fn passed_descriptors_need_no_name() {
     let fds = lab.run(|| {
         [0, 1].map(|_| {
             let fd = tun::open().expect("root");
-            tun::attach(fd.as_fd(), "given", false).expect("root");
+            tun::attach(fd.as_fd(), "given", tun::Queues::Many).expect("root");
             fd.into_raw_fd()
         })
     });
@@ -230,7 +230,7 @@ fn whoever_keeps_a_copy_of_a_descriptor_cannot_make_the_port_wait() {
     let bench = Bench::new();
     let kept = lab.run(|| {
         let fd = tun::open().expect("root");
-        tun::attach(fd.as_fd(), "given", false).expect("root");
+        tun::attach(fd.as_fd(), "given", tun::Queues::Many).expect("root");
         fd
     });
     lab.ip("link set dev given up");

@@ -1,0 +1,144 @@
+//! Getting at a tap interface, for any driver whose other end is the kernel's stack: made, taken over, or passed by
+//! descriptor. What fails says so in a sentence.
+//!
+//! ```
+//! use linecard_netdev::{Namespace, tap, tun::Queues};
+//! # fn example() -> Result<(), linecard_pmd::Error> {
+//! let queue = tap::descriptor("net_tap0", &Namespace::default())?;
+//! let name = tap::attach("net_tap0", &queue, "lc0", Queues::Many)?;
+//! assert_eq!(name, "lc0");
+//! # Ok(())
+//! # }
+//! ```
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use linecard_pmd::args::DevArgs;
+use linecard_pmd::error::Error;
+
+use super::{Facts, Namespace, check_name, refusal, tun};
+use tun::Queues;
+
+/// Attributes of a tun interface (`linux/if_link.h`, `IFLA_TUN_…`).
+const TUN_TYPE: u16 = 3;
+const TUN_MULTI_QUEUE: u16 = 7;
+const TUN_QUEUES: [u16; 2] = [8, 9];
+
+/// Refuses what cannot be the name of an interface that is to be made; `%d` is a number that the kernel chooses.
+///
+/// # Errors
+/// As [`check_name`], and a `%` elsewhere.
+pub fn check_template(args: &DevArgs, name: &str) -> Result<(), Error> {
+    check_name(args.name(), name)?;
+    if name.matches('%').count() > usize::from(name.contains("%d")) {
+        let remedy = "write %d at most once, where the kernel is to put a number";
+        return Err(args.problem(format!("'iface={name}' is not possible"), remedy));
+    }
+    Ok(())
+}
+
+/// The descriptor numbers of the argument `key`, as in `3:4`; none where it is not there.
+///
+/// # Errors
+/// Something else than numbers above 2, or one twice.
+pub fn numbers(args: &DevArgs, key: &'static str) -> Result<Vec<i32>, Error> {
+    let Some(text) = args.value(key) else { return Ok(Vec::new()) };
+    let numbers: Vec<i32> = text.split(':').map_while(|piece| piece.parse().ok()).collect();
+    let good = numbers.len() == text.split(':').count() && numbers.iter().all(|fd| *fd > 2);
+    let twice = numbers.iter().enumerate().any(|(i, fd)| numbers[..i].contains(fd));
+    if !good || twice {
+        let remedy = format!("give the numbers of open descriptors, each once, as in {key}=3:4");
+        return Err(args.problem(format!("'{key}={text}' is not possible"), remedy));
+    }
+    Ok(numbers)
+}
+
+/// A fresh descriptor of the tun device, in a namespace.
+///
+/// # Errors
+/// The device is missing or closed to this user; the namespace cannot be entered.
+pub fn descriptor(port: &str, namespace: &Namespace) -> Result<OwnedFd, Error> {
+    namespace.enter(port, tun::open)?.map_err(|error| {
+        let missing = matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENXIO | libc::ENODEV));
+        let action = format!("opening {}", tun::DEVICE);
+        if missing {
+            let remedy = "load it with 'modprobe tun', or give the container --device /dev/net/tun";
+            return Error::System { port: port.into(), action, source: error, remedy: remedy.into() };
+        }
+        refusal(port, &action, error)
+    })
+}
+
+/// Attaches one more queue to an interface that is there.
+///
+/// # Errors
+/// The kernel refuses: no permission, another program has it, too many queues.
+pub fn attach(port: &str, fd: &OwnedFd, name: &str, queues: Queues) -> Result<String, Error> {
+    tun::attach(fd.as_fd(), name, queues).map_err(|error| match error.raw_os_error() {
+        Some(libc::E2BIG) => Error::System {
+            port: port.into(),
+            action: format!("adding a queue to interface {name}"),
+            source: error,
+            remedy: "ask for fewer queues".into(),
+        },
+        _ => refusal(port, &format!("opening the interface {name}"), error),
+    })
+}
+
+/// Whether an interface that somebody made before can be taken over with so many queues; the kind that it is of.
+///
+/// # Errors
+/// It is no tap interface, has one queue only, or another program has it.
+pub fn usable(port: &str, facts: &Facts, wanted: Queues) -> Result<Queues, Error> {
+    let name = &facts.name;
+    let problem =
+        |problem: String, remedy: String| Err(Error::Argument { device: port.into(), problem, remedy });
+    if facts.driver != "tun" || facts.datum(TUN_TYPE) != Some(libc::IFF_TAP.cast_unsigned()) {
+        let kind = match facts.driver.as_str() {
+            "" => "no tap interface".to_owned(),
+            "tun" => "a tun interface, not a tap interface".to_owned(),
+            other => format!("a {other} interface, not a tap interface"),
+        };
+        return problem(format!("'{name}' is {kind}"), "choose another name with iface=".into());
+    }
+    let has = if facts.datum(TUN_MULTI_QUEUE) == Some(0) { Queues::One } else { Queues::Many };
+    if (has, wanted) == (Queues::One, Queues::Many) {
+        let remedy = format!("make it with 'ip tuntap add dev {name} mode tap multi_queue vnet_hdr'");
+        return problem(format!("'{name}' is a tap interface of one queue only"), remedy);
+    }
+    if TUN_QUEUES.iter().any(|queues| facts.datum(*queues).is_some_and(|count| count > 0)) {
+        let remedy = "end that program, or choose another name with iface=".into();
+        return problem(format!("another program uses the interface '{name}'"), remedy);
+    }
+    Ok(has)
+}
+
+/// Takes over the descriptors that the argument `key` names, all queues of one tap interface; the interface's name.
+///
+/// # Errors
+/// There is no such descriptor, it is no queue of a tap interface in the shape that is needed, or of another one.
+///
+/// # Safety
+/// Nobody else in this process uses the descriptors of those numbers, or closes them.
+pub unsafe fn passed(port: &str, key: &str, numbers: &[i32]) -> Result<(String, Vec<OwnedFd>), Error> {
+    let problem = |number: i32, problem: String| Error::Argument {
+        device: port.into(),
+        problem: format!("{key}={number} cannot be used: {problem}"),
+        remedy: "pass descriptors of /dev/net/tun, each attached to one tap interface by TUNSETIFF".into(),
+    };
+    let system = |number: i32| move |error: io::Error| problem(number, error.to_string());
+    let (mut name, mut queues) = (String::new(), Vec::new());
+    for &number in numbers {
+        // SAFETY: the caller says that it is nobody else's.
+        let fd = unsafe { tun::take(number) }.map_err(system(number))?;
+        let found = tun::attached(fd.as_fd()).map_err(|text| problem(number, text))?;
+        if !name.is_empty() && found != name {
+            return Err(problem(number, format!("it is a queue of {found}, the one before of {name}")));
+        }
+        tun::prepare(fd.as_fd()).map_err(system(number))?;
+        name = found;
+        queues.push(fd);
+    }
+    Ok((name, queues))
+}

@@ -1,0 +1,491 @@
+//! The kernel of a guest as the backend: `net_virtio_user` over `/dev/vhost-net`, with a tap interface of the guest's own
+//! stack at the other end. ARP, ICMP, UDP and TCP pass, one queue pair and two, with and without offloads; every byte of the
+//! payloads is compared.
+//!
+//! ```text
+//!   guest  linecard testpmd ── net_virtio_user0 ── /dev/vhost-net ── lc0 ── its stack
+//!                           ── net_virtio_user1 ── /dev/vhost-net ── lc1 ── its stack, in another namespace
+//! ```
+
+mod support;
+
+use std::path::Path;
+
+use support::guest::{Guest, Parts};
+use support::{Scratch, on_path, skip};
+
+/// Bytes of each stream.
+const STREAM_KIB: usize = 2000;
+
+/// One testpmd at a time: `pmd ARGUMENTS` starts it, `type_in LINE` types, `printed TEXT` waits for what it prints from then
+/// on. `tell LINE TEXT` is both.
+const FUNCTIONS: &str = r#"
+pmd() {
+  rm -f /tmp/in /tmp/out; mkfifo /tmp/in; : > /tmp/out; chmod 666 /tmp/in /tmp/out
+  echo testpmd "$@" > /tmp/arguments
+  case $AS in checks*) program=$AS; set --;; *) program="$AS linecard testpmd";; esac
+  ( $program "$@" < /tmp/in >> /tmp/out 2>&1; echo "EXIT $?" >> /tmp/out ) &
+  exec 9> /tmp/in
+}
+printed() {
+  tries=0
+  until grep -q -e "$1" /tmp/out; do
+    sleep 0.1; tries=$((tries+1))
+    [ $tries -lt 300 ] || { echo "'$1' was not printed:"; cat /tmp/out; return 1; }
+  done
+}
+tell() { : > /tmp/out; echo "$1" >&9; printed "$2"; }
+until_good() { tries=0; until eval "$1" > /dev/null 2>&1; do sleep 0.1; tries=$((tries+1)); [ $tries -lt 300 ] || { eval "$1"; return 1; }; done; }
+single() { # arguments of the one port
+  vdev=net_virtio_user0,path=/dev/vhost-net,$1; shift
+  pmd -l 0,1 --no-huge -m 32 --vdev $vdev -- -i --forward-mode=icmpecho --total-num-mbufs=4096 "$@"
+  printed testpmd && tell start 'icmpecho packet forwarding'
+}
+as_user() { su user -c "$*"; }
+refused() { # arguments of a device that is not to be had
+  ip link > /tmp/before
+  $AS linecard testpmd -l 0,1 --no-huge -m 32 --vdev "$1" -- --total-num-mbufs=4096 < /dev/null > /tmp/refused 2>&1 && return 1
+  ip link > /tmp/after; cmp /tmp/before /tmp/after || return 1
+  grep net_virtio_user0 /tmp/refused
+}
+link() {
+  asked=0
+  until tell 'show port info 0' 'Link status:' && grep -q "Link status: $1" /tmp/out; do
+    sleep 0.1; asked=$((asked+1))
+    [ $asked -lt 300 ] || { cat /tmp/out; return 1; }
+  done
+}
+finish() { echo quit >&9; exec 9>&-; printed '^EXIT'; grep -q '^EXIT 0' /tmp/out || { cat /tmp/out; return 1; }; }
+echoes() {
+  ping -c 3 -i 0.2 -W 5 -s $1 10.0.0.2 > /tmp/ping 2>&1
+  grep '3 packets transmitted, 3 packets received' /tmp/ping || { cat /tmp/ping /tmp/out; ip addr; return 1; }
+}
+xstat() { : > /tmp/out; echo "show port xstats $1" >&9; printed "$2:"; sed -n "s/.*$2: //p" /tmp/out; }
+datagram() { bash -c 'exec 3<>/dev/udp/10.0.0.2/7; head -c 1200 /dev/urandom > /tmp/sent; cat /tmp/sent >&3; timeout 10 head -c 1200 <&3 > /tmp/got; cmp /tmp/sent /tmp/got'; }
+datagrams() { n=0; while [ $n -lt $1 ]; do datagram || return 1; n=$((n+1)); done; }
+inside() { nsenter -t $OTHER -n "$@"; }
+stream() {
+  head -c ${KIB}k /dev/urandom > /tmp/sent
+  $receiver nc -l -p 5000 -e dd of=/tmp/got bs=64k 2>/dev/null & listener=$!
+  until $receiver netstat -tln | grep -q :5000; do sleep 0.1; done
+  $sender timeout 60 nc $1 5000 -e dd if=/tmp/sent bs=64k 2>/dev/null
+  wait $listener
+  cmp /tmp/sent /tmp/got; same=$?; rm -f /tmp/got; return $same
+}
+bad_sums() { $1 grep Tcp: /proc/net/snmp | tail -1 | awk '{print $15}'; }
+"#;
+
+/// A guest with two processors that has this program, its tests, and a shell that can send datagrams.
+fn guest(test: &str, scratch: &Scratch) -> Option<Guest> {
+    with_parts(test, scratch, Parts::find_vhost(test)?, &[("bash", "bash"), ("ip", "iproute2")])
+}
+
+fn with_parts(test: &str, scratch: &Scratch, parts: Parts, programs: &[(&str, &str)]) -> Option<Guest> {
+    let mut parts = parts.with_program(Path::new(env!("CARGO_BIN_EXE_linecard")), scratch.path());
+    for &(program, package) in programs {
+        // Not on the path of ordinary users.
+        let usual = Path::new("/usr/sbin").join(program);
+        let Some(path) = on_path(program).or_else(|| usual.is_file().then_some(usual)) else {
+            skip(test, &format!("{program} is not installed (apt-get install {package})"));
+            return None;
+        };
+        // busybox has an `ip` of its own; this one takes more than two letters of its name for a command.
+        let name = if program == "ip" { "i2" } else { program };
+        parts = parts.with_program_as(name, &path, scratch.path());
+    }
+    let parts = parts.with_checks(scratch.path());
+    let devices = ["-smp".to_owned(), "2".to_owned()];
+    let functions = FUNCTIONS.replace("${KIB}", &STREAM_KIB.to_string());
+    Some(Guest::with_shell(&parts, scratch.path(), &functions, &devices))
+}
+
+/// Starts testpmd with two ports over vhost-net that have so many queue pairs.
+fn start(guest: &mut Guest, queues: u16, offloads: bool) {
+    let vdev =
+        |port| format!("--vdev net_virtio_user{port},path=/dev/vhost-net,iface=lc{port},queues={queues}");
+    let flags = if offloads { "--enable-rx-cksum --enable-lro --tx-offloads=0x2e" } else { "" };
+    guest.must(&format!(
+        "pmd -l 0,1 --no-huge -m 64 {} {} -- -i --forward-mode=icmpecho --rxq={queues} --txq={queues} --total-num-mbufs=8192 {flags}",
+        vdev(0),
+        vdev(1)
+    ));
+    guest.must("printed testpmd");
+    guest.must("tell start 'icmpecho packet forwarding'");
+    guest.must("ip addr add 10.0.0.1/24 dev lc0");
+}
+
+/// Forwards between these ports in this mode from now on; one alone gets back what it sends.
+fn forward(guest: &mut Guest, ports: &str, mode: &str) {
+    guest.must(&format!("tell stop 'Accumulated'; echo 'set portlist {ports}' >&9"));
+    guest.must(&format!(
+        "echo 'set fwd {mode}' >&9; echo 'clear port xstats all' >&9; tell start '{mode} packet forwarding'"
+    ));
+}
+
+#[track_caller]
+fn number(guest: &mut Guest, port: u16, name: &str) -> u64 {
+    let text = guest.must(&format!("xstat {port} {name}"));
+    text.trim().parse().unwrap_or_else(|_| panic!("{name}: '{text}'\n{}", guest.transcript()))
+}
+
+#[test]
+fn a_kernels_stack_exchanges_packets_with_testpmd() {
+    let test = "a_kernels_stack_exchanges_packets_with_testpmd";
+    let scratch = Scratch::new(test);
+    let Some(mut guest) = guest(test, &scratch) else { return };
+    for (queues, offloads) in [(1, false), (1, true), (2, false), (2, true)] {
+        let what = format!("queues={queues}, offloads {offloads}");
+        start(&mut guest, queues, offloads);
+        let features = guest.must("tell 'show port info 0' 'Link status: up'; cat /tmp/out");
+        assert_eq!(features.contains("NET_GUEST_CSUM"), offloads, "{what}: {features}");
+        assert_eq!(features.contains("NET_MQ"), queues > 1, "{what}: {features}");
+        assert!(features.contains("vhost-net, interface lc0"), "{what}: {features}");
+
+        guest.must("echoes 10");
+        guest.must("echoes 1400");
+
+        // What comes from a port goes back to it; each datagram has a port, and so a queue, of its own.
+        forward(&mut guest, "0", "5tswap");
+        guest.must("datagrams 24");
+        let all: Vec<u64> =
+            (0..queues).map(|queue| number(&mut guest, 0, &format!("rx_q{queue}_packets"))).collect();
+        assert!(all.iter().sum::<u64>() >= 24 && all.iter().all(|packets| *packets > 0), "{what}: {all:?}");
+
+        forward(&mut guest, "0,1", "io");
+        guest.must("unshare -n sleep 100000 & OTHER=$!; until_good 'inside true'");
+        guest.must("ip link set lc1 netns $OTHER && inside ip addr add 10.0.0.9/24 dev lc1 && inside ip link set lc1 up");
+        guest.must("sender= receiver=inside stream 10.0.0.9");
+        guest.must("sender=inside receiver= stream 10.0.0.1");
+        assert_eq!(guest.must("bad_sums; bad_sums inside"), "0\n0", "{what}");
+        let (packets, bytes) =
+            (number(&mut guest, 0, "rx_good_packets"), number(&mut guest, 0, "rx_good_bytes"));
+        assert!(bytes > STREAM_KIB as u64 * 1024, "{what}: {bytes}");
+        assert_eq!(bytes / packets > 1514, offloads, "{what}: {packets} packets, {bytes} bytes");
+
+        guest.must("tell stop Accumulated; tell 'port stop all' 'Stopping ports'");
+        let pool = guest.must("tell 'show pool' 'mempool <'; cat /tmp/out");
+        assert!(pool.contains("in_use=0"), "{what}: packets are missing: {pool}");
+        guest.must("finish");
+        guest.must("kill $OTHER; until_good '! ip link show lc0'");
+    }
+    assert_eq!(guest.complaints(), "");
+}
+
+/// Stop and start, link state, address, MTU; an interface that is removed and made again, by the port or by somebody else.
+#[test]
+fn a_port_follows_its_interface() {
+    let test = "a_port_follows_its_interface";
+    let scratch = Scratch::new(test);
+    let Some(mut guest) = guest(test, &scratch) else { return };
+    guest.must("single iface=lc0,mac=02:00:00:00:00:42");
+    assert_eq!(guest.must("cat /sys/class/net/lc0/address"), "02:00:00:00:00:42");
+    guest.must("ip addr add 10.0.0.1/24 dev lc0; link up && echoes 56");
+
+    guest.must("tell stop Accumulated; tell 'port stop all' 'Done'");
+    assert_eq!(guest.must("cat /sys/class/net/lc0/carrier"), "0", "the kernel sees that nobody is there");
+    guest.must("echo 'port config mtu 0 3000' >&9; tell 'port start all' 'Done'; tell start 'icmpecho packet forwarding'");
+    assert_eq!(guest.must("cat /sys/class/net/lc0/carrier /sys/class/net/lc0/mtu"), "1\n3000");
+    guest.must("echoes 2900");
+
+    guest.must("ip link set lc0 down; link down");
+    guest.must("ip link set lc0 up; link up && echoes 56");
+
+    // The port makes its own interface again.
+    guest.must("old=$(cat /sys/class/net/lc0/ifindex); ip link del lc0; until_good '[ $(cat /sys/class/net/lc0/ifindex) != $old ]'");
+    guest.must("ip addr add 10.0.0.1/24 dev lc0; link up && echoes 56");
+    guest.must("finish; until_good '! ip link show lc0'");
+
+    // Somebody else's it waits for.
+    guest.must("i2 tuntap add dev lc1 mode tap; ip link set lc1 up; single iface=lc1; link up");
+    guest.must("ip link del lc1; link down");
+    guest.must("i2 tuntap add dev lc1 mode tap; ip addr add 10.0.0.1/24 dev lc1; ip link set lc1 up; link up && echoes 56");
+    guest.must("finish; ip link show lc1");
+    assert_eq!(guest.complaints(), "");
+}
+
+/// An ordinary user, with an interface that root made for him, or with descriptors that were passed.
+#[test]
+fn a_user_needs_no_capability() {
+    let test = "a_user_needs_no_capability";
+    let scratch = Scratch::new(test);
+    let Some(mut guest) = guest(test, &scratch) else { return };
+    guest.must("chmod 666 /dev/net/tun /dev/vhost-net");
+    guest.must(
+        "i2 tuntap add dev lc0 mode tap user user; ip addr add 10.0.0.1/24 dev lc0; ip link set lc0 up",
+    );
+    guest.must("AS=as_user single iface=lc0,mac=02:00:00:00:00:43; link up && echoes 1400");
+    assert_eq!(guest.must("cat /sys/class/net/lc0/address"), "02:00:00:00:00:43");
+    guest.must("finish; ip link del lc0");
+
+    // Neither device opens: the descriptors do.
+    guest.must("chmod 600 /dev/net/tun /dev/vhost-net");
+    guest.must("AS='checks --exact inside::gives_descriptors_away --ignored --nocapture' single tap_fd=TAPS,vhost_fd=VHOSTS,queues=2 --rxq=2 --txq=2");
+    guest.must("ip addr add 10.0.0.1/24 dev given; link up && echoes 1400");
+    guest.must("tell stop Accumulated; tell 'port stop all' 'Done'; tell 'port start all' 'Done'; tell start 'icmpecho packet forwarding'");
+    guest.must("link up && echoes 1400; finish");
+    assert_eq!(guest.complaints(), "");
+}
+
+/// Memory that a running port's domain gets is the kernel's to read.
+#[test]
+fn memory_grows_under_a_running_port() {
+    let test = "memory_grows_under_a_running_port";
+    let scratch = Scratch::new(test);
+    let Some(mut guest) = guest(test, &scratch) else { return };
+    let output =
+        guest.must("checks --exact inside::sends_from_memory_that_comes_and_goes --ignored --nocapture");
+    assert!(output.contains("1 passed"), "{output}");
+}
+
+#[test]
+fn what_the_kernel_refuses_is_said() {
+    let test = "what_the_kernel_refuses_is_said";
+    let scratch = Scratch::new(test);
+    let Some(mut guest) = guest(test, &scratch) else { return };
+    let mut refused = |before: &str, arguments: &str, parts: &[&str]| {
+        guest.must(before);
+        let message = guest.must(&format!("refused net_virtio_user0,{arguments}"));
+        assert!(message.lines().count() == 1 && message.contains("; "), "a problem and a remedy: {message}");
+        parts.iter().for_each(|part| assert!(message.contains(part), "{part}: {message}"));
+    };
+    let device = "path=/dev/vhost-net";
+    let with = |more: &str| format!("{device},{more}");
+    refused(
+        "true",
+        "path=/dev/null",
+        &["'/dev/null' is neither a vhost-net nor a vhost-vdpa device", "give path=/dev/vhost-net"],
+    );
+    refused("true", &with("iface=lo"), &["'lo' is no tap interface", "iface="]);
+    refused("true", &with("tap_fd=99"), &["tap_fd=99 cannot be used"]);
+    refused("true", &with("vhost_fd=99"), &["vhost_fd=99", "Bad file descriptor"]);
+    refused(
+        "i2 tuntap add dev one mode tap",
+        &with("iface=one,queues=2"),
+        &[
+            "'one' is a tap interface of one queue only",
+            "ip tuntap add dev one mode tap multi_queue vnet_hdr",
+        ],
+    );
+    refused("single iface=one", &with("iface=one"), &["opening the interface one", "somebody else uses it"]);
+    let denied = &["opening /dev/vhost-net: Permission denied", "or pass open descriptors with vhost_fd="];
+    refused(
+        "finish; chmod 600 /dev/vhost-net; chmod 666 /dev/net/tun; AS=as_user",
+        &with("iface=new"),
+        denied,
+    );
+    refused(
+        "chmod 666 /dev/vhost-net",
+        &with("iface=new,queues=2"),
+        &["making the interface new", "ip tuntap add dev new mode tap vnet_hdr multi_queue user USER"],
+    );
+    let full = &["2 memory segments to share, the backend takes 1"];
+    let again =
+        "AS=; rmmod vhost_net vhost; insmod /mods/vhost.ko max_mem_regions=1; insmod /mods/vhost_net.ko";
+    refused(again, device, full);
+    refused("rmmod vhost_net", device, &["opening /dev/vhost-net", "modprobe vhost_net"]);
+    assert_eq!(guest.complaints(), "");
+}
+
+/// A vDPA device: a process of the guest's own behind VDUSE, which sends back what it gets.
+#[test]
+fn a_vdpa_device_carries_packets() {
+    let test = "a_vdpa_device_carries_packets";
+    let scratch = Scratch::new(test);
+    let Some(parts) = Parts::find_vdpa(test) else { return };
+    let Some(mut guest) = with_parts(test, &scratch, parts, &[("vdpa", "iproute2")]) else { return };
+    guest.must("checks --exact inside::is_a_network_device --ignored --nocapture > /tmp/device 2>&1 & until_good '[ -e /dev/vduse/net0 ]'");
+    guest.must("until_good 'vdpa dev add name net0 mgmtdev vduse'; until_good '[ -e /dev/vhost-vdpa-0 ]'");
+    let mut refused = |before: &str, arguments: &str, parts: &[&str]| {
+        guest.must(before);
+        let message = guest.must(&format!("refused net_virtio_user0,{arguments}"));
+        assert!(message.lines().count() == 1 && message.contains("; "), "a problem and a remedy: {message}");
+        parts.iter().for_each(|part| assert!(message.contains(part), "{part}: {message}"));
+    };
+    let device = "path=/dev/vhost-vdpa-0";
+    refused("true", "path=/dev/vhost-vdpa-9", &["opening /dev/vhost-vdpa-9", "vdpa dev show"]);
+    refused(
+        "true",
+        &format!("{device},queue_size=2048"),
+        &["a queue_size of 2048 asked, the device takes 1024"],
+    );
+    let denied = &["opening /dev/vhost-vdpa-0: Permission denied"];
+    refused("chmod 600 /dev/vhost-vdpa-0; AS=as_user", device, denied);
+    guest.must("AS=");
+    for options in ["packed_vq=1", "packed_vq=0", "packed_vq=0,mrg_rxbuf=0", "packed_vq=1,mrg_rxbuf=0"] {
+        let output = guest.must(&format!(
+            "OPTIONS={options} checks --exact inside::proves_packets_over_vdpa --ignored --nocapture; code=$?; cat /tmp/device; [ $code = 0 ]"
+        ));
+        assert!(output.contains("1 passed"), "{options}: {output}");
+    }
+    assert_eq!(guest.complaints(), "");
+}
+
+/// What the tests above run in the guest.
+mod inside {
+    use std::net::UdpSocket;
+    use std::os::fd::{AsRawFd, OwnedFd};
+    use std::os::unix::process::CommandExt;
+    use std::process::Command;
+    use std::time::Duration;
+
+    use linecard::eal::EalArgs;
+    use linecard::mempool::{Burst, Pool, PoolConfig};
+    use linecard::netdev::{Interface, Namespace, tap, tun};
+    use linecard::pmd::PortConfig;
+    use linecard::pmd::offload::Offloads;
+    use linecard_lab::wait_until;
+
+    use super::support::ours::{Ours, SIZES};
+    use super::support::vduse::{MAC, MTU, Vduse};
+
+    /// While it is there the device's link is down.
+    const UNPLUGGED: &str = "/tmp/unplugged";
+
+    #[test]
+    #[ignore = "run by a_vdpa_device_carries_packets, in a guest"]
+    fn is_a_network_device() {
+        Vduse::make("net0", std::path::Path::new(UNPLUGGED)).serve();
+    }
+
+    /// Twice: the device is reset in between. Then with memory that comes while packets pass, and with the link down and up.
+    #[test]
+    #[ignore = "run by a_vdpa_device_carries_packets, in a guest"]
+    fn proves_packets_over_vdpa() {
+        linecard_apps_common::log::start(&EalArgs::default(), "info").expect("a level");
+        let options = std::env::var("OPTIONS").expect("the shell gives them");
+        let vdev = format!("net_virtio_user0,path=/dev/vhost-vdpa-0,queue_size=256,{options}");
+        for _ in 0..2 {
+            let mut ours = Ours::start(&vdev);
+            ours.wait_for_link(true);
+            let features = ours.port.control.features();
+            assert_eq!(features.contains("RING_PACKED"), options.contains("packed_vq=1"), "{features}");
+            assert!(features.contains("vDPA, /dev/vhost-vdpa-0"), "{features}");
+            assert_eq!((ours.port.control.mac(), ours.port.control.mtu()), (MAC, 1500));
+            let report = ours.prove(2000, SIZES);
+            assert!(report.is_perfect(), "{report:?}");
+            let pools: Vec<Pool> = (0..4)
+                .map(|_| {
+                    let config = PoolConfig { packets: 1024, cache: 32, ..PoolConfig::default() };
+                    let pool = Pool::new(ours.pool.domain(), config).expect("a pool");
+                    let mut burst = Burst::new();
+                    assert!(pool.get_bulk(&mut burst, 1));
+                    burst[0].append(1000).expect("room").fill(0x5a);
+                    wait_until("it is sent", || ours.port.tx[0].tx_burst(&mut burst) == 1);
+                    let back = ours.receive(1);
+                    assert_eq!(back, [vec![0x5a; 1000]]);
+                    wait_until("it is home", || {
+                        ours.port.tx[0].reclaim();
+                        pool.stats().in_use == 0
+                    });
+                    pool
+                })
+                .collect();
+            drop(pools);
+            std::fs::write(UNPLUGGED, "").expect("a file");
+            ours.wait_for_link(false);
+            std::fs::remove_file(UNPLUGGED).expect("it is there");
+            ours.wait_for_link(true);
+            let report = ours.prove(500, SIZES);
+            assert!(report.is_perfect(), "{report:?}");
+            ours.stop();
+        }
+        if options.contains("mrg_rxbuf=0") {
+            // Such a port has no packets of that length whatever the device has.
+            return;
+        }
+        let error = Ours::refusal(&vdev, PortConfig { mtu: MTU + 1, ..PortConfig::default() });
+        assert!(error.contains("an MTU of 4001 asked, the device has 4000"), "{error}");
+    }
+
+    /// Becomes the program that the shell named, as an ordinary user, with queues of an interface and devices for them.
+    #[test]
+    #[ignore = "run by a_user_needs_no_capability, in a guest"]
+    fn gives_descriptors_away() {
+        let here = Namespace::default();
+        let queue = |_| {
+            let queue = tap::descriptor("test", &here).expect("root");
+            tap::attach("test", &queue, "given", tun::Queues::Many).expect("root");
+            queue
+        };
+        let device =
+            |_| std::fs::File::options().read(true).write(true).open("/dev/vhost-net").expect("root");
+        let queues = [1, 2].map(queue);
+        let devices: [OwnedFd; 2] = [1, 2].map(device).map(Into::into);
+        Interface::find("test", &here, "given").and_then(|given| given.set_up(true)).expect("root");
+        let numbers = |fds: &[OwnedFd]| {
+            fds.iter()
+                .for_each(|fd| rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty()).expect("open"));
+            fds.iter().map(|fd| fd.as_raw_fd().to_string()).collect::<Vec<_>>().join(":")
+        };
+        let arguments = std::fs::read_to_string("/tmp/arguments").expect("the shell wrote it");
+        let arguments = arguments.replace("TAPS", &numbers(&queues)).replace("VHOSTS", &numbers(&devices));
+        panic!(
+            "{}",
+            Command::new("/bin/linecard").args(arguments.split_whitespace()).uid(1000).gid(1000).exec()
+        );
+    }
+
+    /// The kernel reads what is sent from pools that were made, and some given back, while the port runs.
+    #[test]
+    #[ignore = "run by memory_grows_under_a_running_port, in a guest"]
+    fn sends_from_memory_that_comes_and_goes() {
+        let mut ours = Ours::with_eal(
+            &["-m", "128"],
+            "net_virtio_user0,path=/dev/vhost-net,iface=lc0",
+            Offloads::default(),
+        );
+        let lc0 = Interface::find("test", &Namespace::default(), "lc0").expect("it is made");
+        let ip = |arguments: &str| {
+            assert!(Command::new("ip").args(arguments.split(' ')).status().expect("busybox").success());
+        };
+        ip("addr add 10.0.0.1/24 dev lc0");
+        ours.wait_for_link(true);
+        let socket = UdpSocket::bind("10.0.0.1:7").expect("an address of ours");
+        socket.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket");
+        let mac = lc0.facts().expect("it is there").mac.expect("an address");
+        let mut pools: Vec<Pool> = Vec::new();
+        for step in 0..40_u8 {
+            let config = PoolConfig { packets: 2048, cache: 32, ..PoolConfig::default() };
+            let pool = Pool::new(ours.pool.domain(), config).expect("a pool");
+            let payload: Vec<u8> = (0..1000).map(|at: u32| (at as u8).wrapping_mul(31) ^ step).collect();
+            let frame = super::datagram(mac, &payload);
+            let mut burst = Burst::new();
+            assert!(pool.get_bulk(&mut burst, 1));
+            burst[0].append(frame.len()).expect("room").copy_from_slice(&frame);
+            wait_until("it is sent", || ours.port.tx[0].tx_burst(&mut burst) == 1);
+            let mut got = [0; 2000];
+            let (len, _) = socket.recv_from(&mut got).expect("it arrives");
+            assert_eq!(got[..len], payload, "step {step}");
+            wait_until("it is home", || {
+                ours.port.tx[0].reclaim();
+                pool.stats().in_use == 0
+            });
+            pools.push(pool);
+            // One in the middle goes, which leaves a gap.
+            if pools.len() > 6 {
+                pools.remove(3);
+            }
+        }
+        assert!(ours.port.control.link().up);
+        let lost = ours.port.control.xstats();
+        assert!(lost.iter().all(|(name, value)| !name.contains("backend_gone") || *value == 0), "{lost:?}");
+        drop(pools);
+        ours.stop();
+    }
+}
+
+/// A frame from 10.0.0.2, port 7, to 10.0.0.1, port 7; the checksum of its payload is left out, as UDP allows.
+fn datagram(to: [u8; 6], payload: &[u8]) -> Vec<u8> {
+    let udp_len = (8 + payload.len()) as u16;
+    let mut ip = vec![0x45, 0];
+    ip.extend((20 + udp_len).to_be_bytes());
+    ip.extend([0, 0, 0, 0, 64, 17, 0, 0, 10, 0, 0, 2, 10, 0, 0, 1]);
+    let sum: u32 = ip.chunks(2).map(|two| u32::from(u16::from_be_bytes([two[0], two[1]]))).sum();
+    let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+    ip[10..12].copy_from_slice(&sum.to_be_bytes());
+    let mut frame = [&to[..], &[2, 0, 0, 0, 0, 2, 8, 0], &ip, &[0, 7, 0, 7]].concat();
+    frame.extend(udp_len.to_be_bytes());
+    frame.extend([0, 0]);
+    frame.extend(payload);
+    frame
+}

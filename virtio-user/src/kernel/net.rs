@@ -1,0 +1,266 @@
+//! The kernel's stack as the backend: `/dev/vhost-net` moves packets between our rings and the queues of a tap interface
+//! (`linux/vhost.h`, `linux/if_tun.h`).
+//!
+//! ```text
+//!   connect    (each pair: open · VHOST_GET_FEATURES · VHOST_SET_OWNER) · offloads of the tap interface
+//!   agree      VHOST_SET_FEATURES · TUNSETOFFLOAD
+//!   (rings)    VHOST_SET_VRING_CALL · VHOST_SET_MEM_TABLE · VHOST_SET_VRING_{NUM,BASE,ADDR,KICK,ERR}
+//!   enable     VHOST_NET_SET_BACKEND queue
+//!   stop       VHOST_NET_SET_BACKEND -1 · VHOST_GET_VRING_BASE
+//! ```
+//!
+//! As with DPDK each queue pair has a vhost device, and so a kernel thread, of its own. What QEMU adds to vhost-net for a
+//! guest (an address, several queues, offloads) is added here for the port: the kernel's part of the negotiation is about
+//! rings alone.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use linecard_eal::eventfd::EventFd;
+use linecard_netdev::{LinkWatch, Namespace};
+use linecard_virtio::Features;
+
+use super::ioctl::Vhost;
+use super::tap::Tap;
+use super::{events, memory, refused};
+use crate::backend::{Backend, MemoryUpdate, Offer, Phase, RingId, RingSetup, Role, Watched};
+use crate::error::Error;
+
+/// Number of a pair's receive ring at its vhost device.
+const RX: u32 = 0;
+/// Number of its transmit ring.
+const TX: u32 = 1;
+
+/// Features of vhost that are not the driver's: the header that the tap interface adds here (`VHOST_NET_F_VIRTIO_NET_HDR`,
+/// which has `ANY_LAYOUT`'s bit), the dirty log, and translation of addresses.
+const NOT_THE_DRIVERS: Features =
+    Features::ANY_LAYOUT.union(Features::LOG_ALL).union(Features::ACCESS_PLATFORM);
+
+/// What the port and the interface settle between them, without vhost.
+const OURS: Features = Features::NET_MAC.union(Features::NET_MQ);
+
+/// A port's vhost devices, one a queue pair, and the interface behind them.
+#[derive(Debug)]
+pub(super) struct VhostNet {
+    port: String,
+    devices: Vec<Arc<Vhost>>,
+    tap: Arc<Tap>,
+    /// What the rings may have.
+    rings: Features,
+    /// What the interface has beside.
+    offered: Features,
+    /// Pairs whose tap queue is in service for their receive ring.
+    served: Vec<bool>,
+    max_regions: usize,
+    events: events::Events,
+    /// Signalled when the kernel cannot use a ring.
+    broken: EventFd,
+    links: LinkWatch,
+    /// Where nothing tells of the interface.
+    timer: Option<OwnedFd>,
+    up: bool,
+}
+
+impl VhostNet {
+    /// Makes this process the devices' owner, and asks what they and the interface can do.
+    pub(super) fn greet(port: &str, devices: Vec<Arc<Vhost>>, tap: Arc<Tap>) -> Result<Self, Error> {
+        let mut rings = Features::from_bits_retain(u64::MAX);
+        for device in &devices {
+            let features =
+                device.features().map_err(|error| refused("reading the features of vhost-net", error))?;
+            device.set_owner().map_err(|error| refused("taking over the vhost-net device", error))?;
+            rings = rings & Features::from_bits_retain(features);
+        }
+        let system = |source| Error::System { action: "watching the interface", source };
+        let broken = EventFd::new().map_err(system)?;
+        let links = LinkWatch::new(port, &Namespace::default()).map_err(Error::of_interface)?;
+        let events = events::Events::new().map_err(system)?;
+        events.add(&broken).map_err(system)?;
+        events.add(&links).map_err(system)?;
+        let offered = (rings - NOT_THE_DRIVERS) | tap.offloads() | OURS;
+        let mut greeted = Self {
+            port: port.to_owned(),
+            served: vec![false; devices.len()],
+            devices,
+            tap,
+            rings: rings - NOT_THE_DRIVERS,
+            offered,
+            max_regions: memory::max_regions(),
+            events,
+            broken,
+            links,
+            timer: None,
+            up: true,
+        };
+        greeted.look_at_the_interface()?;
+        Ok(greeted)
+    }
+
+    /// Link state and presence of the interface.
+    fn look_at_the_interface(&mut self) -> Result<(), Error> {
+        if !self.tap.is_there() {
+            return Err(Error::Gone { interface: self.tap.name().to_owned() });
+        }
+        let told = self.tap.is_up();
+        self.up = told.unwrap_or(true);
+        if told.is_none() && self.timer.is_none() {
+            tracing::debug!("{}: {} is in another namespace", self.port, self.tap.name());
+            let system = |source| Error::System { action: "watching the interface", source };
+            let timer = events::timer().map_err(system)?;
+            self.events.add(&timer).map_err(system)?;
+            self.timer = Some(timer);
+        }
+        Ok(())
+    }
+
+    /// A ring's device, its number there, and the pair.
+    fn place(&self, ring: RingId) -> Result<(&Vhost, u32, usize), Error> {
+        let (pair, index) = match ring.role() {
+            Role::Receive => (usize::from(ring.queue()), RX),
+            Role::Transmit => (usize::from(ring.queue()), TX),
+            Role::Control => return Err(Error::RingNumber { ring }),
+        };
+        self.devices.get(pair).map(|device| (&**device, index, pair)).ok_or(Error::RingNumber { ring })
+    }
+
+    /// Connects a ring to its queue. What is sent by a pair that does not receive goes through queue 0: the kernel answers a
+    /// flow on the queue that it came from.
+    fn bind(&mut self, ring: RingId) -> Result<(), Error> {
+        let (_, index, pair) = self.place(ring)?;
+        if index == RX {
+            self.tap.serve(pair, true).map_err(|error| refused("adding a queue to the interface", error))?;
+            if let Some(served) = self.served.get_mut(pair) {
+                *served = true;
+            }
+        }
+        let queue = if self.served.get(pair).is_some_and(|served| *served) { pair } else { 0 };
+        let (device, index, _) = self.place(ring)?;
+        device
+            .set_backend(index, self.tap.queue(queue))
+            .map_err(|error| refused("connecting a ring to the interface", error))
+    }
+
+    fn unbind(&mut self, ring: RingId) -> Result<(), Error> {
+        let (device, index, pair) = self.place(ring)?;
+        device.set_backend(index, None).map_err(|error| refused("stopping a ring", error))?;
+        if index == RX
+            && let Some(served) = self.served.get_mut(pair)
+        {
+            *served = false;
+            // It fails when the interface is gone, and with it the queue.
+            let _ = self.tap.serve(pair, false);
+        }
+        Ok(())
+    }
+}
+
+impl Backend for VhostNet {
+    fn offer(&self) -> Offer {
+        let pairs = u16::try_from(self.devices.len()).unwrap_or(u16::MAX);
+        // How many segments make a range is seen when they are there.
+        Offer { features: self.offered, pairs, regions: usize::MAX }
+    }
+
+    fn details(&self) -> String {
+        format!("vhost-net, interface {}", self.tap.name())
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        self.tap.set_carrier(phase == Phase::Running);
+    }
+
+    fn set_mtu(&mut self, mtu: u16) -> Result<(), Error> {
+        self.tap.set_mtu(mtu)
+    }
+
+    fn link_up(&self) -> bool {
+        self.up
+    }
+
+    fn set_features(&mut self, features: Features) -> Result<(), Error> {
+        let rings = (features & self.rings).bits();
+        for device in &self.devices {
+            device
+                .set_features(rings)
+                .map_err(|error| refused("setting the features of vhost-net", error))?;
+        }
+        self.tap
+            .set_offloads(features)
+            .map_err(|error| refused("setting the offloads of the interface", error))
+    }
+
+    /// The address is the interface's: both ends have the same, as with DPDK.
+    fn config(&mut self, offset: u32, bytes: &mut [u8]) -> Result<bool, Error> {
+        let mac = self.tap.mac();
+        let told = mac.get(offset as usize..).and_then(|rest| rest.get(..bytes.len()));
+        if let Some(told) = told {
+            bytes.copy_from_slice(told);
+        }
+        Ok(told.is_some())
+    }
+
+    fn set_memory(&mut self, update: &MemoryUpdate<'_>) -> Result<(), Error> {
+        let ranges = memory::ranges(update.all);
+        if ranges.len() > self.max_regions {
+            return Err(Error::Regions { segments: ranges.len(), max: self.max_regions });
+        }
+        let table = memory::table(&ranges);
+        // The kernel takes it between two packets of a ring, running or not.
+        let set = |device: &Arc<Vhost>| device.set_memory(&table);
+        self.devices.iter().try_for_each(set).map_err(|error| refused("sharing memory with vhost-net", error))
+    }
+
+    fn set_call(&mut self, ring: RingId, call: &EventFd) -> Result<(), Error> {
+        let (device, index, _) = self.place(ring)?;
+        device.set_call(index, call.as_fd()).map_err(|error| refused("setting what a ring calls", error))
+    }
+
+    fn start_ring(&mut self, ring: &RingSetup<'_>) -> Result<(), Error> {
+        let (device, index, _) = self.place(ring.id)?;
+        let setup = || {
+            device.set_size(index, ring.size)?;
+            device.set_base(index, ring.base())?;
+            device.set_addrs(index, ring.addrs)?;
+            device.set_kick(index, ring.kick.as_fd())?;
+            device.set_err(index, self.broken.as_fd())
+        };
+        setup().map_err(|error| refused("telling vhost-net of a ring", error))
+    }
+
+    fn enable_ring(&mut self, ring: RingId, on: bool) -> Result<(), Error> {
+        if on { self.bind(ring) } else { self.unbind(ring) }
+    }
+
+    fn stop_ring(&mut self, ring: RingId) -> Result<u32, Error> {
+        self.unbind(ring)?;
+        let (device, index, _) = self.place(ring)?;
+        device.base(index).map_err(|error| refused("reading where a ring stands", error))
+    }
+
+    fn watched(&self) -> Option<Watched<'_>> {
+        Some(Watched::reading(&self.events))
+    }
+
+    fn look(&mut self) -> Result<(), Error> {
+        if events::take(&self.broken) {
+            return Err(Error::Unusable);
+        }
+        let timed = self.timer.as_ref().is_some_and(events::take);
+        // Both are taken.
+        if self.links.drain() | timed { self.look_at_the_interface() } else { Ok(()) }
+    }
+}
+
+impl Drop for VhostNet {
+    fn drop(&mut self) {
+        self.tap.set_carrier(false);
+        for pair in 0..self.devices.len() {
+            let pair = u16::try_from(pair).unwrap_or(u16::MAX);
+            for ring in [RingId::receive(pair), RingId::transmit(pair)] {
+                let _ = self.unbind(ring);
+            }
+        }
+        // A device that was passed is used again.
+        self.devices.iter().for_each(|device| drop(device.reset_owner()));
+    }
+}

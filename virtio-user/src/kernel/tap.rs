@@ -1,0 +1,241 @@
+//! The tap interface of a vhost-net port: made, taken over, or passed by descriptor. Its queues stay open as long as the
+//! port, so that the interface and its addresses outlive a stop.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use linecard_netdev::tun::Queues;
+use linecard_netdev::{Interface, Namespace, refusal, tap, tun};
+use linecard_pmd::Error as PmdError;
+use linecard_virtio::Features;
+
+use crate::error::Error;
+
+/// What the kernel completes with the first number that is free; DPDK's.
+pub(super) const DEFAULT_NAME: &str = "tap%d";
+
+/// What is to be had of the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Settings {
+    pub(super) port: String,
+    pub(super) iface: String,
+    pub(super) mac: Option<[u8; 6]>,
+    /// Queues to open.
+    pub(super) queues: u16,
+    /// Numbers of descriptors that were passed instead.
+    pub(super) fds: Vec<i32>,
+}
+
+/// How the port came to its interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Origin {
+    /// The port made it; it goes with the port.
+    Made,
+    /// It was there before.
+    TakenOver,
+    /// Its descriptors were passed to this process.
+    Passed,
+}
+
+/// An interface and its queues.
+#[derive(Debug)]
+pub(super) struct Tap {
+    name: String,
+    /// `None` when it is in a namespace that we are not in.
+    interface: Option<Interface>,
+    queues: Vec<OwnedFd>,
+    kind: Queues,
+    origin: Origin,
+    mac: [u8; 6],
+}
+
+impl Tap {
+    /// The interface that `settings` ask for, with queue 0 in service and nobody at our end; nothing is left behind on
+    /// failure.
+    pub(super) fn open(settings: &Settings) -> Result<Self, Error> {
+        let opened = if settings.fds.is_empty() { make(settings) } else { passed(settings) };
+        let mut tap = opened.map_err(Error::of_interface)?;
+        tap.set_carrier(false);
+        tap.settle(settings).map_err(Error::of_interface)?;
+        Ok(tap)
+    }
+
+    /// The same again after the interface was removed: one that the port made is made again under its name, another one
+    /// is waited for.
+    pub(super) fn again(&self, settings: &Settings) -> Result<Self, Error> {
+        let gone = || Error::Gone { interface: self.name.clone() };
+        let found = || Interface::find(&settings.port, &Namespace::default(), &self.name).is_ok();
+        if self.origin == Origin::Passed || (self.origin == Origin::TakenOver && !found()) {
+            return Err(gone());
+        }
+        let tap = Self::open(&Settings { iface: self.name.clone(), ..settings.clone() })?;
+        Ok(Self { origin: self.origin, ..tap })
+    }
+
+    /// Address, queues in reserve, and up if it is ours.
+    fn settle(&mut self, settings: &Settings) -> Result<(), PmdError> {
+        let Some(first) = self.queues.first() else { return Ok(()) };
+        let refused = |action: &str, error| {
+            refusal(&settings.port, &format!("{action} the interface {}", self.name), error)
+        };
+        if let Some(mac) = settings.mac {
+            tun::set_mac(first.as_fd(), mac).map_err(|error| refused("setting the address of", error))?;
+        }
+        self.mac = tun::mac(first.as_fd()).map_err(|error| refused("reading the address of", error))?;
+        for queue in 1..self.queues.len() {
+            self.serve(queue, false).map_err(|error| refused("keeping a queue of", error))?;
+        }
+        match &self.interface {
+            Some(interface) if self.origin == Origin::Made => interface.set_up(true),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn mac(&self) -> [u8; 6] {
+        self.mac
+    }
+
+    /// Queues there are.
+    pub(super) fn len(&self) -> usize {
+        self.queues.len()
+    }
+
+    /// One of them.
+    pub(super) fn queue(&self, queue: usize) -> Option<BorrowedFd<'_>> {
+        self.queues.get(queue).map(AsFd::as_fd)
+    }
+
+    /// Puts a queue into service or takes it out. Queue 0 always is: what has to be asked of the interface is asked there.
+    pub(super) fn serve(&self, queue: usize, on: bool) -> io::Result<()> {
+        match self.queues.get(queue) {
+            Some(fd) if queue > 0 && self.kind == Queues::Many => tun::serve(fd.as_fd(), on),
+            _ => Ok(()),
+        }
+    }
+
+    /// Shows the kernel's stack whether somebody is at our end. Descriptors that were passed are left as they are: whoever
+    /// passed them may use them again.
+    pub(super) fn set_carrier(&self, on: bool) {
+        if self.origin != Origin::Passed
+            && let Some(first) = self.queues.first()
+        {
+            // Linux before 5.0 does not know it, and shows an interface with a carrier always.
+            let _ = tun::set_carrier(first.as_fd(), on);
+        }
+    }
+
+    /// Whether there still is an interface behind the queues, in whatever namespace.
+    pub(super) fn is_there(&self) -> bool {
+        self.queues.first().is_some_and(|first| tun::attached(first.as_fd()).is_ok())
+    }
+
+    /// Whether it is up; `None` when that cannot be asked: it is in another namespace.
+    pub(super) fn is_up(&self) -> Option<bool> {
+        let facts = self.interface.as_ref()?.facts().ok()?;
+        Some(facts.is_up())
+    }
+
+    /// Offloads that both ways of the interface have.
+    pub(super) fn offloads(&self) -> Features {
+        const SEGMENTS: u32 = libc::TUN_F_CSUM | libc::TUN_F_TSO4 | libc::TUN_F_TSO6 | libc::TUN_F_TSO_ECN;
+        const USO: u32 = libc::TUN_F_USO4 | libc::TUN_F_USO6;
+        let known = |bits| self.queue(0).is_some_and(|first| tun::set_offload(first, bits).is_ok());
+        // Kernels before 6.2 do not know segmentation of UDP; asking first tells whether this one does.
+        let uso = known(SEGMENTS | USO);
+        let without = |features: Features, uso_features| features.with(uso_features, uso);
+        let _ = known(0);
+        without(
+            Features::NET_CSUM
+                | Features::NET_GUEST_CSUM
+                | Features::NET_HOST_TSO4
+                | Features::NET_HOST_TSO6
+                | Features::NET_HOST_ECN
+                | Features::NET_GUEST_TSO4
+                | Features::NET_GUEST_TSO6
+                | Features::NET_GUEST_ECN,
+            Features::NET_HOST_USO | Features::NET_GUEST_USO4 | Features::NET_GUEST_USO6,
+        )
+    }
+
+    /// What the kernel's stack may leave to us from now on. What we leave to it needs no word: the header says it.
+    pub(super) fn set_offloads(&self, features: Features) -> io::Result<()> {
+        let bits = [
+            (Features::NET_GUEST_CSUM, libc::TUN_F_CSUM),
+            (Features::NET_GUEST_TSO4, libc::TUN_F_TSO4),
+            (Features::NET_GUEST_TSO6, libc::TUN_F_TSO6),
+            (Features::NET_GUEST_ECN, libc::TUN_F_TSO_ECN),
+            (Features::NET_GUEST_USO4, libc::TUN_F_USO4),
+            (Features::NET_GUEST_USO6, libc::TUN_F_USO6),
+        ];
+        let bits =
+            bits.iter().filter(|(feature, _)| features.contains(*feature)).fold(0, |all, (_, bit)| all | bit);
+        self.queue(0).map_or(Ok(()), |first| tun::set_offload(first, bits))
+    }
+
+    /// Brings the interface to the port's MTU. One that may not be changed will do if its own is not larger.
+    pub(super) fn set_mtu(&self, mtu: u16) -> Result<(), Error> {
+        let Some(interface) = &self.interface else { return Ok(()) };
+        let facts = interface.facts().map_err(Error::of_interface)?;
+        if facts.mtu == u32::from(mtu) {
+            return Ok(());
+        }
+        match interface.set_mtu(mtu.into()) {
+            Err(error) if facts.mtu > u32::from(mtu) => Err(Error::of_interface(error)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn make(settings: &Settings) -> Result<Tap, PmdError> {
+    let (port, here) = (settings.port.as_str(), Namespace::default());
+    let first = tap::descriptor(port, &here)?;
+    let wanted = Queues::for_count(settings.queues);
+    let (name, kind, origin) = match tun::make(first.as_fd(), &settings.iface, wanted) {
+        Ok(name) => (name, wanted, Origin::Made),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST)) => {
+            let existing = Interface::find(port, &here, &settings.iface)?;
+            let kind = tap::usable(port, &existing.facts()?, wanted)?;
+            (tap::attach(port, &first, &settings.iface, kind)?, kind, Origin::TakenOver)
+        }
+        Err(error) => return Err(not_made(settings, wanted, error)),
+    };
+    let mut queues = vec![first];
+    for _ in 1..settings.queues {
+        let queue = tap::descriptor(port, &here)?;
+        tap::attach(port, &queue, &name, kind)?;
+        queues.push(queue);
+    }
+    let interface = Interface::find(port, &here, &name)?;
+    Ok(Tap { name, interface: Some(interface), queues, kind, origin, mac: [0; 6] })
+}
+
+fn not_made(settings: &Settings, wanted: Queues, error: io::Error) -> PmdError {
+    let action = format!("making the interface {}", settings.iface);
+    if !matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES)) {
+        return refusal(&settings.port, &action, error);
+    }
+    let name = if settings.iface.contains('%') { "lc0" } else { &settings.iface };
+    let many = if wanted == Queues::Many { " multi_queue" } else { "" };
+    let remedy = format!(
+        "have root make it once, 'ip tuntap add dev {name} mode tap vnet_hdr{many} user USER', and give iface={name}; or pass descriptors with tap_fd="
+    );
+    PmdError::System { port: settings.port.clone(), action, source: error, remedy }
+}
+
+fn passed(settings: &Settings) -> Result<Tap, PmdError> {
+    let port = settings.port.as_str();
+    // SAFETY: the user said that these descriptors are meant for this port alone, and the arguments name each once.
+    let (name, queues) = unsafe { tap::passed(port, "tap_fd", &settings.fds) }?;
+    let mac = queues.first().and_then(|first| tun::mac(first.as_fd()).ok());
+    // An interface of that name may be another one, in our namespace, than that of the descriptor.
+    let interface = Interface::find(port, &Namespace::default(), &name).ok();
+    let ours = |interface: &Interface| interface.facts().is_ok_and(|facts| facts.mac == mac);
+    let interface = interface.filter(ours);
+    // Of one queue only there is no other to take out of service.
+    let kind = Queues::for_count(u16::try_from(queues.len()).unwrap_or(u16::MAX));
+    Ok(Tap { name, interface, queues, kind, origin: Origin::Passed, mac: mac.unwrap_or_default() })
+}

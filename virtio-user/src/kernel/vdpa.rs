@@ -1,0 +1,327 @@
+//! A vDPA device as the backend: `/dev/vhost-vdpa-N`, a network device in hardware or in a process behind VDUSE, whose rings
+//! are virtio's (`linux/vhost.h`, `VHOST_VDPA_…`).
+//!
+//! ```text
+//!   connect    open · VHOST_SET_OWNER · VHOST_GET/SET_BACKEND_FEATURES · VHOST_GET_FEATURES
+//!   agree      VHOST_VDPA_SET_STATUS · VHOST_SET_FEATURES · VHOST_VDPA_GET_STATUS
+//!   (rings)    VHOST_SET_VRING_CALL · IOTLB updates · VHOST_SET_VRING_{NUM,BASE,ADDR,KICK}
+//!   enable     VHOST_VDPA_SET_VRING_ENABLE · VHOST_VDPA_SET_STATUS driver-ok
+//!   stop       VHOST_VDPA_SUSPEND, where there is · VHOST_GET_VRING_BASE · VHOST_VDPA_SET_STATUS 0
+//! ```
+//!
+//! The device's addresses (IOVA) are this process's. It has the packets' memory and the rings mapped by messages of its IOTLB;
+//! the kernel maps what is file-backed and shared, as all memory here is (`linecard_eal::memory`).
+//!
+//! A device has one queue pair in use until a driver asks for more on the control queue, which ports do not have.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use linecard_eal::eventfd::EventFd;
+use linecard_eal::memory::Segment;
+use linecard_pmd::{DevArgs, Error as PmdError};
+use linecard_virtio::{Features, RingAddrs};
+
+use super::ioctl::{IotlbMessage, Vhost};
+use super::{cannot_open, events, refused};
+use crate::backend::{
+    Backend, Connect, MemoryUpdate, Offer, Patience, RingId, RingSetup, Role, Waiter, Watched, status,
+};
+use crate::error::Error;
+
+/// Kind of a network device (virtio 1.3, Device Types).
+const NETWORK: u32 = 1;
+/// Queue pairs that are in use without a control queue.
+const PAIRS: u16 = 1;
+
+/// Places in the configuration space of a network device (virtio 1.3, Network Device: Device configuration layout).
+const STATUS_AT: u32 = 6;
+const MTU_AT: u32 = 10;
+/// `VIRTIO_NET_S_LINK_UP`.
+const LINK_UP: u16 = 1;
+
+/// Bits of `VHOST_GET_BACKEND_FEATURES` (`linux/vhost_types.h`).
+const IOTLB_MSG_V2: u64 = 1 << 1;
+const IOTLB_BATCH: u64 = 1 << 2;
+const SUSPEND: u64 = 1 << 4;
+
+/// Features that are the transport's: the IOTLB translates addresses, and the configuration has a link state.
+const TRANSPORT: Features = Features::ACCESS_PLATFORM.union(Features::NET_STATUS);
+/// What works with a control queue only.
+const CONTROLLED: Features = Features::NET_MQ.union(Features::NET_CTRL_VQ);
+
+/// A vDPA device by its path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    path: PathBuf,
+    queue_size: u16,
+}
+
+impl Place {
+    /// Reads what is about the device.
+    pub(super) fn parse(
+        args: &DevArgs,
+        path: PathBuf,
+        queues: u16,
+        queue_size: u16,
+    ) -> Result<Self, PmdError> {
+        if let Some(key) = ["iface", "tap_fd", "vhost_fd"].into_iter().find(|key| args.value(key).is_some()) {
+            let problem = format!("'{key}' is of path=/dev/vhost-net");
+            return Err(args.problem(problem, format!("leave {key} out")));
+        }
+        if queues > PAIRS {
+            let problem = format!(
+                "queues={queues} for a vDPA device, which has one queue pair without a control queue"
+            );
+            return Err(args.problem(problem, "leave queues out"));
+        }
+        if !queue_size.is_power_of_two() {
+            let problem = format!("queue_size={queue_size} for a device of the kernel");
+            return Err(args.problem(problem, "give a power of two up to 32768"));
+        }
+        Ok(Self { path, queue_size })
+    }
+
+    pub(super) fn open(self) -> Result<Arc<dyn Connect>, Error> {
+        Ok(Arc::new(self))
+    }
+}
+
+impl Connect for Place {
+    /// The device is there or not: nothing is waited for.
+    fn connect(&self, _: &Arc<Waiter>, _: Patience) -> Result<Box<dyn Backend>, Error> {
+        let device = Vhost::open(&self.path).map_err(|error| cannot_open(&self.path, error))?;
+        Ok(Box::new(Vdpa::greet(device, self)?))
+    }
+}
+
+/// An open vDPA device.
+#[derive(Debug)]
+struct Vdpa {
+    device: Vhost,
+    path: PathBuf,
+    offered: Features,
+    /// Of the kernel's interface to it, those that are used.
+    backend: u64,
+    /// Addresses that it can map, first and last.
+    range: (u64, u64),
+    events: events::Events,
+    /// Signalled when the configuration changes.
+    changed: EventFd,
+    up: bool,
+    suspended: bool,
+}
+
+impl Vdpa {
+    /// Makes this process the device's owner, and asks what it is.
+    fn greet(device: Vhost, place: &Place) -> Result<Self, Error> {
+        let name = || format!("'{}'", place.path.display());
+        match device.device_id() {
+            Ok(NETWORK) => {}
+            Ok(kind) => return Err(Error::DeviceKind { name: name(), kind }),
+            Err(error) if error.raw_os_error() == Some(libc::ENOTTY) => {
+                return Err(Error::NotVhost { name: name() });
+            }
+            Err(error) => return Err(refused("reading what the vDPA device is", error)),
+        }
+        let read = |error| refused("reading what the vDPA device can do", error);
+        device.set_owner().map_err(|error| refused("taking over the vDPA device", error))?;
+        // What somebody left behind.
+        device.set_status(0).map_err(|error| refused("resetting the vDPA device", error))?;
+        let offered = Features::from_bits_retain(device.features().map_err(read)?);
+        let backend = device.backend_features().map_err(read)? & (IOTLB_MSG_V2 | IOTLB_BATCH | SUSPEND);
+        if backend & IOTLB_MSG_V2 == 0 {
+            return Err(Error::Feature { name: "VHOST_BACKEND_F_IOTLB_MSG_V2" });
+        }
+        device.set_backend_features(backend).map_err(read)?;
+        let max = device.max_size().map_err(read)?;
+        if place.queue_size > max {
+            return Err(Error::RingTooLarge { asked: place.queue_size, max });
+        }
+        // Kernels before 5.11 do not say, and take all.
+        let range = device.iova_range().unwrap_or((0, u64::MAX));
+        let (events, changed) = watch(&device)?;
+        let path = place.path.clone();
+        let mut vdpa =
+            Self { device, path, offered, backend, range, events, changed, up: true, suspended: false };
+        vdpa.read_link()?;
+        Ok(vdpa)
+    }
+
+    fn has(&self, bit: u64) -> bool {
+        self.backend & bit != 0
+    }
+
+    fn read_u16(&mut self, offset: u32) -> Result<u16, Error> {
+        let mut bytes = [0; 2];
+        self.config(offset, &mut bytes)?;
+        Ok(u16::from_le_bytes(bytes))
+    }
+
+    fn read_link(&mut self) -> Result<(), Error> {
+        if self.offered.contains(Features::NET_STATUS) {
+            self.up = self.read_u16(STATUS_AT)? & LINK_UP != 0;
+        }
+        Ok(())
+    }
+
+    fn index(&self, ring: RingId) -> Result<u32, Error> {
+        if ring.role() == Role::Control || ring.queue() >= PAIRS {
+            return Err(Error::RingNumber { ring });
+        }
+        Ok(ring.index(PAIRS))
+    }
+
+    /// One message to the device's IOTLB.
+    fn tell(&self, message: IotlbMessage) -> io::Result<()> {
+        self.device.write(&message)
+    }
+
+    fn map(&self, update: &MemoryUpdate<'_>) -> io::Result<()> {
+        let batch = self.has(IOTLB_BATCH);
+        if batch {
+            self.tell(IotlbMessage::BATCH_BEGIN)?;
+        }
+        let bounds = |segment: &Arc<Segment>| (segment.addr() as u64, segment.len() as u64);
+        for (addr, len) in update.gone.iter().map(bounds) {
+            self.tell(IotlbMessage::invalidate(addr, len))?;
+        }
+        for (addr, len) in update.new.iter().map(bounds) {
+            self.tell(IotlbMessage::update(addr, len))?;
+        }
+        if batch { self.tell(IotlbMessage::BATCH_END) } else { Ok(()) }
+    }
+}
+
+fn watch(device: &Vhost) -> Result<(events::Events, EventFd), Error> {
+    let system = |source| Error::System { action: "watching the device", source };
+    let (events, changed) = (events::Events::new().map_err(system)?, EventFd::new().map_err(system)?);
+    events.add(&changed).map_err(system)?;
+    device.set_config_call(changed.as_fd()).map_err(|error| refused("watching the vDPA device", error))?;
+    Ok((events, changed))
+}
+
+impl Backend for Vdpa {
+    fn offer(&self) -> Offer {
+        let features = self.offered - TRANSPORT - CONTROLLED;
+        Offer { features, pairs: PAIRS, regions: usize::MAX }
+    }
+
+    fn details(&self) -> String {
+        let words = [(IOTLB_BATCH, " batch"), (SUSPEND, " suspend")];
+        let words = words.iter().filter(|(bit, _)| self.has(*bit)).map(|(_, word)| *word);
+        format!("vDPA, {}{}", self.path.display(), words.collect::<String>())
+    }
+
+    fn status(&mut self) -> Result<Option<u8>, Error> {
+        self.device.status().map(Some).map_err(|error| refused("reading the device status", error))
+    }
+
+    fn set_status(&mut self, status: u8) -> Result<(), Error> {
+        self.suspended = false;
+        self.device.set_status(status).map_err(|error| refused("setting the device status", error))
+    }
+
+    fn set_features(&mut self, features: Features) -> Result<(), Error> {
+        let features = features | (self.offered & TRANSPORT);
+        self.device
+            .set_features(features.bits())
+            .map_err(|error| refused("setting the features of the vDPA device", error))
+    }
+
+    fn config(&mut self, offset: u32, bytes: &mut [u8]) -> Result<bool, Error> {
+        let read = |error| refused("reading the device configuration", error);
+        let size = self.device.config_size().map_err(read)?;
+        let end = u64::from(offset).saturating_add(bytes.len() as u64);
+        if end > u64::from(size) {
+            return Ok(false);
+        }
+        self.device.config(offset, bytes).map(|()| true).map_err(read)
+    }
+
+    fn set_mtu(&mut self, mtu: u16) -> Result<(), Error> {
+        if !self.offered.contains(Features::NET_MTU) {
+            return Ok(());
+        }
+        match self.read_u16(MTU_AT)? {
+            max if max != 0 && mtu > max => Err(Error::Mtu { asked: mtu, max }),
+            _ => Ok(()),
+        }
+    }
+
+    fn set_memory(&mut self, update: &MemoryUpdate<'_>) -> Result<(), Error> {
+        let (first, last) = self.range;
+        let outside = |segment: &&Arc<Segment>| {
+            let start = segment.addr() as u64;
+            start < first || start.saturating_add(segment.len() as u64).saturating_sub(1) > last
+        };
+        if update.new.iter().any(|segment| outside(&segment)) {
+            return Err(Error::Iova { first, last });
+        }
+        self.map(update).map_err(|error| refused("mapping memory for the vDPA device", error))
+    }
+
+    fn set_call(&mut self, ring: RingId, call: &EventFd) -> Result<(), Error> {
+        let index = self.index(ring)?;
+        self.device.set_call(index, call.as_fd()).map_err(|error| refused("setting what a ring calls", error))
+    }
+
+    fn start_ring(&mut self, ring: &RingSetup<'_>) -> Result<(), Error> {
+        let (index, device) = (self.index(ring.id)?, &self.device);
+        let addrs: RingAddrs = ring.addrs;
+        let setup = || {
+            device.set_size(index, ring.size)?;
+            device.set_base(index, ring.base())?;
+            device.set_addrs(index, addrs)?;
+            device.set_kick(index, ring.kick.as_fd())
+        };
+        setup().map_err(|error| refused("telling the vDPA device of a ring", error))
+    }
+
+    fn enable_ring(&mut self, ring: RingId, on: bool) -> Result<(), Error> {
+        let index = self.index(ring)?;
+        self.device.set_enable(index, on).map_err(|error| refused("enabling a ring", error))
+    }
+
+    /// All rings of a device stop together, where it can be suspended; the next start begins with a reset, so that nothing
+    /// is resumed.
+    fn stop_ring(&mut self, ring: RingId) -> Result<u32, Error> {
+        let index = self.index(ring)?;
+        let stop = || match self.has(SUSPEND) {
+            true if self.suspended => Ok(()),
+            true => self.device.suspend(),
+            false => self.device.set_enable(index, false),
+        };
+        stop().map_err(|error| refused("stopping a ring", error))?;
+        self.suspended = self.has(SUSPEND);
+        self.device.base(index).map_err(|error| refused("reading where a ring stands", error))
+    }
+
+    fn link_up(&self) -> bool {
+        self.up
+    }
+
+    fn watched(&self) -> Option<Watched<'_>> {
+        Some(Watched::reading(&self.events))
+    }
+
+    fn look(&mut self) -> Result<(), Error> {
+        if !events::take(&self.changed) {
+            return Ok(());
+        }
+        // A device that was removed answers nothing; one that wants a reset says so with the same interrupt.
+        if let Some(got) = self.status()?.filter(|got| got & status::NEEDS_RESET != 0) {
+            return Err(Error::NeedsReset { status: got });
+        }
+        self.read_link()
+    }
+}
+
+impl Drop for Vdpa {
+    fn drop(&mut self) {
+        // Closing it resets it as well, and takes its mappings away.
+        let _ = self.device.set_status(0);
+    }
+}
