@@ -21,6 +21,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! [`open`] takes a device as a user types it; [`ports`] has a type for each driver.
+//!
 //! Each driver is a cargo feature with the name that its devices have (`net_tap`, `net_vhost`, ...); all are on by
 //! default. A program that wants two says
 //! `linecard = { default-features = false, features = ["net_virtio_user", "net_vhost"] }`.
@@ -42,6 +44,7 @@ use std::time::Duration;
 use prelude::{Eal, Pool, Port, PortConfig, ProbeContext, configure};
 
 mod drivers;
+pub mod ports;
 
 pub use drivers::*;
 

@@ -58,8 +58,15 @@ impl Registry {
     /// # Errors
     /// As [`find`](Self::find), and the driver's own.
     pub fn probe(&self, context: &ProbeContext, device: &str) -> Result<Box<dyn Device>, Error> {
-        let args = DevArgs::parse(device)?;
-        self.find_for(&args)?.probe(context, &args)
+        self.probe_args(context, &DevArgs::parse(device)?)
+    }
+
+    /// The same for arguments that were read already.
+    ///
+    /// # Errors
+    /// As [`probe`](Self::probe).
+    pub fn probe_args(&self, context: &ProbeContext, args: &DevArgs) -> Result<Box<dyn Device>, Error> {
+        self.find_for(args)?.probe(context, args)
     }
 }
 

@@ -69,7 +69,7 @@ impl VhostNet {
             let features =
                 device.features().map_err(|error| refused("reading the features of vhost-net", error))?;
             device.set_owner().map_err(|error| refused("taking over the vhost-net device", error))?;
-            rings = rings & Features::from_bits_retain(features);
+            rings &= Features::from_bits_retain(features);
         }
         let system = |source| Error::System { action: "watching the interface", source };
         let broken = EventFd::new().map_err(system)?;
