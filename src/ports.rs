@@ -309,7 +309,7 @@ mod tests {
         let eal = Eal::new(&EalArgs::parse(["--no-huge", "-m", "32"]).expect("arguments").0).expect("an Eal");
         let config = PoolConfig { packets: 512, ..PoolConfig::default() };
         let pool = Pool::new(&eal.default_domain(), config).expect("a pool");
-        open(&eal, &pool).err().expect("it is refused").to_string()
+        open(&eal, &pool).expect_err("it is refused").to_string()
     }
 
     #[test]
