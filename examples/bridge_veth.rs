@@ -120,7 +120,9 @@ fn demonstrate(stop: &AtomicBool) -> Outcome {
             testpmd = Some(Helper(command.stdin(Stdio::piped()).stdout(Stdio::null()).spawn()?));
         }
         if ping.is_none() && vhost.control.link().up {
-            ping = Some(Helper(Command::new("ping").args(["-c", "3", "-i", "0.3", "192.0.2.2"]).spawn()?));
+            ping = Some(Helper(
+                Command::new("ping").args(["-c", "3", "-w", "30", "-i", "0.3", "192.0.2.2"]).spawn()?,
+            ));
         }
         match ping.as_mut().map(|ping| ping.0.try_wait()).transpose()?.flatten() {
             Some(status) if status.success() => Ok(true),

@@ -35,12 +35,8 @@ fn the_kernel_pings_us() {
     cable.far.ip("addr add 10.9.0.1/24 dev far");
     for options in ["mode=drv", "mode=skb"] {
         let echo = ours("icmpecho", &[cable.at_near("net_af_xdp0", &format!(",{options}"))]);
-        let output = cable
-            .far
-            .output("ping", &["-c", "30", "-i", "0.02", "-s", "1400", "-W", "2", "10.9.0.2"])
-            .expect("ping runs");
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(text.contains("30 received, 0% packet loss"), "{options}: {text}");
+        println!("{options}");
+        cable.far.ping("10.9.0.2", 30, 1400).expect("ping runs");
         assert!(echo.quit().success());
         cable.far.ip("neigh flush dev far");
     }

@@ -26,17 +26,11 @@ fn ping_and_udp_over_tap() {
     wait_until("the interface", || lab.ip("-brief link").contains("echo0"));
     wait_until("its link", || lab.interface("echo0").link().up);
     lab.ip("addr add 10.9.0.1/24 dev echo0");
-    match lab.output("ping", &["-c", "3", "-i", "0.2", "-W", "2", "-s", "1000", "10.9.0.2"]) {
-        Err(error) => {
-            skip("ping_and_udp_over_tap", &format!("no program 'ping' ({error}); install iputils-ping"))
-        }
-        Ok(output) => {
-            let text = String::from_utf8_lossy(&output.stdout);
-            assert!(text.contains("3 received") && text.contains(" 0% packet loss"), "{text}");
-        }
+    if let Err(error) = lab.ping("10.9.0.2", 3, 1000) {
+        skip("ping_and_udp_over_tap", &format!("no program 'ping' ({error}); install iputils-ping"));
     }
     let socket = lab.run(|| UdpSocket::bind("10.9.0.1:0")).expect("bound");
-    socket.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+    socket.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
     for len in [0, 1, 100, 1472] {
         let sent: Vec<u8> = (0..len).map(|i| i as u8).collect();
         socket.send_to(&sent, "10.9.0.2:7").expect("sent");

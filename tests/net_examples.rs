@@ -69,7 +69,7 @@ fn ping_crosses_bridge_veth() {
     let mut running = Running(lab.run(|| command.spawn()).expect("it starts"));
     let (success, text) = running.end();
     assert!(success, "{text}");
-    assert!(text.contains("3 packets transmitted, 3 received, 0% packet loss"), "{text}");
+    assert!(text.contains(" 3 received, "), "{text}");
     assert!(!lab.ip("link").contains("lc0"), "the pair is gone");
 }
 

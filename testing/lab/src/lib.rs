@@ -131,6 +131,25 @@ impl Lab {
         self.run(|| Command::new(program).args(arguments).output())
     }
 
+    /// Has `address` pinged with so many requests of `bytes`, until as many replies have come; says what `ping` printed when one was
+    /// left out. `ping` by itself waits for the last one no longer than twice the longest before.
+    ///
+    /// # Errors
+    /// `ping` cannot be started.
+    ///
+    /// # Panics
+    /// A request was not answered.
+    pub fn ping(&self, address: &str, count: u32, bytes: u32) -> io::Result<()> {
+        let (limit, size) = (count.to_string(), bytes.to_string());
+        let output = self.output("ping", &["-c", &limit, "-w", "60", "-i", "0.02", "-s", &size, address])?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        for request in 1..=count {
+            assert!(text.contains(&format!("icmp_seq={request} ")), "no reply to request {request}: {text}");
+        }
+        assert!(output.status.success(), "{text}");
+        Ok(())
+    }
+
     /// `ip` with these arguments, separated by blanks; returns what it printed.
     ///
     /// # Panics
