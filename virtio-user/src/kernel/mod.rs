@@ -98,9 +98,10 @@ fn cannot_open(path: &Path, source: io::Error) -> Error {
         Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => {
             "load the module with 'modprobe vhost_net', or give the container --device /dev/vhost-net"
         }
-        Some(libc::EPERM | libc::EACCES) => {
-            "give this user the right to the device (see 'ls -l'), or pass open descriptors of /dev/vhost-net with vhost_fd="
+        Some(libc::EPERM | libc::EACCES) if is_net(path) => {
+            "give this user the right to the device (see 'ls -l'), or pass open descriptors with vhost_fd="
         }
+        Some(libc::EPERM | libc::EACCES) => "give this user the right to the device (see 'ls -l')",
         Some(libc::EMFILE | libc::ENFILE) => "raise the limit of open files with 'ulimit -n'",
         _ => "see 'dmesg' for what the kernel says",
     };
