@@ -79,7 +79,10 @@ fn refused(action: &str, source: io::Error) -> Error {
         Some(libc::E2BIG) => "give fewer queues=, or fewer and larger memory segments",
         Some(libc::EBADF) => "give the number of a descriptor that is open in this process",
         Some(libc::ENOTSOCK) => "the interface must be a tap interface; choose another with iface=",
-        Some(libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE) => {
+        Some(libc::ENOMEM) => {
+            "check the limits of this process (ulimit -a): a vDPA device locks all memory, each queue pair is a thread"
+        }
+        Some(libc::EAGAIN | libc::EMFILE | libc::ENFILE) => {
             "check the limits of this process (ulimit -a): each queue pair is a thread and several descriptors"
         }
         Some(libc::ENODEV | libc::EBADFD) => "the interface is gone; make it again",
