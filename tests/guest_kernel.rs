@@ -31,11 +31,11 @@ printed() {
   tries=0
   until grep -q -e "$1" /tmp/out; do
     sleep 0.1; tries=$((tries+1))
-    [ $tries -lt 300 ] || { echo "'$1' was not printed:"; cat /tmp/out; return 1; }
+    [ $tries -lt 600 ] || { echo "'$1' was not printed:"; cat /tmp/out; return 1; }
   done
 }
 tell() { : > /tmp/out; echo "$1" >&9; printed "$2"; }
-until_good() { tries=0; until eval "$1" > /dev/null 2>&1; do sleep 0.1; tries=$((tries+1)); [ $tries -lt 300 ] || { eval "$1"; return 1; }; done; }
+until_good() { tries=0; until eval "$1" > /dev/null 2>&1; do sleep 0.1; tries=$((tries+1)); [ $tries -lt 600 ] || { eval "$1"; return 1; }; done; }
 single() { # arguments of the one port
   vdev=net_virtio_user0,path=/dev/vhost-net,$1; shift
   pmd -l 0,1 --no-huge -m 32 --vdev $vdev -- -i --forward-mode=icmpecho --total-num-mbufs=4096 "$@"
@@ -52,23 +52,25 @@ link() {
   asked=0
   until tell 'show port info 0' 'Link status:' && grep -q "Link status: $1" /tmp/out; do
     sleep 0.1; asked=$((asked+1))
-    [ $asked -lt 300 ] || { cat /tmp/out; return 1; }
+    [ $asked -lt 600 ] || { cat /tmp/out; return 1; }
   done
 }
 finish() { echo quit >&9; exec 9>&-; printed '^EXIT'; grep -q '^EXIT 0' /tmp/out || { cat /tmp/out; return 1; }; }
-echoes() {
-  ping -c 3 -i 0.2 -W 5 -s $1 10.0.0.2 > /tmp/ping 2>&1
+echoes() { # bytes; by whom
+  $2 ping -c 3 -i 0.2 -W 30 -s $1 10.0.0.2 > /tmp/ping 2>&1
   grep '3 packets transmitted, 3 packets received' /tmp/ping || { cat /tmp/ping /tmp/out; ip addr; return 1; }
 }
 xstat() { : > /tmp/out; echo "show port xstats $1" >&9; printed "$2:"; sed -n "s/.*$2: //p" /tmp/out; }
-datagram() { bash -c 'exec 3<>/dev/udp/10.0.0.2/7; head -c 1200 /dev/urandom > /tmp/sent; cat /tmp/sent >&3; timeout 10 head -c 1200 <&3 > /tmp/got; cmp /tmp/sent /tmp/got'; }
+datagram() { bash -c 'exec 3<>/dev/udp/10.0.0.2/7; head -c 1200 /dev/urandom > /tmp/sent; cat /tmp/sent >&3; timeout 60 head -c 1200 <&3 > /tmp/got; cmp /tmp/sent /tmp/got'; }
 datagrams() { n=0; while [ $n -lt $1 ]; do datagram || return 1; n=$((n+1)); done; }
 inside() { nsenter -t $OTHER -n "$@"; }
+own() { [ "$(readlink /proc/$OTHER/ns/net)" != "$(readlink /proc/$$/ns/net)" ]; }
+elsewhere() { unshare -n sleep 100000 & OTHER=$!; until_good own; }
 stream() {
   head -c ${KIB}k /dev/urandom > /tmp/sent
   $receiver nc -l -p 5000 -e dd of=/tmp/got bs=64k 2>/dev/null & listener=$!
   until $receiver netstat -tln | grep -q :5000; do sleep 0.1; done
-  $sender timeout 60 nc $1 5000 -e dd if=/tmp/sent bs=64k 2>/dev/null
+  $sender timeout 100 nc $1 5000 -e dd if=/tmp/sent bs=64k 2>/dev/null
   wait $listener
   cmp /tmp/sent /tmp/got; same=$?; rm -f /tmp/got; return $same
 }
@@ -144,6 +146,8 @@ fn a_kernels_stack_exchanges_packets_with_testpmd() {
         guest.must("echoes 10");
         guest.must("echoes 1400");
 
+        // Nobody answers the kernel's questions who has an address while packets are only turned round.
+        guest.must("arp -s 10.0.0.2 02:00:00:00:00:02");
         // What comes from a port goes back to it; each datagram has a port, and so a queue, of its own.
         forward(&mut guest, "0", "5tswap");
         guest.must("datagrams 24");
@@ -152,7 +156,7 @@ fn a_kernels_stack_exchanges_packets_with_testpmd() {
         assert!(all.iter().sum::<u64>() >= 24 && all.iter().all(|packets| *packets > 0), "{what}: {all:?}");
 
         forward(&mut guest, "0,1", "io");
-        guest.must("unshare -n sleep 100000 & OTHER=$!; until_good 'inside true'");
+        guest.must("elsewhere");
         guest.must("ip link set lc1 netns $OTHER && inside ip addr add 10.0.0.9/24 dev lc1 && inside ip link set lc1 up");
         guest.must("sender= receiver=inside stream 10.0.0.9");
         guest.must("sender=inside receiver= stream 10.0.0.1");
@@ -190,6 +194,19 @@ fn a_port_follows_its_interface() {
     guest.must("ip link set lc0 down; link down");
     guest.must("ip link set lc0 up; link up && echoes 56");
 
+    // In another namespace it carries packets as before, and through a restart.
+    guest.must("elsewhere");
+    guest.must(
+        "ip link set lc0 netns $OTHER; inside ip addr add 10.0.0.1/24 dev lc0; inside ip link set lc0 up",
+    );
+    guest.must("link up && echoes 56 inside");
+    guest.must("tell stop Accumulated; tell 'port stop all' 'Done'; tell 'port start all' 'Done'; tell start 'icmpecho packet forwarding'");
+    guest.must("link up && echoes 56 inside");
+    guest.must(
+        "inside ip link set lc0 netns $$; kill $OTHER; ip addr add 10.0.0.1/24 dev lc0; ip link set lc0 up",
+    );
+    guest.must("link up && echoes 56");
+
     // The port makes its own interface again.
     guest.must("old=$(cat /sys/class/net/lc0/ifindex); ip link del lc0; until_good '[ $(cat /sys/class/net/lc0/ifindex) != $old ]'");
     guest.must("ip addr add 10.0.0.1/24 dev lc0; link up && echoes 56");
@@ -226,15 +243,18 @@ fn a_user_needs_no_capability() {
     assert_eq!(guest.complaints(), "");
 }
 
-/// Memory that a running port's domain gets is the kernel's to read.
+/// Memory that a running port's domain gets is the kernel's to read; a port may have more transmit queues than receive
+/// queues.
 #[test]
-fn memory_grows_under_a_running_port() {
-    let test = "memory_grows_under_a_running_port";
+fn memory_grows_and_queues_are_uneven() {
+    let test = "memory_grows_and_queues_are_uneven";
     let scratch = Scratch::new(test);
     let Some(mut guest) = guest(test, &scratch) else { return };
-    let output =
-        guest.must("checks --exact inside::sends_from_memory_that_comes_and_goes --ignored --nocapture");
-    assert!(output.contains("1 passed"), "{output}");
+    for check in ["sends_from_memory_that_comes_and_goes", "is_answered_on_the_only_receive_queue"] {
+        let output = guest.must(&format!("checks --exact inside::{check} --ignored --nocapture"));
+        assert!(output.contains("1 passed"), "{output}");
+    }
+    assert_eq!(guest.complaints(), "");
 }
 
 #[test]
@@ -425,24 +445,58 @@ mod inside {
         );
     }
 
+    fn busybox(line: &str) {
+        let status = Command::new("busybox").args(line.split(' ')).status();
+        assert!(status.expect("it is there").success(), "{line}");
+    }
+
+    /// A socket of the stack at the other end of lc0, and the interface's address.
+    fn socket(ours: &mut Ours) -> (UdpSocket, [u8; 6]) {
+        let lc0 = Interface::find("test", &Namespace::default(), "lc0").expect("it is made");
+        busybox("ip addr add 10.0.0.1/24 dev lc0");
+        ours.wait_for_link(true);
+        let socket = UdpSocket::bind("10.0.0.1:7").expect("an address of ours");
+        socket.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket");
+        (socket, lc0.facts().expect("it is there").mac.expect("an address"))
+    }
+
+    /// What the second pair sends, which receives nothing, the kernel answers on the first.
+    #[test]
+    #[ignore = "run by memory_grows_and_queues_are_uneven, in a guest"]
+    fn is_answered_on_the_only_receive_queue() {
+        let config = PortConfig { rx_queues: 1, tx_queues: 2, ..PortConfig::default() };
+        let mut ours = Ours::with_config("net_virtio_user0,path=/dev/vhost-net,iface=lc0,queues=2", config);
+        let (socket, mac) = socket(&mut ours);
+        busybox("arp -s 10.0.0.2 02:00:00:00:00:02");
+        for step in 0..20_u8 {
+            let payload = vec![step; 500];
+            let frame = super::datagram(mac, &payload);
+            let mut burst = Burst::new();
+            assert!(ours.pool.get_bulk(&mut burst, 1));
+            burst[0].append(frame.len()).expect("room").copy_from_slice(&frame);
+            let queue = usize::from(step % 2);
+            wait_until("it is sent", || ours.port.tx[queue].tx_burst(&mut burst) == 1);
+            let mut got = [0; 2000];
+            let (len, from) = socket.recv_from(&mut got).expect("it arrives");
+            assert_eq!(got[..len], payload, "step {step}");
+            socket.send_to(&got[..len], from).expect("it is answered");
+            let back = ours.receive(1);
+            assert_eq!(back.len(), 1, "step {step}");
+            assert_eq!(back[0][42..], payload, "step {step}");
+        }
+        ours.stop();
+    }
+
     /// The kernel reads what is sent from pools that were made, and some given back, while the port runs.
     #[test]
-    #[ignore = "run by memory_grows_under_a_running_port, in a guest"]
+    #[ignore = "run by memory_grows_and_queues_are_uneven, in a guest"]
     fn sends_from_memory_that_comes_and_goes() {
         let mut ours = Ours::with_eal(
             &["-m", "128"],
             "net_virtio_user0,path=/dev/vhost-net,iface=lc0",
             Offloads::default(),
         );
-        let lc0 = Interface::find("test", &Namespace::default(), "lc0").expect("it is made");
-        let ip = |arguments: &str| {
-            assert!(Command::new("ip").args(arguments.split(' ')).status().expect("busybox").success());
-        };
-        ip("addr add 10.0.0.1/24 dev lc0");
-        ours.wait_for_link(true);
-        let socket = UdpSocket::bind("10.0.0.1:7").expect("an address of ours");
-        socket.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket");
-        let mac = lc0.facts().expect("it is there").mac.expect("an address");
+        let (socket, mac) = socket(&mut ours);
         let mut pools: Vec<Pool> = Vec::new();
         for step in 0..40_u8 {
             let config = PoolConfig { packets: 2048, cache: 32, ..PoolConfig::default() };

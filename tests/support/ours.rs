@@ -40,6 +40,11 @@ impl Ours {
         Self::configured(&["-m", "64"], vdev, config)
     }
 
+    /// With any configuration.
+    pub(crate) fn with_config(vdev: &str, config: PortConfig) -> Self {
+        Self::configured(&["-m", "64"], vdev, config)
+    }
+
     /// Why there is no such port.
     pub(crate) fn refusal(vdev: &str, port: PortConfig) -> String {
         Self::try_configured(&["-m", "64"], vdev, port).err().expect("it is refused")

@@ -1,5 +1,5 @@
-//! `net_virtio_user`: the virtio-net frontend without a PCI device, over a vhost-user socket, the kernel's vhost-net, or
-//! a [`Backend`] of one's own.
+//! `net_virtio_user`: the virtio-net frontend without a PCI device, over a vhost-user socket, the kernel's vhost-net
+//! or vhost-vdpa, or a [`Backend`] of one's own.
 //!
 //! ```text
 //!   application                 control thread (each port has one)
@@ -8,7 +8,7 @@
 //!        ▼                            ▼
 //!   Rx<Q, MERGE> / Tx<Q>  ◄── rings::rx_path, tx_path: chosen once, when a backend connects
 //!        │                            │ the traits Connect and Backend
-//!        │                       vhost_user (client, server), kernel (vhost-net), or another
+//!        │                       vhost_user (client, server), kernel (vhost-net, vhost-vdpa), or another
 //!        │ buffers                    │ messages, ioctls
 //!   ═════╪════ shared memory ═════════╪═════ socket, device ══════ backend
 //! ```
@@ -19,7 +19,8 @@
 //! **Supported**: split and packed rings, in-order, mergeable receive buffers, indirect descriptors, several queue
 //! pairs, client and server mode, reconnection, memory that grows, checksum and segmentation offloads (negotiated when
 //! the port is configured with them, finished in software where the backend does not take them); `/dev/vhost-net` with a
-//! tap interface (split rings, the kernel has no others). **Not yet**: vhost-vdpa.
+//! tap interface (split rings, the kernel has no others); `/dev/vhost-vdpa-N` (one queue pair). **Not yet**: a control
+//! queue.
 
 mod args;
 pub mod backend;

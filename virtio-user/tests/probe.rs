@@ -26,7 +26,20 @@ fn no_backend() {
     drop(UnixListener::bind(&place.0).expect("a socket"));
     sentence(&bench, &place.arg(), &["Connection refused", "start the backend first"]);
     sentence(&bench, "path=/", &["a folder, not a socket", "give the path of the backend's socket"]);
-    sentence(&bench, "path=/dev/null", &["vhost-kernel is not there yet"]);
+}
+
+/// Devices of the kernel; what they refuse when they are there is asked in a guest (`tests/guest_kernel.rs`).
+#[test]
+fn no_device() {
+    let bench = Bench::new(512);
+    let neither = &["'/dev/null' is neither a vhost-net nor a vhost-vdpa device", "give path=/dev/vhost-net"];
+    sentence(&bench, "path=/dev/null", neither);
+    let missing = &["opening /dev/vhost-net-of-nobody: No such file", "modprobe vhost_net"];
+    sentence(&bench, "path=/dev/vhost-net-of-nobody", missing);
+    let missing = &["opening /dev/vhost-vdpa-of-nobody: No such file", "vdpa dev show"];
+    sentence(&bench, "path=/dev/vhost-vdpa-of-nobody", missing);
+    let closed = &["taking over vhost_fd=99999: Bad file descriptor", "open in this process"];
+    sentence(&bench, "path=/dev/vhost-net,vhost_fd=99999", closed);
 }
 
 #[test]

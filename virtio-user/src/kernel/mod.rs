@@ -79,7 +79,10 @@ fn refused(action: &str, source: io::Error) -> Error {
         Some(libc::E2BIG) => "give fewer queues=, or fewer and larger memory segments",
         Some(libc::EBADF) => "give the number of a descriptor that is open in this process",
         Some(libc::ENOTSOCK) => "the interface must be a tap interface; choose another with iface=",
-        Some(libc::EAGAIN | libc::ENOMEM | libc::EMFILE | libc::ENFILE) => {
+        Some(libc::ENOMEM) => {
+            "check the limits of this process (ulimit -a): a vDPA device locks all memory, each queue pair is a thread"
+        }
+        Some(libc::EAGAIN | libc::EMFILE | libc::ENFILE) => {
             "check the limits of this process (ulimit -a): each queue pair is a thread and several descriptors"
         }
         Some(libc::ENODEV | libc::EBADFD) => "the interface is gone; make it again",
@@ -98,9 +101,10 @@ fn cannot_open(path: &Path, source: io::Error) -> Error {
         Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => {
             "load the module with 'modprobe vhost_net', or give the container --device /dev/vhost-net"
         }
-        Some(libc::EPERM | libc::EACCES) => {
-            "give this user the right to the device (see 'ls -l'), or pass open descriptors of /dev/vhost-net with vhost_fd="
+        Some(libc::EPERM | libc::EACCES) if is_net(path) => {
+            "give this user the right to the device (see 'ls -l'), or pass open descriptors with vhost_fd="
         }
+        Some(libc::EPERM | libc::EACCES) => "give this user the right to the device (see 'ls -l')",
         Some(libc::EMFILE | libc::ENFILE) => "raise the limit of open files with 'ulimit -n'",
         _ => "see 'dmesg' for what the kernel says",
     };

@@ -64,27 +64,19 @@ pub(super) struct VhostNet {
 impl VhostNet {
     /// Makes this process the devices' owner, and asks what they and the interface can do.
     pub(super) fn greet(port: &str, devices: Vec<Arc<Vhost>>, tap: Arc<Tap>) -> Result<Self, Error> {
-        let mut rings = Features::from_bits_retain(u64::MAX);
-        for device in &devices {
-            let features =
-                device.features().map_err(|error| refused("reading the features of vhost-net", error))?;
-            device.set_owner().map_err(|error| refused("taking over the vhost-net device", error))?;
-            rings &= Features::from_bits_retain(features);
-        }
         let system = |source| Error::System { action: "watching the interface", source };
         let broken = EventFd::new().map_err(system)?;
         let links = LinkWatch::new(port, &Namespace::default()).map_err(Error::of_interface)?;
         let events = events::Events::new().map_err(system)?;
         events.add(&broken).map_err(system)?;
         events.add(&links).map_err(system)?;
-        let offered = (rings - NOT_THE_DRIVERS) | tap.offloads() | OURS;
         let mut greeted = Self {
             port: port.to_owned(),
             served: vec![false; devices.len()],
             devices,
+            rings: Features::empty(),
+            offered: tap.offloads() | OURS,
             tap,
-            rings: rings - NOT_THE_DRIVERS,
-            offered,
             max_regions: memory::max_regions(),
             events,
             broken,
@@ -92,8 +84,23 @@ impl VhostNet {
             timer: None,
             up: true,
         };
+        // From here on the devices are given back whatever happens.
+        greeted.rings = greeted.own()? - NOT_THE_DRIVERS;
+        greeted.offered = greeted.offered | greeted.rings;
         greeted.look_at_the_interface()?;
         Ok(greeted)
+    }
+
+    /// Takes the devices over; what the rings of all of them may have.
+    fn own(&self) -> Result<Features, Error> {
+        let mut all = Features::from_bits_retain(u64::MAX);
+        for device in &self.devices {
+            device.set_owner().map_err(|error| refused("taking over the vhost-net device", error))?;
+            let features = device.features();
+            let features = features.map_err(|error| refused("reading the features of vhost-net", error))?;
+            all = all & Features::from_bits_retain(features);
+        }
+        Ok(all)
     }
 
     /// Link state and presence of the interface.
