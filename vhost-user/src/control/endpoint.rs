@@ -157,7 +157,7 @@ impl Endpoint {
             };
             return if self.arriving.is_empty() { connect } else { Some(soon()) };
         };
-        if link.waiting.is_some() || link.ending.is_some() || !self.arriving.is_empty() {
+        if link.waiting.is_some() || link.ending.is_some() || link.is_crowded() || !self.arriving.is_empty() {
             return Some(soon());
         }
         let message = link.connection.partial_since().map(|since| since + MESSAGE_TIME);
@@ -168,7 +168,8 @@ impl Endpoint {
     pub(super) fn tick(&mut self, epoll: &Epoll) {
         let now = Instant::now();
         // While it is not listened to, the frontend cannot be late.
-        let resting = self.resting.is_some_and(|until| now < until);
+        let resting =
+            self.resting.is_some_and(|until| now < until) || self.link.as_ref().is_some_and(Link::is_crowded);
         if let Some(link) = &mut self.link {
             let late =
                 !resting && link.connection.partial_since().is_some_and(|since| now >= since + MESSAGE_TIME);
@@ -300,6 +301,7 @@ impl Endpoint {
             interest: Interest::Read,
             waiting: None,
             unanswered: None,
+            crowded: None,
             first: Some(Instant::now() + FIRST_MESSAGE_TIME),
             ending: None,
             leaving: false,

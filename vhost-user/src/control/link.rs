@@ -1,12 +1,15 @@
 //! A connected frontend: its connection, its session, and the message that waits for the gates.
 
 use std::os::fd::AsFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use linecard_wire::{Connection, Message, OutMessage};
 
 use super::epoll::{Epoll, Interest, hung_up};
 use crate::session::{Row, Session, Slots, Verdict, Waiting};
+
+/// How long descriptors may take to close before it counts against the frontend that has sent them.
+const CLOSING_TIME: Duration = Duration::from_secs(5);
 
 /// A connected peer.
 pub(super) struct Link {
@@ -19,6 +22,8 @@ pub(super) struct Link {
     pub(super) unanswered: Option<Waiting>,
     /// Until when the first message must come.
     pub(super) first: Option<Instant>,
+    /// Since when the port has held so many descriptors that wait to be closed that the next message might not fit.
+    pub(super) crowded: Option<Instant>,
     /// Why the connection is to end; ending needs the gates.
     pub(super) ending: Option<String>,
     /// It ends because somebody left, not because of what the peer did.
@@ -44,6 +49,9 @@ impl Link {
         if let Some(message) = self.waiting.take() {
             return Some(message);
         }
+        if self.waits_for_room() {
+            return None;
+        }
         match self.connection.flush().and_then(|_| self.connection.read()) {
             Ok(message) => message,
             Err(error) if error.is_peer_gone() => {
@@ -55,6 +63,24 @@ impl Link {
                 None
             }
         }
+    }
+
+    /// Whether nothing is read until descriptors of earlier messages are closed, which another thread does: a frontend may be
+    /// faster than that and yet do nothing wrong. Those that do not close end the connection at last.
+    fn waits_for_room(&mut self) -> bool {
+        if self.session.has_room_for_message() {
+            self.crowded = None;
+            return false;
+        }
+        self.crowded.get_or_insert_with(Instant::now);
+        if hung_up(self.connection.as_fd()) {
+            self.leave("the peer closed the connection");
+        }
+        self.is_crowded()
+    }
+
+    pub(super) fn is_crowded(&self) -> bool {
+        self.crowded.is_some_and(|since| since.elapsed() < CLOSING_TIME)
     }
 
     /// Sends the answer that was not there if it is by now; false when it is not.
@@ -116,7 +142,7 @@ impl Link {
             // Looked at again by time; being told of more bytes meanwhile would only spin.
             () if !settled || self.waiting.is_some() || self.ending.is_some() => Interest::None,
             () if self.unanswered.is_some() && self.connection.wants_write() => Interest::Write,
-            () if self.unanswered.is_some() => Interest::End,
+            () if self.unanswered.is_some() || self.is_crowded() => Interest::End,
             () if self.connection.wants_write() => Interest::ReadWrite,
             () => Interest::Read,
         };

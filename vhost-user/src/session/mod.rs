@@ -21,7 +21,7 @@ use std::sync::Arc;
 use linecard_eal::gate::Controller;
 use linecard_virtio::Features;
 use linecard_wire::payload::Payload;
-use linecard_wire::{Message, NEED_REPLY, ProtocolFeatures, VERSION};
+use linecard_wire::{MAX_FDS, Message, NEED_REPLY, ProtocolFeatures, VERSION};
 
 use crate::error::Refusal;
 use crate::event::Event;
@@ -135,6 +135,12 @@ impl Session {
     /// Whether the peer took memory away from under us.
     pub(crate) fn quarantined(&self) -> bool {
         self.alarm.raised()
+    }
+
+    /// Whether the port may hold as many descriptors as a message brings, or has nothing left to close that would help.
+    pub(crate) fn has_room_for_message(&self) -> bool {
+        let closer = &self.ledger.closer;
+        closer.waiting() == 0 || closer.descriptors().room() > MAX_FDS as u64
     }
 
     /// What is known about a request of this code; `None` for one that this backend does not know.
