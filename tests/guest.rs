@@ -16,7 +16,7 @@ use std::time::Duration;
 use linecard_lab::wait_until;
 use support::Scratch;
 use support::console::{Kind, Testpmd};
-use support::guest::{Guest, Parts};
+use support::guest::{Guest, Monitor, Parts};
 
 /// One network card of the guest, by QEMU's properties; cards 0 and 1, 2 and 3, … talk to each other.
 const CARDS: [&str; 6] = [
@@ -142,13 +142,21 @@ echo "FINISHED"
 poweroff -f
 "#;
 
-/// A guest whose backend ends and comes again; then the driver of card 1 is bound anew.
+/// A guest whose backend is killed in the middle of traffic and comes again, twice; then the driver of card 1 is bound anew.
 const RESTART_SCRIPT: &str = r#"
 up() { ip addr add 10.0.$1.1/24 dev eth$1; ip link set eth$1 up; }
 try() { echo "$1 $2: $(ping -c 3 -i 0.2 -W 2 -s 1400 10.0.$2.2 | grep transmitted)"; }
 for n in 0 1; do up $n; try before $n; done
-read go
-for n in 0 1; do try after $n; done
+for round in first second; do
+  for n in 0 1; do ping -i 0.01 -s 1400 10.0.$n.2 > /dev/null & done
+  read go
+  killall ping
+  for n in 0 1; do
+    # The card's link comes up a moment after its rings.
+    until ping -c 1 -W 1 10.0.$n.2 > /dev/null; do sleep 0.1; done
+    try $round $n
+  done
+done
 device=$(basename $(readlink -f /sys/class/net/eth1/device))
 cd /sys/bus/virtio/drivers/virtio_net
 echo $device > unbind; echo $device > bind
@@ -157,6 +165,66 @@ for n in 0 1; do try reloaded $n; done
 echo "FINISHED"
 poweroff -f
 "#;
+
+/// A guest that moves to another host: streams from one of its cards to the other go on meanwhile, through the backends.
+const MIGRATION_SCRIPT: &str = r#"
+unshare -n sleep 10000 & B=$!
+sleep 1
+inside() { nsenter -t $B -n "$@"; }
+ip addr add 10.0.0.1/24 dev eth0; ip link set eth0 up
+ip link set eth1 netns $B
+inside ip addr add 10.0.0.9/24 dev eth1; inside ip link set eth1 up
+sleep 0.5
+round() { # as stream above, with more time
+  dd if=/dev/urandom of=/sent bs=1024 count=$KIB 2>/dev/null
+  $receiver nc -l -p 5000 -e dd of=/got bs=64k 2>/dev/null & L=$!
+  sleep 0.3
+  $sender timeout 100 nc $2 5000 -e dd if=/sent bs=64k 2>/dev/null
+  wait $L
+  echo "stream $1 $(md5sum < /sent | cut -c1-32) $(md5sum < /got | cut -c1-32)"
+  rm -f /got
+}
+(
+  n=0
+  while [ ! -e /enough ]; do
+    n=$((n+1))
+    sender= receiver=inside round $n 10.0.0.9
+    n=$((n+1))
+    sender=inside receiver= round $n 10.0.0.1
+  done
+) & S=$!
+hold() { # number, address; what arrives lies where the card has put it until it is released
+  dd if=/dev/urandom of=/held$1 bs=1000 count=40 2>/dev/null
+  until_released='while [ ! -e /release ]; do sleep 0.2; done'
+  $receiver nc -l -p 700$1 -e sh -c "$until_released; exec dd of=/kept$1 bs=64k 2>/dev/null" &
+  shows() { $receiver grep -q "$1" /proc/net/tcp /proc/net/tcp6; }
+  until shows ":1B5[9A] .* 0A "; do sleep 0.2; done
+  $sender sh -c "(cat /held$1; $until_released) | nc $2 700$1" &
+  until shows ":1B5[9A] .*:00009C40"; do sleep 0.2; done
+}
+# So that the migration does not come to its end before it is let.
+while [ ! -e /enough ]; do dd if=/dev/zero of=/churn bs=1M count=8 conv=notrunc 2>/dev/null; sleep 0.1; done &
+echo "READY"
+read go
+sender= receiver=inside hold 1 10.0.0.9
+sender=inside receiver= hold 2 10.0.0.1
+echo "HELD"
+read go
+touch /enough
+wait $S
+touch /release
+for n in 1 2; do
+  until cmp -s /held$n /kept$n || [ $((tries=tries+1)) -gt 100 ]; do sleep 0.1; done
+  echo "kept $n $(md5sum < /held$n | cut -c1-32) $(md5sum < /kept$n | cut -c1-32)"
+done
+echo "pings $(ping -c 3 -i 0.2 -W 5 10.0.0.9 | grep transmitted)"
+echo "FINISHED"
+poweroff -f
+"#;
+/// Of each of its streams.
+const MIGRATION_KIB: usize = 2000;
+/// How long a machine may take that emulates two guests.
+const MIGRATION: Duration = Duration::from_secs(60);
 
 /// A card at each socket. Message-signalled interrupts are off (`vectors=0`): QEMU 7.2 without KVM crashes with them.
 fn cards(sockets: &[PathBuf], cards: &[&str], pairs: usize) -> Vec<String> {
@@ -341,44 +409,125 @@ fn linux_guest_uses_two_queues_then_one_then_two_again() {
 }
 
 #[test]
-fn a_backend_that_restarts_resumes_split_rings_and_warns_of_packed_ones() {
-    let test = "a_backend_that_restarts_resumes_split_rings_and_warns_of_packed_ones";
+fn a_backend_that_is_killed_and_restarted_resumes_split_and_packed_rings() {
+    let test = "a_backend_that_is_killed_and_restarted_resumes_split_and_packed_rings";
     let Some(parts) = Parts::find(test) else { return };
     let scratch = Scratch::new(test);
     let sockets: Vec<_> = (0..MULTIQUEUE_CARDS.len()).map(|n| scratch.join(&format!("s{n}"))).collect();
-    let mut first = testpmd(&sockets, PAIRS);
+    let mut backend = testpmd(&sockets, PAIRS);
     let mut devices = cards(&sockets, &MULTIQUEUE_CARDS, PAIRS);
     for socket in devices.iter_mut().filter(|argument| argument.starts_with("socket,")) {
         socket.push_str(",reconnect=1");
     }
     let mut guest = Guest::boot(&parts, scratch.path(), &[BEGIN, RESTART_SCRIPT].concat(), &devices);
     let echoes = |guest: &mut Guest, what: &str| {
-        let line = guest.expect(&format!("{what}: "), BOOT);
-        line.contains("3 packets transmitted, 3 packets received")
+        for n in 0..MULTIQUEUE_CARDS.len() {
+            let line = guest.expect(&format!("{what} {n}: "), BOOT);
+            let whole = "3 packets transmitted, 3 packets received";
+            assert!(line.contains(whole), "{line}\n{}\n{}", guest.transcript(), guest.complaints());
+        }
     };
-    assert!(echoes(&mut guest, "before 0") && echoes(&mut guest, "before 1"), "{}", guest.transcript());
-    let warning = "was used beyond the position";
-    assert!(!first.transcript().contains(warning), "{}", first.transcript());
-
-    first.kill();
-    let mut second = testpmd(&sockets, PAIRS);
-    let line = second.expect(warning, STEP);
-    assert!(line.contains("net_vhost1") && line.contains("reload it or restart the guest"), "{line}");
-    for port in 0..MULTIQUEUE_CARDS.len() {
-        wait_until("the guest's card is up", || is_up(&mut second, port));
+    echoes(&mut guest, "before");
+    for round in ["first", "second"] {
+        // Pings go on meanwhile: what is in the rings by then is more than was there when they were last told of.
+        for port in 0..MULTIQUEUE_CARDS.len() {
+            wait_until("traffic", || counters(&mut backend, port, ["rx_good_packets"])[0] > 50);
+        }
+        backend.kill();
+        backend = testpmd(&sockets, PAIRS);
+        for port in 0..MULTIQUEUE_CARDS.len() {
+            wait_until("the guest's card is up", || is_up(&mut backend, port));
+        }
+        guest.type_line("go");
+        echoes(&mut guest, round);
     }
-    guest.type_line("go");
-    assert!(echoes(&mut guest, "after 0"), "{}", guest.transcript());
-    guest.expect("after 1: ", STEP);
-    // What the warning says helps, and there is nothing to warn of any more.
-    let mut warnings = || {
-        assert!(is_up(&mut second, 0));
-        second.transcript().matches(warning).count()
-    };
-    let so_far = warnings();
-    assert!(echoes(&mut guest, "reloaded 0") && echoes(&mut guest, "reloaded 1"), "{}", guest.transcript());
-    assert_eq!(warnings(), so_far);
+    echoes(&mut guest, "reloaded");
+    assert!(!backend.transcript().contains("does not tell how far"), "{}", backend.transcript());
     guest.expect("FINISHED", STEP);
     drop(guest);
-    assert_whole(second, sockets.len());
+    assert_whole(backend, sockets.len());
+}
+
+/// The next whole line that begins with `start` and says what was sent and what arrived.
+fn expect_same(guest: &mut Guest, start: &str) {
+    let line = guest.expect(start, MIGRATION);
+    let words: Vec<_> = line.split(' ').collect();
+    assert!(words.len() == 4 && words[2] == words[3], "the stream changed: {line}");
+}
+
+/// Gives commands to QEMU's monitor until the state of the migration is as `is_it` wants it.
+fn wait_for_migration(monitor: &mut Monitor, commands: &[&str], is_it: impl Fn(&str) -> bool) {
+    for command in commands {
+        let answer = monitor.command(command);
+        assert!(!answer.contains("Error"), "{answer}");
+    }
+    let began = std::time::Instant::now();
+    loop {
+        let state = monitor.command("info migrate");
+        if is_it(&state) {
+            return;
+        }
+        assert!(!state.contains("failed") && began.elapsed() < MIGRATION, "{state}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn a_guest_migrates_from_one_backend_to_another_in_the_middle_of_its_streams() {
+    let test = "a_guest_migrates_from_one_backend_to_another_in_the_middle_of_its_streams";
+    let Some(parts) = Parts::find(test) else { return };
+    let cards_of = ["packed=off,mrg_rxbuf=on", "packed=on,mrg_rxbuf=on"];
+    let script = [BEGIN, MIGRATION_SCRIPT].concat().replace("$KIB", &MIGRATION_KIB.to_string());
+    let hosts = ["migrates-from", "migrates-to"].map(Scratch::new);
+    let sockets = hosts.each_ref().map(|host| [0, 1].map(|n| host.join(&format!("s{n}"))));
+    let mut backends = sockets.each_ref().map(|sockets| testpmd(sockets, 1));
+    backends.iter_mut().for_each(|backend| forward(backend, "io"));
+    let monitors = hosts.each_ref().map(|host| host.join("monitor"));
+    let channel = hosts[0].join("migration");
+    let devices = |host: usize| {
+        let mut devices = cards(&sockets[host], &cards_of, 1);
+        devices.push("-monitor".into());
+        devices.push(format!("unix:{},server=on,wait=off", monitors[host].display()));
+        devices
+    };
+    let mut source = Guest::boot(&parts, hosts[0].path(), &script, &devices(0));
+    source.expect("READY", BOOT);
+    let mut incoming = devices(1);
+    incoming.extend(["-incoming".into(), format!("unix:{}", channel.display())]);
+    let mut destination = Guest::boot(&parts, hosts[1].path(), &script, &incoming);
+    let mut monitor = Monitor::connect(&monitors[0]);
+    wait_until("the destination", || {
+        assert_eq!(destination.complaints(), "");
+        channel.exists()
+    });
+    expect_same(&mut source, "stream ");
+
+    // All memory has gone over when more arrives that stays where the cards have put it.
+    let commands = [
+        "migrate_set_parameter max-bandwidth 40M",
+        "migrate_set_parameter downtime-limit 1",
+        &format!("migrate -d unix:{}", channel.display()),
+    ];
+    wait_for_migration(&mut monitor, &commands, |state| {
+        let rounds = state.lines().find_map(|line| line.trim().strip_prefix("dirty sync count: "));
+        rounds.is_some_and(|rounds| rounds.parse().is_ok_and(|rounds: u32| rounds >= 2))
+    });
+    let slowly = ["migrate_set_parameter max-bandwidth 100K"];
+    wait_for_migration(&mut monitor, &slowly, |state| state.contains("status: active"));
+    source.type_line("hold");
+    source.expect("HELD", MIGRATION);
+    let quickly = ["migrate_set_parameter max-bandwidth 10G", "migrate_set_parameter downtime-limit 3000"];
+    wait_for_migration(&mut monitor, &quickly, |state| state.contains("status: completed"));
+    drop(source);
+    // Streams that began over there, and some that did not.
+    (0..4).for_each(|_| expect_same(&mut destination, "stream "));
+    destination.type_line("go");
+    expect_same(&mut destination, "kept 1 ");
+    expect_same(&mut destination, "kept 2 ");
+    let pings = destination.expect("pings ", MIGRATION);
+    assert!(pings.contains("3 packets transmitted, 3 packets received"), "{pings}");
+    destination.expect("FINISHED", STEP);
+    assert_eq!(destination.complaints(), "");
+    drop(destination);
+    backends.into_iter().for_each(|backend| assert_whole(backend, 2));
 }

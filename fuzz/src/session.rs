@@ -15,13 +15,15 @@ use linecard_mempool::{Burst, Pool, PoolConfig};
 use linecard_pmd::stats::QueueStats;
 use linecard_pmd::{RxQueue, TxQueue};
 use linecard_vhost_user::{Backend, BackendConfig, Control, Mode, Receive, Transmit};
-use linecard_wire::payload::{MemTable, MemoryRegion, Payload, SingleRegion, VringAddr, VringFd, VringState};
+use linecard_wire::payload::{
+    Inflight, Log, MemTable, MemoryRegion, Payload, SingleRegion, VringAddr, VringFd, VringState,
+};
 use linecard_wire::{Connection, FrontendReq as Req, OutMessage};
 use rustix::event::EventfdFlags;
 use rustix::fs::MemfdFlags;
 
 /// Where the shared memory lies, in the frontend's addresses; one number for both of them.
-const BASE: u64 = 1 << 32;
+const BASE: u64 = 1 << 28;
 const LEN: u64 = 64 << 10;
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -61,6 +63,18 @@ pub enum Step {
         desc: u16,
         used: u16,
         avail: u16,
+        log: Option<u16>,
+    },
+    /// A dirty log somewhere in the shared memory.
+    Log {
+        offset: u16,
+        size: u16,
+    },
+    /// An inflight region somewhere in the shared memory.
+    Inflight {
+        offset: u16,
+        size: u16,
+        queue_size: u16,
     },
     Kick(u8),
     Call(u8),
@@ -74,6 +88,7 @@ pub enum Step {
     Start {
         packed: bool,
         power: u8,
+        recorded: bool,
     },
     Poke {
         at: u16,
@@ -149,30 +164,47 @@ impl Frontend {
         self.tell(request, &VringState { index: u32::from(ring & 3), num }.to_bytes());
     }
 
-    fn addr(&mut self, ring: u8, desc: u16, used: u16, avail: u16) {
+    fn addr(&mut self, ring: u8, (desc, used, avail): (u16, u16, u16), log: Option<u16>) {
         let at = |offset: u16| BASE + u64::from(offset);
         let addr = VringAddr {
             index: u32::from(ring & 3),
-            flags: 0,
+            flags: u32::from(log.is_some()),
             desc: at(desc),
             used: at(used),
             avail: at(avail),
-            log: 0,
+            log: log.map_or(0, at),
         };
         self.tell(Req::SET_VRING_ADDR, &addr.to_bytes());
     }
 
-    fn start(&mut self, packed: bool, power: u8) {
+    fn log(&mut self, offset: u16, size: u16) {
+        let log = Log { size: size.into(), offset: offset.into() };
+        self.send(Req::SET_LOG_BASE as u32, 0, &log.to_bytes(), 1, false);
+    }
+
+    fn inflight(&mut self, offset: u16, size: u16, queue_size: u16) {
+        let place = Inflight { mmap_size: size.into(), mmap_offset: offset.into(), queues: 2, queue_size };
+        self.send(Req::SET_INFLIGHT_FD as u32, 0, &place.to_bytes(), 1, false);
+    }
+
+    fn start(&mut self, packed: bool, power: u8, recorded: bool) {
         let size = 1_u32 << (power % 9);
         let features = 1 << 32 | 1 << 30 | u64::from(packed) << 34 | 1 << 28 | 1 << 15;
+        let features = features | u64::from(recorded) << 26;
+        // MQ, LOG_SHMFD, INFLIGHT_SHMFD.
+        let protocol: u64 = 1 | 1 << 1 | 1 << 12;
         self.tell(Req::SET_FEATURES, &features.to_bytes());
-        self.tell(Req::SET_PROTOCOL_FEATURES, &1_u64.to_bytes());
+        self.tell(Req::SET_PROTOCOL_FEATURES, &protocol.to_bytes());
         self.table(vec![region(0, 16)]);
+        if recorded {
+            self.log(0xc000, 0x4000);
+            self.inflight(0xa000, 0x2000, size as u16);
+        }
         for ring in 0..2 {
             self.state(Req::SET_VRING_NUM, ring, size);
             self.state(Req::SET_VRING_BASE, ring, 0);
             let at = u16::from(ring) * 0x4000;
-            self.addr(ring, at, at + 0x2000, at + 0x1000);
+            self.addr(ring, (at, at + 0x2000, at + 0x1000), recorded.then_some(at));
             self.ring_fd(Req::SET_VRING_CALL, ring);
             self.ring_fd(Req::SET_VRING_KICK, ring);
             self.state(Req::SET_VRING_ENABLE, ring, 1);
@@ -238,13 +270,15 @@ fn act(peer: &mut Frontend, step: Step) {
         }
         Step::Num { ring, num } => peer.state(Req::SET_VRING_NUM, ring, num.into()),
         Step::Base { ring, num } => peer.state(Req::SET_VRING_BASE, ring, num),
-        Step::Addr { ring, desc, used, avail } => peer.addr(ring, desc, used, avail),
+        Step::Addr { ring, desc, used, avail, log } => peer.addr(ring, (desc, used, avail), log),
         Step::Kick(ring) => peer.ring_fd(Req::SET_VRING_KICK, ring),
         Step::Call(ring) => peer.ring_fd(Req::SET_VRING_CALL, ring),
         Step::Enable { ring, on } => peer.state(Req::SET_VRING_ENABLE, ring, on.into()),
         Step::Stop(ring) => peer.state(Req::GET_VRING_BASE, ring, 0),
         Step::Status(status) => peer.tell(Req::SET_STATUS, &u64::from(status).to_bytes()),
-        Step::Start { packed, power } => peer.start(packed, power),
+        Step::Start { packed, power, recorded } => peer.start(packed, power, recorded),
+        Step::Log { offset, size } => peer.log(offset, size),
+        Step::Inflight { offset, size, queue_size } => peer.inflight(offset, size, queue_size),
         Step::Poke { at, value } => {
             drop(peer.memory.write_at(&value.to_le_bytes(), u64::from(at).min(LEN - 8)))
         }

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
@@ -303,6 +304,40 @@ impl Guest {
     /// What QEMU itself has warned of so far.
     pub(crate) fn complaints(&self) -> String {
         std::fs::read_to_string(&self.complaints).expect("the file is there")
+    }
+}
+
+/// QEMU's monitor, at the socket that `-monitor unix:PATH,server=on,wait=off` makes.
+pub(crate) struct Monitor(UnixStream);
+
+impl Monitor {
+    const PROMPT: &str = "(qemu) ";
+
+    pub(crate) fn connect(path: &Path) -> Self {
+        let stream = linecard_lab::wait_for("QEMU's monitor", || UnixStream::connect(path).ok());
+        stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
+        let mut monitor = Self(stream);
+        monitor.answer();
+        monitor
+    }
+
+    /// Gives a command; what it prints.
+    pub(crate) fn command(&mut self, line: &str) -> String {
+        writeln!(self.0, "{line}").expect("the monitor takes a line");
+        self.answer()
+    }
+
+    fn answer(&mut self) -> String {
+        let mut bytes = Vec::new();
+        let mut part = [0; 4096];
+        loop {
+            let n = self.0.read(&mut part).expect("the monitor answers");
+            assert!(n > 0, "QEMU ended: {}", String::from_utf8_lossy(&bytes));
+            bytes.extend_from_slice(part.get(..n).unwrap_or_default());
+            if bytes.ends_with(Self::PROMPT.as_bytes()) {
+                return String::from_utf8_lossy(&bytes).into_owned();
+            }
+        }
     }
 }
 

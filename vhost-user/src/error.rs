@@ -239,6 +239,31 @@ pub enum Refusal {
         /// Ring index.
         index: usize,
     },
+    /// A descriptor that is no eventfd.
+    #[error("the descriptor of SET_LOG_FD is not an eventfd")]
+    NotALogEvent,
+    /// A dirty log without a place for everything that may be written.
+    #[error("the dirty log ends at guest address {end:#x}, and has to reach {need:#x}")]
+    LogSize {
+        /// First guest address without a bit.
+        end: u64,
+        /// Where it has to end at the earliest.
+        need: u64,
+    },
+    /// An inflight region that is too short.
+    #[error("inflight region of {got} bytes, its queues need {need}")]
+    InflightSize {
+        /// Asked.
+        got: u64,
+        /// Needed.
+        need: u64,
+    },
+    /// No inflight region could be made.
+    #[error("making an inflight region failed: {source}")]
+    InflightFile {
+        /// What the system answered.
+        source: io::Error,
+    },
     /// Virtio features that were not offered.
     #[error("features {} were not offered", .not_offered)]
     Features {

@@ -22,6 +22,7 @@ pub(crate) const OFFERED: Features = Features::VERSION_1
     .union(Features::INDIRECT_DESC)
     .union(Features::EVENT_IDX)
     .union(Features::RING_PACKED)
+    .union(Features::LOG_ALL)
     .union(Features::PROTOCOL_FEATURES);
 
 /// Virtio features of a device unless it is told otherwise: as in DPDK, large packets of the driver only with `tso=1`.

@@ -10,7 +10,7 @@ use crate::session::snapshot::Snapshot;
 /// [`Backend::take_over`](crate::Backend::take_over) takes.
 ///
 /// Both parts have to reach the successor, the descriptors in their order: over a Unix socket (`SCM_RIGHTS`, at most 253 in a
-/// message), or by being inherited. There are at most three for each ring, one for each memory region, and two.
+/// message), or by being inherited. There are at most three for each ring, one for each memory region, and five.
 ///
 /// ```
 /// use std::os::unix::net::UnixStream;

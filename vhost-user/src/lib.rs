@@ -21,7 +21,9 @@
 //!
 //! **Supported**: split and packed rings, mergeable buffers, indirect descriptors, in-order, event index, several
 //! queues, reply-ack, status, configuration, memory slots, MTU, RARP, device reset, reconnection in both
-//! directions, sockets that were passed, hand-over to another process ([`HandOver`]). **Not supported** (refused, not ignored): dirty log, inflight region, IOTLB, postcopy, backend
+//! directions, sockets that were passed, hand-over to another process ([`HandOver`]), the dirty log of a live migration, the
+//! inflight region, restarts under a running driver (a split ring is resumed behind its used index, a packed one where its flags
+//! say). **Not supported** (refused, not ignored): IOTLB, postcopy, backend
 //! requests, crypto, legacy big-endian rings.
 
 mod backend;

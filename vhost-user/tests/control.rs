@@ -11,7 +11,7 @@ use common::{Bench, Frontend, GUEST, Guest, MEMORY, SIZE, USER, eventfd, frame, 
 use linecard_lab::wait_until;
 use linecard_virtio::Features;
 use linecard_wire::payload::{
-    Config, Inflight, Log, MemTable, MemoryRegion, Payload, SingleRegion, VringAddr, VringFd, VringState,
+    Config, MemTable, MemoryRegion, Payload, SingleRegion, VringAddr, VringFd, VringState,
 };
 use linecard_wire::{FrontendReq as Req, Header, OutMessage, ProtocolFeatures, VERSION};
 
@@ -116,22 +116,8 @@ fn a_half_sent_message_costs_its_sender_the_connection_and_others_nothing() {
 fn unsupported_requests_are_refused_and_change_nothing() {
     let mut bench = Bench::new("unsupported");
     let mut guest = Guest::start(&bench.path, Features::empty());
-    let file = memfd(4096);
-    let event = eventfd();
-    let inflight = Inflight { mmap_size: 4096, mmap_offset: 0, queues: 2, queue_size: 256 }.to_bytes();
-    let log = Log { size: 4096, offset: 0 }.to_bytes();
     let none: &[BorrowedFd<'_>] = &[];
     let cases: Vec<(Req, &[u8], &[BorrowedFd<'_>])> = vec![
-        (
-            Req::SET_LOG_BASE,
-            &log,
-            std::slice::from_ref(&file).iter().map(AsFd::as_fd).collect::<Vec<_>>().leak(),
-        ),
-        (
-            Req::SET_LOG_FD,
-            &[],
-            std::slice::from_ref(&event).iter().map(AsFd::as_fd).collect::<Vec<_>>().leak(),
-        ),
         (Req::SET_BACKEND_REQ_FD, &[], none),
         (Req::IOTLB_MSG, &[0; 32], none),
         (Req::SET_VRING_ENDIAN, &[0; 8], none),
@@ -140,7 +126,6 @@ fn unsupported_requests_are_refused_and_change_nothing() {
         (Req::POSTCOPY_ADVISE, &[], none),
         (Req::POSTCOPY_LISTEN, &[], none),
         (Req::POSTCOPY_END, &[], none),
-        (Req::SET_INFLIGHT_FD, &inflight, none),
         (Req::GPU_SET_SOCKET, &[], none),
         (Req::VRING_KICK, &[0; 8], none),
         (Req::SET_STATUS, &[0; 8], none),
@@ -177,7 +162,7 @@ fn surplus_descriptors_are_refused_on_every_request() {
         let event = eventfd();
         for id in 1..=44u32 {
             for count in [1usize, 2, 9, 32] {
-                let single = matches!(id, 5 | 12 | 13 | 14 | 37 | 38);
+                let single = matches!(id, 5 | 7 | 12 | 13 | 14 | 37 | 38);
                 if single && count == 1 {
                     continue;
                 }
@@ -454,8 +439,8 @@ fn a_running_ring_is_not_reconfigured() {
     frontend.refused(Req::SET_VRING_NUM, &state(128), &[]);
     frontend.refused(Req::SET_VRING_NUM, &state(32_768), &[]);
     frontend.refused(Req::SET_VRING_BASE, &state(5), &[]);
-    let moved = VringAddr { desc: USER + 0x8000, ..frontend.vring_addr(0, SIZE) };
-    frontend.refused(Req::SET_VRING_ADDR, &moved.to_bytes(), &[]);
+    let nowhere = VringAddr { desc: USER + MEMORY as u64, ..frontend.vring_addr(0, SIZE) };
+    frontend.refused(Req::SET_VRING_ADDR, &nowhere.to_bytes(), &[]);
     let other = frontend.features.bits() | Features::NET_MRG_RXBUF.bits();
     frontend.refused(Req::SET_FEATURES, &other.to_bytes(), &[]);
     // What changes nothing is no change.

@@ -3,13 +3,16 @@
 mod common;
 
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 
 use common::{Bench, Frontend as Memory, GUEST, SIZE, USER, driver, frame, receive};
 use linecard_virtio::{Buffer, Features};
-use vhost::vhost_user::message::{VhostUserConfigFlags, VhostUserHeaderFlag, VhostUserProtocolFeatures};
+use vhost::vhost_user::message::{
+    VhostUserConfigFlags, VhostUserHeaderFlag, VhostUserInflight, VhostUserProtocolFeatures,
+};
 use vhost::vhost_user::{Frontend, VhostUserFrontend};
-use vhost::{VhostBackend, VhostUserMemoryRegionInfo, VringConfigData};
+use vhost::{VhostBackend, VhostUserDirtyLogRegion, VhostUserMemoryRegionInfo, VringConfigData};
 use vmm_sys_util::eventfd::EventFd;
 
 #[test]
@@ -29,6 +32,8 @@ fn the_vhost_crate_gets_packets_through() {
         & (VhostUserProtocolFeatures::REPLY_ACK
             | VhostUserProtocolFeatures::MQ
             | VhostUserProtocolFeatures::CONFIG
+            | VhostUserProtocolFeatures::LOG_SHMFD
+            | VhostUserProtocolFeatures::INFLIGHT_SHMFD
             | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS);
     frontend.set_protocol_features(use_these).expect("protocol features");
     frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
@@ -48,6 +53,9 @@ fn the_vhost_crate_gets_packets_through() {
     frontend.add_mem_region(&region).expect("the same once more");
     let elsewhere = VhostUserMemoryRegionInfo { userspace_addr: USER + 4096, ..region };
     assert!(frontend.add_mem_region(&elsewhere).is_err(), "another at the same place");
+    let asked = VhostUserInflight { num_queues: 2, queue_size: SIZE, ..VhostUserInflight::default() };
+    let (inflight, inflight_file) = frontend.get_inflight_fd(&asked).expect("a region");
+    frontend.set_inflight_fd(&inflight, inflight_file.as_raw_fd()).expect("the same region");
     let (mut rx, mut tx) = (driver(&memory, 0, SIZE), driver(&memory, 1, SIZE));
     let (kick, call) = (EventFd::new(0).expect("event"), EventFd::new(0).expect("event"));
     for index in 0..2 {
@@ -72,7 +80,15 @@ fn the_vhost_crate_gets_packets_through() {
     let (_, config) = frontend.get_config(0, 12, VhostUserConfigFlags::WRITABLE, &[0; 12]).expect("config");
     assert_eq!(config[..5], *b"VHOST");
 
+    let log = common::memfd(4096);
     for n in 0..100 {
+        if n == 50 {
+            // As a migration begins.
+            let place =
+                VhostUserDirtyLogRegion { mmap_size: 4096, mmap_offset: 0, mmap_handle: log.as_raw_fd() };
+            frontend.set_log_base(0, Some(place)).expect("a log");
+            frontend.set_features((wanted | Features::LOG_ALL).bits()).expect("features");
+        }
         let (addr, len) = memory.write_frame(n % 64, &frame(n, 777));
         tx.post(Buffer { addr, len, token: n as u64 });
         tx.publish();
@@ -88,6 +104,20 @@ fn the_vhost_crate_gets_packets_through() {
         memory.bytes(offset + 12, 777).copy_to(&mut bytes);
         assert_eq!(bytes, frame(n, 777));
     }
+    let mut marks = vec![0; 4096];
+    log.read_exact_at(&mut marks, 0).expect("the log");
+    let marked = |n: usize| {
+        let page = Memory::buffer(0, n).0 / 4096;
+        marks[(page / 8) as usize] & 1 << (page % 8) != 0
+    };
+    assert!(
+        (0..64).all(|n| marked(n) != (36..50).contains(&n)),
+        "buffers 50 to 63 and 0 to 35 were written since"
+    );
+    // What a restarted backend would go by.
+    let mut used = [0; 2];
+    inflight_file.read_exact_at(&mut used, 14).expect("the region");
+    assert_eq!(u16::from_ne_bytes(used), 100);
     assert_eq!(frontend.get_vring_base(0).expect("base"), 100);
     assert_eq!(frontend.get_vring_base(1).expect("base"), 100);
     frontend.remove_mem_region(&region).expect("remove");

@@ -157,7 +157,7 @@ impl Endpoint {
             };
             return if self.arriving.is_empty() { connect } else { Some(soon()) };
         };
-        if link.looks_again() || !self.arriving.is_empty() {
+        if link.waiting.is_some() || link.ending.is_some() || link.is_crowded() || !self.arriving.is_empty() {
             return Some(soon());
         }
         let message = link.connection.partial_since().map(|since| since + MESSAGE_TIME);
@@ -168,11 +168,11 @@ impl Endpoint {
     pub(super) fn tick(&mut self, epoll: &Epoll) {
         let now = Instant::now();
         // While it is not listened to, the frontend cannot be late.
-        let resting = self.resting.is_some_and(|until| now < until);
+        let resting =
+            self.resting.is_some_and(|until| now < until) || self.link.as_ref().is_some_and(Link::is_crowded);
         if let Some(link) = &mut self.link {
-            let late = !resting
-                && !link.waits_for_room()
-                && link.connection.partial_since().is_some_and(|since| now >= since + MESSAGE_TIME);
+            let late =
+                !resting && link.connection.partial_since().is_some_and(|since| now >= since + MESSAGE_TIME);
             if late {
                 link.end("a message did not come whole within 1 s");
             } else if !resting && link.first.is_some_and(|first| now >= first) {
@@ -295,8 +295,17 @@ impl Endpoint {
         }
         self.peer.set_connected();
         tell!(self.peer, info, "frontend connected");
-        let session = Session::new(self.terms, self.ledger.clone(), Arc::clone(&self.peer), self.watched);
-        self.link = Some(Link::new(connection, session, Instant::now() + FIRST_MESSAGE_TIME));
+        self.link = Some(Link {
+            connection,
+            session: Session::new(self.terms, self.ledger.clone(), Arc::clone(&self.peer), self.watched),
+            interest: Interest::Read,
+            waiting: None,
+            unanswered: None,
+            crowded: None,
+            first: Some(Instant::now() + FIRST_MESSAGE_TIME),
+            ending: None,
+            leaving: false,
+        });
     }
 
     /// Reads and carries out messages, until there is none, it is time for something else, or a gate is busy.

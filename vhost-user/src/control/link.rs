@@ -8,9 +8,8 @@ use linecard_wire::{Connection, Message, OutMessage};
 use super::epoll::{Epoll, Interest, hung_up};
 use crate::session::{Row, Session, Slots, Verdict, Waiting};
 
-/// How long reading waits for descriptors of earlier messages to be closed. What takes longer counts against the port's
-/// limit, which ends the connection when it is reached.
-const ROOM_TIME: Duration = Duration::from_secs(1);
+/// How long descriptors may take to close before it counts against the frontend that has sent them.
+const CLOSING_TIME: Duration = Duration::from_secs(5);
 
 /// A connected peer.
 pub(super) struct Link {
@@ -21,10 +20,10 @@ pub(super) struct Link {
     pub(super) waiting: Option<Message>,
     /// A request whose answer is not there yet; nothing more is read before.
     pub(super) unanswered: Option<Waiting>,
-    /// Since when there is no room for the descriptors that a message may bring.
-    crowded: Option<Instant>,
     /// Until when the first message must come.
     pub(super) first: Option<Instant>,
+    /// Since when the port has held so many descriptors that wait to be closed that the next message might not fit.
+    pub(super) crowded: Option<Instant>,
     /// Why the connection is to end; ending needs the gates.
     pub(super) ending: Option<String>,
     /// It ends because somebody left, not because of what the peer did.
@@ -32,21 +31,6 @@ pub(super) struct Link {
 }
 
 impl Link {
-    /// A frontend that has not said anything yet, and has to by `first`.
-    pub(super) fn new(connection: Connection, session: Session, first: Instant) -> Self {
-        Self {
-            connection,
-            session,
-            interest: Interest::Read,
-            waiting: None,
-            unanswered: None,
-            crowded: None,
-            first: Some(first),
-            ending: None,
-            leaving: false,
-        }
-    }
-
     pub(super) fn end(&mut self, reason: impl Into<String>) {
         self.ending.get_or_insert_with(|| reason.into());
     }
@@ -65,11 +49,6 @@ impl Link {
         if let Some(message) = self.waiting.take() {
             return Some(message);
         }
-        if self.connection.lacks_room() {
-            self.crowded.get_or_insert_with(Instant::now);
-        } else {
-            self.crowded = None;
-        }
         if self.waits_for_room() {
             return None;
         }
@@ -86,9 +65,22 @@ impl Link {
         }
     }
 
-    /// Whether nothing is read until descriptors are closed, or that has taken too long.
-    pub(super) fn waits_for_room(&self) -> bool {
-        self.crowded.is_some_and(|since| since.elapsed() < ROOM_TIME)
+    /// Whether nothing is read until descriptors of earlier messages are closed, which another thread does: a frontend may be
+    /// faster than that and yet do nothing wrong. Those that do not close end the connection at last.
+    fn waits_for_room(&mut self) -> bool {
+        if !self.connection.lacks_room() {
+            self.crowded = None;
+            return false;
+        }
+        self.crowded.get_or_insert_with(Instant::now);
+        if hung_up(self.connection.as_fd()) {
+            self.leave("the peer closed the connection");
+        }
+        self.is_crowded()
+    }
+
+    pub(super) fn is_crowded(&self) -> bool {
+        self.crowded.is_some_and(|since| since.elapsed() < CLOSING_TIME)
     }
 
     /// Sends the answer that was not there if it is by now; false when it is not.
@@ -145,17 +137,12 @@ impl Link {
         }
     }
 
-    /// Whether time, and not the frontend's next byte, brings it on.
-    pub(super) fn looks_again(&self) -> bool {
-        self.waiting.is_some() || self.ending.is_some() || self.waits_for_room()
-    }
-
     pub(super) fn update_interest(&mut self, epoll: &Epoll, token: u64, settled: bool) {
         let want = match () {
             // Looked at again by time; being told of more bytes meanwhile would only spin.
-            () if !settled || self.looks_again() => Interest::None,
+            () if !settled || self.waiting.is_some() || self.ending.is_some() => Interest::None,
             () if self.unanswered.is_some() && self.connection.wants_write() => Interest::Write,
-            () if self.unanswered.is_some() => Interest::End,
+            () if self.unanswered.is_some() || self.is_crowded() => Interest::End,
             () if self.connection.wants_write() => Interest::ReadWrite,
             () => Interest::Read,
         };

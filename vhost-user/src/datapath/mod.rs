@@ -12,6 +12,7 @@ mod dequeue;
 #[cfg(test)]
 mod differential;
 mod enqueue;
+mod observed;
 mod scatter;
 mod turn;
 
@@ -21,7 +22,9 @@ use linecard_mempool::{BURST, Burst, Pool};
 use linecard_pmd::offload::Takes;
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::net::{HDR_LEN, LEGACY_HDR_LEN, device_takes, driver_takes};
-use linecard_virtio::{DeviceConfig, DeviceQueue, Features, PeerFault, RingMemory, packed, split};
+use linecard_virtio::{
+    Ahead, DeviceConfig, DeviceQueue, Features, PeerFault, RingMemory, Used, packed, split,
+};
 
 use crate::error::Refusal;
 use crate::memory::MemoryMap;
@@ -29,6 +32,8 @@ use crate::port::{RxLoss, TxLoss};
 use crate::slot::Path;
 use dequeue::Dequeue;
 use enqueue::Enqueue;
+use observed::Observed;
+pub(crate) use observed::{Records, RingLog};
 
 /// Shortest frame that is delivered: an Ethernet header.
 const MIN_FRAME: u32 = 14;
@@ -95,6 +100,9 @@ pub(crate) struct PathConfig {
     pub(crate) features: Features,
     /// The memory that ring and buffers are in; the path keeps it mapped.
     pub(crate) map: Arc<MemoryMap>,
+    /// What a predecessor had taken from `device.base` on: given back as it is.
+    pub(crate) taken: Vec<Used>,
+    pub(crate) records: Records,
 }
 
 impl PathConfig {
@@ -160,6 +168,17 @@ const DEQUEUE: [[&str; 2]; 4] = [
 ];
 
 fn enqueue<Q: DeviceQueue + 'static>(queue: Q, config: PathConfig, names: [[&'static str; 2]; 2]) -> Path {
+    match prepare(queue, config) {
+        (Ok(queue), config) => enqueue_over(queue, config, names),
+        (Err(queue), config) => enqueue_over(queue, config, names),
+    }
+}
+
+fn enqueue_over<Q: DeviceQueue + 'static>(
+    queue: Q,
+    config: PathConfig,
+    names: [[&'static str; 2]; 2],
+) -> Path {
     let [[plain, offload], [merge, merge_offload]] = names;
     let (header, map) = (config.header(), config.map);
     let takes = driver_takes(config.features.without_orphans());
@@ -173,6 +192,13 @@ fn enqueue<Q: DeviceQueue + 'static>(queue: Q, config: PathConfig, names: [[&'st
 }
 
 fn dequeue<Q: DeviceQueue + 'static>(queue: Q, config: PathConfig, names: [&'static str; 2]) -> Path {
+    match prepare(queue, config) {
+        (Ok(queue), config) => dequeue_over(queue, config, names),
+        (Err(queue), config) => dequeue_over(queue, config, names),
+    }
+}
+
+fn dequeue_over<Q: DeviceQueue + 'static>(queue: Q, config: PathConfig, names: [&'static str; 2]) -> Path {
     let [plain, offload] = names;
     let (header, map) = (config.header(), config.map);
     let takes = device_takes(config.features.without_orphans());
@@ -181,4 +207,29 @@ fn dequeue<Q: DeviceQueue + 'static>(queue: Q, config: PathConfig, names: [&'sta
     } else {
         Box::new(Dequeue::<Q, false>::new(queue, map, header, takes, plain))
     })
+}
+
+/// Gives back what a predecessor had taken; a ring that is recorded is of another type.
+fn prepare<Q: DeviceQueue>(queue: Q, mut config: PathConfig) -> (Result<Q, Observed<Q>>, PathConfig) {
+    let records = std::mem::take(&mut config.records);
+    if records.is_empty() {
+        let mut queue = queue;
+        give_back(&mut queue, &config.taken);
+        return (Ok(queue), config);
+    }
+    let mut queue = Observed::new(queue, records);
+    give_back(&mut queue, &config.taken);
+    (Err(queue), config)
+}
+
+fn give_back(queue: &mut impl DeviceQueue, taken: &[Used]) {
+    let past = |ahead: Ahead, used: &Used| Ahead {
+        chains: ahead.chains.saturating_add(1),
+        descs: ahead.descs.saturating_add(used.descs),
+    };
+    queue.take(taken.iter().fold(Ahead::default(), past));
+    taken.iter().for_each(|used| queue.complete_taken(*used));
+    if !taken.is_empty() {
+        queue.publish();
+    }
 }

@@ -95,6 +95,28 @@ impl MemoryMap {
         &self.by_guest
     }
 
+    /// The guest address behind the last one.
+    pub(crate) fn end(&self) -> u64 {
+        // Cannot overflow: checked before.
+        self.by_guest.last().map_or(0, |region| region.spec.guest_addr + region.spec.size)
+    }
+
+    /// The guest address of what lies at `at` in this process: the way back from [`translate`](DeviceMemory::translate).
+    /// Each region is mapped at a place of its own, so there is one at most. Whoever needs guest addresses (the dirty log)
+    /// asks here, and packets that are not logged carry none.
+    pub(crate) fn guest_addr(&self, at: *const u8) -> Option<u64> {
+        let inside = |start: NonNull<u8>, size: u64| {
+            let offset = at.addr().wrapping_sub(start.addr().get()) as u64;
+            (offset < size).then_some(offset)
+        };
+        if let Some(offset) = inside(self.largest.start, self.largest.size) {
+            return Some(self.largest.guest + offset);
+        }
+        self.by_guest
+            .iter()
+            .find_map(|region| Some(region.spec.guest_addr + inside(region.start(), region.spec.size)?))
+    }
+
     /// Where `len` bytes at the frontend's own address `addr` are; all in one region.
     pub(crate) fn translate_user(&self, addr: u64, len: u64) -> Option<NonNull<u8>> {
         self.by_guest.iter().find_map(|region| region.at(addr.checked_sub(region.spec.user_addr)?, len))

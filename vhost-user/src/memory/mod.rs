@@ -8,11 +8,15 @@
 //!
 //! A map never changes: a new table makes a new map, and rings are built anew on it.
 
+mod inflight;
+mod log;
 mod map;
 mod region;
 pub mod sigbus;
 mod unmap;
 
+pub(crate) use inflight::{Inflight, RingInflight, is_available, region_len};
+pub(crate) use log::DirtyLog;
 pub use map::MemoryMap;
 pub(crate) use map::{MAX_REGIONS, MapLimits};
 pub(crate) use region::Region;

@@ -52,9 +52,15 @@ impl Session {
         if !not_offered.is_empty() {
             return Err(Refusal::Features { not_offered });
         }
-        if self.features != Some(asked) {
-            self.make_idle(0..self.vrings.len(), "features", slots)?;
+        // Logging goes on and off while packets pass.
+        let without = |features: Features| features.difference(Features::LOG_ALL);
+        let rings = 0..self.vrings.len();
+        if self.features.map(without) != Some(without(asked)) {
+            self.make_idle(rings, "features", slots)?;
             self.features = Some(asked);
+        } else if self.features != Some(asked) {
+            self.features = Some(asked);
+            self.rebuild(rings, slots);
         }
         Ok(Answer::None)
     }
@@ -113,6 +119,7 @@ impl Session {
         let answer = self.reset_owner(message, slots)?;
         self.status = None;
         self.features = None;
+        (self.log, self.log_event, self.inflight) = (None, None, None);
         Ok(answer)
     }
 

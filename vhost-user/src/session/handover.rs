@@ -15,7 +15,7 @@ use super::vring::Vring;
 use super::{Session, Slots};
 use crate::error::Refusal;
 use crate::event::Event;
-use crate::memory::MemoryMap;
+use crate::memory::{MemoryMap, Region};
 
 /// Descriptors to be left, in the order of their numbers.
 #[derive(Default)]
@@ -64,7 +64,7 @@ impl Session {
         let mut flags = 0;
         flags |= if self.features.is_some() { SessionRecord::HAS_FEATURES } else { 0 };
         flags |= if self.status.is_some() { SessionRecord::HAS_STATUS } else { 0 };
-        let session = SessionRecord {
+        let mut session = SessionRecord {
             flags,
             status: u32::from(self.status.unwrap_or(0)),
             features: self.features.unwrap_or_default().bits(),
@@ -72,10 +72,18 @@ impl Session {
             mtu: u32::from(self.peer.mtu().unwrap_or(0)),
             ..SessionRecord::default()
         };
+        let file_of =
+            |region: &Region, fds: &mut Left| fds.add(region.file().ok_or(io::ErrorKind::NotFound)?);
+        if let Some(log) = &self.log {
+            session.set_log(log, file_of(log.region(), fds)?);
+        }
+        session.log_event = fds.add_event(self.log_event.as_deref())?;
+        if let Some(inflight) = &self.inflight {
+            session.set_inflight(inflight, file_of(&inflight.region, fds)?);
+        }
         let mut regions = Vec::new();
         for region in self.map.regions() {
-            let file = region.file().ok_or(io::ErrorKind::NotFound)?;
-            regions.push(RegionRecord::new(&region.spec, fds.add(file)?));
+            regions.push(RegionRecord::new(&region.spec, file_of(region, fds)?));
         }
         let mut rings = Vec::new();
         for (index, vring) in self.vrings.iter().enumerate() {
@@ -112,6 +120,16 @@ impl Session {
             if let Some(place) = self.vrings.get_mut(index) {
                 *place = vring;
             }
+        }
+        if let Some(file) = fds.take(record.log)? {
+            self.log = Some(Arc::new(self.log_in(record.log(), file)?));
+        }
+        if let Some(fd) = fds.take(record.log_event)? {
+            let event = Event::accept(fd, &self.peer.allowance).ok_or(Refusal::NotALogEvent)?;
+            self.log_event = Some(Arc::new(event));
+        }
+        if let Some(file) = fds.take(record.inflight)? {
+            self.inflight = Some(Arc::new(self.inflight_in(record.inflight(), file)?));
         }
         self.move_to(MemoryMap::new(regions), slots);
         for (index, record) in snapshot.rings.iter().enumerate() {

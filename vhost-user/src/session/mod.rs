@@ -6,7 +6,9 @@
 
 mod device;
 mod handover;
+mod inflight;
 mod later;
+mod log;
 mod memory;
 mod request;
 mod rings;
@@ -22,8 +24,9 @@ use linecard_wire::payload::Payload;
 use linecard_wire::{Message, NEED_REPLY, ProtocolFeatures, VERSION};
 
 use crate::error::Refusal;
+use crate::event::Event;
 use crate::limits::Ledger;
-use crate::memory::{MapLimits, MemoryMap};
+use crate::memory::{DirtyLog, Inflight, MapLimits, MemoryMap};
 use crate::peer::{Peer, tell};
 use crate::sigbus::Alarm;
 use crate::slot::Slot;
@@ -94,6 +97,12 @@ pub(crate) struct Session {
     status: Option<u8>,
     map: Arc<MemoryMap>,
     vrings: Vec<Vring>,
+    /// Where what is written is noted, and what is signalled then.
+    log: Option<Arc<DirtyLog>>,
+    log_event: Option<Arc<Event>>,
+    /// Where descriptors in flight are recorded, and what we made for that.
+    inflight: Option<Arc<Inflight>>,
+    inflight_made: Option<inflight::Made>,
 }
 
 impl Session {
@@ -111,6 +120,10 @@ impl Session {
             status: None,
             map: MemoryMap::empty(),
             vrings: (0..rings).map(|_| Vring::default()).collect(),
+            log: None,
+            log_event: None,
+            inflight: None,
+            inflight_made: None,
         }
     }
 

@@ -125,6 +125,11 @@ pub(crate) static REQUESTS: &[Row] = &[
     Row::set(Req::SET_OWNER, Untouched, Session::set_owner),
     Row::set(Req::RESET_OWNER, Held, Session::reset_owner),
     Row::set(Req::SET_MEM_TABLE, Held, Session::set_mem_table).descriptors(0..=MAX_FDS),
+    Row {
+        rings: Held,
+        ..Row::get(Req::SET_LOG_BASE, Session::set_log_base).needs(Need::LOG_SHMFD).descriptors(1..=1)
+    },
+    Row::set(Req::SET_LOG_FD, Held, Session::set_log_fd).needs(Need::LOG_SHMFD).descriptors(1..=1),
     Row::set(Req::SET_VRING_NUM, Held, Session::set_vring_num),
     Row::set(Req::SET_VRING_ADDR, Held, Session::set_vring_addr),
     Row::set(Req::SET_VRING_BASE, Held, Session::set_vring_base),
@@ -143,6 +148,10 @@ pub(crate) static REQUESTS: &[Row] = &[
         ..Row::get(Req::GET_CONFIG, Session::get_config).needs(Need::CONFIG)
     },
     Row::set(Req::SET_CONFIG, Untouched, Session::set_config).needs(Need::CONFIG),
+    Row::get(Req::GET_INFLIGHT_FD, Session::get_inflight_fd).needs(Need::INFLIGHT_SHMFD),
+    Row::set(Req::SET_INFLIGHT_FD, Untouched, Session::set_inflight_fd)
+        .needs(Need::INFLIGHT_SHMFD)
+        .descriptors(1..=1),
     Row::set(Req::RESET_DEVICE, Held, Session::reset_device).needs(Need::RESET_DEVICE),
     Row::get(Req::GET_MAX_MEM_SLOTS, Session::get_max_mem_slots).needs(Need::CONFIGURE_MEM_SLOTS),
     Row::set(Req::ADD_MEM_REG, Held, Session::add_region).needs(Need::CONFIGURE_MEM_SLOTS).descriptors(1..=1),

@@ -7,10 +7,11 @@ use linecard_virtio::{Features, Layout};
 use linecard_wire::Message;
 use linecard_wire::payload::{Payload, VringAddr, VringFd, VringState};
 
+use super::inflight::Begin;
 use super::request::{Answer, expect_fds};
-use super::vring::{Vring, check_size, device_config, layout_of, ran_past, ring_memory};
+use super::vring::{Vring, check_size, device_config, layout_of, ring_memory, told_base};
 use super::{Session, Slots};
-use crate::datapath::{self, PathConfig};
+use crate::datapath::{self, PathConfig, Records};
 use crate::error::Refusal;
 use crate::event::Event;
 use crate::memory::MemoryMap;
@@ -18,9 +19,18 @@ use crate::peer::tell;
 use crate::slot::{Mode, Ring};
 
 /// What a user must know of a packed ring whose position is lost, and what to do.
-const BEHIND: &str = "this packed ring was used beyond the position that the frontend starts it at (a backend ended while \
-    the ring was in use); no packet may pass until the driver starts anew: reload it or restart the guest. Split rings \
-    (QEMU: packed=off) survive a restart of the backend";
+pub(super) const BEHIND: &str = "this packed ring was used beyond the position that the frontend starts it at (a backend ended while \
+    the ring was in use), and does not tell how far; no packet may pass until the driver starts anew: reload it or restart \
+    the guest. Split rings (QEMU: packed=off) survive a restart of any backend";
+
+/// Where a ring begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Start {
+    /// At the position that the frontend has told, or behind it if that is long past.
+    AsTold,
+    /// Where we have left it: what its memory says does not count.
+    WhereItStood,
+}
 
 impl Session {
     fn index(&self, asked: u32) -> Result<usize, Refusal> {
@@ -84,13 +94,20 @@ impl Session {
         let (map, features) = (Arc::clone(&self.map), self.features);
         let (_, vring) = self.vring(addr.index)?;
         let changes = vring.addr != Some(addr);
+        let areas = |addr: &VringAddr| (addr.desc, addr.avail, addr.used);
+        let moves = vring.addr.as_ref().map(areas) != Some(areas(&addr));
         let size = vring.size.ok_or(Refusal::RingIncomplete { index, what: "size" })?;
         features.ok_or(Refusal::RingIncomplete { index, what: "features" })?;
         ring_memory(index, &addr, layout, size, &map)?;
-        if changes {
-            self.make_idle(index..index + 1, "its address", slots)?;
+        self.check_logged_ring(&addr, layout, size)?;
+        // Areas that move under a ring which is disabled: the driver begins anew, with indices of its own.
+        if moves && !self.vrings.get(index).is_some_and(|vring| vring.started && self.is_enabled(vring)) {
+            self.stop(index, slots);
         }
         self.vring(addr.index)?.1.addr = Some(addr);
+        if changes {
+            self.rebuild(index..index + 1, slots);
+        }
         Ok(Answer::None)
     }
 
@@ -149,10 +166,7 @@ impl Session {
         let running = self.vrings.get(index).is_some_and(|vring| vring.started);
         let source = kick.as_ref().map(Event::source);
         if !running {
-            let ring = self.build(index, &self.map)?;
-            if self.is_behind(index) {
-                tell!(self.peer, warn, ring = index, "{BEHIND}");
-            }
+            let ring = self.build(index, &self.map, Start::AsTold)?;
             if let Some(slot) = slots.get(index) {
                 tell!(self.peer, info, ring = index, path = ring.path.name(), "ring started");
                 slot.ring = Some(ring);
@@ -219,21 +233,8 @@ impl Session {
         }
     }
 
-    /// Whether the position that ring `index` shall start at is one that a device has left already: it was not told by us,
-    /// and the packed ring says otherwise. A split ring is resumed behind its used index.
-    fn is_behind(&self, index: usize) -> bool {
-        let Some(vring) = self.vrings.get(index) else { return false };
-        let layout = layout_of(self.features.unwrap_or_default());
-        let (Layout::Packed, Some(size), Some(addr)) = (layout, vring.size, &vring.addr) else {
-            return false;
-        };
-        vring.stopped_at != Some(vring.base)
-            && ring_memory(index, addr, layout, size, &self.map)
-                .is_ok_and(|memory| ran_past(vring.base, size, &memory))
-    }
-
     /// A ring made from what is known about `index`, on `map`.
-    fn build(&self, index: usize, map: &Arc<MemoryMap>) -> Result<Ring, Refusal> {
+    fn build(&self, index: usize, map: &Arc<MemoryMap>, start: Start) -> Result<Ring, Refusal> {
         let missing = |what| Refusal::RingIncomplete { index, what };
         let vring = self.vrings.get(index).ok_or(missing("place"))?;
         let features = self.features.ok_or(missing("features"))?;
@@ -241,8 +242,17 @@ impl Session {
         let layout = layout_of(features);
         let size = layout.check_size(u32::from(vring.size.ok_or(missing("size"))?))?;
         let memory = ring_memory(index, &addr, layout, size, map)?;
-        let device = device_config(vring, size, features, &memory)?;
-        let config = PathConfig { memory, device, features, map: Arc::clone(map) };
+        let told = |base| Begin { base, taken: Vec::new() };
+        let Begin { base, taken } = match start {
+            Start::AsTold => {
+                self.begin(index, told(told_base(vring.base, layout, size, &memory)?), (size, &memory))
+            }
+            Start::WhereItStood => told(vring.base),
+        };
+        let log = self.ring_log(&addr, (layout, size), &memory, map);
+        let records = Records { log, inflight: self.ring_inflight(index, layout, size) };
+        let device = device_config(base, size, features);
+        let config = PathConfig { memory, device, features, map: Arc::clone(map), taken, records };
         Ok(Ring {
             path: datapath::build(index, config)?,
             mode: self.mode(vring),
@@ -268,16 +278,26 @@ impl Session {
         self.peer.set_kick(index, None);
     }
 
-    /// Exchanges the memory map under running rings. A ring that is no longer in shared memory stops.
+    /// Exchanges the memory map under running rings.
     pub(super) fn move_to(&mut self, map: Arc<MemoryMap>, slots: &mut Slots<'_>) {
-        for index in 0..self.vrings.len() {
+        self.map = map;
+        self.rebuild(0..self.vrings.len(), slots);
+        self.warn_of_short_log();
+    }
+
+    /// Makes the running ones of the rings `indices` anew, of what is known about them by now, where they stand: stop,
+    /// change and start in one, for whatever may change while packets pass. A ring that is no longer in shared memory stops.
+    ///
+    /// Nothing is in flight: what a burst takes off a ring it gives back, and nobody is inside one.
+    pub(super) fn rebuild(&mut self, indices: Range<usize>, slots: &mut Slots<'_>) {
+        for index in indices {
             let Some(slot) = slots.get(index) else { continue };
             let Some(vring) = self.vrings.get_mut(index).filter(|vring| vring.started) else { continue };
             let faulted = slot.ring.as_ref().is_some_and(|ring| ring.faulted);
             if let Some(ring) = slot.ring.take() {
                 vring.base = ring.path.base();
             }
-            match self.build(index, &map) {
+            match self.build(index, &self.map, Start::WhereItStood) {
                 Ok(mut ring) => {
                     ring.faulted = faulted;
                     // The new device half does not know what the old one owed: one call too many, never one too few.
@@ -289,7 +309,6 @@ impl Session {
                 Err(refusal) => self.lose(index, &refusal),
             }
         }
-        self.map = map;
     }
 
     fn lose(&self, index: usize, refusal: &Refusal) {

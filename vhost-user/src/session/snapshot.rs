@@ -10,7 +10,8 @@
 //! A later version appends fields to records, and chooses them so that zeros mean what the earlier version did: an earlier
 //! reader leaves out what it does not know, and a later one reads zeros.
 
-use linecard_wire::payload::{MemoryRegion, VringAddr};
+use crate::memory::{DirtyLog, Inflight};
+use linecard_wire::payload::{Inflight as Description, Log, MemoryRegion, VringAddr};
 use linecard_wire::socket::ListenerName;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -51,6 +52,17 @@ pub(crate) struct SessionRecord {
     pub(crate) protocol: u64,
     /// 0 where the frontend told none.
     pub(crate) mtu: u32,
+    /// The dirty log, and its place in the file.
+    pub(crate) log: Descriptor,
+    pub(crate) log_size: u64,
+    pub(crate) log_offset: u64,
+    pub(crate) log_event: Descriptor,
+    /// The inflight region, as in `SET_INFLIGHT_FD`.
+    pub(crate) inflight: Descriptor,
+    pub(crate) inflight_size: u64,
+    pub(crate) inflight_offset: u64,
+    pub(crate) inflight_queues: u16,
+    pub(crate) inflight_queue_size: u16,
     pub(crate) reserved: u32,
 }
 
@@ -66,6 +78,32 @@ impl SessionRecord {
 
     pub(crate) fn name(&self) -> ListenerName {
         ListenerName { file: self.name, own_user_only: self.flags & Self::OWN_USER_ONLY != 0 }
+    }
+}
+
+impl SessionRecord {
+    pub(crate) fn set_log(&mut self, log: &DirtyLog, file: Descriptor) {
+        let MemoryRegion { size, offset, .. } = log.region().spec;
+        (self.log, self.log_size, self.log_offset) = (file, size, offset);
+    }
+
+    pub(crate) fn log(&self) -> Log {
+        Log { size: self.log_size, offset: self.log_offset }
+    }
+
+    pub(crate) fn set_inflight(&mut self, inflight: &Inflight, file: Descriptor) {
+        let MemoryRegion { size, offset, .. } = inflight.region.spec;
+        (self.inflight, self.inflight_size, self.inflight_offset) = (file, size, offset);
+        (self.inflight_queues, self.inflight_queue_size) = (inflight.queues, inflight.queue_size);
+    }
+
+    pub(crate) fn inflight(&self) -> Description {
+        Description {
+            mmap_size: self.inflight_size,
+            mmap_offset: self.inflight_offset,
+            queues: self.inflight_queues,
+            queue_size: self.inflight_queue_size,
+        }
     }
 }
 

@@ -70,7 +70,7 @@ fn what_a_row_says_is_checked_before_its_function_is_called() {
 #[test]
 fn what_has_no_row_is_refused() {
     let mut session = session(ProtocolFeatures::all());
-    for code in [0, Req::SET_LOG_BASE as u32, Req::IOTLB_MSG as u32, 45, u32::MAX] {
+    for code in [0, Req::POSTCOPY_ADVISE as u32, Req::IOTLB_MSG as u32, 45, u32::MAX] {
         assert!(session.row(code).is_none());
         match respond(&mut session, message(code, Vec::new())) {
             Verdict::Reply(payload, _) => assert_eq!(payload, 1_u64.to_bytes()),

@@ -6,7 +6,7 @@ use linecard_wire::payload::{PackedBase, VringAddr};
 
 use crate::error::Refusal;
 use crate::event::Event;
-use crate::memory::MemoryMap;
+use crate::memory::{MemoryMap, is_available};
 use std::sync::Arc;
 
 /// What the frontend said about one ring; nothing here runs.
@@ -66,28 +66,28 @@ pub(crate) fn ring_memory(
 }
 
 /// How the device half is made: where it starts, and with which options.
-pub(crate) fn device_config(
-    vring: &Vring,
-    size: u16,
-    features: Features,
-    memory: &RingMemory,
-) -> Result<DeviceConfig, Refusal> {
-    let base = match layout_of(features) {
-        Layout::Split => split_base(vring.base, memory),
-        Layout::Packed => packed_base(vring.base, size)?,
-    };
-    Ok(DeviceConfig {
+pub(crate) fn device_config(base: u32, size: u16, features: Features) -> DeviceConfig {
+    DeviceConfig {
         size,
         event_idx: features.contains(Features::EVENT_IDX),
         indirect: features.contains(Features::INDIRECT_DESC),
         base: Some(base),
-    })
+    }
+}
+
+/// Where a ring begins whose frontend has told `base`, in the form in which [`DeviceConfig`] has it.
+pub(crate) fn told_base(base: u32, layout: Layout, size: u16, memory: &RingMemory) -> Result<u32, Refusal> {
+    match layout {
+        Layout::Split => Ok(split_base(base, memory)),
+        Layout::Packed => packed_base(base, size, memory),
+    }
 }
 
 /// A split ring goes on behind what its used ring says is finished.
 ///
 /// We complete everything we take, so after a clean stop both positions agree. After a backend that died,
-/// frontends start at 0 or at an old position; the used index in shared memory is then the only truth.
+/// frontends start at 0 or at an old position; the used index in shared memory is then the only truth. After one that
+/// takes more than it has finished, what it had taken is taken once more.
 fn split_base(base: u32, memory: &RingMemory) -> u32 {
     const USED_IDX: usize = 2;
     let used =
@@ -99,13 +99,21 @@ fn split_base(base: u32, memory: &RingMemory) -> u32 {
     used
 }
 
-/// A packed ring goes on where the driver's descriptors were taken; used and available agree after a stop.
-fn packed_base(base: u32, size: u16) -> Result<u32, Refusal> {
-    let at = PackedBase::from_u32(base);
-    if at.avail >= size {
+/// A packed ring goes on behind what is finished too, if the device before took more than that: what it had taken is still
+/// in the ring then, as available as it was. Some frontends (DPDK's) tell no position of what is finished; zeros stand there,
+/// where nothing is available.
+fn packed_base(base: u32, size: u16, memory: &RingMemory) -> Result<u32, Refusal> {
+    let told = PackedBase::from_u32(base);
+    if told.avail >= size {
         return Err(Refusal::RingBase { asked: base, size });
     }
-    Ok(PackedBase { used: at.avail, used_wrap: at.avail_wrap, ..at }.to_u32())
+    let finished = (told.used, told.used_wrap);
+    let taken = finished != (told.avail, told.avail_wrap) && told.used < size;
+    let (avail, avail_wrap) = match taken && is_available(memory, finished).unwrap_or(false) {
+        true => finished,
+        false => (told.avail, told.avail_wrap),
+    };
+    Ok(PackedBase { avail, avail_wrap, used: avail, used_wrap: avail_wrap }.to_u32())
 }
 
 /// Whether a device has used descriptors of this packed ring from `base` on already, so that `base` is not where its driver

@@ -62,6 +62,28 @@ fn an_eventfd_whose_close_waits_costs_its_port_alone() {
     wait_until("descriptors are closed", || open_fds() < before + 40);
 }
 
+/// A frontend that sends more descriptors than a port may hold at a time, faster than they can be closed, is not read meanwhile;
+/// nothing it sends is lost.
+#[test]
+fn a_frontend_that_is_faster_than_its_descriptors_close_is_served() {
+    let test = "a_frontend_that_is_faster_than_its_descriptors_close_is_served";
+    let Some(mut held) = Held::new(test, 1) else { return };
+    let ports = Neighbours::new("faster");
+    let null = std::fs::File::open("/dev/null").expect("there");
+    let region = MemoryRegion { guest_addr: GUEST, size: 4096, user_addr: USER, offset: 0 };
+    let region = SingleRegion(region).to_bytes();
+    let mut fast = Frontend::connect(&ports.bad);
+    fast.negotiate(Features::empty());
+    let before = open_fds();
+    give(fast.connection.socket(), Req::SET_OWNER, held.events.pop().expect("one"));
+    let answer = fast.connection.read_until(Instant::now() + Duration::from_secs(60)).expect("an answer");
+    assert_eq!(u64::from_bytes(&answer.payload).expect("a number"), 1, "refused");
+    (0..2 * CEILING).for_each(|_| fast.send(Req::REM_MEM_REG, &region, &[null.as_fd()]));
+    wait_until("the port holds what it may", || open_fds() > before + CEILING / 2);
+    drop(held);
+    fast.good(Req::REM_MEM_REG, &region, &[null.as_fd()]);
+}
+
 /// A port has a limit for what waits to be closed, far below that for descriptors.
 #[test]
 fn nobody_is_accepted_while_as_much_waits_as_may() {

@@ -3,7 +3,7 @@
 use core::mem::MaybeUninit;
 
 use super::chain::follow;
-use super::ring::{Pending, Ring, RingPosition, meta, suppression, turn_of};
+use super::ring::{Pending, Ring, RingPosition, meta, suppression, turn_of, with_turn};
 use crate::config::DeviceConfig;
 use crate::error::Error;
 use crate::fault::PeerFault;
@@ -135,6 +135,20 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Device<IN_ORDER, WRITABLE> {
         self.used = if descs == 1 { place.next(size) } else { place.forward(descs, size) };
     }
 
+    /// Gives the further descriptors of a chain the turn flags of used ones. No driver looks at them again before it writes
+    /// them anew; who takes the ring over sees by them where the chain ends: see [`recover`](super::recover()).
+    #[cold]
+    fn mark_used(&self, descs: u16) {
+        let size = self.ring.size();
+        let mut place = self.used;
+        for _ in 1..descs.min(size) {
+            place = place.next(size);
+            let [_, cell] = self.ring.desc(place);
+            let word = cell.load(Relaxed);
+            cell.store(with_turn(word, place.used()), Relaxed);
+        }
+    }
+
     /// Writes used descriptors for simple chains, all in one lap. Something must be pending already.
     #[inline(always)]
     fn write_run(&mut self, chains: &[Chain], written: impl Fn(usize) -> u32) {
@@ -239,6 +253,9 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<I
             self.batch = self.batch.wrapping_add(used.descs);
             self.last = used.id;
         } else {
+            if used.descs > 1 {
+                self.mark_used(used.descs);
+            }
             self.write_used(used.id, used.descs, used.len);
         }
     }

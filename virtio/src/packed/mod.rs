@@ -13,9 +13,13 @@
 mod chain;
 mod device;
 mod driver;
+#[cfg(not(loom))]
+mod recover;
 mod ring;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
 pub use device::Device;
 pub use driver::Driver;
+#[cfg(not(loom))]
+pub use recover::recover;

@@ -142,6 +142,12 @@ pub(super) const fn turn_of(meta: u64) -> u16 {
     (meta >> 48) as u16 & TURN
 }
 
+/// The same second word with other turn flags.
+#[inline(always)]
+pub(super) const fn with_turn(meta: u64, turn: u16) -> u64 {
+    meta & !((TURN as u64) << 48) | (turn as u64) << 48
+}
+
 /// The second word of a descriptor.
 #[inline(always)]
 pub(super) const fn meta(len: u32, id: u16, flags: u16) -> u64 {

@@ -196,7 +196,12 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<I
 
     #[inline]
     fn take(&mut self, ahead: Ahead) {
+        let known = self.seen.wrapping_sub(self.next);
         self.next = self.next.wrapping_add(ahead.chains);
+        // Taken by a device before this one: not peeked here.
+        if known < ahead.chains {
+            self.seen = self.next;
+        }
     }
 
     #[inline]

@@ -1,0 +1,186 @@
+//! A ring whose use is recorded for others: in the dirty log of a migration, in the inflight region of a successor.
+//!
+//! A ring that nobody records is not one of these, so it pays nothing.
+
+use std::mem::MaybeUninit;
+use std::sync::Arc;
+
+use linecard_virtio::{Ahead, Chain, DeviceMemory, DeviceQueue, Head, PeerFault, Piece, SegList, Used};
+
+use crate::event::Event;
+use crate::memory::{DirtyLog, MemoryMap, RingInflight};
+
+/// Where a ring's use is recorded.
+#[derive(Default)]
+pub(crate) struct Records {
+    pub(crate) log: Option<RingLog>,
+    pub(crate) inflight: Option<RingInflight>,
+}
+
+impl Records {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.log.is_none() && self.inflight.is_none()
+    }
+}
+
+/// What of a ring is noted in the dirty log.
+pub(crate) struct RingLog {
+    pub(crate) log: Arc<DirtyLog>,
+    pub(crate) map: Arc<MemoryMap>,
+    /// The buffers that are written (`VHOST_F_LOG_ALL`).
+    pub(crate) buffers: bool,
+    /// What of the ring itself is written, as guest addresses and lengths (`VHOST_VRING_F_LOG`).
+    pub(crate) ring: Vec<(u64, u64)>,
+    /// Signalled when there is news (`SET_LOG_FD`).
+    pub(crate) event: Option<Arc<Event>>,
+}
+
+impl RingLog {
+    /// Marks what was written; whether that is news.
+    fn buffers(&self, written: impl Iterator<Item = (*const u8, u32)>) -> bool {
+        let mut news = false;
+        for (at, len) in written.filter(|_| self.buffers) {
+            news |= self.map.guest_addr(at).is_some_and(|addr| self.log.mark(addr, u64::from(len)));
+        }
+        news
+    }
+
+    fn ring(&self) -> bool {
+        let mut news = false;
+        for (addr, len) in &self.ring {
+            news |= self.log.mark(*addr, *len);
+        }
+        news
+    }
+
+    fn tell(&self, news: bool) {
+        if let Some(event) = self.event.as_ref().filter(|_| news) {
+            event.signal();
+        }
+    }
+}
+
+/// A ring with its records.
+pub(super) struct Observed<Q> {
+    queue: Q,
+    records: Records,
+    /// The memory of chains of odd shape that were looked at and may have been written.
+    pieces: Vec<Piece>,
+    /// Pages became dirty since the last publish.
+    news: bool,
+}
+
+// SAFETY: `pieces` are addresses in the map that `records` keeps; whoever has the queue may go through them.
+unsafe impl<Q: Send> Send for Observed<Q> {}
+
+impl<Q: DeviceQueue> Observed<Q> {
+    pub(super) fn new(queue: Q, records: Records) -> Self {
+        let mut observed = Self { queue, records, pieces: Vec::new(), news: false };
+        // The new device half has told the driver what it wants to be told.
+        observed.note_ring();
+        observed
+    }
+
+    fn note_ring(&mut self) {
+        if let Some(log) = &self.records.log {
+            let news = log.ring() || self.news;
+            log.tell(news);
+        }
+        self.news = false;
+    }
+
+    fn writes(&self) -> Option<&RingLog> {
+        self.records.log.as_ref().filter(|_| Q::WRITABLE)
+    }
+}
+
+// SAFETY: what the inner queue promises; chains and pieces are passed on as they come.
+unsafe impl<Q: DeviceQueue> DeviceQueue for Observed<Q> {
+    const WRITABLE: bool = Q::WRITABLE;
+
+    fn size(&self) -> u16 {
+        self.queue.size()
+    }
+
+    fn peek<M: DeviceMemory>(
+        &mut self,
+        memory: &M,
+        out: &mut [MaybeUninit<Chain>],
+    ) -> Result<usize, PeerFault> {
+        self.queue.peek(memory, out)
+    }
+
+    fn peek_chain<M: DeviceMemory>(
+        &mut self,
+        memory: &M,
+        ahead: Ahead,
+        out: &mut SegList,
+    ) -> Result<Option<Head>, PeerFault> {
+        let head = self.queue.peek_chain(memory, ahead, out)?;
+        if ahead == Ahead::default() {
+            self.pieces.clear();
+        }
+        if head.is_some() && self.writes().is_some() {
+            self.pieces.extend_from_slice(out.pieces());
+        }
+        Ok(head)
+    }
+
+    fn available(&mut self) -> u16 {
+        self.queue.available()
+    }
+
+    fn is_empty(&mut self) -> bool {
+        self.queue.is_empty()
+    }
+
+    fn complete_burst(&mut self, chains: &[Chain], written: impl Fn(usize) -> u32) {
+        let lens = chains.iter().enumerate().map(|(k, chain)| (chain.ptr.cast_const(), written(k)));
+        let news = self.writes().is_some_and(|log| log.buffers(lens));
+        self.news |= news;
+        self.queue.complete_burst(chains, written);
+    }
+
+    fn take(&mut self, ahead: Ahead) {
+        self.queue.take(ahead);
+    }
+
+    /// By now all that was looked at for the packet is written. What was lent and is not written counts as well.
+    fn complete_taken(&mut self, used: Used) {
+        let lens = self.pieces.iter().map(|piece| (piece.ptr.as_ptr().cast_const(), piece.len));
+        let news = self.writes().is_some_and(|log| log.buffers(lens));
+        self.news |= news;
+        self.pieces.clear();
+        self.queue.complete_taken(used);
+    }
+
+    fn publish(&mut self) {
+        let base = self.queue.base();
+        if let Some(inflight) = &self.records.inflight {
+            inflight.publishing(base);
+        }
+        self.queue.publish();
+        if let Some(inflight) = &self.records.inflight {
+            inflight.published(base);
+        }
+        self.note_ring();
+    }
+
+    fn call_hint(&self) -> bool {
+        self.queue.call_hint()
+    }
+
+    fn call_needed(&mut self) -> bool {
+        self.queue.call_needed()
+    }
+
+    fn set_notifications(&mut self, on: bool) -> bool {
+        let there = self.queue.set_notifications(on);
+        self.note_ring();
+        there
+    }
+
+    fn base(&self) -> u32 {
+        self.queue.base()
+    }
+}

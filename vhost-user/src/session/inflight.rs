@@ -1,0 +1,178 @@
+//! Requests about the region that outlives a backend: see [`crate::memory::Inflight`].
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use linecard_virtio::{Features, Layout, RingMemory, Used, packed};
+use linecard_wire::payload::{Inflight as Description, Payload};
+use linecard_wire::{Message, PeerFd};
+use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
+
+use super::request::Answer;
+use super::vring::layout_of;
+use super::{Session, Slots};
+use crate::error::Refusal;
+use crate::memory::{Inflight, Region, RingInflight, region_len};
+use crate::peer::tell;
+
+/// A region of our own making, and its length.
+pub(super) struct Made {
+    file: OwnedFd,
+    len: u64,
+}
+
+/// Where a ring is to begin.
+pub(super) struct Begin {
+    pub(super) base: u32,
+    /// What a predecessor had taken from there on.
+    pub(super) taken: Vec<Used>,
+}
+
+impl Session {
+    /// Makes a region. There is one for a session at most, which is empty again each time that it is asked for: a frontend
+    /// keeps what it is given as long as it likes, and may ask as often as it likes.
+    pub(super) fn get_inflight_fd(&mut self, message: Message, _: &mut Slots<'_>) -> Result<Answer, Refusal> {
+        let asked = Description::from_bytes(&message.payload)?;
+        self.check_inflight(&asked)?;
+        // The layout may not be known yet.
+        let layout = self.features.map_or(Layout::Packed, layout_of);
+        let len = region_len(layout, asked.queues, asked.queue_size);
+        let failed = |source: rustix::io::Errno| Refusal::InflightFile { source: source.into() };
+        let made = match self.inflight_made.take().filter(|made| made.len == len) {
+            Some(made) => {
+                let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+                rustix::fs::fallocate(&made.file, hole, 0, len).map_err(failed)?;
+                made
+            }
+            None => Made { file: memfd(len).map_err(failed)?, len },
+        };
+        let copy = made.file.try_clone().map_err(|source| Refusal::InflightFile { source })?;
+        self.inflight_made = Some(made);
+        let mut answer = Description { mmap_size: len, mmap_offset: 0, ..asked }.to_bytes();
+        // 20 bytes of QEMU's, 24 of frontends whose structure is not packed: each waits for as many as it sends.
+        answer.resize(message.payload.len(), 0);
+        Ok(Answer::Now(answer, vec![copy]))
+    }
+
+    /// Takes the region that a predecessor has recorded in, or a new one. It counts for rings that are started from now on.
+    pub(super) fn set_inflight_fd(&mut self, message: Message, _: &mut Slots<'_>) -> Result<Answer, Refusal> {
+        let asked = Description::from_bytes(&message.payload)?;
+        self.check_inflight(&asked)?;
+        let need = region_len(Layout::Split, asked.queues, asked.queue_size);
+        if asked.mmap_size < need {
+            return Err(Refusal::InflightSize { got: asked.mmap_size, need });
+        }
+        for file in message.fds {
+            self.inflight = Some(Arc::new(self.inflight_in(asked, file)?));
+        }
+        Ok(Answer::None)
+    }
+
+    fn check_inflight(&self, asked: &Description) -> Result<(), Refusal> {
+        let (rings, most) = (self.vrings.len() as u64, u64::from(linecard_virtio::layout::MAX_SIZE));
+        for (what, got, max) in [
+            ("queues of an inflight region", asked.queues, rings),
+            ("size of a queue in an inflight region", asked.queue_size, most),
+        ] {
+            if got == 0 || u64::from(got) > max {
+                return Err(Refusal::Value { what, got: got.into(), max });
+            }
+        }
+        Ok(())
+    }
+
+    /// A region in the frontend's file.
+    pub(super) fn inflight_in(&self, place: Description, file: PeerFd) -> Result<Inflight, Refusal> {
+        let Description { mmap_size, mmap_offset, queues, queue_size } = place;
+        let region = self.map_file(mmap_size, mmap_offset, file)?;
+        Ok(Inflight { region, queues, queue_size })
+    }
+
+    /// Memory of the frontend's that is no part of its guest's.
+    pub(super) fn map_file(&self, size: u64, offset: u64, file: PeerFd) -> Result<Region, Refusal> {
+        let spec = linecard_wire::payload::MemoryRegion { guest_addr: 0, size, user_addr: 0, offset };
+        let alarm = self.watched.then_some(&self.alarm);
+        let region = Region::map(spec, file.as_fd(), alarm, &self.ledger)?;
+        Ok(if self.terms.hand_over { region.keeping(file) } else { region })
+    }
+
+    /// The record of ring `index`, if the frontend keeps one.
+    pub(super) fn ring_inflight(&self, index: usize, layout: Layout, size: u16) -> Option<RingInflight> {
+        RingInflight::of(self.inflight.as_ref()?, index, layout, size)
+    }
+
+    /// Where a ring that is started begins: where it was told, unless that is a position of the past. What the frontend
+    /// cannot know (a backend ended without a word) the ring or the record tells.
+    pub(super) fn begin(&self, index: usize, told: Begin, (size, memory): (u16, &RingMemory)) -> Begin {
+        let features = self.features.unwrap_or_default();
+        let layout = layout_of(features);
+        let record = self.ring_inflight(index, layout, size);
+        let recorded = record.as_ref().and_then(|record| record.position(memory));
+        let stopped_here = self.vrings.get(index).is_some_and(|vring| vring.stopped_at == Some(vring.base));
+        let begin = match (layout, recorded) {
+            (_, Some(position)) if !position.taken.is_empty() => {
+                let given_back = position.taken.len();
+                tell!(
+                    self.peer,
+                    warn,
+                    ring = index,
+                    given_back,
+                    "the last backend had taken buffers out of order; \
+                    they are given back as they are"
+                );
+                Begin { base: position.base, taken: position.taken }
+            }
+            (Layout::Packed, recorded) if !stopped_here => {
+                let recorded = recorded.map(|position| position.base);
+                self.begin_packed(index, told, recorded, (size, memory))
+            }
+            _ => told,
+        };
+        if let Some(record) = record {
+            record.begin(begin.base);
+        }
+        begin
+    }
+
+    /// The same of a packed ring, which has no index to look at, only flags that tell a position of the past. Where the
+    /// present one is the ring tells too, unless buffers were used in batches: these leave no trace of where they end.
+    /// `recorded` is where a predecessor stood at the end of a burst.
+    fn begin_packed(
+        &self,
+        index: usize,
+        told: Begin,
+        recorded: Option<u32>,
+        (size, memory): (u16, &RingMemory),
+    ) -> Begin {
+        let (in_order, writable) =
+            (self.features.is_some_and(|f| f.contains(Features::IN_ORDER)), index.is_multiple_of(2));
+        if !super::vring::ran_past(told.base, size, memory) {
+            return told;
+        }
+        let shown = if in_order && !writable { None } else { packed::recover(memory, size, writable) };
+        let Some(base) = shown.or(recorded) else {
+            tell!(self.peer, warn, ring = index, "{}", super::rings::BEHIND);
+            return told;
+        };
+        if base != told.base {
+            let (told, stands) = (format!("{:#x}", told.base), format!("{base:#x}"));
+            tell!(
+                self.peer,
+                info,
+                ring = index,
+                told,
+                stands,
+                "packed ring resumed where the last backend left it"
+            );
+        }
+        Begin { base, taken: Vec::new() }
+    }
+}
+
+/// A file of zeros whose length nobody can change.
+fn memfd(len: u64) -> rustix::io::Result<OwnedFd> {
+    let file = rustix::fs::memfd_create("inflight", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
+    rustix::fs::ftruncate(&file, len)?;
+    rustix::fs::fcntl_add_seals(&file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
+    Ok(file)
+}

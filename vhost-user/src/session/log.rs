@@ -1,0 +1,125 @@
+//! Requests about the dirty log of a migration.
+//!
+//! A frontend that wants it gives the log (`SET_LOG_BASE`), sets `VHOST_F_LOG_ALL` for buffers and `VHOST_VRING_F_LOG` for
+//! rings, all while packets pass. Each changes the type of the rings' paths (`datapath::Records`), so a ring that is not logged
+//! does not even ask.
+
+use std::sync::Arc;
+
+use linecard_virtio::{Features, Layout, RingMemory};
+use linecard_wire::payload::{Log, Payload, VringAddr};
+use linecard_wire::{Message, PeerFd};
+
+use super::request::Answer;
+use super::{Session, Slots};
+use crate::datapath::RingLog;
+use crate::error::Refusal;
+use crate::event::Event;
+use crate::memory::{DirtyLog, MemoryMap};
+use crate::peer::tell;
+
+/// The one flag of a ring address: the ring is logged.
+pub(super) const VRING_F_LOG: u32 = 1;
+
+impl Session {
+    /// Takes the log. The answer says that everything from now on is in it.
+    pub(super) fn set_log_base(
+        &mut self,
+        message: Message,
+        slots: &mut Slots<'_>,
+    ) -> Result<Answer, Refusal> {
+        let asked = Log::from_bytes(&message.payload)?;
+        for file in message.fds {
+            let log = self.log_in(asked, file)?;
+            if !log.covers(&self.map) {
+                return Err(Refusal::LogSize { end: log.end(), need: self.map.end() });
+            }
+            self.check_logged_rings(&log)?;
+            self.log = Some(Arc::new(log));
+        }
+        self.rebuild(0..self.vrings.len(), slots);
+        Ok(Answer::payload(&asked))
+    }
+
+    /// A log in the frontend's file.
+    pub(super) fn log_in(&self, place: Log, file: PeerFd) -> Result<DirtyLog, Refusal> {
+        Ok(DirtyLog::new(self.map_file(place.size, place.offset, file)?))
+    }
+
+    pub(super) fn set_log_fd(&mut self, message: Message, slots: &mut Slots<'_>) -> Result<Answer, Refusal> {
+        <()>::from_bytes(&message.payload)?;
+        for fd in message.fds {
+            self.log_event =
+                Some(Arc::new(Event::accept(fd, &self.peer.allowance).ok_or(Refusal::NotALogEvent)?));
+        }
+        self.rebuild(0..self.vrings.len(), slots);
+        Ok(Answer::None)
+    }
+
+    fn check_logged_rings(&self, log: &DirtyLog) -> Result<(), Refusal> {
+        let layout = super::vring::layout_of(self.features.unwrap_or_default());
+        for vring in &self.vrings {
+            if let (Some(addr), Some(size)) = (&vring.addr, vring.size) {
+                check_logged(log, addr, layout, size)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that the log has room for a ring that is to be logged.
+    pub(super) fn check_logged_ring(
+        &self,
+        addr: &VringAddr,
+        layout: Layout,
+        size: u16,
+    ) -> Result<(), Refusal> {
+        self.log.as_ref().map_or(Ok(()), |log| check_logged(log, addr, layout, size))
+    }
+
+    /// Where a ring is logged, if it is.
+    pub(super) fn ring_log(
+        &self,
+        addr: &VringAddr,
+        (layout, size): (Layout, u16),
+        memory: &RingMemory,
+        map: &Arc<MemoryMap>,
+    ) -> Option<RingLog> {
+        let log = self.log.as_ref()?;
+        let buffers = self.features.is_some_and(|features| features.contains(Features::LOG_ALL));
+        let mut ring = Vec::new();
+        if addr.flags & VRING_F_LOG != 0 {
+            let [descs, _, device] = layout.areas(size);
+            ring.push((addr.log, device as u64));
+            // `log_guest_addr` is where the device area is, in either layout. A packed ring is written elsewhere as well.
+            if layout == Layout::Packed {
+                ring.extend(map.guest_addr(memory.desc.as_ptr()).map(|addr| (addr, descs as u64)));
+            }
+        }
+        if !buffers && ring.is_empty() {
+            return None;
+        }
+        let (log, map, event) = (Arc::clone(log), Arc::clone(map), self.log_event.clone());
+        Some(RingLog { log, map, buffers, ring, event })
+    }
+
+    /// Says so when the log has become too small for the memory: what it cannot hold is not migrated.
+    pub(super) fn warn_of_short_log(&self) {
+        if self.log.as_ref().is_some_and(|log| !log.covers(&self.map)) {
+            tell!(
+                self.peer,
+                warn,
+                "the dirty log does not cover the memory that the frontend shares now; what is \
+                written beyond it is lost to a migration: the frontend has to send a larger log first"
+            );
+        }
+    }
+}
+
+fn check_logged(log: &DirtyLog, addr: &VringAddr, layout: Layout, size: u16) -> Result<(), Refusal> {
+    let [_, _, device] = layout.areas(size);
+    if addr.flags & VRING_F_LOG == 0 {
+        return Ok(());
+    }
+    let need = addr.log.saturating_add(device as u64);
+    if need > log.end() { Err(Refusal::LogSize { end: log.end(), need }) } else { Ok(()) }
+}
