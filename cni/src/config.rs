@@ -202,7 +202,7 @@ fn mode(fields: &Fields<'_>) -> Result<Mode, Error> {
     }
 }
 
-fn check_name(name: &str) -> Result<(), Error> {
+pub(crate) fn check_name(name: &str) -> Result<(), Error> {
     let legal = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
     if name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(legal) {
         return Ok(());

@@ -1,0 +1,261 @@
+//! `linecard cni demo`, `run` and `install`: what they do, what they leave, and what they say when they cannot.
+
+mod common;
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use common::{PATIENCE, Running, Said, Scratch, eventually, linecard, pids, processes, run, skip};
+use linecard_switch::api::Client;
+use rustix::process::Signal;
+use serde_json::Value;
+
+fn demo(scratch: &Scratch, arguments: &[&str]) -> Command {
+    let mut command = linecard(&["cni", "demo"]);
+    command.args(arguments).env("TMPDIR", scratch.path()).env_remove("XDG_RUNTIME_DIR");
+    command
+}
+
+/// Whether containers can be had here, as root or in a user namespace; else `test` is skipped.
+fn containers(test: &str) -> bool {
+    let can =
+        |words: &[&str]| Command::new("unshare").args(words).output().is_ok_and(|it| it.status.success());
+    let can = can(&["--net", "true"]) || can(&["--user", "--map-root-user", "--net", "true"]);
+    if !can {
+        skip(test, "no network namespace, not even in a user namespace; run as root");
+    }
+    can
+}
+
+fn assert_nothing_is_left(scratch: &Scratch) {
+    eventually("the end of everything that was started", || {
+        processes(scratch.path().to_str().unwrap()) == 0 && scratch.entries().is_empty()
+    });
+}
+
+fn assert_moved(said: &Said, packets: u64) -> Value {
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let report: Value = serde_json::from_str(&said.out).unwrap();
+    let traffic = &report["traffic"];
+    for (key, want) in [
+        ("echoes", 5),
+        ("sent", packets),
+        ("returned", packets),
+        ("lost", 0),
+        ("duplicated", 0),
+        ("corrupted", 0),
+    ] {
+        assert_eq!(traffic[key], want, "{key}: {}", said.out);
+    }
+    assert_eq!(report["containers"].as_array().map(Vec::len), Some(2));
+    assert_eq!(report["left"], Value::Array(Vec::new()));
+    report
+}
+
+#[test]
+fn two_containers_exchange_packets_without_any_configuration() {
+    if !containers("two_containers_exchange_packets_without_any_configuration") {
+        return;
+    }
+    let scratch = Scratch::new();
+    let said = run(&mut demo(&scratch, &["--json", "--count=20000"]), b"");
+    assert_moved(&said, 20_000);
+    assert_nothing_is_left(&scratch);
+    let said = run(&mut demo(&scratch, &["--count=1000"]), b"");
+    for part in
+        ["switch ", "demo-a: port net1", "5 of 5 answered", "1000 came back checked", "nothing is left"]
+    {
+        assert!(said.out.contains(part), "{part}: {said:?}");
+    }
+}
+
+#[test]
+fn an_ordinary_user_gets_a_user_namespace() {
+    let test = "an_ordinary_user_gets_a_user_namespace";
+    let user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    let user = if rustix::process::geteuid().is_root() { &user[..] } else { &["env"] };
+    let mut probe = Command::new(user[0]);
+    probe.args(&user[1..]).args(["unshare", "--user", "--map-root-user", "--net", "true"]);
+    if !probe.output().is_ok_and(|it| it.status.success()) {
+        skip(test, "no user namespace for an ordinary user here, or no program setpriv");
+        return;
+    }
+    let scratch = Scratch::new();
+    // Where that user may run it, whatever the modes of the folders of this repository.
+    let program = scratch.file("linecard");
+    std::fs::copy(env!("CARGO_BIN_EXE_linecard"), &program).unwrap();
+    let place = scratch.file("place");
+    std::fs::create_dir(&place).unwrap();
+    std::fs::set_permissions(&place, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    let mut command = Command::new(user[0]);
+    command.args(&user[1..]).args([&program, "cni", "demo", "--json", "--count=5000"]).env("TMPDIR", &place);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let report = assert_moved(&run(&mut command, b""), 5000);
+    assert_eq!(report["user_namespace"], true);
+    eventually("an empty folder", || std::fs::read_dir(&place).unwrap().next().is_none());
+}
+
+#[test]
+fn an_interrupted_or_killed_demo_leaves_nothing() {
+    if !containers("an_interrupted_or_killed_demo_leaves_nothing") {
+        return;
+    }
+    for signal in [Signal::INT, Signal::TERM, Signal::KILL] {
+        let scratch = Scratch::new();
+        let running = Running::start(&mut demo(&scratch, &["--count=1000000000", "--seconds=3600"]));
+        let place = scratch.path().to_str().unwrap().to_owned();
+        // The last that is started: packets move from then on.
+        eventually("traffic", || {
+            pids(&place).len() + pids("1000000000").len() > 2 && pids("1000000000").len() > 1
+        });
+        running.signal(signal);
+        let said = running.end(PATIENCE);
+        if signal != Signal::KILL {
+            assert_eq!(said.code, Some(1), "{said:?}");
+            assert!(said.err.contains("interrupted; everything that was made is removed"), "{said:?}");
+        }
+        assert_nothing_is_left(&scratch);
+        eventually("the end of the traffic", || processes("1000000000") == 0);
+    }
+}
+
+#[test]
+fn where_there_are_no_namespaces_one_sentence_says_so() {
+    let scratch = Scratch::new();
+    let script = "echo 0 >/proc/sys/user/max_net_namespaces && echo 0 >/proc/sys/user/max_user_namespaces && exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "sh", "-c", script, "sh"]);
+    command.args([env!("CARGO_BIN_EXE_linecard"), "cni", "demo"]).env("TMPDIR", scratch.path());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let said = run(&mut command, b"");
+    if said.err.contains("unshare failed") && !said.err.contains("error:") {
+        skip("where_there_are_no_namespaces_one_sentence_says_so", "no user namespace to forbid them in");
+        return;
+    }
+    assert_eq!((said.code, said.out.as_str(), said.err.lines().count()), (Some(1), "", 1), "{said:?}");
+    assert!(said.err.starts_with("error: this user may not make network namespaces"), "{said:?}");
+    assert!(said.err.contains("; run it as root, or allow user namespaces"), "{said:?}");
+    assert_nothing_is_left(&scratch);
+}
+
+#[test]
+fn plugin_and_network_are_installed_and_removed() {
+    let scratch = Scratch::new();
+    let (bin, conf) = (scratch.file("bin"), scratch.file("net.d"));
+    let install = |more: &[&str]| {
+        let mut command = linecard(&["cni", "install", "--bin-dir", &bin, "--conf-dir", &conf]);
+        run(command.args(more), b"")
+    };
+    let said = install(&["--name", "quick", "--vlan", "7", "--mode", "socket-dir"]);
+    assert!(said.code == Some(0) && said.out.contains("wrote "), "{said:?}");
+    let file = format!("{conf}/90-linecard-quick.conflist");
+    let list: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    let plugin = &list["plugins"][0];
+    assert_eq!(
+        (&plugin["type"], &plugin["vlan"], &plugin["mode"]),
+        (&"linecard".into(), &7.into(), &"socket-dir".into())
+    );
+    let said = install(&["--name", "quick", "--vlan", "7", "--mode", "socket-dir"]);
+    assert_eq!(said.out.matches("is as it should be").count(), 2, "{said:?}");
+    let said = install(&["--name", "quick"]);
+    assert!(said.code == Some(1) && said.err.contains("other contents; replace it with --force"), "{said:?}");
+    // What was installed is the plugin.
+    let mut plugin = Command::new(format!("{bin}/linecard"));
+    plugin.env("CNI_COMMAND", "VERSION").stdout(Stdio::piped()).stderr(Stdio::piped());
+    let said = run(&mut plugin, br#"{"cniVersion": "1.0.0"}"#);
+    assert!(said.code == Some(0) && said.out.contains("supportedVersions"), "{said:?}");
+    let said = install(&["--name", "quick", "--uninstall"]);
+    assert_eq!((said.code, said.out.matches("removed ").count()), (Some(0), 2), "{said:?}");
+    let said = install(&["--name", "quick", "--uninstall"]);
+    assert_eq!((said.code, said.out.matches("was not there").count()), (Some(0), 2), "{said:?}");
+    for (more, code, part) in [
+        (&["--subnet", "10.0.0.0"][..], 2, "--subnet is '10.0.0.0'; give one such as"),
+        (&["--name", "../x"], 1, "'name' is \"../x\"; use letters"),
+        (&["--vlan", "4095"], 2, "4095"),
+        (&["--cni-version", "7"], 2, "use one of 0.3.0"),
+    ] {
+        let said = install(more);
+        assert!(said.code == Some(code) && said.err.contains(part), "{more:?}: {said:?}");
+    }
+    assert_eq!(std::fs::read_dir(&conf).unwrap().count() + std::fs::read_dir(&bin).unwrap().count(), 0);
+}
+
+/// Root, or what becomes root of a user namespace.
+fn privileged() -> Vec<&'static str> {
+    match rustix::process::geteuid().is_root() {
+        true => vec!["env"],
+        false => vec!["unshare", "--user", "--map-root-user"],
+    }
+}
+
+#[test]
+fn a_command_runs_with_its_ports_and_they_go_with_it() {
+    let test = "a_command_runs_with_its_ports_and_they_go_with_it";
+    if !containers(test) {
+        return;
+    }
+    let scratch = Scratch::new();
+    let (bin, conf, socket) = (scratch.file("bin"), scratch.file("net.d"), scratch.file("switch.sock"));
+    let switch =
+        linecard(&["switch", "--no-huge", "-m", "64", "--state", "none", "--socket", &socket]).spawn();
+    let switch = Running(switch.unwrap());
+    eventually("the switch", || Client::connect(Path::new(&socket)).is_ok());
+    for name in ["one", "two"] {
+        let words =
+            ["--bin-dir", &bin, "--conf-dir", &conf, "--switch", &socket, "--subnet", "none", "--name", name];
+        assert_eq!(run(linecard(&["cni", "install"]).args(words), b"").code, Some(0));
+        let file = format!("{conf}/90-linecard-{name}.conflist");
+        let text = std::fs::read_to_string(&file).unwrap();
+        let state = format!(r#""stateDir": "{}", "type""#, scratch.file("state"));
+        std::fs::write(&file, text.replace(r#""type""#, &state)).unwrap();
+    }
+    let with = |words: &[&str]| {
+        let who = privileged();
+        let mut command = Command::new(who[0]);
+        command.args(&who[1..]).arg(env!("CARGO_BIN_EXE_linecard"));
+        command.args(["cni", "run", "--conf-dir", &conf, "--cni-path", &bin]).args(words);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    };
+    let shown =
+        "ip -o address show dev net1; ip -o link show dev net2; grep -c @vport/ /proc/net/unix; exit 7";
+    let words = ["--network", "one", "--network", "two", "--ip", "10.3.0.9/24", "--mac", "02:00:00:00:00:2a"];
+    let said = run(with(&words).args(["--", "sh", "-c", shown]), b"");
+    assert_eq!(said.code, Some(7), "{said:?}");
+    for part in ["10.3.0.9/24", "net2", "\n2\n"] {
+        assert!(said.out.contains(part), "{part}: {said:?}");
+    }
+    // Without a command the results are told, and the ports stay until it is ended.
+    let mut command = with(&[]);
+    let running = Running::start(&mut command);
+    let ports = || Client::connect(Path::new(&socket)).and_then(|mut client| client.port_list()).unwrap();
+    eventually("a port", || ports().len() == 1);
+    let name = ports()[0].spec.key.clone();
+    assert!(name.ends_with("@net1"), "{name}");
+    eventually("its wait for a signal", || common::catches(running.0.id(), Signal::INT));
+    running.signal(Signal::INT);
+    let said = running.end(PATIENCE);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let result: Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(result["interfaces"][0]["name"], "net1");
+    assert!(ports().is_empty());
+    assert!(std::fs::read_dir(scratch.file("state")).unwrap().next().is_none());
+    for (words, part) in [
+        (&["--network", "three"][..], "no network 'three' in"),
+        (&["--netns", "/dev/null"], "/dev/null: it is no namespace; give the path"),
+        (&["--container-id", "../x"], "CNI_CONTAINERID is '../x'; use letters"),
+        (&["--ip", "10.0.0.1/24", "--", "no-such-program"], "no-such-program cannot be run"),
+    ] {
+        let said = run(&mut with(words), b"");
+        assert!(said.code == Some(1) && said.err.contains(part), "{words:?}: {said:?}");
+        assert!(ports().is_empty(), "{words:?}");
+    }
+    running_ends(switch);
+    let said = run(&mut with(&["--", "true"]), b"");
+    assert!(said.code == Some(1) && said.err.contains("no switch answers at"), "{said:?}");
+}
+
+fn running_ends(switch: Running) {
+    switch.signal(Signal::TERM);
+    assert_eq!(switch.end(PATIENCE).code, Some(0));
+}
