@@ -15,6 +15,7 @@ use crate::environment::Attachment;
 use crate::error::Error;
 use crate::netns::Netns;
 use crate::state::{private_folder, write};
+use crate::step;
 
 /// Most bytes of a socket's path (`sun_path` without the final zero).
 const MAX_PATH: usize = 107;
@@ -111,6 +112,7 @@ fn make_folder(below: &Path, folder: &Path, switch: &Path, container_listens: bo
         }
         made => made.map_err(|error| failed("making", &error))?,
     }
+    step::done("the folder is made");
     let _ = owner.map(|owner| std::os::unix::fs::lchown(folder, Some(owner), None));
     let mode = if container_listens { 0o777 } else { 0o755 };
     fs::set_permissions(folder, Permissions::from_mode(mode)).map_err(|error| failed("opening", &error))

@@ -32,6 +32,10 @@ mod result;
 mod runtime;
 mod sandbox;
 mod state;
+#[cfg(feature = "steps")]
+pub mod step;
+#[cfg(not(feature = "steps"))]
+mod step;
 mod switch;
 mod version;
 

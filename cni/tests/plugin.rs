@@ -7,21 +7,9 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::path::Path;
 
-use common::{FakeSwitch, Network, Pod};
+use common::{FakeSwitch, IPAM, Network, Pod};
 use linecard_cni::Version;
 use serde_json::{Value, json};
-
-/// Gives 10.9.0.5 and keeps a file for as long as the address is in use.
-const IPAM: &str = r#"#!/bin/sh
-cat >/dev/null
-leases=$(dirname "$0")/../leases; mkdir -p "$leases"
-case $CNI_COMMAND in
-ADD) touch "$leases/$CNI_CONTAINERID"
-  echo '{"cniVersion": "1.1.0", "ips": [{"address": "10.9.0.5/24", "gateway": "10.9.0.1"}], "routes": [{"dst": "0.0.0.0/0"}]}' ;;
-DEL) rm -f "$leases/$CNI_CONTAINERID" ;;
-CHECK) [ -e "$leases/$CNI_CONTAINERID" ] || { echo '{"code": 3, "msg": "no lease", "details": "none"}'; exit 1; } ;;
-esac
-"#;
 
 fn connect(pod: &Pod) -> UnixStream {
     let file = std::fs::File::open(&pod.netns).expect("a namespace");
