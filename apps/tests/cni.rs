@@ -180,6 +180,24 @@ fn plugin_and_network_are_installed_and_removed() {
     assert_eq!(std::fs::read_dir(&conf).unwrap().count() + std::fs::read_dir(&bin).unwrap().count(), 0);
 }
 
+/// Files, sockets, interfaces, ports and the switch's descriptors are counted by the command itself.
+#[test]
+fn a_thousand_attachments_leave_nothing() {
+    if !containers("a_thousand_attachments_leave_nothing") {
+        return;
+    }
+    let scratch = Scratch::new();
+    let mut command = linecard(&["cni", "bench", "--count=900", "--at-once=100", "--json"]);
+    let said = Running::start(command.env("TMPDIR", scratch.path())).end(8 * PATIENCE);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let report: Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(report["left"], Value::Array(Vec::new()));
+    for key in ["add_ms", "del_ms", "add_at_once_ms", "del_at_once_ms"] {
+        assert!(report[key]["median"].as_f64().unwrap() > 0.0, "{key}: {}", said.out);
+    }
+    assert_nothing_is_left(&scratch);
+}
+
 /// Root, or what becomes root of a user namespace.
 fn privileged() -> Vec<&'static str> {
     match rustix::process::geteuid().is_root() {
@@ -253,6 +271,115 @@ fn a_command_runs_with_its_ports_and_they_go_with_it() {
     running_ends(switch);
     let said = run(&mut with(&["--", "true"]), b"");
     assert!(said.code == Some(1) && said.err.contains("no switch answers at"), "{said:?}");
+}
+
+/// Each way of handing over a port, and each end of the socket, under programs that find their port by what they are told.
+#[test]
+fn every_hand_over_moves_packets() {
+    if !containers("every_hand_over_moves_packets") {
+        return;
+    }
+    let scratch = Scratch::new();
+    let (bin, conf, socket) = (scratch.file("bin"), scratch.file("net.d"), scratch.file("switch.sock"));
+    let switch =
+        linecard(&["switch", "--no-huge", "-m", "64", "--state", "none", "--socket", &socket]).spawn();
+    let switch = Running(switch.unwrap());
+    eventually("the switch", || Client::connect(Path::new(&socket)).is_ok());
+    let words = ["--bin-dir", &bin, "--conf-dir", &conf, "--switch", &socket, "--subnet", "none"];
+    assert_eq!(run(linecard(&["cni", "install"]).args(words), b"").code, Some(0));
+    let network = |name: &str, more: Value| {
+        let mut plugin = serde_json::json!({"type": "linecard", "switch": socket, "stateDir": scratch.file("state"),
+            "socketDir": scratch.file("s"), "capabilities": {"ips": true, "CNIDeviceInfoFile": true}});
+        plugin.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let list = serde_json::json!({"cniVersion": "1.0.0", "name": name, "plugins": [plugin]});
+        let file = scratch.file(&format!("{name}.conflist"));
+        std::fs::write(&file, list.to_string()).unwrap();
+        file
+    };
+    let networks = [
+        (network("abstract", serde_json::json!({"mode": "abstract", "link": false})), &[][..]),
+        (network("switch", serde_json::json!({"mode": "socket-dir"})), &[]),
+        (
+            network(
+                "container",
+                serde_json::json!({"mode": "socket-dir", "listen": "container", "link": false}),
+            ),
+            &[],
+        ),
+        (network("by-fd", serde_json::json!({"mode": "socket-dir"})), &["--pass-fd"]),
+    ];
+    let start = |file: &str, more: &[&str], ip: &str, command: &[&str]| {
+        let who = privileged();
+        let mut process = Command::new(who[0]);
+        process.args(&who[1..]).arg(env!("CARGO_BIN_EXE_linecard"));
+        process.args(["cni", "run", "--cni-path", &bin, "--network", file, "--ip", ip]).args(more);
+        process.arg("--").arg(env!("CARGO_BIN_EXE_linecard")).args(command);
+        process.env("TMPDIR", scratch.path()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Running::start(&mut process)
+    };
+    let (file, more) = &networks[0];
+    let answer = start(file, more, "10.4.0.1/24", &["cni", "answer", "net1"]);
+    for (number, (file, more)) in networks.iter().enumerate() {
+        let ip = format!("10.4.0.{}/24", number + 2);
+        let said = start(
+            file,
+            more,
+            &ip,
+            &["cni", "ping", "net1", "--to", "10.4.0.1", "--count", "3000", "--wait", "60"],
+        );
+        let said = said.end(2 * PATIENCE);
+        assert!(said.out.contains("3000 came back checked, 0 lost"), "{file}: {said:?}");
+        assert_eq!(said.code, Some(0), "{file}: {said:?}");
+    }
+    answer.signal(Signal::TERM);
+    let said = answer.end(PATIENCE);
+    assert!(said.code == Some(0) && said.out.contains("answers for 10.4.0.1"), "{said:?}");
+    for folder in ["state", "s"] {
+        assert_eq!(std::fs::read_dir(scratch.file(folder)).into_iter().flatten().count(), 0, "{folder}");
+    }
+    running_ends(switch);
+}
+
+/// `linecard cni check`, whose verdicts on Debian's plugins are known, finds nothing to say about ours.
+#[test]
+fn our_plugin_keeps_every_rule() {
+    if !containers("our_plugin_keeps_every_rule") {
+        return;
+    }
+    let scratch = Scratch::new();
+    let socket = scratch.file("switch.sock");
+    let switch =
+        linecard(&["switch", "--no-huge", "-m", "64", "--state", "none", "--socket", &socket]).spawn();
+    let switch = Running(switch.unwrap());
+    eventually("the switch", || Client::connect(Path::new(&socket)).is_ok());
+    let file = scratch.file("config.json");
+    for mode in ["abstract", "socket-dir"] {
+        let config = serde_json::json!({"switch": socket, "mode": mode, "stateDir": scratch.file("state"),
+            "socketDir": scratch.file("s"), "ipam": {"type": "linecard-check-ipam"}});
+        std::fs::write(&file, config.to_string()).unwrap();
+        let who = privileged();
+        let mut command = Command::new(who[0]);
+        command.args(&who[1..]).arg(env!("CARGO_BIN_EXE_linecard")).args(["cni", "check"]);
+        command.args([env!("CARGO_BIN_EXE_linecard"), "--config", &file, "--json"]);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let said = Running::start(&mut command).end(3 * PATIENCE);
+        assert_eq!(said.code, Some(0), "{mode}: {said:?}");
+        let findings: Vec<Value> = said.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let other: Vec<_> = findings.iter().filter(|finding| finding["verdict"] != "pass").collect();
+        assert!(other.is_empty(), "{mode}: {other:#?}");
+        for rule in ["ADD-4", "GC-3", "DEL-8", "CHAIN-1", "IPAM-4", "STATUS-1"] {
+            assert!(
+                findings.iter().any(|finding| finding["rule"] == rule),
+                "{mode}: {rule} was not looked at"
+            );
+        }
+        let mut ports = Client::connect(Path::new(&socket)).unwrap();
+        assert!(ports.port_list().unwrap().is_empty());
+        for folder in ["state", "s"] {
+            assert_eq!(std::fs::read_dir(scratch.file(folder)).into_iter().flatten().count(), 0, "{folder}");
+        }
+    }
+    running_ends(switch);
 }
 
 fn running_ends(switch: Running) {

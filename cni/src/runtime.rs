@@ -193,8 +193,9 @@ impl Network {
         if self.no_check || !self.version.has_check() {
             return Ok(());
         }
-        let each = self.plugins.iter();
-        each.map(|plugin| self.run(plugin, Command::Check, target, Some(result)).map(drop)).collect()
+        self.plugins
+            .iter()
+            .try_for_each(|plugin| self.run(plugin, Command::Check, target, Some(result)).map(drop))
     }
 
     /// Detaches a container: DEL of each plugin, the last one first; also of those after one that fails.

@@ -273,6 +273,30 @@ fn status_tells_what_add_would_meet() {
     );
 }
 
+/// The switch closes the socket of a removed port a moment after its answer.
+#[test]
+fn a_name_that_is_about_to_be_free_is_waited_for() {
+    let Some(pod) = Pod::new("a_name_that_is_about_to_be_free_is_waited_for") else { return };
+    let network = Network::new("soon");
+    let listen = || {
+        let name = SocketAddr::from_abstract_name("vport/net1").expect("a name");
+        std::os::unix::net::UnixListener::bind_addr(&name).expect("free")
+    };
+    let stranger = linecard_cni::Sandbox::run_in(&pod.netns, listen).expect("a namespace");
+    let error = network.add("box", &pod).expect_err("somebody listens, and goes on");
+    assert_eq!(error["code"], 100, "{error}");
+    network.assert_clean();
+    std::thread::scope(|scope| {
+        let adding = scope.spawn(|| network.add("box", &pod));
+        // Once its record is there, it has the name to wait for.
+        linecard_testing::wait_until("the record", || network.folder.list("state").len() > 1);
+        drop(stranger);
+        adding.join().expect("no panic").expect("the name is free");
+    });
+    network.del("box").expect("removed");
+    network.assert_clean();
+}
+
 #[test]
 fn many_at_once_leave_nothing() {
     let Some(pod) = Pod::new("many_at_once_leave_nothing") else { return };

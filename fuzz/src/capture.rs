@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use linecard_capture::{Client, Hub, Options, Server};
 use linecard_eal::{Memory, MemoryConfig};
 use linecard_mempool::{Pool, PoolConfig};
-use linecard_capture::{Client, Hub, Options, Server};
 use linecard_pmd::{PortConfig, ProbeContext, Registry, configure};
 use rustix::fs::{MemfdFlags, SealFlags};
 use rustix::net::{AddressFamily, SendFlags, SocketAddrUnix, SocketFlags, SocketType};

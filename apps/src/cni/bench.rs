@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use linecard_apps_common::PrivateFolder;
 use linecard_cni::Sandbox;
 use serde::Serialize;
 
@@ -66,15 +67,15 @@ impl Times {
 
 pub(super) fn run(args: &BenchArgs) -> Result<ExitCode, Error> {
     enter()?;
-    let stage = Stage::new("bench")?;
+    let stage = Stage::new("bench", PrivateFolder::in_memory()?)?;
     let sandbox = Sandbox::new().map_err(told)?;
     // What the first use of anything costs is not what is asked for, nor are descriptors that stay open from then on.
     Attached::new(&stage.network, stage.target("warm-up", "net1", &sandbox)?)?.detach()?;
-    settle(&stage, &sandbox)?;
+    stage.left(&[&sandbox])?;
     let before = stage.descriptors();
     let (add, del) = one_by_one(&stage, &sandbox, args.count)?;
     let (add_many, del_many) = at_once(&stage, args.at_once)?;
-    let mut left = settle(&stage, &sandbox)?;
+    let mut left = stage.left(&[&sandbox])?;
     let until = Instant::now() + Duration::from_secs(10);
     // A connection that ended is closed by a thread of the switch a little later.
     while stage.descriptors() > before && Instant::now() < until {
@@ -94,10 +95,6 @@ pub(super) fn run(args: &BenchArgs) -> Result<ExitCode, Error> {
         left,
     };
     tell(&report, args.json)
-}
-
-fn settle(stage: &Stage, sandbox: &Sandbox) -> Result<Vec<String>, Error> {
-    stage.left(&[sandbox])
 }
 
 fn tell(report: &Report, json: bool) -> Result<ExitCode, Error> {

@@ -6,6 +6,7 @@ use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use linecard_apps_common::PrivateFolder;
 use linecard_cni::Sandbox;
 use serde::Serialize;
 
@@ -64,7 +65,7 @@ pub(super) fn run(args: &DemoArgs) -> Result<ExitCode, Error> {
             output.flush();
         }
     };
-    let stage = Stage::new("demo")?;
+    let stage = Stage::new("demo", PrivateFolder::new()?)?;
     say(format!(
         "switch      process {}{}",
         stage.switch.pid(),

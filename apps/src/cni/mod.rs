@@ -5,6 +5,7 @@ mod bench;
 mod check;
 mod demo;
 mod frame;
+mod given;
 mod install;
 mod part;
 mod ping;
@@ -37,7 +38,8 @@ enum CniCommand {
     Answer(answer::AnswerArgs),
     /// Measure ADD and DEL of the plugin, one after another and many at once, and look for what is left
     ///
-    /// Makes its own switch and namespaces, as `linecard cni demo`. Exits with 0 when nothing is left.
+    /// Makes its own switch and namespaces, as `linecard cni demo`; its files are in memory, as those in /run are, unless
+    /// TMPDIR names another folder. Exits with 0 when nothing is left.
     Bench(bench::BenchArgs),
     /// Test any CNI plugin against the specification
     ///

@@ -7,9 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::Args;
+use linecard_apps_common::PrivateFolder;
 use linecard_cni::{Attachment, Cidr, Mac, Network, PLUGIN, Sandbox, Target};
 use serde_json::Value;
 
+use super::given::{self, Given};
 use super::port::interrupted;
 use super::stage::Attached;
 use super::told;
@@ -43,7 +45,11 @@ pub(super) struct RunArgs {
     /// Where plugins are
     #[arg(long, default_value = "/opt/cni/bin:/usr/lib/cni", value_name = "FOLDERS")]
     cni_path: OsString,
-    /// What to run in the namespace; without it, the results of ADD are printed and the ports stay until Ctrl-C
+    /// Pass the command a descriptor of each folder with a socket (--mode socket-dir), for a container that sees no other files:
+    /// LINECARD_NET1 says which one
+    #[arg(long)]
+    pass_fd: bool,
+    /// What to run in the namespace, with LINECARD_NET1 set to what the port is; without it, the results of ADD are printed and the ports stay until Ctrl-C
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
     command: Vec<OsString>,
 }
@@ -62,12 +68,14 @@ pub(super) fn run(args: &RunArgs) -> Result<ExitCode, Error> {
         (None, Some(made)) => made.path().to_owned(),
         (None, None) => PathBuf::new(),
     };
+    // Sockets in folders are told there, in every version of the specification.
+    let folder = PrivateFolder::new()?;
     let mut attached = Vec::new();
     for (number, network) in networks.iter().enumerate() {
-        attached.push(Attached::new(network, target(args, number, &netns)?)?);
+        attached.push(Attached::new(network, target(args, number, &netns, &folder)?)?);
     }
     let code = match args.command.is_empty() {
-        false => inside(args, &netns, &ended),
+        false => given::ports(&attached, args.pass_fd).and_then(|ports| inside(args, &ports, &netns, &ended)),
         true => show(&attached, &ended).map(|()| ExitCode::SUCCESS),
     };
     // The last one first; all of them, whatever fails.
@@ -92,7 +100,7 @@ fn networks(args: &RunArgs) -> Result<Vec<Network>, Error> {
     args.network.iter().map(named).collect::<Result<_, _>>().map_err(told)
 }
 
-fn target(args: &RunArgs, number: usize, netns: &Path) -> Result<Target, Error> {
+fn target(args: &RunArgs, number: usize, netns: &Path, folder: &PrivateFolder) -> Result<Target, Error> {
     let ifname = match number {
         0 => args.ifname.clone(),
         _ => following(&args.ifname, number),
@@ -100,6 +108,8 @@ fn target(args: &RunArgs, number: usize, netns: &Path) -> Result<Target, Error> 
     let container = args.container_id.clone().unwrap_or_else(|| format!("run-{}", std::process::id()));
     let path: Vec<PathBuf> = std::env::split_paths(&args.cni_path).collect();
     let mut target = Target::new(Attachment::new(&container, &ifname).map_err(told)?, netns, &path);
+    let file = folder.path().join(format!("device-{number}.json"));
+    target.capabilities.insert(given::DEVICE_INFO.into(), file.to_string_lossy().into());
     if number == 0 {
         if let Some(mac) = args.mac {
             target.capabilities.insert("mac".into(), mac.to_string().into());
@@ -137,7 +147,7 @@ fn show(attached: &[Attached<'_>], ended: &AtomicBool) -> Result<(), Error> {
 }
 
 /// Runs the command in the namespace; its exit code is ours.
-fn inside(args: &RunArgs, netns: &Path, ended: &AtomicBool) -> Result<ExitCode, Error> {
+fn inside(args: &RunArgs, ports: &[Given], netns: &Path, ended: &AtomicBool) -> Result<ExitCode, Error> {
     let Some((program, arguments)) = args.command.split_first() else { return Ok(ExitCode::SUCCESS) };
     let failed = |source| Error::System {
         action: format!("{} cannot be run", program.display()),
@@ -145,7 +155,7 @@ fn inside(args: &RunArgs, netns: &Path, ended: &AtomicBool) -> Result<ExitCode, 
         remedy: "give a program that is in PATH",
     };
     let mut command = Command::new(program);
-    command.args(arguments);
+    command.args(arguments).envs(ports.iter().map(|port| (&port.variable, &port.text)));
     let mut child = Sandbox::run_in(netns, || command.spawn()).map_err(told)?.map_err(failed)?;
     let status = wait(&mut child, ended).map_err(failed)?;
     Ok(code_of(status))

@@ -79,10 +79,9 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// Starts a switch and describes a network of it, whose name is `name`.
-    pub(super) fn new(name: &str) -> Result<Self, Error> {
+    /// Starts a switch and describes a network of it, whose name is `name`. Everything is in `folder`.
+    pub(super) fn new(name: &str, folder: PrivateFolder) -> Result<Self, Error> {
         let ended = interrupted()?;
-        let folder = PrivateFolder::new()?;
         let at = |name: &str| folder.path().join(name);
         let mut more = Map::new();
         more.insert("stateDir".into(), at("state").to_string_lossy().into());
