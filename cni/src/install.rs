@@ -44,6 +44,8 @@ pub struct Install {
     pub copy: bool,
     /// Replace what is there with other contents.
     pub force: bool,
+    /// Write no network: it is described elsewhere.
+    pub plugin_only: bool,
     /// The network.
     pub network: NetworkPlan,
 }
@@ -98,6 +100,7 @@ impl Default for Install {
             program: PLUGIN.into(),
             copy: false,
             force: false,
+            plugin_only: false,
             network: NetworkPlan::default(),
         }
     }
@@ -181,6 +184,10 @@ impl Install {
     /// Code 7 for a network that is not possible, 100 for a file that is there with other contents, 5 when a file cannot be
     /// written.
     pub fn install(&self) -> Result<Vec<Change>, Error> {
+        if self.plugin_only {
+            fs::create_dir_all(&self.bin_dir).map_err(|error| failed("making", &self.bin_dir, &error))?;
+            return Ok(vec![self.place_plugin()?]);
+        }
         let mut text = serde_json::to_string_pretty(&self.network.list()?).unwrap_or_default();
         text.push('\n');
         let file = self.network_file();
@@ -347,6 +354,10 @@ mod tests {
         second.force = true;
         assert!(matches!(&second.uninstall().expect("both")[..], [Change::Removed(_), Change::Removed(_)]));
         assert!(matches!(&second.uninstall().expect("again")[..], [Change::Absent(_), Change::Absent(_)]));
+        second.plugin_only = true;
+        assert!(matches!(&second.install().expect("the plugin")[..], [Change::Written(_)]));
+        assert!(names(&second.conf_dir).is_empty());
+        second.uninstall().expect("removed");
         install.network.name = "../../x".into();
         assert_eq!(install.install().expect_err("a path").code, Code::Config);
         assert_eq!(install.uninstall().expect_err("a path").code, Code::Config);

@@ -41,6 +41,9 @@ pub(super) struct InstallArgs {
     /// Version of the CNI specification: 1.1.0 adds STATUS and GC, podman 4 knows none later than 1.0.0
     #[arg(long, default_value = "1.0.0", value_parser = version)]
     cni_version: Version,
+    /// Write the plugin and no network: for networks described elsewhere, as in a NetworkAttachmentDefinition
+    #[arg(long, conflicts_with = "uninstall")]
+    plugin_only: bool,
     /// Copy the program instead of linking to it: for a container that installs the plugin on its host
     #[arg(long)]
     copy: bool,
@@ -86,6 +89,7 @@ pub(super) fn run(args: &InstallArgs) -> Result<ExitCode, Error> {
         program: own_program()?,
         copy: args.copy,
         force: args.force,
+        plugin_only: args.plugin_only,
         network: NetworkPlan {
             name: args.name.clone(),
             version: args.cni_version,
@@ -106,7 +110,7 @@ pub(super) fn run(args: &InstallArgs) -> Result<ExitCode, Error> {
     for change in &changes {
         out!(output, "{change}\n");
     }
-    if !args.uninstall {
+    if !args.uninstall && !args.plugin_only {
         for remark in remarks(&install) {
             out!(output, "note: {remark}\n");
         }
