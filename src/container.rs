@@ -5,7 +5,7 @@
 //!
 //! | source | where | written by |
 //! |---|---|---|
-//! | environment | `LINECARD_NET1=/path/of/socket` or `=@abstract/name`, then `,server=1`, `,mac=…`, `,ip=10.1.0.5/24` as needed | the user |
+//! | environment | `LINECARD_NET1=/path/of/socket` or `=@abstract/name`, then `,server=1`, `,mac=…`, `,ip=10.1.0.5/24` as needed | the user, `linecard cni run` |
 //! | abstract socket | `@vport/net1` in the container's network namespace | `linecard cni`, `"mode": "abstract"` |
 //! | folder | `/run/linecard/net1/sock` | the user, who mounts the folder of `"mode": "socket-dir"` there |
 //! | Downward API | the network status in `/etc/podnetinfo/annotations` | Kubernetes with Multus |

@@ -180,7 +180,7 @@ fn mounts_have_volumes_and_containers_no_more_rights_than_they_need() {
         let volumes: BTreeSet<&str> = pod.volumes.iter().map(|volume| volume.name.as_str()).collect();
         for volume in &pod.volumes {
             let host = !volume.host_path.path.is_empty();
-            assert!(host != !volume.downward_api.items.is_empty(), "{volume:?} is one thing");
+            assert!(host == volume.downward_api.items.is_empty(), "{volume:?} is one thing");
             assert!(!host || volume.host_path.r#type == "DirectoryOrCreate");
             let fields = volume
                 .downward_api

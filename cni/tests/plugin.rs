@@ -273,6 +273,45 @@ fn status_tells_what_add_would_meet() {
     );
 }
 
+/// After a restart of the machine, or in a namespace that was made anew, a record says nothing about what is there.
+#[test]
+fn stale_records_are_in_nobodys_way() {
+    let Some(pod) = Pod::new("stale_records_are_in_nobodys_way") else { return };
+    let mut network = Network::new("stale");
+    let record = network.folder.path("state/box@net1.json");
+    let change = |change: &dyn Fn(&mut Value)| {
+        let mut value: Value = serde_json::from_slice(&std::fs::read(&record).expect("there")).expect("JSON");
+        change(&mut value);
+        std::fs::write(&record, value.to_string()).expect("written");
+    };
+    for mode in ["abstract", "socket-dir"] {
+        network.more = json!({"mode": mode});
+        for (what, stale) in [
+            ("another start", &(|value: &mut Value| value["boot"] = json!("another")) as &dyn Fn(&mut Value)),
+            ("another namespace", &|value| value["netns"]["inode"] = json!(1)),
+            ("half an ADD", &|value| value["complete"] = json!(false)),
+            ("nonsense", &|value| *value = json!([1, 2])),
+            // Its folder is not believed, and its file is only removed where it was made.
+            ("a foreign folder", &|value| {
+                value["folder"] = json!("/etc");
+                value["complete"] = json!(false);
+            }),
+        ] {
+            network.add("box", &pod).expect(what);
+            change(stale);
+            if what == "another namespace" || what == "nonsense" {
+                // The interface of the old one is not ours to remove: it went with its namespace.
+                pod.run(&["ip", "link", "delete", "net1"]);
+            }
+            network.add("box", &pod).expect(what);
+            assert_eq!(network.switch.names(), ["box@net1"], "{mode}: {what}");
+            network.del("box").expect(what);
+            network.assert_clean();
+            assert_eq!(pod.interfaces(), Vec::<String>::new(), "{mode}: {what}");
+        }
+    }
+}
+
 /// The switch closes the socket of a removed port a moment after its answer.
 #[test]
 fn a_name_that_is_about_to_be_free_is_waited_for() {
