@@ -151,7 +151,7 @@ impl Plugin {
 }
 
 /// Removes a port, now or when the switch is there again.
-fn detach(state: &State, port: &str, switch: &Path) -> Result<(), Error> {
+pub(crate) fn detach(state: &State, port: &str, switch: &Path) -> Result<(), Error> {
     let connected = Switch::connect(switch);
     step::done("the switch was asked for");
     match connected.and_then(|mut switch| switch.remove(port)) {

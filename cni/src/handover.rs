@@ -18,7 +18,7 @@ use crate::state::{private_folder, write};
 use crate::step;
 
 /// Most bytes of a socket's path (`sun_path` without the final zero).
-const MAX_PATH: usize = 107;
+pub(crate) const MAX_PATH: usize = 107;
 
 /// The abstract socket of the interface `ifname` in its container, without the leading zero.
 ///
@@ -89,7 +89,12 @@ pub(crate) fn check(config: &Config, attachment: &Attachment) -> Result<(), Erro
 
 /// `below` may be entered by the switch's user only, so that the sockets in it can be open to any user that has one of the
 /// folders mounted: containers run as whom they like.
-fn make_folder(below: &Path, folder: &Path, switch: &Path, container_listens: bool) -> Result<(), Error> {
+pub(crate) fn make_folder(
+    below: &Path,
+    folder: &Path,
+    switch: &Path,
+    container_listens: bool,
+) -> Result<(), Error> {
     let failed = |action: &str, error: &std::io::Error| {
         Error::io(
             format!("{action} the folder {}", folder.display()),

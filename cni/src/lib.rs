@@ -12,12 +12,14 @@
 //! | `result` | results in the layout of each version |
 //! | `install` | the plugin and a network made known to runtimes |
 //! | `runtime` | a small runtime: network configuration lists, plugins called in their order |
+//! | [`claim`] | ports by the Container Device Interface (CDI) |
 //! | [`check`] | a test of any plugin against the specification |
 #![forbid(unsafe_code)]
 
 mod address;
 mod attach;
 pub mod check;
+pub mod claim;
 mod config;
 mod detach;
 mod environment;

@@ -95,8 +95,8 @@ impl State {
         self.folder.join(format!("{name}{suffix}"))
     }
 
-    /// Waits until no other plugin works on `attachment`.
-    pub(crate) fn lock(&self, attachment: &Attachment) -> Result<Lock, Error> {
+    /// Waits until no other plugin works on `attachment`, an [`Attachment`] or something else with a name of its own.
+    pub(crate) fn lock(&self, attachment: &impl std::fmt::Display) -> Result<Lock, Error> {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             if let Some(lock) = self.try_lock(&attachment.to_string())? {
@@ -201,6 +201,11 @@ impl State {
     /// Forgets that the port of `attachment` was to be removed later; whether it was.
     pub(crate) fn was_detached(&self, attachment: &Attachment) -> bool {
         fs::remove_file(self.path(attachment, DETACHED)).is_ok()
+    }
+
+    /// As [`was_detached`](Self::was_detached), for a port of any name.
+    pub(crate) fn forget_detached(&self, port: &impl std::fmt::Display) {
+        let _ = fs::remove_file(self.path(port, DETACHED));
     }
 
     /// Removes what killed plugins left: half-written files, and locks that nobody holds.

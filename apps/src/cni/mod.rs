@@ -116,7 +116,7 @@ pub(crate) fn run(args: &CniArgs) -> Result<ExitCode, Error> {
 }
 
 /// An error of the plugin or its runtime for people.
-fn told(error: linecard_cni::Error) -> Error {
+pub(crate) fn told(error: linecard_cni::Error) -> Error {
     match error.details.is_empty() {
         true => Error::Failed(error.msg),
         false => Error::Failed(format!("{}; {}", error.msg, error.details)),
