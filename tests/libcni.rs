@@ -93,7 +93,9 @@ impl Bench {
     }
 
     fn ports(&self) -> Vec<PortInfo> {
-        Client::connect(&self.socket).and_then(|mut client| client.port_list()).expect("it answers")
+        let mut client = Client::connect(&self.socket).expect("it listens");
+        client.set_patience(linecard_lab::PATIENCE).expect("a socket");
+        client.port_list().expect("it answers")
     }
 
     fn plugin(&self) -> Value {

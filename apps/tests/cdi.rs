@@ -92,6 +92,7 @@ fn a_container_finds_the_port_of_its_cdi_device() {
     let container =
         Running::start(container.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()));
     let mut client = Client::connect(Path::new(&socket)).unwrap();
+    client.set_patience(PATIENCE).unwrap();
     eventually("the container's socket", || client.port_show("fast_port0").unwrap().state == PortState::Up);
 
     let bin = scratch.file("bin");

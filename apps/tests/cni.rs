@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use common::{PATIENCE, Running, Said, Scratch, eventually, linecard, pids, processes, run, skip};
-use linecard_switch::api::Client;
+use linecard_switch::api::{Client, PortState};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -25,6 +25,17 @@ fn containers(test: &str) -> bool {
         skip(test, "no network namespace, not even in a user namespace; run as root");
     }
     can
+}
+
+/// A connection that a busy machine does not cut.
+fn client(socket: &str) -> Client {
+    let client = Client::connect(Path::new(socket)).unwrap();
+    client.set_patience(PATIENCE).unwrap();
+    client
+}
+
+fn wait_for_switch(socket: &str) {
+    eventually("the switch", || Client::connect(Path::new(socket)).is_ok());
 }
 
 fn assert_nothing_is_left(scratch: &Scratch) {
@@ -217,7 +228,7 @@ fn a_command_runs_with_its_ports_and_they_go_with_it() {
     let switch =
         linecard(&["switch", "--no-huge", "-m", "64", "--state", "none", "--socket", &socket]).spawn();
     let switch = Running(switch.unwrap());
-    eventually("the switch", || Client::connect(Path::new(&socket)).is_ok());
+    wait_for_switch(&socket);
     for name in ["one", "two"] {
         let words =
             ["--bin-dir", &bin, "--conf-dir", &conf, "--switch", &socket, "--subnet", "none", "--name", name];
@@ -246,7 +257,7 @@ fn a_command_runs_with_its_ports_and_they_go_with_it() {
     // Without a command the results are told, and the ports stay until it is ended.
     let mut command = with(&[]);
     let running = Running::start(&mut command);
-    let ports = || Client::connect(Path::new(&socket)).and_then(|mut client| client.port_list()).unwrap();
+    let ports = || client(&socket).port_list().unwrap();
     eventually("a port", || ports().len() == 1);
     let name = ports()[0].spec.key.clone();
     assert!(name.ends_with("@net1"), "{name}");
@@ -284,7 +295,7 @@ fn every_hand_over_moves_packets() {
     let switch =
         linecard(&["switch", "--no-huge", "-m", "64", "--state", "none", "--socket", &socket]).spawn();
     let switch = Running(switch.unwrap());
-    eventually("the switch", || Client::connect(Path::new(&socket)).is_ok());
+    wait_for_switch(&socket);
     let words = ["--bin-dir", &bin, "--conf-dir", &conf, "--switch", &socket, "--subnet", "none"];
     assert_eq!(run(linecard(&["cni", "install"]).args(words), b"").code, Some(0));
     let network = |name: &str, more: Value| {
@@ -340,6 +351,67 @@ fn every_hand_over_moves_packets() {
     running_ends(switch);
 }
 
+/// What is killed and started again has the ports that it had, and their containers notice no more than a pause.
+#[test]
+fn a_switch_that_was_killed_has_its_ports_again() {
+    let test = "a_switch_that_was_killed_has_its_ports_again";
+    if !rustix::process::geteuid().is_root() {
+        skip(test, "a switch enters namespaces of others as root only");
+        return;
+    }
+    let scratch = Scratch::new();
+    let (bin, socket, ports) = (scratch.file("bin"), scratch.file("switch.sock"), scratch.file("ports.json"));
+    let switch = || {
+        let mut command =
+            linecard(&["switch", "--no-huge", "-m", "64", "--state", &ports, "--socket", &socket]);
+        let running = Running::start(command.stdout(Stdio::null()));
+        wait_for_switch(&socket);
+        running
+    };
+    let first = switch();
+    std::fs::create_dir(&bin).unwrap();
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_linecard"), format!("{bin}/linecard")).unwrap();
+    let start = |mode: &str, ip: &str, command: &[&str]| {
+        let config = serde_json::json!({"cniVersion": "1.0.0", "name": "fast", "type": "linecard", "switch": socket,
+            "mode": mode, "stateDir": scratch.file("state"), "socketDir": scratch.file("s"),
+            "capabilities": {"ips": true, "CNIDeviceInfoFile": true}});
+        let file = scratch.file(&format!("{mode}.conf"));
+        std::fs::write(&file, config.to_string()).unwrap();
+        let mut process = linecard(&["cni", "run", "--cni-path", &bin, "--network", &file, "--ip", ip, "--"]);
+        Running::start(
+            process.arg(env!("CARGO_BIN_EXE_linecard")).args(command).env("TMPDIR", scratch.path()),
+        )
+    };
+    let answering = [
+        start("abstract", "10.5.0.1/24", &["cni", "answer"]),
+        start("socket-dir", "10.5.0.2/24", &["cni", "answer"]),
+    ];
+    let all_up = || {
+        let list = client(&socket).port_list().unwrap();
+        list.len() == 2 && list.iter().all(|port| port.state == PortState::Up)
+    };
+    let ask_both = || {
+        for to in ["10.5.0.1", "10.5.0.2"] {
+            let words = ["cni", "ping", "--to", to, "--count", "2000", "--wait", "60"];
+            let said = start("abstract", "10.5.0.3/24", &words).end(2 * PATIENCE);
+            assert!(said.code == Some(0) && said.out.contains("2000 came back checked, 0 lost"), "{said:?}");
+        }
+    };
+    eventually("both containers", all_up);
+    ask_both();
+    first.signal(Signal::KILL);
+    assert_eq!(first.end(PATIENCE).code, None);
+    let second = switch();
+    eventually("both containers again", all_up);
+    ask_both();
+    for container in answering {
+        container.signal(Signal::TERM);
+        assert_eq!(container.end(PATIENCE).code, Some(0));
+    }
+    assert!(client(&socket).port_list().unwrap().is_empty());
+    running_ends(second);
+}
+
 /// `linecard cni check`, whose verdicts on Debian's plugins are known, finds nothing to say about ours.
 #[test]
 fn our_plugin_keeps_every_rule() {
@@ -351,7 +423,7 @@ fn our_plugin_keeps_every_rule() {
     let switch =
         linecard(&["switch", "--no-huge", "-m", "64", "--state", "none", "--socket", &socket]).spawn();
     let switch = Running(switch.unwrap());
-    eventually("the switch", || Client::connect(Path::new(&socket)).is_ok());
+    wait_for_switch(&socket);
     let file = scratch.file("config.json");
     for mode in ["abstract", "socket-dir"] {
         let config = serde_json::json!({"switch": socket, "mode": mode, "stateDir": scratch.file("state"),
@@ -373,8 +445,7 @@ fn our_plugin_keeps_every_rule() {
                 "{mode}: {rule} was not looked at"
             );
         }
-        let mut ports = Client::connect(Path::new(&socket)).unwrap();
-        assert!(ports.port_list().unwrap().is_empty());
+        assert!(client(&socket).port_list().unwrap().is_empty());
         for folder in ["state", "s"] {
             assert_eq!(std::fs::read_dir(scratch.file(folder)).into_iter().flatten().count(), 0, "{folder}");
         }

@@ -71,6 +71,13 @@ const VARIABLES: [&str; 6] =
     ["CNI_COMMAND", "CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS", "CNI_PATH"];
 const COMMANDS: [&str; 7] = ["ADD", "DEL", "CHECK", "STATUS", "GC", "VERSION", "FROB"];
 
+/// The same cases in every run; `LINECARD_FUZZ=SEED` chooses others.
+fn cases(cases: u32) -> ProptestConfig {
+    let seed = std::env::var("LINECARD_FUZZ").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    let rng_seed = proptest::test_runner::RngSeed::Fixed(seed);
+    ProptestConfig { cases, rng_seed, failure_persistence: None, ..ProptestConfig::default() }
+}
+
 fn text() -> impl Strategy<Value = String> {
     prop_oneof![
         4 => prop::sample::select(&WORDS[..]).prop_map(str::to_owned),
@@ -149,7 +156,7 @@ fn assert_told(output: &linecard_cni::Output) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(cases(2000))]
 
     #[test]
     fn any_bytes_are_answered(bytes in prop::collection::vec(any::<u8>(), 0..300), all in environment()) {
@@ -193,11 +200,7 @@ proptest! {
 fn any_run_stays_in_its_folders() {
     let folder = Folder::new("any");
     let inside = |name: &str| folder.path(name).to_string_lossy().into_owned();
-    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig {
-        cases: 600,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    });
+    let mut runner = proptest::test_runner::TestRunner::new(cases(600));
     let outcome = runner.run(&(configuration(), environment()), |(mut config, mut all)| {
         for key in ["stateDir", "socketDir"] {
             config.insert(key.into(), inside(key).into());

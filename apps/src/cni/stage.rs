@@ -22,7 +22,7 @@ use crate::error::Error;
 /// Set in a process that [`enter`] has put into a user namespace.
 const IN_USER_NAMESPACE: &str = "LINECARD_DEMO_IN_USER_NAMESPACE";
 /// How long the switch may take to answer on a busy machine.
-const SWITCH_WITHIN: Duration = Duration::from_secs(20);
+const SWITCH_WITHIN: Duration = Duration::from_secs(60);
 /// How long what is removed may take to be gone: the switch closes sockets a moment after its answer.
 const GONE_WITHIN: Duration = Duration::from_secs(10);
 /// Memory and packets of the switch: enough for a hundred ports.
@@ -43,7 +43,7 @@ pub(super) fn enter() -> Result<(), Error> {
     let refused = |why: String| {
         Error::Failed(format!(
             "this user may not make network namespaces ({}), nor a user namespace ({why}); run it as root, or allow user \
-             namespaces (sysctl kernel.unprivileged_userns_clone=1)",
+             namespaces (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone)",
             problem.msg.trim_start_matches("making a network namespace: ")
         ))
     };
@@ -119,7 +119,11 @@ impl Stage {
 
     /// A connection to the switch.
     pub(super) fn client(&self) -> Result<Client, Error> {
-        Client::connect(&self.folder().join("switch.sock")).map_err(|error| Error::Failed(error.to_string()))
+        let client = Client::connect(&self.folder().join("switch.sock"));
+        let client = client.map_err(|error| Error::Failed(error.to_string()))?;
+        // A busy machine may take its time; only a switch that is stuck takes so long.
+        let _ = client.set_patience(SWITCH_WITHIN);
+        Ok(client)
     }
 
     /// An attachment in `sandbox`.
