@@ -16,8 +16,9 @@ use crate::error::{Code, Error};
 /// `f_type` of files that are namespaces (`linux/magic.h`).
 const NSFS_MAGIC: u64 = 0x6e73_6673;
 
-/// How long a socket may take to be gone once its port is.
-const GONE_WITHIN: Duration = Duration::from_secs(5);
+/// How long a socket may take to be gone once its port is. On a machine that stalls, a program that somebody is just starting
+/// keeps the descriptors of its starter for seconds.
+const GONE_WITHIN: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(2);
 
 /// Device and inode of a namespace: the same while it exists, whatever name leads to it.
