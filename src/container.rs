@@ -5,7 +5,7 @@
 //!
 //! | source | where | written by |
 //! |---|---|---|
-//! | environment | `LINECARD_NET1=/path/of/socket` or `=@abstract/name`, then `,server=1`, `,mac=…`, `,ip=10.1.0.5/24` as needed | the user |
+//! | environment | `LINECARD_NET1=/path/of/socket` or `=@abstract/name`, then `,server=1`, `,mac=…`, `,ip=10.1.0.5/24` as needed | the user, `linecard cni run` |
 //! | abstract socket | `@vport/net1` in the container's network namespace | `linecard cni`, `"mode": "abstract"` |
 //! | folder | `/run/linecard/net1/sock` | the user, who mounts the folder of `"mode": "socket-dir"` there |
 //! | Downward API | the network status in `/etc/podnetinfo/annotations` | Kubernetes with Multus |
@@ -68,8 +68,20 @@ impl ContainerPort {
         Self::find_in(name, &Places::default())
     }
 
+    /// The environment variable that describes the port of the interface `name`, as [`parse`](Self::parse) reads it.
+    ///
+    /// ```
+    /// use linecard::container::ContainerPort;
+    /// assert_eq!(ContainerPort::variable("net1"), "LINECARD_NET1");
+    /// ```
+    #[must_use]
+    pub fn variable(name: &str) -> String {
+        let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
+        format!("LINECARD_{}", name.chars().map(plain).collect::<String>())
+    }
+
     fn find_in(name: &str, places: &Places<'_>) -> Result<Self, pmd::Error> {
-        let variable = variable(name);
+        let variable = Self::variable(name);
         let wrong = |problem: String| pmd::Error::Argument {
             device: name.into(),
             problem: format!("{variable}: {problem}"),
@@ -257,12 +269,6 @@ fn read(path: &Path) -> Option<String> {
     let file = std::fs::File::open(path).ok()?;
     std::io::Read::read_to_end(&mut std::io::Read::take(file, MOST), &mut bytes).ok()?;
     Some(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-/// The environment variable of the port `name`.
-fn variable(name: &str) -> String {
-    let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
-    format!("LINECARD_{}", name.chars().map(plain).collect::<String>())
 }
 
 /// What the network status of a pod says about `name`. Each line of the file is an annotation, its value quoted.

@@ -53,5 +53,8 @@ fn the_tutorial_works_as_it_is() {
     let output = Command::new("bash").args(["-c", &script]).env("PATH", path).output().expect("bash runs");
     let [out, err] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
     assert!(output.status.success(), "{}\n{out}\n{err}", output.status);
-    assert!(out.contains("20000 came back checked, 0 lost, 0 duplicated, 0 corrupted"), "{out}\n{err}");
+    assert!(
+        out.contains("20000 sent, 20000 came back checked, 0 lost, 0 duplicated, 0 corrupted"),
+        "{out}\n{err}"
+    );
 }

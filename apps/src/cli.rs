@@ -9,7 +9,7 @@ use clap_complete::Shell;
 
 use crate::error::Error;
 use crate::output::Output;
-use crate::{bench, capture, cni, demo, doctor, switch, testpmd};
+use crate::{bench, capture, cni, demo, doctor, port, switch, testpmd};
 
 /// Userspace packet processing: virtio-user and vhost-user ports, without root and without hugepages.
 #[derive(Parser)]
@@ -47,6 +47,8 @@ enum Command {
     Switch(switch::SwitchArgs),
     /// Give containers ports on a switch: the CNI plugin `linecard`, and tools for it
     Cni(cni::CniArgs),
+    /// Attach and detach ports of a switch for container engines that take devices by name (CDI)
+    Port(port::PortArgs),
     /// Print shell completions
     Completions {
         /// The shell to complete for
@@ -96,6 +98,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode, Error> {
         Command::Capture(args) => capture::run(&args),
         Command::Switch(args) => switch::run(args),
         Command::Cni(args) => cni::run(&args),
+        Command::Port(args) => port::run(&args),
         Command::Completions { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "linecard", &mut text);

@@ -9,6 +9,7 @@ mod demo;
 mod doctor;
 mod error;
 mod output;
+mod port;
 mod switch;
 mod testpmd;
 

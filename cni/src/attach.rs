@@ -15,6 +15,7 @@ use crate::netns::Netns;
 use crate::plugin::Plugin;
 use crate::result::{Builder, Interface, addresses_of, find};
 use crate::state::{Record, State, boot};
+use crate::step;
 use crate::switch::Switch;
 
 /// Keys of a port's `meta`, by which GC finds what is the plugin's.
@@ -113,11 +114,14 @@ impl Plugin {
         let attachment = record.attachment.clone();
         let (path, sandbox) = self.sandbox();
         let mut switch = Switch::connect(&self.config.switch)?;
+        step::done("the switch is connected");
         if state.was_detached(&attachment) {
             switch.remove(&attachment.to_string())?;
         }
         let given = self.delegate(Command::Add, None)?;
+        step::done("addresses are given");
         let handover = Handover::make(&self.config, &attachment, netns, &path)?;
+        step::done("the socket is made");
         let mac = self.mac(&attachment, &sandbox);
         let interface = Interface {
             name: attachment.ifname(),
@@ -131,8 +135,10 @@ impl Plugin {
         record.mac = Some(mac);
         record.port = serde_json::to_value(&spec).ok();
         switch.add(&spec, handover.listener())?;
+        step::done("the port is added");
         if let Some(path) = &record.link {
             link::make(path, &attachment, mac, self.config.mtu, &ips)?;
+            step::done("the interface is made");
         }
         if let (Some(file), Some(socket)) = (&record.device_info, &handover.socket) {
             let container_listens =

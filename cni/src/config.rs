@@ -192,6 +192,13 @@ impl Asked {
 fn mode(fields: &Fields<'_>) -> Result<Mode, Error> {
     let listens = fields.one_of("listen", &["switch", "container"])?.unwrap_or("switch");
     let below = fields.path("socketDir", SOCKET_DIR)?;
+    if fields.text("mode")? == Some("fd") {
+        return Err(Error::new(
+            Code::UnsupportedField,
+            "'mode' is \"fd\", and no container runtime passes a descriptor from a plugin to a container",
+            "use \"abstract\" or \"socket-dir\"; `linecard cni run --pass-fd` passes one to the command that it starts",
+        ));
+    }
     match (fields.one_of("mode", &["abstract", "socket-dir"])?.unwrap_or("abstract"), listens) {
         ("socket-dir", _) => Ok(Mode::SocketDir { below, container_listens: listens == "container" }),
         (_, "container") => Err(Error::config(
@@ -202,7 +209,7 @@ fn mode(fields: &Fields<'_>) -> Result<Mode, Error> {
     }
 }
 
-fn check_name(name: &str) -> Result<(), Error> {
+pub(crate) fn check_name(name: &str) -> Result<(), Error> {
     let legal = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
     if name.starts_with(|c: char| c.is_ascii_alphanumeric()) && name.chars().all(legal) {
         return Ok(());

@@ -11,6 +11,7 @@ use crate::handover::{folder, remove_folder};
 use crate::link;
 use crate::plugin::Plugin;
 use crate::state::{Detached, State, remove};
+use crate::step;
 use crate::switch::Switch;
 
 impl Plugin {
@@ -28,7 +29,9 @@ impl Plugin {
     /// Undoes everything that ADD may have done for `attachment`, however far it came. The record goes last.
     pub(crate) fn undo(&self, state: &State, attachment: &Attachment) -> Result<(), Error> {
         self.undo_local(state, attachment)?;
+        step::done("everything but addresses is undone");
         self.delegate(Command::Del, Some(attachment))?;
+        step::done("addresses are given back");
         state.remove(attachment)
     }
 
@@ -38,15 +41,18 @@ impl Plugin {
         let port = attachment.to_string();
         let switch = record.as_ref().map_or(&self.config.switch, |record| &record.switch);
         detach(state, &port, switch)?;
+        step::done("the port is removed");
         let recorded = record.as_ref().and_then(|record| record.folder.clone());
         for folder in [recorded, folder(&self.config, attachment)].iter().flatten() {
             // Configurations change; a record whose folder is not this attachment's is not believed.
             if folder.file_name().is_some_and(|name| name.to_str() == Some(&port)) {
                 remove_folder(folder)?;
+                step::done("the folder is removed");
             }
         }
         if let Some(record) = &record {
             link::remove(record);
+            step::done("the interface is removed");
         }
         match record.and_then(|record| record.device_info) {
             Some(file) => remove(&file),
@@ -138,14 +144,17 @@ impl Plugin {
         });
         for port in stale {
             switch.remove(&port.spec.key)?;
+            step::done("a stale port is removed");
         }
         Ok(())
     }
 }
 
 /// Removes a port, now or when the switch is there again.
-fn detach(state: &State, port: &str, switch: &Path) -> Result<(), Error> {
-    match Switch::connect(switch).and_then(|mut switch| switch.remove(port)) {
+pub(crate) fn detach(state: &State, port: &str, switch: &Path) -> Result<(), Error> {
+    let connected = Switch::connect(switch);
+    step::done("the switch was asked for");
+    match connected.and_then(|mut switch| switch.remove(port)) {
         Err(error) if matches!(error.code, Code::NotAvailable | Code::LimitedConnectivity) => {
             state.detach_later(&Detached { port: port.into(), switch: switch.into() })
         }

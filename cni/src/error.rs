@@ -92,7 +92,7 @@ impl Error {
     /// An error of that kind.
     #[must_use]
     pub fn new(code: Code, msg: impl Into<String>, details: impl Into<String>) -> Self {
-        Self { code, msg: msg.into(), details: details.into() }
+        Self { code, msg: tidy(msg.into()), details: tidy(details.into()) }
     }
 
     /// The error object that a plugin writes to standard output.
@@ -115,6 +115,27 @@ impl Error {
     }
 }
 
+/// Most characters of a message: what it quotes comes from outside.
+const LONGEST: usize = 1000;
+
+/// One line that can be read, whatever it quotes.
+fn tidy(text: String) -> String {
+    if text.len() <= LONGEST && !text.contains(char::is_control) {
+        return text;
+    }
+    let mut tidy = String::new();
+    for char in text.chars().take(LONGEST) {
+        match char.is_control() {
+            true => tidy.extend(char.escape_default()),
+            false => tidy.push(char),
+        }
+    }
+    if text.chars().nth(LONGEST).is_some() {
+        tidy.push('…');
+    }
+    tidy
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.details.is_empty() {
@@ -125,3 +146,15 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_quoted_stays_on_its_line() {
+        let error = Error::new(Code::Io, "a\n\0b", "é".repeat(70_000));
+        assert_eq!(error.msg, "a\\n\\u{0}b");
+        assert_eq!(error.details.chars().count(), LONGEST + 1);
+    }
+}

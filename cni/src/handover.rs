@@ -15,9 +15,10 @@ use crate::environment::Attachment;
 use crate::error::Error;
 use crate::netns::Netns;
 use crate::state::{private_folder, write};
+use crate::step;
 
 /// Most bytes of a socket's path (`sun_path` without the final zero).
-const MAX_PATH: usize = 107;
+pub(crate) const MAX_PATH: usize = 107;
 
 /// The abstract socket of the interface `ifname` in its container, without the leading zero.
 ///
@@ -88,7 +89,12 @@ pub(crate) fn check(config: &Config, attachment: &Attachment) -> Result<(), Erro
 
 /// `below` may be entered by the switch's user only, so that the sockets in it can be open to any user that has one of the
 /// folders mounted: containers run as whom they like.
-fn make_folder(below: &Path, folder: &Path, switch: &Path, container_listens: bool) -> Result<(), Error> {
+pub(crate) fn make_folder(
+    below: &Path,
+    folder: &Path,
+    switch: &Path,
+    container_listens: bool,
+) -> Result<(), Error> {
     let failed = |action: &str, error: &std::io::Error| {
         Error::io(
             format!("{action} the folder {}", folder.display()),
@@ -111,6 +117,7 @@ fn make_folder(below: &Path, folder: &Path, switch: &Path, container_listens: bo
         }
         made => made.map_err(|error| failed("making", &error))?,
     }
+    step::done("the folder is made");
     let _ = owner.map(|owner| std::os::unix::fs::lchown(folder, Some(owner), None));
     let mode = if container_listens { 0o777 } else { 0o755 };
     fs::set_permissions(folder, Permissions::from_mode(mode)).map_err(|error| failed("opening", &error))

@@ -10,24 +10,34 @@
 //! | `attach`, `detach` | ADD and CHECK; DEL and GC |
 //! | `state` | records of attachments, so that a killed plugin leaves nothing that DEL or GC cannot undo |
 //! | `result` | results in the layout of each version |
+//! | `install` | the plugin and a network made known to runtimes |
+//! | `runtime` | a small runtime: network configuration lists, plugins called in their order |
+//! | [`claim`] | ports by the Container Device Interface (CDI) |
 //! | [`check`] | a test of any plugin against the specification |
 #![forbid(unsafe_code)]
 
 mod address;
 mod attach;
 pub mod check;
+pub mod claim;
 mod config;
 mod detach;
 mod environment;
 mod error;
 mod exec;
 mod handover;
+mod install;
 mod link;
 mod netns;
 mod plugin;
 mod result;
+mod runtime;
 mod sandbox;
 mod state;
+#[cfg(feature = "steps")]
+pub mod step;
+#[cfg(not(feature = "steps"))]
+mod step;
 mod switch;
 mod version;
 
@@ -37,6 +47,8 @@ pub use environment::{Attachment, Command, Environment, MAX_CONTAINER_ID, MAX_IF
 pub use error::{Code, Error};
 pub use exec::{Answer, Run, find_plugin};
 pub use handover::abstract_name;
+pub use install::{Change, Install, NetworkPlan, PLUGIN};
 pub use plugin::{Output, invoke};
+pub use runtime::{Network, Target};
 pub use sandbox::Sandbox;
 pub use version::Version;

@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,11 @@ use crate::error::{Code, Error};
 
 /// `f_type` of files that are namespaces (`linux/magic.h`).
 const NSFS_MAGIC: u64 = 0x6e73_6673;
+
+/// How long a socket may take to be gone once its port is. On a machine that stalls, a program that somebody is just starting
+/// keeps the descriptors of its starter for seconds.
+const GONE_WITHIN: Duration = Duration::from_secs(20);
+const LOOK: Duration = Duration::from_millis(2);
 
 /// Device and inode of a namespace: the same while it exists, whatever name leads to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,9 +89,20 @@ impl Netns {
         })
     }
 
-    /// A socket that listens at the abstract name `name` inside.
+    /// A socket that listens at the abstract name `name` inside. One of that name that is going is waited for: a switch
+    /// closes the socket of a removed port a moment after its answer.
     pub(crate) fn listen(&self, name: &str) -> Result<UnixListener, Error> {
-        let bound = self.run(|| UnixListener::bind_addr(&SocketAddr::from_abstract_name(name)?))?;
+        let bound = self.run(|| {
+            let until = Instant::now() + GONE_WITHIN;
+            loop {
+                match UnixListener::bind_addr(&SocketAddr::from_abstract_name(name)?) {
+                    Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < until => {
+                        std::thread::sleep(LOOK);
+                    }
+                    bound => return bound,
+                }
+            }
+        })?;
         bound.map_err(|error| match error.kind() {
             io::ErrorKind::AddrInUse => Error::new(
                 Code::Exists,

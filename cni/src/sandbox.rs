@@ -65,7 +65,15 @@ impl Sandbox {
     /// # Errors
     /// It may not be entered.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
-        Netns::open(&self.path)?.run(work)
+        Self::run_in(&self.path, work)
+    }
+
+    /// As [`run`](Self::run), in the namespace at `netns`, which anybody made.
+    ///
+    /// # Errors
+    /// It is no namespace, or may not be entered.
+    pub fn run_in<T: Send>(netns: &Path, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
+        Netns::open(netns)?.run(work)
     }
 
     /// Whether there is an interface of that name inside.

@@ -14,6 +14,7 @@ use crate::address::Mac;
 use crate::environment::Attachment;
 use crate::error::{Code, Error};
 use crate::netns::Identity;
+use crate::step;
 
 /// How long a plugin waits for another one that works on the same attachment.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -63,14 +64,18 @@ pub(crate) struct State {
 /// While it exists, no other plugin works on the attachment. Its file goes with it.
 #[derive(Debug)]
 pub(crate) struct Lock {
-    path: PathBuf,
+    /// `None` where the whole folder is locked.
+    path: Option<PathBuf>,
     _file: File,
+    _folder: File,
 }
 
 impl Drop for Lock {
     fn drop(&mut self) {
         // While the lock is still held: who waits for it sees that the file is gone and makes a new one.
-        let _ = fs::remove_file(&self.path);
+        if let Some(path) = &self.path {
+            let _ = fs::remove_file(path);
+        }
     }
 }
 
@@ -90,8 +95,8 @@ impl State {
         self.folder.join(format!("{name}{suffix}"))
     }
 
-    /// Waits until no other plugin works on `attachment`.
-    pub(crate) fn lock(&self, attachment: &Attachment) -> Result<Lock, Error> {
+    /// Waits until no other plugin works on `attachment`, an [`Attachment`] or something else with a name of its own.
+    pub(crate) fn lock(&self, attachment: &impl std::fmt::Display) -> Result<Lock, Error> {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             if let Some(lock) = self.try_lock(&attachment.to_string())? {
@@ -107,19 +112,37 @@ impl State {
     }
 
     /// The lock of that name; `None` while somebody has it.
+    ///
+    /// It is a file of that name, and with it a share in the folder. Where no file can be made, because the disk is full, it
+    /// is the whole folder: what is removed makes room.
     fn try_lock(&self, name: &str) -> Result<Option<Lock>, Error> {
         let path = self.path(name, LOCK);
         let failed = |error: io::Error| {
             Error::io(format!("locking {}", path.display()), &error, "free space, or see the folder's rights")
         };
-        let file = create(&path, false).map_err(failed)?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            // Its last owner may have removed it between our two calls.
-            Ok(()) if same_file(&file, &path) => Ok(Some(Lock { path, _file: file })),
-            Ok(()) => Ok(None),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+        let folder = File::open(&self.folder).map_err(failed)?;
+        let locked = |file: &File, how| match rustix::fs::flock(file, how) {
+            Ok(()) => Ok(true),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(false),
             Err(error) => Err(failed(error.into())),
+        };
+        let file = match create(&path, false) {
+            Ok(file) => file,
+            Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+                let whole = locked(&folder, FlockOperation::NonBlockingLockExclusive)?;
+                let file = folder.try_clone().map_err(failed)?;
+                return Ok(whole.then_some(Lock { path: None, _file: file, _folder: folder }));
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        step::done("a lock's file is there");
+        if !locked(&folder, FlockOperation::NonBlockingLockShared)?
+            || !locked(&file, FlockOperation::NonBlockingLockExclusive)?
+        {
+            return Ok(None);
         }
+        // Its last owner may have removed it between our two calls.
+        Ok(same_file(&file, &path).then_some(Lock { path: Some(path), _file: file, _folder: folder }))
     }
 
     pub(crate) fn read(&self, attachment: &Attachment) -> Option<Record> {
@@ -130,9 +153,13 @@ impl State {
         write(&self.path(&record.attachment, RECORD), record)
     }
 
-    /// Forgets an attachment; it may be unknown.
+    /// Forgets an attachment, which its caller has locked; it may be unknown.
     pub(crate) fn remove(&self, attachment: &Attachment) -> Result<(), Error> {
-        remove(&self.path(attachment, RECORD))
+        // A port to be removed later is not forgotten, only what is half written of it: `sweep` passes over what is locked.
+        let _ = fs::remove_file(beside(&self.path(attachment, DETACHED)));
+        remove(&self.path(attachment, RECORD))?;
+        step::done("a record is removed");
+        Ok(())
     }
 
     /// Every attachment that has a record, readable or not.
@@ -164,6 +191,7 @@ impl State {
                 Some(detached) => removed(&detached),
                 None => true,
             };
+            step::done("a port was removed later");
             if done {
                 let _ = fs::remove_file(&path);
             }
@@ -173,6 +201,11 @@ impl State {
     /// Forgets that the port of `attachment` was to be removed later; whether it was.
     pub(crate) fn was_detached(&self, attachment: &Attachment) -> bool {
         fs::remove_file(self.path(attachment, DETACHED)).is_ok()
+    }
+
+    /// As [`was_detached`](Self::was_detached), for a port of any name.
+    pub(crate) fn forget_detached(&self, port: &impl std::fmt::Display) {
+        let _ = fs::remove_file(self.path(port, DETACHED));
     }
 
     /// Removes what killed plugins left: half-written files, and locks that nobody holds.
@@ -188,6 +221,7 @@ impl State {
             if half.is_some() {
                 let _ = fs::remove_file(self.folder.join(&name));
             }
+            step::done("a file was swept");
         }
     }
 }
@@ -210,7 +244,7 @@ pub(crate) fn private_folder(folder: &Path) -> Result<(), Error> {
     }
     match DirBuilder::new().mode(0o700).create(folder) {
         Err(error) if error.kind() != ErrorKind::AlreadyExists => return Err(failed(error)),
-        _ => {}
+        _ => step::done("a private folder is there"),
     }
     match fs::symlink_metadata(folder) {
         Ok(meta) if meta.is_dir() => Ok(()),
@@ -244,13 +278,18 @@ fn read<T: for<'a> Deserialize<'a>>(path: &Path) -> Option<T> {
     serde_json::from_slice(&fs::read(path).ok()?).ok()
 }
 
+/// Where a file is written before it gets its name.
+fn beside(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    path.with_file_name(format!(".{name}.new"))
+}
+
 /// Writes `value` beside `path` and gives it that name when it is whole.
 pub(crate) fn write(path: &Path, value: &impl Serialize) -> Result<(), Error> {
     let failed = |error: io::Error| {
         Error::io(format!("writing {}", path.display()), &error, "free space, or see the folder's rights")
     };
-    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let new = path.with_file_name(format!(".{name}.new"));
+    let new = beside(path);
     let bytes = serde_json::to_vec(value).map_err(|error| failed(error.into()))?;
     let written = || -> io::Result<()> {
         // One that a killed plugin left, or a link that somebody put there, is not written to.
@@ -258,7 +297,10 @@ pub(crate) fn write(path: &Path, value: &impl Serialize) -> Result<(), Error> {
         let mut file = create(&new, true)?;
         file.write_all(&bytes)?;
         file.sync_all()?;
-        fs::rename(&new, path)
+        step::done("a file is written beside");
+        fs::rename(&new, path)?;
+        step::done("a file is in its place");
+        Ok(())
     };
     written().map_err(|error| {
         let _ = fs::remove_file(&new);
@@ -266,8 +308,9 @@ pub(crate) fn write(path: &Path, value: &impl Serialize) -> Result<(), Error> {
     })
 }
 
-/// Removes a file that may not be there.
+/// Removes a file that may not be there, and what a killed plugin has half written of it.
 pub(crate) fn remove(path: &Path) -> Result<(), Error> {
+    let _ = fs::remove_file(beside(path));
     match fs::remove_file(path) {
         Err(error) if !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             Err(Error::io(format!("removing {}", path.display()), &error, "remove it by hand"))

@@ -2,10 +2,15 @@
 
 use std::os::fd::BorrowedFd;
 use std::path::Path;
+use std::time::Duration;
 
 use linecard_switch::api::{Client, ClientError, Code as SwitchCode, PortInfo, PortSpec};
 
 use crate::error::{Code, Error};
+
+/// How long the switch may take for an answer. On a busy machine a new port can wait for the kernel for seconds, and a
+/// runtime waits for minutes before it gives up.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A connection to the switch, or why there is none.
 #[derive(Debug)]
@@ -15,7 +20,15 @@ pub(crate) struct Switch {
 
 impl Switch {
     pub(crate) fn connect(path: &Path) -> Result<Self, Error> {
-        Client::connect(path).map(|client| Self { client }).map_err(told)
+        let client = Client::connect(path).map_err(told)?;
+        client.set_patience(PATIENCE).map_err(|error| {
+            Error::io(
+                "setting how long the switch may take",
+                &error,
+                "report this, with the kernel's version",
+            )
+        })?;
+        Ok(Self { client })
     }
 
     pub(crate) fn add(&mut self, spec: &PortSpec, listener: Option<BorrowedFd<'_>>) -> Result<(), Error> {

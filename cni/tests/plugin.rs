@@ -7,21 +7,9 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixStream};
 use std::path::Path;
 
-use common::{FakeSwitch, Network, Pod};
+use common::{FakeSwitch, IPAM, Network, Pod};
 use linecard_cni::Version;
 use serde_json::{Value, json};
-
-/// Gives 10.9.0.5 and keeps a file for as long as the address is in use.
-const IPAM: &str = r#"#!/bin/sh
-cat >/dev/null
-leases=$(dirname "$0")/../leases; mkdir -p "$leases"
-case $CNI_COMMAND in
-ADD) touch "$leases/$CNI_CONTAINERID"
-  echo '{"cniVersion": "1.1.0", "ips": [{"address": "10.9.0.5/24", "gateway": "10.9.0.1"}], "routes": [{"dst": "0.0.0.0/0"}]}' ;;
-DEL) rm -f "$leases/$CNI_CONTAINERID" ;;
-CHECK) [ -e "$leases/$CNI_CONTAINERID" ] || { echo '{"code": 3, "msg": "no lease", "details": "none"}'; exit 1; } ;;
-esac
-"#;
 
 fn connect(pod: &Pod) -> UnixStream {
     let file = std::fs::File::open(&pod.netns).expect("a namespace");
@@ -283,6 +271,69 @@ fn status_tells_what_add_would_meet() {
         network.on("ADD", "box", Path::new("/dev/null"), &config).expect_err("no namespace")["code"],
         8
     );
+}
+
+/// After a restart of the machine, or in a namespace that was made anew, a record says nothing about what is there.
+#[test]
+fn stale_records_are_in_nobodys_way() {
+    let Some(pod) = Pod::new("stale_records_are_in_nobodys_way") else { return };
+    let mut network = Network::new("stale");
+    let record = network.folder.path("state/box@net1.json");
+    let change = |change: &dyn Fn(&mut Value)| {
+        let mut value: Value = serde_json::from_slice(&std::fs::read(&record).expect("there")).expect("JSON");
+        change(&mut value);
+        std::fs::write(&record, value.to_string()).expect("written");
+    };
+    for mode in ["abstract", "socket-dir"] {
+        network.more = json!({"mode": mode});
+        for (what, stale) in [
+            ("another start", &(|value: &mut Value| value["boot"] = json!("another")) as &dyn Fn(&mut Value)),
+            ("another namespace", &|value| value["netns"]["inode"] = json!(1)),
+            ("half an ADD", &|value| value["complete"] = json!(false)),
+            ("nonsense", &|value| *value = json!([1, 2])),
+            // Its folder is not believed, and its file is only removed where it was made.
+            ("a foreign folder", &|value| {
+                value["folder"] = json!("/etc");
+                value["complete"] = json!(false);
+            }),
+        ] {
+            network.add("box", &pod).expect(what);
+            change(stale);
+            if what == "another namespace" || what == "nonsense" {
+                // The interface of the old one is not ours to remove: it went with its namespace.
+                pod.run(&["ip", "link", "delete", "net1"]);
+            }
+            network.add("box", &pod).expect(what);
+            assert_eq!(network.switch.names(), ["box@net1"], "{mode}: {what}");
+            network.del("box").expect(what);
+            network.assert_clean();
+            assert_eq!(pod.interfaces(), Vec::<String>::new(), "{mode}: {what}");
+        }
+    }
+}
+
+/// The switch closes the socket of a removed port a moment after its answer.
+#[test]
+fn a_name_that_is_about_to_be_free_is_waited_for() {
+    let Some(pod) = Pod::new("a_name_that_is_about_to_be_free_is_waited_for") else { return };
+    let network = Network::new("soon");
+    let listen = || {
+        let name = SocketAddr::from_abstract_name("vport/net1").expect("a name");
+        std::os::unix::net::UnixListener::bind_addr(&name).expect("free")
+    };
+    let stranger = linecard_cni::Sandbox::run_in(&pod.netns, listen).expect("a namespace");
+    let error = network.add("box", &pod).expect_err("somebody listens, and goes on");
+    assert_eq!(error["code"], 100, "{error}");
+    network.assert_clean();
+    std::thread::scope(|scope| {
+        let adding = scope.spawn(|| network.add("box", &pod));
+        // Once its record is there, it has the name to wait for.
+        linecard_testing::wait_until("the record", || network.folder.list("state").len() > 1);
+        drop(stranger);
+        adding.join().expect("no panic").expect("the name is free");
+    });
+    network.del("box").expect("removed");
+    network.assert_clean();
 }
 
 #[test]

@@ -4,6 +4,7 @@
 pub mod args;
 pub mod bpf;
 pub mod capture;
+pub mod cni;
 pub mod fdb;
 pub mod headers;
 pub mod pcap;
@@ -86,6 +87,11 @@ mod tests {
     fn files_and_words() {
         bytes(20_000, crate::pcap::run);
         bytes(100_000, borrowing!(args));
+    }
+
+    #[test]
+    fn plugins() {
+        bytes(50_000, borrowing!(cni));
     }
 
     #[test]

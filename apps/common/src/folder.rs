@@ -115,6 +115,21 @@ impl PrivateFolder {
     pub fn new() -> Result<Self, Error> {
         let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
         let places = [Some(std::env::temp_dir()), runtime, Some("/dev/shm".into()), Some("/var/tmp".into())];
+        Self::in_one_of(places)
+    }
+
+    /// As [`new`](Self::new), in memory where there is such a place and `TMPDIR` names no other: for measurements of what
+    /// keeps its files in `/run`.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn in_memory() -> Result<Self, Error> {
+        let runtime = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+        let temporary = std::env::var_os("TMPDIR").map(PathBuf::from);
+        Self::in_one_of([temporary, runtime, Some("/dev/shm".into()), Some(std::env::temp_dir())])
+    }
+
+    fn in_one_of(places: [Option<PathBuf>; 4]) -> Result<Self, Error> {
         let (mut failure, mut remover) = (None, Remover::start());
         for place in places.into_iter().flatten() {
             match make_in(&place, &mut remover) {

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use linecard_cni::check::{Finding, Subject, Verdict, check};
 
+use super::told;
 use crate::error::Error;
 use crate::output::{Output, out};
 
@@ -30,7 +31,6 @@ pub(super) struct CheckArgs {
 
 pub(super) fn run(args: &CheckArgs) -> Result<ExitCode, Error> {
     let folders: Vec<PathBuf> = std::env::split_paths(&args.cni_path).collect();
-    let told = |error: linecard_cni::Error| Error::Failed(format!("{}; {}", error.msg, error.details));
     let program = match args.plugin.contains('/') {
         true => std::path::absolute(&args.plugin).unwrap_or_else(|_| args.plugin.clone().into()),
         false => linecard_cni::find_plugin(&args.plugin, &folders).map_err(told)?,

@@ -5,7 +5,10 @@
 //!  | MACs | IPv4 | UDP | number | check | pattern of the number |
 //! ```
 
+use linecard::net::Header;
 use linecard::net::checksum::checksum;
+use linecard::net::ip::protocol;
+use linecard::net::transport::{Icmp, icmp_kind};
 
 /// Bytes before the pattern.
 pub(super) const SHORTEST: usize = 60;
@@ -92,6 +95,38 @@ pub(super) fn check(frame: &[u8], way: &Way) -> Came {
     whole().map_or(Came::Corrupted, Came::Back)
 }
 
+/// Fills `frame`, of at least [`SHORTEST`] bytes, with the ICMP echo request `number` (RFC 792).
+pub(super) fn make_echo(frame: &mut [u8], way: &Way, number: u16) {
+    make(frame, way, number.into());
+    if frame.len() < SHORTEST {
+        return;
+    }
+    frame[IP + 9] = protocol::ICMP;
+    frame[IP + 10..IP + 12].fill(0);
+    let sum = checksum(&frame[IP..UDP]);
+    frame[IP + 10..IP + 12].copy_from_slice(&sum.to_be_bytes());
+    let icmp = Icmp {
+        kind: icmp_kind::ECHO_REQUEST,
+        code: 0,
+        checksum: 0.into(),
+        identifier: OWN.into(),
+        sequence_number: number.into(),
+    };
+    let _ = icmp.store(&mut frame[UDP..]);
+    let sum = checksum(&frame[UDP..]);
+    frame[UDP + 2..UDP + 4].copy_from_slice(&sum.to_be_bytes());
+}
+
+/// Which of our echo requests `frame` answers.
+pub(super) fn read_echo(frame: &[u8], way: &Way) -> Option<u16> {
+    let ours = frame.get(IP + 9) == Some(&protocol::ICMP)
+        && frame.get(IP + 12..UDP)? == [way.peer_ip, way.own_ip].concat()
+        && checksum(frame.get(UDP..SHORTEST)?) == 0;
+    let icmp = Icmp::load(frame.get(UDP..)?)?;
+    let answer = icmp.kind == icmp_kind::ECHO_REPLY && icmp.identifier.get() == OWN;
+    (ours && answer).then_some(icmp.sequence_number.get())
+}
+
 /// A digest of the number, the pattern and its length (FNV-1a).
 fn digest(pattern: &[u8], number: u64) -> u64 {
     let bytes = number.to_le_bytes();
@@ -140,5 +175,17 @@ mod tests {
             assert_eq!(check(&frame, &WAY), Came::Back(7), "padding does no harm");
         }
         assert_eq!(check(&[], &WAY), Came::Other);
+    }
+
+    #[test]
+    fn an_echo_is_known_and_nothing_else() {
+        let mut frame = [0; SHORTEST];
+        make_echo(&mut frame, &WAY, 300);
+        assert_eq!(read_echo(&frame, &WAY), None, "a question is no answer");
+        assert!(linecard::net::echo::answer_icmp(&mut frame));
+        assert_eq!(read_echo(&frame, &WAY), Some(300));
+        frame[SHORTEST - 1] ^= 1;
+        assert_eq!(read_echo(&frame, &WAY), None, "a changed byte");
+        assert_eq!(read_echo(&frame[..40], &WAY), None);
     }
 }

@@ -1,10 +1,17 @@
 //! `linecard cni`: the container plugin, and what people do with it by hand.
 
 mod answer;
+mod bench;
 mod check;
+mod demo;
 mod frame;
+mod given;
+mod install;
+mod part;
 mod ping;
 mod port;
+mod run;
+mod stage;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -29,11 +36,32 @@ pub(crate) struct CniArgs {
 enum CniCommand {
     /// Answer ARP, ping and UDP echo on this container's port, until it is ended
     Answer(answer::AnswerArgs),
+    /// Measure ADD and DEL of the plugin, one after another and many at once, and look for what is left
+    ///
+    /// Makes its own switch and namespaces, as `linecard cni demo`; its files are in memory, as those in /run are, unless
+    /// TMPDIR names another folder. Exits with 0 when nothing is left.
+    Bench(bench::BenchArgs),
     /// Test any CNI plugin against the specification
     ///
     /// Runs the plugin as a container runtime would, in network namespaces of its own; needs root. Exits with 0 when
     /// everything that the specification requires is kept.
     Check(check::CheckArgs),
+    /// Attach two network namespaces to a switch, move checked packets between them, and remove everything again
+    ///
+    /// Needs no configuration: switch, namespaces and network are made for it. Runs as root, or as an ordinary user where the
+    /// kernel allows user namespaces. Exits with 0 when nothing was lost and nothing is left.
+    Demo(demo::DemoArgs),
+    /// Write the plugin and a network to where container runtimes look for them
+    ///
+    /// May be repeated; says what it did. `--uninstall` takes both away again.
+    Install(install::InstallArgs),
+    /// Attach a network namespace by hand: ADD, a command in it, DEL
+    ///
+    /// For example: linecard cni run --network fast -- linecard cni answer net1
+    Run(run::RunArgs),
+    /// Runs a command until its standard input ends
+    #[command(hide = true)]
+    Part(part::PartArgs),
     /// Send checked packets from this container's port to another one's, and count what comes back
     ///
     /// The other end is `linecard cni answer`. Exits with 0 when every packet came back as it was sent.
@@ -77,7 +105,20 @@ pub(crate) fn run(args: &CniArgs) -> Result<ExitCode, Error> {
                 .into(),
         )),
         Some(CniCommand::Answer(args)) => answer::run(args),
+        Some(CniCommand::Bench(args)) => bench::run(args),
         Some(CniCommand::Check(args)) => check::run(args),
+        Some(CniCommand::Demo(args)) => demo::run(args),
+        Some(CniCommand::Install(args)) => install::run(args),
+        Some(CniCommand::Part(args)) => part::run(args),
         Some(CniCommand::Ping(args)) => ping::run(args),
+        Some(CniCommand::Run(args)) => run::run(args),
+    }
+}
+
+/// An error of the plugin or its runtime for people.
+pub(crate) fn told(error: linecard_cni::Error) -> Error {
+    match error.details.is_empty() {
+        true => Error::Failed(error.msg),
+        false => Error::Failed(format!("{}; {}", error.msg, error.details)),
     }
 }

@@ -11,9 +11,9 @@ use linecard::net::arp::{Arp, REPLY};
 use linecard::net::ether::{Ethernet, ether_type};
 use linecard::net::{Header, MacAddr};
 use linecard::pmd::Port;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::frame::{Came, LONGEST, SHORTEST, Way, check, make};
+use super::frame::{Came, LONGEST, SHORTEST, Way, check, make, make_echo, read_echo};
 use super::port::{Opened, PortArgs, interrupted};
 use crate::error::Error;
 use crate::output::{Output, out};
@@ -41,18 +41,46 @@ pub(super) struct PingArgs {
 const WINDOW: u64 = 64;
 /// Between two questions for an address.
 const ASK_EVERY: Duration = Duration::from_millis(100);
+/// ICMP echo requests before the packets.
+const ECHOES: u16 = 5;
 /// Lengths in turn.
 const LENGTHS: [usize; 6] = [SHORTEST, 64, 128, 590, 1024, LONGEST];
 
 /// What became of the packets.
-#[derive(Debug, Default, Serialize)]
-struct Report {
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(super) struct Report {
+    /// The other end.
+    to: String,
+    mac: String,
+    /// Answers to ICMP echo requests, and the shortest time that one took.
+    echoes: u16,
+    echo_us: f64,
     sent: u64,
     returned: u64,
     lost: u64,
     duplicated: u64,
     corrupted: u64,
     seconds: f64,
+}
+
+impl Report {
+    /// For people.
+    pub(super) fn lines(&self) -> [String; 2] {
+        let Self { to, mac, echoes, echo_us, sent, returned, lost, duplicated, corrupted, seconds } = self;
+        [
+            format!("ping        {to} at {mac}: {echoes} of {ECHOES} answered, {echo_us:.0} µs"),
+            format!(
+                "packets     {sent} sent, {returned} came back checked, {lost} lost, {duplicated} duplicated, {corrupted} \
+                 corrupted, {seconds:.2} s"
+            ),
+        ]
+    }
+
+    fn is_good(&self) -> bool {
+        self.echoes == ECHOES
+            && self.returned == self.sent
+            && self.lost + self.duplicated + self.corrupted == 0
+    }
 }
 
 pub(super) fn run(args: &PingArgs) -> Result<ExitCode, Error> {
@@ -69,31 +97,28 @@ pub(super) fn run(args: &PingArgs) -> Result<ExitCode, Error> {
     let way = Way { own_mac: opened.mac.0, own_ip: opened.ip, peer_mac: peer_mac.0, peer_ip };
     let Opened { mut port, pool, .. } = opened;
     let seen = vec![false; usize::try_from(args.count).unwrap_or(0)];
-    let mut run = Run { count: args.count, patience, report: Report::default(), seen };
+    let report =
+        Report { to: args.to.to_string(), mac: peer_mac.to_string().to_lowercase(), ..Report::default() };
+    let mut run = Run { count: args.count, patience, report, seen };
+    let echoed = run.echo(&mut port, &pool, &way, &ended);
     let start = Instant::now();
-    let done = run.exchange(&mut port, &pool, &way, &ended);
+    let done = echoed.and_then(|()| run.exchange(&mut port, &pool, &way, &ended));
     port.stop();
     done?;
     let mut report = run.report;
     report.seconds = start.elapsed().as_secs_f64();
     report.lost = report.sent.saturating_sub(report.returned);
-    tell(&report, args, peer_mac)
+    tell(&report, args)
 }
 
-fn tell(report: &Report, args: &PingArgs, peer: MacAddr) -> Result<ExitCode, Error> {
+fn tell(report: &Report, args: &PingArgs) -> Result<ExitCode, Error> {
     let mut output = Output::standard();
-    let Report { sent, returned, lost, duplicated, corrupted, seconds } = report;
     match args.json {
         true => out!(output, "{}\n", serde_json::to_string(report).unwrap_or_default()),
-        false => out!(
-            output,
-            "{sent} packets to {} at {peer}: {returned} came back checked, {lost} lost, {duplicated} duplicated, \
-             {corrupted} corrupted, {seconds:.2} s\n",
-            args.to
-        ),
+        false => report.lines().iter().for_each(|line| out!(output, "{line}\n")),
     }
     output.finish(true)?;
-    match *returned == args.count && lost + duplicated + corrupted == 0 {
+    match report.is_good() && report.sent == args.count {
         true => Ok(ExitCode::SUCCESS),
         false => Ok(ExitCode::FAILURE),
     }
@@ -164,6 +189,38 @@ struct Run {
 }
 
 impl Run {
+    /// Sends ICMP echo requests one after another; an answer that takes longer than the patience is none.
+    fn echo(&mut self, port: &mut Port, pool: &Pool, way: &Way, ended: &AtomicBool) -> Result<(), Error> {
+        let (rx, tx) = queues(port)?;
+        let (mut sending, mut received) = (Burst::new(), Burst::new());
+        let mut shortest = f64::INFINITY;
+        for number in 0..ECHOES {
+            let start = Instant::now();
+            if let Some(mut packet) = pool.get()
+                && let Some(room) = packet.append(SHORTEST)
+            {
+                make_echo(room, way, number);
+                let _ = sending.push(packet);
+            }
+            tx.tx_burst(&mut sending);
+            let mut answered = false;
+            while !answered && start.elapsed() < self.patience && !ended.load(Ordering::Relaxed) {
+                if rx.rx_burst(&mut received) == 0 {
+                    tx.reclaim();
+                    std::thread::yield_now();
+                }
+                answered = received.iter().any(|packet| read_echo(packet.data(), way) == Some(number));
+                received.clear();
+            }
+            if answered {
+                self.report.echoes += 1;
+                shortest = shortest.min(start.elapsed().as_secs_f64() * 1e6);
+            }
+        }
+        self.report.echo_us = if shortest.is_finite() { shortest } else { 0.0 };
+        Ok(())
+    }
+
     fn exchange(&mut self, port: &mut Port, pool: &Pool, way: &Way, ended: &AtomicBool) -> Result<(), Error> {
         let (rx, tx) = queues(port)?;
         let (mut sending, mut received) = (Burst::new(), Burst::new());

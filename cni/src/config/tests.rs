@@ -32,6 +32,8 @@ fn what_is_wrong_is_named_with_its_value() {
         (r#", "mac": 5"#, 7, "'mac' is 5"),
         (r#", "link": "yes""#, 7, "give true or false"),
         (r#", "mode": "volume""#, 7, "give one of abstract, socket-dir"),
+        (r#", "mode": "fd""#, 2, "no container runtime passes a descriptor"),
+        (r#", "mode": 1"#, 7, "'mode' is 1"),
         (r#", "listen": "container""#, 7, "add \\\"mode\\\""),
         (r#", "socketDir": "run""#, 7, "give an absolute path"),
         (r#", "socketDir": "/run/../etc""#, 7, "without '..'"),

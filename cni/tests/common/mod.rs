@@ -57,27 +57,48 @@ impl Drop for Folder {
 
 type Ports = Arc<Mutex<BTreeMap<String, (PortSpec, Option<OwnedFd>)>>>;
 
-/// Speaks the switch's API and keeps what it is given.
+/// Speaks the switch's API and keeps what it is given. Clones are the same switch.
+#[derive(Clone)]
 pub(crate) struct FakeSwitch {
     pub(crate) path: PathBuf,
     ports: Ports,
     /// The next `port.add` is answered by this error.
     refuse: Arc<Mutex<Option<&'static str>>>,
+    clients: Arc<Mutex<Vec<UnixStream>>>,
 }
 
 impl FakeSwitch {
     pub(crate) fn start(path: PathBuf) -> Self {
         let _ = std::fs::remove_file(&path);
-        let listener = UnixListener::bind(&path).expect("a socket");
-        let (ports, refuse) = (Ports::default(), Arc::default());
-        let (kept, refused) = (Arc::clone(&ports), Arc::clone(&refuse));
+        let switch = Self { path, ports: Ports::default(), refuse: Arc::default(), clients: Arc::default() };
+        switch.listen();
+        switch
+    }
+
+    fn listen(&self) {
+        let listener = UnixListener::bind(&self.path).expect("a socket");
+        let switch = self.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let (kept, refused) = (Arc::clone(&kept), Arc::clone(&refused));
-                std::thread::spawn(move || serve(&stream, &kept, &refused));
+                switch.clients.lock().expect("no panic").extend(stream.try_clone());
+                let switch = switch.clone();
+                std::thread::spawn(move || serve(&stream, &switch.ports, &switch.refuse));
             }
         });
-        Self { path, ports, refuse }
+    }
+
+    /// It is gone, as after `kill -9`: nobody listens, and whoever was connected is cut off.
+    pub(crate) fn stop(&self) {
+        let _ = std::fs::remove_file(&self.path);
+        for client in self.clients.lock().expect("no panic").drain(..) {
+            let _ = client.shutdown(std::net::Shutdown::Both);
+        }
+    }
+
+    /// It is there again, with the ports it had.
+    pub(crate) fn restart(&self) {
+        self.stop();
+        self.listen();
     }
 
     pub(crate) fn names(&self) -> Vec<String> {
@@ -198,6 +219,28 @@ impl Drop for Pod {
         let _ = self.child.wait();
     }
 }
+
+impl Pod {
+    /// Interfaces inside, without the loopback.
+    pub(crate) fn interfaces(&self) -> Vec<String> {
+        let read = || std::fs::read_to_string("/proc/thread-self/net/dev").expect("readable");
+        let list = linecard_cni::Sandbox::run_in(&self.netns, read).expect("a namespace");
+        let names = list.lines().skip(2).filter_map(|line| line.split(':').next());
+        names.map(|name| name.trim().to_owned()).filter(|name| name != "lo").collect()
+    }
+}
+
+/// Gives 10.9.0.5 and keeps a file for as long as the address is in use.
+pub(crate) const IPAM: &str = r#"#!/bin/sh
+cat >/dev/null
+leases=$(dirname "$0")/../leases; mkdir -p "$leases"
+case $CNI_COMMAND in
+ADD) touch "$leases/$CNI_CONTAINERID"
+  echo '{"cniVersion": "1.1.0", "ips": [{"address": "10.9.0.5/24", "gateway": "10.9.0.1"}], "routes": [{"dst": "0.0.0.0/0"}]}' ;;
+DEL) rm -f "$leases/$CNI_CONTAINERID" ;;
+CHECK) [ -e "$leases/$CNI_CONTAINERID" ] || { echo '{"code": 3, "msg": "no lease", "details": "none"}'; exit 1; } ;;
+esac
+"#;
 
 /// One network: its folder, its switch, its configuration.
 pub(crate) struct Network {

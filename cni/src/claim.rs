@@ -1,0 +1,396 @@
+//! Ports by the Container Device Interface (CDI), for Kubernetes' dynamic resource allocation and for container engines that
+//! take a device by its name.
+//!
+//! A port is asked for by a request of a resource claim. It becomes a folder on the host that is mounted into the container,
+//! in which the container makes the socket `vhost.sock` and the switch connects to it. Paths, the attribute
+//! `vhost-user-path` and the fields of the configuration are those of `dra-driver-ovsdpdk`, so that what was written for it
+//! finds its port; `mtu`, `mac`, `ips` and `queues` are additions.
+//!
+//! | file | what |
+//! |---|---|
+//! | `<cdi>/linecard-port_<claim>_<request>.json` | the CDI device `linecard/port=<claim>_<request>` |
+//! | `<sockets>/[<pod>_]<claim>_<request>/socket/` | the folder of the socket |
+//! | `<sockets>/[<pod>_]<claim>_<request>/metadata/<driver>-metadata.json` | device metadata (KEP-5304) |
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use linecard_switch::api::{PortKind, PortSpec, Rate, Vlan};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::address::{Cidr, Mac};
+use crate::attach::meta;
+use crate::config::object;
+use crate::detach::detach as detach_port;
+use crate::environment::excerpt;
+use crate::error::Error;
+use crate::handover::{MAX_PATH, make_folder, remove_folder};
+use crate::state::{State, private_folder, remove, write};
+use crate::switch::Switch;
+
+/// The driver whose names are used unless another one is named.
+pub const DRIVER: &str = "ovsdpdk.k8snetworkplumbingwg.io";
+/// Where a container finds its folders unless another place is named.
+pub const CONTAINER_ROOT: &str = "/var/run/ovsdpdk";
+/// Where a container finds metadata (KEP-5304).
+const METADATA_ROOT: &str = "/var/run/kubernetes.io/dra-device-attributes/resourceclaims";
+const SOCKET: &str = "vhost.sock";
+const KIND: &str = "linecard/port";
+const VERSION: &str = "0.5.0";
+
+/// One request of a resource claim.
+///
+/// ```
+/// use linecard_cni::claim::Claim;
+/// assert_eq!(Claim::new("storage", "port0", None)?.to_string(), "storage_port0");
+/// assert!(Claim::new("../x", "port0", None).is_err());
+/// # Ok::<(), linecard_cni::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    claim: String,
+    request: String,
+    pod: Option<String>,
+}
+
+impl Claim {
+    /// The request of that name in the claim of that name, for the pod with that UID.
+    ///
+    /// # Errors
+    /// Code 7: Kubernetes would not allow one of the names.
+    pub fn new(claim: &str, request: &str, pod: Option<&str>) -> Result<Self, Error> {
+        for (what, name) in [("claim", Some(claim)), ("request", Some(request)), ("pod", pod)] {
+            let legal = |name: &str| {
+                let inside = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+                (1..=63).contains(&name.len())
+                    && name.chars().all(inside)
+                    && !name.starts_with('-')
+                    && !name.ends_with('-')
+            };
+            if let Some(name) = name.filter(|name| !legal(name)) {
+                return Err(Error::config(
+                    format!("the {what}'s name is \"{}\"", excerpt(name)),
+                    "use up to 63 small letters, digits and '-', as Kubernetes does",
+                ));
+            }
+        }
+        Ok(Self { claim: claim.into(), request: request.into(), pod: pod.map(str::to_owned) })
+    }
+
+    /// The name of its CDI device.
+    #[must_use]
+    pub fn device(&self) -> String {
+        format!("{KIND}={}_{}", self.claim, self.request)
+    }
+}
+
+/// The name of its folder and of its port: no name that Kubernetes allows has a `_`.
+impl std::fmt::Display for Claim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(pod) = &self.pod {
+            write!(f, "{pod}_")?;
+        }
+        write!(f, "{}_{}", self.claim, self.request)
+    }
+}
+
+/// What a port should be like: the opaque parameters of a claim.
+///
+/// ```
+/// use linecard_cni::claim::Parameters;
+/// let text = br#"{"apiVersion": "ovsdpdk.k8snetworkplumbingwg.io/v1alpha1", "kind": "OvsPortConfig", "vlan": 7}"#;
+/// assert_eq!(Parameters::read(text)?.vlan, Some(7));
+/// let problem = Parameters::read(br#"{"vlan": 4096}"#).expect_err("too large");
+/// assert!(problem.to_string().contains("'vlan' is 4096: give a number from 1 to 4094"));
+/// # Ok::<(), linecard_cni::Error>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Parameters {
+    #[serde(rename = "apiVersion")]
+    _api_version: Option<String>,
+    #[serde(rename = "kind")]
+    _kind: Option<String>,
+    /// Untagged traffic of the port belongs to this VLAN; 0 is none.
+    pub vlan: Option<u16>,
+    /// Most that the container may send.
+    pub policing: Option<Policing>,
+    /// Largest IP packet, in bytes; 1500 without.
+    pub mtu: Option<u16>,
+    /// The only address that it may send from.
+    pub mac: Option<Mac>,
+    /// The only IP addresses that it may send from.
+    pub ips: Vec<Cidr>,
+    /// Queue pairs; 1 without.
+    pub queues: Option<u16>,
+}
+
+/// A limit of what a container sends.
+///
+/// ```
+/// let policing: linecard_cni::claim::Policing = serde_json::from_str(r#"{"max_rate": 1000}"#)?;
+/// assert_eq!((policing.max_rate, policing.burst), (1000, None));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Policing {
+    /// In kilobits a second; 0 is no limit.
+    pub max_rate: u32,
+    /// At once, in kilobits; the switch's own without, or with 0.
+    #[serde(default)]
+    pub burst: Option<u32>,
+}
+
+impl Parameters {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// Code 6 for what is no JSON object, 7 for a field or value that is not possible, which is named.
+    pub fn read(bytes: &[u8]) -> Result<Self, Error> {
+        let value = Value::Object(object(bytes)?);
+        let read: Self = serde_json::from_value(value).map_err(|error| {
+            let fields = "give vlan, policing {max_rate, burst}, mtu, mac, ips and queues";
+            Error::config(format!("the port's parameters: {error}"), fields)
+        })?;
+        read.check()
+    }
+
+    /// Looks whether a switch could make such a port.
+    ///
+    /// # Errors
+    /// Code 7, with the value.
+    pub fn check(self) -> Result<Self, Error> {
+        let within = |name: &str, value: Option<u16>, least: u16, most: u16| match value {
+            Some(value) if !(least..=most).contains(&value) => Err(Error::config(
+                format!("'{name}' is {value}"),
+                format!("give a number from {least} to {most}"),
+            )),
+            _ => Ok(()),
+        };
+        within("vlan", self.vlan.filter(|vlan| *vlan != 0), 1, 4094)?;
+        within("mtu", self.mtu, 68, u16::MAX)?;
+        within("queues", self.queues, 1, 128)?;
+        Ok(self)
+    }
+
+    fn rate(&self) -> Option<Rate> {
+        let Policing { max_rate, burst } = self.policing.filter(|policing| policing.max_rate > 0)?;
+        let burst_bytes = burst.filter(|burst| *burst > 0).map(|burst| u64::from(burst) * 1000 / 8);
+        Some(Rate { bits_per_second: u64::from(max_rate) * 1000, burst_bytes })
+    }
+}
+
+/// Where everything is.
+///
+/// ```
+/// let places = linecard_cni::claim::Places::new("/etc/cdi");
+/// assert_eq!(places.container_root.to_str(), Some("/var/run/ovsdpdk"));
+/// ```
+#[derive(Clone, Debug)]
+pub struct Places {
+    /// Where container engines look for CDI devices.
+    pub cdi: PathBuf,
+    /// The folder of the folders that are mounted.
+    pub sockets: PathBuf,
+    /// Where they are mounted.
+    pub container_root: PathBuf,
+    /// The switch's control socket.
+    pub switch: PathBuf,
+    /// What has to be done once the switch is there again.
+    pub state: PathBuf,
+    /// The driver in whose name metadata is written.
+    pub driver: String,
+}
+
+impl Places {
+    /// The usual places, with CDI devices in `cdi`.
+    #[must_use]
+    pub fn new(cdi: impl Into<PathBuf>) -> Self {
+        Self {
+            cdi: cdi.into(),
+            sockets: "/run/linecard/claims".into(),
+            container_root: CONTAINER_ROOT.into(),
+            switch: crate::SWITCH.into(),
+            state: crate::STATE_DIR.into(),
+            driver: DRIVER.into(),
+        }
+    }
+
+    fn folder(&self, claim: &Claim) -> PathBuf {
+        self.sockets.join(claim.to_string())
+    }
+
+    fn socket(&self, claim: &Claim) -> PathBuf {
+        self.folder(claim).join("socket").join(SOCKET)
+    }
+
+    fn container_folder(&self, claim: &Claim) -> PathBuf {
+        self.container_root.join(&claim.claim).join(&claim.request)
+    }
+
+    fn device_file(&self, claim: &Claim) -> PathBuf {
+        self.cdi.join(format!("linecard-port_{}_{}.json", claim.claim, claim.request))
+    }
+
+    /// Makes the port and tells engines of it; answers with what a driver has to tell Kubernetes. An attachment that is there
+    /// already with the same parameters is found.
+    ///
+    /// # Errors
+    /// Nothing is left then: of the switch, of a file, of names that are too long for a socket.
+    pub fn attach(&self, claim: &Claim, parameters: &Parameters) -> Result<Value, Error> {
+        let (socket, inside) = (self.socket(claim), self.container_folder(claim).join(SOCKET));
+        if let Some(long) = [&socket, &inside].into_iter().find(|path| path.as_os_str().len() > MAX_PATH) {
+            return Err(Error::config(
+                format!("the socket's path {} is too long", long.display()),
+                format!("a socket's path has at most {MAX_PATH} bytes; use shorter names, or no pod"),
+            ));
+        }
+        let state = State::open(&self.state)?;
+        let _lock = state.lock(claim)?;
+        state.forget_detached(claim);
+        let mut switch = Switch::connect(&self.switch)?;
+        let there = self.device_file(claim).exists() && socket.parent().is_some_and(Path::is_dir);
+        if !there {
+            switch.remove(&claim.to_string())?;
+            private_folder(&self.sockets)?;
+        }
+        let mut made = || -> Result<(), Error> {
+            if !there {
+                self.make_folders(claim, parameters)?;
+            }
+            switch.add(&self.port(claim, parameters), None)?;
+            fs::create_dir_all(&self.cdi).map_err(|error| {
+                Error::io(format!("making the folder {}", self.cdi.display()), &error, "run it as root")
+            })?;
+            write_for_all(&self.device_file(claim), &self.device(claim, parameters))
+        };
+        match made() {
+            Ok(()) => Ok(self.told(claim)),
+            Err(error) => {
+                // What works stays; a refusal about something else is no reason to take it away.
+                if !there {
+                    let _ = self.undo(&state, claim);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes a port away; none of what made it has to be there, nor the switch.
+    ///
+    /// # Errors
+    /// A file cannot be removed or written.
+    pub fn detach(&self, claim: &Claim) -> Result<(), Error> {
+        let state = State::open(&self.state)?;
+        let _lock = state.lock(claim)?;
+        self.undo(&state, claim)?;
+        state.sweep();
+        Ok(())
+    }
+
+    fn undo(&self, state: &State, claim: &Claim) -> Result<(), Error> {
+        // First, so that no engine begins with what is about to go.
+        remove(&self.device_file(claim))?;
+        detach_port(state, &claim.to_string(), &self.switch)?;
+        remove_folder(&self.folder(claim))
+    }
+
+    fn make_folders(&self, claim: &Claim, parameters: &Parameters) -> Result<(), Error> {
+        let folder = self.folder(claim);
+        remove_folder(&folder)?;
+        make_folder(&self.sockets, &folder, &self.switch, false)?;
+        make_folder(&folder, &folder.join("socket"), &self.switch, true)?;
+        let metadata = folder.join("metadata");
+        make_folder(&folder, &metadata, &self.switch, false)?;
+        let file = metadata.join(format!("{}-metadata.json", self.driver));
+        write_for_all(&file, &self.metadata(claim, parameters))
+    }
+
+    fn port(&self, claim: &Claim, parameters: &Parameters) -> PortSpec {
+        let kind = PortKind::VhostUser { path: self.socket(claim), client: true, mode: None, group: None };
+        let mut spec = PortSpec::new(claim.to_string(), kind);
+        spec.mac = parameters.mac.and_then(|mac| mac.to_string().parse().ok());
+        spec.ips = parameters.ips.iter().map(|cidr| cidr.address).collect();
+        spec.vlan = parameters.vlan.filter(|vlan| *vlan != 0).map(Vlan::Access);
+        spec.mtu = parameters.mtu.unwrap_or(1500);
+        spec.queues = parameters.queues.unwrap_or(1);
+        spec.rate = parameters.rate();
+        let about = [(meta::OWNER, "linecard-cdi"), ("claim", &claim.claim), ("request", &claim.request)];
+        spec.meta = about.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+        spec
+    }
+
+    /// The CDI specification of one device.
+    fn device(&self, claim: &Claim, parameters: &Parameters) -> Value {
+        let (folder, inside) = (self.folder(claim), self.container_folder(claim));
+        let metadata = Path::new(METADATA_ROOT).join(&claim.claim).join(&claim.request);
+        let mut variable = format!("{},server=1", inside.join(SOCKET).display());
+        if let Some(mac) = parameters.mac {
+            variable.push_str(&format!(",mac={mac}"));
+        }
+        for ip in &parameters.ips {
+            variable.push_str(&format!(",ip={ip}"));
+        }
+        let name: String = claim
+            .request
+            .chars()
+            .map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' })
+            .collect();
+        json!({
+            "cdiVersion": VERSION,
+            "kind": KIND,
+            "devices": [{
+                "name": format!("{}_{}", claim.claim, claim.request),
+                "containerEdits": {
+                    "env": [format!("LINECARD_{name}={variable}")],
+                    "mounts": [
+                        {"hostPath": folder.join("socket"), "containerPath": inside, "options": ["rw", "bind"]},
+                        {"hostPath": folder.join("metadata"), "containerPath": metadata, "options": ["ro", "bind"]},
+                    ],
+                },
+            }],
+        })
+    }
+
+    /// Device metadata of the request (KEP-5304, `metadata.resource.k8s.io/v1alpha1`).
+    fn metadata(&self, claim: &Claim, parameters: &Parameters) -> Value {
+        let socket = self.container_folder(claim).join(SOCKET);
+        let mut device = json!({
+            "driver": self.driver,
+            "pool": "linecard",
+            "name": claim.to_string(),
+            "attributes": {"vhost-user-path": {"string": socket}},
+        });
+        if parameters.mac.is_some() || !parameters.ips.is_empty() {
+            device["networkData"] = json!({
+                "ips": parameters.ips.iter().map(Cidr::to_string).collect::<Vec<_>>(),
+                "hardwareAddress": parameters.mac.map(|mac| mac.to_string()),
+            });
+        }
+        json!({
+            "apiVersion": "metadata.resource.k8s.io/v1alpha1",
+            "kind": "DeviceMetadata",
+            "metadata": {"name": claim.claim, "generation": 1},
+            "requests": [{"name": claim.request, "devices": [device]}],
+        })
+    }
+
+    /// What whoever asked has to know.
+    fn told(&self, claim: &Claim) -> Value {
+        json!({
+            "cdiDeviceIDs": [claim.device()],
+            "port": claim.to_string(),
+            "hostPath": self.socket(claim),
+            "containerPath": self.container_folder(claim).join(SOCKET),
+        })
+    }
+}
+
+/// As [`write`], for whoever an engine or a container runs as.
+fn write_for_all(file: &Path, value: &Value) -> Result<(), Error> {
+    write(file, value)?;
+    fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(0o644))
+        .map_err(|error| Error::io(format!("opening {}", file.display()), &error, "run it as root"))
+}
