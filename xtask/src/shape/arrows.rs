@@ -30,6 +30,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("linecard-net-ring", &["linecard-pmd", "linecard-mempool", "linecard-ring", "linecard-eal"]),
     ("linecard-net-pcap", &["linecard-pmd", "linecard-capture", "linecard-mempool"]),
     ("linecard-net-tap", &["linecard-pmd", "linecard-netdev", "linecard-mempool", "linecard-net"]),
+    ("linecard-net-vxlan", &["linecard-pmd", "linecard-netdev", "linecard-mempool", "linecard-eal"]),
     (
         "linecard-net-af-packet",
         &["linecard-pmd", "linecard-netdev", "linecard-mempool", "linecard-eal", "linecard-net"],
@@ -63,6 +64,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "linecard-net-pcap",
             "linecard-net-ring",
             "linecard-net-tap",
+            "linecard-net-vxlan",
             "linecard-netdev",
             "linecard-pmd",
             "linecard-ring",
@@ -71,7 +73,10 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "linecard-virtio-user",
         ],
     ),
-    ("linecard-switch", &["linecard-pmd", "linecard-mempool", "linecard-eal", "linecard-net"]),
+    (
+        "linecard-switch",
+        &["linecard-capture", "linecard-pmd", "linecard-mempool", "linecard-eal", "linecard-net"],
+    ),
     ("linecard-cni", &["linecard-switch", "linecard-netdev"]),
     ("linecard-apps-common", &["linecard"]),
     ("linecard-bench", &["linecard", "linecard-apps-common"]),
