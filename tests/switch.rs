@@ -1,5 +1,5 @@
 //! `linecard switch` with our virtio-user, DPDK's and a tap attached at once: every pair exchanges checked packets; a restart
-//! brings every port back.
+//! brings every port back; a peer that keeps what it is given harms nobody; an idle switch sleeps.
 
 mod support;
 
@@ -221,5 +221,108 @@ fn a_restart_brings_every_port_back() {
     second.wait_for_link(true);
     exchange(&mut ours, Some(&mut second), OURS, DPDK);
     exchange(&mut second, Some(&mut ours), DPDK, OURS);
+    end(running);
+}
+
+/// A backend that takes every buffer and returns none costs its own port its packets, and nobody else.
+#[test]
+fn a_peer_that_returns_nothing_starves_nobody() {
+    const TEST: &str = "a_peer_that_returns_nothing_starves_nobody";
+    let Some(lab) = Lab::new(TEST) else { return };
+    let scratch = Scratch::new(TEST);
+    let [a, b, held, nobody] =
+        ["a.sock", "b.sock", "held.sock", "nobody.sock"].map(|name| scratch.join(name));
+    // Never polled: its ring fills, and what lies there stays.
+    let _hostile = Ours::start(&format!("net_vhost0,iface={}", held.display()));
+    let hostile = format!("net_virtio_user0,path={},queue_size=1024", held.display());
+    let ports = [&a, &b, &nobody].map(|path| path.display().to_string());
+    let arguments = [
+        "--packets",
+        "512",
+        "--vdev",
+        &hostile,
+        "--port",
+        &ports[0],
+        "--port",
+        &ports[1],
+        "--port",
+        &ports[2],
+    ];
+    let (running, mut client) = start(&lab, &scratch, &arguments);
+    let mut ours = Ours::start(&frontend_vdev(&a, "mac=02:00:00:00:00:01"));
+    let mut other = Ours::start(&frontend_vdev(&b, "mac=02:00:00:00:00:02"));
+    ours.wait_for_link(true);
+    other.wait_for_link(true);
+    // To all, until the hostile peer's ring and its own packets are full.
+    let everybody = frame(OURS, [0xff; 6], 0, 64);
+    wait_until("the hostile peer keeps all it may", || {
+        for _ in 0..512 {
+            Station::send(&mut ours, &everybody);
+        }
+        Station::receive(&mut other);
+        let lost = client.port_show("net_virtio_user0").expect("it is there").counters.drops;
+        lost.tx_full + lost.no_packet > 0
+    });
+    wait_until("what was sent has passed", || Station::receive(&mut other).is_empty());
+    exchange(&mut ours, Some(&mut other), OURS, DPDK);
+    exchange(&mut other, Some(&mut ours), DPDK, OURS);
+    // Nobody is at the third socket, and what was for it is not taken for a queue that is full.
+    let lost = client.port_show("port3").expect("it is there").counters.drops;
+    assert!(lost.port_down > 0 && lost.tx_full == 0, "{lost:?}");
+    end(running);
+}
+
+/// Nanoseconds that the threads of a process ran.
+fn cpu_time(pid: u32) -> u64 {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
+    threads
+        .filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("schedstat")).ok())
+        .filter_map(|line| line.split(' ').next()?.parse::<u64>().ok())
+        .sum()
+}
+
+#[test]
+fn an_idle_switch_sleeps_and_wakes() {
+    const TEST: &str = "an_idle_switch_sleeps_and_wakes";
+    let Some(lab) = Lab::new(TEST) else { return };
+    let scratch = Scratch::new(TEST);
+    let [a, b, nobody] = ["a.sock", "b.sock", "nobody.sock"].map(|name| scratch.join(name));
+    let ports = [&a, &b, &nobody].map(|path| path.display().to_string());
+    let arguments = ["--tap", "sw0", "--port", &ports[0], "--port", &ports[1], "--port", &ports[2]];
+    let (running, mut client) = start(&lab, &scratch, &arguments);
+    let mut ours = Ours::start(&frontend_vdev(&a, "mac=02:00:00:00:00:01"));
+    let mut other = Ours::start(&frontend_vdev(&b, "mac=02:00:00:00:00:02"));
+    ours.wait_for_link(true);
+    other.wait_for_link(true);
+    exchange(&mut ours, Some(&mut other), OURS, DPDK);
+    // The kernel's own chatter on the tap has an end.
+    let passed = |client: &mut Client| {
+        client.port_list().expect("a list").iter().map(|port| port.counters.rx_packets).sum::<u64>()
+    };
+    let pid = running.0.id();
+    let span = Duration::from_secs(2);
+    wait_until("a span in which it takes less than a hundredth of a core", || {
+        let (before, start, frames) = (cpu_time(pid), Instant::now(), passed(&mut client));
+        std::thread::sleep(span);
+        let used = cpu_time(pid) - before;
+        eprintln!("{used} ns in {:?}, {} frames", start.elapsed(), passed(&mut client) - frames);
+        u128::from(used) < start.elapsed().as_nanos() / 100
+    });
+    // From its sleep, every time: each of these waits until the worker has gone to sleep again.
+    for number in 0..20 {
+        let sleeping = || {
+            let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
+            let of_worker = |thread: &std::path::PathBuf| {
+                std::fs::read_to_string(thread.join("comm")).is_ok_and(|name| name.starts_with("lc-worker"))
+            };
+            threads.filter_map(|thread| Some(thread.ok()?.path())).filter(of_worker).all(|thread| {
+                std::fs::read_to_string(thread.join("stat")).is_ok_and(|stat| stat.contains(") S "))
+            })
+        };
+        wait_until("it sleeps", sleeping);
+        let sent = frame(OURS, DPDK, number, 64);
+        Station::send(&mut ours, &sent);
+        wait_until("the frame", || Station::receive(&mut other).contains(&sent));
+    }
     end(running);
 }

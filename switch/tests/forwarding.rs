@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Bed, frame, tagged};
-use linecard_switch::api::{DropCounters, FdbFilter};
+use linecard_switch::api::{DropCounters, FdbAddress, FdbFilter, FdbStatic, TraceRequest};
 use serde_json::json;
 
 const ALL: u8 = 255;
@@ -244,4 +244,159 @@ fn a_port_that_takes_nothing_costs_others_nothing() {
     assert_eq!(got, 1000);
     let stuck = bed.received(1).len() as u64;
     assert_eq!(drops(&bed, 1).tx_full, 2000 - stuck);
+}
+
+/// A frame in hexadecimal.
+fn hex(frame: &[u8]) -> String {
+    frame.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn a_trace_says_what_becomes_of_a_frame_and_changes_nothing() {
+    let mut bed = Bed::new(
+        2,
+        &[
+            json!({"vlan": {"access": 10}, "max_macs": 2}),
+            json!({"vlan": {"trunk": {"vlans": [10, 20]}}}),
+            json!({"vlan": {"access": 10}, "mac": "02:00:00:00:00:03", "ips": ["10.0.0.3"]}),
+            json!({"vlan": {"access": 20}, "mtu": 1000}),
+            json!({"vlan": {"access": 20}, "isolated": true}),
+            json!({"vlan": {"access": 20}, "isolated": true}),
+        ],
+    );
+    bed.send(1, &[tagged(10, &frame(2, ALL, b""))]);
+    bed.settle();
+    (0..6).for_each(|port| drop(bed.received(port)));
+    let before = bed.switch.fdb(&FdbFilter::default()).expect("a list");
+    let mut spoofed = frame(3, 2, &[0; 60]);
+    (spoofed[12], spoofed[13], spoofed[14], spoofed[26]) = (8, 0, 0x45, 9);
+    let cases = [
+        (0, frame(1, 2, b"known")),
+        (0, frame(1, 9, b"unknown")),
+        (0, frame(1, ALL, b"everybody")),
+        (0, tagged(10, &frame(1, 2, b"no tags here"))),
+        (0, frame(3, 2, b"an address that is another's")),
+        (0, frame(1, 1, b"")[..13].to_vec()),
+        (0, frame(1, 2, &[0; 1600])),
+        (1, tagged(20, &frame(2, ALL, &[0; 1200]))),
+        (1, tagged(30, &frame(2, ALL, b"not here"))),
+        (1, frame(2, ALL, b"no native VLAN")),
+        (1, tagged(10, &frame(2, 3, b"to an access port"))),
+        (1, tagged(10, &frame(2, 2, b"to itself"))),
+        (2, frame(1, 2, b"not its own")),
+        (2, spoofed),
+        (4, frame(5, ALL, b"isolated")),
+    ];
+    for (from, frame) in cases {
+        let asked = TraceRequest { port: format!("p{from}"), frame: hex(&frame) };
+        let trace = bed.switch.trace(&asked).expect("a trace");
+        let lost = drops_by_name(&bed);
+        let said: Vec<usize> = trace
+            .ports
+            .iter()
+            .filter(|port| port.cause.is_none())
+            .map(|port| port.port[1..].parse().expect("p and a number"))
+            .collect();
+        // The frame itself does what was said.
+        assert_eq!(bed.reach(from, &frame), said, "{trace:?}");
+        let causes: Vec<String> = drops_by_name(&bed)
+            .into_iter()
+            .zip(lost)
+            .filter(|(now, before)| now.1 > before.1)
+            .map(|(now, _)| now.0)
+            .collect();
+        let mut told: Vec<String> = trace.ports.iter().filter_map(|port| port.cause.clone()).collect();
+        told.extend(trace.cause.clone());
+        told.sort_unstable();
+        told.dedup();
+        assert_eq!(causes, told, "{trace:?}");
+        assert!(trace.steps.len() > 1, "{trace:?}");
+        // What it taught is forgotten, so that each case finds the same table.
+        bed.switch.flush(&FdbFilter::default()).expect("they go");
+        bed.send(1, &[tagged(10, &common::frame(2, ALL, b""))]);
+        bed.settle();
+        (0..6).for_each(|port| drop(bed.received(port)));
+    }
+    let places = |list: &[linecard_switch::api::FdbEntry]| -> Vec<_> {
+        list.iter().map(|entry| (entry.mac, entry.vlan, entry.port.clone())).collect()
+    };
+    assert_eq!(places(&before), places(&bed.switch.fdb(&FdbFilter::default()).expect("a list")));
+    for (port, text) in [("nobody", "00"), ("p0", "0"), ("p0", "0g"), ("p0", "xyz")] {
+        assert!(bed.switch.trace(&TraceRequest { port: port.into(), frame: text.into() }).is_err(), "{text}");
+    }
+}
+
+/// Every cause of loss that has a count, with the sum of all ports, in the order of names.
+fn drops_by_name(bed: &Bed) -> Vec<(String, u64)> {
+    let mut sums = std::collections::BTreeMap::new();
+    for port in bed.switch.list() {
+        for (name, count) in port.counters.drops.causes() {
+            *sums.entry(name.to_owned()).or_default() += count;
+        }
+    }
+    sums.into_iter().collect()
+}
+
+#[test]
+fn an_address_is_put_behind_a_port_by_hand() {
+    let mut bed = Bed::new(
+        1,
+        &[json!({}), json!({}), json!({"mac": "02:00:00:00:00:03"}), json!({"vlan": {"access": 5}})],
+    );
+    let mac = |number: u8| linecard_net::MacAddr([2, 0, 0, 0, 0, number]);
+    let fixed = |number, port: &str| FdbStatic { mac: mac(number), vlan: 0, port: port.into() };
+    bed.send(0, &[frame(2, ALL, b"learned here")]);
+    bed.settle();
+    assert!(bed.switch.fix(&fixed(2, "p1")).expect("it gives way").fixed);
+    assert!(bed.switch.fix(&fixed(2, "p1")).is_ok(), "again is no error");
+    (0..4).for_each(|port| drop(bed.received(port)));
+    assert_eq!(bed.reach(0, &frame(1, 2, b"")), [1]);
+    assert_eq!(bed.reach(0, &frame(2, 1, b"no, here")), [0_usize; 0]);
+    assert_eq!(drops(&bed, 0).source_taken, 1);
+    // It stays when learned ones go.
+    bed.switch.flush(&FdbFilter::default()).expect("they go");
+    assert_eq!(bed.switch.fdb(&FdbFilter::default()).expect("a list").len(), 2);
+    for (asked, want) in [
+        (fixed(2, "p0"), "belongs to another port"),
+        (fixed(3, "p0"), "belongs to another port"),
+        (fixed(4, "nobody"), "there is no port"),
+        (FdbStatic { vlan: 5, ..fixed(4, "p0") }, "is not in VLAN 5"),
+        (fixed(4, "p3"), "is not in VLAN 0"),
+        (
+            FdbStatic { mac: linecard_net::MacAddr([0xff; 6]), ..fixed(4, "p0") },
+            "is the address of no station",
+        ),
+    ] {
+        let problem = bed.switch.fix(&asked).expect_err(want).to_string();
+        assert!(problem.contains(want) && problem.contains("; "), "{problem}");
+    }
+    let forget = |number| FdbAddress { mac: mac(number), vlan: 0 };
+    assert!(bed.switch.unfix(&forget(3)).is_err(), "it is the port's own");
+    assert!(
+        bed.switch.unfix(&forget(2)).expect("it goes") && !bed.switch.unfix(&forget(2)).expect("it is gone")
+    );
+    assert_eq!(bed.reach(0, &frame(2, 1, b"now it may")), [1]);
+}
+
+#[test]
+fn what_passes_a_port_can_be_captured() {
+    let mut bed = Bed::new(2, &[json!({}), json!({}), json!({})]);
+    let port = bed.info(1).id;
+    let (session, mut stream) =
+        bed.captures.open(port, &linecard_capture::Options::default()).expect("a capture");
+    let (one, two) = (frame(1, ALL, b"to all"), frame(2, 1, b"back"));
+    bed.send(0, std::slice::from_ref(&one));
+    bed.settle();
+    bed.send(1, std::slice::from_ref(&two));
+    bed.settle();
+    let mut seen = Vec::new();
+    while let Some(frame) = stream.next().expect("not garbled") {
+        seen.push(frame.data.to_vec());
+    }
+    assert_eq!(seen, [one, two]);
+    drop(session);
+    // Another one may have it, and a port that went has none.
+    drop(bed.captures.open(port, &linecard_capture::Options::default()).expect("a capture"));
+    assert!(bed.switch.remove("p1").expect("it goes"));
+    assert!(bed.captures.open(port, &linecard_capture::Options::default()).is_err());
 }
