@@ -11,6 +11,9 @@
 
 mod support;
 
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use linecard::net::checksum::checksum;
@@ -111,6 +114,97 @@ fn pings(station: &mut dyn Station, from: [u8; 6], to: [u8; 6]) {
             std::thread::yield_now();
         }
     }
+}
+
+/// A guest with two cards: the first leaves checksums and segmentation to the switch and takes them unfinished, the second takes
+/// whole frames only.
+const STREAMS: &str = r#"#!/bin/sh
+/bin/busybox --install -s /bin
+export PATH=/bin
+mount -t proc p /proc; mount -t sysfs s /sys; mount -t devtmpfs d /dev
+for round in 1 2 3; do for m in /mods/*.ko; do insmod $m 2>/dev/null; done; done
+for n in 0 1; do ip addr add 10.$n.0.9/24 dev eth$n; ip link set eth$n up; done
+echo "READY"
+dd if=/dev/urandom of=/sent bs=1024 count=3000 2>/dev/null
+for n in 0 1; do
+  nc -l -p 5000 -e dd of=/got bs=64k 2>/dev/null & L=$!
+  sleep 0.5
+  echo "LISTENING $n"
+  wait $L
+  echo "got $n $(md5sum < /got | cut -c1-32)"
+  read go
+  timeout 60 nc 10.$n.0.1 5000 -e dd if=/sent bs=64k 2>/dev/null
+  echo "sent $n $(md5sum < /sent | cut -c1-32)"
+done
+echo "bad checksums $(grep Tcp: /proc/net/snmp | tail -1 | awk '{print $15}')"
+poweroff -f
+"#;
+
+fn md5(bytes: &[u8]) -> String {
+    let mut child =
+        Command::new("md5sum").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("md5sum runs");
+    child.stdin.take().expect("a pipe").write_all(bytes).expect("it reads");
+    let output = child.wait_with_output().expect("it ends");
+    String::from_utf8_lossy(&output.stdout).split(' ').next().unwrap_or_default().to_owned()
+}
+
+/// The kernel's large segments and unfinished checksums from a tap reach a guest that takes them as they are and one that does
+/// not; and theirs reach the tap.
+#[test]
+fn streams_pass_between_ports_that_cut_and_sum_and_ports_that_do_not() {
+    const TEST: &str = "streams_pass_between_ports_that_cut_and_sum_and_ports_that_do_not";
+    let Some(lab) = Lab::new(TEST) else { return };
+    let Some(parts) = Parts::find(TEST) else { return };
+    let scratch = Scratch::new(TEST);
+    let sockets = [0, 1].map(|n| scratch.join(&format!("g{n}.sock")));
+    let ports = [0, 1].map(|n| format!("{},vlan={}", sockets[n].display(), n + 10));
+    let arguments =
+        ["--tap", "sw0,vlan=10", "--tap", "sw1,vlan=11", "--port", &ports[0], "--port", &ports[1]];
+    let (running, mut client) = start(&lab, &scratch, &arguments);
+    for n in 0..2 {
+        wait_for_socket(&sockets[n]);
+        lab.ip(&format!("addr add 10.{n}.0.1/24 dev sw{n}"));
+        lab.ip(&format!("link set sw{n} up"));
+    }
+    let none = ",csum=off,guest_csum=off,gso=off,host_tso4=off,host_tso6=off,guest_tso4=off,guest_tso6=off";
+    let devices: Vec<String> = (0..2)
+        .flat_map(|n| {
+            let card = format!(
+                "virtio-net-pci,netdev=n{n},mac=02:00:00:00:01:0{n},vectors=0,romfile={}",
+                if n == 0 { "" } else { none }
+            );
+            [
+                "-chardev".to_owned(),
+                format!("socket,id=c{n},path={}", sockets[n].display()),
+                "-netdev".into(),
+                format!("vhost-user,id=n{n},chardev=c{n}"),
+                "-device".into(),
+                card,
+            ]
+        })
+        .collect();
+    let mut guest = Guest::boot(&parts, scratch.path(), STREAMS, &devices);
+    guest.expect("READY", BOOT);
+    let content: Vec<u8> = (0..3_000_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let patience = Duration::from_secs(120);
+    for n in 0..2 {
+        guest.expect(&format!("LISTENING {n}"), patience);
+        let mut stream = lab.run(|| TcpStream::connect(format!("10.{n}.0.9:5000"))).expect("it listens");
+        stream.write_all(&content).expect("it takes all");
+        drop(stream);
+        assert_eq!(guest.expect("got", patience), format!("got {n} {}", md5(&content)));
+        let listener = lab.run(|| TcpListener::bind(format!("10.{n}.0.1:5000"))).expect("a listener");
+        guest.type_line("");
+        let mut got = Vec::new();
+        listener.accept().expect("it connects").0.read_to_end(&mut got).expect("it sends all");
+        assert_eq!(guest.expect("sent", patience), format!("sent {n} {}", md5(&got)));
+        assert_eq!(got.len(), 3000 * 1024);
+    }
+    assert_eq!(guest.expect("bad checksums", patience), "bad checksums 0");
+    // Between those that can, large segments passed uncut.
+    let seen = client.port_show("sw0").expect("it is there").counters;
+    assert!(seen.rx_bytes / seen.rx_packets > 3000, "{} bytes in {} frames", seen.rx_bytes, seen.rx_packets);
+    end(running);
 }
 
 #[test]
