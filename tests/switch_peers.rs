@@ -161,8 +161,8 @@ fn streams_pass_between_ports_that_cut_and_sum_and_ports_that_do_not() {
     let arguments =
         ["--tap", "sw0,vlan=10", "--tap", "sw1,vlan=11", "--port", &ports[0], "--port", &ports[1]];
     let (running, mut client) = start(&lab, &scratch, &arguments);
-    for n in 0..2 {
-        wait_for_socket(&sockets[n]);
+    for (n, socket) in sockets.iter().enumerate() {
+        wait_for_socket(socket);
         lab.ip(&format!("addr add 10.{n}.0.1/24 dev sw{n}"));
         lab.ip(&format!("link set sw{n} up"));
     }

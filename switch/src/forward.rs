@@ -21,6 +21,7 @@ use crate::api::Cause;
 use crate::fdb::{Behind, Learned, Station, Table};
 use crate::frame::{Head, TAG};
 use crate::guard;
+use crate::neighbours::Neighbours;
 use crate::port::{Seat, Way};
 use crate::rules::{Retag, Rules};
 
@@ -69,6 +70,8 @@ pub(crate) struct Engine {
     pub(crate) seats: Vec<Option<Seat>>,
     /// What other workers are to send for this one, by their numbers.
     pub(crate) inboxes: Vec<Inbox>,
+    /// Who has which IP address, where questions for them are answered here.
+    pub(crate) neighbours: Option<Neighbours>,
     /// Ports with frames on their way out.
     dirty: Vec<u16>,
     /// Nanoseconds, for limits; set once a round.
@@ -76,8 +79,9 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    pub(crate) fn new(table: Arc<Table>, inboxes: Vec<Inbox>) -> Self {
-        Self { table, seats: Vec::new(), inboxes, dirty: Vec::new(), now: 0 }
+    pub(crate) fn new(table: Arc<Table>, inboxes: Vec<Inbox>, answers: bool) -> Self {
+        let neighbours = answers.then(Neighbours::default);
+        Self { table, seats: Vec::new(), inboxes, neighbours, dirty: Vec::new(), now: 0 }
     }
 
     fn seat(&self, port: u16) -> Option<&Seat> {
@@ -184,7 +188,7 @@ impl Engine {
         match (cause, decision.verdict) {
             (Some(cause), _) | (None, Verdict::Lost(cause)) => seat.losses.add(cause, 1),
             (None, Verdict::To(to)) => self.put(to, packet, decision.retag),
-            (None, Verdict::All) => self.flood(port, packet, decision),
+            (None, Verdict::All) => self.answer_or_flood(port, packet, decision),
         }
     }
 
@@ -215,6 +219,19 @@ impl Engine {
         match to.and_then(|to| to.rules.membership.leave(vlan, tagged)) {
             Some(retag) => Decision { verdict: Verdict::To(place.port), vlan, tagged, retag },
             None => lost(Cause::Filtered),
+        }
+    }
+
+    /// Answers a question for a configured neighbour; any other frame goes to all.
+    fn answer_or_flood(&mut self, port: u16, mut packet: Packet, decision: Decision) {
+        let answer = self.neighbours.as_ref();
+        let answer = answer.and_then(|neighbours| neighbours.answer(port, decision.vlan, packet.data()));
+        let there = |owner| self.seat(owner).is_some_and(|seat| seat.up.load(Ordering::Relaxed));
+        match answer.filter(|(owner, _)| there(*owner)) {
+            // In the place of the question, tagged as it was.
+            Some((_, answer)) if packet.copy_from_slice(&answer) => self.put(port, packet, Retag::Keep),
+            Some(_) => self.lost(port, Cause::NoPacket, 1),
+            None => self.flood(port, packet, decision),
         }
     }
 

@@ -23,6 +23,7 @@ mod lanes;
 pub mod metrics;
 #[cfg(any(test, feature = "model"))]
 pub mod model;
+mod neighbours;
 mod port;
 pub mod rate;
 pub mod rules;

@@ -46,6 +46,9 @@ pub struct SwitchConfig {
     pub addresses: usize,
     /// Seconds after which an address that does not send is forgotten.
     pub age_seconds: u32,
+    /// ARP requests and neighbour solicitations for addresses that ports were given (`mac` and `ips`) are answered here, and
+    /// not sent to all.
+    pub neigh_suppress: bool,
     /// For ports that say nothing of their own.
     pub defaults: Defaults,
 }
@@ -90,6 +93,7 @@ pub(crate) struct Open {
 ///     lcores: vec![eal.lcores().main().clone()],
 ///     addresses: 1000,
 ///     age_seconds: 300,
+///     neigh_suppress: false,
 ///     defaults: Default::default(),
 /// })?;
 /// let spec = PortSpec::new("a", PortKind::Vdev { device: "net_ring0".into() });
@@ -120,7 +124,7 @@ impl Switch {
         let (mut workers, mut remotes, start) = (Workers::new(), Vec::new(), Instant::now());
         for (lcore, inbox) in config.lcores.iter().zip(&inboxes) {
             let (remote, mailbox) = Remote::new(Arc::clone(&inbox.wake));
-            let engine = Engine::new(Arc::clone(&table), inboxes.clone());
+            let engine = Engine::new(Arc::clone(&table), inboxes.clone(), config.neigh_suppress);
             let worker = Worker::new(engine, mailbox, Arc::clone(&inbox.packets), start);
             workers.launch(lcore, move |stop| worker.run(stop))?;
             remotes.push(remote);

@@ -8,6 +8,7 @@ use crate::fdb::Station;
 use crate::forward::{admit, may_have};
 use crate::frame::Head;
 use crate::guard;
+use crate::neighbours::Neighbours;
 use crate::rules::{Retag, Rules};
 use crate::switch::no_port;
 
@@ -152,6 +153,11 @@ impl Tracer<'_> {
         } else {
             "destination: not known, so to all ports of the VLAN"
         });
+        if let Some(owner) = self.answered(vlan) {
+            self.trace.verdict = TraceVerdict::Answer;
+            self.step(format!("a question for the address of {owner}: the switch answers"));
+            return Ok(());
+        }
         self.trace.verdict = TraceVerdict::Flood;
         let ids: Vec<u16> = self.ports.keys().copied().collect();
         for id in ids {
@@ -161,6 +167,15 @@ impl Tracer<'_> {
             }
         }
         if self.trace.ports.is_empty() { Err(Cause::Filtered) } else { Ok(()) }
+    }
+
+    /// The port for which the switch answers.
+    fn answered(&self, vlan: u16) -> Option<String> {
+        let mut neighbours = Neighbours::default();
+        let known = self.ports.iter().filter(|_| self.switch.config.neigh_suppress);
+        known.for_each(|(id, port)| neighbours.add(*id, &port.rules));
+        let (owner, _) = neighbours.answer(self.from, vlan, self.frame)?;
+        self.ports.get(&owner).filter(|port| port.up).map(|port| port.key.clone())
     }
 
     fn hears(&self, id: u16, head: Head) -> bool {

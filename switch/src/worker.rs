@@ -191,6 +191,9 @@ impl Worker {
                 if self.engine.seats.len() <= index {
                     self.engine.seats.resize_with(index + 1, || None);
                 }
+                if let Some(neighbours) = &mut self.engine.neighbours {
+                    neighbours.add(port, &seat.rules);
+                }
                 self.engine.seats[index] = Some(*seat);
                 self.lanes.add(port, queues);
             }
@@ -202,6 +205,9 @@ impl Worker {
     }
 
     fn give_back(&mut self, port: u16) -> Home {
+        if let Some(neighbours) = &mut self.engine.neighbours {
+            neighbours.remove(port);
+        }
         let mut home = Home { rx: self.lanes.remove(port), tx: None };
         if let Some(seat) = self.engine.seats.get_mut(usize::from(port)).and_then(Option::take)
             && let Way::Own(tx) = seat.way

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Bed, frame, tagged};
-use linecard_switch::api::{DropCounters, FdbAddress, FdbFilter, FdbStatic, TraceRequest};
+use linecard_switch::api::{DropCounters, FdbAddress, FdbFilter, FdbStatic, TraceRequest, TraceVerdict};
 use serde_json::json;
 
 const ALL: u8 = 255;
@@ -399,4 +399,32 @@ fn what_passes_a_port_can_be_captured() {
     drop(bed.captures.open(port, &linecard_capture::Options::default()).expect("a capture"));
     assert!(bed.switch.remove("p1").expect("it goes"));
     assert!(bed.captures.open(port, &linecard_capture::Options::default()).is_err());
+}
+
+#[test]
+fn questions_for_configured_neighbours_are_answered_and_not_sent_to_all() {
+    let own = |n: u8| json!({"mac": format!("02:00:00:00:00:{n:02x}"), "ips": [format!("10.0.0.{n}")]});
+    let question = |from: u8, ip: u8| {
+        let body =
+            [&[0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, from, 10, 0, 0, from][..], &[0; 6], &[10, 0, 0, ip]]
+                .concat();
+        [&[0xff; 6], &[2, 0, 0, 0, 0, from, 8, 6][..], &body].concat()
+    };
+    for workers in [1, 2] {
+        let mut bed = Bed::answering(workers, &[own(1), own(2), json!({})], true);
+        assert_eq!(bed.reach(0, &question(1, 2)), [0], "who asked is answered, and nobody else hears of it");
+        let asked = TraceRequest { port: "p0".into(), frame: hex(&question(1, 2)) };
+        assert_eq!(bed.switch.trace(&asked).expect("a trace").verdict, TraceVerdict::Answer);
+        bed.send(0, &[question(1, 2)]);
+        bed.settle();
+        let answer = bed.received(0).remove(0);
+        assert_eq!(answer[..12], [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2]);
+        assert_eq!(answer[20..32], [0, 2, 2, 0, 0, 0, 0, 2, 10, 0, 0, 2]);
+        assert_eq!(bed.reach(0, &question(1, 9)), [1, 2], "nobody's address");
+        assert_eq!(bed.reach(0, &question(1, 1)), [1, 2], "its own: an announcement");
+        assert!(bed.switch.remove("p1").expect("it goes"));
+        assert_eq!(bed.reach(0, &question(1, 2)), [2], "who went is not answered for");
+    }
+    let mut bed = Bed::new(1, &[own(1), own(2), json!({})]);
+    assert_eq!(bed.reach(0, &question(1, 2)), [1, 2], "not unless it was asked for");
 }

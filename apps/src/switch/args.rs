@@ -41,6 +41,9 @@ pub(crate) struct SwitchArgs {
     /// Where ports added by request are kept for a restart; `none` for nowhere [default: beside the control socket]
     #[arg(long, value_name = "FILE")]
     pub(crate) state: Option<PathBuf>,
+    /// Answer ARP requests and neighbour solicitations for the addresses of ports (mac and ip), and do not send them to all
+    #[arg(long)]
+    pub(crate) neigh_suppress: bool,
     /// Offer counters to Prometheus by HTTP at this HOST:PORT or unix:PATH, under /metrics [default: nowhere]
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) metrics: Option<String>,

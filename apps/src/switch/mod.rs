@@ -178,6 +178,7 @@ fn start(args: &SwitchArgs, config: &Config, eal: &Eal, captures: Hub) -> Result
         lcores: eal.lcores().all().to_vec(),
         addresses: args.addresses.or(config.addresses).unwrap_or(65_536) as usize,
         age_seconds: args.age.or(config.age_seconds).unwrap_or(300),
+        neigh_suppress: args.neigh_suppress || config.neigh_suppress.unwrap_or(false),
         defaults,
     })?)
 }

@@ -209,6 +209,7 @@ pub(crate) fn trace(trace: &Trace) -> String {
         trace.ports.iter().filter(|port| port.cause.is_none()).map(|port| port.port.as_str()).collect();
     let verdict = match trace.verdict {
         TraceVerdict::Drop => "dropped".into(),
+        TraceVerdict::Answer => "answered".into(),
         _ if ports.is_empty() => "reaches nobody".into(),
         TraceVerdict::Forward | TraceVerdict::Flood => format!("reaches {}", ports.join(", ")),
     };

@@ -33,6 +33,8 @@ pub enum TraceVerdict {
     Forward,
     /// To all ports of its VLAN that may have it.
     Flood,
+    /// The switch answers it.
+    Answer,
     /// To nobody.
     #[default]
     Drop,
