@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::io::{Read, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use support::Scratch;
 use support::console::{Kind, Testpmd, present};
 use support::ours::{Ours, frontend_vdev, wait_for_socket};
 use support::peer::{forward, idle};
-use support::switch::{Station, end, exchange, frame, start};
+use support::switch::{Station, end, exchange, frame, start, start_with};
 
 const OURS: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const DPDK: [u8; 6] = [2, 0, 0, 0, 0, 2];
@@ -226,4 +227,87 @@ fn an_idle_switch_sleeps_and_wakes() {
         wait_until("the frame", || Station::receive(&mut other).contains(&sent));
     }
     end(running);
+}
+
+/// Asks for `path` over HTTP; the answer's status line and its text.
+fn get(socket: &Path, request: &str) -> (String, String) {
+    let mut stream = std::os::unix::net::UnixStream::connect(socket).expect("it listens");
+    stream.write_all(request.as_bytes()).expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("text");
+    let (head, text) = answer.split_once("\r\n\r\n").expect("a head");
+    (head.lines().next().unwrap_or_default().to_owned(), text.to_owned())
+}
+
+#[test]
+fn prometheus_and_the_service_manager_are_told() {
+    const TEST: &str = "prometheus_and_the_service_manager_are_told";
+    let Some(lab) = Lab::new(TEST) else { return };
+    let scratch = Scratch::new(TEST);
+    let [manager, counters, a] = ["manager", "counters", "a.sock"].map(|name| scratch.join(name));
+    let told = std::os::unix::net::UnixDatagram::bind(&manager).expect("a socket");
+    told.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
+    let hear = || {
+        let mut text = [0; 256];
+        let len = told.recv(&mut text).expect("the switch says something");
+        String::from_utf8_lossy(&text[..len]).into_owned()
+    };
+    let address = format!("unix:{}", counters.display());
+    let arguments = ["--tap", "sw0", "--port", &a.display().to_string(), "--metrics", &address];
+    let (running, mut client) =
+        start_with(&lab, &scratch, &arguments, &[("NOTIFY_SOCKET", manager.as_path())]);
+    assert!(hear().starts_with("READY=1\n"));
+    let mut tap = lab.wire("sw0");
+    wait_until("the tap's link", || lab.interface("sw0").link().up);
+    Station::send(&mut tap, &frame(TAP, [0xff; 6], 0, 64));
+    wait_until("a loss", || client.port_show("port1").expect("it is there").counters.drops.port_down > 0);
+    // Whoever asks nothing keeps nobody from the answer.
+    let _silent: Vec<_> =
+        (0..3).map(|_| std::os::unix::net::UnixStream::connect(&counters).expect("it listens")).collect();
+    let (status, text) = get(&counters, "GET /metrics HTTP/1.1\r\nHost: here\r\n\r\n");
+    assert_eq!(status, "HTTP/1.1 200 OK");
+    for line in [
+        "linecard_switch_port_dropped_packets_total{port=\"port1\",cause=\"port_down\"} 1\n",
+        "linecard_switch_port_received_packets_total{port=\"sw0\"} 1\n",
+        "linecard_switch_port_state{port=\"port1\",linecard_switch_port_state=\"down\"} 1\n",
+    ] {
+        assert!(text.contains(line), "no {line} in {text}");
+    }
+    // The dashboard asks for nothing that is not there.
+    let dashboard = include_str!("../docs/grafana-switch.json");
+    let names = dashboard.split("linecard_switch_").skip(1).filter_map(|rest| {
+        rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().filter(|name| !name.is_empty())
+    });
+    for name in names {
+        assert!(text.contains(&format!("\nlinecard_switch_{name}")), "the dashboard asks for {name}");
+    }
+    for (request, want) in [
+        ("GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 404 Not Found"),
+        ("POST /metrics HTTP/1.1\r\n\r\n", "HTTP/1.1 405 Method Not Allowed"),
+        ("\r\n\r\n", "HTTP/1.1 405 Method Not Allowed"),
+    ] {
+        assert_eq!(get(&counters, request).0, want);
+    }
+    end(running);
+    assert_eq!(hear(), "STOPPING=1\n");
+    assert!(!counters.exists());
+}
+
+#[test]
+fn the_unit_is_one_that_systemd_takes() {
+    const TEST: &str = "the_unit_is_one_that_systemd_takes";
+    if support::on_path("systemd-analyze").is_none() {
+        support::skip(TEST, "systemd-analyze is not installed");
+        return;
+    }
+    let unit = include_str!("../packaging/linecard-switch.service");
+    let scratch = Scratch::new(TEST);
+    let file = scratch.join("linecard-switch.service");
+    // The program is wherever this build put it.
+    std::fs::write(&file, unit.replace("/usr/bin/linecard", env!("CARGO_BIN_EXE_linecard"))).expect("a file");
+    let output =
+        std::process::Command::new("systemd-analyze").arg("verify").arg(&file).output().expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let of_ours: Vec<_> = said.lines().filter(|line| line.contains("linecard-switch")).collect();
+    assert!(of_ours.is_empty(), "{said}");
 }

@@ -1,5 +1,6 @@
 //! `linecard switch` as a child process, and stations that send and receive frames at its ports.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -15,9 +16,20 @@ pub(crate) const SIZES: [usize; 8] = [64, 65, 127, 128, 300, 777, 1024, 1514];
 
 /// The command with one worker on the first core, in `lab`.
 pub(crate) fn start(lab: &Lab, scratch: &Scratch, arguments: &[&str]) -> (Running, Client) {
+    start_with(lab, scratch, arguments, &[])
+}
+
+/// As [`start`], with these variables set.
+pub(crate) fn start_with(
+    lab: &Lab,
+    scratch: &Scratch,
+    arguments: &[&str],
+    variables: &[(&str, &Path)],
+) -> (Running, Client) {
     let socket = scratch.join("control");
     let spawn = || {
         Command::new(env!("CARGO_BIN_EXE_linecard"))
+            .envs(variables.iter().copied())
             .args(["switch", "--no-huge", "--lcores", "0@0", "--socket"])
             .arg(&socket)
             .args(arguments)

@@ -9,6 +9,7 @@ mod args;
 mod config;
 mod ctl;
 mod metrics;
+mod notify;
 mod port;
 mod socket;
 mod text;
@@ -102,7 +103,9 @@ fn serve(args: &SwitchArgs) -> Result<ExitCode, Error> {
         None => out!(output, "\n"),
     }
     output.finish(false)?;
+    notify::ready();
     watch(&switch, &stop);
+    notify::stopping();
     drop(metrics);
     end(server, switch);
     Ok(ExitCode::SUCCESS)
