@@ -4,11 +4,13 @@
 //! is not pays for the one. See [`linecard_pmd::wake`] for what arming promises.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use linecard_eal::wake::Wake;
 use linecard_mempool::Burst;
 use linecard_pmd::RxQueue;
+use linecard_pmd::stats::Counter;
 use linecard_pmd::wake::Armed;
 use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
@@ -32,10 +34,21 @@ const LONGEST_NAP: Duration = Duration::from_millis(5);
 /// The longest sleep when all queues can wake the worker: what a peer costs itself that does not signal.
 const BOUND: Duration = Duration::from_millis(100);
 
+/// A receive queue that a worker is given, or gives back.
+pub(crate) struct Queue {
+    /// Among the port's.
+    pub(crate) number: u16,
+    pub(crate) rx: Box<dyn RxQueue>,
+    /// Frames that came from it; whoever polls it counts.
+    pub(crate) packets: Arc<Counter>,
+}
+
 /// One receive queue and the port it is of.
 struct Lane {
     port: u16,
+    number: u16,
     rx: Box<dyn RxQueue>,
+    packets: Arc<Counter>,
     /// Names the lane among the events of the kernel.
     token: u64,
     /// Its descriptor is waited for.
@@ -90,23 +103,34 @@ impl Lanes {
         }
     }
 
-    pub(crate) fn add(&mut self, port: u16, queues: Vec<Box<dyn RxQueue>>) {
-        for rx in queues {
-            self.lanes.push(Lane { port, rx, token: self.next, watched: false, armed: false, alarms: 0 });
+    pub(crate) fn add(&mut self, port: u16, queues: Vec<Queue>) {
+        for Queue { number, rx, packets } in queues {
+            let token = self.next;
+            self.lanes.push(Lane {
+                port,
+                number,
+                rx,
+                packets,
+                token,
+                watched: false,
+                armed: false,
+                alarms: 0,
+            });
             self.next += 1;
         }
     }
 
-    /// The queues of a port, which are waited for no more.
-    pub(crate) fn remove(&mut self, port: u16) -> Vec<Box<dyn RxQueue>> {
+    /// The queues of a port, or the one of that number, which are waited for no more.
+    pub(crate) fn remove(&mut self, port: u16, number: Option<u16>) -> Vec<Queue> {
+        let wanted = |lane: &Lane| lane.port == port && number.is_none_or(|number| lane.number == number);
         let (mut gone, kept): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.lanes).into_iter().partition(|lane| lane.port == port);
+            std::mem::take(&mut self.lanes).into_iter().partition(wanted);
         self.lanes = kept;
         for lane in &mut gone {
             forget(self.epoll.as_ref(), lane);
             lane.disarm();
         }
-        gone.into_iter().map(|lane| lane.rx).collect()
+        gone.into_iter().map(|Lane { number, rx, packets, .. }| Queue { number, rx, packets }).collect()
     }
 
     /// Receives from every queue once into `burst`, which `each` empties. How many frames came.
@@ -117,6 +141,7 @@ impl Lanes {
             let came = lane.rx.rx_burst(burst);
             if came > 0 {
                 count += came;
+                lane.packets.add(came as u64);
                 if lane.armed || lane.alarms > 0 {
                     lane.came();
                 }

@@ -15,6 +15,7 @@ mod addresses;
 mod again;
 pub mod api;
 mod attach;
+mod balance;
 pub mod fdb;
 mod forward;
 pub mod frame;

@@ -98,6 +98,8 @@ impl Service {
             "fdb.flush" => result(&FdbFlushed { flushed: switch.flush(&read_or_default(&method, params)?)? }),
             "fdb.add" => result(&switch.fix(&read(&method, params)?)?),
             "fdb.del" => result(&FdbRemoved { removed: switch.unfix(&read(&method, params)?)? }),
+            "workers" => result(&switch.workers()),
+            "worker.move" => result(&switch.move_queue(&read(&method, params)?)?),
             "trace" => result(&switch.trace(&read(&method, params)?)?),
             "stats" => result(&switch.stats()),
             _ => {
@@ -105,7 +107,7 @@ impl Service {
                 Err(Problem::new(
                     Code::UnknownMethod,
                     format!("there is no method '{shown}'"),
-                    "version, port.add, port.remove, port.list, port.show, fdb.list, fdb.flush, fdb.add, fdb.del, trace and stats are there",
+                    "version, port.add, port.remove, port.list, port.show, fdb.list, fdb.flush, fdb.add, fdb.del, trace, workers, worker.move and stats are there",
                 ))
             }
         }

@@ -11,6 +11,7 @@ use crossbeam::queue::ArrayQueue;
 use linecard_capture::Hub;
 use linecard_eal::{Lcore, Workers};
 use linecard_mempool::Pool;
+use linecard_pmd::stats::Counter;
 use linecard_pmd::{Port, PortControl, ProbeContext, Registry, Running};
 
 use crate::api::{
@@ -19,6 +20,7 @@ use crate::api::{
 use crate::attach::{Attached, attach};
 use crate::fdb::{Station, Table};
 use crate::forward::{Engine, Inbox};
+use crate::lanes::Queue;
 use crate::port::{Common, Losses, Seat, Way};
 use crate::rules::{Defaults, Rules};
 use crate::worker::{Command, Home, Remote, Worker};
@@ -28,7 +30,7 @@ pub const MAX_PORTS: usize = 4096;
 /// Frames that may wait for another worker.
 const INBOX: usize = 4096;
 /// How long a worker may take to give queues back before it counts as stuck.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a switch is made of.
 pub struct SwitchConfig {
@@ -67,8 +69,16 @@ pub(crate) struct Open {
     running: Box<dyn Running>,
     /// What each worker lost.
     losses: Vec<Arc<Losses>>,
+    /// Who polls each receive queue.
+    pub(crate) placed: Vec<Placed>,
     /// The link was up when it was last looked at.
     up: Arc<AtomicBool>,
+}
+
+/// Where a receive queue is polled.
+pub(crate) struct Placed {
+    pub(crate) worker: usize,
+    pub(crate) packets: Arc<Counter>,
 }
 
 /// A learning switch with its threads; they end with it.
@@ -105,7 +115,7 @@ pub(crate) struct Open {
 pub struct Switch {
     pub(crate) config: SwitchConfig,
     pub(crate) table: Arc<Table>,
-    remotes: Vec<Remote>,
+    pub(crate) remotes: Vec<Remote>,
     ports: Mutex<BTreeMap<String, Entry>>,
     start: Instant,
     /// Last: the workers end when the remotes are dropped.
@@ -222,22 +232,25 @@ impl Switch {
         }
         let up = Arc::new(AtomicBool::new(port.control.link().up));
         let common = Common { rules: Arc::new(rules), up: Arc::clone(&up), own };
-        self.hand_out(id, &mut port, &common, &losses);
+        let placed = self.hand_out(id, &mut port, &common, &losses);
         // The number of a passed descriptor means nothing to anybody later.
         entry.device = argument.split(",fd=").next().unwrap_or_default().to_owned();
-        entry.open = Some(Open { control: port.control, running: port.running, losses, up });
+        entry.open = Some(Open { control: port.control, running: port.running, losses, placed, up });
         Ok(())
     }
 
     /// Gives a port's queues to workers, queue by queue, beginning with another worker for each port.
-    fn hand_out(&self, id: u16, port: &mut Port, common: &Common, losses: &[Arc<Losses>]) {
+    fn hand_out(&self, id: u16, port: &mut Port, common: &Common, losses: &[Arc<Losses>]) -> Vec<Placed> {
         let count = self.remotes.len();
         let first = usize::from(id) % count;
         let turn = |worker: usize| (worker + count - first) % count;
         let queues = port.rx.len();
         let mut rx: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();
-        for (number, queue) in std::mem::take(&mut port.rx).into_iter().enumerate() {
-            rx[(first + number) % count].push(queue);
+        let mut placed = Vec::new();
+        for (number, queue) in (0..).zip(std::mem::take(&mut port.rx)) {
+            let (worker, packets) = ((first + usize::from(number)) % count, Arc::<Counter>::default());
+            rx[worker].push(Queue { number, rx: queue, packets: Arc::clone(&packets) });
+            placed.push(Placed { worker, packets });
         }
         let tx_queues = port.tx.len().min(count);
         let mut tx: Vec<Option<_>> = (0..count).map(|_| None).collect();
@@ -253,6 +266,7 @@ impl Switch {
             let seat = Seat::new(common.clone(), Arc::clone(&losses[worker]), way, share);
             remote.tell(Command::Add(id, Box::new(seat), std::mem::take(&mut rx[worker])));
         }
+        placed
     }
 
     /// Detaches a port; `false` when there is none.

@@ -13,7 +13,7 @@ use linecard_mempool::{Burst, Packet};
 use linecard_pmd::{RxQueue, TxQueue, contain};
 
 use crate::forward::Engine;
-use crate::lanes::Lanes;
+use crate::lanes::{Lanes, Queue};
 use crate::port::{Seat, Way};
 
 /// Rounds without frames before the time is looked at.
@@ -23,7 +23,11 @@ const ALERT: Duration = Duration::from_micros(200);
 /// What a worker is told.
 pub(crate) enum Command {
     /// A port is there; its receive queues are this worker's.
-    Add(u16, Box<Seat>, Vec<Box<dyn RxQueue>>),
+    Add(u16, Box<Seat>, Vec<Queue>),
+    /// One receive queue of a port goes to another worker.
+    Take(u16, u16, Sender<Option<Queue>>),
+    /// It is this worker's from here on.
+    Give(u16, Queue),
     /// A port goes: its queues go home.
     Remove(u16, Sender<Home>),
 }
@@ -197,6 +201,11 @@ impl Worker {
                 self.engine.seats[index] = Some(*seat);
                 self.lanes.add(port, queues);
             }
+            Command::Take(port, number, tell) => {
+                // Nobody may be waiting any more; then the queue ends here.
+                let _ = tell.send(self.lanes.remove(port, Some(number)).pop());
+            }
+            Command::Give(port, queue) => self.lanes.add(port, vec![queue]),
             Command::Remove(port, home) => {
                 // Nobody may be waiting any more; then the queues end here.
                 let _ = home.send(self.give_back(port));
@@ -208,7 +217,8 @@ impl Worker {
         if let Some(neighbours) = &mut self.engine.neighbours {
             neighbours.remove(port);
         }
-        let mut home = Home { rx: self.lanes.remove(port), tx: None };
+        let mut home =
+            Home { rx: self.lanes.remove(port, None).into_iter().map(|queue| queue.rx).collect(), tx: None };
         if let Some(seat) = self.engine.seats.get_mut(usize::from(port)).and_then(Option::take)
             && let Way::Own(tx) = seat.way
         {

@@ -3,7 +3,9 @@
 mod common;
 
 use common::{Bed, frame, tagged};
-use linecard_switch::api::{DropCounters, FdbAddress, FdbFilter, FdbStatic, TraceRequest, TraceVerdict};
+use linecard_switch::api::{
+    DropCounters, FdbAddress, FdbFilter, FdbStatic, QueueMove, TraceRequest, TraceVerdict,
+};
 use serde_json::json;
 
 const ALL: u8 = 255;
@@ -427,4 +429,45 @@ fn questions_for_configured_neighbours_are_answered_and_not_sent_to_all() {
     }
     let mut bed = Bed::new(1, &[own(1), own(2), json!({})]);
     assert_eq!(bed.reach(0, &question(1, 2)), [1, 2], "not unless it was asked for");
+}
+
+#[test]
+fn queues_move_between_workers_while_frames_pass() {
+    let mut bed = Bed::new(3, &[json!({"queues": 2}), json!({}), json!({})]);
+    for (port, station) in [(0, 1), (1, 2), (2, 3)] {
+        bed.send(port, &[frame(station, ALL, b"here I am")]);
+    }
+    bed.settle();
+    (0..3).for_each(|port| drop(bed.received(port)));
+    let asked = |port: &str, queue, worker| QueueMove { port: port.into(), queue, worker };
+    let mut got = [0, 0];
+    for round in 0..24_u16 {
+        bed.send_by(
+            0,
+            usize::from(round % 2),
+            &[frame(1, 2, &round.to_be_bytes()), frame(1, 3, &round.to_be_bytes())],
+        );
+        bed.switch.move_queue(&asked("p0", round % 2, round % 3)).expect("it moves");
+        bed.switch.move_queue(&asked("p1", 0, (round + 1) % 3)).expect("it moves");
+        bed.settle();
+        got = [got[0] + bed.received(1).len(), got[1] + bed.received(2).len()];
+    }
+    assert_eq!(got, [24, 24], "nothing is lost");
+    let workers = bed.switch.workers();
+    let mut queues: Vec<_> = workers.iter().flat_map(|worker| &worker.queues).collect();
+    queues.sort_by_key(|queue| (queue.port.clone(), queue.queue));
+    let counted: Vec<_> =
+        queues.iter().map(|queue| (queue.port.as_str(), queue.queue, queue.rx_packets)).collect();
+    assert_eq!(counted, [("p0", 0, 25), ("p0", 1, 24), ("p1", 0, 1), ("p2", 0, 1)]);
+    let of_p1 = workers.iter().find(|worker| worker.queues.iter().any(|queue| queue.port == "p1"));
+    assert_eq!(of_p1.map(|worker| worker.id), Some(24 % 3));
+    for (asked, want) in [
+        (asked("nobody", 0, 0), "there is no port"),
+        (asked("p1", 1, 0), "has no receive queue 1; it has 1"),
+        (asked("p1", 0, 3), "there is no worker 3; the last one is 2"),
+    ] {
+        let problem = bed.switch.move_queue(&asked).expect_err(want).to_string();
+        assert!(problem.contains(want), "{problem}");
+    }
+    assert!(bed.switch.remove("p0").expect("it goes"));
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use linecard::net::MacAddr;
 use linecard_switch::api::{
-    Client, ClientError, FdbAddress, FdbFilter, FdbStatic, PortKind, PortSpec, TraceRequest,
+    Client, ClientError, FdbAddress, FdbFilter, FdbStatic, PortKind, PortSpec, QueueInfo, QueueMove,
+    TraceRequest, balance,
 };
 use serde::Serialize;
 
@@ -55,6 +56,24 @@ enum CtlCommand {
     Flush(Filter),
     /// Counters of the switch and of every port
     Stats,
+    /// Worker threads, and the receive queues that each polls
+    Workers,
+    /// Have another worker poll a receive queue
+    Move {
+        /// The port's name
+        key: String,
+        /// The number of the worker, as `workers` shows it
+        worker: u16,
+        /// The queue's number
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        queue: u16,
+    },
+    /// Watch how busy the queues are, and move some so that workers have about the same to do
+    Rebalance {
+        /// How long to watch
+        #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
+        seconds: u64,
+    },
     /// Counters of every port, again and again, a second's worth at a time
     Top {
         /// Seconds between looks
@@ -212,6 +231,21 @@ pub(crate) fn run(args: &CtlArgs) -> Result<ExitCode, Error> {
             let stats = client.stats()?;
             print(&mut output, args.json, &stats, || text::stats(&stats));
         }
+        CtlCommand::Workers => {
+            let workers = client.workers()?;
+            print(&mut output, args.json, &workers, || text::workers(&workers));
+        }
+        CtlCommand::Move { key, worker, queue } => {
+            let asked = QueueMove { port: key.clone(), queue: *queue, worker: *worker };
+            client.move_queue(&asked)?;
+            print(&mut output, args.json, &asked, || {
+                format!("queue {queue} of {key} is worker {worker}'s\n")
+            });
+        }
+        CtlCommand::Rebalance { seconds } => {
+            let moves = rebalance(&mut client, Duration::from_secs(*seconds))?;
+            print(&mut output, args.json, &moves, || text::moves(&moves));
+        }
         CtlCommand::Top { interval, count } => {
             top::run(&mut client, &mut output, args.json, Duration::from_secs(*interval), *count)?;
         }
@@ -270,6 +304,28 @@ fn flush(client: &mut Client, output: &mut Output, json: bool, filter: &Filter) 
     let flushed = client.fdb_flush(&filter.to_api())?;
     print(output, json, &flushed, || format!("{flushed} addresses forgotten\n"));
     Ok(())
+}
+
+/// Moves queues by what came from them in this time.
+fn rebalance(client: &mut Client, time: Duration) -> Result<Vec<QueueMove>, Error> {
+    let before = client.workers()?;
+    std::thread::sleep(time);
+    let earlier = |port: &str, number: u16| {
+        let queues = before.iter().flat_map(|worker| &worker.queues);
+        queues
+            .into_iter()
+            .find(|queue| queue.port == port && queue.queue == number)
+            .map_or(0, |queue| queue.rx_packets)
+    };
+    let mut load: Vec<Vec<QueueInfo>> = client.workers()?.into_iter().map(|worker| worker.queues).collect();
+    for queue in load.iter_mut().flatten() {
+        queue.rx_packets = queue.rx_packets.saturating_sub(earlier(&queue.port, queue.queue));
+    }
+    let moves = balance(&load);
+    for asked in &moves {
+        client.move_queue(asked)?;
+    }
+    Ok(moves)
 }
 
 /// A frame of the least length with these addresses and no payload, in hexadecimal.

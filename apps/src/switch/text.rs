@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::top::Row;
 use linecard_switch::api::{
-    Cause, FdbEntry, PortInfo, PortKind, PortState, Stats, Trace, TraceVerdict, Vlan,
+    Cause, FdbEntry, PortInfo, PortKind, PortState, QueueMove, Stats, Trace, TraceVerdict, Vlan, WorkerInfo,
 };
 
 fn state(state: PortState) -> &'static str {
@@ -159,6 +159,39 @@ pub(crate) fn stats(stats: &Stats) -> String {
         stats.addresses,
         table(&["KEY", "RECEIVED", "SENT", "LOST"], &rows)
     )
+}
+
+/// `workers`.
+pub(crate) fn workers(workers: &[WorkerInfo]) -> String {
+    let rows: Vec<_> = workers
+        .iter()
+        .flat_map(|worker| {
+            let cores: Vec<String> = worker.cores.iter().map(u32::to_string).collect();
+            let row = move |port: &str, queue: String, packets: String| {
+                vec![worker.id.to_string(), cores.join(","), port.to_owned(), queue, packets]
+            };
+            let mut rows: Vec<_> = worker
+                .queues
+                .iter()
+                .map(|queue| row(&queue.port, queue.queue.to_string(), queue.rx_packets.to_string()))
+                .collect();
+            if rows.is_empty() {
+                rows.push(row("-", "-".into(), "-".into()));
+            }
+            rows
+        })
+        .collect();
+    table(&["WORKER", "CORES", "PORT", "QUEUE", "RECEIVED"], &rows)
+}
+
+/// `rebalance`.
+pub(crate) fn moves(moves: &[QueueMove]) -> String {
+    if moves.is_empty() {
+        return "every queue stays where it is\n".into();
+    }
+    let line =
+        |asked: &QueueMove| format!("queue {} of {} is worker {}'s\n", asked.queue, asked.port, asked.worker);
+    moves.iter().map(line).collect()
 }
 
 /// `top`.

@@ -11,7 +11,8 @@ use serde::de::DeserializeOwned;
 
 use super::{
     Answer, FdbAddress, FdbEntry, FdbFilter, FdbFlushed, FdbRemoved, FdbStatic, LineError, Lines, PortAdded,
-    PortInfo, PortKey, PortRemoved, PortSpec, Problem, Request, Stats, Trace, TraceRequest, Version, send,
+    PortInfo, PortKey, PortRemoved, PortSpec, Problem, QueueMove, Request, Stats, Trace, TraceRequest,
+    Version, WorkerInfo, send,
 };
 
 /// How long an answer may take before a switch counts as stuck.
@@ -204,6 +205,22 @@ impl Client {
     pub fn fdb_del(&mut self, asked: &FdbAddress) -> Result<bool, ClientError> {
         let removed: FdbRemoved = self.call("fdb.del", asked, &[])?;
         Ok(removed.removed)
+    }
+
+    /// All workers, and what they poll.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub fn workers(&mut self) -> Result<Vec<WorkerInfo>, ClientError> {
+        self.call("workers", &(), &[])
+    }
+
+    /// Has another worker poll a receive queue.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub fn move_queue(&mut self, asked: &QueueMove) -> Result<(), ClientError> {
+        self.call("worker.move", asked, &[])
     }
 
     /// Which way a frame would go.

@@ -23,6 +23,8 @@
 //! | `fdb.add` | [`FdbStatic`] | [`FdbEntry`] |
 //! | `fdb.del` | [`FdbAddress`] | [`FdbRemoved`] |
 //! | `trace` | [`TraceRequest`] | [`Trace`] |
+//! | `workers` | none | [`WorkerInfo`], an array |
+//! | `worker.move` | [`QueueMove`] | nothing |
 //! | `stats` | none | [`Stats`] |
 //!
 //! `port.add` may be repeated: a port with the same key and the same parameters is answered with `"created":false` (a new
@@ -33,6 +35,7 @@ mod client;
 mod line;
 mod port;
 mod trace;
+mod worker;
 
 use std::fmt;
 
@@ -47,6 +50,7 @@ pub use self::port::{
 };
 
 pub use self::trace::{Trace, TracePort, TraceRequest, TraceVerdict};
+pub use self::worker::{QueueInfo, QueueMove, WorkerInfo, balance};
 
 /// Where the switch listens unless it is told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/linecard/switch.sock";

@@ -70,7 +70,7 @@ impl RxQueue for Fake {
 fn lanes(queues: &[Fake]) -> Lanes {
     let mut lanes = Lanes { bound: LONG, ..Lanes::new() };
     for (port, queue) in (0..).zip(queues) {
-        lanes.add(port, vec![Box::new(queue.clone())]);
+        lanes.add(port, vec![Queue { number: 0, rx: Box::new(queue.clone()), packets: Arc::default() }]);
     }
     lanes
 }
@@ -167,7 +167,8 @@ fn queues_that_go_are_waited_for_no_more() {
     let queues = [Fake::new(false), Fake::new(false)];
     let (mut lanes, wake) = (lanes(&queues), Wake::new());
     honest_sleep(&mut lanes, &wake, &queues[1]);
-    let gone = lanes.remove(0);
+    let gone = lanes.remove(0, Some(0));
+    assert!(lanes.remove(1, Some(7)).is_empty(), "it has no such queue");
     assert_eq!((gone.len(), lanes.lanes.len()), (1, 1));
     // It signals, and nobody listens.
     queues[0].wake.arm();
