@@ -16,6 +16,8 @@ pub use linecard_net_pcap as net_pcap;
 pub use linecard_net_ring as net_ring;
 #[cfg(feature = "net_tap")]
 pub use linecard_net_tap as net_tap;
+#[cfg(feature = "net_vxlan")]
+pub use linecard_net_vxlan as net_vxlan;
 #[cfg(feature = "net_vhost")]
 pub use linecard_vhost_user as vhost_user;
 #[cfg(feature = "net_virtio_user")]
@@ -54,6 +56,8 @@ static DRIVERS: &[&dyn Driver] = &[
     &net_tap::TapDriver,
     #[cfg(feature = "net_af_packet")]
     &net_af_packet::AfPacketDriver,
+    #[cfg(feature = "net_vxlan")]
+    &net_vxlan::VxlanDriver,
     #[cfg(feature = "net_impair")]
     &IMPAIR,
 ];

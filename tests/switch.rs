@@ -1,121 +1,23 @@
 //! `linecard switch` with our virtio-user, DPDK's and a tap attached at once: every pair exchanges checked packets; a restart
-//! brings every port back.
+//! brings every port back; a peer that keeps what it is given harms nobody; an idle switch sleeps.
 
 mod support;
 
+use std::io::{Read, Write};
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use linecard::prelude::*;
-use linecard_lab::{Lab, Wire, wait_for, wait_until};
+use linecard_lab::{Lab, wait_until};
 use linecard_switch::api::{Client, FdbFilter, PortKind, PortSpec, PortState};
 use support::Scratch;
 use support::console::{Kind, Testpmd, present};
-use support::example::Running;
 use support::ours::{Ours, frontend_vdev, wait_for_socket};
 use support::peer::{forward, idle};
+use support::switch::{Station, end, exchange, frame, start, start_with};
 
 const OURS: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const DPDK: [u8; 6] = [2, 0, 0, 0, 0, 2];
 const TAP: [u8; 6] = [2, 0, 0, 0, 0, 3];
-const SIZES: [usize; 8] = [64, 65, 127, 128, 300, 777, 1024, 1514];
-
-/// The command with one worker on the first core, in `lab`.
-fn start(lab: &Lab, scratch: &Scratch, arguments: &[&str]) -> (Running, Client) {
-    let socket = scratch.join("control");
-    let spawn = || {
-        Command::new(env!("CARGO_BIN_EXE_linecard"))
-            .args(["switch", "--no-huge", "--lcores", "0@0", "--socket"])
-            .arg(&socket)
-            .args(arguments)
-            .stdout(Stdio::null())
-            .spawn()
-    };
-    let running = Running(lab.run(spawn).expect("it starts"));
-    let client = wait_for("the control socket", || Client::connect(&socket).ok());
-    client.set_patience(Duration::from_secs(60)).expect("a socket");
-    (running, client)
-}
-
-/// Asks it to end as a user would, and waits until it did.
-fn end(mut running: Running) {
-    let pid = rustix::process::Pid::from_child(&running.0);
-    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
-    wait_until("the end", || running.0.try_wait().is_ok_and(|status| status.is_some()));
-}
-
-/// A frame whose bytes follow from its number and its length.
-fn frame(from: [u8; 6], to: [u8; 6], number: u32, len: usize) -> Vec<u8> {
-    let head = [&to[..], &from, &[0x88, 0xb5], &number.to_be_bytes()].concat();
-    (0..len).map(|i| head.get(i).copied().unwrap_or((number as usize * 31 + i * 7) as u8)).collect()
-}
-
-/// Who can send and receive frames.
-trait Station {
-    fn send(&mut self, frame: &[u8]);
-    fn receive(&mut self) -> Vec<Vec<u8>>;
-}
-
-impl Station for Ours {
-    fn send(&mut self, frame: &[u8]) {
-        let mut burst = Burst::new();
-        let mut packet = self.pool.get().expect("a packet");
-        assert!(packet.copy_from_slice(frame));
-        burst.push(packet).expect("room");
-        wait_until("room in the ring", || {
-            self.port.tx[0].tx_burst(&mut burst);
-            burst.is_empty()
-        });
-    }
-
-    fn receive(&mut self) -> Vec<Vec<u8>> {
-        let mut burst = Burst::new();
-        self.port.rx[0].rx_burst(&mut burst);
-        self.port.tx[0].reclaim();
-        burst.iter().map(|packet| packet.to_bytes().to_vec()).collect()
-    }
-}
-
-impl Station for Wire {
-    fn send(&mut self, frame: &[u8]) {
-        wait_until("room in the interface", || Wire::send(self, frame));
-    }
-
-    fn receive(&mut self) -> Vec<Vec<u8>> {
-        std::iter::from_fn(|| Wire::receive(self)).collect()
-    }
-}
-
-/// Sends frames one after another and waits for each to arrive as it was sent, at `to` or back at `from` (`None`).
-fn exchange(from: &mut dyn Station, mut to: Option<&mut dyn Station>, source: [u8; 6], destination: [u8; 6]) {
-    for number in 0..200_u32 {
-        let len = SIZES[number as usize % SIZES.len()];
-        let sent = frame(source, destination, number, len);
-        // Who answers has swapped the addresses.
-        let want = if to.is_some() { sent.clone() } else { frame(destination, source, number, len) };
-        from.send(&sent);
-        let until = Instant::now() + Duration::from_secs(60);
-        // Others send as well: the kernel, neighbour discovery.
-        let mut others = Vec::new();
-        loop {
-            let got = match &mut to {
-                Some(to) => to.receive(),
-                None => from.receive(),
-            };
-            if got.contains(&want) {
-                break;
-            }
-            others.extend(got);
-            assert!(
-                Instant::now() < until,
-                "frame {number} of {len} bytes did not arrive; {others:02x?} did"
-            );
-            std::thread::yield_now();
-        }
-    }
-}
-
 /// testpmd of DPDK on a socket, which sends back what it gets with addresses swapped.
 fn dpdk(socket: &Path) -> Testpmd {
     let device = format!("net_virtio_user0,path={},queue_size=256,mac=02:00:00:00:00:02", socket.display());
@@ -222,4 +124,190 @@ fn a_restart_brings_every_port_back() {
     exchange(&mut ours, Some(&mut second), OURS, DPDK);
     exchange(&mut second, Some(&mut ours), DPDK, OURS);
     end(running);
+}
+
+/// A backend that takes every buffer and returns none costs its own port its packets, and nobody else.
+#[test]
+fn a_peer_that_returns_nothing_starves_nobody() {
+    const TEST: &str = "a_peer_that_returns_nothing_starves_nobody";
+    let Some(lab) = Lab::new(TEST) else { return };
+    let scratch = Scratch::new(TEST);
+    let [a, b, held, nobody] =
+        ["a.sock", "b.sock", "held.sock", "nobody.sock"].map(|name| scratch.join(name));
+    // Never polled: its ring fills, and what lies there stays.
+    let _hostile = Ours::start(&format!("net_vhost0,iface={}", held.display()));
+    let hostile = format!("net_virtio_user0,path={},queue_size=1024", held.display());
+    let ports = [&a, &b, &nobody].map(|path| path.display().to_string());
+    let arguments = [
+        "--packets",
+        "512",
+        "--vdev",
+        &hostile,
+        "--port",
+        &ports[0],
+        "--port",
+        &ports[1],
+        "--port",
+        &ports[2],
+    ];
+    let (running, mut client) = start(&lab, &scratch, &arguments);
+    let mut ours = Ours::start(&frontend_vdev(&a, "mac=02:00:00:00:00:01"));
+    let mut other = Ours::start(&frontend_vdev(&b, "mac=02:00:00:00:00:02"));
+    ours.wait_for_link(true);
+    other.wait_for_link(true);
+    // To all, until the hostile peer's ring and its own packets are full.
+    let everybody = frame(OURS, [0xff; 6], 0, 64);
+    wait_until("the hostile peer keeps all it may", || {
+        for _ in 0..512 {
+            Station::send(&mut ours, &everybody);
+        }
+        Station::receive(&mut other);
+        let lost = client.port_show("net_virtio_user0").expect("it is there").counters.drops;
+        lost.tx_full + lost.no_packet > 0
+    });
+    wait_until("what was sent has passed", || Station::receive(&mut other).is_empty());
+    exchange(&mut ours, Some(&mut other), OURS, DPDK);
+    exchange(&mut other, Some(&mut ours), DPDK, OURS);
+    // Nobody is at the third socket, and what was for it is not taken for a queue that is full.
+    let lost = client.port_show("port3").expect("it is there").counters.drops;
+    assert!(lost.port_down > 0 && lost.tx_full == 0, "{lost:?}");
+    end(running);
+}
+
+/// Nanoseconds that the threads of a process ran.
+fn cpu_time(pid: u32) -> u64 {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
+    threads
+        .filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("schedstat")).ok())
+        .filter_map(|line| line.split(' ').next()?.parse::<u64>().ok())
+        .sum()
+}
+
+#[test]
+fn an_idle_switch_sleeps_and_wakes() {
+    const TEST: &str = "an_idle_switch_sleeps_and_wakes";
+    let Some(lab) = Lab::new(TEST) else { return };
+    let scratch = Scratch::new(TEST);
+    let [a, b, nobody] = ["a.sock", "b.sock", "nobody.sock"].map(|name| scratch.join(name));
+    let ports = [&a, &b, &nobody].map(|path| path.display().to_string());
+    let arguments = ["--tap", "sw0", "--port", &ports[0], "--port", &ports[1], "--port", &ports[2]];
+    let (running, mut client) = start(&lab, &scratch, &arguments);
+    let mut ours = Ours::start(&frontend_vdev(&a, "mac=02:00:00:00:00:01"));
+    let mut other = Ours::start(&frontend_vdev(&b, "mac=02:00:00:00:00:02"));
+    ours.wait_for_link(true);
+    other.wait_for_link(true);
+    exchange(&mut ours, Some(&mut other), OURS, DPDK);
+    // The kernel's own chatter on the tap has an end.
+    let passed = |client: &mut Client| {
+        client.port_list().expect("a list").iter().map(|port| port.counters.rx_packets).sum::<u64>()
+    };
+    let pid = running.0.id();
+    let span = Duration::from_secs(2);
+    wait_until("a span in which it takes less than a hundredth of a core", || {
+        let (before, start, frames) = (cpu_time(pid), Instant::now(), passed(&mut client));
+        std::thread::sleep(span);
+        let used = cpu_time(pid) - before;
+        eprintln!("{used} ns in {:?}, {} frames", start.elapsed(), passed(&mut client) - frames);
+        u128::from(used) < start.elapsed().as_nanos() / 100
+    });
+    // From its sleep, every time: each of these waits until the worker has gone to sleep again.
+    for number in 0..20 {
+        let sleeping = || {
+            let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
+            let of_worker = |thread: &std::path::PathBuf| {
+                std::fs::read_to_string(thread.join("comm")).is_ok_and(|name| name.starts_with("lc-worker"))
+            };
+            threads.filter_map(|thread| Some(thread.ok()?.path())).filter(of_worker).all(|thread| {
+                std::fs::read_to_string(thread.join("stat")).is_ok_and(|stat| stat.contains(") S "))
+            })
+        };
+        wait_until("it sleeps", sleeping);
+        let sent = frame(OURS, DPDK, number, 64);
+        Station::send(&mut ours, &sent);
+        wait_until("the frame", || Station::receive(&mut other).contains(&sent));
+    }
+    end(running);
+}
+
+/// Asks for `path` over HTTP; the answer's status line and its text.
+fn get(socket: &Path, request: &str) -> (String, String) {
+    let mut stream = std::os::unix::net::UnixStream::connect(socket).expect("it listens");
+    stream.write_all(request.as_bytes()).expect("it reads");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("text");
+    let (head, text) = answer.split_once("\r\n\r\n").expect("a head");
+    (head.lines().next().unwrap_or_default().to_owned(), text.to_owned())
+}
+
+#[test]
+fn prometheus_and_the_service_manager_are_told() {
+    const TEST: &str = "prometheus_and_the_service_manager_are_told";
+    let Some(lab) = Lab::new(TEST) else { return };
+    let scratch = Scratch::new(TEST);
+    let [manager, counters, a] = ["manager", "counters", "a.sock"].map(|name| scratch.join(name));
+    let told = std::os::unix::net::UnixDatagram::bind(&manager).expect("a socket");
+    told.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
+    let hear = || {
+        let mut text = [0; 256];
+        let len = told.recv(&mut text).expect("the switch says something");
+        String::from_utf8_lossy(&text[..len]).into_owned()
+    };
+    let address = format!("unix:{}", counters.display());
+    let arguments = ["--tap", "sw0", "--port", &a.display().to_string(), "--metrics", &address];
+    let (running, mut client) =
+        start_with(&lab, &scratch, &arguments, &[("NOTIFY_SOCKET", manager.as_path())]);
+    assert!(hear().starts_with("READY=1\n"));
+    let mut tap = lab.wire("sw0");
+    wait_until("the tap's link", || lab.interface("sw0").link().up);
+    Station::send(&mut tap, &frame(TAP, [0xff; 6], 0, 64));
+    wait_until("a loss", || client.port_show("port1").expect("it is there").counters.drops.port_down > 0);
+    // Whoever asks nothing keeps nobody from the answer.
+    let _silent: Vec<_> =
+        (0..3).map(|_| std::os::unix::net::UnixStream::connect(&counters).expect("it listens")).collect();
+    let (status, text) = get(&counters, "GET /metrics HTTP/1.1\r\nHost: here\r\n\r\n");
+    assert_eq!(status, "HTTP/1.1 200 OK");
+    for line in [
+        "linecard_switch_port_dropped_packets_total{port=\"port1\",cause=\"port_down\"} 1\n",
+        "linecard_switch_port_received_packets_total{port=\"sw0\"} 1\n",
+        "linecard_switch_port_state{port=\"port1\",linecard_switch_port_state=\"down\"} 1\n",
+    ] {
+        assert!(text.contains(line), "no {line} in {text}");
+    }
+    // The dashboard asks for nothing that is not there.
+    let dashboard = include_str!("../docs/grafana-switch.json");
+    let names = dashboard.split("linecard_switch_").skip(1).filter_map(|rest| {
+        rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().filter(|name| !name.is_empty())
+    });
+    for name in names {
+        assert!(text.contains(&format!("\nlinecard_switch_{name}")), "the dashboard asks for {name}");
+    }
+    for (request, want) in [
+        ("GET / HTTP/1.1\r\n\r\n", "HTTP/1.1 404 Not Found"),
+        ("POST /metrics HTTP/1.1\r\n\r\n", "HTTP/1.1 405 Method Not Allowed"),
+        ("\r\n\r\n", "HTTP/1.1 405 Method Not Allowed"),
+    ] {
+        assert_eq!(get(&counters, request).0, want);
+    }
+    end(running);
+    assert_eq!(hear(), "STOPPING=1\n");
+    assert!(!counters.exists());
+}
+
+#[test]
+fn the_unit_is_one_that_systemd_takes() {
+    const TEST: &str = "the_unit_is_one_that_systemd_takes";
+    if support::on_path("systemd-analyze").is_none() {
+        support::skip(TEST, "systemd-analyze is not installed");
+        return;
+    }
+    let unit = include_str!("../packaging/linecard-switch.service");
+    let scratch = Scratch::new(TEST);
+    let file = scratch.join("linecard-switch.service");
+    // The program is wherever this build put it.
+    std::fs::write(&file, unit.replace("/usr/bin/linecard", env!("CARGO_BIN_EXE_linecard"))).expect("a file");
+    let output =
+        std::process::Command::new("systemd-analyze").arg("verify").arg(&file).output().expect("it runs");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let of_ours: Vec<_> = said.lines().filter(|line| line.contains("linecard-switch")).collect();
+    assert!(of_ours.is_empty(), "{said}");
 }

@@ -44,7 +44,7 @@ enum Command {
     /// Switch frames between virtual machines, containers and the kernel, on vhost-user sockets and taps
     ///
     /// For example: linecard switch --tap lc0 --port /run/vm1.sock --port /run/vm2.sock
-    Switch(switch::SwitchArgs),
+    Switch(Box<switch::SwitchArgs>),
     /// Give containers ports on a switch: the CNI plugin `linecard`, and tools for it
     Cni(cni::CniArgs),
     /// Attach and detach ports of a switch for container engines that take devices by name (CDI)
@@ -96,7 +96,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode, Error> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Capture(args) => capture::run(&args),
-        Command::Switch(args) => switch::run(args),
+        Command::Switch(args) => switch::run(&args),
         Command::Cni(args) => cni::run(&args),
         Command::Port(args) => port::run(&args),
         Command::Completions { shell } => {

@@ -36,6 +36,11 @@ pub trait Driver: Sync {
     fn name(&self) -> &'static str;
     /// One line for `--help`: what it is, and its arguments.
     fn summary(&self) -> &'static str;
+    /// Whether a transmit queue may keep packets after a burst, as long as its peer likes or until the device has sent them.
+    /// One that copies them out within the burst says `false`.
+    fn keeps_packets(&self) -> bool {
+        true
+    }
     /// Opens the device that `args` names; nothing moves yet.
     ///
     /// # Errors

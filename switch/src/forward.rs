@@ -10,8 +10,10 @@
 //! burst. A burst that wholly goes one way is sent as it came.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crossbeam::queue::ArrayQueue;
+use linecard_eal::wake::Wake;
 use linecard_mempool::{Burst, Offload, Packet};
 use linecard_pmd::TxQueue as _;
 
@@ -19,8 +21,9 @@ use crate::api::Cause;
 use crate::fdb::{Behind, Learned, Station, Table};
 use crate::frame::{Head, TAG};
 use crate::guard;
+use crate::neighbours::Neighbours;
 use crate::port::{Seat, Way};
-use crate::rules::Retag;
+use crate::rules::{Retag, Rules};
 
 /// Bytes of a tag.
 const TAG_LEN: usize = 4;
@@ -43,13 +46,32 @@ pub(crate) struct Decision {
     retag: Retag,
 }
 
+/// Where other workers leave frames for one that has the queue of a port.
+#[derive(Clone)]
+pub(crate) struct Inbox {
+    pub(crate) packets: Arc<ArrayQueue<Packet>>,
+    /// Wakes the worker.
+    pub(crate) wake: Arc<Wake>,
+}
+
+impl Inbox {
+    /// `false` when it is full.
+    fn push(&self, packet: Packet) -> bool {
+        let pushed = self.packets.push(packet).is_ok();
+        self.wake.wake();
+        pushed
+    }
+}
+
 /// A worker's part of the switch: its seats, and the table all share.
 pub(crate) struct Engine {
     pub(crate) table: Arc<Table>,
     /// By the number of the port.
     pub(crate) seats: Vec<Option<Seat>>,
     /// What other workers are to send for this one, by their numbers.
-    pub(crate) inboxes: Vec<Arc<ArrayQueue<Packet>>>,
+    pub(crate) inboxes: Vec<Inbox>,
+    /// Who has which IP address, where questions for them are answered here.
+    pub(crate) neighbours: Option<Neighbours>,
     /// Ports with frames on their way out.
     dirty: Vec<u16>,
     /// Nanoseconds, for limits; set once a round.
@@ -57,8 +79,9 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    pub(crate) fn new(table: Arc<Table>, inboxes: Vec<Arc<ArrayQueue<Packet>>>) -> Self {
-        Self { table, seats: Vec::new(), inboxes, dirty: Vec::new(), now: 0 }
+    pub(crate) fn new(table: Arc<Table>, inboxes: Vec<Inbox>, answers: bool) -> Self {
+        let neighbours = answers.then(Neighbours::default);
+        Self { table, seats: Vec::new(), inboxes, neighbours, dirty: Vec::new(), now: 0 }
     }
 
     fn seat(&self, port: u16) -> Option<&Seat> {
@@ -165,7 +188,7 @@ impl Engine {
         match (cause, decision.verdict) {
             (Some(cause), _) | (None, Verdict::Lost(cause)) => seat.losses.add(cause, 1),
             (None, Verdict::To(to)) => self.put(to, packet, decision.retag),
-            (None, Verdict::All) => self.flood(port, packet, decision),
+            (None, Verdict::All) => self.answer_or_flood(port, packet, decision),
         }
     }
 
@@ -177,23 +200,16 @@ impl Engine {
         let Some(seat) = seats.get_mut(usize::from(port)).and_then(Option::as_mut) else {
             return lost(Cause::Filtered);
         };
-        if !head.has_station() {
-            return lost(Cause::Malformed);
-        }
-        let tag = head.tag();
-        let Some(vlan) = seat.rules.membership.enter(tag) else { return lost(Cause::Vlan) };
-        if seat.rules.mac.is_some_and(|own| own != head.source()) {
-            return lost(Cause::SourceMac);
-        }
-        if head.is_for_the_link() {
-            return lost(Cause::Reserved);
-        }
+        let vlan = match admit(&seat.rules, head) {
+            Ok(vlan) => vlan,
+            Err(cause) => return lost(cause),
+        };
         match learn(table, seat, port, Station::of(head.source(), vlan), *now) {
             Learned::Taken => return lost(Cause::SourceTaken),
             Learned::Full => return lost(Cause::AddressLimit),
             _ => {}
         }
-        let tagged = tag.is_some();
+        let tagged = head.tag().is_some();
         let isolated = seat.rules.isolated;
         let place = if head.is_group() { None } else { table.find(Station::of(head.destination(), vlan)) };
         let Some(place) = place else {
@@ -206,6 +222,19 @@ impl Engine {
         }
     }
 
+    /// Answers a question for a configured neighbour; any other frame goes to all.
+    fn answer_or_flood(&mut self, port: u16, mut packet: Packet, decision: Decision) {
+        let answer = self.neighbours.as_ref();
+        let answer = answer.and_then(|neighbours| neighbours.answer(port, decision.vlan, packet.data()));
+        let there = |owner| self.seat(owner).is_some_and(|seat| seat.up.load(Ordering::Relaxed));
+        match answer.filter(|(owner, _)| there(*owner)) {
+            // In the place of the question, tagged as it was.
+            Some((_, answer)) if packet.copy_from_slice(&answer) => self.put(port, packet, Retag::Keep),
+            Some(_) => self.lost(port, Cause::NoPacket, 1),
+            None => self.flood(port, packet, decision),
+        }
+    }
+
     /// A copy for every port that may have it.
     fn flood(&mut self, port: u16, mut packet: Packet, decision: Decision) {
         let Some(head) = Head::of(packet.data()) else { return };
@@ -213,9 +242,7 @@ impl Engine {
         let mut before: Option<(u16, Retag)> = None;
         for to in 0..u16::try_from(self.seats.len()).unwrap_or(u16::MAX) {
             let Some(seat) = self.seat(to).filter(|_| to != port) else { continue };
-            // Behind a port with a configured address there is nobody else.
-            let nobody = !head.is_group() && seat.rules.mac.is_some_and(|own| own != head.destination());
-            if nobody || isolated && seat.rules.isolated {
+            if !may_have(&seat.rules, head) || isolated && seat.rules.isolated {
                 continue;
             }
             let Some(retag) = seat.rules.membership.leave(decision.vlan, decision.tagged) else { continue };
@@ -246,7 +273,7 @@ impl Engine {
         }
         if let Way::Through(worker) = seat.way {
             packet.set_port(to);
-            if self.inboxes.get(worker).is_none_or(|inbox| inbox.push(packet).is_err()) {
+            if self.inboxes.get(worker).is_none_or(|inbox| !inbox.push(packet)) {
                 self.lost(to, Cause::TxFull, 1);
             }
             return;
@@ -296,6 +323,25 @@ impl Engine {
     }
 }
 
+/// The VLAN of a frame that comes from a port with these rules, or why the frame is lost.
+#[inline(always)]
+pub(crate) fn admit(rules: &Rules, head: Head) -> Result<u16, Cause> {
+    if !head.has_station() {
+        return Err(Cause::Malformed);
+    }
+    let Some(vlan) = rules.membership.enter(head.tag()) else { return Err(Cause::Vlan) };
+    if rules.mac.is_some_and(|own| own != head.source()) {
+        return Err(Cause::SourceMac);
+    }
+    if head.is_for_the_link() { Err(Cause::Reserved) } else { Ok(vlan) }
+}
+
+/// Whether the destination of a frame to all can be behind a port with these rules: behind one with a configured address there
+/// is nobody else.
+pub(crate) fn may_have(rules: &Rules, head: Head) -> bool {
+    head.is_group() || rules.mac.is_none_or(|own| own == head.destination())
+}
+
 /// Learns a station, if its port may let frames pass to all: who floods the table floods everybody.
 #[inline]
 fn learn(table: &Table, seat: &mut Seat, port: u16, station: Station, now: u64) -> Learned {
@@ -325,16 +371,41 @@ fn flush(seat: &mut Seat) {
 /// Sends `packets`; what its queue has no room for is lost.
 #[inline]
 fn send(seat: &mut Seat, packets: &mut Burst) {
+    if seat.own.is_some() {
+        make_own(seat, packets);
+    }
     if let Way::Own(queue) = &mut seat.way {
         queue.tx_burst(packets);
-        if !packets.is_empty() {
-            queue.note_dropped(packets, "tx_full");
-        }
     }
     if !packets.is_empty() {
-        let lost = packets.clear();
-        seat.losses.add(Cause::TxFull, lost as u64);
+        not_sent(seat, packets);
     }
+}
+
+/// Puts copies in packets of the port's own in the place of `packets`.
+fn make_own(seat: &Seat, packets: &mut Burst) {
+    let Some(pool) = &seat.own else { return };
+    let mut copies = Burst::new();
+    let mut lost = 0;
+    for packet in packets.drain(..linecard_mempool::BURST) {
+        match packet.copy(pool).map(|copy| copies.push(copy)) {
+            Some(Ok(())) => {}
+            _ => lost += 1,
+        }
+    }
+    if lost > 0 {
+        seat.losses.add(Cause::NoPacket, lost);
+    }
+    packets.append(&mut copies);
+}
+
+#[cold]
+fn not_sent(seat: &mut Seat, packets: &mut Burst) {
+    let cause = if seat.up.load(Ordering::Relaxed) { Cause::TxFull } else { Cause::PortDown };
+    if let Way::Own(queue) = &mut seat.way {
+        queue.note_dropped(packets, cause.name());
+    }
+    seat.losses.add(cause, packets.clear() as u64);
 }
 
 /// Puts a tag in or takes it out; `false` when there is no room for it, or no packet to change.

@@ -6,24 +6,32 @@
 //! | [`fdb`] | the table of addresses that all workers share |
 //! | [`frame`], [`rate`], [`rules`] | what of a frame decides, how much may pass, what a port may do |
 //! | [`api`] | the control socket: types, client |
+//! | [`metrics`] | counters as OpenMetrics text |
 //! | [`server`] | the control socket: who answers |
 //! | [`state`] | ports that survive a restart |
 #![forbid(unsafe_code)]
 
+mod addresses;
 mod again;
 pub mod api;
+mod attach;
+mod balance;
 pub mod fdb;
 mod forward;
 pub mod frame;
 mod guard;
+mod lanes;
+pub mod metrics;
 #[cfg(any(test, feature = "model"))]
 pub mod model;
+mod neighbours;
 mod port;
 pub mod rate;
 pub mod rules;
 pub mod server;
 pub mod state;
 mod switch;
+mod trace;
 mod worker;
 
 pub use switch::{MAX_PORTS, Switch, SwitchConfig};

@@ -1,9 +1,9 @@
 //! A port as the workers see it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use linecard_mempool::Burst;
+use linecard_mempool::{Burst, Pool};
 use linecard_pmd::TxQueue;
 
 use crate::api::{Cause, DropCounters};
@@ -40,9 +40,22 @@ pub(crate) enum Way {
     Through(usize),
 }
 
+/// What all workers know of a port.
+#[derive(Clone)]
+pub(crate) struct Common {
+    pub(crate) rules: Arc<Rules>,
+    /// The port has a peer; looked at ten times a second.
+    pub(crate) up: Arc<AtomicBool>,
+    /// For a port whose device may keep what it is given: what is sent there is copied into packets of the port's own, so that
+    /// a peer that returns none keeps nobody else's, and sees nobody else's.
+    pub(crate) own: Option<Pool>,
+}
+
 /// One port at one worker.
 pub(crate) struct Seat {
     pub(crate) rules: Arc<Rules>,
+    pub(crate) up: Arc<AtomicBool>,
+    pub(crate) own: Option<Pool>,
     pub(crate) losses: Arc<Losses>,
     pub(crate) way: Way,
     /// Frames on their way out.
@@ -55,7 +68,8 @@ pub(crate) struct Seat {
 
 impl Seat {
     /// `share` workers poll the port together, so that each may let pass that part of what the port may send.
-    pub(crate) fn new(rules: Arc<Rules>, losses: Arc<Losses>, way: Way, share: u64) -> Self {
+    pub(crate) fn new(common: Common, losses: Arc<Losses>, way: Way, share: u64) -> Self {
+        let Common { rules, up, own } = common;
         let share = share.max(1);
         let floods = u64::from(rules.flood_rate) / share;
         let policing = rules.policing.map(|policing| {
@@ -66,7 +80,16 @@ impl Seat {
         });
         // A tenth of a second's worth at once; a start finds many unknown.
         let at_once = if floods == 0 { 0 } else { (floods / 10).max(2048) };
-        Self { rules, losses, way, out: Burst::new(), floods: Tokens::new(floods, at_once), policing }
+        Self {
+            rules,
+            up,
+            own,
+            losses,
+            way,
+            out: Burst::new(),
+            floods: Tokens::new(floods, at_once),
+            policing,
+        }
     }
 }
 

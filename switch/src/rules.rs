@@ -279,7 +279,7 @@ fn check_kind(kind: &PortKind) -> Result<(), Problem> {
                 "give 1 to 107 without zeros",
             ))
         }
-        PortKind::VhostUserFd { again: None } | PortKind::Vdev { .. } => Ok(()),
+        PortKind::VhostUserFd { again: None } | PortKind::Vxlan { .. } | PortKind::Vdev { .. } => Ok(()),
         PortKind::Tap { name } => {
             let plain = name
                 .bytes()

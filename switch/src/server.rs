@@ -14,8 +14,8 @@ use serde_json::Value;
 
 use crate::Switch;
 use crate::api::{
-    API, Answer, Code, FdbFilter, FdbFlushed, Lines, PortKey, PortRemoved, PortSpec, Problem, Request,
-    Version, send,
+    API, Answer, Code, FdbFilter, FdbFlushed, FdbRemoved, Lines, PortKey, PortRemoved, PortSpec, Problem,
+    Request, Version, send,
 };
 use crate::state::State;
 
@@ -96,13 +96,18 @@ impl Service {
             "port.show" => result(&switch.show(&read::<PortKey>(&method, params)?.key)?),
             "fdb.list" => result(&switch.fdb(&read_or_default(&method, params)?)?),
             "fdb.flush" => result(&FdbFlushed { flushed: switch.flush(&read_or_default(&method, params)?)? }),
+            "fdb.add" => result(&switch.fix(&read(&method, params)?)?),
+            "fdb.del" => result(&FdbRemoved { removed: switch.unfix(&read(&method, params)?)? }),
+            "workers" => result(&switch.workers()),
+            "worker.move" => result(&switch.move_queue(&read(&method, params)?)?),
+            "trace" => result(&switch.trace(&read(&method, params)?)?),
             "stats" => result(&switch.stats()),
             _ => {
                 let shown: String = method.chars().take(40).flat_map(char::escape_default).collect();
                 Err(Problem::new(
                     Code::UnknownMethod,
                     format!("there is no method '{shown}'"),
-                    "version, port.add, port.remove, port.list, port.show, fdb.list, fdb.flush and stats are there",
+                    "version, port.add, port.remove, port.list, port.show, fdb.list, fdb.flush, fdb.add, fdb.del, trace, workers, worker.move and stats are there",
                 ))
             }
         }

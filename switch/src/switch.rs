@@ -1,25 +1,27 @@
 //! The switch: its ports, its workers, and what is done to them while frames pass.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam::queue::ArrayQueue;
+use linecard_capture::Hub;
 use linecard_eal::{Lcore, Workers};
 use linecard_mempool::Pool;
-use linecard_net::MacAddr;
-use linecard_pmd::offload::{Offloads, RxOffloads, TxOffloads};
-use linecard_pmd::{Port, PortConfig, PortControl, ProbeContext, Registry, Running, configure, contain};
+use linecard_pmd::stats::Counter;
+use linecard_pmd::{Port, PortControl, ProbeContext, Registry, Running};
 
 use crate::api::{
-    Cause, Code, FdbEntry, FdbFilter, PortAdded, PortCounters, PortInfo, PortKind, PortSpec, PortState,
-    Problem, Stats,
+    Cause, Code, PortAdded, PortCounters, PortInfo, PortKind, PortSpec, PortState, Problem, Stats,
 };
+use crate::attach::{Attached, attach};
 use crate::fdb::{Station, Table};
-use crate::forward::Engine;
-use crate::port::{Losses, Seat, Way};
+use crate::forward::{Engine, Inbox};
+use crate::lanes::Queue;
+use crate::port::{Common, Losses, Seat, Way};
 use crate::rules::{Defaults, Rules};
 use crate::worker::{Command, Home, Remote, Worker};
 
@@ -28,7 +30,7 @@ pub const MAX_PORTS: usize = 4096;
 /// Frames that may wait for another worker.
 const INBOX: usize = 4096;
 /// How long a worker may take to give queues back before it counts as stuck.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a switch is made of.
 pub struct SwitchConfig {
@@ -36,34 +38,47 @@ pub struct SwitchConfig {
     pub drivers: Registry,
     /// What they may use.
     pub context: ProbeContext,
-    /// Where frames lie while they are here.
+    /// Where frames lie while they are here. Ports whose device may keep what it is given have a pool of their own.
     pub pool: Pool,
+    /// Where whoever captures finds the ports, by their numbers.
+    pub captures: Hub,
     /// Where its workers run, one each.
     pub lcores: Vec<Lcore>,
     /// Most addresses.
     pub addresses: usize,
     /// Seconds after which an address that does not send is forgotten.
     pub age_seconds: u32,
+    /// ARP requests and neighbour solicitations for addresses that ports were given (`mac` and `ips`) are answered here, and
+    /// not sent to all.
+    pub neigh_suppress: bool,
     /// For ports that say nothing of their own.
     pub defaults: Defaults,
 }
 
 /// A port and what runs it.
-struct Entry {
-    id: u16,
-    spec: PortSpec,
+pub(crate) struct Entry {
+    pub(crate) id: u16,
+    pub(crate) spec: PortSpec,
     device: String,
     /// `None` while it waits for what it can be opened with.
-    open: Option<Open>,
+    pub(crate) open: Option<Open>,
 }
 
-struct Open {
-    control: Arc<dyn PortControl>,
+pub(crate) struct Open {
+    pub(crate) control: Arc<dyn PortControl>,
     running: Box<dyn Running>,
     /// What each worker lost.
     losses: Vec<Arc<Losses>>,
+    /// Who polls each receive queue.
+    pub(crate) placed: Vec<Placed>,
     /// The link was up when it was last looked at.
-    up: bool,
+    up: Arc<AtomicBool>,
+}
+
+/// Where a receive queue is polled.
+pub(crate) struct Placed {
+    pub(crate) worker: usize,
+    pub(crate) packets: Arc<Counter>,
 }
 
 /// A learning switch with its threads; they end with it.
@@ -84,9 +99,11 @@ struct Open {
 ///     drivers: Registry::new(&[&RingDriver]),
 ///     context,
 ///     pool,
+///     captures: Default::default(),
 ///     lcores: vec![eal.lcores().main().clone()],
 ///     addresses: 1000,
 ///     age_seconds: 300,
+///     neigh_suppress: false,
 ///     defaults: Default::default(),
 /// })?;
 /// let spec = PortSpec::new("a", PortKind::Vdev { device: "net_ring0".into() });
@@ -96,12 +113,12 @@ struct Open {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Switch {
-    config: SwitchConfig,
-    table: Arc<Table>,
-    remotes: Vec<Remote>,
+    pub(crate) config: SwitchConfig,
+    pub(crate) table: Arc<Table>,
+    pub(crate) remotes: Vec<Remote>,
     ports: Mutex<BTreeMap<String, Entry>>,
     start: Instant,
-    /// Last: the workers end when it is dropped.
+    /// Last: the workers end when the remotes are dropped.
     _workers: Workers,
 }
 
@@ -112,26 +129,20 @@ impl Switch {
     /// A worker cannot be started.
     pub fn start(config: SwitchConfig) -> Result<Self, linecard_eal::Error> {
         let table = Arc::new(Table::new(config.addresses));
-        let inboxes: Vec<_> = config.lcores.iter().map(|_| Arc::new(ArrayQueue::new(INBOX))).collect();
+        let inbox = |_| Inbox { packets: Arc::new(ArrayQueue::new(INBOX)), wake: Arc::default() };
+        let inboxes: Vec<_> = config.lcores.iter().map(inbox).collect();
         let (mut workers, mut remotes, start) = (Workers::new(), Vec::new(), Instant::now());
         for (lcore, inbox) in config.lcores.iter().zip(&inboxes) {
-            let (mut remote, mailbox) = Remote::new();
-            let engine = Engine::new(Arc::clone(&table), inboxes.clone());
-            let worker = Worker::new(engine, mailbox, Arc::clone(inbox), start);
-            let (tell, thread) = channel();
-            workers.launch(lcore, move |stop| {
-                let _ = tell.send(std::thread::current());
-                worker.run(stop);
-            })?;
-            if let Ok(thread) = thread.recv() {
-                remote.runs_in(thread);
-            }
+            let (remote, mailbox) = Remote::new(Arc::clone(&inbox.wake));
+            let engine = Engine::new(Arc::clone(&table), inboxes.clone(), config.neigh_suppress);
+            let worker = Worker::new(engine, mailbox, Arc::clone(&inbox.packets), start);
+            workers.launch(lcore, move |stop| worker.run(stop))?;
             remotes.push(remote);
         }
         Ok(Self { config, table, remotes, ports: Mutex::default(), start, _workers: workers })
     }
 
-    fn ports(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
+    pub(crate) fn ports(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
         self.ports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -213,47 +224,33 @@ impl Switch {
 
     /// Opens the device of a port and gives its queues to the workers.
     fn open(&self, entry: &mut Entry, rules: Rules, fd: Option<OwnedFd>) -> Result<(), Problem> {
-        let (id, spec) = (entry.id, &entry.spec);
-        let argument = device_argument(id, spec, fd.as_ref());
-        let unavailable = |error: linecard_pmd::Error| {
-            let text = error.to_string();
-            let (problem, remedy) =
-                text.rsplit_once("; ").unwrap_or((&text, "the switch's log may say more"));
-            Problem::new(Code::Unavailable, problem, remedy)
-        };
-        let device = self.config.drivers.probe(&self.config.context, &argument).map_err(unavailable)?;
-        let info = device.info();
-        let queues = spec.queues.min(info.max_rx_queues).min(info.max_tx_queues).max(1);
-        let offloads = Offloads {
-            rx: info.offloads.rx.intersection(RxOffloads::VIRTIO),
-            tx: info.offloads.tx.intersection(TxOffloads::WORK.union(TxOffloads::MULTI_SEGS)),
-        };
-        let mtu = spec.mtu.clamp(*info.mtu.start(), *info.mtu.end());
-        let config =
-            PortConfig { rx_queues: queues, tx_queues: queues, mtu, offloads, ..PortConfig::default() };
-        let port = configure(device, config).and_then(|device| device.start(&self.config.pool));
-        let mut port = contained(port.map_err(|refused| unavailable(refused.error))?);
+        let id = entry.id;
+        let Attached { mut port, own, argument } = attach(&self.config, id, &entry.spec, fd.as_ref())?;
         let losses: Vec<Arc<Losses>> = self.remotes.iter().map(|_| Arc::default()).collect();
         if let Some(mac) = rules.mac {
             self.table.fix(Station::of(mac, rules.home_vlan()), id);
         }
-        self.hand_out(id, &mut port, &Arc::new(rules), &losses);
-        let up = port.control.link().up;
+        let up = Arc::new(AtomicBool::new(port.control.link().up));
+        let common = Common { rules: Arc::new(rules), up: Arc::clone(&up), own };
+        let placed = self.hand_out(id, &mut port, &common, &losses);
         // The number of a passed descriptor means nothing to anybody later.
         entry.device = argument.split(",fd=").next().unwrap_or_default().to_owned();
-        entry.open = Some(Open { control: port.control, running: port.running, losses, up });
+        entry.open = Some(Open { control: port.control, running: port.running, losses, placed, up });
         Ok(())
     }
 
     /// Gives a port's queues to workers, queue by queue, beginning with another worker for each port.
-    fn hand_out(&self, id: u16, port: &mut Port, rules: &Arc<Rules>, losses: &[Arc<Losses>]) {
+    fn hand_out(&self, id: u16, port: &mut Port, common: &Common, losses: &[Arc<Losses>]) -> Vec<Placed> {
         let count = self.remotes.len();
         let first = usize::from(id) % count;
         let turn = |worker: usize| (worker + count - first) % count;
         let queues = port.rx.len();
         let mut rx: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();
-        for (number, queue) in std::mem::take(&mut port.rx).into_iter().enumerate() {
-            rx[(first + number) % count].push(queue);
+        let mut placed = Vec::new();
+        for (number, queue) in (0..).zip(std::mem::take(&mut port.rx)) {
+            let (worker, packets) = ((first + usize::from(number)) % count, Arc::<Counter>::default());
+            rx[worker].push(Queue { number, rx: queue, packets: Arc::clone(&packets) });
+            placed.push(Placed { worker, packets });
         }
         let tx_queues = port.tx.len().min(count);
         let mut tx: Vec<Option<_>> = (0..count).map(|_| None).collect();
@@ -266,9 +263,10 @@ impl Switch {
                 Some(queue) => Way::Own(queue),
                 None => Way::Through((first + turn(worker) % tx_queues.max(1)) % count),
             };
-            let seat = Seat::new(Arc::clone(rules), Arc::clone(&losses[worker]), way, share);
+            let seat = Seat::new(common.clone(), Arc::clone(&losses[worker]), way, share);
             remote.tell(Command::Add(id, Box::new(seat), std::mem::take(&mut rx[worker])));
         }
+        placed
     }
 
     /// Detaches a port; `false` when there is none.
@@ -354,59 +352,6 @@ impl Switch {
         }
     }
 
-    /// Known addresses.
-    ///
-    /// # Errors
-    /// The filter names a port that is not there.
-    pub fn fdb(&self, filter: &FdbFilter) -> Result<Vec<FdbEntry>, Problem> {
-        let (wanted, names) = self.filter(filter)?;
-        let now = self.table.now();
-        let found = self.table.list().into_iter().filter(|(station, place)| wanted(*station, place.port));
-        let mut entries: Vec<_> = found
-            .filter_map(|(station, place)| {
-                Some(FdbEntry {
-                    mac: station.mac(),
-                    vlan: station.vlan(),
-                    port: names.get(&place.port)?.clone(),
-                    fixed: place.fixed,
-                    age_seconds: now.saturating_sub(place.seen).into(),
-                })
-            })
-            .collect();
-        entries.sort_by_key(|entry| (entry.vlan, entry.mac));
-        Ok(entries)
-    }
-
-    /// Forgets learned addresses; how many.
-    ///
-    /// # Errors
-    /// The filter names a port that is not there.
-    pub fn flush(&self, filter: &FdbFilter) -> Result<u64, Problem> {
-        let (wanted, _) = self.filter(filter)?;
-        Ok(self.table.forget(|station, place| !place.fixed && wanted(station, place.port)) as u64)
-    }
-
-    /// What `filter` picks, and the keys of all ports by number.
-    #[expect(clippy::type_complexity, reason = "one closure and one map")]
-    fn filter(
-        &self,
-        filter: &FdbFilter,
-    ) -> Result<(impl Fn(Station, u16) -> bool + use<>, BTreeMap<u16, String>), Problem> {
-        let ports = self.ports();
-        let port = match &filter.port {
-            Some(key) => Some(ports.get(key).ok_or_else(|| no_port(key))?.id),
-            None => None,
-        };
-        let names = ports.values().map(|entry| (entry.id, entry.spec.key.clone())).collect();
-        let (vlan, mac) = (filter.vlan, filter.mac);
-        let wanted = move |station: Station, behind| {
-            port.is_none_or(|port| port == behind)
-                && vlan.is_none_or(|vlan| vlan == station.vlan())
-                && mac.is_none_or(|mac: MacAddr| mac == station.mac())
-        };
-        Ok((wanted, names))
-    }
-
     /// What has to be done now and then, about ten times a second: the clock, ageing, links that went down.
     pub fn look_after(&self) {
         let seconds = u32::try_from(self.start.elapsed().as_secs()).unwrap_or(u32::MAX);
@@ -414,11 +359,11 @@ impl Switch {
             self.table.tick(seconds);
             self.table.age(self.config.age_seconds);
         }
-        for entry in self.ports().values_mut() {
+        for entry in self.ports().values() {
             let id = entry.id;
-            let Some(open) = &mut entry.open else { continue };
+            let Some(open) = &entry.open else { continue };
             let up = open.control.link().up;
-            if std::mem::replace(&mut open.up, up) && !up {
+            if open.up.swap(up, Ordering::Relaxed) && !up {
                 // Its stations may turn up elsewhere.
                 self.table.forget(|_, place| place.port == id && !place.fixed);
             }
@@ -443,7 +388,7 @@ impl std::fmt::Debug for Switch {
     }
 }
 
-fn no_port(key: &str) -> Problem {
+pub(crate) fn no_port(key: &str) -> Problem {
     Problem::new(
         Code::NotFound,
         format!("there is no port '{}'", key.escape_debug()),
@@ -495,38 +440,4 @@ fn check_mac(
             "give this port another address or VLAN",
         )),
     }
-}
-
-/// A port as `--vdev` would name it.
-fn device_argument(id: u16, spec: &PortSpec, fd: Option<&OwnedFd>) -> String {
-    let queues = spec.queues;
-    match &spec.kind {
-        PortKind::VhostUser { path, client, mode, group } => {
-            let mut text = format!("net_vhost{id},iface={},queues={queues},tso=1", path.display());
-            if *client {
-                text += ",client=1";
-            }
-            for (name, value) in [("mode", mode), ("group", group)] {
-                if let Some(value) = value {
-                    text += &format!(",{name}={value}");
-                }
-            }
-            text
-        }
-        PortKind::VhostUserFd { .. } => {
-            let fd = fd.map_or(-1, AsRawFd::as_raw_fd);
-            format!("net_vhost{id},queues={queues},tso=1,fd={fd}")
-        }
-        PortKind::Tap { name } => format!("net_tap{id},iface={name}"),
-        PortKind::Vdev { device } => device.clone(),
-    }
-}
-
-/// A panic in a driver costs its queue.
-fn contained(mut port: Port) -> Port {
-    let (rx, tx) = (std::mem::take(&mut port.rx), std::mem::take(&mut port.tx));
-    let (mut port, rx, tx) = contain::contain_queues(port, rx, tx);
-    port.rx = rx.into_iter().map(|queue| Box::new(queue) as _).collect();
-    port.tx = tx.into_iter().map(|queue| Box::new(queue) as _).collect();
-    port
 }

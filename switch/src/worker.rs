@@ -3,73 +3,75 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread::Thread;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
 use crossbeam::queue::ArrayQueue;
 use linecard_eal::Stop;
+use linecard_eal::wake::Wake;
 use linecard_mempool::{Burst, Packet};
 use linecard_pmd::{RxQueue, TxQueue, contain};
 
 use crate::forward::Engine;
+use crate::lanes::{Lanes, Queue};
 use crate::port::{Seat, Way};
 
 /// Rounds without frames before the time is looked at.
 const QUIET_ROUNDS: u32 = 64;
-/// How long a worker goes on looking once nothing comes.
+/// How long a worker goes on looking once nothing comes; then it sleeps until something does.
 const ALERT: Duration = Duration::from_micros(200);
-/// How long it rests between looks at first, and how long in the end.
-const NAP: Duration = Duration::from_micros(50);
-const SLEEP: Duration = Duration::from_millis(1);
-/// When it begins to rest longer.
-const QUIET: Duration = Duration::from_millis(10);
-
 /// What a worker is told.
 pub(crate) enum Command {
     /// A port is there; its receive queues are this worker's.
-    Add(u16, Box<Seat>, Vec<Box<dyn RxQueue>>),
+    Add(u16, Box<Seat>, Vec<Queue>),
+    /// One receive queue of a port goes to another worker.
+    Take(u16, u16, Sender<Option<Queue>>),
+    /// It is this worker's from here on.
+    Give(u16, Queue),
     /// A port goes: its queues go home.
     Remove(u16, Sender<Home>),
 }
 
 /// The queues of a port that come back from a worker.
-#[derive(Default)]
 pub(crate) struct Home {
     pub(crate) rx: Vec<Box<dyn RxQueue>>,
     pub(crate) tx: Option<Box<dyn TxQueue>>,
 }
 
-/// Tells a worker what to do.
+/// Tells a worker what to do. The worker ends with it.
 pub(crate) struct Remote {
-    commands: Sender<Command>,
+    commands: Option<Sender<Command>>,
     pending: Arc<AtomicBool>,
-    thread: Option<Thread>,
+    wake: Arc<Wake>,
 }
 
 impl Remote {
-    /// One for a worker to be made, and what it listens to.
-    pub(crate) fn new() -> (Self, Mailbox) {
+    /// One for a worker to be made that `wake` wakes, and what it listens to.
+    pub(crate) fn new(wake: Arc<Wake>) -> (Self, Mailbox) {
         let (commands, mailbox) = channel();
         let pending = Arc::new(AtomicBool::new(false));
-        let remote = Self { commands, pending: Arc::clone(&pending), thread: None };
-        (remote, Mailbox { commands: mailbox, pending })
-    }
-
-    /// The worker runs in this thread, which can be woken.
-    pub(crate) fn runs_in(&mut self, thread: Thread) {
-        self.thread = Some(thread);
+        let mailbox = Mailbox { commands: mailbox, pending: Arc::clone(&pending), wake: Arc::clone(&wake) };
+        (Self { commands: Some(commands), pending, wake }, mailbox)
     }
 
     /// `false` when the worker is gone.
     pub(crate) fn tell(&self, command: Command) -> bool {
-        let told = self.commands.send(command).is_ok();
+        let told = self.commands.as_ref().is_some_and(|commands| commands.send(command).is_ok());
+        self.knock();
+        told
+    }
+
+    fn knock(&self) {
         // W1, pairs with W2: who sees the flag finds the command.
         self.pending.store(true, Ordering::Release);
-        if let Some(thread) = &self.thread {
-            thread.unpark();
-        }
-        told
+        self.wake.wake();
+    }
+}
+
+impl Drop for Remote {
+    fn drop(&mut self) {
+        self.commands = None;
+        self.knock();
     }
 }
 
@@ -77,22 +79,19 @@ impl Remote {
 pub(crate) struct Mailbox {
     commands: Receiver<Command>,
     pending: Arc<AtomicBool>,
-}
-
-/// One receive queue and the port it is of.
-struct Lane {
-    port: u16,
-    rx: Box<dyn RxQueue>,
+    wake: Arc<Wake>,
 }
 
 /// The thread's state.
 pub(crate) struct Worker {
     engine: Engine,
-    lanes: Vec<Lane>,
+    lanes: Lanes,
     mailbox: Mailbox,
     inbox: Arc<ArrayQueue<Packet>>,
     burst: Burst,
     start: Instant,
+    /// Nobody can tell it anything any more.
+    over: bool,
 }
 
 impl Worker {
@@ -102,12 +101,12 @@ impl Worker {
         inbox: Arc<ArrayQueue<Packet>>,
         start: Instant,
     ) -> Self {
-        Self { engine, lanes: Vec::new(), mailbox, inbox, burst: Burst::new(), start }
+        Self { engine, lanes: Lanes::new(), mailbox, inbox, burst: Burst::new(), start, over: false }
     }
 
     /// Polls until it is stopped. A panic in forwarding costs the burst it was at.
     pub(crate) fn run(mut self, stop: &Stop) {
-        while stop.running() {
+        while stop.running() && !self.over {
             // Forwarding is safe code: what it did before it panicked left everything whole.
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.poll(stop))) {
                 tracing::error!(
@@ -123,7 +122,7 @@ impl Worker {
 
     fn poll(&mut self, stop: &Stop) {
         let (mut quiet_rounds, mut quiet_since) = (0_u32, None);
-        while stop.running() {
+        while stop.running() && !self.over {
             if self.round() > 0 {
                 (quiet_rounds, quiet_since) = (0, None);
                 continue;
@@ -144,17 +143,14 @@ impl Worker {
         if self.mailbox.pending.load(Ordering::Acquire) {
             self.obey();
         }
-        let mut count = 0;
-        for lane in &mut self.lanes {
-            let came = lane.rx.rx_burst(&mut self.burst);
-            if came > 0 {
-                if count == 0 {
-                    self.engine.now = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-                }
-                count += came;
-                self.engine.forward(lane.port, &mut self.burst);
+        let Self { lanes, engine, burst, start, .. } = self;
+        let mut first = true;
+        let mut count = lanes.poll(burst, |port, packets| {
+            if std::mem::take(&mut first) {
+                engine.now = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
             }
-        }
+            engine.forward(port, packets);
+        });
         if !self.inbox.is_empty() {
             count += self.engine.collect(&self.inbox);
         }
@@ -164,43 +160,65 @@ impl Worker {
         count
     }
 
-    /// Nothing came for `quiet`: looks on, or rests a little.
+    /// Nothing came for `quiet`: looks on, or sleeps until something does.
     #[cold]
     fn rest(&mut self, quiet: Duration) {
         if quiet < ALERT {
             return;
         }
         self.engine.reclaim();
-        std::thread::park_timeout(if quiet < QUIET { NAP } else { SLEEP });
+        let Self { lanes, mailbox, inbox, .. } = self;
+        // The inbox and the mailbox are looked at after the worker asked to be woken for them.
+        let busy = || mailbox.pending.load(Ordering::Acquire) || !inbox.is_empty();
+        lanes.sleep(quiet, &mailbox.wake, busy);
     }
 
     #[cold]
     fn obey(&mut self) {
         self.mailbox.pending.store(false, Ordering::Relaxed);
-        while let Ok(command) = self.mailbox.commands.try_recv() {
-            match command {
-                Command::Add(port, seat, queues) => {
-                    let index = usize::from(port);
-                    if self.engine.seats.len() <= index {
-                        self.engine.seats.resize_with(index + 1, || None);
-                    }
-                    self.engine.seats[index] = Some(*seat);
-                    self.lanes.extend(queues.into_iter().map(|rx| Lane { port, rx }));
-                }
-                Command::Remove(port, home) => {
-                    // Nobody may be waiting any more; then the queues end here.
-                    let _ = home.send(self.give_back(port));
+        loop {
+            match self.mailbox.commands.try_recv() {
+                Ok(command) => self.carry_out(command),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => {
+                    self.over = true;
+                    break;
                 }
             }
         }
     }
 
+    fn carry_out(&mut self, command: Command) {
+        match command {
+            Command::Add(port, seat, queues) => {
+                let index = usize::from(port);
+                if self.engine.seats.len() <= index {
+                    self.engine.seats.resize_with(index + 1, || None);
+                }
+                if let Some(neighbours) = &mut self.engine.neighbours {
+                    neighbours.add(port, &seat.rules);
+                }
+                self.engine.seats[index] = Some(*seat);
+                self.lanes.add(port, queues);
+            }
+            Command::Take(port, number, tell) => {
+                // Nobody may be waiting any more; then the queue ends here.
+                let _ = tell.send(self.lanes.remove(port, Some(number)).pop());
+            }
+            Command::Give(port, queue) => self.lanes.add(port, vec![queue]),
+            Command::Remove(port, home) => {
+                // Nobody may be waiting any more; then the queues end here.
+                let _ = home.send(self.give_back(port));
+            }
+        }
+    }
+
     fn give_back(&mut self, port: u16) -> Home {
-        let mut home = Home::default();
-        let (gone, kept) = std::mem::take(&mut self.lanes).into_iter().partition(|lane| lane.port == port);
-        self.lanes = kept;
-        let gone: Vec<Lane> = gone;
-        home.rx = gone.into_iter().map(|lane| lane.rx).collect();
+        if let Some(neighbours) = &mut self.engine.neighbours {
+            neighbours.remove(port);
+        }
+        let mut home =
+            Home { rx: self.lanes.remove(port, None).into_iter().map(|queue| queue.rx).collect(), tx: None };
         if let Some(seat) = self.engine.seats.get_mut(usize::from(port)).and_then(Option::take)
             && let Way::Own(tx) = seat.way
         {

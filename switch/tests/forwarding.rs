@@ -3,7 +3,9 @@
 mod common;
 
 use common::{Bed, frame, tagged};
-use linecard_switch::api::{DropCounters, FdbFilter};
+use linecard_switch::api::{
+    DropCounters, FdbAddress, FdbFilter, FdbStatic, QueueMove, TraceRequest, TraceVerdict,
+};
 use serde_json::json;
 
 const ALL: u8 = 255;
@@ -244,4 +246,228 @@ fn a_port_that_takes_nothing_costs_others_nothing() {
     assert_eq!(got, 1000);
     let stuck = bed.received(1).len() as u64;
     assert_eq!(drops(&bed, 1).tx_full, 2000 - stuck);
+}
+
+/// A frame in hexadecimal.
+fn hex(frame: &[u8]) -> String {
+    frame.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn a_trace_says_what_becomes_of_a_frame_and_changes_nothing() {
+    let mut bed = Bed::new(
+        2,
+        &[
+            json!({"vlan": {"access": 10}, "max_macs": 2}),
+            json!({"vlan": {"trunk": {"vlans": [10, 20]}}}),
+            json!({"vlan": {"access": 10}, "mac": "02:00:00:00:00:03", "ips": ["10.0.0.3"]}),
+            json!({"vlan": {"access": 20}, "mtu": 1000}),
+            json!({"vlan": {"access": 20}, "isolated": true}),
+            json!({"vlan": {"access": 20}, "isolated": true}),
+        ],
+    );
+    bed.send(1, &[tagged(10, &frame(2, ALL, b""))]);
+    bed.settle();
+    (0..6).for_each(|port| drop(bed.received(port)));
+    let before = bed.switch.fdb(&FdbFilter::default()).expect("a list");
+    let mut spoofed = frame(3, 2, &[0; 60]);
+    (spoofed[12], spoofed[13], spoofed[14], spoofed[26]) = (8, 0, 0x45, 9);
+    let cases = [
+        (0, frame(1, 2, b"known")),
+        (0, frame(1, 9, b"unknown")),
+        (0, frame(1, ALL, b"everybody")),
+        (0, tagged(10, &frame(1, 2, b"no tags here"))),
+        (0, frame(3, 2, b"an address that is another's")),
+        (0, frame(1, 1, b"")[..13].to_vec()),
+        (0, frame(1, 2, &[0; 1600])),
+        (1, tagged(20, &frame(2, ALL, &[0; 1200]))),
+        (1, tagged(30, &frame(2, ALL, b"not here"))),
+        (1, frame(2, ALL, b"no native VLAN")),
+        (1, tagged(10, &frame(2, 3, b"to an access port"))),
+        (1, tagged(10, &frame(2, 2, b"to itself"))),
+        (2, frame(1, 2, b"not its own")),
+        (2, spoofed),
+        (4, frame(5, ALL, b"isolated")),
+    ];
+    for (from, frame) in cases {
+        let asked = TraceRequest { port: format!("p{from}"), frame: hex(&frame) };
+        let trace = bed.switch.trace(&asked).expect("a trace");
+        let lost = drops_by_name(&bed);
+        let said: Vec<usize> = trace
+            .ports
+            .iter()
+            .filter(|port| port.cause.is_none())
+            .map(|port| port.port[1..].parse().expect("p and a number"))
+            .collect();
+        // The frame itself does what was said.
+        assert_eq!(bed.reach(from, &frame), said, "{trace:?}");
+        let causes: Vec<String> = drops_by_name(&bed)
+            .into_iter()
+            .zip(lost)
+            .filter(|(now, before)| now.1 > before.1)
+            .map(|(now, _)| now.0)
+            .collect();
+        let mut told: Vec<String> = trace.ports.iter().filter_map(|port| port.cause.clone()).collect();
+        told.extend(trace.cause.clone());
+        told.sort_unstable();
+        told.dedup();
+        assert_eq!(causes, told, "{trace:?}");
+        assert!(trace.steps.len() > 1, "{trace:?}");
+        // What it taught is forgotten, so that each case finds the same table.
+        bed.switch.flush(&FdbFilter::default()).expect("they go");
+        bed.send(1, &[tagged(10, &common::frame(2, ALL, b""))]);
+        bed.settle();
+        (0..6).for_each(|port| drop(bed.received(port)));
+    }
+    let places = |list: &[linecard_switch::api::FdbEntry]| -> Vec<_> {
+        list.iter().map(|entry| (entry.mac, entry.vlan, entry.port.clone())).collect()
+    };
+    assert_eq!(places(&before), places(&bed.switch.fdb(&FdbFilter::default()).expect("a list")));
+    for (port, text) in [("nobody", "00"), ("p0", "0"), ("p0", "0g"), ("p0", "xyz")] {
+        assert!(bed.switch.trace(&TraceRequest { port: port.into(), frame: text.into() }).is_err(), "{text}");
+    }
+}
+
+/// Every cause of loss that has a count, with the sum of all ports, in the order of names.
+fn drops_by_name(bed: &Bed) -> Vec<(String, u64)> {
+    let mut sums = std::collections::BTreeMap::new();
+    for port in bed.switch.list() {
+        for (name, count) in port.counters.drops.causes() {
+            *sums.entry(name.to_owned()).or_default() += count;
+        }
+    }
+    sums.into_iter().collect()
+}
+
+#[test]
+fn an_address_is_put_behind_a_port_by_hand() {
+    let mut bed = Bed::new(
+        1,
+        &[json!({}), json!({}), json!({"mac": "02:00:00:00:00:03"}), json!({"vlan": {"access": 5}})],
+    );
+    let mac = |number: u8| linecard_net::MacAddr([2, 0, 0, 0, 0, number]);
+    let fixed = |number, port: &str| FdbStatic { mac: mac(number), vlan: 0, port: port.into() };
+    bed.send(0, &[frame(2, ALL, b"learned here")]);
+    bed.settle();
+    assert!(bed.switch.fix(&fixed(2, "p1")).expect("it gives way").fixed);
+    assert!(bed.switch.fix(&fixed(2, "p1")).is_ok(), "again is no error");
+    (0..4).for_each(|port| drop(bed.received(port)));
+    assert_eq!(bed.reach(0, &frame(1, 2, b"")), [1]);
+    assert_eq!(bed.reach(0, &frame(2, 1, b"no, here")), [0_usize; 0]);
+    assert_eq!(drops(&bed, 0).source_taken, 1);
+    // It stays when learned ones go.
+    bed.switch.flush(&FdbFilter::default()).expect("they go");
+    assert_eq!(bed.switch.fdb(&FdbFilter::default()).expect("a list").len(), 2);
+    for (asked, want) in [
+        (fixed(2, "p0"), "belongs to another port"),
+        (fixed(3, "p0"), "belongs to another port"),
+        (fixed(4, "nobody"), "there is no port"),
+        (FdbStatic { vlan: 5, ..fixed(4, "p0") }, "is not in VLAN 5"),
+        (fixed(4, "p3"), "is not in VLAN 0"),
+        (
+            FdbStatic { mac: linecard_net::MacAddr([0xff; 6]), ..fixed(4, "p0") },
+            "is the address of no station",
+        ),
+    ] {
+        let problem = bed.switch.fix(&asked).expect_err(want).to_string();
+        assert!(problem.contains(want) && problem.contains("; "), "{problem}");
+    }
+    let forget = |number| FdbAddress { mac: mac(number), vlan: 0 };
+    assert!(bed.switch.unfix(&forget(3)).is_err(), "it is the port's own");
+    assert!(
+        bed.switch.unfix(&forget(2)).expect("it goes") && !bed.switch.unfix(&forget(2)).expect("it is gone")
+    );
+    assert_eq!(bed.reach(0, &frame(2, 1, b"now it may")), [1]);
+}
+
+#[test]
+fn what_passes_a_port_can_be_captured() {
+    let mut bed = Bed::new(2, &[json!({}), json!({}), json!({})]);
+    let port = bed.info(1).id;
+    let (session, mut stream) =
+        bed.captures.open(port, &linecard_capture::Options::default()).expect("a capture");
+    let (one, two) = (frame(1, ALL, b"to all"), frame(2, 1, b"back"));
+    bed.send(0, std::slice::from_ref(&one));
+    bed.settle();
+    bed.send(1, std::slice::from_ref(&two));
+    bed.settle();
+    let mut seen = Vec::new();
+    while let Some(frame) = stream.next().expect("not garbled") {
+        seen.push(frame.data.to_vec());
+    }
+    assert_eq!(seen, [one, two]);
+    drop(session);
+    // Another one may have it, and a port that went has none.
+    drop(bed.captures.open(port, &linecard_capture::Options::default()).expect("a capture"));
+    assert!(bed.switch.remove("p1").expect("it goes"));
+    assert!(bed.captures.open(port, &linecard_capture::Options::default()).is_err());
+}
+
+#[test]
+fn questions_for_configured_neighbours_are_answered_and_not_sent_to_all() {
+    let own = |n: u8| json!({"mac": format!("02:00:00:00:00:{n:02x}"), "ips": [format!("10.0.0.{n}")]});
+    let question = |from: u8, ip: u8| {
+        let body =
+            [&[0, 1, 8, 0, 6, 4, 0, 1, 2, 0, 0, 0, 0, from, 10, 0, 0, from][..], &[0; 6], &[10, 0, 0, ip]]
+                .concat();
+        [&[0xff; 6], &[2, 0, 0, 0, 0, from, 8, 6][..], &body].concat()
+    };
+    for workers in [1, 2] {
+        let mut bed = Bed::answering(workers, &[own(1), own(2), json!({})], true);
+        assert_eq!(bed.reach(0, &question(1, 2)), [0], "who asked is answered, and nobody else hears of it");
+        let asked = TraceRequest { port: "p0".into(), frame: hex(&question(1, 2)) };
+        assert_eq!(bed.switch.trace(&asked).expect("a trace").verdict, TraceVerdict::Answer);
+        bed.send(0, &[question(1, 2)]);
+        bed.settle();
+        let answer = bed.received(0).remove(0);
+        assert_eq!(answer[..12], [2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2]);
+        assert_eq!(answer[20..32], [0, 2, 2, 0, 0, 0, 0, 2, 10, 0, 0, 2]);
+        assert_eq!(bed.reach(0, &question(1, 9)), [1, 2], "nobody's address");
+        assert_eq!(bed.reach(0, &question(1, 1)), [1, 2], "its own: an announcement");
+        assert!(bed.switch.remove("p1").expect("it goes"));
+        assert_eq!(bed.reach(0, &question(1, 2)), [2], "who went is not answered for");
+    }
+    let mut bed = Bed::new(1, &[own(1), own(2), json!({})]);
+    assert_eq!(bed.reach(0, &question(1, 2)), [1, 2], "not unless it was asked for");
+}
+
+#[test]
+fn queues_move_between_workers_while_frames_pass() {
+    let mut bed = Bed::new(3, &[json!({"queues": 2}), json!({}), json!({})]);
+    for (port, station) in [(0, 1), (1, 2), (2, 3)] {
+        bed.send(port, &[frame(station, ALL, b"here I am")]);
+    }
+    bed.settle();
+    (0..3).for_each(|port| drop(bed.received(port)));
+    let asked = |port: &str, queue, worker| QueueMove { port: port.into(), queue, worker };
+    let mut got = [0, 0];
+    for round in 0..24_u16 {
+        bed.send_by(
+            0,
+            usize::from(round % 2),
+            &[frame(1, 2, &round.to_be_bytes()), frame(1, 3, &round.to_be_bytes())],
+        );
+        bed.switch.move_queue(&asked("p0", round % 2, round % 3)).expect("it moves");
+        bed.switch.move_queue(&asked("p1", 0, (round + 1) % 3)).expect("it moves");
+        bed.settle();
+        got = [got[0] + bed.received(1).len(), got[1] + bed.received(2).len()];
+    }
+    assert_eq!(got, [24, 24], "nothing is lost");
+    let workers = bed.switch.workers();
+    let mut queues: Vec<_> = workers.iter().flat_map(|worker| &worker.queues).collect();
+    queues.sort_by_key(|queue| (queue.port.clone(), queue.queue));
+    let counted: Vec<_> =
+        queues.iter().map(|queue| (queue.port.as_str(), queue.queue, queue.rx_packets)).collect();
+    assert_eq!(counted, [("p0", 0, 25), ("p0", 1, 24), ("p1", 0, 1), ("p2", 0, 1)]);
+    let of_p1 = workers.iter().find(|worker| worker.queues.iter().any(|queue| queue.port == "p1"));
+    assert_eq!(of_p1.map(|worker| worker.id), Some(24 % 3));
+    for (asked, want) in [
+        (asked("nobody", 0, 0), "there is no port"),
+        (asked("p1", 1, 0), "has no receive queue 1; it has 1"),
+        (asked("p1", 0, 3), "there is no worker 3; the last one is 2"),
+    ] {
+        let problem = bed.switch.move_queue(&asked).expect_err(want).to_string();
+        assert!(problem.contains(want), "{problem}");
+    }
+    assert!(bed.switch.remove("p0").expect("it goes"));
 }

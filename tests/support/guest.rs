@@ -209,8 +209,7 @@ pub(crate) struct Guest {
 impl Guest {
     /// Boots it with `script` as its only program; `devices` are further arguments for QEMU.
     pub(crate) fn boot(parts: &Parts, folder: &Path, script: &str, devices: &[String]) -> Self {
-        let initramfs = folder.join("initramfs");
-        std::fs::write(&initramfs, archive(parts, script)).expect("the initramfs is written");
+        let initramfs = initramfs(parts, folder, script);
         let mut command = Command::new(&parts.qemu);
         command
             .args(["-accel", "tcg,thread=multi", "-machine", "q35", "-cpu", "max", "-m", MEMORY])
@@ -346,6 +345,38 @@ impl Drop for Guest {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// For a QEMU that somebody else starts: the arguments that boot a guest with `script` as its only program, in a page or two of
+/// serial console; memory and devices are to be added.
+pub(crate) fn boot_arguments(parts: &Parts, folder: &Path, script: &str) -> Vec<String> {
+    let initramfs = initramfs(parts, folder, script);
+    [
+        "-accel",
+        "tcg,thread=multi",
+        "-machine",
+        "q35",
+        "-cpu",
+        "max",
+        "-nodefaults",
+        "-no-user-config",
+        "-display",
+        "none",
+        "-no-reboot",
+        "-append",
+        "console=ttyS0 panic=-1 quiet no_timer_check",
+        "-kernel",
+    ]
+    .map(Into::into)
+    .into_iter()
+    .chain([parts.kernel.display().to_string(), "-initrd".into(), initramfs.display().to_string()])
+    .collect()
+}
+
+fn initramfs(parts: &Parts, folder: &Path, script: &str) -> PathBuf {
+    let initramfs = folder.join("initramfs");
+    std::fs::write(&initramfs, archive(parts, script)).expect("the initramfs is written");
+    initramfs
 }
 
 /// An initramfs: cpio, "newc" format (kernel: Documentation/driver-api/early-userspace/buffer-format.rst).

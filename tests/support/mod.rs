@@ -7,6 +7,7 @@ pub(crate) mod frames;
 pub(crate) mod guest;
 pub(crate) mod ours;
 pub(crate) mod peer;
+pub(crate) mod switch;
 pub(crate) mod traffic;
 pub(crate) mod vduse;
 

@@ -368,10 +368,15 @@ pub fn check_path(path: &Path) -> Result<(), SocketError> {
     }
 }
 
-/// Connects to the socket at `path` now or not at all: a listener whose queue is full is an error. Non-blocking.
+/// Connects to the socket at `path` now or not at all: a listener whose queue is full is an error. Non-blocking. Needs
+/// `/proc`.
+///
+/// The folder may be somebody else's, who must not lead us to a third one's socket: a symbolic link at the end of `path` is
+/// not followed. Links on the way there are.
 ///
 /// # Errors
-/// What the operating system said; `ConnectionRefused` when nobody listens, or `path` is no socket.
+/// What the operating system said; `ConnectionRefused` when nobody listens, or `path` is no socket; `InvalidInput` when it is
+/// a symbolic link.
 pub fn connect(path: &Path) -> io::Result<UnixStream> {
     let socket = sys::stream_socket()?;
     sys::connect(socket.as_fd(), path)?;
@@ -395,6 +400,22 @@ mod tests {
         assert!(connect(&path).is_ok());
         drop(first);
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_link_to_somebody_elses_socket_is_not_followed() {
+        let (real, link, folder) = (path("real"), path("link"), path("folder"));
+        let _listener = Listener::bind(&real).expect("a socket");
+        std::os::unix::fs::symlink(&real, &link).expect("a link");
+        let refused = connect(&link).expect_err("it is a link");
+        assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+        assert!(refused.to_string().contains("symbolic link"), "{refused}");
+        std::os::unix::fs::symlink(std::env::temp_dir(), &folder).expect("a link");
+        let on_the_way = folder.join(real.file_name().expect("it has one"));
+        assert!(connect(&on_the_way).is_ok(), "the administrator's links are");
+        for path in [link, folder] {
+            fs::remove_file(path).expect("it is there");
+        }
     }
 
     #[test]

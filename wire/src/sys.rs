@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::Mode;
+use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::{Errno, FdFlags, retry_on_intr};
 use rustix::net::{
     self, AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
@@ -161,9 +161,20 @@ pub(crate) fn stop_listening(socket: BorrowedFd<'_>) -> io::Result<()> {
     Ok(net::shutdown(socket, net::Shutdown::Both)?)
 }
 
-/// Connects a non-blocking `socket`, at once or not at all.
+/// Connects a non-blocking `socket`, at once or not at all. A symbolic link at the end of `path` is not followed.
 pub(crate) fn connect(socket: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
-    Ok(net::connect(socket, &address(path)?)?)
+    let whole = address(path)?;
+    if abstract_name(path).is_some() {
+        return Ok(net::connect(socket, &whole)?);
+    }
+    // Whoever may write in the folder may put a link to somebody else's socket there, at any time: the name is looked up
+    // once, and the very file that was found is connected to.
+    let found = rustix::fs::open(path, OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+    if FileType::from_raw_mode(rustix::fs::fstat(&found)?.st_mode) == FileType::Symlink {
+        let problem = "it is a symbolic link, and links are not followed; name the socket itself";
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
+    }
+    Ok(net::connect(socket, &address(&by_descriptor(&found))?)?)
 }
 
 /// Whether this process's user or root has the other end; not so where the kernel does not say.

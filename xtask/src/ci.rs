@@ -73,6 +73,7 @@ const STEPS: &[Step] = &[
     one_driver!("net_tap"),
     one_driver!("net_vhost"),
     one_driver!("net_virtio_user"),
+    one_driver!("net_vxlan"),
     step("features: apps without bench", &["cargo", "check", "-p", "linecard-apps", "--no-default-features"]),
     step("features: ring without", &["cargo", "check", "-p", "linecard-ring"]),
     step("features: ring model", &["cargo", "check", "-p", "linecard-ring", "--features", "model"]),

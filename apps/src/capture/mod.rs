@@ -10,7 +10,7 @@ mod print;
 
 use std::fs::File;
 use std::io::Read as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 pub(crate) use linecard::capture::ControlSocket;
 use linecard::capture::pcap::encode::{Format, SNAPLEN};
-use linecard::capture::{Client, Frame, Options, Stream, Totals};
+use linecard::capture::{Client, Frame, Listed, Options, Stream, Totals};
 use linecard::net::bpf::{self, Program};
 
 pub(crate) use self::output::CaptureFile;
@@ -44,6 +44,22 @@ pub(crate) struct CaptureArgs {
     /// Port by number or name; several may be given [default: the only one]
     #[arg(short = 'p', short_alias = 'i', long = "port", alias = "interface", value_name = "PORT")]
     ports: Vec<String>,
+    #[command(flatten)]
+    what: What,
+    /// The program's --file-prefix [default: whichever runs]
+    #[arg(long, value_name = "PREFIX")]
+    file_prefix: Option<String>,
+    /// The program's process number, where several run
+    #[arg(long, value_name = "PID")]
+    pid: Option<u32>,
+    /// List the programs and their ports
+    #[arg(short = 'D', long)]
+    list: bool,
+}
+
+/// Which packets are taken, and where they go.
+#[derive(Args, Debug)]
+pub(crate) struct What {
     /// File to write, `-` for standard output; without it packets are shown as text
     #[arg(short = 'w', long = "write", value_name = "FILE")]
     write: Option<PathBuf>,
@@ -80,15 +96,6 @@ pub(crate) struct CaptureArgs {
     /// MiB of the ring between each queue and this command
     #[arg(long, value_name = "MIB", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024))]
     buffer: u32,
-    /// The program's --file-prefix [default: whichever runs]
-    #[arg(long, value_name = "PREFIX")]
-    file_prefix: Option<String>,
-    /// The program's process number, where several run
-    #[arg(long, value_name = "PID")]
-    pid: Option<u32>,
-    /// List the programs and their ports
-    #[arg(short = 'D', long)]
-    list: bool,
 }
 
 /// When to stop, in dumpcap's words.
@@ -108,7 +115,7 @@ fn autostop(text: &str) -> Result<Autostop, String> {
     }
 }
 
-impl CaptureArgs {
+impl What {
     /// Packets after which to stop.
     fn most(&self) -> u64 {
         let asked = self.autostop.iter().filter_map(|stop| match stop {
@@ -141,14 +148,30 @@ struct Source {
 const TURN: usize = 4096;
 
 pub(crate) fn run(args: &CaptureArgs) -> Result<ExitCode, Error> {
-    let mut messages = Output::standard();
     if args.list {
+        let mut messages = Output::standard();
         find::list(&mut messages, args.file_prefix.as_deref())?;
         messages.finish(false)?;
         return Ok(ExitCode::SUCCESS);
     }
-    let options = options(args)?;
-    let mut sources = open(args, &options)?;
+    let options = options(&args.what)?;
+    let sources = open(args, &options)?;
+    take(&args.what, sources)
+}
+
+/// As [`run`], of one port of the program with this process number.
+pub(crate) fn run_of(pid: u32, port: u16, what: &What) -> Result<ExitCode, Error> {
+    let options = options(what)?;
+    let path = find::program(None, Some(pid))?;
+    let listed = Client::connect(&path)?.list()?;
+    let [port] = find::ports(&listed, &[port.to_string()])?[..] else { return Ok(ExitCode::FAILURE) };
+    let source = source(&path, port, &options)?;
+    take(what, vec![source])
+}
+
+/// Takes packets, and says in the end what was taken.
+fn take(args: &What, mut sources: Vec<Source>) -> Result<ExitCode, Error> {
+    let mut messages = Output::standard();
     let expression = args.filter.clone().unwrap_or_default();
     let names: Vec<&str> = sources.iter().map(|source| source.name.as_str()).collect();
     let mut target = match &args.write {
@@ -177,7 +200,7 @@ pub(crate) fn run(args: &CaptureArgs) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn options(args: &CaptureArgs) -> Result<Options, Error> {
+fn options(args: &What) -> Result<Options, Error> {
     Ok(Options {
         snaplen: args.snaplen,
         filter: filter(args)?,
@@ -190,7 +213,7 @@ fn options(args: &CaptureArgs) -> Result<Options, Error> {
 /// More bytes than the longest filter has: 4096 instructions of four numbers.
 const LONGEST_FILTER: u64 = 1 << 18;
 
-fn filter(args: &CaptureArgs) -> Result<Option<Program>, Error> {
+fn filter(args: &What) -> Result<Option<Program>, Error> {
     let usage = |error: bpf::Error| Error::Usage(error.to_string());
     if let Some(expression) = &args.filter {
         return bpf::compile(expression).map(Some).map_err(usage);
@@ -214,12 +237,13 @@ fn open(args: &CaptureArgs, options: &Options) -> Result<Vec<Source>, Error> {
     let path = find::program(args.file_prefix.as_deref(), args.pid)?;
     let listed = Client::connect(&path)?.list()?;
     let ports = find::ports(&listed, &args.ports)?;
-    let source = |id: u16, name: &str| {
-        let client = Client::connect(&path)?;
-        let stream = client.capture(id, options)?;
-        Ok(Source { client, stream, name: name.to_owned(), ended: None })
-    };
-    ports.into_iter().map(|port| source(port.id, &port.name)).collect()
+    ports.into_iter().map(|port| source(&path, port, options)).collect()
+}
+
+fn source(path: &Path, port: &Listed, options: &Options) -> Result<Source, Error> {
+    let client = Client::connect(path)?;
+    let stream = client.capture(port.id, options)?;
+    Ok(Source { client, stream, name: port.name.clone(), ended: None })
 }
 
 fn stop_flag() -> Result<Arc<AtomicBool>, Error> {

@@ -25,6 +25,10 @@ pub(crate) struct SwitchArgs {
     /// Make a kernel interface of this name and attach it; options as for --port; may be repeated
     #[arg(long = "tap", value_name = "NAME[,OPTION...]")]
     taps: Vec<String>,
+    /// Join network VNI of other hosts by UDP (VXLAN); options as for --port, and remote=ADDRESS (may be repeated),
+    /// local=ADDRESS, port=4789, ttl=64, any-peer; may be repeated
+    #[arg(long = "vxlan", value_name = "VNI[,OPTION...]")]
+    vxlans: Vec<String>,
     /// Attach any device, as `linecard testpmd --vdev` takes it; may be repeated
     #[arg(long = "vdev", value_name = "DEVICE")]
     vdevs: Vec<String>,
@@ -37,6 +41,12 @@ pub(crate) struct SwitchArgs {
     /// Where ports added by request are kept for a restart; `none` for nowhere [default: beside the control socket]
     #[arg(long, value_name = "FILE")]
     pub(crate) state: Option<PathBuf>,
+    /// Answer ARP requests and neighbour solicitations for the addresses of ports (mac and ip), and do not send them to all
+    #[arg(long)]
+    pub(crate) neigh_suppress: bool,
+    /// Offer counters to Prometheus by HTTP at this HOST:PORT or unix:PATH, under /metrics [default: nowhere]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) metrics: Option<String>,
     /// Worker threads and their cores, such as 0@1 or (0-1)@2-3 [default: one on each core]
     #[arg(long, value_name = "MAP")]
     pub(crate) lcores: Option<String>,
@@ -79,6 +89,9 @@ impl SwitchArgs {
         }
         for text in &self.taps {
             ports.push(port::tap(text, None).map_err(Error::Usage)?);
+        }
+        for text in &self.vxlans {
+            ports.push(port::vxlan(text, None).map_err(Error::Usage)?);
         }
         for device in &self.vdevs {
             let key = device.split(',').next().unwrap_or(device);

@@ -25,6 +25,8 @@ use crate::error::Error;
 pub(crate) struct Config {
     pub(crate) socket: Option<PathBuf>,
     pub(crate) state: Option<PathBuf>,
+    pub(crate) metrics: Option<String>,
+    pub(crate) neigh_suppress: Option<bool>,
     pub(crate) lcores: Option<String>,
     pub(crate) memory: Option<u32>,
     pub(crate) packets: Option<u32>,

@@ -2,13 +2,17 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use linecard::net::MacAddr;
-use linecard_switch::api::{Client, ClientError, FdbFilter, PortKind, PortSpec};
+use linecard_switch::api::{
+    Client, ClientError, FdbAddress, FdbFilter, FdbStatic, PortKind, PortSpec, QueueInfo, QueueMove,
+    TraceRequest, balance,
+};
 use serde::Serialize;
 
-use super::{port, socket, text};
+use super::{port, socket, text, top};
 use crate::error::Error;
 use crate::output::{Output, out};
 
@@ -46,12 +50,63 @@ enum CtlCommand {
         /// Its name
         key: String,
     },
-    /// The addresses the switch knows
-    Fdb(Filter),
+    /// The addresses the switch knows; put one in by hand, or take one out
+    Fdb(FdbArgs),
     /// Forget learned addresses
     Flush(Filter),
     /// Counters of the switch and of every port
     Stats,
+    /// Worker threads, and the receive queues that each polls
+    Workers,
+    /// Have another worker poll a receive queue
+    Move {
+        /// The port's name
+        key: String,
+        /// The number of the worker, as `workers` shows it
+        worker: u16,
+        /// The queue's number
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        queue: u16,
+    },
+    /// Watch how busy the queues are, and move some so that workers have about the same to do
+    Rebalance {
+        /// How long to watch
+        #[arg(long, value_name = "SECONDS", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=3600))]
+        seconds: u64,
+    },
+    /// Counters of every port, again and again, a second's worth at a time
+    Top {
+        /// Seconds between looks
+        #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=3600))]
+        interval: u64,
+        /// Stop after so many looks
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+        count: Option<u64>,
+    },
+    /// Which way a frame would go that came from a port, and why; nothing is sent
+    Trace {
+        /// The port it comes from
+        key: String,
+        /// The frame in hexadecimal, from the destination address on
+        #[arg(value_name = "HEX", required_unless_present = "to", conflicts_with_all = ["from", "to", "vlan"])]
+        frame: Option<String>,
+        /// Instead of a frame: the source address [default: the port's own]
+        #[arg(long, value_name = "ADDRESS")]
+        from: Option<MacAddr>,
+        /// Instead of a frame: the destination address
+        #[arg(long, value_name = "ADDRESS")]
+        to: Option<MacAddr>,
+        /// Instead of a frame: the VLAN of its tag
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4094), requires = "to")]
+        vlan: Option<u16>,
+    },
+    /// Copies of what passes a port, into a pcapng file or as text; as `linecard capture`
+    Mirror {
+        /// Its name
+        key: String,
+        #[command(flatten)]
+        what: crate::capture::What,
+    },
     /// Version of the running switch
     Version,
 }
@@ -66,12 +121,48 @@ struct What {
     /// A kernel interface; options as for `linecard switch --tap`
     #[arg(long, value_name = "NAME[,OPTION...]")]
     tap: Option<String>,
+    /// A network with other hosts; options as for `linecard switch --vxlan`
+    #[arg(long, value_name = "VNI[,OPTION...]")]
+    vxlan: Option<String>,
     /// Any device
     #[arg(long, value_name = "DEVICE")]
     vdev: Option<String>,
     /// A port as JSON, as the control socket takes it, without the key
     #[arg(long = "spec", value_name = "JSON")]
     spec: Option<String>,
+}
+
+#[derive(Args, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+struct FdbArgs {
+    #[command(subcommand)]
+    command: Option<FdbCommand>,
+    #[command(flatten)]
+    filter: Filter,
+}
+
+#[derive(Subcommand, Debug)]
+enum FdbCommand {
+    /// Put an address behind a port; it does not age, and goes with the port
+    Add {
+        /// The address
+        mac: MacAddr,
+        /// The port's name
+        key: String,
+        /// Its VLAN; 0 for ports without VLANs
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        vlan: u16,
+    },
+    /// Forget one address, learned or put in by hand
+    Del {
+        /// The address
+        mac: MacAddr,
+        /// Its VLAN; 0 for ports without VLANs
+        #[arg(long, value_name = "N", default_value_t = 0)]
+        vlan: u16,
+    },
+    /// Forget learned addresses
+    Flush(Filter),
 }
 
 #[derive(Args, Debug)]
@@ -132,17 +223,45 @@ pub(crate) fn run(args: &CtlArgs) -> Result<ExitCode, Error> {
             let port = client.port_show(key)?;
             print(&mut output, args.json, &port, || text::port(&port));
         }
-        CtlCommand::Fdb(filter) => {
-            let entries = client.fdb_list(&filter.to_api())?;
-            print(&mut output, args.json, &entries, || text::fdb(&entries));
+        CtlCommand::Fdb(FdbArgs { command, filter }) => {
+            fdb(&mut client, &mut output, args.json, (command.as_ref(), filter))?;
         }
-        CtlCommand::Flush(filter) => {
-            let flushed = client.fdb_flush(&filter.to_api())?;
-            print(&mut output, args.json, &flushed, || format!("{flushed} addresses forgotten\n"));
-        }
+        CtlCommand::Flush(filter) => flush(&mut client, &mut output, args.json, filter)?,
         CtlCommand::Stats => {
             let stats = client.stats()?;
             print(&mut output, args.json, &stats, || text::stats(&stats));
+        }
+        CtlCommand::Workers => {
+            let workers = client.workers()?;
+            print(&mut output, args.json, &workers, || text::workers(&workers));
+        }
+        CtlCommand::Move { key, worker, queue } => {
+            let asked = QueueMove { port: key.clone(), queue: *queue, worker: *worker };
+            client.move_queue(&asked)?;
+            print(&mut output, args.json, &asked, || {
+                format!("queue {queue} of {key} is worker {worker}'s\n")
+            });
+        }
+        CtlCommand::Rebalance { seconds } => {
+            let moves = rebalance(&mut client, Duration::from_secs(*seconds))?;
+            print(&mut output, args.json, &moves, || text::moves(&moves));
+        }
+        CtlCommand::Top { interval, count } => {
+            top::run(&mut client, &mut output, args.json, Duration::from_secs(*interval), *count)?;
+        }
+        CtlCommand::Trace { key, frame, from, to, vlan } => {
+            let frame = match frame {
+                Some(frame) => frame.clone(),
+                None => made(&mut client, key, (*from, *to, *vlan))?,
+            };
+            let trace = client.trace(&TraceRequest { port: key.clone(), frame })?;
+            print(&mut output, args.json, &trace, || text::trace(&trace));
+        }
+        CtlCommand::Mirror { key, what } => {
+            let (pid, port) = (client.version()?.pid, client.port_show(key)?.id);
+            // A control connection is not needed while packets come.
+            drop(client);
+            return crate::capture::run_of(pid, port, what);
         }
         CtlCommand::Version => {
             let version = client.version()?;
@@ -155,11 +274,91 @@ pub(crate) fn run(args: &CtlArgs) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn fdb(
+    client: &mut Client,
+    output: &mut Output,
+    json: bool,
+    (command, filter): (Option<&FdbCommand>, &Filter),
+) -> Result<(), Error> {
+    match command {
+        None => {
+            let entries = client.fdb_list(&filter.to_api())?;
+            print(output, json, &entries, || text::fdb(&entries));
+        }
+        Some(FdbCommand::Add { mac, key, vlan }) => {
+            let asked = FdbStatic { mac: *mac, vlan: *vlan, port: key.clone() };
+            let entry = client.fdb_add(&asked)?;
+            print(output, json, &entry, || text::fdb(std::slice::from_ref(&entry)));
+        }
+        Some(FdbCommand::Del { mac, vlan }) => {
+            let removed = client.fdb_del(&FdbAddress { mac: *mac, vlan: *vlan })?;
+            let done = if removed { "forgotten" } else { "is not known" };
+            print(output, json, &removed, || format!("{} {done}\n", mac.to_string().to_lowercase()));
+        }
+        Some(FdbCommand::Flush(filter)) => flush(client, output, json, filter)?,
+    }
+    Ok(())
+}
+
+fn flush(client: &mut Client, output: &mut Output, json: bool, filter: &Filter) -> Result<(), Error> {
+    let flushed = client.fdb_flush(&filter.to_api())?;
+    print(output, json, &flushed, || format!("{flushed} addresses forgotten\n"));
+    Ok(())
+}
+
+/// Moves queues by what came from them in this time.
+fn rebalance(client: &mut Client, time: Duration) -> Result<Vec<QueueMove>, Error> {
+    let before = client.workers()?;
+    std::thread::sleep(time);
+    let earlier = |port: &str, number: u16| {
+        let queues = before.iter().flat_map(|worker| &worker.queues);
+        queues
+            .into_iter()
+            .find(|queue| queue.port == port && queue.queue == number)
+            .map_or(0, |queue| queue.rx_packets)
+    };
+    let mut load: Vec<Vec<QueueInfo>> = client.workers()?.into_iter().map(|worker| worker.queues).collect();
+    for queue in load.iter_mut().flatten() {
+        queue.rx_packets = queue.rx_packets.saturating_sub(earlier(&queue.port, queue.queue));
+    }
+    let moves = balance(&load);
+    for asked in &moves {
+        client.move_queue(asked)?;
+    }
+    Ok(moves)
+}
+
+/// A frame of the least length with these addresses and no payload, in hexadecimal.
+fn made(
+    client: &mut Client,
+    key: &str,
+    (from, to, vlan): (Option<MacAddr>, Option<MacAddr>, Option<u16>),
+) -> Result<String, Error> {
+    let from = match from {
+        Some(from) => from,
+        None => client.port_show(key)?.spec.mac.ok_or_else(|| {
+            Error::Usage(format!(
+                "port '{key}' has no address of its own; say with --from where the frame comes from"
+            ))
+        })?,
+    };
+    let mut frame = [&to.unwrap_or(MacAddr([0xff; 6])).0[..], &from.0].concat();
+    if let Some(vlan) = vlan {
+        frame.extend([0x81, 0]);
+        frame.extend(vlan.to_be_bytes());
+    }
+    // The EtherType for local experiments (IEEE 802).
+    frame.extend([0x88, 0xb5]);
+    frame.resize(60, 0);
+    Ok(frame.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
 impl What {
     fn to_spec(&self, key: &str) -> Result<PortSpec, Error> {
         let spec = match self {
             Self { vhost: Some(text), .. } => port::vhost(text, key).map_err(Error::Usage)?,
             Self { tap: Some(text), .. } => port::tap(text, Some(key)).map_err(Error::Usage)?,
+            Self { vxlan: Some(text), .. } => port::vxlan(text, Some(key)).map_err(Error::Usage)?,
             Self { vdev: Some(device), .. } => PortSpec::new(key, PortKind::Vdev { device: device.clone() }),
             Self { spec, .. } => {
                 let mut value: serde_json::Value = serde_json::from_str(spec.as_deref().unwrap_or_default())
@@ -174,7 +373,7 @@ impl What {
     }
 }
 
-fn print(output: &mut Output, json: bool, answer: &impl Serialize, text: impl FnOnce() -> String) {
+pub(super) fn print(output: &mut Output, json: bool, answer: &impl Serialize, text: impl FnOnce() -> String) {
     if json {
         // Types of the API can always be written.
         out!(output, "{}\n", serde_json::to_string_pretty(answer).unwrap_or_default());

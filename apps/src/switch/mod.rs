@@ -8,15 +8,19 @@
 mod args;
 mod config;
 mod ctl;
+mod metrics;
+mod notify;
 mod port;
 mod socket;
 mod text;
+mod top;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use linecard::capture::{ControlSocket, Hub};
 use linecard::eal::{Eal, EalArgs};
 use linecard::mempool::{Pool, PoolConfig};
 use linecard::pmd::ProbeContext;
@@ -28,12 +32,15 @@ use linecard_switch::{Switch, SwitchConfig};
 
 pub(crate) use self::args::SwitchArgs;
 use self::config::Config;
+use self::metrics::Endpoint;
 use self::socket::Socket;
 use crate::error::Error;
 use crate::output::{Output, out};
 
 /// How long opening a port may wait for its peer.
 const PROBE_WAIT: Duration = Duration::from_secs(2);
+/// The folder where captures find switches.
+const PREFIX: &str = "switch";
 /// How often the switch looks after what does not forward frames.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -41,10 +48,10 @@ const LOOK: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// What kept it from starting, or what the other one refused.
-pub(crate) fn run(args: SwitchArgs) -> Result<ExitCode, Error> {
+pub(crate) fn run(args: &SwitchArgs) -> Result<ExitCode, Error> {
     match &args.command {
         Some(args::SwitchCommand::Ctl(ctl)) => ctl::run(ctl),
-        None => serve(&args),
+        None => serve(args),
     }
 }
 
@@ -59,7 +66,11 @@ fn serve(args: &SwitchArgs) -> Result<ExitCode, Error> {
     let socket = Socket::open(args.socket.as_deref().or(config.socket.as_deref()))?;
     let state = state(args, &config, socket.as_ref());
     let restored = state.as_ref().map(State::load).transpose().map_err(failed)?.unwrap_or_default();
-    let switch = Arc::new(start(args, &config, &eal)?);
+    let captures = Hub::new();
+    // What cannot be captured is switched all the same.
+    let _captured = ControlSocket::open(&captures, PREFIX)
+        .inspect_err(|error| tracing::warn!("nobody can capture from this switch: {error}"));
+    let switch = Arc::new(start(args, &config, &eal, captures)?);
     let mut output = Output::standard();
     for spec in &configured {
         let added = switch.add(spec, None).map_err(failed)?;
@@ -74,6 +85,8 @@ fn serve(args: &SwitchArgs) -> Result<ExitCode, Error> {
         }
         kept.push(spec.key.clone());
     }
+    let metrics = args.metrics.as_deref().or(config.metrics.as_deref());
+    let metrics = metrics.map(|address| Endpoint::start(address, Arc::clone(&switch))).transpose()?;
     let service = Arc::new(Service::new(Arc::clone(&switch), state, kept, env!("CARGO_PKG_VERSION")));
     let server = match &socket {
         Some(socket) => Some(socket.serve(service)?),
@@ -82,11 +95,18 @@ fn serve(args: &SwitchArgs) -> Result<ExitCode, Error> {
     let workers = if eal.lcores().all().len() == 1 { "worker" } else { "workers" };
     out!(output, "switching; {} {workers}", eal.lcores().all().len());
     match &socket {
-        Some(socket) => out!(output, "; control socket {}\n", socket.path().display()),
-        None => out!(output, "; no control socket\n"),
+        Some(socket) => out!(output, "; control socket {}", socket.path().display()),
+        None => out!(output, "; no control socket"),
+    }
+    match &metrics {
+        Some(metrics) => out!(output, "; counters at {}\n", metrics.address()),
+        None => out!(output, "\n"),
     }
     output.finish(false)?;
+    notify::ready();
     watch(&switch, &stop);
+    notify::stopping();
+    drop(metrics);
     end(server, switch);
     Ok(ExitCode::SUCCESS)
 }
@@ -141,7 +161,7 @@ fn machine(args: &SwitchArgs, config: &Config) -> Result<(Eal, EalArgs), Error> 
     Ok((Eal::new(&eal_args)?, eal_args))
 }
 
-fn start(args: &SwitchArgs, config: &Config, eal: &Eal) -> Result<Switch, Error> {
+fn start(args: &SwitchArgs, config: &Config, eal: &Eal, captures: Hub) -> Result<Switch, Error> {
     let packets = args.packets.or(config.packets).unwrap_or(16_384);
     let pool = PoolConfig { name: "switch".into(), packets, ..PoolConfig::default() };
     let pool = Pool::new(&eal.default_domain(), pool)?;
@@ -156,9 +176,11 @@ fn start(args: &SwitchArgs, config: &Config, eal: &Eal) -> Result<Switch, Error>
         drivers: linecard::drivers(),
         context,
         pool,
+        captures,
         lcores: eal.lcores().all().to_vec(),
         addresses: args.addresses.or(config.addresses).unwrap_or(65_536) as usize,
         age_seconds: args.age.or(config.age_seconds).unwrap_or(300),
+        neigh_suppress: args.neigh_suppress || config.neigh_suppress.unwrap_or(false),
         defaults,
     })?)
 }

@@ -6,7 +6,8 @@ use linecard_switch::api::{PortKind, PortSpec, Rate, Trunk, Vlan};
 
 /// The options there are, for people.
 const OPTIONS: &str = "client, key=NAME, mac=ADDRESS, ip=ADDRESS, vlan=N, trunk=N:N, native=N, mtu=BYTES, queues=N, rate=BITS, \
-                       flood-rate=FRAMES, max-macs=N, isolated, mode=0660 and group=NAME";
+                       flood-rate=FRAMES, max-macs=N, isolated, mode=0660 and group=NAME; of --vxlan remote=ADDRESS, local=ADDRESS, \
+                       port=N, ttl=N and any-peer";
 
 /// A vhost-user socket with options.
 ///
@@ -28,6 +29,22 @@ pub(crate) fn vhost(text: &str, key: &str) -> Result<PortSpec, String> {
 pub(crate) fn tap(text: &str, key: Option<&str>) -> Result<PortSpec, String> {
     let (name, options) = text.split_once(',').unwrap_or((text, ""));
     read(PortSpec::new(key.unwrap_or(name), PortKind::Tap { name: name.into() }), options, text)
+}
+
+/// A network with other hosts, with options.
+///
+/// # Errors
+/// As [`vhost`].
+pub(crate) fn vxlan(text: &str, key: Option<&str>) -> Result<PortSpec, String> {
+    let (number, options) = text.split_once(',').unwrap_or((text, ""));
+    let vni = number
+        .parse()
+        .map_err(|_| format!("'{number}' is no number of a network; write --vxlan 100,remote=192.0.2.2"))?;
+    let kind =
+        PortKind::Vxlan { vni, remotes: Vec::new(), local: None, udp_port: None, ttl: None, any_peer: false };
+    let key = key.map_or_else(|| format!("vxlan{vni}"), Into::into);
+    // What fits where 1500 bytes do, with the headers around it.
+    read(PortSpec { mtu: 1450, ..PortSpec::new(key, kind) }, options, text)
 }
 
 fn read(mut spec: PortSpec, options: &str, whole: &str) -> Result<PortSpec, String> {
@@ -100,18 +117,26 @@ fn apply(spec: &mut PortSpec, name: &str, value: Option<&str>) -> Result<(), Pro
         "flood-rate" => spec.flood_rate = Some(parsed(value, "frames a second")?),
         "max-macs" => spec.max_macs = Some(parsed(value, "a number of addresses")?),
         "isolated" => spec.isolated = bare(value)?,
-        _ => return apply_socket(&mut spec.kind, name, value),
+        _ => return apply_kind(&mut spec.kind, name, value),
     }
     Ok(())
 }
 
-/// Options that only vhost-user sockets have.
-fn apply_socket(kind: &mut PortKind, name: &str, value: Option<&str>) -> Result<(), Problem> {
-    let PortKind::VhostUser { client, mode, group, .. } = kind else { return Err(Problem::Unknown) };
-    match name {
-        "client" => *client = bare(value)?,
-        "mode" => *mode = Some(parsed(value, "access rights such as 0660")?),
-        "group" => *group = Some(parsed(value, "the name of a group")?),
+/// Options that only ports of one kind have.
+fn apply_kind(kind: &mut PortKind, name: &str, value: Option<&str>) -> Result<(), Problem> {
+    match (kind, name) {
+        (PortKind::VhostUser { client, .. }, "client") => *client = bare(value)?,
+        (PortKind::VhostUser { mode, .. }, "mode") => {
+            *mode = Some(parsed(value, "access rights such as 0660")?)
+        }
+        (PortKind::VhostUser { group, .. }, "group") => *group = Some(parsed(value, "the name of a group")?),
+        (PortKind::Vxlan { remotes, .. }, "remote") => {
+            remotes.push(parsed(value, "an IPv4 or IPv6 address")?)
+        }
+        (PortKind::Vxlan { local, .. }, "local") => *local = Some(parsed(value, "an IPv4 or IPv6 address")?),
+        (PortKind::Vxlan { udp_port, .. }, "port") => *udp_port = Some(parsed(value, "a UDP port")?),
+        (PortKind::Vxlan { ttl, .. }, "ttl") => *ttl = Some(parsed(value, "a number from 1 to 255")?),
+        (PortKind::Vxlan { any_peer, .. }, "any-peer") => *any_peer = bare(value)?,
         _ => return Err(Problem::Unknown),
     }
     Ok(())
@@ -135,6 +160,23 @@ mod tests {
             ("vm", 2, 9000, 2, true)
         );
         assert_eq!(spec.vlan, Some(Vlan::Trunk(Trunk { vlans: vec![10, 20], native: Some(1) })));
+    }
+
+    #[test]
+    fn a_network_with_other_hosts_is_read() {
+        let spec = vxlan("100,remote=192.0.2.2,remote=192.0.2.3,vlan=10,any-peer,ttl=3", None)
+            .expect("it makes sense");
+        let PortKind::Vxlan { vni, remotes, ttl, any_peer, .. } = spec.kind else { panic!("{spec:?}") };
+        assert_eq!((vni, remotes.len(), ttl, any_peer), (100, 2, Some(3), true));
+        assert_eq!((spec.key.as_str(), spec.mtu, spec.vlan), ("vxlan100", 1450, Some(Vlan::Access(10))));
+        for (text, want) in [
+            ("x", "'x' is no number of a network"),
+            ("1,remote=x", "remote takes an IPv4 or IPv6 address"),
+            ("1,client", "'client' is no option of port '1,client'"),
+        ] {
+            let problem = vxlan(text, None).expect_err(text);
+            assert!(problem.contains(want), "{problem}");
+        }
     }
 
     #[test]

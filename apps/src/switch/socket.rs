@@ -83,7 +83,10 @@ fn identity(path: &Path) -> Option<(u64, u64)> {
 }
 
 /// Removes what a dead switch left behind.
-fn clear(path: &Path) -> Result<(), Error> {
+///
+/// # Errors
+/// Something else is there, or somebody listens.
+pub(super) fn clear(path: &Path) -> Result<(), Error> {
     let Ok(meta) = std::fs::symlink_metadata(path) else { return Ok(()) };
     if !meta.file_type().is_socket() {
         let problem =

@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use linecard_switch::api::{Cause, FdbEntry, PortInfo, PortKind, PortState, Stats, Vlan};
+use super::top::Row;
+use linecard_switch::api::{
+    Cause, FdbEntry, PortInfo, PortKind, PortState, QueueMove, Stats, Trace, TraceVerdict, Vlan, WorkerInfo,
+};
 
 fn state(state: PortState) -> &'static str {
     match state {
@@ -22,6 +25,13 @@ fn kind(kind: &PortKind) -> String {
         }
         PortKind::VhostUserFd { again: None } => "vhost-user, passed socket".into(),
         PortKind::Tap { name } => format!("tap {name}"),
+        PortKind::Vxlan { vni, remotes, .. } => {
+            let remotes: Vec<String> = remotes.iter().map(ToString::to_string).collect();
+            format!(
+                "vxlan {vni} with {}",
+                if remotes.is_empty() { "anybody".into() } else { remotes.join(", ") }
+            )
+        }
         PortKind::Vdev { device } => device.clone(),
     }
 }
@@ -149,4 +159,93 @@ pub(crate) fn stats(stats: &Stats) -> String {
         stats.addresses,
         table(&["KEY", "RECEIVED", "SENT", "LOST"], &rows)
     )
+}
+
+/// `workers`.
+pub(crate) fn workers(workers: &[WorkerInfo]) -> String {
+    let rows: Vec<_> = workers
+        .iter()
+        .flat_map(|worker| {
+            let cores: Vec<String> = worker.cores.iter().map(u32::to_string).collect();
+            let row = move |port: &str, queue: String, packets: String| {
+                vec![worker.id.to_string(), cores.join(","), port.to_owned(), queue, packets]
+            };
+            let mut rows: Vec<_> = worker
+                .queues
+                .iter()
+                .map(|queue| row(&queue.port, queue.queue.to_string(), queue.rx_packets.to_string()))
+                .collect();
+            if rows.is_empty() {
+                rows.push(row("-", "-".into(), "-".into()));
+            }
+            rows
+        })
+        .collect();
+    table(&["WORKER", "CORES", "PORT", "QUEUE", "RECEIVED"], &rows)
+}
+
+/// `rebalance`.
+pub(crate) fn moves(moves: &[QueueMove]) -> String {
+    if moves.is_empty() {
+        return "every queue stays where it is\n".into();
+    }
+    let line =
+        |asked: &QueueMove| format!("queue {} of {} is worker {}'s\n", asked.queue, asked.port, asked.worker);
+    moves.iter().map(line).collect()
+}
+
+/// `top`.
+pub(crate) fn top(stats: &Stats, rows: &[Row]) -> String {
+    let cells: Vec<_> = rows
+        .iter()
+        .map(|row| {
+            let cause = row.cause.map_or(String::new(), |cause| format!(" {cause}"));
+            vec![
+                row.key.clone(),
+                short(row.rx_packets),
+                short(row.rx_bits),
+                short(row.tx_packets),
+                short(row.tx_bits),
+                format!("{}{cause}", short(row.drops)),
+            ]
+        })
+        .collect();
+    format!(
+        "up {} s, {} ports, {} addresses; a second\n{}",
+        stats.uptime_seconds,
+        stats.ports.len(),
+        stats.addresses,
+        table(&["KEY", "RX PKT", "RX BIT", "TX PKT", "TX BIT", "LOST"], &cells)
+    )
+}
+
+/// A number with three digits and a decimal prefix.
+fn short(number: u64) -> String {
+    let mut rest = number as f64;
+    for prefix in ["", "k", "M", "G", "T"] {
+        if rest < 999.5 {
+            let digits = if prefix.is_empty() || rest >= 99.95 { 0 } else { 1 };
+            return format!("{rest:.digits$}{prefix}");
+        }
+        rest /= 1000.0;
+    }
+    format!("{rest:.0}P")
+}
+
+/// `trace`.
+pub(crate) fn trace(trace: &Trace) -> String {
+    let mut text = String::new();
+    for step in &trace.steps {
+        let _ = writeln!(text, "{step}");
+    }
+    let ports: Vec<&str> =
+        trace.ports.iter().filter(|port| port.cause.is_none()).map(|port| port.port.as_str()).collect();
+    let verdict = match trace.verdict {
+        TraceVerdict::Drop => "dropped".into(),
+        TraceVerdict::Answer => "answered".into(),
+        _ if ports.is_empty() => "reaches nobody".into(),
+        TraceVerdict::Forward | TraceVerdict::Flood => format!("reaches {}", ports.join(", ")),
+    };
+    let _ = writeln!(text, "{verdict}");
+    text
 }

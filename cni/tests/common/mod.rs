@@ -165,7 +165,7 @@ fn serve(stream: &UnixStream, ports: &Ports, refuse: &Mutex<Option<&'static str>
 
 fn info(spec: &PortSpec) -> Value {
     let mut value = serde_json::to_value(spec).expect("a port");
-    let more = json!({"id": 1, "state": "down", "device": "", "addresses": 0, "counters": {}});
+    let more = json!({"id": 1, "state": "down", "vdev": "", "addresses": 0, "counters": {}});
     value.as_object_mut().expect("an object").extend(more.as_object().cloned().expect("an object"));
     value
 }

@@ -47,6 +47,10 @@ impl Driver for AfPacketDriver {
         DRIVER
     }
 
+    fn keeps_packets(&self) -> bool {
+        false
+    }
+
     fn summary(&self) -> &'static str {
         "an interface of the kernel through packet sockets; iface=NAME, netns=, qpairs=1..16, qdisc_bypass=0|1, \
          version=2|3, blocksz=, framesz=, framecnt=, retire_blk_tov=, fanout_mode=hash|lb|cpu|rollover|rnd|qm"

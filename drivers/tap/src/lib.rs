@@ -74,6 +74,10 @@ impl Driver for TapDriver {
         DRIVER
     }
 
+    fn keeps_packets(&self) -> bool {
+        false
+    }
+
     fn summary(&self) -> &'static str {
         "an interface of this kernel: iface=NAME (dtap%d), mac=ADDRESS|fixed, persist, remote=IFACE, \
          netns=NAME|/path, fd=N[:N...]"

@@ -10,8 +10,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::{
-    Answer, FdbEntry, FdbFilter, FdbFlushed, LineError, Lines, PortAdded, PortInfo, PortKey, PortRemoved,
-    PortSpec, Problem, Request, Stats, Version, send,
+    Answer, FdbAddress, FdbEntry, FdbFilter, FdbFlushed, FdbRemoved, FdbStatic, LineError, Lines, PortAdded,
+    PortInfo, PortKey, PortRemoved, PortSpec, Problem, QueueMove, Request, Stats, Trace, TraceRequest,
+    Version, WorkerInfo, send,
 };
 
 /// How long an answer may take before a switch counts as stuck.
@@ -187,6 +188,47 @@ impl Client {
     pub fn fdb_flush(&mut self, filter: &FdbFilter) -> Result<u64, ClientError> {
         let flushed: FdbFlushed = self.call("fdb.flush", filter, &[])?;
         Ok(flushed.flushed)
+    }
+
+    /// Puts an address behind a port by hand.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub fn fdb_add(&mut self, asked: &FdbStatic) -> Result<FdbEntry, ClientError> {
+        self.call("fdb.add", asked, &[])
+    }
+
+    /// Forgets one address; `false` when it was not known.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub fn fdb_del(&mut self, asked: &FdbAddress) -> Result<bool, ClientError> {
+        let removed: FdbRemoved = self.call("fdb.del", asked, &[])?;
+        Ok(removed.removed)
+    }
+
+    /// All workers, and what they poll.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub fn workers(&mut self) -> Result<Vec<WorkerInfo>, ClientError> {
+        self.call("workers", &(), &[])
+    }
+
+    /// Has another worker poll a receive queue.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub fn move_queue(&mut self, asked: &QueueMove) -> Result<(), ClientError> {
+        self.call("worker.move", asked, &[])
+    }
+
+    /// Which way a frame would go.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub fn trace(&mut self, request: &TraceRequest) -> Result<Trace, ClientError> {
+        self.call("trace", request, &[])
     }
 
     /// All counters.

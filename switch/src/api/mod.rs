@@ -20,6 +20,11 @@
 //! | `port.show` | [`PortKey`] | [`PortInfo`] |
 //! | `fdb.list` | [`FdbFilter`] | [`FdbEntry`], an array |
 //! | `fdb.flush` | [`FdbFilter`] | [`FdbFlushed`] |
+//! | `fdb.add` | [`FdbStatic`] | [`FdbEntry`] |
+//! | `fdb.del` | [`FdbAddress`] | [`FdbRemoved`] |
+//! | `trace` | [`TraceRequest`] | [`Trace`] |
+//! | `workers` | none | [`WorkerInfo`], an array |
+//! | `worker.move` | [`QueueMove`] | nothing |
 //! | `stats` | none | [`Stats`] |
 //!
 //! `port.add` may be repeated: a port with the same key and the same parameters is answered with `"created":false` (a new
@@ -29,6 +34,8 @@
 mod client;
 mod line;
 mod port;
+mod trace;
+mod worker;
 
 use std::fmt;
 
@@ -41,6 +48,9 @@ pub use self::line::{Line, LineError, Lines, MAX_LINE, send};
 pub use self::port::{
     Again, Cause, DropCounters, PortCounters, PortInfo, PortKind, PortSpec, PortState, Rate, Trunk, Vlan,
 };
+
+pub use self::trace::{Trace, TracePort, TraceRequest, TraceVerdict};
+pub use self::worker::{QueueInfo, QueueMove, WorkerInfo, balance};
 
 /// Where the switch listens unless it is told otherwise.
 pub const DEFAULT_SOCKET: &str = "/run/linecard/switch.sock";
@@ -273,6 +283,59 @@ pub struct FdbEntry {
 pub struct FdbFlushed {
     /// Learned addresses forgotten.
     pub flushed: u64,
+}
+
+/// An address to put behind a port by hand: `fdb.add`. It is not kept for a restart.
+///
+/// ```
+/// use linecard_switch::api::FdbStatic;
+/// let asked: FdbStatic = serde_json::from_str(r#"{"mac":"02:00:00:00:00:01","port":"a"}"#)?;
+/// assert_eq!((asked.vlan, asked.port.as_str()), (0, "a"));
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FdbStatic {
+    /// The address.
+    #[serde(with = "mac")]
+    pub mac: MacAddr,
+    /// Its VLAN; 0 for ports without VLANs.
+    #[serde(default)]
+    pub vlan: u16,
+    /// The key of its port.
+    pub port: String,
+}
+
+/// An address to forget: `fdb.del`.
+///
+/// ```
+/// use linecard_switch::api::FdbAddress;
+/// let asked: FdbAddress = serde_json::from_str(r#"{"mac":"02:00:00:00:00:01","vlan":10}"#)?;
+/// assert_eq!(asked.vlan, 10);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FdbAddress {
+    /// The address.
+    #[serde(with = "mac")]
+    pub mac: MacAddr,
+    /// Its VLAN; 0 for ports without VLANs.
+    #[serde(default)]
+    pub vlan: u16,
+}
+
+/// The answer of `fdb.del`.
+///
+/// ```
+/// let removed: linecard_switch::api::FdbRemoved = serde_json::from_str(r#"{"removed":true}"#)?;
+/// assert!(removed.removed);
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FdbRemoved {
+    /// It was known.
+    pub removed: bool,
 }
 
 /// The answer of `stats`: counters since the switch started.

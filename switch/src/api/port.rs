@@ -115,7 +115,7 @@ impl PortSpec {
             } else {
                 format!("there is no port of type '{kind}'")
             };
-            return Err(format!("{what}; it is one of vhost-user, vhost-user-fd, tap, vdev"));
+            return Err(format!("{what}; it is one of vhost-user, vhost-user-fd, tap, vxlan, vdev"));
         };
         let fields = value.as_object().into_iter().flat_map(|object| object.keys());
         if let Some(unknown) =
@@ -181,6 +181,27 @@ pub enum PortKind {
         /// Of the interface.
         name: String,
     },
+    /// A network with other hosts, in UDP (VXLAN, RFC 7348). Of a `vlan` that the port has, `access` is usual: so each VLAN
+    /// has a network number.
+    Vxlan {
+        /// The network's number, 1 to 16777215.
+        vni: u32,
+        /// The other hosts; what is for all stations, and for ones that are not known, goes to each of them.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        remotes: Vec<IpAddr>,
+        /// This host's address; any without.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        local: Option<IpAddr>,
+        /// UDP port, here and there; 4789 without.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        udp_port: Option<u16>,
+        /// Time to live of the packets; 64 without.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ttl: Option<u8>,
+        /// Frames of hosts that are not among `remotes` are taken, too.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        any_peer: bool,
+    },
     /// Any device, as `--vdev` takes it.
     Vdev {
         /// `net_af_packet0,iface=eth0`.
@@ -195,6 +216,7 @@ impl PortKind {
             "vhost-user" => Some(&["path", "client", "mode", "group"]),
             "vhost-user-fd" => Some(&["again"]),
             "tap" => Some(&["name"]),
+            "vxlan" => Some(&["vni", "remotes", "local", "udp_port", "ttl", "any_peer"]),
             "vdev" => Some(&["device"]),
             _ => None,
         }
@@ -286,6 +308,7 @@ pub struct PortInfo {
     /// Whether frames can pass.
     pub state: PortState,
     /// The device it became, as `--vdev` would name it; empty while it waits.
+    #[serde(rename = "vdev")]
     pub device: String,
     /// Addresses known behind it.
     pub addresses: u64,
@@ -430,14 +453,16 @@ drops! {
     Filtered filtered: "to the port it came from, or between isolated ports",
     /// Sent to a group that is for the link only (01:80:c2:00:00:0x).
     Reserved reserved: "to an address that bridges do not forward",
-    /// No packet to copy a flooded frame into.
-    NoPacket no_packet: "no packet to copy it into",
+    /// No packet to copy it into: for a frame to several ports, or to a port whose peer keeps the packets it was given.
+    NoPacket no_packet: "no packet to copy it into, as the port's peer keeps them or memory is short",
     /// Longer than the port's MTU, on the way out.
     TxOversize tx_oversize: "longer than the MTU of the port it was to go to",
     /// Lost by the device on the way in; `show` of the device says why.
     RxDevice rx_device: "lost by the device on the way in",
     /// Lost by the device on the way out.
     TxDevice tx_device: "lost by the device on the way out",
+    /// The port has no peer, or its interface is down.
+    PortDown port_down: "the port it was to go to is down",
     /// The transmit queue was full.
     TxFull tx_full: "the transmit queue was full",
 }

@@ -126,3 +126,38 @@ fn what_is_too_long_or_too_many_ends_the_connection() {
     }
     assert!(matches!(Lines::default().next(there.as_fd()), Err(LineError::TooManyFds)));
 }
+
+#[test]
+fn a_port_of_every_kind_is_read_as_it_was_written() {
+    let vhost = PortKind::VhostUser {
+        path: "/a".into(),
+        client: true,
+        mode: Some("0660".into()),
+        group: Some("kvm".into()),
+    };
+    let again = Again { netns: "/n".into(), name: "x".into() };
+    let vxlan = PortKind::Vxlan {
+        vni: 7,
+        remotes: vec!["192.0.2.2".parse().expect("an address")],
+        local: Some("192.0.2.1".parse().expect("an address")),
+        udp_port: Some(8472),
+        ttl: Some(3),
+        any_peer: true,
+    };
+    let fd = PortKind::VhostUserFd { again: Some(again) };
+    let (tap, vdev) = (PortKind::Tap { name: "t".into() }, PortKind::Vdev { device: "net_null0".into() });
+    for kind in [vhost, fd, tap, vxlan, vdev] {
+        let info = PortInfo {
+            id: 3,
+            state: PortState::Up,
+            device: "net_x0".into(),
+            addresses: 1,
+            counters: PortCounters::default(),
+            spec: PortSpec::new("key", kind),
+        };
+        let line = serde_json::to_string(&info).expect("it is written");
+        assert_eq!(serde_json::from_str::<PortInfo>(&line).expect(&line), info);
+        let spec = serde_json::to_value(&info.spec).expect("it is written");
+        assert_eq!(PortSpec::read(spec).expect("it is read"), info.spec);
+    }
+}

@@ -324,6 +324,26 @@ impl Table {
         }
     }
 
+    /// Puts a configured station behind `port`, in the place of what was learned.
+    pub fn set(&self, station: Station, port: u16) -> Learned {
+        let mut counts = self.lock();
+        match self.find(station) {
+            Some(place) if place.fixed && place.port == port => return Learned::Known,
+            Some(place) if place.fixed => return Learned::Taken,
+            Some(_) => {
+                self.remove(&mut counts, station);
+            }
+            None => {}
+        }
+        self.put(&mut counts, station, Behind { port, limit: u32::MAX, fixed: true })
+    }
+
+    /// Forgets a station, configured or learned; whether it was there.
+    pub fn unset(&self, station: Station) -> bool {
+        let mut counts = self.lock();
+        self.remove(&mut counts, station)
+    }
+
     /// Forgets what was learned longer than `limit` seconds ago and not seen since. How many stations.
     pub fn age(&self, limit: u32) -> usize {
         let now = self.now();

@@ -89,3 +89,18 @@ fn a_locked_table_is_not_waited_for() {
     drop(lock);
     assert_eq!(table.learn(station, behind(1)), Learned::New);
 }
+
+#[test]
+fn a_station_is_set_and_unset_by_hand() {
+    let table = Table::new(10);
+    let station = Station::of(0x0200_0000_0001, 7);
+    let learned = Behind { port: 1, limit: 10, fixed: false };
+    assert_eq!(table.learn(station, learned), Learned::New);
+    assert_eq!(table.set(station, 2), Learned::New, "what was learned gives way");
+    assert_eq!(table.set(station, 2), Learned::Known);
+    assert_eq!(table.set(station, 3), Learned::Taken);
+    assert_eq!(table.learn(station, learned), Learned::Taken);
+    assert_eq!((table.count(1), table.count(2), table.age(0)), (0, 1, 0));
+    assert!(table.unset(station) && !table.unset(station));
+    assert_eq!((table.find(station), table.len(), table.count(2)), (None, 0, 0));
+}

@@ -15,10 +15,10 @@ use serde_json::{Value, json};
 pub(crate) struct Bed {
     // The switch ends before the memory it uses.
     pub(crate) switch: Switch,
+    pub(crate) captures: linecard_capture::Hub,
     ends: Vec<Port>,
     sent: Vec<u64>,
     pool: Pool,
-    workers: usize,
     _eal: Eal,
 }
 
@@ -29,7 +29,12 @@ fn keys(number: usize) -> String {
 impl Bed {
     /// A port for each of `specs`, which are what `port.add` takes beside key and type.
     pub(crate) fn new(workers: usize, specs: &[Value]) -> Self {
-        let (args, _) = EalArgs::parse(["--no-huge", "-m", "64"]).expect("arguments");
+        Self::answering(workers, specs, false)
+    }
+
+    /// As [`new`](Self::new), with a switch that answers for configured neighbours.
+    pub(crate) fn answering(workers: usize, specs: &[Value], neigh_suppress: bool) -> Self {
+        let (args, _) = EalArgs::parse(["--no-huge", "-m", "256"]).expect("arguments");
         let eal = Eal::new(&args).expect("a machine");
         let domain = eal.default_domain();
         let pool = Pool::new(&domain, PoolConfig { packets: 8192, ..PoolConfig::default() }).expect("a pool");
@@ -37,17 +42,21 @@ impl Bed {
         let drivers = Registry::new(&[&RingDriver]);
         let cores = eal.lcores().main().cores.clone();
         let lcore = |id| Lcore { id: LcoreId(id), cores: cores.clone() };
+        let captures = linecard_capture::Hub::new();
         let switch = Switch::start(SwitchConfig {
             drivers: drivers.clone(),
             context: context.clone(),
             pool: pool.clone(),
+            captures: captures.clone(),
             lcores: (0..workers as u32).map(lcore).collect(),
             addresses: 1000,
             age_seconds: 1,
+            neigh_suppress,
             defaults: Defaults::default(),
         })
         .expect("a switch");
-        let mut bed = Self { switch, ends: Vec::new(), sent: vec![0; specs.len()], pool, workers, _eal: eal };
+        let mut bed =
+            Self { switch, captures, ends: Vec::new(), sent: vec![0; specs.len()], pool, _eal: eal };
         for (number, spec) in specs.iter().enumerate() {
             let device = format!("net_ring{number},nodeaction=n{number}:0:CREATE");
             bed.switch.add(&read(number, &device, spec), None).expect("a port");
@@ -57,6 +66,8 @@ impl Bed {
             let config = PortConfig { rx_queues: queues, tx_queues: queues, ..PortConfig::default() };
             bed.ends.push(configure(device, config).expect("it fits").start(&bed.pool).expect("it starts"));
         }
+        // The ports have their other ends by now.
+        bed.switch.look_after();
         bed
     }
 
@@ -88,13 +99,17 @@ impl Bed {
     pub(crate) fn settle(&self) {
         let until = deadline();
         for (number, sent) in self.sent.iter().enumerate() {
-            while self.info(number).counters.rx_packets < *sent {
+            // What went has nothing to deal with.
+            let behind =
+                || self.switch.show(&keys(number)).is_ok_and(|port| port.counters.rx_packets < *sent);
+            while behind() {
                 assert!(Instant::now() < until, "port {number} was sent {sent} frames");
                 std::thread::yield_now();
             }
         }
-        // A worker answers between two rounds; a frame passes one other worker at most.
-        for _ in 0..self.workers {
+        // A worker answers at the beginning of a round. So after one answer of each, frames have left the worker that received
+        // them; after another, a worker that has to pass them on has begun a round with them; after a third it has ended it.
+        for _ in 0..3 {
             let spec = PortSpec::new("barrier", PortKind::Vdev { device: "net_ring999".into() });
             self.switch.add(&spec, None).expect("a port more");
             assert!(self.switch.remove("barrier").expect("it goes"));

@@ -87,6 +87,10 @@ impl Driver for VhostDriver {
         "net_vhost"
     }
 
+    fn keeps_packets(&self) -> bool {
+        false
+    }
+
     fn summary(&self) -> &'static str {
         "vhost-user backend: {iface=PATH|fd=N}[,queues=1..128][,client=0|1][,tso=0|1][,config=0|1][,mode=0600..0666][,group=NAME]"
     }

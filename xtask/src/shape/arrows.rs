@@ -40,6 +40,7 @@ pub(super) const ALLOWED: &[(&str, &[&str])] = &[
     ("linecard-net-ring", &["linecard-pmd", "linecard-mempool", "linecard-ring", "linecard-eal"]),
     ("linecard-net-pcap", &["linecard-pmd", "linecard-capture", "linecard-mempool"]),
     ("linecard-net-tap", &["linecard-pmd", "linecard-netdev", "linecard-mempool", "linecard-net"]),
+    ("linecard-net-vxlan", &["linecard-pmd", "linecard-netdev", "linecard-mempool", "linecard-eal"]),
     (
         "linecard-net-af-packet",
         &["linecard-pmd", "linecard-netdev", "linecard-mempool", "linecard-eal", "linecard-net"],
@@ -73,6 +74,7 @@ pub(super) const ALLOWED: &[(&str, &[&str])] = &[
             "linecard-net-pcap",
             "linecard-net-ring",
             "linecard-net-tap",
+            "linecard-net-vxlan",
             "linecard-netdev",
             "linecard-pmd",
             "linecard-ring",
@@ -81,7 +83,10 @@ pub(super) const ALLOWED: &[(&str, &[&str])] = &[
             "linecard-virtio-user",
         ],
     ),
-    ("linecard-switch", &["linecard-pmd", "linecard-mempool", "linecard-eal", "linecard-net"]),
+    (
+        "linecard-switch",
+        &["linecard-capture", "linecard-pmd", "linecard-mempool", "linecard-eal", "linecard-net"],
+    ),
     ("linecard-cni", &["linecard-switch", "linecard-netdev"]),
     ("linecard-apps-common", &["linecard"]),
     ("linecard-bench", &["linecard", "linecard-apps-common"]),

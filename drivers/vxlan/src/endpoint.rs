@@ -1,0 +1,253 @@
+//! The sockets of an address and port, which all networks of the process there share, and the thread that receives.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, IoSlice};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::unix::fs::MetadataExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
+
+use linecard_eal::eventfd::EventFd;
+use linecard_mempool::Packet;
+use linecard_pmd::args::DevArgs;
+use linecard_pmd::error::Error;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg_addr, sockopt};
+
+use crate::args::Options;
+use crate::header;
+use crate::tunnel::Tunnel;
+
+/// Sockets to send from, each with a port of its own: so many paths can flows to one host take.
+const SENDERS: usize = 16;
+/// Datagrams that are received before the end is looked for.
+const TURN: usize = 256;
+/// Bytes that may wait in the kernel; it gives less where it allows less.
+const BUFFER: usize = 4 << 20;
+/// More than a datagram has.
+const LONGEST: usize = 65_536;
+
+/// Which sockets are meant: a namespace (by its inode), an address and port, and the time to live of what they send.
+type Key = (Option<u64>, SocketAddr, u8);
+
+/// The endpoints of this process: a port belongs to a host, not to one of several switches in a process.
+static ENDPOINTS: Mutex<Vec<(Key, Weak<Endpoint>)>> = Mutex::new(Vec::new());
+
+/// What the endpoint's thread and its handles share.
+struct Shared {
+    socket: UdpSocket,
+    tunnels: Mutex<HashMap<u32, Weak<Tunnel>>>,
+    over: AtomicBool,
+    ended: EventFd,
+}
+
+/// The sockets of an address and port; the thread ends with it.
+pub(crate) struct Endpoint {
+    senders: Vec<UdpSocket>,
+    /// A secret, so that nobody chooses flows that all take one path.
+    hasher: RandomState,
+    port: u16,
+    shared: Arc<Shared>,
+}
+
+impl Endpoint {
+    /// The endpoint that `options` means, which other networks may use already.
+    pub(crate) fn open(args: &DevArgs, options: &Options) -> Result<Arc<Self>, Error> {
+        let inode = || std::fs::metadata("/proc/thread-self/ns/net").ok().map(|meta| meta.ino());
+        let key: Key = (options.namespace.enter(args.name(), inode)?, options.local, options.ttl);
+        let mut all = ENDPOINTS.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|(_, endpoint)| endpoint.strong_count() > 0);
+        if let Some(endpoint) =
+            all.iter().find(|(of, _)| *of == key).and_then(|(_, endpoint)| endpoint.upgrade())
+        {
+            return Ok(endpoint);
+        }
+        let made = options.namespace.enter(args.name(), || Self::new(options))?;
+        let endpoint = Arc::new(made.map_err(|error| {
+            let remedy = match error.kind() {
+                io::ErrorKind::AddrInUse => {
+                    "end the program that uses it (a kernel's vxlan device does), or give another port="
+                }
+                io::ErrorKind::AddrNotAvailable => "give an address of this host with local=",
+                _ => "give another local= or port=",
+            };
+            args.problem(format!("no socket at {}: {error}", options.local), remedy)
+        })?);
+        all.push((key, Arc::downgrade(&endpoint)));
+        Ok(endpoint)
+    }
+
+    fn new(options: &Options) -> io::Result<Self> {
+        let socket = socket(options.local)?;
+        let mut senders = Vec::new();
+        for _ in 0..SENDERS {
+            let sender = self::socket(SocketAddr::new(options.local.ip(), 0))?;
+            if options.local.is_ipv4() {
+                sockopt::set_ip_ttl(&sender, options.ttl.into())?;
+                sockopt::set_ip_mtu_discover(&sender, sockopt::Ipv4PathMtuDiscovery::DO)?;
+            } else {
+                sockopt::set_ipv6_unicast_hops(&sender, Some(options.ttl))?;
+                sockopt::set_ipv6_mtu_discover(&sender, sockopt::Ipv6PathMtuDiscovery::DO)?;
+            }
+            senders.push(sender);
+        }
+        let shared = Arc::new(Shared {
+            socket,
+            tunnels: Mutex::default(),
+            over: AtomicBool::new(false),
+            ended: EventFd::new()?,
+        });
+        let receiver = Arc::clone(&shared);
+        std::thread::Builder::new().name("lc-vxlan".into()).spawn(move || receiver.run())?;
+        Ok(Self { senders, hasher: RandomState::new(), port: options.local.port(), shared })
+    }
+
+    /// Lets `tunnel` have the frames of its network.
+    pub(crate) fn add(&self, port: &str, vni: u32, tunnel: &Arc<Tunnel>) -> Result<(), Error> {
+        let mut tunnels = self.shared.tunnels();
+        if tunnels.get(&vni).is_some_and(|other| other.strong_count() > 0) {
+            return Err(Error::Argument {
+                device: port.to_owned(),
+                problem: format!("this process is in network {vni} by another port already"),
+                remedy: "give another vni=, local= or port=".into(),
+            });
+        }
+        tunnels.insert(vni, Arc::downgrade(tunnel));
+        Ok(())
+    }
+
+    pub(crate) fn remove(&self, vni: u32) {
+        self.shared.tunnels().remove(&vni);
+    }
+
+    /// Sends one frame of a network to `host`.
+    pub(crate) fn send(&self, header: &[u8], packet: &Packet, host: IpAddr) -> io::Result<()> {
+        let flow = flow(packet.data());
+        let sender = &self.senders[self.hasher.hash_one(flow) as usize % SENDERS];
+        let mut pieces = vec![IoSlice::new(header)];
+        pieces.extend(packet.segments().map(|segment| IoSlice::new(segment.data())));
+        let to = SocketAddr::new(host, self.port);
+        loop {
+            let mut nothing = SendAncillaryBuffer::default();
+            match sendmsg_addr(sender, &to, &pieces, &mut nothing, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)
+            {
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+                Ok(_) => return Ok(()),
+            }
+        }
+    }
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        self.shared.over.store(true, Ordering::Release);
+        // Not joined: it holds nothing but the socket, and lets it go at once.
+        self.shared.ended.signal();
+    }
+}
+
+/// A socket that never waits.
+fn socket(at: SocketAddr) -> io::Result<UdpSocket> {
+    let domain =
+        if at.is_ipv4() { rustix::net::AddressFamily::INET } else { rustix::net::AddressFamily::INET6 };
+    let flags = rustix::net::SocketFlags::CLOEXEC | rustix::net::SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(domain, rustix::net::SocketType::DGRAM, flags, None)?;
+    if at.is_ipv6() {
+        sockopt::set_ipv6_v6only(&socket, true)?;
+    }
+    // As much as the system allows.
+    let _ = sockopt::set_socket_recv_buffer_size(&socket, BUFFER);
+    let _ = sockopt::set_socket_send_buffer_size(&socket, BUFFER);
+    rustix::net::bind(&socket, &at)?;
+    Ok(UdpSocket::from(socket))
+}
+
+/// The bytes of a frame that tell flows apart: addresses and type, then IP addresses and ports as far as there are.
+fn flow(frame: &[u8]) -> (&[u8], &[u8]) {
+    let nothing = &frame[..0];
+    let part = |range: std::ops::Range<usize>| frame.get(range).unwrap_or(nothing);
+    let ethernet = part(0..14);
+    let more = match part(12..14) {
+        [0x08, 0x00] => {
+            // A fragment has no ports, and all of a packet take one path.
+            let whole = part(20..22).iter().fold(0, |word, byte| word << 8 | u16::from(*byte)) & 0x3fff == 0;
+            let ports = part(14..15) == [0x45] && matches!(part(23..24), [6 | 17 | 132]) && whole;
+            part(26..if ports { 38 } else { 34 })
+        }
+        [0x86, 0xdd] => part(22..if matches!(part(20..21), [6 | 17 | 132]) { 58 } else { 54 }),
+        _ => nothing,
+    };
+    (ethernet, more)
+}
+
+impl Shared {
+    fn tunnels(&self) -> MutexGuard<'_, HashMap<u32, Weak<Tunnel>>> {
+        self.tunnels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The thread: receives, and leaves frames with their networks, for none of which it waits.
+    fn run(&self) {
+        let mut datagram = vec![0; LONGEST];
+        while !self.over.load(Ordering::Acquire) {
+            let mut set = [PollFd::new(&self.socket, PollFlags::IN), PollFd::new(&self.ended, PollFlags::IN)];
+            // Only ever interrupted.
+            let _ = poll(&mut set, None);
+            let now = Instant::now();
+            for _ in 0..TURN {
+                match self.socket.recv_from(&mut datagram) {
+                    Ok((len, from)) => self.deal_out(datagram.get(..len).unwrap_or_default(), from.ip(), now),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    // What the network said about something that was sent.
+                    Err(_) => {}
+                }
+            }
+        }
+    }
+
+    fn deal_out(&self, datagram: &[u8], from: IpAddr, now: Instant) {
+        let Some((vni, frame)) = header::read(datagram) else { return };
+        let tunnel = self.tunnels().get(&vni).and_then(Weak::upgrade);
+        if let Some(tunnel) = tunnel {
+            tunnel.receive(frame, from, now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flows_differ_by_what_tells_them_apart() {
+        let mut tcp = [
+            &[2; 12][..],
+            &[8, 0, 0x45, 0],
+            &[0; 7],
+            &[6],
+            &[0; 2],
+            &[10, 0, 0, 1, 10, 0, 0, 2],
+            &[0, 80, 1, 2],
+            &[0; 20],
+        ]
+        .concat();
+        let whole = tcp.clone();
+        tcp[40] ^= 1;
+        assert_eq!(flow(&tcp), flow(&whole), "not by what follows the ports");
+        for byte in [0, 6, 26, 33, 35, 37] {
+            let mut other = whole.clone();
+            other[byte] ^= 1;
+            assert_ne!(flow(&other), flow(&whole), "by byte {byte}");
+        }
+        let mut fragment = whole.clone();
+        fragment[20] = 0x20;
+        let mut other = fragment.clone();
+        other[35] ^= 1;
+        assert_eq!(flow(&fragment), flow(&other), "a fragment has no ports");
+        for len in 0..whole.len() {
+            let _ = flow(&whole[..len]);
+        }
+    }
+}

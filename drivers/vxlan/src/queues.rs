@@ -1,0 +1,227 @@
+//! Queues of a network.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use linecard_mempool::{Burst, Packet, Pool};
+use linecard_pmd::offload::{SoftLoss, SoftTx, Takes, asks};
+use linecard_pmd::port::{RxQueue, TxQueue};
+use linecard_pmd::stats::{QueueStats, Total};
+use linecard_pmd::wake::Armed;
+use rustix::io::Errno;
+
+use crate::endpoint::Endpoint;
+use crate::header;
+use crate::tunnel::Tunnel;
+
+linecard_pmd::causes! {
+    /// Why frames of other hosts are lost.
+    pub enum RxLoss {
+        /// More came than was received.
+        Full = ("queue_full", Total::Missed),
+        /// From a host that is not one of the remotes.
+        Stranger = ("unknown_remote", Total::Error),
+        /// The pool had no buffers.
+        NoBuffer = ("no_buffer", Total::NoBuffer),
+    }
+}
+
+linecard_pmd::causes! {
+    /// Why frames to other hosts are lost.
+    pub enum TxLoss {
+        /// Shorter than an Ethernet header.
+        BadLength = ("bad_length", Total::Error),
+        /// Does not fit the MTU of the path to the remote.
+        TooLong = ("too_long", Total::Error),
+        /// For a station that is not known, or for all, and there are no remotes.
+        NoRemote = ("no_remote", Total::Error),
+        /// No route to the remote.
+        Unreachable = ("unreachable", Total::Error),
+        /// The kernel did not send it for another reason.
+        Refused = ("refused_by_kernel", Total::Error),
+        /// Offload flags that do not fit the packet.
+        BadOffload = ("bad_offload_request", Total::Error),
+        /// No buffer for a copy that an offload needs.
+        NoBuffer = ("no_buffer", Total::Error),
+        /// Segments that were not sent when the queue ended.
+        Stopped = ("stopped", Total::Error),
+    }
+}
+
+/// The receive queue.
+pub(crate) struct Rx {
+    tunnel: Arc<Tunnel>,
+    stats: Arc<QueueStats<RxLoss>>,
+}
+
+impl Rx {
+    pub(crate) fn new(tunnel: Arc<Tunnel>, stats: Arc<QueueStats<RxLoss>>) -> Self {
+        Self { tunnel, stats }
+    }
+
+    /// Counts what the endpoint's thread lost.
+    fn count_losses(&self) {
+        let lost = &self.tunnel.lost;
+        let count = |counter: &AtomicU64, cause| {
+            if counter.load(Ordering::Relaxed) > 0 {
+                self.stats.lost(cause, counter.swap(0, Ordering::Relaxed));
+            }
+        };
+        count(&lost.full, RxLoss::Full);
+        count(&lost.stranger, RxLoss::Stranger);
+        count(&lost.no_buffer, RxLoss::NoBuffer);
+    }
+}
+
+impl RxQueue for Rx {
+    fn rx_burst(&mut self, packets: &mut Burst) -> usize {
+        self.count_losses();
+        let (mut count, mut bytes) = (0, 0);
+        while packets.room() > 0
+            && let Some(packet) = self.tunnel.frames.pop()
+        {
+            bytes += packet.len() as u64;
+            count += 1;
+            // There is room.
+            let _ = packets.push(packet);
+        }
+        if count > 0 {
+            self.stats.moved(count, bytes);
+        }
+        count
+    }
+
+    fn path(&self) -> &'static str {
+        "udp"
+    }
+
+    fn arm(&mut self) -> Armed {
+        if !self.tunnel.wake.arm() {
+            return Armed::Unable;
+        }
+        if self.tunnel.frames.is_empty() { Armed::Asleep } else { Armed::Ready }
+    }
+
+    fn disarm(&mut self) {
+        self.tunnel.wake.disarm();
+    }
+
+    fn event(&self) -> Option<BorrowedFd<'_>> {
+        self.tunnel.wake.event()
+    }
+}
+
+/// The transmit queue.
+pub(crate) struct Tx {
+    sender: Sender,
+    soft: SoftTx,
+}
+
+struct Sender {
+    endpoint: Arc<Endpoint>,
+    tunnel: Arc<Tunnel>,
+    header: [u8; header::LEN],
+    stats: Arc<QueueStats<TxLoss>>,
+}
+
+impl Tx {
+    pub(crate) fn new(
+        endpoint: Arc<Endpoint>,
+        tunnel: Arc<Tunnel>,
+        pool: &Pool,
+        stats: Arc<QueueStats<TxLoss>>,
+    ) -> Self {
+        let counted = Arc::clone(&stats);
+        let soft = SoftTx::new(pool.clone(), move |loss, count| {
+            let cause = match loss {
+                SoftLoss::Malformed => TxLoss::BadOffload,
+                SoftLoss::NoBuffer => TxLoss::NoBuffer,
+                SoftLoss::Stopped => TxLoss::Stopped,
+            };
+            counted.lost(cause, count);
+        });
+        let header = header::write(tunnel.vni);
+        Self { sender: Sender { endpoint, tunnel, header, stats }, soft }
+    }
+}
+
+impl TxQueue for Tx {
+    fn tx_burst(&mut self, packets: &mut Burst) -> usize {
+        let Self { sender, soft } = self;
+        if packets.iter().any(|packet| asks(packet.offload())) {
+            return soft.burst(packets, Takes::default(), |ready| sender.burst(ready));
+        }
+        if !soft.flush(|ready| sender.burst(ready)) {
+            return 0;
+        }
+        sender.burst(packets)
+    }
+
+    fn reclaim(&mut self) {
+        self.soft.flush(|ready| self.sender.burst(ready));
+    }
+
+    fn path(&self) -> &'static str {
+        "udp"
+    }
+}
+
+/// What became of a frame.
+enum Fate {
+    Sent,
+    Lost(TxLoss),
+    Full,
+}
+
+impl Sender {
+    fn burst(&self, packets: &mut Burst) -> usize {
+        let now = Instant::now();
+        let (mut done, mut sent, mut bytes) = (0, 0, 0);
+        for packet in packets.iter() {
+            match self.send(packet, now) {
+                Fate::Sent => {
+                    sent += 1;
+                    bytes += packet.len() as u64;
+                }
+                Fate::Lost(cause) => self.stats.dropped(cause, packet),
+                Fate::Full => break,
+            }
+            done += 1;
+        }
+        self.stats.moved(sent, bytes);
+        drop(packets.drain(..done));
+        done
+    }
+
+    fn send(&self, packet: &Packet, now: Instant) -> Fate {
+        let Some(station) = packet.data().first_chunk::<6>().filter(|_| packet.len() >= 14) else {
+            return Fate::Lost(TxLoss::BadLength);
+        };
+        let known = if station[0] & 1 == 0 { self.tunnel.stations().find(*station, now) } else { None };
+        if let Some(host) = known {
+            return fate(self.endpoint.send(&self.header, packet, host));
+        }
+        // To every remote; sent when one could have it. What is full is so for all, and the frame stays when none had it.
+        let mut best = Fate::Lost(TxLoss::NoRemote);
+        for remote in &self.tunnel.remotes {
+            match (fate(self.endpoint.send(&self.header, packet, *remote)), &best) {
+                (_, Fate::Sent) => {}
+                (fate, _) => best = fate,
+            }
+        }
+        best
+    }
+}
+
+fn fate(sent: io::Result<()>) -> Fate {
+    let Err(error) = sent else { return Fate::Sent };
+    match Errno::from_io_error(&error) {
+        Some(Errno::AGAIN | Errno::NOBUFS) => Fate::Full,
+        Some(Errno::MSGSIZE) => Fate::Lost(TxLoss::TooLong),
+        Some(Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::NETDOWN) => Fate::Lost(TxLoss::Unreachable),
+        _ => Fate::Lost(TxLoss::Refused),
+    }
+}

@@ -1,0 +1,131 @@
+//! The addresses a switch knows, as its users see them: listed, forgotten, put in by hand.
+
+use std::collections::BTreeMap;
+
+use linecard_net::MacAddr;
+
+use crate::Switch;
+use crate::api::{Code, FdbAddress, FdbEntry, FdbFilter, FdbStatic, Problem};
+use crate::fdb::{Learned, Station};
+use crate::rules::{Rules, number};
+use crate::switch::no_port;
+
+impl Switch {
+    /// Known addresses.
+    ///
+    /// # Errors
+    /// The filter names a port that is not there.
+    pub fn fdb(&self, filter: &FdbFilter) -> Result<Vec<FdbEntry>, Problem> {
+        let (wanted, names) = self.filter(filter)?;
+        let now = self.table.now();
+        let found = self.table.list().into_iter().filter(|(station, place)| wanted(*station, place.port));
+        let mut entries: Vec<_> = found
+            .filter_map(|(station, place)| {
+                Some(FdbEntry {
+                    mac: station.mac(),
+                    vlan: station.vlan(),
+                    port: names.get(&place.port)?.clone(),
+                    fixed: place.fixed,
+                    age_seconds: now.saturating_sub(place.seen).into(),
+                })
+            })
+            .collect();
+        entries.sort_by_key(|entry| (entry.vlan, entry.mac));
+        Ok(entries)
+    }
+
+    /// Forgets learned addresses; how many.
+    ///
+    /// # Errors
+    /// The filter names a port that is not there.
+    pub fn flush(&self, filter: &FdbFilter) -> Result<u64, Problem> {
+        let (wanted, _) = self.filter(filter)?;
+        Ok(self.table.forget(|station, place| !place.fixed && wanted(station, place.port)) as u64)
+    }
+
+    /// What `filter` picks, and the keys of all ports by number.
+    #[expect(clippy::type_complexity, reason = "one closure and one map")]
+    fn filter(
+        &self,
+        filter: &FdbFilter,
+    ) -> Result<(impl Fn(Station, u16) -> bool + use<>, BTreeMap<u16, String>), Problem> {
+        let ports = self.ports();
+        let port = match &filter.port {
+            Some(key) => Some(ports.get(key).ok_or_else(|| no_port(key))?.id),
+            None => None,
+        };
+        let names = ports.values().map(|entry| (entry.id, entry.spec.key.clone())).collect();
+        let (vlan, mac) = (filter.vlan, filter.mac);
+        let wanted = move |station: Station, behind| {
+            port.is_none_or(|port| port == behind)
+                && vlan.is_none_or(|vlan| vlan == station.vlan())
+                && mac.is_none_or(|mac: MacAddr| mac == station.mac())
+        };
+        Ok((wanted, names))
+    }
+
+    /// Puts an address behind a port by hand, in the place of what was learned of it. It does not age, no other port may use
+    /// it, and it goes with its port.
+    ///
+    /// # Errors
+    /// There is no such port or VLAN, the address is no station's, or belongs to another port.
+    pub fn fix(&self, asked: &FdbStatic) -> Result<FdbEntry, Problem> {
+        let (mac, vlan) = (asked.mac, asked.vlan);
+        if !mac.is_unicast() {
+            let message = format!("{} is the address of no station", mac.to_string().to_lowercase());
+            return Err(Problem::new(
+                Code::InvalidParams,
+                message,
+                "give an address whose first octet is even",
+            ));
+        }
+        let ports = self.ports();
+        let entry = ports.get(&asked.port).ok_or_else(|| no_port(&asked.port))?;
+        let rules = Rules::of(&entry.spec, self.config.defaults)?;
+        if vlan > 4094 || rules.membership.leave(vlan, false).is_none() {
+            return Err(Problem::new(
+                Code::InvalidParams,
+                format!("port '{}' is not in VLAN {vlan}", asked.port),
+                "name a VLAN of the port; 0 where it has none",
+            ));
+        }
+        match self.table.set(Station::of(number(mac), vlan), entry.id) {
+            Learned::Taken => Err(Problem::new(
+                Code::Exists,
+                format!("{} belongs to another port", mac.to_string().to_lowercase()),
+                "delete it there first",
+            )),
+            Learned::NoRoom => Err(Problem::new(
+                Code::Exhausted,
+                "the switch knows as many addresses as it can",
+                "flush some, or start it with more --addresses",
+            )),
+            _ => Ok(FdbEntry { mac, vlan, port: asked.port.clone(), fixed: true, age_seconds: 0 }),
+        }
+    }
+
+    /// Forgets one address, learned or put in by hand; whether it was known.
+    ///
+    /// # Errors
+    /// It is the configured address of a port.
+    pub fn unfix(&self, asked: &FdbAddress) -> Result<bool, Problem> {
+        let ports = self.ports();
+        let own = ports.values().find(|entry| {
+            entry.spec.mac == Some(asked.mac)
+                && Rules::of(&entry.spec, self.config.defaults)
+                    .is_ok_and(|rules| rules.home_vlan() == asked.vlan)
+        });
+        if let Some(own) = own {
+            return Err(Problem::new(
+                Code::InvalidParams,
+                format!(
+                    "{} is the address that port '{}' was given",
+                    asked.mac.to_string().to_lowercase(),
+                    own.spec.key
+                ),
+                "remove the port, and add it with another address",
+            ));
+        }
+        Ok(self.table.unset(Station::of(number(asked.mac), asked.vlan & 0xfff)))
+    }
+}

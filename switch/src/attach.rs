@@ -1,0 +1,124 @@
+//! From what is asked of a port to a port that is started.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use linecard_capture::Hub;
+use linecard_mempool::{Pool, PoolConfig};
+use linecard_pmd::offload::{Offloads, RxOffloads, TxOffloads};
+use linecard_pmd::{DeviceInfo, Port, PortConfig, configure, contain};
+
+use crate::SwitchConfig;
+use crate::api::{Code, PortKind, PortSpec, Problem};
+
+/// Packets of a port's own beside those that its rings can hold.
+const SPARE: u32 = 2048;
+
+/// A port that is started, with its queues.
+pub(crate) struct Attached {
+    pub(crate) port: Port,
+    /// Its own packets, where its device may keep what it is given.
+    pub(crate) own: Option<Pool>,
+    /// The device, as `--vdev` would name it.
+    pub(crate) argument: String,
+}
+
+/// Opens, configures and starts the device of port `id`.
+///
+/// # Errors
+/// It cannot be had; nothing is left behind.
+pub(crate) fn attach(
+    config: &SwitchConfig,
+    id: u16,
+    spec: &PortSpec,
+    fd: Option<&OwnedFd>,
+) -> Result<Attached, Problem> {
+    let argument = device_argument(id, spec, fd);
+    let driver = config.drivers.find(&argument).map_err(|error| unavailable(&error))?;
+    let device = config.drivers.probe(&config.context, &argument).map_err(|error| unavailable(&error))?;
+    let info = device.info();
+    let queues = spec.queues.min(info.max_rx_queues).min(info.max_tx_queues).max(1);
+    let own = if driver.keeps_packets() { Some(own_pool(config, &info, queues)?) } else { None };
+    let offloads = Offloads {
+        rx: info.offloads.rx.intersection(RxOffloads::VIRTIO),
+        tx: info.offloads.tx.intersection(TxOffloads::WORK.union(TxOffloads::MULTI_SEGS)),
+    };
+    let mtu = spec.mtu.clamp(*info.mtu.start(), *info.mtu.end());
+    let wanted = PortConfig { rx_queues: queues, tx_queues: queues, mtu, offloads, ..PortConfig::default() };
+    let pool = own.as_ref().unwrap_or(&config.pool);
+    let port = configure(device, wanted).and_then(|device| device.start(pool));
+    let port = port.map_err(|refused| unavailable(&refused.error))?;
+    Ok(Attached { port: watched(&config.captures, id, port), own, argument })
+}
+
+fn unavailable(error: &dyn std::fmt::Display) -> Problem {
+    let text = error.to_string();
+    let (problem, remedy) = text.rsplit_once("; ").unwrap_or((&text, "the switch's log may say more"));
+    Problem::new(Code::Unavailable, problem, remedy)
+}
+
+/// As many packets as the rings of a port can hold, in memory of its own: its peer may see that memory, and may keep as many
+/// packets as it likes.
+fn own_pool(config: &SwitchConfig, info: &DeviceInfo, queues: u16) -> Result<Pool, Problem> {
+    let packets = 2 * u32::from(queues) * u32::from(info.default_depth) + SPARE;
+    let shape =
+        PoolConfig { name: format!("{} packets", info.driver), packets, ..config.pool.config().clone() };
+    // Addresses cost nothing: twice the buffers, and as much as the alignment of huge pages may take.
+    let range = packets as usize * config.pool.stride() * 2 + (8 << 20);
+    let domain = config.context.memory.separate(&shape.name, range).map_err(|error| unavailable(&error))?;
+    Pool::new(&domain, shape).map_err(|error| {
+        let remedy = "allow the switch more memory (-m), or give the port fewer queues";
+        Problem::new(Code::Exhausted, format!("no packets for the port: {error}"), remedy)
+    })
+}
+
+/// A port as `--vdev` would name it.
+fn device_argument(id: u16, spec: &PortSpec, fd: Option<&OwnedFd>) -> String {
+    let queues = spec.queues;
+    match &spec.kind {
+        PortKind::VhostUser { path, client, mode, group } => {
+            let mut text = format!("net_vhost{id},iface={},queues={queues},tso=1", path.display());
+            if *client {
+                text += ",client=1";
+            }
+            for (name, value) in [("mode", mode), ("group", group)] {
+                if let Some(value) = value {
+                    text += &format!(",{name}={value}");
+                }
+            }
+            text
+        }
+        PortKind::VhostUserFd { .. } => {
+            let fd = fd.map_or(-1, AsRawFd::as_raw_fd);
+            format!("net_vhost{id},queues={queues},tso=1,fd={fd}")
+        }
+        PortKind::Tap { name } => format!("net_tap{id},iface={name}"),
+        PortKind::Vxlan { vni, remotes, local, udp_port, ttl, any_peer } => {
+            let mut text = format!("net_vxlan{id},vni={vni}");
+            if !remotes.is_empty() {
+                let remotes: Vec<String> = remotes.iter().map(ToString::to_string).collect();
+                text += &format!(",remote=[{}]", remotes.join(","));
+            }
+            for (name, value) in [
+                ("local", local.map(|local| local.to_string())),
+                ("port", udp_port.map(|port| port.to_string())),
+                ("ttl", ttl.map(|ttl| ttl.to_string())),
+                ("peers", any_peer.then(|| "any".into())),
+            ] {
+                if let Some(value) = value {
+                    text += &format!(",{name}={value}");
+                }
+            }
+            text
+        }
+        PortKind::Vdev { device } => device.clone(),
+    }
+}
+
+/// Puts in front of each queue what a capture takes copies from, and what keeps a panic in a driver to its queue.
+fn watched(captures: &Hub, id: u16, port: Port) -> Port {
+    let (port, rx, tx) = captures.watch_queues(id, port);
+    let (mut port, rx, tx) = contain::contain_queues(port, rx, tx);
+    port.rx = rx.into_iter().map(|queue| Box::new(queue) as _).collect();
+    port.tx = tx.into_iter().map(|queue| Box::new(queue) as _).collect();
+    port
+}

@@ -1,0 +1,226 @@
+//! Which way a frame would go, and why: what the workers decide, step by step, with nothing sent and nothing learned.
+
+use std::collections::BTreeMap;
+
+use crate::Switch;
+use crate::api::{Cause, Code, Problem, Trace, TracePort, TraceRequest, TraceVerdict};
+use crate::fdb::Station;
+use crate::forward::{admit, may_have};
+use crate::frame::Head;
+use crate::guard;
+use crate::neighbours::Neighbours;
+use crate::rules::{Retag, Rules};
+use crate::switch::no_port;
+
+/// A port as a trace sees it.
+struct Seen {
+    key: String,
+    rules: Rules,
+    up: bool,
+}
+
+/// What is known so far.
+struct Tracer<'a> {
+    switch: &'a Switch,
+    ports: BTreeMap<u16, Seen>,
+    from: u16,
+    frame: &'a [u8],
+    trace: Trace,
+}
+
+impl Switch {
+    /// Says which way a frame would go that came from a port now. Rates are not asked: they depend on what else passes.
+    ///
+    /// # Errors
+    /// There is no such port, or the frame is no hexadecimal number.
+    pub fn trace(&self, request: &TraceRequest) -> Result<Trace, Problem> {
+        let frame = bytes(&request.frame)?;
+        let entries = self.ports();
+        let from = entries.get(&request.port).ok_or_else(|| no_port(&request.port))?.id;
+        let mut ports = BTreeMap::new();
+        for entry in entries.values() {
+            let rules = Rules::of(&entry.spec, self.config.defaults)?;
+            let up = entry.open.as_ref().is_some_and(|open| open.control.link().up);
+            ports.insert(entry.id, Seen { key: entry.spec.key.clone(), rules, up });
+        }
+        drop(entries);
+        let mut tracer = Tracer { switch: self, ports, from, frame: &frame, trace: Trace::default() };
+        if let Err(cause) = tracer.run() {
+            tracer.trace.verdict = TraceVerdict::Drop;
+            tracer.trace.cause = Some(cause.name().into());
+            tracer.step(format!("dropped as {}: {}", cause.name(), cause.meaning()));
+        }
+        Ok(tracer.trace)
+    }
+}
+
+impl Tracer<'_> {
+    fn step(&mut self, text: impl Into<String>) {
+        self.trace.steps.push(text.into());
+    }
+
+    fn key(&self, id: u16) -> &str {
+        self.ports.get(&id).map_or("a port that went", |port| &port.key)
+    }
+
+    fn run(&mut self) -> Result<(), Cause> {
+        let frame = self.frame;
+        let Some(head) = Head::of(frame) else {
+            self.step(format!("{} bytes: no whole Ethernet header", frame.len()));
+            return Err(Cause::Malformed);
+        };
+        let (from, to) = (Station::of(head.source(), 0).mac(), Station::of(head.destination(), 0).mac());
+        let tag = head.tag().map_or("untagged".into(), |tag| format!("tagged with VLAN {tag}"));
+        let text =
+            format!("received on {}: {} bytes from {from} to {to}, {tag}", self.key(self.from), frame.len());
+        self.step(text.to_lowercase());
+        let Some(port) = self.ports.get(&self.from) else { return Err(Cause::Filtered) };
+        let vlan = admit(&port.rules, head)?;
+        self.trace.vlan = Some(vlan);
+        self.step(if vlan == 0 { "among ports without VLANs".into() } else { format!("in VLAN {vlan}") });
+        self.source(head, vlan)?;
+        self.limits()?;
+        self.destination(head, vlan)
+    }
+
+    /// What learning would come to.
+    fn source(&mut self, head: Head, vlan: u16) -> Result<(), Cause> {
+        let place = self.switch.table.find(Station::of(head.source(), vlan));
+        match place {
+            Some(place) if place.port == self.from => self.step("source: known here"),
+            Some(place) if place.fixed => {
+                let text = format!("source: belongs to {}", self.key(place.port));
+                self.step(text);
+                return Err(Cause::SourceTaken);
+            }
+            other => {
+                let known = self.switch.table.count(self.from);
+                let most = self.ports.get(&self.from).map_or(0, |port| port.rules.max_macs);
+                if known >= most {
+                    self.step(format!("source: new, and the port has {known} of {most} addresses"));
+                    return Err(Cause::AddressLimit);
+                }
+                let text = match other {
+                    Some(place) => {
+                        format!("source: known behind {}, and would move here", self.key(place.port))
+                    }
+                    None => "source: not known, and would be learned here".into(),
+                };
+                self.step(text);
+            }
+        }
+        Ok(())
+    }
+
+    fn limits(&mut self) -> Result<(), Cause> {
+        let Some(port) = self.ports.get(&self.from) else { return Err(Cause::Filtered) };
+        if self.frame.len() > port.rules.longest {
+            return Err(Cause::RxOversize);
+        }
+        if port.rules.guards_ip() {
+            if !guard::allows(&port.rules, self.frame) {
+                return Err(Cause::SourceIp);
+            }
+            self.step("IP source: may be the port's");
+        }
+        Ok(())
+    }
+
+    fn destination(&mut self, head: Head, vlan: u16) -> Result<(), Cause> {
+        let tagged = head.tag().is_some();
+        let place = if head.is_group() {
+            None
+        } else {
+            self.switch.table.find(Station::of(head.destination(), vlan))
+        };
+        if let Some(place) = place {
+            let how = if place.fixed { "configured" } else { "learned" };
+            let text = format!("destination: {how} behind {}", self.key(place.port));
+            self.step(text);
+            self.trace.verdict = TraceVerdict::Forward;
+            let (port, way) = self.way(place.port, vlan, tagged).ok_or(Cause::Filtered)?;
+            let cause = port.cause.clone();
+            self.trace.ports.push(port);
+            self.step(way);
+            // What is lost on the way out is told there, and is the end of this frame.
+            return match cause.and_then(|name| Cause::ALL.iter().find(|cause| cause.name() == name)) {
+                Some(cause) => Err(*cause),
+                None => Ok(()),
+            };
+        }
+        self.step(if head.is_group() {
+            "destination: a group, so to all ports of the VLAN"
+        } else {
+            "destination: not known, so to all ports of the VLAN"
+        });
+        if let Some(owner) = self.answered(vlan) {
+            self.trace.verdict = TraceVerdict::Answer;
+            self.step(format!("a question for the address of {owner}: the switch answers"));
+            return Ok(());
+        }
+        self.trace.verdict = TraceVerdict::Flood;
+        let ids: Vec<u16> = self.ports.keys().copied().collect();
+        for id in ids {
+            if let Some((port, way)) = self.way(id, vlan, tagged).filter(|_| self.hears(id, head)) {
+                self.trace.ports.push(port);
+                self.step(way);
+            }
+        }
+        if self.trace.ports.is_empty() { Err(Cause::Filtered) } else { Ok(()) }
+    }
+
+    /// The port for which the switch answers.
+    fn answered(&self, vlan: u16) -> Option<String> {
+        let mut neighbours = Neighbours::default();
+        let known = self.ports.iter().filter(|_| self.switch.config.neigh_suppress);
+        known.for_each(|(id, port)| neighbours.add(*id, &port.rules));
+        let (owner, _) = neighbours.answer(self.from, vlan, self.frame)?;
+        self.ports.get(&owner).filter(|port| port.up).map(|port| port.key.clone())
+    }
+
+    fn hears(&self, id: u16, head: Head) -> bool {
+        self.ports.get(&id).is_some_and(|port| may_have(&port.rules, head))
+    }
+
+    /// How the frame would leave by a port; `None` when it may not.
+    fn way(&self, id: u16, vlan: u16, tagged: bool) -> Option<(TracePort, String)> {
+        let (from, to) = (self.ports.get(&self.from)?, self.ports.get(&id)?);
+        if id == self.from || from.rules.isolated && to.rules.isolated {
+            return None;
+        }
+        let retag = to.rules.membership.leave(vlan, tagged)?;
+        let (tag, grown) = match retag {
+            Retag::Keep => ("as it came".into(), 0),
+            Retag::Push(vlan) => (format!("with a tag for VLAN {vlan}"), 4),
+            Retag::Pop => ("without its tag".into(), 0),
+        };
+        let cause = if self.frame.len() > to.rules.longest {
+            Some(Cause::TxOversize)
+        } else {
+            (!to.up).then_some(Cause::PortDown)
+        };
+        let mut text = format!("to {}: {tag}, {} bytes", to.key, self.frame.len() + grown);
+        if let Some(cause) = cause {
+            text += &format!("; lost there as {}: {}", cause.name(), cause.meaning());
+        }
+        Some((TracePort { port: to.key.clone(), tag, cause: cause.map(|cause| cause.name().into()) }, text))
+    }
+}
+
+/// Bytes as hexadecimal digits, with blanks, colons, dashes and dots anywhere between them.
+fn bytes(text: &str) -> Result<Vec<u8>, Problem> {
+    let digits: Vec<char> =
+        text.chars().filter(|c| !c.is_whitespace() && !matches!(c, ':' | '-' | '.')).collect();
+    let read = |pair: &[char]| match pair {
+        [high, low] => Some((high.to_digit(16)? << 4 | low.to_digit(16)?) as u8),
+        _ => None,
+    };
+    let read: Option<Vec<u8>> = digits.chunks(2).map(read).collect();
+    read.filter(|bytes| bytes.len() <= usize::from(u16::MAX)).ok_or_else(|| {
+        Problem::new(
+            Code::InvalidParams,
+            "the frame is no hexadecimal number of whole bytes",
+            "write all of it from the destination address on, such as ffffffffffff0200000000010806",
+        )
+    })
+}
