@@ -122,7 +122,7 @@ fn an_empty_pool_sends_nothing_and_loses_nothing() {
 #[test]
 fn flowgen_gives_dropped_flows_their_turn_again() {
     let pool = pool(256);
-    let mut mode = FlowGen::new(pool.clone(), 64, 5);
+    let mut mode = FlowGen::new(pool.clone(), 64, 5, 0);
     let last = |mode: &mut FlowGen, dropped| {
         let mut burst = Burst::with_capacity(3);
         mode.step(&mut burst);
