@@ -350,7 +350,7 @@ fn a_rule_sends_packets_to_another_queue() {
     let app = [&APP[..], &["--rxq=2", "--txq=2", "--nb-cores=2", "--forward-mode=rxonly", "--no-flush-rx"]]
         .concat();
     let eal = [&TWO[..], &["--lcores", "0@0,1@0,2@0"]].concat();
-    let lines = "flow create 0 ingress pattern eth / end actions queue index 1 / end\nstart\nstop\nquit\n";
+    let lines = "flow create 0 ingress pattern eth / end actions queue index 1 / end\nstart\nstop\nport stop all\nshow pool\nquit\n";
     // `stop` may come before a busy machine let both threads have their turn.
     wait_until("packets on the other queue", || {
         let said = run(&mut testpmd(&eal, &app), lines.as_bytes());
@@ -362,6 +362,82 @@ fn a_rule_sends_packets_to_another_queue() {
             count.split_whitespace().next().unwrap().parse().unwrap()
         };
         assert_eq!(received(0), 0, "{said:?}");
+        assert!(said.out.contains(" in_use=0\n"), "nothing waits for a queue any more: {said:?}");
         received(1) > 0
     });
+}
+
+/// Commands that dpdk-testpmd 22.11 has in its help, or that its test plans use, with nothing behind them here.
+const NOT_HERE: &[&str] = &[
+    "set bonding mode 1 0",
+    "add bonding slave 0 1",
+    "set vf vlan insert 0 0 1",
+    "clear vf stats 0 0",
+    "set macsec sa tx 0 0 0 0 00112233445566778899aabbccddeeff",
+    "set gro flush 1",
+    "set port 0 gro on",
+    "show port 0 gro",
+    "tunnel_tso set 800 0",
+    "port config 0 pctype 1 hash_inset set field 1",
+    "show port 0 pctype mapping",
+    "port config 0 udp_tunnel_port add vxlan 4789",
+    "port tm hierarchy commit 0 no",
+    "del port tm node 0 1",
+    "port config 0 dcb vt off 4 pfc off",
+    "show port 0 flow_ctrl",
+    "set flow_ctrl rx on tx on 300 50 10 1 mac_ctrl_frame_fwd off autoneg on 0",
+    "set vxlan ip-version ipv4 vni 4 udp-src 4 udp-dst 4 ip-src 127.0.0.1 ip-dst 127.0.0.1",
+    "port config all drop-en on",
+    "port config all speed auto duplex auto",
+    "port config 0 loopback 1",
+    "port cleanup 0 txq 0 0",
+    "show port dcb_tc 0",
+    "show port fdir 0",
+    "show port 0 ptypes",
+    "read rxd 0 0 0",
+    "dump_physmem",
+    "dump_memzone",
+    "dump_log_types",
+    "set port meter enable 0 0",
+    "set pfc_queue_ctrl 0 rx on 0 0 tx on 0 0 0",
+    "set bypass mode normal 0",
+    "ddp get list 0",
+    "ptype mapping get 0 1",
+    "port 0 txq 0 deferred_start on",
+    "set fwd shared_rxq",
+    "set fwd ieee1588 retry",
+    "set rxpkts 64,64",
+    "show port 0 rxq 0 desc 0 status",
+    "vlan set inner tpid 0x8100 0",
+];
+
+#[test]
+fn what_is_not_here_says_so() {
+    let input: String = NOT_HERE.iter().map(|line| format!("{line}\n")).collect();
+    let said = answers(&TWO, &APP, &(input + "quit\n"));
+    for (line, answer) in NOT_HERE.iter().zip(said) {
+        let last = answer.lines().last().unwrap_or_default();
+        assert!(
+            last.starts_with("not supported here: ") && last.contains("; instead: "),
+            "{line}: {answer:?}"
+        );
+    }
+}
+
+/// `docs/testpmd.md` has every command and option, in the words of the help.
+#[test]
+fn the_reference_is_complete() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/testpmd.md");
+    let reference = std::fs::read_to_string(path).unwrap();
+    let help = answers(&TWO, &APP, "help all\nquit\n").swap_remove(0);
+    let patterns =
+        help.lines().filter(|line| !line.starts_with([' ', '-']) && !line.ends_with(':') && !line.is_empty());
+    for pattern in patterns {
+        assert!(reference.contains(&format!("- `{pattern}`: ")), "{pattern} is missing in docs/testpmd.md");
+    }
+    let options = run(&mut testpmd(&["--help"], &[]), b"").out;
+    let (_, ours) = options.split_once("testpmd options, after `--`:\n").expect("a heading");
+    for line in ours.lines().take_while(|line| !line.is_empty()) {
+        assert!(reference.contains(line), "{line} is missing in docs/testpmd.md");
+    }
 }

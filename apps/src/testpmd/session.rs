@@ -231,8 +231,7 @@ impl Session {
         self.ports.iter_mut().for_each(Slot::mark_forwarding);
         self.live.set_verbose(self.settings.verbose);
         self.live.set_work_cycles(self.settings.work_cycles);
-        self.live.forget_rules();
-        self.ports.iter_mut().for_each(|slot| slot.soft.restart());
+        self.forget_rules();
         self.ports.ids().into_iter().for_each(|id| self.apply_rules(id));
         let tags: HashMap<_, _> =
             self.ports.iter().filter_map(|slot| Some((slot.id, slot.soft.tags?))).collect();
@@ -268,6 +267,12 @@ impl Session {
         self.live.set_rules(id, slot.soft.rules(queues));
     }
 
+    /// Frees what still waits for a queue.
+    fn forget_rules(&mut self) {
+        self.live.forget_rules();
+        self.ports.iter_mut().for_each(|slot| slot.soft.restart());
+    }
+
     /// `stop`: brings the queues home and prints what was done.
     pub(crate) fn stop_forwarding(&mut self) {
         let Some(forwarding) = self.forwarding.take() else {
@@ -283,6 +288,7 @@ impl Session {
         let (queues, troubles) = forwarding.join();
         queues.into_iter().for_each(|queues| self.ports.give_back(queues));
         self.live.shown.flush();
+        self.forget_rules();
         for trouble in troubles {
             err!(self.out, "error: {trouble}; stop and start its ports to use them again\n");
         }

@@ -36,6 +36,8 @@ const FAMILIES: &[Family] = &[
         instead: "a port for each user: --vdev net_vhost0,…",
         commands: &[
             ("set vf <rest>", "function not implemented"),
+            ("rx_vlan (add|rm) <n> port <rest>", ""),
+            ("set port <port> queue <n> rate <rest>", ""),
             ("(show|clear) vf stats <rest>", "function not implemented"),
             ("set tx loopback <port> <rest>", "function not implemented"),
             ("set port <port> (uta|mirror-rule|vf|rate) <rest>", ""),
@@ -132,6 +134,8 @@ const FAMILIES: &[Family] = &[
         instead: "tc on the kernel's side of net_tap or net_af_packet",
         commands: &[
             ("port tm <rest>", "cause unspecified: Function not implemented (error 1)"),
+            ("show port meter <rest>", ""),
+            ("set (tc|tx) (tx|strict-link-priority) <rest>", ""),
             (
                 "(add|del|set|show|suspend|resume) port tm <rest>",
                 "cause unspecified: Function not implemented (error 1)",
@@ -156,7 +160,7 @@ const FAMILIES: &[Family] = &[
         what: "flow director",
         instead: "flow create …",
         commands: &[(
-            "(flow_director_mask|flow_director_flex_payload|set_hash_input_set|set_fdir_input_set) <rest>",
+            "(flow_director_mask|flow_director_filter|flow_director_flex_payload|set_hash_input_set|set_fdir_input_set) <rest>",
             "",
         )],
     },
@@ -165,6 +169,7 @@ const FAMILIES: &[Family] = &[
         instead: "leave it out: a ring that is full keeps its sender waiting",
         commands: &[
             ("set flow_ctrl <rest>", "bad flow control parameter, return code = -95"),
+            ("set pfc_queue_ctrl <rest>", ""),
             ("set pfc_ctrl <rest>", ""),
         ],
     },
@@ -197,7 +202,10 @@ const FAMILIES: &[Family] = &[
     Family {
         what: "queues that are stopped alone",
         instead: "port stop P, or fewer queues: port config all rxq N",
-        commands: &[("port <port> (rxq|txq) <n> (start|stop)", "Function not supported in PMD")],
+        commands: &[
+            ("port <port> (rxq|txq) <n> (start|stop)", "Function not supported in PMD"),
+            ("port <port> (rxq|txq) <n> deferred_start (on|off)", "Function not supported in PMD"),
+        ],
     },
     Family {
         what: "vlan extend",
@@ -343,6 +351,26 @@ const FAMILIES: &[Family] = &[
             ("show port <port> (fec_mode|fec|module_eeprom|eeprom|macsec) <rest>", ""),
             ("show port (module_eeprom|eeprom) <port>", ""),
         ],
+    },
+    Family {
+        what: "thresholds of free descriptors",
+        instead: "show pool, and show port stats P",
+        commands: &[("set port <port> rxq <n> avail_thresh <rest>", "")],
+    },
+    Family {
+        what: "a size of merged packets",
+        instead: "--enable-lro, whose packets have up to 65550 bytes",
+        commands: &[("port config all max-lro-pkt-size <n>", "")],
+    },
+    Family {
+        what: "bypass of a card",
+        instead: "attach the device with DPDK's testpmd, ports here are software",
+        commands: &[("port config bypass <rest>", ""), ("(set|show) bypass <rest>", "")],
+    },
+    Family {
+        what: "devices that are set up by events",
+        instead: "port attach, and port start",
+        commands: &[("set port setup on <rest>", ""), ("show port <port> flow transfer proxy", "")],
     },
 ];
 

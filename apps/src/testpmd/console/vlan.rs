@@ -23,6 +23,11 @@ pub(crate) const COMMANDS: &[Command] = &[
         },
     },
     Command {
+        pattern: "vlan set extend off <port>",
+        help: "Leave two tags alone, which is all that is done with them unless qinq_strip is on.",
+        run: |session, values| change(session, values.port(0), |_| ()),
+    },
+    Command {
         pattern: "vlan set stripq (on|off) <text>",
         help: "Take the VLAN tag out of what one queue receives: port,queue.",
         run: strip_queue,

@@ -141,6 +141,9 @@ impl Rules {
     }
 
     fn verdict(&self, queue: u16, packet: &mut Packet) -> Verdict {
+        if self.flows.is_empty() && self.rss.is_none() {
+            return if self.vlan.apply(queue, packet) { Verdict::Keep } else { Verdict::Drop };
+        }
         let layers = parse(packet.data());
         let flow = self.flows.iter().find(|flow| flow.matches(packet.data(), &layers));
         let hash = self.rss.as_ref().and_then(|rss| Some((rss, rss.hash(packet.data(), &layers)?)));
