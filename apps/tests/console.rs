@@ -2,11 +2,11 @@
 
 mod common;
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::process::Stdio;
 use std::time::Duration;
 
-use common::{PATIENCE, Running, Said, Scratch, run, testpmd};
+use common::{PATIENCE, Running, Said, Scratch, answers, run, testpmd};
 use linecard_lab::wait_until;
 
 const TWO: [&str; 6] = ["-m", "64", "--vdev", "net_null0", "--vdev", "net_null1"];
@@ -199,23 +199,6 @@ fn malformed_lines_are_answered_and_survived() {
     assert!(!said.err.contains("panicked"), "{}", said.err);
 }
 
-/// What each line of `input` was answered, on either stream: the two are one pipe, so that nothing is said unseen.
-fn answers(input: &str) -> Vec<String> {
-    let (mut from, to) = std::io::pipe().unwrap();
-    let mut command = testpmd(&[&TWO[..], &["-l", "0,1"]].concat(), &["-i", "--total-num-mbufs=4096"]);
-    command.stdin(Stdio::piped()).stdout(to.try_clone().unwrap()).stderr(to);
-    let mut running = Running::start(&mut command);
-    // It holds the pipe's end, and would for as long as it lives.
-    drop(command);
-    running.0.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-    let mut text = String::new();
-    from.read_to_string(&mut text).unwrap();
-    assert_eq!(running.end(PATIENCE).code, Some(0), "{text}");
-    let between = text.split("testpmd> ").skip(1);
-    // Less the echo of the line, wherever the other stream's words came.
-    between.zip(input.lines()).map(|(said, line)| said.replacen(&format!("{line}\r\n"), "", 1)).collect()
-}
-
 /// What dpdk-testpmd 22.11 answered to the same lines, to the character.
 #[test]
 fn answers_have_dpdks_words() {
@@ -259,7 +242,8 @@ fn answers_have_dpdks_words() {
     let app = ["-i", "--total-num-mbufs=4096"];
     let said = run(&mut testpmd(&[&TWO[..], &["-l", "0,1"]].concat(), &app), input.as_bytes());
     assert_eq!(said.code, Some(0), "{said:?}");
-    for ((line, out, err), said) in lines.into_iter().zip(answers(&input)) {
+    let eal = [&TWO[..], &["-l", "0,1"]].concat();
+    for ((line, out, err), said) in lines.into_iter().zip(answers(&eal, &app, &input)) {
         let (wrong, right): (Vec<_>, Vec<_>) =
             said.split_inclusive('\n').partition(|said| !err.is_empty() && said.contains(err.trim_end()));
         assert_eq!(right.concat(), out, "{line}: {said}");

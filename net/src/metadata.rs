@@ -37,6 +37,8 @@ bitflags! {
         const RX_L4_CKSUM_NONE = (1 << 5) | (1 << 6);
         /// Several received packets were merged; [`TxOffload::tso_segsz`] tells the size of one.
         const RX_LRO = 1 << 7;
+        /// A flow rule matched, and its mark is in place of the hash.
+        const RX_FDIR_ID = 1 << 8;
         /// Insert the VLAN tag.
         const TX_VLAN = 1 << 16;
         /// Compute the TCP checksum.

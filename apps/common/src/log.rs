@@ -1,6 +1,7 @@
 //! What libraries report, on standard error.
 
 use std::io::IsTerminal;
+use std::sync::OnceLock;
 
 use linecard::eal::{self, EalArgs};
 use tracing_subscriber::EnvFilter;
@@ -16,12 +17,34 @@ pub fn start(args: &EalArgs, default: &str) -> Result<(), eal::Error> {
         _ if directives.is_empty() => EnvFilter::new(default),
         _ => EnvFilter::new(directives),
     };
-    // A subscriber that is there already (a test's) keeps its place.
-    let _ = tracing_subscriber::fmt()
+    let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .log_internal_errors(false)
-        .try_init();
+        .with_filter_reloading();
+    let handle = builder.reload_handle();
+    // A subscriber that is there already (a test's) keeps its place.
+    if builder.try_init().is_ok() {
+        let _ = RELOAD.set(Box::new(move |filter| drop(handle.reload(filter))));
+    }
+    Ok(())
+}
+
+type Reload = Box<dyn Fn(EnvFilter) + Send + Sync>;
+
+/// Changes the filter of what was started.
+static RELOAD: OnceLock<Reload> = OnceLock::new();
+
+/// Shows what `levels` ask for from now on, each as `--log-level` takes it, else `default` and worse.
+///
+/// # Errors
+/// A level that cannot be read; nothing has changed then.
+pub fn set(levels: &[String], default: &str) -> Result<(), eal::Error> {
+    let directives = eal::log::directives(levels.iter().map(String::as_str))?;
+    let filter = if directives.is_empty() { EnvFilter::new(default) } else { EnvFilter::new(directives) };
+    if let Some(reload) = RELOAD.get() {
+        reload(filter);
+    }
     Ok(())
 }

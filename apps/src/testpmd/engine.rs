@@ -12,14 +12,18 @@ use linecard::mempool::Pool;
 use linecard::pmd::contain;
 
 use super::bursts::Spread;
+use super::counters::LaneCounters;
 use super::frames::UdpFlow;
-use super::lane::{Forward, Lane, LaneConfig, LaneCounters, Live, Parts, PortRx, PortTx, Round};
+use super::lane::{Forward, Lane, LaneConfig, Parts, PortRx, PortTx, Round};
 use super::layout::StreamTotals;
+use super::live::Live;
 use super::modes::{
     Checksums, Csum, FiveTupleSwap, FlowGen, IcmpEcho, Io, MacRewrite, MacSwap, Mode, MultiFlow, RxOnly,
     TxOnly,
 };
 use super::settings::{Mac, ModeKind, Settings};
+use super::soft::LaneRules;
+use super::soft::vlan::{Tagged, TxTags};
 use super::topology::{Share, Stream};
 use crate::error::Error;
 
@@ -53,6 +57,8 @@ pub(crate) struct Plan<'a> {
     pub(crate) macs: &'a HashMap<u16, Mac>,
     /// What each port that sends does about checksums.
     pub(crate) checksums: &'a HashMap<u16, Checksums>,
+    /// The VLAN tags of what leaves a port.
+    pub(crate) tags: &'a HashMap<u16, TxTags>,
     /// Bursts of generated packets to send before the mode begins.
     pub(crate) tx_first: u32,
     pub(crate) live: Arc<Live>,
@@ -92,7 +98,11 @@ impl Plan<'_> {
             }
             ModeKind::FlowGen => {
                 let (len, flows) = (self.settings.tx_len(), self.settings.flows);
-                self.with(queues, counters, FlowGen::new(self.pool.clone(), len, flows))
+                self.with(
+                    queues,
+                    counters,
+                    FlowGen::new(self.pool.clone(), len, flows, self.settings.flow_clones),
+                )
             }
         }
     }
@@ -101,7 +111,14 @@ impl Plan<'_> {
         let Queues { stream, rx, tx } = queues;
         let config = LaneConfig { retry: self.settings.retry, live: Arc::clone(&self.live) };
         let burst = Parts::new(self.settings.burst);
-        Box::new(Lane { stream, rx, tx, mode, burst, counters, config })
+        let rules = LaneRules::default();
+        match self.tags.get(&stream.tx_port) {
+            Some(&tags) => {
+                let mode = Tagged { mode, tags };
+                Box::new(Lane { stream, rx, tx, mode, burst, counters, config, rules })
+            }
+            None => Box::new(Lane { stream, rx, tx, mode, burst, counters, config, rules }),
+        }
     }
 }
 

@@ -10,11 +10,9 @@ const ETHER_LEN: usize = 14;
 const IPV4_LEN: usize = 20;
 const UDP_LEN: usize = 8;
 const ETHERTYPE_IPV4: u16 = 0x0800;
-const ETHERTYPE_ARP: u16 = 0x0806;
 const ETHERTYPE_VLAN: u16 = 0x8100;
 const ETHERTYPE_QINQ: u16 = 0x88a8;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
-const PROTO_ICMP: u8 = 1;
 const PROTO_TCP: u8 = 6;
 const PROTO_UDP: u8 = 17;
 const DEFAULT_TTL: u8 = 64;
@@ -196,35 +194,6 @@ pub(crate) fn swap_five_tuple(frame: &mut [u8]) {
 /// Turns an ARP request or an ICMP echo request into its answer; false for any other frame.
 pub(crate) fn answer(frame: &mut [u8], own: Mac) -> bool {
     echo::answer_arp(frame, MacAddr(own.0)) || echo::answer_icmp(frame)
-}
-
-/// One received frame as `set verbose 1` shows it.
-pub(crate) fn describe(frame: &[u8], packet_len: usize, segments: usize, queue: u16) -> String {
-    let mac =
-        |at: usize| frame.get(at..at + 6).and_then(|b| b.first_chunk()).map_or(Mac([0; 6]), |b| Mac(*b));
-    let kind = get(frame, 12).unwrap_or(0);
-    let layers = match layer3(frame) {
-        Some((ETHERTYPE_IPV4, l3)) => format!("L2_ETHER L3_IPV4{}", layer4(frame.get(l3 + 9))),
-        Some((ETHERTYPE_IPV6, l3)) => format!("L2_ETHER L3_IPV6{}", layer4(frame.get(l3 + 6))),
-        Some((ETHERTYPE_ARP, _)) => "L2_ETHER_ARP".into(),
-        _ => "L2_ETHER".into(),
-    };
-    format!(
-        "  src={} - dst={} - pool=mb_pool_0 - type=0x{kind:04x} - length={packet_len} - nb_segs={segments} - \
-         sw ptype: {layers}  - l2_len={} - Receive queue=0x{queue:x}\n",
-        mac(6),
-        mac(0),
-        layer3(frame).map_or(ETHER_LEN, |(_, at)| at),
-    )
-}
-
-fn layer4(protocol: Option<&u8>) -> &'static str {
-    match protocol {
-        Some(&PROTO_UDP) => " L4_UDP",
-        Some(&PROTO_TCP) => " L4_TCP",
-        Some(&PROTO_ICMP) => " L4_ICMP",
-        _ => "",
-    }
 }
 
 #[cfg(test)]

@@ -1,121 +1,26 @@
 //! One stream in motion: a receive queue, a mode, a transmit queue.
 
-use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use linecard::capture::{WatchedRx, WatchedTx};
 use linecard::eal::clock::cycles;
-use linecard::mempool::{BURST, Burst, Packet};
+use linecard::mempool::{BURST, Burst};
 use linecard::pmd::contain::{ContainedRx, ContainedTx};
 use linecard::pmd::{RxQueue, TxQueue};
 
-use super::bursts::{Bursts, Spread};
-use super::frames;
-use super::layout::StreamTotals;
+use super::counters::LaneCounters;
+use super::live::Live;
 use super::modes::{Mode, TxOnly};
 use super::settings::Retry;
+use super::soft::LaneRules;
 use super::topology::Stream;
-use super::verbose::Verbose;
+use super::verbose;
 
 /// A receive queue as testpmd polls it: it can be captured, and a panic costs it alone.
 pub(crate) type PortRx = ContainedRx<WatchedRx>;
 /// A transmit queue, likewise.
 pub(crate) type PortTx = ContainedTx<WatchedTx>;
-
-/// Counters of one stream. One thread adds, any thread reads.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-pub(crate) struct LaneCounters {
-    rx_packets: AtomicU64,
-    tx_packets: AtomicU64,
-    tx_dropped: AtomicU64,
-    bad_ip: AtomicU64,
-    bad_l4: AtomicU64,
-    /// Cycles of rounds that moved packets, when they are recorded.
-    busy_cycles: AtomicU64,
-    bursts: Option<Bursts>,
-    base: Mutex<StreamTotals>,
-}
-
-impl LaneCounters {
-    /// Counters of a run that records how many packets its bursts have, or does not.
-    pub(crate) fn new(record_bursts: bool) -> Self {
-        Self { bursts: record_bursts.then(Bursts::default), ..Self::default() }
-    }
-
-    /// A load and a store: only the stream's own thread adds.
-    #[inline]
-    fn add(counter: &AtomicU64, count: u64) {
-        counter.store(counter.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
-    }
-
-    fn all(&self) -> StreamTotals {
-        StreamTotals {
-            rx_packets: self.rx_packets.load(Ordering::Relaxed),
-            tx_packets: self.tx_packets.load(Ordering::Relaxed),
-            tx_dropped: self.tx_dropped.load(Ordering::Relaxed),
-            bad_ip: self.bad_ip.load(Ordering::Relaxed),
-            bad_l4: self.bad_l4.load(Ordering::Relaxed),
-            busy_cycles: self.busy_cycles.load(Ordering::Relaxed),
-        }
-    }
-
-    /// Counts a packet that was received with a wrong checksum.
-    #[cold]
-    pub(crate) fn bad_checksums(&self, ip: bool, l4: bool) {
-        Self::add(&self.bad_ip, u64::from(ip));
-        Self::add(&self.bad_l4, u64::from(l4));
-    }
-
-    fn add_bursts(&self, round: Round, receives: bool) {
-        let Some(bursts) = &self.bursts else { return };
-        if receives {
-            bursts.rx.add(round.received);
-        }
-        if round.offered {
-            bursts.tx.add(round.sent);
-        }
-    }
-
-    /// How many packets the bursts had since the start or the last [`mark`](Self::mark), if that was recorded.
-    pub(crate) fn bursts(&self) -> Option<(Spread, Spread)> {
-        self.bursts.as_ref().map(|bursts| (bursts.rx.spread(), bursts.tx.spread()))
-    }
-
-    /// Totals count from here; the counters themselves belong to the polling thread.
-    pub(crate) fn mark(&self) {
-        *self.base.lock().unwrap_or_else(PoisonError::into_inner) = self.all();
-        if let Some(bursts) = &self.bursts {
-            bursts.rx.mark();
-            bursts.tx.mark();
-        }
-    }
-
-    /// Totals since the start or the last [`mark`](Self::mark).
-    pub(crate) fn totals(&self) -> StreamTotals {
-        let (all, base) = (self.all(), *self.base.lock().unwrap_or_else(PoisonError::into_inner));
-        StreamTotals {
-            rx_packets: all.rx_packets - base.rx_packets,
-            tx_packets: all.tx_packets - base.tx_packets,
-            tx_dropped: all.tx_dropped - base.tx_dropped,
-            bad_ip: all.bad_ip - base.bad_ip,
-            bad_l4: all.bad_l4 - base.bad_l4,
-            busy_cycles: all.busy_cycles - base.busy_cycles,
-        }
-    }
-}
-
-/// What the console may change while packets move.
-#[derive(Debug, Default)]
-pub(crate) struct Live {
-    /// Whether received packets are shown.
-    pub(crate) verbose: AtomicU16,
-    /// Where they are shown.
-    pub(crate) shown: Verbose,
-    /// Cycles to spend on nothing for each received packet.
-    pub(crate) work_cycles: AtomicU32,
-}
 
 /// What every lane of a run shares.
 #[derive(Clone)]
@@ -199,6 +104,7 @@ pub(crate) struct Lane<M> {
     pub(crate) burst: Parts,
     pub(crate) counters: Arc<LaneCounters>,
     pub(crate) config: LaneConfig,
+    pub(crate) rules: LaneRules,
 }
 
 impl<M: Mode> Lane<M> {
@@ -218,9 +124,9 @@ impl<M: Mode> Lane<M> {
             self.tx.note_dropped(packets, "no room in the transmit queue");
         }
         let dropped = packets.clear() + self.mode.lost();
-        LaneCounters::add(&self.counters.tx_packets, sent as u64);
+        self.counters.add_sent(sent as u64);
         if dropped > 0 {
-            LaneCounters::add(&self.counters.tx_dropped, dropped as u64);
+            self.counters.add_dropped(dropped as u64);
         }
         (sent, dropped)
     }
@@ -246,26 +152,54 @@ impl<M: Mode> Lane<M> {
     #[inline]
     fn part(&mut self) -> Round {
         let mut received = 0;
+        let extras = self.config.live.extras();
         if M::RECEIVES {
             received = self.rx.rx_burst(&mut self.burst.packets);
+            if extras != 0 {
+                received = self.received_extras(extras);
+            }
             if received > 0 {
-                LaneCounters::add(&self.counters.rx_packets, received as u64);
-                if self.config.live.verbose.load(Ordering::Relaxed) > 0 {
-                    let packets = &self.burst.packets;
-                    self.config.live.shown.show(packets.len(), || describe(&self.stream, packets));
-                }
-                let work = self.config.live.work_cycles.load(Ordering::Relaxed);
-                if work > 0 {
-                    spend(u64::from(work) * received as u64);
-                }
+                self.counters.add_received(received as u64);
             }
         }
         self.mode.step(&mut self.burst.packets);
+        if extras != 0 {
+            self.sent_extras();
+        }
         let (sent, dropped) = self.send();
         if dropped > 0 {
             self.mode.not_sent(dropped);
         }
         Round { received: received as u32, sent: sent as u32, offered: sent + dropped > 0 }
+    }
+
+    /// What is done to received packets only while somebody asks for it; how many there are then.
+    #[cold]
+    #[inline(never)]
+    fn received_extras(&mut self, generation: u32) -> usize {
+        let live = &self.config.live;
+        if self.rules.generation != generation {
+            self.rules.generation = generation;
+            self.rules.rules = live.rules(self.stream.rx_port);
+        }
+        let packets = &mut self.burst.packets;
+        self.rules.apply(self.stream.rx_queue, packets);
+        let received = packets.len();
+        if received > 0 && live.verbose() & verbose::RECEIVED != 0 {
+            live.shown.show(received, || verbose::received(&self.stream, packets));
+        }
+        spend(u64::from(live.work_cycles()) * received as u64);
+        received
+    }
+
+    /// Shows packets that are about to be sent, if asked for.
+    #[cold]
+    #[inline(never)]
+    fn sent_extras(&mut self) {
+        let (live, packets) = (&self.config.live, &self.burst.packets);
+        if !packets.is_empty() && live.verbose() & verbose::SENT != 0 {
+            live.shown.show(packets.len(), || verbose::sent(&self.stream, packets));
+        }
     }
 
     /// The parts of a large burst after the first, as long as the last one was full.
@@ -289,23 +223,13 @@ impl<M: Mode> Lane<M> {
     }
 }
 
-#[cold]
-fn describe(stream: &Stream, packets: &[Packet]) -> String {
-    let Stream { rx_port, rx_queue, .. } = stream;
-    let mut text = format!("\nport {rx_port}/queue {rx_queue}: received {} packets\n", packets.len());
-    for packet in packets {
-        let segments = packet.segments().count();
-        text += &frames::describe(packet.data(), packet.len(), segments, *rx_queue);
-    }
-    text
-}
-
 impl<M: Mode> Forward for Lane<M> {
     fn send_first(&mut self, generator: &mut TxOnly, count: usize) {
         let mut left = count;
         while left > 0 {
             let now = left.min(self.burst.packets.capacity());
             generator.fill(&mut self.burst.packets, now);
+            self.mode.before_first(&mut self.burst.packets);
             self.send();
             left -= now;
         }
@@ -321,7 +245,7 @@ impl<M: Mode> Forward for Lane<M> {
     }
 
     fn add_busy(&mut self, cycles: u64) {
-        LaneCounters::add(&self.counters.busy_cycles, cycles);
+        self.counters.add_busy(cycles);
     }
 
     fn add_bursts(&mut self, round: Round) {
@@ -345,7 +269,7 @@ impl<M: Mode> Forward for Lane<M> {
         // Modes are safe code: what they did with the burst before they panicked left it whole.
         let rest = self.burst.rest.as_mut().map_or(0, |rest| rest.clear());
         let dropped = self.burst.packets.clear() + rest;
-        LaneCounters::add(&self.counters.tx_dropped, dropped as u64);
+        self.counters.add_dropped(dropped as u64);
         let Self { stream, rx, tx, .. } = *self;
         Box::new(Halted { stream, rx, tx })
     }

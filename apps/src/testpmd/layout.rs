@@ -7,6 +7,7 @@ use std::time::Duration;
 use linecard::pmd::{Link, PortStats};
 
 use super::settings::{MAX_SEGMENTS, Mac};
+use super::soft::vlan::RxVlan;
 use super::topology::{Share, Stream};
 
 /// Packets and bytes per second between two looks at a port.
@@ -196,19 +197,40 @@ pub(crate) struct PortFacts {
     pub(crate) depth_power_of_two: bool,
     pub(crate) max_frame: u32,
     pub(crate) max_lro: u32,
+    pub(crate) vlan: RxVlan,
+    /// Flows that can be hashed, where there are queues to spread them over.
+    pub(crate) rss: Vec<&'static str>,
     pub(crate) features: String,
     pub(crate) paths: String,
+}
+
+impl PortFacts {
+    fn virtio(&self) -> bool {
+        self.driver == "net_virtio_user"
+    }
 }
 
 /// `show port info`.
 pub(crate) fn port_info(facts: &PortFacts) -> String {
     let mut text = format!("\n********************* Infos for port {:<2} *********************\n", facts.id);
     rows(&mut text, identity(facts));
-    text.push_str("No RSS offload flow type is supported.\n");
+    if facts.rss.is_empty() {
+        text.push_str("No RSS offload flow type is supported.\n");
+    } else {
+        let lines: String = facts.rss.iter().map(|name| format!("  {name}\n")).collect();
+        let _ = write!(
+            text,
+            "Hash key size in bytes: 40\nRedirection table size: 128\nSupported RSS offload flow types:\n{lines}"
+        );
+    }
     rows(&mut text, limits(facts));
     let negotiated = [("Negotiated features", &facts.features), ("Data path", &facts.paths)];
     rows(&mut text, negotiated.into_iter().filter(|(_, v)| !v.is_empty()).map(|(n, v)| (n, v.clone())));
     text
+}
+
+fn on_off(on: bool) -> &'static str {
+    if on { "on" } else { "off" }
 }
 
 fn rows(text: &mut String, rows: impl IntoIterator<Item = (&'static str, String)>) {
@@ -232,13 +254,22 @@ fn identity(facts: &PortFacts) -> [(&'static str, String); 17] {
         ("Link status", up_down(&facts.link).into()),
         ("Link speed", link_speed(&facts.link)),
         ("Link duplex", duplex.into()),
-        ("Autoneg status", "Off".into()),
+        // A virtio device says so; nothing is negotiated.
+        ("Autoneg status", if facts.virtio() { "On" } else { "Off" }.into()),
         ("MTU", facts.mtu.to_string()),
         ("Promiscuous mode", on(facts.promiscuous)),
         ("Allmulticast mode", on(facts.allmulticast)),
         ("Maximum number of MAC addresses", "1".into()),
         ("Maximum number of MAC addresses of hash filtering", "0".into()),
-        ("VLAN offload", "\n  strip off, filter off, extend off, qinq strip off".into()),
+        (
+            "VLAN offload",
+            format!(
+                "\n  strip {}, filter {}, extend off, qinq strip {}",
+                on_off(facts.vlan.strip),
+                on_off(facts.vlan.filter),
+                on_off(facts.vlan.qinq_strip)
+            ),
+        ),
     ]
 }
 
@@ -248,7 +279,7 @@ fn limits(facts: &PortFacts) -> [(&'static str, String); 17] {
     // The number first: scripts read it.
     let align = String::from(if facts.depth_power_of_two { "1 (a power of two)" } else { "1" });
     [
-        ("Minimum size of RX buffer", "0".into()),
+        ("Minimum size of RX buffer", if facts.virtio() { "64" } else { "0" }.into()),
         ("Maximum configurable length of RX packet", facts.max_frame.to_string()),
         ("Maximum configurable size of LRO aggregated packet", facts.max_lro.to_string()),
         ("Current number of RX queues", facts.queues.0.to_string()),
@@ -266,6 +297,16 @@ fn limits(facts: &PortFacts) -> [(&'static str, String); 17] {
         ("Device capabilities", "0x0( )".into()),
         ("Device error handling mode", "none".into()),
     ]
+}
+
+/// `show device info`.
+pub(crate) fn device_info(facts: &PortFacts) -> String {
+    format!(
+        "\n********************* Infos for device {} *********************\nBus name: vdev\nBus information: \n\
+         Driver name: {}\nDevargs: {}\nConnect to socket: 0\n\n\tPort id: {} \n\tMAC address: {}\n\
+         \tDevice name: {}\n\tDevice speed capability: Autonegotiate (all speeds)\n",
+        facts.name, facts.driver, facts.devargs, facts.id, facts.mac, facts.name
+    )
 }
 
 /// The heading of `show port summary`.

@@ -9,17 +9,20 @@
 
 mod bursts;
 mod console;
+mod counters;
 mod describe;
 mod engine;
 mod frames;
 mod lane;
 mod layout;
+mod live;
 mod modes;
 mod options;
 mod ports;
 mod recording;
 mod session;
 mod settings;
+mod soft;
 mod topology;
 mod verbose;
 
@@ -43,6 +46,9 @@ use crate::output::{Output, err, out};
 /// How long a peer may take to answer while its port is opened.
 const PROBE_WAIT: Duration = Duration::from_secs(2);
 
+/// What is logged unless something else is asked for.
+const LOG_DEFAULT: &str = "warn";
+
 /// Runs testpmd with the arguments behind its name.
 ///
 /// # Errors
@@ -60,7 +66,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode, Error> {
     if eal_args.version {
         out!(output, "linecard {}\n", env!("CARGO_PKG_VERSION"));
     }
-    linecard_apps_common::log::start(&eal_args, "warn").map_err(|e| Error::Usage(e.to_string()))?;
+    linecard_apps_common::log::start(&eal_args, LOG_DEFAULT).map_err(|e| Error::Usage(e.to_string()))?;
     let mut input = Input::standard(options.interactive)?;
     let mut session = open(output, &eal_args, options)?;
     let result = start_ports(&mut session).and_then(|()| forward(&mut session, &mut input));
@@ -91,6 +97,10 @@ fn print_help(output: &mut Output) {
 /// Opens the machine, the devices and the pool; nothing moves yet.
 fn open(mut output: Output, eal_args: &EalArgs, options: Options) -> Result<Session, Error> {
     let eal = Eal::new(eal_args)?;
+    let ignored: Vec<_> = eal_args.ignored.iter().chain(&options.ignored).map(String::as_str).collect();
+    if !ignored.is_empty() {
+        err!(output, "testpmd: options without effect here: {}\n", ignored.join(" "));
+    }
     if options.interactive {
         out!(output, "Interactive-mode selected\n");
     }
@@ -110,12 +120,16 @@ fn open(mut output: Output, eal_args: &EalArgs, options: Options) -> Result<Sess
         }
         let opened = registry.probe(&context, device)?;
         let id = ports.add(device, opened, Session::port_config(&options))?;
+        if let Some(slot) = ports.get_mut(id) {
+            slot.soft.vlan = options.vlan.clone();
+        }
         ports.get(id).map_or(Ok(()), ports::Slot::check_queues)?;
     }
     let pool = make_pool(&mut output, &eal, &options, &ports)?;
     let hub = Hub::new();
     let server = if eal_args.in_memory { None } else { serve(&hub, eal_args.file_prefix.as_deref()) };
-    Ok(Session::new(output, Parts { eal, registry, context, pool, ports, options, hub, server }))
+    let log_levels = eal_args.log_level.clone();
+    Ok(Session::new(output, Parts { eal, registry, context, pool, ports, options, hub, server, log_levels }))
 }
 
 /// Listens for `linecard capture`. Packets are moved where that is not possible, too.
@@ -173,10 +187,12 @@ fn start_ports(session: &mut Session) -> Result<(), Error> {
     }
     session.warn_odd_ports();
     check_settings(session)?;
-    for id in session.ports.ids() {
-        session.start_ports(Some(id))?;
+    if !session.options.ports_stopped {
+        for id in session.ports.ids() {
+            session.start_ports(Some(id))?;
+        }
+        out!(session.out, "Checking link statuses...\nDone\n");
     }
-    out!(session.out, "Checking link statuses...\nDone\n");
     session.out.flush();
     Ok(())
 }
@@ -198,7 +214,7 @@ fn check_settings(session: &Session) -> Result<(), Error> {
     if let Some(id) = settings.ports.iter().flatten().find(|id| session.ports.get(**id).is_none()) {
         return usage(format!("Invalid port {id}; there are {known} ports, numbered from 0"));
     }
-    if let Some(id) = settings.peer_ports().find(|id| session.ports.get(*id).is_none()) {
+    if let Some(id) = session.options.peer_ports.iter().find(|id| session.ports.get(**id).is_none()) {
         let problem = format!("--eth-peer names port {id}; there are {known} ports, numbered from 0");
         return usage(problem);
     }
@@ -276,7 +292,8 @@ fn print_period(session: &mut Session) {
     out!(session.out, "\nPort statistics ====================================");
     for slot in session.ports.iter_mut() {
         let (stats, rates) = slot.look();
-        out!(session.out, "{}", layout::port_stats(slot.id, &stats, &rates));
+        let chosen = slot.chosen_xstats(&session.options.shown_xstats);
+        out!(session.out, "{}{chosen}", layout::port_stats(slot.id, &stats, &rates));
     }
     session.out.flush();
 }

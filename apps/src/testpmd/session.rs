@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use linecard::capture::Hub;
 use linecard::eal::Eal;
@@ -10,8 +9,8 @@ use linecard::mempool::Pool;
 use linecard::pmd::{PortConfig, ProbeContext, Registry};
 
 use super::engine::{BurstsOf, Forwarding, Plan, spreads};
-use super::lane::Live;
 use super::layout::{self, ForwardTotals};
+use super::live::Live;
 use super::options::Options;
 use super::ports::{ETHER_OVERHEAD, Ports, Slot};
 use super::recording::Recording;
@@ -46,6 +45,8 @@ pub(crate) struct Session {
     pub(crate) load_depth: u8,
     /// The first line of a file that is no command: what a script does not see on its screen, its exit status says.
     pub(crate) bad_line: Option<String>,
+    /// What is logged: each `--log-level`, then each `set log`.
+    pub(crate) log_levels: Vec<String>,
     forwarding: Option<Forwarding>,
     /// What each stream did in the run that is on, or in the last one.
     last_totals: Vec<(Stream, layout::StreamTotals)>,
@@ -65,11 +66,12 @@ pub(crate) struct Parts {
     pub(crate) options: Options,
     pub(crate) hub: Hub,
     pub(crate) server: Option<ControlSocket>,
+    pub(crate) log_levels: Vec<String>,
 }
 
 impl Session {
     pub(crate) fn new(out: Output, parts: Parts) -> Self {
-        let Parts { eal, registry, context, pool, ports, options, hub, server } = parts;
+        let Parts { eal, registry, context, pool, ports, options, hub, server, log_levels } = parts;
         let settings = options.settings.clone();
         Self {
             out,
@@ -88,6 +90,7 @@ impl Session {
             odd_warned: false,
             load_depth: 0,
             bad_line: None,
+            log_levels,
             forwarding: None,
             last_totals: Vec::new(),
             last_bursts: Vec::new(),
@@ -111,7 +114,11 @@ impl Session {
             )));
         }
         let opened = self.registry.probe(&self.context, device)?;
-        self.ports.add(device, opened, Self::port_config(&self.options))
+        let id = self.ports.add(device, opened, Self::port_config(&self.options))?;
+        if let Some(slot) = self.ports.get_mut(id) {
+            slot.soft.vlan = self.options.vlan.clone();
+        }
+        Ok(id)
     }
 
     /// What a new port is asked to be, from the command line.
@@ -222,8 +229,12 @@ impl Session {
         self.print_mode_start();
         self.print_rxtx();
         self.ports.iter_mut().for_each(Slot::mark_forwarding);
-        self.live.verbose.store(self.settings.verbose, Ordering::Relaxed);
-        self.live.work_cycles.store(self.settings.work_cycles, Ordering::Relaxed);
+        self.live.set_verbose(self.settings.verbose);
+        self.live.set_work_cycles(self.settings.work_cycles);
+        self.forget_rules();
+        self.ports.ids().into_iter().for_each(|id| self.apply_rules(id));
+        let tags: HashMap<_, _> =
+            self.ports.iter().filter_map(|slot| Some((slot.id, slot.soft.tags?))).collect();
         let macs: HashMap<_, _> = self.ports.iter().map(|slot| (slot.id, slot.mac())).collect();
         let checksums: HashMap<_, _> =
             self.ports.iter().map(|slot| (slot.id, slot.checksum_rule(self.settings.gso_size))).collect();
@@ -232,6 +243,7 @@ impl Session {
             pool: &self.pool,
             macs: &macs,
             checksums: &checksums,
+            tags: &tags,
             tx_first,
             live: Arc::clone(&self.live),
         };
@@ -246,6 +258,19 @@ impl Session {
                 err!(self.out, "error: {error}\n");
             }
         }
+    }
+
+    /// Has the threads do what the console asked of a port since they last looked.
+    pub(crate) fn apply_rules(&mut self, id: u16) {
+        let Some(slot) = self.ports.get_mut(id) else { return };
+        let queues = slot.config().rx_queues;
+        self.live.set_rules(id, slot.soft.rules(queues));
+    }
+
+    /// Frees what still waits for a queue.
+    fn forget_rules(&mut self) {
+        self.live.forget_rules();
+        self.ports.iter_mut().for_each(|slot| slot.soft.restart());
     }
 
     /// `stop`: brings the queues home and prints what was done.
@@ -263,6 +288,7 @@ impl Session {
         let (queues, troubles) = forwarding.join();
         queues.into_iter().for_each(|queues| self.ports.give_back(queues));
         self.live.shown.flush();
+        self.forget_rules();
         for trouble in troubles {
             err!(self.out, "error: {trouble}; stop and start its ports to use them again\n");
         }

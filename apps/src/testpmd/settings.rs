@@ -146,6 +146,8 @@ pub(crate) struct Settings {
     pub(crate) gso_size: u16,
     /// Flows that flowgen cycles through.
     pub(crate) flows: u32,
+    /// Packets like it that flowgen sends after each.
+    pub(crate) flow_clones: u16,
     pub(crate) verbose: u16,
     /// Cycles to spend on nothing for each received packet.
     pub(crate) work_cycles: u32,
@@ -179,6 +181,7 @@ impl Default for Settings {
             tx_multi_flow: false,
             gso_size: 1514,
             flows: 1024,
+            flow_clones: 0,
             verbose: 0,
             work_cycles: 0,
             record_cycles: false,
@@ -198,11 +201,6 @@ impl Settings {
     /// The destination address of packets that leave on `port`.
     pub(crate) fn peer(&self, port: u16) -> Mac {
         self.peers.get(&port).copied().unwrap_or_else(|| Mac::default_peer(port))
-    }
-
-    /// The ports that were given a peer.
-    pub(crate) fn peer_ports(&self) -> impl Iterator<Item = u16> {
-        self.peers.keys().copied()
     }
 
     pub(crate) fn set_peer(&mut self, port: u16, mac: Mac) {

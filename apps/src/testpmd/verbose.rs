@@ -1,4 +1,6 @@
-//! `set verbose`: received packets on standard output, printed by a thread that polls nothing.
+//! `set verbose`: packets on standard output, printed by a thread that polls nothing.
+
+mod packets;
 
 use std::io::Write;
 use std::sync::Arc;
@@ -6,6 +8,8 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
 use std::time::Duration;
+
+pub(crate) use self::packets::{RECEIVED, SENT, received, sent};
 
 /// Bursts that wait to be printed. More are counted, not shown: a polling thread never waits for an output.
 const WAITING: usize = 64;

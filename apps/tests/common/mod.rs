@@ -120,6 +120,23 @@ pub(crate) fn run(command: &mut Command, input: &[u8]) -> Said {
     said
 }
 
+/// What each line of `input` was answered, on either stream: the two are one pipe, so that nothing is said unseen.
+pub(crate) fn answers(eal: &[&str], app: &[&str], input: &str) -> Vec<String> {
+    let (mut from, to) = std::io::pipe().unwrap();
+    let mut command = testpmd(eal, app);
+    command.stdin(Stdio::piped()).stdout(to.try_clone().unwrap()).stderr(to);
+    let mut running = Running::start(&mut command);
+    // It holds the pipe's end, and would for as long as it lives.
+    drop(command);
+    running.0.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let mut text = String::new();
+    from.read_to_string(&mut text).unwrap();
+    assert_eq!(running.end(PATIENCE).code, Some(0), "{text}");
+    let between = text.split("testpmd> ").skip(1);
+    // Less the echo of the line, wherever the other stream's words came.
+    between.zip(input.lines()).map(|(said, line)| said.replacen(&format!("{line}\r\n"), "", 1)).collect()
+}
+
 /// A folder of one test, removed with everything in it.
 pub(crate) struct Scratch(PathBuf);
 

@@ -57,7 +57,21 @@ impl Packet {
     #[inline]
     pub fn set_hash(&mut self, hash: u32) {
         self.head().set_hash(hash);
-        self.set_offload(self.offload() | Offload::RX_RSS_HASH);
+        self.set_offload((self.offload() | Offload::RX_RSS_HASH) & !Offload::RX_FDIR_ID);
+    }
+
+    /// Mark of the flow rule that matched; `None` without [`Offload::RX_FDIR_ID`].
+    #[inline]
+    #[must_use]
+    pub fn mark(&self) -> Option<u32> {
+        self.offload().contains(Offload::RX_FDIR_ID).then(|| self.head().hash())
+    }
+
+    /// Sets the mark and [`Offload::RX_FDIR_ID`]; the hash, which has the same place, is gone.
+    #[inline]
+    pub fn set_mark(&mut self, mark: u32) {
+        self.head().set_hash(mark);
+        self.set_offload((self.offload() | Offload::RX_FDIR_ID) & !Offload::RX_RSS_HASH);
     }
 
     /// What the packet is, as far as the receiver looked.

@@ -1,7 +1,7 @@
 //! THE list of console commands, by family.
 
 use super::grammar::Values;
-use super::{capture, config, control, display, help, offload, ports};
+use super::{capture, config, control, device, display, dump, flow, help, offload, ports, queues, rss, vlan};
 use crate::testpmd::session::Session;
 
 /// One console command.
@@ -54,6 +54,27 @@ pub(crate) const SECTIONS: &[Section] = &[
         summary: "Checksums and segmentation.",
         commands: offload::COMMANDS,
     },
+    Section { name: "queues", title: "Queues", summary: "Single queues.", commands: queues::COMMANDS },
+    Section {
+        name: "devices",
+        title: "Devices",
+        summary: "Devices, their addresses and links.",
+        commands: device::COMMANDS,
+    },
+    Section { name: "vlan", title: "VLAN", summary: "VLAN tags, in software.", commands: vlan::COMMANDS },
+    Section {
+        name: "rss",
+        title: "Receive-side scaling",
+        summary: "Flows spread over queues, in software.",
+        commands: rss::COMMANDS,
+    },
+    Section {
+        name: "flow",
+        title: "Flow rules",
+        summary: "Flow rules, in software.",
+        commands: flow::COMMANDS,
+    },
+    Section { name: "dump", title: "Dump", summary: "The process as it is.", commands: dump::COMMANDS },
     Section {
         name: "capture",
         title: "Capture",

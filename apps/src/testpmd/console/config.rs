@@ -1,7 +1,5 @@
 //! Commands that change settings.
 
-use std::sync::atomic::Ordering;
-
 use super::commands::Command;
 use super::display::targets;
 use super::grammar::{Target, Values};
@@ -37,7 +35,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     },
     Command {
         pattern: "set verbose <n>",
-        help: "Set the debug verbosity level: 1 shows packets.",
+        help: "Set the debug verbosity level: 1 shows received packets, 2 sent ones, 3 both.",
         run: set_verbose,
     },
     Command {
@@ -180,14 +178,14 @@ fn set_verbose(session: &mut Session, values: &Values) {
         return err!(session.out, "no thread can be made to print packets: {error}; raise `ulimit -u`\n");
     }
     let before = std::mem::replace(&mut session.settings.verbose, level);
-    session.live.verbose.store(level, Ordering::Relaxed);
+    session.live.set_verbose(level);
     out!(session.out, "Change verbose level from {before} to {level}\n");
 }
 
 fn set_work_cycles(session: &mut Session, values: &Values) {
     let cycles = values.number(0).min(MAX_WORK_CYCLES);
     session.settings.work_cycles = cycles;
-    session.live.work_cycles.store(cycles, Ordering::Relaxed);
+    session.live.set_work_cycles(cycles);
 }
 
 fn promisc_targets(session: &mut Session, target: Target) -> Vec<u16> {

@@ -81,7 +81,7 @@ fn show_port(session: &mut Session, values: &Values) {
             "summary" => layout::summary_line(&slot.facts()),
             "stats" => {
                 let (stats, rates) = slot.look();
-                layout::port_stats(id, &stats, &rates)
+                layout::port_stats(id, &stats, &rates) + &slot.chosen_xstats(&session.options.shown_xstats)
             }
             _ => layout::port_xstats(id, &slot.xstats(), hide_zero),
         };

@@ -1,7 +1,7 @@
 //! The grammar of console commands: patterns, matching, completion. Knows no command.
 //!
 //! A pattern is words separated by spaces: `show` stands for itself, `(stats|info)` for one of several
-//! words, `<port>` and its like for a value (see [`Slot`]). Matching is per word, like DPDK's.
+//! words, `<port>` and its like for a value (see [`Slot`]), `<rest>` for any words that follow. Matching is per word, like DPDK's.
 
 use crate::testpmd::options::parse_number;
 
@@ -20,6 +20,8 @@ enum Slot {
     Mask,
     /// `<text>`: any word.
     Text,
+    /// `<rest>`, last in a pattern: whatever follows, or nothing.
+    Rest,
 }
 
 impl Slot {
@@ -30,6 +32,7 @@ impl Slot {
             "<n>" => Self::Number,
             "<hex>" => Self::Mask,
             "<text>" => Self::Text,
+            "<rest>" => Self::Rest,
             _ => Self::Words(word.strip_prefix('(').and_then(|w| w.strip_suffix(')')).unwrap_or(word)),
         }
     }
@@ -42,7 +45,7 @@ impl Slot {
             Self::Target if word == "all" => Some(Value::Target(Target::All)),
             Self::Target => port(word).map(|p| Value::Target(Target::Port(p))),
             Self::Number => u32::try_from(parse_number(word)?).ok().map(Value::Number),
-            Self::Mask | Self::Text => Some(Value::Text(word.to_owned())),
+            Self::Mask | Self::Text | Self::Rest => Some(Value::Text(word.to_owned())),
         }
     }
 
@@ -51,7 +54,7 @@ impl Slot {
         match self {
             Self::Words(words) => words,
             Self::Target => "all",
-            Self::Port | Self::Number | Self::Mask | Self::Text => "",
+            Self::Port | Self::Number | Self::Mask | Self::Text | Self::Rest => "",
         }
     }
 }
@@ -87,6 +90,22 @@ impl Values {
             Some(Value::Text(text)) => text,
             _ => "",
         }
+    }
+
+    /// The words of `<rest>`, the last value.
+    pub(crate) fn rest(&self) -> Vec<&str> {
+        match self.0.last() {
+            Some(Value::Text(text)) => words(text).collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// The first port that the line names.
+    pub(crate) fn first_port(&self) -> Option<u16> {
+        self.0.iter().find_map(|value| match value {
+            Value::Target(Target::Port(port)) => Some(*port),
+            _ => None,
+        })
     }
 
     /// The `index`th value as a number.
@@ -156,6 +175,11 @@ fn matches(pattern: &'static str, given: &[&str]) -> Option<Values> {
     let mut values = Values::default();
     let mut given = given.iter();
     for expected in pattern.split(' ') {
+        if Slot::of(expected) == Slot::Rest {
+            let rest: Vec<&str> = given.copied().collect();
+            values.0.push(Value::Text(rest.join(" ")));
+            return Some(values);
+        }
         let value = Slot::of(expected).take(given.next()?)?;
         if !matches!(Slot::of(expected), Slot::Words(words) if !words.contains('|')) {
             values.0.push(value);
@@ -190,12 +214,13 @@ mod tests {
 
     use super::*;
 
-    const PATTERNS: [&str; 5] = [
+    const PATTERNS: [&str; 6] = [
         "start",
         "start tx_first <n>",
         "show port (info|stats) <port|all>",
         "set fwd (io|mac) retry",
         "load <text>",
+        "flow create <port> <rest>",
     ];
 
     fn run(line: &str) -> Match<usize> {
@@ -218,6 +243,10 @@ mod tests {
         assert_eq!((values.word(0), values.target(1)), ("info", Target::Port(7)));
         let Match::Found(_, values) = run("start tx_first 32") else { panic!() };
         assert_eq!(values.number(0), 32);
+        let Match::Found(5, values) = run("flow create 3  ingress\tpattern # of eth") else { panic!() };
+        assert_eq!((values.first_port(), values.rest()), (Some(3), vec!["ingress", "pattern"]));
+        let Match::Found(5, values) = run("flow create 3") else { panic!() };
+        assert!(values.rest().is_empty());
     }
 
     #[test]

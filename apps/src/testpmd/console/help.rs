@@ -7,7 +7,7 @@ use crate::testpmd::session::Session;
 pub(crate) const COMMANDS: &[Command] = &[
     Command { pattern: "help", help: "List the sections of this help.", run: |session, _| list(session) },
     Command {
-        pattern: "help (control|display|config|ports|offload|capture|all)",
+        pattern: "help (control|display|config|ports|offload|queues|devices|vlan|rss|flow|dump|capture|all)",
         help: "Describe the commands of a section.",
         run: |session, values| {
             let wanted = values.word(0).to_owned();

@@ -4,13 +4,20 @@ mod capture;
 mod commands;
 mod config;
 mod control;
+mod device;
 mod display;
+mod dump;
 mod editor;
+mod flow;
 mod grammar;
 mod help;
 mod input;
 mod offload;
 mod ports;
+mod queues;
+mod refused;
+mod rss;
+mod vlan;
 
 use std::path::Path;
 use std::time::Duration;
@@ -74,12 +81,15 @@ pub(super) fn execute(session: &mut Session, line: &str) -> bool {
     match grammar::find(commands::all().map(|c| (c.pattern, c.run)), line) {
         Match::Found(run, values) => run(session, &values),
         Match::Empty => {}
-        Match::BadArguments => {
-            out!(session.out, "Bad arguments\n");
-            return false;
-        }
-        Match::NotFound => {
-            out!(session.out, "Command not found\n");
+        bad => {
+            let refused = refused::look_up(line);
+            if let Match::Found(refused, values) = refused {
+                refused::answer(session, refused, &values);
+                return true;
+            }
+            let known = matches!((bad, refused), (Match::BadArguments, _) | (_, Match::BadArguments));
+            let answer = if known { "Bad arguments" } else { "Command not found" };
+            out!(session.out, "{answer}\n");
             return false;
         }
     }

@@ -5,9 +5,11 @@ use linecard::pmd::offload::{RxOffloads, TxOffloads};
 use super::commands::Command;
 use super::display::invalid_port;
 use super::grammar::Values;
+use super::vlan::{self, stopped};
 use crate::output::{err, out};
-use crate::testpmd::ports::Slot;
 use crate::testpmd::session::Session;
+use crate::testpmd::soft::SoftPort;
+use crate::testpmd::soft::vlan::RxVlan;
 
 pub(crate) const COMMANDS: &[Command] = &[
     Command {
@@ -90,16 +92,6 @@ pub(crate) const COMMANDS: &[Command] = &[
     },
 ];
 
-/// The port, if it exists and is stopped; says what is wrong if not.
-fn stopped(session: &mut Session, id: u16) -> Option<&mut Slot> {
-    match session.ports.get(id).map(Slot::started) {
-        None => invalid_port(session, id),
-        Some(true) => err!(session.out, "Please stop port {id} first\n"),
-        Some(false) => return session.ports.get_mut(id),
-    }
-    None
-}
-
 fn set_checksum(session: &mut Session, values: &Values) {
     let (hardware, id) = (values.word(1) == "hw", values.port(2));
     let (name, offload) = match values.word(0) {
@@ -166,6 +158,9 @@ fn configure(session: &mut Session, values: &Values, transmit: bool) {
     let (id, name, on) = (values.port(0), values.word(1).to_owned(), values.word(2) == "on");
     let Some(slot) = stopped(session, id) else { return };
     let offered = slot.offered();
+    if let Some(change) = vlan_offload(&name, transmit) {
+        return vlan::change(session, id, |vlan| change(vlan, on));
+    }
     if transmit {
         match TxOffloads::named(&name).filter(|offload| offered.tx.contains(*offload)) {
             Some(offload) => slot.reshape(|c| c.offloads.tx = with(c.offloads.tx, offload, on)),
@@ -179,6 +174,18 @@ fn configure(session: &mut Session, values: &Values, transmit: bool) {
             config.offloads.rx = if on { rx.union(offload) } else { rx.difference(offload) };
         }),
         None => err!(session.out, "port {id} has no receive offload {name}, only: {}\n", offered.rx),
+    }
+}
+
+/// What an offload that is done in software for every port changes.
+pub(super) fn vlan_offload(name: &str, transmit: bool) -> Option<fn(&mut RxVlan, bool)> {
+    match (transmit, name) {
+        (false, "vlan_strip") => Some(|vlan, on| vlan.strip = on),
+        (false, "vlan_filter") => Some(|vlan, on| vlan.filter = on),
+        (false, "qinq_strip") => Some(|vlan, on| vlan.qinq_strip = on),
+        // Tags are put in wherever `tx_vlan set` names some.
+        (true, "vlan_insert" | "qinq_insert") => Some(|_, _| ()),
+        _ => None,
     }
 }
 
@@ -212,12 +219,26 @@ fn set_gso_size(session: &mut Session, values: &Values) {
     }
 }
 
+/// The names of what is done in software, on every port: all of it, or what is on.
+fn software(soft: &SoftPort, receive: bool, all: bool) -> String {
+    let (vlan, tags) = (&soft.vlan, soft.tags);
+    let named: &[(bool, &str)] = match receive {
+        true => &[(vlan.strip, "VLAN_STRIP"), (vlan.qinq_strip, "QINQ_STRIP"), (vlan.filter, "VLAN_FILTER")],
+        false => {
+            &[(tags.is_some(), "VLAN_INSERT"), (tags.is_some_and(|tags| tags.outer.is_some()), "QINQ_INSERT")]
+        }
+    };
+    let names: Vec<_> = named.iter().filter(|(on, _)| *on || all).map(|(_, name)| *name).collect();
+    names.join(" ")
+}
+
 fn show_offloads(session: &mut Session, values: &Values) {
     let (id, receive, capable) =
         (values.port(0), values.word(1) == "rx_offload", values.word(2) == "capabilities");
     let Some(slot) = session.ports.get(id) else { return invalid_port(session, id) };
     let set = if capable { slot.offered() } else { slot.config().offloads };
-    let (side, mut names) = if receive { ("Rx", set.rx.to_string()) } else { ("Tx", set.tx.to_string()) };
+    let (side, names) = if receive { ("Rx", set.rx.to_string()) } else { ("Tx", set.tx.to_string()) };
+    let mut names = [software(&slot.soft, receive, capable), names].join(" ").trim().to_owned();
     if !names.is_empty() {
         names.insert(0, ' ');
     }

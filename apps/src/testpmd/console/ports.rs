@@ -126,7 +126,10 @@ fn attach(session: &mut Session, values: &Values) {
 }
 
 fn detach(session: &mut Session, values: &Values) {
-    let id = values.port(0);
+    detach_port(session, values.port(0));
+}
+
+pub(super) fn detach_port(session: &mut Session, id: u16) {
     let Some(slot) = session.ports.get(id) else { return err!(session.out, "Invalid port_id={id}\n") };
     if slot.started() {
         return err!(session.out, "Port not stopped\n");
@@ -149,6 +152,9 @@ fn configure(session: &mut Session, values: &Values) {
         return err!(session.out, "{problem}\n");
     }
     for slot in session.ports.iter_mut() {
+        if what == "rxq" && value != slot.config().rx_queues {
+            slot.soft.requeue(value);
+        }
         slot.reshape(|config| match what.as_str() {
             "rxq" => config.rx_queues = value,
             "txq" => config.tx_queues = value,
@@ -159,7 +165,7 @@ fn configure(session: &mut Session, values: &Values) {
 }
 
 /// Why a port cannot have `value` queues or descriptors.
-fn refusal(slot: &Slot, what: &str, value: u16) -> Option<String> {
+pub(super) fn refusal(slot: &Slot, what: &str, value: u16) -> Option<String> {
     let ((max_rx, max_tx), (depths, power_of_two)) = (slot.max_queues(), slot.depths());
     let (allowed, shape) = match what {
         "rxq" => (1..=max_rx, ""),
@@ -168,6 +174,14 @@ fn refusal(slot: &Slot, what: &str, value: u16) -> Option<String> {
     };
     let fits = allowed.contains(&value) && (shape.is_empty() || value.is_power_of_two());
     let (min, max) = (allowed.start(), allowed.end());
+    if what == "rxq"
+        && let Some((number, problem)) = slot.soft.flows.refusal(value)
+    {
+        return Some(format!(
+            "rxq {value} invalid - flow rule #{number} of port {}: {problem}; destroy it first",
+            slot.id
+        ));
+    }
     let problem = format!("{what} {value} invalid - must be >= {min} && <= {max}{shape} on port {}", slot.id);
     (!fits).then_some(problem)
 }

@@ -109,6 +109,7 @@ impl Bench {
             pool: &self.pool,
             macs: &macs,
             checksums: &checksums,
+            tags: &HashMap::new(),
             tx_first: 1,
             live: Arc::default(),
         };
@@ -175,11 +176,27 @@ fn a_mode_that_panics_halts_its_stream_and_no_other() {
         match faulty {
             true => {
                 let (mode, burst) = (FaultyMode(0), Parts::new(32));
-                Box::new(Lane { stream, rx, tx, mode, burst, counters: own, config })
+                Box::new(Lane {
+                    stream,
+                    rx,
+                    tx,
+                    mode,
+                    burst,
+                    counters: own,
+                    config,
+                    rules: LaneRules::default(),
+                })
             }
-            false => {
-                Box::new(Lane { stream, rx, tx, mode: Io, burst: Parts::new(32), counters: own, config })
-            }
+            false => Box::new(Lane {
+                stream,
+                rx,
+                tx,
+                mode: Io,
+                burst: Parts::new(32),
+                counters: own,
+                config,
+                rules: LaneRules::default(),
+            }),
         }
     };
     let mut lanes = vec![lane(&streams[0], true), lane(&streams[1], false)];
@@ -222,6 +239,7 @@ fn large_bursts_are_as_large_as_asked_for() {
             burst: burst_parts,
             counters: Arc::clone(&counters),
             config,
+            rules: LaneRules::default(),
         });
         for _ in 0..3 {
             let round = counted(&mut *lane);
@@ -234,7 +252,16 @@ fn large_bursts_are_as_large_as_asked_for() {
         let flow = UdpFlow::txonly(Mac([2, 0, 0, 0, 0, 1]), Mac([2, 0, 0, 0, 0, 2]));
         let mode = TxOnly::new(bench.pool.clone(), flow, &[64], None);
         let config = LaneConfig { retry: bench.settings.retry, live: Arc::default() };
-        let mut lane = Lane { stream, rx, tx, mode, burst: Parts::new(burst), counters, config };
+        let mut lane = Lane {
+            stream,
+            rx,
+            tx,
+            mode,
+            burst: Parts::new(burst),
+            counters,
+            config,
+            rules: LaneRules::default(),
+        };
         assert_eq!(lane.round().sent, u32::from(burst), "generated");
     }
 }

@@ -114,6 +114,8 @@ fn facts() -> PortFacts {
         depth_power_of_two: false,
         max_frame: 65_549,
         max_lro: 0,
+        vlan: RxVlan::default(),
+        rss: Vec::new(),
         features: String::new(),
         paths: String::new(),
     }

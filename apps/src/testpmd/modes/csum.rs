@@ -10,8 +10,8 @@ use linecard::pmd::TxQueue;
 use linecard::pmd::offload::{SoftTx, Takes, TxOffloads, do_now};
 
 use super::{Mode, tunnel};
+use crate::testpmd::counters::LaneCounters;
 use crate::testpmd::frames;
-use crate::testpmd::lane::LaneCounters;
 use crate::testpmd::settings::Mac;
 
 /// What a port that sends does about checksums.

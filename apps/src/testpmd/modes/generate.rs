@@ -106,18 +106,23 @@ pub(crate) struct FlowGen {
     pool: Pool,
     frame: Vec<u8>,
     flows: u32,
+    /// Packets of a flow in a row.
+    repeat: u32,
     next: u32,
+    /// Packets that flow `next` still has in its turn.
+    left: u32,
 }
 
 /// flowgen counts the four bytes of the frame check sequence, which no port of ours carries.
 const FCS_LEN: usize = 4;
 
 impl FlowGen {
-    /// Packets of `len` bytes, FCS included.
-    pub(crate) fn new(pool: Pool, len: u32, flows: u32) -> Self {
+    /// Packets of `len` bytes, FCS included; each is followed by `clones` like it.
+    pub(crate) fn new(pool: Pool, len: u32, flows: u32, clones: u16) -> Self {
         let len = usize::try_from(len).unwrap_or(usize::MAX).saturating_sub(FCS_LEN);
         let frame = UdpFlow::flowgen(0).frame(len);
-        Self { pool, frame, flows: flows.max(1), next: 0 }
+        let repeat = u32::from(clones) + 1;
+        Self { pool, frame, flows: flows.max(1), repeat, next: 0, left: repeat }
     }
 }
 
@@ -135,13 +140,20 @@ impl Mode for FlowGen {
                 data.copy_from_slice(&self.frame);
                 frames::set_flow(data, self.next);
             }
-            self.next = if self.next + 1 == self.flows { 0 } else { self.next + 1 };
+            self.left -= 1;
+            if self.left == 0 {
+                self.left = self.repeat;
+                self.next = if self.next + 1 == self.flows { 0 } else { self.next + 1 };
+            }
         }
     }
 
     fn not_sent(&mut self, dropped: usize) {
         // A flow whose packet was dropped has its turn again.
-        let dropped = u32::try_from(dropped).unwrap_or(0) % self.flows;
-        self.next = (self.next + self.flows - dropped) % self.flows;
+        let (flows, repeat) = (u64::from(self.flows), u64::from(self.repeat));
+        let (all, done) = (flows * repeat, u64::from(self.next) * repeat + repeat - u64::from(self.left));
+        let at = (done + all - dropped as u64 % all) % all;
+        self.next = u32::try_from(at / repeat).unwrap_or(0);
+        self.left = u32::try_from(repeat - at % repeat).unwrap_or(self.repeat);
     }
 }

@@ -29,6 +29,11 @@ pub(crate) trait Mode: Send + 'static {
     /// Leaves in `packets` what is to be sent; takes out and frees what is not.
     fn step(&mut self, packets: &mut Burst);
 
+    /// Makes packets that are sent before the mode begins what [`step`](Self::step) makes of its own.
+    fn before_first(&mut self, packets: &mut Burst) {
+        let _ = packets;
+    }
+
     /// Sends from the front of `packets`, leaving what does not fit; returns how many packets left.
     #[inline]
     fn send(&mut self, tx: &mut dyn TxQueue, packets: &mut Burst) -> usize {

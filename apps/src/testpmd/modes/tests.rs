@@ -122,7 +122,7 @@ fn an_empty_pool_sends_nothing_and_loses_nothing() {
 #[test]
 fn flowgen_gives_dropped_flows_their_turn_again() {
     let pool = pool(256);
-    let mut mode = FlowGen::new(pool.clone(), 64, 5);
+    let mut mode = FlowGen::new(pool.clone(), 64, 5, 0);
     let last = |mode: &mut FlowGen, dropped| {
         let mut burst = Burst::with_capacity(3);
         mode.step(&mut burst);
@@ -132,6 +132,12 @@ fn flowgen_gives_dropped_flows_their_turn_again() {
     assert_eq!(last(&mut mode, 0), [(60, 0), (60, 1), (60, 2)]);
     assert_eq!(last(&mut mode, 2), [(60, 3), (60, 4), (60, 0)]);
     assert_eq!(last(&mut mode, 0), [(60, 4), (60, 0), (60, 1)]);
+    // Each of two flows twice in a row.
+    let mut mode = FlowGen::new(pool, 64, 2, 1);
+    assert_eq!(last(&mut mode, 0), [(60, 0), (60, 0), (60, 1)]);
+    assert_eq!(last(&mut mode, 3), [(60, 1), (60, 0), (60, 0)]);
+    assert_eq!(last(&mut mode, 1), [(60, 1), (60, 0), (60, 0)]);
+    assert_eq!(last(&mut mode, 0), [(60, 0), (60, 1), (60, 1)]);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 use super::*;
 use crate::testpmd::frames::TxAddresses;
+use crate::testpmd::settings::{Mac, ModeKind, PortTopology};
 
 fn read(line: &str) -> Result<Options, String> {
     let arguments: Vec<OsString> = line.split_whitespace().map(Into::into).collect();
@@ -50,10 +51,46 @@ fn what_txonly_sends_is_asked_for() {
 }
 
 #[test]
-fn harmless_options_are_accepted() {
-    let line =
-        "-i --disable-link-check --numa --rxpt=8 --mp-alloc native --disable-hw-vlan --rss-ip --hot-plug";
-    assert!(read(line).unwrap().interactive);
+fn harmless_options_are_accepted_and_listed() {
+    let options =
+        read("-i --disable-link-check --numa --rxpt=8 --mp-al native --mbuf-size=2048,4096").unwrap();
+    assert!(options.interactive);
+    let want = ["--disable-link-check", "--numa", "--rxpt=8", "--mp-alloc=native"];
+    assert_eq!(options.ignored[..4], want);
+    assert_eq!((options.mbuf_size, options.ignored[4].contains("4096")), (Some(2048), true));
+    assert!(read("-i --mbuf-size=2048").unwrap().ignored.is_empty());
+}
+
+#[test]
+fn long_options_may_be_shortened() {
+    let options =
+        read("--inter --forward=mac --nb-core=2 --port-top chained --total-num=2000 --tx-u=7").unwrap();
+    assert!(options.interactive);
+    assert_eq!((options.settings.mode, options.settings.nb_cores), (ModeKind::Mac, 2));
+    assert_eq!((options.settings.topology, options.total_mbufs), (PortTopology::Chained, Some(2000)));
+    // Whole, though it begins others: --enable-hw-vlan-filter and its like.
+    assert!(read("--enable-hw-vlan").unwrap().vlan.filter);
+    assert!(read("--cmdline-file=/x").unwrap().command_file.is_some_and(|(_, echo)| echo));
+}
+
+#[test]
+fn newer_options_do_what_they_say() {
+    let options = read("--disable-device --display-xstats=a,b --flowgen-clones=3 --enable-hw-qinq").unwrap();
+    assert!(options.ports_stopped && options.vlan.qinq_strip && !options.vlan.strip);
+    assert_eq!((options.shown_xstats.len(), options.settings.flow_clones), (2, 3));
+    let options = read("--rx-offloads=0x223 --tx-offloads=0x10001").unwrap();
+    assert!(options.vlan.strip && options.vlan.qinq_strip && options.vlan.filter);
+    assert_eq!((options.offloads.rx.bits(), options.offloads.tx.bits()), (2, 0x10000));
+    let path = std::env::temp_dir().join(format!("lc-peers-{}", std::process::id()));
+    std::fs::write(&path, "02:00:00:00:00:11\n\n02:00:00:00:00:22\n").unwrap();
+    let file = |path: &std::path::Path| read(&format!("--eth-peers-configfile={}", path.display()));
+    let settings = file(&path).unwrap().settings;
+    assert_eq!(settings.peer(1).to_string(), "02:00:00:00:00:22");
+    assert_eq!(settings.peer(2), Mac::default_peer(2));
+    std::fs::write(&path, "02:00:00:00:00:11\nzz\n").unwrap();
+    assert!(file(&path).is_err_and(|e| e.contains("line 2 of") && e.contains("zz")));
+    std::fs::remove_file(&path).unwrap();
+    assert!(file(&path).is_err_and(|e| e.contains("cannot be read")));
 }
 
 #[test]
@@ -82,6 +119,21 @@ fn bad_options_are_named() {
         ("--stats-period=x", "stats-period x"),
         ("-i --tx-first", "--tx-first"),
         ("-", "Invalid parameter: -"),
+        ("--", "Invalid option"),
+        ("--rx", "ambiguous; write one of --rxq, --rxd, --rx-offloads"),
+        ("--tx", "--txq"),
+        ("--enable-hw-vlan-", "--enable-hw-vlan-filter, --enable-hw-vlan-strip, --enable-hw-vlan-extend"),
+        ("--noisy-lkup-memory=4", "not supported here: --noisy-lkup-memory; instead: "),
+        ("--hairpinq=1", "not supported here: --hairpinq; instead: "),
+        ("--latency=1", "not supported here: --latencystats; instead: "),
+        ("--num-procs 2", "not supported here: --num-procs"),
+        ("--rxpkts=64,64", "--mbuf-size"),
+        ("--mbuf-size=2048,", "mbuf-size  invalid"),
+        ("--mbuf-size=2048,99999", "99999"),
+        ("--flowgen-clones=512", "0 to 511"),
+        ("--display-xstats=,", "names separated by commas"),
+        ("--numa=1", "takes no value"),
+        ("--rxpt", "needs a value"),
     ] {
         let error = read(line).err().unwrap_or_else(|| panic!("{line} was accepted"));
         assert!(error.contains(part), "{line}: {error}");

@@ -1,0 +1,140 @@
+//! Commands about single queues.
+
+use super::commands::Command;
+use super::display::invalid_port;
+use super::grammar::Values;
+use super::offload::vlan_offload;
+use super::vlan::{self, no_queue, stopped};
+use crate::output::{err, out};
+use crate::testpmd::session::Session;
+use linecard::pmd::offload::{RxOffloads, TxOffloads};
+
+pub(crate) const COMMANDS: &[Command] = &[
+    Command {
+        pattern: "show (rxq|txq) info <port> <n>",
+        help: "Display how a queue is set up.",
+        run: show_info,
+    },
+    Command {
+        pattern: "port config <port> (rxq|txq) <n> ring_size <n>",
+        help: "Set the descriptors of a port's only queue at its next start; of several with port config all.",
+        run: set_ring_size,
+    },
+    Command {
+        pattern: "port <port> (rxq|txq) <n> (rx_offload|tx_offload) <text> (on|off)",
+        help: "Ask for an offload of one queue: vlan_strip; others are the same for all queues of a port.",
+        run: set_offload,
+    },
+];
+
+/// Receive or transmit, and how many queues of that kind the port has, if it has the one that is named.
+fn queue(session: &mut Session, id: u16, receive: bool, queue: u32) -> Option<u16> {
+    let Some(slot) = session.ports.get(id) else {
+        invalid_port(session, id);
+        return None;
+    };
+    let (side, queues) =
+        if receive { ("RX", slot.config().rx_queues) } else { ("TX", slot.config().tx_queues) };
+    let asked = u16::try_from(queue).unwrap_or(u16::MAX);
+    if asked >= queues {
+        err!(session.out, "{}", no_queue(side, asked, queues));
+        return None;
+    }
+    Some(asked)
+}
+
+fn show_info(session: &mut Session, values: &Values) {
+    let (receive, id) = (values.word(0) == "rxq", values.port(1));
+    let Some(queue) = queue(session, id, receive, values.number(2)) else { return };
+    let Some(slot) = session.ports.get(id) else { return };
+    let config = slot.config();
+    let state = if slot.started() { "started" } else { "stopped" };
+    let stars = "*********************";
+    let side = if receive { "RX" } else { "TX" };
+    let mut text = format!("\n{stars} Infos for port {id:<2}, {side} queue {queue:<2} {stars}");
+    if receive {
+        text += &format!("\nMempool: {}", session.pool.name());
+    }
+    text +=
+        &format!("\n{side} prefetch threshold: 0\n{side} host threshold: 0\n{side} writeback threshold: 0");
+    if receive {
+        let size = session.options.data_room();
+        text += &format!(
+            "\nRX free threshold: 0\nRX drop packets: on\nRX deferred start: off\nRX scattered packets: on\n\
+             Rx queue state: {state}\nRX buffer size: {size}\nNumber of RXDs: {}",
+            config.rx_depth
+        );
+    } else {
+        text += &format!(
+            "\nTX RS threshold: 0\nTX free threshold: 0\nTX deferred start: off\nTx queue state: {state}\n\
+             Number of TXDs: {}",
+            config.tx_depth
+        );
+    }
+    out!(session.out, "{text}\n\n");
+}
+
+fn set_ring_size(session: &mut Session, values: &Values) {
+    let (id, receive) = (values.port(0), values.word(1) == "rxq");
+    if queue(session, id, receive, values.number(2)).is_none() {
+        return;
+    }
+    let Some(slot) = stopped(session, id) else { return };
+    let queues = if receive { slot.config().rx_queues } else { slot.config().tx_queues };
+    let what = if receive { "rxd" } else { "txd" };
+    if queues > 1 {
+        return err!(
+            session.out,
+            "not supported here: rings of different sizes on one port; instead: port config all {what} N\n"
+        );
+    }
+    let size = u16::try_from(values.number(3)).unwrap_or(u16::MAX);
+    match super::ports::refusal(slot, what, size) {
+        Some(problem) => err!(session.out, "{problem}\n"),
+        None => slot.reshape(|config| {
+            *if receive { &mut config.rx_depth } else { &mut config.tx_depth } = size;
+        }),
+    }
+}
+
+fn set_offload(session: &mut Session, values: &Values) {
+    let (id, receive, name, on) =
+        (values.port(0), values.word(1) == "rxq", values.word(4).to_owned(), values.word(5) == "on");
+    if receive != (values.word(3) == "rx_offload") {
+        let side = values.word(1);
+        return err!(
+            session.out,
+            "{side} has no {}; write rxq … rx_offload or txq … tx_offload\n",
+            values.word(3)
+        );
+    }
+    let Some(queue) = queue(session, id, receive, values.number(2)) else { return };
+    if session.ports.get(id).is_some_and(crate::testpmd::ports::Slot::started) {
+        return err!(session.out, "Error: Can't config offload when Port {id} is not stopped\n");
+    }
+    if receive && name == "vlan_strip" {
+        return vlan::change(session, id, |vlan| {
+            vlan.strip_queues.insert(queue, on);
+        });
+    }
+    if !receive && vlan_offload(&name, true).is_some() {
+        return;
+    }
+    let Some(slot) = session.ports.get(id) else { return };
+    let (now, side) = (slot.config().offloads, if receive { "rx" } else { "tx" });
+    let has = match receive {
+        true => RxOffloads::named(&name).map(|offload| now.rx.contains(offload)),
+        false => TxOffloads::named(&name).map(|offload| now.tx.contains(offload)),
+    };
+    match has {
+        Some(has) if has == on => {}
+        Some(_) => err!(
+            session.out,
+            "not supported here: {name} for one queue; instead: port config {id} {side}_offload {name} {}\n",
+            values.word(5)
+        ),
+        None => {
+            err!(session.out, "port {id} has no offload {name}; show port {id} {side}_offload capabilities\n")
+        }
+    }
+}

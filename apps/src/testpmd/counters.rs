@@ -1,0 +1,111 @@
+//! What a stream counts.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use super::bursts::{Bursts, Spread};
+use super::lane::Round;
+use super::layout::StreamTotals;
+
+/// Counters of one stream. One thread adds, any thread reads.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(crate) struct LaneCounters {
+    rx_packets: AtomicU64,
+    tx_packets: AtomicU64,
+    tx_dropped: AtomicU64,
+    bad_ip: AtomicU64,
+    bad_l4: AtomicU64,
+    /// Cycles of rounds that moved packets, when they are recorded.
+    busy_cycles: AtomicU64,
+    bursts: Option<Bursts>,
+    base: Mutex<StreamTotals>,
+}
+
+impl LaneCounters {
+    /// Counters of a run that records how many packets its bursts have, or does not.
+    pub(crate) fn new(record_bursts: bool) -> Self {
+        Self { bursts: record_bursts.then(Bursts::default), ..Self::default() }
+    }
+
+    /// A load and a store: only the stream's own thread adds.
+    #[inline]
+    fn add(counter: &AtomicU64, count: u64) {
+        counter.store(counter.load(Ordering::Relaxed).wrapping_add(count), Ordering::Relaxed);
+    }
+
+    #[inline]
+    pub(crate) fn add_received(&self, packets: u64) {
+        Self::add(&self.rx_packets, packets);
+    }
+
+    #[inline]
+    pub(crate) fn add_sent(&self, packets: u64) {
+        Self::add(&self.tx_packets, packets);
+    }
+
+    #[inline]
+    pub(crate) fn add_dropped(&self, packets: u64) {
+        Self::add(&self.tx_dropped, packets);
+    }
+
+    #[inline]
+    pub(crate) fn add_busy(&self, cycles: u64) {
+        Self::add(&self.busy_cycles, cycles);
+    }
+
+    fn all(&self) -> StreamTotals {
+        StreamTotals {
+            rx_packets: self.rx_packets.load(Ordering::Relaxed),
+            tx_packets: self.tx_packets.load(Ordering::Relaxed),
+            tx_dropped: self.tx_dropped.load(Ordering::Relaxed),
+            bad_ip: self.bad_ip.load(Ordering::Relaxed),
+            bad_l4: self.bad_l4.load(Ordering::Relaxed),
+            busy_cycles: self.busy_cycles.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Counts a packet that was received with a wrong checksum.
+    #[cold]
+    pub(crate) fn bad_checksums(&self, ip: bool, l4: bool) {
+        Self::add(&self.bad_ip, u64::from(ip));
+        Self::add(&self.bad_l4, u64::from(l4));
+    }
+
+    pub(crate) fn add_bursts(&self, round: Round, receives: bool) {
+        let Some(bursts) = &self.bursts else { return };
+        if receives {
+            bursts.rx.add(round.received);
+        }
+        if round.offered {
+            bursts.tx.add(round.sent);
+        }
+    }
+
+    /// How many packets the bursts had since the start or the last [`mark`](Self::mark), if that was recorded.
+    pub(crate) fn bursts(&self) -> Option<(Spread, Spread)> {
+        self.bursts.as_ref().map(|bursts| (bursts.rx.spread(), bursts.tx.spread()))
+    }
+
+    /// Totals count from here; the counters themselves belong to the polling thread.
+    pub(crate) fn mark(&self) {
+        *self.base.lock().unwrap_or_else(PoisonError::into_inner) = self.all();
+        if let Some(bursts) = &self.bursts {
+            bursts.rx.mark();
+            bursts.tx.mark();
+        }
+    }
+
+    /// Totals since the start or the last [`mark`](Self::mark).
+    pub(crate) fn totals(&self) -> StreamTotals {
+        let (all, base) = (self.all(), *self.base.lock().unwrap_or_else(PoisonError::into_inner));
+        StreamTotals {
+            rx_packets: all.rx_packets - base.rx_packets,
+            tx_packets: all.tx_packets - base.tx_packets,
+            tx_dropped: all.tx_dropped - base.tx_dropped,
+            bad_ip: all.bad_ip - base.bad_ip,
+            bad_l4: all.bad_l4 - base.bad_l4,
+            busy_cycles: all.busy_cycles - base.busy_cycles,
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! One port of the table, from probe to close.
+
+use std::time::{Duration, Instant};
+
+use linecard::capture::Hub;
+use linecard::mempool::Pool;
+use linecard::pmd::contain::contain_queues;
+use linecard::pmd::offload::RxOffloads;
+use linecard::pmd::{
+    self, Device, DeviceInfo, Link, Offloads, Port, PortConfig, PortControl, PortStats, RxQueue, TxQueue,
+};
+
+use crate::error::Error;
+use crate::testpmd::lane::{PortRx, PortTx};
+use crate::testpmd::layout::{PortFacts, Rates};
+use crate::testpmd::modes::Checksums;
+use crate::testpmd::settings::Mac;
+use crate::testpmd::soft::SoftPort;
+use crate::testpmd::soft::rss::RssTypes;
+
+/// A started port; queues that forwarding borrowed are `None`.
+pub(super) struct Live {
+    port: Port,
+    pub(super) rx: Vec<Option<PortRx>>,
+    pub(super) tx: Vec<Option<PortTx>>,
+}
+
+enum State {
+    Stopped(Box<dyn Device>),
+    Started(Live),
+}
+
+/// One port of the table.
+pub(crate) struct Slot {
+    pub(crate) id: u16,
+    pub(crate) name: String,
+    devargs: String,
+    info: DeviceInfo,
+    wanted: PortConfig,
+    state: Option<State>,
+    /// Its next start sets it up anew.
+    reshaped: bool,
+    promiscuous: bool,
+    /// For the csum mode; what the port does itself is in `wanted`.
+    pub(crate) checksums: Checksums,
+    /// The csum mode cuts large packets that leave here.
+    pub(crate) gso: bool,
+    /// What is done here because no device does it.
+    pub(crate) soft: SoftPort,
+    link: Link,
+    last_shown: Option<(Instant, PortStats)>,
+    forward_base: PortStats,
+}
+
+/// Turns promiscuous mode on or off; what it is then. A port that gets all multicast frames without it gets every frame.
+fn make_promiscuous(control: &dyn PortControl, on: bool) -> bool {
+    control.set_promiscuous(on);
+    let on = on || control.allmulticast();
+    control.set_promiscuous(on);
+    on
+}
+
+const NO_LINK: Link = Link { up: false, speed_mbps: Some(10_000), full_duplex: true };
+
+impl Slot {
+    pub(crate) fn new(id: u16, devargs: &str, device: Box<dyn Device>, wanted: PortConfig) -> Self {
+        Self {
+            id,
+            name: device.name().to_owned(),
+            devargs: devargs.split_once(',').map_or(String::new(), |(_, args)| args.to_owned()),
+            info: device.info(),
+            wanted,
+            state: Some(State::Stopped(device)),
+            reshaped: true,
+            promiscuous: true,
+            checksums: Checksums::default(),
+            gso: false,
+            soft: SoftPort::default(),
+            link: NO_LINK,
+            last_shown: None,
+            forward_base: PortStats::default(),
+        }
+    }
+
+    fn live(&self) -> Option<&Live> {
+        match &self.state {
+            Some(State::Started(live)) => Some(live),
+            _ => None,
+        }
+    }
+
+    pub(super) fn live_mut(&mut self) -> Option<&mut Live> {
+        match &mut self.state {
+            Some(State::Started(live)) => Some(live),
+            _ => None,
+        }
+    }
+
+    fn control(&self) -> Option<&dyn PortControl> {
+        self.live().map(|live| &*live.port.control)
+    }
+
+    pub(crate) fn started(&self) -> bool {
+        self.live().is_some()
+    }
+
+    /// Forwarding has some of its queues.
+    pub(crate) fn lent(&self) -> bool {
+        self.live()
+            .is_some_and(|live| live.rx.iter().any(Option::is_none) || live.tx.iter().any(Option::is_none))
+    }
+
+    /// Configures and starts the device, which `hub` may then capture; the port stays stopped if that fails.
+    pub(crate) fn start(&mut self, pool: &Pool, hub: &Hub) -> Result<(), Error> {
+        let device = match self.state.take() {
+            Some(State::Stopped(device)) => device,
+            other => {
+                self.state = other;
+                return Ok(());
+            }
+        };
+        let started = pmd::configure(device, self.wanted.clone()).and_then(|configured| {
+            let config = configured.config().clone();
+            configured.start(pool).map(|port| {
+                let (port, rx, tx) = hub.watch_queues(self.id, port);
+                (contain_queues(port, rx, tx), config)
+            })
+        });
+        match started {
+            Ok(((port, rx, tx), config)) => {
+                let rx = rx.into_iter().map(Some).collect();
+                let tx = tx.into_iter().map(Some).collect();
+                self.promiscuous = make_promiscuous(&*port.control, self.promiscuous);
+                self.wanted = config;
+                self.link = port.control.link();
+                self.state = Some(State::Started(Live { port, rx, tx }));
+                self.reshaped = false;
+                self.last_shown = None;
+                self.forward_base = PortStats::default();
+                Ok(())
+            }
+            Err(failure) => {
+                self.state = Some(State::Stopped(failure.device));
+                Err(failure.error.into())
+            }
+        }
+    }
+
+    /// Stops the device; its rings' packets go back to the pool.
+    pub(crate) fn stop(&mut self) {
+        self.state = match self.state.take() {
+            Some(State::Started(Live { mut port, rx, tx })) => {
+                port.rx = rx.into_iter().flatten().map(|rx| Box::new(rx) as Box<dyn RxQueue>).collect();
+                port.tx = tx.into_iter().flatten().map(|tx| Box::new(tx) as Box<dyn TxQueue>).collect();
+                self.link = NO_LINK;
+                Some(State::Stopped(port.stop()))
+            }
+            other => other,
+        };
+    }
+
+    pub(crate) fn mac(&self) -> Mac {
+        Mac(self.control().map_or(self.info.mac, |control| control.mac()))
+    }
+
+    /// Whether the next start sets the port up anew.
+    pub(crate) fn reshaped(&self) -> bool {
+        self.reshaped
+    }
+
+    /// Ring sizes that may be asked for, and whether they must be powers of two.
+    pub(crate) fn depths(&self) -> (std::ops::RangeInclusive<u16>, bool) {
+        (self.info.depth.clone(), self.info.depth_power_of_two)
+    }
+
+    /// MTUs that may be asked for.
+    pub(crate) fn mtu_range(&self) -> std::ops::RangeInclusive<u16> {
+        self.info.mtu.clone()
+    }
+
+    /// Changes what the next start asks for.
+    pub(crate) fn reshape(&mut self, change: impl FnOnce(&mut PortConfig)) {
+        self.reshaped = true;
+        change(&mut self.wanted);
+    }
+
+    /// The configuration in use, or asked for.
+    pub(crate) fn config(&self) -> &PortConfig {
+        &self.wanted
+    }
+
+    /// Whether the device has as many queues as asked for, before anything is made for them.
+    pub(crate) fn check_queues(&self) -> Result<(), Error> {
+        match &self.state {
+            Some(State::Stopped(device)) => Ok(pmd::config::check_queues(&**device, &self.wanted)?),
+            _ => Ok(()),
+        }
+    }
+
+    /// Packets that the rings asked for can hold.
+    pub(crate) fn ring_packets(&self) -> u32 {
+        let depth = |asked| u32::from(if asked == 0 { self.info.default_depth } else { asked });
+        let PortConfig { rx_queues, tx_queues, rx_depth, tx_depth, .. } = self.wanted;
+        u32::from(rx_queues) * depth(rx_depth) + u32::from(tx_queues) * depth(tx_depth)
+    }
+
+    /// Offloads that may be asked for.
+    pub(crate) fn offered(&self) -> Offloads {
+        self.info.offloads
+    }
+
+    /// What the csum mode needs to know of the port that sends.
+    pub(crate) fn checksum_rule(&self, gso_size: u16) -> Checksums {
+        let gso = self.gso.then_some(gso_size);
+        Checksums { tx: self.wanted.offloads.tx, gso, ..self.checksums }
+    }
+
+    pub(crate) fn max_queues(&self) -> (u16, u16) {
+        (self.info.max_rx_queues, self.info.max_tx_queues)
+    }
+
+    /// Turns promiscuous mode on or off; false when it stays on, because the port filters nothing.
+    pub(crate) fn set_promiscuous(&mut self, on: bool) -> bool {
+        self.promiscuous = self.control().map_or(on, |control| make_promiscuous(control, on));
+        self.promiscuous == on
+    }
+
+    /// Changes the address.
+    ///
+    /// # Errors
+    /// The device does not take it.
+    pub(crate) fn set_mac(&self, mac: Mac) -> Result<(), Error> {
+        match self.control() {
+            Some(control) => Ok(control.set_mac(mac.0)?),
+            None => Err(Error::Failed(format!("port {} is stopped; start it first", self.id))),
+        }
+    }
+
+    pub(crate) fn devargs(&self) -> &str {
+        &self.devargs
+    }
+
+    pub(crate) fn allmulticast(&self) -> bool {
+        self.control().is_none_or(|control| control.allmulticast())
+    }
+
+    pub(crate) fn stats(&self) -> PortStats {
+        self.control().map_or(PortStats::default(), |control| control.stats())
+    }
+
+    pub(crate) fn xstats(&self) -> Vec<(String, u64)> {
+        let mut all = self.control().map_or(Vec::new(), |control| control.xstats());
+        let dropped = self.soft.dropped();
+        if dropped > 0 {
+            all.push(("rx_software_drops".into(), dropped));
+        }
+        all
+    }
+
+    /// Those extended statistics that were asked for by `--display-xstats`, a line each.
+    pub(crate) fn chosen_xstats(&self, names: &[String]) -> String {
+        if names.is_empty() {
+            return String::new();
+        }
+        let all = self.xstats();
+        let line = |name: &String| match all.iter().find(|(known, _)| known == name) {
+            Some((_, value)) => format!("  {name:<32} {value}\n"),
+            None => format!("  No xstat '{name}' on port {} - skip it\n", self.id),
+        };
+        names.iter().map(line).collect()
+    }
+
+    pub(crate) fn reset_stats(&mut self) {
+        if let Some(control) = self.control() {
+            control.reset_stats();
+        }
+        self.soft.clear_dropped();
+        self.last_shown = None;
+        self.forward_base = PortStats::default();
+    }
+
+    /// Statistics and when they were read, taken again if this thread lost its core in between: a rate over
+    /// a short time would come out too high or too low.
+    fn stats_at(&self) -> (Instant, PortStats) {
+        const QUICK: Duration = Duration::from_micros(200);
+        let read = || (Instant::now(), self.stats());
+        let mut latest = read();
+        for _ in 0..16 {
+            if latest.0.elapsed() <= QUICK {
+                break;
+            }
+            latest = read();
+        }
+        latest
+    }
+
+    /// Statistics, and rates since the last time they were asked for.
+    pub(crate) fn look(&mut self) -> (PortStats, Rates) {
+        let (now, stats) = self.stats_at();
+        let rates = match &self.last_shown {
+            Some((then, before)) => Rates::between(before, &stats, now.duration_since(*then)),
+            None => Rates::default(),
+        };
+        self.last_shown = Some((now, stats));
+        (stats, rates)
+    }
+
+    /// Counts from here for [`since_forwarding`](Self::since_forwarding).
+    pub(crate) fn mark_forwarding(&mut self) {
+        self.forward_base = self.stats();
+    }
+
+    /// Statistics since forwarding started.
+    pub(crate) fn since_forwarding(&self) -> PortStats {
+        let (now, base) = (self.stats(), &self.forward_base);
+        PortStats {
+            ipackets: now.ipackets.saturating_sub(base.ipackets),
+            opackets: now.opackets.saturating_sub(base.opackets),
+            ibytes: now.ibytes.saturating_sub(base.ibytes),
+            obytes: now.obytes.saturating_sub(base.obytes),
+            imissed: now.imissed.saturating_sub(base.imissed),
+            ierrors: now.ierrors.saturating_sub(base.ierrors),
+            oerrors: now.oerrors.saturating_sub(base.oerrors),
+            rx_nombuf: now.rx_nombuf.saturating_sub(base.rx_nombuf),
+        }
+    }
+
+    /// The link state, if it changed since the last call.
+    pub(crate) fn link_change(&mut self) -> Option<Link> {
+        let link = self.control()?.link();
+        let changed = link.up != self.link.up;
+        self.link = link;
+        changed.then_some(link)
+    }
+
+    pub(crate) fn facts(&self) -> PortFacts {
+        let control = self.control();
+        let mtu = control.map_or(self.wanted.mtu, |control| control.mtu());
+        let (rx, tx) = (self.wanted.rx_queues, self.wanted.tx_queues);
+        PortFacts {
+            id: self.id,
+            mac: self.mac(),
+            name: self.name.clone(),
+            driver: self.info.driver,
+            devargs: self.devargs.clone(),
+            link: control.map_or(NO_LINK, |control| control.link()),
+            mtu,
+            promiscuous: control.map_or(self.promiscuous, |control| control.promiscuous()),
+            allmulticast: self.allmulticast(),
+            queues: (rx, tx),
+            max_queues: self.max_queues(),
+            depth: (*self.info.depth.start(), *self.info.depth.end()),
+            depth_power_of_two: self.info.depth_power_of_two,
+            max_frame: u32::from(*self.info.mtu.end()) + ETHER_OVERHEAD,
+            max_lro: if self.info.offloads.rx.contains(RxOffloads::TCP_LRO) { MAX_LRO } else { 0 },
+            vlan: self.soft.vlan.clone(),
+            rss: RssTypes::named("all").filter(|_| rx > 1).map_or(Vec::new(), RssTypes::names),
+            features: control.map_or(String::new(), |control| control.features()),
+            paths: control.map_or(String::new(), |control| control.paths()),
+        }
+    }
+
+    /// Throws away what waits in the receive queues, at most `bursts` bursts of each.
+    pub(crate) fn flush_rx(&mut self, bursts: usize) {
+        let Some(live) = self.live_mut() else { return };
+        let mut packets = linecard::mempool::Burst::new();
+        for queue in live.rx.iter_mut().flatten() {
+            for _ in 0..bursts {
+                queue.rx_burst(&mut packets);
+                if packets.clear() == 0 {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// Longest packet that arrives whole with LRO (virtio 1.3, Network Device: Setting Up Receive Buffers).
+const MAX_LRO: u32 = 65_550;
+
+/// Ethernet header and FCS, as DPDK counts them between an MTU and a frame.
+pub(crate) const ETHER_OVERHEAD: u32 = 18;

@@ -1,0 +1,180 @@
+//! What ports are asked for and no device here does: VLAN tags, receive-side scaling, flow rules, in software on what the
+//! receive queues give.
+//!
+//! The console changes a [`SoftPort`]; threads see [`Rules`] made of it, and only look for them while anything is on.
+
+pub(crate) mod flow;
+pub(crate) mod rss;
+pub(crate) mod vlan;
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use linecard::mempool::{Burst, Packet};
+use linecard::net::parse;
+
+use self::flow::{Flow, FlowTable};
+use self::rss::Rss;
+use self::vlan::{RxVlan, TxTags};
+use super::settings::Mac;
+
+/// Packets that may wait for a queue that another one received; more are dropped, as by a full ring.
+const INBOX: usize = 1024;
+
+/// What one port is asked for.
+#[derive(Default)]
+pub(crate) struct SoftPort {
+    pub(crate) vlan: RxVlan,
+    pub(crate) tags: Option<TxTags>,
+    pub(crate) rss: Option<Rss>,
+    pub(crate) flows: FlowTable,
+    /// Multicast groups that were added.
+    pub(crate) groups: Vec<Mac>,
+    inboxes: Option<Arc<[Inbox]>>,
+    dropped: Arc<AtomicU64>,
+}
+
+impl SoftPort {
+    /// What threads are to do; `None` for nothing.
+    pub(crate) fn rules(&mut self, queues: u16) -> Option<Arc<Rules>> {
+        let rss = self.rss.clone().filter(|rss| rss.types.any());
+        let flows = self.flows.by_priority();
+        if rss.is_some() || flows.iter().any(|flow| flow.steers()) {
+            self.inboxes.get_or_insert_with(|| (0..queues).map(|_| Inbox::default()).collect());
+        }
+        if !self.vlan.active() && rss.is_none() && flows.is_empty() && self.inboxes.is_none() {
+            return None;
+        }
+        let (inboxes, dropped) = (self.inboxes.clone(), Arc::clone(&self.dropped));
+        Some(Arc::new(Rules { vlan: self.vlan.clone(), rss, flows, inboxes, dropped }))
+    }
+
+    /// The port is to have another number of receive queues.
+    pub(crate) fn requeue(&mut self, queues: u16) {
+        self.vlan.strip_queues.retain(|queue, _| *queue < queues);
+        if let Some(rss) = &mut self.rss {
+            rss.reta = Rss::new(queues).reta;
+        }
+    }
+
+    /// Forgets what waited in the last run; the port may have other queues now.
+    pub(crate) fn restart(&mut self) {
+        self.inboxes = None;
+    }
+
+    /// Packets that were not received: of VLANs that are filtered, dropped by a flow rule, or for a queue that was full.
+    pub(crate) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn clear_dropped(&self) {
+        self.dropped.store(0, Ordering::Relaxed);
+    }
+}
+
+/// Packets for one queue that came on others.
+#[derive(Default)]
+struct Inbox(Mutex<VecDeque<Packet>>);
+
+impl Inbox {
+    /// False when it is full.
+    fn push(&self, packet: Packet) -> bool {
+        let mut packets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if packets.len() >= INBOX {
+            return false;
+        }
+        packets.push_back(packet);
+        true
+    }
+
+    fn drain(&self, into: &mut Burst) {
+        let mut packets = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while into.len() < into.capacity() {
+            let Some(packet) = packets.pop_front() else { return };
+            let _ = into.push(packet);
+        }
+    }
+}
+
+/// What the threads of one port do with what they receive.
+pub(crate) struct Rules {
+    vlan: RxVlan,
+    rss: Option<Rss>,
+    flows: Vec<Arc<Flow>>,
+    inboxes: Option<Arc<[Inbox]>>,
+    dropped: Arc<AtomicU64>,
+}
+
+/// Where a packet goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Keep,
+    Drop,
+    Queue(u16),
+}
+
+impl Rules {
+    /// Applies the rules to a burst that `queue` received; leaves in it what the queue is to have, with what other queues
+    /// received for it. `kept` is an empty burst.
+    pub(crate) fn apply(&self, queue: u16, packets: &mut Burst, kept: &mut Burst) {
+        let mut dropped = 0;
+        for mut packet in packets.drain(..packets.len()) {
+            match self.verdict(queue, &mut packet) {
+                Verdict::Queue(other) if other != queue => {
+                    let inbox = self.inboxes.as_ref().and_then(|all| all.get(usize::from(other)));
+                    dropped += u64::from(!inbox.is_some_and(|inbox| inbox.push(packet)));
+                }
+                Verdict::Keep | Verdict::Queue(_) => {
+                    let _ = kept.push(packet);
+                }
+                Verdict::Drop => dropped += 1,
+            }
+        }
+        packets.append(kept);
+        if let Some(inbox) = self.inboxes.as_ref().and_then(|all| all.get(usize::from(queue))) {
+            inbox.drain(packets);
+        }
+        if dropped > 0 {
+            self.dropped.fetch_add(dropped, Ordering::Relaxed);
+        }
+    }
+
+    fn verdict(&self, queue: u16, packet: &mut Packet) -> Verdict {
+        if self.flows.is_empty() && self.rss.is_none() {
+            return if self.vlan.apply(queue, packet) { Verdict::Keep } else { Verdict::Drop };
+        }
+        let layers = parse(packet.data());
+        let flow = self.flows.iter().find(|flow| flow.matches(packet.data(), &layers));
+        let hash = self.rss.as_ref().and_then(|rss| Some((rss, rss.hash(packet.data(), &layers)?)));
+        if !self.vlan.apply(queue, packet) {
+            return Verdict::Drop;
+        }
+        if let Some((_, hash)) = hash {
+            packet.set_hash(hash);
+        }
+        let by_hash = hash.map_or(Verdict::Keep, |(rss, hash)| Verdict::Queue(rss.queue(hash)));
+        flow.map_or(by_hash, |flow| flow.act(packet, &layers).unwrap_or(by_hash))
+    }
+}
+
+/// The rules as one stream sees them.
+#[derive(Default)]
+pub(crate) struct LaneRules {
+    /// Of the rules it has; see [`Live`](crate::testpmd::live::Live).
+    pub(crate) generation: u32,
+    pub(crate) rules: Option<Arc<Rules>>,
+    pub(crate) kept: Option<Box<Burst>>,
+}
+
+impl LaneRules {
+    /// Applies the rules, if there are any.
+    pub(crate) fn apply(&mut self, queue: u16, packets: &mut Burst) {
+        let Some(rules) = &self.rules else { return };
+        let kept = self.kept.get_or_insert_with(|| Box::new(Burst::new()));
+        rules.apply(queue, packets, kept);
+    }
+}
+
+#[cfg(test)]
+pub(in crate::testpmd) mod tests;
