@@ -277,6 +277,29 @@ impl Link for Joined {
     }
 }
 
+// Without `pool_exhaustion`, which takes what does not come at once for lost: here a thread receives, whenever it runs. What
+// the clause is about is `an_empty_pool_loses_frames_and_nothing_else`.
 mod contract {
-    linecard_lab::contract_tests!(super::Joined);
+    linecard_lab::contract_tests! { @each super::Joined;
+        restarts reconfigures burst_sizes appended_bursts packet_sizes chains counters full_rings other_thread lost_queue
+        configure_errors link_down removed kernel_counters wakes
+    }
+}
+
+#[test]
+fn an_empty_pool_loses_frames_and_nothing_else() {
+    let Some(cable) = cable("an_empty_pool_loses_frames_and_nothing_else") else { return };
+    let mut ours = Ours::start(&cable.near, "vni=5,remote=192.0.2.2,local=192.0.2.1");
+    let mut far = Ours::start(&cable.far, "vni=5,remote=192.0.2.1,local=192.0.2.2");
+    let held: Vec<_> = std::iter::from_fn(|| ours.pool.get()).collect();
+    assert!(!held.is_empty());
+    wait_until("a loss", || {
+        far.send(&frame(FAR, NEAR, 1, 64));
+        ours.receive();
+        ours.lost("no_buffer") > 0
+    });
+    drop(held);
+    let last = frame(FAR, NEAR, 2, 100);
+    far.send(&last);
+    wait_until("a frame", || ours.receive().contains(&last));
 }
