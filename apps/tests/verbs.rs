@@ -171,71 +171,73 @@ fn one_queue_is_not_spread() {
     );
 }
 
+/// Lines in turn, each with its answer.
+const RIGHT: &[(&str, &str)] = &[
+    ("port config all rss udp", ""),
+    ("show port 0 rss-hash", "RSS functions:\n  ipv4-udp  ipv6-udp\n"),
+    ("port config 0 rss reta (0,1),(127,0)", ""),
+    (
+        "show port 0 rss reta 128 (0x3,0x8000000000000000)",
+        "RSS RETA configuration: hash index=0, queue=1\nRSS RETA configuration: hash index=1, queue=1\n\
+         RSS RETA configuration: hash index=127, queue=0\n",
+    ),
+    (
+        "port config 0 rss-hash-key ipv4 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f2021222324252627",
+        "",
+    ),
+    ("flow validate 0 ingress pattern eth / end actions drop / end", "Flow rule validated\n"),
+    (
+        "flow create 0 ingress pattern eth / ipv4 / end actions count / queue index 1 / end",
+        "Flow rule #0 created\n",
+    ),
+    ("flow create 0 priority 3 ingress pattern eth / end actions drop / end", "Flow rule #1 created\n"),
+    (
+        "flow list 0",
+        "ID\tGroup\tPrio\tAttr\tRule\n0\t0\t0\ti--\tETH IPV4 => COUNT QUEUE\n1\t0\t3\ti--\tETH => DROP\n",
+    ),
+    ("flow query 0 0 count", "COUNT:\n hits_set: 1\n bytes_set: 1\n hits: 0\n bytes: 0\n"),
+    ("flow destroy 0 rule 1 rule 7", "Flow rule #1 destroyed\n"),
+    ("port stop all", "Stopping ports...\nChecking link statuses...\nDone\n"),
+    (
+        "port config all rxq 1",
+        "rxq 1 invalid - flow rule #0 of port 0: queue 1 is not one of the port's 1 receive queues, numbered from 0; destroy it first\n",
+    ),
+    ("flow flush 0", ""),
+    ("flow list 0", ""),
+    ("port config all rxq 1", ""),
+    ("vlan set strip on 0", ""),
+    ("vlan set filter on 0", ""),
+    ("rx_vlan add all 0", ""),
+    ("rx_vlan rm 7 0", ""),
+    ("tx_vlan set 0 5", ""),
+    ("port config 0 rxq 0 ring_size 256", ""),
+    ("port 0 rxq 0 rx_offload vlan_strip on", ""),
+    ("port 0 txq 0 tx_offload mbuf_fast_free off", ""),
+    ("mcast_addr add 0 01:00:5e:00:00:01", ""),
+    ("mcast_addr add 0 01:00:5e:00:00:01", "multicast address already filtered by port\n"),
+    ("show port 0 mcast_macs", "Number of Multicast MAC address added: 1\n  01:00:5E:00:00:01\n"),
+    ("mcast_addr remove 0 01:00:5e:00:00:01", ""),
+    ("mac_addr set 0 02:00:00:00:00:99", "mac_addr_cmd error: (port 0 is stopped; start it first)\n"),
+    ("port start 0", "Configuring Port 0 (socket 0)\nPort 0: MAC\nChecking link statuses...\nDone\n"),
+    ("mac_addr set 0 02:00:00:00:00:99", ""),
+    ("show port 0 macs", "Number of MAC address added: 1\n  02:00:00:00:00:99\n"),
+    ("port stop 0", "Stopping ports...\nChecking link statuses...\nDone\n"),
+    ("set log global 8", ""),
+    ("set log global 4", ""),
+    ("dump_devargs", "User device list:\n  [vdev]: net_null0 \n  [vdev]: net_null1 \n"),
+    (
+        "device detach net_null1",
+        "Port was not closed\nRemoving a device...\nPort 1 is closed\nDevice is detached\nNow total ports is 1\nDone\n",
+    ),
+];
+
 #[test]
 fn settings_are_shown_as_they_are() {
-    let lines = [
-        ("port config all rss udp", ""),
-        ("show port 0 rss-hash", "RSS functions:\n  ipv4-udp  ipv6-udp\n"),
-        ("port config 0 rss reta (0,1),(127,0)", ""),
-        (
-            "show port 0 rss reta 128 (0x3,0x8000000000000000)",
-            "RSS RETA configuration: hash index=0, queue=1\nRSS RETA configuration: hash index=1, queue=1\n\
-             RSS RETA configuration: hash index=127, queue=0\n",
-        ),
-        (
-            "port config 0 rss-hash-key ipv4 000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f2021222324252627",
-            "",
-        ),
-        ("flow validate 0 ingress pattern eth / end actions drop / end", "Flow rule validated\n"),
-        (
-            "flow create 0 ingress pattern eth / ipv4 / end actions count / queue index 1 / end",
-            "Flow rule #0 created\n",
-        ),
-        ("flow create 0 priority 3 ingress pattern eth / end actions drop / end", "Flow rule #1 created\n"),
-        (
-            "flow list 0",
-            "ID\tGroup\tPrio\tAttr\tRule\n0\t0\t0\ti--\tETH IPV4 => COUNT QUEUE\n1\t0\t3\ti--\tETH => DROP\n",
-        ),
-        ("flow query 0 0 count", "COUNT:\n hits_set: 1\n bytes_set: 1\n hits: 0\n bytes: 0\n"),
-        ("flow destroy 0 rule 1 rule 7", "Flow rule #1 destroyed\n"),
-        ("port stop all", "Stopping ports...\nChecking link statuses...\nDone\n"),
-        (
-            "port config all rxq 1",
-            "rxq 1 invalid - flow rule #0 of port 0: queue 1 is not one of the port's 1 receive queues, numbered from 0; destroy it first\n",
-        ),
-        ("flow flush 0", ""),
-        ("flow list 0", ""),
-        ("port config all rxq 1", ""),
-        ("vlan set strip on 0", ""),
-        ("vlan set filter on 0", ""),
-        ("rx_vlan add all 0", ""),
-        ("rx_vlan rm 7 0", ""),
-        ("tx_vlan set 0 5", ""),
-        ("port config 0 rxq 0 ring_size 256", ""),
-        ("port 0 rxq 0 rx_offload vlan_strip on", ""),
-        ("port 0 txq 0 tx_offload mbuf_fast_free off", ""),
-        ("mcast_addr add 0 01:00:5e:00:00:01", ""),
-        ("mcast_addr add 0 01:00:5e:00:00:01", "multicast address already filtered by port\n"),
-        ("show port 0 mcast_macs", "Number of Multicast MAC address added: 1\n  01:00:5E:00:00:01\n"),
-        ("mcast_addr remove 0 01:00:5e:00:00:01", ""),
-        ("mac_addr set 0 02:00:00:00:00:99", "mac_addr_cmd error: (port 0 is stopped; start it first)\n"),
-        ("port start 0", "Configuring Port 0 (socket 0)\nPort 0: MAC\nChecking link statuses...\nDone\n"),
-        ("mac_addr set 0 02:00:00:00:00:99", ""),
-        ("show port 0 macs", "Number of MAC address added: 1\n  02:00:00:00:00:99\n"),
-        ("port stop 0", "Stopping ports...\nChecking link statuses...\nDone\n"),
-        ("set log global 8", ""),
-        ("set log global 4", ""),
-        ("dump_devargs", "User device list:\n  [vdev]: net_null0 \n  [vdev]: net_null1 \n"),
-        (
-            "device detach net_null1",
-            "Port was not closed\nRemoving a device...\nPort 1 is closed\nDevice is detached\nNow total ports is 1\nDone\n",
-        ),
-    ];
-    let input: String = lines.iter().map(|(line, _)| format!("{line}\n")).collect();
+    let input: String = RIGHT.iter().map(|(line, _)| format!("{line}\n")).collect();
     let app = [&APP[..], &["--rxq=2", "--txq=2"]].concat();
     let said =
         answers(&TWO, &app, &(input + "show port info 0\nshow rxq info 0 0\nshow device info all\nquit\n"));
-    for ((line, want), got) in lines.iter().zip(&said) {
+    for ((line, want), got) in RIGHT.iter().zip(&said) {
         let got = got.lines().map(|line| if line.starts_with("Port 0: ") { "Port 0: MAC" } else { line });
         let mut words: Vec<_> = got.collect();
         let mut wanted: Vec<_> = want.lines().collect();
@@ -244,7 +246,7 @@ fn settings_are_shown_as_they_are() {
         wanted.sort_unstable();
         assert_eq!(words, wanted, "{line}");
     }
-    let last = &said[lines.len()..];
+    let last = &said[RIGHT.len()..];
     assert!(
         last[0].contains("VLAN offload: \n  strip on, filter on, extend off, qinq strip off\n"),
         "{}",
