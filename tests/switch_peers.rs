@@ -13,6 +13,7 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -207,6 +208,38 @@ fn streams_pass_between_ports_that_cut_and_sum_and_ports_that_do_not() {
     end(running);
 }
 
+/// Another host, one cable away, with a vxlan device of the kernel's towards us; false where the kernel has none.
+fn vxlan_device(lab: &Lab, other_host: &Lab) -> bool {
+    lab.veth("under0", "under1");
+    lab.ip(&format!("link set under1 netns {}", other_host.path()));
+    other_host.ip("link set under1 up");
+    lab.ip("addr add 192.0.2.1/24 dev under0");
+    other_host.ip("addr add 192.0.2.2/24 dev under1");
+    let vxlan = "link add vx type vxlan id 100 dstport 4789 remote 192.0.2.1 dev under1";
+    if !other_host.output("ip", &vxlan.split(' ').collect::<Vec<_>>()).expect("ip runs").status.success() {
+        return false;
+    }
+    other_host.ip("link set vx addrgenmode none");
+    other_host.ip("link set vx up");
+    true
+}
+
+/// The arguments for QEMU that give the guest a card at this socket.
+fn card(socket: &Path) -> Vec<String> {
+    // QEMU 7.2 without KVM crashes with message-signalled interrupts.
+    let card = "virtio-net-pci,netdev=n,mac=02:00:00:00:00:09,vectors=0,romfile=";
+    [
+        "-chardev",
+        &format!("socket,id=c,path={}", socket.display()),
+        "-netdev",
+        "vhost-user,id=n,chardev=c",
+        "-device",
+        card,
+    ]
+    .map(Into::into)
+    .to_vec()
+}
+
 #[test]
 fn five_kinds_of_peer_exchange_checked_packets() {
     const TEST: &str = "five_kinds_of_peer_exchange_checked_packets";
@@ -215,18 +248,10 @@ fn five_kinds_of_peer_exchange_checked_packets() {
     if !present(Kind::Dpdk, TEST) {
         return;
     }
-    lab.veth("under0", "under1");
-    lab.ip(&format!("link set under1 netns {}", other_host.path()));
-    other_host.ip("link set under1 up");
-    lab.ip("addr add 192.0.2.1/24 dev under0");
-    other_host.ip("addr add 192.0.2.2/24 dev under1");
-    let vxlan = "link add vx type vxlan id 100 dstport 4789 remote 192.0.2.1 dev under1";
-    if !other_host.output("ip", &vxlan.split(' ').collect::<Vec<_>>()).expect("ip runs").status.success() {
+    if !vxlan_device(&lab, &other_host) {
         support::skip(TEST, "the kernel has no vxlan device");
         return;
     }
-    other_host.ip("link set vx addrgenmode none");
-    other_host.ip("link set vx up");
 
     let scratch = Scratch::new(TEST);
     let [a, b, g] = ["a.sock", "b.sock", "g.sock"].map(|name| scratch.join(name));
@@ -247,19 +272,7 @@ fn five_kinds_of_peer_exchange_checked_packets() {
     ];
     let (running, mut client) = start(&lab, &scratch, &arguments);
     wait_for_socket(&g);
-    // QEMU 7.2 without KVM crashes with message-signalled interrupts.
-    let card = "virtio-net-pci,netdev=n,mac=02:00:00:00:00:09,vectors=0,romfile=";
-    let devices: Vec<String> = [
-        "-chardev",
-        &format!("socket,id=c,path={}", g.display()),
-        "-netdev",
-        "vhost-user,id=n,chardev=c",
-        "-device",
-        card,
-    ]
-    .map(Into::into)
-    .to_vec();
-    let mut guest = Guest::boot(&parts, scratch.path(), SCRIPT, &devices);
+    let mut guest = Guest::boot(&parts, scratch.path(), SCRIPT, &card(&g));
     let device = format!("net_virtio_user0,path={},queue_size=256,mac=02:00:00:00:00:02", b.display());
     let mut testpmd = idle(Kind::Dpdk, &[&device], "peers", &[]);
     forward(&mut testpmd, "icmpecho");

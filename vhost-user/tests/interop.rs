@@ -15,12 +15,8 @@ use vhost::vhost_user::{Frontend, VhostUserFrontend};
 use vhost::{VhostBackend, VhostUserDirtyLogRegion, VhostUserMemoryRegionInfo, VringConfigData};
 use vmm_sys_util::eventfd::EventFd;
 
-#[test]
-fn the_vhost_crate_gets_packets_through() {
-    let mut bench = Bench::with_config_space("crate");
-    let stream = UnixStream::connect(&bench.path).expect("connect");
-    // Two rings: the crate counts rings where DPDK and QEMU count pairs, so it must not ask.
-    let mut frontend = Frontend::from_stream(stream, 2);
+/// Agrees on what this test uses; the features.
+fn negotiate(frontend: &mut Frontend) -> Features {
     frontend.set_owner().expect("owner");
     let offered = Features::from_bits_retain(frontend.get_features().expect("features"));
     let wanted =
@@ -37,6 +33,40 @@ fn the_vhost_crate_gets_packets_through() {
             | VhostUserProtocolFeatures::CONFIGURE_MEM_SLOTS);
     frontend.set_protocol_features(use_these).expect("protocol features");
     frontend.set_hdr_flags(VhostUserHeaderFlag::NEED_REPLY);
+    wanted
+}
+
+/// Starts both rings of `memory`; the eventfds they are kicked and called by.
+fn start_rings(frontend: &mut Frontend, memory: &Memory) -> [EventFd; 2] {
+    let (kick, call) = (EventFd::new(0).expect("event"), EventFd::new(0).expect("event"));
+    for index in 0..2 {
+        let addr = memory.vring_addr(index, SIZE);
+        let config = VringConfigData {
+            queue_max_size: SIZE,
+            queue_size: SIZE,
+            flags: 0,
+            desc_table_addr: addr.desc,
+            used_ring_addr: addr.used,
+            avail_ring_addr: addr.avail,
+            log_addr: None,
+        };
+        frontend.set_vring_num(index, SIZE).expect("num");
+        frontend.set_vring_addr(index, &config).expect("addr");
+        frontend.set_vring_base(index, 0).expect("base");
+        frontend.set_vring_call(index, &call).expect("call");
+        frontend.set_vring_kick(index, &kick).expect("kick");
+        frontend.set_vring_enable(index, true).expect("enable");
+    }
+    [kick, call]
+}
+
+#[test]
+fn the_vhost_crate_gets_packets_through() {
+    let mut bench = Bench::with_config_space("crate");
+    let stream = UnixStream::connect(&bench.path).expect("connect");
+    // Two rings: the crate counts rings where DPDK and QEMU count pairs, so it must not ask.
+    let mut frontend = Frontend::from_stream(stream, 2);
+    let wanted = negotiate(&mut frontend);
 
     // Memory and driver halves as in our own frontend, over a socket that nobody uses.
     let mut memory = Memory::over(UnixStream::pair().expect("pair").0);
@@ -57,25 +87,7 @@ fn the_vhost_crate_gets_packets_through() {
     let (inflight, inflight_file) = frontend.get_inflight_fd(&asked).expect("a region");
     frontend.set_inflight_fd(&inflight, inflight_file.as_raw_fd()).expect("the same region");
     let (mut rx, mut tx) = (driver(&memory, 0, SIZE), driver(&memory, 1, SIZE));
-    let (kick, call) = (EventFd::new(0).expect("event"), EventFd::new(0).expect("event"));
-    for index in 0..2 {
-        let addr = memory.vring_addr(index, SIZE);
-        let config = VringConfigData {
-            queue_max_size: SIZE,
-            queue_size: SIZE,
-            flags: 0,
-            desc_table_addr: addr.desc,
-            used_ring_addr: addr.used,
-            avail_ring_addr: addr.avail,
-            log_addr: None,
-        };
-        frontend.set_vring_num(index, SIZE).expect("num");
-        frontend.set_vring_addr(index, &config).expect("addr");
-        frontend.set_vring_base(index, 0).expect("base");
-        frontend.set_vring_call(index, &call).expect("call");
-        frontend.set_vring_kick(index, &kick).expect("kick");
-        frontend.set_vring_enable(index, true).expect("enable");
-    }
+    let _events = start_rings(&mut frontend, &memory);
     bench.wait_link(true);
     let (_, config) = frontend.get_config(0, 12, VhostUserConfigFlags::WRITABLE, &[0; 12]).expect("config");
     assert_eq!(config[..5], *b"VHOST");

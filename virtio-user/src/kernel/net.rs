@@ -86,7 +86,7 @@ impl VhostNet {
         };
         // From here on the devices are given back whatever happens.
         greeted.rings = greeted.own()? - NOT_THE_DRIVERS;
-        greeted.offered = greeted.offered | greeted.rings;
+        greeted.offered |= greeted.rings;
         greeted.look_at_the_interface()?;
         Ok(greeted)
     }
@@ -98,7 +98,7 @@ impl VhostNet {
             device.set_owner().map_err(|error| refused("taking over the vhost-net device", error))?;
             let features = device.features();
             let features = features.map_err(|error| refused("reading the features of vhost-net", error))?;
-            all = all & Features::from_bits_retain(features);
+            all &= Features::from_bits_retain(features);
         }
         Ok(all)
     }
