@@ -35,7 +35,7 @@ const NET_MRG_RXBUF: usize = 15;
 const NET_MQ: usize = 22;
 const RING_PACKED: usize = 34;
 const BOOT: Duration = Duration::from_secs(60);
-const STEP: Duration = Duration::from_secs(20);
+const STEP: Duration = Duration::from_secs(90);
 
 /// What every guest does first.
 const BEGIN: &str = r#"#!/bin/sh

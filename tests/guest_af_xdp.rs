@@ -22,7 +22,7 @@ const PORTS: [(&str, &str); 2] = [("busy_budget=64", "packed=off"), ("busy_budge
 const LENGTHS: &[usize] = &[64, 65, 127, 128, 129, 200, 256, 257, 512, 777, 1024, 1514];
 const PACKETS: u64 = 3000;
 const BOOT: Duration = Duration::from_secs(60);
-const STEP: Duration = Duration::from_secs(20);
+const STEP: Duration = Duration::from_secs(90);
 
 /// The guest's whole system; what is typed goes to testpmd, up to a line 'over'.
 const SCRIPT: &str = r#"#!/bin/sh

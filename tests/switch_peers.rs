@@ -308,7 +308,7 @@ fn five_kinds_of_peer_exchange_checked_packets() {
         let line = guest.expect(&format!("echo {size}:"), Duration::from_secs(120));
         assert!(line.contains("20 packets transmitted, 20 packets received"), "{line}");
     }
-    guest.expect("FINISHED", Duration::from_secs(10));
+    guest.expect("FINISHED", Duration::from_secs(120));
 
     let mut known: Vec<_> = client.fdb_list(&FdbFilter::default()).expect("a list");
     known.retain(|entry| [OURS, DPDK, TAP, FAR, GUEST].contains(&entry.mac.0));
