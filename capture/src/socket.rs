@@ -99,7 +99,7 @@ fn names(folder: &Path) -> Vec<String> {
 /// # use linecard_pmd::{PortConfig, ProbeContext, Registry, configure};
 /// use linecard_capture::{self as capture, Client};
 /// # let prefix = format!("--file-prefix=lc-doc-serve-{}", std::process::id());
-/// # let eal = Eal::new(&EalArgs::parse([prefix.into(), "--no-huge".into()])?.0)?;
+/// # let eal = Eal::new(&EalArgs::parse([prefix.as_str(), "--no-huge"])?.0)?;
 /// # let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 1024, ..PoolConfig::default() })?;
 /// # let domain = eal.default_domain();
 /// # let context = ProbeContext { memory: eal.memory().clone(), domain, wait: std::time::Duration::ZERO };
