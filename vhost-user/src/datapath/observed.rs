@@ -60,6 +60,20 @@ impl RingLog {
     }
 }
 
+/// Most bytes of a packet with its virtio header: a frontend may lend gigabytes for one, and marking all their pages would take
+/// the time of other ports.
+const LONGEST: u32 = super::MAX_PACKET + linecard_net::vnet::HDR_LEN;
+
+/// The first `most` bytes of `pieces`.
+fn front(pieces: &[Piece], most: u32) -> impl Iterator<Item = (*const u8, u32)> {
+    let mut left = most;
+    pieces.iter().map(move |piece| {
+        let len = piece.len.min(left);
+        left -= len;
+        (piece.ptr.as_ptr().cast_const(), len)
+    })
+}
+
 /// A ring with its records.
 pub(super) struct Observed<Q> {
     queue: Q,
@@ -145,9 +159,10 @@ unsafe impl<Q: DeviceQueue> DeviceQueue for Observed<Q> {
         self.queue.take(ahead);
     }
 
-    /// By now all that was looked at for the packet is written. What was lent and is not written counts as well.
+    /// By now all of the packet is written, from the first piece on. How much that was is not told here, so as much as a
+    /// packet can have counts.
     fn complete_taken(&mut self, used: Used) {
-        let lens = self.pieces.iter().map(|piece| (piece.ptr.as_ptr().cast_const(), piece.len));
+        let lens = front(&self.pieces, LONGEST);
         let news = self.writes().is_some_and(|log| log.buffers(lens));
         self.news |= news;
         self.pieces.clear();
@@ -182,5 +197,24 @@ unsafe impl<Q: DeviceQueue> DeviceQueue for Observed<Q> {
 
     fn base(&self) -> u32 {
         self.queue.base()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ptr::NonNull;
+
+    use super::*;
+
+    #[test]
+    fn no_more_than_a_packet_is_marked_however_much_is_lent() {
+        let lens = |lent: &[u32]| -> Vec<u32> {
+            let ptr = NonNull::from(&0_u8);
+            let pieces: Vec<_> = lent.iter().map(|len| Piece { ptr, len: *len }).collect();
+            front(&pieces, 1000).map(|(_, len)| len).collect()
+        };
+        assert_eq!(lens(&[400, 0, 500]), [400, 0, 500]);
+        assert_eq!(lens(&[400, 700, 1 << 30]), [400, 600, 0]);
+        assert_eq!(lens(&[u32::MAX; 3]), [1000, 0, 0]);
     }
 }
