@@ -110,3 +110,36 @@ pub enum Error {
         remedy: String,
     },
 }
+
+impl Error {
+    /// What to do about it; `None` where the message says it by what is allowed.
+    ///
+    /// ```
+    /// use linecard_pmd::DevArgs;
+    /// let error = DevArgs::parse("net_null0,copy").expect_err("a key without a value");
+    /// assert_eq!(error.problem(), "net_null0: 'copy' has no value");
+    /// assert_eq!(error.remedy(), Some("write copy=VALUE"));
+    /// ```
+    #[must_use]
+    pub fn remedy(&self) -> Option<&str> {
+        match self {
+            Self::Argument { remedy, .. }
+            | Self::Queues { remedy, .. }
+            | Self::Peer { remedy, .. }
+            | Self::System { remedy, .. }
+            | Self::Unsupported { remedy, .. } => Some(remedy),
+            Self::UnknownDriver { .. } | Self::Depth { .. } | Self::Mtu { .. } | Self::Memory { .. } => None,
+        }
+    }
+
+    /// The message without the [remedy](Self::remedy).
+    #[must_use]
+    pub fn problem(&self) -> String {
+        let mut text = self.to_string();
+        if let Some(remedy) = self.remedy() {
+            // Each of these messages ends with a semicolon, a blank and the remedy.
+            text.truncate(text.len().saturating_sub(remedy.len() + 2));
+        }
+        text
+    }
+}

@@ -50,10 +50,12 @@ pub(crate) fn attach(
     Ok(Attached { port: watched(&config.captures, id, port), own, argument })
 }
 
-fn unavailable(error: &dyn std::fmt::Display) -> Problem {
-    let text = error.to_string();
-    let (problem, remedy) = text.rsplit_once("; ").unwrap_or((&text, "the switch's log may say more"));
-    Problem::new(Code::Unavailable, problem, remedy)
+fn unavailable(error: &linecard_pmd::Error) -> Problem {
+    Problem::new(
+        Code::Unavailable,
+        error.problem(),
+        error.remedy().unwrap_or("the switch's log may say more"),
+    )
 }
 
 /// As many packets as the rings of a port can hold, in memory of its own: its peer may see that memory, and may keep as many
@@ -64,11 +66,12 @@ fn own_pool(config: &SwitchConfig, info: &DeviceInfo, queues: u16) -> Result<Poo
         PoolConfig { name: format!("{} packets", info.driver), packets, ..config.pool.config().clone() };
     // Addresses cost nothing: twice the buffers, and as much as the alignment of huge pages may take.
     let range = packets as usize * config.pool.stride() * 2 + (8 << 20);
-    let domain = config.context.memory.separate(&shape.name, range).map_err(|error| unavailable(&error))?;
-    Pool::new(&domain, shape).map_err(|error| {
+    let exhausted = |error: &dyn std::fmt::Display| {
         let remedy = "allow the switch more memory (-m), or give the port fewer queues";
         Problem::new(Code::Exhausted, format!("no packets for the port: {error}"), remedy)
-    })
+    };
+    let domain = config.context.memory.separate(&shape.name, range).map_err(|error| exhausted(&error))?;
+    Pool::new(&domain, shape).map_err(|error| exhausted(&error))
 }
 
 /// A port as `--vdev` would name it.
