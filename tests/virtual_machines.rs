@@ -2,12 +2,10 @@
 
 mod support;
 
-use std::path::Path;
-use std::process::Command;
-
 use linecard_lab::Lab;
 use support::Scratch;
 use support::guest::{Parts, boot_arguments};
+use support::page::{commands, shell};
 
 /// The guest does what the page says it should.
 const SCRIPT: &str = r"#!/bin/sh
@@ -20,21 +18,6 @@ ip link set eth0 up
 while :; do sleep 1000; done
 ";
 
-/// The shell commands of a page, in order.
-fn commands(page: &str) -> String {
-    let mut text = String::new();
-    let mut inside = false;
-    for line in page.lines() {
-        match line {
-            "```sh" => inside = true,
-            "```" => inside = false,
-            _ if inside => text += &format!("{line}\n"),
-            _ => {}
-        }
-    }
-    text
-}
-
 #[test]
 fn the_page_works_as_it_is() {
     const TEST: &str = "the_page_works_as_it_is";
@@ -44,8 +27,6 @@ fn the_page_works_as_it_is() {
         support::skip(TEST, "ping is not installed (apt-get install iputils-ping)");
         return;
     }
-    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/virtual-machines.md");
-    let page = std::fs::read_to_string(page).expect("the page");
     let scratch = Scratch::new(TEST);
     let mut guest = boot_arguments(&parts, scratch.path(), SCRIPT);
     // QEMU 7.2 without KVM crashes with message-signalled interrupts; what the guest prints is of no use.
@@ -58,16 +39,9 @@ fn the_page_works_as_it_is() {
     let script = format!(
         "set -eu\ntrap 'kill $(jobs -p) 2>/dev/null || true; [ -z \"${{dir:-}}\" ] || rm -rf \"$dir\"' EXIT\nguest=({})\n{}",
         guest.join(" "),
-        commands(&page).replace("linecard switch --tap", "linecard switch --no-huge --tap")
+        commands("virtual-machines.md").replace("linecard switch --tap", "linecard switch --no-huge --tap")
     );
-    let binary = Path::new(env!("CARGO_BIN_EXE_linecard"));
-    let path = format!(
-        "{}:{}",
-        binary.parent().expect("a folder").display(),
-        std::env::var("PATH").unwrap_or_default()
-    );
-    let run = || Command::new("timeout").args(["300", "bash", "-c", &script]).env("PATH", path).output();
-    let output = lab.run(run).expect("bash runs");
+    let output = lab.run(|| shell(&script).output()).expect("bash runs");
     let [out, err] = [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes));
     assert!(output.status.success(), "{}\n{out}\n{err}", output.status);
     for part in [

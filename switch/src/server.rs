@@ -81,7 +81,7 @@ impl Service {
                 result(&Version { version, api: API, pid: std::process::id() })
             }
             "port.add" => {
-                let spec = PortSpec::read(params).map_err(invalid)?;
+                let spec = PortSpec::read(params)?;
                 if fds.len() > 1 {
                     let message = format!("{} descriptors came, and a port takes one", fds.len());
                     return Err(Problem::new(Code::InvalidParams, message, "send one"));
@@ -140,11 +140,7 @@ impl Service {
     fn save(&self, kept: &std::collections::BTreeSet<String>) -> Result<(), Problem> {
         let Some(state) = &self.state else { return Ok(()) };
         let ports: Vec<_> = self.switch.specs().into_iter().filter(|spec| kept.contains(&spec.key)).collect();
-        state.save(&ports).map_err(|error| {
-            let text = error.to_string();
-            let (problem, remedy) = text.rsplit_once("; ").unwrap_or((&text, ""));
-            Problem::new(Code::Unavailable, problem, remedy)
-        })
+        state.save(&ports).map_err(Problem::from)
     }
 }
 
@@ -169,11 +165,6 @@ fn read<P: DeserializeOwned>(method: &str, params: Value) -> Result<P, Problem> 
 
 fn read_or_default(method: &str, params: Value) -> Result<FdbFilter, Problem> {
     if params.is_null() { Ok(FdbFilter::default()) } else { read(method, params) }
-}
-
-fn invalid(text: String) -> Problem {
-    let (problem, remedy) = text.split_once("; ").unwrap_or((&text, ""));
-    Problem::new(Code::InvalidParams, problem, remedy)
 }
 
 /// Threads that answer at a socket, until it is dropped.

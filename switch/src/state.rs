@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::PortSpec;
+use crate::api::{Code, PortSpec, Problem};
 
 /// What the file holds.
 #[derive(Serialize, Deserialize)]
@@ -33,7 +33,7 @@ const VERSION: u32 = 1;
 #[non_exhaustive]
 pub enum StateError {
     /// The file is none of ours.
-    #[error("{} is no state of a switch: {problem}; move it away to start without ports", path.display())]
+    #[error("{} is no state of a switch: {problem}; {}", path.display(), self.remedy())]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -41,7 +41,7 @@ pub enum StateError {
         problem: String,
     },
     /// The operating system's.
-    #[error("the state in {} cannot be {action}: {source}; name another file with --state", path.display())]
+    #[error("the state in {} cannot be {action}: {source}; {}", path.display(), self.remedy())]
     System {
         /// The file.
         path: PathBuf,
@@ -50,6 +50,25 @@ pub enum StateError {
         /// Why.
         source: io::Error,
     },
+}
+
+impl StateError {
+    /// What to do about it.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Unreadable { .. } => "move it away to start without ports",
+            Self::System { .. } => "name another file with --state",
+        }
+    }
+}
+
+impl From<StateError> for Problem {
+    fn from(error: StateError) -> Self {
+        let (text, remedy) = (error.to_string(), error.remedy());
+        let message = text.strip_suffix(remedy).and_then(|rest| rest.strip_suffix("; ")).unwrap_or(&text);
+        Self::new(Code::Unavailable, message, remedy)
+    }
 }
 
 /// Where ports are kept.
@@ -93,7 +112,11 @@ impl State {
         if content.version != VERSION {
             return Err(unreadable(format!("its layout is {}, not {VERSION}", content.version)));
         }
-        content.ports.into_iter().map(|port| PortSpec::read(port).map_err(unreadable)).collect()
+        content
+            .ports
+            .into_iter()
+            .map(|port| PortSpec::read(port).map_err(|problem| unreadable(problem.to_string())))
+            .collect()
     }
 
     /// Replaces the file as a whole: whoever reads it, at any time, after a crash too, finds the old or the new ports.

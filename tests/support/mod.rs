@@ -6,6 +6,7 @@ pub(crate) mod example;
 pub(crate) mod frames;
 pub(crate) mod guest;
 pub(crate) mod ours;
+pub(crate) mod page;
 pub(crate) mod peer;
 pub(crate) mod switch;
 pub(crate) mod traffic;

@@ -366,7 +366,7 @@ impl What {
                 if let Some(fields) = value.as_object_mut() {
                     fields.insert("key".into(), key.into());
                 }
-                PortSpec::read(value).map_err(Error::Usage)?
+                PortSpec::read(value).map_err(|problem| Error::Usage(problem.to_string()))?
             }
         };
         Ok(PortSpec { key: key.into(), ..spec })

@@ -1,13 +1,14 @@
 //! Ports as the control API describes them.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
 use linecard_net::MacAddr;
 use serde::{Deserialize, Serialize};
 
-use super::mac;
+use super::{Code, Problem, mac};
 
 /// A port that is asked for: `port.add`.
 ///
@@ -102,12 +103,15 @@ impl PortSpec {
     /// use linecard_switch::api::PortSpec;
     /// let line = serde_json::json!({"key": "a", "type": "tap", "name": "lc0", "colour": "red"});
     /// let problem = PortSpec::read(line).expect_err("no such field");
-    /// assert!(problem.starts_with("a tap port has no field 'colour'; "), "{problem}");
+    /// assert_eq!(problem.message, "a tap port has no field 'colour'");
     /// ```
     ///
     /// # Errors
-    /// One clause that says what is wrong, and one with what is possible.
-    pub fn read(value: serde_json::Value) -> Result<Self, String> {
+    /// [`Code::InvalidParams`]: what is wrong, and what is possible.
+    pub fn read(value: serde_json::Value) -> Result<Self, Problem> {
+        let invalid = |problem: String, remedy: &dyn Display| {
+            Problem::new(Code::InvalidParams, problem, remedy.to_string())
+        };
         let kind = value.get("type").and_then(|kind| kind.as_str()).unwrap_or_default().to_owned();
         let Some(own) = PortKind::fields(&kind) else {
             let what = if kind.is_empty() {
@@ -115,16 +119,18 @@ impl PortSpec {
             } else {
                 format!("there is no port of type '{kind}'")
             };
-            return Err(format!("{what}; it is one of vhost-user, vhost-user-fd, tap, vxlan, vdev"));
+            return Err(invalid(what, &"it is one of vhost-user, vhost-user-fd, tap, vxlan, vdev"));
         };
         let fields = value.as_object().into_iter().flat_map(|object| object.keys());
         if let Some(unknown) =
             fields.into_iter().find(|name| !COMMON.contains(&name.as_str()) && !own.contains(&name.as_str()))
         {
             let known = [own, COMMON].concat().join(", ");
-            return Err(format!("a {kind} port has no field '{unknown}'; it has {known}"));
+            let problem = format!("a {kind} port has no field '{unknown}'");
+            return Err(invalid(problem, &format!("it has {known}")));
         }
-        serde_json::from_value(value).map_err(|error| format!("{error}; see the documentation of `port.add`"))
+        serde_json::from_value(value)
+            .map_err(|error| invalid(error.to_string(), &"see the documentation of `port.add`"))
     }
 }
 
