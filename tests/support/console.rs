@@ -42,6 +42,10 @@ impl Testpmd {
         // Each of these programs becomes the next, so the child is the testpmd.
         let mut command = Command::new(words[0]);
         command.args(&words[1..]).args(eal).arg("--").args(app);
+        if kind == Kind::Dpdk && std::env::var_os(linecard_testing::IN_USER_NAMESPACE).is_some() {
+            // To its user root it would keep its files where only the machine's root may write.
+            command.env("RUNTIME_DIRECTORY", std::env::temp_dir());
+        }
         Self::spawn(command)
     }
 
