@@ -16,6 +16,7 @@ mod peer;
 mod report;
 mod ring;
 mod stats;
+mod switch;
 
 use clap::{Args, Subcommand};
 use linecard::eal::{CoreId, cores};
@@ -26,6 +27,7 @@ use loopback::LoopbackArgs;
 use net::NetArgs;
 use pair::Bench;
 use peer::{Peer, Program};
+use switch::SwitchArgs;
 
 /// What `linecard bench` is asked to do.
 ///
@@ -59,6 +61,8 @@ enum Subject {
     /// Kernel interfaces (tap, af_packet, af_xdp): rates, latency, containers, TCP; ours, DPDK's and the kernel's in turn;
     /// needs root
     Net(Box<NetArgs>),
+    /// What one core forwards between two virtio-user ports: our switch, Open vSwitch, testpmds, memif in turn
+    Switch(Box<SwitchArgs>),
 }
 
 /// Options of benchmarks that run inside this process and ask a peer in turn.
@@ -93,6 +97,7 @@ pub fn run(args: BenchArgs) -> Result<(), Error> {
         Subject::Burst(args) => in_turn(args, Program::BURSTS, burst::rows),
         Subject::Loopback(args) => loopback::run(&args),
         Subject::Net(args) => net::run(&args),
+        Subject::Switch(args) => switch::run(&args),
     }
 }
 

@@ -89,7 +89,7 @@ pub(super) const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("linecard-cni", &["linecard-switch", "linecard-netdev"]),
     ("linecard-apps-common", &["linecard"]),
-    ("linecard-bench", &["linecard", "linecard-apps-common"]),
+    ("linecard-bench", &["linecard", "linecard-switch", "linecard-apps-common"]),
     (
         "linecard-apps",
         &["linecard", "linecard-switch", "linecard-cni", "linecard-apps-common", "linecard-bench"],
