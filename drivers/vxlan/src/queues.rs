@@ -200,7 +200,7 @@ impl Sender {
         let Some(station) = packet.data().first_chunk::<6>().filter(|_| packet.len() >= 14) else {
             return Fate::Lost(TxLoss::BadLength);
         };
-        let known = if station[0] & 1 == 0 { self.tunnel.stations().find(*station, now) } else { None };
+        let known = if station[0] & 1 == 0 { self.tunnel.find(*station, now) } else { None };
         if let Some(host) = known {
             return fate(self.endpoint.send(&self.header, packet, host));
         }

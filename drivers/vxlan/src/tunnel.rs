@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, TryLockError};
 use std::time::Instant;
 
 use crossbeam::queue::ArrayQueue;
@@ -11,6 +11,9 @@ use linecard_mempool::{Packet, Pool};
 
 use crate::args::Options;
 use crate::stations::Stations;
+
+/// Tries to have the table of stations: about as long as somebody else takes to look up or learn one.
+const LOOKS: u32 = 64;
 
 /// What the endpoint's thread lost, which the receive queue counts as its own.
 #[derive(Debug, Default)]
@@ -48,9 +51,23 @@ impl Tunnel {
         }
     }
 
-    /// What was learned; held for moments only.
-    pub(crate) fn stations(&self) -> MutexGuard<'_, Stations> {
-        self.stations.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Behind which host `station` is, as far as known. A frame whose station cannot be looked up at the moment goes to every
+    /// remote, as one for an unknown station does.
+    pub(crate) fn find(&self, station: [u8; 6], now: Instant) -> Option<IpAddr> {
+        self.with_stations(|stations| stations.find(station, now)).flatten()
+    }
+
+    /// `None` when somebody else has the table all the while. Nobody waits for it: whoever sends may serve other tenants, the
+    /// receiving thread serves other networks, and either may lose its core while it has the table.
+    fn with_stations<T>(&self, look: impl FnOnce(&mut Stations) -> T) -> Option<T> {
+        for _ in 0..LOOKS {
+            match self.stations.try_lock() {
+                Ok(mut stations) => return Some(look(&mut stations)),
+                Err(TryLockError::Poisoned(stations)) => return Some(look(&mut stations.into_inner())),
+                Err(TryLockError::WouldBlock) => std::hint::spin_loop(),
+            }
+        }
+        None
     }
 
     /// A frame came from `host`. Never waits for who receives: what there is no room for is lost.
@@ -68,11 +85,39 @@ impl Tunnel {
             return;
         };
         if let (true, Some(source)) = (self.learn, frame.get(6..).and_then(|rest| rest.first_chunk())) {
-            self.stations().learn(*source, host, now);
+            // Its next frame teaches as much.
+            let _ = self.with_stations(|stations| stations.learn(*source, host, now));
         }
         if self.frames.push(packet).is_err() {
             self.lost.full.fetch_add(1, Ordering::Relaxed);
         }
         self.wake.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use linecard_eal::{Memory, MemoryConfig};
+    use linecard_mempool::PoolConfig;
+    use linecard_pmd::args::DevArgs;
+
+    use super::*;
+
+    #[test]
+    fn nobody_waits_for_the_table_of_stations() {
+        let memory = Memory::new(MemoryConfig::default()).expect("memory");
+        let domain = memory.domain("packets").expect("a domain");
+        let pool = Pool::new(&domain, PoolConfig::default()).expect("a pool");
+        let args = DevArgs::parse("net_vxlan0,vni=7,remote=127.0.0.2").expect("arguments");
+        let tunnel = Tunnel::new(&Options::read(&args).expect("options"), &pool, 8);
+        let (station, host, now) = ([2, 0, 0, 0, 0, 1], IpAddr::from([127, 0, 0, 2]), Instant::now());
+        let frame = [[2, 0, 0, 0, 0, 2], station, [8; 6]].concat();
+        let held = tunnel.stations.lock().expect("nobody has it");
+        tunnel.receive(&frame, host, now);
+        assert!(tunnel.frames.pop().is_some(), "the frame is there without having taught anything");
+        assert_eq!(tunnel.find(station, now), None);
+        drop(held);
+        tunnel.receive(&frame, host, now);
+        assert_eq!(tunnel.find(station, now), Some(host));
     }
 }
