@@ -37,7 +37,6 @@ use std::ops::{Deref, DerefMut};
 
 use crate::sync::{
     Acquire, Arc, AtomicBool, Relaxed, Release, UnsafeCell, asymmetric_fences, heavy_fence, light_fence,
-    pause,
 };
 
 /// What both sides share; a line of its own, written by the poller.
@@ -176,18 +175,6 @@ impl<T> Controller<T> {
         // SAFETY: `closed` is set, the fence has passed, and the poller was seen outside, so it stays out
         // until `open`, which needs the `&mut self` that this borrow holds.
         Some(self.shared.value.with_mut(|value| unsafe { &mut *value }))
-    }
-
-    /// The value, when the poller is out: at most the rest of its burst is waited for.
-    pub fn close(&mut self) -> &mut T {
-        let mut turn = 0;
-        while !close_all([&mut *self]) {
-            pause(turn);
-            turn += 1;
-        }
-        // SAFETY: `close_all` returned true: the poller is out and stays out until `open`, and `&mut self` makes this
-        // the only borrow.
-        self.shared.value.with_mut(|value| unsafe { &mut *value })
     }
 
     /// Lets the poller in again.

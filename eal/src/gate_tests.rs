@@ -58,21 +58,15 @@ fn a_busy_poller_is_waited_for_without_blocking() {
 }
 
 #[test]
-fn closing_waits_for_the_burst_and_a_panic_inside_leaves_the_gate_free() {
+fn a_panic_inside_leaves_the_gate_free() {
     let (mut poller, mut controller) = gate(1);
     let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         let _inside = poller.enter().expect("open");
         panic!("inside");
     }));
     assert!(caught.is_err());
-    assert_eq!(controller.close(), &mut 1);
+    assert!(close_all([&mut controller]));
+    assert_eq!(controller.value(), Some(&mut 1));
     controller.open();
-    let inside = poller.enter().expect("open");
-    std::thread::scope(|scope| {
-        let closing = scope.spawn(|| *controller.close());
-        std::thread::sleep(std::time::Duration::from_millis(20));
-        assert!(!closing.is_finished());
-        drop(inside);
-        assert_eq!(closing.join().expect("no panic"), 1);
-    });
+    assert!(poller.enter().is_some());
 }

@@ -48,12 +48,3 @@ pub(crate) fn asymmetric_fences() -> bool {
     static REGISTERED: std::sync::OnceLock<bool> = std::sync::OnceLock::new();
     *REGISTERED.get_or_init(|| !cfg!(miri) && sys::register_membarrier() && sys::process_barrier())
 }
-
-/// Gives the other thread time: a bit at first, more later.
-pub(crate) fn pause(turn: u32) {
-    if turn < 64 {
-        std::thread::yield_now();
-    } else {
-        std::thread::sleep(std::time::Duration::from_micros(50));
-    }
-}
