@@ -34,6 +34,7 @@ pub use linecard_net as net;
 pub use linecard_netdev as netdev;
 pub use linecard_pmd as pmd;
 pub use linecard_ring as ring;
+pub use linecard_telemetry as telemetry;
 pub use linecard_virtio as virtio;
 
 #[cfg(feature = "net_virtio_user")]
