@@ -46,6 +46,8 @@ pub(crate) struct Options {
     pub(crate) shown_xstats: Vec<String>,
     /// What is done with VLAN tags on every port.
     pub(crate) vlan: RxVlan,
+    /// Where counters are offered to Prometheus.
+    pub(crate) metrics: Option<String>,
     /// Options that were accepted and change nothing, as given.
     pub(crate) ignored: Vec<String>,
     pub(crate) settings: Settings,

@@ -40,6 +40,8 @@ pub struct EalArgs {
     pub require_hugepages: bool,
     /// `--in-memory`: no file is made, not even the control socket (memory never makes any here).
     pub in_memory: bool,
+    /// `--telemetry` or `--no-telemetry`, which holds if both are given; see [`EalArgs::wants_telemetry`].
+    pub telemetry: Option<bool>,
     /// `--single-file-segments`. Accepted: a segment here always is one file, however large.
     pub single_file_segments: bool,
     /// `--file-prefix`: first part of the segments' names in `/proc`.
@@ -102,6 +104,12 @@ impl EalArgs {
         let default = MemoryConfig::default();
         let limit = self.memory.map(|mib| mib.saturating_mul(1 << 20));
         MemoryConfig { limit, pages, name: self.file_prefix.clone().unwrap_or(default.name), ..default }
+    }
+
+    /// Whether a telemetry socket is to be made: unless told otherwise, where files may be made.
+    #[must_use]
+    pub fn wants_telemetry(&self) -> bool {
+        self.telemetry.unwrap_or(!self.in_memory)
     }
 
     /// `--name`, `--name=value` or `--name value`, without the dashes.

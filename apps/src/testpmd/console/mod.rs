@@ -79,7 +79,10 @@ fn echo(session: &mut Session, line: &str) {
 /// Runs one line; false when it is no command.
 pub(super) fn execute(session: &mut Session, line: &str) -> bool {
     match grammar::find(commands::all().map(|c| (c.pattern, c.run)), line) {
-        Match::Found(run, values) => run(session, &values),
+        Match::Found(run, values) => {
+            run(session, &values);
+            session.tell_ports();
+        }
         Match::Empty => {}
         bad => {
             let refused = refused::look_up(line);

@@ -270,6 +270,15 @@ pub(super) const OPTIONS: &[Spec] = &[
             Ok(())
         },
     ),
+    valued(
+        "metrics",
+        "ADDRESS",
+        "offer counters to Prometheus at HOST:PORT or unix:PATH (not in DPDK)",
+        |o, v| {
+            o.metrics = Some(v.to_owned());
+            Ok(())
+        },
+    ),
     valued("work-cycles", "N", "time-stamp cycles to spend on each received packet (not in DPDK)", |o, v| {
         o.settings.work_cycles = number("work-cycles", v, 0, settings::MAX_WORK_CYCLES.into())?;
         Ok(())
