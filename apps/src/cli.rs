@@ -9,7 +9,7 @@ use clap_complete::Shell;
 
 use crate::error::Error;
 use crate::output::Output;
-use crate::{bench, capture, cni, demo, doctor, port, switch, testpmd};
+use crate::{bench, capture, cni, demo, doctor, port, switch, testpmd, top};
 
 /// Userspace packet processing: virtio-user and vhost-user ports, without root and without hugepages.
 #[derive(Parser)]
@@ -41,6 +41,10 @@ enum Command {
     ///
     /// For example into Wireshark: linecard capture -p 0 -w - | wireshark -k -i -
     Capture(capture::CaptureArgs),
+    /// Show what a running program does: rates, losses by cause, busy lcores, pools
+    ///
+    /// Asks the telemetry socket of a testpmd, of a program that calls linecard::telemetry::serve, or of a DPDK program.
+    Top(top::TopArgs),
     /// Switch frames between virtual machines, containers and the kernel, on vhost-user sockets and taps
     ///
     /// For example: linecard switch --tap lc0 --port /run/vm1.sock --port /run/vm2.sock
@@ -96,6 +100,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode, Error> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Capture(args) => capture::run(&args),
+        Command::Top(args) => top::run(&args),
         Command::Switch(args) => switch::run(&args),
         Command::Cni(args) => cni::run(&args),
         Command::Port(args) => port::run(&args),

@@ -12,6 +12,7 @@ mod output;
 mod port;
 mod switch;
 mod testpmd;
+mod top;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -5,7 +5,7 @@ mod common;
 use std::io::{Read as _, Write as _};
 use std::process::{ChildStdin, Command, Stdio};
 
-use common::{PATIENCE, Running, Said, Scratch, eventually, run, skip, testpmd};
+use common::{PATIENCE, Running, Said, Scratch, eventually, linecard, run, skip, testpmd};
 use serde_json::Value;
 
 const CLIENT: &str = "dpdk-telemetry.py";
@@ -181,4 +181,82 @@ fn a_place_nobody_can_listen_at_is_refused_with_a_remedy() {
         assert_eq!(lines.len(), 1, "{address}: {said:?}");
         assert!(lines[0].contains("name another place"), "{address}: {said:?}");
     }
+}
+
+impl Program {
+    /// `linecard top` for this program, to the end.
+    fn top(&self, arguments: &[&str]) -> Said {
+        let mut command = linecard(&[&["top"], arguments].concat());
+        command.env("RUNTIME_DIRECTORY", self.scratch.path());
+        run(&mut command, b"")
+    }
+}
+
+#[test]
+fn top_shows_rates_queues_lcores_and_pools() {
+    let devices = ["--vdev", "net_null0", "--vdev", "net_null1"];
+    let mut program = Program::start(&devices, &["--rxq=2", "--txq=2", "--record-core-cycles"]);
+    let said = program.top(&["--file-prefix", "lc", "--count", "2", "--json"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let looks: Vec<Value> = said.out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(looks.len(), 2, "{said:?}");
+    let look = &looks[1];
+    assert_eq!(look["pid"], program.running.0.id());
+    let port = &look["ports"][0];
+    assert_eq!((&port["device"], &port["up"]), (&"net_null0".into(), &true.into()));
+    assert!(
+        port["rx_packets"].as_u64() > Some(0) && port["rx_bits"].as_u64() > port["rx_packets"].as_u64(),
+        "{port}"
+    );
+    assert_eq!(port["queues"].as_object().unwrap().len(), 2, "{port}");
+    assert!(
+        look["lcores"][0]["percent"].as_u64().is_some_and(|percent| (1..=100).contains(&percent)),
+        "{look}"
+    );
+    assert_eq!(look["pools"][0]["name"], "mb_pool_0");
+    // For people: no escape sequence where there is no terminal.
+    let pid = program.running.0.id().to_string();
+    let said = program.top(&["--pid", &pid, "--once"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    for words in ["rx packets", "net_null1", "queue 1", "busy: lcore", "pool mb_pool_0: "] {
+        assert!(said.out.contains(words), "{words}: {}", said.out);
+    }
+    assert!(!said.out.contains('\x1b'), "{:?}", said.out);
+    // A port that is gone is not there any more, and nothing fails for it.
+    program.type_line("stop");
+    program.type_line("port stop 1");
+    program.type_line("port close 1");
+    let said = program.top(&["--once"]);
+    assert!(said.code == Some(0) && !said.out.contains("net_null1"), "{said:?}");
+    program.quit();
+}
+
+#[test]
+fn top_says_which_programs_run_and_what_is_wrong() {
+    let program = Program::start(&["--vdev", "net_null0"], &[]);
+    for (arguments, code, words) in [
+        (&["--pid", "1"][..], 1, "no program 1 with telemetry runs"),
+        (&["--file-prefix", "other"], 1, "--file-prefix other runs"),
+        (&["--interval", "0"], 2, "--interval"),
+        (&["--interval", "x"], 2, "--interval"),
+        (&["--count", "0"], 2, "--count"),
+        (&["--once", "--count", "3"], 2, "--once"),
+        (&["--pid", "-1"], 2, "`linecard top --help`"),
+        (&["extra"], 2, "extra"),
+        (&["--jsn"], 2, "--jsn"),
+    ] {
+        let said = program.top(arguments);
+        assert_eq!(said.code, Some(code), "{arguments:?}: {said:?}");
+        assert!(said.err.contains(words) && said.err.lines().count() == 1, "{arguments:?}: {said:?}");
+    }
+    // A second program of the same prefix.
+    let mut other = testpmd(&["-m", "64", "--file-prefix", "lc", "--vdev", "net_null1"], &["-i"]);
+    other.env("RUNTIME_DIRECTORY", program.scratch.path()).stdin(Stdio::piped()).stdout(Stdio::null());
+    let mut other = Running::start(&mut other);
+    eventually("its socket", || program.scratch.path().join("dpdk/lc/dpdk_telemetry.v2:1").exists());
+    let said = program.top(&["--once"]);
+    assert!(said.code == Some(2) && said.err.contains("2 programs run: "), "{said:?}");
+    drop(other.0.stdin.take());
+    assert_eq!(other.end(PATIENCE).code, Some(0));
+    program.quit();
 }

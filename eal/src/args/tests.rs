@@ -109,7 +109,7 @@ fn refusals_name_the_option_and_the_remedy() {
         ("--no-hueg", &["--no-hueg", "did you mean --no-huge"]),
         ("-x", &["unknown option -x"]),
         ("-vx", &["unknown option -x"]),
-        ("--no", &["--no", "ambiguous", "--no-huge, --no-hpet, --no-pci"]),
+        ("--no", &["--no", "ambiguous", "--no-huge, --no-telemetry, --no-hpet, --no-pci"]),
         ("--no-huge=1", &["--no-huge", "\"1\"", "no value"]),
         ("-l", &["-l", "needs a value"]),
         ("-l --", &["-l", "needs a value"]),
