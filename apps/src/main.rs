@@ -44,6 +44,9 @@ fn run(arguments: &[OsString]) -> Result<ExitCode, Error> {
     if cni::is_called_by_a_runtime(arguments) {
         return cni::run_plugin();
     }
+    if let Some(rest) = capture::extcap::called(arguments) {
+        return capture::extcap::run(rest);
+    }
     match arguments.split_first() {
         Some((app, rest)) if app == "testpmd" => testpmd::run(rest),
         _ => cli::run(arguments),
