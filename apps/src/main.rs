@@ -8,6 +8,7 @@ mod cni;
 mod demo;
 mod doctor;
 mod error;
+mod manual;
 mod output;
 mod port;
 mod switch;

@@ -16,6 +16,7 @@ mod frames;
 mod lane;
 mod layout;
 mod live;
+mod manual;
 mod modes;
 mod options;
 mod ports;
@@ -37,6 +38,7 @@ use linecard::mempool::{HEADROOM, Pool, PoolConfig};
 use linecard::pmd::ProbeContext;
 
 use self::console::Input;
+pub(crate) use self::manual::describe;
 use self::options::Options;
 use self::ports::Ports;
 use self::session::{Parts, Session};

@@ -10,7 +10,8 @@ use linecard::mempool::HEADROOM;
 use linecard::pmd::offload::{Offloads, RxOffloads, TxOffloads};
 
 use self::foreign::{IGNORED, REFUSED};
-use self::table::{OPTIONS, Spec};
+use self::table::OPTIONS;
+pub(crate) use self::table::Spec;
 use super::settings::{self, Settings};
 use super::soft::vlan::RxVlan;
 use crate::error::Error;
@@ -228,6 +229,16 @@ fn consistent(options: &Options) -> Result<(), String> {
 }
 
 /// The options as help shows them.
+/// The options that do something.
+pub(crate) fn described() -> impl Iterator<Item = &'static Spec> {
+    OPTIONS.iter()
+}
+
+/// The options that change nothing, and whether they take a value.
+pub(crate) fn accepted() -> impl Iterator<Item = (&'static str, bool)> {
+    IGNORED.iter().copied()
+}
+
 pub(crate) fn help() -> String {
     let mut text = String::from("testpmd options, after `--`:\n");
     for spec in OPTIONS {

@@ -15,6 +15,28 @@ use crate::error::{Error, Result};
 use crate::memory::{MemoryConfig, PagePolicy};
 use table::{Effect, OPTIONS, Opt, Value};
 
+/// An option of the EAL part of a command line, for manuals and completions; see [`EalArgs::options`].
+///
+/// ```
+/// use linecard_eal::EalArgs;
+/// let vdev = EalArgs::options().find(|option| option.long == Some("vdev")).expect("there is one");
+/// assert_eq!((vdev.short, vdev.value), (None, Some(("device", true))));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OptionHelp {
+    /// Its letter, without the dash.
+    pub short: Option<char>,
+    /// Its name, without dashes.
+    pub long: Option<&'static str>,
+    /// What its value is called, if it takes one, and whether there must be one.
+    pub value: Option<(&'static str, bool)>,
+    /// What it does.
+    pub help: &'static str,
+    /// Whether it does anything here.
+    pub acts: bool,
+}
+
 /// What the EAL part of a command line says.
 ///
 /// ```
@@ -85,6 +107,11 @@ impl EalArgs {
             tracing::debug!(options = %args.ignored.join(" "), "accepted without effect");
         }
         Ok((args, rest.into()))
+    }
+
+    /// Every option that is accepted.
+    pub fn options() -> impl Iterator<Item = OptionHelp> {
+        OPTIONS.iter().filter_map(Opt::described)
     }
 
     /// All options with their meaning, for `--help`.

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use super::{EalArgs, apply};
+use super::{EalArgs, OptionHelp, apply};
 use crate::error::{Error, Result};
 
 /// Whether an option takes a value, and what to call it.
@@ -114,6 +114,25 @@ impl Opt {
 
     pub(super) const fn name(&self) -> &'static str {
         self.long
+    }
+
+    /// What a manual says of it; nothing of one that is refused.
+    pub(super) fn described(&self) -> Option<OptionHelp> {
+        let (acts, help) = match self.effect {
+            Act(_) => (true, self.help),
+            Ignore => (false, "accepted because DPDK's command lines have it, without effect"),
+            Refuse(_) => return None,
+        };
+        let value = match self.value {
+            Flag => None,
+            Optional => Some(("value", false)),
+            Required(name) => Some((name, true)),
+        };
+        let long = self.long.strip_prefix("--");
+        let short = self.short.or_else(|| {
+            self.long.strip_prefix('-').and_then(|name| name.chars().next()).filter(|_| long.is_none())
+        });
+        Some(OptionHelp { short, long, value, help, acts })
     }
 
     /// As it was given, for messages.

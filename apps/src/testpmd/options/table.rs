@@ -10,11 +10,11 @@ use crate::testpmd::settings::{self, Mac, ModeKind, PortTopology};
 pub(super) type Apply = fn(&mut Options, &str) -> Result<(), String>;
 
 /// One option: its names, its value as help shows it (empty: takes none), what it does.
-pub(super) struct Spec {
-    pub(super) name: &'static str,
-    pub(super) short: Option<char>,
-    pub(super) value: &'static str,
-    pub(super) help: &'static str,
+pub(crate) struct Spec {
+    pub(crate) name: &'static str,
+    pub(crate) short: Option<char>,
+    pub(crate) value: &'static str,
+    pub(crate) help: &'static str,
     pub(super) apply: Apply,
 }
 
