@@ -124,6 +124,29 @@ fn dpdks_client_finds_a_program_and_reads_its_counters() {
     program.quit();
 }
 
+/// The same in the text format that is older than OpenMetrics, which is promtool's: families have the names of their samples,
+/// there is no `info`, and no mark of the end.
+fn older(text: &str) -> String {
+    let (mut all, mut suffix) = (String::new(), "");
+    for line in text.lines().filter(|line| *line != "# EOF") {
+        let words: Vec<&str> = line.splitn(4, ' ').collect();
+        match words[..] {
+            ["#", "TYPE", name, kind] => {
+                suffix = match kind {
+                    "counter" => "_total",
+                    "info" => "_info",
+                    _ => "",
+                };
+                let kind = if kind == "info" { "gauge" } else { kind };
+                all.push_str(&format!("# TYPE {name}{suffix} {kind}\n"));
+            }
+            ["#", "HELP", name, help] => all.push_str(&format!("# HELP {name}{suffix} {help}\n")),
+            _ => all.push_str(&format!("{line}\n")),
+        }
+    }
+    all
+}
+
 #[test]
 fn prometheus_reads_every_line_and_drops_are_among_them() {
     let test = "prometheus_reads_every_line_and_drops_are_among_them";
@@ -150,13 +173,10 @@ fn prometheus_reads_every_line_and_drops_are_among_them() {
     ] {
         assert!(text.contains(name), "{name} in {text}");
     }
-    // promtool's parser is the older text format's, which has no end mark.
-    let plain = text.replace("# EOF\n", "").replace(" info\n", " gauge\n");
     let mut check = Command::new("promtool");
     check.args(["check", "metrics"]).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let said = run(&mut check, plain.as_bytes());
-    let complaint = |line: &&str| line.contains("error") || line.contains("parsing");
-    assert!(said.code != Some(1) && !said.err.lines().any(|line| complaint(&line)), "{said:?}");
+    let said = run(&mut check, older(text).as_bytes());
+    assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{said:?}");
     program.quit();
 }
 

@@ -1,6 +1,7 @@
 //! What DPDK's commands answer, member by member.
 
 use linecard_mempool::Burst;
+use linecard_testing::Dice;
 
 use super::*;
 use crate::{LcoreUsage, Value};
@@ -161,6 +162,55 @@ fn whatever_is_asked_the_answer_is_json() {
         assert!(
             program.ask(&format!("/help,{path}"))[path].as_str().is_some_and(|help| help.len() > 10),
             "{path}"
+        );
+    }
+}
+
+/// Requests made of pieces of good ones: each is answered by one object with the name that was asked for.
+#[test]
+fn requests_that_nobody_would_write_are_answered() {
+    let program = Program::new();
+    let mut dice = Dice::new(7);
+    let pieces = [
+        "/",
+        "ethdev",
+        "mempool",
+        "eal",
+        "/stats",
+        "/info",
+        "/xstats",
+        "/list",
+        "/help",
+        ",",
+        ",,",
+        "0",
+        "1",
+        "-1",
+        "65535",
+        "4294967296",
+        "99999999999999999999",
+        "mb_pool_0",
+        "hide_zero=true",
+        " ",
+        "\n",
+        "\u{0}",
+        "\"",
+        "\\",
+        "é",
+        "{",
+        "}",
+        "lcore",
+        "/usage",
+        "x",
+    ];
+    for _ in 0..3000 {
+        let request: String = (0..dice.of(&[1, 2, 3, 4, 6])).map(|_| dice.of(&pieces)).collect();
+        let text = program.telemetry.answer(&request).to_string();
+        let answer: Json = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{request:?}: {e}: {text}"));
+        let path = request.split(',').next().unwrap();
+        assert!(
+            answer.as_object().is_some_and(|answer| answer.len() == 1 && answer.contains_key(path)),
+            "{request:?}: {text}"
         );
     }
 }
