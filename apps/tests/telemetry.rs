@@ -242,6 +242,7 @@ fn top_shows_rates_queues_lcores_and_pools() {
         assert!(said.out.contains(words), "{words}: {}", said.out);
     }
     assert!(!said.out.contains('\x1b'), "{:?}", said.out);
+    assert!(said.out.lines().all(|line| !line.ends_with(' ')), "{:?}", said.out);
     // A port that is gone is not there any more, and nothing fails for it.
     program.type_line("stop");
     program.type_line("port stop 1");

@@ -40,10 +40,12 @@ pub(super) fn of(report: &Report) -> String {
 
 fn line(text: &mut String, cells: [&str; 8]) {
     let [port, device, link, rest @ ..] = cells;
-    let _ = write!(text, "{port:<5} {device:<18} {link:<5}");
+    let mut row = format!("{port:<5} {device:<18} {link:<5}");
     for cell in rest {
-        let _ = write!(text, " {cell:>10}");
+        // Writing to a string cannot fail.
+        let _ = write!(row, " {cell:>10}");
     }
+    text.push_str(row.trim_end());
     text.push('\n');
 }
 
