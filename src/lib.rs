@@ -34,6 +34,7 @@ pub use linecard_net as net;
 pub use linecard_netdev as netdev;
 pub use linecard_pmd as pmd;
 pub use linecard_ring as ring;
+pub use linecard_telemetry as telemetry;
 pub use linecard_virtio as virtio;
 
 #[cfg(feature = "net_virtio_user")]
@@ -56,7 +57,8 @@ const WAIT: Duration = Duration::from_secs(3);
 /// More queues, offloads, or another patience with a peer than three seconds take its three steps one by one:
 /// [`Registry::probe`](pmd::Registry::probe), [`configure`] and
 /// [`Configured::start`](pmd::Configured::start). `linecard capture` sees the port once it was handed to
-/// [`capture::serve`]. A program with several ports on a thread that wants a panic in one driver
+/// [`capture::serve`]; `linecard top` and `dpdk-telemetry.py` read its counters once it was shown to
+/// [`telemetry::serve`]. A program with several ports on a thread that wants a panic in one driver
 /// to cost that port alone passes the port to [`contain`](pmd::contain::contain()).
 ///
 /// ```

@@ -1,6 +1,7 @@
 //! The command line: sub-commands, help, version, completions, manual pages.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
@@ -9,7 +10,7 @@ use clap_complete::Shell;
 
 use crate::error::Error;
 use crate::output::Output;
-use crate::{bench, capture, cni, demo, doctor, port, switch, testpmd};
+use crate::{bench, capture, cni, demo, doctor, manual, port, switch, testpmd, top};
 
 /// Userspace packet processing: virtio-user and vhost-user ports, without root and without hugepages.
 #[derive(Parser)]
@@ -41,6 +42,10 @@ enum Command {
     ///
     /// For example into Wireshark: linecard capture -p 0 -w - | wireshark -k -i -
     Capture(capture::CaptureArgs),
+    /// Show what a running program does: rates, losses by cause, busy lcores, pools
+    ///
+    /// Asks the telemetry socket of a testpmd, of a program that calls linecard::telemetry::serve, or of a DPDK program.
+    Top(top::TopArgs),
     /// Switch frames between virtual machines, containers and the kernel, on vhost-user sockets and taps
     ///
     /// For example: linecard switch --tap lc0 --port /run/vm1.sock --port /run/vm2.sock
@@ -58,6 +63,9 @@ enum Command {
     Man {
         /// The command it is about, as in `bench loopback`; `linecard` itself by default
         command: Vec<String>,
+        /// Write the pages of all commands into this folder instead, for packages
+        #[arg(long, value_name = "FOLDER", conflicts_with = "command")]
+        folder: Option<PathBuf>,
     },
     /// One end of the demo
     #[command(hide = true)]
@@ -96,15 +104,17 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode, Error> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Capture(args) => capture::run(&args),
+        Command::Top(args) => top::run(&args),
         Command::Switch(args) => switch::run(&args),
         Command::Cni(args) => cni::run(&args),
         Command::Port(args) => port::run(&args),
         Command::Completions { shell } => {
             let mut text = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "linecard", &mut text);
+            clap_complete::generate(shell, &mut documented(), "linecard", &mut text);
             print_all(&text)
         }
-        Command::Man { command } => print_all(&manual_page(&command)?),
+        Command::Man { folder: Some(folder), .. } => manual::write_all(documented(), &folder),
+        Command::Man { command, .. } => print_all(&manual::page(documented(), &command)?),
         Command::DemoEnd(args) => demo::run_end(&args),
         Command::BenchEnd(args) => Ok(bench::run_end(&args)?),
         Command::FolderEnd => {
@@ -161,23 +171,9 @@ fn meant(arguments: &[OsString]) -> (String, Vec<String>) {
     (name, visible.map(|below| below.get_name().to_owned()).collect())
 }
 
-/// The manual page of the command with these names below `linecard`.
-fn manual_page(names: &[String]) -> Result<Vec<u8>, Error> {
-    let mut command = Cli::command();
-    command.build();
-    for name in names {
-        let known = command.find_subcommand(name).filter(|found| !found.is_hide_set()).cloned();
-        command = known.ok_or_else(|| {
-            Error::Usage(format!("there is no command '{name}' to explain; `linecard --help` lists them"))
-        })?;
-    }
-    let mut text = Vec::new();
-    clap_mangen::Man::new(command).render(&mut text).map_err(|source| Error::System {
-        action: "the manual page cannot be written".into(),
-        source,
-        remedy: "free memory and try again",
-    })?;
-    Ok(text)
+/// All commands with all options, those of testpmd among them, which the command line leaves to testpmd.
+fn documented() -> clap::Command {
+    Cli::command().mut_subcommand("testpmd", |testpmd| testpmd::describe(&testpmd))
 }
 
 fn print_all(text: &[u8]) -> Result<ExitCode, Error> {

@@ -21,6 +21,9 @@ pub(crate) enum Error {
     /// A capture.
     #[error(transparent)]
     Capture(#[from] linecard::capture::CaptureError),
+    /// Telemetry.
+    #[error(transparent)]
+    Telemetry(#[from] linecard::telemetry::TelemetryError),
     /// A benchmark.
     #[error(transparent)]
     Bench(#[from] crate::bench::Error),

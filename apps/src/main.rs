@@ -8,10 +8,12 @@ mod cni;
 mod demo;
 mod doctor;
 mod error;
+mod manual;
 mod output;
 mod port;
 mod switch;
 mod testpmd;
+mod top;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -42,6 +44,9 @@ fn main() -> ExitCode {
 fn run(arguments: &[OsString]) -> Result<ExitCode, Error> {
     if cni::is_called_by_a_runtime(arguments) {
         return cni::run_plugin();
+    }
+    if let Some(rest) = capture::extcap::called(arguments) {
+        return capture::extcap::run(rest);
     }
     match arguments.split_first() {
         Some((app, rest)) if app == "testpmd" => testpmd::run(rest),

@@ -36,6 +36,14 @@ fn unknown_options_and_commands_are_named() {
     one_sentence(&run(&mut linecard(&["nonsense"]), b""), 2, &["nonsense", "--help"]);
     one_sentence(&run(&mut linecard(&["demo", "--seconds", "0"]), b""), 2, &["0"]);
     one_sentence(&run(&mut linecard(&["doctor", "stray"]), b""), 2, &["stray"]);
+    for line in [
+        &["doctor", "--yes"][..],
+        &["doctor", "--fix", "--undo"],
+        &["doctor", "--fix", "--json"],
+        &["doctor", "--undo=x"],
+    ] {
+        one_sentence(&run(&mut linecard(line), b""), 2, &["--"]);
+    }
     one_sentence(&run(&mut linecard(&[]), b""), 2, &["linecard demo"]);
 }
 

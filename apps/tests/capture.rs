@@ -361,3 +361,119 @@ fn bad_input_is_answered_by_one_sentence() {
     program.quit();
     other.quit();
 }
+
+/// Files in turn: each begins when the last is full, and is whole; only so many are kept.
+#[test]
+fn a_ring_of_files_keeps_the_newest() {
+    let scratch = Scratch::new();
+    let devices = [source(&scratch)];
+    let devices: Vec<&str> = devices.iter().map(String::as_str).collect();
+    let program = Program::start("ring", &devices, &["--forward-mode=rxonly"]);
+    let path = scratch.file("trace.pcapng");
+    let ring = ["-b", "packets:10", "-b", "files:3"];
+    let said = program.capture(&[&["-w", &path, "-c", "55", "--snaplen", "60"], &ring[..]].concat());
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let mut files: Vec<_> = scratch.entries().into_iter().filter(|name| name.starts_with("trace_")).collect();
+    files.sort();
+    let numbers: Vec<&str> = files.iter().map(|name| &name[..11]).collect();
+    assert_eq!(numbers, ["trace_00004", "trace_00005", "trace_00006"], "{files:?}");
+    let counts: Vec<usize> = files.iter().map(|name| frames(&scratch.file(name)).len()).collect();
+    assert_eq!(counts, [10, 10, 5]);
+    assert!(frames(&scratch.file(&files[0])).iter().all(|frame| frame.len() == 60));
+    // By size: no file has much more than was asked for.
+    let path = scratch.file("size.pcap");
+    let said = program.capture(&["-w", &path, "-P", "-c", "100", "-b", "filesize:2"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let sizes = scratch.entries().into_iter().filter(|name| name.starts_with("size_"));
+    let sizes: Vec<u64> = sizes.map(|name| std::fs::metadata(scratch.file(&name)).unwrap().len()).collect();
+    assert!(sizes.len() > 3 && sizes.iter().all(|size| *size < 2200), "{sizes:?}");
+    for (arguments, words) in [
+        (&["-b", "packets:10"][..], "--write"),
+        (&["-w", "-", "-b", "packets:10"], "several files"),
+        (&["-w", "x", "-b", "files:2"], "when the next begins"),
+        (&["-w", "x", "-b", "packets"], "filesize:KB"),
+        (&["-w", "x", "-b", "filesize:0"], "filesize:KB"),
+        (&["-w", "x", "-b", "interval:1"], "filesize:KB"),
+    ] {
+        let said = program.capture(arguments);
+        assert_eq!(said.code, Some(2), "{arguments:?}: {said:?}");
+        assert!(said.err.contains(words), "{arguments:?}: {said:?}");
+    }
+    program.quit();
+}
+
+/// tshark with a folder of external capture interfaces. For root it does not look at the variable that names one, so there
+/// the folder lies over its own, in a mount namespace of its own.
+fn tshark_with(extcap: &Path) -> Command {
+    if !rustix::process::geteuid().is_root() {
+        let mut command = Command::new("tshark");
+        command.env("WIRESHARK_EXTCAP_DIR", extcap);
+        return command;
+    }
+    let folders = Command::new("tshark").args(["-G", "folders"]).output().unwrap().stdout;
+    let folders = String::from_utf8_lossy(&folders).into_owned();
+    let own = folders.lines().find_map(|line| line.strip_prefix("Extcap path:")).expect("a folder").trim();
+    let script = "mount --bind \"$1\" \"$2\" && shift 2 && exec tshark \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script, "sh"]).arg(extcap).arg(own);
+    command
+}
+
+/// Wireshark's own program lists our ports among its interfaces, and captures from one.
+#[test]
+fn tshark_lists_ports_and_captures_by_extcap() {
+    let test = "tshark_lists_ports_and_captures_by_extcap";
+    if Command::new("tshark").arg("--version").output().is_err() {
+        return skip(test, "no program 'tshark' on this machine; install tshark");
+    }
+    let scratch = Scratch::new();
+    let extcap = scratch.path().join("extcap");
+    std::fs::create_dir(&extcap).unwrap();
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_linecard"), extcap.join("linecard")).unwrap();
+    let devices = [source(&scratch)];
+    let devices: Vec<&str> = devices.iter().map(String::as_str).collect();
+    let program = Program::start("extcap", &devices, &["--forward-mode=rxonly"]);
+    let tshark = |arguments: &[&str]| {
+        let mut command = tshark_with(&extcap);
+        command.args(arguments).env("HOME", scratch.path());
+        run(command.stdout(Stdio::piped()).stderr(Stdio::piped()), b"")
+    };
+    let interface = format!("linecard-{}-0", program.running.0.id());
+    let listed = tshark(&["-D"]);
+    let line =
+        listed.out.lines().find(|line| line.contains(&interface)).unwrap_or_else(|| panic!("{listed:?}"));
+    assert!(line.contains("(Linecard net_pcap0 (process "), "{line}");
+    let types = tshark(&["-i", &interface, "-L"]);
+    assert!(format!("{}{}", types.out, types.err).contains("EN10MB"), "{types:?}");
+    // The frames that pass the capture filter, as tshark dissects them.
+    let said =
+        tshark(&["-i", &interface, "-f", "udp port 2001", "-c", "3", "-T", "fields", "-e", "udp.dstport"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert_eq!(said.out.lines().collect::<Vec<_>>(), ["2001"; 3], "{said:?}");
+    // What Wireshark asks besides.
+    let ask = |arguments: &[&str]| run(&mut linecard(arguments), b"");
+    let settings = ask(&["capture", "--extcap-interface", &interface, "--extcap-config"]);
+    assert!(
+        settings.out.lines().all(|line| line.starts_with("arg {number=") || line.starts_with("value {arg="))
+    );
+    assert!(settings.out.contains("{call=--direction}"), "{settings:?}");
+    let good = ask(&["--extcap-interface", &interface, "--extcap-capture-filter", "udp port 1"]);
+    assert_eq!((good.code, good.out.as_str()), (Some(0), ""), "{good:?}");
+    let bad = ask(&["--extcap-interface", &interface, "--extcap-capture-filter", "udp prt 1"]);
+    assert!(bad.code == Some(0) && bad.out.lines().count() == 1, "what is wrong is said: {bad:?}");
+    for arguments in [
+        &["--extcap-interface", "eth0", "--extcap-dlts"][..],
+        &["--extcap-dlts"],
+        &["--extcap-bogus"],
+        &["--extcap-interface", &interface, "--capture"],
+        &["--extcap-interface", &interface, "--capture", "--fifo"],
+        &["--extcap-interface", "linecard-1-0", "--capture", "--fifo", "/dev/null"],
+        &["--extcap-interface", &interface, "--capture", "--fifo", "/dev/null", "--direction", "up"],
+        &["--extcap-interface", &interface, "--capture", "--fifo", "/dev/null", "--snaplen", "0"],
+        &["--extcap-interface", &interface, "--capture", "--fifo", "/nonexistent/fifo"],
+    ] {
+        let said = ask(arguments);
+        assert!(said.code != Some(0) && said.err.lines().count() == 1, "{arguments:?}: {said:?}");
+    }
+    program.quit();
+}

@@ -12,12 +12,9 @@
 //!
 //! Counters begin anew when a port is attached, and when the switch starts.
 
-use std::fmt::Write as _;
+use linecard_telemetry::openmetrics::Text;
 
 use crate::api::{PortInfo, PortState, Stats};
-
-/// What an HTTP answer says the text is.
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 const STATES: [(PortState, &str); 3] =
     [(PortState::Up, "up"), (PortState::Down, "down"), (PortState::Waiting, "waiting")];
@@ -31,7 +28,7 @@ const STATES: [(PortState, &str); 3] =
 /// ```
 #[must_use]
 pub fn text(stats: &Stats, version: &str) -> String {
-    let mut text = Text(String::new());
+    let mut text = Text::new("linecard_switch");
     text.family("info", "info", "The switch");
     text.line("info", &[("version", version)], 1);
     for (name, help, value) in [
@@ -73,32 +70,7 @@ pub fn text(stats: &Stats, version: &str) -> String {
             text.line("port_dropped_packets_total", &labels, count);
         }
     }
-    text.0.push_str("# EOF\n");
-    text.0
-}
-
-struct Text(String);
-
-impl Text {
-    fn family(&mut self, name: &str, kind: &str, help: &str) {
-        // The samples of an `info` have a suffix that its family has not.
-        let name = if kind == "info" { "" } else { name };
-        let separator = if name.is_empty() { "" } else { "_" };
-        // Writing to a string cannot fail.
-        let _ = writeln!(self.0, "# TYPE linecard_switch{separator}{name} {kind}");
-        let _ = writeln!(self.0, "# HELP linecard_switch{separator}{name} {help}.");
-    }
-
-    fn line(&mut self, name: &str, labels: &[(&str, &str)], value: u64) {
-        self.0.push_str("linecard_switch_");
-        self.0.push_str(name);
-        for (number, (label, value)) in labels.iter().enumerate() {
-            let before = if number == 0 { '{' } else { ',' };
-            let value = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-            let _ = write!(self.0, "{before}{label}=\"{value}\"");
-        }
-        let _ = writeln!(self.0, "{} {value}", if labels.is_empty() { "" } else { "}" });
-    }
+    text.finish()
 }
 
 #[cfg(test)]

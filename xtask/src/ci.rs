@@ -44,6 +44,11 @@ const FUZZ: [&str; 6] = [
     "--lib",
 ];
 
+/// The command that was just built, with the benchmarks, which a package for users leaves out: building it once more would
+/// take longer than the rest of this step.
+const PACKAGE: [&str; 9] =
+    ["cargo", "run", "-q", "-p", "xtask", "--", "package", "--check", "--binary=target/release/linecard"];
+
 /// The facade with one driver and no other.
 macro_rules! one_driver {
     ($driver:literal) => {
@@ -83,6 +88,7 @@ const STEPS: &[Step] = &[
     // The list of advisories comes from the network, and changes without us: `cargo deny check advisories`.
     step("deny", &["cargo", "deny", "check", "bans", "licenses", "sources"]),
     step("build", &["cargo", "build", "--release"]),
+    step("package", &PACKAGE),
     step("test", &["cargo", "run", "-q", "-p", "xtask", "--", "test"]),
     step("fuzz targets", &FUZZ_TARGETS),
     step("fuzz", &FUZZ),

@@ -4,6 +4,7 @@
 mod budget;
 mod ci;
 mod oldest;
+mod package;
 mod shape;
 mod test;
 
@@ -25,6 +26,8 @@ enum Chore {
     Test(test::Options),
     /// Compares the arrows between crates with `cargo metadata`, and file and function sizes with their budgets.
     Shape(shape::Options),
+    /// Makes a Debian package of the command; with --check it is installed, run and removed.
+    Package(package::Options),
     /// Counts instructions per packet under callgrind and compares them with `benches/budget.txt`.
     Budget(budget::Options),
 }
@@ -36,6 +39,7 @@ fn main() -> ExitCode {
         Chore::OldestRust => oldest::run(),
         Chore::Test(options) => test::run(&options),
         Chore::Shape(options) => shape::run(&options),
+        Chore::Package(options) => package::run(&options),
         Chore::Budget(options) => budget::run(&options),
     };
     match outcome {

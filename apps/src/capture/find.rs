@@ -125,3 +125,13 @@ pub(super) fn list(output: &mut Output, prefix: Option<&str>) -> Result<(), Erro
     }
     Ok(())
 }
+
+/// Every port of every program: its process, its prefix, and what the program says of it.
+pub(super) fn everything() -> Vec<(u32, String, Listed)> {
+    let of = |Program { path, prefix, pid }: Program| {
+        // A program that ends meanwhile has no ports.
+        let ports = Client::connect(&path).and_then(|client| client.list()).unwrap_or_default();
+        ports.into_iter().map(move |port| (pid, prefix.clone(), port)).collect::<Vec<_>>()
+    };
+    programs(None).into_iter().flat_map(of).collect()
+}

@@ -4,9 +4,11 @@
 //!   find: control sockets by --file-prefix ─► clients, one per port ─► streams ─► output: pcapng, pcap or text
 //! ```
 
+pub(crate) mod extcap;
 mod find;
 mod output;
 mod print;
+mod rotate;
 
 use std::fs::File;
 use std::io::Read as _;
@@ -24,6 +26,7 @@ use linecard::net::bpf::{self, Program};
 
 pub(crate) use self::output::CaptureFile;
 use self::print::Printer;
+use self::rotate::{Condition, Head, Rotating, Rotation};
 use crate::error::Error;
 use crate::output::{Output, err};
 
@@ -64,7 +67,7 @@ pub(crate) struct What {
     #[arg(short = 'w', long = "write", value_name = "FILE")]
     write: Option<PathBuf>,
     /// Bytes to keep of each packet
-    #[arg(short = 's', long = "snapshot-length", value_name = "BYTES", default_value_t = SNAPLEN)]
+    #[arg(short = 's', long = "snapshot-length", alias = "snaplen", value_name = "BYTES", default_value_t = SNAPLEN)]
     snaplen: u32,
     /// Stop after so many packets
     #[arg(short = 'c', long = "count", value_name = "PACKETS", value_parser = clap::value_parser!(u64).range(1..))]
@@ -84,6 +87,9 @@ pub(crate) struct What {
     /// Stop after `duration:SECONDS` or `packets:COUNT`, as dpdk-dumpcap's
     #[arg(short = 'a', long, value_name = "CONDITION", value_parser = autostop)]
     autostop: Vec<Autostop>,
+    /// Begin another file after `filesize:KB`, `duration:SECONDS` or `packets:COUNT`, and keep `files:COUNT`; as dumpcap's
+    #[arg(short = 'b', long, value_name = "CONDITION", value_parser = rotate::condition, requires = "write")]
+    ring_buffer: Vec<Condition>,
     /// Say nothing but errors
     #[arg(short = 'q', long)]
     quiet: bool,
@@ -96,6 +102,21 @@ pub(crate) struct What {
     /// MiB of the ring between each queue and this command
     #[arg(long, value_name = "MIB", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024))]
     buffer: u32,
+}
+
+impl CaptureArgs {
+    /// Everything of one port of a program, until it is ended.
+    fn of_port(pid: u32, port: u16) -> Self {
+        /// The defaults of the options.
+        #[derive(clap::Parser)]
+        struct Defaults {
+            #[command(flatten)]
+            args: CaptureArgs,
+        }
+        let Defaults { mut args } = clap::Parser::parse_from(["linecard"]);
+        (args.pid, args.ports) = (Some(pid), vec![port.to_string()]);
+        args
+    }
 }
 
 /// When to stop, in dumpcap's words.
@@ -173,14 +194,8 @@ pub(crate) fn run_of(pid: u32, port: u16, what: &What) -> Result<ExitCode, Error
 fn take(args: &What, mut sources: Vec<Source>) -> Result<ExitCode, Error> {
     let mut messages = Output::standard();
     let expression = args.filter.clone().unwrap_or_default();
-    let names: Vec<&str> = sources.iter().map(|source| source.name.as_str()).collect();
-    let mut target = match &args.write {
-        None => Target::Text(Printer::new(names.len() > 1)),
-        Some(path) => {
-            let format = if args.pcap { Format::Pcap } else { Format::PcapNg };
-            Target::File(CaptureFile::create(path, format, &names, args.snaplen, &expression)?)
-        }
-    };
+    let names: Vec<String> = sources.iter().map(|source| source.name.clone()).collect();
+    let mut target = target(args, &names, expression)?;
     let stop = stop_flag()?;
     if !args.quiet {
         err!(messages, "capturing on {}\n", names.join(", "));
@@ -198,6 +213,19 @@ fn take(args: &What, mut sources: Vec<Source>) -> Result<ExitCode, Error> {
     }
     messages.finish(false)?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn target(args: &What, names: &[String], filter: String) -> Result<Target, Error> {
+    let Some(path) = &args.write else { return Ok(Target::Text(Printer::new(names.len() > 1))) };
+    let format = if args.pcap { Format::Pcap } else { Format::PcapNg };
+    let head = Head { format, names: names.to_vec(), snaplen: args.snaplen, filter };
+    match Rotation::of(&args.ring_buffer)? {
+        None => Ok(Target::File(head.create(path)?)),
+        Some(_) if path == Path::new("-") => {
+            Err(Error::Usage("-b makes several files; name one with -w, as in -w trace.pcapng".into()))
+        }
+        Some(rotation) => Ok(Target::Files(Box::new(Rotating::create(path, head, rotation)?))),
+    }
 }
 
 fn options(args: &What) -> Result<Options, Error> {
@@ -261,6 +289,7 @@ fn stop_flag() -> Result<Arc<AtomicBool>, Error> {
 /// Where packets go.
 enum Target {
     File(CaptureFile),
+    Files(Box<Rotating>),
     Text(Printer),
 }
 
@@ -268,6 +297,7 @@ impl Target {
     fn add(&mut self, source: usize, frame: &Frame<'_>) -> Result<(), Error> {
         match self {
             Self::File(file) => file.add(source, frame),
+            Self::Files(files) => files.add(source, frame),
             Self::Text(printer) => {
                 printer.add(source, frame);
                 Ok(())
@@ -279,6 +309,7 @@ impl Target {
     fn flush(&mut self) -> Result<bool, Error> {
         match self {
             Self::File(file) => file.flush(),
+            Self::Files(files) => files.flush(),
             Self::Text(printer) => Ok(printer.flush()),
         }
     }
@@ -286,6 +317,7 @@ impl Target {
     fn finish(self, totals: &[Option<Totals>]) -> Result<(), Error> {
         match self {
             Self::File(file) => file.finish(totals),
+            Self::Files(files) => files.finish(totals),
             Self::Text(mut printer) => {
                 printer.flush();
                 Ok(())

@@ -29,6 +29,8 @@ pub(crate) struct CaptureFile {
     /// Packets in `buffer`, and those written.
     waiting: u64,
     written: u64,
+    /// Bytes added so far.
+    size: u64,
     /// Nobody reads the pipe any more.
     closed: bool,
 }
@@ -64,7 +66,7 @@ impl CaptureFile {
             names.iter().for_each(|name| encode::interface(&mut buffer, name, snaplen, filter));
         }
         let mut file =
-            Self { path: path.into(), place, format, buffer, waiting: 0, written: 0, closed: false };
+            Self { path: path.into(), place, format, buffer, waiting: 0, written: 0, size: 0, closed: false };
         // A reader wants to know at once that there is something to read.
         file.flush()?;
         Ok(file)
@@ -72,6 +74,7 @@ impl CaptureFile {
 
     /// Adds a packet of an interface.
     pub(crate) fn add(&mut self, interface: usize, frame: &Frame<'_>) -> Result<(), Error> {
+        let before = self.buffer.len();
         let comment =
             if frame.comment.is_empty() { String::new() } else { format!("dropped: {}", frame.comment) };
         let record = Record {
@@ -84,10 +87,16 @@ impl CaptureFile {
         };
         self.format.record(&mut self.buffer, &record, &[frame.data]);
         self.waiting += 1;
+        self.size += (self.buffer.len() - before) as u64;
         if self.buffer.len() >= FLUSH_AT {
             self.flush()?;
         }
         Ok(())
+    }
+
+    /// Bytes of packets that were added so far.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
     }
 
     /// Writes out what is collected; false when nobody reads it any more.
@@ -110,7 +119,7 @@ impl CaptureFile {
                 self.written += std::mem::take(&mut self.waiting);
                 Ok(true)
             }
-            (Err(error), Place::Standard(_)) if error.kind() == ErrorKind::BrokenPipe => {
+            (Err(error), _) if error.kind() == ErrorKind::BrokenPipe => {
                 self.closed = true;
                 Ok(false)
             }

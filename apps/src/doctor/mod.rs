@@ -1,6 +1,7 @@
 //! `linecard doctor`: what this machine offers for packet processing, and how to improve it.
 
 mod checks;
+mod fix;
 
 use std::process::ExitCode;
 
@@ -16,6 +17,15 @@ pub(crate) struct DoctorArgs {
     /// Print one line of JSON instead of a table
     #[arg(long)]
     json: bool,
+    /// Change settings of the kernel that make packets faster, each after asking; needs root
+    #[arg(long, conflicts_with_all = ["json", "undo"])]
+    fix: bool,
+    /// With --fix: do not ask
+    #[arg(long, requires = "fix")]
+    yes: bool,
+    /// Put back what --fix changed since the machine started
+    #[arg(long, conflicts_with = "json")]
+    undo: bool,
 }
 
 /// How good something is.
@@ -79,6 +89,12 @@ struct Report {
 /// # Errors
 /// Packets cannot flow here, or the output cannot be written.
 pub(crate) fn run(args: &DoctorArgs) -> Result<ExitCode, Error> {
+    if args.undo {
+        let mut output = Output::standard();
+        fix::undo(&fix::Place::here(), &mut output)?;
+        output.finish(false)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let checks = checks::all();
     let report = Report { ready: checks.iter().all(|c| !c.required || c.status != Status::Missing), checks };
     let mut output = Output::standard();
@@ -87,6 +103,12 @@ pub(crate) fn run(args: &DoctorArgs) -> Result<ExitCode, Error> {
         out!(output, "{line}\n");
     } else {
         print(&mut output, &report);
+    }
+    if args.fix {
+        out!(output, "\n");
+        fix::fix(&fix::Place::here(), &report.checks, &mut output, |output, question| {
+            if args.yes { Ok(true) } else { fix::on_terminal(output, question) }
+        })?;
     }
     output.finish(false)?;
     Ok(if report.ready { ExitCode::SUCCESS } else { ExitCode::FAILURE })

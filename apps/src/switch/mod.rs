@@ -8,7 +8,6 @@
 mod args;
 mod config;
 mod ctl;
-mod metrics;
 mod notify;
 mod port;
 mod socket;
@@ -24,15 +23,15 @@ use linecard::capture::{ControlSocket, Hub};
 use linecard::eal::{Eal, EalArgs};
 use linecard::mempool::{Pool, PoolConfig};
 use linecard::pmd::ProbeContext;
+use linecard::telemetry::{Endpoint, openmetrics};
 use linecard_switch::api::{PortSpec, PortState};
 use linecard_switch::rules::Defaults;
 use linecard_switch::server::{Server, Service};
 use linecard_switch::state::State;
-use linecard_switch::{Switch, SwitchConfig};
+use linecard_switch::{Switch, SwitchConfig, metrics};
 
 pub(crate) use self::args::SwitchArgs;
 use self::config::Config;
-use self::metrics::Endpoint;
 use self::socket::Socket;
 use crate::error::Error;
 use crate::output::{Output, out};
@@ -86,7 +85,7 @@ fn serve(args: &SwitchArgs) -> Result<ExitCode, Error> {
         kept.push(spec.key.clone());
     }
     let metrics = args.metrics.as_deref().or(config.metrics.as_deref());
-    let metrics = metrics.map(|address| Endpoint::start(address, Arc::clone(&switch))).transpose()?;
+    let metrics = metrics.map(|address| offer_counters(address, &switch)).transpose()?;
     let service = Arc::new(Service::new(Arc::clone(&switch), state, kept, env!("CARGO_PKG_VERSION")));
     let server = match &socket {
         Some(socket) => Some(socket.serve(service)?),
@@ -109,6 +108,12 @@ fn serve(args: &SwitchArgs) -> Result<ExitCode, Error> {
     drop(metrics);
     end(server, switch);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Answers Prometheus at `address`.
+fn offer_counters(address: &str, switch: &Arc<Switch>) -> Result<Endpoint, Error> {
+    let switch = Arc::clone(switch);
+    Ok(openmetrics::serve(address, move || metrics::text(&switch.stats(), env!("CARGO_PKG_VERSION")))?)
 }
 
 fn announce(output: &mut Output, spec: &PortSpec, what: &str) {

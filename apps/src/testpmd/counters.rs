@@ -54,6 +54,11 @@ impl LaneCounters {
         Self::add(&self.busy_cycles, cycles);
     }
 
+    /// Cycles of rounds that moved packets, since forwarding started.
+    pub(crate) fn busy_cycles(&self) -> u64 {
+        self.busy_cycles.load(Ordering::Relaxed)
+    }
+
     fn all(&self) -> StreamTotals {
         StreamTotals {
             rx_packets: self.rx_packets.load(Ordering::Relaxed),

@@ -39,6 +39,8 @@ pub(crate) struct Forwarding {
     workers: Workers<Vec<Queues>>,
     /// What each stream did so far, in the order of the plan.
     lanes: Vec<(Stream, Arc<LaneCounters>)>,
+    /// The lcore of each, in the same order.
+    lcores: Vec<u32>,
 }
 
 /// What the bursts of a stream had, received and sent.
@@ -134,7 +136,7 @@ impl Forwarding {
         shares: &[Share],
         mut take: impl FnMut(&Stream) -> Option<Queues>,
     ) -> Result<Self, (Vec<Queues>, Error)> {
-        let mut forwarding = Self { workers: Workers::new(), lanes: Vec::new() };
+        let mut forwarding = Self { workers: Workers::new(), lanes: Vec::new(), lcores: Vec::new() };
         for share in shares {
             if let Err(error) = forwarding.launch(eal, plan, share, &mut take) {
                 forwarding.halt();
@@ -159,6 +161,7 @@ impl Forwarding {
         for queues in share.streams.iter().filter_map(take) {
             let counters = Arc::new(LaneCounters::new(plan.settings.record_bursts));
             self.lanes.push((queues.stream, Arc::clone(&counters)));
+            self.lcores.push(share.lcore);
             if plan.tx_first > 0 {
                 generators.push(plan.generator(&queues.stream, share.lcore));
             }
@@ -187,6 +190,11 @@ impl Forwarding {
     /// The counters of each stream.
     pub(crate) fn lanes(&self) -> Vec<(Stream, Arc<LaneCounters>)> {
         self.lanes.clone()
+    }
+
+    /// The lcore that polls each stream, in the order of [`lanes`](Self::lanes).
+    pub(crate) fn lcores(&self) -> &[u32] {
+        &self.lcores
     }
 
     /// Counts from zero again.

@@ -16,6 +16,7 @@ mod frames;
 mod lane;
 mod layout;
 mod live;
+mod manual;
 mod modes;
 mod options;
 mod ports;
@@ -23,6 +24,7 @@ mod recording;
 mod session;
 mod settings;
 mod soft;
+mod telling;
 mod topology;
 mod verbose;
 
@@ -36,9 +38,11 @@ use linecard::mempool::{HEADROOM, Pool, PoolConfig};
 use linecard::pmd::ProbeContext;
 
 use self::console::Input;
+pub(crate) use self::manual::describe;
 use self::options::Options;
 use self::ports::Ports;
 use self::session::{Parts, Session};
+use self::telling::Telling;
 use crate::capture::ControlSocket;
 use crate::error::Error;
 use crate::output::{Output, err, out};
@@ -68,7 +72,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode, Error> {
     }
     linecard_apps_common::log::start(&eal_args, LOG_DEFAULT).map_err(|e| Error::Usage(e.to_string()))?;
     let mut input = Input::standard(options.interactive)?;
-    let mut session = open(output, &eal_args, options)?;
+    let mut session = open(output, &eal_args, options, arguments)?;
     let result = start_ports(&mut session).and_then(|()| forward(&mut session, &mut input));
     if result.is_ok() {
         session.close();
@@ -95,7 +99,12 @@ fn print_help(output: &mut Output) {
 }
 
 /// Opens the machine, the devices and the pool; nothing moves yet.
-fn open(mut output: Output, eal_args: &EalArgs, options: Options) -> Result<Session, Error> {
+fn open(
+    mut output: Output,
+    eal_args: &EalArgs,
+    options: Options,
+    arguments: &[OsString],
+) -> Result<Session, Error> {
     let eal = Eal::new(eal_args)?;
     let ignored: Vec<_> = eal_args.ignored.iter().chain(&options.ignored).map(String::as_str).collect();
     if !ignored.is_empty() {
@@ -128,8 +137,13 @@ fn open(mut output: Output, eal_args: &EalArgs, options: Options) -> Result<Sess
     let pool = make_pool(&mut output, &eal, &options, &ports)?;
     let hub = Hub::new();
     let server = if eal_args.in_memory { None } else { serve(&hub, eal_args.file_prefix.as_deref()) };
+    let telling = Telling::start(&eal, &pool, eal_args, &options, arguments)?;
+    if let Some(address) = telling.metrics() {
+        out!(output, "testpmd: counters at {address}\n");
+    }
     let log_levels = eal_args.log_level.clone();
-    Ok(Session::new(output, Parts { eal, registry, context, pool, ports, options, hub, server, log_levels }))
+    let parts = Parts { eal, registry, context, pool, ports, options, hub, server, telling, log_levels };
+    Ok(Session::new(output, parts))
 }
 
 /// Listens for `linecard capture`. Packets are moved where that is not possible, too.
@@ -193,6 +207,7 @@ fn start_ports(session: &mut Session) -> Result<(), Error> {
         }
         out!(session.out, "Checking link statuses...\nDone\n");
     }
+    session.tell_ports();
     session.out.flush();
     Ok(())
 }

@@ -10,7 +10,8 @@ use linecard::mempool::HEADROOM;
 use linecard::pmd::offload::{Offloads, RxOffloads, TxOffloads};
 
 use self::foreign::{IGNORED, REFUSED};
-use self::table::{OPTIONS, Spec};
+use self::table::OPTIONS;
+pub(crate) use self::table::Spec;
 use super::settings::{self, Settings};
 use super::soft::vlan::RxVlan;
 use crate::error::Error;
@@ -46,6 +47,8 @@ pub(crate) struct Options {
     pub(crate) shown_xstats: Vec<String>,
     /// What is done with VLAN tags on every port.
     pub(crate) vlan: RxVlan,
+    /// Where counters are offered to Prometheus.
+    pub(crate) metrics: Option<String>,
     /// Options that were accepted and change nothing, as given.
     pub(crate) ignored: Vec<String>,
     pub(crate) settings: Settings,
@@ -226,6 +229,16 @@ fn consistent(options: &Options) -> Result<(), String> {
 }
 
 /// The options as help shows them.
+/// The options that do something.
+pub(crate) fn described() -> impl Iterator<Item = &'static Spec> {
+    OPTIONS.iter()
+}
+
+/// The options that change nothing, and whether they take a value.
+pub(crate) fn accepted() -> impl Iterator<Item = (&'static str, bool)> {
+    IGNORED.iter().copied()
+}
+
 pub(crate) fn help() -> String {
     let mut text = String::from("testpmd options, after `--`:\n");
     for spec in OPTIONS {

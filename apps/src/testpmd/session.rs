@@ -17,6 +17,7 @@ use super::options::Options;
 use super::ports::{ETHER_OVERHEAD, Ports, Slot};
 use super::recording::Recording;
 use super::settings::{PortTopology, Settings};
+use super::telling::Telling;
 use super::topology::{self, Share, Stream};
 use crate::capture::ControlSocket;
 use crate::error::Error;
@@ -39,6 +40,8 @@ pub(crate) struct Session {
     pub(crate) hub: Hub,
     /// Lets other processes capture; not where no files are to be made.
     pub(crate) server: Option<ControlSocket>,
+    /// What others are told of the run.
+    telling: Telling,
     /// Captures into files, by port.
     pub(crate) recordings: BTreeMap<u16, Recording>,
     /// An odd number of paired ports was warned about; DPDK does so once.
@@ -68,12 +71,13 @@ pub(crate) struct Parts {
     pub(crate) options: Options,
     pub(crate) hub: Hub,
     pub(crate) server: Option<ControlSocket>,
+    pub(crate) telling: Telling,
     pub(crate) log_levels: Vec<String>,
 }
 
 impl Session {
     pub(crate) fn new(out: Output, parts: Parts) -> Self {
-        let Parts { eal, registry, context, pool, ports, options, hub, server, log_levels } = parts;
+        let Parts { eal, registry, context, pool, ports, options, hub, server, telling, log_levels } = parts;
         let settings = options.settings.clone();
         Self {
             out,
@@ -88,6 +92,7 @@ impl Session {
             quit: false,
             hub,
             server,
+            telling,
             recordings: BTreeMap::new(),
             odd_warned: false,
             load_depth: 0,
@@ -208,6 +213,11 @@ impl Session {
         Ok(any)
     }
 
+    /// Tells telemetry which ports there are; for whenever that may have changed.
+    pub(crate) fn tell_ports(&self) {
+        self.telling.ports(self.ports.iter().map(|slot| (slot.id, slot.entry())));
+    }
+
     /// `start`: moves the queues to their threads.
     pub(crate) fn start_forwarding(&mut self, tx_first: u32) {
         if self.forwarding.is_some() {
@@ -252,6 +262,7 @@ impl Session {
         let ports = &mut self.ports;
         match Forwarding::start(&self.eal, &plan, &shares, |stream| ports.lend(stream)) {
             Ok(forwarding) => {
+                self.telling.forwarding(Some(&forwarding), self.settings.record_cycles);
                 self.forwarding = Some(forwarding);
                 self.last_ports = self.forwarding_ports();
             }
@@ -287,6 +298,7 @@ impl Session {
         self.out.flush();
         // The counters live on in their Arcs while the threads end.
         let lanes = forwarding.lanes();
+        self.telling.forwarding(None, false);
         let (queues, troubles) = forwarding.join();
         queues.into_iter().for_each(|queues| self.ports.give_back(queues));
         self.live.shown.flush();
@@ -317,6 +329,7 @@ impl Session {
         }
         // Whoever captures is told, and files are finished, before ports stop.
         self.server = None;
+        self.telling.end();
         self.recordings.clear();
         for id in self.ports.ids() {
             out!(self.out, "\nStopping port {id}...\nStopping ports...\n");

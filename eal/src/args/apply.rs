@@ -81,6 +81,17 @@ pub(super) fn in_memory(args: &mut EalArgs, _: Name, _: &str) -> Result<()> {
     Ok(())
 }
 
+/// As with DPDK, `--no-telemetry` holds whatever else is said.
+pub(super) fn telemetry(args: &mut EalArgs, _: Name, _: &str) -> Result<()> {
+    args.telemetry.get_or_insert(true);
+    Ok(())
+}
+
+pub(super) fn no_telemetry(args: &mut EalArgs, _: Name, _: &str) -> Result<()> {
+    args.telemetry = Some(false);
+    Ok(())
+}
+
 pub(super) fn single_file(args: &mut EalArgs, _: Name, _: &str) -> Result<()> {
     args.single_file_segments = true;
     Ok(())

@@ -15,6 +15,28 @@ use crate::error::{Error, Result};
 use crate::memory::{MemoryConfig, PagePolicy};
 use table::{Effect, OPTIONS, Opt, Value};
 
+/// An option of the EAL part of a command line, for manuals and completions; see [`EalArgs::options`].
+///
+/// ```
+/// use linecard_eal::EalArgs;
+/// let vdev = EalArgs::options().find(|option| option.long == Some("vdev")).expect("there is one");
+/// assert_eq!((vdev.short, vdev.value), (None, Some(("device", true))));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct OptionHelp {
+    /// Its letter, without the dash.
+    pub short: Option<char>,
+    /// Its name, without dashes.
+    pub long: Option<&'static str>,
+    /// What its value is called, if it takes one, and whether there must be one.
+    pub value: Option<(&'static str, bool)>,
+    /// What it does.
+    pub help: &'static str,
+    /// Whether it does anything here.
+    pub acts: bool,
+}
+
 /// What the EAL part of a command line says.
 ///
 /// ```
@@ -40,6 +62,8 @@ pub struct EalArgs {
     pub require_hugepages: bool,
     /// `--in-memory`: no file is made, not even the control socket (memory never makes any here).
     pub in_memory: bool,
+    /// `--telemetry` or `--no-telemetry`, which holds if both are given; see [`EalArgs::wants_telemetry`].
+    pub telemetry: Option<bool>,
     /// `--single-file-segments`. Accepted: a segment here always is one file, however large.
     pub single_file_segments: bool,
     /// `--file-prefix`: first part of the segments' names in `/proc`.
@@ -85,6 +109,11 @@ impl EalArgs {
         Ok((args, rest.into()))
     }
 
+    /// Every option that is accepted.
+    pub fn options() -> impl Iterator<Item = OptionHelp> {
+        OPTIONS.iter().filter_map(Opt::described)
+    }
+
     /// All options with their meaning, for `--help`.
     #[must_use]
     pub fn help_text() -> String {
@@ -102,6 +131,12 @@ impl EalArgs {
         let default = MemoryConfig::default();
         let limit = self.memory.map(|mib| mib.saturating_mul(1 << 20));
         MemoryConfig { limit, pages, name: self.file_prefix.clone().unwrap_or(default.name), ..default }
+    }
+
+    /// Whether a telemetry socket is to be made: unless told otherwise, where files may be made.
+    #[must_use]
+    pub fn wants_telemetry(&self) -> bool {
+        self.telemetry.unwrap_or(!self.in_memory)
     }
 
     /// `--name`, `--name=value` or `--name value`, without the dashes.

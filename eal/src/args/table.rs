@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 
-use super::{EalArgs, apply};
+use super::{EalArgs, OptionHelp, apply};
 use crate::error::{Error, Result};
 
 /// Whether an option takes a value, and what to call it.
@@ -68,6 +68,8 @@ pub(super) const OPTIONS: &[Opt] = &[
     opt(None, "--file-prefix", Required("name"), Act(apply::file_prefix), "name of the memory in /proc/*/maps, and of the folder of control sockets"),
     opt(None, "--vdev", Required("device"), Act(apply::vdev), "add <driver><id>[,key=value,...]; may be repeated"),
     opt(None, "--log-level", Required("level"), Act(apply::log_level), "8, debug, or pattern:level; may be repeated"),
+    opt(None, "--telemetry", Flag, Act(apply::telemetry), "answer telemetry clients on a socket (the default, but with --in-memory)"),
+    opt(None, "--no-telemetry", Flag, Act(apply::no_telemetry), "make no telemetry socket"),
     opt(None, "--proc-type", Required("type"), Act(apply::proc_type), "primary or auto, which are the same here"),
     opt(None, "--iova-mode", Required("mode"), Act(apply::iova_mode), "va, the only one there is"),
     opt(Some('h'), "--help", Flag, Act(apply::help), "this text"),
@@ -91,10 +93,8 @@ pub(super) const OPTIONS: &[Opt] = &[
     same(None, "--no-hpet", Flag),
     same(None, "--no-pci", Flag),
     same(None, "--no-shconf", Flag),
-    same(None, "--no-telemetry", Flag),
     same(None, "--socket-limit", Required("MiB,...")),
     same(None, "--syslog", Required("facility")),
-    same(None, "--telemetry", Flag),
     same(None, "--trace", Required("pattern")),
     same(None, "--trace-bufsz", Required("size")),
     same(None, "--trace-dir", Required("directory")),
@@ -114,6 +114,25 @@ impl Opt {
 
     pub(super) const fn name(&self) -> &'static str {
         self.long
+    }
+
+    /// What a manual says of it; nothing of one that is refused.
+    pub(super) fn described(&self) -> Option<OptionHelp> {
+        let (acts, help) = match self.effect {
+            Act(_) => (true, self.help),
+            Ignore => (false, "accepted because DPDK's command lines have it, without effect"),
+            Refuse(_) => return None,
+        };
+        let value = match self.value {
+            Flag => None,
+            Optional => Some(("value", false)),
+            Required(name) => Some((name, true)),
+        };
+        let long = self.long.strip_prefix("--");
+        let short = self.short.or_else(|| {
+            self.long.strip_prefix('-').and_then(|name| name.chars().next()).filter(|_| long.is_none())
+        });
+        Some(OptionHelp { short, long, value, help, acts })
     }
 
     /// As it was given, for messages.

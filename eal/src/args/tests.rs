@@ -67,15 +67,30 @@ fn what_means_something_acts() {
 
 #[test]
 fn what_changes_nothing_is_accepted_and_listed() {
-    let line = "-n 4 -r 2 -s 0x1 --no-pci --no-shconf --no-telemetry --telemetry --iova-mode=va --no-hpet --legacy-mem \
+    let line = "-n 4 -r 2 -s 0x1 --no-pci --no-shconf --iova-mode=va --no-hpet --legacy-mem \
                 --match-allocations --base-virtaddr=0x100000000 -b 00:01.0 --syslog local0 --trace=x --vmware-tsc-map \
                 --huge-unlink --huge-unlink=always --huge-dir /tmp --proc-type=auto --proc-type primary \
                 --force-max-simd-bitwidth=256 --socket-limit 0,0";
     let args = good(line);
-    assert_eq!(args.ignored.len(), 23, "{:?}", args.ignored);
+    assert_eq!(args.ignored.len(), 21, "{:?}", args.ignored);
     assert_eq!(args.ignored[0], "-n 4");
-    assert_eq!(args.ignored[22], "--socket-limit=0,0");
+    assert_eq!(args.ignored[20], "--socket-limit=0,0");
     assert_eq!(EalArgs { ignored: Vec::new(), ..args }, EalArgs::default());
+}
+
+#[test]
+fn telemetry_is_on_unless_no_files_are_wanted() {
+    for (line, wanted) in [
+        ("", true),
+        ("--telemetry", true),
+        ("--no-telemetry", false),
+        ("--telemetry --no-telemetry", false),
+        ("--no-telemetry --telemetry", false),
+        ("--in-memory", false),
+        ("--in-memory --telemetry", true),
+    ] {
+        assert_eq!(good(line).wants_telemetry(), wanted, "{line}");
+    }
 }
 
 #[test]
@@ -94,7 +109,7 @@ fn refusals_name_the_option_and_the_remedy() {
         ("--no-hueg", &["--no-hueg", "did you mean --no-huge"]),
         ("-x", &["unknown option -x"]),
         ("-vx", &["unknown option -x"]),
-        ("--no", &["--no", "ambiguous", "--no-huge, --no-hpet, --no-pci"]),
+        ("--no", &["--no", "ambiguous", "--no-huge, --no-telemetry, --no-hpet, --no-pci"]),
         ("--no-huge=1", &["--no-huge", "\"1\"", "no value"]),
         ("-l", &["-l", "needs a value"]),
         ("-l --", &["-l", "needs a value"]),

@@ -34,6 +34,7 @@ pub(super) const ALLOWED: &[(&str, &[&str])] = &[
         "linecard-capture",
         &["linecard-pmd", "linecard-mempool", "linecard-ring", "linecard-eal", "linecard-net"],
     ),
+    ("linecard-telemetry", &["linecard-pmd", "linecard-mempool", "linecard-eal"]),
     // No driver knows another one. What a port is behind (a line, a file) it has from the contract.
     ("linecard-net-null", &["linecard-pmd", "linecard-mempool"]),
     ("linecard-net-impair", &["linecard-pmd", "linecard-mempool", "linecard-eal"]),
@@ -78,6 +79,7 @@ pub(super) const ALLOWED: &[(&str, &[&str])] = &[
             "linecard-netdev",
             "linecard-pmd",
             "linecard-ring",
+            "linecard-telemetry",
             "linecard-vhost-user",
             "linecard-virtio",
             "linecard-virtio-user",
@@ -85,7 +87,14 @@ pub(super) const ALLOWED: &[(&str, &[&str])] = &[
     ),
     (
         "linecard-switch",
-        &["linecard-capture", "linecard-pmd", "linecard-mempool", "linecard-eal", "linecard-net"],
+        &[
+            "linecard-capture",
+            "linecard-telemetry",
+            "linecard-pmd",
+            "linecard-mempool",
+            "linecard-eal",
+            "linecard-net",
+        ],
     ),
     ("linecard-cni", &["linecard-switch", "linecard-netdev"]),
     ("linecard-apps-common", &["linecard"]),

@@ -39,6 +39,14 @@ const TICK: Duration = Duration::from_millis(100);
 /// Files may load files, this deep.
 const MAX_LOAD_DEPTH: u8 = 8;
 
+/// What can be typed, and what it does.
+pub(super) fn described() -> impl Iterator<Item = (&'static str, &'static str)> {
+    commands::SECTIONS
+        .iter()
+        .flat_map(|section| section.commands)
+        .map(|command| (command.pattern, command.help))
+}
+
 /// Takes commands until one ends the run, the input ends, a signal comes or nobody can read the output.
 pub(super) fn run(session: &mut Session, input: &mut Input) {
     while !session.quit && !session.out.failed() {
@@ -79,7 +87,10 @@ fn echo(session: &mut Session, line: &str) {
 /// Runs one line; false when it is no command.
 pub(super) fn execute(session: &mut Session, line: &str) -> bool {
     match grammar::find(commands::all().map(|c| (c.pattern, c.run)), line) {
-        Match::Found(run, values) => run(session, &values),
+        Match::Found(run, values) => {
+            run(session, &values);
+            session.tell_ports();
+        }
         Match::Empty => {}
         bad => {
             let refused = refused::look_up(line);

@@ -10,11 +10,11 @@ use crate::testpmd::settings::{self, Mac, ModeKind, PortTopology};
 pub(super) type Apply = fn(&mut Options, &str) -> Result<(), String>;
 
 /// One option: its names, its value as help shows it (empty: takes none), what it does.
-pub(super) struct Spec {
-    pub(super) name: &'static str,
-    pub(super) short: Option<char>,
-    pub(super) value: &'static str,
-    pub(super) help: &'static str,
+pub(crate) struct Spec {
+    pub(crate) name: &'static str,
+    pub(crate) short: Option<char>,
+    pub(crate) value: &'static str,
+    pub(crate) help: &'static str,
     pub(super) apply: Apply,
 }
 
@@ -267,6 +267,15 @@ pub(super) const OPTIONS: &[Spec] = &[
         "count bursts by how many packets they have; shown with the forward statistics",
         |o, _| {
             o.settings.record_bursts = true;
+            Ok(())
+        },
+    ),
+    valued(
+        "metrics",
+        "ADDRESS",
+        "offer counters to Prometheus at HOST:PORT or unix:PATH (not in DPDK)",
+        |o, v| {
+            o.metrics = Some(v.to_owned());
             Ok(())
         },
     ),

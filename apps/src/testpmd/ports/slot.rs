@@ -9,6 +9,7 @@ use linecard::pmd::offload::RxOffloads;
 use linecard::pmd::{
     self, Device, DeviceInfo, Link, Offloads, Port, PortConfig, PortControl, PortStats, RxQueue, TxQueue,
 };
+use linecard::telemetry::PortEntry;
 
 use crate::error::Error;
 use crate::testpmd::lane::{PortRx, PortTx};
@@ -182,6 +183,11 @@ impl Slot {
     pub(crate) fn reshape(&mut self, change: impl FnOnce(&mut PortConfig)) {
         self.reshaped = true;
         change(&mut self.wanted);
+    }
+
+    /// What telemetry tells of it.
+    pub(crate) fn entry(&self) -> PortEntry {
+        PortEntry::configured(&self.name, &self.wanted, self.live().map(|live| &live.port.control))
     }
 
     /// The configuration in use, or asked for.

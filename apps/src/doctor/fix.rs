@@ -1,0 +1,249 @@
+//! `linecard doctor --fix`: changes settings of the kernel after asking, and `--undo` puts them back.
+
+use std::fs;
+use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+
+use linecard::eal::runtime;
+
+use super::{Finding, Status};
+use crate::error::Error;
+use crate::output::{Output, out};
+
+/// A setting that lasts until the machine starts anew, and the finding that it improves.
+struct Setting {
+    finding: &'static str,
+    file: &'static str,
+    value: &'static str,
+    /// How it is made to last.
+    lasting: &'static str,
+}
+
+/// What can be changed while the machine runs, and changed back. Everything else is a command to be typed.
+const SETTINGS: [Setting; 2] = [
+    Setting {
+        finding: "hugepages-2M",
+        file: "/proc/sys/vm/nr_hugepages",
+        value: "512",
+        lasting: "echo vm.nr_hugepages=512 | sudo tee /etc/sysctl.d/60-linecard.conf",
+    },
+    Setting {
+        finding: "thp",
+        file: "/sys/kernel/mm/transparent_hugepage/shmem_enabled",
+        value: "advise",
+        lasting: "echo 'w /sys/kernel/mm/transparent_hugepage/shmem_enabled - - - - advise' | sudo tee /etc/tmpfiles.d/linecard.conf",
+    },
+];
+
+/// Where settings are, and where those that were changed are kept for `--undo`.
+pub(super) struct Place {
+    /// In front of every file's path: nothing, but for tests.
+    root: PathBuf,
+    record: PathBuf,
+}
+
+impl Place {
+    /// This machine; the record goes with its settings when it starts anew.
+    pub(super) fn here() -> Self {
+        Self { root: PathBuf::new(), record: runtime::root().join("doctor.undo") }
+    }
+
+    fn file(&self, setting: &Setting) -> PathBuf {
+        if self.root.as_os_str().is_empty() {
+            return setting.file.into();
+        }
+        self.root.join(setting.file.trim_start_matches('/'))
+    }
+
+    /// What a setting is now; of several words the one in brackets.
+    fn read(&self, setting: &Setting) -> Result<String, Error> {
+        let file = self.file(setting);
+        let text = fs::read_to_string(&file).map_err(|source| failed("read", &file, source))?;
+        let chosen = text.split_once('[').and_then(|(_, rest)| rest.split_once(']')).map(|(word, _)| word);
+        Ok(chosen.unwrap_or(text.trim()).to_owned())
+    }
+
+    fn write(&self, setting: &Setting, value: &str) -> Result<(), Error> {
+        let file = self.file(setting);
+        // Not made where it is missing.
+        let opened = fs::OpenOptions::new().write(true).open(&file);
+        opened
+            .and_then(|mut opened| opened.write_all(format!("{value}\n").as_bytes()))
+            .map_err(|source| failed("changed", &file, source))
+    }
+
+    /// The values before, by file, in the order of the changes.
+    fn changed(&self) -> Vec<(String, String)> {
+        let text = fs::read_to_string(&self.record).unwrap_or_default();
+        let lines = text.lines().filter_map(|line| line.split_once('\t'));
+        lines.map(|(file, value)| (file.to_owned(), value.to_owned())).collect()
+    }
+
+    fn remember(&self, setting: &Setting, before: &str) -> Result<(), Error> {
+        // What was there before the first change is what counts.
+        if self.changed().iter().any(|(file, _)| file == setting.file) {
+            return Ok(());
+        }
+        let noted = || -> io::Result<()> {
+            if let Some(folder) = self.record.parent() {
+                fs::DirBuilder::new().recursive(true).create(folder)?;
+            }
+            let mut record = fs::OpenOptions::new().append(true).create(true).open(&self.record)?;
+            record.write_all(format!("{}\t{before}\n", setting.file).as_bytes())
+        };
+        noted().map_err(|source| failed("written", &self.record, source))
+    }
+}
+
+fn failed(what: &str, file: &Path, source: io::Error) -> Error {
+    Error::System {
+        action: format!("{} cannot be {what}", file.display()),
+        source,
+        remedy: "run it as root, outside of a container: sudo linecard doctor --fix",
+    }
+}
+
+/// Asks on the terminal.
+///
+/// # Errors
+/// There is none to ask on.
+pub(super) fn on_terminal(output: &mut Output, question: &str) -> Result<bool, Error> {
+    if !io::stdin().is_terminal() {
+        return Err(Error::Usage(
+            "--fix asks before it changes anything; give --yes where nobody can answer".into(),
+        ));
+    }
+    out!(output, "{question} [y/N] ");
+    output.flush();
+    let mut line = String::new();
+    // What cannot be read is no yes.
+    let _ = io::stdin().lock().read_line(&mut line);
+    Ok(matches!(line.trim(), "y" | "Y" | "yes"))
+}
+
+/// Changes what improves the findings, each after `agreed` says so.
+pub(super) fn fix(
+    place: &Place,
+    findings: &[Finding],
+    output: &mut Output,
+    mut agreed: impl FnMut(&mut Output, &str) -> Result<bool, Error>,
+) -> Result<(), Error> {
+    let poor = |setting: &&Setting| {
+        findings.iter().any(|finding| finding.name == setting.finding && finding.status == Status::Degraded)
+    };
+    let mut any = false;
+    for setting in SETTINGS.iter().filter(poor) {
+        any = true;
+        let Setting { file, value, lasting, .. } = setting;
+        let before = place.read(setting)?;
+        if !agreed(output, &format!("{}: write {value} to {file}, which has {before}?", setting.finding))? {
+            continue;
+        }
+        place.remember(setting, &before)?;
+        place.write(setting, value)?;
+        let now = place.read(setting)?;
+        out!(output, "{file}: {before} -> {now}\n    until the machine starts anew; for good: {lasting}\n");
+    }
+    if any {
+        out!(output, "`linecard doctor --undo` puts back what was changed\n");
+    } else {
+        out!(output, "nothing to change: what is not OK above needs the command that is named there\n");
+    }
+    Ok(())
+}
+
+/// Puts back what [`fix`] changed, the last change first.
+pub(super) fn undo(place: &Place, output: &mut Output) -> Result<(), Error> {
+    let changed = place.changed();
+    for (file, before) in changed.iter().rev() {
+        // Nothing else is ever written, whatever the record says.
+        let Some(setting) = SETTINGS.iter().find(|setting| setting.file == file) else { continue };
+        place.write(setting, before)?;
+        out!(output, "{file}: {}\n", place.read(setting)?);
+    }
+    if changed.is_empty() {
+        out!(output, "nothing was changed by `linecard doctor --fix` since the machine started\n");
+        return Ok(());
+    }
+    fs::remove_file(&place.record).map_err(|source| failed("removed", &place.record, source))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Machine(Place);
+
+    impl Machine {
+        fn new(name: &str) -> Self {
+            let root = std::env::temp_dir().join(format!("lc-doctor-{name}-{}", std::process::id()));
+            for (file, text) in [
+                ("proc/sys/vm/nr_hugepages", "3\n"),
+                ("sys/kernel/mm/transparent_hugepage/shmem_enabled", "always [never] deny\n"),
+            ] {
+                let path = root.join(file);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, text).unwrap();
+            }
+            Self(Place { record: root.join("run/doctor.undo"), root })
+        }
+
+        fn text(&self, setting: usize) -> String {
+            fs::read_to_string(self.0.file(&SETTINGS[setting])).unwrap()
+        }
+    }
+
+    impl Drop for Machine {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0.root);
+        }
+    }
+
+    fn findings() -> Vec<Finding> {
+        ["hugepages-2M", "thp", "tun"].map(|name| Finding::poor(name, Status::Degraded, "poor", "try")).into()
+    }
+
+    #[test]
+    fn what_is_agreed_to_is_changed_and_put_back() {
+        let machine = Machine::new("agreed");
+        let mut output = Output::standard();
+        let mut asked = Vec::new();
+        fix(&machine.0, &findings(), &mut output, |_, question| {
+            asked.push(question.to_owned());
+            Ok(question.starts_with("hugepages"))
+        })
+        .unwrap();
+        assert_eq!(asked[0], "hugepages-2M: write 512 to /proc/sys/vm/nr_hugepages, which has 3?");
+        assert!(asked.len() == 2 && asked[1].ends_with("which has never?"), "{asked:?}");
+        assert!(machine.text(0).starts_with("512\n") && machine.text(1).starts_with("always [never]"));
+        // A second change keeps what was there before the first.
+        fix(&machine.0, &findings(), &mut output, |_, _| Ok(true)).unwrap();
+        assert_eq!(machine.0.changed().len(), 2);
+        undo(&machine.0, &mut output).unwrap();
+        assert!(machine.text(0).starts_with("3\n") && machine.text(1).starts_with("never\n"));
+        assert!(machine.0.changed().is_empty());
+        undo(&machine.0, &mut output).unwrap();
+    }
+
+    #[test]
+    fn a_record_that_names_other_files_changes_none() {
+        let machine = Machine::new("record");
+        let other = machine.0.root.join("other");
+        fs::write(&other, "mine").unwrap();
+        fs::create_dir_all(machine.0.record.parent().unwrap()).unwrap();
+        let lines = format!("{}\tevil\n/etc/passwd\tevil\nno tab\n", other.display());
+        fs::write(&machine.0.record, lines).unwrap();
+        undo(&machine.0, &mut Output::standard()).unwrap();
+        assert_eq!(fs::read_to_string(other).unwrap(), "mine");
+    }
+
+    #[test]
+    fn what_cannot_be_changed_is_told_with_a_remedy() {
+        let machine = Machine::new("refused");
+        fs::remove_dir_all(machine.0.root.join("proc")).unwrap();
+        let refused =
+            fix(&machine.0, &findings(), &mut Output::standard(), |_, _| Ok(true)).unwrap_err().to_string();
+        assert!(refused.contains("cannot be read") && refused.contains("as root"), "{refused}");
+        assert!(machine.0.changed().is_empty());
+    }
+}

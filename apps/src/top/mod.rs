@@ -1,0 +1,109 @@
+//! `linecard top`: what a running program does, a second's worth at a time, by its telemetry socket.
+
+mod client;
+mod find;
+mod rates;
+mod sample;
+mod text;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+
+use self::rates::Report;
+use self::sample::Sample;
+use crate::error::Error;
+use crate::output::{Output, out};
+
+/// Moves to the upper left corner, and forgets what is there.
+const CLEAR: &str = "\x1b[H\x1b[2J";
+
+/// Arguments of `linecard top`.
+#[derive(Args, Debug)]
+pub(crate) struct TopArgs {
+    /// The program's --file-prefix [default: whichever runs]
+    #[arg(long, value_name = "PREFIX")]
+    file_prefix: Option<String>,
+    /// The program's process number, where several run
+    #[arg(long, value_name = "PID")]
+    pid: Option<u32>,
+    /// Seconds between looks
+    #[arg(short = 'i', long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    interval: u64,
+    /// Stop after so many looks
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// Look once, over one interval; as --count 1
+    #[arg(long, conflicts_with = "count")]
+    once: bool,
+    /// Print each look as a line of JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints until there was enough, nobody reads it any more, or somebody ends it.
+///
+/// # Errors
+/// No program is meant, or the one that is does not answer.
+pub(crate) fn run(args: &TopArgs) -> Result<ExitCode, Error> {
+    let stop = stop_flag()?;
+    let mut client = find::program(args.file_prefix.as_deref(), args.pid)?;
+    let mut output = Output::standard();
+    let (mut before, mut at) = (Sample::take(&mut client)?, Instant::now());
+    let most = if args.once { Some(1) } else { args.count };
+    let mut looks = 0;
+    while most.is_none_or(|most| looks < most) && wait(at + Duration::from_secs(args.interval), &stop) {
+        let now = Sample::take(&mut client)?;
+        let taken = Instant::now();
+        let report = Report::between(&client, &before, &now, taken.duration_since(at));
+        print(&mut output, args.json, &report)?;
+        output.flush();
+        if output.failed() {
+            break;
+        }
+        (before, at) = (now, taken);
+        looks += 1;
+    }
+    output.finish(false)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(output: &mut Output, json: bool, report: &Report) -> Result<(), Error> {
+    if json {
+        let line = serde_json::to_string(report).map_err(|error| Error::Failed(error.to_string()))?;
+        out!(output, "{line}\n");
+        return Ok(());
+    }
+    if Output::is_terminal() {
+        out!(output, "{CLEAR}");
+    }
+    out!(output, "{}", text::of(report));
+    Ok(())
+}
+
+/// False when somebody wants it to end.
+fn wait(until: Instant, stop: &AtomicBool) -> bool {
+    const NAP: Duration = Duration::from_millis(50);
+    while !stop.load(Ordering::Relaxed) {
+        match until.checked_duration_since(Instant::now()) {
+            Some(left) if !left.is_zero() => std::thread::sleep(left.min(NAP)),
+            _ => return true,
+        }
+    }
+    false
+}
+
+fn stop_flag() -> Result<Arc<AtomicBool>, Error> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(|source| Error::System {
+            action: "signals cannot be watched".into(),
+            source,
+            remedy: "run the command where signals are allowed",
+        })?;
+    }
+    Ok(stop)
+}

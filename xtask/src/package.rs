@@ -1,0 +1,106 @@
+//! `cargo xtask package`: a Debian package of the command, and whether it can be installed, run and removed.
+
+mod archive;
+mod check;
+mod deb;
+mod files;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use clap::Args;
+
+use files::Asset;
+
+/// Options of `cargo xtask package`.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// The command, built already [default: built now, for release and without benchmarks].
+    #[arg(long, value_name = "PATH")]
+    binary: Option<PathBuf>,
+    /// Look at the package with lintian, and install, run and remove it on a bare root file system.
+    #[arg(long)]
+    check: bool,
+}
+
+/// Makes the package, and says where it is.
+pub(crate) fn run(options: &Options) -> Result<(), String> {
+    let (metadata, target) = metadata()?;
+    let binary = match &options.binary {
+        Some(binary) => binary.clone(),
+        None => build(&target)?,
+    };
+    let stage = target.join("package");
+    let time = commit_time()?;
+    files::stage(&binary, &stage, time, &metadata)?;
+    let made = deb::build(&metadata, &stage, time)?;
+    println!("{}", made.display());
+    if options.check { check::check(&made, &stage) } else { Ok(()) }
+}
+
+/// What `apps/Cargo.toml` says of the package.
+struct Metadata {
+    version: String,
+    description: String,
+    deb: serde_json::Value,
+    assets: Vec<Asset>,
+}
+
+impl Metadata {
+    /// A text among those for the package.
+    fn text(&self, name: &str) -> &str {
+        self.deb[name].as_str().unwrap_or_default()
+    }
+}
+
+fn metadata() -> Result<(Metadata, PathBuf), String> {
+    let all = crate::shape::metadata()?;
+    let target = all["target_directory"].as_str().ok_or("cargo metadata names no target folder")?.into();
+    let packages = all["packages"].as_array().ok_or("cargo metadata lists no packages")?;
+    let apps = packages.iter().find(|package| package["name"] == "linecard-apps");
+    let apps = apps.ok_or("there is no package linecard-apps")?;
+    let deb = apps["metadata"]["deb"].clone();
+    let manifest = apps["manifest_path"].as_str().unwrap_or_default();
+    let folder = Path::new(manifest).parent().unwrap_or(Path::new(".")).to_owned();
+    let metadata = Metadata {
+        version: apps["version"].as_str().unwrap_or_default().into(),
+        description: apps["description"].as_str().unwrap_or_default().into(),
+        assets: files::assets(&deb["assets"], &folder)?,
+        deb,
+    };
+    Ok((metadata, target))
+}
+
+fn build(target: &Path) -> Result<PathBuf, String> {
+    let mut command = Command::new(env!("CARGO"));
+    command.args(["build", "--release", "-p", "linecard-apps", "--no-default-features"]);
+    succeed(&mut command)?;
+    Ok(target.join("release/linecard"))
+}
+
+/// When the commit was made that is packaged, in seconds since 1970: the same sources make the same package.
+fn commit_time() -> Result<u64, String> {
+    if let Ok(text) = std::env::var("SOURCE_DATE_EPOCH") {
+        return text.parse().map_err(|_| format!("SOURCE_DATE_EPOCH={text} is no number of seconds"));
+    }
+    let text = output(Command::new("git").args(["log", "-1", "--format=%ct"]))?;
+    text.trim().parse().map_err(|_| "git does not say when the last commit was made".to_owned())
+}
+
+/// Runs a command to a good end.
+fn succeed(command: &mut Command) -> Result<(), String> {
+    let shown = format!("{command:?}");
+    let status = command.status().map_err(|e| format!("{shown} could not be started: {e}"))?;
+    if status.success() { Ok(()) } else { Err(format!("{shown} failed ({status})")) }
+}
+
+/// What a command prints.
+fn output(command: &mut Command) -> Result<String, String> {
+    let shown = format!("{command:?}");
+    let output = command.output().map_err(|e| format!("{shown} could not be started: {e}"))?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.success() {
+        return Ok(text);
+    }
+    Err(format!("{shown} failed ({}): {text}{}", output.status, String::from_utf8_lossy(&output.stderr)))
+}

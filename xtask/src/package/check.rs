@@ -1,0 +1,129 @@
+//! Whether the package is good: lintian's opinion, and a bare root file system on which it is installed, run and removed.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use super::{output, succeed};
+
+/// Forwards packets, and says how many; no file is made but those below the root.
+const CONSOLE: &[u8] = b"set fwd txonly\nstart\nshow port stats all\nstop\nquit\n";
+
+pub(super) fn check(package: &Path, stage: &Path) -> Result<(), String> {
+    let there = |program: &str| Command::new(program).arg("--version").stdout(Stdio::null()).status().is_ok();
+    if there("lintian") {
+        lintian(package)?;
+    } else {
+        linecard_testing::skip("package: lintian", "no program 'lintian' on this machine; install lintian");
+    }
+    if !there("dpkg") {
+        linecard_testing::skip(
+            "package: installation",
+            "no program 'dpkg' on this machine; run it on Debian",
+        );
+        return Ok(());
+    }
+    let root = stage.join("root");
+    bare(&root, &stage.join("linecard"))?;
+    let before = tree(&root)?;
+    succeed(dpkg(&root, &["--install"]).arg(package))?;
+    let version = output(&mut inside(&root, &["--version"]))?;
+    if !version.starts_with("linecard ") {
+        return Err(format!("the installed command says {version:?} for its version"));
+    }
+    forward(&root)?;
+    succeed(&mut dpkg(&root, &["--purge", "linecard"]))?;
+    let left: Vec<PathBuf> = tree(&root)?.into_iter().filter(|path| !before.contains(path)).collect();
+    if !left.is_empty() {
+        return Err(format!("the removed package left files behind: {left:?}"));
+    }
+    println!("installed, run and removed on a bare root file system");
+    Ok(())
+}
+
+fn lintian(package: &Path) -> Result<(), String> {
+    let mut command = Command::new("lintian");
+    command.args(["--fail-on", "error,warning", "--allow-root", "--tag-display-limit", "0"]).arg(package);
+    succeed(&mut command)
+}
+
+/// A root file system with nothing but the libraries of the program and dpkg's empty records.
+fn bare(root: &Path, program: &Path) -> Result<(), String> {
+    let failed = |e: std::io::Error| format!("{}: {e}", root.display());
+    let _ = fs::remove_dir_all(root);
+    for folder in ["var/lib/dpkg/info", "var/lib/dpkg/updates", "var/lib/dpkg/triggers", "tmp", "run"] {
+        fs::create_dir_all(root.join(folder)).map_err(failed)?;
+    }
+    for file in ["status", "available"] {
+        fs::write(root.join("var/lib/dpkg").join(file), "").map_err(failed)?;
+    }
+    let libraries = output(Command::new("ldd").arg(program))?;
+    for path in libraries.split_whitespace().filter(|word| word.starts_with('/')) {
+        let to = root.join(path.trim_start_matches('/'));
+        fs::create_dir_all(to.parent().unwrap_or(root)).and_then(|()| fs::copy(path, &to)).map_err(failed)?;
+    }
+    Ok(())
+}
+
+/// dpkg for that root file system; the libraries are there, though no package says so.
+fn dpkg(root: &Path, arguments: &[&str]) -> Command {
+    let mut command = as_root("dpkg");
+    command.arg("--root").arg(root).args(["--force-depends", "--force-script-chrootless", "--log=/dev/null"]);
+    command.args(arguments).stdout(Stdio::null());
+    command
+}
+
+/// The installed command.
+fn inside(root: &Path, arguments: &[&str]) -> Command {
+    let mut command = as_root("chroot");
+    command.arg(root).arg("/usr/bin/linecard").args(arguments);
+    command
+}
+
+/// A command as root, in a user namespace for whoever is not.
+fn as_root(program: &str) -> Command {
+    let root = output(Command::new("id").arg("-u")).is_ok_and(|user| user.trim() == "0");
+    if root {
+        return Command::new(program);
+    }
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", program]);
+    command
+}
+
+/// Packets pass a port of the installed command.
+fn forward(root: &Path) -> Result<(), String> {
+    let arguments = ["testpmd", "--no-huge", "-m", "64", "--in-memory", "--vdev", "net_null0", "--", "-i"];
+    let mut child = inside(root, &arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|e| format!("the installed command could not be started: {e}"))?;
+    let typed = child.stdin.take().map_or(Ok(()), |mut input| input.write_all(CONSOLE));
+    let done = child.wait_with_output().map_err(|e| e.to_string())?;
+    let text = String::from_utf8_lossy(&done.stdout);
+    if typed.is_ok() && done.status.success() && text.contains("TX-packets") {
+        return Ok(());
+    }
+    Err(format!("the installed testpmd failed ({}): {text}", done.status))
+}
+
+/// Every file below the root but dpkg's records.
+fn tree(root: &Path) -> Result<Vec<PathBuf>, String> {
+    let (mut all, mut folders) = (Vec::new(), vec![root.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).map_err(|e| format!("{}: {e}", folder.display()))?.flatten() {
+            let path = entry.path();
+            if path.starts_with(root.join("var/lib/dpkg")) {
+                continue;
+            }
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                folders.push(path);
+            } else {
+                all.push(path);
+            }
+        }
+    }
+    Ok(all)
+}

@@ -1,0 +1,80 @@
+//! The files of a package: those that are made for it, and the list in `apps/Cargo.toml`.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+use super::{Metadata, output, succeed};
+
+/// A line of the list: a file, or all that fit `*`; where they go; their mode.
+pub(super) struct Asset {
+    source: PathBuf,
+    to: String,
+    mode: u32,
+}
+
+/// Reads the list; paths are relative to `folder`.
+pub(super) fn assets(list: &Value, folder: &Path) -> Result<Vec<Asset>, String> {
+    let lines = list.as_array().ok_or("apps/Cargo.toml has no [package.metadata.deb] with assets")?;
+    let read = |line: &Value| {
+        let word = |at: usize| line[at].as_str().ok_or_else(|| format!("{line} is no [source, to, mode]"));
+        let mode = u32::from_str_radix(word(2)?, 8).map_err(|_| format!("{line}: the mode is not octal"))?;
+        Ok(Asset { source: folder.join(word(0)?), to: word(1)?.to_owned(), mode })
+    };
+    lines.iter().map(read).collect()
+}
+
+/// A file of the package.
+pub(super) struct Packed {
+    /// From the root, without a slash in front.
+    pub(super) path: String,
+    pub(super) mode: u32,
+    pub(super) bytes: Vec<u8>,
+}
+
+impl Asset {
+    /// The files that it stands for.
+    pub(super) fn files(&self) -> Result<Vec<Packed>, String> {
+        let mut sources = vec![self.source.clone()];
+        if let Some((start, end)) = self.source.to_string_lossy().split_once('*') {
+            let folder = Path::new(start);
+            let entries = std::fs::read_dir(folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+            sources = entries.flatten().map(|entry| entry.path()).collect();
+            sources.retain(|path| path.to_string_lossy().ends_with(end));
+            sources.sort();
+        }
+        let one = |source: &PathBuf| {
+            let bytes = std::fs::read(source).map_err(|e| format!("{}: {e}", source.display()))?;
+            let name =
+                source.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+            let path = if self.to.ends_with('/') { format!("{}{name}", self.to) } else { self.to.clone() };
+            Ok(Packed { path, mode: self.mode, bytes })
+        };
+        sources.iter().map(one).collect()
+    }
+}
+
+/// Makes what a package holds and the repository does not: the stripped command, manual pages, completions, a changelog.
+pub(super) fn stage(binary: &Path, stage: &Path, time: u64, metadata: &Metadata) -> Result<(), String> {
+    let _ = std::fs::remove_dir_all(stage);
+    let completions = stage.join("completions");
+    std::fs::create_dir_all(&completions).map_err(|e| format!("{}: {e}", stage.display()))?;
+    let (plain, debug) = (stage.join("linecard"), stage.join("linecard.debug"));
+    // What a debugger wants is kept beside the package.
+    succeed(Command::new("objcopy").arg("--only-keep-debug").args([binary, &debug]))?;
+    succeed(Command::new("strip").args(["--strip-all", "-o"]).args([&plain, binary]))?;
+    let man = stage.join("man");
+    succeed(Command::new(&plain).args(["man", "--folder"]).arg(&man))?;
+    for (shell, name) in [("bash", "linecard.bash"), ("zsh", "_linecard"), ("fish", "linecard.fish")] {
+        let text = output(Command::new(&plain).args(["completions", shell]))?;
+        std::fs::write(completions.join(name), text).map_err(|e| format!("{name}: {e}"))?;
+    }
+    let date = output(Command::new("date").args(["-u", "-R", "-d", &format!("@{time}")]))?;
+    let changelog = format!(
+        "linecard ({}-1) unstable; urgency=medium\n\n  * CHANGELOG.md in the sources says what changed.\n\n -- {}  {date}",
+        metadata.version,
+        metadata.text("maintainer")
+    );
+    std::fs::write(stage.join("changelog"), changelog).map_err(|e| format!("changelog: {e}"))
+}
