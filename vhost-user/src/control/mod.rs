@@ -17,7 +17,7 @@ mod rate;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::{AcqRel, Acquire};
+use std::sync::atomic::Ordering::{AcqRel, Release};
 use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -112,17 +112,51 @@ enum Command {
         ring: usize,
         gate: Controller<Slot>,
     },
-    /// Leave everything to a successor.
-    HandOver(Arc<Asked>),
+    /// A step of a hand-over.
+    Step(Arc<Asked>),
     End,
 }
 
-/// A hand-over that another thread asks for.
+/// What is to be done for a hand-over; see [`endpoint`].
+#[derive(Debug)]
+pub(crate) enum Step {
+    Hold,
+    Freeze,
+    /// With the state of the port once it was frozen.
+    Begin(Snapshot),
+    Resume,
+    Release,
+}
+
+/// A step that another thread asks for.
 struct Asked {
+    step: Step,
     outcome: Sender<Result<HandOver, Error>>,
     until: Instant,
     /// By who is first: the port's thread that carries it out, or who asked and waits no longer.
     claimed: AtomicBool,
+}
+
+/// What a backend is started from.
+pub(crate) enum Start {
+    Fresh,
+    /// What a predecessor has left for good.
+    Left(HandOver),
+    /// What a predecessor still serves, and may go on with.
+    Held(HandOver),
+}
+
+impl Asked {
+    /// Whether somebody still waits for the outcome; it is waited for to the end from here on.
+    fn is_claimed_by_now(&self) -> bool {
+        !self.claimed.swap(true, AcqRel)
+    }
+
+    /// It was not the time yet: whoever waits may give up again. Always true.
+    fn gives_back(&self) -> bool {
+        self.claimed.store(false, Release);
+        true
+    }
 }
 
 /// What a port takes over: what its predecessor was, its descriptors, and who waits for the outcome.
@@ -146,9 +180,13 @@ impl PortThread {
         control: &Control,
         config: &BackendConfig,
         terms: Terms,
-        handed: Option<HandOver>,
+        start: Start,
     ) -> Result<Self, Error> {
-        let mut succession = handed.map(HandOver::read).transpose()?;
+        let is_held = matches!(start, Start::Held(_));
+        let mut succession = match start {
+            Start::Fresh => None,
+            Start::Left(handed) | Start::Held(handed) => Some(handed.read()?),
+        };
         let unusable = |reason| Error::of_socket(&config.path, reason);
         let waker = Arc::new(EventFd::new().map_err(|e| Error::system("making an eventfd", e))?);
         let epoll = Epoll::new().map_err(|e| Error::system("making an epoll instance", e))?;
@@ -163,8 +201,14 @@ impl PortThread {
                 let left = succession.as_mut().map(listener_left).transpose()?.flatten();
                 let listener = match config.listener.clone().or(left) {
                     Some(passed) => passed,
+                    None if is_held => {
+                        return Err(Error::TakeOver { reason: "its listening socket is missing".into() });
+                    }
                     None => Arc::new(Listener::bind_for(&config.path, config.access).map_err(unusable)?),
                 };
+                if is_held {
+                    listener.leave_name();
+                }
                 epoll.change(listener.as_fd(), SOCKET, Interest::None, Interest::Read).map_err(watched)?;
                 (Source::Listen(Arc::clone(&listener)), Some(listener))
             }
@@ -201,20 +245,19 @@ impl PortThread {
         Ok(port)
     }
 
-    /// Has the thread leave everything to a successor, and end.
-    pub(crate) fn hand_over(&self) -> Result<HandOver, Error> {
+    /// Has the thread take a step of a hand-over; what to wait with for the outcome.
+    pub(crate) fn ask(&self, step: Step) -> Result<Asking, Error> {
         let (outcome, told) = bounded(1);
-        let asked =
-            Arc::new(Asked { outcome, until: Instant::now() + PATIENCE, claimed: AtomicBool::new(false) });
-        self.commands.send(Command::HandOver(Arc::clone(&asked))).map_err(|_| Error::ControlEnded)?;
+        let claimed = AtomicBool::new(false);
+        let asked = Arc::new(Asked { step, outcome, until: Instant::now() + PATIENCE, claimed });
+        self.commands.send(Command::Step(Arc::clone(&asked))).map_err(|_| Error::ControlEnded)?;
         self.waker.signal();
-        match told.recv_timeout(PATIENCE * 2) {
-            Ok(outcome) => outcome,
-            // The thread waits for its frontend. It will find that nobody wants this any more.
-            Err(error) if error.is_timeout() && !asked.claimed.swap(true, AcqRel) => Err(BUSY),
-            // It has just begun, and waits for nobody.
-            Err(_) => told.recv().map_err(|_| Error::ControlEnded)?,
-        }
+        Ok(Asking { asked, told })
+    }
+
+    /// The socket that the port listens at, for a successor that gets nothing else.
+    pub(crate) fn listener(&self) -> Option<&Arc<Listener>> {
+        self.listener.as_ref()
     }
 
     pub(crate) fn peer(&self) -> &Arc<Peer> {
@@ -226,6 +269,28 @@ impl PortThread {
         self.commands.send(Command::Attach { ring, gate }).map_err(|_| Error::ControlEnded)?;
         self.waker.signal();
         Ok(())
+    }
+}
+
+/// A step that is being taken.
+pub(crate) struct Asking {
+    asked: Arc<Asked>,
+    told: Receiver<Result<HandOver, Error>>,
+}
+
+impl Asking {
+    /// The outcome.
+    ///
+    /// # Errors
+    /// [`BUSY`], or the step's.
+    pub(crate) fn outcome(self) -> Result<HandOver, Error> {
+        match self.told.recv_timeout(PATIENCE * 2) {
+            Ok(outcome) => outcome,
+            // The thread waits for its frontend. It will find that nobody wants this any more.
+            Err(error) if error.is_timeout() && !self.asked.claimed.swap(true, AcqRel) => Err(BUSY),
+            // It has just begun, and waits for nobody.
+            Err(_) => self.told.recv().map_err(|_| Error::ControlEnded)?,
+        }
     }
 }
 
@@ -260,6 +325,15 @@ const BUSY: Error = Error::HandOver {
     reason: "its frontend is in the middle of a request, or a burst goes on",
     remedy: "try again",
 };
+
+/// Whether a port was not handed over because its frontend makes it wait, or it ended by a fault of ours.
+pub(crate) fn is_busy(error: &Error) -> bool {
+    match (error, BUSY) {
+        (Error::HandOver { reason, .. }, Error::HandOver { reason: busy, .. }) => *reason == busy,
+        (Error::ControlEnded, _) => true,
+        _ => false,
+    }
+}
 
 /// The socket that a predecessor listened at.
 fn listener_left(succession: &mut (Snapshot, Taken<OwnedFd>)) -> Result<Option<Arc<Listener>>, Error> {
@@ -299,7 +373,7 @@ impl Loop {
 
     fn serve(&mut self) {
         if let Some((snapshot, fds, told)) = self.succession.take() {
-            let outcome = self.endpoint.take_over(&self.epoll, &snapshot, fds);
+            let outcome = self.endpoint.prepare(&self.epoll, (&snapshot, fds));
             let failed = outcome.is_err();
             let _ = told.send(outcome);
             if failed {
@@ -328,13 +402,28 @@ impl Loop {
         }
     }
 
-    /// Leaves all to a successor if that was asked for and it is the time for it.
+    /// Takes the step of a hand-over that was asked for, if it is the time for it; whether the port is a successor's now.
     fn has_left(&mut self) -> bool {
         let Some(asked) = self.asked.take() else { return false };
-        let outcome = self.endpoint.leave(&self.epoll, || !asked.claimed.swap(true, AcqRel));
-        let waits = outcome.is_none() && !asked.claimed.load(Acquire);
+        if !asked.is_claimed_by_now() {
+            return false;
+        }
+        let (outcome, left) = match &asked.step {
+            Step::Hold => (self.endpoint.hold(&self.epoll), false),
+            Step::Freeze => (self.endpoint.freeze(), false),
+            Step::Begin(snapshot) => (self.endpoint.begin(snapshot), false),
+            Step::Resume => {
+                self.endpoint.resume(&self.epoll);
+                (Some(Ok(HandOver::new(Vec::new(), Vec::new()))), false)
+            }
+            Step::Release => {
+                self.endpoint.release();
+                (Some(Ok(HandOver::new(Vec::new(), Vec::new()))), true)
+            }
+        };
+        self.endpoint.leaving = false;
         let outcome = match outcome {
-            None if waits && Instant::now() < asked.until => {
+            None if Instant::now() < asked.until && asked.gives_back() => {
                 self.endpoint.leaving = true;
                 self.asked = Some(asked);
                 return false;
@@ -342,8 +431,6 @@ impl Loop {
             None => Err(BUSY),
             Some(outcome) => outcome,
         };
-        self.endpoint.leaving = false;
-        let left = outcome.is_ok();
         let _ = asked.outcome.send(outcome);
         left
     }
@@ -353,7 +440,7 @@ impl Loop {
         while let Ok(command) = self.inbox.try_recv() {
             match command {
                 Command::Attach { ring, gate } => self.endpoint.arriving.push_back((ring, gate)),
-                Command::HandOver(asked) => self.asked = Some(asked),
+                Command::Step(asked) => self.asked = Some(asked),
                 Command::End => return false,
             }
         }
