@@ -41,7 +41,7 @@ pub type Pending<'a, T> = Box<dyn FnOnce() -> Result<T, Error> + 'a>;
 ///     let new = successor(old.hold()()?);
 ///     new.begin(&old.freeze()()?)()?;
 ///     // The point of no return.
-///     new.resume();
+///     new.resume()()?;
 ///     old.release();
 ///     Ok(())
 /// }
@@ -53,8 +53,9 @@ pub trait HandOver {
     fn freeze(&self) -> Pending<'_, Vec<u8>>;
     /// In the successor, when nobody polls its queues yet: begins where `state`, from [`freeze`](Self::freeze), says.
     fn begin(&self, state: &[u8]) -> Pending<'_, ()>;
-    /// Serves the device from now on: a successor that has begun, or a predecessor that goes on after all.
-    fn resume(&self);
+    /// Serves the device from now on: a successor that has begun, or a predecessor that goes on after all. Whoever polls its queues
+    /// waits for the outcome first: until then they find nothing and take nothing.
+    fn resume(&self) -> Pending<'_, ()>;
     /// In the predecessor: the device is the successor's. What is left here lets go of it without a word to the peer.
     fn release(&self);
 }

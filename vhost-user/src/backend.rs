@@ -10,7 +10,8 @@ use linecard_pmd::stats::QueueStats;
 use linecard_virtio::Features;
 use linecard_wire::socket::{Access, Listener};
 
-use crate::control::{Asking, Control, PortThread, Start, Step};
+use crate::control::{Asking, Control, Endpoint, PortThread, Start, Step};
+use crate::datapath::prepare_clock;
 use crate::error::Error;
 use crate::features::{DEFAULT, MAX_QUEUE_PAIRS, OFFERED, protocol};
 use crate::handover::HandOver;
@@ -239,11 +240,7 @@ impl Backend {
     /// # Errors
     /// As [`hold`](Self::hold); it stays held.
     pub fn freeze(&self) -> Result<Vec<u8>, Error> {
-        self.start_freezing()?.outcome().map(|handed| handed.state)
-    }
-
-    pub(crate) fn start_freezing(&self) -> Result<Asking, Error> {
-        self.thread.ask(Step::Freeze)
+        self.thread.directly(Endpoint::freeze)
     }
 
     /// Calls a hand-over off, in a predecessor; makes it final, in a successor that has [begun](Self::begin).
@@ -251,11 +248,21 @@ impl Backend {
     /// # Errors
     /// [`Error::ControlEnded`].
     pub fn resume(&self) -> Result<(), Error> {
-        self.thread.ask(Step::Resume)?.outcome().map(drop)
+        self.resume_soon()?.outcome().map(drop)
     }
 
-    pub(crate) fn start_resuming(&self) -> Result<Asking, Error> {
+    /// As [`resume`](Self::resume): packets pass when this returns, and requests are read some time later.
+    pub(crate) fn resume_soon(&self) -> Result<Asking, Error> {
+        self.thread.directly(|endpoint| {
+            endpoint.let_in();
+            Some(Ok(()))
+        })?;
         self.thread.ask(Step::Resume)
+    }
+
+    /// Waits until queues that were taken are where rings will be.
+    pub(crate) fn settle(&self) -> Result<(), Error> {
+        self.thread.ask(Step::Settle)?.outcome().map(drop)
     }
 
     /// Last step in a predecessor: ends the rings and lets go of the sockets without a word to the frontend. This backend
@@ -273,6 +280,7 @@ impl Backend {
     /// # Errors
     /// As [`take_over`](Self::take_over), but nothing happens to the frontend.
     pub fn prepare(control: &Control, config: BackendConfig, held: HandOver) -> Result<Self, Error> {
+        prepare_clock();
         Self::open(control, config, Start::Held(held))
     }
 
@@ -282,13 +290,9 @@ impl Backend {
     /// # Errors
     /// [`Error::TakeOver`].
     pub fn begin(&self, state: &[u8]) -> Result<(), Error> {
-        self.start_beginning(state)?.outcome().map(drop)
-    }
-
-    pub(crate) fn start_beginning(&self, state: &[u8]) -> Result<Asking, Error> {
         let snapshot =
             Snapshot::from_bytes(state).map_err(|reason| Error::TakeOver { reason: reason.into() })?;
-        self.thread.ask(Step::Begin(snapshot))
+        self.thread.directly(|endpoint| endpoint.begin(&snapshot))
     }
 
     /// What is left of a port whose thread waits for its frontend: the socket that it listens at.

@@ -58,7 +58,7 @@ pub(super) enum Source {
 }
 
 /// One backend as the control thread keeps it.
-pub(super) struct Endpoint {
+pub(crate) struct Endpoint {
     pub(super) source: Source,
     pub(super) terms: Terms,
     pub(super) watched: bool,
@@ -401,7 +401,7 @@ impl Endpoint {
     }
 
     /// Moves slots into the gates of a port that was started anew; false when a gate was busy.
-    fn settle(&mut self) -> bool {
+    pub(super) fn settle(&mut self) -> bool {
         while let Some((index, arriving)) = self.arriving.front_mut() {
             let Some(present) = self.gates.get_mut(*index) else {
                 self.arriving.pop_front();
@@ -428,7 +428,8 @@ impl Endpoint {
     /// comes out; then it finds its gate closed.
     pub(super) fn shut_down(mut self, epoll: &Epoll, patience: Duration) {
         if self.is_the_predecessors() {
-            return self.abandon();
+            self.abandon();
+            return;
         }
         let until = Instant::now() + patience;
         if let Some(link) = &mut self.link {

@@ -119,7 +119,7 @@ impl Driver for VhostDriver {
         let handed = HandOver::new(handed.state, handed.descriptors);
         let backend = Backend::prepare(&self.control(), config, handed);
         let backend = backend.map_err(|error| error.of_port(args.name()))?;
-        Ok(Box::new(VhostDevice::new(args.name(), backend, mac)))
+        Ok(Box::new(VhostDevice { held: true, ..VhostDevice::new(args.name(), backend, mac) }))
     }
 }
 
@@ -194,11 +194,19 @@ struct VhostDevice {
     mac: [u8; 6],
     /// The port's thread waits for its frontend: a successor gets the listening socket, and the frontend connects to it again.
     left_behind: AtomicBool,
+    /// A predecessor held it when it was opened.
+    held: bool,
 }
 
 impl VhostDevice {
     fn new(name: &str, backend: Backend, mac: [u8; 6]) -> Self {
-        Self { name: name.into(), backend, mac, left_behind: AtomicBool::new(false) }
+        Self { name: name.into(), backend, mac, left_behind: AtomicBool::new(false), held: false }
+    }
+
+    /// A step that is done already.
+    fn done<T: 'static>(&self, outcome: Result<T, BackendError>) -> Pending<'static, T> {
+        let outcome = outcome.map_err(|error| error.of_port(&self.name));
+        Box::new(|| outcome)
     }
 
     fn handed(&self, handed: HandOver) -> Handed {
@@ -259,7 +267,14 @@ impl Device for VhostDevice {
 
     fn start(self: Box<Self>, config: &PortConfig, pool: &Pool) -> Result<Port, StartError> {
         let counters = PortCounters::new(config.rx_queues, config.tx_queues);
-        match self.queues(config, pool, &counters) {
+        let queues = self.queues(config, pool, &counters).and_then(|queues| {
+            if self.held {
+                // The rings will be built in these queues, without anybody waiting for the port's thread then.
+                self.backend.settle()?;
+            }
+            Ok(queues)
+        });
+        match queues {
             Ok((rx, tx)) => {
                 let control = Arc::new(VhostControl {
                     peer: Arc::clone(self.backend.peer()),
@@ -288,32 +303,24 @@ impl HandOverSteps for VhostDevice {
     }
 
     fn freeze(&self) -> Pending<'_, Vec<u8>> {
-        let alone = self.left_behind.load(Ordering::Relaxed);
-        let asking = (!alone).then(|| self.backend.start_freezing());
-        Box::new(move || {
-            let frozen = match asking {
-                Some(asking) => asking.and_then(Asking::outcome),
-                None => self.backend.listener_alone(),
-            };
-            frozen.map(|frozen| frozen.state).map_err(|error| error.of_port(&self.name))
-        })
+        let frozen = if self.left_behind.load(Ordering::Relaxed) {
+            self.backend.listener_alone().map(|handed| handed.state)
+        } else {
+            self.backend.freeze()
+        };
+        self.done(frozen)
     }
 
     fn begin(&self, state: &[u8]) -> Pending<'_, ()> {
-        let asking = self.backend.start_beginning(state);
-        Box::new(move || {
-            asking.and_then(Asking::outcome).map(drop).map_err(|error| error.of_port(&self.name))
-        })
+        self.done(self.backend.begin(state))
     }
 
-    fn resume(&self) {
+    fn resume(&self) -> Pending<'_, ()> {
         if self.left_behind.swap(false, Ordering::Relaxed) {
-            return;
+            return Box::new(|| Ok(()));
         }
-        // The thread does it by itself; there is nothing to wait for.
-        if let Err(error) = self.backend.start_resuming() {
-            tracing::error!(port = self.name, "the port does not go on: {error}");
-        }
+        // Packets pass by then; the port's thread goes on when it comes to that.
+        self.done(self.backend.resume_soon().map(drop))
     }
 
     fn release(&self) {

@@ -94,7 +94,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// It is not held.
-    pub(in crate::control) fn freeze(&mut self) -> Option<Result<HandOver, Error>> {
+    pub(crate) fn freeze(&mut self) -> Option<Result<Vec<u8>, Error>> {
         if !matches!(self.hands, Hands::Held) {
             let reason = "it is not held";
             return Some(Err(Error::HandOver { reason, remedy: "hold it first" }));
@@ -105,7 +105,15 @@ impl Endpoint {
         self.hands = Hands::Frozen;
         // Nothing is duplicated, so nothing can fail.
         let snapshot = self.snapshot(&mut Left::counting()).unwrap_or_default();
-        Some(Ok(HandOver::new(snapshot.to_bytes(), Vec::new())))
+        Some(Ok(snapshot.to_bytes()))
+    }
+
+    /// Lets the pollers in: packets pass, (again) or from now on. Requests wait until [`resume`](Self::resume).
+    pub(crate) fn let_in(&mut self) {
+        open(&mut self.gates, &self.peer);
+        if matches!(self.hands, Hands::Frozen) {
+            self.hands = Hands::Held;
+        }
     }
 
     /// Serves the frontend, (again) or from now on.
@@ -181,7 +189,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// [`Error::TakeOver`]; the port is the predecessor's as before.
-    pub(in crate::control) fn begin(&mut self, snapshot: &Snapshot) -> Option<Result<HandOver, Error>> {
+    pub(crate) fn begin(&mut self, snapshot: &Snapshot) -> Option<Result<(), Error>> {
         let refused =
             |reason: &dyn std::fmt::Display| Some(Err(Error::TakeOver { reason: reason.to_string() }));
         if !self.settle() || !hold(&mut self.gates) {
@@ -199,11 +207,11 @@ impl Endpoint {
             None => return refused(&"it has changed while it was held"),
         }
         self.hands = Hands::Begun;
-        Some(Ok(HandOver::new(Vec::new(), Vec::new())))
+        Some(Ok(()))
     }
 
     /// Ends as a successor that never was one: the predecessor goes on, and its frontend hears nothing of this.
-    pub(super) fn abandon(mut self) {
+    pub(super) fn abandon(&mut self) {
         if let Some(link) = self.link.take() {
             drop(link.connection.into_socket());
         }
