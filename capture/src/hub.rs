@@ -11,6 +11,7 @@ use super::record::CELL;
 use super::stream::Stream;
 use super::{CaptureError, Server};
 use crate::pcap::encode::Direction;
+use linecard_pmd::handover::HandOver;
 use linecard_pmd::port::{Device, Port, Running, RxQueue, TxQueue};
 
 /// A queue's side: its mailbox, and what it is.
@@ -272,6 +273,10 @@ struct WatchedRunning {
 }
 
 impl Running for WatchedRunning {
+    fn hand_over(&self) -> Option<&dyn HandOver> {
+        self.inner.hand_over()
+    }
+
     fn stop(self: Box<Self>, rx: Vec<Box<dyn RxQueue>>, tx: Vec<Box<dyn TxQueue>>) -> Box<dyn Device> {
         let Self { inner, registration } = *self;
         drop(registration);

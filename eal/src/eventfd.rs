@@ -51,6 +51,16 @@ pub fn signal(to: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
+/// Makes what this thread [signals](signal) with, which its first signal would otherwise: that takes the kernel some milliseconds.
+///
+/// ```
+/// linecard_eal::eventfd::prepare_thread();
+/// ```
+pub fn prepare_thread() {
+    // A thread that is ending signals nothing any more.
+    let _ = QUEUE.try_with(|_| ());
+}
+
 /// A new eventfd, non-blocking and close-on-exec: wakes whoever polls it.
 ///
 /// ```

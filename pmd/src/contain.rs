@@ -28,6 +28,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use linecard_mempool::{Burst, Packet};
 
 use crate::control::{PortControl, PortStats};
+use crate::handover::HandOver;
 use crate::port::{Device, Port, Running, RxQueue, TxQueue};
 use crate::stats::add_to;
 use crate::wake::Armed;
@@ -338,6 +339,10 @@ impl<Q: TxQueue> std::fmt::Debug for ContainedTx<Q> {
 struct Contained(Box<dyn Running>);
 
 impl Running for Contained {
+    fn hand_over(&self) -> Option<&dyn HandOver> {
+        self.0.hand_over()
+    }
+
     fn stop(self: Box<Self>, rx: Vec<Box<dyn RxQueue>>, tx: Vec<Box<dyn TxQueue>>) -> Box<dyn Device> {
         // The driver's queues are inside of these; a port may be stopped without its queues.
         drop((rx, tx));

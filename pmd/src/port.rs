@@ -21,6 +21,7 @@ use crate::args::DevArgs;
 use crate::config::{PortConfig, StartError};
 use crate::control::PortControl;
 use crate::error::Error;
+use crate::handover::{HandOver, Handed};
 use crate::offload::Offloads;
 use crate::wake::Armed;
 
@@ -46,6 +47,24 @@ pub trait Driver: Sync {
     /// # Errors
     /// Unknown or malformed arguments, or a device that cannot be opened; nothing is left behind.
     fn probe(&self, context: &ProbeContext, args: &DevArgs) -> Result<Box<dyn Device>, Error>;
+    /// Opens the device that `args` names with what a predecessor in another process [holds](HandOver::hold) of it. Started,
+    /// it moves no packets before it [begins](HandOver::begin); dropped before that, it leaves no trace.
+    ///
+    /// # Errors
+    /// What was handed over cannot be read or served, or this driver takes nothing over; nothing is left behind.
+    fn succeed(
+        &self,
+        context: &ProbeContext,
+        args: &DevArgs,
+        handed: Handed,
+    ) -> Result<Box<dyn Device>, Error> {
+        let _ = (context, handed);
+        Err(Error::Unsupported {
+            port: args.name().into(),
+            what: format!("taking a device of {} over from another process", self.name()),
+            remedy: "open it anew".into(),
+        })
+    }
 }
 
 /// What a driver may use while it probes.
@@ -245,6 +264,10 @@ impl std::fmt::Debug for Port {
 /// }
 /// ```
 pub trait Running: Send {
+    /// How the port goes to another process with its peer connected; `None` for a device that has to be opened there anew.
+    fn hand_over(&self) -> Option<&dyn HandOver> {
+        None
+    }
     /// Takes the queues home, stops the device, returns it ready for another configuration.
     fn stop(self: Box<Self>, rx: Vec<Box<dyn RxQueue>>, tx: Vec<Box<dyn TxQueue>>) -> Box<dyn Device>;
 }

@@ -2,6 +2,7 @@
 
 use crate::args::DevArgs;
 use crate::error::Error;
+use crate::handover::Handed;
 use crate::port::{Device, Driver, ProbeContext};
 
 /// A list of drivers; the program makes it, there is no hidden one.
@@ -67,6 +68,20 @@ impl Registry {
     /// As [`probe`](Self::probe).
     pub fn probe_args(&self, context: &ProbeContext, args: &DevArgs) -> Result<Box<dyn Device>, Error> {
         self.find_for(args)?.probe(context, args)
+    }
+
+    /// Finds the driver of `device`, and takes the device over with it; see [`Driver::succeed`].
+    ///
+    /// # Errors
+    /// As [`find`](Self::find), and the driver's own.
+    pub fn succeed(
+        &self,
+        context: &ProbeContext,
+        device: &str,
+        handed: Handed,
+    ) -> Result<Box<dyn Device>, Error> {
+        let args = DevArgs::parse(device)?;
+        self.find_for(&args)?.succeed(context, &args, handed)
     }
 }
 

@@ -4,6 +4,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use linecard_capture::Hub;
 use linecard_mempool::{Pool, PoolConfig};
+use linecard_pmd::handover::Handed;
 use linecard_pmd::offload::{Offloads, RxOffloads, TxOffloads};
 use linecard_pmd::{DeviceInfo, Port, PortConfig, configure, contain};
 
@@ -22,6 +23,14 @@ pub(crate) struct Attached {
     pub(crate) argument: String,
 }
 
+/// Where a device comes from.
+pub(crate) enum Source<'a> {
+    /// It is opened, some kinds with a descriptor that was passed.
+    New(Option<&'a OwnedFd>),
+    /// A predecessor holds it.
+    Held(Handed),
+}
+
 /// Opens, configures and starts the device of port `id`.
 ///
 /// # Errors
@@ -30,11 +39,18 @@ pub(crate) fn attach(
     config: &SwitchConfig,
     id: u16,
     spec: &PortSpec,
-    fd: Option<&OwnedFd>,
+    source: Source<'_>,
 ) -> Result<Attached, Problem> {
-    let argument = device_argument(id, spec, fd);
+    let argument = match source {
+        Source::New(fd) => device_argument(id, spec, fd),
+        Source::Held(_) => device_argument(id, spec, None),
+    };
     let driver = config.drivers.find(&argument).map_err(|error| unavailable(&error))?;
-    let device = config.drivers.probe(&config.context, &argument).map_err(|error| unavailable(&error))?;
+    let device = match source {
+        Source::New(_) => config.drivers.probe(&config.context, &argument),
+        Source::Held(handed) => config.drivers.succeed(&config.context, &argument, handed),
+    };
+    let device = device.map_err(|error| unavailable(&error))?;
     let info = device.info();
     let queues = spec.queues.min(info.max_rx_queues).min(info.max_tx_queues).max(1);
     let own = if driver.keeps_packets() { Some(own_pool(config, &info, queues)?) } else { None };
@@ -50,7 +66,7 @@ pub(crate) fn attach(
     Ok(Attached { port: watched(&config.captures, id, port), own, argument })
 }
 
-fn unavailable(error: &linecard_pmd::Error) -> Problem {
+pub(crate) fn unavailable(error: &linecard_pmd::Error) -> Problem {
     Problem::new(
         Code::Unavailable,
         error.problem(),
@@ -79,7 +95,7 @@ fn device_argument(id: u16, spec: &PortSpec, fd: Option<&OwnedFd>) -> String {
     let queues = spec.queues;
     match &spec.kind {
         PortKind::VhostUser { path, client, mode, group } => {
-            let mut text = format!("net_vhost{id},iface={},queues={queues},tso=1", path.display());
+            let mut text = format!("net_vhost{id},iface={},queues={queues},tso=1,handover=1", path.display());
             if *client {
                 text += ",client=1";
             }
@@ -91,8 +107,8 @@ fn device_argument(id: u16, spec: &PortSpec, fd: Option<&OwnedFd>) -> String {
             text
         }
         PortKind::VhostUserFd { .. } => {
-            let fd = fd.map_or(-1, AsRawFd::as_raw_fd);
-            format!("net_vhost{id},queues={queues},tso=1,fd={fd}")
+            let fd = fd.map_or_else(String::new, |fd| format!(",fd={}", fd.as_raw_fd()));
+            format!("net_vhost{id},queues={queues},tso=1,handover=1{fd}")
         }
         PortKind::Tap { name } => format!("net_tap{id},iface={name}"),
         PortKind::Vxlan { vni, remotes, local, udp_port, ttl, any_peer } => {

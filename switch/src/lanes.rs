@@ -133,6 +133,11 @@ impl Lanes {
         gone.into_iter().map(|Lane { number, rx, packets, .. }| Queue { number, rx, packets }).collect()
     }
 
+    /// Asks for no wake-ups, before nobody polls for a while.
+    pub(crate) fn disarm_all(&mut self) {
+        self.lanes.iter_mut().for_each(Lane::disarm);
+    }
+
     /// Receives from every queue once into `burst`, which `each` empties. How many frames came.
     #[inline(always)]
     pub(crate) fn poll(&mut self, burst: &mut Burst, mut each: impl FnMut(u16, &mut Burst)) -> usize {

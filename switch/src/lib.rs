@@ -9,6 +9,7 @@
 //! | [`metrics`] | counters as OpenMetrics text |
 //! | [`server`] | the control socket: who answers |
 //! | [`state`] | ports that survive a restart |
+//! | [`upgrade`] | another process that goes on with everything |
 #![forbid(unsafe_code)]
 
 mod addresses;
@@ -32,6 +33,7 @@ pub mod server;
 pub mod state;
 mod switch;
 mod trace;
+pub mod upgrade;
 mod worker;
 
 pub use switch::{MAX_PORTS, Switch, SwitchConfig};

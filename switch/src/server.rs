@@ -1,10 +1,11 @@
 //! Who answers at the control socket.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -14,15 +15,18 @@ use serde_json::Value;
 
 use crate::Switch;
 use crate::api::{
-    API, Answer, Code, FdbFilter, FdbFlushed, FdbRemoved, Lines, PortKey, PortRemoved, PortSpec, Problem,
-    Request, Version, send,
+    API, Answer, Code, FdbFilter, FdbFlushed, FdbRemoved, LineError, Lines, PortKey, PortRemoved, PortSpec,
+    Problem, Request, Version, send,
 };
 use crate::state::State;
+use crate::upgrade::{self, Channel, Extra};
 
 /// Clients at once; more wait to be accepted.
 const MOST_CLIENTS: usize = 64;
 /// How long a client that reads nothing keeps its connection.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How soon to look again for a client that nobody is to accept yet.
+const CHANGING: Duration = Duration::from_millis(10);
 /// How often the end is looked for.
 const LOOK: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
@@ -31,9 +35,20 @@ pub struct Service {
     switch: Arc<Switch>,
     /// Where ports that were added by request are kept; with their keys, which are all that is written there.
     state: Option<State>,
-    kept: Mutex<std::collections::BTreeSet<String>>,
+    kept: Mutex<BTreeSet<String>>,
     version: String,
+    /// The socket that this is asked at, which goes along in an upgrade, and device and inode of its name.
+    control: Option<Control>,
+    /// Held for each request, and alone by an upgrade; the process that has taken over then.
+    successor: RwLock<Option<u32>>,
+    /// Nobody is accepted meanwhile.
+    changing_hands: AtomicBool,
+    /// Told of the process that has taken over, before anything here is let go of.
+    left: Box<dyn Fn(u32) + Send + Sync>,
 }
+
+/// A control socket, and device and inode of its name.
+type Control = (OwnedFd, Option<(u64, u64)>);
 
 impl Service {
     /// Answers for `switch`, whose program has this version. Ports added by request are kept in `state`; `kept` names those
@@ -44,7 +59,77 @@ impl Service {
         kept: impl IntoIterator<Item = String>,
         version: &str,
     ) -> Self {
-        Self { switch, state, kept: Mutex::new(kept.into_iter().collect()), version: version.into() }
+        Self {
+            switch,
+            state,
+            kept: Mutex::new(kept.into_iter().collect()),
+            version: version.into(),
+            control: None,
+            successor: RwLock::default(),
+            changing_hands: AtomicBool::new(false),
+            left: Box::new(|_| ()),
+        }
+    }
+
+    /// With the socket that it will be asked at, for an upgrade to take along, and device and inode of its name if that goes with it.
+    /// `left` is called with the process that has taken over.
+    #[must_use]
+    pub fn with_control(
+        self,
+        listener: OwnedFd,
+        name: Option<(u64, u64)>,
+        left: impl Fn(u32) + Send + Sync + 'static,
+    ) -> Self {
+        Self { control: Some((listener, name)), left: Box::new(left), ..self }
+    }
+
+    /// The process that has taken over, once one has.
+    #[must_use]
+    pub fn successor(&self) -> Option<u32> {
+        // While an upgrade goes on there is none.
+        self.successor.try_read().ok().and_then(|successor| *successor)
+    }
+
+    /// Writes the ports that were added by request to where they are kept.
+    ///
+    /// # Errors
+    /// They cannot be written.
+    pub fn keep(&self) -> Result<(), Problem> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let nothing = kept.is_empty() && self.state.as_ref().is_none_or(|state| !state.exists());
+        if nothing { Ok(()) } else { self.save(&kept) }
+    }
+
+    /// Hands everything to the program at the other end of `socket`, which asked for that by `request`; the socket is of no
+    /// more use afterwards.
+    fn upgrade(&self, socket: &UnixStream, request: Request) -> Result<(), LineError> {
+        let asked =
+            read(&request.method, request.params).and_then(|asked| upgrade::check(&asked).map(|()| asked));
+        if let Err(problem) = asked {
+            return tell(socket, &Answer { id: request.id, result: None, error: Some(problem) });
+        }
+        let mut successor = self.successor.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(pid) = *successor {
+            return tell(socket, &Answer { id: request.id, result: None, error: Some(replaced(pid)) });
+        }
+        tell(socket, &Answer { id: request.id, result: Some(Value::Null), error: None })?;
+        let pid =
+            rustix::net::sockopt::socket_peercred(socket).map_or(0, |peer| peer.pid.as_raw_nonzero().get());
+        let pid = u32::try_from(pid).unwrap_or_default();
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let control = self.control.as_ref().map(|(listener, name)| (listener.as_fd(), *name));
+        let extra = Extra { version: &self.version, kept: &kept, control };
+        self.changing_hands.store(true, Ordering::Relaxed);
+        let channel = Channel::new(socket.try_clone()?);
+        let outcome = upgrade::leave(&self.switch, &channel, &extra, || {
+            *successor = Some(pid);
+            (self.left)(pid);
+        });
+        if let Err(error) = outcome {
+            self.changing_hands.store(false, Ordering::Relaxed);
+            tracing::warn!("process {pid} did not take over, and this switch goes on: {error}");
+        }
+        Ok(())
     }
 
     /// Answers one line. Descriptors that nobody takes are closed.
@@ -62,7 +147,12 @@ impl Service {
             }
         };
         let id = request.id;
-        match self.act(request, fds) {
+        let successor = self.successor.read().unwrap_or_else(PoisonError::into_inner);
+        let done = match *successor {
+            Some(pid) => Err(replaced(pid)),
+            None => self.act(request, fds),
+        };
+        match done {
             Ok(result) => Answer { id, result: Some(result), error: None },
             Err(problem) => Answer { id, result: None, error: Some(problem) },
         }
@@ -107,7 +197,7 @@ impl Service {
                 Err(Problem::new(
                     Code::UnknownMethod,
                     format!("there is no method '{shown}'"),
-                    "version, port.add, port.remove, port.list, port.show, fdb.list, fdb.flush, fdb.add, fdb.del, trace, workers, worker.move and stats are there",
+                    "version, port.add, port.remove, port.list, port.show, fdb.list, fdb.flush, fdb.add, fdb.del, trace, workers, worker.move, stats and upgrade are there",
                 ))
             }
         }
@@ -137,7 +227,7 @@ impl Service {
         Ok(removed)
     }
 
-    fn save(&self, kept: &std::collections::BTreeSet<String>) -> Result<(), Problem> {
+    fn save(&self, kept: &BTreeSet<String>) -> Result<(), Problem> {
         let Some(state) = &self.state else { return Ok(()) };
         let ports: Vec<_> = self.switch.specs().into_iter().filter(|spec| kept.contains(&spec.key)).collect();
         state.save(&ports).map_err(Problem::from)
@@ -148,6 +238,11 @@ impl std::fmt::Debug for Service {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Service").field("switch", &self.switch).finish_non_exhaustive()
     }
+}
+
+fn replaced(pid: u32) -> Problem {
+    let message = format!("process {pid} has taken this switch over");
+    Problem::new(Code::Unavailable, message, "connect again, and ask that one")
 }
 
 fn result(value: &impl Serialize) -> Result<Value, Problem> {
@@ -211,6 +306,11 @@ fn accept(listener: &UnixListener, service: &Arc<Service>, stop: &Arc<AtomicBool
         if !readable(listener.as_fd()) || clients.len() >= MOST_CLIENTS {
             continue;
         }
+        // What waits is answered by whoever has the switch afterwards.
+        if service.changing_hands.load(Ordering::Relaxed) {
+            std::thread::sleep(CHANGING);
+            continue;
+        }
         let Ok((socket, _)) = listener.accept() else { continue };
         let (service, stop) = (Arc::clone(service), Arc::clone(stop));
         let spawned = std::thread::Builder::new().name("lc-client".into()).spawn(move || {
@@ -234,7 +334,7 @@ fn readable(fd: std::os::fd::BorrowedFd<'_>) -> bool {
 }
 
 /// Answers one client until it goes, or the server does.
-fn converse(socket: &UnixStream, service: &Service, stop: &AtomicBool) -> Result<(), crate::api::LineError> {
+fn converse(socket: &UnixStream, service: &Service, stop: &AtomicBool) -> Result<(), LineError> {
     socket.set_nonblocking(false)?;
     socket.set_read_timeout(Some(PATIENCE))?;
     socket.set_write_timeout(Some(PATIENCE))?;
@@ -252,7 +352,12 @@ fn converse(socket: &UnixStream, service: &Service, stop: &AtomicBool) -> Result
             continue;
         }
         match lines.next(socket.as_fd()) {
-            Ok(Some(line)) => tell(socket, &service.answer(&line.bytes, line.fds))?,
+            Ok(Some(line)) => match serde_json::from_slice::<Request>(&line.bytes) {
+                Ok(request) if request.method == "upgrade" && line.fds.is_empty() => {
+                    return service.upgrade(socket, request);
+                }
+                _ => tell(socket, &service.answer(&line.bytes, line.fds))?,
+            },
             Ok(None) => return Ok(()),
             Err(error) => {
                 let problem = Problem::new(Code::InvalidRequest, error.to_string(), "connect again");
@@ -270,7 +375,7 @@ fn may_ask(socket: &UnixStream) -> bool {
     peer.is_ok_and(|peer| peer.uid.is_root() || peer.uid == rustix::process::geteuid())
 }
 
-fn tell(socket: &UnixStream, answer: &Answer) -> Result<(), crate::api::LineError> {
+fn tell(socket: &UnixStream, answer: &Answer) -> Result<(), LineError> {
     let mut line = serde_json::to_vec(answer).map_err(io::Error::from)?;
     line.push(b'\n');
     Ok(send(socket.as_fd(), &line, &[])?)

@@ -96,6 +96,11 @@ impl State {
         Self { path: path.into() }
     }
 
+    /// Whether something was saved there.
+    pub(crate) fn exists(&self) -> bool {
+        self.path.exists()
+    }
+
     /// The ports that were saved last; none when there is no file.
     ///
     /// # Errors

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ use linecard_pmd::{Port, PortControl, ProbeContext, Registry, Running};
 use crate::api::{
     Cause, Code, PortAdded, PortCounters, PortInfo, PortKind, PortSpec, PortState, Problem, Stats,
 };
-use crate::attach::{Attached, attach};
+use crate::attach::{Attached, Source, attach};
 use crate::fdb::{Station, Table};
 use crate::forward::{Engine, Inbox};
 use crate::lanes::Queue;
@@ -59,20 +59,28 @@ pub struct SwitchConfig {
 pub(crate) struct Entry {
     pub(crate) id: u16,
     pub(crate) spec: PortSpec,
-    device: String,
+    pub(crate) device: String,
     /// `None` while it waits for what it can be opened with.
     pub(crate) open: Option<Open>,
+    /// What a predecessor counted.
+    pub(crate) earlier: PortCounters,
+}
+
+impl Entry {
+    pub(crate) fn new(id: u16, spec: &PortSpec) -> Self {
+        Self { id, spec: spec.clone(), device: String::new(), open: None, earlier: PortCounters::default() }
+    }
 }
 
 pub(crate) struct Open {
     pub(crate) control: Arc<dyn PortControl>,
-    running: Box<dyn Running>,
+    pub(crate) running: Box<dyn Running>,
     /// What each worker lost.
     losses: Vec<Arc<Losses>>,
     /// Who polls each receive queue.
     pub(crate) placed: Vec<Placed>,
     /// The link was up when it was last looked at.
-    up: Arc<AtomicBool>,
+    pub(crate) up: Arc<AtomicBool>,
 }
 
 /// Where a receive queue is polled.
@@ -118,6 +126,8 @@ pub struct Switch {
     pub(crate) remotes: Vec<Remote>,
     ports: Mutex<BTreeMap<String, Entry>>,
     start: Instant,
+    /// What the table's clock showed then: a predecessor's time.
+    pub(crate) clock: AtomicU32,
     /// Last: the workers end when the remotes are dropped.
     _workers: Workers,
 }
@@ -139,7 +149,15 @@ impl Switch {
             workers.launch(lcore, move |stop| worker.run(stop))?;
             remotes.push(remote);
         }
-        Ok(Self { config, table, remotes, ports: Mutex::default(), start, _workers: workers })
+        Ok(Self {
+            config,
+            table,
+            remotes,
+            ports: Mutex::default(),
+            start,
+            clock: AtomicU32::new(0),
+            _workers: workers,
+        })
     }
 
     pub(crate) fn ports(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
@@ -180,7 +198,7 @@ impl Switch {
                 details,
             ));
         }
-        let mut entry = Entry { id: free_id(&ports)?, spec: spec.clone(), device: String::new(), open: None };
+        let mut entry = Entry::new(free_id(&ports)?, spec);
         self.open(&mut entry, rules, fd)?;
         let port = self.info(&entry);
         ports.insert(spec.key.clone(), entry);
@@ -211,7 +229,7 @@ impl Switch {
             ));
         }
         check_mac(&ports, spec, &rules, self.config.defaults)?;
-        let mut entry = Entry { id: free_id(&ports)?, spec: spec.clone(), device: String::new(), open: None };
+        let mut entry = Entry::new(free_id(&ports)?, spec);
         if (fd.is_some() || !needs_fd(&spec.kind))
             && let Err(problem) = self.open(&mut entry, rules, fd)
         {
@@ -224,23 +242,35 @@ impl Switch {
 
     /// Opens the device of a port and gives its queues to the workers.
     fn open(&self, entry: &mut Entry, rules: Rules, fd: Option<OwnedFd>) -> Result<(), Problem> {
+        let attached = attach(&self.config, entry.id, &entry.spec, Source::New(fd.as_ref()))?;
+        self.run(entry, rules, attached, &[]);
+        Ok(())
+    }
+
+    /// Gives the queues of a port to the workers, its receive queues to these as far as they are named.
+    pub(crate) fn run(&self, entry: &mut Entry, rules: Rules, attached: Attached, workers: &[usize]) {
         let id = entry.id;
-        let Attached { mut port, own, argument } = attach(&self.config, id, &entry.spec, fd.as_ref())?;
+        let Attached { mut port, own, argument } = attached;
         let losses: Vec<Arc<Losses>> = self.remotes.iter().map(|_| Arc::default()).collect();
         if let Some(mac) = rules.mac {
             self.table.fix(Station::of(mac, rules.home_vlan()), id);
         }
         let up = Arc::new(AtomicBool::new(port.control.link().up));
         let common = Common { rules: Arc::new(rules), up: Arc::clone(&up), own };
-        let placed = self.hand_out(id, &mut port, &common, &losses);
+        let placed = self.hand_out(id, &mut port, (&common, &losses), workers);
         // The number of a passed descriptor means nothing to anybody later.
         entry.device = argument.split(",fd=").next().unwrap_or_default().to_owned();
         entry.open = Some(Open { control: port.control, running: port.running, losses, placed, up });
-        Ok(())
     }
 
     /// Gives a port's queues to workers, queue by queue, beginning with another worker for each port.
-    fn hand_out(&self, id: u16, port: &mut Port, common: &Common, losses: &[Arc<Losses>]) -> Vec<Placed> {
+    fn hand_out(
+        &self,
+        id: u16,
+        port: &mut Port,
+        (common, losses): (&Common, &[Arc<Losses>]),
+        workers: &[usize],
+    ) -> Vec<Placed> {
         let count = self.remotes.len();
         let first = usize::from(id) % count;
         let turn = |worker: usize| (worker + count - first) % count;
@@ -248,7 +278,9 @@ impl Switch {
         let mut rx: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();
         let mut placed = Vec::new();
         for (number, queue) in (0..).zip(std::mem::take(&mut port.rx)) {
-            let (worker, packets) = ((first + usize::from(number)) % count, Arc::<Counter>::default());
+            let usual = first + usize::from(number);
+            let worker = workers.get(usize::from(number)).copied().unwrap_or(usual) % count;
+            let packets = Arc::<Counter>::default();
             rx[worker].push(Queue { number, rx: queue, packets: Arc::clone(&packets) });
             placed.push(Placed { worker, packets });
         }
@@ -276,6 +308,12 @@ impl Switch {
     pub fn remove(&self, key: &str) -> Result<bool, Problem> {
         let mut ports = self.ports();
         let Some(mut entry) = ports.remove(key) else { return Ok(false) };
+        self.close(&mut entry)?;
+        Ok(true)
+    }
+
+    /// Takes the queues of a port from the workers and closes its device.
+    pub(crate) fn close(&self, entry: &mut Entry) -> Result<(), Problem> {
         if let Some(open) = entry.open.take() {
             let (tell, homes) = channel();
             for remote in &self.remotes {
@@ -285,6 +323,7 @@ impl Switch {
             let (mut rx, mut tx) = (Vec::new(), Vec::new());
             for _ in &self.remotes {
                 let Ok(Home { rx: some, tx: one }) = homes.recv_timeout(PATIENCE) else {
+                    let key = &entry.spec.key;
                     let message = format!("port '{key}' is still in use by a worker that does not answer");
                     return Err(Problem::new(Code::Internal, message, "restart the switch, and report this"));
                 };
@@ -295,7 +334,7 @@ impl Switch {
             drop(open.control);
             drop(open.running.stop(rx, tx));
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Every port.
@@ -318,15 +357,15 @@ impl Switch {
         self.ports().get(key).map(|entry| self.info(entry)).ok_or_else(|| no_port(key))
     }
 
-    fn info(&self, entry: &Entry) -> PortInfo {
-        let mut counters = PortCounters::default();
+    pub(crate) fn info(&self, entry: &Entry) -> PortInfo {
+        let mut counters = entry.earlier.clone();
         if let Some(open) = &entry.open {
             let stats = open.control.stats();
             // A sender's packets are received here, as seen from the port.
-            counters.rx_packets = stats.ipackets;
-            counters.rx_bytes = stats.ibytes;
-            counters.tx_packets = stats.opackets;
-            counters.tx_bytes = stats.obytes;
+            counters.rx_packets += stats.ipackets;
+            counters.rx_bytes += stats.ibytes;
+            counters.tx_packets += stats.opackets;
+            counters.tx_bytes += stats.obytes;
             open.losses.iter().for_each(|losses| losses.add_to(&mut counters.drops));
             counters.drops.add(Cause::RxDevice, stats.imissed + stats.ierrors + stats.rx_nombuf);
             counters.drops.add(Cause::TxDevice, stats.oerrors);
@@ -352,9 +391,15 @@ impl Switch {
         }
     }
 
+    /// What the table's clock has to show.
+    pub(crate) fn seconds(&self) -> u32 {
+        let here = u32::try_from(self.start.elapsed().as_secs()).unwrap_or(u32::MAX);
+        self.clock.load(Ordering::Relaxed).saturating_add(here)
+    }
+
     /// What has to be done now and then, about ten times a second: the clock, ageing, links that went down.
     pub fn look_after(&self) {
-        let seconds = u32::try_from(self.start.elapsed().as_secs()).unwrap_or(u32::MAX);
+        let seconds = self.seconds();
         if seconds != self.table.now() {
             self.table.tick(seconds);
             self.table.age(self.config.age_seconds);

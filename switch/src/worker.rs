@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
 use crossbeam::queue::ArrayQueue;
@@ -20,6 +20,10 @@ use crate::port::{Seat, Way};
 const QUIET_ROUNDS: u32 = 64;
 /// How long a worker goes on looking once nothing comes; then it sleeps until something does.
 const ALERT: Duration = Duration::from_micros(200);
+/// How often a worker that receives nothing looks for what others leave to it.
+const COLLECT: Duration = Duration::from_micros(20);
+/// How long a worker that stands still and is to be ready does not sleep.
+const READY: Duration = Duration::from_micros(500);
 /// What a worker is told.
 pub(crate) enum Command {
     /// A port is there; its receive queues are this worker's.
@@ -30,6 +34,14 @@ pub(crate) enum Command {
     Give(u16, Queue),
     /// A port goes: its queues go home.
     Remove(u16, Sender<Home>),
+    /// Receive no more; what other workers leave here is still sent.
+    Drain(Sender<()>),
+    /// Send what is left here, then stand still.
+    Halt(Sender<()>),
+    /// To one that stands still: look for the next command without sleeping, for a moment.
+    Ready,
+    /// Go on.
+    Resume,
 }
 
 /// The queues of a port that come back from a worker.
@@ -106,6 +118,7 @@ impl Worker {
 
     /// Polls until it is stopped. A panic in forwarding costs the burst it was at.
     pub(crate) fn run(mut self, stop: &Stop) {
+        linecard_eal::eventfd::prepare_thread();
         while stop.running() && !self.over {
             // Forwarding is safe code: what it did before it panicked left everything whole.
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| self.poll(stop))) {
@@ -210,7 +223,58 @@ impl Worker {
                 // Nobody may be waiting any more; then the queues end here.
                 let _ = home.send(self.give_back(port));
             }
+            Command::Drain(tell) => self.stand(false, &tell),
+            Command::Halt(tell) => self.stand(true, &tell),
+            // It goes on already.
+            Command::Resume | Command::Ready => {}
         }
+    }
+
+    /// Receives nothing until it is to go on; sends what other workers leave here, until it is `still`.
+    fn stand(&mut self, mut still: bool, tell: &Sender<()>) {
+        self.send_out();
+        self.lanes.disarm_all();
+        // Nobody may be waiting any more; then it is told to go on.
+        let _ = tell.send(());
+        let mut alert: Option<Instant> = None;
+        loop {
+            let command = if alert.is_some_and(|since| since.elapsed() < READY) {
+                std::hint::spin_loop();
+                match self.mailbox.commands.try_recv() {
+                    Err(TryRecvError::Empty) => continue,
+                    Err(TryRecvError::Disconnected) => Err(RecvTimeoutError::Disconnected),
+                    Ok(command) => Ok(command),
+                }
+            } else if still {
+                self.mailbox.commands.recv().map_err(RecvTimeoutError::from)
+            } else {
+                self.mailbox.commands.recv_timeout(COLLECT)
+            };
+            match command {
+                Ok(Command::Resume) => return,
+                Ok(Command::Ready) => alert = Some(Instant::now()),
+                Ok(Command::Drain(tell)) => drop(tell.send(())),
+                Ok(Command::Halt(tell)) => {
+                    still = true;
+                    self.send_out();
+                    let _ = tell.send(());
+                }
+                Ok(command) => self.carry_out(command),
+                Err(RecvTimeoutError::Timeout) => self.send_out(),
+                Err(RecvTimeoutError::Disconnected) => {
+                    self.over = true;
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Sends what other workers have left here, and what earlier bursts have left to do.
+    fn send_out(&mut self) {
+        while self.engine.collect(&self.inbox) > 0 {
+            self.engine.flush();
+        }
+        self.engine.reclaim();
     }
 
     fn give_back(&mut self, port: u16) -> Home {

@@ -93,13 +93,13 @@ impl Endpoint {
 
 impl Drop for Endpoint {
     fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            // While somebody listens there, nobody else takes the name. Gone already is as good.
+            let _ = std::fs::remove_file(path);
+        }
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
-        }
-        if let Some(path) = &self.path {
-            // Gone already is as good.
-            let _ = std::fs::remove_file(path);
         }
     }
 }

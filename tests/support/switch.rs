@@ -26,11 +26,22 @@ pub(crate) fn start_with(
     arguments: &[&str],
     variables: &[(&str, &Path)],
 ) -> (Running, Client) {
+    start_on(lab, scratch, "0@0", arguments, variables)
+}
+
+/// As [`start_with`], with workers as `--lcores` has them.
+pub(crate) fn start_on(
+    lab: &Lab,
+    scratch: &Scratch,
+    lcores: &str,
+    arguments: &[&str],
+    variables: &[(&str, &Path)],
+) -> (Running, Client) {
     let socket = scratch.join("control");
     let spawn = || {
         Command::new(env!("CARGO_BIN_EXE_linecard"))
             .envs(variables.iter().copied())
-            .args(["switch", "--no-huge", "--lcores", "0@0", "--socket"])
+            .args(["switch", "--no-huge", "--lcores", lcores, "--socket"])
             .arg(&socket)
             .args(arguments)
             .stdout(Stdio::null())

@@ -1,5 +1,6 @@
 //! A backend: one socket, one frontend at a time, a number of queue pairs.
 
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,7 +10,8 @@ use linecard_pmd::stats::QueueStats;
 use linecard_virtio::Features;
 use linecard_wire::socket::{Access, Listener};
 
-use crate::control::{Control, PortThread};
+use crate::control::{Asking, Control, Endpoint, PortThread, Start, Step};
+use crate::datapath::prepare_clock;
 use crate::error::Error;
 use crate::features::{DEFAULT, MAX_QUEUE_PAIRS, OFFERED, protocol};
 use crate::handover::HandOver;
@@ -18,6 +20,7 @@ use crate::memory::sigbus;
 use crate::memory::{MAX_REGIONS, MapLimits};
 use crate::peer::Peer;
 use crate::port::{Receive, RxLoss, Transmit, TxLoss};
+use crate::session::snapshot::Snapshot;
 use crate::session::{REQUESTS, Terms};
 use crate::slot::Slot;
 
@@ -137,6 +140,7 @@ pub struct Backend {
     /// Ports of one control share its limits, also those that come later.
     _control: Control,
     queue_pairs: u16,
+    hand_over: bool,
 }
 
 impl Backend {
@@ -145,7 +149,7 @@ impl Backend {
     /// # Errors
     /// Any [`Error`]; nothing is left behind.
     pub fn new(control: &Control, config: BackendConfig) -> Result<Self, Error> {
-        Self::open(control, config, None)
+        Self::open(control, config, Start::Fresh)
     }
 
     /// Goes on where a predecessor [handed over](Self::hand_over): its frontend stays connected, and its rings run when this
@@ -156,7 +160,11 @@ impl Backend {
     /// [`Error::TakeOver`] where the predecessor agreed with its frontend on more than `config` allows, or what it left cannot
     /// be read; any other. The frontend's connection is closed then.
     pub fn take_over(control: &Control, config: BackendConfig, handed: HandOver) -> Result<Self, Error> {
-        Self::open(control, config, Some(handed))
+        let state = handed.state.clone();
+        let backend = Self::open(control, config, Start::Left(handed))?;
+        backend.begin(&state)?;
+        backend.resume()?;
+        Ok(backend)
     }
 
     /// Ends this backend, and leaves its frontend, rings and socket to a successor in this process or another. Packets that
@@ -168,10 +176,148 @@ impl Backend {
     /// # Errors
     /// [`Error::HandOver`]: the port goes on as it was. [`Error::ControlEnded`].
     pub fn hand_over(&mut self) -> Result<HandOver, Error> {
-        self.thread.hand_over()
+        let held = self.hold()?;
+        match self.freeze() {
+            Ok(state) => {
+                self.release()?;
+                Ok(HandOver::new(state, held.descriptors))
+            }
+            Err(error) => {
+                self.resume()?;
+                Err(error)
+            }
+        }
     }
 
-    fn open(control: &Control, config: BackendConfig, handed: Option<HandOver>) -> Result<Self, Error> {
+    /// First step of a hand-over that may still be called off, in the predecessor: the frontend's requests wait from here
+    /// on, packets go on, and the successor [prepares](Self::prepare) itself with what this returns.
+    ///
+    /// ```text
+    ///   predecessor   hold ─────────────► freeze ─────────────────► release   (or resume, as if nothing had been)
+    ///                   └─► prepare ───────┘ └─► begin ──────────────┘
+    ///   successor            (maps memory)        (rings)  resume
+    /// ```
+    ///
+    /// ```
+    /// use linecard_vhost_user::{Backend, BackendConfig, Control, Mode};
+    ///
+    /// let path = std::env::temp_dir().join(format!("hold-doc-{}", std::process::id()));
+    /// let config = BackendConfig { hand_over: true, ..BackendConfig::new("port0", &path, Mode::Listen) };
+    /// let old = Backend::new(&Control::new(), config.clone())?;
+    ///
+    /// // A successor that gives up: the old one goes on.
+    /// let new = Backend::prepare(&Control::new(), config.clone(), old.hold()?)?;
+    /// drop(new);
+    /// old.resume()?;
+    ///
+    /// let new = Backend::prepare(&Control::new(), config, old.hold()?)?;
+    /// new.begin(&old.freeze()?)?;
+    /// // The point of no return: the one resumes, the other has gone.
+    /// new.resume()?;
+    /// old.release()?;
+    /// drop(old);
+    /// assert!(path.exists());
+    /// # Ok::<(), linecard_vhost_user::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::HandOver`]: the port goes on as it was. [`Error::ControlEnded`].
+    pub fn hold(&self) -> Result<HandOver, Error> {
+        self.start_holding()?.outcome()
+    }
+
+    pub(crate) fn start_holding(&self) -> Result<Asking, Error> {
+        self.thread.ask(Step::Hold)
+    }
+
+    /// Whether it was made to change hands.
+    pub(crate) fn can_hand_over(&self) -> bool {
+        self.hand_over
+    }
+
+    /// Second step: queues find nothing from here on. The state of the port as it stays, for [`begin`](Self::begin).
+    ///
+    /// # Errors
+    /// As [`hold`](Self::hold); it stays held.
+    pub fn freeze(&self) -> Result<Vec<u8>, Error> {
+        self.thread.directly(Endpoint::freeze)
+    }
+
+    /// Calls a hand-over off, in a predecessor; makes it final, in a successor that has [begun](Self::begin).
+    ///
+    /// # Errors
+    /// [`Error::ControlEnded`].
+    pub fn resume(&self) -> Result<(), Error> {
+        self.resume_soon()?.outcome().map(drop)
+    }
+
+    /// As [`resume`](Self::resume): packets pass when this returns, and requests are read some time later.
+    pub(crate) fn resume_soon(&self) -> Result<Asking, Error> {
+        self.thread.directly(|endpoint| {
+            endpoint.let_in();
+            Some(Ok(()))
+        })?;
+        self.thread.ask(Step::Resume)
+    }
+
+    /// Waits until queues that were taken are where rings will be.
+    pub(crate) fn settle(&self) -> Result<(), Error> {
+        self.thread.ask(Step::Settle)?.outcome().map(drop)
+    }
+
+    /// Last step in a predecessor: ends the rings and lets go of the sockets without a word to the frontend. This backend
+    /// serves nobody any more.
+    ///
+    /// # Errors
+    /// [`Error::ControlEnded`].
+    pub fn release(&self) -> Result<(), Error> {
+        self.thread.ask(Step::Release)?.outcome().map(drop)
+    }
+
+    /// First step in a successor: maps what a predecessor that [holds](Self::hold) its port has mapped. Dropped before it
+    /// resumes, it leaves no trace, and the predecessor may go on.
+    ///
+    /// # Errors
+    /// As [`take_over`](Self::take_over), but nothing happens to the frontend.
+    pub fn prepare(control: &Control, config: BackendConfig, held: HandOver) -> Result<Self, Error> {
+        prepare_clock();
+        Self::open(control, config, Start::Held(held))
+    }
+
+    /// Second step in a successor: builds the rings where they stand. `state` is what the predecessor's
+    /// [`freeze`](Self::freeze) has returned. Queues find nothing until [`resume`](Self::resume).
+    ///
+    /// # Errors
+    /// [`Error::TakeOver`].
+    pub fn begin(&self, state: &[u8]) -> Result<(), Error> {
+        let snapshot =
+            Snapshot::from_bytes(state).map_err(|reason| Error::TakeOver { reason: reason.into() })?;
+        self.thread.directly(|endpoint| endpoint.begin(&snapshot))
+    }
+
+    /// What is left of a port whose thread waits for its frontend: the socket that it listens at.
+    pub(crate) fn listener_alone(&self) -> Result<HandOver, Error> {
+        let Some(listener) = self.thread.listener() else {
+            return Ok(HandOver::new(Snapshot::default().to_bytes(), Vec::new()));
+        };
+        let fd = listener
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(|e| Error::system("duplicating a descriptor", e))?;
+        let mut snapshot = Snapshot::default();
+        snapshot.session.listener = 1;
+        snapshot.session.set_name(listener.name());
+        Ok(HandOver::new(snapshot.to_bytes(), vec![fd]))
+    }
+
+    /// Leaves the name of the socket to a successor that has got the [listener alone](Self::listener_alone).
+    pub(crate) fn leave_name(&self) {
+        if let Some(listener) = self.thread.listener() {
+            listener.leave_name();
+        }
+    }
+
+    fn open(control: &Control, config: BackendConfig, start: Start) -> Result<Self, Error> {
         let (asked, max) = (config.queue_pairs, MAX_QUEUE_PAIRS);
         if !(1..=max).contains(&asked) {
             return Err(Error::QueuePairs { asked, max });
@@ -192,8 +338,8 @@ impl Backend {
             hand_over: config.hand_over,
             requests: REQUESTS,
         };
-        let thread = PortThread::start(control, &config, terms, handed)?;
-        Ok(Self { thread, _control: control.clone(), queue_pairs: asked })
+        let thread = PortThread::start(control, &config, terms, start)?;
+        Ok(Self { thread, _control: control.clone(), queue_pairs: asked, hand_over: config.hand_over })
     }
 
     /// What is known about the frontend.

@@ -128,6 +128,126 @@ fn a_port_changes_hands_under_traffic_and_no_packet_is_lost() {
     }
 }
 
+/// A successor that gives up at any step costs no packet, no connection and no name; one that goes through has all of them.
+#[test]
+fn a_successor_that_gives_up_leaves_no_trace() {
+    for features in [Features::EVENT_IDX, Features::RING_PACKED | Features::IN_ORDER] {
+        let config = config("gives-up");
+        let mut bench = Bench::of(config.clone(), common::pool(1024, 0));
+        let guest = Guest::start(&bench.path, features);
+        bench.wait_link(true);
+        let enough = AtomicBool::new(false);
+        let (guest, sent) = std::thread::scope(|scope| {
+            let driving = scope.spawn(|| drive(guest, &enough));
+            let mut packets = Burst::new();
+            let traffic = |bench: &mut Bench, packets: &mut Burst| {
+                let mut came = 0;
+                wait_until("traffic", || {
+                    came += echo(bench, packets);
+                    came >= FRAMES
+                });
+            };
+            for hop in 0..HOPS {
+                for step in 0..4 {
+                    let held = bench.backend.hold().expect("held");
+                    traffic(&mut bench, &mut packets);
+                    let successor = (step > 0)
+                        .then(|| Backend::prepare(&Control::new(), config.clone(), held).expect("prepared"));
+                    if step > 1 {
+                        let state = bench.backend.freeze().expect("frozen");
+                        assert_eq!(echo(&mut bench, &mut packets), 0, "nobody polls a frozen port");
+                        let new = successor.as_ref().expect("it is there");
+                        if step == 2 {
+                            new.begin(&[]).expect_err("no snapshot");
+                        } else {
+                            new.begin(&state).expect("begun");
+                        }
+                    }
+                    drop(successor);
+                    bench.backend.resume().expect("it goes on");
+                    assert!(bench.backend.peer().link_up() && config.path.exists(), "hop {hop}, step {step}");
+                    traffic(&mut bench, &mut packets);
+                }
+                let held = bench.backend.hold().expect("held");
+                let new = Backend::prepare(&Control::new(), config.clone(), held).expect("prepared");
+                let state = bench.backend.freeze().expect("frozen");
+                new.begin(&state).expect("begun");
+                new.resume().expect("its");
+                bench.backend.release().expect("the successor's");
+                bench.go_on_with(new);
+                traffic(&mut bench, &mut packets);
+            }
+            enough.store(true, Relaxed);
+            wait_until("the guest", || {
+                echo(&mut bench, &mut packets);
+                driving.is_finished()
+            });
+            driving.join().expect("the guest")
+        });
+        assert!(sent > FRAMES * HOPS);
+        assert_eq!(bench.backend.peer().counters()[3], ("ring_faults", 0));
+        drop(guest);
+        bench.wait_gone();
+        bench.assert_whole();
+        assert!(config.path.exists());
+        drop(bench);
+        assert!(!config.path.exists());
+    }
+}
+
+/// What a frontend asks while its port changes hands is answered by whoever has it afterwards.
+#[test]
+fn requests_wait_while_a_port_is_held() {
+    let config = config("held");
+    let old = Backend::new(&Control::new(), config.clone()).expect("backend");
+    let mut frontend = Frontend::connect(&config.path);
+    frontend.negotiate(Features::empty());
+    for goes_through in [false, true] {
+        let new = Backend::prepare(&Control::new(), config.clone(), old.hold().expect("held"));
+        let new = new.expect("prepared");
+        new.begin(&old.freeze().expect("frozen")).expect("begun");
+        frontend.send(Req::GET_FEATURES, &[], &[]);
+        assert!(unread(&frontend) > 0, "nobody reads it");
+        let _serves = if goes_through {
+            new.resume().expect("its");
+            old.release().expect("the successor's");
+            Some(new)
+        } else {
+            drop(new);
+            old.resume().expect("it goes on");
+            None
+        };
+        let answer = frontend.connection.read_until(Instant::now() + Duration::from_secs(30));
+        assert_eq!(answer.expect("an answer").request, Req::GET_FEATURES as u32);
+    }
+}
+
+/// The successor waits for the descriptor by which the driver has kicked the predecessor.
+#[test]
+fn a_driver_that_kicks_wakes_the_successor() {
+    let config = config("kick");
+    let mut bench = Bench::of(config.clone(), common::pool(1024, 0));
+    let mut guest = Guest::start(&bench.path, Features::empty());
+    bench.wait_link(true);
+    let handed = bench.backend.hand_over().expect("handed over");
+    let new = Backend::take_over(&Control::new(), config, handed).expect("taken over");
+    bench.go_on_with(new);
+    assert_eq!(bench.rx.arm(), linecard_pmd::Armed::Asleep);
+    guest.send(&frame(0, 60));
+    guest.tx.publish();
+    let mut kick = std::fs::File::from(guest.frontend.kicks[1].try_clone().expect("dup"));
+    kick.write_all(&1_u64.to_ne_bytes()).expect("an eventfd");
+    let event = bench.rx.event().expect("it is armed");
+    wait_until("a wake-up", || readable(event));
+}
+
+fn readable(fd: std::os::fd::BorrowedFd<'_>) -> bool {
+    let mut entry =
+        libc::pollfd { fd: std::os::fd::AsRawFd::as_raw_fd(&fd), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one valid entry, exclusively borrowed until the call returns, which is at once.
+    unsafe { libc::poll(&raw mut entry, 1, 0) > 0 }
+}
+
 #[test]
 fn a_port_without_a_frontend_changes_hands_and_serves_who_waited() {
     let config = config("idle");

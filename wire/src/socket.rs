@@ -216,6 +216,32 @@ impl Listener {
         ListenerName { file, own_user_only: self.own_user_only }
     }
 
+    /// What [`leave_name`](Self::leave_name) would give, while the name stays this listener's.
+    #[must_use]
+    pub fn name(&self) -> ListenerName {
+        let file = self.identity.filter(|_| !self.removed.load(Relaxed));
+        ListenerName {
+            file: file.map_or([0; 2], |(device, inode)| [device, inode]),
+            own_user_only: self.own_user_only,
+        }
+    }
+
+    /// Makes the name this listener's (again) after [`leave_name`](Self::leave_name): it goes when this ends.
+    ///
+    /// ```
+    /// use linecard_wire::socket::Listener;
+    /// let path = std::env::temp_dir().join(format!("listener-doc-keep-{}", std::process::id()));
+    /// let listener = Listener::bind(&path)?;
+    /// listener.leave_name();
+    /// listener.keep_name();
+    /// drop(listener);
+    /// assert!(!path.exists());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn keep_name(&self) {
+        self.removed.store(false, Relaxed);
+    }
+
     /// Takes over from a predecessor that has [left](Self::leave_name) its socket, name and all.
     ///
     /// # Errors

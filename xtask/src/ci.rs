@@ -115,6 +115,22 @@ const TORTURE: &[Step] = &[
         ],
         environment: &[("LINECARD_BATCHES", "10000000")],
     },
+    Step {
+        name: "upgrade",
+        command: &[
+            "cargo",
+            "test",
+            "-p",
+            "linecard-apps",
+            "--test",
+            "switch_upgrade",
+            "upgrades_under_traffic",
+            "--",
+            "--nocapture",
+            "--test-threads=1",
+        ],
+        environment: &[("LINECARD_UPGRADES", "100")],
+    },
     step("fuzz", &FUZZ),
 ];
 

@@ -38,6 +38,12 @@ pub(crate) struct SwitchArgs {
     /// Where to be controlled; `none` for nowhere [default: /run/linecard/switch.sock, for root]
     #[arg(long, value_name = "PATH")]
     pub(crate) socket: Option<PathBuf>,
+    /// Take over from the switch that answers at the control socket: its ports stay connected, and it ends
+    ///
+    /// Ports, learned addresses and counters come along; ports that are configured here and not there are added. A port
+    /// that both have must be configured alike. Should anything of this fail, the earlier switch goes on as if nothing had been.
+    #[arg(long)]
+    pub(crate) take_over: bool,
     /// Where ports added by request are kept for a restart; `none` for nowhere [default: beside the control socket]
     #[arg(long, value_name = "FILE")]
     pub(crate) state: Option<PathBuf>,

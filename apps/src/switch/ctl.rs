@@ -12,7 +12,7 @@ use linecard_switch::api::{
 };
 use serde::Serialize;
 
-use super::{port, socket, text, top};
+use super::{port, socket, text, top, upgrade};
 use crate::error::Error;
 use crate::output::{Output, out};
 
@@ -106,6 +106,15 @@ enum CtlCommand {
         key: String,
         #[command(flatten)]
         what: crate::capture::What,
+    },
+    /// Replace the program of the running switch, while its ports stay connected
+    ///
+    /// The new program is started with the arguments of the running one and --take-over, in the same folder, with this command's
+    /// environment, rights and standard error. Should it fail, the running switch goes on as if nothing had been.
+    Upgrade {
+        /// The new program [default: the one that this command is of]
+        #[arg(long, value_name = "PROGRAM")]
+        exec: Option<PathBuf>,
     },
     /// Version of the running switch
     Version,
@@ -262,6 +271,9 @@ pub(crate) fn run(args: &CtlArgs) -> Result<ExitCode, Error> {
             // A control connection is not needed while packets come.
             drop(client);
             return crate::capture::run_of(pid, port, what);
+        }
+        CtlCommand::Upgrade { exec } => {
+            upgrade::run(&mut client, &mut output, args.json, exec.as_deref())?;
         }
         CtlCommand::Version => {
             let version = client.version()?;

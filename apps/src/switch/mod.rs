@@ -11,13 +11,15 @@ mod ctl;
 mod notify;
 mod port;
 mod socket;
+mod takeover;
 mod text;
 mod top;
+mod upgrade;
 
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use linecard::capture::{ControlSocket, Hub};
 use linecard::eal::{Eal, EalArgs};
@@ -28,11 +30,13 @@ use linecard_switch::api::{PortSpec, PortState};
 use linecard_switch::rules::Defaults;
 use linecard_switch::server::{Server, Service};
 use linecard_switch::state::State;
+use linecard_switch::upgrade::TakenOver;
 use linecard_switch::{Switch, SwitchConfig, metrics};
 
 pub(crate) use self::args::SwitchArgs;
 use self::config::Config;
 use self::socket::Socket;
+use self::takeover::Taken;
 use crate::error::Error;
 use crate::output::{Output, out};
 
@@ -40,6 +44,8 @@ use crate::output::{Output, out};
 const PROBE_WAIT: Duration = Duration::from_secs(2);
 /// The folder where captures find switches.
 const PREFIX: &str = "switch";
+/// How long a predecessor may take to end, which has something that its successor needs.
+const LETTING_GO: Duration = Duration::from_secs(10);
 /// How often the switch looks after what does not forward frames.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -62,35 +68,24 @@ fn serve(args: &SwitchArgs) -> Result<ExitCode, Error> {
     linecard_apps_common::log::start(&eal_args, "warn").map_err(|e| Error::Usage(e.to_string()))?;
     let stop = ended()?;
 
-    let socket = Socket::open(args.socket.as_deref().or(config.socket.as_deref()))?;
-    let state = state(args, &config, socket.as_ref());
-    let restored = state.as_ref().map(State::load).transpose().map_err(failed)?.unwrap_or_default();
     let captures = Hub::new();
     // What cannot be captured is switched all the same.
     let _captured = ControlSocket::open(&captures, PREFIX)
         .inspect_err(|error| tracing::warn!("nobody can capture from this switch: {error}"));
-    let switch = Arc::new(start(args, &config, &eal, captures)?);
     let mut output = Output::standard();
-    for spec in &configured {
-        let added = switch.add(spec, None).map_err(failed)?;
-        announce(&mut output, spec, &format!("is {}", added.port.device));
-    }
-    let mut kept = Vec::new();
-    for spec in &restored {
-        match switch.restore(spec) {
-            Ok(PortState::Waiting) => announce(&mut output, spec, "waits to be attached again"),
-            Ok(_) => announce(&mut output, spec, "is back"),
-            Err(problem) => return Err(failed(problem)),
-        }
-        kept.push(spec.key.clone());
-    }
-    let metrics = args.metrics.as_deref().or(config.metrics.as_deref());
-    let metrics = metrics.map(|address| offer_counters(address, &switch)).transpose()?;
-    let service = Arc::new(Service::new(Arc::clone(&switch), state, kept, env!("CARGO_PKG_VERSION")));
-    let server = match &socket {
-        Some(socket) => Some(socket.serve(service)?),
-        None => None,
+    let Begun { mut socket, state, kept, switch } = if args.take_over {
+        take_over(args, &config, &configured, (&eal, captures), &mut output)?
+    } else {
+        begin(args, &config, &configured, (&eal, captures), &mut output)?
     };
+    let metrics = args.metrics.as_deref().or(config.metrics.as_deref());
+    let metrics = metrics.map(|address| offer(address, &switch, args.take_over)).transpose()?.flatten();
+    let (server, service) = answer(&switch, socket.as_ref(), state, kept)?;
+    if args.take_over
+        && let Err(problem) = service.keep()
+    {
+        tracing::warn!("{problem}");
+    }
     let workers = if eal.lcores().all().len() == 1 { "worker" } else { "workers" };
     out!(output, "switching; {} {workers}", eal.lcores().all().len());
     match &socket {
@@ -103,10 +98,17 @@ fn serve(args: &SwitchArgs) -> Result<ExitCode, Error> {
     }
     output.finish(false)?;
     notify::ready();
-    watch(&switch, &stop);
-    notify::stopping();
+    watch(&switch, &stop, &service);
+    if service.successor().is_some() {
+        // The name of the control socket is that one's, too; and the service manager was told.
+        if let Some(socket) = &mut socket {
+            socket.leave_name();
+        }
+    } else {
+        notify::stopping();
+    }
     drop(metrics);
-    end(server, switch);
+    end(server, service, switch);
     Ok(ExitCode::SUCCESS)
 }
 
@@ -116,21 +118,120 @@ fn offer_counters(address: &str, switch: &Arc<Switch>) -> Result<Endpoint, Error
     Ok(openmetrics::serve(address, move || metrics::text(&switch.stats(), env!("CARGO_PKG_VERSION")))?)
 }
 
+/// A switch that moves frames.
+struct Begun {
+    socket: Option<Socket>,
+    /// Where ports that are added by request are kept, and the keys of those.
+    state: Option<State>,
+    kept: Vec<String>,
+    switch: Arc<Switch>,
+}
+
+/// A switch of its own, with the ports that are configured, and those that were added to an earlier one.
+fn begin(
+    args: &SwitchArgs,
+    config: &Config,
+    configured: &[PortSpec],
+    (eal, captures): (&Eal, Hub),
+    output: &mut Output,
+) -> Result<Begun, Error> {
+    let socket = Socket::open(args.socket.as_deref().or(config.socket.as_deref()))?;
+    let state = state(args, config, socket.as_ref());
+    let restored = state.as_ref().map(State::load).transpose().map_err(failed)?.unwrap_or_default();
+    let switch = Arc::new(start(args, config, eal, captures)?);
+    for spec in configured {
+        let added = switch.add(spec, None).map_err(failed)?;
+        announce(output, spec, &format!("is {}", added.port.device));
+    }
+    let mut kept = Vec::new();
+    for spec in &restored {
+        match switch.restore(spec) {
+            Ok(PortState::Waiting) => announce(output, spec, "waits to be attached again"),
+            Ok(_) => announce(output, spec, "is back"),
+            Err(problem) => return Err(failed(problem)),
+        }
+        kept.push(spec.key.clone());
+    }
+    Ok(Begun { socket, state, kept, switch })
+}
+
+/// A switch that goes on with everything of the one that answers at the control socket.
+fn take_over(
+    args: &SwitchArgs,
+    config: &Config,
+    configured: &[PortSpec],
+    (eal, captures): (&Eal, Hub),
+    output: &mut Output,
+) -> Result<Begun, Error> {
+    let path = takeover::place(args, config)?;
+    let switch = Arc::new(start(args, config, eal, captures)?);
+    let Taken { socket, kept, fresh, told, successor } = takeover::take(&switch, path, configured)?;
+    // From here on the ports are this one's: nothing ends it but what would later.
+    successor.finish(&switch);
+    for spec in &fresh {
+        match switch.add(spec, None) {
+            Ok(added) => announce(output, spec, &format!("is {}", added.port.device)),
+            Err(problem) => tracing::error!("port {} is not there: {problem}", spec.key),
+        }
+    }
+    let TakenOver { pid, version, ports, rest, pause, .. } = told;
+    let micros = pause.as_micros();
+    out!(
+        output,
+        "took over from process {pid}, linecard {version}: {ports} ports stayed connected, {rest} were opened anew; no frame passed for {micros} µs\n"
+    );
+    output.flush();
+    let socket = Some(socket);
+    Ok(Begun { state: state(args, config, socket.as_ref()), socket, kept, switch })
+}
+
+/// Offers counters at `address`; a successor waits for its predecessor to let go of it.
+fn offer(address: &str, switch: &Arc<Switch>, waits: bool) -> Result<Option<Endpoint>, Error> {
+    let until = Instant::now() + LETTING_GO;
+    loop {
+        match offer_counters(address, switch) {
+            Ok(endpoint) => return Ok(Some(endpoint)),
+            Err(error) if !waits => return Err(error),
+            Err(error) if Instant::now() > until => {
+                tracing::error!("{error}");
+                return Ok(None);
+            }
+            Err(_) => std::thread::sleep(LOOK / 5),
+        }
+    }
+}
+
+/// Has `switch` answer at `socket`, and be replaced by a program that asks there.
+fn answer(
+    switch: &Arc<Switch>,
+    socket: Option<&Socket>,
+    state: Option<State>,
+    kept: Vec<String>,
+) -> Result<(Option<Server>, Arc<Service>), Error> {
+    let service = Service::new(Arc::clone(switch), state, kept, env!("CARGO_PKG_VERSION"));
+    let Some(socket) = socket else { return Ok((None, Arc::new(service))) };
+    let (listener, name) = socket.to_leave()?;
+    let service = Arc::new(service.with_control(listener, name, notify::main_pid));
+    let server = socket.serve(Arc::clone(&service))?;
+    Ok((Some(server), service))
+}
+
 fn announce(output: &mut Output, spec: &PortSpec, what: &str) {
     out!(output, "port {} {what}\n", spec.key);
     output.flush();
 }
 
-fn watch(switch: &Switch, stop: &AtomicBool) {
-    while !stop.load(Ordering::Relaxed) {
+fn watch(switch: &Switch, stop: &AtomicBool, service: &Service) {
+    while !stop.load(Ordering::Relaxed) && service.successor().is_none() {
         switch.look_after();
         std::thread::sleep(LOOK);
     }
 }
 
 /// Nobody is answered any more once ports begin to go.
-fn end(server: Option<Server>, switch: Arc<Switch>) {
+fn end(server: Option<Server>, service: Arc<Service>, switch: Arc<Switch>) {
     drop(server);
+    drop(service);
     drop(switch);
 }
 

@@ -19,6 +19,11 @@ pub(crate) fn stopping() {
     tell("STOPPING=1\n");
 }
 
+/// Tells it that another process is the service from now on, when a successor has taken over.
+pub(crate) fn main_pid(pid: u32) {
+    tell(&format!("MAINPID={pid}\n"));
+}
+
 fn tell(what: &str) {
     let Some(name) = std::env::var_os(SOCKET) else { return };
     if let Err(error) = send(&name, what) {

@@ -1,6 +1,7 @@
 //! The control socket: its place, and who had it before.
 
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -25,19 +26,24 @@ pub(crate) fn default_path() -> PathBuf {
 }
 
 impl Socket {
+    /// Where a switch that was asked to listen at `asked` does; `None` for nowhere.
+    pub(crate) fn place(asked: Option<&Path>) -> Option<PathBuf> {
+        match asked {
+            Some(path) if path.as_os_str() == "none" => None,
+            Some(path) => Some(path.to_owned()),
+            None => Some(default_path()),
+        }
+    }
+
     /// Listens at `asked`, or at the default path; `None` where `none` was asked for.
     ///
     /// # Errors
     /// Another switch is there, or nobody can listen there.
     pub(crate) fn open(asked: Option<&Path>) -> Result<Option<Self>, Error> {
-        let path = match asked {
-            Some(path) if path.as_os_str() == "none" => return Ok(None),
-            Some(path) => path.to_owned(),
-            None => {
-                runtime::create("switch")?;
-                default_path()
-            }
-        };
+        let Some(path) = Self::place(asked) else { return Ok(None) };
+        if asked.is_none() {
+            runtime::create("switch")?;
+        }
         clear(&path)?;
         let failed = |source| Error::System {
             action: format!("nobody can listen at {}", path.display()),
@@ -49,6 +55,29 @@ impl Socket {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
         let identity = identity(&path);
         Ok(Some(Self { path, listener, identity }))
+    }
+
+    /// The socket that an earlier switch listened at under `path`, with device and inode of its name.
+    pub(crate) fn taken_over(path: PathBuf, (listener, identity): (OwnedFd, Option<(u64, u64)>)) -> Self {
+        Self { path, listener: UnixListener::from(listener), identity }
+    }
+
+    /// The socket and its name, for a successor.
+    ///
+    /// # Errors
+    /// No descriptor is left for that.
+    pub(crate) fn to_leave(&self) -> Result<(OwnedFd, Option<(u64, u64)>), Error> {
+        let listener = self.listener.as_fd().try_clone_to_owned().map_err(|source| Error::System {
+            action: "the control socket cannot be duplicated".into(),
+            source,
+            remedy: "allow this user more descriptors",
+        })?;
+        Ok((listener, self.identity))
+    }
+
+    /// Leaves the name to a successor.
+    pub(crate) fn leave_name(&mut self) {
+        self.identity = None;
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -23,6 +23,7 @@
 
 mod control;
 mod file;
+mod handover;
 mod open;
 mod remote;
 mod rx;
@@ -38,12 +39,14 @@ pub use rx::RxLoss;
 pub use tx::TxLoss;
 
 use control::{TapControl, Trouble};
+use handover::Hands;
 use linecard_net::ether::LONGEST_FRAME;
 use linecard_netdev::tun::Queues;
 use linecard_netdev::{Interface, refusal, tap, tun};
 use linecard_pmd::args::DevArgs;
 use linecard_pmd::config::{PortConfig, StartError};
 use linecard_pmd::error::Error;
+use linecard_pmd::handover::{HandOver, Handed};
 use linecard_pmd::local::{Identity, LocalControl};
 use linecard_pmd::offload::{Offloads, RxOffloads, Takes};
 use linecard_pmd::port::{Device, DeviceInfo, Driver, Port, ProbeContext, Running, RxQueue, TxQueue};
@@ -87,7 +90,14 @@ impl Driver for TapDriver {
         let settings = Settings::read(args)?;
         let port = args.name().to_owned();
         let (opened, remote) = establish(&port, &settings)?;
-        Ok(Box::new(Tap { name: port, settings, remote, opened }))
+        Ok(Box::new(Tap { name: port, settings, remote, opened, hands: Hands::default() }))
+    }
+
+    fn succeed(&self, _: &ProbeContext, args: &DevArgs, handed: Handed) -> Result<Box<dyn Device>, Error> {
+        let settings = Settings::read(args)?;
+        let name = args.name().to_owned();
+        let (opened, hands) = handover::open(&name, &settings, handed)?;
+        Ok(Box::new(Tap { name, settings, remote: None, opened, hands }))
     }
 }
 
@@ -147,6 +157,7 @@ struct Tap {
     /// Before the interface, which it is about.
     remote: Option<Remote>,
     opened: Opened,
+    hands: Hands,
 }
 
 impl Device for Tap {
@@ -229,8 +240,19 @@ impl Tap {
     }
 
     /// A descriptor in service for each queue pair.
-    fn queues(&self, config: &PortConfig) -> Result<Vec<Arc<OwnedFd>>, Error> {
+    fn queues(&mut self, config: &PortConfig) -> Result<Vec<Arc<OwnedFd>>, Error> {
         let count = usize::from(config.rx_queues);
+        let left = std::mem::take(&mut self.hands.queues);
+        if left.len() == count {
+            return Ok(left);
+        }
+        if self.hands.are_elsewhere() {
+            return Err(Error::Argument {
+                device: self.name.clone(),
+                problem: format!("{count} queues are asked for, and {} were handed over", left.len()),
+                remedy: "ask for as many".into(),
+            });
+        }
         if self.opened.passed.is_empty() {
             let fresh = || -> Result<_, Error> {
                 let fd = tap::descriptor(&self.name, &self.settings.namespace)?;
@@ -358,9 +380,16 @@ struct Started {
 }
 
 impl Running for Started {
+    fn hand_over(&self) -> Option<&dyn HandOver> {
+        self.can_change_hands().then_some(self)
+    }
+
     fn stop(self: Box<Self>, rx: Vec<Box<dyn RxQueue>>, tx: Vec<Box<dyn TxQueue>>) -> Box<dyn Device> {
         drop((rx, tx));
         let Self { tap, fds } = *self;
+        if tap.hands.are_elsewhere() {
+            return tap;
+        }
         // A queue that a thread still holds gets nothing from here on.
         fds.iter().for_each(|fd| drop(open::retire(fd)));
         if let Some(interface) = &tap.opened.interface

@@ -128,6 +128,11 @@ impl Client {
         }
     }
 
+    /// The connection, for what is not lines; nothing that was received is lost, because a client reads answers only.
+    pub(crate) fn into_socket(self) -> UnixStream {
+        self.socket
+    }
+
     /// Who answers.
     ///
     /// # Errors

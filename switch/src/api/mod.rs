@@ -26,6 +26,7 @@
 //! | `workers` | none | [`WorkerInfo`], an array |
 //! | `worker.move` | [`QueueMove`] | nothing |
 //! | `stats` | none | [`Stats`] |
+//! | `upgrade` | [`UpgradeRequest`](crate::upgrade::UpgradeRequest) | nothing; the connection is the [upgrade's](crate::upgrade) then |
 //!
 //! `port.add` may be repeated: a port with the same key and the same parameters is answered with `"created":false` (a new
 //! listening descriptor replaces a lost one); one with other parameters is refused as `exists`. `port.remove` of a key that

@@ -57,6 +57,17 @@ impl Station {
         Self(mac << 16 | Self::USED | (vlan & 0xfff) as u64)
     }
 
+    /// As it crosses to another process.
+    pub(crate) const fn to_wire(self) -> u64 {
+        self.0
+    }
+
+    /// What another process sent; `None` where that is no station.
+    pub(crate) fn from_wire(bits: u64) -> Option<Self> {
+        let station = Self(bits);
+        (Self::new(station.mac(), station.vlan()) == station).then_some(station)
+    }
+
     /// Its address.
     #[must_use]
     pub const fn mac(self) -> MacAddr {
@@ -91,6 +102,17 @@ impl Place {
     #[inline(always)]
     const fn to_bits(self) -> u64 {
         (self.port as u64) << 48 | if self.fixed { FIXED } else { 0 } | self.seen as u64
+    }
+
+    /// As it crosses to another process.
+    pub(crate) const fn to_wire(self) -> u64 {
+        self.to_bits()
+    }
+
+    /// What another process sent; `None` where that is no place.
+    pub(crate) const fn from_wire(bits: u64) -> Option<Self> {
+        let place = Self::of(bits);
+        if place.to_bits() == bits { Some(place) } else { None }
     }
 
     #[inline(always)]
@@ -203,6 +225,8 @@ struct Counts {
     /// Stations of each port.
     ports: Vec<u32>,
     all: usize,
+    /// Stations that came, moved or went, while somebody wants to know.
+    journal: Option<Vec<Station>>,
 }
 
 impl Counts {
@@ -212,6 +236,12 @@ impl Counts {
             self.ports.resize(index + 1, 0);
         }
         &mut self.ports[index]
+    }
+
+    fn note(&mut self, station: Station) {
+        if let Some(journal) = &mut self.journal {
+            journal.push(station);
+        }
     }
 }
 
@@ -258,7 +288,7 @@ impl Table {
             shift: u64::BITS - buckets.trailing_zeros(),
             capacity,
             now: AtomicU32::new(0),
-            counts: Mutex::new(Counts { ports: Vec::new(), all: 0 }),
+            counts: Mutex::new(Counts { ports: Vec::new(), all: 0, journal: None }),
         }
     }
 
@@ -365,6 +395,33 @@ impl Table {
         gone
     }
 
+    /// Begins to note which stations come, move or go.
+    pub(crate) fn start_journal(&self) {
+        self.lock().journal = Some(Vec::new());
+    }
+
+    /// Ends that, and gives those stations, each where it is by now.
+    pub(crate) fn end_journal(&self) -> Vec<(Station, Option<Place>)> {
+        let stations = self.lock().journal.take().unwrap_or_default();
+        stations.into_iter().map(|station| (station, self.find(station))).collect()
+    }
+
+    /// Puts a station where a predecessor had it; `false` when there is no room.
+    pub(crate) fn restore(&self, station: Station, place: Place) -> bool {
+        let mut counts = self.lock();
+        self.remove(&mut counts, station);
+        let Place { port, fixed, seen } = place;
+        match self.put(&mut counts, station, Behind { port, limit: u32::MAX, fixed }) {
+            Learned::New => {}
+            _ => return false,
+        }
+        if let Some((bits, cell)) = self.look(station) {
+            let newer = Place { seen, ..Place::of(bits) }.to_bits();
+            cell.store(newer, Ordering::Relaxed);
+        }
+        true
+    }
+
     /// Every station and its place.
     #[must_use]
     pub fn list(&self) -> Vec<(Station, Place)> {
@@ -459,6 +516,7 @@ impl Table {
         }
         *counts.of(place.port) += 1;
         counts.all += 1;
+        counts.note(station);
         if known.is_some() { Learned::Moved } else { Learned::New }
     }
 
@@ -484,6 +542,7 @@ impl Table {
             });
         }
         counts.all = counts.all.saturating_sub(1);
+        counts.note(station);
         true
     }
 

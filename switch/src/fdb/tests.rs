@@ -104,3 +104,55 @@ fn a_station_is_set_and_unset_by_hand() {
     assert!(table.unset(station) && !table.unset(station));
     assert_eq!((table.find(station), table.len(), table.count(2)), (None, 0, 0));
 }
+
+#[test]
+fn a_successor_has_what_its_predecessor_had() {
+    let (old, new) = (Table::with_secret(100, 1), Table::with_secret(100, 7));
+    let station = |n: u8| Station::new(MacAddr([2, 0, 0, 0, 0, n]), u16::from(n % 3));
+    old.tick(5);
+    for n in 0..20 {
+        old.learn(station(n), Behind { port: u16::from(n % 4), limit: 100, fixed: n % 5 == 0 });
+        old.tick(5 + u32::from(n));
+    }
+    old.start_journal();
+    new.tick(100);
+    for (station, place) in old.list() {
+        let (station, place) = (station.to_wire(), place.to_wire());
+        let station = Station::from_wire(station).expect("a station");
+        assert!(new.restore(station, Place::from_wire(place).expect("a place")));
+    }
+    // What comes, moves and goes meanwhile is noted.
+    old.learn(station(50), Behind { port: 3, limit: 100, fixed: false });
+    old.learn(station(1), Behind { port: 2, limit: 100, fixed: false });
+    old.unset(station(2));
+    old.unset(station(50));
+    old.learn(station(50), Behind { port: 1, limit: 100, fixed: false });
+    for (station, place) in old.end_journal() {
+        match place {
+            Some(place) => assert!(new.restore(station, place)),
+            None => {
+                new.unset(station);
+            }
+        }
+    }
+    let all = |table: &Table| table.list().into_iter().collect::<std::collections::HashMap<_, _>>();
+    assert_eq!(all(&new), all(&old));
+    assert_eq!(new.len(), old.len());
+    for port in 0..4 {
+        assert_eq!(new.count(port), old.count(port), "port {port}");
+    }
+    assert!(old.end_journal().is_empty(), "nobody wants to know any more");
+}
+
+#[test]
+fn what_is_no_station_or_place_is_told() {
+    let station = Station::new(MacAddr([2, 0, 0, 0, 0, 1]), 7).to_wire();
+    let place = Place { port: 3, fixed: true, seen: u32::MAX }.to_wire();
+    assert!(Station::from_wire(station).is_some() && Place::from_wire(place).is_some());
+    for bit in 12..16 {
+        assert_eq!(Station::from_wire(station ^ 1 << bit), None, "bit {bit}");
+    }
+    for bit in 32..47 {
+        assert_eq!(Place::from_wire(place ^ 1 << bit), None, "bit {bit}");
+    }
+}

@@ -1,8 +1,10 @@
 //! One backend's socket, its one connection, and its queues' gates.
 
+mod handover;
+
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::ErrorKind;
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,13 +16,11 @@ use linecard_wire::socket::{self, Listener};
 use super::epoll::{Epoll, Interest, hung_up};
 use super::link::Link;
 use super::rate::Rate;
-use crate::error::Error;
-use crate::handover::HandOver;
 use crate::limits::Ledger;
 use crate::peer::{Peer, tell};
-use crate::session::snapshot::Snapshot;
-use crate::session::{Left, Session, Slots, Taken, Terms, Verdict};
+use crate::session::{Session, Slots, Terms, Verdict};
 use crate::slot::Slot;
+use handover::Hands;
 
 /// A message must be whole this long after its first byte.
 const MESSAGE_TIME: Duration = Duration::from_secs(1);
@@ -58,7 +58,7 @@ pub(super) enum Source {
 }
 
 /// One backend as the control thread keeps it.
-pub(super) struct Endpoint {
+pub(crate) struct Endpoint {
     pub(super) source: Source,
     pub(super) terms: Terms,
     pub(super) watched: bool,
@@ -72,8 +72,10 @@ pub(super) struct Endpoint {
     /// The time was used up: the frontend is not listened to before.
     resting: Option<Instant>,
     ledger: Ledger,
-    /// Asked to leave all to a successor: to be tried again soon.
+    /// Asked to leave all to a successor, or to begin as one: to be tried again soon.
     pub(super) leaving: bool,
+    /// Whose the port is while it changes hands.
+    hands: Hands,
     /// Accepting failed: the socket is not watched before.
     paused: Option<Instant>,
     link: Option<Link>,
@@ -102,6 +104,7 @@ impl Endpoint {
             resting: None,
             ledger,
             leaving: false,
+            hands: Hands::Ours,
             paused: None,
             link: None,
             successor: None,
@@ -112,6 +115,9 @@ impl Endpoint {
     pub(super) fn deadline(&self) -> Option<Instant> {
         if self.leaving {
             return Some(Instant::now() + GATE_INTERVAL);
+        }
+        if !self.is_ours() {
+            return self.may_settle().then(|| Instant::now() + GATE_INTERVAL);
         }
         match self.resting {
             Some(until) => Some(until),
@@ -166,6 +172,9 @@ impl Endpoint {
 
     /// Does what time has brought: connects, ends what is late or quarantined, goes on with what waited.
     pub(super) fn tick(&mut self, epoll: &Epoll) {
+        if !self.is_ours() {
+            return;
+        }
         let now = Instant::now();
         // While it is not listened to, the frontend cannot be late.
         let resting =
@@ -218,6 +227,9 @@ impl Endpoint {
 
     /// Takes connections off the listening socket; while a peer is there, others are turned away.
     pub(super) fn accept(&mut self, epoll: &Epoll) {
+        if !self.is_ours() {
+            return;
+        }
         for _ in 0..ACCEPTS_PER_TURN {
             let Source::Listen(listener) = &self.source else { return };
             if !self.may_accept() {
@@ -310,6 +322,12 @@ impl Endpoint {
 
     /// Reads and carries out messages, until there is none, it is time for something else, or a gate is busy.
     pub(super) fn progress(&mut self, epoll: &Epoll) {
+        if !self.is_ours() {
+            if self.may_settle() {
+                self.settle();
+            }
+            return;
+        }
         if self.resting.is_some_and(|until| Instant::now() < until) {
             return self.listen_to(epoll, false);
         }
@@ -382,99 +400,8 @@ impl Endpoint {
         }
     }
 
-    /// Leaves everything to a successor if this is the time for it; `None` when it is not yet. `claim` is asked once all is
-    /// ready: where it says no, nobody wants it any more, and the port goes on.
-    ///
-    /// # Errors
-    /// [`Error::HandOver`]: it will not be possible later either.
-    pub(super) fn leave(
-        &mut self,
-        epoll: &Epoll,
-        claim: impl FnOnce() -> bool,
-    ) -> Option<Result<HandOver, Error>> {
-        if !self.terms.hand_over {
-            let reason = "it keeps no descriptors of its frontend's memory";
-            return Some(Err(Error::HandOver { reason, remedy: "open it with hand_over set" }));
-        }
-        let ready = self.settle() && self.link.as_mut().is_none_or(Link::is_between_requests);
-        if !ready || !self.close_gates() {
-            return None;
-        }
-        let left = self.snapshot();
-        let outcome = match left {
-            Ok(_) if !claim() => None,
-            Ok((snapshot, fds)) => Some(Ok(self.end_for_successor(epoll, snapshot, fds))),
-            Err(error) => {
-                tell!(self.peer, warn, %error, "not handed over");
-                let reason = "a descriptor cannot be duplicated";
-                Some(Err(Error::HandOver { reason, remedy: "check the limits of this process" }))
-            }
-        };
-        self.gates.iter_mut().for_each(Controller::open);
-        outcome
-    }
-
-    fn snapshot(&mut self) -> io::Result<(Snapshot, Left)> {
-        let mut fds = Left::default();
-        let mut snapshot = match &self.link {
-            Some(link) => link.session.leave(&mut Slots(&mut self.gates), &mut fds)?,
-            None => Snapshot::default(),
-        };
-        if let Some(link) = &self.link {
-            snapshot.session.connection = fds.add(link.connection.as_fd())?;
-        }
-        if let Source::Listen(listener) = &self.source {
-            snapshot.session.listener = fds.add(listener.as_fd())?;
-        }
-        Ok((snapshot, fds))
-    }
-
-    /// Ends the rings and lets go of the sockets, without a word to the frontend. The gates are closed.
-    fn end_for_successor(&mut self, epoll: &Epoll, mut snapshot: Snapshot, fds: Left) -> HandOver {
-        if let Some(mut link) = self.link.take() {
-            link.session.end(&mut Slots(&mut self.gates));
-            let _ = epoll.change(link.connection.as_fd(), CONNECTION, link.interest, Interest::None);
-            // Idle, or it would not have come to this; the successor's duplicate keeps the connection.
-            drop(link.connection.into_socket());
-            self.peer.set_disconnected();
-        }
-        if let Source::Listen(listener) = &self.source {
-            snapshot.session.set_name(listener.leave_name());
-        }
-        tell!(self.peer, info, "handed over to a successor");
-        HandOver::new(snapshot.to_bytes(), fds.0)
-    }
-
-    /// Goes on where a predecessor stopped. Nobody polls yet.
-    ///
-    /// # Errors
-    /// Why that is not possible, as a clause; nothing is connected then.
-    pub(super) fn take_over(
-        &mut self,
-        epoll: &Epoll,
-        snapshot: &Snapshot,
-        fds: Taken<OwnedFd>,
-    ) -> Result<(), String> {
-        let mut fds = fds;
-        let connection = fds.take(snapshot.session.connection).map_err(|refusal| refusal.to_string())?;
-        let Some(connection) = connection else { return Ok(()) };
-        let closer = self.ledger.closer.clone();
-        let connection = Connection::of(connection.into(), &closer).map_err(|error| error.to_string())?;
-        let mut fds = fds.try_map(|fd| closer.adopt(fd)).map_err(|error| error.to_string())?;
-        self.adopt(connection, epoll);
-        let Some(link) = &mut self.link else { return Err("its connection cannot be watched".into()) };
-        // It has long said something.
-        link.first = None;
-        let held = hold(&mut self.gates);
-        let outcome = link.session.take_over(snapshot, &mut fds, &mut Slots(&mut self.gates));
-        if held {
-            self.gates.iter_mut().for_each(Controller::open);
-        }
-        outcome.map_err(|refusal| refusal.to_string())
-    }
-
     /// Moves slots into the gates of a port that was started anew; false when a gate was busy.
-    fn settle(&mut self) -> bool {
+    pub(super) fn settle(&mut self) -> bool {
         while let Some((index, arriving)) = self.arriving.front_mut() {
             let Some(present) = self.gates.get_mut(*index) else {
                 self.arriving.pop_front();
@@ -500,6 +427,10 @@ impl Endpoint {
     /// A poller that is stuck inside a burst keeps its ring, and with it the memory it works on, until it
     /// comes out; then it finds its gate closed.
     pub(super) fn shut_down(mut self, epoll: &Epoll, patience: Duration) {
+        if self.is_the_predecessors() {
+            self.abandon();
+            return;
+        }
         let until = Instant::now() + patience;
         if let Some(link) = &mut self.link {
             link.leave("the port was closed");

@@ -13,12 +13,12 @@ mod endpoint;
 mod epoll;
 mod link;
 mod rate;
+mod step;
 
+use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::{AcqRel, Acquire};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -36,8 +36,11 @@ use crate::peer::Peer;
 use crate::session::snapshot::Snapshot;
 use crate::session::{Taken, Terms};
 use crate::slot::Slot;
-use endpoint::{Endpoint, SOCKET, Source};
+pub(crate) use endpoint::Endpoint;
+use endpoint::{SOCKET, Source};
 use epoll::{Epoll, Interest};
+use step::{Asked, BUSY};
+pub(crate) use step::{Asking, Step, is_busy};
 
 /// Token of the waker.
 const WAKE: u64 = 0;
@@ -112,17 +115,21 @@ enum Command {
         ring: usize,
         gate: Controller<Slot>,
     },
-    /// Leave everything to a successor.
-    HandOver(Arc<Asked>),
+    /// A step of a hand-over.
+    Step(Arc<Asked>),
     End,
 }
 
-/// A hand-over that another thread asks for.
-struct Asked {
-    outcome: Sender<Result<HandOver, Error>>,
-    until: Instant,
-    /// By who is first: the port's thread that carries it out, or who asked and waits no longer.
-    claimed: AtomicBool,
+/// A port as its thread and, while it changes hands and the thread rests, whoever hands it over have it; `None` when it has ended.
+type Shared = Mutex<Option<Endpoint>>;
+
+/// What a backend is started from.
+pub(crate) enum Start {
+    Fresh,
+    /// What a predecessor has left for good.
+    Left(HandOver),
+    /// What a predecessor still serves, and may go on with.
+    Held(HandOver),
 }
 
 /// What a port takes over: what its predecessor was, its descriptors, and who waits for the outcome.
@@ -133,6 +140,8 @@ pub(crate) struct PortThread {
     commands: Sender<Command>,
     waker: Arc<EventFd>,
     peer: Arc<Peer>,
+    /// For steps of a hand-over that nobody is to wait for a thread for.
+    endpoint: Arc<Shared>,
     /// Ours too, so that the socket's name goes even when the thread waits for its frontend.
     listener: Option<Arc<Listener>>,
     /// Disconnected when the thread is through.
@@ -146,9 +155,13 @@ impl PortThread {
         control: &Control,
         config: &BackendConfig,
         terms: Terms,
-        handed: Option<HandOver>,
+        start: Start,
     ) -> Result<Self, Error> {
-        let mut succession = handed.map(HandOver::read).transpose()?;
+        let is_held = matches!(start, Start::Held(_));
+        let mut succession = match start {
+            Start::Fresh => None,
+            Start::Left(handed) | Start::Held(handed) => Some(handed.read()?),
+        };
         let unusable = |reason| Error::of_socket(&config.path, reason);
         let waker = Arc::new(EventFd::new().map_err(|e| Error::system("making an eventfd", e))?);
         let epoll = Epoll::new().map_err(|e| Error::system("making an epoll instance", e))?;
@@ -163,8 +176,14 @@ impl PortThread {
                 let left = succession.as_mut().map(listener_left).transpose()?.flatten();
                 let listener = match config.listener.clone().or(left) {
                     Some(passed) => passed,
+                    None if is_held => {
+                        return Err(Error::TakeOver { reason: "its listening socket is missing".into() });
+                    }
                     None => Arc::new(Listener::bind_for(&config.path, config.access).map_err(unusable)?),
                 };
+                if is_held {
+                    listener.leave_name();
+                }
                 epoll.change(listener.as_fd(), SOCKET, Interest::None, Interest::Read).map_err(watched)?;
                 (Source::Listen(Arc::clone(&listener)), Some(listener))
             }
@@ -184,15 +203,17 @@ impl PortThread {
         let (told, taken) = bounded(1);
         let has_predecessor = succession.is_some();
         let succession = succession.map(|(snapshot, fds)| (snapshot, fds, told));
-        let asked = None;
+        let asked = VecDeque::new();
+        let endpoint = Arc::new(Mutex::new(Some(endpoint)));
+        let shared = Arc::clone(&endpoint);
         let run =
-            Loop { epoll, waker: Arc::clone(&waker), inbox, endpoint, asked, succession, _ending: ending };
+            Loop { epoll, waker: Arc::clone(&waker), inbox, shared, asked, succession, _ending: ending };
         let thread = std::thread::Builder::new()
             .name(config.name.clone())
             .stack_size(STACK)
             .spawn(|| run.run())
             .map_err(|e| Error::system("starting a control thread", e))?;
-        let port = Self { commands, waker, peer, listener, over, thread: Some(thread) };
+        let port = Self { commands, waker, peer, endpoint, listener, over, thread: Some(thread) };
         if has_predecessor {
             let late = || "its frontend makes it wait".to_owned();
             let outcome = taken.recv_timeout(PATIENCE * 2).unwrap_or_else(|_| Err(late()));
@@ -201,20 +222,40 @@ impl PortThread {
         Ok(port)
     }
 
-    /// Has the thread leave everything to a successor, and end.
-    pub(crate) fn hand_over(&self) -> Result<HandOver, Error> {
-        let (outcome, told) = bounded(1);
-        let asked =
-            Arc::new(Asked { outcome, until: Instant::now() + PATIENCE, claimed: AtomicBool::new(false) });
-        self.commands.send(Command::HandOver(Arc::clone(&asked))).map_err(|_| Error::ControlEnded)?;
+    /// Has the thread take a step of a hand-over; what to wait with for the outcome.
+    pub(crate) fn ask(&self, step: Step) -> Result<Asking, Error> {
+        let (asked, asking) = Asked::new(step);
+        self.commands.send(Command::Step(asked)).map_err(|_| Error::ControlEnded)?;
         self.waker.signal();
-        match told.recv_timeout(PATIENCE * 2) {
-            Ok(outcome) => outcome,
-            // The thread waits for its frontend. It will find that nobody wants this any more.
-            Err(error) if error.is_timeout() && !asked.claimed.swap(true, AcqRel) => Err(BUSY),
-            // It has just begun, and waits for nobody.
-            Err(_) => told.recv().map_err(|_| Error::ControlEnded)?,
+        Ok(asking)
+    }
+
+    /// Has the calling thread do something with a port that is held, frozen, prepared or begun: its own thread rests then.
+    ///
+    /// # Errors
+    /// [`BUSY`]; [`Error::ControlEnded`]; what `act` says, which is tried again while it says `None`.
+    pub(crate) fn directly<T>(
+        &self,
+        mut act: impl FnMut(&mut Endpoint) -> Option<Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let outcome = match self.endpoint.try_lock() {
+                Ok(mut endpoint) => act(endpoint.as_mut().ok_or(Error::ControlEnded)?),
+                Err(TryLockError::WouldBlock) => None,
+                Err(TryLockError::Poisoned(_)) => return Err(Error::ControlEnded),
+            };
+            match outcome {
+                Some(outcome) => return outcome,
+                None if Instant::now() > until => return Err(BUSY),
+                None => std::thread::yield_now(),
+            }
         }
+    }
+
+    /// The socket that the port listens at, for a successor that gets nothing else.
+    pub(crate) fn listener(&self) -> Option<&Arc<Listener>> {
+        self.listener.as_ref()
     }
 
     pub(crate) fn peer(&self) -> &Arc<Peer> {
@@ -255,12 +296,6 @@ impl std::fmt::Debug for PortThread {
     }
 }
 
-/// Why a port is not handed over just now.
-const BUSY: Error = Error::HandOver {
-    reason: "its frontend is in the middle of a request, or a burst goes on",
-    remedy: "try again",
-};
-
 /// The socket that a predecessor listened at.
 fn listener_left(succession: &mut (Snapshot, Taken<OwnedFd>)) -> Result<Option<Arc<Listener>>, Error> {
     let (snapshot, fds) = succession;
@@ -275,31 +310,38 @@ struct Loop {
     epoll: Epoll,
     waker: Arc<EventFd>,
     inbox: Receiver<Command>,
-    endpoint: Endpoint,
-    /// A hand-over that waits for its time.
-    asked: Option<Arc<Asked>>,
+    shared: Arc<Shared>,
+    /// Steps of a hand-over that wait for their time.
+    asked: VecDeque<Arc<Asked>>,
     succession: Option<Succession>,
     _ending: Sender<()>,
 }
 
 impl Loop {
     fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
         // A panic would be a mistake of ours: it ends this port alone. Its gates stay as they are, and whoever polls it finds
         // nothing.
-        if catch_unwind(AssertUnwindSafe(|| self.serve())).is_err() {
+        let failed = catch_unwind(AssertUnwindSafe(|| self.serve(&shared))).is_err();
+        let endpoint = shared.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(endpoint) = endpoint else { return };
+        if failed {
             tracing::error!(
-                port = self.endpoint.peer.name(),
+                port = endpoint.peer.name(),
                 "the control side failed; close the port and open it again"
             );
-            self.endpoint.peer.set_disconnected();
+            endpoint.peer.set_disconnected();
             return;
         }
-        self.endpoint.shut_down(&self.epoll, PATIENCE);
+        endpoint.shut_down(&self.epoll, PATIENCE);
     }
 
-    fn serve(&mut self) {
+    fn serve(&mut self, shared: &Shared) {
+        // Held by others for moments only, while there is nothing to do here.
+        let lock = || shared.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((snapshot, fds, told)) = self.succession.take() {
-            let outcome = self.endpoint.take_over(&self.epoll, &snapshot, fds);
+            let prepared = lock().as_mut().map(|endpoint| endpoint.prepare(&self.epoll, (&snapshot, fds)));
+            let outcome = prepared.unwrap_or(Ok(()));
             let failed = outcome.is_err();
             let _ = told.send(outcome);
             if failed {
@@ -307,53 +349,80 @@ impl Loop {
             }
         }
         loop {
-            let timeout = self.endpoint.deadline().map(|at| at.saturating_duration_since(Instant::now()));
-            let ready = self.epoll.wait(timeout);
+            let deadline = lock().as_ref().and_then(Endpoint::deadline);
+            let ready = self.epoll.wait(deadline.map(|at| at.saturating_duration_since(Instant::now())));
             if ready.contains(&WAKE) {
                 self.waker.drain();
             }
             let began = thread_time();
-            if !self.obey() {
+            let mut endpoint = lock();
+            let Some(endpoint) = endpoint.as_mut() else { return };
+            if !self.obey(endpoint) {
                 return;
             }
-            self.endpoint.progress(&self.epoll);
+            endpoint.progress(&self.epoll);
             if ready.contains(&SOCKET) {
-                self.endpoint.accept(&self.epoll);
+                endpoint.accept(&self.epoll);
             }
-            self.endpoint.tick(&self.epoll);
-            self.endpoint.spent(thread_time().saturating_sub(began));
-            if self.has_left() {
+            endpoint.tick(&self.epoll);
+            endpoint.spent(thread_time().saturating_sub(began));
+            if self.has_left(endpoint) {
                 return;
             }
         }
     }
 
-    /// Leaves all to a successor if that was asked for and it is the time for it.
-    fn has_left(&mut self) -> bool {
-        let Some(asked) = self.asked.take() else { return false };
-        let outcome = self.endpoint.leave(&self.epoll, || !asked.claimed.swap(true, AcqRel));
-        let waits = outcome.is_none() && !asked.claimed.load(Acquire);
+    /// Takes the steps of a hand-over that were asked for, if it is the time for them; whether the port is a successor's now.
+    fn has_left(&mut self, endpoint: &mut Endpoint) -> bool {
+        while let Some(asked) = self.asked.pop_front() {
+            if !asked.is_claimed_by_now() {
+                continue;
+            }
+            match self.take(asked, endpoint) {
+                Some(true) => return true,
+                Some(false) => {}
+                None => return false,
+            }
+        }
+        false
+    }
+
+    /// Takes one step; `None` when it is not yet the time for it.
+    fn take(&mut self, asked: Arc<Asked>, endpoint: &mut Endpoint) -> Option<bool> {
+        let nothing = || HandOver::new(Vec::new(), Vec::new());
+        let (outcome, left) = match &asked.step {
+            Step::Hold => (endpoint.hold(&self.epoll), false),
+            Step::Settle => (endpoint.settle().then(|| Ok(nothing())), false),
+            Step::Resume => {
+                endpoint.resume(&self.epoll);
+                (Some(Ok(nothing())), false)
+            }
+            Step::Release => {
+                endpoint.release();
+                (Some(Ok(nothing())), true)
+            }
+        };
+        endpoint.leaving = false;
         let outcome = match outcome {
-            None if waits && Instant::now() < asked.until => {
-                self.endpoint.leaving = true;
-                self.asked = Some(asked);
-                return false;
+            None if Instant::now() < asked.until => {
+                asked.give_back();
+                endpoint.leaving = true;
+                self.asked.push_front(asked);
+                return None;
             }
             None => Err(BUSY),
             Some(outcome) => outcome,
         };
-        self.endpoint.leaving = false;
-        let left = outcome.is_ok();
         let _ = asked.outcome.send(outcome);
-        left
+        Some(left)
     }
 
     /// Carries out commands; false when the thread is to end.
-    fn obey(&mut self) -> bool {
+    fn obey(&mut self, endpoint: &mut Endpoint) -> bool {
         while let Ok(command) = self.inbox.try_recv() {
             match command {
-                Command::Attach { ring, gate } => self.endpoint.arriving.push_back((ring, gate)),
-                Command::HandOver(asked) => self.asked = Some(asked),
+                Command::Attach { ring, gate } => endpoint.arriving.push_back((ring, gate)),
+                Command::Step(asked) => self.asked.push_back(asked),
                 Command::End => return false,
             }
         }

@@ -54,7 +54,10 @@ impl Port {
             requests: requests(),
         };
         let config = BackendConfig::new("later", &path, Mode::Listen);
-        Self { thread: PortThread::start(&Control::new(), &config, terms, None).expect("a port"), path }
+        Self {
+            thread: PortThread::start(&Control::new(), &config, terms, Start::Fresh).expect("a port"),
+            path,
+        }
     }
 
     fn connect(&self) -> Connection {

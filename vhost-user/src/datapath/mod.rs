@@ -16,6 +16,8 @@ mod observed;
 mod scatter;
 mod turn;
 
+pub(crate) use turn::prepare_clock;
+
 use std::sync::Arc;
 
 use linecard_mempool::{BURST, Burst, Pool};

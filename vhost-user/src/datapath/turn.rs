@@ -23,6 +23,11 @@ const DESCRIPTORS: u32 = 64;
 
 static CLOCK: LazyLock<Clock> = LazyLock::new(Clock::calibrated);
 
+/// Calibrates the clock, which takes some milliseconds, before a ring needs it at once.
+pub(crate) fn prepare_clock() {
+    LazyLock::force(&CLOCK);
+}
+
 /// The time of one burst on the slow way.
 #[derive(Debug)]
 pub(super) struct Turn {

@@ -1,9 +1,11 @@
-//! The `net_vhost` driver: `net_vhost0,{iface=PATH|fd=N}[,queues=N][,client=0|1][,tso=0|1][,config=0|1][,mode=0660][,group=NAME]`.
+//! The `net_vhost` driver: `net_vhost0,{iface=PATH|fd=N}[,queues=N][,client=0|1][,tso=0|1][,config=0|1][,handover=0|1][,mode=0660][,group=NAME]`.
 
 use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use linecard_mempool::Pool;
+use linecard_pmd::handover::{HandOver as HandOverSteps, Handed, Pending};
 use linecard_pmd::local::{Identity, LocalControl};
 use linecard_pmd::stats::PortCounters;
 use linecard_pmd::{
@@ -15,8 +17,9 @@ use linecard_wire::ledger::Descriptors;
 use linecard_wire::socket::{Access, Listener};
 
 use super::control::VhostControl;
+use crate::HandOver;
 use crate::backend::{Backend, BackendConfig, Mode};
-use crate::control::{Control, WeakControl};
+use crate::control::{Asking, Control, WeakControl, is_busy};
 use crate::error::Error as BackendError;
 use crate::features::{DEFAULT, MAX_QUEUE_PAIRS};
 use crate::limits::ProcessLimits;
@@ -97,26 +100,49 @@ impl Driver for VhostDriver {
 
     fn probe(&self, _context: &ProbeContext, args: &DevArgs) -> Result<Box<dyn Device>, Error> {
         let source = source(args)?;
-        let queue_pairs = args.number("queues", 1..=MAX_QUEUE_PAIRS)?.unwrap_or(1);
-        // Ours receives into plain or chained packets as they come; there is nothing to choose.
-        for harmless in ["linear-buffer", "ext-buffer", "legacy-ol-flags"] {
-            args.flag(harmless)?;
-        }
-        for missing in ["iommu-support", "postcopy-support"] {
-            if args.flag(missing)? == Some(true) {
-                let (port, what) = (args.name().into(), missing.into());
-                return Err(Error::Unsupported { port, what, remedy: format!("leave {missing} out") });
-            }
-        }
-        let tso = args.flag("tso")?.unwrap_or(false);
-        let config_space = args.flag("config")?.unwrap_or(false);
-        args.finish()?;
-        let features = DEFAULT.with(Features::HOST_SEGMENTS, tso);
-        let mac = mac_of(args.name());
-        let config = BackendConfig { queue_pairs, mac, features, config_space, ..source };
+        let (config, hand_over) = settings(args, source)?;
+        let mac = config.mac;
+        let config = BackendConfig { hand_over, ..config };
         let backend = Backend::new(&self.control(), config).map_err(|error| error.of_port(args.name()))?;
-        Ok(Box::new(VhostDevice { name: args.name().into(), backend, mac }))
+        Ok(Box::new(VhostDevice::new(args.name(), backend, mac)))
     }
+
+    fn succeed(&self, _: &ProbeContext, args: &DevArgs, handed: Handed) -> Result<Box<dyn Device>, Error> {
+        // A socket that was passed to the predecessor comes along with what it hands over.
+        let source = match args.value("iface") {
+            None => BackendConfig::new(args.name(), "", Mode::Listen),
+            Some(_) => source(args)?,
+        };
+        let (config, _) = settings(args, source)?;
+        let mac = config.mac;
+        let config = BackendConfig { hand_over: true, ..config };
+        let handed = HandOver::new(handed.state, handed.descriptors);
+        let backend = Backend::prepare(&self.control(), config, handed);
+        let backend = backend.map_err(|error| error.of_port(args.name()))?;
+        Ok(Box::new(VhostDevice { held: true, ..VhostDevice::new(args.name(), backend, mac) }))
+    }
+}
+
+/// What the arguments say beside the [source](source) of frontends, and whether the port is to be able to change hands.
+fn settings(args: &DevArgs, source: BackendConfig) -> Result<(BackendConfig, bool), Error> {
+    let queue_pairs = args.number("queues", 1..=MAX_QUEUE_PAIRS)?.unwrap_or(1);
+    // Ours receives into plain or chained packets as they come; there is nothing to choose.
+    for harmless in ["linear-buffer", "ext-buffer", "legacy-ol-flags"] {
+        args.flag(harmless)?;
+    }
+    for missing in ["iommu-support", "postcopy-support"] {
+        if args.flag(missing)? == Some(true) {
+            let (port, what) = (args.name().into(), missing.into());
+            return Err(Error::Unsupported { port, what, remedy: format!("leave {missing} out") });
+        }
+    }
+    let tso = args.flag("tso")?.unwrap_or(false);
+    let config_space = args.flag("config")?.unwrap_or(false);
+    let hand_over = args.flag("handover")?.unwrap_or(false);
+    args.finish()?;
+    let features = DEFAULT.with(Features::HOST_SEGMENTS, tso);
+    let mac = mac_of(args.name());
+    Ok((BackendConfig { queue_pairs, mac, features, config_space, ..source }, hand_over))
 }
 
 /// Where frontends come from: `iface=` and what belongs to it, or `fd=`.
@@ -166,9 +192,36 @@ struct VhostDevice {
     name: String,
     backend: Backend,
     mac: [u8; 6],
+    /// The port's thread waits for its frontend: a successor gets the listening socket, and the frontend connects to it again.
+    left_behind: AtomicBool,
+    /// A predecessor held it when it was opened.
+    held: bool,
 }
 
 impl VhostDevice {
+    fn new(name: &str, backend: Backend, mac: [u8; 6]) -> Self {
+        Self { name: name.into(), backend, mac, left_behind: AtomicBool::new(false), held: false }
+    }
+
+    /// A step that is done already.
+    fn done<T: 'static>(&self, outcome: Result<T, BackendError>) -> Pending<'static, T> {
+        let outcome = outcome.map_err(|error| error.of_port(&self.name));
+        Box::new(|| outcome)
+    }
+
+    fn handed(&self, handed: HandOver) -> Handed {
+        Handed { state: handed.state, descriptors: handed.descriptors }
+    }
+
+    fn left_behind(&self) -> Result<HandOver, BackendError> {
+        self.left_behind.store(true, Ordering::Relaxed);
+        tracing::warn!(
+            port = self.name,
+            "its frontend makes the port wait: a successor gets the socket alone, and the frontend has to connect again"
+        );
+        self.backend.listener_alone()
+    }
+
     fn queues(
         &self,
         config: &PortConfig,
@@ -214,7 +267,14 @@ impl Device for VhostDevice {
 
     fn start(self: Box<Self>, config: &PortConfig, pool: &Pool) -> Result<Port, StartError> {
         let counters = PortCounters::new(config.rx_queues, config.tx_queues);
-        match self.queues(config, pool, &counters) {
+        let queues = self.queues(config, pool, &counters).and_then(|queues| {
+            if self.held {
+                // The rings will be built in these queues, without anybody waiting for the port's thread then.
+                self.backend.settle()?;
+            }
+            Ok(queues)
+        });
+        match queues {
             Ok((rx, tx)) => {
                 let control = Arc::new(VhostControl {
                     peer: Arc::clone(self.backend.peer()),
@@ -230,7 +290,53 @@ impl Device for VhostDevice {
     }
 }
 
+impl HandOverSteps for VhostDevice {
+    fn hold(&self) -> Pending<'_, Handed> {
+        let asking = self.backend.start_holding();
+        Box::new(move || {
+            let held = match asking.and_then(Asking::outcome) {
+                Err(error) if is_busy(&error) => self.left_behind(),
+                outcome => outcome,
+            };
+            held.map(|held| self.handed(held)).map_err(|error| error.of_port(&self.name))
+        })
+    }
+
+    fn freeze(&self) -> Pending<'_, Vec<u8>> {
+        let frozen = if self.left_behind.load(Ordering::Relaxed) {
+            self.backend.listener_alone().map(|handed| handed.state)
+        } else {
+            self.backend.freeze()
+        };
+        self.done(frozen)
+    }
+
+    fn begin(&self, state: &[u8]) -> Pending<'_, ()> {
+        self.done(self.backend.begin(state))
+    }
+
+    fn resume(&self) -> Pending<'_, ()> {
+        if self.left_behind.swap(false, Ordering::Relaxed) {
+            return Box::new(|| Ok(()));
+        }
+        // Packets pass by then; the port's thread goes on when it comes to that.
+        self.done(self.backend.resume_soon().map(drop))
+    }
+
+    fn release(&self) {
+        if self.left_behind.load(Ordering::Relaxed) {
+            self.backend.leave_name();
+        } else if let Err(error) = self.backend.release() {
+            tracing::error!(port = self.name, "the port does not end: {error}");
+        }
+    }
+}
+
 impl Running for VhostDevice {
+    fn hand_over(&self) -> Option<&dyn HandOverSteps> {
+        self.backend.can_hand_over().then_some(self)
+    }
+
     /// The frontend stays connected; its packets wait in its rings.
     fn stop(self: Box<Self>, rx: Vec<Box<dyn RxQueue>>, tx: Vec<Box<dyn TxQueue>>) -> Box<dyn Device> {
         drop((rx, tx));

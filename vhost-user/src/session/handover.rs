@@ -19,13 +19,26 @@ use crate::memory::{MemoryMap, Region};
 
 /// Descriptors to be left, in the order of their numbers.
 #[derive(Default)]
-pub(crate) struct Left(pub(crate) Vec<OwnedFd>);
+pub(crate) struct Left {
+    pub(crate) fds: Vec<OwnedFd>,
+    count: u32,
+    /// The successor has them already.
+    only_counted: bool,
+}
 
 impl Left {
+    /// Numbers descriptors that have been left before, and duplicates none.
+    pub(crate) fn counting() -> Self {
+        Self { only_counted: true, ..Self::default() }
+    }
+
     /// Duplicates `fd`; the number it has from now on.
     pub(crate) fn add(&mut self, fd: BorrowedFd<'_>) -> io::Result<Descriptor> {
-        self.0.push(fd.try_clone_to_owned()?);
-        Ok(u32::try_from(self.0.len()).unwrap_or(u32::MAX))
+        if !self.only_counted {
+            self.fds.push(fd.try_clone_to_owned()?);
+        }
+        self.count += 1;
+        Ok(self.count)
     }
 
     fn add_event(&mut self, event: Option<&Event>) -> io::Result<Descriptor> {
@@ -92,16 +105,12 @@ impl Session {
         Ok(Snapshot { session, rings, regions })
     }
 
-    /// Becomes the session that a predecessor left, and starts its rings.
+    /// Becomes the session that a predecessor holds: all but its rings, which are the predecessor's until
+    /// [`start_rings`](Self::start_rings).
     ///
     /// # Errors
     /// What this backend would not have agreed to, or what cannot be mapped. The session is of no use then.
-    pub(crate) fn take_over(
-        &mut self,
-        snapshot: &Snapshot,
-        fds: &mut Taken<PeerFd>,
-        slots: &mut Slots<'_>,
-    ) -> Result<(), Refusal> {
+    pub(crate) fn prepare(&mut self, snapshot: &Snapshot, fds: &mut Taken<PeerFd>) -> Result<(), Refusal> {
         let record = &snapshot.session;
         self.take_negotiated(record)?;
         if snapshot.rings.len() > self.vrings.len() {
@@ -131,13 +140,44 @@ impl Session {
         if let Some(file) = fds.take(record.inflight)? {
             self.inflight = Some(Arc::new(self.inflight_in(record.inflight(), file)?));
         }
-        self.move_to(MemoryMap::new(regions), slots);
+        self.map = MemoryMap::new(regions);
+        Ok(())
+    }
+
+    /// Builds the rings where the predecessor's stood when it was frozen. Nobody polls either yet.
+    ///
+    /// # Errors
+    /// A ring cannot be built here, or `snapshot` is of a session other than the one that was
+    /// [prepared](Self::prepare), `before`.
+    pub(crate) fn start_rings(
+        &mut self,
+        before: &Snapshot,
+        snapshot: &Snapshot,
+        slots: &mut Slots<'_>,
+    ) -> Result<(), Refusal> {
+        let same = before.session == snapshot.session
+            && before.regions == snapshot.regions
+            && before.rings.len() == snapshot.rings.len()
+            && before.rings.iter().zip(&snapshot.rings).all(|(before, ring)| before.is_same(ring));
+        if !same {
+            return Err(Refusal::Value { what: "change of a session that was held, count", got: 1, max: 0 });
+        }
+        for (vring, record) in self.vrings.iter_mut().zip(&snapshot.rings) {
+            vring.base = record.base;
+        }
+        self.move_to(Arc::clone(&self.map), slots);
         for (index, record) in snapshot.rings.iter().enumerate() {
             let Some(slot) = slots.get(index) else { continue };
             slot.announce = record.has(RingRecord::ANNOUNCES).then_some(record.announce);
-            if let Some(ring) = &mut slot.ring {
-                ring.faulted = record.has(RingRecord::FAULTED);
+            match &mut slot.ring {
+                Some(ring) => ring.faulted = record.has(RingRecord::FAULTED),
+                None if record.has(RingRecord::RUNS) => {
+                    return Err(Refusal::RingIncomplete { index, what: "memory" });
+                }
+                None => {}
             }
+            let kick = self.vrings.get(index).and_then(|vring| vring.kick.as_ref());
+            self.peer.set_kick(index, kick.map(Event::source));
         }
         self.tell_peer(slots);
         Ok(())
@@ -218,6 +258,7 @@ fn leave_ring(index: usize, vring: &Vring, slots: &mut Slots<'_>, fds: &mut Left
         (vring.started, RingRecord::STARTED),
         (vring.enabled, RingRecord::ENABLED),
         (ring.is_some_and(|ring| ring.faulted), RingRecord::FAULTED),
+        (ring.is_some(), RingRecord::RUNS),
         (announce.is_some(), RingRecord::ANNOUNCES),
     ] {
         record.flags |= if holds { flag } else { 0 };

@@ -137,9 +137,24 @@ impl RingRecord {
     pub(crate) const ENABLED: u32 = 8;
     pub(crate) const FAULTED: u32 = 16;
     pub(crate) const ANNOUNCES: u32 = 32;
+    /// It was there to be polled when the session was frozen.
+    pub(crate) const RUNS: u32 = 64;
 
     pub(crate) fn has(&self, flag: u32) -> bool {
         self.flags & flag != 0
+    }
+
+    /// Whether this is the same ring, wherever it stands.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        const MOVES: u32 = RingRecord::FAULTED | RingRecord::ANNOUNCES | RingRecord::RUNS;
+        let still = |ring: &Self| Self {
+            flags: ring.flags & !MOVES,
+            base: 0,
+            announce: [0; 6],
+            reserved: [0; 2],
+            ..*ring
+        };
+        still(self) == still(other)
     }
 
     pub(crate) fn set_addr(&mut self, addr: &VringAddr) {

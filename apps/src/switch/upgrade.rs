@@ -1,0 +1,114 @@
+//! `linecard switch ctl upgrade`: starts a new program that takes over from the switch that runs.
+
+use std::ffi::{OsStr, OsString};
+use std::io::{BufRead, BufReader};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use linecard_switch::api::Client;
+
+use super::ctl::print;
+use crate::error::Error;
+use crate::output::Output;
+
+/// The option that a successor is started with.
+const TAKE_OVER: &str = "--take-over";
+/// What a switch says last when it has started.
+const STARTED: &str = "switching;";
+
+/// Has `program`, or this one, take over from the switch that `client` speaks to, and prints what it says.
+///
+/// # Errors
+/// It cannot be started, or did not take over; the earlier switch goes on then.
+pub(super) fn run(
+    client: &mut Client,
+    output: &mut Output,
+    json: bool,
+    program: Option<&Path>,
+) -> Result<(), Error> {
+    let (pid, said) = replace(client, program)?;
+    let answer = serde_json::json!({ "pid": pid, "said": said });
+    print(output, json, &answer, || said.join("\n") + "\n");
+    Ok(())
+}
+
+/// The new process, and what it said.
+fn replace(client: &mut Client, program: Option<&Path>) -> Result<(u32, Vec<String>), Error> {
+    let system = |action: &str| {
+        let action = action.to_owned();
+        move |source| Error::System {
+            action,
+            source,
+            remedy: "start the new program by hand, with --take-over",
+        }
+    };
+    let pid = client.version()?.pid;
+    let process = PathBuf::from(format!("/proc/{pid}"));
+    let owner =
+        std::fs::metadata(&process).map_err(system("the process of the switch cannot be looked at"))?.uid();
+    let own = rustix::process::geteuid().as_raw();
+    if owner != own {
+        // Its command line is its own word, and would be carried out with this user's rights.
+        return Err(Error::Failed(format!(
+            "the switch runs as user {owner}, and this command as user {own}; run it as that user"
+        )));
+    }
+    let line = std::fs::read(process.join("cmdline"))
+        .map_err(system("the command line of the switch cannot be read"))?;
+    let folder =
+        std::fs::read_link(process.join("cwd")).map_err(system("the folder of the switch cannot be read"))?;
+    let program = match program {
+        Some(program) => std::path::absolute(program),
+        None => std::env::current_exe(),
+    };
+    let program = program.map_err(system("the new program cannot be found"))?;
+    let mut child = Command::new(&program)
+        .args(arguments(&line))
+        .current_dir(folder)
+        // What ends this command from a terminal is not meant for the switch.
+        .process_group(0)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .map_err(|source| Error::System {
+            action: format!("{} cannot be started", program.display()),
+            source,
+            remedy: "name a program with --exec; the switch goes on as it was",
+        })?;
+    let mut said = Vec::new();
+    for line in child.stdout.take().map(BufReader::new).into_iter().flat_map(BufRead::lines) {
+        let line = line.map_err(system("the new program cannot be heard"))?;
+        let started = line.starts_with(STARTED);
+        said.push(line);
+        if started {
+            return Ok((child.id(), said));
+        }
+    }
+    let status = child.wait().map_err(system("the new program cannot be waited for"))?;
+    Err(Error::Failed(format!(
+        "{} did not take over ({status}), and the switch goes on as it was; what it said before tells why",
+        program.display()
+    )))
+}
+
+/// What `line`, a command line as /proc has it, passes to the program, for one that takes over.
+fn arguments(line: &[u8]) -> Vec<OsString> {
+    let words = line.strip_suffix(b"\0").unwrap_or(line).split(|byte| *byte == 0).skip(1);
+    let kept = words.filter(|word| *word != TAKE_OVER.as_bytes());
+    kept.map(|word| OsStr::from_bytes(word).to_owned()).chain([TAKE_OVER.into()]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_successor_is_started_as_its_predecessor_was() {
+        let line = b"/usr/bin/linecard\0switch\0--port\0/a b.sock,key=\0\0--take-over\0--tap\0lc0\0";
+        let want = ["switch", "--port", "/a b.sock,key=", "", "--tap", "lc0", "--take-over"];
+        assert_eq!(arguments(line), want.map(OsString::from));
+    }
+}

@@ -1,0 +1,116 @@
+//! An interface that goes to another process: its descriptors do, and with them what lies in them.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use linecard_netdev::{Interface, tun};
+use linecard_pmd::error::Error;
+use linecard_pmd::handover::{HandOver, Handed, Pending};
+
+use super::Started;
+use super::open::{Opened, Settings};
+
+/// Eight bytes that begin the state, and its version behind them.
+const STATE: [u8; 9] = *b"LC-TAP\0\0\x01";
+/// The interface was up before the port was.
+const WAS_UP: u8 = 1;
+
+/// Whose the interface is: while it is another process's, nothing of it is changed when the port ends.
+#[derive(Debug, Default)]
+pub(super) struct Hands {
+    elsewhere: AtomicBool,
+    /// The descriptors of the queues, until they are taken.
+    pub(super) queues: Vec<Arc<OwnedFd>>,
+}
+
+impl Hands {
+    pub(super) fn are_elsewhere(&self) -> bool {
+        self.elsewhere.load(Ordering::Relaxed)
+    }
+}
+
+/// What a predecessor holds, opened here as well.
+pub(super) fn open(port: &str, settings: &Settings, handed: Handed) -> Result<(Opened, Hands), Error> {
+    let problem = |problem: &str| Error::Peer {
+        port: port.into(),
+        problem: format!("what was handed over cannot be used: {problem}"),
+        remedy: "open the interface anew".into(),
+    };
+    let Some((&[flags], [])) = handed.state.strip_prefix(&STATE).and_then(<[u8]>::split_first_chunk) else {
+        return Err(problem("its state is of another version"));
+    };
+    let mut fds = handed.descriptors.into_iter();
+    let keeper = fds.next().ok_or_else(|| problem("no descriptor came along"))?;
+    let queues: Vec<_> = fds.map(Arc::new).collect();
+    let name = tun::attached(keeper.as_fd()).map_err(|error| problem(&error))?;
+    for queue in &queues {
+        match tun::attached(queue.as_fd()) {
+            Ok(other) if other == name => {}
+            Ok(other) => return Err(problem(&format!("a queue is of {other}, not of {name}"))),
+            Err(error) => return Err(problem(&error)),
+        }
+    }
+    let interface = Interface::find(port, &settings.namespace, &name)?;
+    let facts = interface.facts()?;
+    let mac = tun::mac(keeper.as_fd()).ok();
+    if facts.mac != mac {
+        return Err(problem(&format!("the interface {name} of this network namespace is another one")));
+    }
+    let opened = Opened {
+        name,
+        interface: Some(Arc::new(interface)),
+        mac: mac.unwrap_or_default(),
+        keeper: Some(keeper),
+        passed: Vec::new(),
+        was_up: flags & WAS_UP != 0,
+        facts,
+    };
+    Ok((opened, Hands { elsewhere: AtomicBool::new(true), queues }))
+}
+
+impl Started {
+    /// Whether the descriptors are all there is to the port: nothing redirected, and nobody else's.
+    pub(super) fn can_change_hands(&self) -> bool {
+        self.tap.remote.is_none() && self.tap.opened.keeper.is_some()
+    }
+
+    fn held(&self) -> Result<Handed, Error> {
+        let system = |source| Error::System {
+            port: self.tap.name.clone(),
+            action: "duplicating a descriptor".into(),
+            source,
+            remedy: "allow this process more descriptors".into(),
+        };
+        let fds = self.tap.opened.keeper.iter().map(AsFd::as_fd);
+        let fds = fds.chain(self.fds.iter().map(|fd| fd.as_fd()));
+        let descriptors: Result<_, _> = fds.map(|fd| fd.try_clone_to_owned()).collect();
+        let flags = if self.tap.opened.was_up { WAS_UP } else { 0 };
+        Ok(Handed { state: [&STATE[..], &[flags]].concat(), descriptors: descriptors.map_err(system)? })
+    }
+}
+
+/// The kernel keeps what comes until it is read, by whoever does.
+impl HandOver for Started {
+    fn hold(&self) -> Pending<'_, Handed> {
+        let held = self.held();
+        Box::new(|| held)
+    }
+
+    fn freeze(&self) -> Pending<'_, Vec<u8>> {
+        Box::new(|| Ok(Vec::new()))
+    }
+
+    fn begin(&self, _: &[u8]) -> Pending<'_, ()> {
+        Box::new(|| Ok(()))
+    }
+
+    fn resume(&self) -> Pending<'_, ()> {
+        self.tap.hands.elsewhere.store(false, Ordering::Relaxed);
+        Box::new(|| Ok(()))
+    }
+
+    fn release(&self) {
+        self.tap.hands.elsewhere.store(true, Ordering::Relaxed);
+    }
+}

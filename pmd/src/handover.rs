@@ -1,0 +1,61 @@
+//! Devices that go from one process to the next while their peers stay connected.
+//!
+//! ```text
+//!   predecessor   hold ───────────────► freeze ───────────────────► release   (or resume, as if nothing had been)
+//!                   └─► Driver::succeed ──┘ └─► begin ────────────────┘
+//!   successor           configure, start         resume
+//! ```
+//! Until it [releases](HandOver::release) its device, the predecessor can go on with it; until it [resumes](HandOver::resume), the
+//! successor can be dropped and leaves no trace. Somebody above decides between the two, once for all devices of a process: that
+//! is the point of no return.
+
+use std::os::fd::OwnedFd;
+
+use crate::error::Error;
+
+/// What a predecessor gives of a device that it holds: bytes in a form of the driver's, and descriptors that they refer to by
+/// their places. Both come from another process, of another version maybe: a driver checks them whole.
+///
+/// ```
+/// let handed = linecard_pmd::handover::Handed { state: vec![1], descriptors: Vec::new() };
+/// assert_eq!(handed.state.len(), 1);
+/// ```
+#[derive(Debug, Default)]
+pub struct Handed {
+    /// Read by [`Driver::succeed`](crate::Driver::succeed).
+    pub state: Vec<u8>,
+    /// In the order in which `state` numbers them.
+    pub descriptors: Vec<OwnedFd>,
+}
+
+/// A step that has been started; called, it waits for the outcome. So the steps of many devices can be taken at once.
+pub type Pending<'a, T> = Box<dyn FnOnce() -> Result<T, Error> + 'a>;
+
+/// How a started port changes hands, from [`Running::hand_over`](crate::Running::hand_over).
+///
+/// ```
+/// use linecard_pmd::handover::{HandOver, Handed};
+/// use linecard_pmd::Error;
+/// /// Moves a device that has nothing to tell.
+/// fn move_on(old: &dyn HandOver, successor: impl FnOnce(Handed) -> Box<dyn HandOver>) -> Result<(), Error> {
+///     let new = successor(old.hold()()?);
+///     new.begin(&old.freeze()()?)()?;
+///     // The point of no return.
+///     new.resume()()?;
+///     old.release();
+///     Ok(())
+/// }
+/// ```
+pub trait HandOver {
+    /// Lets the control side rest and gives what a successor prepares itself with; packets go on.
+    fn hold(&self) -> Pending<'_, Handed>;
+    /// In the predecessor, when nobody polls its queues: the state of a device that is held as it stays from now on.
+    fn freeze(&self) -> Pending<'_, Vec<u8>>;
+    /// In the successor, when nobody polls its queues yet: begins where `state`, from [`freeze`](Self::freeze), says.
+    fn begin(&self, state: &[u8]) -> Pending<'_, ()>;
+    /// Serves the device from now on: a successor that has begun, or a predecessor that goes on after all. Whoever polls its queues
+    /// waits for the outcome first: until then they find nothing and take nothing.
+    fn resume(&self) -> Pending<'_, ()>;
+    /// In the predecessor: the device is the successor's. What is left here lets go of it without a word to the peer.
+    fn release(&self);
+}

@@ -1,0 +1,217 @@
+//! What an upgrade does with the ports and workers of either switch.
+
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use linecard_pmd::handover::Handed;
+
+use super::channel::{PortMoved, PortRecord};
+use crate::Switch;
+use crate::api::{Code, PortSpec, Problem};
+use crate::attach::{Source, attach, unavailable};
+use crate::rules::Rules;
+use crate::switch::{Entry, MAX_PORTS, PATIENCE};
+use crate::worker::Command;
+
+/// How long a worker is waited for without sleeping.
+const SOON: Duration = Duration::from_micros(200);
+
+/// A port of the predecessor's, and its device if that comes along.
+pub(super) type Left = (PortRecord, Option<Handed>);
+
+impl Switch {
+    /// Has every worker receive nothing more, and send what the others have left to it; returns once all stand still.
+    pub(super) fn halt(&self) -> Result<(), Problem> {
+        // What one has received is another's to send: all have to stop receiving first.
+        for command in [Command::Drain, Command::Halt] {
+            let (tell, told) = channel();
+            self.remotes.iter().for_each(|remote| {
+                remote.tell(command(tell.clone()));
+            });
+            drop(tell);
+            for _ in &self.remotes {
+                hear(&told)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Has workers that stand still look for what comes next without sleeping, for a moment.
+    pub(super) fn get_ready(&self) {
+        self.remotes.iter().for_each(|remote| {
+            remote.tell(Command::Ready);
+        });
+    }
+
+    /// Lets the workers go on.
+    pub(super) fn go_on(&self) {
+        self.remotes.iter().for_each(|remote| {
+            remote.tell(Command::Resume);
+        });
+    }
+
+    /// Looks whether this switch can move frames: every worker answers, and there are packets.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn check(&self) -> Result<(), Problem> {
+        self.halt()?;
+        self.go_on();
+        let packet = self.config.pool.get();
+        packet.map(drop).ok_or_else(|| {
+            Problem::new(Code::Exhausted, "the switch has no packets", "allow it more memory (-m)")
+        })
+    }
+
+    /// In the predecessor: holds every port whose device can change hands, and tells what a successor needs of all.
+    pub(super) fn hold_ports(&self, kept: impl Fn(&str) -> bool) -> Result<Vec<Left>, Problem> {
+        let ports = self.ports();
+        let entries: Vec<&Entry> = ports.values().collect();
+        let holding: Vec<_> = entries.iter().map(|entry| steps(entry).map(|steps| steps.hold())).collect();
+        // All outcomes are waited for, so that what is held can be resumed.
+        let held: Vec<_> = holding.into_iter().map(|holding| holding.map(|outcome| outcome())).collect();
+        let mut left = Vec::new();
+        for (entry, held) in entries.iter().zip(held) {
+            let handed = held.transpose().map_err(|error| unavailable(&error))?;
+            let spec = serde_json::to_value(&entry.spec).map_err(|error| {
+                Problem::new(Code::Internal, format!("a port cannot be described: {error}"), "report this")
+            })?;
+            let workers = entry.open.iter().flat_map(|open| &open.placed).map(|placed| placed.worker);
+            let record = PortRecord {
+                id: entry.id,
+                spec,
+                kept: kept(&entry.spec.key),
+                open: entry.open.is_some(),
+                handed: handed.is_some(),
+                workers: workers.collect(),
+            };
+            left.push((record, handed));
+        }
+        Ok(left)
+    }
+
+    /// In the predecessor, whose workers stand still: where everything is.
+    pub(super) fn freeze_ports(&self) -> Result<Vec<(PortMoved, Vec<u8>)>, Problem> {
+        let ports = self.ports();
+        let entries: Vec<&Entry> = ports.values().collect();
+        let freezing: Vec<_> = entries.iter().map(|entry| steps(entry).map(|steps| steps.freeze())).collect();
+        let frozen: Vec<_> = freezing.into_iter().map(|freezing| freezing.map(|outcome| outcome())).collect();
+        let mut moved = Vec::new();
+        for (entry, frozen) in entries.iter().zip(frozen) {
+            let state = frozen.transpose().map_err(|error| unavailable(&error))?;
+            let queues = entry.open.iter().flat_map(|open| &open.placed).map(|placed| placed.packets.value());
+            let counters = self.info(entry).counters;
+            moved.push((
+                PortMoved { id: entry.id, counters, queues: queues.collect() },
+                state.unwrap_or_default(),
+            ));
+        }
+        Ok(moved)
+    }
+
+    /// Serves every port from now on: in the predecessor after all, or in the successor.
+    pub(super) fn resume_ports(&self) {
+        let ports = self.ports();
+        // What a worker receives from one port it sends to another: all of them go on before any worker does.
+        let resuming: Vec<_> = ports.values().filter_map(steps).map(|steps| steps.resume()).collect();
+        for outcome in resuming {
+            if let Err(error) = outcome() {
+                tracing::error!("a port does not go on: {error}");
+            }
+        }
+    }
+
+    /// In the predecessor: lets go of every port. Those whose devices do not change hands are closed, so that the successor
+    /// can open them.
+    pub(super) fn release_ports(&self) {
+        let mut ports = self.ports();
+        ports.values().filter_map(steps).for_each(|steps| steps.release());
+        for (_, mut entry) in std::mem::take(&mut *ports) {
+            if let Err(problem) = self.close(&mut entry) {
+                tracing::error!("{problem}");
+            }
+        }
+    }
+
+    /// In the successor: prepares a port. What has no device yet is [opened](Self::open_rest) when the predecessor has let go of it.
+    pub(super) fn adopt(&self, record: &PortRecord, handed: Option<Handed>) -> Result<(), Problem> {
+        let spec = PortSpec::read(record.spec.clone())?;
+        let rules = Rules::of(&spec, self.config.defaults)?;
+        let mut ports = self.ports();
+        let taken = ports.contains_key(&spec.key) || ports.values().any(|entry| entry.id == record.id);
+        if taken || usize::from(record.id) >= MAX_PORTS {
+            let message = format!("port '{}' has a name or number that is taken or impossible", spec.key);
+            return Err(Problem::new(Code::InvalidParams, message, "report this"));
+        }
+        let mut entry = Entry::new(record.id, &spec);
+        if let Some(handed) = handed {
+            let attached = attach(&self.config, record.id, &spec, Source::Held(handed))?;
+            self.run(&mut entry, rules, attached, &record.workers);
+        }
+        ports.insert(spec.key.clone(), entry);
+        Ok(())
+    }
+
+    /// In the successor, whose workers stand still: begins where the predecessor stopped.
+    pub(super) fn begin_ports(&self, moved: &[(PortMoved, Vec<u8>)]) -> Result<(), Problem> {
+        let mut ports = self.ports();
+        for (moved, _) in moved {
+            if let Some(entry) = ports.values_mut().find(|entry| entry.id == moved.id) {
+                entry.earlier = moved.counters.clone();
+                let placed = entry.open.iter().flat_map(|open| &open.placed);
+                placed.zip(&moved.queues).for_each(|(placed, count)| placed.packets.add(*count));
+            }
+        }
+        let mut beginning = Vec::new();
+        for entry in ports.values() {
+            let Some(steps) = steps(entry) else { continue };
+            let state = moved.iter().find(|(moved, _)| moved.id == entry.id).map(|(_, state)| state);
+            let state = state.ok_or_else(|| {
+                let message = format!("nothing was said of where port '{}' stands", entry.spec.key);
+                Problem::new(Code::InvalidParams, message, "report this")
+            })?;
+            beginning.push(steps.begin(state));
+        }
+        let begun: Vec<_> = beginning.into_iter().map(|outcome| outcome()).collect();
+        begun.into_iter().collect::<Result<Vec<()>, _>>().map_err(|error| unavailable(&error))?;
+        for open in ports.values().filter_map(|entry| entry.open.as_ref()) {
+            open.up.store(open.control.link().up, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// In the successor, when the predecessor has let go of everything: opens the ports whose devices did not come along.
+    pub(super) fn open_rest(&self, which: &[String]) {
+        for key in which {
+            let mut ports = self.ports();
+            let Some(entry) = ports.get_mut(key).filter(|entry| entry.open.is_none()) else { continue };
+            let opened = Rules::of(&entry.spec, self.config.defaults).and_then(|rules| {
+                let attached = attach(&self.config, entry.id, &entry.spec, Source::New(None))?;
+                self.run(entry, rules, attached, &[]);
+                Ok(())
+            });
+            if let Err(problem) = opened {
+                tracing::warn!("port {key} waits: {problem}");
+            }
+        }
+    }
+}
+
+/// Waits for one worker: it does not sleep at first, because a worker that moves frames answers at once.
+fn hear(told: &Receiver<()>) -> Result<(), Problem> {
+    let since = Instant::now();
+    while since.elapsed() < SOON {
+        match told.try_recv() {
+            Ok(()) => return Ok(()),
+            Err(_) => std::hint::spin_loop(),
+        }
+    }
+    told.recv_timeout(PATIENCE).map_err(|_| {
+        Problem::new(Code::Internal, "a worker does not answer", "restart the switch, and report this")
+    })
+}
+
+fn steps(entry: &Entry) -> Option<&dyn linecard_pmd::handover::HandOver> {
+    entry.open.as_ref()?.running.hand_over()
+}

@@ -1,0 +1,273 @@
+//! The successor's part of an upgrade.
+
+use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use linecard_pmd::handover::Handed;
+
+use super::channel::{Channel, Message, PortMoved, Received, UpgradeError};
+use super::leave::monotonic;
+use super::{ADDRESS, FORMAT, GONE, UpgradeRequest};
+use crate::Switch;
+use crate::api::{Client, ClientError, Code, PortSpec, Problem};
+use crate::fdb::{Place, Station};
+use crate::switch::MAX_PORTS;
+
+/// How long the predecessor may take for each of its messages.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What was taken over.
+///
+/// ```
+/// fn told(taken: &linecard_switch::upgrade::TakenOver) -> String {
+///     format!("{} ports; no frame passed for {} µs", taken.ports, taken.pause.as_micros())
+/// }
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TakenOver {
+    /// The predecessor's process.
+    pub pid: u32,
+    /// Its program's version.
+    pub version: String,
+    /// Ports that came along with their devices.
+    pub ports: usize,
+    /// Ports that have to be opened anew.
+    pub rest: usize,
+    /// How long no worker moved a frame.
+    pub pause: Duration,
+}
+
+/// A switch that takes over from another; see [the module](super). Each step waits for the predecessor; dropped before
+/// [`commit`](Self::commit) has returned, with its switch, it leaves the predecessor as it was.
+///
+/// ```no_run
+/// use linecard_switch::upgrade::Successor;
+/// fn take_over(switch: &linecard_switch::Switch) -> Result<(), Box<dyn std::error::Error>> {
+///     switch.check()?;
+///     let mut successor = Successor::ask("/run/linecard/switch.sock".as_ref(), "0.2.0")?;
+///     successor.prepare(switch, |_ports| Ok(()))?;
+///     successor.begin(switch)?;
+///     println!("{:?}", successor.commit(switch)?);
+///     successor.finish(switch);
+///     Ok(())
+/// }
+/// ```
+#[derive(Debug)]
+pub struct Successor {
+    channel: Channel,
+    version: String,
+    pid: u32,
+    handed: usize,
+    /// Keys of ports that are opened when the predecessor has closed them.
+    rest: Vec<String>,
+    kept: BTreeSet<String>,
+    specs: Vec<PortSpec>,
+    control: Option<(OwnedFd, Option<(u64, u64)>)>,
+    frozen: (u64, u32),
+}
+
+impl From<ClientError> for UpgradeError {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Refused(problem) => problem.into(),
+            ClientError::Broken(crate::api::LineError::System(error)) => error.into(),
+            other => Problem::new(Code::Unavailable, other.to_string(), "").into(),
+        }
+    }
+}
+
+impl Successor {
+    /// Asks the switch whose control socket is at `path` to hand over to a program of `version`.
+    ///
+    /// # Errors
+    /// Nobody answers there, or it refuses.
+    pub fn ask(path: &Path, version: &str) -> Result<Self, UpgradeError> {
+        let mut client = Client::connect(path)?;
+        let asked = UpgradeRequest { format: FORMAT, version: version.into() };
+        let () = client.call("upgrade", &asked, &[])?;
+        let channel = Channel::new(client.into_socket());
+        channel.set_patience(Some(PATIENCE))?;
+        channel.say(&Message::Hello)?;
+        Ok(Self {
+            channel,
+            version: String::new(),
+            pid: 0,
+            handed: 0,
+            rest: Vec::new(),
+            kept: BTreeSet::new(),
+            specs: Vec::new(),
+            control: None,
+            frozen: (0, 0),
+        })
+    }
+
+    /// Prepares `switch`, which has no ports yet, for everything the predecessor has, while that goes on. The workers of
+    /// `switch` stand still from here on. `accept` is asked about what came: what was asked of each port.
+    ///
+    /// # Errors
+    /// The predecessor said nonsense, or something of it cannot be taken over.
+    pub fn prepare(
+        &mut self,
+        switch: &Switch,
+        accept: impl FnOnce(&[PortSpec]) -> Result<(), Problem>,
+    ) -> Result<(), UpgradeError> {
+        // Peers will be signalled from here, while no frame passes.
+        linecard_eal::eventfd::prepare_thread();
+        switch.halt()?;
+        let prepared = self.receive_ports(switch).and_then(|()| Ok(accept(&self.specs)?));
+        self.told(prepared)?;
+        self.channel.set_urgent(true);
+        self.channel.say(&Message::Prepared)
+    }
+
+    /// Tells the predecessor what kept this one from going on.
+    fn told<T>(&self, outcome: Result<T, UpgradeError>) -> Result<T, UpgradeError> {
+        if let Err(error @ (UpgradeError::Refused(_) | UpgradeError::Malformed(_))) = &outcome {
+            let problem = match error {
+                UpgradeError::Refused(problem) => problem.clone(),
+                other => Problem::new(Code::InvalidRequest, other.to_string(), "use two versions that fit"),
+            };
+            // It may be gone, which is what is told here then.
+            let _ = self.channel.say(&Message::Refused { problem });
+        }
+        outcome
+    }
+
+    fn receive_ports(&mut self, switch: &Switch) -> Result<(), UpgradeError> {
+        let Received { message: Message::Switch { version, pid, ports }, .. } = self.channel.receive()?
+        else {
+            return Err(UpgradeError::Malformed("it does not say who it is".into()));
+        };
+        if ports > MAX_PORTS {
+            return Err(UpgradeError::Malformed(format!("it has {ports} ports, more than any switch")));
+        }
+        (self.version, self.pid) = (version, pid);
+        let mut came = 0;
+        loop {
+            let Received { message, bytes, fds } = self.channel.receive()?;
+            match message {
+                Message::Port(record) => {
+                    came += 1;
+                    let handed = record.handed.then_some(Handed { state: bytes, descriptors: fds });
+                    switch.adopt(&record, handed)?;
+                    let spec = PortSpec::read(record.spec)?;
+                    self.handed += usize::from(record.handed);
+                    if record.open && !record.handed {
+                        self.rest.push(spec.key.clone());
+                    }
+                    if record.kept {
+                        self.kept.insert(spec.key.clone());
+                    }
+                    self.specs.push(spec);
+                }
+                Message::Addresses => restore(switch, &bytes)?,
+                Message::Control { name } => {
+                    let listener = fds.into_iter().next();
+                    let none = || UpgradeError::Malformed("the control socket is missing".into());
+                    self.control = Some((listener.ok_or_else(none)?, name));
+                }
+                Message::Prepare if came == ports => return Ok(()),
+                other => return Err(UpgradeError::Malformed(format!("{other:?} is not due"))),
+            }
+        }
+    }
+
+    /// The keys of the ports that were added by request; known when [prepared](Self::prepare).
+    #[must_use]
+    pub fn kept(&self) -> &BTreeSet<String> {
+        &self.kept
+    }
+
+    /// The predecessor's control socket, listening, with device and inode of its name; once.
+    pub fn take_control(&mut self) -> Option<(OwnedFd, Option<(u64, u64)>)> {
+        self.control.take()
+    }
+
+    /// Waits until the predecessor stands still, and puts everything where it was there.
+    ///
+    /// # Errors
+    /// As [`prepare`](Self::prepare).
+    pub fn begin(&mut self, switch: &Switch) -> Result<(), UpgradeError> {
+        let begun = self.receive_rest(switch);
+        self.told(begun)?;
+        self.channel.say(&Message::Ready)
+    }
+
+    fn receive_rest(&mut self, switch: &Switch) -> Result<(), UpgradeError> {
+        let Received { message: Message::Frozen { nanos, seconds }, .. } = self.channel.receive()? else {
+            return Err(UpgradeError::Malformed("it does not say when it stopped".into()));
+        };
+        self.frozen = (nanos, seconds);
+        switch.get_ready();
+        let mut moved: Vec<(PortMoved, Vec<u8>)> = Vec::new();
+        loop {
+            let Received { message, bytes, .. } = self.channel.receive()?;
+            match message {
+                Message::Addresses => restore(switch, &bytes)?,
+                Message::Moved(port) if moved.len() < MAX_PORTS => moved.push((port, bytes)),
+                Message::Begin => break,
+                other => return Err(UpgradeError::Malformed(format!("{other:?} is not due"))),
+            }
+        }
+        // From here on the predecessor's time is this one's.
+        let here = switch.seconds() - switch.clock.load(Ordering::Relaxed);
+        switch.clock.store(seconds.saturating_sub(here), Ordering::Relaxed);
+        switch.table.tick(seconds);
+        Ok(switch.begin_ports(&moved)?)
+    }
+
+    /// Waits for the predecessor's word that everything is `switch`'s, and lets its workers go on.
+    ///
+    /// # Errors
+    /// The predecessor goes on after all.
+    pub fn commit(&mut self, switch: &Switch) -> Result<TakenOver, UpgradeError> {
+        // The predecessor gives up by closing the connection, whenever that is.
+        self.channel.set_patience(None)?;
+        self.channel.expect(&Message::Go)?;
+        // Whether it is there to hear that does not matter: it has given everything away.
+        let _ = self.channel.say(&Message::Started);
+        switch.resume_ports();
+        switch.go_on();
+        let pause = Duration::from_nanos(monotonic().saturating_sub(self.frozen.0));
+        self.channel.set_urgent(false);
+        let (pid, version) = (self.pid, self.version.clone());
+        Ok(TakenOver { pid, version, ports: self.handed, rest: self.rest.len(), pause })
+    }
+
+    /// Waits until the predecessor has closed what could not come along, and opens that.
+    pub fn finish(self, switch: &Switch) {
+        // Not for ever: whoever hangs when it ends is no reason to leave ports closed.
+        let _ = self.channel.set_patience(Some(PATIENCE));
+        self.channel.wait_for_end();
+        switch.open_rest(&self.rest);
+    }
+}
+
+/// Puts addresses into the table of `switch`, or takes them out.
+fn restore(switch: &Switch, bytes: &[u8]) -> Result<(), UpgradeError> {
+    let malformed = || UpgradeError::Malformed("an address makes no sense".into());
+    let (addresses, rest) = bytes.as_chunks::<ADDRESS>();
+    if !rest.is_empty() {
+        return Err(malformed());
+    }
+    let mut lost = 0_usize;
+    for address in addresses {
+        let (words, _) = address.as_chunks::<8>();
+        let [station, place] = [0, 1].map(|n| words.get(n).copied().map_or(0, u64::from_ne_bytes));
+        let station = Station::from_wire(station).ok_or_else(malformed)?;
+        if place == GONE {
+            switch.table.unset(station);
+            continue;
+        }
+        let place = Place::from_wire(place).filter(|place| usize::from(place.port) < MAX_PORTS);
+        lost += usize::from(!switch.table.restore(station, place.ok_or_else(malformed)?));
+    }
+    if lost > 0 {
+        tracing::warn!("{lost} addresses that the earlier switch knew have no room here (--addresses)");
+    }
+    Ok(())
+}

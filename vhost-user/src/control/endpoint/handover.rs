@@ -1,0 +1,219 @@
+//! A port that changes hands: held and frozen by the one process, prepared and begun by the next.
+//!
+//! ```text
+//!   predecessor   Ours ── hold ──► Held ── freeze ──► Frozen ── release ──► (ended, without a word to the frontend)
+//!                  ▲                │                   │
+//!                  └──── resume ────┴───────────────────┘
+//!   successor     Prepared ── begin ──► Begun ── resume ──► Ours
+//! ```
+//! Packets pass in `Ours` and `Held`; requests are read in `Ours` only, and wait in the socket meanwhile. A successor that ends before it
+//! resumes closes duplicates of descriptors, and leaves no other trace.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use linecard_eal::gate::Controller;
+use linecard_wire::Connection;
+
+use super::{Endpoint, Epoll, Interest, Link, Source, hold, open};
+use crate::error::Error;
+use crate::handover::HandOver;
+use crate::peer::tell;
+use crate::session::snapshot::Snapshot;
+use crate::session::{Left, Slots, Taken};
+
+/// Whose a port is.
+#[derive(Clone, Debug, Default)]
+pub(super) enum Hands {
+    /// This process's.
+    #[default]
+    Ours,
+    /// This process's; its requests wait.
+    Held,
+    /// Nobody's: its packets wait, too.
+    Frozen,
+    /// A predecessor's, which holds it; this is what it was then.
+    Prepared(Snapshot),
+    /// Nobody's: its rings are here, and its packets wait.
+    Begun,
+}
+
+/// What a predecessor left or holds.
+pub(in crate::control) type Predecessor<'a> = (&'a Snapshot, Taken<OwnedFd>);
+
+impl Endpoint {
+    /// Whether this process serves the frontend.
+    pub(super) fn is_ours(&self) -> bool {
+        matches!(self.hands, Hands::Ours)
+    }
+
+    /// Whether another process will go on with the port if this one ends now.
+    pub(super) fn is_the_predecessors(&self) -> bool {
+        matches!(self.hands, Hands::Prepared(_) | Hands::Begun)
+    }
+
+    /// Whether there are new gates to be put in the place of old ones now.
+    pub(super) fn may_settle(&self) -> bool {
+        matches!(self.hands, Hands::Held | Hands::Prepared(_)) && !self.arriving.is_empty()
+    }
+
+    /// Reads no more requests, and gives what a successor needs to prepare itself; `None` when this is not the time for it yet.
+    ///
+    /// # Errors
+    /// [`Error::HandOver`]: it will not be possible later either.
+    pub(in crate::control) fn hold(&mut self, epoll: &Epoll) -> Option<Result<HandOver, Error>> {
+        if !self.terms.hand_over {
+            let reason = "it keeps no descriptors of its frontend's memory";
+            return Some(Err(Error::HandOver { reason, remedy: "open it with hand_over set" }));
+        }
+        if !self.is_ours() {
+            let reason = "it is being handed over already";
+            return Some(Err(Error::HandOver { reason, remedy: "wait for that to end" }));
+        }
+        if !self.settle() || !self.link.as_mut().is_none_or(Link::is_between_requests) {
+            return None;
+        }
+        let mut fds = Left::default();
+        Some(match self.snapshot(&mut fds) {
+            Ok(snapshot) => {
+                self.hands = Hands::Held;
+                self.listen_to(epoll, false);
+                self.watch_socket(epoll, Interest::None);
+                self.paused = None;
+                Ok(HandOver::new(snapshot.to_bytes(), fds.fds))
+            }
+            Err(error) => {
+                tell!(self.peer, warn, %error, "not handed over");
+                let reason = "a descriptor cannot be duplicated";
+                Err(Error::HandOver { reason, remedy: "check the limits of this process" })
+            }
+        })
+    }
+
+    /// Keeps the pollers out, and gives the state of a port that is held as it is from now on; `None` while a burst goes on.
+    ///
+    /// # Errors
+    /// It is not held.
+    pub(crate) fn freeze(&mut self) -> Option<Result<Vec<u8>, Error>> {
+        if !matches!(self.hands, Hands::Held) {
+            let reason = "it is not held";
+            return Some(Err(Error::HandOver { reason, remedy: "hold it first" }));
+        }
+        if !self.settle() || !hold(&mut self.gates) {
+            return None;
+        }
+        self.hands = Hands::Frozen;
+        // Nothing is duplicated, so nothing can fail.
+        let snapshot = self.snapshot(&mut Left::counting()).unwrap_or_default();
+        Some(Ok(snapshot.to_bytes()))
+    }
+
+    /// Lets the pollers in: packets pass, (again) or from now on. Requests wait until [`resume`](Self::resume).
+    pub(crate) fn let_in(&mut self) {
+        open(&mut self.gates, &self.peer);
+        if matches!(self.hands, Hands::Frozen) {
+            self.hands = Hands::Held;
+        }
+    }
+
+    /// Serves the frontend, (again) or from now on.
+    pub(in crate::control) fn resume(&mut self, epoll: &Epoll) {
+        if self.is_ours() {
+            return;
+        }
+        if self.is_the_predecessors()
+            && let Source::Listen(listener) = &self.source
+        {
+            listener.keep_name();
+        }
+        self.hands = Hands::Ours;
+        open(&mut self.gates, &self.peer);
+        self.watch_socket(epoll, Interest::Read);
+        self.listen_to(epoll, true);
+    }
+
+    /// Ends the rings and lets go of the sockets, without a word to the frontend: they are a successor's.
+    pub(in crate::control) fn release(&mut self) {
+        if let Some(mut link) = self.link.take() {
+            link.session.end(&mut Slots(&mut self.gates));
+            // Idle, or it would not have come to this; the successor's duplicate keeps the connection.
+            drop(link.connection.into_socket());
+            self.peer.set_disconnected();
+        }
+        if let Source::Listen(listener) = &self.source {
+            listener.leave_name();
+        }
+        self.gates.iter_mut().for_each(Controller::open);
+        tell!(self.peer, info, "handed over to a successor");
+    }
+
+    fn snapshot(&mut self, fds: &mut Left) -> io::Result<Snapshot> {
+        let mut snapshot = match &self.link {
+            Some(link) => link.session.leave(&mut Slots(&mut self.gates), fds)?,
+            None => Snapshot::default(),
+        };
+        if let Some(link) = &self.link {
+            snapshot.session.connection = fds.add(link.connection.as_fd())?;
+        }
+        if let Source::Listen(listener) = &self.source {
+            snapshot.session.listener = fds.add(listener.as_fd())?;
+            snapshot.session.set_name(listener.name());
+        }
+        Ok(snapshot)
+    }
+
+    /// Gets ready for what a predecessor still serves.
+    ///
+    /// # Errors
+    /// Why that is not possible, as a clause.
+    pub(in crate::control) fn prepare(&mut self, epoll: &Epoll, left: Predecessor<'_>) -> Result<(), String> {
+        let (snapshot, mut fds) = left;
+        self.hands = Hands::Prepared(snapshot.clone());
+        self.watch_socket(epoll, Interest::None);
+        self.paused = None;
+        let connection = fds.take(snapshot.session.connection).map_err(|refusal| refusal.to_string())?;
+        let Some(connection) = connection else { return Ok(()) };
+        let closer = self.ledger.closer.clone();
+        let connection = Connection::of(connection.into(), &closer).map_err(|error| error.to_string())?;
+        let mut fds = fds.try_map(|fd| closer.adopt(fd)).map_err(|error| error.to_string())?;
+        self.adopt(connection, epoll);
+        self.listen_to(epoll, false);
+        let Some(link) = &mut self.link else { return Err("its connection cannot be watched".into()) };
+        // It has long said something.
+        link.first = None;
+        link.session.prepare(snapshot, &mut fds).map_err(|refusal| refusal.to_string())
+    }
+
+    /// Builds the rings where `snapshot`, of the same port once it was frozen, says that they stand; `None` when a poller is
+    /// still inside. Pollers stay out until [`resume`](Self::resume).
+    ///
+    /// # Errors
+    /// [`Error::TakeOver`]; the port is the predecessor's as before.
+    pub(crate) fn begin(&mut self, snapshot: &Snapshot) -> Option<Result<(), Error>> {
+        let refused =
+            |reason: &dyn std::fmt::Display| Some(Err(Error::TakeOver { reason: reason.to_string() }));
+        if !self.settle() || !hold(&mut self.gates) {
+            return None;
+        }
+        let Hands::Prepared(before) = &self.hands else { return refused(&"it is not prepared") };
+        match &mut self.link {
+            Some(link) => {
+                let begun = link.session.start_rings(before, snapshot, &mut Slots(&mut self.gates));
+                if let Err(refusal) = begun {
+                    return refused(&refusal);
+                }
+            }
+            None if before == snapshot => {}
+            None => return refused(&"it has changed while it was held"),
+        }
+        self.hands = Hands::Begun;
+        Some(Ok(()))
+    }
+
+    /// Ends as a successor that never was one: the predecessor goes on, and its frontend hears nothing of this.
+    pub(super) fn abandon(&mut self) {
+        if let Some(link) = self.link.take() {
+            drop(link.connection.into_socket());
+        }
+    }
+}
