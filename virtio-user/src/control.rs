@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use linecard_pmd::filter::RxFilter;
 use linecard_pmd::local::{Identity, LocalControl};
 use linecard_pmd::stats::PortCounters;
 use linecard_pmd::{Link, PortControl};
@@ -27,10 +28,20 @@ pub(crate) struct State {
     /// The device's own link is up.
     link: AtomicBool,
     features: Mutex<String>,
+    /// Why there is no device, since it is gone.
+    reason: Mutex<String>,
+    /// What is received; the device's, so that it outlives a stop.
+    filter: Arc<RxFilter>,
 }
 
 impl State {
-    pub(crate) fn new(options: Options, mac: [u8; 6], mtu: u16, rx_queues: u16, tx_queues: u16) -> Self {
+    pub(crate) fn new(
+        options: Options,
+        mac: [u8; 6],
+        mtu: u16,
+        (rx_queues, tx_queues): (u16, u16),
+        filter: Arc<RxFilter>,
+    ) -> Self {
         Self {
             local: LocalControl::new(
                 Identity::new(&options.name, mac, mtu),
@@ -43,6 +54,8 @@ impl State {
             up: AtomicBool::new(false),
             link: AtomicBool::new(true),
             features: Mutex::new(String::new()),
+            reason: Mutex::new(String::new()),
+            filter,
         }
     }
 
@@ -51,11 +64,22 @@ impl State {
         self.local.counters()
     }
 
+    /// What is received.
+    pub(crate) fn filter(&self) -> &Arc<RxFilter> {
+        &self.filter
+    }
+
     /// Frames can pass from now on. `details` is what was agreed besides features.
     pub(crate) fn set_up(&self, features: Features, details: &str) {
         let join = if details.is_empty() { "" } else { "; " };
         *self.agreed() = format!("{features}{join}{details}");
+        self.set_reason("");
         self.up.store(true, Ordering::Release);
+    }
+
+    /// Why there is no device, in words.
+    pub(crate) fn set_reason(&self, reason: &str) {
+        reason.clone_into(&mut self.reason.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// What the device says about its own link.
@@ -88,6 +112,28 @@ impl PortControl for State {
         Link { up, speed_mbps: self.options.speed, full_duplex: true }
     }
 
+    fn set_mac(&self, mac: [u8; 6]) -> Result<(), linecard_pmd::Error> {
+        self.local.set_mac(mac)?;
+        self.filter.set_mac(mac);
+        Ok(())
+    }
+
+    fn promiscuous(&self) -> bool {
+        self.filter.rules().promiscuous
+    }
+
+    fn set_promiscuous(&self, on: bool) {
+        self.filter.set_promiscuous(on);
+    }
+
+    fn allmulticast(&self) -> bool {
+        self.filter.rules().allmulticast
+    }
+
+    fn rx_filter(&self) -> Option<&RxFilter> {
+        Some(&self.filter)
+    }
+
     fn features(&self) -> String {
         self.agreed().clone()
     }
@@ -95,6 +141,8 @@ impl PortControl for State {
     fn paths(&self) -> String {
         let rx = self.rx_names.first().map_or("", |name| name.now());
         let tx = self.tx_names.first().map_or("", |name| name.now());
-        format!("rx {rx}, tx {tx}")
+        let reason = self.reason.lock().unwrap_or_else(PoisonError::into_inner);
+        let separator = if reason.is_empty() { "" } else { "; " };
+        format!("rx {rx}, tx {tx}{separator}{reason}")
     }
 }

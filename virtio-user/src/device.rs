@@ -9,6 +9,7 @@ use linecard_eal::helper::{Elsewhere, Job};
 use linecard_eal::memory::{Domain, Memory};
 use linecard_eal::wake::Relay;
 use linecard_mempool::Pool;
+use linecard_pmd::filter::{FilterView, RxFilter};
 use linecard_pmd::offload::{SoftLoss, SoftTx, TxOffloads};
 use linecard_pmd::stats::QueueStats;
 use linecard_pmd::{
@@ -25,7 +26,7 @@ use crate::error::Error;
 use crate::limits::Limits;
 use crate::losses::TxLoss;
 use crate::memory::Growth;
-use crate::negotiate::{choose, mac};
+use crate::negotiate::{choose, mac, offered};
 use crate::path::{HEADER, RxPath, Trouble, TxPath};
 use crate::queue::{PathName, Receive, Transmit};
 use crate::rings::{RingError, RingZone};
@@ -154,8 +155,10 @@ impl VirtioUser {
         (closer, own): (Closer, Option<Charge>),
     ) -> Result<Box<dyn Device>, PmdError> {
         let name = options.name.clone();
+        let mac = options.mac.unwrap_or_else(random_mac);
         let mut device = VirtioDevice {
-            mac: options.mac.unwrap_or_else(random_mac),
+            filter: Arc::new(RxFilter::new(&name, mac)),
+            mac,
             options,
             thread: control_thread(&name)?,
             allowance: Arc::new(Allowance::new(Arc::new(Errands {
@@ -206,6 +209,8 @@ fn random_mac() -> [u8; 6] {
 struct VirtioDevice {
     options: Options,
     mac: [u8; 6],
+    /// What the port receives; kept while it is stopped.
+    filter: Arc<RxFilter>,
     thread: ControlThread,
     /// For the port's own descriptors.
     _own: Option<Charge>,
@@ -234,9 +239,10 @@ impl VirtioDevice {
             Ok::<_, Error>((found, mac))
         });
         let (found, mac) = self.thread.await_within(wait + FIRST_ANSWER + GRACE, &found)??;
-        choose(found.offer().features, &self.options, 1)?;
+        choose(offered(&*found, false), &self.options, 1)?;
         if let (None, Some(mac)) = (self.options.mac, mac) {
             (self.mac, self.options.device_mac) = (mac, true);
+            self.filter.set_mac(mac);
         }
         self.first = Some(found);
         Ok(())
@@ -272,13 +278,15 @@ impl VirtioDevice {
             RingError::Memory(source) => PmdError::Memory { port: name.clone(), source },
             RingError::Event(source) => system(name, "making an eventfd", source),
         };
-        let ids: Vec<_> = (0..pairs).flat_map(|q| [RingId::receive(q), RingId::transmit(q)]).collect();
-        let bytes = |id: &RingId| RingZone::bytes(size, id.role());
+        let ids = (0..pairs).flat_map(|q| [RingId::receive(q), RingId::transmit(q)]);
+        let ids: Vec<_> = ids.chain([RingId::CONTROL]).collect();
+        let size = |id: RingId| RingZone::size(size, id.role());
+        let bytes = |id: &RingId| RingZone::bytes(size(*id), id.role());
         let all = ids.iter().map(bytes).fold(0_usize, usize::saturating_add);
         let domain = self.memory.separate(&format!("{name} rings"), all);
         let domain = domain.and_then(|domain| domain.reserve(all).map(|()| domain));
         let domain = domain.map_err(|source| failed(RingError::Memory(source)))?;
-        let ring = |id: RingId| RingZone::new(&domain, &label(name, id), id, size, &self.allowance);
+        let ring = |id: RingId| RingZone::new(&domain, &label(name, id), id, size(id), &self.allowance);
         let rings: Result<_, _> = ids.into_iter().map(|id| ring(id).map_err(failed)).collect();
         Ok((domain.clone(), rings?))
     }
@@ -292,12 +300,20 @@ impl VirtioDevice {
         }
         let (domain, rings) = self.rings(config.rx_queues.max(config.tx_queues))?;
         let options = Options { offloads: config.offloads, ..self.options.clone() };
-        let state = State::new(options, self.mac, config.mtu, config.rx_queues, config.tx_queues);
+        let state = State::new(
+            options,
+            self.mac,
+            config.mtu,
+            (config.rx_queues, config.tx_queues),
+            self.filter.clone(),
+        );
         let state = Arc::new(state);
         let relay = Arc::new(Relay::new(&short_name(&self.options.name), config.rx_queues.into()));
         let (rx, rx_inside) = receive_queues(&state, &relay);
         let (tx, tx_inside) = transmit_queues(&state, pool);
         let waiter = self.thread.waiter().clone();
+        let notified = waiter.clone();
+        self.filter.on_change(move || notified.notify());
         let (started, outcome) = mpsc::channel();
         let session = Session {
             state: state.clone(),
@@ -369,7 +385,9 @@ type Gates<Queue, Path> = (Vec<Box<Queue>>, Vec<Inside<Path>>);
 fn receive_queues(state: &State, relay: &Arc<Relay>) -> Gates<dyn RxQueue, dyn RxPath> {
     let queue = |(index, name): (usize, &Arc<PathName>)| {
         let (gate, controller) = gate(None);
-        let queue = Receive { gate, name: name.clone(), relay: relay.clone(), index };
+        let (relay, filter) = (relay.clone(), FilterView::new(state.filter()));
+        let queue =
+            Receive { gate, name: name.clone(), relay, index, filter, stats: state.counters().rx(index) };
         (Box::new(queue) as Box<dyn RxQueue>, controller)
     };
     state.rx_names.iter().enumerate().map(queue).unzip()

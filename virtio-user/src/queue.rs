@@ -6,9 +6,12 @@ use std::sync::{Arc, PoisonError, RwLock};
 use linecard_eal::gate::Poller;
 use linecard_eal::wake::Relay;
 use linecard_mempool::Burst;
+use linecard_pmd::filter::FilterView;
 use linecard_pmd::offload::SoftTx;
+use linecard_pmd::stats::QueueStats;
 use linecard_pmd::{Armed, RxQueue, TxQueue};
 
+use crate::losses::RxLoss;
 use crate::missing::Missing;
 use crate::path::{RxPath, TxPath};
 
@@ -42,12 +45,36 @@ pub(crate) struct Receive {
     /// What its sleeper is woken by, and which of the port's queues it is there.
     pub(crate) relay: Arc<Relay>,
     pub(crate) index: usize,
+    /// What of it the application is to have.
+    pub(crate) filter: FilterView,
+    pub(crate) stats: Arc<QueueStats<RxLoss>>,
+}
+
+impl Receive {
+    /// Drops what the port is not to receive; `count` packets at the end of the burst have just come.
+    #[inline(never)]
+    fn filtered(&mut self, packets: &mut Burst, count: usize) -> usize {
+        let before = packets.len();
+        let (stats, mut bytes) = (&self.stats, 0);
+        self.filter.apply(packets, before.saturating_sub(count), |why, packet| {
+            bytes += packet.len() as u64;
+            stats.dropped(why.into(), packet);
+        });
+        let dropped = before.saturating_sub(packets.len());
+        stats.not_moved(dropped, bytes);
+        count.saturating_sub(dropped)
+    }
 }
 
 impl RxQueue for Receive {
     fn rx_burst(&mut self, packets: &mut Burst) -> usize {
         let Some(mut inside) = self.gate.enter() else { return 0 };
-        inside.as_mut().map_or(0, |path| path.burst(packets))
+        let count = inside.as_mut().map_or(0, |path| path.burst(packets));
+        if !self.filter.is_on() {
+            return count;
+        }
+        drop(inside);
+        self.filtered(packets, count)
     }
 
     fn path(&self) -> &'static str {

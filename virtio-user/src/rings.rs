@@ -6,10 +6,12 @@ use linecard_eal::bell::Allowance;
 use linecard_eal::eventfd::EventFd;
 use linecard_eal::memory::{Domain, Zone};
 use linecard_virtio::{
-    DriverConfig, DriverQueue, Features, IndirectTables, Layout, RingAddrs, RingMemory, packed, split,
+    ControlQueue, DriverConfig, DriverQueue, Features, IndirectTables, Layout, RingAddrs, RingMemory, packed,
+    split,
 };
 
 use crate::backend::{RingId, RingSetup, Role};
+use crate::control_queue::{LONGEST, RequestMemory};
 use crate::doorbell::Doorbell;
 use crate::error::Error;
 use crate::negotiate::layout;
@@ -20,6 +22,10 @@ use crate::tx::{Tx, TxParts};
 
 /// Descriptors of an indirect table: a header and the pieces of any ordinary chain; longer ones go directly.
 const TABLE: u16 = 8;
+/// Most descriptors of a control ring; more than a device that takes few has, and than one request needs.
+const CONTROL_SIZE: u16 = 16;
+/// Room for the longest command.
+const COMMAND: usize = 2048;
 /// Alignment of a ring's zone: two cache lines, as [`Layout::offsets`] wants it.
 const ALIGN: usize = 128;
 
@@ -27,6 +33,7 @@ const ALIGN: usize = 128;
 ///
 /// ```text
 ///   ├─ ring, split or packed ─┼─ zero header (transmit) ─┼─ indirect tables (transmit) ─┤
+///   ├─ ring, split or packed ─┼─ command (control) ──────┼─ answer (control) ───────────┤
 /// ```
 pub(crate) struct RingZone {
     id: RingId,
@@ -41,11 +48,19 @@ pub(crate) struct RingZone {
 }
 
 impl RingZone {
+    /// Descriptors of a ring where queues have `size`: the control ring has one request at a time.
+    pub(crate) fn size(size: u16, role: Role) -> u16 {
+        if role == Role::Control { size.clamp(ControlQueue::MIN_SIZE, CONTROL_SIZE) } else { size }
+    }
+
     /// Bytes that `new` takes from the domain.
     pub(crate) fn bytes(size: u16, role: Role) -> usize {
-        let tables =
-            if role == Role::Transmit { ALIGN + IndirectTables::bytes(size, TABLE.min(size)) } else { 0 };
-        ring_bytes(size).saturating_add(tables).saturating_add(ALIGN)
+        let more = match role {
+            Role::Receive => 0,
+            Role::Transmit => ALIGN + IndirectTables::bytes(size, TABLE.min(size)),
+            Role::Control => COMMAND + ALIGN,
+        };
+        ring_bytes(size).saturating_add(more).saturating_add(ALIGN)
     }
 
     pub(crate) fn new(
@@ -96,6 +111,19 @@ impl RingZone {
         RingMemory::in_zone(bytes, layout, self.size).map_err(|error| Error::Layout(error.to_string()))
     }
 
+    /// The queue of a control ring, and the memory of its requests.
+    pub(crate) fn control(&self, features: Features) -> Result<(ControlQueue, RequestMemory), Error> {
+        let layout = layout(features);
+        let queue = ControlQueue::new(&self.memory(layout)?, layout, self.size);
+        let queue = queue.map_err(|error| Error::Layout(error.to_string()))?;
+        let at = ring_bytes(self.size);
+        // SAFETY: the queue is dropped before the zone (see `Session`); both sides reach the memory by copies only.
+        let memory = unsafe { self.zone.bytes() };
+        let parts = memory.slice(at, COMMAND).zip(memory.slice(at.saturating_add(COMMAND), ALIGN));
+        let (command, answer) = parts.ok_or_else(|| Error::Layout("its requests have no room".into()))?;
+        Ok((queue, RequestMemory { command, answer }))
+    }
+
     /// The doorbell of a transmit ring.
     pub(crate) fn doorbell(&self, features: Features, notice: &Arc<Notice>) -> Result<Arc<Doorbell>, Error> {
         let layout = layout(features);
@@ -133,7 +161,7 @@ impl RingZone {
     }
 }
 
-const _: () = assert!(HEADER as usize <= ALIGN);
+const _: () = assert!(HEADER as usize <= ALIGN && LONGEST <= COMMAND && COMMAND.is_multiple_of(ALIGN));
 
 /// Room for a ring in either layout, since it is not known which before a backend is there.
 fn ring_bytes(size: u16) -> usize {

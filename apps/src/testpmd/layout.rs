@@ -191,6 +191,7 @@ pub(crate) struct PortFacts {
     pub(crate) mtu: u16,
     pub(crate) promiscuous: bool,
     pub(crate) allmulticast: bool,
+    pub(crate) max_macs: usize,
     pub(crate) queues: (u16, u16),
     pub(crate) max_queues: (u16, u16),
     pub(crate) depth: (u16, u16),
@@ -259,7 +260,7 @@ fn identity(facts: &PortFacts) -> [(&'static str, String); 17] {
         ("MTU", facts.mtu.to_string()),
         ("Promiscuous mode", on(facts.promiscuous)),
         ("Allmulticast mode", on(facts.allmulticast)),
-        ("Maximum number of MAC addresses", "1".into()),
+        ("Maximum number of MAC addresses", facts.max_macs.to_string()),
         ("Maximum number of MAC addresses of hash filtering", "0".into()),
         (
             "VLAN offload",

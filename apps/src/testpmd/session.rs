@@ -265,8 +265,7 @@ impl Session {
     /// Has the threads do what the console asked of a port since they last looked.
     pub(crate) fn apply_rules(&mut self, id: u16) {
         let Some(slot) = self.ports.get_mut(id) else { return };
-        let queues = slot.config().rx_queues;
-        self.live.set_rules(id, slot.soft.rules(queues));
+        self.live.set_rules(id, slot.rules());
     }
 
     /// Frees what still waits for a queue.

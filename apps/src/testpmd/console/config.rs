@@ -4,7 +4,6 @@ use super::commands::Command;
 use super::display::targets;
 use super::grammar::{Target, Values};
 use crate::output::{err, out};
-use crate::testpmd::ports::Slot;
 use crate::testpmd::session::Session;
 use crate::testpmd::settings::{self, MAX_BURST, MAX_WORK_CYCLES, Mac, ModeKind};
 
@@ -152,10 +151,10 @@ fn set_txpkts(session: &mut Session, values: &Values) {
     }
 }
 
-/// No port has a switch of its own for multicast frames: it gets all of them, or those that promiscuous mode lets in.
+/// Most ports have no switch of their own for multicast frames: they get all of them, or those that promiscuous mode lets
+/// in.
 fn set_allmulticast(session: &mut Session, id: u16, on: bool) {
-    let Some(now) = session.ports.get(id).map(Slot::allmulticast) else { return };
-    if now == on {
+    if session.ports.get_mut(id).is_none_or(|slot| slot.set_allmulticast(on)) {
         return;
     }
     let why = if on { "it receives them while it is promiscuous: set promisc" } else { EVERY_FRAME };

@@ -29,7 +29,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     },
     Command {
         pattern: "mac_addr (add|remove) <port> <text>",
-        help: "Add or remove an address; no device here has room for a second one.",
+        help: "Add or remove an address that a port receives besides its own, where it filters.",
         run: add_mac,
     },
     Command {
@@ -38,14 +38,17 @@ pub(crate) const COMMANDS: &[Command] = &[
         run: multicast,
     },
     Command {
-        pattern: "show port <port> mcast_macs",
-        help: "Display the groups of a port.",
+        pattern: "show port <port> (macs|mcast_macs)",
+        help: "Display the addresses or the groups of a port.",
         run: |session, values| match session.ports.get(values.port(0)) {
             None => invalid_port(session, values.port(0)),
             Some(slot) => {
-                let groups = &slot.soft.groups;
-                let lines: String = groups.iter().map(|group| format!("  {group}\n")).collect();
-                out!(session.out, "Number of Multicast MAC address added: {}\n{lines}", groups.len());
+                let (kind, list) = match values.word(1) {
+                    "macs" => ("MAC", slot.macs()),
+                    _ => ("Multicast MAC", slot.soft.groups.clone()),
+                };
+                let lines: String = list.iter().map(|mac| format!("  {mac}\n")).collect();
+                out!(session.out, "Number of {kind} address added: {}\n{lines}", list.len());
             }
         },
     },
@@ -108,8 +111,32 @@ fn set_mac(session: &mut Session, values: &Values) {
 }
 
 fn add_mac(session: &mut Session, values: &Values) {
-    if address(session, values.port(1), values.word(2), "mac_addr_cmd").is_some() {
-        err!(session.out, "mac_addr_cmd error: (Operation not supported)\n");
+    let (add, id) = (values.word(0) == "add", values.port(1));
+    let Some(mac) = address(session, id, values.word(2), "mac_addr_cmd") else { return };
+    let Some(slot) = session.ports.get(id) else { return };
+    let Some(filter) = slot.rx_filter() else {
+        let stopped = format!("port {id} is stopped; start it first");
+        let problem = if slot.filters() { stopped.as_str() } else { "Operation not supported" };
+        return err!(session.out, "mac_addr_cmd error: ({problem})\n");
+    };
+    let mut list = filter.rules().unicast.clone();
+    let (own, place) = (mac == slot.mac(), list.iter().position(|known| *known == mac.0));
+    let problem = match (add, place) {
+        (true, None) if !own => {
+            list.push(mac.0);
+            filter.set_unicast(&list).err().map(|error| error.to_string())
+        }
+        (false, Some(place)) => {
+            list.remove(place);
+            filter.set_unicast(&list).err().map(|error| error.to_string())
+        }
+        // DPDK takes an address again without a word, and keeps the port's own.
+        (true, _) => None,
+        (false, None) if own => Some("Address already in use".to_owned()),
+        (false, None) => None,
+    };
+    if let Some(problem) = problem {
+        err!(session.out, "mac_addr_cmd error: ({problem})\n");
     }
 }
 
@@ -121,6 +148,7 @@ fn multicast(session: &mut Session, values: &Values) {
     }
     let Some(slot) = session.ports.get_mut(id) else { return };
     let place = slot.soft.groups.iter().position(|known| *known == group);
+    let joins = slot.allmulticast() || slot.filters();
     match (add, place) {
         (true, Some(_)) => err!(session.out, "multicast address already filtered by port\n"),
         (false, None) => err!(session.out, "multicast address not filtered by port {id}\n"),
@@ -128,10 +156,13 @@ fn multicast(session: &mut Session, values: &Values) {
         (true, None) if slot.soft.groups.len() >= MAX_GROUPS => {
             err!(session.out, "port {id} has {MAX_GROUPS} groups, the most possible; remove one first\n");
         }
-        (true, None) if slot.allmulticast() => slot.soft.groups.push(group),
+        (true, None) if joins => slot.soft.groups.push(group),
         (true, None) => {
-            err!(session.out, "rte_eth_dev_set_mc_addr_list(port={id}, nb=1) failed. diag=-95\n");
+            return err!(session.out, "rte_eth_dev_set_mc_addr_list(port={id}, nb=1) failed. diag=-95\n");
         }
+    }
+    if let Err(error) = slot.join_groups() {
+        err!(session.out, "mcast_addr_cmd error: ({error})\n");
     }
 }
 
