@@ -163,6 +163,12 @@ pub trait PortControl: Send + Sync {
     fn xstats(&self) -> Vec<(String, u64)> {
         self.inner().xstats()
     }
+    /// Counts packets by size and kind of address as well (`rx_q0_size_64_packets`, `rx_q0_multicast_packets`, …: DPDK's
+    /// names), or no more; what was counted is among the [`xstats`](Self::xstats). It costs work for each packet, so it is off
+    /// until it is asked for. False where a port cannot.
+    fn count_classes(&self, on: bool) -> bool {
+        self.inner().count_classes(on)
+    }
     /// Starts all totals from zero again.
     fn reset_stats(&self) {
         self.inner().reset_stats();

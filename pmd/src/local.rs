@@ -196,6 +196,10 @@ impl<R: Cause + Send + Sync, T: Cause + Send + Sync> PortControl for LocalContro
         None
     }
 
+    fn count_classes(&self, on: bool) -> bool {
+        !on
+    }
+
     fn stats(&self) -> PortStats {
         self.counters.stats()
     }

@@ -26,7 +26,7 @@ use crate::error::Error;
 use crate::limits::Limits;
 use crate::losses::TxLoss;
 use crate::memory::Growth;
-use crate::negotiate::{choose, mac, offered};
+use crate::negotiate::{choose, mac, max_mtu, offered};
 use crate::path::{HEADER, RxPath, Trouble, TxPath};
 use crate::queue::{PathName, Receive, Transmit};
 use crate::rings::{RingError, RingZone};
@@ -39,6 +39,8 @@ use crate::tx::LONGEST;
 const NAME: &str = "net_virtio_user";
 /// What a frame has beyond its MTU: an Ethernet header and two VLAN tags.
 const FRAME: u32 = 14 + 8;
+/// The smallest MTU of IPv4.
+const MIN_MTU: u16 = 68;
 /// Descriptors of a port besides those of its rings: of its threads, its listening socket, and its rings' memory.
 const OWN_DESCRIPTORS: u64 = 3;
 /// Eventfds of a queue pair.
@@ -169,6 +171,7 @@ impl VirtioUser {
             memory: context.memory.clone(),
             connect,
             first: None,
+            max_mtu: None,
             life: None,
         };
         device.find_backend(context.wait).map_err(|error| error.of_port(&name))?;
@@ -218,6 +221,8 @@ struct VirtioDevice {
     allowance: Arc<Allowance>,
     memory: Memory,
     connect: Arc<dyn Connect>,
+    /// The longest packets that the device takes, where it said so when it was found.
+    max_mtu: Option<u16>,
     /// A backend that was found while probing and is used by the first start.
     first: Option<Box<dyn Backend>>,
     /// Comes to its end when the port is stopped.
@@ -236,15 +241,17 @@ impl VirtioDevice {
         let found = self.thread.spawn(move |waiter| {
             let mut found = connect.connect(waiter, patience)?;
             let mac = mac(&mut *found)?;
-            Ok::<_, Error>((found, mac))
+            let features = found.offer().features;
+            let mtu = max_mtu(&mut *found, features)?;
+            Ok::<_, Error>((found, mac, mtu))
         });
-        let (found, mac) = self.thread.await_within(wait + FIRST_ANSWER + GRACE, &found)??;
+        let (found, mac, mtu) = self.thread.await_within(wait + FIRST_ANSWER + GRACE, &found)??;
         choose(offered(&*found, false), &self.options, 1)?;
         if let (None, Some(mac)) = (self.options.mac, mac) {
             (self.mac, self.options.device_mac) = (mac, true);
             self.filter.set_mac(mac);
         }
-        self.first = Some(found);
+        (self.first, self.max_mtu) = (Some(found), mtu);
         Ok(())
     }
 
@@ -386,8 +393,16 @@ fn receive_queues(state: &State, relay: &Arc<Relay>) -> Gates<dyn RxQueue, dyn R
     let queue = |(index, name): (usize, &Arc<PathName>)| {
         let (gate, controller) = gate(None);
         let (relay, filter) = (relay.clone(), FilterView::new(state.filter()));
-        let queue =
-            Receive { gate, name: name.clone(), relay, index, filter, stats: state.counters().rx(index) };
+        let classes = state.rx_classes.get(index).cloned().unwrap_or_default();
+        let queue = Receive {
+            gate,
+            name: name.clone(),
+            relay,
+            index,
+            filter,
+            stats: state.counters().rx(index),
+            classes,
+        };
         (Box::new(queue) as Box<dyn RxQueue>, controller)
     };
     state.rx_names.iter().enumerate().map(queue).unzip()
@@ -399,7 +414,11 @@ fn transmit_queues(state: &State, pool: &Pool) -> Gates<dyn TxQueue, dyn TxPath>
         let (gate, controller) = gate(None);
         let soft = work.then(|| soft(pool, state.counters().tx(index)));
         let missing = state.missing.get(index).cloned().unwrap_or_default();
-        (Box::new(Transmit { gate, name: name.clone(), soft, missing }) as Box<dyn TxQueue>, controller)
+        let classes = state.tx_classes.get(index).cloned().unwrap_or_default();
+        (
+            Box::new(Transmit { gate, name: name.clone(), soft, missing, classes }) as Box<dyn TxQueue>,
+            controller,
+        )
     };
     state.tx_names.iter().enumerate().map(queue).unzip()
 }
@@ -444,7 +463,7 @@ impl Device for VirtioDevice {
             depth: 1..=linecard_virtio::layout::MAX_SIZE,
             depth_power_of_two: false,
             default_depth: self.options.queue_size,
-            mtu: 68..=longest,
+            mtu: MIN_MTU..=self.max_mtu.map_or(longest, |max| max.clamp(MIN_MTU, longest)),
             mac: self.mac,
             offloads: linecard_pmd::Offloads::VIRTIO,
         }

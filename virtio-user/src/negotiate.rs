@@ -19,6 +19,8 @@ pub(crate) fn choose(offered: Features, options: &Options, pairs: u16) -> Result
         .with(Features::RING_PACKED, options.packed_vq)
         .with(Features::NET_MAC, options.device_mac)
         .union(CONTROL)
+        .union(Features::NET_MTU)
+        .with(Features::NET_SPEED_DUPLEX, options.speed.is_none())
         .with(Features::NET_MQ, pairs > 1);
     let features = (offered & wanted.union(offloads(options))).without_orphans();
     if !features.contains(Features::VERSION_1) {
@@ -96,6 +98,32 @@ pub(crate) fn agree(
 pub(crate) fn driver_ok(backend: &mut dyn Backend) -> Result<(), Error> {
     backend.set_status(status::DRIVING | status::DRIVER_OK)?;
     backend.sync()
+}
+
+/// Places in the configuration space of a network device (virtio 1.3, Network Device: Device configuration layout).
+const MTU_AT: u32 = 10;
+const SPEED_AT: u32 = 12;
+
+/// The longest packets that the device takes, without their Ethernet header; `None` where it does not say.
+pub(crate) fn max_mtu(backend: &mut dyn Backend, features: Features) -> Result<Option<u16>, Error> {
+    let mut bytes = [0; 2];
+    let told = features.contains(Features::NET_MTU) && backend.config(MTU_AT, &mut bytes)?;
+    Ok(Some(u16::from_le_bytes(bytes)).filter(|mtu| told && *mtu != 0))
+}
+
+/// What the device says of its medium: Mbit/s where they are known, and whether both sides send at once.
+pub(crate) fn speed(backend: &mut dyn Backend, features: Features) -> Result<(Option<u32>, bool), Error> {
+    /// Larger ones are no speeds; all ones is "unknown".
+    const MAX_SPEED: u32 = 0x7fff_ffff;
+    /// `duplex` of half a duplex; 1 is the whole, and 0xff unknown.
+    const HALF: u8 = 0;
+    let mut bytes = [0; 5];
+    if !features.contains(Features::NET_SPEED_DUPLEX) || !backend.config(SPEED_AT, &mut bytes)? {
+        return Ok((None, true));
+    }
+    let [a, b, c, d, duplex] = bytes;
+    let speed = u32::from_le_bytes([a, b, c, d]);
+    Ok((Some(speed).filter(|speed| *speed <= MAX_SPEED), duplex != HALF))
 }
 
 /// The address that the device says is its own.

@@ -8,7 +8,7 @@ use linecard_eal::wake::Relay;
 use linecard_mempool::Burst;
 use linecard_pmd::filter::FilterView;
 use linecard_pmd::offload::SoftTx;
-use linecard_pmd::stats::QueueStats;
+use linecard_pmd::stats::{ClassCounters, PacketClass, QueueStats};
 use linecard_pmd::{Armed, RxQueue, TxQueue};
 
 use crate::losses::RxLoss;
@@ -48,11 +48,23 @@ pub(crate) struct Receive {
     /// What of it the application is to have.
     pub(crate) filter: FilterView,
     pub(crate) stats: Arc<QueueStats<RxLoss>>,
+    pub(crate) classes: Arc<ClassCounters>,
 }
 
 impl Receive {
-    /// Drops what the port is not to receive; `count` packets at the end of the burst have just come.
+    /// What is done only while somebody asks for it, to the `count` packets at the end of the burst that have just come; how
+    /// many are left of them.
     #[inline(never)]
+    fn asked_for(&mut self, packets: &mut Burst, count: usize) -> usize {
+        let count = if self.filter.is_on() { self.filtered(packets, count) } else { count };
+        if self.classes.is_on() {
+            let came = packets.len().saturating_sub(count);
+            self.classes.count(packets.get(came..).unwrap_or_default());
+        }
+        count
+    }
+
+    /// Drops what the port is not to receive.
     fn filtered(&mut self, packets: &mut Burst, count: usize) -> usize {
         let before = packets.len();
         let (stats, mut bytes) = (&self.stats, 0);
@@ -70,11 +82,11 @@ impl RxQueue for Receive {
     fn rx_burst(&mut self, packets: &mut Burst) -> usize {
         let Some(mut inside) = self.gate.enter() else { return 0 };
         let count = inside.as_mut().map_or(0, |path| path.burst(packets));
-        if !self.filter.is_on() {
+        if !self.filter.is_on() && !self.classes.is_on() {
             return count;
         }
         drop(inside);
-        self.filtered(packets, count)
+        self.asked_for(packets, count)
     }
 
     fn path(&self) -> &'static str {
@@ -109,16 +121,34 @@ pub(crate) struct Transmit {
     /// Where transmit offloads were asked for.
     pub(crate) soft: Option<SoftTx>,
     pub(crate) missing: Arc<Missing>,
+    pub(crate) classes: Arc<ClassCounters>,
 }
 
-impl TxQueue for Transmit {
-    fn tx_burst(&mut self, packets: &mut Burst) -> usize {
+impl Transmit {
+    /// As a burst, with what is sent counted by class.
+    #[inline(never)]
+    fn counted(&mut self, packets: &mut Burst) -> usize {
+        let classes: Vec<_> =
+            packets.iter().map(|packet| PacketClass::of(packet.len(), packet.data())).collect();
+        let sent = self.send(packets);
+        classes.iter().take(sent).for_each(|class| self.classes.add(*class));
+        sent
+    }
+
+    #[inline(always)]
+    fn send(&mut self, packets: &mut Burst) -> usize {
         let Some(mut inside) = self.gate.enter() else { return 0 };
         let Some(path) = inside.as_mut() else { return 0 };
         match &mut self.soft {
             None => path.burst(packets),
             Some(soft) => soft.burst(packets, path.takes(), |ready| path.burst(ready)),
         }
+    }
+}
+
+impl TxQueue for Transmit {
+    fn tx_burst(&mut self, packets: &mut Burst) -> usize {
+        if self.classes.is_on() { self.counted(packets) } else { self.send(packets) }
     }
 
     fn reclaim(&mut self) {

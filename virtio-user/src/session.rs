@@ -16,7 +16,7 @@ use crate::control_queue::Requests;
 use crate::doorbell::Doorbell;
 use crate::error::Error;
 use crate::memory::{Growth, Sharing};
-use crate::negotiate::{agree, driver_ok};
+use crate::negotiate::{agree, driver_ok, max_mtu, speed};
 use crate::owed::{Notice, Watch};
 use crate::path::{RxPath, Trouble, TxPath};
 use crate::queue::NO_PATH;
@@ -161,6 +161,7 @@ impl Session {
         device.enter(Phase::Starting(limit));
         let vlans = self.state.filter().rules().vlans.is_some();
         let features = agree(device, &self.state.options, self.pairs(), vlans)?;
+        self.describe(device, features)?;
         device.set_mtu(self.state.mtu())?;
         let mut sharing = Sharing::default();
         self.renew()?;
@@ -184,6 +185,17 @@ impl Session {
         self.state.set_up(features, &device.details());
         tracing::info!("{}: connected; {}; {}", self.state.name(), self.state.features(), self.state.paths());
         Ok(Live { backend, features, sharing, watch, requests })
+    }
+
+    /// What the device's configuration says of packets and medium.
+    fn describe(&self, device: &mut dyn Backend, features: Features) -> Result<(), Error> {
+        let (asked, max) = (self.state.mtu(), max_mtu(device, features)?);
+        if let Some(max) = max.filter(|max| asked > *max) {
+            return Err(Error::Mtu { asked, max });
+        }
+        let (speed, full_duplex) = speed(device, features)?;
+        self.state.set_medium(speed, full_duplex);
+        Ok(())
     }
 
     /// What the device is asked for before packets pass, where it has a control queue.

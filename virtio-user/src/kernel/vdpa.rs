@@ -41,7 +41,6 @@ const ONE_PAIR: u16 = 1;
 /// Places in the configuration space of a network device (virtio 1.3, Network Device: Device configuration layout).
 const STATUS_AT: u32 = 6;
 const PAIRS_AT: u32 = 8;
-const MTU_AT: u32 = 10;
 /// `VIRTIO_NET_S_LINK_UP`.
 const LINK_UP: u16 = 1;
 
@@ -262,16 +261,6 @@ impl Backend for Vdpa {
             return Ok(false);
         }
         self.device.config(offset, bytes).map(|()| true).map_err(read)
-    }
-
-    fn set_mtu(&mut self, mtu: u16) -> Result<(), Error> {
-        if !self.offered.contains(Features::NET_MTU) {
-            return Ok(());
-        }
-        match self.read_u16(MTU_AT)? {
-            max if max != 0 && mtu > max => Err(Error::Mtu { asked: mtu, max }),
-            _ => Ok(()),
-        }
     }
 
     fn set_memory(&mut self, update: &MemoryUpdate<'_>) -> Result<(), Error> {
