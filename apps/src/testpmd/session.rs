@@ -201,6 +201,7 @@ impl Session {
                 out!(self.out, "Configuring Port {} (socket 0)\n", slot.id);
                 self.out.flush();
             }
+            slot.count_classes(self.settings.record_classes);
             slot.start(&self.pool, &self.hub)?;
             out!(self.out, "Port {}: {}\n", slot.id, slot.mac());
             any = true;

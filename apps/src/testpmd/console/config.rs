@@ -43,6 +43,20 @@ pub(crate) const COMMANDS: &[Command] = &[
         run: |session, values| session.settings.record_cycles = values.word(0) == "on",
     },
     Command {
+        pattern: "set record-packet-classes (on|off)",
+        help: "Count packets by size and kind of address, where ports can; show port xstats has them.",
+        run: |session, values| {
+            let on = values.word(0) == "on";
+            session.settings.record_classes = on;
+            session.ports.iter_mut().for_each(|slot| slot.count_classes(on));
+        },
+    },
+    Command {
+        pattern: "set rx-interrupt (on|off)",
+        help: "Sleep while nothing is received, where queues can wake, from the next start on.",
+        run: |session, values| session.settings.rx_interrupt = values.word(0) == "on",
+    },
+    Command {
         pattern: "set record-burst-stats (on|off)",
         help: "Set the option to enable the display of RX and TX bursts, from the next start on.",
         run: |session, values| session.settings.record_bursts = values.word(0) == "on",

@@ -38,17 +38,14 @@ pub(crate) const COMMANDS: &[Command] = &[
         run: multicast,
     },
     Command {
-        pattern: "show port <port> (macs|mcast_macs)",
-        help: "Display the addresses or the groups of a port.",
+        pattern: "show port <port> mcast_macs",
+        help: "Display the groups of a port.",
         run: |session, values| match session.ports.get(values.port(0)) {
             None => invalid_port(session, values.port(0)),
             Some(slot) => {
-                let (kind, list) = match values.word(1) {
-                    "macs" => ("MAC", slot.macs()),
-                    _ => ("Multicast MAC", slot.soft.groups.clone()),
-                };
-                let lines: String = list.iter().map(|mac| format!("  {mac}\n")).collect();
-                out!(session.out, "Number of {kind} address added: {}\n{lines}", list.len());
+                let groups = &slot.soft.groups;
+                let lines: String = groups.iter().map(|group| format!("  {group}\n")).collect();
+                out!(session.out, "Number of Multicast MAC address added: {}\n{lines}", groups.len());
             }
         },
     },

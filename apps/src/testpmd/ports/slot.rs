@@ -47,6 +47,8 @@ pub(crate) struct Slot {
     allmulticast: bool,
     /// It can filter what it receives.
     filters: bool,
+    /// Its packets are counted by size and kind of address.
+    classes: bool,
     /// For the csum mode; what the port does itself is in `wanted`.
     pub(crate) checksums: Checksums,
     /// The csum mode cuts large packets that leave here.
@@ -85,6 +87,7 @@ impl Slot {
             promiscuous: true,
             allmulticast: true,
             filters: false,
+            classes: false,
             checksums: Checksums::default(),
             gso: false,
             soft: SoftPort::default(),
@@ -145,6 +148,7 @@ impl Slot {
                 self.promiscuous = make_promiscuous(&*port.control, self.promiscuous);
                 self.allmulticast = port.control.allmulticast();
                 self.filters = port.control.rx_filter().is_some();
+                port.control.count_classes(self.classes);
                 if let Some(filter) = port.control.rx_filter() {
                     // There are no more groups than it has room for.
                     let _ = filter.set_multicast(&self.groups());
@@ -270,6 +274,14 @@ impl Slot {
         };
         self.allmulticast = self.allmulticast();
         done
+    }
+
+    /// Has packets counted by size and kind of address, or no more, from now on.
+    pub(crate) fn count_classes(&mut self, on: bool) {
+        self.classes = on;
+        if let Some(control) = self.control() {
+            control.count_classes(on);
+        }
     }
 
     /// The port's own filter, while it is started.
