@@ -42,15 +42,15 @@ fn sleeps_and_wakes(kind: Kind, test: &str) {
         return;
     }
     let scratch = Scratch::new(test);
-    for options in ["packed_vq=0", "packed_vq=1"] {
-        let socket = scratch.join(&format!("s-{options}"));
+    for packed in [0, 1] {
+        let socket = scratch.join(&format!("s{packed}"));
         let vdev = format!("net_vhost0,iface={}", socket.display());
         let mut peer = idle(kind, &[&vdev], "im", &[]);
         wait_for_socket(&socket);
-        let vdev = format!("net_virtio_user0,path={},{options}", socket.display());
+        let vdev = format!("net_virtio_user0,path={},packed_vq={packed}", socket.display());
         let mut ours = idle(Kind::Linecard, &[&vdev], "imo", &["--record-core-cycles"]);
         forward(&mut ours, "rxonly");
-        assert!(mode(&mut ours).contains("mode: polling"), "{options}");
+        assert!(mode(&mut ours).contains("mode: polling"), "{packed}");
         ours.type_line("stop");
         ours.type_line("set rx-interrupt on");
         forward(&mut ours, "rxonly");
@@ -62,7 +62,7 @@ fn sleeps_and_wakes(kind: Kind, test: &str) {
             peer.type_line("stop");
             peer.expect("Done.", PATIENCE);
         }
-        assert!(mode(&mut ours).contains(" % of the cycles"), "{options}: it was busy for a while");
+        assert!(mode(&mut ours).contains(" % of the cycles"), "{packed}: it was busy for a while");
         ours.type_line("stop");
         ours.expect("Done.", PATIENCE);
         assert!(peer.quit().success() && ours.quit().success());

@@ -49,12 +49,12 @@ fn modes_act(kind: Kind, test: &str) {
         return;
     }
     let scratch = Scratch::new(test);
-    for options in ["packed_vq=0", "packed_vq=1"] {
-        let socket = scratch.join(&format!("s-{options}"));
+    for packed in [0, 1] {
+        let socket = scratch.join(&format!("s{packed}"));
         let vdev = format!("net_vhost0,iface={}", socket.display());
         let mut peer = idle(kind, &[&vdev], "rf", &[&format!("--eth-peer=0,{STRANGER}")]);
         wait_for_socket(&socket);
-        let vdev = format!("net_virtio_user0,path={},mac={OWN},{options}", socket.display());
+        let vdev = format!("net_virtio_user0,path={},mac={OWN},packed_vq={packed}", socket.display());
         let mut ours = idle(Kind::Linecard, &[&vdev], "rfo", &[]);
         ours.type_line("show port info 0");
         ours.expect("Promiscuous mode: enabled", PATIENCE);

@@ -169,13 +169,6 @@ impl<C: Cause> QueueStats<C> {
         }
     }
 
-    /// Takes back what [`moved`](Self::moved) counted of packets that turn out not to be received. For the queue's owner,
-    /// within the same burst.
-    pub fn not_moved(&self, packets: usize, bytes: u64) {
-        self.counters.packets.add((packets as u64).wrapping_neg());
-        self.counters.bytes.add(bytes.wrapping_neg());
-    }
-
     /// Counts `n` packets that were lost, and why. For the queue's owner.
     #[inline]
     pub fn lost(&self, cause: C, n: u64) {

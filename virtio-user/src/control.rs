@@ -10,6 +10,8 @@ use linecard_pmd::{Link, PortControl};
 use linecard_virtio::Features;
 
 use crate::args::Options;
+use crate::backend::{RingId, Role};
+use crate::kick::Notifications;
 use crate::losses::{RxLoss, TxLoss};
 use crate::missing::Missing;
 use crate::queue::PathName;
@@ -38,6 +40,8 @@ pub(crate) struct State {
     reason: Mutex<String>,
     /// Packets are counted by class, and how many there were on each queue.
     counts_classes: Arc<AtomicBool>,
+    /// How often the backend was woken for each ring.
+    notifications: Vec<(RingId, Arc<Notifications>)>,
     pub(crate) rx_classes: Vec<Arc<ClassCounters>>,
     pub(crate) tx_classes: Vec<Arc<ClassCounters>>,
     /// What is received; the device's, so that it outlives a stop.
@@ -51,6 +55,7 @@ impl State {
         mtu: u16,
         (rx_queues, tx_queues): (u16, u16),
         filter: Arc<RxFilter>,
+        notifications: Vec<(RingId, Arc<Notifications>)>,
     ) -> Self {
         let counts_classes = Arc::new(AtomicBool::new(false));
         let classes = |queues| (0..queues).map(|_| Arc::new(ClassCounters::new(&counts_classes))).collect();
@@ -73,12 +78,36 @@ impl State {
             reason: Mutex::new(String::new()),
             filter,
             counts_classes,
+            notifications,
         }
     }
 
     /// The counters of all queues.
     pub(crate) fn counters(&self) -> &PortCounters<RxLoss, TxLoss> {
         self.local.counters()
+    }
+
+    /// How often the backend was woken for each queue that is in use, and of transmit queues how many bursts there were without
+    /// that (`known` has their number).
+    fn notifications(&self, known: &[(String, u64)]) -> Vec<(String, u64)> {
+        let mut all = Vec::new();
+        for (ring, notifications) in &self.notifications {
+            let (sent, queue) = (notifications.sent(), usize::from(ring.queue()));
+            match ring.role() {
+                Role::Receive if queue < self.rx_names.len() => {
+                    all.push((format!("rx_q{queue}_notifications"), sent));
+                }
+                Role::Transmit if queue < self.tx_names.len() => {
+                    let bursts = format!("tx_q{queue}_bursts");
+                    let bursts = known.iter().find(|(name, _)| *name == bursts).map_or(0, |(_, n)| *n);
+                    all.push((format!("tx_q{queue}_notifications"), sent));
+                    let suppressed = bursts.saturating_sub(sent);
+                    all.push((format!("tx_q{queue}_notifications_suppressed"), suppressed));
+                }
+                _ => {}
+            }
+        }
+        all
     }
 
     /// What is received.
@@ -167,6 +196,7 @@ impl PortControl for State {
     /// The classes are there once they were counted; a runt is undersized as well.
     fn xstats(&self) -> Vec<(String, u64)> {
         let mut all = self.local.xstats();
+        all.extend(self.notifications(&all));
         let queues = |classes: &[Arc<ClassCounters>], side: &str| -> Vec<(String, u64)> {
             let queue = |(i, queue): (usize, &Arc<ClassCounters>)| queue.xstats(&format!("{side}_q{i}_"));
             classes.iter().enumerate().flat_map(queue).collect()
@@ -187,6 +217,7 @@ impl PortControl for State {
     fn reset_stats(&self) {
         self.local.reset_stats();
         self.rx_classes.iter().chain(&self.tx_classes).for_each(|classes| classes.reset());
+        self.notifications.iter().for_each(|(_, notifications)| notifications.reset());
     }
 
     fn features(&self) -> String {

@@ -307,12 +307,14 @@ impl VirtioDevice {
         }
         let (domain, rings) = self.rings(config.rx_queues.max(config.tx_queues))?;
         let options = Options { offloads: config.offloads, ..self.options.clone() };
+        let notifications = rings.iter().map(|ring| (ring.id(), ring.notifications.clone())).collect();
         let state = State::new(
             options,
             self.mac,
             config.mtu,
             (config.rx_queues, config.tx_queues),
             self.filter.clone(),
+            notifications,
         );
         let state = Arc::new(state);
         let relay = Arc::new(Relay::new(&short_name(&self.options.name), config.rx_queues.into()));

@@ -33,6 +33,7 @@ mod differential;
 mod doorbell;
 mod error;
 mod kernel;
+mod kick;
 mod limits;
 mod losses;
 mod memory;

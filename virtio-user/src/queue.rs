@@ -13,7 +13,7 @@ use linecard_pmd::{Armed, RxQueue, TxQueue};
 
 use crate::losses::RxLoss;
 use crate::missing::Missing;
-use crate::path::{RxPath, TxPath};
+use crate::path::{Came, RxPath, TxPath};
 
 /// The name of a queue's data path while there is none.
 pub(crate) const NO_PATH: &str = "none (no backend)";
@@ -52,41 +52,40 @@ pub(crate) struct Receive {
 }
 
 impl Receive {
-    /// What is done only while somebody asks for it, to the `count` packets at the end of the burst that have just come; how
-    /// many are left of them.
+    /// What is done only while somebody asks for it, to the packets at the end of the burst that have just come; what is left of
+    /// them.
     #[inline(never)]
-    fn asked_for(&mut self, packets: &mut Burst, count: usize) -> usize {
-        let count = if self.filter.is_on() { self.filtered(packets, count) } else { count };
+    fn asked_for(&mut self, packets: &mut Burst, came: Came) -> Came {
+        let came = if self.filter.is_on() { self.filtered(packets, came) } else { came };
         if self.classes.is_on() {
-            let came = packets.len().saturating_sub(count);
-            self.classes.count(packets.get(came..).unwrap_or_default());
+            let first = packets.len().saturating_sub(came.packets);
+            self.classes.count(packets.get(first..).unwrap_or_default());
         }
-        count
+        came
     }
 
     /// Drops what the port is not to receive.
-    fn filtered(&mut self, packets: &mut Burst, count: usize) -> usize {
-        let before = packets.len();
-        let (stats, mut bytes) = (&self.stats, 0);
-        self.filter.apply(packets, before.saturating_sub(count), |why, packet| {
-            bytes += packet.len() as u64;
+    fn filtered(&mut self, packets: &mut Burst, mut came: Came) -> Came {
+        let (stats, before) = (&self.stats, packets.len());
+        self.filter.apply(packets, before.saturating_sub(came.packets), |why, packet| {
+            came.packets = came.packets.saturating_sub(1);
+            came.bytes = came.bytes.saturating_sub(packet.len() as u64);
             stats.dropped(why.into(), packet);
         });
-        let dropped = before.saturating_sub(packets.len());
-        stats.not_moved(dropped, bytes);
-        count.saturating_sub(dropped)
+        came
     }
 }
 
 impl RxQueue for Receive {
     fn rx_burst(&mut self, packets: &mut Burst) -> usize {
         let Some(mut inside) = self.gate.enter() else { return 0 };
-        let count = inside.as_mut().map_or(0, |path| path.burst(packets));
-        if !self.filter.is_on() && !self.classes.is_on() {
-            return count;
-        }
+        let mut came = inside.as_mut().map_or(Came::default(), |path| path.burst(packets));
         drop(inside);
-        self.asked_for(packets, count)
+        if self.filter.is_on() || self.classes.is_on() {
+            came = self.asked_for(packets, came);
+        }
+        self.stats.moved(came.packets, came.bytes);
+        came.packets
     }
 
     fn path(&self) -> &'static str {

@@ -14,6 +14,7 @@ use crate::backend::{RingId, RingSetup, Role};
 use crate::control_queue::{LONGEST, RequestMemory};
 use crate::doorbell::Doorbell;
 use crate::error::Error;
+use crate::kick::{Kick, Notifications};
 use crate::negotiate::layout;
 use crate::owed::Notice;
 use crate::path::{HEADER, RxPath, TxPath};
@@ -40,7 +41,9 @@ pub(crate) struct RingZone {
     zone: Zone,
     size: u16,
     /// Wakes the backend; a new one for every session.
-    pub(crate) kick: Arc<EventFd>,
+    pub(crate) kick: Arc<Kick>,
+    /// How often the backend was woken, in every session.
+    pub(crate) notifications: Arc<Notifications>,
     /// Wakes whoever sleeps over the ring; a new one for every session.
     pub(crate) call: Arc<EventFd>,
     /// The time that kicks may take, of all sessions.
@@ -72,8 +75,9 @@ impl RingZone {
     ) -> Result<Self, RingError> {
         let zone = domain.zone(label, Self::bytes(size, id.role()), ALIGN).map_err(RingError::Memory)?;
         let event = || EventFd::of(allowance).map_err(RingError::Event);
-        let (kick, call) = (Arc::new(event()?), Arc::new(event()?));
-        Ok(Self { id, zone, size, kick, call, allowance: Arc::clone(allowance) })
+        let notifications = Arc::default();
+        let (kick, call) = (Arc::new(Kick::new(event()?, &notifications)), Arc::new(event()?));
+        Ok(Self { id, zone, size, kick, notifications, call, allowance: Arc::clone(allowance) })
     }
 
     /// Zeroes the ring and makes new events, for a backend that knows nothing of the last one.
@@ -81,7 +85,7 @@ impl RingZone {
         let event = || EventFd::of(&self.allowance);
         let failed = |source| Error::System { action: "making an eventfd", source };
         let (kick, call) = (event().map_err(failed)?, event().map_err(failed)?);
-        (self.kick, self.call) = (Arc::new(kick), Arc::new(call));
+        (self.kick, self.call) = (Arc::new(Kick::new(kick, &self.notifications)), Arc::new(call));
         // SAFETY: the handle is used in this statement only and the zone outlives it; no queue uses the ring now.
         unsafe { self.zone.bytes() }.fill(0);
         Ok(())
@@ -100,7 +104,7 @@ impl RingZone {
     pub(crate) fn setup(&self, features: Features) -> RingSetup<'_> {
         let layout = layout(features);
         let addrs = RingAddrs::at(self.base(), layout, self.size);
-        RingSetup { id: self.id, layout, size: self.size, addrs, kick: &self.kick }
+        RingSetup { id: self.id, layout, size: self.size, addrs, kick: self.kick.event() }
     }
 
     /// The ring as memory of this process.

@@ -4,6 +4,7 @@ mod support;
 
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use linecard_lab::wait_until;
 use linecard_mempool::Burst;
@@ -157,5 +158,40 @@ fn packets_are_counted_by_size_and_kind_of_address() {
         assert_eq!(count(&port, "tx_q0_size_64_packets"), None);
         drop(port.stop());
         bench.assert_whole();
+    }
+}
+
+/// A backend that sleeps is woken for every burst, one that polls for none; either is counted.
+#[test]
+fn notifications_are_counted() {
+    for (kind, flags_at) in [("in_order=0", 0), ("packed_vq=1", 2)] {
+        let (bench, place) = (Bench::new(1024), Place::new());
+        let (mut port, backend, _) = attached(&bench, &place, &format!(",{kind}"));
+        let flags = backend.ring(1).device.cell::<u16>(flags_at).expect("inside the ring");
+        let send = |port: &mut linecard_pmd::Port, bursts: usize| {
+            for _ in 0..bursts {
+                let mut burst = Burst::new();
+                assert!(bench.pool.get_bulk(&mut burst, 2));
+                burst.iter_mut().for_each(|packet| packet.append(60).expect("room").fill(2));
+                assert_eq!(port.tx[0].tx_burst(&mut burst), 2);
+            }
+        };
+        let count = |port: &linecard_pmd::Port, name: &str| -> u64 {
+            let all = port.control.xstats();
+            all.iter().find(|(known, _)| known == name).unwrap_or_else(|| panic!("no {name}")).1
+        };
+        port.control.reset_stats();
+        flags.store(0, Ordering::Relaxed);
+        send(&mut port, 3);
+        assert_eq!(count(&port, "tx_q0_notifications"), 3, "{kind}: it sleeps");
+        assert_eq!(count(&port, "tx_q0_notifications_suppressed"), 0, "{kind}");
+        flags.store(1, Ordering::Relaxed);
+        send(&mut port, 4);
+        assert_eq!(count(&port, "tx_q0_notifications"), 3, "{kind}: it polls");
+        assert_eq!(count(&port, "tx_q0_notifications_suppressed"), 4, "{kind}");
+        port.control.reset_stats();
+        assert_eq!(count(&port, "tx_q0_notifications"), 0, "{kind}");
+        assert_eq!(count(&port, "rx_q0_notifications"), 0, "{kind}");
+        drop(port.stop());
     }
 }

@@ -24,6 +24,7 @@ use linecard_virtio::{ControlQueue, Element, Features};
 
 use crate::backend::{Backend, Ready, RingId, Waiter};
 use crate::error::Error;
+use crate::kick::Kick;
 use crate::rings::RingZone;
 use crate::thread::after;
 use command::Command;
@@ -63,7 +64,7 @@ pub(crate) struct RequestMemory {
 struct Channel {
     queue: ControlQueue,
     memory: RequestMemory,
-    kick: Arc<EventFd>,
+    kick: Arc<Kick>,
     call: Arc<EventFd>,
     waiter: Arc<Waiter>,
 }

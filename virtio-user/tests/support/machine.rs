@@ -45,6 +45,9 @@ pub enum Reply {
     Scribble(u8),
 }
 
+/// Chooses what to do with each request.
+pub type Replies = Box<dyn FnMut(&[u8]) -> Reply + Send>;
+
 /// What tests hold on to.
 pub struct Machine {
     pub offer: Offer,
@@ -56,7 +59,7 @@ pub struct Machine {
     pub rings: BTreeMap<u32, bool>,
     /// What was asked on the control queue: class, command, data.
     pub commands: Vec<Vec<u8>>,
-    pub reply: Box<dyn FnMut(&[u8]) -> Reply + Send>,
+    pub reply: Replies,
     pub connections: u32,
     control: Option<Control>,
     late: Option<u32>,

@@ -101,7 +101,8 @@ fn a_packed_device_answers_over_many_laps() {
 fn packed_liars() {
     let unknown = |id| Err(PeerFault::UnknownId { id, size: 4 });
     let long = |len| Err(PeerFault::UsedLen { len, lent: 1 });
-    let cases: [(u16, u32, Option<u16>, Result<Option<u32>, PeerFault>); 8] = [
+    type Answered = Result<Option<u32>, PeerFault>;
+    let cases: [(u16, u32, Option<u16>, Answered); 8] = [
         (1, 1, None, unknown(1)),
         (3, 0, None, unknown(3)),
         (u16::MAX, 1, None, unknown(65_535)),
