@@ -26,6 +26,8 @@ fn asleep(line: &str) -> Option<f64> {
 fn received(testpmd: &mut Testpmd) -> u64 {
     testpmd.type_line("show port xstats 0");
     let line = testpmd.expect("rx_good_packets: ", PATIENCE);
+    // To the last line, so that the next answer is found by its own.
+    testpmd.expect("tx_q0_panics: ", PATIENCE);
     line.rsplit(' ').next().and_then(|number| number.parse().ok()).expect("a number")
 }
 

@@ -19,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 fn counter(testpmd: &mut Testpmd, name: &str) -> u64 {
     testpmd.type_line("show port xstats 0");
     let line = testpmd.expect(&format!("{name}: "), PATIENCE);
+    // To the last line, so that the next answer is found by its own.
+    testpmd.expect("tx_q0_panics: ", PATIENCE);
     line.rsplit(' ').next().and_then(|number| number.parse().ok()).expect("a number")
 }
 
