@@ -113,9 +113,22 @@ mod sleepers {
     const OPTIONS: [&str; 4] =
         ["in_order=0", "in_order=1", "packed_vq=1,in_order=0", "packed_vq=1,in_order=1"];
 
+    /// Around one lap of the index; or so many sleeps on each kind of ring as `LINECARD_SLEEPS` says, lap by lap
+    /// (`cargo xtask torture --only sleeps`).
     fn cross_a_lap(link: impl Fn(&'static str) -> Box<dyn Link>) {
+        const LAP: usize = 70_000;
+        let asked = std::env::var("LINECARD_SLEEPS").ok();
+        let asked = asked.map(|text| text.parse::<usize>().expect("LINECARD_SLEEPS is a number"));
         for options in OPTIONS {
-            wakes_after(&*link(options), 65_536 - 700, 1_400);
+            let Some(mut left) = asked else {
+                wakes_after(&*link(options), 65_536 - 700, 1_400);
+                continue;
+            };
+            while left > 0 {
+                wakes_after(&*link(options), 0, left.min(LAP));
+                left = left.saturating_sub(LAP);
+            }
+            println!("{options}: no wake-up was lost");
         }
     }
 

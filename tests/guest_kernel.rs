@@ -419,7 +419,7 @@ mod inside {
             return;
         }
         let error = Ours::refusal(&vdev, PortConfig { mtu: MTU + 1, ..PortConfig::default() });
-        assert!(error.contains("an MTU of 4001 asked, the device has 4000"), "{error}");
+        assert!(error.contains("an MTU of 4001 asked, 68 to 4000 is possible"), "{error}");
     }
 
     /// Becomes the program that the shell named, as an ordinary user, with queues of an interface and devices for them.

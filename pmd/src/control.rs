@@ -1,6 +1,7 @@
 //! The control side of a started port: link, statistics, addresses.
 
 use crate::error::Error;
+use crate::filter::RxFilter;
 
 /// Whether frames can pass, and at what nominal speed.
 ///
@@ -125,9 +126,30 @@ pub trait PortControl: Send + Sync {
     fn set_promiscuous(&self, on: bool) {
         self.inner().set_promiscuous(on);
     }
-    /// Whether frames to all multicast groups are received; a software device gets every frame that its peer sends.
+    /// Whether frames to all multicast groups are received; a software device without a [filter](Self::rx_filter) gets
+    /// every frame that its peer sends.
     fn allmulticast(&self) -> bool {
         self.inner().allmulticast()
+    }
+    /// Turns all-multicast mode on or off.
+    ///
+    /// # Errors
+    /// The port has no such switch, and is not in the mode asked for.
+    fn set_allmulticast(&self, on: bool) -> Result<(), Error> {
+        if let Some(filter) = self.rx_filter() {
+            filter.set_allmulticast(on);
+        }
+        if self.allmulticast() == on {
+            return Ok(());
+        }
+        let what = if on { "all-multicast mode" } else { "receiving some multicast groups only" };
+        let remedy = if on { "turn promiscuous mode on" } else { "drop the frames after they are received" };
+        Err(Error::Unsupported { port: self.name().into(), what: what.into(), remedy: remedy.into() })
+    }
+    /// What the port receives, by destination and VLAN, where it filters itself; `None` where its peer or the kernel does,
+    /// or nobody.
+    fn rx_filter(&self) -> Option<&RxFilter> {
+        self.inner().rx_filter()
     }
     /// Totals, the sum of all queues.
     fn stats(&self) -> PortStats {
@@ -140,6 +162,12 @@ pub trait PortControl: Send + Sync {
     /// Named counters, every cause of a drop among them, in a fixed order.
     fn xstats(&self) -> Vec<(String, u64)> {
         self.inner().xstats()
+    }
+    /// Counts packets by size and kind of address as well (`rx_q0_size_64_packets`, `rx_q0_multicast_packets`, …: DPDK's
+    /// names), or no more; what was counted is among the [`xstats`](Self::xstats). It costs work for each packet, so it is off
+    /// until it is asked for. False where a port cannot.
+    fn count_classes(&self, on: bool) -> bool {
+        self.inner().count_classes(on)
     }
     /// Starts all totals from zero again.
     fn reset_stats(&self) {

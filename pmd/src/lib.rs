@@ -49,6 +49,7 @@ pub mod config;
 pub mod contain;
 pub mod control;
 pub mod error;
+pub mod filter;
 pub mod handover;
 pub mod local;
 pub mod observer;

@@ -7,6 +7,7 @@ use linecard_net::MacAddr;
 
 use crate::control::{Link, PortControl, PortStats};
 use crate::error::Error;
+use crate::filter::RxFilter;
 use crate::stats::{Cause, PortCounters};
 
 /// Name, address, MTU and promiscuous flag of a port; what every driver has to remember.
@@ -189,6 +190,14 @@ impl<R: Cause + Send + Sync, T: Cause + Send + Sync> PortControl for LocalContro
 
     fn allmulticast(&self) -> bool {
         true
+    }
+
+    fn rx_filter(&self) -> Option<&RxFilter> {
+        None
+    }
+
+    fn count_classes(&self, on: bool) -> bool {
+        !on
     }
 
     fn stats(&self) -> PortStats {

@@ -15,8 +15,10 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use crossbeam::utils::CachePadded;
 use linecard_mempool::Packet;
 
+mod classes;
 mod port;
 
+pub use classes::{ClassCounters, PacketClass};
 pub use port::{PortCounters, add_to};
 
 /// Most causes that one queue can tell apart.

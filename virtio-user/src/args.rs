@@ -51,8 +51,8 @@ impl Options {
             speed: args.number("speed", 0..=u32::MAX)?.filter(|speed| *speed != u32::MAX),
             offloads: Offloads::default(),
         };
-        // The control queue of a vhost-user port never leaves the process, and every path here is written to be
-        // vectorised: both switches are accepted and change nothing.
+        // A vhost-user backend has no control queue, what is asked of one is always done by the port, and a vDPA device's is
+        // used where there is one; and every path here is written to be vectorised: both switches change nothing.
         args.flag("cq")?;
         args.flag("vectorized")?;
         let layout = if options.packed_vq { Layout::Packed } else { Layout::Split };
@@ -186,7 +186,6 @@ mod tests {
             ("net_virtio_user0,path=/dev/vhost-net,vhost_fd=3,tap_fd=3", "in 'tap_fd' and in 'vhost_fd'"),
             ("net_virtio_user0,path=/dev/vhost-net,queue_size=300", "not a power of two"),
             ("net_virtio_user0,path=/dev/vhost-vdpa-99,iface=x", "'iface' is of path=/dev/vhost-net"),
-            ("net_virtio_user0,path=/dev/vhost-vdpa-99,queues=2", "one queue pair"),
             ("net_virtio_user0,path=/dev/vhost-vdpa-99,packed_vq=1,queue_size=300", "give a power of two"),
             ("net_virtio_user0,path=/dev/vhost-vdpa-99,server=1", "'server' is of a vhost-user socket"),
             (long.as_str(), "bytes"),

@@ -1,17 +1,23 @@
 //! What any thread may ask of a started port.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use linecard_pmd::filter::RxFilter;
 use linecard_pmd::local::{Identity, LocalControl};
-use linecard_pmd::stats::PortCounters;
+use linecard_pmd::stats::{ClassCounters, PortCounters};
 use linecard_pmd::{Link, PortControl};
 use linecard_virtio::Features;
 
 use crate::args::Options;
+use crate::backend::{RingId, Role};
+use crate::kick::Notifications;
 use crate::losses::{RxLoss, TxLoss};
 use crate::missing::Missing;
 use crate::queue::PathName;
+
+/// In the place of a speed.
+const UNKNOWN: u32 = u32::MAX;
 
 /// A port's state that its queues, its control thread and its users share.
 #[derive(Debug)]
@@ -26,12 +32,36 @@ pub(crate) struct State {
     up: AtomicBool,
     /// The device's own link is up.
     link: AtomicBool,
+    /// What the device says of its medium: Mbit/s, `UNKNOWN` where it says nothing, and whether it is full duplex.
+    speed: AtomicU32,
+    full_duplex: AtomicBool,
     features: Mutex<String>,
+    /// Why there is no device, since it is gone.
+    reason: Mutex<String>,
+    /// Packets are counted by class, and how many there were on each queue.
+    counts_classes: Arc<AtomicBool>,
+    /// How often the backend was woken for each ring.
+    notifications: Vec<(RingId, Arc<Notifications>)>,
+    pub(crate) rx_classes: Vec<Arc<ClassCounters>>,
+    pub(crate) tx_classes: Vec<Arc<ClassCounters>>,
+    /// What is received; the device's, so that it outlives a stop.
+    filter: Arc<RxFilter>,
 }
 
 impl State {
-    pub(crate) fn new(options: Options, mac: [u8; 6], mtu: u16, rx_queues: u16, tx_queues: u16) -> Self {
+    pub(crate) fn new(
+        options: Options,
+        mac: [u8; 6],
+        mtu: u16,
+        (rx_queues, tx_queues): (u16, u16),
+        filter: Arc<RxFilter>,
+        notifications: Vec<(RingId, Arc<Notifications>)>,
+    ) -> Self {
+        let counts_classes = Arc::new(AtomicBool::new(false));
+        let classes = |queues| (0..queues).map(|_| Arc::new(ClassCounters::new(&counts_classes))).collect();
         Self {
+            rx_classes: classes(rx_queues),
+            tx_classes: classes(tx_queues),
             local: LocalControl::new(
                 Identity::new(&options.name, mac, mtu),
                 PortCounters::new(rx_queues, tx_queues),
@@ -42,7 +72,13 @@ impl State {
             missing: (0..tx_queues).map(|_| Arc::default()).collect(),
             up: AtomicBool::new(false),
             link: AtomicBool::new(true),
+            speed: AtomicU32::new(UNKNOWN),
+            full_duplex: AtomicBool::new(true),
             features: Mutex::new(String::new()),
+            reason: Mutex::new(String::new()),
+            filter,
+            counts_classes,
+            notifications,
         }
     }
 
@@ -51,11 +87,51 @@ impl State {
         self.local.counters()
     }
 
+    /// How often the backend was woken for each queue that is in use, and of transmit queues how many bursts there were without
+    /// that (`known` has their number).
+    fn notifications(&self, known: &[(String, u64)]) -> Vec<(String, u64)> {
+        let mut all = Vec::new();
+        for (ring, notifications) in &self.notifications {
+            let (sent, queue) = (notifications.sent(), usize::from(ring.queue()));
+            match ring.role() {
+                Role::Receive if queue < self.rx_names.len() => {
+                    all.push((format!("rx_q{queue}_notifications"), sent));
+                }
+                Role::Transmit if queue < self.tx_names.len() => {
+                    let bursts = format!("tx_q{queue}_bursts");
+                    let bursts = known.iter().find(|(name, _)| *name == bursts).map_or(0, |(_, n)| *n);
+                    all.push((format!("tx_q{queue}_notifications"), sent));
+                    let suppressed = bursts.saturating_sub(sent);
+                    all.push((format!("tx_q{queue}_notifications_suppressed"), suppressed));
+                }
+                _ => {}
+            }
+        }
+        all
+    }
+
+    /// What is received.
+    pub(crate) fn filter(&self) -> &Arc<RxFilter> {
+        &self.filter
+    }
+
     /// Frames can pass from now on. `details` is what was agreed besides features.
     pub(crate) fn set_up(&self, features: Features, details: &str) {
         let join = if details.is_empty() { "" } else { "; " };
         *self.agreed() = format!("{features}{join}{details}");
+        self.set_reason("");
         self.up.store(true, Ordering::Release);
+    }
+
+    /// Why there is no device, in words.
+    pub(crate) fn set_reason(&self, reason: &str) {
+        reason.clone_into(&mut self.reason.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// What the device says about its medium.
+    pub(crate) fn set_medium(&self, speed: Option<u32>, full_duplex: bool) {
+        self.speed.store(speed.unwrap_or(UNKNOWN), Ordering::Relaxed);
+        self.full_duplex.store(full_duplex, Ordering::Relaxed);
     }
 
     /// What the device says about its own link.
@@ -85,7 +161,63 @@ impl PortControl for State {
 
     fn link(&self) -> Link {
         let up = self.up.load(Ordering::Acquire) && self.link.load(Ordering::Acquire);
-        Link { up, speed_mbps: self.options.speed, full_duplex: true }
+        let told = Some(self.speed.load(Ordering::Relaxed)).filter(|speed| *speed != UNKNOWN);
+        let full_duplex = self.full_duplex.load(Ordering::Relaxed);
+        Link { up, speed_mbps: self.options.speed.or(told), full_duplex }
+    }
+
+    fn set_mac(&self, mac: [u8; 6]) -> Result<(), linecard_pmd::Error> {
+        self.local.set_mac(mac)?;
+        self.filter.set_mac(mac);
+        Ok(())
+    }
+
+    fn promiscuous(&self) -> bool {
+        self.filter.rules().promiscuous
+    }
+
+    fn set_promiscuous(&self, on: bool) {
+        self.filter.set_promiscuous(on);
+    }
+
+    fn allmulticast(&self) -> bool {
+        self.filter.rules().allmulticast
+    }
+
+    fn rx_filter(&self) -> Option<&RxFilter> {
+        Some(&self.filter)
+    }
+
+    fn count_classes(&self, on: bool) -> bool {
+        self.counts_classes.store(on, Ordering::Relaxed);
+        true
+    }
+
+    /// The classes are there once they were counted; a runt is undersized as well.
+    fn xstats(&self) -> Vec<(String, u64)> {
+        let mut all = self.local.xstats();
+        all.extend(self.notifications(&all));
+        let queues = |classes: &[Arc<ClassCounters>], side: &str| -> Vec<(String, u64)> {
+            let queue = |(i, queue): (usize, &Arc<ClassCounters>)| queue.xstats(&format!("{side}_q{i}_"));
+            classes.iter().enumerate().flat_map(queue).collect()
+        };
+        let classes = [queues(&self.rx_classes, "rx"), queues(&self.tx_classes, "tx")].concat();
+        if !self.counts_classes.load(Ordering::Relaxed) && classes.iter().all(|(_, count)| *count == 0) {
+            return all;
+        }
+        for (name, count) in classes {
+            match all.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, value)) => *value += count,
+                None => all.push((name, count)),
+            }
+        }
+        all
+    }
+
+    fn reset_stats(&self) {
+        self.local.reset_stats();
+        self.rx_classes.iter().chain(&self.tx_classes).for_each(|classes| classes.reset());
+        self.notifications.iter().for_each(|(_, notifications)| notifications.reset());
     }
 
     fn features(&self) -> String {
@@ -95,6 +227,8 @@ impl PortControl for State {
     fn paths(&self) -> String {
         let rx = self.rx_names.first().map_or("", |name| name.now());
         let tx = self.tx_names.first().map_or("", |name| name.now());
-        format!("rx {rx}, tx {tx}")
+        let reason = self.reason.lock().unwrap_or_else(PoisonError::into_inner);
+        let separator = if reason.is_empty() { "" } else { "; " };
+        format!("rx {rx}, tx {tx}{separator}{reason}")
     }
 }

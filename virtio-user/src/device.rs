@@ -9,6 +9,7 @@ use linecard_eal::helper::{Elsewhere, Job};
 use linecard_eal::memory::{Domain, Memory};
 use linecard_eal::wake::Relay;
 use linecard_mempool::Pool;
+use linecard_pmd::filter::{FilterView, RxFilter};
 use linecard_pmd::offload::{SoftLoss, SoftTx, TxOffloads};
 use linecard_pmd::stats::QueueStats;
 use linecard_pmd::{
@@ -25,7 +26,7 @@ use crate::error::Error;
 use crate::limits::Limits;
 use crate::losses::TxLoss;
 use crate::memory::Growth;
-use crate::negotiate::{choose, mac};
+use crate::negotiate::{choose, mac, max_mtu, offered};
 use crate::path::{HEADER, RxPath, Trouble, TxPath};
 use crate::queue::{PathName, Receive, Transmit};
 use crate::rings::{RingError, RingZone};
@@ -38,6 +39,8 @@ use crate::tx::LONGEST;
 const NAME: &str = "net_virtio_user";
 /// What a frame has beyond its MTU: an Ethernet header and two VLAN tags.
 const FRAME: u32 = 14 + 8;
+/// The smallest MTU of IPv4.
+const MIN_MTU: u16 = 68;
 /// Descriptors of a port besides those of its rings: of its threads, its listening socket, and its rings' memory.
 const OWN_DESCRIPTORS: u64 = 3;
 /// Eventfds of a queue pair.
@@ -154,8 +157,10 @@ impl VirtioUser {
         (closer, own): (Closer, Option<Charge>),
     ) -> Result<Box<dyn Device>, PmdError> {
         let name = options.name.clone();
+        let mac = options.mac.unwrap_or_else(random_mac);
         let mut device = VirtioDevice {
-            mac: options.mac.unwrap_or_else(random_mac),
+            filter: Arc::new(RxFilter::new(&name, mac)),
+            mac,
             options,
             thread: control_thread(&name)?,
             allowance: Arc::new(Allowance::new(Arc::new(Errands {
@@ -166,6 +171,7 @@ impl VirtioUser {
             memory: context.memory.clone(),
             connect,
             first: None,
+            max_mtu: None,
             life: None,
         };
         device.find_backend(context.wait).map_err(|error| error.of_port(&name))?;
@@ -206,6 +212,8 @@ fn random_mac() -> [u8; 6] {
 struct VirtioDevice {
     options: Options,
     mac: [u8; 6],
+    /// What the port receives; kept while it is stopped.
+    filter: Arc<RxFilter>,
     thread: ControlThread,
     /// For the port's own descriptors.
     _own: Option<Charge>,
@@ -213,6 +221,8 @@ struct VirtioDevice {
     allowance: Arc<Allowance>,
     memory: Memory,
     connect: Arc<dyn Connect>,
+    /// The longest packets that the device takes, where it said so when it was found.
+    max_mtu: Option<u16>,
     /// A backend that was found while probing and is used by the first start.
     first: Option<Box<dyn Backend>>,
     /// Comes to its end when the port is stopped.
@@ -231,14 +241,17 @@ impl VirtioDevice {
         let found = self.thread.spawn(move |waiter| {
             let mut found = connect.connect(waiter, patience)?;
             let mac = mac(&mut *found)?;
-            Ok::<_, Error>((found, mac))
+            let features = found.offer().features;
+            let mtu = max_mtu(&mut *found, features)?;
+            Ok::<_, Error>((found, mac, mtu))
         });
-        let (found, mac) = self.thread.await_within(wait + FIRST_ANSWER + GRACE, &found)??;
-        choose(found.offer().features, &self.options, 1)?;
+        let (found, mac, mtu) = self.thread.await_within(wait + FIRST_ANSWER + GRACE, &found)??;
+        choose(offered(&*found, false), &self.options, 1)?;
         if let (None, Some(mac)) = (self.options.mac, mac) {
             (self.mac, self.options.device_mac) = (mac, true);
+            self.filter.set_mac(mac);
         }
-        self.first = Some(found);
+        (self.first, self.max_mtu) = (Some(found), mtu);
         Ok(())
     }
 
@@ -272,13 +285,15 @@ impl VirtioDevice {
             RingError::Memory(source) => PmdError::Memory { port: name.clone(), source },
             RingError::Event(source) => system(name, "making an eventfd", source),
         };
-        let ids: Vec<_> = (0..pairs).flat_map(|q| [RingId::receive(q), RingId::transmit(q)]).collect();
-        let bytes = |id: &RingId| RingZone::bytes(size, id.role());
+        let ids = (0..pairs).flat_map(|q| [RingId::receive(q), RingId::transmit(q)]);
+        let ids: Vec<_> = ids.chain([RingId::CONTROL]).collect();
+        let size = |id: RingId| RingZone::size(size, id.role());
+        let bytes = |id: &RingId| RingZone::bytes(size(*id), id.role());
         let all = ids.iter().map(bytes).fold(0_usize, usize::saturating_add);
         let domain = self.memory.separate(&format!("{name} rings"), all);
         let domain = domain.and_then(|domain| domain.reserve(all).map(|()| domain));
         let domain = domain.map_err(|source| failed(RingError::Memory(source)))?;
-        let ring = |id: RingId| RingZone::new(&domain, &label(name, id), id, size, &self.allowance);
+        let ring = |id: RingId| RingZone::new(&domain, &label(name, id), id, size(id), &self.allowance);
         let rings: Result<_, _> = ids.into_iter().map(|id| ring(id).map_err(failed)).collect();
         Ok((domain.clone(), rings?))
     }
@@ -292,12 +307,22 @@ impl VirtioDevice {
         }
         let (domain, rings) = self.rings(config.rx_queues.max(config.tx_queues))?;
         let options = Options { offloads: config.offloads, ..self.options.clone() };
-        let state = State::new(options, self.mac, config.mtu, config.rx_queues, config.tx_queues);
+        let notifications = rings.iter().map(|ring| (ring.id(), ring.notifications.clone())).collect();
+        let state = State::new(
+            options,
+            self.mac,
+            config.mtu,
+            (config.rx_queues, config.tx_queues),
+            self.filter.clone(),
+            notifications,
+        );
         let state = Arc::new(state);
         let relay = Arc::new(Relay::new(&short_name(&self.options.name), config.rx_queues.into()));
         let (rx, rx_inside) = receive_queues(&state, &relay);
         let (tx, tx_inside) = transmit_queues(&state, pool);
         let waiter = self.thread.waiter().clone();
+        let notified = waiter.clone();
+        self.filter.on_change(move || notified.notify());
         let (started, outcome) = mpsc::channel();
         let session = Session {
             state: state.clone(),
@@ -369,7 +394,17 @@ type Gates<Queue, Path> = (Vec<Box<Queue>>, Vec<Inside<Path>>);
 fn receive_queues(state: &State, relay: &Arc<Relay>) -> Gates<dyn RxQueue, dyn RxPath> {
     let queue = |(index, name): (usize, &Arc<PathName>)| {
         let (gate, controller) = gate(None);
-        let queue = Receive { gate, name: name.clone(), relay: relay.clone(), index };
+        let (relay, filter) = (relay.clone(), FilterView::new(state.filter()));
+        let classes = state.rx_classes.get(index).cloned().unwrap_or_default();
+        let queue = Receive {
+            gate,
+            name: name.clone(),
+            relay,
+            index,
+            filter,
+            stats: state.counters().rx(index),
+            classes,
+        };
         (Box::new(queue) as Box<dyn RxQueue>, controller)
     };
     state.rx_names.iter().enumerate().map(queue).unzip()
@@ -381,7 +416,11 @@ fn transmit_queues(state: &State, pool: &Pool) -> Gates<dyn TxQueue, dyn TxPath>
         let (gate, controller) = gate(None);
         let soft = work.then(|| soft(pool, state.counters().tx(index)));
         let missing = state.missing.get(index).cloned().unwrap_or_default();
-        (Box::new(Transmit { gate, name: name.clone(), soft, missing }) as Box<dyn TxQueue>, controller)
+        let classes = state.tx_classes.get(index).cloned().unwrap_or_default();
+        (
+            Box::new(Transmit { gate, name: name.clone(), soft, missing, classes }) as Box<dyn TxQueue>,
+            controller,
+        )
     };
     state.tx_names.iter().enumerate().map(queue).unzip()
 }
@@ -426,7 +465,7 @@ impl Device for VirtioDevice {
             depth: 1..=linecard_virtio::layout::MAX_SIZE,
             depth_power_of_two: false,
             default_depth: self.options.queue_size,
-            mtu: 68..=longest,
+            mtu: MIN_MTU..=self.max_mtu.map_or(longest, |max| max.clamp(MIN_MTU, longest)),
             mac: self.mac,
             offloads: linecard_pmd::Offloads::VIRTIO,
         }

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::time::Duration;
 
-use linecard_eal::eventfd::EventFd;
 use linecard_eal::shared::Shared;
 use linecard_virtio::{Layout, RingMemory};
 
+use crate::kick::Kick;
 use crate::owed::Notice;
 
 /// Longest time that a question is owed.
@@ -26,7 +26,7 @@ pub(crate) struct Doorbell {
     owed: AtomicBool,
     /// The backend's suppression flags: `used.flags`, or those of the device event suppression structure.
     flags: Shared<u16>,
-    kick: Arc<EventFd>,
+    kick: Arc<Kick>,
     notice: Arc<Notice>,
 }
 
@@ -35,7 +35,7 @@ impl Doorbell {
     pub(crate) fn new(
         ring: &RingMemory,
         layout: Layout,
-        kick: Arc<EventFd>,
+        kick: Arc<Kick>,
         notice: Arc<Notice>,
     ) -> Option<Self> {
         let at = match layout {
@@ -92,15 +92,18 @@ impl Doorbell {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kick::Notifications;
+    use linecard_eal::eventfd::EventFd;
     use linecard_eal::shared::SharedBytes;
     use std::os::fd::AsFd;
     use std::ptr::NonNull;
 
-    fn kicked(kick: &EventFd) -> bool {
+    fn kicked(kick: &Kick) -> bool {
         use std::os::fd::AsRawFd;
-        let mut set = [crate::sys::pollfd(Some(kick.as_fd().as_raw_fd()), crate::backend::Ready::Read)];
+        let mut set =
+            [crate::sys::pollfd(Some(kick.event().as_fd().as_raw_fd()), crate::backend::Ready::Read)];
         crate::sys::poll(&mut set, Some(Duration::ZERO));
-        kick.drain();
+        kick.event().drain();
         set[0].revents != 0
     }
 
@@ -112,7 +115,8 @@ mod tests {
             // SAFETY: `zone` outlives every handle and is reached through them alone.
             let bytes = unsafe { SharedBytes::new(start, zone.len() * 16) };
             let ring = RingMemory::in_zone(bytes, layout, 8).expect("a ring");
-            let kick = Arc::new(EventFd::new().expect("an eventfd"));
+            let notifications = Arc::<Notifications>::default();
+            let kick = Arc::new(Kick::new(EventFd::new().expect("an eventfd"), &notifications));
             let doorbell = Doorbell::new(&ring, layout, kick.clone(), Arc::default()).expect("flags");
             let flags = ring.device.cell::<u16>(at).expect("flags");
             doorbell.settle();
@@ -127,6 +131,9 @@ mod tests {
             assert!(kicked(&kick), "it sleeps");
             doorbell.settle();
             assert!(!kicked(&kick), "once is enough");
+            assert_eq!(notifications.sent(), 1);
+            notifications.reset();
+            assert_eq!(notifications.sent(), 0);
         }
     }
 }

@@ -153,6 +153,14 @@ pub enum Error {
         /// Request code that came.
         got: u32,
     },
+    /// A device answered on its control queue with what is no answer.
+    #[error("the device answered {request} with {answer}, which is neither OK (0) nor ERR (1)")]
+    ControlAnswer {
+        /// The request.
+        request: &'static str,
+        /// The byte that it wrote.
+        answer: u8,
+    },
     /// The backend said no.
     #[error("the backend refused {request} with code {code}")]
     Refused {
@@ -288,7 +296,9 @@ impl Error {
             Self::Queues { .. } => "give fewer queues=, or more queues to the backend",
             Self::Regions { .. } => "use fewer and larger segments (hugepages, or a larger -m)",
             Self::RingSize { .. } => "give a power of two",
-            Self::Ring { .. } => "the backend is faulty; the port connects again",
+            Self::Ring { .. } | Self::ControlAnswer { .. } => {
+                "the backend is faulty; the port connects again"
+            }
             Self::Layout(_) => "give a smaller queue_size",
             Self::System { .. } => "check the limits of this process (ulimit -a)",
             Self::NoThread | Self::Stopped => "start the port again",

@@ -19,18 +19,21 @@
 //! **Supported**: split and packed rings, in-order, mergeable receive buffers, indirect descriptors, several queue
 //! pairs, client and server mode, reconnection, memory that grows, checksum and segmentation offloads (negotiated when
 //! the port is configured with them, finished in software where the backend does not take them); `/dev/vhost-net` with a
-//! tap interface (split rings, the kernel has no others); `/dev/vhost-vdpa-N` (one queue pair). **Not yet**: a control
-//! queue.
+//! tap interface (split rings, the kernel has no others); `/dev/vhost-vdpa-N` with the device's control queue; a receive
+//! filter (promiscuous and all-multicast mode, addresses, VLANs) whatever the backend does. **Not yet**: RSS by the
+//! device.
 
 mod args;
 pub mod backend;
 mod control;
+mod control_queue;
 mod device;
 #[cfg(test)]
 mod differential;
 mod doorbell;
 mod error;
 mod kernel;
+mod kick;
 mod limits;
 mod losses;
 mod memory;

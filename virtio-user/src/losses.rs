@@ -1,5 +1,6 @@
 //! Every way a packet can be lost here, by name.
 
+use linecard_pmd::filter::Filtered;
 use linecard_pmd::stats::Total;
 
 linecard_pmd::causes! {
@@ -15,6 +16,22 @@ linecard_pmd::causes! {
         BadOffload = ("bad_offload_header", Total::Error),
         /// The pool had no buffer to lend in the place of a received one.
         NoBuffer = ("no_buffer", Total::NoBuffer),
+        /// For another station, without promiscuous mode.
+        ForeignUnicast = ("filtered_unicast_packets", Total::None),
+        /// For a group that the port is not a member of, without promiscuous and all-multicast mode.
+        ForeignMulticast = ("filtered_multicast_packets", Total::None),
+        /// Of a VLAN that the filter does not allow.
+        ForeignVlan = ("filtered_vlan_packets", Total::None),
+    }
+}
+
+impl From<Filtered> for RxLoss {
+    fn from(why: Filtered) -> Self {
+        match why {
+            Filtered::Unicast => Self::ForeignUnicast,
+            Filtered::Multicast => Self::ForeignMulticast,
+            Filtered::Vlan => Self::ForeignVlan,
+        }
     }
 }
 

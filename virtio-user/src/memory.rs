@@ -120,11 +120,12 @@ pub(crate) struct Sharing {
 }
 
 impl Sharing {
-    /// Tells the backend what changed since last time, and opens the window for it.
-    pub(crate) fn update(&mut self, backend: &mut dyn Backend, growth: &Growth) -> Result<(), Error> {
+    /// Tells the backend what changed since last time, and opens the window for it; whether anything did. Notices that came
+    /// meanwhile may have been taken.
+    pub(crate) fn update(&mut self, backend: &mut dyn Backend, growth: &Growth) -> Result<bool, Error> {
         let seen = growth.window.changes();
         if self.changes == Some(seen) {
-            return Ok(());
+            return Ok(false);
         }
         let (now, end) = growth.segments();
         let max = backend.offer().regions;
@@ -139,7 +140,7 @@ impl Sharing {
         self.known = now;
         self.changes = Some(seen);
         growth.window.raise(end, seen);
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -6,6 +6,7 @@ use linecard_virtio::{Features, Layout};
 
 use crate::args::Options;
 use crate::backend::{Backend, status};
+use crate::control_queue::CONTROLLED;
 use crate::error::Error;
 
 /// The features both sides have, of those the user wants.
@@ -17,6 +18,9 @@ pub(crate) fn choose(offered: Features, options: &Options, pairs: u16) -> Result
         .with(Features::IN_ORDER, options.in_order)
         .with(Features::RING_PACKED, options.packed_vq)
         .with(Features::NET_MAC, options.device_mac)
+        .union(CONTROL)
+        .union(Features::NET_MTU)
+        .with(Features::NET_SPEED_DUPLEX, options.speed.is_none())
         .with(Features::NET_MQ, pairs > 1);
     let features = (offered & wanted.union(offloads(options))).without_orphans();
     if !features.contains(Features::VERSION_1) {
@@ -28,6 +32,22 @@ pub(crate) fn choose(offered: Features, options: &Options, pairs: u16) -> Result
     Layout::check_size(layout(features), u32::from(options.queue_size))
         .map_err(|_| Error::RingSize { asked: options.queue_size })?;
     Ok(features)
+}
+
+/// What a control queue is used for.
+const CONTROL: Features = Features::NET_CTRL_VQ
+    .union(Features::NET_CTRL_RX)
+    .union(Features::NET_CTRL_VLAN)
+    .union(Features::NET_CTRL_MAC_ADDR);
+
+/// What the device offers, of what can be used. One that is told to filter VLANs lets none through at first: it is told when
+/// the port filters them from the start.
+pub(crate) fn offered(backend: &dyn Backend, vlans: bool) -> Features {
+    let features = backend.offer().features;
+    if !backend.has_control_queue() || !features.contains(Features::NET_CTRL_VQ) {
+        return features - CONTROLLED;
+    }
+    if vlans { features } else { features - Features::NET_CTRL_VLAN }
 }
 
 /// The features that the offloads asked for stand for. A large packet takes several of our buffers.
@@ -50,13 +70,18 @@ pub(crate) fn layout(features: Features) -> Layout {
 }
 
 /// Settles on features, and makes sure that the device agrees.
-pub(crate) fn agree(backend: &mut dyn Backend, options: &Options, pairs: u16) -> Result<Features, Error> {
+pub(crate) fn agree(
+    backend: &mut dyn Backend,
+    options: &Options,
+    pairs: u16,
+    vlans: bool,
+) -> Result<Features, Error> {
     use status::{ACKNOWLEDGE, DRIVER, DRIVING, FAILED, FEATURES_OK, NEEDS_RESET};
     let offer = backend.offer();
     if pairs > offer.pairs {
         return Err(Error::Queues { asked: pairs, offered: u64::from(offer.pairs) });
     }
-    let features = choose(offer.features, options, pairs)?;
+    let features = choose(offered(backend, vlans), options, pairs)?;
     backend.set_status(ACKNOWLEDGE)?;
     backend.set_status(ACKNOWLEDGE | DRIVER)?;
     backend.set_features(features)?;
@@ -73,6 +98,32 @@ pub(crate) fn agree(backend: &mut dyn Backend, options: &Options, pairs: u16) ->
 pub(crate) fn driver_ok(backend: &mut dyn Backend) -> Result<(), Error> {
     backend.set_status(status::DRIVING | status::DRIVER_OK)?;
     backend.sync()
+}
+
+/// Places in the configuration space of a network device (virtio 1.3, Network Device: Device configuration layout).
+const MTU_AT: u32 = 10;
+const SPEED_AT: u32 = 12;
+
+/// The longest packets that the device takes, without their Ethernet header; `None` where it does not say.
+pub(crate) fn max_mtu(backend: &mut dyn Backend, features: Features) -> Result<Option<u16>, Error> {
+    let mut bytes = [0; 2];
+    let told = features.contains(Features::NET_MTU) && backend.config(MTU_AT, &mut bytes)?;
+    Ok(Some(u16::from_le_bytes(bytes)).filter(|mtu| told && *mtu != 0))
+}
+
+/// What the device says of its medium: Mbit/s where they are known, and whether both sides send at once.
+pub(crate) fn speed(backend: &mut dyn Backend, features: Features) -> Result<(Option<u32>, bool), Error> {
+    /// Larger ones are no speeds; all ones is "unknown".
+    const MAX_SPEED: u32 = 0x7fff_ffff;
+    /// `duplex` of half a duplex; 1 is the whole, and 0xff unknown.
+    const HALF: u8 = 0;
+    let mut bytes = [0; 5];
+    if !features.contains(Features::NET_SPEED_DUPLEX) || !backend.config(SPEED_AT, &mut bytes)? {
+        return Ok((None, true));
+    }
+    let [a, b, c, d, duplex] = bytes;
+    let speed = u32::from_le_bytes([a, b, c, d]);
+    Ok((Some(speed).filter(|speed| *speed <= MAX_SPEED), duplex != HALF))
 }
 
 /// The address that the device says is its own.

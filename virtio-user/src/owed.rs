@@ -82,6 +82,7 @@ mod tests {
     use std::sync::atomic::Ordering;
     use std::time::Duration;
 
+    use crate::kick::Kick;
     use linecard_eal::eventfd::EventFd;
     use linecard_eal::shared::SharedBytes;
     use linecard_virtio::{Layout, RingMemory};
@@ -99,8 +100,8 @@ mod tests {
         let ring = RingMemory::in_zone(bytes, Layout::Split, 8).expect("a ring");
         let thread = ControlThread::start("owed").expect("a thread");
         let waiter = thread.waiter();
-        let (kick, notice) =
-            (Arc::new(EventFd::new().expect("an eventfd")), Arc::new(Notice::to(waiter.clone())));
+        let kick = Arc::new(Kick::new(EventFd::new().expect("an eventfd"), &Arc::default()));
+        let notice = Arc::new(Notice::to(waiter.clone()));
         let doorbell = Arc::new(Doorbell::new(&ring, Layout::Split, kick, notice.clone()).expect("flags"));
         ring.device.cell::<u16>(0).expect("flags").store(1, Ordering::Relaxed);
         let mut watch = Watch::new(notice, vec![doorbell.clone()]);

@@ -21,11 +21,19 @@ pub(crate) const HEADER: u32 = linecard_virtio::net::HDR_LEN;
 
 /// A receive path, chosen when a backend connects. Dropped, it gives everything in flight back to the pool.
 pub(crate) trait RxPath: Send {
-    fn burst(&mut self, packets: &mut Burst) -> usize;
+    /// Appends what has come; the caller counts it, once it is known what of it the port keeps.
+    fn burst(&mut self, packets: &mut Burst) -> Came;
     /// Asks the backend for calls, after doing what was put off.
     fn arm(&mut self) -> Armed;
     /// Asks it for none.
     fn disarm(&mut self);
+}
+
+/// What one burst brought.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Came {
+    pub(crate) packets: usize,
+    pub(crate) bytes: u64,
 }
 
 /// A transmit path, chosen when a backend connects. Dropped, it gives everything in flight back to its pools, and counts what

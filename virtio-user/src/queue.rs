@@ -6,11 +6,14 @@ use std::sync::{Arc, PoisonError, RwLock};
 use linecard_eal::gate::Poller;
 use linecard_eal::wake::Relay;
 use linecard_mempool::Burst;
+use linecard_pmd::filter::FilterView;
 use linecard_pmd::offload::SoftTx;
+use linecard_pmd::stats::{ClassCounters, PacketClass, QueueStats};
 use linecard_pmd::{Armed, RxQueue, TxQueue};
 
+use crate::losses::RxLoss;
 use crate::missing::Missing;
-use crate::path::{RxPath, TxPath};
+use crate::path::{Came, RxPath, TxPath};
 
 /// The name of a queue's data path while there is none.
 pub(crate) const NO_PATH: &str = "none (no backend)";
@@ -42,12 +45,47 @@ pub(crate) struct Receive {
     /// What its sleeper is woken by, and which of the port's queues it is there.
     pub(crate) relay: Arc<Relay>,
     pub(crate) index: usize,
+    /// What of it the application is to have.
+    pub(crate) filter: FilterView,
+    pub(crate) stats: Arc<QueueStats<RxLoss>>,
+    pub(crate) classes: Arc<ClassCounters>,
+}
+
+impl Receive {
+    /// What is done only while somebody asks for it, to the packets at the end of the burst that have just come; what is left of
+    /// them.
+    #[inline(never)]
+    fn asked_for(&mut self, packets: &mut Burst, came: Came) -> Came {
+        let came = if self.filter.is_on() { self.filtered(packets, came) } else { came };
+        if self.classes.is_on() {
+            let first = packets.len().saturating_sub(came.packets);
+            self.classes.count(packets.get(first..).unwrap_or_default());
+        }
+        came
+    }
+
+    /// Drops what the port is not to receive.
+    fn filtered(&mut self, packets: &mut Burst, mut came: Came) -> Came {
+        let (stats, before) = (&self.stats, packets.len());
+        self.filter.apply(packets, before.saturating_sub(came.packets), |why, packet| {
+            came.packets = came.packets.saturating_sub(1);
+            came.bytes = came.bytes.saturating_sub(packet.len() as u64);
+            stats.dropped(why.into(), packet);
+        });
+        came
+    }
 }
 
 impl RxQueue for Receive {
     fn rx_burst(&mut self, packets: &mut Burst) -> usize {
         let Some(mut inside) = self.gate.enter() else { return 0 };
-        inside.as_mut().map_or(0, |path| path.burst(packets))
+        let mut came = inside.as_mut().map_or(Came::default(), |path| path.burst(packets));
+        drop(inside);
+        if self.filter.is_on() || self.classes.is_on() {
+            came = self.asked_for(packets, came);
+        }
+        self.stats.moved(came.packets, came.bytes);
+        came.packets
     }
 
     fn path(&self) -> &'static str {
@@ -82,16 +120,34 @@ pub(crate) struct Transmit {
     /// Where transmit offloads were asked for.
     pub(crate) soft: Option<SoftTx>,
     pub(crate) missing: Arc<Missing>,
+    pub(crate) classes: Arc<ClassCounters>,
 }
 
-impl TxQueue for Transmit {
-    fn tx_burst(&mut self, packets: &mut Burst) -> usize {
+impl Transmit {
+    /// As a burst, with what is sent counted by class.
+    #[inline(never)]
+    fn counted(&mut self, packets: &mut Burst) -> usize {
+        let classes: Vec<_> =
+            packets.iter().map(|packet| PacketClass::of(packet.len(), packet.data())).collect();
+        let sent = self.send(packets);
+        classes.iter().take(sent).for_each(|class| self.classes.add(*class));
+        sent
+    }
+
+    #[inline(always)]
+    fn send(&mut self, packets: &mut Burst) -> usize {
         let Some(mut inside) = self.gate.enter() else { return 0 };
         let Some(path) = inside.as_mut() else { return 0 };
         match &mut self.soft {
             None => path.burst(packets),
             Some(soft) => soft.burst(packets, path.takes(), |ready| path.burst(ready)),
         }
+    }
+}
+
+impl TxQueue for Transmit {
+    fn tx_burst(&mut self, packets: &mut Burst) -> usize {
+        if self.classes.is_on() { self.counted(packets) } else { self.send(packets) }
     }
 
     fn reclaim(&mut self) {

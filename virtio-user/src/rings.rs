@@ -6,12 +6,15 @@ use linecard_eal::bell::Allowance;
 use linecard_eal::eventfd::EventFd;
 use linecard_eal::memory::{Domain, Zone};
 use linecard_virtio::{
-    DriverConfig, DriverQueue, Features, IndirectTables, Layout, RingAddrs, RingMemory, packed, split,
+    ControlQueue, DriverConfig, DriverQueue, Features, IndirectTables, Layout, RingAddrs, RingMemory, packed,
+    split,
 };
 
 use crate::backend::{RingId, RingSetup, Role};
+use crate::control_queue::{LONGEST, RequestMemory};
 use crate::doorbell::Doorbell;
 use crate::error::Error;
+use crate::kick::{Kick, Notifications};
 use crate::negotiate::layout;
 use crate::owed::Notice;
 use crate::path::{HEADER, RxPath, TxPath};
@@ -20,6 +23,10 @@ use crate::tx::{Tx, TxParts};
 
 /// Descriptors of an indirect table: a header and the pieces of any ordinary chain; longer ones go directly.
 const TABLE: u16 = 8;
+/// Most descriptors of a control ring; more than a device that takes few has, and than one request needs.
+const CONTROL_SIZE: u16 = 16;
+/// Room for the longest command.
+const COMMAND: usize = 2048;
 /// Alignment of a ring's zone: two cache lines, as [`Layout::offsets`] wants it.
 const ALIGN: usize = 128;
 
@@ -27,13 +34,16 @@ const ALIGN: usize = 128;
 ///
 /// ```text
 ///   ├─ ring, split or packed ─┼─ zero header (transmit) ─┼─ indirect tables (transmit) ─┤
+///   ├─ ring, split or packed ─┼─ command (control) ──────┼─ answer (control) ───────────┤
 /// ```
 pub(crate) struct RingZone {
     id: RingId,
     zone: Zone,
     size: u16,
     /// Wakes the backend; a new one for every session.
-    pub(crate) kick: Arc<EventFd>,
+    pub(crate) kick: Arc<Kick>,
+    /// How often the backend was woken, in every session.
+    pub(crate) notifications: Arc<Notifications>,
     /// Wakes whoever sleeps over the ring; a new one for every session.
     pub(crate) call: Arc<EventFd>,
     /// The time that kicks may take, of all sessions.
@@ -41,11 +51,19 @@ pub(crate) struct RingZone {
 }
 
 impl RingZone {
+    /// Descriptors of a ring where queues have `size`: the control ring has one request at a time.
+    pub(crate) fn size(size: u16, role: Role) -> u16 {
+        if role == Role::Control { size.clamp(ControlQueue::MIN_SIZE, CONTROL_SIZE) } else { size }
+    }
+
     /// Bytes that `new` takes from the domain.
     pub(crate) fn bytes(size: u16, role: Role) -> usize {
-        let tables =
-            if role == Role::Transmit { ALIGN + IndirectTables::bytes(size, TABLE.min(size)) } else { 0 };
-        ring_bytes(size).saturating_add(tables).saturating_add(ALIGN)
+        let more = match role {
+            Role::Receive => 0,
+            Role::Transmit => ALIGN + IndirectTables::bytes(size, TABLE.min(size)),
+            Role::Control => COMMAND + ALIGN,
+        };
+        ring_bytes(size).saturating_add(more).saturating_add(ALIGN)
     }
 
     pub(crate) fn new(
@@ -57,8 +75,9 @@ impl RingZone {
     ) -> Result<Self, RingError> {
         let zone = domain.zone(label, Self::bytes(size, id.role()), ALIGN).map_err(RingError::Memory)?;
         let event = || EventFd::of(allowance).map_err(RingError::Event);
-        let (kick, call) = (Arc::new(event()?), Arc::new(event()?));
-        Ok(Self { id, zone, size, kick, call, allowance: Arc::clone(allowance) })
+        let notifications = Arc::default();
+        let (kick, call) = (Arc::new(Kick::new(event()?, &notifications)), Arc::new(event()?));
+        Ok(Self { id, zone, size, kick, notifications, call, allowance: Arc::clone(allowance) })
     }
 
     /// Zeroes the ring and makes new events, for a backend that knows nothing of the last one.
@@ -66,7 +85,7 @@ impl RingZone {
         let event = || EventFd::of(&self.allowance);
         let failed = |source| Error::System { action: "making an eventfd", source };
         let (kick, call) = (event().map_err(failed)?, event().map_err(failed)?);
-        (self.kick, self.call) = (Arc::new(kick), Arc::new(call));
+        (self.kick, self.call) = (Arc::new(Kick::new(kick, &self.notifications)), Arc::new(call));
         // SAFETY: the handle is used in this statement only and the zone outlives it; no queue uses the ring now.
         unsafe { self.zone.bytes() }.fill(0);
         Ok(())
@@ -85,7 +104,7 @@ impl RingZone {
     pub(crate) fn setup(&self, features: Features) -> RingSetup<'_> {
         let layout = layout(features);
         let addrs = RingAddrs::at(self.base(), layout, self.size);
-        RingSetup { id: self.id, layout, size: self.size, addrs, kick: &self.kick }
+        RingSetup { id: self.id, layout, size: self.size, addrs, kick: self.kick.event() }
     }
 
     /// The ring as memory of this process.
@@ -94,6 +113,19 @@ impl RingZone {
         // is reached through shared cells only.
         let bytes = unsafe { self.zone.bytes() };
         RingMemory::in_zone(bytes, layout, self.size).map_err(|error| Error::Layout(error.to_string()))
+    }
+
+    /// The queue of a control ring, and the memory of its requests.
+    pub(crate) fn control(&self, features: Features) -> Result<(ControlQueue, RequestMemory), Error> {
+        let layout = layout(features);
+        let queue = ControlQueue::new(&self.memory(layout)?, layout, self.size);
+        let queue = queue.map_err(|error| Error::Layout(error.to_string()))?;
+        let at = ring_bytes(self.size);
+        // SAFETY: the queue is dropped before the zone (see `Session`); both sides reach the memory by copies only.
+        let memory = unsafe { self.zone.bytes() };
+        let parts = memory.slice(at, COMMAND).zip(memory.slice(at.saturating_add(COMMAND), ALIGN));
+        let (command, answer) = parts.ok_or_else(|| Error::Layout("its requests have no room".into()))?;
+        Ok((queue, RequestMemory { command, answer }))
     }
 
     /// The doorbell of a transmit ring.
@@ -133,7 +165,7 @@ impl RingZone {
     }
 }
 
-const _: () = assert!(HEADER as usize <= ALIGN);
+const _: () = assert!(HEADER as usize <= ALIGN && LONGEST <= COMMAND && COMMAND.is_multiple_of(ALIGN));
 
 /// Room for a ring in either layout, since it is not known which before a backend is there.
 fn ring_bytes(size: u16) -> usize {

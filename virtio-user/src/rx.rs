@@ -14,7 +14,6 @@ use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use linecard_eal::eventfd::EventFd;
 use linecard_mempool::{Burst, Meta, Packet, Pool};
 use linecard_pmd::Armed;
 use linecard_pmd::observer::is_watched;
@@ -25,8 +24,9 @@ use linecard_virtio::{Buffer, Completion, DriverQueue, PeerFault};
 
 use crate::backend::RingId;
 use crate::doorbell::Doorbell;
+use crate::kick::Kick;
 use crate::losses::RxLoss;
-use crate::path::{HEADER, Line, RxPath, Trouble, prefetch};
+use crate::path::{Came, HEADER, Line, RxPath, Trouble, prefetch};
 
 /// Buffers taken from the pool at once; also how far a ring may run down before it is filled again.
 const REFILL: usize = 32;
@@ -38,7 +38,7 @@ const AHEAD: usize = 8;
 /// What a receive path is made of, besides its ring.
 pub(crate) struct RxParts {
     pub(crate) pool: Pool,
-    pub(crate) kick: Arc<EventFd>,
+    pub(crate) kick: Arc<Kick>,
     /// What the transmit queue of the pair may owe; asked here when there is nothing to receive.
     pub(crate) doorbell: Arc<Doorbell>,
     pub(crate) stats: Arc<QueueStats<RxLoss>>,
@@ -154,9 +154,8 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool> Rx<Q, MERGE, OFFLOA
 
     #[cold]
     #[inline(never)]
-    fn fault(&mut self, fault: PeerFault) -> usize {
+    fn fault(&mut self, fault: PeerFault) {
         self.parts.trouble.report(self.parts.ring, fault);
-        0
     }
 
     /// Turns completions into packets at the front of `out`; returns how many and their bytes.
@@ -323,17 +322,20 @@ unsafe fn read_header<const MERGE: bool, const OFFLOAD: bool>(data: u64) -> NetH
 }
 
 impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool> RxPath for Rx<Q, MERGE, OFFLOAD> {
-    fn burst(&mut self, packets: &mut Burst) -> usize {
+    fn burst(&mut self, packets: &mut Burst) -> Came {
         let mut done = [const { MaybeUninit::<Completion>::uninit() }; linecard_mempool::BURST];
         let had = packets.len();
         let room = packets.room().min(done.len());
         let count = match self.queue.complete(&mut done[..room]) {
             Ok(0) => {
                 self.idle();
-                return 0;
+                return Came::default();
             }
             Ok(count) => count.min(room),
-            Err(fault) => return self.fault(fault),
+            Err(fault) => {
+                self.fault(fault);
+                return Came::default();
+            }
         };
         // SAFETY: `complete` initialised the first `count` elements.
         let done = unsafe { done[..count].assume_init_ref() };
@@ -343,11 +345,10 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool> RxPath for Rx<Q, ME
         let (kept, bytes) = self.deliver(done, packets.spare_mut());
         // SAFETY: `deliver` wrote `kept` packets into the spare part, which begins at `had`.
         unsafe { packets.set_len(had.wrapping_add(kept)) };
-        self.parts.stats.moved(kept, bytes);
         if !self.refill() {
             self.parts.stats.lost(RxLoss::NoBuffer, 1);
         }
-        kept
+        Came { packets: kept, bytes }
     }
 
     fn arm(&mut self) -> Armed {

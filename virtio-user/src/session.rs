@@ -12,10 +12,11 @@ use linecard_virtio::net::{device_takes, driver_takes};
 
 use crate::backend::{Backend, Connect, Patience, Phase, Ready, RingId, Role, Waiter};
 use crate::control::State;
+use crate::control_queue::Requests;
 use crate::doorbell::Doorbell;
 use crate::error::Error;
 use crate::memory::{Growth, Sharing};
-use crate::negotiate::{agree, driver_ok};
+use crate::negotiate::{agree, driver_ok, max_mtu, speed};
 use crate::owed::{Notice, Watch};
 use crate::path::{RxPath, Trouble, TxPath};
 use crate::queue::NO_PATH;
@@ -79,8 +80,12 @@ struct Built {
 /// A backend in use.
 struct Live {
     backend: Box<dyn Backend>,
+    /// What was agreed.
+    features: Features,
     sharing: Sharing,
     watch: Watch,
+    /// Where the device has a control queue.
+    requests: Option<Requests>,
 }
 
 impl Session {
@@ -120,9 +125,12 @@ impl Session {
 
     /// Tells why there is no backend, once for each reason in turn: an absent one is looked for fifty times a second.
     fn log(&mut self, what: &str, error: &Error) {
-        if !matches!(error, Error::Stopped)
-            && let Some(text) = self.said.news(format!("{what}: {error}"), Instant::now())
-        {
+        if matches!(error, Error::Stopped) {
+            return;
+        }
+        let text = format!("{what}: {error}");
+        self.state.set_reason(&text);
+        if let Some(text) = self.said.news(text, Instant::now()) {
             tracing::warn!("{}: {text}", self.state.name());
         }
     }
@@ -149,18 +157,22 @@ impl Session {
     /// Agrees on features, shares memory, starts the rings, opens the gates.
     fn prepare(&mut self, mut backend: Box<dyn Backend>) -> Result<Live, Error> {
         let device = &mut *backend;
-        device.enter(Phase::Starting(after(HANDSHAKE)));
-        let features = agree(device, &self.state.options, self.pairs())?;
+        let limit = after(HANDSHAKE);
+        device.enter(Phase::Starting(limit));
+        let vlans = self.state.filter().rules().vlans.is_some();
+        let features = agree(device, &self.state.options, self.pairs(), vlans)?;
+        self.describe(device, features)?;
         device.set_mtu(self.state.mtu())?;
         let mut sharing = Sharing::default();
         self.renew()?;
-        for ring in &self.rings {
+        for ring in in_use(&self.rings, features) {
             device.set_call(ring.id(), &ring.call)?;
         }
         sharing.update(device, &self.growth)?;
         let built = self.build(features)?;
         self.start_rings(device, features)?;
         driver_ok(device)?;
+        let requests = self.request(device, features, limit)?;
         // The domain may have grown meanwhile.
         sharing.update(device, &self.growth)?;
         device.enter(Phase::Running);
@@ -172,7 +184,34 @@ impl Session {
         self.state.set_link(device.link_up());
         self.state.set_up(features, &device.details());
         tracing::info!("{}: connected; {}; {}", self.state.name(), self.state.features(), self.state.paths());
-        Ok(Live { backend, sharing, watch })
+        Ok(Live { backend, features, sharing, watch, requests })
+    }
+
+    /// What the device's configuration says of packets and medium.
+    fn describe(&self, device: &mut dyn Backend, features: Features) -> Result<(), Error> {
+        let (asked, max) = (self.state.mtu(), max_mtu(device, features)?);
+        if let Some(max) = max.filter(|max| asked > *max) {
+            return Err(Error::Mtu { asked, max });
+        }
+        let (speed, full_duplex) = speed(device, features)?;
+        self.state.set_medium(speed, full_duplex);
+        Ok(())
+    }
+
+    /// What the device is asked for before packets pass, where it has a control queue.
+    fn request(
+        &self,
+        device: &mut dyn Backend,
+        features: Features,
+        limit: Instant,
+    ) -> Result<Option<Requests>, Error> {
+        let zone = self.ring(RingId::CONTROL)?;
+        let mut requests = Requests::new(self.state.name(), zone, features, &self.waiter)?;
+        if let Some(requests) = &mut requests {
+            requests.set_pairs(device, self.pairs(), Some(limit))?;
+            requests.follow(device, &self.state.filter().rules(), Some(limit))?;
+        }
+        Ok(requests)
     }
 
     /// Queue pairs in use.
@@ -238,10 +277,10 @@ impl Session {
     }
 
     fn start_rings(&self, device: &mut dyn Backend, features: Features) -> Result<(), Error> {
-        for ring in &self.rings {
+        for ring in in_use(&self.rings, features) {
             device.start_ring(&ring.setup(features))?;
         }
-        for ring in &self.rings {
+        for ring in in_use(&self.rings, features) {
             if self.polled(ring.id()) {
                 device.enable_ring(ring.id(), true)?;
             }
@@ -285,8 +324,11 @@ impl Session {
             if let Some((ring, fault)) = self.trouble.take() {
                 break Error::Ring { ring, fault };
             }
-            if let Err(error) = live.sharing.update(&mut *live.backend, &self.growth) {
-                break error;
+            match self.follow(&mut live) {
+                // What happened while the device was asked may have woken nobody but the one who asked.
+                Ok(true) => continue,
+                Ok(false) => {}
+                Err(error) => break error,
             }
             if let Err(error) = self.watch(&mut *live.backend, live.watch.deadline(Instant::now())) {
                 break error;
@@ -295,6 +337,17 @@ impl Session {
         self.shut(live, &error);
         self.log("link down", &error);
         penalty(&error)
+    }
+
+    /// Tells the device what has changed on this side; whether anything has.
+    fn follow(&self, live: &mut Live) -> Result<bool, Error> {
+        let shared = live.sharing.update(&mut *live.backend, &self.growth)?;
+        let rules = self.state.filter().rules();
+        let asked = match &mut live.requests {
+            Some(requests) => requests.follow(&mut *live.backend, &rules, None)?,
+            None => false,
+        };
+        Ok(shared | asked)
     }
 
     /// Waits until something happens to the device, a notice comes, or (`until`) a kick may be owed.
@@ -341,7 +394,7 @@ impl Session {
         if matches!(why, Error::Stopped) {
             live.backend.enter(Phase::Stopping(after(FAREWELL)));
             // A backend that does not answer is left all the same.
-            let _ = farewell(&mut *live.backend, &self.rings);
+            let _ = farewell(&mut *live.backend, &self.rings, live.features);
         }
         drop(live);
         (0..self.rx.len()).for_each(|queue| self.relay.set(queue, None));
@@ -367,8 +420,14 @@ fn penalty(error: &Error) -> Duration {
     }
 }
 
-fn farewell(device: &mut dyn Backend, rings: &[RingZone]) -> Result<(), Error> {
-    for ring in rings {
+/// The rings that a device with these features has.
+fn in_use(rings: &[RingZone], features: Features) -> impl Iterator<Item = &RingZone> {
+    let control = features.contains(Features::NET_CTRL_VQ);
+    rings.iter().filter(move |ring| control || ring.id().role() != Role::Control)
+}
+
+fn farewell(device: &mut dyn Backend, rings: &[RingZone], features: Features) -> Result<(), Error> {
+    for ring in in_use(rings, features) {
         device.stop_ring(ring.id())?;
     }
     device.set_status(0)

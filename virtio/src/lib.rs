@@ -9,10 +9,13 @@
 //! | split | [`split::Driver`] | [`split::Device`] |
 //! | packed | [`packed::Driver`] | [`packed::Device`] |
 //!
+//! A control queue, whose requests have readable and writable elements, has a driver half of its own: [`ControlQueue`].
+//!
 //! Order (IN_ORDER) and direction (WRITABLE) are const generics, chosen once when a queue starts, so that the loops
 //! over a burst have no branch on configuration.
 
 mod config;
+mod control;
 mod error;
 pub mod event;
 mod fault;
@@ -33,6 +36,7 @@ mod sync;
 mod walk;
 
 pub use config::{DeviceConfig, DriverConfig, IndirectTables};
+pub use control::ControlQueue;
 pub use error::Error;
 pub use fault::PeerFault;
 pub use features::Features;

@@ -131,6 +131,23 @@ const TORTURE: &[Step] = &[
         ],
         environment: &[("LINECARD_UPGRADES", "100")],
     },
+    // Ten million in all: four kinds of rings, each end asleep.
+    Step {
+        name: "sleeps",
+        command: &[
+            "cargo",
+            "test",
+            "-p",
+            "linecard",
+            "--test",
+            "both_ends",
+            "cross_a_lap",
+            "--",
+            "--test-threads=1",
+            "--nocapture",
+        ],
+        environment: &[("LINECARD_SLEEPS", "1250000")],
+    },
     step("fuzz", &FUZZ),
 ];
 

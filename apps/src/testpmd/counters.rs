@@ -2,10 +2,32 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::bursts::{Bursts, Spread};
 use super::lane::Round;
 use super::layout::StreamTotals;
+
+/// When a stream started.
+#[derive(Debug)]
+struct Started(Instant);
+
+impl Default for Started {
+    fn default() -> Self {
+        Self(Instant::now())
+    }
+}
+
+/// How a stream's thread waits for packets.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waits {
+    /// Time since it started, and how much of it was spent asleep.
+    pub(crate) elapsed: Duration,
+    pub(crate) asleep: Duration,
+    pub(crate) sleeps: u64,
+    /// Cycles of rounds that moved packets; 0 where they are not recorded.
+    pub(crate) busy_cycles: u64,
+}
 
 /// Counters of one stream. One thread adds, any thread reads.
 #[derive(Debug, Default)]
@@ -18,6 +40,10 @@ pub(crate) struct LaneCounters {
     bad_l4: AtomicU64,
     /// Cycles of rounds that moved packets, when they are recorded.
     busy_cycles: AtomicU64,
+    /// Of the stream's thread: time asleep in nanoseconds, and how often.
+    asleep: AtomicU64,
+    sleeps: AtomicU64,
+    started: Started,
     bursts: Option<Bursts>,
     base: Mutex<StreamTotals>,
 }
@@ -57,6 +83,21 @@ impl LaneCounters {
     /// Cycles of rounds that moved packets, since forwarding started.
     pub(crate) fn busy_cycles(&self) -> u64 {
         self.busy_cycles.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add_sleep(&self, asleep: Duration, sleeps: u64) {
+        Self::add(&self.asleep, u64::try_from(asleep.as_nanos()).unwrap_or(u64::MAX));
+        Self::add(&self.sleeps, sleeps);
+    }
+
+    /// How the stream's thread has waited since it started.
+    pub(crate) fn waits(&self) -> Waits {
+        Waits {
+            elapsed: self.started.0.elapsed(),
+            asleep: Duration::from_nanos(self.asleep.load(Ordering::Relaxed)),
+            sleeps: self.sleeps.load(Ordering::Relaxed),
+            busy_cycles: self.busy_cycles.load(Ordering::Relaxed),
+        }
     }
 
     fn all(&self) -> StreamTotals {

@@ -1,10 +1,11 @@
 //! Forwarding: queues move into polling threads at start and come home at stop.
 
+mod idle;
+
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use linecard::eal::clock::cycles;
 use linecard::eal::{Eal, LcoreId, Stop, Workers};
@@ -26,6 +27,7 @@ use super::soft::LaneRules;
 use super::soft::vlan::{Tagged, TxTags};
 use super::topology::{Share, Stream};
 use crate::error::Error;
+use idle::Idle;
 
 /// The queues of a stream, on their way to or from a thread.
 pub(crate) struct Queues {
@@ -169,6 +171,7 @@ impl Forwarding {
         }
         let (tx_first, burst) = (plan.tx_first, usize::from(plan.settings.burst));
         let record = (plan.settings.record_cycles, plan.settings.record_bursts);
+        let interrupts = plan.settings.rx_interrupt;
         self.workers.launch(lcore, move |stop| {
             for (lane, generator) in lanes.iter_mut().zip(&mut generators) {
                 // Burst by burst, so that `stop` is not kept waiting.
@@ -177,10 +180,10 @@ impl Forwarding {
                 }
             }
             match record {
-                (false, false) => poll(stop, &mut lanes, |lane| lane.round()),
-                (true, false) => poll(stop, &mut lanes, |lane| timed(lane, |lane| lane.round())),
-                (false, true) => poll(stop, &mut lanes, counted),
-                (true, true) => poll(stop, &mut lanes, |lane| timed(lane, counted)),
+                (false, false) => poll(stop, &mut lanes, interrupts, |lane| lane.round()),
+                (true, false) => poll(stop, &mut lanes, interrupts, |lane| timed(lane, |lane| lane.round())),
+                (false, true) => poll(stop, &mut lanes, interrupts, counted),
+                (true, true) => poll(stop, &mut lanes, interrupts, |lane| timed(lane, counted)),
             }
             lanes.into_iter().map(home).collect()
         })?;
@@ -236,13 +239,6 @@ fn home(lane: Box<dyn Forward>) -> Queues {
     Queues { stream, rx, tx }
 }
 
-/// Rounds without a packet after which other threads on the same core get a turn: many where nobody took the last
-/// turn, few where somebody did, because then the packets waited for may be those that somebody else is to send.
-const YIELD_AFTER: u32 = 512;
-const YIELD_SOON: u32 = 16;
-/// A yield that took longer than this let somebody run; one that did not is a system call.
-const TURN: Duration = Duration::from_micros(3);
-
 /// A round whose cycles count as busy when it moved packets.
 fn timed(lane: &mut dyn Forward, round: impl Fn(&mut dyn Forward) -> Round) -> Round {
     let start = cycles();
@@ -262,9 +258,14 @@ fn counted(lane: &mut dyn Forward) -> Round {
 
 /// Polls with `round` until told to stop. A stream that panics outside of its queues, which contain their own panics, is
 /// halted; the others go on.
-fn poll(stop: &Stop, lanes: &mut Vec<Box<dyn Forward>>, round: impl Fn(&mut dyn Forward) -> Round) {
-    let at = Cell::new(0);
-    while let Err(panic) = catch_unwind(AssertUnwindSafe(|| poll_all(stop, lanes, &round, &at))) {
+fn poll(
+    stop: &Stop,
+    lanes: &mut Vec<Box<dyn Forward>>,
+    interrupts: bool,
+    round: impl Fn(&mut dyn Forward) -> Round,
+) {
+    let (at, mut idle) = (Cell::new(0), Idle::new(interrupts));
+    while let Err(panic) = catch_unwind(AssertUnwindSafe(|| poll_all(stop, lanes, &mut idle, &round, &at))) {
         let lane = lanes.remove(at.get()).halted();
         let stream = lane.stream();
         tracing::error!(
@@ -285,10 +286,10 @@ fn poll(stop: &Stop, lanes: &mut Vec<Box<dyn Forward>>, round: impl Fn(&mut dyn 
 fn poll_all(
     stop: &Stop,
     lanes: &mut [Box<dyn Forward>],
+    idle: &mut Idle,
     round: &impl Fn(&mut dyn Forward) -> Round,
     at: &Cell<usize>,
 ) {
-    let (mut idle, mut patience) = (0_u32, YIELD_AFTER);
     while stop.running() {
         let mut moved = 0;
         for (i, lane) in lanes.iter_mut().enumerate() {
@@ -296,19 +297,9 @@ fn poll_all(
             moved += round(&mut **lane).moved();
         }
         if moved > 0 {
-            idle = 0;
-            continue;
-        }
-        idle += 1;
-        if idle >= patience {
-            idle = 0;
-            for (i, lane) in lanes.iter_mut().enumerate() {
-                at.set(i);
-                lane.reclaim();
-            }
-            let start = Instant::now();
-            std::thread::yield_now();
-            patience = if start.elapsed() > TURN { YIELD_SOON } else { YIELD_AFTER };
+            idle.moved();
+        } else {
+            idle.nothing(lanes, at);
         }
     }
 }

@@ -51,6 +51,16 @@ impl Round {
     }
 }
 
+/// What a stream can be woken by.
+pub(crate) enum SleepsOn<'a> {
+    /// Its receive queue.
+    Queue(&'a mut dyn RxQueue),
+    /// It has to be polled.
+    Nothing,
+    /// It waits for nothing.
+    Anything,
+}
+
 /// A lane of any mode, driven burst by burst.
 pub(crate) trait Forward: Send {
     /// Sends `count` generated packets before the mode begins.
@@ -63,6 +73,10 @@ pub(crate) trait Forward: Send {
     fn add_bursts(&mut self, round: Round);
     /// Lets the transmit queue finish what earlier bursts left to do.
     fn reclaim(&mut self);
+    /// What to sleep over when nothing moves.
+    fn sleeps_on(&mut self) -> SleepsOn<'_>;
+    /// Counts sleeps of its thread, and how long they were.
+    fn add_sleep(&mut self, asleep: Duration, sleeps: u64);
     /// Which stream this is, and its queues.
     fn into_queues(self: Box<Self>) -> (Stream, PortRx, PortTx);
     /// Which stream this is.
@@ -256,6 +270,20 @@ impl<M: Mode> Forward for Lane<M> {
         self.tx.reclaim();
     }
 
+    fn sleeps_on(&mut self) -> SleepsOn<'_> {
+        // Packets for its queue may come on others, which wake somebody else.
+        let handed_over = self.config.live.extras() != 0 && self.rules.rules.is_some();
+        if M::RECEIVES && !M::GENERATES && !handed_over {
+            SleepsOn::Queue(&mut self.rx)
+        } else {
+            SleepsOn::Nothing
+        }
+    }
+
+    fn add_sleep(&mut self, asleep: Duration, sleeps: u64) {
+        self.counters.add_sleep(asleep, sleeps);
+    }
+
     fn into_queues(self: Box<Self>) -> (Stream, PortRx, PortTx) {
         let Self { stream, rx, tx, .. } = *self;
         (stream, rx, tx)
@@ -296,6 +324,12 @@ impl Forward for Halted {
     fn reclaim(&mut self) {
         self.tx.reclaim();
     }
+
+    fn sleeps_on(&mut self) -> SleepsOn<'_> {
+        SleepsOn::Anything
+    }
+
+    fn add_sleep(&mut self, _: Duration, _: u64) {}
 
     fn into_queues(self: Box<Self>) -> (Stream, PortRx, PortTx) {
         let Self { stream, rx, tx } = *self;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use linecard::pmd::{Link, PortStats};
 
+use super::counters::Waits;
 use super::settings::{MAX_SEGMENTS, Mac};
 use super::soft::vlan::RxVlan;
 use super::topology::{Share, Stream};
@@ -191,6 +192,7 @@ pub(crate) struct PortFacts {
     pub(crate) mtu: u16,
     pub(crate) promiscuous: bool,
     pub(crate) allmulticast: bool,
+    pub(crate) max_macs: usize,
     pub(crate) queues: (u16, u16),
     pub(crate) max_queues: (u16, u16),
     pub(crate) depth: (u16, u16),
@@ -229,6 +231,21 @@ pub(crate) fn port_info(facts: &PortFacts) -> String {
     text
 }
 
+/// How the thread of a receive queue waits: of `show port info`, while packets are forwarded.
+pub(crate) fn waits(queue: u16, waits: &Waits, hz: u64) -> String {
+    let seconds = waits.elapsed.as_secs_f64().max(f64::MIN_POSITIVE);
+    let asleep = 100.0 * waits.asleep.as_secs_f64() / seconds;
+    let mode = match waits.sleeps {
+        0 => "polling".to_owned(),
+        sleeps => format!("interrupt, asleep {asleep:.1} % of {seconds:.1} s in {sleeps} sleeps"),
+    };
+    let busy = match waits.busy_cycles {
+        0 => String::new(),
+        cycles => format!(", busy {:.1} % of the cycles", 100.0 * cycles as f64 / (seconds * hz as f64)),
+    };
+    format!("RX queue {queue} mode: {mode}{busy}\n")
+}
+
 fn on_off(on: bool) -> &'static str {
     if on { "on" } else { "off" }
 }
@@ -259,7 +276,7 @@ fn identity(facts: &PortFacts) -> [(&'static str, String); 17] {
         ("MTU", facts.mtu.to_string()),
         ("Promiscuous mode", on(facts.promiscuous)),
         ("Allmulticast mode", on(facts.allmulticast)),
-        ("Maximum number of MAC addresses", "1".into()),
+        ("Maximum number of MAC addresses", facts.max_macs.to_string()),
         ("Maximum number of MAC addresses of hash filtering", "0".into()),
         (
             "VLAN offload",

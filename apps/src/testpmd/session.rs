@@ -206,6 +206,7 @@ impl Session {
                 out!(self.out, "Configuring Port {} (socket 0)\n", slot.id);
                 self.out.flush();
             }
+            slot.count_classes(self.settings.record_classes);
             slot.start(&self.pool, &self.hub)?;
             out!(self.out, "Port {}: {}\n", slot.id, slot.mac());
             any = true;
@@ -276,8 +277,7 @@ impl Session {
     /// Has the threads do what the console asked of a port since they last looked.
     pub(crate) fn apply_rules(&mut self, id: u16) {
         let Some(slot) = self.ports.get_mut(id) else { return };
-        let queues = slot.config().rx_queues;
-        self.live.set_rules(id, slot.soft.rules(queues));
+        self.live.set_rules(id, slot.rules());
     }
 
     /// Frees what still waits for a queue.

@@ -153,6 +153,10 @@ pub(crate) struct Settings {
     pub(crate) work_cycles: u32,
     /// Count the cycles of rounds that move packets.
     pub(crate) record_cycles: bool,
+    /// Packets are counted by size and kind of address, where ports can.
+    pub(crate) record_classes: bool,
+    /// Threads sleep while nothing is received.
+    pub(crate) rx_interrupt: bool,
     /// Count bursts by how many packets they have.
     pub(crate) record_bursts: bool,
     /// Throw away what waits in receive queues before forwarding starts.
@@ -185,6 +189,8 @@ impl Default for Settings {
             verbose: 0,
             work_cycles: 0,
             record_cycles: false,
+            record_classes: false,
+            rx_interrupt: false,
             record_bursts: false,
             flush_rx: true,
             hide_zero_xstats: false,

@@ -8,6 +8,7 @@
 //!                set_mtu
 //!   prepare      set_call (each ring) · set_memory
 //!   start        start_ring (each) · enable_ring (those in use) · set_status driver-ok · sync
+//!                (requests on the control queue, where there is one)
 //!   run          look · link_up, whenever `watched` is ready · set_memory, when memory comes or goes
 //!   stop         stop_ring (each) · set_status 0 · drop
 //! ```
@@ -263,6 +264,12 @@ impl<'a> Watched<'a> {
 pub trait Backend: Send {
     /// What it offers; stays the same.
     fn offer(&self) -> Offer;
+
+    /// Whether the device has a control queue, where it [offers](Self::offer) `VIRTIO_NET_F_CTRL_VQ`. `false` unless said
+    /// otherwise: for a vhost-user backend that feature is a word of its frontend.
+    fn has_control_queue(&self) -> bool {
+        false
+    }
 
     /// What was agreed besides features, in words; empty when there is nothing to say.
     fn details(&self) -> String {

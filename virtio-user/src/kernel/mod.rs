@@ -33,7 +33,7 @@ impl Place {
         if is_net(&path) {
             return args::Place::parse(args, path, options.queues).map(Self::Net);
         }
-        vdpa::Place::parse(args, path, options.queues, options.queue_size).map(Self::Vdpa)
+        vdpa::Place::parse(args, path, options.queue_size).map(Self::Vdpa)
     }
 
     /// An interface that is needed is there from now on.

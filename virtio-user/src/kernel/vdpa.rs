@@ -12,7 +12,9 @@
 //! The device's addresses (IOVA) are this process's. It has the packets' memory and the rings mapped by messages of its IOTLB;
 //! the kernel maps what is file-backed and shared, as all memory here is (`linecard_eal::memory`).
 //!
-//! A device has one queue pair in use until a driver asks for more on the control queue, which ports do not have.
+//! A device has one queue pair in use until a driver asks for more on the control queue. One that has no control queue has one
+//! queue pair (virtio 1.3, Network Device: `VIRTIO_NET_F_MQ` needs `VIRTIO_NET_F_CTRL_VQ`); the control queue is a ring like
+//! the others, mapped in the same address space.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -33,12 +35,12 @@ use crate::error::Error;
 
 /// Kind of a network device (virtio 1.3, Device Types).
 const NETWORK: u32 = 1;
-/// Queue pairs that are in use without a control queue.
-const PAIRS: u16 = 1;
+/// Queue pairs of a device without a control queue.
+const ONE_PAIR: u16 = 1;
 
 /// Places in the configuration space of a network device (virtio 1.3, Network Device: Device configuration layout).
 const STATUS_AT: u32 = 6;
-const MTU_AT: u32 = 10;
+const PAIRS_AT: u32 = 8;
 /// `VIRTIO_NET_S_LINK_UP`.
 const LINK_UP: u16 = 1;
 
@@ -49,8 +51,6 @@ const SUSPEND: u64 = 1 << 4;
 
 /// Features that are the transport's: the IOTLB translates addresses, and the configuration has a link state.
 const TRANSPORT: Features = Features::ACCESS_PLATFORM.union(Features::NET_STATUS);
-/// What works with a control queue only.
-const CONTROLLED: Features = Features::NET_MQ.union(Features::NET_CTRL_VQ);
 
 /// A vDPA device by its path.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,21 +61,10 @@ pub(crate) struct Place {
 
 impl Place {
     /// Reads what is about the device.
-    pub(super) fn parse(
-        args: &DevArgs,
-        path: PathBuf,
-        queues: u16,
-        queue_size: u16,
-    ) -> Result<Self, PmdError> {
+    pub(super) fn parse(args: &DevArgs, path: PathBuf, queue_size: u16) -> Result<Self, PmdError> {
         if let Some(key) = ["iface", "tap_fd", "vhost_fd"].into_iter().find(|key| args.value(key).is_some()) {
             let problem = format!("'{key}' is of path=/dev/vhost-net");
             return Err(args.problem(problem, format!("leave {key} out")));
-        }
-        if queues > PAIRS {
-            let problem = format!(
-                "queues={queues} for a vDPA device, which has one queue pair without a control queue"
-            );
-            return Err(args.problem(problem, "leave queues out"));
         }
         if !queue_size.is_power_of_two() {
             let problem = format!("queue_size={queue_size} for a device of the kernel");
@@ -103,6 +92,10 @@ struct Vdpa {
     device: Vhost,
     path: PathBuf,
     offered: Features,
+    /// Queue pairs that it has.
+    pairs: u16,
+    /// Those before the control queue: all that it has, where several were negotiated, else one.
+    before_control: u16,
     /// Of the kernel's interface to it, those that are used.
     backend: u64,
     /// Addresses that it can map, first and last.
@@ -144,8 +137,21 @@ impl Vdpa {
         let range = device.iova_range().unwrap_or((0, u64::MAX));
         let (events, changed) = watch(&device)?;
         let path = place.path.clone();
-        let mut vdpa =
-            Self { device, path, offered, backend, range, events, changed, up: true, suspended: false };
+        let (pairs, before_control) = (ONE_PAIR, ONE_PAIR);
+        let mut vdpa = Self {
+            device,
+            path,
+            offered,
+            pairs,
+            before_control,
+            backend,
+            range,
+            events,
+            changed,
+            up: true,
+            suspended: false,
+        };
+        vdpa.read_pairs()?;
         vdpa.read_link()?;
         Ok(vdpa)
     }
@@ -160,6 +166,18 @@ impl Vdpa {
         Ok(u16::from_le_bytes(bytes))
     }
 
+    fn read_pairs(&mut self) -> Result<(), Error> {
+        if self.offered.contains(Features::NET_MQ | Features::NET_CTRL_VQ) {
+            // A device that says nothing true has one pair (virtio 1.3, Network Device: 1 to 0x8000).
+            self.pairs =
+                Some(self.read_u16(PAIRS_AT)?).filter(|pairs| (1..=0x8000).contains(pairs)).unwrap_or(1);
+        }
+        if self.pairs == ONE_PAIR {
+            self.offered -= Features::NET_MQ;
+        }
+        Ok(())
+    }
+
     fn read_link(&mut self) -> Result<(), Error> {
         if self.offered.contains(Features::NET_STATUS) {
             self.up = self.read_u16(STATUS_AT)? & LINK_UP != 0;
@@ -168,10 +186,10 @@ impl Vdpa {
     }
 
     fn index(&self, ring: RingId) -> Result<u32, Error> {
-        if ring.role() == Role::Control || ring.queue() >= PAIRS {
+        if ring.role() != Role::Control && ring.queue() >= self.pairs {
             return Err(Error::RingNumber { ring });
         }
-        Ok(ring.index(PAIRS))
+        Ok(ring.index(self.before_control))
     }
 
     /// One message to the device's IOTLB.
@@ -205,8 +223,11 @@ fn watch(device: &Vhost) -> Result<(events::Events, EventFd), Error> {
 
 impl Backend for Vdpa {
     fn offer(&self) -> Offer {
-        let features = self.offered - TRANSPORT - CONTROLLED;
-        Offer { features, pairs: PAIRS, regions: usize::MAX }
+        Offer { features: self.offered - TRANSPORT, pairs: self.pairs, regions: usize::MAX }
+    }
+
+    fn has_control_queue(&self) -> bool {
+        true
     }
 
     fn details(&self) -> String {
@@ -225,6 +246,7 @@ impl Backend for Vdpa {
     }
 
     fn set_features(&mut self, features: Features) -> Result<(), Error> {
+        self.before_control = if features.contains(Features::NET_MQ) { self.pairs } else { ONE_PAIR };
         let features = features | (self.offered & TRANSPORT);
         self.device
             .set_features(features.bits())
@@ -239,16 +261,6 @@ impl Backend for Vdpa {
             return Ok(false);
         }
         self.device.config(offset, bytes).map(|()| true).map_err(read)
-    }
-
-    fn set_mtu(&mut self, mtu: u16) -> Result<(), Error> {
-        if !self.offered.contains(Features::NET_MTU) {
-            return Ok(());
-        }
-        match self.read_u16(MTU_AT)? {
-            max if max != 0 && mtu > max => Err(Error::Mtu { asked: mtu, max }),
-            _ => Ok(()),
-        }
     }
 
     fn set_memory(&mut self, update: &MemoryUpdate<'_>) -> Result<(), Error> {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use linecard_lab::contract::{Dice, batches};
 use linecard_mempool::{Burst, Offload, Packet, PacketType, Pool, TxOffload};
 use linecard_pmd::offload::{Takes, describe};
-use linecard_pmd::stats::Totals;
+use linecard_pmd::stats::{QueueStats, Totals};
 use linecard_virtio::net::{NEEDS_CSUM, NetHeader};
 use linecard_virtio::{Ahead, DriverConfig, DriverQueue, Error, Features, RingMemory, packed, split};
 
@@ -182,7 +182,7 @@ fn compare<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool>(
         for number in 0..4000.min(left) {
             left -= 1;
             let filled = fill(device.as_mut(), &mut dice, features);
-            let came = poll(&mut path, &mut dice);
+            let came = poll(&mut path, &stats, &mut dice);
             assert_eq!(came, book.read(&filled), "batch {number} of {features}, ring of {size}");
             book.assert_counted(&stats.totals());
             kept += came.len();
@@ -224,12 +224,13 @@ fn fill(device: &mut dyn Device, dice: &mut Dice, features: Features) -> Vec<Vec
 }
 
 /// Receives until nothing more comes, into bursts with little room now and then.
-fn poll(path: &mut dyn RxPath, dice: &mut Dice) -> Vec<Seen> {
+fn poll(path: &mut dyn RxPath, stats: &QueueStats<RxLoss>, dice: &mut Dice) -> Vec<Seen> {
     let mut came = Vec::new();
     let mut burst = Burst::new();
     for _ in 0..24 {
         let moved = path.burst(&mut burst);
-        let fresh = burst.len() - moved;
+        stats.moved(moved.packets, moved.bytes);
+        let fresh = burst.len() - moved.packets;
         came.extend(burst.iter().skip(fresh).map(Seen::of));
         // What stays makes the room for the next burst small.
         if burst.room() == 0 || dice.percent(30) {

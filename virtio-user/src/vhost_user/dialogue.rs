@@ -188,6 +188,7 @@ pub(super) fn name(request: FrontendReq) -> &'static str {
         FrontendReq::SET_STATUS => "SET_STATUS",
         FrontendReq::GET_STATUS => "GET_STATUS",
         FrontendReq::GET_CONFIG => "GET_CONFIG",
+        FrontendReq::NET_SET_MTU => "NET_SET_MTU",
         _ => "a request",
     }
 }

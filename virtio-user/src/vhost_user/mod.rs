@@ -55,8 +55,10 @@ impl VhostUser {
         if offered.contains(Features::PROTOCOL_FEATURES) {
             let theirs: u64 = dialogue.ask(FrontendReq::GET_PROTOCOL_FEATURES, &[])?;
             let mut wanted = wanted_protocol();
-            // A network device's configuration is worth asking for where its address is in it.
-            wanted.set(ProtocolFeatures::CONFIG, offered.contains(Features::NET_MAC));
+            // A network device's configuration is worth asking for where something of it is told.
+            let told = Features::NET_MAC | Features::NET_MTU | Features::NET_SPEED_DUPLEX;
+            wanted.set(ProtocolFeatures::CONFIG, offered.intersects(told));
+            wanted.set(ProtocolFeatures::MTU, offered.contains(Features::NET_MTU));
             protocol = ProtocolFeatures::from_bits_truncate(theirs) & wanted;
             dialogue.tell(FrontendReq::SET_PROTOCOL_FEATURES, &protocol.bits().to_bytes(), &[])?;
             dialogue.set_acks(protocol.contains(ProtocolFeatures::REPLY_ACK));
@@ -137,6 +139,14 @@ impl Backend for VhostUser {
             bytes.copy_from_slice(&told.data);
         }
         Ok(told.is_some())
+    }
+
+    /// Only to a backend that has a use for it.
+    fn set_mtu(&mut self, mtu: u16) -> Result<(), Error> {
+        if !self.has(ProtocolFeatures::MTU) {
+            return Ok(());
+        }
+        self.dialogue.tell(FrontendReq::NET_SET_MTU, &u64::from(mtu).to_bytes(), &[])
     }
 
     fn set_memory(&mut self, update: &MemoryUpdate<'_>) -> Result<(), Error> {

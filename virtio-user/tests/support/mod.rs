@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 
 pub mod echo;
+pub mod machine;
 pub mod stall;
 
 use std::os::fd::{AsRawFd, OwnedFd};

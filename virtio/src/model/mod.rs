@@ -27,7 +27,7 @@ macro_rules! with_halves {
 #[cfg(test)]
 mod hints;
 mod hostile;
-mod memory;
+pub(crate) mod memory;
 mod steps;
 #[cfg(test)]
 pub(crate) mod villain;

@@ -11,6 +11,7 @@
 //! other side waits at that one, so it sees all of the burst or nothing.
 
 mod chain;
+pub(crate) mod control;
 mod device;
 mod driver;
 #[cfg(not(loom))]

@@ -13,6 +13,7 @@
 //! shared between the cores.
 
 mod chain;
+pub(crate) mod control;
 mod device;
 mod driver;
 #[cfg(all(test, not(miri), not(loom)))]

@@ -4,7 +4,6 @@ use super::commands::Command;
 use super::display::targets;
 use super::grammar::{Target, Values};
 use crate::output::{err, out};
-use crate::testpmd::ports::Slot;
 use crate::testpmd::session::Session;
 use crate::testpmd::settings::{self, MAX_BURST, MAX_WORK_CYCLES, Mac, ModeKind};
 
@@ -42,6 +41,20 @@ pub(crate) const COMMANDS: &[Command] = &[
         pattern: "set record-core-cycles (on|off)",
         help: "Set the option to enable measurement of CPU cycles, from the next start on.",
         run: |session, values| session.settings.record_cycles = values.word(0) == "on",
+    },
+    Command {
+        pattern: "set record-packet-classes (on|off)",
+        help: "Count packets by size and kind of address, where ports can; show port xstats has them.",
+        run: |session, values| {
+            let on = values.word(0) == "on";
+            session.settings.record_classes = on;
+            session.ports.iter_mut().for_each(|slot| slot.count_classes(on));
+        },
+    },
+    Command {
+        pattern: "set rx-interrupt (on|off)",
+        help: "Sleep while nothing is received, where queues can wake, from the next start on.",
+        run: |session, values| session.settings.rx_interrupt = values.word(0) == "on",
     },
     Command {
         pattern: "set record-burst-stats (on|off)",
@@ -152,10 +165,10 @@ fn set_txpkts(session: &mut Session, values: &Values) {
     }
 }
 
-/// No port has a switch of its own for multicast frames: it gets all of them, or those that promiscuous mode lets in.
+/// Most ports have no switch of their own for multicast frames: they get all of them, or those that promiscuous mode lets
+/// in.
 fn set_allmulticast(session: &mut Session, id: u16, on: bool) {
-    let Some(now) = session.ports.get(id).map(Slot::allmulticast) else { return };
-    if now == on {
+    if session.ports.get_mut(id).is_none_or(|slot| slot.set_allmulticast(on)) {
         return;
     }
     let why = if on { "it receives them while it is promiscuous: set promisc" } else { EVERY_FRAME };

@@ -29,7 +29,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     },
     Command {
         pattern: "mac_addr (add|remove) <port> <text>",
-        help: "Add or remove an address; no device here has room for a second one.",
+        help: "Add or remove an address that a port receives besides its own, where it filters.",
         run: add_mac,
     },
     Command {
@@ -108,8 +108,32 @@ fn set_mac(session: &mut Session, values: &Values) {
 }
 
 fn add_mac(session: &mut Session, values: &Values) {
-    if address(session, values.port(1), values.word(2), "mac_addr_cmd").is_some() {
-        err!(session.out, "mac_addr_cmd error: (Operation not supported)\n");
+    let (add, id) = (values.word(0) == "add", values.port(1));
+    let Some(mac) = address(session, id, values.word(2), "mac_addr_cmd") else { return };
+    let Some(slot) = session.ports.get(id) else { return };
+    let Some(filter) = slot.rx_filter() else {
+        let stopped = format!("port {id} is stopped; start it first");
+        let problem = if slot.filters() { stopped.as_str() } else { "Operation not supported" };
+        return err!(session.out, "mac_addr_cmd error: ({problem})\n");
+    };
+    let mut list = filter.rules().unicast.clone();
+    let (own, place) = (mac == slot.mac(), list.iter().position(|known| *known == mac.0));
+    let problem = match (add, place) {
+        (true, None) if !own => {
+            list.push(mac.0);
+            filter.set_unicast(&list).err().map(|error| error.to_string())
+        }
+        (false, Some(place)) => {
+            list.remove(place);
+            filter.set_unicast(&list).err().map(|error| error.to_string())
+        }
+        // DPDK takes an address again without a word, and keeps the port's own.
+        (true, _) => None,
+        (false, None) if own => Some("Address already in use".to_owned()),
+        (false, None) => None,
+    };
+    if let Some(problem) = problem {
+        err!(session.out, "mac_addr_cmd error: ({problem})\n");
     }
 }
 
@@ -121,6 +145,7 @@ fn multicast(session: &mut Session, values: &Values) {
     }
     let Some(slot) = session.ports.get_mut(id) else { return };
     let place = slot.soft.groups.iter().position(|known| *known == group);
+    let joins = slot.allmulticast() || slot.filters();
     match (add, place) {
         (true, Some(_)) => err!(session.out, "multicast address already filtered by port\n"),
         (false, None) => err!(session.out, "multicast address not filtered by port {id}\n"),
@@ -128,10 +153,13 @@ fn multicast(session: &mut Session, values: &Values) {
         (true, None) if slot.soft.groups.len() >= MAX_GROUPS => {
             err!(session.out, "port {id} has {MAX_GROUPS} groups, the most possible; remove one first\n");
         }
-        (true, None) if slot.allmulticast() => slot.soft.groups.push(group),
+        (true, None) if joins => slot.soft.groups.push(group),
         (true, None) => {
-            err!(session.out, "rte_eth_dev_set_mc_addr_list(port={id}, nb=1) failed. diag=-95\n");
+            return err!(session.out, "rte_eth_dev_set_mc_addr_list(port={id}, nb=1) failed. diag=-95\n");
         }
+    }
+    if let Err(error) = slot.join_groups() {
+        err!(session.out, "mcast_addr_cmd error: ({error})\n");
     }
 }
 

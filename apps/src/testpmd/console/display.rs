@@ -4,6 +4,7 @@ use super::commands::Command;
 use super::grammar::{Target, Values};
 use crate::output::{err, out};
 use crate::testpmd::layout;
+use crate::testpmd::ports::Slot;
 use crate::testpmd::session::Session;
 
 pub(crate) const COMMANDS: &[Command] = &[
@@ -40,11 +41,11 @@ pub(crate) const COMMANDS: &[Command] = &[
     Command {
         pattern: "show port <port> macs",
         help: "Display the addresses of a port.",
-        run: |session, values| {
-            if let Some(slot) = session.ports.get(values.port(0)) {
-                out!(session.out, "Number of MAC address added: 1\n  {}\n", slot.mac());
-            } else {
-                invalid_port(session, values.port(0));
+        run: |session, values| match session.ports.get(values.port(0)).map(Slot::macs) {
+            None => invalid_port(session, values.port(0)),
+            Some(macs) => {
+                let lines: String = macs.iter().map(|mac| format!("  {mac}\n")).collect();
+                out!(session.out, "Number of MAC address added: {}\n{lines}", macs.len());
             }
         },
     },
@@ -75,9 +76,10 @@ fn show_port(session: &mut Session, values: &Values) {
     }
     for id in targets(session, values.target(1)) {
         let hide_zero = session.settings.hide_zero_xstats;
+        let waits = session.waits_of(id);
         let Some(slot) = session.ports.get_mut(id) else { continue };
         let text = match what {
-            "info" => layout::port_info(&slot.facts()),
+            "info" => layout::port_info(&slot.facts()) + &waits,
             "summary" => layout::summary_line(&slot.facts()),
             "stats" => {
                 let (stats, rates) = slot.look();

@@ -206,7 +206,7 @@ fn a_mode_that_panics_halts_its_stream_and_no_other() {
     let workers = Workers::<()>::new();
     let stop = workers.stop_flag();
     std::thread::scope(|scope| {
-        let poller = scope.spawn(|| poll(&stop, &mut lanes, |lane| lane.round()));
+        let poller = scope.spawn(|| poll(&stop, &mut lanes, false, |lane| lane.round()));
         wait_until("the panic", || counters[0].totals().tx_dropped > 0);
         let then = counters[1].totals().rx_packets;
         wait_until("packets on the other stream", || counters[1].totals().rx_packets > then + 1000);

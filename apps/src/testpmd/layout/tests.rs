@@ -108,6 +108,7 @@ fn facts() -> PortFacts {
         mtu: 1500,
         promiscuous: true,
         allmulticast: true,
+        max_macs: 1,
         queues: (1, 1),
         max_queues: (8, 8),
         depth: (1, 4096),

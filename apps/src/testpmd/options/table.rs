@@ -263,6 +263,22 @@ pub(super) const OPTIONS: &[Spec] = &[
         },
     ),
     flag(
+        "record-packet-classes",
+        "count packets by size and kind of address, where ports can; shown by show port xstats (not in DPDK's testpmd)",
+        |o, _| {
+            o.settings.record_classes = true;
+            Ok(())
+        },
+    ),
+    flag(
+        "rx-interrupt",
+        "sleep while nothing is received, where queues can wake (not in DPDK's testpmd)",
+        |o, _| {
+            o.settings.rx_interrupt = true;
+            Ok(())
+        },
+    ),
+    flag(
         "record-burst-stats",
         "count bursts by how many packets they have; shown with the forward statistics",
         |o, _| {

@@ -1,10 +1,12 @@
 //! One port of the table, from probe to close.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use linecard::capture::Hub;
 use linecard::mempool::Pool;
 use linecard::pmd::contain::contain_queues;
+use linecard::pmd::filter::{MAX_UNICAST, RxFilter};
 use linecard::pmd::offload::RxOffloads;
 use linecard::pmd::{
     self, Device, DeviceInfo, Link, Offloads, Port, PortConfig, PortControl, PortStats, RxQueue, TxQueue,
@@ -16,8 +18,8 @@ use crate::testpmd::lane::{PortRx, PortTx};
 use crate::testpmd::layout::{PortFacts, Rates};
 use crate::testpmd::modes::Checksums;
 use crate::testpmd::settings::Mac;
-use crate::testpmd::soft::SoftPort;
 use crate::testpmd::soft::rss::RssTypes;
+use crate::testpmd::soft::{Rules, SoftPort};
 
 /// A started port; queues that forwarding borrowed are `None`.
 pub(super) struct Live {
@@ -42,6 +44,12 @@ pub(crate) struct Slot {
     /// Its next start sets it up anew.
     reshaped: bool,
     promiscuous: bool,
+    /// As the port had it last.
+    allmulticast: bool,
+    /// It can filter what it receives.
+    filters: bool,
+    /// Its packets are counted by size and kind of address.
+    classes: bool,
     /// For the csum mode; what the port does itself is in `wanted`.
     pub(crate) checksums: Checksums,
     /// The csum mode cuts large packets that leave here.
@@ -53,9 +61,13 @@ pub(crate) struct Slot {
     forward_base: PortStats,
 }
 
-/// Turns promiscuous mode on or off; what it is then. A port that gets all multicast frames without it gets every frame.
+/// Turns promiscuous mode on or off; what it is then. A port that has no filter and gets all multicast frames without it
+/// gets every frame.
 fn make_promiscuous(control: &dyn PortControl, on: bool) -> bool {
     control.set_promiscuous(on);
+    if control.rx_filter().is_some() {
+        return on;
+    }
     let on = on || control.allmulticast();
     control.set_promiscuous(on);
     on
@@ -74,6 +86,9 @@ impl Slot {
             state: Some(State::Stopped(device)),
             reshaped: true,
             promiscuous: true,
+            allmulticast: true,
+            filters: false,
+            classes: false,
             checksums: Checksums::default(),
             gso: false,
             soft: SoftPort::default(),
@@ -132,6 +147,13 @@ impl Slot {
                 let rx = rx.into_iter().map(Some).collect();
                 let tx = tx.into_iter().map(Some).collect();
                 self.promiscuous = make_promiscuous(&*port.control, self.promiscuous);
+                self.allmulticast = port.control.allmulticast();
+                self.filters = port.control.rx_filter().is_some();
+                port.control.count_classes(self.classes);
+                if let Some(filter) = port.control.rx_filter() {
+                    // There are no more groups than it has room for.
+                    let _ = filter.set_multicast(&self.groups());
+                }
                 self.wanted = config;
                 self.link = port.control.link();
                 self.state = Some(State::Started(Live { port, rx, tx }));
@@ -247,7 +269,60 @@ impl Slot {
     }
 
     pub(crate) fn allmulticast(&self) -> bool {
-        self.control().is_none_or(|control| control.allmulticast())
+        self.control().map_or(self.allmulticast, |control| control.allmulticast())
+    }
+
+    /// Turns all-multicast mode on or off; false when it cannot be.
+    pub(crate) fn set_allmulticast(&mut self, on: bool) -> bool {
+        let done = match self.control() {
+            Some(control) => control.set_allmulticast(on).is_ok(),
+            None => self.allmulticast == on,
+        };
+        self.allmulticast = self.allmulticast();
+        done
+    }
+
+    /// Has packets counted by size and kind of address, or no more, from now on.
+    pub(crate) fn count_classes(&mut self, on: bool) {
+        self.classes = on;
+        if let Some(control) = self.control() {
+            control.count_classes(on);
+        }
+    }
+
+    /// The port's own filter, while it is started.
+    pub(crate) fn rx_filter(&self) -> Option<&RxFilter> {
+        self.control().and_then(|control| control.rx_filter())
+    }
+
+    /// Has the port filter what it can; what is left for the threads.
+    pub(crate) fn rules(&mut self) -> Option<Arc<Rules>> {
+        let vlans = self.soft.vlan.filter.then(|| self.soft.vlan.allowed.clone());
+        let filter = self.rx_filter().map(|filter| filter.set_vlans(vlans));
+        self.soft.rules(self.wanted.rx_queues, filter.is_some())
+    }
+
+    /// The port's own address and those that were added.
+    pub(crate) fn macs(&self) -> Vec<Mac> {
+        let more = self.rx_filter().map_or(Vec::new(), |filter| filter.rules().unicast.clone());
+        std::iter::once(self.mac()).chain(more.into_iter().map(Mac)).collect()
+    }
+
+    /// Has the port be a member of the groups that were added, where it filters.
+    ///
+    /// # Errors
+    /// There are more than it has room for.
+    pub(crate) fn join_groups(&self) -> Result<(), Error> {
+        Ok(self.rx_filter().map_or(Ok(()), |filter| filter.set_multicast(&self.groups()))?)
+    }
+
+    fn groups(&self) -> Vec<[u8; 6]> {
+        self.soft.groups.iter().map(|group| group.0).collect()
+    }
+
+    /// Whether the port can filter what it receives, started or not.
+    pub(crate) fn filters(&self) -> bool {
+        self.filters
     }
 
     pub(crate) fn stats(&self) -> PortStats {
@@ -353,6 +428,7 @@ impl Slot {
             mtu,
             promiscuous: control.map_or(self.promiscuous, |control| control.promiscuous()),
             allmulticast: self.allmulticast(),
+            max_macs: if self.filters { 1 + MAX_UNICAST } else { 1 },
             queues: (rx, tx),
             max_queues: self.max_queues(),
             depth: (*self.info.depth.start(), *self.info.depth.end()),

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::Session;
 use crate::output::out;
+use crate::testpmd::engine::Forwarding;
 use crate::testpmd::layout::{self, ForwardTotals};
 use crate::testpmd::settings::ModeKind;
 use crate::testpmd::topology::Stream;
@@ -47,6 +48,14 @@ impl Session {
         if self.settings.record_cycles {
             self.print_cycles();
         }
+    }
+
+    /// How the threads that receive from a port wait for packets, a line for each of its queues that is polled.
+    pub(crate) fn waits_of(&self, port: u16) -> String {
+        let hz = self.eal.clock().hz();
+        let lanes = self.forwarding.as_ref().map_or(Vec::new(), Forwarding::lanes);
+        let lines = lanes.iter().filter(|(stream, _)| stream.rx_port == port);
+        lines.map(|(stream, counters)| layout::waits(stream.rx_queue, &counters.waits(), hz)).collect()
     }
 
     /// The spread of received bursts, then that of sent ones, of the streams that `of` picks for either.

@@ -36,18 +36,19 @@ pub(crate) struct SoftPort {
 }
 
 impl SoftPort {
-    /// What threads are to do; `None` for nothing.
-    pub(crate) fn rules(&mut self, queues: u16) -> Option<Arc<Rules>> {
+    /// What threads are to do; `None` for nothing. Where the port filters VLANs itself they do not.
+    pub(crate) fn rules(&mut self, queues: u16, port_filters: bool) -> Option<Arc<Rules>> {
+        let vlan = RxVlan { filter: self.vlan.filter && !port_filters, ..self.vlan.clone() };
         let rss = self.rss.clone().filter(|rss| rss.types.any());
         let flows = self.flows.by_priority();
         if rss.is_some() || flows.iter().any(|flow| flow.steers()) {
             self.inboxes.get_or_insert_with(|| (0..queues).map(|_| Inbox::default()).collect());
         }
-        if !self.vlan.active() && rss.is_none() && flows.is_empty() && self.inboxes.is_none() {
+        if !vlan.active() && rss.is_none() && flows.is_empty() && self.inboxes.is_none() {
             return None;
         }
         let (inboxes, dropped) = (self.inboxes.clone(), Arc::clone(&self.dropped));
-        Some(Arc::new(Rules { vlan: self.vlan.clone(), rss, flows, inboxes, dropped }))
+        Some(Arc::new(Rules { vlan, rss, flows, inboxes, dropped }))
     }
 
     /// The port is to have another number of receive queues.

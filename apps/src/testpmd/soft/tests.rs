@@ -37,7 +37,7 @@ fn tagged(mut frame: Vec<u8>, protocol: u16, tci: u16) -> Vec<u8> {
 fn through(soft: &mut SoftPort, queues: u16, queue: u16, frames: &[Vec<u8>], pool: &Pool) -> Vec<Packet> {
     let mut burst = Burst::new();
     frames.iter().for_each(|frame| burst.push(packet(pool, frame)).unwrap());
-    if let Some(rules) = soft.rules(queues) {
+    if let Some(rules) = soft.rules(queues, false) {
         rules.apply(queue, &mut burst, &mut Burst::new());
     }
     let count = burst.len();
@@ -48,7 +48,7 @@ fn through(soft: &mut SoftPort, queues: u16, queue: u16, frames: &[Vec<u8>], poo
 fn tags_are_taken_out_and_told() {
     let (pool, mut soft) = (pool(), SoftPort::default());
     let frames = [udp(1), tagged(udp(2), 0x8100, 0x2005), tagged(tagged(udp(3), 0x8100, 6), 0x88a8, 7)];
-    assert!(soft.rules(1).is_none(), "nothing is on");
+    assert!(soft.rules(1, false).is_none(), "nothing is on");
     soft.vlan.strip = true;
     let got = through(&mut soft, 1, 0, &frames, &pool);
     assert_eq!([got[0].data(), got[1].data()], [&udp(1)[..], &udp(2)[..]]);
@@ -100,7 +100,7 @@ fn flows_are_spread_by_their_hash() {
     let (pool, mut soft) = (pool(), SoftPort::default());
     let rss = soft.rss.insert(Rss::new(4));
     rss.types = RssTypes::named("udp").unwrap();
-    let rules = soft.rules(4).unwrap();
+    let rules = soft.rules(4, false).unwrap();
     let frames: Vec<_> = (0..60).map(udp).collect();
     let mut burst = Burst::new();
     frames.iter().for_each(|frame| burst.push(packet(&pool, frame)).unwrap());
@@ -123,7 +123,7 @@ fn flows_are_spread_by_their_hash() {
     assert_eq!(seen, frames.len());
     // A queue that nobody polls holds so many.
     soft.rss.as_mut().unwrap().reta = [3; 128];
-    let rules = soft.rules(4).unwrap();
+    let rules = soft.rules(4, false).unwrap();
     for _ in 0..INBOX / 60 + 1 {
         burst.clear();
         frames.iter().for_each(|frame| burst.push(packet(&pool, frame)).unwrap());
@@ -180,5 +180,5 @@ fn rules_drop_mark_count_and_steer() {
     assert!(soft.flows.remove(2) && !soft.flows.remove(2));
     soft.flows.clear();
     soft.restart();
-    assert!(soft.rules(2).is_none());
+    assert!(soft.rules(2, false).is_none());
 }

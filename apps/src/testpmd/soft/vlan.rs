@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use linecard::mempool::{Burst, Offload, Packet, TxOffload};
 use linecard::pmd::TxQueue;
+use linecard::pmd::filter::VlanSet;
 
 use crate::testpmd::modes::Mode;
 
@@ -13,24 +14,6 @@ pub(crate) const MAX_VLAN: u16 = 4095;
 const TAG_LEN: usize = 4;
 const CUSTOMER_TAG: u16 = 0x8100;
 const SERVICE_TAG: u16 = 0x88a8;
-
-/// Identifiers that may be received.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct VlanSet([u64; 64]);
-
-impl VlanSet {
-    pub(crate) const NONE: Self = Self([0; 64]);
-
-    pub(crate) fn set(&mut self, vlan: u16, on: bool) {
-        let word = &mut self.0[usize::from(vlan & MAX_VLAN) / 64];
-        let bit = 1 << (vlan % 64);
-        if on { *word |= bit } else { *word &= !bit }
-    }
-
-    fn has(&self, vlan: u16) -> bool {
-        self.0[usize::from(vlan & MAX_VLAN) / 64] >> (vlan % 64) & 1 == 1
-    }
-}
 
 /// What is done with the tags of received frames: `vlan set …`, `rx_vlan …`.
 #[derive(Clone, Debug)]

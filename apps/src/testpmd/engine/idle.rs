@@ -1,0 +1,91 @@
+//! What a polling thread does when none of its streams moved a packet.
+
+use std::cell::Cell;
+use std::time::{Duration, Instant};
+
+use linecard::pmd::Adaptive;
+
+use crate::testpmd::lane::{Forward, SleepsOn};
+
+/// Rounds without a packet after which other threads on the same core get a turn: many where nobody took the last
+/// turn, few where somebody did, because then the packets waited for may be those that somebody else is to send.
+const YIELD_AFTER: u32 = 512;
+const YIELD_SOON: u32 = 16;
+/// A yield that took longer than this let somebody run; one that did not is a system call.
+const TURN: Duration = Duration::from_micros(3);
+/// How long a thread goes on polling after its last packet before it sleeps.
+const SPIN: Duration = Duration::from_micros(50);
+/// The longest sleep: `stop` is not kept waiting for more, and what a peer forgets to signal comes this late.
+const BOUND: Duration = Duration::from_millis(50);
+
+/// How a thread waits for packets.
+#[derive(Debug)]
+pub(super) struct Idle {
+    rounds: u32,
+    patience: u32,
+    /// It sleeps until a queue wakes it.
+    interrupts: Option<Adaptive>,
+}
+
+impl Idle {
+    /// A thread that sleeps while nothing comes (`interrupts`), or polls.
+    pub(super) fn new(interrupts: bool) -> Self {
+        let interrupts = interrupts.then(|| Adaptive::new(SPIN, BOUND));
+        Self { rounds: 0, patience: YIELD_AFTER, interrupts }
+    }
+
+    /// A round moved packets.
+    #[inline]
+    pub(super) fn moved(&mut self) {
+        self.rounds = 0;
+        if let Some(adaptive) = &mut self.interrupts {
+            adaptive.rest(1, &mut []);
+        }
+    }
+
+    /// A round moved none. `at` is the number of the stream whose turn it is.
+    pub(super) fn nothing(&mut self, lanes: &mut [Box<dyn Forward>], at: &Cell<usize>) {
+        if self.interrupts.is_some() && self.sleep(lanes, at) {
+            return;
+        }
+        self.rounds += 1;
+        if self.rounds < self.patience {
+            return;
+        }
+        self.rounds = 0;
+        reclaim(lanes, at);
+        let start = Instant::now();
+        std::thread::yield_now();
+        self.patience = if start.elapsed() > TURN { YIELD_SOON } else { YIELD_AFTER };
+    }
+
+    /// Sleeps over all queues; false where a stream has to be polled.
+    fn sleep(&mut self, lanes: &mut [Box<dyn Forward>], at: &Cell<usize>) -> bool {
+        let Some(adaptive) = &mut self.interrupts else { return false };
+        reclaim(lanes, at);
+        let mut queues = Vec::with_capacity(lanes.len());
+        for lane in lanes.iter_mut() {
+            match lane.sleeps_on() {
+                SleepsOn::Queue(queue) => queues.push(queue),
+                SleepsOn::Nothing => return false,
+                SleepsOn::Anything => {}
+            }
+        }
+        let before = (adaptive.asleep(), adaptive.sleeps());
+        adaptive.rest(0, &mut queues);
+        let slept = adaptive.asleep().saturating_sub(before.0);
+        let sleeps = adaptive.sleeps().wrapping_sub(before.1);
+        if sleeps > 0 {
+            lanes.iter_mut().for_each(|lane| lane.add_sleep(slept, sleeps));
+        }
+        true
+    }
+}
+
+/// What transmit queues put off is done.
+fn reclaim(lanes: &mut [Box<dyn Forward>], at: &Cell<usize>) {
+    for (i, lane) in lanes.iter_mut().enumerate() {
+        at.set(i);
+        lane.reclaim();
+    }
+}

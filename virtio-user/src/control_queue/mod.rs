@@ -1,0 +1,271 @@
+//! The control queue of a device that has one: what the port asks of it, and what it answers.
+//!
+//! ```text
+//!   any thread     set_promiscuous, set_mac, … ─► RxFilter ─► notice
+//!   control thread                                              └► Requests::follow ─► Channel::ask ─► device
+//!   rx thread      RxFilter drops what the device lets through all the same
+//! ```
+//! Only the control thread uses it, and only while it waits for an answer; packets pass meanwhile. A device that answers late,
+//! or wrong, loses its port as one that breaks the rules of any other ring does. One that refuses a receive mode keeps it:
+//! the port's own filter does the work.
+//!
+//! A vhost-user backend and vhost-net have no such queue (`VIRTIO_NET_F_CTRL_VQ` there is for the device that a virtual
+//! machine monitor makes of them): rings are enabled by messages, and the filter is the port's.
+
+mod command;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use linecard_eal::eventfd::EventFd;
+use linecard_eal::shared::SharedBytes;
+use linecard_pmd::filter::{FilterRules, VlanSet};
+use linecard_virtio::{ControlQueue, Element, Features};
+
+use crate::backend::{Backend, Ready, RingId, Waiter};
+use crate::error::Error;
+use crate::kick::Kick;
+use crate::rings::RingZone;
+use crate::thread::after;
+use command::Command;
+
+/// How long a device may take for one answer.
+const ANSWER: Duration = Duration::from_millis(1000);
+/// How soon to look again without having been woken, in case the device does not wake.
+const LOOK_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Answers of a device (virtio 1.3, Network Device: Control Virtqueue).
+const OK: u8 = 0;
+const ERR: u8 = 1;
+/// What the answer holds before the device has written it.
+const UNANSWERED: u8 = 0xff;
+
+/// What the control queue is for, besides itself; without it the features mean nothing.
+pub(crate) const CONTROLLED: Features = Features::NET_CTRL_VQ
+    .union(Features::NET_CTRL_RX)
+    .union(Features::NET_CTRL_VLAN)
+    .union(Features::NET_CTRL_MAC_ADDR)
+    .union(Features::NET_CTRL_GUEST_OFFLOADS)
+    .union(Features::NET_CTRL_RX_EXTRA)
+    .union(Features::NET_GUEST_ANNOUNCE);
+
+/// Bytes of the longest command.
+pub(crate) const LONGEST: usize = command::LONGEST;
+
+/// The memory of the control ring's requests: the command, and the answer on a cache line of its own.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RequestMemory {
+    pub(crate) command: SharedBytes,
+    pub(crate) answer: SharedBytes,
+}
+
+/// The ring, and the way to the device.
+#[derive(Debug)]
+struct Channel {
+    queue: ControlQueue,
+    memory: RequestMemory,
+    kick: Arc<Kick>,
+    call: Arc<EventFd>,
+    waiter: Arc<Waiter>,
+}
+
+impl Channel {
+    /// Asks for something; whether the device did it.
+    fn ask(
+        &mut self,
+        device: &mut dyn Backend,
+        command: &Command<'_>,
+        limit: Option<Instant>,
+    ) -> Result<bool, Error> {
+        let request = command.name();
+        let began = Instant::now();
+        let deadline = limit.map_or(after(ANSWER), |limit| limit.min(after(ANSWER)));
+        self.submit(command)?;
+        loop {
+            device.look()?;
+            // Before looking at the ring: a call that comes in between stays.
+            self.call.drain();
+            match self.queue.answered() {
+                Ok(Some(_)) => break,
+                Ok(None) => {}
+                Err(fault) => return Err(Error::Ring { ring: RingId::CONTROL, fault }),
+            }
+            if self.waiter.stopped() {
+                return Err(Error::Stopped);
+            }
+            if Instant::now() >= deadline {
+                let waited = deadline.saturating_duration_since(began);
+                return Err(Error::Silent { request, waited });
+            }
+            let soon = after(LOOK_INTERVAL).min(deadline);
+            self.waiter.wait(Some(std::os::fd::AsFd::as_fd(&*self.call)), Ready::Read, Some(soon));
+        }
+        let mut answer = [UNANSWERED];
+        self.memory.answer.copy_to(&mut answer);
+        match answer[0] {
+            OK => Ok(true),
+            ERR => Ok(false),
+            answer => Err(Error::ControlAnswer { request, answer }),
+        }
+    }
+
+    fn submit(&mut self, asked: &Command<'_>) -> Result<(), Error> {
+        let bytes = asked.to_bytes();
+        let too_long = || Error::Layout(format!("{} has {} bytes", asked.name(), bytes.len()));
+        if self.memory.command.copy_from(&bytes) < bytes.len() {
+            return Err(too_long());
+        }
+        self.memory.answer.fill(UNANSWERED);
+        let at = |memory: SharedBytes, len: usize| Element {
+            addr: memory.as_ptr() as u64,
+            len: u32::try_from(len).unwrap_or(u32::MAX),
+        };
+        // Class and command, and what belongs to them, apart: there are devices that count on it.
+        let (head, rest) = (command::HEAD, bytes.len().saturating_sub(command::HEAD));
+        let data = self.memory.command.slice(head, rest).ok_or_else(too_long)?;
+        let elements = [at(self.memory.command, head), at(data, rest)];
+        let elements = if rest == 0 { &elements[..1] } else { &elements[..] };
+        if !self.queue.submit(elements, at(self.memory.answer, 1)) {
+            return Err(Error::Layout("the control queue is busy".into()));
+        }
+        if self.queue.kick_needed() {
+            self.kick.signal();
+        }
+        Ok(())
+    }
+}
+
+/// What a device with a control queue has been asked for.
+#[derive(Debug)]
+pub(crate) struct Requests {
+    channel: Channel,
+    features: Features,
+    /// The port, for messages.
+    port: String,
+    /// The rules that the device has been told last.
+    told: Option<Arc<FilterRules>>,
+    /// VLANs that it lets through; none at first (virtio 1.3, Network Device: VLAN Filtering).
+    vlans: VlanSet,
+}
+
+impl Requests {
+    /// Requests to a device with these features; `None` where it has no control queue.
+    pub(crate) fn new(
+        port: &str,
+        zone: &RingZone,
+        features: Features,
+        waiter: &Arc<Waiter>,
+    ) -> Result<Option<Self>, Error> {
+        if !features.contains(Features::NET_CTRL_VQ) {
+            return Ok(None);
+        }
+        let (queue, memory) = zone.control(features)?;
+        let channel = Channel {
+            queue,
+            memory,
+            kick: zone.kick.clone(),
+            call: zone.call.clone(),
+            waiter: waiter.clone(),
+        };
+        Ok(Some(Self { channel, features, port: port.to_owned(), told: None, vlans: VlanSet::NONE }))
+    }
+
+    /// Has the device use so many queue pairs; it uses one until it is told (virtio 1.3, Network Device: Automatic receive
+    /// steering in multiqueue mode).
+    pub(crate) fn set_pairs(
+        &mut self,
+        device: &mut dyn Backend,
+        pairs: u16,
+        limit: Option<Instant>,
+    ) -> Result<(), Error> {
+        if !self.features.contains(Features::NET_MQ) {
+            return Ok(());
+        }
+        let command = Command::QueuePairs(pairs);
+        match self.channel.ask(device, &command, limit)? {
+            true => Ok(()),
+            false => Err(Error::Refused { request: command.name(), code: ERR.into() }),
+        }
+    }
+
+    /// Tells the device what changed in the rules since last time; whether anything did. Notices that came meanwhile may have
+    /// been taken: look at everything again then, before sleeping.
+    pub(crate) fn follow(
+        &mut self,
+        device: &mut dyn Backend,
+        rules: &Arc<FilterRules>,
+        limit: Option<Instant>,
+    ) -> Result<bool, Error> {
+        if self.told.as_ref().is_some_and(|told| Arc::ptr_eq(told, rules)) {
+            return Ok(false);
+        }
+        if self.features.contains(Features::NET_CTRL_MAC_ADDR)
+            && self.told.as_ref().is_none_or(|told| told.mac != rules.mac)
+        {
+            self.tell(device, &Command::MacAddr(rules.mac), limit)?;
+        }
+        if self.features.contains(Features::NET_CTRL_RX) {
+            self.receive_modes(device, rules, limit)?;
+        }
+        if self.features.contains(Features::NET_CTRL_VLAN) {
+            self.follow_vlans(device, rules, limit)?;
+        }
+        self.told = Some(rules.clone());
+        Ok(true)
+    }
+
+    /// Modes and addresses. What the table has no room for comes by the mode that lets all of its kind through, and the
+    /// port drops the rest.
+    fn receive_modes(
+        &mut self,
+        device: &mut dyn Backend,
+        rules: &FilterRules,
+        limit: Option<Instant>,
+    ) -> Result<(), Error> {
+        // The port's own address too: a device that cannot be told of it filters for another one.
+        let unicast: Vec<_> = [rules.mac].into_iter().chain(rules.unicast.iter().copied()).collect();
+        let table = Command::MacTable { unicast: &unicast, multicast: &rules.multicast };
+        let fits = self.tell(device, &table, limit)?;
+        let promiscuous = rules.promiscuous || !fits;
+        self.tell(device, &Command::Promiscuous(promiscuous), limit)?;
+        let all = rules.allmulticast || !fits;
+        self.tell(device, &Command::AllMulticast(all), limit).map(drop)
+    }
+
+    fn follow_vlans(
+        &mut self,
+        device: &mut dyn Backend,
+        rules: &FilterRules,
+        limit: Option<Instant>,
+    ) -> Result<(), Error> {
+        /// Highest VLAN identifier.
+        const MAX_VLAN: u16 = 4095;
+        for vlan in 0..=MAX_VLAN {
+            let wanted = rules.vlans.as_ref().is_none_or(|vlans| vlans.has(vlan));
+            if wanted == self.vlans.has(vlan) {
+                continue;
+            }
+            let command = if wanted { Command::VlanAdd(vlan) } else { Command::VlanDel(vlan) };
+            if !self.tell(device, &command, limit)? {
+                // Once is enough.
+                return Ok(());
+            }
+            self.vlans.set(vlan, wanted);
+        }
+        Ok(())
+    }
+
+    /// Asks for what the port can do without; whether the device did it.
+    fn tell(
+        &mut self,
+        device: &mut dyn Backend,
+        command: &Command<'_>,
+        limit: Option<Instant>,
+    ) -> Result<bool, Error> {
+        let done = self.channel.ask(device, command, limit)?;
+        if !done {
+            tracing::debug!("{}: the device refused {}", self.port, command.name());
+        }
+        Ok(done)
+    }
+}

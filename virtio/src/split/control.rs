@@ -1,0 +1,68 @@
+//! A control queue over a split ring: every request is a chain from descriptor 0 on.
+
+use super::ring::Ring;
+use crate::control::{ID, InFlight, check};
+use crate::error::Error;
+use crate::fault::PeerFault;
+use crate::layout::{F_NEXT, F_NO_NOTIFY, F_WRITE, RingMemory};
+use crate::queue::Element;
+use crate::sync::{Acquire, Relaxed, Release, full_fence};
+
+/// See [`ControlQueue`](crate::ControlQueue).
+pub(crate) struct SplitControl {
+    ring: Ring,
+    /// The available index: requests ever made.
+    avail: u16,
+    /// The used index: requests ever answered.
+    used: u16,
+}
+
+impl SplitControl {
+    pub(crate) fn new(memory: &RingMemory, size: u16) -> Result<Self, Error> {
+        Ok(Self { ring: Ring::new(memory, size)?, avail: 0, used: 0 })
+    }
+
+    /// Makes a chain available. None is in flight, and the ring has room for it.
+    pub(crate) fn submit(&mut self, command: &[Element], answer: Element) {
+        let elements = command.iter().map(|element| (*element, F_NEXT)).chain([(answer, F_WRITE)]);
+        for ((element, flags), id) in elements.zip(ID..) {
+            let Some([addr, meta]) = self.ring.desc(id) else { return };
+            addr.store(element.addr, Relaxed);
+            let next = if flags & F_NEXT == 0 { 0 } else { id + 1 };
+            meta.store(u64::from(element.len) | u64::from(flags) << 32 | u64::from(next) << 48, Relaxed);
+        }
+        self.ring.avail(usize::from(self.avail)).store(ID, Relaxed);
+        self.avail = self.avail.wrapping_add(1);
+        // D1, pairs with the device's acquire load of avail.idx: the chain before it is visible.
+        self.ring.avail_idx.store(self.avail, Release);
+    }
+
+    pub(crate) fn kick_needed(&self) -> bool {
+        // N1, pairs with N2 in the device's `set_notifications`: our avail.idx is visible before we read flags.
+        full_fence();
+        self.ring.used_flags.load(Relaxed) & F_NO_NOTIFY == 0
+    }
+
+    pub(crate) fn answered(&mut self, in_flight: Option<InFlight>) -> Result<Option<u32>, PeerFault> {
+        // A1, pairs with the device's release store of used.idx: the element before it is visible.
+        let to = self.ring.used_idx.load(Acquire);
+        let asked = u16::from(in_flight.is_some());
+        match to.wrapping_sub(self.used) {
+            0 => return Ok(None),
+            moved if moved > asked => {
+                return Err(PeerFault::UsedJump { from: self.used, to, in_flight: asked });
+            }
+            _ => {}
+        }
+        let [id, len] = self.ring.used(usize::from(self.used));
+        let len = check(id.load(Relaxed), len.load(Relaxed), self.ring.size(), in_flight)?;
+        self.used = to;
+        Ok(Some(len))
+    }
+}
+
+impl core::fmt::Debug for SplitControl {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("SplitControl").field("avail", &self.avail).field("used", &self.used).finish()
+    }
+}
