@@ -16,6 +16,7 @@ mod again;
 pub mod api;
 mod attach;
 mod balance;
+mod direct;
 pub mod fdb;
 mod forward;
 pub mod frame;
