@@ -7,17 +7,22 @@
 use std::error::Error;
 use std::time::{Duration, Instant};
 
+use linecard::pmd::direct::all;
 use linecard::prelude::*;
 
 const BURST: usize = 32;
 /// Bursts that are counted, after as many to warm up. A multiple of what any ring, cache or batch turns around in.
 const ROUNDS: usize = 512;
 
-/// The four bursts of a packet's round. Never inlined: callgrind counts between their calls and returns. Each names
+/// Bytes of packets that are copied once; shorter ones are not.
+const DIRECT_LEN: usize = 300;
+
+/// The bursts of a packet's round. Never inlined: callgrind counts between their calls and returns. Each names
 /// itself, because functions of equal code become one.
 mod measured {
     use std::hint::black_box;
 
+    use linecard::pmd::direct::all;
     use linecard::prelude::{Burst, RxQueue, TxQueue};
 
     #[inline(never)]
@@ -36,6 +41,17 @@ mod measured {
     pub(crate) fn backend_tx(queue: &mut dyn TxQueue, packets: &mut Burst) -> usize {
         black_box("backend_tx");
         queue.tx_burst(packets)
+    }
+
+    /// Out of one ring and into the other, copied once.
+    #[inline(never)]
+    pub(crate) fn backend_direct(rx: &mut dyn RxQueue, tx: &mut dyn TxQueue, left: &mut Burst) -> usize {
+        black_box("backend_direct");
+        let moved = rx.rx_direct(left, &mut |frames| all(tx.tx_direct(frames).unwrap_or(0)));
+        if !left.is_empty() {
+            tx.tx_burst(left);
+        }
+        moved
     }
 
     #[inline(never)]
@@ -72,14 +88,43 @@ fn round(frontend: &mut Port, backend: &mut Port, packets: &mut Burst, counted: 
     assert_eq!(moved, [BURST; 4], "every burst moves whole, or the counts mean nothing");
 }
 
+/// The same with frames that the backend copies once.
+fn direct_round(frontend: &mut Port, backend: &mut Port, packets: &mut Burst, counted: bool) {
+    frontend.tx[0].tx_burst(packets);
+    let (rx, tx, left) = (&mut *backend.rx[0], &mut *backend.tx[0], &mut Burst::new());
+    let moved = if counted {
+        measured::backend_direct(rx, tx, left)
+    } else {
+        let moved = rx.rx_direct(left, &mut |frames| all(tx.tx_direct(frames).unwrap_or(0)));
+        tx.tx_burst(left);
+        moved
+    };
+    let came = frontend.rx[0].rx_burst(packets);
+    assert_eq!((moved, left.len(), came), (BURST, 0, BURST), "every burst moves whole, and once");
+}
+
+/// A burst of packets of so many bytes.
+fn fill(packets: &mut Burst, pool: &Pool, len: usize) -> Result<(), Box<dyn Error>> {
+    while packets.len() < BURST {
+        let mut packet = pool.get().ok_or("the pool has packets")?;
+        packet.append(len).ok_or("a packet has no room for so many bytes")?.fill(0x5a);
+        packets.push(packet).map_err(|_| "a burst has room for 32 packets")?;
+    }
+    Ok(())
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     // `cargo bench` passes `--bench`.
-    let Some(path) = std::env::args().skip(1).find(|argument| argument != "--bench") else {
+    let mut words = std::env::args().skip(1).filter(|argument| argument != "--bench");
+    let Some(path) = words.next() else {
         println!(
-            "a trace for `cargo xtask budget`; arguments of net_virtio_user choose the path: budget packed_vq=1"
+            "a trace for `cargo xtask budget`; arguments of net_virtio_user choose the path, a number behind them the length of \
+             the packets: budget packed_vq=1 1518"
         );
         return Ok(());
     };
+    let asked = words.next().map(|word| word.parse()).transpose()?;
+    let len = asked.unwrap_or(64);
     let (args, _) = EalArgs::parse(["--no-huge", "-m", "64"])?;
     let eal = Eal::new(&args)?;
     let config = || PoolConfig { packets: 2048, ..PoolConfig::default() };
@@ -96,13 +141,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     }
 
     let mut packets = Burst::new();
-    while packets.len() < BURST {
-        let mut packet = shared.get().ok_or("the pool has packets")?;
-        packet.append(64).ok_or("a packet has room for 64 bytes")?.fill(0x5a);
-        packets.push(packet).map_err(|_| "a burst has room for 32 packets")?;
-    }
+    fill(&mut packets, &shared, len)?;
     for counted in [false, true] {
         (0..ROUNDS).for_each(|_| round(&mut frontend, &mut backend, &mut packets, counted));
+    }
+    packets.clear();
+    fill(&mut packets, &shared, asked.unwrap_or(DIRECT_LEN))?;
+    for counted in [false, true] {
+        (0..ROUNDS).for_each(|_| direct_round(&mut frontend, &mut backend, &mut packets, counted));
     }
     println!("{} packets on {}", ROUNDS * BURST, frontend.control.paths());
     Ok(())

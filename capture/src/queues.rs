@@ -7,6 +7,7 @@ use linecard_mempool::{Burst, Packet};
 
 use super::point::{Gone, Mailbox, Point, Sinks};
 use crate::pcap::encode::now;
+use linecard_pmd::direct::{Frame, Sink};
 use linecard_pmd::observer::observe;
 use linecard_pmd::port::{RxQueue, TxQueue};
 use linecard_pmd::wake::Armed;
@@ -52,6 +53,15 @@ impl RxQueue for WatchedRx {
     fn rx_burst(&mut self, packets: &mut Burst) -> usize {
         if self.point.off() {
             return self.inner.rx_burst(packets);
+        }
+        self.watched(packets)
+    }
+
+    /// What is captured are packets.
+    #[inline(always)]
+    fn rx_direct(&mut self, packets: &mut Burst, sink: &mut Sink<'_>) -> usize {
+        if self.point.off() {
+            return self.inner.rx_direct(packets, sink);
         }
         self.watched(packets)
     }
@@ -141,6 +151,12 @@ impl TxQueue for WatchedTx {
             return self.inner.tx_burst(packets);
         }
         self.watched(packets)
+    }
+
+    /// What is captured are packets.
+    #[inline(always)]
+    fn tx_direct(&mut self, frames: &[Frame<'_>]) -> Option<usize> {
+        if self.point.off() { self.inner.tx_direct(frames) } else { None }
     }
 
     fn reclaim(&mut self) {

@@ -16,6 +16,7 @@ use linecard_net_null as null;
 use linecard_net_ring as ring;
 use linecard_pmd::DevArgs;
 use linecard_pmd::config::{PortConfig, configure};
+use linecard_pmd::direct::{Frame, Sink};
 use linecard_pmd::observer::dropped;
 use linecard_pmd::offload::{SoftTx, Takes};
 use linecard_pmd::port::{Device, DeviceInfo, Driver, Port, ProbeContext, RxQueue, TxQueue};
@@ -211,6 +212,72 @@ fn drivers_say_why_they_drop() {
     let text = format!("net_af_xdp0,iface=one,netns={}", lab.path());
     let port = open(&linecard_net_af_xdp::AfXdpDriver, &text);
     assert_eq!(reasons(&hub, 3, port, &pool, &frames[..2]), [said(13, "runt")]);
+}
+
+/// Shows the frames that it gets, and takes all it is shown.
+struct Showing(Box<dyn RxQueue>);
+
+impl RxQueue for Showing {
+    fn rx_burst(&mut self, packets: &mut Burst) -> usize {
+        self.0.rx_burst(packets)
+    }
+
+    fn rx_direct(&mut self, _: &mut Burst, sink: &mut Sink<'_>) -> usize {
+        let mut packets = Burst::new();
+        let count = self.0.rx_burst(&mut packets);
+        let frames: Vec<_> = packets.iter().map(|packet| Frame::of(packet.data())).collect();
+        assert_eq!(sink(&frames), linecard_pmd::direct::all(count));
+        count
+    }
+
+    fn path(&self) -> &'static str {
+        "showing"
+    }
+}
+
+/// Takes frames and packets, and says how many frames.
+struct Taking(usize);
+
+impl TxQueue for Taking {
+    fn tx_burst(&mut self, packets: &mut Burst) -> usize {
+        packets.clear()
+    }
+
+    fn tx_direct(&mut self, frames: &[Frame<'_>]) -> Option<usize> {
+        self.0 += frames.len();
+        Some(frames.len())
+    }
+
+    fn path(&self) -> &'static str {
+        if self.0 == 0 { "no frames" } else { "frames" }
+    }
+}
+
+/// What would be copied from peer to peer becomes packets while somebody looks at either of its queues.
+#[test]
+fn what_is_captured_are_packets() {
+    let (context, pool) = setup();
+    let mut port = start(&context, &pool, "net_null0");
+    port.rx = port.rx.into_iter().map(|queue| Box::new(Showing(queue)) as _).collect();
+    port.tx = vec![Box::new(Taking(0))];
+    let hub = Hub::new();
+    let mut port = hub.watch(0, port);
+    let mut burst = Burst::new();
+    let dealt_with = |frames: &[Frame<'_>]| linecard_pmd::direct::all(frames.len());
+    let frames = [Frame::of(&[7; 60])];
+    {
+        let (_session, mut stream) = hub.open(0, &Options::default()).expect("opens");
+        let count = port.rx[0].rx_direct(&mut burst, &mut |_| panic!("it is captured"));
+        assert!(count > 0 && burst.len() == count);
+        assert_eq!((port.tx[0].tx_direct(&frames), port.tx[0].path()), (None, "no frames"));
+        assert_eq!(port.tx[0].tx_burst(&mut burst), count);
+        assert_eq!(all(&mut stream).len(), 2 * count);
+    }
+    // It ends with the first burst that finds nobody there.
+    port.rx[0].rx_burst(&mut burst);
+    port.tx[0].tx_burst(&mut burst);
+    assert!(port.rx[0].rx_direct(&mut burst, &mut |frames| dealt_with(frames)) > 0 && burst.is_empty());
+    assert_eq!((port.tx[0].tx_direct(&frames), port.tx[0].path()), (Some(1), "frames"));
 }
 
 /// A queue without segmentation that is full when a packet comes, and later refuses what it is given.

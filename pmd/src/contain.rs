@@ -21,13 +21,14 @@
 
 use std::any::Any;
 use std::os::fd::BorrowedFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use linecard_mempool::{Burst, Packet};
 
 use crate::control::{PortControl, PortStats};
+use crate::direct::{Frame, Sink, all};
 use crate::handover::HandOver;
 use crate::port::{Device, Port, Running, RxQueue, TxQueue};
 use crate::stats::add_to;
@@ -220,6 +221,30 @@ impl<Q: RxQueue> RxQueue for ContainedRx<Q> {
         }
     }
 
+    /// A panic of `sink` is not the queue's: it goes on when the queue has taken the frames off its ring.
+    #[inline(always)]
+    fn rx_direct(&mut self, packets: &mut Burst, sink: &mut Sink<'_>) -> usize {
+        let Some(queue) = &mut self.queue else { return 0 };
+        let before = packets.len();
+        let mut of_sink = None;
+        let mut caught = |frames: &[Frame<'_>]| match catch_unwind(AssertUnwindSafe(|| sink(frames))) {
+            Ok(dealt_with) => dealt_with,
+            Err(panic) => {
+                of_sink = Some(panic);
+                all(frames.len())
+            }
+        };
+        let result = catch_unwind(AssertUnwindSafe(|| queue.rx_direct(packets, &mut caught)));
+        let count = result.unwrap_or_else(|panic| {
+            self.panicked(packets, before, panic);
+            0
+        });
+        if let Some(panic) = of_sink {
+            resume_unwind(panic);
+        }
+        count
+    }
+
     fn path(&self) -> &'static str {
         self.queue.as_ref().map_or("panicked", RxQueue::path)
     }
@@ -296,6 +321,18 @@ impl<Q: TxQueue> TxQueue for ContainedTx<Q> {
                 let given_up = Self::give_up(packets);
                 self.panicked(given_up, panic);
                 given_up
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn tx_direct(&mut self, frames: &[Frame<'_>]) -> Option<usize> {
+        let Some(queue) = &mut self.queue else { return Some(0) };
+        match catch_unwind(AssertUnwindSafe(|| queue.tx_direct(frames))) {
+            Ok(taken) => taken,
+            Err(panic) => {
+                self.panicked(frames.len(), panic);
+                Some(frames.len())
             }
         }
     }

@@ -6,6 +6,7 @@
 //! | [`config`] | what a port is asked to be, and what is refused |
 //! | [`control`] | link, statistics, addresses of a started port |
 //! | [`args`] | device arguments, taken by type |
+//! | [`direct`] | frames that are copied once, from one peer's buffer to another's |
 //! | [`wake`] | how a thread that polls queues may sleep: armed queues, [`Adaptive`] |
 //! | [`stats`] | counters that one thread writes and any reads |
 //! | [`local`] | a ready control side for ports that negotiate nothing |
@@ -48,6 +49,7 @@ pub mod args;
 pub mod config;
 pub mod contain;
 pub mod control;
+pub mod direct;
 pub mod error;
 pub mod filter;
 pub mod handover;

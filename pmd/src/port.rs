@@ -20,6 +20,7 @@ use linecard_mempool::{Burst, Packet, Pool};
 use crate::args::DevArgs;
 use crate::config::{PortConfig, StartError};
 use crate::control::PortControl;
+use crate::direct::{Frame, Sink};
 use crate::error::Error;
 use crate::handover::{HandOver, Handed};
 use crate::offload::Offloads;
@@ -295,6 +296,17 @@ pub trait RxQueue: Send {
     ///
     /// Never blocks. A peer that broke the rules stops this queue, which then returns 0 for ever.
     fn rx_burst(&mut self, packets: &mut Burst) -> usize;
+    /// Receives as [`rx_burst`](Self::rx_burst) does, but may show the frames to `sink` while they still lie in their sender's
+    /// buffers; see [`direct`](crate::direct). Returns how many frames came, those included with which `sink` dealt.
+    ///
+    /// `sink` is called once at most. If it was, what is appended to `packets` are the frames with which it did not deal, in
+    /// their order. The sender gets no buffer back before `sink` returned.
+    ///
+    /// The default shows nothing.
+    fn rx_direct(&mut self, packets: &mut Burst, sink: &mut Sink<'_>) -> usize {
+        let _ = sink;
+        self.rx_burst(packets)
+    }
     /// The data path chosen at start, for people (`split mergeable`).
     fn path(&self) -> &'static str;
     /// Asks for a wake-up when packets come, and looks whether some are there already; see [`wake`](crate::wake).
@@ -336,6 +348,15 @@ pub trait TxQueue: Send {
     ///
     /// Never blocks. Packets that can never be sent (too long, say) are taken, dropped and counted.
     fn tx_burst(&mut self, packets: &mut Burst) -> usize;
+    /// Sends from the front of `frames`, as [`tx_burst`](Self::tx_burst) would if they were packets; see
+    /// [`direct`](crate::direct). Returns how many were taken; for the others there is no room. `None` when this queue takes
+    /// packets only, at this moment.
+    ///
+    /// The default takes packets only.
+    fn tx_direct(&mut self, frames: &[Frame<'_>]) -> Option<usize> {
+        let _ = frames;
+        None
+    }
     /// Finishes what earlier bursts left to do (completed packets return to their pool).
     fn reclaim(&mut self) {}
     /// For applications: these packets, meant for this queue, are about to be dropped, for this reason. Does nothing
@@ -359,6 +380,11 @@ impl<Q: RxQueue + ?Sized> RxQueue for Box<Q> {
         (**self).rx_burst(packets)
     }
 
+    #[inline(always)]
+    fn rx_direct(&mut self, packets: &mut Burst, sink: &mut Sink<'_>) -> usize {
+        (**self).rx_direct(packets, sink)
+    }
+
     fn path(&self) -> &'static str {
         (**self).path()
     }
@@ -380,6 +406,11 @@ impl<Q: TxQueue + ?Sized> TxQueue for Box<Q> {
     #[inline(always)]
     fn tx_burst(&mut self, packets: &mut Burst) -> usize {
         (**self).tx_burst(packets)
+    }
+
+    #[inline(always)]
+    fn tx_direct(&mut self, frames: &[Frame<'_>]) -> Option<usize> {
+        (**self).tx_direct(frames)
     }
 
     #[inline(always)]

@@ -8,6 +8,7 @@ use linecard_mempool::{Burst, Pool, PoolConfig};
 use linecard_net_null as null;
 use linecard_net_ring as ring;
 use linecard_pmd::contain::*;
+use linecard_pmd::direct::{Frame, Sink};
 use linecard_pmd::{Port, PortConfig, ProbeContext, Registry, RxQueue, TxQueue, configure};
 
 struct Bench {
@@ -154,6 +155,70 @@ fn a_panic_outside_of_a_burst_is_contained_too() {
     let mut packets = Burst::new();
     assert!(bench.pool.get_bulk(&mut packets, 5));
     assert_eq!((port.tx[0].tx_burst(&mut packets), packets.len()), (0, 5));
+}
+
+/// A queue that shows frames before they become packets, and counts what was taken.
+struct Showing {
+    taken: u64,
+    panics: bool,
+}
+
+impl RxQueue for Showing {
+    fn rx_burst(&mut self, _: &mut Burst) -> usize {
+        0
+    }
+
+    fn rx_direct(&mut self, _: &mut Burst, sink: &mut Sink<'_>) -> usize {
+        assert!(!self.panics, "before frames are shown");
+        self.taken = sink(&[Frame::of(&[0; 60]), Frame::of(&[1; 200])]);
+        assert_ne!(self.taken, 1, "behind the frames");
+        2
+    }
+
+    fn path(&self) -> &'static str {
+        if self.taken == 3 { "all taken" } else { "showing" }
+    }
+}
+
+impl TxQueue for Showing {
+    fn tx_burst(&mut self, _: &mut Burst) -> usize {
+        0
+    }
+
+    fn tx_direct(&mut self, frames: &[Frame<'_>]) -> Option<usize> {
+        assert!(!self.panics, "in the middle of frames");
+        Some(frames.len())
+    }
+
+    fn path(&self) -> &'static str {
+        "showing"
+    }
+}
+
+#[test]
+fn a_panic_over_shown_frames_is_told_from_one_of_the_queue() {
+    let bench = Bench::new();
+    let queue = |panics| Showing { taken: 0, panics };
+    let rx = vec![queue(false), queue(false), queue(true)];
+    let (port, mut rx, mut tx) = contain_queues(bench.port("net_null0"), rx, vec![queue(false), queue(true)]);
+    let mut packets = Burst::new();
+    // Whoever is shown frames panics: that is not the queue's fault, and it has taken them off its ring.
+    let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        rx[0].rx_direct(&mut packets, &mut |_| panic!("over a frame"));
+    }));
+    assert_eq!(message(&*panic.expect_err("it goes on")), "over a frame");
+    assert_eq!((rx[0].path(), xstat(&port, "rx_q0_panics")), ("all taken", 0));
+    assert_eq!(rx[0].rx_direct(&mut packets, &mut |frames| frames.len() as u64), 2);
+    // The queue itself does, behind the frames or before.
+    assert_eq!(rx[1].rx_direct(&mut packets, &mut |_| 1), 0);
+    assert_eq!(rx[2].rx_direct(&mut packets, &mut |_| 0), 0);
+    assert_eq!(rx[2].rx_direct(&mut packets, &mut |_| unreachable!("it is not polled")), 0);
+    assert_eq!(["rx_q1_panics", "rx_q2_panics"].map(|name| xstat(&port, name)), [1, 1]);
+
+    let frames = [Frame::of(&[0; 60]), Frame::of(&[1; 200])];
+    assert_eq!(tx[0].tx_direct(&frames), Some(2));
+    assert_eq!((tx[1].tx_direct(&frames), tx[1].tx_direct(&frames)), (Some(2), Some(0)));
+    assert_eq!((port.control.stats().oerrors, xstat(&port, "tx_q1_panics")), (2, 1));
 }
 
 /// A queue that panics once more when it is dropped.

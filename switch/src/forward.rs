@@ -18,6 +18,7 @@ use linecard_mempool::{Burst, Offload, Packet};
 use linecard_pmd::TxQueue as _;
 
 use crate::api::Cause;
+use crate::direct::Decided;
 use crate::fdb::{Behind, Learned, Station, Table};
 use crate::frame::{Head, TAG};
 use crate::guard;
@@ -43,7 +44,19 @@ pub(crate) struct Decision {
     vlan: u16,
     tagged: bool,
     /// What happens to the tag, when the frame goes to one port.
-    retag: Retag,
+    pub(crate) retag: Retag,
+}
+
+/// What a frame is judged by, beside its header.
+pub(crate) struct Seen<'a> {
+    /// Its first bytes.
+    pub(crate) front: &'a [u8],
+    /// There is more of it that can be looked at.
+    pub(crate) more: bool,
+    /// Bytes of all of it.
+    pub(crate) len: usize,
+    /// It is to be cut on its way: then it is as long as its pieces, which its sender made.
+    pub(crate) cut: bool,
 }
 
 /// Where other workers leave frames for one that has the queue of a port.
@@ -74,6 +87,8 @@ pub(crate) struct Engine {
     pub(crate) neighbours: Option<Neighbours>,
     /// Ports with frames on their way out.
     dirty: Vec<u16>,
+    /// Of the frames that a receive queue shows.
+    pub(crate) decided: Decided,
     /// Nanoseconds, for limits; set once a round.
     pub(crate) now: u64,
 }
@@ -81,18 +96,26 @@ pub(crate) struct Engine {
 impl Engine {
     pub(crate) fn new(table: Arc<Table>, inboxes: Vec<Inbox>, answers: bool) -> Self {
         let neighbours = answers.then(Neighbours::default);
-        Self { table, seats: Vec::new(), inboxes, neighbours, dirty: Vec::new(), now: 0 }
+        Self {
+            table,
+            seats: Vec::new(),
+            inboxes,
+            neighbours,
+            dirty: Vec::new(),
+            decided: Decided::default(),
+            now: 0,
+        }
     }
 
-    fn seat(&self, port: u16) -> Option<&Seat> {
+    pub(crate) fn seat(&self, port: u16) -> Option<&Seat> {
         self.seats.get(usize::from(port))?.as_ref()
     }
 
-    fn seat_mut(&mut self, port: u16) -> Option<&mut Seat> {
+    pub(crate) fn seat_mut(&mut self, port: u16) -> Option<&mut Seat> {
         self.seats.get_mut(usize::from(port))?.as_mut()
     }
 
-    fn lost(&self, port: u16, cause: Cause, packets: u64) {
+    pub(crate) fn lost(&self, port: u16, cause: Cause, packets: u64) {
         if let Some(seat) = self.seat(port) {
             seat.losses.add(cause, packets);
         }
@@ -104,34 +127,26 @@ impl Engine {
             packets.clear();
             return;
         };
-        if seat.rules.header_decides()
-            && let Some((to, longest)) = self.one_way(port, packets)
-        {
-            self.send_all(to, packets, longest);
-            return;
+        let mut last = None;
+        let heads = packets.iter().map(|packet| (Head::of(packet.data()), packet.len()));
+        if let Some((head, longest)) = one_head(&seat.rules, heads) {
+            let decision = self.decide(port, head);
+            if let Some(to) = self.one_way(decision) {
+                self.send_all(to, packets, longest);
+                return;
+            }
+            last = Some((head, decision));
         }
-        self.each(port, packets);
+        self.each(port, packets, last);
     }
 
-    /// The port to which all of `packets` go unchanged, and their greatest length; `None` when they do not.
+    /// The port to which a whole burst can be sent as it came; `None` when it cannot.
     #[inline]
-    fn one_way(&mut self, port: u16, packets: &Burst) -> Option<(u16, usize)> {
-        let first = packets.first()?;
-        let head = Head::of(first.data())?;
-        let mut longest = first.len();
-        for packet in packets.get(1..).unwrap_or_default() {
-            if Head::of(packet.data()) != Some(head) {
-                return None;
-            }
-            longest = longest.max(packet.len());
-        }
-        let decision = self.decide(port, head);
+    fn one_way(&self, decision: Decision) -> Option<u16> {
         let Verdict::To(to) = decision.verdict else { return None };
-        let limit = self.seat(port)?.rules.longest;
-        let to_seat = self.seat(to)?;
-        let free =
-            to_seat.out.is_empty() && decision.retag == Retag::Keep && matches!(to_seat.way, Way::Own(_));
-        (free && longest <= limit).then_some((to, longest))
+        let seat = self.seat(to)?;
+        let free = seat.out.is_empty() && decision.retag == Retag::Keep && matches!(seat.way, Way::Own(_));
+        free.then_some(to)
     }
 
     /// Sends a whole burst as it came.
@@ -150,9 +165,8 @@ impl Engine {
         send(seat, packets);
     }
 
-    /// Forwards frame by frame.
-    fn each(&mut self, port: u16, packets: &mut Burst) {
-        let mut last: Option<(Head, Decision)> = None;
+    /// Forwards frame by frame; `last` is what was decided of a header before.
+    pub(crate) fn each(&mut self, port: u16, packets: &mut Burst, mut last: Option<(Head, Decision)>) {
         for packet in packets.drain(..linecard_mempool::BURST) {
             let Some(head) = Head::of(packet.data()) else {
                 self.lost(port, Cause::Malformed, 1);
@@ -171,24 +185,53 @@ impl Engine {
     }
 
     fn one(&mut self, port: u16, packet: Packet, decision: Decision) {
-        let now = self.now;
-        let Some(seat) = self.seat_mut(port) else { return };
-        let cause = match decision.verdict {
-            Verdict::Lost(cause) => Some(cause),
-            _ if !fits(&packet, seat.rules.longest) => Some(Cause::RxOversize),
-            _ if seat.rules.guards_ip() && !guard::allows(&seat.rules, packet.data()) => {
-                Some(Cause::SourceIp)
-            }
-            _ if !seat.policing.as_mut().is_none_or(|tokens| tokens.take(packet.len() as u64, now)) => {
-                Some(Cause::Rate)
-            }
-            Verdict::All if !seat.floods.take(1, now) => Some(Cause::FloodRate),
-            _ => None,
+        let seen = Seen {
+            front: packet.data(),
+            more: false,
+            len: packet.len(),
+            cut: packet.offload().contains(Offload::RX_LRO),
         };
-        match (cause, decision.verdict) {
-            (Some(cause), _) | (None, Verdict::Lost(cause)) => seat.losses.add(cause, 1),
-            (None, Verdict::To(to)) => self.put(to, packet, decision.retag),
-            (None, Verdict::All) => self.answer_or_flood(port, packet, decision),
+        match self.judge(port, decision, &seen) {
+            Some(Err(cause)) => self.lost(port, cause, 1),
+            _ => self.go(port, packet, decision),
+        }
+    }
+
+    /// Whether a frame passes, or why it is lost. `None` when more of it has to be looked at; nothing is counted then.
+    #[inline]
+    pub(crate) fn judge(
+        &mut self,
+        port: u16,
+        decision: Decision,
+        seen: &Seen<'_>,
+    ) -> Option<Result<(), Cause>> {
+        let now = self.now;
+        let Some(seat) = self.seat_mut(port) else { return Some(Err(Cause::Filtered)) };
+        let rules = &seat.rules;
+        if let Verdict::Lost(cause) = decision.verdict {
+            return Some(Err(cause));
+        }
+        if seen.len > rules.longest && !seen.cut {
+            return Some(Err(Cause::RxOversize));
+        }
+        if rules.guards_ip() && !guard::allows(rules, seen.front).or((!seen.more).then_some(false))? {
+            return Some(Err(Cause::SourceIp));
+        }
+        if !seat.policing.as_mut().is_none_or(|tokens| tokens.take(seen.len as u64, now)) {
+            return Some(Err(Cause::Rate));
+        }
+        if decision.verdict == Verdict::All && !seat.floods.take(1, now) {
+            return Some(Err(Cause::FloodRate));
+        }
+        Some(Ok(()))
+    }
+
+    /// Lets a frame that passed go where it was decided.
+    pub(crate) fn go(&mut self, port: u16, packet: Packet, decision: Decision) {
+        match decision.verdict {
+            Verdict::Lost(_) => {}
+            Verdict::To(to) => self.put(to, packet, decision.retag),
+            Verdict::All => self.answer_or_flood(port, packet, decision),
         }
     }
 
@@ -321,6 +364,26 @@ impl Engine {
             }
         }
     }
+}
+
+/// The header that all frames have, and their greatest length, where these alone decide at a port with these rules.
+#[inline(always)]
+pub(crate) fn one_head(
+    rules: &Rules,
+    mut frames: impl Iterator<Item = (Option<Head>, usize)>,
+) -> Option<(Head, usize)> {
+    if !rules.header_decides() {
+        return None;
+    }
+    let (head, mut longest) = frames.next()?;
+    let head = head?;
+    for (other, len) in frames {
+        if other != Some(head) {
+            return None;
+        }
+        longest = longest.max(len);
+    }
+    (longest <= rules.longest).then_some((head, longest))
 }
 
 /// The VLAN of a frame that comes from a port with these rules, or why the frame is lost.

@@ -11,13 +11,9 @@ const HOP_BY_HOP: u8 = 0;
 /// Neighbour solicitation and advertisement (RFC 4861).
 const NEIGHBOUR: std::ops::RangeInclusive<u8> = 135..=136;
 
-/// Whether `frame` may come from a port with these rules. What is no IP passes; a frame that ends within the header that
-/// would tell does not.
-pub(crate) fn allows(rules: &Rules, frame: &[u8]) -> bool {
-    allows_inside(rules, frame).unwrap_or(false)
-}
-
-fn allows_inside(rules: &Rules, frame: &[u8]) -> Option<bool> {
+/// Whether `frame` may come from a port with these rules. What is no IP passes. `None` when it ends within the header that would
+/// tell: then a whole frame may not.
+pub(crate) fn allows(rules: &Rules, frame: &[u8]) -> Option<bool> {
     let mut at = 12;
     let mut kind = word(frame, at)?;
     // A station may stack tags to hide what is behind them.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use linecard_eal::wake::Wake;
 use linecard_mempool::Burst;
 use linecard_pmd::RxQueue;
+use linecard_pmd::direct::Frame;
 use linecard_pmd::stats::Counter;
 use linecard_pmd::wake::Armed;
 use rustix::buffer::spare_capacity;
@@ -41,6 +42,15 @@ pub(crate) struct Queue {
     pub(crate) rx: Box<dyn RxQueue>,
     /// Frames that came from it; whoever polls it counts.
     pub(crate) packets: Arc<Counter>,
+}
+
+/// What becomes of received frames.
+pub(crate) trait Forward {
+    /// Frames of a port while they lie in their sender's buffers; which are dealt with, as a [`Sink`](linecard_pmd::direct::Sink)
+    /// answers.
+    fn direct(&mut self, port: u16, frames: &[Frame<'_>]) -> u64;
+    /// Packets of a port, to be emptied; `left`, when they are what [`direct`](Self::direct) left.
+    fn packets(&mut self, port: u16, packets: &mut Burst, left: bool);
 }
 
 /// One receive queue and the port it is of.
@@ -138,19 +148,25 @@ impl Lanes {
         self.lanes.iter_mut().for_each(Lane::disarm);
     }
 
-    /// Receives from every queue once into `burst`, which `each` empties. How many frames came.
+    /// Receives from every queue once; packets go through `burst`. How many frames came.
     #[inline(always)]
-    pub(crate) fn poll(&mut self, burst: &mut Burst, mut each: impl FnMut(u16, &mut Burst)) -> usize {
+    pub(crate) fn poll(&mut self, burst: &mut Burst, forward: &mut impl Forward) -> usize {
         let mut count = 0;
         for lane in &mut self.lanes {
-            let came = lane.rx.rx_burst(burst);
+            let (port, mut shown) = (lane.port, false);
+            let came = lane.rx.rx_direct(burst, &mut |frames| {
+                shown = true;
+                forward.direct(port, frames)
+            });
             if came > 0 {
                 count += came;
                 lane.packets.add(came as u64);
                 if lane.armed || lane.alarms > 0 {
                     lane.came();
                 }
-                each(lane.port, burst);
+                if !burst.is_empty() {
+                    forward.packets(port, burst, shown);
+                }
             }
         }
         count

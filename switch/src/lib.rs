@@ -17,6 +17,7 @@ mod again;
 pub mod api;
 mod attach;
 mod balance;
+mod direct;
 pub mod fdb;
 mod forward;
 pub mod frame;

@@ -60,6 +60,8 @@ pub(crate) struct Seat {
     pub(crate) way: Way,
     /// Frames on their way out.
     pub(crate) out: Burst,
+    /// The last burst of shown frames of which some became packets for this port.
+    pub(crate) packets_in_burst: u64,
     /// Frames to all, and addresses to learn.
     pub(crate) floods: Tokens,
     /// Bytes.
@@ -87,6 +89,7 @@ impl Seat {
             losses,
             way,
             out: Burst::new(),
+            packets_in_burst: 0,
             floods: Tokens::new(floods, at_once),
             policing,
         }

@@ -118,7 +118,7 @@ impl Tracer<'_> {
             return Err(Cause::RxOversize);
         }
         if port.rules.guards_ip() {
-            if !guard::allows(&port.rules, self.frame) {
+            if guard::allows(&port.rules, self.frame) != Some(true) {
                 return Err(Cause::SourceIp);
             }
             self.step("IP source: may be the port's");

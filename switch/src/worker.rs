@@ -10,10 +10,11 @@ use crossbeam::queue::ArrayQueue;
 use linecard_eal::Stop;
 use linecard_eal::wake::Wake;
 use linecard_mempool::{Burst, Packet};
+use linecard_pmd::direct::Frame;
 use linecard_pmd::{RxQueue, TxQueue, contain};
 
 use crate::forward::Engine;
-use crate::lanes::{Lanes, Queue};
+use crate::lanes::{Forward, Lanes, Queue};
 use crate::port::{Seat, Way};
 
 /// Rounds without frames before the time is looked at.
@@ -94,6 +95,37 @@ pub(crate) struct Mailbox {
     wake: Arc<Wake>,
 }
 
+/// One look at every queue.
+struct Round<'a> {
+    engine: &'a mut Engine,
+    start: Instant,
+    /// The engine knows the time.
+    told: bool,
+}
+
+impl Round<'_> {
+    #[inline(always)]
+    fn engine(&mut self) -> &mut Engine {
+        if !std::mem::replace(&mut self.told, true) {
+            self.engine.now = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        }
+        self.engine
+    }
+}
+
+impl Forward for Round<'_> {
+    #[inline]
+    fn direct(&mut self, port: u16, frames: &[Frame<'_>]) -> u64 {
+        self.engine().direct(port, frames)
+    }
+
+    #[inline]
+    fn packets(&mut self, port: u16, packets: &mut Burst, left: bool) {
+        let engine = self.engine();
+        if left { engine.decided(port, packets) } else { engine.forward(port, packets) }
+    }
+}
+
 /// The thread's state.
 pub(crate) struct Worker {
     engine: Engine,
@@ -157,13 +189,7 @@ impl Worker {
             self.obey();
         }
         let Self { lanes, engine, burst, start, .. } = self;
-        let mut first = true;
-        let mut count = lanes.poll(burst, |port, packets| {
-            if std::mem::take(&mut first) {
-                engine.now = u64::try_from(start.elapsed().as_nanos()).unwrap_or(u64::MAX);
-            }
-            engine.forward(port, packets);
-        });
+        let mut count = lanes.poll(burst, &mut Round { engine, start: *start, told: false });
         if !self.inbox.is_empty() {
             count += self.engine.collect(&self.inbox);
         }

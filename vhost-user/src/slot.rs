@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use linecard_mempool::{Burst, Pool};
 use linecard_pmd::Armed;
+use linecard_pmd::direct::{Frame, Sink};
 use linecard_pmd::offload::Takes;
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::PeerFault;
@@ -83,13 +84,34 @@ impl Slot {
     /// Receives into `out`.
     #[inline]
     pub(crate) fn receive(&mut self, out: &mut Burst, pool: &Pool, stats: &QueueStats<RxLoss>) -> usize {
+        self.receive_by(stats, |path| path.burst(out, pool, stats))
+    }
+
+    /// Receives into `out` what `sink` leaves of it.
+    #[inline]
+    pub(crate) fn receive_direct(
+        &mut self,
+        out: &mut Burst,
+        pool: &Pool,
+        stats: &QueueStats<RxLoss>,
+        sink: &mut Sink<'_>,
+    ) -> usize {
+        self.receive_by(stats, |path| path.direct(out, pool, stats, sink))
+    }
+
+    #[inline(always)]
+    fn receive_by(
+        &mut self,
+        stats: &QueueStats<RxLoss>,
+        burst: impl FnOnce(&mut dyn DequeuePath) -> Result<Done, PeerFault>,
+    ) -> usize {
         let Some(ring) = &mut self.ring else { return 0 };
         let Path::Dequeue(path) = &mut ring.path else { return 0 };
         if ring.faulted || ring.alarm.raised() {
             return self.quarantine();
         }
         let result = match ring.mode {
-            Mode::Deliver => path.burst(out, pool, stats),
+            Mode::Deliver => burst(&mut **path),
             Mode::Discard => path.discard(stats),
             Mode::Parked => return 0,
         };
@@ -102,6 +124,17 @@ impl Slot {
     /// Sends from the front of `packets`.
     #[inline]
     pub(crate) fn send(&mut self, packets: &mut Burst, stats: &QueueStats<TxLoss>) -> usize {
+        self.send_by(|path| path.burst(packets, stats))
+    }
+
+    /// Sends from the front of `frames`.
+    #[inline]
+    pub(crate) fn send_direct(&mut self, frames: &[Frame<'_>], stats: &QueueStats<TxLoss>) -> usize {
+        self.send_by(|path| path.direct(frames, stats))
+    }
+
+    #[inline(always)]
+    fn send_by(&mut self, burst: impl FnOnce(&mut dyn EnqueuePath) -> Result<Done, PeerFault>) -> usize {
         let Some(ring) = &mut self.ring else { return 0 };
         let Path::Enqueue(path) = &mut ring.path else { return 0 };
         if ring.faulted || ring.alarm.raised() {
@@ -110,7 +143,7 @@ impl Slot {
         if ring.mode != Mode::Deliver {
             return 0;
         }
-        match path.burst(packets, stats) {
+        match burst(&mut **path) {
             Ok(done) => ring.finish(&self.peer, done),
             Err(fault) => self.fault(fault),
         }

@@ -128,7 +128,23 @@ fn what_is_written_while_packets_pass_is_marked_and_nothing_else() {
         send(&mut bench, &[5000]);
         let buffers: BTreeSet<_> = (6..9).map(buffer_page).collect();
         assert_eq!(take_pages(&log), buffers.union(&rx).copied().collect(), "{features}");
-        // What the guest sends is read.
+        // The same for what another ring's buffers are copied to.
+        let mut source = Bench::new("logsource");
+        let mut sender = Guest::start(&source.path, Features::empty());
+        source.wait_link(true);
+        (0..3).for_each(|n| sender.send(&frame(n, 1000)));
+        sender.tx.publish();
+        source.rx.rx_direct(&mut Burst::new(), &mut |frames| {
+            assert_eq!(bench.tx.tx_direct(frames), Some(3));
+            linecard_pmd::direct::all(3)
+        });
+        let buffers: BTreeSet<_> = (9..12).map(buffer_page).collect();
+        assert_eq!(take_pages(&log), buffers.union(&rx).copied().collect(), "{features}");
+        // What the guest sends is read, whoever gets it.
+        guest.send(&frame(0, 1000));
+        guest.tx.publish();
+        bench.rx.rx_direct(&mut Burst::new(), &mut |frames| linecard_pmd::direct::all(frames.len()));
+        assert_eq!(take_pages(&log), tx, "{features}");
         for n in 0..3 {
             guest.send(&frame(n, 100));
         }
@@ -143,7 +159,7 @@ fn what_is_written_while_packets_pass_is_marked_and_nothing_else() {
         guest.tx.publish();
         assert_eq!(receive(&mut bench.rx, 1)[0].data(), frame(3, 100));
         assert_eq!(take_pages(&log), BTreeSet::new(), "{features}");
-        assert_eq!(guest.received().len(), 3 + 3 + 3 + 1 + 3, "no buffer was lost on the way");
+        assert_eq!(guest.received().len(), 3 + 3 + 3 + 3 + 1 + 3, "no buffer was lost on the way");
         bench.assert_whole();
     }
 }

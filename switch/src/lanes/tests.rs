@@ -75,16 +75,27 @@ fn lanes(queues: &[Fake]) -> Lanes {
     lanes
 }
 
+/// Which port packets came from last; they are dropped.
+struct Last(Option<u16>);
+
+impl Forward for Last {
+    fn direct(&mut self, _: u16, _: &[Frame<'_>]) -> u64 {
+        0
+    }
+
+    fn packets(&mut self, port: u16, packets: &mut Burst, _: bool) {
+        packets.clear();
+        self.0 = Some(port);
+    }
+}
+
 /// Sleeps until a frame comes, as a worker does; which port it came from.
 fn wait(lanes: &mut Lanes, wake: &Wake) -> u16 {
     let mut burst = Burst::new();
     loop {
-        let mut from = None;
-        lanes.poll(&mut burst, |port, packets| {
-            packets.clear();
-            from = Some(port);
-        });
-        match from {
+        let mut last = Last(None);
+        lanes.poll(&mut burst, &mut last);
+        match last.0 {
             Some(port) => return port,
             None => lanes.sleep(Duration::from_secs(2), wake, || false),
         }

@@ -5,6 +5,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use linecard_mempool::{BURST, Burst, Meta, Packet, Pool};
+use linecard_pmd::direct::Sink;
 use linecard_pmd::observer::is_watched;
 use linecard_pmd::offload::{Takes, describe};
 use linecard_pmd::stats::QueueStats;
@@ -12,6 +13,7 @@ use linecard_virtio::net::{GSO_NONE, HDR_LEN, NEEDS_CSUM, NetHeader};
 use linecard_virtio::{Ahead, Chain, DeviceQueue, Head, PeerFault, SegList};
 
 use super::copy::{LINE, copy, prefetch_read};
+use super::direct::SHORT;
 use super::scatter::Cursor;
 use super::turn::Turn;
 use super::{DESCRIPTORS_PER_BURST, DequeuePath, Done, MAX_CHAIN, MAX_PACKET, MIN_FRAME, at_once};
@@ -25,16 +27,20 @@ const DROPS_PER_BURST: u32 = 2 * BURST as u32;
 
 /// The device half of a transmit ring, with what it takes to make packets of it. `OFFLOAD`: headers are read.
 pub(super) struct Dequeue<Q, const OFFLOAD: bool> {
-    queue: Q,
-    map: Arc<MemoryMap>,
+    pub(super) queue: Q,
+    pub(super) map: Arc<MemoryMap>,
     /// Bytes before each packet.
-    header: u32,
+    pub(super) header: u32,
     /// The driver did not seem to want a call when we last published; to be asked again with a fence.
     overdue: bool,
     segments: SegList,
     turn: Turn,
     /// Most plain chains taken at once.
-    most: usize,
+    pub(super) most: usize,
+    /// Frames are shown when those of the burst before were longer than this on average.
+    pub(super) worth_showing: u32,
+    /// They were. So that a burst of short ones pays for no more than this.
+    pub(super) shows: bool,
     name: &'static str,
     /// What we told the driver it may leave to us.
     takes: Takes,
@@ -69,7 +75,19 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
         queue.set_notifications(false);
         let (segments, turn) = (SegList::limited(MAX_CHAIN), Turn::new());
         let most = at_once(&map);
-        Self { queue, map, header, overdue: true, segments, turn, most, name, takes }
+        Self {
+            queue,
+            map,
+            header,
+            overdue: true,
+            segments,
+            turn,
+            most,
+            worth_showing: SHORT,
+            shows: true,
+            name,
+            takes,
+        }
     }
 
     /// Plain chains of ordinary length, from the next one on.
@@ -82,6 +100,19 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
         // SAFETY: `peek` initialised the first `n` chains.
         let chains = unsafe { chains.assume_init_ref() };
         let plain = self.survey(chains, u32::from(pool.data_room()));
+        Ok(self.packets(chains, plain, out, pool, stats))
+    }
+
+    /// Makes packets of the first `plain` of `chains`, which `survey` has seen; of fewer, when the pool is nearly empty. How many.
+    #[inline(always)]
+    pub(super) fn packets(
+        &mut self,
+        chains: &[Chain],
+        plain: usize,
+        out: &mut Burst,
+        pool: &Pool,
+        stats: &QueueStats<RxLoss>,
+    ) -> usize {
         let taken = allocate(pool, raw_places(out), plain);
         if taken < plain {
             stats.lost(RxLoss::NoBuffer, 1);
@@ -94,14 +125,23 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
         // SAFETY: the `taken` places after `len` hold packets that are ours and have just been completed.
         unsafe { out.set_len(len + taken) };
         self.queue.complete_burst(chains, |_| 0);
+        self.moved(taken, bytes, stats);
+        taken
+    }
+
+    /// Counts a burst, and remembers whether its frames were long.
+    #[inline(always)]
+    pub(super) fn moved(&mut self, taken: usize, bytes: u64, stats: &QueueStats<RxLoss>) {
+        if taken > 0 {
+            self.shows = bytes > taken as u64 * u64::from(self.worth_showing);
+        }
         stats.moved(taken, bytes);
-        Ok(taken)
     }
 
     /// How many of `chains`, from the front, hold a frame that fits a packet of `room` bytes; asks for their
     /// payload on the way. Without offloads the header is not read, so neither is its line asked for.
     #[inline(always)]
-    fn survey(&self, chains: &[Chain], room: u32) -> usize {
+    pub(super) fn survey(&self, chains: &[Chain], room: u32) -> usize {
         let header = self.header;
         let least = header + MIN_FRAME;
         // A pool whose packets are shorter than any frame takes all of them as chains.
@@ -272,6 +312,23 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
         result.map(|packets| Done { packets, call: false })
     }
 
+    /// The rest of a burst that has moved so many packets: where there were none, perhaps the next chain is an odd one.
+    #[inline(always)]
+    fn finish(
+        &mut self,
+        mut packets: usize,
+        out: &mut Burst,
+        pool: &Pool,
+        stats: &QueueStats<RxLoss>,
+    ) -> Result<Done, PeerFault> {
+        let mut completed = packets > 0;
+        if packets == 0 && out.room() > 0 && !self.queue.is_empty() {
+            packets = self.slow(out, pool, stats)?;
+            completed = true;
+        }
+        Ok(Done { packets, call: self.publish(completed) })
+    }
+
     /// Publishes when something was completed, and decides about a call: at once when the driver seems to
     /// want one, else at the next poll that finds nothing, so that a busy poller pays no fence.
     #[inline(always)]
@@ -287,13 +344,20 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
 
 impl<Q: DeviceQueue, const OFFLOAD: bool> DequeuePath for Dequeue<Q, OFFLOAD> {
     fn burst(&mut self, out: &mut Burst, pool: &Pool, stats: &QueueStats<RxLoss>) -> Result<Done, PeerFault> {
-        let mut packets = self.fast(out, pool, stats)?;
-        let mut completed = packets > 0;
-        if packets == 0 && out.room() > 0 && !self.queue.is_empty() {
-            packets = self.slow(out, pool, stats)?;
-            completed = true;
-        }
-        Ok(Done { packets, call: self.publish(completed) })
+        let packets = self.fast(out, pool, stats)?;
+        self.finish(packets, out, pool, stats)
+    }
+
+    fn direct(
+        &mut self,
+        out: &mut Burst,
+        pool: &Pool,
+        stats: &QueueStats<RxLoss>,
+        sink: &mut Sink<'_>,
+    ) -> Result<Done, PeerFault> {
+        let packets =
+            if self.shows { self.shown(out, pool, stats, sink)? } else { self.fast(out, pool, stats)? };
+        self.finish(packets, out, pool, stats)
     }
 
     fn discard(&mut self, stats: &QueueStats<RxLoss>) -> Result<Done, PeerFault> {
@@ -349,7 +413,7 @@ unsafe fn asks(header: *const u8) -> bool {
 
 /// The free places of `out`, for raw packets.
 #[inline(always)]
-fn raw_places(out: &mut Burst) -> &mut [MaybeUninit<NonNull<Meta>>] {
+pub(super) fn raw_places(out: &mut Burst) -> &mut [MaybeUninit<NonNull<Meta>>] {
     let places = out.spare_mut();
     // SAFETY: `Packet` is a transparent `NonNull<Meta>`, and every place is `MaybeUninit`.
     unsafe { &mut *(&raw mut *places as *mut [MaybeUninit<NonNull<Meta>>]) }
@@ -358,7 +422,7 @@ fn raw_places(out: &mut Burst) -> &mut [MaybeUninit<NonNull<Meta>>] {
 /// Fills `n` places with raw packets, or as many as halving finds when the pool is nearly empty; returns how
 /// many.
 #[inline(always)]
-fn allocate(pool: &Pool, places: &mut [MaybeUninit<NonNull<Meta>>], n: usize) -> usize {
+pub(super) fn allocate(pool: &Pool, places: &mut [MaybeUninit<NonNull<Meta>>], n: usize) -> usize {
     let mut n = n;
     while n > 0 {
         if pool.get_raw(places.get_mut(..n).unwrap_or_default()) {

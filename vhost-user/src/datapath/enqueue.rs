@@ -1,16 +1,18 @@
-//! From packets into the driver's receive ring.
+//! From packets, or from another peer's buffers, into the driver's receive ring.
 
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 
-use linecard_mempool::{BURST, Burst, Packet};
-use linecard_pmd::offload::{Malformed, Takes, TxRequest, asks};
+use linecard_mempool::{BURST, Burst};
+use linecard_pmd::direct::Frame;
+use linecard_pmd::offload::{Malformed, Takes};
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::net::{HDR_LEN, NetHeader};
 use linecard_virtio::{Ahead, Chain, DeviceQueue, Head, PeerFault, SegList, Used};
 
-use super::copy::{LINE, copy, prefetch_write};
+use super::copy::{LINE, prefetch_write};
 use super::scatter::Cursor;
+use super::source::{Reader, Source};
 use super::turn::Turn;
 use super::{DESCRIPTORS_PER_BURST, Done, EnqueuePath, MAX_CHAIN, MAX_PACKET, at_once};
 use crate::memory::MemoryMap;
@@ -78,9 +80,9 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
         }
     }
 
-    /// Packets of one segment into plain buffers that hold them, from the front on; returns how many.
+    /// Simple packets into plain buffers that hold them, from the front on; returns how many.
     #[inline(always)]
-    fn fast(&mut self, packets: &[Packet], stats: &QueueStats<TxLoss>) -> Result<usize, PeerFault> {
+    fn fast<S: Source>(&mut self, packets: &[S], stats: &QueueStats<TxLoss>) -> Result<usize, PeerFault> {
         let mut chains = [const { MaybeUninit::<Chain>::uninit() }; BURST];
         let want = packets.len().min(BURST).min(self.most);
         let n = self.queue.peek(&*self.map, chains.get_mut(..want).unwrap_or_default())?;
@@ -97,9 +99,9 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
             // SAFETY: `survey` compared `written` with `chain.len`, and the queue checked `chain.len` bytes.
             unsafe { write_header(chain.ptr, self.header) };
             let to = chain.ptr.wrapping_add(self.header as usize);
-            // SAFETY: the queue checked `chain.len` bytes, and `survey` compared `header + len` with them; the packet's
-            // only segment has `len` bytes at `data_ptr`.
-            unsafe { copy(to, packet.data_ptr(), len as usize) };
+            // SAFETY: the queue checked `chain.len` bytes, and `survey` compared `header + len` with them. No run of a source
+            // lies in the memory of this port.
+            unsafe { packet.copy_to(to) };
             bytes += u64::from(len);
         }
         // The mask says to the compiler what is so anyway: at most a burst.
@@ -108,18 +110,18 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
         Ok(sent)
     }
 
-    /// How many packets, from the front, are one segment that fits the buffer at its place; notes what will be
+    /// How many packets, from the front, are simple and fit the buffer at their place; notes what will be
     /// written and asks for the lines it goes to.
     #[inline(always)]
-    fn survey(&self, chains: &[Chain], packets: &[Packet], lengths: &mut [u32; BURST]) -> usize {
+    fn survey<S: Source>(&self, chains: &[Chain], packets: &[S], lengths: &mut [u32; BURST]) -> usize {
         let header = self.header as usize;
         let mut sent = 0;
         for ((chain, packet), written) in chains.iter().zip(packets).zip(lengths) {
             let len = packet.len();
-            if len != packet.data_len() || len + header > chain.len as usize {
+            if !packet.is_simple() || len + header > chain.len as usize {
                 break;
             }
-            if OFFLOAD && asks(packet.offload()) {
+            if OFFLOAD && packet.asks() {
                 break;
             }
             let payload = chain.ptr.wrapping_add(header);
@@ -137,7 +139,7 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
     /// One packet of any shape into buffers of any shape.
     #[cold]
     #[inline(never)]
-    fn slow(&mut self, packet: &Packet, stats: &QueueStats<TxLoss>) -> Result<Slow, PeerFault> {
+    fn slow<S: Source>(&mut self, packet: &S, stats: &QueueStats<TxLoss>) -> Result<Slow, PeerFault> {
         let len = u32::try_from(packet.len()).unwrap_or(u32::MAX);
         if len > MAX_PACKET {
             return Ok(Slow::Dropped(TxLoss::TooLong));
@@ -152,10 +154,12 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
         if head.len < total && !MERGE {
             return Ok(Slow::Dropped(TxLoss::TooLong));
         }
-        let mut source = Source::new(packet);
+        let mut source = Reader::new(packet.runs());
         let mut cursor = Cursor::new(self.first.pieces());
         cursor.skip(self.header as usize);
-        let mut left = len - source.fill(&mut cursor, head.len.min(total) - self.header, &mut self.turn);
+        let part = head.len.min(total) - self.header;
+        // SAFETY: the runs are of `packet`, which is borrowed until this function returns.
+        let mut left = len - unsafe { source.fill(&mut cursor, part, &mut self.turn) };
         self.heads.clear();
         self.heads.push(head.used(head.len.min(total)));
         let mut ahead = Ahead::default().past(head);
@@ -175,7 +179,9 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
                 return Ok(Slow::Dropped(TxLoss::TooLong));
             }
             let part = head.len.min(left);
-            let done = source.fill(&mut Cursor::new(self.further.pieces()), part, &mut self.turn);
+            let mut cursor = Cursor::new(self.further.pieces());
+            // SAFETY: the runs are of `packet`, which is borrowed until this function returns.
+            let done = unsafe { source.fill(&mut cursor, part, &mut self.turn) };
             if done < part {
                 return Ok(Slow::Full);
             }
@@ -188,11 +194,11 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
     }
 
     /// What the driver is told of a packet; `None` when it does not take such a packet.
-    fn header_of(&self, packet: &Packet) -> Option<NetHeader> {
+    fn header_of(&self, packet: &impl Source) -> Option<NetHeader> {
         if !OFFLOAD {
             return Some(NetHeader::default());
         }
-        match TxRequest::of(packet) {
+        match packet.request() {
             Ok(None) => Some(NetHeader::default()),
             Ok(Some(asked)) if asked.is_taken(self.takes) => Some(NetHeader::asking(asked.request())),
             Ok(Some(_)) | Err(Malformed) => None,
@@ -200,7 +206,7 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
     }
 
     /// Writes the header and gives all buffers of the packet back.
-    fn finish(&mut self, packet: &Packet, header: NetHeader, stats: &QueueStats<TxLoss>) {
+    fn finish(&mut self, packet: &impl Source, header: NetHeader, stats: &QueueStats<TxLoss>) {
         let num_buffers = self.heads.len() as u16;
         let header = NetHeader { num_buffers, ..header }.to_bytes();
         let len = (self.header as usize).min(header.len());
@@ -243,7 +249,7 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
         while let Some(packet) = packets.get(taken) {
             match self.slow(packet, stats) {
                 Ok(Slow::Sent) => {}
-                Ok(Slow::Dropped(cause)) => stats.dropped(cause, packet),
+                Ok(Slow::Dropped(cause)) => packet.dropped(cause, stats),
                 Ok(Slow::Full) => break,
                 Err(found) => {
                     fault = Some(found);
@@ -259,7 +265,7 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
 
     /// Sends from the front of `packets`; returns packets sent, and packets dropped behind them.
     #[inline(always)]
-    fn take(&mut self, packets: &[Packet], stats: &QueueStats<TxLoss>) -> Result<usize, PeerFault> {
+    fn take<S: Source>(&mut self, packets: &[S], stats: &QueueStats<TxLoss>) -> Result<usize, PeerFault> {
         let mut taken = self.fast(packets, stats)?;
         while let Some(packet) = packets.get(taken) {
             // Fewer than asked for, all of them plain: the ring is out of buffers.
@@ -268,7 +274,7 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
             }
             match self.slow(packet, stats) {
                 Ok(Slow::Sent) => {}
-                Ok(Slow::Dropped(cause)) => stats.dropped(cause, packet),
+                Ok(Slow::Dropped(cause)) => packet.dropped(cause, stats),
                 Ok(Slow::Full) => break,
                 // What was sent must not stay with the sender; the fault is still there at the next burst.
                 Err(_) if taken > 0 => break,
@@ -280,24 +286,40 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
         }
         Ok(taken)
     }
+
+    /// As `take`, for a burst of its own, whose packets the driver then sees.
+    #[inline(always)]
+    fn send<S: Source>(&mut self, packets: &[S], stats: &QueueStats<TxLoss>) -> Result<usize, PeerFault> {
+        (self.runts, self.walked) = (0, 0);
+        let result = self.take(packets, stats);
+        if *result.as_ref().unwrap_or(&0) > 0 || self.runts > 0 {
+            self.queue.publish();
+        }
+        result
+    }
+
+    /// What a burst that took so many packets did.
+    #[inline(always)]
+    fn done(&mut self, taken: usize) -> Done {
+        let call = (taken > 0 || self.runts > 0) && self.queue.call_needed();
+        Done { packets: taken, call }
+    }
 }
 
 impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> EnqueuePath for Enqueue<Q, MERGE, OFFLOAD> {
     fn burst(&mut self, packets: &mut Burst, stats: &QueueStats<TxLoss>) -> Result<Done, PeerFault> {
-        (self.runts, self.walked) = (0, 0);
-        let result = self.take(packets, stats);
-        let moved = *result.as_ref().unwrap_or(&0);
-        if moved > 0 || self.runts > 0 {
-            self.queue.publish();
-        }
-        let taken = result?;
+        let taken = self.send(packets, stats)?;
         if taken == packets.len() {
             packets.clear();
         } else {
             drop(packets.drain(..taken));
         }
-        let call = (taken > 0 || self.runts > 0) && self.queue.call_needed();
-        Ok(Done { packets: taken, call })
+        Ok(self.done(taken))
+    }
+
+    fn direct(&mut self, frames: &[Frame<'_>], stats: &QueueStats<TxLoss>) -> Result<Done, PeerFault> {
+        let taken = self.send(frames, stats)?;
+        Ok(self.done(taken))
     }
 
     fn takes(&self) -> Takes {
@@ -338,38 +360,5 @@ unsafe fn write_header(at: *mut u8, header: u32) {
     } else {
         // SAFETY: the last two of ten bytes.
         unsafe { tail.cast::<u16>().write_unaligned(0) };
-    }
-}
-
-/// The bytes of a packet's segments, in order.
-struct Source<'a> {
-    segments: linecard_mempool::Segments<'a>,
-    rest: &'a [u8],
-}
-
-impl<'a> Source<'a> {
-    fn new(packet: &'a Packet) -> Self {
-        Self { segments: packet.segments(), rest: &[] }
-    }
-
-    /// Copies up to `len` bytes to `cursor`, until `turn` is over; returns how many.
-    fn fill(&mut self, cursor: &mut Cursor<'_>, len: u32, turn: &mut Turn) -> u32 {
-        let mut done = 0usize;
-        while done < len as usize && !turn.is_over() {
-            if self.rest.is_empty() {
-                let Some(segment) = self.segments.next() else { break };
-                self.rest = segment.data();
-                continue;
-            }
-            let part = self.rest.len().min(len as usize - done);
-            // SAFETY: `rest` holds at least `part` bytes.
-            let copied = unsafe { cursor.write(self.rest.as_ptr(), part, || turn.copied()) };
-            self.rest = self.rest.get(copied..).unwrap_or_default();
-            done += copied;
-            if copied < part {
-                break;
-            }
-        }
-        done as u32
     }
 }

@@ -11,9 +11,11 @@ mod copy;
 mod dequeue;
 #[cfg(test)]
 mod differential;
+mod direct;
 mod enqueue;
 mod observed;
 mod scatter;
+mod source;
 mod turn;
 
 pub(crate) use turn::prepare_clock;
@@ -21,6 +23,7 @@ pub(crate) use turn::prepare_clock;
 use std::sync::Arc;
 
 use linecard_mempool::{BURST, Burst, Pool};
+use linecard_pmd::direct::{Frame, Sink};
 use linecard_pmd::offload::Takes;
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::net::{HDR_LEN, LEGACY_HDR_LEN, device_takes, driver_takes};
@@ -69,6 +72,15 @@ pub(crate) struct Done {
 pub(crate) trait DequeuePath: Send {
     /// Appends packets to `out`.
     fn burst(&mut self, out: &mut Burst, pool: &Pool, stats: &QueueStats<RxLoss>) -> Result<Done, PeerFault>;
+    /// As [`burst`](Self::burst), but shows plain frames to `sink` first, and makes packets only of those with which it does not
+    /// deal.
+    fn direct(
+        &mut self,
+        out: &mut Burst,
+        pool: &Pool,
+        stats: &QueueStats<RxLoss>,
+        sink: &mut Sink<'_>,
+    ) -> Result<Done, PeerFault>;
     /// Takes packets and drops them.
     fn discard(&mut self, stats: &QueueStats<RxLoss>) -> Result<Done, PeerFault>;
     /// Asks the driver for kicks; true when something is there already.
@@ -87,6 +99,8 @@ pub(crate) trait DequeuePath: Send {
 pub(crate) trait EnqueuePath: Send {
     /// Takes packets from the front of `packets`.
     fn burst(&mut self, packets: &mut Burst, stats: &QueueStats<TxLoss>) -> Result<Done, PeerFault>;
+    /// Takes frames from the front of `frames`.
+    fn direct(&mut self, frames: &[Frame<'_>], stats: &QueueStats<TxLoss>) -> Result<Done, PeerFault>;
     /// What the driver takes unfinished.
     fn takes(&self) -> Takes;
     /// The ring's position.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use linecard_eal::gate::Poller;
 use linecard_eal::wake::Wake;
 use linecard_mempool::{Burst, Packet, Pool};
+use linecard_pmd::direct::{Frame, Sink};
 use linecard_pmd::offload::{RxOffloads, SoftLoss, SoftTx, TxOffloads, finish_received};
 use linecard_pmd::stats::QueueStats;
 use linecard_pmd::{Armed, RxQueue, TxQueue};
@@ -82,6 +83,18 @@ impl RxQueue for Receive {
             finish_received(packets.get_mut(had..).unwrap_or_default());
         }
         announced + received
+    }
+
+    /// What has to be looked at in full before anybody gets it becomes packets.
+    fn rx_direct(&mut self, packets: &mut Burst, sink: &mut Sink<'_>) -> usize {
+        if self.finish && self.peer.features().contains(Features::NET_CSUM) {
+            return self.rx_burst(packets);
+        }
+        let Some(mut slot) = self.gate.enter() else { return 0 };
+        if let Some(mac) = slot.announce.take() {
+            return announce(mac, packets, &self.pool, &self.stats);
+        }
+        slot.receive_direct(packets, &self.pool, &self.stats, sink)
     }
 
     fn path(&self) -> &'static str {
@@ -165,6 +178,17 @@ impl TxQueue for Transmit {
         let Some(soft) = &mut self.soft else { return slot.send(packets, &self.stats) };
         let Some(takes) = slot.takes() else { return 0 };
         soft.burst(packets, takes, |ready| slot.send(ready, &self.stats))
+    }
+
+    fn tx_direct(&mut self, frames: &[Frame<'_>]) -> Option<usize> {
+        let Some(mut slot) = self.gate.enter() else { return Some(0) };
+        // Nothing overtakes segments that wait.
+        if let Some(soft) = &mut self.soft
+            && !soft.flush(|ready| slot.send(ready, &self.stats))
+        {
+            return Some(0);
+        }
+        Some(slot.send_direct(frames, &self.stats))
     }
 
     fn reclaim(&mut self) {

@@ -136,6 +136,11 @@ impl Bench {
         Self { pool, backend, rx, tx, path, rx_stats, tx_stats }
     }
 
+    /// Another receive queue in the place of the one there is.
+    pub fn backend_rx(&self) -> Receive {
+        self.backend.receive_queue(0, &self.pool, std::sync::Arc::clone(&self.rx_stats)).expect("rx")
+    }
+
     /// Puts the same port, its pool and its path, on a backend that took over.
     pub fn go_on_with(&mut self, backend: Backend) {
         let rx = backend.receive_queue(0, &self.pool, std::sync::Arc::clone(&self.rx_stats)).expect("rx");

@@ -17,13 +17,13 @@ use crate::datapath::dequeue::Dequeue;
 use crate::port::RxLoss;
 
 /// A driver's transmit burst.
-struct Batch {
-    chains: Vec<(Vec<Element>, Vec<u8>)>,
-    harm: Option<Harm>,
+pub(super) struct Batch {
+    pub(super) chains: Vec<(Vec<Element>, Vec<u8>)>,
+    pub(super) harm: Option<Harm>,
 }
 
 impl Batch {
-    fn random(shape: Shape, places: &mut Places, dice: &mut Dice) -> Self {
+    pub(super) fn random(shape: Shape, places: &mut Places, dice: &mut Dice) -> Self {
         let chains = (0..dice.below(12)).map(|_| {
             let lengths: Vec<usize> = match dice.below(20) {
                 0 => vec![dice.below(30)],

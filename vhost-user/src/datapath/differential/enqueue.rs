@@ -16,9 +16,9 @@ use crate::datapath::enqueue::Enqueue;
 use crate::port::TxLoss;
 
 /// Buffers that a driver lends, and packets that are sent meanwhile.
-struct Batch {
-    buffers: Vec<Vec<Element>>,
-    harm: Option<Harm>,
+pub(super) struct Batch {
+    pub(super) buffers: Vec<Vec<Element>>,
+    pub(super) harm: Option<Harm>,
     packets: Vec<Plan>,
 }
 
@@ -33,7 +33,7 @@ struct Plan {
 }
 
 impl Batch {
-    fn random(places: &mut Places, dice: &mut Dice) -> Self {
+    pub(super) fn random(places: &mut Places, dice: &mut Dice) -> Self {
         let buffers = (0..dice.below(12)).map(|_| {
             let lengths: Vec<usize> = match dice.below(20) {
                 0 => vec![dice.below(14)],
@@ -50,7 +50,7 @@ impl Batch {
 }
 
 impl Batch {
-    fn assert_filled_alike(&self, guests: &[Guest; 2]) {
+    pub(super) fn assert_filled_alike(&self, guests: &[Guest; 2]) {
         for segments in &self.buffers {
             let [fast, slow] = guests.each_ref().map(|guest| guest.bytes_of(segments));
             assert_eq!(fast, slow, "{segments:?}, {:?}", self.harm);

@@ -5,10 +5,13 @@
 //!   same batch ──┤                                ├─► same packets, counters, fault, bytes, completions
 //!                └─► side B: the slow way alone  ─┘
 //! ```
+//! And frames that are copied once from ring to ring against the same frames as packets, in `direct`.
+//!
 //! Batches hold plain and odd chains, headers of all kinds, and, now and then, words of the ring that are spoiled.
 //! `LINECARD_BATCHES` is how many there are in each direction, for all variants together.
 
 mod dequeue;
+mod direct;
 mod enqueue;
 mod side;
 

@@ -1,0 +1,185 @@
+//! Frames that go straight from their sender's buffer into another port's, copied once; see [`linecard_pmd::direct`].
+//!
+//! ```text
+//!   shown frames ─► classified one by one, on private copies of their first bytes
+//!     lost                                          counted, and dealt with
+//!     to one port, as it is, whose queue is ours    that queue copies them, all for one port at once
+//!     any other                                     become packets, and take the way that was decided
+//! ```
+//! Each frame is classified once, so that no limit counts it twice. Between two ports frames keep their order: behind one that
+//! becomes a packet others to the same port do, too.
+
+use std::sync::atomic::Ordering;
+
+use linecard_mempool::{BURST, Burst};
+use linecard_pmd::TxQueue as _;
+use linecard_pmd::direct::{Frame, all};
+
+use crate::api::Cause;
+use crate::forward::{Decision, Engine, Seen, Verdict, one_head};
+use crate::frame::Head;
+use crate::port::Way;
+use crate::rules::Retag;
+
+/// What was decided of the frames of a burst.
+#[derive(Default)]
+pub(crate) struct Decided {
+    /// In their order; `None` for a lost one. Behind the last are frames that have to be looked at in full.
+    decisions: Vec<Option<Decision>>,
+    /// The last header, and what was decided of it.
+    last: Option<(Head, Decision)>,
+    /// Counts bursts; a seat notes the last one that has packets for it.
+    burst: u64,
+}
+
+impl Decided {
+    fn begin(&mut self) {
+        self.decisions.clear();
+        self.last = None;
+        self.burst += 1;
+    }
+
+    /// The port to which frame `at` goes.
+    fn to(&self, at: usize) -> Option<u16> {
+        match self.decisions.get(at).copied().flatten()?.verdict {
+            Verdict::To(to) => Some(to),
+            _ => None,
+        }
+    }
+}
+
+impl Engine {
+    /// Classifies what came from `port`, and sends straight what can go so. Which frames are dealt with; the others are given to
+    /// [`decided`](Self::decided) next, as packets.
+    pub(crate) fn direct(&mut self, port: u16, frames: &[Frame<'_>]) -> u64 {
+        self.decided.begin();
+        let Some(seat) = self.seat(port) else { return 0 };
+        let mut last = None;
+        let heads = frames.iter().map(|frame| (Head::of(frame.head()), frame.len()));
+        if let Some((head, longest)) = one_head(&seat.rules, heads) {
+            let decision = self.decide(port, head);
+            if self.goes_straight(decision, longest)
+                && let Verdict::To(to) = decision.verdict
+            {
+                if self.send_frames(to, frames) {
+                    return all(frames.len());
+                }
+                self.decided.decisions.resize(frames.len(), Some(decision));
+                return 0;
+            }
+            last = Some((head, decision));
+        }
+        self.each_frame(port, frames, last)
+    }
+
+    /// Frame by frame; `last` is what was decided of a header before.
+    fn each_frame(&mut self, port: u16, frames: &[Frame<'_>], mut last: Option<(Head, Decision)>) -> u64 {
+        let (mut to_all, mut straight, mut dealt_with) = (false, 0, 0);
+        for (at, frame) in frames.iter().enumerate() {
+            let decision = match Head::of(frame.head()) {
+                None => Err(Cause::Malformed),
+                Some(head) => {
+                    let known = last.filter(|(seen, _)| *seen == head).map(|(_, decision)| decision);
+                    let decision = known.unwrap_or_else(|| self.decide(port, head));
+                    last = Some((head, decision));
+                    let front = frame.head();
+                    let seen = Seen { front, more: !frame.is_whole(), len: frame.len(), cut: false };
+                    let Some(judged) = self.judge(port, decision, &seen) else { break };
+                    judged.map(|()| decision)
+                }
+            };
+            match decision {
+                Ok(decision) => {
+                    let goes = self.goes_straight(decision, frame.len()) && !to_all;
+                    straight |= u64::from(goes) << at;
+                    to_all |= decision.verdict == Verdict::All;
+                }
+                Err(cause) => {
+                    self.lost(port, cause, 1);
+                    dealt_with |= 1 << at;
+                }
+            }
+            self.decided.decisions.push(decision.ok());
+        }
+        self.decided.last = last;
+        dealt_with |= self.send_straight(frames, straight);
+        let mut left = !dealt_with;
+        self.decided.decisions.retain(|_| {
+            let stays = left & 1 != 0;
+            left >>= 1;
+            stays
+        });
+        dealt_with
+    }
+
+    /// Whether a frame of this length can be copied straight to where it goes. If not, none to the same port can from here on,
+    /// in this burst.
+    fn goes_straight(&mut self, decision: Decision, len: usize) -> bool {
+        let Verdict::To(to) = decision.verdict else { return false };
+        let burst = self.decided.burst;
+        let Some(seat) = self.seat_mut(to) else { return false };
+        let goes = decision.retag == Retag::Keep
+            && seat.packets_in_burst != burst
+            && seat.own.is_none()
+            && seat.out.is_empty()
+            && matches!(seat.way, Way::Own(_))
+            && len <= seat.rules.longest;
+        if !goes {
+            seat.packets_in_burst = burst;
+        }
+        goes
+    }
+
+    /// Sends the frames in `straight`, port by port; which are dealt with.
+    fn send_straight(&mut self, frames: &[Frame<'_>], mut straight: u64) -> u64 {
+        let (Some(first), true) = (frames.first(), straight != 0) else { return 0 };
+        let (mut some, mut dealt_with) = ([*first; BURST], 0);
+        while straight != 0
+            && let Some(to) = self.decided.to(straight.trailing_zeros() as usize)
+        {
+            let (mut count, mut which) = (0, 0);
+            for (at, frame) in frames.iter().enumerate() {
+                if straight >> at & 1 != 0 && self.decided.to(at) == Some(to) {
+                    some[count] = *frame;
+                    count += 1;
+                    which |= 1 << at;
+                }
+            }
+            straight &= !which;
+            if self.send_frames(to, &some[..count]) {
+                dealt_with |= which;
+            }
+        }
+        dealt_with
+    }
+
+    /// Has the queue of a port copy these frames; what it has no room for is lost. `false` when it takes packets only.
+    fn send_frames(&mut self, to: u16, frames: &[Frame<'_>]) -> bool {
+        let Some(seat) = self.seat_mut(to) else { return true };
+        let Way::Own(queue) = &mut seat.way else { return false };
+        let Some(taken) = queue.tx_direct(frames) else { return false };
+        if taken < frames.len() {
+            let cause = if seat.up.load(Ordering::Relaxed) { Cause::TxFull } else { Cause::PortDown };
+            seat.losses.add(cause, (frames.len() - taken) as u64);
+        }
+        true
+    }
+
+    /// Forwards the packets that [`direct`](Self::direct) left.
+    pub(crate) fn decided(&mut self, port: u16, packets: &mut Burst) {
+        let mut decisions = std::mem::take(&mut self.decided.decisions);
+        for (packet, decision) in packets.drain(..decisions.len()).zip(&decisions) {
+            if let Some(decision) = decision {
+                self.go(port, packet, *decision);
+            }
+        }
+        decisions.clear();
+        self.decided.decisions = decisions;
+        if !packets.is_empty() {
+            self.each(port, packets, self.decided.last);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
