@@ -18,7 +18,7 @@ use linecard_pmd::direct::{Frame, all};
 use crate::api::Cause;
 use crate::forward::{Decision, Engine, Seen, Verdict, one_head};
 use crate::frame::Head;
-use crate::port::Way;
+use crate::port::Egress;
 use crate::rules::Retag;
 
 /// What was decided of the frames of a burst.
@@ -53,10 +53,10 @@ impl Engine {
     /// [`decided`](Self::decided) next, as packets.
     pub(crate) fn direct(&mut self, port: u16, frames: &[Frame<'_>]) -> u64 {
         self.decided.begin();
-        let Some(seat) = self.seat(port) else { return 0 };
+        let Some(worker_port) = self.worker_port(port) else { return 0 };
         let mut last = None;
         let heads = frames.iter().map(|frame| (Head::of(frame.head()), frame.len()));
-        if let Some((head, longest)) = one_head(&seat.rules, heads) {
+        if let Some((head, longest)) = one_head(&worker_port.rules, heads) {
             let decision = self.decide(port, head);
             if self.goes_straight(decision, longest)
                 && let Verdict::To(to) = decision.verdict
@@ -117,15 +117,15 @@ impl Engine {
     fn goes_straight(&mut self, decision: Decision, len: usize) -> bool {
         let Verdict::To(to) = decision.verdict else { return false };
         let burst = self.decided.burst;
-        let Some(seat) = self.seat_mut(to) else { return false };
+        let Some(worker_port) = self.worker_port_mut(to) else { return false };
         let goes = decision.retag == Retag::Keep
-            && seat.packets_in_burst != burst
-            && seat.own.is_none()
-            && seat.out.is_empty()
-            && matches!(seat.way, Way::Own(_))
-            && len <= seat.rules.longest;
+            && worker_port.packets_in_burst != burst
+            && worker_port.own.is_none()
+            && worker_port.out.is_empty()
+            && matches!(worker_port.egress, Egress::Own(_))
+            && len <= worker_port.rules.longest;
         if !goes {
-            seat.packets_in_burst = burst;
+            worker_port.packets_in_burst = burst;
         }
         goes
     }
@@ -155,12 +155,12 @@ impl Engine {
 
     /// Has the queue of a port copy these frames; what it has no room for is lost. `false` when it takes packets only.
     fn send_frames(&mut self, to: u16, frames: &[Frame<'_>]) -> bool {
-        let Some(seat) = self.seat_mut(to) else { return true };
-        let Way::Own(queue) = &mut seat.way else { return false };
+        let Some(worker_port) = self.worker_port_mut(to) else { return true };
+        let Egress::Own(queue) = &mut worker_port.egress else { return false };
         let Some(taken) = queue.tx_direct(frames) else { return false };
         if taken < frames.len() {
-            let cause = if seat.up.load(Ordering::Relaxed) { Cause::TxFull } else { Cause::PortDown };
-            seat.losses.add(cause, (frames.len() - taken) as u64);
+            let cause = if worker_port.up.load(Ordering::Relaxed) { Cause::TxFull } else { Cause::PortDown };
+            worker_port.losses.add(cause, (frames.len() - taken) as u64);
         }
         true
     }

@@ -23,7 +23,7 @@ use crate::fdb::{Behind, Learned, Station, Table};
 use crate::frame::{Head, TAG};
 use crate::guard;
 use crate::neighbours::Neighbours;
-use crate::port::{Seat, Way};
+use crate::port::{Egress, WorkerPort};
 use crate::rules::{Retag, Rules};
 
 /// Bytes of a tag.
@@ -80,7 +80,7 @@ impl Inbox {
 pub(crate) struct Engine {
     pub(crate) table: Arc<Table>,
     /// By the number of the port.
-    pub(crate) seats: Vec<Option<Seat>>,
+    pub(crate) worker_ports: Vec<Option<WorkerPort>>,
     /// What other workers are to send for this one, by their numbers.
     pub(crate) inboxes: Vec<Inbox>,
     /// Who has which IP address, where questions for them are answered here.
@@ -98,7 +98,7 @@ impl Engine {
         let neighbours = answers.then(Neighbours::default);
         Self {
             table,
-            seats: Vec::new(),
+            worker_ports: Vec::new(),
             inboxes,
             neighbours,
             dirty: Vec::new(),
@@ -107,29 +107,29 @@ impl Engine {
         }
     }
 
-    pub(crate) fn seat(&self, port: u16) -> Option<&Seat> {
-        self.seats.get(usize::from(port))?.as_ref()
+    pub(crate) fn worker_port(&self, port: u16) -> Option<&WorkerPort> {
+        self.worker_ports.get(usize::from(port))?.as_ref()
     }
 
-    pub(crate) fn seat_mut(&mut self, port: u16) -> Option<&mut Seat> {
-        self.seats.get_mut(usize::from(port))?.as_mut()
+    pub(crate) fn worker_port_mut(&mut self, port: u16) -> Option<&mut WorkerPort> {
+        self.worker_ports.get_mut(usize::from(port))?.as_mut()
     }
 
     pub(crate) fn lost(&self, port: u16, cause: Cause, packets: u64) {
-        if let Some(seat) = self.seat(port) {
-            seat.losses.add(cause, packets);
+        if let Some(worker_port) = self.worker_port(port) {
+            worker_port.losses.add(cause, packets);
         }
     }
 
     /// Forwards what came from `port`; nothing is left in `packets`.
     pub(crate) fn forward(&mut self, port: u16, packets: &mut Burst) {
-        let Some(seat) = self.seat(port) else {
+        let Some(worker_port) = self.worker_port(port) else {
             packets.clear();
             return;
         };
         let mut last = None;
         let heads = packets.iter().map(|packet| (Head::of(packet.data()), packet.len()));
-        if let Some((head, longest)) = one_head(&seat.rules, heads) {
+        if let Some((head, longest)) = one_head(&worker_port.rules, heads) {
             let decision = self.decide(port, head);
             if let Some(to) = self.one_way(decision) {
                 self.send_all(to, packets, longest);
@@ -144,25 +144,27 @@ impl Engine {
     #[inline]
     fn one_way(&self, decision: Decision) -> Option<u16> {
         let Verdict::To(to) = decision.verdict else { return None };
-        let seat = self.seat(to)?;
-        let free = seat.out.is_empty() && decision.retag == Retag::Keep && matches!(seat.way, Way::Own(_));
+        let worker_port = self.worker_port(to)?;
+        let free = worker_port.out.is_empty()
+            && decision.retag == Retag::Keep
+            && matches!(worker_port.egress, Egress::Own(_));
         free.then_some(to)
     }
 
     /// Sends a whole burst as it came.
     #[inline]
     fn send_all(&mut self, to: u16, packets: &mut Burst, longest: usize) {
-        let Some(seat) = self.seat_mut(to) else {
+        let Some(worker_port) = self.worker_port_mut(to) else {
             packets.clear();
             return;
         };
-        if longest > seat.rules.longest {
-            let limit = seat.rules.longest;
+        if longest > worker_port.rules.longest {
+            let limit = worker_port.rules.longest;
             let before = packets.len();
             packets.retain(|packet| fits(packet, limit));
-            seat.losses.add(Cause::TxOversize, (before - packets.len()) as u64);
+            worker_port.losses.add(Cause::TxOversize, (before - packets.len()) as u64);
         }
-        send(seat, packets);
+        send(worker_port, packets);
     }
 
     /// Forwards frame by frame; `last` is what was decided of a header before.
@@ -206,8 +208,8 @@ impl Engine {
         seen: &Seen<'_>,
     ) -> Option<Result<(), Cause>> {
         let now = self.now;
-        let Some(seat) = self.seat_mut(port) else { return Some(Err(Cause::Filtered)) };
-        let rules = &seat.rules;
+        let Some(worker_port) = self.worker_port_mut(port) else { return Some(Err(Cause::Filtered)) };
+        let rules = &worker_port.rules;
         if let Verdict::Lost(cause) = decision.verdict {
             return Some(Err(cause));
         }
@@ -217,10 +219,10 @@ impl Engine {
         if rules.guards_ip() && !guard::allows(rules, seen.front).or((!seen.more).then_some(false))? {
             return Some(Err(Cause::SourceIp));
         }
-        if !seat.policing.as_mut().is_none_or(|tokens| tokens.take(seen.len as u64, now)) {
+        if !worker_port.policing.as_mut().is_none_or(|tokens| tokens.take(seen.len as u64, now)) {
             return Some(Err(Cause::Rate));
         }
-        if decision.verdict == Verdict::All && !seat.floods.take(1, now) {
+        if decision.verdict == Verdict::All && !worker_port.floods.take(1, now) {
             return Some(Err(Cause::FloodRate));
         }
         Some(Ok(()))
@@ -239,26 +241,27 @@ impl Engine {
     pub(crate) fn decide(&mut self, port: u16, head: Head) -> Decision {
         let lost =
             |cause| Decision { verdict: Verdict::Lost(cause), vlan: 0, tagged: false, retag: Retag::Keep };
-        let Self { table, seats, now, .. } = self;
-        let Some(seat) = seats.get_mut(usize::from(port)).and_then(Option::as_mut) else {
+        let Self { table, worker_ports, now, .. } = self;
+        let Some(worker_port) = worker_ports.get_mut(usize::from(port)).and_then(Option::as_mut) else {
             return lost(Cause::Filtered);
         };
-        let vlan = match admit(&seat.rules, head) {
+        let vlan = match admit(&worker_port.rules, head) {
             Ok(vlan) => vlan,
             Err(cause) => return lost(cause),
         };
-        match learn(table, seat, port, Station::of(head.source(), vlan), *now) {
+        match learn(table, worker_port, port, Station::of(head.source(), vlan), *now) {
             Learned::Taken => return lost(Cause::SourceTaken),
             Learned::Full => return lost(Cause::AddressLimit),
             _ => {}
         }
         let tagged = head.tag().is_some();
-        let isolated = seat.rules.isolated;
+        let isolated = worker_port.rules.isolated;
         let place = if head.is_group() { None } else { table.find(Station::of(head.destination(), vlan)) };
         let Some(place) = place else {
             return Decision { verdict: Verdict::All, vlan, tagged, retag: Retag::Keep };
         };
-        let to = self.seat(place.port).filter(|to| place.port != port && !(isolated && to.rules.isolated));
+        let to =
+            self.worker_port(place.port).filter(|to| place.port != port && !(isolated && to.rules.isolated));
         match to.and_then(|to| to.rules.membership.leave(vlan, tagged)) {
             Some(retag) => Decision { verdict: Verdict::To(place.port), vlan, tagged, retag },
             None => lost(Cause::Filtered),
@@ -269,7 +272,8 @@ impl Engine {
     fn answer_or_flood(&mut self, port: u16, mut packet: Packet, decision: Decision) {
         let answer = self.neighbours.as_ref();
         let answer = answer.and_then(|neighbours| neighbours.answer(port, decision.vlan, packet.data()));
-        let there = |owner| self.seat(owner).is_some_and(|seat| seat.up.load(Ordering::Relaxed));
+        let there =
+            |owner| self.worker_port(owner).is_some_and(|worker_port| worker_port.up.load(Ordering::Relaxed));
         match answer.filter(|(owner, _)| there(*owner)) {
             // In the place of the question, tagged as it was.
             Some((_, answer)) if packet.copy_from_slice(&answer) => self.put(port, packet, Retag::Keep),
@@ -281,14 +285,18 @@ impl Engine {
     /// A copy for every port that may have it.
     fn flood(&mut self, port: u16, mut packet: Packet, decision: Decision) {
         let Some(head) = Head::of(packet.data()) else { return };
-        let Some(isolated) = self.seat(port).map(|seat| seat.rules.isolated) else { return };
+        let Some(isolated) = self.worker_port(port).map(|worker_port| worker_port.rules.isolated) else {
+            return;
+        };
         let mut before: Option<(u16, Retag)> = None;
-        for to in 0..u16::try_from(self.seats.len()).unwrap_or(u16::MAX) {
-            let Some(seat) = self.seat(to).filter(|_| to != port) else { continue };
-            if !may_have(&seat.rules, head) || isolated && seat.rules.isolated {
+        for to in 0..u16::try_from(self.worker_ports.len()).unwrap_or(u16::MAX) {
+            let Some(worker_port) = self.worker_port(to).filter(|_| to != port) else { continue };
+            if !may_have(&worker_port.rules, head) || isolated && worker_port.rules.isolated {
                 continue;
             }
-            let Some(retag) = seat.rules.membership.leave(decision.vlan, decision.tagged) else { continue };
+            let Some(retag) = worker_port.rules.membership.leave(decision.vlan, decision.tagged) else {
+                continue;
+            };
             // The last one gets the frame itself.
             if let Some((to, retag)) = before.replace((to, retag)) {
                 match packet.clone_ref() {
@@ -305,29 +313,29 @@ impl Engine {
 
     /// Puts a frame into the burst of a port.
     fn put(&mut self, to: u16, mut packet: Packet, retag: Retag) {
-        let Some(seat) = self.seat_mut(to) else { return };
-        if !fits(&packet, seat.rules.longest) {
-            seat.losses.add(Cause::TxOversize, 1);
+        let Some(worker_port) = self.worker_port_mut(to) else { return };
+        if !fits(&packet, worker_port.rules.longest) {
+            worker_port.losses.add(Cause::TxOversize, 1);
             return;
         }
         if retag != Retag::Keep && !change_tag(&mut packet, retag) {
-            seat.losses.add(Cause::NoPacket, 1);
+            worker_port.losses.add(Cause::NoPacket, 1);
             return;
         }
-        if let Way::Through(worker) = seat.way {
+        if let Egress::Through(worker) = worker_port.egress {
             packet.set_port(to);
             if self.inboxes.get(worker).is_none_or(|inbox| !inbox.push(packet)) {
                 self.lost(to, Cause::TxFull, 1);
             }
             return;
         }
-        if seat.out.is_empty() {
+        if worker_port.out.is_empty() {
             self.dirty.push(to);
         }
-        let Some(seat) = self.seat_mut(to) else { return };
-        if let Err(packet) = seat.out.push(packet) {
-            flush(seat);
-            let _ = seat.out.push(packet);
+        let Some(worker_port) = self.worker_port_mut(to) else { return };
+        if let Err(packet) = worker_port.out.push(packet) {
+            flush(worker_port);
+            let _ = worker_port.out.push(packet);
         }
     }
 
@@ -339,7 +347,7 @@ impl Engine {
         {
             count += 1;
             let to = packet.port();
-            if matches!(self.seat(to), Some(Seat { way: Way::Own(_), .. })) {
+            if matches!(self.worker_port(to), Some(WorkerPort { egress: Egress::Own(_), .. })) {
                 self.put(to, packet, Retag::Keep);
             }
         }
@@ -350,16 +358,16 @@ impl Engine {
     #[inline]
     pub(crate) fn flush(&mut self) {
         while let Some(port) = self.dirty.pop() {
-            if let Some(seat) = self.seat_mut(port) {
-                flush(seat);
+            if let Some(worker_port) = self.worker_port_mut(port) {
+                flush(worker_port);
             }
         }
     }
 
     /// Lets queues finish what earlier bursts left to do.
     pub(crate) fn reclaim(&mut self) {
-        for seat in self.seats.iter_mut().flatten() {
-            if let Way::Own(queue) = &mut seat.way {
+        for worker_port in self.worker_ports.iter_mut().flatten() {
+            if let Egress::Own(queue) = &mut worker_port.egress {
                 queue.reclaim();
             }
         }
@@ -407,15 +415,15 @@ pub(crate) fn may_have(rules: &Rules, head: Head) -> bool {
 
 /// Learns a station, if its port may let frames pass to all: who floods the table floods everybody.
 #[inline]
-fn learn(table: &Table, seat: &mut Seat, port: u16, station: Station, now: u64) -> Learned {
+fn learn(table: &Table, worker_port: &mut WorkerPort, port: u16, station: Station, now: u64) -> Learned {
     if let Some(learned) = table.refresh(station, port) {
         return learned;
     }
-    if !seat.floods.take(1, now) {
+    if !worker_port.floods.take(1, now) {
         return Learned::Busy;
     }
-    let fixed = seat.rules.mac.is_some();
-    table.learn(station, Behind { port, limit: seat.rules.max_macs, fixed })
+    let fixed = worker_port.rules.mac.is_some();
+    table.learn(station, Behind { port, limit: worker_port.rules.max_macs, fixed })
 }
 
 /// Whether a frame may be as long as it is. One that is to be cut on its way is as long as its pieces, which its sender made.
@@ -425,29 +433,29 @@ fn fits(packet: &Packet, longest: usize) -> bool {
 }
 
 /// Sends the burst of a seat.
-fn flush(seat: &mut Seat) {
-    let mut out = std::mem::take(&mut seat.out);
-    send(seat, &mut out);
-    seat.out = out;
+fn flush(worker_port: &mut WorkerPort) {
+    let mut out = std::mem::take(&mut worker_port.out);
+    send(worker_port, &mut out);
+    worker_port.out = out;
 }
 
 /// Sends `packets`; what its queue has no room for is lost.
 #[inline]
-fn send(seat: &mut Seat, packets: &mut Burst) {
-    if seat.own.is_some() {
-        make_own(seat, packets);
+fn send(worker_port: &mut WorkerPort, packets: &mut Burst) {
+    if worker_port.own.is_some() {
+        make_own(worker_port, packets);
     }
-    if let Way::Own(queue) = &mut seat.way {
+    if let Egress::Own(queue) = &mut worker_port.egress {
         queue.tx_burst(packets);
     }
     if !packets.is_empty() {
-        not_sent(seat, packets);
+        not_sent(worker_port, packets);
     }
 }
 
 /// Puts copies in packets of the port's own in the place of `packets`.
-fn make_own(seat: &Seat, packets: &mut Burst) {
-    let Some(pool) = &seat.own else { return };
+fn make_own(worker_port: &WorkerPort, packets: &mut Burst) {
+    let Some(pool) = &worker_port.own else { return };
     let mut copies = Burst::new();
     let mut lost = 0;
     for packet in packets.drain(..linecard_mempool::BURST) {
@@ -457,18 +465,18 @@ fn make_own(seat: &Seat, packets: &mut Burst) {
         }
     }
     if lost > 0 {
-        seat.losses.add(Cause::NoPacket, lost);
+        worker_port.losses.add(Cause::NoPacket, lost);
     }
     packets.append(&mut copies);
 }
 
 #[cold]
-fn not_sent(seat: &mut Seat, packets: &mut Burst) {
-    let cause = if seat.up.load(Ordering::Relaxed) { Cause::TxFull } else { Cause::PortDown };
-    if let Way::Own(queue) = &mut seat.way {
+fn not_sent(worker_port: &mut WorkerPort, packets: &mut Burst) {
+    let cause = if worker_port.up.load(Ordering::Relaxed) { Cause::TxFull } else { Cause::PortDown };
+    if let Egress::Own(queue) = &mut worker_port.egress {
         queue.note_dropped(packets, cause.name());
     }
-    seat.losses.add(cause, packets.clear() as u64);
+    worker_port.losses.add(cause, packets.clear() as u64);
 }
 
 /// Puts a tag in or takes it out; `false` when there is no room for it, or no packet to change.

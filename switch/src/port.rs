@@ -33,7 +33,7 @@ impl Losses {
 }
 
 /// How a worker sends to a port.
-pub(crate) enum Way {
+pub(crate) enum Egress {
     /// By a queue of its own.
     Own(Box<dyn TxQueue>),
     /// By the worker of this number, which has a queue.
@@ -52,12 +52,12 @@ pub(crate) struct Common {
 }
 
 /// One port at one worker.
-pub(crate) struct Seat {
+pub(crate) struct WorkerPort {
     pub(crate) rules: Arc<Rules>,
     pub(crate) up: Arc<AtomicBool>,
     pub(crate) own: Option<Pool>,
     pub(crate) losses: Arc<Losses>,
-    pub(crate) way: Way,
+    pub(crate) egress: Egress,
     /// Frames on their way out.
     pub(crate) out: Burst,
     /// The last burst of shown frames of which some became packets for this port.
@@ -68,9 +68,9 @@ pub(crate) struct Seat {
     pub(crate) policing: Option<Tokens>,
 }
 
-impl Seat {
+impl WorkerPort {
     /// `share` workers poll the port together, so that each may let pass that part of what the port may send.
-    pub(crate) fn new(common: Common, losses: Arc<Losses>, way: Way, share: u64) -> Self {
+    pub(crate) fn new(common: Common, losses: Arc<Losses>, egress: Egress, share: u64) -> Self {
         let Common { rules, up, own } = common;
         let share = share.max(1);
         let floods = u64::from(rules.flood_rate) / share;
@@ -87,7 +87,7 @@ impl Seat {
             up,
             own,
             losses,
-            way,
+            egress,
             out: Burst::new(),
             packets_in_burst: 0,
             floods: Tokens::new(floods, at_once),
@@ -96,7 +96,7 @@ impl Seat {
     }
 }
 
-impl std::fmt::Debug for Seat {
+impl std::fmt::Debug for WorkerPort {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Seat").field("rules", &self.rules).finish_non_exhaustive()
     }

@@ -21,9 +21,9 @@ use crate::attach::{Attached, Source, attach};
 use crate::fdb::{Station, Table};
 use crate::forward::{Engine, Inbox};
 use crate::lanes::Queue;
-use crate::port::{Common, Losses, Seat, Way};
+use crate::port::{Common, Egress, Losses, WorkerPort};
 use crate::rules::{Defaults, Rules};
-use crate::worker::{Command, Home, Remote, Worker};
+use crate::worker::{Command, ReturnedQueues, Worker, WorkerHandle};
 
 /// Most ports of a switch.
 pub const MAX_PORTS: usize = 4096;
@@ -123,7 +123,7 @@ pub(crate) struct Placed {
 pub struct Switch {
     pub(crate) config: SwitchConfig,
     pub(crate) table: Arc<Table>,
-    pub(crate) remotes: Vec<Remote>,
+    pub(crate) remotes: Vec<WorkerHandle>,
     ports: Mutex<BTreeMap<String, Entry>>,
     start: Instant,
     /// What the table's clock showed then: a predecessor's time.
@@ -143,7 +143,7 @@ impl Switch {
         let inboxes: Vec<_> = config.lcores.iter().map(inbox).collect();
         let (mut workers, mut remotes, start) = (Workers::new(), Vec::new(), Instant::now());
         for (lcore, inbox) in config.lcores.iter().zip(&inboxes) {
-            let (remote, mailbox) = Remote::new(Arc::clone(&inbox.wake));
+            let (remote, mailbox) = WorkerHandle::new(Arc::clone(&inbox.wake));
             let engine = Engine::new(Arc::clone(&table), inboxes.clone(), config.neigh_suppress);
             let worker = Worker::new(engine, mailbox, Arc::clone(&inbox.packets), start);
             workers.launch(lcore, move |stop| worker.run(stop))?;
@@ -291,12 +291,12 @@ impl Switch {
         }
         let share = queues.min(count) as u64;
         for (worker, remote) in self.remotes.iter().enumerate() {
-            let way = match tx[worker].take() {
-                Some(queue) => Way::Own(queue),
-                None => Way::Through((first + turn(worker) % tx_queues.max(1)) % count),
+            let egress = match tx[worker].take() {
+                Some(queue) => Egress::Own(queue),
+                None => Egress::Through((first + turn(worker) % tx_queues.max(1)) % count),
             };
-            let seat = Seat::new(common.clone(), Arc::clone(&losses[worker]), way, share);
-            remote.tell(Command::Add(id, Box::new(seat), std::mem::take(&mut rx[worker])));
+            let worker_port = WorkerPort::new(common.clone(), Arc::clone(&losses[worker]), egress, share);
+            remote.tell(Command::Add(id, Box::new(worker_port), std::mem::take(&mut rx[worker])));
         }
         placed
     }
@@ -322,7 +322,7 @@ impl Switch {
             drop(tell);
             let (mut rx, mut tx) = (Vec::new(), Vec::new());
             for _ in &self.remotes {
-                let Ok(Home { rx: some, tx: one }) = homes.recv_timeout(PATIENCE) else {
+                let Ok(ReturnedQueues { rx: some, tx: one }) = homes.recv_timeout(PATIENCE) else {
                     let key = &entry.spec.key;
                     let message = format!("port '{key}' is still in use by a worker that does not answer");
                     return Err(Problem::new(Code::Internal, message, "restart the switch, and report this"));

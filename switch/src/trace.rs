@@ -138,10 +138,10 @@ impl Tracer<'_> {
             let text = format!("destination: {how} behind {}", self.key(place.port));
             self.step(text);
             self.trace.verdict = TraceVerdict::Forward;
-            let (port, way) = self.way(place.port, vlan, tagged).ok_or(Cause::Filtered)?;
+            let (port, egress) = self.egress(place.port, vlan, tagged).ok_or(Cause::Filtered)?;
             let cause = port.cause.clone();
             self.trace.ports.push(port);
-            self.step(way);
+            self.step(egress);
             // What is lost on the way out is told there, and is the end of this frame.
             return match cause.and_then(|name| Cause::ALL.iter().find(|cause| cause.name() == name)) {
                 Some(cause) => Err(*cause),
@@ -161,9 +161,9 @@ impl Tracer<'_> {
         self.trace.verdict = TraceVerdict::Flood;
         let ids: Vec<u16> = self.ports.keys().copied().collect();
         for id in ids {
-            if let Some((port, way)) = self.way(id, vlan, tagged).filter(|_| self.hears(id, head)) {
+            if let Some((port, egress)) = self.egress(id, vlan, tagged).filter(|_| self.hears(id, head)) {
                 self.trace.ports.push(port);
-                self.step(way);
+                self.step(egress);
             }
         }
         if self.trace.ports.is_empty() { Err(Cause::Filtered) } else { Ok(()) }
@@ -183,7 +183,7 @@ impl Tracer<'_> {
     }
 
     /// How the frame would leave by a port; `None` when it may not.
-    fn way(&self, id: u16, vlan: u16, tagged: bool) -> Option<(TracePort, String)> {
+    fn egress(&self, id: u16, vlan: u16, tagged: bool) -> Option<(TracePort, String)> {
         let (from, to) = (self.ports.get(&self.from)?, self.ports.get(&id)?);
         if id == self.from || from.rules.isolated && to.rules.isolated {
             return None;

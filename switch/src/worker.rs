@@ -15,7 +15,7 @@ use linecard_pmd::{RxQueue, TxQueue, contain};
 
 use crate::forward::Engine;
 use crate::lanes::{Forward, Lanes, Queue};
-use crate::port::{Seat, Way};
+use crate::port::{Egress, WorkerPort};
 
 /// Rounds without frames before the time is looked at.
 const QUIET_ROUNDS: u32 = 64;
@@ -28,13 +28,13 @@ const READY: Duration = Duration::from_micros(500);
 /// What a worker is told.
 pub(crate) enum Command {
     /// A port is there; its receive queues are this worker's.
-    Add(u16, Box<Seat>, Vec<Queue>),
+    Add(u16, Box<WorkerPort>, Vec<Queue>),
     /// One receive queue of a port goes to another worker.
     Take(u16, u16, Sender<Option<Queue>>),
     /// It is this worker's from here on.
     Give(u16, Queue),
     /// A port goes: its queues go home.
-    Remove(u16, Sender<Home>),
+    Remove(u16, Sender<ReturnedQueues>),
     /// Receive no more; what other workers leave here is still sent.
     Drain(Sender<()>),
     /// Send what is left here, then stand still.
@@ -46,19 +46,19 @@ pub(crate) enum Command {
 }
 
 /// The queues of a port that come back from a worker.
-pub(crate) struct Home {
+pub(crate) struct ReturnedQueues {
     pub(crate) rx: Vec<Box<dyn RxQueue>>,
     pub(crate) tx: Option<Box<dyn TxQueue>>,
 }
 
 /// Tells a worker what to do. The worker ends with it.
-pub(crate) struct Remote {
+pub(crate) struct WorkerHandle {
     commands: Option<Sender<Command>>,
     pending: Arc<AtomicBool>,
     wake: Arc<Wake>,
 }
 
-impl Remote {
+impl WorkerHandle {
     /// One for a worker to be made that `wake` wakes, and what it listens to.
     pub(crate) fn new(wake: Arc<Wake>) -> (Self, Mailbox) {
         let (commands, mailbox) = channel();
@@ -81,14 +81,14 @@ impl Remote {
     }
 }
 
-impl Drop for Remote {
+impl Drop for WorkerHandle {
     fn drop(&mut self) {
         self.commands = None;
         self.knock();
     }
 }
 
-/// The worker's end of a [`Remote`].
+/// The worker's end of a [`WorkerHandle`].
 pub(crate) struct Mailbox {
     commands: Receiver<Command>,
     pending: Arc<AtomicBool>,
@@ -229,15 +229,15 @@ impl Worker {
 
     fn carry_out(&mut self, command: Command) {
         match command {
-            Command::Add(port, seat, queues) => {
+            Command::Add(port, worker_port, queues) => {
                 let index = usize::from(port);
-                if self.engine.seats.len() <= index {
-                    self.engine.seats.resize_with(index + 1, || None);
+                if self.engine.worker_ports.len() <= index {
+                    self.engine.worker_ports.resize_with(index + 1, || None);
                 }
                 if let Some(neighbours) = &mut self.engine.neighbours {
-                    neighbours.add(port, &seat.rules);
+                    neighbours.add(port, &worker_port.rules);
                 }
-                self.engine.seats[index] = Some(*seat);
+                self.engine.worker_ports[index] = Some(*worker_port);
                 self.lanes.add(port, queues);
             }
             Command::Take(port, number, tell) => {
@@ -303,14 +303,16 @@ impl Worker {
         self.engine.reclaim();
     }
 
-    fn give_back(&mut self, port: u16) -> Home {
+    fn give_back(&mut self, port: u16) -> ReturnedQueues {
         if let Some(neighbours) = &mut self.engine.neighbours {
             neighbours.remove(port);
         }
-        let mut home =
-            Home { rx: self.lanes.remove(port, None).into_iter().map(|queue| queue.rx).collect(), tx: None };
-        if let Some(seat) = self.engine.seats.get_mut(usize::from(port)).and_then(Option::take)
-            && let Way::Own(tx) = seat.way
+        let mut home = ReturnedQueues {
+            rx: self.lanes.remove(port, None).into_iter().map(|queue| queue.rx).collect(),
+            tx: None,
+        };
+        if let Some(worker_port) = self.engine.worker_ports.get_mut(usize::from(port)).and_then(Option::take)
+            && let Egress::Own(tx) = worker_port.egress
         {
             home.tx = Some(tx);
         }

@@ -53,7 +53,7 @@ pub struct Peer {
     pub(crate) allowance: Arc<Allowance>,
     /// Passes kicks on to who sleeps, by queue pair.
     pub(crate) relay: Relay,
-    log: Chatter,
+    log: LogBudget,
     /// How much may be said of it.
     ledger: Ledger,
     /// Paths of the rings that run, by ring index.
@@ -79,7 +79,7 @@ impl Peer {
             allowance: Arc::new(Allowance::new(Arc::new(ledger.clone()))),
             relay: Relay::new(&name, terms.queue_pairs.into()),
             name,
-            log: Chatter::new(),
+            log: LogBudget::new(),
             ledger: ledger.clone(),
             paths: Mutex::new(vec![None; rings]),
         }
@@ -198,7 +198,7 @@ impl Peer {
 }
 
 /// Log lines of this second; what a peer does is counted all the same. Threads that meet at its end may log a few more.
-struct Chatter {
+struct LogBudget {
     started: Instant,
     second: AtomicU64,
     lines: AtomicU64,
@@ -206,7 +206,7 @@ struct Chatter {
     left_out: AtomicU64,
 }
 
-impl Chatter {
+impl LogBudget {
     fn new() -> Self {
         Self {
             started: Instant::now(),
@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_peer_fills_no_log() {
-        let log = Chatter::new();
+        let log = LogBudget::new();
         for (second, before) in [(0, 0), (1, 950), (7, 950)] {
             assert_eq!(log.allows(second, 50), (true, before), "and tells what it kept back");
             assert_eq!((0..999).filter(|_| log.allows(second, 50).0).count(), 49);

@@ -68,9 +68,9 @@ impl Options {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Transport {
     /// A vhost-user socket.
-    Socket(vhost_user::Place),
+    Socket(vhost_user::SocketOptions),
     /// A device of the kernel.
-    Kernel(kernel::Place),
+    Kernel(kernel::KernelDevice),
 }
 
 impl Transport {
@@ -84,10 +84,10 @@ impl Transport {
         };
         if kernel::is_device(&path) {
             refuse(&["server", "mode", "group"], "a vhost-user socket, and the path is a device")?;
-            return kernel::Place::parse(args, path, options).map(Self::Kernel);
+            return kernel::KernelDevice::parse(args, path, options).map(Self::Kernel);
         }
         refuse(&["iface", "tap_fd", "vhost_fd"], "path=/dev/vhost-net, and the path is a socket")?;
-        vhost_user::Place::parse(args, path).map(Self::Socket)
+        vhost_user::SocketOptions::parse(args, path).map(Self::Socket)
     }
 
     /// Makes what has to be there before the device is looked for: a server listens, an interface exists.

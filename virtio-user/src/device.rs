@@ -25,7 +25,7 @@ use crate::control::State;
 use crate::error::Error;
 use crate::limits::Limits;
 use crate::losses::TxLoss;
-use crate::memory::Growth;
+use crate::memory::SharedDomains;
 use crate::negotiate::{choose, mac, max_mtu, offered};
 use crate::path::{HEADER, RxPath, Trouble, TxPath};
 use crate::queue::{PathName, Receive, Transmit};
@@ -299,7 +299,7 @@ impl VirtioDevice {
     }
 
     /// Everything of a started port, or why not; `self` is unchanged then.
-    fn begin(&mut self, config: &PortConfig, pool: &Pool) -> Result<Parts, PmdError> {
+    fn begin(&mut self, config: &PortConfig, pool: &Pool) -> Result<DeviceQueues, PmdError> {
         self.check_pool(config, pool)?;
         if self.thread.is_stuck() {
             // Dropped, it is left behind; what it has cannot be had back.
@@ -328,7 +328,7 @@ impl VirtioDevice {
             state: state.clone(),
             pool: pool.clone(),
             connect: self.connect.clone(),
-            growth: Growth::follow(domain, pool.domain(), waiter.clone()),
+            shared_domains: SharedDomains::follow(domain, pool.domain(), waiter.clone()),
             trouble: Arc::new(Trouble::of(waiter.clone())),
             relay,
             rx: rx_inside,
@@ -341,7 +341,7 @@ impl VirtioDevice {
         };
         self.life = Some(self.thread.spawn(move |_| session.live()));
         match self.thread.await_within(START + GRACE, &Pending::of(outcome)).flatten() {
-            Ok(()) => Ok(Parts { rx, tx, state }),
+            Ok(()) => Ok(DeviceQueues { rx, tx, state }),
             Err(error) => {
                 self.end();
                 Err(error.of_port(&self.options.name))
@@ -438,7 +438,7 @@ fn soft(pool: &Pool, stats: Arc<QueueStats<TxLoss>>) -> SoftTx {
 }
 
 /// What `begin` makes.
-struct Parts {
+struct DeviceQueues {
     rx: Vec<Box<dyn RxQueue>>,
     tx: Vec<Box<dyn TxQueue>>,
     state: Arc<State>,
@@ -473,7 +473,7 @@ impl Device for VirtioDevice {
 
     fn start(mut self: Box<Self>, config: &PortConfig, pool: &Pool) -> Result<Port, StartError> {
         match self.begin(config, pool) {
-            Ok(Parts { rx, tx, state }) => {
+            Ok(DeviceQueues { rx, tx, state }) => {
                 let control = state.clone();
                 let running = Box::new(Started { device: self, state });
                 Ok(Port { rx, tx, control, running })

@@ -75,14 +75,14 @@ impl Window {
 }
 
 /// All that one port shares: its rings, and a domain of packets, whose growth it follows.
-pub(crate) struct Growth {
+pub(crate) struct SharedDomains {
     rings: Arc<Domain>,
     packets: Arc<Domain>,
     pub(crate) window: Arc<Window>,
     _subscription: Subscription,
 }
 
-impl Growth {
+impl SharedDomains {
     /// `waiter`'s thread is notified when segments come or go.
     pub(crate) fn follow(rings: Arc<Domain>, packets: &Arc<Domain>, waiter: Arc<Waiter>) -> Self {
         let window = Arc::new(Window::new(packets.base() as u64));
@@ -122,12 +122,16 @@ pub(crate) struct Sharing {
 impl Sharing {
     /// Tells the backend what changed since last time, and opens the window for it; whether anything did. Notices that came
     /// meanwhile may have been taken.
-    pub(crate) fn update(&mut self, backend: &mut dyn Backend, growth: &Growth) -> Result<bool, Error> {
-        let seen = growth.window.changes();
+    pub(crate) fn update(
+        &mut self,
+        backend: &mut dyn Backend,
+        shared_domains: &SharedDomains,
+    ) -> Result<bool, Error> {
+        let seen = shared_domains.window.changes();
         if self.changes == Some(seen) {
             return Ok(false);
         }
-        let (now, end) = growth.segments();
+        let (now, end) = shared_domains.segments();
         let max = backend.offer().regions;
         if now.len() > max {
             return Err(Error::Regions { segments: now.len(), max });
@@ -139,7 +143,7 @@ impl Sharing {
         }
         self.known = now;
         self.changes = Some(seen);
-        growth.window.raise(end, seen);
+        shared_domains.window.raise(end, seen);
         Ok(true)
     }
 }

@@ -94,9 +94,9 @@ const _: () = assert!(size_of::<Meta>() == 64 && align_of::<Meta>() == 64);
 ///  word 6   buf            word 7   pool
 /// ```
 #[derive(Clone, Copy)]
-pub(crate) struct Line(NonNull<Meta>);
+pub(crate) struct MetaWords(NonNull<Meta>);
 
-impl Line {
+impl MetaWords {
     /// # Safety
     /// `meta` is the metadata of a packet, and nobody else touches it while this is used.
     #[inline(always)]

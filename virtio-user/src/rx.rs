@@ -26,7 +26,7 @@ use crate::backend::RingId;
 use crate::doorbell::Doorbell;
 use crate::kick::Kick;
 use crate::losses::RxLoss;
-use crate::path::{Came, HEADER, Line, RxPath, Trouble, prefetch};
+use crate::path::{Came, HEADER, MetaWords, RxPath, Trouble, prefetch};
 
 /// Buffers taken from the pool at once; also how far a ring may run down before it is filled again.
 const REFILL: usize = 32;
@@ -171,7 +171,7 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool> Rx<Q, MERGE, OFFLOA
             let one = done[at];
             at = at.wrapping_add(1);
             // SAFETY: the queue returns only tokens it was lent, once each; `lend` makes them from metadata.
-            let line = unsafe { Line::of_token(one.token) };
+            let line = unsafe { MetaWords::of_token(one.token) };
             if one.len < SHORTEST {
                 self.runt(line, one.len);
                 continue;
@@ -216,7 +216,7 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool> Rx<Q, MERGE, OFFLOA
     /// Too short to be a frame: the buffer goes home.
     #[cold]
     #[inline(never)]
-    fn runt(&mut self, line: Line, len: u32) {
+    fn runt(&mut self, line: MetaWords, len: u32) {
         if !is_watched() {
             self.parts.stats.lost(RxLoss::Runt, 1);
             return self.put_back(line);
@@ -227,7 +227,7 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool> Rx<Q, MERGE, OFFLOA
         self.parts.stats.dropped(RxLoss::Runt, &packet);
     }
 
-    fn put_back(&mut self, line: Line) {
+    fn put_back(&mut self, line: MetaWords) {
         line.write::<0>(self.first);
         // SAFETY: taken from this pool, unique (state 0, written above), and not used after.
         unsafe { self.parts.pool.put_raw(&[line.meta()]) };
@@ -280,7 +280,7 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool> Rx<Q, MERGE, OFFLOA
     /// A buffer of a packet that began in another: data from its first byte on, no header.
     fn continuation(&self, one: Completion) -> Packet {
         // SAFETY: tokens are made by `lend` from packets of the pool, and the queue gives each back once.
-        let line = unsafe { Line::of_token(one.token) };
+        let line = unsafe { MetaWords::of_token(one.token) };
         let shift = self.first & 0xffff;
         line.receive((self.first & !0xffff) | shift.saturating_sub(u64::from(HEADER)), one.len);
         // SAFETY: the queue owned the packet and has given it back: it is unique, and its lengths were just written.
@@ -295,7 +295,7 @@ fn lend<Q: DriverQueue>(queue: &mut Q, fresh: &[MaybeUninit<NonNull<Meta>>], at:
         // SAFETY: the pool wrote every element of what it filled.
         let meta = unsafe { meta.assume_init() };
         // SAFETY: the pool gave the packet to us.
-        let line = unsafe { Line::new(meta) };
+        let line = unsafe { MetaWords::new(meta) };
         Buffer { addr: line.buffer().wrapping_add(at), len, token: line.token() }
     }));
 }
@@ -372,7 +372,7 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool> Drop for Rx<Q, MERG
         let (pool, first) = (&self.parts.pool, self.first);
         queue.take_all(&mut |token| {
             // SAFETY: tokens are made by `lend` from packets of the pool, and the queue gives each back once.
-            let line = unsafe { Line::of_token(token) };
+            let line = unsafe { MetaWords::of_token(token) };
             line.write::<0>(first);
             // SAFETY: taken from this pool by `lend`, unique, and not used after.
             unsafe { pool.put_raw(&[line.meta()]) };

@@ -15,7 +15,7 @@ use crate::control::State;
 use crate::control_queue::Requests;
 use crate::doorbell::Doorbell;
 use crate::error::Error;
-use crate::memory::{Growth, Sharing};
+use crate::memory::{SharedDomains, Sharing};
 use crate::negotiate::{agree, driver_ok, max_mtu, speed};
 use crate::owed::{Notice, Watch};
 use crate::path::{RxPath, Trouble, TxPath};
@@ -52,7 +52,7 @@ pub(crate) struct Session {
     pub(crate) state: Arc<State>,
     pub(crate) pool: Pool,
     pub(crate) connect: Arc<dyn Connect>,
-    pub(crate) growth: Growth,
+    pub(crate) shared_domains: SharedDomains,
     pub(crate) trouble: Arc<Trouble>,
     /// Passes the backend's calls on to who sleeps.
     pub(crate) relay: Arc<Relay>,
@@ -168,13 +168,13 @@ impl Session {
         for ring in in_use(&self.rings, features) {
             device.set_call(ring.id(), &ring.call)?;
         }
-        sharing.update(device, &self.growth)?;
+        sharing.update(device, &self.shared_domains)?;
         let built = self.build(features)?;
         self.start_rings(device, features)?;
         driver_ok(device)?;
         let requests = self.request(device, features, limit)?;
         // The domain may have grown meanwhile.
-        sharing.update(device, &self.growth)?;
+        sharing.update(device, &self.shared_domains)?;
         device.enter(Phase::Running);
         if self.stopped() {
             return Err(Error::Stopped);
@@ -268,7 +268,7 @@ impl Session {
             doorbell: doorbell.clone(),
             stats: self.state.counters().tx(queue),
             trouble: self.trouble.clone(),
-            window: self.growth.window.clone(),
+            window: self.shared_domains.window.clone(),
             header: ring.header(),
             ring: ring.id(),
             takes: device_takes(features),
@@ -341,7 +341,7 @@ impl Session {
 
     /// Tells the device what has changed on this side; whether anything has.
     fn follow(&self, live: &mut Live) -> Result<bool, Error> {
-        let shared = live.sharing.update(&mut *live.backend, &self.growth)?;
+        let shared = live.sharing.update(&mut *live.backend, &self.shared_domains)?;
         let rules = self.state.filter().rules();
         let asked = match &mut live.requests {
             Some(requests) => requests.follow(&mut *live.backend, &rules, None)?,
@@ -388,7 +388,7 @@ impl Session {
     /// Link down, rings stopped where the backend still listens, everything home.
     fn shut(&mut self, mut live: Live, why: &Error) {
         self.state.set_down();
-        self.growth.window.close();
+        self.shared_domains.window.close();
         let paths = self.paths_home();
         self.state.rx_names.iter().chain(&self.state.tx_names).for_each(|name| name.set(NO_PATH));
         if matches!(why, Error::Stopped) {
@@ -437,7 +437,7 @@ impl Drop for Session {
     fn drop(&mut self) {
         // Also after a panic: the gates must not lead to rings that are gone.
         self.state.set_down();
-        self.growth.window.close();
+        self.shared_domains.window.close();
         drop(self.paths_home());
     }
 }

@@ -23,7 +23,7 @@ use crate::doorbell::Doorbell;
 use crate::losses::TxLoss;
 use crate::memory::Window;
 use crate::missing::Missing;
-use crate::path::{HEADER, Line, SINGLE, Trouble, TxPath, clear_header, peek_header};
+use crate::path::{HEADER, MetaWords, SINGLE, Trouble, TxPath, clear_header, peek_header};
 
 /// Packets in flight from which on a burst looks for finished ones.
 const RECLAIM: u16 = 32;
@@ -106,11 +106,11 @@ impl<const OFFLOAD: bool> Iterator for Plain<'_, OFFLOAD> {
 
 /// The metadata of a packet of the burst that is being sent.
 #[inline(always)]
-fn line_of(packet: &Packet) -> Line {
+fn line_of(packet: &Packet) -> MetaWords {
     // SAFETY: `Packet` is a transparent pointer to its metadata, copied out here; ownership does not move.
     let meta = unsafe { std::mem::transmute_copy::<Packet, NonNull<Meta>>(packet) };
     // SAFETY: the packet is alive; the burst is exclusively borrowed by `tx_burst`, so nobody else touches it.
-    unsafe { Line::new(meta) }
+    unsafe { MetaWords::new(meta) }
 }
 
 /// What became of one packet on the cold path.
@@ -155,7 +155,7 @@ impl<Q: DriverQueue, const OFFLOAD: bool> Tx<Q, OFFLOAD> {
         for (slot, one) in metas.iter_mut().zip(done) {
             marks |= one.token;
             // SAFETY: the queue returns only tokens it was lent, and those are made from metadata.
-            let line = unsafe { Line::of_token(one.token) };
+            let line = unsafe { MetaWords::of_token(one.token) };
             slot.write(line.meta());
         }
         if marks & SLOW != 0 {

@@ -81,7 +81,7 @@ impl Resource {
             None => spent.push(Some(0)),
         }
         drop(spent);
-        Account(Arc::new(Place { resource: self.clone(), place, limit }))
+        Account(Arc::new(AccountSlot { resource: self.clone(), place, limit }))
     }
 
     /// The share that a port has a claim to.
@@ -181,16 +181,16 @@ impl Shared {
 
 /// What one port spends of a [`Resource`]; clones are the same account.
 #[derive(Clone, Debug)]
-pub struct Account(Arc<Place>);
+pub struct Account(Arc<AccountSlot>);
 
 #[derive(Debug)]
-struct Place {
+struct AccountSlot {
     resource: Resource,
     place: usize,
     limit: u64,
 }
 
-impl Drop for Place {
+impl Drop for AccountSlot {
     fn drop(&mut self) {
         // Every charge holds its account: nothing is spent any more.
         if let Some(spent) = self.resource.0.spent().get_mut(self.place) {

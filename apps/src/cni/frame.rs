@@ -25,7 +25,7 @@ const OWN: u16 = 40_007;
 
 /// Who sends to whom.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Way {
+pub(super) struct Flow {
     pub(super) own_mac: [u8; 6],
     pub(super) own_ip: [u8; 4],
     pub(super) peer_mac: [u8; 6],
@@ -33,20 +33,20 @@ pub(super) struct Way {
 }
 
 /// Fills `frame`, of [`SHORTEST`] to [`LONGEST`] bytes, with datagram `number`.
-pub(super) fn make(frame: &mut [u8], way: &Way, number: u64) {
+pub(super) fn make(frame: &mut [u8], flow: &Flow, number: u64) {
     let len = frame.len();
     if !(SHORTEST..=LONGEST).contains(&len) {
         return;
     }
-    frame[..6].copy_from_slice(&way.peer_mac);
-    frame[6..12].copy_from_slice(&way.own_mac);
+    frame[..6].copy_from_slice(&flow.peer_mac);
+    frame[6..12].copy_from_slice(&flow.own_mac);
     frame[12..14].copy_from_slice(&[0x08, 0x00]);
     // Lengths fit: a frame has at most LONGEST bytes.
     let ip_len = (len - IP) as u16;
     frame[IP..IP + 12].copy_from_slice(&[0x45, 0, 0, 0, 0, 0, 0, 0, 64, 17, 0, 0]);
     frame[IP + 2..IP + 4].copy_from_slice(&ip_len.to_be_bytes());
-    frame[IP + 12..IP + 16].copy_from_slice(&way.own_ip);
-    frame[IP + 16..UDP].copy_from_slice(&way.peer_ip);
+    frame[IP + 12..IP + 16].copy_from_slice(&flow.own_ip);
+    frame[IP + 16..UDP].copy_from_slice(&flow.peer_ip);
     let sum = checksum(&frame[IP..UDP]);
     frame[IP + 10..IP + 12].copy_from_slice(&sum.to_be_bytes());
     frame[UDP..UDP + 2].copy_from_slice(&OWN.to_be_bytes());
@@ -76,9 +76,9 @@ pub(super) enum Came {
 }
 
 /// Looks whether `frame` is an answer to one of ours.
-pub(super) fn check(frame: &[u8], way: &Way) -> Came {
+pub(super) fn check(frame: &[u8], flow: &Flow) -> Came {
     let from_peer = frame.get(12..14) == Some(&[0x08, 0x00][..])
-        && frame.get(IP + 12..IP + 16) == Some(&way.peer_ip[..])
+        && frame.get(IP + 12..IP + 16) == Some(&flow.peer_ip[..])
         && frame.get(UDP..UDP + 2) == Some(&ECHO.to_be_bytes()[..])
         && frame.get(UDP + 2..UDP + 4) == Some(&OWN.to_be_bytes()[..]);
     if !from_peer {
@@ -96,8 +96,8 @@ pub(super) fn check(frame: &[u8], way: &Way) -> Came {
 }
 
 /// Fills `frame`, of at least [`SHORTEST`] bytes, with the ICMP echo request `number` (RFC 792).
-pub(super) fn make_echo(frame: &mut [u8], way: &Way, number: u16) {
-    make(frame, way, number.into());
+pub(super) fn make_echo(frame: &mut [u8], flow: &Flow, number: u16) {
+    make(frame, flow, number.into());
     if frame.len() < SHORTEST {
         return;
     }
@@ -118,9 +118,9 @@ pub(super) fn make_echo(frame: &mut [u8], way: &Way, number: u16) {
 }
 
 /// Which of our echo requests `frame` answers.
-pub(super) fn read_echo(frame: &[u8], way: &Way) -> Option<u16> {
+pub(super) fn read_echo(frame: &[u8], flow: &Flow) -> Option<u16> {
     let ours = frame.get(IP + 9) == Some(&protocol::ICMP)
-        && frame.get(IP + 12..UDP)? == [way.peer_ip, way.own_ip].concat()
+        && frame.get(IP + 12..UDP)? == [flow.peer_ip, flow.own_ip].concat()
         && checksum(frame.get(UDP..SHORTEST)?) == 0;
     let icmp = Icmp::load(frame.get(UDP..)?)?;
     let answer = icmp.kind == icmp_kind::ECHO_REPLY && icmp.identifier.get() == OWN;
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
     use linecard::net::echo::answer_udp;
 
-    const WAY: Way = Way {
+    const FLOW: Flow = Flow {
         own_mac: [2, 0, 0, 0, 0, 1],
         own_ip: [10, 0, 0, 1],
         peer_mac: [2, 0, 0, 0, 0, 2],
@@ -161,31 +161,31 @@ mod tests {
     fn an_answer_is_known_and_a_changed_one_too() {
         for len in [SHORTEST, 64, 1000, LONGEST] {
             let mut frame = vec![0; len];
-            make(&mut frame, &WAY, 7);
-            assert_eq!(check(&frame, &WAY), Came::Other, "a question is no answer");
+            make(&mut frame, &FLOW, 7);
+            assert_eq!(check(&frame, &FLOW), Came::Other, "a question is no answer");
             assert!(answer_udp(&mut frame));
-            assert_eq!(check(&frame, &WAY), Came::Back(7));
+            assert_eq!(check(&frame, &FLOW), Came::Back(7));
             for at in [NUMBER, CHECK, PATTERN, len - 1] {
                 let mut changed = frame.clone();
                 changed[at] ^= 1;
-                assert_eq!(check(&changed, &WAY), Came::Corrupted, "byte {at} of {len}");
+                assert_eq!(check(&changed, &FLOW), Came::Corrupted, "byte {at} of {len}");
             }
-            assert_eq!(check(&frame[..len - 1], &WAY), Came::Corrupted);
+            assert_eq!(check(&frame[..len - 1], &FLOW), Came::Corrupted);
             frame.resize(len + 4, 0);
-            assert_eq!(check(&frame, &WAY), Came::Back(7), "padding does no harm");
+            assert_eq!(check(&frame, &FLOW), Came::Back(7), "padding does no harm");
         }
-        assert_eq!(check(&[], &WAY), Came::Other);
+        assert_eq!(check(&[], &FLOW), Came::Other);
     }
 
     #[test]
     fn an_echo_is_known_and_nothing_else() {
         let mut frame = [0; SHORTEST];
-        make_echo(&mut frame, &WAY, 300);
-        assert_eq!(read_echo(&frame, &WAY), None, "a question is no answer");
+        make_echo(&mut frame, &FLOW, 300);
+        assert_eq!(read_echo(&frame, &FLOW), None, "a question is no answer");
         assert!(linecard::net::echo::answer_icmp(&mut frame));
-        assert_eq!(read_echo(&frame, &WAY), Some(300));
+        assert_eq!(read_echo(&frame, &FLOW), Some(300));
         frame[SHORTEST - 1] ^= 1;
-        assert_eq!(read_echo(&frame, &WAY), None, "a changed byte");
-        assert_eq!(read_echo(&frame[..40], &WAY), None);
+        assert_eq!(read_echo(&frame, &FLOW), None, "a changed byte");
+        assert_eq!(read_echo(&frame[..40], &FLOW), None);
     }
 }

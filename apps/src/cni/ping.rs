@@ -13,7 +13,7 @@ use linecard::net::{Header, MacAddr};
 use linecard::pmd::Port;
 use serde::{Deserialize, Serialize};
 
-use super::frame::{Came, LONGEST, SHORTEST, Way, check, make, make_echo, read_echo};
+use super::frame::{Came, Flow, LONGEST, SHORTEST, check, make, make_echo, read_echo};
 use super::port::{Opened, PortArgs, interrupted};
 use crate::error::Error;
 use crate::output::{Output, out};
@@ -94,15 +94,15 @@ pub(super) fn run(args: &PingArgs) -> Result<ExitCode, Error> {
             args.to, args.wait
         ))
     })?;
-    let way = Way { own_mac: opened.mac.0, own_ip: opened.ip, peer_mac: peer_mac.0, peer_ip };
+    let flow = Flow { own_mac: opened.mac.0, own_ip: opened.ip, peer_mac: peer_mac.0, peer_ip };
     let Opened { mut port, pool, .. } = opened;
     let seen = vec![false; usize::try_from(args.count).unwrap_or(0)];
     let report =
         Report { to: args.to.to_string(), mac: peer_mac.to_string().to_lowercase(), ..Report::default() };
     let mut run = Run { count: args.count, patience, report, seen };
-    let echoed = run.echo(&mut port, &pool, &way, &ended);
+    let echoed = run.echo(&mut port, &pool, &flow, &ended);
     let start = Instant::now();
-    let done = echoed.and_then(|()| run.exchange(&mut port, &pool, &way, &ended));
+    let done = echoed.and_then(|()| run.exchange(&mut port, &pool, &flow, &ended));
     port.stop();
     done?;
     let mut report = run.report;
@@ -190,7 +190,7 @@ struct Run {
 
 impl Run {
     /// Sends ICMP echo requests one after another; an answer that takes longer than the patience is none.
-    fn echo(&mut self, port: &mut Port, pool: &Pool, way: &Way, ended: &AtomicBool) -> Result<(), Error> {
+    fn echo(&mut self, port: &mut Port, pool: &Pool, flow: &Flow, ended: &AtomicBool) -> Result<(), Error> {
         let (rx, tx) = queues(port)?;
         let (mut sending, mut received) = (Burst::new(), Burst::new());
         let mut shortest = f64::INFINITY;
@@ -199,7 +199,7 @@ impl Run {
             if let Some(mut packet) = pool.get()
                 && let Some(room) = packet.append(SHORTEST)
             {
-                make_echo(room, way, number);
+                make_echo(room, flow, number);
                 let _ = sending.push(packet);
             }
             tx.tx_burst(&mut sending);
@@ -209,7 +209,7 @@ impl Run {
                     tx.reclaim();
                     std::thread::yield_now();
                 }
-                answered = received.iter().any(|packet| read_echo(packet.data(), way) == Some(number));
+                answered = received.iter().any(|packet| read_echo(packet.data(), flow) == Some(number));
                 received.clear();
             }
             if answered {
@@ -221,7 +221,13 @@ impl Run {
         Ok(())
     }
 
-    fn exchange(&mut self, port: &mut Port, pool: &Pool, way: &Way, ended: &AtomicBool) -> Result<(), Error> {
+    fn exchange(
+        &mut self,
+        port: &mut Port,
+        pool: &Pool,
+        flow: &Flow,
+        ended: &AtomicBool,
+    ) -> Result<(), Error> {
         let (rx, tx) = queues(port)?;
         let (mut sending, mut received) = (Burst::new(), Burst::new());
         let (count, patience) = (self.count, self.patience);
@@ -234,7 +240,7 @@ impl Run {
                 let len = LENGTHS[(number % LENGTHS.len() as u64) as usize];
                 let Some(mut packet) = pool.get() else { break };
                 let Some(frame) = packet.append(len) else { break };
-                make(frame, way, number);
+                make(frame, flow, number);
                 if sending.push(packet).is_err() {
                     break;
                 }
@@ -247,7 +253,7 @@ impl Run {
                     std::thread::yield_now();
                 }
                 _ => {
-                    self.take(&mut received, way);
+                    self.take(&mut received, flow);
                     last = Instant::now();
                 }
             }
@@ -255,9 +261,9 @@ impl Run {
         Ok(())
     }
 
-    fn take(&mut self, received: &mut Burst, way: &Way) {
+    fn take(&mut self, received: &mut Burst, flow: &Flow) {
         for packet in received.iter() {
-            match check(packet.data(), way) {
+            match check(packet.data(), flow) {
                 Came::Back(number) => match usize::try_from(number).ok().and_then(|at| self.seen.get_mut(at))
                 {
                     Some(seen) if !*seen => {

@@ -74,9 +74,9 @@ enum Phase {
 }
 
 #[derive(Clone, Default)]
-struct Orders(Arc<AtomicU8>);
+struct SharedPhase(Arc<AtomicU8>);
 
-impl Orders {
+impl SharedPhase {
     fn give(&self, phase: Phase) {
         self.0.fetch_max(phase as u8, Ordering::Relaxed);
     }
@@ -103,8 +103,8 @@ pub(crate) fn run(args: &EndArgs) -> Result<ExitCode, Error> {
     // The parent may end before it can say so.
     let _ = rustix::process::set_parent_process_death_signal(Some(Signal::TERM));
     linecard_apps_common::log::start(&EalArgs::default(), "error")?;
-    let orders = Orders::default();
-    listen(&orders)?;
+    let shared_phase = SharedPhase::default();
+    listen(&shared_phase)?;
     if let Some(core) = args.core {
         // Without a core of its own it is slower, not wrong.
         if let Err(error) = cores::pin_current(CoreId(core)) {
@@ -113,33 +113,33 @@ pub(crate) fn run(args: &EndArgs) -> Result<ExitCode, Error> {
     }
     let eal_args = EalArgs::default();
     let eal = Eal::new(&eal_args)?;
-    let (mut port, pool) = open(args, &eal, &orders)?;
+    let (mut port, pool) = open(args, &eal, &shared_phase)?;
     let mut traffic = Traffic::new(u8::from(args.role == Role::Frontend), pool, eal.clock());
     let (memory, memory_why) = memory(&eal);
     let mut paths = String::new();
-    let result = poll(args, &mut port, &mut traffic, &orders, &mut paths);
+    let result = poll(args, &mut port, &mut traffic, &shared_phase, &mut paths);
     let report = EndReport { memory, memory_why, paths, ..traffic.report(monotonic_ns()) };
     drop(traffic);
     port.stop();
     result?;
-    if orders.phase() != Phase::Abandon {
+    if shared_phase.phase() != Phase::Abandon {
         say(&Message::Final(Box::new(report)))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// Takes orders from standard input and from signals.
-fn listen(orders: &Orders) -> Result<(), Error> {
+fn listen(shared_phase: &SharedPhase) -> Result<(), Error> {
     let failed = |source| Error::System {
         action: "orders cannot be taken".into(),
         source,
         remedy: "raise the limits on processes and open files (ulimit -u, ulimit -n)",
     };
     let mut signals = signal_hook::iterator::Signals::new([SIGTERM, SIGINT]).map_err(failed)?;
-    let by_signal = orders.clone();
+    let by_signal = shared_phase.clone();
     let on_signal = move || signals.forever().for_each(|_| by_signal.give(Phase::Abandon));
     thread::Builder::new().name("lc-signals".into()).spawn(on_signal).map_err(failed)?;
-    let by_line = orders.clone();
+    let by_line = shared_phase.clone();
     let on_line = move || {
         for line in std::io::stdin().lock().lines().map_while(Result::ok) {
             match line.as_str() {
@@ -166,12 +166,12 @@ pub(super) fn device(role: Role, socket: &Path) -> String {
     }
 }
 
-fn open(args: &EndArgs, eal: &Eal, orders: &Orders) -> Result<(Port, Pool), Error> {
+fn open(args: &EndArgs, eal: &Eal, shared_phase: &SharedPhase) -> Result<(Port, Pool), Error> {
     let domain = eal.default_domain();
     let pool =
         Pool::new(&domain, PoolConfig { name: "demo".into(), packets: PACKETS, ..PoolConfig::default() })?;
     if args.role == Role::Frontend {
-        await_socket(&args.socket, orders)?;
+        await_socket(&args.socket, shared_phase)?;
     }
     let context = ProbeContext { memory: eal.memory().clone(), domain, wait: PROBE_WAIT };
     let device = linecard::drivers().probe(&context, &device(args.role, &args.socket))?;
@@ -185,10 +185,10 @@ fn open(args: &EndArgs, eal: &Eal, orders: &Orders) -> Result<(Port, Pool), Erro
 }
 
 /// Both ends start at once; the backend's socket comes a little later.
-fn await_socket(socket: &Path, orders: &Orders) -> Result<(), Error> {
+fn await_socket(socket: &Path, shared_phase: &SharedPhase) -> Result<(), Error> {
     let start = Instant::now();
     while !socket.exists() {
-        if orders.phase() == Phase::Abandon || start.elapsed() > PROBE_WAIT {
+        if shared_phase.phase() == Phase::Abandon || start.elapsed() > PROBE_WAIT {
             let path = socket.display();
             return Err(Error::Failed(format!("no backend came to {path}; run `linecard demo` again")));
         }
@@ -209,7 +209,7 @@ fn poll(
     args: &EndArgs,
     port: &mut Port,
     traffic: &mut Traffic,
-    orders: &Orders,
+    shared_phase: &SharedPhase,
     paths: &mut String,
 ) -> Result<(), Error> {
     let (Some(rx), Some(tx)) = (port.rx.first_mut(), port.tx.first_mut()) else {
@@ -221,7 +221,7 @@ fn poll(
     let mut told = false;
     let mut patience = Patience { polite: args.polite, idle: 0 };
     loop {
-        let phase = orders.phase();
+        let phase = shared_phase.phase();
         if phase >= Phase::Report {
             // The peer's last echoes may have come while this process did not run.
             while phase == Phase::Report && rounds(traffic, &mut queues, false, &mut patience) > 0 {}

@@ -16,7 +16,7 @@ use linecard_apps_common::clock::{monotonic_ns, since_boot_ns};
 /// A running end; ended and waited for when dropped.
 pub(super) struct End {
     child: Child,
-    orders: Option<ChildStdin>,
+    commands: Option<ChildStdin>,
 }
 
 /// How long an end may take to end by itself.
@@ -54,8 +54,8 @@ impl End {
         // A group of its own: a Ctrl-C at the terminal reaches the coordinator only.
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).process_group(0);
         let mut child = command.spawn().map_err(failed)?;
-        let (orders, said) = (child.stdin.take(), child.stdout.take());
-        let end = Self { child, orders };
+        let (commands, said) = (child.stdin.take(), child.stdout.take());
+        let end = Self { child, commands };
         let listener = move || {
             for line in said.into_iter().flat_map(|said| BufReader::new(said).lines()).map_while(Result::ok) {
                 if let Ok(message) = serde_json::from_str(&line) {
@@ -70,8 +70,8 @@ impl End {
 
     /// Tells the end something; an end that is gone is noticed elsewhere.
     pub(super) fn order(&mut self, word: &str) {
-        if let Some(orders) = &mut self.orders {
-            let _ = writeln!(orders, "{word}");
+        if let Some(commands) = &mut self.commands {
+            let _ = writeln!(commands, "{word}");
         }
     }
 }
@@ -79,7 +79,7 @@ impl End {
 impl Drop for End {
     fn drop(&mut self) {
         // The end of its input tells it to end.
-        self.orders = None;
+        self.commands = None;
         let until = Instant::now() + PATIENCE;
         while Instant::now() < until {
             if !matches!(self.child.try_wait(), Ok(None)) {

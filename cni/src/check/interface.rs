@@ -38,7 +38,7 @@ pub(super) fn write_ipam(folder: &Path) -> Result<(), Error> {
 }
 
 /// One container and what the plugin is told about it.
-struct Life<'b, 'a> {
+struct AttachmentCheck<'b, 'a> {
     bench: &'b mut Bench<'a>,
     version: Version,
     pod: Sandbox,
@@ -51,20 +51,20 @@ pub(super) fn check(bench: &mut Bench<'_>) -> Result<(), Error> {
     let pod = Sandbox::new()?;
     let netns = pod.path().to_string_lossy().into_owned();
     let container = format!("check-{}", version.as_str());
-    let mut life = Life { bench, version, pod, netns, container };
-    life.strangers();
-    if let Some(result) = life.add() {
-        life.twice();
-        life.check(&result)?;
-        life.status_and_gc(&result);
-        life.del(&result)?;
+    let mut attachment = AttachmentCheck { bench, version, pod, netns, container };
+    attachment.strangers();
+    if let Some(result) = attachment.add() {
+        attachment.twice();
+        attachment.check(&result)?;
+        attachment.status_and_gc(&result);
+        attachment.del(&result)?;
     }
-    life.chain();
-    life.delegation();
+    attachment.chain();
+    attachment.delegation();
     Ok(())
 }
 
-impl Life<'_, '_> {
+impl AttachmentCheck<'_, '_> {
     fn on(&self) -> On<'_> {
         On { container: &self.container, netns: Some(&self.netns) }
     }

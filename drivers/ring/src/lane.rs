@@ -33,7 +33,7 @@ type Consumer = spsc::Consumer<Parcel>;
 
 /// The ends that are at home, and how large the ring between them is.
 #[derive(Default)]
-struct Home {
+struct FreeEnds {
     depth: usize,
     producer: Option<Producer>,
     consumer: Option<Consumer>,
@@ -43,7 +43,7 @@ struct Home {
 /// One direction; shared by whoever may ask for an end.
 #[derive(Default)]
 pub(super) struct Direction {
-    home: Mutex<Home>,
+    free_ends: Mutex<FreeEnds>,
     /// Wakes whoever sleeps at the receiving end.
     wake: Wake,
 }
@@ -60,38 +60,39 @@ pub(super) enum Refusal {
 impl Direction {
     /// Lends the sending end. The first end that is lent decides the depth, from 1 on.
     pub(super) fn sender(self: &Arc<Self>, depth: u16) -> Result<Sender, Refusal> {
-        let mut home = self.prepare(depth)?;
-        let producer = home.producer.take().ok_or(Refusal::InUse)?;
-        home.lent += 1;
+        let mut free_ends = self.prepare(depth)?;
+        let producer = free_ends.producer.take().ok_or(Refusal::InUse)?;
+        free_ends.lent += 1;
         Ok(Sender { producer: Some(producer), lane: Arc::clone(self) })
     }
 
     /// Lends the receiving end; as [`sender`](Self::sender).
     pub(super) fn receiver(self: &Arc<Self>, depth: u16) -> Result<Receiver, Refusal> {
-        let mut home = self.prepare(depth)?;
-        let consumer = home.consumer.take().ok_or(Refusal::InUse)?;
-        home.lent += 1;
+        let mut free_ends = self.prepare(depth)?;
+        let consumer = free_ends.consumer.take().ok_or(Refusal::InUse)?;
+        free_ends.lent += 1;
         Ok(Receiver { consumer: Some(consumer), lane: Arc::clone(self) })
     }
 
     /// Makes the ring where both ends are at home and it is not yet as deep as asked.
-    fn prepare(&self, depth: u16) -> Result<MutexGuard<'_, Home>, Refusal> {
-        let mut home = self.lock();
-        if home.lent == 0 && home.depth != usize::from(depth) {
+    fn prepare(&self, depth: u16) -> Result<MutexGuard<'_, FreeEnds>, Refusal> {
+        let mut free_ends = self.lock();
+        if free_ends.lent == 0 && free_ends.depth != usize::from(depth) {
             let config = Config::exact(depth.into());
             let (producer, consumer) = config.heap::<_, Single, Single>().map_err(|_| Refusal::Memory)?;
-            *home = Home { depth: depth.into(), producer: Some(producer), consumer: Some(consumer), lent: 0 };
+            *free_ends =
+                FreeEnds { depth: depth.into(), producer: Some(producer), consumer: Some(consumer), lent: 0 };
         }
-        Ok(home)
+        Ok(free_ends)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Home> {
+    fn lock(&self) -> MutexGuard<'_, FreeEnds> {
         // Every change below is whole before anything can panic.
-        self.home.lock().unwrap_or_else(PoisonError::into_inner)
+        self.free_ends.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Home {
+impl FreeEnds {
     /// Frees what is in the ring, if the receiving end is at home.
     fn empty(&mut self) {
         while let Some(Parcel(meta)) = self.consumer.as_ref().and_then(|consumer| consumer.dequeue()) {
@@ -133,10 +134,10 @@ impl Sender {
 
 impl Drop for Sender {
     fn drop(&mut self) {
-        let mut home = self.lane.lock();
-        home.producer = self.producer.take();
-        home.lent -= 1;
-        home.empty();
+        let mut free_ends = self.lane.lock();
+        free_ends.producer = self.producer.take();
+        free_ends.lent -= 1;
+        free_ends.empty();
     }
 }
 
@@ -183,9 +184,9 @@ impl Receiver {
 
 impl Drop for Receiver {
     fn drop(&mut self) {
-        let mut home = self.lane.lock();
-        home.consumer = self.consumer.take();
-        home.lent -= 1;
-        home.empty();
+        let mut free_ends = self.lane.lock();
+        free_ends.consumer = self.consumer.take();
+        free_ends.lent -= 1;
+        free_ends.empty();
     }
 }

@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use linecard_mempool::{Burst, Pool};
 
 use self::lane::{Direction, Receiver, Refusal, Sender};
-use self::pairs::Seat;
+use self::pairs::PairClaim;
 use linecard_pmd::args::DevArgs;
 use linecard_pmd::config::{PortConfig, StartError};
 use linecard_pmd::control::Link;
@@ -62,7 +62,7 @@ impl Driver for RingDriver {
         let (peer, action) = (args.value("peer"), args.value("nodeaction"));
         args.finish()?;
         let (name, domain) = (args.name(), &context.domain);
-        let seat = match (peer, action) {
+        let claim = match (peer, action) {
             (Some(_), Some(_)) => {
                 return Err(
                     args.problem("'peer' and 'nodeaction' exclude each other", "leave one of them out")
@@ -81,9 +81,9 @@ impl Driver for RingDriver {
                 Some(pairs::by_node(domain, node, create).map_err(|why| refused(args, action, why))?)
             }
         };
-        let seat = seat.ok_or_else(|| refused(args, name, pairs::Refusal::Taken))?;
-        let (local, remote) = seat.sides();
-        Ok(Box::new(Ring { name: name.to_owned(), local, remote, seat: Some(Arc::new(seat)) }))
+        let claim = claim.ok_or_else(|| refused(args, name, pairs::Refusal::Taken))?;
+        let (local, remote) = claim.sides();
+        Ok(Box::new(Ring { name: name.to_owned(), local, remote, claim: Some(Arc::new(claim)) }))
     }
 }
 
@@ -151,7 +151,7 @@ pub fn pair(a: &str, b: &str) -> (Box<dyn Device>, Box<dyn Device>) {
     let (left, right) = (Arc::new(Side::default()), Arc::new(Side::default()));
     let device = |name: &str, local: &Arc<Side>, remote: &Arc<Side>| {
         let (local, remote) = (Arc::clone(local), Arc::clone(remote));
-        Box::new(Ring { name: name.to_owned(), local, remote, seat: None })
+        Box::new(Ring { name: name.to_owned(), local, remote, claim: None })
     };
     (device(a, &left, &right), device(b, &right, &left))
 }
@@ -174,7 +174,7 @@ struct Ring {
     local: Arc<Side>,
     remote: Arc<Side>,
     /// Its place among the devices of the program; none for [`pair`], whose devices know each other.
-    seat: Option<Arc<Seat>>,
+    claim: Option<Arc<PairClaim>>,
 }
 
 impl Ring {
@@ -254,9 +254,9 @@ struct Started(Ring);
 impl Running for Started {
     fn stop(self: Box<Self>, rx: Vec<Box<dyn RxQueue>>, tx: Vec<Box<dyn TxQueue>>) -> Box<dyn Device> {
         drop((rx, tx));
-        let Ring { name, local, remote, seat } = &self.0;
+        let Ring { name, local, remote, claim } = &self.0;
         let (name, local, remote) = (name.clone(), Arc::clone(local), Arc::clone(remote));
-        Box::new(Ring { name, local, remote, seat: seat.clone() })
+        Box::new(Ring { name, local, remote, claim: claim.clone() })
     }
 }
 

@@ -13,28 +13,28 @@ pub(super) struct Pair {
 }
 
 /// A device's place in a pair; dropped, another device may have it.
-pub(super) struct Seat {
+pub(super) struct PairClaim {
     pair: Arc<Pair>,
     place: usize,
 }
 
-impl Seat {
+impl PairClaim {
     /// Where the device receives, and where it sends to.
     pub(super) fn sides(&self) -> (Arc<Side>, Arc<Side>) {
         (Arc::clone(&self.pair.sides[self.place]), Arc::clone(&self.pair.sides[1 - self.place]))
     }
 }
 
-impl Drop for Seat {
+impl Drop for PairClaim {
     fn drop(&mut self) {
         self.pair.taken.lock().unwrap_or_else(PoisonError::into_inner)[self.place] = false;
     }
 }
 
 impl Pair {
-    fn sit(self: &Arc<Self>, place: usize) -> Option<Seat> {
+    fn sit(self: &Arc<Self>, place: usize) -> Option<PairClaim> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        (!std::mem::replace(&mut taken[place], true)).then(|| Seat { pair: Arc::clone(self), place })
+        (!std::mem::replace(&mut taken[place], true)).then(|| PairClaim { pair: Arc::clone(self), place })
     }
 }
 
@@ -77,7 +77,7 @@ fn make(all: &mut Vec<Entry>, domain: &Arc<Domain>, names: [String; 2]) -> Arc<P
 }
 
 /// A device without arguments: joined with whoever named it as a peer, or with itself.
-pub(super) fn alone(domain: &Arc<Domain>, own: &str) -> Option<Seat> {
+pub(super) fn alone(domain: &Arc<Domain>, own: &str) -> Option<PairClaim> {
     with(domain, |all, known| {
         let awaited = known.iter().filter(|(names, _)| names[0] != names[1]).find_map(|(names, pair)| {
             let place = names.iter().position(|name| name == own)?;
@@ -88,7 +88,7 @@ pub(super) fn alone(domain: &Arc<Domain>, own: &str) -> Option<Seat> {
 }
 
 /// Joined with the device of this name, which may come later.
-pub(super) fn with_peer(domain: &Arc<Domain>, own: &str, peer: &str) -> Result<Seat, Refusal> {
+pub(super) fn with_peer(domain: &Arc<Domain>, own: &str, peer: &str) -> Result<PairClaim, Refusal> {
     let mut names = [own.to_owned(), peer.to_owned()];
     names.sort_unstable();
     let place = usize::from(names[1] == own);
@@ -105,7 +105,7 @@ pub(super) fn with_peer(domain: &Arc<Domain>, own: &str, peer: &str) -> Result<S
 }
 
 /// The first (`create`) or second device of a pair with a name of its own.
-pub(super) fn by_node(domain: &Arc<Domain>, node: &str, create: bool) -> Result<Seat, Refusal> {
+pub(super) fn by_node(domain: &Arc<Domain>, node: &str, create: bool) -> Result<PairClaim, Refusal> {
     // No device's name has a colon.
     let names = [format!("{node}:0"), format!("{node}:1")];
     with(domain, |all, known| {

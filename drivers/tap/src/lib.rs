@@ -52,7 +52,7 @@ use linecard_pmd::offload::{Offloads, RxOffloads, Takes};
 use linecard_pmd::port::{Device, DeviceInfo, Driver, Port, ProbeContext, Running, RxQueue, TxQueue};
 use linecard_pmd::stats::PortCounters;
 use open::{Opened, Settings};
-use remote::Remote;
+use remote::Redirections;
 
 const DRIVER: &str = "net_tap";
 /// The kernel has 256 queues for an interface; one keeps it alive while the port is stopped.
@@ -102,11 +102,11 @@ impl Driver for TapDriver {
 }
 
 /// The interface, joined to the remote one where that was asked for.
-fn establish(port: &str, settings: &Settings) -> Result<(Opened, Option<Remote>), Error> {
+fn establish(port: &str, settings: &Settings) -> Result<(Opened, Option<Redirections>), Error> {
     let mut opened = open::open(port, settings)?;
     let remote = match (&settings.remote, &opened.interface) {
         (Some(remote), Some(interface)) => {
-            let (joined, mac) = Remote::join(port, &settings.namespace, interface, remote)?;
+            let (joined, mac) = Redirections::join(port, &settings.namespace, interface, remote)?;
             opened.mac = mac;
             Some(joined)
         }
@@ -155,7 +155,7 @@ struct Tap {
     name: String,
     settings: Settings,
     /// Before the interface, which it is about.
-    remote: Option<Remote>,
+    remote: Option<Redirections>,
     opened: Opened,
     hands: Hands,
 }

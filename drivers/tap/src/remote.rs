@@ -25,12 +25,12 @@ const EGRESS_REDIR: u32 = 1;
 const TERMINAL: u8 = 1;
 
 /// Both redirections; taken away when dropped.
-pub(super) struct Remote {
+pub(super) struct Redirections {
     /// What we put a queueing discipline on.
     joined: Vec<Arc<Interface>>,
 }
 
-impl Remote {
+impl Redirections {
     /// Joins `tap` and the interface `remote` of the same namespace; gives the address that both have then.
     pub(super) fn join(
         port: &str,
@@ -71,7 +71,7 @@ impl Remote {
     }
 }
 
-impl Drop for Remote {
+impl Drop for Redirections {
     fn drop(&mut self) {
         for interface in &self.joined {
             // An interface that is gone has taken its filters along.

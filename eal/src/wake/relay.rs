@@ -166,7 +166,7 @@ struct Watcher {
     epoll: std::os::fd::OwnedFd,
     /// What is watched for each queue, and as of which turn.
     watched: Vec<(Option<Source>, u64)>,
-    pace: Pace,
+    pace: RateLimit,
 }
 
 impl Watcher {
@@ -177,7 +177,7 @@ impl Watcher {
         let changed = shared.changed.get_or_init(|| event);
         epoll::add(&epoll, changed, EventData::new_u64(CHANGED), EventFlags::IN)?;
         let watched = shared.queues.iter().map(|_| (None, 0)).collect();
-        Ok(Self { shared: Arc::clone(shared), epoll, watched, pace: Pace::new() })
+        Ok(Self { shared: Arc::clone(shared), epoll, watched, pace: RateLimit::new() })
     }
 
     fn run(mut self) {
@@ -232,12 +232,12 @@ impl Watcher {
 }
 
 /// How many signals were passed on in this period.
-struct Pace {
+struct RateLimit {
     until: Instant,
     passed: usize,
 }
 
-impl Pace {
+impl RateLimit {
     fn new() -> Self {
         Self { until: Instant::now(), passed: 0 }
     }

@@ -5,7 +5,7 @@ mod value;
 
 use super::Error;
 use super::lexer::Word;
-use super::tree::{Node, Shift, Way, ether_group, ether_host, kind, protocol};
+use super::tree::{Node, Qualifier, Shift, ether_group, ether_host, kind, protocol};
 
 /// Deepest nesting of parentheses and `not`.
 const DEPTH: usize = 100;
@@ -25,7 +25,7 @@ enum Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Qualifiers<'a> {
     protocol: Option<&'a str>,
-    way: Way,
+    way: Qualifier,
     kind: Kind,
 }
 
@@ -138,7 +138,7 @@ impl<'a> Parser<'a> {
             word if PROTOCOLS.contains(&word) => self.of_protocol(),
             "src" | "dst" | "host" | "net" | "port" | "portrange" => self.qualified(None),
             word if word.starts_with(|c: char| c.is_ascii_hexdigit() || c == ':') => {
-                let host = Qualifiers { protocol: None, way: Way::Either, kind: Kind::Host };
+                let host = Qualifiers { protocol: None, way: Qualifier::Either, kind: Kind::Host };
                 self.value(self.last.unwrap_or(host))
             }
             // A port by its name, as in `port http or https`.
@@ -214,7 +214,7 @@ impl<'a> Parser<'a> {
     fn group(&mut self, of: Option<&str>) -> Result<Node, Error> {
         let (word, shift) = (self.next(), self.shift);
         match (of, word) {
-            (None | Some("ether"), "broadcast") => Ok(ether_host(Way::Destination, [0xff; 6])),
+            (None | Some("ether"), "broadcast") => Ok(ether_host(Qualifier::Destination, [0xff; 6])),
             (None | Some("ether"), _) => Ok(ether_group()),
             (Some("ip"), "multicast") => Ok(shift.ip_multicast()),
             (Some("ip6"), "multicast") => Ok(shift.ip6_multicast()),
@@ -232,17 +232,17 @@ impl<'a> Parser<'a> {
                 let other = if first == "src" { "dst" } else { "src" };
                 let joined = self.peek_behind(1) == other;
                 let way = match self.peek() {
-                    "or" | "||" if joined => Way::Either,
-                    "and" | "&&" if joined => Way::Both,
-                    _ if first == "src" => Way::Source,
-                    _ => Way::Destination,
+                    "or" | "||" if joined => Qualifier::Either,
+                    "and" | "&&" if joined => Qualifier::Both,
+                    _ if first == "src" => Qualifier::Source,
+                    _ => Qualifier::Destination,
                 };
-                if matches!(way, Way::Either | Way::Both) {
+                if matches!(way, Qualifier::Either | Qualifier::Both) {
                     self.at += 2;
                 }
                 way
             }
-            _ => Way::Either,
+            _ => Qualifier::Either,
         };
         let kind = match self.peek() {
             "host" => Some(Kind::Host),

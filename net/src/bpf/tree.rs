@@ -40,7 +40,7 @@ pub(super) enum Compare {
 
 /// Which end of the way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum Qualifier {
     Source,
     Destination,
     Either,
@@ -103,12 +103,12 @@ fn masked(offset: u32, value: u32, mask: u32) -> Option<Node> {
 }
 
 /// One condition on each end of the way, as asked.
-fn ends(way: Way, of: impl Fn(bool) -> Node) -> Node {
+fn ends(way: Qualifier, of: impl Fn(bool) -> Node) -> Node {
     match way {
-        Way::Source => of(true),
-        Way::Destination => of(false),
-        Way::Either => of(true).or(of(false)),
-        Way::Both => of(true).and(of(false)),
+        Qualifier::Source => of(true),
+        Qualifier::Destination => of(false),
+        Qualifier::Either => of(true).or(of(false)),
+        Qualifier::Both => of(true).and(of(false)),
     }
 }
 
@@ -151,18 +151,18 @@ impl Shift {
         tag.and(Node::Test(Test { load, mask: Some(0xfff), compare: Compare::Equal, value: id }))
     }
 
-    pub(super) fn ip_net(self, way: Way, address: Ipv4Addr, mask: u32) -> Node {
+    pub(super) fn ip_net(self, way: Qualifier, address: Ipv4Addr, mask: u32) -> Node {
         let first = self.layer3() + 12;
         self.net_in(kind::IP, way, [first, first + 4], address, mask)
     }
 
     /// Addresses in requests and answers of ARP or RARP.
-    pub(super) fn arp_net(self, kind: u32, way: Way, address: Ipv4Addr, mask: u32) -> Node {
+    pub(super) fn arp_net(self, kind: u32, way: Qualifier, address: Ipv4Addr, mask: u32) -> Node {
         let first = self.layer3() + 14;
         self.net_in(kind, way, [first, first + 10], address, mask)
     }
 
-    fn net_in(self, kind: u32, way: Way, at: [u32; 2], address: Ipv4Addr, mask: u32) -> Node {
+    fn net_in(self, kind: u32, way: Qualifier, at: [u32; 2], address: Ipv4Addr, mask: u32) -> Node {
         let kind = self.ether_type(kind);
         match masked(at[0], address.into(), mask).zip(masked(at[1], address.into(), mask)) {
             // A network of all addresses asks nothing.
@@ -173,7 +173,7 @@ impl Shift {
         }
     }
 
-    pub(super) fn ip6_net(self, way: Way, address: Ipv6Addr, prefix: u32) -> Node {
+    pub(super) fn ip6_net(self, way: Qualifier, address: Ipv6Addr, prefix: u32) -> Node {
         let kind = self.ether_type(kind::IP6);
         let mask = u128::MAX.checked_shl(128 - prefix).unwrap_or(0);
         let words = |first: u32| {
@@ -197,7 +197,7 @@ impl Shift {
         self,
         versions: [bool; 2],
         protocols: &[u32],
-        way: Way,
+        way: Qualifier,
         low: u32,
         high: u32,
     ) -> Option<Node> {
@@ -243,7 +243,7 @@ impl Shift {
     }
 }
 
-pub(super) fn ether_host(way: Way, mac: [u8; 6]) -> Node {
+pub(super) fn ether_host(way: Qualifier, mac: [u8; 6]) -> Node {
     let [a, b, c, d, e, f] = mac;
     ends(way, |is_source| {
         let first = if is_source { 6 } else { 0 };

@@ -15,7 +15,7 @@ use super::*;
 use crate::api::{DropCounters, PortSpec};
 use crate::fdb::{Station, Table};
 use crate::forward::Inbox;
-use crate::port::{Common, Losses, Seat};
+use crate::port::{Common, Losses, WorkerPort};
 use crate::rules::{Defaults, Rules};
 
 /// What a port sent, and what it still takes.
@@ -107,13 +107,13 @@ impl Bed {
             }
             let (log, lost) = (Arc::<Mutex<Log>>::default(), Arc::<Losses>::default());
             let out = Out { log: Arc::clone(&log), packets_only: packets_only >> port & 1 != 0 };
-            let way = if away >> port & 1 != 0 { Way::Through(0) } else { Way::Own(Box::new(out)) };
+            let egress = if away >> port & 1 != 0 { Egress::Through(0) } else { Egress::Own(Box::new(out)) };
             let up = Arc::new(std::sync::atomic::AtomicBool::new(port % 4 != 3));
             if let Some(neighbours) = &mut engine.neighbours {
                 neighbours.add(port, &rules);
             }
             let common = Common { rules, up, own: None };
-            engine.seats.push(Some(Seat::new(common, Arc::clone(&lost), way, 1)));
+            engine.worker_ports.push(Some(WorkerPort::new(common, Arc::clone(&lost), egress, 1)));
             logs.push(log);
             losses.push(lost);
         }

@@ -15,7 +15,7 @@ use linecard_virtio::{Ahead, Chain, DeviceQueue, Head, PeerFault, SegList};
 use super::copy::{LINE, copy, prefetch_read};
 use super::direct::SHORT;
 use super::scatter::Cursor;
-use super::turn::Turn;
+use super::turn::FaultBudget;
 use super::{DESCRIPTORS_PER_BURST, DequeuePath, Done, MAX_CHAIN, MAX_PACKET, MIN_FRAME, at_once};
 use crate::memory::MemoryMap;
 use crate::port::RxLoss;
@@ -34,7 +34,7 @@ pub(super) struct Dequeue<Q, const OFFLOAD: bool> {
     /// The driver did not seem to want a call when we last published; to be asked again with a fence.
     overdue: bool,
     segments: SegList,
-    turn: Turn,
+    turn: FaultBudget,
     /// Most plain chains taken at once.
     pub(super) most: usize,
     /// Frames are shown when those of the burst before were longer than this on average.
@@ -73,7 +73,7 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
         name: &'static str,
     ) -> Self {
         queue.set_notifications(false);
-        let (segments, turn) = (SegList::limited(MAX_CHAIN), Turn::new());
+        let (segments, turn) = (SegList::limited(MAX_CHAIN), FaultBudget::new());
         let most = at_once(&map);
         Self {
             queue,
@@ -442,7 +442,7 @@ fn gather(
     len: u32,
     parts: usize,
     pool: &Pool,
-    turn: &mut Turn,
+    turn: &mut FaultBudget,
 ) -> Result<Packet, Missing> {
     let mut cursor = Cursor::new(pieces);
     cursor.skip(header as usize);

@@ -13,7 +13,7 @@ use linecard_virtio::{Ahead, Chain, DeviceQueue, Head, PeerFault, SegList, Used}
 use super::copy::{LINE, prefetch_write};
 use super::scatter::Cursor;
 use super::source::{Reader, Source};
-use super::turn::Turn;
+use super::turn::FaultBudget;
 use super::{DESCRIPTORS_PER_BURST, Done, EnqueuePath, MAX_CHAIN, MAX_PACKET, at_once};
 use crate::memory::MemoryMap;
 use crate::port::TxLoss;
@@ -36,7 +36,7 @@ pub(super) struct Enqueue<Q, const MERGE: bool, const OFFLOAD: bool> {
     runts: u32,
     /// Descriptors read by the slow way in this burst.
     walked: u32,
-    turn: Turn,
+    turn: FaultBudget,
     /// Most plain chains filled at once.
     most: usize,
     name: &'static str,
@@ -73,7 +73,7 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
             heads,
             runts: 0,
             walked: 0,
-            turn: Turn::new(),
+            turn: FaultBudget::new(),
             most,
             name,
             takes,

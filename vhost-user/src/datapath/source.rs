@@ -7,7 +7,7 @@ use linecard_pmd::stats::QueueStats;
 
 use super::copy::copy;
 use super::scatter::Cursor;
-use super::turn::Turn;
+use super::turn::FaultBudget;
 use crate::port::TxLoss;
 
 /// One frame to be sent. Its bytes are read once.
@@ -128,7 +128,7 @@ impl<I: Iterator<Item = (*const u8, usize)>> Reader<I> {
     ///
     /// # Safety
     /// The runs can be read.
-    pub(super) unsafe fn fill(&mut self, cursor: &mut Cursor<'_>, len: u32, turn: &mut Turn) -> u32 {
+    pub(super) unsafe fn fill(&mut self, cursor: &mut Cursor<'_>, len: u32, turn: &mut FaultBudget) -> u32 {
         let mut done = 0usize;
         while done < len as usize && !turn.is_over() {
             let (from, left) = self.rest;

@@ -30,7 +30,7 @@ pub(crate) fn prepare_clock() {
 
 /// The time of one burst on the slow way.
 #[derive(Debug)]
-pub(super) struct Turn {
+pub(super) struct FaultBudget {
     clock: Clock,
     half: u64,
     began: u64,
@@ -40,7 +40,7 @@ pub(super) struct Turn {
     over: bool,
 }
 
-impl Turn {
+impl FaultBudget {
     /// For a path, made by the control thread; [`begin`](Self::begin) it in each burst.
     pub(super) fn new() -> Self {
         let clock = *CLOCK;
@@ -104,7 +104,7 @@ fn faults() -> u64 {
 mod tests {
     use super::*;
 
-    fn wait(turn: &Turn) {
+    fn wait(turn: &FaultBudget) {
         let from = turn.clock.cycles();
         while turn.clock.cycles() - from <= turn.half {
             std::hint::spin_loop();
@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn only_faults_end_a_turn() {
-        let mut turn = Turn::new();
+        let mut turn = FaultBudget::new();
         turn.begin();
         // The first look at the time may be the first call of something.
         wait(&turn);

@@ -16,13 +16,13 @@ use crate::memory::{Inflight, Region, RingInflight, region_len};
 use crate::peer::tell;
 
 /// A region of our own making, and its length.
-pub(super) struct Made {
+pub(super) struct CreatedRegion {
     file: OwnedFd,
     len: u64,
 }
 
 /// Where a ring is to begin.
-pub(super) struct Begin {
+pub(super) struct StartPoint {
     pub(super) base: u32,
     /// What a predecessor had taken from there on.
     pub(super) taken: Vec<Used>,
@@ -44,7 +44,7 @@ impl Session {
                 rustix::fs::fallocate(&made.file, hole, 0, len).map_err(failed)?;
                 made
             }
-            None => Made { file: memfd(len).map_err(failed)?, len },
+            None => CreatedRegion { file: memfd(len).map_err(failed)?, len },
         };
         let copy = made.file.try_clone().map_err(|source| Refusal::InflightFile { source })?;
         self.inflight_made = Some(made);
@@ -103,7 +103,12 @@ impl Session {
 
     /// Where a ring that is started begins: where it was told, unless that is a position of the past. What the frontend
     /// cannot know (a backend ended without a word) the ring or the record tells.
-    pub(super) fn begin(&self, index: usize, told: Begin, (size, memory): (u16, &RingMemory)) -> Begin {
+    pub(super) fn begin(
+        &self,
+        index: usize,
+        told: StartPoint,
+        (size, memory): (u16, &RingMemory),
+    ) -> StartPoint {
         let features = self.features.unwrap_or_default();
         let layout = layout_of(features);
         let record = self.ring_inflight(index, layout, size);
@@ -120,7 +125,7 @@ impl Session {
                     "the last backend had taken buffers out of order; \
                     they are given back as they are"
                 );
-                Begin { base: position.base, taken: position.taken }
+                StartPoint { base: position.base, taken: position.taken }
             }
             (Layout::Packed, recorded) if !stopped_here => {
                 let recorded = recorded.map(|position| position.base);
@@ -140,10 +145,10 @@ impl Session {
     fn begin_packed(
         &self,
         index: usize,
-        told: Begin,
+        told: StartPoint,
         recorded: Option<u32>,
         (size, memory): (u16, &RingMemory),
-    ) -> Begin {
+    ) -> StartPoint {
         let (in_order, writable) =
             (self.features.is_some_and(|f| f.contains(Features::IN_ORDER)), index.is_multiple_of(2));
         if !super::vring::ran_past(told.base, size, memory) {
@@ -165,7 +170,7 @@ impl Session {
                 "packed ring resumed where the last backend left it"
             );
         }
-        Begin { base, taken: Vec::new() }
+        StartPoint { base, taken: Vec::new() }
     }
 }
 

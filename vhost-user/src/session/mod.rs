@@ -102,7 +102,7 @@ pub(crate) struct Session {
     log_event: Option<Arc<Event>>,
     /// Where descriptors in flight are recorded, and what we made for that.
     inflight: Option<Arc<Inflight>>,
-    inflight_made: Option<inflight::Made>,
+    inflight_made: Option<inflight::CreatedRegion>,
 }
 
 impl Session {

@@ -7,7 +7,7 @@ use linecard_virtio::{Features, Layout};
 use linecard_wire::Message;
 use linecard_wire::payload::{Payload, VringAddr, VringFd, VringState};
 
-use super::inflight::Begin;
+use super::inflight::StartPoint;
 use super::request::{Answer, expect_fds};
 use super::vring::{Vring, check_size, device_config, layout_of, ring_memory, told_base};
 use super::{Session, Slots};
@@ -242,8 +242,8 @@ impl Session {
         let layout = layout_of(features);
         let size = layout.check_size(u32::from(vring.size.ok_or(missing("size"))?))?;
         let memory = ring_memory(index, &addr, layout, size, map)?;
-        let told = |base| Begin { base, taken: Vec::new() };
-        let Begin { base, taken } = match start {
+        let told = |base| StartPoint { base, taken: Vec::new() };
+        let StartPoint { base, taken } = match start {
             Start::AsTold => {
                 self.begin(index, told(told_base(vring.base, layout, size, &memory)?), (size, &memory))
             }

@@ -15,14 +15,14 @@ use crate::error::Error;
 
 /// A vhost-net device, and the interface that is wanted behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct NetOptions {
     path: PathBuf,
     /// Numbers of vhost-net descriptors that were passed.
     fds: Vec<i32>,
     tap: Settings,
 }
 
-impl Place {
+impl NetOptions {
     /// Reads what is about the device and the interface.
     pub(super) fn parse(args: &DevArgs, path: PathBuf, queues: u16) -> Result<Self, PmdError> {
         let (tap_fds, fds) = (shared::numbers(args, "tap_fd")?, shared::numbers(args, "vhost_fd")?);

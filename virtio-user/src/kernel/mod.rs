@@ -20,20 +20,20 @@ use crate::error::Error;
 
 /// A device of the kernel, and what goes with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Place {
+pub(crate) enum KernelDevice {
     /// vhost-net and a tap interface.
-    Net(args::Place),
+    Net(args::NetOptions),
     /// A vDPA device.
-    Vdpa(vdpa::Place),
+    Vdpa(vdpa::VdpaOptions),
 }
 
-impl Place {
+impl KernelDevice {
     /// Reads what is about the device at `path`.
     pub(crate) fn parse(args: &DevArgs, path: PathBuf, options: &Options) -> Result<Self, PmdError> {
         if is_net(&path) {
-            return args::Place::parse(args, path, options.queues).map(Self::Net);
+            return args::NetOptions::parse(args, path, options.queues).map(Self::Net);
         }
-        vdpa::Place::parse(args, path, options.queue_size).map(Self::Vdpa)
+        vdpa::VdpaOptions::parse(args, path, options.queue_size).map(Self::Vdpa)
     }
 
     /// An interface that is needed is there from now on.

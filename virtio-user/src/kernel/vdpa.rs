@@ -54,12 +54,12 @@ const TRANSPORT: Features = Features::ACCESS_PLATFORM.union(Features::NET_STATUS
 
 /// A vDPA device by its path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct VdpaOptions {
     path: PathBuf,
     queue_size: u16,
 }
 
-impl Place {
+impl VdpaOptions {
     /// Reads what is about the device.
     pub(super) fn parse(args: &DevArgs, path: PathBuf, queue_size: u16) -> Result<Self, PmdError> {
         if let Some(key) = ["iface", "tap_fd", "vhost_fd"].into_iter().find(|key| args.value(key).is_some()) {
@@ -78,7 +78,7 @@ impl Place {
     }
 }
 
-impl Connect for Place {
+impl Connect for VdpaOptions {
     /// The device is there or not: nothing is waited for.
     fn connect(&self, _: &Arc<Waiter>, _: Patience) -> Result<Box<dyn Backend>, Error> {
         let device = Vhost::open(&self.path).map_err(|error| cannot_open(&self.path, error))?;
@@ -109,7 +109,7 @@ struct Vdpa {
 
 impl Vdpa {
     /// Makes this process the device's owner, and asks what it is.
-    fn greet(device: Vhost, place: &Place) -> Result<Self, Error> {
+    fn greet(device: Vhost, place: &VdpaOptions) -> Result<Self, Error> {
         let name = || format!("'{}'", place.path.display());
         match device.device_id() {
             Ok(NETWORK) => {}

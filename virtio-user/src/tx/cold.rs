@@ -8,7 +8,7 @@ use linecard_virtio::{Buffer, Completion, DriverQueue, Element};
 
 use super::{LONGEST, SLOW, Tx, TxOutcome};
 use crate::losses::TxLoss;
-use crate::path::{HEADER, Line, clear_header};
+use crate::path::{HEADER, MetaWords, clear_header};
 
 /// Most segments of a packet that is sent where it lies; longer ones are copied.
 pub(super) const SEGMENTS: usize = 64;
@@ -17,7 +17,7 @@ pub(super) const SEGMENTS: usize = 64;
 #[cold]
 pub(super) fn packet(token: u64) -> Packet {
     // SAFETY: tokens are made from packets given to the queue and come back once each.
-    let line = unsafe { Line::of_token(token) };
+    let line = unsafe { MetaWords::of_token(token) };
     // SAFETY: the queue owned the packet and has given it back, so this is its only owner.
     unsafe { Packet::from_raw(line.meta()) }
 }
@@ -41,7 +41,7 @@ impl<Q: DriverQueue, const OFFLOAD: bool> Tx<Q, OFFLOAD> {
     /// Sends a packet the long way. On [`TxOutcome::Full`] the packet is still the caller's.
     #[cold]
     #[inline(never)]
-    pub(super) fn send_cold(&mut self, line: Line) -> TxOutcome {
+    pub(super) fn send_cold(&mut self, line: MetaWords) -> TxOutcome {
         // SAFETY: the caller owns the packet and does not touch it until this returns.
         let packet = ManuallyDrop::new(unsafe { Packet::from_raw(line.meta()) });
         let len = packet.len();

@@ -16,14 +16,14 @@ const MAX_PATH: usize = 107;
 
 /// A socket, and the port's part in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct SocketOptions {
     path: PathBuf,
     pub(crate) server: bool,
     /// Whom the socket of a server lets in.
     access: Access,
 }
 
-impl Place {
+impl SocketOptions {
     /// Reads what is about the socket.
     pub(crate) fn parse(args: &DevArgs, path: PathBuf) -> Result<Self, PmdError> {
         let server = args.flag("server")?.unwrap_or(false);

@@ -18,7 +18,7 @@ use linecard_virtio::{Features, RingAddrs};
 use linecard_wire::payload::{Config, Payload, VringAddr, VringFd, VringState};
 use linecard_wire::{FrontendReq, ProtocolFeatures};
 
-pub(crate) use args::Place;
+pub(crate) use args::SocketOptions;
 pub(crate) use connect::RETRY;
 
 use crate::backend::{Backend, MemoryUpdate, Offer, Phase, RingId, RingSetup, Watched};
