@@ -45,6 +45,17 @@ use std::time::Duration;
 use prelude::{Eal, Pool, Port, PortConfig, ProbeContext, configure};
 
 mod drivers;
+#[cfg_attr(
+    not(all(
+        feature = "net_af_packet",
+        feature = "net_af_xdp",
+        feature = "net_pcap",
+        feature = "net_tap",
+        feature = "net_vhost",
+        feature = "net_virtio_user"
+    )),
+    allow(dead_code, unused_imports, reason = "each driver uses a part of what builds its arguments")
+)]
 pub mod ports;
 
 pub use drivers::*;
