@@ -15,8 +15,8 @@
 mod tests;
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering, fence};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use linecard_net::MacAddr;
 
@@ -24,6 +24,8 @@ use linecard_net::MacAddr;
 const SLOTS: usize = 3;
 /// Buckets that are looked into at most.
 const REACH: usize = 8;
+/// Tries to have the table for a new station: about as long as another worker takes to put one into it.
+const TRIES: u32 = 64;
 /// Looks at a bucket that keeps changing before the address counts as unknown.
 const PATIENCE: usize = 64;
 const FIXED: u64 = 1 << 47;
@@ -220,24 +222,13 @@ impl Bucket {
     }
 }
 
-/// What writers keep.
-struct Counts {
-    /// Stations of each port.
-    ports: Vec<u32>,
-    all: usize,
+/// Whoever changes the table has this.
+struct Writer {
     /// Stations that came, moved or went, while somebody wants to know.
     journal: Option<Vec<Station>>,
 }
 
-impl Counts {
-    fn of(&mut self, port: u16) -> &mut u32 {
-        let index = usize::from(port);
-        if self.ports.len() <= index {
-            self.ports.resize(index + 1, 0);
-        }
-        &mut self.ports[index]
-    }
-
+impl Writer {
     fn note(&mut self, station: Station) {
         if let Some(journal) = &mut self.journal {
             journal.push(station);
@@ -266,7 +257,11 @@ pub struct Table {
     capacity: usize,
     /// Seconds since the table was made.
     now: AtomicU32,
-    counts: Mutex<Counts>,
+    /// Stations behind each port, and all. Written by who has `writer`; read without it, because a frame that comes while
+    /// somebody has it teaches nothing.
+    behind: Box<[AtomicU32]>,
+    all: AtomicUsize,
+    writer: Mutex<Writer>,
 }
 
 impl Table {
@@ -288,7 +283,9 @@ impl Table {
             shift: u64::BITS - buckets.trailing_zeros(),
             capacity,
             now: AtomicU32::new(0),
-            counts: Mutex::new(Counts { ports: Vec::new(), all: 0, journal: None }),
+            behind: (0..=u16::MAX).map(|_| AtomicU32::new(0)).collect(),
+            all: AtomicUsize::new(0),
+            writer: Mutex::new(Writer { journal: None }),
         }
     }
 
@@ -338,40 +335,46 @@ impl Table {
     #[cold]
     #[inline(never)]
     fn learn_slowly(&self, station: Station, behind: Behind) -> Learned {
-        match self.counts.try_lock() {
-            Ok(mut counts) => self.put(&mut counts, station, behind),
-            Err(_) => Learned::Busy,
+        for _ in 0..TRIES {
+            match self.writer.try_lock() {
+                Ok(mut writer) => return self.put(&mut writer, station, behind),
+                Err(TryLockError::Poisoned(writer)) => {
+                    return self.put(&mut writer.into_inner(), station, behind);
+                }
+                Err(TryLockError::WouldBlock) => std::hint::spin_loop(),
+            }
         }
+        Learned::Busy
     }
 
     /// Puts a configured station behind `port`, unless it is known elsewhere: then it comes when it sends.
     pub fn fix(&self, station: Station, port: u16) -> Learned {
-        let mut counts = self.lock();
+        let mut writer = self.lock();
         match self.find(station) {
             Some(place) if place.port == port => Learned::Known,
             Some(_) => Learned::Taken,
-            None => self.put(&mut counts, station, Behind { port, limit: u32::MAX, fixed: true }),
+            None => self.put(&mut writer, station, Behind { port, limit: u32::MAX, fixed: true }),
         }
     }
 
     /// Puts a configured station behind `port`, in the place of what was learned.
     pub fn set(&self, station: Station, port: u16) -> Learned {
-        let mut counts = self.lock();
+        let mut writer = self.lock();
         match self.find(station) {
             Some(place) if place.fixed && place.port == port => return Learned::Known,
             Some(place) if place.fixed => return Learned::Taken,
             Some(_) => {
-                self.remove(&mut counts, station);
+                self.remove(&mut writer, station);
             }
             None => {}
         }
-        self.put(&mut counts, station, Behind { port, limit: u32::MAX, fixed: true })
+        self.put(&mut writer, station, Behind { port, limit: u32::MAX, fixed: true })
     }
 
     /// Forgets a station, configured or learned; whether it was there.
     pub fn unset(&self, station: Station) -> bool {
-        let mut counts = self.lock();
-        self.remove(&mut counts, station)
+        let mut writer = self.lock();
+        self.remove(&mut writer, station)
     }
 
     /// Forgets what was learned longer than `limit` seconds ago and not seen since. How many stations.
@@ -385,11 +388,11 @@ impl Table {
         let mut gone = 0;
         // The lock is free between the pieces, for who wants to learn.
         for piece in self.buckets.chunks(256) {
-            let mut counts = self.lock();
+            let mut writer = self.lock();
             let picked: Vec<_> =
                 Self::entries(piece).filter(|(station, place)| which(*station, *place)).collect();
             for (station, _) in picked {
-                gone += usize::from(self.remove(&mut counts, station));
+                gone += usize::from(self.remove(&mut writer, station));
             }
         }
         gone
@@ -408,10 +411,10 @@ impl Table {
 
     /// Puts a station where a predecessor had it; `false` when there is no room.
     pub(crate) fn restore(&self, station: Station, place: Place) -> bool {
-        let mut counts = self.lock();
-        self.remove(&mut counts, station);
+        let mut writer = self.lock();
+        self.remove(&mut writer, station);
         let Place { port, fixed, seen } = place;
-        match self.put(&mut counts, station, Behind { port, limit: u32::MAX, fixed }) {
+        match self.put(&mut writer, station, Behind { port, limit: u32::MAX, fixed }) {
             Learned::New => {}
             _ => return false,
         }
@@ -437,13 +440,13 @@ impl Table {
     /// Stations behind `port`.
     #[must_use]
     pub fn count(&self, port: u16) -> u32 {
-        self.lock().ports.get(usize::from(port)).copied().unwrap_or(0)
+        self.of(port).load(Ordering::Relaxed)
     }
 
     /// All stations.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.lock().all
+        self.all.load(Ordering::Relaxed)
     }
 
     /// Whether there is none.
@@ -452,8 +455,12 @@ impl Table {
         self.len() == 0
     }
 
-    fn lock(&self) -> MutexGuard<'_, Counts> {
-        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    fn of(&self, port: u16) -> &AtomicU32 {
+        &self.behind[usize::from(port)]
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Writer> {
+        self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     #[inline(always)]
@@ -483,15 +490,15 @@ impl Table {
     }
 
     /// Puts a station to its place, new or moved.
-    fn put(&self, counts: &mut Counts, station: Station, behind: Behind) -> Learned {
+    fn put(&self, writer: &mut Writer, station: Station, behind: Behind) -> Learned {
         let known = self.find(station);
         match known {
             Some(known) if known.port == behind.port => return Learned::Known,
             Some(known) if known.fixed => return Learned::Taken,
-            _ if *counts.of(behind.port) >= behind.limit => return Learned::Full,
-            None if counts.all >= self.capacity => return Learned::NoRoom,
+            _ if self.count(behind.port) >= behind.limit => return Learned::Full,
+            None if self.len() >= self.capacity => return Learned::NoRoom,
             Some(_) => {
-                self.remove(counts, station);
+                self.remove(writer, station);
             }
             None => {}
         }
@@ -514,14 +521,14 @@ impl Table {
                 }
             });
         }
-        *counts.of(place.port) += 1;
-        counts.all += 1;
-        counts.note(station);
+        self.of(place.port).fetch_add(1, Ordering::Relaxed);
+        self.all.fetch_add(1, Ordering::Relaxed);
+        writer.note(station);
         if known.is_some() { Learned::Moved } else { Learned::New }
     }
 
     /// Takes a station out; whether it was there.
-    fn remove(&self, counts: &mut Counts, station: Station) -> bool {
+    fn remove(&self, writer: &mut Writer, station: Station) -> bool {
         let at =
             |bucket: &Bucket| bucket.keys.iter().position(|key| key.load(Ordering::Relaxed) == station.0);
         let Some((steps, slot)) =
@@ -536,13 +543,12 @@ impl Table {
                 } else if let (Some(key), Some(place)) = (bucket.keys.get(slot), bucket.places.get(slot)) {
                     key.store(0, Ordering::Relaxed);
                     let port = Place::of(place.load(Ordering::Relaxed)).port;
-                    let count = counts.of(port);
-                    *count = count.saturating_sub(1);
+                    self.of(port).fetch_sub(1, Ordering::Relaxed);
+                    self.all.fetch_sub(1, Ordering::Relaxed);
                 }
             });
         }
-        counts.all = counts.all.saturating_sub(1);
-        counts.note(station);
+        writer.note(station);
         true
     }
 

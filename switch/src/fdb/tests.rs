@@ -156,3 +156,18 @@ fn what_is_no_station_or_place_is_told() {
         assert_eq!(Place::from_wire(place ^ 1 << bit), None, "bit {bit}");
     }
 }
+
+/// Whoever reads how many there are keeps nobody from learning, and who learns does not wait for a writer.
+#[test]
+fn counts_are_read_while_somebody_writes() {
+    let table = Table::with_secret(10, 1);
+    let (one, two) = (Station::of(1, 0), Station::of(2, 0));
+    let behind = Behind { port: 7, limit: 10, fixed: false };
+    assert_eq!(table.learn(one, behind), Learned::New);
+    let writer = table.lock();
+    assert_eq!((table.count(7), table.count(8), table.len()), (1, 0, 1));
+    assert_eq!(table.learn(two, behind), Learned::Busy);
+    drop(writer);
+    assert_eq!(table.learn(two, behind), Learned::New);
+    assert_eq!((table.count(7), table.len()), (2, 2));
+}
