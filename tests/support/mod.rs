@@ -10,6 +10,7 @@ pub(crate) mod page;
 pub(crate) mod peer;
 pub(crate) mod switch;
 pub(crate) mod traffic;
+pub(crate) mod upgrade;
 pub(crate) mod vduse;
 
 use std::path::{Path, PathBuf};
