@@ -11,6 +11,7 @@ mod error;
 mod manual;
 mod output;
 mod port;
+mod signals;
 mod switch;
 mod testpmd;
 mod top;

@@ -14,7 +14,7 @@ use linecard_pmd::{Port, PortConfig};
 use linecard_virtio::{Features, RingMemory};
 use linecard_wire::payload::Payload;
 use linecard_wire::{Connection, FrontendReq, OutMessage, ProtocolFeatures, REPLY};
-use support::{Act, Backend, Bench, Place, Spoiler, attached};
+use support::{Act, Backend, Bench, Place, Spoiler, attached, drain};
 
 /// What a backend does with one request instead of the right thing.
 #[derive(Clone)]
@@ -244,21 +244,12 @@ impl Field {
     }
 
     fn send(&mut self, count: usize) {
-        let mut out = Burst::new();
-        assert!(self.bench.pool.get_bulk(&mut out, count));
-        out.iter_mut().for_each(|packet| packet.append(60).expect("room").fill(1));
-        assert_eq!(self.port.tx[0].tx_burst(&mut out), count);
+        self.bench.send(&mut self.port, count);
     }
 
     /// Receives and reclaims until the port is down or nothing more happens; what came.
     fn poll(&mut self) -> usize {
-        let (mut burst, mut came) = (Burst::new(), 0);
-        for _ in 0..50 {
-            came += self.port.rx[0].rx_burst(&mut burst);
-            burst.clear();
-            self.port.tx[0].reclaim();
-        }
-        came
+        drain(&mut self.port)
     }
 
     fn xstat(&self, name: &str) -> u64 {

@@ -20,7 +20,7 @@ use linecard_wire::payload::Payload;
 use linecard_wire::{FrontendReq, OutMessage, ProtocolFeatures};
 use support::echo::Echo;
 use support::machine::{Controlled, Reply};
-use support::{Act, Backend, Bench, Place, attached};
+use support::{Act, Backend, Bench, Place, attached, drain};
 
 /// What must come of a lie.
 #[derive(Clone, Copy)]
@@ -68,20 +68,11 @@ impl Field {
     }
 
     fn send(&mut self, count: usize) {
-        let mut out = Burst::new();
-        assert!(self.bench.pool.get_bulk(&mut out, count));
-        out.iter_mut().for_each(|packet| packet.append(60).expect("room").fill(1));
-        assert_eq!(self.port.tx[0].tx_burst(&mut out), count);
+        self.bench.send(&mut self.port, count);
     }
 
     fn poll(&mut self) -> usize {
-        let (mut burst, mut came) = (Burst::new(), 0);
-        for _ in 0..50 {
-            came += self.port.rx[0].rx_burst(&mut burst);
-            burst.clear();
-            self.port.tx[0].reclaim();
-        }
-        came
+        drain(&mut self.port)
     }
 
     fn check(mut self, name: &str, want: Want) {

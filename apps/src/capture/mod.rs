@@ -14,7 +14,6 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -29,6 +28,7 @@ use self::print::Printer;
 use self::rotate::{Condition, Head, Rotating, Rotation};
 use crate::error::Error;
 use crate::output::{Output, err};
+use crate::signals;
 
 /// Which packets of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -165,6 +165,10 @@ struct Source {
     ended: Option<Option<Totals>>,
 }
 
+/// What ends a capture; SIGHUP, so that what was written is whole when its terminal goes.
+const STOPS: [i32; 3] =
+    [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP];
+
 /// Records taken from one port before the next has its turn.
 const TURN: usize = 4096;
 
@@ -196,7 +200,7 @@ fn take(args: &What, mut sources: Vec<Source>) -> Result<ExitCode, Error> {
     let expression = args.filter.clone().unwrap_or_default();
     let names: Vec<String> = sources.iter().map(|source| source.name.clone()).collect();
     let mut target = target(args, &names, expression)?;
-    let stop = stop_flag()?;
+    let stop = signals::stop_flag(&STOPS)?;
     if !args.quiet {
         err!(messages, "capturing on {}\n", names.join(", "));
     }
@@ -272,18 +276,6 @@ fn source(path: &Path, port: &Listed, options: &Options) -> Result<Source, Error
     let client = Client::connect(path)?;
     let stream = client.capture(port.id, options)?;
     Ok(Source { client, stream, name: port.name.clone(), ended: None })
-}
-
-fn stop_flag() -> Result<Arc<AtomicBool>, Error> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
-        signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(|source| Error::System {
-            action: "signals cannot be watched".into(),
-            source,
-            remedy: "run the command where signals are allowed",
-        })?;
-    }
-    Ok(stop)
 }
 
 /// Where packets go.

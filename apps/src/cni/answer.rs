@@ -8,9 +8,10 @@ use clap::Args;
 use linecard::mempool::{Burst, Packet};
 use linecard::net::{MacAddr, echo};
 
-use super::port::{Opened, PortArgs, interrupted};
+use super::port::{Opened, PortArgs};
 use crate::error::Error;
 use crate::output::{Output, out};
+use crate::signals;
 
 /// Arguments of `linecard cni answer`.
 #[derive(Args)]
@@ -24,7 +25,7 @@ const BUSY: u32 = 4096;
 const REST: Duration = Duration::from_micros(100);
 
 pub(super) fn run(args: &AnswerArgs) -> Result<ExitCode, Error> {
-    let ended = interrupted()?;
+    let ended = signals::stop_flag(&signals::TERMINATION)?;
     let Opened { mut port, pool: _pool, mac, ip } = args.port.open()?;
     let mut output = Output::standard();
     out!(output, "{} answers for {} at {mac}\n", port.control.name(), std::net::Ipv4Addr::from(ip));

@@ -14,9 +14,10 @@ use linecard::pmd::Port;
 use serde::{Deserialize, Serialize};
 
 use super::frame::{Came, Flow, LONGEST, SHORTEST, check, make, make_echo, read_echo};
-use super::port::{Opened, PortArgs, interrupted};
+use super::port::{Opened, PortArgs};
 use crate::error::Error;
 use crate::output::{Output, out};
+use crate::signals;
 
 /// Arguments of `linecard cni ping`.
 #[derive(Args)]
@@ -84,7 +85,7 @@ impl Report {
 }
 
 pub(super) fn run(args: &PingArgs) -> Result<ExitCode, Error> {
-    let ended = interrupted()?;
+    let ended = signals::stop_flag(&signals::TERMINATION)?;
     let mut opened = args.port.open()?;
     let patience = Duration::from_secs(args.wait.into());
     let peer_ip = args.to.octets();

@@ -1,8 +1,6 @@
 //! The port of a container, opened for `ping` and `answer`.
 
 use std::net::Ipv4Addr;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use clap::Args;
 use linecard::container::ContainerPort;
@@ -54,17 +52,4 @@ impl PortArgs {
         let mac = MacAddr(port.control.mac());
         Ok(Opened { port, pool, mac, ip })
     }
-}
-
-/// Set when somebody wants the program to end.
-pub(super) fn interrupted() -> Result<Arc<AtomicBool>, Error> {
-    let flag = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&flag)).map_err(|source| Error::System {
-            action: "signals cannot be watched".into(),
-            source,
-            remedy: "see the limits of this process (ulimit -a)",
-        })?;
-    }
-    Ok(flag)
 }

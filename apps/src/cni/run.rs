@@ -12,11 +12,11 @@ use linecard_cni::{Attachment, Cidr, Mac, Network, PLUGIN, Sandbox, Target};
 use serde_json::Value;
 
 use super::given::{self, Given};
-use super::port::interrupted;
 use super::stage::Attached;
 use super::told;
 use crate::error::Error;
 use crate::output::{Output, out};
+use crate::signals;
 
 /// Arguments of `linecard cni run`.
 #[derive(Args)]
@@ -58,7 +58,7 @@ const LOOK: Duration = Duration::from_millis(10);
 
 pub(super) fn run(args: &RunArgs) -> Result<ExitCode, Error> {
     let networks = networks(args)?;
-    let ended = interrupted()?;
+    let ended = signals::stop_flag(&signals::TERMINATION)?;
     let made = match &args.netns {
         Some(_) => None,
         None => Some(Sandbox::new().map_err(told)?),

@@ -15,9 +15,9 @@ use linecard_switch::api::Client;
 use serde_json::{Map, Value};
 
 use super::part::Part;
-use super::port::interrupted;
 use super::told;
 use crate::error::Error;
+use crate::signals;
 
 /// Set in a process that [`enter`] has put into a user namespace.
 const IN_USER_NAMESPACE: &str = "LINECARD_DEMO_IN_USER_NAMESPACE";
@@ -81,7 +81,7 @@ pub(super) struct Stage {
 impl Stage {
     /// Starts a switch and describes a network of it, whose name is `name`. Everything is in `folder`.
     pub(super) fn new(name: &str, folder: PrivateFolder) -> Result<Self, Error> {
-        let ended = interrupted()?;
+        let ended = signals::stop_flag(&signals::TERMINATION)?;
         let at = |name: &str| folder.path().join(name);
         let mut more = Map::new();
         more.insert("stateDir".into(), at("state").to_string_lossy().into());

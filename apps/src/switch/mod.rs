@@ -39,6 +39,7 @@ use self::socket::Socket;
 use self::takeover::Taken;
 use crate::error::Error;
 use crate::output::{Output, out};
+use crate::signals;
 
 /// How long opening a port may wait for its peer.
 const PROBE_WAIT: Duration = Duration::from_secs(2);
@@ -66,7 +67,7 @@ fn serve(args: &SwitchArgs) -> Result<ExitCode, Error> {
     configured.extend(args.ports()?);
     let (eal, eal_args) = machine(args, &config)?;
     linecard_apps_common::log::start(&eal_args, "warn").map_err(|e| Error::Usage(e.to_string()))?;
-    let stop = ended()?;
+    let stop = signals::stop_flag(&signals::TERMINATION)?;
 
     let captures = Hub::new();
     // What cannot be captured is switched all the same.
@@ -233,19 +234,6 @@ fn end(server: Option<Server>, service: Arc<Service>, switch: Arc<Switch>) {
     drop(server);
     drop(service);
     drop(switch);
-}
-
-/// A flag that SIGINT and SIGTERM set.
-fn ended() -> Result<Arc<AtomicBool>, Error> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(|source| Error::System {
-            action: "signals cannot be handled".into(),
-            source,
-            remedy: "run the switch outside of the sandbox that forbids it",
-        })?;
-    }
-    Ok(stop)
 }
 
 /// Memory and cores, by EAL's grammar.

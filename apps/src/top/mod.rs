@@ -7,7 +7,6 @@ mod sample;
 mod text;
 
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -17,6 +16,7 @@ use self::rates::Report;
 use self::sample::Sample;
 use crate::error::Error;
 use crate::output::{Output, out};
+use crate::signals;
 
 /// Moves to the upper left corner, and forgets what is there.
 const CLEAR: &str = "\x1b[H\x1b[2J";
@@ -49,7 +49,7 @@ pub(crate) struct TopArgs {
 /// # Errors
 /// No program is meant, or the one that is does not answer.
 pub(crate) fn run(args: &TopArgs) -> Result<ExitCode, Error> {
-    let stop = stop_flag()?;
+    let stop = signals::stop_flag(&signals::TERMINATION)?;
     let mut client = find::program(args.file_prefix.as_deref(), args.pid)?;
     let mut output = Output::standard();
     let (mut before, mut at) = (Sample::take(&mut client)?, Instant::now());
@@ -94,16 +94,4 @@ fn wait(until: Instant, stop: &AtomicBool) -> bool {
         }
     }
     false
-}
-
-fn stop_flag() -> Result<Arc<AtomicBool>, Error> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(|source| Error::System {
-            action: "signals cannot be watched".into(),
-            source,
-            remedy: "run the command where signals are allowed",
-        })?;
-    }
-    Ok(stop)
 }

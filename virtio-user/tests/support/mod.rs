@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use linecard_eal::memory::{Domain, Memory, MemoryConfig, PagePolicy};
 use linecard_eal::shared::SharedBytes;
 use linecard_lab::{wait_for, wait_until};
-use linecard_mempool::{Pool, PoolConfig};
+use linecard_mempool::{Burst, Pool, PoolConfig};
 use linecard_pmd::{Device, Driver, Error, Port, PortConfig, ProbeContext, StartError, configure};
 use linecard_virtio::{DeviceMemory, Features, Layout, RingMemory};
 use linecard_virtio_user::VirtioUser;
@@ -56,6 +56,14 @@ pub struct Bench {
 }
 
 impl Bench {
+    /// Sends so many short packets, all of which the ring takes.
+    pub fn send(&self, port: &mut Port, count: usize) {
+        let mut out = Burst::new();
+        assert!(self.pool.get_bulk(&mut out, count));
+        out.iter_mut().for_each(|packet| packet.append(60).expect("room").fill(1));
+        assert_eq!(port.tx[0].tx_burst(&mut out), count);
+    }
+
     pub fn new(packets: u32) -> Self {
         let config = MemoryConfig { pages: PagePolicy::NoHuge, ..MemoryConfig::default() };
         let memory = Memory::new(config).expect("memory");
@@ -407,4 +415,15 @@ impl Backend {
             device: self.regions.bytes(addr.used, device),
         }
     }
+}
+
+/// Receives and reclaims until nothing more can happen; how many packets came.
+pub fn drain(port: &mut Port) -> usize {
+    let (mut burst, mut came) = (Burst::new(), 0);
+    for _ in 0..50 {
+        came += port.rx[0].rx_burst(&mut burst);
+        burst.clear();
+        port.tx[0].reclaim();
+    }
+    came
 }
