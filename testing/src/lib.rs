@@ -4,6 +4,7 @@
 //! | variable | meaning |
 //! |---|---|
 //! | `LINECARD_REQUIRE_ALL=1` | a test that would be skipped fails |
+//! | `LINECARD_EXAMPLES=FOLDER` | the examples are there, built with the tests; `cargo xtask test` sets it |
 //! | `LINECARD_SKIPS=FILE` | each skip is appended to that file ([`Skip`]); `cargo xtask test` sets and reads it |
 #![forbid(unsafe_code)]
 
@@ -21,6 +22,8 @@ use std::io::{self, Write};
 
 /// Set to anything but `0` or nothing: every test that would be skipped fails.
 pub const REQUIRE_ALL: &str = "LINECARD_REQUIRE_ALL";
+/// The folder of the examples, where they were built together with all tests; else a test builds those it needs.
+pub const EXAMPLES: &str = "LINECARD_EXAMPLES";
 /// The file to which skips are appended.
 pub const SKIPS: &str = "LINECARD_SKIPS";
 

@@ -7,7 +7,7 @@ mod runner;
 use std::path::Path;
 
 use clap::Args;
-use linecard_testing::{REQUIRE_ALL, SKIPS};
+use linecard_testing::{EXAMPLES, REQUIRE_ALL, SKIPS};
 
 use outcome::Outcome;
 use runner::Runner;
@@ -41,7 +41,13 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     println!("{}", room::check(&target)?);
 
     let skips = target.join(format!("skips-{}.txt", std::process::id()));
-    let outcome = runner.run(options, &[(SKIPS, skips.as_os_str())]);
+    let examples = target.join("debug/examples");
+    let mut environment = vec![(SKIPS, skips.as_os_str())];
+    if options.package.is_empty() {
+        // All of them are built before the first test.
+        environment.push((EXAMPLES, examples.as_os_str()));
+    }
+    let outcome = runner.run(options, &environment);
     let skipped = outcome::skipped(&skips);
     _ = std::fs::remove_file(&skips);
     conclude(&outcome?, &skipped?)
