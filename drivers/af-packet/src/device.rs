@@ -11,7 +11,7 @@ use super::control::Control;
 use super::drops::Drops;
 use super::loss::{RxLoss, TxLoss};
 use super::ring::{self, Blocks, Frames};
-use super::rx::{Duty, Rx, RxParts};
+use super::rx::{Rx, RxOffloadWork, RxParts};
 use super::tx::{Tx, losses};
 use linecard_net::ether::LONGEST_FRAME;
 use linecard_netdev::packet_socket::Socket;
@@ -225,7 +225,7 @@ impl AfPacket {
     /// The port, once everything that can fail has not.
     fn assemble(self: Box<Self>, config: &PortConfig, pool: &Pool, rx: Vec<Opened>, tx: Vec<Socket>) -> Port {
         let counters = Counters::new(config.rx_queues, config.tx_queues);
-        let duty = Duty { asked: config.offloads.rx, takes: takes(config.offloads.rx) };
+        let offload_work = RxOffloadWork { asked: config.offloads.rx, takes: takes(config.offloads.rx) };
         let (mut queues, mut drops, mut first) = (Vec::new(), Vec::new(), Weak::new());
         for (i, (socket, memory)) in rx.into_iter().enumerate() {
             let socket = Arc::new(socket);
@@ -235,7 +235,7 @@ impl AfPacket {
             }
             drops.push(Arc::clone(&dropped));
             let (pool, stats) = (pool.clone(), counters.rx(i));
-            queues.push(self.rx(memory, RxParts { pool, duty, stats, drops: dropped, socket }));
+            queues.push(self.rx(memory, RxParts { pool, offload_work, stats, drops: dropped, socket }));
         }
         let soft = config.offloads.tx.intersects(TxOffloads::WORK);
         let large = !self.bypasses(config);

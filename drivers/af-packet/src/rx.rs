@@ -28,7 +28,7 @@ const COLLECT: usize = 1 << 24;
 
 /// What is done to received packets.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Duty {
+pub(super) struct RxOffloadWork {
     /// What the application asked for.
     pub(super) asked: RxOffloads,
     /// What is left to the application of checksums and segments; `None` when it wants to know nothing of them.
@@ -38,7 +38,7 @@ pub(super) struct Duty {
 /// What a receive queue is made of, beside its ring.
 pub(super) struct RxParts {
     pub(super) pool: Pool,
-    pub(super) duty: Duty,
+    pub(super) offload_work: RxOffloadWork,
     pub(super) stats: Arc<QueueStats<RxLoss>>,
     pub(super) drops: Arc<Drops>,
     /// Open as long as the queue lives.
@@ -47,7 +47,7 @@ pub(super) struct RxParts {
 
 impl RxParts {
     fn strips(&self) -> bool {
-        self.duty.asked.contains(RxOffloads::VLAN_STRIP)
+        self.offload_work.asked.contains(RxOffloads::VLAN_STRIP)
     }
 
     /// The tag that goes into the data of a frame.
@@ -129,7 +129,7 @@ impl<R: Ring> Rx<R> {
             }
         }
         let noted = libc::TP_STATUS_CSUMNOTREADY | libc::TP_STATUS_VLAN_VALID;
-        if frame.status & noted != 0 || self.parts.duty.takes.is_some() {
+        if frame.status & noted != 0 || self.parts.offload_work.takes.is_some() {
             self.note(packet, frame)?;
         }
         Ok(true)
@@ -149,7 +149,7 @@ impl<R: Ring> Rx<R> {
 
     /// Checksum, segments and tag, as the kernel tells them.
     fn note(&self, packet: &mut Packet, frame: &Frame) -> Result<(), RxLoss> {
-        match self.parts.duty.takes {
+        match self.parts.offload_work.takes {
             Some(takes) => self.describe(packet, frame, takes)?,
             None if frame.status & libc::TP_STATUS_CSUMNOTREADY != 0 => finish(packet),
             None => {}

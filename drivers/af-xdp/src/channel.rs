@@ -23,7 +23,7 @@ const ENOTSUPP: i32 = 524;
 
 /// How the sockets of a port are to be.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Wishes {
+pub(super) struct SocketOptions {
     pub(super) force_copy: bool,
     /// Packets per call when busy polling; 0 for interrupts.
     pub(super) busy_budget: u32,
@@ -31,7 +31,7 @@ pub(super) struct Wishes {
     pub(super) chains: bool,
 }
 
-impl Wishes {
+impl SocketOptions {
     /// Whether a device may reach the memory itself, if it can.
     fn may_skip_copying(self, umem: &Umem) -> bool {
         !self.force_copy && umem.is_contiguous()
@@ -93,10 +93,10 @@ impl Channel {
         (rx, tx): (Option<u32>, Option<u32>),
         umem: &Arc<Umem>,
         sockets: &Arc<Sockets>,
-        wishes: Wishes,
+        options: SocketOptions,
     ) -> Result<Opened, Refusal> {
         let rings = Rings::make(&socket, rx, tx).map_err(Refusal::Ring)?;
-        let busy_poll = wishes.busy_budget > 0 && socket.prefer_busy_poll(wishes.busy_budget);
+        let busy_poll = options.busy_budget > 0 && socket.prefer_busy_poll(options.busy_budget);
         socket.widen(tx.unwrap_or(IDLE));
         let mut channel = Self {
             socket: Some(socket),
@@ -112,11 +112,11 @@ impl Channel {
             sockets: sockets.clone(),
         };
         let depth = rx.unwrap_or_default();
-        let whole = wishes.may_skip_copying(umem);
+        let whole = options.may_skip_copying(umem);
         let mut rx = rings.rx.map(|(rx, fill)| (rx, Fill::new(fill, depth, umem, channel.rx_tag, whole)));
         let mut members = umem.members();
         members.retain(|member| member.strong_count() > 0);
-        if let Err(refusal) = channel.join(&members, (index, queue), wishes) {
+        if let Err(refusal) = channel.join(&members, (index, queue), options) {
             // The mappings, which hold the socket, go before it.
             drop((rx, rings.tx));
             return Err(refusal);
@@ -131,9 +131,14 @@ impl Channel {
     }
 
     /// Binds, with the memory of a socket that has it, else registered anew.
-    fn join(&mut self, members: &[Weak<Self>], place: (u32, u32), wishes: Wishes) -> Result<(), Refusal> {
+    fn join(
+        &mut self,
+        members: &[Weak<Self>],
+        place: (u32, u32),
+        options: SocketOptions,
+    ) -> Result<(), Refusal> {
         let Some(socket) = &self.socket else { return Ok(()) };
-        self.multi_buffer = bind(socket, members, &self.umem, place, wishes)?;
+        self.multi_buffer = bind(socket, members, &self.umem, place, options)?;
         self.zero_copy = socket.is_zero_copy();
         self.bound = true;
         Ok(())
@@ -240,7 +245,7 @@ fn bind(
     members: &[Weak<Channel>],
     umem: &Umem,
     place: (u32, u32),
-    wishes: Wishes,
+    options: SocketOptions,
 ) -> Result<bool, Refusal> {
     if let Some(first) = members.iter().find_map(Weak::upgrade) {
         let fd = first.fd();
@@ -255,7 +260,7 @@ fn bind(
     // buffers that were lent to it.
     unsafe { socket.register(umem.registration()) }.map_err(Refusal::Register)?;
     let mut refused = None;
-    for flags in wishes.ways(umem) {
+    for flags in options.ways(umem) {
         match retried(|| socket.bind(place.0, place.1, libc::XDP_USE_NEED_WAKEUP | flags, None)) {
             Ok(()) => return Ok(flags & libc::XDP_USE_SG != 0),
             // Somebody else's queue, whichever way.

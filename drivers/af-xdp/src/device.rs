@@ -6,7 +6,7 @@ use linecard_mempool::Pool;
 
 use super::args::Options;
 use super::bpf::Mode;
-use super::channel::{Channel, Opened, Wishes};
+use super::channel::{Channel, Opened, SocketOptions};
 use super::channels;
 use super::control::{Control, Counters};
 use super::promiscuous::Promiscuous;
@@ -124,7 +124,7 @@ impl AfXdp {
         }
         let mut passed = passed.into_iter();
         let Options { force_copy, busy_budget, .. } = self.options;
-        let wishes = Wishes { force_copy, busy_budget, chains };
+        let options = SocketOptions { force_copy, busy_budget, chains };
         let (context, sockets) = (self.context(), &self.redirect.sockets);
         let open = |i: u16| -> Result<Opened, Error> {
             let queue = self.options.start_queue + u32::from(i);
@@ -135,7 +135,7 @@ impl AfXdp {
             let depth = |queues: u16, depth: u16| (i < queues).then(|| u32::from(depth));
             let depths = (depth(config.rx_queues, config.rx_depth), depth(config.tx_queues, config.tx_depth));
             let place = (self.interface.index(), queue);
-            Channel::open(socket, place, depths, umem, sockets, wishes)
+            Channel::open(socket, place, depths, umem, sockets, options)
                 .map_err(|refusal| context.socket(queue, umem.len(), refusal))
         };
         let all = 0..config.rx_queues.max(config.tx_queues);

@@ -49,14 +49,14 @@ pub(super) struct Tx {
     done: Consumer<1>,
     /// Descriptors the kernel has not given back, never more than the completion ring takes.
     lent: u32,
-    lender: Lender,
+    writer: DescriptorWriter,
     path: &'static str,
     /// Last, so that the mappings are gone before the socket is.
     channel: Arc<Channel>,
 }
 
 /// What turns packets into descriptors.
-struct Lender {
+struct DescriptorWriter {
     pool: Pool,
     pool_id: usize,
     umem: Arc<Umem>,
@@ -93,7 +93,7 @@ impl Tx {
     ) -> Self {
         let umem = channel.umem.clone();
         let pool = umem.pool().clone();
-        let lender = Lender {
+        let writer = DescriptorWriter {
             pool_id: pool.id(),
             pool,
             tag: channel.tx_tag,
@@ -109,7 +109,7 @@ impl Tx {
             tx: Producer::new(tx),
             done: Consumer::new(done),
             lent: 0,
-            lender,
+            writer,
             path,
             channel: channel.clone(),
         }
@@ -125,13 +125,13 @@ impl Tx {
             let mut entries = self.done.peek(BURST as u32);
             while let Some([address]) = entries.read() {
                 seen += 1;
-                match self.lender.umem.take(self.lender.tag, address) {
+                match self.writer.umem.take(self.writer.tag, address) {
                     Returned::Whole(meta, _) => {
                         home[count].write(meta);
                         count += 1;
                     }
                     Returned::Part => {}
-                    Returned::Foreign => self.lender.stats.lost(TxLoss::BadDescriptor, 1),
+                    Returned::Foreign => self.writer.stats.lost(TxLoss::BadDescriptor, 1),
                 }
             }
             entries.release();
@@ -139,7 +139,7 @@ impl Tx {
             // SAFETY: the first `count` were written.
             let home = unsafe { home[..count].assume_init_ref() };
             // SAFETY: packets of this pool, plain when they were lent, back once each, and not used after.
-            unsafe { self.lender.pool.put_raw(home) };
+            unsafe { self.writer.pool.put_raw(home) };
             if (seen as usize) < BURST {
                 return;
             }
@@ -170,12 +170,12 @@ impl Tx {
             }
             before = left;
         }
-        self.lender.stats.lost(TxLoss::Busy, 1);
+        self.writer.stats.lost(TxLoss::Busy, 1);
         self.channel.owed.store(true, Ordering::Relaxed);
     }
 }
 
-impl Lender {
+impl DescriptorWriter {
     /// Lends one packet.
     #[inline(always)]
     fn send(&mut self, packet: Packet, slots: &mut Slots<'_, 2>, lent: u32) -> TxOutcome {
@@ -296,7 +296,7 @@ impl TxQueue for Tx {
         let mut slots = self.tx.reserve(BURST as u32);
         let mut waiting = packets.drain(..before);
         for packet in waiting.by_ref() {
-            match self.lender.send(packet, &mut slots, self.lent) {
+            match self.writer.send(packet, &mut slots, self.lent) {
                 TxOutcome::Sent { bytes: len, count } => {
                     self.lent += count;
                     (sent, bytes) = (sent + 1, bytes + len as u64);
@@ -316,7 +316,7 @@ impl TxQueue for Tx {
         }
         drop(waiting);
         packets.append(&mut left);
-        self.lender.stats.moved(sent, bytes);
+        self.writer.stats.moved(sent, bytes);
         self.kick();
         before - packets.len()
     }

@@ -64,34 +64,34 @@ impl Random {
 }
 
 /// A packet that may leave at a time, after those before it.
-struct Late {
+struct DelayedPacket {
     due: u64,
     order: u64,
     packet: Packet,
 }
 
-impl PartialEq for Late {
+impl PartialEq for DelayedPacket {
     fn eq(&self, other: &Self) -> bool {
         (self.due, self.order) == (other.due, other.order)
     }
 }
 
-impl Eq for Late {}
+impl Eq for DelayedPacket {}
 
-impl PartialOrd for Late {
+impl PartialOrd for DelayedPacket {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Late {
+impl Ord for DelayedPacket {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         (self.due, self.order).cmp(&(other.due, other.order))
     }
 }
 
 /// A packet that waits to be overtaken.
-struct Held {
+struct HeldPacket {
     /// Arrivals after which it goes on.
     until: u64,
     deadline: u64,
@@ -107,8 +107,8 @@ pub(super) struct Impairment {
     order: u64,
     /// When the packet before was, or will be, through (rate).
     free_at: u64,
-    held: Vec<Held>,
-    late: BinaryHeap<Reverse<Late>>,
+    held: Vec<HeldPacket>,
+    late: BinaryHeap<Reverse<DelayedPacket>>,
 }
 
 impl Impairment {
@@ -149,7 +149,7 @@ impl Impairment {
             if self.random.hits(self.faults.reorder) && self.held.len() < HELD {
                 stats.lost(Fault::Reordered, 1);
                 let until = self.arrivals + 1 + self.random.below(OVERTAKERS);
-                self.held.push(Held { until, deadline: now.saturating_add(HOLD_NS), packet });
+                self.held.push(HeldPacket { until, deadline: now.saturating_add(HOLD_NS), packet });
             } else {
                 self.enqueue(packet, now, stats);
             }
@@ -201,7 +201,7 @@ impl Impairment {
             stats.lost(Fault::Delayed, 1);
         }
         self.order += 1;
-        self.late.push(Reverse(Late { due, order: self.order, packet }));
+        self.late.push(Reverse(DelayedPacket { due, order: self.order, packet }));
     }
 
     fn twin(&self, packet: &Packet, stats: &QueueStats<Fault>) -> Option<Packet> {

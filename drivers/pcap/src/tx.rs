@@ -48,7 +48,7 @@ pub(super) struct Output {
 
 /// What a write came to.
 #[derive(Default)]
-pub(super) struct Written {
+pub(super) struct WriteOutcome {
     packets: usize,
     lost: Option<(TxLoss, usize)>,
 }
@@ -125,10 +125,10 @@ impl Output {
     }
 
     /// Collects one packet.
-    fn append(&mut self, packet: &Packet, time: u64, queue: u16) -> Written {
+    fn append(&mut self, packet: &Packet, time: u64, queue: u16) -> WriteOutcome {
         let len = packet.len();
         let kept = len.min(self.snaplen as usize);
-        let mut written = Written::default();
+        let mut written = WriteOutcome::default();
         if self.buffer.len() + kept + self.format.overhead() > BUFFER {
             written = self.flush();
         }
@@ -152,7 +152,7 @@ impl Output {
     }
 
     /// Writes out what is collected; what cannot be written is lost, and the file ends with a whole record.
-    fn flush(&mut self) -> Written {
+    fn flush(&mut self) -> WriteOutcome {
         let (mut done, mut result) = (0, Ok(()));
         while done < self.buffer.len() && result.is_ok() {
             match self.file.write(&self.buffer[done..]) {
@@ -170,13 +170,13 @@ impl Output {
         self.good = self.good.map(|good| good + whole);
         let Err(error) = result else {
             self.failing = false;
-            return Written { packets, lost: None };
+            return WriteOutcome { packets, lost: None };
         };
         if let Some(good) = self.good {
             // Freeing space needs none.
             let _ = self.file.set_len(good);
         }
-        Written { packets, lost: Some((self.complain(&error), lost)) }
+        WriteOutcome { packets, lost: Some((self.complain(&error), lost)) }
     }
 
     /// Tells about a failed write once, until one succeeds.
@@ -227,7 +227,7 @@ impl Tx {
     }
 
     /// Counts what became of `packets`.
-    fn count(&self, written: &Written, packets: &[Packet]) {
+    fn count(&self, written: &WriteOutcome, packets: &[Packet]) {
         let (done, lost) = packets.split_at(written.packets.min(packets.len()));
         self.stats.moved(written.packets, done.iter().map(|packet| packet.len() as u64).sum());
         if let Some((cause, count)) = written.lost {

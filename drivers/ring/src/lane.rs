@@ -23,13 +23,13 @@ use linecard_pmd::wake::Armed;
 /// An owned packet on its way: whoever takes it out of the ring owns it.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-struct Parcel(NonNull<Meta>);
+struct PacketPointer(NonNull<Meta>);
 
 // SAFETY: `Packet` is `Send`; a parcel is a packet that one thread put in and one will take out.
-unsafe impl Send for Parcel {}
+unsafe impl Send for PacketPointer {}
 
-type Producer = spsc::Producer<Parcel>;
-type Consumer = spsc::Consumer<Parcel>;
+type Producer = spsc::Producer<PacketPointer>;
+type Consumer = spsc::Consumer<PacketPointer>;
 
 /// The ends that are at home, and how large the ring between them is.
 #[derive(Default)]
@@ -95,7 +95,7 @@ impl Direction {
 impl FreeEnds {
     /// Frees what is in the ring, if the receiving end is at home.
     fn empty(&mut self) {
-        while let Some(Parcel(meta)) = self.consumer.as_ref().and_then(|consumer| consumer.dequeue()) {
+        while let Some(PacketPointer(meta)) = self.consumer.as_ref().and_then(|consumer| consumer.dequeue()) {
             // SAFETY: `Sender::send` put the packet in and gave it up; taking it out makes it ours alone.
             drop(unsafe { Packet::from_raw(meta) });
         }
@@ -118,10 +118,10 @@ impl Sender {
         let count = slots.len();
         // Before they are published: afterwards they belong to the receiver.
         let bytes = packets[..count].iter().map(|packet| packet.len() as u64).sum();
-        // SAFETY: `Packet` and `Parcel` are both transparent over `NonNull<Meta>`, and `count` of them
+        // SAFETY: `Packet` and `PacketPointer` are both transparent over `NonNull<Meta>`, and `count` of them
         // are at the front of the burst, which is borrowed until `consume_front`.
-        let parcels = unsafe { std::slice::from_raw_parts(packets.as_ptr().cast::<Parcel>(), count) };
-        slots.write_slice(parcels);
+        let pointers = unsafe { std::slice::from_raw_parts(packets.as_ptr().cast::<PacketPointer>(), count) };
+        slots.write_slice(pointers);
         slots.publish();
         // SAFETY: the first `count` packets were moved out into the ring.
         unsafe { packets.consume_front(count) };
@@ -155,7 +155,7 @@ impl Receiver {
     pub(super) fn receive(&mut self, packets: &mut Burst) -> (usize, u64) {
         let Some(consumer) = &self.consumer else { return (0, 0) };
         let before = packets.len();
-        let spare = std::ptr::from_mut(packets.spare_mut()) as *mut [MaybeUninit<Parcel>];
+        let spare = std::ptr::from_mut(packets.spare_mut()) as *mut [MaybeUninit<PacketPointer>];
         // SAFETY: as in `send`, the same layout; the spare part of the burst is borrowed for this call only.
         let count = consumer.dequeue_burst_uninit(unsafe { &mut *spare }).count;
         // SAFETY: the ring filled the first `count` spare places with packets that are ours now.

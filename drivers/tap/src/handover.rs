@@ -18,20 +18,20 @@ const WAS_UP: u8 = 1;
 
 /// Whose the interface is: while it is another process's, nothing of it is changed when the port ends.
 #[derive(Debug, Default)]
-pub(super) struct Hands {
+pub(super) struct Ownership {
     elsewhere: AtomicBool,
     /// The descriptors of the queues, until they are taken.
     pub(super) queues: Vec<Arc<OwnedFd>>,
 }
 
-impl Hands {
+impl Ownership {
     pub(super) fn are_elsewhere(&self) -> bool {
         self.elsewhere.load(Ordering::Relaxed)
     }
 }
 
 /// What a predecessor holds, opened here as well.
-pub(super) fn open(port: &str, settings: &Settings, handed: Handed) -> Result<(Opened, Hands), Error> {
+pub(super) fn open(port: &str, settings: &Settings, handed: Handed) -> Result<(Opened, Ownership), Error> {
     let problem = |problem: &str| Error::Peer {
         port: port.into(),
         problem: format!("what was handed over cannot be used: {problem}"),
@@ -66,7 +66,7 @@ pub(super) fn open(port: &str, settings: &Settings, handed: Handed) -> Result<(O
         was_up: flags & WAS_UP != 0,
         facts,
     };
-    Ok((opened, Hands { elsewhere: AtomicBool::new(true), queues }))
+    Ok((opened, Ownership { elsewhere: AtomicBool::new(true), queues }))
 }
 
 impl Started {
@@ -106,11 +106,11 @@ impl HandOver for Started {
     }
 
     fn resume(&self) -> Pending<'_, ()> {
-        self.tap.hands.elsewhere.store(false, Ordering::Relaxed);
+        self.tap.ownership.elsewhere.store(false, Ordering::Relaxed);
         Box::new(|| Ok(()))
     }
 
     fn release(&self) {
-        self.tap.hands.elsewhere.store(true, Ordering::Relaxed);
+        self.tap.ownership.elsewhere.store(true, Ordering::Relaxed);
     }
 }

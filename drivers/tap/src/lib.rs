@@ -39,7 +39,7 @@ pub use rx::RxLoss;
 pub use tx::TxLoss;
 
 use control::{TapControl, Trouble};
-use handover::Hands;
+use handover::Ownership;
 use linecard_net::ether::LONGEST_FRAME;
 use linecard_netdev::tun::Queues;
 use linecard_netdev::{Interface, refusal, tap, tun};
@@ -90,14 +90,14 @@ impl Driver for TapDriver {
         let settings = Settings::read(args)?;
         let port = args.name().to_owned();
         let (opened, remote) = establish(&port, &settings)?;
-        Ok(Box::new(Tap { name: port, settings, remote, opened, hands: Hands::default() }))
+        Ok(Box::new(Tap { name: port, settings, remote, opened, ownership: Ownership::default() }))
     }
 
     fn succeed(&self, _: &ProbeContext, args: &DevArgs, handed: Handed) -> Result<Box<dyn Device>, Error> {
         let settings = Settings::read(args)?;
         let name = args.name().to_owned();
-        let (opened, hands) = handover::open(&name, &settings, handed)?;
-        Ok(Box::new(Tap { name, settings, remote: None, opened, hands }))
+        let (opened, ownership) = handover::open(&name, &settings, handed)?;
+        Ok(Box::new(Tap { name, settings, remote: None, opened, ownership }))
     }
 }
 
@@ -157,7 +157,7 @@ struct Tap {
     /// Before the interface, which it is about.
     remote: Option<Redirections>,
     opened: Opened,
-    hands: Hands,
+    ownership: Ownership,
 }
 
 impl Device for Tap {
@@ -242,11 +242,11 @@ impl Tap {
     /// A descriptor in service for each queue pair.
     fn queues(&mut self, config: &PortConfig) -> Result<Vec<Arc<OwnedFd>>, Error> {
         let count = usize::from(config.rx_queues);
-        let left = std::mem::take(&mut self.hands.queues);
+        let left = std::mem::take(&mut self.ownership.queues);
         if left.len() == count {
             return Ok(left);
         }
-        if self.hands.are_elsewhere() {
+        if self.ownership.are_elsewhere() {
             return Err(Error::Argument {
                 device: self.name.clone(),
                 problem: format!("{count} queues are asked for, and {} were handed over", left.len()),
@@ -387,7 +387,7 @@ impl Running for Started {
     fn stop(self: Box<Self>, rx: Vec<Box<dyn RxQueue>>, tx: Vec<Box<dyn TxQueue>>) -> Box<dyn Device> {
         drop((rx, tx));
         let Self { tap, fds } = *self;
-        if tap.hands.are_elsewhere() {
+        if tap.ownership.are_elsewhere() {
             return tap;
         }
         // A queue that a thread still holds gets nothing from here on.

@@ -170,7 +170,7 @@ impl TxQueue for Tx {
 }
 
 /// What became of a frame.
-enum Fate {
+enum SendOutcome {
     Sent,
     Lost(TxLoss),
     Full,
@@ -182,12 +182,12 @@ impl Sender {
         let (mut done, mut sent, mut bytes) = (0, 0, 0);
         for packet in packets.iter() {
             match self.send(packet, now) {
-                Fate::Sent => {
+                SendOutcome::Sent => {
                     sent += 1;
                     bytes += packet.len() as u64;
                 }
-                Fate::Lost(cause) => self.stats.dropped(cause, packet),
-                Fate::Full => break,
+                SendOutcome::Lost(cause) => self.stats.dropped(cause, packet),
+                SendOutcome::Full => break,
             }
             done += 1;
         }
@@ -196,32 +196,34 @@ impl Sender {
         done
     }
 
-    fn send(&self, packet: &Packet, now: Instant) -> Fate {
+    fn send(&self, packet: &Packet, now: Instant) -> SendOutcome {
         let Some(station) = packet.data().first_chunk::<6>().filter(|_| packet.len() >= 14) else {
-            return Fate::Lost(TxLoss::BadLength);
+            return SendOutcome::Lost(TxLoss::BadLength);
         };
         let known = if station[0] & 1 == 0 { self.tunnel.find(*station, now) } else { None };
         if let Some(host) = known {
-            return fate(self.endpoint.send(&self.header, packet, host));
+            return outcome_of(self.endpoint.send(&self.header, packet, host));
         }
         // To every remote; sent when one could have it. What is full is so for all, and the frame stays when none had it.
-        let mut best = Fate::Lost(TxLoss::NoRemote);
+        let mut best = SendOutcome::Lost(TxLoss::NoRemote);
         for remote in &self.tunnel.remotes {
-            match (fate(self.endpoint.send(&self.header, packet, *remote)), &best) {
-                (_, Fate::Sent) => {}
-                (fate, _) => best = fate,
+            match (outcome_of(self.endpoint.send(&self.header, packet, *remote)), &best) {
+                (_, SendOutcome::Sent) => {}
+                (outcome, _) => best = outcome,
             }
         }
         best
     }
 }
 
-fn fate(sent: io::Result<()>) -> Fate {
-    let Err(error) = sent else { return Fate::Sent };
+fn outcome_of(sent: io::Result<()>) -> SendOutcome {
+    let Err(error) = sent else { return SendOutcome::Sent };
     match Errno::from_io_error(&error) {
-        Some(Errno::AGAIN | Errno::NOBUFS) => Fate::Full,
-        Some(Errno::MSGSIZE) => Fate::Lost(TxLoss::TooLong),
-        Some(Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::NETDOWN) => Fate::Lost(TxLoss::Unreachable),
-        _ => Fate::Lost(TxLoss::Refused),
+        Some(Errno::AGAIN | Errno::NOBUFS) => SendOutcome::Full,
+        Some(Errno::MSGSIZE) => SendOutcome::Lost(TxLoss::TooLong),
+        Some(Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::NETDOWN) => {
+            SendOutcome::Lost(TxLoss::Unreachable)
+        }
+        _ => SendOutcome::Lost(TxLoss::Refused),
     }
 }

@@ -25,10 +25,10 @@ pub(super) struct Large {
     /// One segment of it that takes several buffers.
     segment: Vec<u8>,
     /// How the frame in `bytes` is being cut.
-    cut: Option<Cut>,
+    cut: Option<Segmentation>,
 }
 
-struct Cut {
+struct Segmentation {
     segmenter: Segmenter,
     next: usize,
     vlan: Option<Vlan>,
@@ -72,7 +72,7 @@ impl Large {
         }
         let whole = self.bytes.get(..len).ok_or(RxLoss::Truncated)?;
         let segmenter = segmenter(whole, request).ok_or(RxLoss::BadOffload)?;
-        self.cut = Some(Cut { segmenter, next: 0, vlan: parts.vlan(frame) });
+        self.cut = Some(Segmentation { segmenter, next: 0, vlan: parts.vlan(frame) });
         Ok(false)
     }
 
@@ -142,13 +142,13 @@ impl Large {
                 // Its sizes were checked when cutting began.
                 Err(loss) => parts.stats.lost(loss, 1),
             }
-            self.cut = self.cut.take().and_then(Cut::after);
+            self.cut = self.cut.take().and_then(Segmentation::after);
         }
         bytes
     }
 }
 
-impl Cut {
+impl Segmentation {
     fn after(self) -> Option<Self> {
         let next = self.next + 1;
         (next < self.segmenter.segments()).then_some(Self { next, ..self })
@@ -156,7 +156,7 @@ impl Cut {
 }
 
 /// The next segment: an ordinary packet, its checksums finished.
-fn segment(whole: &[u8], cut: &Cut, piece: &mut Vec<u8>, parts: &RxParts) -> Result<Packet, RxLoss> {
+fn segment(whole: &[u8], cut: &Segmentation, piece: &mut Vec<u8>, parts: &RxParts) -> Result<Packet, RxLoss> {
     let mut packet = parts.pool.get().ok_or(RxLoss::NoBuffer)?;
     let len = cut.segmenter.header_len() + cut.segmenter.payload(cut.next).len();
     if let Some(to) = packet.append(len) {
@@ -166,7 +166,7 @@ fn segment(whole: &[u8], cut: &Cut, piece: &mut Vec<u8>, parts: &RxParts) -> Res
         cut.segmenter.segment(whole, cut.next, piece).ok_or(RxLoss::BadOffload)?;
         scatter(&parts.pool, &mut packet, piece)?;
     }
-    if parts.duty.takes.is_some() {
+    if parts.offload_work.takes.is_some() {
         packet.set_offload(packet.offload() | Offload::RX_L4_CKSUM_GOOD);
     }
     if let Some(vlan) = cut.vlan {
@@ -177,7 +177,7 @@ fn segment(whole: &[u8], cut: &Cut, piece: &mut Vec<u8>, parts: &RxParts) -> Res
 
 /// Whether the application takes packets that are to be cut.
 fn takes_large(parts: &RxParts) -> bool {
-    parts.duty.asked.contains(RxOffloads::TCP_LRO)
+    parts.offload_work.asked.contains(RxOffloads::TCP_LRO)
 }
 
 fn scatter(pool: &Pool, packet: &mut Packet, whole: &[u8]) -> Result<(), RxLoss> {
