@@ -86,6 +86,32 @@ fn both_sides_are_compared_when_dpdk_is_there() {
 }
 
 #[test]
+fn memif_is_measured_beside_ours() {
+    let test = "memif_is_measured_beside_ours";
+    if !two_cores(test) {
+        return;
+    }
+    if dpdk().is_none() {
+        return skip(test, "dpdk-testpmd is not installed (apt-get install dpdk)");
+    }
+    let scratch = Scratch::new();
+    let more = ["--memif", "--seconds=0.2", "--json", "--path=packed-inorder", "--position=ours/ours"];
+    let said = Running::start(&mut bench(&scratch, &more)).end(PATIENCE);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let rows = rows(&said.out);
+    let names: Vec<_> = rows.iter().map(|row| (row["position"].as_str(), row["path"].as_str())).collect();
+    let expected =
+        [("ours/ours", "packed-inorder"), ("memif", "copy"), ("memif", "zero-copy"), ("ceiling", "ceiling")];
+    assert_eq!(names, expected.map(|(position, path)| (Some(position), Some(path))), "{said:?}");
+    let rate =
+        |row: &serde_json::Value| row["mpps"]["median"].as_f64().unwrap_or_else(|| panic!("{row}: {said:?}"));
+    let better = rate(&rows[1]).max(rate(&rows[2]));
+    let ratio = rows[0]["ratio_memif"]["median"].as_f64().unwrap_or_else(|| panic!("{said:?}"));
+    assert!((ratio - rate(&rows[0]) / better).abs() < 0.01 * ratio, "{ratio} of {rows:?}");
+    assert_eq!(scratch.entries(), [""; 0], "sockets and folders are gone");
+}
+
+#[test]
 fn a_signal_ends_every_program() {
     if !two_cores("a_signal_ends_every_program") {
         return;

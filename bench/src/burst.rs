@@ -37,12 +37,12 @@ const PATHS: [Path; 6] = [
 
 /// Measures the rows of `linecard bench burst`.
 pub(crate) fn rows(bench: &mut Bench) -> Result<Vec<Row>, Error> {
-    let place = Place::new()?;
-    bench.measure("burst", "cycles/packet", cases(&place))
+    let setup = BurstSetup::new()?;
+    bench.measure("burst", "cycles/packet", cases(&setup))
 }
 
 /// What the links share.
-struct Place {
+struct BurstSetup {
     memory: Memory,
     domain: Arc<Domain>,
     shared: Pool,
@@ -86,7 +86,7 @@ impl Step {
 }
 
 struct BurstCase<'a> {
-    place: &'a Place,
+    setup: &'a BurstSetup,
     path: Path,
     step: Step,
     /// Bytes without frame check sequence.
@@ -94,7 +94,7 @@ struct BurstCase<'a> {
     burst: usize,
 }
 
-fn cases(place: &Place) -> Vec<BurstCase<'_>> {
+fn cases(setup: &BurstSetup) -> Vec<BurstCase<'_>> {
     let mut cases = Vec::new();
     for path in PATHS {
         for (length, burst) in [(64, 32), (64, 1), (1518, 32)] {
@@ -102,7 +102,7 @@ fn cases(place: &Place) -> Vec<BurstCase<'_>> {
             if path == Path::SplitVector && burst == 1 {
                 continue;
             }
-            cases.extend(Step::EACH.map(|step| BurstCase { place, path, step, length, burst }));
+            cases.extend(Step::EACH.map(|step| BurstCase { setup, path, step, length, burst }));
         }
     }
     cases
@@ -123,10 +123,10 @@ impl Case for BurstCase<'_> {
     }
 
     fn sample(&self, cores: &[CoreId]) -> Result<Sample, Error> {
-        let mut links = self.place.links.borrow_mut();
-        let link = self.place.link(&mut links, self.path)?;
+        let mut links = self.setup.links.borrow_mut();
+        let link = self.setup.link(&mut links, self.path)?;
         let mut result = Ok([0; 4]);
-        let (shared, length, burst) = (&self.place.shared, self.length, self.burst);
+        let (shared, length, burst) = (&self.setup.shared, self.length, self.burst);
         let core = cores.first().copied().unwrap_or(CoreId(0));
         let spent = alone(core, || result = link.rounds(shared, length, burst))?;
         let cycles = self.step.of(result?);
@@ -134,7 +134,7 @@ impl Case for BurstCase<'_> {
     }
 }
 
-impl Place {
+impl BurstSetup {
     fn new() -> Result<Self, Error> {
         let memory = Memory::new(MemoryConfig::default())?;
         let (domain, backend) = (memory.domain("frontend")?, memory.domain("backend")?);
@@ -270,13 +270,13 @@ mod tests {
 
     #[test]
     fn every_case_measures_and_gives_its_packets_back() {
-        let place = Place::new().expect("a place");
-        for case in cases(&place).iter().filter(|case| case.step == Step::All) {
+        let setup = BurstSetup::new().expect("memory and a socket");
+        for case in cases(&setup).iter().filter(|case| case.step == Step::All) {
             let sample = case.sample(&cores::allowed()).expect("a sample");
             assert!(sample.value > 0.0 && sample.value.is_finite(), "{}: {sample:?}", case.name());
         }
-        place.links.borrow_mut().clear();
-        assert_eq!((place.shared.stats().in_use, place.private.stats().in_use), (0, 0));
+        setup.links.borrow_mut().clear();
+        assert_eq!((setup.shared.stats().in_use, setup.private.stats().in_use), (0, 0));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::cell::{Load, Position, Size};
+use super::cell::{Load, Memif, Position, Size};
 use super::kind::{Kind, Offer};
 use super::machine::Limits;
 use super::path::Path;
@@ -48,6 +48,10 @@ pub(crate) struct LoopbackArgs {
     /// Time to the first packet, and memory
     #[arg(long, group = "kind")]
     startup: bool,
+    /// Also DPDK's net_memif between two of its testpmds, with and without copies: rows of their own, and the ratio of ours
+    /// to the better of them; with the closed loop
+    #[arg(long, conflicts_with = "kind")]
+    memif: bool,
     /// Samples per row, all rows in turn; 10 by default, 3 with --quick
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1000))]
     runs: Option<u32>,
@@ -189,6 +193,11 @@ impl LoopbackArgs {
         matches!(self.kinds()[..], [Kind::Closed | Kind::Latency]) && !self.apart && !self.any_state
     }
 
+    /// The memif rows that are wanted.
+    pub(super) fn memif(&self) -> &'static [Memif] {
+        if self.memif { &Memif::BOTH } else { &[] }
+    }
+
     /// What is asked, one kind or several offers.
     pub(super) fn kinds(&self) -> Vec<Kind> {
         let one = match self {
@@ -288,6 +297,8 @@ mod tests {
                 && read("--quick").limits().share > read("--apart").limits().share
         );
         assert!(Line::try_parse_from(["loopback", "--zero-loss", "--latency"]).is_err());
+        assert!(Line::try_parse_from(["loopback", "--zero-loss", "--memif"]).is_err());
+        assert_eq!((read("").memif(), read("--memif").memif()), (&[][..], &Memif::BOTH[..]));
         assert!(Line::try_parse_from(["loopback", "--report", "a", "--resume", "b"]).is_err());
     }
 }

@@ -15,12 +15,12 @@ use std::time::{Duration, Instant};
 
 use linecard::eal::{CoreId, cores};
 
-use super::bed::{Bed, Figure};
 use super::cell::Load;
 use super::console::{Failure, Interrupt};
 use super::kind::Metric;
 use super::machine::Watch;
 use super::raw::Values;
+use super::testbed::{Figure, Testbed};
 use crate::pair::per;
 
 /// A cache line of a packet buffer. Atomic words, because two threads take turns with it and nothing here is unsafe;
@@ -32,18 +32,18 @@ struct Line([AtomicU64; 8]);
 /// A cache line of the backend's own.
 #[repr(align(64))]
 #[derive(Clone, Copy, Default)]
-struct Own([u64; 8]);
+struct PrivateLine([u64; 8]);
 
 impl Line {
     #[inline(always)]
-    fn read(&self, to: &mut Own) {
+    fn read(&self, to: &mut PrivateLine) {
         for (word, shared) in to.0.iter_mut().zip(&self.0) {
             *word = shared.load(Ordering::Relaxed);
         }
     }
 
     #[inline(always)]
-    fn write(&self, from: &Own) {
+    fn write(&self, from: &PrivateLine) {
         for (word, shared) in from.0.iter().zip(&self.0) {
             shared.store(*word, Ordering::Relaxed);
         }
@@ -180,7 +180,7 @@ impl Loop {
 
     fn backend(&self) {
         let longest = self.lengths.iter().copied().max().unwrap_or(1);
-        let mut own = vec![Own::default(); self.burst * longest];
+        let mut own = vec![PrivateLine::default(); self.burst * longest];
         let (mut at, mut turn) = (0, 0);
         while !self.stop.load(Ordering::Relaxed) {
             let n = self.tx.count(at, DRIVER, self.burst);
@@ -208,7 +208,7 @@ impl Loop {
     }
 }
 
-impl Bed {
+impl Testbed {
     /// Measures the ceiling once, in fresh memory and fresh threads.
     pub(crate) fn ceiling(&self, load: Load, warm_up: Duration, window: Duration) -> Result<Figure, Failure> {
         let shared = Arc::new(Loop::new(load));

@@ -220,13 +220,47 @@ pub(crate) fn segments(bytes: u16) -> Vec<u16> {
     lengths
 }
 
+/// How DPDK's `net_memif` hands packets over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Memif {
+    Copy,
+    ZeroCopy,
+}
+
+impl Memif {
+    pub(crate) const BOTH: [Self; 2] = [Self::Copy, Self::ZeroCopy];
+}
+
 /// Who does the work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Subject {
     /// Two testpmds.
     Pair(Position, Path),
+    /// Two of DPDK's testpmds over its `net_memif` instead of vhost-user.
+    Memif(Memif),
     /// The loop without checks and features.
     Ceiling,
+}
+
+impl Subject {
+    /// Its position and its path in tables and files.
+    pub(crate) fn names(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Pair(position, path) => (position.name(), path.name()),
+            Self::Memif(Memif::Copy) => ("memif", "copy"),
+            Self::Memif(Memif::ZeroCopy) => ("memif", "zero-copy"),
+            Self::Ceiling => ("ceiling", "ceiling"),
+        }
+    }
+
+    /// The subject with these names.
+    pub(crate) fn named(position: &str, path: &str) -> Result<Self, String> {
+        let others = [Self::Ceiling].into_iter().chain(Memif::BOTH.map(Self::Memif));
+        match others.into_iter().find(|other| other.names() == (position, path)) {
+            Some(other) => Ok(other),
+            None => Ok(Self::Pair(Position::from_str(position, false)?, Path::from_str(path, false)?)),
+        }
+    }
 }
 
 /// One row of the result.
@@ -238,7 +272,13 @@ pub(crate) struct Cell {
 }
 
 /// Every cell; those to be compared with each other are neighbours.
-pub(crate) fn all(kind: Kind, positions: &[Position], paths: &[Path], loads: &[Load]) -> Vec<Cell> {
+pub(crate) fn all(
+    kind: Kind,
+    positions: &[Position],
+    paths: &[Path],
+    loads: &[Load],
+    memif: &[Memif],
+) -> Vec<Cell> {
     let mut cells = Vec::new();
     for &load in loads {
         for &path in paths {
@@ -247,6 +287,7 @@ pub(crate) fn all(kind: Kind, positions: &[Position], paths: &[Path], loads: &[L
         }
         // The ceiling is the least of what a closed loop of two ends does.
         if kind == Kind::Closed {
+            cells.extend(memif.iter().map(|&memif| Cell { kind, subject: Subject::Memif(memif), load }));
             cells.push(Cell { kind, subject: Subject::Ceiling, load });
         }
     }
@@ -299,10 +340,22 @@ mod tests {
             &[Position::OursOurs, Position::DpdkDpdk],
             &[Path::Split, Path::Packed],
             &loads,
+            &Memif::BOTH,
         );
-        assert_eq!(cells.len(), 2 * (1 + 4));
+        assert_eq!(cells.len(), 2 * (1 + 2 + 4));
         assert_eq!(cells.iter().filter(|cell| cell.subject == Subject::Ceiling).count(), 2);
-        assert_eq!(all(Kind::ZeroLoss, &Position::TESTED, &[Path::Split], &loads).len(), 2 * 4);
+        assert_eq!(all(Kind::ZeroLoss, &Position::TESTED, &[Path::Split], &loads, &Memif::BOTH).len(), 2 * 4);
+    }
+
+    #[test]
+    fn a_subject_is_found_by_its_names() {
+        let pair = Subject::Pair(Position::OursDpdk, Path::Packed);
+        for subject in [Subject::Ceiling, Subject::Memif(Memif::Copy), Subject::Memif(Memif::ZeroCopy), pair]
+        {
+            let (position, path) = subject.names();
+            assert_eq!(Subject::named(position, path), Ok(subject));
+        }
+        assert!(Subject::named("memif", "split").is_err() && Subject::named("ours/ours", "copy").is_err());
     }
 
     #[test]

@@ -56,10 +56,13 @@ fn percent(share: f64) -> String {
     format!("{:.0} %", share * 100.0)
 }
 
-/// The columns of a kind, position and path first, samples last.
-pub(crate) fn of(kind: Kind) -> Vec<Column> {
+/// The columns of a kind, position and path first, samples last; `memif` if it was measured beside.
+pub(crate) fn of(kind: Kind, memif: bool) -> Vec<Column> {
     let mut columns = vec![column("position", |row| row.position.to_owned()), column("path", path)];
     columns.extend(figures(kind));
+    if memif {
+        columns.push(column("over memif", |row| interval(row.ratio_memif)));
+    }
     columns.push(column("runs", |row| row.runs.to_string()));
     columns.push(column("rejected", |row| row.rejected.to_string()));
     columns

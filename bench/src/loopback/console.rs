@@ -78,12 +78,12 @@ const FAREWELL: Duration = Duration::from_secs(5);
 
 /// What a program wrote so far.
 #[derive(Default)]
-struct Said {
+struct ProgramOutput {
     text: Mutex<Vec<u8>>,
     news: Condvar,
 }
 
-impl Said {
+impl ProgramOutput {
     fn text(&self) -> MutexGuard<'_, Vec<u8>> {
         // Appending cannot leave a half-written text behind.
         self.text.lock().unwrap_or_else(PoisonError::into_inner)
@@ -119,8 +119,8 @@ pub(crate) struct Console {
     name: &'static str,
     child: Child,
     input: Option<ChildStdin>,
-    output: Arc<Said>,
-    errors: Arc<Said>,
+    output: Arc<ProgramOutput>,
+    errors: Arc<ProgramOutput>,
     listeners: [Option<JoinHandle<()>>; 2],
     interrupt: Interrupt,
 }
@@ -137,8 +137,8 @@ impl Console {
         let mut child = command
             .spawn()
             .map_err(|error| Failure::Program(format!("the {name} does not start: {error}")))?;
-        let (output, first) = child.stdout.take().map_or_else(Default::default, Said::listen);
-        let (errors, second) = child.stderr.take().map_or_else(Default::default, Said::listen);
+        let (output, first) = child.stdout.take().map_or_else(Default::default, ProgramOutput::listen);
+        let (errors, second) = child.stderr.take().map_or_else(Default::default, ProgramOutput::listen);
         let input = child.stdin.take();
         let listeners = [first, second];
         let mut console =

@@ -6,13 +6,13 @@
 use std::process::Command;
 use std::time::Duration;
 
-use super::bed::{Bed, FRONTEND_MEMORY, Figure, MEMORY, frontend_device};
 use super::cell::{Load, Position, Side, Tool};
 use super::console::{Console, Failure};
 use super::kind::Metric;
 use super::machine::Watch;
 use super::path::Path;
 use super::raw::Values;
+use super::testbed::{FRONTEND_MEMORY, Figure, MEMORY, Testbed, frontend_device};
 use crate::end::Tally;
 use crate::pair::per;
 use crate::peer;
@@ -28,7 +28,7 @@ const ABOUT: Duration = Duration::from_micros(2);
 const SLOWEST: u32 = 10;
 
 /// Two ends, of which the frontend sends one packet after another and the backend sends each back.
-pub(crate) struct Pinged {
+pub(crate) struct PingPair {
     pub(crate) tested: Console,
     pub(crate) pinger: Console,
     /// Packets sent, and packets that did not come back.
@@ -36,7 +36,7 @@ pub(crate) struct Pinged {
     lost: u64,
 }
 
-impl Pinged {
+impl PingPair {
     /// Round trips for about `window` back to back, and for as long at low load.
     pub(crate) fn look(&mut self, window: Duration) -> Result<Values, Failure> {
         let tally = self.ping(window, Duration::ZERO)?;
@@ -69,20 +69,20 @@ impl Pinged {
     }
 }
 
-impl Bed {
+impl Testbed {
     /// Round trips back to back, and at low load.
     pub(crate) fn latency(&self, position: Position, path: Path, load: Load) -> Result<Figure, Failure> {
-        let mut pinged = self.pinged(position, path, load)?;
-        let processes = [pinged.tested.pid()];
+        let mut ping_pair = self.ping_pair(position, path, load)?;
+        let processes = [ping_pair.tested.pid()];
         let watch = Watch::start(&processes);
-        let values = pinged.look(self.window)?;
+        let values = ping_pair.look(self.window)?;
         let disturbance = watch.end(&processes, 1);
-        pinged.end()?;
+        ping_pair.end()?;
         Ok(Figure { values, disturbance })
     }
 
     /// Two fresh ends that have been at it for a while.
-    pub(crate) fn pinged(&self, position: Position, path: Path, load: Load) -> Result<Pinged, Failure> {
+    pub(crate) fn ping_pair(&self, position: Position, path: Path, load: Load) -> Result<PingPair, Failure> {
         let (back, front) = position.tools();
         let socket = self.socket();
         let mut tested = self.start("backend", self.backend(back, &socket, load)?)?;
@@ -95,9 +95,9 @@ impl Bed {
         self.settle()?;
         tested.command("set fwd io")?;
         tested.command("start")?;
-        let mut pinged = Pinged { tested, pinger, sent: 0, lost: 0 };
-        pinged.ping(self.window / 4, Duration::ZERO)?;
-        Ok(pinged)
+        let mut ping_pair = PingPair { tested, pinger, sent: 0, lost: 0 };
+        ping_pair.ping(self.window / 4, Duration::ZERO)?;
+        Ok(ping_pair)
     }
 
     /// The program on DPDK's driver.

@@ -6,7 +6,6 @@
 //! ```
 
 mod args;
-mod bed;
 mod ceiling;
 mod cell;
 mod chart;
@@ -26,6 +25,7 @@ mod schedule;
 mod search;
 mod spare;
 mod startup;
+mod testbed;
 mod tested;
 mod together;
 
@@ -42,15 +42,15 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
 pub(crate) use self::args::LoopbackArgs;
-use self::bed::Bed;
 use self::cell::{Cell, Subject};
 pub(crate) use self::cell::{Load, Size};
 pub(crate) use self::console::Interrupt;
 pub(crate) use self::kind::Offer;
 pub(crate) use self::path::Path;
-use self::raw::{Book, Pages};
+use self::raw::{SampleFile, SavedSamples};
 use self::result::Row;
 use self::schedule::{Outcome, Progress, Schedule};
+use self::testbed::Testbed;
 use super::{Error, choose_cores};
 
 /// `--quick` starts no sample after this, and the last one takes some seconds more.
@@ -62,7 +62,7 @@ const QUICK: Duration = Duration::from_secs(100);
 /// Cores that may not be used, no place for sockets, samples or output that cannot be written, or nothing measured at all.
 pub(crate) fn run(args: &LoopbackArgs) -> Result<(), Error> {
     if let Some(file) = &args.report {
-        let pages = Pages::read(file)?;
+        let pages = SavedSamples::read(file)?;
         let mut lines = pages.setting.clone();
         let mut outcome = Outcome::of(pages);
         outcome.settle();
@@ -74,17 +74,18 @@ pub(crate) fn run(args: &LoopbackArgs) -> Result<(), Error> {
     let interrupt = watch_signals()?;
     let folder =
         linecard_apps_common::PrivateFolder::new().map_err(|error| Error::Place(error.to_string()))?;
-    let mut bed = bed(args, folder.path(), interrupt)?;
-    let (cells, absent) = cells(args, &bed)?;
-    bed.hugepages = !args.no_huge && super::peer::free_hugepages() >= Bed::HUGEPAGES * alive(args, &cells);
-    let lines = setting(args, &bed);
+    let mut testbed = testbed(args, folder.path(), interrupt)?;
+    let (cells, absent) = cells(args, &testbed)?;
+    testbed.hugepages =
+        !args.no_huge && super::peer::free_hugepages() >= Testbed::HUGEPAGES * alive(args, &cells);
+    let lines = setting(args, &testbed);
     let (book, before) = match &args.resume {
-        Some(file) => Book::open(file, &lines).map(|(book, pages)| (Some(book), pages))?,
-        None => (None, Pages::default()),
+        Some(file) => SampleFile::open(file, &lines).map(|(book, pages)| (Some(book), pages))?,
+        None => (None, SavedSamples::default()),
     };
     let budget = args.budget.or_else(|| args.quick.then_some(QUICK));
     let schedule = Schedule {
-        bed: &bed,
+        testbed: &testbed,
         runs: args.runs(),
         limits: args.limits(),
         together: args.together(),
@@ -128,14 +129,14 @@ fn disturbed() -> String {
     "every sample was disturbed; end other work on these cores, or raise --max-lost and --max-switches".into()
 }
 
-fn bed(args: &LoopbackArgs, folder: &File, interrupt: Interrupt) -> Result<Bed, Error> {
+fn testbed(args: &LoopbackArgs, folder: &File, interrupt: Interrupt) -> Result<Testbed, Error> {
     let cores = match choose_cores(&args.cores)?[..] {
         [front, back, ..] => [front, back],
         [only] => [only, only],
         [] => return Err(Error::TwoCores),
     };
     let (warm_up, window) = args.times();
-    Ok(Bed {
+    Ok(Testbed {
         cores,
         ours: env::current_exe().map_err(Error::Output)?,
         dpdk: args.dpdk.clone().or_else(|| on_path("dpdk-testpmd")),
@@ -150,7 +151,7 @@ fn bed(args: &LoopbackArgs, folder: &File, interrupt: Interrupt) -> Result<Bed, 
 }
 
 /// What is to be measured, and rows of what cannot be, each with its reason.
-fn cells(args: &LoopbackArgs, bed: &Bed) -> Result<(Vec<Cell>, Vec<Row>), Error> {
+fn cells(args: &LoopbackArgs, testbed: &Testbed) -> Result<(Vec<Cell>, Vec<Row>), Error> {
     let (mut possible, mut absent) = (Vec::new(), Vec::new());
     for kind in args.kinds() {
         let positions = args.positions(kind);
@@ -159,8 +160,8 @@ fn cells(args: &LoopbackArgs, bed: &Bed) -> Result<(Vec<Cell>, Vec<Row>), Error>
             let allowed = names.collect::<Vec<_>>().join(", ");
             return Err(Error::Position { kind: kind.title(), allowed });
         }
-        for cell in cell::all(kind, &positions, &args.paths(), &args.loads()) {
-            match impossible(bed, cell) {
+        for cell in cell::all(kind, &positions, &args.paths(), &args.loads(), args.memif()) {
+            match impossible(testbed, cell) {
                 None => possible.push(cell),
                 Some(why) => absent.push(result::absent(cell, why)),
             }
@@ -170,18 +171,21 @@ fn cells(args: &LoopbackArgs, bed: &Bed) -> Result<(Vec<Cell>, Vec<Row>), Error>
 }
 
 /// Why a cell is not even tried.
-fn impossible(bed: &Bed, cell: Cell) -> Option<&'static str> {
-    if !bed.two_cores() && cell.kind != kind::Kind::Startup {
+fn impossible(testbed: &Testbed, cell: Cell) -> Option<&'static str> {
+    if !testbed.two_cores() && cell.kind != kind::Kind::Startup {
         return Some(ONE_CORE);
     }
-    let Subject::Pair(position, path) = cell.subject else { return None };
-    if position.needs_dpdk() && bed.dpdk.is_none() {
-        return Some(ABSENT);
+    match cell.subject {
+        Subject::Pair(position, _) if position.needs_dpdk() && testbed.dpdk.is_none() => Some(ABSENT),
+        Subject::Memif(_) if testbed.dpdk.is_none() => Some(ABSENT),
+        Subject::Memif(_) if !cell.load.ring.is_power_of_two() => {
+            Some("memif's rings have a power of two of descriptors; ask for --ring 256 or 1024")
+        }
+        Subject::Pair(_, path) if cell.load.size.chained() && !path.mergeable() => {
+            Some("a packet of this length takes several receive buffers, which this path does not merge")
+        }
+        Subject::Pair(..) | Subject::Memif(_) | Subject::Ceiling => None,
     }
-    if cell.load.size.chained() && !path.mergeable() {
-        return Some("a packet of this length takes several receive buffers, which this path does not merge");
-    }
-    None
 }
 
 fn print(args: &LoopbackArgs, rows: &[Row], setting: &[String]) -> Result<(), Error> {
@@ -222,7 +226,10 @@ fn tell(progress: &Progress<'_>) {
     let Cell { kind, subject, load } = *progress.cell;
     let what = match subject {
         Subject::Ceiling => "ceiling".to_owned(),
-        Subject::Pair(position, path) => format!("{kind} {} {}", position.name(), path.name()),
+        Subject::Pair(..) | Subject::Memif(_) => {
+            let (position, path) = subject.names();
+            format!("{kind} {position} {path}")
+        }
     };
     let (run, said) = (progress.run + 1, &progress.said);
     let line = format!("run {run}: {what} {} ring {} burst {}: {said}\n", load.size, load.ring, load.burst);
@@ -250,11 +257,11 @@ fn draw(folder: &File, rows: &[Row], setting: &[String]) -> Result<Vec<Option<St
 }
 
 /// What is measured where, in lines: what samples must have in common to be compared.
-fn setting(args: &LoopbackArgs, bed: &Bed) -> Vec<String> {
-    let [front, back] = bed.cores;
-    let pages = if bed.hugepages { "2 MiB hugepages" } else { "ordinary pages" };
-    let dpdk = bed.dpdk.as_ref().map_or_else(|| "absent".to_owned(), |file| file.display().to_string());
-    let place = if bed.two_cores() {
+fn setting(args: &LoopbackArgs, testbed: &Testbed) -> Vec<String> {
+    let [front, back] = testbed.cores;
+    let pages = if testbed.hugepages { "2 MiB hugepages" } else { "ordinary pages" };
+    let dpdk = testbed.dpdk.as_ref().map_or_else(|| "absent".to_owned(), |file| file.display().to_string());
+    let place = if testbed.two_cores() {
         format!("backend/frontend on cores {back} and {front}, {pages} for both")
     } else {
         format!("one core ({front}), {pages}: no rates and no round trips")
@@ -264,9 +271,9 @@ fn setting(args: &LoopbackArgs, bed: &Bed) -> Vec<String> {
     } else {
         String::new()
     };
-    let (version, window) = (env!("CARGO_PKG_VERSION"), bed.window.as_secs_f64());
+    let (version, window) = (env!("CARGO_PKG_VERSION"), testbed.window.as_secs_f64());
     vec![
-        format!("{place}; frontend and what is tested forward {}, backend io", bed.forward),
+        format!("{place}; frontend and what is tested forward {}, backend io", testbed.forward),
         format!("ours {version}; dpdk {dpdk}; {window:.1} s each{turns}"),
     ]
 }

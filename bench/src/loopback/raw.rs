@@ -5,13 +5,11 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path as Name, PathBuf};
 
-use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-use super::cell::{Cell, Load, Position, Size, Subject};
+use super::cell::{Cell, Load, Size, Subject};
 use super::kind::Metric;
 use super::machine::{Probe, State};
-use super::path::Path;
 use super::schedule::{self, Reason, Record, Sample};
 use crate::Error;
 
@@ -70,20 +68,20 @@ fn is_zero(round: &u64) -> bool {
 }
 
 /// The file while samples are added.
-pub(crate) struct Book {
+pub(crate) struct SampleFile {
     name: PathBuf,
     file: File,
 }
 
 /// What a file holds.
 #[derive(Default)]
-pub(crate) struct Pages {
+pub(crate) struct SavedSamples {
     pub(crate) setting: Vec<String>,
     pub(crate) dpdk_version: Option<String>,
     pub(crate) records: Vec<Record>,
 }
 
-impl Pages {
+impl SavedSamples {
     /// Reads a file.
     ///
     /// # Errors
@@ -134,10 +132,7 @@ impl Pages {
 
 impl Attempt {
     fn of(cell: &Cell, run: u32, outcome: Outcome) -> Self {
-        let (position, path) = match cell.subject {
-            Subject::Ceiling => ("ceiling", "ceiling"),
-            Subject::Pair(position, path) => (position.name(), path.name()),
-        };
+        let (position, path) = cell.subject.names();
         Self {
             kind: cell.kind.to_string(),
             position: position.to_owned(),
@@ -151,24 +146,20 @@ impl Attempt {
     }
 
     fn cell(&self) -> Result<Cell, String> {
-        let subject = if self.position == "ceiling" {
-            Subject::Ceiling
-        } else {
-            Subject::Pair(Position::from_str(&self.position, false)?, Path::from_str(&self.path, false)?)
-        };
+        let subject = Subject::named(&self.position, &self.path)?;
         let load = Load { size: Size::parse(&self.size)?, ring: self.ring, burst: self.burst };
         Ok(Cell { kind: self.kind.parse()?, subject, load })
     }
 }
 
-impl Book {
+impl SampleFile {
     /// Opens or makes a file, and what it holds already.
     ///
     /// # Errors
     /// It cannot be read or written, or was made with another `setting`.
-    pub(crate) fn open(name: &Name, setting: &[String]) -> Result<(Self, Pages), Error> {
+    pub(crate) fn open(name: &Name, setting: &[String]) -> Result<(Self, SavedSamples), Error> {
         let failed = |source| Error::Samples { file: name.to_owned(), source };
-        let mut pages = if name.exists() { Pages::read(name)? } else { Pages::default() };
+        let mut pages = if name.exists() { SavedSamples::read(name)? } else { SavedSamples::default() };
         let file = OpenOptions::new().create(true).append(true).open(name).map_err(failed)?;
         let mut book = Self { name: name.to_owned(), file };
         if pages.setting.is_empty() {
@@ -220,7 +211,9 @@ impl Book {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::loopback::cell::Position;
     use crate::loopback::kind::{Kind, Offer};
+    use crate::loopback::path::Path;
 
     fn cell(kind: Kind, subject: Subject) -> Cell {
         Cell { kind, subject, load: Load { size: Size::Bytes(64), ring: 1024, burst: 32 } }
@@ -236,7 +229,7 @@ mod tests {
         let probe = Probe { hand_over: 140.0, clock: 1.4 };
         let sample = Sample { values, state: State::Near, probe, round: 7 };
         {
-            let (mut book, pages) = Book::open(&name, &setting).expect("a new file");
+            let (mut book, pages) = SampleFile::open(&name, &setting).expect("a new file");
             assert!(pages.records.is_empty());
             book.note(&pair, 0, &Ok(sample.clone())).expect("written");
             book.note(&pair, 1, &Err((Reason::Failed, "it died".into()))).expect("written");
@@ -244,7 +237,7 @@ mod tests {
                 .expect("written");
             book.note_dpdk("DPDK 22.11").expect("written");
         }
-        let (_, pages) = Book::open(&name, &setting).expect("the same file");
+        let (_, pages) = SampleFile::open(&name, &setting).expect("the same file");
         assert_eq!(pages.dpdk_version.as_deref(), Some("DPDK 22.11"));
         let [first, second] = &pages.records[..] else { panic!("{}", pages.records.len()) };
         assert_eq!((first.cell, first.turns, first.samples.len()), (pair, 2, 1));
@@ -257,12 +250,12 @@ mod tests {
     fn another_setting_and_strange_lines_are_refused() {
         let folder = linecard_apps_common::PrivateFolder::new().expect("a folder");
         let name = folder.path().join("samples.jsonl");
-        drop(Book::open(&name, &["hugepages".to_owned()]).expect("a new file"));
+        drop(SampleFile::open(&name, &["hugepages".to_owned()]).expect("a new file"));
         let refused =
-            Book::open(&name, &["ordinary pages".to_owned()]).err().expect("other pages").to_string();
+            SampleFile::open(&name, &["ordinary pages".to_owned()]).err().expect("other pages").to_string();
         assert!(refused.contains("hugepages") && refused.contains("ordinary pages"), "{refused}");
         std::fs::write(&name, "{\"kind\":\"closed\"}\n").expect("a writable folder");
-        assert!(Pages::read(&name).err().is_some_and(|error| error.to_string().contains("line 1")));
-        assert!(Pages::read(&folder.path().join("none")).is_err());
+        assert!(SavedSamples::read(&name).err().is_some_and(|error| error.to_string().contains("line 1")));
+        assert!(SavedSamples::read(&folder.path().join("none")).is_err());
     }
 }

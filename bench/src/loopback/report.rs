@@ -32,7 +32,7 @@ pub(crate) fn title(row: &Row) -> String {
 /// The heads and cells of a group; as wide as they are.
 pub(crate) fn lines(group: &[Row]) -> Vec<Vec<String>> {
     let Some(first) = group.first() else { return Vec::new() };
-    let columns = columns::of(first.kind);
+    let columns = columns::of(first.kind, group.iter().any(|row| row.ratio_memif.is_some()));
     let heads = columns.iter().map(|column| column.head.to_owned()).collect();
     let cells = group.iter().map(|row| columns.iter().map(|column| (column.cell)(row)).collect());
     std::iter::once(heads).chain(cells).collect()
@@ -142,9 +142,10 @@ mod tests {
         for kind in
             [Kind::Closed, Kind::Open(Offer::Max), Kind::ZeroLoss, Kind::Latency, Kind::Spare, Kind::Startup]
         {
-            let columns = columns::of(kind);
+            let columns = columns::of(kind, false);
             assert_eq!((columns[0].head, columns[1].head), ("position", "path"));
             assert!(columns.len() >= 8, "{kind}");
+            assert_eq!(columns::of(kind, true).len(), columns.len() + 1);
         }
     }
 }

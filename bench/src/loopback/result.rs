@@ -33,6 +33,9 @@ pub(crate) struct Row {
     pub(crate) ratio_best: Option<Interval>,
     /// That path.
     pub(crate) best_path: Option<&'static str>,
+    /// Over DPDK's net_memif, in the better of its two modes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) ratio_memif: Option<Interval>,
     /// Share of the ceiling loop's rate.
     pub(crate) ceiling: Option<f64>,
     /// Packets of all samples together: sent, lost, duplicated, reordered, corrupted.
@@ -92,6 +95,7 @@ pub(crate) fn sort(rows: &mut [Row]) {
         let Cell { kind, subject, load } = row.cell;
         let subject = match subject {
             Subject::Pair(position, path) => (path as usize, position as usize),
+            Subject::Memif(memif) => (usize::MAX - 1, memif as usize),
             Subject::Ceiling => (usize::MAX, 0),
         };
         let load = (load.size.longest(), load.size.parts().len(), load.ring, load.burst);
@@ -108,10 +112,7 @@ struct Compared<'a> {
 impl Compared<'_> {
     fn row(&self, record: &Record) -> Row {
         let Cell { kind, subject, load } = record.cell;
-        let (position, path) = match subject {
-            Subject::Pair(position, path) => (position.name(), path.name()),
-            Subject::Ceiling => ("ceiling", "ceiling"),
-        };
+        let (position, path) = subject.names();
         let (main, baseline) = (self.figures(record, kind.main()), self.baseline(record, None));
         let over = |other: Option<&Record>, metric| other.and_then(|other| self.over(record, other, metric));
         let best = self.best(record);
@@ -131,6 +132,7 @@ impl Compared<'_> {
             ratio: over(baseline, kind.main()),
             ratio_best: over(best.map(|(_, other)| other), kind.main()),
             best_path: best.map(|(name, _)| name),
+            ratio_memif: over(self.memif(record), Metric::Mpps),
             ceiling: over(ceiling, Metric::Mpps).map(|interval| interval.median),
             counts: self.counts(record),
             latency_us: self.latency(record),
@@ -205,6 +207,15 @@ impl Compared<'_> {
         self.records.iter().find(|other| other.cell == Cell { kind, subject, load })
     }
 
+    /// The quicker of memif's two modes with the load of a pair.
+    fn memif(&self, record: &Record) -> Option<&Record> {
+        let Cell { kind: Kind::Closed, load, subject: Subject::Pair(..) } = record.cell else { return None };
+        let of = |other: &Record| matches!(other.cell.subject, Subject::Memif(_)) && other.cell.load == load;
+        let median = |other: &&Record| Some(Summary::of(&self.figures(other, Metric::Mpps))?.median);
+        let measured = self.records.iter().filter(|other| of(other)).filter_map(|o| Some((median(&o)?, o)));
+        measured.max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, other)| other)
+    }
+
     /// DPDK's best path with the same kind of ring and the same load.
     fn best(&self, record: &Record) -> Option<(&'static str, &Record)> {
         let Cell { kind, load, .. } = record.cell;
@@ -237,7 +248,7 @@ pub(crate) const fn positions(kind: Kind) -> &'static [Position] {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::loopback::cell::{Load, Size};
+    use crate::loopback::cell::{Load, Memif, Size};
     use crate::loopback::kind::Offer;
     use crate::loopback::raw::Values;
 
@@ -303,6 +314,19 @@ pub(crate) mod tests {
         assert_eq!(json["ceiling"], 0.5);
         assert_eq!((&json["runs"], &json["state"]), (&2.into(), &"common".into()));
         assert!(json.get("rejected").is_some_and(serde_json::Value::is_number));
+    }
+
+    #[test]
+    fn memif_is_compared_by_its_better_mode() {
+        let mut outcome = outcome();
+        let memif = |mode, mpps| record(Subject::Memif(mode), &[(mpps, State::Common)]);
+        outcome.records.extend([memif(Memif::Copy, 10.0), memif(Memif::ZeroCopy, 8.0)]);
+        let rows = rows(&outcome);
+        assert_eq!(json(&rows, "ours/ours", "packed")["ratio_memif"]["median"], 4.0);
+        let copy = json(&rows, "memif", "copy");
+        assert!(copy.get("ratio_memif").is_none() && copy["ratio"].is_null(), "{copy}");
+        let places: Vec<_> = rows.iter().rev().take(3).map(|row| (row.position, row.path)).collect();
+        assert_eq!(places, [("ceiling", "ceiling"), ("memif", "zero-copy"), ("memif", "copy")]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::cell::{Cell, Subject};
 use super::console::apart;
 use super::machine::{Probe, State};
 use super::schedule::{Attempt, End, Outcome, Progress, Reason, Record, Sample, Schedule};
-use super::together::{Taken, groups};
+use super::together::{RowResult, groups};
 use linecard_apps_common::clock::unix_ns;
 
 impl Schedule<'_> {
@@ -36,14 +36,14 @@ impl Schedule<'_> {
             return Err(End::OutOfTime);
         }
         let known = |cell: &Cell| outcome.records.iter().position(|record| record.cell == *cell);
-        let seats: Vec<usize> =
+        let rows_in_turn: Vec<usize> =
             group.iter().filter_map(known).filter(|&at| !outcome.records[at].hopeless()).collect();
-        let cells: Vec<Cell> = seats.iter().map(|&at| outcome.records[at].cell).collect();
-        let before = self.bed.probe().map_err(End::Broken)?;
-        let taken = self.bed.round(&cells)?;
+        let cells: Vec<Cell> = rows_in_turn.iter().map(|&at| outcome.records[at].cell).collect();
+        let before = self.testbed.probe().map_err(End::Broken)?;
+        let taken = self.testbed.round(&cells)?;
         // The clock in milliseconds: what tells one round from all others, in this run of the program or another.
         let round = unix_ns() / 1_000_000;
-        for (&at, taken) in seats.iter().zip(taken) {
+        for (&at, taken) in rows_in_turn.iter().zip(taken) {
             let cell = outcome.records[at].cell;
             let attempt = self.judge(cell, taken, before, round, &mut outcome.dpdk_version)?;
             let record = &mut outcome.records[at];
@@ -58,7 +58,7 @@ impl Schedule<'_> {
     fn judge(
         &mut self,
         cell: Cell,
-        taken: Taken,
+        taken: RowResult,
         probe: Probe,
         round: u64,
         version: &mut Option<String>,

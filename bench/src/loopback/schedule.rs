@@ -3,12 +3,12 @@
 
 use std::time::Instant;
 
-use super::bed::{Bed, Figure};
 use super::cell::{Cell, Position, Subject};
 use super::console::{Failure, Interrupted, apart};
 use super::kind::Kind;
 use super::machine::{Disturbance, Limits, Probe, State};
-use super::raw::{Book, Pages, Values};
+use super::raw::{SampleFile, SavedSamples, Values};
+use super::testbed::{Figure, Testbed};
 use crate::Error;
 
 /// A sample that counts.
@@ -109,7 +109,7 @@ const TRIES: u32 = 3;
 
 /// How samples are taken.
 pub(crate) struct Schedule<'a> {
-    pub(crate) bed: &'a Bed,
+    pub(crate) testbed: &'a Testbed,
     pub(crate) runs: u32,
     pub(crate) limits: Limits,
     /// Whether rows live at once and take turns.
@@ -117,7 +117,7 @@ pub(crate) struct Schedule<'a> {
     /// No sample starts after this.
     pub(crate) deadline: Option<Instant>,
     /// Where samples are kept, if anywhere.
-    pub(crate) book: Option<Book>,
+    pub(crate) book: Option<SampleFile>,
     /// Told about each sample.
     pub(crate) progress: &'a mut dyn FnMut(&Progress<'_>),
 }
@@ -158,7 +158,7 @@ impl Schedule<'_> {
     ///
     /// # Errors
     /// A core that cannot be used, or a file that cannot be written. A pair that does not work is reported in its record.
-    pub(crate) fn run(mut self, cells: Vec<Cell>, before: Pages) -> Result<Outcome, Error> {
+    pub(crate) fn run(mut self, cells: Vec<Cell>, before: SavedSamples) -> Result<Outcome, Error> {
         let mut outcome = Outcome::of(before);
         for &cell in &cells {
             if !outcome.records.iter().any(|record| record.cell == cell) {
@@ -263,12 +263,12 @@ impl Schedule<'_> {
 
     /// A sample between two looks at the machine, or why it does not count.
     fn take(&mut self, cell: Cell, version: &mut Option<String>) -> Result<Attempt, End> {
-        let before = self.bed.probe().map_err(End::Broken)?;
+        let before = self.testbed.probe().map_err(End::Broken)?;
         let figure = match apart(self.figure(cell, version))? {
             Ok(figure) => figure,
             Err(trouble) => return Ok(Err((Reason::Failed, trouble))),
         };
-        let after = self.bed.probe().map_err(End::Broken)?;
+        let after = self.testbed.probe().map_err(End::Broken)?;
         if let Some(why) = self.disturbed(&cell, &figure) {
             return Ok(Err((Reason::Disturbed, why)));
         }
@@ -299,20 +299,25 @@ impl Schedule<'_> {
 
     fn figure(&mut self, cell: Cell, version: &mut Option<String>) -> Result<Figure, Failure> {
         let Cell { kind, load, .. } = cell;
-        let Subject::Pair(position, path) = cell.subject else {
-            return self.bed.ceiling(load, self.bed.warm_up, self.bed.window);
+        let (position, path) = match cell.subject {
+            Subject::Pair(position, path) => (position, path),
+            Subject::Memif(memif) => {
+                return Ok(self.testbed.closed_loop(self.testbed.memif(memif, load)?, load)?.0);
+            }
+            Subject::Ceiling => return self.testbed.ceiling(load, self.testbed.warm_up, self.testbed.window),
         };
         match kind {
             Kind::Closed => {
-                let (figure, log) = self.bed.closed_loop(position, path, load)?;
+                let (figure, log) =
+                    self.testbed.closed_loop(self.testbed.pair(position, path, load)?, load)?;
                 self.learn(position, &log, version)?;
                 Ok(figure)
             }
-            Kind::Open(offer) => self.bed.open_loop(position, path, load, offer),
-            Kind::ZeroLoss => self.bed.zero_loss(position, path, load),
-            Kind::Latency => self.bed.latency(position, path, load),
-            Kind::Spare => self.bed.spare(position, path, load),
-            Kind::Startup => self.bed.startup(position, path, load),
+            Kind::Open(offer) => self.testbed.open_loop(position, path, load, offer),
+            Kind::ZeroLoss => self.testbed.zero_loss(position, path, load),
+            Kind::Latency => self.testbed.latency(position, path, load),
+            Kind::Spare => self.testbed.spare(position, path, load),
+            Kind::Startup => self.testbed.startup(position, path, load),
         }
     }
 
@@ -336,8 +341,8 @@ impl Schedule<'_> {
 
 impl Outcome {
     /// What was measured before.
-    pub(crate) fn of(pages: Pages) -> Self {
-        let Pages { records, dpdk_version, .. } = pages;
+    pub(crate) fn of(pages: SavedSamples) -> Self {
+        let SavedSamples { records, dpdk_version, .. } = pages;
         Self { records, state: None, cut_short: None, dpdk_version }
     }
 

@@ -4,14 +4,14 @@
 
 use std::time::Duration;
 
-use super::bed::{Bed, Figure};
 use super::cell::{Load, Position, Tool};
 use super::console::{Console, Failure};
 use super::kind::Metric;
 use super::machine::{Disturbance, Watch};
 use super::path::Path;
 use super::raw::Values;
-use super::sample::looks;
+use super::sample::snapshots;
+use super::testbed::{Figure, Testbed};
 use crate::pair::per;
 use crate::stats::Summary;
 
@@ -24,7 +24,7 @@ const MOST: u32 = 4096;
 /// Cycles that are not told apart.
 const STEP: u32 = 4;
 
-impl Bed {
+impl Testbed {
     /// Searches how many cycles per packet our end can waste.
     pub(crate) fn spare(&self, position: Position, path: Path, load: Load) -> Result<Figure, Failure> {
         let (back_tool, _) = position.tools();
@@ -72,12 +72,12 @@ impl Bed {
 }
 
 /// Our end's rate while each of its packets costs so many cycles more, in million packets per second.
-fn rate_with(bed: &Bed, ours: &mut Console, work: u32, time: Duration) -> Result<f64, Failure> {
+fn rate_with(testbed: &Testbed, ours: &mut Console, work: u32, time: Duration) -> Result<f64, Failure> {
     ours.command(&format!("set work-cycles {work}"))?;
     ours.command("show port stats 0")?;
-    bed.interrupt.sleep(time)?;
+    testbed.interrupt.sleep(time)?;
     let answer = ours.ask("show port stats 0", Duration::ZERO)?;
-    let look = looks(&answer).pop().filter(|look| look.per_second > 0);
+    let look = snapshots(&answer).pop().filter(|look| look.per_second > 0);
     let look = look.ok_or_else(|| Failure::Program("no packets went round".into()))?;
     Ok(per(look.per_second, 1_000_000))
 }

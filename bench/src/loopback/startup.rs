@@ -5,13 +5,13 @@
 use std::fs;
 use std::time::Duration;
 
-use super::bed::{Bed, Figure, backend_device, frontend_device};
 use super::cell::{Load, Position, Side};
 use super::console::Failure;
 use super::kind::Metric;
 use super::machine::{Disturbance, Watch};
 use super::path::Path;
 use super::raw::Values;
+use super::testbed::{Figure, Testbed, backend_device, frontend_device};
 use super::tested;
 use crate::end::First;
 use crate::pair::per;
@@ -20,7 +20,7 @@ use linecard_apps_common::clock::monotonic_ns;
 /// How long a program may take to its first packet.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-impl Bed {
+impl Testbed {
     /// Starts one testpmd and waits for the first packet that it forwards.
     pub(crate) fn startup(&self, position: Position, path: Path, load: Load) -> Result<Figure, Failure> {
         let Some((side, tool)) = position.tested() else {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use linecard::eal::CoreId;
 
-use super::cell::{Load, Side, Tool, segments};
+use super::cell::{Load, Memif, Side, Tool, segments};
 use super::console::{Console, Failure, Interrupt};
 use super::machine::{Disturbance, Probe};
 use super::path::Path;
@@ -16,7 +16,7 @@ use super::raw::Values;
 use crate::Error;
 
 /// What all samples share.
-pub(crate) struct Bed {
+pub(crate) struct Testbed {
     /// The backend polls on the second, the frontend on the first; the same one twice if there is only one.
     pub(crate) cores: [CoreId; 2],
     /// Our own program.
@@ -53,7 +53,7 @@ const BUFFER: u16 = 2176;
 /// How long rings take to come up after both consoles are there.
 const SETTLE: Duration = Duration::from_millis(300);
 
-impl Bed {
+impl Testbed {
     /// Free 2 MiB pages that both programs need together.
     pub(crate) const HUGEPAGES: u64 = 2 * MEMORY as u64 / 2;
 
@@ -92,13 +92,7 @@ impl Bed {
     pub(crate) fn backend(&self, tool: Tool, socket: &File, load: Load) -> Result<Command, Failure> {
         let mut command = self.testpmd(tool, Side::Backend)?;
         command.args(["--vdev", &backend_device(socket), "--"]).args(common(load));
-        // The first packets of one length wait while those of the next are made.
-        command.arg("--no-flush-rx");
-        if load.size.chained() {
-            // Too long a list for DPDK's console.
-            let lengths: Vec<String> = segments(load.size.longest()).iter().map(u16::to_string).collect();
-            command.arg(format!("--txpkts={}", lengths.join(",")));
-        }
+        first_packets(&mut command, load);
         Ok(command)
     }
 
@@ -113,6 +107,36 @@ impl Bed {
         let mut command = self.testpmd(tool, Side::Frontend)?;
         let device = frontend_device(socket, path, load.ring);
         command.args(FRONTEND_MEMORY).args(["--vdev", &device, "--"]).args(common(load));
+        Ok(command)
+    }
+
+    /// One of DPDK's testpmds at an end of a memif.
+    pub(crate) fn memif_end(
+        &self,
+        side: Side,
+        memif: Memif,
+        socket: &File,
+        load: Load,
+    ) -> Result<Command, Failure> {
+        let mut command = self.testpmd(Tool::Dpdk, side)?;
+        let (role, zero_copy) = match (side, memif) {
+            (Side::Backend, _) => ("server", ""),
+            (Side::Frontend, Memif::Copy) => ("client", ""),
+            (Side::Frontend, Memif::ZeroCopy) => ("client", ",zero-copy=yes"),
+        };
+        if memif == Memif::ZeroCopy {
+            // It shares whole files only.
+            command.arg("--single-file-segments");
+        }
+        let device = format!(
+            "net_memif0,socket={},socket-abstract=no,id=1,rsize={},bsize=2048,role={role}{zero_copy}",
+            socket.display(),
+            load.ring.ilog2()
+        );
+        command.args(["--vdev", &device, "--"]).args(common(load));
+        if side == Side::Backend {
+            first_packets(&mut command, load);
+        }
         Ok(command)
     }
 
@@ -210,6 +234,17 @@ fn buffer(load: Load) -> u16 {
     if longest <= 1518 || load.size.chained() { BUFFER } else { longest.next_multiple_of(64) + BESIDE }
 }
 
+/// What the end that makes the first packets needs besides.
+fn first_packets(command: &mut Command, load: Load) {
+    // The first packets of one length wait while those of the next are made.
+    command.arg("--no-flush-rx");
+    if load.size.chained() {
+        // Too long a list for DPDK's console.
+        let lengths: Vec<String> = segments(load.size.longest()).iter().map(u16::to_string).collect();
+        command.arg(format!("--txpkts={}", lengths.join(",")));
+    }
+}
+
 /// testpmd's own options, the same for both programs and both ends.
 fn common(load: Load) -> Vec<String> {
     let mut options: Vec<String> = ["-i", "--nb-cores=1"].map(str::to_owned).into();
@@ -230,8 +265,8 @@ mod tests {
     use super::*;
     use crate::loopback::cell::Size;
 
-    pub(crate) fn bed() -> Bed {
-        Bed {
+    pub(crate) fn testbed() -> Testbed {
+        Testbed {
             cores: [CoreId(0), CoreId(1)],
             ours: "/bin/ours".into(),
             dpdk: Some("/bin/dpdk".into()),
@@ -252,16 +287,17 @@ mod tests {
 
     #[test]
     fn both_programs_get_the_same_arguments() {
-        let bed = bed();
+        let testbed = testbed();
         let load = Load { size: Size::Bytes(9000), ring: 256, burst: 32 };
-        let arguments =
-            |tool| words(&bed.frontend(tool, File::new("/s"), Path::Packed, load).expect("both are there"));
+        let arguments = |tool| {
+            words(&testbed.frontend(tool, File::new("/s"), Path::Packed, load).expect("both are there"))
+        };
         let text = arguments(Tool::Ours);
         assert_eq!(text, arguments(Tool::Dpdk));
         assert!(text.contains("path=/s,queues=1,queue_size=256,packed_vq=1,in_order=0"), "{text}");
         assert!(text.contains("--no-huge") && text.contains("--max-pkt-len=9000"), "{text}");
         assert!(text.starts_with("--lcores 0@1,1@0"), "{text}");
-        let plain = |tool| words(&bed.plain(tool, Side::Backend, "net_vhost0,iface=/s").expect("both"));
+        let plain = |tool| words(&testbed.plain(tool, Side::Backend, "net_vhost0,iface=/s").expect("both"));
         assert_eq!(plain(Tool::Ours), plain(Tool::Dpdk));
     }
 
@@ -269,11 +305,31 @@ mod tests {
     fn the_tester_has_the_buffers_of_the_testpmd() {
         for (size, mbuf) in [(64, "2176"), (1518, "2176"), (9000, "9280"), (65_535, "2176")] {
             let load = Load { size: Size::Bytes(size), ring: 256, burst: 32 };
-            let chain = words(&bed().backend(Tool::Ours, File::new("/s"), load).expect("ours is there"));
+            let chain = words(&testbed().backend(Tool::Ours, File::new("/s"), load).expect("ours is there"));
             assert_eq!(chain.contains("--txpkts=2048,2048,"), size == 65_535, "{chain}");
-            let text = words(&bed().tester(Side::Frontend, File::new("/s"), Path::Split, load));
+            let text = words(&testbed().tester(Side::Frontend, File::new("/s"), Path::Split, load));
             assert!(text.contains(&format!("--mbuf-size {mbuf} ")), "{text}");
             assert!(text.contains("--after /s") && text.contains("--core 0"), "{text}");
         }
+    }
+
+    #[test]
+    fn a_memif_has_the_ring_and_the_packets_of_the_load() {
+        let load = Load { size: Size::Bytes(64), ring: 256, burst: 16 };
+        let end = |side, memif| {
+            words(&testbed().memif_end(side, memif, File::new("/s"), load).expect("dpdk is there"))
+        };
+        let server = end(Side::Backend, Memif::Copy);
+        assert!(
+            server.contains("net_memif0,socket=/s,socket-abstract=no,id=1,rsize=8,bsize=2048,role=server"),
+            "{server}"
+        );
+        assert!(server.contains("--no-flush-rx") && server.contains("--burst=16"), "{server}");
+        let client = end(Side::Frontend, Memif::ZeroCopy);
+        assert!(
+            client.contains("role=client,zero-copy=yes") && client.contains("--single-file-segments"),
+            "{client}"
+        );
+        assert!(!end(Side::Frontend, Memif::Copy).contains("zero-copy"));
     }
 }

@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use super::bed::{Bed, Figure};
 use super::cell::{Load, Position, Side, Tool};
 use super::console::{Console, Failure};
 use super::kind::{Metric, Offer};
@@ -11,6 +10,7 @@ use super::machine::{Disturbance, Watch};
 use super::path::Path;
 use super::raw::Values;
 use super::search::{Search, Trial};
+use super::testbed::{Figure, Testbed};
 use crate::end::Tally;
 use crate::end::frame::MIN_LEN;
 use crate::pair::per;
@@ -30,7 +30,7 @@ const SECOND_LOOKS: u32 = 3;
 /// The last word on a rate takes this many times as long as other trials.
 const LAST: u32 = 4;
 
-impl Bed {
+impl Testbed {
     /// Offers packets at a rate for the window.
     pub(crate) fn open_loop(
         &self,
@@ -108,8 +108,8 @@ impl Bench {
     }
 
     /// The share of packets that a trial at a rate loses; the least of a few looks, when more than `allowed`.
-    fn lost(&mut self, bed: &Bed, trial: Trial, allowed: f64) -> Result<f64, Failure> {
-        let time = bed.window / 4 * if trial.last { LAST } else { 1 };
+    fn lost(&mut self, testbed: &Testbed, trial: Trial, allowed: f64) -> Result<f64, Failure> {
+        let time = testbed.window / 4 * if trial.last { LAST } else { 1 };
         let mut least = f64::INFINITY;
         for _ in 0..SECOND_LOOKS {
             let (tally, _) = self.trial(Offer::mpps(trial.rate), time)?;

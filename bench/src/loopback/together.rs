@@ -14,14 +14,14 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::bed::{Bed, Figure};
 use super::cell::{Cell, Subject};
 use super::console::{Console, Failure, Interrupted, apart};
 use super::kind::{Kind, Metric};
-use super::latency::Pinged;
+use super::latency::PingPair;
 use super::machine::{Disturbance, Watch};
 use super::raw::Values;
 use super::sample::{Pair, Rate};
+use super::testbed::{Figure, Testbed};
 use crate::pair::per;
 use crate::stats::Summary;
 
@@ -34,19 +34,20 @@ const LEAD: Duration = Duration::from_millis(4);
 const MOST_PAIRS: usize = 10;
 
 /// What a row came to: its figure and the backend's log.
-pub(crate) type Taken = Result<(Figure, String), String>;
+pub(crate) type RowResult = Result<(Figure, String), String>;
 
-/// Cells that take turns: those of one load and one kind of ring, with the ceiling; by path when they are many.
+/// Cells that take turns: those of one load and one kind of ring, with memif and the ceiling; by path when they are many.
 pub(crate) fn groups(cells: &[Cell]) -> Vec<Vec<Cell>> {
     let mut groups = Vec::new();
     for load in cells.chunk_by(|a, b| (a.kind, a.load) == (b.kind, b.load)) {
-        let ceiling = load.iter().find(|cell| cell.subject == Subject::Ceiling);
+        let beside: Vec<Cell> =
+            load.iter().filter(|cell| !matches!(cell.subject, Subject::Pair(..))).copied().collect();
         for packed in [false, true] {
             let of_kind =
                 |cell: &&Cell| matches!(cell.subject, Subject::Pair(_, path) if path.packed() == packed);
             let pairs: Vec<Cell> = load.iter().filter(of_kind).copied().collect();
             for part in parts(&pairs) {
-                groups.push(part.iter().chain(ceiling).copied().collect());
+                groups.push(part.iter().chain(&beside).copied().collect());
             }
         }
     }
@@ -57,7 +58,7 @@ pub(crate) fn groups(cells: &[Cell]) -> Vec<Vec<Cell>> {
 fn parts(pairs: &[Cell]) -> Vec<Vec<Cell>> {
     let path = |cell: &Cell| match cell.subject {
         Subject::Pair(_, path) => Some(path),
-        Subject::Ceiling => None,
+        Subject::Memif(_) | Subject::Ceiling => None,
     };
     let mut parts: Vec<Vec<Cell>> = Vec::new();
     for rows in pairs.chunk_by(|a, b| path(a) == path(b)) {
@@ -69,80 +70,83 @@ fn parts(pairs: &[Cell]) -> Vec<Vec<Cell>> {
     parts
 }
 
-impl Bed {
+impl Testbed {
     /// One round of a group; in its order.
     ///
     /// # Errors
     /// The user's interrupt. A row that fails says so and leaves the others alone.
-    pub(crate) fn round(&self, cells: &[Cell]) -> Result<Vec<Taken>, Interrupted> {
-        let mut seats: Vec<Seat> =
-            cells.iter().map(|&cell| Seat::take(cell, self)).collect::<Result<_, _>>()?;
+    pub(crate) fn round(&self, cells: &[Cell]) -> Result<Vec<RowResult>, Interrupted> {
+        let mut rows_in_turn: Vec<ActiveRow> =
+            cells.iter().map(|&cell| ActiveRow::take(cell, self)).collect::<Result<_, _>>()?;
         let turns = self.window.as_millis().div_ceil(TURN.as_millis()).max(1);
         for turn in 0..turns {
-            let place = Place { first: turn == 0, last: turn + 1 == turns };
-            let count = seats.len();
+            let position = TurnPosition { first: turn == 0, last: turn + 1 == turns };
+            let count = rows_in_turn.len();
             for step in 0..count {
                 let at = if turn % 2 == 0 { step } else { count - 1 - step };
-                seats[at].turn(self, place)?;
+                rows_in_turn[at].turn(self, position)?;
             }
         }
-        seats.into_iter().map(|seat| seat.end(self)).collect()
+        rows_in_turn.into_iter().map(|row| row.end(self)).collect()
     }
 }
 
 /// Which turn it is.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct TurnPosition {
     first: bool,
     last: bool,
 }
 
 /// Whose turn it is.
-enum Who {
+enum RowState {
     /// Nobody: the ceiling has fresh threads in every turn.
     Ceiling,
     /// Two testpmds with packets going round.
     Pair(Pair),
     /// One packet in flight.
-    Pinged(Pinged),
+    PingPair(PingPair),
     /// Nobody any more: why.
     Failed(String),
 }
 
-impl Who {
+impl RowState {
     /// Starts the processes of a row, lets packets go round, and stops them.
-    fn of(Cell { kind, subject, load }: Cell, bed: &Bed) -> Result<Self, Failure> {
-        let Subject::Pair(position, path) = subject else { return Ok(Self::Ceiling) };
-        if kind == Kind::Latency {
-            let pinged = bed.pinged(position, path, load)?;
-            signal([&pinged.pinger, &pinged.tested], Signal::STOP)?;
-            return Ok(Self::Pinged(pinged));
-        }
-        let mut pair = bed.pair(position, path, load)?;
-        pair.go(bed, load)?;
-        pair.rest(bed, bed.warm_up)?;
+    fn of(Cell { kind, subject, load }: Cell, testbed: &Testbed) -> Result<Self, Failure> {
+        let mut pair = match subject {
+            Subject::Ceiling => return Ok(Self::Ceiling),
+            Subject::Pair(position, path) if kind == Kind::Latency => {
+                let ping_pair = testbed.ping_pair(position, path, load)?;
+                signal([&ping_pair.pinger, &ping_pair.tested], Signal::STOP)?;
+                return Ok(Self::PingPair(ping_pair));
+            }
+            Subject::Pair(position, path) => testbed.pair(position, path, load)?,
+            Subject::Memif(memif) => testbed.memif(memif, load)?,
+        };
+        pair.go(testbed, load)?;
+        pair.rest(testbed, testbed.warm_up)?;
         signal([&pair.front, &pair.back], Signal::STOP)?;
         Ok(Self::Pair(pair))
     }
 }
 
 /// A row in its round.
-struct Seat {
+struct ActiveRow {
     cell: Cell,
-    who: Who,
+    state: RowState,
     /// What single turns came to, where they come to anything.
-    looks: Vec<Values>,
+    snapshots: Vec<Values>,
     ran: Duration,
     turns: u32,
     disturbed: Disturbance,
 }
 
-impl Seat {
-    fn take(cell: Cell, bed: &Bed) -> Result<Self, Interrupted> {
+impl ActiveRow {
+    fn take(cell: Cell, testbed: &Testbed) -> Result<Self, Interrupted> {
         Ok(Self {
             cell,
-            who: apart(Who::of(cell, bed))?.unwrap_or_else(Who::Failed),
-            looks: Vec::new(),
+            state: apart(RowState::of(cell, testbed))?.unwrap_or_else(RowState::Failed),
+            snapshots: Vec::new(),
             ran: Duration::ZERO,
             turns: 0,
             disturbed: Disturbance::default(),
@@ -150,26 +154,26 @@ impl Seat {
     }
 
     /// Has its turn, unless it has failed.
-    fn turn(&mut self, bed: &Bed, place: Place) -> Result<(), Interrupted> {
-        if let Err(why) = apart(self.run(bed, place))? {
+    fn turn(&mut self, testbed: &Testbed, position: TurnPosition) -> Result<(), Interrupted> {
+        if let Err(why) = apart(self.run(testbed, position))? {
             // Its processes go now; they would only be in the way.
-            self.who = Who::Failed(why);
+            self.state = RowState::Failed(why);
         }
         Ok(())
     }
 
-    fn run(&mut self, bed: &Bed, place: Place) -> Result<(), Failure> {
-        let (ran, disturbance) = match &mut self.who {
-            Who::Failed(_) => return Ok(()),
-            Who::Pair(pair) => pair.turn(bed, place)?,
-            Who::Pinged(pinged) => {
-                let (values, disturbance) = pinged.turn()?;
-                self.looks.push(values);
+    fn run(&mut self, testbed: &Testbed, position: TurnPosition) -> Result<(), Failure> {
+        let (ran, disturbance) = match &mut self.state {
+            RowState::Failed(_) => return Ok(()),
+            RowState::Pair(pair) => pair.turn(testbed, position)?,
+            RowState::PingPair(ping_pair) => {
+                let (values, disturbance) = ping_pair.turn()?;
+                self.snapshots.push(values);
                 (TURN, disturbance)
             }
-            Who::Ceiling => {
-                let figure = bed.ceiling(self.cell.load, LEAD, TURN)?;
-                self.looks.push(figure.values);
+            RowState::Ceiling => {
+                let figure = testbed.ceiling(self.cell.load, LEAD, TURN)?;
+                self.snapshots.push(figure.values);
                 (TURN, figure.disturbance)
             }
         };
@@ -180,17 +184,17 @@ impl Seat {
     }
 
     /// Ends the row's processes and works out its figures.
-    fn end(self, bed: &Bed) -> Result<Taken, Interrupted> {
-        bed.interrupt.check()?;
+    fn end(self, testbed: &Testbed) -> Result<RowResult, Interrupted> {
+        testbed.interrupt.check()?;
         let (ran, load) = (self.ran, self.cell.load);
-        let ended = match self.who {
-            Who::Failed(why) => return Ok(Err(why)),
-            Who::Ceiling => Ok((mean(&self.looks), String::new())),
-            Who::Pinged(pinged) => signal([&pinged.pinger, &pinged.tested], Signal::CONT)
-                .and_then(|()| pinged.end())
-                .map(|()| (middle(&self.looks), String::new())),
-            Who::Pair(pair) => signal([&pair.front, &pair.back], Signal::CONT)
-                .and_then(|()| pair.end(load, |looks| rate(looks, ran)))
+        let ended = match self.state {
+            RowState::Failed(why) => return Ok(Err(why)),
+            RowState::Ceiling => Ok((mean(&self.snapshots), String::new())),
+            RowState::PingPair(ping_pair) => signal([&ping_pair.pinger, &ping_pair.tested], Signal::CONT)
+                .and_then(|()| ping_pair.end())
+                .map(|()| (middle(&self.snapshots), String::new())),
+            RowState::Pair(pair) => signal([&pair.front, &pair.back], Signal::CONT)
+                .and_then(|()| pair.end(load, |snapshots| rate(snapshots, ran)))
                 .map(|(mpps, log)| (Values::from([(Metric::Mpps, mpps)]), log)),
         };
         let disturbance = self.disturbed.over(self.turns);
@@ -199,46 +203,50 @@ impl Seat {
 }
 
 /// Turns of one length: what they came to together.
-fn mean(looks: &[Values]) -> Values {
+fn mean(snapshots: &[Values]) -> Values {
     #[expect(clippy::cast_precision_loss, reason = "a few hundred turns")]
-    each(looks, |_, turns| turns.iter().sum::<f64>() / turns.len().max(1) as f64)
+    each(snapshots, |_, turns| turns.iter().sum::<f64>() / turns.len().max(1) as f64)
 }
 
 /// The turn in the middle, of every figure; of the longest, the longest.
-fn middle(looks: &[Values]) -> Values {
-    each(looks, |metric, turns| {
+fn middle(snapshots: &[Values]) -> Values {
+    each(snapshots, |metric, turns| {
         Summary::of(turns).map_or(f64::NAN, |s| if metric == Metric::Max { s.max } else { s.median })
     })
 }
 
-fn each(looks: &[Values], of: impl Fn(Metric, &[f64]) -> f64) -> Values {
-    let metrics = looks.first().into_iter().flat_map(|first| first.keys().copied());
+fn each(snapshots: &[Values], of: impl Fn(Metric, &[f64]) -> f64) -> Values {
+    let metrics = snapshots.first().into_iter().flat_map(|first| first.keys().copied());
     let figure = |metric: Metric| {
-        let turns: Vec<f64> = looks.iter().filter_map(|look| look.get(&metric).copied()).collect();
+        let turns: Vec<f64> = snapshots.iter().filter_map(|look| look.get(&metric).copied()).collect();
         (metric, of(metric, &turns))
     };
     metrics.map(figure).collect()
 }
 
 /// Millions per second between two looks, of the time in which the row ran.
-fn rate(looks: Rate, ran: Duration) -> Result<f64, String> {
+fn rate(snapshots: Rate, ran: Duration) -> Result<f64, String> {
     let nanos = u64::try_from(ran.as_nanos()).unwrap_or(u64::MAX).max(1);
-    Ok(per(looks.moved.saturating_mul(1000), nanos))
+    Ok(per(snapshots.moved.saturating_mul(1000), nanos))
 }
 
 impl Pair {
     /// Runs for a turn; how long that was. The counters are looked at when the first begins and when the last ends.
-    fn turn(&mut self, bed: &Bed, place: Place) -> Result<(Duration, Disturbance), Failure> {
+    fn turn(
+        &mut self,
+        testbed: &Testbed,
+        position: TurnPosition,
+    ) -> Result<(Duration, Disturbance), Failure> {
         let processes = [self.back.pid(), self.front.pid()];
         let watch = Watch::start(&processes);
         let mut start = Instant::now();
         signal([&self.front, &self.back], Signal::CONT)?;
-        if place.first {
+        if position.first {
             self.back.command("show port stats 0")?;
             start = Instant::now();
         }
-        bed.interrupt.sleep(TURN)?;
-        if place.last {
+        testbed.interrupt.sleep(TURN)?;
+        if position.last {
             self.back.command("show port stats 0")?;
         }
         let ran = start.elapsed();
@@ -250,7 +258,7 @@ impl Pair {
     }
 }
 
-impl Pinged {
+impl PingPair {
     /// Round trips for about half a turn back to back, and for another half at low load.
     fn turn(&mut self) -> Result<(Values, Disturbance), Failure> {
         let processes = [self.tested.pid()];
@@ -281,7 +289,7 @@ fn send(end: &Console, signal: Signal) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::loopback::cell::{Load, Position, Size, all};
+    use crate::loopback::cell::{Load, Memif, Position, Size, all};
     use crate::loopback::path::Path;
     use clap::ValueEnum;
 
@@ -292,10 +300,10 @@ mod tests {
     #[test]
     fn rows_of_one_load_and_kind_of_ring_take_turns() {
         let paths = [Path::SplitMergeable, Path::SplitInorder, Path::PackedMergeable];
-        let cells = all(Kind::Closed, &Position::PAIRS, &paths, &[load(64), load(1518)]);
+        let cells = all(Kind::Closed, &Position::PAIRS, &paths, &[load(64), load(1518)], &Memif::BOTH);
         let groups = groups(&cells);
         let sizes: Vec<usize> = groups.iter().map(Vec::len).collect();
-        assert_eq!(sizes, [9, 5, 9, 5]);
+        assert_eq!(sizes, [11, 7, 11, 7]);
         for group in &groups {
             assert_eq!(group.last().map(|cell| cell.subject), Some(Subject::Ceiling));
             assert!(group.iter().all(|cell| cell.load == group[0].load));
@@ -304,21 +312,21 @@ mod tests {
 
     #[test]
     fn many_rows_are_parted_by_path() {
-        let cells = all(Kind::Closed, &Position::PAIRS, Path::value_variants(), &[load(64)]);
+        let cells = all(Kind::Closed, &Position::PAIRS, Path::value_variants(), &[load(64)], &[]);
         let groups = groups(&cells);
         assert!(groups.iter().all(|group| group.len() <= MOST_PAIRS + 1), "{}", groups.len());
         let pairs: usize = groups.iter().map(|group| group.len() - 1).sum();
         assert_eq!((groups.len(), pairs), (6, 40));
-        let alike = all(Kind::Closed, &Position::PAIRS[..2], Path::value_variants(), &[load(64)]);
+        let alike = all(Kind::Closed, &Position::PAIRS[..2], Path::value_variants(), &[load(64)], &[]);
         assert_eq!(self::groups(&alike).len(), 2);
     }
 
     #[test]
     fn turns_are_put_together() {
-        let looks = [(3.0, 9.0), (1.0, 7.0), (5.0, 8.0)]
+        let snapshots = [(3.0, 9.0), (1.0, 7.0), (5.0, 8.0)]
             .map(|(p50, max)| Values::from([(Metric::P50, p50), (Metric::Max, max)]));
-        assert_eq!(middle(&looks), Values::from([(Metric::P50, 3.0), (Metric::Max, 9.0)]));
-        assert_eq!(mean(&looks), Values::from([(Metric::P50, 3.0), (Metric::Max, 8.0)]));
+        assert_eq!(middle(&snapshots), Values::from([(Metric::P50, 3.0), (Metric::Max, 9.0)]));
+        assert_eq!(mean(&snapshots), Values::from([(Metric::P50, 3.0), (Metric::Max, 8.0)]));
         assert_eq!(middle(&[]), Values::new());
     }
 

@@ -12,11 +12,11 @@
 use linecard::eal::CoreId;
 
 use super::cell::{Cell, Side};
-use super::place::{NEAR, Place};
-use super::sample::{Bed, Figure, Look, received};
+use super::namespace::{NEAR, TestNamespace};
+use super::sample::{Figure, Snapshot, Testbed, received};
 use crate::loopback::console::{Console, Failure};
 
-impl Bed {
+impl Testbed {
     /// What arrives at a container.
     pub(super) fn containers(&self, cell: Cell, side: Side) -> Result<Figure, Failure> {
         if side == Side::Kernel { self.bridged(cell) } else { self.switched(cell, side) }
@@ -49,8 +49,8 @@ impl Bed {
     }
 
     fn bridged(&self, cell: Cell) -> Result<Figure, Failure> {
-        let place = || Place::new().map_err(|error| Failure::Program(error.to_string()));
-        let (middle, ends) = (place()?, [place()?, place()?]);
+        let namespace = || TestNamespace::new().map_err(|error| Failure::Program(error.to_string()));
+        let (middle, ends) = (namespace()?, [namespace()?, namespace()?]);
         middle.ip(&["link", "add", "lcbridge", "type", "bridge"])?;
         for (end, name) in ends.iter().zip(["lcfrom", "lcto"]) {
             let pid = end.pid().to_string();
@@ -61,7 +61,7 @@ impl Bed {
         }
         middle.quiet("lcbridge")?;
         let [first, second] = self.cores;
-        let start = |end: &Place, name: &'static str, cores| {
+        let start = |end: &TestNamespace, name: &'static str, cores| {
             end.run(|| self.container(name, &format!("net_af_packet0,iface={NEAR}"), cores))?
         };
         let mut sender = start(&ends[0], "sender", [second, first])?;
@@ -86,7 +86,7 @@ impl Bed {
         sender.command("set fwd txonly")?;
         sender.command(&format!("set txpkts {}", cell.bytes()))?;
         sender.command("start")?;
-        let figure = self.between(1_000_000, || received(receiver).map(Look::of))?;
+        let figure = self.between(1_000_000, || received(receiver).map(Snapshot::of))?;
         sender.command("stop")?;
         receiver.command("stop")?;
         Ok(figure)

@@ -14,7 +14,7 @@ mod args;
 mod cell;
 mod containers;
 mod generator;
-mod place;
+mod namespace;
 mod report;
 mod sample;
 mod tcp;
@@ -26,7 +26,7 @@ use std::path::PathBuf;
 pub(crate) use self::args::NetArgs;
 use self::cell::{Cell, Kind, Question, Side};
 use self::report::Row;
-use self::sample::{Bed, Figure};
+use self::sample::{Figure, Testbed};
 use super::loopback::console::{Failure, Interrupted, apart};
 use super::loopback::{on_path, watch_signals};
 use super::peer::{self, Absent};
@@ -50,25 +50,25 @@ pub(crate) fn run(args: &NetArgs) -> Result<(), Error> {
         linecard_apps_common::PrivateFolder::new().map_err(|error| Error::Place(error.to_string()))?;
     let dpdk = if args.no_peer { None } else { args.dpdk.clone().or_else(|| on_path("dpdk-testpmd")) };
     let kernel_loop = kernel_loop(args, question);
-    let bed = Bed {
+    let testbed = Testbed {
         cores,
         ours: env::current_exe().map_err(Error::Output)?,
         dpdk,
         kernel_loop: kernel_loop.as_ref().and_then(|built| built.as_ref().ok()).cloned(),
         kernel: !args.no_loop,
         arguments: [args.args.clone(), args.dpdk_args.clone()],
-        hugepages: peer::free_hugepages() >= Bed::hugepages(question),
+        hugepages: peer::free_hugepages() >= Testbed::hugepages(question),
         window: args.seconds(),
         warm_up: args.warm_up(),
         folder: folder.path().to_owned(),
         interrupt: watch_signals()?,
     };
     // Fails at once where namespaces may not be made.
-    drop(place::Place::new()?);
+    drop(namespace::TestNamespace::new()?);
     let mut rows: Vec<Row> = args.cells(&kinds).into_iter().map(Row::new).collect();
-    let interrupted = measure(&bed, [args.runs, args.slices()], &mut rows);
+    let interrupted = measure(&testbed, [args.runs, args.slices()], &mut rows);
     let absent = kernel_loop.and_then(Result::err);
-    report::print(&rows, &setting(&bed, args, absent), args.json)?;
+    report::print(&rows, &setting(&testbed, args, absent), args.json)?;
     if interrupted {
         return Err(Error::Interrupted);
     }
@@ -85,10 +85,10 @@ fn kernel_loop(args: &NetArgs, question: Question) -> Option<Result<PathBuf, Abs
 }
 
 /// Every row once per run, so that its samples are spread over the whole time. True when a signal ended it.
-fn measure(bed: &Bed, [runs, slices]: [u32; 2], rows: &mut [Row]) -> bool {
+fn measure(testbed: &Testbed, [runs, slices]: [u32; 2], rows: &mut [Row]) -> bool {
     for run in 0..runs {
         for row in &mut *rows {
-            if let Err(Interrupted) = slice(bed, run, slices, row) {
+            if let Err(Interrupted) = slice(testbed, run, slices, row) {
                 return true;
             }
         }
@@ -97,12 +97,12 @@ fn measure(bed: &Bed, [runs, slices]: [u32; 2], rows: &mut [Row]) -> bool {
 }
 
 /// One run of one row: its sides stand all the while, and each works for a slice of time when it is its turn.
-fn slice(bed: &Bed, run: u32, slices: u32, row: &mut Row) -> Result<(), Interrupted> {
+fn slice(testbed: &Testbed, run: u32, slices: u32, row: &mut Row) -> Result<(), Interrupted> {
     let cell = row.cell;
     let mut stands = [None, None, None];
     for side in Side::ALL {
-        if row.wants(side) && bed.has(side, cell.question) {
-            stands[side as usize] = heard(row, run, side, bed.stand(cell, side))?;
+        if row.wants(side) && testbed.has(side, cell.question) {
+            stands[side as usize] = heard(row, run, side, testbed.stand(cell, side))?;
         }
     }
     for turn in 0..slices {
@@ -114,7 +114,7 @@ fn slice(bed: &Bed, run: u32, slices: u32, row: &mut Row) -> Result<(), Interrup
         }
         for side in sides {
             let Some(stand) = &mut stands[side as usize] else { continue };
-            let figure = bed.slice(cell, side, stand);
+            let figure = testbed.slice(cell, side, stand);
             match heard(row, run, side, figure)? {
                 Some(figure) => {
                     tell(run, cell, side, &said(cell.question, figure));
@@ -126,7 +126,7 @@ fn slice(bed: &Bed, run: u32, slices: u32, row: &mut Row) -> Result<(), Interrup
     }
     for (side, stand) in Side::ALL.into_iter().zip(stands) {
         if let Some(stand) = stand {
-            heard(row, run, side, Bed::leave(stand))?;
+            heard(row, run, side, Testbed::leave(stand))?;
         }
     }
     Ok(())
@@ -175,10 +175,10 @@ fn kinds(asked: &[Kind]) -> Result<Vec<Kind>, Error> {
 }
 
 /// What was measured where.
-fn setting(bed: &Bed, args: &NetArgs, no_loop: Option<Absent>) -> String {
-    let [first, second] = bed.cores;
-    let dpdk = bed.dpdk.as_ref().map_or("absent".to_owned(), |file| file.display().to_string());
-    let pages = if bed.hugepages { "2 MiB hugepages" } else { "ordinary pages" };
+fn setting(testbed: &Testbed, args: &NetArgs, no_loop: Option<Absent>) -> String {
+    let [first, second] = testbed.cores;
+    let dpdk = testbed.dpdk.as_ref().map_or("absent".to_owned(), |file| file.display().to_string());
+    let pages = if testbed.hugepages { "2 MiB hugepages" } else { "ordinary pages" };
     let cores = match args.question() {
         Question::Rate | Question::Latency => format!("port on core {second}, generator on core {first}"),
         Question::Containers => {
@@ -197,7 +197,7 @@ fn setting(bed: &Bed, args: &NetArgs, no_loop: Option<Absent>) -> String {
          ratios are medians of those within turns, with the interval that holds 95 %",
         args.runs,
         args.slices(),
-        bed.window.as_secs_f64(),
+        testbed.window.as_secs_f64(),
         more("ours", &args.args),
         more("dpdk", &args.dpdk_args)
     )

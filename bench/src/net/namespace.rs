@@ -18,13 +18,13 @@ const PORT: &str = "bench net";
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The namespace. Whoever holds it is a child whose input is our pipe: when we are gone, so is it.
-pub(super) struct Place {
+pub(super) struct TestNamespace {
     holder: Child,
     namespace: Namespace,
     path: String,
 }
 
-impl Place {
+impl TestNamespace {
     /// An empty namespace.
     pub(super) fn new() -> Result<Self, Error> {
         let refused = |why: String| {
@@ -57,14 +57,14 @@ impl Place {
 
     /// One for a driver: with a pair of interfaces unless its port makes one.
     pub(super) fn of(kind: Kind) -> Result<Self, Failure> {
-        let place = Self::new().map_err(|error| Failure::Program(error.to_string()))?;
+        let namespace = Self::new().map_err(|error| Failure::Program(error.to_string()))?;
         if !kind.makes_interface() {
-            place.ip(&["link", "add", NEAR, "type", "veth", "peer", "name", FAR])?;
+            namespace.ip(&["link", "add", NEAR, "type", "veth", "peer", "name", FAR])?;
             for name in [NEAR, FAR] {
-                place.quiet(name)?;
+                namespace.quiet(name)?;
             }
         }
-        Ok(place)
+        Ok(namespace)
     }
 
     /// Brings an interface up, without the kernel's own packets.
@@ -117,7 +117,7 @@ fn end(holder: &mut Child) {
     let _ = holder.wait();
 }
 
-impl Drop for Place {
+impl Drop for TestNamespace {
     fn drop(&mut self) {
         end(&mut self.holder);
     }

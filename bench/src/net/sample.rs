@@ -11,12 +11,12 @@ use linecard::netdev::Interface;
 
 use super::cell::{Cell, Direction, Kind, Question, Side};
 use super::generator::Generator;
-use super::place::{FAR, NEAR, Place};
+use super::namespace::{FAR, NEAR, TestNamespace};
 use crate::loopback::console::{Console, Failure, Interrupt};
 use crate::pair::per;
 
 /// What all samples share.
-pub(crate) struct Bed {
+pub(crate) struct Testbed {
     /// Of the generator, and of the port.
     pub(crate) cores: [CoreId; 2],
     /// Our own program.
@@ -52,14 +52,14 @@ pub(crate) struct Figure {
 const MEMORY: u32 = 256;
 
 /// Counters at one moment.
-pub(super) struct Look {
+pub(super) struct Snapshot {
     pub(super) count: u64,
     /// Processor time of the program, in nanoseconds.
     pub(super) busy: u64,
     pub(super) at: Instant,
 }
 
-impl Look {
+impl Snapshot {
     /// What has passed so far, and what the process of that number has used.
     fn now(count: u64, pid: u32) -> Self {
         Self { count, busy: busy(pid), at: Instant::now() }
@@ -72,25 +72,25 @@ impl Look {
 }
 
 /// A side of a row that is set up; between its slices it rests.
-pub(crate) enum Stand {
+pub(crate) enum PreparedSide {
     /// A port and what is at the other end of its cable.
-    Port(Box<Standing>),
+    Port(Box<PausedPort>),
     /// Nothing: a slice sets up all it needs.
     Fresh,
 }
 
 /// A port that waits for its next slice.
-pub(crate) struct Standing {
+pub(crate) struct PausedPort {
     console: Console,
     /// Of a port that receives.
     generator: Option<Generator>,
     /// Where the kernel counts what a port sends.
     far: Interface,
     /// Ends last: what it holds is where the others live.
-    _place: Place,
+    _namespace: TestNamespace,
 }
 
-impl Bed {
+impl Testbed {
     /// Free 2 MiB pages that the testpmds of a question need.
     pub(crate) const fn hugepages(question: Question) -> u64 {
         (MEMORY as u64 / 2 + 8) * question.programs() as u64
@@ -107,16 +107,16 @@ impl Bed {
     }
 
     /// Sets up one side of a row.
-    pub(crate) fn stand(&self, cell: Cell, side: Side) -> Result<Stand, Failure> {
-        let Some(kind) = cell.kind else { return Ok(Stand::Fresh) };
-        let (place, mut console) = self.port(kind, side)?;
-        let far = place.interface(Self::far(kind))?;
+    pub(crate) fn stand(&self, cell: Cell, side: Side) -> Result<PreparedSide, Failure> {
+        let Some(kind) = cell.kind else { return Ok(PreparedSide::Fresh) };
+        let (namespace, mut console) = self.port(kind, side)?;
+        let far = namespace.interface(Self::far(kind))?;
         let sends = cell.direction == Some(Direction::Tx);
         let generator = if sends {
             console.command(&format!("set txpkts {}", cell.bytes()))?;
             None
         } else {
-            Some(Generator::new(place.path(), Self::far(kind), cell.bytes(), self.cores[0])?)
+            Some(Generator::new(namespace.path(), Self::far(kind), cell.bytes(), self.cores[0])?)
         };
         let mode = match (cell.question, sends) {
             (Question::Latency, _) => "macswap",
@@ -124,12 +124,12 @@ impl Bed {
             _ => "rxonly",
         };
         console.command(&format!("set fwd {mode}"))?;
-        Ok(Stand::Port(Box::new(Standing { console, generator, far, _place: place })))
+        Ok(PreparedSide::Port(Box::new(PausedPort { console, generator, far, _namespace: namespace })))
     }
 
     /// Measures one row on one side for the time of a slice.
-    pub(crate) fn slice(&self, cell: Cell, side: Side, stand: &mut Stand) -> Result<Figure, Failure> {
-        let Stand::Port(standing) = stand else {
+    pub(crate) fn slice(&self, cell: Cell, side: Side, stand: &mut PreparedSide) -> Result<Figure, Failure> {
+        let PreparedSide::Port(standing) = stand else {
             return match cell.question {
                 Question::Containers => self.containers(cell, side),
                 _ => self.tcp(side),
@@ -146,10 +146,10 @@ impl Bed {
     }
 
     /// Ends a side in order.
-    pub(crate) fn leave(stand: Stand) -> Result<(), Failure> {
+    pub(crate) fn leave(stand: PreparedSide) -> Result<(), Failure> {
         match stand {
-            Stand::Port(standing) => standing.console.finish().map(drop),
-            Stand::Fresh => Ok(()),
+            PreparedSide::Port(standing) => standing.console.finish().map(drop),
+            PreparedSide::Fresh => Ok(()),
         }
     }
 
@@ -173,8 +173,8 @@ impl Bed {
     }
 
     /// The program of that side with its port, and the namespace around it.
-    fn port(&self, kind: Kind, side: Side) -> Result<(Place, Console), Failure> {
-        let place = Place::of(kind)?;
+    fn port(&self, kind: Kind, side: Side) -> Result<(TestNamespace, Console), Failure> {
+        let namespace = TestNamespace::of(kind)?;
         let mut command = match (&self.kernel_loop, side) {
             (Some(program), Side::Kernel) => {
                 let mut command = Command::new(program);
@@ -191,12 +191,12 @@ impl Bed {
             }
         };
         let console =
-            place.run(|| Console::start(side.name(Question::Rate), &mut command, &self.interrupt))??;
+            namespace.run(|| Console::start(side.name(Question::Rate), &mut command, &self.interrupt))??;
         if kind.makes_interface() {
-            place.interface(NEAR)?;
-            place.quiet(NEAR)?;
+            namespace.interface(NEAR)?;
+            namespace.quiet(NEAR)?;
         }
-        Ok((place, console))
+        Ok((namespace, console))
     }
 
     /// The interface that the kernel's side of the cable is.
@@ -206,10 +206,10 @@ impl Bed {
 
     /// The kernel behind the cable counts.
     fn transmit(&self, far: &Interface, pid: u32) -> Result<Figure, Failure> {
-        let look = || -> Result<Look, Failure> {
+        let look = || -> Result<Snapshot, Failure> {
             let facts = far.facts().map_err(|error| Failure::Program(error.to_string()))?;
             let count = facts.stats.rx_packets + facts.stats.rx_dropped;
-            Ok(Look::now(count, pid))
+            Ok(Snapshot::now(count, pid))
         };
         self.between(1_000_000, look)
     }
@@ -223,9 +223,9 @@ impl Bed {
             let figure = self.between(1_000_000, || {
                 let asked = Instant::now();
                 let count = received(console)?;
-                let look = Look::now(count, pid);
+                let look = Snapshot::now(count, pid);
                 // It counted at some moment in between.
-                Ok(Look { at: asked + (look.at - asked) / 2, ..look })
+                Ok(Snapshot { at: asked + (look.at - asked) / 2, ..look })
             });
             stop.store(true, Ordering::Relaxed);
             figure
@@ -236,7 +236,7 @@ impl Bed {
     pub(super) fn between(
         &self,
         unit: u64,
-        mut look: impl FnMut() -> Result<Look, Failure>,
+        mut look: impl FnMut() -> Result<Snapshot, Failure>,
     ) -> Result<Figure, Failure> {
         self.interrupt.sleep(self.warm_up)?;
         let before = look()?;

@@ -14,8 +14,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::cell::Side;
-use super::place::{NEAR, Place};
-use super::sample::{Bed, Figure, Look};
+use super::namespace::{NEAR, TestNamespace};
+use super::sample::{Figure, Snapshot, Testbed};
 use crate::loopback::console::{Console, Failure};
 
 /// Addresses that nobody else has (RFC 2544).
@@ -31,11 +31,11 @@ const CALL: Duration = Duration::from_millis(200);
 /// kernel whatever it is asked for (`ethtool -k`: tcp-segmentation-offload off).
 const OURS: [&str; 3] = ["--enable-rx-cksum", "--enable-lro", "--tx-offloads=0x2e"];
 
-impl Bed {
+impl Testbed {
     /// Gigabits of payload per second.
     pub(super) fn tcp(&self, side: Side) -> Result<Figure, Failure> {
-        let place = || Place::new().map_err(|error| Failure::Program(error.to_string()));
-        let ends = [place()?, place()?];
+        let namespace = || TestNamespace::new().map_err(|error| Failure::Program(error.to_string()));
+        let ends = [namespace()?, namespace()?];
         let consoles = if side == Side::Kernel {
             let pid = ends[1].pid().to_string();
             ends[0].ip(&["link", "add", NEAR, "type", "veth", "peer", "name", NEAR, "netns", &pid])?;
@@ -57,7 +57,7 @@ impl Bed {
     }
 
     /// Two testpmds, each with a tap in one of the namespaces, and a socket between them.
-    fn joined(&self, ends: &[Place; 2], side: Side) -> Result<Vec<Console>, Failure> {
+    fn joined(&self, ends: &[TestNamespace; 2], side: Side) -> Result<Vec<Console>, Failure> {
         let socket = self.socket("tcp.sock");
         let [first, second] = self.cores;
         let vhost = format!(
@@ -88,7 +88,7 @@ impl Bed {
         Ok(consoles)
     }
 
-    fn carried(&self, ends: &[Place; 2]) -> Result<Figure, Failure> {
+    fn carried(&self, ends: &[TestNamespace; 2]) -> Result<Figure, Failure> {
         let failed = |what: &str, error: &io::Error| Failure::Program(format!("{what}: {error}"));
         let to = SocketAddr::from((TO, PORT));
         let listener = ends[1].run(|| TcpListener::bind(to))?.map_err(|e| failed("listening", &e))?;
@@ -102,7 +102,7 @@ impl Bed {
         thread::scope(|scope| {
             scope.spawn(|| send(&sender, &stop));
             scope.spawn(|| receive(&receiver, &count, &stop));
-            let figure = self.between(1_000_000_000, || Ok(Look::of(8 * count.load(Ordering::Relaxed))));
+            let figure = self.between(1_000_000_000, || Ok(Snapshot::of(8 * count.load(Ordering::Relaxed))));
             stop.store(true, Ordering::Relaxed);
             figure
         })

@@ -57,7 +57,7 @@ impl Kind {
 }
 
 /// What all samples share.
-pub(super) struct Bed {
+pub(super) struct Testbed {
     /// The tester's, and the switch's.
     pub(super) cores: [CoreId; 2],
     /// Our own program.
@@ -82,7 +82,7 @@ enum Running {
     Ovs(Ovs),
 }
 
-impl Bed {
+impl Testbed {
     /// Why something cannot be measured here.
     pub(super) fn absent(&self, kind: Kind) -> Option<String> {
         let lacks = |pages: u64| {

@@ -17,7 +17,7 @@ use std::env;
 use std::io::Write as _;
 
 pub(crate) use self::args::SwitchArgs;
-use self::middle::{Bed, Kind};
+use self::middle::{Kind, Testbed};
 use self::report::Row;
 use super::loopback::console::{Failure, Interrupted, apart};
 use super::loopback::{on_path, watch_signals};
@@ -34,7 +34,7 @@ pub(crate) fn run(args: &SwitchArgs) -> Result<(), Error> {
     };
     let folder =
         linecard_apps_common::PrivateFolder::new().map_err(|error| Error::Place(error.to_string()))?;
-    let bed = Bed {
+    let testbed = Testbed {
         cores,
         ours: env::current_exe().map_err(Error::Output)?,
         dpdk: args.dpdk.clone().or_else(|| on_path("dpdk-testpmd")),
@@ -45,9 +45,9 @@ pub(crate) fn run(args: &SwitchArgs) -> Result<(), Error> {
         folder: folder.path().to_owned(),
         interrupt: watch_signals()?,
     };
-    let mut rows = rows(args, &bed);
-    let interrupted = measure(&bed, args.runs, &mut rows).is_err();
-    report::print(&rows, &setting(&bed, args), args.json)?;
+    let mut rows = rows(args, &testbed);
+    let interrupted = measure(&testbed, args.runs, &mut rows).is_err();
+    report::print(&rows, &setting(&testbed, args), args.json)?;
     if interrupted {
         return Err(Error::Interrupted);
     }
@@ -58,14 +58,14 @@ pub(crate) fn run(args: &SwitchArgs) -> Result<(), Error> {
 }
 
 /// One row per length and switch; those that cannot be measured here say why.
-fn rows(args: &SwitchArgs, bed: &Bed) -> Vec<Row> {
+fn rows(args: &SwitchArgs, testbed: &Testbed) -> Vec<Row> {
     let kinds = if args.kinds.is_empty() { &Kind::ALL[..] } else { &args.kinds };
-    let of_size = |&size: &u16| kinds.iter().map(move |&kind| Row::new(kind, size, bed.absent(kind)));
+    let of_size = |&size: &u16| kinds.iter().map(move |&kind| Row::new(kind, size, testbed.absent(kind)));
     args.size.iter().flat_map(of_size).collect()
 }
 
 /// Every row once per turn, forwards and backwards, so that no switch always comes first.
-fn measure(bed: &Bed, runs: u32, rows: &mut [Row]) -> Result<(), Interrupted> {
+fn measure(testbed: &Testbed, runs: u32, rows: &mut [Row]) -> Result<(), Interrupted> {
     for run in 0..runs {
         let mut order: Vec<usize> = (0..rows.len()).collect();
         if run % 2 == 1 {
@@ -73,7 +73,7 @@ fn measure(bed: &Bed, runs: u32, rows: &mut [Row]) -> Result<(), Interrupted> {
         }
         for row in order {
             let Some(row) = rows.get_mut(row).filter(|row| row.is_wanted()) else { continue };
-            let outcome = apart(bed.sample(row.kind, row.size))?;
+            let outcome = apart(testbed.sample(row.kind, row.size))?;
             tell(run, row, &outcome);
             row.push(run, outcome);
         }
@@ -93,9 +93,9 @@ fn tell(run: u32, row: &Row, outcome: &Result<f64, String>) {
 }
 
 /// What was measured where.
-fn setting(bed: &Bed, args: &SwitchArgs) -> String {
-    let [tester, switch] = bed.cores;
-    let pages = if bed.paged() { "2 MiB hugepages" } else { "ordinary pages" };
+fn setting(testbed: &Testbed, args: &SwitchArgs) -> String {
+    let [tester, switch] = testbed.cores;
+    let pages = if testbed.paged() { "2 MiB hugepages" } else { "ordinary pages" };
     format!(
         "switch on core {switch}, tester on core {tester}, {pages}; {} turns of fresh processes, {:.1} s each; \
          ratios are medians of those within turns, with the interval that holds 95 %",

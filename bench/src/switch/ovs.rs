@@ -21,7 +21,7 @@ pub(super) struct Ovs {
 }
 
 /// Where a switch keeps its files, and what is run there.
-struct Place<'a> {
+struct OvsFiles<'a> {
     folder: &'a Path,
     socket: PathBuf,
 }
@@ -35,16 +35,16 @@ impl Ovs {
         sockets: &[PathBuf; 2],
         interrupt: &Interrupt,
     ) -> Result<Self, Failure> {
-        let place = Place { folder, socket: folder.join("db.sock") };
+        let files = OvsFiles { folder, socket: folder.join("db.sock") };
         let database = folder.join("conf.db");
-        for file in [&place.socket, &database, &folder.join("vs.pid")] {
+        for file in [&files.socket, &database, &folder.join("vs.pid")] {
             let _ = std::fs::remove_file(file);
         }
-        place.run("ovsdb-tool", &["create", &database.display().to_string(), SCHEMA])?;
-        let mut command = place.command("ovsdb-server");
-        command.arg(&database).arg(format!("--remote=punix:{}", place.socket.display()));
-        let server = Program::start("database of Open vSwitch", &mut command, &place.socket, interrupt)?;
-        place.configure(&["init"])?;
+        files.run("ovsdb-tool", &["create", &database.display().to_string(), SCHEMA])?;
+        let mut command = files.command("ovsdb-server");
+        command.arg(&database).arg(format!("--remote=punix:{}", files.socket.display()));
+        let server = Program::start("database of Open vSwitch", &mut command, &files.socket, interrupt)?;
+        files.configure(&["init"])?;
         let mask = |core: CoreId| format!("{:#x}", 1_u64 << (core.0 % 64));
         let prefix = format!("linecard-ovs-{}", std::process::id());
         let settings = [
@@ -57,12 +57,12 @@ impl Ovs {
             format!("other_config:dpdk-lcore-mask={}", mask(console)),
             format!("other_config:dpdk-extra=--no-pci --in-memory --file-prefix={prefix}"),
         ];
-        place.configure(&settings.each_ref().map(String::as_str))?;
-        let mut command = place.command(&program.display().to_string());
+        files.configure(&settings.each_ref().map(String::as_str))?;
+        let mut command = files.command(&program.display().to_string());
         let pid = folder.join("vs.pid");
-        command.arg(format!("unix:{}", place.socket.display())).arg(format!("--pidfile={}", pid.display()));
+        command.arg(format!("unix:{}", files.socket.display())).arg(format!("--pidfile={}", pid.display()));
         let switch = Program::start("Open vSwitch", &mut command, &pid, interrupt)?;
-        place.bridge(sockets)?;
+        files.bridge(sockets)?;
         Ok(Self { switch, _database: server })
     }
 
@@ -71,7 +71,7 @@ impl Ovs {
     }
 }
 
-impl Place<'_> {
+impl OvsFiles<'_> {
     fn bridge(&self, sockets: &[PathBuf; 2]) -> Result<(), Failure> {
         self.set(&["add-br", "br0", "--", "set", "bridge", "br0", "datapath_type=netdev"])?;
         for (port, socket) in (1..).zip(sockets) {

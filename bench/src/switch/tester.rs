@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::middle::{Bed, Kind};
+use super::middle::{Kind, Testbed};
 use crate::loopback::console::{Console, Failure};
 use crate::pair::per;
 
@@ -16,7 +16,7 @@ const LINK: Duration = Duration::from_secs(20);
 const WARM_UP: Duration = Duration::from_millis(700);
 const APP: [&str; 6] = ["--", "-i", "--nb-cores=1", "--total-num-mbufs=16384", "--txd=1024", "--rxd=1024"];
 
-impl Bed {
+impl Testbed {
     /// A testpmd with both ports, whose links are up.
     pub(super) fn tester(
         &self,
