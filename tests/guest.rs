@@ -89,8 +89,7 @@ while [ $a -lt $cards ]; do
   sender=inside receiver= stream "$b-$a-v6" fd00:$a::1
   a=$((a+2))
 done
-bad() { grep Tcp: /proc/net/snmp | tail -1 | awk '{print $15}'; }
-echo "bad checksums $(bad) $(inside sh -c "grep Tcp: /proc/net/snmp | tail -1 | awk '{print \$15}'")"
+echo "bad checksums $(bad_sums) $(inside bad_sums)"
 echo "FINISHED"
 poweroff -f
 "#;

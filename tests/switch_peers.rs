@@ -137,7 +137,7 @@ for n in 0 1; do
   timeout 60 nc 10.$n.0.1 5000 -e dd if=/sent bs=64k 2>/dev/null
   echo "sent $n $(md5sum < /sent | cut -c1-32)"
 done
-echo "bad checksums $(grep Tcp: /proc/net/snmp | tail -1 | awk '{print $15}')"
+echo "bad checksums $(bad_sums)"
 poweroff -f
 "#;
 

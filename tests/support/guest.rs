@@ -54,6 +54,15 @@ echo "READY"
 while read -r line; do eval "$line"; printf '\nSTATUS %s\n' $?; done
 "#;
 
+/// `bad_sums`: how many TCP segments of its network namespace arrived with a wrong checksum. The kernel prints the names of its
+/// counters above their values, and appends new ones.
+const BAD_SUMS: &str = r#"#!/bin/sh
+exec awk '
+  $1 == "Tcp:" && !at { for (i = 2; i <= NF; i++) if ($i == "InCsumErrors") at = i; next }
+  $1 == "Tcp:" { print $at }
+' /proc/net/snmp
+"#;
+
 /// Longest time until a guest is up, and until a command in it ends, on a busy machine.
 const BOOT: Duration = Duration::from_secs(120);
 const STEP: Duration = Duration::from_secs(120);
@@ -392,6 +401,7 @@ fn archive(parts: &Parts, script: &str) -> Vec<u8> {
     let read = |path: &Path| std::fs::read(path).expect("a file of the guest");
     entry(&mut bytes, "bin/busybox", PROGRAM, &read(&parts.busybox));
     entry(&mut bytes, "bin/sh", 0o120_777, b"busybox");
+    entry(&mut bytes, "bin/bad_sums", PROGRAM, BAD_SUMS.as_bytes());
     for module in &parts.modules {
         let name = module.file_name().expect("a name").to_string_lossy();
         entry(&mut bytes, &format!("mods/{name}"), PROGRAM, &read(module));
