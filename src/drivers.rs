@@ -20,17 +20,17 @@ pub use linecard_net_tap as net_tap;
 pub use linecard_net_vxlan as net_vxlan;
 #[cfg(feature = "net_vhost")]
 pub use linecard_vhost_user as vhost_user;
-#[cfg(feature = "net_virtio_user")]
+#[cfg(any(feature = "net_virtio_pci", feature = "net_virtio_user"))]
 pub use linecard_virtio_user as virtio_user;
 
 #[cfg(feature = "net_vhost")]
 use linecard_vhost_user::Descriptors;
-#[cfg(all(feature = "net_virtio_user", not(feature = "net_vhost")))]
+#[cfg(all(any(feature = "net_virtio_pci", feature = "net_virtio_user"), not(feature = "net_vhost")))]
 use linecard_virtio_user::Descriptors;
 
 #[cfg(feature = "net_impair")]
 static IMPAIR: net_impair::ImpairDriver = net_impair::ImpairDriver::new(drivers);
-#[cfg(any(feature = "net_vhost", feature = "net_virtio_user"))]
+#[cfg(any(feature = "net_vhost", feature = "net_virtio_pci", feature = "net_virtio_user"))]
 static DESCRIPTORS: Descriptors = Descriptors::new();
 #[cfg(feature = "net_vhost")]
 static VHOST: vhost_user::VhostDriver = vhost_user::VhostDriver::sharing(&DESCRIPTORS);
@@ -38,12 +38,17 @@ static VHOST: vhost_user::VhostDriver = vhost_user::VhostDriver::sharing(&DESCRI
 static VIRTIO_USER: crate::container::Found<virtio_user::VirtioUser> =
     crate::container::Found::new(virtio_user::VirtioUser::sharing(&DESCRIPTORS));
 
+#[cfg(feature = "net_virtio_pci")]
+static VIRTIO_PCI: virtio_user::VirtioPci = virtio_user::VirtioPci::sharing(&DESCRIPTORS);
+
 /// In the order in which they are listed.
 static DRIVERS: &[&dyn Driver] = &[
     #[cfg(feature = "net_vhost")]
     &VHOST,
     #[cfg(feature = "net_virtio_user")]
     &VIRTIO_USER,
+    #[cfg(feature = "net_virtio_pci")]
+    &VIRTIO_PCI,
     #[cfg(feature = "net_af_xdp")]
     &net_af_xdp::AfXdpDriver,
     #[cfg(feature = "net_null")]
@@ -83,7 +88,7 @@ pub fn drivers() -> Registry {
 /// assert_eq!(linecard::descriptors().resource().used(), 0);
 /// # drop(control);
 /// ```
-#[cfg(any(feature = "net_vhost", feature = "net_virtio_user"))]
+#[cfg(any(feature = "net_vhost", feature = "net_virtio_pci", feature = "net_virtio_user"))]
 #[must_use]
 pub fn descriptors() -> &'static Descriptors {
     &DESCRIPTORS

@@ -11,31 +11,14 @@ mod support;
 
 use std::path::Path;
 
-use support::guest::{Guest, Parts};
+use support::guest::{Guest, Parts, TESTPMD};
 use support::{Scratch, on_path, skip};
 
 /// Bytes of each stream.
 const STREAM_KIB: usize = 2000;
 
-/// One testpmd at a time: `pmd ARGUMENTS` starts it, `type_in LINE` types, `printed TEXT` waits for what it prints from then
-/// on. `tell LINE TEXT` is both.
+/// Ports over `/dev/vhost-net` in [`TESTPMD`]'s one testpmd, and traffic of the guest's stack.
 const FUNCTIONS: &str = r#"
-pmd() {
-  rm -f /tmp/in /tmp/out; mkfifo /tmp/in; : > /tmp/out; chmod 666 /tmp/in /tmp/out
-  echo testpmd "$@" > /tmp/arguments
-  case $AS in checks*) program=$AS; set --;; *) program="$AS linecard testpmd";; esac
-  ( $program "$@" < /tmp/in >> /tmp/out 2>&1; echo "EXIT $?" >> /tmp/out ) &
-  exec 9> /tmp/in
-}
-printed() {
-  tries=0
-  until grep -q -e "$1" /tmp/out; do
-    sleep 0.1; tries=$((tries+1))
-    [ $tries -lt 600 ] || { echo "'$1' was not printed:"; cat /tmp/out; return 1; }
-  done
-}
-tell() { : > /tmp/out; echo "$1" >&9; printed "$2"; }
-until_good() { tries=0; until eval "$1" > /dev/null 2>&1; do sleep 0.1; tries=$((tries+1)); [ $tries -lt 600 ] || { eval "$1"; return 1; }; done; }
 single() { # arguments of the one port
   vdev=net_virtio_user0,path=/dev/vhost-net,$1; shift
   pmd -l 0,1 --no-huge -m 32 --vdev $vdev -- -i --forward-mode=icmpecho --total-num-mbufs=4096 "$@"
@@ -55,12 +38,10 @@ link() {
     [ $asked -lt 600 ] || { cat /tmp/out; return 1; }
   done
 }
-finish() { echo quit >&9; exec 9>&-; printed '^EXIT'; grep -q '^EXIT 0' /tmp/out || { cat /tmp/out; return 1; }; }
 echoes() { # bytes; by whom
   $2 ping -c 3 -i 0.2 -W 30 -s $1 10.0.0.2 > /tmp/ping 2>&1
   grep '3 packets transmitted, 3 packets received' /tmp/ping || { cat /tmp/ping /tmp/out; ip addr; return 1; }
 }
-xstat() { : > /tmp/out; echo "show port xstats $1" >&9; printed "$2:"; sed -n "s/.*$2: //p" /tmp/out; }
 datagram() { bash -c 'exec 3<>/dev/udp/10.0.0.2/7; head -c 1200 /dev/urandom > /tmp/sent; cat /tmp/sent >&3; timeout 60 head -c 1200 <&3 > /tmp/got; cmp /tmp/sent /tmp/got'; }
 datagrams() { n=0; while [ $n -lt $1 ]; do datagram || return 1; n=$((n+1)); done; }
 inside() { nsenter -t $OTHER -n "$@"; }
@@ -96,7 +77,7 @@ fn with_parts(test: &str, scratch: &Scratch, parts: Parts, programs: &[(&str, &s
     }
     let parts = parts.with_checks(scratch.path());
     let devices = ["-smp".to_owned(), "2".to_owned()];
-    let functions = FUNCTIONS.replace("${KIB}", &STREAM_KIB.to_string());
+    let functions = format!("{TESTPMD}{}", FUNCTIONS.replace("${KIB}", &STREAM_KIB.to_string()));
     Some(Guest::with_shell(&parts, scratch.path(), &functions, &devices))
 }
 

@@ -7,6 +7,7 @@ use std::ops::RangeInclusive;
 use linecard_net::MacAddr;
 
 use crate::error::Error;
+use crate::pci::PciAddress;
 
 /// Flags that DPDK's users write without a value.
 const BARE: [&str; 1] = ["persist"];
@@ -37,6 +38,7 @@ const REPEATABLE: [&str; 5] = ["rx_pcap", "tx_pcap", "rx_iface", "rx_iface_in", 
 pub struct DevArgs {
     driver: String,
     name: String,
+    pci: Option<PciAddress>,
     pairs: Vec<(String, String)>,
     asked: RefCell<Vec<&'static str>>,
 }
@@ -47,6 +49,8 @@ impl DevArgs {
     /// Commas in brackets do not split, so that a value can be a device with arguments of its own:
     /// `on=[net_null0,size=64]`. The brackets around a whole value are not part of it.
     ///
+    /// A device on a PCI bus is named by its [address](PciAddress) instead of a driver: `0000:00:05.0,queues=2`.
+    ///
     /// `eth_x` and `x` are read as `net_x`, so DPDK's older names work: `eth_vhost0`, `virtio_user0`.
     ///
     /// # Errors
@@ -55,17 +59,21 @@ impl DevArgs {
         let pieces = pieces(text);
         let mut pieces = pieces.into_iter().map(str::trim);
         let name = pieces.next().unwrap_or_default();
+        let pci: Option<PciAddress> = name.parse().ok();
         let plain = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
-        if !name.starts_with(|c: char| c.is_ascii_alphabetic()) || !name.chars().all(plain) {
+        let named = name.starts_with(|c: char| c.is_ascii_alphabetic()) && name.chars().all(plain);
+        if pci.is_none() && !named {
             return Err(Error::Argument {
                 device: format!("'{text}'"),
                 problem: "this does not start with a device name".into(),
-                remedy: "write the driver and a number first, as in net_null0,size=64".into(),
+                remedy: "write the driver and a number first, as in net_null0,size=64, or a PCI address as in 0000:00:05.0"
+                    .into(),
             });
         }
         let mut args = Self {
-            driver: driver_of(name),
-            name: name.to_owned(),
+            driver: if pci.is_some() { String::new() } else { driver_of(name) },
+            name: pci.map_or_else(|| name.to_owned(), |address| address.to_string()),
+            pci,
             pairs: Vec::new(),
             asked: RefCell::default(),
         };
@@ -112,10 +120,23 @@ impl DevArgs {
         self
     }
 
-    /// The driver's name: the device name with `net_` and without the number (`net_virtio_user`).
+    /// The driver's name: the device name with `net_` and without the number (`net_virtio_user`); empty for a PCI address.
     #[must_use]
     pub fn driver(&self) -> &str {
         &self.driver
+    }
+
+    /// Where the device is on a PCI bus, if that is what it was named by.
+    ///
+    /// ```
+    /// use linecard_pmd::DevArgs;
+    /// let args = DevArgs::parse("05:00.1,queues=2")?;
+    /// assert_eq!((args.name(), args.driver(), args.pci().is_some()), ("0000:05:00.1", "", true));
+    /// # Ok::<(), linecard_pmd::Error>(())
+    /// ```
+    #[must_use]
+    pub fn pci(&self) -> Option<PciAddress> {
+        self.pci
     }
 
     /// The device's name, as it was written (`net_virtio_user0`).

@@ -6,6 +6,7 @@
 //! | [`config`] | what a port is asked to be, and what is refused |
 //! | [`control`] | link, statistics, addresses of a started port |
 //! | [`args`] | device arguments, taken by type |
+//! | [`pci`] | where a device is on a PCI bus |
 //! | [`direct`] | frames that are copied once, from one peer's buffer to another's |
 //! | [`wake`] | how a thread that polls queues may sleep: armed queues, [`Adaptive`] |
 //! | [`stats`] | counters that one thread writes and any reads |
@@ -56,6 +57,7 @@ pub mod handover;
 pub mod local;
 pub mod observer;
 pub mod offload;
+pub mod pci;
 pub mod port;
 pub mod registry;
 pub mod stats;

@@ -38,6 +38,10 @@ pub trait Driver: Sync {
     fn name(&self) -> &'static str;
     /// One line for `--help`: what it is, and its arguments.
     fn summary(&self) -> &'static str;
+    /// Whether a device that is named by its [address](crate::pci::PciAddress) on a PCI bus is this driver's.
+    fn drives_pci(&self) -> bool {
+        false
+    }
     /// Whether a transmit queue may keep packets after a burst, as long as its peer likes or until the device has sent them.
     /// One that copies them out within the burst says `false`.
     fn keeps_packets(&self) -> bool {

@@ -33,7 +33,8 @@ impl Registry {
     }
 
     /// The driver that a device argument names: the longest driver name that the device's name
-    /// starts with, number or suffix after it (`net_null0`, `net_null_b`); DPDK's older names too.
+    /// starts with, number or suffix after it (`net_null0`, `net_null_b`); DPDK's older names too. A PCI address names the
+    /// driver of PCI devices.
     ///
     /// # Errors
     /// There is none, or `device` does not start with a name.
@@ -42,16 +43,22 @@ impl Registry {
     }
 
     fn find_for(&self, args: &DevArgs) -> Result<&'static dyn Driver, Error> {
+        if args.pci().is_some() {
+            let driver = self.drivers().find(|driver| driver.drives_pci());
+            return driver.ok_or_else(|| self.unknown(args));
+        }
         let matches = |driver: &&dyn Driver| {
             args.driver()
                 .strip_prefix(driver.name())
                 .is_some_and(|suffix| !suffix.starts_with(|c: char| c.is_ascii_alphanumeric()))
         };
         let best = self.drivers().filter(matches).max_by_key(|driver| driver.name().len());
-        best.ok_or_else(|| Error::UnknownDriver {
-            device: args.name().to_owned(),
-            known: self.drivers().map(Driver::name).collect::<Vec<_>>().join(", "),
-        })
+        best.ok_or_else(|| self.unknown(args))
+    }
+
+    fn unknown(&self, args: &DevArgs) -> Error {
+        let known = self.drivers().map(Driver::name).collect::<Vec<_>>().join(", ");
+        Error::UnknownDriver { device: args.name().to_owned(), known }
     }
 
     /// Finds the driver of `device` and opens the device with it.
@@ -106,8 +113,21 @@ mod tests {
             ""
         }
 
+        fn drives_pci(&self) -> bool {
+            self.0 == "net_pci"
+        }
+
         fn probe(&self, _: &ProbeContext, args: &DevArgs) -> Result<Box<dyn Device>, Error> {
             Err(args.problem("nothing to open", "do not"))
+        }
+    }
+
+    #[test]
+    fn an_address_finds_the_driver_of_pci_devices() {
+        static DRIVERS: [Named; 2] = [Named("net_null"), Named("net_pci")];
+        let registry = Registry::new(&[&DRIVERS[0], &DRIVERS[1]]);
+        for device in ["0000:00:05.0", "05:00.1,queues=2", "net_pci0"] {
+            assert_eq!(registry.find(device).map(Driver::name).ok(), Some("net_pci"), "{device}");
         }
     }
 
@@ -132,6 +152,8 @@ mod tests {
             );
             assert_eq!(message, want);
         }
+        let message = registry.find("00:05.0").err().expect("none drives PCI").to_string();
+        assert!(message.starts_with("no driver for device '0000:00:05.0'; known"), "{message}");
         assert_eq!(format!("{registry:?}"), r#"["net_virtio", "net_virtio_user", "net_af_xdp"]"#);
     }
 }

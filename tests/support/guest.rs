@@ -13,13 +13,15 @@ use std::time::{Duration, Instant};
 use super::{on_path, skip};
 
 /// Where modules are, below a kernel's folder.
-const MODULE_FOLDERS: [&str; 7] = [
+const MODULE_FOLDERS: [&str; 9] = [
     "net/core",
     "drivers/net",
     "drivers/virtio",
     "drivers/vhost",
     "drivers/vdpa",
     "drivers/vdpa/vdpa_user",
+    "drivers/vfio",
+    "drivers/vfio/pci",
     "virt/lib",
 ];
 /// Modules of the virtio-net driver and what it stands on.
@@ -39,6 +41,9 @@ const NEWER_MODULES: &[&str] = &["failover", "net_failover", "virtio_net"];
 const VHOST_MODULES: &[&str] = &["tun", "tap", "vhost_iotlb", "vhost", "vhost_net"];
 /// What vDPA devices of a process stand on.
 const VDPA_MODULES: &[&str] = &["irqbypass", "vhost_iotlb", "vhost", "vdpa", "vduse", "vhost_vdpa"];
+/// What a process stands on that drives a PCI device itself.
+const VFIO_MODULES: &[&str] =
+    &["irqbypass", "vfio", "vfio_virqfd", "vfio_iommu_type1", "vfio-pci-core", "vfio-pci"];
 const MEMORY: &str = "256M";
 
 /// A system whose console takes commands, for [`Guest::run`].
@@ -61,6 +66,29 @@ exec awk '
   $1 == "Tcp:" && !at { for (i = 2; i <= NF; i++) if ($i == "InCsumErrors") at = i; next }
   $1 == "Tcp:" { print $at }
 ' /proc/net/snmp
+"#;
+
+/// One testpmd at a time: `pmd ARGUMENTS` starts it, `type_in LINE` types, `printed TEXT` waits for what it prints from then
+/// on. `tell LINE TEXT` is both.
+pub(crate) const TESTPMD: &str = r#"
+pmd() {
+  rm -f /tmp/in /tmp/out; mkfifo /tmp/in; : > /tmp/out; chmod 666 /tmp/in /tmp/out
+  echo testpmd "$@" > /tmp/arguments
+  case $AS in checks*) program=$AS; set --;; *) program="$AS linecard testpmd";; esac
+  ( $program "$@" < /tmp/in >> /tmp/out 2>&1; echo "EXIT $?" >> /tmp/out ) &
+  exec 9> /tmp/in
+}
+printed() {
+  tries=0
+  until grep -q -e "$1" /tmp/out; do
+    sleep 0.1; tries=$((tries+1))
+    [ $tries -lt 600 ] || { echo "'$1' was not printed:"; cat /tmp/out; return 1; }
+  done
+}
+tell() { : > /tmp/out; echo "$1" >&9; printed "$2"; }
+until_good() { tries=0; until eval "$1" > /dev/null 2>&1; do sleep 0.1; tries=$((tries+1)); [ $tries -lt 600 ] || { eval "$1"; return 1; }; done; }
+finish() { echo quit >&9; exec 9>&-; printed '^EXIT'; grep -q '^EXIT 0' /tmp/out || { cat /tmp/out; return 1; }; }
+xstat() { : > /tmp/out; echo "show port xstats $1" >&9; printed "$2:"; sed -n "s/.*$2: //p" /tmp/out; }
 "#;
 
 /// Longest time until a guest is up, and until a command in it ends, on a busy machine.
@@ -102,6 +130,11 @@ impl Parts {
     /// The same with a kernel that has vDPA and VDUSE.
     pub(crate) fn find_vdpa(test: &str) -> Option<Self> {
         Self::with(test, &[fetched("guest-vdpa")], VDPA_MODULES)
+    }
+
+    /// The same with a kernel that gives PCI devices to processes.
+    pub(crate) fn find_vfio(test: &str) -> Option<Self> {
+        Self::with(test, &[fetched("guest"), PathBuf::from("/")], VFIO_MODULES)
     }
 
     fn with(test: &str, folders: &[PathBuf], modules: &[&str]) -> Option<Self> {

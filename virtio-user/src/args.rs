@@ -10,6 +10,9 @@ use linecard_wire::Closer;
 use crate::backend::Connect;
 use crate::{kernel, vhost_user};
 
+/// The driver over sockets and devices of the kernel.
+pub(crate) const NAME: &str = "net_virtio_user";
+
 /// Most queue pairs: what the number of a vhost-user ring, one byte, has room for.
 pub(crate) const MAX_PAIRS: u16 = 128;
 
@@ -17,6 +20,8 @@ pub(crate) const MAX_PAIRS: u16 = 128;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Options {
     pub(crate) name: String,
+    /// The driver, as it is shown.
+    pub(crate) driver: &'static str,
     pub(crate) queues: u16,
     pub(crate) queue_size: u16,
     pub(crate) mac: Option<[u8; 6]>,
@@ -41,6 +46,7 @@ impl Options {
     pub(crate) fn parse(args: &DevArgs) -> Result<Self, Error> {
         let options = Self {
             name: args.name().to_owned(),
+            driver: NAME,
             queues: args.number("queues", 1..=MAX_PAIRS)?.unwrap_or(1),
             queue_size: args.number("queue_size", 1..=linecard_virtio::layout::MAX_SIZE)?.unwrap_or(256),
             mac: args.mac("mac")?.map(|mac| mac.0),

@@ -19,7 +19,7 @@ use linecard_pmd::{
 use linecard_wire::Closer;
 use linecard_wire::ledger::{Charge, Descriptors};
 
-use crate::args::{Options, SUMMARY, parse};
+use crate::args::{NAME, Options, SUMMARY, parse};
 use crate::backend::{Backend, Connect, Patience, RingId, Role};
 use crate::control::State;
 use crate::error::Error;
@@ -35,8 +35,6 @@ use crate::session::{Inside, START, Session};
 use crate::thread::{ControlThread, GRACE, Pending, after, short_name};
 use crate::tx::LONGEST;
 
-/// The driver's name.
-const NAME: &str = "net_virtio_user";
 /// What a frame has beyond its MTU: an Ethernet header and two VLAN tags.
 const FRAME: u32 = 14 + 8;
 /// The smallest MTU of IPv4.
@@ -96,9 +94,9 @@ impl VirtioUser {
 
     /// The thread that closes what the backends of the port called `name` send, and the port's own descriptors.
     /// `pair` descriptors are the transport's for each queue pair.
-    fn closer(&self, options: &Options, pair: u64) -> Result<(Closer, Option<Charge>), PmdError> {
-        let own = OWN_DESCRIPTORS + (PAIR_DESCRIPTORS + pair) * u64::from(options.queues);
-        let (name, most) = (&options.name, self.limits.descriptors);
+    fn closer(&self, name: &str, pairs: u16, pair: u64) -> Result<(Closer, Option<Charge>), PmdError> {
+        let own = OWN_DESCRIPTORS + (PAIR_DESCRIPTORS + pair) * u64::from(pairs);
+        let most = self.limits.descriptors;
         let all = self.shared.unwrap_or(&self.descriptors).resource();
         let account = all.account(most.saturating_add(own));
         // As far as something is left for the backend: the port was asked for by who runs this process.
@@ -125,7 +123,7 @@ impl Driver for VirtioUser {
 
     fn probe(&self, context: &ProbeContext, args: &DevArgs) -> Result<Box<dyn Device>, PmdError> {
         let (options, transport) = parse(args)?;
-        let (closer, own) = self.closer(&options, transport.pair_descriptors())?;
+        let (closer, own) = self.closer(&options.name, options.queues, transport.pair_descriptors())?;
         let connect = transport.open(closer.clone()).map_err(|error| error.of_port(&options.name))?;
         self.device(context, options, connect, (closer, own))
     }
@@ -145,7 +143,19 @@ impl VirtioUser {
     ) -> Result<Box<dyn Device>, PmdError> {
         let options = Options::parse(args)?;
         args.finish()?;
-        let closing = self.closer(&options, 0)?;
+        let pairs = options.queues;
+        self.probe_options(context, options, pairs, connect)
+    }
+
+    /// The same with options that were read already; descriptors are counted for so many `pairs`.
+    pub(crate) fn probe_options(
+        &self,
+        context: &ProbeContext,
+        options: Options,
+        pairs: u16,
+        connect: Arc<dyn Connect>,
+    ) -> Result<Box<dyn Device>, PmdError> {
+        let closing = self.closer(&options.name, pairs, 0)?;
         self.device(context, options, connect, closing)
     }
 
@@ -458,7 +468,7 @@ impl Device for VirtioDevice {
     fn info(&self) -> DeviceInfo {
         let longest = u16::try_from(LONGEST.saturating_sub(FRAME)).unwrap_or(u16::MAX);
         DeviceInfo {
-            driver: NAME,
+            driver: self.options.driver,
             max_rx_queues: self.max_pairs(),
             max_tx_queues: self.max_pairs(),
             // Any depth is accepted and none is used: `queue_size` rules, as in DPDK.

@@ -96,6 +96,16 @@ pub enum Error {
         /// Its type (virtio 1.3, Device Types).
         kind: u32,
     },
+    /// A device on a PCI bus cannot be used.
+    #[error("PCI device {address}: {problem}")]
+    Pci {
+        /// Where it is.
+        address: String,
+        /// Why not.
+        problem: String,
+        /// What to do.
+        remedy: String,
+    },
     /// Longer packets than the device takes.
     #[error("an MTU of {asked} asked, the device has {max}")]
     Mtu {
@@ -260,7 +270,7 @@ impl Error {
     /// What the user can do about it.
     fn remedy(&self) -> &str {
         match self {
-            Self::Interface { remedy, .. } => remedy,
+            Self::Interface { remedy, .. } | Self::Pci { remedy, .. } => remedy,
             Self::Kernel { remedy, .. } => remedy,
             Self::Gone { .. } => "make it again; the port looks for it",
             Self::NotVhost { .. } => {

@@ -1,5 +1,5 @@
 //! `net_virtio_user`: the virtio-net frontend without a PCI device, over a vhost-user socket, the kernel's vhost-net
-//! or vhost-vdpa, or a [`Backend`] of one's own.
+//! or vhost-vdpa, or a [`Backend`] of one's own; and `net_virtio_pci`, the same over a PCI device by VFIO (feature `pci`).
 //!
 //! ```text
 //!   application                 control thread (each port has one)
@@ -8,8 +8,8 @@
 //!        ▼                            ▼
 //!   Rx<Q, MERGE> / Tx<Q>  ◄── rings::rx_path, tx_path: chosen once, when a backend connects
 //!        │                            │ the traits Connect and Backend
-//!        │                       vhost_user (client, server), kernel (vhost-net, vhost-vdpa), or another
-//!        │ buffers                    │ messages, ioctls
+//!        │                       vhost_user (client, server), kernel (vhost-net, vhost-vdpa), pci, or another
+//!        │ buffers                    │ messages, ioctls, registers
 //!   ═════╪════ shared memory ═════════╪═════ socket, device ══════ backend
 //! ```
 //!
@@ -32,6 +32,7 @@ mod device;
 mod differential;
 mod doorbell;
 mod error;
+mod events;
 mod kernel;
 mod kick;
 mod limits;
@@ -41,6 +42,8 @@ mod missing;
 mod negotiate;
 mod owed;
 mod path;
+#[cfg(feature = "pci")]
+mod pci;
 mod queue;
 mod rings;
 mod rx;
@@ -56,3 +59,5 @@ pub use device::VirtioUser;
 pub use error::Error;
 pub use limits::Limits;
 pub use linecard_wire::ledger::Descriptors;
+#[cfg(feature = "pci")]
+pub use pci::VirtioPci;

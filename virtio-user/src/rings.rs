@@ -91,6 +91,13 @@ impl RingZone {
         Ok(())
     }
 
+    /// Keeps nothing of a device that is gone; nobody uses the ring.
+    pub(crate) fn forget_notifier(&mut self) {
+        if let Some(kick) = Arc::get_mut(&mut self.kick) {
+            kick.forget();
+        }
+    }
+
     /// Which ring it is.
     pub(crate) fn id(&self) -> RingId {
         self.id

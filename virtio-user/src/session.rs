@@ -137,6 +137,8 @@ impl Session {
 
     /// From nothing to packets.
     fn establish(&mut self, fresh: bool) -> Result<Live, Error> {
+        // A device that is held cannot be opened.
+        self.rings.iter_mut().for_each(RingZone::forget_notifier);
         if let Some(first) = self.first.take() {
             match self.prepare(first) {
                 // It may have gone since the port was probed.
@@ -172,6 +174,7 @@ impl Session {
         let built = self.build(features)?;
         self.start_rings(device, features)?;
         driver_ok(device)?;
+        self.notify_by(device, features);
         let requests = self.request(device, features, limit)?;
         // The domain may have grown meanwhile.
         sharing.update(device, &self.shared_domains)?;
@@ -286,6 +289,13 @@ impl Session {
             }
         }
         Ok(())
+    }
+
+    /// Rings whose device is not woken by eventfds wake it in its own way from now on.
+    fn notify_by(&self, device: &dyn Backend, features: Features) {
+        for ring in in_use(&self.rings, features).filter(|ring| self.polled(ring.id())) {
+            device.notifier(ring.id()).into_iter().for_each(|notifier| ring.kick.go_by(notifier));
+        }
     }
 
     /// Whether the application has a queue for a ring.

@@ -78,6 +78,7 @@ const STEPS: &[Step] = &[
     one_driver!("net_ring"),
     one_driver!("net_tap"),
     one_driver!("net_vhost"),
+    one_driver!("net_virtio_pci"),
     one_driver!("net_virtio_user"),
     one_driver!("net_vxlan"),
     step("features: apps without bench", &["cargo", "check", "-p", "linecard-apps", "--no-default-features"]),

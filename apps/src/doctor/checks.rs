@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
 use rustix::process::{Resource, getrlimit};
 
-use super::{Finding, Status};
+use super::{Finding, Status, vfio};
 
 /// Every check, in the order of the report.
 pub(super) fn all() -> Vec<Finding> {
@@ -33,6 +33,7 @@ pub(super) fn all() -> Vec<Finding> {
         packet_socket(),
         xdp_socket(),
         vhost_net(),
+        vfio::check(Path::new("/")),
         userfaultfd(),
         dev_shm(),
     ]
@@ -169,7 +170,7 @@ fn unix_socket() -> Finding {
 }
 
 /// Gives this user, and nobody else, a device.
-fn grant(path: &str) -> String {
+pub(super) fn grant(path: &str) -> String {
     format!("sudo setfacl -m \"u:$(id -un):rw\" {path}")
 }
 

@@ -2,6 +2,7 @@
 
 mod checks;
 mod fix;
+mod vfio;
 
 use std::process::ExitCode;
 

@@ -89,7 +89,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode, Error> {
 fn print_help(output: &mut Output) {
     out!(
         output,
-        "usage: linecard testpmd [EAL options] -- [testpmd options]\n\n{}\n{}\ndevices for --vdev:\n",
+        "usage: linecard testpmd [EAL options] -- [testpmd options]\n\n{}\n{}\ndevices for --vdev (-a takes the PCI address alone):\n",
         EalArgs::help_text(),
         options::help()
     );
@@ -121,10 +121,10 @@ fn open(
     let context =
         ProbeContext { memory: eal.memory().clone(), domain: eal.default_domain(), wait: PROBE_WAIT };
     let mut ports = Ports::default();
-    for device in &eal_args.vdevs {
+    for device in eal_args.devices() {
         let name = device.split(',').next().unwrap_or(device);
         if ports.named(name).is_some() {
-            let problem = format!("--vdev names {name} twice; give the second one another number");
+            let problem = format!("the command line names {name} twice; give the second one another number");
             return Err(Error::Usage(problem));
         }
         let opened = registry.probe(&context, device)?;

@@ -113,6 +113,14 @@ pub(super) fn file_prefix(args: &mut EalArgs, option: Name, value: &str) -> Resu
     Ok(())
 }
 
+pub(super) fn allow(args: &mut EalArgs, option: Name, value: &str) -> Result<()> {
+    if value.is_empty() {
+        return Err(wrong(option, value, "the address of a PCI device such as 0000:00:05.0"));
+    }
+    args.allowed.push(value.into());
+    Ok(())
+}
+
 pub(super) fn vdev(args: &mut EalArgs, option: Name, value: &str) -> Result<()> {
     if value.is_empty() {
         return Err(wrong(option, value, "a device such as net_null0"));

@@ -68,6 +68,8 @@ pub struct EalArgs {
     pub single_file_segments: bool,
     /// `--file-prefix`: first part of the segments' names in `/proc`.
     pub file_prefix: Option<String>,
+    /// Each `-a`, in order: PCI devices, of which none is taken that is not named.
+    pub allowed: Vec<String>,
     /// Each `--vdev`, in order.
     pub vdevs: Vec<String>,
     /// Each `--log-level`, in order; see [`log::directives`](crate::log::directives).
@@ -118,6 +120,17 @@ impl EalArgs {
     #[must_use]
     pub fn help_text() -> String {
         table::help_text()
+    }
+
+    /// Every device that is named, in the order of DPDK's ports: those on a PCI bus first.
+    ///
+    /// ```
+    /// use linecard_eal::EalArgs;
+    /// let (args, _) = EalArgs::parse("--vdev net_null0 -a 0000:00:05.0".split(' ')).unwrap();
+    /// assert_eq!(args.devices().collect::<Vec<_>>(), ["0000:00:05.0", "net_null0"]);
+    /// ```
+    pub fn devices(&self) -> impl Iterator<Item = &str> {
+        self.allowed.iter().chain(&self.vdevs).map(String::as_str)
     }
 
     /// The memory these arguments ask for.

@@ -48,7 +48,7 @@ const fn same(short: Option<char>, long: &'static str, value: Value) -> Opt {
     opt(short, long, value, Ignore, "")
 }
 
-const NO_PCI: &str = "there are no PCI devices here, use --vdev";
+const NO_TOKEN: &str = "virtual functions are opened without a token here, leave it out";
 
 /// Every option of DPDK 22.11, and ours; one line each, because it is a table. A short option without a long name has its
 /// dashed letter as name.
@@ -66,6 +66,7 @@ pub(super) const OPTIONS: &[Opt] = &[
     opt(None, "--single-file-segments", Flag, Act(apply::single_file), "one file for each segment (always so)"),
     opt(None, "--huge-dir", Required("folder"), Act(apply::huge_dir), "must exist, without effect: hugepages need no mount here"),
     opt(None, "--file-prefix", Required("name"), Act(apply::file_prefix), "name of the memory in /proc/*/maps, and of the folder of control sockets"),
+    opt(Some('a'), "--allow", Required("address"), Act(apply::allow), "add the PCI device <address>[,key=value,...]; may be repeated"),
     opt(None, "--vdev", Required("device"), Act(apply::vdev), "add <driver><id>[,key=value,...]; may be repeated"),
     opt(None, "--log-level", Required("level"), Act(apply::log_level), "8, debug, or pattern:level; may be repeated"),
     opt(None, "--telemetry", Flag, Act(apply::telemetry), "answer telemetry clients on a socket (the default, but with --in-memory)"),
@@ -74,9 +75,8 @@ pub(super) const OPTIONS: &[Opt] = &[
     opt(None, "--iova-mode", Required("mode"), Act(apply::iova_mode), "va, the only one there is"),
     opt(Some('h'), "--help", Flag, Act(apply::help), "this text"),
     opt(Some('v'), "-v", Flag, Act(apply::version), "print the version first"),
-    opt(Some('a'), "--allow", Required("address"), Refuse(NO_PCI), ""),
     opt(Some('d'), "-d", Required("library"), Refuse("drivers are built in, see --help for --vdev"), ""),
-    opt(None, "--vfio-vf-token", Required("uuid"), Refuse(NO_PCI), ""),
+    opt(None, "--vfio-vf-token", Required("uuid"), Refuse(NO_TOKEN), ""),
     same(Some('b'), "--block", Required("address")),
     same(Some('n'), "-n", Required("channels")),
     same(Some('r'), "-r", Required("ranks")),

@@ -79,6 +79,14 @@ fn what_changes_nothing_is_accepted_and_listed() {
 }
 
 #[test]
+fn devices_are_named_by_driver_or_by_address() {
+    let args = good("--vdev net_null0 -a 0000:00:05.0,queues=2 --allow=00:06.0 -a00:07.0 --vdev net_ring0");
+    assert_eq!(args.allowed, ["0000:00:05.0,queues=2", "00:06.0", "00:07.0"]);
+    let all: Vec<_> = args.devices().collect();
+    assert_eq!(all, ["0000:00:05.0,queues=2", "00:06.0", "00:07.0", "net_null0", "net_ring0"]);
+}
+
+#[test]
 fn telemetry_is_on_unless_no_files_are_wanted() {
     for (line, wanted) in [
         ("", true),
@@ -131,7 +139,8 @@ fn refusals_name_the_option_and_the_remedy() {
         ("--proc-type=secondary", &["--proc-type=secondary", "vhost-user"]),
         ("--proc-type=other", &["--proc-type", "\"other\"", "primary"]),
         ("--iova-mode=pa", &["--iova-mode=pa", "va"]),
-        ("-a 0000:01:00.0", &["--allow=0000:01:00.0", "--vdev"]),
+        ("--allow=", &["--allow"]),
+        ("--vfio-vf-token=x", &["--vfio-vf-token=x", "leave it out"]),
         ("-d librte.so", &["-d librte.so", "built in"]),
         ("--log-level=loud", &["--log-level", "\"loud\"", "debug"]),
         ("extra", &["\"extra\"", "--"]),

@@ -7,7 +7,7 @@
 //!   negotiate    set_status · set_features · status              acknowledge, driver, features-ok
 //!                set_mtu
 //!   prepare      set_call (each ring) · set_memory
-//!   start        start_ring (each) · enable_ring (those in use) · set_status driver-ok · sync
+//!   start        start_ring (each) · enable_ring (those in use) · set_status driver-ok · sync · notifier (each)
 //!                (requests on the control queue, where there is one)
 //!   run          look · link_up, whenever `watched` is ready · set_memory, when memory comes or goes
 //!   stop         stop_ring (each) · set_status 0 · drop
@@ -124,6 +124,32 @@ pub struct Offer {
     pub pairs: u16,
     /// Memory segments it can reach at a time.
     pub regions: usize,
+}
+
+/// A way to wake a device that is no eventfd, such as a register of it. The thread that polls the ring uses it, and so does the
+/// port's control thread.
+///
+/// ```
+/// use std::sync::atomic::{AtomicU32, Ordering};
+/// use linecard_virtio_user::backend::Notify;
+///
+/// /// Counts instead.
+/// #[derive(Debug, Default)]
+/// struct Counter(AtomicU32);
+///
+/// impl Notify for Counter {
+///     fn notify(&self) {
+///         self.0.fetch_add(1, Ordering::Relaxed);
+///     }
+/// }
+///
+/// let counter = Counter::default();
+/// counter.notify();
+/// assert_eq!(counter.0.into_inner(), 1);
+/// ```
+pub trait Notify: Send + Sync + Debug {
+    /// Buffers are available that were published before. Never waits.
+    fn notify(&self);
 }
 
 /// What is shared with a device from now on, and what changes for that.
@@ -361,6 +387,13 @@ pub trait Backend: Send {
     /// The device is lost.
     fn sync(&mut self) -> Result<(), Error> {
         Ok(())
+    }
+
+    /// What wakes the device for a started ring, where that is not the eventfd of its [`RingSetup`]; asked when the driver is ready.
+    /// The eventfd, as it is unless said otherwise.
+    fn notifier(&self, ring: RingId) -> Option<Arc<dyn Notify>> {
+        let _ = ring;
+        None
     }
 
     /// Whether the device's own link is up, as of the last [`look`](Self::look): packets pass when it is and the port has

@@ -1,7 +1,6 @@
 //! Devices of the kernel, reached by requests to a character device instead of messages on a socket.
 
 mod args;
-mod events;
 mod ioctl;
 mod memory;
 mod net;

@@ -22,9 +22,10 @@ use linecard_virtio::Features;
 
 use super::ioctl::Vhost;
 use super::tap::Tap;
-use super::{events, memory, refused};
+use super::{memory, refused};
 use crate::backend::{Backend, MemoryUpdate, Offer, Phase, RingId, RingSetup, Role, Watched};
 use crate::error::Error;
+use crate::events;
 
 /// Number of a pair's receive ring at its vhost device.
 const RX: u32 = 0;

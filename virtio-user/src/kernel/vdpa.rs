@@ -27,11 +27,12 @@ use linecard_pmd::{DevArgs, Error as PmdError};
 use linecard_virtio::{Features, RingAddrs};
 
 use super::ioctl::{IotlbMessage, Vhost};
-use super::{cannot_open, events, refused};
+use super::{cannot_open, refused};
 use crate::backend::{
     Backend, Connect, MemoryUpdate, Offer, Patience, RingId, RingSetup, Role, Waiter, Watched, status,
 };
 use crate::error::Error;
+use crate::events;
 
 /// Kind of a network device (virtio 1.3, Device Types).
 const NETWORK: u32 = 1;

@@ -1,4 +1,4 @@
-//! One descriptor for all that can happen to a kernel device, each part of it asked without waiting.
+//! One descriptor for all that can happen to a device, each part of it asked without waiting.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -13,15 +13,15 @@ const PERIOD: Duration = Duration::from_secs(1);
 
 /// Can be read when one of its parts can.
 #[derive(Debug)]
-pub(super) struct Events(OwnedFd);
+pub(crate) struct Events(OwnedFd);
 
 impl Events {
-    pub(super) fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         Ok(Self(epoll::create(epoll::CreateFlags::CLOEXEC)?))
     }
 
     /// Adds a part; it goes when its last descriptor is closed.
-    pub(super) fn add(&self, part: impl AsFd) -> io::Result<()> {
+    pub(crate) fn add(&self, part: impl AsFd) -> io::Result<()> {
         Ok(epoll::add(&self.0, part, EventData::new_u64(0), epoll::EventFlags::IN)?)
     }
 }
@@ -33,7 +33,7 @@ impl AsFd for Events {
 }
 
 /// A descriptor that can be read after each period.
-pub(super) fn timer() -> io::Result<OwnedFd> {
+pub(crate) fn timer() -> io::Result<OwnedFd> {
     let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
     let timer = rustix::time::timerfd_create(TimerfdClockId::Monotonic, flags)?;
     let period = Timespec { tv_sec: PERIOD.as_secs().cast_signed(), tv_nsec: 0 };
@@ -43,7 +43,7 @@ pub(super) fn timer() -> io::Result<OwnedFd> {
 }
 
 /// Whether a timer or an eventfd has something to say, which is taken.
-pub(super) fn take(fd: impl AsFd) -> bool {
+pub(crate) fn take(fd: impl AsFd) -> bool {
     rustix::io::read(fd, &mut [0; 8]).is_ok()
 }
 

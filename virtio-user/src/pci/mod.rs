@@ -1,0 +1,151 @@
+//! `net_virtio_pci`: a virtio network device on a PCI bus, driven by this process. The kernel's part is VFIO: it lets the process
+//! reach the device's registers, and the device reach the memory that the process shares with it, through an IOMMU.
+//!
+//! ```text
+//!   sysfs ─► vfio (ioctl) ─► capability ─► registers ─► device: Backend
+//!   is it one   container,    where the     common,      what a session asks
+//!   that can    group,        registers     status,
+//!   be had?     mappings      are           queues
+//! ```
+//! Above the backend everything is that of `net_virtio_user`: rings, paths, filter, control queue. A device may answer anything: what
+//! its registers and its configuration say is checked where it is used.
+
+mod bus;
+mod capability;
+mod device;
+mod interrupts;
+mod ioctl;
+mod registers;
+mod sysfs;
+#[cfg(test)]
+mod tests;
+mod vfio;
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use linecard_pmd::pci::PciAddress;
+use linecard_pmd::{DevArgs, Device, Driver, Error as PmdError, ProbeContext};
+use linecard_wire::ledger::Descriptors;
+
+use crate::args::{MAX_PAIRS, Options};
+use crate::backend::{Backend, Connect, Patience, Waiter};
+use crate::device::VirtioUser;
+use crate::error::Error;
+use device::Pci;
+use vfio::Vfio;
+
+/// The driver's name.
+const NAME: &str = "net_virtio_pci";
+
+/// One line for `--help`.
+const SUMMARY: &str = "virtio network device on a PCI bus, bound to vfio-pci: addr=0000:00:05.0 (or -a 0000:00:05.0)\
+[,queues=N][,queue_size=N][,mac=XX:XX:XX:XX:XX:XX][,mrg_rxbuf=0|1][,in_order=0|1][,packed_vq=0|1][,speed=MBPS]";
+
+/// The driver `net_virtio_pci`: a device by its address, as `0000:00:05.0` or as `net_virtio_pci0,addr=0000:00:05.0`.
+///
+/// ```
+/// use linecard_pmd::{DevArgs, Driver, ProbeContext};
+/// let driver = linecard_virtio_user::VirtioPci::new();
+/// assert!(driver.name() == "net_virtio_pci" && driver.drives_pci());
+/// let memory = linecard_eal::memory::Memory::new(Default::default())?;
+/// let domain = memory.domain("packets")?;
+/// let context = ProbeContext { memory, domain, wait: std::time::Duration::ZERO };
+/// let problem = driver.probe(&context, &DevArgs::parse("ffff:ff:1f.7")?).err().expect("there is none").to_string();
+/// assert!(problem.contains("there is no such device"), "{problem}");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Default)]
+pub struct VirtioPci(VirtioUser);
+
+impl VirtioPci {
+    /// A driver without devices.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(VirtioUser::new())
+    }
+
+    /// A driver without devices, which counts descriptors together with others.
+    ///
+    /// ```
+    /// use linecard_virtio_user::{Descriptors, VirtioPci};
+    /// static DESCRIPTORS: Descriptors = Descriptors::new();
+    /// static VIRTIO_PCI: VirtioPci = VirtioPci::sharing(&DESCRIPTORS);
+    /// ```
+    #[must_use]
+    pub const fn sharing(descriptors: &'static Descriptors) -> Self {
+        Self(VirtioUser::sharing(descriptors))
+    }
+}
+
+impl Driver for VirtioPci {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn summary(&self) -> &'static str {
+        SUMMARY
+    }
+
+    fn drives_pci(&self) -> bool {
+        true
+    }
+
+    fn probe(&self, context: &ProbeContext, args: &DevArgs) -> Result<Box<dyn Device>, PmdError> {
+        let (options, address) = parse(args)?;
+        let pairs = args.number("queues", 1..=MAX_PAIRS)?.unwrap_or(1);
+        self.0.probe_options(context, options, pairs, Arc::new(Place(address)))
+    }
+}
+
+/// What the arguments of a device say: what it is, and where.
+fn parse(args: &DevArgs) -> Result<(Options, PciAddress), PmdError> {
+    let address = match args.pci() {
+        Some(address) => address,
+        None => {
+            let text = args.required("addr")?;
+            let wrong =
+                |_| args.problem(format!("'addr={text}' is not possible"), "write it as in 0000:00:05.0");
+            text.parse().map_err(wrong)?
+        }
+    };
+    let mut options = Options { driver: NAME, ..Options::parse(args)? };
+    if args.value("queues").is_none() {
+        // As many as the device has.
+        options.queues = MAX_PAIRS;
+    }
+    args.finish()?;
+    Ok((options, address))
+}
+
+/// A device by its place on the bus.
+#[derive(Debug)]
+struct Place(PciAddress);
+
+impl Connect for Place {
+    /// The device is there or not: nothing is waited for.
+    fn connect(&self, _: &Arc<Waiter>, _: Patience) -> Result<Box<dyn Backend>, Error> {
+        let Self(address) = *self;
+        let group = sysfs::group(Path::new(sysfs::DEVICES), address)?;
+        Ok(Box::new(Pci::greet(address, Vfio::open(address, &group)?)?))
+    }
+}
+
+/// What is wrong with a device, and what to do.
+fn unusable(address: PciAddress, problem: String, remedy: &str) -> Error {
+    Error::Pci { address: address.to_string(), problem, remedy: remedy.to_owned() }
+}
+
+/// What did not succeed with a device.
+fn failed(address: PciAddress, action: &str, source: io::Error) -> Error {
+    let remedy = match source.raw_os_error() {
+        Some(libc::ENOMEM) => "let this process lock more memory ('ulimit -l unlimited'), or run it as root",
+        Some(libc::EBUSY) => "another process or port uses it; end that, or use another device",
+        Some(libc::EPERM | libc::EACCES) => {
+            "the machine cannot keep its interrupts apart: 'modprobe vfio_iommu_type1 allow_unsafe_interrupts=1' allows it all the same"
+        }
+        _ => "see 'dmesg' for what the kernel says",
+    };
+    unusable(address, format!("{action}: {source}"), remedy)
+}
