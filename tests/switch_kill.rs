@@ -405,8 +405,8 @@ fn what_cannot_be_gone_on_with_is_opened_anew() {
         let now = connections(&a);
         now.len() == 1 && now != before
     });
-    let mut other = Ours::start(&frontend_vdev(&a, "mac=02:00:00:00:00:02"));
     drop(ours);
+    let mut other = Ours::start(&frontend_vdev(&a, "mac=02:00:00:00:00:02"));
     other.wait_for_link(true);
     drop(other);
     let mut said = second.0.stderr.take().expect("a pipe");

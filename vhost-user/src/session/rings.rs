@@ -168,6 +168,9 @@ impl Session {
         if !running {
             self.make_own_record(index);
             let ring = self.build(index, &self.map, Start::AsTold)?;
+            // What was told may be half of a position (DPDK's); nobody is to read it again when the ring has turned.
+            let base = ring.path.base();
+            self.vrings.get_mut(index).into_iter().for_each(|vring| vring.base = base);
             if let Some(slot) = slots.get(index) {
                 tell!(self.peer, info, ring = index, path = ring.path.name(), "ring started");
                 slot.ring = Some(ring);
