@@ -9,7 +9,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use linecard_lab::{Lab, wait_until};
-use linecard_switch::api::{Client, FdbFilter, PortKind, PortSpec, PortState};
+use linecard_switch::api::{
+    Client, FdbAddress, FdbEntry, FdbFilter, FdbStatic, PortKind, PortSpec, PortState,
+};
 use support::Scratch;
 use support::console::{Kind, Testpmd, present};
 use support::ours::{Ours, frontend_vdev, wait_for_socket};
@@ -102,6 +104,15 @@ fn a_restart_brings_every_port_back() {
         let listener = std::os::fd::AsFd::as_fd(&listener);
         assert!(client.port_add(spec, Some(listener)).expect("it is added").created);
     }
+    let address = |last, port: &str| FdbStatic {
+        mac: linecard::net::MacAddr([2, 0, 0, 0, 1, last]),
+        vlan: 0,
+        port: port.into(),
+    };
+    for (last, port) in [(1, "one"), (2, "two"), (3, "tap"), (4, "lost")] {
+        client.fdb_add(&address(last, port)).expect("it is put in");
+    }
+    assert!(client.fdb_del(&FdbAddress { mac: address(3, "").mac, vlan: 0 }).expect("an answer"));
     assert!(client.port_remove("two").expect("it goes"));
     end(running);
     assert!(!path("a.sock").exists());
@@ -114,6 +125,11 @@ fn a_restart_brings_every_port_back() {
     assert_eq!(back.len(), 4, "{back:?}");
     assert_eq!((state(&one), state(&passed)), (Some(down(&one).1), Some(PortState::Down)));
     assert!(state(&tap).is_some() && state(&lost) == Some(PortState::Waiting), "{back:?}");
+    let known = client.fdb_list(&FdbFilter::default()).expect("a list");
+    let by_hand = known.into_iter().filter(|entry| entry.fixed && Some(entry.mac) != one.mac);
+    let by_hand: Vec<_> =
+        by_hand.map(|FdbEntry { mac, vlan, port, .. }| FdbStatic { mac, vlan, port }).collect();
+    assert_eq!(by_hand, [address(1, "one"), address(4, "lost")]);
     // What waited is served again with another descriptor.
     let other = std::os::unix::net::UnixListener::bind(path("other.sock")).expect("a listener");
     let added = client.port_add(&lost, Some(std::os::fd::AsFd::as_fd(&other))).expect("it is there");

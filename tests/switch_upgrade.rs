@@ -123,6 +123,7 @@ impl Here {
             age_seconds: 300,
             neigh_suppress: false,
             defaults: Default::default(),
+            store: None,
         });
         let switch = switch.expect("a switch");
         switch.check().expect("it can move frames");

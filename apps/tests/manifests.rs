@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 
 use common::{linecard, run};
+use linecard_cni::claim::{Claim, DRIVER, Parameters};
 use linecard_cni::{Config, Environment, Mode, Network};
 use serde::Deserialize;
 use serde_json::Value;
@@ -45,8 +46,22 @@ shapes! {
     PodSpec {
         priority_class_name: String, automount_service_account_token: bool, termination_grace_period_seconds: u64,
         tolerations: Vec<Toleration>, init_containers: Vec<Container>, containers: Vec<Container>, volumes: Vec<Volume>,
-        security_context: PodSecurity, restart_policy: String, affinity: Affinity,
+        security_context: PodSecurity, restart_policy: String, affinity: Affinity, resource_claims: Vec<PodClaim>,
     }
+    PodClaim { name: String, resource_claim_template_name: String }
+    DeviceClass { api_version: String, kind: String, metadata: ObjectMeta, spec: DeviceClassSpec }
+    DeviceClassSpec { selectors: Vec<Selector> }
+    Selector { cel: Cel }
+    Cel { expression: String }
+    ResourceClaimTemplate { api_version: String, kind: String, metadata: ObjectMeta, spec: ClaimTemplateSpec }
+    ClaimTemplateSpec { metadata: ObjectMeta, spec: ClaimSpec }
+    ClaimSpec { devices: DeviceClaim }
+    DeviceClaim { requests: Vec<DeviceRequest>, config: Vec<DeviceConfig> }
+    DeviceRequest { name: String, exactly: ExactRequest }
+    ExactRequest { device_class_name: String, selectors: Vec<Selector>, count: u64 }
+    DeviceConfig { requests: Vec<String>, opaque: Opaque }
+    Opaque { driver: String, parameters: Value }
+    ContainerClaim { name: String, request: String }
     Toleration { operator: String }
     PodSecurity { run_as_non_root: bool, run_as_user: u64, seccomp_profile: Seccomp }
     Seccomp { r#type: String }
@@ -61,7 +76,7 @@ shapes! {
         allow_privilege_escalation: Option<bool>, read_only_root_filesystem: bool, capabilities: Capabilities,
     }
     Capabilities { drop: Vec<String>, add: Vec<String> }
-    Resources { requests: Map, limits: Map }
+    Resources { requests: Map, limits: Map, claims: Vec<ContainerClaim> }
     VolumeMount { name: String, mount_path: String, mount_propagation: String }
     HostPath { path: String, r#type: String }
     DownwardApi { items: Vec<DownwardItem> }
@@ -142,7 +157,15 @@ fn networks() -> Vec<NetworkAttachmentDefinition> {
 
 #[test]
 fn every_object_has_the_shape_of_its_kind() {
-    let kinds = ["Namespace", "DaemonSet", "NetworkAttachmentDefinition", "Pod", "Job"];
+    let kinds = [
+        "Namespace",
+        "DaemonSet",
+        "NetworkAttachmentDefinition",
+        "Pod",
+        "Job",
+        "DeviceClass",
+        "ResourceClaimTemplate",
+    ];
     for document in documents() {
         assert!(kinds.iter().any(|kind| document["kind"] == *kind), "no shape for {document:#}");
     }
@@ -286,6 +309,50 @@ fn pods_ask_for_networks_that_are_there() {
     assert!(asked >= 3);
 }
 
+/// Claims lead from a container to a class, and what they say of a port is what `linecard port attach` takes.
+#[test]
+fn claims_ask_for_what_a_port_can_be() {
+    const VERSION: &str = "resource.k8s.io/v1";
+    let classes: Vec<DeviceClass> = of("DeviceClass", VERSION);
+    let templates: Vec<ResourceClaimTemplate> = of("ResourceClaimTemplate", VERSION);
+    for class in &classes {
+        let [Selector { cel }] = class.spec.selectors.as_slice() else { panic!("{class:?}") };
+        assert_eq!(cel.expression, format!("device.driver == \"{DRIVER}\""));
+    }
+    for ResourceClaimTemplate { spec, .. } in &templates {
+        let DeviceClaim { requests, config } = &spec.spec.devices;
+        for request in requests {
+            let class = &request.exactly.device_class_name;
+            assert!(classes.iter().any(|known| known.metadata.name == *class), "{request:?}");
+        }
+        for DeviceConfig { requests: of, opaque } in config {
+            assert!(of.iter().all(|name| requests.iter().any(|request| request.name == *name)), "{of:?}");
+            assert_eq!(opaque.driver, DRIVER);
+            // Whose driver refuses every other (pkg/devicestate/config.go).
+            assert_eq!(opaque.parameters["apiVersion"], format!("{DRIVER}/v1alpha1"));
+            assert_eq!(opaque.parameters["kind"], "OvsPortConfig");
+            let read = Parameters::read(opaque.parameters.to_string().as_bytes()).unwrap();
+            assert_ne!(read, Parameters::default());
+        }
+    }
+    let mut used = 0;
+    for (about, pod) in pods() {
+        for container in &pod.containers {
+            for ContainerClaim { name, request } in &container.resources.claims {
+                let claim = pod.resource_claims.iter().find(|claim| claim.name == *name).unwrap();
+                let template = &claim.resource_claim_template_name;
+                let template = templates.iter().find(|known| known.metadata.name == *template).unwrap();
+                let requests = &template.spec.spec.devices.requests;
+                assert!(requests.iter().any(|known| known.name == *request), "{about:?}");
+                assert_eq!(container.command.last(), Some(request), "the program looks for that name");
+                Claim::new(name, request, None).unwrap();
+                used += 1;
+            }
+        }
+    }
+    assert!(used > 0);
+}
+
 #[test]
 fn this_program_takes_the_commands() {
     let mut commands = 0;
@@ -300,7 +367,7 @@ fn this_program_takes_the_commands() {
             commands += 1;
         }
     }
-    assert_eq!(commands, 4);
+    assert_eq!(commands, 5);
     let said = run(&mut linecard(&["switch", "--no-such-option", "--help"]), b"");
     assert_eq!(said.code, Some(2), "an option that is not there is found");
 }

@@ -4,7 +4,8 @@
 //! A port is asked for by a request of a resource claim. It becomes a folder on the host that is mounted into the container,
 //! in which the container makes the socket `vhost.sock` and the switch connects to it. Paths, the attribute
 //! `vhost-user-path` and the fields of the configuration are those of `dra-driver-ovsdpdk`, so that what was written for it
-//! finds its port; `mtu`, `mac`, `ips` and `queues` are additions.
+//! finds its port; `mtu`, `mac`, `ips` and `queues` of the configuration are additions. So are the other attributes that it publishes
+//! (`mtu`, `ingress-policing-rate`, `ingress-policing-burst`) and what it writes into the claim's status.
 //!
 //! | file | what |
 //! |---|---|
@@ -12,11 +13,13 @@
 //! | `<sockets>/[<pod>_]<claim>_<request>/socket/` | the folder of the socket |
 //! | `<sockets>/[<pod>_]<claim>_<request>/metadata/<driver>-metadata.json` | device metadata (KEP-5304) |
 
+mod told;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use linecard_switch::api::{PortKind, PortSpec, Rate, Vlan};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::address::{Cidr, Mac};
@@ -133,13 +136,13 @@ pub struct Parameters {
 /// assert_eq!((policing.max_rate, policing.burst), (1000, None));
 /// # Ok::<(), serde_json::Error>(())
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Policing {
     /// In kilobits a second; 0 is no limit.
     pub max_rate: u32,
     /// At once, in kilobits; the switch's own without, or with 0.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub burst: Option<u32>,
 }
 
@@ -267,7 +270,7 @@ impl Places {
             write_for_all(&self.device_file(claim), &self.device(claim, parameters))
         };
         match made() {
-            Ok(()) => Ok(self.told(claim)),
+            Ok(()) => Ok(self.told(claim, parameters)),
             Err(error) => {
                 // What works stays; a refusal about something else is no reason to take it away.
                 if !there {
@@ -351,39 +354,6 @@ impl Places {
                     ],
                 },
             }],
-        })
-    }
-
-    /// Device metadata of the request (KEP-5304, `metadata.resource.k8s.io/v1alpha1`).
-    fn metadata(&self, claim: &Claim, parameters: &Parameters) -> Value {
-        let socket = self.container_folder(claim).join(SOCKET);
-        let mut device = json!({
-            "driver": self.driver,
-            "pool": "linecard",
-            "name": claim.to_string(),
-            "attributes": {"vhost-user-path": {"string": socket}},
-        });
-        if parameters.mac.is_some() || !parameters.ips.is_empty() {
-            device["networkData"] = json!({
-                "ips": parameters.ips.iter().map(Cidr::to_string).collect::<Vec<_>>(),
-                "hardwareAddress": parameters.mac.map(|mac| mac.to_string()),
-            });
-        }
-        json!({
-            "apiVersion": "metadata.resource.k8s.io/v1alpha1",
-            "kind": "DeviceMetadata",
-            "metadata": {"name": claim.claim, "generation": 1},
-            "requests": [{"name": claim.request, "devices": [device]}],
-        })
-    }
-
-    /// What whoever asked has to know.
-    fn told(&self, claim: &Claim) -> Value {
-        json!({
-            "cdiDeviceIDs": [claim.device()],
-            "port": claim.to_string(),
-            "hostPath": self.socket(claim),
-            "containerPath": self.container_folder(claim).join(SOCKET),
         })
     }
 }

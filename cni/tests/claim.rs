@@ -58,9 +58,30 @@ fn a_claim_becomes_a_device_with_the_drivers_paths() {
     let metadata = edits["mounts"][1]["hostPath"].as_str().expect("a path");
     let metadata = read(PathBuf::from(metadata).join("ovsdpdk.k8snetworkplumbingwg.io-metadata.json"));
     let device = &metadata["requests"][0]["devices"][0];
+    // Names and types of dra-driver-ovsdpdk's (pkg/devicestate), and `vlan`.
+    let attributes = json!({
+        "vhost-user-path": {"string": "/var/run/ovsdpdk/storage/port0/vhost.sock"},
+        "mtu": {"int": 9000},
+        "ingress-policing-rate": {"int": 1000},
+        "ingress-policing-burst": {"int": 80},
+        "vlan": {"int": 7},
+    });
+    assert_eq!(device["attributes"], attributes);
+    let status = json!({
+        "mount": {"HostDir": path.parent(), "ContainerDir": "/var/run/ovsdpdk/storage/port0"},
+        "socket": {"HostPath": path, "ContainerPath": "/var/run/ovsdpdk/storage/port0/vhost.sock"},
+        "bridgeName": "linecard",
+        "cdiDeviceID": ["linecard/port=storage_port0"],
+        "config": {
+            "apiVersion": "ovsdpdk.k8snetworkplumbingwg.io/v1alpha1", "kind": "OvsPortConfig", "vlan": 7,
+            "policing": {"max_rate": 1000, "burst": 80}, "mtu": 9000, "mac": "02:00:00:00:00:01", "ips": ["10.1.0.5/24"],
+            "queues": 2,
+        },
+    });
+    assert_eq!(told["data"], status);
     assert_eq!(
-        device["attributes"]["vhost-user-path"],
-        json!({"string": "/var/run/ovsdpdk/storage/port0/vhost.sock"})
+        Parameters::read(told["data"]["config"].to_string().as_bytes()).expect("read again"),
+        parameters
     );
     assert_eq!(device["networkData"]["hardwareAddress"], "02:00:00:00:00:01");
 

@@ -12,6 +12,7 @@
 //! | [`eventfd`] | signals to a peer that may be hostile |
 //! | [`wake`] | how a thread that polls may sleep, and who wakes it |
 //! | [`runtime`] | where control sockets lie |
+//! | [`inherited`] | descriptors that were passed to this process when it was started |
 //! | [`args`], [`log`] | EAL's command line, and `--log-level` for `tracing` |
 //!
 //! An [`Eal`] holds them together. There are no globals: two of everything may live in one process, and dropping the last
@@ -33,6 +34,7 @@ pub mod gate;
 #[cfg(test)]
 mod gate_tests;
 pub mod helper;
+pub mod inherited;
 pub mod log;
 pub mod memory;
 pub mod runtime;

@@ -8,8 +8,18 @@
 //! Until it [releases](HandOver::release) its device, the predecessor can go on with it; until it [resumes](HandOver::resume), the
 //! successor can be dropped and leaves no trace. Somebody above decides between the two, once for all devices of a process: that
 //! is the point of no return.
+//!
+//! A process that is killed takes no steps. For that a device [keeps](HandOver::keep_in) what it would hand over in a [place](Keep)
+//! outside of its process, each time that it changes, and the next process [recovers](HandOver::recover) it:
+//!
+//! ```text
+//!   process   keep_in ─► (changes, changes, …) ─► killed
+//!   next                                            └─► Driver::succeed, configure, start ─► recover ─► resume
+//! ```
 
-use std::os::fd::OwnedFd;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::Arc;
 
 use crate::error::Error;
 
@@ -58,4 +68,45 @@ pub trait HandOver {
     fn resume(&self) -> Pending<'_, ()>;
     /// In the predecessor: the device is the successor's. What is left here lets go of it without a word to the peer.
     fn release(&self);
+    /// Keeps in `place`, from now on and whenever it changes, what [`Driver::succeed`](crate::Driver::succeed) and
+    /// [`recover`](Self::recover) need in a process that comes after this one was killed.
+    fn keep_in(&self, place: Arc<dyn Keep>) -> Pending<'_, ()>;
+    /// In a successor whose predecessor was killed, when nobody depends on its queues yet: begins where the device itself says
+    /// that it stands.
+    fn recover(&self) -> Pending<'_, ()>;
+}
+
+/// A place outside of this process for what a device [keeps](HandOver::keep_in).
+///
+/// What is kept counts while it is [settled](Self::settle). While a device does something that it cannot do in one step together
+/// with keeping it (taking a request off a socket), it is not, and nobody goes on with what a process left that was killed then.
+///
+/// ```
+/// use std::os::fd::AsFd;
+/// use linecard_pmd::handover::Keep;
+/// /// Keeps a device as it is, with the one descriptor that there is.
+/// fn keep(place: &dyn Keep, device: std::os::fd::BorrowedFd<'_>) -> std::io::Result<()> {
+///     let earlier = place.keep(b"state", &[device])?;
+///     drop(earlier); // may take its time where a peer has sent them
+///     place.settle()
+/// }
+/// ```
+pub trait Keep: std::fmt::Debug + Send + Sync {
+    /// What is kept does not count from here on.
+    ///
+    /// # Errors
+    /// The operating system's.
+    fn unsettle(&self) -> io::Result<()>;
+    /// What is kept is how things are.
+    ///
+    /// # Errors
+    /// The operating system's.
+    fn settle(&self) -> io::Result<()>;
+    /// Keeps this instead of what was kept before; returns the descriptors of that. It does not count before it is settled.
+    ///
+    /// # Errors
+    /// The operating system's; nothing is kept then.
+    fn keep(&self, state: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<Vec<OwnedFd>>;
+    /// Keeps nothing any more; returns the descriptors of what was kept.
+    fn forget(&self) -> Vec<OwnedFd>;
 }

@@ -34,6 +34,22 @@ impl Switch {
         Ok(entries)
     }
 
+    /// Addresses that were put behind ports by [hand](Self::fix), and not by what was asked of a port.
+    #[must_use]
+    pub fn statics(&self) -> Vec<FdbStatic> {
+        let entries = self.fdb(&FdbFilter::default()).unwrap_or_default();
+        let ports = self.ports();
+        let by_hand = |entry: &FdbEntry| {
+            let own = ports.get(&entry.port).is_some_and(|port| {
+                let rules = Rules::of(&port.spec, self.config.defaults);
+                port.spec.mac == Some(entry.mac) && rules.is_ok_and(|rules| rules.home_vlan() == entry.vlan)
+            });
+            entry.fixed && !own
+        };
+        let by_hand = entries.into_iter().filter(by_hand);
+        by_hand.map(|FdbEntry { mac, vlan, port, .. }| FdbStatic { mac, vlan, port }).collect()
+    }
+
     /// Forgets learned addresses; how many.
     ///
     /// # Errors

@@ -45,6 +45,8 @@ pub(crate) fn attach(
         Source::New(fd) => device_argument(id, spec, fd),
         Source::Held(_) => device_argument(id, spec, None),
     };
+    let is_vhost = matches!(spec.kind, PortKind::VhostUser { .. } | PortKind::VhostUserFd { .. });
+    let argument = if is_vhost && config.store.is_some() { argument + ",records=1" } else { argument };
     let driver = config.drivers.find(&argument).map_err(|error| unavailable(&error))?;
     let device = match source {
         Source::New(_) => config.drivers.probe(&config.context, &argument),

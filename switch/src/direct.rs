@@ -158,6 +158,7 @@ impl Engine {
         let Some(worker_port) = self.worker_port_mut(to) else { return true };
         let Egress::Own(queue) = &mut worker_port.egress else { return false };
         let Some(taken) = queue.tx_direct(frames) else { return false };
+        worker_port.losses.add_straight(taken);
         if taken < frames.len() {
             let cause = if worker_port.up.load(Ordering::Relaxed) { Cause::TxFull } else { Cause::PortDown };
             worker_port.losses.add(cause, (frames.len() - taken) as u64);

@@ -6,6 +6,7 @@
 //! | [`fdb`] | the table of addresses that all workers share |
 //! | [`frame`], [`rate`], [`rules`] | what of a frame decides, how much may pass, what a port may do |
 //! | [`api`] | the control socket: types, client |
+//! | [`keep`] | what a process after this one needs should this one be killed |
 //! | [`metrics`] | counters as OpenMetrics text |
 //! | [`server`] | the control socket: who answers |
 //! | [`state`] | ports that survive a restart |
@@ -22,14 +23,18 @@ pub mod fdb;
 mod forward;
 pub mod frame;
 mod guard;
+pub mod keep;
 mod lanes;
 pub mod metrics;
 #[cfg(any(test, feature = "model"))]
 pub mod model;
 mod neighbours;
+mod opening;
 mod port;
 pub mod rate;
 pub mod rules;
+#[cfg(feature = "model")]
+pub mod scale;
 pub mod server;
 pub mod state;
 mod switch;

@@ -8,6 +8,7 @@
 //! | `linecard_switch_port_addresses` | `port` | gauge |
 //! | `linecard_switch_port_received_packets_total`, `_bytes_total` | `port` | from the other end |
 //! | `linecard_switch_port_sent_packets_total`, `_bytes_total` | `port` | to the other end |
+//! | `linecard_switch_port_sent_direct_packets_total` | `port` | those that were copied once, from their sender's memory |
 //! | `linecard_switch_port_dropped_packets_total` | `port`, `cause` | every cause there is, also at 0 |
 //!
 //! Counters begin anew when a port is attached, and when the switch starts.
@@ -57,6 +58,9 @@ pub fn text(stats: &Stats, version: &str) -> String {
         ("port_received_bytes", "Bytes of frames from the other end", |port| port.counters.rx_bytes),
         ("port_sent_packets", "Frames to the other end", |port| port.counters.tx_packets),
         ("port_sent_bytes", "Bytes of frames to the other end", |port| port.counters.tx_bytes),
+        ("port_sent_direct_packets", "Frames to the other end that were copied once", |port| {
+            port.counters.tx_direct
+        }),
     ] {
         text.family(name, "counter", help);
         for port in ports {
@@ -80,7 +84,8 @@ mod tests {
 
     #[test]
     fn every_counter_of_every_port_is_there_once() {
-        let mut counters = PortCounters { rx_packets: 7, tx_bytes: 9, ..PortCounters::default() };
+        let mut counters =
+            PortCounters { rx_packets: 7, tx_bytes: 9, tx_direct: 5, ..PortCounters::default() };
         counters.drops.add(Cause::TxFull, 3);
         let port = |key: &str| PortInfo {
             id: 1,
@@ -97,6 +102,7 @@ mod tests {
             "linecard_switch_info{version=\"1.2.3\"} 1",
             "linecard_switch_port_received_packets_total{port=\"a\"} 7",
             "linecard_switch_port_sent_bytes_total{port=\"b\\\"\\\\c\"} 9",
+            "linecard_switch_port_sent_direct_packets_total{port=\"a\"} 5",
             "linecard_switch_port_dropped_packets_total{port=\"a\",cause=\"tx_full\"} 3",
             "linecard_switch_port_state{port=\"a\",linecard_switch_port_state=\"down\"} 1",
             "linecard_switch_port_state{port=\"a\",linecard_switch_port_state=\"up\"} 0",

@@ -10,18 +10,33 @@ use crate::api::{Cause, DropCounters};
 use crate::rate::Tokens;
 use crate::rules::Rules;
 
-/// Frames lost by one worker at one port; that worker writes, anybody reads.
+/// Frames lost by one worker at one port, and those that it had copied straight to it; that worker writes, anybody reads.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-pub(crate) struct Losses([AtomicU64; Cause::ALL.len()]);
+pub(crate) struct Losses([AtomicU64; Cause::ALL.len()], AtomicU64);
+
+/// One writer: a plain addition, no locked instruction.
+#[inline(always)]
+fn add(counter: &AtomicU64, packets: u64) {
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add(packets), Ordering::Relaxed);
+}
 
 impl Losses {
     #[inline]
     pub(crate) fn add(&self, cause: Cause, packets: u64) {
         if let Some(counter) = self.0.get(cause as usize) {
-            // One writer: a plain addition, no locked instruction.
-            counter.store(counter.load(Ordering::Relaxed).wrapping_add(packets), Ordering::Relaxed);
+            add(counter, packets);
         }
+    }
+
+    /// So many frames went straight from their sender's memory.
+    #[inline]
+    pub(crate) fn add_straight(&self, packets: usize) {
+        add(&self.1, packets as u64);
+    }
+
+    pub(crate) fn straight(&self) -> u64 {
+        self.1.load(Ordering::Relaxed)
     }
 
     /// Adds what was counted to `sum`.

@@ -1,5 +1,7 @@
 //! Who answers at the control socket.
 
+mod kept;
+
 use std::collections::BTreeSet;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,8 +17,8 @@ use serde_json::Value;
 
 use crate::Switch;
 use crate::api::{
-    API, Answer, Code, FdbFilter, FdbFlushed, FdbRemoved, LineError, Lines, PortKey, PortRemoved, PortSpec,
-    Problem, Request, Version, send,
+    API, Answer, Code, FdbFilter, FdbFlushed, FdbRemoved, FdbStatic, LineError, Lines, PortKey, PortRemoved,
+    PortSpec, Problem, Request, Version, send,
 };
 use crate::state::State;
 use crate::upgrade::{self, Channel, Extra};
@@ -36,6 +38,8 @@ pub struct Service {
     /// Where ports that were added by request are kept; with their keys, which are all that is written there.
     state: Option<State>,
     kept: Mutex<BTreeSet<String>>,
+    /// Addresses that were put in by hand, which are kept, too. Never locked before `kept`.
+    statics: Mutex<Vec<FdbStatic>>,
     version: String,
     /// The socket that this is asked at, which goes along in an upgrade, and device and inode of its name.
     control: Option<Control>,
@@ -59,8 +63,10 @@ impl Service {
         kept: impl IntoIterator<Item = String>,
         version: &str,
     ) -> Self {
+        let statics = Mutex::new(switch.statics());
         Self {
             switch,
+            statics,
             state,
             kept: Mutex::new(kept.into_iter().collect()),
             version: version.into(),
@@ -96,7 +102,9 @@ impl Service {
     /// They cannot be written.
     pub fn keep(&self) -> Result<(), Problem> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let nothing = kept.is_empty() && self.state.as_ref().is_none_or(|state| !state.exists());
+        let nothing = kept.is_empty()
+            && self.switch.statics().is_empty()
+            && self.state.as_ref().is_none_or(|state| !state.exists());
         if nothing { Ok(()) } else { self.save(&kept) }
     }
 
@@ -186,8 +194,8 @@ impl Service {
             "port.show" => result(&switch.show(&read::<PortKey>(&method, params)?.key)?),
             "fdb.list" => result(&switch.fdb(&read_or_default(&method, params)?)?),
             "fdb.flush" => result(&FdbFlushed { flushed: switch.flush(&read_or_default(&method, params)?)? }),
-            "fdb.add" => result(&switch.fix(&read(&method, params)?)?),
-            "fdb.del" => result(&FdbRemoved { removed: switch.unfix(&read(&method, params)?)? }),
+            "fdb.add" => result(&self.fix(&read(&method, params)?)?),
+            "fdb.del" => result(&FdbRemoved { removed: self.unfix(&read(&method, params)?)? }),
             "workers" => result(&switch.workers()),
             "worker.move" => result(&switch.move_queue(&read(&method, params)?)?),
             "trace" => result(&switch.trace(&read(&method, params)?)?),
@@ -201,36 +209,6 @@ impl Service {
                 ))
             }
         }
-    }
-
-    /// A port that cannot be kept is not added.
-    fn add(&self, spec: &PortSpec, fd: Option<OwnedFd>) -> Result<crate::api::PortAdded, Problem> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let added = self.switch.add(spec, fd)?;
-        if added.created {
-            kept.insert(spec.key.clone());
-            if let Err(problem) = self.save(&kept) {
-                kept.remove(&spec.key);
-                self.switch.remove(&spec.key)?;
-                return Err(problem);
-            }
-        }
-        Ok(added)
-    }
-
-    fn remove(&self, key: &str) -> Result<bool, Problem> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let removed = self.switch.remove(key)?;
-        if kept.remove(key) {
-            self.save(&kept)?;
-        }
-        Ok(removed)
-    }
-
-    fn save(&self, kept: &BTreeSet<String>) -> Result<(), Problem> {
-        let Some(state) = &self.state else { return Ok(()) };
-        let ports: Vec<_> = self.switch.specs().into_iter().filter(|spec| kept.contains(&spec.key)).collect();
-        state.save(&ports).map_err(Problem::from)
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::{Code, PortSpec, Problem};
+use crate::api::{Code, FdbStatic, PortSpec, Problem};
 
 /// What the file holds.
 #[derive(Serialize, Deserialize)]
@@ -14,6 +14,22 @@ struct Content {
     /// Of the layout; larger ones are not understood.
     version: u32,
     ports: Vec<serde_json::Value>,
+    /// Earlier versions write and read none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    fdb: Vec<FdbStatic>,
+}
+
+/// What is kept for a restart.
+///
+/// ```
+/// assert!(linecard_switch::state::Saved::default().ports.is_empty());
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Saved {
+    /// Ports that were added by request.
+    pub ports: Vec<PortSpec>,
+    /// Addresses that were put behind ports by hand, these or others.
+    pub fdb: Vec<FdbStatic>,
 }
 
 /// The layout that is written.
@@ -75,12 +91,13 @@ impl From<StateError> for Problem {
 ///
 /// ```
 /// use linecard_switch::api::{PortKind, PortSpec};
-/// use linecard_switch::state::State;
+/// use linecard_switch::state::{Saved, State};
 /// let path = std::env::temp_dir().join(format!("switch-doc-{}.json", std::process::id()));
 /// let state = State::at(&path);
-/// let port = PortSpec::new("a", PortKind::Tap { name: "lc0".into() });
-/// state.save(std::slice::from_ref(&port))?;
-/// assert_eq!(state.load()?, [port]);
+/// let ports = vec![PortSpec::new("a", PortKind::Tap { name: "lc0".into() })];
+/// let saved = Saved { ports, ..Saved::default() };
+/// state.save(&saved)?;
+/// assert_eq!(state.load()?, saved);
 /// # std::fs::remove_file(path)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -101,14 +118,14 @@ impl State {
         self.path.exists()
     }
 
-    /// The ports that were saved last; none when there is no file.
+    /// What was saved last; nothing when there is no file.
     ///
     /// # Errors
     /// The file cannot be read, or makes no sense: nothing of it is used then.
-    pub fn load(&self) -> Result<Vec<PortSpec>, StateError> {
+    pub fn load(&self) -> Result<Saved, StateError> {
         let text = match fs::read(&self.path) {
             Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Saved::default()),
             Err(source) => return Err(self.system("read", source)),
         };
         let unreadable = |problem: String| StateError::Unreadable { path: self.path.clone(), problem };
@@ -117,24 +134,23 @@ impl State {
         if content.version != VERSION {
             return Err(unreadable(format!("its layout is {}, not {VERSION}", content.version)));
         }
-        content
-            .ports
-            .into_iter()
-            .map(|port| PortSpec::read(port).map_err(|problem| unreadable(problem.to_string())))
-            .collect()
+        let read = |port| PortSpec::read(port).map_err(|problem| unreadable(problem.to_string()));
+        let ports = content.ports.into_iter().map(read).collect::<Result<_, _>>()?;
+        Ok(Saved { ports, fdb: content.fdb })
     }
 
     /// Replaces the file as a whole: whoever reads it, at any time, after a crash too, finds the old or the new ports.
     ///
     /// # Errors
     /// It cannot be written; the old one is still there.
-    pub fn save(&self, ports: &[PortSpec]) -> Result<(), StateError> {
-        self.write(ports).map_err(|source| self.system("written", source))
+    pub fn save(&self, saved: &Saved) -> Result<(), StateError> {
+        self.write(saved).map_err(|source| self.system("written", source))
     }
 
-    fn write(&self, ports: &[PortSpec]) -> io::Result<()> {
-        let ports = ports.iter().map(serde_json::to_value).collect::<Result<_, _>>()?;
-        let mut text = serde_json::to_vec_pretty(&Content { version: VERSION, ports })?;
+    fn write(&self, saved: &Saved) -> io::Result<()> {
+        let ports = saved.ports.iter().map(serde_json::to_value).collect::<Result<_, _>>()?;
+        let mut text =
+            serde_json::to_vec_pretty(&Content { version: VERSION, ports, fdb: saved.fdb.clone() })?;
         text.push(b'\n');
         let beside = self.path.with_extension("new");
         let written = File::create(&beside).and_then(|mut file| {

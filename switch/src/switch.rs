@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -12,18 +11,18 @@ use linecard_capture::Hub;
 use linecard_eal::{Lcore, Workers};
 use linecard_mempool::Pool;
 use linecard_pmd::stats::Counter;
-use linecard_pmd::{Port, PortControl, ProbeContext, Registry, Running};
+use linecard_pmd::{PortControl, ProbeContext, Registry, Running};
 
 use crate::api::{
     Cause, Code, PortAdded, PortCounters, PortInfo, PortKind, PortSpec, PortState, Problem, Stats,
 };
-use crate::attach::{Attached, Source, attach};
-use crate::fdb::{Station, Table};
+use crate::fdb::Table;
 use crate::forward::{Engine, Inbox};
-use crate::lanes::Queue;
-use crate::port::{Common, Egress, Losses, WorkerPort};
+use crate::keep::{KeptAddresses, Store};
+use crate::opening::{check_mac, free_id, needs_fd, state_of};
+use crate::port::Losses;
 use crate::rules::{Defaults, Rules};
-use crate::worker::{Command, ReturnedQueues, Worker, WorkerHandle};
+use crate::worker::{Worker, WorkerHandle};
 
 /// Most ports of a switch.
 pub const MAX_PORTS: usize = 4096;
@@ -53,6 +52,8 @@ pub struct SwitchConfig {
     pub neigh_suppress: bool,
     /// For ports that say nothing of their own.
     pub defaults: Defaults,
+    /// Where ports are kept for the case that this process is killed.
+    pub store: Option<Arc<Store>>,
 }
 
 /// A port and what runs it.
@@ -76,7 +77,7 @@ pub(crate) struct Open {
     pub(crate) control: Arc<dyn PortControl>,
     pub(crate) running: Box<dyn Running>,
     /// What each worker lost.
-    losses: Vec<Arc<Losses>>,
+    pub(crate) losses: Vec<Arc<Losses>>,
     /// Who polls each receive queue.
     pub(crate) placed: Vec<Placed>,
     /// The link was up when it was last looked at.
@@ -113,6 +114,7 @@ pub(crate) struct Placed {
 ///     age_seconds: 300,
 ///     neigh_suppress: false,
 ///     defaults: Default::default(),
+///     store: None,
 /// })?;
 /// let spec = PortSpec::new("a", PortKind::Vdev { device: "net_ring0".into() });
 /// assert!(switch.add(&spec, None)?.created);
@@ -128,6 +130,7 @@ pub struct Switch {
     start: Instant,
     /// What the table's clock showed then: a predecessor's time.
     pub(crate) clock: AtomicU32,
+    pub(crate) kept_addresses: Mutex<KeptAddresses>,
     /// Last: the workers end when the remotes are dropped.
     _workers: Workers,
 }
@@ -156,6 +159,7 @@ impl Switch {
             ports: Mutex::default(),
             start,
             clock: AtomicU32::new(0),
+            kept_addresses: Mutex::default(),
             _workers: workers,
         })
     }
@@ -240,67 +244,6 @@ impl Switch {
         Ok(state)
     }
 
-    /// Opens the device of a port and gives its queues to the workers.
-    fn open(&self, entry: &mut Entry, rules: Rules, fd: Option<OwnedFd>) -> Result<(), Problem> {
-        let attached = attach(&self.config, entry.id, &entry.spec, Source::New(fd.as_ref()))?;
-        self.run(entry, rules, attached, &[]);
-        Ok(())
-    }
-
-    /// Gives the queues of a port to the workers, its receive queues to these as far as they are named.
-    pub(crate) fn run(&self, entry: &mut Entry, rules: Rules, attached: Attached, workers: &[usize]) {
-        let id = entry.id;
-        let Attached { mut port, own, argument } = attached;
-        let losses: Vec<Arc<Losses>> = self.remotes.iter().map(|_| Arc::default()).collect();
-        if let Some(mac) = rules.mac {
-            self.table.fix(Station::of(mac, rules.home_vlan()), id);
-        }
-        let up = Arc::new(AtomicBool::new(port.control.link().up));
-        let common = Common { rules: Arc::new(rules), up: Arc::clone(&up), own };
-        let placed = self.hand_out(id, &mut port, (&common, &losses), workers);
-        // The number of a passed descriptor means nothing to anybody later.
-        entry.device = argument.split(",fd=").next().unwrap_or_default().to_owned();
-        entry.open = Some(Open { control: port.control, running: port.running, losses, placed, up });
-    }
-
-    /// Gives a port's queues to workers, queue by queue, beginning with another worker for each port.
-    fn hand_out(
-        &self,
-        id: u16,
-        port: &mut Port,
-        (common, losses): (&Common, &[Arc<Losses>]),
-        workers: &[usize],
-    ) -> Vec<Placed> {
-        let count = self.remotes.len();
-        let first = usize::from(id) % count;
-        let turn = |worker: usize| (worker + count - first) % count;
-        let queues = port.rx.len();
-        let mut rx: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();
-        let mut placed = Vec::new();
-        for (number, queue) in (0..).zip(std::mem::take(&mut port.rx)) {
-            let usual = first + usize::from(number);
-            let worker = workers.get(usize::from(number)).copied().unwrap_or(usual) % count;
-            let packets = Arc::<Counter>::default();
-            rx[worker].push(Queue { number, rx: queue, packets: Arc::clone(&packets) });
-            placed.push(Placed { worker, packets });
-        }
-        let tx_queues = port.tx.len().min(count);
-        let mut tx: Vec<Option<_>> = (0..count).map(|_| None).collect();
-        for (number, queue) in std::mem::take(&mut port.tx).into_iter().enumerate().take(count) {
-            tx[(first + number) % count] = Some(queue);
-        }
-        let share = queues.min(count) as u64;
-        for (worker, remote) in self.remotes.iter().enumerate() {
-            let egress = match tx[worker].take() {
-                Some(queue) => Egress::Own(queue),
-                None => Egress::Through((first + turn(worker) % tx_queues.max(1)) % count),
-            };
-            let worker_port = WorkerPort::new(common.clone(), Arc::clone(&losses[worker]), egress, share);
-            remote.tell(Command::Add(id, Box::new(worker_port), std::mem::take(&mut rx[worker])));
-        }
-        placed
-    }
-
     /// Detaches a port; `false` when there is none.
     ///
     /// # Errors
@@ -310,31 +253,6 @@ impl Switch {
         let Some(mut entry) = ports.remove(key) else { return Ok(false) };
         self.close(&mut entry)?;
         Ok(true)
-    }
-
-    /// Takes the queues of a port from the workers and closes its device.
-    pub(crate) fn close(&self, entry: &mut Entry) -> Result<(), Problem> {
-        if let Some(open) = entry.open.take() {
-            let (tell, homes) = channel();
-            for remote in &self.remotes {
-                remote.tell(Command::Remove(entry.id, tell.clone()));
-            }
-            drop(tell);
-            let (mut rx, mut tx) = (Vec::new(), Vec::new());
-            for _ in &self.remotes {
-                let Ok(ReturnedQueues { rx: some, tx: one }) = homes.recv_timeout(PATIENCE) else {
-                    let key = &entry.spec.key;
-                    let message = format!("port '{key}' is still in use by a worker that does not answer");
-                    return Err(Problem::new(Code::Internal, message, "restart the switch, and report this"));
-                };
-                rx.extend(some);
-                tx.extend(one);
-            }
-            self.table.forget(|_, place| place.port == entry.id);
-            drop(open.control);
-            drop(open.running.stop(rx, tx));
-        }
-        Ok(())
     }
 
     /// Every port.
@@ -366,7 +284,10 @@ impl Switch {
             counters.rx_bytes += stats.ibytes;
             counters.tx_packets += stats.opackets;
             counters.tx_bytes += stats.obytes;
-            open.losses.iter().for_each(|losses| losses.add_to(&mut counters.drops));
+            for losses in &open.losses {
+                losses.add_to(&mut counters.drops);
+                counters.tx_direct += losses.straight();
+            }
             counters.drops.add(Cause::RxDevice, stats.imissed + stats.ierrors + stats.rx_nombuf);
             counters.drops.add(Cause::TxDevice, stats.oerrors);
         }
@@ -403,6 +324,7 @@ impl Switch {
         if seconds != self.table.now() {
             self.table.tick(seconds);
             self.table.age(self.config.age_seconds);
+            self.keep_addresses();
         }
         for entry in self.ports().values() {
             let id = entry.id;
@@ -439,50 +361,4 @@ pub(crate) fn no_port(key: &str) -> Problem {
         format!("there is no port '{}'", key.escape_debug()),
         "`port.list` names all ports",
     )
-}
-
-fn needs_fd(kind: &PortKind) -> bool {
-    matches!(kind, PortKind::VhostUserFd { .. })
-}
-
-fn state_of(entry: &Entry) -> PortState {
-    match &entry.open {
-        None => PortState::Waiting,
-        Some(open) if open.control.link().up => PortState::Up,
-        Some(_) => PortState::Down,
-    }
-}
-
-fn free_id(ports: &BTreeMap<String, Entry>) -> Result<u16, Problem> {
-    let mut taken = vec![false; MAX_PORTS];
-    for entry in ports.values() {
-        taken[usize::from(entry.id)] = true;
-    }
-    let free = taken.iter().position(|taken| !taken).and_then(|id| u16::try_from(id).ok());
-    free.ok_or_else(|| {
-        let message = format!("the switch has {MAX_PORTS} ports, the most it can");
-        Problem::new(Code::Exhausted, message, "remove one first")
-    })
-}
-
-/// An address belongs to one port of a VLAN.
-fn check_mac(
-    ports: &BTreeMap<String, Entry>,
-    spec: &PortSpec,
-    rules: &Rules,
-    defaults: Defaults,
-) -> Result<(), Problem> {
-    let Some(mac) = spec.mac else { return Ok(()) };
-    let same = |entry: &&Entry| {
-        entry.spec.mac == Some(mac)
-            && Rules::of(&entry.spec, defaults).is_ok_and(|other| other.home_vlan() == rules.home_vlan())
-    };
-    match ports.values().find(same) {
-        None => Ok(()),
-        Some(other) => Err(Problem::new(
-            Code::Exists,
-            format!("{} belongs to port '{}' already", mac.to_string().to_lowercase(), other.spec.key),
-            "give this port another address or VLAN",
-        )),
-    }
 }

@@ -5,6 +5,7 @@ pub(crate) mod console;
 pub(crate) mod example;
 pub(crate) mod frames;
 pub(crate) mod guest;
+pub(crate) mod kill;
 pub(crate) mod ours;
 pub(crate) mod page;
 pub(crate) mod peer;

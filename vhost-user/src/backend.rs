@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use linecard_eal::gate::{Poller, gate};
 use linecard_mempool::Pool;
+use linecard_pmd::handover::Keep;
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::Features;
 use linecard_wire::socket::{Access, Listener};
@@ -74,6 +75,9 @@ pub struct BackendConfig {
     /// Keep what it takes to [hand the port over](Backend::hand_over): a descriptor for each region of the frontend's memory,
     /// which counts as one of the port's. Off unless set.
     pub hand_over: bool,
+    /// Record where packed rings stand that do not tell themselves (in-order ones that the frontend sends by), once for a burst, so
+    /// that a process after this one can [recover](Backend::recover) the port. Off unless set.
+    pub records: bool,
     /// What a frontend may make the port take.
     pub limits: Limits,
     /// Survive a frontend that takes pages of shared memory away: it is dropped instead of this process.
@@ -96,6 +100,7 @@ impl BackendConfig {
             mac: [0x56, 0x48, 0x4f, 0x53, 0x54, 0],
             mtu: 1500,
             hand_over: false,
+            records: false,
             limits: Limits::default(),
             survive_lost_pages: true,
         }
@@ -292,7 +297,28 @@ impl Backend {
     pub fn begin(&self, state: &[u8]) -> Result<(), Error> {
         let snapshot =
             Snapshot::from_bytes(state).map_err(|reason| Error::TakeOver { reason: reason.into() })?;
-        self.thread.directly(|endpoint| endpoint.begin(&snapshot))
+        self.thread.directly(|endpoint| endpoint.begin(Some(&snapshot)))
+    }
+
+    /// As [`begin`](Self::begin), where the predecessor was killed: rings are built where they say themselves that they stand.
+    ///
+    /// # Errors
+    /// As [`begin`](Self::begin).
+    pub fn recover(&self) -> Result<(), Error> {
+        self.thread.directly(|endpoint| endpoint.begin(None))
+    }
+
+    /// Keeps in `place`, from now on and whenever it changes, what [`prepare`](Self::prepare) and [`recover`](Self::recover) need in
+    /// a process after this one. Where the frontend is in the middle of a request, that begins later.
+    ///
+    /// # Errors
+    /// [`Error::HandOver`]: it was not made to change hands. [`Error::ControlEnded`].
+    pub fn keep_in(&self, place: Arc<dyn Keep>) -> Result<(), Error> {
+        if !self.hand_over {
+            let reason = "it keeps no descriptors of its frontend's memory";
+            return Err(Error::HandOver { reason, remedy: "open it with hand_over set" });
+        }
+        self.thread.ask(Step::KeepIn(place))?.outcome().map(drop)
     }
 
     /// What is left of a port whose thread waits for its frontend: the socket that it listens at.
@@ -336,6 +362,7 @@ impl Backend {
                 regions: config.limits.regions.min(MAX_REGIONS),
             },
             hand_over: config.hand_over,
+            records: config.records,
             requests: REQUESTS,
         };
         let thread = PortThread::start(control, &config, terms, start)?;

@@ -132,6 +132,22 @@ const TORTURE: &[Step] = &[
         ],
         environment: &[("LINECARD_UPGRADES", "100")],
     },
+    Step {
+        name: "kill",
+        command: &[
+            "cargo",
+            "test",
+            "-p",
+            "linecard-apps",
+            "--test",
+            "switch_kill",
+            "killed_under_traffic",
+            "--",
+            "--nocapture",
+            "--test-threads=1",
+        ],
+        environment: &[("LINECARD_KILLS", "100")],
+    },
     // Ten million in all: four kinds of rings, each end asleep.
     Step {
         name: "sleeps",

@@ -44,6 +44,14 @@ pub(crate) struct SwitchArgs {
     /// that both have must be configured alike. Should anything of this fail, the earlier switch goes on as if nothing had been.
     #[arg(long)]
     pub(crate) take_over: bool,
+    /// Have a small process hold the connections of all ports, which starts the switch and starts it again if it is killed:
+    /// frontends stay connected
+    #[arg(long, conflicts_with_all = ["fd_store", "take_over"])]
+    pub(crate) keep: bool,
+    /// Keep the connections of all ports in the descriptor store of the service manager (systemd's FileDescriptorStoreMax=), where
+    /// a switch that is started after this one was killed finds them
+    #[arg(long)]
+    pub(crate) fd_store: bool,
     /// Where ports added by request are kept for a restart; `none` for nowhere [default: beside the control socket]
     #[arg(long, value_name = "FILE")]
     pub(crate) state: Option<PathBuf>,

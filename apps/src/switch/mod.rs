@@ -8,6 +8,8 @@
 mod args;
 mod config;
 mod ctl;
+mod keeper;
+mod kept;
 mod notify;
 mod port;
 mod socket;
@@ -27,6 +29,7 @@ use linecard::mempool::{Pool, PoolConfig};
 use linecard::pmd::ProbeContext;
 use linecard::telemetry::{Endpoint, openmetrics};
 use linecard_switch::api::{PortSpec, PortState};
+use linecard_switch::keep::Store;
 use linecard_switch::rules::Defaults;
 use linecard_switch::server::{Server, Service};
 use linecard_switch::state::State;
@@ -35,6 +38,7 @@ use linecard_switch::{Switch, SwitchConfig, metrics};
 
 pub(crate) use self::args::SwitchArgs;
 use self::config::Config;
+use self::kept::Found;
 use self::socket::Socket;
 use self::takeover::Taken;
 use crate::error::Error;
@@ -57,6 +61,7 @@ const LOOK: Duration = Duration::from_millis(100);
 pub(crate) fn run(args: &SwitchArgs) -> Result<ExitCode, Error> {
     match &args.command {
         Some(args::SwitchCommand::Ctl(ctl)) => ctl::run(ctl),
+        None if args.keep => keeper::run(),
         None => serve(args),
     }
 }
@@ -74,11 +79,14 @@ fn serve(args: &SwitchArgs) -> Result<ExitCode, Error> {
     let _captured = ControlSocket::open(&captures, PREFIX)
         .inspect_err(|error| tracing::warn!("nobody can capture from this switch: {error}"));
     let mut output = Output::standard();
+    let mut found = Found::look(args);
+    let store = found.store.clone();
     let Begun { mut socket, state, kept, switch } = if args.take_over {
-        take_over(args, &config, &configured, (&eal, captures), &mut output)?
+        take_over(args, &config, &configured, (&eal, captures, store.clone()), &mut output)?
     } else {
-        begin(args, &config, &configured, (&eal, captures), &mut output)?
+        begin(args, &config, (&configured, &mut found), (&eal, captures, store.clone()), &mut output)?
     };
+    let control = kept::keep_control(store.as_ref(), socket.as_ref())?;
     let metrics = args.metrics.as_deref().or(config.metrics.as_deref());
     let metrics = metrics.map(|address| offer(address, &switch, args.take_over)).transpose()?.flatten();
     let (server, service) = answer(&switch, socket.as_ref(), state, kept)?;
@@ -108,6 +116,7 @@ fn serve(args: &SwitchArgs) -> Result<ExitCode, Error> {
     } else {
         notify::stopping();
     }
+    control.iter().for_each(|control| drop(control.forget()));
     drop(metrics);
     end(server, service, switch);
     Ok(ExitCode::SUCCESS)
@@ -132,26 +141,45 @@ struct Begun {
 fn begin(
     args: &SwitchArgs,
     config: &Config,
-    configured: &[PortSpec],
-    (eal, captures): (&Eal, Hub),
+    (configured, found): (&[PortSpec], &mut Found),
+    machine: Machine<'_>,
     output: &mut Output,
 ) -> Result<Begun, Error> {
-    let socket = Socket::open(args.socket.as_deref().or(config.socket.as_deref()))?;
+    let asked = args.socket.as_deref().or(config.socket.as_deref());
+    let socket = match found.socket(Socket::place(asked).as_deref()) {
+        Some(socket) => Some(socket),
+        None => Socket::open(asked)?,
+    };
     let state = state(args, config, socket.as_ref());
-    let restored = state.as_ref().map(State::load).transpose().map_err(failed)?.unwrap_or_default();
-    let switch = Arc::new(start(args, config, eal, captures)?);
-    for spec in configured {
+    let saved = state.as_ref().map(State::load).transpose().map_err(failed)?.unwrap_or_default();
+    let (restored, addresses) = (saved.ports, saved.fdb);
+    let switch = Arc::new(start(args, config, machine)?);
+    let back = found.recover(&switch, configured.iter().chain(&restored));
+    let is_back = |spec: &PortSpec| back.contains(&spec.key);
+    for key in &back {
+        out!(output, "port {key} stayed connected\n");
+    }
+    for spec in configured.iter().filter(|spec| !is_back(spec)) {
         let added = switch.add(spec, None).map_err(failed)?;
         announce(output, spec, &format!("is {}", added.port.device));
     }
     let mut kept = Vec::new();
     for spec in &restored {
+        if is_back(spec) {
+            kept.push(spec.key.clone());
+            continue;
+        }
         match switch.restore(spec) {
             Ok(PortState::Waiting) => announce(output, spec, "waits to be attached again"),
             Ok(_) => announce(output, spec, "is back"),
             Err(problem) => return Err(failed(problem)),
         }
         kept.push(spec.key.clone());
+    }
+    for address in &addresses {
+        if let Err(problem) = switch.fix(address) {
+            tracing::warn!("the address {} is not behind port {}: {problem}", address.mac, address.port);
+        }
     }
     Ok(Begun { socket, state, kept, switch })
 }
@@ -161,14 +189,16 @@ fn take_over(
     args: &SwitchArgs,
     config: &Config,
     configured: &[PortSpec],
-    (eal, captures): (&Eal, Hub),
+    machine: Machine<'_>,
     output: &mut Output,
 ) -> Result<Begun, Error> {
     let path = takeover::place(args, config)?;
-    let switch = Arc::new(start(args, config, eal, captures)?);
+    let store = machine.2.clone();
+    let switch = Arc::new(start(args, config, machine)?);
     let Taken { socket, kept, fresh, told, successor } = takeover::take(&switch, path, configured)?;
     // From here on the ports are this one's: nothing ends it but what would later.
     successor.finish(&switch);
+    keep(&switch, store.as_deref(), told.pid);
     for spec in &fresh {
         match switch.add(spec, None) {
             Ok(added) => announce(output, spec, &format!("is {}", added.port.device)),
@@ -184,6 +214,19 @@ fn take_over(
     output.flush();
     let socket = Some(socket);
     Ok(Begun { state: state(args, config, socket.as_ref()), socket, kept, switch })
+}
+
+/// What a switch runs on: memory and cores, captures, and where it is kept.
+type Machine<'a> = (&'a Eal, Hub, Option<Arc<Store>>);
+
+/// Keeps what was taken over from the switch of process `pid`, which keeps nothing any more.
+fn keep(switch: &Switch, store: Option<&Store>, pid: u32) {
+    switch.keep_all();
+    if let Some(store) = store
+        && let Err(error) = store.remove(pid)
+    {
+        tracing::warn!("the service manager goes on holding what the earlier switch kept: {error}");
+    }
 }
 
 /// Offers counters at `address`; a successor waits for its predecessor to let go of it.
@@ -255,7 +298,7 @@ fn machine(args: &SwitchArgs, config: &Config) -> Result<(Eal, EalArgs), Error> 
     Ok((Eal::new(&eal_args)?, eal_args))
 }
 
-fn start(args: &SwitchArgs, config: &Config, eal: &Eal, captures: Hub) -> Result<Switch, Error> {
+fn start(args: &SwitchArgs, config: &Config, (eal, captures, store): Machine<'_>) -> Result<Switch, Error> {
     let packets = args.packets.or(config.packets).unwrap_or(16_384);
     let pool = PoolConfig { name: "switch".into(), packets, ..PoolConfig::default() };
     let pool = Pool::new(&eal.default_domain(), pool)?;
@@ -276,6 +319,7 @@ fn start(args: &SwitchArgs, config: &Config, eal: &Eal, captures: Hub) -> Result
         age_seconds: args.age.or(config.age_seconds).unwrap_or(300),
         neigh_suppress: args.neigh_suppress || config.neigh_suppress.unwrap_or(false),
         defaults,
+        store,
     })?)
 }
 

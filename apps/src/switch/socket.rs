@@ -62,6 +62,12 @@ impl Socket {
         Self { path, listener: UnixListener::from(listener), identity }
     }
 
+    /// The socket that a switch which was killed listened at, if it still has its name at `path`.
+    pub(crate) fn recovered(path: PathBuf, listener: OwnedFd, name: Option<(u64, u64)>) -> Option<Self> {
+        let is_there = name.is_some() && identity(&path) == name;
+        is_there.then(|| Self::taken_over(path, (listener, name)))
+    }
+
     /// The socket and its name, for a successor.
     ///
     /// # Errors

@@ -103,6 +103,7 @@ pub(crate) fn port(port: &PortInfo) -> String {
         ("addresses", port.addresses.to_string()),
         ("received", format!("{} packets, {} bytes", port.counters.rx_packets, port.counters.rx_bytes)),
         ("sent", format!("{} packets, {} bytes", port.counters.tx_packets, port.counters.tx_bytes)),
+        ("direct", format!("{} of these packets, copied once", port.counters.tx_direct)),
     ] {
         let _ = writeln!(text, "{name:<10} {value}");
     }

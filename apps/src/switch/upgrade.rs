@@ -16,6 +16,8 @@ use crate::output::Output;
 
 /// The option that a successor is started with.
 const TAKE_OVER: &str = "--take-over";
+/// The variable that names the service manager's socket.
+const MANAGER: &str = "NOTIFY_SOCKET";
 /// What a switch says last when it has started.
 const STARTED: &str = "switching;";
 
@@ -67,6 +69,8 @@ fn replace(client: &mut Client, program: Option<&Path>) -> Result<(u32, Vec<Stri
     let program = program.map_err(system("the new program cannot be found"))?;
     let mut child = Command::new(&program)
         .args(arguments(&line))
+        // Whom the switch tells how it is, and by whom its ports are kept.
+        .envs(manager(&process).map(|name| (MANAGER, name)))
         .current_dir(folder)
         // What ends this command from a terminal is not meant for the switch.
         .process_group(0)
@@ -92,6 +96,15 @@ fn replace(client: &mut Client, program: Option<&Path>) -> Result<(u32, Vec<Stri
         "{} did not take over ({status}), and the switch goes on as it was; what it said before tells why",
         program.display()
     )))
+}
+
+/// The service manager of the process whose folder below `/proc` this is.
+fn manager(process: &Path) -> Option<OsString> {
+    let variables = std::fs::read(process.join("environ")).ok()?;
+    variables.split(|byte| *byte == 0).find_map(|variable| {
+        let name = variable.strip_prefix(MANAGER.as_bytes())?.strip_prefix(b"=")?;
+        Some(OsStr::from_bytes(name).to_owned())
+    })
 }
 
 /// What `line`, a command line as /proc has it, passes to the program, for one that takes over.

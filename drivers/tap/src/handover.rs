@@ -1,12 +1,12 @@
 //! An interface that goes to another process: its descriptors do, and with them what lies in them.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use linecard_netdev::{Interface, tun};
 use linecard_pmd::error::Error;
-use linecard_pmd::handover::{HandOver, Handed, Pending};
+use linecard_pmd::handover::{HandOver, Handed, Keep, Pending};
 
 use super::Started;
 use super::open::{Opened, Settings};
@@ -22,11 +22,25 @@ pub(super) struct Ownership {
     elsewhere: AtomicBool,
     /// The descriptors of the queues, until they are taken.
     pub(super) queues: Vec<Arc<OwnedFd>>,
+    /// Where the descriptors are kept for a process after this one.
+    place: Mutex<Option<Arc<dyn Keep>>>,
 }
 
 impl Ownership {
     pub(super) fn are_elsewhere(&self) -> bool {
         self.elsewhere.load(Ordering::Relaxed)
+    }
+
+    /// The interface is to go when this process lets go of it.
+    pub(super) fn forget(&self) {
+        let place = self.place.lock().unwrap_or_else(PoisonError::into_inner).take();
+        place.iter().for_each(|place| drop(place.forget()));
+    }
+}
+
+impl Drop for Ownership {
+    fn drop(&mut self) {
+        self.forget();
     }
 }
 
@@ -66,7 +80,7 @@ pub(super) fn open(port: &str, settings: &Settings, handed: Handed) -> Result<(O
         was_up: flags & WAS_UP != 0,
         facts,
     };
-    Ok((opened, Ownership { elsewhere: AtomicBool::new(true), queues }))
+    Ok((opened, Ownership { elsewhere: AtomicBool::new(true), queues, place: Mutex::default() }))
 }
 
 impl Started {
@@ -112,5 +126,26 @@ impl HandOver for Started {
 
     fn release(&self) {
         self.tap.ownership.elsewhere.store(true, Ordering::Relaxed);
+        self.tap.ownership.forget();
+    }
+
+    /// Nothing of it changes as long as it is started.
+    fn keep_in(&self, place: Arc<dyn Keep>) -> Pending<'_, ()> {
+        let kept = self.held().and_then(|held| {
+            let fds: Vec<_> = held.descriptors.iter().map(AsFd::as_fd).collect();
+            place.keep(&held.state, &fds).and_then(|_| place.settle()).map_err(|source| Error::System {
+                port: self.tap.name.clone(),
+                action: "keeping the descriptors of the interface".into(),
+                source,
+                remedy: "allow this process more descriptors".into(),
+            })
+        });
+        *self.tap.ownership.place.lock().unwrap_or_else(PoisonError::into_inner) = Some(place);
+        Box::new(|| kept)
+    }
+
+    /// What came meanwhile waits in the kernel.
+    fn recover(&self) -> Pending<'_, ()> {
+        Box::new(|| Ok(()))
     }
 }

@@ -33,6 +33,17 @@ pub(crate) fn memfd(name: &str, huge: Option<u32>) -> io::Result<File> {
     Ok(File::from(unsafe { OwnedFd::from_raw_fd(fd) }))
 }
 
+/// Takes the descriptor of that number, which whoever started this process passed to it and nobody here owns; `None` where none is
+/// open. To be called once for each number.
+pub(crate) fn inherited(number: i32) -> Option<OwnedFd> {
+    // SAFETY: takes integers only; it fails for a number that is not open.
+    let set = unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+    check(set).ok()?;
+    // SAFETY: it is open, since before this process ran any code of ours, and the environment says that it is this process's to
+    // take; the caller takes each number once.
+    Some(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
 /// Forbids, for ever and for every holder, shrinking and growing the file, and further seals.
 pub(crate) fn seal(file: &File) -> io::Result<()> {
     let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;

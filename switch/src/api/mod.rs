@@ -286,7 +286,7 @@ pub struct FdbFlushed {
     pub flushed: u64,
 }
 
-/// An address to put behind a port by hand: `fdb.add`. It is not kept for a restart.
+/// An address to put behind a port by hand: `fdb.add`. It is kept for a restart, as ports are, and goes with its port.
 ///
 /// ```
 /// use linecard_switch::api::FdbStatic;

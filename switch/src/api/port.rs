@@ -360,6 +360,9 @@ pub struct PortCounters {
     pub tx_packets: u64,
     /// Their bytes.
     pub tx_bytes: u64,
+    /// Those of `tx_packets` that were copied once, straight from their sender's memory.
+    #[serde(rename = "tx_direct_packets")]
+    pub tx_direct: u64,
     /// Frames lost, by cause.
     pub drops: DropCounters,
 }

@@ -293,4 +293,6 @@ fn known_stations_are_reached_without_packets() {
     mixed.frames.extend(round(0, 20, 21, 1).frames);
     bed.burst(&mixed, true);
     assert_eq!(bed.direct(), 76, "what is behind a frame to all becomes a packet");
+    let counted: u64 = bed.losses.iter().map(|losses| losses.straight()).sum();
+    assert_eq!(counted, 76, "and each port counts those that it got so");
 }

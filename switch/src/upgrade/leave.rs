@@ -59,6 +59,7 @@ pub(crate) fn leave(
         Ok(()) => {
             started();
             switch.release_ports();
+            switch.forget_addresses();
             Ok(())
         }
         Err(error) => {

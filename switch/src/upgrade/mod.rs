@@ -22,8 +22,8 @@ mod take;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use self::channel::Channel;
 pub use self::channel::UpgradeError;
+pub(crate) use self::channel::{Channel, PortRecord};
 pub(crate) use self::leave::{Extra, check, leave};
 pub use self::take::{Successor, TakenOver};
 

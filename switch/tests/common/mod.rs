@@ -53,6 +53,7 @@ impl Bed {
             age_seconds: 1,
             neigh_suppress,
             defaults: Defaults::default(),
+            store: None,
         })
         .expect("a switch");
         let mut bed =

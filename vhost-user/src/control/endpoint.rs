@@ -1,6 +1,7 @@
 //! One backend's socket, its one connection, and its queues' gates.
 
 mod handover;
+mod kept;
 
 use std::collections::VecDeque;
 use std::io::ErrorKind;
@@ -21,6 +22,7 @@ use crate::peer::{Peer, tell};
 use crate::session::{Session, Slots, Terms, Verdict};
 use crate::slot::Slot;
 use handover::Hands;
+use kept::Kept;
 
 /// A message must be whole this long after its first byte.
 const MESSAGE_TIME: Duration = Duration::from_secs(1);
@@ -43,6 +45,8 @@ const ACCEPT_ROOM: u64 = 1 + 8;
 const CLOSINGS: u32 = 4096;
 /// Microseconds of the thread's time that may be used at once.
 const BUSY_MICROS: u32 = 1_000_000;
+/// How soon to look again whether the port can be kept.
+const KEEP_INTERVAL: Duration = Duration::from_millis(100);
 /// How long nobody is accepted after that failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -76,6 +80,8 @@ pub(crate) struct Endpoint {
     pub(super) leaving: bool,
     /// Whose the port is while it changes hands.
     hands: Hands,
+    /// What a process after this one would go on with.
+    kept: Kept,
     /// Accepting failed: the socket is not watched before.
     paused: Option<Instant>,
     link: Option<Link>,
@@ -92,6 +98,7 @@ impl Endpoint {
         let gates =
             (0..u32::from(terms.queue_pairs) * 2).map(|_| gate(Slot::new(Arc::clone(&peer))).1).collect();
         let now = Instant::now();
+        let kept = Kept::new(&peer, &ledger.closer);
         Self {
             source,
             terms,
@@ -105,6 +112,7 @@ impl Endpoint {
             ledger,
             leaving: false,
             hands: Hands::Ours,
+            kept,
             paused: None,
             link: None,
             successor: None,
@@ -119,9 +127,11 @@ impl Endpoint {
         if !self.is_ours() {
             return self.may_settle().then(|| Instant::now() + GATE_INTERVAL);
         }
+        // What could not be kept.
+        let kept = self.kept.is_due().then(|| Instant::now() + KEEP_INTERVAL);
         match self.resting {
             Some(until) => Some(until),
-            None => [self.link_deadline(), self.paused].into_iter().flatten().min(),
+            None => [self.link_deadline(), self.paused, kept].into_iter().flatten().min(),
         }
     }
 
@@ -306,6 +316,7 @@ impl Endpoint {
             return;
         }
         self.peer.set_connected();
+        self.kept.change();
         tell!(self.peer, info, "frontend connected");
         self.link = Some(Link {
             connection,
@@ -350,8 +361,13 @@ impl Endpoint {
     /// fence for all of them, and what was answered is true for the polling threads.
     fn take_turn(&mut self) {
         let mut held = false;
+        self.kept.unsettle();
+        if self.link.as_ref().is_some_and(|link| link.unanswered.is_some()) {
+            self.kept.change();
+        }
         for _ in 0..MESSAGES_PER_TURN {
             let Some(message) = self.link.as_mut().and_then(Link::next) else { break };
+            self.kept.change();
             let touches_rings = self.link.as_ref().is_some_and(|link| link.touches_rings(&message));
             if touches_rings && !held {
                 held = self.close_gates();
@@ -391,6 +407,7 @@ impl Endpoint {
         }
         let _ = epoll.change(link.connection.as_fd(), CONNECTION, link.interest, Interest::None);
         drop(link);
+        self.kept.change();
         self.peer.set_disconnected();
         if let Source::Connect { next, .. } = &mut self.source {
             *next = Instant::now() + CONNECT_INTERVAL;

@@ -365,6 +365,7 @@ impl Loop {
                 endpoint.accept(&self.epoll);
             }
             endpoint.tick(&self.epoll);
+            endpoint.keep_up();
             endpoint.spent(thread_time().saturating_sub(began));
             if self.has_left(endpoint) {
                 return;
@@ -391,6 +392,10 @@ impl Loop {
     fn take(&mut self, asked: Arc<Asked>, endpoint: &mut Endpoint) -> Option<bool> {
         let nothing = || HandOver::new(Vec::new(), Vec::new());
         let (outcome, left) = match &asked.step {
+            Step::KeepIn(place) => {
+                endpoint.keep_in(Arc::clone(place));
+                (Some(Ok(nothing())), false)
+            }
             Step::Hold => (endpoint.hold(&self.epoll), false),
             Step::Settle => (endpoint.settle().then(|| Ok(nothing())), false),
             Step::Resume => {

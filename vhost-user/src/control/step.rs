@@ -7,6 +7,8 @@ use std::time::Instant;
 
 use crossbeam::channel::{Receiver, Sender, bounded};
 
+use linecard_pmd::handover::Keep;
+
 use super::PATIENCE;
 use crate::error::Error;
 use crate::handover::HandOver;
@@ -14,6 +16,8 @@ use crate::handover::HandOver;
 /// What is to be done for a hand-over; see [`endpoint`].
 #[derive(Debug)]
 pub(crate) enum Step {
+    /// Is kept there from now on.
+    KeepIn(Arc<dyn Keep>),
     Hold,
     /// New gates are in their places.
     Settle,

@@ -51,6 +51,7 @@ impl Port {
             mtu: 1500,
             limits: MapLimits { total: 1 << 30, regions: 8 },
             hand_over: false,
+            records: false,
             requests: requests(),
         };
         let config = BackendConfig::new("later", &path, Mode::Listen);

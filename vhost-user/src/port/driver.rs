@@ -1,11 +1,11 @@
-//! The `net_vhost` driver: `net_vhost0,{iface=PATH|fd=N}[,queues=N][,client=0|1][,tso=0|1][,config=0|1][,handover=0|1][,mode=0660][,group=NAME]`.
+//! The `net_vhost` driver: `net_vhost0,{iface=PATH|fd=N}[,queues=N][,client=0|1][,tso=0|1][,config=0|1][,handover=0|1][,records=0|1][,mode=0660][,group=NAME]`.
 
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use linecard_mempool::Pool;
-use linecard_pmd::handover::{HandOver as HandOverSteps, Handed, Pending};
+use linecard_pmd::handover::{HandOver as HandOverSteps, Handed, Keep, Pending};
 use linecard_pmd::local::{Identity, LocalControl};
 use linecard_pmd::stats::PortCounters;
 use linecard_pmd::{
@@ -139,10 +139,11 @@ fn settings(args: &DevArgs, source: BackendConfig) -> Result<(BackendConfig, boo
     let tso = args.flag("tso")?.unwrap_or(false);
     let config_space = args.flag("config")?.unwrap_or(false);
     let hand_over = args.flag("handover")?.unwrap_or(false);
+    let records = args.flag("records")?.unwrap_or(false);
     args.finish()?;
     let features = DEFAULT.with(Features::HOST_SEGMENTS, tso);
     let mac = mac_of(args.name());
-    Ok((BackendConfig { queue_pairs, mac, features, config_space, ..source }, hand_over))
+    Ok((BackendConfig { queue_pairs, mac, features, config_space, records, ..source }, hand_over))
 }
 
 /// Where frontends come from: `iface=` and what belongs to it, or `fd=`.
@@ -329,6 +330,14 @@ impl HandOverSteps for VhostDevice {
         } else if let Err(error) = self.backend.release() {
             tracing::error!(port = self.name, "the port does not end: {error}");
         }
+    }
+
+    fn keep_in(&self, place: Arc<dyn Keep>) -> Pending<'_, ()> {
+        self.done(self.backend.keep_in(place))
+    }
+
+    fn recover(&self) -> Pending<'_, ()> {
+        self.done(self.backend.recover())
     }
 }
 

@@ -76,6 +76,7 @@ impl Session {
     pub(crate) fn leave(&self, slots: &mut Slots<'_>, fds: &mut Left) -> io::Result<Snapshot> {
         let mut flags = 0;
         flags |= if self.features.is_some() { SessionRecord::HAS_FEATURES } else { 0 };
+        flags |= if self.own_inflight { SessionRecord::OWN_INFLIGHT } else { 0 };
         flags |= if self.status.is_some() { SessionRecord::HAS_STATUS } else { 0 };
         let mut session = SessionRecord {
             flags,
@@ -139,6 +140,7 @@ impl Session {
         }
         if let Some(file) = fds.take(record.inflight)? {
             self.inflight = Some(Arc::new(self.inflight_in(record.inflight(), file)?));
+            self.own_inflight = record.flags & SessionRecord::OWN_INFLIGHT != 0;
         }
         self.map = MemoryMap::new(regions);
         Ok(())
@@ -168,7 +170,6 @@ impl Session {
         self.move_to(Arc::clone(&self.map), slots);
         for (index, record) in snapshot.rings.iter().enumerate() {
             let Some(slot) = slots.get(index) else { continue };
-            slot.announce = record.has(RingRecord::ANNOUNCES).then_some(record.announce);
             match &mut slot.ring {
                 Some(ring) => ring.faulted = record.has(RingRecord::FAULTED),
                 None if record.has(RingRecord::RUNS) => {
@@ -176,11 +177,36 @@ impl Session {
                 }
                 None => {}
             }
+        }
+        self.take_rest(snapshot, slots);
+        Ok(())
+    }
+
+    /// As [`start_rings`](Self::start_rings), where nobody said where rings stand: `snapshot` is of some time before its process
+    /// was killed.
+    ///
+    /// # Errors
+    /// A ring cannot be built here.
+    pub(crate) fn recover_rings(
+        &mut self,
+        snapshot: &Snapshot,
+        slots: &mut Slots<'_>,
+    ) -> Result<(), Refusal> {
+        self.find(slots)?;
+        self.warn_of_short_log();
+        self.take_rest(snapshot, slots);
+        Ok(())
+    }
+
+    /// What belongs to rings that run.
+    fn take_rest(&self, snapshot: &Snapshot, slots: &mut Slots<'_>) {
+        for (index, record) in snapshot.rings.iter().enumerate() {
+            let Some(slot) = slots.get(index) else { continue };
+            slot.announce = record.has(RingRecord::ANNOUNCES).then_some(record.announce);
             let kick = self.vrings.get(index).and_then(|vring| vring.kick.as_ref());
             self.peer.set_kick(index, kick.map(Event::source));
         }
         self.tell_peer(slots);
-        Ok(())
     }
 
     fn take_negotiated(&mut self, record: &SessionRecord) -> Result<(), Refusal> {

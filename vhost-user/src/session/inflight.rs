@@ -64,8 +64,36 @@ impl Session {
         }
         for file in message.fds {
             self.inflight = Some(Arc::new(self.inflight_in(asked, file)?));
+            self.own_inflight = false;
         }
         Ok(Answer::None)
+    }
+
+    /// Makes a region that the frontend has not asked for, where ring `index` tells nobody where it stands. Without one the
+    /// ring runs all the same, and a process that comes after a crash cannot go on with it.
+    pub(super) fn make_own_record(&mut self, index: usize) {
+        if !self.terms.records || self.inflight.is_some() || self.tells_itself(index) {
+            return;
+        }
+        // Pages that no ring is recorded in are not there.
+        let queues = u16::try_from(self.vrings.len()).unwrap_or(u16::MAX);
+        let queue_size = linecard_virtio::layout::MAX_SIZE;
+        let len = region_len(Layout::Packed, queues, queue_size);
+        let place = Description { mmap_size: len, mmap_offset: 0, queues, queue_size };
+        let made = memfd(len)
+            .map_err(|source| Refusal::InflightFile { source: source.into() })
+            .and_then(|file| self.ledger.closer.adopt(file).map_err(|limit| Refusal::Memory(limit.into())))
+            .and_then(|file| self.inflight_in(place, file));
+        match made {
+            Ok(inflight) => (self.inflight, self.own_inflight) = (Some(Arc::new(inflight)), true),
+            Err(refusal) => tell!(self.peer, warn, ring = index, %refusal, "the ring is not recorded"),
+        }
+    }
+
+    /// Whether ring `index` shows where it stands by itself: not what a device uses in batches.
+    fn tells_itself(&self, index: usize) -> bool {
+        let batches = Features::RING_PACKED | Features::IN_ORDER;
+        index.is_multiple_of(2) || !self.features.is_some_and(|features| features.contains(batches))
     }
 
     fn check_inflight(&self, asked: &Description) -> Result<(), Refusal> {
@@ -98,6 +126,9 @@ impl Session {
 
     /// The record of ring `index`, if the frontend keeps one.
     pub(super) fn ring_inflight(&self, index: usize, layout: Layout, size: u16) -> Option<RingInflight> {
+        if self.own_inflight && self.tells_itself(index) {
+            return None;
+        }
         RingInflight::of(self.inflight.as_ref()?, index, layout, size)
     }
 

@@ -59,6 +59,8 @@ pub(crate) struct Terms {
     pub(crate) limits: MapLimits,
     /// Whether regions keep their descriptors, for a successor.
     pub(crate) hand_over: bool,
+    /// Whether rings are recorded that do not tell where they stand.
+    pub(crate) records: bool,
     /// The requests that are known.
     pub(crate) requests: &'static [Row],
 }
@@ -103,6 +105,8 @@ pub(crate) struct Session {
     /// Where descriptors in flight are recorded, and what we made for that.
     inflight: Option<Arc<Inflight>>,
     inflight_made: Option<inflight::CreatedRegion>,
+    /// `inflight` is this backend's own, of which the frontend knows nothing.
+    own_inflight: bool,
 }
 
 impl Session {
@@ -124,6 +128,7 @@ impl Session {
             log_event: None,
             inflight: None,
             inflight_made: None,
+            own_inflight: false,
         }
     }
 

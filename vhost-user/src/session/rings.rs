@@ -166,7 +166,11 @@ impl Session {
         let running = self.vrings.get(index).is_some_and(|vring| vring.started);
         let source = kick.as_ref().map(Event::source);
         if !running {
+            self.make_own_record(index);
             let ring = self.build(index, &self.map, Start::AsTold)?;
+            // What was told may be half of a position (DPDK's); nobody is to read it again when the ring has turned.
+            let base = ring.path.base();
+            self.vrings.get_mut(index).into_iter().for_each(|vring| vring.base = base);
             if let Some(slot) = slots.get(index) {
                 tell!(self.peer, info, ring = index, path = ring.path.name(), "ring started");
                 slot.ring = Some(ring);
@@ -262,6 +266,26 @@ impl Session {
             kicks: vring.kick.is_some(),
             faulted: false,
         })
+    }
+
+    /// Makes the rings that were started anew where they stand by what they tell themselves: whoever used them was killed. All that
+    /// was taken off one then and not given back is in it still.
+    ///
+    /// # Errors
+    /// One cannot be built.
+    pub(super) fn find(&mut self, slots: &mut Slots<'_>) -> Result<(), Refusal> {
+        for index in 0..self.vrings.len() {
+            let Some(slot) = slots.get(index) else { continue };
+            let Some(vring) = self.vrings.get_mut(index).filter(|vring| vring.started) else { continue };
+            vring.stopped_at = None;
+            let ring = self.build(index, &self.map, Start::AsTold)?;
+            // Whether its driver was called for what was used last is not known.
+            ring.call.iter().for_each(|call| {
+                call.signal();
+            });
+            slot.ring = Some(ring);
+        }
+        Ok(())
     }
 
     /// Ends a ring and remembers where it stood.

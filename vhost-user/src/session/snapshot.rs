@@ -70,6 +70,8 @@ impl SessionRecord {
     pub(crate) const HAS_FEATURES: u32 = 1;
     pub(crate) const HAS_STATUS: u32 = 2;
     const OWN_USER_ONLY: u32 = 4;
+    /// The inflight region is none that the frontend knows of.
+    pub(crate) const OWN_INFLIGHT: u32 = 8;
 
     pub(crate) fn set_name(&mut self, name: ListenerName) {
         self.name = name.file;

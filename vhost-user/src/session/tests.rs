@@ -15,6 +15,7 @@ fn session(protocol: ProtocolFeatures) -> Session {
         mtu: 1500,
         limits: MapLimits { total: 1 << 30, regions: 8 },
         hand_over: false,
+        records: false,
         requests: REQUESTS,
     };
     let peer = Arc::new(Peer::new("test".into(), waker, terms, &ledger));

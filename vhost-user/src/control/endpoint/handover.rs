@@ -134,6 +134,7 @@ impl Endpoint {
 
     /// Ends the rings and lets go of the sockets, without a word to the frontend: they are a successor's.
     pub(in crate::control) fn release(&mut self) {
+        self.kept.forget();
         if let Some(mut link) = self.link.take() {
             link.session.end(&mut Slots(&mut self.gates));
             // Idle, or it would not have come to this; the successor's duplicate keeps the connection.
@@ -147,7 +148,7 @@ impl Endpoint {
         tell!(self.peer, info, "handed over to a successor");
     }
 
-    fn snapshot(&mut self, fds: &mut Left) -> io::Result<Snapshot> {
+    pub(super) fn snapshot(&mut self, fds: &mut Left) -> io::Result<Snapshot> {
         let mut snapshot = match &self.link {
             Some(link) => link.session.leave(&mut Slots(&mut self.gates), fds)?,
             None => Snapshot::default(),
@@ -184,27 +185,27 @@ impl Endpoint {
         link.session.prepare(snapshot, &mut fds).map_err(|refusal| refusal.to_string())
     }
 
-    /// Builds the rings where `snapshot`, of the same port once it was frozen, says that they stand; `None` when a poller is
-    /// still inside. Pollers stay out until [`resume`](Self::resume).
+    /// Builds the rings where `frozen`, the same port once it was frozen, says that they stand, or where they say so themselves if
+    /// nobody froze it; `None` when a poller is still inside. Pollers stay out until [`resume`](Self::resume).
     ///
     /// # Errors
     /// [`Error::TakeOver`]; the port is the predecessor's as before.
-    pub(crate) fn begin(&mut self, snapshot: &Snapshot) -> Option<Result<(), Error>> {
+    pub(crate) fn begin(&mut self, frozen: Option<&Snapshot>) -> Option<Result<(), Error>> {
         let refused =
             |reason: &dyn std::fmt::Display| Some(Err(Error::TakeOver { reason: reason.to_string() }));
         if !self.settle() || !hold(&mut self.gates) {
             return None;
         }
         let Hands::Prepared(before) = &self.hands else { return refused(&"it is not prepared") };
-        match &mut self.link {
-            Some(link) => {
-                let begun = link.session.start_rings(before, snapshot, &mut Slots(&mut self.gates));
-                if let Err(refusal) = begun {
-                    return refused(&refusal);
-                }
-            }
-            None if before == snapshot => {}
-            None => return refused(&"it has changed while it was held"),
+        let slots = &mut Slots(&mut self.gates);
+        let begun = match (&mut self.link, frozen) {
+            (Some(link), Some(frozen)) => link.session.start_rings(before, frozen, slots),
+            (Some(link), None) => link.session.recover_rings(before, slots),
+            (None, Some(frozen)) if before != frozen => return refused(&"it has changed while it was held"),
+            (None, _) => Ok(()),
+        };
+        if let Err(refusal) = begun {
+            return refused(&refusal);
         }
         self.hands = Hands::Begun;
         Some(Ok(()))

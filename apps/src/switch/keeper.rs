@@ -1,0 +1,293 @@
+//! `linecard switch --keep`: a small process that holds what a switch needs to go on where another one was killed, and starts that.
+//!
+//! ```text
+//!   keeper ── starts ──► switch --fd-store        (NOTIFY_SOCKET is the keeper's, which speaks as systemd does)
+//!     ▲                    │ FDSTORE=1, a socket for each port
+//!     └────────────────────┘
+//!   the switch ends without a word: it is started again, with the sockets
+//! ```
+//! It moves no packets, reads nothing that a peer has sent, and knows nothing of ports. A switch that replaces the one it started
+//! (`ctl upgrade`) becomes the one that it watches.
+
+use std::ffi::OsString;
+use std::io::{self, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitCode};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use linecard::eal::{inherited, runtime};
+use rustix::event::{PollFd, PollFlags, Timespec};
+use rustix::io::FdFlags;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags};
+use rustix::process::{Pid, PidfdFlags, Signal};
+
+use super::notify;
+use crate::error::Error;
+use crate::signals;
+
+/// What a keeper is asked for by, and what the switch that it starts has instead.
+const KEEP: &str = "--keep";
+const FD_STORE: &str = "--fd-store";
+/// The folder of the keeper's socket.
+const PREFIX: &str = "switch";
+/// Most descriptors that are stored: one for each port that a switch may have, and those of its predecessor.
+const MOST_STORED: usize = 2 * linecard_switch::MAX_PORTS + 16;
+/// Bytes of a message; longer ones are cut.
+const MESSAGE: usize = 4096;
+/// Switches in a row that ended before they served anybody: then it is of no use to go on.
+const MOST_FAILURES: u32 = 3;
+/// How often it is looked whether to end.
+const LOOK: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
+
+/// Runs a switch with this process's arguments, again and again if it is killed.
+///
+/// # Errors
+/// The switch cannot be started, or fails again and again.
+pub(super) fn run() -> Result<ExitCode, Error> {
+    let stop = signals::stop_flag(&signals::TERMINATION)?;
+    let mut keeper = Keeper::new()?;
+    loop {
+        let ended = keeper.start().and_then(|watched| keeper.watch(watched, &stop))?;
+        if ended.in_order || stop.load(Ordering::Relaxed) || (!ended.ready && !keeper.has_served) {
+            return Ok(ended.code);
+        }
+        keeper.failures = if ended.ready { 0 } else { keeper.failures + 1 };
+        if keeper.failures >= MOST_FAILURES {
+            return Err(Error::Failed(format!(
+                "the switch ended {MOST_FAILURES} times before it served anybody; what it said before tells why"
+            )));
+        }
+        keeper.say(&format!("process {} of the switch was killed or failed; starting another", ended.pid));
+    }
+}
+
+/// How a switch ended.
+struct Ended {
+    pid: u32,
+    /// It said that it would.
+    in_order: bool,
+    ready: bool,
+    code: ExitCode,
+}
+
+/// A process that is the switch.
+struct Watched {
+    pid: u32,
+    handle: OwnedFd,
+    /// `None` for one that somebody else started.
+    child: Option<Child>,
+}
+
+struct Keeper {
+    program: PathBuf,
+    arguments: Vec<OsString>,
+    path: PathBuf,
+    socket: UnixDatagram,
+    stored: Vec<(String, OwnedFd)>,
+    failures: u32,
+    has_served: bool,
+}
+
+/// What a message said.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Said {
+    ready: bool,
+    stopping: bool,
+    main_pid: Option<u32>,
+    store: bool,
+    remove: bool,
+    name: Option<String>,
+}
+
+impl Said {
+    fn read(text: &str) -> Self {
+        let mut said = Self::default();
+        for line in text.lines() {
+            match line.split_once('=') {
+                Some(("READY", "1")) => said.ready = true,
+                Some(("STOPPING", "1")) => said.stopping = true,
+                Some(("MAINPID", pid)) => said.main_pid = pid.parse().ok(),
+                Some(("FDSTORE", "1")) => said.store = true,
+                Some(("FDSTOREREMOVE", "1")) => said.remove = true,
+                // It becomes a word of a list.
+                Some(("FDNAME", name)) if name.bytes().all(|byte| byte.is_ascii_graphic()) => {
+                    said.name = Some(name.into());
+                }
+                _ => {}
+            }
+        }
+        said
+    }
+}
+
+impl Keeper {
+    fn new() -> Result<Self, Error> {
+        let system = |action: &str| {
+            let action = action.to_owned();
+            move |source| Error::System { action, source, remedy: "run the switch without --keep" }
+        };
+        let folder = runtime::create(PREFIX)?;
+        let path = folder.join(format!("keeper-{}.sock", std::process::id()));
+        // Of an earlier process with that number.
+        let _ = std::fs::remove_file(&path);
+        let socket = UnixDatagram::bind(&path).map_err(system("the keeper cannot be spoken to"))?;
+        socket.set_nonblocking(true).map_err(system("the keeper cannot be spoken to"))?;
+        let program = std::env::current_exe().map_err(system("the program cannot be found"))?;
+        let arguments = std::env::args_os().skip(1);
+        let arguments = arguments.map(|word| if word == KEEP { FD_STORE.into() } else { word }).collect();
+        let (stored, failures, has_served) = (Vec::new(), 0, false);
+        Ok(Self { program, arguments, path, socket, stored, failures, has_served })
+    }
+
+    /// Starts a switch that finds what is stored.
+    fn start(&self) -> Result<Watched, Error> {
+        let failed = |source| Error::System {
+            action: format!("{} cannot be started", self.program.display()),
+            source,
+            remedy: "see whether the program is there",
+        };
+        let passed = self.stored.iter().map(|(name, fd)| format!(" {}:{name}", fd.as_raw_fd()));
+        let kept = passed.fold(std::process::id().to_string(), |text, fd| text + &fd);
+        let mut command = Command::new(&self.program);
+        command.args(&self.arguments).env("NOTIFY_SOCKET", &self.path).env(inherited::KEPT, kept);
+        ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"].iter().for_each(|name| {
+            command.env_remove(name);
+        });
+        self.pass_on(FdFlags::empty()).map_err(failed)?;
+        let child = command.spawn();
+        self.pass_on(FdFlags::CLOEXEC).map_err(failed)?;
+        let child = child.map_err(failed)?;
+        let handle = rustix::process::pidfd_open(Pid::from_child(&child), PidfdFlags::empty());
+        let handle = handle.map_err(|error| failed(error.into()))?;
+        Ok(Watched { pid: child.id(), handle, child: Some(child) })
+    }
+
+    fn pass_on(&self, flags: FdFlags) -> io::Result<()> {
+        self.stored.iter().try_for_each(|(_, fd)| Ok(rustix::io::fcntl_setfd(fd, flags)?))
+    }
+
+    /// Hears what the switch says until it ends.
+    fn watch(&mut self, mut watched: Watched, stop: &Arc<AtomicBool>) -> Result<Ended, Error> {
+        let (mut in_order, mut ready, mut told) = (false, false, false);
+        loop {
+            if stop.load(Ordering::Relaxed) && !told {
+                told = true;
+                // It may have ended by itself.
+                let _ = rustix::process::pidfd_send_signal(&watched.handle, Signal::TERM);
+            }
+            let ended = {
+                let mut wait =
+                    [PollFd::new(&watched.handle, PollFlags::IN), PollFd::new(&self.socket, PollFlags::IN)];
+                // Interrupted by a signal: it is looked for above.
+                let _ = rustix::event::poll(&mut wait, Some(&LOOK));
+                wait.first().is_some_and(|fd| !fd.revents().is_empty())
+            };
+            // What it said last is read after it ended.
+            while let Some((said, fds)) = self.hear() {
+                ready |= said.ready;
+                in_order |= said.stopping;
+                self.has_served |= said.ready;
+                if let Some(pid) = said.main_pid
+                    && let Some(next) = self.succeeded(pid)
+                {
+                    // Reaped here: it ends in order, and nobody asks how.
+                    if let Some(mut child) = std::mem::replace(&mut watched, next).child {
+                        std::thread::spawn(move || drop(child.wait()));
+                    }
+                    (in_order, ready) = (false, true);
+                }
+                self.carry_out(said, fds);
+            }
+            if ended && self.is_over(&watched) {
+                let status = watched.child.as_mut().and_then(|child| child.wait().ok());
+                let code = status.map_or(Some(0), |status| status.code()).unwrap_or(1);
+                let code = ExitCode::from(u8::try_from(code).unwrap_or(1));
+                return Ok(Ended { pid: watched.pid, in_order, ready, code });
+            }
+        }
+    }
+
+    /// Whether that process has ended: the one that was looked at may have been another.
+    fn is_over(&self, watched: &Watched) -> bool {
+        let mut wait = [PollFd::new(&watched.handle, PollFlags::IN)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        rustix::event::poll(&mut wait, Some(&now)).is_ok_and(|ready| ready > 0)
+    }
+
+    /// The process that the switch says has taken over from it; its program is started from here on.
+    fn succeeded(&mut self, pid: u32) -> Option<Watched> {
+        let handle = i32::try_from(pid).ok().and_then(Pid::from_raw);
+        let handle = handle.and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok())?;
+        if let Ok(program) = std::fs::read_link(format!("/proc/{pid}/exe")) {
+            self.program = program;
+        }
+        Some(Watched { pid, handle, child: None })
+    }
+
+    fn carry_out(&mut self, said: Said, fds: Vec<OwnedFd>) {
+        if said.ready {
+            // Whoever started the keeper waits for that.
+            notify::ready();
+        }
+        if said.stopping {
+            notify::stopping();
+        }
+        let Some(name) = said.name else { return };
+        if said.store && self.stored.len() + fds.len() <= MOST_STORED {
+            self.stored.extend(fds.into_iter().map(|fd| (name.clone(), fd)));
+        }
+        if said.remove {
+            self.stored.retain(|(stored, _)| *stored != name);
+        }
+    }
+
+    /// The next message; `None` when there is none.
+    fn hear(&self) -> Option<(Said, Vec<OwnedFd>)> {
+        let mut bytes = [0; MESSAGE];
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(253))];
+        let mut beside = RecvAncillaryBuffer::new(&mut space);
+        let mut into = [IoSliceMut::new(&mut bytes)];
+        let got = rustix::io::retry_on_intr(|| {
+            rustix::net::recvmsg(self.socket.as_fd(), &mut into, &mut beside, RecvFlags::CMSG_CLOEXEC)
+        })
+        .ok()?;
+        let fds = beside.drain().filter_map(|message| match message {
+            RecvAncillaryMessage::ScmRights(fds) => Some(fds),
+            _ => None,
+        });
+        let fds = fds.flatten().collect();
+        let text = String::from_utf8_lossy(bytes.get(..got.bytes).unwrap_or_default());
+        Some((Said::read(&text), fds))
+    }
+
+    fn say(&self, what: &str) {
+        crate::output::Output::standard().complain(format_args!("linecard: {what}\n"));
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        // Gone already is as good.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_those_of_a_service_manager() {
+        let said = Said::read("FDSTORE=1\nFDPOLL=0\nFDNAME=linecard-7\n");
+        assert_eq!(said, Said { store: true, name: Some("linecard-7".into()), ..Said::default() });
+        let said = Said::read("READY=1\nSTATUS=switching\nMAINPID=12\nWATCHDOG=1");
+        assert_eq!(said, Said { ready: true, main_pid: Some(12), ..Said::default() });
+        for nonsense in ["", "=", "READY", "READY=0", "MAINPID=-1", "FDNAME=a b\n", "FDNAME=\u{7f}"] {
+            assert_eq!(Said::read(nonsense), Said::default(), "{nonsense:?}");
+        }
+    }
+}

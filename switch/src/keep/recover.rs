@@ -1,0 +1,67 @@
+//! A port of a switch that was killed, taken up by the next process.
+
+use std::sync::atomic::Ordering;
+
+use super::{KeptPort, Record};
+use crate::Switch;
+use crate::api::{Code, PortAdded, PortSpec, Problem};
+use crate::attach::{Source, attach, unavailable};
+use crate::rules::Rules;
+use crate::switch::{Entry, MAX_PORTS};
+use crate::upgrade::PortRecord;
+
+impl Switch {
+    /// Keeps a port that was opened, so that it survives this process, where there is a store and its device can be kept.
+    pub(crate) fn keep(&self, entry: &Entry) {
+        let (Some(store), Some(open)) = (&self.config.store, &entry.open) else { return };
+        let Some(steps) = open.running.hand_over() else { return };
+        let kept = serde_json::to_value(&entry.spec).map_err(std::io::Error::from).and_then(|spec| {
+            let workers = open.placed.iter().map(|placed| placed.worker).collect();
+            let record = PortRecord { id: entry.id, spec, kept: false, open: true, handed: true, workers };
+            store.place(&Record::Port(record))
+        });
+        let kept = kept
+            .map_err(|error| error.to_string())
+            .and_then(|place| steps.keep_in(place)().map_err(|error| error.to_string()));
+        if let Err(problem) = kept {
+            tracing::warn!("port {} is not kept should this process be killed: {problem}", entry.spec.key);
+        }
+    }
+
+    /// Keeps every port: a successor does when it has taken over.
+    pub fn keep_all(&self) {
+        self.ports().values().for_each(|entry| self.keep(entry));
+    }
+
+    /// Goes on with a port of a process that was killed: its peer stays connected.
+    ///
+    /// # Errors
+    /// What was kept makes no sense, or cannot be served here. Nothing is left of it then: its peer is disconnected.
+    pub fn recover(&self, kept: KeptPort) -> Result<PortAdded, Problem> {
+        let KeptPort { record, handed } = kept;
+        let spec = PortSpec::read(record.spec)?;
+        let rules = Rules::of(&spec, self.config.defaults)?;
+        let mut ports = self.ports();
+        let taken = ports.contains_key(&spec.key) || ports.values().any(|entry| entry.id == record.id);
+        if taken || usize::from(record.id) >= MAX_PORTS {
+            let message = format!("port '{}' has a name or number that is taken or impossible", spec.key);
+            return Err(Problem::new(Code::InvalidParams, message, "it is opened anew"));
+        }
+        let mut entry = Entry::new(record.id, &spec);
+        let attached = attach(&self.config, record.id, &spec, Source::Held(handed))?;
+        self.run(&mut entry, rules, attached, &record.workers);
+        let steps = entry.open.as_ref().and_then(|open| open.running.hand_over());
+        let begun = steps.map(|steps| steps.recover()().and_then(|()| steps.resume()()));
+        if let Some(Err(error)) = begun {
+            self.close(&mut entry)?;
+            return Err(unavailable(&error));
+        }
+        if let Some(open) = &entry.open {
+            open.up.store(open.control.link().up, Ordering::Relaxed);
+        }
+        self.keep(&entry);
+        let port = self.info(&entry);
+        ports.insert(spec.key.clone(), entry);
+        Ok(PortAdded { created: true, port })
+    }
+}

@@ -1,0 +1,155 @@
+//! From a device to a port whose queues workers poll, and back.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::channel;
+
+use linecard_pmd::Port;
+use linecard_pmd::stats::Counter;
+
+use crate::Switch;
+use crate::api::{Code, PortKind, PortSpec, PortState, Problem};
+use crate::attach::{Attached, Source, attach};
+use crate::fdb::Station;
+use crate::lanes::Queue;
+use crate::port::{Common, Egress, Losses, WorkerPort};
+use crate::rules::{Defaults, Rules};
+use crate::switch::{Entry, MAX_PORTS, Open, PATIENCE, Placed};
+use crate::worker::{Command, ReturnedQueues};
+
+impl Switch {
+    /// Opens the device of a port and gives its queues to the workers.
+    pub(crate) fn open(&self, entry: &mut Entry, rules: Rules, fd: Option<OwnedFd>) -> Result<(), Problem> {
+        let attached = attach(&self.config, entry.id, &entry.spec, Source::New(fd.as_ref()))?;
+        self.run(entry, rules, attached, &[]);
+        self.keep(entry);
+        Ok(())
+    }
+
+    /// Gives the queues of a port to the workers, its receive queues to these as far as they are named.
+    pub(crate) fn run(&self, entry: &mut Entry, rules: Rules, attached: Attached, workers: &[usize]) {
+        let id = entry.id;
+        let Attached { mut port, own, argument } = attached;
+        let losses: Vec<Arc<Losses>> = self.remotes.iter().map(|_| Arc::default()).collect();
+        if let Some(mac) = rules.mac {
+            self.table.fix(Station::of(mac, rules.home_vlan()), id);
+        }
+        let up = Arc::new(AtomicBool::new(port.control.link().up));
+        let common = Common { rules: Arc::new(rules), up: Arc::clone(&up), own };
+        let placed = self.hand_out(id, &mut port, (&common, &losses), workers);
+        // The number of a passed descriptor means nothing to anybody later.
+        entry.device = argument.split(",fd=").next().unwrap_or_default().to_owned();
+        entry.open = Some(Open { control: port.control, running: port.running, losses, placed, up });
+    }
+
+    /// Gives a port's queues to workers, queue by queue, beginning with another worker for each port.
+    fn hand_out(
+        &self,
+        id: u16,
+        port: &mut Port,
+        (common, losses): (&Common, &[Arc<Losses>]),
+        workers: &[usize],
+    ) -> Vec<Placed> {
+        let count = self.remotes.len();
+        let first = usize::from(id) % count;
+        let turn = |worker: usize| (worker + count - first) % count;
+        let queues = port.rx.len();
+        let mut rx: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();
+        let mut placed = Vec::new();
+        for (number, queue) in (0..).zip(std::mem::take(&mut port.rx)) {
+            let usual = first + usize::from(number);
+            let worker = workers.get(usize::from(number)).copied().unwrap_or(usual) % count;
+            let packets = Arc::<Counter>::default();
+            rx[worker].push(Queue { number, rx: queue, packets: Arc::clone(&packets) });
+            placed.push(Placed { worker, packets });
+        }
+        let tx_queues = port.tx.len().min(count);
+        let mut tx: Vec<Option<_>> = (0..count).map(|_| None).collect();
+        for (number, queue) in std::mem::take(&mut port.tx).into_iter().enumerate().take(count) {
+            tx[(first + number) % count] = Some(queue);
+        }
+        let share = queues.min(count) as u64;
+        for (worker, remote) in self.remotes.iter().enumerate() {
+            let egress = match tx[worker].take() {
+                Some(queue) => Egress::Own(queue),
+                None => Egress::Through((first + turn(worker) % tx_queues.max(1)) % count),
+            };
+            let worker_port = WorkerPort::new(common.clone(), Arc::clone(&losses[worker]), egress, share);
+            remote.tell(Command::Add(id, Box::new(worker_port), std::mem::take(&mut rx[worker])));
+        }
+        placed
+    }
+
+    /// Takes the queues of a port from the workers and closes its device.
+    pub(crate) fn close(&self, entry: &mut Entry) -> Result<(), Problem> {
+        if let Some(open) = entry.open.take() {
+            let (tell, homes) = channel();
+            for remote in &self.remotes {
+                remote.tell(Command::Remove(entry.id, tell.clone()));
+            }
+            drop(tell);
+            let (mut rx, mut tx) = (Vec::new(), Vec::new());
+            for _ in &self.remotes {
+                let Ok(ReturnedQueues { rx: some, tx: one }) = homes.recv_timeout(PATIENCE) else {
+                    let key = &entry.spec.key;
+                    let message = format!("port '{key}' is still in use by a worker that does not answer");
+                    return Err(Problem::new(Code::Internal, message, "restart the switch, and report this"));
+                };
+                rx.extend(some);
+                tx.extend(one);
+            }
+            self.table.forget(|_, place| place.port == entry.id);
+            drop(open.control);
+            drop(open.running.stop(rx, tx));
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn needs_fd(kind: &PortKind) -> bool {
+    matches!(kind, PortKind::VhostUserFd { .. })
+}
+
+pub(crate) fn state_of(entry: &Entry) -> PortState {
+    match &entry.open {
+        None => PortState::Waiting,
+        Some(open) if open.control.link().up => PortState::Up,
+        Some(_) => PortState::Down,
+    }
+}
+
+pub(crate) fn free_id(ports: &BTreeMap<String, Entry>) -> Result<u16, Problem> {
+    let mut taken = vec![false; MAX_PORTS];
+    for entry in ports.values() {
+        taken[usize::from(entry.id)] = true;
+    }
+    let free = taken.iter().position(|taken| !taken).and_then(|id| u16::try_from(id).ok());
+    free.ok_or_else(|| {
+        let message = format!("the switch has {MAX_PORTS} ports, the most it can");
+        Problem::new(Code::Exhausted, message, "remove one first")
+    })
+}
+
+/// An address belongs to one port of a VLAN.
+pub(crate) fn check_mac(
+    ports: &BTreeMap<String, Entry>,
+    spec: &PortSpec,
+    rules: &Rules,
+    defaults: Defaults,
+) -> Result<(), Problem> {
+    let Some(mac) = spec.mac else { return Ok(()) };
+    let same = |entry: &&Entry| {
+        entry.spec.mac == Some(mac)
+            && Rules::of(&entry.spec, defaults).is_ok_and(|other| other.home_vlan() == rules.home_vlan())
+    };
+    match ports.values().find(same) {
+        None => Ok(()),
+        Some(other) => Err(Problem::new(
+            Code::Exists,
+            format!("{} belongs to port '{}' already", mac.to_string().to_lowercase(), other.spec.key),
+            "give this port another address or VLAN",
+        )),
+    }
+}

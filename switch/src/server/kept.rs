@@ -1,0 +1,92 @@
+//! What is changed by request and kept for a restart: ports, and addresses put in by hand.
+
+use std::collections::BTreeSet;
+use std::os::fd::OwnedFd;
+use std::sync::PoisonError;
+
+use linecard_net::MacAddr;
+
+use super::Service;
+use crate::api::{FdbAddress, FdbEntry, FdbStatic, PortAdded, PortSpec, Problem};
+use crate::state::Saved;
+
+impl Service {
+    /// A port that cannot be kept is not added.
+    pub(super) fn add(&self, spec: &PortSpec, fd: Option<OwnedFd>) -> Result<PortAdded, Problem> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let added = self.switch.add(spec, fd)?;
+        if added.created {
+            kept.insert(spec.key.clone());
+            if let Err(problem) = self.save(&kept) {
+                kept.remove(&spec.key);
+                self.switch.remove(&spec.key)?;
+                return Err(problem);
+            }
+        }
+        Ok(added)
+    }
+
+    pub(super) fn remove(&self, key: &str) -> Result<bool, Problem> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let removed = self.switch.remove(key)?;
+        // Its addresses went with it.
+        let addresses = {
+            let mut statics = self.statics.lock().unwrap_or_else(PoisonError::into_inner);
+            let before = statics.len();
+            statics.retain(|address| address.port != key);
+            statics.len() < before
+        };
+        if kept.remove(key) || addresses {
+            self.save(&kept)?;
+        }
+        Ok(removed)
+    }
+
+    /// An address that cannot be kept is not put in.
+    pub(super) fn fix(&self, asked: &FdbStatic) -> Result<FdbEntry, Problem> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let fixed = self.switch.fix(asked)?;
+        let before = self.change_statics(|statics| {
+            statics.retain(|address| !is_at(address, asked.mac, asked.vlan));
+            statics.push(asked.clone());
+        });
+        if let Err(problem) = self.save(&kept) {
+            self.change_statics(|statics| *statics = before);
+            self.switch.unfix(&FdbAddress { mac: asked.mac, vlan: asked.vlan })?;
+            return Err(problem);
+        }
+        Ok(fixed)
+    }
+
+    pub(super) fn unfix(&self, asked: &FdbAddress) -> Result<bool, Problem> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let removed = self.switch.unfix(asked)?;
+        let before = self.change_statics(|statics| {
+            statics.retain(|address| !is_at(address, asked.mac, asked.vlan));
+        });
+        let now = self.statics.lock().unwrap_or_else(PoisonError::into_inner).len();
+        if now < before.len() {
+            self.save(&kept)?;
+        }
+        Ok(removed)
+    }
+
+    /// Changes them; what they were.
+    fn change_statics(&self, change: impl FnOnce(&mut Vec<FdbStatic>)) -> Vec<FdbStatic> {
+        let mut statics = self.statics.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = statics.clone();
+        change(&mut statics);
+        before
+    }
+
+    pub(super) fn save(&self, kept: &BTreeSet<String>) -> Result<(), Problem> {
+        let Some(state) = &self.state else { return Ok(()) };
+        let ports: Vec<_> = self.switch.specs().into_iter().filter(|spec| kept.contains(&spec.key)).collect();
+        let fdb = self.statics.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        state.save(&Saved { ports, fdb }).map_err(Problem::from)
+    }
+}
+
+fn is_at(address: &FdbStatic, mac: MacAddr, vlan: u16) -> bool {
+    address.mac == mac && address.vlan == vlan
+}

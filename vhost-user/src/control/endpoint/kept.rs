@@ -1,0 +1,135 @@
+//! What of a port is kept outside of its process, for one that comes after it was killed.
+//!
+//! A request is taken off the socket before what it changes can be kept, so what is kept does not count from before the first byte is
+//! read until everything is answered and kept. A process that is killed in between leaves a connection that nobody can go on
+//! with; its frontend is disconnected then, and connects again.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use linecard_pmd::handover::Keep;
+use linecard_wire::Closer;
+
+use super::{Endpoint, Link};
+use crate::peer::{Peer, tell};
+use crate::session::Left;
+
+/// Most jobs of the closing thread with which more is kept: what was kept before has to be closed, and whoever sent it may make that
+/// take long.
+const BACKLOG: usize = 2;
+
+/// Where a port is kept, and whether that is how things are.
+pub(super) struct Kept {
+    place: Option<Arc<dyn Keep>>,
+    peer: Arc<Peer>,
+    /// Closes what was kept: a frontend may have sent it.
+    closer: Closer,
+    changed: bool,
+    unsettled: bool,
+}
+
+impl Kept {
+    pub(super) fn new(peer: &Arc<Peer>, closer: &Closer) -> Self {
+        let (peer, closer) = (Arc::clone(peer), closer.clone());
+        Self { place: None, peer, closer, changed: false, unsettled: false }
+    }
+
+    /// The port is not what is kept.
+    pub(super) fn change(&mut self) {
+        self.changed = true;
+    }
+
+    /// Requests are about to be read.
+    pub(super) fn unsettle(&mut self) {
+        if let Some(place) = self.place.as_ref().filter(|_| !self.unsettled) {
+            match place.unsettle() {
+                Ok(()) => self.unsettled = true,
+                Err(error) => self.give_up(&error),
+            }
+        }
+    }
+
+    pub(super) fn is_due(&self) -> bool {
+        self.place.is_some() && (self.changed || self.unsettled)
+    }
+
+    fn has_room(&self) -> bool {
+        self.closer.waiting() <= BACKLOG
+    }
+
+    fn keep(&mut self, state: &[u8], fds: Vec<OwnedFd>) {
+        let Some(place) = &self.place else { return };
+        let borrowed: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        let kept = place.keep(state, &borrowed);
+        drop(borrowed);
+        match kept {
+            Ok(earlier) => self.closer.run(move || drop((earlier, fds))),
+            Err(error) => {
+                self.closer.run(move || drop(fds));
+                return self.give_up(&error);
+            }
+        }
+        self.changed = false;
+    }
+
+    fn settle(&mut self) {
+        let Some(place) = &self.place else { return };
+        match place.settle() {
+            Ok(()) => self.unsettled = false,
+            Err(error) => self.give_up(&error),
+        }
+    }
+
+    fn give_up(&mut self, error: &io::Error) {
+        tell!(
+            self.peer,
+            warn,
+            %error,
+            "the port cannot be kept: its frontend will have to connect again if this process is killed"
+        );
+        self.forget();
+    }
+
+    /// Keeps nothing any more.
+    pub(super) fn forget(&mut self) {
+        if let Some(place) = self.place.take() {
+            let earlier = place.forget();
+            self.closer.run(move || drop(earlier));
+        }
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.forget();
+    }
+}
+
+impl Endpoint {
+    /// Is kept in `place` from now on.
+    pub(in crate::control) fn keep_in(&mut self, place: Arc<dyn Keep>) {
+        self.kept.forget();
+        (self.kept.place, self.kept.changed, self.kept.unsettled) = (Some(place), true, true);
+        self.keep_up();
+    }
+
+    /// Keeps what has changed, if it is the time for that.
+    pub(in crate::control) fn keep_up(&mut self) {
+        if !self.kept.is_due() || !self.is_ours() || !self.link.as_mut().is_none_or(Link::is_between_requests)
+        {
+            return;
+        }
+        if self.kept.changed {
+            if !self.kept.has_room() {
+                return;
+            }
+            let mut fds = Left::default();
+            match self.snapshot(&mut fds) {
+                Ok(snapshot) => self.kept.keep(&snapshot.to_bytes(), fds.fds),
+                Err(error) => self.kept.give_up(&error),
+            }
+        }
+        self.kept.settle();
+    }
+}
