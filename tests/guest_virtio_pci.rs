@@ -386,10 +386,10 @@ mod inside {
             ours.wait_for_link(true);
             let features = ours.port.control.features();
             assert_eq!(features.contains("RING_PACKED"), options.contains("packed_vq=1"), "{features}");
-            let report = ours.prove(2000, SIZES);
+            let report = ours.prove(600, SIZES);
             assert!(report.is_perfect(), "{report:?}");
             memory_comes_and_goes(&mut ours);
-            let report = ours.prove(500, SIZES);
+            let report = ours.prove(200, SIZES);
             assert!(report.is_perfect(), "{report:?}");
             ours.stop();
         }
@@ -419,7 +419,7 @@ mod inside {
     /// mapped from where it lies. What is sent before that is copied.
     fn memory_comes_and_goes(ours: &mut Ours) {
         let mut pools: Vec<Pool> = Vec::new();
-        for step in 0..12_u8 {
+        for step in 0..7_u8 {
             let config = PoolConfig { packets: 1024, cache: 32, ..PoolConfig::default() };
             let pool = Pool::new(ours.pool.domain(), config).expect("a pool");
             wait_until("a packet is sent from where it lies", || sends_in_place(ours, &pool, step));

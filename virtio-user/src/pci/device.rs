@@ -349,7 +349,7 @@ impl<B: Bus> Backend for Pci<B> {
     }
 
     fn look(&mut self) -> Result<(), Error> {
-        let late = self.timer.as_ref().is_some_and(|timer| events::take(timer));
+        let late = self.timer.as_ref().is_some_and(events::take);
         let signalled = events::take(&self.changed);
         let config = if signalled { self.pass_on()? } else { false };
         if !(late || config) {
