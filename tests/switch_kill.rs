@@ -19,7 +19,7 @@ use support::console::{Kind, present};
 use support::example::Running;
 use support::guest::{Guest, Parts};
 use support::kill::{Lossy, LossyPair, connections, kills};
-use support::ours::{Ours, frontend_vdev, wait_for_socket};
+use support::ours::{Ours, frontend_vdev};
 use support::peer::{forward, idle};
 use support::switch::{Station, end, exchange, frame, start};
 use support::upgrade::{A, B, Orphan, client, median};
@@ -142,9 +142,10 @@ fn a_tap_and_dpdk_go_on() {
         let scratch = Scratch::new(TEST);
         let [d, socket] = ["d.sock", "control"].map(|name| scratch.join(name));
         let _leftover = Leftover(socket.clone());
-        let (running, _) =
-            start(&lab, &scratch, &["--keep", "--tap", "sw0", "--port", &d.display().to_string()]);
-        wait_for_socket(&d);
+        let arguments = ["--keep", "--tap", "sw0", "--port", &d.display().to_string()];
+        let (running, mut asked) = start(&lab, &scratch, &arguments);
+        wait_until("the ports", || asked.port_list().is_ok_and(|ports| ports.len() == 2));
+        drop(asked);
         let device = format!(
             "net_virtio_user0,path={},queue_size=256,mac=02:00:00:00:00:02,packed_vq={packed}",
             d.display()
@@ -212,9 +213,10 @@ fn a_guest_sees_no_link_event() {
         let scratch = Scratch::new(TEST);
         let [g, socket] = ["g.sock", "control"].map(|name| scratch.join(name));
         let _leftover = Leftover(socket.clone());
-        let (running, _) =
-            start(&lab, &scratch, &["--keep", "--tap", "sw0", "--port", &g.display().to_string()]);
-        wait_for_socket(&g);
+        let arguments = ["--keep", "--tap", "sw0", "--port", &g.display().to_string()];
+        let (running, mut asked) = start(&lab, &scratch, &arguments);
+        wait_until("the ports", || asked.port_list().is_ok_and(|ports| ports.len() == 2));
+        drop(asked);
         lab.ip("addr add 10.9.0.1/24 dev sw0");
         lab.ip("link set sw0 up");
         // QEMU 7.2 without KVM crashes with message-signalled interrupts. A socket that is not connected again when it is lost.
@@ -312,6 +314,18 @@ impl Manager {
     }
 }
 
+/// Whether every thread of a process whose name begins so waits for something.
+fn threads_sleep(pid: u32, name: &str) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
+    let of_name = |task: &std::path::PathBuf| {
+        std::fs::read_to_string(task.join("comm")).is_ok_and(|found| found.starts_with(name))
+    };
+    tasks
+        .filter_map(|task| Some(task.ok()?.path()))
+        .filter(of_name)
+        .all(|task| std::fs::read_to_string(task.join("stat")).is_ok_and(|stat| stat.contains(") S ")))
+}
+
 /// Bytes that were sent over `socket` and not read yet.
 fn unread(socket: &UnixStream) -> i32 {
     let mut bytes = 0;
@@ -343,6 +357,11 @@ fn a_frontend_in_the_middle_of_a_request_connects_again() {
     hostile.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     hostile.read_exact(&mut [0; 20]).expect("an answer");
     wait_until("half of a request to be read", || unread(&hostile) == 0);
+    let mut asked = client(&socket);
+    // A port whose frontend has got its last answer is kept a moment later: its thread sleeps then.
+    wait_until("the ports to be kept", || threads_sleep(first.0.id(), "net_vhost"));
+    assert!(asked.port_show("port1").is_ok());
+    drop(asked);
     first.0.kill().expect("it runs");
     first.0.wait().expect("a child");
     let mut second = manager.start(&lab, &scratch, &arguments);

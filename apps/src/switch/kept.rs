@@ -12,6 +12,7 @@ use linecard_switch::api::PortSpec;
 use linecard_switch::keep::{Kept, KeptPort, Store, find};
 
 use super::args::SwitchArgs;
+use super::failed;
 use super::socket::Socket;
 use crate::error::Error;
 
@@ -50,45 +51,52 @@ impl Found {
     }
 
     /// Goes on with the ports among `wanted` that the switch which was killed had in the same way; their keys.
+    ///
+    /// # Errors
+    /// The switch does not work.
     pub(super) fn recover<'a>(
         &mut self,
         switch: &Switch,
         wanted: impl IntoIterator<Item = &'a PortSpec>,
-    ) -> Vec<String> {
+    ) -> Result<Vec<String>, Error> {
         let wanted: BTreeMap<&str, &PortSpec> =
             wanted.into_iter().map(|spec| (spec.key.as_str(), spec)).collect();
         let (mut back, mut lost) = (Vec::new(), false);
+        let mut ports = Vec::new();
         for port in std::mem::take(&mut self.kept.ports) {
-            let Some(key) = wanted_as(&port, &wanted) else {
+            if is_wanted(&port, &wanted) {
+                ports.push(port);
+            } else {
                 port.close();
                 lost = true;
-                continue;
-            };
-            match switch.recover(port) {
-                Ok(_) => back.push(key),
+            }
+        }
+        let recovered = if ports.is_empty() {
+            Vec::new()
+        } else {
+            switch.recover(ports, self.kept.addresses.as_ref()).map_err(failed)?
+        };
+        for (key, outcome) in recovered {
+            match outcome {
+                Ok(()) => back.push(key),
                 Err(problem) => {
                     tracing::warn!("port {key} is opened anew, and its peer has to connect again: {problem}");
                     lost = true;
                 }
             }
         }
-        if let Some(addresses) = &self.kept.addresses
-            && let Err(error) = switch.recover_addresses(addresses)
-        {
-            tracing::warn!("addresses that the earlier switch knew are learned anew: {error}");
-        }
         if lost || !self.kept.unfit.is_empty() {
             // Sockets that are not gone on with are closed by threads that nobody waits for.
             std::thread::sleep(CLOSING);
         }
-        back
+        Ok(back)
     }
 }
 
-/// The key of a port that is still wanted as it was.
-fn wanted_as(port: &KeptPort, wanted: &BTreeMap<&str, &PortSpec>) -> Option<String> {
-    let spec = PortSpec::read(port.spec().clone()).ok()?;
-    wanted.get(spec.key.as_str()).is_some_and(|other| **other == spec).then_some(spec.key)
+/// Whether a port is still wanted as it was.
+fn is_wanted(port: &KeptPort, wanted: &BTreeMap<&str, &PortSpec>) -> bool {
+    PortSpec::read(port.spec().clone())
+        .is_ok_and(|spec| wanted.get(spec.key.as_str()).is_some_and(|other| **other == spec))
 }
 
 /// Leaves `socket` to a process after this one; for as long as what this returns is there.

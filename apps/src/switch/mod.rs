@@ -154,7 +154,7 @@ fn begin(
     let saved = state.as_ref().map(State::load).transpose().map_err(failed)?.unwrap_or_default();
     let (restored, addresses) = (saved.ports, saved.fdb);
     let switch = Arc::new(start(args, config, machine)?);
-    let back = found.recover(&switch, configured.iter().chain(&restored));
+    let back = found.recover(&switch, configured.iter().chain(&restored))?;
     let is_back = |spec: &PortSpec| back.contains(&spec.key);
     for key in &back {
         out!(output, "port {key} stayed connected\n");

@@ -53,7 +53,7 @@ impl Switch {
     ///
     /// # Errors
     /// The file cannot be read; what was read is known.
-    pub fn recover_addresses(&self, kept: &OwnedFd) -> io::Result<usize> {
+    pub(crate) fn recover_addresses(&self, kept: &OwnedFd) -> io::Result<usize> {
         let there: Vec<u16> = self.ports().values().map(|entry| entry.id).collect();
         let (now, mut bytes, mut at, mut known) = (self.table.now(), vec![0; ADDRESS * 4096], 0, 0);
         for _ in 0..=self.config.addresses / 4096 {

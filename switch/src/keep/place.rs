@@ -227,7 +227,7 @@ pub struct Kept {
     pub ports: Vec<KeptPort>,
     /// Its control socket, with device and inode of its name.
     pub control: Option<(OwnedFd, Option<(u64, u64)>)>,
-    /// Its addresses, for [`Switch::recover_addresses`](crate::Switch::recover_addresses).
+    /// Its addresses, for [`Switch::recover`](crate::Switch::recover).
     pub addresses: Option<OwnedFd>,
     /// What cannot be used, and why.
     pub unfit: Vec<Unfit>,

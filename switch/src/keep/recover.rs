@@ -1,10 +1,11 @@
 //! A port of a switch that was killed, taken up by the next process.
 
+use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 
 use super::{KeptPort, Record};
 use crate::Switch;
-use crate::api::{Code, PortAdded, PortSpec, Problem};
+use crate::api::{Code, PortSpec, Problem};
 use crate::attach::{Source, attach, unavailable};
 use crate::rules::Rules;
 use crate::switch::{Entry, MAX_PORTS};
@@ -33,11 +34,33 @@ impl Switch {
         self.ports().values().for_each(|entry| self.keep(entry));
     }
 
-    /// Goes on with a port of a process that was killed: its peer stays connected.
+    /// Goes on with the ports of a process that was killed, whose peers stay connected, and with the addresses that it knew. No frame
+    /// passes before all are there: what one sends is for another. For each port its key, and what is wrong if it is not there:
+    /// nothing is left of it then, and its peer is disconnected.
     ///
     /// # Errors
-    /// What was kept makes no sense, or cannot be served here. Nothing is left of it then: its peer is disconnected.
-    pub fn recover(&self, kept: KeptPort) -> Result<PortAdded, Problem> {
+    /// A worker does not answer.
+    pub fn recover(
+        &self,
+        ports: Vec<KeptPort>,
+        addresses: Option<&OwnedFd>,
+    ) -> Result<Vec<(String, Result<(), Problem>)>, Problem> {
+        self.halt()?;
+        let recovered = ports.into_iter().map(|port| {
+            let key = port.spec().get("key").and_then(|key| key.as_str()).unwrap_or_default().to_owned();
+            (key, self.recover_port(port))
+        });
+        let recovered = recovered.collect();
+        if let Some(addresses) = addresses
+            && let Err(error) = self.recover_addresses(addresses)
+        {
+            tracing::warn!("addresses that the earlier switch knew are learned anew: {error}");
+        }
+        self.go_on();
+        Ok(recovered)
+    }
+
+    fn recover_port(&self, kept: KeptPort) -> Result<(), Problem> {
         let KeptPort { record, handed } = kept;
         let spec = PortSpec::read(record.spec)?;
         let rules = Rules::of(&spec, self.config.defaults)?;
@@ -60,8 +83,7 @@ impl Switch {
             open.up.store(open.control.link().up, Ordering::Relaxed);
         }
         self.keep(&entry);
-        let port = self.info(&entry);
         ports.insert(spec.key.clone(), entry);
-        Ok(PortAdded { created: true, port })
+        Ok(())
     }
 }

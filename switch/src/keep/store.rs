@@ -44,6 +44,11 @@ impl Free {
     pub(super) fn give_back(&self, ends: Ends) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).push(ends);
     }
+
+    #[cfg(test)]
+    pub(super) fn count(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
 }
 
 impl Store {

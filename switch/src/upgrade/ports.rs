@@ -22,7 +22,7 @@ pub(super) type Left = (PortRecord, Option<Handed>);
 
 impl Switch {
     /// Has every worker receive nothing more, and send what the others have left to it; returns once all stand still.
-    pub(super) fn halt(&self) -> Result<(), Problem> {
+    pub(crate) fn halt(&self) -> Result<(), Problem> {
         // What one has received is another's to send: all have to stop receiving first.
         for command in [Command::Drain, Command::Halt] {
             let (tell, told) = channel();
@@ -45,7 +45,7 @@ impl Switch {
     }
 
     /// Lets the workers go on.
-    pub(super) fn go_on(&self) {
+    pub(crate) fn go_on(&self) {
         self.remotes.iter().for_each(|remote| {
             remote.tell(Command::Resume);
         });
