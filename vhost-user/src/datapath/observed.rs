@@ -1,6 +1,7 @@
-//! A ring whose use is recorded for others: in the dirty log of a migration, in the inflight region of a successor.
+//! A ring that is recorded for others, in the dirty log of a migration or the inflight region of a successor, or whose addresses
+//! an IOMMU translates.
 //!
-//! A ring that nobody records is not one of these, so it pays nothing.
+//! A ring that is neither is not one of these, so it pays nothing.
 
 use std::mem::MaybeUninit;
 use std::sync::Arc;
@@ -8,18 +9,19 @@ use std::sync::Arc;
 use linecard_virtio::{Ahead, Chain, DeviceMemory, DeviceQueue, Head, PeerFault, Piece, SegList, Used};
 
 use crate::event::Event;
-use crate::memory::{DirtyLog, MemoryMap, RingInflight};
+use crate::memory::{DirtyLog, MemoryMap, RingInflight, Window};
 
-/// Where a ring's use is recorded.
+/// Where a ring's use is recorded, and by what its addresses are translated if not by the map itself.
 #[derive(Default)]
 pub(crate) struct Records {
     pub(crate) log: Option<RingLog>,
     pub(crate) inflight: Option<RingInflight>,
+    pub(crate) window: Option<Window>,
 }
 
 impl Records {
     pub(crate) fn is_empty(&self) -> bool {
-        self.log.is_none() && self.inflight.is_none()
+        self.log.is_none() && self.inflight.is_none() && self.window.is_none()
     }
 }
 
@@ -74,7 +76,7 @@ fn front(pieces: &[Piece], most: u32) -> impl Iterator<Item = (*const u8, u32)> 
     })
 }
 
-/// A ring with its records.
+/// A ring with its records and its translations.
 pub(super) struct Observed<Q> {
     queue: Q,
     records: Records,
@@ -108,7 +110,8 @@ impl<Q: DeviceQueue> Observed<Q> {
     }
 }
 
-// SAFETY: what the inner queue promises; chains and pieces are passed on as they come.
+// SAFETY: what the inner queue promises; chains and pieces are passed on as they come, from the memory that was given or from
+// the window, which promises the same.
 unsafe impl<Q: DeviceQueue> DeviceQueue for Observed<Q> {
     const WRITABLE: bool = Q::WRITABLE;
 
@@ -121,7 +124,12 @@ unsafe impl<Q: DeviceQueue> DeviceQueue for Observed<Q> {
         memory: &M,
         out: &mut [MaybeUninit<Chain>],
     ) -> Result<usize, PeerFault> {
-        self.queue.peek(memory, out)
+        let Some(window) = &self.records.window else { return self.queue.peek(memory, out) };
+        let chains = self.queue.peek(window, out)?;
+        if chains > 0 {
+            window.found();
+        }
+        Ok(chains)
     }
 
     fn peek_chain<M: DeviceMemory>(
@@ -130,7 +138,16 @@ unsafe impl<Q: DeviceQueue> DeviceQueue for Observed<Q> {
         ahead: Ahead,
         out: &mut SegList,
     ) -> Result<Option<Head>, PeerFault> {
-        let head = self.queue.peek_chain(memory, ahead, out)?;
+        let head = match &self.records.window {
+            None => self.queue.peek_chain(memory, ahead, out)?,
+            Some(window) => {
+                let head = self.queue.peek_chain(window, ahead, out)?;
+                if head.is_some() {
+                    window.found();
+                }
+                head
+            }
+        };
         if ahead == Ahead::default() {
             self.pieces.clear();
         }
@@ -192,7 +209,8 @@ unsafe impl<Q: DeviceQueue> DeviceQueue for Observed<Q> {
     fn set_notifications(&mut self, on: bool) -> bool {
         let there = self.queue.set_notifications(on);
         self.note_ring();
-        there
+        // A chain that waits for its translation is none: who tells it wakes us.
+        there && !self.records.window.as_ref().is_some_and(Window::is_waiting)
     }
 
     fn base(&self) -> u32 {

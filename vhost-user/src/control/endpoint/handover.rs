@@ -136,6 +136,7 @@ impl Endpoint {
     pub(in crate::control) fn release(&mut self) {
         if let Some(mut link) = self.link.take() {
             link.session.end(&mut Slots(&mut self.gates));
+            link.session.leave_channel();
             // Idle, or it would not have come to this; the successor's duplicate keeps the connection.
             drop(link.connection.into_socket());
             self.peer.set_disconnected();
@@ -212,7 +213,8 @@ impl Endpoint {
 
     /// Ends as a successor that never was one: the predecessor goes on, and its frontend hears nothing of this.
     pub(super) fn abandon(&mut self) {
-        if let Some(link) = self.link.take() {
+        if let Some(mut link) = self.link.take() {
+            link.session.leave_channel();
             drop(link.connection.into_socket());
         }
     }
