@@ -402,6 +402,11 @@ pub unsafe trait DeviceQueue: Send {
     /// Is nothing available? One shared read when nothing is known to be.
     fn is_empty(&mut self) -> bool;
 
+    /// Looks at the chains behind the next one, where that prepares something for the time when they are needed. Nothing, unless
+    /// a queue says otherwise.
+    #[inline]
+    fn look_ahead(&mut self) {}
+
     /// Consumes the next simple chains, in the order they were peeked, and writes them back as used; `written(k)` is
     /// the number of bytes written into `chains[k]`. The driver sees nothing before [`publish`](Self::publish).
     ///

@@ -105,6 +105,8 @@ pub(crate) trait EnqueuePath: Send {
     fn burst(&mut self, packets: &mut Burst, stats: &QueueStats<TxLoss>) -> Result<Done, PeerFault>;
     /// Takes frames from the front of `frames`.
     fn direct(&mut self, frames: &[Frame<'_>], stats: &QueueStats<TxLoss>) -> Result<Done, PeerFault>;
+    /// Prepares what will be needed while nothing is to be sent.
+    fn look_ahead(&mut self);
     /// What the driver takes unfinished.
     fn takes(&self) -> Takes;
     /// The ring's position.

@@ -6,10 +6,12 @@
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 
-use linecard_virtio::{Ahead, Chain, DeviceMemory, DeviceQueue, Head, PeerFault, Piece, SegList, Used};
+use linecard_virtio::{
+    Ahead as Past, Chain, DeviceMemory, DeviceQueue, Head, PeerFault, Piece, SegList, Used,
+};
 
 use crate::event::Event;
-use crate::memory::{DirtyLog, MemoryMap, RingInflight, Window};
+use crate::memory::{AHEAD, Ahead, DirtyLog, MemoryMap, RingInflight, Window};
 
 /// Where a ring's use is recorded, and by what its addresses are translated if not by the map itself.
 #[derive(Default)]
@@ -84,6 +86,9 @@ pub(super) struct Observed<Q> {
     pieces: Vec<Piece>,
     /// Pages became dirty since the last publish.
     news: bool,
+    /// Chains behind the next one whose translations were looked for, and what one of them is collected in meanwhile.
+    looked: u16,
+    scratch: SegList,
 }
 
 // SAFETY: `pieces` are addresses in the map that `records` keeps; whoever has the queue may go through them.
@@ -91,7 +96,8 @@ unsafe impl<Q: Send> Send for Observed<Q> {}
 
 impl<Q: DeviceQueue> Observed<Q> {
     pub(super) fn new(queue: Q, records: Records) -> Self {
-        let mut observed = Self { queue, records, pieces: Vec::new(), news: false };
+        let mut observed =
+            Self { queue, records, pieces: Vec::new(), news: false, looked: 0, scratch: SegList::limited(1) };
         // The new device half has told the driver what it wants to be told.
         observed.note_ring();
         observed
@@ -103,6 +109,11 @@ impl<Q: DeviceQueue> Observed<Q> {
             log.tell(news);
         }
         self.news = false;
+    }
+
+    /// So many chains are no longer before us.
+    fn went_by(&mut self, chains: u16) {
+        self.looked = self.looked.saturating_sub(chains);
     }
 
     fn writes(&self) -> Option<&RingLog> {
@@ -135,7 +146,7 @@ unsafe impl<Q: DeviceQueue> DeviceQueue for Observed<Q> {
     fn peek_chain<M: DeviceMemory>(
         &mut self,
         memory: &M,
-        ahead: Ahead,
+        ahead: Past,
         out: &mut SegList,
     ) -> Result<Option<Head>, PeerFault> {
         let head = match &self.records.window {
@@ -148,13 +159,29 @@ unsafe impl<Q: DeviceQueue> DeviceQueue for Observed<Q> {
                 head
             }
         };
-        if ahead == Ahead::default() {
+        if ahead == Past::default() {
             self.pieces.clear();
         }
         if head.is_some() && self.writes().is_some() {
             self.pieces.extend_from_slice(out.pieces());
         }
         Ok(head)
+    }
+
+    /// Has what the next chains need asked for before they are needed: a packet for a buffer that cannot be written yet is lost if
+    /// the application does not keep it. Every chain is looked at once. Of a packed ring each descriptor counts as one, which a
+    /// receive ring's are.
+    fn look_ahead(&mut self) {
+        let Some(window) = &self.records.window else { return };
+        let memory = Ahead::of(window);
+        while self.looked < AHEAD {
+            let past = Past { chains: self.looked, descs: self.looked };
+            let found = self.queue.peek_chain(&memory, past, &mut self.scratch);
+            if !memory.has_missed() && !matches!(found, Ok(Some(_))) {
+                break;
+            }
+            self.looked += 1;
+        }
     }
 
     fn available(&mut self) -> u16 {
@@ -169,10 +196,12 @@ unsafe impl<Q: DeviceQueue> DeviceQueue for Observed<Q> {
         let lens = chains.iter().enumerate().map(|(k, chain)| (chain.ptr.cast_const(), written(k)));
         let news = self.writes().is_some_and(|log| log.buffers(lens));
         self.news |= news;
+        self.went_by(chains.len() as u16);
         self.queue.complete_burst(chains, written);
     }
 
-    fn take(&mut self, ahead: Ahead) {
+    fn take(&mut self, ahead: Past) {
+        self.went_by(ahead.chains);
         self.queue.take(ahead);
     }
 
@@ -196,6 +225,7 @@ unsafe impl<Q: DeviceQueue> DeviceQueue for Observed<Q> {
             inflight.published(base);
         }
         self.note_ring();
+        self.look_ahead();
     }
 
     fn call_hint(&self) -> bool {

@@ -85,6 +85,11 @@ impl EnqueuePath for Translated<dyn EnqueuePath> {
         self.path.direct(frames, stats)
     }
 
+    fn look_ahead(&mut self) {
+        let _inside = self.visits.enter();
+        self.path.look_ahead();
+    }
+
     fn takes(&self) -> Takes {
         self.path.takes()
     }

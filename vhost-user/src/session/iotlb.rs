@@ -22,14 +22,13 @@ use super::request::Answer;
 use super::vring::{Vring, layout_of};
 use super::{Session, Slots};
 use crate::error::Refusal;
-use crate::memory::{Entry, Found, Iotlb, MemoryMap, Misses, PAGE, Window};
+use crate::memory::{AHEAD, Entry, Found, Iotlb, MemoryMap, Misses, PAGE, Want, Window};
 use crate::peer::tell;
 
+/// Questions whose answers are waited for, before nothing is asked ahead.
+const MOST_ASKED: usize = 512;
 /// How long to wait for a translation before it is asked for again.
 const AGAIN: Duration = Duration::from_secs(1);
-
-/// A page that is needed, and what for.
-type Want = (u64, Access);
 
 /// A promise that is kept when the last clone is dropped.
 pub(crate) struct Kept(Option<Promise>);
@@ -47,6 +46,8 @@ struct RingUse {
     misses: Arc<Misses>,
     /// The last page that its poller missed.
     missing: Option<Want>,
+    /// What chains behind the next one miss, to be asked for once.
+    ahead: Vec<Want>,
     /// When its poller is inside a burst; of the path that was built last.
     waiter: Option<Waiter<Arc<Kept>>>,
 }
@@ -62,7 +63,7 @@ pub(crate) struct Translations {
 
 impl Translations {
     fn new(map: &Arc<MemoryMap>, rings: usize) -> Self {
-        let unused = || RingUse { misses: Arc::default(), missing: None, waiter: None };
+        let unused = || RingUse { misses: Arc::default(), missing: None, ahead: Vec::new(), waiter: None };
         Self { iotlb: Iotlb::new(map), rings: (0..rings).map(|_| unused()).collect(), asked: Vec::new() }
     }
 
@@ -71,17 +72,39 @@ impl Translations {
         *self = Self::new(map, self.rings.len());
     }
 
-    fn is_missing(&self, (page, access): Want) -> bool {
-        self.iotlb.table().find(page, 1, access) == Found::Missing
+    /// Takes what pollers have missed.
+    fn look_for_misses(&mut self) {
+        for ring in &mut self.rings {
+            if ring.misses.look() {
+                ring.missing = ring.misses.take_next().or(ring.missing);
+                ring.ahead.extend(std::iter::from_fn(|| ring.misses.take_ahead()).take(usize::from(AHEAD)));
+            }
+        }
     }
 
-    /// Pages that rings' next chains need.
-    fn missed(&mut self) -> Vec<Want> {
+    /// Takes a translation in, and forgets whatever was missing without it: it may be taken back before anybody looks again,
+    /// and to ask for what the driver has done with is an error of ours (QEMU tells the guest of a fault). Whether it took the
+    /// place of another one.
+    fn update(&mut self, entry: Entry) -> bool {
+        self.look_for_misses();
+        let changed = self.iotlb.update(entry);
+        let is_missing =
+            |want: Want| !(entry.first..=entry.last).contains(&want.0) || self.iotlb.is_missing(want);
         for ring in &mut self.rings {
-            ring.missing = ring.misses.take().or(ring.missing);
+            ring.missing = ring.missing.filter(|want| is_missing(*want));
+            ring.ahead.retain(|want| is_missing(*want));
         }
-        let missing: Vec<_> = self.rings.iter().filter_map(|ring| ring.missing).collect();
-        missing.into_iter().filter(|want| self.is_missing(*want)).collect()
+        self.asked.retain(|(want, _)| is_missing(*want));
+        changed
+    }
+
+    /// The poller of ring `index` misses nothing any more: the ring is stopped, or begins anew.
+    pub(super) fn forget_misses(&mut self, index: usize) {
+        if let Some(ring) = self.rings.get_mut(index) {
+            ring.misses.take_next();
+            while ring.misses.take_ahead().is_some() {}
+            (ring.missing, ring.ahead) = (None, Vec::new());
+        }
     }
 }
 
@@ -101,7 +124,9 @@ impl Translations {
             Found::Here(place, part) if part == len => Area::Here(place),
             Found::Missing => Area::Missing((addr & !(PAGE - 1), access)),
             Found::Here(_, part) => match addr.checked_add(part) {
-                Some(next) if self.is_missing((next, access)) => Area::Missing((next & !(PAGE - 1), access)),
+                Some(next) if self.iotlb.is_missing((next, access)) => {
+                    Area::Missing((next & !(PAGE - 1), access))
+                }
                 _ => Area::Nowhere,
             },
         }
@@ -137,7 +162,6 @@ impl Session {
         let ring = rings.get_mut(index)?;
         let (visitor, waiter) = visits();
         ring.waiter = Some(waiter);
-        ring.missing = None;
         Some((Window::new(iotlb.table(), &ring.misses, &self.peer), visitor))
     }
 
@@ -215,7 +239,7 @@ impl Session {
             size: told.size,
             problem: "VIRTIO_F_ACCESS_PLATFORM was not negotiated",
         };
-        Ok(self.translations.as_mut().ok_or(unasked)?.iotlb.update(entry))
+        Ok(self.translations.as_mut().ok_or(unasked)?.update(entry))
     }
 
     /// The answer to a request that has taken translations back: it comes when nobody is inside a burst any more that may use
@@ -240,9 +264,21 @@ impl Session {
     pub(crate) fn ask_for_translations(&mut self) {
         let of_rings = self.missing_areas();
         let Some(translations) = &mut self.translations else { return };
-        let mut wants = translations.missed();
+        translations.look_for_misses();
+        let mut wants: Vec<_> = translations.rings.iter().filter_map(|ring| ring.missing).collect();
         wants.extend(of_rings);
-        translations.asked.retain(|(want, _)| wants.contains(want));
+        // Who may write may read.
+        let written: Vec<_> =
+            wants.iter().filter(|(_, access)| *access == Access::Write).map(|(page, _)| *page).collect();
+        wants.retain(|(page, access)| *access == Access::Write || !written.contains(page));
+        // What was asked for ahead is not asked for again before its turn, as long as there is room to remember it.
+        let room = translations.asked.len() < MOST_ASKED;
+        translations.asked.retain(|(want, at)| wants.contains(want) || room && at.elapsed() < AGAIN);
+        for ring in &mut translations.rings {
+            let ahead = std::mem::take(&mut ring.ahead);
+            wants.extend(ahead.into_iter().filter(|_| room));
+        }
+        wants.retain(|want| translations.iotlb.is_missing(*want));
         let Some(channel) = &mut self.channel else {
             if !wants.is_empty() && translations.asked.is_empty() {
                 tell!(

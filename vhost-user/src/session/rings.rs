@@ -288,6 +288,7 @@ impl Session {
         }
         vring.started = false;
         vring.waits = None;
+        self.translations.iter_mut().for_each(|translations| translations.forget_misses(index));
         vring.kick = None;
         self.peer.set_kick(index, None);
         if !self.vrings.iter().any(|vring| vring.started) {
@@ -317,6 +318,8 @@ impl Session {
                 (start, faulted) = (Start::WhereItStood, ring.faulted);
                 vring.base = ring.path.base();
             }
+            // Its next look is another poller's, or nobody's.
+            self.translations.iter_mut().for_each(|translations| translations.forget_misses(index));
             match self.build(index, start) {
                 Ok(None) => {
                     if let Some(vring) = self.vrings.get_mut(index) {

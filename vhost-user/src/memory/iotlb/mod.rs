@@ -22,7 +22,7 @@ use linecard_wire::payload::IotlbMessage;
 use super::MemoryMap;
 use crate::error::Refusal;
 pub(crate) use table::{Found, MOST, Table};
-pub(crate) use window::{Misses, Window};
+pub(crate) use window::{AHEAD, Ahead, Misses, Want, Window};
 
 /// What is asked for at once, and the least that an IOMMU translates.
 pub(crate) const PAGE: u64 = 4096;
@@ -108,6 +108,11 @@ impl Iotlb {
     /// What rings look translations up in.
     pub(crate) fn table(&self) -> &Arc<Table> {
         &self.table
+    }
+
+    /// Whether there is no translation of that page which allows what it is wanted for.
+    pub(crate) fn is_missing(&self, (page, access): Want) -> bool {
+        self.table.find(page, 1, access) == Found::Missing
     }
 
     #[cfg(test)]
