@@ -5,8 +5,8 @@ use std::ptr::NonNull;
 
 use linecard::eal::shared::SharedBytes;
 use linecard::virtio::{
-    Buffer, Chain, Completion, DeviceConfig, DeviceMemory, DeviceQueue, DriverConfig, DriverQueue, Error,
-    Layout, RingMemory,
+    Access, Buffer, Chain, Completion, DeviceConfig, DeviceMemory, DeviceQueue, DriverConfig, DriverQueue,
+    Error, Layout, RingMemory, Translation,
 };
 use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
@@ -44,7 +44,7 @@ impl Place {
 // SAFETY: the range is checked against the one region, which the benches keep.
 unsafe impl DeviceMemory for Place {
     #[inline(always)]
-    fn translate(&self, addr: u64, len: u32) -> Option<NonNull<u8>> {
+    fn translate(&self, addr: u64, len: u32, _: Access) -> Option<NonNull<u8>> {
         if addr > BYTES as u64 || u64::from(len) > BYTES as u64 - addr {
             return None;
         }
@@ -52,8 +52,8 @@ unsafe impl DeviceMemory for Place {
         Some(unsafe { self.0.add(addr as usize) })
     }
 
-    fn translate_part(&self, addr: u64, len: u32) -> Option<(NonNull<u8>, u32)> {
-        Some((self.translate(addr, len)?, len))
+    fn translate_part(&self, addr: u64, len: u32, access: Access) -> Translation {
+        self.translate(addr, len, access).map(|start| (start, len)).into()
     }
 }
 

@@ -7,6 +7,7 @@
 //! | [`cores`] | [`LcoreMap`] in EAL's grammar, [`Workers`] that poll on lcores |
 //! | [`clock`] | [`Clock`]: cycles and what they mean in time |
 //! | [`gate`] | what a polling and a control thread use in turn, without a lock |
+//! | [`quiescence`] | when a polling thread has left what changed under it |
 //! | [`bell`] | eventfds that a peer may make slow |
 //! | [`helper`] | where a port's work is done that nobody else may wait for |
 //! | [`eventfd`] | signals to a peer that may be hostile |
@@ -37,6 +38,7 @@ pub mod helper;
 pub mod inherited;
 pub mod log;
 pub mod memory;
+pub mod quiescence;
 pub mod runtime;
 pub mod shared;
 mod sync;

@@ -1,10 +1,10 @@
-//! What the gate is built on. `tests/gate_loom.rs` has a module of the same name and shape made of loom's
-//! parts, and runs the same gate on it.
+//! What the gate and the quiescent states are built on. `tests/*_loom.rs` have a module of the same name and shape made of
+//! loom's parts, and run the same code on it.
 
-pub(crate) use std::sync::Arc;
-pub(crate) use std::sync::atomic::AtomicBool;
 pub(crate) use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+pub(crate) use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::atomic::{compiler_fence, fence};
+pub(crate) use std::sync::{Arc, Mutex};
 
 use crate::sys;
 
@@ -20,6 +20,12 @@ impl<T> UnsafeCell<T> {
     pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
         f(self.0.get())
     }
+}
+
+/// Orders everything before it against everything behind it, for all threads.
+#[inline(always)]
+pub(crate) fn full_fence() {
+    fence(std::sync::atomic::Ordering::SeqCst);
 }
 
 /// The cheap half of an asymmetric fence pair: keeps the compiler from reordering, while [`heavy_fence`]

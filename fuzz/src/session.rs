@@ -15,8 +15,9 @@ use linecard_mempool::{Burst, Pool, PoolConfig};
 use linecard_pmd::stats::QueueStats;
 use linecard_pmd::{RxQueue, TxQueue};
 use linecard_vhost_user::{Backend, BackendConfig, Control, Mode, Receive, Transmit};
+use linecard_virtio::Features;
 use linecard_wire::payload::{
-    Inflight, Log, MemTable, MemoryRegion, Payload, SingleRegion, VringAddr, VringFd, VringState,
+    Inflight, IotlbMessage, Log, MemTable, MemoryRegion, Payload, SingleRegion, VringAddr, VringFd, VringState,
 };
 use linecard_wire::{Connection, FrontendReq as Req, OutMessage};
 use rustix::event::EventfdFlags;
@@ -89,6 +90,15 @@ pub enum Step {
         packed: bool,
         power: u8,
         recorded: bool,
+        translated: bool,
+    },
+    /// A translation that is told, or taken back.
+    Translate {
+        at: u16,
+        pages: u8,
+        to: u16,
+        access: u8,
+        back: bool,
     },
     Poke {
         at: u16,
@@ -187,15 +197,26 @@ impl Frontend {
         self.send(Req::SET_INFLIGHT_FD as u32, 0, &place.to_bytes(), 1, false);
     }
 
-    fn start(&mut self, packed: bool, power: u8, recorded: bool) {
+    fn translate(&mut self, (at, to): (u16, u16), pages: u8, access: u8, back: bool) {
+        let (iova, user_addr) = (BASE + u64::from(at), BASE + u64::from(to));
+        let kind = if back { IotlbMessage::INVALIDATE } else { IotlbMessage::UPDATE };
+        let told = IotlbMessage { iova, size: u64::from(pages) << 12, user_addr, access, kind };
+        // With an answer wanted: a refusal ends the connection otherwise.
+        self.send(Req::IOTLB_MSG as u32, 8, &told.to_bytes(), 0, false);
+    }
+
+    fn start(&mut self, packed: bool, power: u8, (recorded, translated): (bool, bool)) {
         let size = 1_u32 << (power % 9);
         let features = 1 << 32 | 1 << 30 | u64::from(packed) << 34 | 1 << 28 | 1 << 15;
-        let features = features | u64::from(recorded) << 26;
-        // MQ, LOG_SHMFD, INFLIGHT_SHMFD.
-        let protocol: u64 = 1 | 1 << 1 | 1 << 12;
+        let features = features | u64::from(recorded) << 26 | u64::from(translated) << 33;
+        // MQ, LOG_SHMFD, REPLY_ACK, BACKEND_REQ, INFLIGHT_SHMFD.
+        let protocol: u64 = 1 | 1 << 1 | 1 << 3 | 1 << 5 | 1 << 12;
         self.tell(Req::SET_FEATURES, &features.to_bytes());
         self.tell(Req::SET_PROTOCOL_FEATURES, &protocol.to_bytes());
         self.table(vec![region(0, 16)]);
+        if translated {
+            self.translate((0, 0), 16, 3, false);
+        }
         if recorded {
             self.log(0xc000, 0x4000);
             self.inflight(0xa000, 0x2000, size as u16);
@@ -276,7 +297,8 @@ fn act(peer: &mut Frontend, step: Step) {
         Step::Enable { ring, on } => peer.state(Req::SET_VRING_ENABLE, ring, on.into()),
         Step::Stop(ring) => peer.state(Req::GET_VRING_BASE, ring, 0),
         Step::Status(status) => peer.tell(Req::SET_STATUS, &u64::from(status).to_bytes()),
-        Step::Start { packed, power, recorded } => peer.start(packed, power, recorded),
+        Step::Start { packed, power, recorded, translated } => peer.start(packed, power, (recorded, translated)),
+        Step::Translate { at, pages, to, access, back } => peer.translate((at, to), pages, access, back),
         Step::Log { offset, size } => peer.log(offset, size),
         Step::Inflight { offset, size, queue_size } => peer.inflight(offset, size, queue_size),
         Step::Poke { at, value } => {
@@ -303,7 +325,9 @@ pub type Input = Vec<Step>;
 pub fn run(steps: Input) {
     static WORLD: OnceLock<Mutex<World>> = OnceLock::new();
     let world = WORLD.get_or_init(|| Mutex::new(world())).lock().expect("one at a time");
-    let config = BackendConfig { queue_pairs: 2, ..BackendConfig::new("fuzz", &world.path, Mode::Listen) };
+    let config = BackendConfig::new("fuzz", &world.path, Mode::Listen);
+    let features = config.features | Features::ACCESS_PLATFORM;
+    let config = BackendConfig { queue_pairs: 2, features, ..config };
     let backend = Backend::new(&world.control, config).expect("a backend");
     let mut rx = backend.receive_queue(0, &world.pool, Arc::<QueueStats<_>>::default()).expect("a queue");
     let mut tx = backend.transmit_queue(0, Arc::<QueueStats<_>>::default()).expect("a queue");

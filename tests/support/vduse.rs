@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use linecard::eal::shared::SharedBytes;
 use linecard::virtio::{
-    Ahead, DeviceConfig, DeviceMemory, DeviceQueue, Features, Layout, RingMemory, SegList, packed, split,
+    Access, Ahead, DeviceConfig, DeviceMemory, DeviceQueue, Features, Layout, RingMemory, SegList,
+    Translation, packed, split,
 };
 
 /// Its address, the largest MTU it has, and the most descriptors of a ring.
@@ -121,7 +122,7 @@ struct Memory {
 
 // SAFETY: the mappings are of memory that any thread may reach.
 unsafe impl Send for Memory {}
-// SAFETY: as above; the list has a lock.
+// SAFETY: the mappings are of memory that any thread may reach, and the list of them has a lock.
 unsafe impl Sync for Memory {}
 
 impl Memory {
@@ -180,12 +181,12 @@ impl Memory {
 
 // SAFETY: every answer lies in a mapping that stays until the driver takes the memory back.
 unsafe impl DeviceMemory for &Memory {
-    fn translate(&self, addr: u64, len: u32) -> Option<NonNull<u8>> {
+    fn translate(&self, addr: u64, len: u32, _: Access) -> Option<NonNull<u8>> {
         self.at(addr, u64::from(len))
     }
 
-    fn translate_part(&self, addr: u64, len: u32) -> Option<(NonNull<u8>, u32)> {
-        Some((self.at(addr, u64::from(len))?, len))
+    fn translate_part(&self, addr: u64, len: u32, access: Access) -> Translation {
+        self.translate(addr, len, access).map(|start| (start, len)).into()
     }
 }
 

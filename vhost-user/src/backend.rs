@@ -59,7 +59,8 @@ pub struct BackendConfig {
     pub access: Access,
     /// Queue pairs, 1 to [`MAX_QUEUE_PAIRS`].
     pub queue_pairs: u16,
-    /// Virtio features to offer, of those that there are.
+    /// Virtio features to offer, of those that there are. With [`ACCESS_PLATFORM`](Features::ACCESS_PLATFORM) a frontend may
+    /// have an IOMMU translate addresses, and is asked for translations.
     pub features: Features,
     /// Lets the frontend read the configuration space (`VHOST_USER_PROTOCOL_F_CONFIG`): link, queue pairs, [`mac`](Self::mac)
     /// and [`mtu`](Self::mtu).
@@ -354,7 +355,7 @@ impl Backend {
         let terms = Terms {
             queue_pairs: asked,
             features: (config.features & OFFERED) | Features::PROTOCOL_FEATURES,
-            protocol: protocol(config.config_space),
+            protocol: protocol(config.config_space, config.features),
             mac: config.mac,
             mtu: config.mtu,
             limits: MapLimits {

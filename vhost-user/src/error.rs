@@ -1,12 +1,11 @@
 //! What can go wrong: sockets that cannot be had, and requests that are refused.
 
 use std::fmt;
-use std::io::{self, ErrorKind};
-use std::path::{Path, PathBuf};
+use std::io;
 
 use linecard_virtio::Features;
 use linecard_wire::ProtocolFeatures;
-use linecard_wire::socket::SocketError;
+use linecard_wire::socket::UnusableSocket;
 
 /// Why a backend could not be set up. One sentence each: [what is wrong](Self::problem), and [the remedy](Self::remedy).
 ///
@@ -21,46 +20,8 @@ use linecard_wire::socket::SocketError;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// The path does not fit a socket address.
-    PathLength {
-        /// Path asked for.
-        path: PathBuf,
-        /// Its length in bytes.
-        len: usize,
-        /// Longest possible.
-        max: usize,
-    },
-    /// The directory of the socket does not exist.
-    NoDirectory {
-        /// Path asked for.
-        path: PathBuf,
-    },
-    /// The socket may not be made there.
-    Permission {
-        /// Path asked for.
-        path: PathBuf,
-    },
-    /// The socket cannot be given to those who shall connect.
-    Access {
-        /// Path asked for.
-        path: PathBuf,
-        /// What was tried.
-        action: &'static str,
-        /// What the system answered.
-        source: io::Error,
-    },
-    /// Another process serves that socket.
-    InUse {
-        /// Path asked for.
-        path: PathBuf,
-    },
-    /// Something that is no socket has that name.
-    NotASocket {
-        /// Path asked for.
-        path: PathBuf,
-        /// What is there, with its article.
-        what: &'static str,
-    },
+    /// The socket cannot be had.
+    Socket(UnusableSocket),
     /// Queue pairs out of range.
     QueuePairs {
         /// Asked.
@@ -96,18 +57,7 @@ impl Error {
     #[must_use]
     pub fn problem(&self) -> String {
         match self {
-            Self::PathLength { path, len, max } => {
-                format!("the socket path {} has {len} bytes, at most {max} are possible", path.display())
-            }
-            Self::NoDirectory { path } => {
-                format!("the directory of socket {} does not exist, or takes no sockets", path.display())
-            }
-            Self::Permission { path } => format!("no permission to make socket {}", path.display()),
-            Self::Access { path, action, source } => {
-                format!("socket {}: {action}: {source}", path.display())
-            }
-            Self::InUse { path } => format!("socket {} is served by another process", path.display()),
-            Self::NotASocket { path, what } => format!("{} is {what}, not a socket", path.display()),
+            Self::Socket(socket) => socket.problem(),
             Self::QueuePairs { asked, max } => {
                 format!("{asked} queue pairs asked, 1 to {max} are possible")
             }
@@ -122,12 +72,7 @@ impl Error {
     #[must_use]
     pub fn remedy(&self) -> &'static str {
         match self {
-            Self::PathLength { .. } => "choose a shorter one",
-            Self::NoDirectory { .. } => "create it, or choose another",
-            Self::Permission { .. } => "use a directory of your own",
-            Self::Access { .. } => "name a group of this user's with group=",
-            Self::InUse { .. } => "stop it or choose another path",
-            Self::NotASocket { .. } => "choose another path",
+            Self::Socket(socket) => socket.remedy(),
             Self::QueuePairs { .. } => "ask for fewer",
             Self::ControlEnded => "start another one",
             Self::HandOver { remedy, .. } => remedy,
@@ -152,7 +97,8 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Access { source, .. } | Self::System { source, .. } => Some(source),
+            Self::Socket(socket) => std::error::Error::source(socket),
+            Self::System { source, .. } => Some(source),
             _ => None,
         }
     }
@@ -161,25 +107,6 @@ impl std::error::Error for Error {
 impl Error {
     pub(crate) fn system(action: impl Into<String>, source: io::Error) -> Self {
         Self::System { action: action.into(), source }
-    }
-
-    /// Why there is no socket at `path`.
-    pub(crate) fn of_socket(path: &Path, reason: SocketError) -> Self {
-        let here = path.to_path_buf();
-        match reason {
-            SocketError::PathLength { len, max } => Self::PathLength { path: here, len, max },
-            SocketError::NotASocket { what } => Self::NotASocket { path: here, what },
-            SocketError::InUse => Self::InUse { path: here },
-            SocketError::Access { action, source } => Self::Access { path: here, action, source },
-            SocketError::System { action, source } => match source.kind() {
-                ErrorKind::NotFound | ErrorKind::NotADirectory => Self::NoDirectory { path: here },
-                ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
-                    Self::Permission { path: here }
-                }
-                _ => Self::system(format!("{action} for {}", path.display()), source),
-            },
-            other => Self::system(format!("using {}", path.display()), io::Error::other(other)),
-        }
     }
 }
 
@@ -204,6 +131,19 @@ pub enum Refusal {
         /// Request code.
         request: u32,
     },
+    /// A translation that cannot be taken in.
+    #[error("translation of {size:#x} bytes at I/O virtual address {iova:#x}: {problem}")]
+    Translation {
+        /// Its first address.
+        iova: u64,
+        /// Bytes.
+        size: u64,
+        /// What is wrong with it, as a clause.
+        problem: &'static str,
+    },
+    /// The descriptor of `SET_BACKEND_REQ_FD` is something else than a channel.
+    #[error("the descriptor to ask the frontend on is not a connected Unix stream socket")]
+    NotAChannel,
     /// A request whose protocol feature was not negotiated.
     #[error("request {request} needs protocol feature {need:?}, which was not negotiated")]
     NotNegotiated {

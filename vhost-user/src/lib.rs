@@ -22,9 +22,9 @@
 //! **Supported**: split and packed rings, mergeable buffers, indirect descriptors, in-order, event index, several
 //! queues, reply-ack, status, configuration, memory slots, MTU, RARP, device reset, reconnection in both
 //! directions, sockets that were passed, hand-over to another process ([`HandOver`]), the dirty log of a live migration, the
-//! inflight region, restarts under a running driver (a split ring is resumed behind its used index, a packed one where its flags
-//! say). **Not supported** (refused, not ignored): IOTLB, postcopy, backend
-//! requests, crypto, legacy big-endian rings.
+//! inflight region, addresses that an IOMMU translates (IOTLB messages), restarts under a running driver (a split ring is resumed behind its used index, a packed one where its flags
+//! say). **Not supported** (refused, not ignored): postcopy, other backend
+//! requests than for translations, crypto, legacy big-endian rings.
 
 mod backend;
 mod control;
@@ -47,7 +47,7 @@ pub use features::MAX_QUEUE_PAIRS;
 pub use handover::HandOver;
 pub use limits::{Limits, ProcessLimits};
 pub use linecard_wire::ledger::Descriptors;
-pub use linecard_wire::socket::{Access, Listener, SocketError};
+pub use linecard_wire::socket::{Access, Listener, SocketError, UnusableSocket};
 pub use memory::MemoryMap;
 pub use memory::sigbus;
 pub use peer::Peer;

@@ -149,6 +149,15 @@ impl Slot {
         }
     }
 
+    /// Prepares what will be sent.
+    pub(crate) fn look_ahead(&mut self) {
+        if let Some(Ring { path: Path::Enqueue(path), faulted: false, alarm, .. }) = &mut self.ring
+            && !alarm.raised()
+        {
+            path.look_ahead();
+        }
+    }
+
     /// Asks the driver for kicks, before whoever polls the ring sleeps.
     pub(crate) fn arm(&mut self) -> Armed {
         if self.announce.is_some() {

@@ -130,7 +130,6 @@ fn arguments_are_checked() {
         (format!("net_vhost0,iface={path},queues=129"), "queues"),
         (format!("net_vhost0,iface={path},client=2"), "client"),
         (format!("net_vhost0,iface={path},quues=2"), "did you mean 'queues'"),
-        (format!("net_vhost0,iface={path},iommu-support=1"), "iommu-support"),
         (format!("net_vhost0,iface={path},postcopy-support=1"), "postcopy-support"),
         (format!("net_vhost0,iface={path}/none/x"), "create it"),
     ];

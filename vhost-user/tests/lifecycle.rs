@@ -10,7 +10,7 @@ use common::{Bench, Frontend, Guest, frame, receive, socket_path};
 use linecard_lab::{wait_for, wait_until};
 use linecard_mempool::Burst;
 use linecard_pmd::{RxQueue, TxQueue};
-use linecard_vhost_user::{Backend, BackendConfig, Control, Error, Mode};
+use linecard_vhost_user::{Backend, BackendConfig, Control, Error, Mode, SocketError};
 use linecard_virtio::Features;
 use linecard_wire::FrontendReq as Req;
 use linecard_wire::payload::{Payload, VringState};
@@ -306,7 +306,11 @@ fn sockets_are_private_stale_ones_replaced_live_ones_respected() {
     let path = socket_path("socket");
     let backend = open(&path).expect("backend");
     assert_eq!(std::fs::metadata(&path).expect("socket").permissions().mode() & 0o777, 0o600);
-    assert!(matches!(open(&path), Err(Error::InUse { .. })));
+    let refused = |path: &std::path::Path| match open(path) {
+        Err(Error::Socket(socket)) => socket,
+        other => panic!("{other:?}"),
+    };
+    assert!(matches!(refused(&path).reason, SocketError::InUse));
     drop(backend);
     assert!(!path.exists());
     // Left behind by a process that was killed.
@@ -321,13 +325,13 @@ fn sockets_are_private_stale_ones_replaced_live_ones_respected() {
     drop(successor);
     std::fs::remove_file(&path).expect("remove");
     std::fs::write(&path, "precious").expect("write");
-    assert!(matches!(open(&path), Err(Error::NotASocket { .. })));
+    assert!(matches!(refused(&path).reason, SocketError::NotASocket { what: "a file" }));
     assert_eq!(std::fs::read_to_string(&path).expect("still there"), "precious");
     std::fs::remove_file(&path).expect("remove");
-    assert!(matches!(open(&path.join("x")), Err(Error::NoDirectory { .. })));
+    assert_eq!(refused(&path.join("x")).remedy(), "create it, or choose another");
     let long = std::env::temp_dir().join("x".repeat(120));
-    assert!(matches!(open(&long), Err(Error::PathLength { max: 107, .. })));
-    assert!(matches!(open(std::path::Path::new("")), Err(Error::PathLength { .. })));
+    assert!(matches!(refused(&long).reason, SocketError::PathLength { max: 107, .. }));
+    assert!(matches!(refused(std::path::Path::new("")).reason, SocketError::PathLength { .. }));
     for pairs in [0, 129, u16::MAX] {
         let config = BackendConfig { queue_pairs: pairs, ..BackendConfig::new("s", &path, Mode::Listen) };
         assert!(matches!(Backend::new(&control, config), Err(Error::QueuePairs { .. })));

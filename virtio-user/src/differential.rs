@@ -8,7 +8,8 @@ use linecard_eal::shared::SharedBytes;
 use linecard_eal::{Memory, MemoryConfig};
 use linecard_mempool::{Pool, PoolConfig};
 use linecard_virtio::{
-    Ahead, DeviceConfig, DeviceMemory, DeviceQueue, Features, Head, RingMemory, SegList, packed, split,
+    Access, Ahead, DeviceConfig, DeviceMemory, DeviceQueue, Features, Head, RingMemory, SegList, Translation,
+    packed, split,
 };
 
 use crate::backend::RingSetup;
@@ -29,12 +30,12 @@ struct Here;
 
 // SAFETY: the queues under test lend nothing but their own buffers and tables, which outlive the device half.
 unsafe impl DeviceMemory for Here {
-    fn translate(&self, addr: u64, _: u32) -> Option<NonNull<u8>> {
+    fn translate(&self, addr: u64, _: u32, _: Access) -> Option<NonNull<u8>> {
         NonNull::new(addr as *mut u8)
     }
 
-    fn translate_part(&self, addr: u64, len: u32) -> Option<(NonNull<u8>, u32)> {
-        Some((self.translate(addr, len)?, len)).filter(|_| len > 0)
+    fn translate_part(&self, addr: u64, len: u32, access: Access) -> Translation {
+        self.translate(addr, len, access).filter(|_| len > 0).map(|start| (start, len)).into()
     }
 }
 

@@ -20,38 +20,9 @@ pub enum Error {
         /// What the system answered.
         source: std::io::Error,
     },
-    /// What is at the path is no socket.
-    #[error("'{}' is {what}, not a socket", path.display())]
-    NoSocket {
-        /// The path.
-        path: PathBuf,
-        /// What is there.
-        what: &'static str,
-    },
-    /// The socket cannot be made.
-    #[error("cannot listen on '{}': {source}", path.display())]
-    Listen {
-        /// The socket.
-        path: PathBuf,
-        /// What the system answered.
-        source: std::io::Error,
-    },
-    /// The socket cannot be given to those who shall connect.
-    #[error("'{}': {action}: {source}", path.display())]
-    Access {
-        /// The socket.
-        path: PathBuf,
-        /// What was tried.
-        action: &'static str,
-        /// What the system answered.
-        source: std::io::Error,
-    },
-    /// Somebody else listens there already.
-    #[error("another process listens on '{}'", path.display())]
-    InUse {
-        /// The socket.
-        path: PathBuf,
-    },
+    /// The socket cannot be had.
+    #[error(transparent)]
+    Socket(#[from] linecard_wire::socket::UnusableSocket),
     /// There is no such device, for the moment.
     #[error("there is no backend: {what}")]
     Absent {
@@ -286,10 +257,7 @@ impl Error {
                 "run as the socket's owner, or have it give the right to write there"
             }
             Self::Connect { .. } => "start the backend first, or give server=1 to wait for it",
-            Self::NoSocket { .. } => "give the path of the backend's socket (iface= of its net_vhost)",
-            Self::Listen { .. } => "check the directory and its permissions",
-            Self::Access { .. } => "name a group of this user's with group=",
-            Self::InUse { .. } => "end it, or choose another path",
+            Self::Socket(socket) => socket.remedy(),
             Self::Wire(linecard_wire::Error::Limit(_)) | Self::Stuck { .. } => {
                 "end the backend, and see what it is"
             }

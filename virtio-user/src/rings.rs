@@ -217,7 +217,8 @@ pub(crate) fn rx_path(
         (Layout::Packed, false) => with(packed::Driver::<false, true>::new(&memory, config), features, parts),
         (Layout::Packed, true) => with(packed::Driver::<true, true>::new(&memory, config), features, parts),
     };
-    Ok((path?, name(features, features.contains(Features::NET_GUEST_CSUM))))
+    let has = |feature| features.contains(feature);
+    Ok((path?, features.path_name(has(Features::NET_MRG_RXBUF), has(Features::NET_GUEST_CSUM))))
 }
 
 /// The transmit path for what was negotiated.
@@ -248,26 +249,7 @@ pub(crate) fn tx_path(
         }
         (Layout::Packed, true) => with(packed::Driver::<true, false>::new(&memory, config), features, parts),
     };
-    Ok((path?, name(features.difference(Features::NET_MRG_RXBUF), features.contains(Features::NET_CSUM))))
+    Ok((path?, features.path_name(false, features.contains(Features::NET_CSUM))))
 }
 
 type Made<Q> = Result<Q, linecard_virtio::Error>;
-
-/// The name of a path, for people.
-fn name(features: Features, offload: bool) -> &'static str {
-    let has = |feature| features.contains(feature);
-    let [plain, with_offload] =
-        match (layout(features), has(Features::IN_ORDER), has(Features::NET_MRG_RXBUF)) {
-            (Layout::Split, false, false) => ["split", "split offload"],
-            (Layout::Split, false, true) => ["split mergeable", "split mergeable offload"],
-            (Layout::Split, true, false) => ["split in-order", "split in-order offload"],
-            (Layout::Split, true, true) => ["split in-order mergeable", "split in-order mergeable offload"],
-            (Layout::Packed, false, false) => ["packed", "packed offload"],
-            (Layout::Packed, false, true) => ["packed mergeable", "packed mergeable offload"],
-            (Layout::Packed, true, false) => ["packed in-order", "packed in-order offload"],
-            (Layout::Packed, true, true) => {
-                ["packed in-order mergeable", "packed in-order mergeable offload"]
-            }
-        };
-    if offload { with_offload } else { plain }
-}

@@ -15,8 +15,8 @@ use linecard_lab::wait_until;
 use linecard_mempool::{Burst, Pool, PoolConfig};
 use linecard_pmd::{DevArgs, Device, Port, PortConfig, ProbeContext, configure};
 use linecard_virtio::{
-    Ahead, DeviceConfig, DeviceMemory, DeviceQueue, Features, Head, Layout, PeerFault, RingAddrs, RingMemory,
-    SegList, packed, split,
+    Access, Ahead, DeviceConfig, DeviceMemory, DeviceQueue, Features, Head, Layout, PeerFault, RingAddrs,
+    RingMemory, SegList, Translation, packed, split,
 };
 use linecard_virtio_user::backend::{
     Backend, Connect, MemoryUpdate, Offer, Patience, Phase, RingId, RingSetup, Waiter, Watched, status,
@@ -59,12 +59,12 @@ impl Shared {
 
 // SAFETY: every answer lies in a segment that is shared at the moment; both ends are moved by turns.
 unsafe impl DeviceMemory for Shared {
-    fn translate(&self, addr: u64, len: u32) -> Option<NonNull<u8>> {
+    fn translate(&self, addr: u64, len: u32, _: Access) -> Option<NonNull<u8>> {
         self.at(addr, u64::from(len))
     }
 
-    fn translate_part(&self, addr: u64, len: u32) -> Option<(NonNull<u8>, u32)> {
-        Some((self.at(addr, u64::from(len))?, len))
+    fn translate_part(&self, addr: u64, len: u32, access: Access) -> Translation {
+        self.translate(addr, len, access).map(|start| (start, len)).into()
     }
 }
 

@@ -25,7 +25,7 @@ fn no_backend() {
     // Left behind by a process that ended.
     drop(UnixListener::bind(&place.0).expect("a socket"));
     sentence(&bench, &place.arg(), &["Connection refused", "start the backend first"]);
-    sentence(&bench, "path=/", &["a folder, not a socket", "give the path of the backend's socket"]);
+    sentence(&bench, "path=/", &["a folder, not a socket", "give the path of a socket"]);
 }
 
 /// Devices of the kernel; what they refuse when they are there is asked in a guest (`tests/guest_kernel.rs`).
@@ -70,7 +70,7 @@ fn sockets_of_servers() {
     std::fs::write(&place.0, "precious").expect("a file");
     sentence(&bench, &server, &["not a socket"]);
     assert_eq!(std::fs::read(&place.0).expect("it is untouched"), b"precious");
-    sentence(&bench, "path=/nowhere/at/all,server=1", &["cannot listen", "check the directory"]);
+    sentence(&bench, "path=/nowhere/at/all,server=1", &["the directory of socket", "create it"]);
 }
 
 #[test]

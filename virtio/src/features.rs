@@ -112,7 +112,43 @@ bitflags! {
     }
 }
 
+/// Names of data paths: split and packed; each without and with order; each without and with mergeable buffers; each without
+/// and with offloads.
+const PATHS: [[[[&str; 2]; 2]; 2]; 2] = [
+    [
+        [["split", "split offload"], ["split mergeable", "split mergeable offload"]],
+        [
+            ["split in-order", "split in-order offload"],
+            ["split in-order mergeable", "split in-order mergeable offload"],
+        ],
+    ],
+    [
+        [["packed", "packed offload"], ["packed mergeable", "packed mergeable offload"]],
+        [
+            ["packed in-order", "packed in-order offload"],
+            ["packed in-order mergeable", "packed in-order mergeable offload"],
+        ],
+    ],
+];
+
 impl Features {
+    /// What a data path for these features is called, for people. Whether it merges buffers and whether it leaves work to the
+    /// other end is of its direction, so the caller says that.
+    ///
+    /// ```
+    /// use linecard_virtio::Features;
+    /// assert_eq!(Features::RING_PACKED.path_name(true, false), "packed mergeable");
+    /// ```
+    #[must_use]
+    pub const fn path_name(self, mergeable: bool, offload: bool) -> &'static str {
+        let [split, packed] = PATHS;
+        let layout = if self.contains(Self::RING_PACKED) { packed } else { split };
+        let [any, in_order] = layout;
+        let [apart, merged] = if self.contains(Self::IN_ORDER) { in_order } else { any };
+        let [plain, with_offload] = if mergeable { merged } else { apart };
+        if offload { with_offload } else { plain }
+    }
+
     /// Large packets from the driver to the device, of any kind.
     pub const HOST_SEGMENTS: Features =
         Self::NET_HOST_TSO4.union(Self::NET_HOST_TSO6).union(Self::NET_HOST_ECN).union(Self::NET_HOST_USO);

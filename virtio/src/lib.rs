@@ -42,6 +42,7 @@ pub use fault::PeerFault;
 pub use features::Features;
 pub use layout::{Layout, RingAddrs, RingMemory};
 pub use queue::{
-    Ahead, Buffer, Chain, Completion, DeviceMemory, DeviceQueue, DriverQueue, Element, Head, Used,
+    Access, Ahead, Buffer, Chain, Completion, DeviceMemory, DeviceQueue, DriverQueue, Element, Head,
+    Translation, Used,
 };
 pub use segments::{Piece, SegList};

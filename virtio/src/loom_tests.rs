@@ -11,7 +11,7 @@ use loom::thread;
 
 use crate::config::{DeviceConfig, DriverConfig};
 use crate::layout::{Layout, RingMemory};
-use crate::queue::{Buffer, Chain, Completion, DeviceMemory, DeviceQueue, DriverQueue};
+use crate::queue::{Access, Buffer, Chain, Completion, DeviceMemory, DeviceQueue, DriverQueue, Translation};
 use crate::sync::modelled::Arena;
 use crate::{packed, split};
 
@@ -20,11 +20,11 @@ struct Nowhere;
 
 // SAFETY: nothing is ever copied through the pointers.
 unsafe impl DeviceMemory for Nowhere {
-    fn translate(&self, addr: u64, _: u32) -> Option<NonNull<u8>> {
+    fn translate(&self, addr: u64, _: u32, _: Access) -> Option<NonNull<u8>> {
         NonNull::new(core::ptr::without_provenance_mut(addr as usize))
     }
-    fn translate_part(&self, addr: u64, len: u32) -> Option<(NonNull<u8>, u32)> {
-        Some((self.translate(addr, len)?, len))
+    fn translate_part(&self, addr: u64, len: u32, access: Access) -> Translation {
+        self.translate(addr, len, access).map(|start| (start, len)).into()
     }
 }
 

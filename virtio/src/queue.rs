@@ -149,43 +149,94 @@ pub unsafe trait DriverQueue: Send + Sized {
     fn take_all(self, f: &mut dyn FnMut(u64));
 }
 
+/// What the device half is about to do with a peer's memory.
+///
+/// ```
+/// use linecard_virtio::Access;
+/// assert_eq!(Access::of(true), Access::Write);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Read it: a transmit queue's buffers, and any indirect table.
+    Read,
+    /// Write it: a receive queue's buffers.
+    Write,
+}
+
+impl Access {
+    /// That of the buffers of a queue which is `writable` by the device, or not.
+    #[must_use]
+    pub const fn of(writable: bool) -> Self {
+        if writable { Self::Write } else { Self::Read }
+    }
+}
+
+/// Where an address of the peer's leads.
+///
+/// ```
+/// use linecard_virtio::Translation;
+/// let mut byte = 0u8;
+/// assert_ne!(Translation::Present(core::ptr::NonNull::from(&mut byte), 1), Translation::Absent);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Translation {
+    /// To so many contiguous bytes here, one at least.
+    Present(NonNull<u8>, u32),
+    /// To nothing: the peer has broken the rules.
+    Absent,
+    /// Nobody has said yet (an IOMMU's translation that has been asked for): the chain stays where it is, to be looked at
+    /// again.
+    NotYet,
+}
+
+/// What memory says that knows all its translations: `None` is [`Absent`](Translation::Absent).
+impl From<Option<(NonNull<u8>, u32)>> for Translation {
+    fn from(piece: Option<(NonNull<u8>, u32)>) -> Self {
+        piece.map_or(Self::Absent, |(start, len)| Self::Present(start, len))
+    }
+}
+
 /// Guest memory as the device half sees it.
 ///
 /// ```
 /// use core::ptr::NonNull;
-/// use linecard_virtio::DeviceMemory;
+/// use linecard_virtio::{Access, DeviceMemory, Translation};
 ///
 /// /// One region that starts at address 0.
 /// struct Flat { start: NonNull<u8>, len: u64 }
 ///
 /// // SAFETY: pointers are handed out only for ranges inside the region, which outlives `self`.
 /// unsafe impl DeviceMemory for Flat {
-///     fn translate(&self, addr: u64, len: u32) -> Option<NonNull<u8>> {
+///     fn translate(&self, addr: u64, len: u32, _: Access) -> Option<NonNull<u8>> {
 ///         let end = addr.checked_add(u64::from(len))?;
 ///         // SAFETY: `addr <= end <= len`, so the result stays inside the region.
 ///         (end <= self.len).then(|| unsafe { self.start.add(addr as usize) })
 ///     }
-///     fn translate_part(&self, addr: u64, len: u32) -> Option<(NonNull<u8>, u32)> {
-///         let room = u32::try_from(self.len.checked_sub(addr)?).unwrap_or(u32::MAX);
-///         let len = len.min(room);
-///         (len > 0).then_some((self.translate(addr, len)?, len))
+///     fn translate_part(&self, addr: u64, len: u32, access: Access) -> Translation {
+///         let room = u32::try_from(self.len.saturating_sub(addr)).unwrap_or(u32::MAX);
+///         match self.translate(addr, len.min(room), access) {
+///             Some(start) if len.min(room) > 0 => Translation::Present(start, len.min(room)),
+///             _ => Translation::Absent,
+///         }
 ///     }
 /// }
 /// let mut bytes = [0u8; 64];
 /// let memory = Flat { start: NonNull::from(&mut bytes).cast(), len: 64 };
-/// assert!(memory.translate(60, 4).is_some());
-/// assert!(memory.translate(60, 5).is_none());
+/// assert!(memory.translate(60, 4, Access::Read).is_some());
+/// assert!(memory.translate(60, 5, Access::Read).is_none());
 /// ```
 ///
 /// # Safety
 /// A returned pointer must be valid for reads and writes of the returned number of bytes (for `translate`: of `len`)
-/// by raw-pointer and atomic access, for as long as the consumer keeps this memory in use.
+/// by raw-pointer and atomic access, for as long as the consumer keeps this memory in use. Whether the peer *allows* the
+/// access that was asked for is another matter: memory that it does not allow is not returned.
 pub unsafe trait DeviceMemory {
-    /// The place of `len` bytes at `addr`, when all of them are contiguous here.
-    fn translate(&self, addr: u64, len: u32) -> Option<NonNull<u8>>;
+    /// The place of `len` bytes at `addr`, when all of them are contiguous here. Why not is said by
+    /// [`translate_part`](Self::translate_part).
+    fn translate(&self, addr: u64, len: u32, access: Access) -> Option<NonNull<u8>>;
 
     /// The place of the longest contiguous prefix of `len` bytes at `addr`; the length is 1 to `len`.
-    fn translate_part(&self, addr: u64, len: u32) -> Option<(NonNull<u8>, u32)>;
+    fn translate_part(&self, addr: u64, len: u32, access: Access) -> Translation;
 }
 
 /// A *simple* available chain: one direct descriptor of the right direction, contiguous here, already translated.
@@ -331,7 +382,8 @@ pub unsafe trait DeviceQueue: Send {
     ) -> Result<usize, PeerFault>;
 
     /// The chain `ahead` of the next unconsumed one, of any shape (direct, chained, indirect, crossing regions), as
-    /// segments in `out`; `None` when there is none. Does not consume. The cold path.
+    /// segments in `out`; `None` when there is none, or the memory's translation is [not there
+    /// yet](Translation::NotYet). Does not consume. The cold path.
     ///
     /// # Errors
     /// A [`PeerFault`] when the chain loops, is longer than the ring or than 2³² − 1 bytes, points outside the memory,
@@ -349,6 +401,11 @@ pub unsafe trait DeviceQueue: Send {
 
     /// Is nothing available? One shared read when nothing is known to be.
     fn is_empty(&mut self) -> bool;
+
+    /// Looks at the chains behind the next one, where that prepares something for the time when they are needed. Nothing, unless
+    /// a queue says otherwise.
+    #[inline]
+    fn look_ahead(&mut self) {}
 
     /// Consumes the next simple chains, in the order they were peeked, and writes them back as used; `written(k)` is
     /// the number of bytes written into `chains[k]`. The driver sees nothing before [`publish`](Self::publish).

@@ -4,7 +4,7 @@ use core::ptr::NonNull;
 
 use crate::fault::PeerFault;
 use crate::layout::{DESC_BYTES, F_NEXT, F_WRITE};
-use crate::queue::DeviceMemory;
+use crate::queue::{Access, DeviceMemory, Head, Translation};
 use crate::segments::{Piece, SegList};
 use crate::sync::{Relaxed, Shared, SharedBytes};
 
@@ -38,6 +38,30 @@ impl Desc {
     /// Packed: bits 32–47 are the id, bits 48–63 the flags.
     pub(crate) const fn packed(self) -> (u16, u16) {
         self.split()
+    }
+}
+
+/// Why a walk does not come to the end of a chain.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Stop {
+    /// The peer broke the rules.
+    Fault(PeerFault),
+    /// Part of the memory has no translation yet.
+    NotYet,
+}
+
+impl From<PeerFault> for Stop {
+    fn from(fault: PeerFault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+/// What a walk comes to, for whoever looks at the ring: a chain that cannot be followed yet is none.
+pub(crate) fn found(walked: Result<Head, Stop>) -> Result<Option<Head>, PeerFault> {
+    match walked {
+        Ok(head) => Ok(Some(head)),
+        Err(Stop::NotYet) => Ok(None),
+        Err(Stop::Fault(fault)) => Err(fault),
     }
 }
 
@@ -87,18 +111,18 @@ impl<'a, M: DeviceMemory, const WRITABLE: bool> Walk<'a, M, WRITABLE> {
     }
 
     /// Appends the buffer of a direct descriptor with `flags`, which is number `index` of its table or ring.
-    pub(crate) fn buffer(&mut self, desc: Desc, flags: u16, index: u16) -> Result<(), PeerFault> {
+    pub(crate) fn buffer(&mut self, desc: Desc, flags: u16, index: u16) -> Result<(), Stop> {
         self.step()?;
         if (flags & F_WRITE != 0) != WRITABLE {
-            return Err(PeerFault::WrongDirection { index });
+            return Err(PeerFault::WrongDirection { index }.into());
         }
         let (mut addr, mut len) = (desc.addr, desc.len());
         while len > 0 {
-            let (ptr, part) = self.translate(addr, len)?;
+            let (ptr, part) = self.translate(addr, len, Access::of(WRITABLE))?;
             self.push(Piece { ptr, len: part })?;
             let end = addr.checked_add(u64::from(part));
             if part < len && end.is_none() {
-                return Err(PeerFault::BadAddress { addr, len });
+                return Err(PeerFault::BadAddress { addr, len }.into());
             }
             (addr, len) = (end.unwrap_or(addr), len - part);
         }
@@ -106,9 +130,12 @@ impl<'a, M: DeviceMemory, const WRITABLE: bool> Walk<'a, M, WRITABLE> {
     }
 
     /// The place of the longest piece of `len` bytes at `addr` that is contiguous here.
-    fn translate(&self, addr: u64, len: u32) -> Result<(NonNull<u8>, u32), PeerFault> {
-        let piece = self.memory.translate_part(addr, len).filter(|(_, part)| (1..=len).contains(part));
-        piece.ok_or(PeerFault::BadAddress { addr, len })
+    fn translate(&self, addr: u64, len: u32, access: Access) -> Result<(NonNull<u8>, u32), Stop> {
+        match self.memory.translate_part(addr, len, access) {
+            Translation::Present(ptr, part) if (1..=len).contains(&part) => Ok((ptr, part)),
+            Translation::NotYet => Err(Stop::NotYet),
+            Translation::Present(..) | Translation::Absent => Err(PeerFault::BadAddress { addr, len }.into()),
+        }
     }
 
     fn push(&mut self, piece: Piece) -> Result<(), PeerFault> {
@@ -131,7 +158,7 @@ impl<'a, M: DeviceMemory, const WRITABLE: bool> Walk<'a, M, WRITABLE> {
     }
 
     /// Reads entry `index` of a table, once, wherever its bytes lie.
-    pub(crate) fn entry(&self, table: &Table, index: u16) -> Result<Desc, PeerFault> {
+    pub(crate) fn entry(&self, table: &Table, index: u16) -> Result<Desc, Stop> {
         let addr = table.addr.wrapping_add(u64::from(index) * DESC_BYTES as u64);
         let mut bytes = [0; DESC_BYTES];
         self.read(addr, &mut bytes)?;
@@ -143,9 +170,9 @@ impl<'a, M: DeviceMemory, const WRITABLE: bool> Walk<'a, M, WRITABLE> {
         Ok(Desc::new(addr, meta))
     }
 
-    fn read(&self, mut addr: u64, mut to: &mut [u8]) -> Result<(), PeerFault> {
+    fn read(&self, mut addr: u64, mut to: &mut [u8]) -> Result<(), Stop> {
         while !to.is_empty() {
-            let (ptr, part) = self.translate(addr, to.len() as u32)?;
+            let (ptr, part) = self.translate(addr, to.len() as u32, Access::Read)?;
             let (now, rest) = to.split_at_mut(part as usize);
             bytes(ptr, now.len()).copy_to(now);
             addr = addr.wrapping_add(u64::from(part));

@@ -67,6 +67,34 @@ impl Connection {
         Ok(Self { socket, partial: Partial::default(), queue: VecDeque::new(), queued_bytes: 0 })
     }
 
+    /// A socket that came with a message, such as the channel of `SET_BACKEND_REQ_FD`; it stays charged as it was. `None`, and
+    /// closed, when it is not a connected Unix stream socket.
+    ///
+    /// ```
+    /// use std::os::fd::AsFd;
+    /// use std::os::unix::net::UnixStream;
+    /// use linecard_wire::{Connection, FrontendReq, OutMessage};
+    /// let (a, b) = UnixStream::pair()?;
+    /// let (mut frontend, mut backend) = (Connection::new(a)?, Connection::new(b)?);
+    /// let (ours, theirs) = UnixStream::pair()?;
+    /// frontend.send(&OutMessage::request(FrontendReq::SET_BACKEND_REQ_FD, &[]).with_fds(&[theirs.as_fd()]))?;
+    /// let mut message = backend.read()?.expect("it was sent");
+    /// let channel = message.fds.pop().and_then(Connection::adopt);
+    /// assert!(channel.is_some());
+    /// # drop(ours);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn adopt(fd: PeerFd) -> Option<Self> {
+        // Asked first, because the kernel alone answers it, whatever kind of file it is.
+        if !sys::is_connected_stream(fd.as_fd()) {
+            return None;
+        }
+        let socket = Socket::adopt(fd);
+        // Whether calls block is said with each of them: whoever has sent the socket may change its flags at any time.
+        Some(Self { socket, partial: Partial::default(), queue: VecDeque::new(), queued_bytes: 0 })
+    }
+
     /// The next whole message, or `None` when the rest of it is not there yet.
     ///
     /// # Errors

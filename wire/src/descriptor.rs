@@ -214,6 +214,12 @@ impl Socket {
         }
     }
 
+    /// A socket that a peer sent, charged as it was.
+    pub(crate) fn adopt(mut fd: PeerFd) -> Self {
+        let stream = fd.fd.take().map(UnixStream::from);
+        Self { stream, closer: fd.closer.clone(), charge: fd.charge.take() }
+    }
+
     pub(crate) fn closer(&self) -> &Closer {
         &self.closer
     }

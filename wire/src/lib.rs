@@ -36,6 +36,7 @@ mod message;
 pub mod payload;
 pub mod socket;
 mod sys;
+mod unusable;
 
 #[cfg(test)]
 mod tests;

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 pub use crate::access::{Access, AccessError};
 use crate::descriptor::close_elsewhere;
 use crate::sys;
+pub use crate::unusable::UnusableSocket;
 
 /// Why nobody can listen at a path.
 ///

@@ -140,6 +140,13 @@ pub(crate) fn not_listening(fd: BorrowedFd<'_>) -> Option<&'static str> {
     (sockopt::socket_acceptconn(fd) != Ok(true)).then_some("a socket that does not listen")
 }
 
+/// Whether `fd` is a Unix stream socket with another end. Nothing but the kernel's own memory is looked at.
+pub(crate) fn is_connected_stream(fd: BorrowedFd<'_>) -> bool {
+    sockopt::socket_type(fd) == Ok(SocketType::STREAM)
+        && sockopt::socket_domain(fd) == Ok(AddressFamily::UNIX)
+        && sockopt::socket_acceptconn(fd) == Ok(false)
+}
+
 /// Makes the name that `socket` is about to get readable and writable by its owner only: the name inherits this mode.
 /// Unlike a umask it concerns no other thread.
 pub(crate) fn keep_to_owner(socket: BorrowedFd<'_>) -> io::Result<()> {

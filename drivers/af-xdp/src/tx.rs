@@ -199,7 +199,7 @@ impl DescriptorWriter {
     fn is_plain(&self, packet: &Packet) -> bool {
         // SAFETY: the packet is owned, so its metadata may be read; its first word is integers.
         let first = unsafe { packet.as_raw().cast::<[u8; 8]>().read() };
-        // SAFETY: as above; which pool a packet belongs to never changes.
+        // SAFETY: the packet is owned, so its metadata may be borrowed; which pool it belongs to never changes.
         let pool = unsafe { packet.as_raw().as_ref() }.pool_id();
         let whole = !self.zero_copy || self.umem.is_whole(packet.as_raw());
         first[2..4] == PLAIN && pool == self.pool_id && whole

@@ -1,5 +1,6 @@
 //! One backend's socket, its one connection, and its queues' gates.
 
+mod frontends;
 mod handover;
 mod kept;
 
@@ -12,43 +13,33 @@ use std::time::{Duration, Instant};
 
 use linecard_eal::gate::{Controller, close_all, gate};
 use linecard_wire::Connection;
-use linecard_wire::socket::{self, Listener};
+use linecard_wire::socket::Listener;
 
-use super::epoll::{Epoll, Interest, hung_up};
+use super::epoll::{Epoll, Interest};
 use super::link::Link;
 use super::rate::Rate;
 use crate::limits::Ledger;
 use crate::peer::{Peer, tell};
-use crate::session::{Session, Slots, Terms, Verdict};
+use crate::session::{Slots, Terms, Verdict};
 use crate::slot::Slot;
+use frontends::CONNECT_INTERVAL;
 use handover::Hands;
 use kept::Kept;
 
 /// A message must be whole this long after its first byte.
 const MESSAGE_TIME: Duration = Duration::from_secs(1);
-/// The first message must come this long after the connection.
-const FIRST_MESSAGE_TIME: Duration = Duration::from_secs(10);
-/// Between two attempts to connect.
-const CONNECT_INTERVAL: Duration = Duration::from_millis(100);
 /// How soon to look again at a gate whose poller was inside.
 const GATE_INTERVAL: Duration = Duration::from_millis(1);
 /// Looks at a gate before the thread sleeps a little.
 const GATE_LOOKS: u32 = 64;
 /// Messages carried out before commands and deadlines are looked at.
 const MESSAGES_PER_TURN: usize = 32;
-/// Connections accepted or turned away in one turn.
-const ACCEPTS_PER_TURN: usize = 8;
-/// Descriptors that must be left of the port's limit for a frontend to be accepted: its connection, and those of a table of
-/// eight regions. Not more, because it must fit into a port's share where there are many ports.
-const ACCEPT_ROOM: u64 = 1 + 8;
 /// Gate closings that may come at once: more than the setup of all queues of a port takes.
 const CLOSINGS: u32 = 4096;
 /// Microseconds of the thread's time that may be used at once.
 const BUSY_MICROS: u32 = 1_000_000;
 /// How soon to look again whether the port can be kept.
 const KEEP_INTERVAL: Duration = Duration::from_millis(100);
-/// How long nobody is accepted after that failed.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Where connections come from.
 pub(super) enum Source {
@@ -177,7 +168,7 @@ impl Endpoint {
             return Some(soon());
         }
         let message = link.connection.partial_since().map(|since| since + MESSAGE_TIME);
-        [message, link.first].into_iter().flatten().min()
+        [message, link.first, link.session.next_question()].into_iter().flatten().min()
     }
 
     /// Does what time has brought: connects, ends what is late or quarantined, goes on with what waited.
@@ -209,128 +200,6 @@ impl Endpoint {
         }
     }
 
-    fn connect_if_due(&mut self, epoll: &Epoll) {
-        let Source::Connect { path, next, told } = &mut self.source else { return };
-        if self.link.is_some() || Instant::now() < *next {
-            return;
-        }
-        *next = Instant::now() + CONNECT_INTERVAL;
-        if self.ledger.closer.descriptors().room() < ACCEPT_ROOM || !self.ledger.has_room() {
-            return;
-        }
-        let connection = match socket::connect(path) {
-            Ok(stream) => Connection::of(stream, &self.ledger.closer).ok(),
-            Err(error) => {
-                // Tried ten times a second; told when it is another reason than the last time.
-                if told.replace(error.kind()) != Some(error.kind()) {
-                    let path = path.display();
-                    tell!(self.peer, warn, "not connected to {path}: {error}; trying on");
-                }
-                None
-            }
-        };
-        if let Some(connection) = connection {
-            *told = None;
-            self.adopt(connection, epoll);
-        }
-    }
-
-    /// Takes connections off the listening socket; while a peer is there, others are turned away.
-    pub(super) fn accept(&mut self, epoll: &Epoll) {
-        if !self.is_ours() {
-            return;
-        }
-        for _ in 0..ACCEPTS_PER_TURN {
-            let Source::Listen(listener) = &self.source else { return };
-            if !self.may_accept() {
-                return self.watch_socket(epoll, Interest::None);
-            }
-            let stream = match listener.accept() {
-                Ok(stream) => stream,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == ErrorKind::ConnectionAborted => continue,
-                // No descriptors or no memory left. The socket stays ready: to watch it on would be to spin.
-                Err(error) => {
-                    tell!(self.peer, warn, %error, "a frontend cannot be accepted; trying again");
-                    return self.watch_socket(epoll, Interest::None);
-                }
-            };
-            // Also one that is turned away: what it sent may take its time to close.
-            let Ok(connection) = Connection::of(stream, &self.ledger.closer) else { continue };
-            self.make_room(epoll);
-            match &self.link {
-                None => self.adopt(connection, epoll),
-                Some(link) if link.ending.is_some() => self.successor = Some(connection),
-                Some(_) => tell!(self.peer, warn, "a second frontend was turned away"),
-            }
-        }
-    }
-
-    /// Whether one more frontend would stay within the port's limits; said when it would not.
-    fn may_accept(&self) -> bool {
-        let descriptors = self.ledger.closer.descriptors();
-        if descriptors.room() < ACCEPT_ROOM {
-            let held = descriptors.used();
-            tell!(
-                self.peer,
-                warn,
-                held,
-                "no frontend is accepted: the port holds as many descriptors of earlier ones as it may (descriptors), until they can be closed; see what they send"
-            );
-        } else if !self.ledger.has_room() {
-            let waiting = self.ledger.closer.waiting();
-            tell!(
-                self.peer,
-                warn,
-                waiting,
-                "no frontend is accepted: as much as may wait to be closed or unmapped waits (closings); see what frontends send"
-            );
-        } else {
-            return true;
-        }
-        false
-    }
-
-    /// Waits for connections, or does not for a while.
-    fn watch_socket(&mut self, epoll: &Epoll, want: Interest) {
-        let Source::Listen(listener) = &self.source else { return };
-        let now = if want == Interest::None { Interest::Read } else { Interest::None };
-        let done = epoll.change(listener.as_fd(), SOCKET, now, want).is_ok();
-        let resting = done == (want == Interest::None);
-        self.paused = resting.then(|| Instant::now() + ACCEPT_PAUSE);
-    }
-
-    /// Ends a connection whose other end is closed, whatever it may have said last.
-    fn make_room(&mut self, epoll: &Epoll) {
-        let Some(link) = &mut self.link else { return };
-        if hung_up(link.connection.as_fd()) {
-            link.leave("the peer closed the connection");
-            self.end_link(epoll);
-        }
-    }
-
-    fn adopt(&mut self, connection: Connection, epoll: &Epoll) {
-        let token = CONNECTION;
-        if let Err(error) = epoll.change(connection.as_fd(), token, Interest::None, Interest::Read) {
-            tell!(self.peer, warn, %error, "a frontend could not be watched");
-            return;
-        }
-        self.peer.set_connected();
-        self.kept.change();
-        tell!(self.peer, info, "frontend connected");
-        self.link = Some(Link {
-            connection,
-            session: Session::new(self.terms, self.ledger.clone(), Arc::clone(&self.peer), self.watched),
-            interest: Interest::Read,
-            waiting: None,
-            unanswered: None,
-            crowded: None,
-            first: Some(Instant::now() + FIRST_MESSAGE_TIME),
-            ending: None,
-            leaving: false,
-        });
-    }
-
     /// Reads and carries out messages, until there is none, it is time for something else, or a gate is busy.
     pub(super) fn progress(&mut self, epoll: &Epoll) {
         if !self.is_ours() {
@@ -345,6 +214,9 @@ impl Endpoint {
         self.resting = None;
         if self.settle() {
             self.take_turn();
+        }
+        if let Some(link) = &mut self.link {
+            link.session.ask_for_translations();
         }
         self.end_link(epoll);
         self.listen_to(epoll, self.arriving.is_empty());

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use linecard_wire::{Connection, Message, OutMessage};
 
 use super::epoll::{Epoll, Interest, hung_up};
-use crate::session::{Row, Session, Slots, Verdict, Waiting};
+use crate::session::{Session, Slots, Verdict, Waiting};
 
 /// How long descriptors may take to close before it counts against the frontend that has sent them.
 const CLOSING_TIME: Duration = Duration::from_secs(5);
@@ -108,11 +108,12 @@ impl Link {
             && self.unanswered.is_none()
             && self.ending.is_none()
             && self.connection.is_idle()
+            && self.session.channel_is_idle()
     }
 
     /// Whether the gates must be closed for `message`.
     pub(super) fn touches_rings(&self, message: &Message) -> bool {
-        self.session.row(message.request).is_some_and(Row::touches_rings)
+        self.session.row(message.request).is_some_and(|row| row.touches_rings(&self.session, message))
     }
 
     /// Lets the session carry out `message`; returns the request code with the verdict.

@@ -30,7 +30,7 @@ fn promise() -> Promise {
 
 /// One request that asks and one that tells, and those that there are.
 fn requests() -> &'static [Row] {
-    let own = vec![Row::get(Req::GET_SHARED_OBJECT, later), Row::held(Req::IOTLB_MSG, later)];
+    let own = vec![Row::get(Req::GET_SHARED_OBJECT, later), Row::held(Req::GPU_SET_SOCKET, later)];
     let rows = own.into_iter().chain(REQUESTS.iter().map(Row::again)).collect::<Vec<_>>();
     rows.leak()
 }
@@ -46,7 +46,7 @@ impl Port {
         let terms = Terms {
             queue_pairs: 1,
             features: Features::VERSION_1 | Features::PROTOCOL_FEATURES,
-            protocol: crate::features::protocol(false),
+            protocol: crate::features::protocol(false, Features::empty()),
             mac: [2; 6],
             mtu: 1500,
             limits: MapLimits { total: 1 << 30, regions: 8 },
@@ -101,14 +101,14 @@ fn an_answer_that_comes_later_holds_back_what_follows_and_brings_descriptors() {
 
     // Told by an acknowledgement, while the gates are open again.
     for (outcome, want) in
-        [(Ok(Answer::None), 0), (Err(Refusal::Unsupported { request: Req::IOTLB_MSG as u32 }), 1)]
+        [(Ok(Answer::None), 0), (Err(Refusal::Unsupported { request: Req::GPU_SET_SOCKET as u32 }), 1)]
     {
-        frontend.send(&OutMessage::request(Req::IOTLB_MSG, &[]).need_reply()).expect("room");
+        frontend.send(&OutMessage::request(Req::GPU_SET_SOCKET, &[]).need_reply()).expect("room");
         promise().keep(outcome);
         assert_eq!(number(&read(&mut frontend)), want);
     }
     // Whoever gives up has refused.
-    frontend.send(&OutMessage::request(Req::IOTLB_MSG, &[]).need_reply()).expect("room");
+    frontend.send(&OutMessage::request(Req::GPU_SET_SOCKET, &[]).need_reply()).expect("room");
     drop(promise());
     assert_eq!(number(&read(&mut frontend)), 1);
     frontend.send(&OutMessage::request(Req::GET_SHARED_OBJECT, &[])).expect("room");

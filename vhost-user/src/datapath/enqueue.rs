@@ -322,6 +322,10 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> EnqueuePath for Enq
         Ok(self.done(taken))
     }
 
+    fn look_ahead(&mut self) {
+        self.queue.look_ahead();
+    }
+
     fn takes(&self) -> Takes {
         if OFFLOAD { self.takes } else { Takes::default() }
     }

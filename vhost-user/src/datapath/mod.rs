@@ -16,12 +16,14 @@ mod enqueue;
 mod observed;
 mod scatter;
 mod source;
+mod translated;
 mod turn;
 
 pub(crate) use turn::prepare_clock;
 
 use std::sync::Arc;
 
+use linecard_eal::quiescence::Visitor;
 use linecard_mempool::{BURST, Burst, Pool};
 use linecard_pmd::direct::{Frame, Sink};
 use linecard_pmd::offload::Takes;
@@ -34,11 +36,13 @@ use linecard_virtio::{
 use crate::error::Refusal;
 use crate::memory::MemoryMap;
 use crate::port::{RxLoss, TxLoss};
+use crate::session::Kept;
 use crate::slot::Path;
 use dequeue::Dequeue;
 use enqueue::Enqueue;
 use observed::Observed;
 pub(crate) use observed::{Records, RingLog};
+use translated::translated;
 
 /// Shortest frame that is delivered: an Ethernet header.
 const MIN_FRAME: u32 = 14;
@@ -101,6 +105,8 @@ pub(crate) trait EnqueuePath: Send {
     fn burst(&mut self, packets: &mut Burst, stats: &QueueStats<TxLoss>) -> Result<Done, PeerFault>;
     /// Takes frames from the front of `frames`.
     fn direct(&mut self, frames: &[Frame<'_>], stats: &QueueStats<TxLoss>) -> Result<Done, PeerFault>;
+    /// Prepares what will be needed while nothing is to be sent.
+    fn look_ahead(&mut self);
     /// What the driver takes unfinished.
     fn takes(&self) -> Takes;
     /// The ring's position.
@@ -119,6 +125,8 @@ pub(crate) struct PathConfig {
     /// What a predecessor had taken from `device.base` on: given back as it is.
     pub(crate) taken: Vec<Used>,
     pub(crate) records: Records,
+    /// For a ring whose addresses are translated: it says when it uses them.
+    pub(crate) visits: Option<Visitor<Arc<Kept>>>,
 }
 
 impl PathConfig {
@@ -133,95 +141,66 @@ impl PathConfig {
 ///
 /// # Errors
 /// [`Refusal::Queue`].
-pub(crate) fn build(index: usize, config: PathConfig) -> Result<Path, Refusal> {
-    let packed = config.features.contains(Features::RING_PACKED);
-    let in_order = config.features.contains(Features::IN_ORDER);
+pub(crate) fn build(index: usize, mut config: PathConfig) -> Result<Path, Refusal> {
+    let visits = config.visits.take();
+    let path = build_plain(index, config)?;
+    Ok(match visits {
+        Some(visits) => translated(path, visits),
+        None => path,
+    })
+}
+
+fn build_plain(index: usize, config: PathConfig) -> Result<Path, Refusal> {
     let (memory, device) = (&config.memory, config.device);
-    Ok(match (index.is_multiple_of(2), packed, in_order) {
-        (true, false, false) => {
-            enqueue(split::Device::<false, true>::new(memory, device)?, config, ENQUEUE[0])
-        }
-        (true, false, true) => enqueue(split::Device::<true, true>::new(memory, device)?, config, ENQUEUE[1]),
-        (true, true, false) => {
-            enqueue(packed::Device::<false, true>::new(memory, device)?, config, ENQUEUE[2])
-        }
-        (true, true, true) => enqueue(packed::Device::<true, true>::new(memory, device)?, config, ENQUEUE[3]),
-        (false, false, false) => {
-            dequeue(split::Device::<false, false>::new(memory, device)?, config, DEQUEUE[0])
-        }
-        (false, false, true) => {
-            dequeue(split::Device::<true, false>::new(memory, device)?, config, DEQUEUE[1])
-        }
-        (false, true, false) => {
-            dequeue(packed::Device::<false, false>::new(memory, device)?, config, DEQUEUE[2])
-        }
-        (false, true, true) => {
-            dequeue(packed::Device::<true, false>::new(memory, device)?, config, DEQUEUE[3])
-        }
-    })
-}
-
-/// Names of the sending paths: without and with mergeable buffers; each without and with offloads.
-const ENQUEUE: [[[&str; 2]; 2]; 4] = [
-    [["split", "split offload"], ["split mergeable", "split mergeable offload"]],
-    [
-        ["split in-order", "split in-order offload"],
-        ["split in-order mergeable", "split in-order mergeable offload"],
-    ],
-    [["packed", "packed offload"], ["packed mergeable", "packed mergeable offload"]],
-    [
-        ["packed in-order", "packed in-order offload"],
-        ["packed in-order mergeable", "packed in-order mergeable offload"],
-    ],
-];
-
-/// Names of the receiving paths, without and with offloads.
-const DEQUEUE: [[&str; 2]; 4] = [
-    ["split", "split offload"],
-    ["split in-order", "split in-order offload"],
-    ["packed", "packed offload"],
-    ["packed in-order", "packed in-order offload"],
-];
-
-fn enqueue<Q: DeviceQueue + 'static>(queue: Q, config: PathConfig, names: [[&'static str; 2]; 2]) -> Path {
-    match prepare(queue, config) {
-        (Ok(queue), config) => enqueue_over(queue, config, names),
-        (Err(queue), config) => enqueue_over(queue, config, names),
-    }
-}
-
-fn enqueue_over<Q: DeviceQueue + 'static>(
-    queue: Q,
-    config: PathConfig,
-    names: [[&'static str; 2]; 2],
-) -> Path {
-    let [[plain, offload], [merge, merge_offload]] = names;
-    let (header, map) = (config.header(), config.map);
-    let takes = driver_takes(config.features.without_orphans());
     let has = |feature| config.features.contains(feature);
-    Path::Enqueue(match (has(Features::NET_MRG_RXBUF), has(Features::NET_GUEST_CSUM)) {
-        (false, false) => Box::new(Enqueue::<Q, false, false>::new(queue, map, header, takes, plain)),
-        (false, true) => Box::new(Enqueue::<Q, false, true>::new(queue, map, header, takes, offload)),
-        (true, false) => Box::new(Enqueue::<Q, true, false>::new(queue, map, header, takes, merge)),
-        (true, true) => Box::new(Enqueue::<Q, true, true>::new(queue, map, header, takes, merge_offload)),
+    Ok(match (index.is_multiple_of(2), has(Features::RING_PACKED), has(Features::IN_ORDER)) {
+        (true, false, false) => enqueue(split::Device::<false, true>::new(memory, device)?, config),
+        (true, false, true) => enqueue(split::Device::<true, true>::new(memory, device)?, config),
+        (true, true, false) => enqueue(packed::Device::<false, true>::new(memory, device)?, config),
+        (true, true, true) => enqueue(packed::Device::<true, true>::new(memory, device)?, config),
+        (false, false, false) => dequeue(split::Device::<false, false>::new(memory, device)?, config),
+        (false, false, true) => dequeue(split::Device::<true, false>::new(memory, device)?, config),
+        (false, true, false) => dequeue(packed::Device::<false, false>::new(memory, device)?, config),
+        (false, true, true) => dequeue(packed::Device::<true, false>::new(memory, device)?, config),
     })
 }
 
-fn dequeue<Q: DeviceQueue + 'static>(queue: Q, config: PathConfig, names: [&'static str; 2]) -> Path {
+fn enqueue<Q: DeviceQueue + 'static>(queue: Q, config: PathConfig) -> Path {
     match prepare(queue, config) {
-        (Ok(queue), config) => dequeue_over(queue, config, names),
-        (Err(queue), config) => dequeue_over(queue, config, names),
+        (Ok(queue), config) => enqueue_over(queue, config),
+        (Err(queue), config) => enqueue_over(queue, config),
     }
 }
 
-fn dequeue_over<Q: DeviceQueue + 'static>(queue: Q, config: PathConfig, names: [&'static str; 2]) -> Path {
-    let [plain, offload] = names;
+fn enqueue_over<Q: DeviceQueue + 'static>(queue: Q, config: PathConfig) -> Path {
+    let has = |feature| config.features.contains(feature);
+    let (merge, offload) = (has(Features::NET_MRG_RXBUF), has(Features::NET_GUEST_CSUM));
+    let name = config.features.path_name(merge, offload);
+    let takes = driver_takes(config.features.without_orphans());
     let (header, map) = (config.header(), config.map);
+    Path::Enqueue(match (merge, offload) {
+        (false, false) => Box::new(Enqueue::<Q, false, false>::new(queue, map, header, takes, name)),
+        (false, true) => Box::new(Enqueue::<Q, false, true>::new(queue, map, header, takes, name)),
+        (true, false) => Box::new(Enqueue::<Q, true, false>::new(queue, map, header, takes, name)),
+        (true, true) => Box::new(Enqueue::<Q, true, true>::new(queue, map, header, takes, name)),
+    })
+}
+
+fn dequeue<Q: DeviceQueue + 'static>(queue: Q, config: PathConfig) -> Path {
+    match prepare(queue, config) {
+        (Ok(queue), config) => dequeue_over(queue, config),
+        (Err(queue), config) => dequeue_over(queue, config),
+    }
+}
+
+fn dequeue_over<Q: DeviceQueue + 'static>(queue: Q, config: PathConfig) -> Path {
     let takes = device_takes(config.features.without_orphans());
+    let name = config.features.path_name(false, takes.csum);
+    let (header, map) = (config.header(), config.map);
     Path::Dequeue(if takes.csum {
-        Box::new(Dequeue::<Q, true>::new(queue, map, header, takes, offload))
+        Box::new(Dequeue::<Q, true>::new(queue, map, header, takes, name))
     } else {
-        Box::new(Dequeue::<Q, false>::new(queue, map, header, takes, plain))
+        Box::new(Dequeue::<Q, false>::new(queue, map, header, takes, name))
     })
 }
 

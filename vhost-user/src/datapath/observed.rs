@@ -1,25 +1,29 @@
-//! A ring whose use is recorded for others: in the dirty log of a migration, in the inflight region of a successor.
+//! A ring that is recorded for others, in the dirty log of a migration or the inflight region of a successor, or whose addresses
+//! an IOMMU translates.
 //!
-//! A ring that nobody records is not one of these, so it pays nothing.
+//! A ring that is neither is not one of these, so it pays nothing.
 
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 
-use linecard_virtio::{Ahead, Chain, DeviceMemory, DeviceQueue, Head, PeerFault, Piece, SegList, Used};
+use linecard_virtio::{
+    Ahead as Past, Chain, DeviceMemory, DeviceQueue, Head, PeerFault, Piece, SegList, Used,
+};
 
 use crate::event::Event;
-use crate::memory::{DirtyLog, MemoryMap, RingInflight};
+use crate::memory::{AHEAD, Ahead, DirtyLog, MemoryMap, RingInflight, Window};
 
-/// Where a ring's use is recorded.
+/// Where a ring's use is recorded, and by what its addresses are translated if not by the map itself.
 #[derive(Default)]
 pub(crate) struct Records {
     pub(crate) log: Option<RingLog>,
     pub(crate) inflight: Option<RingInflight>,
+    pub(crate) window: Option<Window>,
 }
 
 impl Records {
     pub(crate) fn is_empty(&self) -> bool {
-        self.log.is_none() && self.inflight.is_none()
+        self.log.is_none() && self.inflight.is_none() && self.window.is_none()
     }
 }
 
@@ -74,7 +78,7 @@ fn front(pieces: &[Piece], most: u32) -> impl Iterator<Item = (*const u8, u32)> 
     })
 }
 
-/// A ring with its records.
+/// A ring with its records and its translations.
 pub(super) struct Observed<Q> {
     queue: Q,
     records: Records,
@@ -82,6 +86,9 @@ pub(super) struct Observed<Q> {
     pieces: Vec<Piece>,
     /// Pages became dirty since the last publish.
     news: bool,
+    /// Chains behind the next one whose translations were looked for, and what one of them is collected in meanwhile.
+    looked: u16,
+    scratch: SegList,
 }
 
 // SAFETY: `pieces` are addresses in the map that `records` keeps; whoever has the queue may go through them.
@@ -89,7 +96,8 @@ unsafe impl<Q: Send> Send for Observed<Q> {}
 
 impl<Q: DeviceQueue> Observed<Q> {
     pub(super) fn new(queue: Q, records: Records) -> Self {
-        let mut observed = Self { queue, records, pieces: Vec::new(), news: false };
+        let mut observed =
+            Self { queue, records, pieces: Vec::new(), news: false, looked: 0, scratch: SegList::limited(1) };
         // The new device half has told the driver what it wants to be told.
         observed.note_ring();
         observed
@@ -103,12 +111,18 @@ impl<Q: DeviceQueue> Observed<Q> {
         self.news = false;
     }
 
+    /// So many chains are no longer before us.
+    fn went_by(&mut self, chains: u16) {
+        self.looked = self.looked.saturating_sub(chains);
+    }
+
     fn writes(&self) -> Option<&RingLog> {
         self.records.log.as_ref().filter(|_| Q::WRITABLE)
     }
 }
 
-// SAFETY: what the inner queue promises; chains and pieces are passed on as they come.
+// SAFETY: what the inner queue promises; chains and pieces are passed on as they come, from the memory that was given or from
+// the window, which promises the same.
 unsafe impl<Q: DeviceQueue> DeviceQueue for Observed<Q> {
     const WRITABLE: bool = Q::WRITABLE;
 
@@ -121,23 +135,53 @@ unsafe impl<Q: DeviceQueue> DeviceQueue for Observed<Q> {
         memory: &M,
         out: &mut [MaybeUninit<Chain>],
     ) -> Result<usize, PeerFault> {
-        self.queue.peek(memory, out)
+        let Some(window) = &self.records.window else { return self.queue.peek(memory, out) };
+        let chains = self.queue.peek(window, out)?;
+        if chains > 0 {
+            window.found();
+        }
+        Ok(chains)
     }
 
     fn peek_chain<M: DeviceMemory>(
         &mut self,
         memory: &M,
-        ahead: Ahead,
+        ahead: Past,
         out: &mut SegList,
     ) -> Result<Option<Head>, PeerFault> {
-        let head = self.queue.peek_chain(memory, ahead, out)?;
-        if ahead == Ahead::default() {
+        let head = match &self.records.window {
+            None => self.queue.peek_chain(memory, ahead, out)?,
+            Some(window) => {
+                let head = self.queue.peek_chain(window, ahead, out)?;
+                if head.is_some() {
+                    window.found();
+                }
+                head
+            }
+        };
+        if ahead == Past::default() {
             self.pieces.clear();
         }
         if head.is_some() && self.writes().is_some() {
             self.pieces.extend_from_slice(out.pieces());
         }
         Ok(head)
+    }
+
+    /// Has what the next chains need asked for before they are needed: a packet for a buffer that cannot be written yet is lost if
+    /// the application does not keep it. Every chain is looked at once. Of a packed ring each descriptor counts as one, which a
+    /// receive ring's are.
+    fn look_ahead(&mut self) {
+        let Some(window) = &self.records.window else { return };
+        let memory = Ahead::of(window);
+        while self.looked < AHEAD {
+            let past = Past { chains: self.looked, descs: self.looked };
+            let found = self.queue.peek_chain(&memory, past, &mut self.scratch);
+            if !memory.has_missed() && !matches!(found, Ok(Some(_))) {
+                break;
+            }
+            self.looked += 1;
+        }
     }
 
     fn available(&mut self) -> u16 {
@@ -152,10 +196,12 @@ unsafe impl<Q: DeviceQueue> DeviceQueue for Observed<Q> {
         let lens = chains.iter().enumerate().map(|(k, chain)| (chain.ptr.cast_const(), written(k)));
         let news = self.writes().is_some_and(|log| log.buffers(lens));
         self.news |= news;
+        self.went_by(chains.len() as u16);
         self.queue.complete_burst(chains, written);
     }
 
-    fn take(&mut self, ahead: Ahead) {
+    fn take(&mut self, ahead: Past) {
+        self.went_by(ahead.chains);
         self.queue.take(ahead);
     }
 
@@ -179,6 +225,7 @@ unsafe impl<Q: DeviceQueue> DeviceQueue for Observed<Q> {
             inflight.published(base);
         }
         self.note_ring();
+        self.look_ahead();
     }
 
     fn call_hint(&self) -> bool {
@@ -192,7 +239,8 @@ unsafe impl<Q: DeviceQueue> DeviceQueue for Observed<Q> {
     fn set_notifications(&mut self, on: bool) -> bool {
         let there = self.queue.set_notifications(on);
         self.note_ring();
-        there
+        // A chain that waits for its translation is none: who tells it wakes us.
+        there && !self.records.window.as_ref().is_some_and(Window::is_waiting)
     }
 
     fn base(&self) -> u32 {

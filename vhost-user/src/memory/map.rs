@@ -3,7 +3,7 @@
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use linecard_virtio::DeviceMemory;
+use linecard_virtio::{Access, DeviceMemory, Translation};
 use linecard_wire::payload::MemoryRegion;
 
 use super::region::{Region, check_ranges};
@@ -54,9 +54,9 @@ struct Flat {
 /// An unchanging set of regions, sorted by guest address, without overlaps.
 ///
 /// ```
-/// use linecard_virtio::DeviceMemory;
+/// use linecard_virtio::{Access, DeviceMemory};
 /// let nothing = linecard_vhost_user::MemoryMap::empty();
-/// assert!(nothing.translate(0x1000, 1).is_none());
+/// assert!(nothing.translate(0x1000, 1, Access::Read).is_none());
 /// ```
 pub struct MemoryMap {
     largest: Flat,
@@ -130,6 +130,14 @@ impl MemoryMap {
         (offset < region.spec.size).then_some((region, offset))
     }
 
+    /// The place of the longest contiguous prefix of `len` bytes at guest address `addr`.
+    pub(crate) fn part(&self, addr: u64, len: u32) -> Option<(NonNull<u8>, u32)> {
+        let (region, offset) = self.find(addr)?;
+        let room = u32::try_from(region.spec.size - offset).unwrap_or(u32::MAX);
+        let len = len.min(room);
+        Some((region.at(offset, u64::from(len))?, len)).filter(|_| len > 0)
+    }
+
     #[cold]
     #[inline(never)]
     fn translate_slow(&self, addr: u64, len: u32) -> Option<NonNull<u8>> {
@@ -159,7 +167,7 @@ fn no_overlap(
 // atomic access to shared file pages is always valid (pages that vanish are the fault handler's business).
 unsafe impl DeviceMemory for MemoryMap {
     #[inline(always)]
-    fn translate(&self, addr: u64, len: u32) -> Option<NonNull<u8>> {
+    fn translate(&self, addr: u64, len: u32, _: Access) -> Option<NonNull<u8>> {
         let offset = addr.wrapping_sub(self.largest.guest);
         if offset < self.largest.size && u64::from(len) <= self.largest.size - offset {
             // SAFETY: `offset + len` was just compared with the size of the mapping at `start`.
@@ -168,11 +176,8 @@ unsafe impl DeviceMemory for MemoryMap {
         self.translate_slow(addr, len)
     }
 
-    fn translate_part(&self, addr: u64, len: u32) -> Option<(NonNull<u8>, u32)> {
-        let (region, offset) = self.find(addr)?;
-        let room = u32::try_from(region.spec.size - offset).unwrap_or(u32::MAX);
-        let len = len.min(room);
-        Some((region.at(offset, u64::from(len))?, len)).filter(|_| len > 0)
+    fn translate_part(&self, addr: u64, len: u32, _: Access) -> Translation {
+        self.part(addr, len).into()
     }
 }
 

@@ -9,6 +9,7 @@
 //! A map never changes: a new table makes a new map, and rings are built anew on it.
 
 mod inflight;
+mod iotlb;
 mod log;
 mod map;
 mod region;
@@ -16,6 +17,7 @@ pub mod sigbus;
 mod unmap;
 
 pub(crate) use inflight::{Inflight, RingInflight, is_available, region_len};
+pub(crate) use iotlb::{AHEAD, Ahead, Entry, Found, Iotlb, Misses, PAGE, Want, Window};
 pub(crate) use log::DirtyLog;
 pub use map::MemoryMap;
 pub(crate) use map::{MAX_REGIONS, MapLimits};

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 
 use linecard_lab::{skip, wait_for};
-use linecard_virtio::DeviceMemory;
+use linecard_virtio::{Access, DeviceMemory};
 use linecard_wire::payload::MemoryRegion;
 use proptest::prelude::*;
 
@@ -49,14 +49,14 @@ proptest! {
             let home = specs.iter().find(|s| (s.guest_addr..s.guest_addr + s.size).contains(&addr));
             let room = home.map_or(0, |s| s.guest_addr + s.size - addr);
             let whole = home.is_some() && u64::from(len) <= room;
-            prop_assert_eq!(map.translate(addr, len).is_some(), whole);
-            let part = map.translate_part(addr, len).map(|(_, part)| u64::from(part));
+            prop_assert_eq!(map.translate(addr, len, Access::Read).is_some(), whole);
+            let part = map.part(addr, len).map(|(_, part)| u64::from(part));
             let want = Some(room.min(u64::from(len))).filter(|part| *part > 0);
             prop_assert_eq!(part, want);
             // The same place from the frontend's side.
             if whole && len > 0 {
                 let user = map.translate_user(addr + (1 << 40), u64::from(len));
-                prop_assert_eq!(user, map.translate(addr, len));
+                prop_assert_eq!(user, map.translate(addr, len, Access::Read));
             }
         }
     }
@@ -67,8 +67,8 @@ fn ranges_at_the_end_of_the_address_space_do_not_wrap() {
     let map = MemoryMap::new(vec![region(PAGE, PAGE)]);
     for addr in [u64::MAX, u64::MAX - 1, u64::MAX - 4095, 0, PAGE - 1, 2 * PAGE] {
         for len in [1, 2, 4096, u32::MAX] {
-            assert!(map.translate(addr, len).is_none(), "{addr:#x} {len}");
-            assert!(map.translate_part(addr, len).is_none(), "{addr:#x} {len}");
+            assert!(map.translate(addr, len, Access::Read).is_none(), "{addr:#x} {len}");
+            assert!(map.part(addr, len).is_none(), "{addr:#x} {len}");
         }
     }
 }

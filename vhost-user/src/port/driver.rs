@@ -1,4 +1,4 @@
-//! The `net_vhost` driver: `net_vhost0,{iface=PATH|fd=N}[,queues=N][,client=0|1][,tso=0|1][,config=0|1][,handover=0|1][,records=0|1][,mode=0660][,group=NAME]`.
+//! The `net_vhost` driver: `net_vhost0,{iface=PATH|fd=N}[,queues=N][,client=0|1][,tso=0|1][,iommu-support=0|1][,config=0|1][,handover=0|1][,records=0|1][,mode=0660][,group=NAME]`.
 
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -95,7 +95,7 @@ impl Driver for VhostDriver {
     }
 
     fn summary(&self) -> &'static str {
-        "vhost-user backend: {iface=PATH|fd=N}[,queues=1..128][,client=0|1][,tso=0|1][,config=0|1][,mode=0600..0666][,group=NAME]"
+        "vhost-user backend: {iface=PATH|fd=N}[,queues=1..128][,client=0|1][,tso=0|1][,iommu-support=0|1][,config=0|1][,mode=0600..0666][,group=NAME]"
     }
 
     fn probe(&self, _context: &ProbeContext, args: &DevArgs) -> Result<Box<dyn Device>, Error> {
@@ -130,18 +130,18 @@ fn settings(args: &DevArgs, source: BackendConfig) -> Result<(BackendConfig, boo
     for harmless in ["linear-buffer", "ext-buffer", "legacy-ol-flags"] {
         args.flag(harmless)?;
     }
-    for missing in ["iommu-support", "postcopy-support"] {
-        if args.flag(missing)? == Some(true) {
-            let (port, what) = (args.name().into(), missing.into());
-            return Err(Error::Unsupported { port, what, remedy: format!("leave {missing} out") });
-        }
+    let missing = "postcopy-support";
+    if args.flag(missing)? == Some(true) {
+        let (port, what) = (args.name().into(), missing.into());
+        return Err(Error::Unsupported { port, what, remedy: format!("leave {missing} out") });
     }
+    let iommu = args.flag("iommu-support")?.unwrap_or(false);
     let tso = args.flag("tso")?.unwrap_or(false);
     let config_space = args.flag("config")?.unwrap_or(false);
     let hand_over = args.flag("handover")?.unwrap_or(false);
     let records = args.flag("records")?.unwrap_or(false);
     args.finish()?;
-    let features = DEFAULT.with(Features::HOST_SEGMENTS, tso);
+    let features = DEFAULT.with(Features::HOST_SEGMENTS, tso).with(Features::ACCESS_PLATFORM, iommu);
     let mac = mac_of(args.name());
     Ok((BackendConfig { queue_pairs, mac, features, config_space, records, ..source }, hand_over))
 }

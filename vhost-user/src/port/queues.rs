@@ -192,9 +192,17 @@ impl TxQueue for Transmit {
     }
 
     fn reclaim(&mut self) {
-        let Some(soft) = &mut self.soft else { return };
+        let translated = self.peer.features().contains(Features::ACCESS_PLATFORM);
+        if self.soft.is_none() && !translated {
+            return;
+        }
         let Some(mut slot) = self.gate.enter() else { return };
-        soft.flush(|ready| slot.send(ready, &self.stats));
+        if let Some(soft) = &mut self.soft {
+            soft.flush(|ready| slot.send(ready, &self.stats));
+        }
+        if translated {
+            slot.look_ahead();
+        }
     }
 
     fn path(&self) -> &'static str {

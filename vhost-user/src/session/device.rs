@@ -58,6 +58,7 @@ impl Session {
         if self.features.map(without) != Some(without(asked)) {
             self.make_idle(rings, "features", slots)?;
             self.features = Some(asked);
+            self.use_translations(asked);
         } else if self.features != Some(asked) {
             self.features = Some(asked);
             self.rebuild(rings, slots);
@@ -119,7 +120,7 @@ impl Session {
         let answer = self.reset_owner(message, slots)?;
         self.status = None;
         self.features = None;
-        (self.log, self.log_event, self.inflight) = (None, None, None);
+        (self.log, self.log_event, self.inflight, self.translations) = (None, None, None, None);
         Ok(answer)
     }
 

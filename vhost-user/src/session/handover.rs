@@ -8,10 +8,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use linecard_virtio::Features;
-use linecard_wire::{PeerFd, ProtocolFeatures};
+use linecard_wire::{Connection, PeerFd, ProtocolFeatures};
 
 use super::snapshot::{Descriptor, RegionRecord, RingRecord, SessionRecord, Snapshot};
-use super::vring::Vring;
+use super::vring::{Start, Vring};
 use super::{Session, Slots};
 use crate::error::Refusal;
 use crate::event::Event;
@@ -95,6 +95,9 @@ impl Session {
         if let Some(inflight) = &self.inflight {
             session.set_inflight(inflight, file_of(&inflight.region, fds)?);
         }
+        if let Some(channel) = &self.channel {
+            session.channel = fds.add(channel.as_fd())?;
+        }
         let mut regions = Vec::new();
         for region in self.map.regions() {
             regions.push(RegionRecord::new(&region.spec, file_of(region, fds)?));
@@ -142,7 +145,11 @@ impl Session {
             self.inflight = Some(Arc::new(self.inflight_in(record.inflight(), file)?));
             self.own_inflight = record.flags & SessionRecord::OWN_INFLIGHT != 0;
         }
+        if let Some(fd) = fds.take(record.channel)? {
+            self.channel = Some(Connection::adopt(fd).ok_or(Refusal::NotAChannel)?);
+        }
         self.map = MemoryMap::new(regions);
+        self.use_translations(self.features.unwrap_or_default());
         Ok(())
     }
 
@@ -166,16 +173,22 @@ impl Session {
         }
         for (vring, record) in self.vrings.iter_mut().zip(&snapshot.rings) {
             vring.base = record.base;
+            let runs = record.has(RingRecord::RUNS);
+            vring.waits = (record.has(RingRecord::STARTED) && !runs).then_some((Start::AsTold, false));
         }
         self.move_to(Arc::clone(&self.map), slots);
         for (index, record) in snapshot.rings.iter().enumerate() {
             let Some(slot) = slots.get(index) else { continue };
-            match &mut slot.ring {
-                Some(ring) => ring.faulted = record.has(RingRecord::FAULTED),
-                None if record.has(RingRecord::RUNS) => {
+            let faulted = record.has(RingRecord::FAULTED);
+            let waits = self.vrings.get_mut(index).and_then(|vring| vring.waits.as_mut());
+            match (&mut slot.ring, waits) {
+                (Some(ring), _) => ring.faulted = faulted,
+                // Translations are not left to a successor: the frontend is asked for them again.
+                (None, Some((_, waits_faulted))) => *waits_faulted = faulted,
+                (None, None) if record.has(RingRecord::RUNS) => {
                     return Err(Refusal::RingIncomplete { index, what: "memory" });
                 }
-                None => {}
+                (None, None) => {}
             }
         }
         self.take_rest(snapshot, slots);
@@ -255,6 +268,7 @@ impl Session {
             call: event(record.call)?.map(Arc::new),
             error: event(record.error)?.map(Arc::new),
             enabled: record.has(RingRecord::ENABLED),
+            waits: None,
         })
     }
 }

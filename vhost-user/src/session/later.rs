@@ -1,8 +1,4 @@
 //! Answers that are not there yet.
-#![cfg_attr(
-    not(test),
-    expect(dead_code, reason = "no request of today waits: IOTLB, device state and the log will")
-)]
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
@@ -14,7 +10,7 @@ use crate::peer::Peer;
 /// How a request went.
 pub(crate) type Outcome = Result<Answer, Refusal>;
 
-/// An answer that somebody works on: the helper thread of the port, or one that a descriptor of the frontend is read by.
+/// An answer that somebody works on: the helper thread of the port, or whoever polls a ring and has to leave it first.
 #[derive(Debug)]
 pub(crate) struct Pending {
     request: u32,

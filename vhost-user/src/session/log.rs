@@ -59,7 +59,7 @@ impl Session {
     fn check_logged_rings(&self, log: &DirtyLog) -> Result<(), Refusal> {
         let layout = super::vring::layout_of(self.features.unwrap_or_default());
         for vring in &self.vrings {
-            if let (Some(addr), Some(size)) = (&vring.addr, vring.size) {
+            if let (Some(addr), Some(size), None) = (&vring.addr, vring.size, &self.translations) {
                 check_logged(log, addr, layout, size)?;
             }
         }
@@ -73,7 +73,9 @@ impl Session {
         layout: Layout,
         size: u16,
     ) -> Result<(), Refusal> {
-        self.log.as_ref().map_or(Ok(()), |log| check_logged(log, addr, layout, size))
+        // A translated one lies in memory, all of which the log covers.
+        let log = self.log.as_ref().filter(|_| self.translations.is_none());
+        log.map_or(Ok(()), |log| check_logged(log, addr, layout, size))
     }
 
     /// Where a ring is logged, if it is.
@@ -89,7 +91,12 @@ impl Session {
         let mut ring = Vec::new();
         if addr.flags & VRING_F_LOG != 0 {
             let [descs, _, device] = layout.areas(size);
-            ring.push((addr.log, device as u64));
+            // Where addresses are translated, that of the log is too, and the place of the area says what it leads to.
+            let logged = match self.translations {
+                None => Some(addr.log),
+                Some(_) => map.guest_addr(memory.device.as_ptr()),
+            };
+            ring.extend(logged.map(|addr| (addr, device as u64)));
             // `log_guest_addr` is where the device area is, in either layout. A packed ring is written elsewhere as well.
             if layout == Layout::Packed {
                 ring.extend(map.guest_addr(memory.desc.as_ptr()).map(|addr| (addr, descs as u64)));

@@ -7,6 +7,7 @@
 mod device;
 mod handover;
 mod inflight;
+mod iotlb;
 mod later;
 mod log;
 mod memory;
@@ -21,7 +22,7 @@ use std::sync::Arc;
 use linecard_eal::gate::Controller;
 use linecard_virtio::Features;
 use linecard_wire::payload::Payload;
-use linecard_wire::{Message, NEED_REPLY, ProtocolFeatures, VERSION};
+use linecard_wire::{Connection, Message, NEED_REPLY, ProtocolFeatures, VERSION};
 
 use crate::error::Refusal;
 use crate::event::Event;
@@ -34,6 +35,7 @@ use request::Reply;
 use vring::Vring;
 
 pub(crate) use handover::{Left, Taken};
+pub(crate) use iotlb::Kept;
 #[cfg(test)]
 pub(crate) use later::Promise;
 pub(crate) use later::{Outcome, Pending};
@@ -107,6 +109,10 @@ pub(crate) struct Session {
     inflight_made: Option<inflight::CreatedRegion>,
     /// `inflight` is this backend's own, of which the frontend knows nothing.
     own_inflight: bool,
+    /// Where the frontend is asked (`SET_BACKEND_REQ_FD`).
+    channel: Option<Connection>,
+    /// What addresses are translated by, where an IOMMU does that.
+    translations: Option<iotlb::Translations>,
 }
 
 impl Session {
@@ -129,6 +135,8 @@ impl Session {
             inflight: None,
             inflight_made: None,
             own_inflight: false,
+            channel: None,
+            translations: None,
         }
     }
 

@@ -25,7 +25,6 @@ pub(crate) enum Answer {
     /// This payload, and these descriptors with it.
     Now(Vec<u8>, Vec<OwnedFd>),
     /// One that somebody works on. The frontend's next request waits for it.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for IOTLB, device state and the migration log"))]
     Later(Pending),
 }
 
@@ -47,11 +46,13 @@ pub(super) enum Reply {
 }
 
 /// Whether a request may change what polling threads use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum Rings {
     Untouched,
     /// It is carried out while no polling thread is inside a ring.
     Held,
+    /// It is if this says so of the message.
+    AsSaid(fn(&Session, &Message) -> bool),
 }
 
 /// One request.
@@ -109,14 +110,18 @@ impl Row {
         Self { descriptors, needs, reply: self.reply, ..Self::set(self.code, self.rings, self.carry_out) }
     }
 
-    /// Whether it may change what polling threads use.
-    pub(crate) fn touches_rings(&self) -> bool {
-        self.rings == Rings::Held
+    /// Whether `message`, which is one of these, may change what polling threads use.
+    pub(crate) fn touches_rings(&self, session: &Session, message: &Message) -> bool {
+        match self.rings {
+            Untouched => false,
+            Held => true,
+            AsSaid(touches) => touches(session, message),
+        }
     }
 }
 
 use ProtocolFeatures as Need;
-use Rings::{Held, Untouched};
+use Rings::{AsSaid, Held, Untouched};
 
 /// All requests, by code.
 pub(crate) static REQUESTS: &[Row] = &[
@@ -141,6 +146,11 @@ pub(crate) static REQUESTS: &[Row] = &[
     Row::set(Req::SET_PROTOCOL_FEATURES, Untouched, Session::set_protocol_features),
     Row::get(Req::GET_QUEUE_NUM, Session::get_queue_num),
     Row::set(Req::SET_VRING_ENABLE, Held, Session::set_vring_enable),
+    Row::set(Req::SET_BACKEND_REQ_FD, Untouched, Session::set_backend_channel)
+        .needs(Need::BACKEND_REQ)
+        .descriptors(1..=1),
+    Row::set(Req::IOTLB_MSG, AsSaid(Session::iotlb_touches_rings), Session::iotlb_message)
+        .needs(Need::BACKEND_REQ),
     Row::set(Req::SEND_RARP, Held, Session::send_rarp).needs(Need::RARP),
     Row::set(Req::NET_SET_MTU, Untouched, Session::set_mtu).needs(Need::MTU),
     Row {

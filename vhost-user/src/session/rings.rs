@@ -9,7 +9,7 @@ use linecard_wire::payload::{Payload, VringAddr, VringFd, VringState};
 
 use super::inflight::StartPoint;
 use super::request::{Answer, expect_fds};
-use super::vring::{Vring, check_size, device_config, layout_of, ring_memory, told_base};
+use super::vring::{Start, Vring, check_size, device_config, layout_of, ring_memory, told_base};
 use super::{Session, Slots};
 use crate::datapath::{self, PathConfig, Records};
 use crate::error::Refusal;
@@ -22,15 +22,6 @@ use crate::slot::{Mode, Ring};
 pub(super) const BEHIND: &str = "this packed ring was used beyond the position that the frontend starts it at (a backend ended while \
     the ring was in use), and does not tell how far; no packet may pass until the driver starts anew: reload it or restart \
     the guest. Split rings (QEMU: packed=off) survive a restart of any backend";
-
-/// Where a ring begins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Start {
-    /// At the position that the frontend has told, or behind it if that is long past.
-    AsTold,
-    /// Where we have left it: what its memory says does not count.
-    WhereItStood,
-}
 
 impl Session {
     fn index(&self, asked: u32) -> Result<usize, Refusal> {
@@ -98,7 +89,7 @@ impl Session {
         let moves = vring.addr.as_ref().map(areas) != Some(areas(&addr));
         let size = vring.size.ok_or(Refusal::RingIncomplete { index, what: "size" })?;
         features.ok_or(Refusal::RingIncomplete { index, what: "features" })?;
-        ring_memory(index, &addr, layout, size, &map)?;
+        ring_memory(index, &addr, (layout, size), &map, self.translations.as_ref())?;
         self.check_logged_ring(&addr, layout, size)?;
         // Areas that move under a ring which is disabled: the driver begins anew, with indices of its own.
         if moves && !self.vrings.get(index).is_some_and(|vring| vring.started && self.is_enabled(vring)) {
@@ -167,14 +158,7 @@ impl Session {
         let source = kick.as_ref().map(Event::source);
         if !running {
             self.make_own_record(index);
-            let ring = self.build(index, &self.map, Start::AsTold)?;
-            // What was told may be half of a position (DPDK's); nobody is to read it again when the ring has turned.
-            let base = ring.path.base();
-            self.vrings.get_mut(index).into_iter().for_each(|vring| vring.base = base);
-            if let Some(slot) = slots.get(index) {
-                tell!(self.peer, info, ring = index, path = ring.path.name(), "ring started");
-                slot.ring = Some(ring);
-            }
+            self.start(index, slots)?;
         }
         if let Some(ring) = slots.get(index).and_then(|slot| slot.ring.as_mut()) {
             ring.kicks = source.is_some();
@@ -185,6 +169,28 @@ impl Session {
         }
         self.peer.set_kick(index, source);
         Ok(Answer::None)
+    }
+
+    /// Builds the ring where the frontend has told that it begins, or has it wait for the translation of its areas.
+    fn start(&mut self, index: usize, slots: &mut Slots<'_>) -> Result<(), Refusal> {
+        match self.build(index, Start::AsTold)? {
+            Some(ring) => {
+                // What was told may be half of a position (DPDK's); nobody is to read it again when the ring has turned.
+                let base = ring.path.base();
+                self.vrings.get_mut(index).into_iter().for_each(|vring| vring.base = base);
+                if let Some(slot) = slots.get(index) {
+                    tell!(self.peer, info, ring = index, path = ring.path.name(), "ring started");
+                    slot.ring = Some(ring);
+                }
+            }
+            None => {
+                tell!(self.peer, info, ring = index, "ring starts when its addresses are translated");
+                if let Some(vring) = self.vrings.get_mut(index) {
+                    vring.waits = Some((Start::AsTold, false));
+                }
+            }
+        }
+        Ok(())
     }
 
     pub(super) fn set_vring_call(
@@ -237,15 +243,18 @@ impl Session {
         }
     }
 
-    /// A ring made from what is known about `index`, on `map`.
-    fn build(&self, index: usize, map: &Arc<MemoryMap>, start: Start) -> Result<Ring, Refusal> {
+    /// A ring made from what is known about `index`; `None` while its areas are not translated.
+    fn build(&mut self, index: usize, start: Start) -> Result<Option<Ring>, Refusal> {
         let missing = |what| Refusal::RingIncomplete { index, what };
         let vring = self.vrings.get(index).ok_or(missing("place"))?;
         let features = self.features.ok_or(missing("features"))?;
         let addr = vring.addr.ok_or(missing("address"))?;
         let layout = layout_of(features);
         let size = layout.check_size(u32::from(vring.size.ok_or(missing("size"))?))?;
-        let memory = ring_memory(index, &addr, layout, size, map)?;
+        let (map, translations) = (Arc::clone(&self.map), self.translations.as_ref());
+        let Some(memory) = ring_memory(index, &addr, (layout, size), &map, translations)? else {
+            return Ok(None);
+        };
         let told = |base| StartPoint { base, taken: Vec::new() };
         let StartPoint { base, taken } = match start {
             Start::AsTold => {
@@ -253,19 +262,23 @@ impl Session {
             }
             Start::WhereItStood => told(vring.base),
         };
-        let log = self.ring_log(&addr, (layout, size), &memory, map);
-        let records = Records { log, inflight: self.ring_inflight(index, layout, size) };
+        let log = self.ring_log(&addr, (layout, size), &memory, &map);
+        let inflight = self.ring_inflight(index, layout, size);
+        let (window, visits) = self.window(index).unzip();
+        let records = Records { log, inflight, window };
         let device = device_config(base, size, features);
-        let config = PathConfig { memory, device, features, map: Arc::clone(map), taken, records };
-        Ok(Ring {
-            path: datapath::build(index, config)?,
+        let config = PathConfig { memory, device, features, map, taken, records, visits };
+        let path = datapath::build(index, config)?;
+        let vring = self.vrings.get(index).ok_or(missing("place"))?;
+        Ok(Some(Ring {
+            path,
             mode: self.mode(vring),
             call: vring.call.clone(),
             error: vring.error.clone(),
             alarm: Arc::clone(&self.alarm),
             kicks: vring.kick.is_some(),
             faulted: false,
-        })
+        }))
     }
 
     /// Makes the rings that were started anew where they stand by what they tell themselves: whoever used them was killed. All that
@@ -278,7 +291,10 @@ impl Session {
             let Some(slot) = slots.get(index) else { continue };
             let Some(vring) = self.vrings.get_mut(index).filter(|vring| vring.started) else { continue };
             vring.stopped_at = None;
-            let ring = self.build(index, &self.map, Start::AsTold)?;
+            let Some(ring) = self.build(index, Start::AsTold)? else {
+                self.vrings.get_mut(index).into_iter().for_each(|vring| vring.waits = Some((Start::AsTold, false)));
+                continue;
+            };
             // Whether its driver was called for what was used last is not known.
             ring.call.iter().for_each(|call| {
                 call.signal();
@@ -298,13 +314,20 @@ impl Session {
             vring.stopped_at = Some(vring.base);
         }
         vring.started = false;
+        vring.waits = None;
+        self.translations.iter_mut().for_each(|translations| translations.forget_misses(index));
         vring.kick = None;
         self.peer.set_kick(index, None);
+        if !self.vrings.iter().any(|vring| vring.started) {
+            // The driver may have others when it begins anew, and nobody says so (QEMU 7.2).
+            self.forget_translations();
+        }
     }
 
     /// Exchanges the memory map under running rings.
     pub(super) fn move_to(&mut self, map: Arc<MemoryMap>, slots: &mut Slots<'_>) {
         self.map = map;
+        self.forget_translations();
         self.rebuild(0..self.vrings.len(), slots);
         self.warn_of_short_log();
     }
@@ -317,13 +340,24 @@ impl Session {
         for index in indices {
             let Some(slot) = slots.get(index) else { continue };
             let Some(vring) = self.vrings.get_mut(index).filter(|vring| vring.started) else { continue };
-            let faulted = slot.ring.as_ref().is_some_and(|ring| ring.faulted);
+            let (mut start, mut faulted) = vring.waits.take().unwrap_or((Start::WhereItStood, false));
             if let Some(ring) = slot.ring.take() {
+                (start, faulted) = (Start::WhereItStood, ring.faulted);
                 vring.base = ring.path.base();
             }
-            match self.build(index, &self.map, Start::WhereItStood) {
-                Ok(mut ring) => {
+            // Its next look is another poller's, or nobody's.
+            self.translations.iter_mut().for_each(|translations| translations.forget_misses(index));
+            match self.build(index, start) {
+                Ok(None) => {
+                    if let Some(vring) = self.vrings.get_mut(index) {
+                        vring.waits = Some((start, faulted));
+                    }
+                }
+                Ok(Some(mut ring)) => {
                     ring.faulted = faulted;
+                    // Of one that waited, what was told may be half of a position.
+                    let base = ring.path.base();
+                    self.vrings.get_mut(index).into_iter().for_each(|vring| vring.base = base);
                     // The new device half does not know what the old one owed: one call too many, never one too few.
                     ring.call.iter().for_each(|call| {
                         call.signal();

@@ -63,7 +63,8 @@ pub(crate) struct SessionRecord {
     pub(crate) inflight_offset: u64,
     pub(crate) inflight_queues: u16,
     pub(crate) inflight_queue_size: u16,
-    pub(crate) reserved: u32,
+    /// The channel of `SET_BACKEND_REQ_FD`.
+    pub(crate) channel: Descriptor,
 }
 
 impl SessionRecord {

@@ -10,7 +10,7 @@ fn session(protocol: ProtocolFeatures) -> Session {
     let terms = Terms {
         queue_pairs: 1,
         features: crate::features::OFFERED,
-        protocol: crate::features::protocol(true),
+        protocol: crate::features::protocol(true, crate::features::OFFERED),
         mac: [2; 6],
         mtu: 1500,
         limits: MapLimits { total: 1 << 30, regions: 8 },
@@ -71,7 +71,7 @@ fn what_a_row_says_is_checked_before_its_function_is_called() {
 #[test]
 fn what_has_no_row_is_refused() {
     let mut session = session(ProtocolFeatures::all());
-    for code in [0, Req::POSTCOPY_ADVISE as u32, Req::IOTLB_MSG as u32, 45, u32::MAX] {
+    for code in [0, Req::POSTCOPY_ADVISE as u32, Req::GPU_SET_SOCKET as u32, 45, u32::MAX] {
         assert!(session.row(code).is_none());
         match respond(&mut session, message(code, Vec::new())) {
             Verdict::Reply(payload, _) => assert_eq!(payload, 1_u64.to_bytes()),
@@ -85,9 +85,9 @@ fn what_has_no_row_is_refused() {
 /// The features on offer are those that requests need, so a row is all it takes to offer one.
 #[test]
 fn features_on_offer_follow_from_the_table() {
-    let offered = crate::features::protocol(true);
+    let offered = crate::features::protocol(true, crate::features::OFFERED);
     assert!(REQUESTS.iter().all(|row| offered.contains(row.needs)));
-    assert!(!crate::features::protocol(false).contains(ProtocolFeatures::CONFIG));
+    assert!(!crate::features::protocol(false, Features::empty()).contains(ProtocolFeatures::CONFIG));
     let mut session = session(ProtocolFeatures::empty());
     let not_offered =
         message(Req::SET_PROTOCOL_FEATURES as u32, ProtocolFeatures::PAGEFAULT.bits().to_bytes());

@@ -4,6 +4,7 @@ use linecard_eal::shared::SharedBytes;
 use linecard_virtio::{DeviceConfig, Features, Layout, RingMemory, layout};
 use linecard_wire::payload::{PackedBase, VringAddr};
 
+use super::iotlb::{Area, Translations, areas};
 use crate::error::Refusal;
 use crate::event::Event;
 use crate::memory::{MemoryMap, is_available};
@@ -24,6 +25,17 @@ pub(crate) struct Vring {
     pub(crate) call: Option<Arc<Event>>,
     pub(crate) error: Option<Arc<Event>>,
     pub(crate) enabled: bool,
+    /// It is started and cannot run before its areas are translated; where it begins then, and whether it is faulted.
+    pub(crate) waits: Option<(Start, bool)>,
+}
+
+/// Where a ring begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Start {
+    /// At the position that the frontend has told, or behind it if that is long past.
+    AsTold,
+    /// Where we have left it: what its memory says does not count.
+    WhereItStood,
 }
 
 impl Vring {
@@ -39,31 +51,41 @@ pub(crate) fn layout_of(features: Features) -> Layout {
     if features.contains(Features::RING_PACKED) { Layout::Packed } else { Layout::Split }
 }
 
-/// Where the areas of a ring of `size` at `addr` are in this process.
+/// Where the areas of a ring of `size` at `addr` are in this process; `None` while one of them has no translation. Without
+/// `translations`, addresses are the frontend's own.
 pub(crate) fn ring_memory(
     index: usize,
     addr: &VringAddr,
-    layout: Layout,
-    size: u16,
+    (layout, size): (Layout, u16),
     map: &MemoryMap,
-) -> Result<RingMemory, Refusal> {
-    let [desc, driver, device] = layout.areas(size);
-    let [desc_align, driver_align, device_align] = layout.alignment();
-    let area = |area, addr: u64, len: usize, align: usize| {
-        let place = map
-            .translate_user(addr, len as u64)
-            .filter(|place| place.as_ptr().addr().is_multiple_of(align))
-            .ok_or(Refusal::RingAddress { index, area, addr, len })?;
-        // SAFETY: the map keeps the range mapped and the ring keeps the map; all access from this process goes
-        // through shared cells.
-        Ok::<_, Refusal>(unsafe { SharedBytes::new(place, len) })
-    };
-    Ok(RingMemory {
-        desc: area("descriptor", addr.desc, desc, desc_align)?,
-        driver: area("driver", addr.avail, driver, driver_align)?,
-        device: area("device", addr.used, device, device_align)?,
-    })
+    translations: Option<&Translations>,
+) -> Result<Option<RingMemory>, Refusal> {
+    let mut places = [None; 3];
+    let parts = areas(addr, layout, size).into_iter().zip(layout.alignment()).zip(AREAS);
+    for (place, (((addr, len, access), align), area)) in places.iter_mut().zip(parts) {
+        let refused = || Refusal::RingAddress { index, area, addr, len };
+        let found = match translations.map(|known| known.area(addr, len as u64, access)) {
+            None => map.translate_user(addr, len as u64).ok_or_else(refused)?,
+            Some(Area::Here(found)) => found,
+            Some(Area::Nowhere) => return Err(refused()),
+            // It can be told as much of a range that ends, and begins where such an area may.
+            Some(Area::Missing(_)) if addr.checked_add(len as u64).is_none() => return Err(refused()),
+            Some(Area::Missing(_)) if !addr.is_multiple_of(align as u64) => return Err(refused()),
+            Some(Area::Missing(_)) => continue,
+        };
+        if !found.as_ptr().addr().is_multiple_of(align) {
+            return Err(refused());
+        }
+        // SAFETY: the map keeps the range mapped and the ring keeps the map (translations lead into the same one); all access
+        // from this process goes through shared cells.
+        *place = Some(unsafe { SharedBytes::new(found, len) });
+    }
+    let [Some(desc), Some(driver), Some(device)] = places else { return Ok(None) };
+    Ok(Some(RingMemory { desc, driver, device }))
 }
+
+/// The areas of a ring, as people call them.
+const AREAS: [&str; 3] = ["descriptor", "driver", "device"];
 
 /// How the device half is made: where it starts, and with which options.
 pub(crate) fn device_config(base: u32, size: u16, features: Features) -> DeviceConfig {

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its own part")]
 
+pub mod iommu;
+
 use std::fs::File;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -171,6 +173,8 @@ pub struct Frontend {
     pub errors: Vec<OwnedFd>,
     pub kicks: Vec<OwnedFd>,
     pub features: Features,
+    /// Addresses go through an IOMMU: see [`iommu`].
+    pub translated: bool,
 }
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -194,6 +198,7 @@ impl Frontend {
             errors: events(),
             kicks: events(),
             features: Features::empty(),
+            translated: false,
         }
     }
 
@@ -288,7 +293,8 @@ impl Frontend {
     }
 
     pub fn vring_addr(&self, index: usize, size: u16) -> VringAddr {
-        let addrs = RingAddrs::at(USER + Self::ring_offset(index) as u64, self.layout(), size);
+        let base = if self.translated { iommu::IOVA } else { USER };
+        let addrs = RingAddrs::at(base + Self::ring_offset(index) as u64, self.layout(), size);
         let index = index as u32;
         VringAddr { index, flags: 0, desc: addrs.desc, used: addrs.device, avail: addrs.driver, log: 0 }
     }
@@ -332,6 +338,11 @@ impl Frontend {
         VringState::from_bytes(&reply).expect("state").num
     }
 
+    /// What descriptors call the memory at `offset`.
+    pub fn addr(&self, offset: usize) -> u64 {
+        if self.translated { iommu::iova_of(offset) } else { GUEST + offset as u64 }
+    }
+
     /// Guest address and offset of buffer `n` for sending (`half` 1) or receiving (0).
     pub fn buffer(half: usize, n: usize) -> (u64, usize) {
         let offset = RING_AREA + half * (MEMORY / 2 - RING_AREA) + n * BUFFER_STRIDE;
@@ -340,7 +351,8 @@ impl Frontend {
 
     /// Puts a header and `frame` into send buffer `n`.
     pub fn write_frame(&self, n: usize, frame: &[u8]) -> (u64, u32) {
-        let (addr, offset) = Self::buffer(1, n);
+        let (_, offset) = Self::buffer(1, n);
+        let addr = self.addr(offset);
         let bytes = self.bytes(offset, HEADER + frame.len());
         bytes.copy_from(&[0; HEADER]);
         bytes.slice(HEADER, frame.len()).expect("room").copy_from(frame);
@@ -451,7 +463,7 @@ impl Guest {
     /// Gives the backend `n` receive buffers of `len` bytes.
     pub fn post_receive(&mut self, from: usize, n: usize, len: u32) {
         for token in from..from + n {
-            let (addr, _) = Frontend::buffer(0, token);
+            let addr = self.frontend.addr(Frontend::buffer(0, token).1);
             self.rx.post(Buffer { addr, len, token: token as u64 });
         }
         self.rx.publish();

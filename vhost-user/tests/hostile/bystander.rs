@@ -53,10 +53,15 @@ impl Neighbours {
 
     /// The limits are the bad port's.
     pub(crate) fn with(label: &str, limits: Limits) -> Self {
+        Self::of(label, |config| BackendConfig { limits, ..config })
+    }
+
+    /// The bad port is made from what `change` makes of its configuration.
+    pub(crate) fn of(label: &str, change: impl FnOnce(BackendConfig) -> BackendConfig) -> Self {
         let alone = alone();
         let control = Control::new();
         let (bad, good) = (socket_path(label), socket_path(label));
-        let config = BackendConfig { limits, ..BackendConfig::new("bad", &bad, Mode::Listen) };
+        let config = change(BackendConfig::new("bad", &bad, Mode::Listen));
         let bad_port = Backend::new(&control, config).expect("a backend");
         let mut traffic = Traffic::new(&control);
         traffic.poll_too(&bad_port);

@@ -11,4 +11,5 @@ mod pages;
 mod racing;
 mod spending;
 mod traffic;
+mod translations;
 mod waiting;

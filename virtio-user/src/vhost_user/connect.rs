@@ -1,6 +1,6 @@
 //! How a port comes to a connection: it connects, or it listens.
 
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use linecard_wire::Closer;
-use linecard_wire::socket::{self, Access, Listener, SocketError};
+use linecard_wire::socket::{self, Access, Listener, SocketError, UnusableSocket};
 
 use super::VhostUser;
 use super::dialogue::Dialogue;
@@ -78,16 +78,7 @@ impl Connect for Server {
 
 /// Listens at `path`; see [`Listener::bind_for`].
 pub(super) fn listen(path: &Path, access: Access) -> Result<Listener, Error> {
-    Listener::bind_for(path, access).map_err(|reason| {
-        let path = path.to_owned();
-        match reason {
-            SocketError::NotASocket { what } => Error::NoSocket { path, what },
-            SocketError::InUse => Error::InUse { path },
-            SocketError::Access { action, source } => Error::Access { path, action, source },
-            SocketError::System { source, .. } => Error::Listen { path, source },
-            other => Error::Listen { path, source: io::Error::new(ErrorKind::InvalidInput, other) },
-        }
-    })
+    Ok(Listener::bind_for(path, access).map_err(|reason| UnusableSocket::new(path, reason))?)
 }
 
 /// The next backend that connects.
@@ -113,7 +104,7 @@ fn connect(path: &Path, waiter: &Waiter, deadline: Instant) -> Result<UnixStream
         match socket::connect(path) {
             Ok(stream) => return Ok(stream),
             Err(_) if let Some(what) = socket::obstacle(path) => {
-                return Err(Error::NoSocket { path: path.to_owned(), what });
+                return Err(UnusableSocket::new(path, SocketError::NotASocket { what }).into());
             }
             Err(source) if Instant::now() >= deadline => {
                 return Err(Error::Connect { path: path.to_owned(), source });

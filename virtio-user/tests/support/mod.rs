@@ -18,7 +18,7 @@ use linecard_eal::shared::SharedBytes;
 use linecard_lab::{wait_for, wait_until};
 use linecard_mempool::{Burst, Pool, PoolConfig};
 use linecard_pmd::{Device, Driver, Error, Port, PortConfig, ProbeContext, StartError, configure};
-use linecard_virtio::{DeviceMemory, Features, Layout, RingMemory};
+use linecard_virtio::{Access, DeviceMemory, Features, Layout, RingMemory, Translation};
 use linecard_virtio_user::VirtioUser;
 use linecard_wire::payload::{MemTable, MemoryRegion, Payload, SingleRegion, VringAddr, VringFd, VringState};
 use linecard_wire::{Connection, FrontendReq, Message, OutMessage, ProtocolFeatures, REPLY};
@@ -163,11 +163,11 @@ impl Regions {
 
 // SAFETY: pointers lie in mappings that live as long as `self`.
 unsafe impl DeviceMemory for Regions {
-    fn translate(&self, addr: u64, len: u32) -> Option<NonNull<u8>> {
+    fn translate(&self, addr: u64, len: u32, _: Access) -> Option<NonNull<u8>> {
         self.at(addr, len as usize)
     }
-    fn translate_part(&self, addr: u64, len: u32) -> Option<(NonNull<u8>, u32)> {
-        Some((self.at(addr, len as usize)?, len))
+    fn translate_part(&self, addr: u64, len: u32, access: Access) -> Translation {
+        self.translate(addr, len, access).map(|start| (start, len)).into()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::alloc::{Layout as Shape, alloc_zeroed, dealloc, handle_alloc_error};
 use std::ptr::NonNull;
 
-use crate::queue::DeviceMemory;
+use crate::queue::{Access, DeviceMemory, Translation};
 use crate::sync::SharedBytes;
 
 /// Zeroed memory aligned to 128 that stays where it is.
@@ -78,14 +78,18 @@ impl Guest {
 
 // SAFETY: pointers are handed out only for ranges inside the zone, which lives as long as the guest.
 unsafe impl DeviceMemory for Guest {
-    fn translate(&self, addr: u64, len: u32) -> Option<NonNull<u8>> {
-        match self.translate_part(addr, len)? {
-            (ptr, part) if part == len => Some(ptr),
-            _ => None,
-        }
+    fn translate(&self, addr: u64, len: u32, _: Access) -> Option<NonNull<u8>> {
+        self.part(addr, len).filter(|(_, part)| *part == len).map(|(ptr, _)| ptr)
     }
 
-    fn translate_part(&self, addr: u64, len: u32) -> Option<(NonNull<u8>, u32)> {
+    fn translate_part(&self, addr: u64, len: u32, _: Access) -> Translation {
+        self.part(addr, len).into()
+    }
+}
+
+impl Guest {
+    /// The place of the longest contiguous prefix of `len` bytes at `addr`.
+    pub(super) fn part(&self, addr: u64, len: u32) -> Option<(NonNull<u8>, u32)> {
         let offset = addr.checked_sub(self.base)?;
         let room = self.len().checked_sub(offset).filter(|room| *room > 0)?;
         let seam = self.seams.iter().find(|s| **s > addr).map_or(u64::MAX, |s| s - addr);

@@ -5,7 +5,7 @@ use core::mem::MaybeUninit;
 use super::{GUEST_BASE, GUEST_BYTES, Lent, Model};
 use crate::layout::Layout;
 use crate::queue::{
-    Ahead, Buffer, Chain, Completion, DeviceMemory, DeviceQueue, DriverQueue, Element, Head, Used,
+    Access, Ahead, Buffer, Chain, Completion, DeviceMemory, DeviceQueue, DriverQueue, Element, Head, Used,
 };
 use crate::segments::{Piece, SegList};
 
@@ -141,7 +141,7 @@ impl<D: DriverQueue, V: DeviceQueue> Model<D, V> {
             let want = &self.available[k];
             assert_eq!(want.segments.len(), 1);
             assert_eq!(chain.len, want.segments[0].len);
-            let ptr = self.memory.translate(want.segments[0].addr, chain.len).expect("simple");
+            let ptr = self.memory.translate(want.segments[0].addr, chain.len, Access::Read).expect("simple");
             assert_eq!(chain.ptr, ptr.as_ptr());
         }
         if got < n.min(self.available.len()) {
@@ -161,7 +161,7 @@ impl<D: DriverQueue, V: DeviceQueue> Model<D, V> {
 
     fn is_simple(&self, lent: &Lent) -> bool {
         let [Element { addr, len }] = lent.segments[..] else { return false };
-        self.memory.translate(addr, len).is_some()
+        self.memory.translate(addr, len, Access::Read).is_some()
     }
 
     fn written(&self, seed: u32, lent: u32) -> u32 {
@@ -196,7 +196,7 @@ impl<D: DriverQueue, V: DeviceQueue> Model<D, V> {
     fn pieces(&self, mut s: Element) -> Vec<Piece> {
         let mut out = Vec::new();
         while s.len > 0 {
-            let (ptr, len) = self.memory.translate_part(s.addr, s.len).expect("inside");
+            let (ptr, len) = self.memory.part(s.addr, s.len).expect("inside");
             out.push(Piece { ptr, len });
             s = Element { addr: s.addr + u64::from(len), len: s.len - len };
         }

@@ -6,7 +6,7 @@ use crate::layout::{F_INDIRECT, F_NEXT, F_WRITE};
 use crate::queue::{DeviceMemory, Head};
 use crate::segments::SegList;
 use crate::sync::{Acquire, Relaxed};
-use crate::walk::{Desc, Walk};
+use crate::walk::{Desc, Stop, Walk};
 
 /// Collects the chain whose head, with second word `first`, is at `place`: at most `room` slots. Every descriptor is
 /// read once.
@@ -17,7 +17,7 @@ pub(super) fn follow<M: DeviceMemory, const WRITABLE: bool>(
     room: u16,
     indirect: bool,
     out: &mut SegList,
-) -> Result<Head, PeerFault> {
+) -> Result<Head, Stop> {
     let mut walk = Walk::<M, WRITABLE>::new(memory, out, ring.size());
     let (mut meta, mut descs) = (first, 0u16);
     loop {
@@ -25,7 +25,7 @@ pub(super) fn follow<M: DeviceMemory, const WRITABLE: bool>(
         let desc = Desc::new(addr.load(Relaxed), meta);
         let (id, flags) = desc.packed();
         if descs == room {
-            return Err(PeerFault::ChainTooLong { max: room });
+            return Err(PeerFault::ChainTooLong { max: room }.into());
         }
         descs += 1;
         if walk.cuts() {
@@ -44,7 +44,7 @@ pub(super) fn follow<M: DeviceMemory, const WRITABLE: bool>(
         place = place.next(ring.size());
         meta = ring.desc(place)[1].load(Acquire);
         if turn_of(meta) != place.available() {
-            return Err(PeerFault::ChainIncomplete { slot: place.slot() });
+            return Err(PeerFault::ChainIncomplete { slot: place.slot() }.into());
         }
     }
 }
@@ -58,7 +58,7 @@ fn follow_table<M: DeviceMemory, const WRITABLE: bool>(
     desc: Desc,
     flags: u16,
     allowed: bool,
-) -> Result<(), PeerFault> {
+) -> Result<(), Stop> {
     let table = walk.table(desc, flags, allowed)?;
     for index in 0..table.entries {
         if walk.cuts() {

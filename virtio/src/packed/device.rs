@@ -8,9 +8,10 @@ use crate::config::DeviceConfig;
 use crate::error::Error;
 use crate::fault::PeerFault;
 use crate::layout::{F_NEXT, RingMemory, direction};
-use crate::queue::{Ahead, Chain, DeviceMemory, DeviceQueue, Head, Used};
+use crate::queue::{Access, Ahead, Chain, DeviceMemory, DeviceQueue, Head, Used};
 use crate::segments::SegList;
 use crate::sync::{Acquire, Relaxed, full_fence};
+use crate::walk::found;
 
 /// The device half of a packed ring; see [`DeviceQueue`]. Starts with kicks off.
 ///
@@ -114,7 +115,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Device<IN_ORDER, WRITABLE> {
                 return k;
             }
             let len = meta as u32;
-            let Some(ptr) = memory.translate(addr.load(Relaxed), len) else { return k };
+            let Some(ptr) = memory.translate(addr.load(Relaxed), len, Access::of(WRITABLE)) else { return k };
             chain.write(Chain { ptr: ptr.as_ptr(), len, id: (meta >> 32) as u16 });
         }
         out.len()
@@ -205,7 +206,7 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<I
         let place = self.next.forward(ahead.descs, self.ring.size());
         let Some(first) = self.available_at(place) else { return Ok(None) };
         let room = self.room().saturating_sub(ahead.descs);
-        follow::<M, WRITABLE>(&self.ring, memory, (place, first), room, self.indirect, out).map(Some)
+        found(follow::<M, WRITABLE>(&self.ring, memory, (place, first), room, self.indirect, out))
     }
 
     fn available(&mut self) -> u16 {

@@ -54,7 +54,7 @@ impl Ring {
         debug_assert!(slot < usize::from(self.size));
         // SAFETY: `slot < size` by this function's condition and `new` made `desc` with 2 × size words.
         let addr = unsafe { self.desc.at_unchecked(slot * 2) };
-        // SAFETY: likewise, `2 × slot + 1 < 2 × size`.
+        // SAFETY: `slot < size`, so `2 × slot + 1` is the last of at most 2 × size words.
         [addr, unsafe { self.desc.at_unchecked(slot * 2 + 1) }]
     }
 }

@@ -5,7 +5,7 @@ use crate::fault::PeerFault;
 use crate::layout::{F_INDIRECT, F_NEXT};
 use crate::queue::{DeviceMemory, Head};
 use crate::segments::SegList;
-use crate::walk::{Desc, Walk};
+use crate::walk::{Desc, Stop, Walk};
 
 /// Collects the chain that starts at `head` into `out`. Every descriptor is read once.
 pub(super) fn follow<M: DeviceMemory, const WRITABLE: bool>(
@@ -14,7 +14,7 @@ pub(super) fn follow<M: DeviceMemory, const WRITABLE: bool>(
     head: u16,
     indirect: bool,
     out: &mut SegList,
-) -> Result<Head, PeerFault> {
+) -> Result<Head, Stop> {
     let size = ring.size();
     let mut walk = Walk::<M, WRITABLE>::new(memory, out, size);
     let (mut index, mut descs) = (head, 0u16);
@@ -42,17 +42,17 @@ fn follow_table<M: DeviceMemory, const WRITABLE: bool>(
     walk: &mut Walk<'_, M, WRITABLE>,
     desc: Desc,
     allowed: bool,
-) -> Result<(), PeerFault> {
+) -> Result<(), Stop> {
     let table = walk.table(desc, desc.split().0, allowed)?;
     let mut index = 0;
     loop {
         if index >= table.entries {
-            return Err(PeerFault::DescOutOfRange { index, size: table.entries });
+            return Err(PeerFault::DescOutOfRange { index, size: table.entries }.into());
         }
         let entry = walk.entry(&table, index)?;
         let (flags, next) = entry.split();
         if flags & F_INDIRECT != 0 {
-            return Err(PeerFault::BadIndirect { len: entry.len(), flags });
+            return Err(PeerFault::BadIndirect { len: entry.len(), flags }.into());
         }
         walk.buffer(entry, flags, index)?;
         if flags & F_NEXT == 0 || walk.cuts() {

@@ -9,9 +9,10 @@ use crate::error::Error;
 use crate::event::Notify;
 use crate::fault::PeerFault;
 use crate::layout::{F_NO_NOTIFY, RingMemory, direction};
-use crate::queue::{Ahead, Chain, DeviceMemory, DeviceQueue, Head, Used};
+use crate::queue::{Access, Ahead, Chain, DeviceMemory, DeviceQueue, Head, Used};
 use crate::segments::SegList;
 use crate::sync::{Acquire, Relaxed, Release, full_fence};
+use crate::walk::found;
 
 /// The device half of a split ring; see [`DeviceQueue`]. Starts with kicks off.
 ///
@@ -109,7 +110,7 @@ fn simple<M: DeviceMemory, const WRITABLE: bool>(ring: &Ring, memory: &M, positi
         return None;
     }
     let len = meta as u32;
-    let ptr = memory.translate(addr, len)?;
+    let ptr = memory.translate(addr, len, Access::of(WRITABLE))?;
     Some(Chain { ptr: ptr.as_ptr(), len, id })
 }
 
@@ -166,7 +167,7 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<I
             return Ok(None);
         }
         let head = self.ring.avail(usize::from(self.next) + usize::from(ahead.chains)).load(Relaxed);
-        follow::<M, WRITABLE>(&self.ring, memory, head, self.indirect, out).map(Some)
+        found(follow::<M, WRITABLE>(&self.ring, memory, head, self.indirect, out))
     }
 
     fn available(&mut self) -> u16 {

@@ -252,7 +252,7 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<I
             let [addr_cell, meta_cell] = unsafe { ring.desc_unchecked(id) };
             addr_cell.store(addr, Relaxed);
             meta_cell.store(meta(len, Self::FLAGS, 0), Relaxed);
-            // SAFETY: likewise; `slots` has `size` entries.
+            // SAFETY: `slots` has `size` entries, and `ids` holds only ids below it.
             *unsafe { slots.get_unchecked_mut(id) } = InFlightEntry { token, lent: len, descs: 1 };
             write_if_different(ring.avail(avail + count.n), id as u16);
             count.n += 1;

@@ -13,7 +13,9 @@ use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 use super::{Device, Driver};
 use crate::config::{DeviceConfig, DriverConfig, IndirectTables};
 use crate::layout::{F_NEXT, F_WRITE, Layout, RingAddrs, RingMemory};
-use crate::queue::{Ahead, Buffer, Completion, DeviceMemory, DeviceQueue, DriverQueue, Element};
+use crate::queue::{
+    Access, Ahead, Buffer, Completion, DeviceMemory, DeviceQueue, DriverQueue, Element, Translation,
+};
 use crate::segments::SegList;
 use crate::sync::SharedBytes;
 
@@ -26,11 +28,11 @@ struct Mapped<'a>(&'a GuestMemoryMmap);
 
 // SAFETY: one region that outlives the value; `slice` checks the range.
 unsafe impl DeviceMemory for Mapped<'_> {
-    fn translate(&self, addr: u64, len: u32) -> Option<NonNull<u8>> {
+    fn translate(&self, addr: u64, len: u32, _: Access) -> Option<NonNull<u8>> {
         NonNull::new(self.0.get_slice(GuestAddress(addr), len as usize).ok()?.ptr_guard_mut().as_ptr())
     }
-    fn translate_part(&self, addr: u64, len: u32) -> Option<(NonNull<u8>, u32)> {
-        Some((self.translate(addr, len)?, len))
+    fn translate_part(&self, addr: u64, len: u32, access: Access) -> Translation {
+        self.translate(addr, len, access).map(|start| (start, len)).into()
     }
 }
 
@@ -39,7 +41,7 @@ fn guest() -> GuestMemoryMmap {
 }
 
 fn shared(memory: &GuestMemoryMmap, addr: u64, len: usize) -> SharedBytes {
-    let start = Mapped(memory).translate(addr, len as u32).expect("inside the guest");
+    let start = Mapped(memory).translate(addr, len as u32, Access::Read).expect("inside the guest");
     // SAFETY: the tests drop their queues before the memory, and touch ring words only through cells or `vm-memory`.
     unsafe { SharedBytes::new(start, len) }
 }

@@ -65,7 +65,7 @@ impl Ring {
         debug_assert!(id <= self.mask);
         // SAFETY: `id < size` by this function's condition and `new` made `desc` with 2 × size words.
         let addr = unsafe { self.desc.at_unchecked(id * 2) };
-        // SAFETY: likewise, `2 × id + 1 < 2 × size`.
+        // SAFETY: `id < size`, so `2 × id + 1` is the last of at most 2 × size words.
         [addr, unsafe { self.desc.at_unchecked(id * 2 + 1) }]
     }
 
@@ -82,7 +82,7 @@ impl Ring {
         let at = (position & self.mask) * 2;
         // SAFETY: `position & mask < size` and `new` made `used` with 2 × size words.
         let id = unsafe { self.used.at_unchecked(at) };
-        // SAFETY: likewise; `at` is even, so `at + 1` is below 2 × size too.
+        // SAFETY: `at` is even and below 2 × size, so `at + 1` is below that too.
         [id, unsafe { self.used.at_unchecked(at + 1) }]
     }
 }

@@ -221,3 +221,57 @@ impl Payload for Inflight {
         out
     }
 }
+
+/// A translation of I/O virtual addresses, told, taken back or asked for (`IOTLB_MSG`, `BACKEND_IOTLB_MSG`): the kernel's
+/// `struct vhost_iotlb_msg` (`linux/vhost_types.h`).
+///
+/// ```
+/// use linecard_wire::payload::{IotlbMessage, Payload};
+/// let miss = IotlbMessage { iova: 0x1000, size: 0, user_addr: 0, access: IotlbMessage::READ, kind: IotlbMessage::MISS };
+/// assert_eq!(miss.to_bytes().len(), 32);
+/// assert_eq!(IotlbMessage::from_bytes(&miss.to_bytes())?, miss);
+/// # Ok::<(), linecard_wire::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IotlbMessage {
+    /// The first address, as descriptors have it.
+    pub iova: u64,
+    /// Bytes.
+    pub size: u64,
+    /// Where they are in the frontend.
+    pub user_addr: u64,
+    /// What the device may do there: [`READ`](Self::READ), [`WRITE`](Self::WRITE), or both.
+    pub access: u8,
+    /// [`MISS`](Self::MISS), [`UPDATE`](Self::UPDATE), [`INVALIDATE`](Self::INVALIDATE), or what neither end sends.
+    pub kind: u8,
+}
+
+impl IotlbMessage {
+    /// The device may read (`VHOST_ACCESS_RO`).
+    pub const READ: u8 = 1;
+    /// The device may write (`VHOST_ACCESS_WO`).
+    pub const WRITE: u8 = 2;
+    /// The backend needs a translation.
+    pub const MISS: u8 = 1;
+    /// The frontend tells one.
+    pub const UPDATE: u8 = 2;
+    /// The frontend takes some back.
+    pub const INVALIDATE: u8 = 3;
+    /// Both bytes are followed by padding up to the alignment of the others.
+    const PADDING: usize = 6;
+}
+
+impl Payload for IotlbMessage {
+    fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
+        exactly("IOTLB message", 26 + Self::PADDING, bytes, |r| {
+            let (iova, size, user_addr, [access, kind]) = (r.u64()?, r.u64()?, r.u64()?, r.take()?);
+            Some(Self { iova, size, user_addr, access, kind })
+        })
+    }
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut out = [self.iova, self.size, self.user_addr].map(u64::to_ne_bytes).concat();
+        out.extend_from_slice(&[self.access, self.kind]);
+        out.extend_from_slice(&[0; Self::PADDING]);
+        out
+    }
+}

@@ -5,7 +5,7 @@
 
 mod device;
 
-pub use device::{Config, Inflight, Log, MemTable, MemoryRegion, SingleRegion};
+pub use device::{Config, Inflight, IotlbMessage, Log, MemTable, MemoryRegion, SingleRegion};
 
 use crate::error::Error;
 

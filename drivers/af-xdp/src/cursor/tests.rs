@@ -13,9 +13,9 @@ const SPREAD: Offsets = Offsets { producer: 0, consumer: 64, flags: 128, entries
 /// Words on the heap, as a mapping.
 pub(crate) struct Heap(Box<[std::cell::UnsafeCell<u64>]>);
 
-// SAFETY: only reached through shared cells.
+// SAFETY: the words move with the value, and no thread keeps a reference to them.
 unsafe impl Send for Heap {}
-// SAFETY: as above.
+// SAFETY: the words are only reached through shared cells, which are atomics.
 unsafe impl Sync for Heap {}
 
 impl Heap {

@@ -137,6 +137,7 @@ impl Endpoint {
         self.kept.forget();
         if let Some(mut link) = self.link.take() {
             link.session.end(&mut Slots(&mut self.gates));
+            link.session.leave_channel();
             // Idle, or it would not have come to this; the successor's duplicate keeps the connection.
             drop(link.connection.into_socket());
             self.peer.set_disconnected();
@@ -213,7 +214,8 @@ impl Endpoint {
 
     /// Ends as a successor that never was one: the predecessor goes on, and its frontend hears nothing of this.
     pub(super) fn abandon(&mut self) {
-        if let Some(link) = self.link.take() {
+        if let Some(mut link) = self.link.take() {
+            link.session.leave_channel();
             drop(link.connection.into_socket());
         }
     }

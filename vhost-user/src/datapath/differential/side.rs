@@ -10,8 +10,8 @@ use linecard_lab::contract::Dice;
 use linecard_mempool::{Pool, PoolConfig};
 use linecard_virtio::model::Zone;
 use linecard_virtio::{
-    Completion, DeviceConfig, DeviceMemory, DriverConfig, DriverQueue, Element, IndirectTables, Layout,
-    PeerFault, RingMemory,
+    Completion, DeviceConfig, DriverConfig, DriverQueue, Element, IndirectTables, Layout, PeerFault,
+    RingMemory,
 };
 use linecard_wire::payload::MemoryRegion;
 
@@ -64,7 +64,7 @@ impl Guest {
         for segment in segments {
             let (mut addr, mut left) = (segment.addr, segment.len);
             while left > 0 {
-                let (start, len): (NonNull<u8>, u32) = self.map.translate_part(addr, left).expect("inside");
+                let (start, len): (NonNull<u8>, u32) = self.map.part(addr, left).expect("inside");
                 // SAFETY: the map answers for these bytes.
                 f(unsafe { SharedBytes::new(start, len as usize) });
                 (addr, left) = (addr + u64::from(len), left - len);

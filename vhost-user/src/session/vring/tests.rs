@@ -4,7 +4,9 @@ use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 
 use linecard_virtio::model::Zone;
-use linecard_virtio::{Ahead, Buffer, DeviceMemory, DeviceQueue, DriverConfig, DriverQueue, SegList, packed};
+use linecard_virtio::{
+    Access, Ahead, Buffer, DeviceMemory, DeviceQueue, DriverConfig, DriverQueue, SegList, Translation, packed,
+};
 
 use super::*;
 
@@ -14,11 +16,11 @@ struct Anywhere;
 // SAFETY: no queue of these tests reads or writes what its descriptors point to.
 #[expect(clippy::disallowed_methods, reason = "nobody looks there")]
 unsafe impl DeviceMemory for Anywhere {
-    fn translate(&self, _: u64, _: u32) -> Option<NonNull<u8>> {
+    fn translate(&self, _: u64, _: u32, _: Access) -> Option<NonNull<u8>> {
         Some(NonNull::dangling())
     }
-    fn translate_part(&self, _: u64, len: u32) -> Option<(NonNull<u8>, u32)> {
-        Some((NonNull::dangling(), len))
+    fn translate_part(&self, _: u64, len: u32, _: Access) -> Translation {
+        Translation::Present(NonNull::dangling(), len)
     }
 }
 

@@ -8,7 +8,9 @@ use proptest::prelude::*;
 use super::super::{Device, Driver};
 use super::*;
 use crate::model::Zone;
-use crate::queue::{Ahead, Buffer, Chain, DeviceMemory, DeviceQueue, DriverQueue, Element};
+use crate::queue::{
+    Access, Ahead, Buffer, Chain, DeviceMemory, DeviceQueue, DriverQueue, Element, Translation,
+};
 use crate::segments::SegList;
 use crate::{DeviceConfig, DriverConfig};
 
@@ -18,11 +20,11 @@ struct Anywhere;
 // SAFETY: no queue of these tests reads or writes what its descriptors point to.
 #[expect(clippy::disallowed_methods, reason = "nobody looks there")]
 unsafe impl DeviceMemory for Anywhere {
-    fn translate(&self, _: u64, _: u32) -> Option<NonNull<u8>> {
+    fn translate(&self, _: u64, _: u32, _: Access) -> Option<NonNull<u8>> {
         Some(NonNull::dangling())
     }
-    fn translate_part(&self, _: u64, len: u32) -> Option<(NonNull<u8>, u32)> {
-        Some((NonNull::dangling(), len))
+    fn translate_part(&self, _: u64, len: u32, _: Access) -> Translation {
+        Translation::Present(NonNull::dangling(), len)
     }
 }
 

@@ -1,0 +1,151 @@
+//! How a backend comes to its frontend: it listens and accepts one at a time, or it connects and connects again.
+
+use std::io::ErrorKind;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use linecard_wire::Connection;
+use linecard_wire::socket;
+
+use super::{CONNECTION, Endpoint, SOCKET, Source};
+use crate::control::epoll::{Epoll, Interest, hung_up};
+use crate::control::link::Link;
+use crate::peer::tell;
+use crate::session::Session;
+
+/// Between two attempts to connect.
+pub(super) const CONNECT_INTERVAL: Duration = Duration::from_millis(100);
+/// Connections accepted or turned away in one turn.
+const ACCEPTS_PER_TURN: usize = 8;
+/// Descriptors that must be left of the port's limit for a frontend to be accepted: its connection, and those of a table of
+/// eight regions. Not more, because it must fit into a port's share where there are many ports.
+const ACCEPT_ROOM: u64 = 1 + 8;
+/// How long nobody is accepted after that failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// The first message must come this long after the connection.
+const FIRST_MESSAGE_TIME: Duration = Duration::from_secs(10);
+
+impl Endpoint {
+    pub(super) fn connect_if_due(&mut self, epoll: &Epoll) {
+        let Source::Connect { path, next, told } = &mut self.source else { return };
+        if self.link.is_some() || Instant::now() < *next {
+            return;
+        }
+        *next = Instant::now() + CONNECT_INTERVAL;
+        if self.ledger.closer.descriptors().room() < ACCEPT_ROOM || !self.ledger.has_room() {
+            return;
+        }
+        let connection = match socket::connect(path) {
+            Ok(stream) => Connection::of(stream, &self.ledger.closer).ok(),
+            Err(error) => {
+                // Tried ten times a second; told when it is another reason than the last time.
+                if told.replace(error.kind()) != Some(error.kind()) {
+                    let path = path.display();
+                    tell!(self.peer, warn, "not connected to {path}: {error}; trying on");
+                }
+                None
+            }
+        };
+        if let Some(connection) = connection {
+            *told = None;
+            self.adopt(connection, epoll);
+        }
+    }
+
+    /// Takes connections off the listening socket; while a peer is there, others are turned away.
+    pub(in crate::control) fn accept(&mut self, epoll: &Epoll) {
+        if !self.is_ours() {
+            return;
+        }
+        for _ in 0..ACCEPTS_PER_TURN {
+            let Source::Listen(listener) = &self.source else { return };
+            if !self.may_accept() {
+                return self.watch_socket(epoll, Interest::None);
+            }
+            let stream = match listener.accept() {
+                Ok(stream) => stream,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::ConnectionAborted => continue,
+                // No descriptors or no memory left. The socket stays ready: to watch it on would be to spin.
+                Err(error) => {
+                    tell!(self.peer, warn, %error, "a frontend cannot be accepted; trying again");
+                    return self.watch_socket(epoll, Interest::None);
+                }
+            };
+            // Also one that is turned away: what it sent may take its time to close.
+            let Ok(connection) = Connection::of(stream, &self.ledger.closer) else { continue };
+            self.make_room(epoll);
+            match &self.link {
+                None => self.adopt(connection, epoll),
+                Some(link) if link.ending.is_some() => self.successor = Some(connection),
+                Some(_) => tell!(self.peer, warn, "a second frontend was turned away"),
+            }
+        }
+    }
+
+    /// Whether one more frontend would stay within the port's limits; said when it would not.
+    fn may_accept(&self) -> bool {
+        let descriptors = self.ledger.closer.descriptors();
+        if descriptors.room() < ACCEPT_ROOM {
+            let held = descriptors.used();
+            tell!(
+                self.peer,
+                warn,
+                held,
+                "no frontend is accepted: the port holds as many descriptors of earlier ones as it may (descriptors), until they can be closed; see what they send"
+            );
+        } else if !self.ledger.has_room() {
+            let waiting = self.ledger.closer.waiting();
+            tell!(
+                self.peer,
+                warn,
+                waiting,
+                "no frontend is accepted: as much as may wait to be closed or unmapped waits (closings); see what frontends send"
+            );
+        } else {
+            return true;
+        }
+        false
+    }
+
+    /// Waits for connections, or does not for a while.
+    pub(super) fn watch_socket(&mut self, epoll: &Epoll, want: Interest) {
+        let Source::Listen(listener) = &self.source else { return };
+        let now = if want == Interest::None { Interest::Read } else { Interest::None };
+        let done = epoll.change(listener.as_fd(), SOCKET, now, want).is_ok();
+        let resting = done == (want == Interest::None);
+        self.paused = resting.then(|| Instant::now() + ACCEPT_PAUSE);
+    }
+
+    /// Ends a connection whose other end is closed, whatever it may have said last.
+    fn make_room(&mut self, epoll: &Epoll) {
+        let Some(link) = &mut self.link else { return };
+        if hung_up(link.connection.as_fd()) {
+            link.leave("the peer closed the connection");
+            self.end_link(epoll);
+        }
+    }
+
+    pub(super) fn adopt(&mut self, connection: Connection, epoll: &Epoll) {
+        let token = CONNECTION;
+        if let Err(error) = epoll.change(connection.as_fd(), token, Interest::None, Interest::Read) {
+            tell!(self.peer, warn, %error, "a frontend could not be watched");
+            return;
+        }
+        self.peer.set_connected();
+        self.kept.change();
+        tell!(self.peer, info, "frontend connected");
+        self.link = Some(Link {
+            connection,
+            session: Session::new(self.terms, self.ledger.clone(), Arc::clone(&self.peer), self.watched),
+            interest: Interest::Read,
+            waiting: None,
+            unanswered: None,
+            crowded: None,
+            first: Some(Instant::now() + FIRST_MESSAGE_TIME),
+            ending: None,
+            leaving: false,
+        });
+    }
+}

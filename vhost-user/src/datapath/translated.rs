@@ -1,0 +1,104 @@
+//! A ring whose addresses go through an IOMMU: its poller says when it uses translations, so that the control thread knows when
+//! it has left one that was taken back.
+//!
+//! A ring without an IOMMU is not one of these, so it pays nothing.
+
+use std::sync::Arc;
+
+use linecard_eal::quiescence::Visitor;
+use linecard_mempool::{Burst, Pool};
+use linecard_pmd::direct::{Frame, Sink};
+use linecard_pmd::offload::Takes;
+use linecard_pmd::stats::QueueStats;
+use linecard_virtio::PeerFault;
+
+use super::{DequeuePath, Done, EnqueuePath};
+use crate::port::{RxLoss, TxLoss};
+use crate::session::Kept;
+use crate::slot::Path;
+
+/// A path, and the visits of whoever polls it.
+struct Translated<P: ?Sized> {
+    visits: Visitor<Arc<Kept>>,
+    path: Box<P>,
+}
+
+/// The same path for a ring whose translations may be taken back.
+pub(super) fn translated(path: Path, visits: Visitor<Arc<Kept>>) -> Path {
+    match path {
+        Path::Dequeue(path) => Path::Dequeue(Box::new(Translated { visits, path })),
+        Path::Enqueue(path) => Path::Enqueue(Box::new(Translated { visits, path })),
+    }
+}
+
+impl DequeuePath for Translated<dyn DequeuePath> {
+    fn burst(&mut self, out: &mut Burst, pool: &Pool, stats: &QueueStats<RxLoss>) -> Result<Done, PeerFault> {
+        let _inside = self.visits.enter();
+        self.path.burst(out, pool, stats)
+    }
+
+    fn direct(
+        &mut self,
+        out: &mut Burst,
+        pool: &Pool,
+        stats: &QueueStats<RxLoss>,
+        sink: &mut Sink<'_>,
+    ) -> Result<Done, PeerFault> {
+        let _inside = self.visits.enter();
+        self.path.direct(out, pool, stats, sink)
+    }
+
+    fn discard(&mut self, stats: &QueueStats<RxLoss>) -> Result<Done, PeerFault> {
+        let _inside = self.visits.enter();
+        self.path.discard(stats)
+    }
+
+    fn arm(&mut self) -> bool {
+        self.path.arm()
+    }
+
+    fn disarm(&mut self) {
+        self.path.disarm();
+    }
+
+    fn call_owed(&mut self) -> bool {
+        self.path.call_owed()
+    }
+
+    fn base(&self) -> u32 {
+        self.path.base()
+    }
+
+    fn name(&self) -> &'static str {
+        self.path.name()
+    }
+}
+
+impl EnqueuePath for Translated<dyn EnqueuePath> {
+    fn burst(&mut self, packets: &mut Burst, stats: &QueueStats<TxLoss>) -> Result<Done, PeerFault> {
+        let _inside = self.visits.enter();
+        self.path.burst(packets, stats)
+    }
+
+    fn direct(&mut self, frames: &[Frame<'_>], stats: &QueueStats<TxLoss>) -> Result<Done, PeerFault> {
+        let _inside = self.visits.enter();
+        self.path.direct(frames, stats)
+    }
+
+    fn look_ahead(&mut self) {
+        let _inside = self.visits.enter();
+        self.path.look_ahead();
+    }
+
+    fn takes(&self) -> Takes {
+        self.path.takes()
+    }
+
+    fn base(&self) -> u32 {
+        self.path.base()
+    }
+
+    fn name(&self) -> &'static str {
+        self.path.name()
+    }
+}

@@ -1,0 +1,363 @@
+//! Requests about translated addresses (`VIRTIO_F_ACCESS_PLATFORM`), and what the frontend is asked about them.
+//!
+//! ```text
+//!   poller: chain without a translation ──► Misses ──► control thread: MISS ──► frontend
+//!   next burst finds it  ◄── Table ◄── UPDATE, checked ◄──────────────────────────┘
+//!   INVALIDATE ──► Table ──► who was inside a burst leaves it ──► acknowledgement
+//! ```
+//!
+//! A ring's own areas are translated too. One that cannot be is as good as not started until it can, and one whose areas are
+//! taken back is stopped where it stands.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use linecard_eal::quiescence::{Visitor, Waiter, visits};
+use linecard_virtio::{Access, Features, Layout};
+use linecard_wire::payload::{IotlbMessage, Payload, VringAddr};
+use linecard_wire::{BackendReq, Connection, Message, OutMessage};
+
+use super::later::{Pending, Promise};
+use super::request::Answer;
+use super::vring::{Vring, layout_of};
+use super::{Session, Slots};
+use crate::error::Refusal;
+use crate::memory::{AHEAD, Entry, Found, Iotlb, MemoryMap, Misses, PAGE, Want, Window};
+use crate::peer::tell;
+
+/// Questions whose answers are waited for, before nothing is asked ahead.
+const MOST_ASKED: usize = 512;
+/// How long to wait for a translation before it is asked for again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// A promise that is kept when the last clone is dropped.
+pub(crate) struct Kept(Option<Promise>);
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        if let Some(promise) = self.0.take() {
+            promise.keep(Ok(Answer::None));
+        }
+    }
+}
+
+/// What the control thread knows of one ring's use of translations.
+struct RingUse {
+    misses: Arc<Misses>,
+    /// The last page that its poller missed.
+    missing: Option<Want>,
+    /// What chains behind the next one miss, to be asked for once.
+    ahead: Vec<Want>,
+    /// When its poller is inside a burst; of the path that was built last.
+    waiter: Option<Waiter<Arc<Kept>>>,
+}
+
+/// Translated addresses of one session.
+pub(crate) struct Translations {
+    iotlb: Iotlb,
+    rings: Vec<RingUse>,
+    /// What the frontend was asked for and has not told, and when: at most what each ring needs for itself and for its next
+    /// chain.
+    asked: Vec<(Want, Instant)>,
+}
+
+impl Translations {
+    fn new(map: &Arc<MemoryMap>, rings: usize) -> Self {
+        let unused = || RingUse { misses: Arc::default(), missing: None, ahead: Vec::new(), waiter: None };
+        Self { iotlb: Iotlb::new(map), rings: (0..rings).map(|_| unused()).collect(), asked: Vec::new() }
+    }
+
+    /// Forgets everything; what is told from now on leads into `map`. Rings have to be built anew, or be ended.
+    fn forget(&mut self, map: &Arc<MemoryMap>) {
+        *self = Self::new(map, self.rings.len());
+    }
+
+    /// Takes what pollers have missed.
+    fn look_for_misses(&mut self) {
+        for ring in &mut self.rings {
+            if ring.misses.look() {
+                ring.missing = ring.misses.take_next().or(ring.missing);
+                ring.ahead.extend(std::iter::from_fn(|| ring.misses.take_ahead()).take(usize::from(AHEAD)));
+            }
+        }
+    }
+
+    /// Takes a translation in, and forgets whatever was missing without it: it may be taken back before anybody looks again,
+    /// and to ask for what the driver has done with is an error of ours (QEMU tells the guest of a fault). Whether it took the
+    /// place of another one.
+    fn update(&mut self, entry: Entry) -> bool {
+        self.look_for_misses();
+        let changed = self.iotlb.update(entry);
+        let is_missing =
+            |want: Want| !(entry.first..=entry.last).contains(&want.0) || self.iotlb.is_missing(want);
+        for ring in &mut self.rings {
+            ring.missing = ring.missing.filter(|want| is_missing(*want));
+            ring.ahead.retain(|want| is_missing(*want));
+        }
+        self.asked.retain(|(want, _)| is_missing(*want));
+        changed
+    }
+
+    /// The poller of ring `index` misses nothing any more: the ring is stopped, or begins anew.
+    pub(super) fn forget_misses(&mut self, index: usize) {
+        if let Some(ring) = self.rings.get_mut(index) {
+            ring.misses.take_next();
+            while ring.misses.take_ahead().is_some() {}
+            (ring.missing, ring.ahead) = (None, Vec::new());
+        }
+    }
+}
+
+/// Where an area of a ring is.
+pub(super) enum Area {
+    Here(std::ptr::NonNull<u8>),
+    /// The translation of this page is not there.
+    Missing(Want),
+    /// Not in one piece in shared memory.
+    Nowhere,
+}
+
+impl Translations {
+    /// Where `len` bytes of a ring at `addr` are.
+    pub(super) fn area(&self, addr: u64, len: u64, access: Access) -> Area {
+        match self.iotlb.table().find(addr, len, access) {
+            Found::Here(place, part) if part == len => Area::Here(place),
+            Found::Missing => Area::Missing((addr & !(PAGE - 1), access)),
+            Found::Here(_, part) => match addr.checked_add(part) {
+                Some(next) if self.iotlb.is_missing((next, access)) => {
+                    Area::Missing((next & !(PAGE - 1), access))
+                }
+                _ => Area::Nowhere,
+            },
+        }
+    }
+}
+
+/// The areas of a ring of `size` at `addr`: where they begin, how long they are, and what is done there.
+pub(super) fn areas(addr: &VringAddr, layout: Layout, size: u16) -> [(u64, usize, Access); 3] {
+    let [desc, driver, device] = layout.areas(size);
+    // A packed ring's descriptors are given back where they lie.
+    let descriptors = Access::of(layout == Layout::Packed);
+    [(addr.desc, desc, descriptors), (addr.avail, driver, Access::Read), (addr.used, device, Access::Write)]
+}
+
+impl Session {
+    /// Has addresses translated from now on, or not, as `features` say.
+    pub(super) fn use_translations(&mut self, features: Features) {
+        let rings = self.vrings.len();
+        let on = features.contains(Features::ACCESS_PLATFORM);
+        self.translations = on.then(|| Translations::new(&self.map, rings));
+    }
+
+    /// Forgets all translations. Rings that run have to be built anew.
+    pub(super) fn forget_translations(&mut self) {
+        if let Some(translations) = &mut self.translations {
+            translations.forget(&self.map);
+        }
+    }
+
+    /// What the path of ring `index` looks its addresses up in, and how it says that it does.
+    pub(super) fn window(&mut self, index: usize) -> Option<(Window, Visitor<Arc<Kept>>)> {
+        let Translations { iotlb, rings, .. } = self.translations.as_mut()?;
+        let ring = rings.get_mut(index)?;
+        let (visitor, waiter) = visits();
+        ring.waiter = Some(waiter);
+        Some((Window::new(iotlb.table(), &ring.misses, &self.peer), visitor))
+    }
+
+    pub(super) fn set_backend_channel(
+        &mut self,
+        message: Message,
+        _: &mut Slots<'_>,
+    ) -> Result<Answer, Refusal> {
+        for fd in message.fds {
+            self.channel = Some(Connection::adopt(fd).ok_or(Refusal::NotAChannel)?);
+        }
+        Ok(Answer::None)
+    }
+
+    /// Whether an IOTLB message concerns rings themselves, and not only what their descriptors point to.
+    pub(super) fn iotlb_touches_rings(&self, message: &Message) -> bool {
+        IotlbMessage::from_bytes(&message.payload).is_ok_and(|told| {
+            let waits = |vring: &Vring| vring.waits.is_some();
+            self.vrings.iter().any(waits) || !self.rings_in(range_of(&told)).is_empty()
+        })
+    }
+
+    /// The started rings some area of which has addresses in `range`.
+    fn rings_in(&self, (first, last): (u64, u64)) -> Vec<usize> {
+        let layout = layout_of(self.features.unwrap_or_default());
+        let overlaps = |vring: &Vring| {
+            let (Some(addr), Some(size), true) = (&vring.addr, vring.size, vring.started) else {
+                return false;
+            };
+            areas(addr, layout, size)
+                .into_iter()
+                .any(|(start, len, _)| start <= last && start.saturating_add(len as u64 - 1) >= first)
+        };
+        (0..self.vrings.len()).filter(|index| self.vrings.get(*index).is_some_and(overlaps)).collect()
+    }
+
+    /// A translation is told or taken back.
+    pub(super) fn iotlb_message(
+        &mut self,
+        message: Message,
+        slots: &mut Slots<'_>,
+    ) -> Result<Answer, Refusal> {
+        let told = IotlbMessage::from_bytes(&message.payload)?;
+        let taken_back = match told.kind {
+            IotlbMessage::UPDATE => self.take_translation(&told)?,
+            IotlbMessage::INVALIDATE => {
+                let (first, last) = range_of(&told);
+                if let Some(translations) = &mut self.translations {
+                    translations.iotlb.remove(first, last);
+                }
+                true
+            }
+            kind => return Err(Refusal::Value { what: "IOTLB message", got: kind.into(), max: 3 }),
+        };
+        if taken_back {
+            for index in self.rings_in(range_of(&told)) {
+                self.rebuild(index..index + 1, slots);
+            }
+        }
+        for index in 0..self.vrings.len() {
+            if self.vrings.get(index).is_some_and(|vring| vring.waits.is_some()) {
+                self.rebuild(index..index + 1, slots);
+            }
+        }
+        // Who sleeps over a chain without a translation looks again.
+        self.peer.relay.wake_all();
+        Ok(if taken_back { self.once_left(message.request) } else { Answer::None })
+    }
+
+    /// Takes a translation in; whether it took the place of another one.
+    fn take_translation(&mut self, told: &IotlbMessage) -> Result<bool, Refusal> {
+        let entry = Entry::new(told, &self.map)?;
+        let unasked = Refusal::Translation {
+            iova: told.iova,
+            size: told.size,
+            problem: "VIRTIO_F_ACCESS_PLATFORM was not negotiated",
+        };
+        Ok(self.translations.as_mut().ok_or(unasked)?.update(entry))
+    }
+
+    /// The answer to a request that has taken translations back: it comes when nobody is inside a burst any more that may use
+    /// them.
+    fn once_left(&self, request: u32) -> Answer {
+        let rings = self.translations.as_ref().map_or(&[][..], |translations| &translations.rings);
+        let inside: Vec<_> = rings
+            .iter()
+            .filter_map(|ring| ring.waiter.as_ref())
+            .filter(|waiter| waiter.is_inside())
+            .collect();
+        if inside.is_empty() {
+            return Answer::None;
+        }
+        let (promise, pending) = Pending::new(request, &self.peer);
+        let kept = Arc::new(Kept(Some(promise)));
+        inside.into_iter().for_each(|waiter| waiter.when_left(Arc::clone(&kept)));
+        Answer::Later(pending)
+    }
+
+    /// Asks the frontend for translations that rings need: once for each, and again after a while.
+    pub(crate) fn ask_for_translations(&mut self) {
+        let of_rings = self.missing_areas();
+        let Some(translations) = &mut self.translations else { return };
+        translations.look_for_misses();
+        let mut wants: Vec<_> = translations.rings.iter().filter_map(|ring| ring.missing).collect();
+        wants.extend(of_rings);
+        // Who may write may read.
+        let written: Vec<_> =
+            wants.iter().filter(|(_, access)| *access == Access::Write).map(|(page, _)| *page).collect();
+        wants.retain(|(page, access)| *access == Access::Write || !written.contains(page));
+        // What was asked for ahead is not asked for again before its turn, as long as there is room to remember it.
+        let room = translations.asked.len() < MOST_ASKED;
+        translations.asked.retain(|(want, at)| wants.contains(want) || room && at.elapsed() < AGAIN);
+        for ring in &mut translations.rings {
+            let ahead = std::mem::take(&mut ring.ahead);
+            wants.extend(ahead.into_iter().filter(|_| room));
+        }
+        wants.retain(|want| translations.iotlb.is_missing(*want));
+        let Some(channel) = &mut self.channel else {
+            if !wants.is_empty() && translations.asked.is_empty() {
+                tell!(
+                    self.peer,
+                    warn,
+                    "rings wait for translations, and the frontend has given no channel to ask for them (SET_BACKEND_REQ_FD)"
+                );
+                // Not told again as long as it is the same.
+                translations.asked.extend(wants.into_iter().map(|want| (want, Instant::now())));
+            }
+            return;
+        };
+        if let Err(error) = translations.ask(&wants, channel) {
+            tell!(self.peer, warn, %error, "the frontend cannot be asked for translations any more");
+            self.channel = None;
+        }
+    }
+
+    /// Whether nothing of a question is on its way.
+    pub(crate) fn channel_is_idle(&mut self) -> bool {
+        self.channel.as_mut().is_none_or(|channel| channel.flush().is_ok_and(|idle| idle))
+    }
+
+    /// Lets go of the channel without a word: it is a successor's, or a predecessor's.
+    pub(crate) fn leave_channel(&mut self) {
+        drop(self.channel.take().map(Connection::into_socket));
+    }
+
+    /// When translations have to be asked for again.
+    pub(crate) fn next_question(&self) -> Option<Instant> {
+        let translations = self.translations.as_ref().filter(|_| self.channel.is_some())?;
+        translations.asked.iter().map(|(_, at)| *at + AGAIN).min()
+    }
+
+    /// The pages that areas of rings lack which are otherwise ready.
+    fn missing_areas(&self) -> Vec<Want> {
+        let Some(translations) = &self.translations else { return Vec::new() };
+        let layout = layout_of(self.features.unwrap_or_default());
+        let mut wants = Vec::new();
+        for vring in self.vrings.iter().filter(|vring| vring.waits.is_some()) {
+            let (Some(addr), Some(size)) = (&vring.addr, vring.size) else { continue };
+            for (start, len, access) in areas(addr, layout, size) {
+                if let Area::Missing(want) = translations.area(start, len as u64, access) {
+                    wants.push(want);
+                }
+            }
+        }
+        wants
+    }
+}
+
+impl Translations {
+    fn ask(&mut self, wants: &[Want], channel: &mut Connection) -> Result<(), linecard_wire::Error> {
+        let now = Instant::now();
+        for want in wants {
+            if self.asked.iter().any(|(asked, at)| asked == want && now < *at + AGAIN) {
+                continue;
+            }
+            self.asked.retain(|(asked, _)| asked != want);
+            self.asked.push((*want, now));
+            // A frontend that does not read is asked no more until it does.
+            if !channel.flush()? {
+                continue;
+            }
+            let (iova, access) = *want;
+            let access = match access {
+                Access::Read => IotlbMessage::READ,
+                Access::Write => IotlbMessage::READ | IotlbMessage::WRITE,
+            };
+            let miss = IotlbMessage { iova, size: 0, user_addr: 0, access, kind: IotlbMessage::MISS };
+            channel.send(&OutMessage::backend_request(BackendReq::IOTLB_MSG, &miss.to_bytes()))?;
+        }
+        Ok(())
+    }
+}
+
+/// The addresses that a message is about, from the first to the last. Of a range that goes beyond the last address, or says
+/// nothing of its end, everything from its first is meant: to forget too much costs questions, to forget too little is wrong.
+fn range_of(told: &IotlbMessage) -> (u64, u64) {
+    let last = told.size.checked_sub(1).and_then(|ahead| told.iova.checked_add(ahead));
+    (told.iova, last.unwrap_or(u64::MAX))
+}

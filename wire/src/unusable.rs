@@ -1,0 +1,86 @@
+//! A socket that cannot be had, told in one sentence: the same for whoever wants one.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use crate::socket::SocketError;
+
+/// A socket that cannot be listened at or connected to, and why: [what is wrong](Self::problem), and [the remedy](Self::remedy).
+///
+/// ```
+/// use linecard_wire::socket::{Listener, UnusableSocket};
+/// let folder = std::env::temp_dir();
+/// let error = Listener::bind(&folder).map_err(|reason| UnusableSocket::new(&folder, reason)).expect_err("not a socket");
+/// assert!(error.to_string().contains("a folder, not a socket"));
+/// ```
+#[derive(Debug)]
+pub struct UnusableSocket {
+    /// The path that was asked for.
+    pub path: PathBuf,
+    /// Why it cannot be.
+    pub reason: SocketError,
+}
+
+impl UnusableSocket {
+    /// The socket at `path`.
+    pub fn new(path: impl AsRef<Path>, reason: SocketError) -> Self {
+        Self { path: path.as_ref().to_path_buf(), reason }
+    }
+
+    /// What is wrong, in one clause.
+    #[must_use]
+    pub fn problem(&self) -> String {
+        let path = self.path.display();
+        match &self.reason {
+            SocketError::PathLength { len, max } => {
+                format!("the socket path {path} has {len} bytes, at most {max} are possible")
+            }
+            SocketError::NotASocket { what } => format!("{path} is {what}, not a socket"),
+            SocketError::InUse => format!("another process listens at socket {path}"),
+            SocketError::Access { action, source } => format!("socket {path}: {action}: {source}"),
+            SocketError::NotListening { what } => format!("what was passed for {path} is {what}"),
+            SocketError::System { action, source } => match source.kind() {
+                ErrorKind::NotFound | ErrorKind::NotADirectory => {
+                    format!("the directory of socket {path} does not exist, or takes no sockets")
+                }
+                ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+                    format!("no permission to make socket {path}")
+                }
+                _ => format!("{action} for {path} failed: {source}"),
+            },
+        }
+    }
+
+    /// What to do, in one clause.
+    #[must_use]
+    pub fn remedy(&self) -> &'static str {
+        match &self.reason {
+            SocketError::PathLength { .. } => "choose a shorter one",
+            SocketError::NotASocket { .. } => "give the path of a socket, or one where there is nothing yet",
+            SocketError::InUse => "end it, or choose another path",
+            SocketError::Access { .. } => "name a group of this user's with group=",
+            SocketError::NotListening { .. } => "pass a Unix stream socket that listens",
+            SocketError::System { source, .. } => match source.kind() {
+                ErrorKind::NotFound | ErrorKind::NotADirectory => "create it, or choose another",
+                ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => "use a directory of your own",
+                _ => "check the limits of this process",
+            },
+        }
+    }
+}
+
+/// The problem alone: whoever shows it adds the remedy.
+impl std::fmt::Display for UnusableSocket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.problem())
+    }
+}
+
+impl std::error::Error for UnusableSocket {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.reason {
+            SocketError::Access { source, .. } | SocketError::System { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+}
