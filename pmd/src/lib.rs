@@ -58,6 +58,7 @@ pub mod observer;
 pub mod offload;
 pub mod port;
 pub mod registry;
+pub mod spread;
 pub mod stats;
 pub mod wake;
 

@@ -23,6 +23,7 @@ use crate::forward::{Engine, Inbox};
 use crate::lanes::Queue;
 use crate::port::{Common, Egress, Losses, WorkerPort};
 use crate::rules::{Defaults, Rules};
+use crate::telling::OpenPort;
 use crate::worker::{Command, ReturnedQueues, Worker, WorkerHandle};
 
 /// Most ports of a switch.
@@ -76,7 +77,7 @@ pub(crate) struct Open {
     pub(crate) control: Arc<dyn PortControl>,
     pub(crate) running: Box<dyn Running>,
     /// What each worker lost.
-    losses: Vec<Arc<Losses>>,
+    pub(crate) losses: Vec<Arc<Losses>>,
     /// Who polls each receive queue.
     pub(crate) placed: Vec<Placed>,
     /// The link was up when it was last looked at.
@@ -341,6 +342,22 @@ impl Switch {
     #[must_use]
     pub fn list(&self) -> Vec<PortInfo> {
         self.ports().values().map(|entry| self.info(entry)).collect()
+    }
+
+    /// Where frames lie while they are here.
+    #[must_use]
+    pub fn pool(&self) -> &Pool {
+        &self.config.pool
+    }
+
+    /// Those ports that are open, for telemetry.
+    pub(crate) fn open_ports(&self) -> Vec<OpenPort> {
+        let of = |entry: &Entry| {
+            let open = entry.open.as_ref()?;
+            let rx = u16::try_from(open.placed.len()).unwrap_or(u16::MAX);
+            Some(OpenPort::new(entry.id, &entry.spec.key, (rx, rx.max(entry.spec.queues)), open))
+        };
+        self.ports().values().filter_map(of).collect()
     }
 
     /// What was asked of every port, to ask it again.

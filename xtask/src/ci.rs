@@ -46,8 +46,34 @@ const FUZZ: [&str; 6] = [
 
 /// The command that was just built, with the benchmarks, which a package for users leaves out: building it once more would
 /// take longer than the rest of this step.
-const PACKAGE: [&str; 9] =
-    ["cargo", "run", "-q", "-p", "xtask", "--", "package", "--check", "--binary=target/release/linecard"];
+const PACKAGE: [&str; 10] = [
+    "cargo",
+    "run",
+    "-q",
+    "-p",
+    "xtask",
+    "--",
+    "package",
+    "--rpm",
+    "--check",
+    "--binary=target/release/linecard",
+];
+
+/// Every crate that is published, as crates.io would get it; what is in them was built already.
+const CRATES: [&str; 12] = [
+    "cargo",
+    "package",
+    "--workspace",
+    "--no-verify",
+    "--allow-dirty",
+    "--target-dir=target/crates",
+    "--exclude",
+    "xtask",
+    "--exclude",
+    "linecard-testing",
+    "--exclude",
+    "linecard-lab",
+];
 
 /// The facade with one driver and no other.
 macro_rules! one_driver {
@@ -89,6 +115,7 @@ const STEPS: &[Step] = &[
     step("deny", &["cargo", "deny", "check", "bans", "licenses", "sources"]),
     step("build", &["cargo", "build", "--release"]),
     step("package", &PACKAGE),
+    step("crates", &CRATES),
     step("test", &["cargo", "run", "-q", "-p", "xtask", "--", "test"]),
     step("fuzz targets", &FUZZ_TARGETS),
     step("fuzz", &FUZZ),

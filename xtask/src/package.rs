@@ -1,9 +1,11 @@
-//! `cargo xtask package`: a Debian package of the command, and whether it can be installed, run and removed.
+//! `cargo xtask package`: packages of the command, and whether they can be installed, run and removed.
 
 mod archive;
 mod check;
 mod deb;
 mod files;
+mod image;
+mod rpm;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,7 +20,13 @@ pub(crate) struct Options {
     /// The command, built already [default: built now, for release and without benchmarks].
     #[arg(long, value_name = "PATH")]
     binary: Option<PathBuf>,
-    /// Look at the package with lintian, and install, run and remove it on a bare root file system.
+    /// Make an RPM package besides; needs rpmbuild
+    #[arg(long)]
+    rpm: bool,
+    /// Make a static binary and a container image of it, instead of packages
+    #[arg(long = "static", conflicts_with = "rpm")]
+    is_static: bool,
+    /// Look at the package with lintian, and install, run and remove it on a bare root file system; with --static, load and run the image.
     #[arg(long)]
     check: bool,
 }
@@ -26,16 +34,47 @@ pub(crate) struct Options {
 /// Makes the package, and says where it is.
 pub(crate) fn run(options: &Options) -> Result<(), String> {
     let (metadata, target) = metadata()?;
+    let stage = target.join("package");
+    let time = commit_time()?;
+    if options.is_static {
+        return make_image(options, &metadata, &target, (&stage, time));
+    }
     let binary = match &options.binary {
         Some(binary) => binary.clone(),
         None => build(&target)?,
     };
-    let stage = target.join("package");
-    let time = commit_time()?;
     files::stage(&binary, &stage, time, &metadata)?;
     let made = deb::build(&metadata, &stage, time)?;
     println!("{}", made.display());
-    if options.check { check::check(&made, &stage) } else { Ok(()) }
+    if options.check {
+        check::check(&made, &stage)?;
+    }
+    let rpm = if options.rpm { rpm::build(&metadata, &stage, time)? } else { None };
+    if let Some(made) = rpm {
+        println!("{}", made.display());
+        if options.check {
+            let root = stage.join("root");
+            check::bare(&root, &stage.join("linecard"))?;
+            rpm::check(&made, &root)?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes the static binary and the image, and says where they are.
+fn make_image(
+    options: &Options,
+    metadata: &Metadata,
+    target: &Path,
+    (stage, time): (&Path, u64),
+) -> Result<(), String> {
+    let binary = match &options.binary {
+        Some(binary) => binary.clone(),
+        None => image::build(target)?,
+    };
+    let [plain, made] = image::make(&binary, metadata, stage, time)?;
+    println!("{}\n{}", plain.display(), made.display());
+    if options.check { image::check(&made, stage) } else { Ok(()) }
 }
 
 /// What `apps/Cargo.toml` says of the package.
@@ -43,6 +82,7 @@ struct Metadata {
     version: String,
     description: String,
     deb: serde_json::Value,
+    rpm: serde_json::Value,
     assets: Vec<Asset>,
 }
 
@@ -67,6 +107,7 @@ fn metadata() -> Result<(Metadata, PathBuf), String> {
         description: apps["description"].as_str().unwrap_or_default().into(),
         assets: files::assets(&deb["assets"], &folder)?,
         deb,
+        rpm: apps["metadata"]["generate-rpm"].clone(),
     };
     Ok((metadata, target))
 }
