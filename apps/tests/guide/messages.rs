@@ -29,7 +29,7 @@ fn quoted(page: &str) -> Vec<String> {
         };
         if first.trim() == "message" {
             inside = true;
-        } else if inside {
+        } else if inside && first.trim_start().starts_with('`') {
             all.extend(first.split('`').skip(1).step_by(2).map(str::to_owned));
         }
     }
@@ -46,8 +46,10 @@ fn literals(stream: TokenStream, all: &mut Vec<String>) {
             TokenTree::Punct(_) => {}
             TokenTree::Literal(literal) => {
                 let text = literal.to_string();
-                if let Some(text) = text.strip_prefix('"').filter(|_| !documents) {
-                    all.push(plain(text.trim_end_matches('"')));
+                if let Some(text) =
+                    text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).filter(|_| !documents)
+                {
+                    all.push(plain(text));
                 }
                 documents = false;
             }
@@ -132,7 +134,7 @@ fn made_by(message: &str, literal: &str) -> bool {
     let (of_message, of_literal) = (pieces(message), pieces(literal));
     let len = |pieces: &[String]| pieces.iter().map(|piece| piece.trim().len()).sum::<usize>();
     let whole =
-        in_order(&of_literal, message) && len(&of_literal) >= 8 && len(&of_literal) * 3 >= message.len();
+        in_order(&of_literal, message) && len(&of_literal) >= 7 && len(&of_literal) * 4 >= message.len();
     whole || (in_order(&of_message, literal) && len(&of_message) >= 12)
 }
 
