@@ -59,7 +59,10 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let config = Config::new(device.hardware_address().into());
     let mut interface = Interface::new(config, &mut device, Instant::now());
-    interface.update_ip_addrs(|all| drop(all.push(IpCidr::new(IpAddress::Ipv4(address), 24))));
+    interface.update_ip_addrs(|all| {
+        // An interface has room for more than one.
+        let _ = all.push(IpCidr::new(IpAddress::Ipv4(address), 24));
+    });
     let mut sockets = SocketSet::new(vec![]);
     let buffer = || tcp::SocketBuffer::new(vec![0; 32 << 10]);
     let handles: Vec<SocketHandle> =

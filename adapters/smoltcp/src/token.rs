@@ -31,7 +31,7 @@ pub(crate) fn in_one_piece<'a>(packet: &'a Packet, scratch: &'a mut Vec<u8>) -> 
         return packet.data();
     }
     scratch.resize(packet.len(), 0);
-    packet.read_at(0, scratch);
+    let _ = packet.read_at(0, scratch);
     scratch
 }
 
