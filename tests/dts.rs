@@ -202,7 +202,7 @@ fn answers(kind: Kind, vdevs: &[&str], lines: &[&str]) -> Vec<String> {
 
 /// Fields that differ on the same device, and why that is right.
 const DIFFERENT: &[(&str, &str, &str)] = &[
-    ("", "max_packet_segment_num", "a packet has 255 segments at most, as it has in DPDK's own mbufs"),
+    ("", "max_packet_segment_num", "a packet has 255 segments at most here"),
     ("", "max_mtu_segment_num", "the same"),
     (
         "",

@@ -55,7 +55,7 @@ impl Spread {
     pub fn worker_of(&self, packet: &Packet) -> usize {
         let hash = packet.hash().or_else(|| HASH.flow(packet.data(), &parse(packet.data()))).unwrap_or(0);
         // As the upper half of a product: every worker gets its share of all hashes.
-        (u64::from(hash) * self.bursts.len() as u64 >> 32) as usize
+        ((u64::from(hash) * self.bursts.len() as u64) >> 32) as usize
     }
 
     /// Moves packets to the bursts of their workers, in order. A packet whose worker's burst is full, and all behind it, stay.
