@@ -158,8 +158,6 @@ const TORTURE: &[Step] = &[
         ],
         environment: &[("LINECARD_UPGRADES", "100")],
     },
-    // A second release build, for another target: `rustup target add x86_64-unknown-linux-musl`.
-    step("static", &["cargo", "run", "-q", "-p", "xtask", "--", "package", "--static", "--check"]),
     // Ten million in all: four kinds of rings, each end asleep.
     Step {
         name: "sleeps",
