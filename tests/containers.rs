@@ -1,4 +1,4 @@
-//! The tutorial `docs/containers.md`: two podman containers without privileges exchange checked packets through the switch.
+//! The tutorial `docs/guide/containers.md`: two podman containers without privileges exchange checked packets through the switch.
 
 mod support;
 

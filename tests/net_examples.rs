@@ -2,13 +2,15 @@
 
 mod support;
 
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
+use linecard::capture::pcap::encode::{Format, Record};
+use linecard::capture::pcap::read::Reader;
 use linecard_lab::{Lab, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
 use support::example::{Running, example};
 use support::ours::Ours;
-use support::{on_path, skip};
+use support::{Scratch, on_path, skip};
 
 #[test]
 fn l2fwd_gives_frames_new_addresses() {
@@ -97,4 +99,136 @@ fn an_example_is_captured() {
     // A killed program leaves its socket; the next look removes it.
     drop(running);
     assert!(!capture(&["-p", "0", "-c", "1"]).status.success());
+}
+
+/// What the server at 10.0.0.2 answers, asked from within the lab.
+fn curl(lab: &Lab, paths: &[&str]) -> Output {
+    let urls = paths.iter().map(|path| format!("http://10.0.0.2/{path}"));
+    let mut command = Command::new("curl");
+    command.args(["--silent", "--show-error", "--max-time", "60", "--parallel"]).args(urls);
+    lab.run(|| command.output()).expect("curl runs")
+}
+
+/// The server answers one request and several at once, with every byte of a long page.
+fn answers(lab: &Lab) {
+    wait_until("the first answer", || curl(lab, &[""]).status.success());
+    let output = curl(lab, &["4000"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    let (first, rest) = text.split_once('\n').expect("a line");
+    assert!(first.ends_with(": GET /4000 HTTP/1.1"), "{first}");
+    assert!(rest.lines().map(|line| line.parse::<u32>()).eq((0..4000).map(Ok)), "{text}");
+    let output = curl(lab, &["1", "2", "3", "4", "5"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.matches("Linecard answers").count() == 5, "{output:?}");
+}
+
+fn http(lab: &Lab, device: &str) -> Running {
+    let mut command = Command::new(example("http"));
+    command.args([device, "10.0.0.2"]).stdin(Stdio::null()).stdout(Stdio::null());
+    Running(lab.run(|| command.spawn()).expect("it starts"))
+}
+
+#[test]
+fn http_answers_curl_on_a_tap() {
+    const TEST: &str = "http_answers_curl_on_a_tap";
+    if on_path("curl").is_none() {
+        return skip(TEST, "no program 'curl' on this machine (apt-get install curl)");
+    }
+    let Some(lab) = Lab::new(TEST) else { return };
+    let _running = http(&lab, "net_tap0,iface=lc0");
+    wait_until("the interface", || lab.ip("link").contains("lc0"));
+    lab.ip("addr add 10.0.0.1/24 dev lc0");
+    lab.ip("link set lc0 up");
+    answers(&lab);
+}
+
+#[test]
+fn http_answers_curl_through_the_switch() {
+    const TEST: &str = "http_answers_curl_through_the_switch";
+    if on_path("curl").is_none() {
+        return skip(TEST, "no program 'curl' on this machine (apt-get install curl)");
+    }
+    let Some(lab) = Lab::new(TEST) else { return };
+    let scratch = Scratch::new(TEST);
+    let socket = scratch.join("http.sock").display().to_string();
+    let mut switch = Command::new(env!("CARGO_BIN_EXE_linecard"));
+    switch.args([
+        "switch",
+        "--no-huge",
+        "-m",
+        "64",
+        "--packets",
+        "4096",
+        "--socket",
+        "none",
+        "--no-telemetry",
+    ]);
+    switch.args(["--tap", "lc0", "--port", &socket]).stdin(Stdio::null()).stdout(Stdio::null());
+    let _switch = Running(lab.run(|| switch.spawn()).expect("it starts"));
+    wait_until("the socket", || std::path::Path::new(&socket).exists());
+    let _running = http(&lab, &format!("net_virtio_user0,path={socket}"));
+    lab.ip("addr add 10.0.0.1/24 dev lc0");
+    lab.ip("link set lc0 up");
+    answers(&lab);
+}
+
+#[test]
+fn a_pipeline_loses_nothing_and_keeps_the_order_of_flows() {
+    const FLOWS: u16 = 50;
+    const EACH: u32 = 100;
+    let scratch = Scratch::new("pipeline");
+    let [from, to] = ["in.pcap", "out.pcap"].map(|name| scratch.join(name));
+    let frame = |flow: u16, number: u32| {
+        let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0];
+        frame.extend([0x45, 0, 0, 46, 0, 1, 0, 0, 64, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
+        frame.extend(
+            [&flow.to_be_bytes()[..], &[0, 53, 0, 26, 0, 0], &number.to_be_bytes(), &[7; 14]].concat(),
+        );
+        frame
+    };
+    let mut file = Vec::new();
+    Format::Pcap.header(&mut file, 65_535);
+    for number in 0..EACH {
+        for flow in 0..FLOWS {
+            let frame = frame(1000 + flow, number);
+            let record = Record { len: frame.len() as u32, ..Record::default() };
+            Format::Pcap.record(&mut file, &record, &[&frame]);
+        }
+    }
+    std::fs::write(&from, file).expect("a file");
+    let count = (u32::from(FLOWS) * EACH).to_string();
+    let devices =
+        [format!("net_pcap0,rx_pcap={}", from.display()), format!("net_pcap1,tx_pcap={}", to.display())];
+    let mut command = Command::new(example("pipeline"));
+    command.args(&devices).args(["--lcores", "0@0,1@0,2@0,3@0,4@0", "--count", &count]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    let (success, text) = Running(command.spawn().expect("it starts")).end();
+    assert!(success, "{text}");
+    // Each core says what it did: all of it passed the first and the last, and every worker had some.
+    let done: Vec<u32> = text
+        .lines()
+        .map(|line| {
+            assert!(line.ends_with(", 0 dropped"), "{text}");
+            line.split(": ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok()).expect("a number")
+        })
+        .collect();
+    let [workers @ .., sender, receiver] = &done[..] else { panic!("{text}") };
+    assert_eq!(
+        (sender.to_string(), receiver.to_string(), workers.iter().sum::<u32>().to_string()),
+        (count.clone(), count.clone(), count)
+    );
+    assert!(workers.len() == 3 && workers.iter().all(|packets| *packets > 500), "{text}");
+    let mut reader = Reader::open(&to).expect("a capture");
+    let mut next = vec![0_u32; FLOWS.into()];
+    while reader.ready().expect("it is whole") {
+        let got = reader.frame();
+        let flow = usize::from(u16::from_be_bytes([got[34], got[35]]) - 1000);
+        let mut expected = frame(1000 + flow as u16, next[flow]);
+        let (destination, source) = expected[..12].split_at_mut(6);
+        destination.swap_with_slice(source);
+        assert_eq!(got, expected, "flow {flow}");
+        next[flow] += 1;
+        reader.advance();
+    }
+    assert!(next.iter().all(|count| *count == EACH), "{next:?}");
 }

@@ -314,7 +314,7 @@ fn prometheus_and_the_service_manager_are_told() {
         assert!(text.contains(line), "no {line} in {text}");
     }
     // The dashboard asks for nothing that is not there.
-    let dashboard = include_str!("../docs/grafana-switch.json");
+    let dashboard = include_str!("../docs/guide/grafana-switch.json");
     let names = dashboard.split("linecard_switch_").skip(1).filter_map(|rest| {
         rest.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next().filter(|name| !name.is_empty())
     });

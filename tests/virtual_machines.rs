@@ -1,4 +1,4 @@
-//! The page `docs/virtual-machines.md`: its commands, as they are, give a Linux guest a card, and the host pings it.
+//! The page `docs/guide/virtual-machines.md`: its commands, as they are, give a Linux guest a card, and the host pings it.
 
 mod support;
 

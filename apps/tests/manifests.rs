@@ -1,4 +1,4 @@
-//! The manifests of `docs/kubernetes` without a cluster: only fields that the API has, of the API's types; references that
+//! The manifests of `docs/guide/kubernetes` without a cluster: only fields that the API has, of the API's types; references that
 //! lead somewhere; network configurations that the plugin takes; command lines that this program takes.
 //!
 //! The shapes are those of the Kubernetes API reference (v1, apps/v1, batch/v1) and of the Network Plumbing Working Group's
@@ -97,7 +97,7 @@ struct Volume {
 
 /// The documents of every manifest.
 fn documents() -> Vec<Value> {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/kubernetes");
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/guide/kubernetes");
     let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     assert!(files.len() >= 3, "{files:?}");

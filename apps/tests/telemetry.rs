@@ -281,3 +281,147 @@ fn top_says_which_programs_run_and_what_is_wrong() {
     assert_eq!(other.end(PATIENCE).code, Some(0));
     program.quit();
 }
+
+/// A switch with a runtime folder of its own, and a control socket in it.
+struct RunningSwitch {
+    running: Running,
+    scratch: Scratch,
+}
+
+impl RunningSwitch {
+    fn start(arguments: &[&str]) -> Self {
+        let scratch = Scratch::new();
+        let socket = scratch.file("switch.sock");
+        let fixed =
+            ["switch", "--no-huge", "-m", "64", "--packets", "2048", "--socket", &socket, "--state", "none"];
+        let mut command = linecard(&[&fixed, arguments].concat());
+        command.env("RUNTIME_DIRECTORY", scratch.path()).env("XDG_RUNTIME_DIR", scratch.path());
+        command.stdout(std::fs::File::create(scratch.file("out")).unwrap());
+        let switch = Self { running: Running::start(&mut command), scratch };
+        eventually("a switch", || switch.out().contains("switching; "));
+        switch
+    }
+
+    fn out(&self) -> String {
+        std::fs::read_to_string(self.scratch.file("out")).unwrap()
+    }
+
+    fn ctl(&self, arguments: &[&str]) -> Said {
+        let socket = self.scratch.file("switch.sock");
+        let said = run(&mut linecard(&[&["switch", "ctl", "--socket", &socket], arguments].concat()), b"");
+        assert_eq!(said.code, Some(0), "{said:?}");
+        said
+    }
+
+    /// What DPDK's client is answered; null while the switch has not told of a change yet.
+    fn ask(&self, request: &str) -> Value {
+        let mut command = Command::new(CLIENT);
+        command.args(["-f", "switch"]).env("RUNTIME_DIRECTORY", self.scratch.path());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let said = run(&mut command, format!("{request}\nquit\n").as_bytes());
+        let answer = said.out.lines().find_map(|line| serde_json::from_str::<Value>(line).ok());
+        answer.unwrap_or_else(|| panic!("{said:?}"))[request.split(',').next().unwrap()].take()
+    }
+
+    fn end(self) {
+        self.running.signal(rustix::process::Signal::TERM);
+        let said = self.running.end(PATIENCE);
+        assert_eq!(said.code, Some(0), "{said:?}");
+        assert!(!self.scratch.path().join("dpdk/switch").exists(), "nothing is left behind");
+    }
+}
+
+#[test]
+fn a_switch_tells_of_its_ports_as_they_come_and_go() {
+    let test = "a_switch_tells_of_its_ports_as_they_come_and_go";
+    if lacks(test, CLIENT, "dpdk") {
+        return;
+    }
+    // What comes of the null device has no address that a station may have, so all of it is dropped by the switch.
+    let switch = RunningSwitch::start(&["--vdev", "net_null0,size=64", "--metrics", "127.0.0.1:0"]);
+    eventually("frames", || switch.ask("/ethdev/stats,0")["ipackets"].as_u64() > Some(1000));
+    assert_eq!(switch.ask("/ethdev/list"), serde_json::json!([0]));
+    assert_eq!(switch.ask("/ethdev/info,0")["name"], "net_null0");
+    assert_eq!(switch.ask("/mempool/list"), serde_json::json!(["switch"]));
+    let path = switch.scratch.file("added.sock");
+    switch.ctl(&["add", "vm1", "--port", &path]);
+    eventually("the port", || switch.ask("/ethdev/list") == serde_json::json!([0, 1]));
+    assert_eq!(switch.ask("/ethdev/info,1")["name"], "vm1");
+    assert_eq!(switch.ask("/ethdev/link_status,1")["status"], "DOWN");
+    switch.ctl(&["remove", "vm1"]);
+    eventually("no port", || switch.ask("/ethdev/list") == serde_json::json!([0]));
+    // Another one of the same name is told as well.
+    switch.ctl(&["add", "vm1", "--port", &path]);
+    eventually("the port", || switch.ask("/ethdev/info,1")["dev_started"] == 1);
+    let dropped: u64 = switch
+        .ask("/linecard/drops")
+        .as_array()
+        .map_or(0, |all| all.iter().filter_map(|drops| drops["packets"].as_u64()).sum());
+    assert!(dropped > 0, "{}", switch.ask("/linecard/drops"));
+    // The same counters for Prometheus, beside the switch's own, in one text.
+    let out = switch.out();
+    let (_, address) = out.split_once("; counters at ").expect("an address");
+    let mut client = std::net::TcpStream::connect(address.trim()).unwrap();
+    client.write_all(b"GET /metrics HTTP/1.1\r\nHost: here\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    for line in [
+        "linecard_switch_port_received_packets_total{port=\"net_null0\"}",
+        "linecard_port_received_packets_total{port=\"0\",device=\"net_null0\"}",
+        "linecard_pool_packets{pool=\"switch\"",
+    ] {
+        assert!(answer.contains(line), "{line} in {answer}");
+    }
+    assert_eq!(answer.matches("# EOF").count(), 1);
+    let mut top = linecard(&["top", "--file-prefix", "switch", "--once", "--json"]);
+    top.env("RUNTIME_DIRECTORY", switch.scratch.path());
+    let said = run(&mut top, b"");
+    let look: Value = serde_json::from_str(&said.out).unwrap_or_else(|error| panic!("{error}: {said:?}"));
+    assert!(look["ports"][0]["rx_packets"].as_u64() > Some(0), "{look}");
+    switch.end();
+}
+
+#[test]
+fn a_switch_makes_no_telemetry_socket_where_none_is_wanted() {
+    let switch = RunningSwitch::start(&["--no-telemetry"]);
+    assert!(!switch.scratch.path().join("dpdk").exists());
+    switch.end();
+}
+
+#[test]
+fn a_switch_that_took_over_has_the_name_of_the_earlier_one() {
+    let test = "a_switch_that_took_over_has_the_name_of_the_earlier_one";
+    if lacks(test, CLIENT, "dpdk") {
+        return;
+    }
+    let switch = RunningSwitch::start(&["--metrics", "127.0.0.1:0"]);
+    let path = switch.scratch.file("vm.sock");
+    switch.ctl(&["add", "vm1", "--port", &path]);
+    eventually("the port", || switch.ask("/ethdev/list") == serde_json::json!([0]));
+    let socket = switch.scratch.file("switch.sock");
+    let mut next = linecard(&[
+        "switch",
+        "--take-over",
+        "--no-huge",
+        "-m",
+        "64",
+        "--packets",
+        "2048",
+        "--socket",
+        &socket,
+        "--state",
+        "none",
+    ]);
+    next.env("RUNTIME_DIRECTORY", switch.scratch.path()).stdout(Stdio::null());
+    let next = Running::start(&mut next);
+    let pid = next.0.id();
+    let socket = switch.scratch.path().join("dpdk/switch/dpdk_telemetry.v2");
+    let RunningSwitch { running, scratch } = switch;
+    let said = running.end(PATIENCE);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let switch = RunningSwitch { running: next, scratch };
+    eventually("its socket", || socket.exists());
+    assert_eq!(switch.ask("/info")["pid"], pid);
+    eventually("the port", || switch.ask("/ethdev/info,0")["name"] == "vm1");
+    switch.end();
+}

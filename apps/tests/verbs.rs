@@ -431,21 +431,3 @@ fn what_is_not_here_says_so() {
         );
     }
 }
-
-/// `docs/testpmd.md` has every command and option, in the words of the help.
-#[test]
-fn the_reference_is_complete() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/testpmd.md");
-    let reference = std::fs::read_to_string(path).unwrap();
-    let help = answers(&TWO, &APP, "help all\nquit\n").swap_remove(0);
-    let patterns =
-        help.lines().filter(|line| !line.starts_with([' ', '-']) && !line.ends_with(':') && !line.is_empty());
-    for pattern in patterns {
-        assert!(reference.contains(&format!("- `{pattern}`: ")), "{pattern} is missing in docs/testpmd.md");
-    }
-    let options = run(&mut testpmd(&["--help"], &[]), b"").out;
-    let (_, ours) = options.split_once("testpmd options, after `--`:\n").expect("a heading");
-    for line in ours.lines().take_while(|line| !line.is_empty()) {
-        assert!(reference.contains(line), "{line} is missing in docs/testpmd.md");
-    }
-}

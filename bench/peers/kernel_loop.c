@@ -9,7 +9,7 @@
  * Frames lie where they are sent from all the time. Received ones come to lie in one of KEPT buffers in turn, as with
  * any program that does more with a frame than to forget it, and are not looked at: no pool, no counters but one, no
  * metadata. The loop runs on CORE. How the frames of a packet socket are sent was chosen by
- * measuring (docs/performance.md): one sendmmsg() of 32 is as fast as any. Speaks like a testpmd:
+ * measuring (docs/guide/performance.md): one sendmmsg() of 32 is as fast as any. Speaks like a testpmd:
  *
  *   set fwd rxonly|txonly|macswap    what `start` does; macswap sends each received frame back
  *   set txpkts LENGTH

@@ -1,5 +1,5 @@
 /* Would io_uring carry more packets through a tap interface than one system call for each? A measurement for
- * docs/performance.md, in pairs, with no framework:
+ * docs/guide/performance.md, in pairs, with no framework:
  *
  *   cc -O2 -pthread -o /tmp/tap_uring bench/peers/tap_uring.c && unshare --net /tmp/tap_uring [PAIRS]
  *

@@ -60,6 +60,7 @@ pub mod offload;
 pub mod pci;
 pub mod port;
 pub mod registry;
+pub mod spread;
 pub mod stats;
 pub mod wake;
 

@@ -10,6 +10,7 @@
 //! | [`metrics`] | counters as OpenMetrics text |
 //! | [`server`] | the control socket: who answers |
 //! | [`state`] | ports that survive a restart |
+//! | [`Teller`] | telemetry: DPDK's client, `linecard top` |
 //! | [`upgrade`] | another process that goes on with everything |
 #![forbid(unsafe_code)]
 
@@ -38,8 +39,10 @@ pub mod scale;
 pub mod server;
 pub mod state;
 mod switch;
+mod telling;
 mod trace;
 pub mod upgrade;
 mod worker;
 
 pub use switch::{MAX_PORTS, Switch, SwitchConfig};
+pub use telling::Teller;

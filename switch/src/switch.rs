@@ -22,6 +22,7 @@ use crate::keep::{KeptAddresses, Store};
 use crate::opening::{check_mac, free_id, needs_fd, state_of};
 use crate::port::Losses;
 use crate::rules::{Defaults, Rules};
+use crate::telling::OpenPort;
 use crate::worker::{Worker, WorkerHandle};
 
 /// Most ports of a switch.
@@ -259,6 +260,22 @@ impl Switch {
     #[must_use]
     pub fn list(&self) -> Vec<PortInfo> {
         self.ports().values().map(|entry| self.info(entry)).collect()
+    }
+
+    /// Where frames lie while they are here.
+    #[must_use]
+    pub fn pool(&self) -> &Pool {
+        &self.config.pool
+    }
+
+    /// Those ports that are open, for telemetry.
+    pub(crate) fn open_ports(&self) -> Vec<OpenPort> {
+        let of = |entry: &Entry| {
+            let open = entry.open.as_ref()?;
+            let rx = u16::try_from(open.placed.len()).unwrap_or(u16::MAX);
+            Some(OpenPort::new(entry.id, &entry.spec.key, (rx, rx.max(entry.spec.queues)), open))
+        };
+        self.ports().values().filter_map(of).collect()
     }
 
     /// What was asked of every port, to ask it again.

@@ -1,11 +1,11 @@
-//! A page of `docs/` whose shell commands are run as they are.
+//! A page of the guide whose shell commands are run as they are.
 
 use std::path::Path;
 use std::process::Command;
 
 /// The shell commands of page `name`, in order.
 pub(crate) fn commands(name: &str) -> String {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs").join(name);
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/guide").join(name);
     let page = std::fs::read_to_string(page).expect("the page");
     let mut text = String::new();
     let mut inside = false;

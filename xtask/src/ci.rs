@@ -47,8 +47,34 @@ const FUZZ: [&str; 6] = [
 
 /// The command that the tests were run with; the one for users is built for release and without the benchmarks, which takes longer
 /// than the rest of this step. Code for release is built by `cargo xtask budget` and by loom.
-const PACKAGE: [&str; 9] =
-    ["cargo", "run", "-q", "-p", "xtask", "--", "package", "--check", "--binary=target/debug/linecard"];
+const PACKAGE: [&str; 10] = [
+    "cargo",
+    "run",
+    "-q",
+    "-p",
+    "xtask",
+    "--",
+    "package",
+    "--rpm",
+    "--check",
+    "--binary=target/debug/linecard",
+];
+
+/// Every crate that is published, as crates.io would get it; what is in them was built already.
+const CRATES: [&str; 12] = [
+    "cargo",
+    "package",
+    "--workspace",
+    "--no-verify",
+    "--allow-dirty",
+    "--target-dir=target/crates",
+    "--exclude",
+    "xtask",
+    "--exclude",
+    "linecard-testing",
+    "--exclude",
+    "linecard-lab",
+];
 
 /// The facade with one driver and no other.
 macro_rules! one_driver {
@@ -89,6 +115,7 @@ const STEPS: &[Step] = &[
     step("oldest rust", &["cargo", "run", "-q", "-p", "xtask", "--", "oldest-rust"]),
     // The list of advisories comes from the network, and changes without us: `cargo deny check advisories`.
     step("deny", &["cargo", "deny", "check", "bans", "licenses", "sources"]),
+    step("crates", &CRATES),
     step("test", &["cargo", "run", "-q", "-p", "xtask", "--", "test"]),
     step("package", &PACKAGE),
     step("fuzz targets", &FUZZ_TARGETS),

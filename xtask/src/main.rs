@@ -3,6 +3,7 @@
 
 mod budget;
 mod ci;
+mod guide;
 mod oldest;
 mod package;
 mod shape;
@@ -28,6 +29,8 @@ enum Chore {
     Shape(shape::Options),
     /// Makes a Debian package of the command; with --check it is installed, run and removed.
     Package(package::Options),
+    /// Writes the parts of the guide that the program knows (testpmd's reference), and makes the book if mdBook is there.
+    Guide,
     /// Counts instructions per packet under callgrind and compares them with `benches/budget.txt`.
     Budget(budget::Options),
 }
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         Chore::Test(options) => test::run(&options),
         Chore::Shape(options) => shape::run(&options),
         Chore::Package(options) => package::run(&options),
+        Chore::Guide => guide::run(),
         Chore::Budget(options) => budget::run(&options),
     };
     match outcome {

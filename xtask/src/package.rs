@@ -1,9 +1,10 @@
-//! `cargo xtask package`: a Debian package of the command, and whether it can be installed, run and removed.
+//! `cargo xtask package`: packages of the command, and whether they can be installed, run and removed.
 
 mod archive;
 mod check;
 mod deb;
 mod files;
+mod rpm;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,6 +19,9 @@ pub(crate) struct Options {
     /// The command, built already [default: built now, for release and without benchmarks].
     #[arg(long, value_name = "PATH")]
     binary: Option<PathBuf>,
+    /// Make an RPM package besides; needs rpmbuild
+    #[arg(long)]
+    rpm: bool,
     /// Look at the package with lintian, and install, run and remove it on a bare root file system.
     #[arg(long)]
     check: bool,
@@ -26,16 +30,28 @@ pub(crate) struct Options {
 /// Makes the package, and says where it is.
 pub(crate) fn run(options: &Options) -> Result<(), String> {
     let (metadata, target) = metadata()?;
+    let stage = target.join("package");
+    let time = commit_time()?;
     let binary = match &options.binary {
         Some(binary) => binary.clone(),
         None => build(&target)?,
     };
-    let stage = target.join("package");
-    let time = commit_time()?;
     files::stage(&binary, &stage, time, &metadata)?;
     let made = deb::build(&metadata, &stage, time)?;
     println!("{}", made.display());
-    if options.check { check::check(&made, &stage) } else { Ok(()) }
+    if options.check {
+        check::check(&made, &stage)?;
+    }
+    let rpm = if options.rpm { rpm::build(&metadata, &stage, time)? } else { None };
+    if let Some(made) = rpm {
+        println!("{}", made.display());
+        if options.check {
+            let root = stage.join("root");
+            check::bare(&root, &stage.join("linecard"))?;
+            rpm::check(&made, &root)?;
+        }
+    }
+    Ok(())
 }
 
 /// What `apps/Cargo.toml` says of the package.
@@ -43,6 +59,7 @@ struct Metadata {
     version: String,
     description: String,
     deb: serde_json::Value,
+    rpm: serde_json::Value,
     assets: Vec<Asset>,
 }
 
@@ -67,6 +84,7 @@ fn metadata() -> Result<(Metadata, PathBuf), String> {
         description: apps["description"].as_str().unwrap_or_default().into(),
         assets: files::assets(&deb["assets"], &folder)?,
         deb,
+        rpm: apps["metadata"]["generate-rpm"].clone(),
     };
     Ok((metadata, target))
 }

@@ -13,7 +13,7 @@ pub(crate) struct Options {
     /// Also print every file and function above the soft budget.
     #[arg(long)]
     all: bool,
-    /// Draw docs/crates.svg anew.
+    /// Draw docs/guide/crates.svg anew.
     #[arg(long)]
     draw: bool,
 }

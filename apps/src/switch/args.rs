@@ -61,6 +61,9 @@ pub(crate) struct SwitchArgs {
     /// Offer counters to Prometheus by HTTP at this HOST:PORT or unix:PATH, under /metrics [default: nowhere]
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) metrics: Option<String>,
+    /// Make no socket for `dpdk-telemetry.py -f switch` and `linecard top`
+    #[arg(long)]
+    pub(crate) no_telemetry: bool,
     /// Worker threads and their cores, such as 0@1 or (0-1)@2-3 [default: one on each core]
     #[arg(long, value_name = "MAP")]
     pub(crate) lcores: Option<String>,

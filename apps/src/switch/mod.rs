@@ -14,6 +14,7 @@ mod notify;
 mod port;
 mod socket;
 mod takeover;
+mod telling;
 mod text;
 mod top;
 mod upgrade;
@@ -21,36 +22,34 @@ mod upgrade;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use linecard::capture::{ControlSocket, Hub};
 use linecard::eal::{Eal, EalArgs};
 use linecard::mempool::{Pool, PoolConfig};
 use linecard::pmd::ProbeContext;
-use linecard::telemetry::{Endpoint, openmetrics};
 use linecard_switch::api::{PortSpec, PortState};
 use linecard_switch::keep::Store;
 use linecard_switch::rules::Defaults;
 use linecard_switch::server::{Server, Service};
 use linecard_switch::state::State;
 use linecard_switch::upgrade::TakenOver;
-use linecard_switch::{Switch, SwitchConfig, metrics};
+use linecard_switch::{Switch, SwitchConfig};
 
 pub(crate) use self::args::SwitchArgs;
 use self::config::Config;
 use self::kept::Found;
 use self::socket::Socket;
 use self::takeover::Taken;
+use self::telling::Telling;
 use crate::error::Error;
 use crate::output::{Output, out};
 use crate::signals;
 
 /// How long opening a port may wait for its peer.
 const PROBE_WAIT: Duration = Duration::from_secs(2);
-/// The folder where captures find switches.
+/// The folders where captures and telemetry clients find switches.
 const PREFIX: &str = "switch";
-/// How long a predecessor may take to end, which has something that its successor needs.
-const LETTING_GO: Duration = Duration::from_secs(10);
 /// How often the switch looks after what does not forward frames.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -81,14 +80,14 @@ fn serve(args: &SwitchArgs) -> Result<ExitCode, Error> {
     let mut output = Output::standard();
     let mut found = Found::look(args);
     let store = found.store.clone();
-    let Begun { mut socket, state, kept, switch } = if args.take_over {
+    let Begun { mut socket, state, kept, switch, predecessor } = if args.take_over {
         take_over(args, &config, &configured, (&eal, captures, store.clone()), &mut output)?
     } else {
         begin(args, &config, (&configured, &mut found), (&eal, captures, store.clone()), &mut output)?
     };
     let control = kept::keep_control(store.as_ref(), socket.as_ref())?;
     let metrics = args.metrics.as_deref().or(config.metrics.as_deref());
-    let metrics = metrics.map(|address| offer(address, &switch, args.take_over)).transpose()?.flatten();
+    let mut telling = Telling::start((args, &eal), metrics, &switch, predecessor)?;
     let (server, service) = answer(&switch, socket.as_ref(), state, kept)?;
     if args.take_over
         && let Err(problem) = service.keep()
@@ -101,13 +100,13 @@ fn serve(args: &SwitchArgs) -> Result<ExitCode, Error> {
         Some(socket) => out!(output, "; control socket {}", socket.path().display()),
         None => out!(output, "; no control socket"),
     }
-    match &metrics {
-        Some(metrics) => out!(output, "; counters at {}\n", metrics.address()),
+    match telling.metrics() {
+        Some(address) => out!(output, "; counters at {address}\n"),
         None => out!(output, "\n"),
     }
     output.finish(false)?;
     notify::ready();
-    watch(&switch, &stop, &service);
+    watch(&switch, &stop, &service, &mut telling);
     if service.successor().is_some() {
         // The name of the control socket is that one's, too; and the service manager was told.
         if let Some(socket) = &mut socket {
@@ -117,15 +116,9 @@ fn serve(args: &SwitchArgs) -> Result<ExitCode, Error> {
         notify::stopping();
     }
     control.iter().for_each(|control| drop(control.forget()));
-    drop(metrics);
+    drop(telling);
     end(server, service, switch);
     Ok(ExitCode::SUCCESS)
-}
-
-/// Answers Prometheus at `address`.
-fn offer_counters(address: &str, switch: &Arc<Switch>) -> Result<Endpoint, Error> {
-    let switch = Arc::clone(switch);
-    Ok(openmetrics::serve(address, move || metrics::text(&switch.stats(), env!("CARGO_PKG_VERSION")))?)
 }
 
 /// A switch that moves frames.
@@ -135,6 +128,8 @@ struct Begun {
     state: Option<State>,
     kept: Vec<String>,
     switch: Arc<Switch>,
+    /// The process that it took over from.
+    predecessor: Option<u32>,
 }
 
 /// A switch of its own, with the ports that are configured, and those that were added to an earlier one.
@@ -181,7 +176,7 @@ fn begin(
             tracing::warn!("the address {} is not behind port {}: {problem}", address.mac, address.port);
         }
     }
-    Ok(Begun { socket, state, kept, switch })
+    Ok(Begun { socket, state, kept, switch, predecessor: None })
 }
 
 /// A switch that goes on with everything of the one that answers at the control socket.
@@ -206,6 +201,7 @@ fn take_over(
         }
     }
     let TakenOver { pid, version, ports, rest, pause, .. } = told;
+    let predecessor = Some(pid);
     let micros = pause.as_micros();
     out!(
         output,
@@ -213,7 +209,8 @@ fn take_over(
     );
     output.flush();
     let socket = Some(socket);
-    Ok(Begun { state: state(args, config, socket.as_ref()), socket, kept, switch })
+    let state = state(args, config, socket.as_ref());
+    Ok(Begun { state, socket, kept, switch, predecessor })
 }
 
 /// What a switch runs on: memory and cores, captures, and where it is kept.
@@ -226,22 +223,6 @@ fn keep(switch: &Switch, store: Option<&Store>, pid: u32) {
         && let Err(error) = store.remove(pid)
     {
         tracing::warn!("the service manager goes on holding what the earlier switch kept: {error}");
-    }
-}
-
-/// Offers counters at `address`; a successor waits for its predecessor to let go of it.
-fn offer(address: &str, switch: &Arc<Switch>, waits: bool) -> Result<Option<Endpoint>, Error> {
-    let until = Instant::now() + LETTING_GO;
-    loop {
-        match offer_counters(address, switch) {
-            Ok(endpoint) => return Ok(Some(endpoint)),
-            Err(error) if !waits => return Err(error),
-            Err(error) if Instant::now() > until => {
-                tracing::error!("{error}");
-                return Ok(None);
-            }
-            Err(_) => std::thread::sleep(LOOK / 5),
-        }
     }
 }
 
@@ -265,9 +246,10 @@ fn announce(output: &mut Output, spec: &PortSpec, what: &str) {
     output.flush();
 }
 
-fn watch(switch: &Switch, stop: &AtomicBool, service: &Service) {
+fn watch(switch: &Switch, stop: &AtomicBool, service: &Service, telling: &mut Telling) {
     while !stop.load(Ordering::Relaxed) && service.successor().is_none() {
         switch.look_after();
+        telling.look(switch);
         std::thread::sleep(LOOK);
     }
 }

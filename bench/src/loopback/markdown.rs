@@ -1,4 +1,4 @@
-//! The result as Markdown, for `docs/performance.md`.
+//! The result as Markdown, for `docs/guide/performance.md`.
 
 use std::fmt::Write as _;
 

@@ -292,7 +292,10 @@ impl Session {
             let Some(vring) = self.vrings.get_mut(index).filter(|vring| vring.started) else { continue };
             vring.stopped_at = None;
             let Some(ring) = self.build(index, Start::AsTold)? else {
-                self.vrings.get_mut(index).into_iter().for_each(|vring| vring.waits = Some((Start::AsTold, false)));
+                self.vrings
+                    .get_mut(index)
+                    .into_iter()
+                    .for_each(|vring| vring.waits = Some((Start::AsTold, false)));
                 continue;
             };
             // Whether its driver was called for what was used last is not known.

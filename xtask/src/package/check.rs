@@ -49,7 +49,7 @@ fn lintian(package: &Path) -> Result<(), String> {
 }
 
 /// A root file system with nothing but the libraries of the program and dpkg's empty records.
-fn bare(root: &Path, program: &Path) -> Result<(), String> {
+pub(super) fn bare(root: &Path, program: &Path) -> Result<(), String> {
     let failed = |e: std::io::Error| format!("{}: {e}", root.display());
     let _ = fs::remove_dir_all(root);
     for folder in ["var/lib/dpkg/info", "var/lib/dpkg/updates", "var/lib/dpkg/triggers", "tmp", "run"] {
@@ -75,14 +75,14 @@ fn dpkg(root: &Path, arguments: &[&str]) -> Command {
 }
 
 /// The installed command.
-fn inside(root: &Path, arguments: &[&str]) -> Command {
+pub(super) fn inside(root: &Path, arguments: &[&str]) -> Command {
     let mut command = as_root("chroot");
     command.arg(root).arg("/usr/bin/linecard").args(arguments);
     command
 }
 
 /// A command as root, in a user namespace for whoever is not.
-fn as_root(program: &str) -> Command {
+pub(super) fn as_root(program: &str) -> Command {
     let root = output(Command::new("id").arg("-u")).is_ok_and(|user| user.trim() == "0");
     if root {
         return Command::new(program);
@@ -110,7 +110,7 @@ fn forward(root: &Path) -> Result<(), String> {
 }
 
 /// Every file below the root but dpkg's records.
-fn tree(root: &Path) -> Result<Vec<PathBuf>, String> {
+pub(super) fn tree(root: &Path) -> Result<Vec<PathBuf>, String> {
     let (mut all, mut folders) = (Vec::new(), vec![root.to_owned()]);
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).map_err(|e| format!("{}: {e}", folder.display()))?.flatten() {

@@ -20,7 +20,7 @@ pub(super) fn assets(list: &Value, folder: &Path) -> Result<Vec<Asset>, String> 
     let read = |line: &Value| {
         let word = |at: usize| line[at].as_str().ok_or_else(|| format!("{line} is no [source, to, mode]"));
         let mode = u32::from_str_radix(word(2)?, 8).map_err(|_| format!("{line}: the mode is not octal"))?;
-        Ok(Asset { source: folder.join(word(0)?), to: word(1)?.to_owned(), mode })
+        Ok(Asset::new(folder.join(word(0)?), word(1)?, mode))
     };
     lines.iter().map(read).collect()
 }
@@ -34,6 +34,11 @@ pub(super) struct Packed {
 }
 
 impl Asset {
+    /// What lies at `source`, or fits it, goes to `to`.
+    pub(super) fn new(source: PathBuf, to: &str, mode: u32) -> Self {
+        Self { source, to: to.to_owned(), mode }
+    }
+
     /// The files that it stands for.
     pub(super) fn files(&self) -> Result<Vec<Packed>, String> {
         let mut sources = vec![self.source.clone()];

@@ -97,6 +97,7 @@ pub(super) const ALLOWED: &[(&str, &[&str])] = &[
         ],
     ),
     ("linecard-cni", &["linecard-switch", "linecard-netdev"]),
+    ("linecard-smoltcp", &["linecard-pmd", "linecard-mempool", "linecard-net"]),
     ("linecard-apps-common", &["linecard"]),
     ("linecard-bench", &["linecard", "linecard-switch", "linecard-apps-common"]),
     (

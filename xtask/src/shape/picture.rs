@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::arrows::ALLOWED;
 
 /// Where the picture is, from the root of the workspace.
-const PICTURE: &str = "docs/crates.svg";
+const PICTURE: &str = "docs/guide/crates.svg";
 /// What tests and chores use, which no product crate does.
 const LEFT_OUT: &[&str] = &["xtask", "linecard-testing", "linecard-lab"];
 /// Pixels of a letter, a box's margins, its height, and the distance of rows and of boxes.

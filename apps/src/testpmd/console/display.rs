@@ -10,7 +10,7 @@ use crate::testpmd::session::Session;
 pub(crate) const COMMANDS: &[Command] = &[
     Command {
         pattern: "show port (info|summary|stats|xstats) <port|all>",
-        help: "Display information for a port, or all.",
+        help: "Display information for a port, or all. Every show command prints JSON with json as its last word.",
         run: show_port,
     },
     Command {

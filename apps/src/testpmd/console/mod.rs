@@ -12,6 +12,7 @@ mod flow;
 mod grammar;
 mod help;
 mod input;
+mod json;
 mod offload;
 mod ports;
 mod queues;
@@ -86,6 +87,9 @@ fn echo(session: &mut Session, line: &str) {
 
 /// Runs one line; false when it is no command.
 pub(super) fn execute(session: &mut Session, line: &str) -> bool {
+    if json::answer(session, line) {
+        return true;
+    }
     match grammar::find(commands::all().map(|c| (c.pattern, c.run)), line) {
         Match::Found(run, values) => {
             run(session, &values);

@@ -12,19 +12,32 @@ use crate::testpmd::topology::Stream;
 impl Session {
     /// Statistics since forwarding started, per stream where ports have several queues, then per port.
     pub(crate) fn print_forward_stats(&mut self) {
-        if let Some(forwarding) = &self.forwarding {
-            self.last_totals = forwarding.totals();
-            self.last_bursts = forwarding.bursts();
-        }
-        let ports =
-            if self.last_ports.is_empty() { self.forwarding_ports() } else { self.last_ports.clone() };
-        let many = self.last_totals.len() > ports.len();
+        let (many, totals) = self.forward_totals();
         if many {
             for (stream, totals) in &self.last_totals {
                 let bursts = self.burst_lines(|each| (each == stream, each == stream));
                 out!(self.out, "{}{bursts}", layout::stream_stats(stream, totals));
             }
         }
+        let bursts = |port| match many {
+            true => String::new(),
+            false => self.burst_lines(|each| (each.rx_port == port, each.tx_port == port)),
+        };
+        let text = layout::forward_stats(&totals, bursts);
+        out!(self.out, "{text}");
+        if self.settings.record_cycles {
+            self.print_cycles();
+        }
+    }
+
+    /// Whether there are more streams than ports, and what each port did since forwarding started.
+    pub(crate) fn forward_totals(&mut self) -> (bool, Vec<(u16, ForwardTotals)>) {
+        if let Some(forwarding) = &self.forwarding {
+            self.last_totals = forwarding.totals();
+            self.last_bursts = forwarding.bursts();
+        }
+        let ports =
+            if self.last_ports.is_empty() { self.forwarding_ports() } else { self.last_ports.clone() };
         let (mut dropped, mut bad): (HashMap<u16, u64>, HashMap<u16, (u64, u64)>) = Default::default();
         for (stream, totals) in &self.last_totals {
             *dropped.entry(stream.tx_port).or_default() += totals.tx_dropped;
@@ -38,16 +51,7 @@ impl Session {
             let bad_checksums = csum.then(|| bad.get(id).copied().unwrap_or_default());
             Some((*id, ForwardTotals { stats, tx_dropped, bad_checksums }))
         };
-        let totals: Vec<_> = ports.iter().filter_map(of).collect();
-        let bursts = |port| match many {
-            true => String::new(),
-            false => self.burst_lines(|each| (each.rx_port == port, each.tx_port == port)),
-        };
-        let text = layout::forward_stats(&totals, bursts);
-        out!(self.out, "{text}");
-        if self.settings.record_cycles {
-            self.print_cycles();
-        }
+        (self.last_totals.len() > ports.len(), ports.iter().filter_map(of).collect())
     }
 
     /// How the threads that receive from a port wait for packets, a line for each of its queues that is polled.

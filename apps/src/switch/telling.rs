@@ -1,0 +1,99 @@
+//! What a switch tells of itself: to telemetry clients on a socket, and to Prometheus.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use linecard::eal::Eal;
+use linecard::telemetry::{Endpoint, Socket, Telemetry, openmetrics};
+use linecard_switch::{Switch, Teller, metrics};
+
+use super::PREFIX;
+use super::args::SwitchArgs;
+use crate::error::Error;
+
+/// How long a predecessor may take to end, which has something that its successor needs.
+const LETTING_GO: Duration = Duration::from_secs(10);
+/// How often it is looked after then.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Everything that others may ask of a switch.
+pub(super) struct Telling {
+    telemetry: Telemetry,
+    teller: Teller,
+    /// The process whose name the socket has until it ends, and how long that is waited for.
+    before: Option<(u32, Instant)>,
+    wanted: bool,
+    socket: Option<Socket>,
+    metrics: Option<Endpoint>,
+}
+
+impl Telling {
+    /// Begins to answer; a successor waits for `predecessor` to let go of what it answers at.
+    ///
+    /// # Errors
+    /// Nobody can listen at the address of counters. Without a telemetry socket frames are switched all the same.
+    pub(super) fn start(
+        (args, eal): (&SwitchArgs, &Eal),
+        address: Option<&str>,
+        switch: &Arc<Switch>,
+        predecessor: Option<u32>,
+    ) -> Result<Self, Error> {
+        let telemetry = Telemetry::new(eal);
+        telemetry.add_pool(switch.pool());
+        let before = predecessor.map(|pid| (pid, Instant::now() + LETTING_GO));
+        let counters = address.map(|address| offer(address, &telemetry, switch, before)).transpose()?;
+        let teller = Teller::new(telemetry.clone());
+        let wanted = !args.no_telemetry;
+        let mut telling =
+            Self { telemetry, teller, before, wanted, socket: None, metrics: counters.flatten() };
+        telling.look(switch);
+        Ok(telling)
+    }
+
+    /// Where Prometheus is answered.
+    pub(super) fn metrics(&self) -> Option<&str> {
+        self.metrics.as_ref().map(Endpoint::address)
+    }
+
+    /// Tells of ports that came and went; called about ten times a second.
+    pub(super) fn look(&mut self, switch: &Switch) {
+        self.teller.look(switch);
+        if self.wanted && self.before.is_none_or(|before| !holds(before)) {
+            self.wanted = false;
+            let made = self.telemetry.serve(PREFIX);
+            self.socket = made.inspect_err(|error| tracing::info!("no telemetry from outside: {error}")).ok();
+        }
+    }
+}
+
+/// Whether a predecessor still has what it answers at.
+fn holds((pid, until): (u32, Instant)) -> bool {
+    // One that has ended and was not waited for has no program any more.
+    std::fs::read_link(format!("/proc/{pid}/exe")).is_ok() && Instant::now() < until
+}
+
+/// Offers counters at `address`.
+fn offer(
+    address: &str,
+    telemetry: &Telemetry,
+    switch: &Arc<Switch>,
+    before: Option<(u32, Instant)>,
+) -> Result<Option<Endpoint>, Error> {
+    loop {
+        let (telemetry, switch) = (telemetry.clone(), Arc::clone(switch));
+        let counters = move || {
+            let own = metrics::text(&switch.stats(), env!("CARGO_PKG_VERSION"));
+            // One text, with one end.
+            own.trim_end_matches("# EOF\n").to_owned() + &telemetry.open_metrics()
+        };
+        match (openmetrics::serve(address, counters), before) {
+            (Ok(endpoint), _) => return Ok(Some(endpoint)),
+            (Err(error), None) => return Err(error.into()),
+            (Err(error), Some((_, until))) if Instant::now() > until => {
+                tracing::error!("{error}");
+                return Ok(None);
+            }
+            (Err(_), Some(_)) => std::thread::sleep(LOOK),
+        }
+    }
+}
