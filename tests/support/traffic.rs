@@ -48,7 +48,9 @@ impl Prover<'_> {
         let mut outgoing = Burst::new();
         let mut last = Instant::now();
         while report.received < count && last.elapsed() < patience {
-            let room = self.window.saturating_sub(report.sent - report.received).min(32);
+            // Probes of an earlier run may come back in this one.
+            let on_the_way = report.sent.saturating_sub(report.received);
+            let room = self.window.saturating_sub(on_the_way).min(32);
             for _ in 0..room.min(count - report.sent).min((32 - outgoing.len()) as u64) {
                 let Some(packet) = self.packet(report.sent) else { break };
                 assert!(outgoing.push(packet).is_ok());
