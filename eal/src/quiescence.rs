@@ -96,7 +96,7 @@ impl<T> Shared<T> {
     }
 
     fn is_odd(visits: u64) -> bool {
-        visits % 2 == 1
+        !visits.is_multiple_of(2)
     }
 }
 

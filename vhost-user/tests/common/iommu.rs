@@ -17,7 +17,7 @@ pub const PAGE: u64 = 4096;
 /// What descriptors call the memory at `offset`: neighbours among the pages of buffers are exchanged, so that an address taken
 /// for what it is not leads to another buffer.
 pub fn iova_of(offset: usize) -> u64 {
-    let page = offset / PAGE as usize ^ usize::from(offset >= RING_AREA);
+    let page = (offset / PAGE as usize) ^ usize::from(offset >= RING_AREA);
     IOVA + page as u64 * PAGE + offset as u64 % PAGE
 }
 
@@ -59,7 +59,7 @@ impl Iommu {
         assert_eq!(message.request, BackendReq::IOTLB_MSG as u32);
         let miss = IotlbMessage::from_bytes(&message.payload).expect("a question");
         assert_eq!(miss.kind, IotlbMessage::MISS);
-        assert_eq!(miss.iova % PAGE, 0, "{miss:?}");
+        assert!(miss.iova.is_multiple_of(PAGE), "{miss:?}");
         self.asked.push((miss.iova, miss.access));
         Some(miss)
     }
@@ -78,7 +78,7 @@ impl Iommu {
 /// Where the page of that address is in the frontend.
 pub fn user_of(page: u64) -> u64 {
     let offset = (page - IOVA) as usize;
-    let swapped = offset / PAGE as usize ^ usize::from(offset >= RING_AREA);
+    let swapped = (offset / PAGE as usize) ^ usize::from(offset >= RING_AREA);
     USER + swapped as u64 * PAGE
 }
 

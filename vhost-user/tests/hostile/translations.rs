@@ -42,10 +42,10 @@ fn floods_of_updates_and_invalidations() {
             n += 1;
             let page = IOVA + RING_AREA as u64 + n * 13 % 5000 * PAGE;
             guest.frontend.good(Req::IOTLB_MSG, &update(page, PAGE, USER + n % 64 * PAGE, 3), &[]);
-            if n % 3 == 0 {
+            if n.is_multiple_of(3) {
                 guest.frontend.good(Req::IOTLB_MSG, &invalidate(page - 5 * PAGE, 11 * PAGE), &[]);
             }
-            if n % 64 == 0 {
+            if n.is_multiple_of(64) {
                 guest.send(&frame(1, 100));
                 guest.tx.publish();
                 guest.tx.take();
@@ -59,7 +59,7 @@ fn floods_of_updates_and_invalidations() {
             let first = IOVA + RING_AREA as u64 + (n * 7919) % (200 * PAGE);
             let told = update(first, 1 + n * 31 % (20 * PAGE), USER + n % (64 * PAGE), (n % 4) as u8);
             assert!(guest.frontend.ask(Req::IOTLB_MSG, &told, &[]).is_ok());
-            if k % 10 == 0 {
+            if k.is_multiple_of(10) {
                 let odd = [update(u64::MAX - 7, 16, USER, 3), update(n, u64::MAX, USER, 3), invalidate(n, 0)];
                 for told in odd {
                     assert!(guest.frontend.ask(Req::IOTLB_MSG, &told, &[]).is_ok());
@@ -83,7 +83,7 @@ fn questions_that_nobody_reads() {
             for _ in 0..200 * FLOOD {
                 n += 1;
                 desc.copy_from(&(n * 0x1_0001_7000).to_le_bytes());
-                if n % 64 == 0 {
+                if n.is_multiple_of(64) {
                     std::thread::yield_now();
                 }
             }

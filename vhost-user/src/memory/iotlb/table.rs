@@ -88,7 +88,7 @@ impl Table {
     pub(crate) fn find(&self, addr: u64, len: u64, access: Access) -> Found {
         for _ in 0..LOOKS {
             let before = self.sequence.load(Acquire);
-            if before % 2 == 0 {
+            if before.is_multiple_of(2) {
                 let found = self.look(addr, len, access);
                 // S2, pairs with S1.
                 fence(Acquire);
