@@ -34,8 +34,6 @@ mod opening;
 mod port;
 pub mod rate;
 pub mod rules;
-#[cfg(feature = "model")]
-pub mod scale;
 pub mod server;
 pub mod state;
 mod switch;

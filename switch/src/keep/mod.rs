@@ -17,6 +17,7 @@ mod store;
 
 pub(crate) use self::addresses::KeptAddresses;
 pub use self::place::{Kept, KeptPort, Unfit};
+pub use self::recover::Recovered;
 pub use self::store::{Store, find};
 
 use serde::{Deserialize, Serialize};

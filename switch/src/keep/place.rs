@@ -270,7 +270,7 @@ impl KeptPort {
 }
 
 /// What lies in a place; `None` where nothing does.
-fn read(place: BorrowedFd<'_>) -> Result<Option<(Record, Handed)>, Unfit> {
+fn read(place: BorrowedFd<'_>) -> Read {
     let mut messages = Vec::new();
     while let Some(message) = receive(place).map_err(|error| Unfit::Malformed(error.to_string()))? {
         // The rest is taken out of there all the same.
@@ -284,8 +284,11 @@ fn read(place: BorrowedFd<'_>) -> Result<Option<(Record, Handed)>, Unfit> {
     read
 }
 
+/// What was kept in one place, if anything.
+type Read = Result<Option<(Record, Handed)>, Unfit>;
+
 /// What was read, and descriptors that are of no use.
-fn check(messages: &[Message], fds: Vec<OwnedFd>) -> (Result<Option<(Record, Handed)>, Unfit>, Vec<OwnedFd>) {
+fn check(messages: &[Message], fds: Vec<OwnedFd>) -> (Read, Vec<OwnedFd>) {
     match parse(messages, &fds) {
         Ok(None) => (Ok(None), fds),
         Ok(Some((record, state))) => {

@@ -11,6 +11,9 @@ use crate::rules::Rules;
 use crate::switch::{Entry, MAX_PORTS};
 use crate::upgrade::PortRecord;
 
+/// A port's key, and what is wrong if it is not there again.
+pub type Recovered = (String, Result<(), Problem>);
+
 impl Switch {
     /// Keeps a port that was opened, so that it survives this process, where there is a store and its device can be kept.
     pub(crate) fn keep(&self, entry: &Entry) {
@@ -44,7 +47,7 @@ impl Switch {
         &self,
         ports: Vec<KeptPort>,
         addresses: Option<&OwnedFd>,
-    ) -> Result<Vec<(String, Result<(), Problem>)>, Problem> {
+    ) -> Result<Vec<Recovered>, Problem> {
         self.halt()?;
         let recovered = ports.into_iter().map(|port| {
             let key = port.spec().get("key").and_then(|key| key.as_str()).unwrap_or_default().to_owned();
