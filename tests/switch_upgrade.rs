@@ -44,7 +44,7 @@ fn upgrades_under_traffic(test: &str, options: &str) {
         .expect("it is put in");
     let last = asked.workers().expect("workers").len() as u16 - 1;
     asked.move_queue(&QueueMove { port: "port1".into(), queue: 0, worker: last }).expect("it moves");
-    let (before, connects) = (counted(&mut asked, "port1"), pair.connects());
+    let (before, connections) = (counted(&mut asked, "port1"), pair.connections());
 
     let (mut first, mut running): (Option<Running>, Option<Orphan>) = (Some(first), None);
     let (mut gaps, mut quiet, mut pauses) = (Vec::new(), Vec::new(), Vec::new());
@@ -69,7 +69,7 @@ fn upgrades_under_traffic(test: &str, options: &str) {
         }
     }
     pair.settle();
-    assert_eq!(pair.connects(), connects, "nobody was disconnected");
+    assert_eq!(pair.connections(), connections, "nobody was disconnected");
     let mut asked = client(&socket);
     let (there, back) = (u64::from(pair.there.sent), u64::from(pair.back.sent));
     let after = counted(&mut asked, "port1");
@@ -137,7 +137,7 @@ struct Scene {
     pair: Pair,
     running: Running,
     pid: u32,
-    connects: [u64; 2],
+    connections: [Vec<String>; 2],
     scratch: Scratch,
     lab: Lab,
 }
@@ -150,16 +150,16 @@ impl Scene {
         let ports = [&a, &b].map(|path| path.display().to_string());
         let (running, _) = start(&lab, &scratch, &["--port", &ports[0], "--port", &ports[1]]);
         let pair = Pair::connect([&a, &b], options);
-        let (socket, connects) = (scratch.join("control"), pair.connects());
+        let (socket, connections) = (scratch.join("control"), pair.connections());
         let pid = running.0.id();
-        Some(Self { socket, pair, running, pid, connects, scratch, lab })
+        Some(Self { socket, pair, running, pid, connections, scratch, lab })
     }
 
     /// The first switch goes on as if nothing had been.
     fn goes_on(&mut self, after: &str) {
         self.pair.pump_until(|| true);
         self.pair.settle();
-        assert_eq!(self.pair.connects(), self.connects, "{after}: nobody was disconnected");
+        assert_eq!(self.pair.connections(), self.connections, "{after}: nobody was disconnected");
         let mut asked = client(&self.socket);
         assert_eq!(asked.version().expect("it answers").pid, self.pid, "{after}");
         for key in ["port1", "port2"] {
@@ -486,7 +486,7 @@ fn a_frontend_that_keeps_its_port_busy_is_not_waited_for() {
     hostile.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     hostile.read_to_end(&mut Vec::new()).expect("the connection ends");
     scene.pair.settle();
-    assert_eq!(scene.pair.connects(), scene.connects, "nobody else was disconnected");
+    assert_eq!(scene.pair.connections(), scene.connections, "nobody else was disconnected");
     let mut again = Ours::start(&frontend_vdev(&stuck, "mac=02:00:00:00:00:09"));
     again.wait_for_link(true);
     drop((again, scene.pair));

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -11,6 +11,7 @@ use linecard_lab::{Lab, PATIENCE, wait_until};
 use linecard_switch::api::{Client, PortInfo};
 
 use super::example::Running;
+use super::kill::connections;
 use super::ours::{Ours, frontend_vdev};
 use super::switch::{SIZES, Station, exchange, frame};
 
@@ -146,18 +147,20 @@ pub(crate) struct Pair {
     pub(crate) b: Ours,
     pub(crate) there: Flow,
     pub(crate) back: Flow,
+    paths: [PathBuf; 2],
 }
 
 impl Pair {
-    pub(crate) fn connect([a, b]: [&Path; 2], options: &str) -> Self {
+    pub(crate) fn connect([one, other]: [&Path; 2], options: &str) -> Self {
         let vdev = |path: &Path, mac: &str| frontend_vdev(path, &format!("mac={mac}{options}"));
         let (mut a, mut b) =
-            (Ours::start(&vdev(a, "02:00:00:00:00:01")), Ours::start(&vdev(b, "02:00:00:00:00:02")));
+            (Ours::start(&vdev(one, "02:00:00:00:00:01")), Ours::start(&vdev(other, "02:00:00:00:00:02")));
         a.wait_for_link(true);
         b.wait_for_link(true);
         exchange(&mut a, Some(&mut b), A, B);
         exchange(&mut b, Some(&mut a), B, A);
-        Self { a, b, there: Flow::new(A, B), back: Flow::new(B, A) }
+        let paths = [one, other].map(Path::to_owned);
+        Self { a, b, there: Flow::new(A, B), back: Flow::new(B, A), paths }
     }
 
     pub(crate) fn pump(&mut self, sends: bool) {
@@ -211,12 +214,11 @@ impl Pair {
         (0..100).for_each(|_| self.pump(false));
     }
 
-    /// Connections that either station has made.
-    pub(crate) fn connects(&self) -> [u64; 2] {
-        [&self.a, &self.b].map(|ours| {
-            let stats = ours.port.control.xstats();
-            stats.iter().filter(|(name, _)| name.contains("connect")).map(|(_, count)| count).sum()
-        })
+    /// The connection of either station.
+    pub(crate) fn connections(&self) -> [Vec<String>; 2] {
+        let both = [0, 1].map(|n| connections(&self.paths[n]));
+        assert!(both.iter().all(|ends| ends.len() == 1), "one connection each: {both:?}");
+        both
     }
 }
 
