@@ -167,6 +167,7 @@ fn http_answers_curl_through_the_switch() {
     let _switch = Running(lab.run(|| switch.spawn()).expect("it starts"));
     wait_until("the socket", || std::path::Path::new(&socket).exists());
     let _running = http(&lab, &format!("net_virtio_user0,path={socket}"));
+    wait_until("the interface", || lab.ip("link").contains("lc0"));
     lab.ip("addr add 10.0.0.1/24 dev lc0");
     lab.ip("link set lc0 up");
     answers(&lab);

@@ -8,7 +8,7 @@ use super::read;
 /// The drivers that testpmd lists.
 fn drivers() -> Vec<String> {
     let help = run(&mut testpmd(&["--help"], &[]), b"").out;
-    let (_, list) = help.split_once("devices for --vdev:\n").expect("a list");
+    let (_, list) = help.split_once("devices for --vdev").expect("a list");
     let names = list.lines().filter_map(|line| line.split_whitespace().next());
     names.filter(|name| name.starts_with("net_")).map(str::to_owned).collect()
 }
