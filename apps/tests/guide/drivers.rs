@@ -18,6 +18,7 @@ fn needed(driver: &str) -> &'static str {
     match driver {
         "net_vhost" => ",iface=/nonexistent/guide.sock",
         "net_virtio_user" => ",path=/nonexistent/guide.sock",
+        "net_virtio_pci" => ",addr=ffff:ff:1f.7",
         "net_af_packet" | "net_af_xdp" => ",iface=nosuch0",
         "net_impair" => ",on=[net_null1]",
         "net_vxlan" => ",vni=1",

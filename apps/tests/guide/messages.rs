@@ -197,14 +197,14 @@ const PROVOKED: &[(&[&str], &[&str], &str)] = &[
     (
         &["--vdev", "net_null0", "--vdev", "net_null0"],
         &[],
-        "--vdev names … twice; give the second one another number",
+        "the command line names … twice; give the second one another number",
     ),
     (
         &["--vdev", "net_virtio_user0,path=/nonexistent/s"],
         &[],
         "cannot connect to '…': No such file or directory",
     ),
-    (&["--vdev", "net_virtio_user0,path=/tmp"], &[], "'…' is …, not a socket"),
+    (&["--vdev", "net_virtio_user0,path=/tmp"], &[], "… is …, not a socket"),
     (
         &["--vdev", "net_vhost0,iface=/nonexistent/s"],
         &[],
