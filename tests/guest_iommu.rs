@@ -1,5 +1,5 @@
 //! A Linux guest whose network cards are behind an IOMMU, in QEMU, at our backend: the driver maps each buffer for as long as the
-//! card needs it, QEMU tells our backend where it is when asked, and takes it back. Pings, and TCP streams whose bytes are compared.
+//! card needs it, QEMU tells our backend where it is when asked, and takes it back. Pings; and, for the long run, TCP streams whose bytes are compared.
 //!
 //! ```text
 //!   guest: virtio-net ─ I/O virtual addresses ─ intel-iommu (QEMU) ─┐ UPDATE, INVALIDATE ▼   MISS ▲
@@ -31,22 +31,37 @@ mount -t proc p /proc; mount -t sysfs s /sys; mount -t devtmpfs d /dev
 for round in 1 2 3; do for m in /mods/*.ko; do insmod $m 2>/dev/null; done; done
 for all in all default; do echo 1 > /proc/sys/net/ipv6/conf/$all/disable_ipv6; done
 ip link set lo up
+pings() { # card; a packet for a buffer whose translation QEMU has yet to tell is lost: it is emulated, and takes its time
+  for size in 10 1400; do
+    got=0; tries=0
+    while [ $got -lt 5 ] && [ $tries -lt 100 ]; do
+      ping -c 1 -W 2 -s $size 10.0.$1.2 > /dev/null && got=$((got+1)); tries=$((tries+1))
+    done
+    echo "echo $1 $size: $got of $tries"
+  done
+}
+again() { # the driver of card 0 begins anew, with mappings of its own
+  device=$(basename $(readlink -f /sys/class/net/eth0/device))
+  cd /sys/bus/virtio/drivers/virtio_net
+  echo $device > unbind; echo $device > bind
+  ip addr add 10.0.0.1/24 dev eth0; ip link set eth0 up
+}
 for n in 0 1; do
   ip addr add 10.0.$n.1/24 dev eth$n; ip link set eth$n up
   virtio=$(readlink -f /sys/class/net/eth$n/device)
   echo "features $n $(cat $virtio/features)"
   echo "domain $n $(cat $virtio/../iommu_group/type)"
-  for size in 10 1400; do
-    # A packet for a buffer whose translation QEMU has yet to tell is lost: it is emulated, and takes its time.
-    got=0; tries=0
-    while [ $got -lt 5 ] && [ $tries -lt 100 ]; do
-      ping -c 1 -W 2 -s $size 10.0.$n.2 > /dev/null && got=$((got+1)); tries=$((tries+1))
-    done
-    echo "echo $n $size: $got of $tries"
-  done
+  pings $n
 done
 echo "PINGED"
 read go
+if [ "$go" = again ]; then
+  again
+  pings 0
+  dmesg | grep -i "DMAR.*fault" | head -n 3 | sed 's/^/fault /'
+  echo "FINISHED"
+  poweroff -f
+fi
 unshare -n sleep 10000 & B=$!
 sleep 1
 inside() { nsenter -t $B -n "$@"; }
@@ -57,18 +72,14 @@ stream() { # name, address; by $sender and $receiver
   dd if=/dev/urandom of=/sent bs=1024 count=$KIB 2>/dev/null
   $receiver nc -l -p 5000 -e dd of=/got bs=64k 2>/dev/null & L=$!
   sleep 0.5
-  $sender timeout 100 nc $2 5000 -e dd if=/sent bs=64k 2>/dev/null
+  $sender timeout 300 nc $2 5000 -e dd if=/sent bs=64k 2>/dev/null
   wait $L
   echo "stream $1 $(md5sum < /sent | cut -c1-32) $(md5sum < /got | cut -c1-32)"
   rm -f /got
 }
 sender= receiver=inside stream 0-1 10.0.0.9
 sender=inside receiver= stream 1-0 10.0.0.1
-# The driver of card 0 begins anew, with mappings of its own.
-device=$(basename $(readlink -f /sys/class/net/eth0/device))
-cd /sys/bus/virtio/drivers/virtio_net
-echo $device > unbind; echo $device > bind
-ip addr add 10.0.0.1/24 dev eth0; ip link set eth0 up
+again
 sleep 0.5
 sender= receiver=inside stream again 10.0.0.9
 dmesg | grep -i "DMAR.*fault" | head -n 3 | sed 's/^/fault /'
@@ -112,9 +123,54 @@ fn counter(testpmd: &mut Testpmd, port: usize, name: &str) -> u64 {
     line.rsplit(' ').next().expect("a value").parse().expect("a number")
 }
 
+/// What is done when both cards have been pinged.
+enum Then {
+    /// The driver of the first begins anew, and it is pinged again.
+    Again,
+    /// Streams from one to the other, and again after that.
+    Streams,
+}
+
 #[test]
 fn linux_guest_behind_an_iommu() {
-    let test = "linux_guest_behind_an_iommu";
+    exchange("linux_guest_behind_an_iommu", &Then::Again);
+}
+
+/// The kernel maps each buffer anew and what comes meanwhile is lost, so 300 KiB take from half a minute to several.
+#[test]
+#[ignore = "takes minutes: strict translation loses packets, and TCP sends them again later and later"]
+fn streams_behind_an_iommu() {
+    exchange("streams_behind_an_iommu", &Then::Streams);
+}
+
+/// Two echoes of pings of a card.
+fn expect_pings(guest: &mut Guest, testpmd: &mut Testpmd, card: usize) {
+    for _ in 0..2 {
+        let line = guest.expect(&format!("echo {card} "), STEP);
+        println!("{line}");
+        assert!(line.contains(": 5 of "), "{line}\n{}\n{}", guest.complaints(), testpmd.transcript());
+    }
+}
+
+/// Streams from card to card through testpmd.
+fn expect_streams(guest: &mut Guest, testpmd: &mut Testpmd) {
+    for line in ["stop", "set fwd io", "start"] {
+        testpmd.type_line(line);
+    }
+    testpmd.expect("io packet forwarding", STEP);
+    guest.type_line("go");
+    for name in ["0-1", "1-0", "again"] {
+        let line = guest.expect(&format!("stream {name} "), 3 * STEP);
+        let words: Vec<_> = line.split(' ').collect();
+        assert!(
+            words.len() == 4 && words[2] == words[3],
+            "the stream changed: {line}\n{}",
+            guest.complaints()
+        );
+    }
+}
+
+fn exchange(test: &str, then: &Then) {
     let Some(parts) = Parts::find(test) else { return };
     let scratch = Scratch::new(test);
     let sockets: Vec<_> = (0..CARDS.len()).map(|n| scratch.join(&format!("s{n}"))).collect();
@@ -138,33 +194,26 @@ fn linux_guest_behind_an_iommu() {
         assert_eq!(has(RING_PACKED), properties.contains("packed=on"), "{features}");
         let domain = guest.expect(&format!("domain {n} "), STEP);
         assert_eq!(domain, format!("domain {n} DMA"), "the guest does not translate strictly");
-        for _ in 0..2 {
-            let line = guest.expect(&format!("echo {n} "), STEP);
-            println!("{line}");
-            assert!(line.contains(": 5 of "), "{line}\n{}\n{}", guest.complaints(), testpmd.transcript());
-        }
+        expect_pings(&mut guest, &mut testpmd, n);
     }
     guest.expect("PINGED", STEP);
 
-    for line in ["stop", "clear port stats all", "set fwd io", "start"] {
-        testpmd.type_line(line);
-    }
-    testpmd.expect("io packet forwarding", STEP);
-    guest.type_line("go");
-    for name in ["0-1", "1-0", "again"] {
-        let line = guest.expect(&format!("stream {name} "), STEP);
-        let words: Vec<_> = line.split(' ').collect();
-        assert!(
-            words.len() == 4 && words[2] == words[3],
-            "the stream changed: {line}\n{}",
-            guest.complaints()
-        );
-    }
+    let least = match then {
+        Then::Again => {
+            guest.type_line("again");
+            expect_pings(&mut guest, &mut testpmd, 0);
+            5 * 1400
+        }
+        Then::Streams => {
+            expect_streams(&mut guest, &mut testpmd);
+            STREAM_KIB as u64 * 1024
+        }
+    };
     guest.expect("FINISHED", STEP);
     assert!(!guest.transcript().contains("fault DMAR"), "{}", guest.transcript());
     drop(guest);
     for port in 0..CARDS.len() {
-        assert!(counter(&mut testpmd, port, "rx_good_bytes") > STREAM_KIB as u64 * 1024);
+        assert!(counter(&mut testpmd, port, "rx_good_bytes") > least);
         for name in ["refused_requests", "ring_faults"] {
             assert_eq!(counter(&mut testpmd, port, name), 0, "{name}: {}", testpmd.transcript());
         }
