@@ -45,7 +45,7 @@ fn bridge(devices: [&str; 2], mut done: impl FnMut(&[Port; 2]) -> Outcome<bool>)
             left.tx[0].reclaim();
             right.tx[0].reclaim();
         }
-        adaptive.rest(moved, &mut [&mut *left.rx[0], &mut *right.rx[0]]);
+        adaptive.wait(moved, &mut [&mut *left.rx[0], &mut *right.rx[0]]);
     }
     for port in ports {
         let stats = port.control.stats();

@@ -111,7 +111,7 @@ fn run() -> Result<(), Box<dyn Error>> {
         && options.idle.is_none_or(|idle| last.elapsed() < idle)
     {
         let received = port.rx[0].rx_burst(&mut burst);
-        adaptive.rest(received, &mut [&mut *port.rx[0]]);
+        adaptive.wait(received, &mut [&mut *port.rx[0]]);
         if received == 0 {
             continue;
         }

@@ -65,7 +65,7 @@ impl ContainerPort {
     /// # Errors
     /// There is none, or what describes it makes no sense.
     pub fn find(name: &str) -> Result<Self, pmd::Error> {
-        Self::find_in(name, &Places::default())
+        Self::find_in(name, &Paths::default())
     }
 
     /// The environment variable that describes the port of the interface `name`, as [`parse`](Self::parse) reads it.
@@ -80,7 +80,7 @@ impl ContainerPort {
         format!("LINECARD_{}", name.chars().map(plain).collect::<String>())
     }
 
-    fn find_in(name: &str, places: &Places<'_>) -> Result<Self, pmd::Error> {
+    fn find_in(name: &str, places: &Paths<'_>) -> Result<Self, pmd::Error> {
         let variable = Self::variable(name);
         let wrong = |problem: String| pmd::Error::Argument {
             device: name.into(),
@@ -126,9 +126,9 @@ impl ContainerPort {
     /// Asks the kernel's interface of that name for what is not known yet.
     fn complete(&mut self, name: &str) {
         let Ok(interface) = Interface::find(name, &Namespace::default(), name) else { return };
-        if let Ok(facts) = interface.facts() {
-            self.mac = self.mac.or(facts.mac);
-            self.mtu = self.mtu.or(Some(facts.mtu));
+        if let Ok(info) = interface.info() {
+            self.mac = self.mac.or(info.mac);
+            self.mtu = self.mtu.or(Some(info.mtu));
         }
         if self.addresses.is_empty() {
             let addresses = interface.addresses().unwrap_or_default().into_iter();
@@ -222,14 +222,14 @@ impl<D: Driver> Driver for Found<D> {
 }
 
 /// Where a port is looked for.
-struct Places<'a> {
+struct Paths<'a> {
     variable: &'a dyn Fn(&str) -> Option<String>,
     sockets: &'a Path,
     folders: &'a Path,
     annotations: &'a Path,
 }
 
-impl Default for Places<'_> {
+impl Default for Paths<'_> {
     fn default() -> Self {
         Self {
             variable: &|name| std::env::var(name).ok().filter(|text| !text.is_empty()),
@@ -240,7 +240,7 @@ impl Default for Places<'_> {
     }
 }
 
-impl Places<'_> {
+impl Paths<'_> {
     fn look(&self, name: &str) -> Option<ContainerPort> {
         let status = read(self.annotations).and_then(|text| status(&text, name));
         let address = |path: PathBuf| ContainerPort { path, ..status.clone().unwrap_or_default() };
@@ -317,12 +317,8 @@ mod tests {
         let (sockets, annotations) = (folder.join("unix"), folder.join("annotations"));
         let find = |text: Option<&str>| {
             let variable = |name: &str| text.filter(|_| name == "LINECARD_NET1").map(str::to_owned);
-            let places = Places {
-                variable: &variable,
-                sockets: &sockets,
-                folders: &folder,
-                annotations: &annotations,
-            };
+            let places =
+                Paths { variable: &variable, sockets: &sockets, folders: &folder, annotations: &annotations };
             ContainerPort::find_in("net1", &places)
         };
         let problem = find(None).expect_err("nothing yet").to_string();

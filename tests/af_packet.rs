@@ -34,7 +34,7 @@ fn forwarded(kind: Kind, test: &str) {
         let peer = start_forwarder(&cable, kind, &format!("p{n}"));
         let mut ours = start_ours(&cable, options);
         assert_perfect(&ours.prove(10_000, SIZES), options);
-        let kernel = cable.near.interface("near").facts().expect("it is there").stats;
+        let kernel = cable.near.interface("near").info().expect("it is there").stats;
         assert!(kernel.tx_packets >= 10_000 && kernel.tx_dropped == 0, "{options}: {kernel:?}");
         ours.stop();
         assert!(peer.quit().success());

@@ -8,7 +8,7 @@ use linecard::mempool::{Burst, Pool, PoolConfig};
 use linecard::pmd::{DevArgs, Device, Driver, Port, PortConfig, ProbeContext, configure};
 use linecard::vhost_user::VhostDriver;
 use linecard::virtio_user::VirtioUser;
-use linecard_lab::contract::{Ends, Far, Limits, Link};
+use linecard_lab::contract::{Ends, FarEnd, Limits, Link};
 use linecard_lab::wait_until;
 
 static VHOST: VhostDriver = VhostDriver::new();
@@ -43,7 +43,7 @@ struct Front(&'static str);
 impl Link for Front {
     fn open(&self, near: &ProbeContext, far: &ProbeContext) -> Ends {
         let (near, far) = both(near, far, self.0);
-        Ends { near, far: Far::port(far) }
+        Ends { near, far: FarEnd::port(far) }
     }
 
     fn limits(&self) -> Limits {
@@ -57,7 +57,7 @@ struct Back(&'static str);
 impl Link for Back {
     fn open(&self, near: &ProbeContext, far: &ProbeContext) -> Ends {
         let (far, near) = both(far, near, self.0);
-        Ends { near, far: Far::port(far) }
+        Ends { near, far: FarEnd::port(far) }
     }
 
     fn limits(&self) -> Limits {
@@ -192,7 +192,7 @@ mod sleepers {
             let count = rx.rx_burst(&mut burst);
             seen.fetch_add(burst.clear() as u32, Ordering::Release);
             let began = Instant::now();
-            adaptive.rest(count, &mut [&mut *rx]);
+            adaptive.wait(count, &mut [&mut *rx]);
             assert!(began.elapsed() < BOUND, "a wake-up was lost");
         }
     }

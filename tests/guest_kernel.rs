@@ -439,7 +439,7 @@ mod inside {
         ours.wait_for_link(true);
         let socket = UdpSocket::bind("10.0.0.1:7").expect("an address of ours");
         socket.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket");
-        (socket, lc0.facts().expect("it is there").mac.expect("an address"))
+        (socket, lc0.info().expect("it is there").mac.expect("an address"))
     }
 
     /// What the second pair sends, which receives nothing, the kernel answers on the first.

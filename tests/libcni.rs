@@ -56,7 +56,7 @@ fn container(test: &str) -> Option<Sandbox> {
     match Sandbox::new() {
         Ok(sandbox) => Some(sandbox),
         Err(Error { code: Code::Namespace, msg, .. }) => {
-            if let linecard_testing::Again::Refused(why) = linecard_testing::in_user_namespace(test) {
+            if let linecard_testing::Rerun::Refused(why) = linecard_testing::in_user_namespace(test) {
                 skip(test, &format!("{msg}; {why}"));
             }
             None

@@ -33,7 +33,7 @@ fn l2fwd_gives_frames_new_addresses() {
     };
     let frames: Vec<_> = (0..100).map(|i| frame(i, 60 + usize::from(i) * 14)).collect();
     let check = |from: &mut Ours, to: &mut Ours, port: &str, number: u8| {
-        let source = lab.interface(port).facts().expect("it is there").mac.expect("an address");
+        let source = lab.interface(port).info().expect("it is there").mac.expect("an address");
         from.send(&frames);
         let got = to.receive(frames.len());
         assert_eq!(got.len(), frames.len(), "all of them arrive");

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use linecard::eal::{Memory, MemoryConfig, PagePolicy};
 use linecard::mempool::{Burst, Offload, Packet, Pool, PoolConfig, TxOffload};
-use linecard::pmd::offload::{Offloads, RxOffloads, Takes, TxOffloads, TxRequest, describe};
+use linecard::pmd::offload::{AcceptedOffloads, Offloads, RxOffloads, TxOffloads, TxRequest, describe};
 use linecard::pmd::{DevArgs, Driver, Port, PortConfig, ProbeContext, configure};
 use linecard::vhost_user::VhostDriver;
 use linecard::virtio::net::{NEEDS_CSUM, NetHeader};
@@ -182,12 +182,12 @@ const TAKES_ALL: Offloads = Offloads { rx: RxOffloads::VIRTIO, tx: TxOffloads::e
 #[test]
 fn frontend_to_backend() {
     for ring in RINGS {
-        for (tso, takes) in [(false, NOTHING), (false, TAKES_SUMS), (true, TAKES_ALL)] {
-            let (mut front, mut back) = both(ring, tso, SENDS, takes);
-            check_checksums(&mut front, &mut back, LONGEST, takes != NOTHING);
+        for (tso, accepted) in [(false, NOTHING), (false, TAKES_SUMS), (true, TAKES_ALL)] {
+            let (mut front, mut back) = both(ring, tso, SENDS, accepted);
+            check_checksums(&mut front, &mut back, LONGEST, accepted != NOTHING);
             if tso {
                 check_large(&mut front, &mut back, LONGEST, |_| true);
-            } else if takes == NOTHING {
+            } else if accepted == NOTHING {
                 check_large(&mut front, &mut back, LONGEST, |_| false);
             }
             assert!(front.port.tx[0].path().ends_with("offload"), "{}", front.port.tx[0].path());
@@ -198,18 +198,18 @@ fn frontend_to_backend() {
 #[test]
 fn backend_to_frontend() {
     for ring in RINGS {
-        for takes in [NOTHING, TAKES_SUMS, TAKES_ALL] {
-            let (mut front, mut back) = both(ring, false, takes, SENDS);
+        for accepted in [NOTHING, TAKES_SUMS, TAKES_ALL] {
+            let (mut front, mut back) = both(ring, false, accepted, SENDS);
             // Without mergeable buffers a packet has to fit one.
             let longest = if ring.contains("mrg_rxbuf=0") { 1900 } else { LONGEST };
-            check_checksums(&mut back, &mut front, longest, takes != NOTHING);
-            let whole = takes == TAKES_ALL && !ring.contains("mrg_rxbuf=0");
+            check_checksums(&mut back, &mut front, longest, accepted != NOTHING);
+            let whole = accepted == TAKES_ALL && !ring.contains("mrg_rxbuf=0");
             if whole {
                 check_large(&mut back, &mut front, longest, |_| true);
-            } else if takes == NOTHING {
+            } else if accepted == NOTHING {
                 check_large(&mut back, &mut front, longest, |_| false);
             }
-            assert_eq!(front.port.rx[0].path().ends_with("offload"), takes != NOTHING);
+            assert_eq!(front.port.rx[0].path().ends_with("offload"), accepted != NOTHING);
         }
     }
 }
@@ -233,8 +233,8 @@ fn only_what_was_asked_for_is_negotiated() {
 fn a_packet_received_unfinished_can_be_passed_on_as_it_is() {
     // Backend A → frontend A, then the same packets: frontend B → backend B, which knows no offload.
     let (mut front_a, mut back_a) = both("in_order=1", false, TAKES_ALL, SENDS);
-    for (tso, takes) in [(false, NOTHING), (true, TAKES_ALL)] {
-        let (mut front_b, mut back_b) = both("packed_vq=1", tso, SENDS, takes);
+    for (tso, accepted) in [(false, NOTHING), (true, TAKES_ALL)] {
+        let (mut front_b, mut back_b) = both("packed_vq=1", tso, SENDS, accepted);
         for kind in KINDS {
             for (payload, segment) in [(1000, None), (5000, Some(1200))] {
                 let mut out = Burst::new();
@@ -249,7 +249,7 @@ fn a_packet_received_unfinished_can_be_passed_on_as_it_is() {
                 assert_eq!(packets.len(), 1);
                 assert!(is_unfinished(packets[0].offload()));
                 let got = pass(&mut front_b, &mut back_b, packets, kind.headers(), payload);
-                if takes == NOTHING {
+                if accepted == NOTHING {
                     got.iter().for_each(|(_, _, bytes)| {
                         // A large packet's IPv4 header sum is of the large packet; segments have their own.
                         assert_finished(kind, bytes);
@@ -314,7 +314,8 @@ fn flags_that_do_not_fit_are_dropped_and_counted() {
     }
 }
 
-const ALL: Takes = Takes { csum: true, tso4: true, tso6: true, ecn: true, uso4: true, uso6: true };
+const ALL: AcceptedOffloads =
+    AcceptedOffloads { csum: true, tso4: true, tso6: true, ecn: true, uso4: true, uso6: true };
 
 /// What becomes of a received packet with this header: dropped, or described in a way that can be acted on.
 fn judge(pool: &Pool, bytes: &[u8], first: usize, header: NetHeader) -> Option<Packet> {

@@ -81,18 +81,18 @@ fn a_restart_brings_every_port_back() {
     let one = PortSpec { mac: Some(linecard::net::MacAddr(OURS)), ..PortSpec::new("one", vhost("a.sock")) };
     let two = PortSpec::new("two", vhost("b.sock"));
     let tap = PortSpec::new("tap", PortKind::Tap { name: "sw0".into() });
-    let again = linecard_switch::api::Again {
+    let origin = linecard_switch::api::SocketOrigin {
         netns: lab.path().into(),
         name: format!("switch/{}", std::process::id()),
     };
-    let passed = PortSpec::new("passed", PortKind::VhostUserFd { again: Some(again.clone()) });
-    let lost = PortSpec::new("lost", PortKind::VhostUserFd { again: None });
+    let passed = PortSpec::new("passed", PortKind::VhostUserFd { origin: Some(origin.clone()) });
+    let lost = PortSpec::new("lost", PortKind::VhostUserFd { origin: None });
     for spec in [&one, &two, &tap] {
         assert!(client.port_add(spec, None).expect("it is added").created);
     }
     let listener = || {
         use std::os::linux::net::SocketAddrExt;
-        let name = std::os::unix::net::SocketAddr::from_abstract_name(&again.name).expect("a name");
+        let name = std::os::unix::net::SocketAddr::from_abstract_name(&origin.name).expect("a name");
         lab.run(|| std::os::unix::net::UnixListener::bind_addr(&name)).expect("a listener")
     };
     for spec in [&passed, &lost] {

@@ -154,7 +154,7 @@ fn a_tap_and_dpdk_go_on() {
         forward(&mut testpmd, "macswap");
         lab.ip("addr add 10.9.0.1/24 dev sw0");
         wait_until("the tap's link", || lab.interface("sw0").link().up);
-        let index = lab.interface("sw0").facts().expect("facts").index;
+        let index = lab.interface("sw0").info().expect("facts").index;
         let mut tap = lab.wire("sw0");
         // What it sends comes back with its addresses exchanged.
         let back = |tap: &mut dyn Station, number| {
@@ -173,7 +173,7 @@ fn a_tap_and_dpdk_go_on() {
             let pid = kill(&socket);
             wait_until("another process", || next(&socket, pid).is_some());
             back(&mut tap, number);
-            assert_eq!(lab.interface("sw0").facts().expect("facts").index, index, "it is the same interface");
+            assert_eq!(lab.interface("sw0").info().expect("facts").index, index, "it is the same interface");
         }
         let addresses = lab.output("ip", &["addr", "show", "dev", "sw0"]).expect("ip runs");
         assert!(String::from_utf8_lossy(&addresses.stdout).contains("10.9.0.1/24"));

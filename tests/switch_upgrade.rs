@@ -326,7 +326,7 @@ fn a_tap_goes_along_and_loses_no_frame() {
     ours.wait_for_link(true);
     lab.ip("addr add 10.9.0.1/24 dev sw0");
     wait_until("the tap's link", || lab.interface("sw0").link().up);
-    let index = lab.interface("sw0").facts().expect("facts").index;
+    let index = lab.interface("sw0").info().expect("facts").index;
     let mut tap = lab.wire("sw0");
     exchange(&mut tap, Some(&mut ours), TAP, A);
     exchange(&mut ours, Some(&mut tap), A, TAP);
@@ -361,7 +361,7 @@ fn a_tap_goes_along_and_loses_no_frame() {
     let next = Orphan(client(&socket).version().expect("it answers").pid);
     wait_until("the first switch to end", || first.0.try_wait().expect("a child").is_some());
     exchange(&mut ours, Some(&mut tap), A, TAP);
-    assert_eq!(lab.interface("sw0").facts().expect("facts").index, index, "it is the same interface");
+    assert_eq!(lab.interface("sw0").info().expect("facts").index, index, "it is the same interface");
     let addresses = lab.output("ip", &["addr", "show", "dev", "sw0"]).expect("ip runs");
     assert!(String::from_utf8_lossy(&addresses.stdout).contains("10.9.0.1/24"));
     next.end();
@@ -435,7 +435,7 @@ fn other_devices_are_opened_anew() {
     let device = format!("net_virtio_user0,path={}", far.display());
     let arguments = ["--port", &a.display().to_string(), "--vdev", &device];
     let (mut first, mut asked) = start(&lab, &scratch, &arguments);
-    let waits = PortSpec::new("waits", PortKind::VhostUserFd { again: None });
+    let waits = PortSpec::new("waits", PortKind::VhostUserFd { origin: None });
     let listener = std::os::unix::net::UnixListener::bind(&nobody).expect("a listener");
     asked.port_add(&waits, Some(std::os::fd::AsFd::as_fd(&listener))).expect("it is added");
     drop(listener);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use linecard_cni::claim::{CONTAINER_ROOT, Claim, DRIVER, Parameters, Places, Policing};
+use linecard_cni::claim::{CONTAINER_ROOT, Claim, DRIVER, Parameters, Paths, Policing};
 use linecard_cni::{Cidr, Mac, STATE_DIR, SWITCH};
 
 use crate::cni::told;
@@ -113,10 +113,10 @@ pub(crate) fn run(args: &PortArgs) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn places(args: &PlaceArgs) -> Result<(Claim, Places), Error> {
+fn places(args: &PlaceArgs) -> Result<(Claim, Paths), Error> {
     let absolute = |path: &PathBuf| std::path::absolute(path).unwrap_or_else(|_| path.clone());
     let claim = Claim::new(&args.claim, &args.request, args.pod.as_deref()).map_err(told)?;
-    let mut places = Places::new(absolute(&args.cdi));
+    let mut places = Paths::new(absolute(&args.cdi));
     places.sockets = absolute(&args.socket_dir);
     places.switch = absolute(&args.switch);
     places.state = absolute(&args.state_dir);

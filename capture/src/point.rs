@@ -10,7 +10,7 @@ use linecard_ring::{Reservation, Single};
 use super::memory::Producer;
 use super::record::{self, COMMENT, Cell, Frame};
 use crate::pcap::encode::Direction;
-use linecard_pmd::observer::{DropObserver, Shown};
+use linecard_pmd::observer::{DropObserver, Reported};
 use linecard_pmd::stats::Counter;
 
 /// What a ring's writer counted; read by the control thread.
@@ -62,13 +62,13 @@ impl Dropped {
 }
 
 impl DropObserver for Dropped {
-    fn dropped(&mut self, packet: &Packet, cause: &str, shown: Shown) {
+    fn dropped(&mut self, packet: &Packet, cause: &str, shown: Reported) {
         match shown {
-            Shown::No => self.sink.copy(packet, self.time, cause),
-            Shown::AsWhole => {
+            Reported::No => self.sink.copy(packet, self.time, cause),
+            Reported::AsWhole => {
                 self.sink.copy(packet, self.time, &format!("{cause}, a piece of a packet shown as sent"));
             }
-            Shown::Before => {
+            Reported::Before => {
                 return self.sink.copy(packet, self.time, &format!("{cause}, shown as sent before"));
             }
         }

@@ -10,7 +10,7 @@ use linecard_net::bpf::compile;
 use super::*;
 use crate::pcap::encode::Direction;
 use linecard_lab::Lab;
-use linecard_lab::contract::{Ends, Far, Limits, Link as Subject};
+use linecard_lab::contract::{Ends, FarEnd, Limits, Link as Subject};
 use linecard_net_impair as impair;
 use linecard_net_null as null;
 use linecard_net_ring as ring;
@@ -18,7 +18,7 @@ use linecard_pmd::DevArgs;
 use linecard_pmd::config::{PortConfig, configure};
 use linecard_pmd::direct::{Frame, Sink};
 use linecard_pmd::observer::dropped;
-use linecard_pmd::offload::{SoftTx, Takes};
+use linecard_pmd::offload::{AcceptedOffloads, SoftTx};
 use linecard_pmd::port::{Device, DeviceInfo, Driver, Port, ProbeContext, RxQueue, TxQueue};
 
 fn setup() -> (ProbeContext, Pool) {
@@ -289,7 +289,7 @@ struct Refusing {
 impl TxQueue for Refusing {
     fn tx_burst(&mut self, packets: &mut Burst) -> usize {
         let full = self.full;
-        self.soft.burst(packets, Takes::default(), |ready| {
+        self.soft.burst(packets, AcceptedOffloads::default(), |ready| {
             ready.iter().filter(|_| !full).for_each(|packet| dropped(packet, "refused"));
             if full { 0 } else { ready.clear() }
         })
@@ -566,7 +566,7 @@ impl Subject for Subjects {
     fn open(&self, near: &ProbeContext, _: &ProbeContext) -> Ends {
         let args = DevArgs::parse("net_ring0").expect("well formed");
         let device = ring::RingDriver.probe(near, &args).expect("probes");
-        Ends { near: Box::new(Watching { device, hub: Hub::new(), capture: self.0 }), far: Far::Loop }
+        Ends { near: Box::new(Watching { device, hub: Hub::new(), capture: self.0 }), far: FarEnd::Loop }
     }
 
     fn limits(&self) -> Limits {

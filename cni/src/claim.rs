@@ -188,11 +188,11 @@ impl Parameters {
 /// Where everything is.
 ///
 /// ```
-/// let places = linecard_cni::claim::Places::new("/etc/cdi");
+/// let places = linecard_cni::claim::Paths::new("/etc/cdi");
 /// assert_eq!(places.container_root.to_str(), Some("/var/run/ovsdpdk"));
 /// ```
 #[derive(Clone, Debug)]
-pub struct Places {
+pub struct Paths {
     /// Where container engines look for CDI devices.
     pub cdi: PathBuf,
     /// The folder of the folders that are mounted.
@@ -207,7 +207,7 @@ pub struct Places {
     pub driver: String,
 }
 
-impl Places {
+impl Paths {
     /// The usual places, with CDI devices in `cdi`.
     #[must_use]
     pub fn new(cdi: impl Into<PathBuf>) -> Self {

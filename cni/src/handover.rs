@@ -7,7 +7,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use linecard_switch::api::{Again, PortKind};
+use linecard_switch::api::{PortKind, SocketOrigin};
 use serde_json::json;
 
 use crate::config::{Config, Mode};
@@ -54,7 +54,7 @@ impl Handover {
         let Mode::SocketDir { below, container_listens } = &config.mode else {
             let name = abstract_name(attachment.ifname());
             let listener = netns.listen(&name)?;
-            let kind = PortKind::VhostUserFd { again: Some(Again { netns: path.into(), name }) };
+            let kind = PortKind::VhostUserFd { origin: Some(SocketOrigin { netns: path.into(), name }) };
             return Ok(Self { kind, listener: Some(listener), socket: None });
         };
         let folder = folder(config, attachment).unwrap_or_else(|| below.clone());

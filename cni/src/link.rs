@@ -44,7 +44,7 @@ pub(crate) fn remove(record: &Record) {
     let found = Namespace::open(name, &path.to_string_lossy())
         .and_then(|namespace| Interface::find(name, &namespace, name));
     let Ok(interface) = found else { return };
-    let kind = interface.facts().map(|facts| facts.driver).unwrap_or_default();
+    let kind = interface.info().map(|info| info.driver).unwrap_or_default();
     if matches!(kind.as_str(), "dummy" | "bridge") {
         // A namespace that is about to go takes it along.
         let _ = interface.remove();

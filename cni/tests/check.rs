@@ -21,8 +21,8 @@ fn findings(test: &str, program: &Path) -> Option<Vec<Finding>> {
     match check(&subject) {
         Ok(findings) => Some(findings),
         Err(Error { code: Code::Namespace, .. }) => match linecard_testing::in_user_namespace(test) {
-            linecard_testing::Again::Done => None,
-            linecard_testing::Again::Refused(why) => {
+            linecard_testing::Rerun::Done => None,
+            linecard_testing::Rerun::Refused(why) => {
                 linecard_testing::skip(test, &why);
                 None
             }

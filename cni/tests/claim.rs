@@ -5,17 +5,17 @@ mod common;
 use std::path::PathBuf;
 
 use common::Network;
-use linecard_cni::claim::{Claim, Parameters, Places};
+use linecard_cni::claim::{Claim, Parameters, Paths};
 use linecard_cni::{Code, step};
 use linecard_switch::api::{PortKind, Rate, Vlan};
 use serde_json::{Value, json};
 
-fn places(network: &Network) -> Places {
-    Places {
+fn places(network: &Network) -> Paths {
+    Paths {
         sockets: network.folder.path("claims"),
         switch: network.switch.path.clone(),
         state: network.folder.path("state"),
-        ..Places::new(network.folder.path("cdi"))
+        ..Paths::new(network.folder.path("cdi"))
     }
 }
 

@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use crate::bell::{Allowance, Bell};
+use crate::notifier::{Notifier, SignalBudget};
 use crate::sys::{self, aio};
 
 thread_local! {
@@ -64,9 +64,9 @@ pub fn prepare_thread() {
 /// A new eventfd, non-blocking and close-on-exec: wakes whoever polls it.
 ///
 /// ```
-/// let bell = linecard_eal::eventfd::EventFd::new()?;
-/// bell.signal();
-/// bell.drain();
+/// let notifier = linecard_eal::eventfd::EventFd::new()?;
+/// notifier.signal();
+/// notifier.drain();
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug)]
@@ -76,7 +76,7 @@ pub struct EventFd(Kind);
 enum Kind {
     /// Nobody else holds it.
     Own(OwnedFd),
-    Shared(Arc<Bell<OwnedFd>>),
+    Shared(Arc<Notifier<OwnedFd>>),
 }
 
 impl EventFd {
@@ -88,12 +88,12 @@ impl EventFd {
         sys::eventfd().map(|fd| Self(Kind::Own(fd)))
     }
 
-    /// One that the peer of a port gets, of the time that its signals may cost; see [`crate::bell`].
+    /// One that the peer of a port gets, of the time that its signals may cost; see [`crate::notifier`].
     ///
     /// # Errors
     /// As [`EventFd::new`].
-    pub fn of(allowance: &Arc<Allowance>) -> io::Result<Self> {
-        sys::eventfd().map(|fd| Self(Kind::Shared(Arc::new(Bell::new(fd, allowance)))))
+    pub fn of(signal_budget: &Arc<SignalBudget>) -> io::Result<Self> {
+        sys::eventfd().map(|fd| Self(Kind::Shared(Arc::new(Notifier::new(fd, signal_budget)))))
     }
 
     /// Wakes the other side, by [`signal`]: a full counter means that it is awake already, so nothing can go wrong.
@@ -102,7 +102,7 @@ impl EventFd {
         // What the kernel refuses it refuses.
         let _ = match &self.0 {
             Kind::Own(fd) => signal(fd.as_fd()).is_ok(),
-            Kind::Shared(bell) => bell.ring(),
+            Kind::Shared(notifier) => notifier.notify(),
         };
     }
 
@@ -116,7 +116,7 @@ impl AsFd for EventFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.0 {
             Kind::Own(fd) => fd.as_fd(),
-            Kind::Shared(bell) => bell.as_fd(),
+            Kind::Shared(notifier) => notifier.as_fd(),
         }
     }
 }

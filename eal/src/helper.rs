@@ -1,7 +1,7 @@
 //! Work that takes as long as a peer likes, done on a thread that only this peer's port waits for.
 //!
 //! A thread that serves several ports does nothing whose duration a peer decides. It hands such work to the port's
-//! [`Elsewhere`], usually a [`Helper`].
+//! [`Executor`], usually a [`Helper`].
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -13,7 +13,7 @@ pub type Job = Box<dyn FnOnce() + Send>;
 /// Where the work of one port is done that nobody else may wait for.
 ///
 /// ```
-/// use linecard_eal::helper::{Elsewhere, Helper};
+/// use linecard_eal::helper::{Executor, Helper};
 ///
 /// let helper = Helper::default();
 /// let (done, seen) = std::sync::mpsc::channel();
@@ -21,7 +21,7 @@ pub type Job = Box<dyn FnOnce() + Send>;
 /// assert!(helper.run(Box::new(move || done.send(7).expect("somebody waits"))));
 /// assert_eq!(seen.recv(), Ok(7));
 /// ```
-pub trait Elsewhere: fmt::Debug + Send + Sync {
+pub trait Executor: fmt::Debug + Send + Sync {
     /// Starts what [`run`](Self::run) needs, for a thread that can afford to; false when the system refuses.
     fn prepare(&self) -> bool;
 
@@ -33,8 +33,8 @@ pub trait Elsewhere: fmt::Debug + Send + Sync {
 /// Jobs that wait at most; whoever gives more has a peer that is to blame for it.
 const WAITING: usize = 1024;
 
-/// A thread for the jobs of one port. It is started by the first [`prepare`](Elsewhere::prepare) or
-/// [`run`](Elsewhere::run), and ends when this is dropped and its jobs are done; at most 1024 jobs wait.
+/// A thread for the jobs of one port. It is started by the first [`prepare`](Executor::prepare) or
+/// [`run`](Executor::run), and ends when this is dropped and its jobs are done; at most 1024 jobs wait.
 #[derive(Debug, Default)]
 pub struct Helper(OnceLock<SyncSender<Job>>);
 
@@ -51,7 +51,7 @@ impl Helper {
     }
 }
 
-impl Elsewhere for Helper {
+impl Executor for Helper {
     fn prepare(&self) -> bool {
         self.sender().is_some()
     }

@@ -8,7 +8,7 @@
 //! | [`clock`] | [`Clock`]: cycles and what they mean in time |
 //! | [`gate`] | what a polling and a control thread use in turn, without a lock |
 //! | [`quiescence`] | when a polling thread has left what changed under it |
-//! | [`bell`] | eventfds that a peer may make slow |
+//! | [`notifier`] | eventfds that a peer may make slow |
 //! | [`helper`] | where a port's work is done that nobody else may wait for |
 //! | [`eventfd`] | signals to a peer that may be hostile |
 //! | [`wake`] | how a thread that polls may sleep, and who wakes it |
@@ -25,7 +25,6 @@
 //! [`Zone::bytes`].
 
 pub mod args;
-pub mod bell;
 pub mod clock;
 pub mod cores;
 mod eal;
@@ -38,6 +37,7 @@ pub mod helper;
 pub mod inherited;
 pub mod log;
 pub mod memory;
+pub mod notifier;
 pub mod quiescence;
 pub mod runtime;
 pub mod shared;

@@ -44,35 +44,35 @@ struct Shared<T> {
 }
 
 /// The polling thread's end; see the [module](self).
-pub struct Visitor<T>(Arc<Shared<T>>);
+pub struct Reader<T>(Arc<Shared<T>>);
 
 /// The control thread's end; see the [module](self).
-pub struct Waiter<T>(Arc<Shared<T>>);
+pub struct Writer<T>(Arc<Shared<T>>);
 
 /// The poller is inside until this is dropped.
-pub struct Inside<'a, T>(&'a Shared<T>);
+pub struct ReadGuard<'a, T>(&'a Shared<T>);
 
 /// Both ends; nobody is inside.
-pub fn visits<T: Send>() -> (Visitor<T>, Waiter<T>) {
+pub fn visits<T: Send>() -> (Reader<T>, Writer<T>) {
     let (visits, awaited, leave) = (AtomicU64::new(0), AtomicBool::new(false), Mutex::new(None));
     let shared = Arc::new(Shared { visits, awaited, leave });
-    (Visitor(Arc::clone(&shared)), Waiter(shared))
+    (Reader(Arc::clone(&shared)), Writer(shared))
 }
 
-impl<T> Visitor<T> {
+impl<T> Reader<T> {
     /// Goes in; what was changed before is seen.
     #[inline]
-    pub fn enter(&mut self) -> Inside<'_, T> {
+    pub fn enter(&mut self) -> ReadGuard<'_, T> {
         let shared = &*self.0;
         // Nobody else writes it.
         shared.visits.store(shared.visits.load(Relaxed).wrapping_add(1), Relaxed);
         // Q1.
         full_fence();
-        Inside(shared)
+        ReadGuard(shared)
     }
 }
 
-impl<T> Drop for Inside<'_, T> {
+impl<T> Drop for ReadGuard<'_, T> {
     #[inline]
     fn drop(&mut self) {
         let shared = self.0;
@@ -100,7 +100,7 @@ impl<T> Shared<T> {
     }
 }
 
-impl<T> Waiter<T> {
+impl<T> Writer<T> {
     /// Whether the poller is inside, and so may use what was there before a change of the caller's.
     pub fn is_inside(&self) -> bool {
         // Q2.

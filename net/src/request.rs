@@ -60,11 +60,11 @@ pub struct Request {
 /// What the receiver of packets takes unfinished; the rest has to be done before.
 ///
 /// ```
-/// use linecard_net::request::Takes;
-/// assert!(!Takes::default().csum);
+/// use linecard_net::request::AcceptedOffloads;
+/// assert!(!AcceptedOffloads::default().csum);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Takes {
+pub struct AcceptedOffloads {
     /// Checksums that hold the pseudo-header's sum only. Everything below needs this.
     pub csum: bool,
     /// Large TCP packets over IPv4.

@@ -4,7 +4,7 @@
 use std::process::Command;
 
 use linecard_net::bpf::{Program, compile};
-use linecard_testing::Dice;
+use linecard_testing::Prng;
 
 const EXPRESSIONS: &[&str] = &[
     "ip",
@@ -103,8 +103,8 @@ const EXPRESSIONS: &[&str] = &[
 ];
 
 /// An IPv6 packet with what follows it.
-fn v6(random: &mut Dice, frame: &mut Vec<u8>) {
-    let address = |random: &mut Dice| {
+fn v6(random: &mut Prng, frame: &mut Vec<u8>) {
+    let address = |random: &mut Prng| {
         random.of(&[
             [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1],
             [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2],
@@ -125,8 +125,8 @@ fn v6(random: &mut Dice, frame: &mut Vec<u8>) {
 }
 
 /// A frame such as the expressions ask about: often what they name, sometimes odd, sometimes cut.
-fn frame(random: &mut Dice) -> Vec<u8> {
-    let mac = |random: &mut Dice| {
+fn frame(random: &mut Prng) -> Vec<u8> {
+    let mac = |random: &mut Prng| {
         random.of(&[
             [2, 0, 0, 0, 0, 1],
             [2, 0, 0, 0, 0, 2],
@@ -140,7 +140,7 @@ fn frame(random: &mut Dice) -> Vec<u8> {
         frame.extend(random.of(&[[0x81, 0], [0x81, 0], [0x88, 0xa8], [0x91, 0]]));
         frame.extend([random.of(&[0, 0x20, 0xa0]), random.of(&[5, 6, 7])]);
     }
-    let ip = |random: &mut Dice| {
+    let ip = |random: &mut Prng| {
         random.of(&[
             [10, 0, 0, 1],
             [10, 0, 0, 2],
@@ -189,8 +189,8 @@ fn frame(random: &mut Dice) -> Vec<u8> {
     frame
 }
 
-fn layer4(random: &mut Dice, frame: &mut Vec<u8>) {
-    let port = |random: &mut Dice| random.of(&[80_u16, 53, 79, 90, 1000]).to_be_bytes();
+fn layer4(random: &mut Prng, frame: &mut Vec<u8>) {
+    let port = |random: &mut Prng| random.of(&[80_u16, 53, 79, 90, 1000]).to_be_bytes();
     let (first, second) = (port(random), port(random));
     frame.extend(random.of(&[first, [8, 0], [0, 0]]));
     frame.extend(second);
@@ -230,7 +230,7 @@ fn filters_decide_as_tcpdump_does() {
     }
     let folder = std::env::temp_dir().join(format!("lc-bpf-{}", std::process::id()));
     std::fs::create_dir_all(&folder).expect("a folder");
-    let mut random = Dice::new(42);
+    let mut random = Prng::new(42);
     let frames: Vec<Vec<u8>> = (0..6000).map(|_| frame(&mut random)).collect();
     let input = folder.join("frames.pcap");
     std::fs::write(&input, pcap(&frames)).expect("a file");

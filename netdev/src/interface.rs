@@ -4,7 +4,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::facts::Facts;
+use super::info::InterfaceInfo;
 use super::netlink::{ACK, DUMP, Message, Netlink, Request};
 use super::{ETHER, LOOPBACK, NAME_LEN, Namespace, refusal};
 use linecard_pmd::args::distance;
@@ -21,7 +21,7 @@ const LISTED: usize = 8;
 /// ```
 /// use linecard_netdev::{Interface, Namespace};
 /// let lo = Interface::find("net_af_xdp0", &Namespace::default(), "lo")?;
-/// assert_eq!(lo.index(), lo.facts()?.index);
+/// assert_eq!(lo.index(), lo.info()?.index);
 /// # Ok::<(), linecard_pmd::Error>(())
 /// ```
 #[derive(Debug)]
@@ -49,14 +49,14 @@ impl Interface {
         let mut netlink = namespace
             .enter(port, Netlink::open)?
             .map_err(|error| refusal(port, "opening a route netlink socket", error))?;
-        let facts = by_name(&mut netlink, name)
+        let info = by_name(&mut netlink, name)
             .map_err(|error| refusal(port, &format!("looking for interface {name}"), error))?;
-        match facts {
-            Some(facts) => Ok(Self {
+        match info {
+            Some(info) => Ok(Self {
                 port: port.into(),
                 name: name.into(),
-                kind: facts.kind,
-                index: AtomicU32::new(facts.index),
+                kind: info.kind,
+                index: AtomicU32::new(info.index),
                 netlink: Mutex::new(netlink),
                 namespace: namespace.clone(),
                 told: AtomicBool::new(false),
@@ -85,7 +85,7 @@ impl Interface {
     ///
     /// ```
     /// use linecard_netdev::{Interface, Namespace};
-    /// assert!(Interface::find_framed("port", &Namespace::default(), "lo")?.facts()?.is_loopback());
+    /// assert!(Interface::find_framed("port", &Namespace::default(), "lo")?.info()?.is_loopback());
     /// # Ok::<(), linecard_pmd::Error>(())
     /// ```
     ///
@@ -118,21 +118,21 @@ impl Interface {
     ///
     /// # Errors
     /// It is gone and none has its name, or one of another link type has.
-    pub fn again(&self) -> Result<Facts, Error> {
+    pub fn again(&self) -> Result<InterfaceInfo, Error> {
         match self.read() {
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
             outcome => return outcome.map_err(|error| self.refused("reading", error)),
         }
         let found = by_name(&mut self.netlink(), &self.name);
-        let facts = match found {
-            Ok(Some(facts)) if facts.kind == self.kind => facts,
+        let info = match found {
+            Ok(Some(info)) if info.kind == self.kind => info,
             Ok(_) => return Err(self.refused("reading", io::Error::from_raw_os_error(libc::ENODEV))),
             Err(error) => return Err(self.refused("reading", error)),
         };
         tracing::info!("{}: the interface {} was made again, and is used", self.port, self.name);
-        self.index.store(facts.index, Ordering::Relaxed);
+        self.index.store(info.index, Ordering::Relaxed);
         self.told.store(false, Ordering::Relaxed);
-        Ok(facts)
+        Ok(info)
     }
 
     /// The name it was found by.
@@ -151,13 +151,13 @@ impl Interface {
     ///
     /// # Errors
     /// It is gone.
-    pub fn facts(&self) -> Result<Facts, Error> {
+    pub fn info(&self) -> Result<InterfaceInfo, Error> {
         self.read().map_err(|error| self.refused("reading", error))
     }
 
-    fn read(&self) -> io::Result<Facts> {
+    fn read(&self) -> io::Result<InterfaceInfo> {
         let answer = self.netlink().ask(Request::link(libc::RTM_GETLINK, 0, self.index(), 0, 0))?;
-        answer.first().and_then(Facts::read).ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
+        answer.first().and_then(InterfaceInfo::read).ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))
     }
 
     /// The link state, for [`PortControl::link`](linecard_pmd::PortControl::link); down when the interface is gone, which is
@@ -184,7 +184,7 @@ impl Interface {
                 self.namespace
             );
         }
-        if self.read().is_ok_and(|facts| facts.is_running()) { Link::UP } else { Link::DOWN }
+        if self.read().is_ok_and(|info| info.is_running()) { Link::UP } else { Link::DOWN }
     }
 
     /// Whether it is still there.
@@ -287,11 +287,11 @@ pub fn check_name(port: &str, name: &str) -> Result<(), Error> {
 }
 
 /// The interface of that name, if there is one.
-fn by_name(netlink: &mut Netlink, name: &str) -> io::Result<Option<Facts>> {
+fn by_name(netlink: &mut Netlink, name: &str) -> io::Result<Option<InterfaceInfo>> {
     let request =
         Request::link(libc::RTM_GETLINK, 0, 0, 0, 0).attribute(libc::IFLA_IFNAME, &zero_ended(name));
     match netlink.ask(request) {
-        Ok(answer) => Ok(answer.first().and_then(Facts::read)),
+        Ok(answer) => Ok(answer.first().and_then(InterfaceInfo::read)),
         Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
         Err(error) => Err(error),
     }
@@ -303,7 +303,7 @@ pub(crate) fn zero_ended(name: &str) -> Vec<u8> {
 
 fn missing(port: &str, namespace: &Namespace, name: &str, netlink: &mut Netlink) -> Error {
     let all = netlink.ask(Request::link(libc::RTM_GETLINK, DUMP, 0, 0, 0)).unwrap_or_default();
-    let mut names: Vec<String> = all.iter().filter_map(Facts::read).map(|facts| facts.name).collect();
+    let mut names: Vec<String> = all.iter().filter_map(InterfaceInfo::read).map(|info| info.name).collect();
     names.sort_by_cached_key(|known| (distance(name, known), known.clone()));
     let hint = match names.first() {
         Some(near) if distance(name, near) <= 2 => format!("did you mean '{near}'? "),

@@ -5,14 +5,14 @@
 //! ```
 //! use linecard_netdev::{Interface, Namespace};
 //! let lo = Interface::find("net_af_packet0", &Namespace::default(), "lo")?;
-//! let facts = lo.facts()?;
-//! assert_eq!((facts.name.as_str(), facts.kind), ("lo", linecard_netdev::LOOPBACK));
+//! let info = lo.info()?;
+//! assert_eq!((info.name.as_str(), info.kind), ("lo", linecard_netdev::LOOPBACK));
 //! let problem = Interface::find("net_af_packet0", &Namespace::default(), "la").expect_err("there is none");
 //! assert!(problem.to_string().contains("did you mean 'lo'?"));
 //! # Ok::<(), linecard_pmd::Error>(())
 //! ```
 
-mod facts;
+mod info;
 mod interface;
 mod namespace;
 pub mod netlink;
@@ -24,7 +24,7 @@ mod watch;
 
 use std::io;
 
-pub use facts::{Facts, KernelStats, Oper};
+pub use info::{InterfaceInfo, KernelStats, OperState};
 pub use interface::Interface;
 pub use interface::check_name;
 pub use namespace::Namespace;
@@ -33,9 +33,9 @@ pub use watch::LinkWatch;
 
 use linecard_pmd::error::Error;
 
-/// [`Facts::kind`] of Ethernet interfaces (`ARPHRD_ETHER`).
+/// [`InterfaceInfo::kind`] of Ethernet interfaces (`ARPHRD_ETHER`).
 pub const ETHER: u16 = libc::ARPHRD_ETHER;
-/// [`Facts::kind`] of `lo` (`ARPHRD_LOOPBACK`).
+/// [`InterfaceInfo::kind`] of `lo` (`ARPHRD_LOOPBACK`).
 pub const LOOPBACK: u16 = libc::ARPHRD_LOOPBACK;
 /// Longest name of an interface, in bytes.
 pub const NAME_LEN: usize = libc::IFNAMSIZ - 1;

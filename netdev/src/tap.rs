@@ -17,7 +17,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use linecard_pmd::args::DevArgs;
 use linecard_pmd::error::Error;
 
-use super::{Facts, Namespace, check_name, refusal, tun};
+use super::{InterfaceInfo, Namespace, check_name, refusal, tun};
 use tun::Queues;
 
 /// Attributes of a tun interface (`linux/if_link.h`, `IFLA_TUN_…`).
@@ -90,24 +90,24 @@ pub fn attach(port: &str, fd: &OwnedFd, name: &str, queues: Queues) -> Result<St
 ///
 /// # Errors
 /// It is no tap interface, has one queue only, or another program has it.
-pub fn usable(port: &str, facts: &Facts, wanted: Queues) -> Result<Queues, Error> {
-    let name = &facts.name;
+pub fn usable(port: &str, info: &InterfaceInfo, wanted: Queues) -> Result<Queues, Error> {
+    let name = &info.name;
     let problem =
         |problem: String, remedy: String| Err(Error::Argument { device: port.into(), problem, remedy });
-    if facts.driver != "tun" || facts.datum(TUN_TYPE) != Some(libc::IFF_TAP.cast_unsigned()) {
-        let kind = match facts.driver.as_str() {
+    if info.driver != "tun" || info.datum(TUN_TYPE) != Some(libc::IFF_TAP.cast_unsigned()) {
+        let kind = match info.driver.as_str() {
             "" => "no tap interface".to_owned(),
             "tun" => "a tun interface, not a tap interface".to_owned(),
             other => format!("a {other} interface, not a tap interface"),
         };
         return problem(format!("'{name}' is {kind}"), "choose another name with iface=".into());
     }
-    let has = if facts.datum(TUN_MULTI_QUEUE) == Some(0) { Queues::One } else { Queues::Many };
+    let has = if info.datum(TUN_MULTI_QUEUE) == Some(0) { Queues::One } else { Queues::Many };
     if (has, wanted) == (Queues::One, Queues::Many) {
         let remedy = format!("make it with 'ip tuntap add dev {name} mode tap multi_queue vnet_hdr'");
         return problem(format!("'{name}' is a tap interface of one queue only"), remedy);
     }
-    if TUN_QUEUES.iter().any(|queues| facts.datum(*queues).is_some_and(|count| count > 0)) {
+    if TUN_QUEUES.iter().any(|queues| info.datum(*queues).is_some_and(|count| count > 0)) {
         let remedy = "end that program, or choose another name with iface=".into();
         return problem(format!("another program uses the interface '{name}'"), remedy);
     }

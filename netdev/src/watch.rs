@@ -10,7 +10,7 @@ use super::{Namespace, refusal};
 use linecard_pmd::error::Error;
 
 /// A descriptor that can be read when something changed about an interface of a namespace, whichever it is: brought up,
-/// taken down, renamed, moved, removed. It does not say what; ask with [`Interface::facts`](crate::Interface::facts).
+/// taken down, renamed, moved, removed. It does not say what; ask with [`Interface::info`](crate::Interface::info).
 ///
 /// ```
 /// use linecard_netdev::{LinkWatch, Namespace};

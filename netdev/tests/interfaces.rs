@@ -8,38 +8,38 @@ fn an_interface_is_read_and_changed() {
     let Some(lab) = Lab::new("an_interface_is_read_and_changed") else { return };
     lab.veth("left", "right");
     let left = lab.interface("left");
-    let facts = left.facts().expect("there");
-    assert!(facts.is_ethernet() && facts.is_up() && facts.is_running());
-    assert_eq!((facts.mtu, facts.driver.as_str()), (1500, "veth"));
+    let info = left.info().expect("there");
+    assert!(info.is_ethernet() && info.is_up() && info.is_running());
+    assert_eq!((info.mtu, info.driver.as_str()), (1500, "veth"));
 
     left.set_mtu(9000).expect("veth takes it");
     left.set_mac([2, 0, 0, 0, 0, 7]).expect("a local address");
-    let facts = left.facts().expect("there");
-    assert_eq!((facts.mtu, facts.mac), (9000, Some([2, 0, 0, 0, 0, 7])));
+    let info = left.info().expect("there");
+    assert_eq!((info.mtu, info.mac), (9000, Some([2, 0, 0, 0, 0, 7])));
 
     lab.interface("right").set_up(false).expect("ours");
-    assert!(left.facts().expect("there").is_up() && !left.link().up, "up, but the far end is not");
+    assert!(left.info().expect("there").is_up() && !left.link().up, "up, but the far end is not");
     lab.interface("right").set_up(true).expect("ours");
     assert!(left.link().up);
 
     lab.ip("link set left down");
     lab.ip("link set left name moved");
-    assert_eq!(left.facts().expect("followed by its index").name, "moved");
+    assert_eq!(left.info().expect("followed by its index").name, "moved");
     lab.ip("link del moved");
     assert!(!left.exists() && !left.link().up);
-    let problem = left.facts().expect_err("gone").to_string();
+    let problem = left.info().expect_err("gone").to_string();
     assert!(problem.contains("reading interface left") && problem.contains("ip link"), "{problem}");
 }
 
 #[test]
 fn the_kernel_counts_what_passes() {
     let Some(lab) = Lab::new("the_kernel_counts_what_passes") else { return };
-    let before = lab.interface("lo").facts().expect("there").stats;
+    let before = lab.interface("lo").info().expect("there").stats;
     lab.run(|| {
         let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("lo is up");
         socket.send_to(&[0; 100], socket.local_addr().expect("bound")).expect("to ourselves");
     });
-    let after = lab.interface("lo").facts().expect("there").stats;
+    let after = lab.interface("lo").info().expect("there").stats;
     assert_eq!(after.tx_packets - before.tx_packets, 1);
     assert_eq!(after.rx_bytes - before.rx_bytes, 100 + 8 + 20, "lo counts without the link header");
 }

@@ -17,8 +17,8 @@ fn a_placeholder_shows_what_it_was_given() {
         ],
     };
     let made = Interface::make_placeholder("net1", lab.namespace(), "net1", &shown).expect("made");
-    let facts = made.facts().expect("there");
-    assert_eq!((facts.mac, facts.mtu), (Some(shown.mac), shown.mtu));
+    let info = made.info().expect("there");
+    assert_eq!((info.mac, info.mtu), (Some(shown.mac), shown.mtu));
     let mut addresses = made.addresses().expect("told");
     addresses.retain(|(address, _)| !matches!(address, IpAddr::V6(six) if six.is_unicast_link_local()));
     assert_eq!(addresses, shown.addresses);

@@ -27,11 +27,11 @@ use crate::error::Error;
 /// their places. Both come from another process, of another version maybe: a driver checks them whole.
 ///
 /// ```
-/// let handed = linecard_pmd::handover::Handed { state: vec![1], descriptors: Vec::new() };
+/// let handed = linecard_pmd::handover::HandedOver { state: vec![1], descriptors: Vec::new() };
 /// assert_eq!(handed.state.len(), 1);
 /// ```
 #[derive(Debug, Default)]
-pub struct Handed {
+pub struct HandedOver {
     /// Read by [`Driver::succeed`](crate::Driver::succeed).
     pub state: Vec<u8>,
     /// In the order in which `state` numbers them.
@@ -44,10 +44,10 @@ pub type Pending<'a, T> = Box<dyn FnOnce() -> Result<T, Error> + 'a>;
 /// How a started port changes hands, from [`Running::hand_over`](crate::Running::hand_over).
 ///
 /// ```
-/// use linecard_pmd::handover::{HandOver, Handed};
+/// use linecard_pmd::handover::{HandOver, HandedOver};
 /// use linecard_pmd::Error;
 /// /// Moves a device that has nothing to tell.
-/// fn move_on(old: &dyn HandOver, successor: impl FnOnce(Handed) -> Box<dyn HandOver>) -> Result<(), Error> {
+/// fn move_on(old: &dyn HandOver, successor: impl FnOnce(HandedOver) -> Box<dyn HandOver>) -> Result<(), Error> {
 ///     let new = successor(old.hold()()?);
 ///     new.begin(&old.freeze()()?)()?;
 ///     // The point of no return.
@@ -58,7 +58,7 @@ pub type Pending<'a, T> = Box<dyn FnOnce() -> Result<T, Error> + 'a>;
 /// ```
 pub trait HandOver {
     /// Lets the control side rest and gives what a successor prepares itself with; packets go on.
-    fn hold(&self) -> Pending<'_, Handed>;
+    fn hold(&self) -> Pending<'_, HandedOver>;
     /// In the predecessor, when nobody polls its queues: the state of a device that is held as it stays from now on.
     fn freeze(&self) -> Pending<'_, Vec<u8>>;
     /// In the successor, when nobody polls its queues yet: begins where `state`, from [`freeze`](Self::freeze), says.

@@ -15,11 +15,11 @@ use linecard_mempool::Packet;
 /// Whether a packet that is lost was told to be sent before.
 ///
 /// ```
-/// use linecard_pmd::observer::Shown;
-/// assert_ne!(Shown::No, Shown::Before);
+/// use linecard_pmd::observer::Reported;
+/// assert_ne!(Reported::No, Reported::Before);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shown {
+pub enum Reported {
     /// It was not: this burst drops it.
     No,
     /// It is a piece of a packet that a burst took whole.
@@ -32,10 +32,10 @@ pub enum Shown {
 ///
 /// ```
 /// use linecard_mempool::Packet;
-/// use linecard_pmd::observer::{DropObserver, Shown};
+/// use linecard_pmd::observer::{DropObserver, Reported};
 /// struct Count(usize);
 /// impl DropObserver for Count {
-///     fn dropped(&mut self, _: &Packet, _: &str, _: Shown) {
+///     fn dropped(&mut self, _: &Packet, _: &str, _: Reported) {
 ///         self.0 += 1;
 ///     }
 /// }
@@ -43,7 +43,7 @@ pub enum Shown {
 pub trait DropObserver: std::any::Any {
     /// This packet is lost, for this reason. Called by the polling thread inside of a burst: it may not wait, and may not
     /// call this module's functions.
-    fn dropped(&mut self, packet: &Packet, cause: &str, shown: Shown);
+    fn dropped(&mut self, packet: &Packet, cause: &str, shown: Reported);
 }
 
 struct Installed {
@@ -63,12 +63,12 @@ thread_local! {
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
 /// # use linecard_mempool::{Packet, Pool, PoolConfig};
-/// # use linecard_pmd::observer::{self, DropObserver, Shown};
+/// # use linecard_pmd::observer::{self, DropObserver, Reported};
 /// # let domain = Memory::new(MemoryConfig::default())?.domain("packets")?;
 /// # let pool = Pool::new(&domain, PoolConfig::default())?;
 /// struct Causes(Vec<String>);
 /// impl DropObserver for Causes {
-///     fn dropped(&mut self, _: &Packet, cause: &str, _: Shown) {
+///     fn dropped(&mut self, _: &Packet, cause: &str, _: Reported) {
 ///         self.0.push(cause.to_owned());
 ///     }
 /// }
@@ -99,7 +99,7 @@ pub fn observe<O: DropObserver, T>(observer: Box<O>, step: impl FnOnce() -> T) -
     (result, observer)
 }
 
-fn tell(packet: &Packet, cause: &str, shown: impl FnOnce(&Installed) -> Shown) {
+fn tell(packet: &Packet, cause: &str, shown: impl FnOnce(&Installed) -> Reported) {
     INSTALLED.with(|place| {
         if let Some(place) = &mut *place.borrow_mut() {
             let shown = shown(place);
@@ -121,7 +121,7 @@ fn tell(packet: &Packet, cause: &str, shown: impl FnOnce(&Installed) -> Shown) {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn dropped(packet: &Packet, cause: &str) {
-    tell(packet, cause, |place| if place.pieces { Shown::AsWhole } else { Shown::No });
+    tell(packet, cause, |place| if place.pieces { Reported::AsWhole } else { Reported::No });
 }
 
 /// For drivers: a packet that an earlier burst took, and which a capture may show as sent, is lost after all, for this
@@ -137,7 +137,7 @@ pub fn dropped(packet: &Packet, cause: &str) {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn lost(packet: &Packet, cause: &str) {
-    tell(packet, cause, |_| Shown::Before);
+    tell(packet, cause, |_| Reported::Before);
 }
 
 /// Runs `step`, which sends pieces of packets that bursts took whole: drops inside of it are told as such.

@@ -14,7 +14,7 @@ use std::fmt;
 
 use bitflags::bitflags;
 
-pub use linecard_net::request::Takes;
+pub use linecard_net::request::AcceptedOffloads;
 pub use metadata::{Malformed, TxRequest, asks, describe, segmenter};
 pub use software::{SoftLoss, SoftTx, do_now, finish_received};
 

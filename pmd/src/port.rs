@@ -22,7 +22,7 @@ use crate::config::{PortConfig, StartError};
 use crate::control::PortControl;
 use crate::direct::{Frame, Sink};
 use crate::error::Error;
-use crate::handover::{HandOver, Handed};
+use crate::handover::{HandOver, HandedOver};
 use crate::offload::Offloads;
 use crate::wake::Armed;
 
@@ -61,7 +61,7 @@ pub trait Driver: Sync {
         &self,
         context: &ProbeContext,
         args: &DevArgs,
-        handed: Handed,
+        handed: HandedOver,
     ) -> Result<Box<dyn Device>, Error> {
         let _ = (context, handed);
         Err(Error::Unsupported {

@@ -2,7 +2,7 @@
 
 use crate::args::DevArgs;
 use crate::error::Error;
-use crate::handover::Handed;
+use crate::handover::HandedOver;
 use crate::port::{Device, Driver, ProbeContext};
 
 /// A list of drivers; the program makes it, there is no hidden one.
@@ -85,7 +85,7 @@ impl Registry {
         &self,
         context: &ProbeContext,
         device: &str,
-        handed: Handed,
+        handed: HandedOver,
     ) -> Result<Box<dyn Device>, Error> {
         let args = DevArgs::parse(device)?;
         self.find_for(&args)?.succeed(context, &args, handed)

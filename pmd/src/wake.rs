@@ -35,7 +35,7 @@
 
 mod adaptive;
 
-pub use adaptive::{Adaptive, NAP, Rest};
+pub use adaptive::{Adaptive, NAP, WaitOutcome};
 
 use std::os::fd::AsFd;
 

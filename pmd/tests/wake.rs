@@ -7,7 +7,7 @@ use linecard_eal::memory::{Memory, MemoryConfig};
 use linecard_eal::wake::Wake;
 use linecard_mempool::{Burst, Pool, PoolConfig};
 
-use linecard_pmd::wake::{Adaptive, Armed, NAP, Rest, arm_descriptor};
+use linecard_pmd::wake::{Adaptive, Armed, NAP, WaitOutcome, arm_descriptor};
 use linecard_pmd::{Port, PortConfig, RxQueue, configure};
 
 /// A queue that says the same for ever, and never has a packet.
@@ -53,10 +53,10 @@ impl RxQueue for Says {
 }
 
 /// Rests of a thread whose one queue says `what`, and how long they took.
-fn rests(what: Armed, storm: bool, bound: Duration, count: usize) -> (Vec<Rest>, Duration) {
+fn rests(what: Armed, storm: bool, bound: Duration, count: usize) -> (Vec<WaitOutcome>, Duration) {
     let (mut adaptive, mut queue) = (Adaptive::new(Duration::ZERO, bound), Says::new(what, storm));
     let began = Instant::now();
-    let rests = (0..count).map(|_| adaptive.rest(0, &mut [&mut queue])).collect();
+    let rests = (0..count).map(|_| adaptive.wait(0, &mut [&mut queue])).collect();
     assert!(adaptive.asleep() <= began.elapsed() && queue.armed as usize == count);
     (rests, began.elapsed())
 }
@@ -65,24 +65,26 @@ fn rests(what: Armed, storm: bool, bound: Duration, count: usize) -> (Vec<Rest>,
 fn a_peer_that_never_signals_costs_the_bound() {
     let bound = Duration::from_millis(2);
     let (rests, took) = rests(Armed::Asleep, false, bound, 10);
-    assert_eq!(rests, [Rest::Passed; 10]);
+    assert_eq!(rests, [WaitOutcome::Passed; 10]);
     assert!(took >= 10 * bound, "{took:?}");
 }
 
 #[test]
 fn a_queue_that_cannot_wake_is_looked_at_again_soon() {
     let (rests, took) = rests(Armed::Unable, false, Duration::from_secs(3600), 10);
-    assert_eq!(rests, [Rest::Passed; 10]);
+    assert_eq!(rests, [WaitOutcome::Passed; 10]);
     assert!(took >= 10 * NAP, "{took:?}");
 }
 
 /// Whoever wakes the thread for nothing, again and again, is looked at every [`NAP`].
 #[test]
 fn false_alarms_are_believed_four_times() {
-    for (what, storm, why) in [(Armed::Ready, false, Rest::Ready), (Armed::Asleep, true, Rest::Woken)] {
+    for (what, storm, why) in
+        [(Armed::Ready, false, WaitOutcome::Ready), (Armed::Asleep, true, WaitOutcome::Woken)]
+    {
         let (rests, took) = rests(what, storm, Duration::from_secs(3600), 50);
         assert_eq!(rests[..4], [why; 4]);
-        assert_eq!(rests[4..], [Rest::Passed; 46]);
+        assert_eq!(rests[4..], [WaitOutcome::Passed; 46]);
         assert!(took >= 46 * NAP, "{took:?}");
     }
 }
@@ -92,8 +94,8 @@ fn packets_end_an_alarm() {
     let mut queue = Says::new(Armed::Ready, false);
     let mut adaptive = Adaptive::new(Duration::ZERO, Duration::from_secs(3600));
     for _ in 0..100 {
-        assert_eq!(adaptive.rest(1, &mut [&mut queue]), Rest::Busy);
-        assert_eq!(adaptive.rest(0, &mut [&mut queue]), Rest::Ready);
+        assert_eq!(adaptive.wait(1, &mut [&mut queue]), WaitOutcome::Busy);
+        assert_eq!(adaptive.wait(0, &mut [&mut queue]), WaitOutcome::Ready);
     }
     assert_eq!((adaptive.sleeps(), queue.armed), (0, 100));
 }
@@ -102,7 +104,7 @@ fn packets_end_an_alarm() {
 fn spins_before_it_sleeps() {
     let mut queue = Says::new(Armed::Asleep, true);
     let mut adaptive = Adaptive::new(Duration::from_secs(3600), Duration::ZERO);
-    assert!((0..1000).all(|_| adaptive.rest(0, &mut [&mut queue]) == Rest::Busy));
+    assert!((0..1000).all(|_| adaptive.wait(0, &mut [&mut queue]) == WaitOutcome::Busy));
     assert_eq!(queue.armed, 0, "nobody is asked before");
 }
 
@@ -138,13 +140,13 @@ fn any_queue_wakes() {
             let mut burst = Burst::new();
             while rx[0].rx_burst(&mut burst) == 0 {
                 assert_ne!(
-                    adaptive.rest(0, &mut [&mut *other, &mut *rx[0]]),
-                    Rest::Passed,
+                    adaptive.wait(0, &mut [&mut *other, &mut *rx[0]]),
+                    WaitOutcome::Passed,
                     "a wake-up was lost"
                 );
                 assert!(began.elapsed() < Duration::from_secs(120));
             }
-            assert_eq!(adaptive.rest(1, &mut [&mut *other, &mut *rx[0]]), Rest::Busy);
+            assert_eq!(adaptive.wait(1, &mut [&mut *other, &mut *rx[0]]), WaitOutcome::Busy);
         });
         far.rx[0] = other;
         let [rx] = rx;

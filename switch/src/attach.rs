@@ -4,7 +4,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use linecard_capture::Hub;
 use linecard_mempool::{Pool, PoolConfig};
-use linecard_pmd::handover::Handed;
+use linecard_pmd::handover::HandedOver;
 use linecard_pmd::offload::{Offloads, RxOffloads, TxOffloads};
 use linecard_pmd::{DeviceInfo, Port, PortConfig, configure, contain};
 
@@ -28,7 +28,7 @@ pub(crate) enum Source<'a> {
     /// It is opened, some kinds with a descriptor that was passed.
     New(Option<&'a OwnedFd>),
     /// A predecessor holds it.
-    Held(Handed),
+    Held(HandedOver),
 }
 
 /// Opens, configures and starts the device of port `id`.

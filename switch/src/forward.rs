@@ -19,7 +19,7 @@ use linecard_pmd::TxQueue as _;
 
 use crate::api::Cause;
 use crate::direct::Decided;
-use crate::fdb::{Behind, Learned, Station, Table};
+use crate::fdb::{Learned, LearningPort, Station, Table};
 use crate::frame::{Head, TAG};
 use crate::guard;
 use crate::neighbours::Neighbours;
@@ -423,7 +423,7 @@ fn learn(table: &Table, worker_port: &mut WorkerPort, port: u16, station: Statio
         return Learned::Busy;
     }
     let fixed = worker_port.rules.mac.is_some();
-    table.learn(station, Behind { port, limit: worker_port.rules.max_macs, fixed })
+    table.learn(station, LearningPort { port, limit: worker_port.rules.max_macs, fixed })
 }
 
 /// Whether a frame may be as long as it is. One that is to be cut on its way is as long as its pieces, which its sender made.

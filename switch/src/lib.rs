@@ -10,12 +10,11 @@
 //! | [`metrics`] | counters as OpenMetrics text |
 //! | [`server`] | the control socket: who answers |
 //! | [`state`] | ports that survive a restart |
-//! | [`Teller`] | telemetry: DPDK's client, `linecard top` |
+//! | [`TelemetryFeed`] | telemetry: DPDK's client, `linecard top` |
 //! | [`upgrade`] | another process that goes on with everything |
 #![forbid(unsafe_code)]
 
 mod addresses;
-mod again;
 pub mod api;
 mod attach;
 mod balance;
@@ -31,16 +30,17 @@ pub mod metrics;
 pub mod model;
 mod neighbours;
 mod opening;
+mod origin;
 mod port;
 pub mod rate;
 pub mod rules;
 pub mod server;
 pub mod state;
 mod switch;
-mod telling;
+mod telemetry;
 mod trace;
 pub mod upgrade;
 mod worker;
 
 pub use switch::{MAX_PORTS, Switch, SwitchConfig};
-pub use telling::Teller;
+pub use telemetry::TelemetryFeed;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use linecard_net::MacAddr;
 
-use crate::fdb::{Behind, Learned, Place, Station, Table};
+use crate::fdb::{Learned, LearningPort, Location, Station, Table};
 
 /// One thing that happens to a table.
 ///
@@ -82,12 +82,12 @@ fn station(number: u8) -> Station {
 /// stations at all, and then the map does without, too.
 pub fn run(capacity: u8, secret: u64, ops: &[Op]) {
     let table = Table::with_secret(capacity.into(), secret);
-    let mut map: HashMap<Station, Place> = HashMap::new();
+    let mut map: HashMap<Station, Location> = HashMap::new();
     let mut now = 0;
     for op in ops {
         match *op {
             Op::Learn { station: number, port, limit, fixed } => {
-                let behind = Behind { port: port.into(), limit: limit.into(), fixed };
+                let behind = LearningPort { port: port.into(), limit: limit.into(), fixed };
                 learn(&table, &mut map, (station(number), behind), now);
             }
             Op::Fix { station: number, port } => fix(&table, &mut map, (station(number), port.into()), now),
@@ -119,8 +119,8 @@ pub fn run(capacity: u8, secret: u64, ops: &[Op]) {
     }
 }
 
-fn learn(table: &Table, map: &mut HashMap<Station, Place>, what: (Station, Behind), now: u32) {
-    let (station, behind @ Behind { port, limit, fixed }) = what;
+fn learn(table: &Table, map: &mut HashMap<Station, Location>, what: (Station, LearningPort), now: u32) {
+    let (station, behind @ LearningPort { port, limit, fixed }) = what;
     let count = map.values().filter(|place| place.port == port).count();
     let want = match map.get(&station) {
         Some(place) if place.port == port => Learned::Known,
@@ -139,7 +139,7 @@ fn learn(table: &Table, map: &mut HashMap<Station, Place>, what: (Station, Behin
     assert_eq!(learned, want);
     match learned {
         Learned::New | Learned::Moved => {
-            map.insert(station, Place { port, fixed, seen: now });
+            map.insert(station, Location { port, fixed, seen: now });
         }
         Learned::Known => {
             map.entry(station).and_modify(|place| place.seen = now);
@@ -148,7 +148,7 @@ fn learn(table: &Table, map: &mut HashMap<Station, Place>, what: (Station, Behin
     }
 }
 
-fn fix(table: &Table, map: &mut HashMap<Station, Place>, (station, port): (Station, u16), now: u32) {
+fn fix(table: &Table, map: &mut HashMap<Station, Location>, (station, port): (Station, u16), now: u32) {
     let want = match map.get(&station) {
         Some(place) if place.port == port => Learned::Known,
         Some(_) => Learned::Taken,
@@ -158,7 +158,7 @@ fn fix(table: &Table, map: &mut HashMap<Station, Place>, (station, port): (Stati
         Learned::NoRoom => assert!(!map.is_empty() && want == Learned::New),
         learned => {
             assert_eq!(learned, want);
-            map.entry(station).or_insert(Place { port, fixed: true, seen: now });
+            map.entry(station).or_insert(Location { port, fixed: true, seen: now });
         }
     }
 }

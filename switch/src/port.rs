@@ -7,7 +7,7 @@ use linecard_mempool::{Burst, Pool};
 use linecard_pmd::TxQueue;
 
 use crate::api::{Cause, DropCounters};
-use crate::rate::Tokens;
+use crate::rate::TokenBucket;
 use crate::rules::Rules;
 
 /// Frames lost by one worker at one port, and those that it had copied straight to it; that worker writes, anybody reads.
@@ -78,9 +78,9 @@ pub(crate) struct WorkerPort {
     /// The last burst of shown frames of which some became packets for this port.
     pub(crate) packets_in_burst: u64,
     /// Frames to all, and addresses to learn.
-    pub(crate) floods: Tokens,
+    pub(crate) floods: TokenBucket,
     /// Bytes.
-    pub(crate) policing: Option<Tokens>,
+    pub(crate) policing: Option<TokenBucket>,
 }
 
 impl WorkerPort {
@@ -90,7 +90,7 @@ impl WorkerPort {
         let share = share.max(1);
         let floods = u64::from(rules.flood_rate) / share;
         let policing = rules.policing.map(|policing| {
-            Tokens::new(
+            TokenBucket::new(
                 policing.bytes_per_second / share,
                 (policing.burst_bytes / share).max(rules.longest as u64),
             )
@@ -105,7 +105,7 @@ impl WorkerPort {
             egress,
             out: Burst::new(),
             packets_in_burst: 0,
-            floods: Tokens::new(floods, at_once),
+            floods: TokenBucket::new(floods, at_once),
             policing,
         }
     }

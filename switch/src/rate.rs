@@ -6,14 +6,14 @@ const SECOND: u64 = 1_000_000_000;
 /// What may still pass. Counts in whatever the limit is in: bytes, frames.
 ///
 /// ```
-/// use linecard_switch::rate::Tokens;
-/// let mut tokens = Tokens::new(1000, 10);
+/// use linecard_switch::rate::TokenBucket;
+/// let mut tokens = TokenBucket::new(1000, 10);
 /// assert!(tokens.take(10, 0) && !tokens.take(1, 0));
 /// assert!(tokens.take(1, 1_000_000)); // a millisecond later
 /// assert!(!tokens.take(1, 1_000_000));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tokens {
+pub struct TokenBucket {
     /// A second.
     rate: u64,
     /// At once.
@@ -23,7 +23,7 @@ pub struct Tokens {
     at: u64,
 }
 
-impl Tokens {
+impl TokenBucket {
     /// A full measure: `rate` a second, `burst` at once.
     #[must_use]
     pub const fn new(rate: u64, burst: u64) -> Self {
@@ -73,7 +73,7 @@ mod tests {
         /// However it is asked, no more passes than the rate and one measure, and hardly less when asked without end.
         #[test]
         fn what_passes_is_what_may(rate in 1_u64..10_000_000, burst in 1_u64..100_000, step in 1_u64..50_000_000) {
-            let mut tokens = Tokens::new(rate, burst);
+            let mut tokens = TokenBucket::new(rate, burst);
             let (mut now, mut passed, rounds) = (0_u64, 0_u64, 300_u64);
             for _ in 0..rounds {
                 now += step;
@@ -91,7 +91,7 @@ mod tests {
 
         #[test]
         fn a_clock_that_goes_wrong_does_no_harm(times: Vec<u64>, rate: u64, burst: u64) {
-            let mut tokens = Tokens::new(rate, burst);
+            let mut tokens = TokenBucket::new(rate, burst);
             for now in times {
                 tokens.take(burst / 2, now);
                 prop_assert!(tokens.left <= burst);

@@ -268,10 +268,10 @@ fn check_kind(kind: &PortKind) -> Result<(), Problem> {
                 "give 0660 and a group's name",
             ))
         }
-        PortKind::VhostUserFd { again: Some(again) } => {
-            path("network namespace", &again.netns)?;
-            let len = again.name.len();
-            if (1..=107).contains(&len) && !again.name.contains('\0') {
+        PortKind::VhostUserFd { origin: Some(origin) } => {
+            path("network namespace", &origin.netns)?;
+            let len = origin.name.len();
+            if (1..=107).contains(&len) && !origin.name.contains('\0') {
                 return Ok(());
             }
             Err(invalid(
@@ -279,7 +279,7 @@ fn check_kind(kind: &PortKind) -> Result<(), Problem> {
                 "give 1 to 107 without zeros",
             ))
         }
-        PortKind::VhostUserFd { again: None } | PortKind::Vxlan { .. } | PortKind::Vdev { .. } => Ok(()),
+        PortKind::VhostUserFd { origin: None } | PortKind::Vxlan { .. } | PortKind::Vdev { .. } => Ok(()),
         PortKind::Tap { name } => {
             let plain = name
                 .bytes()

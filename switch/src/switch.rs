@@ -22,7 +22,7 @@ use crate::keep::{KeptAddresses, Store};
 use crate::opening::{check_mac, free_id, needs_fd, state_of};
 use crate::port::Losses;
 use crate::rules::{Defaults, Rules};
-use crate::telling::OpenPort;
+use crate::telemetry::OpenPort;
 use crate::worker::{Worker, WorkerHandle};
 
 /// Most ports of a switch.
@@ -217,7 +217,7 @@ impl Switch {
     pub fn restore(&self, spec: &PortSpec) -> Result<PortState, Problem> {
         let rules = Rules::of(spec, self.config.defaults)?;
         let fd = match &spec.kind {
-            PortKind::VhostUserFd { again: Some(again) } => crate::again::listen(again)
+            PortKind::VhostUserFd { origin: Some(origin) } => crate::origin::listen(origin)
                 .inspect_err(|error| {
                     tracing::warn!("port {}: its socket cannot be made anew: {error}", spec.key)
                 })

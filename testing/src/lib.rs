@@ -8,15 +8,15 @@
 //! | `LINECARD_SKIPS=FILE` | each skip is appended to that file ([`Skip`]); `cargo xtask test` sets and reads it |
 #![forbid(unsafe_code)]
 
-mod again;
-mod dice;
 mod patience;
+mod prng;
 mod record;
+mod rerun;
 
-pub use again::{Again, IN_USER_NAMESPACE, in_user_namespace, user_namespace};
-pub use dice::Dice;
 pub use patience::{PATIENCE, wait_for, wait_until};
+pub use prng::Prng;
 pub use record::{Skip, two_cores};
+pub use rerun::{IN_USER_NAMESPACE, Rerun, in_user_namespace, user_namespace};
 
 use std::io::{self, Write};
 
@@ -62,7 +62,7 @@ pub fn this_test(given: &str) -> Option<String> {
     }
     match std::thread::current().name() {
         // With one test thread the harness runs tests on its own.
-        Some("main") | None => again::listed(given),
+        Some("main") | None => rerun::listed(given),
         Some(name) => Some(name.to_owned()),
     }
 }

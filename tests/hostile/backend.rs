@@ -5,8 +5,8 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use crate::dice::Dice;
 use crate::message::{Heard, Message, hear, request};
+use crate::prng::Prng;
 
 /// What a frontend told of its memory. The region that holds its rings has nothing else in it, so all of that is ours to
 /// spoil; packets lie elsewhere and may be other ports'.
@@ -38,7 +38,7 @@ impl Told {
     }
 
     /// Writes garbage into the rings and all around them.
-    pub(crate) fn scribble(&self, dice: &mut Dice) {
+    pub(crate) fn scribble(&self, dice: &mut Prng) {
         /// Shorter than any part of a ring of 256.
         const WITHIN: u64 = 500;
         if self.parts.is_empty() {
@@ -57,7 +57,7 @@ impl Told {
 }
 
 /// Answers a frontend as a decent backend would, most of the time, and writes garbage into its rings.
-pub(crate) fn hostile_backend(stream: &UnixStream, dice: &mut Dice) {
+pub(crate) fn hostile_backend(stream: &UnixStream, dice: &mut Prng) {
     use request as r;
     let mutations = dice.below(8);
     let mut told = Told::default();

@@ -7,8 +7,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::dice::Dice;
 use crate::message::{Message, event, memory, pair, request};
+use crate::prng::Prng;
 
 /// Bytes of the memory an attacker shares.
 pub(crate) const MEMORY: u64 = 4 << 20;
@@ -16,7 +16,7 @@ pub(crate) const GUEST: u64 = 0x10_0000;
 pub(crate) const USER: u64 = 0x7000_0000_0000;
 
 /// What a decent frontend sends, so that mutations reach every state.
-pub(crate) fn handshake(dice: &mut Dice, shared: &File) -> Vec<Message> {
+pub(crate) fn handshake(dice: &mut Prng, shared: &File) -> Vec<Message> {
     use request as r;
     let packed = dice.percent(50);
     let mut features = 1 << 32 | 1 << 30 | 1 << 15 | 1 << 28 | u64::from(packed) << 34;
@@ -54,7 +54,7 @@ pub(crate) fn handshake(dice: &mut Dice, shared: &File) -> Vec<Message> {
 }
 
 /// Writes descriptors and indices that may be right, and bytes that are not.
-pub(crate) fn poison(dice: &mut Dice, shared: &File, len: u64) {
+pub(crate) fn poison(dice: &mut Prng, shared: &File, len: u64) {
     for _ in 0..dice.below(40) {
         let at = dice.below(len / 16) * 16;
         let at = if dice.percent(80) { (at & 0x10_ffff) % len } else { at };
@@ -71,7 +71,7 @@ pub(crate) fn poison(dice: &mut Dice, shared: &File, len: u64) {
 }
 
 /// One connection of an attacker to a backend.
-pub(crate) fn attack_backend(path: &Path, dice: &mut Dice) {
+pub(crate) fn attack_backend(path: &Path, dice: &mut Prng) {
     let Ok(stream) = UnixStream::connect(path) else {
         std::thread::sleep(Duration::from_millis(1));
         return;

@@ -5,9 +5,9 @@
 //! `LINECARD_HOSTILE_SECONDS` (default 5) is how long each attack lasts, `LINECARD_HOSTILE_SEED` repeats one.
 
 mod backend;
-mod dice;
 mod frontend;
 mod message;
+mod prng;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -20,8 +20,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use backend::hostile_backend;
-use dice::Dice;
 use frontend::attack_backend;
+use prng::Prng;
 use support::Scratch;
 use support::console::{Kind, Testpmd};
 use support::ours::{Ours, SIZES, assert_perfect, backend_vdev, frontend_vdev, wait_for_socket};
@@ -41,12 +41,12 @@ struct Attack {
 }
 
 impl Attack {
-    fn begin(dice: &mut Dice, threads: usize, act: impl Fn(&mut Dice) + Send + Sync + 'static) -> Self {
+    fn begin(dice: &mut Prng, threads: usize, act: impl Fn(&mut Prng) + Send + Sync + 'static) -> Self {
         let (stop, rounds, act) =
             (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)), Arc::new(act));
         let threads = (0..threads).map(|_| {
             let (stop, rounds, act) = (Arc::clone(&stop), Arc::clone(&rounds), Arc::clone(&act));
-            let mut dice = Dice::new(dice.roll());
+            let mut dice = Prng::new(dice.roll());
             std::thread::spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
                     act(&mut dice);
@@ -121,7 +121,7 @@ fn finish(mut testpmd: Testpmd) {
 #[test]
 fn any_frontend_costs_a_backend_its_own_port_only() {
     let test = "any_frontend_costs_a_backend_its_own_port_only";
-    let (scratch, mut dice) = (Scratch::new(test), Dice::seeded(test));
+    let (scratch, mut dice) = (Scratch::new(test), Prng::seeded(test));
     let (good, bad) = (scratch.join("good"), scratch.join("bad"));
     let mut testpmd =
         testpmd(&[backend_vdev(&good), backend_vdev(&bad).replace("net_vhost0", "net_vhost1") + ",tso=1"]);
@@ -151,7 +151,7 @@ fn any_frontend_costs_a_backend_its_own_port_only() {
 #[test]
 fn any_backend_costs_a_frontend_its_own_port_only() {
     let test = "any_backend_costs_a_frontend_its_own_port_only";
-    let (scratch, mut dice) = (Scratch::new(test), Dice::seeded(test));
+    let (scratch, mut dice) = (Scratch::new(test), Prng::seeded(test));
     let (good, bad) = (scratch.join("good"), scratch.join("bad"));
     let mut ours = Ours::start(&backend_vdev(&good));
     let listener = UnixListener::bind(&bad).expect("a socket");

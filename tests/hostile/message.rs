@@ -15,7 +15,7 @@ use rustix::net::{
     SendFlags,
 };
 
-use crate::dice::Dice;
+use crate::prng::Prng;
 
 pub(crate) fn memory(len: u64) -> File {
     let fd = rustix::fs::memfd_create("hostile", MemfdFlags::CLOEXEC).expect("a memfd");
@@ -29,7 +29,7 @@ pub(crate) fn event() -> OwnedFd {
 }
 
 /// Any kind of descriptor.
-pub(crate) fn descriptor(dice: &mut Dice) -> OwnedFd {
+pub(crate) fn descriptor(dice: &mut Prng) -> OwnedFd {
     match dice.below(6) {
         0 | 1 => event(),
         2 => {
@@ -63,7 +63,7 @@ impl Message {
     }
 
     /// Changes something about it.
-    pub(crate) fn mutate(&mut self, dice: &mut Dice) {
+    pub(crate) fn mutate(&mut self, dice: &mut Prng) {
         match dice.below(8) {
             0 => self.request = dice.below(48) as u32,
             1 => self.flags = dice.roll() as u32,
@@ -89,7 +89,7 @@ impl Message {
     }
 
     /// Sends it; sometimes its header lies about the length, or it comes in two parts. False when the peer is gone.
-    pub(crate) fn send(&self, stream: &UnixStream, dice: &mut Dice) -> bool {
+    pub(crate) fn send(&self, stream: &UnixStream, dice: &mut Prng) -> bool {
         let mut size = self.payload.len() as u32;
         if dice.percent(2) {
             size = dice.edge() as u32;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use linecard::eal::shared::SharedBytes;
 use linecard::virtio::{
-    Access, Ahead, DeviceConfig, DeviceMemory, DeviceQueue, Features, Layout, RingMemory, SegList,
+    Access, DeviceConfig, DeviceMemory, DeviceQueue, Features, Layout, Lookahead, RingMemory, SegList,
     Translation, packed, split,
 };
 
@@ -206,7 +206,7 @@ struct Pair<T, R> {
 impl<T: DeviceQueue, R: DeviceQueue> Pair<T, R> {
     fn take(&mut self, memory: &Memory) -> Option<Vec<u8>> {
         let (mut list, mut bytes) = (SegList::new(), Vec::new());
-        let head = self.tx.peek_chain(&memory, Ahead::default(), &mut list).expect("a good driver")?;
+        let head = self.tx.peek_chain(&memory, Lookahead::default(), &mut list).expect("a good driver")?;
         for piece in list.pieces() {
             // SAFETY: translated a moment ago; the driver leaves it alone until it is completed.
             bytes.extend_from_slice(unsafe {
@@ -219,7 +219,7 @@ impl<T: DeviceQueue, R: DeviceQueue> Pair<T, R> {
     }
 
     fn give(&mut self, memory: &Memory, frame: &[u8]) -> bool {
-        let (mut chains, mut ahead, mut room) = (Vec::new(), Ahead::default(), 0);
+        let (mut chains, mut ahead, mut room) = (Vec::new(), Lookahead::default(), 0);
         while room < HEADER + frame.len() {
             let mut list = SegList::new();
             let head = self.rx.peek_chain(&memory, ahead, &mut list).expect("a good driver");

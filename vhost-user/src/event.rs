@@ -4,29 +4,29 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
-use linecard_eal::bell::{Allowance, Bell};
+use linecard_eal::notifier::{Notifier, SignalBudget};
 use linecard_eal::wake::Source;
 use linecard_wire::PeerFd;
 
 /// An eventfd of the peer, signalled by whoever polls, and waited on by a thread of the port's alone.
 ///
 /// The peer shares the open file: it may fill the counter and make writes to it block. So it is never written;
-/// see [`linecard_eal::eventfd`]. It may be watched by millions of epolls: see [`linecard_eal::bell`], and nor is it closed
+/// see [`linecard_eal::eventfd`]. It may be watched by millions of epolls: see [`linecard_eal::notifier`], and nor is it closed
 /// here, which would forget them all.
 #[derive(Debug)]
-pub(crate) struct Event(Arc<Bell<PeerFd>>);
+pub(crate) struct Event(Arc<Notifier<PeerFd>>);
 
 impl Event {
     /// Takes `fd` if it is an eventfd, and makes writes to it non-blocking (where we have to write, after all); gives
     /// nothing back otherwise.
-    pub(crate) fn accept(fd: PeerFd, allowance: &Arc<Allowance>) -> Option<Self> {
+    pub(crate) fn accept(fd: PeerFd, signal_budget: &Arc<SignalBudget>) -> Option<Self> {
         is_eventfd(fd.as_fd()).then_some(())?;
         let raw = fd.as_fd().as_raw_fd();
         // SAFETY: F_GETFL reads the flags of a descriptor we own.
         let flags = unsafe { libc::fcntl(raw, libc::F_GETFL) };
         // SAFETY: F_SETFL changes the flags of a descriptor we own.
         let set = unsafe { libc::fcntl(raw, libc::F_SETFL, flags | libc::O_NONBLOCK) };
-        (flags >= 0 && set == 0).then(|| Self(Arc::new(Bell::new(fd, allowance))))
+        (flags >= 0 && set == 0).then(|| Self(Arc::new(Notifier::new(fd, signal_budget))))
     }
 
     /// The descriptor, for a thread that waits for the peer.
@@ -36,7 +36,7 @@ impl Event {
 
     /// Adds one; whether it counted. A full counter means that the peer has long been told.
     pub(crate) fn signal(&self) -> bool {
-        self.0.ring()
+        self.0.notify()
     }
 }
 

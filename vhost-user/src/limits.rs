@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::{io, ptr};
 
-use linecard_eal::helper::{Elsewhere, Job};
+use linecard_eal::helper::{Executor, Job};
 use linecard_wire::Closer;
 use linecard_wire::ledger::{Account, Charge, Descriptors, Resource};
 
@@ -199,7 +199,7 @@ pub(crate) struct Ledger {
 }
 
 /// Signals that take long are sent by the closing thread: it may wait for the frontend, and for nobody else.
-impl Elsewhere for Ledger {
+impl Executor for Ledger {
     fn prepare(&self) -> bool {
         true
     }

@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use linecard_eal::bell::Allowance;
 use linecard_eal::eventfd::EventFd;
+use linecard_eal::notifier::SignalBudget;
 use linecard_eal::wake::{Relay, Source};
 use linecard_virtio::Features;
 use linecard_wire::ProtocolFeatures;
@@ -50,7 +50,7 @@ pub struct Peer {
     notifications: AtomicU64,
     notification_errors: AtomicU64,
     /// The time that notifications may take, of all connections.
-    pub(crate) allowance: Arc<Allowance>,
+    pub(crate) signal_budget: Arc<SignalBudget>,
     /// Passes kicks on to who sleeps, by queue pair.
     pub(crate) relay: Relay,
     log: LogBudget,
@@ -76,7 +76,7 @@ impl Peer {
             faults: AtomicU64::new(0),
             notifications: AtomicU64::new(0),
             notification_errors: AtomicU64::new(0),
-            allowance: Arc::new(Allowance::new(Arc::new(ledger.clone()))),
+            signal_budget: Arc::new(SignalBudget::new(Arc::new(ledger.clone()))),
             relay: Relay::new(&name, terms.queue_pairs.into()),
             name,
             log: LogBudget::new(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use linecard_mempool::{Burst, Pool};
 use linecard_pmd::Armed;
 use linecard_pmd::direct::{Frame, Sink};
-use linecard_pmd::offload::Takes;
+use linecard_pmd::offload::AcceptedOffloads;
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::PeerFault;
 
@@ -194,10 +194,10 @@ impl Slot {
     }
 
     /// What the frontend takes unfinished; `None` while nothing can be sent.
-    pub(crate) fn takes(&self) -> Option<Takes> {
+    pub(crate) fn accepted(&self) -> Option<AcceptedOffloads> {
         let ring = self.ring.as_ref().filter(|ring| ring.mode == Mode::Deliver && !ring.faulted)?;
         match &ring.path {
-            Path::Enqueue(path) => Some(path.takes()),
+            Path::Enqueue(path) => Some(path.accepted()),
             Path::Dequeue(_) => None,
         }
     }

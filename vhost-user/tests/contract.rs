@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::{Frontend, SIZE, driver, socket_path};
-use linecard_lab::contract::{Ends, Far, Limits, Link, Peer};
+use linecard_lab::contract::{Ends, FarEnd, Limits, Link, Peer};
 use linecard_mempool::Pool;
 use linecard_pmd::{DevArgs, Driver, PortConfig, ProbeContext};
 use linecard_vhost_user::VhostDriver;
@@ -41,7 +41,7 @@ impl Link for OnePair {
         let args = DevArgs::parse(&format!("net_vhost0,iface={}", path.display())).expect("args");
         let near = VHOST.probe(context, &args).expect("probe");
         let peer = Guest { path, features: self.0, state: None, up: Arc::default() };
-        Ends { near, far: Far::Peer(Box::new(peer)) }
+        Ends { near, far: FarEnd::Peer(Box::new(peer)) }
     }
 
     fn limits(&self) -> Limits {

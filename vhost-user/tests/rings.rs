@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use common::{Bench, Frontend, GUEST, Guest, MEMORY, SIZE, frame, receive, take_count};
 use linecard_capture::{Hub, Options};
 use linecard_eal::{Memory, MemoryConfig};
-use linecard_lab::{Dice, wait_until};
+use linecard_lab::{Prng, wait_until};
 use linecard_mempool::{Burst, Offload};
 use linecard_net_null::NullDriver;
 use linecard_pmd::{DevArgs, Driver, PortConfig, ProbeContext, RxQueue, TxQueue, configure};
@@ -369,7 +369,7 @@ proptest! {
         let mut bench = Bench::new("garbage");
         let guest = Guest::start(&bench.path, features);
         bench.wait_link(true);
-        let mut dice = Dice::new(seed);
+        let mut dice = Prng::new(seed);
         let mut random = move || dice.roll();
         for round in 0..20 {
             for index in 0..2 {

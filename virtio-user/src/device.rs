@@ -3,10 +3,10 @@
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
-use linecard_eal::bell::Allowance;
 use linecard_eal::gate::gate;
-use linecard_eal::helper::{Elsewhere, Job};
+use linecard_eal::helper::{Executor, Job};
 use linecard_eal::memory::{Domain, Memory};
+use linecard_eal::notifier::SignalBudget;
 use linecard_eal::wake::Relay;
 use linecard_mempool::Pool;
 use linecard_pmd::filter::{FilterView, RxFilter};
@@ -20,7 +20,7 @@ use linecard_wire::Closer;
 use linecard_wire::ledger::{Charge, Descriptors};
 
 use crate::args::{NAME, Options, SUMMARY, parse};
-use crate::backend::{Backend, Connect, Patience, RingId, Role};
+use crate::backend::{Backend, Connect, ConnectTimeouts, RingId, Role};
 use crate::control::State;
 use crate::error::Error;
 use crate::limits::Limits;
@@ -173,7 +173,7 @@ impl VirtioUser {
             mac,
             options,
             thread: control_thread(&name)?,
-            allowance: Arc::new(Allowance::new(Arc::new(Errands {
+            signal_budget: Arc::new(SignalBudget::new(Arc::new(Errands {
                 closer,
                 most: self.limits.closings as usize,
             }))),
@@ -197,7 +197,7 @@ struct Errands {
     most: usize,
 }
 
-impl Elsewhere for Errands {
+impl Executor for Errands {
     fn prepare(&self) -> bool {
         true
     }
@@ -228,7 +228,7 @@ struct VirtioDevice {
     /// For the port's own descriptors.
     _own: Option<Charge>,
     /// What kicks may cost who polls the port.
-    allowance: Arc<Allowance>,
+    signal_budget: Arc<SignalBudget>,
     memory: Memory,
     connect: Arc<dyn Connect>,
     /// The longest packets that the device takes, where it said so when it was found.
@@ -247,9 +247,9 @@ impl VirtioDevice {
         }
         let connect = self.connect.clone();
         // A backend that was found late still gets the time for an answer.
-        let patience = Patience { until: after(wait), answer: FIRST_ANSWER };
+        let timeouts = ConnectTimeouts { until: after(wait), answer: FIRST_ANSWER };
         let found = self.thread.spawn(move |waiter| {
-            let mut found = connect.connect(waiter, patience)?;
+            let mut found = connect.connect(waiter, timeouts)?;
             let mac = mac(&mut *found)?;
             let features = found.offer().features;
             let mtu = max_mtu(&mut *found, features)?;
@@ -303,7 +303,7 @@ impl VirtioDevice {
         let domain = self.memory.separate(&format!("{name} rings"), all);
         let domain = domain.and_then(|domain| domain.reserve(all).map(|()| domain));
         let domain = domain.map_err(|source| failed(RingError::Memory(source)))?;
-        let ring = |id: RingId| RingZone::new(&domain, &label(name, id), id, size(id), &self.allowance);
+        let ring = |id: RingId| RingZone::new(&domain, &label(name, id), id, size(id), &self.signal_budget);
         let rings: Result<_, _> = ids.into_iter().map(|id| ring(id).map_err(failed)).collect();
         Ok((domain.clone(), rings?))
     }

@@ -8,8 +8,8 @@ use linecard_eal::shared::SharedBytes;
 use linecard_eal::{Memory, MemoryConfig};
 use linecard_mempool::{Pool, PoolConfig};
 use linecard_virtio::{
-    Access, Ahead, DeviceConfig, DeviceMemory, DeviceQueue, Features, Head, RingMemory, SegList, Translation,
-    packed, split,
+    Access, DeviceConfig, DeviceMemory, DeviceQueue, Features, Head, Lookahead, RingMemory, SegList,
+    Translation, packed, split,
 };
 
 use crate::backend::RingSetup;
@@ -42,19 +42,19 @@ unsafe impl DeviceMemory for Here {
 /// The other end of a ring.
 pub(crate) trait Device {
     /// The next chain behind `ahead`, if there is one.
-    fn look(&mut self, ahead: Ahead) -> Option<(Head, SegList)>;
+    fn look(&mut self, ahead: Lookahead) -> Option<(Head, SegList)>;
     /// Takes `ahead`, and gives back so many bytes of each of `heads`, in that order.
-    fn give(&mut self, ahead: Ahead, heads: &[(Head, u32)]);
+    fn give(&mut self, ahead: Lookahead, heads: &[(Head, u32)]);
 }
 
 impl<Q: DeviceQueue> Device for Q {
-    fn look(&mut self, ahead: Ahead) -> Option<(Head, SegList)> {
+    fn look(&mut self, ahead: Lookahead) -> Option<(Head, SegList)> {
         let mut list = SegList::new();
         let head = self.peek_chain(&Here, ahead, &mut list).expect("an honest driver")?;
         Some((head, list))
     }
 
-    fn give(&mut self, ahead: Ahead, heads: &[(Head, u32)]) {
+    fn give(&mut self, ahead: Lookahead, heads: &[(Head, u32)]) {
         self.take(ahead);
         heads.iter().for_each(|(head, len)| self.complete_taken(head.used(*len)));
         self.publish();

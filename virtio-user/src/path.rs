@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use linecard_mempool::{Burst, Meta};
 use linecard_pmd::Armed;
-use linecard_pmd::offload::Takes;
+use linecard_pmd::offload::AcceptedOffloads;
 use linecard_virtio::PeerFault;
 
 use crate::backend::RingId;
@@ -42,7 +42,7 @@ pub(crate) trait TxPath: Send {
     fn burst(&mut self, packets: &mut Burst) -> usize;
     fn reclaim(&mut self);
     /// What the backend takes unfinished.
-    fn takes(&self) -> Takes;
+    fn accepted(&self) -> AcceptedOffloads;
 }
 
 /// Where a data path reports that its backend broke the rules, and the control thread reads it.

@@ -140,7 +140,7 @@ impl Transmit {
         let Some(path) = inside.as_mut() else { return 0 };
         match &mut self.soft {
             None => path.burst(packets),
-            Some(soft) => soft.burst(packets, path.takes(), |ready| path.burst(ready)),
+            Some(soft) => soft.burst(packets, path.accepted(), |ready| path.burst(ready)),
         }
     }
 }

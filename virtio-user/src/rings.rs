@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use linecard_eal::bell::Allowance;
 use linecard_eal::eventfd::EventFd;
 use linecard_eal::memory::{Domain, Zone};
+use linecard_eal::notifier::SignalBudget;
 use linecard_virtio::{
     ControlQueue, DriverConfig, DriverQueue, Features, IndirectTables, Layout, RingAddrs, RingMemory, packed,
     split,
@@ -47,7 +47,7 @@ pub(crate) struct RingZone {
     /// Wakes whoever sleeps over the ring; a new one for every session.
     pub(crate) call: Arc<EventFd>,
     /// The time that kicks may take, of all sessions.
-    allowance: Arc<Allowance>,
+    signal_budget: Arc<SignalBudget>,
 }
 
 impl RingZone {
@@ -71,18 +71,18 @@ impl RingZone {
         label: &str,
         id: RingId,
         size: u16,
-        allowance: &Arc<Allowance>,
+        signal_budget: &Arc<SignalBudget>,
     ) -> Result<Self, RingError> {
         let zone = domain.zone(label, Self::bytes(size, id.role()), ALIGN).map_err(RingError::Memory)?;
-        let event = || EventFd::of(allowance).map_err(RingError::Event);
+        let event = || EventFd::of(signal_budget).map_err(RingError::Event);
         let notifications = Arc::default();
         let (kick, call) = (Arc::new(Kick::new(event()?, &notifications)), Arc::new(event()?));
-        Ok(Self { id, zone, size, kick, notifications, call, allowance: Arc::clone(allowance) })
+        Ok(Self { id, zone, size, kick, notifications, call, signal_budget: Arc::clone(signal_budget) })
     }
 
     /// Zeroes the ring and makes new events, for a backend that knows nothing of the last one.
     pub(crate) fn renew(&mut self) -> Result<(), Error> {
-        let event = || EventFd::of(&self.allowance);
+        let event = || EventFd::of(&self.signal_budget);
         let failed = |source| Error::System { action: "making an eventfd", source };
         let (kick, call) = (event().map_err(failed)?, event().map_err(failed)?);
         (self.kick, self.call) = (Arc::new(Kick::new(kick, &self.notifications)), Arc::new(call));

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use linecard_mempool::{Burst, Meta, Packet, Pool};
 use linecard_pmd::Armed;
 use linecard_pmd::observer::is_watched;
-use linecard_pmd::offload::{Takes, describe};
+use linecard_pmd::offload::{AcceptedOffloads, describe};
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::net::NetHeader;
 use linecard_virtio::{Buffer, Completion, DriverQueue, PeerFault};
@@ -47,7 +47,7 @@ pub(crate) struct RxParts {
     pub(crate) ring: RingId,
     pub(crate) port: u16,
     /// What we told the backend it may leave to us.
-    pub(crate) takes: Takes,
+    pub(crate) accepted: AcceptedOffloads,
 }
 
 /// The receive path over one kind of ring, with or without packets that span buffers, and with or without offloads
@@ -206,7 +206,7 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool> Rx<Q, MERGE, OFFLOA
     #[inline(never)]
     fn describe(&mut self, packet: &mut Packet, header: NetHeader) -> bool {
         let request = header.request(packet.len());
-        let good = request.is_some_and(|request| describe(packet, request, self.parts.takes));
+        let good = request.is_some_and(|request| describe(packet, request, self.parts.accepted));
         if !good {
             self.parts.stats.dropped(RxLoss::BadOffload, packet);
         }

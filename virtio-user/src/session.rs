@@ -8,9 +8,9 @@ use linecard_eal::wake::Relay;
 use linecard_mempool::{Meta, Pool};
 use linecard_pmd::PortControl;
 use linecard_virtio::Features;
-use linecard_virtio::net::{device_takes, driver_takes};
+use linecard_virtio::net::{device_accepts, driver_accepts};
 
-use crate::backend::{Backend, Connect, Patience, Phase, Ready, RingId, Role, Waiter};
+use crate::backend::{Backend, Connect, ConnectTimeouts, Phase, Ready, RingId, Role, Waiter};
 use crate::control::State;
 use crate::control_queue::Requests;
 use crate::doorbell::Doorbell;
@@ -150,9 +150,9 @@ impl Session {
             // Until somebody comes the port is up to the peer, and starting it is done.
             self.report(Ok(()));
         }
-        let patience = if fresh { FIRST_CONNECT } else { Duration::ZERO };
-        let patience = Patience { until: after(patience), answer: HANDSHAKE };
-        let found = self.connect.connect(&self.waiter, patience)?;
+        let timeouts = if fresh { FIRST_CONNECT } else { Duration::ZERO };
+        let timeouts = ConnectTimeouts { until: after(timeouts), answer: HANDSHAKE };
+        let found = self.connect.connect(&self.waiter, timeouts)?;
         self.prepare(found)
     }
 
@@ -240,13 +240,13 @@ impl Session {
         let doorbells: Result<Vec<_>, Error> =
             transmit.map(|ring| ring.doorbell(features, &notice)).collect();
         let mut built = Built { doorbells: doorbells?, notice, rx: Vec::new(), tx: Vec::new() };
-        for (queue, bell) in (0..).zip(&built.doorbells).take(self.rx.len()) {
+        for (queue, doorbell) in (0..).zip(&built.doorbells).take(self.rx.len()) {
             let ring = self.ring(RingId::receive(queue))?;
-            built.rx.push(rx_path(ring, features, self.rx_parts(ring, bell, features))?);
+            built.rx.push(rx_path(ring, features, self.rx_parts(ring, doorbell, features))?);
         }
-        for (queue, bell) in (0..).zip(&built.doorbells).take(self.tx.len()) {
+        for (queue, doorbell) in (0..).zip(&built.doorbells).take(self.tx.len()) {
             let ring = self.ring(RingId::transmit(queue))?;
-            built.tx.push(tx_path(ring, features, self.tx_parts(ring, bell, features))?);
+            built.tx.push(tx_path(ring, features, self.tx_parts(ring, doorbell, features))?);
         }
         Ok(built)
     }
@@ -260,7 +260,7 @@ impl Session {
             trouble: self.trouble.clone(),
             ring: ring.id(),
             port: Meta::NO_PORT,
-            takes: driver_takes(features),
+            accepted: driver_accepts(features),
         }
     }
 
@@ -274,7 +274,7 @@ impl Session {
             window: self.shared_domains.window.clone(),
             header: ring.header(),
             ring: ring.id(),
-            takes: device_takes(features),
+            accepted: device_accepts(features),
             missing: self.state.missing.get(queue).cloned().unwrap_or_default(),
         }
     }

@@ -14,7 +14,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use linecard_mempool::{Burst, Meta, Offload, Packet, Pool};
-use linecard_pmd::offload::{Takes, asks};
+use linecard_pmd::offload::{AcceptedOffloads, asks};
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::{Buffer, Completion, DriverQueue, PeerFault};
 
@@ -44,7 +44,7 @@ pub(crate) struct TxParts {
     /// Which ring, for messages.
     pub(crate) ring: RingId,
     /// What the backend takes unfinished.
-    pub(crate) takes: Takes,
+    pub(crate) accepted: AcceptedOffloads,
     /// Where packets go that a backend took with it, when somebody wants to see them.
     pub(crate) missing: Arc<Missing>,
 }
@@ -239,8 +239,8 @@ impl<Q: DriverQueue, const OFFLOAD: bool> TxPath for Tx<Q, OFFLOAD> {
         }
     }
 
-    fn takes(&self) -> Takes {
-        if OFFLOAD { self.parts.takes } else { Takes::default() }
+    fn accepted(&self) -> AcceptedOffloads {
+        if OFFLOAD { self.parts.accepted } else { AcceptedOffloads::default() }
     }
 }
 

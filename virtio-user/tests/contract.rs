@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use linecard_lab::contract::{Ends, Far, Limits, Link, Peer};
+use linecard_lab::contract::{Ends, FarEnd, Limits, Link, Peer};
 use linecard_mempool::Pool;
 use linecard_pmd::{DevArgs, Driver, PortConfig, ProbeContext};
 use linecard_virtio_user::VirtioUser;
@@ -25,7 +25,7 @@ impl Link for Port {
         let args = DevArgs::parse(&text).expect("well formed");
         let near = VirtioUser::new().probe(context, &args).expect("it listens");
         let far = Hand { place, connected: Arc::default(), stop: Arc::default(), thread: None };
-        Ends { near, far: Far::Peer(Box::new(far)) }
+        Ends { near, far: FarEnd::Peer(Box::new(far)) }
     }
 
     fn limits(&self) -> Limits {

@@ -8,7 +8,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use linecard_eal::shared::Shared;
-use linecard_lab::{Dice, wait_until};
+use linecard_lab::{Prng, wait_until};
 use linecard_mempool::Burst;
 use linecard_pmd::{Port, PortConfig};
 use linecard_virtio::{Features, RingMemory};
@@ -424,7 +424,7 @@ fn transmit_rings_of_liars() {
 /// Random words over everything the backend can write of the rings, on every layout, under traffic.
 #[test]
 fn scribblers() {
-    let mut dice = Dice::new(1);
+    let mut dice = Prng::new(1);
     let mut random = move || dice.roll();
     for round in 0..120 {
         let options =

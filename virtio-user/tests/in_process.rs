@@ -10,16 +10,16 @@ use std::time::Duration;
 use linecard_eal::eventfd::EventFd;
 use linecard_eal::memory::{Memory, MemoryConfig, PagePolicy, Segment};
 use linecard_eal::shared::SharedBytes;
-use linecard_lab::contract::{Ends, Far, Limits, Link, Peer};
+use linecard_lab::contract::{Ends, FarEnd, Limits, Link, Peer};
 use linecard_lab::wait_until;
 use linecard_mempool::{Burst, Pool, PoolConfig};
 use linecard_pmd::{DevArgs, Device, Port, PortConfig, ProbeContext, configure};
 use linecard_virtio::{
-    Access, Ahead, DeviceConfig, DeviceMemory, DeviceQueue, Features, Head, Layout, PeerFault, RingAddrs,
+    Access, DeviceConfig, DeviceMemory, DeviceQueue, Features, Head, Layout, Lookahead, PeerFault, RingAddrs,
     RingMemory, SegList, Translation, packed, split,
 };
 use linecard_virtio_user::backend::{
-    Backend, Connect, MemoryUpdate, Offer, Patience, Phase, RingId, RingSetup, Waiter, Watched, status,
+    Backend, Connect, ConnectTimeouts, MemoryUpdate, Offer, Phase, RingId, RingSetup, Waiter, Watched, status,
 };
 use linecard_virtio_user::{Error, VirtioUser};
 
@@ -86,7 +86,8 @@ const HEADER: usize = 12;
 impl<T: DeviceQueue, R: DeviceQueue> Pair for Rings<T, R> {
     fn take(&mut self) -> Option<Vec<u8>> {
         let (mut list, mut bytes) = (SegList::new(), Vec::new());
-        let head = self.tx.peek_chain(&self.memory, Ahead::default(), &mut list).expect("a good driver")?;
+        let head =
+            self.tx.peek_chain(&self.memory, Lookahead::default(), &mut list).expect("a good driver")?;
         for piece in list.pieces() {
             // SAFETY: the chain was translated, and the driver leaves it alone until it is completed.
             let piece =
@@ -100,7 +101,7 @@ impl<T: DeviceQueue, R: DeviceQueue> Pair for Rings<T, R> {
 
     fn give(&mut self, frame: &[u8]) -> bool {
         let (mut chains, mut ahead, mut room): (Vec<(Head, SegList)>, _, _) =
-            (Vec::new(), Ahead::default(), 0);
+            (Vec::new(), Lookahead::default(), 0);
         while room < HEADER + frame.len() {
             let mut list = SegList::new();
             let head: Result<_, PeerFault> = self.rx.peek_chain(&self.memory, ahead, &mut list);
@@ -262,7 +263,7 @@ struct Connected {
 }
 
 impl Connect for InProcess {
-    fn connect(&self, waiter: &Arc<Waiter>, patience: Patience) -> Result<Box<dyn Backend>, Error> {
+    fn connect(&self, waiter: &Arc<Waiter>, patience: ConnectTimeouts) -> Result<Box<dyn Backend>, Error> {
         assert!(patience.deadline() >= patience.until);
         if waiter.stopped() {
             return Err(Error::Stopped);
@@ -427,7 +428,7 @@ impl Link for Over {
         let device = InProcess::new(4);
         let args = DevArgs::parse(&format!("net_virtio_user0,queues=4,{}", self.0)).expect("well formed");
         let near = VirtioUser::new().probe_over(context, &args, Arc::new(device.clone()));
-        Ends { near: near.expect("a device"), far: Far::Peer(Box::new(device)) }
+        Ends { near: near.expect("a device"), far: FarEnd::Peer(Box::new(device)) }
     }
 
     fn limits(&self) -> Limits {

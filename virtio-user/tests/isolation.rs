@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 
-use linecard_lab::{Dice, wait_until};
+use linecard_lab::{Prng, wait_until};
 use linecard_mempool::{Burst, Pool, PoolConfig};
 use linecard_pmd::{Port, PortConfig, configure};
 use support::{Backend, Bench, Place};
@@ -85,7 +85,7 @@ fn no_backend_is_given_the_rings_of_another_port() {
 fn scribble(place: &Place, stop: &Arc<AtomicBool>) -> JoinHandle<()> {
     let stop = stop.clone();
     peer(place, false, move |backend| {
-        let mut dice = Dice::new(1);
+        let mut dice = Prng::new(1);
         while !stop.load(Ordering::Acquire) {
             for region in &backend.regions.0 {
                 let bytes = backend.regions.bytes(region.told.user_addr, region.told.size as usize);

@@ -42,7 +42,7 @@ pub use fault::PeerFault;
 pub use features::Features;
 pub use layout::{Layout, RingAddrs, RingMemory};
 pub use queue::{
-    Access, Ahead, Buffer, Chain, Completion, DeviceMemory, DeviceQueue, DriverQueue, Element, Head,
+    Access, Buffer, Chain, Completion, DeviceMemory, DeviceQueue, DriverQueue, Element, Head, Lookahead,
     Translation, Used,
 };
 pub use segments::{Piece, SegList};

@@ -258,9 +258,9 @@ pub struct Chain {
 /// The next chain of any shape; its memory is in the [`SegList`] that was passed along.
 ///
 /// ```
-/// use linecard_virtio::{Ahead, Head};
+/// use linecard_virtio::{Lookahead, Head};
 /// let head = Head { id: 3, descs: 2, len: 72 };
-/// assert_eq!(Ahead::default().past(head), Ahead { chains: 1, descs: 2 });
+/// assert_eq!(Lookahead::default().past(head), Lookahead { chains: 1, descs: 2 });
 /// assert_eq!(head.used(12).len, 12);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -285,22 +285,22 @@ impl Head {
 ///
 /// ```
 /// // behind three simple chains:
-/// let ahead = linecard_virtio::Ahead { chains: 3, descs: 3 };
-/// assert_ne!(ahead, linecard_virtio::Ahead::default());
+/// let ahead = linecard_virtio::Lookahead { chains: 3, descs: 3 };
+/// assert_ne!(ahead, linecard_virtio::Lookahead::default());
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Ahead {
+pub struct Lookahead {
     /// Chains skipped.
     pub chains: u16,
     /// Ring slots they occupy.
     pub descs: u16,
 }
 
-impl Ahead {
+impl Lookahead {
     /// Behind `head` as well.
     #[must_use]
-    pub const fn past(self, head: Head) -> Ahead {
-        Ahead { chains: self.chains.wrapping_add(1), descs: self.descs.wrapping_add(head.descs) }
+    pub const fn past(self, head: Head) -> Lookahead {
+        Lookahead { chains: self.chains.wrapping_add(1), descs: self.descs.wrapping_add(head.descs) }
     }
 }
 
@@ -332,7 +332,7 @@ impl From<Chain> for Used {
 ///
 /// ```
 /// use core::mem::MaybeUninit;
-/// use linecard_virtio::{Chain, DeviceMemory, DeviceQueue, PeerFault, SegList, Ahead};
+/// use linecard_virtio::{Chain, DeviceMemory, DeviceQueue, PeerFault, SegList, Lookahead};
 ///
 /// /// Gives every available buffer back untouched; `call` wakes the driver when it sleeps.
 /// fn drain<Q: DeviceQueue, M: DeviceMemory>(q: &mut Q, memory: &M, call: impl Fn()) -> Result<(), PeerFault> {
@@ -344,7 +344,7 @@ impl From<Chain> for Used {
 ///         let simple = unsafe { chains[..n].assume_init_ref() };
 ///         q.complete_burst(simple, |_| 0);
 ///         if n == 0 {
-///             let Some(head) = q.peek_chain(memory, Ahead::default(), &mut segments)? else { break };
+///             let Some(head) = q.peek_chain(memory, Lookahead::default(), &mut segments)? else { break };
 ///             q.complete(head.used(0));
 ///         }
 ///     }
@@ -391,7 +391,7 @@ pub unsafe trait DeviceQueue: Send {
     fn peek_chain<M: DeviceMemory>(
         &mut self,
         memory: &M,
-        ahead: Ahead,
+        ahead: Lookahead,
         out: &mut SegList,
     ) -> Result<Option<Head>, PeerFault>;
 
@@ -416,13 +416,13 @@ pub unsafe trait DeviceQueue: Send {
     /// Consumes the next chain, in peek order, and writes it back as used.
     #[inline]
     fn complete(&mut self, used: Used) {
-        self.take(Ahead { chains: 1, descs: used.descs });
+        self.take(Lookahead { chains: 1, descs: used.descs });
         self.complete_taken(used);
     }
 
     /// Consumes the next chains without writing them back yet: the caller holds them and may give them back in any
     /// order (in order when IN_ORDER was negotiated) by [`complete_taken`](Self::complete_taken).
-    fn take(&mut self, ahead: Ahead);
+    fn take(&mut self, ahead: Lookahead);
 
     /// Writes back a chain consumed earlier by [`take`](Self::take).
     fn complete_taken(&mut self, used: Used);

@@ -214,7 +214,7 @@ pub(crate) fn run(args: &CtlArgs) -> Result<ExitCode, Error> {
     let mut client = Client::connect(&path)?;
     match &args.command {
         CtlCommand::Add { key, .. } => {
-            let spec = added.unwrap_or_else(|| PortSpec::new(key, PortKind::VhostUserFd { again: None }));
+            let spec = added.unwrap_or_else(|| PortSpec::new(key, PortKind::VhostUserFd { origin: None }));
             let answer = client.port_add(&spec, None)?;
             let done = if answer.created { "attached" } else { "was attached already" };
             print(&mut output, args.json, &answer, || format!("{key} {done}: {}\n", answer.port.device));

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use linecard::eal::Eal;
 use linecard::telemetry::{Endpoint, Socket, Telemetry, openmetrics};
-use linecard_switch::{Switch, Teller, metrics};
+use linecard_switch::{Switch, TelemetryFeed, metrics};
 
 use super::PREFIX;
 use super::args::SwitchArgs;
@@ -19,7 +19,7 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Everything that others may ask of a switch.
 pub(super) struct Telling {
     telemetry: Telemetry,
-    teller: Teller,
+    feed: TelemetryFeed,
     /// The process whose name the socket has until it ends, and how long that is waited for.
     before: Option<(u32, Instant)>,
     wanted: bool,
@@ -42,10 +42,9 @@ impl Telling {
         telemetry.add_pool(switch.pool());
         let before = predecessor.map(|pid| (pid, Instant::now() + LETTING_GO));
         let counters = address.map(|address| offer(address, &telemetry, switch, before)).transpose()?;
-        let teller = Teller::new(telemetry.clone());
+        let feed = TelemetryFeed::new(telemetry.clone());
         let wanted = !args.no_telemetry;
-        let mut telling =
-            Self { telemetry, teller, before, wanted, socket: None, metrics: counters.flatten() };
+        let mut telling = Self { telemetry, feed, before, wanted, socket: None, metrics: counters.flatten() };
         telling.look(switch);
         Ok(telling)
     }
@@ -57,7 +56,7 @@ impl Telling {
 
     /// Tells of ports that came and went; called about ten times a second.
     pub(super) fn look(&mut self, switch: &Switch) {
-        self.teller.look(switch);
+        self.feed.look(switch);
         if self.wanted && self.before.is_none_or(|before| !holds(before)) {
             self.wanted = false;
             let made = self.telemetry.serve(PREFIX);

@@ -20,10 +20,10 @@ fn kind(kind: &PortKind) -> String {
         PortKind::VhostUser { path, client, .. } => {
             format!("vhost-user {} ({})", path.display(), if *client { "connects" } else { "listens" })
         }
-        PortKind::VhostUserFd { again: Some(again) } => {
-            format!("vhost-user @{} in {}", again.name, again.netns.display())
+        PortKind::VhostUserFd { origin: Some(origin) } => {
+            format!("vhost-user @{} in {}", origin.name, origin.netns.display())
         }
-        PortKind::VhostUserFd { again: None } => "vhost-user, passed socket".into(),
+        PortKind::VhostUserFd { origin: None } => "vhost-user, passed socket".into(),
         PortKind::Tap { name } => format!("tap {name}"),
         PortKind::Vxlan { vni, remotes, .. } => {
             let remotes: Vec<String> = remotes.iter().map(ToString::to_string).collect();

@@ -207,8 +207,8 @@ impl Testbed {
     /// The kernel behind the cable counts.
     fn transmit(&self, far: &Interface, pid: u32) -> Result<Figure, Failure> {
         let look = || -> Result<Snapshot, Failure> {
-            let facts = far.facts().map_err(|error| Failure::Program(error.to_string()))?;
-            let count = facts.stats.rx_packets + facts.stats.rx_dropped;
+            let info = far.info().map_err(|error| Failure::Program(error.to_string()))?;
+            let count = info.stats.rx_packets + info.stats.rx_dropped;
             Ok(Snapshot::now(count, pid))
         };
         self.between(1_000_000, look)

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Claim, Parameters, Places, SOCKET};
+use super::{Claim, Parameters, Paths, SOCKET};
 use crate::address::Cidr;
 
 /// The pool, and where there are bridges the bridge, that a port is of.
@@ -49,7 +49,7 @@ impl Parameters {
     }
 }
 
-impl Places {
+impl Paths {
     /// Device metadata of the request (KEP-5304, `metadata.resource.k8s.io/v1alpha1`).
     pub(super) fn metadata(&self, claim: &Claim, parameters: &Parameters) -> Value {
         let socket = self.container_folder(claim).join(SOCKET);

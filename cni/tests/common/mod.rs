@@ -193,8 +193,8 @@ impl Pod {
         if out.is_err() {
             let _ = child.wait();
             return match linecard_testing::in_user_namespace(test) {
-                linecard_testing::Again::Done => None,
-                linecard_testing::Again::Refused(why) => {
+                linecard_testing::Rerun::Done => None,
+                linecard_testing::Rerun::Refused(why) => {
                     linecard_testing::skip(test, &why);
                     None
                 }

@@ -15,12 +15,12 @@ use super::rx::{Rx, RxOffloadWork, RxParts};
 use super::tx::{Tx, losses};
 use linecard_net::ether::LONGEST_FRAME;
 use linecard_netdev::packet_socket::Socket;
-use linecard_netdev::{Facts, Interface, refusal};
+use linecard_netdev::{Interface, InterfaceInfo, refusal};
 use linecard_pmd::args::DevArgs;
 use linecard_pmd::config::{PortConfig, StartError};
 use linecard_pmd::error::Error;
 use linecard_pmd::local::{Identity, LocalControl};
-use linecard_pmd::offload::{Offloads, RxOffloads, SoftTx, Takes, TxOffloads};
+use linecard_pmd::offload::{AcceptedOffloads, Offloads, RxOffloads, SoftTx, TxOffloads};
 use linecard_pmd::port::{Device, DeviceInfo, Driver, Port, ProbeContext, Running, RxQueue, TxQueue};
 use linecard_pmd::stats::PortCounters;
 
@@ -62,16 +62,16 @@ impl Driver for AfPacketDriver {
         // Whoever may not have such a socket is told now, not at start.
         let socket = options.namespace.enter(args.name(), Socket::open)?;
         socket.map_err(|error| refusal(args.name(), "opening a packet socket", error))?;
-        let mac = interface.facts()?.mac.unwrap_or_default();
+        let mac = interface.info()?.mac.unwrap_or_default();
         Ok(Box::new(AfPacket { name: args.name().to_owned(), options, interface: Arc::new(interface), mac }))
     }
 }
 
 /// What an application that asks for these takes; `None` when it wants no virtio headers at all.
-fn takes(asked: RxOffloads) -> Option<Takes> {
+fn accepted(asked: RxOffloads) -> Option<AcceptedOffloads> {
     let large = asked.contains(RxOffloads::TCP_LRO);
     let csum = large || asked.intersects(RxOffloads::CHECKSUM);
-    csum.then_some(Takes { csum, tso4: large, tso6: large, ecn: large, uso4: large, uso6: large })
+    csum.then_some(AcceptedOffloads { csum, tso4: large, tso6: large, ecn: large, uso4: large, uso6: large })
 }
 
 /// A device, started or not.
@@ -88,14 +88,14 @@ type Opened = (Socket, MmapRaw);
 
 impl AfPacket {
     /// What is wrong with an MTU, given what the interface has.
-    fn check_mtu(&self, config: &PortConfig, facts: &Facts) -> Result<(), Error> {
-        if u32::from(config.mtu) <= facts.mtu {
+    fn check_mtu(&self, config: &PortConfig, info: &InterfaceInfo) -> Result<(), Error> {
+        if u32::from(config.mtu) <= info.mtu {
             return Ok(());
         }
-        let (name, mtu) = (&facts.name, config.mtu);
+        let (name, mtu) = (&info.name, config.mtu);
         Err(Error::Argument {
             device: self.name.clone(),
-            problem: format!("an MTU of {mtu} asked, interface {name} has {}", facts.mtu),
+            problem: format!("an MTU of {mtu} asked, interface {name} has {}", info.mtu),
             remedy: format!("raise it with 'ip link set {name} mtu {mtu}', or ask for less"),
         })
     }
@@ -225,7 +225,8 @@ impl AfPacket {
     /// The port, once everything that can fail has not.
     fn assemble(self: Box<Self>, config: &PortConfig, pool: &Pool, rx: Vec<Opened>, tx: Vec<Socket>) -> Port {
         let counters = Counters::new(config.rx_queues, config.tx_queues);
-        let offload_work = RxOffloadWork { asked: config.offloads.rx, takes: takes(config.offloads.rx) };
+        let offload_work =
+            RxOffloadWork { asked: config.offloads.rx, accepted: accepted(config.offloads.rx) };
         let (mut queues, mut drops, mut first) = (Vec::new(), Vec::new(), Weak::new());
         for (i, (socket, memory)) in rx.into_iter().enumerate() {
             let socket = Arc::new(socket);
@@ -240,7 +241,8 @@ impl AfPacket {
         let soft = config.offloads.tx.intersects(TxOffloads::WORK);
         let large = !self.bypasses(config);
         // Cutting UDP the kernel learned late (Linux 6.2).
-        let taken = Takes { csum: true, tso4: large, tso6: large, ecn: large, uso4: false, uso6: false };
+        let taken =
+            AcceptedOffloads { csum: true, tso4: large, tso6: large, ecn: large, uso4: false, uso6: false };
         let transmit = |(i, socket): (usize, Socket)| {
             let soft = soft.then(|| (SoftTx::new(pool.clone(), losses(counters.tx(i))), taken));
             Box::new(Tx::new(socket, counters.tx(i), soft)) as Box<dyn TxQueue>
@@ -289,8 +291,8 @@ impl Device for AfPacket {
 
     fn start(mut self: Box<Self>, config: &PortConfig, pool: &Pool) -> Result<Port, StartError> {
         // Also whether the interface is still there, or there again, and what its address is by now.
-        let facts = match self.interface.again() {
-            Ok(facts) => facts,
+        let info = match self.interface.again() {
+            Ok(info) => info,
             Err(error) => return Err(StartError { device: self, error }),
         };
         let opened = self.options.namespace.enter(&self.name, || {
@@ -299,7 +301,7 @@ impl Device for AfPacket {
         });
         match opened.and_then(|opened| opened) {
             Ok((rx, tx)) => {
-                self.mac = facts.mac.unwrap_or(self.mac);
+                self.mac = info.mac.unwrap_or(self.mac);
                 Ok(self.assemble(config, pool, rx, tx))
             }
             Err(error) => Err(StartError { device: self, error }),

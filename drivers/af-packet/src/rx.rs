@@ -9,7 +9,7 @@ use linecard_eal::shared::SharedBytes;
 use linecard_mempool::{Burst, Offload, Packet, Pool};
 use linecard_net::offload::Partial;
 use linecard_net::parse::parse;
-use linecard_net::request::{Request, Takes};
+use linecard_net::request::{AcceptedOffloads, Request};
 use linecard_net::vnet::NetHeader;
 
 use self::large::Large;
@@ -32,7 +32,7 @@ pub(super) struct RxOffloadWork {
     /// What the application asked for.
     pub(super) asked: RxOffloads,
     /// What is left to the application of checksums and segments; `None` when it wants to know nothing of them.
-    pub(super) takes: Option<Takes>,
+    pub(super) accepted: Option<AcceptedOffloads>,
 }
 
 /// What a receive queue is made of, beside its ring.
@@ -129,7 +129,7 @@ impl<R: Ring> Rx<R> {
             }
         }
         let noted = libc::TP_STATUS_CSUMNOTREADY | libc::TP_STATUS_VLAN_VALID;
-        if frame.status & noted != 0 || self.parts.offload_work.takes.is_some() {
+        if frame.status & noted != 0 || self.parts.offload_work.accepted.is_some() {
             self.note(packet, frame)?;
         }
         Ok(true)
@@ -149,8 +149,8 @@ impl<R: Ring> Rx<R> {
 
     /// Checksum, segments and tag, as the kernel tells them.
     fn note(&self, packet: &mut Packet, frame: &Frame) -> Result<(), RxLoss> {
-        match self.parts.offload_work.takes {
-            Some(takes) => self.describe(packet, frame, takes)?,
+        match self.parts.offload_work.accepted {
+            Some(accepted) => self.describe(packet, frame, accepted)?,
             None if frame.status & libc::TP_STATUS_CSUMNOTREADY != 0 => finish(packet),
             None => {}
         }
@@ -161,12 +161,12 @@ impl<R: Ring> Rx<R> {
     }
 
     /// What the header says, for an application that wants to know.
-    fn describe(&self, packet: &mut Packet, frame: &Frame, takes: Takes) -> Result<(), RxLoss> {
+    fn describe(&self, packet: &mut Packet, frame: &Frame, accepted: AcceptedOffloads) -> Result<(), RxLoss> {
         if frame.header().is_some_and(NetHeader::is_plain) {
             return Ok(());
         }
         let request = self.parts.request(frame, packet.len())?;
-        if describe(packet, request, takes) { Ok(()) } else { Err(RxLoss::BadOffload) }
+        if describe(packet, request, accepted) { Ok(()) } else { Err(RxLoss::BadOffload) }
     }
 
     /// Adds what has come; how many packets, and how many bytes they have.
@@ -221,8 +221,8 @@ impl<R: Ring> Rx<R> {
 #[cold]
 fn finish(packet: &mut Packet) {
     let partial = Partial::of(&parse(packet.data()));
-    let takes = Takes { csum: true, ..Takes::default() };
-    if partial.is_some() && describe(packet, Request { partial, ..Request::default() }, takes) {
+    let accepted = AcceptedOffloads { csum: true, ..AcceptedOffloads::default() };
+    if partial.is_some() && describe(packet, Request { partial, ..Request::default() }, accepted) {
         finish_received(std::slice::from_mut(packet));
     }
 }

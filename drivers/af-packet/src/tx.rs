@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use linecard_mempool::Burst;
-use linecard_net::request::Takes;
+use linecard_net::request::AcceptedOffloads;
 
 use super::loss::TxLoss;
 use super::messages::Messages;
@@ -36,12 +36,16 @@ struct Wire {
 pub(super) struct Tx {
     wire: Wire,
     /// Prepares packets for what the kernel takes, and does the rest; absent when nothing may be asked for.
-    soft: Option<(SoftTx, Takes)>,
+    soft: Option<(SoftTx, AcceptedOffloads)>,
 }
 
 impl Tx {
     /// With `soft` the socket must have been told that a virtio header comes before each packet.
-    pub(super) fn new(socket: Socket, stats: Arc<QueueStats<TxLoss>>, soft: Option<(SoftTx, Takes)>) -> Self {
+    pub(super) fn new(
+        socket: Socket,
+        stats: Arc<QueueStats<TxLoss>>,
+        soft: Option<(SoftTx, AcceptedOffloads)>,
+    ) -> Self {
         let messages = Messages::new(soft.is_some());
         Self { wire: Wire { socket, stats, messages }, soft }
     }
@@ -119,7 +123,7 @@ impl TxQueue for Tx {
         let Self { wire, soft } = self;
         match soft {
             None => wire.send(packets),
-            Some((soft, takes)) => soft.burst(packets, *takes, |ready| wire.send(ready)),
+            Some((soft, accepted)) => soft.burst(packets, *accepted, |ready| wire.send(ready)),
         }
     }
 

@@ -82,7 +82,7 @@ impl PortControl for Control {
     }
 
     fn mac(&self) -> [u8; 6] {
-        self.interface.facts().ok().and_then(|facts| facts.mac).unwrap_or_default()
+        self.interface.info().ok().and_then(|info| info.mac).unwrap_or_default()
     }
 
     fn set_mac(&self, mac: [u8; 6]) -> Result<(), Error> {

@@ -16,7 +16,7 @@ use super::rx::Rx;
 use super::socket::Socket;
 use super::tx::Tx;
 use super::umem::Umem;
-use linecard_netdev::{Facts, Interface, Namespace};
+use linecard_netdev::{Interface, InterfaceInfo, Namespace};
 use linecard_pmd::config::{PortConfig, StartError};
 use linecard_pmd::error::Error;
 use linecard_pmd::local::{Identity, LocalControl};
@@ -56,14 +56,14 @@ impl AfXdp {
         shared: &'static Shared,
     ) -> Result<Self, Error> {
         let interface = Interface::find_framed(name, &namespace, &options.iface)?;
-        let facts = interface.facts()?;
-        check_queues(name, &options, &facts)?;
+        let info = interface.info()?;
+        check_queues(name, &options, &info)?;
         // Without the right to open sockets nothing is left to be done; better known before the interface is touched.
         if options.passed.is_empty() {
             let context = Context { port: name, iface: &options.iface };
             namespace.enter(name, Socket::open)?.map_err(|error| context.open(error))?;
         }
-        let index = facts.index;
+        let index = info.index;
         let redirect = redirect(name, &namespace, &interface, &options)?;
         let passed = options.passed.iter().map(|fd| {
             Socket::passed(*fd).map_err(|_| Error::Argument {
@@ -75,8 +75,8 @@ impl AfXdp {
         Ok(Self {
             name: name.into(),
             passed: passed.collect::<Result<_, _>>()?,
-            mac: facts.mac.unwrap_or_default(),
-            mtu_limit: facts.mtu_limits.1,
+            mac: info.mac.unwrap_or_default(),
+            mtu_limit: info.mtu_limits.1,
             namespace,
             interface: Arc::new(interface),
             redirect,
@@ -143,33 +143,33 @@ impl AfXdp {
     }
 
     /// Makes the interface take frames of the MTU that was asked for; what it was before where it had to be changed.
-    fn widen(&self, config: &PortConfig, facts: &Facts) -> Result<Option<u32>, Error> {
-        if facts.mtu >= u32::from(config.mtu) {
+    fn widen(&self, config: &PortConfig, info: &InterfaceInfo) -> Result<Option<u32>, Error> {
+        if info.mtu >= u32::from(config.mtu) {
             return Ok(None);
         }
         self.interface.set_mtu(config.mtu.into())?;
-        Ok(Some(facts.mtu))
+        Ok(Some(info.mtu))
     }
 
     /// Goes to the interface that has the name by now, where the one before was removed.
-    fn follow(&mut self) -> Result<Facts, Error> {
-        let facts = self.interface.again()?;
-        if facts.index != self.index {
-            check_queues(&self.name, &self.options, &facts)?;
+    fn follow(&mut self) -> Result<InterfaceInfo, Error> {
+        let info = self.interface.again()?;
+        if info.index != self.index {
+            check_queues(&self.name, &self.options, &info)?;
             self.redirect = redirect(&self.name, &self.namespace, &self.interface, &self.options)?;
-            self.index = facts.index;
-            self.mac = facts.mac.unwrap_or_default();
-            self.mtu_limit = facts.mtu_limits.1;
+            self.index = info.index;
+            self.mac = info.mac.unwrap_or_default();
+            self.mtu_limit = info.mtu_limits.1;
         }
-        Ok(facts)
+        Ok(info)
     }
 
     /// Tells about receive queues of the interface that no socket of ours is on: frames on them go to the kernel.
-    fn warn_of_others(&self, config: &PortConfig, facts: &Facts) {
+    fn warn_of_others(&self, config: &PortConfig, info: &InterfaceInfo) {
         let ours = u32::from(config.rx_queues);
-        let asked = self.namespace.run(|| channels::receive(&facts.name)).ok().flatten();
+        let asked = self.namespace.run(|| channels::receive(&info.name)).ok().flatten();
         let Some(all) = asked.filter(|all| ours > 0 && *all > ours) else { return };
-        let name = &facts.name;
+        let name = &info.name;
         tracing::warn!(
             "{}: {ours} of the {all} receive queues of {name} come to this port, what the card deals to the others goes to \
              the kernel unless another port has them; take all with queue_count={all} and as many queues of the port, or \
@@ -180,13 +180,13 @@ impl AfXdp {
 
     /// Everything of a start that can fail, undone when it does.
     fn parts(&mut self, config: &PortConfig, pool: &Pool) -> Result<StartedQueues, Error> {
-        let facts = self.follow()?;
+        let info = self.follow()?;
         let umem = self.umem(pool)?;
-        let widest = facts.mtu.max(config.mtu.into());
+        let widest = info.mtu.max(config.mtu.into());
         let one = umem.frame_len();
         let mut longest = widest as usize + ETHERNET + TAG;
         let opened = self.channels(config, &umem, longest > one)?;
-        if facts.is_loopback() && opened.iter().any(|opened| !opened.channel.multi_buffer) {
+        if info.is_loopback() && opened.iter().any(|opened| !opened.channel.multi_buffer) {
             // Nobody sends frames of its 64 KiB there but a local stack; DPDK starts, and those frames are lost.
             longest = one;
         }
@@ -195,13 +195,13 @@ impl AfXdp {
             let asked = u16::try_from(widest).unwrap_or(u16::MAX);
             return Err(Error::Mtu { port: self.name.clone(), asked, min: 68, max });
         }
-        let before = self.widen(config, &facts)?;
+        let before = self.widen(config, &info)?;
         let parts = self.queues(config, opened, longest);
         if let Err(error) = self.connect(&parts.channels) {
             self.narrow(before);
             return Err(error);
         }
-        self.warn_of_others(config, &facts);
+        self.warn_of_others(config, &info);
         Ok(StartedQueues { before, ..parts })
     }
 
@@ -280,8 +280,8 @@ fn redirect(
 }
 
 /// Whether the interface has the queues that were asked for, as far as it says.
-fn check_queues(name: &str, options: &Options, facts: &Facts) -> Result<(), Error> {
-    let has = facts.queues.0.max(facts.queues.1);
+fn check_queues(name: &str, options: &Options, info: &InterfaceInfo) -> Result<(), Error> {
+    let has = info.queues.0.max(info.queues.1);
     let (start, count) = (options.start_queue, options.queue_count);
     if has == 0 || start + count <= has {
         return Ok(());

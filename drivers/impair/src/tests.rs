@@ -6,7 +6,7 @@ use linecard_eal::memory::{Memory, MemoryConfig};
 use linecard_mempool::PoolConfig;
 
 use super::*;
-use linecard_lab::contract::{Ends, Far, Limits, Link as Subject};
+use linecard_lab::contract::{Ends, FarEnd, Limits, Link as Subject};
 use linecard_net_null::NullDriver;
 use linecard_net_ring::RingDriver;
 use linecard_pmd::config::configure;
@@ -22,7 +22,7 @@ struct Subjects(&'static str);
 impl Subject for Subjects {
     fn open(&self, near: &ProbeContext, _: &ProbeContext) -> Ends {
         let device = drivers().probe(near, &format!("net_impair0,on=[net_ring0]{}", self.0));
-        Ends { near: device.expect("probes"), far: Far::Loop }
+        Ends { near: device.expect("probes"), far: FarEnd::Loop }
     }
 
     fn limits(&self) -> Limits {
@@ -46,7 +46,7 @@ mod twice_impaired {
     impl Subject for Nested {
         fn open(&self, near: &ProbeContext, _: &ProbeContext) -> Ends {
             let text = "net_impair0,on=[net_impair1,on=[net_ring0]],rx_limit=8";
-            Ends { near: drivers().probe(near, text).expect("probes"), far: Far::Loop }
+            Ends { near: drivers().probe(near, text).expect("probes"), far: FarEnd::Loop }
         }
     }
 

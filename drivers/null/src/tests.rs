@@ -6,7 +6,7 @@ use linecard_eal::memory::{Memory, MemoryConfig};
 use linecard_mempool::PoolConfig;
 
 use super::*;
-use linecard_lab::contract::{Ends, Far, Link as Subject};
+use linecard_lab::contract::{Ends, FarEnd, Link as Subject};
 use linecard_pmd::config::configure;
 
 struct As(&'static str);
@@ -14,7 +14,7 @@ struct As(&'static str);
 impl Subject for As {
     fn open(&self, context: &ProbeContext, _: &ProbeContext) -> Ends {
         let args = DevArgs::parse(self.0).expect("well formed");
-        Ends { near: NullDriver.probe(context, &args).expect("probes"), far: Far::Nothing }
+        Ends { near: NullDriver.probe(context, &args).expect("probes"), far: FarEnd::Nothing }
     }
 }
 

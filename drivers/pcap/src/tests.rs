@@ -10,7 +10,7 @@ use linecard_mempool::{Burst, Packet, PoolConfig};
 use super::*;
 use linecard_capture::pcap::encode::{self, Direction, Format, Record};
 use linecard_capture::pcap::read::{Damage, Reader};
-use linecard_lab::contract::{Ends, Far, Limits, Link as Subject};
+use linecard_lab::contract::{Ends, FarEnd, Limits, Link as Subject};
 use linecard_pmd::config::configure;
 
 /// A folder of one test, removed with everything in it.
@@ -504,7 +504,7 @@ impl Subject for Files {
         let device = PcapDriver.probe(near, &args).expect("probes");
         Ends {
             near: Box::new(Kept { device: Some(device), _scratch: Scratch(scratch.0.clone()) }),
-            far: Far::Nothing,
+            far: FarEnd::Nothing,
         }
     }
 

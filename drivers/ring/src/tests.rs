@@ -6,7 +6,7 @@ use linecard_eal::memory::{Memory, MemoryConfig};
 use linecard_mempool::PoolConfig;
 
 use super::*;
-use linecard_lab::contract::{Ends, Far, Limits, Link as Subject};
+use linecard_lab::contract::{Ends, FarEnd, Limits, Link as Subject};
 use linecard_pmd::config::configure;
 
 struct Loop;
@@ -14,7 +14,7 @@ struct Loop;
 impl Subject for Loop {
     fn open(&self, context: &ProbeContext, _: &ProbeContext) -> Ends {
         let args = DevArgs::parse("net_ring0").expect("well formed");
-        Ends { near: RingDriver.probe(context, &args).expect("probes"), far: Far::Loop }
+        Ends { near: RingDriver.probe(context, &args).expect("probes"), far: FarEnd::Loop }
     }
 
     fn limits(&self) -> Limits {
@@ -27,7 +27,7 @@ struct Pair;
 impl Subject for Pair {
     fn open(&self, _: &ProbeContext, _: &ProbeContext) -> Ends {
         let (near, far) = pair("net_ring0", "net_ring1");
-        Ends { near, far: Far::port(far) }
+        Ends { near, far: FarEnd::port(far) }
     }
 }
 
@@ -137,7 +137,7 @@ impl Subject for Named {
     fn open(&self, near: &ProbeContext, _: &ProbeContext) -> Ends {
         let open = |text| RingDriver.probe(near, &DevArgs::parse(text).expect("well formed")).expect(text);
         let near = open(self.0[0]);
-        Ends { near, far: Far::port(open(self.0[1])) }
+        Ends { near, far: FarEnd::port(open(self.0[1])) }
     }
 }
 

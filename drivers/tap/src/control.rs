@@ -54,8 +54,8 @@ pub(super) struct TapControl {
 impl TapControl {
     /// Packets the kernel had for us and dropped, since ever.
     fn dropped(&self) -> u64 {
-        let facts = self.interface.as_ref().and_then(|interface| interface.facts().ok());
-        facts.map_or(0, |facts| facts.stats.tx_dropped)
+        let info = self.interface.as_ref().and_then(|interface| interface.info().ok());
+        info.map_or(0, |info| info.stats.tx_dropped)
     }
 
     fn missed(&self) -> u64 {

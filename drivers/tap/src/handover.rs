@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use linecard_netdev::{Interface, tun};
 use linecard_pmd::error::Error;
-use linecard_pmd::handover::{HandOver, Handed, Keep, Pending};
+use linecard_pmd::handover::{HandOver, HandedOver, Keep, Pending};
 
 use super::Started;
 use super::open::{Opened, Settings};
@@ -45,7 +45,11 @@ impl Drop for Ownership {
 }
 
 /// What a predecessor holds, opened here as well.
-pub(super) fn open(port: &str, settings: &Settings, handed: Handed) -> Result<(Opened, Ownership), Error> {
+pub(super) fn open(
+    port: &str,
+    settings: &Settings,
+    handed: HandedOver,
+) -> Result<(Opened, Ownership), Error> {
     let problem = |problem: &str| Error::Peer {
         port: port.into(),
         problem: format!("what was handed over cannot be used: {problem}"),
@@ -66,9 +70,9 @@ pub(super) fn open(port: &str, settings: &Settings, handed: Handed) -> Result<(O
         }
     }
     let interface = Interface::find(port, &settings.namespace, &name)?;
-    let facts = interface.facts()?;
+    let info = interface.info()?;
     let mac = tun::mac(keeper.as_fd()).ok();
-    if facts.mac != mac {
+    if info.mac != mac {
         return Err(problem(&format!("the interface {name} of this network namespace is another one")));
     }
     let opened = Opened {
@@ -78,7 +82,7 @@ pub(super) fn open(port: &str, settings: &Settings, handed: Handed) -> Result<(O
         keeper: Some(keeper),
         passed: Vec::new(),
         was_up: flags & WAS_UP != 0,
-        facts,
+        info,
     };
     Ok((opened, Ownership { elsewhere: AtomicBool::new(true), queues, place: Mutex::default() }))
 }
@@ -89,7 +93,7 @@ impl Started {
         self.tap.remote.is_none() && self.tap.opened.keeper.is_some()
     }
 
-    fn held(&self) -> Result<Handed, Error> {
+    fn held(&self) -> Result<HandedOver, Error> {
         let system = |source| Error::System {
             port: self.tap.name.clone(),
             action: "duplicating a descriptor".into(),
@@ -100,13 +104,13 @@ impl Started {
         let fds = fds.chain(self.fds.iter().map(|fd| fd.as_fd()));
         let descriptors: Result<_, _> = fds.map(|fd| fd.try_clone_to_owned()).collect();
         let flags = if self.tap.opened.was_up { WAS_UP } else { 0 };
-        Ok(Handed { state: [&STATE[..], &[flags]].concat(), descriptors: descriptors.map_err(system)? })
+        Ok(HandedOver { state: [&STATE[..], &[flags]].concat(), descriptors: descriptors.map_err(system)? })
     }
 }
 
 /// The kernel keeps what comes until it is read, by whoever does.
 impl HandOver for Started {
-    fn hold(&self) -> Pending<'_, Handed> {
+    fn hold(&self) -> Pending<'_, HandedOver> {
         let held = self.held();
         Box::new(|| held)
     }

@@ -46,9 +46,9 @@ use linecard_netdev::{Interface, refusal, tap, tun};
 use linecard_pmd::args::DevArgs;
 use linecard_pmd::config::{PortConfig, StartError};
 use linecard_pmd::error::Error;
-use linecard_pmd::handover::{HandOver, Handed};
+use linecard_pmd::handover::{HandOver, HandedOver};
 use linecard_pmd::local::{Identity, LocalControl};
-use linecard_pmd::offload::{Offloads, RxOffloads, Takes};
+use linecard_pmd::offload::{AcceptedOffloads, Offloads, RxOffloads};
 use linecard_pmd::port::{Device, DeviceInfo, Driver, Port, ProbeContext, Running, RxQueue, TxQueue};
 use linecard_pmd::stats::PortCounters;
 use open::{Opened, Settings};
@@ -93,7 +93,12 @@ impl Driver for TapDriver {
         Ok(Box::new(Tap { name: port, settings, remote, opened, ownership: Ownership::default() }))
     }
 
-    fn succeed(&self, _: &ProbeContext, args: &DevArgs, handed: Handed) -> Result<Box<dyn Device>, Error> {
+    fn succeed(
+        &self,
+        _: &ProbeContext,
+        args: &DevArgs,
+        handed: HandedOver,
+    ) -> Result<Box<dyn Device>, Error> {
         let settings = Settings::read(args)?;
         let name = args.name().to_owned();
         let (opened, ownership) = handover::open(&name, &settings, handed)?;
@@ -168,7 +173,7 @@ impl Device for Tap {
     fn info(&self) -> DeviceInfo {
         let passed = u16::try_from(self.opened.passed.len()).unwrap_or(MAX_QUEUES).min(MAX_QUEUES);
         let queues = if passed == 0 { MAX_QUEUES } else { passed };
-        let (min, max) = self.opened.facts.mtu_limits;
+        let (min, max) = self.opened.info.mtu_limits;
         let limit = |value: u32, other: u16| match u16::try_from(value) {
             Ok(0) => other,
             Ok(value) => value,
@@ -269,10 +274,10 @@ impl Tap {
     }
 
     fn port(&self, config: &PortConfig, pool: &Pool, fds: Vec<Arc<OwnedFd>>) -> Result<StartedQueues, Error> {
-        let (rx_takes, tx_takes) = self.offloads(config.offloads.rx, &fds)?;
+        let (rx_accepts, tx_takes) = self.offloads(config.offloads.rx, &fds)?;
         let counters = PortCounters::<RxLoss, TxLoss>::new(config.rx_queues, config.tx_queues);
         let trouble = Arc::new(Trouble::new(&self.name));
-        let longest = if rx_takes.tso4 { LONGEST_FRAME } else { usize::from(config.mtu) + OVERHEAD };
+        let longest = if rx_accepts.tso4 { LONGEST_FRAME } else { usize::from(config.mtu) + OVERHEAD };
         let shared = !self.opened.passed.is_empty();
         let file = |fd: &Arc<OwnedFd>| File::new(Arc::clone(fd), shared);
         let receive = |(i, fd): (usize, &Arc<OwnedFd>)| {
@@ -281,7 +286,7 @@ impl Tap {
                 pool: pool.clone(),
                 stats: counters.rx(i),
                 trouble: Arc::clone(&trouble),
-                takes: rx_takes,
+                accepted: rx_accepts,
                 longest,
             })
         };
@@ -298,7 +303,7 @@ impl Tap {
             local: LocalControl::new(identity, counters).with_paths(paths),
             interface: self.opened.interface.clone(),
             trouble,
-            features: describe(rx_takes),
+            features: describe(rx_accepts),
             missed: Mutex::new(0),
         });
         if let Some(interface) = &control.interface {
@@ -309,7 +314,11 @@ impl Tap {
     }
 
     /// Tells the kernel what it may leave to us; gives that, and what it takes of us.
-    fn offloads(&self, rx: RxOffloads, fds: &[Arc<OwnedFd>]) -> Result<(Takes, Takes), Error> {
+    fn offloads(
+        &self,
+        rx: RxOffloads,
+        fds: &[Arc<OwnedFd>],
+    ) -> Result<(AcceptedOffloads, AcceptedOffloads), Error> {
         let large = rx.contains(RxOffloads::TCP_LRO);
         let csum = large || rx.intersects(RxOffloads::CHECKSUM);
         let (mut uso, bits) = (true, if csum { libc::TUN_F_CSUM } else { 0 } | if large { TSO } else { 0 });
@@ -322,28 +331,28 @@ impl Tap {
             })?;
         }
         let (uso4, uso6) = (large && uso, large && uso);
-        let rx = Takes { csum, tso4: large, tso6: large, ecn: large, uso4, uso6 };
-        Ok((rx, Takes { csum: true, tso4: true, tso6: true, ecn: true, uso4: uso, uso6: uso }))
+        let rx = AcceptedOffloads { csum, tso4: large, tso6: large, ecn: large, uso4, uso6 };
+        Ok((rx, AcceptedOffloads { csum: true, tso4: true, tso6: true, ecn: true, uso4: uso, uso6: uso }))
     }
 
     /// Brings the interface into the shape that was asked for, and up.
     fn shape(&self, interface: &Interface, config: &PortConfig) -> Result<(), Error> {
-        let (facts, ours) = (interface.facts()?, self.opened.keeper.is_some());
+        let (info, ours) = (interface.info()?, self.opened.keeper.is_some());
         // Who passed descriptors has set up the interface, and we may lack the permission.
         if ours {
-            if facts.mtu != u32::from(config.mtu) {
+            if info.mtu != u32::from(config.mtu) {
                 interface.set_mtu(config.mtu.into())?;
             }
             interface.set_queue_len(config.rx_depth.into())?;
-        } else if facts.mtu > u32::from(config.mtu) {
+        } else if info.mtu > u32::from(config.mtu) {
             return Err(Error::Mtu {
                 port: self.name.clone(),
                 asked: config.mtu,
-                min: u16::try_from(facts.mtu).unwrap_or(u16::MAX),
+                min: u16::try_from(info.mtu).unwrap_or(u16::MAX),
                 max: *self.info().mtu.end(),
             });
         }
-        if ours && !facts.is_up() { interface.set_up(true) } else { Ok(()) }
+        if ours && !info.is_up() { interface.set_up(true) } else { Ok(()) }
     }
 
     fn too_small(&self, pool: &Pool, longest: usize) -> Error {
@@ -362,14 +371,14 @@ impl Tap {
 }
 
 /// What was negotiated with the kernel, for people.
-fn describe(takes: Takes) -> String {
+fn describe(accepted: AcceptedOffloads) -> String {
     let words = [
         (true, "vnet_hdr"),
-        (takes.csum, "csum"),
-        (takes.tso4, "tso4"),
-        (takes.tso6, "tso6"),
-        (takes.ecn, "ecn"),
-        (takes.uso4, "uso"),
+        (accepted.csum, "csum"),
+        (accepted.tso4, "tso4"),
+        (accepted.tso6, "tso6"),
+        (accepted.ecn, "ecn"),
+        (accepted.uso4, "uso"),
     ];
     words.iter().filter(|(has, _)| *has).map(|(_, word)| *word).collect::<Vec<_>>().join(" ")
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use linecard_net::MacAddr;
 
 use linecard_netdev::tun::Queues;
-use linecard_netdev::{Facts, Interface, Namespace, refusal, tap, tun};
+use linecard_netdev::{Interface, InterfaceInfo, Namespace, refusal, tap, tun};
 use linecard_pmd::args::DevArgs;
 use linecard_pmd::error::Error;
 
@@ -72,7 +72,7 @@ pub(super) struct Opened {
     pub(super) passed: Vec<Arc<OwnedFd>>,
     /// It was up before we came.
     pub(super) was_up: bool,
-    pub(super) facts: Facts,
+    pub(super) info: InterfaceInfo,
 }
 
 /// Opens what `settings` ask for; nothing is left behind on failure.
@@ -86,7 +86,7 @@ fn make(port: &str, settings: &Settings) -> Result<Opened, Error> {
         Ok(name) => (name, true),
         Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST)) => {
             let existing = Interface::find(port, &settings.namespace, &settings.iface)?;
-            let queues = tap::usable(port, &existing.facts()?, Queues::Many)?;
+            let queues = tap::usable(port, &existing.info()?, Queues::Many)?;
             (tap::attach(port, &keeper, &settings.iface, queues)?, false)
         }
         Err(error) => return Err(refusal(port, &format!("making the interface {}", settings.iface), error)),
@@ -98,14 +98,14 @@ fn make(port: &str, settings: &Settings) -> Result<Opened, Error> {
             .map_err(|error| refusal(port, &format!("making {name} persistent"), error))?;
     }
     let interface = Interface::find(port, &settings.namespace, &name)?;
-    let was_up = !fresh && interface.facts()?.is_up();
+    let was_up = !fresh && interface.info()?.is_up();
     if let Some(mac) = settings.mac {
         interface.set_mac(mac)?;
     }
-    let facts = interface.facts()?;
-    let mac = facts.mac.unwrap_or_default();
+    let info = interface.info()?;
+    let mac = info.mac.unwrap_or_default();
     let interface = Some(Arc::new(interface));
-    Ok(Opened { name, interface, mac, keeper: Some(keeper), passed: Vec::new(), was_up, facts })
+    Ok(Opened { name, interface, mac, keeper: Some(keeper), passed: Vec::new(), was_up, info })
 }
 
 /// Attaches one more queue to an interface that is there.
@@ -122,11 +122,9 @@ fn passed(port: &str, settings: &Settings) -> Result<Opened, Error> {
     let mac = mac.unwrap_or_default();
     // An interface of that name may be another one, in our namespace, than that of the descriptor.
     let interface = Interface::find(port, &settings.namespace, &name).ok();
-    let facts = interface
-        .as_ref()
-        .and_then(|interface| interface.facts().ok())
-        .filter(|facts| facts.mac == Some(mac));
-    let interface = interface.filter(|_| facts.is_some()).map(Arc::new);
+    let info =
+        interface.as_ref().and_then(|interface| interface.info().ok()).filter(|info| info.mac == Some(mac));
+    let interface = interface.filter(|_| info.is_some()).map(Arc::new);
     if let Some(mac) = settings.mac {
         return Err(Error::Unsupported {
             port: port.into(),
@@ -134,8 +132,8 @@ fn passed(port: &str, settings: &Settings) -> Result<Opened, Error> {
             remedy: "set it with 'ip link set address' where the interface was made".into(),
         });
     }
-    let facts = facts.unwrap_or_default();
-    Ok(Opened { name, interface, mac, keeper: None, passed, was_up: true, facts })
+    let info = info.unwrap_or_default();
+    Ok(Opened { name, interface, mac, keeper: None, passed, was_up: true, info })
 }
 
 /// Takes a queue out of service; a failure means that the interface is gone.

@@ -39,7 +39,7 @@ impl Redirections {
         remote: &str,
     ) -> Result<(Self, [u8; 6]), Error> {
         let remote = Arc::new(Interface::find_ethernet(port, namespace, remote)?);
-        let mac = remote.facts()?.mac.unwrap_or_default();
+        let mac = remote.info()?.mac.unwrap_or_default();
         let mut joined = Self { joined: Vec::new() };
         for (from, to) in [(&remote, tap), (tap, &remote)] {
             joined.redirect(port, from, to)?;

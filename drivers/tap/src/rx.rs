@@ -17,7 +17,7 @@ use rustix::io::Errno;
 
 use super::control::Trouble;
 use super::file::File;
-use linecard_pmd::offload::{Takes, describe};
+use linecard_pmd::offload::{AcceptedOffloads, describe};
 use linecard_pmd::port::RxQueue;
 use linecard_pmd::stats::{QueueStats, Total};
 use linecard_pmd::wake::{Armed, arm_descriptor};
@@ -49,7 +49,7 @@ pub(super) struct RxParts {
     pub(super) stats: Arc<QueueStats<RxLoss>>,
     pub(super) trouble: Arc<Trouble>,
     /// What the kernel was told it may leave to us.
-    pub(super) takes: Takes,
+    pub(super) accepted: AcceptedOffloads,
     /// Longest frame, in bytes.
     pub(super) longest: usize,
 }
@@ -165,8 +165,9 @@ impl<const SCATTER: bool> Rx<SCATTER> {
 
     #[cold]
     fn describe(&self, packet: &mut Packet, header: NetHeader) -> bool {
-        let good =
-            header.request(packet.len()).is_some_and(|request| describe(packet, request, self.parts.takes));
+        let good = header
+            .request(packet.len())
+            .is_some_and(|request| describe(packet, request, self.parts.accepted));
         if !good {
             self.parts.stats.dropped(RxLoss::BadOffload, packet);
         }

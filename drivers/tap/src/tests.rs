@@ -8,7 +8,7 @@ use linecard_net::transport::Udp;
 use linecard_net::{Header, MacAddr};
 
 use super::TapDriver;
-use linecard_lab::contract::{Ends, Far, Limits, Link, Peer};
+use linecard_lab::contract::{Ends, FarEnd, Limits, Link, Peer};
 use linecard_lab::{Lab, Wire};
 use linecard_netdev::Interface;
 use linecard_pmd::{DevArgs, Driver, PortConfig, PortStats, ProbeContext};
@@ -43,7 +43,10 @@ impl Link for Tap {
         let near = TapDriver.probe(context, &args).expect("it opens");
         lab.ip(&format!("link set dev {name} addrgenmode none"));
         let interface = lab.interface(&name);
-        Ends { near, far: Far::Peer(Box::new(Kernel { wire: lab.wire(&name), interface, sent: 0, base: 0 })) }
+        Ends {
+            near,
+            far: FarEnd::Peer(Box::new(Kernel { wire: lab.wire(&name), interface, sent: 0, base: 0 })),
+        }
     }
 
     fn limits(&self) -> Limits {
@@ -69,7 +72,7 @@ struct Kernel {
 impl Kernel {
     /// Frames that the device has read, or the kernel dropped.
     fn passed(&self) -> u64 {
-        self.interface.facts().map_or(0, |facts| facts.stats.tx_packets + facts.stats.tx_dropped)
+        self.interface.info().map_or(0, |info| info.stats.tx_packets + info.stats.tx_dropped)
     }
 }
 
@@ -108,7 +111,7 @@ impl Peer for Kernel {
     }
 
     fn counters(&self) -> Option<PortStats> {
-        let stats = self.interface.facts().ok()?.stats;
+        let stats = self.interface.info().ok()?.stats;
         Some(PortStats {
             ipackets: stats.tx_packets,
             ibytes: stats.tx_bytes,

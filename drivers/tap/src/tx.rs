@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::control::Trouble;
 use super::file::File;
-use linecard_pmd::offload::{SoftLoss, SoftTx, Takes, TxRequest, asks};
+use linecard_pmd::offload::{AcceptedOffloads, SoftLoss, SoftTx, TxRequest, asks};
 use linecard_pmd::port::TxQueue;
 use linecard_pmd::stats::{QueueStats, Total};
 
@@ -58,7 +58,7 @@ struct Writer {
     file: File,
     stats: Arc<QueueStats<TxLoss>>,
     trouble: Arc<Trouble>,
-    takes: Takes,
+    accepted: AcceptedOffloads,
 }
 
 impl Tx {
@@ -67,7 +67,7 @@ impl Tx {
         pool: Pool,
         stats: Arc<QueueStats<TxLoss>>,
         trouble: Arc<Trouble>,
-        takes: Takes,
+        accepted: AcceptedOffloads,
     ) -> Self {
         let counted = Arc::clone(&stats);
         let soft = SoftTx::new(pool, move |loss, count| {
@@ -78,7 +78,7 @@ impl Tx {
             };
             counted.lost(cause, count);
         });
-        Self { writer: Writer { file, stats, trouble, takes }, soft }
+        Self { writer: Writer { file, stats, trouble, accepted }, soft }
     }
 }
 
@@ -86,7 +86,7 @@ impl TxQueue for Tx {
     fn tx_burst(&mut self, packets: &mut Burst) -> usize {
         let Self { writer, soft } = self;
         if packets.iter().any(|packet| asks(packet.offload())) {
-            return soft.burst(packets, writer.takes, |ready| writer.burst(ready));
+            return soft.burst(packets, writer.accepted, |ready| writer.burst(ready));
         }
         if !soft.flush(|ready| writer.burst(ready)) {
             return 0;
@@ -129,7 +129,7 @@ impl Writer {
 
     fn send(&self, packet: &mut Packet) -> TxOutcome {
         if asks(packet.offload()) {
-            return match TxRequest::of(packet).ok().flatten().filter(|asked| asked.is_taken(self.takes)) {
+            return match TxRequest::of(packet).ok().flatten().filter(|asked| asked.is_taken(self.accepted)) {
                 Some(asked) => {
                     let header = NetHeader { num_buffers: 0, ..NetHeader::asking(asked.request()) };
                     self.pieces(packet, &header.to_bytes())

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use linecard_mempool::{Burst, Packet, Pool};
-use linecard_pmd::offload::{SoftLoss, SoftTx, Takes, asks};
+use linecard_pmd::offload::{AcceptedOffloads, SoftLoss, SoftTx, asks};
 use linecard_pmd::port::{RxQueue, TxQueue};
 use linecard_pmd::stats::{QueueStats, Total};
 use linecard_pmd::wake::Armed;
@@ -152,7 +152,7 @@ impl TxQueue for Tx {
     fn tx_burst(&mut self, packets: &mut Burst) -> usize {
         let Self { sender, soft } = self;
         if packets.iter().any(|packet| asks(packet.offload())) {
-            return soft.burst(packets, Takes::default(), |ready| sender.burst(ready));
+            return soft.burst(packets, AcceptedOffloads::default(), |ready| sender.burst(ready));
         }
         if !soft.flush(|ready| sender.burst(ready)) {
             return 0;

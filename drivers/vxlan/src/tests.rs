@@ -1,7 +1,7 @@
 //! Two of these devices, and one and the kernel's, in namespaces joined by a cable.
 
 use linecard_eal::{Memory, MemoryConfig, PagePolicy};
-use linecard_lab::contract::{Ends, Far, Limits, Link};
+use linecard_lab::contract::{Ends, FarEnd, Limits, Link};
 use linecard_lab::{Cable, Lab, Wire, wait_until};
 use linecard_mempool::{Burst, PoolConfig};
 use linecard_pmd::configure;
@@ -264,7 +264,7 @@ impl Link for Joined {
             VxlanDriver.probe(context, &DevArgs::parse(&text).expect("well formed")).expect("it is opened")
         };
         let near = open(near, &cable.near, 1, 2);
-        Ends { near, far: Far::port(open(far, &cable.far, 2, 1)) }
+        Ends { near, far: FarEnd::port(open(far, &cable.far, 2, 1)) }
     }
 
     fn ready(&self) -> bool {

@@ -1,7 +1,7 @@
 //! A thread that waits for a port's peer, so that no thread that polls the port has to.
 //!
 //! Whoever waits on an eventfd enters a list under a lock that every signal holds while it walks the list, and the peer
-//! decides how long the list is (see [`bell`](crate::bell)). So a peer's eventfd is waited on by a thread of its port, which
+//! decides how long the list is (see [`notifier`](crate::notifier)). So a peer's eventfd is waited on by a thread of its port, which
 //! passes each signal on to the [`Wake`] of the queue: an eventfd that no peer has.
 //!
 //! The peer's counter is never read, because its flags, and so whether a read waits, are the peer's too: the thread watches

@@ -8,7 +8,7 @@ use linecard_net::request::{Gso, GsoKind, Request};
 use linecard_net::transport::tcp_flags;
 use linecard_net::{Header, PacketType};
 
-use super::Takes;
+use super::AcceptedOffloads;
 use super::software::finish;
 
 /// Bytes at the front of a packet in which its headers are looked for.
@@ -55,18 +55,18 @@ pub struct Malformed;
 /// # use linecard_eal::{Memory, MemoryConfig};
 /// # use linecard_mempool::{Offload, Pool, PoolConfig};
 /// use linecard_net::request::Request;
-/// use linecard_pmd::offload::{Takes, describe};
+/// use linecard_pmd::offload::{AcceptedOffloads, describe};
 /// # let domain = Memory::new(MemoryConfig::default())?.domain("packets")?;
 /// # let pool = Pool::new(&domain, PoolConfig::default())?;
 /// let mut packet = pool.get().ok_or("empty")?;
 /// assert!(packet.copy_from_slice(&[0; 60]));
 /// let valid = Request { data_valid: true, ..Request::default() };
-/// assert!(describe(&mut packet, valid, Takes::default()));
+/// assert!(describe(&mut packet, valid, AcceptedOffloads::default()));
 /// assert_eq!(packet.offload(), Offload::RX_L4_CKSUM_GOOD);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[must_use]
-pub fn describe(packet: &mut Packet, request: Request, takes: Takes) -> bool {
+pub fn describe(packet: &mut Packet, request: Request, accepted: AcceptedOffloads) -> bool {
     let Some(partial) = request.partial else {
         if request.data_valid {
             packet.set_offload(Offload::RX_L4_CKSUM_GOOD);
@@ -76,8 +76,8 @@ pub fn describe(packet: &mut Packet, request: Request, takes: Takes) -> bool {
     let layers = look(packet, 0);
     let known = Partial::of(&layers) == Some(partial);
     match request.gso {
-        _ if !takes.csum => false,
-        Some(gso) => known && describe_large(packet, &layers, gso, takes),
+        _ if !accepted.csum => false,
+        Some(gso) => known && describe_large(packet, &layers, gso, accepted),
         None if known => {
             note(packet, &layers, Offload::RX_L4_CKSUM_NONE, 0);
             true
@@ -101,10 +101,10 @@ pub fn segmenter(frame: &[u8], request: Request) -> Option<Segmenter> {
 }
 
 /// A packet to be cut: only when its headers are what its sender said.
-fn describe_large(packet: &mut Packet, layers: &Layers, gso: Gso, takes: Takes) -> bool {
+fn describe_large(packet: &mut Packet, layers: &Layers, gso: Gso, accepted: AcceptedOffloads) -> bool {
     let payload = packet.len().checked_sub(layers.payload_start());
     let possible = payload.and_then(|payload| Segmenter::new(layers, payload, gso.size)).is_some();
-    if !possible || kind_of(layers) != Some(gso.kind) || !takes_kind(takes, layers) {
+    if !possible || kind_of(layers) != Some(gso.kind) || !takes_kind(accepted, layers) {
         return false;
     }
     note(packet, layers, Offload::RX_L4_CKSUM_NONE | Offload::RX_LRO, gso.size);
@@ -150,12 +150,12 @@ fn kind_of(layers: &Layers) -> Option<GsoKind> {
     }
 }
 
-fn takes_kind(takes: Takes, layers: &Layers) -> bool {
+fn takes_kind(accepted: AcceptedOffloads, layers: &Layers) -> bool {
     match (kind_of(layers), layers.packet_type.is_ipv4()) {
-        (Some(GsoKind::TcpV4), _) => takes.tso4,
-        (Some(GsoKind::TcpV6), _) => takes.tso6,
-        (Some(GsoKind::Udp), true) => takes.uso4,
-        (Some(GsoKind::Udp), false) => takes.uso6,
+        (Some(GsoKind::TcpV4), _) => accepted.tso4,
+        (Some(GsoKind::TcpV6), _) => accepted.tso6,
+        (Some(GsoKind::Udp), true) => accepted.uso4,
+        (Some(GsoKind::Udp), false) => accepted.uso6,
         (None, _) => false,
     }
 }
@@ -225,9 +225,9 @@ impl TxRequest {
 
     /// Whether a receiver that takes `takes` can be left all of it, apart from the IPv4 header checksum.
     #[must_use]
-    pub fn is_taken(&self, takes: Takes) -> bool {
-        let csum = !self.csum || takes.csum;
-        csum && (self.gso.is_none() || takes_kind(takes, &self.layers) && (!self.ecn || takes.ecn))
+    pub fn is_taken(&self, accepted: AcceptedOffloads) -> bool {
+        let csum = !self.csum || accepted.csum;
+        csum && (self.gso.is_none() || takes_kind(accepted, &self.layers) && (!self.ecn || accepted.ecn))
     }
 
     /// What is left to the receiver.

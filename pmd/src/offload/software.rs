@@ -7,7 +7,7 @@ use linecard_net::checksum::Sum;
 use linecard_net::gso::Segmenter;
 use linecard_net::offload::{self, Partial};
 
-use super::{Malformed, Takes, TxRequest};
+use super::{AcceptedOffloads, Malformed, TxRequest};
 
 /// Most segments one packet is cut into: 64 KiB at the smallest segment size that systems accept (88), and some.
 const MOST_SEGMENTS: usize = 1024;
@@ -57,13 +57,13 @@ impl From<Malformed> for SoftLoss {
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
 /// # use linecard_mempool::{Burst, Pool, PoolConfig};
-/// use linecard_pmd::offload::{SoftTx, Takes};
+/// use linecard_pmd::offload::{SoftTx, AcceptedOffloads};
 /// # let domain = Memory::new(MemoryConfig::default())?.domain("packets")?;
 /// # let pool = Pool::new(&domain, PoolConfig::default())?;
 /// let mut soft = SoftTx::new(pool.clone(), |_cause, _packets| {});
 /// let mut packets = Burst::new();
 /// assert!(pool.get_bulk(&mut packets, 8));
-/// let taken = soft.burst(&mut packets, Takes::default(), |ready| ready.clear());
+/// let taken = soft.burst(&mut packets, AcceptedOffloads::default(), |ready| ready.clear());
 /// assert_eq!((taken, packets.len()), (8, 0));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -89,13 +89,15 @@ impl SoftTx {
     pub fn burst(
         &mut self,
         packets: &mut Burst,
-        takes: Takes,
+        accepted: AcceptedOffloads,
         mut send: impl FnMut(&mut Burst) -> usize,
     ) -> usize {
         let before = packets.len();
         while self.flush(&mut send) && !packets.is_empty() {
-            let ready =
-                packets.iter_mut().position(|packet| !self.is_ready(packet, takes)).unwrap_or(packets.len());
+            let ready = packets
+                .iter_mut()
+                .position(|packet| !self.is_ready(packet, accepted))
+                .unwrap_or(packets.len());
             if ready == packets.len() {
                 send(packets);
                 break;
@@ -107,7 +109,7 @@ impl SoftTx {
                 continue;
             }
             let Some(mut packet) = packets.drain(..1).next() else { break };
-            match self.cut(&mut packet, takes) {
+            match self.cut(&mut packet, accepted) {
                 Ok(true) => self.waiting.push_back(packet),
                 Ok(false) => {}
                 Err(loss) => {
@@ -137,21 +139,21 @@ impl SoftTx {
     }
 
     /// Whether a packet can go, perhaps after its checksum was finished.
-    fn is_ready(&self, packet: &mut Packet, takes: Takes) -> bool {
+    fn is_ready(&self, packet: &mut Packet, accepted: AcceptedOffloads) -> bool {
         match TxRequest::of(packet) {
             Ok(None) => true,
-            Ok(Some(asked)) if asked.gso.is_some() && !asked.is_taken(takes) => false,
-            Ok(Some(asked)) => prepare(packet, &asked, takes, &self.pool).is_ok(),
+            Ok(Some(asked)) if asked.gso.is_some() && !asked.is_taken(accepted) => false,
+            Ok(Some(asked)) => prepare(packet, &asked, accepted, &self.pool).is_ok(),
             Err(Malformed) => false,
         }
     }
 
     /// Cuts a packet that was not ready, or (true) makes it ready after all; what can be neither is an error.
-    fn cut(&mut self, packet: &mut Packet, takes: Takes) -> Result<bool, SoftLoss> {
+    fn cut(&mut self, packet: &mut Packet, accepted: AcceptedOffloads) -> Result<bool, SoftLoss> {
         let asked = TxRequest::of(packet)?.ok_or(SoftLoss::Malformed)?;
-        let Some(size) = asked.gso.filter(|_| !asked.is_taken(takes)) else {
+        let Some(size) = asked.gso.filter(|_| !asked.is_taken(accepted)) else {
             // Preparing it failed; if it is to be cut at all, then by its receiver. Now the reason is told.
-            return prepare(packet, &asked, takes, &self.pool).map(|()| true);
+            return prepare(packet, &asked, accepted, &self.pool).map(|()| true);
         };
         self.large.clear();
         packet.segments().for_each(|segment| self.large.extend_from_slice(&segment));
@@ -209,12 +211,17 @@ fn send_front(packets: &mut Burst, n: usize, send: &mut impl FnMut(&mut Burst) -
 
 /// Brings a packet into the state in which it may be sent: the checksum prepared for a receiver that takes it so, or
 /// finished. Doing it again changes nothing.
-fn prepare(packet: &mut Packet, asked: &TxRequest, takes: Takes, pool: &Pool) -> Result<(), SoftLoss> {
+fn prepare(
+    packet: &mut Packet,
+    asked: &TxRequest,
+    accepted: AcceptedOffloads,
+    pool: &Pool,
+) -> Result<(), SoftLoss> {
     let layers = &asked.layers;
     let end = layers.l4_start() + layers.transport_len as usize;
     // A receiver sums to the packet's end: bytes behind the datagram must not count.
     let exact = asked.prepared || asked.gso.is_some() || end == packet.len();
-    let left = !asked.csum || takes.csum && exact;
+    let left = !asked.csum || accepted.csum && exact;
     if left && asked.prepared {
         return Ok(());
     }
@@ -284,7 +291,7 @@ pub fn do_now(packet: &mut Packet, pool: &Pool) -> Result<(), SoftLoss> {
     match TxRequest::of(packet)? {
         None => Ok(()),
         Some(asked) if asked.gso.is_some() => Err(SoftLoss::Malformed),
-        Some(asked) => prepare(packet, &asked, Takes::default(), pool),
+        Some(asked) => prepare(packet, &asked, AcceptedOffloads::default(), pool),
     }
 }
 

@@ -12,9 +12,9 @@ pub const NAP: Duration = Duration::from_micros(100);
 /// Rounds without a packet in which a queue said that there was one, after which it is believed no more.
 const FALSE_ALARMS: u32 = 4;
 
-/// How one [`rest`](Adaptive::rest) went.
+/// How one [`wait`](Adaptive::wait) went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rest {
+pub enum WaitOutcome {
     /// It is no time to sleep: packets moved, or did a moment ago.
     Busy,
     /// A queue said that it has packets.
@@ -36,7 +36,7 @@ pub enum Rest {
 /// # let domain = memory.domain("packets")?;
 /// # let pool = Pool::new(&domain, PoolConfig::default())?;
 /// use std::time::Duration;
-/// use linecard_pmd::wake::{Adaptive, Rest};
+/// use linecard_pmd::wake::{Adaptive, WaitOutcome};
 ///
 /// let (left, right) = ring::pair("left", "right");
 /// let mut left = configure(left, PortConfig::default())?.start(&pool)?;
@@ -45,7 +45,7 @@ pub enum Rest {
 /// let mut packets = Burst::new();
 /// for _ in 0..1000 {
 ///     let moved = left.rx[0].rx_burst(&mut packets) + right.rx[0].rx_burst(&mut packets);
-///     adaptive.rest(moved, &mut [&mut *left.rx[0], &mut *right.rx[0]]);
+///     adaptive.wait(moved, &mut [&mut *left.rx[0], &mut *right.rx[0]]);
 /// }
 /// assert!(adaptive.asleep() > Duration::ZERO); // nobody sent anything
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -79,11 +79,11 @@ impl Adaptive {
     /// The end of a round over `queues` that moved so many packets: returns at once while there is traffic, else sleeps until
     /// a queue wakes it or the bound is over. All queues of the thread must be among `queues`.
     #[inline]
-    pub fn rest(&mut self, moved: usize, queues: &mut [&mut dyn RxQueue]) -> Rest {
+    pub fn wait(&mut self, moved: usize, queues: &mut [&mut dyn RxQueue]) -> WaitOutcome {
         if moved > 0 {
             self.idle = None;
             self.false_alarms = 0;
-            return Rest::Busy;
+            return WaitOutcome::Busy;
         }
         self.nothing(queues)
     }
@@ -101,12 +101,12 @@ impl Adaptive {
     }
 
     #[cold]
-    fn nothing(&mut self, queues: &mut [&mut dyn RxQueue]) -> Rest {
+    fn nothing(&mut self, queues: &mut [&mut dyn RxQueue]) -> WaitOutcome {
         let now = Instant::now();
         let since = *self.idle.get_or_insert(now);
         if now.saturating_duration_since(since) < self.spin {
             std::hint::spin_loop();
-            return Rest::Busy;
+            return WaitOutcome::Busy;
         }
         let (mut ready, mut able) = (false, true);
         for queue in queues.iter_mut() {
@@ -121,26 +121,26 @@ impl Adaptive {
             }
         }
         let rest = if ready {
-            self.alarm(now, Rest::Ready)
+            self.alarm(now, WaitOutcome::Ready)
         } else {
             let bound = if able { self.bound } else { self.bound.min(NAP) };
             let woken = wait(queues, bound);
             self.slept(now);
-            if woken { self.alarm(Instant::now(), Rest::Woken) } else { Rest::Passed }
+            if woken { self.alarm(Instant::now(), WaitOutcome::Woken) } else { WaitOutcome::Passed }
         };
         queues.iter_mut().for_each(|queue| queue.disarm());
         rest
     }
 
     /// A queue says that it has something. When that was not true several times in a row, it is looked at after a nap.
-    fn alarm(&mut self, now: Instant, why: Rest) -> Rest {
+    fn alarm(&mut self, now: Instant, why: WaitOutcome) -> WaitOutcome {
         self.false_alarms = self.false_alarms.saturating_add(1);
         if self.false_alarms <= FALSE_ALARMS {
             return why;
         }
         std::thread::sleep(NAP.min(self.bound));
         self.slept(now);
-        Rest::Passed
+        WaitOutcome::Passed
     }
 
     fn slept(&mut self, since: Instant) {

@@ -54,7 +54,7 @@ pub enum ClientError {
 /// use std::os::{fd::AsFd, linux::net::SocketAddrExt, unix::net::{SocketAddr, UnixListener}};
 /// let mut client = Client::connect(DEFAULT_SOCKET.as_ref())?;
 /// let listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name("vport/net1")?)?;
-/// let spec = PortSpec { mac: Some("02:00:00:00:00:01".parse()?), ..PortSpec::new("c1-net1", PortKind::VhostUserFd { again: None }) };
+/// let spec = PortSpec { mac: Some("02:00:00:00:00:01".parse()?), ..PortSpec::new("c1-net1", PortKind::VhostUserFd { origin: None }) };
 /// let added = client.port_add(&spec, Some(listener.as_fd()))?;
 /// assert!(added.created);
 /// client.port_remove("c1-net1")?;

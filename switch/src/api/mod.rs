@@ -47,7 +47,8 @@ use serde_json::Value;
 pub use self::client::{Client, ClientError};
 pub use self::line::{Line, LineError, Lines, MAX_LINE, send};
 pub use self::port::{
-    Again, Cause, DropCounters, PortCounters, PortInfo, PortKind, PortSpec, PortState, Rate, Trunk, Vlan,
+    Cause, DropCounters, PortCounters, PortInfo, PortKind, PortSpec, PortState, Rate, SocketOrigin, Trunk,
+    Vlan,
 };
 
 pub use self::trace::{Trace, TracePort, TraceRequest, TraceVerdict};

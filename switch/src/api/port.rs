@@ -180,7 +180,7 @@ pub enum PortKind {
         /// How a switch that was restarted makes the socket anew; without, the port waits for a `port.add` of the same
         /// parameters with a new descriptor.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        again: Option<Again>,
+        origin: Option<SocketOrigin>,
     },
     /// A kernel interface that the switch makes.
     Tap {
@@ -220,7 +220,7 @@ impl PortKind {
     fn fields(kind: &str) -> Option<&'static [&'static str]> {
         match kind {
             "vhost-user" => Some(&["path", "client", "mode", "group"]),
-            "vhost-user-fd" => Some(&["again"]),
+            "vhost-user-fd" => Some(&["origin"]),
             "tap" => Some(&["name"]),
             "vxlan" => Some(&["vni", "remotes", "local", "udp_port", "ttl", "any_peer"]),
             "vdev" => Some(&["device"]),
@@ -232,14 +232,14 @@ impl PortKind {
 /// Where a socket that was passed in was made.
 ///
 /// ```
-/// use linecard_switch::api::Again;
-/// let again: Again = serde_json::from_str(r#"{"netns":"/run/netns/c1","abstract":"vport/net1"}"#)?;
-/// assert_eq!(again.name, "vport/net1");
+/// use linecard_switch::api::SocketOrigin;
+/// let origin: SocketOrigin = serde_json::from_str(r#"{"netns":"/run/netns/c1","abstract":"vport/net1"}"#)?;
+/// assert_eq!(origin.name, "vport/net1");
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Again {
+pub struct SocketOrigin {
     /// A network namespace.
     pub netns: PathBuf,
     /// An abstract socket's name, without the leading zero.

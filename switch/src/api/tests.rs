@@ -18,7 +18,7 @@ fn full() -> PortSpec {
         max_macs: Some(8),
         isolated: true,
         meta: [("network".to_owned(), "net1".to_owned())].into(),
-        ..PortSpec::new("c1-net1", PortKind::VhostUserFd { again: None })
+        ..PortSpec::new("c1-net1", PortKind::VhostUserFd { origin: None })
     }
 }
 
@@ -26,7 +26,7 @@ fn full() -> PortSpec {
 fn a_port_is_read_as_it_was_written() {
     let kinds = [
         PortKind::VhostUser { path: "/a".into(), client: true, mode: Some("0660".into()), group: None },
-        PortKind::VhostUserFd { again: Some(Again { netns: "/n".into(), name: "vport/x".into() }) },
+        PortKind::VhostUserFd { origin: Some(SocketOrigin { netns: "/n".into(), name: "vport/x".into() }) },
         PortKind::Tap { name: "lc0".into() },
         PortKind::Vdev { device: "net_null0".into() },
     ];
@@ -135,7 +135,7 @@ fn a_port_of_every_kind_is_read_as_it_was_written() {
         mode: Some("0660".into()),
         group: Some("kvm".into()),
     };
-    let again = Again { netns: "/n".into(), name: "x".into() };
+    let origin = SocketOrigin { netns: "/n".into(), name: "x".into() };
     let vxlan = PortKind::Vxlan {
         vni: 7,
         remotes: vec!["192.0.2.2".parse().expect("an address")],
@@ -144,7 +144,7 @@ fn a_port_of_every_kind_is_read_as_it_was_written() {
         ttl: Some(3),
         any_peer: true,
     };
-    let fd = PortKind::VhostUserFd { again: Some(again) };
+    let fd = PortKind::VhostUserFd { origin: Some(origin) };
     let (tap, vdev) = (PortKind::Tap { name: "t".into() }, PortKind::Vdev { device: "net_null0".into() });
     for kind in [vhost, fd, tap, vxlan, vdev] {
         let info = PortInfo {

@@ -87,11 +87,11 @@ impl Station {
 /// Where a station is.
 ///
 /// ```
-/// use linecard_switch::fdb::Place;
-/// assert_ne!(Place { port: 1, fixed: false, seen: 0 }, Place { port: 1, fixed: true, seen: 0 });
+/// use linecard_switch::fdb::Location;
+/// assert_ne!(Location { port: 1, fixed: false, seen: 0 }, Location { port: 1, fixed: true, seen: 0 });
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct Location {
     /// Its port.
     pub port: u16,
     /// Configured; does not age and does not move by what is received.
@@ -100,7 +100,7 @@ pub struct Place {
     pub seen: u32,
 }
 
-impl Place {
+impl Location {
     #[inline(always)]
     const fn to_bits(self) -> u64 {
         (self.port as u64) << 48 | if self.fixed { FIXED } else { 0 } | self.seen as u64
@@ -150,11 +150,11 @@ pub enum Learned {
 /// A port that stations send through.
 ///
 /// ```
-/// let port = linecard_switch::fdb::Behind { port: 3, limit: 64, fixed: false };
+/// let port = linecard_switch::fdb::LearningPort { port: 3, limit: 64, fixed: false };
 /// assert!(!port.fixed);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Behind {
+pub struct LearningPort {
     /// Its number.
     pub port: u16,
     /// The most stations it may have.
@@ -242,7 +242,7 @@ impl Writer {
 /// use linecard_switch::fdb::{Behind, Learned, Station, Table};
 /// let table = Table::new(1000);
 /// let station = Station::new("02:00:00:00:00:01".parse()?, 0);
-/// assert_eq!(table.learn(station, Behind { port: 3, limit: 10, fixed: false }), Learned::New);
+/// assert_eq!(table.learn(station, LearningPort { port: 3, limit: 10, fixed: false }), Learned::New);
 /// assert_eq!(table.find(station).map(|place| place.port), Some(3));
 /// table.tick(301);
 /// assert_eq!(table.age(300), 1);
@@ -291,8 +291,8 @@ impl Table {
 
     /// Where `station` is.
     #[must_use]
-    pub fn find(&self, station: Station) -> Option<Place> {
-        self.look(station).map(|(bits, _)| Place::of(bits))
+    pub fn find(&self, station: Station) -> Option<Location> {
+        self.look(station).map(|(bits, _)| Location::of(bits))
     }
 
     /// Seconds of the table's clock.
@@ -309,7 +309,7 @@ impl Table {
 
     /// A frame came from `station`.
     #[inline]
-    pub fn learn(&self, station: Station, behind: Behind) -> Learned {
+    pub fn learn(&self, station: Station, behind: LearningPort) -> Learned {
         match self.refresh(station, behind.port) {
             Some(learned) => learned,
             None => self.learn_slowly(station, behind),
@@ -320,12 +320,12 @@ impl Table {
     #[inline]
     pub fn refresh(&self, station: Station, port: u16) -> Option<Learned> {
         let (bits, cell) = self.look(station)?;
-        let (place, now) = (Place::of(bits), self.now());
+        let (place, now) = (Location::of(bits), self.now());
         if place.port != port {
             return place.fixed.then_some(Learned::Taken);
         }
         if place.seen != now {
-            let newer = Place { seen: now, ..place }.to_bits();
+            let newer = Location { seen: now, ..place }.to_bits();
             // The station may have moved meanwhile, or another got its place; then there is nothing to refresh.
             let _ = cell.compare_exchange(bits, newer, Ordering::Relaxed, Ordering::Relaxed);
         }
@@ -334,7 +334,7 @@ impl Table {
 
     #[cold]
     #[inline(never)]
-    fn learn_slowly(&self, station: Station, behind: Behind) -> Learned {
+    fn learn_slowly(&self, station: Station, behind: LearningPort) -> Learned {
         for _ in 0..TRIES {
             match self.writer.try_lock() {
                 Ok(mut writer) => return self.put(&mut writer, station, behind),
@@ -353,7 +353,7 @@ impl Table {
         match self.find(station) {
             Some(place) if place.port == port => Learned::Known,
             Some(_) => Learned::Taken,
-            None => self.put(&mut writer, station, Behind { port, limit: u32::MAX, fixed: true }),
+            None => self.put(&mut writer, station, LearningPort { port, limit: u32::MAX, fixed: true }),
         }
     }
 
@@ -368,7 +368,7 @@ impl Table {
             }
             None => {}
         }
-        self.put(&mut writer, station, Behind { port, limit: u32::MAX, fixed: true })
+        self.put(&mut writer, station, LearningPort { port, limit: u32::MAX, fixed: true })
     }
 
     /// Forgets a station, configured or learned; whether it was there.
@@ -384,7 +384,7 @@ impl Table {
     }
 
     /// Forgets the stations that `which` picks. How many.
-    pub fn forget(&self, which: impl Fn(Station, Place) -> bool) -> usize {
+    pub fn forget(&self, which: impl Fn(Station, Location) -> bool) -> usize {
         let mut gone = 0;
         // The lock is free between the pieces, for who wants to learn.
         for piece in self.buckets.chunks(256) {
@@ -404,22 +404,22 @@ impl Table {
     }
 
     /// Ends that, and gives those stations, each where it is by now.
-    pub(crate) fn end_journal(&self) -> Vec<(Station, Option<Place>)> {
+    pub(crate) fn end_journal(&self) -> Vec<(Station, Option<Location>)> {
         let stations = self.lock().journal.take().unwrap_or_default();
         stations.into_iter().map(|station| (station, self.find(station))).collect()
     }
 
     /// Puts a station where a predecessor had it; `false` when there is no room.
-    pub(crate) fn restore(&self, station: Station, place: Place) -> bool {
+    pub(crate) fn restore(&self, station: Station, place: Location) -> bool {
         let mut writer = self.lock();
         self.remove(&mut writer, station);
-        let Place { port, fixed, seen } = place;
-        match self.put(&mut writer, station, Behind { port, limit: u32::MAX, fixed }) {
+        let Location { port, fixed, seen } = place;
+        match self.put(&mut writer, station, LearningPort { port, limit: u32::MAX, fixed }) {
             Learned::New => {}
             _ => return false,
         }
         if let Some((bits, cell)) = self.look(station) {
-            let newer = Place { seen, ..Place::of(bits) }.to_bits();
+            let newer = Location { seen, ..Location::of(bits) }.to_bits();
             cell.store(newer, Ordering::Relaxed);
         }
         true
@@ -427,7 +427,7 @@ impl Table {
 
     /// Every station and its place.
     #[must_use]
-    pub fn list(&self) -> Vec<(Station, Place)> {
+    pub fn list(&self) -> Vec<(Station, Location)> {
         let pieces = self.buckets.chunks(256);
         pieces
             .flat_map(|piece| {
@@ -490,7 +490,7 @@ impl Table {
     }
 
     /// Puts a station to its place, new or moved.
-    fn put(&self, writer: &mut Writer, station: Station, behind: Behind) -> Learned {
+    fn put(&self, writer: &mut Writer, station: Station, behind: LearningPort) -> Learned {
         let known = self.find(station);
         match known {
             Some(known) if known.port == behind.port => return Learned::Known,
@@ -502,7 +502,7 @@ impl Table {
             }
             None => {}
         }
-        let place = Place { port: behind.port, fixed: behind.fixed, seen: self.now() };
+        let place = Location { port: behind.port, fixed: behind.fixed, seen: self.now() };
         let free = |bucket: &&Bucket| bucket.keys.iter().any(|key| key.load(Ordering::Relaxed) == 0);
         let Some(steps) = self.reach(station).position(|bucket| free(&bucket)) else {
             return Learned::NoRoom;
@@ -542,7 +542,7 @@ impl Table {
                     bucket.passed.fetch_sub(1, Ordering::Relaxed);
                 } else if let (Some(key), Some(place)) = (bucket.keys.get(slot), bucket.places.get(slot)) {
                     key.store(0, Ordering::Relaxed);
-                    let port = Place::of(place.load(Ordering::Relaxed)).port;
+                    let port = Location::of(place.load(Ordering::Relaxed)).port;
                     self.of(port).fetch_sub(1, Ordering::Relaxed);
                     self.all.fetch_sub(1, Ordering::Relaxed);
                 }
@@ -553,11 +553,11 @@ impl Table {
     }
 
     /// What lies in some buckets; the caller holds the lock.
-    fn entries(buckets: &[Bucket]) -> impl Iterator<Item = (Station, Place)> {
+    fn entries(buckets: &[Bucket]) -> impl Iterator<Item = (Station, Location)> {
         let slots = buckets.iter().flat_map(|bucket| bucket.keys.iter().zip(&bucket.places));
         slots.filter_map(|(key, place)| {
             let key = key.load(Ordering::Relaxed);
-            (key != 0).then(|| (Station(key), Place::of(place.load(Ordering::Relaxed))))
+            (key != 0).then(|| (Station(key), Location::of(place.load(Ordering::Relaxed))))
         })
     }
 }

@@ -21,8 +21,8 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-fn behind(port: u16) -> Behind {
-    Behind { port, limit: u32::MAX, fixed: false }
+fn behind(port: u16) -> LearningPort {
+    LearningPort { port, limit: u32::MAX, fixed: false }
 }
 
 proptest! {
@@ -94,7 +94,7 @@ fn a_locked_table_is_not_waited_for() {
 fn a_station_is_set_and_unset_by_hand() {
     let table = Table::new(10);
     let station = Station::of(0x0200_0000_0001, 7);
-    let learned = Behind { port: 1, limit: 10, fixed: false };
+    let learned = LearningPort { port: 1, limit: 10, fixed: false };
     assert_eq!(table.learn(station, learned), Learned::New);
     assert_eq!(table.set(station, 2), Learned::New, "what was learned gives way");
     assert_eq!(table.set(station, 2), Learned::Known);
@@ -111,7 +111,7 @@ fn a_successor_has_what_its_predecessor_had() {
     let station = |n: u8| Station::new(MacAddr([2, 0, 0, 0, 0, n]), u16::from(n % 3));
     old.tick(5);
     for n in 0..20 {
-        old.learn(station(n), Behind { port: u16::from(n % 4), limit: 100, fixed: n % 5 == 0 });
+        old.learn(station(n), LearningPort { port: u16::from(n % 4), limit: 100, fixed: n % 5 == 0 });
         old.tick(5 + u32::from(n));
     }
     old.start_journal();
@@ -119,14 +119,14 @@ fn a_successor_has_what_its_predecessor_had() {
     for (station, place) in old.list() {
         let (station, place) = (station.to_wire(), place.to_wire());
         let station = Station::from_wire(station).expect("a station");
-        assert!(new.restore(station, Place::from_wire(place).expect("a place")));
+        assert!(new.restore(station, Location::from_wire(place).expect("a place")));
     }
     // What comes, moves and goes meanwhile is noted.
-    old.learn(station(50), Behind { port: 3, limit: 100, fixed: false });
-    old.learn(station(1), Behind { port: 2, limit: 100, fixed: false });
+    old.learn(station(50), LearningPort { port: 3, limit: 100, fixed: false });
+    old.learn(station(1), LearningPort { port: 2, limit: 100, fixed: false });
     old.unset(station(2));
     old.unset(station(50));
-    old.learn(station(50), Behind { port: 1, limit: 100, fixed: false });
+    old.learn(station(50), LearningPort { port: 1, limit: 100, fixed: false });
     for (station, place) in old.end_journal() {
         match place {
             Some(place) => assert!(new.restore(station, place)),
@@ -147,13 +147,13 @@ fn a_successor_has_what_its_predecessor_had() {
 #[test]
 fn what_is_no_station_or_place_is_told() {
     let station = Station::new(MacAddr([2, 0, 0, 0, 0, 1]), 7).to_wire();
-    let place = Place { port: 3, fixed: true, seen: u32::MAX }.to_wire();
-    assert!(Station::from_wire(station).is_some() && Place::from_wire(place).is_some());
+    let place = Location { port: 3, fixed: true, seen: u32::MAX }.to_wire();
+    assert!(Station::from_wire(station).is_some() && Location::from_wire(place).is_some());
     for bit in 12..16 {
         assert_eq!(Station::from_wire(station ^ 1 << bit), None, "bit {bit}");
     }
     for bit in 32..47 {
-        assert_eq!(Place::from_wire(place ^ 1 << bit), None, "bit {bit}");
+        assert_eq!(Location::from_wire(place ^ 1 << bit), None, "bit {bit}");
     }
 }
 
@@ -162,7 +162,7 @@ fn what_is_no_station_or_place_is_told() {
 fn counts_are_read_while_somebody_writes() {
     let table = Table::with_secret(10, 1);
     let (one, two) = (Station::of(1, 0), Station::of(2, 0));
-    let behind = Behind { port: 7, limit: 10, fixed: false };
+    let behind = LearningPort { port: 7, limit: 10, fixed: false };
     assert_eq!(table.learn(one, behind), Learned::New);
     let writer = table.lock();
     assert_eq!((table.count(7), table.count(8), table.len()), (1, 0, 1));

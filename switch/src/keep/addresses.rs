@@ -10,7 +10,7 @@ use rustix::fs::MemfdFlags;
 
 use super::{Record, Store};
 use crate::Switch;
-use crate::fdb::{Place, Station};
+use crate::fdb::{Location, Station};
 
 /// Bytes of an address: its station, and its place.
 const ADDRESS: usize = 16;
@@ -63,13 +63,13 @@ impl Switch {
             for address in addresses {
                 let (words, _) = address.as_chunks::<8>();
                 let [station, place] = [0, 1].map(|n| words.get(n).copied().map_or(0, u64::from_ne_bytes));
-                let (Some(station), Some(place)) = (Station::from_wire(station), Place::from_wire(place))
+                let (Some(station), Some(place)) = (Station::from_wire(station), Location::from_wire(place))
                 else {
                     return Err(io::ErrorKind::InvalidData.into());
                 };
                 // What was learned or configured meanwhile is newer.
                 let fits = there.contains(&place.port) && self.table.find(station).is_none();
-                known += usize::from(fits && self.table.restore(station, Place { seen: now, ..place }));
+                known += usize::from(fits && self.table.restore(station, Location { seen: now, ..place }));
             }
             if read < bytes.len() {
                 break;
@@ -79,7 +79,7 @@ impl Switch {
     }
 }
 
-fn write(store: &Store, kept: &KeptAddresses, known: &[(Station, Place)]) -> io::Result<Arc<dyn Keep>> {
+fn write(store: &Store, kept: &KeptAddresses, known: &[(Station, Location)]) -> io::Result<Arc<dyn Keep>> {
     let file = rustix::fs::memfd_create("linecard-addresses", MemfdFlags::CLOEXEC)?;
     let words = known.iter().flat_map(|(station, place)| [station.to_wire(), place.to_wire()]);
     let bytes: Vec<u8> = words.flat_map(u64::to_ne_bytes).collect();

@@ -16,7 +16,7 @@ mod recover;
 mod store;
 
 pub(crate) use self::addresses::KeptAddresses;
-pub use self::place::{Kept, KeptPort, Unfit};
+pub use self::place::{Kept, KeptPort, UnusableState};
 pub use self::recover::Recovered;
 pub use self::store::{Store, find};
 

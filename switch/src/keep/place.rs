@@ -12,7 +12,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Weak};
 
-use linecard_pmd::handover::{Handed, Keep};
+use linecard_pmd::handover::{HandedOver, Keep};
 use rustix::fs::MemfdFlags;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
@@ -203,12 +203,12 @@ fn receive(from: BorrowedFd<'_>) -> io::Result<Option<Message>> {
 /// Why nobody can go on with what was kept.
 ///
 /// ```
-/// use linecard_switch::keep::Unfit;
-/// assert_eq!(Unfit::Unsettled.to_string(), "its process was killed in the middle of a request");
+/// use linecard_switch::keep::UnusableState;
+/// assert_eq!(UnusableState::Unsettled.to_string(), "its process was killed in the middle of a request");
 /// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum Unfit {
+pub enum UnusableState {
     /// What is kept does not say how things were.
     #[error("its process was killed in the middle of a request")]
     Unsettled,
@@ -230,7 +230,7 @@ pub struct Kept {
     /// Its addresses, for [`Switch::recover`](crate::Switch::recover).
     pub addresses: Option<OwnedFd>,
     /// What cannot be used, and why.
-    pub unfit: Vec<Unfit>,
+    pub unfit: Vec<UnusableState>,
 }
 
 impl Kept {
@@ -241,7 +241,7 @@ impl Kept {
             Ok(Some((Record::Port(record), handed))) => self.ports.push(KeptPort { record, handed }),
             Ok(Some((Record::Control { name }, handed))) => match handed.descriptors.into_iter().next() {
                 Some(listener) => self.control = Some((listener, name)),
-                None => self.unfit.push(Unfit::Malformed("the control socket is missing".into())),
+                None => self.unfit.push(UnusableState::Malformed("the control socket is missing".into())),
             },
             Ok(Some((Record::Addresses, handed))) => self.addresses = handed.descriptors.into_iter().next(),
             Err(unfit) => self.unfit.push(unfit),
@@ -253,7 +253,7 @@ impl Kept {
 #[derive(Debug)]
 pub struct KeptPort {
     pub(crate) record: PortRecord,
-    pub(crate) handed: Handed,
+    pub(crate) handed: HandedOver,
 }
 
 impl KeptPort {
@@ -272,7 +272,7 @@ impl KeptPort {
 /// What lies in a place; `None` where nothing does.
 fn read(place: BorrowedFd<'_>) -> Read {
     let mut messages = Vec::new();
-    while let Some(message) = receive(place).map_err(|error| Unfit::Malformed(error.to_string()))? {
+    while let Some(message) = receive(place).map_err(|error| UnusableState::Malformed(error.to_string()))? {
         // The rest is taken out of there all the same.
         if messages.len() <= MOST_MESSAGES {
             messages.push(message);
@@ -285,7 +285,7 @@ fn read(place: BorrowedFd<'_>) -> Read {
 }
 
 /// What was kept in one place, if anything.
-type Read = Result<Option<(Record, Handed)>, Unfit>;
+type Read = Result<Option<(Record, HandedOver)>, UnusableState>;
 
 /// What was read, and descriptors that are of no use.
 fn check(messages: &[Message], fds: Vec<OwnedFd>) -> (Read, Vec<OwnedFd>) {
@@ -294,15 +294,15 @@ fn check(messages: &[Message], fds: Vec<OwnedFd>) -> (Read, Vec<OwnedFd>) {
         Ok(Some((record, state))) => {
             // The first says whether the others count.
             let descriptors = fds.into_iter().skip(1).collect();
-            (Ok(Some((record, Handed { state, descriptors }))), Vec::new())
+            (Ok(Some((record, HandedOver { state, descriptors }))), Vec::new())
         }
         Err(unfit) => (Err(unfit), fds),
     }
 }
 
 /// The record and the state, if they count.
-fn parse(messages: &[Message], fds: &[OwnedFd]) -> Result<Option<(Record, Vec<u8>)>, Unfit> {
-    let malformed = |what: &str| Unfit::Malformed(what.into());
+fn parse(messages: &[Message], fds: &[OwnedFd]) -> Result<Option<(Record, Vec<u8>)>, UnusableState> {
+    let malformed = |what: &str| UnusableState::Malformed(what.into());
     let Some(first) = messages.first() else { return Ok(None) };
     let words = words(&first.bytes).ok_or_else(|| malformed("a message is shorter than its head"))?;
     let [magic, format, _, count, record, state, beside] = words;
@@ -310,7 +310,7 @@ fn parse(messages: &[Message], fds: &[OwnedFd]) -> Result<Option<(Record, Vec<u8
         return Err(malformed("a message does not begin as one"));
     }
     if format != FORMAT {
-        return Err(Unfit::Format(format));
+        return Err(UnusableState::Format(format));
     }
     let whole = messages.len() == count as usize
         && (0..).zip(messages).all(|(part, message): (u32, _)| {
@@ -323,14 +323,14 @@ fn parse(messages: &[Message], fds: &[OwnedFd]) -> Result<Option<(Record, Vec<u8
     let content = first.bytes.get(HEAD..).unwrap_or_default();
     let split = content.split_at_checked(record as usize).filter(|(_, rest)| rest.len() == state as usize);
     let (text, rest) = split.ok_or_else(|| malformed("a message is not as long as it says"))?;
-    let parsed = serde_json::from_slice(text).map_err(|error| Unfit::Malformed(error.to_string()))?;
+    let parsed = serde_json::from_slice(text).map_err(|error| UnusableState::Malformed(error.to_string()))?;
     let settled = fds.first().filter(|_| fds.len() == beside as usize);
     let settled = settled.ok_or_else(|| malformed("descriptors are missing"))?;
     let mut says = [0];
     match rustix::io::pread(settled, &mut says, 0) {
         Ok(1) if says == [SETTLED] => Ok(Some((parsed, rest.to_vec()))),
-        Ok(_) => Err(Unfit::Unsettled),
-        Err(error) => Err(Unfit::Malformed(error.to_string())),
+        Ok(_) => Err(UnusableState::Unsettled),
+        Err(error) => Err(UnusableState::Malformed(error.to_string())),
     }
 }
 

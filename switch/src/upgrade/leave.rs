@@ -8,7 +8,7 @@ use super::channel::{Channel, Message, UpgradeError};
 use super::{ADDRESS, FORMAT, GONE, UpgradeRequest};
 use crate::Switch;
 use crate::api::{Code, Problem};
-use crate::fdb::{Place, Station};
+use crate::fdb::{Location, Station};
 
 /// How long a successor may take to prepare itself.
 const PREPARING: Duration = Duration::from_secs(10);
@@ -127,12 +127,12 @@ fn give(switch: &Switch, channel: &Channel) -> Result<(), UpgradeError> {
     }
 }
 
-fn send_addresses(channel: &Channel, known: &[(Station, Option<Place>)]) -> Result<(), UpgradeError> {
+fn send_addresses(channel: &Channel, known: &[(Station, Option<Location>)]) -> Result<(), UpgradeError> {
     for piece in known.chunks(ADDRESSES) {
         let mut bytes = Vec::with_capacity(piece.len() * ADDRESS);
         for (station, place) in piece {
             bytes.extend(station.to_wire().to_ne_bytes());
-            bytes.extend(place.map_or(GONE, Place::to_wire).to_ne_bytes());
+            bytes.extend(place.map_or(GONE, Location::to_wire).to_ne_bytes());
         }
         channel.send(&Message::Addresses, &bytes, &[])?;
     }

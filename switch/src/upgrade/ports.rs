@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use linecard_pmd::handover::Handed;
+use linecard_pmd::handover::HandedOver;
 
 use super::channel::{PortMoved, PortRecord};
 use crate::Switch;
@@ -18,7 +18,7 @@ use crate::worker::Command;
 const SOON: Duration = Duration::from_micros(200);
 
 /// A port of the predecessor's, and its device if that comes along.
-pub(super) type Left = (PortRecord, Option<Handed>);
+pub(super) type Left = (PortRecord, Option<HandedOver>);
 
 impl Switch {
     /// Has every worker receive nothing more, and send what the others have left to it; returns once all stand still.
@@ -135,7 +135,7 @@ impl Switch {
     }
 
     /// In the successor: prepares a port. What has no device yet is [opened](Self::open_rest) when the predecessor has let go of it.
-    pub(super) fn adopt(&self, record: &PortRecord, handed: Option<Handed>) -> Result<(), Problem> {
+    pub(super) fn adopt(&self, record: &PortRecord, handed: Option<HandedOver>) -> Result<(), Problem> {
         let spec = PortSpec::read(record.spec.clone())?;
         let rules = Rules::of(&spec, self.config.defaults)?;
         let mut ports = self.ports();

@@ -6,14 +6,14 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use linecard_pmd::handover::Handed;
+use linecard_pmd::handover::HandedOver;
 
 use super::channel::{Channel, Message, PortMoved, Received, UpgradeError};
 use super::leave::monotonic;
 use super::{ADDRESS, FORMAT, GONE, UpgradeRequest};
 use crate::Switch;
 use crate::api::{Client, ClientError, Code, PortSpec, Problem};
-use crate::fdb::{Place, Station};
+use crate::fdb::{Location, Station};
 use crate::switch::MAX_PORTS;
 
 /// How long the predecessor may take for each of its messages.
@@ -152,7 +152,7 @@ impl Successor {
             match message {
                 Message::Port(record) => {
                     came += 1;
-                    let handed = record.handed.then_some(Handed { state: bytes, descriptors: fds });
+                    let handed = record.handed.then_some(HandedOver { state: bytes, descriptors: fds });
                     switch.adopt(&record, handed)?;
                     let spec = PortSpec::read(record.spec)?;
                     self.handed += usize::from(record.handed);
@@ -263,7 +263,7 @@ fn restore(switch: &Switch, bytes: &[u8]) -> Result<(), UpgradeError> {
             switch.table.unset(station);
             continue;
         }
-        let place = Place::from_wire(place).filter(|place| usize::from(place.port) < MAX_PORTS);
+        let place = Location::from_wire(place).filter(|place| usize::from(place.port) < MAX_PORTS);
         lost += usize::from(!switch.table.restore(station, place.ok_or_else(malformed)?));
     }
     if lost > 0 {

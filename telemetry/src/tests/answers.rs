@@ -1,7 +1,7 @@
 //! What DPDK's commands answer, member by member.
 
 use linecard_mempool::Burst;
-use linecard_testing::Dice;
+use linecard_testing::Prng;
 
 use super::*;
 use crate::{LcoreUsage, Value};
@@ -170,7 +170,7 @@ fn whatever_is_asked_the_answer_is_json() {
 #[test]
 fn requests_that_nobody_would_write_are_answered() {
     let program = Program::new();
-    let mut dice = Dice::new(7);
+    let mut dice = Prng::new(7);
     let pieces = [
         "/",
         "ethdev",

@@ -132,7 +132,7 @@ impl Peer for End {
     }
 
     fn counters(&self) -> Option<PortStats> {
-        let stats = self.near.facts().ok()?.stats;
+        let stats = self.near.info().ok()?.stats;
         Some(PortStats {
             ipackets: stats.rx_packets,
             ibytes: stats.rx_bytes + stats.rx_packets * self.uncounted,

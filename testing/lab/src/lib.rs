@@ -9,7 +9,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::{Command, Output};
 
-use linecard_testing::{Again, in_user_namespace};
+use linecard_testing::{Rerun, in_user_namespace};
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use linecard_netdev::{Interface, Namespace};
@@ -19,7 +19,7 @@ pub mod contract;
 mod wire;
 
 pub use cable::Cable;
-pub use linecard_testing::{Dice, PATIENCE, skip, two_cores, wait_for, wait_until};
+pub use linecard_testing::{PATIENCE, Prng, skip, two_cores, wait_for, wait_until};
 pub use wire::Wire;
 
 /// A namespace of a test's own; `lo` is up in it.
@@ -55,7 +55,7 @@ impl Lab {
         let fd = match made.join().expect("no panic") {
             Ok(fd) => fd,
             Err(error) => {
-                if let Again::Refused(why) = in_user_namespace(test) {
+                if let Rerun::Refused(why) = in_user_namespace(test) {
                     skip(
                         test,
                         &format!("no network namespace of its own ({error}) and {why}; run it as root"),

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use linecard_mempool::{BURST, Burst, Meta, Packet, Pool};
 use linecard_pmd::direct::Sink;
 use linecard_pmd::observer::is_watched;
-use linecard_pmd::offload::{Takes, describe};
+use linecard_pmd::offload::{AcceptedOffloads, describe};
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::net::{GSO_NONE, HDR_LEN, NEEDS_CSUM, NetHeader};
-use linecard_virtio::{Ahead, Chain, DeviceQueue, Head, PeerFault, SegList};
+use linecard_virtio::{Chain, DeviceQueue, Head, Lookahead, PeerFault, SegList};
 
 use super::copy::{LINE, copy, prefetch_read};
 use super::direct::SHORT;
@@ -43,7 +43,7 @@ pub(super) struct Dequeue<Q, const OFFLOAD: bool> {
     pub(super) shows: bool,
     name: &'static str,
     /// What we told the driver it may leave to us.
-    takes: Takes,
+    accepted: AcceptedOffloads,
 }
 
 /// What became of one chain on the slow way.
@@ -69,7 +69,7 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
         mut queue: Q,
         map: Arc<MemoryMap>,
         header: u32,
-        takes: Takes,
+        accepted: AcceptedOffloads,
         name: &'static str,
     ) -> Self {
         queue.set_notifications(false);
@@ -86,7 +86,7 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
             worth_showing: SHORT,
             shows: true,
             name,
-            takes,
+            accepted,
         }
     }
 
@@ -223,7 +223,7 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
     }
 
     fn next_slow(&mut self, pool: &Pool, stats: &QueueStats<RxLoss>) -> Result<Slow, PeerFault> {
-        let Some(head) = self.queue.peek_chain(&*self.map, Ahead::default(), &mut self.segments)? else {
+        let Some(head) = self.queue.peek_chain(&*self.map, Lookahead::default(), &mut self.segments)? else {
             return Ok(Slow::Empty);
         };
         // Perhaps to find out how long it is has taken all the time.
@@ -274,7 +274,7 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
         // of one that is not to be finished is not passed on as something that was checked.
         let header = NetHeader { flags: header.flags & NEEDS_CSUM, ..header };
         header.is_plain()
-            || header.request(packet.len()).is_some_and(|request| describe(packet, request, self.takes))
+            || header.request(packet.len()).is_some_and(|request| describe(packet, request, self.accepted))
     }
 
     /// Drops the chain whose frame has `len` bytes. Whoever captures sees its front.
@@ -364,7 +364,7 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> DequeuePath for Dequeue<Q, OFFLOAD> {
         let (mut dropped, mut walked) = (0u64, 0);
         self.turn.begin();
         while dropped < u64::from(DROPS_PER_BURST) && walked < DESCRIPTORS_PER_BURST && !self.turn.is_over() {
-            let head = match self.queue.peek_chain(&*self.map, Ahead::default(), &mut self.segments) {
+            let head = match self.queue.peek_chain(&*self.map, Lookahead::default(), &mut self.segments) {
                 Ok(Some(head)) => head,
                 Ok(None) => break,
                 // As in `slow`.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use linecard_mempool::{BURST, Burst};
 use linecard_pmd::direct::Frame;
-use linecard_pmd::offload::{Malformed, Takes};
+use linecard_pmd::offload::{AcceptedOffloads, Malformed};
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::net::{HDR_LEN, NetHeader};
-use linecard_virtio::{Ahead, Chain, DeviceQueue, Head, PeerFault, SegList, Used};
+use linecard_virtio::{Chain, DeviceQueue, Head, Lookahead, PeerFault, SegList, Used};
 
 use super::copy::{LINE, prefetch_write};
 use super::scatter::Cursor;
@@ -40,7 +40,7 @@ pub(super) struct Enqueue<Q, const MERGE: bool, const OFFLOAD: bool> {
     /// Most plain chains filled at once.
     most: usize,
     name: &'static str,
-    takes: Takes,
+    accepted: AcceptedOffloads,
 }
 
 /// What became of one packet on the slow way.
@@ -56,7 +56,7 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
         mut queue: Q,
         map: Arc<MemoryMap>,
         header: u32,
-        takes: Takes,
+        accepted: AcceptedOffloads,
         name: &'static str,
     ) -> Self {
         queue.set_notifications(false);
@@ -76,7 +76,7 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
             turn: FaultBudget::new(),
             most,
             name,
-            takes,
+            accepted,
         }
     }
 
@@ -162,7 +162,7 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
         let mut left = len - unsafe { source.fill(&mut cursor, part, &mut self.turn) };
         self.heads.clear();
         self.heads.push(head.used(head.len.min(total)));
-        let mut ahead = Ahead::default().past(head);
+        let mut ahead = Lookahead::default().past(head);
         while left > 0 {
             // Nothing of this packet was completed: it is begun again, and gets further.
             if self.turn.is_over() {
@@ -200,7 +200,7 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
         }
         match packet.request() {
             Ok(None) => Some(NetHeader::default()),
-            Ok(Some(asked)) if asked.is_taken(self.takes) => Some(NetHeader::asking(asked.request())),
+            Ok(Some(asked)) if asked.is_taken(self.accepted) => Some(NetHeader::asking(asked.request())),
             Ok(Some(_)) | Err(Malformed) => None,
         }
     }
@@ -221,7 +221,7 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
     /// The next buffer that can hold a header; shorter ones go back unused.
     fn first_buffer(&mut self, stats: &QueueStats<TxLoss>) -> Result<Option<Head>, PeerFault> {
         while self.runts < RUNTS_PER_BURST && self.walked < DESCRIPTORS_PER_BURST && !self.turn.is_over() {
-            let Some(head) = self.queue.peek_chain(&*self.map, Ahead::default(), &mut self.first)? else {
+            let Some(head) = self.queue.peek_chain(&*self.map, Lookahead::default(), &mut self.first)? else {
                 return Ok(None);
             };
             self.walked += u32::from(self.first.descriptors());
@@ -326,8 +326,8 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> EnqueuePath for Enq
         self.queue.look_ahead();
     }
 
-    fn takes(&self) -> Takes {
-        if OFFLOAD { self.takes } else { Takes::default() }
+    fn accepted(&self) -> AcceptedOffloads {
+        if OFFLOAD { self.accepted } else { AcceptedOffloads::default() }
     }
 
     fn base(&self) -> u32 {

@@ -23,14 +23,14 @@ pub(crate) use turn::prepare_clock;
 
 use std::sync::Arc;
 
-use linecard_eal::quiescence::Visitor;
+use linecard_eal::quiescence::Reader;
 use linecard_mempool::{BURST, Burst, Pool};
 use linecard_pmd::direct::{Frame, Sink};
-use linecard_pmd::offload::Takes;
+use linecard_pmd::offload::AcceptedOffloads;
 use linecard_pmd::stats::QueueStats;
-use linecard_virtio::net::{HDR_LEN, LEGACY_HDR_LEN, device_takes, driver_takes};
+use linecard_virtio::net::{HDR_LEN, LEGACY_HDR_LEN, device_accepts, driver_accepts};
 use linecard_virtio::{
-    Ahead, DeviceConfig, DeviceQueue, Features, PeerFault, RingMemory, Used, packed, split,
+    DeviceConfig, DeviceQueue, Features, Lookahead, PeerFault, RingMemory, Used, packed, split,
 };
 
 use crate::error::Refusal;
@@ -108,7 +108,7 @@ pub(crate) trait EnqueuePath: Send {
     /// Prepares what will be needed while nothing is to be sent.
     fn look_ahead(&mut self);
     /// What the driver takes unfinished.
-    fn takes(&self) -> Takes;
+    fn accepted(&self) -> AcceptedOffloads;
     /// The ring's position.
     fn base(&self) -> u32;
     /// What was negotiated, for people.
@@ -126,7 +126,7 @@ pub(crate) struct PathConfig {
     pub(crate) taken: Vec<Used>,
     pub(crate) records: Records,
     /// For a ring whose addresses are translated: it says when it uses them.
-    pub(crate) visits: Option<Visitor<Arc<Kept>>>,
+    pub(crate) visits: Option<Reader<Arc<Kept>>>,
 }
 
 impl PathConfig {
@@ -176,13 +176,13 @@ fn enqueue_over<Q: DeviceQueue + 'static>(queue: Q, config: PathConfig) -> Path 
     let has = |feature| config.features.contains(feature);
     let (merge, offload) = (has(Features::NET_MRG_RXBUF), has(Features::NET_GUEST_CSUM));
     let name = config.features.path_name(merge, offload);
-    let takes = driver_takes(config.features.without_orphans());
+    let accepted = driver_accepts(config.features.without_orphans());
     let (header, map) = (config.header(), config.map);
     Path::Enqueue(match (merge, offload) {
-        (false, false) => Box::new(Enqueue::<Q, false, false>::new(queue, map, header, takes, name)),
-        (false, true) => Box::new(Enqueue::<Q, false, true>::new(queue, map, header, takes, name)),
-        (true, false) => Box::new(Enqueue::<Q, true, false>::new(queue, map, header, takes, name)),
-        (true, true) => Box::new(Enqueue::<Q, true, true>::new(queue, map, header, takes, name)),
+        (false, false) => Box::new(Enqueue::<Q, false, false>::new(queue, map, header, accepted, name)),
+        (false, true) => Box::new(Enqueue::<Q, false, true>::new(queue, map, header, accepted, name)),
+        (true, false) => Box::new(Enqueue::<Q, true, false>::new(queue, map, header, accepted, name)),
+        (true, true) => Box::new(Enqueue::<Q, true, true>::new(queue, map, header, accepted, name)),
     })
 }
 
@@ -194,13 +194,13 @@ fn dequeue<Q: DeviceQueue + 'static>(queue: Q, config: PathConfig) -> Path {
 }
 
 fn dequeue_over<Q: DeviceQueue + 'static>(queue: Q, config: PathConfig) -> Path {
-    let takes = device_takes(config.features.without_orphans());
-    let name = config.features.path_name(false, takes.csum);
+    let accepted = device_accepts(config.features.without_orphans());
+    let name = config.features.path_name(false, accepted.csum);
     let (header, map) = (config.header(), config.map);
-    Path::Dequeue(if takes.csum {
-        Box::new(Dequeue::<Q, true>::new(queue, map, header, takes, name))
+    Path::Dequeue(if accepted.csum {
+        Box::new(Dequeue::<Q, true>::new(queue, map, header, accepted, name))
     } else {
-        Box::new(Dequeue::<Q, false>::new(queue, map, header, takes, name))
+        Box::new(Dequeue::<Q, false>::new(queue, map, header, accepted, name))
     })
 }
 
@@ -218,11 +218,11 @@ fn prepare<Q: DeviceQueue>(queue: Q, mut config: PathConfig) -> (Result<Q, Obser
 }
 
 fn give_back(queue: &mut impl DeviceQueue, taken: &[Used]) {
-    let past = |ahead: Ahead, used: &Used| Ahead {
+    let past = |ahead: Lookahead, used: &Used| Lookahead {
         chains: ahead.chains.saturating_add(1),
         descs: ahead.descs.saturating_add(used.descs),
     };
-    queue.take(taken.iter().fold(Ahead::default(), past));
+    queue.take(taken.iter().fold(Lookahead::default(), past));
     taken.iter().for_each(|used| queue.complete_taken(*used));
     if !taken.is_empty() {
         queue.publish();

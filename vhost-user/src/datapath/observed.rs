@@ -6,12 +6,10 @@
 use std::mem::MaybeUninit;
 use std::sync::Arc;
 
-use linecard_virtio::{
-    Ahead as Past, Chain, DeviceMemory, DeviceQueue, Head, PeerFault, Piece, SegList, Used,
-};
+use linecard_virtio::{Chain, DeviceMemory, DeviceQueue, Head, Lookahead, PeerFault, Piece, SegList, Used};
 
 use crate::event::Event;
-use crate::memory::{AHEAD, Ahead, DirtyLog, MemoryMap, RingInflight, Window};
+use crate::memory::{AHEAD, DirtyLog, MemoryMap, Prefetch, RingInflight, Window};
 
 /// Where a ring's use is recorded, and by what its addresses are translated if not by the map itself.
 #[derive(Default)]
@@ -146,7 +144,7 @@ unsafe impl<Q: DeviceQueue> DeviceQueue for Observed<Q> {
     fn peek_chain<M: DeviceMemory>(
         &mut self,
         memory: &M,
-        ahead: Past,
+        ahead: Lookahead,
         out: &mut SegList,
     ) -> Result<Option<Head>, PeerFault> {
         let head = match &self.records.window {
@@ -159,7 +157,7 @@ unsafe impl<Q: DeviceQueue> DeviceQueue for Observed<Q> {
                 head
             }
         };
-        if ahead == Past::default() {
+        if ahead == Lookahead::default() {
             self.pieces.clear();
         }
         if head.is_some() && self.writes().is_some() {
@@ -173,9 +171,9 @@ unsafe impl<Q: DeviceQueue> DeviceQueue for Observed<Q> {
     /// receive ring's are.
     fn look_ahead(&mut self) {
         let Some(window) = &self.records.window else { return };
-        let memory = Ahead::of(window);
+        let memory = Prefetch::of(window);
         while self.looked < AHEAD {
-            let past = Past { chains: self.looked, descs: self.looked };
+            let past = Lookahead { chains: self.looked, descs: self.looked };
             let found = self.queue.peek_chain(&memory, past, &mut self.scratch);
             if !memory.has_missed() && !matches!(found, Ok(Some(_))) {
                 break;
@@ -200,7 +198,7 @@ unsafe impl<Q: DeviceQueue> DeviceQueue for Observed<Q> {
         self.queue.complete_burst(chains, written);
     }
 
-    fn take(&mut self, ahead: Past) {
+    fn take(&mut self, ahead: Lookahead) {
         self.went_by(ahead.chains);
         self.queue.take(ahead);
     }

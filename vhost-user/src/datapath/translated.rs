@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
-use linecard_eal::quiescence::Visitor;
+use linecard_eal::quiescence::Reader;
 use linecard_mempool::{Burst, Pool};
 use linecard_pmd::direct::{Frame, Sink};
-use linecard_pmd::offload::Takes;
+use linecard_pmd::offload::AcceptedOffloads;
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::PeerFault;
 
@@ -19,12 +19,12 @@ use crate::slot::Path;
 
 /// A path, and the visits of whoever polls it.
 struct Translated<P: ?Sized> {
-    visits: Visitor<Arc<Kept>>,
+    visits: Reader<Arc<Kept>>,
     path: Box<P>,
 }
 
 /// The same path for a ring whose translations may be taken back.
-pub(super) fn translated(path: Path, visits: Visitor<Arc<Kept>>) -> Path {
+pub(super) fn translated(path: Path, visits: Reader<Arc<Kept>>) -> Path {
     match path {
         Path::Dequeue(path) => Path::Dequeue(Box::new(Translated { visits, path })),
         Path::Enqueue(path) => Path::Enqueue(Box::new(Translated { visits, path })),
@@ -90,8 +90,8 @@ impl EnqueuePath for Translated<dyn EnqueuePath> {
         self.path.look_ahead();
     }
 
-    fn takes(&self) -> Takes {
-        self.path.takes()
+    fn accepted(&self) -> AcceptedOffloads {
+        self.path.accepted()
     }
 
     fn base(&self) -> u32 {

@@ -17,7 +17,7 @@ pub mod sigbus;
 mod unmap;
 
 pub(crate) use inflight::{Inflight, RingInflight, is_available, region_len};
-pub(crate) use iotlb::{AHEAD, Ahead, Entry, Found, Iotlb, Misses, PAGE, Want, Window};
+pub(crate) use iotlb::{AHEAD, Entry, Found, Iotlb, Misses, PAGE, Prefetch, Want, Window};
 pub(crate) use log::DirtyLog;
 pub use map::MemoryMap;
 pub(crate) use map::{MAX_REGIONS, MapLimits};

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use linecard_mempool::Pool;
-use linecard_pmd::handover::{HandOver as HandOverSteps, Handed, Keep, Pending};
+use linecard_pmd::handover::{HandOver as HandOverSteps, HandedOver, Keep, Pending};
 use linecard_pmd::local::{Identity, LocalControl};
 use linecard_pmd::stats::PortCounters;
 use linecard_pmd::{
@@ -107,7 +107,12 @@ impl Driver for VhostDriver {
         Ok(Box::new(VhostDevice::new(args.name(), backend, mac)))
     }
 
-    fn succeed(&self, _: &ProbeContext, args: &DevArgs, handed: Handed) -> Result<Box<dyn Device>, Error> {
+    fn succeed(
+        &self,
+        _: &ProbeContext,
+        args: &DevArgs,
+        handed: HandedOver,
+    ) -> Result<Box<dyn Device>, Error> {
         // A socket that was passed to the predecessor comes along with what it hands over.
         let source = match args.value("iface") {
             None => BackendConfig::new(args.name(), "", Mode::Listen),
@@ -210,8 +215,8 @@ impl VhostDevice {
         Box::new(|| outcome)
     }
 
-    fn handed(&self, handed: HandOver) -> Handed {
-        Handed { state: handed.state, descriptors: handed.descriptors }
+    fn handed(&self, handed: HandOver) -> HandedOver {
+        HandedOver { state: handed.state, descriptors: handed.descriptors }
     }
 
     fn left_behind(&self) -> Result<HandOver, BackendError> {
@@ -292,7 +297,7 @@ impl Device for VhostDevice {
 }
 
 impl HandOverSteps for VhostDevice {
-    fn hold(&self) -> Pending<'_, Handed> {
+    fn hold(&self) -> Pending<'_, HandedOver> {
         let asking = self.backend.start_holding();
         Box::new(move || {
             let held = match asking.and_then(Asking::outcome) {

@@ -176,8 +176,8 @@ impl TxQueue for Transmit {
     fn tx_burst(&mut self, packets: &mut Burst) -> usize {
         let Some(mut slot) = self.gate.enter() else { return 0 };
         let Some(soft) = &mut self.soft else { return slot.send(packets, &self.stats) };
-        let Some(takes) = slot.takes() else { return 0 };
-        soft.burst(packets, takes, |ready| slot.send(ready, &self.stats))
+        let Some(accepted) = slot.accepted() else { return 0 };
+        soft.burst(packets, accepted, |ready| slot.send(ready, &self.stats))
     }
 
     fn tx_direct(&mut self, frames: &[Frame<'_>]) -> Option<usize> {

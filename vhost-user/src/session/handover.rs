@@ -138,7 +138,7 @@ impl Session {
             self.log = Some(Arc::new(self.log_in(record.log(), file)?));
         }
         if let Some(fd) = fds.take(record.log_event)? {
-            let event = Event::accept(fd, &self.peer.allowance).ok_or(Refusal::NotALogEvent)?;
+            let event = Event::accept(fd, &self.peer.signal_budget).ok_or(Refusal::NotALogEvent)?;
             self.log_event = Some(Arc::new(event));
         }
         if let Some(file) = fds.take(record.inflight)? {
@@ -254,7 +254,7 @@ impl Session {
         let mut event = |number| match fds.take(number)? {
             None => Ok(None),
             Some(fd) => {
-                Event::accept(fd, &self.peer.allowance).map(Some).ok_or(Refusal::NotAnEvent { index })
+                Event::accept(fd, &self.peer.signal_budget).map(Some).ok_or(Refusal::NotAnEvent { index })
             }
         };
         let size = (record.size != 0).then(|| super::vring::check_size(record.size)).transpose()?;

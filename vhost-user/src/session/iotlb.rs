@@ -12,7 +12,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use linecard_eal::quiescence::{Visitor, Waiter, visits};
+use linecard_eal::quiescence::{Reader, Writer, visits};
 use linecard_virtio::{Access, Features, Layout};
 use linecard_wire::payload::{IotlbMessage, Payload, VringAddr};
 use linecard_wire::{BackendReq, Connection, Message, OutMessage};
@@ -49,7 +49,7 @@ struct RingUse {
     /// What chains behind the next one miss, to be asked for once.
     ahead: Vec<Want>,
     /// When its poller is inside a burst; of the path that was built last.
-    waiter: Option<Waiter<Arc<Kept>>>,
+    waiter: Option<Writer<Arc<Kept>>>,
 }
 
 /// Translated addresses of one session.
@@ -157,7 +157,7 @@ impl Session {
     }
 
     /// What the path of ring `index` looks its addresses up in, and how it says that it does.
-    pub(super) fn window(&mut self, index: usize) -> Option<(Window, Visitor<Arc<Kept>>)> {
+    pub(super) fn window(&mut self, index: usize) -> Option<(Window, Reader<Arc<Kept>>)> {
         let Translations { iotlb, rings, .. } = self.translations.as_mut()?;
         let ring = rings.get_mut(index)?;
         let (visitor, waiter) = visits();

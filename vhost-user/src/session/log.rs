@@ -50,7 +50,7 @@ impl Session {
         <()>::from_bytes(&message.payload)?;
         for fd in message.fds {
             self.log_event =
-                Some(Arc::new(Event::accept(fd, &self.peer.allowance).ok_or(Refusal::NotALogEvent)?));
+                Some(Arc::new(Event::accept(fd, &self.peer.signal_budget).ok_or(Refusal::NotALogEvent)?));
         }
         self.rebuild(0..self.vrings.len(), slots);
         Ok(Answer::None)

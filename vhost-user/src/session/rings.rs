@@ -238,7 +238,7 @@ impl Session {
             None => Ok((index, None)),
             Some(fd) => Ok((
                 index,
-                Some(Event::accept(fd, &self.peer.allowance).ok_or(Refusal::NotAnEvent { index })?),
+                Some(Event::accept(fd, &self.peer.signal_budget).ok_or(Refusal::NotAnEvent { index })?),
             )),
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use linecard_lab::Dice;
+use linecard_lab::Prng;
 use linecard_mempool::Burst;
 use linecard_pmd::{RxQueue, TxQueue};
 use linecard_vhost_user::Control;
@@ -22,7 +22,7 @@ const BURSTS: u64 = 500;
 const BURST: Duration = Duration::from_millis(100);
 
 /// What a peer writes into its rings.
-struct Words(Dice);
+struct Words(Prng);
 
 impl Words {
     /// An address, or what comes after it: length, flags and next or id; half of them could be right.
@@ -45,7 +45,7 @@ impl Words {
 
 /// Writes words all over both rings, and now and then what lets a backend go on: plausible indices. Says how many.
 fn scribble(bytes: usize, stop: &AtomicBool, writes: &AtomicU64, at: *mut u8, seed: u64) {
-    let mut words = Words(Dice::new(seed));
+    let mut words = Words(Prng::new(seed));
     while !stop.load(Ordering::Relaxed) {
         for _ in 0..64 {
             let roll = words.0.roll() as usize;

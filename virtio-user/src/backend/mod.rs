@@ -78,7 +78,7 @@ pub trait Connect: Send + Sync + Debug {
     /// # Errors
     /// What keeps the device from being used; [`Error::Stopped`] when the port was stopped.
     /// [`Error::is_backend_gone`] tells how soon the next try is.
-    fn connect(&self, waiter: &Arc<Waiter>, patience: Patience) -> Result<Box<dyn Backend>, Error>;
+    fn connect(&self, waiter: &Arc<Waiter>, timeouts: ConnectTimeouts) -> Result<Box<dyn Backend>, Error>;
 
     /// The port is gone: what others find it by (a socket's name) has to go too. Nothing unless said otherwise.
     fn withdraw(&self) {}
@@ -88,19 +88,19 @@ pub trait Connect: Send + Sync + Debug {
 ///
 /// ```
 /// use std::time::{Duration, Instant};
-/// use linecard_virtio_user::backend::Patience;
-/// let once = Patience { until: Instant::now(), answer: Duration::from_secs(3) };
+/// use linecard_virtio_user::backend::ConnectTimeouts;
+/// let once = ConnectTimeouts { until: Instant::now(), answer: Duration::from_secs(3) };
 /// assert!(once.deadline() > once.until);
 /// ```
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
+pub struct ConnectTimeouts {
     /// Until when a device that is not there is looked for; one try is made in any case.
     pub until: Instant,
     /// How long one that was found may take to say what it is, at least.
     pub answer: Duration,
 }
 
-impl Patience {
+impl ConnectTimeouts {
     /// When a device that is found now must have said what it is.
     #[must_use]
     pub fn deadline(&self) -> Instant {

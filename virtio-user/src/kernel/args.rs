@@ -10,7 +10,7 @@ use super::ioctl::Vhost;
 use super::net::VhostNet;
 use super::tap::{DEFAULT_NAME, Settings, Tap};
 use super::{cannot_open, refused};
-use crate::backend::{Backend, Connect, Patience, Waiter};
+use crate::backend::{Backend, Connect, ConnectTimeouts, Waiter};
 use crate::error::Error;
 
 /// A vhost-net device, and the interface that is wanted behind it.
@@ -114,7 +114,7 @@ impl Kernel {
 
 impl Connect for Kernel {
     /// The kernel is there or not: nothing is waited for.
-    fn connect(&self, _: &Arc<Waiter>, _: Patience) -> Result<Box<dyn Backend>, Error> {
+    fn connect(&self, _: &Arc<Waiter>, _: ConnectTimeouts) -> Result<Box<dyn Backend>, Error> {
         let tap = self.tap()?;
         let devices = match &self.passed {
             Some(passed) => passed.clone(),

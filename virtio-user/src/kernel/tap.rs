@@ -135,8 +135,8 @@ impl Tap {
 
     /// Whether it is up; `None` when that cannot be asked: it is in another namespace.
     pub(super) fn is_up(&self) -> Option<bool> {
-        let facts = self.interface.as_ref()?.facts().ok()?;
-        Some(facts.is_up())
+        let info = self.interface.as_ref()?.info().ok()?;
+        Some(info.is_up())
     }
 
     /// Offloads that both ways of the interface have.
@@ -180,12 +180,12 @@ impl Tap {
     /// another namespace is its owner's affair.
     pub(super) fn set_mtu(&self, mtu: u16) -> Result<(), Error> {
         let Some(interface) = &self.interface else { return Ok(()) };
-        let Ok(facts) = interface.facts() else { return Ok(()) };
-        if facts.mtu == u32::from(mtu) {
+        let Ok(info) = interface.info() else { return Ok(()) };
+        if info.mtu == u32::from(mtu) {
             return Ok(());
         }
         match interface.set_mtu(mtu.into()) {
-            Err(error) if facts.mtu > u32::from(mtu) => Err(Error::of_interface(error)),
+            Err(error) if info.mtu > u32::from(mtu) => Err(Error::of_interface(error)),
             _ => Ok(()),
         }
     }
@@ -199,7 +199,7 @@ fn make(settings: &Settings) -> Result<Tap, PmdError> {
         Ok(name) => (name, wanted, Origin::Made),
         Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EEXIST)) => {
             let existing = Interface::find(port, &here, &settings.iface)?;
-            let kind = tap::usable(port, &existing.facts()?, wanted)?;
+            let kind = tap::usable(port, &existing.info()?, wanted)?;
             (tap::attach(port, &first, &settings.iface, kind)?, kind, Origin::TakenOver)
         }
         Err(error) => return Err(not_made(settings, wanted, error)),
@@ -234,7 +234,7 @@ fn passed(settings: &Settings) -> Result<Tap, PmdError> {
     let mac = queues.first().and_then(|first| tun::mac(first.as_fd()).ok());
     // An interface of that name may be another one, in our namespace, than that of the descriptor.
     let interface = Interface::find(port, &Namespace::default(), &name).ok();
-    let ours = |interface: &Interface| interface.facts().is_ok_and(|facts| facts.mac == mac);
+    let ours = |interface: &Interface| interface.info().is_ok_and(|info| info.mac == mac);
     let interface = interface.filter(ours);
     // Of one queue only there is no other to take out of service.
     let kind = Queues::for_count(u16::try_from(queues.len()).unwrap_or(u16::MAX));

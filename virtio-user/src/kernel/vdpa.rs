@@ -29,7 +29,7 @@ use linecard_virtio::{Features, RingAddrs};
 use super::ioctl::{IotlbMessage, Vhost};
 use super::{cannot_open, refused};
 use crate::backend::{
-    Backend, Connect, MemoryUpdate, Offer, Patience, RingId, RingSetup, Role, Waiter, Watched, status,
+    Backend, Connect, ConnectTimeouts, MemoryUpdate, Offer, RingId, RingSetup, Role, Waiter, Watched, status,
 };
 use crate::error::Error;
 use crate::events;
@@ -81,7 +81,7 @@ impl VdpaOptions {
 
 impl Connect for VdpaOptions {
     /// The device is there or not: nothing is waited for.
-    fn connect(&self, _: &Arc<Waiter>, _: Patience) -> Result<Box<dyn Backend>, Error> {
+    fn connect(&self, _: &Arc<Waiter>, _: ConnectTimeouts) -> Result<Box<dyn Backend>, Error> {
         let device = Vhost::open(&self.path).map_err(|error| cannot_open(&self.path, error))?;
         Ok(Box::new(Vdpa::greet(device, self)?))
     }

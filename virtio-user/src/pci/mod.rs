@@ -30,7 +30,7 @@ use linecard_pmd::{DevArgs, Device, Driver, Error as PmdError, ProbeContext};
 use linecard_wire::ledger::Descriptors;
 
 use crate::args::{MAX_PAIRS, Options};
-use crate::backend::{Backend, Connect, Patience, Waiter};
+use crate::backend::{Backend, Connect, ConnectTimeouts, Waiter};
 use crate::device::VirtioUser;
 use crate::error::Error;
 use device::Pci;
@@ -125,7 +125,7 @@ struct Place(PciAddress);
 
 impl Connect for Place {
     /// The device is there or not: nothing is waited for.
-    fn connect(&self, _: &Arc<Waiter>, _: Patience) -> Result<Box<dyn Backend>, Error> {
+    fn connect(&self, _: &Arc<Waiter>, _: ConnectTimeouts) -> Result<Box<dyn Backend>, Error> {
         let Self(address) = *self;
         let group = sysfs::group(Path::new(sysfs::DEVICES), address)?;
         Ok(Box::new(Pci::greet(address, Vfio::open(address, &group)?)?))

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use linecard_lab::contract::{Dice, batches};
+use linecard_lab::contract::{Prng, batches};
 use linecard_mempool::{Burst, Offload, Packet, PacketType, Pool, TxOffload};
-use linecard_pmd::offload::{Takes, describe};
+use linecard_pmd::offload::{AcceptedOffloads, describe};
 use linecard_pmd::stats::{QueueStats, Totals};
 use linecard_virtio::net::{NEEDS_CSUM, NetHeader};
-use linecard_virtio::{Ahead, DriverConfig, DriverQueue, Error, Features, RingMemory, packed, split};
+use linecard_virtio::{DriverConfig, DriverQueue, Error, Features, Lookahead, RingMemory, packed, split};
 
 use super::{Rx, RxParts, RxPath};
 use crate::backend::RingId;
@@ -21,7 +21,7 @@ const LENT: usize = 256 + HEADER as usize;
 const PORT: u16 = 3;
 
 /// The bytes of a buffer as the backend fills it: a header, and the front of a frame.
-fn random(dice: &mut Dice) -> Vec<u8> {
+fn random(dice: &mut Prng) -> Vec<u8> {
     let len = match dice.below(12) {
         0 => dice.below(28),
         1 => LENT,
@@ -79,7 +79,7 @@ struct Book {
     pool: Pool,
     size: u16,
     merge: bool,
-    takes: Option<Takes>,
+    accepted: Option<AcceptedOffloads>,
     lost: [u64; 4],
     moved: (u64, u64),
 }
@@ -87,8 +87,8 @@ struct Book {
 impl Book {
     const CAUSES: [RxLoss; 4] = [RxLoss::Runt, RxLoss::BadNumBuffers, RxLoss::TooLong, RxLoss::BadOffload];
 
-    fn new(size: u16, merge: bool, takes: Option<Takes>) -> Self {
-        Self { pool: pool(&domain("book"), 1024), size, merge, takes, lost: [0; 4], moved: (0, 0) }
+    fn new(size: u16, merge: bool, accepted: Option<AcceptedOffloads>) -> Self {
+        Self { pool: pool(&domain("book"), 1024), size, merge, accepted, lost: [0; 4], moved: (0, 0) }
     }
 
     fn read(&mut self, filled: &[Vec<u8>]) -> Vec<Seen> {
@@ -115,9 +115,11 @@ impl Book {
             for next in more {
                 packet.chain(self.segment(next)).map_err(drop).expect("few segments");
             }
-            if let Some(takes) = self.takes
+            if let Some(accepted) = self.accepted
                 && !header.is_plain()
-                && !header.request(packet.len()).is_some_and(|request| describe(&mut packet, request, takes))
+                && !header
+                    .request(packet.len())
+                    .is_some_and(|request| describe(&mut packet, request, accepted))
             {
                 self.lost[3] += 1;
                 continue;
@@ -152,8 +154,8 @@ fn compare<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool>(
     features: Features,
     driver: impl Fn(&RingMemory, DriverConfig) -> Result<Q, Error>,
 ) {
-    let all = Takes { csum: true, tso4: true, tso6: true, ecn: true, uso4: true, uso6: true };
-    let mut dice = Dice::new(features.bits() | u64::from(MERGE) | u64::from(OFFLOAD) << 1);
+    let all = AcceptedOffloads { csum: true, tso4: true, tso6: true, ecn: true, uso4: true, uso6: true };
+    let mut dice = Prng::new(features.bits() | u64::from(MERGE) | u64::from(OFFLOAD) << 1);
     let (mut left, mut kept) = (batches(16), 0);
     while left > 0 {
         let packed = features.contains(Features::RING_PACKED);
@@ -173,7 +175,7 @@ fn compare<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool>(
             trouble: Arc::new(Trouble::default()),
             ring: RingId::receive(0),
             port: PORT,
-            takes: all,
+            accepted: all,
         };
         let mut device = device(&zone, features, true);
         let stats = parts.stats.clone();
@@ -194,8 +196,8 @@ fn compare<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool>(
 }
 
 /// Has the backend fill some of the buffers that are lent, and give them back, in any order where that is allowed.
-fn fill(device: &mut dyn Device, dice: &mut Dice, features: Features) -> Vec<Vec<u8>> {
-    let (mut ahead, mut heads) = (Ahead::default(), Vec::new());
+fn fill(device: &mut dyn Device, dice: &mut Prng, features: Features) -> Vec<Vec<u8>> {
+    let (mut ahead, mut heads) = (Lookahead::default(), Vec::new());
     for _ in 0..dice.below(20) {
         let Some((head, list)) = device.look(ahead) else { break };
         ahead = ahead.past(head);
@@ -224,7 +226,7 @@ fn fill(device: &mut dyn Device, dice: &mut Dice, features: Features) -> Vec<Vec
 }
 
 /// Receives until nothing more comes, into bursts with little room now and then.
-fn poll(path: &mut dyn RxPath, stats: &QueueStats<RxLoss>, dice: &mut Dice) -> Vec<Seen> {
+fn poll(path: &mut dyn RxPath, stats: &QueueStats<RxLoss>, dice: &mut Prng) -> Vec<Seen> {
     let mut came = Vec::new();
     let mut burst = Burst::new();
     for _ in 0..24 {

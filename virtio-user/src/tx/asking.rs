@@ -20,7 +20,7 @@ type HeaderBytes = [u8; HDR_LEN as usize];
 impl<Q: DriverQueue, const OFFLOAD: bool> Tx<Q, OFFLOAD> {
     /// Sends a packet whose metadata asks for something that the backend was found to take.
     pub(super) fn send_asking(&mut self, packet: ManuallyDrop<Packet>, len: usize) -> TxOutcome {
-        let asked = TxRequest::of(&packet).ok().flatten().filter(|asked| asked.is_taken(self.parts.takes));
+        let asked = TxRequest::of(&packet).ok().flatten().filter(|asked| asked.is_taken(self.parts.accepted));
         let Some(header) = asked.map(|asked| NetHeader::asking(asked.request())) else {
             return self.drop_as(TxLoss::BadOffload, packet);
         };

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use linecard_lab::contract::{Dice, batches, segmented};
+use linecard_lab::contract::{Prng, batches, segmented};
 use linecard_mempool::{Burst, Offload, Packet, Pool, TxOffload};
-use linecard_pmd::offload::Takes;
-use linecard_virtio::{Ahead, DriverConfig, DriverQueue, Error, Features, RingMemory, packed, split};
+use linecard_pmd::offload::AcceptedOffloads;
+use linecard_virtio::{DriverConfig, DriverQueue, Error, Features, Lookahead, RingMemory, packed, split};
 
 use super::{LONGEST, Tx, TxOutcome, TxParts, TxPath, line_of};
 use crate::backend::RingId;
@@ -29,7 +29,7 @@ struct Plan {
 }
 
 impl Plan {
-    fn random(dice: &mut Dice) -> Self {
+    fn random(dice: &mut Prng) -> Self {
         let lengths = match dice.below(24) {
             0 => vec![0],
             1 => vec![256; 40],
@@ -97,7 +97,7 @@ struct Side<Q: DriverQueue, const OFFLOAD: bool> {
 impl<Q: DriverQueue, const OFFLOAD: bool> Side<Q, OFFLOAD> {
     fn new(
         features: Features,
-        takes: Takes,
+        accepted: AcceptedOffloads,
         plain: bool,
         driver: impl Fn(&RingMemory, DriverConfig) -> Result<Q, Error>,
     ) -> Self {
@@ -113,7 +113,7 @@ impl<Q: DriverQueue, const OFFLOAD: bool> Side<Q, OFFLOAD> {
             window: Window::over(packets.segments()),
             header: zone.header(),
             ring: RingId::transmit(0),
-            takes,
+            accepted,
             missing: Arc::default(),
             pool,
         };
@@ -136,7 +136,7 @@ impl<Q: DriverQueue, const OFFLOAD: bool> Side<Q, OFFLOAD> {
         }
         drop(shared);
         let mut came = Vec::new();
-        let (mut ahead, mut heads) = (Ahead::default(), Vec::new());
+        let (mut ahead, mut heads) = (Lookahead::default(), Vec::new());
         while let Some((head, list)) = self.device.look(ahead) {
             let mut all = bytes(&list);
             all[10..12].fill(0);
@@ -181,12 +181,12 @@ fn compare<Q: DriverQueue, const OFFLOAD: bool>(
     features: Features,
     driver: impl Fn(&RingMemory, DriverConfig) -> Result<Q, Error>,
 ) {
-    let takes = Takes { csum: OFFLOAD, tso4: OFFLOAD, ..Takes::default() };
-    let mut dice = Dice::new(features.bits());
+    let accepted = AcceptedOffloads { csum: OFFLOAD, tso4: OFFLOAD, ..AcceptedOffloads::default() };
+    let mut dice = Prng::new(features.bits());
     let (mut sent, mut lost) = (0, 0);
     for indirect in [Features::empty(), Features::INDIRECT_DESC] {
         let mut sides =
-            [false, true].map(|plain| Side::<Q, OFFLOAD>::new(features | indirect, takes, plain, &driver));
+            [false, true].map(|plain| Side::<Q, OFFLOAD>::new(features | indirect, accepted, plain, &driver));
         for number in 0..batches(16) {
             let batch: Vec<_> = (0..dice.below(12)).map(|_| Plan::random(&mut dice)).collect();
             let finish = dice.below(12);
@@ -225,8 +225,12 @@ variants! {
 /// A frame in more pieces than are lent at once, even after it was copied, must not wait for ever.
 #[test]
 fn a_packet_in_too_many_pieces_is_dropped() {
-    let mut side =
-        Side::<_, false>::new(Features::empty(), Takes::default(), false, split::Driver::<false, false>::new);
+    let mut side = Side::<_, false>::new(
+        Features::empty(),
+        AcceptedOffloads::default(),
+        false,
+        split::Driver::<false, false>::new,
+    );
     let small = linecard_mempool::PoolConfig { packets: 512, data_room: 64, ..Default::default() };
     side.path.parts.pool = Pool::new(&domain("small"), small).expect("a pool");
     let plan =

@@ -14,7 +14,7 @@ use linecard_wire::socket::{self, Access, Listener, SocketError, UnusableSocket}
 
 use super::VhostUser;
 use super::dialogue::Dialogue;
-use crate::backend::{Backend, Connect, Patience, Ready, Waiter};
+use crate::backend::{Backend, Connect, ConnectTimeouts, Ready, Waiter};
 use crate::error::Error;
 use crate::thread::after;
 
@@ -46,17 +46,17 @@ fn greet(
     socket: UnixStream,
     closer: &Closer,
     waiter: &Arc<Waiter>,
-    patience: Patience,
+    timeouts: ConnectTimeouts,
 ) -> Result<Box<dyn Backend>, Error> {
-    let dialogue = Dialogue::new(socket, closer, waiter, patience.deadline())?;
+    let dialogue = Dialogue::new(socket, closer, waiter, timeouts.deadline())?;
     Ok(Box::new(VhostUser::greet(dialogue)?))
 }
 
 impl Connect for Client {
-    fn connect(&self, waiter: &Arc<Waiter>, patience: Patience) -> Result<Box<dyn Backend>, Error> {
+    fn connect(&self, waiter: &Arc<Waiter>, timeouts: ConnectTimeouts) -> Result<Box<dyn Backend>, Error> {
         may_hold_more(&self.closer)?;
-        let socket = connect(&self.path, waiter, patience.until)?;
-        greet(socket, &self.closer, waiter, patience)
+        let socket = connect(&self.path, waiter, timeouts.until)?;
+        greet(socket, &self.closer, waiter, timeouts)
     }
 }
 
@@ -65,10 +65,10 @@ impl Connect for Server {
         true
     }
 
-    fn connect(&self, waiter: &Arc<Waiter>, patience: Patience) -> Result<Box<dyn Backend>, Error> {
+    fn connect(&self, waiter: &Arc<Waiter>, timeouts: ConnectTimeouts) -> Result<Box<dyn Backend>, Error> {
         may_hold_more(&self.closer)?;
         let socket = accept(&self.listener, waiter)?;
-        greet(socket, &self.closer, waiter, patience)
+        greet(socket, &self.closer, waiter, timeouts)
     }
 
     fn withdraw(&self) {

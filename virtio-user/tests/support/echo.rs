@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use linecard_virtio::{Ahead, DeviceConfig, DeviceQueue, Features, Head, PeerFault, SegList, packed, split};
+use linecard_virtio::{
+    DeviceConfig, DeviceQueue, Features, Head, Lookahead, PeerFault, SegList, packed, split,
+};
 
 use super::{Backend, Regions};
 
@@ -101,14 +103,14 @@ fn scatter(list: &SegList, bytes: &[u8]) -> usize {
 
 impl<T: DeviceQueue, R: DeviceQueue> Loop<T, R> {
     fn next(&mut self) -> Result<Option<(Head, Vec<u8>)>, PeerFault> {
-        let head = self.tx.peek_chain(&*self.regions, Ahead::default(), &mut self.list)?;
+        let head = self.tx.peek_chain(&*self.regions, Lookahead::default(), &mut self.list)?;
         Ok(head.map(|head| (head, gather(&self.list))))
     }
 
     /// Header and frame into as many receive buffers as it takes; nothing when there are too few.
     fn receive(&mut self, frame: &[u8]) -> bool {
         let mut lists: Vec<(Head, SegList)> = Vec::new();
-        let mut ahead = Ahead::default();
+        let mut ahead = Lookahead::default();
         let need = 12 + frame.len();
         while lists.iter().map(|(head, _)| head.len as usize).sum::<usize>() < need {
             let mut list = SegList::new();

@@ -13,7 +13,7 @@ use linecard_eal::shared::{Shared, SharedBytes, Word};
 use linecard_virtio::{Features, Layout, RingAddrs};
 use linecard_virtio_user::Error;
 use linecard_virtio_user::backend::{
-    Backend, Connect, MemoryUpdate, Offer, Patience, RingId, RingSetup, Role, Waiter, Watched,
+    Backend, Connect, ConnectTimeouts, MemoryUpdate, Offer, RingId, RingSetup, Role, Waiter, Watched,
 };
 
 /// Answers of a control queue.
@@ -306,7 +306,7 @@ struct Connected {
 }
 
 impl Connect for Controlled {
-    fn connect(&self, waiter: &Arc<Waiter>, _: Patience) -> Result<Box<dyn Backend>, Error> {
+    fn connect(&self, waiter: &Arc<Waiter>, _: ConnectTimeouts) -> Result<Box<dyn Backend>, Error> {
         if waiter.stopped() {
             return Err(Error::Stopped);
         }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::{GUEST_BASE, GUEST_BYTES, Guest, Variant, Zone, setup};
 use crate::layout::RingMemory;
-use crate::queue::{Ahead, Buffer, Chain, Completion, DeviceQueue, DriverQueue, Element};
+use crate::queue::{Buffer, Chain, Completion, DeviceQueue, DriverQueue, Element, Lookahead};
 use crate::segments::SegList;
 use crate::sync::SharedBytes;
 
@@ -20,7 +20,7 @@ pub fn run_hostile(variant: Variant, steps: &[Step]) {
         let driver = Driver::new(&memory, driver).expect("valid driver");
         let device = Device::new(&memory, device).expect("valid device");
         let state = (memory, guest, HashMap::new());
-        Hostile { driver, device, size: variant.size, state, token: 0, ahead: Ahead::default() }.run(steps);
+        Hostile { driver, device, size: variant.size, state, token: 0, ahead: Lookahead::default() }.run(steps);
     });
 }
 
@@ -35,7 +35,7 @@ struct Hostile<D, V> {
     /// The ring, the guest, and the bytes lent by token.
     state: (RingMemory, Guest, HashMap<u64, u32>),
     token: u64,
-    ahead: Ahead,
+    ahead: Lookahead,
 }
 
 impl<D: DriverQueue, V: DeviceQueue> Hostile<D, V> {
@@ -117,7 +117,7 @@ impl<D: DriverQueue, V: DeviceQueue> Hostile<D, V> {
 
     fn peek_chain(&mut self, take: u8) {
         let mut list = SegList::new();
-        let Ok(Some(head)) = self.device.peek_chain(&self.state.1, Ahead::default(), &mut list) else {
+        let Ok(Some(head)) = self.device.peek_chain(&self.state.1, Lookahead::default(), &mut list) else {
             return;
         };
         assert!(head.descs > 0 && head.descs <= self.size && head.len == list.bytes());
@@ -128,7 +128,7 @@ impl<D: DriverQueue, V: DeviceQueue> Hostile<D, V> {
         if take & 1 == 0 {
             self.device.complete(head.used(u32::from(take)));
         } else {
-            self.device.take(Ahead::default().past(head));
+            self.device.take(Lookahead::default().past(head));
             self.ahead = self.ahead.past(head);
         }
     }
@@ -138,7 +138,7 @@ impl<D: DriverQueue, V: DeviceQueue> Hostile<D, V> {
         if self.ahead.chains > 0 {
             let descs = self.ahead.descs.div_ceil(self.ahead.chains);
             self.device.complete_taken(crate::queue::Used { id: u16::from(id), descs, len: u32::from(len) });
-            self.ahead = Ahead { chains: self.ahead.chains - 1, descs: self.ahead.descs - descs };
+            self.ahead = Lookahead { chains: self.ahead.chains - 1, descs: self.ahead.descs - descs };
         }
     }
 

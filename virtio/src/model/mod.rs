@@ -95,7 +95,7 @@ pub fn run(variant: Variant, ops: &[[u8; 2]]) {
 /// [`run`]s on rings of all kinds until so many random operations, most of them bursts, are through.
 #[cfg(test)]
 pub(crate) fn run_random(layout: Layout, operations: usize) {
-    let mut dice = linecard_testing::Dice::new(1);
+    let mut dice = linecard_testing::Prng::new(1);
     let mut roll = || dice.roll().to_be_bytes();
     for _ in 0..operations.div_ceil(200) {
         let [a, b, c, d, e, ..] = roll();

@@ -5,7 +5,7 @@ use core::mem::MaybeUninit;
 use super::{GUEST_BASE, GUEST_BYTES, Lent, Model};
 use crate::layout::Layout;
 use crate::queue::{
-    Access, Ahead, Buffer, Chain, Completion, DeviceMemory, DeviceQueue, DriverQueue, Element, Head, Used,
+    Access, Buffer, Chain, Completion, DeviceMemory, DeviceQueue, DriverQueue, Element, Head, Lookahead, Used,
 };
 use crate::segments::{Piece, SegList};
 
@@ -170,7 +170,7 @@ impl<D: DriverQueue, V: DeviceQueue> Model<D, V> {
 
     /// Device: the next chain by the cold path, given back at once.
     pub(super) fn use_chain(&mut self, seed: u32) {
-        let Some((head, lent)) = self.peek_front(Ahead::default()) else { return };
+        let Some((head, lent)) = self.peek_front(Lookahead::default()) else { return };
         if self.variant.in_order && !self.held.is_empty() {
             return;
         }
@@ -181,7 +181,7 @@ impl<D: DriverQueue, V: DeviceQueue> Model<D, V> {
     }
 
     /// The chain `ahead`, compared with the oracle.
-    fn peek_front(&mut self, ahead: Ahead) -> Option<(Head, Lent)> {
+    fn peek_front(&mut self, ahead: Lookahead) -> Option<(Head, Lent)> {
         let mut list = SegList::new();
         let head = self.device.peek_chain(&self.memory, ahead, &mut list).expect("an honest driver");
         let want = self.available.get(usize::from(ahead.chains)).cloned();
@@ -205,7 +205,7 @@ impl<D: DriverQueue, V: DeviceQueue> Model<D, V> {
 
     /// Device: consume up to `n` chains, to be given back later. Looks at all of them first.
     pub(super) fn take(&mut self, n: usize) {
-        let mut ahead = Ahead::default();
+        let mut ahead = Lookahead::default();
         let mut taken = Vec::new();
         for _ in 0..n {
             let Some((head, lent)) = self.peek_front(ahead) else { break };

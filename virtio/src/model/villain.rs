@@ -6,7 +6,7 @@ use super::{GUEST_BASE, GUEST_BYTES, Guest, Zone};
 use crate::config::{DeviceConfig, DriverConfig};
 use crate::fault::PeerFault;
 use crate::layout::{Layout, RingMemory};
-use crate::queue::{Ahead, Chain, Completion, DeviceQueue, DriverQueue};
+use crate::queue::{Chain, Completion, DeviceQueue, DriverQueue, Lookahead};
 use crate::segments::SegList;
 use crate::sync::watched::reads;
 
@@ -85,7 +85,7 @@ impl Villain {
         let mut out = [const { MaybeUninit::<Chain>::uninit() }; 4];
         let fast = device.peek(&self.guest, &mut out);
         let mut list = SegList::new();
-        let head = device.peek_chain(&self.guest, Ahead::default(), &mut list)?;
+        let head = device.peek_chain(&self.guest, Lookahead::default(), &mut list)?;
         let head = head.expect("a chain was made available");
         if let Ok(1..) = fast {
             // SAFETY: `peek` initialised the first chain.
@@ -118,7 +118,7 @@ pub(crate) fn assert_single_reads<V: DeviceQueue>(v: &Villain, device: impl Fn()
     let mut out = [const { MaybeUninit::<Chain>::uninit() }; 4];
     let (mut fast, mut cold) = (device(), device());
     let (_, first) = reads(|| fast.peek(&v.guest, &mut out));
-    let (head, second) = reads(|| cold.peek_chain(&v.guest, Ahead::default(), &mut list));
+    let (head, second) = reads(|| cold.peek_chain(&v.guest, Lookahead::default(), &mut list));
     assert!(
         head.is_ok_and(|head| head.is_some_and(|head| head.descs == 2)),
         "the chain is followed to its end"

@@ -8,7 +8,7 @@ use crate::config::DeviceConfig;
 use crate::error::Error;
 use crate::fault::PeerFault;
 use crate::layout::{F_NEXT, RingMemory, direction};
-use crate::queue::{Access, Ahead, Chain, DeviceMemory, DeviceQueue, Head, Used};
+use crate::queue::{Access, Chain, DeviceMemory, DeviceQueue, Head, Lookahead, Used};
 use crate::segments::SegList;
 use crate::sync::{Acquire, Relaxed, full_fence};
 use crate::walk::found;
@@ -196,7 +196,7 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<I
     fn peek_chain<M: DeviceMemory>(
         &mut self,
         memory: &M,
-        ahead: Ahead,
+        ahead: Lookahead,
         out: &mut SegList,
     ) -> Result<Option<Head>, PeerFault> {
         out.clear();
@@ -242,7 +242,7 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<I
     }
 
     #[inline]
-    fn take(&mut self, ahead: Ahead) {
+    fn take(&mut self, ahead: Lookahead) {
         self.next = self.next.forward(ahead.descs, self.ring.size());
         self.held = self.held.saturating_add(ahead.descs);
     }

@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::event::Notify;
 use crate::fault::PeerFault;
 use crate::layout::{F_NO_NOTIFY, RingMemory, direction};
-use crate::queue::{Access, Ahead, Chain, DeviceMemory, DeviceQueue, Head, Used};
+use crate::queue::{Access, Chain, DeviceMemory, DeviceQueue, Head, Lookahead, Used};
 use crate::segments::SegList;
 use crate::sync::{Acquire, Relaxed, Release, full_fence};
 use crate::walk::found;
@@ -155,7 +155,7 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<I
     fn peek_chain<M: DeviceMemory>(
         &mut self,
         memory: &M,
-        ahead: Ahead,
+        ahead: Lookahead,
         out: &mut SegList,
     ) -> Result<Option<Head>, PeerFault> {
         out.clear();
@@ -196,7 +196,7 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<I
     }
 
     #[inline]
-    fn take(&mut self, ahead: Ahead) {
+    fn take(&mut self, ahead: Lookahead) {
         let known = self.seen.wrapping_sub(self.next);
         self.next = self.next.wrapping_add(ahead.chains);
         // Taken by a device before this one: not peeked here.

@@ -14,7 +14,7 @@ use super::{Device, Driver};
 use crate::config::{DeviceConfig, DriverConfig, IndirectTables};
 use crate::layout::{F_NEXT, F_WRITE, Layout, RingAddrs, RingMemory};
 use crate::queue::{
-    Access, Ahead, Buffer, Completion, DeviceMemory, DeviceQueue, DriverQueue, Element, Translation,
+    Access, Buffer, Completion, DeviceMemory, DeviceQueue, DriverQueue, Element, Lookahead, Translation,
 };
 use crate::segments::SegList;
 use crate::sync::SharedBytes;
@@ -197,7 +197,7 @@ fn consume(lengths: &[u8]) {
     let (mut list, mut at) = (SegList::new(), 0);
     assert_eq!(usize::from(device.available()), lengths.len());
     for (k, length) in lengths.iter().enumerate() {
-        let head = device.peek_chain(&Mapped(&memory), Ahead::default(), &mut list);
+        let head = device.peek_chain(&Mapped(&memory), Lookahead::default(), &mut list);
         let head = head.expect("honest").expect("available");
         assert_eq!((head.id, head.descs), (at, u16::from(*length)));
         let want: u32 = (0..u32::from(*length)).map(|d| 50 + u32::from(at) + d).sum();

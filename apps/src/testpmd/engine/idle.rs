@@ -39,7 +39,7 @@ impl Idle {
     pub(super) fn moved(&mut self) {
         self.rounds = 0;
         if let Some(adaptive) = &mut self.interrupts {
-            adaptive.rest(1, &mut []);
+            adaptive.wait(1, &mut []);
         }
     }
 
@@ -72,7 +72,7 @@ impl Idle {
             }
         }
         let before = (adaptive.asleep(), adaptive.sleeps());
-        adaptive.rest(0, &mut queues);
+        adaptive.wait(0, &mut queues);
         let slept = adaptive.asleep().saturating_sub(before.0);
         let sleeps = adaptive.sleeps().wrapping_sub(before.1);
         if sleeps > 0 {

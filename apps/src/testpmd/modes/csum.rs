@@ -7,7 +7,7 @@ use linecard::mempool::{Burst, Offload, Packet, Pool, TxOffload};
 use linecard::net::crc32c::Crc32c;
 use linecard::net::{Layers, PacketType, parse};
 use linecard::pmd::TxQueue;
-use linecard::pmd::offload::{SoftTx, Takes, TxOffloads, do_now};
+use linecard::pmd::offload::{AcceptedOffloads, SoftTx, TxOffloads, do_now};
 
 use super::{Mode, tunnel};
 use crate::testpmd::counters::LaneCounters;
@@ -37,12 +37,12 @@ impl Default for Checksums {
 
 impl Checksums {
     /// What the port can be left with: cutting only where nobody asked for it to be done here.
-    fn takes(&self) -> Takes {
+    fn accepted(&self) -> AcceptedOffloads {
         let csum = self.tx.contains(TxOffloads::CHECKSUM);
         let tcp = self.gso.is_none() && self.tx.contains(TxOffloads::TCP_TSO);
         let udp = self.tx.contains(TxOffloads::UDP_TSO);
         // A port that cuts packets finishes their checksums too.
-        Takes { csum: csum || tcp || udp, tso4: tcp, tso6: tcp, ecn: tcp, uso4: udp, uso6: udp }
+        AcceptedOffloads { csum: csum || tcp || udp, tso4: tcp, tso6: tcp, ecn: tcp, uso4: udp, uso6: udp }
     }
 }
 
@@ -52,7 +52,7 @@ pub(crate) struct Csum {
     rule: Checksums,
     dst: Mac,
     src: Mac,
-    takes: Takes,
+    accepted: AcceptedOffloads,
     soft: SoftTx,
     /// Packets that could not be finished or cut since they were last counted.
     lost: Arc<AtomicU64>,
@@ -71,7 +71,7 @@ impl Csum {
         let soft = SoftTx::new(pool.clone(), move |_, packets| {
             heard.fetch_add(packets, Ordering::Relaxed);
         });
-        Self { takes: rule.takes(), pool, rule, dst, src, soft, lost, counters }
+        Self { accepted: rule.accepted(), pool, rule, dst, src, soft, lost, counters }
     }
 }
 
@@ -91,7 +91,7 @@ impl Mode for Csum {
 
     fn send(&mut self, tx: &mut dyn TxQueue, packets: &mut Burst) -> usize {
         let mut sent = 0;
-        self.soft.burst(packets, self.takes, |ready| {
+        self.soft.burst(packets, self.accepted, |ready| {
             let now = tx.tx_burst(ready);
             sent += now;
             now

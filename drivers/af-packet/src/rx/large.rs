@@ -166,7 +166,7 @@ fn segment(whole: &[u8], cut: &Segmentation, piece: &mut Vec<u8>, parts: &RxPart
         cut.segmenter.segment(whole, cut.next, piece).ok_or(RxLoss::BadOffload)?;
         scatter(&parts.pool, &mut packet, piece)?;
     }
-    if parts.offload_work.takes.is_some() {
+    if parts.offload_work.accepted.is_some() {
         packet.set_offload(packet.offload() | Offload::RX_L4_CKSUM_GOOD);
     }
     if let Some(vlan) = cut.vlan {

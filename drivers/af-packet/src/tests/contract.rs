@@ -2,7 +2,7 @@
 
 use super::{Cable, far_at, near_at};
 use linecard_lab::Lab;
-use linecard_lab::contract::{Ends, Far, Limits, Link};
+use linecard_lab::contract::{Ends, FarEnd, Limits, Link};
 use linecard_pmd::args::DevArgs;
 use linecard_pmd::port::{Driver, ProbeContext};
 
@@ -17,7 +17,7 @@ impl Link for Veth {
             super::AfPacketDriver.probe(context, &args).expect("probes")
         };
         let device = probe(near, near_at(&cable, self.0));
-        Ends { near: device, far: Far::Peer(cable.peer(probe(far, far_at(&cable, self.0)), 0)) }
+        Ends { near: device, far: FarEnd::Peer(cable.peer(probe(far, far_at(&cable, self.0)), 0)) }
     }
 
     fn ready(&self) -> bool {

@@ -98,7 +98,7 @@ fn made_again_it_is_found() {
     };
     let (mut near, mut far) = (again(near), again(far));
     assert!(near.control.link().up && far.control.link().up);
-    assert_eq!(Some(near.control.mac()), cable.near.interface("near").facts().expect("there").mac);
+    assert_eq!(Some(near.control.mac()), cable.near.interface("near").info().expect("there").mac);
     let frames: Vec<_> = (0..10).map(|i| frame(i, 70)).collect();
     bench.send(&mut near, &frames);
     assert_eq!(receive(&mut far, 0, 10).len(), 10);
@@ -158,9 +158,9 @@ fn the_address_is_the_interfaces() {
     let Some(cable) = Cable::new("af_packet the_address_is_the_interfaces") else { return };
     let bench = Bench::new();
     let near = bench.start(&near_at(&cable, ""), PortConfig::default());
-    assert_eq!(Some(near.control.mac()), cable.near.interface("near").facts().expect("there").mac);
+    assert_eq!(Some(near.control.mac()), cable.near.interface("near").info().expect("there").mac);
     near.control.set_mac([2, 0, 0, 0, 0, 77]).expect("veth takes any");
-    assert_eq!(cable.near.interface("near").facts().expect("there").mac, Some([2, 0, 0, 0, 0, 77]));
+    assert_eq!(cable.near.interface("near").info().expect("there").mac, Some([2, 0, 0, 0, 0, 77]));
     near.control.set_mac([0xff; 6]).expect_err("no station");
     assert_eq!(near.control.mac(), [2, 0, 0, 0, 0, 77]);
     near.stop();

@@ -8,7 +8,7 @@ use linecard_mempool::Pool;
 
 use super::{lab, probe, tap};
 use linecard_lab::Cable;
-use linecard_lab::contract::{Ends, Far, Limits, Link, Peer};
+use linecard_lab::contract::{Ends, FarEnd, Limits, Link, Peer};
 use linecard_pmd::config::PortConfig;
 use linecard_pmd::port::ProbeContext;
 
@@ -29,7 +29,7 @@ impl Link for Veth {
         let other = probe(far, &cable.at_far("net_af_xdp1", &options)).expect("an interface");
         // Where a program takes them from its ring, a veth counts frames without their Ethernet header.
         let uncounted = if self.options.starts_with("mode=drv") { 14 } else { 0 };
-        Ends { near: device, far: Far::Peer(cable.peer(other, uncounted)) }
+        Ends { near: device, far: FarEnd::Peer(cable.peer(other, uncounted)) }
     }
 
     fn ready(&self) -> bool {
@@ -86,7 +86,7 @@ impl Link for Packet {
         lab.veth("near", "far");
         let args = format!("net_af_xdp0,iface=near,queue_count=1,netns={}", lab.path());
         let near = probe(near, &args).expect("an interface");
-        Ends { near, far: Far::Peer(Box::new(lab.wire("far"))) }
+        Ends { near, far: FarEnd::Peer(Box::new(lab.wire("far"))) }
     }
 
     fn ready(&self) -> bool {
@@ -107,7 +107,7 @@ impl Link for Tap {
         let program = tap(&lab, "tap0");
         let args = format!("net_af_xdp0,iface=tap0,netns={},{}", lab.path(), self.0);
         let near = probe(near, &args).expect("an interface");
-        Ends { near, far: Far::Peer(Box::new(Descriptor(program))) }
+        Ends { near, far: FarEnd::Peer(Box::new(Descriptor(program))) }
     }
 
     fn ready(&self) -> bool {

@@ -174,7 +174,7 @@ fn a_larger_mtu_lasts_as_long_as_the_port() {
         probe(&context, &format!("net_af_xdp0,iface=near,netns={}", lab.path())).expect("an interface");
     let config = PortConfig { mtu: 3000, ..PortConfig::default() };
     let port = configure(device, config).expect("possible").start(&pool).expect("started");
-    assert_eq!(lab.interface("near").facts().expect("there").mtu, 3000);
+    assert_eq!(lab.interface("near").info().expect("there").mtu, 3000);
     drop(port.stop());
-    assert_eq!(lab.interface("near").facts().expect("there").mtu, 1500);
+    assert_eq!(lab.interface("near").info().expect("there").mtu, 1500);
 }

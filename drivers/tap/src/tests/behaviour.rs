@@ -59,10 +59,10 @@ fn the_name_the_address_and_the_end() {
     let probe = |text: &str| bench.probe(&format!("{text},netns={}", lab.path())).expect("it opens");
     let (first, second) = (probe("net_tap0"), probe("net_tap7,mac=fixed"));
     assert_eq!(second.info().mac, [0, b'd', b't', b'a', b'p', 7]);
-    assert_eq!(lab.interface("dtap1").facts().expect("there").mac, Some(second.info().mac));
-    assert_eq!(lab.interface("dtap0").facts().expect("there").mac, Some(first.info().mac));
+    assert_eq!(lab.interface("dtap1").info().expect("there").mac, Some(second.info().mac));
+    assert_eq!(lab.interface("dtap0").info().expect("there").mac, Some(first.info().mac));
     let third = probe("net_tap2,iface=named,mac=02:00:00:00:00:09");
-    assert_eq!(lab.interface("named").facts().expect("there").mac, Some([2, 0, 0, 0, 0, 9]));
+    assert_eq!(lab.interface("named").info().expect("there").mac, Some([2, 0, 0, 0, 0, 9]));
     drop((first, second, third));
     // Here and below: a process that another test is just starting has copies of all descriptors for a moment.
     wait_until("lo alone is left", || lab.ip("-brief link").lines().count() == 1);
@@ -81,18 +81,18 @@ fn link_mtu_and_address_are_the_interfaces() {
     let config = PortConfig { mtu: 4000, rx_depth: 300, ..PortConfig::default() };
     let (port, _pool) = bench.start(&lab, ",iface=t", config);
     let interface = lab.interface("t");
-    assert_eq!(interface.facts().expect("there").mtu, 4000);
+    assert_eq!(interface.info().expect("there").mtu, 4000);
     assert!(lab.ip("link show t").contains("qlen 300"));
     assert!(port.control.link().up);
     interface.set_up(false).expect("ours");
     assert!(!port.control.link().up);
     interface.set_up(true).expect("ours");
     port.control.set_mac([2, 0, 0, 0, 0, 0x33]).expect("a good one");
-    assert_eq!(interface.facts().expect("there").mac, Some([2, 0, 0, 0, 0, 0x33]));
+    assert_eq!(interface.info().expect("there").mac, Some([2, 0, 0, 0, 0, 0x33]));
     assert!(port.control.set_mac([1, 0, 0, 0, 0, 0x33]).is_err());
     assert_eq!(port.control.mac(), [2, 0, 0, 0, 0, 0x33]);
     let device = port.stop();
-    assert!(!interface.facts().expect("there").is_up(), "down while stopped");
+    assert!(!interface.info().expect("there").is_up(), "down while stopped");
     drop(device);
     wait_until("gone with the port", || !interface.exists());
 }
@@ -143,7 +143,7 @@ fn the_counters_are_the_kernels() {
     while port.rx[0].rx_burst(&mut burst) > 0 {
         burst.clear();
     }
-    let (ours, kernels) = (port.control.stats(), interface.facts().expect("there").stats);
+    let (ours, kernels) = (port.control.stats(), interface.info().expect("there").stats);
     assert_eq!((ours.opackets, ours.obytes), (kernels.rx_packets, kernels.rx_bytes));
     assert_eq!((ours.ipackets, ours.ibytes), (kernels.tx_packets, kernels.tx_bytes));
     assert_eq!(ours.imissed, kernels.tx_dropped);
@@ -178,7 +178,7 @@ fn frames_the_kernel_does_not_take_are_counted() {
     assert_eq!((port.control.stats().oerrors, port.control.link().up), (3, false));
     let device = port.stop();
     let port = configure(device, PortConfig::default()).expect("possible").start(&pool).expect("made again");
-    assert!(lab.interface("t").facts().expect("there").is_up());
+    assert!(lab.interface("t").info().expect("there").is_up());
     drop(port.stop());
     assert_eq!(pool.stats().in_use, 0);
 }
@@ -198,7 +198,7 @@ fn passed_descriptors_need_no_name() {
     // Not in the interface's namespace: as a container that was handed the queues.
     let text = format!("net_tap0,fd={}:{}", fds[0], fds[1]);
     let mut device = bench.probe(&text).expect("queues of a tap");
-    assert_eq!(Some(device.info().mac), lab.interface("given").facts().expect("there").mac);
+    assert_eq!(Some(device.info().mac), lab.interface("given").info().expect("there").mac);
     assert_eq!(device.info().max_rx_queues, 2);
     let (pool, wire) = (bench.pool_of(2048), lab.wire("given"));
     for queues in [1, 2, 1] {
@@ -294,7 +294,7 @@ fn a_remote_interface_is_joined_and_left() {
     let bench = Bench::new();
     lab.veth("near", "far");
     let (mut port, pool) = bench.start(&lab, ",iface=t,remote=near", PortConfig::default());
-    assert_eq!(Some(port.control.mac()), lab.interface("near").facts().expect("there").mac);
+    assert_eq!(Some(port.control.mac()), lab.interface("near").info().expect("there").mac);
     let far = lab.wire("far");
     let mut burst = Burst::new();
     burst.push(packet(&pool, &[0x55; 64])).expect("room");

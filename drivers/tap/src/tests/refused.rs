@@ -5,7 +5,7 @@ use std::process::Command;
 
 use super::behaviour::Bench;
 use linecard_lab::Lab;
-use linecard_netdev::Facts;
+use linecard_netdev::InterfaceInfo;
 
 /// Every interface in a namespace.
 fn names(lab: &Lab) -> Vec<String> {
@@ -100,7 +100,7 @@ fn queues_and_sizes() {
     let device =
         linecard_pmd::configure(refused.device, config).expect("in range").start(&pool).expect_err("buffers");
     holds(&device.to_string(), &["buffers of 100 bytes", "larger buffers"]);
-    assert!(!lab.interface("t").facts().is_ok_and(|facts: Facts| facts.is_up()), "as it was");
+    assert!(!lab.interface("t").info().is_ok_and(|info: InterfaceInfo| info.is_up()), "as it was");
     device.device.info();
 }
 

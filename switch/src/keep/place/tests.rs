@@ -69,7 +69,7 @@ fn what_is_not_settled_does_not_count() {
             place.settle().expect("a file");
             place.unsettle().expect("a file");
         }
-        assert!(matches!(found(&held).unfit.as_slice(), [Unfit::Unsettled]));
+        assert!(matches!(found(&held).unfit.as_slice(), [UnusableState::Unsettled]));
     }
 }
 

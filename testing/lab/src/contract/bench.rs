@@ -6,7 +6,7 @@ use linecard_eal::memory::{Memory, MemoryConfig};
 use linecard_mempool::{Burst, Pool, PoolConfig};
 
 use super::frames::{bytes, is_marked};
-use super::{Ends, Far, Limits, Link};
+use super::{Ends, FarEnd, Limits, Link};
 use crate::{wait_for, wait_until};
 use linecard_pmd::config::{PortConfig, configure};
 use linecard_pmd::port::{Device, Port, ProbeContext, RxQueue, TxQueue};
@@ -16,7 +16,7 @@ pub(super) struct Bench {
     pub(super) limits: Limits,
     pub(super) near: Box<dyn Device>,
     pub(super) pool: Pool,
-    far: Far,
+    far: FarEnd,
     far_pool: Pool,
 }
 
@@ -49,7 +49,7 @@ impl Bench {
     /// Starts the far side, then the device, and waits for their link.
     pub(super) fn start(self, config: &PortConfig) -> Run {
         let Self { limits, near, pool, mut far, far_pool } = self;
-        if let Far::Peer(peer) = &mut far {
+        if let FarEnd::Peer(peer) = &mut far {
             peer.start(config, &far_pool);
         }
         let configured = configure(near, config.clone()).expect("an accepted configuration");
@@ -57,7 +57,7 @@ impl Bench {
         assert_eq!(port.rx.len(), usize::from(config.rx_queues), "a queue for each that was asked");
         assert_eq!(port.tx.len(), usize::from(config.tx_queues), "a queue for each that was asked");
         wait_until("link up at both ends", || {
-            let far_up = if let Far::Peer(peer) = &far { peer.is_up() } else { true };
+            let far_up = if let FarEnd::Peer(peer) = &far { peer.is_up() } else { true };
             port.control.link().up && far_up
         });
         Run { limits, pool, far_pool, far, port, seen: Seen::default(), seed: 1 }
@@ -109,7 +109,7 @@ impl Seen {
 pub(super) struct Run {
     pub(super) limits: Limits,
     pub(super) pool: Pool,
-    pub(super) far: Far,
+    pub(super) far: FarEnd,
     pub(super) port: Port,
     pub(super) seen: Seen,
     far_pool: Pool,
@@ -144,7 +144,7 @@ impl Run {
             burst.push(packet).expect("a burst at most");
         }
         let mut got = Vec::new();
-        let wanted = if matches!(self.far, Far::Nothing) { 0 } else { frames.len() };
+        let wanted = if matches!(self.far, FarEnd::Nothing) { 0 } else { frames.len() };
         wait_until("what was sent arrives", || {
             self.seen.send(&mut *self.port.tx[queue], &mut burst);
             got.extend(self.arrived(queue));
@@ -155,9 +155,9 @@ impl Run {
 
     fn arrived(&mut self, queue: usize) -> Vec<Vec<u8>> {
         match &mut self.far {
-            Far::Loop => self.seen.receive(&mut *self.port.rx[queue]),
-            Far::Nothing => Vec::new(),
-            Far::Peer(peer) => {
+            FarEnd::Loop => self.seen.receive(&mut *self.port.rx[queue]),
+            FarEnd::Nothing => Vec::new(),
+            FarEnd::Peer(peer) => {
                 std::iter::from_fn(|| peer.receive(queue)).filter(|frame| is_marked(frame)).collect()
             }
         }
@@ -167,9 +167,9 @@ impl Run {
     pub(super) fn inbound(&mut self, queue: usize, frames: &[Vec<u8>]) {
         let (mut got, mut sent) = (Vec::new(), 0);
         match &mut self.far {
-            Far::Loop => {}
-            Far::Nothing => drop(self.seen.receive(&mut *self.port.rx[queue])),
-            Far::Peer(peer) => {
+            FarEnd::Loop => {}
+            FarEnd::Nothing => drop(self.seen.receive(&mut *self.port.rx[queue])),
+            FarEnd::Peer(peer) => {
                 wait_until("what was sent is received", || {
                     while sent < frames.len() && peer.send(queue, &frames[sent]) {
                         sent += 1;
@@ -191,9 +191,9 @@ impl Run {
     /// at its far side; returns how many.
     pub(super) fn feed(&mut self, queue: usize, frames: &[Vec<u8>]) -> usize {
         match &mut self.far {
-            Far::Nothing => frames.len(),
-            Far::Peer(peer) => frames.iter().take_while(|frame| peer.send(queue, frame)).count(),
-            Far::Loop => {
+            FarEnd::Nothing => frames.len(),
+            FarEnd::Peer(peer) => frames.iter().take_while(|frame| peer.send(queue, frame)).count(),
+            FarEnd::Loop => {
                 let mut burst = Burst::new();
                 let packets = frames.iter().map_while(|frame| self.pool.packet_of(frame, usize::MAX));
                 packets.take(burst.room()).for_each(|packet| burst.push(packet).expect("room"));
@@ -209,12 +209,12 @@ impl Run {
             // Before the look, so that one follows however long this thread does not run.
             let now = Instant::now();
             let frames = self.seen.receive(&mut *self.port.rx[queue]).len();
-            if frames > 0 && !matches!(self.far, Far::Nothing) {
+            if frames > 0 && !matches!(self.far, FarEnd::Nothing) {
                 (count, last) = (count + frames, now);
             } else if now.duration_since(last) > Duration::from_millis(150) {
                 return count;
             }
-            if let Far::Peer(peer) = &mut self.far {
+            if let FarEnd::Peer(peer) = &mut self.far {
                 while peer.receive(queue).is_some() {}
             }
         }
@@ -247,7 +247,7 @@ impl Run {
         let name = port.control.name().to_owned();
         let near = port.stop();
         assert_eq!(near.name(), name, "the same device comes back");
-        if let Far::Peer(peer) = &mut far {
+        if let FarEnd::Peer(peer) = &mut far {
             peer.stop();
         }
         wait_until("no packet of the device is lost", || pool.stats().in_use == 0);

@@ -1,7 +1,7 @@
 //! Random batches that can be repeated: for tests that send the same packets two ways and compare what comes.
 
 use linecard_mempool::{Packet, Pool};
-pub use linecard_testing::Dice;
+pub use linecard_testing::Prng;
 
 /// Batches for each of `variants` kinds of path; `LINECARD_BATCHES` is how many there are for all of them.
 ///

@@ -6,7 +6,7 @@ use linecard_mempool::{Burst, Packet};
 
 use super::bench::{Bench, Run, Seen};
 use super::frames::{bytes, is_marked};
-use super::{Far, Link};
+use super::{FarEnd, Link};
 use crate::{wait_for, wait_until};
 use linecard_pmd::config::{PortConfig, configure};
 use linecard_pmd::error::Error;
@@ -94,9 +94,9 @@ pub fn appended_bursts(link: &dyn Link) {
             run.seen.rx_bytes += new.iter().map(|frame| frame.len() as u64).sum::<u64>();
             got.extend(new.into_iter().filter(|frame| is_marked(frame)));
             (0..count).for_each(|_| drop(burst.pop()));
-            matches!(run.far, Far::Nothing) || got.len() >= wanted
+            matches!(run.far, FarEnd::Nothing) || got.len() >= wanted
         });
-        assert!(matches!(run.far, Far::Nothing) || wanted == 0 || got == frames, "all of them, in order");
+        assert!(matches!(run.far, FarEnd::Nothing) || wanted == 0 || got == frames, "all of them, in order");
         drop(burst);
         run.drain(0);
     }
@@ -142,14 +142,14 @@ pub fn pool_exhaustion(link: &dyn Link) {
     assert!(!held.is_empty(), "the pool had packets");
 
     let frames = run.frames([60; 64]);
-    if let Far::Peer(peer) = &mut run.far {
+    if let FarEnd::Peer(peer) = &mut run.far {
         for _ in 0..40 {
             let _ = frames.iter().take_while(|frame| peer.send(0, frame)).count();
             run.seen.receive(&mut *run.port.rx[0]);
         }
     }
     let starved = run.seen.receive(&mut *run.port.rx[0]).len();
-    if matches!(run.far, Far::Nothing) {
+    if matches!(run.far, FarEnd::Nothing) {
         assert_eq!(starved, 0, "no packets from an empty pool");
     }
 
@@ -214,7 +214,7 @@ pub fn full_rings(link: &dyn Link) {
     }
     drop(burst);
     let frame = vec![0x66; 64];
-    if let Far::Peer(peer) = &mut run.far {
+    if let FarEnd::Peer(peer) = &mut run.far {
         let _ = (0..10_000).take_while(|_| peer.send(0, &frame)).count();
     }
     let bench = run.stop();
@@ -276,9 +276,9 @@ pub fn other_thread(link: &dyn Link) {
         (rx, tx, seen)
     };
     let (rx, tx, now) = std::thread::scope(|scope| match far {
-        Far::Loop => scope.spawn(|| near(*seen, COUNT)).join(),
-        Far::Nothing => scope.spawn(|| near(*seen, 0)).join(),
-        Far::Peer(peer) => {
+        FarEnd::Loop => scope.spawn(|| near(*seen, COUNT)).join(),
+        FarEnd::Nothing => scope.spawn(|| near(*seen, 0)).join(),
+        FarEnd::Peer(peer) => {
             let near = scope.spawn(|| near(*seen, COUNT));
             let (mut next, mut got) = (0, Vec::new());
             wait_until("the far side sends and receives everything", || {

@@ -4,7 +4,7 @@
 use linecard_mempool::Burst;
 
 use super::bench::{Bench, Run};
-use super::{Far, Link, Peer};
+use super::{FarEnd, Link, Peer};
 use crate::wait_until;
 
 /// Packets in the device's pool.
@@ -20,8 +20,8 @@ fn start(link: &dyn Link) -> Run {
 
 fn peer(run: &mut Run) -> Option<&mut dyn Peer> {
     match &mut run.far {
-        Far::Peer(peer) => Some(&mut **peer),
-        Far::Loop | Far::Nothing => None,
+        FarEnd::Peer(peer) => Some(&mut **peer),
+        FarEnd::Loop | FarEnd::Nothing => None,
     }
 }
 

@@ -5,21 +5,21 @@
 //! and every counter, and finds each pool whole afterwards. A clause panics with what went wrong.
 //!
 //! ```text
-//!                 Far::Loop      the device sends to itself          net_ring
-//!  Device (near)  Far::Nothing   sends to nowhere, receives anything net_null
-//!                 Far::Peer      another port, or a hand-driven end  virtio-user ↔ vhost-user, tap, …
+//!                 FarEnd::Loop      the device sends to itself          net_ring
+//!  Device (near)  FarEnd::Nothing   sends to nowhere, receives anything net_null
+//!                 FarEnd::Peer      another port, or a hand-driven end  virtio-user ↔ vhost-user, tap, …
 //! ```
 //!
 //! ```
 //! use linecard_pmd::{DevArgs, Driver, ProbeContext};
-//! use linecard_lab::contract::{self, Ends, Far, Link};
+//! use linecard_lab::contract::{self, Ends, FarEnd, Link};
 //! use linecard_net_ring::RingDriver;
 //!
 //! struct Loop;
 //! impl Link for Loop {
 //!     fn open(&self, near: &ProbeContext, _far: &ProbeContext) -> Ends {
 //!         let args = DevArgs::parse("net_ring0").expect("well formed");
-//!         Ends { near: RingDriver.probe(near, &args).expect("probes"), far: Far::Loop }
+//!         Ends { near: RingDriver.probe(near, &args).expect("probes"), far: FarEnd::Loop }
 //!     }
 //! }
 //! contract::burst_sizes(&Loop); // or all of them, as tests: linecard_lab::contract_tests!(Loop);
@@ -33,7 +33,7 @@ mod kernel;
 mod peer;
 mod wake;
 
-pub use chance::{Dice, batches, segmented};
+pub use chance::{Prng, batches, segmented};
 pub use clauses::{
     appended_bursts, burst_sizes, chains, configure_errors, counters, full_rings, lost_queue, other_thread,
     packet_sizes, pool_exhaustion, reconfigures, restarts,
@@ -47,25 +47,25 @@ use linecard_pmd::port::{Device, ProbeContext};
 /// A driver's device and what is at its far side.
 ///
 /// ```
-/// use linecard_lab::contract::{Ends, Far};
+/// use linecard_lab::contract::{Ends, FarEnd};
 /// let (near, other) = linecard_net_ring::pair("a", "b");
-/// let ends = Ends { near, far: Far::port(other) };
+/// let ends = Ends { near, far: FarEnd::port(other) };
 /// assert_eq!(ends.near.name(), "a");
 /// ```
 pub struct Ends {
     /// The device under test, fresh.
     pub near: Box<dyn Device>,
     /// Its far side.
-    pub far: Far,
+    pub far: FarEnd,
 }
 
 /// The far side of a link.
 ///
 /// ```
-/// use linecard_lab::contract::Far;
-/// assert!(!matches!(Far::Loop, Far::Peer(_)));
+/// use linecard_lab::contract::FarEnd;
+/// assert!(!matches!(FarEnd::Loop, FarEnd::Peer(_)));
 /// ```
-pub enum Far {
+pub enum FarEnd {
     /// What the device sends on a queue comes back on the receive queue of that number.
     Loop,
     /// What the device sends is gone; it receives whatever it likes.
@@ -74,7 +74,7 @@ pub enum Far {
     Peer(Box<dyn Peer>),
 }
 
-impl Far {
+impl FarEnd {
     /// Another port as the far side.
     #[must_use]
     pub fn port(device: Box<dyn Device>) -> Self {
@@ -134,12 +134,12 @@ pub trait Link: Sync {
 ///
 /// ```
 /// # use linecard_pmd::ProbeContext;
-/// # use linecard_lab::contract::{Ends, Far, Link};
+/// # use linecard_lab::contract::{Ends, FarEnd, Link};
 /// struct Pair;
 /// impl Link for Pair {
 ///     fn open(&self, _: &ProbeContext, _: &ProbeContext) -> Ends {
 ///         let (near, other) = linecard_net_ring::pair("a", "b");
-///         Ends { near, far: Far::port(other) }
+///         Ends { near, far: FarEnd::port(other) }
 ///     }
 /// }
 /// mod pair {

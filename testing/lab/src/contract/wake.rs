@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::bench::{Bench, Run, Seen};
-use super::{Far, Link};
+use super::{FarEnd, Link};
 use linecard_mempool::{Burst, Pool};
 use linecard_pmd::Armed;
 use linecard_pmd::port::{RxQueue, TxQueue};
@@ -25,14 +25,14 @@ pub fn wakes(link: &dyn Link) {
 /// As [`wakes`]: so many wake-ups, after so many packets came while the queue was polled.
 ///
 /// ```
-/// # use linecard_lab::contract::{self, Ends, Far, Link};
+/// # use linecard_lab::contract::{self, Ends, FarEnd, Link};
 /// # use linecard_net_ring as ring;
 /// # use linecard_pmd::ProbeContext;
 /// # struct Pair;
 /// # impl Link for Pair {
 /// #     fn open(&self, _: &ProbeContext, _: &ProbeContext) -> Ends {
 /// #         let (near, other) = ring::pair("a", "b");
-/// #         Ends { near, far: Far::port(other) }
+/// #         Ends { near, far: FarEnd::port(other) }
 /// #     }
 /// # }
 /// contract::wakes_after(&Pair, 65_536 - 100, 200); // an index of 16 bits wraps on the way
@@ -41,7 +41,7 @@ pub fn wakes_after(link: &dyn Link, polled: usize, sleeps: usize) {
     let bench = Bench::open(link, 4096);
     let config = bench.config(1);
     let mut run = bench.start(&config);
-    if matches!(run.far, Far::Nothing) || !run.limits.wakes {
+    if matches!(run.far, FarEnd::Nothing) || !run.limits.wakes {
         let armed = run.port.rx[0].arm();
         assert_ne!(armed, Armed::Asleep, "a queue that wakes nobody says so");
         run.port.rx[0].disarm();
@@ -53,7 +53,7 @@ pub fn wakes_after(link: &dyn Link, polled: usize, sleeps: usize) {
         let most = left.min(32).min(run.limits.window);
         let frames = run.frames(std::iter::repeat_n(60, most));
         match run.far {
-            Far::Peer(_) => run.inbound(0, &frames),
+            FarEnd::Peer(_) => run.inbound(0, &frames),
             _ => run.outbound(0, &frames, usize::MAX),
         }
         left -= most;
@@ -78,7 +78,7 @@ fn sleep_over(run: &mut Run, frames: &[Vec<u8>]) {
             (0..(n * 7919) % SPINS).for_each(|_| std::hint::spin_loop());
             send_one(far, (tx.as_mut(), pool), &mut sent, frame, &gone);
             until(|| {
-                if let Far::Peer(peer) = far {
+                if let FarEnd::Peer(peer) = far {
                     // Also does what its driver put off.
                     let _ = peer.receive(0);
                 } else {
@@ -104,13 +104,13 @@ fn until(mut done: impl FnMut() -> bool) {
 
 /// Sends `frame` towards the receive queue of the device; `tx` is the device's own transmit queue.
 fn send_one(
-    far: &mut Far,
+    far: &mut FarEnd,
     (tx, pool): (&mut dyn TxQueue, &Pool),
     sent: &mut Seen,
     frame: &[u8],
     gone: &dyn Fn() -> bool,
 ) {
-    if let Far::Peer(peer) = far {
+    if let FarEnd::Peer(peer) = far {
         return until(|| peer.send(0, frame) || gone());
     }
     let mut burst = Burst::new();

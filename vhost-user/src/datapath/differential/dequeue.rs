@@ -1,8 +1,8 @@
 //! From the ring: chains of any shape become the same packets.
 
-use linecard_lab::contract::{Dice, batches};
+use linecard_lab::contract::{Prng, batches};
 use linecard_mempool::{Burst, Offload, Packet, PacketType, Pool, TxOffload};
-use linecard_pmd::offload::Takes;
+use linecard_pmd::offload::AcceptedOffloads;
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::net::{GSO_NONE, NEEDS_CSUM, NetHeader};
 use linecard_virtio::{
@@ -23,7 +23,7 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    pub(super) fn random(shape: Shape, places: &mut Places, dice: &mut Dice) -> Self {
+    pub(super) fn random(shape: Shape, places: &mut Places, dice: &mut Prng) -> Self {
         let chains = (0..dice.below(12)).map(|_| {
             let lengths: Vec<usize> = match dice.below(20) {
                 0 => vec![dice.below(30)],
@@ -41,7 +41,7 @@ impl Batch {
 }
 
 /// A header and the front of a frame; what is behind it stays as it was.
-fn content(shape: Shape, len: usize, dice: &mut Dice) -> Vec<u8> {
+fn content(shape: Shape, len: usize, dice: &mut Prng) -> Vec<u8> {
     let header = match dice.below(8) {
         0 => NetHeader::from_bytes(std::array::from_fn(|_| dice.roll() as u8)),
         1 => NetHeader { flags: dice.below(8) as u8, ..NetHeader::default() },
@@ -166,20 +166,20 @@ fn compare<D: DriverQueue, V: DeviceQueue, const OFFLOAD: bool>(
     device: impl Fn(&RingMemory, linecard_virtio::DeviceConfig) -> Result<V, Error>,
 ) {
     let (pool, guests) = (pool(), [Guest::new(), Guest::new()]);
-    let all = Takes { csum: true, tso4: true, tso6: true, ecn: true, uso4: true, uso6: true };
-    let takes = if OFFLOAD { all } else { Takes::default() };
+    let all = AcceptedOffloads { csum: true, tso4: true, tso6: true, ecn: true, uso4: true, uso6: true };
+    let accepted = if OFFLOAD { all } else { AcceptedOffloads::default() };
     let (mut left, mut seed) = (batches(8), 0);
     let mut met = [0_usize; 3];
     while left > 0 {
         seed += 1;
-        let mut dice = Dice::new(seed);
+        let mut dice = Prng::new(seed);
         let shape = Shape::random(layout, false, &mut dice);
         let mut places = Places::new();
         let mut sides = [false, true].map(|plain| {
             let guest = &guests[usize::from(plain)];
             let ring = Ring::new(shape, guest, &driver);
             let queue = device(&ring.memory, Ring::<D>::device_config(shape)).expect("a device");
-            let path = Dequeue::<V, OFFLOAD>::new(queue, guest.map.clone(), shape.header, takes, "");
+            let path = Dequeue::<V, OFFLOAD>::new(queue, guest.map.clone(), shape.header, accepted, "");
             Side { pool: &pool, guest, ring, path, stats: QueueStats::default(), plain }
         });
         for _ in 0..40.min(left) {

@@ -1,9 +1,9 @@
 //! From ring to ring: frames that are copied once reach the other ring as they do when packets are made of them.
 
-use linecard_lab::contract::{Dice, batches};
+use linecard_lab::contract::{Prng, batches};
 use linecard_mempool::{Burst, Pool};
 use linecard_pmd::direct::{Frame, all};
-use linecard_pmd::offload::Takes;
+use linecard_pmd::offload::AcceptedOffloads;
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::{
     Completion, DeviceConfig, DeviceQueue, DriverConfig, DriverQueue, Error, Layout, PeerFault, RingMemory,
@@ -173,12 +173,12 @@ fn compare<D, E, U, V, const MERGE: bool, const OFFLOAD: bool>(
 {
     let guests = || [Guest::new(), Guest::new()];
     let (pool, guests, mut others) = (pool(), guests(), guests());
-    let takes = Takes { csum: OFFLOAD, tso4: OFFLOAD, ..Takes::default() };
+    let accepted = AcceptedOffloads { csum: OFFLOAD, tso4: OFFLOAD, ..AcceptedOffloads::default() };
     let (mut left, mut seed) = (batches(16), 0);
     let mut met = [0; 4];
     while left > 0 {
         seed += 1;
-        let mut dice = Dice::new(seed);
+        let mut dice = Prng::new(seed);
         let shapes =
             [Shape::random(layouts[0], false, &mut dice), Shape::random(layouts[1], MERGE, &mut dice)];
         let (mut sends, mut lends) = (Places::new(), Places::new());
@@ -187,12 +187,12 @@ fn compare<D, E, U, V, const MERGE: bool, const OFFLOAD: bool>(
             let (from, to) = (Ring::new(shapes[0], guest, sender), Ring::new(shapes[1], other, receiver));
             let queue = source(&from.memory, Ring::<D>::device_config(shapes[0])).expect("a device");
             let mut source =
-                Dequeue::<U, OFFLOAD>::new(queue, guest.map.clone(), shapes[0].header, takes, "");
+                Dequeue::<U, OFFLOAD>::new(queue, guest.map.clone(), shapes[0].header, accepted, "");
             // Packets have little room here.
             source.worth_showing = 0;
             let queue = target(&to.memory, Ring::<E>::device_config(shapes[1])).expect("a device");
             let path =
-                Enqueue::<V, MERGE, OFFLOAD>::new(queue, other.map.clone(), shapes[1].header, takes, "");
+                Enqueue::<V, MERGE, OFFLOAD>::new(queue, other.map.clone(), shapes[1].header, accepted, "");
             let target = Target { path, stats: QueueStats::default(), fault: None };
             Way { pool: &pool, guest, from, to, source, stats: QueueStats::default(), target, direct }
         });

@@ -1,8 +1,8 @@
 //! To the ring: packets of any shape reach buffers of any shape as the same bytes.
 
-use linecard_lab::contract::{Dice, batches, segmented};
+use linecard_lab::contract::{Prng, batches, segmented};
 use linecard_mempool::{Burst, Offload, Packet, Pool, TxOffload};
-use linecard_pmd::offload::Takes;
+use linecard_pmd::offload::AcceptedOffloads;
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::{
     Completion, DeviceQueue, DriverConfig, DriverQueue, Element, Error, Layout, PeerFault, RingMemory,
@@ -33,7 +33,7 @@ struct Plan {
 }
 
 impl Batch {
-    pub(super) fn random(places: &mut Places, dice: &mut Dice) -> Self {
+    pub(super) fn random(places: &mut Places, dice: &mut Prng) -> Self {
         let buffers = (0..dice.below(12)).map(|_| {
             let lengths: Vec<usize> = match dice.below(20) {
                 0 => vec![dice.below(14)],
@@ -59,7 +59,7 @@ impl Batch {
 }
 
 impl Plan {
-    fn random(dice: &mut Dice) -> Self {
+    fn random(dice: &mut Prng) -> Self {
         let lengths = match dice.below(20) {
             0 => vec![256; 9],
             1..4 => (0..dice.below(4) + 1).map(|_| dice.below(250)).collect(),
@@ -149,19 +149,20 @@ fn compare<D: DriverQueue, V: DeviceQueue, const MERGE: bool, const OFFLOAD: boo
     device: impl Fn(&RingMemory, linecard_virtio::DeviceConfig) -> Result<V, Error>,
 ) {
     let (pool, guests) = (pool(), [Guest::new(), Guest::new()]);
-    let takes = Takes { csum: OFFLOAD, tso4: OFFLOAD, ..Takes::default() };
+    let accepted = AcceptedOffloads { csum: OFFLOAD, tso4: OFFLOAD, ..AcceptedOffloads::default() };
     let (mut left, mut seed) = (batches(16), 0);
     let mut met = [0_u64; 3];
     while left > 0 {
         seed += 1;
-        let mut dice = Dice::new(seed);
+        let mut dice = Prng::new(seed);
         let shape = Shape::random(layout, MERGE, &mut dice);
         let mut places = Places::new();
         let mut sides = [false, true].map(|plain| {
             let guest = &guests[usize::from(plain)];
             let ring = Ring::new(shape, guest, &driver);
             let queue = device(&ring.memory, Ring::<D>::device_config(shape)).expect("a device");
-            let path = Enqueue::<V, MERGE, OFFLOAD>::new(queue, guest.map.clone(), shape.header, takes, "");
+            let path =
+                Enqueue::<V, MERGE, OFFLOAD>::new(queue, guest.map.clone(), shape.header, accepted, "");
             Side { pool: &pool, ring, path, stats: QueueStats::default(), plain }
         });
         for _ in 0..40.min(left) {

@@ -15,7 +15,7 @@ mod direct;
 mod enqueue;
 mod side;
 
-use linecard_lab::contract::Dice;
+use linecard_lab::contract::Prng;
 use linecard_virtio::Layout;
 
 /// What a ring is like, for one run of batches.
@@ -31,7 +31,7 @@ pub(super) struct Shape {
 }
 
 impl Shape {
-    fn random(layout: Layout, merge: bool, dice: &mut Dice) -> Self {
+    fn random(layout: Layout, merge: bool, dice: &mut Prng) -> Self {
         let (size, base) = match layout {
             Layout::Split => (1 << dice.below(6), dice.below(65_536) as u32),
             Layout::Packed => {

@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use linecard_eal::shared::SharedBytes;
-use linecard_lab::contract::Dice;
+use linecard_lab::contract::Prng;
 use linecard_mempool::{Pool, PoolConfig};
 use linecard_virtio::model::Zone;
 use linecard_virtio::{
@@ -188,7 +188,7 @@ pub(super) struct Harm {
 }
 
 impl Harm {
-    pub(super) fn random(dice: &mut Dice) -> Self {
+    pub(super) fn random(dice: &mut Prng) -> Self {
         let value = if dice.percent(70) { dice.below(40) } else { dice.below(65_536) } as u16;
         Self { what: dice.below(256) as u8, at: dice.below(65_536) as u16, value }
     }
@@ -203,7 +203,7 @@ impl Places {
     }
 
     /// A place for `len` bytes in the next slot, across the border of two regions where one runs through the slot.
-    pub(super) fn next(&mut self, len: usize, dice: &mut Dice) -> Element {
+    pub(super) fn next(&mut self, len: usize, dice: &mut Prng) -> Element {
         // The first slot is the tables'.
         self.0 = self.0 % (SLOTS - 1) + 1;
         let (start, room) = (self.0 * SLOT, SLOT - len as u64);

@@ -22,7 +22,7 @@ use linecard_wire::payload::IotlbMessage;
 use super::MemoryMap;
 use crate::error::Refusal;
 pub(crate) use table::{Found, MOST, Table};
-pub(crate) use window::{AHEAD, Ahead, Misses, Want, Window};
+pub(crate) use window::{AHEAD, Misses, Prefetch, Want, Window};
 
 /// What is asked for at once, and the least that an IOMMU translates.
 pub(crate) const PAGE: u64 = 4096;

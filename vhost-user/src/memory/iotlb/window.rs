@@ -133,7 +133,7 @@ unsafe impl DeviceMemory for Window {
 }
 
 /// The same view of whoever looks at chains before their turn: what it misses is asked for, and nobody waits for it.
-pub(crate) struct Ahead<'a> {
+pub(crate) struct Prefetch<'a> {
     window: &'a Window,
     last: Cell<Option<Want>>,
     /// The chain that was looked at misses something.
@@ -141,7 +141,7 @@ pub(crate) struct Ahead<'a> {
     asked: Cell<bool>,
 }
 
-impl<'a> Ahead<'a> {
+impl<'a> Prefetch<'a> {
     pub(crate) fn of(window: &'a Window) -> Self {
         Self { window, last: Cell::new(None), missed: Cell::new(false), asked: Cell::new(false) }
     }
@@ -152,7 +152,7 @@ impl<'a> Ahead<'a> {
     }
 }
 
-impl Drop for Ahead<'_> {
+impl Drop for Prefetch<'_> {
     fn drop(&mut self) {
         if self.asked.get() && self.window.misses.is_news() {
             self.window.peer.wake_control();
@@ -161,7 +161,7 @@ impl Drop for Ahead<'_> {
 }
 
 // SAFETY: as the window, from whose table all pointers come.
-unsafe impl DeviceMemory for Ahead<'_> {
+unsafe impl DeviceMemory for Prefetch<'_> {
     fn translate(&self, addr: u64, len: u32, access: Access) -> Option<NonNull<u8>> {
         self.window.translate(addr, len, access)
     }

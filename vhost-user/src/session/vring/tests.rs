@@ -5,7 +5,8 @@ use std::ptr::NonNull;
 
 use linecard_virtio::model::Zone;
 use linecard_virtio::{
-    Access, Ahead, Buffer, DeviceMemory, DeviceQueue, DriverConfig, DriverQueue, SegList, Translation, packed,
+    Access, Buffer, DeviceMemory, DeviceQueue, DriverConfig, DriverQueue, Lookahead, SegList, Translation,
+    packed,
 };
 
 use super::*;
@@ -45,7 +46,7 @@ fn run<const WRITABLE: bool>(
             driver.publish();
         }
         check(&stood, &memory);
-        let head = device.peek_chain(&Anywhere, Ahead::default(), &mut SegList::new());
+        let head = device.peek_chain(&Anywhere, Lookahead::default(), &mut SegList::new());
         device.complete(head.expect("no fault").expect("a buffer").used(0));
         device.publish();
         stood.push(device.base());

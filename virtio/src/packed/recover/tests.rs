@@ -9,7 +9,7 @@ use super::super::{Device, Driver};
 use super::*;
 use crate::model::Zone;
 use crate::queue::{
-    Access, Ahead, Buffer, Chain, DeviceMemory, DeviceQueue, DriverQueue, Element, Translation,
+    Access, Buffer, Chain, DeviceMemory, DeviceQueue, DriverQueue, Element, Lookahead, Translation,
 };
 use crate::segments::SegList;
 use crate::{DeviceConfig, DriverConfig};
@@ -73,7 +73,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Bench<IN_ORDER, WRITABLE> {
             return;
         }
         for _ in 0..count {
-            let head = self.device.peek_chain(&Anywhere, Ahead::default(), &mut SegList::new());
+            let head = self.device.peek_chain(&Anywhere, Lookahead::default(), &mut SegList::new());
             let Ok(Some(head)) = head else { return };
             self.device.complete(head.used(if WRITABLE { head.len } else { 0 }));
         }

@@ -5,11 +5,11 @@ use std::time::SystemTime;
 use crate::frontend::GUEST;
 
 /// Random numbers, and those on which peers are tried.
-pub(crate) struct Dice(linecard_testing::Dice);
+pub(crate) struct Prng(linecard_testing::Prng);
 
-impl Dice {
+impl Prng {
     pub(crate) const fn new(seed: u64) -> Self {
-        Self(linecard_testing::Dice::new(seed))
+        Self(linecard_testing::Prng::new(seed))
     }
 
     pub(crate) fn seeded(test: &str) -> Self {

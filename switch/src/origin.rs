@@ -8,12 +8,12 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 
 use rustix::thread::LinkNameSpaceType;
 
-use crate::api::Again;
+use crate::api::SocketOrigin;
 
-/// Listens at the abstract name in the namespace that `again` names.
-pub(crate) fn listen(again: &Again) -> io::Result<OwnedFd> {
-    let namespace = File::open(&again.netns)?;
-    let name = again.name.clone();
+/// Listens at the abstract name in the namespace that `origin` names.
+pub(crate) fn listen(origin: &SocketOrigin) -> io::Result<OwnedFd> {
+    let namespace = File::open(&origin.netns)?;
+    let name = origin.name.clone();
     // A thread of its own, which ends there: this one stays where it is.
     let made =
         std::thread::Builder::new().name("lc-netns".into()).spawn(move || -> io::Result<OwnedFd> {

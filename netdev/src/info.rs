@@ -10,12 +10,12 @@ pub(super) const IFINFO: usize = 16;
 ///
 /// ```
 /// use linecard_netdev::{Interface, Namespace};
-/// let facts = Interface::find("port", &Namespace::default(), "lo")?.facts()?;
-/// assert!(facts.index > 0 && facts.mtu > 0 && !facts.is_ethernet());
+/// let info = Interface::find("port", &Namespace::default(), "lo")?.info()?;
+/// assert!(info.index > 0 && info.mtu > 0 && !info.is_ethernet());
 /// # Ok::<(), linecard_pmd::Error>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Facts {
+pub struct InterfaceInfo {
     /// Name; it may change while the index stays.
     pub name: String,
     /// Index, for sockets.
@@ -31,7 +31,7 @@ pub struct Facts {
     /// Hardware address; `None` where it is not one of six bytes.
     pub mac: Option<[u8; 6]>,
     /// Operational state.
-    pub oper: Oper,
+    pub oper: OperState,
     /// A cable, or what stands for one, is plugged in.
     pub carrier: bool,
     /// Receive and transmit queues.
@@ -47,11 +47,11 @@ pub struct Facts {
 /// Operational state of an interface (RFC 2863, `IF_OPER_…`).
 ///
 /// ```
-/// use linecard_netdev::Oper;
-/// assert_ne!(Oper::default(), Oper::Up);
+/// use linecard_netdev::OperState;
+/// assert_ne!(OperState::default(), OperState::Up);
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Oper {
+pub enum OperState {
     /// The driver does not say; with `IFF_RUNNING` it means up (`lo`, tun).
     #[default]
     Unknown,
@@ -89,20 +89,20 @@ pub struct KernelStats {
     pub rx_missed: u64,
 }
 
-impl Facts {
+impl InterfaceInfo {
     /// Reads an answer; `None` when it is no description of an interface.
     pub(super) fn read(message: &Message) -> Option<Self> {
         let body = message.body(IFINFO)?;
-        let mut facts = Self {
+        let mut info = Self {
             kind: u16_at(body, 2)?,
             index: u32_at(body, 4)?,
             flags: u32_at(body, 8)?,
             ..Self::default()
         };
         for (kind, value) in message.attributes(IFINFO) {
-            facts.note(kind, value);
+            info.note(kind, value);
         }
-        (!facts.name.is_empty()).then_some(facts)
+        (!info.name.is_empty()).then_some(info)
     }
 
     fn note(&mut self, kind: u16, value: &[u8]) {
@@ -160,7 +160,7 @@ impl Facts {
     /// Whether frames pass: brought up, and something at the other end.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        self.is_up() && self.flags & libc::IFF_RUNNING as u32 != 0 && self.oper != Oper::Down
+        self.is_up() && self.flags & libc::IFF_RUNNING as u32 != 0 && self.oper != OperState::Down
     }
 }
 
@@ -182,11 +182,11 @@ impl KernelStats {
 }
 
 /// `linux/if.h`: unknown 0, up 6, all between are kinds of down; dormant 5 does not pass frames either.
-fn oper(value: &[u8]) -> Oper {
+fn oper(value: &[u8]) -> OperState {
     match value.first() {
-        Some(6) => Oper::Up,
-        None | Some(0) => Oper::Unknown,
-        Some(_) => Oper::Down,
+        Some(6) => OperState::Up,
+        None | Some(0) => OperState::Unknown,
+        Some(_) => OperState::Down,
     }
 }
 

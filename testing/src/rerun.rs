@@ -11,7 +11,7 @@ pub const IN_USER_NAMESPACE: &str = "LINECARD_IN_USER_NAMESPACE";
 
 /// What came of it.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Again {
+pub enum Rerun {
     /// The test ran there and passed, or said itself that it was skipped: there is nothing left to do here.
     Done,
     /// There is no such namespace to be had: why.
@@ -39,12 +39,12 @@ pub fn user_namespace() -> Result<(), String> {
 /// # Panics
 /// It failed there; with what it said.
 #[must_use = "after `Done` the test is over"]
-pub fn in_user_namespace(test: &str) -> Again {
+pub fn in_user_namespace(test: &str) -> Rerun {
     if let Err(why) = user_namespace() {
-        return Again::Refused(why);
+        return Rerun::Refused(why);
     }
     let Some(name) = crate::this_test(test) else {
-        return Again::Refused("what is no test of its own cannot be run in a user namespace".into());
+        return Rerun::Refused("what is no test of its own cannot be run in a user namespace".into());
     };
     let program = std::env::current_exe().expect("a test knows its program");
     let mut command = Command::new("unshare");
@@ -52,7 +52,7 @@ pub fn in_user_namespace(test: &str) -> Again {
     command.args(["--exact", &name, "--include-ignored", "--nocapture"]).env(IN_USER_NAMESPACE, "1");
     let output = command.output().expect("unshare ran a moment ago");
     report(&name, &output);
-    Again::Done
+    Rerun::Done
 }
 
 fn report(name: &str, output: &Output) {
@@ -95,8 +95,8 @@ mod tests {
             return;
         }
         match in_user_namespace(name) {
-            Again::Done => {}
-            Again::Refused(why) => crate::skip(name, &why),
+            Rerun::Done => {}
+            Rerun::Refused(why) => crate::skip(name, &why),
         }
     }
 

@@ -2,8 +2,8 @@
 //!
 //! Whoever holds an eventfd may watch it with any number of epolls, and each signal tells all of them before it returns:
 //! a process with the ordinary limits makes one signal take 50 ms, and longer with more descriptors. So the time is
-//! counted. A port has an [`Allowance`] for what its signals take beyond an ordinary one; when it is used up, a thread
-//! that no other port waits for ([`Elsewhere`]) sends them, until time has paid the debt off. It is counted for the port
+//! counted. A port has an [`SignalBudget`] for what its signals take beyond an ordinary one; when it is used up, a thread
+//! that no other port waits for ([`Executor`]) sends them, until time has paid the debt off. It is counted for the port
 //! and not for a descriptor, because a peer can send new descriptors and come back as often as it likes.
 
 use std::os::fd::AsFd;
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::eventfd::signal;
-use crate::helper::{Elsewhere, Helper};
+use crate::helper::{Executor, Helper};
 
 /// What a signal may take without being counted. An ordinary one takes about a microsecond.
 const ORDINARY: Duration = Duration::from_micros(20);
@@ -28,27 +28,27 @@ const PAY: u64 = 1000;
 /// To be kept when the peer comes back.
 ///
 /// ```
-/// let allowance = linecard_eal::bell::Allowance::default();
-/// assert!(!allowance.is_spent());
+/// let budget = linecard_eal::notifier::SignalBudget::default();
+/// assert!(!budget.is_spent());
 /// ```
 #[derive(Debug)]
-pub struct Allowance {
+pub struct SignalBudget {
     began: Instant,
     /// When all is paid off, in nanoseconds from `began`.
     paid: AtomicU64,
-    elsewhere: Arc<dyn Elsewhere>,
+    executor: Arc<dyn Executor>,
 }
 
-impl Default for Allowance {
+impl Default for SignalBudget {
     fn default() -> Self {
         Self::new(Arc::new(Helper::default()))
     }
 }
 
-impl Allowance {
-    /// Of a port whose other work is done by `elsewhere`.
-    pub fn new(elsewhere: Arc<dyn Elsewhere>) -> Self {
-        Self { began: Instant::now(), paid: AtomicU64::new(0), elsewhere }
+impl SignalBudget {
+    /// Of a port whose other work is done by `executor`.
+    pub fn new(executor: Arc<dyn Executor>) -> Self {
+        Self { began: Instant::now(), paid: AtomicU64::new(0), executor }
     }
 
     /// Whether signals of this port are left to its own thread at the moment.
@@ -90,61 +90,61 @@ impl Allowance {
 /// ```
 /// use std::os::fd::{FromRawFd, OwnedFd};
 /// use std::sync::Arc;
-/// use linecard_eal::bell::{Allowance, Bell};
+/// use linecard_eal::notifier::{SignalBudget, Notifier};
 ///
 /// // SAFETY: takes integers.
 /// let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
 /// // SAFETY: just made, and checked by the assertion below.
-/// let bell = Arc::new(Bell::new(unsafe { OwnedFd::from_raw_fd(fd) }, &Arc::<Allowance>::default()));
-/// assert!(bell.ring());
+/// let notifier = Arc::new(Notifier::new(unsafe { OwnedFd::from_raw_fd(fd) }, &Arc::<SignalBudget>::default()));
+/// assert!(notifier.notify());
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug)]
-pub struct Bell<F> {
+pub struct Notifier<F> {
     fd: F,
-    allowance: Arc<Allowance>,
+    signal_budget: Arc<SignalBudget>,
     /// The port's thread has been asked and has not begun.
     asked: AtomicBool,
 }
 
-impl<F: AsFd + Send + Sync + 'static> Bell<F> {
-    /// A bell of the port that `allowance` belongs to. Starts the port's thread, so that to [`ring`](Self::ring) never
+impl<F: AsFd + Send + Sync + 'static> Notifier<F> {
+    /// A notifier of the port that `signal_budget` belongs to. Starts the port's thread, so that to [`notify`](Self::notify) never
     /// has to.
-    pub fn new(fd: F, allowance: &Arc<Allowance>) -> Self {
-        allowance.elsewhere.prepare();
-        Self { fd, allowance: Arc::clone(allowance), asked: AtomicBool::new(false) }
+    pub fn new(fd: F, signal_budget: &Arc<SignalBudget>) -> Self {
+        signal_budget.executor.prepare();
+        Self { fd, signal_budget: Arc::clone(signal_budget), asked: AtomicBool::new(false) }
     }
 
     /// Adds one to the counter now or soon; never sleeps. False when the kernel refused, or when the port's thread has
     /// too much to do. Signals that follow each other closely may be one. For a thread that polls the port.
-    pub fn ring(self: &Arc<Self>) -> bool {
+    pub fn notify(self: &Arc<Self>) -> bool {
         let began = Instant::now();
-        if self.allowance.is_spent_at(began) {
-            return self.ring_elsewhere();
+        if self.signal_budget.is_spent_at(began) {
+            return self.notify_later();
         }
         let counted = signal(self.fd.as_fd()).is_ok();
-        self.allowance.note(began, Instant::now());
+        self.signal_budget.note(began, Instant::now());
         counted
     }
 
     /// Has the port's thread add one to the counter soon.
     #[cold]
-    fn ring_elsewhere(self: &Arc<Self>) -> bool {
+    fn notify_later(self: &Arc<Self>) -> bool {
         // B1, pairs with B2: what was to be signalled before is visible to whoever is woken.
         if self.asked.swap(true, Ordering::AcqRel) {
             return true;
         }
         // A descriptor that nobody uses any more is not kept open for this.
-        let bell = Arc::downgrade(self);
-        let job = move || bell.upgrade().into_iter().for_each(|bell| bell.ring_now());
-        let taken = self.allowance.elsewhere.run(Box::new(job));
+        let notifier = Arc::downgrade(self);
+        let job = move || notifier.upgrade().into_iter().for_each(|notifier| notifier.notify_now());
+        let taken = self.signal_budget.executor.run(Box::new(job));
         if !taken {
             self.asked.store(false, Ordering::Release);
         }
         taken
     }
 
-    fn ring_now(&self) {
+    fn notify_now(&self) {
         // B2, pairs with B1: asked again from here on, it is rung again.
         self.asked.swap(false, Ordering::AcqRel);
         // What the kernel refuses it refuses: nobody waits for an answer.
@@ -152,7 +152,7 @@ impl<F: AsFd + Send + Sync + 'static> Bell<F> {
     }
 }
 
-impl<F: AsFd> AsFd for Bell<F> {
+impl<F: AsFd> AsFd for Notifier<F> {
     fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.fd.as_fd()
     }
@@ -219,37 +219,38 @@ mod tests {
     fn a_slow_eventfd_costs_no_more_for_fast_ones_between_its_signals() {
         let Some((slow, watchers, took)) = slow() else { return };
         let mut counter = std::fs::File::from(slow.try_clone().expect("a descriptor"));
-        let allowance = Arc::<Allowance>::default();
-        let (slow, fast) = (Arc::new(Bell::new(slow, &allowance)), Arc::new(Bell::new(event(), &allowance)));
+        let signal_budget = Arc::<SignalBudget>::default();
+        let (slow, fast) =
+            (Arc::new(Notifier::new(slow, &signal_budget)), Arc::new(Notifier::new(event(), &signal_budget)));
         let mut longest = Duration::ZERO;
         let all = attack(400, |n| {
             let began = Instant::now();
-            assert!(if n % 2 == 0 { slow.ring() } else { fast.ring() });
+            assert!(if n % 2 == 0 { slow.notify() } else { fast.notify() });
             longest = longest.max(began.elapsed());
         });
         // Of 200 slow signals the first few are ours: as many as 5 ms hold, and one.
         let most = took * 20 + 8 * MOST;
         assert!(all < most, "400 rings took {all:?}, one signal {took:?}");
-        assert!(allowance.is_spent());
-        // Another port's bell is its own affair, while the slow one's thread is at work.
-        let other = Arc::<Allowance>::default();
-        assert!(Arc::new(Bell::new(event(), &other)).ring() && !other.is_spent());
+        assert!(signal_budget.is_spent());
+        // Another port's notifier is its own affair, while the slow one's thread is at work.
+        let other = Arc::<SignalBudget>::default();
+        assert!(Arc::new(Notifier::new(event(), &other)).notify() && !other.is_spent());
         // The peer is still told.
         drop(watchers);
         let mut count = [0; 8];
         counter.read_exact(&mut count).expect("a count");
-        assert!(slow.ring());
+        assert!(slow.notify());
         counter.read_exact(&mut count).expect("the thread rings");
     }
 
     #[test]
     fn new_descriptors_are_no_new_allowance() {
         let Some((slow, _watchers, took)) = slow() else { return };
-        let allowance = Arc::<Allowance>::default();
+        let signal_budget = Arc::<SignalBudget>::default();
         let all = attack(200, |_| {
             let again = slow.try_clone().expect("a descriptor");
             // False once its thread has too much to do: each of these is a job of its own.
-            Arc::new(Bell::new(again, &allowance)).ring();
+            Arc::new(Notifier::new(again, &signal_budget)).notify();
         });
         assert!(all < took * 20 + 8 * MOST, "200 new descriptors took {all:?}, one signal {took:?}");
     }
@@ -257,29 +258,29 @@ mod tests {
     #[test]
     fn what_the_ports_thread_sends_makes_the_caller_wait_for_no_signal() {
         let Some((slow, _watchers, took)) = slow() else { return };
-        let bell = Arc::new(Bell::new(slow, &Arc::default()));
+        let notifier = Arc::new(Notifier::new(slow, &Arc::default()));
         // The best of some, since the core may be lost at any time.
-        let best = (0..20).map(|_| attack(1, |_| assert!(bell.ring_elsewhere()))).min().expect("some");
+        let best = (0..20).map(|_| attack(1, |_| assert!(notifier.notify_later()))).min().expect("some");
         assert!(best < took / 4, "it took {best:?}, a signal {took:?}");
     }
 
     #[test]
     fn debts_are_paid_off_and_never_forgiven() {
-        let allowance = Allowance::default();
-        let at = |ms: u64| allowance.began + Duration::from_millis(ms);
+        let signal_budget = SignalBudget::default();
+        let at = |ms: u64| signal_budget.began + Duration::from_millis(ms);
         let second = 1000;
-        allowance.note(at(0), at(5));
-        assert!(!allowance.is_spent_at(at(5)), "4.98 ms of 5");
-        allowance.note(at(5), at(6));
-        assert!(allowance.is_spent_at(at(6)));
-        (6..100).for_each(|ms| allowance.note(at(ms), at(ms) + ORDINARY));
-        assert!(allowance.is_spent_at(at(100)), "fast ones forgive nothing");
-        assert!(!allowance.is_spent_at(at(second)), "0.96 ms are paid off");
-        allowance.note(at(second), at(second + 50));
-        assert!(allowance.is_spent_at(at(45 * second)), "of 54 ms 9 are left");
-        assert!(!allowance.is_spent_at(at(51 * second)), "4");
+        signal_budget.note(at(0), at(5));
+        assert!(!signal_budget.is_spent_at(at(5)), "4.98 ms of 5");
+        signal_budget.note(at(5), at(6));
+        assert!(signal_budget.is_spent_at(at(6)));
+        (6..100).for_each(|ms| signal_budget.note(at(ms), at(ms) + ORDINARY));
+        assert!(signal_budget.is_spent_at(at(100)), "fast ones forgive nothing");
+        assert!(!signal_budget.is_spent_at(at(second)), "0.96 ms are paid off");
+        signal_budget.note(at(second), at(second + 50));
+        assert!(signal_budget.is_spent_at(at(45 * second)), "of 54 ms 9 are left");
+        assert!(!signal_budget.is_spent_at(at(51 * second)), "4");
         // One that seems to have taken for ever is no panic.
-        allowance.charge(Duration::MAX, at(second));
-        assert!(allowance.is_spent_at(at(1 << 40)));
+        signal_budget.charge(Duration::MAX, at(second));
+        assert!(signal_budget.is_spent_at(at(1 << 40)));
     }
 }

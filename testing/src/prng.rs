@@ -3,15 +3,15 @@
 /// Random numbers that follow from a seed (xorshift64*), for tests that must be able to do the same again.
 ///
 /// ```
-/// use linecard_testing::Dice;
-/// let (mut one, mut other) = (Dice::new(7), Dice::new(7));
+/// use linecard_testing::Prng;
+/// let (mut one, mut other) = (Prng::new(7), Prng::new(7));
 /// assert_eq!(one.roll(), other.roll());
 /// assert!(one.below(6) < 6);
 /// ```
 #[derive(Clone, Debug)]
-pub struct Dice(u64);
+pub struct Prng(u64);
 
-impl Dice {
+impl Prng {
     /// The numbers of `seed`.
     #[must_use]
     pub const fn new(seed: u64) -> Self {

@@ -28,15 +28,15 @@ use crate::port::Losses;
 /// #     neigh_suppress: false, defaults: Default::default(), store: None,
 /// # })?;
 /// let telemetry = Telemetry::new(&eal);
-/// let mut teller = linecard_switch::Teller::new(telemetry.clone());
+/// let mut feed = linecard_switch::TelemetryFeed::new(telemetry.clone());
 /// switch.add(&PortSpec::new("a", PortKind::Vdev { device: "net_ring0".into() }), None)?;
-/// teller.look(&switch); // now and then
+/// feed.look(&switch); // now and then
 /// let list = telemetry.answer("/ethdev/list");
 /// assert_eq!(list, Value::object([("/ethdev/list", Value::list([0_u16]))]));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
-pub struct Teller {
+pub struct TelemetryFeed {
     telemetry: Telemetry,
     told: Vec<Told>,
 }
@@ -45,7 +45,7 @@ pub struct Teller {
 /// opening can have the same.
 type Told = (u16, String, usize);
 
-impl Teller {
+impl TelemetryFeed {
     /// Tells `telemetry`, from the first [`look`](Self::look) on.
     #[must_use]
     pub fn new(telemetry: Telemetry) -> Self {
