@@ -1,4 +1,4 @@
-//! The gate with real threads and fences; `tests/gate_loom.rs` has every interleaving.
+//! The gate with real threads and fences; `loom_tests` has every interleaving.
 
 use crate::gate::{close_all, gate};
 

@@ -31,11 +31,13 @@ mod eal;
 mod error;
 pub mod eventfd;
 pub mod gate;
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod gate_tests;
 pub mod helper;
 pub mod inherited;
 pub mod log;
+#[cfg(all(test, loom))]
+mod loom_tests;
 pub mod memory;
 pub mod notifier;
 pub mod quiescence;

@@ -1,6 +1,8 @@
 //! System calls, each behind a safe function. Where else there is `unsafe` the documentation of the crate says.
 
 pub(crate) mod aio;
+#[cfg(not(loom))]
+pub(crate) mod membarrier;
 pub(crate) mod tsc;
 
 use std::fs::File;
@@ -178,23 +180,4 @@ pub(crate) fn monotonic_ns() -> u64 {
     // SAFETY: writes one `timespec`, which lives across the call. It cannot fail for this clock.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
     (now.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec as u64)
-}
-
-/// `linux/membarrier.h`.
-const MEMBARRIER_PRIVATE_EXPEDITED: libc::c_long = 1 << 3;
-const MEMBARRIER_REGISTER_PRIVATE_EXPEDITED: libc::c_long = 1 << 4;
-
-fn membarrier(command: libc::c_long) -> bool {
-    // SAFETY: the call takes three integers and touches no memory of ours.
-    unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) == 0 }
-}
-
-/// Asks the kernel to let this process order the memory accesses of all its threads from one of them.
-pub(crate) fn register_membarrier() -> bool {
-    membarrier(MEMBARRIER_REGISTER_PRIVATE_EXPEDITED)
-}
-
-/// A full memory barrier on every thread of this process that runs now; false when the kernel refuses.
-pub(crate) fn process_barrier() -> bool {
-    membarrier(MEMBARRIER_PRIVATE_EXPEDITED)
 }

@@ -1,29 +1,6 @@
 //! Every interleaving of the gate's two sides, on loom's atomics.
 
-#[path = "../src/gate.rs"]
-#[allow(dead_code, unreachable_pub, reason = "the test uses a part of it")]
-mod gate;
-
-/// The shape of `src/sync.rs`, made of loom's parts. Both fences are full ones here: what `membarrier` makes
-/// of the light one.
-mod sync {
-    pub(crate) use loom::cell::UnsafeCell;
-    pub(crate) use loom::sync::Arc;
-    pub(crate) use loom::sync::atomic::AtomicBool;
-    pub(crate) use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-
-    pub(crate) fn light_fence(_: bool) {
-        loom::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
-    }
-    pub(crate) fn heavy_fence(_: bool) {
-        loom::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
-    }
-    pub(crate) fn asymmetric_fences() -> bool {
-        false
-    }
-}
-
-use gate::{Controller, close_all, gate};
+use crate::gate::{Controller, close_all, gate};
 
 /// The value, when the poller is out.
 fn hold<T>(controller: &mut Controller<T>) -> &mut T {

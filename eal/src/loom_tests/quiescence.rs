@@ -1,23 +1,9 @@
 //! Every interleaving of a poller that visits and a control thread that waits for its leaving, on loom's atomics.
 
-#[path = "../src/quiescence.rs"]
-#[allow(dead_code, unreachable_pub, reason = "the test uses a part of it")]
-mod quiescence;
-
-/// The shape of `src/sync.rs`, made of loom's parts.
-mod sync {
-    pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU64};
-    pub(crate) use loom::sync::{Arc, Mutex};
-    pub(crate) use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-
-    pub(crate) fn full_fence() {
-        loom::sync::atomic::fence(std::sync::atomic::Ordering::SeqCst);
-    }
-}
-
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use quiescence::visits;
+
+use crate::quiescence::visits;
 
 /// Says that it was dropped.
 struct Token(Arc<AtomicBool>);
