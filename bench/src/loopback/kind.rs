@@ -32,6 +32,8 @@ pub(crate) enum Offer {
 }
 
 const MILLION: f64 = 1e6;
+/// One packet per second: where a search for a rate without loss ends at the latest.
+const LEAST_MPPS: f64 = 0.000_001;
 /// More than any ring carries; the count still fits every figure.
 const MOST_MPPS: f64 = 1000.0;
 
@@ -41,19 +43,19 @@ impl Offer {
         if text.eq_ignore_ascii_case("max") {
             return Ok(Self::Max);
         }
-        let mpps: Option<f64> = text.parse().ok().filter(|mpps| (0.001..=MOST_MPPS).contains(mpps));
+        let mpps: Option<f64> = text.parse().ok().filter(|mpps| (LEAST_MPPS..=MOST_MPPS).contains(mpps));
         mpps.map(|mpps| Self::PerSecond(Self::count(mpps)))
-            .ok_or_else(|| format!("give 0.001 to {MOST_MPPS} million packets per second, or max"))
+            .ok_or_else(|| format!("give {LEAST_MPPS} to {MOST_MPPS} million packets per second, or max"))
     }
 
-    /// An offer of so many million packets per second.
+    /// An offer of so many million packets per second, or of the nearest rate that can be offered.
     pub(crate) fn mpps(mpps: f64) -> Self {
         Self::PerSecond(Self::count(mpps))
     }
 
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded just here")]
     fn count(mpps: f64) -> u64 {
-        (mpps.clamp(0.0, MOST_MPPS) * MILLION).round() as u64
+        (mpps.clamp(LEAST_MPPS, MOST_MPPS) * MILLION).round() as u64
     }
 }
 
@@ -242,6 +244,11 @@ mod tests {
         assert_eq!(Offer::parse("0.1"), Ok(Offer::PerSecond(100_000)));
         for bad in ["0", "-1", "1001", "", "nan", "inf"] {
             assert!(Offer::parse(bad).is_err_and(|text| text.contains("or max")), "{bad}");
+        }
+        // A search on a machine that has no time for it asks for hundreds of packets per second, or for none.
+        for rate in [0.000_677, 0.0, MOST_MPPS] {
+            let offer = Offer::mpps(rate);
+            assert_eq!(Offer::parse(&offer.to_string()), Ok(offer), "{rate}");
         }
     }
 }
