@@ -1,10 +1,10 @@
 //! Eventfds that a peer may make slow.
 //!
-//! Whoever holds an eventfd may watch it with any number of epolls, and each signal tells all of them before it returns:
-//! a process with the ordinary limits makes one signal take 50 ms, and longer with more descriptors. So the time is
-//! counted. A port has an [`SignalBudget`] for what its signals take beyond an ordinary one; when it is used up, a thread
-//! that no other port waits for ([`Executor`]) sends them, until time has paid the debt off. It is counted for the port
-//! and not for a descriptor, because a peer can send new descriptors and come back as often as it likes.
+//! A peer that holds an eventfd can add it to any number of epoll instances, and a signal wakes every one of them before it
+//! returns: within ordinary limits one process can make a signal take 50 ms. The time is therefore counted. Each port has a
+//! [`SignalBudget`] for what its signals take beyond the ordinary; once it is spent, a thread that only this port waits for
+//! ([`Executor`]) sends them until the debt is paid off. The budget belongs to the port and not to a descriptor, because a
+//! peer can send new descriptors and reconnect as often as it likes.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -14,18 +14,18 @@ use std::time::{Duration, Instant};
 use crate::eventfd::signal;
 use crate::helper::{Executor, Helper};
 
-/// What a signal may take without being counted. An ordinary one takes about a microsecond.
+/// Time that a signal may take without being charged. An ordinary one takes about a microsecond.
 const ORDINARY: Duration = Duration::from_micros(20);
-/// What the signals of a port may take beyond that before others send them: a thread that loses its core while it
-/// signals is no accident of the peer's making.
+/// Time that the signals of a port may take beyond that before its own thread sends them. It covers a polling thread that is
+/// preempted while it signals, which is not the peer's doing.
 const MOST: Duration = Duration::from_millis(5);
-/// So long it takes to pay off each nanosecond, in nanoseconds: a port gets 1 ms a second.
+/// Nanoseconds until one nanosecond of debt is paid off: a port gets 1 ms per second.
 const PAY: u64 = 1000;
 
-/// The time that the signals of one port may cost the threads which poll it: 5 ms beyond what is ordinary, and then 1 ms
-/// a second. A signal that takes more is a debt, paid off at that rate; nothing forgives it.
+/// The time that the signals of one port may cost the threads which poll it: 5 ms beyond the ordinary, and then 1 ms per
+/// second. A signal that takes longer is a debt, which only time pays off, at that rate; fast signals do not.
 ///
-/// To be kept when the peer comes back.
+/// Keep it when the peer reconnects, so that reconnecting does not cancel the debt.
 ///
 /// ```
 /// let budget = linecard_eal::notifier::SignalBudget::default();
@@ -34,7 +34,7 @@ const PAY: u64 = 1000;
 #[derive(Debug)]
 pub struct SignalBudget {
     began: Instant,
-    /// When all is paid off, in nanoseconds from `began`.
+    /// When the debt will be paid off, in nanoseconds from `began`.
     paid: AtomicU64,
     executor: Arc<dyn Executor>,
 }
@@ -46,12 +46,12 @@ impl Default for SignalBudget {
 }
 
 impl SignalBudget {
-    /// Of a port whose other work is done by `executor`.
+    /// The budget of a port whose own thread is `executor`.
     pub fn new(executor: Arc<dyn Executor>) -> Self {
         Self { began: Instant::now(), paid: AtomicU64::new(0), executor }
     }
 
-    /// Whether signals of this port are left to its own thread at the moment.
+    /// Whether the port's own thread sends its signals at the moment.
     #[must_use]
     pub fn is_spent(&self) -> bool {
         self.is_spent_at(Instant::now())
@@ -66,7 +66,7 @@ impl SignalBudget {
         u64::try_from(now.saturating_duration_since(self.began).as_nanos()).unwrap_or(u64::MAX)
     }
 
-    /// A signal was sent from `from` to `to`.
+    /// Charges for a signal that began at `from` and returned at `to`.
     #[inline]
     fn note(&self, from: Instant, to: Instant) {
         let took = to.saturating_duration_since(from);
@@ -90,7 +90,7 @@ impl SignalBudget {
 /// ```
 /// use std::os::fd::{FromRawFd, OwnedFd};
 /// use std::sync::Arc;
-/// use linecard_eal::notifier::{SignalBudget, Notifier};
+/// use linecard_eal::notifier::{Notifier, SignalBudget};
 ///
 /// // SAFETY: takes integers.
 /// let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC) };
@@ -103,20 +103,20 @@ impl SignalBudget {
 pub struct Notifier<F> {
     fd: F,
     signal_budget: Arc<SignalBudget>,
-    /// The port's thread has been asked and has not begun.
+    /// The port's thread has been asked to signal and has not begun.
     asked: AtomicBool,
 }
 
 impl<F: AsFd + Send + Sync + 'static> Notifier<F> {
-    /// A notifier of the port that `signal_budget` belongs to. Starts the port's thread, so that to [`notify`](Self::notify) never
+    /// An eventfd of the port that `signal_budget` belongs to. Starts the port's thread, so that [`notify`](Self::notify) never
     /// has to.
     pub fn new(fd: F, signal_budget: &Arc<SignalBudget>) -> Self {
         signal_budget.executor.prepare();
         Self { fd, signal_budget: Arc::clone(signal_budget), asked: AtomicBool::new(false) }
     }
 
-    /// Adds one to the counter now or soon; never sleeps. False when the kernel refused, or when the port's thread has
-    /// too much to do. Signals that follow each other closely may be one. For a thread that polls the port.
+    /// Adds one to the counter, now or soon, without ever sleeping; for a thread that polls the port. Signals that follow each
+    /// other closely may become one. False when the kernel refused, or when too many jobs wait for the port's thread.
     pub fn notify(self: &Arc<Self>) -> bool {
         let began = Instant::now();
         if self.signal_budget.is_spent_at(began) {
@@ -145,9 +145,9 @@ impl<F: AsFd + Send + Sync + 'static> Notifier<F> {
     }
 
     fn notify_now(&self) {
-        // B2, pairs with B1: asked again from here on, it is rung again.
+        // B2, pairs with B1: a request from here on leads to another signal.
         self.asked.swap(false, Ordering::AcqRel);
-        // What the kernel refuses it refuses: nobody waits for an answer.
+        // Nobody waits for the result.
         let _ = signal(self.fd.as_fd());
     }
 }

@@ -7,25 +7,25 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::Armed;
 use crate::port::RxQueue;
 
-/// How often queues are looked at that cannot wake anybody, or did so for nothing several times in a row.
+/// Interval of polling queues that cannot wake a thread, or that woke it several times in a row without a packet.
 pub const NAP: Duration = Duration::from_micros(100);
-/// Rounds without a packet in which a queue said that there was one, after which it is believed no more.
+/// Number of wake-ups in a row without a packet after which the thread naps instead of believing the queue.
 const FALSE_ALARMS: u32 = 4;
 
 /// How one [`wait`](Adaptive::wait) went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WaitOutcome {
-    /// It is no time to sleep: packets moved, or did a moment ago.
+    /// The thread did not sleep: packets moved, or did within the spin time.
     Busy,
     /// A queue said that it has packets.
     Ready,
     /// A queue woke the thread.
     Woken,
-    /// The bound passed, or a nap where nothing would wake the thread.
+    /// The bound passed, or a nap did because a queue cannot wake the thread.
     Passed,
 }
 
-/// Polls while there is traffic, and sleeps when there was none for a while, on any number of queues at once.
+/// Polls any number of queues while there is traffic, and sleeps once there has been none for a while.
 ///
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
@@ -54,7 +54,7 @@ pub enum WaitOutcome {
 pub struct Adaptive {
     spin: Duration,
     bound: Duration,
-    /// When there was nothing for the first time since there was something.
+    /// When the first round without a packet ended.
     idle: Option<Instant>,
     false_alarms: u32,
     asleep: Duration,
@@ -69,15 +69,15 @@ impl Default for Adaptive {
 }
 
 impl Adaptive {
-    /// Goes on polling for `spin` after the last packet; never sleeps longer than `bound` at a time, so that the caller can
-    /// look after other things.
+    /// Goes on polling for `spin` after the last packet, and never sleeps longer than `bound` at a time, so that the caller can
+    /// do its other work.
     #[must_use]
     pub const fn new(spin: Duration, bound: Duration) -> Self {
         Self { spin, bound, idle: None, false_alarms: 0, asleep: Duration::ZERO, sleeps: 0 }
     }
 
-    /// The end of a round over `queues` that moved so many packets: returns at once while there is traffic, else sleeps until
-    /// a queue wakes it or the bound is over. All queues of the thread must be among `queues`.
+    /// To be called after each round over `queues`, with the number of packets it moved: returns at once while there is
+    /// traffic, else sleeps until a queue wakes it or the bound has passed. `queues` must be all that the thread polls.
     #[inline]
     pub fn wait(&mut self, moved: usize, queues: &mut [&mut dyn RxQueue]) -> WaitOutcome {
         if moved > 0 {
@@ -111,7 +111,7 @@ impl Adaptive {
         let (mut ready, mut able) = (false, true);
         for queue in queues.iter_mut() {
             match queue.arm() {
-                // The others need not be armed; those that are get disarmed below.
+                // The others need not be armed; those that are will be disarmed below.
                 Armed::Ready => ready = true,
                 Armed::Unable => able = false,
                 Armed::Asleep => {}
@@ -120,7 +120,7 @@ impl Adaptive {
                 break;
             }
         }
-        let rest = if ready {
+        let outcome = if ready {
             self.alarm(now, WaitOutcome::Ready)
         } else {
             let bound = if able { self.bound } else { self.bound.min(NAP) };
@@ -129,10 +129,10 @@ impl Adaptive {
             if woken { self.alarm(Instant::now(), WaitOutcome::Woken) } else { WaitOutcome::Passed }
         };
         queues.iter_mut().for_each(|queue| queue.disarm());
-        rest
+        outcome
     }
 
-    /// A queue says that it has something. When that was not true several times in a row, it is looked at after a nap.
+    /// A queue announces packets. If that was wrong several times in a row, the thread naps first.
     fn alarm(&mut self, now: Instant, why: WaitOutcome) -> WaitOutcome {
         self.false_alarms = self.false_alarms.saturating_add(1);
         if self.false_alarms <= FALSE_ALARMS {
