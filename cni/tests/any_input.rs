@@ -71,9 +71,9 @@ const VARIABLES: [&str; 6] =
     ["CNI_COMMAND", "CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS", "CNI_PATH"];
 const COMMANDS: [&str; 7] = ["ADD", "DEL", "CHECK", "STATUS", "GC", "VERSION", "FROB"];
 
-/// The same cases in every run; `LINECARD_FUZZ=SEED` chooses others.
+/// The same cases in every run; `LINECARD_SEED=SEED` chooses others.
 fn cases(cases: u32) -> ProptestConfig {
-    let seed = std::env::var("LINECARD_FUZZ").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    let seed = std::env::var("LINECARD_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
     let rng_seed = proptest::test_runner::RngSeed::Fixed(seed);
     ProptestConfig { cases, rng_seed, failure_persistence: None, ..ProptestConfig::default() }
 }

@@ -1,5 +1,7 @@
 //! What the fuzz targets do with their input. A fuzzer that watches coverage feeds them (`cargo +nightly fuzz run NAME`);
-//! the tests here feed them random bytes, in CI, with any toolchain.
+//! the tests here feed them random bytes with any toolchain; `LINECARD_FUZZ_INPUTS` says how many inputs each gets.
+
+#![allow(missing_docs, reason = "inputs of fuzz targets, for no other program")]
 
 pub mod args;
 pub mod bpf;
@@ -39,7 +41,7 @@ mod tests {
             state ^= state >> 27;
             state.wrapping_mul(0x2545_f491_4f6c_dd1d)
         };
-        let asked = std::env::var("LINECARD_FUZZ").ok().and_then(|text| text.parse().ok());
+        let asked = std::env::var("LINECARD_FUZZ_INPUTS").ok().and_then(|text| text.parse().ok());
         for _ in 0..asked.unwrap_or(times) {
             let len = (roll() >> 32) as usize % (1 << (roll() >> 32) % 12);
             let input: Vec<u8> = (0..len.div_ceil(8)).flat_map(|_| roll().to_be_bytes()).collect();

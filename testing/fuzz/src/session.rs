@@ -17,7 +17,8 @@ use linecard_pmd::{RxQueue, TxQueue};
 use linecard_vhost_user::{Backend, BackendConfig, Control, Mode, Receive, Transmit};
 use linecard_virtio::Features;
 use linecard_wire::payload::{
-    Inflight, IotlbMessage, Log, MemTable, MemoryRegion, Payload, SingleRegion, VringAddr, VringFd, VringState,
+    Inflight, IotlbMessage, Log, MemTable, MemoryRegion, Payload, SingleRegion, VringAddr, VringFd,
+    VringState,
 };
 use linecard_wire::{Connection, FrontendReq as Req, OutMessage};
 use rustix::event::EventfdFlags;
@@ -297,7 +298,9 @@ fn act(peer: &mut Frontend, step: Step) {
         Step::Enable { ring, on } => peer.state(Req::SET_VRING_ENABLE, ring, on.into()),
         Step::Stop(ring) => peer.state(Req::GET_VRING_BASE, ring, 0),
         Step::Status(status) => peer.tell(Req::SET_STATUS, &u64::from(status).to_bytes()),
-        Step::Start { packed, power, recorded, translated } => peer.start(packed, power, (recorded, translated)),
+        Step::Start { packed, power, recorded, translated } => {
+            peer.start(packed, power, (recorded, translated))
+        }
         Step::Translate { at, pages, to, access, back } => peer.translate((at, to), pages, access, back),
         Step::Log { offset, size } => peer.log(offset, size),
         Step::Inflight { offset, size, queue_size } => peer.inflight(offset, size, queue_size),
