@@ -17,6 +17,7 @@ pub(crate) fn choose(offered: Features, options: &Options, pairs: u16) -> Result
         .with(Features::NET_MRG_RXBUF, options.mrg_rxbuf)
         .with(Features::IN_ORDER, options.in_order)
         .with(Features::RING_PACKED, options.packed_vq)
+        .with(Features::EVENT_IDX, options.event_idx)
         .with(Features::NET_MAC, options.device_mac)
         .union(CONTROL)
         .union(Features::NET_MTU)
