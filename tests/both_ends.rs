@@ -110,8 +110,16 @@ mod sleepers {
         Pool::new(&eal.default_domain(), config).expect("a pool")
     }
 
-    const OPTIONS: [&str; 4] =
-        ["in_order=0", "in_order=1", "packed_vq=1,in_order=0", "packed_vq=1,in_order=1"];
+    const OPTIONS: [&str; 8] = [
+        "event_idx=0,in_order=0",
+        "event_idx=0,in_order=1",
+        "event_idx=0,packed_vq=1,in_order=0",
+        "event_idx=0,packed_vq=1,in_order=1",
+        "event_idx=1,in_order=0",
+        "event_idx=1,in_order=1",
+        "event_idx=1,packed_vq=1,in_order=0",
+        "event_idx=1,packed_vq=1,in_order=1",
+    ];
 
     /// Around one lap of the index; or so many sleeps on each kind of ring as `LINECARD_SLEEPS` says, lap by lap
     /// (`cargo xtask torture --only sleeps`).
@@ -121,7 +129,7 @@ mod sleepers {
         let asked = asked.map(|text| text.parse::<usize>().expect("LINECARD_SLEEPS is a number"));
         for options in OPTIONS {
             let Some(mut left) = asked else {
-                wakes_after(&*link(options), 65_536 - 700, 1_400);
+                wakes_after(&*link(options), 65_536 - 350, 700);
                 continue;
             };
             while left > 0 {

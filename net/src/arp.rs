@@ -85,3 +85,24 @@ impl Arp {
             && (self.hardware_len, self.protocol_len) == (6, 4)
     }
 }
+
+/// The shortest Ethernet frame, without its checksum.
+const FRAME: usize = 60;
+
+/// A frame that tells switches where `mac` is: a RARP request for that address from itself, to everybody, as a machine sends it
+/// that was moved (RFC 903; QEMU and DPDK announce a guest in this way).
+///
+/// ```
+/// let frame = linecard_net::arp::rarp_announcement([2, 0, 0, 0, 0, 7]);
+/// assert_eq!((&frame[..6], &frame[6..12], &frame[12..14]), (&[0xff; 6][..], &[2, 0, 0, 0, 0, 7][..], &[0x80, 0x35][..]));
+/// ```
+#[must_use]
+pub fn rarp_announcement(mac: [u8; 6]) -> [u8; FRAME] {
+    /// The kind of frame; then Ethernet, IPv4, their lengths, and a reverse request.
+    const RARP: [u8; 10] = [0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3];
+    let no_address = [0_u8; 4];
+    let parts: [&[u8]; 7] = [&[0xff; 6], &mac, &RARP, &mac, &no_address, &mac, &no_address];
+    let mut frame = [0; FRAME];
+    frame.iter_mut().zip(parts.into_iter().flatten()).for_each(|(to, from)| *to = *from);
+    frame
+}

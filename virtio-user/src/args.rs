@@ -30,6 +30,7 @@ pub(crate) struct Options {
     pub(crate) mrg_rxbuf: bool,
     pub(crate) in_order: bool,
     pub(crate) packed_vq: bool,
+    pub(crate) event_idx: bool,
     /// Mbit/s to report.
     pub(crate) speed: Option<u32>,
     /// Asked for when the port is configured, not by arguments.
@@ -39,7 +40,7 @@ pub(crate) struct Options {
 /// One line for `--help`.
 pub(crate) const SUMMARY: &str = "virtio-net frontend over a vhost-user socket or the kernel: path=SOCKET[,server=0|1][,mode=0600..0666]\
 [,group=NAME] or path=/dev/vhost-net[,iface=NAME][,tap_fd=N[:N...]][,vhost_fd=N[:N...]] or path=/dev/vhost-vdpa-N; all: [,queues=N][,queue_size=N]\
-[,mac=XX:XX:XX:XX:XX:XX][,mrg_rxbuf=0|1][,in_order=0|1][,packed_vq=0|1][,vectorized=0|1][,cq=0|1][,speed=MBPS]";
+[,mac=XX:XX:XX:XX:XX:XX][,mrg_rxbuf=0|1][,in_order=0|1][,packed_vq=0|1][,event_idx=0|1][,vectorized=0|1][,cq=0|1][,speed=MBPS]";
 
 impl Options {
     /// Reads what is about the device, however it is reached.
@@ -54,6 +55,7 @@ impl Options {
             mrg_rxbuf: args.flag("mrg_rxbuf")?.unwrap_or(true),
             in_order: args.flag("in_order")?.unwrap_or(true),
             packed_vq: args.flag("packed_vq")?.unwrap_or(false),
+            event_idx: args.flag("event_idx")?.unwrap_or(true),
             speed: args.number("speed", 0..=u32::MAX)?.filter(|speed| *speed != u32::MAX),
             offloads: Offloads::default(),
         };
@@ -145,6 +147,7 @@ mod tests {
         let (options, server) = socket("net_virtio_user0,path=/tmp/s");
         assert_eq!((options.queues, options.queue_size, server), (1, 256, false));
         assert_eq!((options.mrg_rxbuf, options.in_order, options.packed_vq), (true, true, false));
+        assert!(options.event_idx);
         assert_eq!((options.mac, options.speed), (None, None));
     }
 
@@ -152,10 +155,11 @@ mod tests {
     fn every_argument_is_read() {
         let (options, server) = socket(
             "virtio_user7,path=/tmp/s,queues=2,queue_size=300,mac=02:00:00:00:00:07,cq=1,server=1,mrg_rxbuf=0,\
-             in_order=0,packed_vq=1,vectorized=1,speed=10000",
+             in_order=0,packed_vq=1,event_idx=0,vectorized=1,speed=10000",
         );
         assert_eq!((options.queues, options.queue_size, server), (2, 300, true));
         assert_eq!((options.mrg_rxbuf, options.in_order, options.packed_vq), (false, false, true));
+        assert!(!options.event_idx);
         assert_eq!((options.mac, options.speed), (Some([2, 0, 0, 0, 0, 7]), Some(10_000)));
     }
 

@@ -4,7 +4,6 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use linecard_eal::gate::gate;
-use linecard_eal::helper::{Executor, Job};
 use linecard_eal::memory::{Domain, Memory};
 use linecard_eal::notifier::SignalBudget;
 use linecard_eal::wake::Relay;
@@ -13,17 +12,15 @@ use linecard_pmd::filter::{FilterView, RxFilter};
 use linecard_pmd::offload::{SoftLoss, SoftTx, TxOffloads};
 use linecard_pmd::stats::QueueStats;
 use linecard_pmd::{
-    DevArgs, Device, DeviceInfo, Driver, Error as PmdError, Port, PortConfig, ProbeContext, Running, RxQueue,
-    StartError, TxQueue,
+    Device, DeviceInfo, Error as PmdError, Port, PortConfig, ProbeContext, Running, RxQueue, StartError,
+    TxQueue,
 };
-use linecard_wire::Closer;
-use linecard_wire::ledger::{Charge, Descriptors};
+use linecard_wire::ledger::Charge;
 
-use crate::args::{NAME, Options, SUMMARY, parse};
+use crate::args::Options;
 use crate::backend::{Backend, Connect, ConnectTimeouts, RingId, Role};
 use crate::control::State;
 use crate::error::Error;
-use crate::limits::Limits;
 use crate::losses::TxLoss;
 use crate::memory::SharedDomains;
 use crate::negotiate::{choose, mac, max_mtu, offered};
@@ -39,187 +36,11 @@ use crate::tx::LONGEST;
 const FRAME: u32 = 14 + 8;
 /// The smallest MTU of IPv4.
 const MIN_MTU: u16 = 68;
-/// Descriptors of a port besides those of its rings: of its threads, its listening socket, and its rings' memory.
-const OWN_DESCRIPTORS: u64 = 3;
-/// Eventfds of a queue pair.
-const PAIR_DESCRIPTORS: u64 = 4;
 /// Time for the answers of a backend that was found late.
 const FIRST_ANSWER: Duration = Duration::from_millis(1000);
 
-/// The driver `net_virtio_user`.
-///
-/// One value serves any number of ports, each of which has a control thread of its own while it exists. What their
-/// backends send is charged to one total, which may be [shared](Self::sharing) with other drivers.
-///
-/// ```
-/// use linecard_pmd::Driver;
-/// let driver = linecard_virtio_user::VirtioUser::new();
-/// assert_eq!(driver.name(), "net_virtio_user");
-/// assert!(driver.summary().contains("path=SOCKET"));
-/// ```
-#[derive(Debug, Default)]
-pub struct VirtioUser {
-    /// What backends sent and is not closed.
-    descriptors: Descriptors,
-    /// Shared with other drivers, and used instead.
-    shared: Option<&'static Descriptors>,
-    limits: Limits,
-}
-
-impl VirtioUser {
-    /// A driver without devices.
-    #[must_use]
-    pub const fn new() -> Self {
-        Self { descriptors: Descriptors::new(), shared: None, limits: Limits::new() }
-    }
-
-    /// A driver without devices, which takes what peers send from the same total as others.
-    ///
-    /// ```
-    /// use linecard_virtio_user::{Descriptors, VirtioUser};
-    /// static DESCRIPTORS: Descriptors = Descriptors::new();
-    /// static VIRTIO_USER: VirtioUser = VirtioUser::sharing(&DESCRIPTORS);
-    /// ```
-    #[must_use]
-    pub const fn sharing(descriptors: &'static Descriptors) -> Self {
-        Self { descriptors: Descriptors::new(), shared: Some(descriptors), limits: Limits::new() }
-    }
-
-    /// The same with other limits for each of its ports.
-    #[must_use]
-    pub const fn with_limits(mut self, limits: Limits) -> Self {
-        self.limits = limits;
-        self
-    }
-
-    /// The thread that closes what the backends of the port called `name` send, and the port's own descriptors.
-    /// `pair` descriptors are the transport's for each queue pair.
-    fn closer(&self, name: &str, pairs: u16, pair: u64) -> Result<(Closer, Option<Charge>), PmdError> {
-        let own = OWN_DESCRIPTORS + (PAIR_DESCRIPTORS + pair) * u64::from(pairs);
-        let most = self.limits.descriptors;
-        let all = self.shared.unwrap_or(&self.descriptors).resource();
-        let account = all.account(most.saturating_add(own));
-        // As far as something is left for the backend: the port was asked for by who runs this process.
-        let charge = account.charge_up_to(own.min(account.room().saturating_sub(most))).ok();
-        let closer = Closer::new(&short_name(name), account);
-        let closer = closer.map_err(|source| system(name, "starting a closing thread", source))?;
-        Ok((closer, charge))
-    }
-}
-
-fn system(port: &str, action: &str, source: std::io::Error) -> PmdError {
-    let remedy = "check the limits of this process (ulimit -a)".to_owned();
-    PmdError::System { port: port.to_owned(), action: action.to_owned(), source, remedy }
-}
-
-impl Driver for VirtioUser {
-    fn name(&self) -> &'static str {
-        NAME
-    }
-
-    fn summary(&self) -> &'static str {
-        SUMMARY
-    }
-
-    fn probe(&self, context: &ProbeContext, args: &DevArgs) -> Result<Box<dyn Device>, PmdError> {
-        let (options, transport) = parse(args)?;
-        let (closer, own) = self.closer(&options.name, options.queues, transport.pair_descriptors())?;
-        let connect = transport.open(closer.clone()).map_err(|error| error.of_port(&options.name))?;
-        self.device(context, options, connect, (closer, own))
-    }
-}
-
-impl VirtioUser {
-    /// A port over a device that `connect` finds, instead of one at a `path`. Of the arguments those about the device
-    /// count: `queues`, `queue_size`, `mac`, `mrg_rxbuf`, `in_order`, `packed_vq`, `speed`.
-    ///
-    /// # Errors
-    /// Unknown or wrong arguments; what `connect` says; the limits of this process.
-    pub fn probe_over(
-        &self,
-        context: &ProbeContext,
-        args: &DevArgs,
-        connect: Arc<dyn Connect>,
-    ) -> Result<Box<dyn Device>, PmdError> {
-        let options = Options::parse(args)?;
-        args.finish()?;
-        let pairs = options.queues;
-        self.probe_options(context, options, pairs, connect)
-    }
-
-    /// The same with options that were read already; descriptors are counted for so many `pairs`.
-    pub(crate) fn probe_options(
-        &self,
-        context: &ProbeContext,
-        options: Options,
-        pairs: u16,
-        connect: Arc<dyn Connect>,
-    ) -> Result<Box<dyn Device>, PmdError> {
-        let closing = self.closer(&options.name, pairs, 0)?;
-        self.device(context, options, connect, closing)
-    }
-
-    fn device(
-        &self,
-        context: &ProbeContext,
-        options: Options,
-        connect: Arc<dyn Connect>,
-        (closer, own): (Closer, Option<Charge>),
-    ) -> Result<Box<dyn Device>, PmdError> {
-        let name = options.name.clone();
-        let mac = options.mac.unwrap_or_else(random_mac);
-        let mut device = VirtioDevice {
-            filter: Arc::new(RxFilter::new(&name, mac)),
-            mac,
-            options,
-            thread: control_thread(&name)?,
-            signal_budget: Arc::new(SignalBudget::new(Arc::new(Errands {
-                closer,
-                most: self.limits.closings as usize,
-            }))),
-            _own: own,
-            memory: context.memory.clone(),
-            connect,
-            first: None,
-            max_mtu: None,
-            life: None,
-        };
-        device.find_backend(context.wait).map_err(|error| error.of_port(&name))?;
-        Ok(Box::new(device))
-    }
-}
-
-/// Signals that take long are sent by the closing thread: it may wait for the backend, and for nobody else.
-#[derive(Debug)]
-struct Errands {
-    closer: Closer,
-    /// Jobs that it may have before it refuses.
-    most: usize,
-}
-
-impl Executor for Errands {
-    fn prepare(&self) -> bool {
-        true
-    }
-
-    fn run(&self, job: Job) -> bool {
-        let room = self.closer.waiting() < self.most;
-        if room {
-            self.closer.run(job);
-        }
-        room
-    }
-}
-
-/// A unicast address that nobody assigned.
-fn random_mac() -> [u8; 6] {
-    let mut mac = crate::sys::random_bytes();
-    mac[0] = (mac[0] & !1) | 2;
-    mac
-}
-
 /// An opened port.
-struct VirtioDevice {
+pub(crate) struct VirtioDevice {
     options: Options,
     mac: [u8; 6],
     /// What the port receives; kept while it is stopped.
@@ -240,6 +61,36 @@ struct VirtioDevice {
 }
 
 impl VirtioDevice {
+    /// A port over what `connect` finds. Its signals are charged to `signal_budget`, its own descriptors were to `own`.
+    ///
+    /// # Errors
+    /// What `connect` says; the limits of this process.
+    pub(crate) fn open(
+        context: &ProbeContext,
+        options: Options,
+        connect: Arc<dyn Connect>,
+        signal_budget: Arc<SignalBudget>,
+        own: Option<Charge>,
+    ) -> Result<Box<dyn Device>, PmdError> {
+        let name = options.name.clone();
+        let mac = options.mac.unwrap_or_else(random_mac);
+        let mut device = Self {
+            filter: Arc::new(RxFilter::new(&name, mac)),
+            mac,
+            options,
+            thread: control_thread(&name)?,
+            signal_budget,
+            _own: own,
+            memory: context.memory.clone(),
+            connect,
+            first: None,
+            max_mtu: None,
+            life: None,
+        };
+        device.find_backend(context.wait).map_err(|error| error.of_port(&name))?;
+        Ok(Box::new(device))
+    }
+
     /// Finds the backend, unless it comes in its own time.
     fn find_backend(&mut self, wait: Duration) -> Result<(), Error> {
         if self.connect.comes_by_itself() {
@@ -384,6 +235,13 @@ impl Drop for VirtioDevice {
     }
 }
 
+/// A unicast address that nobody assigned.
+fn random_mac() -> [u8; 6] {
+    let mut mac = crate::sys::random_bytes();
+    mac[0] = (mac[0] & !1) | 2;
+    mac
+}
+
 /// What a ring's memory is called.
 fn label(port: &str, ring: RingId) -> String {
     match ring.role() {
@@ -391,6 +249,12 @@ fn label(port: &str, ring: RingId) -> String {
         Role::Transmit => format!("{port} tx ring {}", ring.queue()),
         Role::Control => format!("{port} control ring"),
     }
+}
+
+/// An error of the system on behalf of a port.
+pub(crate) fn system(port: &str, action: &str, source: std::io::Error) -> PmdError {
+    let remedy = "check the limits of this process (ulimit -a)".to_owned();
+    PmdError::System { port: port.to_owned(), action: action.to_owned(), source, remedy }
 }
 
 /// A thread for a port.

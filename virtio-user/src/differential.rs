@@ -77,7 +77,7 @@ pub(crate) fn device(zone: &RingZone, features: Features, writable: bool) -> Box
     };
     let config = DeviceConfig {
         size,
-        event_idx: false,
+        event_idx: features.contains(Features::EVENT_IDX),
         indirect: features.contains(Features::INDIRECT_DESC),
         base: None,
     };

@@ -6,13 +6,16 @@
 //! and asked by whoever comes next with nothing better to do: the receive queue of the pair when it finds nothing,
 //! the transmit queue's `reclaim`, and the control thread within a [`TICK`] (see [`owed`](crate::owed)). A glance that was out of date so costs
 //! a moment, and never a lost wake-up.
+//!
+//! What is owed is one word ([`Unasked`]): how much was published since the queue itself asked, and up to where. With an event
+//! index (`VIRTIO_F_RING_EVENT_IDX`) that decides whether the device is to be woken; a queue that asks itself pays for
+//! everything that was owed before.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use linecard_eal::shared::Shared;
-use linecard_virtio::{Layout, RingMemory};
+use linecard_virtio::{DeviceSuppression, Unasked};
 
 use crate::kick::Kick;
 use crate::owed::Notice;
@@ -23,26 +26,18 @@ pub(crate) const TICK: Duration = Duration::from_millis(100);
 /// The question that one transmit ring may owe its backend.
 #[derive(Debug)]
 pub(crate) struct Doorbell {
-    owed: AtomicBool,
-    /// The backend's suppression flags: `used.flags`, or those of the device event suppression structure.
-    flags: Shared<u16>,
+    /// [`Unasked`], as a word; 0 when nothing is owed.
+    owed: AtomicU64,
+    /// When the backend wants to be woken.
+    suppression: DeviceSuppression,
     kick: Arc<Kick>,
     notice: Arc<Notice>,
 }
 
 impl Doorbell {
     /// For a ring that stays mapped as long as the doorbell is used.
-    pub(crate) fn new(
-        ring: &RingMemory,
-        layout: Layout,
-        kick: Arc<Kick>,
-        notice: Arc<Notice>,
-    ) -> Option<Self> {
-        let at = match layout {
-            Layout::Split => 0,
-            Layout::Packed => 2,
-        };
-        Some(Self { owed: AtomicBool::new(false), flags: ring.device.cell(at)?, kick, notice })
+    pub(crate) fn new(suppression: DeviceSuppression, kick: Arc<Kick>, notice: Arc<Notice>) -> Self {
+        Self { owed: AtomicU64::new(0), suppression, kick, notice }
     }
 
     /// Wakes the backend.
@@ -53,21 +48,22 @@ impl Doorbell {
 
     /// Something was published, and the backend seemed to be polling.
     #[inline(always)]
-    pub(crate) fn owe(&self) {
+    pub(crate) fn owe(&self, unasked: Unasked) {
         // Release: who sees the debt sees what was published before it.
-        self.owed.store(true, Ordering::Release);
+        self.owed.store(unasked.bits(), Ordering::Release);
         self.notice.give();
     }
 
     /// Whether a question is owed.
+    #[inline(always)]
     pub(crate) fn is_owed(&self) -> bool {
-        self.owed.load(Ordering::Relaxed)
+        self.owed.load(Ordering::Relaxed) != 0
     }
 
     /// Asks what is owed. Any thread.
     #[inline(always)]
     pub(crate) fn settle(&self) {
-        if self.owed.load(Ordering::Relaxed) {
+        if self.is_owed() {
             self.ask();
         }
     }
@@ -75,15 +71,9 @@ impl Doorbell {
     #[cold]
     #[inline(never)]
     fn ask(&self) {
-        /// `VRING_USED_F_NO_NOTIFY` of a split ring, `RING_EVENT_FLAGS_DISABLE` of a packed one.
-        const QUIET: u16 = 1;
-        if !self.owed.swap(false, Ordering::AcqRel) {
-            return;
-        }
-        // K1, pairs with the device's fence between enabling notifications and looking for buffers (virtio 1.3,
-        // Available Buffer Notification Suppression): what was published is visible before the flags are read.
-        fence(Ordering::SeqCst);
-        if self.flags.load(Ordering::Relaxed) & 3 != QUIET {
+        let unasked = Unasked::from_bits(self.owed.swap(0, Ordering::AcqRel));
+        // Another thread may have asked meanwhile.
+        if unasked != Unasked::default() && self.suppression.kick_needed(unasked) {
             self.kick.signal();
         }
     }
@@ -95,6 +85,9 @@ mod tests {
     use crate::kick::Notifications;
     use linecard_eal::eventfd::EventFd;
     use linecard_eal::shared::SharedBytes;
+    use linecard_virtio::{
+        Buffer, DeviceConfig, DeviceQueue, DriverConfig, DriverQueue, Layout, RingMemory, packed, split,
+    };
     use std::os::fd::AsFd;
     use std::ptr::NonNull;
 
@@ -107,9 +100,51 @@ mod tests {
         set[0].revents != 0
     }
 
+    /// Publishes one buffer, and owes the question about it.
+    fn owe(driver: &mut impl DriverQueue, doorbell: &Doorbell) {
+        assert!(driver.add(Buffer { addr: 0x1000, len: 60, token: 64 }));
+        driver.publish();
+        doorbell.owe(driver.unasked().expect("it polls"));
+    }
+
+    fn asked_once<D: DriverQueue, V: DeviceQueue>(
+        (mut driver, mut device): (D, V),
+        doorbell: &Doorbell,
+        notifications: &Notifications,
+        event_idx: bool,
+    ) {
+        let kick = &doorbell.kick;
+        doorbell.settle();
+        assert!(!kicked(kick), "nothing is owed");
+        owe(&mut driver, doorbell);
+        doorbell.settle();
+        assert!(!kicked(kick), "it polls");
+        owe(&mut driver, doorbell);
+        device.set_notifications(true);
+        doorbell.settle();
+        assert!(kicked(kick), "it sleeps");
+        doorbell.settle();
+        assert!(!kicked(kick), "once is enough");
+        assert!(driver.kick_needed(), "the queue itself has not asked");
+        assert!(driver.add(Buffer { addr: 0x1000, len: 60, token: 64 }));
+        driver.publish();
+        // A flag says "always"; an event was passed once.
+        assert_eq!(driver.unasked().is_some(), event_idx);
+        if let Some(unasked) = driver.unasked() {
+            doorbell.owe(unasked);
+            doorbell.settle();
+            assert!(!kicked(kick), "it is on its way");
+        }
+        assert_eq!(notifications.sent(), 1);
+        notifications.reset();
+        assert_eq!(notifications.sent(), 0);
+    }
+
     #[test]
     fn asks_once_and_only_a_sleeper_is_woken() {
-        for (layout, at) in [(Layout::Split, 0), (Layout::Packed, 2)] {
+        for (layout, event_idx) in
+            [Layout::Split, Layout::Packed].into_iter().flat_map(|layout| [(layout, false), (layout, true)])
+        {
             let mut zone = vec![0_u128; layout.bytes(8) / 16];
             let start = NonNull::new(zone.as_mut_ptr().cast::<u8>()).expect("not null");
             // SAFETY: `zone` outlives every handle and is reached through them alone.
@@ -117,23 +152,22 @@ mod tests {
             let ring = RingMemory::in_zone(bytes, layout, 8).expect("a ring");
             let notifications = Arc::<Notifications>::default();
             let kick = Arc::new(Kick::new(EventFd::new().expect("an eventfd"), &notifications));
-            let doorbell = Doorbell::new(&ring, layout, kick.clone(), Arc::default()).expect("flags");
-            let flags = ring.device.cell::<u16>(at).expect("flags");
-            doorbell.settle();
-            assert!(!kicked(&kick), "nothing is owed");
-            flags.store(1, Ordering::Relaxed);
-            doorbell.owe();
-            doorbell.settle();
-            assert!(!kicked(&kick), "it polls");
-            doorbell.owe();
-            flags.store(0, Ordering::Relaxed);
-            doorbell.settle();
-            assert!(kicked(&kick), "it sleeps");
-            doorbell.settle();
-            assert!(!kicked(&kick), "once is enough");
-            assert_eq!(notifications.sent(), 1);
-            notifications.reset();
-            assert_eq!(notifications.sent(), 0);
+            let suppression = DeviceSuppression::new(&ring, layout, 8, event_idx).expect("a ring");
+            let doorbell = Doorbell::new(suppression, kick, Arc::default());
+            let driver = DriverConfig { size: 8, event_idx, ..DriverConfig::default() };
+            let device = DeviceConfig { size: 8, event_idx, ..DeviceConfig::default() };
+            macro_rules! halves {
+                ($module:ident) => {
+                    (
+                        $module::Driver::<false, false>::new(&ring, driver).expect("a ring"),
+                        $module::Device::<false, false>::new(&ring, device).expect("a ring"),
+                    )
+                };
+            }
+            match layout {
+                Layout::Split => asked_once(halves!(split), &doorbell, &notifications, event_idx),
+                Layout::Packed => asked_once(halves!(packed), &doorbell, &notifications, event_idx),
+            }
         }
     }
 }

@@ -31,6 +31,7 @@ mod device;
 #[cfg(test)]
 mod differential;
 mod doorbell;
+mod driver;
 mod error;
 mod events;
 mod kernel;
@@ -55,7 +56,7 @@ mod tx;
 mod vhost_user;
 
 pub use backend::{Backend, Connect};
-pub use device::VirtioUser;
+pub use driver::VirtioUser;
 pub use error::Error;
 pub use limits::Limits;
 pub use linecard_wire::ledger::Descriptors;

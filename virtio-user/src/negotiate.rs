@@ -17,6 +17,7 @@ pub(crate) fn choose(offered: Features, options: &Options, pairs: u16) -> Result
         .with(Features::NET_MRG_RXBUF, options.mrg_rxbuf)
         .with(Features::IN_ORDER, options.in_order)
         .with(Features::RING_PACKED, options.packed_vq)
+        .with(Features::EVENT_IDX, options.event_idx)
         .with(Features::NET_MAC, options.device_mac)
         .union(CONTROL)
         .union(Features::NET_MTU)
@@ -38,7 +39,8 @@ pub(crate) fn choose(offered: Features, options: &Options, pairs: u16) -> Result
 const CONTROL: Features = Features::NET_CTRL_VQ
     .union(Features::NET_CTRL_RX)
     .union(Features::NET_CTRL_VLAN)
-    .union(Features::NET_CTRL_MAC_ADDR);
+    .union(Features::NET_CTRL_MAC_ADDR)
+    .union(Features::NET_GUEST_ANNOUNCE);
 
 /// What the device offers, of what can be used. One that is told to filter VLANs lets none through at first: it is told when
 /// the port filters them from the start.
@@ -47,7 +49,10 @@ pub(crate) fn offered(backend: &dyn Backend, vlans: bool) -> Features {
     if !backend.has_control_queue() || !features.contains(Features::NET_CTRL_VQ) {
         return features - CONTROLLED;
     }
-    if vlans { features } else { features - Features::NET_CTRL_VLAN }
+    features
+        - Features::empty()
+            .with(Features::NET_CTRL_VLAN, !vlans)
+            .with(Features::NET_GUEST_ANNOUNCE, !backend.tells_announcements())
 }
 
 /// The features that the offloads asked for stand for. A large packet takes several of our buffers.

@@ -85,7 +85,7 @@ mod tests {
     use crate::kick::Kick;
     use linecard_eal::eventfd::EventFd;
     use linecard_eal::shared::SharedBytes;
-    use linecard_virtio::{Layout, RingMemory};
+    use linecard_virtio::{DeviceSuppression, Layout, RingMemory, Unasked};
 
     use super::*;
     use crate::backend::Ready;
@@ -102,7 +102,8 @@ mod tests {
         let waiter = thread.waiter();
         let kick = Arc::new(Kick::new(EventFd::new().expect("an eventfd"), &Arc::default()));
         let notice = Arc::new(Notice::to(waiter.clone()));
-        let doorbell = Arc::new(Doorbell::new(&ring, Layout::Split, kick, notice.clone()).expect("flags"));
+        let suppression = DeviceSuppression::new(&ring, Layout::Split, 8, false).expect("a ring");
+        let doorbell = Arc::new(Doorbell::new(suppression, kick, notice.clone()));
         ring.device.cell::<u16>(0).expect("flags").store(1, Ordering::Relaxed);
         let mut watch = Watch::new(notice, vec![doorbell.clone()]);
 
@@ -112,14 +113,14 @@ mod tests {
         assert_eq!(watch.deadline(first), None, "nothing was owed: it sleeps for good");
         assert_eq!(watch.deadline(first), None, "whatever else wakes it");
 
-        doorbell.owe();
+        doorbell.owe(Unasked::from_bits(1));
         waiter.wait(None, Ready::Read, Some(after(Duration::from_secs(60))));
         assert!(now.elapsed() < Duration::from_secs(60), "it is told");
         let second = watch.deadline(Instant::now()).expect("there is traffic");
         assert!(!doorbell.is_owed(), "what is owed is asked");
-        doorbell.owe();
+        doorbell.owe(Unasked::from_bits(1));
         assert!(watch.deadline(second).is_none(), "owed before the end of the tick, and asked at it");
-        doorbell.owe();
+        doorbell.owe(Unasked::from_bits(1));
         assert!(watch.deadline(second).is_some(), "told anew");
     }
 }

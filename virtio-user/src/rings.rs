@@ -6,8 +6,8 @@ use linecard_eal::eventfd::EventFd;
 use linecard_eal::memory::{Domain, Zone};
 use linecard_eal::notifier::SignalBudget;
 use linecard_virtio::{
-    ControlQueue, DriverConfig, DriverQueue, Features, IndirectTables, Layout, RingAddrs, RingMemory, packed,
-    split,
+    ControlQueue, DeviceSuppression, DriverConfig, DriverQueue, Features, IndirectTables, Layout, RingAddrs,
+    RingMemory, packed, split,
 };
 
 use crate::backend::{RingId, RingSetup, Role};
@@ -125,7 +125,8 @@ impl RingZone {
     /// The queue of a control ring, and the memory of its requests.
     pub(crate) fn control(&self, features: Features) -> Result<(ControlQueue, RequestMemory), Error> {
         let layout = layout(features);
-        let queue = ControlQueue::new(&self.memory(layout)?, layout, self.size);
+        let event_idx = features.contains(Features::EVENT_IDX);
+        let queue = ControlQueue::new(&self.memory(layout)?, layout, self.size, event_idx);
         let queue = queue.map_err(|error| Error::Layout(error.to_string()))?;
         let at = ring_bytes(self.size);
         // SAFETY: the queue is dropped before the zone (see `Session`); both sides reach the memory by copies only.
@@ -137,9 +138,10 @@ impl RingZone {
 
     /// The doorbell of a transmit ring.
     pub(crate) fn doorbell(&self, features: Features, notice: &Arc<Notice>) -> Result<Arc<Doorbell>, Error> {
-        let layout = layout(features);
-        let doorbell = Doorbell::new(&self.memory(layout)?, layout, self.kick.clone(), notice.clone());
-        doorbell.map(Arc::new).ok_or_else(|| Error::Layout("its flags are not aligned".into()))
+        let (layout, event_idx) = (layout(features), features.contains(Features::EVENT_IDX));
+        let suppression = DeviceSuppression::new(&self.memory(layout)?, layout, self.size, event_idx);
+        let suppression = suppression.map_err(|error| Error::Layout(error.to_string()))?;
+        Ok(Arc::new(Doorbell::new(suppression, self.kick.clone(), notice.clone())))
     }
 
     /// Where the zero header of a transmit ring is.
@@ -151,6 +153,7 @@ impl RingZone {
         let tables = self.id.role() == Role::Transmit && features.contains(Features::INDIRECT_DESC);
         DriverConfig {
             size: self.size,
+            event_idx: features.contains(Features::EVENT_IDX),
             indirect: if tables { self.tables() } else { None },
             ..Default::default()
         }

@@ -171,8 +171,8 @@ impl<Q: DriverQueue, const OFFLOAD: bool> Tx<Q, OFFLOAD> {
     /// Wakes a backend that sleeps; one that polls is only owed the question.
     #[inline(always)]
     fn notify(&mut self) {
-        if !self.queue.kick_hint() {
-            self.parts.doorbell.owe();
+        if let Some(unasked) = self.queue.unasked() {
+            self.parts.doorbell.owe(unasked);
         } else if self.queue.kick_needed() {
             self.parts.doorbell.ring();
         }

@@ -225,3 +225,58 @@ fn without_a_queue_nothing_is_asked() {
     drop(port.stop());
     assert_eq!(device.commands(), Vec::<Vec<u8>>::new());
 }
+
+/// The device is answered when the frame is in the transmit ring, and not asked again.
+#[test]
+fn an_announcement_is_sent_and_acknowledged() {
+    for layout in LAYOUTS {
+        let (bench, device) = (Bench::new(2048), Controlled::new(1));
+        device.now().offer.features |= Features::NET_GUEST_ANNOUNCE;
+        let port = open(&bench, &device, layout, 1).expect("a port");
+        assert!(device.now().features.contains(Features::NET_GUEST_ANNOUNCE));
+        asked(&device, &[mac(MAC), table(&[MAC], &[]), promiscuous(true), allmulticast(false)]);
+        assert_eq!(device.first_sent(), None);
+        device.ask_for_announcement();
+        asked(&device, &[vec![3, 0]]);
+        let frame = device.first_sent().expect("sent before it was acknowledged");
+        assert_eq!(frame, linecard_net::arp::rarp_announcement(MAC), "{layout}");
+        // What else the port does afterwards comes without another one.
+        port.control.set_promiscuous(false);
+        asked(&device, &[table(&[MAC], &[]), promiscuous(false), allmulticast(false)]);
+        device.ask_for_announcement();
+        asked(&device, &[vec![3, 0]]);
+        assert!(port.control.link().up);
+        assert_eq!(port.control.stats().opackets, 2, "{layout}");
+        drop(port.stop());
+        bench.assert_whole();
+    }
+}
+
+/// Where the port would not be told, it does not promise to announce itself.
+#[test]
+fn announcements_are_not_agreed_where_nobody_tells_of_them() {
+    let (bench, device) = (Bench::new(2048), Controlled::new(1));
+    device.now().offer.features |= Features::NET_GUEST_ANNOUNCE;
+    device.now().tells_announcements = false;
+    let port = open(&bench, &device, "packed_vq=0", 1).expect("a port");
+    assert!(!device.now().features.contains(Features::NET_GUEST_ANNOUNCE));
+    drop(port.stop());
+}
+
+/// A ring without room does not keep the device waiting for ever: it is answered all the same, and the port goes on.
+#[test]
+fn a_full_ring_does_not_keep_an_announcement_waiting() {
+    for layout in LAYOUTS {
+        let (bench, device) = (Bench::new(2048), Controlled::new(1));
+        device.now().offer.features |= Features::NET_GUEST_ANNOUNCE;
+        let mut port = open(&bench, &device, &format!("{layout},queue_size=16"), 1).expect("a port");
+        asked(&device, &[mac(MAC), table(&[MAC], &[]), promiscuous(true), allmulticast(false)]);
+        bench.send(&mut port, 16);
+        device.ask_for_announcement();
+        asked(&device, &[vec![3, 0]]);
+        assert_eq!(port.control.stats().opackets, 16);
+        assert!(port.control.link().up);
+        drop(port.stop());
+        bench.assert_whole();
+    }
+}

@@ -218,7 +218,8 @@ impl Machine {
             device: self.shared.bytes(ring.addrs.device, device),
         };
         let indirect = self.features.contains(Features::INDIRECT_DESC);
-        Some((memory, DeviceConfig { size: ring.size, event_idx: false, indirect, base: None }))
+        let event_idx = self.features.contains(Features::EVENT_IDX);
+        Some((memory, DeviceConfig { size: ring.size, event_idx, indirect, base: None }))
     }
 
     /// Both rings of a queue, once the driver is ready.

@@ -34,7 +34,7 @@ pub(crate) const ID: u16 = 0;
 /// // SAFETY: `zone` outlives the queue and nothing else touches it.
 /// let bytes = unsafe { SharedBytes::new(start, zone.len() * 16) };
 /// let ring = RingMemory::in_zone(bytes, Layout::Split, 4)?;
-/// let mut queue = ControlQueue::new(&ring, Layout::Split, 4)?;
+/// let mut queue = ControlQueue::new(&ring, Layout::Split, 4, false)?;
 /// let (command, answer) = (Element { addr: 0x1000, len: 3 }, Element { addr: 0x2000, len: 1 });
 /// assert!(queue.submit(&[command], answer));
 /// assert!(queue.kick_needed());
@@ -68,16 +68,17 @@ impl ControlQueue {
     /// Descriptors that a ring needs at least, as a power of two.
     pub const MIN_SIZE: u16 = 4;
 
-    /// A queue over zeroed memory.
+    /// A queue over zeroed memory; `event_idx` says whether EVENT_IDX was negotiated.
     ///
     /// # Errors
     /// An [`Error`] that says which size or area does not fit; the size must be at least [`MIN_SIZE`](Self::MIN_SIZE).
-    pub fn new(memory: &RingMemory, layout: Layout, size: u16) -> Result<Self, Error> {
+    pub fn new(memory: &RingMemory, layout: Layout, size: u16, event_idx: bool) -> Result<Self, Error> {
         if size < Self::MIN_SIZE {
             return Err(Error::Size { layout, asked: u32::from(size) });
         }
         let ring = match layout {
-            Layout::Split => Ring::Split(SplitControl::new(memory, size)?),
+            Layout::Split => Ring::Split(SplitControl::new(memory, size, event_idx)?),
+            // Its events are always those of every descriptor.
             Layout::Packed => Ring::Packed(PackedControl::new(memory, size)?),
         };
         Ok(Self { ring, in_flight: None })

@@ -16,6 +16,17 @@ impl Notify {
         Self { moved: 0 }
     }
 
+    /// So many entries published.
+    pub(crate) const fn of(moved: u32) -> Self {
+        Self { moved }
+    }
+
+    /// Entries published since the question, at most `u32::MAX`.
+    #[inline(always)]
+    pub(crate) const fn moved(self) -> u32 {
+        self.moved
+    }
+
     /// So many more entries (slots of a packed ring) are visible to the other side.
     #[inline(always)]
     pub(crate) const fn published(&mut self, entries: u16) {

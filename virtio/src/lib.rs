@@ -32,6 +32,7 @@ mod queue;
 mod segments;
 mod slot;
 pub mod split;
+mod suppression;
 mod sync;
 mod walk;
 
@@ -46,3 +47,4 @@ pub use queue::{
     Translation, Used,
 };
 pub use segments::{Piece, SegList};
+pub use suppression::{DeviceSuppression, Unasked};

@@ -6,14 +6,14 @@ use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 use std::sync::Arc;
 
-use loom::sync::atomic::{AtomicBool, Ordering};
+use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use loom::thread;
 
 use crate::config::{DeviceConfig, DriverConfig};
 use crate::layout::{Layout, RingMemory};
 use crate::queue::{Access, Buffer, Chain, Completion, DeviceMemory, DeviceQueue, DriverQueue, Translation};
 use crate::sync::modelled::Arena;
-use crate::{packed, split};
+use crate::{DeviceSuppression, Unasked, packed, split};
 
 /// Addresses stand for themselves; nothing is behind them.
 struct Nowhere;
@@ -113,6 +113,35 @@ fn no_lost_kick<D: DriverQueue + 'static, V: DeviceQueue + 'static>(mut driver: 
     assert!(awake || kicked.load(Ordering::Relaxed), "the device sleeps and nobody wakes it");
 }
 
+/// The device goes to sleep while the driver publishes, and a third thread asks in the driver's stead: as in `no_lost_kick`.
+fn no_lost_kick_by_another<D: DriverQueue + 'static, V: DeviceQueue + 'static>(
+    mut driver: D,
+    mut device: V,
+    suppression: DeviceSuppression,
+) {
+    let (kicked, owed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let sleeper = thread::spawn(move || device.set_notifications(true));
+    let (bell, debt) = (kicked.clone(), owed.clone());
+    let asker = thread::spawn(move || {
+        let unasked = Unasked::from_bits(debt.swap(0, Ordering::AcqRel));
+        if unasked != Unasked::default() && suppression.kick_needed(unasked) {
+            bell.store(true, Ordering::Relaxed);
+        }
+    });
+    assert!(driver.add(buffer(1)));
+    driver.publish();
+    match driver.unasked() {
+        Some(unasked) => owed.store(unasked.bits(), Ordering::Release),
+        None => kicked.store(driver.kick_needed(), Ordering::Relaxed),
+    }
+    let awake = sleeper.join().expect("the device did not panic");
+    asker.join().expect("the asker did not panic");
+    // Whoever comes next asks what is owed still.
+    let unasked = Unasked::from_bits(owed.swap(0, Ordering::AcqRel));
+    let late = unasked != Unasked::default() && suppression.kick_needed(unasked);
+    assert!(awake || late || kicked.load(Ordering::Relaxed), "the device sleeps and nobody wakes it");
+}
+
 /// The driver goes to sleep while the device publishes: either it sees the completion, or the device calls.
 fn no_lost_call<D: DriverQueue + 'static, V: DeviceQueue + 'static>(mut driver: D, mut device: V) {
     assert!(driver.add(buffer(1)));
@@ -141,6 +170,19 @@ macro_rules! models {
                 let driver = $module::Driver::<$order, $write>::new(&memory, driver_config($event, $base));
                 let device = $module::Device::<$order, $write>::new(&memory, device_config($event, $base));
                 $check(driver.expect("valid"), device.expect("valid"));
+            });
+        }
+    )*};
+    (by another thread: $($name:ident: $module:ident $layout:ident $base:ident, $event:literal;)*) => {$(
+        #[test]
+        fn $name() {
+            loom::model(|| {
+                let arena = Box::new(Arena::default());
+                let memory = memory(&arena, Layout::$layout);
+                let driver = $module::Driver::<false, true>::new(&memory, driver_config($event, $base));
+                let device = $module::Device::<false, true>::new(&memory, device_config($event, $base));
+                let suppression = DeviceSuppression::new(&memory, Layout::$layout, SIZE, $event);
+                no_lost_kick_by_another(driver.expect("valid"), device.expect("valid"), suppression.expect("valid"));
             });
         }
     )*};
@@ -187,4 +229,12 @@ models! {
     split_call_by_event_after_a_lap: no_lost_call, split Split SPLIT_BASE, true;
     packed_call_by_flag_after_a_lap: no_lost_call, packed Packed PACKED_BASE, false;
     packed_call_by_event_after_a_lap: no_lost_call, packed Packed PACKED_BASE, true;
+}
+
+models! {
+    by another thread:
+    split_kick_by_flag_and_another: split Split SPLIT_BASE, false;
+    split_kick_by_event_and_another: split Split SPLIT_BASE, true;
+    packed_kick_by_flag_and_another: packed Packed PACKED_BASE, false;
+    packed_kick_by_event_and_another: packed Packed PACKED_BASE, true;
 }

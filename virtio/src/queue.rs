@@ -13,6 +13,7 @@ use core::ptr::NonNull;
 
 use crate::fault::PeerFault;
 use crate::segments::SegList;
+use crate::suppression::Unasked;
 
 /// One descriptor's worth of memory that a driver lends to the device.
 ///
@@ -120,6 +121,11 @@ pub unsafe trait DriverQueue: Send + Sized {
     /// means "probably polling": a caller that is sure to come back may skip [`kick_needed`](Self::kick_needed) now
     /// and ask it on its next poll or before it sleeps. Published buffers count until `kick_needed` was asked.
     fn kick_hint(&self) -> bool;
+
+    /// `None` when [`kick_hint`](Self::kick_hint) says yes; else what was published since
+    /// [`kick_needed`](Self::kick_needed) was asked, so that another thread can ask in this queue's stead
+    /// ([`DeviceSuppression::kick_needed`](crate::DeviceSuppression::kick_needed)).
+    fn unasked(&self) -> Option<Unasked>;
 
     /// Must the device be woken for what was published since this was last asked? One full fence.
     #[must_use = "a kick that is not sent leaves the device asleep"]

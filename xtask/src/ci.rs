@@ -169,7 +169,7 @@ const TORTURE: &[Step] = &[
         ],
         environment: &[("LINECARD_KILLS", "100")],
     },
-    // Ten million in all: four kinds of rings, each end asleep.
+    // Ten million in all: four kinds of rings, with and without an event index, each end asleep.
     Step {
         name: "sleeps",
         command: &[
@@ -184,7 +184,7 @@ const TORTURE: &[Step] = &[
             "--test-threads=1",
             "--nocapture",
         ],
-        environment: &[("LINECARD_SLEEPS", "1250000")],
+        environment: &[("LINECARD_SLEEPS", "625000")],
     },
     Step {
         name: "fuzz",

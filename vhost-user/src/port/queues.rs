@@ -6,6 +6,7 @@ use std::sync::Arc;
 use linecard_eal::gate::Poller;
 use linecard_eal::wake::Wake;
 use linecard_mempool::{Burst, Packet, Pool};
+use linecard_net::arp::rarp_announcement;
 use linecard_pmd::direct::{Frame, Sink};
 use linecard_pmd::offload::{RxOffloads, SoftLoss, SoftTx, TxOffloads, finish_received};
 use linecard_pmd::stats::QueueStats;
@@ -214,17 +215,11 @@ impl TxQueue for Transmit {
 /// learn where it is now.
 #[cold]
 fn announce(mac: [u8; 6], packets: &mut Burst, pool: &Pool, stats: &QueueStats<RxLoss>) -> usize {
-    const FRAME: usize = 60;
-    const RARP: [u8; 10] = [0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3];
+    let frame = rarp_announcement(mac);
     let Some(mut packet) = Some(pool).filter(|_| packets.room() > 0).and_then(Pool::get) else { return 0 };
-    let Some(frame) = packet.append(FRAME) else { return 0 };
-    let no_address = [0u8; 4];
-    let parts: [&[u8]; 7] = [&[0xff; 6], &mac, &RARP, &mac, &no_address, &mac, &no_address];
-    frame.fill(0);
-    for (to, from) in frame.iter_mut().zip(parts.concat()) {
-        *to = from;
-    }
-    stats.moved(1, FRAME as u64);
+    let Some(room) = packet.append(frame.len()) else { return 0 };
+    room.copy_from_slice(&frame);
+    stats.moved(1, frame.len() as u64);
     push(packets, packet)
 }
 

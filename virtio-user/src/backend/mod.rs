@@ -9,7 +9,8 @@
 //!   prepare      set_call (each ring) · set_memory
 //!   start        start_ring (each) · enable_ring (those in use) · set_status driver-ok · sync · notifier (each)
 //!                (requests on the control queue, where there is one)
-//!   run          look · link_up, whenever `watched` is ready · set_memory, when memory comes or goes
+//!   run          look · link_up · take_announcement, whenever `watched` is ready
+//!                set_memory, when memory comes or goes
 //!   stop         stop_ring (each) · set_status 0 · drop
 //! ```
 //!
@@ -23,15 +24,15 @@
 //! ```
 //! use std::sync::Arc;
 //! use linecard_virtio_user::Error;
-//! use linecard_virtio_user::backend::{Backend, Connect, Patience, Waiter};
+//! use linecard_virtio_user::backend::{Backend, Connect, ConnectTimeouts, Waiter};
 //!
 //! /// A device that is never there.
 //! #[derive(Debug)]
 //! struct Nowhere;
 //!
 //! impl Connect for Nowhere {
-//!     fn connect(&self, waiter: &Arc<Waiter>, patience: Patience) -> Result<Box<dyn Backend>, Error> {
-//!         waiter.rest(patience.until);
+//!     fn connect(&self, waiter: &Arc<Waiter>, timeouts: ConnectTimeouts) -> Result<Box<dyn Backend>, Error> {
+//!         waiter.rest(timeouts.until);
 //!         Err(Error::Absent { what: "a device that is never there".to_owned() })
 //!     }
 //! }
@@ -294,6 +295,18 @@ pub trait Backend: Send {
     /// Whether the device has a control queue, where it [offers](Self::offer) `VIRTIO_NET_F_CTRL_VQ`. `false` unless said
     /// otherwise: for a vhost-user backend that feature is a word of its frontend.
     fn has_control_queue(&self) -> bool {
+        false
+    }
+
+    /// Whether [`take_announcement`](Self::take_announcement) says when the device asks for one: `VIRTIO_NET_F_GUEST_ANNOUNCE`
+    /// is agreed only then. `false` unless said otherwise.
+    fn tells_announcements(&self) -> bool {
+        false
+    }
+
+    /// Whether the device has asked, as of the last [`look`](Self::look) and since this was called last, that the port
+    /// announce its address (`VIRTIO_NET_S_ANNOUNCE`). `false` unless said otherwise.
+    fn take_announcement(&mut self) -> bool {
         false
     }
 

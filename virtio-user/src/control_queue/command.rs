@@ -17,6 +17,8 @@ pub(super) enum Command<'a> {
     VlanAdd(u16),
     /// Frames of a VLAN do not.
     VlanDel(u16),
+    /// The address was announced, as the device asked.
+    AnnounceAck,
     /// Queue pairs in use.
     QueuePairs(u16),
 }
@@ -36,6 +38,7 @@ impl Command<'_> {
             Self::MacAddr(_) => "VIRTIO_NET_CTRL_MAC_ADDR_SET",
             Self::VlanAdd(_) => "VIRTIO_NET_CTRL_VLAN_ADD",
             Self::VlanDel(_) => "VIRTIO_NET_CTRL_VLAN_DEL",
+            Self::AnnounceAck => "VIRTIO_NET_CTRL_ANNOUNCE_ACK",
             Self::QueuePairs(_) => "VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET",
         }
     }
@@ -49,6 +52,7 @@ impl Command<'_> {
             Self::MacAddr(_) => [1, 1],
             Self::VlanAdd(_) => [2, 0],
             Self::VlanDel(_) => [2, 1],
+            Self::AnnounceAck => [3, 0],
             Self::QueuePairs(_) => [4, 0],
         }
     }
@@ -66,6 +70,7 @@ impl Command<'_> {
             }
             Self::MacAddr(mac) => bytes.extend(mac),
             Self::VlanAdd(vlan) | Self::VlanDel(vlan) => bytes.extend(vlan.to_le_bytes()),
+            Self::AnnounceAck => {}
             Self::QueuePairs(pairs) => bytes.extend(pairs.to_le_bytes()),
         }
         bytes
@@ -81,7 +86,7 @@ mod tests {
         let (a, b, group) = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2], [1, 0, 0x5e, 0, 0, 1]);
         let table = Command::MacTable { unicast: &[a, b], multicast: &[group] };
         let none = Command::MacTable { unicast: &[], multicast: &[] };
-        let cases: [(Command<'_>, &[u8]); 9] = [
+        let cases: [(Command<'_>, &[u8]); 10] = [
             (Command::Promiscuous(true), &[0, 0, 1]),
             (Command::AllMulticast(false), &[0, 1, 0]),
             (none, &[1, 0, 0, 0, 0, 0, 0, 0, 0, 0]),
@@ -89,6 +94,7 @@ mod tests {
             (Command::MacAddr(a), &[1, 1, 2, 0, 0, 0, 0, 1]),
             (Command::VlanAdd(0x123), &[2, 0, 0x23, 1]),
             (Command::VlanDel(4095), &[2, 1, 0xff, 0xf]),
+            (Command::AnnounceAck, &[3, 0]),
             (Command::QueuePairs(0x8000), &[4, 0, 0, 0x80]),
             (Command::QueuePairs(1), &[4, 0, 1, 0]),
         ];

@@ -232,6 +232,15 @@ impl Requests {
         self.tell(device, &Command::AllMulticast(all), limit).map(drop)
     }
 
+    /// Tells the device that the port has announced its address.
+    pub(crate) fn acknowledge_announcement(
+        &mut self,
+        device: &mut dyn Backend,
+        limit: Option<Instant>,
+    ) -> Result<(), Error> {
+        self.tell(device, &Command::AnnounceAck, limit).map(drop)
+    }
+
     fn follow_vlans(
         &mut self,
         device: &mut dyn Backend,

@@ -44,6 +44,8 @@ const STATUS_AT: u32 = 6;
 const PAIRS_AT: u32 = 8;
 /// `VIRTIO_NET_S_LINK_UP`.
 const LINK_UP: u16 = 1;
+/// `VIRTIO_NET_S_ANNOUNCE`.
+const ANNOUNCE: u16 = 2;
 
 /// Bits of `VHOST_GET_BACKEND_FEATURES` (`linux/vhost_types.h`).
 const IOTLB_MSG_V2: u64 = 1 << 1;
@@ -105,6 +107,8 @@ struct Vdpa {
     /// Signalled when the configuration changes.
     changed: EventFd,
     up: bool,
+    /// It has asked for an announcement, which was not taken yet.
+    announce: bool,
     suspended: bool,
 }
 
@@ -150,6 +154,7 @@ impl Vdpa {
             events,
             changed,
             up: true,
+            announce: false,
             suspended: false,
         };
         vdpa.read_pairs()?;
@@ -179,9 +184,11 @@ impl Vdpa {
         Ok(())
     }
 
+    /// Link and announcement, where the device has a field for them.
     fn read_link(&mut self) -> Result<(), Error> {
         if self.offered.contains(Features::NET_STATUS) {
-            self.up = self.read_u16(STATUS_AT)? & LINK_UP != 0;
+            let status = self.read_u16(STATUS_AT)?;
+            (self.up, self.announce) = (status & LINK_UP != 0, status & ANNOUNCE != 0);
         }
         Ok(())
     }
@@ -229,6 +236,14 @@ impl Backend for Vdpa {
 
     fn has_control_queue(&self) -> bool {
         true
+    }
+
+    fn tells_announcements(&self) -> bool {
+        self.offered.contains(Features::NET_STATUS)
+    }
+
+    fn take_announcement(&mut self) -> bool {
+        std::mem::take(&mut self.announce)
     }
 
     fn details(&self) -> String {

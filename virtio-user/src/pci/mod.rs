@@ -31,7 +31,7 @@ use linecard_wire::ledger::Descriptors;
 
 use crate::args::{MAX_PAIRS, Options};
 use crate::backend::{Backend, Connect, ConnectTimeouts, Waiter};
-use crate::device::VirtioUser;
+use crate::driver::VirtioUser;
 use crate::error::Error;
 use device::Pci;
 use vfio::Vfio;
@@ -41,7 +41,7 @@ const NAME: &str = "net_virtio_pci";
 
 /// One line for `--help`.
 const SUMMARY: &str = "virtio network device on a PCI bus, bound to vfio-pci: addr=0000:00:05.0 (or -a 0000:00:05.0)\
-[,queues=N][,queue_size=N][,mac=XX:XX:XX:XX:XX:XX][,mrg_rxbuf=0|1][,in_order=0|1][,packed_vq=0|1][,speed=MBPS]";
+[,queues=N][,queue_size=N][,mac=XX:XX:XX:XX:XX:XX][,mrg_rxbuf=0|1][,in_order=0|1][,packed_vq=0|1][,event_idx=0|1][,speed=MBPS]";
 
 /// The driver `net_virtio_pci`: a device by its address, as `0000:00:05.0` or as `net_virtio_pci0,addr=0000:00:05.0`.
 ///

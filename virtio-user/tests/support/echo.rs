@@ -16,6 +16,10 @@ pub trait Echo: Send {
     fn take(&mut self) -> Option<Vec<u8>>;
     /// Sends one packet; false when the frontend has lent too few buffers.
     fn give(&mut self, frame: &[u8]) -> bool;
+    /// Asks for a kick when packets come; true when some are there.
+    fn sleep(&mut self) -> bool;
+    /// Whether the frontend wants a call for what was given since this was last asked.
+    fn call_needed(&mut self) -> bool;
 }
 
 struct Loop<T, R> {
@@ -53,7 +57,7 @@ impl Backend {
         let ring = &self.rings[index];
         DeviceConfig {
             size: ring.size,
-            event_idx: false,
+            event_idx: self.features.contains(Features::EVENT_IDX),
             indirect: self.features.contains(Features::INDIRECT_DESC),
             base: Some(ring.base),
         }
@@ -164,5 +168,13 @@ impl<T: DeviceQueue, R: DeviceQueue> Echo for Loop<T, R> {
 
     fn give(&mut self, frame: &[u8]) -> bool {
         self.receive(frame)
+    }
+
+    fn sleep(&mut self) -> bool {
+        self.tx.set_notifications(true)
+    }
+
+    fn call_needed(&mut self) -> bool {
+        self.rx.call_needed()
     }
 }

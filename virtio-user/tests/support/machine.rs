@@ -57,9 +57,15 @@ pub struct Machine {
     pub config: Vec<u8>,
     /// Rings by their number, and whether they are enabled.
     pub rings: BTreeMap<u32, bool>,
+    /// Sizes and places of those that were started.
+    addrs: BTreeMap<u32, (u16, RingAddrs)>,
     /// What was asked on the control queue: class, command, data.
     pub commands: Vec<Vec<u8>>,
     pub reply: Replies,
+    /// The device asks for an announcement (`VIRTIO_NET_S_ANNOUNCE`).
+    pub announce: bool,
+    /// Whether the port is told so.
+    pub tells_announcements: bool,
     pub connections: u32,
     control: Option<Control>,
     late: Option<u32>,
@@ -96,8 +102,11 @@ impl Controlled {
             status: 0,
             config: Vec::new(),
             rings: BTreeMap::new(),
+            addrs: BTreeMap::new(),
             commands: Vec::new(),
             reply: Box::new(|_| Reply::Ack(OK)),
+            announce: false,
+            tells_announcements: true,
             connections: 0,
             control: None,
             late: None,
@@ -110,9 +119,27 @@ impl Controlled {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The frame in the first buffer of transmit queue 0, in a ring that was never looked at; `None` while nothing was sent.
+    pub fn first_sent(&self) -> Option<Vec<u8>> {
+        let machine = self.now();
+        let (size, addrs) = *machine.addrs.get(&1)?;
+        let packed = machine.features.contains(Features::RING_PACKED);
+        let layout = if packed { Layout::Packed } else { Layout::Split };
+        let chain = Control { layout, size, addrs, at: 0, laps: 0 }.take()?;
+        // Behind the header of 12 bytes.
+        Some(chain.command[12..].to_vec())
+    }
+
     /// Has it answer in another way from now on.
     pub fn replies(&self, reply: impl FnMut(&[u8]) -> Reply + Send + 'static) {
         self.now().reply = Box::new(reply);
+    }
+
+    /// Asks the port to announce its address.
+    pub fn ask_for_announcement(&self) {
+        let mut machine = self.now();
+        machine.announce = true;
+        machine.news.signal();
     }
 
     /// What it was asked since the last time.
@@ -326,6 +353,14 @@ impl Backend for Connected {
         self.device.now().control_queue
     }
 
+    fn tells_announcements(&self) -> bool {
+        self.device.now().tells_announcements
+    }
+
+    fn take_announcement(&mut self) -> bool {
+        std::mem::take(&mut self.device.now().announce)
+    }
+
     fn status(&mut self) -> Result<Option<u8>, Error> {
         Ok(Some(self.device.now().status))
     }
@@ -365,6 +400,7 @@ impl Backend for Connected {
         let mut machine = self.device.now();
         let index = ring.id.index(machine.offer.pairs);
         assert_eq!(machine.rings.insert(index, false), None, "{} is started once", ring.id);
+        machine.addrs.insert(index, (ring.size, ring.addrs));
         if ring.id.role() == Role::Control {
             let (layout, size, addrs) = (ring.layout, ring.size, ring.addrs);
             machine.control = Some(Control { layout, size, addrs, at: 0, laps: 0 });

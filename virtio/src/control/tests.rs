@@ -74,7 +74,7 @@ impl Packed {
 fn packed(size: u16) -> (Zone, ControlQueue, Packed) {
     let zone = Zone::new(Layout::Packed.bytes(size));
     let ring = RingMemory::in_zone(zone.bytes(), Layout::Packed, size).expect("large enough");
-    let queue = ControlQueue::new(&ring, Layout::Packed, size).expect("valid");
+    let queue = ControlQueue::new(&ring, Layout::Packed, size, false).expect("valid");
     (zone, queue, Packed { ring, size: usize::from(size), place: 0, wrap: true })
 }
 
@@ -130,7 +130,7 @@ fn packed_liars() {
 const RING: u64 = 0x1000;
 
 /// Our queue and rust-vmm's, on one ring in guest memory.
-fn split(size: u16) -> (GuestMemoryMmap, ControlQueue, Queue, RingMemory) {
+fn split(size: u16, event_idx: bool) -> (GuestMemoryMmap, ControlQueue, Queue, RingMemory) {
     use vm_memory::GuestMemoryBackend;
     let memory = GuestMemoryMmap::from_ranges(&[(GuestAddress(0), 0x10000)]).expect("anonymous memory");
     let bytes = Layout::Split.bytes(size);
@@ -139,12 +139,13 @@ fn split(size: u16) -> (GuestMemoryMmap, ControlQueue, Queue, RingMemory) {
     // SAFETY: the tests keep the memory as long as the queues, which reach it through cells and `vm-memory` only.
     let zone = unsafe { SharedBytes::new(start, bytes) };
     let ring = RingMemory::in_zone(zone, Layout::Split, size).expect("large enough");
-    let queue = ControlQueue::new(&ring, Layout::Split, size).expect("valid");
+    let queue = ControlQueue::new(&ring, Layout::Split, size, event_idx).expect("valid");
     let addrs = RingAddrs::at(RING, Layout::Split, size);
     let mut theirs = Queue::new(size).expect("a power of two");
     theirs.set_desc_table_address(Some(addrs.desc as u32), Some(0));
     theirs.set_avail_ring_address(Some(addrs.driver as u32), Some(0));
     theirs.set_used_ring_address(Some(addrs.device as u32), Some(0));
+    theirs.set_event_idx(event_idx);
     theirs.set_ready(true);
     assert!(theirs.is_valid(&memory));
     (memory, queue, theirs, ring)
@@ -153,7 +154,7 @@ fn split(size: u16) -> (GuestMemoryMmap, ControlQueue, Queue, RingMemory) {
 #[test]
 #[cfg_attr(miri, ignore = "rust-vmm maps memory in a way that miri does not know")]
 fn rust_vmms_device_answers_past_index_65_536() {
-    let (memory, mut queue, mut theirs, _) = split(4);
+    let (memory, mut queue, mut theirs, _) = split(4, false);
     for turn in 0..66_000_u32 {
         let command = if turn % 3 == 0 { &COMMAND[..1] } else { &COMMAND[..] };
         assert!(queue.submit(command, ANSWER) && queue.kick_needed());
@@ -168,6 +169,28 @@ fn rust_vmms_device_answers_past_index_65_536() {
     }
     theirs.disable_notification(&memory).expect("a valid ring");
     assert!(!queue.kick_needed(), "it wants none");
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "rust-vmm maps memory in a way that miri does not know")]
+fn with_an_event_index_each_request_is_kicked_and_called_for_past_index_65_536() {
+    let (memory, mut queue, mut theirs, _) = split(4, true);
+    for turn in 0..66_000_u32 {
+        assert!(!theirs.enable_notification(&memory).expect("a valid ring"), "nothing waits in turn {turn}");
+        assert!(queue.submit(&COMMAND, ANSWER));
+        assert!(queue.kick_needed(), "it sleeps in turn {turn}");
+        let chain = theirs.pop_descriptor_chain(&memory).expect("it is available");
+        theirs.add_used(&memory, chain.head_index(), 1).expect("a valid ring");
+        assert!(
+            theirs.needs_notification(&memory).expect("a valid ring"),
+            "a call was asked for in turn {turn}"
+        );
+        assert_eq!(queue.answered(), Ok(Some(1)));
+    }
+    assert!(
+        queue.submit(&COMMAND, ANSWER) && !queue.kick_needed(),
+        "its event is that of the request before"
+    );
 }
 
 #[test]
@@ -188,7 +211,7 @@ fn split_liars() {
         (false, 0, 1, 1, jump(1, 0)),
     ];
     for (asked, id, len, index, want) in cases {
-        let (_memory, mut queue, _, ring) = split(4);
+        let (_memory, mut queue, _, ring) = split(4, false);
         assert!(!asked || queue.submit(&COMMAND, ANSWER));
         ring.device.cell::<u32>(4).expect("inside").store(id, Relaxed);
         ring.device.cell::<u32>(8).expect("inside").store(len, Relaxed);
@@ -202,7 +225,7 @@ fn what_fits_no_queue_is_refused() {
     for (layout, size) in [(Layout::Split, 2), (Layout::Packed, 3)] {
         let zone = Zone::new(layout.bytes(size));
         let ring = RingMemory::in_zone(zone.bytes(), layout, size).expect("large enough");
-        assert!(ControlQueue::new(&ring, layout, size).is_err());
+        assert!(ControlQueue::new(&ring, layout, size, false).is_err());
     }
     let (_zone, mut queue, _) = packed(8);
     assert!(!queue.submit(&[], ANSWER));

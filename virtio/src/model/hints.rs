@@ -47,6 +47,42 @@ impl<D: DriverQueue, V: DeviceQueue> Model<D, V> {
         self.collect(burst);
     }
 
+    /// A device goes to sleep just after the glance at it, not having seen the last burst: another thread that asks about what was
+    /// left to be asked finds out; and once the queue itself has asked, nothing is left.
+    fn by_another(mut self, entries: usize, burst: usize) {
+        let size = usize::from(self.variant.size);
+        let mut left = entries;
+        while left > 0 {
+            let n = left.min(size);
+            self.lend(n);
+            _ = self.driver.kick_hint() && self.driver.kick_needed();
+            self.give_back(n);
+            _ = self.device.call_hint() && self.device.call_needed();
+            self.collect(n);
+            left -= n;
+        }
+        self.lend(burst);
+        // Once in a lap a split event index says yes to who asks whether a poller sleeps.
+        if let Some(unasked) = self.driver.unasked() {
+            assert!(!self.suppression.kick_needed(unasked), "it polls");
+            self.device.set_notifications(true);
+            assert!(self.suppression.kick_needed(unasked), "kick lost: {:?} {entries}", self.variant);
+            assert!(self.driver.kick_needed());
+        }
+        assert!(!self.driver.kick_hint() || self.driver.kick_needed());
+        self.give_back(burst);
+        self.collect(burst);
+        // It asks for the next buffer, and has been woken for it: another thread has no reason to wake it once more.
+        assert!(!self.device.set_notifications(true), "nothing waits");
+        self.lend(1);
+        assert!(self.driver.unasked().is_none() && self.driver.kick_needed());
+        if self.variant.event_idx && size > 2 {
+            self.lend(1);
+            let unasked = self.driver.unasked().expect("one kick for one event");
+            assert!(!self.suppression.kick_needed(unasked), "one kick for one event");
+        }
+    }
+
     fn lend(&mut self, n: usize) {
         self.add(n);
         self.driver.publish();
@@ -64,15 +100,24 @@ impl<D: DriverQueue, V: DeviceQueue> Model<D, V> {
     }
 }
 
+/// Lets `entries` buffers go over by hints; then another thread asks in the queue's stead.
+fn run_by_another(variant: Variant, entries: usize, burst: usize) {
+    with_halves!(variant, Driver, Device => {
+        Model::new(variant, Driver::new, Device::new).by_another(entries, burst);
+    });
+}
+
 /// Every way to count to 65 536: both directions, both orders, with and without an event index.
 #[cfg_attr(miri, allow(dead_code, reason = "too slow there"))]
 fn run_all(layout: Layout) {
     for kind in 0..8 {
         for entries in [65_532, 65_533, 65_534, 65_535, 65_536, 131_071] {
             for burst in [1, 4] {
-                run_by_hint(Variant::from_bytes(layout, [5, 128, kind, 0, 0]), entries, burst);
+                let variant = Variant::from_bytes(layout, [5, 128, kind, 0, 0]);
+                run_by_hint(variant, entries, burst);
             }
         }
+        run_by_another(Variant::from_bytes(layout, [5, 128, kind, 0, 0]), 65_535, 4);
     }
 }
 

@@ -40,6 +40,7 @@ pub use memory::{Guest, Zone};
 use crate::config::{DeviceConfig, DriverConfig, IndirectTables};
 use crate::layout::{Layout, RingMemory};
 use crate::queue::{Completion, DeviceQueue, DriverQueue, Element, Used};
+use crate::suppression::DeviceSuppression;
 
 /// Which ring to run, where it starts, and what was negotiated.
 #[derive(Clone, Copy, Debug)]
@@ -122,6 +123,8 @@ struct Model<D, V> {
     variant: Variant,
     driver: D,
     device: V,
+    /// When the device wants a kick, as a thread reads it that has no queue.
+    suppression: DeviceSuppression,
     memory: Guest,
     next_token: u64,
     /// Added and not published; published and not consumed; consumed and not given back.
@@ -172,6 +175,7 @@ impl<D: DriverQueue, V: DeviceQueue> Model<D, V> {
         Self {
             driver: driver(&memory, driver_config).expect("valid driver"),
             device: device(&memory, device_config).expect("valid device"),
+            suppression: DeviceSuppression::new(&memory, v.layout, v.size, v.event_idx).expect("valid ring"),
             variant: v,
             memory: guest,
             next_token: 1,

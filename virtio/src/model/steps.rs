@@ -82,6 +82,7 @@ impl<D: DriverQueue, V: DeviceQueue> Model<D, V> {
         self.driver.publish();
         self.available.extend(self.added.drain(..));
         let hint = self.driver.kick_hint();
+        self.check_unasked(hint);
         let asked = Asked { new, owed: self.kick_owed, armed: self.kick_armed, stale: self.kick_stale };
         self.check_notice(hint, asked);
         if by_hint && !hint {
@@ -93,6 +94,13 @@ impl<D: DriverQueue, V: DeviceQueue> Model<D, V> {
         // With an event index one request is one notification.
         self.kick_armed &= !(hint && self.variant.event_idx);
         assert!(!self.driver.kick_needed(), "nothing new since");
+    }
+
+    /// What is left for another thread to ask gets the answer that the queue gets.
+    fn check_unasked(&self, hint: bool) {
+        let unasked = self.driver.unasked();
+        assert_eq!(unasked.is_none(), hint);
+        assert!(!unasked.is_some_and(|unasked| self.suppression.kick_needed(unasked)), "no race here");
     }
 
     /// Device: the same, for calls.

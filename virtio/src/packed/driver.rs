@@ -11,6 +11,7 @@ use crate::fault::PeerFault;
 use crate::layout::{F_INDIRECT, F_NEXT, RingMemory, direction};
 use crate::queue::{Buffer, Completion, DriverQueue, Element};
 use crate::slot::{InFlight, InFlightEntry, stop, total};
+use crate::suppression::Unasked;
 use crate::sync::{Relaxed, full_fence};
 
 /// The driver half of a packed ring; see [`DriverQueue`]. Starts with interrupts off.
@@ -293,6 +294,11 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<I
     #[inline]
     fn kick_hint(&self) -> bool {
         self.fill.pending.needs_notification(self.ring.device_event, self.event_idx, self.ring.size())
+    }
+
+    #[inline]
+    fn unasked(&self) -> Option<Unasked> {
+        (!self.kick_hint()).then(|| self.fill.pending.unasked(self.event_idx))
     }
 
     #[inline]

@@ -3,6 +3,7 @@
 use crate::error::Error;
 use crate::event::Notify;
 use crate::layout::{EVENT_DESC, EVENT_DISABLE, EVENT_ENABLE, F_AVAIL, F_USED, Layout, RingMemory};
+use crate::suppression::{Unasked, packed_wants};
 use crate::sync::{Relaxed, Release, Shared, SharedSlice};
 
 /// The two flags that say whose turn a descriptor is.
@@ -217,14 +218,14 @@ impl Pending {
     /// Does the other side's event area ask for a notification of what was published since the last decision?
     #[inline]
     pub(super) fn needs_notification(&self, event: Shared<u32>, event_idx: bool, size: u16) -> bool {
-        let word = event.load(Relaxed);
-        let flags = (word >> 16) as u16 & 3;
-        if !self.notify.any() || flags == EVENT_DISABLE {
-            return false;
-        }
-        // Reserved values, or an event that was not negotiated, mean "always": a lost wake-up is the worse error.
-        let (slot, wrap) = (self.end.slot, self.end.wrap());
-        flags != EVENT_DESC || !event_idx || self.notify.passed_in_lap(word as u16, slot, wrap, size)
+        packed_wants(self.notify, (self.end.slot, self.end.wrap()), event_idx, event, size)
+    }
+
+    /// What was published since the last decision, for another thread to ask about. Where no event counts, it does not matter up
+    /// to where.
+    #[inline(always)]
+    pub(super) const fn unasked(&self, event_idx: bool) -> Unasked {
+        Unasked::new(self.notify, if event_idx { self.end.base() } else { 0 })
     }
 
     /// As if so many slots had been published since the last decision.

@@ -3,9 +3,11 @@
 use super::ring::Ring;
 use crate::control::{ID, InFlight, check};
 use crate::error::Error;
+use crate::event::Notify;
 use crate::fault::PeerFault;
-use crate::layout::{F_NEXT, F_NO_NOTIFY, F_WRITE, RingMemory};
+use crate::layout::{F_NEXT, F_WRITE, RingMemory};
 use crate::queue::Element;
+use crate::suppression::split_wants;
 use crate::sync::{Acquire, Relaxed, Release, full_fence};
 
 /// See [`ControlQueue`](crate::ControlQueue).
@@ -15,11 +17,12 @@ pub(crate) struct SplitControl {
     avail: u16,
     /// The used index: requests ever answered.
     used: u16,
+    event_idx: bool,
 }
 
 impl SplitControl {
-    pub(crate) fn new(memory: &RingMemory, size: u16) -> Result<Self, Error> {
-        Ok(Self { ring: Ring::new(memory, size)?, avail: 0, used: 0 })
+    pub(crate) fn new(memory: &RingMemory, size: u16, event_idx: bool) -> Result<Self, Error> {
+        Ok(Self { ring: Ring::new(memory, size)?, avail: 0, used: 0, event_idx })
     }
 
     /// Makes a chain available. None is in flight, and the ring has room for it.
@@ -33,14 +36,18 @@ impl SplitControl {
         }
         self.ring.avail(usize::from(self.avail)).store(ID, Relaxed);
         self.avail = self.avail.wrapping_add(1);
-        // D1, pairs with the device's acquire load of avail.idx: the chain before it is visible.
+        // Calls are always wanted: for the answer to this request.
+        self.ring.used_event.store(self.used, Relaxed);
+        // D1, pairs with the device's acquire load of avail.idx: the chain and the event before it are visible.
         self.ring.avail_idx.store(self.avail, Release);
     }
 
     pub(crate) fn kick_needed(&self) -> bool {
-        // N1, pairs with N2 in the device's `set_notifications`: our avail.idx is visible before we read flags.
+        // N1, pairs with N2 in the device's `set_notifications`: our avail.idx is visible before we read flags or avail_event.
         full_fence();
-        self.ring.used_flags.load(Relaxed) & F_NO_NOTIFY == 0
+        // One request was published since the last question: the one before was answered, so it was asked about.
+        let (flags, event) = (self.ring.used_flags, self.ring.avail_event);
+        split_wants(Notify::of(1), self.avail, self.event_idx, flags, event)
     }
 
     pub(crate) fn answered(&mut self, in_flight: Option<InFlight>) -> Result<Option<u32>, PeerFault> {

@@ -3,7 +3,7 @@
 use core::mem::MaybeUninit;
 
 use super::chain::follow;
-use super::ring::{Ring, needs_notification, write_if_different};
+use super::ring::{Ring, write_if_different};
 use crate::config::DeviceConfig;
 use crate::error::Error;
 use crate::event::Notify;
@@ -11,6 +11,7 @@ use crate::fault::PeerFault;
 use crate::layout::{F_NO_NOTIFY, RingMemory, direction};
 use crate::queue::{Access, Chain, DeviceMemory, DeviceQueue, Head, Lookahead, Used};
 use crate::segments::SegList;
+use crate::suppression::split_wants;
 use crate::sync::{Acquire, Relaxed, Release, full_fence};
 use crate::walk::found;
 
@@ -233,7 +234,7 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<I
     #[inline]
     fn call_hint(&self) -> bool {
         let ring = &self.ring;
-        needs_notification(self.notify, self.published, self.event_idx, ring.avail_flags, ring.used_event)
+        split_wants(self.notify, self.published, self.event_idx, ring.avail_flags, ring.used_event)
     }
 
     #[inline]

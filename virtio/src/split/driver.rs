@@ -4,7 +4,7 @@ mod complete;
 
 use core::mem::MaybeUninit;
 
-use super::ring::{Ring, needs_notification, write_if_different};
+use super::ring::{Ring, write_if_different};
 use crate::config::{DriverConfig, IndirectTables};
 use crate::error::Error;
 use crate::event::Notify;
@@ -12,6 +12,7 @@ use crate::fault::PeerFault;
 use crate::layout::{F_INDIRECT, F_NEXT, F_NO_NOTIFY, RingMemory, direction};
 use crate::queue::{Buffer, Completion, DriverQueue, Element};
 use crate::slot::{InFlight, InFlightEntry, stop, total};
+use crate::suppression::{Unasked, split_wants};
 use crate::sync::{Acquire, Relaxed, Release, full_fence};
 
 /// The driver half of a split ring; see [`DriverQueue`]. Starts with interrupts off.
@@ -286,7 +287,16 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<I
     #[inline]
     fn kick_hint(&self) -> bool {
         let ring = &self.ring;
-        needs_notification(self.notify, self.published, self.event_idx, ring.used_flags, ring.avail_event)
+        split_wants(self.notify, self.published, self.event_idx, ring.used_flags, ring.avail_event)
+    }
+
+    #[inline]
+    fn unasked(&self) -> Option<Unasked> {
+        if self.kick_hint() {
+            return None;
+        }
+        // Where no event counts, it does not matter up to where.
+        Some(Unasked::new(self.notify, if self.event_idx { self.published } else { 0 }))
     }
 
     #[inline]

@@ -1,8 +1,7 @@
 //! The cells of a split ring, range-checked once.
 
 use crate::error::Error;
-use crate::event::Notify;
-use crate::layout::{F_NO_NOTIFY, FLAGS, IDX, Layout, RING, RingMemory};
+use crate::layout::{FLAGS, IDX, Layout, RING, RingMemory};
 use crate::sync::{Relaxed, Shared, SharedSlice, Word};
 
 /// Handles to every word of the ring. Positions are free-running; they are masked here.
@@ -84,23 +83,6 @@ impl Ring {
         let id = unsafe { self.used.at_unchecked(at) };
         // SAFETY: `at` is even and below 2 × size, so `at + 1` is below that too.
         [id, unsafe { self.used.at_unchecked(at + 1) }]
-    }
-}
-
-/// Does the other side want a notification of what was published up to index `new` since it was last asked? `flags` and
-/// `event` are its words: `event` counts when EVENT_IDX was negotiated.
-#[inline(always)]
-pub(super) fn needs_notification(
-    notify: Notify,
-    new: u16,
-    event_idx: bool,
-    flags: Shared<u16>,
-    event: Shared<u16>,
-) -> bool {
-    if event_idx {
-        notify.passed(event.load(Relaxed), new)
-    } else {
-        notify.any() && flags.load(Relaxed) & F_NO_NOTIFY == 0
     }
 }
 

@@ -1,0 +1,70 @@
+//! A device that asks the port to announce its address, since the machine that it is part of has moved: switches learn where it
+//! is now from the frame (virtio 1.3, Network Device: Gratuitous Packet Sending).
+//!
+//! The frame is a RARP request, as QEMU and DPDK send it: a port has no IP address that a gratuitous ARP could name. Who has one
+//! sends that as any other packet.
+
+use linecard_eal::gate::close_all;
+use linecard_mempool::Burst;
+use linecard_net::arp::rarp_announcement;
+use linecard_pmd::PortControl;
+use linecard_virtio::Features;
+
+use super::{BURST_TIME, Live, Session};
+use crate::backend::Ready;
+use crate::error::Error;
+use crate::thread::after;
+
+/// How often a full ring, or an empty pool, is tried again, [`BURST_TIME`] apart.
+const TRIES: u32 = 100;
+
+impl Session {
+    /// Announces the port where the device has asked for that, and tells it; whether it had.
+    pub(super) fn follow_announcement(&mut self, live: &mut Live) -> Result<bool, Error> {
+        let agreed = live.features.contains(Features::NET_GUEST_ANNOUNCE);
+        let Some(requests) = live.requests.as_mut().filter(|_| agreed && live.backend.take_announcement())
+        else {
+            return Ok(false);
+        };
+        if !self.announce() {
+            tracing::warn!(
+                "{}: the device asked for an announcement that could not be sent",
+                self.state.name()
+            );
+        }
+        requests.acknowledge_announcement(&mut *live.backend, None)?;
+        Ok(true)
+    }
+
+    /// Sends the frame on the first transmit queue, between two bursts; whether it went out.
+    fn announce(&mut self) -> bool {
+        for _ in 0..TRIES {
+            if self.stopped() {
+                return false;
+            }
+            if close_all(self.tx.first_mut()) {
+                let sent = self.announce_on_first();
+                self.tx.iter_mut().take(1).for_each(|queue| queue.open());
+                if sent {
+                    return true;
+                }
+            }
+            self.waiter.wait(None, Ready::Read, Some(after(BURST_TIME)));
+        }
+        // It may still be asked to stay out.
+        self.tx.iter_mut().take(1).for_each(|queue| queue.open());
+        false
+    }
+
+    /// The queue is held.
+    fn announce_on_first(&mut self) -> bool {
+        let Some(Some(path)) = self.tx.first_mut().and_then(|queue| queue.value()) else { return false };
+        let frame = rarp_announcement(self.state.mac());
+        let Some(mut packet) = self.pool.get() else { return false };
+        let Some(room) = packet.append(frame.len()) else { return false };
+        room.copy_from_slice(&frame);
+        let mut burst = Burst::new();
+        path.reclaim();
+        burst.push(packet).is_ok() && path.burst(&mut burst) == 1
+    }
+}
