@@ -42,6 +42,7 @@ pub mod container;
 
 use std::time::Duration;
 
+use pmd::Registry;
 use prelude::{Eal, Pool, Port, PortConfig, ProbeContext, configure};
 
 mod drivers;
@@ -84,8 +85,44 @@ const WAIT: Duration = Duration::from_secs(3);
 /// # Errors
 /// There is no such driver, it does not take the arguments, or the device cannot be had.
 pub fn open(eal: &Eal, pool: &Pool, arguments: &str) -> Result<Port, pmd::Error> {
+    open_with(&drivers(), eal, pool, arguments)
+}
+
+/// The same with drivers of the caller's, so that devices of other crates are opened as ours are: [`drivers`] lists ours, and
+/// [`Registry::with`] adds one.
+///
+/// ```
+/// use linecard::pmd::{Device, Driver, Error, args::DevArgs};
+/// use linecard::prelude::*;
+///
+/// /// A driver that has no device to open.
+/// struct Absent;
+/// impl Driver for Absent {
+///     fn name(&self) -> &'static str {
+///         "net_absent"
+///     }
+///     fn summary(&self) -> &'static str {
+///         "devices that are not there"
+///     }
+///     fn probe(&self, _: &ProbeContext, args: &DevArgs) -> Result<Box<dyn Device>, Error> {
+///         Err(args.problem("there is no such device", "name another"))
+///     }
+/// }
+///
+/// let eal = Eal::new(&EalArgs::parse(["--no-huge", "-m", "32"])?.0)?;
+/// let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 1024, ..PoolConfig::default() })?;
+/// let known = linecard::drivers().with(&Absent);
+/// assert!(linecard::open_with(&known, &eal, &pool, "net_null0").is_ok());
+/// let problem = linecard::open_with(&known, &eal, &pool, "net_absent0").err().expect("none to open").to_string();
+/// assert!(problem.contains("there is no such device"), "{problem}");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// As [`open`].
+pub fn open_with(known: &Registry, eal: &Eal, pool: &Pool, arguments: &str) -> Result<Port, pmd::Error> {
     let context = ProbeContext { memory: eal.memory().clone(), domain: pool.domain().clone(), wait: WAIT };
-    let device = drivers().probe(&context, arguments)?;
+    let device = known.probe(&context, arguments)?;
     Ok(configure(device, PortConfig::default())?.start(pool)?)
 }
 

@@ -2,13 +2,14 @@
 
 mod support;
 
+use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
 
 use linecard::capture::pcap::encode::{Format, Record};
 use linecard::capture::pcap::read::Reader;
 use linecard_lab::{Lab, wait_until};
 use rustix::process::{Pid, Signal, kill_process};
-use support::example::{Running, example};
+use support::example::{Running, example, example_of};
 use support::ours::Ours;
 use support::{Scratch, on_path, skip};
 
@@ -232,4 +233,40 @@ fn a_pipeline_loses_nothing_and_keeps_the_order_of_flows() {
         reader.advance();
     }
     assert!(next.iter().all(|count| *count == EACH), "{next:?}");
+}
+
+/// A driver of another crate is a device of testpmd's like all others: listed, opened, forwarded from, attached and detached.
+#[test]
+fn a_driver_of_ones_own_is_in_testpmd() {
+    const FRAMES: usize = 1000;
+    let program = example_of("linecard-apps", "own_driver");
+    let help = Command::new(&program).arg("--help").output().expect("it runs");
+    let help = String::from_utf8_lossy(&help.stdout);
+    assert!(help.contains("net_count") && help.contains("net_vhost"), "{help}");
+
+    let folder = Scratch::new("own_driver");
+    let file = folder.join("out.pcap");
+    let mut command = Command::new(&program);
+    command.args(["--no-huge", "--no-pci", "--in-memory", "-m", "64"]);
+    command.arg(format!("--vdev=net_count0,frames={FRAMES}"));
+    command.arg(format!("--vdev=net_pcap0,tx_pcap={}", file.display()));
+    command.args(["--", "-i", "--auto-start"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut running = Running(command.spawn().expect("it starts"));
+    let whole = 24 + FRAMES as u64 * (16 + 60);
+    wait_until("all frames are in the file", || file.metadata().is_ok_and(|it| it.len() >= whole));
+    let lines =
+        "stop\nshow port stats 0\nport attach net_count7,frames=1\nport attach net_count8,nothing=1\nquit\n";
+    running.0.stdin.take().expect("a pipe").write_all(lines.as_bytes()).expect("it reads");
+    let (success, text) = running.end();
+    assert!(success, "{text}");
+    assert!(text.contains(&format!("RX-packets: {FRAMES} ")), "{text}");
+    assert!(text.contains("Port 2 is attached"), "{text}");
+
+    let mut reader = Reader::open(&file).expect("a capture");
+    for count in 0..FRAMES as u32 {
+        assert!(reader.ready().expect("it is whole"), "frame {count} is there");
+        assert_eq!(reader.frame()[14..18], count.to_be_bytes(), "in their order");
+        reader.advance();
+    }
+    assert!(!reader.ready().expect("it is whole"), "and no other");
 }

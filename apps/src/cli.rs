@@ -96,7 +96,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode, Error> {
         Err(error) => return explain(&error, arguments),
     };
     match cli.command {
-        Command::Testpmd(rest) => testpmd::run(&rest.arguments),
+        Command::Testpmd(rest) => testpmd::run(&linecard::drivers(), &rest.arguments),
         Command::Demo(args) => demo::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Bench(args) => {

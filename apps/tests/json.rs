@@ -33,6 +33,8 @@ fn every_show_command_answers_in_json() {
         "show config cores json",
         "show config fwd json",
         "show config txpkts json",
+        "set rxpkts 64,128",
+        "show config rxpkts json",
         "show fwd stats all json",
         "show pool json",
         "show port 0 macs json",
@@ -61,6 +63,7 @@ fn every_show_command_answers_in_json() {
     assert_eq!(of("show config rxtx json")["ports"][0]["nb_tx_queues"], 2);
     assert_eq!(of("show config fwd json")["streams"].as_array().map(Vec::len), Some(4));
     assert_eq!(of("show config txpkts json"), &json!({ "segments": [64] }));
+    assert_eq!(of("show config rxpkts json"), &json!({ "segments": [64, 128] }));
     assert_eq!(of("show fwd stats all json")["running"], false);
     let pool = of("show pool json");
     assert_eq!((pool["size"].as_u64(), pool["in_use"].as_u64()), (Some(4096), Some(0)));

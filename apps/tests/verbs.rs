@@ -100,7 +100,10 @@ const WRONG: &[(&str, &str)] = &[
     ("dump_struct_sizes", "not supported here: this table of DPDK's library"),
     ("set log global x", "Bad arguments"),
     ("set log global 99", "set log global 99"),
-    ("set fwd noisy", "not supported here: this forwarding mode; instead: io, mac"),
+    ("set fwd shared_rxq", "not supported here: this forwarding mode; instead: io, mac"),
+    ("set rxpkts x", "character x is not a decimal digit"),
+    ("set rxpkts 1,2,3,4,5,6,7,8,9", "Number of segment lengths = 9 > 8 (maximum items)"),
+    ("set rxpkts 64,70000", "length[1]=70000 > UINT16_MAX - give up"),
     (
         "set bonding mode 1 0",
         "\t Failed to set bonding mode for port = 0.\nnot supported here: bonding ports",
@@ -114,7 +117,7 @@ const WRONG: &[(&str, &str)] = &[
     ("set port 0 queue-region flush on", "function not implemented or supported"),
     ("show port 0 rxq 1 desc used count", "Invalid queueid = 1"),
     ("set txsplit rand", "not supported here: txsplit; instead: "),
-    ("show config rxpkts", "not supported here: buffers that are split"),
+    ("show config rxoffs", "not supported here: buffers that are split"),
     ("vlan sett strip on 0", "Bad arguments"),
     ("nonsense", "Command not found"),
 ];
@@ -414,7 +417,7 @@ const NOT_HERE: &[&str] = &[
     "port 0 txq 0 deferred_start on",
     "set fwd shared_rxq",
     "set fwd ieee1588 retry",
-    "set rxpkts 64,64",
+    "set rxoffs 0,64",
     "show port 0 rxq 0 desc 0 status",
     "vlan set inner tpid 0x8100 0",
 ];

@@ -42,6 +42,15 @@ impl Plain for libc::tpacket_req3 {}
 impl Plain for libc::packet_mreq {}
 impl Plain for libc::sock_fprog {}
 
+/// What `sendmmsg` takes as flags: musl declares them as POSIX does not, without a sign.
+#[cfg(target_env = "musl")]
+type Flags = libc::c_uint;
+#[cfg(not(target_env = "musl"))]
+type Flags = c_int;
+
+/// `MSG_DONTWAIT` as [`Flags`].
+const DONTWAIT: Flags = libc::MSG_DONTWAIT as Flags;
+
 fn outcome(result: c_int) -> io::Result<c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
@@ -168,7 +177,7 @@ impl Socket {
     pub unsafe fn send(&self, messages: &mut [libc::mmsghdr]) -> io::Result<usize> {
         let (fd, count) = (self.as_raw_fd(), messages.len() as libc::c_uint);
         // SAFETY: `count` messages, borrowed until the call returns; what they point to is promised by the caller.
-        let sent = unsafe { libc::sendmmsg(fd, messages.as_mut_ptr(), count, libc::MSG_DONTWAIT) };
+        let sent = unsafe { libc::sendmmsg(fd, messages.as_mut_ptr(), count, DONTWAIT) };
         outcome(sent).map(|sent| sent as usize)
     }
 }

@@ -41,6 +41,10 @@ impl Request {
     }
 }
 
+/// As `ioctl` takes them: musl's has an int for requests, and libc's constants of sockets have one type for all.
+const GET_MAC: libc::Ioctl = libc::SIOCGIFHWADDR as libc::Ioctl;
+const SET_MAC: libc::Ioctl = libc::SIOCSIFHWADDR as libc::Ioctl;
+
 fn request(fd: BorrowedFd<'_>, what: libc::Ioctl, request: &mut Request) -> io::Result<()> {
     // SAFETY: the calls used here read and write at most an `ifreq` (40 bytes), which `request` is and which
     // outlives the call.
@@ -152,7 +156,7 @@ pub fn attached(fd: BorrowedFd<'_>) -> Result<String, String> {
 /// The hardware address of the interface behind a queue, in whatever namespace it is.
 pub fn mac(fd: BorrowedFd<'_>) -> io::Result<[u8; 6]> {
     let mut ifreq = Request::new("", 0);
-    request(fd, libc::SIOCGIFHWADDR, &mut ifreq)?;
+    request(fd, GET_MAC, &mut ifreq)?;
     Ok(*ifreq.rest.first_chunk().expect("22 bytes"))
 }
 
@@ -161,7 +165,7 @@ pub fn mac(fd: BorrowedFd<'_>) -> io::Result<[u8; 6]> {
 pub fn set_mac(fd: BorrowedFd<'_>, mac: [u8; 6]) -> io::Result<()> {
     let mut ifreq = Request::new("", libc::c_int::from(crate::ETHER));
     ifreq.rest[..mac.len()].copy_from_slice(&mac);
-    request(fd, libc::SIOCSIFHWADDR, &mut ifreq)
+    request(fd, SET_MAC, &mut ifreq)
 }
 
 /// Says whether somebody is at our end: the interface's carrier (Linux 5.0). The queue must be in service to have it on.

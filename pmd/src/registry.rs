@@ -27,6 +27,22 @@ impl Registry {
         Self { drivers: drivers.to_vec() }
     }
 
+    /// The same with one more driver at the end. A name that there is already stays with the driver that had it.
+    ///
+    /// ```
+    /// use linecard_pmd::Registry;
+    /// let registry = Registry::new(&[]).with(&linecard_net_null::NullDriver);
+    /// assert_eq!(registry.find("net_null0")?.name(), "net_null");
+    /// # Ok::<(), linecard_pmd::Error>(())
+    /// ```
+    #[must_use]
+    pub fn with(mut self, driver: &'static dyn Driver) -> Self {
+        if !self.drivers().any(|known| known.name() == driver.name()) {
+            self.drivers.push(driver);
+        }
+        self
+    }
+
     /// All of them.
     pub fn drivers(&self) -> impl Iterator<Item = &'static dyn Driver> {
         self.drivers.iter().copied()

@@ -7,11 +7,16 @@ use std::time::{Duration, Instant};
 
 /// An example, built as the tests are: by whoever built all tests, or else now.
 pub(crate) fn example(name: &str) -> PathBuf {
+    example_of("linecard", name)
+}
+
+/// The same of another package than the library's.
+pub(crate) fn example_of(package: &str, name: &str) -> PathBuf {
     if let Some(folder) = std::env::var_os(linecard_testing::EXAMPLES) {
         return PathBuf::from(folder).join(name);
     }
     let mut command = Command::new(env!("CARGO"));
-    command.args(["build", "--quiet", "--package", "linecard", "--example", name, "--message-format=json"]);
+    command.args(["build", "--quiet", "--package", package, "--example", name, "--message-format=json"]);
     let output = command.stderr(Stdio::inherit()).output().expect("cargo runs");
     assert!(output.status.success(), "the example {name} is built");
     let text = String::from_utf8_lossy(&output.stdout);

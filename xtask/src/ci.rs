@@ -53,6 +53,29 @@ const PACKAGE: [&str; 10] = [
     "--binary=target/debug/linecard",
 ];
 
+/// Everything for musl's C library, which has other types here and there; its command alone is an image. For users it is built
+/// for release, as the packages are.
+const STATIC: [&str; 6] = [
+    "cargo",
+    "build",
+    "-p=linecard-apps",
+    "--no-default-features",
+    "--target=x86_64-unknown-linux-musl",
+    "--bins",
+];
+const IMAGE: [&str; 10] = [
+    "cargo",
+    "run",
+    "-q",
+    "-p",
+    "xtask",
+    "--",
+    "package",
+    "--static",
+    "--check",
+    "--binary=target/x86_64-unknown-linux-musl/debug/linecard",
+];
+
 /// Every crate that is published, as crates.io would get it; what is in them was built already.
 const CRATES: [&str; 14] = [
     "cargo",
@@ -90,6 +113,7 @@ const STEPS: &[Step] = &[
         command: &["cargo", "doc", "--workspace", "--no-deps"],
         environment: &[("RUSTDOCFLAGS", "-D warnings")],
     },
+    step("api", &["cargo", "run", "-q", "-p", "xtask", "--", "api"]),
     step("features: no driver", &["cargo", "check", "-p", "linecard", "--no-default-features"]),
     one_driver!("net_af_packet"),
     one_driver!("net_af_xdp"),
@@ -113,6 +137,8 @@ const STEPS: &[Step] = &[
     step("crates", &CRATES),
     step("test", &["cargo", "run", "-q", "-p", "xtask", "--", "test"]),
     step("package", &PACKAGE),
+    step("static: build", &STATIC),
+    step("static", &IMAGE),
     step("fuzz targets", &FUZZ_TARGETS),
 ];
 

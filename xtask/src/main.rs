@@ -1,6 +1,7 @@
 //! Chores that a person and CI both run: `cargo xtask test`, `cargo xtask ci`, `cargo xtask shape`, `cargo xtask budget`.
 #![forbid(unsafe_code)]
 
+mod api;
 mod budget;
 mod ci;
 mod guide;
@@ -27,6 +28,8 @@ enum Chore {
     Test(test::Options),
     /// Compares the arrows between crates with `cargo metadata`, and file and function sizes with their budgets.
     Shape(shape::Options),
+    /// Compares the public items of every published crate with those that were accepted, in `docs/api`.
+    Api(api::Options),
     /// Makes a Debian package of the command; with --check it is installed, run and removed.
     Package(package::Options),
     /// Writes the parts of the guide that the program knows (testpmd's reference), and makes the book if mdBook is there.
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Chore::OldestRust => oldest::run(),
         Chore::Test(options) => test::run(&options),
         Chore::Shape(options) => shape::run(&options),
+        Chore::Api(options) => api::run(&options),
         Chore::Package(options) => package::run(&options),
         Chore::Guide => guide::run(),
         Chore::Budget(options) => budget::run(&options),

@@ -4,6 +4,7 @@ mod archive;
 mod check;
 mod deb;
 mod files;
+mod image;
 mod rpm;
 
 use std::path::{Path, PathBuf};
@@ -22,7 +23,10 @@ pub(crate) struct Options {
     /// Make an RPM package besides; needs rpmbuild
     #[arg(long)]
     rpm: bool,
-    /// Look at the package with lintian, and install, run and remove it on a bare root file system.
+    /// Make a static binary and a container image of it, instead of packages
+    #[arg(long = "static", conflicts_with = "rpm")]
+    is_static: bool,
+    /// Look at the package with lintian, and install, run and remove it on a bare root file system; with --static, load and run the image.
     #[arg(long)]
     check: bool,
 }
@@ -32,6 +36,9 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     let (metadata, target) = metadata()?;
     let stage = target.join("package");
     let time = commit_time()?;
+    if options.is_static {
+        return make_image(options, &metadata, &target, (&stage, time));
+    }
     let binary = match &options.binary {
         Some(binary) => binary.clone(),
         None => build(&target)?,
@@ -52,6 +59,22 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// Makes the static binary and the image, and says where they are.
+fn make_image(
+    options: &Options,
+    metadata: &Metadata,
+    target: &Path,
+    (stage, time): (&Path, u64),
+) -> Result<(), String> {
+    let binary = match &options.binary {
+        Some(binary) => binary.clone(),
+        None => image::build(target)?,
+    };
+    let [plain, made] = image::make(&binary, metadata, stage, time)?;
+    println!("{}\n{}", plain.display(), made.display());
+    if options.check { image::check(&made, stage) } else { Ok(()) }
 }
 
 /// What `apps/Cargo.toml` says of the package.

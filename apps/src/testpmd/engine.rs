@@ -2,13 +2,13 @@
 
 mod idle;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use linecard::eal::clock::cycles;
-use linecard::eal::{Eal, LcoreId, Stop, Workers};
+use linecard::eal::{Clock, Eal, LcoreId, Stop, Workers};
 use linecard::mempool::Pool;
 use linecard::pmd::contain;
 
@@ -19,8 +19,8 @@ use super::lane::{Forward, Lane, LaneConfig, Parts, PortRx, PortTx, Round};
 use super::layout::StreamTotals;
 use super::live::Live;
 use super::modes::{
-    Checksums, Csum, FiveTupleSwap, FlowGen, IcmpEcho, Io, MacRewrite, MacSwap, Mode, MultiFlow, RxOnly,
-    TxOnly,
+    Checksums, Csum, FiveTupleSwap, FlowGen, IcmpEcho, Io, MacRewrite, MacSwap, Mode, MultiFlow, Noisy,
+    RxOnly, TxOnly,
 };
 use super::settings::{Mac, ModeKind, Settings};
 use super::soft::LaneRules;
@@ -66,6 +66,9 @@ pub(crate) struct Plan<'a> {
     /// Bursts of generated packets to send before the mode begins.
     pub(crate) tx_first: u32,
     pub(crate) live: Arc<Live>,
+    pub(crate) clock: Clock,
+    /// What mode noisy looks up in: one for each stream.
+    pub(crate) memories: RefCell<Vec<Vec<u8>>>,
 }
 
 impl Plan<'_> {
@@ -91,6 +94,11 @@ impl Plan<'_> {
             ModeKind::FiveTupleSwap => self.with(queues, counters, FiveTupleSwap),
             ModeKind::RxOnly => self.with(queues, counters, RxOnly),
             ModeKind::IcmpEcho => self.with(queues, counters, IcmpEcho { own }),
+            ModeKind::Noisy => {
+                let memory = self.memories.borrow_mut().pop().unwrap_or_default();
+                let mode = Noisy::new(self.settings.noisy, memory, [peer, own], self.clock);
+                self.with(queues, counters, mode)
+            }
             ModeKind::Csum => {
                 let rule = self.checksums.get(&tx_port).copied().unwrap_or_default();
                 let mode = Csum::new(self.pool.clone(), rule, [peer, own], Arc::clone(&counters));
@@ -119,9 +127,9 @@ impl Plan<'_> {
         match self.tags.get(&stream.tx_port) {
             Some(&tags) => {
                 let mode = Tagged { mode, tags };
-                Box::new(Lane { stream, rx, tx, mode, burst, counters, config, rules })
+                Box::new(Lane { stream, rx, tx, mode, burst, counters, config, rules, received_at: 0 })
             }
-            None => Box::new(Lane { stream, rx, tx, mode, burst, counters, config, rules }),
+            None => Box::new(Lane { stream, rx, tx, mode, burst, counters, config, rules, received_at: 0 }),
         }
     }
 }

@@ -119,6 +119,8 @@ pub(crate) struct Lane<M> {
     pub(crate) counters: Arc<LaneCounters>,
     pub(crate) config: LaneConfig,
     pub(crate) rules: LaneRules,
+    /// When the packets of the burst came, where latencies are measured.
+    pub(crate) received_at: u64,
 }
 
 impl<M: Mode> Lane<M> {
@@ -192,6 +194,9 @@ impl<M: Mode> Lane<M> {
     #[inline(never)]
     fn received_extras(&mut self, generation: u32) -> usize {
         let live = &self.config.live;
+        if let Some(latency) = &live.latency {
+            self.received_at = latency.clock.cycles();
+        }
         if self.rules.generation != generation {
             self.rules.generation = generation;
             self.rules.rules = live.rules(self.stream.rx_port);
@@ -206,13 +211,21 @@ impl<M: Mode> Lane<M> {
         received
     }
 
-    /// Shows packets that are about to be sent, if asked for.
+    /// Shows packets that are about to be sent and counts how long they stayed, if asked for.
     #[cold]
     #[inline(never)]
     fn sent_extras(&mut self) {
         let (live, packets) = (&self.config.live, &self.burst.packets);
         if !packets.is_empty() && live.verbose() & verbose::SENT != 0 {
             live.shown.show(packets.len(), || verbose::sent(&self.stream, packets));
+        }
+        if let Some(latency) = &live.latency
+            && !packets.is_empty()
+            && M::RECEIVES
+            && !M::GENERATES
+        {
+            let came = self.mode.came();
+            latency.add((0..packets.len()).map(|at| came.get(at).copied().unwrap_or(self.received_at)));
         }
     }
 
@@ -273,7 +286,8 @@ impl<M: Mode> Forward for Lane<M> {
     fn sleeps_on(&mut self) -> SleepsOn<'_> {
         // Packets for its queue may come on others, which wake somebody else.
         let handed_over = self.config.live.extras() != 0 && self.rules.rules.is_some();
-        if M::RECEIVES && !M::GENERATES && !handed_over {
+        // Nor is there anybody who wakes this thread for packets that wait in the mode.
+        if M::RECEIVES && !M::GENERATES && !handed_over && self.mode.held() == 0 {
             SleepsOn::Queue(&mut self.rx)
         } else {
             SleepsOn::Nothing
@@ -285,6 +299,11 @@ impl<M: Mode> Forward for Lane<M> {
     }
 
     fn into_queues(self: Box<Self>) -> (Stream, PortRx, PortTx) {
+        // What still waits in the mode goes with it.
+        let held = self.mode.held();
+        if held > 0 {
+            self.counters.add_dropped(held as u64);
+        }
         let Self { stream, rx, tx, .. } = *self;
         (stream, rx, tx)
     }

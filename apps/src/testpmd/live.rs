@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::latency::Latency;
 use super::soft::Rules;
 use super::verbose::Verbose;
 
@@ -18,11 +19,18 @@ pub(crate) struct Live {
     pub(crate) shown: Verbose,
     /// Cycles to spend on nothing for each received packet.
     work_cycles: AtomicU32,
+    /// How long packets stay, where that was asked for at the start.
+    pub(crate) latency: Option<Latency>,
     /// What is done in software to what a port receives.
     rules: Mutex<BTreeMap<u16, Arc<Rules>>>,
 }
 
 impl Live {
+    /// Nothing is on; `latency` is where packets' times are counted, if they are.
+    pub(crate) fn new(latency: Option<Latency>) -> Self {
+        Self { latency, ..Self::default() }
+    }
+
     /// 0 while nothing is on; else a number that another one follows with each change.
     #[inline]
     pub(crate) fn extras(&self) -> u32 {
@@ -72,6 +80,7 @@ impl Live {
         // Never 0, and no number twice in a row.
         let any = self.verbose.load(Ordering::Relaxed) > 0
             || self.work_cycles.load(Ordering::Relaxed) > 0
+            || self.latency.is_some()
             || !self.rules.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
         let next = GENERATION.fetch_add(1, Ordering::Relaxed) % (u32::MAX - 1) + 1;
         self.extras.store(if any { next } else { 0 }, Ordering::Relaxed);

@@ -14,6 +14,7 @@ mod describe;
 mod engine;
 mod frames;
 mod lane;
+mod latency;
 mod layout;
 mod live;
 mod manual;
@@ -35,7 +36,7 @@ use std::time::{Duration, Instant};
 use linecard::capture::Hub;
 use linecard::eal::{Eal, EalArgs, runtime};
 use linecard::mempool::{HEADROOM, Pool, PoolConfig};
-use linecard::pmd::ProbeContext;
+use linecard::pmd::{ProbeContext, Registry};
 
 use self::console::Input;
 pub(crate) use self::manual::describe;
@@ -53,17 +54,17 @@ const PROBE_WAIT: Duration = Duration::from_secs(2);
 /// What is logged unless something else is asked for.
 const LOG_DEFAULT: &str = "warn";
 
-/// Runs testpmd with the arguments behind its name.
+/// Runs testpmd with these drivers and the arguments behind its name.
 ///
 /// # Errors
 /// What kept it from starting, each as one sentence; or that its output cannot be written.
-pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode, Error> {
+pub(crate) fn run(known: &Registry, arguments: &[OsString]) -> Result<ExitCode, Error> {
     let (eal_args, rest) =
         EalArgs::parse(arguments.iter().cloned()).map_err(|e| Error::Usage(e.to_string()))?;
     let options = options::parse(&rest)?;
     let mut output = Output::standard();
     if eal_args.help || options.help {
-        print_help(&mut output);
+        print_help(&mut output, known);
         output.finish(false)?;
         return Ok(ExitCode::SUCCESS);
     }
@@ -72,7 +73,7 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode, Error> {
     }
     linecard_apps_common::log::start(&eal_args, LOG_DEFAULT).map_err(|e| Error::Usage(e.to_string()))?;
     let mut input = Input::standard(options.interactive)?;
-    let mut session = open(output, &eal_args, options, arguments)?;
+    let mut session = open(output, (known, &eal_args), options, arguments)?;
     let result = start_ports(&mut session).and_then(|()| forward(&mut session, &mut input));
     if result.is_ok() {
         session.close();
@@ -86,14 +87,14 @@ pub(crate) fn run(arguments: &[OsString]) -> Result<ExitCode, Error> {
     }
 }
 
-fn print_help(output: &mut Output) {
+fn print_help(output: &mut Output, known: &Registry) {
     out!(
         output,
         "usage: linecard testpmd [EAL options] -- [testpmd options]\n\n{}\n{}\ndevices for --vdev (-a takes the PCI address alone):\n",
         EalArgs::help_text(),
         options::help()
     );
-    for driver in linecard::drivers().drivers() {
+    for driver in known.drivers() {
         out!(output, "  {:<18} {}\n", driver.name(), driver.summary());
     }
 }
@@ -101,7 +102,7 @@ fn print_help(output: &mut Output) {
 /// Opens the machine, the devices and the pool; nothing moves yet.
 fn open(
     mut output: Output,
-    eal_args: &EalArgs,
+    (known, eal_args): (&Registry, &EalArgs),
     options: Options,
     arguments: &[OsString],
 ) -> Result<Session, Error> {
@@ -117,7 +118,7 @@ fn open(
         out!(output, "Auto-start selected\n");
     }
     output.flush();
-    let registry = linecard::drivers();
+    let registry = known.clone();
     let context =
         ProbeContext { memory: eal.memory().clone(), domain: eal.default_domain(), wait: PROBE_WAIT };
     let mut ports = Ports::default();
@@ -206,6 +207,9 @@ fn start_ports(session: &mut Session) -> Result<(), Error> {
             session.start_ports(Some(id))?;
         }
         out!(session.out, "Checking link statuses...\nDone\n");
+    }
+    if let Some(lcore) = session.options.latency_lcore {
+        out!(session.out, "Latencystats running on lcore {lcore}\n");
     }
     session.tell_ports();
     session.out.flush();

@@ -47,6 +47,8 @@ pub(crate) struct Options {
     pub(crate) shown_xstats: Vec<String>,
     /// What is done with VLAN tags on every port.
     pub(crate) vlan: RxVlan,
+    /// The lcore that `--latencystats` names: latencies are measured on all.
+    pub(crate) latency_lcore: Option<u32>,
     /// Where counters are offered to Prometheus.
     pub(crate) metrics: Option<String>,
     /// Options that were accepted and change nothing, as given.
@@ -223,12 +225,16 @@ fn consistent(options: &Options) -> Result<(), String> {
     if options.interactive && options.tx_first {
         return Err("--tx-first cannot be used on interactive mode; use `start tx_first` there".into());
     }
+    if options.settings.noisy.looks_up() && options.settings.noisy.memory_mib == 0 {
+        return Err(
+            "--noisy-lkup-memory must be > 0 where packets cost lookups; write --noisy-lkup-memory=MB".into(),
+        );
+    }
     let room = options.data_room();
     let segments: Vec<_> = options.settings.tx_segments.iter().map(|&len| u32::from(len)).collect();
     settings::check_tx_segments(&segments, room).map(drop)
 }
 
-/// The options as help shows them.
 /// The options that do something.
 pub(crate) fn described() -> impl Iterator<Item = &'static Spec> {
     OPTIONS.iter()
@@ -239,6 +245,7 @@ pub(crate) fn accepted() -> impl Iterator<Item = (&'static str, bool)> {
     IGNORED.iter().copied()
 }
 
+/// The options as help shows them.
 pub(crate) fn help() -> String {
     let mut text = String::from("testpmd options, after `--`:\n");
     for spec in OPTIONS {

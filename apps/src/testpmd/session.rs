@@ -2,6 +2,7 @@
 
 mod stats;
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -11,12 +12,13 @@ use linecard::mempool::Pool;
 use linecard::pmd::{PortConfig, ProbeContext, Registry};
 
 use super::engine::{BurstsOf, Forwarding, Plan, spreads};
+use super::latency::Latency;
 use super::layout;
 use super::live::Live;
 use super::options::Options;
 use super::ports::{ETHER_OVERHEAD, Ports, Slot};
 use super::recording::Recording;
-use super::settings::{PortTopology, Settings};
+use super::settings::{ModeKind, PortTopology, Settings};
 use super::telling::Telling;
 use super::topology::{self, Share, Stream};
 use crate::capture::ControlSocket;
@@ -79,6 +81,7 @@ impl Session {
     pub(crate) fn new(out: Output, parts: Parts) -> Self {
         let Parts { eal, registry, context, pool, ports, options, hub, server, telling, log_levels } = parts;
         let settings = options.settings.clone();
+        let latency = options.latency_lcore.map(|_| Latency::new(eal.clock()));
         Self {
             out,
             eal,
@@ -88,7 +91,7 @@ impl Session {
             ports,
             options,
             settings,
-            live: Arc::default(),
+            live: Arc::new(Live::new(latency)),
             quit: false,
             hub,
             server,
@@ -246,6 +249,10 @@ impl Session {
         self.live.set_work_cycles(self.settings.work_cycles);
         self.forget_rules();
         self.ports.ids().into_iter().for_each(|id| self.apply_rules(id));
+        let memories = match self.memories(&shares) {
+            Ok(memories) => memories,
+            Err(problem) => return err!(self.out, "error: {problem}\n"),
+        };
         let tags: HashMap<_, _> =
             self.ports.iter().filter_map(|slot| Some((slot.id, slot.soft.tags?))).collect();
         let macs: HashMap<_, _> = self.ports.iter().map(|slot| (slot.id, slot.mac())).collect();
@@ -259,6 +266,8 @@ impl Session {
             tags: &tags,
             tx_first,
             live: Arc::clone(&self.live),
+            clock: self.eal.clock(),
+            memories: RefCell::new(memories),
         };
         let ports = &mut self.ports;
         match Forwarding::start(&self.eal, &plan, &shares, |stream| ports.lend(stream)) {
@@ -272,6 +281,13 @@ impl Session {
                 err!(self.out, "error: {error}\n");
             }
         }
+    }
+
+    /// What the streams of mode noisy look up in.
+    fn memories(&self, shares: &[Share]) -> Result<Vec<Vec<u8>>, String> {
+        let noisy = self.settings.mode == ModeKind::Noisy && self.settings.noisy.looks_up();
+        let streams = if noisy { shares.iter().map(|share| share.streams.len()).sum() } else { 0 };
+        (0..streams).map(|_| self.settings.noisy.memory()).collect()
     }
 
     /// Has the threads do what the console asked of a port since they last looked.
@@ -317,6 +333,9 @@ impl Session {
         self.ports.iter_mut().for_each(Slot::mark_forwarding);
         if let Some(forwarding) = &mut self.forwarding {
             forwarding.clear();
+        }
+        if let Some(latency) = &self.live.latency {
+            latency.clear();
         }
         self.last_totals.clear();
         self.last_bursts.clear();

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::frames::TxAddresses;
+use super::modes::NoisySettings;
 
 /// Largest burst accepted, DPDK's `MAX_PKT_BURST`.
 pub(crate) const MAX_BURST: u16 = 512;
@@ -26,11 +27,12 @@ pub(crate) enum ModeKind {
     IcmpEcho,
     FiveTupleSwap,
     Csum,
+    Noisy,
 }
 
 impl ModeKind {
     /// Every mode, in the order of DPDK's `set fwd` help.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Io,
         Self::Mac,
         Self::MacSwap,
@@ -39,6 +41,7 @@ impl ModeKind {
         Self::TxOnly,
         Self::IcmpEcho,
         Self::FiveTupleSwap,
+        Self::Noisy,
         Self::Csum,
     ];
 
@@ -53,6 +56,7 @@ impl ModeKind {
             Self::IcmpEcho => "icmpecho",
             Self::FiveTupleSwap => "5tswap",
             Self::Csum => "csum",
+            Self::Noisy => "noisy",
         }
     }
 
@@ -148,6 +152,10 @@ pub(crate) struct Settings {
     pub(crate) flows: u32,
     /// Packets like it that flowgen sends after each.
     pub(crate) flow_clones: u16,
+    /// What mode noisy does.
+    pub(crate) noisy: NoisySettings,
+    /// Lengths for ports that split what they receive; shown, as in DPDK, and of no effect without that offload.
+    pub(crate) rx_segments: Vec<u16>,
     pub(crate) verbose: u16,
     /// Cycles to spend on nothing for each received packet.
     pub(crate) work_cycles: u32,
@@ -186,6 +194,8 @@ impl Default for Settings {
             gso_size: 1514,
             flows: 1024,
             flow_clones: 0,
+            noisy: NoisySettings::default(),
+            rx_segments: Vec::new(),
             verbose: 0,
             work_cycles: 0,
             record_cycles: false,
@@ -249,6 +259,35 @@ pub(crate) fn check_tx_segments(segments: &[u32], room: u32) -> Result<Vec<u16>,
         return Err(format!("total packet length={total} > {} - give up", u16::MAX));
     }
     Ok(lengths)
+}
+
+/// Most lengths of `--rxpkts`, DPDK's `MAX_SEGS_BUFFER_SPLIT`.
+const MAX_RX_SEGMENTS: usize = 8;
+
+/// Reads the segment lengths of packets that are split when they are received.
+///
+/// # Errors
+/// DPDK's sentence about what is wrong.
+pub(crate) fn check_rx_segments(text: &str) -> Result<Vec<u16>, String> {
+    if let Some(character) = text.chars().find(|character| !character.is_ascii_digit() && *character != ',') {
+        return Err(format!(
+            "character {character} is not a decimal digit; write lengths separated by commas"
+        ));
+    }
+    let items: Vec<&str> = text.split(',').collect();
+    if items.len() > MAX_RX_SEGMENTS {
+        return Err(format!(
+            "Number of segment lengths = {} > {MAX_RX_SEGMENTS} (maximum items)",
+            items.len()
+        ));
+    }
+    let read = |(index, item): (usize, &&str)| {
+        item.parse::<u16>().map_err(|_| match item.is_empty() {
+            true => format!("length[{index}] is missing; write lengths separated by commas"),
+            false => format!("length[{index}]={item} > UINT16_MAX - give up"),
+        })
+    };
+    items.iter().enumerate().map(read).collect()
 }
 
 /// Longest list worth reading.

@@ -9,12 +9,12 @@ use crate::testpmd::settings::{self, MAX_BURST, MAX_WORK_CYCLES, Mac, ModeKind};
 
 pub(crate) const COMMANDS: &[Command] = &[
     Command {
-        pattern: "set fwd (io|mac|macswap|flowgen|rxonly|txonly|icmpecho|5tswap|csum)",
+        pattern: "set fwd (io|mac|macswap|flowgen|rxonly|txonly|icmpecho|5tswap|noisy|csum)",
         help: "Set packet forwarding mode.",
         run: |session, values| set_mode(session, values, false),
     },
     Command {
-        pattern: "set fwd (io|mac|macswap|flowgen|rxonly|txonly|icmpecho|5tswap|csum) retry",
+        pattern: "set fwd (io|mac|macswap|flowgen|rxonly|txonly|icmpecho|5tswap|noisy|csum) retry",
         help: "Set packet forwarding mode; packets that do not fit are tried again.",
         run: |session, values| set_mode(session, values, true),
     },
@@ -31,6 +31,14 @@ pub(crate) const COMMANDS: &[Command] = &[
         pattern: "set txpkts <text>",
         help: "Set the length of each segment of generated packets: x[,y]*.",
         run: set_txpkts,
+    },
+    Command {
+        pattern: "set rxpkts <text>",
+        help: "Set the length of each segment for ports that split what they receive: x[,y]*; no port here does.",
+        run: |session, values| match settings::check_rx_segments(values.word(0)) {
+            Ok(segments) => session.settings.rx_segments = segments,
+            Err(problem) => err!(session.out, "{problem}\n"),
+        },
     },
     Command {
         pattern: "set verbose <n>",

@@ -19,7 +19,7 @@ pub(crate) const COMMANDS: &[Command] = &[
         run: clear_port,
     },
     Command {
-        pattern: "show config (rxtx|cores|fwd|txpkts)",
+        pattern: "show config (rxtx|cores|fwd|rxpkts|txpkts)",
         help: "Display the given configuration.",
         run: show_config,
     },
@@ -115,6 +115,13 @@ fn show_config(session: &mut Session, values: &Values) {
         "cores" => {
             let lcores: String = session.configured_lcores().iter().map(|id| format!(" {id:2}")).collect();
             out!(session.out, "List of forwarding lcores:{lcores}\n");
+        }
+        // DPDK prints nothing where there are none.
+        "rxpkts" if session.settings.rx_segments.is_empty() => {}
+        "rxpkts" => {
+            let lengths: Vec<_> = session.settings.rx_segments.iter().map(u16::to_string).collect();
+            let (count, lengths) = (lengths.len(), lengths.join(","));
+            out!(session.out, "Number of segments: {count}\nSegment sizes: {lengths}\n");
         }
         _ => {
             let lengths: Vec<_> = session.settings.tx_segments.iter().map(u16::to_string).collect();

@@ -17,7 +17,7 @@ type Answer = fn(&mut Session, &Values) -> Result<Value, String>;
 /// Every `show` command, by its pattern.
 const ANSWERS: &[(&str, Answer)] = &[
     ("show port (info|summary|stats|xstats) <port|all>", ports),
-    ("show config (rxtx|cores|fwd|txpkts)", config),
+    ("show config (rxtx|cores|fwd|rxpkts|txpkts)", config),
     ("show fwd stats all", |session, _| Ok(forward_stats(session))),
     ("show pool", |session, _| Ok(pool(session))),
     ("show port <port> macs", |session, values| Ok(strings(slot(session, values, 0)?.macs()))),
@@ -141,6 +141,7 @@ fn config(session: &mut Session, values: &Values) -> Result<Value, String> {
     let settings = &session.settings;
     Ok(match values.word(0) {
         "cores" => json!(session.configured_lcores()),
+        "rxpkts" => json!({ "segments": settings.rx_segments }),
         "txpkts" => json!({ "segments": settings.tx_segments }),
         "fwd" => {
             let stream = |lcore: u32, stream: &crate::testpmd::topology::Stream| {
@@ -184,7 +185,13 @@ fn forward_stats(session: &mut Session) -> Value {
         value
     };
     let (_, totals) = session.forward_totals();
-    json!({ "running": session.forwarding(), "ports": totals.iter().map(one).collect::<Value>() })
+    let mut all =
+        json!({ "running": session.forwarding(), "ports": totals.iter().map(one).collect::<Value>() });
+    if let Some(latency) = &session.live.latency {
+        let named = latency.named().into_iter().map(|(name, ns)| (name.to_owned(), Value::from(ns)));
+        all["latency"] = named.collect();
+    }
+    all
 }
 
 fn pool(session: &Session) -> Value {

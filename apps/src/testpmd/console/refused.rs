@@ -235,13 +235,13 @@ const FAMILIES: &[Family] = &[
     },
     Family {
         what: "this forwarding mode",
-        instead: "io, mac, macswap, flowgen, rxonly, txonly, icmpecho, 5tswap or csum",
-        commands: &[("set fwd (noisy|ieee1588|shared_rxq|recycle_mbufs|tm|softnic) <rest>", "")],
+        instead: "io, mac, macswap, flowgen, rxonly, txonly, icmpecho, 5tswap, noisy or csum",
+        commands: &[("set fwd (ieee1588|shared_rxq|recycle_mbufs|tm|softnic) <rest>", "")],
     },
     Family {
         what: "buffers that are split when received",
         instead: "--mbuf-size, for all buffers",
-        commands: &[("set (rxpkts|rxoffs|rxhdrs) <rest>", ""), ("show config (rxpkts|rxoffs|rxhdrs)", "")],
+        commands: &[("set (rxoffs|rxhdrs) <rest>", ""), ("show config (rxoffs|rxhdrs)", "")],
     },
     Family {
         what: "one key for all ports",

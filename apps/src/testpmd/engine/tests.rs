@@ -112,6 +112,8 @@ impl Bench {
             tags: &HashMap::new(),
             tx_first: 1,
             live: Arc::default(),
+            clock: self.eal.clock(),
+            memories: RefCell::default(),
         };
         let shares = topology::shares(&self.streams(), &[1]);
         let ports = &mut self.ports;
@@ -185,6 +187,7 @@ fn a_mode_that_panics_halts_its_stream_and_no_other() {
                     counters: own,
                     config,
                     rules: LaneRules::default(),
+                    received_at: 0,
                 })
             }
             false => Box::new(Lane {
@@ -196,6 +199,7 @@ fn a_mode_that_panics_halts_its_stream_and_no_other() {
                 counters: own,
                 config,
                 rules: LaneRules::default(),
+                received_at: 0,
             }),
         }
     };
@@ -240,6 +244,7 @@ fn large_bursts_are_as_large_as_asked_for() {
             counters: Arc::clone(&counters),
             config,
             rules: LaneRules::default(),
+            received_at: 0,
         });
         for _ in 0..3 {
             let round = counted(&mut *lane);
@@ -261,6 +266,7 @@ fn large_bursts_are_as_large_as_asked_for() {
             counters,
             config,
             rules: LaneRules::default(),
+            received_at: 0,
         };
         assert_eq!(lane.round().sent, u32::from(burst), "generated");
     }

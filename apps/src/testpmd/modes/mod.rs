@@ -5,6 +5,7 @@
 mod csum;
 mod echo;
 mod generate;
+mod noisy;
 mod rewrite;
 mod tunnel;
 
@@ -14,6 +15,7 @@ use linecard::pmd::TxQueue;
 pub(crate) use csum::{Checksums, Csum};
 pub(crate) use echo::IcmpEcho;
 pub(crate) use generate::{FlowGen, MultiFlow, TxOnly};
+pub(crate) use noisy::{Noisy, NoisySettings};
 pub(crate) use rewrite::{FiveTupleSwap, MacRewrite, MacSwap};
 
 /// What a stream does with packets.
@@ -43,6 +45,16 @@ pub(crate) trait Mode: Send + 'static {
     /// Packets given up since the last call, for want of a buffer or because they are malformed.
     #[inline]
     fn lost(&mut self) -> usize {
+        0
+    }
+
+    /// When each packet that the last [`step`](Self::step) left came, in cycles; none where all came in this round.
+    fn came(&self) -> &[u64] {
+        &[]
+    }
+
+    /// Packets that wait here for a later round.
+    fn held(&self) -> usize {
         0
     }
 

@@ -62,13 +62,11 @@ const fn refused(name: &'static str, instead: &'static str) -> Refused {
 
 const ALONE: &str = "every process is its own primary; connect two of them by a vhost-user socket";
 const SPLIT: &str = "no port splits what it receives; choose the size of all buffers with --mbuf-size";
-const NOISY: &str = "there is no mode noisy; give each packet work to do with --work-cycles";
 const HAIRPIN: &str = "no port has hairpin queues; send packets back with --port-topology=loop";
 
 pub(super) const REFUSED: &[Refused] = &[
     refused("num-procs", ALONE),
     refused("proc-id", ALONE),
-    refused("rxpkts", SPLIT),
     refused("rxoffs", SPLIT),
     refused("rxhdrs", SPLIT),
     refused("multi-rx-mempool", SPLIT),
@@ -78,13 +76,5 @@ pub(super) const REFUSED: &[Refused] = &[
     refused("hairpin-mode", HAIRPIN),
     refused("rxq-share", "each port has receive queues of its own; leave it out"),
     refused("bitrate-stats", "`show port stats` has rates since it was last asked for; leave it out"),
-    refused("latencystats", "`linecard bench` measures latency; leave it out"),
     refused("flow-isolate-all", "ports always receive what no flow rule names; leave it out"),
-    refused("noisy-tx-sw-buffer-size", NOISY),
-    refused("noisy-tx-sw-buffer-flushtime", NOISY),
-    refused("noisy-lkup-memory", NOISY),
-    refused("noisy-lkup-num-writes", NOISY),
-    refused("noisy-lkup-num-reads", NOISY),
-    refused("noisy-lkup-num-reads-writes", NOISY),
-    refused("noisy-forward-mode", NOISY),
 ];

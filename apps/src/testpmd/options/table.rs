@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use linecard::pmd::offload::{RxOffloads, TxOffloads};
 
 use super::{Options, number};
+use crate::testpmd::modes::NoisySettings;
 use crate::testpmd::settings::{self, Mac, ModeKind, PortTopology};
 
 pub(super) type Apply = fn(&mut Options, &str) -> Result<(), String>;
@@ -77,7 +78,7 @@ pub(super) const OPTIONS: &[Spec] = &[
     valued(
         "forward-mode",
         "MODE",
-        "io, mac, macswap, flowgen, rxonly, txonly, icmpecho, 5tswap or csum",
+        "io, mac, macswap, flowgen, rxonly, txonly, icmpecho, 5tswap, noisy or csum",
         |o, v| {
             o.settings.mode = ModeKind::named(v).ok_or_else(|| {
                 let known: Vec<_> = ModeKind::ALL.iter().map(|m| m.name()).collect();
@@ -292,6 +293,84 @@ pub(super) const OPTIONS: &[Spec] = &[
         "offer counters to Prometheus at HOST:PORT or unix:PATH (not in DPDK)",
         |o, v| {
             o.metrics = Some(v.to_owned());
+            Ok(())
+        },
+    ),
+    valued(
+        "latencystats",
+        "LCORE",
+        "measure how long packets stay here; shown with the forward statistics",
+        |o, v| {
+            o.latency_lcore = Some(number("latencystats", v, 0, 1023)?);
+            Ok(())
+        },
+    ),
+    valued(
+        "rxpkts",
+        "LIST",
+        "segment lengths for ports that split what they receive; no port here does",
+        |o, v| {
+            o.settings.rx_segments = settings::check_rx_segments(v)?;
+            o.ignored.push(format!("--rxpkts={v}"));
+            Ok(())
+        },
+    ),
+    valued(
+        "noisy-tx-sw-buffer-size",
+        "N",
+        "mode noisy keeps packets of a stream, one less than N, a power of two (default 0)",
+        |o, v| {
+            o.settings.noisy.buffer = number("noisy-tx-sw-buffer-size", v, 0, 1 << 20)?;
+            if o.settings.noisy.buffer > 0 && !o.settings.noisy.buffer.is_power_of_two() {
+                return Err(format!("noisy-tx-sw-buffer-size {v} invalid - must be 0 or a power of two"));
+            }
+            Ok(())
+        },
+    ),
+    valued(
+        "noisy-tx-sw-buffer-flushtime",
+        "MS",
+        "mode noisy sends all it keeps after MS milliseconds (default 0: never)",
+        |o, v| {
+            o.settings.noisy.flush_ms = number("noisy-tx-sw-buffer-flushtime", v, 0, 3_600_000)?;
+            Ok(())
+        },
+    ),
+    valued(
+        "noisy-lkup-memory",
+        "MB",
+        "memory that mode noisy looks up in, for each stream (default 0)",
+        |o, v| {
+            o.settings.noisy.memory_mib = number("noisy-lkup-memory", v, 0, 65_536)?;
+            Ok(())
+        },
+    ),
+    valued("noisy-lkup-num-writes", "N", "writes to that memory for each packet (default 0)", |o, v| {
+        o.settings.noisy.writes = number("noisy-lkup-num-writes", v, 0, 65_535)?;
+        Ok(())
+    }),
+    valued("noisy-lkup-num-reads", "N", "reads of that memory for each packet (default 0)", |o, v| {
+        o.settings.noisy.reads = number("noisy-lkup-num-reads", v, 0, 65_535)?;
+        Ok(())
+    }),
+    valued(
+        "noisy-lkup-num-reads-writes",
+        "N",
+        "reads with a write elsewhere for each packet (default 0)",
+        |o, v| {
+            o.settings.noisy.reads_writes = number("noisy-lkup-num-reads-writes", v, 0, 65_535)?;
+            Ok(())
+        },
+    ),
+    valued(
+        "noisy-forward-mode",
+        "MODE",
+        "what mode noisy does to addresses: io (default), mac, macswap or 5tswap",
+        |o, v| {
+            let mode = NoisySettings::FORWARD.into_iter().find(|mode| mode.name() == v);
+            o.settings.noisy.forward = mode.ok_or_else(|| {
+                format!("noisy-forward-mode {v} invalid - must be io, mac, macswap or 5tswap")
+            })?;
             Ok(())
         },
     ),

@@ -25,6 +25,10 @@ impl Session {
         };
         let text = layout::forward_stats(&totals, bursts);
         out!(self.out, "{text}");
+        if let Some(latency) = &self.live.latency {
+            let text = latency.text();
+            out!(self.out, "{text}");
+        }
         if self.settings.record_cycles {
             self.print_cycles();
         }

@@ -139,6 +139,14 @@ impl<M: Mode> Mode for Tagged<M> {
         self.mode.lost()
     }
 
+    fn came(&self) -> &[u64] {
+        self.mode.came()
+    }
+
+    fn held(&self) -> usize {
+        self.mode.held()
+    }
+
     fn not_sent(&mut self, dropped: usize) {
         self.mode.not_sent(dropped);
     }

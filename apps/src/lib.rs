@@ -1,0 +1,91 @@
+//! The command `linecard` as a library, for programs that bring drivers of their own.
+//!
+//! [`testpmd`] is `linecard testpmd` with the drivers that it is given; `apps/examples/own_driver.rs` is a whole program.
+//! Everything else that the command does is the command's: the library to build on is the crate `linecard`.
+#![forbid(unsafe_code)]
+
+mod bench;
+mod capture;
+mod cli;
+mod cni;
+mod demo;
+mod doctor;
+mod error;
+mod manual;
+mod output;
+mod port;
+mod signals;
+mod switch;
+mod testpmd;
+mod top;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use linecard::pmd::Registry;
+
+use crate::error::Error;
+
+/// What a shell says of a program that SIGPIPE ended: 128 and the signal's number.
+const READER_GONE: u8 = 141;
+
+/// Runs `linecard` with the arguments behind its name; what it prints goes to standard output and standard error.
+///
+/// ```
+/// use std::process::ExitCode;
+/// assert_eq!(linecard_apps::command(&["--version".into()]), ExitCode::SUCCESS);
+/// assert_ne!(linecard_apps::command(&["--no-such-option".into()]), ExitCode::SUCCESS);
+/// ```
+#[must_use = "it is what the process ends with"]
+pub fn command(arguments: &[OsString]) -> ExitCode {
+    finish(run(arguments))
+}
+
+/// Runs `linecard testpmd` with the drivers of `known`: devices for `--vdev` and the console's `port attach`. The arguments are those
+/// behind the program's name.
+///
+/// ```
+/// use linecard::pmd::Registry;
+/// use std::process::ExitCode;
+///
+/// let known = linecard::drivers(); // .with(&MyDriver)
+/// let arguments = |device: &str| ["--no-huge", "-m", "32", "--vdev", device].map(std::ffi::OsString::from);
+/// // None of ours among none.
+/// assert_ne!(linecard_apps::testpmd(&Registry::new(&[]), &arguments("net_null0")), ExitCode::SUCCESS);
+/// assert_eq!(linecard_apps::testpmd(&known, &["--help".into()]), ExitCode::SUCCESS);
+/// ```
+#[must_use = "it is what the process ends with"]
+pub fn testpmd(known: &Registry, arguments: &[OsString]) -> ExitCode {
+    finish(testpmd::run(known, arguments))
+}
+
+/// Tells a problem, and what the process ends with.
+fn finish(result: Result<ExitCode, Error>) -> ExitCode {
+    match result {
+        Ok(code) => code,
+        // As the other tools of a pipeline, which SIGPIPE ends: `| head` had what it wanted.
+        Err(error) if error.is_reader_gone() => ExitCode::from(READER_GONE),
+        Err(error) => {
+            output::complain(&error);
+            error.exit_code()
+        }
+    }
+}
+
+/// testpmd keeps DPDK's grammar, `--` included, so it is not shown to clap.
+fn run(arguments: &[OsString]) -> Result<ExitCode, Error> {
+    // A file that reaches a limit (ulimit -f) is told as a full disk is; without a handler the kernel ends the process in
+    // the middle of a record.
+    let _ = signal_hook::flag::register(signal_hook::consts::SIGXFSZ, Arc::default());
+    if cni::is_called_by_a_runtime(arguments) {
+        return cni::run_plugin();
+    }
+    if let Some(rest) = capture::extcap::called(arguments) {
+        return capture::extcap::run(rest);
+    }
+    match arguments.split_first() {
+        Some((app, rest)) if app == "testpmd" => testpmd::run(&linecard::drivers(), rest),
+        _ => cli::run(arguments),
+    }
+}

@@ -1,0 +1,172 @@
+//! `cargo xtask api`: the public items of every published crate, one a line, compared with those that were accepted
+//! (`docs/api/CRATE.txt`), so that nobody breaks the API without noticing.
+
+mod listing;
+mod render;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use clap::Args;
+use serde_json::Value;
+
+/// Options of `cargo xtask api`.
+#[derive(Args)]
+pub(crate) struct Options {
+    /// Take what is public now as accepted: writes docs/api/*.txt, which belong into the same commit.
+    #[arg(long)]
+    accept: bool,
+}
+
+/// Lists what is public, and compares it with what was accepted.
+pub(crate) fn run(options: &Options) -> Result<(), String> {
+    let metadata = crate::shape::metadata()?;
+    let root = PathBuf::from(metadata["workspace_root"].as_str().ok_or("cargo metadata names no folder")?);
+    let crates = published(&metadata)?;
+    let folder = root.join("docs/api");
+    let made = document(&root, &crates)?;
+    let mut differing = Vec::new();
+    for Published { package, library } in &crates {
+        let path = made.join(format!("{library}.json"));
+        let text = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+        let json = serde_json::from_str(&text).map_err(|e| format!("{}: {e}", path.display()))?;
+        let now = listing::of(&json)?;
+        let file = folder.join(format!("{package}.txt"));
+        if options.accept {
+            accept(&file, &now)?;
+            continue;
+        }
+        let accepted = std::fs::read_to_string(&file).unwrap_or_default();
+        let change = Change::between(&accepted, &now);
+        if !change.is_empty() {
+            println!("{package}:\n{change}");
+            differing.push(package.as_str());
+        }
+    }
+    let known: BTreeSet<_> = crates.iter().map(|it| format!("{}.txt", it.package)).collect();
+    let stale = remaining(&folder, &known);
+    if options.accept {
+        return stale.iter().try_for_each(|path| std::fs::remove_file(path).map_err(|e| e.to_string()));
+    }
+    if let Some(path) = stale.first() {
+        let path = path.display();
+        return Err(format!("{path} is about no published crate; `cargo xtask api --accept` removes it"));
+    }
+    if differing.is_empty() {
+        println!("the public items of {} crates are those in docs/api", crates.len());
+        return Ok(());
+    }
+    Err(format!(
+        "the public items of {} are not those in docs/api. A line with '-' breaks programs that use it: put it back, or say in \
+         CHANGELOG.md what to write instead. Then accept the change: `cargo xtask api --accept`, and commit docs/api with it",
+        differing.join(", ")
+    ))
+}
+
+/// A crate that others may depend on.
+struct Published {
+    package: String,
+    /// The name of its library in Rust code.
+    library: String,
+}
+
+fn published(metadata: &Value) -> Result<Vec<Published>, String> {
+    let packages = metadata["packages"].as_array().ok_or("cargo metadata lists no packages")?;
+    let private = |package: &&Value| package["publish"].as_array().is_some_and(Vec::is_empty);
+    let mut crates: Vec<_> = packages
+        .iter()
+        .filter(|package| !private(package))
+        .filter_map(|package| {
+            let targets = package["targets"].as_array()?;
+            let is_library = |target: &&Value| {
+                target["kind"].as_array().is_some_and(|kinds| kinds.iter().any(|kind| kind == "lib"))
+            };
+            let library = targets.iter().find(is_library)?["name"].as_str()?.replace('-', "_");
+            Some(Published { package: package["name"].as_str()?.to_owned(), library })
+        })
+        .collect();
+    crates.sort_by(|a, b| a.package.cmp(&b.package));
+    Ok(crates)
+}
+
+/// Has rustdoc describe the crates; the folder of what it wrote. The format is not stable, so the compiler in use is asked for it
+/// by the switch that nightly has without; a folder of its own keeps that from the other builds.
+fn document(root: &Path, crates: &[Published]) -> Result<PathBuf, String> {
+    let target = root.join("target/api");
+    let mut command = Command::new(env!("CARGO"));
+    command.current_dir(root).args(["doc", "--no-deps", "--lib", "--quiet", "--target-dir"]).arg(&target);
+    command.args(crates.iter().flat_map(|it| ["-p", it.package.as_str()]));
+    command.env("RUSTC_BOOTSTRAP", "1").env("RUSTDOCFLAGS", "-Zunstable-options --output-format=json");
+    let status = command.status().map_err(|e| format!("cargo doc could not be started: {e}"))?;
+    if status.success() { Ok(target.join("doc")) } else { Err(format!("cargo doc failed ({status})")) }
+}
+
+fn accept(file: &Path, lines: &BTreeSet<String>) -> Result<(), String> {
+    let failed = |e: std::io::Error| format!("{}: {e}", file.display());
+    std::fs::create_dir_all(file.parent().unwrap_or(Path::new("."))).map_err(failed)?;
+    let text: String = lines.iter().flat_map(|line| [line.as_str(), "\n"]).collect();
+    std::fs::write(file, text).map_err(failed)
+}
+
+/// Files of the folder that are none of `known`.
+fn remaining(folder: &Path, known: &BTreeSet<String>) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| !known.contains(&*entry.file_name().to_string_lossy()))
+        .map(|it| it.path())
+        .collect()
+}
+
+/// What is no longer there, and what is new.
+#[derive(Debug, PartialEq, Eq)]
+struct Change {
+    gone: Vec<String>,
+    new: Vec<String>,
+}
+
+impl Change {
+    fn between(accepted: &str, now: &BTreeSet<String>) -> Self {
+        let accepted: BTreeSet<String> = accepted.lines().map(str::to_owned).collect();
+        Self {
+            gone: accepted.difference(now).cloned().collect(),
+            new: now.difference(&accepted).cloned().collect(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.gone.is_empty() && self.new.is_empty()
+    }
+}
+
+impl std::fmt::Display for Change {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.gone.iter().try_for_each(|line| writeln!(f, "  - {line}"))?;
+        self.new.iter().try_for_each(|line| writeln!(f, "  + {line}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_changed_signature_is_one_line_gone_and_one_new() {
+        let now = ["pub fn a(u8)", "pub fn b(u16)"].map(str::to_owned).into();
+        let change = Change::between("pub fn a(u8)\npub fn b(u8)\n", &now);
+        assert_eq!(change.to_string(), "  - pub fn b(u8)\n  + pub fn b(u16)\n");
+        assert!(Change::between("pub fn a(u8)\npub fn b(u16)\n", &now).is_empty());
+    }
+
+    #[test]
+    fn crates_that_nobody_can_depend_on_are_left_out() {
+        let package = |name: &str, publish: Value, kind: &str| serde_json::json!({ "name": name, "publish": publish, "targets": [{ "name": name, "kind": [kind] }] });
+        let metadata = serde_json::json!({ "packages": [
+            package("b-lib", Value::Null, "lib"),
+            package("chores", serde_json::json!([]), "lib"),
+            package("program", Value::Null, "bin"),
+        ] });
+        let found = published(&metadata).expect("a list");
+        assert_eq!(found.iter().map(|it| it.library.as_str()).collect::<Vec<_>>(), ["b_lib"]);
+    }
+}
