@@ -5,8 +5,10 @@ mod listing;
 mod render;
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 
 use clap::Args;
 use serde_json::Value;
@@ -90,16 +92,28 @@ fn published(metadata: &Value) -> Result<Vec<Published>, String> {
     Ok(crates)
 }
 
-/// Has rustdoc describe the crates; the folder of what it wrote. The format is not stable, so the compiler in use is asked for it
-/// by the switch that nightly has without; a folder of its own keeps that from the other builds.
+/// Names the rustdoc of this toolchain to this program when cargo starts it in rustdoc's place.
+pub(crate) const RUSTDOC: &str = "LINECARD_XTASK_RUSTDOC";
+
+/// Has rustdoc describe the crates; the folder of what it wrote. The format is not stable, so rustdoc alone is told to behave as
+/// nightly's does: crates that look at this setting would be built anew if the compiler were, too.
 fn document(root: &Path, crates: &[Published]) -> Result<PathBuf, String> {
-    let target = root.join("target/api");
-    let mut command = Command::new(env!("CARGO"));
-    command.current_dir(root).args(["doc", "--no-deps", "--lib", "--quiet", "--target-dir"]).arg(&target);
+    let cargo = Path::new(env!("CARGO"));
+    let this = std::env::current_exe().map_err(|e| format!("this program's path is not known: {e}"))?;
+    let mut command = Command::new(cargo);
+    command.current_dir(root).args(["doc", "--no-deps", "--lib", "--quiet", "--target-dir=target"]);
     command.args(crates.iter().flat_map(|it| ["-p", it.package.as_str()]));
-    command.env("RUSTC_BOOTSTRAP", "1").env("RUSTDOCFLAGS", "-Zunstable-options --output-format=json");
+    command.env("RUSTDOC", this).env(RUSTDOC, cargo.with_file_name("rustdoc"));
+    command.env("RUSTDOCFLAGS", "-Zunstable-options --output-format=json");
     let status = command.status().map_err(|e| format!("cargo doc could not be started: {e}"))?;
-    if status.success() { Ok(target.join("doc")) } else { Err(format!("cargo doc failed ({status})")) }
+    if status.success() { Ok(root.join("target/doc")) } else { Err(format!("cargo doc failed ({status})")) }
+}
+
+/// Becomes rustdoc, which cargo wanted to start.
+pub(crate) fn run_rustdoc(rustdoc: &OsStr) -> ExitCode {
+    let failure = Command::new(rustdoc).args(std::env::args_os().skip(1)).env("RUSTC_BOOTSTRAP", "1").exec();
+    eprintln!("error: {}: {failure}", rustdoc.display());
+    ExitCode::FAILURE
 }
 
 fn accept(file: &Path, lines: &BTreeSet<String>) -> Result<(), String> {

@@ -39,6 +39,9 @@ enum Chore {
 }
 
 fn main() -> ExitCode {
+    if let Some(rustdoc) = std::env::var_os(api::RUSTDOC) {
+        return api::run_rustdoc(&rustdoc);
+    }
     let outcome = match Chore::parse() {
         Chore::Ci(options) => ci::run(&options),
         Chore::Torture(options) => ci::torture(&options),
