@@ -103,6 +103,64 @@ fn bench() -> Bench {
     Bench { wait: PATIENCE, ..Bench::new(2048) }
 }
 
+/// DPDK's receive queue sleeps never, ours does: it is woken for each frame that comes while it is armed, across index 65 536, with an
+/// event index and without.
+#[test]
+fn a_sleeper_is_woken_by_testpmd() {
+    /// Frames that pass without anybody asleep, up to just before the index comes round.
+    const POLLED: u32 = 65_000;
+    const SLEEPS: u32 = 1_000;
+    if !available("a_sleeper_is_woken_by_testpmd") {
+        return;
+    }
+    for options in ["packed_vq=0,event_idx=1", "packed_vq=1,event_idx=1", "packed_vq=0,event_idx=0"] {
+        let (bench, place) = (bench(), Place::new());
+        let peer = Testpmd::start(&place, "").expect("testpmd");
+        let mut port = bench.open(&format!("{},{options}", place.arg()));
+        wait_until("link up", || port.control.link().up);
+        settle(&mut port, &bench);
+        exchange(&bench, &mut port, POLLED, &[60]);
+        for number in 0..SLEEPS {
+            sleep_over(&bench, &mut port, number, options);
+        }
+        drop(port.stop());
+        bench.assert_whole();
+        drop(peer);
+    }
+}
+
+/// Sends a frame, and sleeps until it is back: by its descriptor alone, or because it was there when the queue was armed.
+fn sleep_over(bench: &Bench, port: &mut Port, number: u32, options: &str) {
+    use linecard_pmd::Armed;
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let (mut out, mut back) = (Burst::new(), Burst::new());
+    let mut packet = bench.pool.get().expect("a packet");
+    let bytes = frame(number, 60);
+    packet.append(bytes.len()).expect("room").copy_from_slice(&bytes);
+    assert!(out.push(packet).is_ok());
+    assert_eq!(port.tx[0].tx_burst(&mut out), 1);
+    port.tx[0].reclaim();
+    loop {
+        match port.rx[0].arm() {
+            Armed::Ready => {}
+            Armed::Asleep => {
+                let event = port.rx[0].event().expect("it was armed");
+                let mut set = [PollFd::from_borrowed_fd(event, PollFlags::IN)];
+                let bound = Timespec { tv_sec: PATIENCE.as_secs().cast_signed(), tv_nsec: 0 };
+                let ready = poll(&mut set, Some(&bound)).expect("poll");
+                assert!(ready > 0, "{options}: nobody woke it for frame {number}");
+            }
+            Armed::Unable => panic!("{options}: it has buffers"),
+        }
+        port.rx[0].disarm();
+        // One that was woken by what came before sleeps again.
+        if port.rx[0].rx_burst(&mut back) > 0 {
+            break;
+        }
+    }
+    assert_eq!(back[0].data(), frame(number, 60), "{options}");
+}
+
 /// testpmd answers its socket a moment before its forwarding starts; the first frames may be lost.
 fn settle(port: &mut Port, bench: &Bench) {
     let mut back = Burst::new();
@@ -151,6 +209,7 @@ fn every_path_and_role() {
         wait_until("link up", || port.control.link().up);
         settle(&mut port, &bench);
         eprintln!("{options}: {} | {}", port.control.paths(), port.control.features());
+        assert!(port.control.features().contains("EVENT_IDX"), "{options}: DPDK offers it");
         exchange(&bench, &mut port, 5000, &[60, 64, 1514, 200]);
         if options.contains("mrg_rxbuf=1") {
             exchange(&bench, &mut port, 100, &[1900]);
