@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 use common::iommu::{IOVA, Iommu, PAGE, invalidate, iova_of, start, tell, update, user_of, with_iommu};
 use common::{Bench, Frontend, Guest, HEADER, RING_AREA, SIZE, frame, pool, socket_path};
 use linecard_lab::wait_until;
-use linecard_mempool::Burst;
+use linecard_mempool::{BURST, Burst};
 use linecard_pmd::{Armed, RxQueue, TxQueue};
 use linecard_vhost_user::{Backend, BackendConfig, Control, Mode};
-use linecard_virtio::{Element, Features};
+use linecard_virtio::{Buffer, Element, Features};
 use linecard_wire::payload::{IotlbMessage, Payload, VringAddr, VringFd};
 use linecard_wire::{FrontendReq as Req, OutMessage};
 
@@ -353,6 +353,157 @@ fn a_sleeper_is_woken_by_the_translation() {
     bench.rx.disarm();
     wait_until("the frame", || bench.rx.rx_burst(&mut packets) == 1);
     assert_eq!(packets[0].data(), frame(1, 100));
+}
+
+/// Asks for what receive buffers need, and answers, until so many pages were asked for. Nothing is sent meanwhile.
+fn look_ahead(bench: &mut Bench, (guest, iommu): (&mut Guest, &mut Iommu), pages: usize) {
+    wait_until("the questions", || {
+        bench.tx.reclaim();
+        iommu.serve(&mut guest.frontend);
+        iommu.asked.len() >= pages
+    });
+}
+
+/// `count` packets of so many bytes.
+fn packets(bench: &Bench, count: usize, len: usize) -> Burst {
+    let mut packets = Burst::new();
+    assert!(bench.pool.get_bulk(&mut packets, count));
+    for (n, packet) in packets.iter_mut().enumerate() {
+        packet.append(len).expect("room").copy_from_slice(&frame(n, len));
+    }
+    packets
+}
+
+/// Sends `count` packets of so many bytes while nobody answers a question. A burst may end early where pages of the guest's are not
+/// there yet.
+fn send_all(bench: &mut Bench, count: usize, len: usize) {
+    let mut packets = packets(bench, count, len);
+    wait_until("the packets to be sent", || {
+        bench.tx.tx_burst(&mut packets);
+        packets.is_empty()
+    });
+}
+
+/// What is written at an I/O virtual address, byte by byte: its pages are no neighbours.
+fn bytes_at(guest: &Guest, addr: u64, len: u64) -> Vec<u8> {
+    let byte = |addr: u64| {
+        let offset = user_of(addr & !(PAGE - 1)) - common::USER + addr % PAGE;
+        let mut byte = [0];
+        guest.frontend.bytes(offset as usize, 1).copy_to(&mut byte);
+        byte[0]
+    };
+    (addr..addr + len).map(byte).collect()
+}
+
+/// Linux cuts receive buffers from pages, so that every third begins in one page and ends in the next. Both are asked for before a
+/// packet comes: one for a buffer that cannot be written yet is lost. More buffers than are remembered at once lose none either.
+#[test]
+fn receive_buffers_that_cross_pages_are_ready_in_time() {
+    const BUFFERS: usize = 100;
+    for features in kinds() {
+        let mut bench = bench("crossing");
+        let (mut guest, mut iommu) = connect(&bench, features);
+        wait_for_link(&mut bench, (&mut guest, &mut iommu));
+        iommu.asked.clear();
+        // No two of them share a page.
+        let address = |guest: &Guest, n: usize| guest.frontend.addr(Frontend::buffer(0, 2 * n).1) + 3000;
+        for n in 0..BUFFERS {
+            guest.rx.post(Buffer { addr: address(&guest, n), len: 2048, token: n as u64 });
+        }
+        guest.rx.publish();
+        look_ahead(&mut bench, (&mut guest, &mut iommu), 2 * BUFFERS);
+        send_all(&mut bench, BURST, 1500);
+        let used = guest.rx.take();
+        assert_eq!(used.len(), BURST);
+        for (n, completion) in used.into_iter().enumerate() {
+            let bytes = bytes_at(&guest, address(&guest, n), completion.len.into());
+            assert_eq!(bytes[HEADER..], frame(n, 1500), "{features}: packet {n}");
+        }
+    }
+}
+
+/// A receive buffer in several pieces, as drivers without merged buffers lend them for large packets, is ready in time too.
+#[test]
+fn receive_buffers_in_pieces_are_ready_in_time() {
+    for features in [Features::empty(), Features::RING_PACKED, Features::NET_MRG_RXBUF] {
+        let mut bench = bench("pieces");
+        let (mut guest, mut iommu) = connect(&bench, features);
+        wait_for_link(&mut bench, (&mut guest, &mut iommu));
+        iommu.asked.clear();
+        let pieces: Vec<_> = (0..5)
+            .map(|n| Element { addr: guest.frontend.addr(Frontend::buffer(0, 2 * n).1), len: 500 })
+            .collect();
+        guest.rx.post_chain(&pieces, 3);
+        guest.rx.publish();
+        look_ahead(&mut bench, (&mut guest, &mut iommu), pieces.len());
+        wait_until("the last answer", || {
+            bench.tx.reclaim();
+            iommu.serve(&mut guest.frontend) == 0
+        });
+        send_all(&mut bench, 1, 1500);
+        let used = guest.rx.take();
+        assert_eq!((used.len(), used[0].len as usize), (1, HEADER + 1500));
+    }
+}
+
+/// Whoever takes back more than one buffer (an invalidation by a power of two of pages) takes away what others count on: it is
+/// asked for again before it is needed.
+#[test]
+fn what_is_taken_back_beside_a_buffer_is_asked_for_again() {
+    for features in kinds() {
+        let mut bench = bench("beside");
+        let (mut guest, mut iommu) = connect(&bench, features);
+        wait_for_link(&mut bench, (&mut guest, &mut iommu));
+        iommu.asked.clear();
+        guest.post_receive(0, 8, 2048);
+        look_ahead(&mut bench, (&mut guest, &mut iommu), 8);
+        for round in 0..3 {
+            iommu.asked.clear();
+            let first = guest.frontend.addr(Frontend::buffer(0, 0).1) & !(8 * PAGE - 1);
+            guest.frontend.good(Req::IOTLB_MSG, &invalidate(first, 8 * PAGE), &[]);
+            look_ahead(&mut bench, (&mut guest, &mut iommu), 8);
+            assert_eq!(iommu.asked.len(), 8, "{features}, {round}");
+        }
+        send_all(&mut bench, 8, 1000);
+        assert_eq!(guest.received().len(), 8);
+    }
+}
+
+/// A translation that is told, and taken back before anybody has looked again, is asked for once more: in both directions, and a
+/// ring whose chain waits does not wait for ever.
+#[test]
+fn a_translation_that_nobody_has_seen_is_asked_for_again() {
+    for features in kinds() {
+        let mut bench = bench("unseen");
+        let (mut guest, mut iommu) = connect(&bench, features);
+        wait_for_link(&mut bench, (&mut guest, &mut iommu));
+        let mut came = Burst::new();
+        guest.send(&frame(1, 100));
+        guest.tx.publish();
+        guest.post_receive(0, 1, 2048);
+        let mut sent = packets(&bench, 1, 100);
+        for half in [1, 0] {
+            let page = guest.frontend.addr(Frontend::buffer(half, 0).1);
+            for round in 0..4 {
+                wait_until("the question", || {
+                    let moved =
+                        if half == 1 { bench.rx.rx_burst(&mut came) } else { bench.tx.tx_burst(&mut sent) };
+                    assert_eq!(moved, 0);
+                    iommu.question().is_some_and(|miss| miss.iova == page)
+                });
+                // The second time before it is told at all.
+                if round % 2 == 0 {
+                    tell(&mut guest.frontend, page, 3);
+                }
+                guest.frontend.good(Req::IOTLB_MSG, &invalidate(page, PAGE), &[]);
+            }
+            tell(&mut guest.frontend, page, 3);
+        }
+        wait_until("the frame", || bench.rx.rx_burst(&mut came) == 1);
+        wait_until("the packet", || bench.tx.tx_burst(&mut sent) == 1);
+        assert_eq!(came[0].data(), frame(1, 100));
+        assert_eq!(guest.received()[0].1[HEADER..], frame(0, 100));
+    }
 }
 
 /// A frontend that is asked and does not answer is asked again after a while, and harms nobody.

@@ -48,6 +48,8 @@ pub(crate) struct RxParts {
     pub(crate) port: u16,
     /// What we told the backend it may leave to us.
     pub(crate) accepted: AcceptedOffloads,
+    /// The device signals what it has given back, if it is asked for that.
+    pub(crate) interrupts: bool,
 }
 
 /// The receive path over one kind of ring, with or without packets that span buffers, and with or without offloads
@@ -357,7 +359,8 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool> RxPath for Rx<Q, ME
             return Armed::Ready;
         }
         // A ring without a buffer gets no packet, and nothing tells when the pool has buffers again.
-        if self.queue.free() == self.queue.size() { Armed::Unable } else { Armed::Asleep }
+        let is_unlent = self.queue.free() == self.queue.size();
+        if is_unlent || !self.parts.interrupts { Armed::Unable } else { Armed::Asleep }
     }
 
     fn disarm(&mut self) {

@@ -13,7 +13,7 @@ use linecard_eal::shared::SharedBytes;
 use linecard_lab::contract::{Ends, FarEnd, Limits, Link, Peer};
 use linecard_lab::wait_until;
 use linecard_mempool::{Burst, Pool, PoolConfig};
-use linecard_pmd::{DevArgs, Device, Port, PortConfig, ProbeContext, configure};
+use linecard_pmd::{Armed, DevArgs, Device, Port, PortConfig, ProbeContext, configure};
 use linecard_virtio::{
     Access, DeviceConfig, DeviceMemory, DeviceQueue, Features, Head, Layout, Lookahead, PeerFault, RingAddrs,
     RingMemory, SegList, Translation, packed, split,
@@ -152,6 +152,8 @@ struct Machine {
     change: Option<u8>,
     /// The MTU that it was told.
     mtu: u16,
+    /// It signals no call.
+    silent: bool,
 }
 
 /// A device that tests hold on to.
@@ -189,6 +191,7 @@ impl InProcess {
             link: true,
             change: None,
             mtu: 0,
+            silent: false,
         })))
     }
 
@@ -285,6 +288,10 @@ impl Backend for Connected {
 
     fn details(&self) -> String {
         "in this process".to_owned()
+    }
+
+    fn has_interrupts(&self) -> bool {
+        !self.device.now().silent
     }
 
     fn enter(&mut self, phase: Phase) {
@@ -546,6 +553,24 @@ fn a_hundred_and_twenty_eight_queue_pairs() {
         (0..PAIRS).for_each(|queue| assert!(device.now().pair(queue).expect("it runs").take().is_none()));
         drop(port.stop());
         bench.assert_whole();
+    }
+}
+
+/// A queue of a device that has no interrupts cannot be slept over, and says so; what is there already it says as any other.
+#[test]
+fn a_queue_without_an_interrupt_cannot_be_slept_over() {
+    for (silent, want) in [(false, Armed::Asleep), (true, Armed::Unable)] {
+        for args in ["queues=1", "queues=1,packed_vq=1"] {
+            let (bench, device) = (Bench::new(1024), InProcess::new(1));
+            device.now().silent = silent;
+            let mut port = bench.open(&device, args, 1).expect("a port");
+            assert_eq!(port.rx[0].arm(), want, "{args}");
+            assert!(device.now().pair(0).expect("it runs").give(&frame(7)));
+            assert_eq!(port.rx[0].arm(), Armed::Ready, "{args}");
+            let mut burst = Burst::new();
+            port.rx[0].disarm();
+            assert_eq!(port.rx[0].rx_burst(&mut burst), 1);
+        }
     }
 }
 

@@ -84,9 +84,64 @@ pub(super) struct Observed<Q> {
     pieces: Vec<Piece>,
     /// Pages became dirty since the last publish.
     news: bool,
-    /// Chains behind the next one whose translations were looked for, and what one of them is collected in meanwhile.
+    prefetched: Prefetched,
+}
+
+/// Descriptors of a chain that are looked at before its turn: as many as a driver of 64 KiB packets lends for one.
+const LOOKED_AT: u16 = 32;
+
+/// How far the translations of chains were looked for before their turn.
+struct Prefetched {
+    /// So many chains from the next one on.
     looked: u16,
+    /// The first of them that lacked something.
+    incomplete: Option<u16>,
+    /// [`Window::losses`] and [`Window::generation`] then.
+    losses: u64,
+    generation: u64,
+    /// What a chain is collected in meanwhile.
     scratch: SegList,
+}
+
+impl Prefetched {
+    fn new() -> Self {
+        Self { looked: 0, incomplete: None, losses: 0, generation: 0, scratch: SegList::limited(LOOKED_AT) }
+    }
+
+    /// So many chains are no longer before us.
+    fn went_by(&mut self, chains: u16) {
+        self.looked = self.looked.saturating_sub(chains);
+        self.incomplete = self.incomplete.map(|at| at.saturating_sub(chains));
+    }
+
+    /// Goes back to the first chain of which something may be missing that has not been asked for.
+    fn go_back(&mut self, window: &Window) {
+        let (losses, generation) = (window.losses(), window.generation());
+        if losses != self.losses {
+            // What is taken back may be more than one buffer.
+            (self.looked, self.incomplete) = (0, None);
+        } else if generation != self.generation {
+            // A walk ends at the first descriptor that lacks something.
+            self.looked = self.incomplete.take().unwrap_or(self.looked).min(self.looked);
+        }
+        (self.losses, self.generation) = (losses, generation);
+    }
+
+    /// Looks at chain after chain; what they miss is noted by `memory`.
+    fn look<Q: DeviceQueue>(&mut self, queue: &mut Q, memory: &Prefetch<'_>) {
+        while self.looked < AHEAD {
+            let past = Lookahead { chains: self.looked, descs: self.looked };
+            let found = queue.peek_chain(memory, past, &mut self.scratch);
+            let missed = memory.has_missed();
+            if memory.is_full() || !missed && !matches!(found, Ok(Some(_))) {
+                break;
+            }
+            if missed {
+                self.incomplete.get_or_insert(self.looked);
+            }
+            self.looked += 1;
+        }
+    }
 }
 
 // SAFETY: `pieces` are addresses in the map that `records` keeps; whoever has the queue may go through them.
@@ -95,7 +150,7 @@ unsafe impl<Q: Send> Send for Observed<Q> {}
 impl<Q: DeviceQueue> Observed<Q> {
     pub(super) fn new(queue: Q, records: Records) -> Self {
         let mut observed =
-            Self { queue, records, pieces: Vec::new(), news: false, looked: 0, scratch: SegList::limited(1) };
+            Self { queue, records, pieces: Vec::new(), news: false, prefetched: Prefetched::new() };
         // The new device half has told the driver what it wants to be told.
         observed.note_ring();
         observed
@@ -107,11 +162,6 @@ impl<Q: DeviceQueue> Observed<Q> {
             log.tell(news);
         }
         self.news = false;
-    }
-
-    /// So many chains are no longer before us.
-    fn went_by(&mut self, chains: u16) {
-        self.looked = self.looked.saturating_sub(chains);
     }
 
     fn writes(&self) -> Option<&RingLog> {
@@ -167,19 +217,11 @@ unsafe impl<Q: DeviceQueue> DeviceQueue for Observed<Q> {
     }
 
     /// Has what the next chains need asked for before they are needed: a packet for a buffer that cannot be written yet is lost if
-    /// the application does not keep it. Every chain is looked at once. Of a packed ring each descriptor counts as one, which a
-    /// receive ring's are.
+    /// the application does not keep it. Of a packed ring each descriptor counts as one chain, which a receive ring's are.
     fn look_ahead(&mut self) {
         let Some(window) = &self.records.window else { return };
-        let memory = Prefetch::of(window);
-        while self.looked < AHEAD {
-            let past = Lookahead { chains: self.looked, descs: self.looked };
-            let found = self.queue.peek_chain(&memory, past, &mut self.scratch);
-            if !memory.has_missed() && !matches!(found, Ok(Some(_))) {
-                break;
-            }
-            self.looked += 1;
-        }
+        self.prefetched.go_back(window);
+        self.prefetched.look(&mut self.queue, &Prefetch::of(window));
     }
 
     fn available(&mut self) -> u16 {
@@ -194,12 +236,12 @@ unsafe impl<Q: DeviceQueue> DeviceQueue for Observed<Q> {
         let lens = chains.iter().enumerate().map(|(k, chain)| (chain.ptr.cast_const(), written(k)));
         let news = self.writes().is_some_and(|log| log.buffers(lens));
         self.news |= news;
-        self.went_by(chains.len() as u16);
+        self.prefetched.went_by(chains.len() as u16);
         self.queue.complete_burst(chains, written);
     }
 
     fn take(&mut self, ahead: Lookahead) {
-        self.went_by(ahead.chains);
+        self.prefetched.went_by(ahead.chains);
         self.queue.take(ahead);
     }
 

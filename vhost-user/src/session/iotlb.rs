@@ -9,6 +9,7 @@
 //! A ring's own areas are translated too. One that cannot be is as good as not started until it can, and one whose areas are
 //! taken back is stopped where it stands.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -25,10 +26,12 @@ use crate::error::Refusal;
 use crate::memory::{AHEAD, Entry, Found, Iotlb, MemoryMap, Misses, PAGE, Want, Window};
 use crate::peer::tell;
 
-/// Questions whose answers are waited for, before nothing is asked ahead.
+/// Questions whose answers are waited for, before those are forgotten that nobody needs yet.
 const MOST_ASKED: usize = 512;
 /// How long to wait for a translation before it is asked for again.
 const AGAIN: Duration = Duration::from_secs(1);
+/// How soon to look again whether the frontend has read what it was asked.
+const READ_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A promise that is kept when the last clone is dropped.
 pub(crate) struct Kept(Option<Promise>);
@@ -47,7 +50,7 @@ struct RingUse {
     /// The last page that its poller missed.
     missing: Option<Want>,
     /// What chains behind the next one miss, to be asked for once.
-    ahead: Vec<Want>,
+    ahead: VecDeque<Want>,
     /// When its poller is inside a burst; of the path that was built last.
     waiter: Option<Writer<Arc<Kept>>>,
 }
@@ -63,7 +66,8 @@ pub(crate) struct Translations {
 
 impl Translations {
     fn new(map: &Arc<MemoryMap>, rings: usize) -> Self {
-        let unused = || RingUse { misses: Arc::default(), missing: None, ahead: Vec::new(), waiter: None };
+        let unused =
+            || RingUse { misses: Arc::default(), missing: None, ahead: VecDeque::new(), waiter: None };
         Self { iotlb: Iotlb::new(map), rings: (0..rings).map(|_| unused()).collect(), asked: Vec::new() }
     }
 
@@ -75,9 +79,10 @@ impl Translations {
     /// Takes what pollers have missed.
     fn look_for_misses(&mut self) {
         for ring in &mut self.rings {
-            if ring.misses.look() {
+            if ring.misses.look() || ring.misses.has_ahead() {
                 ring.missing = ring.misses.take_next().or(ring.missing);
-                ring.ahead.extend(std::iter::from_fn(|| ring.misses.take_ahead()).take(usize::from(AHEAD)));
+                let room = usize::from(AHEAD).saturating_sub(ring.ahead.len());
+                ring.ahead.extend(std::iter::from_fn(|| ring.misses.take_ahead()).take(room));
             }
         }
     }
@@ -98,12 +103,26 @@ impl Translations {
         changed
     }
 
+    /// Forgets the translations of all that lies between `first` and `last`, also in part, and that anybody misses something there:
+    /// a poller may have noted what was told while it looked, and has used since, and to ask for what the driver has done with is
+    /// an error of ours. Whoever needs it all the same sees the change and notes it again.
+    fn take_back(&mut self, (first, last): (u64, u64)) {
+        self.look_for_misses();
+        let stays = |(page, _): Want| page > last || page.saturating_add(PAGE - 1) < first;
+        for ring in &mut self.rings {
+            ring.missing = ring.missing.filter(|want| stays(*want));
+            ring.ahead.retain(|want| stays(*want));
+        }
+        self.asked.retain(|(want, _)| stays(*want));
+        self.iotlb.remove(first, last);
+    }
+
     /// The poller of ring `index` misses nothing any more: the ring is stopped, or begins anew.
     pub(super) fn forget_misses(&mut self, index: usize) {
         if let Some(ring) = self.rings.get_mut(index) {
             ring.misses.take_next();
             while ring.misses.take_ahead().is_some() {}
-            (ring.missing, ring.ahead) = (None, Vec::new());
+            (ring.missing, ring.ahead) = (None, VecDeque::new());
         }
     }
 }
@@ -208,10 +227,7 @@ impl Session {
         let taken_back = match told.kind {
             IotlbMessage::UPDATE => self.take_translation(&told)?,
             IotlbMessage::INVALIDATE => {
-                let (first, last) = range_of(&told);
-                if let Some(translations) = &mut self.translations {
-                    translations.iotlb.remove(first, last);
-                }
+                self.translations.iter_mut().for_each(|translations| translations.take_back(range_of(&told)));
                 true
             }
             kind => return Err(Refusal::Value { what: "IOTLB message", got: kind.into(), max: 3 }),
@@ -271,14 +287,13 @@ impl Session {
         let written: Vec<_> =
             wants.iter().filter(|(_, access)| *access == Access::Write).map(|(page, _)| *page).collect();
         wants.retain(|(page, access)| *access == Access::Write || !written.contains(page));
+        wants.retain(|want| translations.iotlb.is_missing(*want));
         // What was asked for ahead is not asked for again before its turn, as long as there is room to remember it.
         let room = translations.asked.len() < MOST_ASKED;
-        translations.asked.retain(|(want, at)| wants.contains(want) || room && at.elapsed() < AGAIN);
-        for ring in &mut translations.rings {
-            let ahead = std::mem::take(&mut ring.ahead);
-            wants.extend(ahead.into_iter().filter(|_| room));
-        }
-        wants.retain(|want| translations.iotlb.is_missing(*want));
+        let answerable = self.channel.is_some();
+        translations
+            .asked
+            .retain(|(want, at)| (room || wants.contains(want)) && (!answerable || at.elapsed() < AGAIN));
         let Some(channel) = &mut self.channel else {
             if !wants.is_empty() && translations.asked.is_empty() {
                 tell!(
@@ -309,8 +324,10 @@ impl Session {
 
     /// When translations have to be asked for again.
     pub(crate) fn next_question(&self) -> Option<Instant> {
-        let translations = self.translations.as_ref().filter(|_| self.channel.is_some())?;
-        translations.asked.iter().map(|(_, at)| *at + AGAIN).min()
+        let (translations, channel) = (self.translations.as_ref()?, self.channel.as_ref()?);
+        let again = translations.asked.iter().map(|(_, at)| *at + AGAIN).min();
+        let unread = channel.wants_write().then(|| Instant::now() + READ_INTERVAL);
+        again.into_iter().chain(unread).min()
     }
 
     /// The pages that areas of rings lack which are otherwise ready.
@@ -331,27 +348,41 @@ impl Session {
 }
 
 impl Translations {
-    fn ask(&mut self, wants: &[Want], channel: &mut Connection) -> Result<(), linecard_wire::Error> {
-        let now = Instant::now();
-        for want in wants {
-            if self.asked.iter().any(|(asked, at)| asked == want && now < *at + AGAIN) {
-                continue;
+    /// Asks for what is needed, and then for what will be, until the frontend has to read first.
+    fn ask(&mut self, needed: &[Want], channel: &mut Connection) -> Result<(), linecard_wire::Error> {
+        for want in needed {
+            if !self.ask_for(*want, channel)? {
+                return Ok(());
             }
-            self.asked.retain(|(asked, _)| asked != want);
-            self.asked.push((*want, now));
-            // A frontend that does not read is asked no more until it does.
-            if !channel.flush()? {
-                continue;
+        }
+        for index in 0..self.rings.len() {
+            while let Some(want) = self.rings.get_mut(index).and_then(|ring| ring.ahead.pop_front()) {
+                if self.iotlb.is_missing(want) && !self.ask_for(want, channel)? {
+                    self.rings.get_mut(index).into_iter().for_each(|ring| ring.ahead.push_front(want));
+                    return Ok(());
+                }
             }
-            let (iova, access) = *want;
-            let access = match access {
-                Access::Read => IotlbMessage::READ,
-                Access::Write => IotlbMessage::READ | IotlbMessage::WRITE,
-            };
-            let miss = IotlbMessage { iova, size: 0, user_addr: 0, access, kind: IotlbMessage::MISS };
-            channel.send(&OutMessage::backend_request(BackendReq::IOTLB_MSG, &miss.to_bytes()))?;
         }
         Ok(())
+    }
+
+    /// Asks for one translation, unless its answer is waited for; false when the frontend has to read first.
+    fn ask_for(&mut self, want: Want, channel: &mut Connection) -> Result<bool, linecard_wire::Error> {
+        if self.asked.iter().any(|(asked, _)| *asked == want) {
+            return Ok(true);
+        }
+        if !channel.flush()? {
+            return Ok(false);
+        }
+        self.asked.push((want, Instant::now()));
+        let (iova, access) = want;
+        let access = match access {
+            Access::Read => IotlbMessage::READ,
+            Access::Write => IotlbMessage::READ | IotlbMessage::WRITE,
+        };
+        let miss = IotlbMessage { iova, size: 0, user_addr: 0, access, kind: IotlbMessage::MISS };
+        channel.send(&OutMessage::backend_request(BackendReq::IOTLB_MSG, &miss.to_bytes()))?;
+        Ok(true)
     }
 }
 
@@ -361,3 +392,6 @@ fn range_of(told: &IotlbMessage) -> (u64, u64) {
     let last = told.size.checked_sub(1).and_then(|ahead| told.iova.checked_add(ahead));
     (told.iova, last.unwrap_or(u64::MAX))
 }
+
+#[cfg(test)]
+mod tests;

@@ -310,6 +310,12 @@ pub trait Backend: Send {
         false
     }
 
+    /// Whether it signals the calls of its rings when a driver asks for that. A queue of a device that does not cannot be slept
+    /// over. `true` unless said otherwise.
+    fn has_interrupts(&self) -> bool {
+        true
+    }
+
     /// What was agreed besides features, in words; empty when there is nothing to say.
     fn details(&self) -> String {
         String::new()

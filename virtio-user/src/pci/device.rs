@@ -241,6 +241,10 @@ impl<B: Bus> Backend for Pci<B> {
         true
     }
 
+    fn has_interrupts(&self) -> bool {
+        plan(self.registers.bus.interrupts(), self.calls.len()) != Plan::Polled
+    }
+
     fn details(&self) -> String {
         let interrupts = self.plan.map_or("", Plan::name);
         format!("PCI {}{interrupts}", self.address)

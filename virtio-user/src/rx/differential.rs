@@ -176,6 +176,7 @@ fn compare<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool>(
             ring: RingId::receive(0),
             port: PORT,
             accepted: all,
+            interrupts: true,
         };
         let mut device = device(&zone, features, true);
         let stats = parts.stats.clone();

@@ -47,7 +47,7 @@ impl Session {
             device.set_call(ring.id(), &ring.call)?;
         }
         sharing.update(device, &self.shared_domains)?;
-        let built = self.build(features)?;
+        let built = self.build(features, device.has_interrupts())?;
         self.start_rings(device, features)?;
         driver_ok(device)?;
         self.notify_by(device, features);
@@ -109,8 +109,8 @@ impl Session {
         self.rings.iter_mut().try_for_each(RingZone::renew)
     }
 
-    /// Data paths with their rings filled; dropped, they give everything back.
-    fn build(&self, features: Features) -> Result<Built, Error> {
+    /// Data paths with their rings filled, for a device that has `interrupts` or not; dropped, they give everything back.
+    fn build(&self, features: Features, interrupts: bool) -> Result<Built, Error> {
         let transmit = self.rings.iter().filter(|ring| ring.id().role() == Role::Transmit);
         let notice = Arc::new(Notice::to(self.waiter.clone()));
         let doorbells: Result<Vec<_>, Error> =
@@ -118,7 +118,8 @@ impl Session {
         let mut built = Built { doorbells: doorbells?, notice, rx: Vec::new(), tx: Vec::new() };
         for (queue, doorbell) in (0..).zip(&built.doorbells).take(self.rx.len()) {
             let ring = self.ring(RingId::receive(queue))?;
-            built.rx.push(rx_path(ring, features, self.rx_parts(ring, doorbell, features))?);
+            let parts = RxParts { interrupts, ..self.rx_parts(ring, doorbell, features) };
+            built.rx.push(rx_path(ring, features, parts)?);
         }
         for (queue, doorbell) in (0..).zip(&built.doorbells).take(self.tx.len()) {
             let ring = self.ring(RingId::transmit(queue))?;
@@ -137,6 +138,7 @@ impl Session {
             ring: ring.id(),
             port: Meta::NO_PORT,
             accepted: driver_accepts(features),
+            interrupts: true,
         }
     }
 

@@ -127,7 +127,7 @@ impl Iotlb {
             return false;
         }
         self.entries.splice(from..to, [entry]);
-        let mut changed = from;
+        let (mut changed, mut lost) = (from, to > from);
         if self.entries.len() > MOST {
             // Nobody has taken this one back: rings may use it until the end of their burst, and others can be told anew.
             let next = |at| (at + 1) % self.entries.len();
@@ -136,19 +136,22 @@ impl Iotlb {
                 self.evicted = next(self.evicted);
             }
             self.entries.remove(self.evicted);
-            changed = changed.min(self.evicted);
+            (changed, lost) = (changed.min(self.evicted), true);
         }
         self.table.write(&self.entries, changed);
+        if lost {
+            self.table.lost();
+        }
         to > from
     }
 
-    /// Forgets all that lies between `first` and `last`, also in part.
+    /// Forgets all that lies between `first` and `last`, also in part. Whoever looks for something sees that there was a change, also
+    /// where there was nothing: it may have been asked for in vain.
     pub(crate) fn remove(&mut self, first: u64, last: u64) {
         let (from, to) = self.range(first, last);
-        if from < to {
-            self.entries.drain(from..to);
-            self.table.write(&self.entries, from);
-        }
+        self.entries.drain(from..to);
+        self.table.write(&self.entries, from);
+        self.table.lost();
     }
 
     /// The entries that overlap with the addresses from `first` to `last`, by number.

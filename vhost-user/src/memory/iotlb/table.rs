@@ -32,6 +32,8 @@ pub(crate) struct Table {
     /// What the entries lead into; it stays mapped as long as they can be read.
     _map: Arc<MemoryMap>,
     sequence: AtomicU64,
+    /// How often entries went away.
+    losses: AtomicU64,
     len: AtomicUsize,
     slots: Box<[Slot]>,
 }
@@ -57,6 +59,7 @@ impl Table {
         Self {
             _map: Arc::clone(map),
             sequence: AtomicU64::new(0),
+            losses: AtomicU64::new(0),
             len: AtomicUsize::new(0),
             slots: (0..MOST).map(|_| slot()).collect(),
         }
@@ -65,6 +68,16 @@ impl Table {
     /// Changes with each change of the entries.
     pub(crate) fn generation(&self) -> u64 {
         self.sequence.load(Acquire)
+    }
+
+    /// Changes whenever entries went away that rings may have counted on.
+    pub(super) fn losses(&self) -> u64 {
+        self.losses.load(Acquire)
+    }
+
+    /// Entries were taken away. What is missing now is missing to whoever sees this.
+    pub(super) fn lost(&self) {
+        self.losses.store(self.losses.load(Relaxed).wrapping_add(1), Release);
     }
 
     /// Makes the entries from number `from` on those of `all`, which are sorted, apart from each other, at most [`MOST`], and

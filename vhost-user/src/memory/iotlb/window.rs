@@ -20,7 +20,7 @@ pub(crate) type Want = (u64, Access);
 pub(crate) struct Misses {
     /// What the next chain needs; only the last counts.
     next: AtomicU64,
-    /// What chains behind it need. What there is no room for is asked for when its turn comes.
+    /// What chains behind it need. Where there is no room the poller looks again later.
     ahead: ArrayQueue<Want>,
     /// The control thread was woken and has not looked since.
     told: AtomicBool,
@@ -47,9 +47,11 @@ impl Misses {
         !self.told.swap(true, AcqRel)
     }
 
-    fn note_next(&self, (page, access): Want) {
+    /// Notes what the next chain needs; whether the control thread has to be woken for it.
+    pub(crate) fn note(&self, (page, access): Want) -> bool {
         let word = page | SAID | if access == Access::Write { WRITE } else { 0 };
         self.next.store(word, Relaxed);
+        self.is_news()
     }
 
     /// Begins a look; what is noted from here on wakes the control thread again.
@@ -65,6 +67,11 @@ impl Misses {
         }
     }
 
+    /// Whether some chain behind it needs something.
+    pub(crate) fn has_ahead(&self) -> bool {
+        !self.ahead.is_empty()
+    }
+
     /// What some chain behind it needs, once.
     pub(crate) fn take_ahead(&self) -> Option<Want> {
         self.ahead.pop()
@@ -76,7 +83,7 @@ pub(crate) struct Window {
     table: Arc<Table>,
     misses: Arc<Misses>,
     peer: Arc<Peer>,
-    /// What was missing at the last look, and the generation of the table then.
+    /// What was missing at the last look, and the generation of the table before it.
     missed: Cell<Option<(Want, u64)>>,
 }
 
@@ -91,6 +98,16 @@ impl Window {
         self.missed.set(None);
     }
 
+    /// Changes whenever translations were taken away that rings may have counted on.
+    pub(crate) fn losses(&self) -> u64 {
+        self.table.losses()
+    }
+
+    /// Changes whenever translations were told or taken away.
+    pub(crate) fn generation(&self) -> u64 {
+        self.table.generation()
+    }
+
     /// Whether the ring can get no further than at the last look: nobody has told anything since.
     pub(crate) fn is_waiting(&self) -> bool {
         self.missed.get().is_some_and(|(_, generation)| generation == self.table.generation())
@@ -99,13 +116,11 @@ impl Window {
     /// `generation` is from before the look that missed.
     #[cold]
     fn miss(&self, want: Want, generation: u64) -> Translation {
-        let asked = self.missed.replace(Some((want, generation)));
-        // A burst that looks again and again asks once.
-        if asked.is_none_or(|(before, _)| before != want) {
-            self.misses.note_next(want);
-            if self.misses.is_news() {
-                self.peer.wake_control();
-            }
+        // A burst that looks again and again asks once. After a change it asks again: the page may have been told and taken back
+        // between two looks, and whoever told it takes the question as answered.
+        let missed = Some((want, generation));
+        if self.missed.replace(missed) != missed && self.misses.note(want) {
+            self.peer.wake_control();
         }
         Translation::NotYet
     }
@@ -139,16 +154,54 @@ pub(crate) struct Prefetch<'a> {
     /// The chain that was looked at misses something.
     missed: Cell<bool>,
     asked: Cell<bool>,
+    /// There was no room for what it misses.
+    full: Cell<bool>,
 }
+
+/// Pages of one buffer that are asked for at once: as many as the longest packet has, wherever it begins.
+const PAGES: usize = 17;
 
 impl<'a> Prefetch<'a> {
     pub(crate) fn of(window: &'a Window) -> Self {
-        Self { window, last: Cell::new(None), missed: Cell::new(false), asked: Cell::new(false) }
+        let no = || Cell::new(false);
+        Self { window, last: Cell::new(None), missed: no(), asked: no(), full: no() }
     }
 
     /// Whether the chain that was looked at is there, and misses something. The next look is at another one.
     pub(crate) fn has_missed(&self) -> bool {
         self.missed.replace(false)
+    }
+
+    /// Whether the chain that was looked at has to be looked at again: the control thread has yet to take what was noted before.
+    pub(crate) fn is_full(&self) -> bool {
+        self.full.get()
+    }
+
+    fn note(&self, want: Want) {
+        // Buffers that are neighbours share pages.
+        if self.last.get() == Some(want) {
+            return;
+        }
+        if self.window.misses.ahead.push(want).is_err() {
+            self.full.set(true);
+            return;
+        }
+        self.asked.set(true);
+        self.last.set(Some(want));
+    }
+
+    /// Notes the pages that `len` bytes at `addr` lack, of which the first is missing. All of them: a buffer that lacks its second
+    /// page when its turn comes is as good as none.
+    fn note_all(&self, addr: u64, len: u32, access: Access) {
+        let first = addr & !(PAGE - 1);
+        let last = addr.saturating_add(u64::from(len).saturating_sub(1));
+        let pages = (first..=last).step_by(PAGE as usize).take(PAGES);
+        self.note((first, access));
+        for page in pages.skip(1) {
+            if self.window.table.find(page, 1, access) == Found::Missing {
+                self.note((page, access));
+            }
+        }
     }
 }
 
@@ -170,11 +223,7 @@ unsafe impl DeviceMemory for Prefetch<'_> {
         match self.window.table.find(addr, len.into(), access) {
             Found::Here(place, part) => Translation::Present(place, part as u32),
             Found::Missing => {
-                let want = (addr & !(PAGE - 1), access);
-                // Buffers that are neighbours share pages.
-                if self.last.replace(Some(want)) != Some(want) {
-                    self.asked.set(self.window.misses.ahead.push(want).is_ok() || self.asked.get());
-                }
+                self.note_all(addr, len, access);
                 self.missed.set(true);
                 Translation::NotYet
             }

@@ -286,6 +286,14 @@ fn one_interrupt_for_everything_is_passed_on() {
         assert!(!device.link_up(), "{interrupts:?}");
         let unmasked = fake.machine().done.contains(&"unmask".to_owned());
         assert_eq!(unmasked, interrupts == Interrupts::Line);
+        assert!(device.has_interrupts());
+    }
+    for (interrupts, has) in
+        [(Interrupts::Absent, false), (Interrupts::Messages(0), false), (Interrupts::Messages(1), true)]
+    {
+        let mut fake = Fake::new(3, Features::NET_STATUS);
+        fake.interrupts = interrupts;
+        assert_eq!(greet(&fake).expect("a good device").has_interrupts(), has, "{interrupts:?}");
     }
 }
 
