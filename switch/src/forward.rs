@@ -398,9 +398,12 @@ impl Engine {
     /// Sends `packets` to a port, with copies where they are wanted.
     #[inline]
     fn send(&mut self, to: u16, packets: &mut Burst) {
-        if self.worker_port(to).is_some_and(|worker_port| worker_port.relations.takes_sent()) {
-            self.copy_sent(to, packets);
+        let Some(worker_port) = self.worker_port_mut(to) else { return };
+        if worker_port.relations.egress.is_empty() {
+            send(worker_port, packets);
+            return;
         }
+        self.copy_sent(to, packets);
         if let Some(worker_port) = self.worker_port_mut(to) {
             send(worker_port, packets);
         }
