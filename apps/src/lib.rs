@@ -81,6 +81,9 @@ fn run(arguments: &[OsString]) -> Result<ExitCode, Error> {
     if cni::is_called_by_a_runtime(arguments) {
         return cni::run_plugin();
     }
+    if let Some(request) = linecard_cni::netavark::Request::of(arguments) {
+        return cni::answer_netavark(&request);
+    }
     if let Some(rest) = capture::extcap::called(arguments) {
         return capture::extcap::run(rest);
     }

@@ -12,6 +12,7 @@
 //! | `result` | results in the layout of each version |
 //! | `install` | the plugin and a network made known to runtimes |
 //! | `runtime` | a small runtime: network configuration lists, plugins called in their order |
+//! | [`netavark`] | the same for podman's netavark, by its plugin API |
 //! | [`claim`] | ports by the Container Device Interface (CDI) |
 //! | [`check`] | a test of any plugin against the specification |
 #![forbid(unsafe_code)]
@@ -28,6 +29,7 @@ mod exec;
 mod handover;
 mod install;
 mod link;
+pub mod netavark;
 mod netns;
 mod plugin;
 mod result;

@@ -7,15 +7,54 @@
 //! completion (`IOCB_FLAG_RESFD`, `io_submit(2)`). The kernel adds one, never waits, and a full counter just stays full.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::sync::{Arc, Mutex};
 
 use crate::notifier::{Notifier, SignalBudget};
 use crate::sys::{self, aio};
 
 thread_local! {
     /// Each thread has its own queue: no lock, and nothing of one port waits for another's.
-    static QUEUE: Option<aio::Queue> = aio::Queue::new().ok();
+    static QUEUE: Option<Lent> = SPARE.lend().ok();
+}
+
+/// Queues of threads that have ended, for those that begin. The kernel takes tens of milliseconds to destroy one (it waits until no
+/// processor can be using it), and whoever waits for a thread to end waits for that, too.
+static SPARE: Spare = Spare(Mutex::new(Vec::new()));
+/// Most queues that are kept: an eighth of what a system has by default (`fs.aio-max-nr`).
+const MOST_SPARE: usize = 256;
+
+struct Spare(Mutex<Vec<aio::Queue>>);
+
+impl Spare {
+    fn lend(&'static self) -> io::Result<Lent> {
+        // Nobody holds the lock for long, but for a process that this one was forked from.
+        let spare = self.0.try_lock().ok().and_then(|mut spare| spare.pop());
+        let queue = spare.map_or_else(aio::Queue::new, Ok)?;
+        Ok(Lent { queue: Some(queue), home: self })
+    }
+}
+
+/// A queue of one thread, for as long as that is there.
+struct Lent {
+    /// `None` on the way home.
+    queue: Option<aio::Queue>,
+    home: &'static Spare,
+}
+
+impl Lent {
+    fn signal(&self, to: RawFd) -> io::Result<()> {
+        self.queue.as_ref().ok_or(io::ErrorKind::NotConnected)?.signal(to)
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        let Ok(mut spare) = self.home.0.try_lock() else { return };
+        if spare.len() < MOST_SPARE {
+            spare.extend(self.queue.take());
+        }
+    }
 }
 
 /// Adds one to the counter of eventfd `to`; never sleeps, whatever its other holders do. Costs about 0.7 µs.
@@ -191,6 +230,30 @@ mod tests {
             }
         });
         assert_eq!(count(&event), 4000);
+    }
+
+    #[test]
+    fn threads_leave_their_queues_to_those_that_begin() {
+        static HOME: Spare = Spare(Mutex::new(Vec::new()));
+        let spare = || HOME.0.lock().expect("no panic").len();
+        let (one, other) = (HOME.lend().expect("a queue"), HOME.lend().expect("a queue"));
+        assert_eq!(spare(), 0);
+        drop((one, other));
+        assert_eq!(spare(), 2);
+        let event = event(0);
+        let again = HOME.lend().expect("one of them");
+        assert_eq!(spare(), 1);
+        // More than lie in a queue before they are thrown away.
+        (0..100).for_each(|_| again.signal(event.as_raw_fd()).expect("it works"));
+        drop(again);
+        let again = HOME.lend().expect("the same");
+        (0..100).for_each(|_| again.signal(event.as_raw_fd()).expect("it works"));
+        assert_eq!((count(&event), spare()), (200, 1));
+        // One that finds the place taken is destroyed by whoever had it.
+        let held = HOME.0.lock().expect("no panic");
+        drop(again);
+        drop(held);
+        assert_eq!(spare(), 1);
     }
 
     /// Of every kind of descriptor that takes eight bytes, and of some that do not.

@@ -1,6 +1,6 @@
 //! From what is asked of a port to a port that is started.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 
 use linecard_capture::Hub;
 use linecard_mempool::{Pool, PoolConfig};
@@ -42,8 +42,8 @@ pub(crate) fn attach(
     source: Source<'_>,
 ) -> Result<Attached, Problem> {
     let argument = match source {
-        Source::New(fd) => device_argument(id, spec, fd),
-        Source::Held(_) => device_argument(id, spec, None),
+        Source::New(fd) => device_argument(id, spec, fd)?,
+        Source::Held(_) => device_argument(id, spec, None)?,
     };
     let is_vhost = matches!(spec.kind, PortKind::VhostUser { .. } | PortKind::VhostUserFd { .. });
     let argument = if is_vhost && config.store.is_some() { argument + ",records=1" } else { argument };
@@ -93,9 +93,9 @@ fn own_pool(config: &SwitchConfig, info: &DeviceInfo, queues: u16) -> Result<Poo
 }
 
 /// A port as `--vdev` would name it.
-fn device_argument(id: u16, spec: &PortSpec, fd: Option<&OwnedFd>) -> String {
+fn device_argument(id: u16, spec: &PortSpec, fd: Option<&OwnedFd>) -> Result<String, Problem> {
     let queues = spec.queues;
-    match &spec.kind {
+    Ok(match &spec.kind {
         PortKind::VhostUser { path, client, mode, group } => {
             let mut text = format!("net_vhost{id},iface={},queues={queues},tso=1,handover=1", path.display());
             if *client {
@@ -112,7 +112,11 @@ fn device_argument(id: u16, spec: &PortSpec, fd: Option<&OwnedFd>) -> String {
             let fd = fd.map_or_else(String::new, |fd| format!(",fd={}", fd.as_raw_fd()));
             format!("net_vhost{id},queues={queues},tso=1,handover=1{fd}")
         }
-        PortKind::Tap { name } => format!("net_tap{id},iface={name}"),
+        PortKind::Tap { name } => match fd {
+            // The driver takes the descriptor for its own.
+            Some(fd) => format!("net_tap{id},fd={}", duplicate(fd)?.into_raw_fd()),
+            None => format!("net_tap{id},iface={name}"),
+        },
         PortKind::Vxlan { vni, remotes, local, udp_port, ttl, any_peer } => {
             let mut text = format!("net_vxlan{id},vni={vni}");
             if !remotes.is_empty() {
@@ -132,7 +136,14 @@ fn device_argument(id: u16, spec: &PortSpec, fd: Option<&OwnedFd>) -> String {
             text
         }
         PortKind::Vdev { device } => device.clone(),
-    }
+    })
+}
+
+fn duplicate(fd: &OwnedFd) -> Result<OwnedFd, Problem> {
+    fd.try_clone().map_err(|error| {
+        let message = format!("the descriptor cannot be duplicated: {error}");
+        Problem::new(Code::Exhausted, message, "allow the switch more descriptors")
+    })
 }
 
 /// Puts in front of each queue what a capture takes copies from, and what keeps a panic in a driver to its queue.

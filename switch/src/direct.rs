@@ -54,6 +54,9 @@ impl Engine {
     pub(crate) fn direct(&mut self, port: u16, frames: &[Frame<'_>]) -> u64 {
         self.decided.begin();
         let Some(worker_port) = self.worker_port(port) else { return 0 };
+        if worker_port.relations.takes_received() {
+            return 0;
+        }
         let mut last = None;
         let heads = frames.iter().map(|frame| (Head::of(frame.head()), frame.len()));
         if let Some((head, longest)) = one_head(&worker_port.rules, heads) {
@@ -121,6 +124,7 @@ impl Engine {
         let goes = decision.retag == Retag::Keep
             && worker_port.packets_in_burst != burst
             && worker_port.own.is_none()
+            && !worker_port.relations.takes_sent()
             && worker_port.out.is_empty()
             && matches!(worker_port.egress, Egress::Own(_))
             && len <= worker_port.rules.longest;

@@ -121,6 +121,17 @@ impl Engine {
         }
     }
 
+    /// Deals with what came from `port`; `left` says that it is what [`direct`](Self::direct) left.
+    #[inline]
+    pub(crate) fn received(&mut self, port: u16, packets: &mut Burst, left: bool) {
+        if self.worker_port(port).is_some_and(|worker_port| worker_port.relations.takes_received())
+            && !self.copy_received(port, packets)
+        {
+            return;
+        }
+        if left { self.decided(port, packets) } else { self.forward(port, packets) }
+    }
+
     /// Forwards what came from `port`; nothing is left in `packets`.
     pub(crate) fn forward(&mut self, port: u16, packets: &mut Burst) {
         let Some(worker_port) = self.worker_port(port) else {
@@ -146,6 +157,7 @@ impl Engine {
         let Verdict::To(to) = decision.verdict else { return None };
         let worker_port = self.worker_port(to)?;
         let free = worker_port.out.is_empty()
+            && worker_port.relations.sharing.is_empty()
             && decision.retag == Retag::Keep
             && matches!(worker_port.egress, Egress::Own(_));
         free.then_some(to)
@@ -164,7 +176,7 @@ impl Engine {
             packets.retain(|packet| fits(packet, limit));
             worker_port.losses.add(Cause::TxOversize, (before - packets.len()) as u64);
         }
-        send(worker_port, packets);
+        self.send(to, packets);
     }
 
     /// Forwards frame by frame; `last` is what was decided of a header before.
@@ -232,7 +244,11 @@ impl Engine {
     pub(crate) fn go(&mut self, port: u16, packet: Packet, decision: Decision) {
         match decision.verdict {
             Verdict::Lost(_) => {}
-            Verdict::To(to) => self.put(to, packet, decision.retag),
+            Verdict::To(to) => {
+                let sharer = |worker_port: &WorkerPort| worker_port.relations.sharer(packet.data());
+                let to = self.worker_port(to).and_then(sharer).unwrap_or(to);
+                self.put(to, packet, decision.retag);
+            }
             Verdict::All => self.answer_or_flood(port, packet, decision),
         }
     }
@@ -245,11 +261,12 @@ impl Engine {
         let Some(worker_port) = worker_ports.get_mut(usize::from(port)).and_then(Option::as_mut) else {
             return lost(Cause::Filtered);
         };
+        let Some(home) = worker_port.relations.station.home(port) else { return lost(Cause::Filtered) };
         let vlan = match admit(&worker_port.rules, head) {
             Ok(vlan) => vlan,
             Err(cause) => return lost(cause),
         };
-        match learn(table, worker_port, port, Station::of(head.source(), vlan), *now) {
+        match learn(table, worker_port, home, Station::of(head.source(), vlan), *now) {
             Learned::Taken => return lost(Cause::SourceTaken),
             Learned::Full => return lost(Cause::AddressLimit),
             _ => {}
@@ -260,8 +277,9 @@ impl Engine {
         let Some(place) = place else {
             return Decision { verdict: Verdict::All, vlan, tagged, retag: Retag::Keep };
         };
-        let to =
-            self.worker_port(place.port).filter(|to| place.port != port && !(isolated && to.rules.isolated));
+        let to = self
+            .worker_port(place.port)
+            .filter(|to| place.port != home && !to.relations.output && !(isolated && to.rules.isolated));
         match to.and_then(|to| to.rules.membership.leave(vlan, tagged)) {
             Some(retag) => Decision { verdict: Verdict::To(place.port), vlan, tagged, retag },
             None => lost(Cause::Filtered),
@@ -285,13 +303,15 @@ impl Engine {
     /// A copy for every port that may have it.
     fn flood(&mut self, port: u16, mut packet: Packet, decision: Decision) {
         let Some(head) = Head::of(packet.data()) else { return };
-        let Some(isolated) = self.worker_port(port).map(|worker_port| worker_port.rules.isolated) else {
-            return;
-        };
+        let Some(worker_port) = self.worker_port(port) else { return };
+        let isolated = worker_port.rules.isolated;
+        // Its own station sent it.
+        let Some(home) = worker_port.relations.station.home(port) else { return };
         let mut before: Option<(u16, Retag)> = None;
         for to in 0..u16::try_from(self.worker_ports.len()).unwrap_or(u16::MAX) {
-            let Some(worker_port) = self.worker_port(to).filter(|_| to != port) else { continue };
-            if !may_have(&worker_port.rules, head) || isolated && worker_port.rules.isolated {
+            let Some(worker_port) = self.worker_port(to).filter(|_| to != home) else { continue };
+            let apart = isolated && worker_port.rules.isolated || worker_port.relations.is_aside();
+            if !may_have(&worker_port.rules, head) || apart {
                 continue;
             }
             let Some(retag) = worker_port.rules.membership.leave(decision.vlan, decision.tagged) else {
@@ -312,7 +332,7 @@ impl Engine {
     }
 
     /// Puts a frame into the burst of a port.
-    fn put(&mut self, to: u16, mut packet: Packet, retag: Retag) {
+    pub(crate) fn put(&mut self, to: u16, mut packet: Packet, retag: Retag) {
         let Some(worker_port) = self.worker_port_mut(to) else { return };
         if !fits(&packet, worker_port.rules.longest) {
             worker_port.losses.add(Cause::TxOversize, 1);
@@ -334,8 +354,10 @@ impl Engine {
         }
         let Some(worker_port) = self.worker_port_mut(to) else { return };
         if let Err(packet) = worker_port.out.push(packet) {
-            flush(worker_port);
-            let _ = worker_port.out.push(packet);
+            self.flush_port(to);
+            if let Some(worker_port) = self.worker_port_mut(to) {
+                let _ = worker_port.out.push(packet);
+            }
         }
     }
 
@@ -358,9 +380,32 @@ impl Engine {
     #[inline]
     pub(crate) fn flush(&mut self) {
         while let Some(port) = self.dirty.pop() {
-            if let Some(worker_port) = self.worker_port_mut(port) {
-                flush(worker_port);
-            }
+            self.flush_port(port);
+        }
+    }
+
+    /// Sends the burst of a port.
+    #[inline]
+    fn flush_port(&mut self, port: u16) {
+        let Some(worker_port) = self.worker_port_mut(port) else { return };
+        let mut out = std::mem::take(&mut worker_port.out);
+        self.send(port, &mut out);
+        if let Some(worker_port) = self.worker_port_mut(port) {
+            worker_port.out = out;
+        }
+    }
+
+    /// Sends `packets` to a port, with copies where they are wanted.
+    #[inline]
+    fn send(&mut self, to: u16, packets: &mut Burst) {
+        let Some(worker_port) = self.worker_port_mut(to) else { return };
+        if worker_port.relations.egress.is_empty() {
+            send(worker_port, packets);
+            return;
+        }
+        self.copy_sent(to, packets);
+        if let Some(worker_port) = self.worker_port_mut(to) {
+            send(worker_port, packets);
         }
     }
 
@@ -430,13 +475,6 @@ fn learn(table: &Table, worker_port: &mut WorkerPort, port: u16, station: Statio
 #[inline(always)]
 fn fits(packet: &Packet, longest: usize) -> bool {
     packet.len() <= longest || packet.offload().contains(Offload::RX_LRO)
-}
-
-/// Sends the burst of a seat.
-fn flush(worker_port: &mut WorkerPort) {
-    let mut out = std::mem::take(&mut worker_port.out);
-    send(worker_port, &mut out);
-    worker_port.out = out;
 }
 
 /// Sends `packets`; what its queue has no room for is lost.

@@ -40,7 +40,7 @@ pub(crate) struct Neighbours {
 impl Neighbours {
     /// A port came.
     pub(crate) fn add(&mut self, port: u16, rules: &Rules) {
-        let Some(mac) = rules.mac else { return };
+        let Some(mac) = rules.mac.filter(|_| !rules.shares) else { return };
         let [_, _, a, b, c, d, e, f] = mac.to_be_bytes();
         let owner = Owner { mac: MacAddr([a, b, c, d, e, f]), port };
         for ip in

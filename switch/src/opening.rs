@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
 
 use linecard_pmd::Port;
 use linecard_pmd::stats::Counter;
@@ -33,7 +33,8 @@ impl Switch {
         let id = entry.id;
         let Attached { mut port, own, argument } = attached;
         let losses: Vec<Arc<Losses>> = self.remotes.iter().map(|_| Arc::default()).collect();
-        if let Some(mac) = rules.mac {
+        // One that shares a station is not where it is looked for.
+        if let Some(mac) = rules.mac.filter(|_| !rules.shares) {
             self.table.fix(Station::of(mac, rules.home_vlan()), id);
         }
         let up = Arc::new(AtomicBool::new(port.control.link().up));
@@ -41,7 +42,14 @@ impl Switch {
         let placed = self.hand_out(id, &mut port, (&common, &losses), workers);
         // The number of a passed descriptor means nothing to anybody later.
         entry.device = argument.split(",fd=").next().unwrap_or_default().to_owned();
-        entry.open = Some(Open { control: port.control, running: port.running, losses, placed, up });
+        entry.open = Some(Open {
+            control: port.control,
+            running: port.running,
+            losses,
+            placed,
+            up,
+            relations: Mutex::default(),
+        });
     }
 
     /// Gives a port's queues to workers, queue by queue, beginning with another worker for each port.
@@ -140,8 +148,12 @@ pub(crate) fn check_mac(
     defaults: Defaults,
 ) -> Result<(), Problem> {
     let Some(mac) = spec.mac else { return Ok(()) };
+    if spec.shares.is_some() {
+        return Ok(());
+    }
     let same = |entry: &&Entry| {
         entry.spec.mac == Some(mac)
+            && entry.spec.shares.is_none()
             && Rules::of(&entry.spec, defaults).is_ok_and(|other| other.home_vlan() == rules.home_vlan())
     };
     match ports.values().find(same) {

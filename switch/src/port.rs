@@ -8,6 +8,7 @@ use linecard_pmd::TxQueue;
 
 use crate::api::{Cause, DropCounters};
 use crate::rate::TokenBucket;
+use crate::relations::Relations;
 use crate::rules::Rules;
 
 /// Frames lost by one worker at one port, and those that it had copied straight to it; that worker writes, anybody reads.
@@ -81,6 +82,8 @@ pub(crate) struct WorkerPort {
     pub(crate) floods: TokenBucket,
     /// Bytes.
     pub(crate) policing: Option<TokenBucket>,
+    /// What of it other ports get copies of.
+    pub(crate) relations: Relations,
 }
 
 impl WorkerPort {
@@ -107,6 +110,7 @@ impl WorkerPort {
             packets_in_burst: 0,
             floods: TokenBucket::new(floods, at_once),
             policing,
+            relations: Relations::default(),
         }
     }
 }

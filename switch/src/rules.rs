@@ -127,6 +127,8 @@ pub(crate) struct Rules {
     pub(crate) flood_rate: u32,
     pub(crate) max_macs: u32,
     pub(crate) isolated: bool,
+    /// Its station is another port's, and looked for there.
+    pub(crate) shares: bool,
 }
 
 impl Rules {
@@ -152,6 +154,18 @@ impl Rules {
         if spec.meta.len() > 32 || spec.meta.iter().any(|(name, value)| name.len() + value.len() > 4096) {
             return Err(invalid("'meta' is too large".into(), "give at most 32 entries of 4096 bytes"));
         }
+        if let Some(share) = &spec.shares {
+            crate::share::Ports::of(share)?;
+            if spec.mac.is_none() || share.with == spec.key {
+                return Err(invalid(
+                    format!(
+                        "'shares' names port '{}', whose 'mac' the port has to have",
+                        share.with.escape_debug()
+                    ),
+                    "give it the 'mac' and 'ips' of that port",
+                ));
+            }
+        }
         let mut rules = Self {
             mac: spec.mac.map(number),
             ipv4: Vec::new(),
@@ -162,6 +176,7 @@ impl Rules {
             flood_rate: spec.flood_rate.unwrap_or(defaults.flood_rate),
             max_macs: spec.max_macs.unwrap_or(defaults.max_macs),
             isolated: spec.isolated,
+            shares: spec.shares.is_some(),
         };
         for ip in &spec.ips {
             match ip {

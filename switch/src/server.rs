@@ -18,7 +18,7 @@ use serde_json::Value;
 use crate::Switch;
 use crate::api::{
     API, Answer, Code, FdbFilter, FdbFlushed, FdbRemoved, FdbStatic, LineError, Lines, PortKey, PortRemoved,
-    PortSpec, Problem, Request, Version, send,
+    PortSpec, Problem, Request, SpanKey, SpanRemoved, Version, send,
 };
 use crate::state::State;
 use crate::upgrade::{self, Channel, Extra};
@@ -104,6 +104,7 @@ impl Service {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let nothing = kept.is_empty()
             && self.switch.statics().is_empty()
+            && !self.switch.spans().iter().any(|info| info.kept)
             && self.state.as_ref().is_none_or(|state| !state.exists());
         if nothing { Ok(()) } else { self.save(&kept) }
     }
@@ -198,6 +199,11 @@ impl Service {
             "fdb.del" => result(&FdbRemoved { removed: self.unfix(&read(&method, params)?)? }),
             "workers" => result(&switch.workers()),
             "worker.move" => result(&switch.move_queue(&read(&method, params)?)?),
+            "span.set" => result(&self.set_span(&read(&method, params)?)?),
+            "span.remove" => {
+                result(&SpanRemoved { removed: self.remove_span(&read::<SpanKey>(&method, params)?.to)? })
+            }
+            "span.list" => result(&switch.spans()),
             "trace" => result(&switch.trace(&read(&method, params)?)?),
             "stats" => result(&switch.stats()),
             _ => {
@@ -205,7 +211,7 @@ impl Service {
                 Err(Problem::new(
                     Code::UnknownMethod,
                     format!("there is no method '{shown}'"),
-                    "version, port.add, port.remove, port.list, port.show, fdb.list, fdb.flush, fdb.add, fdb.del, trace, workers, worker.move, stats and upgrade are there",
+                    "version, port.add, port.remove, port.list, port.show, fdb.list, fdb.flush, fdb.add, fdb.del, span.set, span.remove, span.list, trace, workers, worker.move, stats and upgrade are there",
                 ))
             }
         }

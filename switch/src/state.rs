@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::{Code, FdbStatic, PortSpec, Problem};
+use crate::api::{Code, FdbStatic, PortSpec, Problem, Span};
 
 /// What the file holds.
 #[derive(Serialize, Deserialize)]
@@ -17,6 +17,8 @@ struct Content {
     /// Earlier versions write and read none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     fdb: Vec<FdbStatic>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    spans: Vec<Span>,
 }
 
 /// What is kept for a restart.
@@ -30,6 +32,8 @@ pub struct Saved {
     pub ports: Vec<PortSpec>,
     /// Addresses that were put behind ports by hand, these or others.
     pub fdb: Vec<FdbStatic>,
+    /// Mirroring sessions that were set by request.
+    pub spans: Vec<Span>,
 }
 
 /// The layout that is written.
@@ -113,6 +117,12 @@ impl State {
         Self { path: path.into() }
     }
 
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Whether something was saved there.
     pub(crate) fn exists(&self) -> bool {
         self.path.exists()
@@ -136,7 +146,7 @@ impl State {
         }
         let read = |port| PortSpec::read(port).map_err(|problem| unreadable(problem.to_string()));
         let ports = content.ports.into_iter().map(read).collect::<Result<_, _>>()?;
-        Ok(Saved { ports, fdb: content.fdb })
+        Ok(Saved { ports, fdb: content.fdb, spans: content.spans })
     }
 
     /// Replaces the file as a whole: whoever reads it, at any time, after a crash too, finds the old or the new ports.
@@ -149,8 +159,8 @@ impl State {
 
     fn write(&self, saved: &Saved) -> io::Result<()> {
         let ports = saved.ports.iter().map(serde_json::to_value).collect::<Result<_, _>>()?;
-        let mut text =
-            serde_json::to_vec_pretty(&Content { version: VERSION, ports, fdb: saved.fdb.clone() })?;
+        let (fdb, spans) = (saved.fdb.clone(), saved.spans.clone());
+        let mut text = serde_json::to_vec_pretty(&Content { version: VERSION, ports, fdb, spans })?;
         text.push(b'\n');
         let beside = self.path.with_extension("new");
         let written = File::create(&beside).and_then(|mut file| {

@@ -21,7 +21,9 @@ use crate::forward::{Engine, Inbox};
 use crate::keep::{KeptAddresses, Store};
 use crate::opening::{check_mac, free_id, needs_fd, state_of};
 use crate::port::Losses;
+use crate::relations::Relations;
 use crate::rules::{Defaults, Rules};
+use crate::span::Sessions;
 use crate::telemetry::OpenPort;
 use crate::worker::{Worker, WorkerHandle};
 
@@ -83,6 +85,8 @@ pub(crate) struct Open {
     pub(crate) placed: Vec<Placed>,
     /// The link was up when it was last looked at.
     pub(crate) up: Arc<AtomicBool>,
+    /// What the workers were told to copy of it.
+    pub(crate) relations: Mutex<Relations>,
 }
 
 /// Where a receive queue is polled.
@@ -128,6 +132,8 @@ pub struct Switch {
     pub(crate) table: Arc<Table>,
     pub(crate) remotes: Vec<WorkerHandle>,
     ports: Mutex<BTreeMap<String, Entry>>,
+    /// What is copied from port to port. Locked after `ports`.
+    sessions: Mutex<Sessions>,
     start: Instant,
     /// What the table's clock showed then: a predecessor's time.
     pub(crate) clock: AtomicU32,
@@ -158,6 +164,7 @@ impl Switch {
             table,
             remotes,
             ports: Mutex::default(),
+            sessions: Mutex::default(),
             start,
             clock: AtomicU32::new(0),
             kept_addresses: Mutex::default(),
@@ -169,14 +176,18 @@ impl Switch {
         self.ports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    pub(crate) fn sessions(&self) -> MutexGuard<'_, Sessions> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Attaches a port, or finds it attached.
     ///
     /// # Errors
     /// It makes no sense, is there with other parameters, or cannot be had.
     pub fn add(&self, spec: &PortSpec, fd: Option<OwnedFd>) -> Result<PortAdded, Problem> {
         let rules = Rules::of(spec, self.config.defaults)?;
-        if fd.is_some() && !matches!(spec.kind, PortKind::VhostUserFd { .. }) {
-            let details = "send none, or ask for a port of type vhost-user-fd";
+        if fd.is_some() && !matches!(spec.kind, PortKind::VhostUserFd { .. } | PortKind::Tap { .. }) {
+            let details = "send none, or ask for a port of type vhost-user-fd or tap";
             return Err(Problem::new(Code::InvalidParams, "this type of port takes no descriptor", details));
         }
         let mut ports = self.ports();
@@ -191,7 +202,9 @@ impl Switch {
             }
             if entry.open.is_none() && (fd.is_some() || !needs_fd(&spec.kind)) {
                 self.open(entry, rules, fd)?;
+                self.relate(&ports, &self.sessions());
             }
+            let entry = ports.get(&spec.key).ok_or_else(|| no_port(&spec.key))?;
             return Ok(PortAdded { created: false, port: self.info(entry) });
         }
         check_mac(&ports, spec, &rules, self.config.defaults)?;
@@ -207,6 +220,7 @@ impl Switch {
         self.open(&mut entry, rules, fd)?;
         let port = self.info(&entry);
         ports.insert(spec.key.clone(), entry);
+        self.relate(&ports, &self.sessions());
         Ok(PortAdded { created: true, port })
     }
 
@@ -242,6 +256,7 @@ impl Switch {
         }
         let state = state_of(&entry);
         ports.insert(spec.key.clone(), entry);
+        self.relate(&ports, &self.sessions());
         Ok(state)
     }
 
@@ -252,8 +267,9 @@ impl Switch {
     pub fn remove(&self, key: &str) -> Result<bool, Problem> {
         let mut ports = self.ports();
         let Some(mut entry) = ports.remove(key) else { return Ok(false) };
-        self.close(&mut entry)?;
-        Ok(true)
+        let closed = self.close(&mut entry);
+        self.relate(&ports, &self.sessions());
+        closed.map(|()| true)
     }
 
     /// Every port.

@@ -1,6 +1,7 @@
 //! Which way a frame would go, and why: what the workers decide, step by step, with nothing sent and nothing learned.
 
 use std::collections::BTreeMap;
+use std::sync::PoisonError;
 
 use crate::Switch;
 use crate::api::{Cause, Code, Problem, Trace, TracePort, TraceRequest, TraceVerdict};
@@ -9,14 +10,16 @@ use crate::forward::{admit, may_have};
 use crate::frame::Head;
 use crate::guard;
 use crate::neighbours::Neighbours;
+use crate::relations::Relations;
 use crate::rules::{Retag, Rules};
-use crate::switch::no_port;
+use crate::switch::{Open, no_port};
 
 /// A port as a trace sees it.
 struct Seen {
     key: String,
     rules: Rules,
     up: bool,
+    relations: Relations,
 }
 
 /// What is known so far.
@@ -24,6 +27,8 @@ struct Tracer<'a> {
     switch: &'a Switch,
     ports: BTreeMap<u16, Seen>,
     from: u16,
+    /// Where its station is looked for.
+    home: u16,
     frame: &'a [u8],
     trace: Trace,
 }
@@ -41,10 +46,13 @@ impl Switch {
         for entry in entries.values() {
             let rules = Rules::of(&entry.spec, self.config.defaults)?;
             let up = entry.open.as_ref().is_some_and(|open| open.control.link().up);
-            ports.insert(entry.id, Seen { key: entry.spec.key.clone(), rules, up });
+            let told = |open: &Open| open.relations.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            let relations = entry.open.as_ref().map(told).unwrap_or_default();
+            ports.insert(entry.id, Seen { key: entry.spec.key.clone(), rules, up, relations });
         }
         drop(entries);
-        let mut tracer = Tracer { switch: self, ports, from, frame: &frame, trace: Trace::default() };
+        let mut tracer =
+            Tracer { switch: self, ports, from, home: from, frame: &frame, trace: Trace::default() };
         if let Err(cause) = tracer.run() {
             tracer.trace.verdict = TraceVerdict::Drop;
             tracer.trace.cause = Some(cause.name().into());
@@ -75,6 +83,11 @@ impl Tracer<'_> {
             format!("received on {}: {} bytes from {from} to {to}, {tag}", self.key(self.from), frame.len());
         self.step(text.to_lowercase());
         let Some(port) = self.ports.get(&self.from) else { return Err(Cause::Filtered) };
+        if port.relations.output {
+            return Err(Cause::SpanOutput);
+        }
+        self.home = port.relations.station.home(self.from).ok_or(Cause::Filtered)?;
+        let Some(port) = self.ports.get(&self.from) else { return Err(Cause::Filtered) };
         let vlan = admit(&port.rules, head)?;
         self.trace.vlan = Some(vlan);
         self.step(if vlan == 0 { "among ports without VLANs".into() } else { format!("in VLAN {vlan}") });
@@ -87,7 +100,7 @@ impl Tracer<'_> {
     fn source(&mut self, head: Head, vlan: u16) -> Result<(), Cause> {
         let place = self.switch.table.find(Station::of(head.source(), vlan));
         match place {
-            Some(place) if place.port == self.from => self.step("source: known here"),
+            Some(place) if place.port == self.home => self.step("source: known here"),
             Some(place) if place.fixed => {
                 let text = format!("source: belongs to {}", self.key(place.port));
                 self.step(text);
@@ -138,7 +151,13 @@ impl Tracer<'_> {
             let text = format!("destination: {how} behind {}", self.key(place.port));
             self.step(text);
             self.trace.verdict = TraceVerdict::Forward;
-            let (port, egress) = self.egress(place.port, vlan, tagged).ok_or(Cause::Filtered)?;
+            let (mut port, mut egress) = self.egress(place.port, vlan, tagged).ok_or(Cause::Filtered)?;
+            let sharer = self.ports.get(&place.port).and_then(|port| port.relations.sharer(self.frame));
+            if let Some(sharer) = sharer {
+                let text = format!("its destination port is one that {} shares", self.key(sharer));
+                self.step(text);
+                (port, egress) = self.egress(sharer, vlan, tagged).ok_or(Cause::Filtered)?;
+            }
             let cause = port.cause.clone();
             self.trace.ports.push(port);
             self.step(egress);
@@ -179,13 +198,13 @@ impl Tracer<'_> {
     }
 
     fn hears(&self, id: u16, head: Head) -> bool {
-        self.ports.get(&id).is_some_and(|port| may_have(&port.rules, head))
+        self.ports.get(&id).is_some_and(|port| may_have(&port.rules, head) && !port.relations.is_aside())
     }
 
     /// How the frame would leave by a port; `None` when it may not.
     fn egress(&self, id: u16, vlan: u16, tagged: bool) -> Option<(TracePort, String)> {
         let (from, to) = (self.ports.get(&self.from)?, self.ports.get(&id)?);
-        if id == self.from || from.rules.isolated && to.rules.isolated {
+        if id == self.home || to.relations.output || from.rules.isolated && to.rules.isolated {
             return None;
         }
         let retag = to.rules.membership.leave(vlan, tagged)?;

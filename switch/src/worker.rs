@@ -16,6 +16,7 @@ use linecard_pmd::{RxQueue, TxQueue, contain};
 use crate::forward::Engine;
 use crate::lanes::{Forward, Lanes, Queue};
 use crate::port::{Egress, WorkerPort};
+use crate::relations::Relations;
 
 /// Rounds without frames before the time is looked at.
 const QUIET_ROUNDS: u32 = 64;
@@ -33,6 +34,8 @@ pub(crate) enum Command {
     Take(u16, u16, Sender<Option<Queue>>),
     /// It is this worker's from here on.
     Give(u16, Queue),
+    /// What a port has to do with others.
+    Relate(u16, Relations),
     /// A port goes: its queues go home.
     Remove(u16, Sender<ReturnedQueues>),
     /// Receive no more; what other workers leave here is still sent.
@@ -121,8 +124,7 @@ impl Forward for Round<'_> {
 
     #[inline]
     fn packets(&mut self, port: u16, packets: &mut Burst, left: bool) {
-        let engine = self.engine();
-        if left { engine.decided(port, packets) } else { engine.forward(port, packets) }
+        self.engine().received(port, packets, left);
     }
 }
 
@@ -245,6 +247,11 @@ impl Worker {
                 let _ = tell.send(self.lanes.remove(port, Some(number)).pop());
             }
             Command::Give(port, queue) => self.lanes.add(port, vec![queue]),
+            Command::Relate(port, relations) => {
+                if let Some(worker_port) = self.engine.worker_port_mut(port) {
+                    worker_port.relations = relations;
+                }
+            }
             Command::Remove(port, home) => {
                 // Nobody may be waiting any more; then the queues end here.
                 let _ = home.send(self.give_back(port));

@@ -18,6 +18,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 use linecard_cni::Output as Answer;
+use linecard_cni::netavark::Request;
 
 use crate::error::Error;
 use crate::output::Output;
@@ -83,14 +84,24 @@ pub(crate) fn is_called_by_a_runtime(arguments: &[OsString]) -> bool {
 /// # Errors
 /// Nobody takes the answer.
 pub(crate) fn run_plugin() -> Result<ExitCode, Error> {
-    let Answer { stdout, success } =
-        linecard_cni::invoke(|name| std::env::var_os(name), std::io::stdin().lock());
+    tell(&linecard_cni::invoke(|name| std::env::var_os(name), std::io::stdin().lock()))
+}
+
+/// Runs the plugin as netavark asks: standard input in, standard output and the exit code out.
+///
+/// # Errors
+/// Nobody takes the answer.
+pub(crate) fn answer_netavark(request: &Request) -> Result<ExitCode, Error> {
+    tell(&request.answer(std::io::stdin().lock()))
+}
+
+fn tell(Answer { stdout, success }: &Answer) -> Result<ExitCode, Error> {
     let mut output = Output::standard();
     if !stdout.is_empty() {
         crate::output::out!(output, "{stdout}\n");
     }
     output.finish(true)?;
-    Ok(if success { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if *success { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Runs a sub-command.

@@ -52,6 +52,15 @@ pub(crate) struct SwitchArgs {
     /// a switch that is started after this one was killed finds them
     #[arg(long)]
     pub(crate) fd_store: bool,
+    /// Give up capabilities, the file system, programs and TCP, as far as the switch can do without
+    ///
+    /// What is left: the folders of the control socket, of the state and of the vhost-user sockets that are configured, and those of
+    /// --sandbox-allow; CAP_NET_ADMIN if a tap is configured. What is given up is told in the guide, under Security.
+    #[arg(long)]
+    pub(crate) sandbox: bool,
+    /// A folder for the sockets of ports that are added later; may be repeated
+    #[arg(long, value_name = "DIR", requires = "sandbox")]
+    pub(crate) sandbox_allow: Vec<PathBuf>,
     /// Where ports added by request are kept for a restart; `none` for nowhere [default: beside the control socket]
     #[arg(long, value_name = "FILE")]
     pub(crate) state: Option<PathBuf>,

@@ -10,11 +10,16 @@
 //! path = "/run/vm1.sock"
 //! mac = "02:00:00:00:00:01"
 //! vlan = { access = 10 }
+//!
+//! [[span]]
+//! to = "monitor"
+//! ingress = ["vm1"]
+//! egress = ["vm1"]
 //! ```
 
 use std::path::{Path, PathBuf};
 
-use linecard_switch::api::PortSpec;
+use linecard_switch::api::{PortSpec, Span};
 use serde::Deserialize;
 
 use crate::error::Error;
@@ -36,6 +41,9 @@ pub(crate) struct Config {
     pub(crate) flood_rate: Option<u32>,
     /// Addresses behind a port.
     pub(crate) max_macs: Option<u32>,
+    /// What is copied from port to port.
+    #[serde(default, rename = "span")]
+    pub(crate) spans: Vec<Span>,
     #[serde(default, rename = "port")]
     tables: Vec<serde_json::Value>,
     #[serde(skip)]
@@ -150,6 +158,11 @@ mod tests {
             "[[port]]\ntype = 1",
             "[[port]]\ntype = 'tap'",
             "[[port]]\ntype = 'tap'\nkey = 'a'",
+            "span = 1",
+            "[[span]]",
+            "[[span]]\nto = 1",
+            "[[span]]\nto = 'a'\ningress = 'b'",
+            "[[span]]\nto = 'a'\nboth = ['b']",
             "[[port]]\ntype = 'vhost-user'\nkey = 'a'",
             "[[port]]\ntype = 'vdev'\nkey = 'a'",
             "age_seconds = 1\nage_seconds = 2",

@@ -1,5 +1,6 @@
 //! `linecard switch ctl`: asks a running switch.
 
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use linecard_switch::api::{
 };
 use serde::Serialize;
 
-use super::{port, socket, text, top, upgrade};
+use super::{port, socket, span, text, top, upgrade};
 use crate::error::Error;
 use crate::output::{Output, out};
 
@@ -35,6 +36,9 @@ enum CtlCommand {
     Add {
         /// A name for it
         key: String,
+        /// Make the interface of a tap here, with the rights of this command, and pass it to the switch, which needs none then
+        #[arg(long, requires = "tap")]
+        pass: bool,
         #[command(flatten)]
         what: What,
     },
@@ -106,6 +110,11 @@ enum CtlCommand {
         key: String,
         #[command(flatten)]
         what: crate::capture::What,
+    },
+    /// Copies of what passes some ports, sent to another port (SPAN): set a session, remove one, or list all
+    Span {
+        #[command(subcommand)]
+        command: Option<span::SpanCommand>,
     },
     /// Replace the program of the running switch, while its ports stay connected
     ///
@@ -208,14 +217,15 @@ pub(crate) fn run(args: &CtlArgs) -> Result<ExitCode, Error> {
     let mut output = Output::standard();
     // What cannot be asked is told before anybody is.
     let added = match &args.command {
-        CtlCommand::Add { key, what } => Some(what.to_spec(key)?),
+        CtlCommand::Add { key, what, .. } => Some(what.to_spec(key)?),
         _ => None,
     };
     let mut client = Client::connect(&path)?;
     match &args.command {
-        CtlCommand::Add { key, .. } => {
+        CtlCommand::Add { key, pass, .. } => {
             let spec = added.unwrap_or_else(|| PortSpec::new(key, PortKind::VhostUserFd { origin: None }));
-            let answer = client.port_add(&spec, None)?;
+            let passed = pass.then(|| port::make_tap(&spec)).transpose()?;
+            let answer = client.port_add(&spec, passed.as_ref().map(AsFd::as_fd))?;
             let done = if answer.created { "attached" } else { "was attached already" };
             print(&mut output, args.json, &answer, || format!("{key} {done}: {}\n", answer.port.device));
         }
@@ -271,6 +281,9 @@ pub(crate) fn run(args: &CtlArgs) -> Result<ExitCode, Error> {
             // A control connection is not needed while packets come.
             drop(client);
             return crate::capture::run_of(pid, port, what);
+        }
+        CtlCommand::Span { command } => {
+            span::run(&mut client, &mut output, args.json, command.as_ref())?;
         }
         CtlCommand::Upgrade { exec } => {
             upgrade::run(&mut client, &mut output, args.json, exec.as_deref())?;

@@ -12,23 +12,29 @@ mod keeper;
 mod kept;
 mod notify;
 mod port;
+mod sandbox;
 mod socket;
+mod span;
 mod takeover;
 mod telling;
 mod text;
 mod top;
 mod upgrade;
 
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use linecard::capture::{ControlSocket, Hub};
-use linecard::eal::{Eal, EalArgs};
+use linecard::eal::{Eal, EalArgs, runtime};
 use linecard::mempool::{Pool, PoolConfig};
 use linecard::pmd::ProbeContext;
-use linecard_switch::api::{PortSpec, PortState};
+use linecard::telemetry;
+use linecard_switch::api::{PortSpec, PortState, Span};
 use linecard_switch::keep::Store;
 use linecard_switch::rules::Defaults;
 use linecard_switch::server::{Server, Service};
@@ -39,6 +45,7 @@ use linecard_switch::{Switch, SwitchConfig};
 pub(crate) use self::args::SwitchArgs;
 use self::config::Config;
 use self::kept::Found;
+use self::sandbox::{Needs, Sandbox};
 use self::socket::Socket;
 use self::takeover::Taken;
 use self::telling::Telling;
@@ -69,6 +76,7 @@ fn serve(args: &SwitchArgs) -> Result<ExitCode, Error> {
     let config = args.config.as_deref().map(Config::read).transpose()?.unwrap_or_default();
     let mut configured = config.ports.clone();
     configured.extend(args.ports()?);
+    let sandbox = args.sandbox.then(|| enter_sandbox(args, &config, &configured)).transpose()?;
     let (eal, eal_args) = machine(args, &config)?;
     linecard_apps_common::log::start(&eal_args, "warn").map_err(|e| Error::Usage(e.to_string()))?;
     let stop = signals::stop_flag(&signals::TERMINATION)?;
@@ -104,6 +112,10 @@ fn serve(args: &SwitchArgs) -> Result<ExitCode, Error> {
         Some(address) => out!(output, "; counters at {address}\n"),
         None => out!(output, "\n"),
     }
+    if let Some(sandbox) = sandbox {
+        sandbox::seal()?;
+        out!(output, "{sandbox}\n");
+    }
     output.finish(false)?;
     notify::ready();
     watch(&switch, &stop, &service, &mut telling);
@@ -119,6 +131,37 @@ fn serve(args: &SwitchArgs) -> Result<ExitCode, Error> {
     drop(telling);
     end(server, service, switch);
     Ok(ExitCode::SUCCESS)
+}
+
+/// Gives up what the switch can do without. No thread is there yet: those that are made later are as this one.
+fn enter_sandbox(args: &SwitchArgs, config: &Config, configured: &[PortSpec]) -> Result<Sandbox, Error> {
+    let mut needs = Needs::default();
+    let socket = Socket::place(args.socket.as_deref().or(config.socket.as_deref()));
+    let state = state(args, config, socket.as_deref());
+    for path in socket.iter().map(PathBuf::as_path).chain(state.iter().map(State::path)) {
+        needs.add_folder_of(path)?;
+    }
+    let saved = state.as_ref().map(State::load).transpose().map_err(failed)?.unwrap_or_default();
+    configured.iter().chain(&saved.ports).try_for_each(|spec| needs.add(spec))?;
+    // Where clients of captures and telemetry look; the second is DPDK's, too.
+    runtime::create(PREFIX)?;
+    needs.folders.insert(runtime::root());
+    if !args.no_telemetry
+        && let Some(folder) = telemetry::folder(PREFIX).parent()
+    {
+        // What cannot be made is told when it is used.
+        let _ = DirBuilder::new().mode(0o700).create(folder);
+        needs.folders.insert(folder.to_owned());
+    }
+    for folder in &args.sandbox_allow {
+        needs.folders.insert(std::path::absolute(folder).unwrap_or_else(|_| folder.clone()));
+    }
+    let metrics = args.metrics.as_deref().or(config.metrics.as_deref()).unwrap_or_default();
+    match metrics.strip_prefix("unix:") {
+        Some(path) => needs.add_folder_of(Path::new(path))?,
+        None => needs.tcp_port = metrics.rsplit(':').next().and_then(|port| port.parse().ok()),
+    }
+    sandbox::enter(&needs)
 }
 
 /// A switch that moves frames.
@@ -145,10 +188,12 @@ fn begin(
         Some(socket) => Some(socket),
         None => Socket::open(asked)?,
     };
-    let state = state(args, config, socket.as_ref());
+    let state = state(args, config, socket.as_ref().map(Socket::path));
     let saved = state.as_ref().map(State::load).transpose().map_err(failed)?.unwrap_or_default();
     let (restored, addresses) = (saved.ports, saved.fdb);
     let switch = Arc::new(start(args, config, machine)?);
+    // Before there are ports: none that gets copies only is an ordinary one for a moment.
+    mirror(&switch, config, &saved.spans)?;
     let back = found.recover(&switch, configured.iter().chain(&restored))?;
     let is_back = |spec: &PortSpec| back.contains(&spec.key);
     for key in &back {
@@ -176,7 +221,23 @@ fn begin(
             tracing::warn!("the address {} is not behind port {}: {problem}", address.mac, address.port);
         }
     }
+    for span in switch.spans().into_iter().filter(|span| !span.absent.is_empty()) {
+        tracing::warn!("mirroring to port {} waits for {}", span.span.to, span.absent.join(", "));
+    }
     Ok(Begun { socket, state, kept, switch, predecessor: None })
+}
+
+/// Mirroring sessions that are configured, and those that were set by request, which win.
+fn mirror(switch: &Switch, config: &Config, saved: &[Span]) -> Result<(), Error> {
+    let by_request = |to: &str| switch.spans().iter().any(|info| info.kept && info.span.to == to);
+    for (span, kept) in
+        saved.iter().map(|span| (span, true)).chain(config.spans.iter().map(|span| (span, false)))
+    {
+        if kept || !by_request(&span.to) {
+            switch.restore_span(span, kept).map_err(failed)?;
+        }
+    }
+    Ok(())
 }
 
 /// A switch that goes on with everything of the one that answers at the control socket.
@@ -193,6 +254,9 @@ fn take_over(
     let Taken { socket, kept, fresh, told, successor } = takeover::take(&switch, path, configured)?;
     // From here on the ports are this one's: nothing ends it but what would later.
     successor.finish(&switch);
+    if let Err(error) = mirror(&switch, config, &[]) {
+        tracing::error!("what is configured to be mirrored is not: {error}");
+    }
     keep(&switch, store.as_deref(), told.pid);
     for spec in &fresh {
         match switch.add(spec, None) {
@@ -209,7 +273,7 @@ fn take_over(
     );
     output.flush();
     let socket = Some(socket);
-    let state = state(args, config, socket.as_ref());
+    let state = state(args, config, socket.as_ref().map(Socket::path));
     Ok(Begun { state, socket, kept, switch, predecessor })
 }
 
@@ -306,11 +370,11 @@ fn start(args: &SwitchArgs, config: &Config, (eal, captures, store): Machine<'_>
 }
 
 /// Where ports are kept: beside the control socket unless told otherwise; nowhere without one.
-fn state(args: &SwitchArgs, config: &Config, socket: Option<&Socket>) -> Option<State> {
+fn state(args: &SwitchArgs, config: &Config, socket: Option<&Path>) -> Option<State> {
     match args.state.as_deref().or(config.state.as_deref()) {
         Some(path) if path.as_os_str() == "none" => None,
         Some(path) => Some(State::at(path)),
-        None => socket.map(|socket| State::at(&socket.path().with_extension("ports.json"))),
+        None => socket.map(|socket| State::at(&socket.with_extension("ports.json"))),
     }
 }
 

@@ -1,8 +1,12 @@
 //! Ports as the command line names them: what, then options.
 
+use std::os::fd::OwnedFd;
 use std::str::FromStr;
 
+use linecard::netdev::{Interface, Namespace, tap, tun::Queues};
 use linecard_switch::api::{PortKind, PortSpec, Rate, Trunk, Vlan};
+
+use crate::error::Error;
 
 /// The options there are, for people.
 const OPTIONS: &str = "client, key=NAME, mac=ADDRESS, ip=ADDRESS, vlan=N, trunk=N:N, native=N, mtu=BYTES, queues=N, rate=BITS, \
@@ -45,6 +49,23 @@ pub(crate) fn vxlan(text: &str, key: Option<&str>) -> Result<PortSpec, String> {
     let key = key.map_or_else(|| format!("vxlan{vni}"), Into::into);
     // What fits where 1500 bytes do, with the headers around it.
     read(PortSpec { mtu: 1450, ..PortSpec::new(key, kind) }, options, text)
+}
+
+/// Makes the interface of a tap port, up and of its MTU: one queue of it, to be passed to a switch.
+///
+/// # Errors
+/// The port is no tap, or the kernel refuses.
+pub(crate) fn make_tap(spec: &PortSpec) -> Result<OwnedFd, Error> {
+    let PortKind::Tap { name } = &spec.kind else {
+        return Err(Error::Usage("only a tap is made here; leave out --pass".into()));
+    };
+    let namespace = Namespace::default();
+    let queue = tap::descriptor(name, &namespace)?;
+    tap::attach(name, &queue, name, Queues::One)?;
+    let interface = Interface::find(name, &namespace, name)?;
+    interface.set_mtu(spec.mtu.into())?;
+    interface.set_up(true)?;
+    Ok(queue)
 }
 
 fn read(mut spec: PortSpec, options: &str, whole: &str) -> Result<PortSpec, String> {

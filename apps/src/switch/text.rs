@@ -49,7 +49,7 @@ fn vlan(vlan: Option<&Vlan>) -> String {
 }
 
 /// Rows in columns as wide as they must be.
-fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
+pub(super) fn table(heading: &[&str], rows: &[Vec<String>]) -> String {
     let mut widths: Vec<usize> = heading.iter().map(|name| name.len()).collect();
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -106,6 +106,9 @@ pub(crate) fn port(port: &PortInfo) -> String {
         ("direct", format!("{} of these packets, copied once", port.counters.tx_direct)),
     ] {
         let _ = writeln!(text, "{name:<10} {value}");
+    }
+    if let Some(share) = &spec.shares {
+        let _ = writeln!(text, "shares     {} of port {}", share.ports, share.with);
     }
     let lost = port.counters.drops.causes().filter(|(_, count)| *count > 0);
     for (name, count) in lost {

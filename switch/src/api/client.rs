@@ -11,8 +11,8 @@ use serde::de::DeserializeOwned;
 
 use super::{
     Answer, FdbAddress, FdbEntry, FdbFilter, FdbFlushed, FdbRemoved, FdbStatic, LineError, Lines, PortAdded,
-    PortInfo, PortKey, PortRemoved, PortSpec, Problem, QueueMove, Request, Stats, Trace, TraceRequest,
-    Version, WorkerInfo, send,
+    PortInfo, PortKey, PortRemoved, PortSpec, Problem, QueueMove, Request, Span, SpanInfo, SpanKey,
+    SpanRemoved, Stats, Trace, TraceRequest, Version, WorkerInfo, send,
 };
 
 /// How long an answer may take before a switch counts as stuck.
@@ -226,6 +226,31 @@ impl Client {
     /// As [`call`](Self::call).
     pub fn move_queue(&mut self, asked: &QueueMove) -> Result<(), ClientError> {
         self.call("worker.move", asked, &[])
+    }
+
+    /// Copies what passes some ports to another one.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub fn span_set(&mut self, asked: &Span) -> Result<SpanInfo, ClientError> {
+        self.call("span.set", asked, &[])
+    }
+
+    /// Copies nothing more to a port; `false` when nothing was.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub fn span_remove(&mut self, to: &str) -> Result<bool, ClientError> {
+        let removed: SpanRemoved = self.call("span.remove", &SpanKey { to: to.into() }, &[])?;
+        Ok(removed.removed)
+    }
+
+    /// All mirroring sessions.
+    ///
+    /// # Errors
+    /// As [`call`](Self::call).
+    pub fn span_list(&mut self) -> Result<Vec<SpanInfo>, ClientError> {
+        self.call("span.list", &(), &[])
     }
 
     /// Which way a frame would go.

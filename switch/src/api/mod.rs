@@ -14,7 +14,7 @@
 //! | method | parameters | result |
 //! |---|---|---|
 //! | `version` | none | [`Version`] |
-//! | `port.add` | [`PortSpec`]; a descriptor beside it for [`PortKind::VhostUserFd`] | [`PortAdded`] |
+//! | `port.add` | [`PortSpec`]; a descriptor beside it for [`PortKind::VhostUserFd`], and if wanted for [`PortKind::Tap`] | [`PortAdded`] |
 //! | `port.remove` | [`PortKey`] | [`PortRemoved`] |
 //! | `port.list` | none | [`PortInfo`], an array |
 //! | `port.show` | [`PortKey`] | [`PortInfo`] |
@@ -22,6 +22,9 @@
 //! | `fdb.flush` | [`FdbFilter`] | [`FdbFlushed`] |
 //! | `fdb.add` | [`FdbStatic`] | [`FdbEntry`] |
 //! | `fdb.del` | [`FdbAddress`] | [`FdbRemoved`] |
+//! | `span.set` | [`Span`] | [`SpanInfo`] |
+//! | `span.remove` | [`SpanKey`] | [`SpanRemoved`] |
+//! | `span.list` | none | [`SpanInfo`], an array |
 //! | `trace` | [`TraceRequest`] | [`Trace`] |
 //! | `workers` | none | [`WorkerInfo`], an array |
 //! | `worker.move` | [`QueueMove`] | nothing |
@@ -35,6 +38,7 @@
 mod client;
 mod line;
 mod port;
+mod span;
 mod trace;
 mod worker;
 
@@ -47,10 +51,10 @@ use serde_json::Value;
 pub use self::client::{Client, ClientError};
 pub use self::line::{Line, LineError, Lines, MAX_LINE, send};
 pub use self::port::{
-    Cause, DropCounters, PortCounters, PortInfo, PortKind, PortSpec, PortState, Rate, SocketOrigin, Trunk,
-    Vlan,
+    Cause, DropCounters, PortCounters, PortInfo, PortKind, PortSpec, PortState, Rate, Share, SocketOrigin,
+    Trunk, Vlan,
 };
-
+pub use self::span::{Span, SpanInfo, SpanKey, SpanRemoved};
 pub use self::trace::{Trace, TracePort, TraceRequest, TraceVerdict};
 pub use self::worker::{QueueInfo, QueueMove, WorkerInfo, balance};
 

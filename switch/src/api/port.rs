@@ -58,6 +58,9 @@ pub struct PortSpec {
     /// Exchanges frames with ports that are not isolated only.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub isolated: bool,
+    /// It has the station of another port, and of what is sent to that one it gets some TCP and UDP ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shares: Option<Share>,
     /// What its owner wants to find again in `port.list`: the network's name, the container's namespace.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub meta: BTreeMap<String, String>,
@@ -93,6 +96,7 @@ impl PortSpec {
             flood_rate: None,
             max_macs: None,
             isolated: false,
+            shares: None,
             meta: BTreeMap::new(),
         }
     }
@@ -147,6 +151,7 @@ const COMMON: &[&str] = &[
     "flood_rate",
     "max_macs",
     "isolated",
+    "shares",
     "meta",
 ];
 
@@ -182,7 +187,10 @@ pub enum PortKind {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         origin: Option<SocketOrigin>,
     },
-    /// A kernel interface that the switch makes.
+    /// A kernel interface that the switch makes. Or a queue of one that comes with the request (`SCM_RIGHTS`, one descriptor of
+    /// `/dev/net/tun` that is attached to it, with `IFF_VNET_HDR`): the switch needs no right to make interfaces then. A restarted
+    /// switch, and one that takes over, opens the interface by its name, and if it may not, the port waits for a `port.add`
+    /// with a new descriptor.
     Tap {
         /// Of the interface.
         name: String,
@@ -298,6 +306,25 @@ pub struct Rate {
     /// At once; ten milliseconds' worth, and no less than 64 KiB, without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub burst_bytes: Option<u64>,
+}
+
+/// An address that a fast port has together with a port of the kernel (a tap): frames to the address whose TCP or UDP
+/// destination port is in a range go to the fast port, all others (ARP, neighbour discovery, ICMP, other ports) to the kernel's. So do
+/// fragments, packets with IPv6 extension headers, and what has no whole TCP or UDP header. Both ports have the same `mac`
+/// and `vlan`, which the other one has to have already, or gets later: nothing passes the fast port without it.
+///
+/// ```
+/// let share: linecard_switch::api::Share = serde_json::from_str(r#"{"with":"pod-tap","ports":"tcp:4444-20000,udp:53"}"#)?;
+/// assert_eq!(share.with, "pod-tap");
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Share {
+    /// The key of the other port.
+    pub with: String,
+    /// Destination ports: `tcp:LOW-HIGH` and `udp:LOW-HIGH`, or one port each, separated by commas.
+    pub ports: String,
 }
 
 /// A port that is there.
@@ -460,6 +487,8 @@ drops! {
     FloodRate flood_rate: "above the flood rate of the port",
     /// To a port that this one may not reach, or back where it came from.
     Filtered filtered: "to the port it came from, or between isolated ports",
+    /// From a port that gets copies only (mirroring, SPAN).
+    SpanOutput span_output: "from a port that gets copies only",
     /// Sent to a group that is for the link only (01:80:c2:00:00:0x).
     Reserved reserved: "to an address that bridges do not forward",
     /// No packet to copy it into: for a frame to several ports, or to a port whose peer keeps the packets it was given.

@@ -87,6 +87,7 @@ impl Switch {
         }
         self.keep(&entry);
         ports.insert(spec.key.clone(), entry);
+        self.relate(&ports, &self.sessions());
         Ok(())
     }
 }

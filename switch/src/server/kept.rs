@@ -7,7 +7,7 @@ use std::sync::PoisonError;
 use linecard_net::MacAddr;
 
 use super::Service;
-use crate::api::{FdbAddress, FdbEntry, FdbStatic, PortAdded, PortSpec, Problem};
+use crate::api::{FdbAddress, FdbEntry, FdbStatic, PortAdded, PortSpec, Problem, Span, SpanInfo};
 use crate::state::Saved;
 
 impl Service {
@@ -71,6 +71,30 @@ impl Service {
         Ok(removed)
     }
 
+    /// A session that cannot be kept is not set.
+    pub(super) fn set_span(&self, asked: &Span) -> Result<SpanInfo, Problem> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.switch.spans().into_iter().find(|info| info.span.to == asked.to);
+        let set = self.switch.set_span(asked, true)?;
+        if let Err(problem) = self.save(&kept) {
+            self.switch.remove_span(&asked.to);
+            if let Some(before) = before {
+                self.switch.restore_span(&before.span, before.kept)?;
+            }
+            return Err(problem);
+        }
+        Ok(set)
+    }
+
+    pub(super) fn remove_span(&self, to: &str) -> Result<bool, Problem> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let removed = self.switch.remove_span(to);
+        if removed {
+            self.save(&kept)?;
+        }
+        Ok(removed)
+    }
+
     /// Changes them; what they were.
     fn change_statics(&self, change: impl FnOnce(&mut Vec<FdbStatic>)) -> Vec<FdbStatic> {
         let mut statics = self.statics.lock().unwrap_or_else(PoisonError::into_inner);
@@ -83,7 +107,8 @@ impl Service {
         let Some(state) = &self.state else { return Ok(()) };
         let ports: Vec<_> = self.switch.specs().into_iter().filter(|spec| kept.contains(&spec.key)).collect();
         let fdb = self.statics.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        state.save(&Saved { ports, fdb }).map_err(Problem::from)
+        let spans = self.switch.spans().into_iter().filter(|info| info.kept).map(|info| info.span).collect();
+        state.save(&Saved { ports, fdb, spans }).map_err(Problem::from)
     }
 }
 

@@ -23,6 +23,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::api::{PortCounters, Problem};
+use crate::span::Session;
 
 /// Four bytes that begin every message.
 const MAGIC: u32 = u32::from_ne_bytes(*b"LCUP");
@@ -107,8 +108,14 @@ pub(crate) struct PortMoved {
 pub(crate) enum Message {
     /// The successor has read the answer to its request: what follows are messages.
     Hello,
-    /// The predecessor: who it is, and how many ports follow.
-    Switch { version: String, pid: u32, ports: usize },
+    /// The predecessor: who it is, how many ports follow, and what is copied from port to port. Earlier versions copy nothing.
+    Switch {
+        version: String,
+        pid: u32,
+        ports: usize,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        spans: Vec<Session>,
+    },
     /// A port; the state of its device behind it.
     Port(PortRecord),
     /// Addresses, behind this.

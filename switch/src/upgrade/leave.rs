@@ -82,7 +82,8 @@ fn prepare(switch: &Switch, channel: &Channel, extra: &Extra<'_>) -> Result<(), 
     channel.expect(&Message::Hello)?;
     let ports = switch.hold_ports(|key| extra.kept.contains(key))?;
     let version = extra.version.to_owned();
-    channel.say(&Message::Switch { version, pid: std::process::id(), ports: ports.len() })?;
+    let spans = switch.sessions().values().cloned().collect();
+    channel.say(&Message::Switch { version, pid: std::process::id(), ports: ports.len(), spans })?;
     for (record, handed) in ports {
         let (bytes, fds) = handed.map(|handed| (handed.state, handed.descriptors)).unwrap_or_default();
         let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();

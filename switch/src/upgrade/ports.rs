@@ -150,6 +150,7 @@ impl Switch {
             self.run(&mut entry, rules, attached, &record.workers);
         }
         ports.insert(spec.key.clone(), entry);
+        self.relate(&ports, &self.sessions());
         Ok(())
     }
 
@@ -191,6 +192,7 @@ impl Switch {
                 self.run(entry, rules, attached, &[]);
                 Ok(())
             });
+            self.relate(&ports, &self.sessions());
             if let Err(problem) = opened {
                 tracing::warn!("port {key} waits: {problem}");
             }

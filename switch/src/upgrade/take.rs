@@ -138,7 +138,8 @@ impl Successor {
     }
 
     fn receive_ports(&mut self, switch: &Switch) -> Result<(), UpgradeError> {
-        let Received { message: Message::Switch { version, pid, ports }, .. } = self.channel.receive()?
+        let Received { message: Message::Switch { version, pid, ports, spans }, .. } =
+            self.channel.receive()?
         else {
             return Err(UpgradeError::Malformed("it does not say who it is".into()));
         };
@@ -146,6 +147,9 @@ impl Successor {
             return Err(UpgradeError::Malformed(format!("it has {ports} ports, more than any switch")));
         }
         (self.version, self.pid) = (version, pid);
+        for session in spans {
+            switch.restore_span(&session.span, session.kept)?;
+        }
         let mut came = 0;
         loop {
             let Received { message, bytes, fds } = self.channel.receive()?;

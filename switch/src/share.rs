@@ -1,0 +1,117 @@
+//! One station, two ports: some TCP and UDP ports of it are a fast port's, and everything else is the kernel's.
+//!
+//! ```text
+//!   to the address of K ─► IPv4 or IPv6, no fragment, no extension header,
+//!                          a whole TCP or UDP header, its destination port in a range of F ?
+//!                            yes ─► F        no, or not to be told ─► K
+//!   from F ─► as if it came from K
+//! ```
+//! Whatever cannot be read is the kernel's, which has the means to put fragments together and to answer with errors: a sender cannot
+//! have a frame looked at in one way here and in another there. ARP, neighbour discovery, ICMP and groups are the kernel's.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use crate::api::{Code, Problem, Share};
+use crate::frame::TAG;
+
+const ETHERNET: usize = 14;
+const IPV4: u16 = 0x0800;
+const IPV6: u16 = 0x86dd;
+const IPV6_HEADER: usize = 40;
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+/// Bytes of a header without options.
+const TCP_HEADER: usize = 20;
+const UDP_HEADER: usize = 8;
+/// Most ranges of a port.
+const MOST: usize = 64;
+
+/// The destination ports that are a fast port's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ports {
+    ranges: Arc<[(u8, RangeInclusive<u16>)]>,
+}
+
+impl Ports {
+    /// Reads what a port shares.
+    ///
+    /// # Errors
+    /// A range that makes no sense.
+    pub(crate) fn of(share: &Share) -> Result<Self, Problem> {
+        let ranges: Option<Vec<_>> = share.ports.split(',').map(range).collect();
+        match ranges.filter(|ranges| ranges.len() <= MOST) {
+            Some(ranges) => Ok(Self { ranges: ranges.into() }),
+            None => Err(Problem::new(
+                Code::InvalidParams,
+                format!(
+                    "'{}' names no ports to share",
+                    share.ports.chars().take(80).flat_map(char::escape_default).collect::<String>()
+                ),
+                format!("give ranges such as tcp:4444-20000,udp:53, at most {MOST}"),
+            )),
+        }
+    }
+
+    /// Whether a frame is the fast port's; `front` is its first bytes.
+    #[inline]
+    pub(crate) fn have(&self, front: &[u8]) -> bool {
+        transport(front).is_some_and(|(protocol, port)| {
+            self.ranges.iter().any(|(own, range)| *own == protocol && range.contains(&port))
+        })
+    }
+}
+
+fn range(text: &str) -> Option<(u8, RangeInclusive<u16>)> {
+    let (protocol, ports) = text.split_once(':')?;
+    let protocol = match protocol {
+        "tcp" => TCP,
+        "udp" => UDP,
+        _ => return None,
+    };
+    let (low, high) = ports.split_once('-').unwrap_or((ports, ports));
+    // A sign would be read, too.
+    let number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())?;
+    let range = number(low)?..=number(high)?;
+    (!range.is_empty() && *range.start() > 0).then_some((protocol, range))
+}
+
+/// Protocol and destination port of a whole TCP or UDP header.
+fn transport(frame: &[u8]) -> Option<(u8, u16)> {
+    let word = |at: usize| Some(u16::from_be_bytes(*frame.get(at..)?.first_chunk()?));
+    let (kind, at) = match word(12)? {
+        TAG => (word(16)?, ETHERNET + 4),
+        kind => (kind, ETHERNET),
+    };
+    let packet = frame.get(at..)?;
+    let (protocol, header, len) = match kind {
+        IPV4 => ipv4(packet)?,
+        IPV6 => ipv6(packet)?,
+        _ => return None,
+    };
+    // Padding behind the packet is no header.
+    let segment = packet.get(..len.min(packet.len()))?.get(header..)?;
+    let whole = if protocol == TCP { TCP_HEADER } else { UDP_HEADER };
+    let port = u16::from_be_bytes(*segment.get(2..)?.first_chunk()?);
+    (matches!(protocol, TCP | UDP) && segment.len() >= whole).then_some((protocol, port))
+}
+
+/// Protocol, length of the header, length of the packet.
+fn ipv4(packet: &[u8]) -> Option<(u8, usize, usize)> {
+    let fixed: &[u8; 20] = packet.first_chunk()?;
+    let header = usize::from(fixed[0] & 0xf) * 4;
+    let len = usize::from(u16::from_be_bytes([fixed[2], fixed[3]]));
+    // "More fragments", or not the first one.
+    let is_fragment = u16::from_be_bytes([fixed[6], fixed[7]]) & 0x3fff != 0;
+    (fixed[0] >> 4 == 4 && header >= 20 && !is_fragment).then_some((fixed[9], header, len))
+}
+
+/// The same; a next header other than TCP and UDP is an extension, or another protocol.
+fn ipv6(packet: &[u8]) -> Option<(u8, usize, usize)> {
+    let fixed: &[u8; IPV6_HEADER] = packet.first_chunk()?;
+    let len = IPV6_HEADER + usize::from(u16::from_be_bytes([fixed[4], fixed[5]]));
+    (fixed[0] >> 4 == 6).then_some((fixed[6], IPV6_HEADER, len))
+}
+
+#[cfg(test)]
+mod tests;
