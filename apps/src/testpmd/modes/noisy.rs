@@ -258,10 +258,10 @@ mod tests {
     #[test]
     fn the_oldest_leave_when_there_is_no_room() {
         let mut mode = noisy(64, 0);
-        assert_eq!(step(&mut mode, 0..32), []);
+        assert_eq!(step(&mut mode, 0..32), [0; 0]);
         assert_eq!(mode.held(), 32);
         assert_eq!(step(&mut mode, 32..64), (0..32).collect::<Vec<_>>(), "31 places are too few for 32");
-        assert_eq!(step(&mut mode, 64..95), [], "31 fit");
+        assert_eq!(step(&mut mode, 64..95), [0; 0], "31 fit");
         assert_eq!(mode.held(), 63);
         assert_eq!(step(&mut mode, 95..96), [32]);
         assert_eq!((mode.held(), mode.came().len()), (63, 1));
@@ -277,14 +277,14 @@ mod tests {
     #[test]
     fn a_buffer_is_sent_after_its_time_and_not_before() {
         let mut mode = noisy(256, 1000);
-        assert_eq!(step(&mut mode, 0..64), []);
-        assert_eq!(step(&mut mode, 64..128), []);
+        assert_eq!(step(&mut mode, 0..64), [0; 0]);
+        assert_eq!(step(&mut mode, 64..128), [0; 0]);
         // A second ago, by the clock that is asked.
         mode.flushed = mode.flushed.wrapping_sub(mode.flush_after.expect("a time") * 2);
         assert_eq!(step(&mut mode, 0..0), (0..64).collect::<Vec<_>>());
         assert_eq!(step(&mut mode, 0..0), (64..128).collect::<Vec<_>>(), "the rest follows at once");
         assert_eq!((step(&mut mode, 0..0).len(), mode.held(), mode.flushing), (0, 0, false));
-        assert_eq!(step(&mut mode, 0..1), [], "and the time begins anew");
+        assert_eq!(step(&mut mode, 0..1), [0; 0], "and the time begins anew");
     }
 
     #[test]
