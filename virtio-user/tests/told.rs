@@ -166,7 +166,8 @@ fn packets_are_counted_by_size_and_kind_of_address() {
 fn notifications_are_counted() {
     for (kind, flags_at) in [("in_order=0", 0), ("packed_vq=1", 2)] {
         let (bench, place) = (Bench::new(1024), Place::new());
-        let (mut port, backend, _) = attached(&bench, &place, &format!(",{kind}"));
+        // By its flags; `tests/event_idx.rs` has the other way.
+        let (mut port, backend, _) = attached(&bench, &place, &format!(",event_idx=0,{kind}"));
         let flags = backend.ring(1).device.cell::<u16>(flags_at).expect("inside the ring");
         let send = |port: &mut linecard_pmd::Port, bursts: usize| {
             for _ in 0..bursts {

@@ -421,7 +421,8 @@ fn addresses() {
     assert_eq!(given.info().mac, [2, 0, 0, 0, 0, 5]);
 }
 
-/// A backend that sleeps is woken at once; one that fell asleep behind our back, by the next poll.
+/// A backend that sleeps is woken at once; one that fell asleep behind our back, by the next poll. It says so by its flags;
+/// `tests/event_idx.rs` has the other way.
 #[test]
 fn sleeping_backends_are_woken() {
     use std::io::Read;
@@ -433,7 +434,7 @@ fn sleeping_backends_are_woken() {
             backend.until_running(2).expect("a frontend that stays");
             backend
         });
-        let mut port = bench.open(&format!("{},packed_vq={packed}", place.arg()));
+        let mut port = bench.open(&format!("{},event_idx=0,packed_vq={packed}", place.arg()));
         let mut backend = peer.join().expect("no panic");
         let flags = backend.ring(1).device.cell::<u16>(2 * packed).expect("flags");
         let mut kick = std::fs::File::from(backend.rings[1].kick.take().expect("an eventfd"));
