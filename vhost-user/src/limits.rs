@@ -1,8 +1,8 @@
 //! What a frontend may make its port take, and what all frontends together may make the process take.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::{io, ptr};
 
 use linecard_eal::helper::{Executor, Job};
 use linecard_wire::Closer;
@@ -133,24 +133,17 @@ impl ProcessLimits {
     #[must_use]
     pub fn of_this_process() -> Self {
         let maps = std::fs::read_to_string("/proc/sys/vm/max_map_count");
+        let address_space =
+            rustix::process::getrlimit(rustix::process::Resource::As).current.unwrap_or(u64::MAX);
         let maps = maps.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(65_530_u64);
         Self {
             descriptors: Descriptors::allowed(),
-            mapped: (resource_limit(libc::RLIMIT_AS).unwrap_or(u64::MAX) / 2).min(ADDRESSES),
+            mapped: (address_space / 2).min(ADDRESSES),
             regions: (maps.saturating_sub(OUR_MAPPINGS) / MAPPINGS).min(ENTRIES as u64),
             interruptions: 4000,
             log_lines: 200,
             control_time: 500,
         }
-    }
-}
-
-fn resource_limit(which: libc::__rlimit_resource_t) -> io::Result<u64> {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: fills `limit`, which lives until the call returns.
-    match unsafe { libc::getrlimit(which, ptr::from_mut(&mut limit)) } {
-        0 => Ok(limit.rlim_cur),
-        _ => Err(io::Error::last_os_error()),
     }
 }
 

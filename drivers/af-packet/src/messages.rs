@@ -6,6 +6,12 @@ use linecard_net::vnet::{HDR_LEN, LEGACY_HDR_LEN, NetHeader};
 use super::{ADDRESSES, TAG};
 use linecard_pmd::offload::{TxRequest, asks};
 
+/// `msg_iovlen`: POSIX's int with musl, a size with glibc.
+#[cfg(target_env = "musl")]
+type PieceCount = libc::c_int;
+#[cfg(not(target_env = "musl"))]
+type PieceCount = usize;
+
 /// Pieces of all packets of one call; one packet has 255 segments at most.
 const PIECES: usize = 512;
 
@@ -57,7 +63,8 @@ impl Messages {
             }
             let header = &mut self.headers[count].msg_hdr;
             header.msg_iov = self.pieces[start..].as_mut_ptr();
-            header.msg_iovlen = used - start;
+            // A few hundred at most.
+            header.msg_iovlen = (used - start) as PieceCount;
             count += 1;
         }
         &mut self.headers[..count]

@@ -217,14 +217,9 @@ fn is_sparse(stat: &libc::stat, page: u64) -> Result<bool, RegionError> {
     }
 }
 
+/// What kind of file system a file is on: `f_type` of `statfs(2)`.
 fn file_system(file: BorrowedFd<'_>) -> io::Result<i64> {
-    let mut stat = MaybeUninit::<libc::statfs>::uninit();
-    // SAFETY: `stat` has room for the structure that fstatfs fills.
-    if unsafe { libc::fstatfs(file.as_raw_fd(), stat.as_mut_ptr()) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: fstatfs succeeded, so it filled the structure.
-    Ok(unsafe { stat.assume_init() }.f_type)
+    Ok(rustix::fs::fstatfs(file)?.f_type)
 }
 
 /// Where to map: `len` bytes of the file from `offset`, in pages of `page`.
