@@ -16,7 +16,7 @@ use std::time::Duration;
 use linecard_lab::wait_until;
 use support::Scratch;
 use support::console::{Kind, Testpmd};
-use support::guest::{Guest, Monitor, Parts};
+use support::guest::{BEGIN, Guest, Monitor, Parts};
 
 /// One network card of the guest, by QEMU's properties; cards 0 and 1, 2 and 3, … talk to each other.
 const CARDS: [&str; 6] = [
@@ -36,26 +36,6 @@ const NET_MQ: usize = 22;
 const RING_PACKED: usize = 34;
 const BOOT: Duration = Duration::from_secs(60);
 const STEP: Duration = Duration::from_secs(90);
-
-/// What every guest does first.
-const BEGIN: &str = r#"#!/bin/sh
-/bin/busybox --install -s /bin
-export PATH=/bin
-mount -t proc p /proc; mount -t sysfs s /sys; mount -t devtmpfs d /dev
-for round in 1 2 3; do for m in /mods/*.ko; do insmod $m 2>/dev/null; done; done
-for all in all default; do echo 0 > /proc/sys/net/ipv6/conf/$all/accept_dad; done
-ip link set lo up
-cards=$(ls /sys/class/net | grep -c eth)
-stream() { # name, address; by $sender and $receiver; dd writes 64 KiB at once, nc itself a few, which go out as they come
-  dd if=/dev/urandom of=/sent bs=1024 count=$KIB 2>/dev/null
-  $receiver nc -l -p 5000 -e dd of=/got bs=64k 2>/dev/null & L=$!
-  sleep 0.5
-  $sender timeout 15 nc $2 5000 -e dd if=/sent bs=64k 2>/dev/null
-  wait $L
-  echo "stream $1 $(md5sum < /sent | cut -c1-32) $(md5sum < /got | cut -c1-32)"
-  rm -f /got
-}
-"#;
 
 /// The rest of the guest's system. Cards of odd number move to namespace B before they talk to their pair.
 const SCRIPT: &str = r#"

@@ -46,6 +46,26 @@ const VFIO_MODULES: &[&str] =
     &["irqbypass", "vfio", "vfio_virqfd", "vfio_iommu_type1", "vfio-pci-core", "vfio-pci"];
 const MEMORY: &str = "256M";
 
+/// What a guest does first whose cards are Linux's; then it has a function for streams of `$KIB`, that end within `$LIMIT` seconds.
+pub(crate) const BEGIN: &str = r#"#!/bin/sh
+/bin/busybox --install -s /bin
+export PATH=/bin
+mount -t proc p /proc; mount -t sysfs s /sys; mount -t devtmpfs d /dev
+for round in 1 2 3; do for m in /mods/*.ko; do insmod $m 2>/dev/null; done; done
+for all in all default; do echo 0 > /proc/sys/net/ipv6/conf/$all/accept_dad; done
+ip link set lo up
+cards=$(ls /sys/class/net | grep -c eth)
+stream() { # name, address; by $sender and $receiver; dd writes 64 KiB at once, nc itself a few, which go out as they come
+  dd if=/dev/urandom of=/sent bs=1024 count=$KIB 2>/dev/null
+  $receiver nc -l -p 5000 -e dd of=/got bs=64k 2>/dev/null & L=$!
+  sleep 0.5
+  $sender timeout ${LIMIT:-15} nc $2 5000 -e dd if=/sent bs=64k 2>/dev/null
+  wait $L
+  echo "stream $1 $(md5sum < /sent | cut -c1-32) $(md5sum < /got | cut -c1-32)"
+  rm -f /got
+}
+"#;
+
 /// A system whose console takes commands, for [`Guest::run`].
 const SHELL: &str = r#"#!/bin/sh
 /bin/busybox --install -s /bin
