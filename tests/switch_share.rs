@@ -77,9 +77,9 @@ struct Remote {
 impl Remote {
     /// Sends, and waits for an answer of this kind.
     fn ask(&mut self, frame: &[u8], want: impl Fn(&(u8, u16, u8)) -> bool) {
-        self.port.send(frame);
+        Station::send(&mut self.port, frame);
         wait_for("the answer", || {
-            self.came.extend(self.port.receive().iter().filter_map(|frame| read(frame)));
+            self.came.extend(Station::receive(&mut self.port).iter().filter_map(|frame| read(frame)));
             self.came.iter().any(&want).then_some(())
         });
     }
@@ -124,19 +124,19 @@ fn the_kernel_answers_beside_a_fast_port() {
     remote.ping(1);
     remote.ask(&tcp(IN, [1000, 80], SYN, 0), |got| *got == (TCP, 80, SYN_ACK));
     remote.ask(&tcp(IN, [1000, 81], SYN, 0), |(_, port, flags)| *port == 81 && flags & RST != 0);
-    assert!(fast.receive().is_empty(), "none of that was the fast port's");
+    assert!(Station::receive(&mut fast).is_empty(), "none of that was the fast port's");
     // The fast port, with the same addresses, both ways.
     let sent = tcp(IN, [1000, 5000], SYN, 0);
-    remote.port.send(&sent);
-    let got = wait_for("the frame", || Some(fast.receive()).filter(|frames| !frames.is_empty()));
+    Station::send(&mut remote.port, &sent);
+    let got = wait_for("the frame", || Some(Station::receive(&mut fast)).filter(|frames| !frames.is_empty()));
     assert_eq!(got, [sent]);
-    fast.send(&tcp(OUT, [5000, 1000], SYN_ACK, 0));
+    Station::send(&mut fast, &tcp(OUT, [5000, 1000], SYN_ACK, 0));
     remote.ask(&tcp(IN, [1000, 80], RST, 0), |got| *got == (TCP, 5000, SYN_ACK));
     // What cannot be told is the kernel's: a fragment, and a header that is cut off.
-    remote.port.send(&tcp(IN, [1000, 5000], SYN, 0x2000));
-    remote.port.send(&tcp(IN, [1000, 5000], SYN, 0)[..44]);
+    Station::send(&mut remote.port, &tcp(IN, [1000, 5000], SYN, 0x2000));
+    Station::send(&mut remote.port, &tcp(IN, [1000, 5000], SYN, 0)[..44]);
     remote.ping(2);
-    assert!(fast.receive().is_empty());
+    assert!(Station::receive(&mut fast).is_empty());
     let refused: Vec<_> =
         remote.came.iter().filter(|(_, port, flags)| *port == 5000 && flags & RST != 0).collect();
     assert!(refused.is_empty(), "the kernel has not seen what is the fast port's: {refused:?}");

@@ -24,6 +24,9 @@ pub(super) struct BenchArgs {
     /// ADD and DEL so many at once
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
     at_once: u32,
+    /// Make no kernel interface beside the ports (`"link": false`): what is left of the time is not the kernel's to make and remove it
+    #[arg(long)]
+    no_link: bool,
     /// Print one line of JSON
     #[arg(long)]
     json: bool,
@@ -67,7 +70,7 @@ impl Times {
 
 pub(super) fn run(args: &BenchArgs) -> Result<ExitCode, Error> {
     enter()?;
-    let stage = Stage::new("bench", PrivateFolder::in_memory()?)?;
+    let stage = Stage::new("bench", PrivateFolder::in_memory()?, !args.no_link)?;
     let sandbox = Sandbox::new().map_err(told)?;
     // What the first use of anything costs is not what is asked for, nor are descriptors that stay open from then on.
     Attached::new(&stage.network, stage.target("warm-up", "net1", &sandbox)?)?.detach()?;

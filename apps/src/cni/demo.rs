@@ -65,7 +65,7 @@ pub(super) fn run(args: &DemoArgs) -> Result<ExitCode, Error> {
             output.flush();
         }
     };
-    let stage = Stage::new("demo", PrivateFolder::new()?)?;
+    let stage = Stage::new("demo", PrivateFolder::new()?, true)?;
     say(format!(
         "switch      process {}{}",
         stage.switch.pid(),

@@ -79,12 +79,14 @@ pub(super) struct Stage {
 }
 
 impl Stage {
-    /// Starts a switch and describes a network of it, whose name is `name`. Everything is in `folder`.
-    pub(super) fn new(name: &str, folder: PrivateFolder) -> Result<Self, Error> {
+    /// Starts a switch and describes a network of it, whose name is `name`. Everything is in `folder`. With `link`, ports have a
+    /// kernel interface beside them, as they do unless a network says otherwise.
+    pub(super) fn new(name: &str, folder: PrivateFolder, link: bool) -> Result<Self, Error> {
         let ended = signals::stop_flag(&signals::TERMINATION)?;
         let at = |name: &str| folder.path().join(name);
         let mut more = Map::new();
         more.insert("stateDir".into(), at("state").to_string_lossy().into());
+        more.insert("link".into(), link.into());
         let plan = NetworkPlan {
             name: name.into(),
             switch: at("switch.sock"),

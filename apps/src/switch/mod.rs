@@ -96,6 +96,8 @@ fn serve(args: &SwitchArgs) -> Result<ExitCode, Error> {
     let control = kept::keep_control(store.as_ref(), socket.as_ref())?;
     let metrics = args.metrics.as_deref().or(config.metrics.as_deref());
     let mut telling = Telling::start((args, &eal), metrics, &switch, predecessor)?;
+    // Before anybody is answered.
+    sandbox.as_ref().map(|_| sandbox::seal()).transpose()?;
     let (server, service) = answer(&switch, socket.as_ref(), state, kept)?;
     if args.take_over
         && let Err(problem) = service.keep()
@@ -113,7 +115,6 @@ fn serve(args: &SwitchArgs) -> Result<ExitCode, Error> {
         None => out!(output, "\n"),
     }
     if let Some(sandbox) = sandbox {
-        sandbox::seal()?;
         out!(output, "{sandbox}\n");
     }
     output.finish(false)?;
@@ -142,7 +143,10 @@ fn enter_sandbox(args: &SwitchArgs, config: &Config, configured: &[PortSpec]) ->
         needs.add_folder_of(path)?;
     }
     let saved = state.as_ref().map(State::load).transpose().map_err(failed)?.unwrap_or_default();
-    configured.iter().chain(&saved.ports).try_for_each(|spec| needs.add(spec))?;
+    saved.ports.iter().try_for_each(|spec| needs.add(spec))?;
+    // One that was added later, or passed, is no reason to keep a right: it waits to be passed again.
+    needs.taps = false;
+    configured.iter().try_for_each(|spec| needs.add(spec))?;
     // Where clients of captures and telemetry look; the second is DPDK's, too.
     runtime::create(PREFIX)?;
     needs.folders.insert(runtime::root());
