@@ -43,7 +43,7 @@ mod tests {
         };
         let asked = std::env::var("LINECARD_FUZZ_INPUTS").ok().and_then(|text| text.parse().ok());
         for _ in 0..asked.unwrap_or(times) {
-            let len = (roll() >> 32) as usize % (1 << (roll() >> 32) % 12);
+            let len = (roll() >> 32) as usize % (1 << ((roll() >> 32) % 12));
             let input: Vec<u8> = (0..len.div_ceil(8)).flat_map(|_| roll().to_be_bytes()).collect();
             run(&input[..len]);
         }
