@@ -79,8 +79,8 @@ pub(crate) struct Noisy {
     room: usize,
     /// Cycles after which `kept` is sent whole.
     flush_after: Option<u64>,
-    /// When it was last, or when the stream began.
-    flushed: u64,
+    /// When it was last, or the first round.
+    flushed: Option<u64>,
     flushing: bool,
     /// When the packets of the burst came.
     came: Vec<u64>,
@@ -101,7 +101,7 @@ impl Noisy {
             kept: VecDeque::with_capacity(room),
             room,
             flush_after,
-            flushed: clock.cycles(),
+            flushed: None,
             clock,
             flushing: false,
             came: Vec::new(),
@@ -147,11 +147,12 @@ impl Noisy {
     /// Sends everything that is kept, burst by burst, once the time is over and nothing leaves by itself.
     fn flush(&mut self, packets: &mut Burst, now: u64) {
         let Some(after) = self.flush_after else { return };
-        self.flushing |= packets.is_empty() && now.wrapping_sub(self.flushed) >= after;
+        let since = now.wrapping_sub(*self.flushed.get_or_insert(now));
+        self.flushing |= packets.is_empty() && since >= after;
         if self.flushing {
             self.release(packets, usize::MAX);
             self.flushing = !self.kept.is_empty();
-            self.flushed = now;
+            self.flushed = Some(now);
         }
     }
 }
@@ -280,7 +281,8 @@ mod tests {
         assert_eq!(step(&mut mode, 0..64), []);
         assert_eq!(step(&mut mode, 64..128), []);
         // A second ago, by the clock that is asked.
-        mode.flushed = mode.flushed.wrapping_sub(mode.flush_after.expect("a time") * 2);
+        let ago = mode.flush_after.expect("a time") * 2;
+        mode.flushed = mode.flushed.map(|at| at.wrapping_sub(ago));
         assert_eq!(step(&mut mode, 0..0), (0..64).collect::<Vec<_>>());
         assert_eq!(step(&mut mode, 0..0), (64..128).collect::<Vec<_>>(), "the rest follows at once");
         assert_eq!((step(&mut mode, 0..0).len(), mode.held(), mode.flushing), (0, 0, false));
