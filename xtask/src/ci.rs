@@ -60,29 +60,6 @@ const PACKAGE: [&str; 10] = [
     "--binary=target/debug/linecard",
 ];
 
-/// Everything for musl's C library, which has other types here and there; its command alone is an image. For users it is built
-/// for release, as the packages are.
-const STATIC: [&str; 6] = [
-    "cargo",
-    "build",
-    "-p=linecard-apps",
-    "--no-default-features",
-    "--target=x86_64-unknown-linux-musl",
-    "--bins",
-];
-const IMAGE: [&str; 10] = [
-    "cargo",
-    "run",
-    "-q",
-    "-p",
-    "xtask",
-    "--",
-    "package",
-    "--static",
-    "--check",
-    "--binary=target/x86_64-unknown-linux-musl/debug/linecard",
-];
-
 /// Every crate that is published, as crates.io would get it; what is in them was built already.
 const CRATES: [&str; 12] = [
     "cargo",
@@ -142,8 +119,6 @@ const STEPS: &[Step] = &[
     step("crates", &CRATES),
     step("test", &["cargo", "run", "-q", "-p", "xtask", "--", "test"]),
     step("package", &PACKAGE),
-    step("static: build", &STATIC),
-    step("static", &IMAGE),
     step("fuzz targets", &FUZZ_TARGETS),
     step("fuzz", &FUZZ),
 ];
@@ -201,6 +176,8 @@ const TORTURE: &[Step] = &[
         ],
         environment: &[("LINECARD_KILLS", "100")],
     },
+    // A second release build, for another target: `rustup target add x86_64-unknown-linux-musl`.
+    step("static", &["cargo", "run", "-q", "-p", "xtask", "--", "package", "--static", "--check"]),
     // Ten million in all: four kinds of rings, each end asleep.
     Step {
         name: "sleeps",
