@@ -137,7 +137,7 @@ fn latencies_are_measured_through_the_buffer() {
         ["min_latency_ns: ", "avg_latency_ns: ", "max_latency_ns: ", "jitter_ns: "]
             .map(|name| number(&testpmd.expect(name, PATIENCE)));
     assert!(min <= average && average <= max, "{min} {average} {max}");
-    // The clock of the flush begins with the stream, a moment before packets come; a busy machine takes longer, never less.
-    assert!(max >= 100_000_000, "{max} ns: what waited in the buffer waited for most of 200 ms");
+    // The clock of the flush begins with the first round, which reads the first packets; on a busy machine they wait longer.
+    assert!(max >= 150_000_000, "{max} ns: what came first waited for 200 ms");
     assert!(testpmd.quit().success());
 }
