@@ -146,8 +146,11 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DeviceQueue for Device<I
         let (out, _) = out.split_at_mut(n);
         // Atomic accesses make the compiler reload fields; what the loop needs is in locals.
         let (ring, next) = (self.ring, usize::from(self.next));
-        for (k, chain) in out.iter_mut().enumerate() {
-            let Some(simple) = simple::<M, WRITABLE>(&ring, memory, next + k) else { return Ok(k) };
+        // One counter: a second one for what is returned would have no register left.
+        for (position, chain) in (next..next + n).zip(out) {
+            let Some(simple) = simple::<M, WRITABLE>(&ring, memory, position) else {
+                return Ok(position - next);
+            };
             chain.write(simple);
         }
         Ok(n)
