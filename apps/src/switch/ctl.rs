@@ -253,10 +253,7 @@ pub(crate) fn run(args: &CtlArgs) -> Result<ExitCode, Error> {
         }
         CtlCommand::Move { key, worker, queue } => {
             let asked = QueueMove { port: key.clone(), queue: *queue, worker: *worker };
-            client.move_queue(&asked)?;
-            print(&mut output, args.json, &asked, || {
-                format!("queue {queue} of {key} is worker {worker}'s\n")
-            });
+            give(&mut client, &mut output, args.json, &asked)?;
         }
         CtlCommand::Rebalance { seconds } => {
             let moves = rebalance(&mut client, Duration::from_secs(*seconds))?;
@@ -307,6 +304,14 @@ fn add(
     let answer = client.port_add(spec, passed.as_ref().map(AsFd::as_fd))?;
     let done = if answer.created { "attached" } else { "was attached already" };
     print(output, json, &answer, || format!("{} {done}: {}\n", spec.key, answer.port.device));
+    Ok(())
+}
+
+/// Has another worker poll a queue.
+fn give(client: &mut Client, output: &mut Output, json: bool, asked: &QueueMove) -> Result<(), Error> {
+    client.move_queue(asked)?;
+    let QueueMove { port, queue, worker } = asked;
+    print(output, json, asked, || format!("queue {queue} of {port} is worker {worker}'s\n"));
     Ok(())
 }
 
