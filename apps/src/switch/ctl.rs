@@ -224,10 +224,7 @@ pub(crate) fn run(args: &CtlArgs) -> Result<ExitCode, Error> {
     match &args.command {
         CtlCommand::Add { key, pass, .. } => {
             let spec = added.unwrap_or_else(|| PortSpec::new(key, PortKind::VhostUserFd { origin: None }));
-            let passed = pass.then(|| port::make_tap(&spec)).transpose()?;
-            let answer = client.port_add(&spec, passed.as_ref().map(AsFd::as_fd))?;
-            let done = if answer.created { "attached" } else { "was attached already" };
-            print(&mut output, args.json, &answer, || format!("{key} {done}: {}\n", answer.port.device));
+            add(&mut client, &mut output, args.json, (&spec, *pass))?;
         }
         CtlCommand::Remove { key } => {
             let removed = client.port_remove(key)?;
@@ -256,10 +253,7 @@ pub(crate) fn run(args: &CtlArgs) -> Result<ExitCode, Error> {
         }
         CtlCommand::Move { key, worker, queue } => {
             let asked = QueueMove { port: key.clone(), queue: *queue, worker: *worker };
-            client.move_queue(&asked)?;
-            print(&mut output, args.json, &asked, || {
-                format!("queue {queue} of {key} is worker {worker}'s\n")
-            });
+            give(&mut client, &mut output, args.json, &asked)?;
         }
         CtlCommand::Rebalance { seconds } => {
             let moves = rebalance(&mut client, Duration::from_secs(*seconds))?;
@@ -297,6 +291,28 @@ pub(crate) fn run(args: &CtlArgs) -> Result<ExitCode, Error> {
     }
     output.finish(true)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Attaches a port, a tap that is made here and passed if that is wanted.
+fn add(
+    client: &mut Client,
+    output: &mut Output,
+    json: bool,
+    (spec, pass): (&PortSpec, bool),
+) -> Result<(), Error> {
+    let passed = pass.then(|| port::make_tap(spec)).transpose()?;
+    let answer = client.port_add(spec, passed.as_ref().map(AsFd::as_fd))?;
+    let done = if answer.created { "attached" } else { "was attached already" };
+    print(output, json, &answer, || format!("{} {done}: {}\n", spec.key, answer.port.device));
+    Ok(())
+}
+
+/// Has another worker poll a queue.
+fn give(client: &mut Client, output: &mut Output, json: bool, asked: &QueueMove) -> Result<(), Error> {
+    client.move_queue(asked)?;
+    let QueueMove { port, queue, worker } = asked;
+    print(output, json, asked, || format!("queue {queue} of {port} is worker {worker}'s\n"));
+    Ok(())
 }
 
 fn fdb(
