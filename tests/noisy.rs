@@ -128,7 +128,7 @@ fn latencies_are_measured_through_the_buffer() {
     let (from, to) = (scratch.join("in.pcap"), scratch.join("out.pcap"));
     write_frames(&from);
     let options =
-        ["--noisy-tx-sw-buffer-size=2048", "--noisy-tx-sw-buffer-flushtime=200", "--latencystats=1"];
+        ["--noisy-tx-sw-buffer-size=2048", "--noisy-tx-sw-buffer-flushtime=500", "--latencystats=1"];
     let mut testpmd = start(Kind::Linecard, [&from, &to], &options);
     testpmd.expect("Latencystats running on lcore 1", PATIENCE);
     until_moved(&mut testpmd, FRAMES, FRAMES);
@@ -138,6 +138,6 @@ fn latencies_are_measured_through_the_buffer() {
             .map(|name| number(&testpmd.expect(name, PATIENCE)));
     assert!(min <= average && average <= max, "{min} {average} {max}");
     // The clock of the flush begins with the first round, which reads the first packets; on a busy machine they wait longer.
-    assert!(max >= 150_000_000, "{max} ns: what came first waited for 200 ms");
+    assert!(max >= 250_000_000, "{max} ns: what came first waited for 500 ms");
     assert!(testpmd.quit().success());
 }

@@ -1,7 +1,7 @@
 //! A driver of one's own, and a testpmd that has it beside all of ours:
 //!
 //! ```text
-//! cargo run -p linecard-apps --example own_driver -- --no-huge -m 64 --vdev net_count0,frames=1000 --vdev net_null1 -- -i
+//! cargo run -p linecard-apps --example own_driver -- --no-huge -m 64 --vdev net_count0,frames=1000 --vdev net_null1 -- -i --no-flush-rx
 //! ```
 //!
 //! `net_count` receives Ethernet frames that are numbered from 0 on, as many as `frames=` says, and frees what it sends.
