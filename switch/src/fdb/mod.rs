@@ -239,7 +239,7 @@ impl Writer {
 /// The stations a switch knows.
 ///
 /// ```
-/// use linecard_switch::fdb::{Behind, Learned, Station, Table};
+/// use linecard_switch::fdb::{Learned, LearningPort, Station, Table};
 /// let table = Table::new(1000);
 /// let station = Station::new("02:00:00:00:00:01".parse()?, 0);
 /// assert_eq!(table.learn(station, LearningPort { port: 3, limit: 10, fixed: false }), Learned::New);

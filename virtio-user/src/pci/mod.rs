@@ -115,6 +115,11 @@ fn parse(args: &DevArgs) -> Result<(Options, PciAddress), PmdError> {
         // As many as the device has.
         options.queues = MAX_PAIRS;
     }
+    // QEMU (seen with 7.2) says at which packed buffer it wants to be woken when it stops polling, and not again when it then takes
+    // more of them; so it may sleep on a full ring, and a driver that goes by the index does not wake it.
+    if options.packed_vq && args.value("event_idx").is_none() {
+        options.event_idx = false;
+    }
     args.finish()?;
     Ok((options, address))
 }

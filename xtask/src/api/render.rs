@@ -5,7 +5,7 @@ use serde_json::Value;
 /// A type.
 pub(super) fn kind(value: &Value) -> String {
     let Some((name, inner)) = value.as_object().and_then(|object| object.iter().next()) else {
-        return value.as_str().unwrap_or("_").to_owned(); // "infer"
+        return "_".to_owned(); // "infer"
     };
     match name.as_str() {
         "primitive" | "generic" => inner.as_str().unwrap_or_default().to_owned(),

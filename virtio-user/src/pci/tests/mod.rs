@@ -36,6 +36,16 @@ fn start(device: &mut Pci<Fake>, id: RingId, size: u16) -> Result<RingAddrs, Err
 }
 
 #[test]
+fn packed_rings_have_no_event_index_unless_asked_for() {
+    for (more, event_idx) in
+        [("", true), (",packed_vq=1", false), (",packed_vq=1,event_idx=1", true), (",event_idx=0", false)]
+    {
+        let args = DevArgs::parse(&format!("net_virtio_pci0,addr=00:05.0{more}")).expect("well formed");
+        assert_eq!(parse(&args).expect("an address").0.event_idx, event_idx, "{more}");
+    }
+}
+
+#[test]
 fn arguments_name_a_device_in_two_ways() {
     let parse =
         |text: &str| parse(&DevArgs::parse(text).expect("a device")).map_err(|error| error.to_string());
