@@ -5,7 +5,7 @@ use std::process::Command;
 
 /// An estimate from runs on two-core machines; with two busy programs beside it, it takes about twice as long.
 pub(super) const WHOLE: &str =
-    "all of them take about 15 minutes on two cores, and building them the first time about 5 more";
+    "all of them take about 25 minutes on two cores, and building them the first time about 10 more";
 /// What a build of everything takes below `target`, and what tests write meanwhile.
 const NEEDED: u64 = 6 << 30;
 
