@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use linecard_eal::shared::Shared;
 use linecard_lab::{Prng, wait_until};
 use linecard_mempool::Burst;
-use linecard_pmd::{Port, PortConfig};
+use linecard_pmd::Port;
 use linecard_virtio::{Features, RingMemory};
 use linecard_wire::payload::Payload;
 use linecard_wire::{Connection, FrontendReq, OutMessage, ProtocolFeatures, REPLY};
@@ -85,26 +85,9 @@ fn spoil(victim: FrontendReq, lie: Lie) -> Spoiler {
 
 /// Opens a port whose backend lies; the sentence it fails with, if it fails.
 fn outcome(bench: &Bench, lie: Spoiler, protocol: ProtocolFeatures, offered: Features) -> Result<(), String> {
-    let place = Place::new();
-    let listener = UnixListener::bind(&place.0).expect("a socket");
-    let peer = std::thread::spawn(move || {
-        let mut backend = Backend::accept(&listener);
-        // There is no second try.
-        drop(listener);
-        (backend.protocol, backend.offered) = (protocol, offered);
-        backend.spoiler = Some(lie);
-        if backend.until_running(2).is_ok() {
-            backend.until_gone();
-        }
-    });
-    let result = bench.probe(&place.arg()).map_err(|error| error.to_string());
-    let result = result.and_then(|device| {
-        bench.start(device, PortConfig::default()).map_err(|failed| failed.error.to_string())
-    });
-    let result = result.map(|port| drop(port.stop()));
-    peer.join().expect("the backend did not panic");
-    bench.assert_whole();
-    result
+    support::outcome(bench, move |backend| {
+        (backend.protocol, backend.offered, backend.spoiler) = (protocol, offered, Some(lie));
+    })
 }
 
 fn header(request: u32, flags: u32, size: u32) -> Vec<u8> {

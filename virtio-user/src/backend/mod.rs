@@ -19,7 +19,7 @@
 //! for) has a default for those that do without.
 //!
 //! A port over a device of one's own is made by [`VirtioUser::probe_over`](crate::VirtioUser::probe_over);
-//! `tests/in_process.rs` has a whole one, in the same process as its driver.
+//! `tests/in_process/device.rs` is a whole one, in the same process as its driver.
 //!
 //! ```
 //! use std::sync::Arc;

@@ -12,7 +12,7 @@ use linecard_wire::ProtocolFeatures;
 
 use crate::support::echo::Echo;
 use crate::support::machine::Controlled;
-use crate::support::{Backend, Bench, Place, Spoiler, attached, drain};
+use crate::support::{Backend, Bench, Place, Spoiler, attached, drain, outcome};
 
 /// What must come of a lie.
 #[derive(Clone, Copy)]
@@ -140,25 +140,9 @@ pub(crate) fn controlled(bench: &Bench, device: &Controlled, options: &str) -> R
 
 /// A port over a backend with a configuration space; the sentence that it fails with, if it does.
 pub(crate) fn over_socket(spoiler: Spoiler) -> Result<(), String> {
-    let (bench, place) = (Bench::new(1024), Place::new());
-    let listener = UnixListener::bind(&place.0).expect("a socket");
-    let peer = std::thread::spawn(move || {
-        let mut backend = Backend::accept(&listener);
-        // There is no second try.
-        drop(listener);
+    outcome(&Bench::new(1024), move |backend| {
         backend.protocol |= ProtocolFeatures::CONFIG;
         backend.offered |= Features::NET_MAC;
         backend.spoiler = Some(spoiler);
-        if backend.until_running(2).is_ok() {
-            backend.until_gone();
-        }
-    });
-    let result = bench.probe(&place.arg()).map_err(|error| error.to_string());
-    let result = result.and_then(|device| {
-        bench.start(device, PortConfig::default()).map_err(|failed| failed.error.to_string())
-    });
-    let result = result.map(|port| drop(port.stop()));
-    peer.join().expect("the backend did not panic");
-    bench.assert_whole();
-    result
+    })
 }

@@ -113,6 +113,29 @@ impl Bench {
     }
 }
 
+/// Opens a port over a backend of which `prepare` makes what it likes; the sentence the port fails with, if it fails.
+pub fn outcome(bench: &Bench, prepare: impl FnOnce(&mut Backend) + Send + 'static) -> Result<(), String> {
+    let place = Place::new();
+    let listener = UnixListener::bind(&place.0).expect("a socket");
+    let peer = std::thread::spawn(move || {
+        let mut backend = Backend::accept(&listener);
+        // There is no second try.
+        drop(listener);
+        prepare(&mut backend);
+        if backend.until_running(2).is_ok() {
+            backend.until_gone();
+        }
+    });
+    let result = bench.probe(&place.arg()).map_err(|error| error.to_string());
+    let result = result.and_then(|device| {
+        bench.start(device, PortConfig::default()).map_err(|failed| failed.error.to_string())
+    });
+    let result = result.map(|port| drop(port.stop()));
+    peer.join().expect("the backend did not panic");
+    bench.assert_whole();
+    result
+}
+
 /// A running port, the backend that it found, and where further ones are accepted. `more` follows the socket's name.
 pub fn attached(bench: &Bench, place: &Place, more: &str) -> (Port, Backend, UnixListener) {
     let listener = UnixListener::bind(&place.0).expect("a socket");

@@ -76,7 +76,7 @@ fn the_sandbox_denies_what_it_says_and_nothing_that_is_needed() {
 }
 
 #[test]
-#[ignore = "run by the test before, in a process of its own"]
+#[ignore = "run by the_sandbox_denies_what_it_says_and_nothing_that_is_needed, in a process that it restricts for good"]
 fn inside() {
     let folder = PathBuf::from(std::env::var_os(INSIDE).expect("a folder"));
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
