@@ -131,7 +131,7 @@ impl State {
             Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
                 let whole = locked(&folder, FlockOperation::NonBlockingLockExclusive)?;
                 let file = folder.try_clone().map_err(failed)?;
-                return Ok(whole.then_some(Lock { path: None, _file: file, _folder: folder }));
+                return Ok(whole.then(|| Lock { path: None, _file: file, _folder: folder }));
             }
             Err(error) => return Err(failed(error)),
         };
@@ -141,8 +141,9 @@ impl State {
         {
             return Ok(None);
         }
-        // Its last owner may have removed it between our two calls.
-        Ok(same_file(&file, &path).then_some(Lock { path: Some(path), _file: file, _folder: folder }))
+        // Its last owner may have removed it between our two calls, and another may hold a new one: that one's name stays, so no
+        // `Lock` is made here that would remove it.
+        Ok(same_file(&file, &path).then(|| Lock { path: Some(path), _file: file, _folder: folder }))
     }
 
     pub(crate) fn read(&self, attachment: &Attachment) -> Option<Record> {
@@ -382,6 +383,32 @@ mod tests {
                 });
             }
         });
+        fs::remove_dir(&folder).expect("empty");
+    }
+
+    /// A plugin opens the lock's file, its owner lets go, and a third plugin makes a new one before the first has locked.
+    #[cfg(feature = "steps")]
+    #[test]
+    fn who_comes_late_to_a_lock_leaves_the_next_owners_file() {
+        use std::cell::RefCell;
+        use std::rc::Rc;
+
+        let folder = folder("late");
+        let state = State::open(&folder).expect("made");
+        let attachment = Attachment::new("box", "net1").expect("legal");
+        let held = Rc::new(RefCell::new(Some(state.lock(&attachment).expect("free"))));
+        let (owner, others) = (Rc::clone(&held), State::open(&folder).expect("there"));
+        let mut once = true;
+        step::watch(move |_| {
+            if std::mem::take(&mut once) {
+                drop(owner.take());
+                *owner.borrow_mut() = others.try_lock("box@net1").expect("a folder of ours");
+            }
+        });
+        assert!(state.try_lock("box@net1").expect("a folder of ours").is_none(), "the third has it");
+        assert!(held.borrow().is_some(), "the third has it");
+        assert!(state.path(&attachment, LOCK).exists(), "the lock's file is its owner's to remove");
+        drop(held.take());
         fs::remove_dir(&folder).expect("empty");
     }
 
