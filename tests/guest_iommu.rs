@@ -64,8 +64,7 @@ poweroff -f
 
 /// What QEMU has to be told beside the cards. Translation is strict: a buffer is taken back when its packet is done.
 fn machine() -> Vec<String> {
-    let kernel =
-        "console=ttyS0 panic=-1 quiet no_timer_check intel_iommu=on iommu.passthrough=0 iommu.strict=1";
+    let kernel = "console=ttyS0 panic=-1 no_timer_check intel_iommu=on iommu.passthrough=0 iommu.strict=1";
     [
         "-machine",
         "kernel-irqchip=split",

@@ -92,7 +92,7 @@ fn card(netdev: &str, properties: &str) -> Vec<String> {
     let device = format!(
         "virtio-net-pci,netdev=n,addr=5,mac=52:54:00:00:00:05,iommu_platform=on,disable-legacy=on,romfile=,{properties}"
     );
-    let kernel = "console=ttyS0 panic=-1 quiet no_timer_check intel_iommu=on iommu=pt";
+    let kernel = "console=ttyS0 panic=-1 no_timer_check intel_iommu=on iommu=pt";
     let iommu = "intel-iommu,intremap=on,device-iotlb=on,aw-bits=48";
     ["-smp", "2", "-machine", "kernel-irqchip=split", "-append", kernel, "-device", iommu]
         .map(String::from)

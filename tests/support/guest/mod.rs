@@ -1,0 +1,250 @@
+//! A Linux guest in QEMU without hardware virtualisation: a kernel, busybox, and a script that is its whole system.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::time::{Duration, Instant};
+
+mod image;
+mod monitor;
+mod parts;
+
+pub(crate) use monitor::Monitor;
+pub(crate) use parts::Parts;
+
+use image::initramfs;
+
+const MEMORY: &str = "256M";
+/// The kernel says what it does until the guest's own system begins: who looks for a guest that never began reads it there. On a
+/// busy machine the emulated timer is late, and the kernel would take it for broken.
+pub(crate) const KERNEL: &str = "console=ttyS0 panic=-1 no_timer_check";
+
+/// What a guest does first whose cards are Linux's; then it has a function for streams of `$KIB`, that end within `$LIMIT` seconds.
+pub(crate) const BEGIN: &str = r#"#!/bin/sh
+/bin/busybox --install -s /bin
+export PATH=/bin
+mount -t proc p /proc; mount -t sysfs s /sys; mount -t devtmpfs d /dev; echo 3 > /proc/sys/kernel/printk
+for round in 1 2 3; do for m in /mods/*.ko; do insmod $m 2>/dev/null; done; done
+for all in all default; do echo 0 > /proc/sys/net/ipv6/conf/$all/accept_dad; done
+ip link set lo up
+cards=$(ls /sys/class/net | grep -c eth)
+stream() { # name, address; by $sender and $receiver; dd writes 64 KiB at once, nc itself a few, which go out as they come
+  dd if=/dev/urandom of=/sent bs=1024 count=$KIB 2>/dev/null
+  $receiver nc -l -p 5000 -e dd of=/got bs=64k 2>/dev/null & L=$!
+  sleep 0.5
+  $sender timeout ${LIMIT:-15} nc $2 5000 -e dd if=/sent bs=64k 2>/dev/null
+  wait $L
+  echo "stream $1 $(md5sum < /sent | cut -c1-32) $(md5sum < /got | cut -c1-32)"
+  rm -f /got
+}
+"#;
+
+/// A system whose console takes commands, for [`Guest::run`].
+const SHELL: &str = r#"#!/bin/sh
+/bin/busybox --install -s /bin
+export PATH=/bin HOME=/
+mount -t proc p /proc; mount -t sysfs s /sys; mount -t devtmpfs d /dev; mount -t tmpfs t /tmp; echo 3 > /proc/sys/kernel/printk
+for round in 1 2 3 4 5; do for m in /mods/*.ko; do insmod $m 2>/dev/null; done; done
+for all in all default; do echo 1 > /proc/sys/net/ipv6/conf/$all/disable_ipv6; done
+echo 'root:x:0:0::/:/bin/sh' > /etc/passwd; echo 'user:x:1000:1000::/:/bin/sh' >> /etc/passwd
+chmod 1777 /tmp; stty -echo; ip link set lo up
+echo "READY"
+while read -r line; do eval "$line"; printf '\nSTATUS %s\n' $?; done
+"#;
+
+/// One testpmd at a time: `pmd ARGUMENTS` starts it, `type_in LINE` types, `printed TEXT` waits for what it prints from then
+/// on. `tell LINE TEXT` is both.
+pub(crate) const TESTPMD: &str = r#"
+pmd() {
+  rm -f /tmp/in /tmp/out; mkfifo /tmp/in; : > /tmp/out; chmod 666 /tmp/in /tmp/out
+  echo testpmd "$@" > /tmp/arguments
+  case $AS in checks*) program=$AS; set --;; *) program="$AS linecard testpmd";; esac
+  ( $program "$@" < /tmp/in >> /tmp/out 2>&1; echo "EXIT $?" >> /tmp/out ) &
+  exec 9> /tmp/in
+}
+printed() {
+  tries=0
+  until grep -q -e "$1" /tmp/out; do
+    sleep 0.1; tries=$((tries+1))
+    [ $tries -lt 600 ] || { echo "'$1' was not printed:"; cat /tmp/out; return 1; }
+  done
+}
+tell() { : > /tmp/out; echo "$1" >&9; printed "$2"; }
+until_good() { tries=0; until eval "$1" > /dev/null 2>&1; do sleep 0.1; tries=$((tries+1)); [ $tries -lt 600 ] || { eval "$1"; return 1; }; done; }
+finish() { echo quit >&9; exec 9>&-; printed '^EXIT'; grep -q '^EXIT 0' /tmp/out || { cat /tmp/out; return 1; }; }
+xstat() { : > /tmp/out; echo "show port xstats $1" >&9; printed "$2:"; sed -n "s/.*$2: //p" /tmp/out; }
+"#;
+
+/// Longest time until a guest is up, and until a command in it ends, on a busy machine.
+const BOOT: Duration = Duration::from_secs(120);
+const STEP: Duration = Duration::from_secs(120);
+
+/// How a command in a guest ended.
+#[derive(Debug)]
+pub(crate) struct Done {
+    /// Its exit code.
+    pub(crate) code: i32,
+    /// The lines it printed.
+    pub(crate) output: String,
+}
+
+/// A running guest; ended when dropped.
+pub(crate) struct Guest {
+    child: Child,
+    stdin: ChildStdin,
+    lines: Receiver<String>,
+    seen: Vec<String>,
+    complaints: PathBuf,
+    /// Where QEMU's monitor listens, for [`processors`](Self::processors).
+    monitor: PathBuf,
+}
+
+impl Guest {
+    /// Boots it with `script` as its only program; `devices` are further arguments for QEMU.
+    pub(crate) fn boot(parts: &Parts, folder: &Path, script: &str, devices: &[String]) -> Self {
+        let initramfs = initramfs(parts, folder, script);
+        let mut command = Command::new(&parts.qemu);
+        command
+            .args(["-accel", "tcg,thread=multi", "-machine", "q35", "-cpu", "max", "-m", MEMORY])
+            .args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio"])
+            .args(["-append", KERNEL])
+            .arg("-kernel")
+            .arg(&parts.kernel)
+            .arg("-initrd")
+            .arg(&initramfs)
+            .args(["-object", &format!("memory-backend-memfd,id=m,size={MEMORY},share=on")])
+            .args(["-numa", "node,memdev=m"])
+            .args(devices);
+        let (complaints, monitor) = (folder.join("complaints"), folder.join("processors"));
+        command.arg("-monitor").arg(format!("unix:{},server=on,wait=off", monitor.display()));
+        let errors = File::create(&complaints).expect("a file for what QEMU complains of");
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(errors);
+        let mut child = command.spawn().expect("qemu starts");
+        let stdin = child.stdin.take().expect("a pipe");
+        let out = BufReader::new(child.stdout.take().expect("a pipe"));
+        let (sender, lines) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in out.split(b'\n').map_while(Result::ok) {
+                let line = String::from_utf8_lossy(&line).trim_end().to_owned();
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { child, stdin, lines, seen: Vec::new(), complaints, monitor }
+    }
+
+    /// Waits for a line that begins with `start`; panics with everything printed when it does not come.
+    pub(crate) fn expect(&mut self, start: &str, within: Duration) -> String {
+        self.expect_line(start, within, |line| line.starts_with(start))
+    }
+
+    /// Waits for a line that contains `text`.
+    pub(crate) fn expect_within(&mut self, text: &str, within: Duration) -> String {
+        self.expect_line(text, within, |line| line.contains(text))
+    }
+
+    fn expect_line(&mut self, what: &str, within: Duration, is_it: impl Fn(&str) -> bool) -> String {
+        let until = Instant::now() + within;
+        while let Some(left) = until.checked_duration_since(Instant::now()) {
+            let Ok(line) = self.lines.recv_timeout(left) else { break };
+            self.seen.push(line.clone());
+            if is_it(&line) {
+                return line;
+            }
+        }
+        let (seen, complaints) = (self.transcript(), self.complaints());
+        let processors = self.processors();
+        panic!(
+            "'{what}' did not come from the guest within {} s:\n{seen}\nQEMU: {complaints}\n{processors}",
+            within.as_secs()
+        );
+    }
+
+    /// Where each processor of the guest is, twice: one that is halted or in a loop does not get on.
+    fn processors(&self) -> String {
+        let Ok(mut monitor) = Monitor::try_connect(&self.monitor) else { return "QEMU has ended".into() };
+        let mut look = || {
+            let registers = monitor.command("info registers -a");
+            let lines = registers.lines().filter(|line| line.starts_with("CPU#") || line.starts_with("RIP="));
+            lines.collect::<Vec<_>>().join("\n")
+        };
+        [look(), look()].join("\n")
+    }
+
+    /// Boots one that takes commands; `functions` are of the shell that runs them.
+    pub(crate) fn with_shell(parts: &Parts, folder: &Path, functions: &str, devices: &[String]) -> Self {
+        let script = SHELL.replace("echo \"READY\"", &format!("{functions}\necho \"READY\""));
+        let mut guest = Self::boot(parts, folder, &script, devices);
+        guest.expect("READY", BOOT);
+        guest
+    }
+
+    /// Runs one line of shell in it.
+    pub(crate) fn run(&mut self, line: &str) -> Done {
+        assert!(!line.contains('\n'), "one line: {line}");
+        self.type_line(line);
+        let from = self.seen.len();
+        let end = self.expect("STATUS ", STEP);
+        let output = self.seen[from..self.seen.len() - 1].join("\n").trim_end().to_owned();
+        Done { code: end["STATUS ".len()..].parse().expect("an exit code"), output }
+    }
+
+    /// Runs a line that must end well; what it printed.
+    #[track_caller]
+    pub(crate) fn must(&mut self, line: &str) -> String {
+        let done = self.run(line);
+        assert_eq!(done.code, 0, "'{line}': {}\n{}", done.output, self.transcript());
+        done.output
+    }
+
+    /// Types one line at its console.
+    pub(crate) fn type_line(&mut self, line: &str) {
+        writeln!(self.stdin, "{line}").expect("the guest's console takes a line");
+    }
+
+    /// Everything printed so far.
+    pub(crate) fn transcript(&self) -> String {
+        self.seen.join("\n")
+    }
+
+    /// What QEMU itself has warned of so far.
+    pub(crate) fn complaints(&self) -> String {
+        std::fs::read_to_string(&self.complaints).expect("the file is there")
+    }
+}
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// For a QEMU that somebody else starts: the arguments that boot a guest with `script` as its only program, in a page or two of
+/// serial console; memory and devices are to be added.
+pub(crate) fn boot_arguments(parts: &Parts, folder: &Path, script: &str) -> Vec<String> {
+    let initramfs = initramfs(parts, folder, script);
+    [
+        "-accel",
+        "tcg,thread=multi",
+        "-machine",
+        "q35",
+        "-cpu",
+        "max",
+        "-nodefaults",
+        "-no-user-config",
+        "-display",
+        "none",
+        "-no-reboot",
+        "-append",
+        KERNEL,
+        "-kernel",
+    ]
+    .map(Into::into)
+    .into_iter()
+    .chain([parts.kernel.display().to_string(), "-initrd".into(), initramfs.display().to_string()])
+    .collect()
+}
