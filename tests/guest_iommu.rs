@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use support::Scratch;
 use support::console::{Kind, Testpmd};
-use support::guest::{BEGIN, Guest, Parts};
+use support::guest::{BEGIN, Guest, KERNEL, Parts};
 
 const CARDS: [&str; 2] = ["packed=off", "packed=on"];
 /// Bytes of each stream: a buffer costs a few messages, and the guest is emulated.
@@ -64,7 +64,7 @@ poweroff -f
 
 /// What QEMU has to be told beside the cards. Translation is strict: a buffer is taken back when its packet is done.
 fn machine() -> Vec<String> {
-    let kernel = "console=ttyS0 panic=-1 no_timer_check intel_iommu=on iommu.passthrough=0 iommu.strict=1";
+    let kernel = &format!("{KERNEL} intel_iommu=on iommu.passthrough=0 iommu.strict=1");
     [
         "-machine",
         "kernel-irqchip=split",

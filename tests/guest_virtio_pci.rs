@@ -16,7 +16,7 @@ use linecard_lab::Lab;
 use support::Scratch;
 use support::console::{Kind, present};
 use support::frames;
-use support::guest::{Guest, Monitor, Parts, TESTPMD};
+use support::guest::{Guest, KERNEL, Monitor, Parts, TESTPMD};
 use support::ours::{Ours, wait_for_socket};
 use support::peer;
 
@@ -92,7 +92,7 @@ fn card(netdev: &str, properties: &str) -> Vec<String> {
     let device = format!(
         "virtio-net-pci,netdev=n,addr=5,mac=52:54:00:00:00:05,iommu_platform=on,disable-legacy=on,romfile=,{properties}"
     );
-    let kernel = "console=ttyS0 panic=-1 no_timer_check intel_iommu=on iommu=pt";
+    let kernel = &format!("{KERNEL} intel_iommu=on iommu=pt");
     let iommu = "intel-iommu,intremap=on,device-iotlb=on,aw-bits=48";
     ["-smp", "2", "-machine", "kernel-irqchip=split", "-append", kernel, "-device", iommu]
         .map(String::from)

@@ -214,13 +214,14 @@ fn run_steps(steps: &[Step], options: &Options) -> Result<(), String> {
             continue;
         }
         let (program, arguments) = step.command.split_first().ok_or("a step without a command")?;
-        let began = Instant::now();
+        let (began, used) = (Instant::now(), processor_seconds());
         let status = Command::new(program)
             .args(arguments)
             .envs(step.environment.iter().copied())
             .status()
             .map_err(|e| format!("{}: {program} could not be started: {e}", step.name))?;
-        println!("── {}: {} s", step.name, began.elapsed().as_secs());
+        let (took, used) = (began.elapsed().as_secs(), processor_seconds() - used);
+        println!("── {}: {took} s, {used} s of processors", step.name);
         if !status.success() {
             return Err(format!(
                 "step '{}' failed ({status}); run it alone: {}",
@@ -230,4 +231,13 @@ fn run_steps(steps: &[Step], options: &Options) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// What the processes that ended below this one have used of all processors, in seconds: `cutime` and `cstime` of proc(5), in ticks
+/// of a hundredth of a second. 0 where there is no `/proc`.
+fn processor_seconds() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The program's name, in brackets, may hold anything.
+    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields).split_whitespace().skip(13).take(2);
+    fields.filter_map(|ticks| ticks.parse::<u64>().ok()).sum::<u64>() / 100
 }

@@ -136,8 +136,8 @@ impl Parts {
     }
 }
 
-/// What `.ci/guest-kernel` unpacked.
-fn fetched(name: &str) -> PathBuf {
+/// What `.ci/guest-kernel` unpacked, or another file below `target`.
+pub(super) fn fetched(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../target").join(name)
 }
 
