@@ -21,7 +21,8 @@ const MEMORY: &str = "256M";
 /// machine the emulated timer is late, and the kernel would take it for broken. Self-tests of its cryptography end by patching code
 /// that another processor runs, at which QEMU 7.2's emulation hangs (one of 100 boots on a busy machine: `alg_test` of Linux 6.1
 /// stayed at one instruction for ever).
-pub(crate) const KERNEL: &str = "console=ttyS0 panic=-1 no_timer_check cryptomgr.notests sysctl.kernel.printk=3";
+pub(crate) const KERNEL: &str =
+    "console=ttyS0 panic=-1 no_timer_check cryptomgr.notests sysctl.kernel.printk=3";
 
 /// What a guest does first whose cards are Linux's; then it has a function for streams of `$KIB`, that end within `$LIMIT` seconds.
 pub(crate) const BEGIN: &str = r#"#!/bin/sh
@@ -110,8 +111,9 @@ impl Guest {
     /// Boots it with `script` as its only program; `devices` are further arguments for QEMU.
     ///
     /// A guest whose own system has not begun after [`BEGUN`] is given up and started again: QEMU's emulation may not get through a
-    /// kernel that patches its own code (see [`KERNEL`]), long before a driver looks at a device. It is reported in `target/guests-started-again.log`. One
-    /// of which even QEMU's monitor does not answer may wait for a device, that is, for us: its test fails.
+    /// kernel that patches its own code (see [`KERNEL`]), long before a driver looks at a device. It is reported in
+    /// `target/guests-started-again.log`. One of which even QEMU's monitor does not answer may wait for a device, that is, for us:
+    /// its test fails.
     pub(crate) fn boot(parts: &Parts, folder: &Path, script: &str, devices: &[String]) -> Self {
         if devices.iter().any(|argument| argument == "-incoming") {
             return Self::start(parts, folder, script, devices);
