@@ -80,7 +80,7 @@ fn a_restart_brings_every_port_back() {
     let vhost = |name: &str| PortKind::VhostUser { path: path(name), client: false, mode: None, group: None };
     let one = PortSpec { mac: Some(linecard::net::MacAddr(OURS)), ..PortSpec::new("one", vhost("a.sock")) };
     let two = PortSpec::new("two", vhost("b.sock"));
-    let tap = PortSpec::new("tap", PortKind::Tap { name: "sw0".into() });
+    let tap = PortSpec::new("tap", PortKind::Tap { name: "sw0".into(), netns: None });
     let origin = linecard_switch::api::SocketOrigin {
         netns: lab.path().into(),
         name: format!("switch/{}", std::process::id()),

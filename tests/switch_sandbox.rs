@@ -79,7 +79,7 @@ fn a_sandboxed_switch_does_all_it_is_for_and_nothing_else() {
     // Root, and yet.
     let text = refusal(asked.port_add(&socket_port("x", &elsewhere.join("x.sock")), None));
     assert!(text.contains("no permission to make socket"), "{text}");
-    let tap_port = PortSpec::new("sw0", PortKind::Tap { name: "sw0".into() });
+    let tap_port = PortSpec::new("sw0", PortKind::Tap { name: "sw0".into(), netns: None });
     let text = refusal(asked.port_add(&tap_port, None));
     assert!(text.contains("denied") || text.contains("not permitted"), "{text}");
     let packet = PortKind::Vdev { device: "net_af_packet0,iface=lo".into() };
@@ -156,7 +156,7 @@ fn a_configured_tap_keeps_the_one_right_it_needs() {
     exchange(&mut one, Some(&mut wire), A, TAP);
     exchange(&mut wire, Some(&mut one), TAP, A);
     // Another one later, by the same right.
-    let later = PortSpec::new("sw1", PortKind::Tap { name: "sw1".into() });
+    let later = PortSpec::new("sw1", PortKind::Tap { name: "sw1".into(), netns: None });
     assert!(asked.port_add(&later, None).expect("it is added").created);
     drop((one, wire, asked));
     end(running);

@@ -1,13 +1,18 @@
-//! One address, two ports: the kernel's sockets answer at it, and TCP ports of a range are a fast port's.
+//! One address, two ports: the kernel's sockets answer at it, and TCP ports of a range are a fast port's. By hand, and by the
+//! container plugin.
 
 mod support;
 
+use std::ffi::OsString;
 use std::net::{Ipv4Addr, TcpListener};
+use std::process::Command;
 
 use linecard::net::MacAddr;
 use linecard::net::checksum::checksum;
+use linecard_cni::Sandbox;
 use linecard_lab::{Lab, wait_for};
-use linecard_switch::api::{PortKind, PortSpec, Share};
+use linecard_switch::api::{PortKind, PortSpec, PortState, Share};
+use serde_json::{Value, json};
 use support::Scratch;
 use support::ours::{Ours, frontend_vdev};
 use support::switch::{Station, end, start};
@@ -94,6 +99,31 @@ impl Remote {
     }
 }
 
+/// What is sent to the one address reaches the kernel or the fast port, and both are heard.
+fn both_answer(fast: &mut Ours, remote: &mut Remote) {
+    remote.came.clear();
+    // The kernel: ping, a connection, a refusal.
+    remote.ping(1);
+    remote.ask(&tcp(IN, [1000, 80], SYN, 0), |got| *got == (TCP, 80, SYN_ACK));
+    remote.ask(&tcp(IN, [1000, 81], SYN, 0), |(_, port, flags)| *port == 81 && flags & RST != 0);
+    assert!(Station::receive(fast).is_empty(), "none of that was the fast port's");
+    // The fast port, with the same addresses, both ways.
+    let sent = tcp(IN, [1000, 5000], SYN, 0);
+    Station::send(&mut remote.port, &sent);
+    let got = wait_for("the frame", || Some(Station::receive(fast)).filter(|frames| !frames.is_empty()));
+    assert_eq!(got, [sent]);
+    Station::send(fast, &tcp(OUT, [5000, 1000], SYN_ACK, 0));
+    remote.ask(&tcp(IN, [1000, 80], RST, 0), |got| *got == (TCP, 5000, SYN_ACK));
+    // What cannot be told is the kernel's: a fragment, and a header that is cut off.
+    Station::send(&mut remote.port, &tcp(IN, [1000, 5000], SYN, 0x2000));
+    Station::send(&mut remote.port, &tcp(IN, [1000, 5000], SYN, 0)[..44]);
+    remote.ping(2);
+    assert!(Station::receive(fast).is_empty());
+    let refused: Vec<_> =
+        remote.came.iter().filter(|(_, port, flags)| *port == 5000 && flags & RST != 0).collect();
+    assert!(refused.is_empty(), "the kernel has not seen what is the fast port's: {refused:?}");
+}
+
 #[test]
 fn the_kernel_answers_beside_a_fast_port() {
     const TEST: &str = "the_kernel_answers_beside_a_fast_port";
@@ -120,26 +150,74 @@ fn the_kernel_answers_beside_a_fast_port() {
     fast.wait_for_link(true);
     remote.port.wait_for_link(true);
 
-    // The kernel: ping, a connection, a refusal.
-    remote.ping(1);
-    remote.ask(&tcp(IN, [1000, 80], SYN, 0), |got| *got == (TCP, 80, SYN_ACK));
-    remote.ask(&tcp(IN, [1000, 81], SYN, 0), |(_, port, flags)| *port == 81 && flags & RST != 0);
-    assert!(Station::receive(&mut fast).is_empty(), "none of that was the fast port's");
-    // The fast port, with the same addresses, both ways.
-    let sent = tcp(IN, [1000, 5000], SYN, 0);
-    Station::send(&mut remote.port, &sent);
-    let got = wait_for("the frame", || Some(Station::receive(&mut fast)).filter(|frames| !frames.is_empty()));
-    assert_eq!(got, [sent]);
-    Station::send(&mut fast, &tcp(OUT, [5000, 1000], SYN_ACK, 0));
-    remote.ask(&tcp(IN, [1000, 80], RST, 0), |got| *got == (TCP, 5000, SYN_ACK));
-    // What cannot be told is the kernel's: a fragment, and a header that is cut off.
-    Station::send(&mut remote.port, &tcp(IN, [1000, 5000], SYN, 0x2000));
-    Station::send(&mut remote.port, &tcp(IN, [1000, 5000], SYN, 0)[..44]);
-    remote.ping(2);
-    assert!(Station::receive(&mut fast).is_empty());
-    let refused: Vec<_> =
-        remote.came.iter().filter(|(_, port, flags)| *port == 5000 && flags & RST != 0).collect();
-    assert!(refused.is_empty(), "the kernel has not seen what is the fast port's: {refused:?}");
+    both_answer(&mut fast, &mut remote);
     drop((listener, fast, remote, asked));
+    end(running);
+}
+
+/// The plugin does `command` for the interface net1 of `pod`, of which it is told by a runtime's variables.
+fn plugin(command: &str, pod: &Sandbox, config: &Value) -> Value {
+    let lookup = |name: &str| -> Option<OsString> {
+        match name {
+            "CNI_COMMAND" => Some(command.into()),
+            "CNI_CONTAINERID" => Some("box".into()),
+            "CNI_IFNAME" => Some("net1".into()),
+            "CNI_NETNS" => Some(pod.path().into()),
+            _ => None,
+        }
+    };
+    let output = linecard_cni::invoke(lookup, config.to_string().as_bytes());
+    assert!(output.success, "{command}: {}", output.stdout);
+    serde_json::from_str(&output.stdout).unwrap_or_default()
+}
+
+/// A container without privileges: its sockets by the tap, the listed ports by its fast port, before and after a restart of the
+/// switch, and nothing of it when it is gone.
+#[test]
+fn a_container_has_both_halves_by_the_plugin() {
+    const TEST: &str = "a_container_has_both_halves_by_the_plugin";
+    let Some(lab) = Lab::new(TEST) else { return };
+    let scratch = Scratch::new(TEST);
+    let path = scratch.join("r.sock");
+    let arguments = ["--port", &path.display().to_string()];
+    let (running, asked) = start(&lab, &scratch, &arguments);
+    let pod = Sandbox::new().expect("a namespace, as the one before");
+    let config = json!({
+        "cniVersion": "1.1.0", "name": "fast", "type": "linecard", "switch": scratch.join("control"),
+        "stateDir": scratch.join("plugin"), "ports": "tcp:4444-20000", "mac": MacAddr(POD).to_string(),
+        "ips": ["10.9.0.1/24"],
+    });
+    let mut added = config.clone();
+    added["prevResult"] = plugin("ADD", &pod, &config);
+    plugin("CHECK", &pod, &added);
+    let neighbour = format!("neigh replace 10.9.0.2 lladdr {} dev net1", MacAddr(REMOTE));
+    let status = pod.run(|| Command::new("ip").args(neighbour.split(' ')).status()).expect("inside");
+    assert!(status.is_ok_and(|status| status.success()));
+    let listener = pod.run(|| TcpListener::bind((Ipv4Addr::from(POD_IP), 80))).expect("inside");
+    // A program inside says path=auto:net1, which looks into its process's namespace.
+    let mut fast = pod.run(|| Ours::start(&frontend_vdev("@vport/net1".as_ref(), ""))).expect("inside");
+    let mut remote = Remote { port: Ours::start(&frontend_vdev(&path, "")), came: Vec::new() };
+    fast.wait_for_link(true);
+    remote.port.wait_for_link(true);
+    both_answer(&mut fast, &mut remote);
+
+    drop(asked);
+    end(running);
+    fast.wait_for_link(false);
+    remote.port.wait_for_link(false);
+    let (running, mut asked) = start(&lab, &scratch, &arguments);
+    assert_ne!(asked.port_show("box@net1:kernel").expect("it is back").state, PortState::Waiting);
+    fast.wait_for_link(true);
+    remote.port.wait_for_link(true);
+    both_answer(&mut fast, &mut remote);
+    plugin("CHECK", &pod, &added);
+
+    drop((listener, fast));
+    plugin("DEL", &pod, &config);
+    assert!(!pod.has_interface("net1").expect("inside"));
+    let left: Vec<_> = asked.port_list().expect("a list").into_iter().map(|port| port.spec.key).collect();
+    assert_eq!(left, ["port1"]);
+    assert_eq!(std::fs::read_dir(scratch.join("plugin")).expect("a folder").count(), 0);
+    drop((remote, asked));
     end(running);
 }

@@ -244,10 +244,14 @@ fn mounts_have_volumes_and_containers_no_more_rights_than_they_need() {
     }
 }
 
+/// A question to the plugin.
+fn status() -> Environment {
+    Environment::read(|name| (name == "CNI_COMMAND").then(|| OsString::from("STATUS"))).unwrap()
+}
+
 #[test]
 fn the_plugin_takes_the_networks() {
-    let lookup = |name: &str| (name == "CNI_COMMAND").then(|| OsString::from("STATUS"));
-    let environment = Environment::read(lookup).unwrap();
+    let environment = status();
     for definition in networks() {
         let network = Network::parse(definition.spec.config.as_bytes()).unwrap();
         assert_eq!(network.name(), definition.metadata.name);
@@ -284,10 +288,13 @@ fn pods_ask_for_networks_that_are_there() {
                 .map(|entry| {
                     for key in entry.as_object().unwrap().keys() {
                         assert!(
-                            ["name", "namespace", "interface", "ips", "mac"].contains(&key.as_str()),
+                            ["name", "namespace", "interface", "ips", "mac", "cni-args"].contains(&key.as_str()),
                             "{key}"
                         );
                     }
+                    // What Multus passes on to the plugin.
+                    let asked = serde_json::json!({"cniVersion": "1.0.0", "name": "any", "args": {"cni": entry["cni-args"]}});
+                    Config::read(asked.to_string().as_bytes(), &status()).unwrap();
                     entry["name"].as_str().unwrap().to_owned()
                 })
                 .collect(),

@@ -1,8 +1,10 @@
 //! ADD and CHECK.
 
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 
-use linecard_switch::api::{PortInfo, PortSpec, PortState, Vlan};
+use linecard_netdev::Placeholder;
+use linecard_switch::api::{PortInfo, PortSpec, PortState, Share, Vlan};
 use serde_json::Value;
 
 use crate::address::{Cidr, Mac};
@@ -10,6 +12,7 @@ use crate::config::Mode;
 use crate::environment::{Attachment, Command};
 use crate::error::{Code, Error};
 use crate::handover::{self, Handover, write_device_info};
+use crate::kernel;
 use crate::link;
 use crate::netns::Netns;
 use crate::plugin::Plugin;
@@ -56,6 +59,7 @@ impl Plugin {
                 "choose another interface name for this network",
             ));
         }
+        self.check_sharing(attachment, known.is_some(), &netns)?;
         let mut record = self.record(attachment, &netns);
         // An interface that another plugin of the chain made shows the addresses already.
         record.link = Some(path).filter(|_| self.config.link && known.is_none() && !netns.is_own());
@@ -91,6 +95,24 @@ impl Plugin {
         self.undo(state, attachment)
     }
 
+    /// Whether there is an interface whose address can be shared.
+    fn check_sharing(&self, attachment: &Attachment, is_known: bool, netns: &Netns) -> Result<(), Error> {
+        let (name, remedy) =
+            (attachment.ifname(), "leave 'ports' out, or let this plugin make the interface");
+        let problem = match &self.config.ports {
+            Some(_) if is_known => {
+                format!("'ports' shares the interface {name}, which another plugin of the chain has made")
+            }
+            Some(_) if netns.is_own() => {
+                format!(
+                    "'ports' shares the interface {name}, and none is made in the host's own network namespace"
+                )
+            }
+            _ => return Ok(()),
+        };
+        Err(Error::config(problem, remedy))
+    }
+
     fn record(&self, attachment: &Attachment, netns: &Netns) -> Record {
         let in_folder = self.config.mode != Mode::Abstract;
         // A file that is there is somebody else's.
@@ -105,8 +127,10 @@ impl Plugin {
             folder: handover::folder(&self.config, attachment),
             device_info: file,
             link: None,
+            ports: self.config.ports.clone(),
             mac: None,
             port: None,
+            kernel_port: None,
         }
     }
 
@@ -132,12 +156,16 @@ impl Plugin {
         };
         let (result, ips) = self.result(&interface, &given)?;
         let spec = self.port(&attachment, &handover, mac, &ips);
+        let shown = link::shown(mac, self.config.mtu, &ips);
         record.mac = Some(mac);
         record.port = serde_json::to_value(&spec).ok();
+        if record.ports.is_some() {
+            attach_kernel(&mut switch, &mut record, &spec, &shown, &given)?;
+        }
         switch.add(&spec, handover.listener())?;
         step::done("the port is added");
-        if let Some(path) = &record.link {
-            link::make(path, &attachment, mac, self.config.mtu, &ips)?;
+        if let (Some(path), None) = (&record.link, &record.ports) {
+            link::make(path, &attachment, &shown)?;
             step::done("the interface is made");
         }
         if let (Some(file), Some(socket)) = (&record.device_info, &handover.socket) {
@@ -194,6 +222,8 @@ impl Plugin {
         spec.vlan = self.config.vlan.map(Vlan::Access);
         spec.mtu = self.config.mtu;
         spec.queues = self.config.queues;
+        let ports = self.config.ports.clone();
+        spec.shares = ports.map(|ports| Share { with: kernel::key(&spec.key), ports });
         spec.meta = about.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
         spec
     }
@@ -227,16 +257,42 @@ impl Plugin {
         if !chained && mac.as_deref() != entry["mac"].as_str() {
             return Err(broken(format!("'prevResult' has the address {}, not the port's", entry["mac"])));
         }
-        let port = Switch::connect(&record.switch)?.show(&attachment.to_string())?;
-        let port = port.ok_or_else(|| broken(format!("the switch has no port {attachment}")))?;
-        check_port(&port, &record).map_err(broken)?;
+        if record.ports.is_some() && !netns.has_interface(attachment.ifname())? {
+            return Err(broken(format!("the container has no interface {} any more", attachment.ifname())));
+        }
+        let mut switch = Switch::connect(&record.switch)?;
+        let tap =
+            record.kernel_port.is_some().then(|| (kernel::key(&attachment.to_string()), &record.kernel_port));
+        for (key, asked) in [(attachment.to_string(), &record.port)].into_iter().chain(tap) {
+            let port = switch.show(&key)?;
+            let port = port.ok_or_else(|| broken(format!("the switch has no port {key}")))?;
+            check_port(&port, asked.as_ref()).map_err(broken)?;
+        }
         self.delegate(Command::Check, None).map(drop)
     }
 }
 
+/// Makes the kernel's half of the port `fast`, with the routes that the IPAM plugin gave.
+fn attach_kernel(
+    switch: &mut Switch,
+    record: &mut Record,
+    fast: &PortSpec,
+    shown: &Placeholder,
+    given: &Value,
+) -> Result<(), Error> {
+    let Some(path) = &record.link else { return Ok(()) };
+    let tap = link::make_tap(path, &record.attachment, shown, &kernel::routes(given)?)?;
+    step::done("the interface is made");
+    let kernel = kernel::port(fast, record.attachment.ifname(), path);
+    record.kernel_port = serde_json::to_value(&kernel).ok();
+    switch.add(&kernel, Some(tap.as_fd()))?;
+    step::done("the interface is a port");
+    Ok(())
+}
+
 /// Compares a port with what ADD asked for.
-fn check_port(port: &PortInfo, record: &Record) -> Result<(), String> {
-    let asked: Option<PortSpec> = record.port.clone().and_then(|value| serde_json::from_value(value).ok());
+fn check_port(port: &PortInfo, asked: Option<&Value>) -> Result<(), String> {
+    let asked: Option<PortSpec> = asked.cloned().and_then(|value| serde_json::from_value(value).ok());
     let Some(asked) = asked else {
         return Err("its record does not say what was asked of the switch".into());
     };
@@ -247,13 +303,14 @@ fn check_port(port: &PortInfo, record: &Record) -> Result<(), String> {
         ("VLAN", is.vlan != asked.vlan),
         ("MTU", is.mtu != asked.mtu),
         ("number of queues", is.queues != asked.queues),
+        ("shared ports", is.shares != asked.shares),
     ];
     if let Some((what, _)) = differs.iter().find(|(_, differs)| *differs) {
         return Err(format!("the {what} of the port {} is not what ADD asked for", is.key));
     }
     match port.state {
         PortState::Waiting => {
-            Err(format!("the port {} waits for its socket since the switch was restarted", is.key))
+            Err(format!("the port {} waits for its other end since the switch was restarted", is.key))
         }
         _ => Ok(()),
     }

@@ -7,8 +7,9 @@ use std::str::FromStr;
 use serde_json::{Map, Value};
 
 use crate::address::{Cidr, Mac};
-use crate::environment::{Attachment, Environment, excerpt};
+use crate::environment::{Attachment, Command, Environment, excerpt};
 use crate::error::{Code, Error};
+use crate::kernel::Ports;
 use crate::version::Version;
 
 /// Where the switch's control socket is, unless `switch` says otherwise.
@@ -63,6 +64,9 @@ pub struct Config {
     pub mtu: u16,
     /// Whether a kernel interface beside the port shows its addresses.
     pub link: bool,
+    /// TCP and UDP ports that are the port's, of an address that it shares with that interface: `tcp:4444-20000,udp:53`. Not looked
+    /// at for DEL and GC, which go by what ADD has recorded.
+    pub ports: Option<String>,
     /// The address that was asked for.
     pub mac: Option<Mac>,
     /// Addresses that were asked for; an IPAM plugin sees the same configuration and takes them from there.
@@ -107,7 +111,8 @@ impl Config {
             vlan: fields.number("vlan", 1, 4094)?,
             queues: fields.number("queues", 1, 128)?.unwrap_or(1),
             mtu: fields.number("mtu", 68, 65_535)?.unwrap_or(1500),
-            link: fields.flag("link")?.unwrap_or(true),
+            link: link(&fields, asked.ports.is_some())?,
+            ports: asked.ports.map(|ports| ports.to_string()),
             mac: asked.mac,
             ips: asked.ips,
             ipam: ipam.map(plugin_name).transpose()?,
@@ -147,6 +152,7 @@ pub(crate) fn object(bytes: &[u8]) -> Result<Map<String, Value>, Error> {
 struct Asked {
     mac: Option<Mac>,
     ips: Vec<Cidr>,
+    ports: Option<Ports>,
     device_info: Option<PathBuf>,
 }
 
@@ -157,12 +163,16 @@ impl Asked {
             Some(args) => args.below("cni")?,
             None => None,
         };
-        let mut mac = None;
-        let mut ips = Vec::new();
+        let (mut mac, mut ips, mut ports) = (None, Vec::new(), None);
+        // What goes is not checked again: an ADD that was refused has to be followed by a DEL that succeeds.
+        let shares = !matches!(environment.command, Command::Del | Command::Gc);
         for source in [&runtime, &args].into_iter().flatten() {
             mac = mac.or(source.parsed("mac")?);
             if ips.is_empty() {
                 ips = source.list("ips")?;
+            }
+            if ports.is_none() && shares {
+                ports = source.parsed("ports")?;
             }
         }
         for (key, value) in &environment.args {
@@ -172,8 +182,14 @@ impl Asked {
                     let each = value.split(',').map(|ip| parsed("CNI_ARGS", key, ip));
                     ips = each.collect::<Result<_, _>>()?;
                 }
+                "PORTS" if ports.is_none() && shares && !value.is_empty() => {
+                    ports = Some(parsed("CNI_ARGS", key, value)?);
+                }
                 _ => {}
             }
+        }
+        if ports.is_none() && shares {
+            ports = fields.parsed("ports")?;
         }
         if mac.is_none() {
             mac = fields.parsed("mac")?;
@@ -185,7 +201,19 @@ impl Asked {
             Some(runtime) => runtime.absolute("CNIDeviceInfoFile")?,
             None => None,
         };
-        Ok(Self { mac, ips, device_info })
+        Ok(Self { mac, ips, ports, device_info })
+    }
+}
+
+/// Whether there is to be an interface, whose address is to be `shared`.
+fn link(fields: &Fields<'_>, shared: bool) -> Result<bool, Error> {
+    let link = fields.flag("link")?.unwrap_or(true);
+    match shared && !link {
+        true => Err(Error::config(
+            "'ports' shares the address of the interface that \"link\": false leaves out",
+            "leave out one of the two",
+        )),
+        false => Ok(link),
     }
 }
 

@@ -9,6 +9,7 @@
 //! | `environment`, `config` | what a runtime says, checked |
 //! | `attach`, `detach` | ADD and CHECK; DEL and GC |
 //! | `state` | records of attachments, so that a killed plugin leaves nothing that DEL or GC cannot undo |
+//! | `kernel` | the kernel's half of a port whose address is shared |
 //! | `result` | results in the layout of each version |
 //! | `install` | the plugin and a network made known to runtimes |
 //! | `runtime` | a small runtime: network configuration lists, plugins called in their order |
@@ -28,6 +29,7 @@ mod error;
 mod exec;
 mod handover;
 mod install;
+mod kernel;
 mod link;
 pub mod netavark;
 mod netns;

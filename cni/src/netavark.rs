@@ -45,6 +45,7 @@ const OPTIONS: &[(&str, Holds)] = &[
     ("mtu", Holds::Number),
     ("queues", Holds::Number),
     ("link", Holds::Flag),
+    ("ports", Holds::Text),
 ];
 
 /// What netavark asks for by the arguments of a program; `None` when they are something else.

@@ -41,11 +41,17 @@ pub(crate) struct Record {
     /// A kernel interface was made beside the port, in this namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) link: Option<PathBuf>,
+    /// TCP and UDP ports that the port shares with that interface, which is a tap then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ports: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) mac: Option<Mac>,
     /// What was asked of the switch, for CHECK.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) port: Option<serde_json::Value>,
+    /// The same of the tap.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) kernel_port: Option<serde_json::Value>,
 }
 
 /// A port that could not be removed because the switch was not there.
@@ -339,8 +345,10 @@ mod tests {
             folder: None,
             device_info: None,
             link: None,
+            ports: None,
             mac: None,
             port: None,
+            kernel_port: None,
         }
     }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use linecard_switch::api::{Client, ClientError, Code as SwitchCode, PortInfo, PortSpec};
 
 use crate::error::{Code, Error};
+use crate::kernel;
 
 /// How long the switch may take for an answer. On a busy machine a new port can wait for the kernel for seconds, and a
 /// runtime waits for minutes before it gives up.
@@ -35,8 +36,10 @@ impl Switch {
         self.client.port_add(spec, listener).map(drop).map_err(told)
     }
 
+    /// Removes a port, and the kernel's half of its address where that is shared. Neither has to be there.
     pub(crate) fn remove(&mut self, port: &str) -> Result<(), Error> {
-        self.client.port_remove(port).map(drop).map_err(told)
+        self.client.port_remove(port).map_err(told)?;
+        self.client.port_remove(&kernel::key(port)).map(drop).map_err(told)
     }
 
     pub(crate) fn list(&mut self) -> Result<Vec<PortInfo>, Error> {

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
 /// Keys that somebody reads.
-const KEYS: [&str; 24] = [
+const KEYS: [&str; 25] = [
     "cniVersion",
     "name",
     "type",
@@ -28,6 +28,7 @@ const KEYS: [&str; 24] = [
     "mac",
     "ips",
     "link",
+    "ports",
     "ipam",
     "dns",
     "stateDir",
@@ -41,7 +42,7 @@ const KEYS: [&str; 24] = [
     "cni.dev/valid-attachments",
 ];
 /// Words that lead somewhere.
-const WORDS: [&str; 24] = [
+const WORDS: [&str; 26] = [
     "0.3.0",
     "1.1.0",
     "fast",
@@ -66,6 +67,8 @@ const WORDS: [&str; 24] = [
     "ADD",
     "é\u{202e}",
     "host-local",
+    "tcp:4444-20000,udp:53",
+    "tcp:0",
 ];
 const VARIABLES: [&str; 6] =
     ["CNI_COMMAND", "CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS", "CNI_PATH"];

@@ -121,6 +121,7 @@ fn networks_are_checked_when_they_are_made() {
         ("vlan", "ten", "'vlan' is \"ten\": give a number from 1 to 4094"),
         ("link", "maybe", "'link' is \"maybe\": give true or false"),
         ("mode", "fd", "'mode' is \"fd\""),
+        ("ports", "tcp:0", "'ports' is \"tcp:0\": 'tcp:0' is no range of TCP or UDP ports; give ranges"),
         ("colour", "red", "a network of this driver has no option 'colour': it has switch, "),
     ] {
         let problem = ask(&Request::Create, &scene.network(json!({option: value}))).expect_err(want);

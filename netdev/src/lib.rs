@@ -17,6 +17,7 @@ mod interface;
 mod namespace;
 pub mod netlink;
 pub mod packet_socket;
+mod passed_tap;
 mod placeholder;
 pub mod tap;
 pub mod tun;

@@ -12,7 +12,7 @@ const IFADDR: usize = 8;
 /// `IFA_F_NODAD`: nobody else can have the address, and nobody could be asked.
 const NODAD: u8 = 0x02;
 
-/// What a placeholder shows.
+/// What a placeholder shows, and a tap that is made to be passed on.
 ///
 /// ```
 /// use linecard_netdev::Placeholder;
@@ -51,20 +51,24 @@ impl Interface {
         });
         made.map_err(refused)?;
         let interface = Self::find(port, namespace, name)?;
-        let ready = shown
-            .addresses
-            .iter()
-            .try_for_each(|(address, prefix)| {
-                interface.ask(new_address(interface.index(), *address, *prefix)).map(drop)
-            })
-            .map_err(|error| interface.refused("giving an IP address to", error))
-            .and_then(|()| interface.set_up(true));
+        let ready = interface.show(shown);
         if let Err(error) = ready {
             // It was ours a moment ago; gone is as good.
             let _ = interface.remove();
             return Err(error);
         }
         Ok(interface)
+    }
+
+    /// Gives it the addresses, and brings it up.
+    pub(crate) fn show(&self, shown: &Placeholder) -> Result<(), Error> {
+        let mut addresses = shown.addresses.iter();
+        addresses
+            .try_for_each(|(address, prefix)| {
+                self.ask(new_address(self.index(), *address, *prefix)).map(drop)
+            })
+            .map_err(|error| self.refused("giving an IP address to", error))
+            .and_then(|()| self.set_up(true))
     }
 
     /// Its IP addresses and the bits of their prefixes.

@@ -4,6 +4,7 @@ use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 
 use linecard_capture::Hub;
 use linecard_mempool::{Pool, PoolConfig};
+use linecard_net::MacAddr;
 use linecard_pmd::handover::HandedOver;
 use linecard_pmd::offload::{Offloads, RxOffloads, TxOffloads};
 use linecard_pmd::{DeviceInfo, Port, PortConfig, configure, contain};
@@ -54,6 +55,7 @@ pub(crate) fn attach(
     };
     let device = device.map_err(|error| unavailable(&error))?;
     let info = device.info();
+    check_address(spec, info.mac)?;
     let queues = spec.queues.min(info.max_rx_queues).min(info.max_tx_queues).max(1);
     let own = if driver.keeps_packets() { Some(own_pool(config, &info, queues)?) } else { None };
     let offloads = Offloads {
@@ -66,6 +68,19 @@ pub(crate) fn attach(
     let port = configure(device, wanted).and_then(|device| device.start(pool));
     let port = port.map_err(|refused| unavailable(&refused.error))?;
     Ok(Attached { port: watched(&config.captures, id, port), own, argument })
+}
+
+/// What a path leads to may be another container's by now, where an interface of the same name is.
+fn check_address(spec: &PortSpec, found: [u8; 6]) -> Result<(), Problem> {
+    let PortKind::Tap { name, netns: Some(netns) } = &spec.kind else { return Ok(()) };
+    match spec.mac {
+        Some(MacAddr(mac)) if mac != found => Err(Problem::new(
+            Code::Unavailable,
+            format!("the interface {name} in {} has not the port's address", netns.display()),
+            "remove the port, and add it anew with a descriptor of its interface",
+        )),
+        _ => Ok(()),
+    }
 }
 
 pub(crate) fn unavailable(error: &linecard_pmd::Error) -> Problem {
@@ -112,10 +127,14 @@ fn device_argument(id: u16, spec: &PortSpec, fd: Option<&OwnedFd>) -> Result<Str
             let fd = fd.map_or_else(String::new, |fd| format!(",fd={}", fd.as_raw_fd()));
             format!("net_vhost{id},queues={queues},tso=1,handover=1{fd}")
         }
-        PortKind::Tap { name } => match fd {
+        PortKind::Tap { name, netns } => match fd {
             // The driver takes the descriptor for its own.
             Some(fd) => format!("net_tap{id},fd={}", duplicate(fd)?.into_raw_fd()),
-            None => format!("net_tap{id},iface={name}"),
+            None => {
+                let netns =
+                    netns.as_ref().map_or_else(String::new, |netns| format!(",netns={}", netns.display()));
+                format!("net_tap{id},iface={name}{netns}")
+            }
         },
         PortKind::Vxlan { vni, remotes, local, udp_port, ttl, any_peer } => {
             let mut text = format!("net_vxlan{id},vni={vni}");

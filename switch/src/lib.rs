@@ -21,6 +21,8 @@ mod balance;
 mod direct;
 pub mod fdb;
 mod forward;
+#[cfg(any(test, feature = "model"))]
+pub mod forwarder;
 pub mod frame;
 mod guard;
 pub mod keep;

@@ -93,7 +93,7 @@ mod tests {
             device: String::new(),
             addresses: 2,
             counters: counters.clone(),
-            spec: PortSpec::new(key, PortKind::Tap { name: "t".into() }),
+            spec: PortSpec::new(key, PortKind::Tap { name: "t".into(), netns: None }),
         };
         let stats =
             Stats { uptime_seconds: 5, workers: 2, addresses: 4, ports: vec![port("a"), port("b\"\\c")] };

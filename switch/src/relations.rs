@@ -80,6 +80,7 @@ impl Switch {
     pub(crate) fn relate(&self, ports: &BTreeMap<String, Entry>, sessions: &Sessions) {
         let is_plain = sessions.is_empty() && ports.values().all(|entry| entry.spec.shares.is_none());
         let number = |key: &String| ports.get(key).filter(|entry| entry.open.is_some()).map(|entry| entry.id);
+        let sharers = if is_plain { BTreeMap::new() } else { by_kernel(ports) };
         for entry in ports.values() {
             let Some(open) = &entry.open else { continue };
             let mut told = open.relations.lock().unwrap_or_else(PoisonError::into_inner);
@@ -96,7 +97,7 @@ impl Switch {
                 egress: outputs(|span| &span.egress),
                 output: sessions.contains_key(key),
                 station: station(&entry.spec, ports),
-                sharing: sharing(entry, ports),
+                sharing: sharing(entry, sharers.get(key.as_str())),
             };
             if *told != relations {
                 for remote in &self.remotes {
@@ -122,12 +123,23 @@ fn station(spec: &PortSpec, ports: &BTreeMap<String, Entry>) -> Station {
     kernel.map_or(Station::Absent, |entry| Station::Of(entry.id))
 }
 
-fn sharing(kernel: &Entry, ports: &BTreeMap<String, Entry>) -> Box<[(u16, Ports)]> {
-    let of = |entry: &Entry| {
+/// Ports that share a station, by the key of the port that they name.
+fn by_kernel(ports: &BTreeMap<String, Entry>) -> BTreeMap<&str, Vec<&Entry>> {
+    let mut sharers: BTreeMap<&str, Vec<&Entry>> = BTreeMap::new();
+    for entry in ports.values() {
+        if let Some(share) = &entry.spec.shares {
+            sharers.entry(&share.with).or_default().push(entry);
+        }
+    }
+    sharers
+}
+
+fn sharing(kernel: &Entry, sharers: Option<&Vec<&Entry>>) -> Box<[(u16, Ports)]> {
+    let of = |entry: &&Entry| {
         let asked =
             entry.spec.shares.as_ref().filter(|_| entry.open.is_some() && share(&entry.spec, &kernel.spec));
         // It was checked when the port was added.
         Some((entry.id, Ports::of(asked?).ok()?))
     };
-    ports.values().filter_map(of).collect()
+    sharers.into_iter().flatten().filter_map(of).collect()
 }

@@ -295,7 +295,8 @@ fn check_kind(kind: &PortKind) -> Result<(), Problem> {
             ))
         }
         PortKind::VhostUserFd { origin: None } | PortKind::Vxlan { .. } | PortKind::Vdev { .. } => Ok(()),
-        PortKind::Tap { name } => {
+        PortKind::Tap { name, netns } => {
+            netns.as_deref().map_or(Ok(()), |netns| path("network namespace", netns))?;
             let plain = name
                 .bytes()
                 .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b',' | b'/' | b':' | b'%'));

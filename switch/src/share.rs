@@ -27,6 +27,24 @@ const UDP_HEADER: usize = 8;
 /// Most ranges of a port.
 const MOST: usize = 64;
 
+impl Share {
+    /// Whether its ports can be read, as `port.add` does.
+    ///
+    /// ```
+    /// use linecard_switch::api::Share;
+    /// let share = |ports: &str| Share { with: "pod-tap".into(), ports: ports.into() };
+    /// assert!(share("tcp:4444-20000,udp:53").check().is_ok());
+    /// let problem = share("tcp:4444-20000,sctp:53").check().expect_err("neither TCP nor UDP");
+    /// assert_eq!(problem.message, "'sctp:53' is no range of TCP or UDP ports");
+    /// ```
+    ///
+    /// # Errors
+    /// The first range that makes no sense, or too many of them.
+    pub fn check(&self) -> Result<(), Problem> {
+        Ports::of(self).map(drop)
+    }
+}
+
 /// The destination ports that are a fast port's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ports {
@@ -39,17 +57,22 @@ impl Ports {
     /// # Errors
     /// A range that makes no sense.
     pub(crate) fn of(share: &Share) -> Result<Self, Problem> {
-        let ranges: Option<Vec<_>> = share.ports.split(',').map(range).collect();
-        match ranges.filter(|ranges| ranges.len() <= MOST) {
-            Some(ranges) => Ok(Self { ranges: ranges.into() }),
-            None => Err(Problem::new(
-                Code::InvalidParams,
-                format!(
-                    "'{}' names no ports to share",
-                    share.ports.chars().take(80).flat_map(char::escape_default).collect::<String>()
-                ),
-                format!("give ranges such as tcp:4444-20000,udp:53, at most {MOST}"),
-            )),
+        let wrong = |message: String| {
+            let remedy = format!(
+                "give ranges of 1 to 65535 such as tcp:4444-20000,udp:53, without spaces, at most {MOST}"
+            );
+            Problem::new(Code::InvalidParams, message, remedy)
+        };
+        let ranges = share.ports.split(',').take(MOST + 1).map(|text| {
+            range(text).ok_or_else(|| {
+                let shown: String = text.chars().take(40).flat_map(char::escape_default).collect();
+                wrong(format!("'{shown}' is no range of TCP or UDP ports"))
+            })
+        });
+        let ranges: Vec<_> = ranges.collect::<Result<_, _>>()?;
+        match ranges.len() {
+            0..=MOST => Ok(Self { ranges: ranges.into() }),
+            _ => Err(wrong(format!("more than {MOST} ranges of ports are named"))),
         }
     }
 

@@ -98,7 +98,7 @@ impl From<StateError> for Problem {
 /// use linecard_switch::state::{Saved, State};
 /// let path = std::env::temp_dir().join(format!("switch-doc-{}.json", std::process::id()));
 /// let state = State::at(&path);
-/// let ports = vec![PortSpec::new("a", PortKind::Tap { name: "lc0".into() })];
+/// let ports = vec![PortSpec::new("a", PortKind::Tap { name: "lc0".into(), netns: None })];
 /// let saved = Saved { ports, ..Saved::default() };
 /// state.save(&saved)?;
 /// assert_eq!(state.load()?, saved);

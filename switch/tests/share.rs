@@ -125,7 +125,7 @@ fn shares_that_make_no_sense_are_refused() {
     for (change, want) in [
         (
             &(|value: &mut Value| value["shares"]["ports"] = "tcp:9-8".into()) as &dyn Fn(&mut Value),
-            "names no ports to share",
+            "is no range of TCP or UDP ports",
         ),
         (&|value| value["shares"]["with"] = "another".into(), "whose 'mac' the port has to have"),
         (

@@ -41,7 +41,7 @@ type Counts = BTreeMap<String, [f64; STEPS.len()]>;
 
 /// Counts every path and compares, or writes the table.
 pub(crate) fn run(options: &Options) -> Result<(), String> {
-    let trace = build()?;
+    let trace = build("budget", &[])?;
     let mut counts = Counts::new();
     for (name, arguments) in PATHS {
         let mut row = [0.0; STEPS.len()];
@@ -59,10 +59,11 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
     compare(&parse(&text)?, &counts)
 }
 
-/// Builds the trace as benchmarks are built; returns where it is.
-fn build() -> Result<PathBuf, String> {
+/// Builds the trace `name` as benchmarks are built, of the package that `more` names; returns where it is.
+pub(crate) fn build(name: &str, more: &[&str]) -> Result<PathBuf, String> {
     let output = Command::new("cargo")
-        .args(["bench", "--no-run", "--bench", "budget", "--message-format", "json-render-diagnostics"])
+        .args(["bench", "--no-run", "--bench", name, "--message-format", "json-render-diagnostics"])
+        .args(more)
         .output()
         .map_err(|e| format!("cargo could not be started: {e}"))?;
     if !output.status.success() {
@@ -71,9 +72,9 @@ fn build() -> Result<PathBuf, String> {
     String::from_utf8_lossy(&output.stdout)
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .filter(|message| message["target"]["name"] == "budget")
+        .filter(|message| message["target"]["name"] == name)
         .find_map(|message| message["executable"].as_str().map(PathBuf::from))
-        .ok_or_else(|| "cargo named no executable for benches/budget.rs".into())
+        .ok_or_else(|| format!("cargo named no executable for the benchmark {name}"))
 }
 
 /// The instructions of one step over the whole trace.

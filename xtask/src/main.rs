@@ -7,6 +7,7 @@ mod ci;
 mod guide;
 mod oldest;
 mod package;
+mod scale;
 mod shape;
 mod test;
 
@@ -36,6 +37,8 @@ enum Chore {
     Guide,
     /// Counts instructions per packet under callgrind and compares them with `benches/budget.txt`.
     Budget(budget::Options),
+    /// Counts instructions and cache lines per packet of the switch by its ports and stations, for docs/guide/scale.md.
+    Scale(scale::Options),
 }
 
 fn main() -> ExitCode {
@@ -52,6 +55,7 @@ fn main() -> ExitCode {
         Chore::Package(options) => package::run(&options),
         Chore::Guide => guide::run(),
         Chore::Budget(options) => budget::run(&options),
+        Chore::Scale(options) => scale::run(&options),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

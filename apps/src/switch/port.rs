@@ -32,7 +32,7 @@ pub(crate) fn vhost(text: &str, key: &str) -> Result<PortSpec, String> {
 /// As [`vhost`].
 pub(crate) fn tap(text: &str, key: Option<&str>) -> Result<PortSpec, String> {
     let (name, options) = text.split_once(',').unwrap_or((text, ""));
-    read(PortSpec::new(key.unwrap_or(name), PortKind::Tap { name: name.into() }), options, text)
+    read(PortSpec::new(key.unwrap_or(name), PortKind::Tap { name: name.into(), netns: None }), options, text)
 }
 
 /// A network with other hosts, with options.
@@ -56,7 +56,7 @@ pub(crate) fn vxlan(text: &str, key: Option<&str>) -> Result<PortSpec, String> {
 /// # Errors
 /// The port is no tap, or the kernel refuses.
 pub(crate) fn make_tap(spec: &PortSpec) -> Result<OwnedFd, Error> {
-    let PortKind::Tap { name } = &spec.kind else {
+    let PortKind::Tap { name, .. } = &spec.kind else {
         return Err(Error::Usage("only a tap is made here; leave out --pass".into()));
     };
     let namespace = Namespace::default();

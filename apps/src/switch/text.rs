@@ -24,7 +24,8 @@ fn kind(kind: &PortKind) -> String {
             format!("vhost-user @{} in {}", origin.name, origin.netns.display())
         }
         PortKind::VhostUserFd { origin: None } => "vhost-user, passed socket".into(),
-        PortKind::Tap { name } => format!("tap {name}"),
+        PortKind::Tap { name, netns: None } => format!("tap {name}"),
+        PortKind::Tap { name, netns: Some(netns) } => format!("tap {name} in {}", netns.display()),
         PortKind::Vxlan { vni, remotes, .. } => {
             let remotes: Vec<String> = remotes.iter().map(ToString::to_string).collect();
             format!(

@@ -98,7 +98,7 @@ mod tests {
             let mut counters =
                 PortCounters { rx_packets: *rx_packets, rx_bytes: rx_packets * 64, ..Default::default() };
             counters.drops.tx_full = *tx_full;
-            let spec = PortSpec::new(*key, PortKind::Tap { name: (*key).into() });
+            let spec = PortSpec::new(*key, PortKind::Tap { name: (*key).into(), netns: None });
             PortInfo { id: 0, state: PortState::Up, device: String::new(), addresses: 0, counters, spec }
         };
         Stats { uptime_seconds: 1, workers: 1, addresses: 0, ports: ports.iter().map(port).collect() }

@@ -76,6 +76,97 @@ fn addresses_come_from_the_most_particular_source() {
 }
 
 #[test]
+fn shared_ports_come_from_the_most_particular_source() {
+    let ports = |more: &str, args: &str| read(more, args).expect("valid").ports;
+    let own = r#", "ports": "tcp:4""#;
+    let args = r#", "args": {"cni": {"ports": "tcp:2"}}"#;
+    let runtime = r#", "runtimeConfig": {"ports": "tcp:1"}"#;
+    let variable = "IgnoreUnknown=1;PORTS=tcp:3";
+    let three = "tcp:4444-20000,udp:53,tcp:1-65535";
+    for (more, args, want) in [
+        (format!("{own}{args}{runtime}"), variable, Some("tcp:1")),
+        (format!("{own}{args}"), variable, Some("tcp:2")),
+        (own.into(), variable, Some("tcp:3")),
+        (own.into(), "PORTS=", Some("tcp:4")),
+        (r#", "ports": """#.into(), "", None),
+        (r#", "ports": null"#.into(), "", None),
+        (String::new(), "", None),
+        (format!(r#", "ports": "{three}""#), "", Some(three)),
+    ] {
+        assert_eq!(ports(&more, args).as_deref(), want, "{more} {args}");
+    }
+}
+
+#[test]
+fn ports_that_cannot_be_shared_are_told_in_one_sentence() {
+    let many = vec!["tcp:1"; 65].join(",");
+    let long = "tcp:1".repeat(20_000);
+    for (value, part) in [
+        ("tcp", "'tcp' is no range of TCP or UDP ports"),
+        ("4444", "'4444' is no range"),
+        ("4444-20000", "'4444-20000' is no range"),
+        ("tcp:", "'tcp:' is no range"),
+        ("tcp:0", "'tcp:0' is no range"),
+        ("tcp:0-10", "'tcp:0-10' is no range"),
+        ("tcp:65536", "'tcp:65536' is no range"),
+        ("tcp:20000-4444", "'tcp:20000-4444' is no range"),
+        ("tcp:1-2-3", "'tcp:1-2-3' is no range"),
+        ("tcp:-1", "'tcp:-1' is no range"),
+        ("tcp:+1", "'tcp:+1' is no range"),
+        ("tcp:4444, udp:53", "' udp:53' is no range"),
+        ("tcp:4444,", "'' is no range"),
+        ("TCP:1", "'TCP:1' is no range"),
+        ("sctp:5", "'sctp:5' is no range"),
+        ("tcp:1;udp:2", "'tcp:1;udp:2' is no range"),
+        ("tcp:\u{661}", "is no range"),
+        ("tcp:1\u{202e}\n", "is no range"),
+        (&many, "more than 64 ranges of ports are named"),
+        (&long, "is no range"),
+    ] {
+        let key = format!("\"ports\": {}", Value::from(value));
+        for more in [format!(", {key}"), format!(", \"runtimeConfig\": {{{key}}}")] {
+            let error = read(&more, "").expect_err(value);
+            let text = error.to_string();
+            assert_eq!(error.code.number(), 7, "{text}");
+            assert!(text.contains(part) && text.contains("such as tcp:4444-20000,udp:53"), "{value}: {text}");
+            assert!(text.len() < 400 && !text.contains(char::is_control), "{text}");
+        }
+    }
+    for (more, part) in [
+        (r#", "ports": 4444"#, "'ports' is 4444: give a string"),
+        (r#", "ports": ["tcp:1"]"#, r#"'ports' is ["tcp:1"]: give a string"#),
+        (
+            r#", "ports": "tcp:1", "link": false"#,
+            r#"that "link": false leaves out: leave out one of the two"#,
+        ),
+    ] {
+        let text = read(more, "").expect_err(more).to_string();
+        assert!(text.contains(part), "{text}");
+    }
+    let error = read("", "PORTS=tcp:x").expect_err("no number").to_string();
+    assert!(error.starts_with(r#"'CNI_ARGS PORTS' is "tcp:x": 'tcp:x' is no range"#), "{error}");
+}
+
+/// What a pod asked for must not keep it from going.
+#[test]
+fn what_goes_is_not_asked_which_ports_it_had() {
+    let text =
+        br#"{"cniVersion": "1.1.0", "name": "fast", "ports": "nonsense", "args": {"cni": {"ports": 7}}}"#;
+    for (command, good) in [("ADD", false), ("CHECK", false), ("DEL", true)] {
+        let of = |name: &str| match name {
+            "CNI_COMMAND" => Some(command.into()),
+            "CNI_CONTAINERID" => Some("box".into()),
+            "CNI_NETNS" => Some("/run/netns/box".into()),
+            "CNI_IFNAME" => Some("net1".into()),
+            "CNI_ARGS" => Some("PORTS=nonsense".into()),
+            _ => None,
+        };
+        let environment = Environment::read(of).expect("complete");
+        assert_eq!(Config::read(text, &environment).is_ok(), good, "{command}");
+    }
+}
+
+#[test]
 fn both_names_of_the_valid_attachments_are_read() {
     for key in ["cni.dev/valid-attachments", "cni.dev/attachments"] {
         let more = format!(r#", "{key}": [{{"containerID": "a", "ifname": "b"}}]"#);

@@ -122,6 +122,12 @@ impl FakeSwitch {
         self.ports.lock().expect("no panic").remove(name);
     }
 
+    /// Closes the descriptor of that port, which stays.
+    pub(crate) fn let_go(&self, name: &str) {
+        let mut ports = self.ports.lock().expect("no panic");
+        drop(ports.get_mut(name).and_then(|(_, fd)| fd.take()).expect("a descriptor"));
+    }
+
     /// A connection that a container made to the listening socket of that port.
     pub(crate) fn accept(&self, name: &str) -> UnixStream {
         let ports = self.ports.lock().expect("no panic");

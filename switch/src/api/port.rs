@@ -79,7 +79,7 @@ impl PortSpec {
     ///
     /// ```
     /// use linecard_switch::api::{PortKind, PortSpec};
-    /// let spec = PortSpec::new("tap", PortKind::Tap { name: "lc0".into() });
+    /// let spec = PortSpec::new("tap", PortKind::Tap { name: "lc0".into(), netns: None });
     /// assert_eq!(serde_json::to_string(&spec)?, r#"{"key":"tap","type":"tap","name":"lc0","mtu":1500,"queues":1}"#);
     /// # Ok::<(), serde_json::Error>(())
     /// ```
@@ -194,6 +194,10 @@ pub enum PortKind {
     Tap {
         /// Of the interface.
         name: String,
+        /// The network namespace that it is in; the switch's without. An interface in another one is opened by its name only if its
+        /// address is the port's `mac`: a path such as `/proc/PID/ns/net` may lead to another namespace by then.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        netns: Option<PathBuf>,
     },
     /// A network with other hosts, in UDP (VXLAN, RFC 7348). Of a `vlan` that the port has, `access` is usual: so each VLAN
     /// has a network number.
@@ -229,7 +233,7 @@ impl PortKind {
         match kind {
             "vhost-user" => Some(&["path", "client", "mode", "group"]),
             "vhost-user-fd" => Some(&["origin"]),
-            "tap" => Some(&["name"]),
+            "tap" => Some(&["name", "netns"]),
             "vxlan" => Some(&["vni", "remotes", "local", "udp_port", "ttl", "any_peer"]),
             "vdev" => Some(&["device"]),
             _ => None,

@@ -27,7 +27,8 @@ fn a_port_is_read_as_it_was_written() {
     let kinds = [
         PortKind::VhostUser { path: "/a".into(), client: true, mode: Some("0660".into()), group: None },
         PortKind::VhostUserFd { origin: Some(SocketOrigin { netns: "/n".into(), name: "vport/x".into() }) },
-        PortKind::Tap { name: "lc0".into() },
+        PortKind::Tap { name: "lc0".into(), netns: None },
+        PortKind::Tap { name: "net1".into(), netns: Some("/run/netns/c1".into()) },
         PortKind::Vdev { device: "net_null0".into() },
     ];
     for kind in kinds {
@@ -145,7 +146,8 @@ fn a_port_of_every_kind_is_read_as_it_was_written() {
         any_peer: true,
     };
     let fd = PortKind::VhostUserFd { origin: Some(origin) };
-    let (tap, vdev) = (PortKind::Tap { name: "t".into() }, PortKind::Vdev { device: "net_null0".into() });
+    let (tap, vdev) =
+        (PortKind::Tap { name: "t".into(), netns: None }, PortKind::Vdev { device: "net_null0".into() });
     for kind in [vhost, fd, tap, vxlan, vdev] {
         let info = PortInfo {
             id: 3,

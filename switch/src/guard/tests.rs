@@ -8,7 +8,7 @@ fn rules() -> Rules {
     let spec = PortSpec {
         mac: Some(MacAddr([2, 0, 0, 0, 0, 1])),
         ips: ["10.0.0.1", "fd00::1"].map(|ip| ip.parse().expect("an address")).into(),
-        ..PortSpec::new("a", PortKind::Tap { name: "a".into() })
+        ..PortSpec::new("a", PortKind::Tap { name: "a".into(), netns: None })
     };
     Rules::of(&spec, Defaults::default()).expect("it makes sense")
 }

@@ -114,7 +114,7 @@ fn ranges_that_make_no_sense_are_refused() {
     ] {
         let problem = share(text).expect_err(text);
         assert!(
-            problem.to_string().ends_with("give ranges such as tcp:4444-20000,udp:53, at most 64"),
+            problem.to_string().ends_with("such as tcp:4444-20000,udp:53, without spaces, at most 64"),
             "{problem}"
         );
     }

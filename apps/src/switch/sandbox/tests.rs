@@ -34,7 +34,7 @@ fn ports_need_their_folders_and_taps_a_capability() {
     }
     assert!(!needs.taps);
     assert_eq!(needs.folders, ["/run/a", "/run/c"].map(PathBuf::from).into());
-    needs.add(&port(PortKind::Tap { name: "lc0".into() })).expect("it can be sandboxed");
+    needs.add(&port(PortKind::Tap { name: "lc0".into(), netns: None })).expect("it can be sandboxed");
     assert!(needs.taps);
 }
 
