@@ -307,6 +307,101 @@ fn several_queue_pairs_carry_packets() {
     }
 }
 
+/// QEMU's card puts flows where it is told to by the bits of their hash, and says the hash: both as this program computes them. Without
+/// a configuration it says hashes by the usual key.
+#[test]
+fn a_card_spreads_flows_and_says_their_hash() {
+    let test = "a_card_spreads_flows_and_says_their_hash";
+    let Some(lab) = Lab::new(test) else { return };
+    lab.ip("tuntap add dev lc0 mode tap multi_queue");
+    lab.ip("link set dev lc0 up");
+    for packed in ["off", "on"] {
+        let scratch = Scratch::new(test);
+        let netdev = "tap,id=n,ifname=lc0,script=no,downscript=no,vhost=off,queues=2";
+        let devices = card(netdev, &format!("vectors=0,mq=on,rss=on,hash=on,packed={packed}"));
+        let Some(mut guest) = lab.run(|| boot(test, &scratch, &devices)) else { return };
+        guest.must("bind vfio-pci");
+        let ring = if packed == "on" { "packed_vq=1" } else { "packed_vq=0" };
+        guest.must(&format!(
+            "export OPTIONS={ring}; AS='checks --exact inside::checks_where_flows_come --ignored --nocapture' pmd"
+        ));
+        let mut ours = Ours::start(&format!("net_af_packet0,iface=lc0,netns={}", lab.path()));
+        let frames: Vec<Vec<u8>> = (0..64).map(flow).collect();
+        for round in ["configured", "usual"] {
+            guest.must(&format!("printed '{round} flows'"));
+            ours.send(&frames);
+        }
+        guest.must("printed '1 passed'");
+        ours.stop();
+        // That the kernel's tap interface does not do it, and QEMU itself does.
+        let expected = |line: &str| line.contains("bpf") || line.contains("BPF") || line.contains("RSS");
+        assert!(guest.complaints().lines().all(expected), "{}", guest.complaints());
+    }
+}
+
+/// A card that is unplugged: its port goes down and says why, the card is given back at once, so that the guest's kernel is not kept
+/// waiting, and the process goes on with its other port. One that is plugged in again is found.
+#[test]
+fn a_card_that_is_unplugged_takes_its_port_down_alone() {
+    let test = "a_card_that_is_unplugged_takes_its_port_down_alone";
+    let scratch = Scratch::new(test);
+    let cable = Cable::new(&scratch);
+    let properties = "id=c,bus=root0,vectors=4";
+    let mut devices = cable.card(&scratch, properties);
+    let port = "pcie-root-port,id=root0,addr=6,chassis=1,slot=1";
+    let device = devices.pop().expect("the card").replace("addr=5,", "");
+    let monitor = scratch.join("monitor");
+    let last = devices.pop().expect("its option");
+    devices.extend(["-device".into(), port.into(), last, device.clone()]);
+    devices.extend(["-monitor".into(), format!("unix:{},server=on,wait=off", monitor.display())]);
+    let Some(mut guest) = boot(test, &scratch, &devices) else { return };
+    let mut monitor = Monitor::connect(&monitor);
+    guest.must("address=0000:01:00.0; card=/sys/bus/pci/devices/$address; bind vfio-pci");
+    guest.must(
+        "pmd -l 0,1 --no-huge -m 64 -a 0000:01:00.0 --vdev net_null0 -- -i --port-topology=loop --total-num-mbufs=8192",
+    );
+    guest.must("printed testpmd && tell start 'io packet forwarding'");
+    guest.must("link up");
+    let sent = frame(1, 200);
+    assert_eq!(cable.exchange(&sent), sent, "it works");
+    monitor.command("device_del c");
+    guest.must("until_good '[ ! -e $card ]'");
+    guest.must("link down");
+    let info = guest.must("cat /tmp/out");
+    assert!(info.contains("it is being removed") || info.contains("there is no such device"), "{info}");
+    guest.must("before=$(xstat 1 rx_good_packets); until_good '[ $(xstat 1 rx_good_packets) -gt $before ]'");
+    linecard_lab::wait_until("QEMU has it back", || {
+        !monitor.command("info qtree").contains("virtio-net-pci")
+    });
+    monitor.command(&format!("device_add {device}"));
+    guest.must("until_good '[ -e $card ]'; bind vfio-pci; link up");
+    let sent = frame(2, 300);
+    assert_eq!(cable.exchange(&sent), sent, "it works again");
+    guest.must("tell stop Accumulated; finish");
+    assert_eq!(guest.complaints(), "");
+}
+
+/// An IOMMU whose addresses have 39 bits, as those of many processors: memory lies within.
+#[test]
+fn an_iommu_of_39_bits_is_enough() {
+    let test = "an_iommu_of_39_bits_is_enough";
+    let scratch = Scratch::new(test);
+    let cable = Cable::new(&scratch);
+    let devices: Vec<_> = cable
+        .card(&scratch, "vectors=0")
+        .iter()
+        .map(|option| option.replace("aw-bits=48", "aw-bits=39"))
+        .collect();
+    assert!(devices.iter().any(|option| option.contains("aw-bits=39")));
+    let Some(mut guest) = boot(test, &scratch, &devices) else { return };
+    cable.returns();
+    guest.must("bind vfio-pci");
+    let output =
+        guest.must("OPTIONS=packed_vq=0 checks --exact inside::proves_packets --ignored --nocapture");
+    assert!(output.contains("1 passed"), "{output}");
+    assert_eq!(guest.complaints(), "");
+}
+
 /// A UDP datagram of a flow of its own.
 fn flow(number: u16) -> Vec<u8> {
     const UDP: frames::Kind = frames::KINDS[2];
@@ -376,7 +471,12 @@ fn what_is_in_the_way_is_said() {
 /// What the tests above run in the guest.
 mod inside {
     use linecard::eal::EalArgs;
-    use linecard::mempool::{Burst, Pool, PoolConfig};
+    use linecard::mempool::{Burst, PacketType, Pool, PoolConfig};
+    use linecard::net::parse;
+    use linecard::net::toeplitz::Toeplitz;
+    use linecard::pmd::PortConfig;
+    use linecard::pmd::offload::{Offloads, RxOffloads};
+    use linecard::pmd::rss::{RssConfig, flow_hash};
     use linecard_lab::wait_until;
 
     use std::time::Duration;
@@ -402,6 +502,56 @@ mod inside {
             assert!(report.is_perfect(), "{report:?}");
             ours.stop();
         }
+    }
+
+    /// Every UDP datagram that comes is where its hash says, and says it; until all flows have come.
+    #[test]
+    #[ignore = "run by a_card_spreads_flows_and_says_their_hash, in a guest"]
+    fn checks_where_flows_come() {
+        linecard_apps_common::log::start(&EalArgs::default(), "info").expect("a level");
+        let options = std::env::var("OPTIONS").expect("the shell gives them");
+        let offloads = Offloads { rx: RxOffloads::RSS_HASH, ..Offloads::default() };
+        let config = PortConfig { rx_queues: 2, tx_queues: 2, offloads, ..PortConfig::default() };
+        let mut ours = Ours::with_config(&format!("{ADDRESS},{options}"), config);
+        ours.wait_for_link(true);
+        let features = ours.port.control.features();
+        assert!(features.contains("NET_RSS") && features.contains("NET_HASH_REPORT"), "{features}");
+        let rss = ours.port.control.rss().expect("it can be asked").clone();
+        let mut wanted = RssConfig::new(2);
+        wanted.key = std::array::from_fn(|at| (at as u8).wrapping_mul(37) ^ 0xa5);
+        wanted.table[..64].fill(1);
+        for (round, config) in [("configured", Some(wanted.clone())), ("usual", None)] {
+            rss.set(config.clone()).expect("it is good");
+            wait_until(round, || rss.is_hashed_by_device() && rss.is_spread_by_device() == config.is_some());
+            println!("{round} flows");
+            let config = config.unwrap_or_else(|| RssConfig::new(2));
+            let came = flows_that_come(&mut ours, &config);
+            assert!(came.iter().all(|queue| *queue > 0), "both queues have some: {came:?}");
+        }
+        ours.stop();
+    }
+
+    /// Receives 64 UDP datagrams; how many came on each queue.
+    fn flows_that_come(ours: &mut Ours, config: &RssConfig) -> [usize; 2] {
+        let (toeplitz, mut came) = (Toeplitz::new(&config.key), [0; 2]);
+        wait_until("64 flows", || {
+            for (queue, count) in came.iter_mut().enumerate() {
+                let mut burst = Burst::new();
+                ours.port.rx[queue].rx_burst(&mut burst);
+                for packet in burst.iter() {
+                    let layers = parse(packet.data());
+                    if layers.packet_type.l4() != PacketType::L4_UDP || !layers.packet_type.is_ipv4() {
+                        continue;
+                    }
+                    let hash = flow_hash(&toeplitz, config.types, packet.data(), &layers).expect("a flow");
+                    assert_eq!((packet.hash(), packet.packet_type().l4()), (Some(hash), PacketType::L4_UDP));
+                    assert_eq!(usize::from(config.table[hash as usize % 128]), queue, "{hash:#x}");
+                    *count += 1;
+                }
+            }
+            came.iter().sum::<usize>() == 64
+        });
+        came
     }
 
     /// DPDK's backend drops what it has no translation for yet: at first, packets are sent until all come back.

@@ -32,8 +32,10 @@ packet_types! {
     L2_ETHER_QINQ = 0x007, "Ethernet with two VLAN tags.";
     L3_IPV4 = 0x010, "IPv4 without options.";
     L3_IPV4_EXT = 0x030, "IPv4 with options.";
+    L3_IPV4_EXT_UNKNOWN = 0x090, "IPv4, perhaps with options.";
     L3_IPV6 = 0x040, "IPv6 without extension headers.";
     L3_IPV6_EXT = 0x0c0, "IPv6 with extension headers.";
+    L3_IPV6_EXT_UNKNOWN = 0x0e0, "IPv6, perhaps with extension headers.";
     L4_TCP = 0x100, "TCP.";
     L4_UDP = 0x200, "UDP.";
     L4_FRAG = 0x300, "A fragment; no transport header can be relied on.";

@@ -1,10 +1,14 @@
 //! The header before every packet of a virtio network device (virtio 1.3, Network Device: Device Operation), which
 //! the kernel's tap and packet sockets use too (`linux/virtio_net.h`).
 
+mod hash;
+
+pub use hash::{HASH_HDR_LEN, HashReport};
+
 use crate::offload::Partial;
 use crate::request::{Gso, GsoKind, Request};
 
-/// Bytes of the header with VERSION_1 or mergeable buffers: always 12 here.
+/// Bytes of the header with VERSION_1 or mergeable buffers: 12, unless hashes are reported ([`HASH_HDR_LEN`]).
 pub const HDR_LEN: u32 = 12;
 /// Bytes of the header of a legacy device without mergeable buffers: no `num_buffers`.
 pub const LEGACY_HDR_LEN: u32 = 10;

@@ -1,7 +1,11 @@
 //! The control side of a started port: link, statistics, addresses.
 
+use std::sync::Arc;
+
 use crate::error::Error;
 use crate::filter::RxFilter;
+use crate::offload::RxOffloads;
+use crate::rss::Rss;
 
 /// Whether frames can pass, and at what nominal speed.
 ///
@@ -150,6 +154,18 @@ pub trait PortControl: Send + Sync {
     /// or nobody.
     fn rx_filter(&self) -> Option<&RxFilter> {
         self.inner().rx_filter()
+    }
+    /// Switches receive offloads while the port runs: those of `asked` are on then, of the ones that the port was started with. A device
+    /// follows a moment later; packets that are on their way are received as they are.
+    ///
+    /// # Errors
+    /// The port or its device cannot, or it was started without one of them: stop it, change them, and start it.
+    fn set_rx_offloads(&self, asked: RxOffloads) -> Result<(), Error> {
+        self.inner().set_rx_offloads(asked)
+    }
+    /// How the device is to spread flows over the receive queues, where it can be asked for that; `None` where it never can.
+    fn rss(&self) -> Option<&Arc<Rss>> {
+        self.inner().rss()
     }
     /// Totals, the sum of all queues.
     fn stats(&self) -> PortStats {

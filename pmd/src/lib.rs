@@ -9,6 +9,7 @@
 //! | [`pci`] | where a device is on a PCI bus |
 //! | [`direct`] | frames that are copied once, from one peer's buffer to another's |
 //! | [`wake`] | how a thread that polls queues may sleep: armed queues, [`Adaptive`] |
+//! | [`rss`] | receive-side scaling: what is hashed, and which queue a hash names |
 //! | [`stats`] | counters that one thread writes and any reads |
 //! | [`local`] | a ready control side for ports that negotiate nothing |
 //! | [`registry`] | the drivers of a program |
@@ -60,6 +61,7 @@ pub mod offload;
 pub mod pci;
 pub mod port;
 pub mod registry;
+pub mod rss;
 pub mod spread;
 pub mod stats;
 pub mod wake;

@@ -1,13 +1,15 @@
 //! The control side that every driver builds its own on: an identity and counters.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use linecard_net::MacAddr;
 
 use crate::control::{Link, PortControl, PortStats};
 use crate::error::Error;
 use crate::filter::RxFilter;
+use crate::offload::RxOffloads;
+use crate::rss::Rss;
 use crate::stats::{Cause, PortCounters};
 
 /// Name, address, MTU and promiscuous flag of a port; what every driver has to remember.
@@ -193,6 +195,18 @@ impl<R: Cause + Send + Sync, T: Cause + Send + Sync> PortControl for LocalContro
     }
 
     fn rx_filter(&self) -> Option<&RxFilter> {
+        None
+    }
+
+    fn set_rx_offloads(&self, asked: RxOffloads) -> Result<(), Error> {
+        Err(Error::Unsupported {
+            port: self.name().into(),
+            what: format!("receive offloads [{asked}] while the port runs"),
+            remedy: "stop the port, change them, and start it".into(),
+        })
+    }
+
+    fn rss(&self) -> Option<&Arc<Rss>> {
         None
     }
 

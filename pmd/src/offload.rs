@@ -68,6 +68,8 @@ bitflags! {
         const TCP_LRO = 1 << 4;
         /// A packet may take several buffers.
         const SCATTER = 1 << 13;
+        /// The hash of each flow is told ([`rss`](crate::rss)).
+        const RSS_HASH = 1 << 19;
         /// DPDK's bits that have no name here are kept, to be shown and refused.
         const _ = !0;
     }

@@ -1,10 +1,12 @@
 //! What any thread may ask of a started port.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use linecard_pmd::filter::RxFilter;
 use linecard_pmd::local::{Identity, LocalControl};
+use linecard_pmd::offload::RxOffloads;
+use linecard_pmd::rss::Rss;
 use linecard_pmd::stats::{ClassCounters, PortCounters};
 use linecard_pmd::{Link, PortControl};
 use linecard_virtio::Features;
@@ -14,7 +16,9 @@ use crate::backend::{RingId, Role};
 use crate::kick::Notifications;
 use crate::losses::{RxLoss, TxLoss};
 use crate::missing::Missing;
+use crate::negotiate::guest_offloads;
 use crate::queue::PathName;
+use crate::thread::Waiter;
 
 /// In the place of a speed.
 const UNKNOWN: u32 = u32::MAX;
@@ -46,6 +50,14 @@ pub(crate) struct State {
     pub(crate) tx_classes: Vec<Arc<ClassCounters>>,
     /// What is received; the device's, so that it outlives a stop.
     filter: Arc<RxFilter>,
+    /// How flows are spread.
+    rss: Arc<Rss>,
+    /// Receive offloads that are on, of those that the port was started with.
+    rx_offloads: AtomicU64,
+    /// The device can be told of other ones while it runs.
+    switches_offloads: AtomicBool,
+    /// Of the control thread, which tells the device.
+    waiter: OnceLock<Arc<Waiter>>,
 }
 
 impl State {
@@ -58,6 +70,8 @@ impl State {
         notifications: Vec<(RingId, Arc<Notifications>)>,
     ) -> Self {
         let counts_classes = Arc::new(AtomicBool::new(false));
+        let rss = Arc::new(Rss::new(&options.name, rx_queues));
+        let rx_offloads = options.offloads.rx.bits();
         let classes = |queues| (0..queues).map(|_| Arc::new(ClassCounters::new(&counts_classes))).collect();
         Self {
             rx_classes: classes(rx_queues),
@@ -77,6 +91,10 @@ impl State {
             features: Mutex::new(String::new()),
             reason: Mutex::new(String::new()),
             filter,
+            rss,
+            rx_offloads: AtomicU64::new(rx_offloads),
+            switches_offloads: AtomicBool::new(false),
+            waiter: OnceLock::new(),
             counts_classes,
             notifications,
         }
@@ -115,11 +133,34 @@ impl State {
         &self.filter
     }
 
+    /// How flows are spread over the receive queues.
+    pub(crate) fn rss_config(&self) -> &Arc<Rss> {
+        &self.rss
+    }
+
+    /// Has `waiter`'s thread look for what was asked.
+    pub(crate) fn served_by(&self, waiter: &Arc<Waiter>) {
+        let _ = self.waiter.set(waiter.clone());
+        let notified = waiter.clone();
+        self.rss.on_change(move || notified.notify());
+    }
+
+    fn rx_offloads(&self) -> RxOffloads {
+        RxOffloads::from_bits_retain(self.rx_offloads.load(Ordering::Acquire))
+    }
+
+    /// What the device may leave to the port now.
+    pub(crate) fn guest_offloads(&self) -> Features {
+        guest_offloads(self.rx_offloads(), self.options.mrg_rxbuf)
+    }
+
     /// Frames can pass from now on. `details` is what was agreed besides features.
     pub(crate) fn set_up(&self, features: Features, details: &str) {
         let join = if details.is_empty() { "" } else { "; " };
         *self.agreed() = format!("{features}{join}{details}");
         self.set_reason("");
+        let switches = features.contains(Features::NET_CTRL_GUEST_OFFLOADS);
+        self.switches_offloads.store(switches, Ordering::Release);
         self.up.store(true, Ordering::Release);
     }
 
@@ -150,6 +191,7 @@ impl State {
     /// The backend is gone.
     pub(crate) fn set_down(&self) {
         self.up.store(false, Ordering::Release);
+        self.switches_offloads.store(false, Ordering::Release);
         self.agreed().clear();
     }
 }
@@ -186,6 +228,26 @@ impl PortControl for State {
 
     fn rx_filter(&self) -> Option<&RxFilter> {
         Some(&self.filter)
+    }
+
+    fn set_rx_offloads(&self, asked: RxOffloads) -> Result<(), linecard_pmd::Error> {
+        let started = self.options.offloads.rx;
+        let (new, gone) = (asked.difference(started), self.rx_offloads().symmetric_difference(asked));
+        let switched = RxOffloads::CHECKSUM.union(RxOffloads::TCP_LRO);
+        let able = self.switches_offloads.load(Ordering::Acquire) && new.is_empty();
+        if !gone.is_empty() && !(able && switched.contains(gone)) {
+            // The answer of a port that can switch nothing.
+            return self.local.set_rx_offloads(asked);
+        }
+        self.rx_offloads.store(asked.bits(), Ordering::Release);
+        if let Some(waiter) = self.waiter.get() {
+            waiter.notify();
+        }
+        Ok(())
+    }
+
+    fn rss(&self) -> Option<&Arc<Rss>> {
+        Some(&self.rss)
     }
 
     fn count_classes(&self, on: bool) -> bool {

@@ -9,7 +9,7 @@ use linecard_eal::notifier::SignalBudget;
 use linecard_eal::wake::Relay;
 use linecard_mempool::Pool;
 use linecard_pmd::filter::{FilterView, RxFilter};
-use linecard_pmd::offload::{SoftLoss, SoftTx, TxOffloads};
+use linecard_pmd::offload::{Offloads, RxOffloads, SoftLoss, SoftTx, TxOffloads};
 use linecard_pmd::stats::QueueStats;
 use linecard_pmd::{
     Device, DeviceInfo, Error as PmdError, Port, PortConfig, ProbeContext, Running, RxQueue, StartError,
@@ -24,7 +24,7 @@ use crate::error::Error;
 use crate::losses::TxLoss;
 use crate::memory::SharedDomains;
 use crate::negotiate::{choose, mac, max_mtu, offered};
-use crate::path::{HEADER, RxPath, Trouble, TxPath};
+use crate::path::{RxPath, Trouble, TxPath, header_len};
 use crate::queue::{PathName, Receive, Transmit};
 use crate::rings::{RingError, RingZone};
 use crate::said::Said;
@@ -132,9 +132,10 @@ impl VirtioDevice {
             let what = format!("an mtu of {} in buffers of {} bytes", config.mtu, pool.data_room());
             return unsupported(what, "use mrg_rxbuf=1, larger buffers (--mbuf-size) or a smaller mtu");
         }
-        if u32::from(pool.headroom()) < HEADER {
+        let header = header_len(config.offloads.rx.contains(RxOffloads::RSS_HASH));
+        if u32::from(pool.headroom()) < header {
             let what = format!("a pool with {} bytes of headroom", pool.headroom());
-            return unsupported(what, "leave room for the 12-byte header");
+            return unsupported(what, &format!("leave room for the header of {header} bytes"));
         }
         Ok(())
     }
@@ -184,6 +185,7 @@ impl VirtioDevice {
         let waiter = self.thread.waiter().clone();
         let notified = waiter.clone();
         self.filter.on_change(move || notified.notify());
+        state.served_by(&waiter);
         let (started, outcome) = mpsc::channel();
         let session = Session {
             state: state.clone(),
@@ -341,7 +343,7 @@ impl Device for VirtioDevice {
             default_depth: self.options.queue_size,
             mtu: MIN_MTU..=self.max_mtu.map_or(longest, |max| max.clamp(MIN_MTU, longest)),
             mac: self.mac,
-            offloads: linecard_pmd::Offloads::VIRTIO,
+            offloads: Offloads { rx: RxOffloads::VIRTIO.union(RxOffloads::RSS_HASH), ..Offloads::VIRTIO },
         }
     }
 

@@ -250,7 +250,9 @@ impl Error {
             Self::DeviceKind { .. } => "list the devices with 'vdpa dev show'",
             Self::Mtu { .. } => "give the port an MTU that the device has",
             Self::RingTooLarge { .. } => "give a smaller queue_size",
-            Self::Iova { .. } => "use another device; its addresses must be this process's",
+            Self::Iova { .. } => {
+                "give memory less room for addresses, so that all of it lies below (a smaller -m, fewer ports), or use another device"
+            }
             Self::NeedsReset { .. } => "the port resets it and connects again",
             Self::Unusable => "see 'dmesg' for what the kernel says; the port connects again",
             Self::Connect { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {

@@ -2,11 +2,12 @@
 
 use linecard_pmd::Offloads;
 use linecard_pmd::offload::{RxOffloads, TxOffloads};
+use linecard_pmd::rss::{KEY_LEN, MAX_TABLE, RssTypes};
 use linecard_virtio::{Features, Layout};
 
 use crate::args::Options;
 use crate::backend::{Backend, status};
-use crate::control_queue::CONTROLLED;
+use crate::control_queue::{CONTROLLED, HASHING};
 use crate::error::Error;
 
 /// The features both sides have, of those the user wants.
@@ -22,18 +23,22 @@ pub(crate) fn choose(offered: Features, options: &Options, pairs: u16) -> Result
         .union(CONTROL)
         .union(Features::NET_MTU)
         .with(Features::NET_SPEED_DUPLEX, options.speed.is_none())
-        .with(Features::NET_MQ, pairs > 1);
+        .with(SEVERAL_PAIRS, pairs > 1)
+        .with(Features::NET_HASH_REPORT, options.offloads.rx.contains(RxOffloads::RSS_HASH));
     let features = (offered & wanted.union(offloads(options))).without_orphans();
     if !features.contains(Features::VERSION_1) {
         return Err(Error::Feature { name: "VIRTIO_F_VERSION_1" });
     }
-    if pairs > 1 && !features.contains(Features::NET_MQ) {
+    if pairs > 1 && !features.intersects(SEVERAL_PAIRS) {
         return Err(Error::Feature { name: "VIRTIO_NET_F_MQ (several queues)" });
     }
     Layout::check_size(layout(features), u32::from(options.queue_size))
         .map_err(|_| Error::RingSize { asked: options.queue_size })?;
     Ok(features)
 }
+
+/// With any of these a device may use several queue pairs, and its control queue is behind all that it has.
+pub(crate) const SEVERAL_PAIRS: Features = Features::NET_MQ.union(Features::NET_RSS);
 
 /// What a control queue is used for.
 const CONTROL: Features = Features::NET_CTRL_VQ
@@ -55,18 +60,25 @@ pub(crate) fn offered(backend: &dyn Backend, vlans: bool) -> Features {
             .with(Features::NET_GUEST_ANNOUNCE, !backend.tells_announcements())
 }
 
-/// The features that the offloads asked for stand for. A large packet takes several of our buffers.
+/// The features that the offloads asked for stand for.
 fn offloads(options: &Options) -> Features {
     let Offloads { rx, tx } = options.offloads;
-    let large = rx.contains(RxOffloads::TCP_LRO) && options.mrg_rxbuf;
-    Features::empty()
-        .with(Features::NET_GUEST_CSUM, large || rx.intersects(RxOffloads::CHECKSUM))
-        .with(Features::GUEST_SEGMENTS, large)
+    let guest = guest_offloads(rx, options.mrg_rxbuf);
+    guest
+        .with(Features::NET_CTRL_GUEST_OFFLOADS, !guest.is_empty())
         .with(Features::NET_CSUM, tx.intersects(TxOffloads::CHECKSUM.union(TxOffloads::SEGMENT)))
         .with(Features::NET_HOST_TSO4, tx.contains(TxOffloads::TCP_TSO))
         .with(Features::NET_HOST_TSO6, tx.contains(TxOffloads::TCP_TSO))
         .with(Features::NET_HOST_ECN, tx.contains(TxOffloads::TCP_TSO))
         .with(Features::NET_HOST_USO, tx.contains(TxOffloads::UDP_TSO))
+}
+
+/// What the device may leave to a port with these receive offloads. A large packet takes several of our buffers.
+pub(crate) fn guest_offloads(rx: RxOffloads, mrg_rxbuf: bool) -> Features {
+    let large = rx.contains(RxOffloads::TCP_LRO) && mrg_rxbuf;
+    Features::empty()
+        .with(Features::NET_GUEST_CSUM, large || rx.intersects(RxOffloads::CHECKSUM))
+        .with(Features::GUEST_SEGMENTS, large)
 }
 
 /// The ring format that `features` stand for.
@@ -86,7 +98,8 @@ pub(crate) fn agree(
     if pairs > offer.pairs {
         return Err(Error::Queues { asked: pairs, offered: u64::from(offer.pairs) });
     }
-    let features = choose(offered(backend, vlans), options, pairs)?;
+    let unusable = unusable_hashing(backend, options)?;
+    let features = choose(offered(backend, vlans) - unusable, options, pairs)?;
     backend.set_status(ACKNOWLEDGE)?;
     backend.set_status(ACKNOWLEDGE | DRIVER)?;
     backend.set_features(features)?;
@@ -129,6 +142,35 @@ pub(crate) fn speed(backend: &mut dyn Backend, features: Features) -> Result<(Op
     let [a, b, c, d, duplex] = bytes;
     let speed = u32::from_le_bytes([a, b, c, d]);
     Ok((Some(speed).filter(|speed| *speed <= MAX_SPEED), duplex != HALF))
+}
+
+/// Place in the configuration space: key length, table length, types (virtio 1.2, Network Device: Device configuration layout).
+const RSS_AT: u32 = 17;
+
+/// The types of packets that a device hashes; none where what it says of hashing cannot be true, or is not enough for the port's
+/// keys and tables. A device has room for a key of 40 bytes and 128 entries at least.
+pub(crate) fn hash_types(backend: &mut dyn Backend, features: Features) -> Result<RssTypes, Error> {
+    let mut bytes = [0; 7];
+    if !features.intersects(HASHING) || !backend.config(RSS_AT, &mut bytes)? {
+        return Ok(RssTypes::empty());
+    }
+    let [key, low, high, types @ ..] = bytes;
+    let table = usize::from(u16::from_le_bytes([low, high]));
+    let enough = usize::from(key) >= KEY_LEN && (table >= MAX_TABLE || !features.contains(Features::NET_RSS));
+    Ok(if enough { RssTypes::from_bits_truncate(u32::from_le_bytes(types)) } else { RssTypes::empty() })
+}
+
+/// What of hashing the device offers and cannot do.
+fn unusable_hashing(backend: &mut dyn Backend, options: &Options) -> Result<Features, Error> {
+    let offered = backend.offer().features;
+    let mut unusable = Features::empty();
+    for feature in [Features::NET_RSS, Features::NET_HASH_REPORT] {
+        if offered.contains(feature) && hash_types(backend, feature)?.is_empty() {
+            tracing::debug!("{}: the device has no room for keys and tables: no {feature}", options.name);
+            unusable |= feature;
+        }
+    }
+    Ok(unusable)
 }
 
 /// The address that the device says is its own.

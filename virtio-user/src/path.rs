@@ -16,8 +16,13 @@ use linecard_virtio::PeerFault;
 use crate::backend::RingId;
 use crate::thread::Waiter;
 
-/// Bytes of the header before every packet.
+/// Bytes of the header before every packet, where the device says no hashes.
 pub(crate) const HEADER: u32 = linecard_virtio::net::HDR_LEN;
+
+/// Bytes of the header before every packet, with hashes or without.
+pub(crate) const fn header_len(hash: bool) -> u32 {
+    if hash { linecard_virtio::net::HASH_HDR_LEN } else { HEADER }
+}
 
 /// A receive path, chosen when a backend connects. Dropped, it gives everything in flight back to the pool.
 pub(crate) trait RxPath: Send {
@@ -178,14 +183,27 @@ pub(crate) unsafe fn peek_header(at: u64) -> (u64, u16) {
     (u64::from_le_bytes([b0, b1, b2, b3, b4, b5, b6, b7]), u16::from_le_bytes([b8, b9]))
 }
 
+/// Bytes 12–19 of a header that has them.
+///
+/// # Safety
+/// As for [`peek_header`], with 20 bytes.
+#[inline(always)]
+pub(crate) unsafe fn peek_hash(at: u64) -> u64 {
+    let mut bytes = [0_u8; 8];
+    let from = at.wrapping_add(u64::from(HEADER)) as *const u8;
+    // SAFETY: the bytes are headroom, as promised; they are copied out, no reference is made.
+    unsafe { std::ptr::copy_nonoverlapping(from, bytes.as_mut_ptr(), bytes.len()) };
+    u64::from_le_bytes(bytes)
+}
+
 /// Makes the header at `at` all zeros.
 ///
 /// # Safety
-/// As for [`peek_header`].
+/// As for [`peek_header`], or [`peek_hash`] where there is a hash.
 #[inline(always)]
-pub(crate) unsafe fn clear_header(at: u64) {
+pub(crate) unsafe fn clear_header<const HASH: bool>(at: u64) {
     // SAFETY: the bytes are headroom of a packet we own, as promised.
-    unsafe { std::ptr::write_bytes(at as *mut u8, 0, HEADER as usize) };
+    unsafe { std::ptr::write_bytes(at as *mut u8, 0, header_len(HASH) as usize) };
 }
 
 /// Loads a cache line that will be written soon.

@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::kick::{Kick, Notifications};
 use crate::negotiate::layout;
 use crate::owed::Notice;
-use crate::path::{HEADER, RxPath, TxPath};
+use crate::path::{RxPath, TxPath, header_len};
 use crate::rx::{Rx, RxParts};
 use crate::tx::{Tx, TxParts};
 
@@ -175,7 +175,8 @@ impl RingZone {
     }
 }
 
-const _: () = assert!(HEADER as usize <= ALIGN && LONGEST <= COMMAND && COMMAND.is_multiple_of(ALIGN));
+const _: () =
+    assert!(header_len(true) as usize <= ALIGN && LONGEST <= COMMAND && COMMAND.is_multiple_of(ALIGN));
 
 /// Room for a ring in either layout, since it is not known which before a backend is there.
 fn ring_bytes(size: u16) -> usize {
@@ -205,11 +206,14 @@ pub(crate) fn rx_path(
     ) -> Result<Box<dyn RxPath>, Error> {
         let queue = queue.map_err(|error| Error::Layout(error.to_string()))?;
         let has = |feature| features.contains(feature);
-        Ok(match (has(Features::NET_MRG_RXBUF), has(Features::NET_GUEST_CSUM)) {
-            (false, false) => Box::new(Rx::<Q, false, false>::new(queue, parts)),
-            (false, true) => Box::new(Rx::<Q, false, true>::new(queue, parts)),
-            (true, false) => Box::new(Rx::<Q, true, false>::new(queue, parts)),
-            (true, true) => Box::new(Rx::<Q, true, true>::new(queue, parts)),
+        let offload = has(Features::NET_GUEST_CSUM);
+        Ok(match (has(Features::NET_MRG_RXBUF), offload, has(Features::NET_HASH_REPORT)) {
+            (false, false, false) => Box::new(Rx::<Q, false, false, false>::new(queue, parts)),
+            (false, true, false) => Box::new(Rx::<Q, false, true, false>::new(queue, parts)),
+            (true, false, false) => Box::new(Rx::<Q, true, false, false>::new(queue, parts)),
+            (true, true, false) => Box::new(Rx::<Q, true, true, false>::new(queue, parts)),
+            (false, _, true) => Box::new(Rx::<Q, false, true, true>::new(queue, parts)),
+            (true, _, true) => Box::new(Rx::<Q, true, true, true>::new(queue, parts)),
         })
     }
     let (layout, config) = (layout(features), zone.config(features));
@@ -236,10 +240,11 @@ pub(crate) fn tx_path(
         parts: TxParts,
     ) -> Result<Box<dyn TxPath>, Error> {
         let queue = queue.map_err(|error| Error::Layout(error.to_string()))?;
-        Ok(if features.contains(Features::NET_CSUM) {
-            Box::new(Tx::<Q, true>::new(queue, parts))
-        } else {
-            Box::new(Tx::<Q, false>::new(queue, parts))
+        let has = |feature| features.contains(feature);
+        Ok(match (has(Features::NET_CSUM), has(Features::NET_HASH_REPORT)) {
+            (false, false) => Box::new(Tx::<Q, false, false>::new(queue, parts)),
+            (true, false) => Box::new(Tx::<Q, true, false>::new(queue, parts)),
+            (_, true) => Box::new(Tx::<Q, true, true>::new(queue, parts)),
         })
     }
     let (layout, config) = (layout(features), zone.config(features));

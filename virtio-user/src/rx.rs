@@ -2,13 +2,17 @@
 //!
 //! ```text
 //!   buffer  ├──── headroom 128 ────┼──── data room ────┤
-//!                       header 12 ─┤ lent from here on
+//!                       header 12 ─┤ lent from here on (20 with hashes)
 //! ```
 //! The header sits directly before the data, so that a frame starts on a cache line and the header's line is not
 //! touched at all where nobody reads it (MERGE off).
 
 #[cfg(test)]
 mod differential;
+mod header;
+mod soft_hash;
+
+pub(crate) use soft_hash::SoftHash;
 
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ptr::NonNull;
@@ -18,6 +22,7 @@ use linecard_mempool::{Burst, Meta, Packet, Pool};
 use linecard_pmd::Armed;
 use linecard_pmd::observer::is_watched;
 use linecard_pmd::offload::{AcceptedOffloads, describe};
+use linecard_pmd::rss::Rss;
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::net::NetHeader;
 use linecard_virtio::{Buffer, Completion, DriverQueue, PeerFault};
@@ -26,12 +31,13 @@ use crate::backend::RingId;
 use crate::doorbell::Doorbell;
 use crate::kick::Kick;
 use crate::losses::RxLoss;
-use crate::path::{Came, HEADER, MetaWords, RxPath, Trouble, prefetch};
+use crate::path::{Came, MetaWords, RxPath, Trouble, header_len, prefetch};
+use header::{note_hash, read_hash, read_header};
 
 /// Buffers taken from the pool at once; also how far a ring may run down before it is filled again.
 const REFILL: usize = 32;
-/// Shortest length a backend may report: header and an Ethernet header.
-const SHORTEST: u32 = HEADER + 14;
+/// Shortest frame a backend may report: an Ethernet header.
+const SHORTEST: u32 = 14;
 /// Packets between a prefetch and its use.
 const AHEAD: usize = 8;
 
@@ -50,11 +56,13 @@ pub(crate) struct RxParts {
     pub(crate) accepted: AcceptedOffloads,
     /// The device signals what it has given back, if it is asked for that.
     pub(crate) interrupts: bool,
+    /// Whether the device's hashes are those that were asked for.
+    pub(crate) rss: Arc<Rss>,
 }
 
 /// The receive path over one kind of ring, with or without packets that span buffers, and with or without offloads
-/// (then headers are read).
-pub(crate) struct Rx<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool> {
+/// (then headers are read). A path with hashes has a longer header, and offloads.
+pub(crate) struct Rx<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool, const HASH: bool> {
     /// Taken out when the path is dropped, and only then.
     queue: ManuallyDrop<Q>,
     /// Word 0 of every packet received here.
@@ -68,15 +76,18 @@ pub(crate) struct Rx<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool> {
     parts: RxParts,
 }
 
-impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool> Rx<Q, MERGE, OFFLOAD> {
+impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool, const HASH: bool> Rx<Q, MERGE, OFFLOAD, HASH> {
+    /// Bytes of the header.
+    const HEADER: u32 = header_len(HASH);
+
     /// A path with its ring filled.
     pub(crate) fn new(queue: Q, parts: RxParts) -> Self {
-        const { assert!(Q::WRITABLE) };
+        const { assert!(Q::WRITABLE && (OFFLOAD || !HASH)) };
         let (headroom, room) = (parts.pool.headroom(), parts.pool.data_room());
         let mut rx = Self {
             first: Meta::rearm(headroom, parts.port, headroom.saturating_add(room)),
-            lend_at: u64::from(headroom).saturating_sub(u64::from(HEADER)),
-            lend_len: u32::from(room).saturating_add(HEADER),
+            lend_at: u64::from(headroom).saturating_sub(u64::from(Self::HEADER)),
+            lend_len: u32::from(room).saturating_add(Self::HEADER),
             batch: (usize::from(queue.size()) / 4).clamp(1, REFILL),
             owed: false,
             queue: ManuallyDrop::new(queue),
@@ -166,6 +177,7 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool> Rx<Q, MERGE, OFFLOA
         let mut kept = 0;
         let mut bytes = 0_u64;
         let mut at = 0;
+        let hashed = HASH && self.parts.rss.is_hashed_by_device();
         while at < done.len() {
             if let Some(later) = done.get(at.wrapping_add(AHEAD)) {
                 prefetch(later.token);
@@ -174,19 +186,21 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool> Rx<Q, MERGE, OFFLOA
             at = at.wrapping_add(1);
             // SAFETY: the queue returns only tokens it was lent, once each; `lend` makes them from metadata.
             let line = unsafe { MetaWords::of_token(one.token) };
-            if one.len < SHORTEST {
+            if one.len < Self::HEADER + SHORTEST {
                 self.runt(line, one.len);
                 continue;
             }
-            let len = one.len.wrapping_sub(HEADER);
+            let len = one.len.wrapping_sub(Self::HEADER);
             line.receive(self.first, len);
-            let data = line.buffer().wrapping_add(self.lend_at).wrapping_add(u64::from(HEADER));
+            let data = line.buffer().wrapping_add(self.lend_at).wrapping_add(u64::from(Self::HEADER));
             prefetch(data);
             let mut whole = u64::from(len);
             // SAFETY: taken from the pool by `lend`, returned by the queue, its metadata written above: ours alone.
             let mut packet = unsafe { Packet::from_raw(line.meta()) };
-            // SAFETY: the buffer was lent from 12 bytes before `data` on, and is ours again.
-            let header = unsafe { read_header::<MERGE, OFFLOAD>(data) };
+            // SAFETY: the buffer was lent from a header's length before `data` on, and is ours again.
+            let header = unsafe { read_header::<MERGE, OFFLOAD, HASH>(data) };
+            // SAFETY: as above, with 20 bytes.
+            let hash = if hashed { unsafe { read_hash(data) } } else { None };
             if MERGE && header.num_buffers != 1 {
                 let Some(more) = self.gather(packet, header.num_buffers, done, &mut at) else { continue };
                 whole = more.len() as u64;
@@ -194,6 +208,9 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool> Rx<Q, MERGE, OFFLOA
             }
             if OFFLOAD && !header.is_plain() && !self.describe(&mut packet, header) {
                 continue;
+            }
+            if HASH && let Some(hash) = hash {
+                note_hash(&mut packet, hash);
             }
             // SAFETY: `kept` counts packets, of which there are at most as many as completions and so slots.
             unsafe { out.get_unchecked_mut(kept) }.write(packet);
@@ -223,7 +240,7 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool> Rx<Q, MERGE, OFFLOA
             self.parts.stats.lost(RxLoss::Runt, 1);
             return self.put_back(line);
         }
-        line.receive(self.first, len.saturating_sub(HEADER));
+        line.receive(self.first, len.saturating_sub(Self::HEADER));
         // SAFETY: taken from the pool by `lend`, returned by the queue, its metadata written above: ours alone.
         let packet = unsafe { Packet::from_raw(line.meta()) };
         self.parts.stats.dropped(RxLoss::Runt, &packet);
@@ -284,7 +301,7 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool> Rx<Q, MERGE, OFFLOA
         // SAFETY: tokens are made by `lend` from packets of the pool, and the queue gives each back once.
         let line = unsafe { MetaWords::of_token(one.token) };
         let shift = self.first & 0xffff;
-        line.receive((self.first & !0xffff) | shift.saturating_sub(u64::from(HEADER)), one.len);
+        line.receive((self.first & !0xffff) | shift.saturating_sub(u64::from(Self::HEADER)), one.len);
         // SAFETY: the queue owned the packet and has given it back: it is unique, and its lengths were just written.
         unsafe { Packet::from_raw(line.meta()) }
     }
@@ -302,28 +319,9 @@ fn lend<Q: DriverQueue>(queue: &mut Q, fresh: &[MaybeUninit<NonNull<Meta>>], at:
     }));
 }
 
-/// As much of the header before `data` as the path asks for, read once: the backend may change it any time.
-///
-/// # Safety
-/// `data` is where the data of a packet that we own begins, behind a header.
-#[inline(always)]
-unsafe fn read_header<const MERGE: bool, const OFFLOAD: bool>(data: u64) -> NetHeader {
-    if OFFLOAD {
-        let mut bytes = [0_u8; HEADER as usize];
-        let at = data.wrapping_sub(u64::from(HEADER)) as *const u8;
-        // SAFETY: the bytes are the header, as promised; they are copied, not referenced.
-        unsafe { std::ptr::copy_nonoverlapping(at, bytes.as_mut_ptr(), bytes.len()) };
-        return NetHeader::from_bytes(bytes);
-    }
-    let mut bytes = [1_u8, 0];
-    if MERGE {
-        // SAFETY: the two bytes are part of the header, as promised; they are copied, not referenced.
-        unsafe { std::ptr::copy_nonoverlapping((data.wrapping_sub(2)) as *const u8, bytes.as_mut_ptr(), 2) };
-    }
-    NetHeader { num_buffers: u16::from_le_bytes(bytes), ..NetHeader::default() }
-}
-
-impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool> RxPath for Rx<Q, MERGE, OFFLOAD> {
+impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool, const HASH: bool> RxPath
+    for Rx<Q, MERGE, OFFLOAD, HASH>
+{
     fn burst(&mut self, packets: &mut Burst) -> Came {
         let mut done = [const { MaybeUninit::<Completion>::uninit() }; linecard_mempool::BURST];
         let had = packets.len();
@@ -368,7 +366,9 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool> RxPath for Rx<Q, ME
     }
 }
 
-impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool> Drop for Rx<Q, MERGE, OFFLOAD> {
+impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool, const HASH: bool> Drop
+    for Rx<Q, MERGE, OFFLOAD, HASH>
+{
     fn drop(&mut self) {
         // SAFETY: nobody uses the path, and with it the queue, after this.
         let queue = unsafe { ManuallyDrop::take(&mut self.queue) };

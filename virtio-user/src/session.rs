@@ -175,7 +175,11 @@ impl Session {
         let shared = live.sharing.update(&mut *live.backend, &self.shared_domains)?;
         let rules = self.state.filter().rules();
         let asked = match &mut live.requests {
-            Some(requests) => requests.follow(&mut *live.backend, &rules, None)?,
+            Some(requests) => {
+                requests.follow(&mut *live.backend, &rules, None)?
+                    | requests.follow_rss(&mut *live.backend, self.state.rss_config(), None)?
+                    | requests.follow_offloads(&mut *live.backend, self.state.guest_offloads(), None)?
+            }
             None => false,
         };
         let announced = self.follow_announcement(live)?;
@@ -220,6 +224,7 @@ impl Session {
     /// Link down, rings stopped where the backend still listens, everything home.
     fn shut(&mut self, mut live: Live, why: &Error) {
         self.state.set_down();
+        self.state.rss_config().set_by_device(false, false);
         self.shared_domains.window.close();
         let paths = self.paths_home();
         self.state.rx_names.iter().chain(&self.state.tx_names).for_each(|name| name.set(NO_PATH));
@@ -232,6 +237,8 @@ impl Session {
         (0..self.rx.len()).for_each(|queue| self.relay.set(queue, None));
         // Only now: as long as the backend was connected it might have used the buffers.
         drop(paths);
+        // A register that is mapped holds its device.
+        self.rings.iter_mut().for_each(RingZone::forget_notifier);
     }
 }
 

@@ -23,7 +23,7 @@ use crate::doorbell::Doorbell;
 use crate::losses::TxLoss;
 use crate::memory::Window;
 use crate::missing::Missing;
-use crate::path::{HEADER, MetaWords, SINGLE, Trouble, TxPath, clear_header, peek_header};
+use crate::path::{MetaWords, SINGLE, Trouble, TxPath, clear_header, header_len, peek_hash, peek_header};
 
 /// Packets in flight from which on a burst looks for finished ones.
 const RECLAIM: u16 = 32;
@@ -39,7 +39,7 @@ pub(crate) struct TxParts {
     pub(crate) stats: Arc<QueueStats<TxLoss>>,
     pub(crate) trouble: Arc<Trouble>,
     pub(crate) window: Arc<Window>,
-    /// Where twelve zero bytes are, the header of packets that have no room for their own.
+    /// Where twenty zero bytes are, the header of packets that have no room for their own.
     pub(crate) header: u64,
     /// Which ring, for messages.
     pub(crate) ring: RingId,
@@ -49,8 +49,9 @@ pub(crate) struct TxParts {
     pub(crate) missing: Arc<Missing>,
 }
 
-/// The transmit path over one kind of ring, with or without offloads (then metadata is asked for them).
-pub(crate) struct Tx<Q: DriverQueue, const OFFLOAD: bool> {
+/// The transmit path over one kind of ring, with or without offloads (then metadata is asked for them), and with a header of 12
+/// bytes, or of 20, which have room for a hash.
+pub(crate) struct Tx<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool> {
     /// Taken out when the path is dropped, and only then.
     queue: ManuallyDrop<Q>,
     /// Value of a packet's pool word when it belongs to this port's pool.
@@ -61,7 +62,7 @@ pub(crate) struct Tx<Q: DriverQueue, const OFFLOAD: bool> {
 }
 
 /// Plain packets from the front of a burst, as buffers; ends before the first that is not plain.
-struct Plain<'a, const OFFLOAD: bool> {
+struct Plain<'a, const OFFLOAD: bool, const HASH: bool> {
     rest: std::slice::Iter<'a, Packet>,
     base: u64,
     shared: u64,
@@ -71,7 +72,7 @@ struct Plain<'a, const OFFLOAD: bool> {
     cold: bool,
 }
 
-impl<const OFFLOAD: bool> Iterator for Plain<'_, OFFLOAD> {
+impl<const OFFLOAD: bool, const HASH: bool> Iterator for Plain<'_, OFFLOAD, HASH> {
     type Item = Buffer;
 
     #[inline(always)]
@@ -80,7 +81,7 @@ impl<const OFFLOAD: bool> Iterator for Plain<'_, OFFLOAD> {
         let (first, lengths, buffer) = (line.read::<0>(), line.read::<1>(), line.buffer());
         let (offset, len) = (first & 0xffff, (lengths >> 32) & 0xffff);
         let plain = ((first >> 16) as u16 == SINGLE)
-            & (offset >= u64::from(HEADER))
+            & (offset >= u64::from(header_len(HASH)))
             & (len.wrapping_sub(1) < u64::from(LONGEST))
             & (buffer.wrapping_sub(self.base) < self.shared)
             & !(OFFLOAD && asks(Offload::from_bits_retain(line.read::<2>() as u32)));
@@ -89,17 +90,22 @@ impl<const OFFLOAD: bool> Iterator for Plain<'_, OFFLOAD> {
             return None;
         }
         self.rest.next();
-        let at = buffer.wrapping_add(offset).wrapping_sub(u64::from(HEADER));
+        let at = buffer.wrapping_add(offset).wrapping_sub(u64::from(header_len(HASH)));
         // `num_buffers` stays as it is: a receiving device ignores it, and rewriting what the other direction wrote
         // would pass the header's line back and forth for every packet.
         // SAFETY: the packet is plain, has the headroom, and is given to us by the burst.
-        if unsafe { peek_header(at) } != (0, 0) {
+        let mut stale = unsafe { peek_header(at) } != (0, 0);
+        if HASH {
+            // SAFETY: as above, with headroom for a hash.
+            stale |= unsafe { peek_hash(at) } != 0;
+        }
+        if stale {
             // SAFETY: the packet is plain, has the headroom, and is given to us by the burst.
-            unsafe { clear_header(at) };
+            unsafe { clear_header::<HASH>(at) };
         }
         self.bytes = self.bytes.wrapping_add(len);
         let slow = u64::from(line.pool() != self.home);
-        let lent = (len as u32).wrapping_add(HEADER);
+        let lent = (len as u32).wrapping_add(header_len(HASH));
         Some(Buffer { addr: at, len: lent, token: line.token() | slow })
     }
 }
@@ -123,7 +129,10 @@ enum TxOutcome {
     Full,
 }
 
-impl<Q: DriverQueue, const OFFLOAD: bool> Tx<Q, OFFLOAD> {
+impl<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool> Tx<Q, OFFLOAD, HASH> {
+    /// Bytes of the header.
+    const HEADER: u32 = header_len(HASH);
+
     pub(crate) fn new(queue: Q, parts: TxParts) -> Self {
         const { assert!(!Q::WRITABLE) };
         let threshold = RECLAIM.min(queue.size() / 2).max(1);
@@ -191,8 +200,14 @@ impl<Q: DriverQueue, const OFFLOAD: bool> Tx<Q, OFFLOAD> {
         let (mut dealt, mut sent, mut bytes) = (0_usize, 0_usize, 0_u64);
         loop {
             let rest = packets.get(dealt..).unwrap_or_default();
-            let mut plain =
-                Plain::<OFFLOAD> { rest: rest.iter(), base, shared, home: self.home, bytes: 0, cold: false };
+            let mut plain = Plain::<OFFLOAD, HASH> {
+                rest: rest.iter(),
+                base,
+                shared,
+                home: self.home,
+                bytes: 0,
+                cold: false,
+            };
             let added = self.queue.add_burst(&mut plain);
             dealt = dealt.wrapping_add(added);
             sent = sent.wrapping_add(added);
@@ -213,7 +228,7 @@ impl<Q: DriverQueue, const OFFLOAD: bool> Tx<Q, OFFLOAD> {
     }
 }
 
-impl<Q: DriverQueue, const OFFLOAD: bool> TxPath for Tx<Q, OFFLOAD> {
+impl<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool> TxPath for Tx<Q, OFFLOAD, HASH> {
     fn burst(&mut self, packets: &mut Burst) -> usize {
         if self.in_flight() >= self.threshold
             && let Err(fault) = self.collect()
@@ -244,7 +259,7 @@ impl<Q: DriverQueue, const OFFLOAD: bool> TxPath for Tx<Q, OFFLOAD> {
     }
 }
 
-impl<Q: DriverQueue, const OFFLOAD: bool> Drop for Tx<Q, OFFLOAD> {
+impl<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool> Drop for Tx<Q, OFFLOAD, HASH> {
     fn drop(&mut self) {
         // What was finished before the backend left was sent, the rest is lost.
         let _ = self.collect();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use linecard_lab::{wait_for, wait_until};
 use linecard_pmd::filter::VlanSet;
+use linecard_pmd::offload::{Offloads, RxOffloads};
 use linecard_pmd::{DevArgs, Port, PortConfig};
 use linecard_virtio::Features;
 use support::Bench;
@@ -210,6 +211,81 @@ fn a_stop_ends_a_request() {
         asked(&device, &[table(&[MAC], &[])]);
         drop(port.stop());
         bench.assert_whole();
+    }
+}
+
+/// What a port was started with can be switched off and on again while it runs; all else needs a stop.
+#[test]
+fn receive_offloads_are_switched_while_the_port_runs() {
+    let csum = Features::NET_GUEST_CSUM;
+    let large = Features::NET_GUEST_TSO4 | Features::NET_GUEST_TSO6;
+    for layout in LAYOUTS {
+        let (bench, device) = (Bench::new(2048), Controlled::new(1));
+        device.now().offer.features |=
+            csum | large | Features::NET_CTRL_GUEST_OFFLOADS | Features::NET_MRG_RXBUF;
+        let started = RxOffloads::CHECKSUM | RxOffloads::TCP_LRO;
+        let offloads = Offloads { rx: started, ..Offloads::default() };
+        let args = format!("net_virtio_user0,mac=02:00:00:00:00:01,{layout}");
+        let args = DevArgs::parse(&args).expect("well formed");
+        let made = bench.driver.probe_over(&bench.context(), &args, Arc::new(device.clone()));
+        let config = PortConfig { offloads, ..PortConfig::default() };
+        let port =
+            bench.start(made.expect("a device"), config).map_err(|failed| failed.error).expect("a port");
+        asked(&device, &[mac(MAC), table(&[MAC], &[]), promiscuous(true), allmulticast(false)]);
+        let told = |offloads: Features| [&[5, 0][..], &offloads.bits().to_le_bytes()].concat();
+        for (rx, want) in [
+            (RxOffloads::CHECKSUM, csum),
+            (RxOffloads::empty(), Features::empty()),
+            (started, csum | large),
+            (RxOffloads::TCP_CKSUM, csum),
+        ] {
+            port.control.set_rx_offloads(rx).expect("it can be switched");
+            asked(&device, &[told(want)]);
+        }
+        // Nothing for the device in it, and what the port was not started with.
+        port.control.set_rx_offloads(RxOffloads::UDP_CKSUM).expect("it can be switched");
+        for rx in [RxOffloads::RSS_HASH, RxOffloads::CHECKSUM | RxOffloads::VLAN_STRIP] {
+            let error = port.control.set_rx_offloads(rx).expect_err("not while it runs").to_string();
+            assert!(error.contains("stop the port, change them, and start it"), "{error}");
+        }
+        // A device that refuses keeps them; the port is as well.
+        device.replies(|_| Reply::Ack(ERR));
+        port.control.set_rx_offloads(RxOffloads::empty()).expect("it can be asked");
+        asked(&device, &[told(Features::empty())]);
+        assert!(port.control.link().up);
+        drop(port.stop());
+        bench.assert_whole();
+    }
+}
+
+/// A device that comes back has everything on, and is told again; one that cannot be told is not asked.
+#[test]
+fn a_device_is_told_of_offloads_again() {
+    for able in [true, false] {
+        let (bench, device) = (Bench::new(2048), Controlled::new(1));
+        let more = Features::empty().with(Features::NET_CTRL_GUEST_OFFLOADS, able);
+        device.now().offer.features |= Features::NET_GUEST_CSUM | more;
+        let offloads = Offloads { rx: RxOffloads::CHECKSUM, ..Offloads::default() };
+        let args = DevArgs::parse("net_virtio_user0,mac=02:00:00:00:00:01").expect("well formed");
+        let made = bench.driver.probe_over(&bench.context(), &args, Arc::new(device.clone()));
+        let config = PortConfig { offloads, ..PortConfig::default() };
+        let port =
+            bench.start(made.expect("a device"), config).map_err(|failed| failed.error).expect("a port");
+        wait_for("the start", || (device.commands().len() == 4).then_some(()));
+        let switched = port.control.set_rx_offloads(RxOffloads::empty());
+        assert_eq!(switched.is_ok(), able);
+        if able {
+            let off = vec![5, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+            asked(&device, &[off.clone()]);
+            // An answer that is none costs the connection; the next one is told.
+            device.replies(|_| Reply::Ack(7));
+            port.control.set_promiscuous(false);
+            wait_until("it is lost", || !port.control.link().up);
+            device.commands();
+            device.replies(|_| Reply::Ack(OK));
+            wait_until("it is told again", || device.commands().contains(&off));
+        }
+        drop(port.stop());
     }
 }
 

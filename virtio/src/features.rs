@@ -112,28 +112,42 @@ bitflags! {
     }
 }
 
-/// Names of data paths: split and packed; each without and with order; each without and with mergeable buffers; each without
-/// and with offloads.
-const PATHS: [[[[&str; 2]; 2]; 2]; 2] = [
+/// Names of data paths: split and packed; each without and with order; each without and with mergeable buffers; each plain, with
+/// offloads, and with those and hashes.
+const PATHS: [[[[&str; 3]; 2]; 2]; 2] = [
     [
-        [["split", "split offload"], ["split mergeable", "split mergeable offload"]],
         [
-            ["split in-order", "split in-order offload"],
-            ["split in-order mergeable", "split in-order mergeable offload"],
+            ["split", "split offload", "split offload hash"],
+            ["split mergeable", "split mergeable offload", "split mergeable offload hash"],
+        ],
+        [
+            ["split in-order", "split in-order offload", "split in-order offload hash"],
+            [
+                "split in-order mergeable",
+                "split in-order mergeable offload",
+                "split in-order mergeable offload hash",
+            ],
         ],
     ],
     [
-        [["packed", "packed offload"], ["packed mergeable", "packed mergeable offload"]],
         [
-            ["packed in-order", "packed in-order offload"],
-            ["packed in-order mergeable", "packed in-order mergeable offload"],
+            ["packed", "packed offload", "packed offload hash"],
+            ["packed mergeable", "packed mergeable offload", "packed mergeable offload hash"],
+        ],
+        [
+            ["packed in-order", "packed in-order offload", "packed in-order offload hash"],
+            [
+                "packed in-order mergeable",
+                "packed in-order mergeable offload",
+                "packed in-order mergeable offload hash",
+            ],
         ],
     ],
 ];
 
 impl Features {
     /// What a data path for these features is called, for people. Whether it merges buffers and whether it leaves work to the
-    /// other end is of its direction, so the caller says that.
+    /// other end is of its direction, so the caller says that. A path whose header has hashes reads all of it.
     ///
     /// ```
     /// use linecard_virtio::Features;
@@ -145,8 +159,12 @@ impl Features {
         let layout = if self.contains(Self::RING_PACKED) { packed } else { split };
         let [any, in_order] = layout;
         let [apart, merged] = if self.contains(Self::IN_ORDER) { in_order } else { any };
-        let [plain, with_offload] = if mergeable { merged } else { apart };
-        if offload { with_offload } else { plain }
+        let [plain, with_offload, with_hash] = if mergeable { merged } else { apart };
+        match (self.contains(Self::NET_HASH_REPORT), offload) {
+            (true, _) => with_hash,
+            (false, true) => with_offload,
+            (false, false) => plain,
+        }
     }
 
     /// Large packets from the driver to the device, of any kind.

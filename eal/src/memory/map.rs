@@ -56,7 +56,10 @@ impl Reservation {
         // A 1G page needs its alignment; small ranges never hold one.
         let align = if len >= 2 * GIB { GIB } else { super::page::GRANULE };
         let asked = len.checked_add(align).ok_or(io::ErrorKind::OutOfMemory)?;
-        let start = reserve(None, asked)?;
+        let start = match reserve_low(asked, align) {
+            Some(start) => start,
+            None => reserve(None, asked)?,
+        };
         let head = start.align_offset(align);
         let base = start.wrapping_add(head);
         release(start, head);
@@ -169,6 +172,37 @@ fn shrinking<T>(mut len: usize, attempt: impl Fn(usize) -> io::Result<T>) -> io:
     }
 }
 
+/// Addresses below 2^39, so that a device behind an IOMMU of so many bits can have the same ones (Intel's has 39 or 48); above what
+/// programs keep below 4 GiB. Small reservations have the upper end for themselves.
+const LOW: std::ops::Range<usize> = 4 * GIB..448 * GIB;
+const LOW_SMALL: std::ops::Range<usize> = 448 * GIB..512 * GIB;
+
+/// The first free addresses there that start at a multiple of `align`; `None` where there are none, or the kernel cannot be asked for
+/// certain ones (before Linux 4.17).
+fn reserve_low(len: usize, align: usize) -> Option<*mut u8> {
+    let (places, step) = match align {
+        GIB => (LOW, GIB),
+        _ => (LOW_SMALL, len.next_multiple_of(align)),
+    };
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED_NOREPLACE;
+    for at in places.clone().step_by(step).take_while(|at| at.saturating_add(len) <= places.end) {
+        let hint = ptr::without_provenance_mut(at);
+        // SAFETY: no mapping is replaced: where there is one the kernel refuses.
+        let start = unsafe { libc::mmap(hint, len, libc::PROT_NONE, flags, -1, 0) };
+        if start == hint {
+            return Some(start.cast());
+        }
+        if start != libc::MAP_FAILED {
+            release(start.cast(), len);
+            return None;
+        }
+        if io::Error::last_os_error().raw_os_error() != Some(libc::EEXIST) {
+            return None;
+        }
+    }
+    None
+}
+
 /// Addresses without memory: anywhere, or over pages of a reservation of ours.
 fn reserve(at: Option<*mut u8>, len: usize) -> io::Result<*mut u8> {
     let fixed = if at.is_some() { libc::MAP_FIXED } else { 0 };
@@ -205,6 +239,23 @@ fn advise(at: *mut u8, len: usize, advice: libc::c_int) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// As long as there is room: a process with many domains has them anywhere.
+    #[test]
+    fn reservations_are_low_and_apart() {
+        let made: Vec<_> = [64 * GIB, SMALLEST, 64 * GIB, SMALLEST, 2 * GIB, 3 * SMALLEST]
+            .into_iter()
+            .map(|len| Reservation::new(len).expect("addresses"))
+            .collect();
+        for (index, one) in made.iter().enumerate() {
+            let (start, end) = (one.base() as usize, one.base() as usize + one.len());
+            assert!(start >= 4 * GIB && end <= 512 * GIB, "{start:#x}..{end:#x}");
+            for other in &made[index + 1..] {
+                let (low, high) = (other.base() as usize, other.base() as usize + other.len());
+                assert!(end <= low || high <= start);
+            }
+        }
+    }
 
     #[test]
     fn a_reservation_shrinks_until_there_are_addresses() {

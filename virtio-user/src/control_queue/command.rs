@@ -1,6 +1,8 @@
 //! The commands of a network device's control queue (virtio 1.3, Network Device: Control Virtqueue; `linux/virtio_net.h`).
 
 use linecard_pmd::filter::{MAX_MULTICAST, MAX_UNICAST};
+use linecard_pmd::rss::{KEY_LEN, MAX_TABLE, RssTypes};
+use linecard_virtio::Features;
 
 /// A command with its data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,12 +23,19 @@ pub(super) enum Command<'a> {
     AnnounceAck,
     /// Queue pairs in use.
     QueuePairs(u16),
+    /// What the device may leave to the driver.
+    GuestOffloads(Features),
+    /// Queue pairs in use, and which of them a hash names.
+    Rss { types: RssTypes, table: &'a [u16], pairs: u16, key: &'a [u8; KEY_LEN] },
+    /// Hashes to be told, whatever they are for the choice of a queue.
+    Hash { types: RssTypes, key: &'a [u8; KEY_LEN] },
 }
 
 /// Bytes of class and command.
 pub(super) const HEAD: usize = 2;
 /// Bytes of the longest command: a table of all addresses that a port has.
 pub(super) const LONGEST: usize = HEAD + 2 * 4 + 6 * (1 + MAX_UNICAST + MAX_MULTICAST);
+const _: () = assert!(HEAD + 4 + 2 * (3 + MAX_TABLE) + 1 + KEY_LEN <= LONGEST);
 
 impl Command<'_> {
     /// Its name in the specification.
@@ -40,6 +49,9 @@ impl Command<'_> {
             Self::VlanDel(_) => "VIRTIO_NET_CTRL_VLAN_DEL",
             Self::AnnounceAck => "VIRTIO_NET_CTRL_ANNOUNCE_ACK",
             Self::QueuePairs(_) => "VIRTIO_NET_CTRL_MQ_VQ_PAIRS_SET",
+            Self::GuestOffloads(_) => "VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET",
+            Self::Rss { .. } => "VIRTIO_NET_CTRL_MQ_RSS_CONFIG",
+            Self::Hash { .. } => "VIRTIO_NET_CTRL_MQ_HASH_CONFIG",
         }
     }
 
@@ -54,6 +66,9 @@ impl Command<'_> {
             Self::VlanDel(_) => [2, 1],
             Self::AnnounceAck => [3, 0],
             Self::QueuePairs(_) => [4, 0],
+            Self::GuestOffloads(_) => [5, 0],
+            Self::Rss { .. } => [4, 1],
+            Self::Hash { .. } => [4, 2],
         }
     }
 
@@ -72,9 +87,31 @@ impl Command<'_> {
             Self::VlanAdd(vlan) | Self::VlanDel(vlan) => bytes.extend(vlan.to_le_bytes()),
             Self::AnnounceAck => {}
             Self::QueuePairs(pairs) => bytes.extend(pairs.to_le_bytes()),
+            // The numbers of the bits are those of the features.
+            Self::GuestOffloads(offloads) => bytes.extend(offloads.bits().to_le_bytes()),
+            Self::Rss { types, table, pairs, key } => {
+                let mask = u16::try_from(table.len().saturating_sub(1)).unwrap_or(u16::MAX);
+                // Packets that are not hashed go to the first queue.
+                let head = [mask, 0];
+                hashing(&mut bytes, types, head.iter().chain(table).chain([&pairs]), key);
+            }
+            Self::Hash { types, key } => hashing(&mut bytes, types, &[0; 4], key),
         }
         bytes
     }
+}
+
+/// Types, what is between, and the key: `struct virtio_net_rss_config` and `virtio_net_hash_config`.
+fn hashing<'a>(
+    bytes: &mut Vec<u8>,
+    types: RssTypes,
+    between: impl IntoIterator<Item = &'a u16>,
+    key: &[u8; KEY_LEN],
+) {
+    bytes.extend(types.bits().to_le_bytes());
+    bytes.extend(between.into_iter().flat_map(|word| word.to_le_bytes()));
+    bytes.push(KEY_LEN as u8);
+    bytes.extend(key);
 }
 
 #[cfg(test)]
@@ -86,7 +123,15 @@ mod tests {
         let (a, b, group) = ([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2], [1, 0, 0x5e, 0, 0, 1]);
         let table = Command::MacTable { unicast: &[a, b], multicast: &[group] };
         let none = Command::MacTable { unicast: &[], multicast: &[] };
-        let cases: [(Command<'_>, &[u8]); 10] = [
+        let key: [u8; KEY_LEN] = std::array::from_fn(|at| at as u8 + 100);
+        let types = RssTypes::IPV4 | RssTypes::IPV6_UDP;
+        let rss = [&[4, 1, 0x21, 0, 0, 0, 1, 0, 0, 0, 3, 0, 1, 2, 0, 5, 40][..], &key].concat();
+        let hash = [&[4, 2, 0x21, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 40][..], &key].concat();
+        let large = Features::NET_GUEST_CSUM | Features::NET_GUEST_TSO4 | Features::NET_GUEST_USO6;
+        let cases: [(Command<'_>, &[u8]); 13] = [
+            (Command::GuestOffloads(large), &[5, 0, 0x82, 0, 0, 0, 0, 0, 0x80, 0]),
+            (Command::Rss { types, table: &[3, 0x201], pairs: 0x500, key: &key }, &rss),
+            (Command::Hash { types, key: &key }, &hash),
             (Command::Promiscuous(true), &[0, 0, 1]),
             (Command::AllMulticast(false), &[0, 1, 0]),
             (none, &[1, 0, 0, 0, 0, 0, 0, 0, 0, 0]),

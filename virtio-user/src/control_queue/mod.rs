@@ -13,6 +13,7 @@
 //! machine monitor makes of them): rings are enabled by messages, and the filter is the port's.
 
 mod command;
+mod hashing;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 use linecard_eal::eventfd::EventFd;
 use linecard_eal::shared::SharedBytes;
 use linecard_pmd::filter::{FilterRules, VlanSet};
+
 use linecard_virtio::{ControlQueue, Element, Features};
 
 use crate::backend::{Backend, Ready, RingId, Waiter};
@@ -28,6 +30,7 @@ use crate::kick::Kick;
 use crate::rings::RingZone;
 use crate::thread::after;
 use command::Command;
+pub(crate) use hashing::Hashing;
 
 /// How long a device may take for one answer.
 const ANSWER: Duration = Duration::from_millis(1000);
@@ -47,7 +50,14 @@ pub(crate) const CONTROLLED: Features = Features::NET_CTRL_VQ
     .union(Features::NET_CTRL_MAC_ADDR)
     .union(Features::NET_CTRL_GUEST_OFFLOADS)
     .union(Features::NET_CTRL_RX_EXTRA)
+    .union(HASHING)
     .union(Features::NET_GUEST_ANNOUNCE);
+
+/// A device with these hashes packets, to choose a queue or to tell.
+pub(crate) const HASHING: Features = Features::NET_RSS.union(Features::NET_HASH_REPORT);
+
+/// What a device may leave to the port, as features and as bits of `VIRTIO_NET_CTRL_GUEST_OFFLOADS_SET`.
+pub(crate) const GUEST_OFFLOADS: Features = Features::NET_GUEST_CSUM.union(Features::GUEST_SEGMENTS);
 
 /// Bytes of the longest command.
 pub(crate) const LONGEST: usize = command::LONGEST;
@@ -146,6 +156,9 @@ pub(crate) struct Requests {
     told: Option<Arc<FilterRules>>,
     /// VLANs that it lets through; none at first (virtio 1.3, Network Device: VLAN Filtering).
     vlans: VlanSet,
+    hashing: Hashing,
+    /// What it may leave to the port.
+    offloads: Features,
 }
 
 impl Requests {
@@ -155,10 +168,13 @@ impl Requests {
         zone: &RingZone,
         features: Features,
         waiter: &Arc<Waiter>,
+        hashing: Hashing,
     ) -> Result<Option<Self>, Error> {
         if !features.contains(Features::NET_CTRL_VQ) {
             return Ok(None);
         }
+        // All that was agreed, until it is told otherwise.
+        let offloads = features & GUEST_OFFLOADS;
         let (queue, memory) = zone.control(features)?;
         let channel = Channel {
             queue,
@@ -167,7 +183,15 @@ impl Requests {
             call: zone.call.clone(),
             waiter: waiter.clone(),
         };
-        Ok(Some(Self { channel, features, port: port.to_owned(), told: None, vlans: VlanSet::NONE }))
+        Ok(Some(Self {
+            channel,
+            features,
+            port: port.to_owned(),
+            told: None,
+            vlans: VlanSet::NONE,
+            hashing,
+            offloads,
+        }))
     }
 
     /// Has the device use so many queue pairs; it uses one until it is told (virtio 1.3, Network Device: Automatic receive
@@ -175,13 +199,10 @@ impl Requests {
     pub(crate) fn set_pairs(
         &mut self,
         device: &mut dyn Backend,
-        pairs: u16,
         limit: Option<Instant>,
     ) -> Result<(), Error> {
-        if !self.features.contains(Features::NET_MQ) {
-            return Ok(());
-        }
-        let command = Command::QueuePairs(pairs);
+        let usual = self.hashing.usual();
+        let Some(command) = self.hashing.pairs(self.features, &usual) else { return Ok(()) };
         match self.channel.ask(device, &command, limit)? {
             true => Ok(()),
             false => Err(Error::Refused { request: command.name(), code: ERR.into() }),
@@ -230,6 +251,27 @@ impl Requests {
         self.tell(device, &Command::Promiscuous(promiscuous), limit)?;
         let all = rules.allmulticast || !fits;
         self.tell(device, &Command::AllMulticast(all), limit).map(drop)
+    }
+
+    /// Has the device leave no more than `wanted` to the port, where that has changed and it can be told; whether it had.
+    pub(crate) fn follow_offloads(
+        &mut self,
+        device: &mut dyn Backend,
+        wanted: Features,
+        limit: Option<Instant>,
+    ) -> Result<bool, Error> {
+        let wanted = wanted & self.features & GUEST_OFFLOADS;
+        if !self.features.contains(Features::NET_CTRL_GUEST_OFFLOADS) || wanted == self.offloads {
+            return Ok(false);
+        }
+        if !self.tell(device, &Command::GuestOffloads(wanted), limit)? {
+            tracing::warn!(
+                "{}: the device keeps its receive offloads; the port takes them as before",
+                self.port
+            );
+        }
+        self.offloads = wanted;
+        Ok(true)
     }
 
     /// Tells the device that the port has announced its address.

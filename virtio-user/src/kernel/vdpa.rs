@@ -33,6 +33,7 @@ use crate::backend::{
 };
 use crate::error::Error;
 use crate::events;
+use crate::negotiate::SEVERAL_PAIRS;
 
 /// Kind of a network device (virtio 1.3, Device Types).
 const NETWORK: u32 = 1;
@@ -173,13 +174,13 @@ impl Vdpa {
     }
 
     fn read_pairs(&mut self) -> Result<(), Error> {
-        if self.offered.contains(Features::NET_MQ | Features::NET_CTRL_VQ) {
+        if self.offered.contains(Features::NET_CTRL_VQ) && self.offered.intersects(SEVERAL_PAIRS) {
             // A device that says nothing true has one pair (virtio 1.3, Network Device: 1 to 0x8000).
             self.pairs =
                 Some(self.read_u16(PAIRS_AT)?).filter(|pairs| (1..=0x8000).contains(pairs)).unwrap_or(1);
         }
         if self.pairs == ONE_PAIR {
-            self.offered -= Features::NET_MQ;
+            self.offered -= SEVERAL_PAIRS;
         }
         Ok(())
     }
@@ -262,7 +263,7 @@ impl Backend for Vdpa {
     }
 
     fn set_features(&mut self, features: Features) -> Result<(), Error> {
-        self.before_control = if features.contains(Features::NET_MQ) { self.pairs } else { ONE_PAIR };
+        self.before_control = if features.intersects(SEVERAL_PAIRS) { self.pairs } else { ONE_PAIR };
         let features = features | (self.offered & TRANSPORT);
         self.device
             .set_features(features.bits())

@@ -48,6 +48,9 @@ pub(super) trait Bus: Send + Debug {
     fn interrupts(&self) -> Interrupts;
     /// Has each of its messages (or its line, which there is one of) signal an eventfd, from now on.
     fn set_interrupts(&self, events: &[BorrowedFd<'_>]) -> io::Result<()>;
+    /// Has it signal an eventfd when somebody wants to take the device away, who waits until it is given back. Nothing where nobody can
+    /// tell.
+    fn set_removal(&self, event: BorrowedFd<'_>) -> io::Result<()>;
     /// After a signal of the line, which is masked then: it may signal again.
     fn unmask_line(&self) -> io::Result<()>;
 }

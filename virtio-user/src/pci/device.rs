@@ -28,6 +28,7 @@ use super::{failed, unusable};
 use crate::backend::{Backend, MemoryUpdate, Notify, Offer, RingId, RingSetup, Role, Watched, status};
 use crate::error::Error;
 use crate::events;
+use crate::negotiate::SEVERAL_PAIRS;
 
 /// Queue pairs of a device without a control queue.
 const ONE_PAIR: u16 = 1;
@@ -68,6 +69,8 @@ pub(super) struct Pci<B: Bus> {
     events: events::Events,
     /// Signalled when the configuration changes, and where all interrupts are one.
     changed: EventFd,
+    /// Signalled when somebody wants to take the device away.
+    removal: EventFd,
     /// Where no interrupt tells of that.
     timer: Option<OwnedFd>,
     up: bool,
@@ -78,7 +81,10 @@ impl<B: Bus> Pci<B> {
     pub(super) fn greet(address: PciAddress, bus: B) -> Result<Self, Error> {
         let system = |source| Error::System { action: "watching the device", source };
         let (events, changed) = (events::Events::new().map_err(system)?, EventFd::new().map_err(system)?);
-        events.add(&changed).map_err(system)?;
+        let removal = EventFd::new().map_err(system)?;
+        events.add(&changed).and_then(|()| events.add(&removal)).map_err(system)?;
+        bus.set_removal(removal.as_fd())
+            .map_err(|source| failed(address, "watching for its removal", source))?;
         let config = bus
             .config_space()
             .map_err(|source| failed(address, "reading its configuration space", source))?;
@@ -97,6 +103,7 @@ impl<B: Bus> Pci<B> {
             notifiers: Vec::new(),
             events,
             changed,
+            removal,
             timer: None,
             up: true,
         };
@@ -118,13 +125,13 @@ impl<B: Bus> Pci<B> {
             let problem = "it reaches memory without the IOMMU (no VIRTIO_F_ACCESS_PLATFORM), by addresses that this process does not have";
             return Err(unusable(self.address, problem.into(), "in QEMU give it iommu_platform=on"));
         }
-        if self.offered.contains(Features::NET_MQ | Features::NET_CTRL_VQ) {
+        if self.offered.contains(Features::NET_CTRL_VQ) && self.offered.intersects(SEVERAL_PAIRS) {
             // A device that says nothing true has one pair (virtio 1.3, Network Device: 1 to 0x8000).
             self.pairs =
                 self.read16(PAIRS_AT)?.filter(|pairs| (1..=0x8000).contains(pairs)).unwrap_or(ONE_PAIR);
         }
         if self.pairs == ONE_PAIR {
-            self.offered -= Features::NET_MQ;
+            self.offered -= SEVERAL_PAIRS;
         }
         self.read_link()
     }
@@ -262,7 +269,7 @@ impl<B: Bus> Backend for Pci<B> {
     }
 
     fn set_features(&mut self, features: Features) -> Result<(), Error> {
-        self.before_control = if features.contains(Features::NET_MQ) { self.pairs } else { ONE_PAIR };
+        self.before_control = if features.intersects(SEVERAL_PAIRS) { self.pairs } else { ONE_PAIR };
         let features = features | (self.offered & TRANSPORT);
         self.registers.set_features(features).map_err(|error| self.failed("setting its features", error))
     }
@@ -353,6 +360,10 @@ impl<B: Bus> Backend for Pci<B> {
     }
 
     fn look(&mut self) -> Result<(), Error> {
+        if events::take(&self.removal) {
+            let problem = "it is being removed from the machine";
+            return Err(unusable(self.address, problem.into(), "put it back; the port looks for it"));
+        }
         let late = self.timer.as_ref().is_some_and(events::take);
         let signalled = events::take(&self.changed);
         let config = if signalled { self.pass_on()? } else { false };

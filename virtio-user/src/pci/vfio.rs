@@ -287,6 +287,16 @@ impl Bus for Vfio {
         ioctl::set_irqs(&self.device, index, flags, count, events)
     }
 
+    fn set_removal(&self, event: BorrowedFd<'_>) -> io::Result<()> {
+        let index = api::VFIO_PCI_REQ_IRQ_INDEX;
+        // Kernels before 4.0 do not know of it.
+        if !ioctl::irq_info(&self.device, index).is_ok_and(|info| info.count > 0) {
+            return Ok(());
+        }
+        let flags = api::VFIO_IRQ_SET_DATA_EVENTFD | api::VFIO_IRQ_SET_ACTION_TRIGGER;
+        ioctl::set_irqs(&self.device, index, flags, 1, &[event])
+    }
+
     fn unmask_line(&self) -> io::Result<()> {
         let flags = api::VFIO_IRQ_SET_DATA_NONE | api::VFIO_IRQ_SET_ACTION_UNMASK;
         ioctl::set_irqs(&self.device, api::VFIO_PCI_INTX_IRQ_INDEX, flags, 1, &[])

@@ -5,28 +5,31 @@ use std::sync::Arc;
 use linecard_lab::contract::{Prng, batches};
 use linecard_mempool::{Burst, Offload, Packet, PacketType, Pool, TxOffload};
 use linecard_pmd::offload::{AcceptedOffloads, describe};
+use linecard_pmd::rss::Rss;
 use linecard_pmd::stats::{QueueStats, Totals};
-use linecard_virtio::net::{NEEDS_CSUM, NetHeader};
+use linecard_virtio::net::{HashReport, NEEDS_CSUM, NetHeader};
 use linecard_virtio::{DriverConfig, DriverQueue, Error, Features, Lookahead, RingMemory, packed, split};
 
 use super::{Rx, RxParts, RxPath};
 use crate::backend::RingId;
 use crate::differential::{Device, device, domain, pool};
 use crate::losses::RxLoss;
-use crate::path::{HEADER, Trouble};
+use crate::path::{HEADER, Trouble, header_len};
 use crate::rings::RingZone;
 
-/// Longest buffer: the pool's data room and a header.
+/// Longest buffer, without what a header with a hash has more: the pool's data room and a header.
 const LENT: usize = 256 + HEADER as usize;
 const PORT: u16 = 3;
 
 /// The bytes of a buffer as the backend fills it: a header, and the front of a frame.
-fn random(dice: &mut Prng) -> Vec<u8> {
-    let len = match dice.below(12) {
-        0 => dice.below(28),
-        1 => LENT,
-        _ => 26 + dice.below(LENT - 25),
-    };
+fn random(dice: &mut Prng, header_len: usize) -> Vec<u8> {
+    let more = header_len - HEADER as usize;
+    let len = more
+        + match dice.below(12) {
+            0 => dice.below(28),
+            1 => LENT,
+            _ => 26 + dice.below(LENT - 25),
+        };
     let num_buffers = match dice.below(12) {
         0 => dice.below(4) as u16,
         1 => dice.roll() as u16,
@@ -47,11 +50,13 @@ fn random(dice: &mut Prng) -> Vec<u8> {
         _ => NetHeader::default(),
     };
     let mut bytes = NetHeader { num_buffers, ..header }.to_bytes().to_vec();
+    let report = HashReport { value: dice.roll() as u32, report: [dice.below(11) as u16, 2][dice.below(2)] };
+    bytes.extend(&report.to_bytes()[..more]);
     bytes.extend([2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, 0x45, 0]);
-    bytes.extend((len.saturating_sub(26) as u16).to_be_bytes());
+    bytes.extend((len.saturating_sub(14 + header_len) as u16).to_be_bytes());
     bytes.extend([0, 0, 0, 0, 64, 6]);
     bytes.extend((0..240).map(|_| dice.roll() as u8));
-    bytes[12 + 46] = 0x50;
+    bytes[header_len + 46] = 0x50;
     bytes.truncate(len);
     bytes
 }
@@ -62,6 +67,7 @@ struct Seen {
     segments: Vec<Vec<u8>>,
     port: u16,
     asks: (Offload, TxOffload, PacketType),
+    hash: Option<u32>,
 }
 
 impl Seen {
@@ -70,6 +76,7 @@ impl Seen {
             segments: packet.segments().map(|segment| segment.data().to_vec()).collect(),
             port: packet.port(),
             asks: (packet.offload(), packet.tx_offload(), packet.packet_type()),
+            hash: packet.hash(),
         }
     }
 }
@@ -79,6 +86,7 @@ struct Book {
     pool: Pool,
     size: u16,
     merge: bool,
+    header: usize,
     accepted: Option<AcceptedOffloads>,
     lost: [u64; 4],
     moved: (u64, u64),
@@ -87,20 +95,23 @@ struct Book {
 impl Book {
     const CAUSES: [RxLoss; 4] = [RxLoss::Runt, RxLoss::BadNumBuffers, RxLoss::TooLong, RxLoss::BadOffload];
 
-    fn new(size: u16, merge: bool, accepted: Option<AcceptedOffloads>) -> Self {
-        Self { pool: pool(&domain("book"), 1024), size, merge, accepted, lost: [0; 4], moved: (0, 0) }
+    fn new(size: u16, merge: bool, header: usize, accepted: Option<AcceptedOffloads>) -> Self {
+        let pool = pool(&domain("book"), 1024);
+        Self { pool, size, merge, header, accepted, lost: [0; 4], moved: (0, 0) }
     }
 
     fn read(&mut self, filled: &[Vec<u8>]) -> Vec<Seen> {
         let mut all = filled.iter();
         let mut out = Vec::new();
         while let Some(first) = all.next() {
-            if first.len() < 26 {
+            if first.len() < self.header + 14 {
                 self.lost[0] += 1;
                 continue;
             }
-            let (header, data) = first.split_at(12);
-            let header = NetHeader::from_bytes(header.try_into().expect("twelve bytes"));
+            let (header, data) = first.split_at(self.header);
+            let (header, report) = header.split_first_chunk().expect("twelve bytes");
+            let (header, report) =
+                (NetHeader::from_bytes(*header), report.try_into().map(HashReport::from_bytes));
             let mut packet = self.segment(data);
             let count = if self.merge { header.num_buffers } else { 1 };
             if count == 0 || count > self.size {
@@ -123,6 +134,12 @@ impl Book {
             {
                 self.lost[3] += 1;
                 continue;
+            }
+            if let Ok(Some((hash, kind))) = report.map(HashReport::hash) {
+                packet.set_hash(hash);
+                if packet.packet_type() == PacketType::UNKNOWN {
+                    packet.set_packet_type(kind);
+                }
             }
             self.moved = (self.moved.0 + 1, self.moved.1 + packet.len() as u64);
             out.push(Seen::of(&packet));
@@ -150,12 +167,13 @@ impl Book {
     }
 }
 
-fn compare<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool>(
+fn compare<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool, const HASH: bool>(
     features: Features,
     driver: impl Fn(&RingMemory, DriverConfig) -> Result<Q, Error>,
 ) {
     let all = AcceptedOffloads { csum: true, tso4: true, tso6: true, ecn: true, uso4: true, uso6: true };
-    let mut dice = Prng::new(features.bits() | u64::from(MERGE) | u64::from(OFFLOAD) << 1);
+    let mut dice =
+        Prng::new(features.bits() | u64::from(MERGE) | u64::from(OFFLOAD) << 1 | u64::from(HASH) << 2);
     let (mut left, mut kept) = (batches(16), 0);
     while left > 0 {
         let packed = features.contains(Features::RING_PACKED);
@@ -177,14 +195,16 @@ fn compare<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool>(
             port: PORT,
             accepted: all,
             interrupts: true,
+            rss: Arc::new(Rss::new("rx", 1)),
         };
+        parts.rss.set_by_device(false, HASH);
         let mut device = device(&zone, features, true);
         let stats = parts.stats.clone();
-        let mut path = Rx::<Q, MERGE, OFFLOAD>::new(driver(&memory, config).expect("a driver"), parts);
-        let mut book = Book::new(size, MERGE, OFFLOAD.then_some(all));
+        let mut path = Rx::<Q, MERGE, OFFLOAD, HASH>::new(driver(&memory, config).expect("a driver"), parts);
+        let mut book = Book::new(size, MERGE, header_len(HASH) as usize, OFFLOAD.then_some(all));
         for number in 0..4000.min(left) {
             left -= 1;
-            let filled = fill(device.as_mut(), &mut dice, features);
+            let filled = fill(device.as_mut(), &mut dice, features, header_len(HASH) as usize);
             let came = poll(&mut path, &stats, &mut dice);
             assert_eq!(came, book.read(&filled), "batch {number} of {features}, ring of {size}");
             book.assert_counted(&stats.totals());
@@ -197,7 +217,7 @@ fn compare<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool>(
 }
 
 /// Has the backend fill some of the buffers that are lent, and give them back, in any order where that is allowed.
-fn fill(device: &mut dyn Device, dice: &mut Prng, features: Features) -> Vec<Vec<u8>> {
+fn fill(device: &mut dyn Device, dice: &mut Prng, features: Features, header: usize) -> Vec<Vec<u8>> {
     let (mut ahead, mut heads) = (Lookahead::default(), Vec::new());
     for _ in 0..dice.below(20) {
         let Some((head, list)) = device.look(ahead) else { break };
@@ -211,7 +231,7 @@ fn fill(device: &mut dyn Device, dice: &mut Prng, features: Features) -> Vec<Vec
     let mut filled = Vec::new();
     let mut given = Vec::new();
     for (head, list) in heads {
-        let buffer = random(dice);
+        let buffer = random(dice, header);
         let mut bytes = buffer.as_slice();
         for piece in list.pieces() {
             let (now, later) = bytes.split_at(bytes.len().min(piece.len as usize));
@@ -244,9 +264,9 @@ fn poll(path: &mut dyn RxPath, stats: &QueueStats<RxLoss>, dice: &mut Prng) -> V
 }
 
 macro_rules! variants {
-    ($($name:ident: $module:ident $order:literal $merge:literal $offload:literal $features:expr;)*) => {
+    ($($name:ident: $module:ident $order:literal $merge:literal $offload:literal $hash:literal $features:expr;)*) => {
         $(#[test] fn $name() {
-            compare::<_, $merge, $offload>($features, $module::Driver::<$order, true>::new);
+            compare::<_, $merge, $offload, $hash>($features, $module::Driver::<$order, true>::new);
         })*
     };
 }
@@ -255,20 +275,24 @@ const PACKED: Features = Features::RING_PACKED;
 const BOTH: Features = Features::RING_PACKED.union(Features::IN_ORDER);
 
 variants! {
-    split_by_the_book: split false false false Features::empty();
-    split_offload_by_the_book: split false false true Features::empty();
-    split_mergeable_by_the_book: split false true false Features::empty();
-    split_mergeable_offload_by_the_book: split false true true Features::empty();
-    split_in_order_by_the_book: split true false false Features::IN_ORDER;
-    split_in_order_offload_by_the_book: split true false true Features::IN_ORDER;
-    split_in_order_mergeable_by_the_book: split true true false Features::IN_ORDER;
-    split_in_order_mergeable_offload_by_the_book: split true true true Features::IN_ORDER;
-    packed_by_the_book: packed false false false PACKED;
-    packed_offload_by_the_book: packed false false true PACKED;
-    packed_mergeable_by_the_book: packed false true false PACKED;
-    packed_mergeable_offload_by_the_book: packed false true true PACKED;
-    packed_in_order_by_the_book: packed true false false BOTH;
-    packed_in_order_offload_by_the_book: packed true false true BOTH;
-    packed_in_order_mergeable_by_the_book: packed true true false BOTH;
-    packed_in_order_mergeable_offload_by_the_book: packed true true true BOTH;
+    split_by_the_book: split false false false false Features::empty();
+    split_offload_by_the_book: split false false true false Features::empty();
+    split_mergeable_by_the_book: split false true false false Features::empty();
+    split_mergeable_offload_by_the_book: split false true true false Features::empty();
+    split_in_order_by_the_book: split true false false false Features::IN_ORDER;
+    split_in_order_offload_by_the_book: split true false true false Features::IN_ORDER;
+    split_in_order_mergeable_by_the_book: split true true false false Features::IN_ORDER;
+    split_in_order_mergeable_offload_by_the_book: split true true true false Features::IN_ORDER;
+    packed_by_the_book: packed false false false false PACKED;
+    packed_offload_by_the_book: packed false false true false PACKED;
+    packed_mergeable_by_the_book: packed false true false false PACKED;
+    packed_mergeable_offload_by_the_book: packed false true true false PACKED;
+    packed_in_order_by_the_book: packed true false false false BOTH;
+    packed_in_order_offload_by_the_book: packed true false true false BOTH;
+    packed_in_order_mergeable_by_the_book: packed true true false false BOTH;
+    packed_in_order_mergeable_offload_by_the_book: packed true true true false BOTH;
+    split_hash_by_the_book: split false false true true Features::empty();
+    split_in_order_mergeable_hash_by_the_book: split true true true true Features::IN_ORDER;
+    packed_mergeable_hash_by_the_book: packed false true true true PACKED;
+    packed_in_order_hash_by_the_book: packed true false true true BOTH;
 }

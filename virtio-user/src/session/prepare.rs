@@ -6,20 +6,21 @@ use std::time::Instant;
 
 use linecard_mempool::Meta;
 use linecard_pmd::PortControl;
+use linecard_pmd::offload::RxOffloads;
 use linecard_virtio::Features;
 use linecard_virtio::net::{device_accepts, driver_accepts};
 
 use super::{HANDSHAKE, Inside, Live, Session, in_use};
 use crate::backend::{Backend, Phase, RingId, Role};
-use crate::control_queue::Requests;
+use crate::control_queue::{Hashing, Requests};
 use crate::doorbell::Doorbell;
 use crate::error::Error;
 use crate::memory::Sharing;
-use crate::negotiate::{agree, driver_ok, max_mtu, speed};
+use crate::negotiate::{agree, driver_ok, hash_types, max_mtu, speed};
 use crate::owed::{Notice, Watch};
 use crate::path::{RxPath, TxPath};
 use crate::rings::{Named, RingZone, rx_path, tx_path};
-use crate::rx::RxParts;
+use crate::rx::{RxParts, SoftHash};
 use crate::thread::after;
 use crate::tx::TxParts;
 
@@ -85,9 +86,13 @@ impl Session {
         limit: Instant,
     ) -> Result<Option<Requests>, Error> {
         let zone = self.ring(RingId::CONTROL)?;
-        let mut requests = Requests::new(self.state.name(), zone, features, &self.waiter)?;
+        let queues = u16::try_from(self.rx.len()).unwrap_or(u16::MAX);
+        let hashing = Hashing::new(self.pairs(), queues, hash_types(device, features)?);
+        let mut requests = Requests::new(self.state.name(), zone, features, &self.waiter, hashing)?;
         if let Some(requests) = &mut requests {
-            requests.set_pairs(device, self.pairs(), Some(limit))?;
+            requests.set_pairs(device, Some(limit))?;
+            requests.follow_rss(device, self.state.rss_config(), Some(limit))?;
+            requests.follow_offloads(device, self.state.guest_offloads(), Some(limit))?;
             requests.follow(device, &self.state.filter().rules(), Some(limit))?;
         }
         Ok(requests)
@@ -119,7 +124,10 @@ impl Session {
         for (queue, doorbell) in (0..).zip(&built.doorbells).take(self.rx.len()) {
             let ring = self.ring(RingId::receive(queue))?;
             let parts = RxParts { interrupts, ..self.rx_parts(ring, doorbell, features) };
-            built.rx.push(rx_path(ring, features, parts)?);
+            let (path, name) = rx_path(ring, features, parts)?;
+            let hashes = self.state.options.offloads.rx.contains(RxOffloads::RSS_HASH);
+            let path = if hashes { SoftHash::around(path, self.state.rss_config()) } else { path };
+            built.rx.push((path, name));
         }
         for (queue, doorbell) in (0..).zip(&built.doorbells).take(self.tx.len()) {
             let ring = self.ring(RingId::transmit(queue))?;
@@ -139,6 +147,7 @@ impl Session {
             port: Meta::NO_PORT,
             accepted: driver_accepts(features),
             interrupts: true,
+            rss: self.state.rss_config().clone(),
         }
     }
 

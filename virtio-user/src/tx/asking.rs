@@ -10,14 +10,14 @@ use linecard_virtio::{Buffer, DriverQueue, Element};
 use super::cold::{SEGMENTS, dropped};
 use super::{LONGEST, SLOW, Tx, TxOutcome, line_of};
 use crate::losses::TxLoss;
-use crate::path::HEADER;
+use crate::path::clear_header;
 
 /// Longest packet that the backend is to cut, in bytes: what IP can say, and an Ethernet header with two tags.
 const LARGEST: u32 = linecard_net::ether::LONGEST_FRAME as u32;
 
 type HeaderBytes = [u8; HDR_LEN as usize];
 
-impl<Q: DriverQueue, const OFFLOAD: bool> Tx<Q, OFFLOAD> {
+impl<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool> Tx<Q, OFFLOAD, HASH> {
     /// Sends a packet whose metadata asks for something that the backend was found to take.
     pub(super) fn send_asking(&mut self, packet: ManuallyDrop<Packet>, len: usize) -> TxOutcome {
         let asked = TxRequest::of(&packet).ok().flatten().filter(|asked| asked.is_taken(self.parts.accepted));
@@ -34,7 +34,7 @@ impl<Q: DriverQueue, const OFFLOAD: bool> Tx<Q, OFFLOAD> {
         // A driver sends no `num_buffers` (virtio 1.3, Network Device: Packet Transmission).
         let header = NetHeader { num_buffers: 0, ..header }.to_bytes();
         let mut places = [Element { addr: 0, len: 0 }; SEGMENTS];
-        if has_own_headroom(&packet)
+        if has_own_headroom(&packet, Self::HEADER)
             && let Some(count) = self.places(&packet, &mut places)
         {
             return self.send_headed(packet, header, &mut places[1..count], len);
@@ -69,7 +69,8 @@ impl<Q: DriverQueue, const OFFLOAD: bool> Tx<Q, OFFLOAD> {
             return self.drop_as(TxLoss::NoBuffer, packet);
         };
         let mut places = [Element { addr: 0, len: 0 }; SEGMENTS];
-        let Some(count) = self.places(&copy, &mut places).filter(|_| has_own_headroom(&copy)) else {
+        let Some(count) = self.places(&copy, &mut places).filter(|_| has_own_headroom(&copy, Self::HEADER))
+        else {
             return self.drop_as(TxLoss::TooLong, packet);
         };
         if !self.add_headed(&copy, header, &mut places[1..count]) {
@@ -84,8 +85,12 @@ impl<Q: DriverQueue, const OFFLOAD: bool> Tx<Q, OFFLOAD> {
     /// Writes the header before the first segment and lends both; false when the ring has no room.
     fn add_headed(&mut self, packet: &Packet, header: HeaderBytes, places: &mut [Element]) -> bool {
         let Some(first) = places.first_mut() else { return false };
-        first.addr = first.addr.wrapping_sub(u64::from(HEADER));
-        first.len = first.len.wrapping_add(HEADER);
+        first.addr = first.addr.wrapping_sub(u64::from(Self::HEADER));
+        first.len = first.len.wrapping_add(Self::HEADER);
+        if HASH {
+            // SAFETY: the packet's first segment is its own and has room for the header (`has_own_headroom`).
+            unsafe { clear_header::<HASH>(first.addr) };
+        }
         // SAFETY: the packet's first segment is its own and has twelve bytes of headroom (`has_own_headroom`).
         unsafe { std::ptr::copy_nonoverlapping(header.as_ptr(), first.addr as *mut u8, header.len()) };
         let token = packet.as_raw().as_ptr() as u64 | SLOW;
@@ -96,10 +101,10 @@ impl<Q: DriverQueue, const OFFLOAD: bool> Tx<Q, OFFLOAD> {
     }
 }
 
-/// Whether the bytes before the first segment's data may be written: twelve of them, in a buffer that is not shared.
-fn has_own_headroom(packet: &Packet) -> bool {
+/// Whether the bytes before the first segment's data may be written: as many as the header has, in a buffer that is not shared.
+fn has_own_headroom(packet: &Packet, header: u32) -> bool {
     let state = (line_of(packet).read::<0>() >> 16) as u8;
     state & (Meta::SHARED | Meta::INDIRECT | Meta::EXTERNAL) == 0
-        && packet.headroom() >= HEADER as usize
+        && packet.headroom() >= header as usize
         && packet.data_len() > 0
 }

@@ -8,7 +8,7 @@ use linecard_virtio::{Buffer, Completion, DriverQueue, Element};
 
 use super::{LONGEST, SLOW, Tx, TxOutcome};
 use crate::losses::TxLoss;
-use crate::path::{HEADER, MetaWords, clear_header};
+use crate::path::{MetaWords, clear_header};
 
 /// Most segments of a packet that is sent where it lies; longer ones are copied.
 pub(super) const SEGMENTS: usize = 64;
@@ -37,7 +37,7 @@ pub(super) fn release(done: &[Completion]) {
     }
 }
 
-impl<Q: DriverQueue, const OFFLOAD: bool> Tx<Q, OFFLOAD> {
+impl<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool> Tx<Q, OFFLOAD, HASH> {
     /// Sends a packet the long way. On [`TxOutcome::Full`] the packet is still the caller's.
     #[cold]
     #[inline(never)]
@@ -74,7 +74,7 @@ impl<Q: DriverQueue, const OFFLOAD: bool> Tx<Q, OFFLOAD> {
     pub(super) fn places(&self, packet: &Packet, places: &mut [Element; SEGMENTS]) -> Option<usize> {
         let (base, shared) = self.parts.window.now();
         let (head, rest) = places.split_first_mut()?;
-        *head = Element { addr: self.parts.header, len: HEADER };
+        *head = Element { addr: self.parts.header, len: Self::HEADER };
         let mut slots = rest.iter_mut();
         let mut count = 1_usize;
         for piece in packet.segments() {
@@ -133,11 +133,11 @@ impl<Q: DriverQueue, const OFFLOAD: bool> Tx<Q, OFFLOAD> {
             return sent;
         }
         let at = copy.data_mut().as_mut_ptr() as u64;
-        let at = at.wrapping_sub(u64::from(HEADER));
-        // SAFETY: a packet fresh from the pool, with the pool's headroom (at least 12, checked at start).
-        unsafe { clear_header(at) };
+        let at = at.wrapping_sub(u64::from(Self::HEADER));
+        // SAFETY: a packet fresh from the pool, with the pool's headroom (enough for a header, checked at start).
+        unsafe { clear_header::<HASH>(at) };
         let token = copy.into_raw().as_ptr() as u64 | SLOW;
-        let buffer = Buffer { addr: at, len: (len as u32).wrapping_add(HEADER), token };
+        let buffer = Buffer { addr: at, len: (len as u32).wrapping_add(Self::HEADER), token };
         let sent = self.queue.add(buffer);
         if !sent {
             free(token);

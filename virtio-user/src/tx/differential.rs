@@ -12,7 +12,7 @@ use crate::backend::RingId;
 use crate::differential::{Device, bytes, device, domain, pool};
 use crate::losses::TxLoss;
 use crate::memory::Window;
-use crate::path::{HEADER, Trouble};
+use crate::path::{Trouble, header_len};
 use crate::rings::RingZone;
 
 const SIZE: u16 = 256;
@@ -56,8 +56,8 @@ impl Plan {
     fn make(&self, pool: &Pool, foreign: &Pool) -> (Packet, Option<Packet>) {
         let pool = if self.kind == 1 { foreign } else { pool };
         let mut packet = segmented(pool, &self.lengths, self.seed, 6);
-        packet.prepend(HEADER as usize).expect("headroom").fill(self.stale);
-        packet.adj(HEADER as usize);
+        packet.prepend(header_len(true) as usize).expect("headroom").fill(self.stale);
+        packet.adj(header_len(true) as usize);
         match self.kind {
             // No headroom left.
             2 => packet.prepend(packet.headroom() - 5).expect("headroom").fill(self.seed),
@@ -85,8 +85,8 @@ struct Outcome {
 }
 
 /// One of two sides that are sent the same packets.
-struct Side<Q: DriverQueue, const OFFLOAD: bool> {
-    path: Tx<Q, OFFLOAD>,
+struct Side<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool> {
+    path: Tx<Q, OFFLOAD, HASH>,
     device: Box<dyn Device>,
     foreign: Pool,
     /// The long way alone.
@@ -94,7 +94,7 @@ struct Side<Q: DriverQueue, const OFFLOAD: bool> {
     _zone: RingZone,
 }
 
-impl<Q: DriverQueue, const OFFLOAD: bool> Side<Q, OFFLOAD> {
+impl<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool> Side<Q, OFFLOAD, HASH> {
     fn new(
         features: Features,
         accepted: AcceptedOffloads,
@@ -140,6 +140,7 @@ impl<Q: DriverQueue, const OFFLOAD: bool> Side<Q, OFFLOAD> {
         while let Some((head, list)) = self.device.look(ahead) {
             let mut all = bytes(&list);
             all[10..12].fill(0);
+            assert!(!HASH || all[12..20] == [0; 8], "a driver says no hash");
             came.push(all);
             ahead = ahead.past(head);
             heads.push((head, 0));
@@ -177,7 +178,7 @@ impl<Q: DriverQueue, const OFFLOAD: bool> Side<Q, OFFLOAD> {
     }
 }
 
-fn compare<Q: DriverQueue, const OFFLOAD: bool>(
+fn compare<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool>(
     features: Features,
     driver: impl Fn(&RingMemory, DriverConfig) -> Result<Q, Error>,
 ) {
@@ -185,8 +186,8 @@ fn compare<Q: DriverQueue, const OFFLOAD: bool>(
     let mut dice = Prng::new(features.bits());
     let (mut sent, mut lost) = (0, 0);
     for indirect in [Features::empty(), Features::INDIRECT_DESC] {
-        let mut sides =
-            [false, true].map(|plain| Side::<Q, OFFLOAD>::new(features | indirect, accepted, plain, &driver));
+        let mut sides = [false, true]
+            .map(|plain| Side::<Q, OFFLOAD, HASH>::new(features | indirect, accepted, plain, &driver));
         for number in 0..batches(16) {
             let batch: Vec<_> = (0..dice.below(12)).map(|_| Plan::random(&mut dice)).collect();
             let finish = dice.below(12);
@@ -204,28 +205,30 @@ fn compare<Q: DriverQueue, const OFFLOAD: bool>(
 }
 
 macro_rules! variants {
-    ($($name:ident: $module:ident $order:literal $offload:literal $features:expr;)*) => {
+    ($($name:ident: $module:ident $order:literal $offload:literal $hash:literal $features:expr;)*) => {
         $(#[test] fn $name() {
-            compare::<_, $offload>($features, $module::Driver::<$order, false>::new);
+            compare::<_, $offload, $hash>($features, $module::Driver::<$order, false>::new);
         })*
     };
 }
 
 variants! {
-    split_alike: split false false Features::empty();
-    split_offload_alike: split false true Features::empty();
-    split_in_order_alike: split true false Features::IN_ORDER;
-    split_in_order_offload_alike: split true true Features::IN_ORDER;
-    packed_alike: packed false false Features::RING_PACKED;
-    packed_offload_alike: packed false true Features::RING_PACKED;
-    packed_in_order_alike: packed true false Features::RING_PACKED | Features::IN_ORDER;
-    packed_in_order_offload_alike: packed true true Features::RING_PACKED | Features::IN_ORDER;
+    split_alike: split false false false Features::empty();
+    split_offload_alike: split false true false Features::empty();
+    split_in_order_alike: split true false false Features::IN_ORDER;
+    split_in_order_offload_alike: split true true false Features::IN_ORDER;
+    packed_alike: packed false false false Features::RING_PACKED;
+    packed_offload_alike: packed false true false Features::RING_PACKED;
+    packed_in_order_alike: packed true false false Features::RING_PACKED | Features::IN_ORDER;
+    packed_in_order_offload_alike: packed true true false Features::RING_PACKED | Features::IN_ORDER;
+    split_hash_alike: split false true true Features::empty();
+    packed_in_order_hash_alike: packed true true true Features::RING_PACKED | Features::IN_ORDER;
 }
 
 /// A frame in more pieces than are lent at once, even after it was copied, must not wait for ever.
 #[test]
 fn a_packet_in_too_many_pieces_is_dropped() {
-    let mut side = Side::<_, false>::new(
+    let mut side = Side::<_, false, false>::new(
         Features::empty(),
         AcceptedOffloads::default(),
         false,

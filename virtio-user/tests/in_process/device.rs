@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use linecard_eal::eventfd::EventFd;
 use linecard_eal::memory::Segment;
 use linecard_eal::shared::SharedBytes;
+use linecard_virtio::net::HashReport;
 use linecard_virtio::{
     Access, DeviceConfig, DeviceMemory, DeviceQueue, Features, Head, Layout, Lookahead, PeerFault, RingAddrs,
     RingMemory, SegList, Translation, packed, split,
@@ -17,6 +18,8 @@ use linecard_virtio_user::Error;
 use linecard_virtio_user::backend::{
     Backend, Connect, ConnectTimeouts, MemoryUpdate, Offer, Phase, RingId, RingSetup, Waiter, Watched, status,
 };
+
+use crate::control_ring::{Control, bytes};
 
 pub(crate) const MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x77];
 
@@ -65,18 +68,23 @@ unsafe impl DeviceMemory for Shared {
 
 /// Both rings of a queue, moved by hand.
 pub(crate) trait Pair: Send {
+    /// The next frame; its header says nothing.
     fn take(&mut self) -> Option<Vec<u8>>;
-    fn give(&mut self, frame: &[u8]) -> bool;
+    /// A frame behind a header that says nothing, and this hash where headers have one.
+    fn give_hashed(&mut self, frame: &[u8], hash: HashReport) -> bool;
+
+    fn give(&mut self, frame: &[u8]) -> bool {
+        self.give_hashed(frame, HashReport::default())
+    }
 }
 
 struct Rings<T, R> {
     tx: T,
     rx: R,
     memory: Shared,
+    /// Bytes of the header.
+    header: usize,
 }
-
-/// Header and frame, in as many buffers as it takes.
-const HEADER: usize = 12;
 
 impl<T: DeviceQueue, R: DeviceQueue> Pair for Rings<T, R> {
     fn take(&mut self) -> Option<Vec<u8>> {
@@ -91,13 +99,17 @@ impl<T: DeviceQueue, R: DeviceQueue> Pair for Rings<T, R> {
         }
         self.tx.complete(head.used(0));
         self.tx.publish();
-        Some(bytes.split_off(HEADER))
+        let frame = bytes.split_off(self.header);
+        bytes[10..12].fill(0);
+        assert!(bytes.iter().all(|byte| *byte == 0), "nothing is asked of the device: {bytes:?}");
+        Some(frame)
     }
 
-    fn give(&mut self, frame: &[u8]) -> bool {
+    /// In as many buffers as it takes.
+    fn give_hashed(&mut self, frame: &[u8], hash: HashReport) -> bool {
         let (mut chains, mut ahead, mut room): (Vec<(Head, SegList)>, _, _) =
             (Vec::new(), Lookahead::default(), 0);
-        while room < HEADER + frame.len() {
+        while room < self.header + frame.len() {
             let mut list = SegList::new();
             let head: Result<_, PeerFault> = self.rx.peek_chain(&self.memory, ahead, &mut list);
             let Some(head) = head.expect("a good driver") else { return false };
@@ -107,6 +119,8 @@ impl<T: DeviceQueue, R: DeviceQueue> Pair for Rings<T, R> {
         }
         let mut bytes = vec![0; 10];
         bytes.extend_from_slice(&(chains.len() as u16).to_le_bytes());
+        bytes.extend_from_slice(&hash.to_bytes());
+        bytes.truncate(self.header);
         bytes.extend_from_slice(frame);
         let mut rest = &bytes[..];
         for (head, list) in chains {
@@ -149,6 +163,14 @@ pub(crate) struct Machine {
     pub(crate) mtu: u16,
     /// It signals no call.
     pub(crate) silent: bool,
+    /// What its configuration space has.
+    pub(crate) config: Vec<u8>,
+    pub(crate) control_queue: bool,
+    control: Option<Control>,
+    /// What was asked on the control queue: class, command, data.
+    pub(crate) commands: Vec<Vec<u8>>,
+    /// Class and command of what it refuses.
+    pub(crate) refuses: Vec<[u8; 2]>,
 }
 
 /// A device that tests hold on to.
@@ -187,6 +209,11 @@ impl InProcess {
             change: None,
             mtu: 0,
             silent: false,
+            config: MAC.to_vec(),
+            control_queue: false,
+            control: None,
+            commands: Vec::new(),
+            refuses: Vec::new(),
         })))
     }
 
@@ -220,6 +247,18 @@ impl Machine {
         Some((memory, DeviceConfig { size: ring.size, event_idx, indirect, base: None }))
     }
 
+    /// Answers what is asked on the control queue.
+    fn serve(&mut self) {
+        let Some(mut control) = self.control.take() else { return };
+        while let Some(chain) = control.take() {
+            let refused = self.refuses.iter().any(|code| chain.command.starts_with(code));
+            bytes(chain.answer.0, 1).copy_from(&[refused.into()]);
+            self.commands.push(chain.command.clone());
+            control.give(&chain, chain.id.into(), 1, (1, None));
+        }
+        self.control = Some(control);
+    }
+
     /// Both rings of a queue, once the driver is ready.
     pub(crate) fn pair(&mut self, queue: u16) -> Option<&mut Box<dyn Pair>> {
         if self.status & status::DRIVER_OK == 0 {
@@ -236,16 +275,17 @@ impl Machine {
         let count = self.offer.pairs;
         let (tx, tx_config) = self.ring(RingId::transmit(queue).index(count))?;
         let (rx, rx_config) = self.ring(RingId::receive(queue).index(count))?;
+        let has = |feature| self.features.contains(feature);
         macro_rules! rings {
             ($module:ident, $order:literal) => {
                 Box::new(Rings {
                     tx: $module::Device::<$order, false>::new(&tx, tx_config).expect("a good ring"),
                     rx: $module::Device::<$order, true>::new(&rx, rx_config).expect("a good ring"),
                     memory: self.shared.clone(),
+                    header: if has(Features::NET_HASH_REPORT) { 20 } else { 12 },
                 })
             };
         }
-        let has = |feature| self.features.contains(feature);
         Some(match (has(Features::RING_PACKED), has(Features::IN_ORDER)) {
             (false, false) => rings!(split, false),
             (false, true) => rings!(split, true),
@@ -285,6 +325,10 @@ impl Backend for Connected {
         "in this process".to_owned()
     }
 
+    fn has_control_queue(&self) -> bool {
+        self.device.now().control_queue
+    }
+
     fn has_interrupts(&self) -> bool {
         !self.device.now().silent
     }
@@ -319,7 +363,8 @@ impl Backend for Connected {
     }
 
     fn config(&mut self, offset: u32, bytes: &mut [u8]) -> Result<bool, Error> {
-        let told = MAC.get(offset as usize..).and_then(|rest| rest.get(..bytes.len()));
+        let machine = self.device.now();
+        let told = machine.config.get(offset as usize..).and_then(|rest| rest.get(..bytes.len()));
         if let Some(told) = told {
             bytes.copy_from_slice(told);
         }
@@ -355,6 +400,10 @@ impl Backend for Connected {
         let index = ring.id.index(machine.offer.pairs);
         let known = Ring { layout: ring.layout, size: ring.size, addrs: ring.addrs, enabled: false };
         assert!(machine.rings.insert(index, known).is_none(), "{} is started twice", ring.id);
+        if ring.id == RingId::CONTROL {
+            let (layout, size, addrs) = (ring.layout, ring.size, ring.addrs);
+            machine.control = Some(Control { layout, size, addrs, at: 0, laps: 0 });
+        }
         Ok(())
     }
 
@@ -396,6 +445,7 @@ impl Backend for Connected {
     fn look(&mut self) -> Result<(), Error> {
         self.news.drain();
         let mut machine = self.device.now();
+        machine.serve();
         if machine.lost {
             return Err(Error::Absent { what: "it was taken away".to_owned() });
         }
@@ -416,6 +466,7 @@ impl Drop for Connected {
         machine.note("dropped");
         machine.pairs.clear();
         machine.rings.clear();
+        machine.control = None;
         machine.status = 0;
         machine.shared.0.write().unwrap_or_else(PoisonError::into_inner).clear();
     }

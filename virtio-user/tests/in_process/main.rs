@@ -1,7 +1,11 @@
 //! The port contract over a device in the same process (`device.rs`), many queues, and what a session asks of any device, in
 //! which order.
 
+#[path = "../support/control_ring.rs"]
+#[allow(dead_code, unreachable_pub, reason = "others use the rest of it")]
+mod control_ring;
 mod device;
+mod rss;
 
 use std::os::fd::AsFd;
 use std::sync::Arc;

@@ -1,8 +1,12 @@
 //! The control queue: answers of another length, to another request, or none.
 
 use linecard_lab::wait_until;
+use linecard_pmd::PortConfig;
+use linecard_pmd::offload::{Offloads, RxOffloads};
+use linecard_pmd::rss::RssConfig;
+use linecard_virtio::Features;
 
-use crate::field::{Bystander, controlled};
+use crate::field::{Bystander, controlled, controlled_by};
 use crate::support::Bench;
 use crate::support::machine::{Controlled, Reply};
 
@@ -66,4 +70,48 @@ pub(crate) fn control_lies(bystander: &mut Bystander) -> usize {
         bystander.goes_on(name);
     }
     2 * CONTROL.len()
+}
+
+/// To what is asked about hashes and offloads: while a port starts with hashes, and while flows and offloads are changed.
+pub(crate) fn hashing_lies(bystander: &mut Bystander) -> usize {
+    let hashing = Features::NET_RSS | Features::NET_HASH_REPORT;
+    let offloads = Features::NET_GUEST_CSUM | Features::NET_CTRL_GUEST_OFFLOADS;
+    let (rss, hash, off): (&[u8], &[u8], &[u8]) = (&[4, 1], &[4, 2], &[5, 0]);
+    let cases = [
+        ("RSS: an answer of 2", rss, Reply::Ack(2), ANSWER),
+        ("RSS: another descriptor", rss, Reply::Id(1), ID),
+        ("RSS: four billion bytes", rss, Reply::Len(u32::MAX), LEN),
+        ("RSS: silence", rss, Reply::Silence, SILENT),
+        ("hash: no answer in it", hash, Reply::Nothing, ANSWER),
+        ("hash: two answers", hash, Reply::Twice, JUMP),
+        ("offloads: an answer of 254", off, Reply::Ack(0xfe), ANSWER),
+        ("offloads: the ring full of ones", off, Reply::Scribble(0xff), JUMP),
+    ];
+    for (name, code, reply, reason) in cases {
+        let (bench, device) = (Bench::new(1024), Controlled::new(2));
+        device.now().offer.features |= hashing | offloads;
+        device.now().config = [&[2, 0, 0, 0, 0, 9][..], &[0; 11], &[40, 128, 0, 0x3f, 0, 0, 0]].concat();
+        // Hashes alone are asked for where flows are not spread.
+        let refuse = move |command: &[u8]| Reply::Ack(u8::from(code == hash && command.starts_with(rss)));
+        device.replies(refuse);
+        let rx = RxOffloads::CHECKSUM | RxOffloads::RSS_HASH;
+        let offloads = Offloads { rx, ..Offloads::default() };
+        let config = PortConfig { rx_queues: 2, tx_queues: 2, offloads, ..PortConfig::default() };
+        let port = controlled_by(&bench, &device, "packed_vq=0,queues=2", config).expect("a port");
+        device.replies(move |command| if command.starts_with(code) { reply } else { refuse(command) });
+        if code == off {
+            port.control.set_rx_offloads(RxOffloads::RSS_HASH).expect("it can be switched");
+        } else {
+            port.control.rss().expect("it has one").set(Some(RssConfig::new(2))).expect("it is good");
+        }
+        wait_until(name, || port.control.paths().contains(reason));
+        assert!(!port.control.link().up, "{name}");
+        assert!(!port.control.rss().expect("it has one").is_hashed_by_device(), "{name}");
+        device.replies(refuse);
+        wait_until("another connection, which is good", || port.control.link().up);
+        drop(port.stop());
+        bench.assert_whole();
+        bystander.goes_on(name);
+    }
+    cases.len()
 }

@@ -132,10 +132,20 @@ impl Bystander {
 
 /// A port over a device with a control queue.
 pub(crate) fn controlled(bench: &Bench, device: &Controlled, options: &str) -> Result<Port, String> {
+    controlled_by(bench, device, options, PortConfig::default())
+}
+
+/// The same with any configuration.
+pub(crate) fn controlled_by(
+    bench: &Bench,
+    device: &Controlled,
+    options: &str,
+    config: PortConfig,
+) -> Result<Port, String> {
     let args = DevArgs::parse(&format!("net_virtio_user0,{options}")).expect("well formed");
     let made = bench.driver.probe_over(&bench.context(), &args, Arc::new(device.clone()));
     let made = made.map_err(|error| error.to_string())?;
-    bench.start(made, PortConfig::default()).map_err(|failed| failed.error.to_string())
+    bench.start(made, config).map_err(|failed| failed.error.to_string())
 }
 
 /// A port over a backend with a configuration space; the sentence that it fails with, if it does.

@@ -31,7 +31,9 @@ fn liars_lose_their_own_port() {
 #[test]
 fn liars_with_a_control_queue_lose_their_own_port() {
     let mut bystander = Bystander::new();
-    let cases = control::control_lies(&mut bystander) + config::late_answers(&mut bystander);
-    assert!(cases >= 50, "{cases} cases");
+    let cases = control::control_lies(&mut bystander)
+        + control::hashing_lies(&mut bystander)
+        + config::late_answers(&mut bystander);
+    assert!(cases >= 58, "{cases} cases");
     bystander.end();
 }

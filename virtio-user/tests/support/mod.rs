@@ -1,6 +1,7 @@
 //! A backend in this process: real sockets, real shared memory, and free to misbehave.
 #![allow(dead_code, unreachable_pub, reason = "each test uses its part")]
 
+pub mod control_ring;
 pub mod echo;
 pub mod machine;
 pub mod stall;

@@ -82,7 +82,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     },
     Command {
         pattern: "port config <port> rx_offload <text> (on|off)",
-        help: "Ask for a receive offload (tcp_cksum, tcp_lro, …) at the port's next start.",
+        help: "Ask for a receive offload (tcp_cksum, tcp_lro, rss_hash, …) at the port's next start; at once where the device can switch it.",
         run: |session, values| configure(session, values, false),
     },
     Command {
@@ -156,6 +156,12 @@ fn show_tso(session: &mut Session, id: u16) {
 
 fn configure(session: &mut Session, values: &Values, transmit: bool) {
     let (id, name, on) = (values.port(0), values.word(1).to_owned(), values.word(2) == "on");
+    if !transmit
+        && session.ports.get(id).is_some_and(|slot| slot.started())
+        && switched(session, id, &name, on)
+    {
+        return;
+    }
     let Some(slot) = stopped(session, id) else { return };
     let offered = slot.offered();
     if let Some(change) = vlan_offload(&name, transmit) {
@@ -175,6 +181,14 @@ fn configure(session: &mut Session, values: &Values, transmit: bool) {
         }),
         None => err!(session.out, "port {id} has no receive offload {name}, only: {}\n", offered.rx),
     }
+}
+
+/// Switches a receive offload of a started port, where its device can do that; whether it did.
+fn switched(session: &mut Session, id: u16, name: &str, on: bool) -> bool {
+    let (Some(offload), Some(slot)) = (RxOffloads::named(name), session.ports.get_mut(id)) else {
+        return false;
+    };
+    slot.switch_rx_offload(offload, on)
 }
 
 /// What an offload that is done in software for every port changes.

@@ -282,6 +282,17 @@ impl Slot {
         done
     }
 
+    /// Switches a receive offload while the port runs, of those that it was started with; false when it cannot be.
+    pub(crate) fn switch_rx_offload(&mut self, offload: RxOffloads, on: bool) -> bool {
+        let rx = self.wanted.offloads.rx;
+        let asked = if on { rx.union(offload) } else { rx.difference(offload) };
+        let done = self.control().is_some_and(|control| control.set_rx_offloads(asked).is_ok());
+        if done {
+            self.wanted.offloads.rx = asked;
+        }
+        done
+    }
+
     /// Has packets counted by size and kind of address, or no more, from now on.
     pub(crate) fn count_classes(&mut self, on: bool) {
         self.classes = on;
@@ -295,11 +306,18 @@ impl Slot {
         self.control().and_then(|control| control.rx_filter())
     }
 
-    /// Has the port filter what it can; what is left for the threads.
+    /// Has the port filter and spread what it can; what is left for the threads.
     pub(crate) fn rules(&mut self) -> Option<Arc<Rules>> {
         let vlans = self.soft.vlan.filter.then(|| self.soft.vlan.allowed.clone());
         let filter = self.rx_filter().map(|filter| filter.set_vlans(vlans));
-        self.soft.rules(self.wanted.rx_queues, filter.is_some())
+        let rss = self.control().and_then(|control| control.rss().cloned());
+        if let Some(rss) = &rss
+            && let Err(error) = rss.set(self.soft.device_rss())
+        {
+            // Software does it then.
+            tracing::debug!("{error}");
+        }
+        self.soft.rules(self.wanted.rx_queues, filter.is_some(), rss)
     }
 
     /// The port's own address and those that were added.

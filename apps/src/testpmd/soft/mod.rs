@@ -1,4 +1,4 @@
-//! What ports are asked for and no device here does: VLAN tags, receive-side scaling, flow rules, in software on what the
+//! What ports are asked for and most devices here do not do: VLAN tags, receive-side scaling, flow rules, in software on what the
 //! receive queues give.
 //!
 //! The console changes a [`SoftPort`]; threads see [`Rules`] made of it, and only look for them while anything is on.
@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use linecard::mempool::{Burst, Packet};
 use linecard::net::parse;
+use linecard::pmd::rss::{Rss as DeviceRss, RssConfig};
 
 use self::flow::{Flow, FlowTable};
 use self::rss::Rss;
@@ -36,8 +37,19 @@ pub(crate) struct SoftPort {
 }
 
 impl SoftPort {
-    /// What threads are to do; `None` for nothing. Where the port filters VLANs itself they do not.
-    pub(crate) fn rules(&mut self, queues: u16, port_filters: bool) -> Option<Arc<Rules>> {
+    /// How the port's device is to spread flows; `None` for as it likes.
+    pub(crate) fn device_rss(&self) -> Option<RssConfig> {
+        self.rss.as_ref().and_then(Rss::for_device)
+    }
+
+    /// What threads are to do; `None` for nothing. Where the port filters VLANs itself they do not, and where its device spreads flows
+    /// they do not either.
+    pub(crate) fn rules(
+        &mut self,
+        queues: u16,
+        port_filters: bool,
+        device: Option<Arc<DeviceRss>>,
+    ) -> Option<Arc<Rules>> {
         let vlan = RxVlan { filter: self.vlan.filter && !port_filters, ..self.vlan.clone() };
         let rss = self.rss.clone().filter(|rss| rss.types.any());
         let flows = self.flows.by_priority();
@@ -48,7 +60,7 @@ impl SoftPort {
             return None;
         }
         let (inboxes, dropped) = (self.inboxes.clone(), Arc::clone(&self.dropped));
-        Some(Arc::new(Rules { vlan, rss, flows, inboxes, dropped }))
+        Some(Arc::new(Rules { vlan, rss, device, flows, inboxes, dropped }))
     }
 
     /// The port is to have another number of receive queues.
@@ -102,6 +114,8 @@ impl Inbox {
 pub(crate) struct Rules {
     vlan: RxVlan,
     rss: Option<Rss>,
+    /// Of the port, where its device may spread flows.
+    device: Option<Arc<DeviceRss>>,
     flows: Vec<Arc<Flow>>,
     inboxes: Option<Arc<[Inbox]>>,
     dropped: Arc<AtomicU64>,
@@ -120,8 +134,11 @@ impl Rules {
     /// received for it. `kept` is an empty burst.
     pub(crate) fn apply(&self, queue: u16, packets: &mut Burst, kept: &mut Burst) {
         let mut dropped = 0;
+        // Once a burst: a device may come, go, and refuse.
+        let in_device = self.device.as_ref().is_some_and(|device| device.is_spread_by_device());
+        let rss = self.rss.as_ref().filter(|_| !in_device);
         for mut packet in packets.drain(..packets.len()) {
-            match self.verdict(queue, &mut packet) {
+            match self.verdict(queue, rss, &mut packet) {
                 Verdict::Queue(other) if other != queue => {
                     let inbox = self.inboxes.as_ref().and_then(|all| all.get(usize::from(other)));
                     dropped += u64::from(!inbox.is_some_and(|inbox| inbox.push(packet)));
@@ -141,13 +158,13 @@ impl Rules {
         }
     }
 
-    fn verdict(&self, queue: u16, packet: &mut Packet) -> Verdict {
-        if self.flows.is_empty() && self.rss.is_none() {
+    fn verdict(&self, queue: u16, rss: Option<&Rss>, packet: &mut Packet) -> Verdict {
+        if self.flows.is_empty() && rss.is_none() {
             return if self.vlan.apply(queue, packet) { Verdict::Keep } else { Verdict::Drop };
         }
         let layers = parse(packet.data());
         let flow = self.flows.iter().find(|flow| flow.matches(packet.data(), &layers));
-        let hash = self.rss.as_ref().and_then(|rss| Some((rss, rss.hash(packet.data(), &layers)?)));
+        let hash = rss.and_then(|rss| Some((rss, rss.hash(packet.data(), &layers)?)));
         if !self.vlan.apply(queue, packet) {
             return Verdict::Drop;
         }

@@ -1,12 +1,14 @@
-//! Receive-side scaling in software: the Toeplitz hash of a flow, and the queue that it names.
+//! Receive-side scaling as the console configures it: the Toeplitz hash of a flow, and the queue that it names. Software does what
+//! the device does not.
 
+use linecard::net::Layers;
 use linecard::net::toeplitz::{DEFAULT_KEY, Toeplitz};
-use linecard::net::{Layers, PacketType};
+use linecard::pmd::rss::{self, RssConfig};
 
 /// Entries of a redirection table.
-pub(crate) const RETA_SIZE: usize = 128;
+pub(crate) const RETA_SIZE: usize = rss::MAX_TABLE;
 /// Bytes of a hash key.
-pub(crate) const KEY_LEN: usize = 40;
+pub(crate) const KEY_LEN: usize = rss::KEY_LEN;
 
 /// Which headers are hashed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,6 +34,17 @@ impl RssTypes {
 
     pub(crate) fn any(self) -> bool {
         self.ip || self.tcp || self.udp
+    }
+
+    /// The same as a port has them.
+    fn of_port(self) -> rss::RssTypes {
+        use rss::RssTypes as Types;
+        let all = [
+            (self.ip, Types::IPV4 | Types::IPV6),
+            (self.tcp, Types::IPV4_TCP | Types::IPV6_TCP),
+            (self.udp, Types::IPV4_UDP | Types::IPV6_UDP),
+        ];
+        all.into_iter().filter(|(on, _)| *on).map(|(_, types)| types).collect()
     }
 
     /// As `show port rss-hash` and `show port info` list them.
@@ -70,16 +83,13 @@ impl Rss {
 
     /// The hash of a frame; `None` for one that is not to be hashed.
     pub(super) fn hash(&self, frame: &[u8], layers: &Layers) -> Option<u32> {
-        let with_ports = match layers.packet_type.l4() {
-            PacketType::L4_TCP => self.types.tcp,
-            PacketType::L4_UDP => self.types.udp,
-            _ => false,
-        };
-        if with_ports {
-            return self.toeplitz.flow(frame, layers);
-        }
-        let addresses = Layers { packet_type: layers.packet_type.l3(), ..*layers };
-        self.types.ip.then(|| self.toeplitz.flow(frame, &addresses)).flatten()
+        rss::flow_hash(&self.toeplitz, self.types.of_port(), frame, layers)
+    }
+
+    /// What a device is asked to do; `None` where nothing is hashed.
+    pub(super) fn for_device(&self) -> Option<RssConfig> {
+        let table = self.reta.to_vec();
+        self.types.any().then(|| RssConfig { types: self.types.of_port(), key: self.key, table })
     }
 
     /// The queue of a hash.

@@ -37,7 +37,7 @@ fn tagged(mut frame: Vec<u8>, protocol: u16, tci: u16) -> Vec<u8> {
 fn through(soft: &mut SoftPort, queues: u16, queue: u16, frames: &[Vec<u8>], pool: &Pool) -> Vec<Packet> {
     let mut burst = Burst::new();
     frames.iter().for_each(|frame| burst.push(packet(pool, frame)).unwrap());
-    if let Some(rules) = soft.rules(queues, false) {
+    if let Some(rules) = soft.rules(queues, false, None) {
         rules.apply(queue, &mut burst, &mut Burst::new());
     }
     let count = burst.len();
@@ -48,7 +48,7 @@ fn through(soft: &mut SoftPort, queues: u16, queue: u16, frames: &[Vec<u8>], poo
 fn tags_are_taken_out_and_told() {
     let (pool, mut soft) = (pool(), SoftPort::default());
     let frames = [udp(1), tagged(udp(2), 0x8100, 0x2005), tagged(tagged(udp(3), 0x8100, 6), 0x88a8, 7)];
-    assert!(soft.rules(1, false).is_none(), "nothing is on");
+    assert!(soft.rules(1, false, None).is_none(), "nothing is on");
     soft.vlan.strip = true;
     let got = through(&mut soft, 1, 0, &frames, &pool);
     assert_eq!([got[0].data(), got[1].data()], [&udp(1)[..], &udp(2)[..]]);
@@ -100,7 +100,7 @@ fn flows_are_spread_by_their_hash() {
     let (pool, mut soft) = (pool(), SoftPort::default());
     let rss = soft.rss.insert(Rss::new(4));
     rss.types = RssTypes::named("udp").unwrap();
-    let rules = soft.rules(4, false).unwrap();
+    let rules = soft.rules(4, false, None).unwrap();
     let frames: Vec<_> = (0..60).map(udp).collect();
     let mut burst = Burst::new();
     frames.iter().for_each(|frame| burst.push(packet(&pool, frame)).unwrap());
@@ -123,7 +123,7 @@ fn flows_are_spread_by_their_hash() {
     assert_eq!(seen, frames.len());
     // A queue that nobody polls holds so many.
     soft.rss.as_mut().unwrap().reta = [3; 128];
-    let rules = soft.rules(4, false).unwrap();
+    let rules = soft.rules(4, false, None).unwrap();
     for _ in 0..INBOX / 60 + 1 {
         burst.clear();
         frames.iter().for_each(|frame| burst.push(packet(&pool, frame)).unwrap());
@@ -135,6 +135,25 @@ fn flows_are_spread_by_their_hash() {
     soft.restart();
     assert_eq!(pool.stats().in_use, INBOX, "the rules hold them until they go");
     drop(soft);
+}
+
+/// Nothing is moved while the port's device puts packets where they belong; a device that stops doing that is noticed at once.
+#[test]
+fn flows_are_left_to_a_device_that_spreads_them() {
+    let (pool, mut soft) = (pool(), SoftPort::default());
+    soft.rss.insert(Rss::new(4)).types = RssTypes::named("all").unwrap();
+    assert_eq!(soft.device_rss().unwrap().table[..5], [0, 1, 2, 3, 0]);
+    let device = Arc::new(linecard::pmd::rss::Rss::new("port", 4));
+    let rules = soft.rules(4, false, Some(device.clone())).unwrap();
+    let frames: Vec<_> = (0..60).map(udp).collect();
+    for by_device in [false, true, false] {
+        device.set_by_device(by_device, false);
+        let mut burst = Burst::new();
+        frames.iter().for_each(|frame| burst.push(packet(&pool, frame)).unwrap());
+        rules.apply(0, &mut burst, &mut Burst::new());
+        assert_eq!(burst.len() == 60, by_device);
+        assert_eq!(burst.iter().any(|packet| packet.hash().is_some()), !by_device);
+    }
 }
 
 #[test]
@@ -180,5 +199,5 @@ fn rules_drop_mark_count_and_steer() {
     assert!(soft.flows.remove(2) && !soft.flows.remove(2));
     soft.flows.clear();
     soft.restart();
-    assert!(soft.rules(2, false).is_none());
+    assert!(soft.rules(2, false, None).is_none());
 }

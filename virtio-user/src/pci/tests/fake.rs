@@ -42,6 +42,8 @@ pub(super) struct Machine {
     pub(super) done: Vec<String>,
     pub(super) mapped: Vec<(u64, u64)>,
     pub(super) events: Vec<OwnedFd>,
+    /// Signalled when it is to be taken away.
+    pub(super) removal: Option<OwnedFd>,
     pub(super) notified: Vec<(u64, u16)>,
     /// Reads of the configuration during which it changes.
     pub(super) changes: u32,
@@ -154,6 +156,7 @@ impl Fake {
             done: Vec::new(),
             mapped: Vec::new(),
             events: Vec::new(),
+            removal: None,
             notified: Vec::new(),
             changes: 0,
             refuses: false,
@@ -262,6 +265,11 @@ impl Bus for Fake {
     fn set_interrupts(&self, events: &[BorrowedFd<'_>]) -> io::Result<()> {
         self.machine().events =
             events.iter().map(|fd| fd.as_fd().try_clone_to_owned().expect("room")).collect();
+        Ok(())
+    }
+
+    fn set_removal(&self, event: BorrowedFd<'_>) -> io::Result<()> {
+        self.machine().removal = Some(event.try_clone_to_owned()?);
         Ok(())
     }
 

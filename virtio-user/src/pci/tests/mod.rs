@@ -323,3 +323,21 @@ fn a_device_that_breaks_or_goes_is_lost() {
     assert!(gone.contains("it is gone"), "{gone}");
     assert!(!offered(&device, false).contains(Features::NET_STATUS));
 }
+
+/// The kernel asks for the device back: the port that has it is told so, and one that comes later by itself is not.
+#[test]
+fn a_device_that_is_asked_back_is_lost() {
+    let fake = Fake::new(2, Features::empty());
+    let mut device = greet(&fake).expect("a good device");
+    device.look().expect("nobody asks");
+    signal(fake.machine().removal.as_ref().expect("it was told of an eventfd").as_fd()).expect("room");
+    let error = device.look().expect_err("it is asked back");
+    assert!(error.to_string().contains("it is being removed from the machine"), "{error}");
+    drop(device);
+    assert_eq!(
+        fake.machine().done.last().map(String::as_str),
+        Some("master false"),
+        "it reaches memory no more"
+    );
+    greet(&fake).expect("a good device").look().expect("nobody asks");
+}

@@ -1,0 +1,67 @@
+//! Hashes of received packets in software, for a port that was asked for them and whose device does not say them.
+
+use linecard_mempool::Burst;
+use linecard_net::parse;
+use linecard_net::toeplitz::Toeplitz;
+use linecard_pmd::Armed;
+use linecard_pmd::rss::{Rss, RssTypes, flow_hash};
+use std::sync::Arc;
+
+use crate::path::{Came, RxPath};
+
+/// A receive path whose packets have a hash, by the port's key.
+pub(crate) struct SoftHash {
+    path: Box<dyn RxPath>,
+    rss: Arc<Rss>,
+    /// Of the configuration below.
+    number: u32,
+    types: RssTypes,
+    toeplitz: Box<Toeplitz>,
+}
+
+impl SoftHash {
+    pub(crate) fn around(path: Box<dyn RxPath>, rss: &Arc<Rss>) -> Box<dyn RxPath> {
+        let toeplitz = Box::new(Toeplitz::DEFAULT.clone());
+        let mut hashing = Self { path, rss: rss.clone(), number: 0, types: RssTypes::all(), toeplitz };
+        hashing.follow();
+        Box::new(hashing)
+    }
+
+    /// Takes the port's key.
+    #[cold]
+    fn follow(&mut self) {
+        self.number = self.rss.number();
+        let config = self.rss.config();
+        self.types = config.as_ref().map_or(RssTypes::all(), |config| config.types);
+        let key = config.map(|config| Toeplitz::new(&config.key));
+        *self.toeplitz = key.unwrap_or_else(|| Toeplitz::DEFAULT.clone());
+    }
+}
+
+impl RxPath for SoftHash {
+    fn burst(&mut self, packets: &mut Burst) -> Came {
+        let came = self.path.burst(packets);
+        if came.packets == 0 || self.rss.is_hashed_by_device() {
+            return came;
+        }
+        if self.number != self.rss.number() {
+            self.follow();
+        }
+        let first = packets.len().saturating_sub(came.packets);
+        for packet in packets.iter_mut().skip(first) {
+            let layers = parse(packet.data());
+            if let Some(hash) = flow_hash(&self.toeplitz, self.types, packet.data(), &layers) {
+                packet.set_hash(hash);
+            }
+        }
+        came
+    }
+
+    fn arm(&mut self) -> Armed {
+        self.path.arm()
+    }
+
+    fn disarm(&mut self) {
+        self.path.disarm();
+    }
+}
