@@ -21,7 +21,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! [`open`] takes a device as a user types it; [`ports`] has a type for each driver.
+//! [`open`] takes a device as a user types it; [`ports`] has a type for each driver. A program that only wants packets, one
+//! at a time and asleep until they come, finds `read` and `write` in [`blocking`].
 //!
 //! Each driver is a cargo feature with the name that its devices have (`net_tap`, `net_vhost`, ...); all are on by
 //! default. A program that wants two says
@@ -37,6 +38,7 @@ pub use linecard_ring as ring;
 pub use linecard_telemetry as telemetry;
 pub use linecard_virtio as virtio;
 
+pub mod blocking;
 #[cfg(feature = "net_virtio_user")]
 pub mod container;
 

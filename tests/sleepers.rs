@@ -85,7 +85,16 @@ fn start(name: &str) -> (Running, Socket, Ours) {
 
 #[test]
 fn a_tokio_program_sleeps_and_answers() {
-    let (running, _socket, mut port) = start("tokio_echo");
+    sleeps_and_answers("tokio_echo");
+}
+
+#[test]
+fn a_program_that_reads_and_writes_sleeps_and_answers() {
+    sleeps_and_answers("blocking_echo");
+}
+
+fn sleeps_and_answers(name: &str) {
+    let (running, _socket, mut port) = start(name);
     ask(&mut port, 0);
     // What it still does for the first answer comes to an end.
     let mut before = time_on_core(&running.0);

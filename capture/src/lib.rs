@@ -13,6 +13,9 @@
 //! drops the copy and counts it. The polling thread never waits and makes no system call but the clock's; it picks
 //! rings up, and gives them back, between bursts.
 //!
+//! A program that wants a file and no other process calls [`dump_port`], or [`dump`] for packets that it has, and [`read`]
+//! gives the frames back.
+//!
 //! Packets that are dropped come with the reason as a comment where the place of the drop has the packet: drivers
 //! call [`dropped`](linecard_pmd::observer::dropped), applications [`TxQueue::note_dropped`](linecard_pmd::TxQueue::note_dropped). A packet that was taken, and
 //! shown as sent, and is lost later (in flight when its backend went, a piece of a packet that was cut in software), comes
@@ -23,6 +26,7 @@
 //! index in them is masked, and there is one thread at either side.
 
 mod client;
+mod dump;
 mod hub;
 mod memory;
 pub mod pcap;
@@ -37,6 +41,7 @@ mod stream;
 mod tests;
 
 pub use self::client::{Client, Listed};
+pub use self::dump::{Dump, Frames, PortDump, SavedFrame, dump, dump_port, dump_port_with, read};
 pub use self::hub::{Hub, Session};
 pub use self::protocol::{Options, Totals};
 pub use self::queues::{WatchedRx, WatchedTx};

@@ -20,7 +20,7 @@
 //! |---|---|
 //! | `net_virtio_user` | the call eventfd of the ring, through a thread of the port ([`Relay`](linecard_eal::wake::Relay)) |
 //! | `net_vhost` | the kick eventfd of the ring, likewise; not for a frontend that gave none |
-//! | `net_ring` | an eventfd that the sending port signals |
+//! | `net_ring`, `net_vxlan` | an eventfd that the sending port, or the thread that reads the tunnel, signals |
 //! | `net_tap`, `net_af_packet`, `net_af_xdp` | the queue's own descriptor; not while AF_XDP busy-polls |
 //! | `net_impair` | the port behind it; not while packets are delayed here |
 //! | `net_pcap`, `net_null` | nothing: frames are there whenever asked for, or come by the clock, or never |

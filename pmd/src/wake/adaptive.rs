@@ -76,6 +76,20 @@ impl Adaptive {
         Self { spin, bound, idle: None, false_alarms: 0, asleep: Duration::ZERO, sleeps: 0 }
     }
 
+    /// Changes the longest sleep, for a caller with a deadline of its own. With `Duration::MAX` only a queue wakes the caller; a
+    /// peer that does not signal then costs its own packets the time until somebody else does.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use linecard_pmd::wake::{Adaptive, WaitOutcome};
+    /// let mut adaptive = Adaptive::new(Duration::ZERO, Duration::MAX);
+    /// adaptive.set_bound(Duration::from_millis(1));
+    /// assert_eq!(adaptive.wait(0, &mut []), WaitOutcome::Passed);
+    /// ```
+    pub const fn set_bound(&mut self, bound: Duration) {
+        self.bound = bound;
+    }
+
     /// To be called after each round over `queues`, with the number of packets it moved: returns at once while there is
     /// traffic, else sleeps until a queue wakes it or the bound has passed. `queues` must be all that the thread polls.
     #[inline]

@@ -1,0 +1,199 @@
+//! Capture files in one call, written by the program whose packets they hold.
+//!
+//! The name of a file says its format: `.pcapng` and `.ntar` are pcapng, all others are pcap with nanoseconds. What is read may
+//! be either, whatever its name.
+
+mod port;
+mod saved;
+#[cfg(test)]
+mod tests;
+
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use linecard_mempool::Packet;
+
+pub use self::port::{PortDump, dump_port, dump_port_with};
+pub use self::saved::{Frames, SavedFrame, read};
+use super::pcap::encode::{self, Format, Record, SNAPLEN};
+use super::{CaptureError, Frame, Totals};
+
+/// Bytes after which records are written out.
+const FLUSH_AT: usize = 256 << 10;
+
+/// Writes packets to a capture file, which is made or emptied, with the present time.
+///
+/// ```
+/// # use linecard_eal::{Memory, MemoryConfig};
+/// # use linecard_mempool::{Burst, Pool, PoolConfig};
+/// use linecard_capture as capture;
+/// # let domain = Memory::new(MemoryConfig::default())?.domain("packets")?;
+/// # let pool = Pool::new(&domain, PoolConfig::default())?;
+/// # let path = std::env::temp_dir().join(format!("dump-doc-{}.pcapng", std::process::id()));
+/// let mut packets = Burst::new();
+/// packets.push(pool.packet_of(&[7; 60], 60).ok_or("no buffer")?).map_err(|_| "no room")?;
+/// capture::dump(&path, &packets)?;
+///
+/// let frames = capture::read(&path)?.collect::<Result<Vec<_>, _>>()?;
+/// assert_eq!((frames.len(), &frames[0].data[..]), (1, &[7; 60][..]));
+/// # std::fs::remove_file(&path)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// The file cannot be written.
+pub fn dump(path: impl AsRef<Path>, packets: &[Packet]) -> Result<(), CaptureError> {
+    let mut file = Dump::create(path)?;
+    packets.iter().try_for_each(|packet| file.packet(packet))?;
+    file.finish().map(drop)
+}
+
+/// A capture file that packets are written to as they come. It ends with a whole record, also when the disk is full or the
+/// value is dropped; [`finish`](Self::finish) says whether all of it was written.
+///
+/// ```
+/// use linecard_capture::Dump;
+/// # let path = std::env::temp_dir().join(format!("dump-file-doc-{}.pcap", std::process::id()));
+/// let mut file = Dump::create(&path)?;
+/// file.bytes(&[1; 60])?;
+/// file.bytes(&[2; 1514])?;
+/// assert_eq!(file.finish()?, 2);
+/// let lengths: Vec<u32> = linecard_capture::read(&path)?.map(|frame| frame.map_or(0, |f| f.len)).collect();
+/// assert_eq!(lengths, [60, 1514]);
+/// # std::fs::remove_file(&path)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Dump {
+    path: PathBuf,
+    file: File,
+    /// Bytes of whole records in the file, where it can be cut; pipes cannot.
+    good: Option<u64>,
+    format: Format,
+    buffer: Vec<u8>,
+    packets: u64,
+}
+
+impl Dump {
+    /// Makes or empties the file.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn create(path: impl AsRef<Path>) -> Result<Self, CaptureError> {
+        Self::make(path.as_ref(), "linecard", SNAPLEN)
+    }
+
+    fn make(path: &Path, interface: &str, snaplen: u32) -> Result<Self, CaptureError> {
+        let file = File::create(path).map_err(|source| {
+            let remedy = "name a file in a folder that exists and may be written";
+            CaptureError::system(format!("{} cannot be written", path.display()), source, remedy)
+        })?;
+        let good = file.metadata().is_ok_and(|data| data.is_file()).then_some(0);
+        let format = Format::of(path);
+        let mut buffer = Vec::new();
+        format.header(&mut buffer, snaplen);
+        if format == Format::PcapNg {
+            encode::interface(&mut buffer, interface, snaplen, "");
+        }
+        let mut dump = Self { path: path.into(), file, good, format, buffer, packets: 0 };
+        dump.flush()?;
+        Ok(dump)
+    }
+
+    /// Adds a packet, all its segments, with the present time.
+    ///
+    /// # Errors
+    /// The file cannot be written; earlier packets may be what is missing in it.
+    pub fn packet(&mut self, packet: &Packet) -> Result<(), CaptureError> {
+        let segments: Vec<&[u8]> = packet.segments().map(|segment| segment.data()).collect();
+        self.add(&Record { time: encode::now(), len: length(packet.len()), ..Record::default() }, &segments)
+    }
+
+    /// Adds a frame, with the present time.
+    ///
+    /// # Errors
+    /// As [`packet`](Self::packet).
+    pub fn bytes(&mut self, frame: &[u8]) -> Result<(), CaptureError> {
+        self.add(&Record { time: encode::now(), len: length(frame.len()), ..Record::default() }, &[frame])
+    }
+
+    /// Adds a frame that a [`Stream`] gave, with all that is known of it.
+    ///
+    /// # Errors
+    /// As [`packet`](Self::packet).
+    pub fn frame(&mut self, frame: &Frame<'_>) -> Result<(), CaptureError> {
+        let comment =
+            if frame.comment.is_empty() { String::new() } else { format!("dropped: {}", frame.comment) };
+        let record = Record {
+            time: frame.time,
+            len: frame.len,
+            interface: 0,
+            direction: frame.direction,
+            queue: Some(frame.queue),
+            comment: &comment,
+        };
+        self.add(&record, &[frame.data])
+    }
+
+    fn add(&mut self, record: &Record<'_>, parts: &[&[u8]]) -> Result<(), CaptureError> {
+        self.format.record(&mut self.buffer, record, parts);
+        self.packets += 1;
+        if self.buffer.len() >= FLUSH_AT { self.flush() } else { Ok(()) }
+    }
+
+    /// Writes out what is collected, for whoever reads the file meanwhile.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn flush(&mut self) -> Result<(), CaptureError> {
+        let written = self.file.write_all(&self.buffer);
+        let len = self.buffer.len() as u64;
+        self.buffer.clear();
+        match written {
+            Ok(()) => {
+                self.good = self.good.map(|good| good + len);
+                Ok(())
+            }
+            Err(source) => {
+                if let Some(good) = self.good {
+                    // Freeing space needs none; a half record would spoil the rest of the file.
+                    let _ = self.file.set_len(good);
+                    let _ = std::io::Seek::seek(&mut self.file, std::io::SeekFrom::Start(good));
+                }
+                let action = format!("{} cannot be written, and lacks packets", self.path.display());
+                Err(CaptureError::system(action, source, "free space, or dump fewer packets"))
+            }
+        }
+    }
+
+    /// Ends the file; how many packets it has.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn finish(mut self) -> Result<u64, CaptureError> {
+        self.flush()?;
+        Ok(self.packets)
+    }
+
+    /// Ends the file with what was seen and lost.
+    fn end(mut self, totals: Totals) -> Result<Totals, CaptureError> {
+        if self.format == Format::PcapNg {
+            encode::statistics(&mut self.buffer, 0, encode::now(), totals.seen, totals.lost);
+        }
+        self.flush()?;
+        Ok(totals)
+    }
+}
+
+impl Drop for Dump {
+    fn drop(&mut self) {
+        // Who wants to know calls `finish`.
+        let _ = self.flush();
+    }
+}
+
+/// A length as records have it.
+fn length(len: usize) -> u32 {
+    u32::try_from(len).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,149 @@
+//! All that passes a port, into a file.
+
+use std::path::Path;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use linecard_pmd::port::Port;
+
+use super::Dump;
+use crate::{CaptureError, Hub, Options, Session, Stream, Totals};
+
+/// How often the thread of a [`PortDump`] looks for packets. A queue fills its ring of 4 MiB in that time at 16 Gbit/s.
+const LOOK: Duration = Duration::from_millis(2);
+/// Packets that were in the rings when a dump ended are written; no more than so many, should somebody go on filling them.
+const REST: usize = 1 << 20;
+
+/// Writes all that passes a started port from now on to a capture file: what it receives, what it sends, and what it drops, with
+/// the reason as a comment (pcapng). Use the port that comes back in its place.
+///
+/// The polling threads copy frames into a ring for each queue and never wait; a thread writes them to the file. What it
+/// does not write in time is left out and counted.
+///
+/// ```
+/// # use linecard_eal::{Memory, MemoryConfig};
+/// # use linecard_mempool::{Burst, Pool, PoolConfig};
+/// # use linecard_pmd::{PortConfig, ProbeContext, Registry, configure};
+/// # let memory = Memory::new(MemoryConfig::default())?;
+/// # let domain = memory.domain("packets")?;
+/// # let pool = Pool::new(&domain, PoolConfig::default())?;
+/// # let context = ProbeContext { memory, domain, wait: std::time::Duration::from_secs(1) };
+/// # let registry = Registry::new(&[&linecard_net_null::NullDriver]);
+/// # let port = configure(registry.probe(&context, "net_null0")?, PortConfig::default())?.start(&pool)?;
+/// use linecard_capture as capture;
+/// # let path = std::env::temp_dir().join(format!("dump-port-doc-{}.pcapng", std::process::id()));
+/// let (dump, mut port) = capture::dump_port(&path, port)?;
+/// let mut packets = Burst::new();
+/// port.rx[0].rx_burst(&mut packets);
+/// port.tx[0].tx_burst(&mut packets);
+/// let totals = dump.finish()?;
+/// assert_eq!((totals.seen, totals.lost), (128, 0));
+/// assert_eq!(capture::read(&path)?.count(), 128);
+/// # std::fs::remove_file(&path)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// The file cannot be written, or memory or a thread cannot be had. The port is stopped then.
+pub fn dump_port(path: impl AsRef<Path>, port: Port) -> Result<(PortDump, Port), CaptureError> {
+    dump_port_with(path, port, &Options::default())
+}
+
+/// As [`dump_port`], of those packets and as much of them as `options` say.
+///
+/// # Errors
+/// As [`dump_port`], or an option is not possible.
+pub fn dump_port_with(
+    path: impl AsRef<Path>,
+    port: Port,
+    options: &Options,
+) -> Result<(PortDump, Port), CaptureError> {
+    let name = port.control.name().to_owned();
+    let mut file = Dump::make(path.as_ref(), &name, options.snaplen)?;
+    let hub = Hub::new();
+    let port = hub.watch(0, port);
+    let (session, mut stream) = hub.open(0, options)?;
+    let (over, end) = channel();
+    let thread = std::thread::Builder::new().name(format!("lc-dump {name}"));
+    let thread = thread
+        .spawn(move || follow(&mut file, session, &mut stream, &end).and_then(|totals| file.end(totals)))
+        .map_err(|e| CaptureError::system("no thread can be started for a capture file", e, "end others"))?;
+    Ok((PortDump { thread: Some(thread), over: Some(over) }, port))
+}
+
+/// Writes what comes until `end` hangs up or the port stops; what there was in all.
+fn follow(
+    file: &mut Dump,
+    session: Session,
+    stream: &mut Stream,
+    end: &Receiver<()>,
+) -> Result<Totals, CaptureError> {
+    while session.alive() {
+        if drain(file, stream, usize::MAX)? == 0 {
+            file.flush()?;
+            if end.recv_timeout(LOOK) == Err(RecvTimeoutError::Disconnected) {
+                break;
+            }
+        }
+    }
+    drain(file, stream, REST)?;
+    let totals = session.totals();
+    drop(session);
+    Ok(totals)
+}
+
+/// Writes what is in the rings, at most so many packets; how many there were.
+fn drain(file: &mut Dump, stream: &mut Stream, most: usize) -> Result<usize, CaptureError> {
+    let mut count = 0;
+    while count < most
+        && let Some(frame) = stream.next()?
+    {
+        file.frame(&frame)?;
+        count += 1;
+    }
+    Ok(count)
+}
+
+/// A port whose packets are written to a file. From [`dump_port`], which has an example. Dropped, it ends the file as well.
+#[derive(Debug)]
+#[must_use = "dropped, it ends the file"]
+pub struct PortDump {
+    /// There until the end.
+    thread: Option<JoinHandle<Result<Totals, CaptureError>>>,
+    over: Option<Sender<()>>,
+}
+
+impl PortDump {
+    /// Ends the file: all that passed the port before is in it, but for what was lost. The port goes on without.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn finish(mut self) -> Result<Totals, CaptureError> {
+        self.end()
+    }
+
+    /// Whether it still writes: it ends when the port is stopped, or when the file cannot be written.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
+    fn end(&mut self) -> Result<Totals, CaptureError> {
+        self.over = None;
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(ended)) => ended,
+            // Its panic was reported when it happened.
+            _ => Err(CaptureError::Refused("the thread that writes the capture file panicked".into())),
+        }
+    }
+}
+
+impl Drop for PortDump {
+    fn drop(&mut self) {
+        if self.thread.is_some() {
+            // Who wants to know calls `finish`.
+            let _ = self.end();
+        }
+    }
+}

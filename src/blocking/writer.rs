@@ -1,0 +1,169 @@
+//! The half that sends.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Keep, SendError};
+use crate::mempool::{Burst, Packet, Pool};
+use crate::pmd::{PortControl, TxQueue};
+
+/// Shortest frame: an Ethernet header.
+const SHORTEST: usize = 14;
+/// What a frame has beside its layer-3 packet: an Ethernet header and a VLAN tag.
+const BESIDE: usize = 18;
+/// How long a full queue is left alone at first ...
+const NAP: Duration = Duration::from_micros(100);
+/// ... and at most; each time it is still full, twice as long as before.
+const LONGEST_NAP: Duration = Duration::from_millis(1);
+
+/// The sending half of a [`PacketPort`](super::PacketPort).
+///
+/// ```
+/// use std::io::ErrorKind;
+/// let (reader, mut writer) = linecard::blocking::open("net_ring0")?.split();
+/// writer.set_nonblocking(true);
+/// let full = std::iter::repeat_with(|| writer.write(&[2; 60])).find_map(Result::err).expect("nobody reads");
+/// assert_eq!(full.kind(), ErrorKind::WouldBlock);
+/// # drop(reader);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct PacketWriter {
+    /// The first one is used.
+    queues: Vec<Box<dyn TxQueue>>,
+    control: Arc<dyn PortControl>,
+    pool: Pool,
+    /// What is being sent; empty between calls.
+    out: Burst,
+    timeout: Option<Duration>,
+    nonblocking: bool,
+    /// Dropped behind the queues.
+    _keep: Option<Keep>,
+}
+
+/// The waiting of one call.
+struct Patience {
+    end: Option<Instant>,
+    nap: Duration,
+}
+
+impl PacketWriter {
+    pub(super) fn new(queues: Vec<Box<dyn TxQueue>>, control: Arc<dyn PortControl>, pool: Pool) -> Self {
+        Self { queues, control, pool, out: Burst::new(), timeout: None, nonblocking: false, _keep: None }
+    }
+
+    pub(super) fn kept_by(self, keep: Keep) -> Self {
+        Self { _keep: Some(keep), ..self }
+    }
+
+    pub(super) fn into_queues(self) -> Vec<Box<dyn TxQueue>> {
+        self.queues
+    }
+
+    /// The port's name, address, MTU, link and counters.
+    #[must_use]
+    pub fn control(&self) -> &dyn PortControl {
+        &*self.control
+    }
+
+    /// Sends a frame, whole or not at all; waits while the port has no room. Returns its length.
+    ///
+    /// `Ok` means that the port took it. Whether it arrives is another matter, as with every datagram: the port's
+    /// [counters](crate::pmd::PortStats) tell what it dropped itself.
+    ///
+    /// # Errors
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput) for a frame that is too short or too long;
+    /// [`NetworkDown`](io::ErrorKind::NetworkDown) when there is no room and the link is down, so that waiting would be in vain;
+    /// [`TimedOut`](io::ErrorKind::TimedOut) and [`WouldBlock`](io::ErrorKind::WouldBlock) where that was asked for;
+    /// [`Unsupported`](io::ErrorKind::Unsupported) for a port without a transmit queue. [`SendError`] is the inner error of some.
+    pub fn write(&mut self, frame: &[u8]) -> io::Result<usize> {
+        let max = usize::from(self.control.mtu()) + BESIDE;
+        if !(SHORTEST..=max).contains(&frame.len()) {
+            return Err(SendError::Length { len: frame.len(), max }.into());
+        }
+        let mut patience = None;
+        loop {
+            // Packets that are on their way come back to the pool when they have arrived.
+            if let Some(packet) = self.pool.packet_of(frame, usize::MAX) {
+                self.send(packet, patience)?;
+                return Ok(frame.len());
+            }
+            patience = Some(self.wait(patience)?);
+        }
+    }
+
+    /// Sends a packet, of any pool, as it is, with the offloads that it asks for; waits while the port has no room. A packet that
+    /// is not sent is dropped.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write), but that a port drops, and counts, a packet whose length it does not take.
+    pub fn write_packet(&mut self, packet: Packet) -> io::Result<()> {
+        self.send(packet, None)
+    }
+
+    fn send(&mut self, packet: Packet, mut patience: Option<Patience>) -> io::Result<()> {
+        // It is empty, and has room for one.
+        let _ = self.out.push(packet);
+        loop {
+            let queue = self.queues.first_mut().ok_or(SendError::NoQueue);
+            let sent = queue.map(|queue| {
+                queue.tx_burst(&mut self.out);
+                // Nobody may call again for long: what the queue put off is done now.
+                queue.reclaim();
+                self.out.is_empty()
+            });
+            let waited = match sent {
+                Ok(true) => return Ok(()),
+                Ok(false) => self.wait(patience),
+                Err(error) => Err(error.into()),
+            };
+            match waited {
+                Ok(waited) => patience = Some(waited),
+                Err(error) => {
+                    self.out.clear();
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// Waits a moment for room; fails when that is not wanted, or of no use.
+    fn wait(&mut self, before: Option<Patience>) -> io::Result<Patience> {
+        if !self.control.link().up {
+            return Err(SendError::Down.into());
+        }
+        if self.nonblocking {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let mut patience = before.unwrap_or_else(|| Patience {
+            end: self.timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
+            nap: NAP,
+        });
+        let left = patience.end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
+        if left.is_zero() {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        std::thread::sleep(patience.nap.min(left));
+        patience.nap = (patience.nap * 2).min(LONGEST_NAP);
+        self.queues.first_mut().into_iter().for_each(|queue| queue.reclaim());
+        Ok(patience)
+    }
+
+    /// With `true`, a write without room fails with [`WouldBlock`](io::ErrorKind::WouldBlock) instead of waiting.
+    pub fn set_nonblocking(&mut self, on: bool) {
+        self.nonblocking = on;
+    }
+
+    /// How long a write waits for room before it fails with [`TimedOut`](io::ErrorKind::TimedOut); `None`, as it is unless set,
+    /// for ever.
+    pub fn set_timeout(&mut self, timeout: Option<Duration>) {
+        self.timeout = timeout;
+    }
+}
+
+impl fmt::Debug for PacketWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PacketWriter").field("port", &self.control.name()).finish_non_exhaustive()
+    }
+}
