@@ -235,7 +235,8 @@ impl PortControl for State {
         let (new, gone) = (asked.difference(started), self.rx_offloads().symmetric_difference(asked));
         let switched = RxOffloads::CHECKSUM.union(RxOffloads::TCP_LRO);
         let able = self.switches_offloads.load(Ordering::Acquire) && new.is_empty();
-        if !gone.is_empty() && !(able && switched.contains(gone)) {
+        let possible = gone.is_empty() || able && switched.contains(gone);
+        if !possible {
             // The answer of a port that can switch nothing.
             return self.local.set_rx_offloads(asked);
         }

@@ -276,7 +276,7 @@ fn a_device_is_told_of_offloads_again() {
         assert_eq!(switched.is_ok(), able);
         if able {
             let off = vec![5, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-            asked(&device, &[off.clone()]);
+            asked(&device, std::slice::from_ref(&off));
             // An answer that is none costs the connection; the next one is told.
             device.replies(|_| Reply::Ack(7));
             port.control.set_promiscuous(false);
