@@ -1,4 +1,4 @@
-//! `linecard bench ring`, `mempool` and `burst` from outside: what they print, and that they leave nothing behind.
+//! `linecard bench ring`, `mempool`, `tables` and `burst` from outside: what they print, and that they leave nothing behind.
 
 mod common;
 
@@ -71,6 +71,35 @@ fn bursts_are_measured_beside_dpdk_and_nothing_is_left() {
     }
     assert_eq!(left_by(pid), [""; 0]);
     assert_eq!(scratch.entries(), [""; 0], "sockets and the peer's folder are gone");
+}
+
+/// A peer that found something else than the crates would have ended instead of answering.
+#[test]
+fn tables_of_crates_find_what_dpdks_find() {
+    let test = "tables_of_crates_find_what_dpdks_find";
+    for (case, rows_of_it) in [("hash 4096", 4 * 2), ("lpm", 3 * 2)] {
+        let scratch = Scratch::new();
+        let running = Running::start(&mut bench(
+            &scratch,
+            &["tables", "--json", "--runs=1", &format!("--case={case}")],
+        ));
+        let pid = running.0.id();
+        let said = running.end(PATIENCE);
+        assert_eq!(said.code, Some(0), "{said:?}");
+        let rows: Vec<serde_json::Value> =
+            said.out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+        assert_eq!(rows.len(), rows_of_it, "{said:?}");
+        for row in &rows {
+            assert!(row["linecard"]["median"].as_f64().is_some_and(|cycles| cycles > 0.0), "{row}");
+            let dpdk = row["dpdk"]["median"].as_f64().is_some_and(|cycles| cycles > 0.0);
+            assert!(dpdk || row["dpdk"].is_null(), "{row}");
+        }
+        if rows.iter().any(|row| row["dpdk"].is_null()) {
+            skip(test, "there is no DPDK to measure beside (apt-get install libdpdk-dev pkg-config gcc)");
+        }
+        assert_eq!(left_by(pid), [""; 0]);
+        assert_eq!(scratch.entries(), [""; 0], "the peer's folder is gone");
+    }
 }
 
 #[test]

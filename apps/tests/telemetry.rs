@@ -369,6 +369,7 @@ fn a_switch_tells_of_its_ports_as_they_come_and_go() {
         "linecard_switch_port_received_packets_total{port=\"net_null0\"}",
         "linecard_port_received_packets_total{port=\"0\",device=\"net_null0\"}",
         "linecard_pool_packets{pool=\"switch\"",
+        "linecard_lcore_busy_cycles_total{lcore=",
     ] {
         assert!(answer.contains(line), "{line} in {answer}");
     }
@@ -378,6 +379,20 @@ fn a_switch_tells_of_its_ports_as_they_come_and_go() {
     let said = run(&mut top, b"");
     let look: Value = serde_json::from_str(&said.out).unwrap_or_else(|error| panic!("{error}: {said:?}"));
     assert!(look["ports"][0]["rx_packets"].as_u64() > Some(0), "{look}");
+    // A worker that finds frames whenever it looks is busy nearly all the time; one without ports that bring any is idle.
+    assert!(look["lcores"][0]["percent"].as_u64() >= Some(50), "{look}");
+    switch.ctl(&["remove", "net_null0"]);
+    let cycles = || {
+        let usage = switch.ask("/eal/lcore/usage");
+        ["busy_cycles", "total_cycles"].map(|name| usage[name][0].as_u64().expect("a worker"))
+    };
+    let mut before = cycles();
+    eventually("an idle worker", || {
+        let now = cycles();
+        let earlier = std::mem::replace(&mut before, now);
+        assert!(now[0] >= earlier[0] && now[1] > earlier[1] && now[0] <= now[1], "{earlier:?} {now:?}");
+        now[0] == earlier[0]
+    });
     switch.end();
 }
 

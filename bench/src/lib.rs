@@ -17,6 +17,7 @@ mod report;
 mod ring;
 mod stats;
 mod switch;
+mod tables;
 
 use clap::{Args, Subcommand};
 use linecard::eal::{CoreId, cores};
@@ -54,6 +55,8 @@ enum Subject {
     Ring(TurnsArgs),
     /// Pools: cached get and put, bulk sizes, one and two cores
     Mempool(TurnsArgs),
+    /// Tables of crates: lookups of flows and routes, beside rte_hash and rte_lpm
+    Tables(TurnsArgs),
     /// Bursts: cycles per packet of virtio-user and vhost-user, both driven by one thread
     Burst(TurnsArgs),
     /// Ports: two testpmds loop packets over vhost-user, ours and DPDK's at either end
@@ -94,6 +97,7 @@ pub fn run(args: BenchArgs) -> Result<(), Error> {
     match args.subject {
         Subject::Ring(args) => in_turn(args, Program::PARTS, ring::rows),
         Subject::Mempool(args) => in_turn(args, Program::PARTS, mempool::rows),
+        Subject::Tables(args) => in_turn(args, Program::TABLES, tables::rows),
         Subject::Burst(args) => in_turn(args, Program::BURSTS, burst::rows),
         Subject::Loopback(args) => loopback::run(&args),
         Subject::Net(args) => net::run(&args),

@@ -35,6 +35,9 @@ impl Program {
     /// Rings and pools.
     pub(crate) const PARTS: Self =
         Self { name: "dpdk_bench", source: include_str!("../peers/dpdk_bench.c"), paged: &["--in-memory"] };
+    /// Hash tables and longest-prefix match.
+    pub(crate) const TABLES: Self =
+        Self { name: "dpdk_tables", source: include_str!("../peers/dpdk_tables.c"), paged: &["--in-memory"] };
     /// Ports at both ends of a socket. A frontend shares its memory by few descriptors, or not at all.
     pub(crate) const BURSTS: Self = Self {
         name: "dpdk_burst",

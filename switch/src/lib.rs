@@ -45,6 +45,7 @@ mod switch;
 mod telemetry;
 mod trace;
 pub mod upgrade;
+mod usage;
 mod worker;
 
 pub use switch::{MAX_PORTS, Switch, SwitchConfig};

@@ -25,6 +25,7 @@ use crate::relations::Relations;
 use crate::rules::{Defaults, Rules};
 use crate::span::Sessions;
 use crate::telemetry::OpenPort;
+use crate::usage::{Meter, Usage};
 use crate::worker::{Worker, WorkerHandle};
 
 /// Most ports of a switch.
@@ -131,6 +132,8 @@ pub struct Switch {
     pub(crate) config: SwitchConfig,
     pub(crate) table: Arc<Table>,
     pub(crate) remotes: Vec<WorkerHandle>,
+    /// What each of them does with its time.
+    pub(crate) usages: Arc<[Arc<Usage>]>,
     ports: Mutex<BTreeMap<String, Entry>>,
     /// What is copied from port to port. Locked after `ports`.
     sessions: Mutex<Sessions>,
@@ -152,17 +155,21 @@ impl Switch {
         let inbox = |_| Inbox { packets: Arc::new(ArrayQueue::new(INBOX)), wake: Arc::default() };
         let inboxes: Vec<_> = config.lcores.iter().map(inbox).collect();
         let (mut workers, mut remotes, start) = (Workers::new(), Vec::new(), Instant::now());
+        let mut usages = Vec::new();
         for (lcore, inbox) in config.lcores.iter().zip(&inboxes) {
             let (remote, mailbox) = WorkerHandle::new(Arc::clone(&inbox.wake));
             let engine = Engine::new(Arc::clone(&table), inboxes.clone(), config.neigh_suppress);
-            let worker = Worker::new(engine, mailbox, Arc::clone(&inbox.packets), start);
+            let (meter, usage) = Meter::new(lcore.id.0);
+            let worker = Worker::new(engine, mailbox, Arc::clone(&inbox.packets), start, meter);
             workers.launch(lcore, move |stop| worker.run(stop))?;
             remotes.push(remote);
+            usages.push(usage);
         }
         Ok(Self {
             config,
             table,
             remotes,
+            usages: usages.into(),
             ports: Mutex::default(),
             sessions: Mutex::default(),
             start,

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use linecard_pmd::PortConfig;
-use linecard_telemetry::{Drops, PortEntry, Telemetry};
+use linecard_telemetry::{Drops, LcoreUsage, PortEntry, Telemetry};
 
 use crate::Switch;
 use crate::api::DropCounters;
 use crate::port::Losses;
+use crate::usage::Usage;
 
 /// Keeps a [`Telemetry`] up to date with the ports of a switch. Whoever asks it then waits for nothing that the switch does.
 ///
@@ -33,11 +34,14 @@ use crate::port::Losses;
 /// feed.look(&switch); // now and then
 /// let list = telemetry.answer("/ethdev/list");
 /// assert_eq!(list, Value::object([("/ethdev/list", Value::list([0_u16]))]));
+/// println!("{:?}", telemetry.answer("/eal/lcore/usage")); // how busy each worker is
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
 pub struct TelemetryFeed {
     telemetry: Telemetry,
+    /// The workers are told of.
+    workers: bool,
     told: Vec<Told>,
 }
 
@@ -49,11 +53,16 @@ impl TelemetryFeed {
     /// Tells `telemetry`, from the first [`look`](Self::look) on.
     #[must_use]
     pub fn new(telemetry: Telemetry) -> Self {
-        Self { telemetry, told: Vec::new() }
+        Self { telemetry, workers: false, told: Vec::new() }
     }
 
-    /// Tells of the ports that are open now, if they are others than at the last look.
+    /// Tells of the ports that are open now, if they are others than at the last look, and of the workers, which are always the
+    /// same.
     pub fn look(&mut self, switch: &Switch) {
+        if !std::mem::replace(&mut self.workers, true) {
+            let usages = Arc::clone(&switch.usages);
+            self.telemetry.set_lcore_usage(move || usages.iter().map(|usage| told_of(usage)).collect());
+        }
         let open = switch.open_ports();
         let told: Vec<Told> = open.iter().map(OpenPort::told).collect();
         if told == self.told {
@@ -63,6 +72,12 @@ impl TelemetryFeed {
         self.telemetry.set_ports(open.iter().map(|port| (port.id, port.entry.clone())));
         self.telemetry.set_drops(move || open.iter().flat_map(OpenPort::drops).collect());
     }
+}
+
+/// What is told of a worker.
+fn told_of(usage: &Usage) -> LcoreUsage {
+    let (busy_cycles, total_cycles) = usage.cycles();
+    LcoreUsage { lcore: usage.lcore(), busy_cycles, total_cycles }
 }
 
 /// What is told of a port.

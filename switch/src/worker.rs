@@ -17,6 +17,7 @@ use crate::forward::Engine;
 use crate::lanes::{Forward, Lanes, Queue};
 use crate::port::{Egress, WorkerPort};
 use crate::relations::Relations;
+use crate::usage::Meter;
 
 /// Rounds without frames before the time is looked at.
 const QUIET_ROUNDS: u32 = 64;
@@ -136,6 +137,7 @@ pub(crate) struct Worker {
     inbox: Arc<ArrayQueue<Packet>>,
     burst: Burst,
     start: Instant,
+    meter: Meter,
     /// Nobody can tell it anything any more.
     over: bool,
 }
@@ -146,8 +148,9 @@ impl Worker {
         mailbox: Mailbox,
         inbox: Arc<ArrayQueue<Packet>>,
         start: Instant,
+        meter: Meter,
     ) -> Self {
-        Self { engine, lanes: Lanes::new(), mailbox, inbox, burst: Burst::new(), start, over: false }
+        Self { engine, lanes: Lanes::new(), mailbox, inbox, burst: Burst::new(), start, meter, over: false }
     }
 
     /// Polls until it is stopped. A panic in forwarding costs the burst it was at.
@@ -171,15 +174,18 @@ impl Worker {
         let (mut quiet_rounds, mut quiet_since) = (0_u32, None);
         while stop.running() && !self.over {
             if self.round() > 0 {
+                self.meter.moved();
                 (quiet_rounds, quiet_since) = (0, None);
                 continue;
             }
             quiet_rounds += 1;
             std::hint::spin_loop();
-            if quiet_rounds.is_multiple_of(QUIET_ROUNDS) || quiet_since.is_some() {
+            let rests = quiet_rounds.is_multiple_of(QUIET_ROUNDS) || quiet_since.is_some();
+            if rests {
                 let since = *quiet_since.get_or_insert_with(Instant::now);
                 self.rest(since.elapsed());
             }
+            self.meter.found_nothing(rests);
         }
     }
 

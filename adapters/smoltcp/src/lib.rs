@@ -34,12 +34,21 @@
 //! as they are, and packets of which nothing is known are checked here. A UDP datagram that is put together from fragments
 //! is not checked then.
 //!
-//! **Not supported**: segmentation offload; several queues (the first of each is used).
+//! **Segmentation**: a port that was configured to cut TCP packets (`TxOffloads::TCP_TSO`, with `TCP_CKSUM`) gets up to 64 KiB of a
+//! connection as one packet. It leaves large towards a peer that takes it so, and is cut by the port otherwise. A port that hands
+//! over merged packets (`RxOffloads::TCP_LRO`) may do so: smoltcp takes whatever length a packet has. The MTU is the link's in
+//! either case, so the largest segment that a connection agrees on fits the wire.
+//!
+//! **Not possible with smoltcp 0.14**: segmentation of UDP, for which it has no request; the checksums of IPv4 headers and of
+//! ICMP are always its own, because they cost little (of a packet to be cut, the port makes those of IPv4).
+//!
+//! **Not supported**: several queues (the first of each is used).
 #![forbid(unsafe_code)]
 
 mod token;
 
 use std::collections::VecDeque;
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use linecard_mempool::{Burst, Packet, Pool};
@@ -52,10 +61,13 @@ use smoltcp::phy::{Checksum, Device, DeviceCapabilities, Medium};
 use smoltcp::time::Instant;
 use smoltcp::wire::EthernetAddress;
 
+use token::Sending;
 pub use token::{RxToken, TxToken};
 
 /// Ethernet header.
 const HEADER: usize = 14;
+/// Longest frame that a port is given to cut: what IPv4 can say of its length.
+const LARGEST: usize = 65_535;
 /// Longest sleep: a peer that forgets to signal costs its own packets this.
 const LONGEST: Duration = Duration::from_millis(50);
 /// How long a queue is left alone that cannot wake, or one that has no room.
@@ -67,12 +79,10 @@ const NAP: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub struct PortDevice {
     port: Port,
-    pool: Pool,
-    offloads: Offloads,
+    rx_offloads: RxOffloads,
     /// Received, and not asked for yet.
     received: VecDeque<Packet>,
-    /// To be sent at the next flush.
-    out: Burst,
+    sending: Sending,
     /// Where a packet of several segments lies in one piece.
     scratch: Vec<u8>,
     bad_checksums: u64,
@@ -82,12 +92,13 @@ impl PortDevice {
     /// A device on `port`, which was configured with these `offloads`; what is sent lies in packets of `pool`.
     #[must_use]
     pub fn new(port: Port, pool: &Pool, offloads: Offloads) -> Self {
+        let sending =
+            Sending { out: Burst::new(), pool: pool.clone(), offloads: offloads.tx, large: Vec::new() };
         Self {
             port,
-            pool: pool.clone(),
-            offloads,
+            rx_offloads: offloads.rx,
             received: VecDeque::new(),
-            out: Burst::new(),
+            sending,
             scratch: Vec::new(),
             bad_checksums: 0,
         }
@@ -121,7 +132,7 @@ impl PortDevice {
     /// Sends what the interface has written since the last time. [`wait`](Self::wait) does it, too.
     pub fn flush(&mut self) {
         if let Some(tx) = self.port.tx.first_mut() {
-            tx.tx_burst(&mut self.out);
+            tx.tx_burst(&mut self.sending.out);
             tx.reclaim();
         }
     }
@@ -131,7 +142,7 @@ impl PortDevice {
     pub fn wait(&mut self, delay: Option<smoltcp::time::Duration>) {
         self.flush();
         let mut longest = delay.map_or(LONGEST, Into::into).min(LONGEST);
-        if !self.out.is_empty() {
+        if !self.sending.out.is_empty() {
             longest = longest.min(NAP);
         }
         let Some(rx) = self.port.rx.first_mut().filter(|_| self.received.is_empty() && !longest.is_zero())
@@ -171,7 +182,7 @@ impl PortDevice {
 
     /// Whether a packet may be handed to a stack that does not check TCP and UDP itself.
     fn is_whole(&mut self, packet: &Packet) -> bool {
-        if !self.offloads.rx.intersects(RxOffloads::CHECKSUM) {
+        if !self.rx_offloads.intersects(RxOffloads::CHECKSUM) {
             return true;
         }
         let state = packet.offload() & Offload::RX_L4_CKSUM_MASK;
@@ -204,24 +215,29 @@ impl Device for PortDevice {
         // The answer has to have a place before the question is taken.
         let answer = self.place()?;
         let packet = self.next()?;
-        let Self { scratch, out, offloads, .. } = self;
-        Some((RxToken::new(packet, scratch), TxToken::new(answer, out, offloads.tx)))
+        let Self { scratch, sending, .. } = self;
+        Some((RxToken::new(packet, scratch), TxToken::new(answer, sending)))
     }
 
     fn transmit(&mut self, _: Instant) -> Option<TxToken<'_>> {
         let packet = self.place()?;
-        Some(TxToken::new(packet, &mut self.out, self.offloads.tx))
+        Some(TxToken::new(packet, &mut self.sending))
     }
 
     fn capabilities(&self) -> DeviceCapabilities {
         let mut capabilities = DeviceCapabilities::default();
         capabilities.medium = Medium::Ethernet;
         capabilities.max_transmission_unit =
-            (usize::from(self.port.control.mtu()) + HEADER).min(usize::from(self.pool.data_room()));
-        let Offloads { rx, tx } = self.offloads;
-        let receives = rx.intersects(RxOffloads::CHECKSUM);
+            (usize::from(self.port.control.mtu()) + HEADER).min(usize::from(self.sending.pool.data_room()));
+        let tx = self.sending.offloads;
+        let receives = self.rx_offloads.intersects(RxOffloads::CHECKSUM);
         capabilities.checksum.tcp = checksum(receives, tx.contains(TxOffloads::TCP_CKSUM));
         capabilities.checksum.udp = checksum(receives, tx.contains(TxOffloads::UDP_CKSUM));
+        // Whoever cuts a packet makes the checksums of its pieces.
+        if tx.contains(TxOffloads::TCP_TSO | TxOffloads::TCP_CKSUM) {
+            capabilities.segmentation.tcpv4 = NonZeroUsize::new(LARGEST);
+            capabilities.segmentation.tcpv6 = NonZeroUsize::new(LARGEST);
+        }
         capabilities
     }
 }
@@ -229,10 +245,10 @@ impl Device for PortDevice {
 impl PortDevice {
     /// A packet to be written and room to send it.
     fn place(&mut self) -> Option<Packet> {
-        if self.out.room() == 0 {
+        if self.sending.out.room() == 0 {
             self.flush();
         }
-        if self.out.room() == 0 { None } else { self.pool.get() }
+        if self.sending.out.room() == 0 { None } else { self.sending.pool.get() }
     }
 }
 

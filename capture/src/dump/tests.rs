@@ -146,6 +146,6 @@ fn options_and_the_end_of_the_port_are_heeded() {
     assert_eq!(frames.len(), 30);
     assert!(frames.iter().all(|frame| frame.data.len() == 20 && frame.len >= 60));
     let (port, _pool) = self::port("net_null0");
-    let refused = dump_port_with(&target.0, port, &Options { snaplen: 0, ..options }).err().expect("none");
+    let refused = dump_port_with(&target.0, port, &Options { snaplen: 0, ..options }).expect_err("none");
     assert!(refused.to_string().contains("1 to 262144"), "{refused}");
 }
