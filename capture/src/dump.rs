@@ -118,7 +118,7 @@ impl Dump {
         self.add(&Record { time: encode::now(), len: length(frame.len()), ..Record::default() }, &[frame])
     }
 
-    /// Adds a frame that a [`Stream`] gave, with all that is known of it.
+    /// Adds a frame that a [`Stream`](crate::Stream) gave, with all that is known of it.
     ///
     /// # Errors
     /// As [`packet`](Self::packet).

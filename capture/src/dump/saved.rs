@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::pcap::read::{Damage, Reader};
 
-/// The frames of a capture file, one after the other; see [`dump`] for an example.
+/// The frames of a capture file, one after the other; see [`dump`](super::dump()) for an example.
 ///
 /// # Errors
 /// There is no such file, or it is no capture. Each frame may say that the file is damaged there; none follows then.
