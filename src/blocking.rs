@@ -51,7 +51,7 @@ use crate::pmd::{self, Port, PortConfig, PortControl, ProbeContext, Running, con
 const PACKETS: u32 = 4096;
 
 /// What keeps a port started while only its halves are left.
-type Keep = Arc<Mutex<Box<dyn Running>>>;
+type SharedRunning = Arc<Mutex<Box<dyn Running>>>;
 
 /// Why a frame was not sent, where it is not for lack of time or room: the inner error of an [`io::Error`].
 ///
@@ -221,8 +221,8 @@ impl PacketPort {
     #[must_use]
     pub fn split(self) -> (PacketReader, PacketWriter) {
         let Self { reader, writer, running } = self;
-        let keep: Keep = Arc::new(Mutex::new(running));
-        (reader.kept_by(Arc::clone(&keep)), writer.kept_by(keep))
+        let running: SharedRunning = Arc::new(Mutex::new(running));
+        (reader.keep_started(Arc::clone(&running)), writer.keep_started(running))
     }
 
     /// The port again, to be polled, stopped, or configured anew. Packets that were received and not read are dropped.

@@ -195,7 +195,7 @@ fn a_card_wakes_who_sleeps_and_tells_of_its_link() {
         let Some(mut guest) = boot(test, &scratch, &devices) else { return };
         let mut monitor = Monitor::connect(&monitor);
         guest.must("bind vfio-pci");
-        let ring = if packed == "on" { "packed_vq=1" } else { "packed_vq=0" };
+        let ring = ring_option(packed);
         guest.must(&format!(
             "pmd -l 0,1 --no-huge -m 64 -a {ADDRESS},{ring} -- -i --rx-interrupt --record-core-cycles --total-num-mbufs=8192"
         ));
@@ -261,20 +261,37 @@ fn a_backend_serves_the_card(kind: Kind, test: &str) {
     }
 }
 
+/// A network namespace with a tap interface of several queues, `lc0`.
+fn with_a_tap(test: &str) -> Option<Lab> {
+    let lab = Lab::new(test)?;
+    lab.ip("tuntap add dev lc0 mode tap multi_queue");
+    lab.ip("link set dev lc0 up");
+    Some(lab)
+}
+
+/// A guest whose card has two queue pairs at that tap interface and these properties besides, bound to VFIO.
+fn at_the_tap(test: &str, lab: &Lab, scratch: &Scratch, properties: &str) -> Option<Guest> {
+    let netdev = "tap,id=n,ifname=lc0,script=no,downscript=no,vhost=off,queues=2";
+    let devices = card(netdev, &format!("vectors=0,mq=on,{properties}"));
+    let mut guest = lab.run(|| boot(test, scratch, &devices))?;
+    guest.must("bind vfio-pci");
+    Some(guest)
+}
+
+/// The port's option for the ring format that QEMU's property `packed` says.
+fn ring_option(packed: &str) -> &'static str {
+    if packed == "on" { "packed_vq=1" } else { "packed_vq=0" }
+}
+
 /// Two queue pairs, which the device uses when it is told to on its control queue. What comes on one goes out on the same.
 #[test]
 fn several_queue_pairs_carry_packets() {
     let test = "several_queue_pairs_carry_packets";
-    let Some(lab) = Lab::new(test) else { return };
-    lab.ip("tuntap add dev lc0 mode tap multi_queue");
-    lab.ip("link set dev lc0 up");
+    let Some(lab) = with_a_tap(test) else { return };
     for packed in ["off", "on"] {
         let scratch = Scratch::new(test);
-        let netdev = "tap,id=n,ifname=lc0,script=no,downscript=no,vhost=off,queues=2";
-        let devices = card(netdev, &format!("vectors=0,mq=on,packed={packed}"));
-        let Some(mut guest) = lab.run(|| boot(test, &scratch, &devices)) else { return };
-        guest.must("bind vfio-pci");
-        let ring = if packed == "on" { "packed_vq=1" } else { "packed_vq=0" };
+        let Some(mut guest) = at_the_tap(test, &lab, &scratch, &format!("packed={packed}")) else { return };
+        let ring = ring_option(packed);
         guest.must(&format!(
             "pmd -l 0,1 --no-huge -m 64 -a {ADDRESS},{ring} -- -i --rxq=2 --txq=2 --nb-cores=1 --total-num-mbufs=8192"
         ));
@@ -312,16 +329,12 @@ fn several_queue_pairs_carry_packets() {
 #[test]
 fn a_card_spreads_flows_and_says_their_hash() {
     let test = "a_card_spreads_flows_and_says_their_hash";
-    let Some(lab) = Lab::new(test) else { return };
-    lab.ip("tuntap add dev lc0 mode tap multi_queue");
-    lab.ip("link set dev lc0 up");
+    let Some(lab) = with_a_tap(test) else { return };
     for packed in ["off", "on"] {
         let scratch = Scratch::new(test);
-        let netdev = "tap,id=n,ifname=lc0,script=no,downscript=no,vhost=off,queues=2";
-        let devices = card(netdev, &format!("vectors=0,mq=on,rss=on,hash=on,packed={packed}"));
-        let Some(mut guest) = lab.run(|| boot(test, &scratch, &devices)) else { return };
-        guest.must("bind vfio-pci");
-        let ring = if packed == "on" { "packed_vq=1" } else { "packed_vq=0" };
+        let properties = format!("rss=on,hash=on,packed={packed}");
+        let Some(mut guest) = at_the_tap(test, &lab, &scratch, &properties) else { return };
+        let ring = ring_option(packed);
         guest.must(&format!(
             "export OPTIONS={ring}; AS='checks --exact inside::checks_where_flows_come --ignored --nocapture' pmd"
         ));

@@ -8,8 +8,7 @@ mod saved;
 #[cfg(test)]
 mod tests;
 
-use std::fs::File;
-use std::io::Write as _;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use linecard_mempool::Packet;
@@ -17,10 +16,8 @@ use linecard_mempool::Packet;
 pub use self::port::{PortDump, dump_port, dump_port_with};
 pub use self::saved::{Frames, SavedFrame, read};
 use super::pcap::encode::{self, Format, Record, SNAPLEN};
+use super::pcap::file::{Head, RecordFile};
 use super::{CaptureError, Frame, Totals};
-
-/// Bytes after which records are written out.
-const FLUSH_AT: usize = 256 << 10;
 
 /// Writes packets to a capture file, which is made or emptied, with the present time.
 ///
@@ -67,12 +64,7 @@ pub fn dump(path: impl AsRef<Path>, packets: &[Packet]) -> Result<(), CaptureErr
 #[derive(Debug)]
 pub struct Dump {
     path: PathBuf,
-    file: File,
-    /// Bytes of whole records in the file, where it can be cut; pipes cannot.
-    good: Option<u64>,
-    format: Format,
-    buffer: Vec<u8>,
-    packets: u64,
+    file: RecordFile,
 }
 
 impl Dump {
@@ -81,22 +73,17 @@ impl Dump {
     /// # Errors
     /// It cannot be written.
     pub fn create(path: impl AsRef<Path>) -> Result<Self, CaptureError> {
-        Self::make(path.as_ref(), "linecard", SNAPLEN)
+        let path = path.as_ref();
+        Self::make(path, Format::of(path), "linecard", SNAPLEN)
     }
 
-    fn make(path: &Path, interface: &str, snaplen: u32) -> Result<Self, CaptureError> {
-        let file = File::create(path).map_err(|source| {
+    fn make(path: &Path, format: Format, interface: &str, snaplen: u32) -> Result<Self, CaptureError> {
+        let head = Head { format, interfaces: &[interface], snaplen, filter: "" };
+        let file = RecordFile::create(path, head).map_err(|source| {
             let remedy = "name a file in a folder that exists and may be written";
             CaptureError::system(format!("{} cannot be written", path.display()), source, remedy)
         })?;
-        let good = file.metadata().is_ok_and(|data| data.is_file()).then_some(0);
-        let format = Format::of(path);
-        let mut buffer = Vec::new();
-        format.header(&mut buffer, snaplen);
-        if format == Format::PcapNg {
-            encode::interface(&mut buffer, interface, snaplen, "");
-        }
-        let mut dump = Self { path: path.into(), file, good, format, buffer, packets: 0 };
+        let mut dump = Self { path: path.into(), file };
         dump.flush()?;
         Ok(dump)
     }
@@ -123,23 +110,13 @@ impl Dump {
     /// # Errors
     /// As [`packet`](Self::packet).
     pub fn frame(&mut self, frame: &Frame<'_>) -> Result<(), CaptureError> {
-        let comment =
-            if frame.comment.is_empty() { String::new() } else { format!("dropped: {}", frame.comment) };
-        let record = Record {
-            time: frame.time,
-            len: frame.len,
-            interface: 0,
-            direction: frame.direction,
-            queue: Some(frame.queue),
-            comment: &comment,
-        };
-        self.add(&record, &[frame.data])
+        let added = self.file.frame(0, frame).map(drop);
+        self.told(added)
     }
 
     fn add(&mut self, record: &Record<'_>, parts: &[&[u8]]) -> Result<(), CaptureError> {
-        self.format.record(&mut self.buffer, record, parts);
-        self.packets += 1;
-        if self.buffer.len() >= FLUSH_AT { self.flush() } else { Ok(()) }
+        let added = self.file.record(record, parts).map(drop);
+        self.told(added)
     }
 
     /// Writes out what is collected, for whoever reads the file meanwhile.
@@ -147,24 +124,20 @@ impl Dump {
     /// # Errors
     /// The file cannot be written.
     pub fn flush(&mut self) -> Result<(), CaptureError> {
-        let written = self.file.write_all(&self.buffer);
-        let len = self.buffer.len() as u64;
-        self.buffer.clear();
-        match written {
-            Ok(()) => {
-                self.good = self.good.map(|good| good + len);
-                Ok(())
-            }
-            Err(source) => {
-                if let Some(good) = self.good {
-                    // Freeing space needs none; a half record would spoil the rest of the file.
-                    let _ = self.file.set_len(good);
-                    let _ = std::io::Seek::seek(&mut self.file, std::io::SeekFrom::Start(good));
-                }
-                let action = format!("{} cannot be written, and lacks packets", self.path.display());
-                Err(CaptureError::system(action, source, "free space, or dump fewer packets"))
-            }
-        }
+        let written = self.file.flush();
+        self.told(written)
+    }
+
+    fn told(&self, written: io::Result<()>) -> Result<(), CaptureError> {
+        written.map_err(|source| {
+            let action = format!("{} cannot be written, and lacks packets", self.path.display());
+            CaptureError::system(action, source, "free space, or dump fewer packets")
+        })
+    }
+
+    /// Packets that were written out.
+    fn written(&self) -> u64 {
+        self.file.written()
     }
 
     /// Ends the file; how many packets it has.
@@ -173,14 +146,12 @@ impl Dump {
     /// The file cannot be written.
     pub fn finish(mut self) -> Result<u64, CaptureError> {
         self.flush()?;
-        Ok(self.packets)
+        Ok(self.written())
     }
 
     /// Ends the file with what was seen and lost.
     fn end(mut self, totals: Totals) -> Result<Totals, CaptureError> {
-        if self.format == Format::PcapNg {
-            encode::statistics(&mut self.buffer, 0, encode::now(), totals.seen, totals.lost);
-        }
+        self.file.statistics(0, totals);
         self.flush()?;
         Ok(totals)
     }

@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Keep;
+use super::SharedRunning;
 use crate::mempool::{Burst, Packet};
 use crate::pmd::{Adaptive, PortControl, RxQueue};
 
@@ -38,7 +38,7 @@ pub struct PacketReader {
     truncated: u64,
     control: Arc<dyn PortControl>,
     /// Dropped behind the queues.
-    _keep: Option<Keep>,
+    _running: Option<SharedRunning>,
 }
 
 impl PacketReader {
@@ -52,12 +52,12 @@ impl PacketReader {
             nonblocking: false,
             truncated: 0,
             control,
-            _keep: None,
+            _running: None,
         }
     }
 
-    pub(super) fn kept_by(self, keep: Keep) -> Self {
-        Self { _keep: Some(keep), ..self }
+    pub(super) fn keep_started(self, running: SharedRunning) -> Self {
+        Self { _running: Some(running), ..self }
     }
 
     pub(super) fn into_queues(self) -> (Vec<Box<dyn RxQueue>>, Arc<dyn PortControl>) {

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Keep, SendError};
+use super::{SendError, SharedRunning};
 use crate::mempool::{Burst, Packet, Pool};
 use crate::pmd::{PortControl, TxQueue};
 
@@ -14,9 +14,9 @@ const SHORTEST: usize = 14;
 /// What a frame has beside its layer-3 packet: an Ethernet header and a VLAN tag.
 const BESIDE: usize = 18;
 /// How long a full queue is left alone at first ...
-const NAP: Duration = Duration::from_micros(100);
+const FIRST_SLEEP: Duration = Duration::from_micros(100);
 /// ... and at most; each time it is still full, twice as long as before.
-const LONGEST_NAP: Duration = Duration::from_millis(1);
+const LONGEST_SLEEP: Duration = Duration::from_millis(1);
 
 /// The sending half of a [`PacketPort`](super::PacketPort).
 ///
@@ -39,22 +39,22 @@ pub struct PacketWriter {
     timeout: Option<Duration>,
     nonblocking: bool,
     /// Dropped behind the queues.
-    _keep: Option<Keep>,
+    _running: Option<SharedRunning>,
 }
 
 /// The waiting of one call.
-struct Patience {
+struct Backoff {
     end: Option<Instant>,
-    nap: Duration,
+    sleep: Duration,
 }
 
 impl PacketWriter {
     pub(super) fn new(queues: Vec<Box<dyn TxQueue>>, control: Arc<dyn PortControl>, pool: Pool) -> Self {
-        Self { queues, control, pool, out: Burst::new(), timeout: None, nonblocking: false, _keep: None }
+        Self { queues, control, pool, out: Burst::new(), timeout: None, nonblocking: false, _running: None }
     }
 
-    pub(super) fn kept_by(self, keep: Keep) -> Self {
-        Self { _keep: Some(keep), ..self }
+    pub(super) fn keep_started(self, running: SharedRunning) -> Self {
+        Self { _running: Some(running), ..self }
     }
 
     pub(super) fn into_queues(self) -> Vec<Box<dyn TxQueue>> {
@@ -82,14 +82,14 @@ impl PacketWriter {
         if !(SHORTEST..=max).contains(&frame.len()) {
             return Err(SendError::Length { len: frame.len(), max }.into());
         }
-        let mut patience = None;
+        let mut backoff = None;
         loop {
             // Packets that are on their way come back to the pool when they have arrived.
             if let Some(packet) = self.pool.packet_of(frame, usize::MAX) {
-                self.send(packet, patience)?;
+                self.send(packet, backoff)?;
                 return Ok(frame.len());
             }
-            patience = Some(self.wait(patience)?);
+            backoff = Some(self.wait(backoff)?);
         }
     }
 
@@ -102,7 +102,7 @@ impl PacketWriter {
         self.send(packet, None)
     }
 
-    fn send(&mut self, packet: Packet, mut patience: Option<Patience>) -> io::Result<()> {
+    fn send(&mut self, packet: Packet, mut backoff: Option<Backoff>) -> io::Result<()> {
         // It is empty, and has room for one.
         let _ = self.out.push(packet);
         loop {
@@ -115,11 +115,11 @@ impl PacketWriter {
             });
             let waited = match sent {
                 Ok(true) => return Ok(()),
-                Ok(false) => self.wait(patience),
+                Ok(false) => self.wait(backoff),
                 Err(error) => Err(error.into()),
             };
             match waited {
-                Ok(waited) => patience = Some(waited),
+                Ok(waited) => backoff = Some(waited),
                 Err(error) => {
                     self.out.clear();
                     return Err(error);
@@ -129,25 +129,25 @@ impl PacketWriter {
     }
 
     /// Waits a moment for room; fails when that is not wanted, or of no use.
-    fn wait(&mut self, before: Option<Patience>) -> io::Result<Patience> {
+    fn wait(&mut self, before: Option<Backoff>) -> io::Result<Backoff> {
         if !self.control.link().up {
             return Err(SendError::Down.into());
         }
         if self.nonblocking {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        let mut patience = before.unwrap_or_else(|| Patience {
+        let mut backoff = before.unwrap_or_else(|| Backoff {
             end: self.timeout.and_then(|timeout| Instant::now().checked_add(timeout)),
-            nap: NAP,
+            sleep: FIRST_SLEEP,
         });
-        let left = patience.end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
+        let left = backoff.end.map_or(Duration::MAX, |end| end.saturating_duration_since(Instant::now()));
         if left.is_zero() {
             return Err(io::ErrorKind::TimedOut.into());
         }
-        std::thread::sleep(patience.nap.min(left));
-        patience.nap = (patience.nap * 2).min(LONGEST_NAP);
+        std::thread::sleep(backoff.sleep.min(left));
+        backoff.sleep = (backoff.sleep * 2).min(LONGEST_SLEEP);
         self.queues.first_mut().into_iter().for_each(|queue| queue.reclaim());
-        Ok(patience)
+        Ok(backoff)
     }
 
     /// With `true`, a write without room fails with [`WouldBlock`](io::ErrorKind::WouldBlock) instead of waiting.

@@ -25,7 +25,7 @@ use linecard::net::bpf::{self, Program};
 
 pub(crate) use self::output::CaptureFile;
 use self::print::Printer;
-use self::rotate::{Condition, Head, Rotating, Rotation};
+use self::rotate::{Condition, Heading, Rotating, Rotation};
 use crate::error::Error;
 use crate::output::{Output, err};
 use crate::signals;
@@ -222,7 +222,7 @@ fn take(args: &What, mut sources: Vec<Source>) -> Result<ExitCode, Error> {
 fn target(args: &What, names: &[String], filter: String) -> Result<Target, Error> {
     let Some(path) = &args.write else { return Ok(Target::Text(Printer::new(names.len() > 1))) };
     let format = if args.pcap { Format::Pcap } else { Format::PcapNg };
-    let head = Head { format, names: names.to_vec(), snaplen: args.snaplen, filter };
+    let head = Heading { format, names: names.to_vec(), snaplen: args.snaplen, filter };
     match Rotation::of(&args.ring_buffer)? {
         None => Ok(Target::File(head.create(path)?)),
         Some(_) if path == Path::new("-") => {

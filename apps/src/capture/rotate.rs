@@ -9,6 +9,7 @@ use linecard::capture::{Frame, Totals};
 
 use super::output::CaptureFile;
 use crate::error::Error;
+use linecard::capture::pcap::file::Head;
 
 /// When a new file begins, and how many are kept; in dumpcap's words.
 #[derive(Clone, Copy, Debug, Default)]
@@ -72,25 +73,26 @@ impl Rotation {
     }
 }
 
-/// What each file is made with.
-pub(super) struct Head {
+/// What each file begins with.
+pub(super) struct Heading {
     pub(super) format: Format,
     pub(super) names: Vec<String>,
     pub(super) snaplen: u32,
     pub(super) filter: String,
 }
 
-impl Head {
+impl Heading {
     pub(super) fn create(&self, path: &Path) -> Result<CaptureFile, Error> {
-        let names: Vec<&str> = self.names.iter().map(String::as_str).collect();
-        CaptureFile::create(path, self.format, &names, self.snaplen, &self.filter)
+        let interfaces: Vec<&str> = self.names.iter().map(String::as_str).collect();
+        let Self { format, snaplen, .. } = *self;
+        CaptureFile::create(path, Head { format, interfaces: &interfaces, snaplen, filter: &self.filter })
     }
 }
 
 /// The files.
 pub(super) struct Rotating {
     path: PathBuf,
-    head: Head,
+    head: Heading,
     rotation: Rotation,
     file: CaptureFile,
     since: Instant,
@@ -101,7 +103,7 @@ pub(super) struct Rotating {
 
 impl Rotating {
     /// Begins the first file: `NAME_00001_YYYYMMDDhhmmss.EXTENSION` for the path `NAME.EXTENSION`, in UTC.
-    pub(super) fn create(path: &Path, head: Head, rotation: Rotation) -> Result<Self, Error> {
+    pub(super) fn create(path: &Path, head: Heading, rotation: Rotation) -> Result<Self, Error> {
         let first = numbered(path, 1, SystemTime::now());
         let file = head.create(&first)?;
         let kept = VecDeque::from([first]);

@@ -1,6 +1,8 @@
 //! All that passes a port, into a file.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -8,12 +10,13 @@ use std::time::Duration;
 use linecard_pmd::port::Port;
 
 use super::Dump;
+use crate::pcap::encode::{self, Format};
 use crate::{CaptureError, Hub, Options, Session, Stream, Totals};
 
 /// How often the thread of a [`PortDump`] looks for packets. A queue fills its ring of 4 MiB in that time at 16 Gbit/s.
 const LOOK: Duration = Duration::from_millis(2);
-/// Packets that were in the rings when a dump ended are written; no more than so many, should somebody go on filling them.
-const REST: usize = 1 << 20;
+/// Packets that are written before it is asked whether the dump is to end: more may come all the time.
+const TURN: usize = 4096;
 
 /// Writes all that passes a started port from now on to a capture file: what it receives, what it sends, and what it drops, with
 /// the reason as a comment (pcapng). Use the port that comes back in its place.
@@ -59,17 +62,41 @@ pub fn dump_port_with(
     port: Port,
     options: &Options,
 ) -> Result<(PortDump, Port), CaptureError> {
-    let name = port.control.name().to_owned();
-    let mut file = Dump::make(path.as_ref(), &name, options.snaplen)?;
-    let hub = Hub::new();
+    let (hub, path) = (Hub::new(), path.as_ref());
     let port = hub.watch(0, port);
-    let (session, mut stream) = hub.open(0, options)?;
-    let (over, end) = channel();
-    let thread = std::thread::Builder::new().name(format!("lc-dump {name}"));
-    let thread = thread
-        .spawn(move || follow(&mut file, session, &mut stream, &end).and_then(|totals| file.end(totals)))
-        .map_err(|e| CaptureError::system("no thread can be started for a capture file", e, "end others"))?;
-    Ok((PortDump { thread: Some(thread), over: Some(over) }, port))
+    Ok((hub.dump(0, path, Format::of(path), options)?, port))
+}
+
+impl Hub {
+    /// Writes what passes a port to a capture file; see [`dump_port`], which is for a port that no hub watches yet.
+    ///
+    /// # Errors
+    /// The file cannot be written, there is no such port, it is captured already, an option is not possible, or memory or a thread
+    /// cannot be had.
+    pub fn dump(
+        &self,
+        id: u16,
+        path: &Path,
+        format: Format,
+        options: &Options,
+    ) -> Result<PortDump, CaptureError> {
+        let (session, mut stream) = self.open(id, options)?;
+        let name = self.ports().into_iter().find(|(number, ..)| *number == id);
+        let name = name.map_or_else(String::new, |(_, name, ..)| name);
+        let mut file = Dump::make(path, format, &name, options.snaplen)?;
+        let (over, end) = channel();
+        let packets = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&packets);
+        let thread = std::thread::Builder::new().name(format!("lc-dump {name}"));
+        let thread = thread
+            .spawn(move || {
+                follow(&mut file, session, &mut stream, (&end, &count)).and_then(|totals| file.end(totals))
+            })
+            .map_err(|e| {
+                CaptureError::system("no thread can be started for a capture file", e, "end others")
+            })?;
+        Ok(PortDump { thread: Some(thread), over: Some(over), packets })
+    }
 }
 
 /// Writes what comes until `end` hangs up or the port stops; what there was in all.
@@ -77,27 +104,32 @@ fn follow(
     file: &mut Dump,
     session: Session,
     stream: &mut Stream,
-    end: &Receiver<()>,
+    (end, packets): (&Receiver<()>, &AtomicU64),
 ) -> Result<Totals, CaptureError> {
     while session.alive() {
-        if drain(file, stream, usize::MAX)? == 0 {
+        let came = drain(file, stream, TURN, u64::MAX)?;
+        let wait = if came == 0 { LOOK } else { Duration::ZERO };
+        if came < TURN {
             file.flush()?;
-            if end.recv_timeout(LOOK) == Err(RecvTimeoutError::Disconnected) {
-                break;
-            }
+        }
+        packets.store(file.written(), Ordering::Relaxed);
+        if end.recv_timeout(wait) == Err(RecvTimeoutError::Disconnected) {
+            break;
         }
     }
-    drain(file, stream, REST)?;
-    let totals = session.totals();
+    // Somebody may go on filling the rings.
+    let (totals, until) = (session.totals(), encode::now());
     drop(session);
+    drain(file, stream, usize::MAX, until)?;
     Ok(totals)
 }
 
-/// Writes what is in the rings, at most so many packets; how many there were.
-fn drain(file: &mut Dump, stream: &mut Stream, most: usize) -> Result<usize, CaptureError> {
+/// Writes what is in the rings, at most so many packets and none that came later than `until`; how many there were.
+fn drain(file: &mut Dump, stream: &mut Stream, most: usize, until: u64) -> Result<usize, CaptureError> {
     let mut count = 0;
     while count < most
         && let Some(frame) = stream.next()?
+        && frame.time <= until
     {
         file.frame(&frame)?;
         count += 1;
@@ -112,6 +144,7 @@ pub struct PortDump {
     /// There until the end.
     thread: Option<JoinHandle<Result<Totals, CaptureError>>>,
     over: Option<Sender<()>>,
+    packets: Arc<AtomicU64>,
 }
 
 impl PortDump {
@@ -121,6 +154,12 @@ impl PortDump {
     /// The file cannot be written.
     pub fn finish(mut self) -> Result<Totals, CaptureError> {
         self.end()
+    }
+
+    /// Packets in the file so far.
+    #[must_use]
+    pub fn packets(&self) -> u64 {
+        self.packets.load(Ordering::Relaxed)
     }
 
     /// Whether it still writes: it ends when the port is stopped, or when the file cannot be written.

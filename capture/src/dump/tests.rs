@@ -1,6 +1,7 @@
 //! What is dumped is read back; a dump of a port has all that passed, with directions, and ends with the port.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use linecard_eal::{Memory, MemoryConfig};
 use linecard_lab::wait_until;
@@ -126,6 +127,31 @@ fn all_that_passes_a_port_is_in_the_file() {
     let mut packets = numbered(&pool, 0..1);
     port.tx[0].tx_burst(&mut packets);
     assert_eq!(target.frames().len(), 1200);
+}
+
+/// A thread polls on, so that there is always another packet.
+#[test]
+fn a_dump_ends_while_packets_keep_coming() {
+    let target = Target::new("busy.pcap");
+    let (port, _pool) = port("net_null0");
+    let (dump, mut port) = dump_port(&target.0, port).expect("it begins");
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut packets = Burst::new();
+            while !over.load(Ordering::Relaxed) {
+                port.rx[0].rx_burst(&mut packets);
+                packets.clear();
+            }
+        });
+        wait_until("packets are written", || {
+            std::fs::metadata(&target.0).is_ok_and(|file| file.len() > 1000)
+        });
+        let totals = dump.finish();
+        over.store(true, Ordering::Relaxed);
+        assert!(totals.expect("written").seen > 0);
+    });
+    assert!(target.frames().iter().all(|frame| frame.data.len() == 64));
 }
 
 #[test]

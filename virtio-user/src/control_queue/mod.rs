@@ -21,7 +21,6 @@ use std::time::{Duration, Instant};
 use linecard_eal::eventfd::EventFd;
 use linecard_eal::shared::SharedBytes;
 use linecard_pmd::filter::{FilterRules, VlanSet};
-
 use linecard_virtio::{ControlQueue, Element, Features};
 
 use crate::backend::{Backend, Ready, RingId, Waiter};

@@ -1,11 +1,12 @@
 //! Hashes of received packets in software, for a port that was asked for them and whose device does not say them.
 
+use std::sync::Arc;
+
 use linecard_mempool::Burst;
 use linecard_net::parse;
 use linecard_net::toeplitz::Toeplitz;
 use linecard_pmd::Armed;
 use linecard_pmd::rss::{Rss, RssTypes, flow_hash};
-use std::sync::Arc;
 
 use crate::path::{Came, RxPath};
 

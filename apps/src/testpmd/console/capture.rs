@@ -42,7 +42,7 @@ fn set_capture(session: &mut Session, values: &Values) {
     {
         end(session, port, recording);
     }
-    match Recording::start(&session.hub, port, &name, Path::new(&word)) {
+    match Recording::start(&session.hub, port, Path::new(&word)) {
         Ok(recording) => {
             out!(session.out, "Capturing port {port} ({name}) into {word}\n");
             session.recordings.insert(port, recording);
