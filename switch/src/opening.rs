@@ -10,7 +10,7 @@ use linecard_pmd::Port;
 use linecard_pmd::stats::Counter;
 
 use crate::Switch;
-use crate::api::{Code, PortKind, PortSpec, PortState, Problem};
+use crate::api::{Code, PortInfo, PortKind, PortSpec, PortState, Problem};
 use crate::attach::{Attached, Source, attach};
 use crate::fdb::Station;
 use crate::lanes::Queue;
@@ -19,7 +19,57 @@ use crate::rules::{Defaults, Rules};
 use crate::switch::{Entry, MAX_PORTS, Open, PATIENCE, Placed};
 use crate::worker::{Command, ReturnedQueues};
 
+/// A port is marked as [changing](Entry::changing) until this is dropped.
+pub(crate) struct Changing<'a> {
+    pub(crate) switch: &'a Switch,
+    pub(crate) key: &'a str,
+    /// Whether the port is there afterwards.
+    pub(crate) stays: bool,
+}
+
+impl Changing<'_> {
+    /// The port has been opened; `None` if there is none of that key.
+    pub(crate) fn settle(self, opened: Entry) -> Option<PortInfo> {
+        let mut ports = self.switch.ports();
+        let entry = ports.get_mut(self.key)?;
+        (entry.device, entry.open) = (opened.device, opened.open);
+        Some(self.switch.info(entry))
+    }
+}
+
+impl Drop for Changing<'_> {
+    fn drop(&mut self) {
+        let mut ports = self.switch.ports();
+        if !self.stays {
+            ports.remove(self.key);
+        } else if let Some(entry) = ports.get_mut(self.key) {
+            entry.changing = false;
+        }
+        self.switch.relate(&ports, &self.switch.sessions());
+        self.switch.changed.notify_all();
+    }
+}
+
 impl Switch {
+    /// The number of a new port that is about to be opened; it and the port's address are taken from here on.
+    pub(crate) fn reserve(
+        &self,
+        ports: &mut BTreeMap<String, Entry>,
+        spec: &PortSpec,
+        rules: &Rules,
+        with_fd: bool,
+    ) -> Result<u16, Problem> {
+        check_mac(ports, spec, rules, self.config.defaults)?;
+        if needs_fd(&spec.kind) && !with_fd {
+            let details = "send one listening Unix socket with the request (SCM_RIGHTS)";
+            let message = "a port of type vhost-user-fd needs a descriptor";
+            return Err(Problem::new(Code::InvalidParams, message, details));
+        }
+        let id = free_id(ports)?;
+        ports.insert(spec.key.clone(), Entry { changing: true, ..Entry::new(id, spec) });
+        Ok(id)
+    }
+
     /// Opens the device of a port and gives its queues to the workers.
     pub(crate) fn open(&self, entry: &mut Entry, rules: Rules, fd: Option<OwnedFd>) -> Result<(), Problem> {
         let attached = attach(&self.config, entry.id, &entry.spec, Source::New(fd.as_ref()))?;

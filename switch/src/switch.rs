@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam::queue::ArrayQueue;
@@ -19,7 +19,7 @@ use crate::api::{
 use crate::fdb::Table;
 use crate::forward::{Engine, Inbox};
 use crate::keep::{KeptAddresses, Store};
-use crate::opening::{check_mac, free_id, needs_fd, state_of};
+use crate::opening::{Changing, check_mac, free_id, needs_fd, state_of};
 use crate::port::Losses;
 use crate::relations::Relations;
 use crate::rules::{Defaults, Rules};
@@ -67,13 +67,16 @@ pub(crate) struct Entry {
     pub(crate) device: String,
     /// `None` while it waits for what it can be opened with.
     pub(crate) open: Option<Open>,
+    /// It is being opened or closed by somebody who does not hold the lock on the ports, and has to be left alone.
+    pub(crate) changing: bool,
     /// What a predecessor counted.
     pub(crate) earlier: PortCounters,
 }
 
 impl Entry {
     pub(crate) fn new(id: u16, spec: &PortSpec) -> Self {
-        Self { id, spec: spec.clone(), device: String::new(), open: None, earlier: PortCounters::default() }
+        let (spec, device, earlier) = (spec.clone(), String::new(), PortCounters::default());
+        Self { id, spec, device, open: None, changing: false, earlier }
     }
 }
 
@@ -134,7 +137,10 @@ pub struct Switch {
     pub(crate) remotes: Vec<WorkerHandle>,
     /// What each of them does with its time.
     pub(crate) usages: Arc<[Arc<Usage>]>,
+    /// A device may let whoever opens or closes it wait for its peer, so this is not locked meanwhile.
     ports: Mutex<BTreeMap<String, Entry>>,
+    /// A port is not [changing](Entry::changing) any more.
+    pub(crate) changed: Condvar,
     /// What is copied from port to port. Locked after `ports`.
     sessions: Mutex<Sessions>,
     start: Instant,
@@ -171,6 +177,7 @@ impl Switch {
             remotes,
             usages: usages.into(),
             ports: Mutex::default(),
+            changed: Condvar::new(),
             sessions: Mutex::default(),
             start,
             clock: AtomicU32::new(0),
@@ -181,6 +188,13 @@ impl Switch {
 
     pub(crate) fn ports(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
         self.ports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The ports, once this one is not being opened or closed.
+    pub(crate) fn ports_when_settled(&self, key: &str) -> MutexGuard<'_, BTreeMap<String, Entry>> {
+        let changing =
+            |ports: &mut BTreeMap<String, Entry>| ports.get(key).is_some_and(|entry| entry.changing);
+        self.changed.wait_while(self.ports(), changing).unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn sessions(&self) -> MutexGuard<'_, Sessions> {
@@ -197,38 +211,25 @@ impl Switch {
             let details = "send none, or ask for a port of type vhost-user-fd or tap";
             return Err(Problem::new(Code::InvalidParams, "this type of port takes no descriptor", details));
         }
-        let mut ports = self.ports();
-        if let Some(entry) = ports.get_mut(&spec.key) {
-            if entry.spec != *spec {
-                let message = format!("port '{}' is there already, with other parameters", spec.key);
-                return Err(Problem::new(
-                    Code::Exists,
-                    message,
-                    "remove it first, or give the new one another key",
-                ));
+        let mut ports = self.ports_when_settled(&spec.key);
+        let (id, created) = match ports.get_mut(&spec.key) {
+            Some(entry) if entry.spec != *spec => return Err(there_already(&spec.key)),
+            Some(entry) if entry.open.is_some() || (fd.is_none() && needs_fd(&spec.kind)) => {
+                return Ok(PortAdded { created: false, port: self.info(entry) });
             }
-            if entry.open.is_none() && (fd.is_some() || !needs_fd(&spec.kind)) {
-                self.open(entry, rules, fd)?;
-                self.relate(&ports, &self.sessions());
+            Some(entry) => {
+                entry.changing = true;
+                (entry.id, false)
             }
-            let entry = ports.get(&spec.key).ok_or_else(|| no_port(&spec.key))?;
-            return Ok(PortAdded { created: false, port: self.info(entry) });
-        }
-        check_mac(&ports, spec, &rules, self.config.defaults)?;
-        if needs_fd(&spec.kind) && fd.is_none() {
-            let details = "send one listening Unix socket with the request (SCM_RIGHTS)";
-            return Err(Problem::new(
-                Code::InvalidParams,
-                "a port of type vhost-user-fd needs a descriptor",
-                details,
-            ));
-        }
-        let mut entry = Entry::new(free_id(&ports)?, spec);
-        self.open(&mut entry, rules, fd)?;
-        let port = self.info(&entry);
-        ports.insert(spec.key.clone(), entry);
-        self.relate(&ports, &self.sessions());
-        Ok(PortAdded { created: true, port })
+            None => (self.reserve(&mut ports, spec, &rules, fd.is_some())?, true),
+        };
+        drop(ports);
+        let mut change = Changing { switch: self, key: &spec.key, stays: !created };
+        let mut opened = Entry::new(id, spec);
+        self.open(&mut opened, rules, fd)?;
+        change.stays = true;
+        let port = change.settle(opened).ok_or_else(|| no_port(&spec.key))?;
+        Ok(PortAdded { created, port })
     }
 
     /// Brings back a port of an earlier run; one that cannot be opened now waits.
@@ -248,11 +249,8 @@ impl Switch {
         let mut ports = self.ports();
         if ports.contains_key(&spec.key) {
             let message = format!("port '{}' is there already", spec.key);
-            return Err(Problem::new(
-                Code::Exists,
-                message,
-                "take it out of the configuration or of the state",
-            ));
+            let details = "take it out of the configuration or of the state";
+            return Err(Problem::new(Code::Exists, message, details));
         }
         check_mac(&ports, spec, &rules, self.config.defaults)?;
         let mut entry = Entry::new(free_id(&ports)?, spec);
@@ -272,11 +270,13 @@ impl Switch {
     /// # Errors
     /// A worker does not give it back.
     pub fn remove(&self, key: &str) -> Result<bool, Problem> {
-        let mut ports = self.ports();
-        let Some(mut entry) = ports.remove(key) else { return Ok(false) };
-        let closed = self.close(&mut entry);
-        self.relate(&ports, &self.sessions());
-        closed.map(|()| true)
+        let mut ports = self.ports_when_settled(key);
+        let Some(entry) = ports.get_mut(key) else { return Ok(false) };
+        entry.changing = true;
+        let mut leaving = Entry { open: entry.open.take(), ..Entry::new(entry.id, &entry.spec) };
+        drop(ports);
+        let _change = Changing { switch: self, key, stays: false };
+        self.close(&mut leaving).map(|()| true)
     }
 
     /// Every port.
@@ -393,6 +393,11 @@ impl std::fmt::Debug for Switch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Switch").field("ports", &self.ports().len()).field("table", &self.table).finish()
     }
+}
+
+fn there_already(key: &str) -> Problem {
+    let message = format!("port '{key}' is there already, with other parameters");
+    Problem::new(Code::Exists, message, "remove it first, or give the new one another key")
 }
 
 pub(crate) fn no_port(key: &str) -> Problem {

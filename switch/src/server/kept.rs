@@ -11,24 +11,37 @@ use crate::api::{FdbAddress, FdbEntry, FdbStatic, PortAdded, PortSpec, Problem, 
 use crate::state::Saved;
 
 impl Service {
-    /// A port that cannot be kept is not added.
+    /// A port that cannot be kept is not added. While it is opened nothing is locked here: what it opens may make it wait.
     pub(super) fn add(&self, spec: &PortSpec, fd: Option<OwnedFd>) -> Result<PortAdded, Problem> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let added = self.switch.add(spec, fd)?;
-        if added.created {
-            kept.insert(spec.key.clone());
-            if let Err(problem) = self.save(&kept) {
-                kept.remove(&spec.key);
-                self.switch.remove(&spec.key)?;
-                return Err(problem);
-            }
+        if added.created
+            && let Err(problem) = self.keep_port(&spec.key)
+        {
+            self.switch.remove(&spec.key)?;
+            return Err(problem);
         }
         Ok(added)
     }
 
-    pub(super) fn remove(&self, key: &str) -> Result<bool, Problem> {
+    /// Keeps a port, if it was not removed meanwhile.
+    fn keep_port(&self, key: &str) -> Result<(), Problem> {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.switch.show(key).is_err() {
+            return Ok(());
+        }
+        kept.insert(key.to_owned());
+        self.save(&kept).inspect_err(|_| {
+            kept.remove(key);
+        })
+    }
+
+    pub(super) fn remove(&self, key: &str) -> Result<bool, Problem> {
         let removed = self.switch.remove(key)?;
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.switch.show(key).is_ok() {
+            // Another of that key has been added, and is what is kept now.
+            return Ok(removed);
+        }
         // Its addresses went with it.
         let addresses = {
             let mut statics = self.statics.lock().unwrap_or_else(PoisonError::into_inner);
