@@ -100,9 +100,19 @@ impl Ours {
     /// Waits until packets get through to whoever returns them: a link is up when its rings are there, and the other side
     /// fills them a moment later. Probes that come back later than this are ignored.
     pub(crate) fn settle(&mut self) {
-        let (rx, tx) = (self.port.rx[0].as_mut(), self.port.tx[0].as_mut());
-        let mut prober = Prover { pool: &self.pool, rx, tx, window: 1, sizes: SIZES, probes: true };
-        wait_until("a packet that comes back", || prober.run(1, Duration::from_millis(100)).received > 0);
+        assert!(self.comes_back(PATIENCE), "no packet came back");
+    }
+
+    /// Whether a packet comes back within this time, of which one after the other is sent.
+    pub(crate) fn comes_back(&mut self, within: Duration) -> bool {
+        let (rx, tx, until) = (self.port.rx[0].as_mut(), self.port.tx[0].as_mut(), Instant::now() + within);
+        let mut prober = Prover { pool: &self.pool, rx, tx, window: 1, sizes: &SIZES[..1], probes: true };
+        while Instant::now() < until {
+            if prober.run(1, Duration::from_millis(100)).received > 0 {
+                return true;
+            }
+        }
+        false
     }
 
     /// Sends frames, all of them.

@@ -184,7 +184,7 @@ impl Guest {
         self.expect_line(text, within, |line| line.contains(text))
     }
 
-    fn line_within(&mut self, within: Duration, is_it: impl Fn(&str) -> bool) -> Option<String> {
+    pub(crate) fn line_within(&mut self, within: Duration, is_it: impl Fn(&str) -> bool) -> Option<String> {
         let until = Instant::now() + within;
         while let Some(left) = until.checked_duration_since(Instant::now()) {
             let line = self.lines.recv_timeout(left).ok()?;
