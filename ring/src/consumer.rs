@@ -144,13 +144,6 @@ impl<T: Copy + Send, M: Exclusive> Consumer<T, M> {
     pub fn peek(&mut self, count: usize) -> Peek<'_, T, M> {
         Peek::new(&self.end, self.end.claim::<false>(count))
     }
-
-    /// [`peek`](Self::peek), all or nothing: `None` if there are fewer than `count` elements.
-    #[inline]
-    pub fn peek_bulk(&mut self, count: usize) -> Option<Peek<'_, T, M>> {
-        let claim = self.end.claim::<true>(count);
-        (claim.count as usize == count).then(|| Peek::new(&self.end, claim))
-    }
 }
 
 /// Initialised memory is as good as uninitialised to write elements into.

@@ -1,7 +1,5 @@
 //! Zero-copy views: `reserve → write → publish` and `peek → read → release`.
 
-use std::mem::MaybeUninit;
-
 use crate::end::End;
 use crate::mode::{Claim, Exclusive};
 
@@ -65,29 +63,6 @@ impl<'a, T: Copy + Send, M: Exclusive> Reservation<'a, T, M> {
         unsafe { self.end.slots.write(self.claim.start.wrapping_add(self.written), items) };
         self.written += count(items);
         items.len()
-    }
-
-    /// The unwritten slots: first row, then the row behind the ring's end. For filling by other means, then
-    /// [`assume_written`](Self::assume_written).
-    ///
-    /// Raw, because in shared memory another process may write them at any time.
-    #[must_use]
-    pub fn spare(&mut self) -> (*mut [MaybeUninit<T>], *mut [MaybeUninit<T>]) {
-        let room = self.room();
-        let (at, row) = self.end.slots.run(self.claim.start.wrapping_add(self.written));
-        let (start, _) = self.end.slots.run(0);
-        let first = room.min(row);
-        (rows(at, first), rows(start, room - first))
-    }
-
-    /// Counts the next `count` slots as written.
-    ///
-    /// # Safety
-    /// They have been written through [`spare`](Self::spare), and `count` is at most [`room`](Self::room).
-    pub unsafe fn assume_written(&mut self, count: usize) {
-        debug_assert!(count <= self.room());
-        let count = u32::try_from(count).unwrap_or(u32::MAX);
-        self.written = self.written.saturating_add(count).min(self.claim.count);
     }
 
     /// Forgets what was written behind the first `count` slots; they can be written again.
@@ -198,17 +173,6 @@ impl<'a, T: Copy + Send, M: Exclusive> Peek<'a, T, M> {
         Some(item)
     }
 
-    /// Reads as many elements as `out` holds, or as there are; returns how many.
-    #[inline]
-    pub fn read_slice(&mut self, out: &mut [MaybeUninit<T>]) -> usize {
-        let room = out.len().min(self.len());
-        let out = out.get_mut(..room).unwrap_or_default();
-        // SAFETY: the slots lie inside the claim and hold values; `out` is no longer than what is unread.
-        unsafe { self.end.slots.read(self.claim.start.wrapping_add(self.read), out) };
-        self.read += count(out);
-        out.len()
-    }
-
     /// Passes over up to `count` elements as if read.
     pub fn skip(&mut self, count: usize) {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
@@ -250,10 +214,6 @@ fn close<T, M: Exclusive>(end: &End<T, M>, claim: Claim, count: u32) {
     if claim.count != 0 {
         end.finish_part(claim, count);
     }
-}
-
-fn rows<T>(at: *mut T, len: usize) -> *mut [MaybeUninit<T>] {
-    std::ptr::slice_from_raw_parts_mut(at.cast(), len)
 }
 
 /// The length of a slice that is no longer than a claim.

@@ -65,8 +65,7 @@ impl Packet {
         unsafe { std::slice::from_raw_parts(seg.data(), seg.len()) }
     }
 
-    /// The first segment's data, to write. Empty when clones share it and the pool has no packet left for a copy; see
-    /// [`Packet::make_unique`].
+    /// The first segment's data, to write. Empty when clones share it and the pool has no packet left for a copy.
     #[inline]
     #[must_use]
     #[track_caller]
