@@ -8,7 +8,7 @@ use linecard_eal::wake::Wake;
 use linecard_mempool::{Burst, Packet, Pool};
 use linecard_net::arp::rarp_announcement;
 use linecard_pmd::direct::{Frame, Sink};
-use linecard_pmd::offload::{RxOffloads, SoftLoss, SoftTx, TxOffloads, finish_received};
+use linecard_pmd::offload::{RxOffloads, SoftTx, TxOffloads, finish_received};
 use linecard_pmd::stats::QueueStats;
 use linecard_pmd::{Armed, RxQueue, TxQueue};
 use linecard_virtio::Features;
@@ -159,16 +159,9 @@ impl Transmit {
     /// that takes no offload at all.
     #[must_use]
     pub fn with_offloads(self, offloads: TxOffloads, pool: &Pool) -> Self {
-        let stats = Arc::clone(&self.stats);
-        let lost = move |loss, packets| {
-            let cause = match loss {
-                SoftLoss::Malformed => TxLoss::BadOffload,
-                SoftLoss::NoBuffer => TxLoss::NoBuffer,
-                SoftLoss::Stopped => TxLoss::Stopped,
-            };
-            stats.lost(cause, packets);
-        };
-        let soft = offloads.intersects(TxOffloads::WORK).then(|| SoftTx::new(pool.clone(), lost));
+        let soft = offloads
+            .intersects(TxOffloads::WORK)
+            .then(|| SoftTx::counting(pool.clone(), Arc::clone(&self.stats)));
         Self { soft, ..self }
     }
 }
