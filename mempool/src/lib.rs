@@ -37,6 +37,8 @@ mod meta;
 mod packet;
 #[cfg(not(loom))]
 mod pool;
+#[cfg(not(loom))]
+mod words;
 
 #[cfg(not(loom))]
 pub use self::{
@@ -46,6 +48,7 @@ pub use self::{
     meta::Meta,
     packet::{Packet, Reader, Segment, Segments},
     pool::{Buffers, DATA_ROOM, HEADROOM, Pool, PoolConfig, PoolStats},
+    words::{Extent, MetaWords},
 };
 /// The vocabulary of a packet's metadata, defined in `net`, which reads and writes headers by it.
 #[cfg(not(loom))]

@@ -13,7 +13,7 @@ use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use linecard_mempool::{Burst, Meta, Offload, Packet, Pool};
+use linecard_mempool::{Burst, Meta, MetaWords, Offload, Packet, Pool};
 use linecard_pmd::offload::{AcceptedOffloads, asks};
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::{Buffer, Completion, DriverQueue, PeerFault};
@@ -23,7 +23,7 @@ use crate::doorbell::Doorbell;
 use crate::losses::TxLoss;
 use crate::memory::Window;
 use crate::missing::Missing;
-use crate::path::{MetaWords, SINGLE, Trouble, TxPath, clear_header, header_len, peek_hash, peek_header};
+use crate::path::{Trouble, TxPath, clear_header, header_len, peek_hash, peek_header};
 
 /// Packets in flight from which on a burst looks for finished ones.
 const RECLAIM: u16 = 32;
@@ -54,7 +54,7 @@ pub(crate) struct TxParts {
 pub(crate) struct Tx<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool> {
     /// Taken out when the path is dropped, and only then.
     queue: ManuallyDrop<Q>,
-    /// Value of a packet's pool word when it belongs to this port's pool.
+    /// The pool of this port.
     home: u64,
     /// In flight from which on completions are looked for.
     threshold: u16,
@@ -78,13 +78,13 @@ impl<const OFFLOAD: bool, const HASH: bool> Iterator for Plain<'_, OFFLOAD, HASH
     #[inline(always)]
     fn next(&mut self) -> Option<Buffer> {
         let line = line_of(self.rest.as_slice().first()?);
-        let (first, lengths, buffer) = (line.read::<0>(), line.read::<1>(), line.buffer());
-        let (offset, len) = (first & 0xffff, (lengths >> 32) & 0xffff);
-        let plain = ((first >> 16) as u16 == SINGLE)
+        let (extent, buffer) = (line.extent(), line.buf());
+        let (offset, len) = (extent.data_off(), extent.data_len());
+        let plain = extent.is_plain()
             & (offset >= u64::from(header_len(HASH)))
             & (len.wrapping_sub(1) < u64::from(LONGEST))
             & (buffer.wrapping_sub(self.base) < self.shared)
-            & !(OFFLOAD && asks(Offload::from_bits_retain(line.read::<2>() as u32)));
+            & !(OFFLOAD && asks(Offload::from_bits_retain(line.ol_flags())));
         if !plain {
             self.cold = true;
             return None;
@@ -104,19 +104,17 @@ impl<const OFFLOAD: bool, const HASH: bool> Iterator for Plain<'_, OFFLOAD, HASH
             unsafe { clear_header::<HASH>(at) };
         }
         self.bytes = self.bytes.wrapping_add(len);
-        let slow = u64::from(line.pool() != self.home);
+        let slow = u64::from(line.pool_id() != self.home);
         let lent = (len as u32).wrapping_add(header_len(HASH));
-        Some(Buffer { addr: at, len: lent, token: line.token() | slow })
+        Some(Buffer { addr: at, len: lent, token: line.address() | slow })
     }
 }
 
 /// The metadata of a packet of the burst that is being sent.
 #[inline(always)]
 fn line_of(packet: &Packet) -> MetaWords {
-    // SAFETY: `Packet` is a transparent pointer to its metadata, copied out here; ownership does not move.
-    let meta = unsafe { std::mem::transmute_copy::<Packet, NonNull<Meta>>(packet) };
     // SAFETY: the packet is alive; the burst is exclusively borrowed by `tx_burst`, so nobody else touches it.
-    unsafe { MetaWords::new(meta) }
+    unsafe { MetaWords::new(packet.as_raw()) }
 }
 
 /// What became of one packet on the cold path.
@@ -164,8 +162,8 @@ impl<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool> Tx<Q, OFFLOAD, HASH>
         for (slot, one) in metas.iter_mut().zip(done) {
             marks |= one.token;
             // SAFETY: the queue returns only tokens it was lent, and those are made from metadata.
-            let line = unsafe { MetaWords::of_token(one.token) };
-            slot.write(line.meta());
+            let line = unsafe { MetaWords::from_address(one.token) };
+            slot.write(line.as_ptr());
         }
         if marks & SLOW != 0 {
             return cold::release(done);
