@@ -102,7 +102,7 @@ impl<T: Copy + Send, M: Mode> Producer<T, M> {
         if claim.count == 0 {
             return Err(item);
         }
-        // SAFETY: the slot is claimed.
+        // SAFETY: the claim is of one slot, `start`, and ours until `finish`.
         unsafe { self.end.slots.put(claim.start, item) };
         self.end.finish(claim);
         Ok(())

@@ -48,7 +48,7 @@ impl<'a, T: Copy + Send, M: Exclusive> Reservation<'a, T, M> {
     pub fn write(&mut self, item: T) -> bool {
         let fits = self.written < self.claim.count;
         if fits {
-            // SAFETY: the slot lies inside the claim.
+            // SAFETY: `written < count`: the slot lies inside the claim, which this view holds until it is published or dropped.
             unsafe { self.end.slots.put(self.claim.start.wrapping_add(self.written), item) };
             self.written += 1;
         }

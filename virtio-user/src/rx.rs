@@ -199,7 +199,7 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool, const HASH: bool> R
             let mut packet = unsafe { Packet::from_raw(line.as_ptr()) };
             // SAFETY: the buffer was lent from a header's length before `data` on, and is ours again.
             let header = unsafe { read_header::<MERGE, OFFLOAD, HASH>(data) };
-            // SAFETY: as above, with 20 bytes.
+            // SAFETY: a path with hashes lends 20 bytes before `data`, and the buffer is ours again; the bytes are copied out.
             let hash = if hashed { unsafe { read_hash(data) } } else { None };
             if MERGE && header.num_buffers != 1 {
                 let Some(more) = self.gather(packet, header.num_buffers, done, &mut at) else { continue };

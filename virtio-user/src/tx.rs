@@ -96,7 +96,7 @@ impl<const OFFLOAD: bool, const HASH: bool> Iterator for Plain<'_, OFFLOAD, HASH
         // SAFETY: the packet is plain, has the headroom, and is given to us by the burst.
         let mut stale = unsafe { peek_header(at) } != (0, 0);
         if HASH {
-            // SAFETY: as above, with headroom for a hash.
+            // SAFETY: a plain packet here has a headroom of `header_len(HASH)`, 20 bytes, and is given to us by the burst.
             stale |= unsafe { peek_hash(at) } != 0;
         }
         if stale {

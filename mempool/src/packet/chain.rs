@@ -178,7 +178,7 @@ impl Packet {
         head.set_nb_segs(1);
         head.clear_bits(Meta::CHAINED);
         head.set_pkt_len(head.data_len().into());
-        // SAFETY: unlinked, and ours.
+        // SAFETY: the packet owned these segments and no longer refers to them: its `next` is cleared above.
         unsafe { free::chain(tail, site) };
     }
 }

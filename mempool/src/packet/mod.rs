@@ -193,7 +193,7 @@ impl Packet {
     /// Returns the packet to its pool, as dropping does; debug mode then knows the place in the source.
     #[track_caller]
     pub fn free(self) {
-        // SAFETY: ours, and given up.
+        // SAFETY: `into_raw` gives up the only handle, so we own the packet and nobody uses it afterwards.
         unsafe { free::one(self.into_raw(), Some(Location::caller())) };
     }
 
@@ -228,7 +228,7 @@ impl Packet {
 impl Drop for Packet {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: ours, and not used again.
+        // SAFETY: this is the only handle, and it ends here.
         unsafe { free::one(self.0, None) };
     }
 }

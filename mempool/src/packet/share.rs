@@ -106,7 +106,7 @@ impl Packet {
             return Some(seg);
         }
         // The clones keep this segment with its buffer; another one takes its place.
-        // SAFETY: the pool exists: `seg` is out.
+        // SAFETY: a pool lives as long as one of its packets is out, and `seg` is.
         let fresh = Packet(unsafe { Seg::fresh(seg.pool(), site) }?.raw());
         if !fresh.head().copy_home(seg) {
             return None;
@@ -135,7 +135,7 @@ impl Packet {
         let site = Some(Location::caller());
         let head = self.head();
         if head.has(Meta::SHARED) && !head.exclusive() {
-            // SAFETY: the pool exists: the packet is out.
+            // SAFETY: a pool lives as long as one of its packets is out, and this one is.
             let Some(fresh) = (unsafe { Seg::fresh(head.pool(), site) }) else { return false };
             *self = Packet(fresh.raw());
             return true;

@@ -407,7 +407,7 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> DequeuePath for Dequeue<Q, OFFLOAD> {
 /// `header` is readable for two bytes.
 #[inline(always)]
 unsafe fn asks(header: *const u8) -> bool {
-    // SAFETY: promised by the caller.
+    // SAFETY: two bytes are readable at `header` (this function's condition); the driver may change them, and any bytes are a value.
     unsafe { header.cast::<[u8; 2]>().read_unaligned() != [0, GSO_NONE] }
 }
 

@@ -152,7 +152,8 @@ fn keep(frames: &[Frame<'_>], metas: &[NonNull<Meta>], dealt_with: u64, out: &mu
         let buffer = unsafe { (*meta.as_ptr()).buf };
         // SAFETY: behind the headroom the packet has room for the whole frame (`survey`), the head among it.
         let to = unsafe { buffer.as_ptr().add(usize::from(pool.headroom()) + head_len) };
-        // SAFETY: the frame promises `rest_len` bytes; there is room for them behind the head, as above.
+        // SAFETY: the frame keeps `rest_len` bytes readable for its lifetime; `survey` took only frames whose head and rest fit the
+        // packet's data room, and the packet is ours.
         unsafe { copy(to, rest, rest_len) };
         if let Some(place) = places.get_mut(kept) {
             place.write(*meta);

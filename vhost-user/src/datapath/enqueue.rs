@@ -281,7 +281,7 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
                 Err(fault) => return Err(fault),
             }
             taken += 1;
-            // As above.
+            // A fault is left for the next burst, which finds it again.
             taken += self.fast(packets.get(taken..).unwrap_or_default(), stats).unwrap_or(0);
         }
         Ok(taken)
