@@ -46,7 +46,7 @@ pub use self::{
     debug::{Violation, ViolationKind},
     error::{Error, Result},
     meta::Meta,
-    packet::{Packet, Reader, Segment, Segments},
+    packet::{Packet, PacketSegment, Reader, Segments},
     pool::{Buffers, DATA_ROOM, HEADROOM, Pool, PoolConfig, PoolStats},
     words::{Extent, MetaWords},
 };

@@ -127,7 +127,7 @@ impl<T: Copy + Send, M: Mode> Consumer<T, M> {
             let out = if EXACT { out } else { out.get_mut(..count).unwrap_or_default() };
             // SAFETY: `count` slots from `start` on are claimed, at most the ring's capacity.
             unsafe { self.end.slots.read(claim.start, out) };
-            self.end.ahead(claim, prefetch::read);
+            self.end.prefetch_ahead(claim, prefetch::read);
             self.end.finish(claim);
         }
         Moved { count, left: claim.left() as usize, high: false }

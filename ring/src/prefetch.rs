@@ -3,7 +3,7 @@
 /// Bytes of a cache line.
 pub(crate) const LINE: usize = 64;
 
-pub(crate) use imp::{keep, read, write};
+pub(crate) use imp::{compiler_barrier, read, write};
 
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 mod imp {
@@ -30,7 +30,7 @@ mod imp {
     /// loop spends more on finding its entry than on them), a branch is not made a selection, which would wait for what
     /// both its sides need.
     #[inline(always)]
-    pub(crate) fn keep() {
+    pub(crate) fn compiler_barrier() {
         // SAFETY: no instruction at all.
         unsafe { core::arch::asm!("", options(nomem, nostack, preserves_flags)) };
     }
@@ -45,5 +45,5 @@ mod imp {
     pub(crate) fn write(_: *const u8) {}
 
     #[inline(always)]
-    pub(crate) fn keep() {}
+    pub(crate) fn compiler_barrier() {}
 }

@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 
-use crate::prefetch::{LINE, keep};
+use crate::prefetch::{LINE, compiler_barrier};
 use crate::sync::Track;
 
 /// Most lines to prefetch for the next burst.
@@ -184,7 +184,7 @@ unsafe fn copy<T: Copy>(mut from: *const T, mut to: *mut T, count: usize) {
         // SAFETY: at least a line was left on both sides, so this is at most one past the end.
         to = unsafe { to.add(per_line) };
         left -= per_line;
-        keep();
+        compiler_barrier();
     }
     if left == 0 {
         return;

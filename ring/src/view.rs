@@ -71,11 +71,11 @@ impl<'a, T: Copy + Send, M: Exclusive> Reservation<'a, T, M> {
     /// let (mut producer, consumer) = linecard_ring::spsc::ring::<u32>(8)?;
     /// let mut slots = producer.reserve(3);
     /// assert_eq!(slots.write_slice(&[1, 2, 3]), 3);
-    /// slots.keep(1);
+    /// slots.truncate(1);
     /// assert_eq!((slots.publish(), consumer.dequeue(), consumer.dequeue()), (1, Some(1), None));
     /// # Ok::<(), linecard_ring::Error>(())
     /// ```
-    pub fn keep(&mut self, count: usize) {
+    pub fn truncate(&mut self, count: usize) {
         self.written = self.written.min(u32::try_from(count).unwrap_or(u32::MAX));
     }
 
@@ -152,15 +152,15 @@ impl<'a, T: Copy + Send, M: Exclusive> Peek<'a, T, M> {
         self.len() == 0
     }
 
-    /// The element `ahead` places behind the next one, without reading past it.
+    /// The element `offset` places behind the next one, without reading past it.
     ///
     /// In shared memory another process may have changed it by the next call: decide on the value returned.
     #[inline]
     #[must_use]
-    pub fn get(&self, ahead: usize) -> Option<T> {
-        let ahead = u32::try_from(ahead).ok()?;
-        let inside = ahead < self.claim.count - self.read;
-        let index = self.claim.start.wrapping_add(self.read).wrapping_add(ahead);
+    pub fn get(&self, offset: usize) -> Option<T> {
+        let offset = u32::try_from(offset).ok()?;
+        let inside = offset < self.claim.count - self.read;
+        let index = self.claim.start.wrapping_add(self.read).wrapping_add(offset);
         // SAFETY: the slot lies inside the claim and holds a value.
         inside.then(|| unsafe { self.end.slots.take(index) })
     }

@@ -22,12 +22,12 @@ pub(crate) struct Missing {
 
 impl Missing {
     /// Whether anybody wants to know.
-    pub(crate) fn wanted(&self) -> bool {
+    pub(crate) fn is_observed(&self) -> bool {
         self.watched.load(Ordering::Relaxed)
     }
 
     /// Keeps a lost packet; for the control thread.
-    pub(crate) fn keep(&self, packet: Packet) {
+    pub(crate) fn push(&self, packet: Packet) {
         let mut packets = self.packets.lock().unwrap_or_else(PoisonError::into_inner);
         if packets.len() < MOST {
             packets.push(packet);

@@ -264,11 +264,11 @@ impl<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool> Drop for Tx<Q, OFFLO
         // SAFETY: nobody uses the path, and with it the queue, after this.
         let queue = unsafe { ManuallyDrop::take(&mut self.queue) };
         let mut lost = 0_u64;
-        let missing = self.parts.missing.wanted().then_some(&*self.parts.missing);
+        let missing = self.parts.missing.is_observed().then_some(&*self.parts.missing);
         queue.take_all(&mut |token| {
             lost = lost.wrapping_add(1);
             match missing {
-                Some(missing) => missing.keep(cold::packet(token)),
+                Some(missing) => missing.push(cold::packet(token)),
                 None => cold::free(token),
             }
         });

@@ -114,7 +114,7 @@ pub(crate) fn total(segments: &[Element]) -> Option<u32> {
 /// A fault is reported when it is the next thing to report; what came before it goes out first.
 #[cold]
 #[inline(never)]
-pub(crate) fn stop(done: usize, fault: PeerFault) -> Result<usize, PeerFault> {
+pub(crate) fn done_or(done: usize, fault: PeerFault) -> Result<usize, PeerFault> {
     if done > 0 { Ok(done) } else { Err(fault) }
 }
 

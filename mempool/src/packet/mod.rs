@@ -15,7 +15,7 @@ mod tests;
 use std::panic::Location;
 use std::ptr::NonNull;
 
-pub use self::chain::{Segment, Segments};
+pub use self::chain::{PacketSegment, Segments};
 pub use self::reader::Reader;
 use self::seg::Seg;
 use crate::meta::Meta;

@@ -21,7 +21,7 @@ use super::rate::Rate;
 use crate::limits::Ledger;
 use crate::peer::{Peer, tell};
 use crate::session::{Slots, Terms, Verdict};
-use crate::slot::Slot;
+use crate::slot::VringSlot;
 use frontends::CONNECT_INTERVAL;
 use handover::Hands;
 use kept::Kept;
@@ -58,9 +58,9 @@ pub(crate) struct Endpoint {
     pub(super) terms: Terms,
     pub(super) watched: bool,
     pub(super) peer: Arc<Peer>,
-    pub(super) gates: Vec<Controller<Slot>>,
+    pub(super) gates: Vec<Controller<VringSlot>>,
     /// New gates that replace old ones: a port started anew.
-    pub(super) arriving: VecDeque<(usize, Controller<Slot>)>,
+    pub(super) arriving: VecDeque<(usize, Controller<VringSlot>)>,
     closings: Rate,
     /// Microseconds of this thread's time.
     time: Rate,
@@ -86,8 +86,9 @@ const CONNECTION: u64 = 2;
 
 impl Endpoint {
     pub(super) fn new(source: Source, terms: Terms, ledger: Ledger, watched: bool, peer: Arc<Peer>) -> Self {
-        let gates =
-            (0..u32::from(terms.queue_pairs) * 2).map(|_| gate(Slot::new(Arc::clone(&peer))).1).collect();
+        let gates = (0..u32::from(terms.queue_pairs) * 2)
+            .map(|_| gate(VringSlot::new(Arc::clone(&peer))).1)
+            .collect();
         let now = Instant::now();
         let kept = Kept::new(&peer, &ledger.closer);
         Self {
@@ -333,17 +334,17 @@ impl Endpoint {
 }
 
 /// Lets the pollers in again, and wakes those that sleep: what they asked the rings for may be gone.
-fn open(gates: &mut [Controller<Slot>], peer: &Peer) {
+fn open(gates: &mut [Controller<VringSlot>], peer: &Peer) {
     gates.iter_mut().for_each(Controller::open);
     peer.relay.wake_all();
 }
 
 /// Takes all gates, looking a few times; false when a poller is still inside.
-fn hold(gates: &mut [Controller<Slot>]) -> bool {
+fn hold(gates: &mut [Controller<VringSlot>]) -> bool {
     hold_all(gates.iter_mut().collect::<Vec<_>>())
 }
 
-fn hold_all<'a>(gates: impl IntoIterator<Item = &'a mut Controller<Slot>>) -> bool {
+fn hold_all<'a>(gates: impl IntoIterator<Item = &'a mut Controller<VringSlot>>) -> bool {
     let mut gates: Vec<_> = gates.into_iter().collect();
     for _ in 0..GATE_LOOKS {
         if close_all(gates.iter_mut().map(|gate| &mut **gate)) {

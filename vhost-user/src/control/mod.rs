@@ -35,7 +35,7 @@ use crate::limits::{Ledger, Process, ProcessLimits};
 use crate::peer::Peer;
 use crate::session::snapshot::Snapshot;
 use crate::session::{Taken, Terms};
-use crate::slot::Slot;
+use crate::slot::VringSlot;
 pub(crate) use endpoint::Endpoint;
 use endpoint::{SOCKET, Source};
 use epoll::{Epoll, Interest};
@@ -114,7 +114,7 @@ enum Command {
     /// The ring of that number runs in this gate from now on.
     Attach {
         ring: usize,
-        gate: Controller<Slot>,
+        gate: Controller<VringSlot>,
     },
     /// A step of a hand-over.
     Step(Arc<Asked>),
@@ -122,7 +122,7 @@ enum Command {
 }
 
 /// A port as its thread and, while it changes hands and the thread rests, whoever hands it over have it; `None` when it has ended.
-type Shared = Mutex<Option<Endpoint>>;
+type SharedEndpoint = Mutex<Option<Endpoint>>;
 
 /// What a backend is started from.
 pub(crate) enum Start {
@@ -142,7 +142,7 @@ pub(crate) struct PortThread {
     waker: Arc<EventFd>,
     peer: Arc<Peer>,
     /// For steps of a hand-over that nobody is to wait for a thread for.
-    endpoint: Arc<Shared>,
+    endpoint: Arc<SharedEndpoint>,
     /// Ours too, so that the socket's name goes even when the thread waits for its frontend.
     listener: Option<Arc<Listener>>,
     /// Disconnected when the thread is through.
@@ -264,7 +264,7 @@ impl PortThread {
     }
 
     /// Makes `gate` the place where the ring of that number runs from now on.
-    pub(crate) fn attach(&self, ring: usize, gate: Controller<Slot>) -> Result<(), Error> {
+    pub(crate) fn attach(&self, ring: usize, gate: Controller<VringSlot>) -> Result<(), Error> {
         self.commands.send(Command::Attach { ring, gate }).map_err(|_| Error::ControlEnded)?;
         self.waker.signal();
         Ok(())

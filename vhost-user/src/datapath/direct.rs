@@ -85,7 +85,7 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
             dealt_with
         };
         if dealt_with != all {
-            keep(frames, metas, dealt_with, out, pool);
+            finish_packets(frames, metas, dealt_with, out, pool);
         }
         self.queue.complete_burst(chains, |_| 0);
         self.moved(taken, bytes, stats);
@@ -134,7 +134,13 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
 /// Makes packets of the frames that are not in `dealt_with`, at the end of `out`, and gives the packets of the others back. There
 /// is room for all of them in `out`.
 #[inline(never)]
-fn keep(frames: &[Frame<'_>], metas: &[NonNull<Meta>], dealt_with: u64, out: &mut Burst, pool: &Pool) {
+fn finish_packets(
+    frames: &[Frame<'_>],
+    metas: &[NonNull<Meta>],
+    dealt_with: u64,
+    out: &mut Burst,
+    pool: &Pool,
+) {
     let Some(first) = metas.first() else { return };
     let mut spare = [*first; BURST];
     let (mut kept, mut given) = (0, 0);

@@ -13,13 +13,13 @@ mod dequeue;
 mod differential;
 mod direct;
 mod enqueue;
+mod fault_budget;
 mod observed;
 mod scatter;
 mod source;
 mod translated;
-mod turn;
 
-pub(crate) use turn::prepare_clock;
+pub(crate) use fault_budget::prepare_clock;
 
 use std::sync::Arc;
 

@@ -15,7 +15,7 @@ use linecard_virtio::Features;
 
 use super::{RxLoss, TxLoss};
 use crate::peer::Peer;
-use crate::slot::Slot;
+use crate::slot::VringSlot;
 
 /// What [`RxQueue::path`] says while no frontend has started the ring.
 const NO_RING: &str = "no ring";
@@ -38,7 +38,7 @@ const NO_RING: &str = "no ring";
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Receive {
-    gate: Poller<Slot>,
+    gate: Poller<VringSlot>,
     pool: Pool,
     stats: Arc<QueueStats<RxLoss>>,
     peer: Arc<Peer>,
@@ -49,7 +49,7 @@ pub struct Receive {
 
 impl Receive {
     pub(crate) fn new(
-        gate: Poller<Slot>,
+        gate: Poller<VringSlot>,
         pool: Pool,
         stats: Arc<QueueStats<RxLoss>>,
         peer: Arc<Peer>,
@@ -136,7 +136,7 @@ impl RxQueue for Receive {
 /// # Ok::<(), linecard_vhost_user::Error>(())
 /// ```
 pub struct Transmit {
-    gate: Poller<Slot>,
+    gate: Poller<VringSlot>,
     stats: Arc<QueueStats<TxLoss>>,
     peer: Arc<Peer>,
     ring: usize,
@@ -145,7 +145,7 @@ pub struct Transmit {
 
 impl Transmit {
     pub(crate) fn new(
-        gate: Poller<Slot>,
+        gate: Poller<VringSlot>,
         stats: Arc<QueueStats<TxLoss>>,
         peer: Arc<Peer>,
         ring: usize,

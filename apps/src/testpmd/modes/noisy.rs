@@ -126,7 +126,7 @@ impl Noisy {
     }
 
     /// Keeps what came. What was kept longest leaves for it where there is no room: as many packets as came, as in DPDK.
-    fn keep(&mut self, packets: &mut Burst, now: u64) {
+    fn buffer(&mut self, packets: &mut Burst, now: u64) {
         let received = packets.len();
         let free = self.room - self.kept.len();
         let beyond = (self.kept.len() + received).saturating_sub(self.room);
@@ -165,7 +165,7 @@ impl Mode for Noisy {
         self.came.clear();
         if self.room > 0 {
             let now = self.clock.cycles();
-            self.keep(packets, now);
+            self.buffer(packets, now);
             self.flush(packets, now);
         }
     }

@@ -104,9 +104,9 @@ fn faults() -> u64 {
 mod tests {
     use super::*;
 
-    fn wait(turn: &FaultBudget) {
-        let from = turn.clock.cycles();
-        while turn.clock.cycles() - from <= turn.half {
+    fn wait(budget: &FaultBudget) {
+        let from = budget.clock.cycles();
+        while budget.clock.cycles() - from <= budget.half {
             std::hint::spin_loop();
         }
     }
@@ -121,21 +121,21 @@ mod tests {
 
     #[test]
     fn only_faults_end_a_turn() {
-        let mut turn = FaultBudget::new();
-        turn.begin();
+        let mut budget = FaultBudget::new();
+        budget.begin();
         // The first look at the time may be the first call of something.
-        wait(&turn);
-        (0..PIECES).for_each(|_| assert!(turn.copied()));
+        wait(&budget);
+        (0..PIECES).for_each(|_| assert!(budget.copied()));
         for _ in 0..5 {
-            wait(&turn);
-            (0..PIECES).for_each(|_| assert!(turn.copied(), "time alone ends nothing"));
+            wait(&budget);
+            (0..PIECES).for_each(|_| assert!(budget.copied(), "time alone ends nothing"));
         }
         fault();
-        (0..PIECES).for_each(|_| assert!(turn.copied(), "it is not the time yet"));
-        wait(&turn);
-        assert!(!turn.walked(DESCRIPTORS as u16 * PIECES as u16));
-        assert!(turn.is_over() && !turn.copied());
-        turn.begin();
-        assert!(!turn.is_over() && turn.copied());
+        (0..PIECES).for_each(|_| assert!(budget.copied(), "it is not the time yet"));
+        wait(&budget);
+        assert!(!budget.walked(DESCRIPTORS as u16 * PIECES as u16));
+        assert!(budget.is_over() && !budget.copied());
+        budget.begin();
+        assert!(!budget.is_over() && budget.copied());
     }
 }
