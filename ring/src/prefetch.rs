@@ -1,4 +1,4 @@
-//! What the compiler cannot be told in words: asking for cache lines ahead of their use, and leaving code as it is.
+//! Assembly: prefetches of cache lines, and a barrier for the compiler.
 
 /// Bytes of a cache line.
 pub(crate) const LINE: usize = 64;
@@ -26,9 +26,9 @@ mod imp {
         };
     }
 
-    /// Leaves the code around it as it is written: a loop is not unrolled (bursts are a few lines long, and an unrolled
-    /// loop spends more on finding its entry than on them), a branch is not made a selection, which would wait for what
-    /// both its sides need.
+    /// Prevents the compiler from unrolling the loop around it and from making a conditional move of the branch around it. Bursts
+    /// are a few lines long, and an unrolled loop spends more on finding its entry than on them; a conditional move waits for what
+    /// both sides of the branch need.
     #[inline(always)]
     pub(crate) fn compiler_barrier() {
         // SAFETY: no instruction at all.

@@ -458,7 +458,7 @@ pub(crate) fn may_have(rules: &Rules, head: Head) -> bool {
     head.is_group() || rules.mac.is_none_or(|own| own == head.destination())
 }
 
-/// Learns a station, if its port may let frames pass to all: who floods the table floods everybody.
+/// Learns a station, if its port may flood: a port that fills the table would have the frames of all others flooded.
 #[inline]
 fn learn(table: &Table, worker_port: &mut WorkerPort, port: u16, station: Station, now: u64) -> Learned {
     if let Some(learned) = table.refresh(station, port) {

@@ -32,7 +32,7 @@ impl Path {
         }
     }
 
-    /// What was negotiated, for people.
+    /// Name of the negotiated path, for logs.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Dequeue(path) => path.name(),

@@ -210,7 +210,7 @@ impl VirtioDevice {
         }
     }
 
-    /// Ends the session, if there is one: everything is home then, unless its thread is stuck.
+    /// Ends the session, if there is one: all buffers are back in the pool then, unless its thread is stuck.
     fn end(&mut self) {
         let Some(life) = self.life.take() else { return };
         self.thread.waiter().stop();
@@ -357,7 +357,7 @@ impl Running for Started {
         let Self { mut device, state } = *self;
         device.end();
         device.mac = state.mac();
-        // Queues that are still out find their gates closed; what they lent is home.
+        // Queues that the application still holds find their gates closed; their buffers are back in the pool.
         drop((rx, tx));
         device
     }

@@ -232,7 +232,7 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool, const HASH: bool> R
         good
     }
 
-    /// Too short to be a frame: the buffer goes home.
+    /// Too short to be a frame: the buffer goes back to the pool.
     #[cold]
     #[inline(never)]
     fn runt(&mut self, line: MetaWords, len: u32) {

@@ -1,4 +1,4 @@
-//! The transmit path: packets lent to the backend where they lie, and taken home when it has read them.
+//! The transmit path: packets lent to the backend where they lie, and reclaimed when it has read them.
 //!
 //! The header is written into the headroom directly before the data, and only when it is not zero there already, so
 //! that a buffer that goes round and round keeps its header's line shared between both cores. Everything unusual (a
@@ -141,7 +141,7 @@ impl<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool> Tx<Q, OFFLOAD, HASH>
         self.queue.size().saturating_sub(self.queue.free())
     }
 
-    /// Takes home what the backend has finished.
+    /// Reclaims buffers that the backend has finished with.
     #[inline(always)]
     fn collect(&mut self) -> Result<(), PeerFault> {
         loop {

@@ -1,4 +1,4 @@
-//! Forwarding: queues move into polling threads at start and come home at stop.
+//! Forwarding: queues move into polling threads at start and back into the port at stop.
 
 mod idle;
 

@@ -24,7 +24,7 @@ enum JsonLine {
     Setting {
         setting: Vec<String>,
     },
-    /// As it names itself.
+    /// The version that DPDK reports.
     Dpdk {
         dpdk_version: String,
     },

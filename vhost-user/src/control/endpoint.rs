@@ -30,7 +30,7 @@ use kept::Kept;
 const MESSAGE_TIME: Duration = Duration::from_secs(1);
 /// How soon to look again at a gate whose poller was inside.
 const GATE_INTERVAL: Duration = Duration::from_millis(1);
-/// Looks at a gate before the thread sleeps a little.
+/// Attempts to close a busy gate before the thread sleeps between attempts.
 const GATE_LOOKS: u32 = 64;
 /// Messages carried out before commands and deadlines are looked at.
 const MESSAGES_PER_TURN: usize = 32;
@@ -44,7 +44,7 @@ const KEEP_INTERVAL: Duration = Duration::from_millis(100);
 /// Where connections come from.
 pub(super) enum Source {
     Listen(Arc<Listener>),
-    /// With the error of the last attempt that was told.
+    /// `told` is the error of the last failed attempt that was logged.
     Connect {
         path: PathBuf,
         next: Instant,
@@ -64,7 +64,7 @@ pub(crate) struct Endpoint {
     closings: Rate,
     /// Microseconds of this thread's time.
     time: Rate,
-    /// The time was used up: the frontend is not listened to before.
+    /// The frontend's time budget is spent: its requests are not read before this instant.
     resting: Option<Instant>,
     ledger: Ledger,
     /// Asked to leave all to a successor, or to begin as one: to be tried again soon.
@@ -73,10 +73,10 @@ pub(crate) struct Endpoint {
     hands: Hands,
     /// What a process after this one would go on with.
     kept: Kept,
-    /// Accepting failed: the socket is not watched before.
+    /// Accepting a connection failed: the listening socket is not watched before this instant.
     paused: Option<Instant>,
     link: Option<Link>,
-    /// Came while its predecessor's rings were being ended.
+    /// A frontend that connected while the rings of the one before it were still being closed.
     successor: Option<Connection>,
 }
 
@@ -172,7 +172,7 @@ impl Endpoint {
         [message, link.first, link.session.next_question()].into_iter().flatten().min()
     }
 
-    /// Does what time has brought: connects, ends what is late or quarantined, goes on with what waited.
+    /// Does everything that is due: connects, disconnects frontends that are late or in quarantine, resumes postponed requests.
     pub(super) fn tick(&mut self, epoll: &Epoll) {
         if !self.is_ours() {
             return;

@@ -121,7 +121,8 @@ enum Command {
     End,
 }
 
-/// A port as its thread and, while it changes hands and the thread rests, whoever hands it over have it; `None` when it has ended.
+/// The endpoint of a port: locked by the port's thread, and by the thread that hands the port over while the port's thread waits.
+/// `None` when the port has ended.
 type SharedEndpoint = Mutex<Option<Endpoint>>;
 
 /// What a backend is started from.
@@ -190,7 +191,7 @@ impl PortThread {
             }
             Mode::Connect => {
                 socket::check_path(&config.path).map_err(unusable)?;
-                // It would be tried for ever, and nobody told why.
+                // Without this check the client would retry for ever without an error.
                 if let Some(what) = socket::obstacle(&config.path) {
                     return Err(unusable(SocketError::NotASocket { what }));
                 }

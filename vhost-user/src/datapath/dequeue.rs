@@ -37,12 +37,12 @@ pub(super) struct Dequeue<Q, const OFFLOAD: bool> {
     fault_budget: FaultBudget,
     /// Most plain chains taken at once.
     pub(super) most: usize,
-    /// Frames are shown when those of the burst before were longer than this on average.
+    /// Average frame length of a burst above which the next burst offers its frames to the sink first.
     pub(super) worth_showing: u32,
-    /// They were. So that a burst of short ones pays for no more than this.
+    /// Whether the last burst's frames were that long, so that bursts of short frames pay for one test only.
     pub(super) shows: bool,
     name: &'static str,
-    /// What we told the driver it may leave to us.
+    /// Offloads that we accepted from the driver.
     accepted: AcceptedOffloads,
 }
 
@@ -299,7 +299,7 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
         Slow::Dropped
     }
 
-    /// A burst by the slow way alone: what bursts are compared with.
+    /// A burst by the slow path alone: the reference that tests compare with.
     #[cfg(test)]
     pub(super) fn plain(
         &mut self,
@@ -312,7 +312,7 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
         result.map(|packets| Done { packets, call: false })
     }
 
-    /// The rest of a burst that has moved so many packets: where there were none, perhaps the next chain is an odd one.
+    /// The rest of a burst that has moved so many packets: if none, the next chain may not be a simple one and takes the slow path.
     #[inline(always)]
     fn finish(
         &mut self,

@@ -106,7 +106,7 @@ impl Source for Frame<'_> {
         Frame::runs(self).into_iter()
     }
 
-    /// Whoever captures makes a queue take packets, so there is nobody to be shown the frame.
+    /// A capture disables the direct path, so no observer is to be shown the frame.
     fn dropped(&self, cause: TxLoss, stats: &QueueStats<TxLoss>) {
         stats.lost(cause, 1);
     }

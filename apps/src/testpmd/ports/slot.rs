@@ -41,14 +41,14 @@ pub(crate) struct PortRecord {
     info: DeviceInfo,
     config: PortConfig,
     state: Option<State>,
-    /// Its next start sets it up anew.
+    /// The number of queues or descriptors has changed, so the next start configures the device again.
     reshaped: bool,
     promiscuous: bool,
-    /// As the port had it last.
+    /// All-multicast mode when the port last ran.
     allmulticast: bool,
-    /// It can filter what it receives.
+    /// The port has a receive filter.
     filters: bool,
-    /// Its packets are counted by size and kind of address.
+    /// The port counts packets by size and kind of address.
     classes: bool,
     /// For the csum mode; what the port does itself is in `config`.
     pub(crate) checksums: Checksums,
