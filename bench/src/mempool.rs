@@ -20,17 +20,17 @@ pub(crate) fn rows(bench: &mut Bench) -> Result<Vec<Row>, Error> {
     let domain = Memory::new(MemoryConfig::default())?.domain("bench")?;
     // As large as the caches of the peer, which are as large as DPDK allows.
     let config = PoolConfig { name: "bench".into(), packets: PACKETS, cache: 512, ..PoolConfig::default() };
-    let shared = Shared { pool: Pool::new(&domain, config)?, mhz: per(Clock::calibrated().hz(), 1_000_000) };
+    let shared = Setup { pool: Pool::new(&domain, config)?, mhz: per(Clock::calibrated().hz(), 1_000_000) };
     bench.measure("mempool", "Mpackets/s", cases(&shared))
 }
 
-struct Shared {
+struct Setup {
     pool: Pool,
     mhz: f64,
 }
 
 struct PoolCase<'a> {
-    shared: &'a Shared,
+    shared: &'a Setup,
     /// Packets per call.
     bulk: usize,
     /// Packets held before they go back.
@@ -38,7 +38,7 @@ struct PoolCase<'a> {
     cores: usize,
 }
 
-fn cases(shared: &Shared) -> Vec<PoolCase<'_>> {
+fn cases(shared: &Setup) -> Vec<PoolCase<'_>> {
     let mut cases = Vec::new();
     for cores in [1, 2] {
         for bulk in [1, 4, 8, 32] {
@@ -133,7 +133,7 @@ mod tests {
     fn every_case_measures_and_gives_its_packets_back() {
         let domain = Memory::new(MemoryConfig::default()).and_then(|m| m.domain("test")).expect("memory");
         let config = PoolConfig { packets: PACKETS, ..PoolConfig::default() };
-        let shared = Shared { pool: Pool::new(&domain, config).expect("pool"), mhz: 1000.0 };
+        let shared = Setup { pool: Pool::new(&domain, config).expect("pool"), mhz: 1000.0 };
         let allowed = cores::allowed();
         for case in cases(&shared).iter().filter(|case| case.cores <= allowed.len() && case.keep == 128) {
             let sample = case.sample(&allowed).expect("a sample");

@@ -185,9 +185,9 @@ const TURNS: u32 = 1000;
 /// Alone on its line, and on the one that is fetched with it.
 #[repr(align(128))]
 #[derive(Default)]
-struct Line(AtomicU32);
+struct CacheLine(AtomicU32);
 
-impl Line {
+impl CacheLine {
     /// Without a pause instruction, which costs more than what is measured.
     fn await_turn(&self, turn: u32) {
         while self.0.load(Ordering::Acquire) != turn {}
@@ -198,7 +198,7 @@ impl Line {
 pub(crate) fn hand_over(cores: [CoreId; 2]) -> Result<f64, Error> {
     let mut best = f64::INFINITY;
     for _ in 0..HAND_OVERS {
-        let (ping, pong) = (Line::default(), Line::default());
+        let (ping, pong) = (CacheLine::default(), CacheLine::default());
         let ask = || {
             for turn in 1..=TURNS {
                 ping.0.store(turn, Ordering::Release);

@@ -14,6 +14,7 @@ use std::net::Ipv4Addr;
 use std::rc::Rc;
 
 use linecard::eal::CoreId;
+use linecard::eal::random::SplitMix64;
 
 use super::Error;
 use super::pair::{Bench, Case, Sample, alone, per};
@@ -37,10 +38,7 @@ pub(crate) fn rows(bench: &mut Bench) -> Result<Vec<Row>, Error> {
 
 /// A number that follows from `n` (splitmix64); the peer has the same.
 fn mix(n: u64) -> u64 {
-    let z = n.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
+    SplitMix64::nth(0, n)
 }
 
 /// Addresses and ports, as programs have them for a key.

@@ -141,7 +141,7 @@ impl Hub {
     }
 
     /// Makes rings and sends them to the polling threads.
-    pub(super) fn begin(&self, id: u16, options: &Options) -> Result<(Session, Shared), CaptureError> {
+    pub(super) fn begin(&self, id: u16, options: &Options) -> Result<(Session, SharedRings), CaptureError> {
         static SESSIONS: AtomicU64 = AtomicU64::new(0);
         options.check()?;
         let mut state = self.lock();
@@ -190,7 +190,7 @@ impl Hub {
         }
         let session = SESSIONS.fetch_add(1, Ordering::Relaxed);
         port.session = Some(session);
-        let shared = Shared { file, places, name: port.name.clone() };
+        let shared = SharedRings { file, places, name: port.name.clone() };
         Ok((Session { hub: self.clone(), port: id, session, counts }, shared))
     }
 
@@ -211,7 +211,7 @@ impl std::fmt::Debug for Hub {
 }
 
 /// What the other side needs.
-pub(super) struct Shared {
+pub(super) struct SharedRings {
     pub(super) file: std::os::fd::OwnedFd,
     pub(super) places: Vec<RingExtent>,
     pub(super) name: String,

@@ -96,7 +96,7 @@ fn head<'a>(packet: &'a Packet, place: &'a mut [u8; LOOK]) -> &'a [u8] {
 
 impl Sink {
     /// Bytes to keep of a packet; `None` when the filter does not want it.
-    fn wanted(&self, packet: &Packet) -> Option<usize> {
+    fn copy_len(&self, packet: &Packet) -> Option<usize> {
         let len = packet.len();
         if let Some(filter) = &self.filter {
             let mut place = [0; LOOK];
@@ -110,7 +110,7 @@ impl Sink {
 
     /// Copies one packet now.
     fn copy(&mut self, packet: &Packet, time: u64, comment: &str) {
-        let Some(kept) = self.wanted(packet) else { return };
+        let Some(kept) = self.copy_len(packet) else { return };
         let comment = &comment[..comment.floor_char_boundary(COMMENT)];
         self.counts.seen.add(1);
         let frame = self.frame(packet, time, comment);
@@ -140,7 +140,7 @@ impl Sink {
         let mut need = 0;
         for (mark, packet) in marks.iter_mut().zip(packets) {
             (mark.place, mark.len) = (place_of(packet), packet.len());
-            mark.kept = self.wanted(packet);
+            mark.kept = self.copy_len(packet);
             mark.cells = mark.kept.map_or(0, |kept| record::cells(kept, 0));
             need += mark.cells;
         }
@@ -199,7 +199,7 @@ impl Copied<'_> {
         let copied = marks.iter().filter(|mark| mark.copied).count();
         self.counts.seen.add(wanted as u64);
         self.counts.lost.add((wanted - copied) as u64);
-        self.slots.keep(marks.last().map_or(0, |mark| mark.end));
+        self.slots.truncate(marks.last().map_or(0, |mark| mark.end));
         self.slots.publish();
     }
 }

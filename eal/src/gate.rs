@@ -41,7 +41,7 @@ use crate::sync::{
 
 /// What both sides share; a line of its own, written by the poller.
 #[repr(align(128))]
-struct Shared<T> {
+struct Gate<T> {
     busy: AtomicBool,
     closed: AtomicBool,
     asymmetric: bool,
@@ -49,17 +49,17 @@ struct Shared<T> {
 }
 
 // SAFETY: the value is reached by one thread at a time (see the module), so it needs to be `Send` only.
-unsafe impl<T: Send> Sync for Shared<T> {}
+unsafe impl<T: Send> Sync for Gate<T> {}
 // SAFETY: a handle moved to another thread moves at most the right to reach the value, one thread at a time; `T: Send`
 // allows that.
-unsafe impl<T: Send> Send for Shared<T> {}
+unsafe impl<T: Send> Send for Gate<T> {}
 
 /// The polling thread's end; see the [module](self).
-pub struct Poller<T>(Arc<Shared<T>>);
+pub struct Poller<T>(Arc<Gate<T>>);
 
 /// The control thread's end; see the [module](self).
 pub struct Controller<T> {
-    shared: Arc<Shared<T>>,
+    shared: Arc<Gate<T>>,
     state: State,
 }
 
@@ -77,7 +77,7 @@ enum State {
 
 /// Both ends of a gate around `value`, open.
 pub fn gate<T: Send>(value: T) -> (Poller<T>, Controller<T>) {
-    let shared = Arc::new(Shared {
+    let shared = Arc::new(Gate {
         busy: AtomicBool::new(false),
         closed: AtomicBool::new(false),
         asymmetric: asymmetric_fences(),
@@ -120,7 +120,7 @@ impl<T> Poller<T> {
 /// fn shareable<T: Sync>() {}
 /// shareable::<linecard_eal::gate::Entered<'_, std::cell::Cell<u8>>>();
 /// ```
-pub struct Entered<'a, T>(&'a Shared<T>, PhantomData<&'a mut T>);
+pub struct Entered<'a, T>(&'a Gate<T>, PhantomData<&'a mut T>);
 
 impl<T> Deref for Entered<'_, T> {
     type Target = T;

@@ -12,6 +12,7 @@
 //! | [`helper`] | where a port's work is done that nobody else may wait for |
 //! | [`eventfd`] | signals to a peer that may be hostile |
 //! | [`wake`] | how a thread that polls may sleep, and who wakes it |
+//! | [`random`] | numbers that follow from a seed |
 //! | [`runtime`] | where control sockets lie |
 //! | [`inherited`] | descriptors that were passed to this process when it was started |
 //! | [`args`], [`log`] | EAL's command line, and `--log-level` for `tracing` |
@@ -41,6 +42,7 @@ mod loom_tests;
 pub mod memory;
 pub mod notifier;
 pub mod quiescence;
+pub mod random;
 pub mod runtime;
 pub mod shared;
 mod sync;

@@ -28,8 +28,15 @@ const PAY: u64 = 1000;
 /// Keep it when the peer reconnects, so that reconnecting does not cancel the debt.
 ///
 /// ```
-/// let budget = linecard_eal::notifier::SignalBudget::default();
-/// assert!(!budget.is_spent());
+/// use std::sync::Arc;
+/// use linecard_eal::notifier::{Notifier, SignalBudget};
+///
+/// let budget = Arc::<SignalBudget>::default();
+/// let (_reader, one) = std::io::pipe()?;
+/// let other = one.try_clone()?;
+/// // One budget for all queues of the port.
+/// let _queues = [one, other].map(|signal| Notifier::new(signal, &budget));
+/// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug)]
 pub struct SignalBudget {
@@ -52,11 +59,6 @@ impl SignalBudget {
     }
 
     /// Whether the port's own thread sends its signals at the moment.
-    #[must_use]
-    pub fn is_spent(&self) -> bool {
-        self.is_spent_at(Instant::now())
-    }
-
     fn is_spent_at(&self, now: Instant) -> bool {
         const CREDIT: u64 = MOST.as_nanos() as u64 * PAY;
         self.paid.load(Ordering::Relaxed) > self.since(now).saturating_add(CREDIT)
@@ -231,10 +233,10 @@ mod tests {
         // Of 200 slow signals the first few are ours: as many as 5 ms hold, and one.
         let most = took * 20 + 8 * MOST;
         assert!(all < most, "400 rings took {all:?}, one signal {took:?}");
-        assert!(signal_budget.is_spent());
+        assert!(signal_budget.is_spent_at(Instant::now()));
         // Another port's notifier is its own affair, while the slow one's thread is at work.
         let other = Arc::<SignalBudget>::default();
-        assert!(Arc::new(Notifier::new(event(), &other)).notify() && !other.is_spent());
+        assert!(Arc::new(Notifier::new(event(), &other)).notify() && !other.is_spent_at(Instant::now()));
         // The peer is still told.
         drop(watchers);
         let mut count = [0; 8];

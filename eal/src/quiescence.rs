@@ -35,7 +35,7 @@ use crate::sync::{Acquire, Arc, AtomicBool, AtomicU64, Mutex, Relaxed, Release, 
 
 /// What both sides share; a line of its own, written by the poller.
 #[repr(align(128))]
-struct Shared<T> {
+struct Visits<T> {
     /// Odd while the poller is inside.
     visits: AtomicU64,
     /// There may be a token to drop.
@@ -44,18 +44,18 @@ struct Shared<T> {
 }
 
 /// The polling thread's end; see the [module](self).
-pub struct Reader<T>(Arc<Shared<T>>);
+pub struct Reader<T>(Arc<Visits<T>>);
 
 /// The control thread's end; see the [module](self).
-pub struct Writer<T>(Arc<Shared<T>>);
+pub struct Writer<T>(Arc<Visits<T>>);
 
 /// The poller is inside until this is dropped.
-pub struct ReadGuard<'a, T>(&'a Shared<T>);
+pub struct ReadGuard<'a, T>(&'a Visits<T>);
 
 /// Both ends; nobody is inside.
 pub fn visits<T: Send>() -> (Reader<T>, Writer<T>) {
     let (visits, awaited, leave) = (AtomicU64::new(0), AtomicBool::new(false), Mutex::new(None));
-    let shared = Arc::new(Shared { visits, awaited, leave });
+    let shared = Arc::new(Visits { visits, awaited, leave });
     (Reader(Arc::clone(&shared)), Writer(shared))
 }
 
@@ -86,7 +86,7 @@ impl<T> Drop for ReadGuard<'_, T> {
     }
 }
 
-impl<T> Shared<T> {
+impl<T> Visits<T> {
     #[cold]
     fn drop_token(&self) {
         self.awaited.store(false, Relaxed);
@@ -105,7 +105,7 @@ impl<T> Writer<T> {
     pub fn is_inside(&self) -> bool {
         // Q2.
         full_fence();
-        Shared::<T>::is_odd(self.0.visits.load(Acquire))
+        Visits::<T>::is_odd(self.0.visits.load(Acquire))
     }
 
     /// Drops `token` when the poller has left, by whoever sees that; at once if it is not inside. A token that was given
@@ -115,7 +115,7 @@ impl<T> Writer<T> {
         // Q2.
         full_fence();
         let before = shared.visits.load(Acquire);
-        if !Shared::<T>::is_odd(before) {
+        if !Visits::<T>::is_odd(before) {
             return;
         }
         let earlier = self.exchange(Some(token));

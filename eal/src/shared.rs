@@ -173,7 +173,7 @@ impl<T: Word> SharedSlice<T> {
         if index >= self.len {
             return None;
         }
-        // SAFETY: just compared.
+        // SAFETY: `index < self.len`, compared above.
         Some(unsafe { self.at_unchecked(index) })
     }
 
@@ -187,7 +187,7 @@ impl<T: Word> SharedSlice<T> {
         debug_assert!(index < self.len);
         // SAFETY: inside the range promised to `new`, by this function's condition.
         let ptr = unsafe { self.ptr.add(index) };
-        // SAFETY: one of the values promised to `new`.
+        // SAFETY: `new` was promised valid, aligned values for `len` elements, and this is one of them.
         unsafe { Shared::new(ptr) }
     }
 
@@ -294,7 +294,7 @@ impl SharedBytes {
     /// Sets every byte to `value`.
     #[inline]
     pub fn fill(self, value: u8) {
-        // SAFETY: writable throughout, promised to `new`.
+        // SAFETY: `len` bytes from `ptr` on are writable, promised to `new` for as long as the handle is used.
         unsafe { std::ptr::write_bytes(self.ptr.as_ptr(), value, self.len) };
     }
 

@@ -113,7 +113,7 @@ impl Burst {
         // SAFETY: `n` packets lie there, and `n` places are free here; two bursts do not overlap.
         unsafe { ptr::copy_nonoverlapping(other.packets.as_ptr(), to, n) };
         self.len += n;
-        // SAFETY: moved out just now.
+        // SAFETY: the first `n` were copied to this burst, which owns them now; the other forgets them.
         unsafe { other.consume_front(n) };
         n
     }
@@ -279,7 +279,7 @@ impl Drop for Drain<'_> {
         let packets = self.burst.packets.as_mut_ptr();
         // SAFETY: the packets at `end..tail` stay and move behind those that were kept.
         let from = unsafe { packets.add(self.end) };
-        // SAFETY: `kept <= end`.
+        // SAFETY: `kept <= end <= tail`, which is inside the burst's array.
         let to = unsafe { packets.add(kept) };
         // SAFETY: both inside the burst; they may overlap.
         unsafe { ptr::copy(from, to, rest) };

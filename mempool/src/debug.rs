@@ -159,7 +159,7 @@ impl Ledger {
         unsafe { home.wrapping_sub(GUARD).write_bytes(GUARD_BYTE, GUARD) };
         // SAFETY: buffers of a pool in debug mode have a line behind them, in nobody's hands while the packet is free.
         unsafe { home.wrapping_add(len).write_bytes(GUARD_BYTE, GUARD) };
-        // SAFETY: the whole buffer, in nobody's hands.
+        // SAFETY: `len` bytes from `home` on are the packet's buffer, which nobody else uses while the packet is free.
         unsafe { home.write_bytes(POISON, len) };
     }
 
@@ -203,18 +203,18 @@ impl Ledger {
         }
         self.check_guards(pool, index, entry, site);
         store(&entry.last_put, site);
-        // SAFETY: the packet is the caller's, and free now.
+        // SAFETY: the caller returns the packet and owns it until it is put away; nobody else uses its buffer.
         unsafe { self.prepare(pool, index) };
         true
     }
 
     fn check_guards(&self, pool: &PoolShared, index: usize, entry: &Entry, site: Site) {
         let (home, len) = (pool.home(index).as_ptr(), pool.buf_len());
-        // SAFETY: the guard behind the buffer.
+        // SAFETY: in debug mode `GUARD` bytes follow each buffer, mapped as long as the pool is.
         if let Some(at) = unsafe { differs(home.wrapping_add(len), GUARD, GUARD_BYTE) } {
             self.report(pool, ViolationKind::Overrun(at + 1), Some((index, entry)), site);
         }
-        // SAFETY: the guard before the buffer.
+        // SAFETY: in debug mode `GUARD` bytes precede each buffer, mapped as long as the pool is.
         if let Some(at) = unsafe { differs(home.wrapping_sub(GUARD), GUARD, GUARD_BYTE) } {
             self.report(pool, ViolationKind::Underrun(GUARD - at), Some((index, entry)), site);
         }
@@ -243,6 +243,6 @@ impl Ledger {
 /// # Safety
 /// `at` is readable for `len` bytes. Reads are volatile: a peer may write there.
 unsafe fn differs(at: *const u8, len: usize, byte: u8) -> Option<usize> {
-    // SAFETY: the caller's promise.
+    // SAFETY: `i < len`, and `at` is readable for `len` bytes (this function's condition).
     (0..len).find(|&i| unsafe { at.wrapping_add(i).read_volatile() } != byte)
 }

@@ -37,6 +37,8 @@ mod meta;
 mod packet;
 #[cfg(not(loom))]
 mod pool;
+#[cfg(not(loom))]
+mod words;
 
 #[cfg(not(loom))]
 pub use self::{
@@ -44,8 +46,9 @@ pub use self::{
     debug::{Violation, ViolationKind},
     error::{Error, Result},
     meta::Meta,
-    packet::{Packet, Reader, Segment, Segments},
+    packet::{Packet, PacketSegment, Reader, Segments},
     pool::{Buffers, DATA_ROOM, HEADROOM, Pool, PoolConfig, PoolStats},
+    words::{Extent, MetaWords},
 };
 /// The vocabulary of a packet's metadata, defined in `net`, which reads and writes headers by it.
 #[cfg(not(loom))]

@@ -3,6 +3,7 @@
 //!
 //! Everything here works on byte slices and returns values: nothing allocates, nothing panics on
 //! what a frame says, and no length in a header is believed before it was compared with the slice.
+//! Headers have all their fields, flags and helpers, for programs; the other crates use some of them.
 //!
 //! | module | what for | written down in |
 //! |---|---|---|

@@ -66,7 +66,7 @@ impl<'a> Frame<'a> {
     #[must_use]
     pub fn of(bytes: &'a [u8]) -> Self {
         let (head, rest) = bytes.split_at(bytes.len().min(HEAD));
-        // SAFETY: the other bytes are borrowed for `'a`.
+        // SAFETY: `rest` is part of `bytes`, which are borrowed, and so readable and unchanged, for `'a`.
         unsafe { Self::new(head, rest.as_ptr(), rest.len()) }
     }
 

@@ -127,7 +127,7 @@ impl<T: Copy + Send, M: Mode> Consumer<T, M> {
             let out = if EXACT { out } else { out.get_mut(..count).unwrap_or_default() };
             // SAFETY: `count` slots from `start` on are claimed, at most the ring's capacity.
             unsafe { self.end.slots.read(claim.start, out) };
-            self.end.ahead(claim, prefetch::read);
+            self.end.prefetch_ahead(claim, prefetch::read);
             self.end.finish(claim);
         }
         Moved { count, left: claim.left() as usize, high: false }
@@ -143,13 +143,6 @@ impl<T: Copy + Send, M: Exclusive> Consumer<T, M> {
     #[inline]
     pub fn peek(&mut self, count: usize) -> Peek<'_, T, M> {
         Peek::new(&self.end, self.end.claim::<false>(count))
-    }
-
-    /// [`peek`](Self::peek), all or nothing: `None` if there are fewer than `count` elements.
-    #[inline]
-    pub fn peek_bulk(&mut self, count: usize) -> Option<Peek<'_, T, M>> {
-        let claim = self.end.claim::<true>(count);
-        (claim.count as usize == count).then(|| Peek::new(&self.end, claim))
     }
 }
 

@@ -55,9 +55,9 @@ impl<T, M: Mode> Drop for End<T, M> {
 impl<T, M: Mode> End<T, M> {
     pub(crate) fn new(storage: Arc<Storage>, geometry: &Geometry, half: Half) -> Self {
         let cells = storage.cells();
-        let ahead = if half == Half::Producer { geometry.capacity } else { 0 };
+        let limit_offset = if half == Half::Producer { geometry.capacity } else { 0 };
         // SAFETY: `storage` keeps the cells valid as long as this end lives.
-        let sides = unsafe { Sides::new(cells.sides(half), ahead, geometry.capacity) };
+        let sides = unsafe { Sides::new(cells.sides(half), limit_offset, geometry.capacity) };
         // SAFETY: the storage has `slots` elements behind its cells, checked when it was made or attached.
         let slots = unsafe { Slots::new(cells.slots().cast(), geometry.slots - 1, storage.track()) };
         let high_below = match geometry.watermark {
@@ -84,7 +84,7 @@ impl<T, M: Mode> End<T, M> {
     /// Prefetches as many slots as were claimed, [`DISTANCE`] further on, or nearer as far as slots are known to be
     /// available.
     #[inline(always)]
-    pub(crate) fn ahead(&self, claim: Claim, hint: impl Fn(*const u8)) {
+    pub(crate) fn prefetch_ahead(&self, claim: Claim, hint: impl Fn(*const u8)) {
         let distance = const { (DISTANCE / if size_of::<T>() == 0 { 1 } else { size_of::<T>() }) as u32 };
         let count = claim.left().min(claim.count);
         let skip = (claim.left() - count).min(distance);

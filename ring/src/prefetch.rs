@@ -1,9 +1,9 @@
-//! What the compiler cannot be told in words: asking for cache lines ahead of their use, and leaving code as it is.
+//! Assembly: prefetches of cache lines, and a barrier for the compiler.
 
 /// Bytes of a cache line.
 pub(crate) const LINE: usize = 64;
 
-pub(crate) use imp::{keep, read, write};
+pub(crate) use imp::{compiler_barrier, read, write};
 
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 mod imp {
@@ -26,11 +26,11 @@ mod imp {
         };
     }
 
-    /// Leaves the code around it as it is written: a loop is not unrolled (bursts are a few lines long, and an unrolled
-    /// loop spends more on finding its entry than on them), a branch is not made a selection, which would wait for what
-    /// both its sides need.
+    /// Prevents the compiler from unrolling the loop around it and from making a conditional move of the branch around it. Bursts
+    /// are a few lines long, and an unrolled loop spends more on finding its entry than on them; a conditional move waits for what
+    /// both sides of the branch need.
     #[inline(always)]
-    pub(crate) fn keep() {
+    pub(crate) fn compiler_barrier() {
         // SAFETY: no instruction at all.
         unsafe { core::arch::asm!("", options(nomem, nostack, preserves_flags)) };
     }
@@ -45,5 +45,5 @@ mod imp {
     pub(crate) fn write(_: *const u8) {}
 
     #[inline(always)]
-    pub(crate) fn keep() {}
+    pub(crate) fn compiler_barrier() {}
 }

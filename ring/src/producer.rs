@@ -102,7 +102,7 @@ impl<T: Copy + Send, M: Mode> Producer<T, M> {
         if claim.count == 0 {
             return Err(item);
         }
-        // SAFETY: the slot is claimed.
+        // SAFETY: the claim is of one slot, `start`, and ours until `finish`.
         unsafe { self.end.slots.put(claim.start, item) };
         self.end.finish(claim);
         Ok(())
@@ -117,7 +117,7 @@ impl<T: Copy + Send, M: Mode> Producer<T, M> {
             let items = if EXACT { items } else { items.get(..count).unwrap_or(items) };
             // SAFETY: `count` slots from `start` on are claimed, at most the ring's capacity.
             unsafe { self.end.slots.write(claim.start, items) };
-            self.end.ahead(claim, prefetch::write);
+            self.end.prefetch_ahead(claim, prefetch::write);
             self.end.finish(claim);
         }
         Moved { count, left: claim.left() as usize, high: self.high(claim) }

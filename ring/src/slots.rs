@@ -3,7 +3,7 @@
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 
-use crate::prefetch::{LINE, keep};
+use crate::prefetch::{LINE, compiler_barrier};
 use crate::sync::Track;
 
 /// Most lines to prefetch for the next burst.
@@ -65,7 +65,7 @@ impl<T> Slots<T> {
             // SAFETY: `row` slots follow `at`; they are ours by this function's contract.
             unsafe { copy(items.as_ptr(), at, items.len()) };
         } else {
-            // SAFETY: as this function's contract; more than a row.
+            // SAFETY: the caller claimed the slots (this function's condition), and they go beyond the row's end.
             unsafe { self.write_around(index, items) };
         }
     }
@@ -105,7 +105,7 @@ impl<T> Slots<T> {
             // SAFETY: `row` slots follow `at`; they are ours by this function's contract.
             unsafe { copy(at, out.as_mut_ptr().cast(), out.len()) };
         } else {
-            // SAFETY: as this function's contract; more than a row.
+            // SAFETY: the caller claimed the slots (this function's condition), and they go beyond the row's end.
             unsafe { self.read_around(index, out) };
         }
     }
@@ -171,20 +171,20 @@ const fn per_line<T>() -> usize {
 unsafe fn copy<T: Copy>(mut from: *const T, mut to: *mut T, count: usize) {
     let per_line = const { per_line::<T>() };
     if per_line < 2 {
-        // SAFETY: this function's contract.
+        // SAFETY: both sides are valid for `count` elements and do not overlap (this function's condition).
         unsafe { to.copy_from_nonoverlapping(from, count) };
         return;
     }
     let mut left = count;
     while left >= per_line {
-        // SAFETY: at least a line is left on both sides.
+        // SAFETY: `left >= per_line` elements are left on both sides, which do not overlap.
         unsafe { to.copy_from_nonoverlapping(from, per_line) };
         // SAFETY: at least a line was left on both sides, so this is at most one past the end.
         from = unsafe { from.add(per_line) };
         // SAFETY: at least a line was left on both sides, so this is at most one past the end.
         to = unsafe { to.add(per_line) };
         left -= per_line;
-        keep();
+        compiler_barrier();
     }
     if left == 0 {
         return;

@@ -31,7 +31,7 @@ impl Storage {
         let layout = Layout::from_size_align(bytes, ALIGN).map_err(|_| Error::OutOfMemory { bytes })?;
         // SAFETY: `layout` is not empty, it has the control cells.
         let start = NonNull::new(unsafe { alloc::alloc(layout) }).ok_or(Error::OutOfMemory { bytes })?;
-        // SAFETY: freshly allocated for a whole ring.
+        // SAFETY: `layout` is of a whole ring of this geometry, aligned to `ALIGN`, and nobody else knows the memory.
         let cells = unsafe { Cells::format(start, geometry, element_bytes::<T>(), modes, Sharing::Handles) };
         Ok(Self { cells, track: Track::new(geometry.slots as usize), backing: Backing::Heap(layout) })
     }

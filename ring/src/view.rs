@@ -1,7 +1,5 @@
 //! Zero-copy views: `reserve → write → publish` and `peek → read → release`.
 
-use std::mem::MaybeUninit;
-
 use crate::end::End;
 use crate::mode::{Claim, Exclusive};
 
@@ -50,7 +48,7 @@ impl<'a, T: Copy + Send, M: Exclusive> Reservation<'a, T, M> {
     pub fn write(&mut self, item: T) -> bool {
         let fits = self.written < self.claim.count;
         if fits {
-            // SAFETY: the slot lies inside the claim.
+            // SAFETY: `written < count`: the slot lies inside the claim, which this view holds until it is published or dropped.
             unsafe { self.end.slots.put(self.claim.start.wrapping_add(self.written), item) };
             self.written += 1;
         }
@@ -67,40 +65,17 @@ impl<'a, T: Copy + Send, M: Exclusive> Reservation<'a, T, M> {
         items.len()
     }
 
-    /// The unwritten slots: first row, then the row behind the ring's end. For filling by other means, then
-    /// [`assume_written`](Self::assume_written).
-    ///
-    /// Raw, because in shared memory another process may write them at any time.
-    #[must_use]
-    pub fn spare(&mut self) -> (*mut [MaybeUninit<T>], *mut [MaybeUninit<T>]) {
-        let room = self.room();
-        let (at, row) = self.end.slots.run(self.claim.start.wrapping_add(self.written));
-        let (start, _) = self.end.slots.run(0);
-        let first = room.min(row);
-        (rows(at, first), rows(start, room - first))
-    }
-
-    /// Counts the next `count` slots as written.
-    ///
-    /// # Safety
-    /// They have been written through [`spare`](Self::spare), and `count` is at most [`room`](Self::room).
-    pub unsafe fn assume_written(&mut self, count: usize) {
-        debug_assert!(count <= self.room());
-        let count = u32::try_from(count).unwrap_or(u32::MAX);
-        self.written = self.written.saturating_add(count).min(self.claim.count);
-    }
-
     /// Forgets what was written behind the first `count` slots; they can be written again.
     ///
     /// ```
     /// let (mut producer, consumer) = linecard_ring::spsc::ring::<u32>(8)?;
     /// let mut slots = producer.reserve(3);
     /// assert_eq!(slots.write_slice(&[1, 2, 3]), 3);
-    /// slots.keep(1);
+    /// slots.truncate(1);
     /// assert_eq!((slots.publish(), consumer.dequeue(), consumer.dequeue()), (1, Some(1), None));
     /// # Ok::<(), linecard_ring::Error>(())
     /// ```
-    pub fn keep(&mut self, count: usize) {
+    pub fn truncate(&mut self, count: usize) {
         self.written = self.written.min(u32::try_from(count).unwrap_or(u32::MAX));
     }
 
@@ -177,15 +152,15 @@ impl<'a, T: Copy + Send, M: Exclusive> Peek<'a, T, M> {
         self.len() == 0
     }
 
-    /// The element `ahead` places behind the next one, without reading past it.
+    /// The element `offset` places behind the next one, without reading past it.
     ///
     /// In shared memory another process may have changed it by the next call: decide on the value returned.
     #[inline]
     #[must_use]
-    pub fn get(&self, ahead: usize) -> Option<T> {
-        let ahead = u32::try_from(ahead).ok()?;
-        let inside = ahead < self.claim.count - self.read;
-        let index = self.claim.start.wrapping_add(self.read).wrapping_add(ahead);
+    pub fn get(&self, offset: usize) -> Option<T> {
+        let offset = u32::try_from(offset).ok()?;
+        let inside = offset < self.claim.count - self.read;
+        let index = self.claim.start.wrapping_add(self.read).wrapping_add(offset);
         // SAFETY: the slot lies inside the claim and holds a value.
         inside.then(|| unsafe { self.end.slots.take(index) })
     }
@@ -196,17 +171,6 @@ impl<'a, T: Copy + Send, M: Exclusive> Peek<'a, T, M> {
         let item = self.get(0)?;
         self.read += 1;
         Some(item)
-    }
-
-    /// Reads as many elements as `out` holds, or as there are; returns how many.
-    #[inline]
-    pub fn read_slice(&mut self, out: &mut [MaybeUninit<T>]) -> usize {
-        let room = out.len().min(self.len());
-        let out = out.get_mut(..room).unwrap_or_default();
-        // SAFETY: the slots lie inside the claim and hold values; `out` is no longer than what is unread.
-        unsafe { self.end.slots.read(self.claim.start.wrapping_add(self.read), out) };
-        self.read += count(out);
-        out.len()
     }
 
     /// Passes over up to `count` elements as if read.
@@ -250,10 +214,6 @@ fn close<T, M: Exclusive>(end: &End<T, M>, claim: Claim, count: u32) {
     if claim.count != 0 {
         end.finish_part(claim, count);
     }
-}
-
-fn rows<T>(at: *mut T, len: usize) -> *mut [MaybeUninit<T>] {
-    std::ptr::slice_from_raw_parts_mut(at.cast(), len)
 }
 
 /// The length of a slice that is no longer than a claim.

@@ -23,25 +23,25 @@ use crate::rules::Retag;
 
 /// What was decided of the frames of a burst.
 #[derive(Default)]
-pub(crate) struct Decided {
+pub(crate) struct Decisions {
     /// In their order; `None` for a lost one. Behind the last are frames that have to be looked at in full.
-    decisions: Vec<Option<Decision>>,
+    frames: Vec<Option<Decision>>,
     /// The last header, and what was decided of it.
     last: Option<(Head, Decision)>,
     /// Counts bursts; a seat notes the last one that has packets for it.
     burst: u64,
 }
 
-impl Decided {
+impl Decisions {
     fn begin(&mut self) {
-        self.decisions.clear();
+        self.frames.clear();
         self.last = None;
         self.burst += 1;
     }
 
     /// The port to which frame `at` goes.
     fn to(&self, at: usize) -> Option<u16> {
-        match self.decisions.get(at).copied().flatten()?.verdict {
+        match self.frames.get(at).copied().flatten()?.verdict {
             Verdict::To(to) => Some(to),
             _ => None,
         }
@@ -50,9 +50,9 @@ impl Decided {
 
 impl Engine {
     /// Classifies what came from `port`, and sends straight what can go so. Which frames are dealt with; the others are given to
-    /// [`decided`](Self::decided) next, as packets.
+    /// [`forward_decided`](Self::forward_decided) next, as packets.
     pub(crate) fn direct(&mut self, port: u16, frames: &[Frame<'_>]) -> u64 {
-        self.decided.begin();
+        self.decisions.begin();
         let Some(worker_port) = self.worker_port(port) else { return 0 };
         if worker_port.relations.takes_received() {
             return 0;
@@ -67,7 +67,7 @@ impl Engine {
                 if self.send_frames(to, frames) {
                     return all(frames.len());
                 }
-                self.decided.decisions.resize(frames.len(), Some(decision));
+                self.decisions.frames.resize(frames.len(), Some(decision));
                 return 0;
             }
             last = Some((head, decision));
@@ -102,12 +102,12 @@ impl Engine {
                     dealt_with |= 1 << at;
                 }
             }
-            self.decided.decisions.push(decision.ok());
+            self.decisions.frames.push(decision.ok());
         }
-        self.decided.last = last;
+        self.decisions.last = last;
         dealt_with |= self.send_straight(frames, straight);
         let mut left = !dealt_with;
-        self.decided.decisions.retain(|_| {
+        self.decisions.frames.retain(|_| {
             let stays = left & 1 != 0;
             left >>= 1;
             stays
@@ -119,7 +119,7 @@ impl Engine {
     /// in this burst.
     fn goes_straight(&mut self, decision: Decision, len: usize) -> bool {
         let Verdict::To(to) = decision.verdict else { return false };
-        let burst = self.decided.burst;
+        let burst = self.decisions.burst;
         let Some(worker_port) = self.worker_port_mut(to) else { return false };
         let goes = decision.retag == Retag::Keep
             && worker_port.packets_in_burst != burst
@@ -139,11 +139,11 @@ impl Engine {
         let (Some(first), true) = (frames.first(), straight != 0) else { return 0 };
         let (mut some, mut dealt_with) = ([*first; BURST], 0);
         while straight != 0
-            && let Some(to) = self.decided.to(straight.trailing_zeros() as usize)
+            && let Some(to) = self.decisions.to(straight.trailing_zeros() as usize)
         {
             let (mut count, mut which) = (0, 0);
             for (at, frame) in frames.iter().enumerate() {
-                if straight >> at & 1 != 0 && self.decided.to(at) == Some(to) {
+                if straight >> at & 1 != 0 && self.decisions.to(at) == Some(to) {
                     some[count] = *frame;
                     count += 1;
                     which |= 1 << at;
@@ -171,17 +171,17 @@ impl Engine {
     }
 
     /// Forwards the packets that [`direct`](Self::direct) left.
-    pub(crate) fn decided(&mut self, port: u16, packets: &mut Burst) {
-        let mut decisions = std::mem::take(&mut self.decided.decisions);
+    pub(crate) fn forward_decided(&mut self, port: u16, packets: &mut Burst) {
+        let mut decisions = std::mem::take(&mut self.decisions.frames);
         for (packet, decision) in packets.drain(..decisions.len()).zip(&decisions) {
             if let Some(decision) = decision {
                 self.go(port, packet, *decision);
             }
         }
         decisions.clear();
-        self.decided.decisions = decisions;
+        self.decisions.frames = decisions;
         if !packets.is_empty() {
-            self.each(port, packets, self.decided.last);
+            self.each(port, packets, self.decisions.last);
         }
     }
 }

@@ -18,7 +18,7 @@ use linecard_mempool::{Burst, Offload, Packet};
 use linecard_pmd::TxQueue as _;
 
 use crate::api::Cause;
-use crate::direct::Decided;
+use crate::direct::Decisions;
 use crate::fdb::{Learned, LearningPort, Station, Table};
 use crate::frame::{Head, TAG};
 use crate::guard;
@@ -88,7 +88,7 @@ pub(crate) struct Engine {
     /// Ports with frames on their way out.
     dirty: Vec<u16>,
     /// Of the frames that a receive queue shows.
-    pub(crate) decided: Decided,
+    pub(crate) decisions: Decisions,
     /// Nanoseconds, for limits; set once a round.
     pub(crate) now: u64,
 }
@@ -102,7 +102,7 @@ impl Engine {
             inboxes,
             neighbours,
             dirty: Vec::new(),
-            decided: Decided::default(),
+            decisions: Decisions::default(),
             now: 0,
         }
     }
@@ -129,7 +129,7 @@ impl Engine {
         {
             return;
         }
-        if left { self.decided(port, packets) } else { self.forward(port, packets) }
+        if left { self.forward_decided(port, packets) } else { self.forward(port, packets) }
     }
 
     /// Forwards what came from `port`; nothing is left in `packets`.
@@ -458,7 +458,7 @@ pub(crate) fn may_have(rules: &Rules, head: Head) -> bool {
     head.is_group() || rules.mac.is_none_or(|own| own == head.destination())
 }
 
-/// Learns a station, if its port may let frames pass to all: who floods the table floods everybody.
+/// Learns a station, if its port may flood: a port that fills the table would have the frames of all others flooded.
 #[inline]
 fn learn(table: &Table, worker_port: &mut WorkerPort, port: u16, station: Station, now: u64) -> Learned {
     if let Some(learned) = table.refresh(station, port) {

@@ -37,7 +37,7 @@ pub(crate) enum Command {
     Give(u16, Queue),
     /// What a port has to do with others.
     Relate(u16, Relations),
-    /// A port goes: its queues go home.
+    /// A port is removed: its queues go back to it.
     Remove(u16, Sender<ReturnedQueues>),
     /// Receive no more; what other workers leave here is still sent.
     Drain(Sender<()>),
@@ -249,7 +249,7 @@ impl Worker {
                 self.lanes.add(port, queues);
             }
             Command::Take(port, number, tell) => {
-                // Nobody may be waiting any more; then the queue ends here.
+                // The requester may have given up; the queue is dropped then.
                 let _ = tell.send(self.lanes.remove(port, Some(number)).pop());
             }
             Command::Give(port, queue) => self.lanes.add(port, vec![queue]),
@@ -259,7 +259,7 @@ impl Worker {
                 }
             }
             Command::Remove(port, home) => {
-                // Nobody may be waiting any more; then the queues end here.
+                // The requester may have given up; the queues are dropped then.
                 let _ = home.send(self.give_back(port));
             }
             Command::Drain(tell) => self.stand(false, &tell),
@@ -273,7 +273,7 @@ impl Worker {
     fn stand(&mut self, mut still: bool, tell: &Sender<()>) {
         self.send_out();
         self.lanes.disarm_all();
-        // Nobody may be waiting any more; then it is told to go on.
+        // The requester may have given up; it sends the command to go on all the same.
         let _ = tell.send(());
         let mut alert: Option<Instant> = None;
         loop {

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use linecard::mempool::{Burst, Packet, Pool};
 use linecard::pmd::{RxQueue, TxQueue};
+use linecard_testing::Prng;
 
 /// Ethernet header, sequence number, length, checksum.
 pub(crate) const SMALLEST: usize = 14 + 8 + 4 + 8;
@@ -111,11 +112,7 @@ fn fill(bytes: &mut [u8], sequence: u64) {
     bytes[..14].copy_from_slice(&[2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 0x88, 0xb5]);
     bytes[14..22].copy_from_slice(&sequence.to_be_bytes());
     bytes[22..26].copy_from_slice(&(size as u32).to_be_bytes());
-    let mut state = sequence ^ 0x9e37_79b9_7f4a_7c15;
-    for byte in &mut bytes[34..] {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        *byte = (state >> 56) as u8;
-    }
+    Prng::new(sequence).fill(&mut bytes[34..]);
     let sum = checksum(bytes);
     bytes[26..34].copy_from_slice(&sum.to_be_bytes());
 }

@@ -23,7 +23,7 @@ use crate::peer::Peer;
 use crate::port::{Receive, RxLoss, Transmit, TxLoss};
 use crate::session::snapshot::Snapshot;
 use crate::session::{REQUESTS, Terms};
-use crate::slot::Slot;
+use crate::slot::VringSlot;
 
 /// Who makes the connection.
 ///
@@ -407,11 +407,11 @@ impl Backend {
         Ok(Transmit::new(gate, stats, Arc::clone(self.peer()), usize::from(pair) * 2))
     }
 
-    fn take_ring(&self, pair: u16, half: usize) -> Result<Poller<Slot>, Error> {
+    fn take_ring(&self, pair: u16, half: usize) -> Result<Poller<VringSlot>, Error> {
         if pair >= self.queue_pairs {
             return Err(Error::QueuePairs { asked: pair.saturating_add(1), max: self.queue_pairs });
         }
-        let (poller, controller) = gate(Slot::new(Arc::clone(self.peer())));
+        let (poller, controller) = gate(VringSlot::new(Arc::clone(self.peer())));
         self.thread.attach(usize::from(pair) * 2 + half, controller)?;
         Ok(poller)
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use linecard_eal::notifier::{Notifier, SignalBudget};
 use linecard_eal::wake::Source;
 use linecard_wire::PeerFd;
+use rustix::fs::OFlags;
 
 /// An eventfd of the peer, signalled by whoever polls, and waited on by a thread of the port's alone.
 ///
@@ -21,12 +22,9 @@ impl Event {
     /// nothing back otherwise.
     pub(crate) fn accept(fd: PeerFd, signal_budget: &Arc<SignalBudget>) -> Option<Self> {
         is_eventfd(fd.as_fd()).then_some(())?;
-        let raw = fd.as_fd().as_raw_fd();
-        // SAFETY: F_GETFL reads the flags of a descriptor we own.
-        let flags = unsafe { libc::fcntl(raw, libc::F_GETFL) };
-        // SAFETY: F_SETFL changes the flags of a descriptor we own.
-        let set = unsafe { libc::fcntl(raw, libc::F_SETFL, flags | libc::O_NONBLOCK) };
-        (flags >= 0 && set == 0).then(|| Self(Arc::new(Notifier::new(fd, signal_budget))))
+        let flags = rustix::fs::fcntl_getfl(fd.as_fd()).ok()?;
+        rustix::fs::fcntl_setfl(fd.as_fd(), flags | OFlags::NONBLOCK).ok()?;
+        Some(Self(Arc::new(Notifier::new(fd, signal_budget))))
     }
 
     /// The descriptor, for a thread that waits for the peer.

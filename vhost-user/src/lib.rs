@@ -19,6 +19,10 @@
 //! A frontend may write anything, at any time, into its rings, buffers, descriptors and socket. The worst it
 //! can do is lose its own port.
 //!
+//! System calls go through `rustix`. What is left to `libc`, and why: `mmap`, `mprotect` and `madvise` over addresses of our own choice
+//! (`memory/region.rs`, `memory/unmap.rs`; unsafe in `rustix`, too), signal handlers (`memory/sigbus.rs`), `sysconf`
+//! (`limits.rs`) and `getrusage` (`datapath/fault_budget.rs`), which `rustix` does not have.
+//!
 //! **Supported**: split and packed rings, mergeable buffers, indirect descriptors, in-order, event index, several
 //! queues, reply-ack, status, configuration, memory slots, MTU, RARP, device reset, reconnection in both
 //! directions, sockets that were passed, hand-over to another process ([`HandOver`]), the dirty log of a live migration, the

@@ -32,7 +32,7 @@ impl Path {
         }
     }
 
-    /// What was negotiated, for people.
+    /// Name of the negotiated path, for logs.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Dequeue(path) => path.name(),
@@ -67,7 +67,7 @@ pub(crate) struct Ring {
 }
 
 /// One queue's place for a ring.
-pub(crate) struct Slot {
+pub(crate) struct VringSlot {
     /// The ring, while it is started.
     pub(crate) ring: Option<Ring>,
     /// An address to announce on behalf of a peer that moved here (`SEND_RARP`).
@@ -76,7 +76,7 @@ pub(crate) struct Slot {
     pub(crate) peer: Arc<Peer>,
 }
 
-impl Slot {
+impl VringSlot {
     pub(crate) fn new(peer: Arc<Peer>) -> Self {
         Self { ring: None, announce: None, peer }
     }

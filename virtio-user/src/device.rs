@@ -9,8 +9,7 @@ use linecard_eal::notifier::SignalBudget;
 use linecard_eal::wake::Relay;
 use linecard_mempool::Pool;
 use linecard_pmd::filter::{FilterView, RxFilter};
-use linecard_pmd::offload::{Offloads, RxOffloads, SoftLoss, SoftTx, TxOffloads};
-use linecard_pmd::stats::QueueStats;
+use linecard_pmd::offload::{Offloads, RxOffloads, SoftTx, TxOffloads};
 use linecard_pmd::{
     Device, DeviceInfo, Error as PmdError, Port, PortConfig, ProbeContext, Running, RxQueue, StartError,
     TxQueue,
@@ -21,7 +20,6 @@ use crate::args::Options;
 use crate::backend::{Backend, Connect, ConnectTimeouts, RingId, Role};
 use crate::control::State;
 use crate::error::Error;
-use crate::losses::TxLoss;
 use crate::memory::SharedDomains;
 use crate::negotiate::{choose, mac, max_mtu, offered};
 use crate::path::{RxPath, Trouble, TxPath, header_len};
@@ -212,7 +210,7 @@ impl VirtioDevice {
         }
     }
 
-    /// Ends the session, if there is one: everything is home then, unless its thread is stuck.
+    /// Ends the session, if there is one: all buffers are back in the pool then, unless its thread is stuck.
     fn end(&mut self) {
         let Some(life) = self.life.take() else { return };
         self.thread.waiter().stop();
@@ -290,7 +288,7 @@ fn transmit_queues(state: &State, pool: &Pool) -> Gates<dyn TxQueue, dyn TxPath>
     let work = state.options.offloads.tx.intersects(TxOffloads::WORK);
     let queue = |(index, name): (usize, &Arc<PathName>)| {
         let (gate, controller) = gate(None);
-        let soft = work.then(|| soft(pool, state.counters().tx(index)));
+        let soft = work.then(|| SoftTx::counting(pool.clone(), state.counters().tx(index)));
         let missing = state.missing.get(index).cloned().unwrap_or_default();
         let classes = state.tx_classes.get(index).cloned().unwrap_or_default();
         (
@@ -299,18 +297,6 @@ fn transmit_queues(state: &State, pool: &Pool) -> Gates<dyn TxQueue, dyn TxPath>
         )
     };
     state.tx_names.iter().enumerate().map(queue).unzip()
-}
-
-/// Does what the backend does not take.
-fn soft(pool: &Pool, stats: Arc<QueueStats<TxLoss>>) -> SoftTx {
-    SoftTx::new(pool.clone(), move |loss, packets| {
-        let cause = match loss {
-            SoftLoss::Malformed => TxLoss::BadOffload,
-            SoftLoss::NoBuffer => TxLoss::NoBuffer,
-            SoftLoss::Stopped => TxLoss::BackendGone,
-        };
-        stats.lost(cause, packets);
-    })
 }
 
 /// What `begin` makes.
@@ -371,7 +357,7 @@ impl Running for Started {
         let Self { mut device, state } = *self;
         device.end();
         device.mac = state.mac();
-        // Queues that are still out find their gates closed; what they lent is home.
+        // Queues that the application still holds find their gates closed; their buffers are back in the pool.
         drop((rx, tx));
         device
     }

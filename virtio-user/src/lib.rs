@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   application                 control thread (each port has one)
-//!   Receive / Transmit          Session: connect · handshake · watch · take home
+//!   Receive / Transmit          Session: connect · handshake · watch · reclaim
 //!        │ enter a gate               │ opens and closes the gates
 //!        ▼                            ▼
 //!   Rx<Q, MERGE> / Tx<Q>  ◄── rings::rx_path, tx_path: chosen once, when a backend connects

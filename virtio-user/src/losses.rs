@@ -50,3 +50,5 @@ linecard_pmd::causes! {
         BackendGone = ("backend_gone", Total::Error),
     }
 }
+
+linecard_pmd::soft_causes!(TxLoss, stopped: BackendGone);

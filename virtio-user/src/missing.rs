@@ -1,4 +1,4 @@
-//! What a backend took with it: kept, while somebody captures, until the polling thread has told.
+//! Packets lost with a backend: kept during a capture until the polling thread has reported them to it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -15,26 +15,26 @@ const MOST: usize = linecard_virtio::layout::MAX_SIZE as usize;
 /// Packets of one transmit queue that were in flight when a backend was lost.
 #[derive(Debug, Default)]
 pub(crate) struct Missing {
-    /// Only a hint: who misses a change of it keeps one loss too many or too few for a capture that comes or goes.
+    /// Whether a capture is on. Only a hint: a loss more or less may be kept when a capture begins or ends.
     watched: AtomicBool,
     packets: Mutex<Vec<Packet>>,
 }
 
 impl Missing {
-    /// Whether anybody wants to know.
-    pub(crate) fn wanted(&self) -> bool {
+    /// Whether a capture wants lost packets.
+    pub(crate) fn is_observed(&self) -> bool {
         self.watched.load(Ordering::Relaxed)
     }
 
     /// Keeps a lost packet; for the control thread.
-    pub(crate) fn keep(&self, packet: Packet) {
+    pub(crate) fn push(&self, packet: Packet) {
         let mut packets = self.packets.lock().unwrap_or_else(PoisonError::into_inner);
         if packets.len() < MOST {
             packets.push(packet);
         }
     }
 
-    /// Tells what is kept, if somebody captures, and frees it; for the polling thread, which never waits.
+    /// Reports the kept packets, if there is a capture, and frees them; for the polling thread, which never waits.
     pub(crate) fn tell(&self, watched: bool) {
         self.watched.store(watched, Ordering::Relaxed);
         let Ok(mut packets) = self.packets.try_lock() else { return };

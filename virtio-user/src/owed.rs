@@ -63,7 +63,7 @@ impl Watch {
         }
         let told = self.until.is_none() && !self.notice.request.is_asked();
         self.doorbells.iter().for_each(|doorbell| doorbell.settle());
-        // Somebody owed one since the thread went to sleep: there is traffic.
+        // A kick was deferred since the thread went to sleep, so there is traffic.
         if !told {
             self.notice.request.ask();
         }

@@ -1,14 +1,13 @@
-//! What the data paths of both directions share: how a packet's metadata is read and written in whole words.
+//! What the data paths of both directions share.
 //!
-//! Metadata is private memory (the backend never sees it), laid out by `linecard_mempool::Meta`; the words below are
-//! its first 24 bytes, the buffer and the pool. One line per packet is all that either path touches besides the ring.
+//! A packet's metadata is private memory (the backend never sees it), reached through `linecard_mempool::MetaWords`: one line per
+//! packet is all that either path touches besides the ring. A buffer's token in a ring is the address of its metadata.
 
-use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-use linecard_mempool::{Burst, Meta};
+use linecard_mempool::Burst;
 use linecard_pmd::Armed;
 use linecard_pmd::offload::AcceptedOffloads;
 use linecard_virtio::PeerFault;
@@ -82,91 +81,6 @@ impl Trouble {
         let fault = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.told.store(false, Ordering::Release);
         fault
-    }
-}
-
-/// `state` 0 (unique, direct, of its home pool) and `nb_segs` 1, at bits 16–31 of word 0.
-pub(crate) const SINGLE: u16 = 0x0100;
-
-const _: () = assert!(size_of::<Meta>() == 64 && align_of::<Meta>() == 64);
-
-/// The metadata of a packet that the path owns, word by word.
-///
-/// ```text
-///  word 0   data_off:16 state:8 nb_segs:8 port:16 buf_len:16     (Meta::rearm)
-///  word 1   pkt_len:32 data_len:16 vlan_tci:16
-///  word 2   ol_flags:32 packet_type:32
-///  word 6   buf            word 7   pool
-/// ```
-#[derive(Clone, Copy)]
-pub(crate) struct MetaWords(NonNull<Meta>);
-
-impl MetaWords {
-    /// # Safety
-    /// `meta` is the metadata of a packet, and nobody else touches it while this is used.
-    #[inline(always)]
-    pub(crate) const unsafe fn new(meta: NonNull<Meta>) -> Self {
-        Self(meta)
-    }
-
-    /// The packet behind a token that a queue gave back.
-    ///
-    /// # Safety
-    /// `token` was made from a pointer to metadata (lowest bits aside, which are masked here); the rest as for `new`.
-    #[inline(always)]
-    pub(crate) unsafe fn of_token(token: u64) -> Self {
-        // SAFETY: the caller's token stands for a non-null, 64-aligned pointer.
-        Self(unsafe { NonNull::new_unchecked((token & !63) as *mut Meta) })
-    }
-
-    #[inline(always)]
-    pub(crate) const fn meta(self) -> NonNull<Meta> {
-        self.0
-    }
-
-    #[inline(always)]
-    pub(crate) fn token(self) -> u64 {
-        self.0.as_ptr() as u64
-    }
-
-    #[inline(always)]
-    pub(crate) fn read<const WORD: usize>(self) -> u64 {
-        const { assert!(WORD < 8) };
-        // SAFETY: metadata is 64 bytes and 64-aligned, so every word of it is in bounds.
-        let at = unsafe { self.0.cast::<u64>().add(WORD) };
-        // SAFETY: in bounds (64 bytes, see the cast); all of them are initialised when the pool is made, and the path
-        // owns the packet.
-        unsafe { at.read() }
-    }
-
-    #[inline(always)]
-    pub(crate) fn write<const WORD: usize>(self, value: u64) {
-        const { assert!(WORD < 3) };
-        // SAFETY: metadata is 64 bytes and 64-aligned, so every word of it is in bounds.
-        let at = unsafe { self.0.cast::<u64>().add(WORD) };
-        // SAFETY: in bounds, and the path owns the packet; words 0 to 2 have no value that would be invalid for their
-        // fields.
-        unsafe { at.write(value) };
-    }
-
-    /// Words 0 to 2 of a packet of one segment with `len` bytes and no flags.
-    #[inline(always)]
-    pub(crate) fn receive(self, first: u64, len: u32) {
-        self.write::<0>(first);
-        self.write::<1>(u64::from(len) | (u64::from(len) & 0xffff) << 32);
-        self.write::<2>(0);
-    }
-
-    /// Where the packet's buffer starts.
-    #[inline(always)]
-    pub(crate) fn buffer(self) -> u64 {
-        self.read::<6>()
-    }
-
-    /// Which pool the packet belongs to; compare with [`linecard_mempool::Pool::id`].
-    #[inline(always)]
-    pub(crate) fn pool(self) -> u64 {
-        self.read::<7>()
     }
 }
 

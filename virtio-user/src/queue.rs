@@ -18,7 +18,7 @@ use crate::path::{Came, RxPath, TxPath};
 /// The name of a queue's data path while there is none.
 pub(crate) const NO_PATH: &str = "none (no backend)";
 
-/// The name of a queue's present path, for people.
+/// Name of a queue's present path, for logs.
 #[derive(Debug)]
 pub(crate) struct PathName(RwLock<&'static str>);
 

@@ -18,7 +18,7 @@ use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use linecard_mempool::{Burst, Meta, Packet, Pool};
+use linecard_mempool::{Burst, Meta, MetaWords, Packet, Pool};
 use linecard_pmd::Armed;
 use linecard_pmd::observer::is_watched;
 use linecard_pmd::offload::{AcceptedOffloads, describe};
@@ -31,7 +31,7 @@ use crate::backend::RingId;
 use crate::doorbell::Doorbell;
 use crate::kick::Kick;
 use crate::losses::RxLoss;
-use crate::path::{Came, MetaWords, RxPath, Trouble, header_len, prefetch};
+use crate::path::{Came, RxPath, Trouble, header_len, prefetch};
 use header::{note_hash, read_hash, read_header};
 
 /// Buffers taken from the pool at once; also how far a ring may run down before it is filled again.
@@ -65,8 +65,8 @@ pub(crate) struct RxParts {
 pub(crate) struct Rx<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool, const HASH: bool> {
     /// Taken out when the path is dropped, and only then.
     queue: ManuallyDrop<Q>,
-    /// Word 0 of every packet received here.
-    first: u64,
+    /// [`Meta::rearm`] of every packet received here.
+    rearm: u64,
     /// From the start of a buffer to what the backend gets, and its length.
     lend_at: u64,
     lend_len: u32,
@@ -85,7 +85,7 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool, const HASH: bool> R
         const { assert!(Q::WRITABLE && (OFFLOAD || !HASH)) };
         let (headroom, room) = (parts.pool.headroom(), parts.pool.data_room());
         let mut rx = Self {
-            first: Meta::rearm(headroom, parts.port, headroom.saturating_add(room)),
+            rearm: rearm(&parts, 0),
             lend_at: u64::from(headroom).saturating_sub(u64::from(Self::HEADER)),
             lend_len: u32::from(room).saturating_add(Self::HEADER),
             batch: (usize::from(queue.size()) / 4).clamp(1, REFILL),
@@ -185,21 +185,21 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool, const HASH: bool> R
             let one = done[at];
             at = at.wrapping_add(1);
             // SAFETY: the queue returns only tokens it was lent, once each; `lend` makes them from metadata.
-            let line = unsafe { MetaWords::of_token(one.token) };
+            let line = unsafe { MetaWords::from_address(one.token) };
             if one.len < Self::HEADER + SHORTEST {
                 self.runt(line, one.len);
                 continue;
             }
             let len = one.len.wrapping_sub(Self::HEADER);
-            line.receive(self.first, len);
-            let data = line.buffer().wrapping_add(self.lend_at).wrapping_add(u64::from(Self::HEADER));
+            line.write_received(self.rearm, len);
+            let data = line.buf().wrapping_add(self.lend_at).wrapping_add(u64::from(Self::HEADER));
             prefetch(data);
             let mut whole = u64::from(len);
             // SAFETY: taken from the pool by `lend`, returned by the queue, its metadata written above: ours alone.
-            let mut packet = unsafe { Packet::from_raw(line.meta()) };
+            let mut packet = unsafe { Packet::from_raw(line.as_ptr()) };
             // SAFETY: the buffer was lent from a header's length before `data` on, and is ours again.
             let header = unsafe { read_header::<MERGE, OFFLOAD, HASH>(data) };
-            // SAFETY: as above, with 20 bytes.
+            // SAFETY: a path with hashes lends 20 bytes before `data`, and the buffer is ours again; the bytes are copied out.
             let hash = if hashed { unsafe { read_hash(data) } } else { None };
             if MERGE && header.num_buffers != 1 {
                 let Some(more) = self.gather(packet, header.num_buffers, done, &mut at) else { continue };
@@ -232,7 +232,7 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool, const HASH: bool> R
         good
     }
 
-    /// Too short to be a frame: the buffer goes home.
+    /// Too short to be a frame: the buffer goes back to the pool.
     #[cold]
     #[inline(never)]
     fn runt(&mut self, line: MetaWords, len: u32) {
@@ -240,16 +240,16 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool, const HASH: bool> R
             self.parts.stats.lost(RxLoss::Runt, 1);
             return self.put_back(line);
         }
-        line.receive(self.first, len.saturating_sub(Self::HEADER));
+        line.write_received(self.rearm, len.saturating_sub(Self::HEADER));
         // SAFETY: taken from the pool by `lend`, returned by the queue, its metadata written above: ours alone.
-        let packet = unsafe { Packet::from_raw(line.meta()) };
+        let packet = unsafe { Packet::from_raw(line.as_ptr()) };
         self.parts.stats.dropped(RxLoss::Runt, &packet);
     }
 
     fn put_back(&mut self, line: MetaWords) {
-        line.write::<0>(self.first);
+        line.write_rearm(self.rearm);
         // SAFETY: taken from this pool, unique (state 0, written above), and not used after.
-        unsafe { self.parts.pool.put_raw(&[line.meta()]) };
+        unsafe { self.parts.pool.put_raw(&[line.as_ptr()]) };
     }
 
     /// A packet that spans buffers: the ones behind it are in `done`, or still in the ring.
@@ -299,12 +299,17 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool, const HASH: bool> R
     /// A buffer of a packet that began in another: data from its first byte on, no header.
     fn continuation(&self, one: Completion) -> Packet {
         // SAFETY: tokens are made by `lend` from packets of the pool, and the queue gives each back once.
-        let line = unsafe { MetaWords::of_token(one.token) };
-        let shift = self.first & 0xffff;
-        line.receive((self.first & !0xffff) | shift.saturating_sub(u64::from(Self::HEADER)), one.len);
+        let line = unsafe { MetaWords::from_address(one.token) };
+        line.write_received(rearm(&self.parts, Self::HEADER as u16), one.len);
         // SAFETY: the queue owned the packet and has given it back: it is unique, and its lengths were just written.
-        unsafe { Packet::from_raw(line.meta()) }
+        unsafe { Packet::from_raw(line.as_ptr()) }
     }
+}
+
+/// [`Meta::rearm`] of a packet whose data begins so many bytes before the end of the headroom.
+fn rearm(parts: &RxParts, before: u16) -> u64 {
+    let (headroom, room) = (parts.pool.headroom(), parts.pool.data_room());
+    Meta::rearm(headroom.saturating_sub(before), parts.port, headroom.saturating_add(room))
 }
 
 /// Lends the buffers of `fresh`; there is room for all of them.
@@ -315,7 +320,7 @@ fn lend<Q: DriverQueue>(queue: &mut Q, fresh: &[MaybeUninit<NonNull<Meta>>], at:
         let meta = unsafe { meta.assume_init() };
         // SAFETY: the pool gave the packet to us.
         let line = unsafe { MetaWords::new(meta) };
-        Buffer { addr: line.buffer().wrapping_add(at), len, token: line.token() }
+        Buffer { addr: line.buf().wrapping_add(at), len, token: line.address() }
     }));
 }
 
@@ -372,13 +377,13 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool, const HASH: bool> D
     fn drop(&mut self) {
         // SAFETY: nobody uses the path, and with it the queue, after this.
         let queue = unsafe { ManuallyDrop::take(&mut self.queue) };
-        let (pool, first) = (&self.parts.pool, self.first);
+        let (pool, rearm) = (&self.parts.pool, self.rearm);
         queue.take_all(&mut |token| {
             // SAFETY: tokens are made by `lend` from packets of the pool, and the queue gives each back once.
-            let line = unsafe { MetaWords::of_token(token) };
-            line.write::<0>(first);
+            let line = unsafe { MetaWords::from_address(token) };
+            line.write_rearm(rearm);
             // SAFETY: taken from this pool by `lend`, unique, and not used after.
-            unsafe { pool.put_raw(&[line.meta()]) };
+            unsafe { pool.put_raw(&[line.as_ptr()]) };
         });
     }
 }

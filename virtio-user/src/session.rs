@@ -1,4 +1,4 @@
-//! A started port's life on the control thread: connect, [prepare], watch, take home, again.
+//! What the control thread does for a started port: connect, [prepare], watch, reclaim, and connect again.
 
 mod announce;
 mod prepare;

@@ -1,7 +1,12 @@
 //! The system calls this room needs that `std` does not have.
+//!
+//! `poll` is `libc`'s: a set has lines without a descriptor, which `rustix` cannot express. Requests to devices (`kernel/ioctl.rs`,
+//! `pci/ioctl.rs`) are `libc`'s, too, since `rustix` has none of them.
 
 use std::os::fd::RawFd;
 use std::time::Duration;
+
+use rustix::rand::GetRandomFlags;
 
 use crate::backend::Ready;
 
@@ -33,9 +38,7 @@ pub(crate) fn poll(set: &mut [libc::pollfd], wait: Option<Duration>) {
 /// Six bytes nobody can guess, for an address.
 pub(crate) fn random_bytes() -> [u8; 6] {
     let mut bytes = [0_u8; 6];
-    // SAFETY: `bytes` is exclusively borrowed for the call, which writes at most its 6 bytes.
-    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
-    if got != 6 {
+    if rustix::rand::getrandom(&mut bytes, GetRandomFlags::empty()) != Ok(bytes.len()) {
         // Unique within the machine is enough for an address: the clock and the process.
         let now = std::time::SystemTime::UNIX_EPOCH.elapsed().map_or(0, |since| since.as_nanos() as u64);
         let mix = now ^ (u64::from(std::process::id()) << 32);

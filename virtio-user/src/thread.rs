@@ -250,7 +250,7 @@ mod tests {
         assert_eq!(thread.await_within(PATIENCE, &two).expect("a result"), 2);
     }
 
-    /// Nobody waits for ever for a thread that waits for ever.
+    /// Joining is bounded: a stuck control thread is left behind.
     #[test]
     fn a_stuck_thread_is_left_behind() {
         let (let_go, held) = mpsc::channel::<()>();

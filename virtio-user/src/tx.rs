@@ -1,4 +1,4 @@
-//! The transmit path: packets lent to the backend where they lie, and taken home when it has read them.
+//! The transmit path: packets lent to the backend where they lie, and reclaimed when it has read them.
 //!
 //! The header is written into the headroom directly before the data, and only when it is not zero there already, so
 //! that a buffer that goes round and round keeps its header's line shared between both cores. Everything unusual (a
@@ -13,7 +13,7 @@ use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use linecard_mempool::{Burst, Meta, Offload, Packet, Pool};
+use linecard_mempool::{Burst, Meta, MetaWords, Offload, Packet, Pool};
 use linecard_pmd::offload::{AcceptedOffloads, asks};
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::{Buffer, Completion, DriverQueue, PeerFault};
@@ -23,7 +23,7 @@ use crate::doorbell::Doorbell;
 use crate::losses::TxLoss;
 use crate::memory::Window;
 use crate::missing::Missing;
-use crate::path::{MetaWords, SINGLE, Trouble, TxPath, clear_header, header_len, peek_hash, peek_header};
+use crate::path::{Trouble, TxPath, clear_header, header_len, peek_hash, peek_header};
 
 /// Packets in flight from which on a burst looks for finished ones.
 const RECLAIM: u16 = 32;
@@ -54,7 +54,7 @@ pub(crate) struct TxParts {
 pub(crate) struct Tx<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool> {
     /// Taken out when the path is dropped, and only then.
     queue: ManuallyDrop<Q>,
-    /// Value of a packet's pool word when it belongs to this port's pool.
+    /// The pool of this port.
     home: u64,
     /// In flight from which on completions are looked for.
     threshold: u16,
@@ -78,13 +78,13 @@ impl<const OFFLOAD: bool, const HASH: bool> Iterator for Plain<'_, OFFLOAD, HASH
     #[inline(always)]
     fn next(&mut self) -> Option<Buffer> {
         let line = line_of(self.rest.as_slice().first()?);
-        let (first, lengths, buffer) = (line.read::<0>(), line.read::<1>(), line.buffer());
-        let (offset, len) = (first & 0xffff, (lengths >> 32) & 0xffff);
-        let plain = ((first >> 16) as u16 == SINGLE)
+        let (extent, buffer) = (line.extent(), line.buf());
+        let (offset, len) = (extent.data_off(), extent.data_len());
+        let plain = extent.is_plain()
             & (offset >= u64::from(header_len(HASH)))
             & (len.wrapping_sub(1) < u64::from(LONGEST))
             & (buffer.wrapping_sub(self.base) < self.shared)
-            & !(OFFLOAD && asks(Offload::from_bits_retain(line.read::<2>() as u32)));
+            & !(OFFLOAD && asks(Offload::from_bits_retain(line.ol_flags())));
         if !plain {
             self.cold = true;
             return None;
@@ -96,7 +96,7 @@ impl<const OFFLOAD: bool, const HASH: bool> Iterator for Plain<'_, OFFLOAD, HASH
         // SAFETY: the packet is plain, has the headroom, and is given to us by the burst.
         let mut stale = unsafe { peek_header(at) } != (0, 0);
         if HASH {
-            // SAFETY: as above, with headroom for a hash.
+            // SAFETY: a plain packet here has a headroom of `header_len(HASH)`, 20 bytes, and is given to us by the burst.
             stale |= unsafe { peek_hash(at) } != 0;
         }
         if stale {
@@ -104,19 +104,17 @@ impl<const OFFLOAD: bool, const HASH: bool> Iterator for Plain<'_, OFFLOAD, HASH
             unsafe { clear_header::<HASH>(at) };
         }
         self.bytes = self.bytes.wrapping_add(len);
-        let slow = u64::from(line.pool() != self.home);
+        let slow = u64::from(line.pool_id() != self.home);
         let lent = (len as u32).wrapping_add(header_len(HASH));
-        Some(Buffer { addr: at, len: lent, token: line.token() | slow })
+        Some(Buffer { addr: at, len: lent, token: line.address() | slow })
     }
 }
 
 /// The metadata of a packet of the burst that is being sent.
 #[inline(always)]
 fn line_of(packet: &Packet) -> MetaWords {
-    // SAFETY: `Packet` is a transparent pointer to its metadata, copied out here; ownership does not move.
-    let meta = unsafe { std::mem::transmute_copy::<Packet, NonNull<Meta>>(packet) };
     // SAFETY: the packet is alive; the burst is exclusively borrowed by `tx_burst`, so nobody else touches it.
-    unsafe { MetaWords::new(meta) }
+    unsafe { MetaWords::new(packet.as_raw()) }
 }
 
 /// What became of one packet on the cold path.
@@ -143,7 +141,7 @@ impl<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool> Tx<Q, OFFLOAD, HASH>
         self.queue.size().saturating_sub(self.queue.free())
     }
 
-    /// Takes home what the backend has finished.
+    /// Reclaims buffers that the backend has finished with.
     #[inline(always)]
     fn collect(&mut self) -> Result<(), PeerFault> {
         loop {
@@ -164,8 +162,8 @@ impl<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool> Tx<Q, OFFLOAD, HASH>
         for (slot, one) in metas.iter_mut().zip(done) {
             marks |= one.token;
             // SAFETY: the queue returns only tokens it was lent, and those are made from metadata.
-            let line = unsafe { MetaWords::of_token(one.token) };
-            slot.write(line.meta());
+            let line = unsafe { MetaWords::from_address(one.token) };
+            slot.write(line.as_ptr());
         }
         if marks & SLOW != 0 {
             return cold::release(done);
@@ -266,11 +264,11 @@ impl<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool> Drop for Tx<Q, OFFLO
         // SAFETY: nobody uses the path, and with it the queue, after this.
         let queue = unsafe { ManuallyDrop::take(&mut self.queue) };
         let mut lost = 0_u64;
-        let missing = self.parts.missing.wanted().then_some(&*self.parts.missing);
+        let missing = self.parts.missing.is_observed().then_some(&*self.parts.missing);
         queue.take_all(&mut |token| {
             lost = lost.wrapping_add(1);
             match missing {
-                Some(missing) => missing.keep(cold::packet(token)),
+                Some(missing) => missing.push(cold::packet(token)),
                 None => cold::free(token),
             }
         });

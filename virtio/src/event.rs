@@ -6,11 +6,11 @@
 /// A count that saturates, not the index at the last question: an index comes round after 65 536 entries, which a half
 /// whose peer polls publishes without asking, and then seems to say that little or nothing happened.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Notify {
+pub(crate) struct PublishedCount {
     moved: u32,
 }
 
-impl Notify {
+impl PublishedCount {
     /// Nothing published.
     pub(crate) const fn new() -> Self {
         Self { moved: 0 }
@@ -114,7 +114,7 @@ pub const fn packed_need_event(event: u16, new: u16, new_wrap: bool, moved: u16,
 
 #[cfg(test)]
 mod tests {
-    use super::{Notify, need_event, packed_need_event};
+    use super::{PublishedCount, need_event, packed_need_event};
 
     #[test]
     fn table() {
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn a_count_does_not_come_round() {
-        let mut notify = Notify::new();
+        let mut notify = PublishedCount::new();
         assert!(!notify.any());
         for _ in 0..65_536 + 3 {
             notify.published(u16::MAX);

@@ -111,10 +111,10 @@ pub(crate) fn total(segments: &[Element]) -> Option<u32> {
     segments.iter().try_fold(0u32, |sum, s| sum.checked_add(s.len))
 }
 
-/// A fault is reported when it is the next thing to report; what came before it goes out first.
+/// Returns the `done` entries if there are any: a fault is reported only when nothing was done before it, and found again then.
 #[cold]
 #[inline(never)]
-pub(crate) fn stop(done: usize, fault: PeerFault) -> Result<usize, PeerFault> {
+pub(crate) fn done_or(done: usize, fault: PeerFault) -> Result<usize, PeerFault> {
     if done > 0 { Ok(done) } else { Err(fault) }
 }
 

@@ -1,7 +1,7 @@
 //! Whether a device wants a kick: what its suppression words ask for, for the queue itself and for a thread that asks in its stead.
 
 use crate::error::Error;
-use crate::event::Notify;
+use crate::event::PublishedCount;
 use crate::layout::{EVENT_DESC, EVENT_DISABLE, F_NO_NOTIFY, FLAGS, Layout, RING, RingMemory};
 use crate::sync::{Relaxed, Shared, full_fence};
 
@@ -9,7 +9,7 @@ use crate::sync::{Relaxed, Shared, full_fence};
 /// `event` are its words: `event` counts when EVENT_IDX was negotiated.
 #[inline(always)]
 pub(crate) fn split_wants(
-    notify: Notify,
+    notify: PublishedCount,
     new: u16,
     event_idx: bool,
     flags: Shared<u16>,
@@ -26,7 +26,7 @@ pub(crate) fn split_wants(
 /// counter?
 #[inline(always)]
 pub(crate) fn packed_wants(
-    notify: Notify,
+    notify: PublishedCount,
     (slot, wrap): (u16, bool),
     event_idx: bool,
     event: Shared<u32>,
@@ -57,7 +57,7 @@ pub struct Unasked {
 
 impl Unasked {
     #[inline(always)]
-    pub(crate) const fn new(notify: Notify, end: u16) -> Self {
+    pub(crate) const fn new(notify: PublishedCount, end: u16) -> Self {
         Self { bits: notify.moved() as u64 | (end as u64) << 32 }
     }
 
@@ -74,8 +74,8 @@ impl Unasked {
         Self { bits }
     }
 
-    const fn notify(self) -> Notify {
-        Notify::of(self.bits as u32)
+    const fn notify(self) -> PublishedCount {
+        PublishedCount::of(self.bits as u32)
     }
 
     const fn end(self) -> u16 {

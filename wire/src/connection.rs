@@ -123,7 +123,7 @@ impl Connection {
             Err(source) => return Err(Error::System { action: "reading", source }),
         };
         let fds = got.fds.into_iter().map(|fd| PeerFd::new(fd, closer, room.split(1))).collect();
-        partial.keep(fds)?;
+        partial.add_fds(fds)?;
         if got.fds_lost {
             drop(room);
             // The port's limit, or else the process's.
@@ -312,7 +312,7 @@ impl Partial {
     }
 
     /// Keeps descriptors up to the limit; the rest close here. A message may come in thousands of pieces, each with some.
-    fn keep(&mut self, fds: Vec<PeerFd>) -> Result<(), Error> {
+    fn add_fds(&mut self, fds: Vec<PeerFd>) -> Result<(), Error> {
         let room = MAX_FDS.saturating_sub(self.fds.len());
         self.surplus_fds = self.surplus_fds.saturating_add(fds.len().saturating_sub(room));
         self.fds.extend(fds.into_iter().take(room));

@@ -54,10 +54,10 @@ impl LimitError {
 /// assert_eq!(greedy.room(), 30);
 /// ```
 #[derive(Clone, Debug)]
-pub struct Resource(Arc<Shared>);
+pub struct Resource(Arc<Accounts>);
 
 #[derive(Debug)]
-struct Shared {
+struct Accounts {
     what: &'static str,
     limit: u64,
     /// What each account has spent; `None` where an account ended.
@@ -68,7 +68,7 @@ impl Resource {
     /// `limit` of what is called `what` (in the plural) for all ports together.
     #[must_use]
     pub fn new(what: &'static str, limit: u64) -> Self {
-        Self(Arc::new(Shared { what, limit, spent: Mutex::new(Vec::new()) }))
+        Self(Arc::new(Accounts { what, limit, spent: Mutex::new(Vec::new()) }))
     }
 
     /// An account of one more port, which may spend `limit` at most.
@@ -147,7 +147,7 @@ impl Default for Descriptors {
     }
 }
 
-impl Shared {
+impl Accounts {
     fn spent(&self) -> MutexGuard<'_, Vec<Option<u64>>> {
         self.spent.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -1,5 +1,5 @@
-//! The sockets that the two ends meet on: made for their owner only, removed at the end, taken over from the dead,
-//! never from the living.
+//! Unix sockets that the two ends meet on: created for their owner only, removed when dropped. The name of a socket on which
+//! nobody listens is taken over; a name in use is refused.
 
 use std::fs::{self, Metadata};
 use std::io::{self, ErrorKind};

@@ -5,6 +5,7 @@
 //!  | MACs | IPv4 | UDP | number | check | pattern of the number |
 //! ```
 
+use linecard::eal::random::mix;
 use linecard::net::Header;
 use linecard::net::checksum::checksum;
 use linecard::net::ip::protocol;
@@ -135,14 +136,6 @@ fn digest(pattern: &[u8], number: u64) -> u64 {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     });
     hash ^ pattern.len() as u64
-}
-
-/// A step of SplitMix64.
-fn mix(word: u64) -> u64 {
-    let word = word.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    word ^ (word >> 31)
 }
 
 #[cfg(test)]

@@ -129,7 +129,8 @@ fn digest(frame: &[u8]) -> Option<u32> {
     Some((hash ^ hash >> 32) as u32)
 }
 
-/// A bijection that spreads each input bit over the word (the finaliser of SplitMix64).
+/// A bijection that spreads each input bit over the word: `linecard::eal::random::mix` without its last step. It is done for
+/// every eight bytes of every frame, and what is made of it here is folded once at the end.
 fn mix(word: u64) -> u64 {
     let word = word.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let word = (word ^ word >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -1,4 +1,4 @@
-//! Forwarding: queues move into polling threads at start and come home at stop.
+//! Forwarding: queues move into polling threads at start and back into the port at stop.
 
 mod idle;
 
@@ -15,7 +15,7 @@ use linecard::pmd::contain;
 use super::bursts::Spread;
 use super::counters::LaneCounters;
 use super::frames::UdpFlow;
-use super::lane::{Forward, Lane, LaneConfig, Parts, PortRx, PortTx, Round};
+use super::lane::{Forward, Lane, LaneConfig, PortRx, PortTx, Round, SplitBurst};
 use super::layout::StreamTotals;
 use super::live::Live;
 use super::modes::{
@@ -122,7 +122,7 @@ impl Plan<'_> {
     fn with<M: Mode>(&self, queues: Queues, counters: Arc<LaneCounters>, mode: M) -> Box<dyn Forward> {
         let Queues { stream, rx, tx } = queues;
         let config = LaneConfig { retry: self.settings.retry, live: Arc::clone(&self.live) };
-        let burst = Parts::new(self.settings.burst);
+        let burst = SplitBurst::new(self.settings.burst);
         let rules = LaneRules::default();
         match self.tags.get(&stream.tx_port) {
             Some(&tags) => {

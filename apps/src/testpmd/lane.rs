@@ -86,7 +86,7 @@ pub(crate) trait Forward: Send {
 }
 
 /// The packets of one burst as asked for, in as many parts as a [`Burst`] holds.
-pub(crate) struct Parts {
+pub(crate) struct SplitBurst {
     /// The part in use.
     packets: Burst,
     /// Further parts of the same size.
@@ -95,7 +95,7 @@ pub(crate) struct Parts {
     rest: Option<Box<Burst>>,
 }
 
-impl Parts {
+impl SplitBurst {
     pub(crate) fn new(burst: u16) -> Self {
         let burst = usize::from(burst).max(1);
         let (more, rest) = if burst <= BURST { (0, 0) } else { (burst / BURST - 1, burst % BURST) };
@@ -115,7 +115,7 @@ pub(crate) struct Lane<M> {
     pub(crate) rx: PortRx,
     pub(crate) tx: PortTx,
     pub(crate) mode: M,
-    pub(crate) burst: Parts,
+    pub(crate) burst: SplitBurst,
     pub(crate) counters: Arc<LaneCounters>,
     pub(crate) config: LaneConfig,
     pub(crate) rules: LaneRules,

@@ -22,7 +22,7 @@ struct Figures {
     average: f64,
     max: f64,
     jitter: f64,
-    /// Of the packet before.
+    /// Latency of the previous packet, from which the next one's jitter is taken.
     last: f64,
 }
 

@@ -42,7 +42,7 @@ use self::console::Input;
 pub(crate) use self::manual::describe;
 use self::options::Options;
 use self::ports::Ports;
-use self::session::{Parts, Session};
+use self::session::{Session, SessionConfig};
 use self::telling::Telling;
 use crate::capture::ControlSocket;
 use crate::error::Error;
@@ -133,7 +133,7 @@ fn open(
         if let Some(slot) = ports.get_mut(id) {
             slot.soft.vlan = options.vlan.clone();
         }
-        ports.get(id).map_or(Ok(()), ports::Slot::check_queues)?;
+        ports.get(id).map_or(Ok(()), ports::PortRecord::check_queues)?;
     }
     let pool = make_pool(&mut output, &eal, &options, &ports)?;
     let hub = Hub::new();
@@ -143,7 +143,8 @@ fn open(
         out!(output, "testpmd: counters at {address}\n");
     }
     let log_levels = eal_args.log_level.clone();
-    let parts = Parts { eal, registry, context, pool, ports, options, hub, server, telling, log_levels };
+    let parts =
+        SessionConfig { eal, registry, context, pool, ports, options, hub, server, telling, log_levels };
     Ok(Session::new(output, parts))
 }
 
@@ -161,7 +162,7 @@ fn make_pool(output: &mut Output, eal: &Eal, options: &Options, ports: &Ports) -
     let default = PoolConfig::default();
     let cache = options.mbuf_cache.unwrap_or(default.cache);
     let lcores = u32::try_from(eal.lcores().all().len()).unwrap_or(u32::MAX);
-    let in_rings: u32 = ports.iter().map(ports::Slot::ring_packets).sum();
+    let in_rings: u32 = ports.iter().map(ports::PortRecord::ring_packets).sum();
     let aside = lcores.saturating_mul(u32::from(cache) * 2 + 64);
     let size = options.mbuf_size();
     let packets = options.total_mbufs.unwrap_or_else(|| {

@@ -4,7 +4,7 @@ mod slot;
 
 use linecard::pmd::{Device, PortConfig};
 
-pub(crate) use self::slot::{ETHER_OVERHEAD, Slot};
+pub(crate) use self::slot::{ETHER_OVERHEAD, PortRecord};
 use super::engine::Queues;
 use super::lane::PortRx;
 use super::topology::Stream;
@@ -15,7 +15,7 @@ pub(crate) const MAX_PORTS: usize = 1024;
 
 /// All ports; a number is not given to another port while the table lives unless it was closed.
 #[derive(Default)]
-pub(crate) struct Ports(Vec<Option<Slot>>);
+pub(crate) struct Ports(Vec<Option<PortRecord>>);
 
 impl Ports {
     /// Adds a probed device under the smallest free number.
@@ -23,13 +23,13 @@ impl Ports {
         &mut self,
         devargs: &str,
         device: Box<dyn Device>,
-        wanted: PortConfig,
+        config: PortConfig,
     ) -> Result<u16, Error> {
         let free = self.0.iter().position(Option::is_none).unwrap_or(self.0.len());
         let id = u16::try_from(free).ok().filter(|_| free < MAX_PORTS).ok_or_else(|| {
             Error::Failed(format!("{MAX_PORTS} ports are attached, the most possible; detach one first"))
         })?;
-        let slot = Some(Slot::new(id, devargs, device, wanted));
+        let slot = Some(PortRecord::new(id, devargs, device, config));
         match self.0.get_mut(free) {
             Some(place) => *place = slot,
             None => self.0.push(slot),
@@ -37,19 +37,19 @@ impl Ports {
         Ok(id)
     }
 
-    pub(crate) fn get(&self, id: u16) -> Option<&Slot> {
+    pub(crate) fn get(&self, id: u16) -> Option<&PortRecord> {
         self.0.get(usize::from(id))?.as_ref()
     }
 
-    pub(crate) fn get_mut(&mut self, id: u16) -> Option<&mut Slot> {
+    pub(crate) fn get_mut(&mut self, id: u16) -> Option<&mut PortRecord> {
         self.0.get_mut(usize::from(id))?.as_mut()
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Slot> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &PortRecord> {
         self.0.iter().flatten()
     }
 
-    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Slot> {
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut PortRecord> {
         self.0.iter_mut().flatten()
     }
 
@@ -79,7 +79,7 @@ impl Ports {
     pub(crate) fn lend(&mut self, stream: &Stream) -> Option<Queues> {
         let rx_place = self.get_mut(stream.rx_port)?.live_mut()?.rx.get_mut(usize::from(stream.rx_queue))?;
         let rx = rx_place.take()?;
-        let tx = self.get_mut(stream.tx_port).and_then(Slot::live_mut);
+        let tx = self.get_mut(stream.tx_port).and_then(PortRecord::live_mut);
         let tx = tx.and_then(|live| live.tx.get_mut(usize::from(stream.tx_queue))?.take());
         match tx {
             Some(tx) => Some(Queues { stream: *stream, rx, tx }),
@@ -91,7 +91,7 @@ impl Ports {
     }
 
     fn give_back_rx(&mut self, stream: &Stream, rx: PortRx) {
-        let live = self.get_mut(stream.rx_port).and_then(Slot::live_mut);
+        let live = self.get_mut(stream.rx_port).and_then(PortRecord::live_mut);
         if let Some(place) = live.and_then(|live| live.rx.get_mut(usize::from(stream.rx_queue))) {
             *place = Some(rx);
         }
@@ -101,7 +101,7 @@ impl Ports {
     pub(crate) fn give_back(&mut self, queues: Queues) {
         let Queues { stream, rx, tx } = queues;
         self.give_back_rx(&stream, rx);
-        let live = self.get_mut(stream.tx_port).and_then(Slot::live_mut);
+        let live = self.get_mut(stream.tx_port).and_then(PortRecord::live_mut);
         if let Some(place) = live.and_then(|live| live.tx.get_mut(usize::from(stream.tx_queue))) {
             *place = Some(tx);
         }

@@ -16,7 +16,7 @@ use super::latency::Latency;
 use super::layout;
 use super::live::Live;
 use super::options::Options;
-use super::ports::{ETHER_OVERHEAD, Ports, Slot};
+use super::ports::{ETHER_OVERHEAD, PortRecord, Ports};
 use super::recording::Recording;
 use super::settings::{ModeKind, PortTopology, Settings};
 use super::telling::Telling;
@@ -64,7 +64,7 @@ pub(crate) struct Session {
 }
 
 /// What makes a [`Session`].
-pub(crate) struct Parts {
+pub(crate) struct SessionConfig {
     pub(crate) eal: Eal,
     pub(crate) registry: Registry,
     pub(crate) context: ProbeContext,
@@ -78,8 +78,9 @@ pub(crate) struct Parts {
 }
 
 impl Session {
-    pub(crate) fn new(out: Output, parts: Parts) -> Self {
-        let Parts { eal, registry, context, pool, ports, options, hub, server, telling, log_levels } = parts;
+    pub(crate) fn new(out: Output, parts: SessionConfig) -> Self {
+        let SessionConfig { eal, registry, context, pool, ports, options, hub, server, telling, log_levels } =
+            parts;
         let settings = options.settings.clone();
         let latency = options.latency_lcore.map(|_| Latency::new(eal.clock()));
         Self {
@@ -244,7 +245,7 @@ impl Session {
         self.print_forwarding(&shares);
         self.print_mode_start();
         self.print_rxtx();
-        self.ports.iter_mut().for_each(Slot::mark_forwarding);
+        self.ports.iter_mut().for_each(PortRecord::mark_forwarding);
         self.live.set_verbose(self.settings.verbose);
         self.live.set_work_cycles(self.settings.work_cycles);
         self.forget_rules();
@@ -330,7 +331,7 @@ impl Session {
 
     /// `clear fwd stats all`.
     pub(crate) fn clear_forward_stats(&mut self) {
-        self.ports.iter_mut().for_each(Slot::mark_forwarding);
+        self.ports.iter_mut().for_each(PortRecord::mark_forwarding);
         if let Some(forwarding) = &mut self.forwarding {
             forwarding.clear();
         }

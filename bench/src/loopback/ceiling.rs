@@ -27,14 +27,14 @@ use crate::pair::per;
 /// relaxed loads and stores of words are plain instructions.
 #[repr(align(64))]
 #[derive(Default)]
-struct Line([AtomicU64; 8]);
+struct CacheLine([AtomicU64; 8]);
 
 /// A cache line of the backend's own.
 #[repr(align(64))]
 #[derive(Clone, Copy, Default)]
 struct PrivateLine([u64; 8]);
 
-impl Line {
+impl CacheLine {
     #[inline(always)]
     fn read(&self, to: &mut PrivateLine) {
         for (word, shared) in to.0.iter_mut().zip(&self.0) {
@@ -52,7 +52,7 @@ impl Line {
 
 /// A descriptor.
 #[derive(Default)]
-struct Slot {
+struct Descriptor {
     owner: AtomicU64,
     buffer: AtomicU64,
 }
@@ -62,7 +62,7 @@ const DRIVER: u64 = 1;
 const DEVICE: u64 = 2;
 
 struct Ring {
-    slots: Vec<Slot>,
+    slots: Vec<Descriptor>,
     mask: usize,
     bits: u32,
 }
@@ -70,14 +70,14 @@ struct Ring {
 impl Ring {
     fn new(size: usize) -> Self {
         Self {
-            slots: (0..size).map(|_| Slot::default()).collect(),
+            slots: (0..size).map(|_| Descriptor::default()).collect(),
             mask: size - 1,
             bits: size.trailing_zeros(),
         }
     }
 
     #[inline(always)]
-    fn slot(&self, at: usize) -> &Slot {
+    fn slot(&self, at: usize) -> &Descriptor {
         &self.slots[at & self.mask]
     }
 
@@ -112,7 +112,7 @@ impl Ring {
 struct Loop {
     tx: Ring,
     rx: Ring,
-    lines: Vec<Line>,
+    lines: Vec<CacheLine>,
     /// Lines from one buffer to the next.
     stride: usize,
     /// Lines of each of twelve packets in turn.
@@ -129,7 +129,7 @@ impl Loop {
     fn new(load: Load) -> Self {
         let size = usize::from(load.ring).next_power_of_two().max(2);
         let stride = (usize::from(load.size.longest()).div_ceil(64) | 1).max(LEAST_STRIDE);
-        let lines = (0..2 * size * stride).map(|_| Line::default()).collect();
+        let lines = (0..2 * size * stride).map(|_| CacheLine::default()).collect();
         let mut lengths = [1; 12];
         let parts = load.size.parts().into_iter();
         let each =
@@ -141,7 +141,7 @@ impl Loop {
     }
 
     #[inline(always)]
-    fn packet(&self, buffer: usize, lines: usize) -> &[Line] {
+    fn packet(&self, buffer: usize, lines: usize) -> &[CacheLine] {
         &self.lines[buffer * self.stride..][..lines]
     }
 
@@ -161,7 +161,7 @@ impl Loop {
                 std::hint::spin_loop();
             }
             for i in 0..n {
-                let [Line(words)] = self.packet(self.rx.buffer(got + i), 1) else { continue };
+                let [CacheLine(words)] = self.packet(self.rx.buffer(got + i), 1) else { continue };
                 let (a, b) = (words[0].load(Ordering::Relaxed), words[1].load(Ordering::Relaxed));
                 words[0].store(b, Ordering::Relaxed);
                 words[1].store(a, Ordering::Relaxed);

@@ -19,12 +19,12 @@ pub(crate) type Values = BTreeMap<Metric, f64>;
 /// A line of the file.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(untagged)]
-enum Line {
+enum JsonLine {
     /// What all samples of the file have in common; first.
     Setting {
         setting: Vec<String>,
     },
-    /// As it names itself.
+    /// The version that DPDK reports.
     Dpdk {
         dpdk_version: String,
     },
@@ -104,11 +104,11 @@ impl SavedSamples {
         Ok(pages)
     }
 
-    fn add(&mut self, line: Line) -> Result<(), String> {
+    fn add(&mut self, line: JsonLine) -> Result<(), String> {
         match line {
-            Line::Setting { setting } => self.setting = setting,
-            Line::Dpdk { dpdk_version } => self.dpdk_version = Some(dpdk_version),
-            Line::Attempt(attempt) => {
+            JsonLine::Setting { setting } => self.setting = setting,
+            JsonLine::Dpdk { dpdk_version } => self.dpdk_version = Some(dpdk_version),
+            JsonLine::Attempt(attempt) => {
                 let cell = attempt.cell()?;
                 let known = self.records.iter().position(|record| record.cell == cell);
                 let at = known.unwrap_or_else(|| {
@@ -164,7 +164,7 @@ impl SampleFile {
         let mut book = Self { name: name.to_owned(), file };
         if pages.setting.is_empty() {
             setting.clone_into(&mut pages.setting);
-            book.write(&Line::Setting { setting: setting.to_vec() })?;
+            book.write(&JsonLine::Setting { setting: setting.to_vec() })?;
         } else if pages.setting != setting {
             let other = pages.setting.iter().zip(setting).find(|(a, b)| a != b);
             let (had, has) = other.map_or(("", ""), |(a, b)| (a.as_str(), b.as_str()));
@@ -188,7 +188,7 @@ impl SampleFile {
             },
             Err((rejected, why)) => Outcome::Rejected { rejected: *rejected, why: why.clone() },
         };
-        self.write(&Line::Attempt(Attempt::of(cell, run, outcome)))
+        self.write(&JsonLine::Attempt(Attempt::of(cell, run, outcome)))
     }
 
     /// Adds how DPDK names itself.
@@ -196,11 +196,11 @@ impl SampleFile {
     /// # Errors
     /// The file cannot be written.
     pub(crate) fn note_dpdk(&mut self, version: &str) -> Result<(), Error> {
-        self.write(&Line::Dpdk { dpdk_version: version.to_owned() })
+        self.write(&JsonLine::Dpdk { dpdk_version: version.to_owned() })
     }
 
     /// One write per line, so that an end at any moment leaves whole lines.
-    fn write(&mut self, line: &Line) -> Result<(), Error> {
+    fn write(&mut self, line: &JsonLine) -> Result<(), Error> {
         let mut text = serde_json::to_string(line).map_err(io::Error::from)?;
         text.push('\n');
         let written = self.file.write_all(text.as_bytes());

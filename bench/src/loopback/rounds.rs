@@ -16,7 +16,7 @@ impl Schedule<'_> {
         let first = outcome.records.iter().map(|record| record.turns).min().unwrap_or(0);
         for run in first..first + 2 * self.runs {
             for group in &groups {
-                if self.wanted(outcome, group) {
+                if self.needs_samples(outcome, group) {
                     self.one(run, outcome, group)?;
                 }
             }
@@ -25,7 +25,7 @@ impl Schedule<'_> {
     }
 
     /// Whether any row of a group still lacks samples.
-    fn wanted(&self, outcome: &Outcome, group: &[Cell]) -> bool {
+    fn needs_samples(&self, outcome: &Outcome, group: &[Cell]) -> bool {
         let lacks = |record: &Record| !record.hopeless() && !record.full(Some(State::Turns), self.runs);
         outcome.records.iter().any(|record| group.contains(&record.cell) && lacks(record))
     }

@@ -42,7 +42,7 @@ impl Testbed {
         let answer = tester.answer(from, PATIENCE)?;
         let first: First = tester.parse(&answer)?;
         let disturbance = Disturbance { waited: 0.0, ..watch.end(&[tester.pid()], 0) };
-        let memory = Memory::of(tested.pid());
+        let memory = ResidentMemory::of(tested.pid());
         let Some(came) = first.came else {
             return Err(Failure::Program(format!("no packet came through {}", tested::name(tool))));
         };
@@ -60,13 +60,13 @@ impl Testbed {
 
 /// Resident memory of a process, in kilobytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Memory {
+struct ResidentMemory {
     resident: u64,
     shared: u64,
     huge: u64,
 }
 
-impl Memory {
+impl ResidentMemory {
     fn of(process: u32) -> Option<Self> {
         Self::read(&fs::read_to_string(format!("/proc/{process}/status")).ok()?)
     }
@@ -99,10 +99,10 @@ mod tests {
     fn memory_is_read() {
         let status =
             "VmRSS:\t   20480 kB\nRssAnon:\t 4 kB\nRssShmem:\t   1024 kB\nHugetlbPages:\t    2048 kB\n";
-        let memory = Memory::read(status).expect("readable");
-        assert_eq!(memory, Memory { resident: 20_480, shared: 1024, huge: 2048 });
+        let memory = ResidentMemory::read(status).expect("readable");
+        assert_eq!(memory, ResidentMemory { resident: 20_480, shared: 1024, huge: 2048 });
         assert_eq!(memory.values()[&Metric::MemoryMb], 22.0);
-        assert_eq!(Memory::read(""), None);
-        assert!(Memory::of(std::process::id()).is_some_and(|memory| memory.resident > 0));
+        assert_eq!(ResidentMemory::read(""), None);
+        assert!(ResidentMemory::of(std::process::id()).is_some_and(|memory| memory.resident > 0));
     }
 }

@@ -12,7 +12,7 @@ use super::drops::Drops;
 use super::loss::{RxLoss, TxLoss};
 use super::ring::{self, Blocks, Frames};
 use super::rx::{Rx, RxOffloadWork, RxParts};
-use super::tx::{Tx, losses};
+use super::tx::Tx;
 use linecard_net::ether::LONGEST_FRAME;
 use linecard_netdev::packet_socket::Socket;
 use linecard_netdev::{Interface, InterfaceInfo, refusal};
@@ -244,7 +244,7 @@ impl AfPacket {
         let taken =
             AcceptedOffloads { csum: true, tso4: large, tso6: large, ecn: large, uso4: false, uso6: false };
         let transmit = |(i, socket): (usize, Socket)| {
-            let soft = soft.then(|| (SoftTx::new(pool.clone(), losses(counters.tx(i))), taken));
+            let soft = soft.then(|| (SoftTx::counting(pool.clone(), counters.tx(i)), taken));
             Box::new(Tx::new(socket, counters.tx(i), soft)) as Box<dyn TxQueue>
         };
         let tx = tx.into_iter().enumerate().map(transmit).collect();

@@ -35,3 +35,5 @@ linecard_pmd::causes! {
         Stopped = ("stopped", Total::Error),
     }
 }
+
+linecard_pmd::soft_causes!(TxLoss);

@@ -9,7 +9,7 @@ use linecard_net::request::AcceptedOffloads;
 use super::loss::TxLoss;
 use super::messages::Messages;
 use linecard_netdev::packet_socket::Socket;
-use linecard_pmd::offload::{SoftLoss, SoftTx};
+use linecard_pmd::offload::SoftTx;
 use linecard_pmd::port::TxQueue;
 use linecard_pmd::stats::QueueStats;
 
@@ -48,18 +48,6 @@ impl Tx {
     ) -> Self {
         let messages = Messages::new(soft.is_some());
         Self { wire: Wire { socket, stats, messages }, soft }
-    }
-}
-
-/// Counts what software could not do, under a transmit queue's causes.
-pub(super) fn losses(stats: Arc<QueueStats<TxLoss>>) -> impl Fn(SoftLoss, u64) + Send + 'static {
-    move |loss, count| {
-        let cause = match loss {
-            SoftLoss::Malformed => TxLoss::BadOffload,
-            SoftLoss::NoBuffer => TxLoss::NoBuffer,
-            SoftLoss::Stopped => TxLoss::Stopped,
-        };
-        stats.lost(cause, count);
     }
 }
 

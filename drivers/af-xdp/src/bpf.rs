@@ -116,7 +116,7 @@ impl Sockets {
             name: named(),
             ..CreateMap::default()
         };
-        // SAFETY: no pointers.
+        // SAFETY: the attributes of this command contain no address, so the kernel touches nothing but them; they outlive the call.
         unsafe { open(MAP_CREATE, &mut attributes) }.map(Self)
     }
 
@@ -211,7 +211,7 @@ impl Program {
             return Err(refused);
         }
         for id in maps.into_iter().take(info.maps_len as usize) {
-            // SAFETY: no pointers.
+            // SAFETY: the attributes of this command contain no address, so the kernel touches nothing but them; they outlive the call.
             let map = unsafe { open(MAP_GET_FD_BY_ID, &mut ById { id, ..ById::default() }) }?;
             if map_info(map.as_fd())?.kind == MAP_TYPE_XSKMAP {
                 return Ok((Self(fd), Sockets(map)));
@@ -238,7 +238,7 @@ impl Attached {
         };
         let program = number(program.0.as_fd());
         let mut attributes = CreateLink { program, target: index, attach: ATTACH_XDP, flags };
-        // SAFETY: no pointers.
+        // SAFETY: the attributes of this command contain no address, so the kernel touches nothing but them; they outlive the call.
         unsafe { open(LINK_CREATE, &mut attributes) }.map(|link| Self { link, mode })
     }
 }
@@ -248,7 +248,7 @@ impl Drop for Attached {
         // A process that this one is just starting holds copies of all descriptors till it becomes another program; the
         // interface must be free before that. Kernels before 5.9 do not know the command, and the close does it.
         let mut attributes = DetachLink { link: number(self.link.as_fd()) };
-        // SAFETY: no pointers.
+        // SAFETY: the attributes of this command contain no address, so the kernel touches nothing but them; they outlive the call.
         let _ = unsafe { call(LINK_DETACH, &mut attributes) };
     }
 }
@@ -282,7 +282,7 @@ fn c_path(path: &Path) -> io::Result<CString> {
 }
 
 fn map_info(map: BorrowedFd<'_>) -> io::Result<MapInfo> {
-    // SAFETY: no pointers in a map's description.
+    // SAFETY: a map's description contains no address, so the kernel writes nothing but it.
     unsafe { describe(map, MapInfo::default()) }
 }
 

@@ -45,7 +45,7 @@ impl Offsets {
 }
 
 /// A ring's memory, unmapped when the last half that uses it is gone.
-pub(super) enum Memory {
+pub(super) enum RingMapping {
     /// A mapping of the socket.
     Map(MmapRaw),
     /// A ring without a kernel, for tests.
@@ -53,7 +53,7 @@ pub(super) enum Memory {
     Heap(tests::Heap),
 }
 
-impl Memory {
+impl RingMapping {
     fn bytes(&self) -> (*mut u8, usize) {
         match self {
             Self::Map(map) => (map.as_mut_ptr(), map.len()),
@@ -70,12 +70,12 @@ pub(super) struct Ring<const WORDS: usize> {
     flags: Shared<u32>,
     entries: SharedSlice<u64>,
     size: u32,
-    _memory: Arc<Memory>,
+    _memory: Arc<RingMapping>,
 }
 
 impl<const WORDS: usize> Ring<WORDS> {
     /// The ring of `size` entries (a power of two) at `offsets`; `None` when they are not inside the memory.
-    pub(super) fn new(memory: Arc<Memory>, offsets: Offsets, size: u32) -> Option<Self> {
+    pub(super) fn new(memory: Arc<RingMapping>, offsets: Offsets, size: u32) -> Option<Self> {
         let (start, len) = memory.bytes();
         // SAFETY: the mapping is readable and writable for `len` bytes, only reached through these cells, and kept by
         // `_memory` as long as they are.

@@ -29,7 +29,7 @@ const TAG: usize = 4;
 const MAX_MTU: u32 = 9600;
 
 /// Pools whose memory several ports share (`shared_umem=1`).
-pub(super) type Shared = Mutex<Vec<(usize, Weak<Umem>)>>;
+pub(super) type SharedUmems = Mutex<Vec<(usize, Weak<Umem>)>>;
 
 /// An opened interface.
 pub(super) struct AfXdp {
@@ -44,7 +44,7 @@ pub(super) struct AfXdp {
     mtu_limit: u32,
     /// Sockets that were passed, each for one start.
     passed: Vec<Socket>,
-    shared: &'static Shared,
+    shared: &'static SharedUmems,
 }
 
 impl AfXdp {
@@ -53,7 +53,7 @@ impl AfXdp {
         name: &str,
         options: Options,
         namespace: Namespace,
-        shared: &'static Shared,
+        shared: &'static SharedUmems,
     ) -> Result<Self, Error> {
         let interface = Interface::find_framed(name, &namespace, &options.iface)?;
         let info = interface.info()?;

@@ -65,7 +65,7 @@ use linecard_pmd::port::{Device, Driver, ProbeContext};
 const DRIVER: &str = "net_af_xdp";
 
 /// Which pools' memory is shared among ports: a fact of this process and its kernel.
-static SHARED: device::Shared = Mutex::new(Vec::new());
+static SHARED: device::SharedUmems = Mutex::new(Vec::new());
 
 /// The driver of `net_af_xdp` devices.
 ///

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use memmap2::{MmapOptions, MmapRaw};
 
-use super::cursor::{Memory, Offsets, Ring};
+use super::cursor::{Offsets, Ring, RingMapping};
 
 /// `asm-generic/socket.h`; not in libc.
 const SO_PREFER_BUSY_POLL: libc::c_int = 69;
@@ -119,7 +119,7 @@ impl Socket {
             .len(offsets.bytes(size, WORDS))
             .populate()
             .map_raw(self.0.as_raw_fd())?;
-        Ring::new(Arc::new(Memory::Map(map)), offsets, size)
+        Ring::new(Arc::new(RingMapping::Map(map)), offsets, size)
             .ok_or_else(|| io::Error::other("the kernel's ring does not fit into its mapping"))
     }
 

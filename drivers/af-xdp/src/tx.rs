@@ -115,7 +115,7 @@ impl Tx {
         }
     }
 
-    /// Takes home what the kernel has finished with.
+    /// Reclaims frames that the kernel has finished with.
     #[inline(always)]
     fn complete(&mut self) {
         // No more than were lent can be done. Whoever kept a copy of a passed socket may claim more, for ever.

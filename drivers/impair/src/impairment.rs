@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
+use linecard_eal::random::SplitMix64;
 use linecard_mempool::{Packet, Pool};
 
 use super::faults::{Chance, Faults, Rate};
@@ -35,32 +36,9 @@ const OVERTAKERS: u64 = 8;
 /// When nobody comes to overtake it, a packet goes on after this many nanoseconds.
 const HOLD_NS: u64 = 1_000_000;
 
-/// SplitMix64: small, fast, and every seed is a good one.
-#[derive(Clone, Debug)]
-pub(super) struct Random(u64);
-
-impl Random {
-    pub(super) const fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ mixed >> 31
-    }
-
-    /// A number below `n`, which is not 0.
-    fn below(&mut self, n: u64) -> u64 {
-        ((u128::from(self.next()) * u128::from(n)) >> 64) as u64
-    }
-
-    /// Draws only where something can happen, so that a fault that is off changes no other.
-    fn hits(&mut self, chance: Chance) -> bool {
-        chance.0 > 0 && self.next() >> 11 < chance.0
-    }
+/// Draws only where something can happen, so that a fault that is off changes no other.
+fn hits(random: &mut SplitMix64, chance: Chance) -> bool {
+    chance.0 > 0 && random.draw() >> 11 < chance.0
 }
 
 /// A packet that may leave at a time, after those before it.
@@ -101,7 +79,7 @@ struct HeldPacket {
 /// See the module.
 pub(super) struct Impairment {
     faults: Faults,
-    random: Random,
+    random: SplitMix64,
     pool: Pool,
     arrivals: u64,
     order: u64,
@@ -115,7 +93,7 @@ impl Impairment {
     pub(super) fn new(faults: Faults, seed: u64, pool: &Pool) -> Self {
         Self {
             faults,
-            random: Random::new(seed),
+            random: SplitMix64::new(seed),
             pool: pool.clone(),
             arrivals: 0,
             order: 0,
@@ -138,15 +116,16 @@ impl Impairment {
     /// Lets a packet in. There must be [`room`](Self::room).
     pub(super) fn push(&mut self, mut packet: Packet, now: u64, stats: &QueueStats<Fault>) {
         self.arrivals += 1;
-        if self.random.hits(self.faults.loss) {
+        if hits(&mut self.random, self.faults.loss) {
             stats.dropped(Fault::Lost, &packet);
             drop(packet);
         } else {
-            if self.random.hits(self.faults.corrupt) && self.flip(&mut packet) {
+            if hits(&mut self.random, self.faults.corrupt) && self.flip(&mut packet) {
                 stats.lost(Fault::Corrupted, 1);
             }
-            let twin = if self.random.hits(self.faults.duplicate) { self.twin(&packet, stats) } else { None };
-            if self.random.hits(self.faults.reorder) && self.held.len() < HELD {
+            let twin =
+                if hits(&mut self.random, self.faults.duplicate) { self.twin(&packet, stats) } else { None };
+            if hits(&mut self.random, self.faults.reorder) && self.held.len() < HELD {
                 stats.lost(Fault::Reordered, 1);
                 let until = self.arrivals + 1 + self.random.below(OVERTAKERS);
                 self.held.push(HeldPacket { until, deadline: now.saturating_add(HOLD_NS), packet });

@@ -1,4 +1,4 @@
-//! One direction of a ring port: a ring of packets whose two ends can be lent out and come home.
+//! One direction of a ring port: a ring of packets whose two ends can be lent out and given back.
 //!
 //! ```text
 //!   Sender ──► ring of owned packets ──► Receiver        both lent by the Direction to one queue each,

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::control::Trouble;
 use super::file::File;
-use linecard_pmd::offload::{AcceptedOffloads, SoftLoss, SoftTx, TxRequest, asks};
+use linecard_pmd::offload::{AcceptedOffloads, SoftTx, TxRequest, asks};
 use linecard_pmd::port::TxQueue;
 use linecard_pmd::stats::{QueueStats, Total};
 
@@ -41,6 +41,8 @@ linecard_pmd::causes! {
     }
 }
 
+linecard_pmd::soft_causes!(TxLoss);
+
 /// A transmit queue.
 pub(super) struct Tx {
     writer: Writer,
@@ -69,15 +71,7 @@ impl Tx {
         trouble: Arc<Trouble>,
         accepted: AcceptedOffloads,
     ) -> Self {
-        let counted = Arc::clone(&stats);
-        let soft = SoftTx::new(pool, move |loss, count| {
-            let cause = match loss {
-                SoftLoss::Malformed => TxLoss::BadOffload,
-                SoftLoss::NoBuffer => TxLoss::NoBuffer,
-                SoftLoss::Stopped => TxLoss::Stopped,
-            };
-            counted.lost(cause, count);
-        });
+        let soft = SoftTx::counting(pool, Arc::clone(&stats));
         Self { writer: Writer { file, stats, trouble, accepted }, soft }
     }
 }

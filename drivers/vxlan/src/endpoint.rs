@@ -36,7 +36,7 @@ type Key = (Option<u64>, SocketAddr, u8);
 static ENDPOINTS: Mutex<Vec<(Key, Weak<Endpoint>)>> = Mutex::new(Vec::new());
 
 /// What the endpoint's thread and its handles share.
-struct Shared {
+struct EndpointState {
     socket: UdpSocket,
     tunnels: Mutex<HashMap<u32, Weak<Tunnel>>>,
     over: AtomicBool,
@@ -49,7 +49,7 @@ pub(crate) struct Endpoint {
     /// A secret, so that nobody chooses flows that all take one path.
     hasher: RandomState,
     port: u16,
-    shared: Arc<Shared>,
+    shared: Arc<EndpointState>,
 }
 
 impl Endpoint {
@@ -93,7 +93,7 @@ impl Endpoint {
             }
             senders.push(sender);
         }
-        let shared = Arc::new(Shared {
+        let shared = Arc::new(EndpointState {
             socket,
             tunnels: Mutex::default(),
             over: AtomicBool::new(false),
@@ -183,7 +183,7 @@ fn flow(frame: &[u8]) -> (&[u8], &[u8]) {
     (ethernet, more)
 }
 
-impl Shared {
+impl EndpointState {
     fn tunnels(&self) -> MutexGuard<'_, HashMap<u32, Weak<Tunnel>>> {
         self.tunnels.lock().unwrap_or_else(PoisonError::into_inner)
     }

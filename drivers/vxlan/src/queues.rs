@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use linecard_mempool::{Burst, Packet, Pool};
-use linecard_pmd::offload::{AcceptedOffloads, SoftLoss, SoftTx, asks};
+use linecard_pmd::offload::{AcceptedOffloads, SoftTx, asks};
 use linecard_pmd::port::{RxQueue, TxQueue};
 use linecard_pmd::stats::{QueueStats, Total};
 use linecard_pmd::wake::Armed;
@@ -50,6 +50,8 @@ linecard_pmd::causes! {
         Stopped = ("stopped", Total::Error),
     }
 }
+
+linecard_pmd::soft_causes!(TxLoss);
 
 /// The receive queue.
 pub(crate) struct Rx {
@@ -134,15 +136,7 @@ impl Tx {
         pool: &Pool,
         stats: Arc<QueueStats<TxLoss>>,
     ) -> Self {
-        let counted = Arc::clone(&stats);
-        let soft = SoftTx::new(pool.clone(), move |loss, count| {
-            let cause = match loss {
-                SoftLoss::Malformed => TxLoss::BadOffload,
-                SoftLoss::NoBuffer => TxLoss::NoBuffer,
-                SoftLoss::Stopped => TxLoss::Stopped,
-            };
-            counted.lost(cause, count);
-        });
+        let soft = SoftTx::counting(pool.clone(), Arc::clone(&stats));
         let header = header::write(tunnel.vni);
         Self { sender: Sender { endpoint, tunnel, header, stats }, soft }
     }

@@ -72,7 +72,10 @@ pub fn pin_current(core: CoreId) -> Result<()> {
     if bound && allowed() == [core] { Ok(()) } else { Err(not_allowed(core, &before)) }
 }
 
-/// Binds the calling thread to a set of cores.
+/// Binds the calling thread to a set of cores; the one way in which threads of this process are bound.
+///
+/// One core, the ordinary case, is left to `core_affinity`. That crate has no call for several cores, which EAL's grammar can ask for
+/// (`0@(2-3)`); those take `sched_setaffinity`.
 pub(crate) fn pin_to(cores: &[CoreId]) -> Result<()> {
     if let [core] = cores {
         return pin_current(*core);

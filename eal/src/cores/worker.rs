@@ -11,7 +11,7 @@ use crossbeam::utils::CachePadded;
 use super::{Lcore, LcoreId, pin_to};
 use crate::error::{Error, Result};
 
-/// Tells loops to end. Clones share one flag, on a cache line of its own.
+/// A flag that ends the loops of workers. Clones share it, on a cache line of its own.
 ///
 /// ```
 /// let stop = linecard_eal::Stop::default();
@@ -37,7 +37,7 @@ impl Stop {
     }
 }
 
-/// Threads bound to lcores, named `lc-worker-N`, that each run one job and bring its result home. Dropping it stops and
+/// Threads bound to lcores, named `lc-worker-N`, that each run one job and return its result. Dropping it stops and
 /// joins them.
 ///
 /// ```

@@ -5,17 +5,17 @@ use std::path::Path;
 
 use crate::error::Error;
 
-/// Left to the rest of the machine, or of the cgroup: this much, and no more than an eighth of what there is. Of a small
-/// group a fixed amount would be all.
+/// Memory left to the rest of the machine or cgroup: this much, but no more than an eighth of the total, since a fixed amount could
+/// be all of a small cgroup.
 const HEADROOM: usize = 32 << 20;
 const SHARE: usize = 8;
 
-/// Memory this process may take, and who says so.
+/// Memory that this process may take, and whose limit that is (the machine's or a cgroup's).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Available {
     pub(super) bytes: usize,
     pub(super) scope: String,
-    /// Kept back, and not in `bytes`.
+    /// Bytes left to others, not part of `bytes`.
     pub(super) reserve: usize,
 }
 

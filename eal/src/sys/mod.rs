@@ -1,14 +1,28 @@
 //! System calls, each behind a safe function. Where else there is `unsafe` the documentation of the crate says.
+//!
+//! They go through `rustix`, which checks lifetimes of descriptors and buffers. What is left to `libc`, and why:
+//!
+//! | call | reason |
+//! |---|---|
+//! | `sched_getaffinity`, `sched_setaffinity` | `rustix`'s set has 1024 cores, and the kernel refuses a set smaller than its own |
+//! | `fcntl` of a passed descriptor ([`inherited`]) | the number may not be open, and a `BorrowedFd` must be |
+//! | `io_setup`, `io_submit`, `io_getevents`, `io_destroy` (`aio`) | not in `rustix` |
+//! | `mmap`, `munmap`, `madvise`, `mbind` (`memory/map.rs`) | addresses are chosen and replaced (`MAP_FIXED`); unsafe in `rustix`, too |
 
 pub(crate) mod aio;
 #[cfg(not(loom))]
 pub(crate) mod membarrier;
 pub(crate) mod tsc;
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Write};
-use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::time::ClockId;
 
 /// An `io::Error` for a call that returned −1.
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
@@ -19,20 +33,15 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
 /// power of two.
 pub(crate) fn memfd(name: &str, huge: Option<u32>) -> io::Result<File> {
     // The kernel allows 249 bytes; it shows the name in /proc only.
-    let name: Vec<u8> = name.bytes().filter(|b| *b != 0).take(240).chain([0]).collect();
+    let name: Vec<u8> = name.bytes().filter(|b| *b != 0).take(240).collect();
     let pages = huge.map_or(0, |power| libc::MFD_HUGETLB | (power << libc::MFD_HUGE_SHIFT));
-    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | pages;
-    let create = |flags| {
-        // SAFETY: `name` ends with a zero byte and lives across the call, which only reads it.
-        check(unsafe { libc::memfd_create(name.as_ptr().cast(), flags) })
-    };
-    let fd = match create(flags | libc::MFD_NOEXEC_SEAL) {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING | MemfdFlags::from_bits_retain(pages);
+    let file = match rustix::fs::memfd_create(&name[..], flags | MemfdFlags::NOEXEC_SEAL) {
         // Kernels before 6.3 do not know the flag.
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => create(flags)?,
-        result => result?,
+        Err(Errno::INVAL) => rustix::fs::memfd_create(&name[..], flags),
+        result => result,
     };
-    // SAFETY: a new descriptor nobody else owns.
-    Ok(File::from(unsafe { OwnedFd::from_raw_fd(fd) }))
+    Ok(File::from(file?))
 }
 
 /// Takes the descriptor of that number, which whoever started this process passed to it and nobody here owns; `None` where none is
@@ -48,36 +57,22 @@ pub(crate) fn inherited(number: i32) -> Option<OwnedFd> {
 
 /// Forbids, for ever and for every holder, shrinking and growing the file, and further seals.
 pub(crate) fn seal(file: &File) -> io::Result<()> {
-    let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
-    // SAFETY: takes integers only.
-    check(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_ADD_SEALS, seals) }).map(drop)
+    Ok(rustix::fs::fcntl_add_seals(file, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?)
 }
 
 /// Gives every page of the file its memory now, so that no later touch can fail.
 pub(crate) fn allocate(file: &File, len: usize) -> io::Result<()> {
-    let len = libc::off_t::try_from(len).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
-    loop {
-        // SAFETY: takes integers only.
-        match check(unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, len) }) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            result => return result.map(drop),
-        }
-    }
+    Ok(retry_on_intr(|| rustix::fs::fallocate(file, FallocateFlags::empty(), 0, len as u64))?)
 }
 
 /// An eventfd with nothing in it, non-blocking and close-on-exec.
 pub(crate) fn eventfd() -> io::Result<OwnedFd> {
-    // SAFETY: takes integers only.
-    let fd = check(unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) })?;
-    // SAFETY: a new descriptor nobody else owns.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    Ok(rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?)
 }
 
 /// Empties a non-blocking eventfd.
 pub(crate) fn drain(event: BorrowedFd<'_>) {
-    let mut count = [0_u8; 8];
-    // SAFETY: `count` lives across the call, which writes at most its 8 bytes.
-    unsafe { libc::read(event.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
+    let _ = rustix::io::read(event, &mut [0_u8; 8]);
 }
 
 /// Whether a descriptor is an eventfd. `fcntl` and `fstat` cannot tell; its link in `/proc` can.
@@ -87,39 +82,31 @@ fn is_eventfd(fd: BorrowedFd<'_>) -> bool {
     if write!(&mut path[..31], "/proc/self/fd/{}", fd.as_raw_fd()).is_err() {
         return false;
     }
+    let Ok(path) = CStr::from_bytes_until_nul(&path) else { return false };
     let mut name = [0_u8; 32];
-    // SAFETY: `path` ends with a zero byte; at most the length of `name` is written to it; both live across the call.
-    let len = unsafe { libc::readlink(path.as_ptr().cast(), name.as_mut_ptr().cast(), name.len()) };
-    if let Ok(len) = usize::try_from(len) {
-        return name.get(..len) == Some(b"anon_inode:[eventfd]");
+    match rustix::fs::readlinkat_raw(rustix::fs::CWD, path, &mut name) {
+        Ok(len) => name.get(..len) == Some(b"anon_inode:[eventfd]"),
+        Err(_) => has_no_type(fd),
     }
-    has_no_type(fd)
 }
 
 /// Whether a descriptor is an anonymous file without a type: what can be known where there is no `/proc`. Of those only an
 /// eventfd takes eight bytes that say one.
 pub(crate) fn has_no_type(fd: BorrowedFd<'_>) -> bool {
-    let mut stat = MaybeUninit::<libc::stat>::zeroed();
-    // SAFETY: writes one `stat`, which lives across the call.
-    let known = unsafe { libc::fstat(fd.as_raw_fd(), stat.as_mut_ptr()) } == 0;
-    // SAFETY: all zeros, or what the kernel wrote, is a valid `stat`.
-    known && unsafe { stat.assume_init() }.st_mode & libc::S_IFMT == 0
+    rustix::fs::fstat(fd).is_ok_and(|stat| stat.st_mode & libc::S_IFMT == 0)
 }
 
 /// Adds one to an eventfd that has room at this moment; `WouldBlock` when it has none, `EINVAL` when it is something else.
 pub(crate) fn write_if_ready(to: BorrowedFd<'_>) -> io::Result<()> {
     if !is_eventfd(to) {
-        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        return Err(Errno::INVAL.into());
     }
-    let mut entry = libc::pollfd { fd: to.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
-    // SAFETY: one valid entry, exclusively borrowed until the call returns, which is at once.
-    if check(unsafe { libc::poll(&raw mut entry, 1, 0) })? == 0 || entry.revents & libc::POLLOUT == 0 {
+    let mut entry = [PollFd::from_borrowed_fd(to, PollFlags::OUT)];
+    if poll(&mut entry, Some(&Timespec::default()))? == 0 || !entry[0].revents().contains(PollFlags::OUT) {
         return Err(io::ErrorKind::WouldBlock.into());
     }
-    let one = 1_u64.to_ne_bytes();
-    // SAFETY: reads the eight bytes of `one`, which lives across the call.
-    let written = unsafe { libc::write(to.as_raw_fd(), one.as_ptr().cast(), one.len()) };
-    if written < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    rustix::io::write(to, &1_u64.to_ne_bytes())?;
+    Ok(())
 }
 
 /// A resource of which this process may use only so much.
@@ -134,13 +121,11 @@ pub(crate) enum Resource {
 /// The soft limit on a resource in bytes, `usize::MAX` for none.
 pub(crate) fn limit(resource: Resource) -> usize {
     let resource = match resource {
-        Resource::AddressSpace => libc::RLIMIT_AS,
-        Resource::FileSize => libc::RLIMIT_FSIZE,
+        Resource::AddressSpace => rustix::process::Resource::As,
+        Resource::FileSize => rustix::process::Resource::Fsize,
     };
-    let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: 0 };
-    // SAFETY: writes one `rlimit`, which lives across the call. On failure it stays infinite.
-    unsafe { libc::getrlimit(resource, &mut limit) };
-    usize::try_from(limit.rlim_cur).unwrap_or(usize::MAX)
+    let limit = rustix::process::getrlimit(resource).current;
+    limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
 }
 
 /// The cores the calling thread may run on, in order; kernels with more than 8192 cores are not covered.
@@ -169,15 +154,12 @@ pub(crate) fn set_affinity(cores: &[u32]) -> io::Result<()> {
 
 /// The user this process acts as.
 pub(crate) fn user() -> u32 {
-    // SAFETY: takes nothing, cannot fail.
-    unsafe { libc::geteuid() }
+    rustix::process::geteuid().as_raw()
 }
 
 /// CLOCK_MONOTONIC, in nanoseconds.
 #[inline]
 pub(crate) fn monotonic_ns() -> u64 {
-    let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: writes one `timespec`, which lives across the call. It cannot fail for this clock.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &mut now) };
+    let now = rustix::time::clock_gettime(ClockId::Monotonic);
     (now.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(now.tv_nsec as u64)
 }

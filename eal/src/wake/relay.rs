@@ -52,12 +52,12 @@ const STACK: usize = 128 << 10;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub struct Relay {
-    shared: Arc<Shared>,
+    shared: Arc<RelayState>,
     /// Whether the thread could be started.
     started: OnceLock<bool>,
 }
 
-struct Shared {
+struct RelayState {
     name: String,
     queues: Vec<Queue>,
     /// There is something new among the sources, or the relay goes. Made with the thread.
@@ -91,7 +91,7 @@ impl Relay {
     pub fn new(name: &str, queues: usize) -> Self {
         let queues = (0..queues).map(|_| Queue::default()).collect();
         let (changed, over) = (OnceLock::new(), AtomicBool::new(false));
-        let shared = Arc::new(Shared { name: name.to_owned(), queues, changed, over });
+        let shared = Arc::new(RelayState { name: name.to_owned(), queues, changed, over });
         Self { shared, started: OnceLock::new() }
     }
 
@@ -148,7 +148,7 @@ impl fmt::Debug for Relay {
 }
 
 /// Starts the thread; false when that fails.
-fn start(shared: &Arc<Shared>) -> bool {
+fn start(shared: &Arc<RelayState>) -> bool {
     let made = Watcher::new(shared).and_then(|watcher| {
         let name = format!("lc-wake {}", shared.name);
         let thread = std::thread::Builder::new().name(name).stack_size(STACK);
@@ -162,7 +162,7 @@ fn start(shared: &Arc<Shared>) -> bool {
 
 /// What the thread has.
 struct Watcher {
-    shared: Arc<Shared>,
+    shared: Arc<RelayState>,
     epoll: std::os::fd::OwnedFd,
     /// What is watched for each queue, and as of which turn.
     watched: Vec<(Option<Source>, u64)>,
@@ -170,7 +170,7 @@ struct Watcher {
 }
 
 impl Watcher {
-    fn new(shared: &Arc<Shared>) -> rustix::io::Result<Self> {
+    fn new(shared: &Arc<RelayState>) -> rustix::io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         let event = EventFd::new().map_err(|_| rustix::io::Errno::MFILE)?;
         // Nobody else sets it: the thread is started once.

@@ -139,8 +139,10 @@ fn mixed_bursts_return_each_packet_to_its_own_pool() {
     for i in 0..8 {
         burst.push(tagged(&one, i)).unwrap();
         burst.push(tagged(&two, i)).unwrap();
-        let mut original = tagged(&one, i);
-        burst.push(original.clone_from_pool(&two).unwrap()).unwrap();
+        // The clone's metadata is of the one pool, and one of its buffers of the other.
+        let mut original = tagged(&two, i);
+        original.chain(tagged(&one, i)).unwrap();
+        burst.push(original.clone_ref().unwrap()).unwrap();
         burst.push(original).unwrap();
         let mut head = tagged(&one, i);
         head.chain(tagged(&two, i)).unwrap();

@@ -21,12 +21,12 @@ use crate::meta::Meta;
 /// assert_eq!(packet.segments().map(|s| s.len()).collect::<Vec<_>>(), [2, 3]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub struct Segment<'a> {
+pub struct PacketSegment<'a> {
     seg: Seg,
     packet: PhantomData<&'a Packet>,
 }
 
-impl<'a> Segment<'a> {
+impl<'a> PacketSegment<'a> {
     /// Its data.
     #[inline]
     #[must_use]
@@ -51,7 +51,7 @@ impl<'a> Segment<'a> {
     }
 }
 
-impl Deref for Segment<'_> {
+impl Deref for PacketSegment<'_> {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
@@ -75,13 +75,13 @@ pub struct Segments<'a> {
 }
 
 impl<'a> Iterator for Segments<'a> {
-    type Item = Segment<'a>;
+    type Item = PacketSegment<'a>;
 
     #[inline]
-    fn next(&mut self) -> Option<Segment<'a>> {
+    fn next(&mut self) -> Option<PacketSegment<'a>> {
         let seg = self.next?;
         self.next = seg.following();
-        Some(Segment { seg, packet: PhantomData })
+        Some(PacketSegment { seg, packet: PhantomData })
     }
 }
 
@@ -178,7 +178,7 @@ impl Packet {
         head.set_nb_segs(1);
         head.clear_bits(Meta::CHAINED);
         head.set_pkt_len(head.data_len().into());
-        // SAFETY: unlinked, and ours.
+        // SAFETY: the packet owned these segments and no longer refers to them: its `next` is cleared above.
         unsafe { free::chain(tail, site) };
     }
 }

@@ -27,9 +27,9 @@ unsafe fn release_as<O>(holder: *mut ()) {
 /// # Safety
 /// `holder` was attached by [`Packet::attach_external`]; nobody uses its memory, and this is called once.
 pub(super) unsafe fn release(holder: *mut ()) {
-    // SAFETY: every holder starts with its header.
+    // SAFETY: `attach_external` attaches `Holder`s only, which are `repr(C)` and begin with a `Header`.
     let release = unsafe { (*holder.cast::<Header>()).release };
-    // SAFETY: the function fits the type that the holder was made with.
+    // SAFETY: `release_as::<O>` was written into the holder together with its owner of type `O`; called once (this function's condition).
     unsafe { release(holder) };
 }
 
@@ -63,7 +63,7 @@ impl Packet {
         let bytes = unsafe { (*holder).owner.as_mut() };
         let (len, buf) = (bytes.len(), NonNull::from(bytes).cast::<u8>());
         let Ok(buf_len) = u16::try_from(len) else {
-            // SAFETY: just made, and not attached.
+            // SAFETY: made above and attached to no packet; `bytes` is not used any more, and this is its only release.
             unsafe { release(holder.cast()) };
             return Err(Error::ExternalLength { len, max: u16::MAX });
         };

@@ -16,30 +16,34 @@ pub(crate) unsafe fn bulk(items: *const NonNull<Meta>, n: usize, site: Site) {
     if n == 0 {
         return;
     }
-    // SAFETY: readable for `n`.
+    // SAFETY: `items` has `n` packets that the caller owns, and nobody writes there until this returns.
     let packets = unsafe { std::slice::from_raw_parts(items, n) };
     let [first, ..] = packets else { return };
-    // SAFETY: in use and the caller's.
+    // SAFETY: the caller owns the packet, which is in use until it is put below; only read here.
     let pool = unsafe { Seg::new(*first) }.pool();
     let odd = packets.iter().fold(0, |odd, &packet| {
-        // SAFETY: each of the `n` packets is in use and the caller's.
+        // SAFETY: the caller owns each of the `n` packets, which are in use until they are put below; only read here.
         let seg = unsafe { Seg::new(packet) };
         odd | usize::from(seg.state()) | (seg.pool().as_ptr().addr() ^ pool.as_ptr().addr())
     });
     if odd == 0 {
-        // SAFETY: plain packets of one pool.
+        // SAFETY: `odd == 0`: all are plain and of `pool`; the caller owns them and does not use them afterwards.
         unsafe { put(pool, items, n, site) }
     } else {
-        // SAFETY: the caller's promise, passed on.
+        // SAFETY: the caller owns the packets and does not use them afterwards, which is all that `mixed` asks.
         unsafe { mixed(packets, site) }
     }
 }
 
+/// Returns packets that are not all plain, or not all of one pool.
+///
+/// # Safety
+/// As for [`bulk`].
 #[cold]
 #[inline(never)]
 unsafe fn mixed(packets: &[NonNull<Meta>], site: Site) {
     let key = |&packet: &NonNull<Meta>| {
-        // SAFETY: in use and the caller's.
+        // SAFETY: the caller owns the packet, and it is looked at only before it is returned: `rest` has those that are left.
         let seg = unsafe { Seg::new(packet) };
         (seg.state() == 0).then_some(seg.pool())
     };
@@ -48,9 +52,9 @@ unsafe fn mixed(packets: &[NonNull<Meta>], site: Site) {
         let same = rest.iter().take_while(|packet| key(packet) == first).count();
         let (run, after) = rest.split_at(same);
         match first {
-            // SAFETY: a run of plain packets of one pool.
+            // SAFETY: the run has packets with `state == 0` of this pool only; the caller owns them, and each is in one run.
             Some(pool) => unsafe { put(pool, run.as_ptr(), run.len(), site) },
-            // SAFETY: each is the caller's.
+            // SAFETY: the caller owns each of them, and each is in one run.
             None => run.iter().for_each(|&packet| unsafe { one(packet, site) }),
         }
         rest = after;
@@ -63,13 +67,13 @@ unsafe fn mixed(packets: &[NonNull<Meta>], site: Site) {
 /// The caller owns it and does not use it afterwards.
 #[inline]
 pub(crate) unsafe fn one(packet: NonNull<Meta>, site: Site) {
-    // SAFETY: in use and the caller's.
+    // SAFETY: the caller owns the packet, which is in use until it is put below.
     let seg = unsafe { Seg::new(packet) };
     if seg.state() == 0 {
-        // SAFETY: a plain packet of its pool.
+        // SAFETY: `state == 0`: one segment, its own buffer, no clones; the caller does not use it afterwards.
         unsafe { put(seg.pool(), &raw const packet, 1, site) }
     } else {
-        // SAFETY: the caller's promise, passed on.
+        // SAFETY: the caller owns the packet with all its segments and does not use it afterwards.
         unsafe { chain(seg, site) }
     }
 }
@@ -87,25 +91,28 @@ pub(super) unsafe fn chain(first: Seg, site: Site) {
         seg.set_next(None);
         seg.clear_bits(Meta::CHAINED);
         seg.set_nb_segs(1);
-        // SAFETY: the caller's promise for each.
+        // SAFETY: the caller owns every segment of the chain; this one is unlinked, and the loop does not come back to it.
         unsafe { segment(seg, site) };
     }
 }
 
 /// Gives up one segment, unlinked: its buffer may live on in clones.
+///
+/// # Safety
+/// The caller owns the segment and does not use it afterwards.
 unsafe fn segment(seg: Seg, site: Site) {
     if seg.has(Meta::INDIRECT) {
         let holder = seg.holder();
         seg.go_home();
-        // SAFETY: plain now, and the caller's.
+        // SAFETY: it has its own buffer again, which no clone used: clones refer to `holder`.
         unsafe { retire(seg, site) };
-        // SAFETY: the clone's hold, given up once.
+        // SAFETY: an indirect segment has one hold on its holder; it is indirect no longer, so the hold is given up once.
         unsafe { release(holder, site) };
     } else if seg.has(Meta::SHARED) {
-        // SAFETY: the packet's own hold, given up once.
+        // SAFETY: a segment has one hold on itself; the caller gives it up and does not use the segment afterwards.
         unsafe { release(seg, site) };
     } else {
-        // SAFETY: nobody else knows it.
+        // SAFETY: neither indirect nor shared: no clone refers to it, and the caller gives it up.
         unsafe { retire(seg, site) };
     }
 }
@@ -117,7 +124,7 @@ unsafe fn segment(seg: Seg, site: Site) {
 pub(super) unsafe fn release(holder: Seg, site: Site) {
     if holder.unhold() {
         holder.clear_bits(Meta::SHARED);
-        // SAFETY: that was the last hold.
+        // SAFETY: `unhold` returned the last hold, so nobody refers to the segment any more.
         unsafe { retire(holder, site) };
     }
 }
@@ -132,15 +139,18 @@ pub(super) unsafe fn strip(seg: Seg, site: Site) {
     seg.go_home();
     seg.clear_bits(Meta::INDIRECT | Meta::EXTERNAL);
     if indirect {
-        // SAFETY: the clone's hold, given up once.
+        // SAFETY: an indirect segment has one hold on its holder; the bit is cleared above, so it is given up once.
         unsafe { release(holder, site) };
     } else if external {
-        // SAFETY: the attachment of an external segment without clones, given up once.
+        // SAFETY: made by `attach_external`; without clones nobody uses its memory, and the bit is cleared above, so this is called once.
         unsafe { external::release(owner) };
     }
 }
 
 /// Returns a segment that nobody else knows to its pool.
+///
+/// # Safety
+/// The caller owns the segment, which is unlinked and has no clones, and does not use it afterwards.
 unsafe fn retire(seg: Seg, site: Site) {
     let owner = seg.has(Meta::EXTERNAL).then(|| seg.attached());
     if owner.is_some() {
@@ -148,10 +158,10 @@ unsafe fn retire(seg: Seg, site: Site) {
     }
     seg.set_state(0);
     let packet = seg.raw();
-    // SAFETY: plain now: one segment, own buffer, no clones.
+    // SAFETY: plain now (state 0, own buffer), unlinked and without clones (this function's condition).
     unsafe { put(seg.pool(), &raw const packet, 1, site) };
     if let Some(owner) = owner {
-        // SAFETY: the attachment of an external segment, read before the segment went.
+        // SAFETY: made by `attach_external`, and read before the segment went; no clone uses its memory, and this is called once.
         unsafe { external::release(owner) };
     }
 }

@@ -15,7 +15,7 @@ mod tests;
 use std::panic::Location;
 use std::ptr::NonNull;
 
-pub use self::chain::{Segment, Segments};
+pub use self::chain::{PacketSegment, Segments};
 pub use self::reader::Reader;
 use self::seg::Seg;
 use crate::meta::Meta;
@@ -65,8 +65,7 @@ impl Packet {
         unsafe { std::slice::from_raw_parts(seg.data(), seg.len()) }
     }
 
-    /// The first segment's data, to write. Empty when clones share it and the pool has no packet left for a copy; see
-    /// [`Packet::make_unique`].
+    /// The first segment's data, to write. Empty when clones share it and the pool has no packet left for a copy.
     #[inline]
     #[must_use]
     #[track_caller]
@@ -194,7 +193,7 @@ impl Packet {
     /// Returns the packet to its pool, as dropping does; debug mode then knows the place in the source.
     #[track_caller]
     pub fn free(self) {
-        // SAFETY: ours, and given up.
+        // SAFETY: `into_raw` gives up the only handle, so we own the packet and nobody uses it afterwards.
         unsafe { free::one(self.into_raw(), Some(Location::caller())) };
     }
 
@@ -229,7 +228,7 @@ impl Packet {
 impl Drop for Packet {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: ours, and not used again.
+        // SAFETY: this is the only handle, and it ends here.
         unsafe { free::one(self.0, None) };
     }
 }

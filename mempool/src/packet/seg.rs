@@ -172,7 +172,7 @@ impl Seg {
     }
 
     pub(crate) fn attached(self) -> *mut () {
-        // SAFETY: the holder of the packet owns its attachment.
+        // SAFETY: there is an attachment for each packet of the pool, initialised with it; who owns the packet owns it (`new`).
         unsafe { self.attachment().read() }
     }
 
@@ -243,13 +243,13 @@ impl Seg {
     pub(crate) unsafe fn fresh(pool: NonNull<PoolShared>, site: Site) -> Option<Self> {
         #[expect(clippy::disallowed_methods, reason = "`get` writes it, or it is not looked at")]
         let mut item = NonNull::dangling();
-        // SAFETY: the caller's promise; one place.
+        // SAFETY: the pool exists (this function's condition), and `item` is place for one pointer.
         if !unsafe { get(pool, &raw mut item, 1, site) } {
             return None;
         }
-        // SAFETY: the pool exists.
+        // SAFETY: the pool exists until this returns: the packet that we have just taken keeps it.
         let rearm = unsafe { pool.as_ref() }.rearm;
-        // SAFETY: the packet is ours alone, and empty.
+        // SAFETY: `get` gave the packet to us alone; data of no bytes behind the pool's headroom lies inside its buffer.
         unsafe { Meta::write_plain(item, rearm, 0) };
         Some(Self(item))
     }

@@ -1,12 +1,11 @@
 //! Clones by reference, and copies on write.
 
 use std::panic::Location;
-use std::ptr::NonNull;
 
 use super::seg::Seg;
 use super::{Packet, free};
 use crate::meta::Meta;
-use crate::pool::{Pool, PoolShared, Site};
+use crate::pool::{Pool, Site};
 
 impl Packet {
     /// A packet that refers to the same bytes, with metadata of its own (DPDK's indirect packet), from the same pool.
@@ -28,24 +27,11 @@ impl Packet {
     #[track_caller]
     #[must_use]
     pub fn clone_ref(&mut self) -> Option<Packet> {
-        let pool = self.head().pool();
-        // SAFETY: one of its packets is out: `self`.
-        unsafe { self.clone_with(pool, Some(Location::caller())) }
-    }
-
-    /// As [`Packet::clone_ref`], with metadata from `pool`, whose buffers may be small: they are needed for copies on write only.
-    #[track_caller]
-    #[must_use]
-    pub fn clone_from_pool(&mut self, pool: &Pool) -> Option<Packet> {
-        // SAFETY: the handle keeps the pool.
-        unsafe { self.clone_with(pool.shared, Some(Location::caller())) }
-    }
-
-    unsafe fn clone_with(&mut self, pool: NonNull<PoolShared>, site: Site) -> Option<Packet> {
+        let (pool, site) = (self.head().pool(), Some(Location::caller()));
         let mut clone: Option<Packet> = None;
         let mut rest = Some(self.head());
         while let Some(seg) = rest {
-            // SAFETY: the caller's promise.
+            // SAFETY: a pool lives while one of its packets is out, and our first segment is one of `pool`'s.
             let fresh = Packet(unsafe { Seg::fresh(pool, site) }?.raw());
             if !seg.share_with(fresh.head()) {
                 return None;
@@ -87,19 +73,6 @@ impl Packet {
         Some(copy)
     }
 
-    /// Makes sure that nobody else sees any of the data, by copying what clones share.
-    /// `false` when the pool has no packet left for that, or smaller buffers; data and length are unchanged then.
-    #[track_caller]
-    pub fn make_unique(&mut self) -> bool {
-        let site = Some(Location::caller());
-        let (mut before, mut now) = (None, Some(self.head()));
-        while let Some(seg) = now {
-            let Some(own) = self.own(seg, before, site) else { return false };
-            (before, now) = (Some(own), own.following());
-        }
-        true
-    }
-
     /// Makes the first segment's data ours alone.
     #[cold]
     pub(super) fn own_head(&mut self, site: Site) -> bool {
@@ -133,7 +106,7 @@ impl Packet {
             return Some(seg);
         }
         // The clones keep this segment with its buffer; another one takes its place.
-        // SAFETY: the pool exists: `seg` is out.
+        // SAFETY: a pool lives as long as one of its packets is out, and `seg` is.
         let fresh = Packet(unsafe { Seg::fresh(seg.pool(), site) }?.raw());
         if !fresh.head().copy_home(seg) {
             return None;
@@ -162,7 +135,7 @@ impl Packet {
         let site = Some(Location::caller());
         let head = self.head();
         if head.has(Meta::SHARED) && !head.exclusive() {
-            // SAFETY: the pool exists: the packet is out.
+            // SAFETY: a pool lives as long as one of its packets is out, and this one is.
             let Some(fresh) = (unsafe { Seg::fresh(head.pool(), site) }) else { return false };
             *self = Packet(fresh.raw());
             return true;

@@ -22,11 +22,10 @@ enum Op {
     Trim(usize, usize),
     Write(usize, usize),
     Clone(usize),
-    CloneFromSmall(usize),
     Chain(usize, usize),
     Linearize(usize),
-    Unique(usize),
     Copy(usize),
+    CopyToSmall(usize),
     CopyIn(usize, usize),
     Attach(usize, usize),
     Reset(usize),
@@ -44,11 +43,10 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (i.clone(), n.clone()).prop_map(|(i, n)| Op::Trim(i, n)),
         3 => (i.clone(), n.clone()).prop_map(|(i, n)| Op::Write(i, n)),
         3 => i.clone().prop_map(Op::Clone),
-        1 => i.clone().prop_map(Op::CloneFromSmall),
         2 => (i.clone(), i.clone()).prop_map(|(i, j)| Op::Chain(i, j)),
         1 => i.clone().prop_map(Op::Linearize),
-        1 => i.clone().prop_map(Op::Unique),
         1 => i.clone().prop_map(Op::Copy),
+        1 => i.clone().prop_map(Op::CopyToSmall),
         1 => (i.clone(), n.clone()).prop_map(|(i, n)| Op::CopyIn(i, n)),
         1 => (i.clone(), n).prop_map(|(i, n)| Op::Attach(i, n)),
         1 => i.clone().prop_map(Op::Reset),
@@ -90,7 +88,7 @@ impl Model {
             Op::Append(i, n) | Op::Prepend(i, n) | Op::CopyIn(i, n) | Op::Attach(i, n) => {
                 self.bring(op, i, n)
             }
-            Op::Clone(i) | Op::CloneFromSmall(i) | Op::Copy(i) => self.duplicate(op, i),
+            Op::Clone(i) | Op::Copy(i) | Op::CopyToSmall(i) => self.duplicate(op, i),
             _ => self.change(op),
         }
         self.check();
@@ -154,7 +152,7 @@ impl Model {
         packet.set_port(i as u16);
         let double = match op {
             Op::Clone(_) => packet.clone_ref(),
-            Op::CloneFromSmall(_) => packet.clone_from_pool(&self.small),
+            Op::CopyToSmall(_) => packet.copy(&self.small),
             _ => packet.copy(&self.pool),
         };
         if let Some(double) = double {
@@ -192,7 +190,7 @@ impl Model {
     }
 
     fn reshape(&mut self, op: &Op) {
-        let (Op::Linearize(i) | Op::Unique(i) | Op::Reset(i)) = *op else { return };
+        let (Op::Linearize(i) | Op::Reset(i)) = *op else { return };
         let Some((packet, oracle)) = self.packets.get_mut(i) else { return };
         match op {
             Op::Linearize(_) => {
@@ -201,15 +199,6 @@ impl Model {
                 assert!(!plain_head || done);
                 assert_eq!(packet.nb_segs() == 1, done);
                 let _ = fits;
-            }
-            Op::Unique(_) => {
-                if packet.make_unique() {
-                    let mut now = Some(packet.head());
-                    while let Some(seg) = now {
-                        assert!(seg.exclusive());
-                        now = seg.following();
-                    }
-                }
             }
             _ => {
                 if packet.reset() {
@@ -296,9 +285,9 @@ fn an_exhausted_pool_lends_no_shared_bytes_for_writing() {
     assert!(one.copy_from_slice(b"same"));
     let mut two = one.clone_ref().unwrap();
     assert!(one.data_mut().is_empty() && one.append(1).is_none() && one.prepend(1).is_none());
-    assert!(!one.make_unique() && !one.reset());
+    assert!(!one.reset());
     assert_eq!((one.data(), two.data()), (&b"same"[..], &b"same"[..]));
-    assert!(two.make_unique(), "a clone has a buffer of its own");
+    assert_eq!(two.data_mut().len(), 4, "a clone has a buffer of its own");
     one.data_mut()[0] = b'l';
     assert_eq!((one.data(), two.data()), (&b"lame"[..], &b"same"[..]));
 }
@@ -319,7 +308,6 @@ fn clones_are_read_and_dropped_in_other_threads() {
             one.data_mut()[0] = b'l';
         });
         assert_eq!(one.data(), b"lame");
-        assert!(one.make_unique());
     }
     assert_eq!(pool.stats().in_use, 0);
 }

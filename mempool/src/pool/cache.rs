@@ -99,14 +99,14 @@ pub(super) unsafe fn copy(src: *const Item, dst: *mut Item, n: usize) {
     let blocks = n / BLOCK * BLOCK;
     let mut at = 0;
     while at < blocks {
-        // SAFETY: `at + BLOCK <= n`: readable.
+        // SAFETY: `at + BLOCK <= n`, and `src` is readable for `n` pointers.
         let block = unsafe { src.wrapping_add(at).cast::<[Item; BLOCK]>().read() };
-        // SAFETY: `at + BLOCK <= n`: writable.
+        // SAFETY: `at + BLOCK <= n`, and `dst` is writable for `n` pointers.
         unsafe { dst.wrapping_add(at).cast::<[Item; BLOCK]>().write(block) };
         at += BLOCK;
     }
     if blocks < n {
-        // SAFETY: the rest, inside the caller's promise.
+        // SAFETY: `blocks < n`: the last `n - blocks` pointers, of which both sides have place for `n` and do not overlap.
         unsafe { ptr::copy_nonoverlapping(src.wrapping_add(blocks), dst.wrapping_add(blocks), n - blocks) }
     }
 }

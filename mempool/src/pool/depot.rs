@@ -146,7 +146,7 @@ impl Depot {
     /// # Safety
     /// `items` are `n` free packets of this pool that the caller owns.
     pub(super) unsafe fn give_loose(&self, items: *const Item, n: usize) {
-        // SAFETY: readable for `n`.
+        // SAFETY: `n` pointers lie at `items` (this function's condition), which nobody writes until this returns.
         let items = unsafe { std::slice::from_raw_parts(items, n) };
         let mut nodes = items.iter().map(|&item| self.index(item) as u32);
         let Some(first) = nodes.next() else { return };

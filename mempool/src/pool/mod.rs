@@ -122,7 +122,7 @@ impl Pool {
         for packet in raw {
             // SAFETY: `get_raw` filled every place.
             let meta = unsafe { packet.assume_init() };
-            // SAFETY: the packet is ours alone, and empty.
+            // SAFETY: `get_raw` gave the packet to us alone; data of no bytes behind the headroom lies inside its buffer.
             unsafe { Meta::write_plain(meta, rearm, 0) };
         }
         true
@@ -146,7 +146,7 @@ impl Pool {
     #[inline]
     #[track_caller]
     pub unsafe fn put_raw(&self, packets: &[NonNull<Meta>]) {
-        // SAFETY: as the caller promises.
+        // SAFETY: plain packets of this pool that the caller owns (this function's condition); this handle keeps the pool meanwhile.
         unsafe { put(self.shared, packets.as_ptr(), packets.len(), Some(Location::caller())) }
     }
 

@@ -39,7 +39,7 @@ pub(super) unsafe fn close(this: NonNull<PoolShared>) {
     pool.closing.close(pool.caches.iter().map(|cache| &cache.room));
     if settled(pool) {
         drop(list);
-        // SAFETY: nothing is out, and it never was on the list.
+        // SAFETY: no handle and no packet is left, and it never was on the list: nobody else knows it.
         unsafe { free(this) };
     } else {
         list.push(Orphan(this));
@@ -58,7 +58,7 @@ pub(super) unsafe fn put(this: NonNull<PoolShared>, items: *const Item, n: usize
     let mut list = orphans();
     // SAFETY: our packets are out, so it exists; and then the lock keeps it.
     let pool = unsafe { this.as_ref() };
-    // SAFETY: the packets are the caller's.
+    // SAFETY: free packets of this pool that the caller owns (this function's condition).
     unsafe { pool.depot.give_loose(items, n) };
     pool.puts.fetch_add(n as u64, Ordering::Release);
     let place = list.iter().position(|orphan| orphan.0 == this);
@@ -66,7 +66,7 @@ pub(super) unsafe fn put(this: NonNull<PoolShared>, items: *const Item, n: usize
         list.swap_remove(place);
         COUNT.store(list.len(), Ordering::Relaxed);
         drop(list);
-        // SAFETY: nothing is out, and we took it off the list.
+        // SAFETY: no handle and no packet is left, and we took it off the list under the lock: nobody else knows it.
         unsafe { free(this) };
     }
 }
@@ -77,12 +77,12 @@ pub(super) fn reap() {
         return;
     }
     let mut list = orphans();
-    // SAFETY: what is on the list exists.
+    // SAFETY: a pool is taken off the list, under the lock that we hold, before it is freed.
     let done: Vec<Orphan> = list.extract_if(.., |orphan| settled(unsafe { orphan.0.as_ref() })).collect();
     COUNT.store(list.len(), Ordering::Relaxed);
     drop(list);
     for orphan in done {
-        // SAFETY: nothing is out, and we took it off the list.
+        // SAFETY: no handle and no packet is left, and we took it off the list under the lock: nobody else knows it.
         unsafe { free(orphan.0) };
     }
 }
@@ -97,6 +97,6 @@ fn settled(pool: &PoolShared) -> bool {
 /// # Safety
 /// The caller is the only one who knows the pool.
 unsafe fn free(this: NonNull<PoolShared>) {
-    // SAFETY: made by `Box::into_raw` in `create`.
+    // SAFETY: made by `Box::into_raw` in `create`, and nobody else knows it (this function's condition).
     drop(unsafe { Box::from_raw(this.as_ptr()) });
 }

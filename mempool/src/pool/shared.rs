@@ -50,11 +50,11 @@ pub(crate) struct PoolShared {
 /// The pool exists until this returns; `out` has place for `n` pointers.
 #[inline(always)]
 pub(crate) unsafe fn get(pool: NonNull<PoolShared>, out: *mut Item, n: usize, site: Site) -> bool {
-    // SAFETY: `pool` exists.
+    // SAFETY: the pool exists until this returns (this function's condition).
     let cache = unsafe { cache(pool) };
     let len = cache.len.load(Ordering::Relaxed);
     let Some(rest) = len.checked_sub(n) else {
-        // SAFETY: the caller's promise, passed on.
+        // SAFETY: `slow::get` has this function's conditions: the pool exists, and `out` has place for `n`.
         return unsafe { slow::get(pool, out, n, site) };
     };
     // SAFETY: `rest <= len`, and the loaded magazine holds `len`.
@@ -78,10 +78,10 @@ pub(crate) unsafe fn put(pool: NonNull<PoolShared>, items: *const Item, n: usize
     let len = cache.len.load(Ordering::Relaxed);
     let sum = len + n;
     if sum > cache.room.load(Ordering::Relaxed) {
-        // SAFETY: the caller's promise, passed on.
+        // SAFETY: `slow::put` has this function's conditions: plain packets of the pool, the caller's.
         return unsafe { slow::put(pool, items, n, site) };
     }
-    // SAFETY: `len + n` pointers fit.
+    // SAFETY: `len + n <= room`, which is never more than the loaded magazine has.
     let to = unsafe { cache.loaded.load(Ordering::Relaxed).add(len) };
     // SAFETY: the magazine belongs to this thread; `items` are not in it.
     unsafe { copy(items, to, n) };
@@ -152,9 +152,9 @@ impl PoolShared {
             puts: AtomicU64::new(0),
             get_fail: AtomicU64::new(0),
         });
-        // SAFETY: not null.
+        // SAFETY: `Box::into_raw` never returns null.
         let pool = unsafe { NonNull::new_unchecked(Box::into_raw(pool)) };
-        // SAFETY: nobody else knows the pool.
+        // SAFETY: the pool was made two lines above, and its pointer has not left this function.
         unsafe { Self::lay_out(pool) };
         Ok(pool)
     }
@@ -164,7 +164,7 @@ impl PoolShared {
     /// # Safety
     /// Nobody else knows the pool.
     unsafe fn lay_out(this: NonNull<Self>) {
-        // SAFETY: just made.
+        // SAFETY: the pool exists and nobody else knows it (this function's condition), so nothing changes it through another pointer.
         let pool = unsafe { this.as_ref() };
         for index in 0..pool.config.packets as usize {
             let meta = Meta {
@@ -188,7 +188,7 @@ impl PoolShared {
             // SAFETY: `metas` has place for `packets`, aligned to lines.
             unsafe { pool.item(index).write(meta) };
             if let Some(ledger) = &pool.ledger {
-                // SAFETY: the packet is in nobody's hands.
+                // SAFETY: the pool has not been handed out, so the packet is free and nobody uses its buffer.
                 unsafe { ledger.prepare(pool, index) };
             }
         }
@@ -223,7 +223,7 @@ impl PoolShared {
 
     /// Where the attachment of a packet of this pool is kept: the holder of the packet may read and write it.
     pub(crate) fn attachment(&self, item: Item) -> NonNull<*mut ()> {
-        // SAFETY: there is one for each packet.
+        // SAFETY: `attachments` has one place for each packet, and `index` is below their number for a packet of this pool.
         unsafe { self.attachments.ptr().cast().add(self.index(item)) }
     }
 

@@ -17,21 +17,21 @@ use crate::slots::{self, THREADS};
 #[cold]
 #[inline(never)]
 pub(super) unsafe fn get(pool: NonNull<PoolShared>, out: *mut Item, n: usize, site: Site) -> bool {
-    // SAFETY: the caller's promise.
+    // SAFETY: the pool exists until this returns (this function's condition).
     let pool = unsafe { pool.as_ref() };
     let cache = pool.enter();
-    // SAFETY: the cache is this thread's; `out` has place.
+    // SAFETY: `enter` returns this thread's own cache; `out` has place for `n` pointers.
     let have = unsafe { pool.gather(cache, out, n) };
     if have < n {
-        // SAFETY: what was gathered goes back.
+        // SAFETY: `gather` wrote `have` packets to `out`, which are ours; nobody sees them there, since this returns false.
         unsafe { pool.spread(cache, out, have) };
         pool.get_fail.fetch_add(1, Relaxed);
         return false;
     }
     if let Some(ledger) = &pool.ledger {
-        // SAFETY: `n` packets were written to `out`.
+        // SAFETY: `gather` wrote `n` packets to `out`, where nobody writes until this returns.
         let items = unsafe { std::slice::from_raw_parts(out, n) };
-        // SAFETY: they are ours.
+        // SAFETY: `gather` took them from the pool, so we own them until this returns.
         items.iter().for_each(|&item| unsafe { ledger.got(pool, item, site) });
     }
     match cache {
@@ -54,19 +54,22 @@ pub(super) unsafe fn put(this: NonNull<PoolShared>, items: *const Item, n: usize
     // SAFETY: the pool exists as long as one of its packets is out, that is until the counter at the end.
     let pool = unsafe { this.as_ref() };
     if pool.ledger.is_some() {
-        // SAFETY: readable for `n`.
+        // SAFETY: `n` pointers lie at `items`, where nobody writes until this returns.
         let items = unsafe { std::slice::from_raw_parts(items, n) };
         for item in items {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller says that it owns the packet; the ledger checks it.
             unsafe { put_checked(this, *item, site) };
         }
     } else {
-        // SAFETY: the caller's promise.
+        // SAFETY: plain packets of this pool that the caller owns (this function's condition).
         unsafe { put_plain(this, items, n) };
     }
 }
 
 /// Returns one packet of a pool in debug mode, if that does no harm.
+///
+/// # Safety
+/// The pool exists: packets of it that have not been returned keep it.
 unsafe fn put_checked(this: NonNull<PoolShared>, item: Item, site: Site) {
     // SAFETY: the packets not yet returned keep the pool; a violation leaves it without one fewer.
     let pool = unsafe { this.as_ref() };
@@ -78,15 +81,19 @@ unsafe fn put_checked(this: NonNull<PoolShared>, item: Item, site: Site) {
     }
 }
 
+/// Returns `n` packets, unchecked.
+///
+/// # Safety
+/// Plain packets of this pool that the caller owns, or none of a pool that it keeps; the pool may be gone afterwards.
 unsafe fn put_plain(this: NonNull<PoolShared>, items: *const Item, n: usize) {
     // SAFETY: the pool lives while packets of it are out, and the caller holds some (its promise).
     let pool = unsafe { this.as_ref() };
     if pool.closing.is_closed() {
-        // SAFETY: the caller's promise.
+        // SAFETY: the packets are of this pool and the caller's (this function's condition), and the pool is closed.
         return unsafe { orphans::put(this, items, n) };
     }
     let cache = pool.enter();
-    // SAFETY: the cache is this thread's, the packets are the caller's.
+    // SAFETY: `enter` returns this thread's own cache; the caller owns the packets and does not use them afterwards.
     unsafe { pool.spread(cache, items, n) };
     // Last access to the pool: L1, as in the fast path.
     match cache {
@@ -116,6 +123,9 @@ impl PoolShared {
     }
 
     /// Collects up to `n` packets, nearest first.
+    ///
+    /// # Safety
+    /// The caller owns `cache`; `out` has place for `n` pointers.
     unsafe fn gather(&self, cache: Option<&Cache>, out: *mut Item, n: usize) -> usize {
         let mut have = 0;
         loop {
@@ -141,6 +151,9 @@ impl PoolShared {
     }
 
     /// Gets something into the loaded magazine, which is empty.
+    ///
+    /// # Safety
+    /// The caller owns `cache`, and its loaded magazine is empty.
     unsafe fn reload(&self, cache: &Cache) -> bool {
         if cache.previous_len.load(Relaxed) > 0 {
             cache.swap();
@@ -152,7 +165,7 @@ impl PoolShared {
             cache.len.store(self.depot.size, Relaxed);
             return true;
         }
-        // SAFETY: a magazine has place for `size`.
+        // SAFETY: every magazine has place for `size` pointers, and the loaded one is empty and the caller's.
         let count = unsafe { self.depot.take_loose(cache.loaded.load(Relaxed), self.depot.size) };
         cache.len.store(count, Relaxed);
         count > 0
@@ -168,6 +181,9 @@ impl PoolShared {
     }
 
     /// Puts `n` packets away, nearest first.
+    ///
+    /// # Safety
+    /// The caller owns `cache` and the `n` free packets at `items`.
     unsafe fn spread(&self, cache: Option<&Cache>, items: *const Item, n: usize) {
         let mut done = 0;
         if let Some(cache) = cache {

@@ -188,21 +188,26 @@ fn clones_keep_the_pools_they_need() {
     for order in 0..2 {
         let (probe, other) = (Arc::new(()), Arc::new(()));
         let (direct, indirect) = (probed(&probe, 10, 0), probed(&other, 10, 0));
-        let mut packet = direct.get().unwrap();
-        assert!(packet.copy_from_slice(b"hello"));
-        let mut clone = packet.clone_from_pool(&indirect).unwrap();
+        let mut tail = direct.get().unwrap();
+        assert!(tail.copy_from_slice(b"hello"));
+        // Clones have their metadata from the pool of the first segment.
+        let mut packet = indirect.get().unwrap();
+        packet.chain(tail).unwrap();
+        let mut clone = packet.clone_ref().unwrap();
         let again = clone.clone_ref().unwrap();
         drop((direct, indirect));
         if order == 0 {
             drop(packet);
             drop(again);
-            assert_eq!(clone.data(), b"hello");
+            assert_eq!(&clone.to_bytes()[..], b"hello");
             drop(clone);
         } else {
             drop(clone);
             drop(again);
-            assert_eq!(Arc::strong_count(&other), 1);
+            let tail = packet.unchain().unwrap();
             drop(packet);
+            assert_eq!((Arc::strong_count(&probe), Arc::strong_count(&other)), (2, 1));
+            drop(tail);
         }
         assert_eq!((Arc::strong_count(&probe), Arc::strong_count(&other)), (1, 1));
     }

@@ -1,6 +1,7 @@
 //! What the peer does not take: checksums finished and large packets cut before they are sent.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use linecard_mempool::{Burst, Offload, Packet, Pool};
 use linecard_net::checksum::Sum;
@@ -8,6 +9,7 @@ use linecard_net::gso::Segmenter;
 use linecard_net::offload::{self, Partial};
 
 use super::{AcceptedOffloads, Malformed, TxRequest};
+use crate::stats::{Cause, QueueStats};
 
 /// Most segments one packet is cut into: 64 KiB at the smallest segment size that systems accept (88), and some.
 const MOST_SEGMENTS: usize = 1024;
@@ -18,7 +20,7 @@ const DONE: Offload = Offload::from_bits_retain(
         | Offload::RX_LRO.bits(),
 );
 
-/// Why software could not make a packet ready; count it under a cause of your own.
+/// Why software could not make a packet ready. [`soft_causes!`](crate::soft_causes) says which of a queue's own causes each is.
 ///
 /// ```
 /// assert_ne!(linecard_pmd::offload::SoftLoss::Malformed, linecard_pmd::offload::SoftLoss::Stopped);
@@ -42,6 +44,41 @@ impl SoftLoss {
             Self::Stopped => "stopped",
         }
     }
+}
+
+/// Makes a queue's causes from [`SoftLoss`]: `BadOffload`, `NoBuffer`, and `Stopped` or the one named.
+///
+/// ```
+/// use linecard_pmd::offload::SoftLoss;
+/// use linecard_pmd::stats::Total;
+/// linecard_pmd::causes! {
+///     /// Why a transmit queue drops.
+///     enum TxLoss {
+///         /// What the metadata asks for cannot be done.
+///         BadOffload = ("bad_offload", Total::Error),
+///         /// The pool was empty.
+///         NoBuffer = ("no_buffer", Total::Error),
+///         /// The peer is gone.
+///         NoPeer = ("no_peer", Total::Error),
+///     }
+/// }
+/// linecard_pmd::soft_causes!(TxLoss, stopped: NoPeer);
+/// assert_eq!(TxLoss::from(SoftLoss::Stopped), TxLoss::NoPeer);
+/// ```
+#[macro_export]
+macro_rules! soft_causes {
+    ($name:ident) => { $crate::soft_causes!($name, stopped: Stopped); };
+    ($name:ident, stopped: $stopped:ident) => {
+        impl From<$crate::offload::SoftLoss> for $name {
+            fn from(loss: $crate::offload::SoftLoss) -> Self {
+                match loss {
+                    $crate::offload::SoftLoss::Malformed => Self::BadOffload,
+                    $crate::offload::SoftLoss::NoBuffer => Self::NoBuffer,
+                    $crate::offload::SoftLoss::Stopped => Self::$stopped,
+                }
+            }
+        }
+    };
 }
 
 impl From<Malformed> for SoftLoss {
@@ -82,6 +119,14 @@ impl SoftTx {
     pub fn new(pool: Pool, lost: impl Fn(SoftLoss, u64) + Send + 'static) -> Self {
         let (large, segment) = (Vec::new(), Vec::new());
         Self { pool, lost: Box::new(lost), waiting: VecDeque::new(), large, segment }
+    }
+
+    /// As [`new`](Self::new); lost packets are counted in the `stats` of the transmit queue.
+    pub fn counting<L: Cause + From<SoftLoss> + Send + 'static>(
+        pool: Pool,
+        stats: Arc<QueueStats<L>>,
+    ) -> Self {
+        Self::new(pool, move |loss, packets| stats.lost(loss.into(), packets))
     }
 
     /// Sends from the front of `packets` through `send`, which takes packets from the front of what it gets and leaves

@@ -70,7 +70,7 @@ fn idle_head(sides: &Sides) -> u64 {
 fn wait_idle(sides: &Sides) -> u64 {
     let pause = Pause::new();
     loop {
-        // E2, as above.
+        // E2, pairs with E1: the copies, limit and tail of the claim before are done.
         let word = sides.own().head.word.load(Ordering::Acquire);
         if low(word) == high(word) {
             return word;

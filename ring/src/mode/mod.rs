@@ -14,7 +14,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 
 use crate::layout::Side;
-use crate::prefetch::keep;
+use crate::prefetch::compiler_barrier;
 
 /// One thread at a time owns this side (SP or SC): private indices, no locked instruction, never waits.
 ///
@@ -158,15 +158,19 @@ pub struct Sides {
     own: NonNull<Side>,
     peer: NonNull<Side>,
     /// Limit minus the peer's tail: the capacity for producers, 0 for consumers.
-    ahead: u32,
+    limit_offset: u32,
     capacity: u32,
 }
 
 impl Sides {
     /// # Safety
     /// Both cells stay valid for as long as this value and its copies are used.
-    pub(crate) unsafe fn new(sides: (NonNull<Side>, NonNull<Side>), ahead: u32, capacity: u32) -> Self {
-        Self { own: sides.0, peer: sides.1, ahead, capacity }
+    pub(crate) unsafe fn new(
+        sides: (NonNull<Side>, NonNull<Side>),
+        limit_offset: u32,
+        capacity: u32,
+    ) -> Self {
+        Self { own: sides.0, peer: sides.1, limit_offset, capacity }
     }
 
     #[inline(always)]
@@ -185,7 +189,7 @@ impl Sides {
     #[inline(always)]
     fn limit(&self) -> u32 {
         // T2, pairs with T1 in every `finish` of the other side: what it copied, in or out, is done.
-        low(self.peer().tail.load(Ordering::Acquire)).wrapping_add(self.ahead)
+        low(self.peer().tail.load(Ordering::Acquire)).wrapping_add(self.limit_offset)
     }
 
     pub(crate) fn capacity(&self) -> u32 {
@@ -216,7 +220,7 @@ impl Claim {
     fn new<const EXACT: bool>(start: u32, limit: u32, want: u32) -> Self {
         let available = limit.wrapping_sub(start);
         if available < want {
-            keep();
+            compiler_barrier();
             return Self { start, count: if EXACT { 0 } else { available }, limit };
         }
         Self { start, count: want, limit }

@@ -91,7 +91,7 @@ pub(super) fn look<const EXACT: bool>(sides: &Sides, word: u64, want: u32) -> Lo
 #[inline(never)]
 fn wait_for_turn(sides: &Sides, start: u32) {
     let pause = Pause::new();
-    // W2, as above.
+    // W2, pairs with W1: the copies of the thread that claimed before are done.
     while sides.own().tail.load(Ordering::Acquire) != u64::from(start) {
         pause.wait();
     }

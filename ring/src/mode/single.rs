@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::sync::atomic::Ordering;
 
 use super::{Claim, SINGLE, Sides, Single, high, low, pack, protocol::Protocol};
-use crate::prefetch::keep;
+use crate::prefetch::compiler_barrier;
 
 /// The private indices: the head, and where this side may go as it saw last, in one word. A burst of one element takes
 /// as long as its stores, and this makes one of two. `Cell` keeps the handle from being shared between threads.
@@ -46,7 +46,7 @@ impl Protocol for Single {
 fn look(sides: &Sides, start: u32) -> u32 {
     let limit = sides.limit();
     if limit.wrapping_sub(start) > sides.capacity {
-        keep();
+        compiler_barrier();
         return start;
     }
     limit

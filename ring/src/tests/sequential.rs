@@ -103,31 +103,11 @@ fn a_dropped_or_partial_view_gives_slots_back() {
     assert!(producer.reserve_bulk(5).is_none());
     assert_eq!(other.enqueue_bulk(&[3, 4, 5, 6]).count, 4);
     drop(consumer.peek(3));
-    let mut view = consumer.peek_bulk(5).expect("elements");
+    let mut view = consumer.peek(5);
     view.skip(2);
     assert_eq!(view.read(), Some(3));
     assert_eq!(view.release(), 3);
     assert_eq!(consumer.dequeue(), Some(4));
-}
-
-#[test]
-fn spare_slots_cover_the_wrap() {
-    let (mut producer, consumer) = Config::power_of_two(8).heap::<u8, Single, Multi>().expect("room");
-    assert_eq!(producer.enqueue_bulk(&[0; 5]).count, 5);
-    assert_eq!(consumer.dequeue_bulk(&mut [0; 5]).count, 5);
-    let mut view = producer.reserve(8);
-    let (first, rest) = view.spare();
-    assert_eq!((first.len(), rest.len()), (3, 5));
-    for (row, value) in [(first, 1), (rest, 2)] {
-        // SAFETY: the slots are reserved by `view`, and nobody else has this ring.
-        unsafe { &mut *row }.fill(std::mem::MaybeUninit::new(value));
-    }
-    // SAFETY: all eight were filled.
-    unsafe { view.assume_written(8) };
-    assert_eq!(view.publish(), 8);
-    let mut out = [0; 8];
-    assert_eq!(consumer.dequeue_bulk(&mut out).count, 8);
-    assert_eq!(out, [1, 1, 1, 2, 2, 2, 2, 2]);
 }
 
 #[test]

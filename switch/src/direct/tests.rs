@@ -140,7 +140,7 @@ impl Bed {
                 }
             }
             if !packets.is_empty() {
-                self.engine.decided(round.port, &mut packets);
+                self.engine.forward_decided(round.port, &mut packets);
             }
         } else {
             for bytes in &round.frames {

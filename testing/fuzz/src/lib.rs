@@ -19,6 +19,7 @@ pub mod wire;
 #[cfg(test)]
 mod tests {
     use arbitrary::{Arbitrary, Unstructured};
+    use linecard_testing::Prng;
 
     /// Random inputs of all lengths up to 2 KiB, short ones more often, the same in every run.
     fn feed<I>(times: usize, run: impl Fn(I))
@@ -33,19 +34,12 @@ mod tests {
     }
 
     fn bytes(times: usize, run: impl Fn(&[u8])) {
-        // xorshift64*.
-        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
-        let mut roll = || {
-            state ^= state >> 12;
-            state ^= state << 25;
-            state ^= state >> 27;
-            state.wrapping_mul(0x2545_f491_4f6c_dd1d)
-        };
+        let mut random = Prng::new(1);
         let asked = std::env::var("LINECARD_FUZZ_INPUTS").ok().and_then(|text| text.parse().ok());
         for _ in 0..asked.unwrap_or(times) {
-            let len = (roll() >> 32) as usize % (1 << ((roll() >> 32) % 12));
-            let input: Vec<u8> = (0..len.div_ceil(8)).flat_map(|_| roll().to_be_bytes()).collect();
-            run(&input[..len]);
+            let longest = 1 << random.below(12);
+            let len = random.below(longest);
+            run(&random.bytes(len));
         }
     }
 

@@ -21,7 +21,7 @@ use super::rate::Rate;
 use crate::limits::Ledger;
 use crate::peer::{Peer, tell};
 use crate::session::{Slots, Terms, Verdict};
-use crate::slot::Slot;
+use crate::slot::VringSlot;
 use frontends::CONNECT_INTERVAL;
 use handover::Hands;
 use kept::Kept;
@@ -30,7 +30,7 @@ use kept::Kept;
 const MESSAGE_TIME: Duration = Duration::from_secs(1);
 /// How soon to look again at a gate whose poller was inside.
 const GATE_INTERVAL: Duration = Duration::from_millis(1);
-/// Looks at a gate before the thread sleeps a little.
+/// Attempts to close a busy gate before the thread sleeps between attempts.
 const GATE_LOOKS: u32 = 64;
 /// Messages carried out before commands and deadlines are looked at.
 const MESSAGES_PER_TURN: usize = 32;
@@ -44,7 +44,7 @@ const KEEP_INTERVAL: Duration = Duration::from_millis(100);
 /// Where connections come from.
 pub(super) enum Source {
     Listen(Arc<Listener>),
-    /// With the error of the last attempt that was told.
+    /// `told` is the error of the last failed attempt that was logged.
     Connect {
         path: PathBuf,
         next: Instant,
@@ -58,13 +58,13 @@ pub(crate) struct Endpoint {
     pub(super) terms: Terms,
     pub(super) watched: bool,
     pub(super) peer: Arc<Peer>,
-    pub(super) gates: Vec<Controller<Slot>>,
+    pub(super) gates: Vec<Controller<VringSlot>>,
     /// New gates that replace old ones: a port started anew.
-    pub(super) arriving: VecDeque<(usize, Controller<Slot>)>,
+    pub(super) arriving: VecDeque<(usize, Controller<VringSlot>)>,
     closings: Rate,
     /// Microseconds of this thread's time.
     time: Rate,
-    /// The time was used up: the frontend is not listened to before.
+    /// The frontend's time budget is spent: its requests are not read before this instant.
     resting: Option<Instant>,
     ledger: Ledger,
     /// Asked to leave all to a successor, or to begin as one: to be tried again soon.
@@ -73,10 +73,10 @@ pub(crate) struct Endpoint {
     hands: Hands,
     /// What a process after this one would go on with.
     kept: Kept,
-    /// Accepting failed: the socket is not watched before.
+    /// Accepting a connection failed: the listening socket is not watched before this instant.
     paused: Option<Instant>,
     link: Option<Link>,
-    /// Came while its predecessor's rings were being ended.
+    /// A frontend that connected while the rings of the one before it were still being closed.
     successor: Option<Connection>,
 }
 
@@ -86,8 +86,9 @@ const CONNECTION: u64 = 2;
 
 impl Endpoint {
     pub(super) fn new(source: Source, terms: Terms, ledger: Ledger, watched: bool, peer: Arc<Peer>) -> Self {
-        let gates =
-            (0..u32::from(terms.queue_pairs) * 2).map(|_| gate(Slot::new(Arc::clone(&peer))).1).collect();
+        let gates = (0..u32::from(terms.queue_pairs) * 2)
+            .map(|_| gate(VringSlot::new(Arc::clone(&peer))).1)
+            .collect();
         let now = Instant::now();
         let kept = Kept::new(&peer, &ledger.closer);
         Self {
@@ -171,7 +172,7 @@ impl Endpoint {
         [message, link.first, link.session.next_question()].into_iter().flatten().min()
     }
 
-    /// Does what time has brought: connects, ends what is late or quarantined, goes on with what waited.
+    /// Does everything that is due: connects, disconnects frontends that are late or in quarantine, resumes postponed requests.
     pub(super) fn tick(&mut self, epoll: &Epoll) {
         if !self.is_ours() {
             return;
@@ -333,17 +334,17 @@ impl Endpoint {
 }
 
 /// Lets the pollers in again, and wakes those that sleep: what they asked the rings for may be gone.
-fn open(gates: &mut [Controller<Slot>], peer: &Peer) {
+fn open(gates: &mut [Controller<VringSlot>], peer: &Peer) {
     gates.iter_mut().for_each(Controller::open);
     peer.relay.wake_all();
 }
 
 /// Takes all gates, looking a few times; false when a poller is still inside.
-fn hold(gates: &mut [Controller<Slot>]) -> bool {
+fn hold(gates: &mut [Controller<VringSlot>]) -> bool {
     hold_all(gates.iter_mut().collect::<Vec<_>>())
 }
 
-fn hold_all<'a>(gates: impl IntoIterator<Item = &'a mut Controller<Slot>>) -> bool {
+fn hold_all<'a>(gates: impl IntoIterator<Item = &'a mut Controller<VringSlot>>) -> bool {
     let mut gates: Vec<_> = gates.into_iter().collect();
     for _ in 0..GATE_LOOKS {
         if close_all(gates.iter_mut().map(|gate| &mut **gate)) {

@@ -1,9 +1,19 @@
 //! Waiting for many descriptors.
+//!
+//! The loop of a port's thread is ours, and not `polling`, `async-io` or `smol`:
+//! - each port has a thread that does so much for its frontend in a round and no more (`MESSAGES_PER_TURN` and a budget of time, in
+//!   `endpoint.rs`); an executor would choose between tasks by itself, and its tasks have no budgets;
+//! - `async-io` starts one thread for all ports, through which they would wait for each other, and at a time of its own choosing;
+//! - a socket can be watched for the peer's end alone here ([`Interest::End`]); `polling` always asks for more;
+//! - what is left are four calls of `rustix`, against some ten crates.
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
+
+use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// Events taken by one wait.
 const BATCH: usize = 64;
@@ -26,13 +36,7 @@ pub(super) struct Epoll(OwnedFd);
 
 impl Epoll {
     pub(super) fn new() -> io::Result<Self> {
-        // SAFETY: takes a flag, returns a new descriptor or -1.
-        let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the kernel has just made `fd` for us and nobody else knows it.
-        Ok(Self(unsafe { OwnedFd::from_raw_fd(fd) }))
+        Ok(Self(epoll::create(CreateFlags::CLOEXEC)?))
     }
 
     /// Waits for `fd` as `to` says, having waited as `from` says.
@@ -43,46 +47,39 @@ impl Epoll {
         from: Interest,
         to: Interest,
     ) -> io::Result<()> {
-        let operation = match (from, to) {
-            _ if from == to => return Ok(()),
-            (_, Interest::None) => libc::EPOLL_CTL_DEL,
-            (Interest::None, _) => libc::EPOLL_CTL_ADD,
-            _ => libc::EPOLL_CTL_MOD,
-        };
         let events = match to {
-            Interest::None | Interest::End => libc::EPOLLRDHUP,
-            Interest::Write => libc::EPOLLRDHUP | libc::EPOLLOUT,
-            Interest::Read => libc::EPOLLIN,
-            Interest::ReadWrite => libc::EPOLLIN | libc::EPOLLOUT,
-        }
-        .cast_unsigned();
-        let mut event = libc::epoll_event { events, u64: token };
-        // SAFETY: both descriptors are open; `event` lives until the call returns.
-        let result =
-            unsafe { libc::epoll_ctl(self.0.as_raw_fd(), operation, fd.as_raw_fd(), &raw mut event) };
-        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+            Interest::None | Interest::End => EventFlags::RDHUP,
+            Interest::Write => EventFlags::RDHUP | EventFlags::OUT,
+            Interest::Read => EventFlags::IN,
+            Interest::ReadWrite => EventFlags::IN | EventFlags::OUT,
+        };
+        let data = EventData::new_u64(token);
+        Ok(match (from, to) {
+            _ if from == to => return Ok(()),
+            (_, Interest::None) => epoll::delete(&self.0, fd),
+            (Interest::None, _) => epoll::add(&self.0, fd, data, events),
+            _ => epoll::modify(&self.0, fd, data, events),
+        }?)
     }
 
     /// The tokens of what is ready; none after `timeout` (`None`: waits for ever).
     pub(super) fn wait(&self, timeout: Option<Duration>) -> Vec<u64> {
-        let mut events = [const { MaybeUninit::<libc::epoll_event>::uninit() }; BATCH];
-        // Rounded up, so that waiting for a deadline ends behind it.
-        let millis = timeout.map_or(-1, |t| i32::try_from(t.as_micros().div_ceil(1000)).unwrap_or(i32::MAX));
-        // SAFETY: `events` has room for BATCH events and lives until the call returns.
-        let n = unsafe {
-            libc::epoll_wait(self.0.as_raw_fd(), events.as_mut_ptr().cast(), BATCH as libc::c_int, millis)
-        };
+        let mut events = [const { MaybeUninit::<Event>::uninit() }; BATCH];
+        // In whole milliseconds, rounded up, so that waiting for a deadline ends behind it.
+        let timeout = timeout.map(|t| {
+            let millis = t.as_micros().div_ceil(1000).min(i32::MAX as u128) as u64;
+            Timespec::try_from(Duration::from_millis(millis)).unwrap_or_default()
+        });
         // An interrupted wait is an empty one.
-        let ready = events.iter().take(usize::try_from(n).unwrap_or(0));
-        // SAFETY: the kernel filled the first `n` events.
-        ready.map(|event| unsafe { event.assume_init_ref() }.u64).collect()
+        let ready = epoll::wait(&self.0, &mut events, timeout.as_ref());
+        ready.map_or_else(|_| Vec::new(), |(ready, _)| ready.iter().map(|event| event.data.u64()).collect())
     }
 }
 
 /// Whether the other end of a socket is closed, whatever may still be there to read.
 pub(super) fn hung_up(fd: BorrowedFd<'_>) -> bool {
-    let mut entry = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLRDHUP, revents: 0 };
-    // SAFETY: one valid entry, exclusively borrowed until the call returns, which is at once.
-    let ready = unsafe { libc::poll(&raw mut entry, 1, 0) };
-    ready > 0 && entry.revents & (libc::POLLRDHUP | libc::POLLHUP | libc::POLLERR) != 0
+    let mut entry = [PollFd::from_borrowed_fd(fd, PollFlags::RDHUP)];
+    let ended = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+    poll(&mut entry, Some(&Timespec::default())).is_ok_and(|ready| ready > 0)
+        && entry[0].revents().intersects(ended)
 }

@@ -35,7 +35,7 @@ use crate::limits::{Ledger, Process, ProcessLimits};
 use crate::peer::Peer;
 use crate::session::snapshot::Snapshot;
 use crate::session::{Taken, Terms};
-use crate::slot::Slot;
+use crate::slot::VringSlot;
 pub(crate) use endpoint::Endpoint;
 use endpoint::{SOCKET, Source};
 use epoll::{Epoll, Interest};
@@ -114,15 +114,16 @@ enum Command {
     /// The ring of that number runs in this gate from now on.
     Attach {
         ring: usize,
-        gate: Controller<Slot>,
+        gate: Controller<VringSlot>,
     },
     /// A step of a hand-over.
     Step(Arc<Asked>),
     End,
 }
 
-/// A port as its thread and, while it changes hands and the thread rests, whoever hands it over have it; `None` when it has ended.
-type Shared = Mutex<Option<Endpoint>>;
+/// The endpoint of a port: locked by the port's thread, and by the thread that hands the port over while the port's thread waits.
+/// `None` when the port has ended.
+type SharedEndpoint = Mutex<Option<Endpoint>>;
 
 /// What a backend is started from.
 pub(crate) enum Start {
@@ -142,7 +143,7 @@ pub(crate) struct PortThread {
     waker: Arc<EventFd>,
     peer: Arc<Peer>,
     /// For steps of a hand-over that nobody is to wait for a thread for.
-    endpoint: Arc<Shared>,
+    endpoint: Arc<SharedEndpoint>,
     /// Ours too, so that the socket's name goes even when the thread waits for its frontend.
     listener: Option<Arc<Listener>>,
     /// Disconnected when the thread is through.
@@ -190,7 +191,7 @@ impl PortThread {
             }
             Mode::Connect => {
                 socket::check_path(&config.path).map_err(unusable)?;
-                // It would be tried for ever, and nobody told why.
+                // Without this check the client would retry for ever without an error.
                 if let Some(what) = socket::obstacle(&config.path) {
                     return Err(unusable(SocketError::NotASocket { what }));
                 }
@@ -264,7 +265,7 @@ impl PortThread {
     }
 
     /// Makes `gate` the place where the ring of that number runs from now on.
-    pub(crate) fn attach(&self, ring: usize, gate: Controller<Slot>) -> Result<(), Error> {
+    pub(crate) fn attach(&self, ring: usize, gate: Controller<VringSlot>) -> Result<(), Error> {
         self.commands.send(Command::Attach { ring, gate }).map_err(|_| Error::ControlEnded)?;
         self.waker.signal();
         Ok(())

@@ -3,14 +3,15 @@
 use std::mem::replace;
 use std::time::{Duration, Instant};
 
-/// What is due to a port at a rate, and may be saved up to a bound. What was spent beyond is a debt.
+/// A token bucket. It may go below zero: what was spent beyond is a debt.
 pub(super) struct Rate {
-    /// What may be saved.
+    /// Tokens of a full bucket.
     most: u32,
+    /// Tokens left; below 0 a debt.
     left: i64,
-    /// Until when `left` was counted.
+    /// The time up to which tokens were added.
     counted: Instant,
-    /// Somebody was told that nothing was left, and it has not been full since.
+    /// That it is empty was logged, and it has not been full since.
     told: bool,
 }
 
@@ -38,7 +39,7 @@ impl Rate {
         self.left -= i64::from(amount);
     }
 
-    /// Whether nothing is left and that is news: it was full meanwhile.
+    /// Whether it is empty and that is to be logged: for the first time since it was full.
     pub(super) fn is_news(&mut self) -> bool {
         self.left <= 0 && !replace(&mut self.told, true)
     }

@@ -11,7 +11,7 @@ use linecard_eal::eventfd::EventFd;
 use super::endpoint::{Endpoint, SOCKET};
 use super::epoll::Epoll;
 use super::step::{Asked, BUSY, Step};
-use super::{Command, PATIENCE, Shared, Succession, WAKE};
+use super::{Command, PATIENCE, SharedEndpoint, Succession, WAKE};
 use crate::handover::HandOver;
 
 /// What a port's thread owns. `_ending` last: it says that the rest is gone.
@@ -19,7 +19,7 @@ pub(super) struct Loop {
     pub(super) epoll: Epoll,
     pub(super) waker: Arc<EventFd>,
     pub(super) inbox: Receiver<Command>,
-    pub(super) shared: Arc<Shared>,
+    pub(super) shared: Arc<SharedEndpoint>,
     /// Steps of a hand-over that wait for their time.
     pub(super) asked: VecDeque<Arc<Asked>>,
     pub(super) succession: Option<Succession>,
@@ -45,7 +45,7 @@ impl Loop {
         endpoint.shut_down(&self.epoll, PATIENCE);
     }
 
-    fn serve(&mut self, shared: &Shared) {
+    fn serve(&mut self, shared: &SharedEndpoint) {
         // Held by others for moments only, while there is nothing to do here.
         let lock = || shared.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((snapshot, fds, told)) = self.succession.take() {
@@ -146,8 +146,6 @@ impl Loop {
 
 /// What the calling thread has used of its core.
 fn thread_time() -> Duration {
-    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-    // SAFETY: fills `time`, which lives until the call returns.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))
 }

@@ -30,7 +30,7 @@ pub(super) struct Asked {
     pub(super) step: Step,
     pub(super) outcome: Sender<Result<HandOver, Error>>,
     pub(super) until: Instant,
-    /// By who is first: the port's thread that carries it out, or who asked and waits no longer.
+    /// Set by whichever comes first: the port's thread, to carry it out, or the requester, to give up.
     claimed: AtomicBool,
 }
 
@@ -43,12 +43,12 @@ impl Asked {
         (Arc::clone(&asked), Asking { asked, told })
     }
 
-    /// Whether somebody still waits for the outcome; it is waited for to the end from here on.
+    /// Claims the step for the port's thread; false if the requester has given up, which it no longer can afterwards.
     pub(super) fn is_claimed_by_now(&self) -> bool {
         !self.claimed.swap(true, AcqRel)
     }
 
-    /// It was not the time yet: whoever waits may give up again.
+    /// Returns a claimed step that cannot be carried out yet: the requester may give up again.
     pub(super) fn give_back(&self) {
         self.claimed.store(false, Release);
     }

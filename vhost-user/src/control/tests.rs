@@ -90,7 +90,7 @@ fn an_answer_that_comes_later_holds_back_what_follows_and_brings_descriptors() {
     assert!(matches!(early, Err(linecard_wire::Error::TimedOut { .. })), "{early:?}");
 
     let (reader, writer) = std::io::pipe().expect("a pipe");
-    asked.keep(Ok(Answer::Now(7_u64.to_bytes(), vec![OwnedFd::from(writer)])));
+    asked.resolve(Ok(Answer::Now(7_u64.to_bytes(), vec![OwnedFd::from(writer)])));
     let first = read(&mut frontend);
     assert_eq!((first.request, number(&first), first.fds.len()), (Req::GET_SHARED_OBJECT as u32, 7, 1));
     assert_eq!(read(&mut frontend).request, Req::GET_FEATURES as u32);
@@ -104,7 +104,7 @@ fn an_answer_that_comes_later_holds_back_what_follows_and_brings_descriptors() {
         [(Ok(Answer::None), 0), (Err(Refusal::Unsupported { request: Req::GPU_SET_SOCKET as u32 }), 1)]
     {
         frontend.send(&OutMessage::request(Req::GPU_SET_SOCKET, &[]).need_reply()).expect("room");
-        promise().keep(outcome);
+        promise().resolve(outcome);
         assert_eq!(number(&read(&mut frontend)), want);
     }
     // Whoever gives up has refused.
@@ -124,7 +124,7 @@ fn an_answer_that_comes_later_holds_back_what_follows_and_brings_descriptors() {
     drop(impatient);
     wait_until("its end", || !port.thread.peer().connected());
     let mut next = port.connect();
-    late.keep(Ok(Answer::Now(8_u64.to_bytes(), Vec::new())));
+    late.resolve(Ok(Answer::Now(8_u64.to_bytes(), Vec::new())));
     next.send(&OutMessage::request(Req::GET_QUEUE_NUM, &[])).expect("room");
     assert_eq!(number(&read(&mut next)), 1);
 }

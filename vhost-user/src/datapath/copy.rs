@@ -62,9 +62,9 @@ unsafe fn copy_lines(dst: *mut u8, src: *const u8, len: usize) {
 /// As [`copy`]; `N <= len`.
 #[inline(always)]
 unsafe fn copy_ends<const N: usize>(dst: *mut u8, src: *const u8, len: usize) {
-    // SAFETY: `N <= len`.
+    // SAFETY: both sides are valid for `len` bytes, and `N <= len` (the caller's conditions).
     unsafe { copy_block::<N>(dst, src, 0) };
-    // SAFETY: `len - N` to `len` lies inside.
+    // SAFETY: `N <= len`, so that the last `N` bytes begin at `len - N`, inside both sides.
     unsafe { copy_block::<N>(dst, src, len.wrapping_sub(N)) };
 }
 
@@ -74,13 +74,13 @@ unsafe fn copy_ends<const N: usize>(dst: *mut u8, src: *const u8, len: usize) {
 /// As [`copy`], for the bytes from `at` to `at + N`.
 #[inline(always)]
 unsafe fn copy_block<const N: usize>(dst: *mut u8, src: *const u8, at: usize) {
-    // SAFETY: promised by the caller.
+    // SAFETY: `at + N` bytes of the source are in one allocation (the caller's condition).
     let from = unsafe { src.add(at) };
-    // SAFETY: promised by the caller.
+    // SAFETY: `N` bytes from `at` on are readable; another process may change them meanwhile, and any bytes are a value.
     let block = unsafe { from.cast::<[u8; N]>().read_unaligned() };
-    // SAFETY: promised by the caller.
+    // SAFETY: `at + N` bytes of the destination are in one allocation (the caller's condition).
     let to = unsafe { dst.add(at) };
-    // SAFETY: promised by the caller.
+    // SAFETY: `N` bytes from `at` on are writable, and do not overlap the source, from which they have been copied already.
     unsafe { to.cast::<[u8; N]>().write_unaligned(block) };
 }
 
@@ -91,16 +91,16 @@ unsafe fn copy_block<const N: usize>(dst: *mut u8, src: *const u8, at: usize) {
 #[inline(always)]
 unsafe fn copy_tiny(dst: *mut u8, src: *const u8, len: usize) {
     if len >= 8 {
-        // SAFETY: 8 bytes fit, promised by the caller.
+        // SAFETY: `len >= 8`; both sides are valid for `len` bytes (the caller's condition).
         unsafe { copy_ends::<8>(dst, src, len) }
     } else if len >= 4 {
-        // SAFETY: 4 bytes fit.
+        // SAFETY: `len >= 4`; both sides are valid for `len` bytes.
         unsafe { copy_ends::<4>(dst, src, len) }
     } else if len >= 2 {
-        // SAFETY: 2 bytes fit.
+        // SAFETY: `len >= 2`; both sides are valid for `len` bytes.
         unsafe { copy_ends::<2>(dst, src, len) }
     } else if len == 1 {
-        // SAFETY: 1 byte fits.
+        // SAFETY: `len == 1`; both sides are valid for `len` bytes.
         unsafe { copy_block::<1>(dst, src, 0) }
     }
 }

@@ -14,8 +14,8 @@ use linecard_virtio::{Chain, DeviceQueue, Head, Lookahead, PeerFault, SegList};
 
 use super::copy::{LINE, copy, prefetch_read};
 use super::direct::SHORT;
+use super::fault_budget::FaultBudget;
 use super::scatter::Cursor;
-use super::turn::FaultBudget;
 use super::{DESCRIPTORS_PER_BURST, DequeuePath, Done, MAX_CHAIN, MAX_PACKET, MIN_FRAME, at_once};
 use crate::memory::MemoryMap;
 use crate::port::RxLoss;
@@ -34,15 +34,15 @@ pub(super) struct Dequeue<Q, const OFFLOAD: bool> {
     /// The driver did not seem to want a call when we last published; to be asked again with a fence.
     overdue: bool,
     segments: SegList,
-    turn: FaultBudget,
+    fault_budget: FaultBudget,
     /// Most plain chains taken at once.
     pub(super) most: usize,
-    /// Frames are shown when those of the burst before were longer than this on average.
+    /// Average frame length of a burst above which the next burst offers its frames to the sink first.
     pub(super) worth_showing: u32,
-    /// They were. So that a burst of short ones pays for no more than this.
+    /// Whether the last burst's frames were that long, so that bursts of short frames pay for one test only.
     pub(super) shows: bool,
     name: &'static str,
-    /// What we told the driver it may leave to us.
+    /// Offloads that we accepted from the driver.
     accepted: AcceptedOffloads,
 }
 
@@ -73,7 +73,7 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
         name: &'static str,
     ) -> Self {
         queue.set_notifications(false);
-        let (segments, turn) = (SegList::limited(MAX_CHAIN), FaultBudget::new());
+        let (segments, fault_budget) = (SegList::limited(MAX_CHAIN), FaultBudget::new());
         let most = at_once(&map);
         Self {
             queue,
@@ -81,7 +81,7 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
             header,
             overdue: true,
             segments,
-            turn,
+            fault_budget,
             most,
             worth_showing: SHORT,
             shows: true,
@@ -194,11 +194,11 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
     #[inline(never)]
     fn slow(&mut self, out: &mut Burst, pool: &Pool, stats: &QueueStats<RxLoss>) -> Result<usize, PeerFault> {
         let (mut taken, mut bytes, mut dropped, mut walked) = (0, 0, 0, 0);
-        self.turn.begin();
+        self.fault_budget.begin();
         while out.room() > 0
             && dropped < DROPS_PER_BURST
             && walked < DESCRIPTORS_PER_BURST
-            && !self.turn.is_over()
+            && !self.fault_budget.is_over()
         {
             let next = match self.next_slow(pool, stats) {
                 Ok(next) => next,
@@ -227,7 +227,7 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
             return Ok(Slow::Empty);
         };
         // Perhaps to find out how long it is has taken all the time.
-        if !self.turn.walked(self.segments.descriptors()) {
+        if !self.fault_budget.walked(self.segments.descriptors()) {
             return Ok(Slow::Later);
         }
         let len = head.len.saturating_sub(self.header);
@@ -246,7 +246,7 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
             return Ok(self.drop_chain(head, len, pool, stats, RxLoss::TooLong));
         }
         let pieces = self.segments.pieces();
-        let mut packet = match gather(pieces, self.header, len, parts, pool, &mut self.turn) {
+        let mut packet = match gather(pieces, self.header, len, parts, pool, &mut self.fault_budget) {
             Ok(packet) => packet,
             Err(Missing::Time) => return Ok(Slow::Later),
             Err(Missing::Buffer) => {
@@ -289,7 +289,7 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
     ) -> Slow {
         let front = len.min(u32::from(pool.data_room()));
         let pieces = self.segments.pieces();
-        let mut show = || gather(pieces, self.header, front, 1, pool, &mut self.turn).ok();
+        let mut show = || gather(pieces, self.header, front, 1, pool, &mut self.fault_budget).ok();
         let packet = if is_watched() { show() } else { None };
         self.queue.complete(head.used(0));
         match packet {
@@ -299,7 +299,7 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
         Slow::Dropped
     }
 
-    /// A burst by the slow way alone: what bursts are compared with.
+    /// A burst by the slow path alone: the reference that tests compare with.
     #[cfg(test)]
     pub(super) fn plain(
         &mut self,
@@ -312,7 +312,7 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
         result.map(|packets| Done { packets, call: false })
     }
 
-    /// The rest of a burst that has moved so many packets: where there were none, perhaps the next chain is an odd one.
+    /// The rest of a burst that has moved so many packets: if none, the next chain may not be a simple one and takes the slow path.
     #[inline(always)]
     fn finish(
         &mut self,
@@ -362,8 +362,11 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> DequeuePath for Dequeue<Q, OFFLOAD> {
 
     fn discard(&mut self, stats: &QueueStats<RxLoss>) -> Result<Done, PeerFault> {
         let (mut dropped, mut walked) = (0u64, 0);
-        self.turn.begin();
-        while dropped < u64::from(DROPS_PER_BURST) && walked < DESCRIPTORS_PER_BURST && !self.turn.is_over() {
+        self.fault_budget.begin();
+        while dropped < u64::from(DROPS_PER_BURST)
+            && walked < DESCRIPTORS_PER_BURST
+            && !self.fault_budget.is_over()
+        {
             let head = match self.queue.peek_chain(&*self.map, Lookahead::default(), &mut self.segments) {
                 Ok(Some(head)) => head,
                 Ok(None) => break,
@@ -373,7 +376,7 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> DequeuePath for Dequeue<Q, OFFLOAD> {
             };
             self.queue.complete(head.used(0));
             walked += u32::from(self.segments.descriptors());
-            self.turn.walked(self.segments.descriptors());
+            self.fault_budget.walked(self.segments.descriptors());
             dropped += 1;
         }
         stats.lost(RxLoss::Disabled, dropped);
@@ -407,7 +410,7 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> DequeuePath for Dequeue<Q, OFFLOAD> {
 /// `header` is readable for two bytes.
 #[inline(always)]
 unsafe fn asks(header: *const u8) -> bool {
-    // SAFETY: promised by the caller.
+    // SAFETY: two bytes are readable at `header` (this function's condition); the driver may change them, and any bytes are a value.
     unsafe { header.cast::<[u8; 2]>().read_unaligned() != [0, GSO_NONE] }
 }
 
@@ -442,7 +445,7 @@ fn gather(
     len: u32,
     parts: usize,
     pool: &Pool,
-    turn: &mut FaultBudget,
+    fault_budget: &mut FaultBudget,
 ) -> Result<Packet, Missing> {
     let mut cursor = Cursor::new(pieces);
     cursor.skip(header as usize);
@@ -452,7 +455,7 @@ fn gather(
         let part = left.min(usize::from(pool.data_room()));
         let room = packet.append(part).ok_or(Missing::Buffer)?;
         // SAFETY: `room` is `part` bytes of a packet that is ours.
-        let got = unsafe { cursor.read(room.as_mut_ptr(), part, || turn.copied()) };
+        let got = unsafe { cursor.read(room.as_mut_ptr(), part, || fault_budget.copied()) };
         left -= part;
         // The queue said that the chain has `header + len` bytes.
         if got == part { Ok(packet) } else { Err(Missing::Time) }

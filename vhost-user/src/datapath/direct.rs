@@ -85,7 +85,7 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
             dealt_with
         };
         if dealt_with != all {
-            keep(frames, metas, dealt_with, out, pool);
+            finish_packets(frames, metas, dealt_with, out, pool);
         }
         self.queue.complete_burst(chains, |_| 0);
         self.moved(taken, bytes, stats);
@@ -134,7 +134,13 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
 /// Makes packets of the frames that are not in `dealt_with`, at the end of `out`, and gives the packets of the others back. There
 /// is room for all of them in `out`.
 #[inline(never)]
-fn keep(frames: &[Frame<'_>], metas: &[NonNull<Meta>], dealt_with: u64, out: &mut Burst, pool: &Pool) {
+fn finish_packets(
+    frames: &[Frame<'_>],
+    metas: &[NonNull<Meta>],
+    dealt_with: u64,
+    out: &mut Burst,
+    pool: &Pool,
+) {
     let Some(first) = metas.first() else { return };
     let mut spare = [*first; BURST];
     let (mut kept, mut given) = (0, 0);
@@ -152,7 +158,8 @@ fn keep(frames: &[Frame<'_>], metas: &[NonNull<Meta>], dealt_with: u64, out: &mu
         let buffer = unsafe { (*meta.as_ptr()).buf };
         // SAFETY: behind the headroom the packet has room for the whole frame (`survey`), the head among it.
         let to = unsafe { buffer.as_ptr().add(usize::from(pool.headroom()) + head_len) };
-        // SAFETY: the frame promises `rest_len` bytes; there is room for them behind the head, as above.
+        // SAFETY: the frame keeps `rest_len` bytes readable for its lifetime; `survey` took only frames whose head and rest fit the
+        // packet's data room, and the packet is ours.
         unsafe { copy(to, rest, rest_len) };
         if let Some(place) = places.get_mut(kept) {
             place.write(*meta);

@@ -11,9 +11,9 @@ use linecard_virtio::net::{HDR_LEN, NetHeader};
 use linecard_virtio::{Chain, DeviceQueue, Head, Lookahead, PeerFault, SegList, Used};
 
 use super::copy::{LINE, prefetch_write};
+use super::fault_budget::FaultBudget;
 use super::scatter::Cursor;
 use super::source::{Reader, Source};
-use super::turn::FaultBudget;
 use super::{DESCRIPTORS_PER_BURST, Done, EnqueuePath, MAX_CHAIN, MAX_PACKET, at_once};
 use crate::memory::MemoryMap;
 use crate::port::TxLoss;
@@ -36,7 +36,7 @@ pub(super) struct Enqueue<Q, const MERGE: bool, const OFFLOAD: bool> {
     runts: u32,
     /// Descriptors read by the slow way in this burst.
     walked: u32,
-    turn: FaultBudget,
+    fault_budget: FaultBudget,
     /// Most plain chains filled at once.
     most: usize,
     name: &'static str,
@@ -73,7 +73,7 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
             heads,
             runts: 0,
             walked: 0,
-            turn: FaultBudget::new(),
+            fault_budget: FaultBudget::new(),
             most,
             name,
             accepted,
@@ -147,7 +147,7 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
         let Some(header) = self.header_of(packet) else { return Ok(Slow::Dropped(TxLoss::BadOffload)) };
         let before = self.walked;
         if before == 0 {
-            self.turn.begin();
+            self.fault_budget.begin();
         }
         let Some(head) = self.first_buffer(stats)? else { return Ok(Slow::Full) };
         let total = self.header + len;
@@ -159,13 +159,13 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
         cursor.skip(self.header as usize);
         let part = head.len.min(total) - self.header;
         // SAFETY: the runs are of `packet`, which is borrowed until this function returns.
-        let mut left = len - unsafe { source.fill(&mut cursor, part, &mut self.turn) };
+        let mut left = len - unsafe { source.fill(&mut cursor, part, &mut self.fault_budget) };
         self.heads.clear();
         self.heads.push(head.used(head.len.min(total)));
         let mut ahead = Lookahead::default().past(head);
         while left > 0 {
             // Nothing of this packet was completed: it is begun again, and gets further.
-            if self.turn.is_over() {
+            if self.fault_budget.is_over() {
                 return Ok(Slow::Full);
             }
             let Some(head) = self.queue.peek_chain(&*self.map, ahead, &mut self.further)? else {
@@ -174,14 +174,14 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
                 return Ok(if hopeless { Slow::Dropped(TxLoss::TooLong) } else { Slow::Full });
             };
             self.walked += u32::from(self.further.descriptors());
-            self.turn.walked(self.further.descriptors());
+            self.fault_budget.walked(self.further.descriptors());
             if self.heads.len() >= MAX_MERGED || self.walked - before >= DESCRIPTORS_PER_BURST {
                 return Ok(Slow::Dropped(TxLoss::TooLong));
             }
             let part = head.len.min(left);
             let mut cursor = Cursor::new(self.further.pieces());
             // SAFETY: the runs are of `packet`, which is borrowed until this function returns.
-            let done = unsafe { source.fill(&mut cursor, part, &mut self.turn) };
+            let done = unsafe { source.fill(&mut cursor, part, &mut self.fault_budget) };
             if done < part {
                 return Ok(Slow::Full);
             }
@@ -220,12 +220,15 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
 
     /// The next buffer that can hold a header; shorter ones go back unused.
     fn first_buffer(&mut self, stats: &QueueStats<TxLoss>) -> Result<Option<Head>, PeerFault> {
-        while self.runts < RUNTS_PER_BURST && self.walked < DESCRIPTORS_PER_BURST && !self.turn.is_over() {
+        while self.runts < RUNTS_PER_BURST
+            && self.walked < DESCRIPTORS_PER_BURST
+            && !self.fault_budget.is_over()
+        {
             let Some(head) = self.queue.peek_chain(&*self.map, Lookahead::default(), &mut self.first)? else {
                 return Ok(None);
             };
             self.walked += u32::from(self.first.descriptors());
-            self.turn.walked(self.first.descriptors());
+            self.fault_budget.walked(self.first.descriptors());
             if head.len >= self.header {
                 return Ok(Some(head));
             }
@@ -281,7 +284,7 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
                 Err(fault) => return Err(fault),
             }
             taken += 1;
-            // As above.
+            // A fault is left for the next burst, which finds it again.
             taken += self.fast(packets.get(taken..).unwrap_or_default(), stats).unwrap_or(0);
         }
         Ok(taken)

@@ -13,13 +13,13 @@ mod dequeue;
 mod differential;
 mod direct;
 mod enqueue;
+mod fault_budget;
 mod observed;
 mod scatter;
 mod source;
 mod translated;
-mod turn;
 
-pub(crate) use turn::prepare_clock;
+pub(crate) use fault_budget::prepare_clock;
 
 use std::sync::Arc;
 
@@ -95,7 +95,7 @@ pub(crate) trait DequeuePath: Send {
     fn call_owed(&mut self) -> bool;
     /// The ring's position.
     fn base(&self) -> u32;
-    /// What was negotiated, for people.
+    /// Name of the negotiated path, for logs.
     fn name(&self) -> &'static str;
 }
 
@@ -111,7 +111,7 @@ pub(crate) trait EnqueuePath: Send {
     fn accepted(&self) -> AcceptedOffloads;
     /// The ring's position.
     fn base(&self) -> u32;
-    /// What was negotiated, for people.
+    /// Name of the negotiated path, for logs.
     fn name(&self) -> &'static str;
 }
 

@@ -6,8 +6,8 @@ use linecard_pmd::offload::{Malformed, TxRequest, asks};
 use linecard_pmd::stats::QueueStats;
 
 use super::copy::copy;
+use super::fault_budget::FaultBudget;
 use super::scatter::Cursor;
-use super::turn::FaultBudget;
 use crate::port::TxLoss;
 
 /// One frame to be sent. Its bytes are read once.
@@ -106,7 +106,7 @@ impl Source for Frame<'_> {
         Frame::runs(self).into_iter()
     }
 
-    /// Whoever captures makes a queue take packets, so there is nobody to be shown the frame.
+    /// A capture disables the direct path, so no observer is to be shown the frame.
     fn dropped(&self, cause: TxLoss, stats: &QueueStats<TxLoss>) {
         stats.lost(cause, 1);
     }
@@ -124,13 +124,18 @@ impl<I: Iterator<Item = (*const u8, usize)>> Reader<I> {
         Self { runs, rest: (std::ptr::null(), 0) }
     }
 
-    /// Copies up to `len` bytes to `cursor`, until `turn` is over; returns how many.
+    /// Copies up to `len` bytes to `cursor`, until the budget is spent; returns how many.
     ///
     /// # Safety
     /// The runs can be read.
-    pub(super) unsafe fn fill(&mut self, cursor: &mut Cursor<'_>, len: u32, turn: &mut FaultBudget) -> u32 {
+    pub(super) unsafe fn fill(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        len: u32,
+        fault_budget: &mut FaultBudget,
+    ) -> u32 {
         let mut done = 0usize;
-        while done < len as usize && !turn.is_over() {
+        while done < len as usize && !fault_budget.is_over() {
             let (from, left) = self.rest;
             if left == 0 {
                 let Some(run) = self.runs.next() else { break };
@@ -139,7 +144,7 @@ impl<I: Iterator<Item = (*const u8, usize)>> Reader<I> {
             }
             let part = left.min(len as usize - done);
             // SAFETY: the run has `left` bytes, at least `part`, and the caller says that they can be read.
-            let copied = unsafe { cursor.write(from, part, || turn.copied()) };
+            let copied = unsafe { cursor.write(from, part, || fault_budget.copied()) };
             // Stays in the run, or one behind it.
             self.rest = (from.wrapping_add(copied), left - copied);
             done += copied;

@@ -269,7 +269,7 @@ impl RingInflight {
 }
 
 /// `AVAIL` and `USED` of the packed descriptor in this slot.
-fn turn(memory: &RingMemory, slot: u16) -> Option<(bool, bool)> {
+fn phase_flags(memory: &RingMemory, slot: u16) -> Option<(bool, bool)> {
     const FLAGS: usize = 14;
     let at = usize::from(slot) * layout::DESC_BYTES + FLAGS;
     let flags = memory.desc.cell::<u16>(at)?.load(Acquire);
@@ -278,12 +278,12 @@ fn turn(memory: &RingMemory, slot: u16) -> Option<(bool, bool)> {
 
 /// Whether the packed descriptor in this slot was used in this lap.
 fn is_used(memory: &RingMemory, (slot, wrap): (u16, bool)) -> Option<bool> {
-    turn(memory, slot).map(|flags| flags == (wrap, wrap))
+    phase_flags(memory, slot).map(|flags| flags == (wrap, wrap))
 }
 
 /// Whether the packed descriptor in this slot is available in this lap.
 pub(crate) fn is_available(memory: &RingMemory, (slot, wrap): (u16, bool)) -> Option<bool> {
-    turn(memory, slot).map(|flags| flags == (wrap, !wrap))
+    phase_flags(memory, slot).map(|flags| flags == (wrap, !wrap))
 }
 
 #[cfg(test)]

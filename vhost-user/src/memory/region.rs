@@ -1,7 +1,6 @@
 //! One region: checked, mapped between guard pages, unmapped on drop.
 
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -10,6 +9,8 @@ use linecard_wire::ledger::Charge;
 use linecard_wire::payload::MemoryRegion;
 use linecard_wire::{Closer, PeerFd};
 use memmap2::{MmapOptions, MmapRaw};
+use rustix::fs::Stat;
+use rustix::io::Errno;
 
 use super::sigbus::{Alarm, ENTRIES, Watch};
 use super::unmap::unmap;
@@ -136,8 +137,8 @@ impl Region {
 /// What tells a file from all others that exist at the same time.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct FileId {
-    device: libc::dev_t,
-    inode: libc::ino_t,
+    device: u64,
+    inode: u64,
 }
 
 impl FileId {
@@ -147,23 +148,15 @@ impl FileId {
     }
 }
 
-fn stat(fd: BorrowedFd<'_>) -> Result<libc::stat, RegionError> {
-    let mut stat = MaybeUninit::<libc::stat>::uninit();
-    // SAFETY: `stat` has room for the structure that fstat fills.
-    if unsafe { libc::fstat(fd.as_raw_fd(), stat.as_mut_ptr()) } != 0 {
-        let source = io::Error::last_os_error();
-        return Err(RegionError::System { action: "inspecting the file", source });
-    }
-    // SAFETY: fstat succeeded, so it filled the structure.
-    Ok(unsafe { stat.assume_init() })
+fn stat(fd: BorrowedFd<'_>) -> Result<Stat, RegionError> {
+    let failed = |source: Errno| RegionError::System { action: "inspecting the file", source: source.into() };
+    rustix::fs::fstat(fd).map_err(failed)
 }
 
 /// Refuses what is not memory. Asked before anything else, because the kernel alone answers it: any other file may be a
 /// program of the peer's (FUSE), and `fstat` would wait for that.
 fn check_kind(fd: BorrowedFd<'_>) -> Result<(), RegionError> {
-    // SAFETY: takes integers.
-    let seals = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GET_SEALS) };
-    if seals < 0 { Err(RegionError::FileKind) } else { Ok(()) }
+    rustix::fs::fcntl_get_seals(fd).map(drop).map_err(|_| RegionError::FileKind)
 }
 
 pub(super) fn check_ranges(spec: &MemoryRegion) -> Result<(), RegionError> {
@@ -207,7 +200,7 @@ fn check_file(spec: &MemoryRegion, file: BorrowedFd<'_>) -> Result<(FileId, u64,
 ///
 /// # Errors
 /// [`RegionError::Sparse`] for larger ones, which take as much as 0.1 s each.
-fn is_sparse(stat: &libc::stat, page: u64) -> Result<bool, RegionError> {
+fn is_sparse(stat: &Stat, page: u64) -> Result<bool, RegionError> {
     /// Unit of `st_blocks` (`stat(2)`).
     const BLOCK: u64 = 512;
     let there = stat.st_blocks.cast_unsigned().saturating_mul(BLOCK);

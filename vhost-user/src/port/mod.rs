@@ -40,3 +40,5 @@ linecard_pmd::causes! {
         RuntBuffer = ("runt_buffer", Total::None),
     }
 }
+
+linecard_pmd::soft_causes!(TxLoss);

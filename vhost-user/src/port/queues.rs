@@ -8,14 +8,14 @@ use linecard_eal::wake::Wake;
 use linecard_mempool::{Burst, Packet, Pool};
 use linecard_net::arp::rarp_announcement;
 use linecard_pmd::direct::{Frame, Sink};
-use linecard_pmd::offload::{RxOffloads, SoftLoss, SoftTx, TxOffloads, finish_received};
+use linecard_pmd::offload::{RxOffloads, SoftTx, TxOffloads, finish_received};
 use linecard_pmd::stats::QueueStats;
 use linecard_pmd::{Armed, RxQueue, TxQueue};
 use linecard_virtio::Features;
 
 use super::{RxLoss, TxLoss};
 use crate::peer::Peer;
-use crate::slot::Slot;
+use crate::slot::VringSlot;
 
 /// What [`RxQueue::path`] says while no frontend has started the ring.
 const NO_RING: &str = "no ring";
@@ -38,7 +38,7 @@ const NO_RING: &str = "no ring";
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Receive {
-    gate: Poller<Slot>,
+    gate: Poller<VringSlot>,
     pool: Pool,
     stats: Arc<QueueStats<RxLoss>>,
     peer: Arc<Peer>,
@@ -49,7 +49,7 @@ pub struct Receive {
 
 impl Receive {
     pub(crate) fn new(
-        gate: Poller<Slot>,
+        gate: Poller<VringSlot>,
         pool: Pool,
         stats: Arc<QueueStats<RxLoss>>,
         peer: Arc<Peer>,
@@ -136,7 +136,7 @@ impl RxQueue for Receive {
 /// # Ok::<(), linecard_vhost_user::Error>(())
 /// ```
 pub struct Transmit {
-    gate: Poller<Slot>,
+    gate: Poller<VringSlot>,
     stats: Arc<QueueStats<TxLoss>>,
     peer: Arc<Peer>,
     ring: usize,
@@ -145,7 +145,7 @@ pub struct Transmit {
 
 impl Transmit {
     pub(crate) fn new(
-        gate: Poller<Slot>,
+        gate: Poller<VringSlot>,
         stats: Arc<QueueStats<TxLoss>>,
         peer: Arc<Peer>,
         ring: usize,
@@ -159,16 +159,9 @@ impl Transmit {
     /// that takes no offload at all.
     #[must_use]
     pub fn with_offloads(self, offloads: TxOffloads, pool: &Pool) -> Self {
-        let stats = Arc::clone(&self.stats);
-        let lost = move |loss, packets| {
-            let cause = match loss {
-                SoftLoss::Malformed => TxLoss::BadOffload,
-                SoftLoss::NoBuffer => TxLoss::NoBuffer,
-                SoftLoss::Stopped => TxLoss::Stopped,
-            };
-            stats.lost(cause, packets);
-        };
-        let soft = offloads.intersects(TxOffloads::WORK).then(|| SoftTx::new(pool.clone(), lost));
+        let soft = offloads
+            .intersects(TxOffloads::WORK)
+            .then(|| SoftTx::counting(pool.clone(), Arc::clone(&self.stats)));
         Self { soft, ..self }
     }
 }

@@ -10,7 +10,9 @@ use std::sync::Arc;
 use linecard_virtio::Features;
 use linecard_wire::{Connection, PeerFd, ProtocolFeatures};
 
-use super::snapshot::{Descriptor, RegionRecord, RingRecord, SessionRecord, Snapshot};
+use super::snapshot::{
+    Descriptor, RegionRecord, RingFlags, RingRecord, SessionFlags, SessionRecord, Snapshot,
+};
 use super::vring::{Start, Vring};
 use super::{Session, Slots};
 use crate::error::Refusal;
@@ -74,10 +76,10 @@ impl Session {
     /// # Errors
     /// A descriptor cannot be duplicated, or a region has kept none.
     pub(crate) fn leave(&self, slots: &mut Slots<'_>, fds: &mut Left) -> io::Result<Snapshot> {
-        let mut flags = 0;
-        flags |= if self.features.is_some() { SessionRecord::HAS_FEATURES } else { 0 };
-        flags |= if self.own_inflight { SessionRecord::OWN_INFLIGHT } else { 0 };
-        flags |= if self.status.is_some() { SessionRecord::HAS_STATUS } else { 0 };
+        let mut flags = SessionFlags::default();
+        flags.set(SessionFlags::HAS_FEATURES, self.features.is_some());
+        flags.set(SessionFlags::OWN_INFLIGHT, self.own_inflight);
+        flags.set(SessionFlags::HAS_STATUS, self.status.is_some());
         let mut session = SessionRecord {
             flags,
             status: u32::from(self.status.unwrap_or(0)),
@@ -143,7 +145,7 @@ impl Session {
         }
         if let Some(file) = fds.take(record.inflight)? {
             self.inflight = Some(Arc::new(self.inflight_in(record.inflight(), file)?));
-            self.own_inflight = record.flags & SessionRecord::OWN_INFLIGHT != 0;
+            self.own_inflight = record.flags.contains(SessionFlags::OWN_INFLIGHT);
         }
         if let Some(fd) = fds.take(record.channel)? {
             self.channel = Some(Connection::adopt(fd).ok_or(Refusal::NotAChannel)?);
@@ -173,19 +175,19 @@ impl Session {
         }
         for (vring, record) in self.vrings.iter_mut().zip(&snapshot.rings) {
             vring.base = record.base;
-            let runs = record.has(RingRecord::RUNS);
-            vring.waits = (record.has(RingRecord::STARTED) && !runs).then_some((Start::AsTold, false));
+            let runs = record.has(RingFlags::RUNS);
+            vring.waits = (record.has(RingFlags::STARTED) && !runs).then_some((Start::AsTold, false));
         }
         self.move_to(Arc::clone(&self.map), slots);
         for (index, record) in snapshot.rings.iter().enumerate() {
             let Some(slot) = slots.get(index) else { continue };
-            let faulted = record.has(RingRecord::FAULTED);
+            let faulted = record.has(RingFlags::FAULTED);
             let waits = self.vrings.get_mut(index).and_then(|vring| vring.waits.as_mut());
             match (&mut slot.ring, waits) {
                 (Some(ring), _) => ring.faulted = faulted,
                 // Translations are not left to a successor: the frontend is asked for them again.
                 (None, Some((_, waits_faulted))) => *waits_faulted = faulted,
-                (None, None) if record.has(RingRecord::RUNS) => {
+                (None, None) if record.has(RingFlags::RUNS) => {
                     return Err(Refusal::RingIncomplete { index, what: "memory" });
                 }
                 (None, None) => {}
@@ -215,7 +217,7 @@ impl Session {
     fn take_rest(&self, snapshot: &Snapshot, slots: &mut Slots<'_>) {
         for (index, record) in snapshot.rings.iter().enumerate() {
             let Some(slot) = slots.get(index) else { continue };
-            slot.announce = record.has(RingRecord::ANNOUNCES).then_some(record.announce);
+            slot.announce = record.has(RingFlags::ANNOUNCES).then_some(record.announce);
             let kick = self.vrings.get(index).and_then(|vring| vring.kick.as_ref());
             self.peer.set_kick(index, kick.map(Event::source));
         }
@@ -232,15 +234,15 @@ impl Session {
         if not_offered != 0 {
             return Err(Refusal::ProtocolFeatures { not_offered });
         }
-        let has = |flag| record.flags & flag != 0;
+        let has = |flag| record.flags.contains(flag);
         let small = |what, got: u32, max: u32| {
             if got > max { Err(Refusal::Value { what, got: got.into(), max: max.into() }) } else { Ok(got) }
         };
         let status = small("status", record.status, 0xff)?;
         let mtu = small("MTU", record.mtu, 0xffff)?;
-        self.features = has(SessionRecord::HAS_FEATURES).then_some(features);
+        self.features = has(SessionFlags::HAS_FEATURES).then_some(features);
         self.protocol = ProtocolFeatures::from_bits_retain(record.protocol);
-        self.status = has(SessionRecord::HAS_STATUS).then_some(status as u8);
+        self.status = has(SessionFlags::HAS_STATUS).then_some(status as u8);
         self.peer.set_mtu(mtu as u16);
         Ok(())
     }
@@ -262,12 +264,12 @@ impl Session {
             size,
             addr: record.addr(u32::try_from(index).unwrap_or(u32::MAX)),
             base: record.base,
-            stopped_at: record.has(RingRecord::HAS_STOPPED_AT).then_some(record.stopped_at),
-            started: record.has(RingRecord::STARTED),
+            stopped_at: record.has(RingFlags::HAS_STOPPED_AT).then_some(record.stopped_at),
+            started: record.has(RingFlags::STARTED),
             kick: event(record.kick)?,
             call: event(record.call)?.map(Arc::new),
             error: event(record.error)?.map(Arc::new),
-            enabled: record.has(RingRecord::ENABLED),
+            enabled: record.has(RingFlags::ENABLED),
             waits: None,
         })
     }
@@ -294,14 +296,14 @@ fn leave_ring(index: usize, vring: &Vring, slots: &mut Slots<'_>, fds: &mut Left
         record.base = ring.path.base();
     }
     for (holds, flag) in [
-        (vring.stopped_at.is_some(), RingRecord::HAS_STOPPED_AT),
-        (vring.started, RingRecord::STARTED),
-        (vring.enabled, RingRecord::ENABLED),
-        (ring.is_some_and(|ring| ring.faulted), RingRecord::FAULTED),
-        (ring.is_some(), RingRecord::RUNS),
-        (announce.is_some(), RingRecord::ANNOUNCES),
+        (vring.stopped_at.is_some(), RingFlags::HAS_STOPPED_AT),
+        (vring.started, RingFlags::STARTED),
+        (vring.enabled, RingFlags::ENABLED),
+        (ring.is_some_and(|ring| ring.faulted), RingFlags::FAULTED),
+        (ring.is_some(), RingFlags::RUNS),
+        (announce.is_some(), RingFlags::ANNOUNCES),
     ] {
-        record.flags |= if holds { flag } else { 0 };
+        record.flags.set(flag, holds);
     }
     Ok(record)
 }

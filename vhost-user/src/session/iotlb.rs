@@ -39,7 +39,7 @@ pub(crate) struct Kept(Option<Promise>);
 impl Drop for Kept {
     fn drop(&mut self) {
         if let Some(promise) = self.0.take() {
-            promise.keep(Ok(Answer::None));
+            promise.resolve(Ok(Answer::None));
         }
     }
 }
@@ -50,7 +50,7 @@ struct RingUse {
     /// The last page that its poller missed.
     missing: Option<Want>,
     /// What chains behind the next one miss, to be asked for once.
-    ahead: VecDeque<Want>,
+    prefetches: VecDeque<Want>,
     /// When its poller is inside a burst; of the path that was built last.
     waiter: Option<Writer<Arc<Kept>>>,
 }
@@ -67,7 +67,7 @@ pub(crate) struct Translations {
 impl Translations {
     fn new(map: &Arc<MemoryMap>, rings: usize) -> Self {
         let unused =
-            || RingUse { misses: Arc::default(), missing: None, ahead: VecDeque::new(), waiter: None };
+            || RingUse { misses: Arc::default(), missing: None, prefetches: VecDeque::new(), waiter: None };
         Self { iotlb: Iotlb::new(map), rings: (0..rings).map(|_| unused()).collect(), asked: Vec::new() }
     }
 
@@ -81,8 +81,8 @@ impl Translations {
         for ring in &mut self.rings {
             if ring.misses.look() || ring.misses.has_ahead() {
                 ring.missing = ring.misses.take_next().or(ring.missing);
-                let room = usize::from(AHEAD).saturating_sub(ring.ahead.len());
-                ring.ahead.extend(std::iter::from_fn(|| ring.misses.take_ahead()).take(room));
+                let room = usize::from(AHEAD).saturating_sub(ring.prefetches.len());
+                ring.prefetches.extend(std::iter::from_fn(|| ring.misses.take_prefetch()).take(room));
             }
         }
     }
@@ -97,7 +97,7 @@ impl Translations {
             |want: Want| !(entry.first..=entry.last).contains(&want.0) || self.iotlb.is_missing(want);
         for ring in &mut self.rings {
             ring.missing = ring.missing.filter(|want| is_missing(*want));
-            ring.ahead.retain(|want| is_missing(*want));
+            ring.prefetches.retain(|want| is_missing(*want));
         }
         self.asked.retain(|(want, _)| is_missing(*want));
         changed
@@ -111,7 +111,7 @@ impl Translations {
         let stays = |(page, _): Want| page > last || page.saturating_add(PAGE - 1) < first;
         for ring in &mut self.rings {
             ring.missing = ring.missing.filter(|want| stays(*want));
-            ring.ahead.retain(|want| stays(*want));
+            ring.prefetches.retain(|want| stays(*want));
         }
         self.asked.retain(|(want, _)| stays(*want));
         self.iotlb.remove(first, last);
@@ -121,8 +121,8 @@ impl Translations {
     pub(super) fn forget_misses(&mut self, index: usize) {
         if let Some(ring) = self.rings.get_mut(index) {
             ring.misses.take_next();
-            while ring.misses.take_ahead().is_some() {}
-            (ring.missing, ring.ahead) = (None, VecDeque::new());
+            while ring.misses.take_prefetch().is_some() {}
+            (ring.missing, ring.prefetches) = (None, VecDeque::new());
         }
     }
 }
@@ -356,9 +356,9 @@ impl Translations {
             }
         }
         for index in 0..self.rings.len() {
-            while let Some(want) = self.rings.get_mut(index).and_then(|ring| ring.ahead.pop_front()) {
+            while let Some(want) = self.rings.get_mut(index).and_then(|ring| ring.prefetches.pop_front()) {
                 if self.iotlb.is_missing(want) && !self.ask_for(want, channel)? {
-                    self.rings.get_mut(index).into_iter().for_each(|ring| ring.ahead.push_front(want));
+                    self.rings.get_mut(index).into_iter().for_each(|ring| ring.prefetches.push_front(want));
                     return Ok(());
                 }
             }

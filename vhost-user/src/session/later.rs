@@ -43,7 +43,7 @@ impl Pending {
 
 impl Promise {
     /// Answers. Nobody listens any more where the connection has ended.
-    pub(crate) fn keep(self, outcome: Outcome) {
+    pub(crate) fn resolve(self, outcome: Outcome) {
         if let Some(sender) = &self.outcome {
             let _ = sender.send(outcome);
         }

@@ -30,7 +30,7 @@ use crate::limits::Ledger;
 use crate::memory::{DirtyLog, Inflight, MapLimits, MemoryMap};
 use crate::peer::{Peer, tell};
 use crate::sigbus::Alarm;
-use crate::slot::Slot;
+use crate::slot::VringSlot;
 use request::Reply;
 use vring::Vring;
 
@@ -42,10 +42,10 @@ pub(crate) use later::{Outcome, Pending};
 pub(crate) use request::{Answer, REQUESTS, Row, protocol_features};
 
 /// The queues' slots, all held by the control thread.
-pub(crate) struct Slots<'a>(pub(crate) &'a mut [Controller<Slot>]);
+pub(crate) struct Slots<'a>(pub(crate) &'a mut [Controller<VringSlot>]);
 
 impl Slots<'_> {
-    fn get(&mut self, index: usize) -> Option<&mut Slot> {
+    fn get(&mut self, index: usize) -> Option<&mut VringSlot> {
         self.0.get_mut(index)?.value()
     }
 }

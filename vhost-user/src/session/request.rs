@@ -123,7 +123,7 @@ impl Row {
 use ProtocolFeatures as Need;
 use Rings::{AsSaid, Held, Untouched};
 
-/// All requests, by code.
+/// All requests, in ascending order of their codes.
 pub(crate) static REQUESTS: &[Row] = &[
     Row::get(Req::GET_FEATURES, Session::get_features),
     Row::set(Req::SET_FEATURES, Held, Session::set_features),
@@ -146,13 +146,13 @@ pub(crate) static REQUESTS: &[Row] = &[
     Row::set(Req::SET_PROTOCOL_FEATURES, Untouched, Session::set_protocol_features),
     Row::get(Req::GET_QUEUE_NUM, Session::get_queue_num),
     Row::set(Req::SET_VRING_ENABLE, Held, Session::set_vring_enable),
+    Row::set(Req::SEND_RARP, Held, Session::send_rarp).needs(Need::RARP),
+    Row::set(Req::NET_SET_MTU, Untouched, Session::set_mtu).needs(Need::MTU),
     Row::set(Req::SET_BACKEND_REQ_FD, Untouched, Session::set_backend_channel)
         .needs(Need::BACKEND_REQ)
         .descriptors(1..=1),
     Row::set(Req::IOTLB_MSG, AsSaid(Session::iotlb_touches_rings), Session::iotlb_message)
         .needs(Need::BACKEND_REQ),
-    Row::set(Req::SEND_RARP, Held, Session::send_rarp).needs(Need::RARP),
-    Row::set(Req::NET_SET_MTU, Untouched, Session::set_mtu).needs(Need::MTU),
     Row {
         reply: Reply::PayloadOrEmpty,
         ..Row::get(Req::GET_CONFIG, Session::get_config).needs(Need::CONFIG)

@@ -175,7 +175,7 @@ impl Session {
     fn start(&mut self, index: usize, slots: &mut Slots<'_>) -> Result<(), Refusal> {
         match self.build(index, Start::AsTold)? {
             Some(ring) => {
-                // What was told may be half of a position (DPDK's); nobody is to read it again when the ring has turned.
+                // A frontend may send half of a position (DPDK does); the full one is kept, which stays right when the ring wraps.
                 let base = ring.path.base();
                 self.vrings.get_mut(index).into_iter().for_each(|vring| vring.base = base);
                 if let Some(slot) = slots.get(index) {
@@ -281,8 +281,8 @@ impl Session {
         }))
     }
 
-    /// Makes the rings that were started anew where they stand by what they tell themselves: whoever used them was killed. All that
-    /// was taken off one then and not given back is in it still.
+    /// Rebuilds all started rings from what their memory says, after the process that used them was killed. Buffers that it had taken
+    /// and not given back are still in the ring.
     ///
     /// # Errors
     /// One cannot be built.
@@ -335,8 +335,8 @@ impl Session {
         self.warn_of_short_log();
     }
 
-    /// Makes the running ones of the rings `indices` anew, of what is known about them by now, where they stand: stop,
-    /// change and start in one, for whatever may change while packets pass. A ring that is no longer in shared memory stops.
+    /// Rebuilds the running rings among `indices` at their current position from the current configuration: stop, change and start in
+    /// one, for whatever may change while packets pass. A ring that is no longer in shared memory stops.
     ///
     /// Nothing is in flight: what a burst takes off a ring it gives back, and nobody is inside one.
     pub(super) fn rebuild(&mut self, indices: Range<usize>, slots: &mut Slots<'_>) {
@@ -348,7 +348,7 @@ impl Session {
                 (start, faulted) = (Start::WhereItStood, ring.faulted);
                 vring.base = ring.path.base();
             }
-            // Its next look is another poller's, or nobody's.
+            // Translation misses noted so far are the old path's.
             self.translations.iter_mut().for_each(|translations| translations.forget_misses(index));
             match self.build(index, start) {
                 Ok(None) => {

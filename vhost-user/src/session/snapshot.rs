@@ -11,6 +11,7 @@
 //! reader leaves out what it does not know, and a later one reads zeros.
 
 use crate::memory::{DirtyLog, Inflight};
+use bitflags::bitflags;
 use linecard_wire::payload::{Inflight as Description, Log, MemoryRegion, VringAddr};
 use linecard_wire::socket::ListenerName;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -37,11 +38,44 @@ struct Head {
 /// A descriptor's place in the list, and 1; 0 for none.
 pub(crate) type Descriptor = u32;
 
+/// What a [`SessionRecord`] says in bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(transparent)]
+pub(crate) struct SessionFlags(u32);
+
+bitflags! {
+    impl SessionFlags: u32 {
+        const HAS_FEATURES = 1;
+        const HAS_STATUS = 2;
+        const OWN_USER_ONLY = 4;
+        /// The inflight region is none that the frontend knows of.
+        const OWN_INFLIGHT = 8;
+    }
+}
+
+/// What a [`RingRecord`] says in bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(transparent)]
+pub(crate) struct RingFlags(u32);
+
+bitflags! {
+    impl RingFlags: u32 {
+        const HAS_ADDR = 1;
+        const HAS_STOPPED_AT = 2;
+        const STARTED = 4;
+        const ENABLED = 8;
+        const FAULTED = 16;
+        const ANNOUNCES = 32;
+        /// It was there to be polled when the session was frozen.
+        const RUNS = 64;
+    }
+}
+
 /// The connection as a whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(crate) struct SessionRecord {
-    pub(crate) flags: u32,
+    pub(crate) flags: SessionFlags,
     /// The socket that the port listens at.
     pub(crate) listener: Descriptor,
     /// Device and inode of its name if that goes with the port; zeros otherwise.
@@ -68,19 +102,13 @@ pub(crate) struct SessionRecord {
 }
 
 impl SessionRecord {
-    pub(crate) const HAS_FEATURES: u32 = 1;
-    pub(crate) const HAS_STATUS: u32 = 2;
-    const OWN_USER_ONLY: u32 = 4;
-    /// The inflight region is none that the frontend knows of.
-    pub(crate) const OWN_INFLIGHT: u32 = 8;
-
     pub(crate) fn set_name(&mut self, name: ListenerName) {
         self.name = name.file;
-        self.flags |= if name.own_user_only { Self::OWN_USER_ONLY } else { 0 };
+        self.flags.set(SessionFlags::OWN_USER_ONLY, name.own_user_only);
     }
 
     pub(crate) fn name(&self) -> ListenerName {
-        ListenerName { file: self.name, own_user_only: self.flags & Self::OWN_USER_ONLY != 0 }
+        ListenerName { file: self.name, own_user_only: self.flags.contains(SessionFlags::OWN_USER_ONLY) }
     }
 }
 
@@ -114,7 +142,7 @@ impl SessionRecord {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub(crate) struct RingRecord {
-    pub(crate) flags: u32,
+    pub(crate) flags: RingFlags,
     pub(crate) size: u32,
     /// As in `SET_VRING_BASE`.
     pub(crate) base: u32,
@@ -134,24 +162,15 @@ pub(crate) struct RingRecord {
 }
 
 impl RingRecord {
-    pub(crate) const HAS_ADDR: u32 = 1;
-    pub(crate) const HAS_STOPPED_AT: u32 = 2;
-    pub(crate) const STARTED: u32 = 4;
-    pub(crate) const ENABLED: u32 = 8;
-    pub(crate) const FAULTED: u32 = 16;
-    pub(crate) const ANNOUNCES: u32 = 32;
-    /// It was there to be polled when the session was frozen.
-    pub(crate) const RUNS: u32 = 64;
-
-    pub(crate) fn has(&self, flag: u32) -> bool {
-        self.flags & flag != 0
+    pub(crate) fn has(&self, flag: RingFlags) -> bool {
+        self.flags.contains(flag)
     }
 
     /// Whether this is the same ring, wherever it stands.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        const MOVES: u32 = RingRecord::FAULTED | RingRecord::ANNOUNCES | RingRecord::RUNS;
+        const MOVES: RingFlags = RingFlags::FAULTED.union(RingFlags::ANNOUNCES).union(RingFlags::RUNS);
         let still = |ring: &Self| Self {
-            flags: ring.flags & !MOVES,
+            flags: ring.flags.difference(MOVES),
             base: 0,
             announce: [0; 6],
             reserved: [0; 2],
@@ -161,14 +180,14 @@ impl RingRecord {
     }
 
     pub(crate) fn set_addr(&mut self, addr: &VringAddr) {
-        self.flags |= Self::HAS_ADDR;
+        self.flags |= RingFlags::HAS_ADDR;
         self.addr_flags = addr.flags;
         (self.desc, self.used, self.avail, self.log) = (addr.desc, addr.used, addr.avail, addr.log);
     }
 
     pub(crate) fn addr(&self, index: u32) -> Option<VringAddr> {
         let Self { addr_flags: flags, desc, used, avail, log, .. } = *self;
-        self.has(Self::HAS_ADDR).then_some(VringAddr { index, flags, desc, used, avail, log })
+        self.has(RingFlags::HAS_ADDR).then_some(VringAddr { index, flags, desc, used, avail, log })
     }
 }
 

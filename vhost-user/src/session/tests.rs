@@ -34,10 +34,9 @@ fn respond(session: &mut Session, message: Message) -> Verdict {
 
 #[test]
 fn each_code_has_one_row_and_they_are_in_order() {
-    assert!(REQUESTS.windows(2).all(|pair| pair[0].code as u32 != pair[1].code as u32));
-    let mut codes: Vec<_> = REQUESTS.iter().map(|row| row.code as u32).collect();
-    codes.dedup();
-    assert_eq!(codes.len(), REQUESTS.len());
+    for pair in REQUESTS.windows(2) {
+        assert!((pair[0].code as u32) < pair[1].code as u32, "{:?} before {:?}", pair[0].code, pair[1].code);
+    }
 }
 
 /// A request whose feature was not negotiated never reaches its function, nor does one with a descriptor too many or with

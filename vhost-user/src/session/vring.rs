@@ -84,7 +84,7 @@ pub(crate) fn ring_memory(
     Ok(Some(RingMemory { desc, driver, device }))
 }
 
-/// The areas of a ring, as people call them.
+/// Names of a ring's areas, for messages.
 const AREAS: [&str; 3] = ["descriptor", "driver", "device"];
 
 /// How the device half is made: where it starts, and with which options.
@@ -97,7 +97,7 @@ pub(crate) fn device_config(base: u32, size: u16, features: Features) -> DeviceC
     }
 }
 
-/// Where a ring begins whose frontend has told `base`, in the form in which [`DeviceConfig`] has it.
+/// The position at which a ring starts, given `base` of SET_VRING_BASE, in the form that [`DeviceConfig`] takes.
 pub(crate) fn told_base(base: u32, layout: Layout, size: u16, memory: &RingMemory) -> Result<u32, Refusal> {
     match layout {
         Layout::Split => Ok(split_base(base, memory)),

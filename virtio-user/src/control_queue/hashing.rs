@@ -28,7 +28,7 @@ pub(crate) struct Hashing {
     types: RssTypes,
     /// The number of the configuration that it was told last.
     told: Option<u32>,
-    /// It spreads flows as it was told.
+    /// Its receive-side scaling is on, with that configuration.
     spreads: bool,
 }
 
@@ -46,7 +46,7 @@ impl Hashing {
         features.contains(Features::NET_RSS).then(|| self.rss(config))
     }
 
-    /// What a device does of which nothing is asked.
+    /// The configuration for a port that asks for none.
     pub(super) fn usual(&self) -> RssConfig {
         RssConfig { types: self.types, ..RssConfig::new(self.queues) }
     }

@@ -103,7 +103,7 @@ impl<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool> Tx<Q, OFFLOAD, HASH>
 
 /// Whether the bytes before the first segment's data may be written: as many as the header has, in a buffer that is not shared.
 fn has_own_headroom(packet: &Packet, header: u32) -> bool {
-    let state = (line_of(packet).read::<0>() >> 16) as u8;
+    let state = line_of(packet).state();
     state & (Meta::SHARED | Meta::INDIRECT | Meta::EXTERNAL) == 0
         && packet.headroom() >= header as usize
         && packet.data_len() > 0

@@ -2,13 +2,13 @@
 
 use std::mem::ManuallyDrop;
 
-use linecard_mempool::Packet;
+use linecard_mempool::{MetaWords, Packet};
 use linecard_pmd::offload::asks;
 use linecard_virtio::{Buffer, Completion, DriverQueue, Element};
 
 use super::{LONGEST, SLOW, Tx, TxOutcome};
 use crate::losses::TxLoss;
-use crate::path::{MetaWords, clear_header};
+use crate::path::clear_header;
 
 /// Most segments of a packet that is sent where it lies; longer ones are copied.
 pub(super) const SEGMENTS: usize = 64;
@@ -17,9 +17,9 @@ pub(super) const SEGMENTS: usize = 64;
 #[cold]
 pub(super) fn packet(token: u64) -> Packet {
     // SAFETY: tokens are made from packets given to the queue and come back once each.
-    let line = unsafe { MetaWords::of_token(token) };
+    let line = unsafe { MetaWords::from_address(token) };
     // SAFETY: the queue owned the packet and has given it back, so this is its only owner.
-    unsafe { Packet::from_raw(line.meta()) }
+    unsafe { Packet::from_raw(line.as_ptr()) }
 }
 
 /// Frees the packet behind a token.
@@ -43,7 +43,7 @@ impl<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool> Tx<Q, OFFLOAD, HASH>
     #[inline(never)]
     pub(super) fn send_cold(&mut self, line: MetaWords) -> TxOutcome {
         // SAFETY: the caller owns the packet and does not touch it until this returns.
-        let packet = ManuallyDrop::new(unsafe { Packet::from_raw(line.meta()) });
+        let packet = ManuallyDrop::new(unsafe { Packet::from_raw(line.as_ptr()) });
         let len = packet.len();
         if len == 0 {
             return self.drop_as(TxLoss::Empty, packet);

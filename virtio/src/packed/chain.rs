@@ -1,6 +1,6 @@
 //! Following one chain of a packed ring, of any shape: the device's cold path.
 
-use super::ring::{Ring, RingPosition, turn_of};
+use super::ring::{Ring, RingPosition, phase_of};
 use crate::fault::PeerFault;
 use crate::layout::{F_INDIRECT, F_NEXT, F_WRITE};
 use crate::queue::{DeviceMemory, Head};
@@ -43,7 +43,7 @@ pub(super) fn follow<M: DeviceMemory, const WRITABLE: bool>(
         }
         place = place.next(ring.size());
         meta = ring.desc(place)[1].load(Acquire);
-        if turn_of(meta) != place.available() {
+        if phase_of(meta) != place.available() {
             return Err(PeerFault::ChainIncomplete { slot: place.slot() }.into());
         }
     }

@@ -1,6 +1,6 @@
 //! A control queue over a packed ring: every request is a chain from the driver's position on.
 
-use super::ring::{Ring, RingPosition, meta, turn_of};
+use super::ring::{Ring, RingPosition, meta, phase_of};
 use crate::control::{ID, InFlight, MAX_DESCRIPTORS, check};
 use crate::error::Error;
 use crate::fault::PeerFault;
@@ -61,7 +61,7 @@ impl PackedControl {
         let [_, cell] = self.ring.desc(self.place);
         // A1, pairs with the device's release store of this word: the answer before it is visible.
         let word = cell.load(Acquire);
-        if turn_of(word) != self.place.used() {
+        if phase_of(word) != self.place.used() {
             return Ok(None);
         }
         let (len, id) = (word as u32, (word >> 32) as u16);

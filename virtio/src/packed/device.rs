@@ -3,7 +3,7 @@
 use core::mem::MaybeUninit;
 
 use super::chain::follow;
-use super::ring::{Pending, Ring, RingPosition, meta, suppression, turn_of, with_turn};
+use super::ring::{Pending, Ring, RingPosition, meta, phase_of, suppression, with_phase};
 use crate::config::DeviceConfig;
 use crate::error::Error;
 use crate::fault::PeerFault;
@@ -49,7 +49,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Device<IN_ORDER, WRITABLE> {
     /// (virtio 1.3, In-order use of descriptors.)
     const BATCHED: bool = IN_ORDER && !WRITABLE;
 
-    /// `flags` of a used descriptor, without the turn: its length counts where the device writes.
+    /// `flags` of a used descriptor, without the phase flags: its length counts where the device writes.
     const FLAGS: u16 = direction(WRITABLE);
 
     /// A queue over `memory`; the device's event area is written.
@@ -90,7 +90,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Device<IN_ORDER, WRITABLE> {
         let [_, cell] = self.ring.desc(place);
         // T1, pairs with the driver's release store of the first descriptor of a burst.
         let meta = cell.load(Acquire);
-        (turn_of(meta) == place.available()).then_some(meta)
+        (phase_of(meta) == place.available()).then_some(meta)
     }
 
     /// Fills `out` with simple chains from `place` on, all in one lap; returns how many there were.
@@ -136,7 +136,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Device<IN_ORDER, WRITABLE> {
         self.used = if descs == 1 { place.next(size) } else { place.forward(descs, size) };
     }
 
-    /// Gives the further descriptors of a chain the turn flags of used ones. No driver looks at them again before it writes
+    /// Gives the further descriptors of a chain the phase flags of used ones. No driver looks at them again before it writes
     /// them anew; who takes the ring over sees by them where the chain ends: see [`recover`](super::recover()).
     #[cold]
     fn mark_used(&self, descs: u16) {
@@ -146,7 +146,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Device<IN_ORDER, WRITABLE> {
             place = place.next(size);
             let [_, cell] = self.ring.desc(place);
             let word = cell.load(Relaxed);
-            cell.store(with_turn(word, place.used()), Relaxed);
+            cell.store(with_phase(word, place.used()), Relaxed);
         }
     }
 

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::fault::PeerFault;
 use crate::layout::{F_INDIRECT, F_NEXT, RingMemory, direction};
 use crate::queue::{Buffer, Completion, DriverQueue, Element};
-use crate::slot::{InFlight, InFlightEntry, stop, total};
+use crate::slot::{InFlight, InFlightEntry, done_or, total};
 use crate::suppression::Unasked;
 use crate::sync::{Relaxed, full_fence};
 
@@ -65,7 +65,7 @@ struct Batch {
 }
 
 impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
-    /// `flags` of a direct descriptor that ends a chain, without the turn.
+    /// `flags` of a direct descriptor that ends a chain, without the phase flags.
     const FLAGS: u16 = direction(WRITABLE);
 
     /// A queue over `memory`; all descriptors are set to "used", as in a fresh ring.
@@ -266,7 +266,7 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<I
                 None => return 0,
             },
         }
-        // By runs, so that the turn is the same throughout one and nothing wraps inside.
+        // By runs, so that the phase is the same throughout one and nothing wraps inside.
         while self.fill.free > 0 && self.add_run(&mut buffers) {}
         usize::from(before.wrapping_sub(self.fill.free))
     }
@@ -322,7 +322,7 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<I
             match odd {
                 Ok(true) => taken += 1,
                 Ok(false) => return Ok(taken),
-                Err(fault) => return stop(taken, fault),
+                Err(fault) => return done_or(taken, fault),
             }
         }
     }

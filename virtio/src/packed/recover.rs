@@ -65,11 +65,11 @@ fn finish(memory: &RingMemory, slots: &Slots, first: usize, writable: bool) -> O
     let last = slots.meta(first + count - 1);
     let len: u32 = (first..first + count).fold(0, |sum, at| sum.saturating_add(slots.meta(at) as u32));
     let (len, direction) = if writable { (len, F_WRITE) } else { (0, 0) };
-    let turn = if flags(slots.meta(first)) & F_AVAIL != 0 { F_AVAIL | F_USED } else { 0 };
+    let phase = if flags(slots.meta(first)) & F_AVAIL != 0 { F_AVAIL | F_USED } else { 0 };
     let cell: Shared<u64> = memory.desc.cell(slots.slot(first) * DESC_BYTES + META)?;
     let id = (last >> 32) as u16;
     // T1, as in `Pending::publish`: the rest of the burst is visible.
-    cell.store(super::ring::meta(len, id, turn | direction), Release);
+    cell.store(super::ring::meta(len, id, phase | direction), Release);
     Some(())
 }
 

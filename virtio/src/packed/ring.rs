@@ -1,13 +1,13 @@
 //! The cells of a packed ring, range-checked once; places, turns and pending stores.
 
 use crate::error::Error;
-use crate::event::Notify;
+use crate::event::PublishedCount;
 use crate::layout::{EVENT_DESC, EVENT_DISABLE, EVENT_ENABLE, F_AVAIL, F_USED, Layout, RingMemory};
 use crate::suppression::{Unasked, packed_wants};
 use crate::sync::{Relaxed, Release, Shared, SharedSlice};
 
-/// The two flags that say whose turn a descriptor is.
-const TURN: u16 = F_AVAIL | F_USED;
+/// The two flags that say whose a descriptor is, the driver's or the device's: its phase, which changes from lap to lap.
+const PHASE: u16 = F_AVAIL | F_USED;
 
 /// Handles to every word of the ring.
 #[derive(Clone, Copy)]
@@ -65,8 +65,8 @@ impl Ring {
 pub(super) struct RingPosition {
     /// Below the ring size.
     slot: u16,
-    /// `AVAIL` in laps with wrap counter 1, `USED` in the others: the turn flags of an available descriptor.
-    turn: u16,
+    /// `AVAIL` in laps with wrap counter 1, `USED` in the others: the phase flags of an available descriptor.
+    phase: u16,
 }
 
 impl RingPosition {
@@ -76,7 +76,7 @@ impl RingPosition {
         if slot >= size {
             return None;
         }
-        Some(Self { slot, turn: if base & 0x8000 != 0 { F_AVAIL } else { F_USED } })
+        Some(Self { slot, phase: if base & 0x8000 != 0 { F_AVAIL } else { F_USED } })
     }
 
     /// The inverse of [`RingPosition::start`]; also the form of an event.
@@ -92,19 +92,19 @@ impl RingPosition {
     /// The wrap counter.
     #[inline(always)]
     const fn wrap(self) -> bool {
-        self.turn == F_AVAIL
+        self.phase == F_AVAIL
     }
 
-    /// The turn flags of a descriptor made available here.
+    /// The phase flags of a descriptor made available here.
     #[inline(always)]
     pub(super) const fn available(self) -> u16 {
-        self.turn
+        self.phase
     }
 
-    /// The turn flags of a descriptor used here.
+    /// The phase flags of a descriptor used here.
     #[inline(always)]
     pub(super) const fn used(self) -> u16 {
-        if self.wrap() { TURN } else { 0 }
+        if self.wrap() { PHASE } else { 0 }
     }
 
     /// One slot on.
@@ -112,7 +112,11 @@ impl RingPosition {
     #[must_use]
     pub(super) const fn next(self, size: u16) -> Self {
         let slot = self.slot + 1;
-        if slot == size { Self { slot: 0, turn: self.turn ^ TURN } } else { Self { slot, turn: self.turn } }
+        if slot == size {
+            Self { slot: 0, phase: self.phase ^ PHASE }
+        } else {
+            Self { slot, phase: self.phase }
+        }
     }
 
     /// `n` slots on, however many.
@@ -121,7 +125,7 @@ impl RingPosition {
     pub(super) const fn forward(self, n: u16, size: u16) -> Self {
         let (to, size) = (self.slot as u32 + n as u32, size as u32);
         let (laps, slot) = if to < size { (0, to) } else { (to / size, to % size) };
-        Self { slot: slot as u16, turn: if laps % 2 == 0 { self.turn } else { self.turn ^ TURN } }
+        Self { slot: slot as u16, phase: if laps % 2 == 0 { self.phase } else { self.phase ^ PHASE } }
     }
 
     /// Slots from here to the end of the lap, at least 1.
@@ -137,16 +141,16 @@ impl RingPosition {
     }
 }
 
-/// The turn flags in the second word of a descriptor.
+/// The phase flags in the second word of a descriptor.
 #[inline(always)]
-pub(super) const fn turn_of(meta: u64) -> u16 {
-    (meta >> 48) as u16 & TURN
+pub(super) const fn phase_of(meta: u64) -> u16 {
+    (meta >> 48) as u16 & PHASE
 }
 
-/// The same second word with other turn flags.
+/// The same second word with other phase flags.
 #[inline(always)]
-pub(super) const fn with_turn(meta: u64, turn: u16) -> u64 {
-    meta & !((TURN as u64) << 48) | (turn as u64) << 48
+pub(super) const fn with_phase(meta: u64, phase: u16) -> u64 {
+    meta & !((PHASE as u64) << 48) | (phase as u64) << 48
 }
 
 /// The second word of a descriptor.
@@ -174,13 +178,13 @@ pub(super) struct Pending {
     /// Slots since the last publish; 0 means that nothing is kept back.
     slots: u16,
     /// What was published since the last decision, and where it ends.
-    notify: Notify,
+    notify: PublishedCount,
     end: RingPosition,
 }
 
 impl Pending {
     pub(super) const fn new(place: RingPosition) -> Self {
-        Self { place, meta: 0, slots: 0, notify: Notify::new(), end: place }
+        Self { place, meta: 0, slots: 0, notify: PublishedCount::new(), end: place }
     }
 
     /// Writes the second word of the descriptor at `place`, which stands for `slots` slots; the first is kept back.
@@ -243,7 +247,7 @@ impl Pending {
 
 #[cfg(test)]
 mod tests {
-    use super::{RingPosition, TURN};
+    use super::{PHASE, RingPosition};
 
     #[test]
     fn places_wrap_and_flip() {
@@ -254,7 +258,7 @@ mod tests {
                 assert_eq!(u32::from(place.slot()), n % u32::from(size));
                 assert_eq!(place.wrap(), (n / u32::from(size)).is_multiple_of(2));
                 assert_eq!(place.available().count_ones(), 1);
-                assert_eq!(place.used(), if place.wrap() { TURN } else { 0 });
+                assert_eq!(place.used(), if place.wrap() { PHASE } else { 0 });
                 assert_eq!(RingPosition::start(place.base(), size), Some(place));
                 assert_eq!(start.forward(n as u16, size), place);
                 place = place.next(size);

@@ -3,7 +3,7 @@
 use super::ring::Ring;
 use crate::control::{ID, InFlight, check};
 use crate::error::Error;
-use crate::event::Notify;
+use crate::event::PublishedCount;
 use crate::fault::PeerFault;
 use crate::layout::{F_NEXT, F_WRITE, RingMemory};
 use crate::queue::Element;
@@ -47,7 +47,7 @@ impl SplitControl {
         full_fence();
         // One request was published since the last question: the one before was answered, so it was asked about.
         let (flags, event) = (self.ring.used_flags, self.ring.avail_event);
-        split_wants(Notify::of(1), self.avail, self.event_idx, flags, event)
+        split_wants(PublishedCount::of(1), self.avail, self.event_idx, flags, event)
     }
 
     pub(crate) fn answered(&mut self, in_flight: Option<InFlight>) -> Result<Option<u32>, PeerFault> {

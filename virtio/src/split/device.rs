@@ -6,7 +6,7 @@ use super::chain::follow;
 use super::ring::{Ring, write_if_different};
 use crate::config::DeviceConfig;
 use crate::error::Error;
-use crate::event::Notify;
+use crate::event::PublishedCount;
 use crate::fault::PeerFault;
 use crate::layout::{F_NO_NOTIFY, RingMemory, direction};
 use crate::queue::{Access, Chain, DeviceMemory, DeviceQueue, Head, Lookahead, Used};
@@ -40,7 +40,7 @@ pub struct Device<const IN_ORDER: bool, const WRITABLE: bool> {
     /// The used index: next to write, and as published.
     used: u16,
     published: u16,
-    notify: Notify,
+    notify: PublishedCount,
     /// The last chain completed; on an in-order readable queue it stands for the whole batch.
     last: u16,
     event_idx: bool,
@@ -66,7 +66,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Device<IN_ORDER, WRITABLE> {
             seen: start,
             used: start,
             published: start,
-            notify: Notify::new(),
+            notify: PublishedCount::new(),
             last: 0,
             event_idx: config.event_idx,
             indirect: config.indirect,

@@ -7,11 +7,11 @@ use core::mem::MaybeUninit;
 use super::ring::{Ring, write_if_different};
 use crate::config::{DriverConfig, IndirectTables};
 use crate::error::Error;
-use crate::event::Notify;
+use crate::event::PublishedCount;
 use crate::fault::PeerFault;
 use crate::layout::{F_INDIRECT, F_NEXT, F_NO_NOTIFY, RingMemory, direction};
 use crate::queue::{Buffer, Completion, DriverQueue, Element};
-use crate::slot::{InFlight, InFlightEntry, stop, total};
+use crate::slot::{InFlight, InFlightEntry, done_or, total};
 use crate::suppression::{Unasked, split_wants};
 use crate::sync::{Acquire, Relaxed, Release, full_fence};
 
@@ -47,7 +47,7 @@ pub struct Driver<const IN_ORDER: bool, const WRITABLE: bool> {
     /// The available index: next to write, and as published.
     avail: u16,
     published: u16,
-    notify: Notify,
+    notify: PublishedCount,
     /// The used index: next to take, and as last read from the device.
     used: u16,
     used_seen: u16,
@@ -91,7 +91,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
             given: start.wrapping_add(size),
             avail: start,
             published: start,
-            notify: Notify::new(),
+            notify: PublishedCount::new(),
             used: start,
             used_seen: start,
             batch: Batch::default(),
@@ -136,7 +136,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
     }
 
     /// Re-reads the used index and returns how many completions are known. When it is impossible, the `known` ones go out
-    /// first, as in [`stop`].
+    /// first, as in [`done_or`].
     #[inline(always)]
     fn refresh(&mut self, known: u16) -> Result<u16, PeerFault> {
         // A1, pairs with the device's release store of used.idx: the elements before it are visible.
@@ -324,7 +324,7 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<I
             let Some(done) = out.get_mut(taken) else { return Ok(taken) };
             let odd = if IN_ORDER { self.complete_odd_in_order(done) } else { self.complete_odd(done) };
             if let Err(fault) = odd {
-                return stop(taken, fault);
+                return done_or(taken, fault);
             }
             taken += 1;
         }

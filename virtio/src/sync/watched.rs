@@ -58,7 +58,7 @@ impl<T: Word> SharedSlice<T> {
     /// As [`shared::SharedSlice::at_unchecked`].
     #[inline(always)]
     pub(crate) unsafe fn at_unchecked(self, index: usize) -> Shared<T> {
-        // SAFETY: the caller's promise.
+        // SAFETY: `index` is below the slice's length (this function's condition).
         Shared(unsafe { self.0.at_unchecked(index) })
     }
 }
@@ -71,7 +71,7 @@ impl SharedBytes {
     /// # Safety
     /// As [`shared::SharedBytes::new`].
     pub(crate) const unsafe fn new(ptr: NonNull<u8>, len: usize) -> Self {
-        // SAFETY: the caller's promise.
+        // SAFETY: `ptr` and `len` are as `shared::SharedBytes::new` asks (this function's condition).
         Self(unsafe { shared::SharedBytes::new(ptr, len) })
     }
 

@@ -4,7 +4,7 @@ use super::commands::Command;
 use super::grammar::{Target, Values};
 use crate::output::{err, out};
 use crate::testpmd::layout;
-use crate::testpmd::ports::Slot;
+use crate::testpmd::ports::PortRecord;
 use crate::testpmd::session::Session;
 
 pub(crate) const COMMANDS: &[Command] = &[
@@ -41,7 +41,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     Command {
         pattern: "show port <port> macs",
         help: "Display the addresses of a port.",
-        run: |session, values| match session.ports.get(values.port(0)).map(Slot::macs) {
+        run: |session, values| match session.ports.get(values.port(0)).map(PortRecord::macs) {
             None => invalid_port(session, values.port(0)),
             Some(macs) => {
                 let lines: String = macs.iter().map(|mac| format!("  {mac}\n")).collect();

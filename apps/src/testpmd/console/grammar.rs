@@ -1,13 +1,13 @@
 //! The grammar of console commands: patterns, matching, completion. Knows no command.
 //!
 //! A pattern is words separated by spaces: `show` stands for itself, `(stats|info)` for one of several
-//! words, `<port>` and its like for a value (see [`Slot`]), `<rest>` for any words that follow. Matching is per word, like DPDK's.
+//! words, `<port>` and its like for a value (see [`WordPattern`]), `<rest>` for any words that follow. Matching is per word, like DPDK's.
 
 use crate::testpmd::options::parse_number;
 
 /// One word of a pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Slot {
+enum WordPattern {
     /// One of these words.
     Words(&'static str),
     /// `<port>`: a port number.
@@ -24,7 +24,7 @@ enum Slot {
     Rest,
 }
 
-impl Slot {
+impl WordPattern {
     fn of(word: &'static str) -> Self {
         match word {
             "<port>" => Self::Port,
@@ -163,7 +163,7 @@ pub(crate) fn find<C: Copy>(commands: impl Iterator<Item = (&'static str, C)>, l
     let Some(first) = given.first() else { return Match::Empty };
     let mut known = false;
     for (pattern, command) in commands {
-        known |= pattern.split(' ').next().is_some_and(|w| Slot::of(w).take(first).is_some());
+        known |= pattern.split(' ').next().is_some_and(|w| WordPattern::of(w).take(first).is_some());
         if let Some(values) = matches(pattern, &given) {
             return Match::Found(command, values);
         }
@@ -175,13 +175,13 @@ fn matches(pattern: &'static str, given: &[&str]) -> Option<Values> {
     let mut values = Values::default();
     let mut given = given.iter();
     for expected in pattern.split(' ') {
-        if Slot::of(expected) == Slot::Rest {
+        if WordPattern::of(expected) == WordPattern::Rest {
             let rest: Vec<&str> = given.copied().collect();
             values.0.push(Value::Text(rest.join(" ")));
             return Some(values);
         }
-        let value = Slot::of(expected).take(given.next()?)?;
-        if !matches!(Slot::of(expected), Slot::Words(words) if !words.contains('|')) {
+        let value = WordPattern::of(expected).take(given.next()?)?;
+        if !matches!(WordPattern::of(expected), WordPattern::Words(words) if !words.contains('|')) {
             values.0.push(value);
         }
     }
@@ -196,10 +196,11 @@ pub(crate) fn complete(patterns: impl Iterator<Item = &'static str>, line: &str)
     let mut found: Vec<String> = patterns
         .filter_map(|pattern| {
             let mut expected = pattern.split(' ');
-            let fits = before.iter().all(|w| expected.next().is_some_and(|e| Slot::of(e).take(w).is_some()));
+            let fits =
+                before.iter().all(|w| expected.next().is_some_and(|e| WordPattern::of(e).take(w).is_some()));
             expected.next().filter(|_| fits)
         })
-        .flat_map(|next| Slot::of(next).suggestions().split('|'))
+        .flat_map(|next| WordPattern::of(next).suggestions().split('|'))
         .filter(|word| !word.is_empty() && word.starts_with(unfinished))
         .map(str::to_owned)
         .collect();

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::grammar::{self, Match, Target, Values};
 use crate::output::out;
 use crate::testpmd::layout::ForwardTotals;
-use crate::testpmd::ports::Slot;
+use crate::testpmd::ports::PortRecord;
 use crate::testpmd::session::Session;
 use crate::testpmd::soft::rss::RETA_SIZE;
 
@@ -48,7 +48,7 @@ pub(super) fn answer(session: &mut Session, line: &str) -> bool {
 }
 
 /// The port that a line names.
-fn slot<'a>(session: &'a Session, values: &Values, index: usize) -> Result<&'a Slot, String> {
+fn slot<'a>(session: &'a Session, values: &Values, index: usize) -> Result<&'a PortRecord, String> {
     let id = values.port(index);
     session.ports.get(id).ok_or_else(|| format!("Invalid port {id}"))
 }
@@ -99,7 +99,7 @@ fn link(link: &Link) -> Value {
     json!({ "status": if link.up { "UP" } else { "DOWN" }, "speed": link.speed_mbps, "duplex": duplex })
 }
 
-fn summary(slot: &Slot) -> Value {
+fn summary(slot: &PortRecord) -> Value {
     let facts = slot.facts();
     json!({
         "port_id": facts.id, "mac_addr": facts.mac.to_string(), "name": facts.name, "driver": facts.driver,
@@ -107,7 +107,7 @@ fn summary(slot: &Slot) -> Value {
     })
 }
 
-fn info(slot: &Slot) -> Value {
+fn info(slot: &PortRecord) -> Value {
     let (facts, mut value) = (slot.facts(), summary(slot));
     let more = json!({
         "devargs": facts.devargs,
@@ -156,7 +156,7 @@ fn config(session: &mut Session, values: &Values) -> Result<Value, String> {
             json!({ "mode": settings.mode.name(), "retry": settings.retry.enabled, "streams": streams.collect::<Value>() })
         }
         _ => {
-            let port = |slot: &Slot| {
+            let port = |slot: &PortRecord| {
                 let config = slot.config();
                 json!({
                     "port_id": slot.id, "nb_rx_queues": config.rx_queues, "nb_tx_queues": config.tx_queues,

@@ -4,7 +4,7 @@ use super::commands::Command;
 use super::display::invalid_port;
 use super::grammar::{Target, Values};
 use crate::output::{err, out};
-use crate::testpmd::ports::{ETHER_OVERHEAD, Slot};
+use crate::testpmd::ports::{ETHER_OVERHEAD, PortRecord};
 use crate::testpmd::session::Session;
 use crate::testpmd::settings::MAX_BURST;
 
@@ -83,7 +83,7 @@ fn stop(session: &mut Session, only: Option<u16>) {
     out!(session.out, "Stopping ports...\n");
     let mut any = false;
     for id in session.ports.ids().into_iter().filter(|id| only.is_none_or(|only| only == *id)) {
-        if session.forwarding() && session.ports.get(id).is_some_and(Slot::lent) {
+        if session.forwarding() && session.ports.get(id).is_some_and(PortRecord::lent) {
             err!(session.out, "Please remove port {id} from forwarding configuration.\n");
             continue;
         }
@@ -102,7 +102,7 @@ fn stop(session: &mut Session, only: Option<u16>) {
 fn close(session: &mut Session, only: Option<u16>) {
     out!(session.out, "Closing ports...\n");
     for id in session.ports.ids().into_iter().filter(|id| only.is_none_or(|only| only == *id)) {
-        if session.ports.get(id).is_some_and(Slot::started) {
+        if session.ports.get(id).is_some_and(PortRecord::started) {
             err!(session.out, "Cannot close started device (port {id})\n");
             continue;
         }
@@ -142,7 +142,7 @@ pub(super) fn detach_port(session: &mut Session, id: u16) {
 }
 
 fn configure(session: &mut Session, values: &Values) {
-    if session.ports.iter().any(Slot::started) {
+    if session.ports.iter().any(PortRecord::started) {
         return err!(session.out, "Please stop all ports first\n");
     }
     let what = values.word(0).to_owned();
@@ -165,7 +165,7 @@ fn configure(session: &mut Session, values: &Values) {
 }
 
 /// Why a port cannot have `value` queues or descriptors.
-pub(super) fn refusal(slot: &Slot, what: &str, value: u16) -> Option<String> {
+pub(super) fn refusal(slot: &PortRecord, what: &str, value: u16) -> Option<String> {
     let ((max_rx, max_tx), (depths, power_of_two)) = (slot.max_queues(), slot.depths());
     let (allowed, shape) = match what {
         "rxq" => (1..=max_rx, ""),
@@ -187,7 +187,7 @@ pub(super) fn refusal(slot: &Slot, what: &str, value: u16) -> Option<String> {
 }
 
 fn set_frame_length(session: &mut Session, values: &Values) {
-    if session.ports.iter().any(Slot::started) {
+    if session.ports.iter().any(PortRecord::started) {
         return err!(session.out, "Please stop all ports first\n");
     }
     let Some(mtu) = values.number(0).checked_sub(ETHER_OVERHEAD).filter(|mtu| *mtu > 0) else {
@@ -204,7 +204,7 @@ fn set_frame_length(session: &mut Session, values: &Values) {
 
 fn set_mtu(session: &mut Session, values: &Values) {
     let id = values.port(0);
-    match session.ports.get(id).map(Slot::started) {
+    match session.ports.get(id).map(PortRecord::started) {
         None => invalid_port(session, id),
         Some(true) => err!(session.out, "Please stop port {id} first\n"),
         Some(false) => {
@@ -217,7 +217,7 @@ fn set_mtu(session: &mut Session, values: &Values) {
 }
 
 /// `asked` as an MTU of the port, or why it is none.
-fn mtu_of(slot: &Slot, asked: u32) -> Result<u16, String> {
+fn mtu_of(slot: &PortRecord, asked: u32) -> Result<u16, String> {
     let allowed = slot.mtu_range();
     u16::try_from(asked).ok().filter(|mtu| allowed.contains(mtu)).ok_or_else(|| {
         let (min, max) = (allowed.start(), allowed.end());
@@ -226,7 +226,7 @@ fn mtu_of(slot: &Slot, asked: u32) -> Result<u16, String> {
 }
 
 /// Sets the MTU of the next start; what is wrong with it, if it is.
-fn reshape_mtu(slot: &mut Slot, asked: u32) -> Option<String> {
+fn reshape_mtu(slot: &mut PortRecord, asked: u32) -> Option<String> {
     match mtu_of(slot, asked) {
         Ok(mtu) => {
             slot.reshape(|config| config.mtu = mtu);

@@ -109,7 +109,7 @@ fn set_offload(session: &mut Session, values: &Values) {
         );
     }
     let Some(queue) = queue(session, id, receive, values.number(2)) else { return };
-    if session.ports.get(id).is_some_and(crate::testpmd::ports::Slot::started) {
+    if session.ports.get(id).is_some_and(crate::testpmd::ports::PortRecord::started) {
         return err!(session.out, "Error: Can't config offload when Port {id} is not stopped\n");
     }
     if receive && name == "vlan_strip" {

@@ -5,7 +5,7 @@ use super::display::invalid_port;
 use super::grammar::Values;
 use crate::output::err;
 use crate::testpmd::options::parse_number;
-use crate::testpmd::ports::Slot;
+use crate::testpmd::ports::PortRecord;
 use crate::testpmd::session::Session;
 use crate::testpmd::soft::vlan::{MAX_VLAN, RxVlan, TxTags};
 
@@ -112,8 +112,8 @@ fn filter(session: &mut Session, values: &Values) {
 }
 
 /// The port, if it exists and is stopped; says what is wrong if not.
-pub(super) fn stopped(session: &mut Session, id: u16) -> Option<&mut Slot> {
-    match session.ports.get(id).map(Slot::started) {
+pub(super) fn stopped(session: &mut Session, id: u16) -> Option<&mut PortRecord> {
+    match session.ports.get(id).map(PortRecord::started) {
         None => invalid_port(session, id),
         Some(true) => err!(session.out, "Please stop port {id} first\n"),
         Some(false) => return session.ports.get_mut(id),

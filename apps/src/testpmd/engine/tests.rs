@@ -177,7 +177,7 @@ fn a_mode_that_panics_halts_its_stream_and_no_other() {
         let config = LaneConfig { retry: bench.settings.retry, live: Arc::default() };
         match faulty {
             true => {
-                let (mode, burst) = (FaultyMode(0), Parts::new(32));
+                let (mode, burst) = (FaultyMode(0), SplitBurst::new(32));
                 Box::new(Lane {
                     stream,
                     rx,
@@ -195,7 +195,7 @@ fn a_mode_that_panics_halts_its_stream_and_no_other() {
                 rx,
                 tx,
                 mode: Io,
-                burst: Parts::new(32),
+                burst: SplitBurst::new(32),
                 counters: own,
                 config,
                 rules: LaneRules::default(),
@@ -234,7 +234,7 @@ fn large_bursts_are_as_large_as_asked_for() {
         let Queues { stream, rx, tx } = bench.ports.lend(&streams[0]).unwrap();
         let counters = Arc::new(LaneCounters::new(true));
         let config = LaneConfig { retry: bench.settings.retry, live: Arc::default() };
-        let burst_parts = Parts::new(burst);
+        let burst_parts = SplitBurst::new(burst);
         let mut lane: Box<dyn Forward> = Box::new(Lane {
             stream,
             rx,
@@ -262,7 +262,7 @@ fn large_bursts_are_as_large_as_asked_for() {
             rx,
             tx,
             mode,
-            burst: Parts::new(burst),
+            burst: SplitBurst::new(burst),
             counters,
             config,
             rules: LaneRules::default(),

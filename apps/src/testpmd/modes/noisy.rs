@@ -5,6 +5,7 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use linecard::eal::Clock;
+use linecard::eal::random::SplitMix64;
 use linecard::mempool::{Burst, Packet};
 
 use super::Mode;
@@ -125,7 +126,7 @@ impl Noisy {
     }
 
     /// Keeps what came. What was kept longest leaves for it where there is no room: as many packets as came, as in DPDK.
-    fn keep(&mut self, packets: &mut Burst, now: u64) {
+    fn buffer(&mut self, packets: &mut Burst, now: u64) {
         let received = packets.len();
         let free = self.room - self.kept.len();
         let beyond = (self.kept.len() + received).saturating_sub(self.room);
@@ -164,7 +165,7 @@ impl Mode for Noisy {
         self.came.clear();
         if self.room > 0 {
             let now = self.clock.cycles();
-            self.keep(packets, now);
+            self.buffer(packets, now);
             self.flush(packets, now);
         }
     }
@@ -183,12 +184,12 @@ struct Lookups {
     memory: Vec<u8>,
     /// Writes, reads, and reads with a write elsewhere, for each packet.
     each: [u32; 3],
-    random: u64,
+    random: SplitMix64,
 }
 
 impl Lookups {
     fn new(memory: Vec<u8>, each: [u32; 3]) -> Self {
-        Self { memory, each, random: 0x9e37_79b9_7f4a_7c15 }
+        Self { memory, each, random: SplitMix64::new(0) }
     }
 
     fn of_packets(&mut self, count: usize) {
@@ -213,17 +214,13 @@ impl Lookups {
 
     fn write(&mut self) {
         let at = self.line();
-        self.memory[at] = self.random as u8;
+        self.memory[at] = self.random.draw() as u8;
     }
 
     /// The beginning of some cache line: DPDK's looks at the first 64th of its memory only.
     fn line(&mut self) -> usize {
-        // Marsaglia's xorshift with 64 bits.
-        self.random ^= self.random << 13;
-        self.random ^= self.random >> 7;
-        self.random ^= self.random << 17;
         let lines = (self.memory.len() / LINE) as u64;
-        (self.random % lines) as usize * LINE
+        self.random.below(lines) as usize * LINE
     }
 }
 

@@ -34,23 +34,23 @@ enum State {
 }
 
 /// One port of the table.
-pub(crate) struct Slot {
+pub(crate) struct PortRecord {
     pub(crate) id: u16,
     pub(crate) name: String,
     devargs: String,
     info: DeviceInfo,
-    wanted: PortConfig,
+    config: PortConfig,
     state: Option<State>,
-    /// Its next start sets it up anew.
+    /// The number of queues or descriptors has changed, so the next start configures the device again.
     reshaped: bool,
     promiscuous: bool,
-    /// As the port had it last.
+    /// All-multicast mode when the port last ran.
     allmulticast: bool,
-    /// It can filter what it receives.
+    /// The port has a receive filter.
     filters: bool,
-    /// Its packets are counted by size and kind of address.
+    /// The port counts packets by size and kind of address.
     classes: bool,
-    /// For the csum mode; what the port does itself is in `wanted`.
+    /// For the csum mode; what the port does itself is in `config`.
     pub(crate) checksums: Checksums,
     /// The csum mode cuts large packets that leave here.
     pub(crate) gso: bool,
@@ -75,14 +75,14 @@ fn make_promiscuous(control: &dyn PortControl, on: bool) -> bool {
 
 const NO_LINK: Link = Link { up: false, speed_mbps: Some(10_000), full_duplex: true };
 
-impl Slot {
-    pub(crate) fn new(id: u16, devargs: &str, device: Box<dyn Device>, wanted: PortConfig) -> Self {
+impl PortRecord {
+    pub(crate) fn new(id: u16, devargs: &str, device: Box<dyn Device>, config: PortConfig) -> Self {
         Self {
             id,
             name: device.name().to_owned(),
             devargs: devargs.split_once(',').map_or(String::new(), |(_, args)| args.to_owned()),
             info: device.info(),
-            wanted,
+            config,
             state: Some(State::Stopped(device)),
             reshaped: true,
             promiscuous: true,
@@ -135,7 +135,7 @@ impl Slot {
                 return Ok(());
             }
         };
-        let started = pmd::configure(device, self.wanted.clone()).and_then(|configured| {
+        let started = pmd::configure(device, self.config.clone()).and_then(|configured| {
             let config = configured.config().clone();
             configured.start(pool).map(|port| {
                 let (port, rx, tx) = hub.watch_queues(self.id, port);
@@ -154,7 +154,7 @@ impl Slot {
                     // There are no more groups than it has room for.
                     let _ = filter.set_multicast(&self.groups());
                 }
-                self.wanted = config;
+                self.config = config;
                 self.link = port.control.link();
                 self.state = Some(State::Started(Live { port, rx, tx }));
                 self.reshaped = false;
@@ -204,23 +204,23 @@ impl Slot {
     /// Changes what the next start asks for.
     pub(crate) fn reshape(&mut self, change: impl FnOnce(&mut PortConfig)) {
         self.reshaped = true;
-        change(&mut self.wanted);
+        change(&mut self.config);
     }
 
     /// What telemetry tells of it.
     pub(crate) fn entry(&self) -> PortEntry {
-        PortEntry::configured(&self.name, &self.wanted, self.live().map(|live| &live.port.control))
+        PortEntry::configured(&self.name, &self.config, self.live().map(|live| &live.port.control))
     }
 
     /// The configuration in use, or asked for.
     pub(crate) fn config(&self) -> &PortConfig {
-        &self.wanted
+        &self.config
     }
 
     /// Whether the device has as many queues as asked for, before anything is made for them.
     pub(crate) fn check_queues(&self) -> Result<(), Error> {
         match &self.state {
-            Some(State::Stopped(device)) => Ok(pmd::config::check_queues(&**device, &self.wanted)?),
+            Some(State::Stopped(device)) => Ok(pmd::config::check_queues(&**device, &self.config)?),
             _ => Ok(()),
         }
     }
@@ -228,7 +228,7 @@ impl Slot {
     /// Packets that the rings asked for can hold.
     pub(crate) fn ring_packets(&self) -> u32 {
         let depth = |asked| u32::from(if asked == 0 { self.info.default_depth } else { asked });
-        let PortConfig { rx_queues, tx_queues, rx_depth, tx_depth, .. } = self.wanted;
+        let PortConfig { rx_queues, tx_queues, rx_depth, tx_depth, .. } = self.config;
         u32::from(rx_queues) * depth(rx_depth) + u32::from(tx_queues) * depth(tx_depth)
     }
 
@@ -240,7 +240,7 @@ impl Slot {
     /// What the csum mode needs to know of the port that sends.
     pub(crate) fn checksum_rule(&self, gso_size: u16) -> Checksums {
         let gso = self.gso.then_some(gso_size);
-        Checksums { tx: self.wanted.offloads.tx, gso, ..self.checksums }
+        Checksums { tx: self.config.offloads.tx, gso, ..self.checksums }
     }
 
     pub(crate) fn max_queues(&self) -> (u16, u16) {
@@ -284,11 +284,11 @@ impl Slot {
 
     /// Switches a receive offload while the port runs, of those that it was started with; false when it cannot be.
     pub(crate) fn switch_rx_offload(&mut self, offload: RxOffloads, on: bool) -> bool {
-        let rx = self.wanted.offloads.rx;
+        let rx = self.config.offloads.rx;
         let asked = if on { rx.union(offload) } else { rx.difference(offload) };
         let done = self.control().is_some_and(|control| control.set_rx_offloads(asked).is_ok());
         if done {
-            self.wanted.offloads.rx = asked;
+            self.config.offloads.rx = asked;
         }
         done
     }
@@ -317,7 +317,7 @@ impl Slot {
             // Software does it then.
             tracing::debug!("{error}");
         }
-        self.soft.rules(self.wanted.rx_queues, filter.is_some(), rss)
+        self.soft.rules(self.config.rx_queues, filter.is_some(), rss)
     }
 
     /// The port's own address and those that were added.
@@ -434,8 +434,8 @@ impl Slot {
 
     pub(crate) fn facts(&self) -> PortFacts {
         let control = self.control();
-        let mtu = control.map_or(self.wanted.mtu, |control| control.mtu());
-        let (rx, tx) = (self.wanted.rx_queues, self.wanted.tx_queues);
+        let mtu = control.map_or(self.config.mtu, |control| control.mtu());
+        let (rx, tx) = (self.config.rx_queues, self.config.tx_queues);
         PortFacts {
             id: self.id,
             mac: self.mac(),

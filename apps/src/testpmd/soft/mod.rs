@@ -114,7 +114,7 @@ impl Inbox {
 pub(crate) struct Rules {
     vlan: RxVlan,
     rss: Option<Rss>,
-    /// Of the port, where its device may spread flows.
+    /// The device's receive-side scaling, if it has any.
     device: Option<Arc<DeviceRss>>,
     flows: Vec<Arc<Flow>>,
     inboxes: Option<Arc<[Inbox]>>,
@@ -179,7 +179,7 @@ impl Rules {
 /// The rules as one stream sees them.
 #[derive(Default)]
 pub(crate) struct LaneRules {
-    /// Of the rules it has; see [`Live`](crate::testpmd::live::Live).
+    /// The generation of `rules`; see [`Live`](crate::testpmd::live::Live).
     pub(crate) generation: u32,
     pub(crate) rules: Option<Arc<Rules>>,
     pub(crate) kept: Option<Box<Burst>>,

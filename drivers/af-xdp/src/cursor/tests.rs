@@ -27,7 +27,8 @@ impl Heap {
 /// Both halves of one ring of `size` entries that has run up to `start`.
 fn ring<const WORDS: usize>(start: u32, size: u32) -> (Producer<WORDS>, Consumer<WORDS>) {
     let words = SPREAD.bytes(size, WORDS) / 8;
-    let memory = Arc::new(Memory::Heap(Heap((0..words).map(|_| std::cell::UnsafeCell::new(0)).collect())));
+    let memory =
+        Arc::new(RingMapping::Heap(Heap((0..words).map(|_| std::cell::UnsafeCell::new(0)).collect())));
     let half = || Ring::<WORDS>::new(memory.clone(), SPREAD, size).expect("inside");
     half().producer.store(start, Ordering::Relaxed);
     half().consumer.store(start, Ordering::Relaxed);
@@ -52,7 +53,7 @@ fn index_arithmetic_across_the_wrap() {
 
 #[test]
 fn a_ring_outside_its_memory_is_none() {
-    let memory = Arc::new(Memory::Heap(Heap((0..32).map(|_| std::cell::UnsafeCell::new(0)).collect())));
+    let memory = Arc::new(RingMapping::Heap(Heap((0..32).map(|_| std::cell::UnsafeCell::new(0)).collect())));
     let new = |offsets, size| Ring::<2>::new(memory.clone(), offsets, size).is_some();
     assert!(new(SPREAD, 4));
     assert!(!new(SPREAD, 8), "too long");

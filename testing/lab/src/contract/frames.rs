@@ -1,20 +1,14 @@
 //! Frames that can be told from each other, and from those that somebody else sends.
 
 use linecard_mempool::Packet;
+use linecard_testing::Prng;
 
 /// IEEE 802's first EtherType for local experiments.
 const MARK: [u8; 2] = [0x88, 0xb5];
 
 /// A frame of `len` bytes, different for every `seed`; with a whole Ethernet header where there is room.
 pub(super) fn frame(seed: u32, len: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 17;
-        state ^= state << 5;
-        state as u8
-    };
-    let mut bytes: Vec<u8> = (0..len).map(|_| next()).collect();
+    let mut bytes = Prng::new(seed.into()).bytes(len);
     if let Some(header) = bytes.first_chunk_mut::<14>() {
         header[0] = 0x02;
         header[6] = 0x02;

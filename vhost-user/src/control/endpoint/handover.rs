@@ -22,19 +22,19 @@ use crate::peer::tell;
 use crate::session::snapshot::Snapshot;
 use crate::session::{Left, Slots, Taken};
 
-/// Whose a port is.
+/// Which process serves a port, and what of it.
 #[derive(Clone, Debug, Default)]
 pub(super) enum Hands {
-    /// This process's.
+    /// This process moves its packets and answers its requests.
     #[default]
     Ours,
-    /// This process's; its requests wait.
+    /// This process moves its packets; requests are not read.
     Held,
-    /// Nobody's: its packets wait, too.
+    /// This process has it, and neither moves its packets nor reads its requests: a successor may begin.
     Frozen,
-    /// A predecessor's, which holds it; this is what it was then.
+    /// The predecessor still moves its packets; this is the state that it had when its requests were last read.
     Prepared(Snapshot),
-    /// Nobody's: its rings are here, and its packets wait.
+    /// Its rings were started in this process, which moves no packets yet: the predecessor may still take it back.
     Begun,
 }
 
@@ -181,7 +181,7 @@ impl Endpoint {
         self.adopt(connection, epoll);
         self.listen_to(epoll, false);
         let Some(link) = &mut self.link else { return Err("its connection cannot be watched".into()) };
-        // It has long said something.
+        // The predecessor has had the first message, so there is no deadline for it.
         link.first = None;
         link.session.prepare(snapshot, &mut fds).map_err(|refusal| refusal.to_string())
     }
@@ -212,7 +212,7 @@ impl Endpoint {
         Some(Ok(()))
     }
 
-    /// Ends as a successor that never was one: the predecessor goes on, and its frontend hears nothing of this.
+    /// Aborts the hand-over on the successor's side: the predecessor goes on, and nothing is sent to the frontend.
     pub(super) fn abandon(&mut self) {
         if let Some(mut link) = self.link.take() {
             link.session.leave_channel();

@@ -15,15 +15,15 @@ use super::{Endpoint, Link};
 use crate::peer::{Peer, tell};
 use crate::session::Left;
 
-/// Most jobs of the closing thread with which more is kept: what was kept before has to be closed, and whoever sent it may make that
-/// take long.
+/// Jobs of the closing thread above which state is not stored: storing closes the descriptors stored before, and the frontend that
+/// sent them can make closing slow.
 const BACKLOG: usize = 2;
 
-/// Where a port is kept, and whether that is how things are.
+/// Where a port's state is stored, and whether the stored state is current.
 pub(super) struct Kept {
     place: Option<Arc<dyn Keep>>,
     peer: Arc<Peer>,
-    /// Closes what was kept: a frontend may have sent it.
+    /// Closes descriptors that were stored, which a frontend may have sent.
     closer: Closer,
     changed: bool,
     unsettled: bool,
@@ -35,7 +35,7 @@ impl Kept {
         Self { place: None, peer, closer, changed: false, unsettled: false }
     }
 
-    /// The port is not what is kept.
+    /// Notes that the stored state is out of date.
     pub(super) fn change(&mut self) {
         self.changed = true;
     }

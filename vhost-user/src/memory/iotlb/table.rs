@@ -20,7 +20,7 @@ pub(crate) const MOST: usize = 2048;
 const LOOKS: u32 = 8;
 
 /// One entry; see [`Entry`].
-struct Slot {
+struct AtomicEntry {
     first: AtomicU64,
     last: AtomicU64,
     start: AtomicPtr<u8>,
@@ -35,7 +35,7 @@ pub(crate) struct Table {
     /// How often entries went away.
     losses: AtomicU64,
     len: AtomicUsize,
-    slots: Box<[Slot]>,
+    slots: Box<[AtomicEntry]>,
 }
 
 /// What a look at the table finds.
@@ -50,7 +50,7 @@ pub(crate) enum Found {
 impl Table {
     /// No translations into `map` yet.
     pub(super) fn new(map: &Arc<MemoryMap>) -> Self {
-        let slot = || Slot {
+        let slot = || AtomicEntry {
             first: AtomicU64::new(0),
             last: AtomicU64::new(0),
             start: AtomicPtr::new(null_mut()),
@@ -120,7 +120,8 @@ impl Table {
         let at = slots.partition_point(|slot| slot.last.load(Relaxed) < addr);
         let Some(slot) = slots.get(at) else { return Found::Missing };
         let first = slot.first.load(Relaxed);
-        let allows = |slot: &Slot| Allowed::of_word(slot.allowed.load(Relaxed)).contains(Allowed::to(access));
+        let allows =
+            |slot: &AtomicEntry| Allowed::of_word(slot.allowed.load(Relaxed)).contains(Allowed::to(access));
         if first > addr || !allows(slot) {
             return Found::Missing;
         }

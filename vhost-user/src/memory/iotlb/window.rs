@@ -21,7 +21,7 @@ pub(crate) struct Misses {
     /// What the next chain needs; only the last counts.
     next: AtomicU64,
     /// What chains behind it need. Where there is no room the poller looks again later.
-    ahead: ArrayQueue<Want>,
+    prefetches: ArrayQueue<Want>,
     /// The control thread was woken and has not looked since.
     told: AtomicBool,
 }
@@ -37,7 +37,7 @@ const WRITE: u64 = 2;
 impl Default for Misses {
     fn default() -> Self {
         let (next, told) = (AtomicU64::new(0), AtomicBool::new(false));
-        Self { next, ahead: ArrayQueue::new(usize::from(AHEAD)), told }
+        Self { next, prefetches: ArrayQueue::new(usize::from(AHEAD)), told }
     }
 }
 
@@ -69,12 +69,12 @@ impl Misses {
 
     /// Whether some chain behind it needs something.
     pub(crate) fn has_ahead(&self) -> bool {
-        !self.ahead.is_empty()
+        !self.prefetches.is_empty()
     }
 
     /// What some chain behind it needs, once.
-    pub(crate) fn take_ahead(&self) -> Option<Want> {
-        self.ahead.pop()
+    pub(crate) fn take_prefetch(&self) -> Option<Want> {
+        self.prefetches.pop()
     }
 }
 
@@ -182,7 +182,7 @@ impl<'a> Prefetch<'a> {
         if self.last.get() == Some(want) {
             return;
         }
-        if self.window.misses.ahead.push(want).is_err() {
+        if self.window.misses.prefetches.push(want).is_err() {
             self.full.set(true);
             return;
         }

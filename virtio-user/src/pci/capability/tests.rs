@@ -1,3 +1,5 @@
+use linecard_lab::Prng;
+
 use super::*;
 
 const PAGE: u64 = 4096;
@@ -199,12 +201,11 @@ fn multipliers_do_not_run_over() {
 
 #[test]
 fn no_space_panics() {
-    let mut state = 0x1234_5678_9abc_def0_u64;
+    let mut random = Prng::new(1);
     for _ in 0..200_000 {
         let mut config = space(&usual());
         for _ in 0..8 {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            config[(state >> 33) as usize % CONFIG] = (state >> 50) as u8;
+            config[random.below(CONFIG)] = random.roll() as u8;
         }
         if let Ok(found) = structures(&config, &bars(), PAGE) {
             for place in [Some(found.common), found.isr, found.device].into_iter().flatten() {

@@ -4,7 +4,7 @@ use core::mem::MaybeUninit;
 
 use super::{Batch, Driver};
 use crate::fault::PeerFault;
-use crate::packed::ring::turn_of;
+use crate::packed::ring::phase_of;
 use crate::queue::Completion;
 use crate::slot::InFlightEntry;
 use crate::sync::Acquire;
@@ -16,7 +16,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
         let [_, cell] = self.ring.desc(self.used);
         // T1, pairs with the device's release store of the first used descriptor of a burst.
         let meta = cell.load(Acquire);
-        (turn_of(meta) == self.used.used()).then_some(((meta >> 32) as u16, meta as u32))
+        (phase_of(meta) == self.used.used()).then_some(((meta >> 32) as u16, meta as u32))
     }
 
     /// Takes completions by id, up to the end of the lap or the first that is not simply that of a one-descriptor
@@ -25,7 +25,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
     pub(super) fn complete_by_id(&mut self, out: &mut [MaybeUninit<Completion>]) -> usize {
         // Atomic accesses make the compiler reload fields; what the loop needs is in locals.
         let (ring, size, slot0) = (self.ring, usize::from(self.ring.size()), usize::from(self.used.slot()));
-        let (turn, free_ids) = (self.used.used(), usize::from(self.fill.free_ids));
+        let (phase, free_ids) = (self.used.used(), usize::from(self.fill.free_ids));
         let (slots, ids, mut taken) = (&mut *self.slots, &mut *self.ids, 0);
         for done in out.iter_mut().take(self.used.run(size as u16)) {
             // SAFETY: `slot0 + taken` stays below the end of the lap.
@@ -33,7 +33,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
             // T1, pairs with the device's release store of the first used descriptor of a burst.
             let meta = cell.load(Acquire);
             let (id, len) = (usize::from((meta >> 32) as u16), meta as u32);
-            if turn_of(meta) != turn || id >= size {
+            if phase_of(meta) != phase || id >= size {
                 break;
             }
             // SAFETY: `slots` has `size` entries.
@@ -82,7 +82,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
             Some(batch) => (true, run.min(usize::from(self.used.distance(batch.last, size)))),
             None => (false, run),
         };
-        let (turn, in_flight, slots, mut taken) =
+        let (phase, in_flight, slots, mut taken) =
             (self.used.used(), usize::from(size.wrapping_sub(self.fill.free)), &*self.slots, 0);
         for done in out.iter_mut().take(run.min(in_flight)) {
             let at = slot0 + taken;
@@ -95,7 +95,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
                 // T1, pairs with the device's release store of the first used descriptor of a burst.
                 let meta = cell.load(Acquire);
                 len = meta as u32;
-                if turn_of(meta) != turn
+                if phase_of(meta) != phase
                     || usize::from((meta >> 32) as u16) != at
                     || WRITABLE && len > slot.lent
                 {

@@ -1,6 +1,7 @@
-//! How long one burst may be kept by pages that a peer's memory does not have yet.
+//! Time budget for page faults in one burst.
 //!
-//! Whoever touches such a page first waits while the kernel finds and clears one: about 3 µs for 4 KiB, 100 µs for 2 MiB.
+//! The first access to a page that a peer's memory does not have yet waits while the kernel finds and clears one: about 3 µs for
+//! 4 KiB, 100 µs for 2 MiB.
 //! One chain may lead to as many pages as a ring has descriptors. So the slow way looks at the time, and where that was
 //! used up by page faults the burst ends, in the middle of a chain if need be: nothing of that chain is kept, it is
 //! begun again by the next burst, and gets further because the pages are there by then. Time that passed without a
@@ -13,8 +14,7 @@ use std::time::Duration;
 
 use linecard_eal::Clock;
 
-/// Half of what a burst may spend on page faults. The first half is not looked into; if there was a fault in the second,
-/// that was the burst.
+/// Half of what a burst may spend on page faults. Faults in the first half are ignored; a fault in the second half ends the burst.
 const HALF: Duration = Duration::from_micros(250);
 /// Pieces between two looks at the time. A piece is rarely more than a page.
 const PIECES: u32 = 4;
@@ -104,9 +104,9 @@ fn faults() -> u64 {
 mod tests {
     use super::*;
 
-    fn wait(turn: &FaultBudget) {
-        let from = turn.clock.cycles();
-        while turn.clock.cycles() - from <= turn.half {
+    fn wait(budget: &FaultBudget) {
+        let from = budget.clock.cycles();
+        while budget.clock.cycles() - from <= budget.half {
             std::hint::spin_loop();
         }
     }
@@ -121,21 +121,21 @@ mod tests {
 
     #[test]
     fn only_faults_end_a_turn() {
-        let mut turn = FaultBudget::new();
-        turn.begin();
+        let mut budget = FaultBudget::new();
+        budget.begin();
         // The first look at the time may be the first call of something.
-        wait(&turn);
-        (0..PIECES).for_each(|_| assert!(turn.copied()));
+        wait(&budget);
+        (0..PIECES).for_each(|_| assert!(budget.copied()));
         for _ in 0..5 {
-            wait(&turn);
-            (0..PIECES).for_each(|_| assert!(turn.copied(), "time alone ends nothing"));
+            wait(&budget);
+            (0..PIECES).for_each(|_| assert!(budget.copied(), "time alone ends nothing"));
         }
         fault();
-        (0..PIECES).for_each(|_| assert!(turn.copied(), "it is not the time yet"));
-        wait(&turn);
-        assert!(!turn.walked(DESCRIPTORS as u16 * PIECES as u16));
-        assert!(turn.is_over() && !turn.copied());
-        turn.begin();
-        assert!(!turn.is_over() && turn.copied());
+        (0..PIECES).for_each(|_| assert!(budget.copied(), "it is not the time yet"));
+        wait(&budget);
+        assert!(!budget.walked(DESCRIPTORS as u16 * PIECES as u16));
+        assert!(budget.is_over() && !budget.copied());
+        budget.begin();
+        assert!(!budget.is_over() && budget.copied());
     }
 }
