@@ -103,6 +103,7 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool, const HASH: bool> R
         let mut enough = true;
         let mut lent = false;
         while usize::from(self.queue.free()) >= self.batch {
+            // MEASURED: cargo xtask budget; arrays of this file that are initialized first cost 6 instructions more per packet.
             let mut fresh = [const { MaybeUninit::<NonNull<Meta>>::uninit() }; REFILL];
             let want = &mut fresh[..self.batch];
             if self.parts.pool.get_raw(want) {
@@ -212,6 +213,7 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool, const HASH: bool> R
             if HASH && let Some(hash) = hash {
                 note_hash(&mut packet, hash);
             }
+            // MEASURED: cargo xtask budget; checked, 2 to 5 instructions more per received packet.
             // SAFETY: `kept` counts packets, of which there are at most as many as completions and so slots.
             unsafe { out.get_unchecked_mut(kept) }.write(packet);
             kept = kept.wrapping_add(1);

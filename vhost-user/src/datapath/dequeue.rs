@@ -93,6 +93,7 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
     /// Plain chains of ordinary length, from the next one on.
     #[inline(always)]
     fn fast(&mut self, out: &mut Burst, pool: &Pool, stats: &QueueStats<RxLoss>) -> Result<usize, PeerFault> {
+        // MEASURED: cargo xtask budget; arrays of this file that are initialized first cost 4 to 5 instructions more per packet.
         let mut chains = [const { MaybeUninit::<Chain>::uninit() }; BURST];
         let want = out.room().min(BURST).min(self.most);
         let n = self.queue.peek(&*self.map, chains.get_mut(..want).unwrap_or_default())?;

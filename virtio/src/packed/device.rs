@@ -107,6 +107,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Device<IN_ORDER, WRITABLE> {
         // Available, simple and of the right direction, in one comparison; reserved bits take the cold path.
         let want = place.available() | direction(WRITABLE);
         for (k, chain) in out.iter_mut().enumerate() {
+            // MEASURED: as `Ring::desc_unchecked`.
             // SAFETY: the caller gives at most the rest of the lap.
             let [addr, cell] = unsafe { ring.desc_unchecked(slot0 + k) };
             // T1, pairs with the driver's release store of the first descriptor of a burst.
@@ -157,6 +158,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Device<IN_ORDER, WRITABLE> {
         let (slot0, tag) = (usize::from(place.slot()), meta(0, 0, Self::FLAGS | place.used()));
         let chains = chains.get(..place.run(ring.size())).unwrap_or(chains);
         for (k, chain) in chains.iter().enumerate() {
+            // MEASURED: as `Ring::desc_unchecked`.
             // SAFETY: `k` is below the slots left in this lap.
             let [_, cell] = unsafe { ring.desc_unchecked(slot0 + k) };
             cell.store(tag | meta(written(k), chain.id, 0), Relaxed);

