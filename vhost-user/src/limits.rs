@@ -51,7 +51,7 @@ pub struct Limits {
     /// Memory regions that it may share at a time, as `GET_MAX_MEM_SLOTS` tells it; twice as many are mapped at most. By
     /// default 509, and never more.
     pub regions: u16,
-    /// What may wait for the port's helper thread: descriptors to be closed, memory to be unmapped, notifications that take
+    /// What may wait for the port's closing thread: descriptors to be closed, memory to be unmapped, notifications that take
     /// long. With as much, no frontend is accepted, and such notifications are not sent (`guest_notifications_error`).
     /// By default 1024.
     pub closings: u32,
@@ -251,7 +251,7 @@ impl Ledger {
         })
     }
 
-    /// Whether the helper thread may get more to do.
+    /// Whether the closing thread may get more to do.
     pub(crate) fn has_room(&self) -> bool {
         self.closer.waiting() < self.limits.closings as usize
     }

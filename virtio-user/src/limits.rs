@@ -17,7 +17,7 @@ pub struct Limits {
     /// Descriptors that are open for it, over all connections: the connection, and what it sent until that is closed. By
     /// default 64.
     pub descriptors: u64,
-    /// What may wait for the port's helper thread: descriptors to be closed, and kicks that take long. With as much, such
+    /// What may wait for the port's closing thread: descriptors to be closed, and kicks that take long. With as much, such
     /// kicks are not sent. By default 1024.
     pub closings: u32,
 }

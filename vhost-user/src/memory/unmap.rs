@@ -1,7 +1,7 @@
 //! Unmapping what a peer shared.
 //!
 //! Often the peer is gone by then, and this process is the last that holds its memory: to unmap it is to free it, which
-//! takes half a second for a GiB. So the port's own helper thread does that, and whoever else of the process maps
+//! takes half a second for a GiB. So the port's own closing thread does that, and whoever else of the process maps
 //! something meanwhile waits for a step of it at most.
 
 use memmap2::MmapRaw;

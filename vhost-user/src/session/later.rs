@@ -10,7 +10,7 @@ use crate::peer::Peer;
 /// How a request went.
 pub(crate) type Outcome = Result<Answer, Refusal>;
 
-/// An answer that somebody works on: the helper thread of the port, or whoever polls a ring and has to leave it first.
+/// An answer that somebody works on: the closing thread of the port, or whoever polls a ring and has to leave it first.
 #[derive(Debug)]
 pub(crate) struct Pending {
     request: u32,
