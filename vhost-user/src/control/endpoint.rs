@@ -353,3 +353,6 @@ fn hold_all<'a>(gates: impl IntoIterator<Item = &'a mut Controller<Slot>>) -> bo
     }
     false
 }
+
+#[cfg(test)]
+mod tests;
