@@ -11,6 +11,7 @@
 use std::error::Error;
 use std::fmt::Write as _;
 use std::net::Ipv4Addr;
+use std::process::ExitCode;
 
 use linecard::pmd::Offloads;
 use linecard::prelude::*;
@@ -48,7 +49,18 @@ fn serve(socket: &mut tcp::Socket<'_>, count: &mut u64) -> Result<(), Box<dyn Er
     Ok(())
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+/// An error is one sentence on standard error.
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [device, address] = arguments.as_slice() else { return Err(USAGE.into()) };
     let address: Ipv4Addr = address.parse().map_err(|_| USAGE)?;

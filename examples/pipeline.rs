@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use linecard::net_ring;
+use linecard::pmd::contain::contain;
 use linecard::pmd::spread::Spread;
 use linecard::pmd::{Device, RxQueue, TxQueue};
 use linecard::prelude::*;
@@ -133,8 +134,9 @@ fn run() -> Result<(), Box<dyn Error>> {
         return Err(USAGE.into());
     }
     let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 16_384, ..PoolConfig::default() })?;
-    let mut left = linecard::open(&eal, &pool, left)?;
-    let mut right = linecard::open(&eal, &pool, right)?;
+    // A driver that panics costs its queue; the cores go on.
+    let open = |device| linecard::open(&eal, &pool, device).map(contain);
+    let (mut left, mut right) = (open(left)?, open(right)?);
 
     let done = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {

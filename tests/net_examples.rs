@@ -271,3 +271,64 @@ fn a_driver_of_ones_own_is_in_testpmd() {
     }
     assert!(!reader.ready().expect("it is whole"), "and no other");
 }
+
+/// What each example is started with, `DEVICE` being a device that cannot be had; where it finds none to be given, what else
+/// is wrong for it.
+const WRONG: [(&str, &str, &[&str]); 13] = [
+    ("linecard", "blocking_echo", &["DEVICE"]),
+    ("linecard", "bridge_veth", &["DEVICE", "net_null7"]),
+    ("linecard", "dump", &["DEVICE"]),
+    ("linecard", "echo", &["DEVICE"]),
+    ("linecard", "forward", &["DEVICE", "net_null7"]),
+    ("linecard", "http", &["DEVICE", "10.0.0.2"]),
+    ("linecard", "l2fwd", &["DEVICE", "net_null7"]),
+    ("linecard", "loopback", &[]),
+    ("linecard", "pipeline", &["DEVICE", "net_null7", "--lcores", "0@0,1@0,2@0"]),
+    ("linecard", "pktgen", &["DEVICE"]),
+    ("linecard", "tokio_echo", &["DEVICE"]),
+    ("linecard-apps", "own_driver", &["--no-huge", "-m", "64", "--vdev", "DEVICE", "--", "-i"]),
+    ("linecard-vhost-user", "mirror", &["/nowhere/mirror.sock"]),
+];
+
+/// The names of all examples of this repository.
+fn examples() -> Vec<String> {
+    // This file is a test of the package of the programs.
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the repository");
+    let list = |folder: std::path::PathBuf| std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let nested = list(root.to_owned()).chain(list(root.join("adapters")));
+    let folders = nested.map(|entry| entry.path().join("examples")).chain([root.join("examples")]);
+    let files = folders.flat_map(list).map(|entry| entry.path());
+    let sources = files.filter(|path| path.extension().is_some_and(|extension| extension == "rs"));
+    let mut names: Vec<_> =
+        sources.map(|path| path.file_stem().expect("a name").to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+/// What cannot be opened is told in one plain sentence, and the program fails: in every example, since programs begin as
+/// copies of them.
+#[test]
+fn each_example_says_in_a_sentence_what_is_wrong() {
+    let mut known = WRONG.map(|(_, name, _)| name);
+    known.sort_unstable();
+    assert_eq!(examples(), known, "each example has a row");
+    for (package, name, arguments) in WRONG {
+        let program = example_of(package, name);
+        for device in ["net_nul0", "net_null0,sise=64"] {
+            let mut command = Command::new(&program);
+            command.args(arguments.iter().map(|word| if *word == "DEVICE" { device } else { word }));
+            // Where the example that has no arguments puts its socket.
+            let output = command.env("TMPDIR", "/nowhere").stdin(Stdio::null()).output().expect("it runs");
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{name}: {said}");
+            let [line] = said.lines().collect::<Vec<_>>()[..] else { panic!("{name}: {said}") };
+            let sentence = line.strip_prefix("error: ").unwrap_or_else(|| panic!("{name}: {said}"));
+            assert!(
+                sentence.contains(if arguments.contains(&"DEVICE") { "net_nul" } else { "/nowhere" }),
+                "{said}"
+            );
+            // As Debug writes structures, variants and texts.
+            assert!(!sentence.contains(['{', '}', '"']), "{name}: {said}");
+        }
+    }
+}

@@ -404,6 +404,35 @@ fn modes_that_no_port_has_are_not_confirmed() {
     assert!(info.contains("Promiscuous mode: enabled\nAllmulticast mode: enabled\n"), "{said:?}");
 }
 
+/// DPDK finds a driver by the start of a device's name, so scripts for its testpmd have names without a number: they are
+/// devices here too. Another name is none.
+#[test]
+fn a_device_may_be_named_without_a_number_as_in_dpdk() {
+    let mut command = testpmd(&["-m", "32", "--vdev", "net_null,size=128"], &["-i"]);
+    let said = run(&mut command, b"show port info 0\nquit\n");
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    assert!(answer(&said, "show port info 0").contains("\nDevice name: net_null\n"), "{}", said.out);
+    let said = run(&mut testpmd(&["-m", "32", "--vdev", "net_nullx"], &["-i"]), b"quit\n");
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.err.contains("no driver for device 'net_nullx'"), "{}", said.err);
+}
+
+/// A port that can merge packets says how long they get, others that they do not.
+#[test]
+fn the_longest_merged_packet_is_told() {
+    let scratch = Scratch::new();
+    let vhost = format!("net_vhost0,iface={}", scratch.file("lro.sock"));
+    let said = run(
+        &mut testpmd(&["-m", "64", "--vdev", &vhost, "--vdev", "net_null0"], &["-i"]),
+        b"show port info 0\nshow port info 1\nquit\n",
+    );
+    for (port, most) in [(0, 65_550), (1, 0)] {
+        let line = format!("\nMaximum configurable size of LRO aggregated packet: {most}\n");
+        let answer = answer(&said, &format!("show port info {port}"));
+        assert!(answer.contains(&line), "{answer}");
+    }
+}
+
 #[test]
 fn there_may_be_a_thousand_ports() {
     let devices: Vec<String> = (0..1024).flat_map(|i| ["--vdev".into(), format!("net_null{i}")]).collect();

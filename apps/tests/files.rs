@@ -58,6 +58,33 @@ fn a_file_goes_through_testpmd_unchanged() {
     }
 }
 
+/// What was asked for on the command line is in the packets.
+#[test]
+fn txonly_sends_from_the_addresses_and_ports_it_was_given() {
+    const ADDRESSES: [&str; 2] = ["--tx-ip=10.1.2.3,10.4.0.6", "--tx-udp=1234,4321"];
+    let scratch = Scratch::new();
+    let sent = |name: &str, options: &[&str]| {
+        let path = scratch.file(name);
+        let device = format!("net_pcap0,tx_pcap={path}");
+        let app = [&["--forward-mode=txonly", "--total-num-mbufs=2048"], options].concat();
+        let mut command = testpmd(&["-m", "64", "--in-memory", "--vdev", &device], &app);
+        let mut running = Running::start(command.stdin(Stdio::piped()));
+        let _input = running.0.stdin.take();
+        wait_until("packets", || std::fs::metadata(&path).is_ok_and(|data| data.len() > 1 << 16));
+        running.signal(Signal::INT);
+        assert_eq!(running.end(PATIENCE).code, Some(0));
+        frames(&path)
+    };
+    for frame in sent("one.pcap", &ADDRESSES) {
+        let addresses = &frame[26..38];
+        assert_eq!(addresses, [10, 1, 2, 3, 10, 4, 0, 6, 0x04, 0xd2, 0x10, 0xe1], "source and destination");
+    }
+    let many = sent("many.pcap", &[&ADDRESSES[..], &["--txonly-multi-flow"]].concat());
+    let sources: std::collections::HashSet<_> = many.iter().map(|frame| frame[26..30].to_owned()).collect();
+    assert_eq!(sources.len(), 256);
+    assert!(many.iter().all(|frame| frame[30..34] == [10, 4, 0, 6]));
+}
+
 #[test]
 fn a_file_is_whole_after_signals() {
     let scratch = Scratch::new();

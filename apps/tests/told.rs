@@ -188,3 +188,34 @@ fn the_doctor_tries_what_takes_rights() {
     }
     assert!(!report.to_string().contains("chmod"), "nobody is told to open a device to everybody");
 }
+
+/// Without /proc nothing is known of some things; whoever asks is told to mount it, not to change the kernel.
+#[test]
+fn the_doctor_asks_for_proc_where_there_is_none() {
+    let hide = |program: &str, arguments: &[&str]| {
+        let script = "mount -t tmpfs none /proc && exec \"$0\" \"$@\"";
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-root-user", "--mount", "sh", "-c", script, program]).args(arguments);
+        command.output()
+    };
+    if !hide("true", &[]).is_ok_and(|output| output.status.success()) {
+        return skip(
+            "the_doctor_asks_for_proc_where_there_is_none",
+            "no user and mount namespaces for this user",
+        );
+    }
+    let output = hide(env!("CARGO_BIN_EXE_linecard"), &["doctor", "--json"]).expect("it runs");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one object");
+    let checks = report["checks"].as_array().expect("a list");
+    let of = |name: &str| checks.iter().find(|check| check["name"] == name).expect(name).clone();
+    let mut unknown = vec![of("tsc")];
+    // The device tells it too, where there is one.
+    if !std::path::Path::new("/dev/userfaultfd").exists() {
+        unknown.push(of("userfaultfd"));
+    }
+    for check in unknown {
+        assert_eq!(check["status"], "degraded", "{check}");
+        assert!(check["detail"].as_str().is_some_and(|detail| detail.contains("without /proc")), "{check}");
+        assert_eq!(check["fix"], "sudo mount -t proc proc /proc", "{check}");
+    }
+}

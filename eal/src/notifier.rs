@@ -204,14 +204,13 @@ mod tests {
     }
 
     /// An eventfd that a hundred thousand watch, its watchers, and how long a signal takes; `None` on a machine on which
-    /// that is no attack.
-    fn slow() -> Option<(OwnedFd, Vec<OwnedFd>, Duration)> {
+    /// that is no attack, which is said.
+    fn slow(test: &str) -> Option<(OwnedFd, Vec<OwnedFd>, Duration)> {
         let event = event();
         let watchers = watch(&event, 250, 400);
         let took = (0..3).map(|_| attack(1, |_| signal(event.as_fd()).expect("room"))).min().expect("three");
         if took < Duration::from_millis(2) {
-            assert!(std::env::var_os("LINECARD_REQUIRE_ALL").is_none(), "{took:?} is no slow signal");
-            println!("nothing to measure: {took:?} is all that a signal takes on this machine");
+            linecard_testing::skip(test, &format!("a signal takes {took:?} here, however many watch"));
             return None;
         }
         Some((event, watchers, took))
@@ -219,7 +218,8 @@ mod tests {
 
     #[test]
     fn a_slow_eventfd_costs_no_more_for_fast_ones_between_its_signals() {
-        let Some((slow, watchers, took)) = slow() else { return };
+        let test = "a_slow_eventfd_costs_no_more_for_fast_ones_between_its_signals";
+        let Some((slow, watchers, took)) = slow(test) else { return };
         let mut counter = std::fs::File::from(slow.try_clone().expect("a descriptor"));
         let signal_budget = Arc::<SignalBudget>::default();
         let (slow, fast) =
@@ -247,7 +247,8 @@ mod tests {
 
     #[test]
     fn new_descriptors_are_no_new_allowance() {
-        let Some((slow, _watchers, took)) = slow() else { return };
+        let test = "new_descriptors_are_no_new_allowance";
+        let Some((slow, _watchers, took)) = slow(test) else { return };
         let signal_budget = Arc::<SignalBudget>::default();
         let all = attack(200, |_| {
             let again = slow.try_clone().expect("a descriptor");
@@ -259,7 +260,8 @@ mod tests {
 
     #[test]
     fn what_the_ports_thread_sends_makes_the_caller_wait_for_no_signal() {
-        let Some((slow, _watchers, took)) = slow() else { return };
+        let test = "what_the_ports_thread_sends_makes_the_caller_wait_for_no_signal";
+        let Some((slow, _watchers, took)) = slow(test) else { return };
         let notifier = Arc::new(Notifier::new(slow, &Arc::default()));
         // The best of some, since the core may be lost at any time.
         let best = (0..20).map(|_| attack(1, |_| assert!(notifier.notify_later()))).min().expect("some");

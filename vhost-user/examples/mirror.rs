@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use linecard_eal::{Memory, MemoryConfig};
 use linecard_mempool::{Burst, Pool, PoolConfig};
+use linecard_pmd::contain::contain;
 use linecard_pmd::{PortConfig, ProbeContext, Registry, configure};
 use linecard_vhost_user::VhostDriver;
 
@@ -40,10 +41,12 @@ fn run() -> Result<(), Box<dyn Error>> {
     let context = ProbeContext { memory, domain, wait: Duration::from_secs(1) };
     let device = Registry::new(&[&VHOST])
         .probe(&context, &format!("net_vhost0,iface={path},queues={queues},client={client}"))?;
-    let mut port =
+    let port =
         configure(device, PortConfig { rx_queues: queues, tx_queues: queues, ..PortConfig::default() })
             .and_then(|configured| configured.start(&pool))
             .map_err(|refused| refused.error)?;
+    // A panic costs its queue; the others go on.
+    let mut port = contain(port);
 
     let end = Instant::now() + Duration::from_secs(seconds);
     let mut packets = Burst::new();

@@ -252,4 +252,51 @@ mod tests {
             assert_eq!((0..999).filter(|_| log.allows(second, 50).0).count(), 49);
         }
     }
+
+    /// Lines of the log that a thread wrote.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<AtomicU64>);
+
+    impl tracing::Subscriber for Lines {
+        fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn event(&self, _: &tracing::Event<'_>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+        fn enter(&self, _: &tracing::span::Id) {}
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+
+    /// The limit is asked for by whoever logs, and it is the port's own.
+    #[test]
+    fn lines_about_a_peer_are_limited() {
+        let (lines, began) = (Lines::default(), Instant::now());
+        let peer = limited(3);
+        tracing::subscriber::with_default(lines.clone(), || {
+            (0..1000).for_each(|n| tell!(peer, warn, n, "refused"));
+        });
+        // Each second has three, and one that says how many were left out.
+        let most = 4 * (began.elapsed().as_secs() + 2);
+        let count = lines.0.load(Relaxed);
+        assert!((3..=most).contains(&count), "{count} lines, {most} at most");
+    }
+
+    /// The peer of a port about which so many lines a second may be logged.
+    fn limited(log_lines: u32) -> Peer {
+        let mut limits = crate::limits::Limits::default();
+        limits.log_lines = log_lines;
+        let process = crate::limits::Process::new(crate::limits::ProcessLimits::of_this_process());
+        let ledger = Ledger::new(&process, "limited", 1, limits).expect("a thread");
+        let waker = Arc::new(EventFd::new().expect("an eventfd"));
+        Peer::new("limited".into(), waker, Terms::plain(), &ledger)
+    }
 }

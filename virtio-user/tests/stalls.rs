@@ -1,23 +1,23 @@
 //! Backends that make whoever serves their port wait: other ports do not notice.
 //!
 //! What a backend does here lasts until the test lets go, which is after the bystander has done its work: where ports
-//! share a thread, the bystander waits in vain.
+//! share a thread, the bystander waits in vain. Beside it, packets of a third port pass through the thread that polls
+//! the bad one; none is lost.
 
 mod support;
 
 use std::io::Write;
-use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use linecard_lab::{skip, wait_until};
+use linecard_lab::{Watchers, processor_time, wait_until};
 use linecard_mempool::Burst;
 use linecard_pmd::PortConfig;
-use support::stall::{
-    Bystander, NOTICE, Server, Silent, Watchers, count, send_laden, send_urgent, sleeps, spent, threads,
-};
+use linecard_virtio_user::{Descriptors, VirtioUser};
+use support::stall::{Bystander, NOTICE, Server, Silent, count, send_laden, send_urgent, sleeps, threads};
+use support::traffic::Traffic;
 use support::{Act, Backend, Bench, PATIENCE, Place};
 
 /// Descriptors and threads of the whole process are counted here, and times compared: one test at a time.
@@ -29,24 +29,26 @@ fn alone() -> MutexGuard<'static, ()> {
 /// How often a backend has done its worst.
 type Deeds = Arc<AtomicU32>;
 
-/// Has a port's backends do what `prepare` says, and a bystander reconnect meanwhile. `meanwhile` looks at what else
-/// must be true until then.
+/// Has a port's backends do what `prepare` says; a bystander reconnects meanwhile, and packets of another port pass.
 fn beside(prepare: impl FnMut(&mut Backend) + Send + 'static, deeds: &Deeds, silent: &Silent) {
     let bench = Bench::new(4096);
-    let mut bystander = Bystander::new(&bench);
-    let quiet = bystander.best(Duration::MAX);
+    let (mut bystander, mut traffic) = (Bystander::new(&bench), Traffic::new(&bench));
+    let quiet = traffic.during(None, || bystander.best(Duration::MAX));
     let place = Place::new();
     let server = Server::new(&place, prepare);
-    let port = bench.open(&place.arg());
-    server.spoil(true);
-    wait_until("the backend has begun", || deeds.load(Ordering::Acquire) > 0);
-    let noisy = bystander.best(quiet + NOTICE);
+    let mut port = bench.open(&place.arg());
+    let noisy = traffic.during(Some(&mut port), || {
+        server.spoil(true);
+        wait_until("the backend has begun", || deeds.load(Ordering::Acquire) > 0);
+        bystander.best(quiet + NOTICE)
+    });
     println!("the bystander reconnects in {quiet:?}, and in {noisy:?} beside such a backend");
     assert!(noisy <= quiet + NOTICE, "{noisy:?} instead of {quiet:?}");
     // Whatever was done to it, the port comes back when its backend is good again.
     silent.let_go();
     server.spoil(false);
     wait_until("link up", || port.control.link().up);
+    traffic.stop();
     drop((port.stop(), bystander.port.stop(), server));
     bench.assert_whole();
 }
@@ -133,7 +135,8 @@ const UNCLOSED: usize = 64;
 fn answers_laden_with_descriptors() {
     let _alone = alone();
     for most in [1, u32::MAX] {
-        let bench = Bench::new(2048);
+        let bench = Bench::new(4096);
+        let mut traffic = Traffic::new(&bench);
         let (place, silent, deeds) = (Place::new(), Silent::default(), Deeds::default());
         let (sockets, sent) = (silent.clone(), deeds.clone());
         let server = Server::new(&place, move |backend| {
@@ -152,29 +155,88 @@ fn answers_laden_with_descriptors() {
         });
         // Named so that its threads can be told from those of other tests' ports.
         let device = bench.probe_as("net_laden", &place.arg()).expect("a device");
-        let port = bench.start(device, PortConfig::default()).expect("a port");
+        let mut port = bench.start(device, PortConfig::default()).expect("a port");
         let files = count("fd");
-        server.spoil(true);
-        wait_until("a load has come", || deeds.load(Ordering::Acquire) > 0);
-        let (began, mut highest) = (Instant::now(), 0);
-        // Time for a hundred connections, if there were no limit.
-        while began.elapsed().as_secs() < 3 && deeds.load(Ordering::Acquire) < 100 {
-            // What the backend itself has open: two of a socket that lingers, and a file.
-            let own = 2 * deeds.load(Ordering::Acquire) as usize + 8;
-            highest = highest.max(count("fd").saturating_sub(files + own));
-            assert!(highest <= UNCLOSED, "{highest} descriptors are held for one port");
-            assert!(threads("net_laden/close") <= 1, "a closing thread for each connection");
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        let highest = traffic.during(Some(&mut port), || {
+            server.spoil(true);
+            wait_until("a load has come", || deeds.load(Ordering::Acquire) > 0);
+            let (began, mut highest) = (Instant::now(), 0);
+            // Time for a hundred connections, if there were no limit.
+            while began.elapsed().as_secs() < 3 && deeds.load(Ordering::Acquire) < 100 {
+                // What the backend itself has open: two of a socket that lingers, and a file.
+                let own = 2 * deeds.load(Ordering::Acquire) as usize + 8;
+                highest = highest.max(count("fd").saturating_sub(files + own));
+                assert!(highest <= UNCLOSED, "{highest} descriptors are held for one port");
+                assert!(threads("net_laden/close") <= 1, "a closing thread for each connection");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            highest
+        });
         println!("{} loads, {highest} descriptors", deeds.load(Ordering::Acquire));
         assert!(!port.control.link().up);
         silent.let_go();
         server.spoil(false);
         wait_until("link up", || port.control.link().up);
         wait_until("everything closed", || count("fd") <= files);
+        traffic.stop();
         drop((port.stop(), server));
         bench.assert_whole();
     }
+}
+
+/// Thirty-three backends have their ports hold all the descriptors that they may, and give none back: a port that was there
+/// before loses no packet, and the thirty-fourth has what it needs.
+#[test]
+fn thirty_three_hostile_backends_leave_the_next_what_it_needs() {
+    const HOSTILE: usize = 33;
+    /// Of the process: what these ports need for themselves, and a share that is less than a port's own limit.
+    const TOTAL: u64 = 1000;
+    let _alone = alone();
+    let mut bench = Bench::new(16_384);
+    let total: &'static Descriptors = Box::leak(Box::new(Descriptors::of(TOTAL)));
+    (bench.driver, bench.wait) = (VirtioUser::sharing(total), Duration::from_secs(10));
+    let mut traffic = Traffic::new(&bench);
+    let silent = Silent::default();
+    let deeds: [Deeds; HOSTILE] = std::array::from_fn(|_| Deeds::default());
+    let places: [Place; HOSTILE] = std::array::from_fn(|_| Place::new());
+    let servers: [Server; HOSTILE] = std::array::from_fn(|n| {
+        let (sockets, deeds) = (silent.clone(), deeds[n].clone());
+        Server::new(&places[n], move |backend| {
+            let (sockets, deeds) = (sockets.clone(), deeds.clone());
+            backend.sender = Some(Box::new(move |socket: &UnixStream, bytes| {
+                // One that keeps its port's closing thread; then as many as the port takes.
+                match deeds.fetch_add(1, Ordering::AcqRel) {
+                    0 => send_laden(socket, bytes, sockets.lingering()),
+                    _ => send_laden(socket, bytes, std::fs::File::open("/dev/null").expect("a file").into()),
+                }
+            }));
+        })
+    });
+    let mut ports = places.each_ref().map(|place| bench.open(&place.arg()));
+    let before = total.resource().used();
+    let (first, others) = ports.split_first_mut().expect("33");
+    let good = traffic.during(Some(first), || {
+        servers.iter().for_each(|server| server.spoil(true));
+        wait_until("all have done their worst", || {
+            deeds.iter().all(|deeds| deeds.load(Ordering::Acquire) > 0)
+                && others.iter().all(|port| !port.control.link().up)
+        });
+        let mut good = Traffic::new(&bench);
+        good.during(None, || {});
+        good
+    });
+    let taken = total.resource().used();
+    println!("{taken} descriptors are held, {before} before");
+    assert!(taken > before, "they took nothing");
+    assert!(taken <= TOTAL);
+    silent.let_go();
+    servers.iter().for_each(|server| server.spoil(false));
+    wait_until("all links up", || ports.iter().all(|port| port.control.link().up));
+    good.stop();
+    traffic.stop();
+    drop((ports.map(linecard_pmd::Port::stop), servers));
+    wait_until("all is given back", || total.resource().used() == 0);
+    bench.assert_whole();
 }
 
 /// The kicks of all rings are watched by so many that each takes milliseconds: whoever polls the port pays for a few.
@@ -182,6 +244,7 @@ fn answers_laden_with_descriptors() {
 fn kicks_that_take_long() {
     let _alone = alone();
     let (bench, place) = (Bench::new(4096), Place::new());
+    let mut traffic = Traffic::new(&bench);
     let listener = UnixListener::bind(&place.0).expect("a socket");
     let peer = std::thread::spawn(move || {
         let mut backend = Backend::accept(&listener);
@@ -193,33 +256,28 @@ fn kicks_that_take_long() {
     let mut port = bench.start(device, config).expect("a port");
     let backend = peer.join().expect("no panic");
     let kicks = [1, 3].map(|ring: usize| backend.rings[ring].kick.as_ref().expect("an eventfd"));
-    let watchers = kicks.map(Watchers::new);
-    let signal = |event: &OwnedFd| {
-        let began = spent();
-        linecard_eal::eventfd::signal(event.as_fd()).expect("room");
-        spent() - began
-    };
-    let took = (0..3).map(|_| signal(kicks[0])).min().expect("three");
-    if took < Duration::from_millis(2) {
-        skip("kicks_that_take_long", &format!("a signal takes {took:?} here, however many watch"));
-        return;
-    }
+    const TEST: &str = "kicks_that_take_long";
+    let Some((first, took)) = Watchers::slowing(TEST, kicks[0]) else { return };
+    let Some((second, _)) = Watchers::slowing(TEST, kicks[1]) else { return };
     // The backend sleeps: every burst has to wake it.
     for ring in [1, 3] {
         backend.ring(ring).device.cell::<u16>(2).expect("flags").store(0, Ordering::SeqCst);
     }
-    let (mut burst, began) = (Burst::new(), spent());
+    let (mut burst, mut all) = (Burst::new(), Duration::ZERO);
     for _ in 0..50 {
         for queue in &mut port.tx {
             assert!(bench.pool.get_bulk(&mut burst, 1));
             burst[0].append(60).expect("room").fill(1);
+            let began = processor_time();
             assert_eq!(queue.tx_burst(&mut burst), 1);
+            all += processor_time() - began;
+            traffic.pass();
         }
     }
-    let all = spent() - began;
     println!("one signal takes {took:?}, a hundred bursts {all:?}");
     assert!(all < 4 * took + Duration::from_millis(15), "a hundred bursts took {all:?}, one signal {took:?}");
-    drop(watchers);
+    drop((first, second));
+    traffic.stop();
     drop((backend, port.stop()));
     bench.assert_whole();
 }

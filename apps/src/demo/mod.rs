@@ -82,7 +82,7 @@ pub(crate) fn run(args: &DemoArgs) -> Result<ExitCode, Error> {
     let time = Duration::from_secs(args.seconds.into());
     let deadline = started + time + GRACE;
     let mut run = Run { events, state: [State::default(), State::default()], interrupted: false, deadline };
-    run.traffic(time, &mut show)?;
+    run.traffic(time, FIRST_WITHIN, &mut show)?;
     run.collect([&mut backend, &mut frontend], &mut show)?;
     let [back, front] = run.state.map(|state| state.report.unwrap_or_default());
     let circumstances = Circumstances {
@@ -185,12 +185,12 @@ impl Run {
         Ok(())
     }
 
-    /// Lets packets move for `time` from the first one on.
-    fn traffic(&mut self, time: Duration, show: &mut Show) -> Result<(), Error> {
-        let until = Instant::now() + FIRST_WITHIN;
+    /// Lets packets move for `time` from the first one on, which must come `within` a time.
+    fn traffic(&mut self, time: Duration, within: Duration, show: &mut Show) -> Result<(), Error> {
+        let until = Instant::now() + within;
         self.await_all(until, "the first packet", show, |run| run.received() > 0)?;
         if self.received() == 0 && !self.interrupted {
-            let within = FIRST_WITHIN.as_secs();
+            let within = within.as_secs();
             return Err(Error::Failed(format!(
                 "no packet came within {within} s; end programs that keep the cores busy, or run `linecard doctor`"
             )));
@@ -247,4 +247,25 @@ fn ended_early(role: Role) -> Error {
         "the {} ended early; what it said is above, `linecard doctor` may help",
         role.name()
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both ends run and nothing comes: the demo gives up, and says what to do.
+    #[test]
+    fn the_first_packet_is_not_waited_for_for_ever() {
+        let (_sender, events) = mpsc::channel();
+        let (long, short) = (Duration::from_secs(3600), Duration::from_secs(1));
+        let deadline = Instant::now() + long;
+        let mut run =
+            Run { events, state: [State::default(), State::default()], interrupted: false, deadline };
+        let mut show = Show::new(Output::standard(), true);
+        let error = run.traffic(long, short, &mut show).err().expect("nothing came");
+        assert_eq!(
+            error.to_string(),
+            "no packet came within 1 s; end programs that keep the cores busy, or run `linecard doctor`"
+        );
+    }
 }

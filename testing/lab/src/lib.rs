@@ -16,10 +16,12 @@ use linecard_netdev::{Interface, Namespace};
 
 mod cable;
 pub mod contract;
+mod watchers;
 mod wire;
 
 pub use cable::Cable;
 pub use linecard_testing::{PATIENCE, Prng, skip, two_cores, wait_for, wait_until};
+pub use watchers::{Watchers, processor_time};
 pub use wire::Wire;
 
 /// A namespace of a test's own; `lo` is up in it.

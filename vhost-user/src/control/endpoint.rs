@@ -354,3 +354,6 @@ fn hold_all<'a>(gates: impl IntoIterator<Item = &'a mut Controller<VringSlot>>) 
     }
     false
 }
+
+#[cfg(test)]
+mod tests;

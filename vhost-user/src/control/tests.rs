@@ -12,7 +12,7 @@ use linecard_wire::{Connection, FrontendReq as Req, Message, OutMessage, Protoco
 
 use super::*;
 use crate::Refusal;
-use crate::memory::MapLimits;
+use crate::limits::Limits;
 use crate::session::{Answer, Pending, Promise, REQUESTS, Row, Session, Slots};
 
 /// What the requests of this test leave to be answered. One test uses it.
@@ -28,40 +28,41 @@ fn promise() -> Promise {
     wait_for("the request", || PROMISES.lock().expect("no panic").pop())
 }
 
-/// One request that asks and one that tells, and those that there are.
+fn panics(_: &mut Session, _: Message, _: &mut Slots<'_>) -> Result<Answer, Refusal> {
+    panic!("as a mistake of ours would")
+}
+
+/// One request that asks and one that tells, one that is a mistake of ours, and those that there are.
 fn requests() -> &'static [Row] {
-    let own = vec![Row::get(Req::GET_SHARED_OBJECT, later), Row::held(Req::GPU_SET_SOCKET, later)];
+    let own = vec![
+        Row::get(Req::GET_SHARED_OBJECT, later),
+        Row::held(Req::GPU_SET_SOCKET, later),
+        Row::held(Req::POSTCOPY_END, panics),
+    ];
     let rows = own.into_iter().chain(REQUESTS.iter().map(Row::again)).collect::<Vec<_>>();
     rows.leak()
 }
 
-struct Port {
-    thread: PortThread,
+/// A port of one queue pair that knows these requests.
+pub(super) struct Port {
+    pub(super) thread: PortThread,
     path: std::path::PathBuf,
 }
 
 impl Port {
-    fn open() -> Self {
-        let path = std::env::temp_dir().join(format!("linecard-later-{}", std::process::id()));
+    pub(super) fn open(control: &Control, name: &str, limits: Limits) -> Self {
+        let path = std::env::temp_dir().join(format!("linecard-{name}-{}", std::process::id()));
         let terms = Terms {
-            queue_pairs: 1,
             features: Features::VERSION_1 | Features::PROTOCOL_FEATURES,
             protocol: crate::features::protocol(false, Features::empty()),
-            mac: [2; 6],
-            mtu: 1500,
-            limits: MapLimits { total: 1 << 30, regions: 8 },
-            hand_over: false,
-            records: false,
             requests: requests(),
+            ..Terms::plain()
         };
-        let config = BackendConfig::new("later", &path, Mode::Listen);
-        Self {
-            thread: PortThread::start(&Control::new(), &config, terms, Start::Fresh).expect("a port"),
-            path,
-        }
+        let config = BackendConfig { limits, ..BackendConfig::new(name, &path, Mode::Listen) };
+        Self { thread: PortThread::start(control, &config, terms, Start::Fresh).expect("a port"), path }
     }
 
-    fn connect(&self) -> Connection {
+    pub(super) fn connect(&self) -> Connection {
         let stream = wait_for("connection", || UnixStream::connect(&self.path).ok());
         let mut connection = Connection::new(stream).expect("a connection");
         let features = ProtocolFeatures::REPLY_ACK.bits().to_bytes();
@@ -80,7 +81,7 @@ fn number(message: &Message) -> u64 {
 
 #[test]
 fn an_answer_that_comes_later_holds_back_what_follows_and_brings_descriptors() {
-    let port = Port::open();
+    let port = Port::open(&Control::new(), "later", Limits::default());
     let mut frontend = port.connect();
     frontend.send(&OutMessage::request(Req::GET_SHARED_OBJECT, &[])).expect("room");
     let asked = promise();
@@ -127,4 +128,21 @@ fn an_answer_that_comes_later_holds_back_what_follows_and_brings_descriptors() {
     late.resolve(Ok(Answer::Now(8_u64.to_bytes(), Vec::new())));
     next.send(&OutMessage::request(Req::GET_QUEUE_NUM, &[])).expect("room");
     assert_eq!(number(&read(&mut next)), 1);
+}
+
+/// Its frontend is let go, whoever closes it does not wait, and the port beside it serves on.
+#[test]
+fn a_panic_of_the_control_thread_ends_its_port_and_no_other() {
+    let control = Control::new();
+    let [broken, other] = ["broken", "beside"].map(|name| Port::open(&control, name, Limits::default()));
+    let (mut victim, mut bystander) = (broken.connect(), other.connect());
+    wait_until("both are connected", || [&broken, &other].iter().all(|port| port.thread.peer().connected()));
+    victim.send(&OutMessage::request(Req::POSTCOPY_END, &[]).need_reply()).expect("room");
+    let ended = victim.read_until(Instant::now() + Duration::from_secs(60));
+    assert!(ended.as_ref().is_err_and(linecard_wire::Error::is_peer_gone), "{ended:?}");
+    wait_until("the port says so", || !broken.thread.peer().connected());
+    drop(broken);
+    bystander.send(&OutMessage::request(Req::GET_QUEUE_NUM, &[])).expect("room");
+    assert_eq!(number(&read(&mut bystander)), 1);
+    assert!(other.thread.peer().connected());
 }

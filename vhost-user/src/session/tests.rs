@@ -4,20 +4,27 @@ use super::*;
 use linecard_wire::FrontendReq as Req;
 use linecard_wire::payload::Config;
 
+impl Terms {
+    /// Of a port with one queue pair, for tests of any part.
+    pub(crate) fn plain() -> Self {
+        Self {
+            queue_pairs: 1,
+            features: crate::features::OFFERED,
+            protocol: crate::features::protocol(true, crate::features::OFFERED),
+            mac: [2; 6],
+            mtu: 1500,
+            limits: MapLimits { total: 1 << 30, regions: 8 },
+            hand_over: false,
+            records: false,
+            requests: REQUESTS,
+        }
+    }
+}
+
 fn session(protocol: ProtocolFeatures) -> Session {
     let ledger = Ledger::alone();
     let waker = Arc::new(linecard_eal::eventfd::EventFd::new().expect("an eventfd"));
-    let terms = Terms {
-        queue_pairs: 1,
-        features: crate::features::OFFERED,
-        protocol: crate::features::protocol(true, crate::features::OFFERED),
-        mac: [2; 6],
-        mtu: 1500,
-        limits: MapLimits { total: 1 << 30, regions: 8 },
-        hand_over: false,
-        records: false,
-        requests: REQUESTS,
-    };
+    let terms = Terms::plain();
     let peer = Arc::new(Peer::new("test".into(), waker, terms, &ledger));
     let mut session = Session::new(terms, ledger, peer, false);
     session.protocol = protocol;

@@ -1,12 +1,11 @@
 //! Chains that lead to memory which nobody has touched yet: each page costs whoever touches it first.
 
 use std::fs::File;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant};
 
-use linecard_lab::wait_for;
+use linecard_lab::{processor_time, wait_for};
 use linecard_mempool::{Burst, Packet, Pool};
 use linecard_pmd::{RxQueue, TxQueue};
 use linecard_vhost_user::{Control, RxLoss};
@@ -123,16 +122,6 @@ fn content(k: usize, len: usize) -> Vec<u8> {
         bytes[HEADER..].copy_from_slice(&frame(k, len - HEADER));
     }
     bytes
-}
-
-/// Of this thread.
-pub(crate) fn processor_time() -> Duration {
-    let mut now = MaybeUninit::<libc::timespec>::zeroed();
-    // SAFETY: fills the structure.
-    assert_eq!(unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, now.as_mut_ptr()) }, 0);
-    // SAFETY: zeroed, and filled.
-    let now = unsafe { now.assume_init() };
-    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }
 
 /// A port that is attacked, and one with packets that is polled by the same thread.

@@ -9,6 +9,7 @@ mod first_touch;
 mod locks;
 mod pages;
 mod racing;
+mod signals;
 mod spending;
 mod traffic;
 mod translations;

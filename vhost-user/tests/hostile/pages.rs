@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use linecard_lab::processor_time;
 use linecard_mempool::Burst;
 use linecard_pmd::{RxQueue, TxQueue};
 use linecard_vhost_user::Control;
 use linecard_virtio::Features;
 
 use crate::common::{Bench, Frontend};
-use crate::first_touch::{Chains, SIZE, processor_time};
+use crate::first_touch::{Chains, SIZE};
 use crate::traffic::Traffic;
 
 /// Chains as long as they may be, over all descriptors of a ring; one byte of each second page.

@@ -3,14 +3,13 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use linecard_lab::Prng;
+use linecard_lab::{Prng, processor_time};
 use linecard_mempool::Burst;
 use linecard_pmd::{RxQueue, TxQueue};
 use linecard_vhost_user::Control;
 use linecard_virtio::Features;
 
 use crate::common::{Bench, Frontend, GUEST, Guest, HEADER, MEMORY, RING_AREA, frame, receive};
-use crate::first_touch::processor_time;
 use crate::traffic::Traffic;
 
 /// Frontends that attack each kind of ring.

@@ -5,6 +5,7 @@ pub mod control_ring;
 pub mod echo;
 pub mod machine;
 pub mod stall;
+pub mod traffic;
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};

@@ -43,6 +43,22 @@ fn queues_that_there_are_not() {
     expect_no_xdp(&lab, "one");
 }
 
+/// Of two queues the port was given one: the refusal names the argument that gives it more.
+#[test]
+fn more_queues_than_the_port_was_given() {
+    let Some(lab) = lab("more_queues_than_the_port_was_given") else { return };
+    veth(&lab);
+    let device =
+        probe(&context(), &format!("net_af_xdp0,iface=near,netns={}", lab.path())).expect("a device");
+    let config = PortConfig { rx_queues: 2, ..PortConfig::default() };
+    let refused = configure(device, config).err().expect("it has one").to_string();
+    assert_eq!(
+        refused,
+        "net_af_xdp0: 2 receive queues requested, the device has 1; add queue_count=2 to its arguments"
+    );
+    expect_no_xdp(&lab, "near");
+}
+
 #[test]
 fn another_program_is_there() {
     let Some(lab) = lab("another_program_is_there") else { return };

@@ -1,0 +1,56 @@
+//! That what a frontend makes its port spend is asked for, and counted, where it is spent.
+
+use linecard_lab::wait_until;
+use linecard_wire::{FrontendReq as Req, OutMessage};
+
+use super::super::Control;
+use super::super::tests::Port;
+use super::*;
+use crate::limits::Limits;
+
+/// Does `act` with the endpoint of a port, beside its thread.
+fn with<T>(port: &Port, act: impl FnOnce(&mut Endpoint) -> T) -> T {
+    let mut endpoint = port.thread.endpoint.lock().expect("no panic");
+    act(endpoint.as_mut().expect("it lives"))
+}
+
+/// Each closing of the gates interrupts the polling threads: there are so many at once, then so many a second.
+#[test]
+fn gates_are_closed_as_often_as_the_limit_allows() {
+    let mut limits = Limits::default();
+    limits.interruptions = 1;
+    let port = Port::open(&Control::new(), "closings", limits);
+    with(&port, |endpoint| {
+        let (began, mut closed) = (Instant::now(), 0);
+        for _ in 0..2 * CLOSINGS {
+            if endpoint.close_gates() {
+                closed += 1;
+                open(&mut endpoint.gates, &endpoint.peer);
+            }
+        }
+        let earned = began.elapsed().as_secs() as u32 + 1;
+        assert!((CLOSINGS..=CLOSINGS + earned).contains(&closed), "{closed} times, {earned} s");
+    });
+}
+
+/// A frontend that only asks uses up its port's time; then it has to wait.
+#[test]
+fn the_time_of_requests_is_counted() {
+    let mut limits = Limits::default();
+    limits.control_time = 0;
+    let port = Port::open(&Control::new(), "asking", limits);
+    let mut frontend = port.connect();
+    // All but half a millisecond of what a port may use at once.
+    with(&port, |endpoint| endpoint.spent(Duration::from_micros(u64::from(BUSY_MICROS) - 500)));
+    assert!(with(&port, |endpoint| endpoint.resting.is_none()));
+    let (mut answered, most) = (0, 1_000_000);
+    while answered < most && with(&port, |endpoint| endpoint.resting.is_none()) {
+        frontend.send(&OutMessage::request(Req::GET_QUEUE_NUM, &[])).expect("room");
+        wait_until("an answer, or a rest", || {
+            let came = frontend.read().expect("a backend that stays").is_some();
+            answered += u32::from(came);
+            came || with(&port, |endpoint| endpoint.resting.is_some())
+        });
+    }
+    assert!(answered < most, "{answered} requests cost nothing");
+}
