@@ -262,7 +262,7 @@ mod tests {
         let mut run =
             Run { events, state: [State::default(), State::default()], interrupted: false, deadline };
         let mut show = Show::new(Output::standard(), true);
-        let error = run.traffic(long, short, &mut show).err().expect("nothing came");
+        let error = run.traffic(long, short, &mut show).expect_err("nothing came");
         assert_eq!(
             error.to_string(),
             "no packet came within 1 s; end programs that keep the cores busy, or run `linecard doctor`"
