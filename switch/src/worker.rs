@@ -332,3 +332,6 @@ impl Worker {
         home
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -292,8 +292,7 @@ mod tests {
 
     /// The peer of a port about which so many lines a second may be logged.
     fn limited(log_lines: u32) -> Peer {
-        let mut limits = crate::limits::Limits::default();
-        limits.log_lines = log_lines;
+        let limits = crate::limits::Limits { log_lines, ..crate::limits::Limits::default() };
         let process = crate::limits::Process::new(crate::limits::ProcessLimits::of_this_process());
         let ledger = Ledger::new(&process, "limited", 1, limits).expect("a thread");
         let waker = Arc::new(EventFd::new().expect("an eventfd"));
