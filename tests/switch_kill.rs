@@ -40,9 +40,10 @@ impl Drop for Leftover {
     }
 }
 
-/// Kills the process of the switch at `socket`; its number.
+/// Kills the process of the switch at `socket` once its ports are kept; its number.
 fn kill(socket: &Path) -> u32 {
     let pid = client(socket).version().expect("it answers").pid;
+    wait_until("the ports to be kept", || ports_rest(pid));
     signal(pid, Signal::KILL);
     pid
 }
@@ -76,9 +77,10 @@ fn killed_under_traffic(test: &str, options: &str) {
     assert!(connected.iter().all(|inodes| inodes.len() == 1), "{connected:?}");
     let mut gaps = Vec::new();
     for _ in 0..kills() {
-        pair.pump_until(|| true);
+        let pid = client(&socket).version().expect("it answers").pid;
+        pair.pump_until(|| ports_rest(pid));
         pair.gap();
-        let pid = kill(&socket);
+        signal(pid, Signal::KILL);
         pair.pump_until(|| next(&socket, pid).is_some());
         gaps.push(pair.gap());
     }
@@ -315,16 +317,28 @@ impl Manager {
     }
 }
 
-/// Whether every thread of a process whose name begins so waits for something.
-fn threads_sleep(pid: u32, name: &str) -> bool {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("it runs");
-    let of_name = |task: &std::path::PathBuf| {
-        std::fs::read_to_string(task.join("comm")).is_ok_and(|found| found.starts_with(name))
+/// Whether the threads of all vhost-user ports of a process have slept for longer than a port puts off being kept, while the
+/// descriptors of its last state are still being closed (`KEEP_INTERVAL`, 100 ms).
+fn ports_rest(pid: u32) -> bool {
+    const REST: Duration = Duration::from_millis(300);
+    let wakes = || -> Option<Vec<String>> {
+        let mut tasks: Vec<_> = std::fs::read_dir(format!("/proc/{pid}/task"))
+            .ok()?
+            .filter_map(|task| Some(task.ok()?.path()))
+            .collect();
+        tasks.sort();
+        let name = |task: &std::path::PathBuf| std::fs::read_to_string(task.join("comm")).unwrap_or_default();
+        let status = |task: std::path::PathBuf| {
+            let status = std::fs::read_to_string(task.join("status")).ok()?;
+            let sleeps = status.lines().any(|line| line.starts_with("State:\tS"));
+            let line = status.lines().find(|line| line.starts_with("voluntary_ctxt_switches"))?;
+            sleeps.then(|| line.to_owned())
+        };
+        tasks.into_iter().filter(|task| name(task).starts_with("net_vhost")).map(status).collect()
     };
-    tasks
-        .filter_map(|task| Some(task.ok()?.path()))
-        .filter(of_name)
-        .all(|task| std::fs::read_to_string(task.join("stat")).is_ok_and(|stat| stat.contains(") S ")))
+    let before = wakes();
+    std::thread::sleep(REST);
+    before.is_some() && wakes() == before
 }
 
 /// Bytes that were sent over `socket` and not read yet.
@@ -352,6 +366,7 @@ fn a_frontend_in_the_middle_of_a_request_connects_again() {
     assert!(places >= 3, "two ports and the control socket");
     let mut ours = Ours::start(&frontend_vdev(&a, "mac=02:00:00:00:00:01"));
     ours.wait_for_link(true);
+    wait_until("the ports to be kept", || ports_rest(first.0.id()));
     let mut hostile = UnixStream::connect(&b).expect("it listens");
     // A whole request, and half of another. What it answers tells that it has read both.
     hostile.write_all(&[1, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0]).expect("it reads");
@@ -359,8 +374,6 @@ fn a_frontend_in_the_middle_of_a_request_connects_again() {
     hostile.read_exact(&mut [0; 20]).expect("an answer");
     wait_until("half of a request to be read", || unread(&hostile) == 0);
     let mut asked = client(&socket);
-    // A port whose frontend has got its last answer is kept a moment later: its thread sleeps then.
-    wait_until("the ports to be kept", || threads_sleep(first.0.id(), "net_vhost"));
     assert!(asked.port_show("port1").is_ok());
     drop(asked);
     first.0.kill().expect("it runs");
