@@ -9,7 +9,7 @@ use linecard_wire::{Message, PeerFd};
 use rustix::fs::{FallocateFlags, MemfdFlags, SealFlags};
 
 use super::request::Answer;
-use super::vring::layout_of;
+use super::vring::{Start, layout_of};
 use super::{Session, Slots};
 use crate::error::Refusal;
 use crate::memory::{Inflight, Region, RingInflight, region_len};
@@ -138,6 +138,7 @@ impl Session {
         &self,
         index: usize,
         told: StartPoint,
+        start: Start,
         (size, memory): (u16, &RingMemory),
     ) -> StartPoint {
         let features = self.features.unwrap_or_default();
@@ -160,7 +161,8 @@ impl Session {
             }
             (Layout::Packed, recorded) if !stopped_here => {
                 let recorded = recorded.map(|position| position.base);
-                self.begin_packed(index, told, recorded, (size, memory))
+                let is_past = start == Start::AfterKill || super::vring::ran_past(told.base, size, memory);
+                if is_past { self.begin_packed(index, told, recorded, (size, memory)) } else { told }
             }
             _ => told,
         };
@@ -170,8 +172,9 @@ impl Session {
         begin
     }
 
-    /// The same of a packed ring, which has no index to look at, only flags that tell a position of the past. Where the
-    /// present one is the ring tells too, unless buffers were used in batches: these leave no trace of where they end.
+    /// The same of a packed ring, which has no index to look at, whose position that was told is of the past. Its flags tell so of
+    /// most, but not of all: after a batch that began in the last slot, slot 0 looks as in the first lap. Where the present one is
+    /// the ring tells too, unless buffers were used in batches: these leave no trace of where they end.
     /// `recorded` is where a predecessor stood at the end of a burst.
     fn begin_packed(
         &self,
@@ -182,12 +185,11 @@ impl Session {
     ) -> StartPoint {
         let (in_order, writable) =
             (self.features.is_some_and(|f| f.contains(Features::IN_ORDER)), index.is_multiple_of(2));
-        if !super::vring::ran_past(told.base, size, memory) {
-            return told;
-        }
         let shown = if in_order && !writable { None } else { packed::recover(memory, size, writable) };
         let Some(base) = shown.or(recorded) else {
-            tell!(self.peer, warn, ring = index, "{}", super::rings::BEHIND);
+            if super::vring::ran_past(told.base, size, memory) {
+                tell!(self.peer, warn, ring = index, "{}", super::rings::BEHIND);
+            }
             return told;
         };
         if base != told.base {

@@ -257,8 +257,9 @@ impl Session {
         };
         let told = |base| StartPoint { base, taken: Vec::new() };
         let StartPoint { base, taken } = match start {
-            Start::AsTold => {
-                self.begin(index, told(told_base(vring.base, layout, size, &memory)?), (size, &memory))
+            Start::AsTold | Start::AfterKill => {
+                let told = told(told_base(vring.base, layout, size, &memory)?);
+                self.begin(index, told, start, (size, &memory))
             }
             Start::WhereItStood => told(vring.base),
         };
@@ -291,11 +292,11 @@ impl Session {
             let Some(slot) = slots.get(index) else { continue };
             let Some(vring) = self.vrings.get_mut(index).filter(|vring| vring.started) else { continue };
             vring.stopped_at = None;
-            let Some(ring) = self.build(index, Start::AsTold)? else {
+            let Some(ring) = self.build(index, Start::AfterKill)? else {
                 self.vrings
                     .get_mut(index)
                     .into_iter()
-                    .for_each(|vring| vring.waits = Some((Start::AsTold, false)));
+                    .for_each(|vring| vring.waits = Some((Start::AfterKill, false)));
                 continue;
             };
             // Whether its driver was called for what was used last is not known.

@@ -34,6 +34,8 @@ pub(crate) struct Vring {
 pub(crate) enum Start {
     /// At the position that the frontend has told, or behind it if that is long past.
     AsTold,
+    /// Where its memory and its record say that a process stood which was killed: what was told is of the past.
+    AfterKill,
     /// Where we have left it: what its memory says does not count.
     WhereItStood,
 }
