@@ -8,10 +8,11 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use common::{Bench, Frontend, Guest, SIZE, frame, memfd, receive};
+use common::{Bench, Frontend, Guest, SIZE, frame, memfd, receive, socket_path};
 use linecard_lab::{Prng, wait_for, wait_until};
 use linecard_mempool::Burst;
 use linecard_pmd::{RxQueue, TxQueue};
+use linecard_vhost_user::{Backend, BackendConfig, Control, Mode};
 use linecard_virtio::{Features, Layout};
 use linecard_wire::payload::{Inflight, Payload};
 use linecard_wire::{Connection, FrontendReq as Req, OutMessage};
@@ -82,6 +83,38 @@ const COMBINATIONS: [Features; 4] = [
     Features::RING_PACKED,
     Features::RING_PACKED.union(Features::IN_ORDER),
 ];
+
+/// A process that was killed leaves what it kept when the rings began. After a batch that began in the last slot of a packed ring,
+/// slot 0 looks as it did then; where the ring stands only the record says.
+#[test]
+fn after_a_kill_nothing_is_taken_twice() {
+    for features in COMBINATIONS {
+        let path = socket_path("killed");
+        let config = BackendConfig::new("killed", &path, Mode::Listen);
+        let config = BackendConfig { hand_over: true, records: true, ..config };
+        let mut bench = Bench::of(config.clone(), common::pool(1024, 0));
+        let mut guest = Guest::start(&path, features);
+        bench.wait_link(true);
+        guest.post_receive(0, 200, 2048);
+        let last = 2 * SIZE as usize - 1;
+        drive(&mut bench, &mut guest, 0, last);
+        (0..6).for_each(|k| guest.send(&frame(k, 60)));
+        guest.tx.publish();
+        assert_eq!(receive(&mut bench.rx, 6).len(), 6);
+        assert_eq!(guest.tx.take().len(), 6);
+        // What the rings' positions are by now is not told.
+        let held = bench.backend.hold().expect("held");
+        let new = Backend::prepare(&Control::new(), config, held).expect("prepared");
+        bench.backend.freeze().expect("frozen");
+        new.recover().expect("recovered");
+        new.resume().expect("its");
+        bench.backend.release().expect("the successor's");
+        bench.go_on_with(new);
+        assert_eq!(bench.rx.rx_burst(&mut Burst::new()), 0, "{features}");
+        drive(&mut bench, &mut guest, last, last + 10);
+        bench.assert_whole();
+    }
+}
 
 #[test]
 fn rings_go_on_where_the_last_backend_left_them() {
