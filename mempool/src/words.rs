@@ -160,17 +160,24 @@ impl MetaWords {
     }
 
     /// Makes it a packet of one segment with `len` bytes and no flags, as [`Meta::write_plain`] does, three words one after the
-    /// other. `rearm` and `len` describe data inside the buffer if the packet is used as one afterwards.
+    /// other.
+    ///
+    /// # Safety
+    /// No [`Packet`](crate::Packet) of this metadata is alive; `rearm` and `len` describe data inside the buffer, or are checked before
+    /// one is made of it.
     #[inline(always)]
-    pub fn write_received(self, rearm: u64, len: u32) {
+    pub unsafe fn write_received(self, rearm: u64, len: u32) {
         self.write::<0>(rearm);
         self.write::<1>(u64::from(len) | (u64::from(len) & 0xffff) << 32);
         self.write::<2>(0);
     }
 
     /// Writes the first word alone, see [`Meta::rearm`]: enough to give a packet back.
+    ///
+    /// # Safety
+    /// As for [`write_received`](Self::write_received), of `rearm`.
     #[inline(always)]
-    pub fn write_rearm(self, rearm: u64) {
+    pub unsafe fn write_rearm(self, rearm: u64) {
         self.write::<0>(rearm);
     }
 }

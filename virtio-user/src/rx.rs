@@ -192,7 +192,8 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool, const HASH: bool> R
                 continue;
             }
             let len = one.len.wrapping_sub(Self::HEADER);
-            line.write_received(self.rearm, len);
+            // SAFETY: no packet is made of it yet; the queue reports no more bytes than were lent behind `rearm`'s offset.
+            unsafe { line.write_received(self.rearm, len) };
             let data = line.buf().wrapping_add(self.lend_at).wrapping_add(u64::from(Self::HEADER));
             prefetch(data);
             let mut whole = u64::from(len);
@@ -242,14 +243,16 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool, const HASH: bool> R
             self.parts.stats.lost(RxLoss::Runt, 1);
             return self.put_back(line);
         }
-        line.write_received(self.rearm, len.saturating_sub(Self::HEADER));
+        // SAFETY: no packet is made of it yet; `len` is no more than was lent behind `rearm`'s offset.
+        unsafe { line.write_received(self.rearm, len.saturating_sub(Self::HEADER)) };
         // SAFETY: taken from the pool by `lend`, returned by the queue, its metadata written above: ours alone.
         let packet = unsafe { Packet::from_raw(line.as_ptr()) };
         self.parts.stats.dropped(RxLoss::Runt, &packet);
     }
 
     fn put_back(&mut self, line: MetaWords) {
-        line.write_rearm(self.rearm);
+        // SAFETY: no packet is made of it; `rearm` is that of every buffer of this pool.
+        unsafe { line.write_rearm(self.rearm) };
         // SAFETY: taken from this pool, unique (state 0, written above), and not used after.
         unsafe { self.parts.pool.put_raw(&[line.as_ptr()]) };
     }
@@ -302,7 +305,8 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool, const HASH: bool> R
     fn continuation(&self, one: Completion) -> Packet {
         // SAFETY: tokens are made by `lend` from packets of the pool, and the queue gives each back once.
         let line = unsafe { MetaWords::from_address(one.token) };
-        line.write_received(rearm(&self.parts, Self::HEADER as u16), one.len);
+        // SAFETY: no packet is made of it yet; the queue reports no more bytes than were lent, from this offset on.
+        unsafe { line.write_received(rearm(&self.parts, Self::HEADER as u16), one.len) };
         // SAFETY: the queue owned the packet and has given it back: it is unique, and its lengths were just written.
         unsafe { Packet::from_raw(line.as_ptr()) }
     }
@@ -383,7 +387,8 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool, const HASH: bool> D
         queue.take_all(&mut |token| {
             // SAFETY: tokens are made by `lend` from packets of the pool, and the queue gives each back once.
             let line = unsafe { MetaWords::from_address(token) };
-            line.write_rearm(rearm);
+            // SAFETY: no packet is made of it; `rearm` is that of every buffer of this pool.
+            unsafe { line.write_rearm(rearm) };
             // SAFETY: taken from this pool by `lend`, unique, and not used after.
             unsafe { pool.put_raw(&[line.as_ptr()]) };
         });
