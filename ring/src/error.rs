@@ -125,3 +125,42 @@ impl fmt::Display for Error {
         }
     }
 }
+
+/// All slots of a [`Reservation`](crate::Reservation) are written: what [`write`](crate::Reservation::write) says then.
+///
+/// ```
+/// let (mut producer, _consumer) = linecard_ring::spsc::ring::<u32>(8)?;
+/// let error = producer.reserve(0).write(1).unwrap_err();
+/// assert_eq!(error.to_string(), "all reserved slots are written; publish them, and reserve more");
+/// # Ok::<(), linecard_ring::Error>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AllWritten;
+
+impl std::error::Error for AllWritten {}
+
+impl fmt::Display for AllWritten {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("all reserved slots are written; publish them, and reserve more")
+    }
+}
+
+/// A slot of a [`Reservation`](crate::Reservation) is not written yet: what [`rewrite`](crate::Reservation::rewrite), where
+/// there is an example, says then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct NotWritten {
+    /// The slot, counted from the first of the reservation.
+    pub index: usize,
+    /// Slots written so far.
+    pub written: usize,
+}
+
+impl std::error::Error for NotWritten {}
+
+impl fmt::Display for NotWritten {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { index, written } = self;
+        write!(f, "slot {index} of the reservation is not written yet; rewrite one of the first {written}")
+    }
+}

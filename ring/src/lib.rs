@@ -36,13 +36,18 @@ mod slots;
 pub mod spsc;
 mod storage;
 mod sync;
+/// The README's program, compiled by `cargo test --doc`.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
+
 #[cfg(test)]
 mod tests;
 mod view;
 
 pub use config::{Config, Ends, MAX_CAPACITY, Plain, SharedMemory};
 pub use consumer::Consumer;
-pub use error::Error;
+pub use error::{AllWritten, Error, NotWritten};
 pub use mode::{Adaptive, Exclusive, Hts, Mode, Multi, MultiThread, Rts, Single};
 pub use moved::Moved;
 pub use producer::Producer;

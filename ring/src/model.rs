@@ -177,7 +177,8 @@ impl<P: Exclusive, C: Exclusive> Pair<P, C> {
         let mut view = self.producer.reserve(count);
         assert_eq!(view.len(), count.min(free));
         let (first, rest) = items.split_at(items.len() / 2);
-        let done = first.iter().take_while(|&&item| view.write(item)).count() + view.write_slice(rest);
+        let done =
+            first.iter().take_while(|&&item| view.write(item).is_ok()).count() + view.write_slice(rest);
         assert_eq!(done, items.len().min(view.len()));
         assert_eq!(view.room(), view.len() - done);
         if publish {

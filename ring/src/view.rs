@@ -1,6 +1,7 @@
 //! Zero-copy views: `reserve → write → publish` and `peek → read → release`.
 
 use crate::end::End;
+use crate::error::{AllWritten, NotWritten};
 use crate::mode::{Claim, Exclusive};
 
 /// Slots to be written in place; from [`Producer::reserve`](crate::Producer::reserve).
@@ -8,7 +9,7 @@ use crate::mode::{Claim, Exclusive};
 /// ```
 /// let (mut producer, consumer) = linecard_ring::spsc::ring::<u32>(8)?;
 /// let mut slots = producer.reserve(8);
-/// while slots.write(7) {}
+/// while slots.write(7).is_ok() {}
 /// assert_eq!(slots.publish(), 8);
 /// assert_eq!(consumer.count(), 8);
 /// # Ok::<(), linecard_ring::Error>(())
@@ -43,16 +44,19 @@ impl<'a, T: Copy + Send, M: Exclusive> Reservation<'a, T, M> {
         self.claim.count == 0
     }
 
-    /// Writes the next slot; false if all are written.
+    /// Writes the next slot.
+    ///
+    /// # Errors
+    /// All slots are written.
     #[inline]
-    pub fn write(&mut self, item: T) -> bool {
-        let fits = self.written < self.claim.count;
-        if fits {
-            // SAFETY: `written < count`: the slot lies inside the claim, which this view holds until it is published or dropped.
-            unsafe { self.end.slots.put(self.claim.start.wrapping_add(self.written), item) };
-            self.written += 1;
+    pub fn write(&mut self, item: T) -> Result<(), AllWritten> {
+        if self.written >= self.claim.count {
+            return Err(AllWritten);
         }
-        fits
+        // SAFETY: `written < count`: the slot lies inside the claim, which this view holds until it is published or dropped.
+        unsafe { self.end.slots.put(self.claim.start.wrapping_add(self.written), item) };
+        self.written += 1;
+        Ok(())
     }
 
     /// Writes as many of `items` as there is room for; returns how many.
@@ -79,23 +83,29 @@ impl<'a, T: Copy + Send, M: Exclusive> Reservation<'a, T, M> {
         self.written = self.written.min(u32::try_from(count).unwrap_or(u32::MAX));
     }
 
-    /// Writes again a slot that is written already, counted from the first of the reservation; false if it is not.
+    /// Writes again a slot that is written already, counted from the first of the reservation.
+    ///
+    /// # Errors
+    /// The slot is not written yet.
     ///
     /// ```
     /// let (mut producer, consumer) = linecard_ring::spsc::ring::<u32>(8)?;
     /// let mut slots = producer.reserve(3);
     /// slots.write_slice(&[1, 2]);
-    /// assert_eq!([slots.rewrite(1, 20), slots.rewrite(2, 30)], [true, false]);
+    /// slots.rewrite(1, 20)?;
+    /// assert_eq!(
+    ///     slots.rewrite(2, 30).unwrap_err().to_string(),
+    ///     "slot 2 of the reservation is not written yet; rewrite one of the first 2"
+    /// );
     /// assert_eq!((slots.publish(), consumer.dequeue(), consumer.dequeue()), (2, Some(1), Some(20)));
-    /// # Ok::<(), linecard_ring::Error>(())
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn rewrite(&mut self, index: usize, item: T) -> bool {
+    pub fn rewrite(&mut self, index: usize, item: T) -> Result<(), NotWritten> {
         let slot = u32::try_from(index).ok().filter(|slot| *slot < self.written);
-        if let Some(slot) = slot {
-            // SAFETY: the slot lies inside the claim: before what is written, which is.
-            unsafe { self.end.slots.put(self.claim.start.wrapping_add(slot), item) };
-        }
-        slot.is_some()
+        let slot = slot.ok_or(NotWritten { index, written: self.written as usize })?;
+        // SAFETY: the slot lies inside the claim: before what is written, which is.
+        unsafe { self.end.slots.put(self.claim.start.wrapping_add(slot), item) };
+        Ok(())
     }
 
     /// Makes the written slots visible to the consumers, by one store; unwritten ones go back. Returns how

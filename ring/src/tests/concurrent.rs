@@ -198,10 +198,10 @@ fn views<P: Exclusive + 'static, C: Exclusive + 'static>() {
         let (mut producer, mut consumer) = ring::<P, C>();
         let feeder = thread::spawn(move || {
             let mut view = producer.reserve(2);
-            view.write(1);
+            view.write(1).expect("two free slots");
             view.publish();
             let mut view = producer.reserve(1);
-            view.write(99);
+            _ = view.write(99);
             drop(view);
             producer.enqueue(2).is_ok()
         });

@@ -94,7 +94,7 @@ fn a_dropped_or_partial_view_gives_slots_back() {
     let (mut producer, mut consumer) = Config::exact(6).heap::<u32, Hts, Hts>().expect("room");
     let other = producer.clone();
     let mut view = producer.reserve(6);
-    assert!(view.write(1));
+    view.write(1).expect("room");
     drop(view);
     assert_eq!(other.free_count(), 6);
     let mut view = producer.reserve_bulk(4).expect("room");

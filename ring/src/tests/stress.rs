@@ -162,7 +162,7 @@ fn views_move_each_element_once() {
             let mut next = 0;
             while next < EACH {
                 let mut view = producer.reserve(20);
-                while next < EACH && view.write(next) {
+                while next < EACH && view.write(next).is_ok() {
                     next += 1;
                 }
                 if view.publish() == 0 {
