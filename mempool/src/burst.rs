@@ -13,7 +13,8 @@ use crate::packet::{Packet, free};
 /// Packets in a burst at most.
 pub const BURST: usize = 64;
 
-/// Up to [`BURST`] packets, owned, without heap. Derefs to a slice of them; dropping it returns them in bulk.
+/// Up to [`BURST`] packets, owned, without heap. Derefs to a slice of them; dropping it returns them in bulk. `Send` and
+/// `Sync`, as packets are; a thread that polls has bursts of its own.
 ///
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
@@ -21,7 +22,7 @@ pub const BURST: usize = 64;
 /// # let domain = Memory::new(MemoryConfig::default())?.domain("packets")?;
 /// # let pool = Pool::new(&domain, PoolConfig::default())?;
 /// let mut burst = Burst::new();
-/// assert!(pool.get_bulk(&mut burst, 32));
+/// pool.get_bulk(&mut burst, 32)?;
 /// burst.retain(|packet| packet.headroom() == 128);
 /// drop(burst.drain(..30));
 /// assert_eq!((burst.len(), burst.clear(), pool.stats().in_use), (2, 2, 0));
@@ -96,8 +97,21 @@ impl Burst {
         Some(unsafe { self.packets[self.len].assume_init_read() })
     }
 
-    /// Appends packets from `source` while there is room; those it did not ask for stay in `source`. How many.
-    pub fn extend(&mut self, source: &mut impl Iterator<Item = Packet>) -> usize {
+    /// Takes packets from `source` while there is room; those it did not ask for stay in `source`. How many came.
+    ///
+    /// ```
+    /// # use linecard_eal::{Memory, MemoryConfig};
+    /// # use linecard_mempool::{Burst, Pool, PoolConfig};
+    /// # let domain = Memory::new(MemoryConfig::default())?.domain("packets")?;
+    /// # let pool = Pool::new(&domain, PoolConfig::default())?;
+    /// let (mut burst, mut other) = (Burst::with_capacity(4), Burst::new());
+    /// assert_eq!(burst.fill_from(&mut std::iter::from_fn(|| pool.get()).take(3)), 3);
+    /// pool.get_bulk(&mut other, 5)?;
+    /// assert_eq!((burst.take_from(&mut other), burst.len(), other.len()), (1, 4, 4));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    // `Extend` has no place for what a full burst leaves, and would drop it.
+    pub fn fill_from(&mut self, source: &mut impl Iterator<Item = Packet>) -> usize {
         let before = self.len;
         for packet in source.take(self.room()) {
             self.packets[self.len].write(packet);
@@ -106,8 +120,9 @@ impl Burst {
         self.len - before
     }
 
-    /// Moves packets from the front of `other` while there is room. How many.
-    pub fn append(&mut self, other: &mut Self) -> usize {
+    /// Moves packets from the front of `other` while there is room; the others stay there. How many came. Unlike `Vec::append`,
+    /// which takes all: see [`fill_from`](Self::fill_from) for an example.
+    pub fn take_from(&mut self, other: &mut Self) -> usize {
         let n = self.room().min(other.len);
         let to = self.packets.as_mut_ptr().wrapping_add(self.len);
         // SAFETY: `n` packets lie there, and `n` places are free here; two bursts do not overlap.
@@ -238,7 +253,7 @@ impl fmt::Debug for Burst {
 /// # let domain = Memory::new(MemoryConfig::default())?.domain("packets")?;
 /// # let pool = Pool::new(&domain, PoolConfig::default())?;
 /// let mut burst = Burst::new();
-/// assert!(pool.get_bulk(&mut burst, 3));
+/// pool.get_bulk(&mut burst, 3)?;
 /// assert_eq!(burst.drain(..2).count(), 2);
 /// assert_eq!(burst.len(), 1);
 /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -67,7 +67,7 @@ impl fmt::Display for ViolationKind {
 ///     eprintln!("{violation}");
 /// }
 /// let domain = Memory::new(MemoryConfig::default())?.domain("packets")?;
-/// let config = PoolConfig { packets: 16, debug: true, report: Some(report), ..PoolConfig::default() };
+/// let config = PoolConfig::default().packets(16).debug(true).report(report);
 /// let pool = Pool::new(&domain, config)?;
 /// let packet = pool.get().ok_or("empty")?.into_raw();
 /// // SAFETY: the second return is wrong, and debug mode says so.

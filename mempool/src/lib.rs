@@ -44,12 +44,26 @@ mod words;
 pub use self::{
     burst::{BURST, Burst, Drain},
     debug::{Violation, ViolationKind},
-    error::{Error, Result},
+    error::{Error, Exhausted, NoRoom, Result, TooShort},
     meta::Meta,
     packet::{Packet, PacketSegment, Reader, Segments},
     pool::{Buffers, DATA_ROOM, HEADROOM, Pool, PoolConfig, PoolStats},
     words::{Extent, MetaWords},
 };
+#[cfg(not(loom))]
+linecard_eal::threads! {
+    Packet: Send + Sync;
+    Pool: Send + Sync;
+    Burst: Send + Sync;
+    Drain<'static>: Send + Sync;
+    PacketSegment<'static>: neither;
+}
+
 /// The vocabulary of a packet's metadata, defined in `net`, which reads and writes headers by it.
 #[cfg(not(loom))]
 pub use linecard_net::{Offload, PacketType, TxOffload};
+
+/// The README's program, compiled by `cargo test --doc`.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

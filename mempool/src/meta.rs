@@ -117,7 +117,7 @@ impl Meta {
     /// # let domain = Memory::new(MemoryConfig::default())?.domain("packets")?;
     /// # let pool = Pool::new(&domain, PoolConfig::default())?;
     /// let mut raw = [MaybeUninit::uninit()];
-    /// assert!(pool.get_raw(&mut raw));
+    /// pool.get_raw(&mut raw)?;
     /// // SAFETY: `get_raw` filled the place.
     /// let meta = unsafe { raw[0].assume_init() };
     /// let rearm = Meta::rearm(pool.headroom(), Meta::NO_PORT, pool.headroom() + pool.data_room());

@@ -24,7 +24,7 @@ const _: () = assert!(cfg!(target_endian = "little") && size_of::<Meta>() == 64)
 /// # let domain = Memory::new(MemoryConfig::default())?.domain("packets")?;
 /// # let pool = Pool::new(&domain, PoolConfig::default())?;
 /// let mut packet = pool.get().ok_or("empty")?;
-/// assert!(packet.copy_from_slice(b"hello"));
+/// packet.copy_from_slice(b"hello")?;
 /// // SAFETY: the packet is ours, and not touched while `words` is used.
 /// let words = unsafe { MetaWords::new(packet.as_raw()) };
 /// let extent = words.extent();

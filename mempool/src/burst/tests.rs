@@ -13,7 +13,7 @@ fn pool() -> Pool {
 
 fn tagged(pool: &Pool, tag: u8) -> Packet {
     let mut packet = pool.get().unwrap();
-    assert!(packet.copy_from_slice(&[tag]));
+    packet.copy_from_slice(&[tag]).unwrap();
     packet
 }
 
@@ -73,14 +73,14 @@ fn step(pool: &Pool, burst: &mut Burst, oracle: &mut VecDeque<u8>, op: &Op) {
         }
         Op::Extend(n) => {
             let mut more = (0..n).map(|i| tagged(pool, i as u8));
-            assert_eq!(burst.extend(&mut more), n.min(room));
+            assert_eq!(burst.fill_from(&mut more), n.min(room));
             assert_eq!(more.len(), n - n.min(room));
             oracle.extend((0..n.min(room)).map(|i| i as u8));
         }
         Op::Append(n) => {
             let mut other = Burst::new();
-            other.extend(&mut (0..n).map(|i| tagged(pool, i as u8)));
-            assert_eq!(burst.append(&mut other), n.min(room));
+            other.fill_from(&mut (0..n).map(|i| tagged(pool, i as u8)));
+            assert_eq!(burst.take_from(&mut other), n.min(room));
             assert_eq!(tags(&other), (n.min(room)..n).map(|i| i as u8).collect::<Vec<_>>());
             oracle.extend((0..n.min(room)).map(|i| i as u8));
         }
@@ -121,7 +121,7 @@ proptest! {
 fn a_panic_in_retain_loses_nothing() {
     let pool = pool();
     let mut burst = Burst::new();
-    burst.extend(&mut (0..10).map(|i| tagged(&pool, i)));
+    burst.fill_from(&mut (0..10).map(|i| tagged(&pool, i)));
     let retain = std::panic::AssertUnwindSafe(|| {
         burst.retain(|packet| {
             assert_ne!(packet.data()[0], 6);

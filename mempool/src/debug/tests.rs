@@ -162,7 +162,7 @@ fn correct_use_is_quiet() {
         packet.append(100).unwrap().fill(7);
         packet.prepend(28).unwrap().fill(8);
         let mut clone = packet.clone_ref().unwrap();
-        clone.data_mut()[0] = 1;
+        clone.data_mut().unwrap()[0] = 1;
         drop((packet, clone));
     }
     assert_eq!((pool.stats().violations, pool.stats().free), (0, 4));

@@ -6,6 +6,7 @@ use std::panic::Location;
 
 use super::seg::Seg;
 use super::{Packet, free};
+use crate::error::{Exhausted, NoRoom};
 use crate::meta::Meta;
 
 /// One segment of a packet, borrowed. Derefs to its data.
@@ -16,7 +17,8 @@ use crate::meta::Meta;
 /// # let domain = Memory::new(MemoryConfig::default())?.domain("packets")?;
 /// # let pool = Pool::new(&domain, PoolConfig::default())?;
 /// let (mut packet, mut tail) = (pool.get().ok_or("empty")?, pool.get().ok_or("empty")?);
-/// assert!(packet.copy_from_slice(b"he") && tail.copy_from_slice(b"llo"));
+/// packet.copy_from_slice(b"he")?;
+/// tail.copy_from_slice(b"llo")?;
 /// packet.chain(tail).map_err(|_| "too long")?;
 /// assert_eq!(packet.segments().map(|s| s.len()).collect::<Vec<_>>(), [2, 3]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -121,7 +123,8 @@ impl Packet {
     /// # let domain = Memory::new(MemoryConfig::default())?.domain("packets")?;
     /// # let pool = Pool::new(&domain, PoolConfig::default())?;
     /// let (mut packet, mut tail) = (pool.get().ok_or("empty")?, pool.get().ok_or("empty")?);
-    /// assert!(packet.copy_from_slice(b"he") && tail.copy_from_slice(b"llo"));
+    /// packet.copy_from_slice(b"he")?;
+    /// tail.copy_from_slice(b"llo")?;
     /// packet.chain(tail).map_err(|_| "too long")?;
     /// let rest = packet.unchain().ok_or("one segment")?;
     /// assert_eq!((packet.len(), rest.data()), (2, &b"llo"[..]));
@@ -145,18 +148,24 @@ impl Packet {
         Some(Packet(rest.raw()))
     }
 
-    /// Moves all data into the first segment. `false`, and nothing moved, when its tailroom is too small, or when clones
-    /// share it and the pool has no packet left for a copy.
+    /// Moves all data into the first segment.
+    ///
+    /// # Errors
+    /// Its tailroom is too small, or clones share it and the pool has no packet left for a copy. Nothing is moved.
     #[track_caller]
-    pub fn linearize(&mut self) -> bool {
+    pub fn linearize(&mut self) -> Result<(), NoRoom> {
         let site = Some(Location::caller());
         if self.head().following().is_none() {
-            return true;
+            return Ok(());
         }
         let rest = self.len() - self.data_len();
-        if rest > self.head().tailroom() || !self.own_head(site) || rest > self.head().tailroom() {
-            return false;
+        let fits = |room| if rest > room { Err(NoRoom::Full { asked: rest, room }) } else { Ok(()) };
+        fits(self.head().tailroom())?;
+        if !self.own_head(site) {
+            return Err(Exhausted.into());
         }
+        // A copy may have had to move the data.
+        fits(self.head().tailroom())?;
         let head = self.head();
         let mut to = head.data().wrapping_add(head.len());
         for segment in self.segments().skip(1) {
@@ -167,7 +176,7 @@ impl Packet {
         // It fits into a buffer, so into 16 bits.
         head.set_data_len(head.pkt_len() as u16);
         self.cut(site);
-        true
+        Ok(())
     }
 
     /// Returns all segments but the first; the first one's data stays.

@@ -3,6 +3,7 @@
 use bytes::{Buf, Bytes};
 
 use super::Packet;
+use crate::error::NoRoom;
 
 /// A packet of one segment, lent to `bytes` until the last view is gone.
 struct Lent(Packet);
@@ -14,20 +15,19 @@ impl AsRef<[u8]> for Lent {
 }
 
 impl Packet {
-    /// Makes `bytes` the data of a packet that is otherwise fresh. `false`, and nothing done, when the data room is
-    /// smaller, or clones keep the buffer and the pool has no other.
+    /// Makes `bytes` the data of a packet that is otherwise fresh.
+    ///
+    /// # Errors
+    /// The data room is smaller, or clones keep the buffer and the pool has no other. Nothing is done then.
     #[track_caller]
-    pub fn copy_from_slice(&mut self, bytes: &[u8]) -> bool {
-        if bytes.len() > usize::from(self.head().data_room_of_pool()) || !self.reset() {
-            return false;
+    pub fn copy_from_slice(&mut self, bytes: &[u8]) -> Result<(), NoRoom> {
+        let (asked, room) = (bytes.len(), usize::from(self.head().data_room_of_pool()));
+        if asked > room {
+            return Err(NoRoom::Full { asked, room });
         }
-        match self.append(bytes.len()) {
-            Some(data) => {
-                data.copy_from_slice(bytes);
-                true
-            }
-            None => false,
-        }
+        self.reset()?;
+        self.append(asked).ok_or(NoRoom::Full { asked, room })?.copy_from_slice(bytes);
+        Ok(())
     }
 
     /// All data, copied.
@@ -38,7 +38,7 @@ impl Packet {
     /// # let domain = Memory::new(MemoryConfig::default())?.domain("packets")?;
     /// # let pool = Pool::new(&domain, PoolConfig::default())?;
     /// let mut packet = pool.get().ok_or("empty")?;
-    /// assert!(packet.copy_from_slice(b"hello"));
+    /// packet.copy_from_slice(b"hello")?;
     /// assert_eq!(packet.to_bytes(), "hello");
     /// assert_eq!(packet.into_bytes(), "hello"); // not copied
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -53,6 +53,6 @@ impl Packet {
     #[must_use]
     #[track_caller]
     pub fn into_bytes(mut self) -> Bytes {
-        if self.linearize() { Bytes::from_owner(Lent(self)) } else { self.to_bytes() }
+        if self.linearize().is_ok() { Bytes::from_owner(Lent(self)) } else { self.to_bytes() }
     }
 }

@@ -18,6 +18,7 @@ use std::ptr::NonNull;
 pub use self::chain::{PacketSegment, Segments};
 pub use self::reader::Reader;
 use self::seg::Seg;
+use crate::error::TooShort;
 use crate::meta::Meta;
 
 /// A packet of one or more segments, owned. Dropping it returns it to its pool.
@@ -26,6 +27,8 @@ use crate::meta::Meta;
 /// and nothing but the protocol does: read what decides once, and never assume that two reads agree.
 ///
 /// Writing is always to data that nobody else sees: a packet that shares its bytes with clones gets its own copy first.
+///
+/// `Send` and `Sync`: it may go to any thread, which may drop it, and it then lies in that thread's cache of the pool.
 ///
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
@@ -36,7 +39,8 @@ use crate::meta::Meta;
 /// packet.append(7).ok_or("no tailroom")?.copy_from_slice(b"payload");
 /// packet.prepend(4).ok_or("no headroom")?.copy_from_slice(b"head");
 /// assert_eq!((packet.data(), packet.len()), (&b"headpayload"[..], 11));
-/// assert!(packet.adj(4) && packet.trim(4));
+/// packet.adj(4)?;
+/// packet.trim(4)?;
 /// assert_eq!(packet.data(), b"pay");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -65,18 +69,33 @@ impl Packet {
         unsafe { std::slice::from_raw_parts(seg.data(), seg.len()) }
     }
 
-    /// The first segment's data, to write. Empty when clones share it and the pool has no packet left for a copy.
+    /// The first segment's data, to write. `None` when clones share it and the pool has no packet left for a copy, which
+    /// never happens to a packet that was not cloned.
+    ///
+    /// ```
+    /// # use linecard_eal::{Memory, MemoryConfig};
+    /// # use linecard_mempool::{Pool, PoolConfig};
+    /// # let domain = Memory::new(MemoryConfig::default())?.domain("packets")?;
+    /// # let pool = Pool::new(&domain, PoolConfig::default())?;
+    /// let mut packet = pool.get().ok_or("empty")?;
+    /// packet.copy_from_slice(b"fame")?;
+    /// if let Some([first, ..]) = packet.data_mut() {
+    ///     *first = b'l';
+    /// }
+    /// assert_eq!(packet.data(), b"lame");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     #[must_use]
     #[track_caller]
-    pub fn data_mut(&mut self) -> &mut [u8] {
+    pub fn data_mut(&mut self) -> Option<&mut [u8]> {
         if self.head().has(Meta::SHARED | Meta::INDIRECT) && !self.own_head(Some(Location::caller())) {
-            return &mut [];
+            return None;
         }
         let seg = self.head();
         // SAFETY: the segment's `len` bytes of data lie in its buffer, which lives while the packet does; no clone of
         // it exists, by the test above, and `&mut self` keeps others away.
-        unsafe { std::slice::from_raw_parts_mut(seg.data(), seg.len()) }
+        Some(unsafe { std::slice::from_raw_parts_mut(seg.data(), seg.len()) })
     }
 
     /// Address of the first segment's data; valid for reads of [`Packet::data_len`] bytes while the packet is.
@@ -121,7 +140,7 @@ impl Packet {
         self.head().last().tailroom()
     }
 
-    /// Makes the data start `n` bytes earlier, and lends those; they hold whatever was there.
+    /// Makes the data start `n` bytes earlier, and lends those (`rte_pktmbuf_prepend`); they hold whatever was there.
     /// `None`, and nothing done, when the headroom is smaller, or a needed copy finds no packet.
     #[inline]
     #[track_caller]
@@ -142,7 +161,8 @@ impl Packet {
         Some(unsafe { std::slice::from_raw_parts_mut(seg.data(), n) })
     }
 
-    /// Makes the last segment's data `n` bytes longer, and lends those; they hold whatever was there.
+    /// Makes the last segment's data `n` bytes longer, and lends those (`rte_pktmbuf_append`; a collection's `append` in `std`
+    /// moves elements, this moves none: [`Packet::chain`] joins packets); they hold whatever was there.
     /// `None`, and nothing done, when the tailroom is smaller, or a needed copy finds no packet.
     #[inline]
     #[track_caller]
@@ -165,29 +185,35 @@ impl Packet {
         Some(unsafe { std::slice::from_raw_parts_mut(start, n) })
     }
 
-    /// Removes `n` bytes at the start. `false`, and nothing done, when the first segment has fewer.
+    /// Removes `n` bytes at the start (`rte_pktmbuf_adj`).
+    ///
+    /// # Errors
+    /// The first segment has fewer, and keeps them.
     #[inline]
-    pub fn adj(&mut self, n: usize) -> bool {
+    pub fn adj(&mut self, n: usize) -> Result<(), TooShort> {
         let seg = self.head();
         if n > seg.len() {
-            return false;
+            return Err(TooShort { asked: n, len: seg.len() });
         }
         seg.set_data_off(seg.data_off() + n as u16);
         seg.set_data_len(seg.data_len() - n as u16);
         seg.set_pkt_len(seg.pkt_len() - n as u32);
-        true
+        Ok(())
     }
 
-    /// Removes `n` bytes at the end. `false`, and nothing done, when the last segment has fewer.
+    /// Removes `n` bytes at the end (`rte_pktmbuf_trim`).
+    ///
+    /// # Errors
+    /// The last segment has fewer, and keeps them.
     #[inline]
-    pub fn trim(&mut self, n: usize) -> bool {
+    pub fn trim(&mut self, n: usize) -> Result<(), TooShort> {
         let (head, last) = (self.head(), self.head().last());
         if n > last.len() {
-            return false;
+            return Err(TooShort { asked: n, len: last.len() });
         }
         last.set_data_len(last.data_len() - n as u16);
         head.set_pkt_len(head.pkt_len() - n as u32);
-        true
+        Ok(())
     }
 
     /// Returns the packet to its pool, as dropping does; debug mode then knows the place in the source.

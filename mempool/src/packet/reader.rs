@@ -15,7 +15,8 @@ use super::{Packet, Segments};
 /// # let domain = Memory::new(MemoryConfig::default())?.domain("packets")?;
 /// # let pool = Pool::new(&domain, PoolConfig::default())?;
 /// let (mut packet, mut tail) = (pool.get().ok_or("empty")?, pool.get().ok_or("empty")?);
-/// assert!(packet.copy_from_slice(&[1]) && tail.copy_from_slice(&[2, 0xff]));
+/// packet.copy_from_slice(&[1])?;
+/// tail.copy_from_slice(&[2, 0xff])?;
 /// packet.chain(tail).map_err(|_| "too long")?;
 /// let mut reader = packet.reader();
 /// assert_eq!((reader.remaining(), reader.get_u16()), (3, 0x0102)); // across the cut
@@ -79,7 +80,7 @@ impl Packet {
     /// # let domain = Memory::new(MemoryConfig::default())?.domain("packets")?;
     /// # let pool = Pool::new(&domain, PoolConfig::default())?;
     /// let mut packet = pool.get().ok_or("empty")?;
-    /// assert!(packet.copy_from_slice(b"headpayload"));
+    /// packet.copy_from_slice(b"headpayload")?;
     /// let mut out = [0; 8];
     /// assert_eq!((packet.read_at(4, &mut out), &out[..7]), (7, &b"payload"[..]));
     /// assert_eq!(packet.read_at(11, &mut out), 0);

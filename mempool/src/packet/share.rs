@@ -4,6 +4,7 @@ use std::panic::Location;
 
 use super::seg::Seg;
 use super::{Packet, free};
+use crate::error::Exhausted;
 use crate::meta::Meta;
 use crate::pool::{Pool, Site};
 
@@ -17,10 +18,10 @@ impl Packet {
     /// # let domain = Memory::new(MemoryConfig::default())?.domain("packets")?;
     /// # let pool = Pool::new(&domain, PoolConfig::default())?;
     /// let mut packet = pool.get().ok_or("empty")?;
-    /// assert!(packet.copy_from_slice(b"hello"));
+    /// packet.copy_from_slice(b"hello")?;
     /// let mut clone = packet.clone_ref().ok_or("empty")?;
     /// assert_eq!(packet.data_ptr(), clone.data_ptr());
-    /// clone.data_mut()[0] = b'j';
+    /// clone.data_mut().ok_or("empty")?[0] = b'j';
     /// assert_eq!((packet.data(), clone.data()), (&b"hello"[..], &b"jello"[..]));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -129,16 +130,18 @@ impl Packet {
     }
 
     /// Makes the packet fresh: one segment, own buffer, no data, full headroom, no offload metadata.
-    /// `false`, and nothing done, when clones keep its buffer and the pool has no other.
+    ///
+    /// # Errors
+    /// Clones keep its buffer and the pool has no other. Nothing is done then.
     #[track_caller]
-    pub fn reset(&mut self) -> bool {
+    pub fn reset(&mut self) -> Result<(), Exhausted> {
         let site = Some(Location::caller());
         let head = self.head();
         if head.has(Meta::SHARED) && !head.exclusive() {
             // SAFETY: a pool lives as long as one of its packets is out, and this one is.
-            let Some(fresh) = (unsafe { Seg::fresh(head.pool(), site) }) else { return false };
+            let Some(fresh) = (unsafe { Seg::fresh(head.pool(), site) }) else { return Err(Exhausted) };
             *self = Packet(fresh.raw());
-            return true;
+            return Ok(());
         }
         self.cut(site);
         // SAFETY: ours, and no clone uses its own buffer or its owner's.
@@ -148,6 +151,6 @@ impl Packet {
         head.set_vlan_tci(0);
         head.set_ol_flags(0);
         head.set_packet_type(0);
-        true
+        Ok(())
     }
 }

@@ -5,6 +5,7 @@ use bytes::Buf;
 use proptest::prelude::*;
 
 use super::*;
+use crate::error::{Exhausted, NoRoom};
 use crate::{Error, Offload, PacketType, Pool, PoolConfig, TxOffload};
 
 fn pool(packets: u32, headroom: u16, data_room: u16) -> Pool {
@@ -130,7 +131,7 @@ impl Model {
             },
             Op::CopyIn(..) => {
                 let room = usize::from(packet.head().data_room_of_pool());
-                if packet.copy_from_slice(&bytes) {
+                if packet.copy_from_slice(&bytes).is_ok() {
                     *oracle = bytes;
                 } else {
                     assert!(n > room || free == 0);
@@ -168,20 +169,20 @@ impl Model {
         match op {
             Op::Adj(..) => {
                 let can = n <= packet.data_len();
-                assert_eq!(packet.adj(n), can);
+                assert_eq!(packet.adj(n).is_ok(), can);
                 oracle.drain(..if can { n } else { 0 });
             }
             Op::Trim(..) => {
                 let can = n <= packet.segments().last().unwrap().len();
-                assert_eq!(packet.trim(n), can);
+                assert_eq!(packet.trim(n).is_ok(), can);
                 oracle.truncate(oracle.len() - if can { n } else { 0 });
             }
             _ => {
                 let plain = packet.is_plain();
                 let len = packet.data_len();
                 let data = packet.data_mut();
-                assert!(data.len() == len || !plain);
-                if let Some(byte) = data.get_mut(n) {
+                assert!(data.as_ref().map_or(!plain, |data| data.len() == len));
+                if let Some(byte) = data.and_then(|data| data.get_mut(n)) {
                     *byte = !*byte;
                     oracle[n] = !oracle[n];
                 }
@@ -195,13 +196,13 @@ impl Model {
         match op {
             Op::Linearize(_) => {
                 let (plain_head, fits) = (packet.nb_segs() == 1, packet.len() <= 32);
-                let done = packet.linearize();
+                let done = packet.linearize().is_ok();
                 assert!(!plain_head || done);
                 assert_eq!(packet.nb_segs() == 1, done);
                 let _ = fits;
             }
             _ => {
-                if packet.reset() {
+                if packet.reset().is_ok() {
                     assert!(
                         packet.is_plain()
                             && packet.headroom() == usize::from(packet.head().headroom_of_pool())
@@ -270,11 +271,11 @@ proptest! {
 fn writing_to_a_shared_packet_never_reaches_the_other() {
     let pool = pool(3, 16, 32);
     let mut one = pool.get().unwrap();
-    assert!(one.copy_from_slice(b"same"));
+    one.copy_from_slice(b"same").unwrap();
     let mut two = one.clone_ref().unwrap();
-    one.data_mut()[0] = b'l';
+    one.data_mut().unwrap()[0] = b'l';
     assert_eq!((one.data(), two.data()), (&b"lame"[..], &b"same"[..]));
-    two.data_mut()[0] = b'f';
+    two.data_mut().unwrap()[0] = b'f';
     assert_eq!((one.data(), two.data()), (&b"lame"[..], &b"fame"[..]));
 }
 
@@ -282,13 +283,14 @@ fn writing_to_a_shared_packet_never_reaches_the_other() {
 fn an_exhausted_pool_lends_no_shared_bytes_for_writing() {
     let pool = pool(2, 16, 32);
     let mut one = pool.get().unwrap();
-    assert!(one.copy_from_slice(b"same"));
+    one.copy_from_slice(b"same").unwrap();
     let mut two = one.clone_ref().unwrap();
-    assert!(one.data_mut().is_empty() && one.append(1).is_none() && one.prepend(1).is_none());
-    assert!(!one.reset());
+    assert!(one.data_mut().is_none() && one.append(1).is_none() && one.prepend(1).is_none());
+    assert_eq!(one.reset(), Err(Exhausted));
+    assert_eq!(one.copy_from_slice(b"same"), Err(NoRoom::Exhausted(Exhausted)));
     assert_eq!((one.data(), two.data()), (&b"same"[..], &b"same"[..]));
-    assert_eq!(two.data_mut().len(), 4, "a clone has a buffer of its own");
-    one.data_mut()[0] = b'l';
+    assert_eq!(two.data_mut().unwrap().len(), 4, "a clone has a buffer of its own");
+    one.data_mut().unwrap()[0] = b'l';
     assert_eq!((one.data(), two.data()), (&b"lame"[..], &b"same"[..]));
 }
 
@@ -297,15 +299,15 @@ fn clones_are_read_and_dropped_in_other_threads() {
     let pool = pool(64, 16, 32);
     for _ in 0..if cfg!(miri) { 3 } else { 200 } {
         let mut one = pool.get().unwrap();
-        assert!(one.copy_from_slice(b"same"));
+        one.copy_from_slice(b"same").unwrap();
         std::thread::scope(|scope| {
             for _ in 0..2 {
                 let clone = one.clone_ref().unwrap();
                 scope.spawn(move || assert_eq!(clone.data(), b"same"));
             }
             let mut last = one.clone_ref().unwrap();
-            scope.spawn(move || last.data_mut().fill(0));
-            one.data_mut()[0] = b'l';
+            scope.spawn(move || last.data_mut().unwrap().fill(0));
+            one.data_mut().unwrap()[0] = b'l';
         });
         assert_eq!(one.data(), b"lame");
     }
@@ -387,7 +389,7 @@ fn metadata_is_fresh_after_reuse() {
 fn bytes_outlive_packet_and_pool() {
     let pool = pool(2, 16, 32);
     let mut packet = pool.get().unwrap();
-    assert!(packet.copy_from_slice(b"payload"));
+    packet.copy_from_slice(b"payload").unwrap();
     let at = packet.data_ptr();
     let bytes = packet.into_bytes();
     drop(pool);
@@ -398,10 +400,10 @@ fn bytes_outlive_packet_and_pool() {
 fn a_chain_comes_apart_into_plain_packets() {
     let pool = pool(4, 16, 32);
     let mut packet = pool.get().unwrap();
-    assert!(packet.copy_from_slice(b"a"));
+    packet.copy_from_slice(b"a").unwrap();
     for piece in [&b"bc"[..], b"def", b"ghij"] {
         let mut tail = pool.get().unwrap();
-        assert!(tail.copy_from_slice(piece));
+        tail.copy_from_slice(piece).unwrap();
         packet.chain(tail).unwrap();
     }
     let mut rest = packet.unchain().unwrap();

@@ -12,10 +12,11 @@ pub const DATA_ROOM: u16 = 2048;
 /// Shape of a pool.
 ///
 /// ```
-/// let config = linecard_mempool::PoolConfig { packets: 4096, cache: 0, ..Default::default() };
+/// let config = linecard_mempool::PoolConfig::default().packets(4096).cache(0);
 /// assert_eq!((config.headroom, config.data_room), (128, 2048));
 /// ```
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct PoolConfig {
     /// For messages; need not be unique.
     pub name: String,
@@ -50,6 +51,16 @@ impl Default for PoolConfig {
         }
     }
 }
+
+linecard_eal::setters!(PoolConfig {
+    name: impl Into<String> as into,
+    packets: u32,
+    data_room: u16,
+    headroom: u16,
+    cache: u16,
+    debug: bool,
+    report: fn(&Violation) as some,
+});
 
 impl PoolConfig {
     /// Most packets of one pool: the free lists number them with 32 bits, and 0 means none.

@@ -24,7 +24,7 @@ pub use self::buffers::Buffers;
 pub use self::config::{DATA_ROOM, HEADROOM, PoolConfig, PoolStats};
 pub(crate) use self::shared::{PoolShared, Site, get, put};
 use crate::burst::Burst;
-use crate::error::Result;
+use crate::error::{Exhausted, NoRoom, Result};
 use crate::meta::Meta;
 use crate::packet::Packet;
 
@@ -33,14 +33,15 @@ pub(crate) type Item = NonNull<Meta>;
 
 /// Packets of one shape, preallocated. A handle: clones refer to the same packets.
 ///
-/// Packets may outlive every handle; the memory goes when the last one returned.
+/// Packets may outlive every handle; the memory goes when the last one returned. `Send` and `Sync`: one handle serves any
+/// number of threads, each of which has a cache of its own ([`PoolConfig::cache`]).
 ///
 /// ```
 /// use linecard_eal::{Memory, MemoryConfig};
 /// use linecard_mempool::{Pool, PoolConfig};
 ///
 /// let domain = Memory::new(MemoryConfig::default())?.domain("packets")?;
-/// let pool = Pool::new(&domain, PoolConfig { packets: 1024, ..PoolConfig::default() })?;
+/// let pool = Pool::new(&domain, PoolConfig::default().packets(1024))?;
 /// let mut packet = pool.get().ok_or("empty")?;
 /// packet.append(5).ok_or("full")?.copy_from_slice(b"hello");
 /// assert_eq!((packet.data(), pool.stats().in_use), (&b"hello"[..], 1));
@@ -91,33 +92,34 @@ impl Pool {
     pub fn get(&self) -> Option<Packet> {
         let mut packet = [MaybeUninit::uninit()];
         // SAFETY: `get_into` filled every place, as it said.
-        self.get_into(&mut packet).then(|| unsafe { packet[0].assume_init_read() })
+        self.get_into(&mut packet).ok().map(|()| unsafe { packet[0].assume_init_read() })
     }
 
-    /// Appends `n` packets to `burst`, or none: when it has less room, or the pool fewer packets.
+    /// Puts `n` packets behind those of `burst`.
+    ///
+    /// # Errors
+    /// The burst has less room, or the pool fewer packets. None is taken then.
     #[inline]
     #[track_caller]
-    pub fn get_bulk(&self, burst: &mut Burst, n: usize) -> bool {
-        let len = burst.len();
-        let Some(out) = burst.spare_mut().get_mut(..n) else { return false };
-        let filled = self.get_into(out);
-        if filled {
-            // SAFETY: the `n` places after `len` were just filled.
-            unsafe { burst.set_len(len + n) };
-        }
-        filled
+    pub fn get_bulk(&self, burst: &mut Burst, n: usize) -> Result<(), NoRoom> {
+        let (len, room) = (burst.len(), burst.room());
+        let out = burst.spare_mut().get_mut(..n).ok_or(NoRoom::Full { asked: n, room })?;
+        self.get_into(out)?;
+        // SAFETY: the `n` places after `len` were just filled.
+        unsafe { burst.set_len(len + n) };
+        Ok(())
     }
 
-    /// Fills `out` with packets as [`Pool::get`] gives them, or fills nothing.
+    /// Fills `out` with packets as [`Pool::get`] gives them.
+    ///
+    /// # Errors
+    /// The pool has fewer packets. Nothing is filled then.
     #[inline]
     #[track_caller]
-    #[must_use = "on `false` nothing was filled"]
-    pub fn get_into(&self, out: &mut [MaybeUninit<Packet>]) -> bool {
+    pub fn get_into(&self, out: &mut [MaybeUninit<Packet>]) -> Result<(), Exhausted> {
         // SAFETY: `Packet` is a transparent `Item`; only whole packets are written below.
         let raw = unsafe { &mut *(&raw mut *out as *mut [MaybeUninit<Item>]) };
-        if !self.get_raw(raw) {
-            return false;
-        }
+        self.get_raw(raw)?;
         let rearm = self.shared().rearm;
         for packet in raw {
             // SAFETY: `get_raw` filled every place.
@@ -125,17 +127,21 @@ impl Pool {
             // SAFETY: `get_raw` gave the packet to us alone; data of no bytes behind the headroom lies inside its buffer.
             unsafe { Meta::write_plain(meta, rearm, 0) };
         }
-        true
+        Ok(())
     }
 
-    /// Fills `out` with packets whose first 24 bytes of metadata are stale, or fills nothing. The caller writes all of
+    /// Fills `out` with packets whose first 24 bytes of metadata are stale. The caller writes all of
     /// [`Meta::rearm`] and [`Meta::lengths`] before the packet is used in any other way. `buf`, `next` and `pool` are right.
+    ///
+    /// # Errors
+    /// The pool has fewer packets. Nothing is filled then.
     #[inline]
     #[track_caller]
-    #[must_use = "on `false` nothing was filled"]
-    pub fn get_raw(&self, out: &mut [MaybeUninit<NonNull<Meta>>]) -> bool {
+    pub fn get_raw(&self, out: &mut [MaybeUninit<NonNull<Meta>>]) -> Result<(), Exhausted> {
+        let n = out.len();
         // SAFETY: this handle keeps the pool; `out` has room for as many as asked for.
-        unsafe { get(self.shared, out.as_mut_ptr().cast(), out.len(), Some(Location::caller())) }
+        let filled = unsafe { get(self.shared, out.as_mut_ptr().cast(), n, Some(Location::caller())) };
+        if filled { Ok(()) } else { Err(Exhausted) }
     }
 
     /// Returns packets that came from [`Packet::into_raw`](crate::Packet::into_raw) or [`Pool::get_raw`].

@@ -54,12 +54,13 @@ fn one_thread_can_have_every_packet() {
 fn bulk_is_all_or_nothing() {
     let pool = pool(100, 32);
     let (mut a, mut b) = (Burst::new(), Burst::new());
-    assert!(pool.get_bulk(&mut a, 64));
-    assert!(!pool.get_bulk(&mut b, 37));
+    pool.get_bulk(&mut a, 64).unwrap();
+    assert_eq!(pool.get_bulk(&mut b, 37), Err(NoRoom::Exhausted(Exhausted)));
     assert_eq!((b.len(), pool.stats().get_fail), (0, 1));
     check_at_rest(&pool);
-    assert!(pool.get_bulk(&mut b, 36) && pool.get_bulk(&mut b, 0));
-    assert!(!pool.get_bulk(&mut a, 1), "the burst is full, which is no failure of the pool");
+    pool.get_bulk(&mut b, 36).unwrap();
+    pool.get_bulk(&mut b, 0).unwrap();
+    assert_eq!(pool.get_bulk(&mut a, 1), Err(NoRoom::Full { asked: 1, room: 0 }), "no failure of the pool");
     assert_eq!(pool.stats().get_fail, 1);
     assert_eq!((a.clear(), b.clear()), (64, 36));
     check_at_rest(&pool);
@@ -99,7 +100,7 @@ fn packets_of_ended_threads_are_adopted() {
         let held = thread::scope(|scope| {
             let thread = scope.spawn(|| {
                 let mut burst = Burst::new();
-                assert!(pool.get_bulk(&mut burst, 48));
+                pool.get_bulk(&mut burst, 48).unwrap();
                 burst.clear();
                 pool.shared().caches[slots_of_this_thread()].held()
             });
@@ -189,7 +190,7 @@ fn clones_keep_the_pools_they_need() {
         let (probe, other) = (Arc::new(()), Arc::new(()));
         let (direct, indirect) = (probed(&probe, 10, 0), probed(&other, 10, 0));
         let mut tail = direct.get().unwrap();
-        assert!(tail.copy_from_slice(b"hello"));
+        tail.copy_from_slice(b"hello").unwrap();
         // Clones have their metadata from the pool of the first segment.
         let mut packet = indirect.get().unwrap();
         packet.chain(tail).unwrap();
@@ -262,13 +263,13 @@ fn work(pool: &Pool, ops: &[Op], to: &mpsc::Sender<Vec<Packet>>, from: &mpsc::Re
         match *op {
             Op::Get(n) => {
                 let mut burst = Burst::new();
-                if pool.get_bulk(&mut burst, n) {
+                if pool.get_bulk(&mut burst, n).is_ok() {
                     held.extend(burst.drain(..n));
                 }
             }
             Op::Drop(n) => {
                 let mut burst = Burst::new();
-                burst.extend(&mut held.drain(..n.min(held.len())));
+                burst.fill_from(&mut held.drain(..n.min(held.len())));
             }
             Op::Send(n) => {
                 let keep = held.len().saturating_sub(n);
