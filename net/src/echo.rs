@@ -154,7 +154,7 @@ mod tests {
         Ipv4::new([10, 0, 0, 2], destination, protocol::UDP, 26).store(&mut frame[14..]).expect("room");
         Udp::new(1000, 7, 18).store(&mut frame[34..]).expect("room");
         let layers = parse(&frame);
-        assert!(fill_transport(&mut frame, &layers));
+        fill_transport(&mut frame, &layers).expect("UDP");
         frame
     }
 

@@ -13,11 +13,27 @@ use std::ops::Range;
 use zerocopy::FromBytes;
 
 use crate::ip::{Ipv4, Ipv6};
-use crate::offload;
+use crate::offload::{self, NoChecksum};
 use crate::packet_type::PacketType;
 use crate::parse::Layers;
 use crate::transport::{Tcp, Udp, tcp_flags};
 use crate::{Header, U16};
+
+/// There is no such segment of a packet that is cut, or no room for its headers.
+///
+/// ```
+/// assert!(linecard_net::gso::NoSegment.to_string().contains("below segments()"));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoSegment;
+
+impl std::error::Error for NoSegment {}
+
+impl std::fmt::Display for NoSegment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("there is no such segment, or no room for its headers; ask for one below segments(), and give header_len() bytes")
+    }
+}
 
 /// How one large packet is cut.
 ///
@@ -84,20 +100,25 @@ impl Segmenter {
 
     /// Writes the headers of segment `index` to the front of `out`, all but the transport checksum,
     /// from `headers` (at least [`header_len`](Self::header_len) bytes of the large packet).
-    /// False when either is too short or there is no such segment.
-    pub fn header(&self, headers: &[u8], index: usize, out: &mut [u8]) -> bool {
-        let (Some(headers), Some(out)) = (headers.get(..self.header_len()), out.get_mut(..self.header_len()))
-        else {
-            return false;
-        };
+    ///
+    /// # Errors
+    /// Either is too short, or there is no such segment; what is in `out` is of no use then.
+    pub fn header(&self, headers: &[u8], index: usize, out: &mut [u8]) -> Result<(), NoSegment> {
+        let headers = headers.get(..self.header_len()).ok_or(NoSegment)?;
+        let out = out.get_mut(..self.header_len()).ok_or(NoSegment)?;
         out.copy_from_slice(headers);
-        index < self.segments() && self.network(index, out).is_some() && self.transport(index, out).is_some()
+        let written = index < self.segments()
+            && self.network(index, out).is_some()
+            && self.transport(index, out).is_some();
+        if written { Ok(()) } else { Err(NoSegment) }
     }
 
     /// Writes the transport checksum of a segment that lies in one piece: headers and payload.
-    /// False when `segment` is shorter than its headers.
-    pub fn finish(&self, segment: &mut [u8]) -> bool {
-        let Some(transport_len) = segment.len().checked_sub(self.layers.l4_start()) else { return false };
+    ///
+    /// # Errors
+    /// `segment` is shorter than its headers.
+    pub fn finish(&self, segment: &mut [u8]) -> Result<(), NoChecksum> {
+        let transport_len = segment.len().checked_sub(self.layers.l4_start()).ok_or(NoChecksum)?;
         let layers = Layers { transport_len: transport_len as u32, ..self.layers };
         offload::fill_transport(segment, &layers)
     }
@@ -107,11 +128,9 @@ impl Segmenter {
     pub fn segment(&self, large: &[u8], index: usize, out: &mut [u8]) -> Option<usize> {
         let payload = large.get(self.header_len()..)?.get(self.payload(index))?;
         let out = out.get_mut(..self.header_len() + payload.len())?;
-        if !self.header(large, index, out) {
-            return None;
-        }
+        self.header(large, index, out).ok()?;
         out[self.header_len()..].copy_from_slice(payload);
-        self.finish(out).then_some(out.len())
+        self.finish(out).ok().map(|()| out.len())
     }
 
     /// Lengths, identification and IPv4 checksum.
@@ -127,7 +146,7 @@ impl Segmenter {
         let (ip, _) = Ipv4::mut_from_prefix(l3).ok()?;
         ip.total_length = U16::new(u16::try_from(len).ok()?);
         ip.identification = U16::new(ip.identification.get().wrapping_add(index as u16));
-        offload::fill_ipv4(out, &self.layers).then_some(())
+        offload::fill_ipv4(out, &self.layers).ok()
     }
 
     /// Sequence number and flags of TCP, length of UDP.

@@ -50,3 +50,8 @@ pub use metadata::{Offload, TxOffload};
 pub use packet_type::PacketType;
 pub use parse::{Layers, parse};
 pub use zerocopy::network_endian::{U16, U32};
+
+/// The README's program, compiled by `cargo test --doc`.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

@@ -47,15 +47,38 @@ pub fn verify_ipv4(frame: &[u8], layers: &Layers) -> Verdict {
     header.map_or(Verdict::Absent, |header| Verdict::of(checksum::checksum(header)))
 }
 
-/// Writes the IPv4 header checksum; false, and nothing written, when there is no IPv4 header.
+/// A frame has no place for a checksum: not the headers that it belongs to, or not all of their bytes. Nothing was written.
+///
+/// ```
+/// use linecard_net::{offload::{NoChecksum, fill_ipv4}, parse};
+/// assert_eq!(fill_ipv4(&mut [0; 60], &parse(&[0; 60])), Err(NoChecksum));
+/// assert!(NoChecksum.to_string().contains("no such header"));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoChecksum;
+
+impl std::error::Error for NoChecksum {}
+
+impl std::fmt::Display for NoChecksum {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(
+            "the frame has no such header, or not all of its bytes; parse it, and give it in one piece",
+        )
+    }
+}
+
+/// Writes the IPv4 header checksum.
+///
+/// # Errors
+/// There is no IPv4 header.
 #[inline]
-pub fn fill_ipv4(frame: &mut [u8], layers: &Layers) -> bool {
-    let Some(header) = ipv4_header(layers).and_then(|range| frame.get_mut(range)) else { return false };
-    let Some((ip, _)) = Ipv4::view_mut(header) else { return false };
+pub fn fill_ipv4(frame: &mut [u8], layers: &Layers) -> Result<(), NoChecksum> {
+    let header = ipv4_header(layers).and_then(|range| frame.get_mut(range)).ok_or(NoChecksum)?;
+    let (ip, _) = Ipv4::view_mut(header).ok_or(NoChecksum)?;
     ip.header_checksum.set(0);
     let sum = checksum::checksum(header);
     header[10..12].copy_from_slice(&sum.to_be_bytes());
-    true
+    Ok(())
 }
 
 /// Where the transport checksum lies, from the start of the transport header; `None` for a
@@ -110,10 +133,11 @@ fn transport(layers: &Layers, frame_len: usize) -> Option<std::ops::Range<usize>
 /// # Udp::new(5000, 9, 12).store(&mut frame[34..]).expect("fits");
 /// let layers = parse(&frame);
 /// assert_eq!(verify_transport(&frame, &layers), Verdict::Absent); // UDP without a checksum
-/// assert!(fill_transport(&mut frame, &layers));
+/// fill_transport(&mut frame, &layers)?;
 /// assert_eq!(verify_transport(&frame, &layers), Verdict::Good);
 /// frame[50] ^= 1;
 /// assert_eq!(verify_transport(&frame, &layers), Verdict::Bad);
+/// # Ok::<(), linecard_net::offload::NoChecksum>(())
 /// ```
 #[inline]
 #[must_use]
@@ -127,22 +151,21 @@ pub fn verify_transport(frame: &[u8], layers: &Layers) -> Verdict {
     check().unwrap_or(Verdict::Absent)
 }
 
-/// Writes the whole transport checksum of a frame that lies in one piece; false, and nothing
-/// written, when it has none or bytes are missing.
+/// Writes the whole transport checksum of a frame that lies in one piece.
+///
+/// # Errors
+/// It has none, or bytes are missing.
 #[inline]
-pub fn fill_transport(frame: &mut [u8], layers: &Layers) -> bool {
-    let Some(range) = transport(layers, frame.len()) else { return false };
-    let (Some(pseudo), Some(offset)) = (pseudo_header(frame, layers), transport_checksum_offset(layers))
-    else {
-        return false;
-    };
+pub fn fill_transport(frame: &mut [u8], layers: &Layers) -> Result<(), NoChecksum> {
+    let range = transport(layers, frame.len()).ok_or(NoChecksum)?;
+    let pseudo = pseudo_header(frame, layers).ok_or(NoChecksum)?;
+    let offset = transport_checksum_offset(layers).ok_or(NoChecksum)?;
     let bytes = &mut frame[range];
-    let Some(field) = bytes.get_mut(offset..offset + 2) else { return false };
-    field.fill(0);
+    bytes.get_mut(offset..offset + 2).ok_or(NoChecksum)?.fill(0);
     let sum = pseudo.add_bytes(bytes);
     let sum = if layers.protocol == protocol::UDP { sum.checksum_nonzero() } else { sum.checksum() };
     bytes[offset..offset + 2].copy_from_slice(&sum.to_be_bytes());
-    true
+    Ok(())
 }
 
 /// Where the receiver of a prepared frame finishes its checksum: virtio's two header fields.
@@ -199,8 +222,10 @@ pub fn prepare(frame: &mut [u8], layers: &Layers) -> Option<Partial> {
     Some(partial)
 }
 
-/// Finishes a prepared frame that lies in one piece; false, and nothing written, when the place
-/// that `partial` names is not inside it.
+/// Finishes a prepared frame that lies in one piece.
+///
+/// # Errors
+/// The place that `partial` names is not inside it.
 ///
 /// ```
 /// # use linecard_net::{Header, MacAddr, ether::{Ethernet, ether_type}, ip::{Ipv4, protocol}, transport::Udp};
@@ -211,18 +236,19 @@ pub fn prepare(frame: &mut [u8], layers: &Layers) -> Option<Partial> {
 /// # Udp::new(5000, 9, 20).store(&mut frame[34..]).expect("fits");
 /// let layers = parse(&frame);
 /// let partial = prepare(&mut frame, &layers).expect("a UDP frame");
-/// assert!(finish(&mut frame, partial));
+/// finish(&mut frame, partial)?;
 /// assert_eq!(verify_transport(&frame, &layers), Verdict::Good);
-/// assert!(!finish(&mut frame, Partial { csum_start: 60, csum_offset: 1 }));
+/// assert!(finish(&mut frame, Partial { csum_start: 60, csum_offset: 1 }).is_err());
+/// # Ok::<(), linecard_net::offload::NoChecksum>(())
 /// ```
 #[inline]
-pub fn finish(frame: &mut [u8], partial: Partial) -> bool {
+pub fn finish(frame: &mut [u8], partial: Partial) -> Result<(), NoChecksum> {
     if partial.field().end > frame.len() {
-        return false;
+        return Err(NoChecksum);
     }
     let sum = Sum::ZERO.add_bytes(&frame[usize::from(partial.csum_start)..]).checksum_nonzero();
     frame[partial.field()].copy_from_slice(&sum.to_be_bytes());
-    true
+    Ok(())
 }
 
 /// Sum of a packet's bytes from `start` to its end, given its segments in order; what

@@ -7,10 +7,11 @@ use crate::sync::SharedBytes;
 /// How a driver half is set up. Layout, direction and order are types: [`crate::split::Driver`], [`crate::packed::Driver`].
 ///
 /// ```
-/// let config = linecard_virtio::DriverConfig { size: 256, ..Default::default() };
+/// let config = linecard_virtio::DriverConfig::default().size(256);
 /// assert!(!config.event_idx && config.indirect.is_none());
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
 pub struct DriverConfig {
     /// Descriptors of the ring.
     pub size: u16,
@@ -22,6 +23,13 @@ pub struct DriverConfig {
     /// Memory for indirect tables, when INDIRECT_DESC was negotiated.
     pub indirect: Option<IndirectTables>,
 }
+
+linecard_eal::setters!(DriverConfig {
+    size: u16,
+    event_idx: bool,
+    base: impl Into<Option<u32>> as into,
+    indirect: impl Into<Option<IndirectTables>> as into,
+});
 
 /// Memory of the driver for indirect descriptor tables: one table per descriptor of the ring.
 ///
@@ -59,10 +67,11 @@ impl IndirectTables {
 /// How a device half is set up.
 ///
 /// ```
-/// let config = linecard_virtio::DeviceConfig { size: 256, indirect: true, ..Default::default() };
+/// let config = linecard_virtio::DeviceConfig::default().size(256).indirect(true);
 /// assert_eq!(config.base, None);
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
+#[non_exhaustive]
 pub struct DeviceConfig {
     /// Descriptors of the ring.
     pub size: u16,
@@ -73,3 +82,10 @@ pub struct DeviceConfig {
     /// Where to start: the value of `SET_VRING_BASE` (see [`crate::DeviceQueue::base`]); `None` is a fresh ring.
     pub base: Option<u32>,
 }
+
+linecard_eal::setters!(DeviceConfig {
+    size: u16,
+    event_idx: bool,
+    indirect: bool,
+    base: impl Into<Option<u32>> as into,
+});

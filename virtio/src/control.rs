@@ -10,7 +10,7 @@
 //! The device can write anywhere in the ring. What it says is checked against the request in flight, and the answer's
 //! bytes are the caller's to read, once, after [`answered`](ControlQueue::answered).
 
-use crate::error::Error;
+use crate::error::{Error, NotSubmitted};
 use crate::fault::PeerFault;
 use crate::layout::{Layout, RingMemory};
 use crate::packed::control::PackedControl;
@@ -36,11 +36,11 @@ pub(crate) const ID: u16 = 0;
 /// let ring = RingMemory::in_zone(bytes, Layout::Split, 4)?;
 /// let mut queue = ControlQueue::new(&ring, Layout::Split, 4, false)?;
 /// let (command, answer) = (Element { addr: 0x1000, len: 3 }, Element { addr: 0x2000, len: 1 });
-/// assert!(queue.submit(&[command], answer));
+/// queue.submit(&[command], answer)?;
 /// assert!(queue.kick_needed());
-/// assert!(!queue.submit(&[command], answer), "one at a time");
+/// assert!(queue.submit(&[command], answer).is_err(), "one at a time");
 /// assert_eq!(queue.answered(), Ok(None));
-/// # Ok::<(), linecard_virtio::Error>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
 pub struct ControlQueue {
@@ -84,19 +84,20 @@ impl ControlQueue {
         Ok(Self { ring, in_flight: None })
     }
 
-    /// Makes a request available: the device reads `command` and writes `answer`. False, and nothing done, while another one
-    /// is in flight, or when there is no element or more than two.
-    #[must_use]
-    pub fn submit(&mut self, command: &[Element], answer: Element) -> bool {
+    /// Makes a request available: the device reads `command` and writes `answer`.
+    ///
+    /// # Errors
+    /// Another one is in flight, or there is no element or more than two. Nothing is done then.
+    pub fn submit(&mut self, command: &[Element], answer: Element) -> Result<(), NotSubmitted> {
         if self.in_flight.is_some() || command.is_empty() || command.len() >= MAX_DESCRIPTORS {
-            return false;
+            return Err(NotSubmitted);
         }
         match &mut self.ring {
             Ring::Split(ring) => ring.submit(command, answer),
             Ring::Packed(ring) => ring.submit(command, answer),
         }
         self.in_flight = Some(InFlight { lent: answer.len, descs: command.len() as u16 + 1 });
-        true
+        Ok(())
     }
 
     /// Must the device be woken for what was submitted? One full fence.

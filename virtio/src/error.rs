@@ -69,3 +69,24 @@ const fn size_rule(layout: Layout) -> &'static str {
         Layout::Packed => "packed ring needs a size",
     }
 }
+
+/// A buffer was not lent: the ring has too few free descriptors for it, or it is empty or longer than 2³² − 1 bytes.
+///
+/// ```
+/// assert!(linecard_virtio::NotLent.to_string().contains("take back what the device has finished"));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error(
+    "the ring has no room for the buffer, or it is empty or longer than 2^32 - 1 bytes: take back what the device has finished, \
+     or lend less"
+)]
+pub struct NotLent;
+
+/// A request was not made: another one is in flight, or it has no element or more than two.
+///
+/// ```
+/// assert!(linecard_virtio::NotSubmitted.to_string().contains("wait for its answer"));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("a request is in flight, or this one has not 1 or 2 elements: wait for its answer, or give as many")]
+pub struct NotSubmitted;

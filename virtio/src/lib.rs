@@ -21,6 +21,11 @@ pub mod event;
 mod fault;
 mod features;
 pub mod layout;
+/// The README's program, compiled by `cargo test --doc`.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
+
 #[cfg(all(test, loom))]
 mod loom_tests;
 #[doc(hidden)]
@@ -38,7 +43,7 @@ mod walk;
 
 pub use config::{DeviceConfig, DriverConfig, IndirectTables};
 pub use control::ControlQueue;
-pub use error::Error;
+pub use error::{Error, NotLent, NotSubmitted};
 pub use fault::PeerFault;
 pub use features::Features;
 pub use layout::{Layout, RingAddrs, RingMemory};

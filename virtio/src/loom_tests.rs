@@ -104,7 +104,7 @@ fn no_lost_kick<D: DriverQueue + 'static, V: DeviceQueue + 'static>(mut driver: 
     let kicked = Arc::new(AtomicBool::new(false));
     let bell = kicked.clone();
     let other = thread::spawn(move || device.set_notifications(true));
-    assert!(driver.add(buffer(1)));
+    driver.add(buffer(1)).expect("room");
     driver.publish();
     if asks(driver.kick_hint(), || driver.kick_needed()) {
         bell.store(true, Ordering::Relaxed);
@@ -128,7 +128,7 @@ fn no_lost_kick_by_another<D: DriverQueue + 'static, V: DeviceQueue + 'static>(
             bell.store(true, Ordering::Relaxed);
         }
     });
-    assert!(driver.add(buffer(1)));
+    driver.add(buffer(1)).expect("room");
     driver.publish();
     match driver.unasked() {
         // A swap, where the frontend has a plain store: loom lets a store and a concurrent swap be in both orders at once.
@@ -145,7 +145,7 @@ fn no_lost_kick_by_another<D: DriverQueue + 'static, V: DeviceQueue + 'static>(
 
 /// The driver goes to sleep while the device publishes: either it sees the completion, or the device calls.
 fn no_lost_call<D: DriverQueue + 'static, V: DeviceQueue + 'static>(mut driver: D, mut device: V) {
-    assert!(driver.add(buffer(1)));
+    driver.add(buffer(1)).expect("room");
     driver.publish();
     let mut out = [const { MaybeUninit::<Chain>::uninit() }; 1];
     assert_eq!(device.peek(&Nowhere, &mut out), Ok(1));

@@ -11,6 +11,7 @@
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 
+use crate::error::NotLent;
 use crate::fault::PeerFault;
 use crate::segments::SegList;
 use crate::suppression::Unasked;
@@ -103,16 +104,21 @@ pub unsafe trait DriverQueue: Send + Sized {
     /// [`publish`](Self::publish).
     fn add_burst(&mut self, buffers: impl Iterator<Item = Buffer>) -> usize;
 
-    /// Lends one one-descriptor buffer; false when the ring is full.
+    /// Lends one one-descriptor buffer.
+    ///
+    /// # Errors
+    /// The ring is full.
     #[inline]
-    fn add(&mut self, buffer: Buffer) -> bool {
-        self.add_burst(core::iter::once(buffer)) == 1
+    fn add(&mut self, buffer: Buffer) -> Result<(), NotLent> {
+        if self.add_burst(core::iter::once(buffer)) == 1 { Ok(()) } else { Err(NotLent) }
     }
 
     /// Lends a buffer of several segments: as one indirect descriptor when the queue has indirect tables and the
-    /// segments fit one, as a direct chain otherwise. False, and nothing lent, when it is empty, does not fit the
-    /// free descriptors, or is longer than 2³² − 1 bytes.
-    fn add_chain(&mut self, segments: &[Element], token: u64) -> bool;
+    /// segments fit one, as a direct chain otherwise.
+    ///
+    /// # Errors
+    /// It is empty, does not fit the free descriptors, or is longer than 2³² − 1 bytes. Nothing is lent then.
+    fn add_chain(&mut self, segments: &[Element], token: u64) -> Result<(), NotLent>;
 
     /// Makes everything added since the last call visible to the device, by one release store.
     fn publish(&mut self);
@@ -138,6 +144,11 @@ pub unsafe trait DriverQueue: Send + Sized {
     /// above what was lent, an index jump). Buffers finished before it are returned first, by an `Ok`. After an
     /// error stop the queue and reclaim its buffers by [`take_all`](Self::take_all).
     fn complete(&mut self, out: &mut [MaybeUninit<Completion>]) -> Result<usize, PeerFault>;
+
+    /// Descriptors that the device has finished with and [`complete`](Self::complete) has not collected; in a split ring a chain is one.
+    /// Reads shared memory; for a packed ring it walks the descriptors, so it is for statistics and tests. A device that writes
+    /// nonsense gets at most those in flight.
+    fn completed(&self) -> u16;
 
     /// Asks for (or stops) interrupts on completion. When switching on, returns true if a completion arrived
     /// meanwhile, in which case the caller must not sleep but [`complete`](Self::complete) first. One full fence.

@@ -95,17 +95,17 @@ impl Unasked {
 /// // SAFETY: `zone` outlives the queue and nothing else touches it.
 /// let bytes = unsafe { SharedBytes::new(start, zone.len() * 16) };
 /// let ring = RingMemory::in_zone(bytes, Layout::Split, 8)?;
-/// let mut tx = split::Driver::<false, false>::new(&ring, DriverConfig { size: 8, ..Default::default() })?;
+/// let mut tx = split::Driver::<false, false>::new(&ring, DriverConfig::default().size(8))?;
 /// let device = DeviceSuppression::new(&ring, Layout::Split, 8, false)?;
 ///
 /// ring.device.cell::<u16>(0).unwrap().store(1, std::sync::atomic::Ordering::Relaxed); // it polls (VIRTQ_USED_F_NO_NOTIFY)
-/// tx.add(Buffer { addr: 0x1000, len: 60, token: 1 });
+/// tx.add(Buffer { addr: 0x1000, len: 60, token: 1 })?;
 /// tx.publish();
 /// let unasked = tx.unasked().expect("the hint says no");
 /// assert!(!device.kick_needed(unasked));
 /// ring.device.cell::<u16>(0).unwrap().store(0, std::sync::atomic::Ordering::Relaxed); // it goes to sleep
 /// assert!(device.kick_needed(unasked));
-/// # Ok::<(), linecard_virtio::Error>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub struct DeviceSuppression {

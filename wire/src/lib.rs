@@ -38,6 +38,11 @@ pub mod socket;
 mod sys;
 mod unusable;
 
+/// The README's program, compiled by `cargo test --doc`.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
+
 #[cfg(test)]
 mod tests;
 

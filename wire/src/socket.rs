@@ -201,12 +201,7 @@ impl Listener {
     /// # Errors
     /// As `from_fd`; [`SocketError::NotListening`] as well where no descriptor has that number.
     pub fn inherited(number: RawFd) -> Result<Self, SocketError> {
-        sys::duplicate(number)
-            .map_err(|source| match source.raw_os_error() {
-                Some(libc::EBADF) => SocketError::NotListening { what: "not open" },
-                _ => SocketError::System { action: "duplicating a descriptor", source },
-            })
-            .and_then(Self::from_fd)
+        duplicate(number).and_then(Self::from_fd)
     }
 
     /// Leaves the socket to a successor, who has a duplicate of its descriptor and gets this: the name stays, and connections
@@ -285,6 +280,51 @@ impl Listener {
             let _ = fs::remove_file(&self.path);
         }
     }
+}
+
+/// A Unix stream socket that was passed to this process: others connect to it, or it is connected already.
+///
+/// ```
+/// use std::os::fd::AsRawFd;
+/// use std::os::unix::net::UnixStream;
+/// use linecard_wire::socket::Passed;
+/// let (frontend, _backend) = UnixStream::pair()?;
+/// assert!(matches!(Passed::inherited(frontend.as_raw_fd())?, Passed::Connected(_)));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub enum Passed {
+    /// Connections are accepted from it.
+    Listening(Listener),
+    /// It has another end.
+    Connected(UnixStream),
+}
+
+impl Passed {
+    /// A duplicate of the descriptor of that number, which this process inherited. The number stays open.
+    ///
+    /// # Errors
+    /// [`SocketError::NotListening`] where it is neither; what the operating system refuses.
+    pub fn inherited(number: RawFd) -> Result<Self, SocketError> {
+        let socket = duplicate(number)?;
+        if !sys::is_connected_stream(socket.as_fd()) {
+            return Listener::from_fd(socket).map(Self::Listening);
+        }
+        let stream = UnixStream::from(socket);
+        match stream.peer_addr() {
+            Ok(_) => Ok(Self::Connected(stream)),
+            Err(_) => {
+                Err(SocketError::NotListening { what: "a socket that neither listens nor is connected" })
+            }
+        }
+    }
+}
+
+fn duplicate(number: RawFd) -> Result<OwnedFd, SocketError> {
+    sys::duplicate(number).map_err(|source| match source.raw_os_error() {
+        Some(libc::EBADF) => SocketError::NotListening { what: "not open" },
+        _ => SocketError::System { action: "duplicating a descriptor", source },
+    })
 }
 
 impl AsFd for Listener {

@@ -2,7 +2,7 @@ use super::*;
 use crate::ether::{Ethernet, ether_type};
 use crate::ip::protocol;
 use crate::mac::MacAddr;
-use crate::offload::{Verdict, verify_ipv4, verify_transport};
+use crate::offload::{NoChecksum, Verdict, verify_ipv4, verify_transport};
 use crate::parse::parse;
 use proptest::prelude::*;
 
@@ -107,5 +107,6 @@ fn refuses_what_it_cannot_cut() {
     assert!(Segmenter::new(&layers, 100_000, 65_500).is_none());
     assert!(Segmenter::new(&Layers::default(), 100, 100).is_none());
     let cut = Segmenter::new(&layers, 100, 50).expect("TCP");
-    assert!(!cut.header(&[0; 20], 0, &mut [0; 100]) && !cut.finish(&mut [0; 10]));
+    assert_eq!(cut.header(&[0; 20], 0, &mut [0; 100]), Err(NoSegment));
+    assert_eq!(cut.finish(&mut [0; 10]), Err(NoChecksum));
 }

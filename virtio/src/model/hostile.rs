@@ -81,7 +81,7 @@ impl<D: DriverQueue, V: DeviceQueue> Hostile<D, V> {
 
     fn add_chain(&mut self, n: usize) {
         let segments = vec![Element { addr: GUEST_BASE + self.token % 1000, len: 100 }; n];
-        if self.driver.add_chain(&segments, self.token) {
+        if self.driver.add_chain(&segments, self.token).is_ok() {
             self.state.2.insert(self.token, 100 * n as u32);
             self.token += 1;
         }

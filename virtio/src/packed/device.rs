@@ -25,7 +25,7 @@ use crate::walk::found;
 /// // SAFETY: `zone` outlives the queue and nothing else touches it.
 /// let bytes = unsafe { SharedBytes::new(start, zone.len() * 16) };
 /// let ring = RingMemory::in_zone(bytes, Layout::Packed, 6)?;
-/// let queue = packed::Device::<false, false>::new(&ring, DeviceConfig { size: 6, ..Default::default() })?;
+/// let queue = packed::Device::<false, false>::new(&ring, DeviceConfig::default().size(6))?;
 /// assert_eq!(queue.base(), 0x8000_8000); // slot 0 with wrap counter 1, for both places
 /// # Ok::<(), linecard_virtio::Error>(())
 /// ```

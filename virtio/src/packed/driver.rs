@@ -6,7 +6,7 @@ use core::mem::MaybeUninit;
 
 use super::ring::{Pending, Ring, RingPosition, meta, suppression};
 use crate::config::{DriverConfig, IndirectTables};
-use crate::error::Error;
+use crate::error::{Error, NotLent};
 use crate::fault::PeerFault;
 use crate::layout::{F_INDIRECT, F_NEXT, RingMemory, direction};
 use crate::queue::{Buffer, Completion, DriverQueue, Element};
@@ -26,11 +26,11 @@ use crate::sync::{Relaxed, full_fence};
 /// // SAFETY: `zone` outlives the queue and nothing else touches it.
 /// let bytes = unsafe { SharedBytes::new(start, zone.len() * 16) };
 /// let ring = RingMemory::in_zone(bytes, Layout::Packed, 6)?; // any size will do
-/// let mut rx = packed::Driver::<false, true>::new(&ring, DriverConfig { size: 6, ..Default::default() })?;
-/// assert!(rx.add(Buffer { addr: 0x1000, len: 2048, token: 1 }));
+/// let mut rx = packed::Driver::<false, true>::new(&ring, DriverConfig::default().size(6))?;
+/// rx.add(Buffer { addr: 0x1000, len: 2048, token: 1 })?;
 /// rx.publish();
 /// assert_eq!(rx.free(), 5);
-/// # Ok::<(), linecard_virtio::Error>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Driver<const IN_ORDER: bool, const WRITABLE: bool> {
     ring: Ring,
@@ -275,8 +275,8 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<I
         usize::from(before.wrapping_sub(self.fill.free))
     }
 
-    fn add_chain(&mut self, segments: &[Element], token: u64) -> bool {
-        let Some(lent) = total(segments) else { return false };
+    fn add_chain(&mut self, segments: &[Element], token: u64) -> Result<(), NotLent> {
+        let lent = total(segments).ok_or(NotLent)?;
         let free = usize::from(self.fill.free);
         match self.indirect {
             Some(tables)
@@ -285,9 +285,9 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<I
                 self.add_indirect(tables, segments, token, lent);
             }
             _ if segments.len() <= free => self.add_direct(segments, token, lent),
-            _ => return false,
+            _ => return Err(NotLent),
         }
-        true
+        Ok(())
     }
 
     #[inline]
@@ -329,6 +329,24 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<I
                 Err(fault) => return done_or(taken, fault),
             }
         }
+    }
+
+    fn completed(&self) -> u16 {
+        let (size, in_flight) = (self.ring.size(), self.ring.size().wrapping_sub(self.fill.free));
+        let (mut place, mut count) = (self.used, 0_u16);
+        let mut batch = self.batch.map(|batch| batch.last);
+        while count < in_flight {
+            let Some(id) = batch.take().or_else(|| self.used_at(place).map(|(id, _)| id)) else { break };
+            let descs = self.slots.get(usize::from(id)).map_or(0, |slot| slot.descs as u16);
+            // In order, the device may name the last buffer of several.
+            let before = if IN_ORDER && id < size { place.distance(id, size) } else { 0 };
+            let more = before.saturating_add(descs);
+            if descs == 0 || more > in_flight - count {
+                break;
+            }
+            (place, count) = (place.forward(more, size), count + more);
+        }
+        count
     }
 
     fn set_interrupts(&mut self, on: bool) -> bool {

@@ -92,7 +92,7 @@ mod faults {
     fn completions_that_are_wrong() {
         let v = villain();
         let mut driver = Driver::<false, true>::new(&v.ring, v.driver()).expect("valid");
-        assert!(driver.add_chain(&[Element { addr: GUEST, len: 60 }; 2], 1));
+        driver.add_chain(&[Element { addr: GUEST, len: 60 }; 2], 1).expect("room");
         driver.publish();
         assert_eq!(collect(&mut driver), Ok(vec![]), "still the device's");
         for id in [1, 3, 0xffff] {
@@ -113,8 +113,8 @@ mod faults {
     fn one_descriptor_may_stand_for_a_batch() {
         let v = villain();
         let mut driver = Driver::<true, true>::new(&v.ring, v.driver()).expect("valid");
-        assert!(driver.add_chain(&[Element { addr: GUEST, len: 60 }; 2], 1));
-        assert!(driver.add(Buffer { addr: GUEST, len: 60, token: 2 }));
+        driver.add_chain(&[Element { addr: GUEST, len: 60 }; 2], 1).expect("room");
+        driver.add(Buffer { addr: GUEST, len: 60, token: 2 }).expect("room");
         driver.publish();
         v.desc(0, 0, 7, 1, DONE);
         assert_eq!(collect(&mut driver), Err(PeerFault::UnknownId { id: 1, size: SIZE }), "not a head");

@@ -27,7 +27,7 @@ use crate::walk::found;
 /// // SAFETY: `zone` outlives the queue and nothing else touches it.
 /// let bytes = unsafe { SharedBytes::new(start, zone.len() * 16) };
 /// let ring = RingMemory::in_zone(bytes, Layout::Split, 8)?;
-/// let config = DeviceConfig { size: 8, base: Some(65_535), ..Default::default() };
+/// let config = DeviceConfig::default().size(8).base(65_535);
 /// let queue = split::Device::<false, false>::new(&ring, config)?;
 /// assert_eq!(queue.base(), 65_535);
 /// # Ok::<(), linecard_virtio::Error>(())

@@ -6,7 +6,7 @@ use core::mem::MaybeUninit;
 
 use super::ring::{Ring, write_if_different};
 use crate::config::{DriverConfig, IndirectTables};
-use crate::error::Error;
+use crate::error::{Error, NotLent};
 use crate::event::PublishedCount;
 use crate::fault::PeerFault;
 use crate::layout::{F_INDIRECT, F_NEXT, F_NO_NOTIFY, RingMemory, direction};
@@ -27,11 +27,11 @@ use crate::sync::{Acquire, Relaxed, Release, full_fence};
 /// // SAFETY: `zone` outlives the queue and nothing else touches it.
 /// let bytes = unsafe { SharedBytes::new(start, zone.len() * 16) };
 /// let ring = RingMemory::in_zone(bytes, Layout::Split, 8)?;
-/// let mut tx = split::Driver::<false, false>::new(&ring, DriverConfig { size: 8, ..Default::default() })?;
-/// assert!(tx.add(Buffer { addr: 0x1000, len: 60, token: 1 }));
+/// let mut tx = split::Driver::<false, false>::new(&ring, DriverConfig::default().size(8))?;
+/// tx.add(Buffer { addr: 0x1000, len: 60, token: 1 })?;
 /// tx.publish();
 /// assert_eq!(tx.free(), 7);
-/// # Ok::<(), linecard_virtio::Error>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Driver<const IN_ORDER: bool, const WRITABLE: bool> {
     ring: Ring,
@@ -265,8 +265,8 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<I
         count.n
     }
 
-    fn add_chain(&mut self, segments: &[Element], token: u64) -> bool {
-        let Some(lent) = total(segments) else { return false };
+    fn add_chain(&mut self, segments: &[Element], token: u64) -> Result<(), NotLent> {
+        let lent = total(segments).ok_or(NotLent)?;
         let free = usize::from(self.free());
         match self.indirect {
             Some(tables)
@@ -275,9 +275,9 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<I
                 self.add_indirect(tables, segments, token, lent);
             }
             _ if segments.len() <= free => self.add_direct(segments, token, lent),
-            _ => return false,
+            _ => return Err(NotLent),
         }
-        true
+        Ok(())
     }
 
     #[inline]
@@ -332,6 +332,12 @@ unsafe impl<const IN_ORDER: bool, const WRITABLE: bool> DriverQueue for Driver<I
             }
             taken += 1;
         }
+    }
+
+    fn completed(&self) -> u16 {
+        // A1, as in `refresh`, though nothing behind it is read.
+        let to = self.ring.used_idx.load(Acquire);
+        to.wrapping_sub(self.used).min(self.published.wrapping_sub(self.used))
     }
 
     fn set_interrupts(&mut self, on: bool) -> bool {

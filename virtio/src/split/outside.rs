@@ -96,14 +96,14 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Pair<IN_ORDER, WRITABLE> {
             0 => {
                 for _ in 0..n % 9 {
                     let (token, s) = self.segments(1);
-                    if self.driver.add(Buffer { addr: s[0].addr, len: s[0].len, token }) {
+                    if self.driver.add(Buffer { addr: s[0].addr, len: s[0].len, token }).is_ok() {
                         self.added.push_back((token, s));
                     }
                 }
             }
             1 => {
                 let (token, segments) = self.segments(n % 5 + 1);
-                if self.driver.add_chain(&segments, token) {
+                if self.driver.add_chain(&segments, token).is_ok() {
                     self.added.push_back((token, segments));
                 }
             }

@@ -105,7 +105,7 @@ mod faults {
             assert_eq!(v.chain(device), Err(PeerFault::AvailJump { from: 0, to, size: SIZE }));
         }
         let mut driver = Driver::<false, false>::new(&v.ring, v.driver()).expect("valid");
-        assert!(driver.add(Buffer { addr: GUEST, len: 60, token: 1 }));
+        driver.add(Buffer { addr: GUEST, len: 60, token: 1 }).expect("room");
         driver.publish();
         for to in [2, u16::MAX] {
             v.used_idx(to);
@@ -137,7 +137,7 @@ mod faults {
         let config = crate::config::DriverConfig { event_idx: true, ..v.driver() };
         let mut driver = Driver::<false, false>::new(&v.ring, config).expect("valid");
         let lend = |driver: &mut Driver<false, false>, count: u16| {
-            (0..count).for_each(|_| assert!(driver.add(Buffer { addr: GUEST, len: 60, token: 0 })));
+            (0..count).for_each(|_| driver.add(Buffer { addr: GUEST, len: 60, token: 0 }).expect("room"));
             driver.publish();
         };
         v.avail_event(65_535);
@@ -159,7 +159,7 @@ mod faults {
     fn what_is_known_comes_before_an_index_that_jumps() {
         let v = villain();
         let mut driver = Driver::<false, false>::new(&v.ring, v.driver()).expect("valid");
-        (1..=3).for_each(|token| assert!(driver.add(Buffer { addr: GUEST, len: 60, token })));
+        (1..=3).for_each(|token| driver.add(Buffer { addr: GUEST, len: 60, token }).expect("room"));
         driver.publish();
         (0..2).for_each(|k| v.used(k, k as u32, 0));
         v.used_idx(2);
@@ -186,8 +186,8 @@ mod faults {
     fn completions_that_are_wrong() {
         let v = villain();
         let mut driver = Driver::<false, true>::new(&v.ring, v.driver()).expect("valid");
-        assert!(driver.add_chain(&[Element { addr: GUEST, len: 60 }; 2], 1));
-        assert!(driver.add(Buffer { addr: GUEST, len: 60, token: 2 }));
+        driver.add_chain(&[Element { addr: GUEST, len: 60 }; 2], 1).expect("room");
+        driver.add(Buffer { addr: GUEST, len: 60, token: 2 }).expect("room");
         driver.publish();
         v.used_idx(1);
         for id in [1, 3, 4, 0x1_0000, u32::MAX] {
@@ -210,7 +210,7 @@ mod faults {
         let v = villain();
         let mut driver = Driver::<true, true>::new(&v.ring, v.driver()).expect("valid");
         for token in 1..=4 {
-            assert!(driver.add(Buffer { addr: GUEST, len: 60, token }));
+            driver.add(Buffer { addr: GUEST, len: 60, token }).expect("room");
         }
         driver.publish();
         v.used(0, 2, 7);
@@ -225,7 +225,7 @@ mod faults {
         let v = villain();
         let mut driver = Driver::<true, true>::new(&v.ring, v.driver()).expect("valid");
         for token in 1..=3 {
-            assert!(driver.add(Buffer { addr: GUEST, len: 60, token }));
+            driver.add(Buffer { addr: GUEST, len: 60, token }).expect("room");
         }
         driver.publish();
         v.used_idx(2);

@@ -4,7 +4,7 @@ use core::mem::MaybeUninit;
 
 use super::{Batch, Driver};
 use crate::fault::PeerFault;
-use crate::packed::ring::phase_of;
+use crate::packed::ring::{RingPosition, phase_of};
 use crate::queue::Completion;
 use crate::slot::InFlightEntry;
 use crate::sync::Acquire;
@@ -13,10 +13,16 @@ impl<const IN_ORDER: bool, const WRITABLE: bool> Driver<IN_ORDER, WRITABLE> {
     /// The used descriptor at `used`, if the device has written one: id and length, read once.
     #[inline(always)]
     pub(super) fn peek_used(&self) -> Option<(u16, u32)> {
-        let [_, cell] = self.ring.desc(self.used);
+        self.used_at(self.used)
+    }
+
+    /// The same of another place.
+    #[inline(always)]
+    pub(super) fn used_at(&self, place: RingPosition) -> Option<(u16, u32)> {
+        let [_, cell] = self.ring.desc(place);
         // T1, pairs with the device's release store of the first used descriptor of a burst.
         let meta = cell.load(Acquire);
-        (phase_of(meta) == self.used.used()).then_some(((meta >> 32) as u16, meta as u32))
+        (phase_of(meta) == place.used()).then_some(((meta >> 32) as u16, meta as u32))
     }
 
     /// Takes completions by id, up to the end of the lap or the first that is not simply that of a one-descriptor
