@@ -11,19 +11,26 @@ use crate::memory::{self, Domain, Memory, MemoryConfig};
 /// What an [`Eal`] is made from.
 ///
 /// ```
-/// use linecard_eal::{Eal, EalConfig, LcoreMap, MemoryConfig, cores};
+/// use linecard_eal::{Eal, EalConfig, MemoryConfig};
 ///
-/// let lcores = LcoreMap::of_cores(&cores::allowed()).unwrap();
-/// let eal = Eal::with(EalConfig { memory: MemoryConfig::default(), lcores }).unwrap();
+/// let memory = MemoryConfig::default().limit(64 << 20);
+/// let eal = Eal::with(EalConfig::default().memory(memory))?;
 /// assert_eq!(eal.lcores().main().cores.len(), 1);
+/// # Ok::<(), linecard_eal::Error>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct EalConfig {
     /// How memory is had.
     pub memory: MemoryConfig,
-    /// Which lcores there are; each core is checked.
-    pub lcores: LcoreMap,
+    /// Which lcores there are; each core is checked. `None` for one on each core that the calling thread may run on.
+    pub lcores: Option<LcoreMap>,
 }
+
+crate::setters!(EalConfig {
+    memory: MemoryConfig,
+    lcores: impl Into<Option<LcoreMap>> as into,
+});
 
 /// The machine as one user of it sees it: memory, lcores, clock. No globals are behind it; several may live in one process.
 /// Making one takes no memory, starts no thread and binds no thread.
@@ -52,13 +59,9 @@ impl Eal {
     /// [`Error::Core`](crate::Error::Core), [`Error::MainLcore`](crate::Error::MainLcore),
     /// [`Error::BeyondMachine`](crate::Error::BeyondMachine), [`Error::System`](crate::Error::System).
     pub fn new(args: &EalArgs) -> Result<Self> {
-        let lcores = match &args.lcores {
-            Some(lcores) => lcores.clone(),
-            None => LcoreMap::of_cores(&cores::allowed())?,
-        };
         let lcores = match args.main_lcore {
-            Some(main) => lcores.with_main(main)?,
-            None => lcores,
+            Some(main) => Some(lcores_or_all(args.lcores.clone())?.with_main(main)?),
+            None => args.lcores.clone(),
         };
         let config = args.memory_config();
         let there = memory::total_bytes();
@@ -73,12 +76,13 @@ impl Eal {
     /// # Errors
     /// [`Error::Core`](crate::Error::Core), [`Error::System`](crate::Error::System).
     pub fn with(config: EalConfig) -> Result<Self> {
-        config.lcores.check(&cores::allowed())?;
+        let lcores = lcores_or_all(config.lcores)?;
+        lcores.check(&cores::allowed())?;
         let memory = Memory::new(config.memory)?;
         let default_domain = memory.domain("default")?;
         let clock = Clock::calibrated();
-        tracing::debug!(lcores = %config.lcores, hz = clock.hz(), invariant = clock.invariant(), "machine");
-        Ok(Self { memory, default_domain, lcores: config.lcores, clock })
+        tracing::debug!(lcores = %lcores, hz = clock.hz(), invariant = clock.invariant(), "machine");
+        Ok(Self { memory, default_domain, lcores, clock })
     }
 
     /// Its memory.
@@ -104,4 +108,9 @@ impl Eal {
     pub fn clock(&self) -> Clock {
         self.clock
     }
+}
+
+/// The lcores asked for, or one on each core that the calling thread may run on.
+fn lcores_or_all(asked: Option<LcoreMap>) -> Result<LcoreMap> {
+    asked.map_or_else(|| LcoreMap::of_cores(&cores::allowed()), Ok)
 }

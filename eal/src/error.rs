@@ -10,7 +10,7 @@ use crate::memory::size;
 /// ```
 /// use linecard_eal::{Memory, MemoryConfig};
 ///
-/// let memory = Memory::new(MemoryConfig { limit: Some(2 << 20), ..MemoryConfig::default() }).unwrap();
+/// let memory = Memory::new(MemoryConfig::default().limit(2 << 20)).unwrap();
 /// let error = memory.domain("small").unwrap().zone("large", 64 << 20, 64).unwrap_err();
 /// assert!(error.to_string().contains("64 MiB"));
 /// ```

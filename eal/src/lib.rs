@@ -44,9 +44,11 @@ pub mod notifier;
 pub mod quiescence;
 pub mod random;
 pub mod runtime;
+mod setters;
 pub mod shared;
 mod sync;
 mod sys;
+mod threads;
 pub mod wake;
 
 pub use args::EalArgs;
@@ -59,3 +61,8 @@ pub use memory::{
     Usage, Zone,
 };
 pub use shared::{Shared, SharedBytes, SharedSlice};
+
+/// The README's program, compiled by `cargo test --doc`.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

@@ -3,7 +3,7 @@
 //! | who | folder |
 //! |---|---|
 //! | root | `/run/linecard/PREFIX` |
-//! | others | `$XDG_RUNTIME_DIR/linecard/PREFIX`, or `/tmp/linecard-UID/PREFIX` |
+//! | others, and root of a user namespace that may not write there | `$XDG_RUNTIME_DIR/linecard/PREFIX`, or `/tmp/linecard-UID/PREFIX` |
 
 use std::fs::DirBuilder;
 use std::io;
@@ -20,12 +20,21 @@ pub const DEFAULT_PREFIX: &str = "linecard";
 #[must_use]
 pub fn root() -> PathBuf {
     let user = sys::user();
-    if user == 0 {
+    if user == 0 && may_use(Path::new("/run/linecard")) {
         return "/run/linecard".into();
     }
     match std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|dir| dir.is_absolute()) {
         Some(dir) => dir.join("linecard"),
         None => format!("/tmp/linecard-{user}").into(),
+    }
+}
+
+/// Whether this process may write into a folder, which may have to be made first.
+fn may_use(folder: &Path) -> bool {
+    let writable = |path: &Path| rustix::fs::access(path, rustix::fs::Access::WRITE_OK);
+    match writable(folder) {
+        Err(rustix::io::Errno::NOENT) => folder.parent().is_some_and(|above| writable(above).is_ok()),
+        found => found.is_ok(),
     }
 }
 

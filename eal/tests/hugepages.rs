@@ -51,7 +51,7 @@ fn skip(what: &str) {
 }
 
 fn memory(pages: PagePolicy) -> Memory {
-    Memory::new(MemoryConfig { pages, ..MemoryConfig::default() }).unwrap()
+    Memory::new(MemoryConfig::default().pages(pages)).unwrap()
 }
 
 fn free_pages() -> usize {

@@ -63,7 +63,7 @@ fn no_descriptors_are_an_error_and_not_a_crash() {
 }
 
 fn child_with_few_descriptors() {
-    let config = MemoryConfig { pages: PagePolicy::NoHuge, ..MemoryConfig::default() };
+    let config = MemoryConfig::default().pages(PagePolicy::NoHuge);
     let domain = Memory::new(config).unwrap().domain("a").unwrap();
     let mut zones = Vec::new();
     let error = loop {

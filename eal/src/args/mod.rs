@@ -49,6 +49,7 @@ pub struct OptionHelp {
 /// assert_eq!(app, ["-i"]);
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct EalArgs {
     /// `-l`, `--lcores` or `-c`; `None` for one lcore on each allowed core.
     pub lcores: Option<LcoreMap>,
@@ -64,7 +65,7 @@ pub struct EalArgs {
     pub in_memory: bool,
     /// `--telemetry` or `--no-telemetry`, which holds if both are given; see [`EalArgs::wants_telemetry`].
     pub telemetry: Option<bool>,
-    /// `--single-file-segments`. Accepted: a segment here always is one file, however large.
+    /// `--single-file-segments`. Accepted: a segment is one file here, however large, and what is reserved at once is one segment.
     pub single_file_segments: bool,
     /// `--file-prefix`: first part of the segments' names in `/proc`.
     pub file_prefix: Option<String>,
@@ -141,9 +142,12 @@ impl EalArgs {
             (_, true) => PagePolicy::RequireHuge,
             _ => PagePolicy::Auto,
         };
-        let default = MemoryConfig::default();
         let limit = self.memory.map(|mib| mib.saturating_mul(1 << 20));
-        MemoryConfig { limit, pages, name: self.file_prefix.clone().unwrap_or(default.name), ..default }
+        let config = MemoryConfig::default().limit(limit).pages(pages);
+        match &self.file_prefix {
+            Some(name) => config.name(name),
+            None => config,
+        }
     }
 
     /// Whether a telemetry socket is to be made: unless told otherwise, where files may be made.

@@ -63,7 +63,7 @@ pub(super) const OPTIONS: &[Opt] = &[
     opt(None, "--no-huge", Flag, Act(apply::no_huge), "use 4K pages"),
     opt(None, "--require-hugepages", Flag, Act(apply::require_hugepages), "fail without hugepages (not DPDK's)"),
     opt(None, "--in-memory", Flag, Act(apply::in_memory), "make no files: no control socket, so no capture from outside"),
-    opt(None, "--single-file-segments", Flag, Act(apply::single_file), "one file for each segment (always so)"),
+    opt(None, "--single-file-segments", Flag, Act(apply::single_file), "accepted: memory that is reserved at once is one file"),
     opt(None, "--huge-dir", Required("folder"), Act(apply::huge_dir), "must exist, without effect: hugepages need no mount here"),
     opt(None, "--file-prefix", Required("name"), Act(apply::file_prefix), "name of the memory in /proc/*/maps, and of the folder of control sockets"),
     opt(Some('a'), "--allow", Required("address"), Act(apply::allow), "add the PCI device <address>[,key=value,...]; may be repeated"),

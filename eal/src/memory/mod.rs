@@ -61,10 +61,11 @@ pub(crate) fn total_bytes() -> usize {
 /// ```
 /// use linecard_eal::{Memory, MemoryConfig};
 ///
-/// let memory = Memory::new(MemoryConfig { limit: Some(64 << 20), ..MemoryConfig::default() }).unwrap();
+/// let memory = Memory::new(MemoryConfig::default().limit(64 << 20)).unwrap();
 /// assert_eq!(memory.usage().limit, Some(64 << 20));
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct MemoryConfig {
     /// Most bytes all segments may have together (`-m`); `None` for no limit but the machine's.
     pub limit: Option<usize>,
@@ -83,6 +84,14 @@ impl Default for MemoryConfig {
         Self { limit: None, pages: PagePolicy::Auto, name: "linecard".into(), range: 64 << 30, node: None }
     }
 }
+
+crate::setters!(MemoryConfig {
+    limit: impl Into<Option<usize>> as into,
+    pages: PagePolicy,
+    name: impl Into<String> as into,
+    range: usize,
+    node: impl Into<Option<u32>> as into,
+});
 
 /// The memory of one EAL: domains under one limit. A cheap handle to clone; several may live in one process.
 ///
@@ -146,7 +155,7 @@ impl Memory {
     /// ```
     /// use linecard_eal::{Memory, MemoryConfig, PagePolicy};
     ///
-    /// let memory = Memory::new(MemoryConfig { pages: PagePolicy::NoHuge, ..MemoryConfig::default() }).unwrap();
+    /// let memory = Memory::new(MemoryConfig::default().pages(PagePolicy::NoHuge)).unwrap();
     /// let rings = memory.separate("rings of port 0", 64 << 10).unwrap();
     /// let ring = rings.zone("ring", 10_000, 128).unwrap();
     /// assert_eq!((rings.segments().len(), memory.usage().total()), (1, 12 << 10));

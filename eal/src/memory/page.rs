@@ -73,7 +73,7 @@ impl fmt::Display for PageKind {
 /// ```
 /// use linecard_eal::{Memory, MemoryConfig, PagePolicy};
 ///
-/// let memory = Memory::new(MemoryConfig { pages: PagePolicy::NoHuge, ..MemoryConfig::default() }).unwrap();
+/// let memory = Memory::new(MemoryConfig::default().pages(PagePolicy::NoHuge)).unwrap();
 /// let domain = memory.domain("plain").unwrap();
 /// let _zone = domain.zone("z", 100, 64).unwrap();
 /// assert_eq!(domain.page_kind(), Some(linecard_eal::PageKind::Small));

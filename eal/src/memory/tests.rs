@@ -13,7 +13,7 @@ use super::*;
 const MIB: usize = 1 << 20;
 
 fn memory(limit: Option<usize>) -> Memory {
-    Memory::new(MemoryConfig { limit, ..MemoryConfig::default() }).unwrap()
+    Memory::new(MemoryConfig::default().limit(limit)).unwrap()
 }
 
 fn domain() -> Arc<Domain> {
@@ -172,7 +172,7 @@ fn empty_segments_make_room_before_the_limit_refuses() {
 
 #[test]
 fn more_than_there_is_is_refused_in_one_sentence() {
-    let memory = Memory::new(MemoryConfig { range: 1 << 42, ..MemoryConfig::default() }).unwrap();
+    let memory = Memory::new(MemoryConfig::default().range(1 << 42)).unwrap();
     let domain = memory.domain("test").unwrap();
     let error = domain.zone("pool", 1 << 41, 64).unwrap_err();
     let text = error.to_string();
@@ -197,7 +197,7 @@ fn lengths_that_make_no_sense_are_refused() {
 
 #[test]
 fn a_full_range_is_named() {
-    let memory = Memory::new(MemoryConfig { range: 64 * MIB, ..MemoryConfig::default() }).unwrap();
+    let memory = Memory::new(MemoryConfig::default().range(64 * MIB)).unwrap();
     let domain = memory.domain("narrow").unwrap();
     assert_eq!(domain.range(), 64 * MIB);
     let _half = domain.zone("half", 40 * MIB, 64).unwrap();
@@ -208,7 +208,7 @@ fn a_full_range_is_named() {
 
 #[test]
 fn hugepages_are_insisted_on() {
-    let config = MemoryConfig { pages: PagePolicy::RequireHuge, ..MemoryConfig::default() };
+    let config = MemoryConfig::default().pages(PagePolicy::RequireHuge);
     let domain = Memory::new(config).unwrap().domain("test").unwrap();
     let asked = available::free_hugetlb(PageKind::Huge2M.bytes()) + (1 << 34);
     let error = domain.zone("pool", asked, 64).unwrap_err();
@@ -218,7 +218,7 @@ fn hugepages_are_insisted_on() {
 
 #[test]
 fn memory_may_prefer_a_node() {
-    let on = |node| Memory::new(MemoryConfig { node: Some(node), ..MemoryConfig::default() });
+    let on = |node| Memory::new(MemoryConfig::default().node(node));
     let zone = on(available::nodes()[0]).unwrap().domain("test").unwrap().zone("z", 5000, 64).unwrap();
     assert!(contents(&zone).iter().all(|byte| *byte == 0));
     let error = on(4000).unwrap_err().to_string();
