@@ -66,3 +66,8 @@ pub fn refusal(port: &str, action: &str, source: io::Error) -> Error {
     };
     Error::System { port: port.into(), action: action.into(), source, remedy: remedy.into() }
 }
+
+/// The README's program, compiled by `cargo test --doc`.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

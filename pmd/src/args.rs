@@ -1,7 +1,7 @@
 //! Device arguments as DPDK writes them: `net_virtio_user0,path=/run/v.sock,queues=2`.
 
 use std::cell::RefCell;
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::ops::RangeInclusive;
 
 use linecard_net::MacAddr;
@@ -117,6 +117,20 @@ impl DevArgs {
     pub fn with(mut self, key: &str, value: &str) -> Self {
         self.pairs.retain(|(known, _)| known != key);
         self.pairs.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// The same arguments without `key`.
+    ///
+    /// ```
+    /// use linecard_pmd::DevArgs;
+    /// let args = DevArgs::parse("net_tap0,iface=t,netns=blue")?.without("netns");
+    /// assert_eq!(args.to_string(), "net_tap0,iface=t");
+    /// # Ok::<(), linecard_pmd::Error>(())
+    /// ```
+    #[must_use]
+    pub fn without(mut self, key: &str) -> Self {
+        self.pairs.retain(|(known, _)| known != key);
         self
     }
 
@@ -267,6 +281,25 @@ impl DevArgs {
             return Err(self.problem(format!("'{key}={text}' is not possible"), format!("give {key} {what}")));
         }
         Ok(read)
+    }
+}
+
+/// As [`DevArgs::parse`] reads it: a value with commas or brackets stands in brackets. (One whose brackets are not pairs, which
+/// only [`DevArgs::with`] can give, is read as something else.)
+///
+/// ```
+/// use linecard_pmd::DevArgs;
+/// let args = DevArgs::parse("net_virtio_user0")?.with("path", "/run/a,b");
+/// assert_eq!(args.to_string(), "net_virtio_user0,path=[/run/a,b]");
+/// # Ok::<(), linecard_pmd::Error>(())
+/// ```
+impl Display for DevArgs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)?;
+        self.pairs.iter().try_for_each(|(key, value)| {
+            let plain = !value.contains([',', '[', ']']) && value.trim_end() == value;
+            if plain { write!(f, ",{key}={value}") } else { write!(f, ",{key}=[{value}]") }
+        })
     }
 }
 

@@ -5,15 +5,17 @@ use linecard_mempool::Pool;
 use crate::error::Error;
 use crate::offload::Offloads;
 use crate::port::{Device, DeviceInfo, Port};
+use crate::queue::QueueId;
 
 /// What the user asks of a port. Zero in a depth means "the device's default".
 ///
 /// ```
 /// use linecard_pmd::PortConfig;
-/// let config = PortConfig { rx_queues: 2, tx_queues: 2, ..PortConfig::default() };
+/// let config = PortConfig::default().rx_queues(2).tx_queues(2);
 /// assert_eq!((config.rx_depth, config.mtu), (0, 1500));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PortConfig {
     /// Receive queues.
     pub rx_queues: u16,
@@ -27,6 +29,8 @@ pub struct PortConfig {
     pub mtu: u16,
     /// Work beside moving packets; none unless asked for.
     pub offloads: Offloads,
+    /// Queues that are not started with the port, but later by [`start_queue`](crate::PortControl::start_queue); none unless asked for.
+    pub deferred: Vec<QueueId>,
 }
 
 impl Default for PortConfig {
@@ -38,9 +42,20 @@ impl Default for PortConfig {
             tx_depth: 0,
             mtu: 1500,
             offloads: Offloads::default(),
+            deferred: Vec::new(),
         }
     }
 }
+
+linecard_eal::setters!(PortConfig {
+    rx_queues: u16,
+    tx_queues: u16,
+    rx_depth: u16,
+    tx_depth: u16,
+    mtu: u16,
+    offloads: Offloads,
+    deferred: impl Into<Vec<QueueId>> as into,
+});
 
 /// A device that did not start, handed back with the reason; as an error it is the reason alone.
 ///
@@ -51,10 +66,10 @@ impl Default for PortConfig {
 /// # let memory = Memory::new(MemoryConfig::default())?;
 /// # let domain = memory.domain("packets")?;
 /// # let pool = Pool::new(&domain, PoolConfig::default())?;
-/// # let context = ProbeContext { memory, domain, wait: std::time::Duration::from_secs(1) };
+/// # let context = ProbeContext::new(memory, domain, std::time::Duration::from_secs(1));
 /// # let registry = Registry::new(&[&linecard_net_null::NullDriver, &linecard_net_ring::RingDriver]);
 /// let device = registry.probe(&context, "net_null0")?;
-/// let refused = configure(device, PortConfig { rx_queues: 999, ..PortConfig::default() }).err().expect("too many");
+/// let refused = configure(device, PortConfig::default().rx_queues(999)).err().expect("too many");
 /// assert_eq!(refused.to_string(), "net_null0: 999 receive queues requested, the device has 256; ask for 1 to 256");
 /// let port = configure(refused.device, PortConfig::default())?.start(&pool)?;
 /// # drop(port);
@@ -97,10 +112,10 @@ impl std::fmt::Debug for StartError {
 /// # let memory = Memory::new(MemoryConfig::default())?;
 /// # let domain = memory.domain("packets")?;
 /// # let pool = Pool::new(&domain, PoolConfig::default())?;
-/// # let context = ProbeContext { memory, domain, wait: std::time::Duration::from_secs(1) };
+/// # let context = ProbeContext::new(memory, domain, std::time::Duration::from_secs(1));
 /// # let registry = Registry::new(&[&linecard_net_null::NullDriver, &linecard_net_ring::RingDriver]);
 /// let device = registry.probe(&context, "net_ring0")?;
-/// let configured = configure(device, PortConfig { rx_depth: 256, ..PortConfig::default() })?;
+/// let configured = configure(device, PortConfig::default().rx_depth(256))?;
 /// assert_eq!((configured.config().rx_depth, configured.config().tx_depth), (256, 1024));
 /// let device = configured.into_device();
 /// # drop((device, pool));
@@ -137,10 +152,10 @@ pub fn configure(device: Box<dyn Device>, mut config: PortConfig) -> Result<Conf
 /// # use linecard_pmd::{PortConfig, ProbeContext, Registry};
 /// # let memory = Memory::new(MemoryConfig::default())?;
 /// # let domain = memory.domain("packets")?;
-/// # let context = ProbeContext { memory, domain, wait: std::time::Duration::from_secs(1) };
+/// # let context = ProbeContext::new(memory, domain, std::time::Duration::from_secs(1));
 /// # let registry = Registry::new(&[&linecard_net_null::NullDriver]);
 /// let device = registry.probe(&context, "net_null0")?;
-/// let config = PortConfig { tx_queues: 0, ..PortConfig::default() };
+/// let config = PortConfig::default().tx_queues(0);
 /// assert!(linecard_pmd::config::check_queues(&*device, &config).is_err());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -194,7 +209,29 @@ fn limits(device: &dyn Device, info: &DeviceInfo, config: &PortConfig) -> Result
             ),
         });
     }
-    Ok(())
+    check_deferred(device, config)
+}
+
+/// Queues that start later must be there, and the device must be able to start them.
+fn check_deferred(device: &dyn Device, config: &PortConfig) -> Result<(), Error> {
+    let port = device.name();
+    for queue in config.deferred.iter().copied() {
+        let queues = match queue {
+            QueueId::Receive(_) => config.rx_queues,
+            QueueId::Transmit(_) => config.tx_queues,
+        };
+        if queue.index() >= queues {
+            return Err(Error::NoQueue { port: port.into(), queue, queues });
+        }
+    }
+    match config.deferred.first() {
+        Some(queue) if !device.stops_queues() => Err(Error::Unsupported {
+            port: port.into(),
+            what: format!("a deferred start of {queue}"),
+            remedy: "have it start with the port".into(),
+        }),
+        _ => Ok(()),
+    }
 }
 
 impl Configured {

@@ -43,7 +43,7 @@ use crate::wake::Armed;
 /// # let memory = Memory::new(MemoryConfig::default())?;
 /// # let domain = memory.domain("packets")?;
 /// # let pool = Pool::new(&domain, PoolConfig::default())?;
-/// # let context = ProbeContext { memory, domain, wait: std::time::Duration::from_secs(1) };
+/// # let context = ProbeContext::new(memory, domain, std::time::Duration::from_secs(1));
 /// # let registry = Registry::new(&[&linecard_net_null::NullDriver, &linecard_net_ring::RingDriver]);
 /// use linecard_pmd::contain::contain;
 /// let port = configure(registry.probe(&context, "net_null0")?, PortConfig::default())?.start(&pool)?;
@@ -72,7 +72,7 @@ pub fn contain(mut port: Port) -> Port {
 /// # let memory = Memory::new(MemoryConfig::default())?;
 /// # let domain = memory.domain("packets")?;
 /// # let pool = Pool::new(&domain, PoolConfig::default())?;
-/// # let context = ProbeContext { memory, domain, wait: std::time::Duration::from_secs(1) };
+/// # let context = ProbeContext::new(memory, domain, std::time::Duration::from_secs(1));
 /// # let registry = Registry::new(&[&linecard_net_null::NullDriver, &linecard_net_ring::RingDriver]);
 /// use linecard_pmd::contain::contain_queues;
 /// use linecard_capture::Hub;

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use crate::error::Error;
 use crate::filter::RxFilter;
+use crate::link::LinkEvents;
 use crate::offload::RxOffloads;
+use crate::queue::QueueId;
 use crate::rss::Rss;
 
 /// Whether frames can pass, and at what nominal speed.
@@ -58,7 +60,7 @@ pub struct PortStats {
     pub rx_nombuf: u64,
 }
 
-/// What any thread may ask of a started port.
+/// What any thread may ask of a started port: `Send` and `Sync`.
 ///
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
@@ -67,7 +69,7 @@ pub struct PortStats {
 /// # let memory = Memory::new(MemoryConfig::default())?;
 /// # let domain = memory.domain("packets")?;
 /// # let pool = Pool::new(&domain, PoolConfig::default())?;
-/// # let context = ProbeContext { memory, domain, wait: std::time::Duration::from_secs(1) };
+/// # let context = ProbeContext::new(memory, domain, std::time::Duration::from_secs(1));
 /// # let registry = Registry::new(&[&linecard_net_null::NullDriver, &linecard_net_ring::RingDriver]);
 /// let port = configure(registry.probe(&context, "net_null0")?, PortConfig::default())?.start(&pool)?;
 /// let control = std::sync::Arc::clone(&port.control);
@@ -106,6 +108,10 @@ pub trait PortControl: Send + Sync {
     /// Link state now.
     fn link(&self) -> Link {
         self.inner().link()
+    }
+    /// Who is told when the link goes up or down, where the port tells that; `None` where the link has to be looked at.
+    fn link_events(&self) -> Option<&Arc<LinkEvents>> {
+        self.inner().link_events()
     }
     /// The port's address.
     fn mac(&self) -> [u8; 6] {
@@ -174,6 +180,41 @@ pub trait PortControl: Send + Sync {
     /// Totals of one queue pair; zeros for a queue that does not exist.
     fn queue_stats(&self, queue: u16) -> PortStats {
         self.inner().queue_stats(queue)
+    }
+    /// Descriptors of a queue's ring, where there is one: what the port was configured with may be more than its device or peer has.
+    fn depth(&self, queue: QueueId) -> Option<u16> {
+        self.inner().depth(queue)
+    }
+    /// How many descriptors of a queue are in use: of a receive queue, packets that wait to be received; of a transmit queue, those
+    /// that its peer has not finished with. 0 while there is no peer.
+    ///
+    /// The queue is kept from its polling thread for a moment, as between two bursts. It costs nothing while nobody asks.
+    ///
+    /// # Errors
+    /// The port cannot tell, or has no such queue; its peer makes its control thread wait.
+    fn used_descriptors(&self, queue: QueueId) -> Result<u16, Error> {
+        self.inner().used_descriptors(queue)
+    }
+    /// Whether a queue is started: all are when the port is, but those that [`stop_queue`](Self::stop_queue) stopped and the
+    /// [deferred](crate::PortConfig::deferred) ones.
+    fn queue_started(&self, queue: QueueId) -> bool {
+        self.inner().queue_started(queue)
+    }
+    /// Starts a queue that is stopped; packets pass when this returns, if the link is up.
+    ///
+    /// # Errors
+    /// The port cannot stop single queues, or has no such queue; its peer makes its control thread wait, or refuses.
+    fn start_queue(&self, queue: QueueId) -> Result<(), Error> {
+        self.inner().start_queue(queue)
+    }
+    /// Stops a queue; the others go on, and its thread may go on polling it. Stopped, a receive queue returns no packets and gets none
+    /// of its peer, a transmit queue takes none. What was received before stays in the queue until it is started, or the port is
+    /// stopped. A queue stays stopped when the peer goes and another comes.
+    ///
+    /// # Errors
+    /// As [`start_queue`](Self::start_queue).
+    fn stop_queue(&self, queue: QueueId) -> Result<(), Error> {
+        self.inner().stop_queue(queue)
     }
     /// Named counters, every cause of a drop among them, in a fixed order.
     fn xstats(&self) -> Vec<(String, u64)> {

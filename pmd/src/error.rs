@@ -1,5 +1,7 @@
 //! What can go wrong on a port's control path.
 
+use crate::queue::QueueId;
+
 /// Why a port was not opened, configured or started; each message is one sentence with the remedy.
 ///
 /// ```
@@ -42,6 +44,16 @@ pub enum Error {
         max: u16,
         /// What to do: the device argument that gives it more, where there is one.
         remedy: String,
+    },
+    /// A queue that the port does not have.
+    #[error("{port}: there is no {queue}, and {queues} of these, from 0 on")]
+    NoQueue {
+        /// Port.
+        port: String,
+        /// The queue that was named.
+        queue: QueueId,
+        /// Queues of that kind.
+        queues: u16,
     },
     /// A ring size out of range or of the wrong shape.
     #[error("{port}: a ring of {asked} descriptors asked, {need} from {min} to {max} is possible")]
@@ -128,7 +140,11 @@ impl Error {
             | Self::Peer { remedy, .. }
             | Self::System { remedy, .. }
             | Self::Unsupported { remedy, .. } => Some(remedy),
-            Self::UnknownDriver { .. } | Self::Depth { .. } | Self::Mtu { .. } | Self::Memory { .. } => None,
+            Self::UnknownDriver { .. }
+            | Self::NoQueue { .. }
+            | Self::Depth { .. }
+            | Self::Mtu { .. }
+            | Self::Memory { .. } => None,
         }
     }
 

@@ -192,8 +192,11 @@ pub struct RxFilter {
     number: AtomicU32,
     rules: Mutex<Numbered>,
     /// Called after every change.
-    changed: Mutex<Option<Box<dyn Fn() + Send + Sync>>>,
+    changed: Mutex<Option<Changed>>,
 }
+
+/// What [`RxFilter::on_change`] is given.
+type Changed = Box<dyn Fn(bool) + Send + Sync>;
 
 /// Rules, and the number of the last that filtered anything.
 struct Numbered {
@@ -213,8 +216,9 @@ impl RxFilter {
         }
     }
 
-    /// Has `changed` called after every change, on the thread that made it, in the place of what was called before.
-    pub fn on_change(&self, changed: impl Fn() + Send + Sync + 'static) {
+    /// Has `changed` called after every change, on the thread that made it, in the place of what was called before. It is told
+    /// whether frames are to be looked at then, and never runs twice at once: the last call tells what holds.
+    pub fn on_change(&self, changed: impl Fn(bool) + Send + Sync + 'static) {
         *self.changed.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(changed));
     }
 
@@ -222,6 +226,12 @@ impl RxFilter {
     #[must_use]
     pub fn rules(&self) -> Arc<FilterRules> {
         Arc::clone(&self.locked().rules)
+    }
+
+    /// Whether frames are to be looked at: not everything passes.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.number.load(Ordering::Relaxed) != 0
     }
 
     /// Turns promiscuous mode on or off.
@@ -307,7 +317,7 @@ impl RxFilter {
         self.number.store(number, Ordering::Relaxed);
         drop(now);
         if let Some(changed) = &*self.changed.lock().unwrap_or_else(PoisonError::into_inner) {
-            changed();
+            changed(self.is_on());
         }
     }
 }
@@ -333,7 +343,7 @@ impl fmt::Debug for RxFilter {
 ///
 /// filter.set_promiscuous(false);
 /// let mut packets = Burst::new();
-/// assert!(pool.get_bulk(&mut packets, 1));
+/// pool.get_bulk(&mut packets, 1)?;
 /// packets[0].append(60).expect("room").fill(2); // to 02:02:02:02:02:02
 /// let mut why = Vec::new();
 /// view.apply(&mut packets, 0, |cause, _| why.push(cause));
@@ -355,11 +365,10 @@ impl FilterView {
         Self { filter: Arc::clone(filter), number: 0, rules: filter.rules() }
     }
 
-    /// Whether frames are to be looked at; once for each burst.
-    #[inline(always)]
+    /// Whether frames are to be looked at.
     #[must_use]
     pub fn is_on(&self) -> bool {
-        self.filter.number.load(Ordering::Relaxed) != 0
+        self.filter.is_on()
     }
 
     /// Takes those frames out of `packets`, from the one at `from` on, that are not to be received, and tells `dropped` of

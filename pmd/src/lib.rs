@@ -29,7 +29,7 @@
 //! let memory = Memory::new(MemoryConfig::default())?;
 //! let domain = memory.domain("packets")?;
 //! let pool = Pool::new(&domain, PoolConfig::default())?;
-//! let context = ProbeContext { memory, domain, wait: Duration::from_secs(1) };
+//! let context = ProbeContext::new(memory, domain, Duration::from_secs(1));
 //!
 //! let registry = Registry::new(&[&linecard_net_null::NullDriver, &linecard_net_ring::RingDriver]);
 //! let device = registry.probe(&context, "net_null0,size=128")?;
@@ -55,11 +55,13 @@ pub mod direct;
 pub mod error;
 pub mod filter;
 pub mod handover;
+pub mod link;
 pub mod local;
 pub mod observer;
 pub mod offload;
 pub mod pci;
 pub mod port;
+pub mod queue;
 pub mod registry;
 pub mod rss;
 pub mod spread;
@@ -72,5 +74,25 @@ pub use control::{Link, PortControl, PortStats};
 pub use error::Error;
 pub use offload::Offloads;
 pub use port::{Device, DeviceInfo, Driver, Port, ProbeContext, Running, RxQueue, TxQueue};
+pub use queue::QueueId;
 pub use registry::Registry;
 pub use wake::{Adaptive, Armed};
+
+linecard_eal::threads! {
+    Port: Send, not Sync;
+    dyn RxQueue: Send, not Sync;
+    dyn TxQueue: Send, not Sync;
+    dyn Device: Send, not Sync;
+    dyn Running: Send, not Sync;
+    Configured: Send, not Sync;
+    dyn PortControl: Send + Sync;
+    Registry: Send + Sync;
+    ProbeContext: Send + Sync;
+    DevArgs: Send, not Sync;
+    Error: Send + Sync;
+}
+
+/// The README's program, compiled by `cargo test --doc`.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

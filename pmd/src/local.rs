@@ -8,7 +8,9 @@ use linecard_net::MacAddr;
 use crate::control::{Link, PortControl, PortStats};
 use crate::error::Error;
 use crate::filter::RxFilter;
+use crate::link::LinkEvents;
 use crate::offload::RxOffloads;
+use crate::queue::QueueId;
 use crate::rss::Rss;
 use crate::stats::{Cause, PortCounters};
 
@@ -148,6 +150,26 @@ impl<R: Cause, T: Cause> LocalControl<R, T> {
     pub fn counters(&self) -> &PortCounters<R, T> {
         &self.counters
     }
+
+    /// Whether there is such a queue.
+    ///
+    /// # Errors
+    /// There is none, and the message says how many there are.
+    pub fn check_queue(&self, queue: QueueId) -> Result<(), Error> {
+        let (rx, tx) = self.counters.queues();
+        let queues = match queue {
+            QueueId::Receive(_) => rx,
+            QueueId::Transmit(_) => tx,
+        };
+        if queue.index() < queues {
+            return Ok(());
+        }
+        Err(Error::NoQueue { port: self.identity.name().into(), queue, queues })
+    }
+
+    fn cannot(&self, what: String, remedy: &str) -> Error {
+        Error::Unsupported { port: self.identity.name().into(), what, remedy: remedy.into() }
+    }
 }
 
 impl<R: Cause, T: Cause> std::fmt::Debug for LocalControl<R, T> {
@@ -168,6 +190,10 @@ impl<R: Cause + Send + Sync, T: Cause + Send + Sync> PortControl for LocalContro
 
     fn link(&self) -> Link {
         (self.link)()
+    }
+
+    fn link_events(&self) -> Option<&Arc<LinkEvents>> {
+        None
     }
 
     fn mac(&self) -> [u8; 6] {
@@ -220,6 +246,29 @@ impl<R: Cause + Send + Sync, T: Cause + Send + Sync> PortControl for LocalContro
 
     fn queue_stats(&self, queue: u16) -> PortStats {
         self.counters.queue_stats(queue)
+    }
+
+    fn depth(&self, _: QueueId) -> Option<u16> {
+        None
+    }
+
+    fn used_descriptors(&self, queue: QueueId) -> Result<u16, Error> {
+        self.check_queue(queue)?;
+        Err(self.cannot(format!("counting the descriptors of {queue}"), "look at the port's statistics"))
+    }
+
+    fn queue_started(&self, queue: QueueId) -> bool {
+        self.check_queue(queue).is_ok()
+    }
+
+    fn start_queue(&self, queue: QueueId) -> Result<(), Error> {
+        // All are.
+        self.check_queue(queue)
+    }
+
+    fn stop_queue(&self, queue: QueueId) -> Result<(), Error> {
+        self.check_queue(queue)?;
+        Err(self.cannot(format!("stopping {queue} alone"), "stop the port, or start it with fewer queues"))
     }
 
     fn xstats(&self) -> Vec<(String, u64)> {

@@ -47,6 +47,16 @@ pub trait Driver: Sync {
     fn keeps_packets(&self) -> bool {
         true
     }
+    /// Looks at `args` as [`probe`](Self::probe) does, and opens nothing: whether every key is known, every value possible, and
+    /// none missing. What only the device or the machine can tell (nobody listens at a path, an interface is not there) is left to
+    /// `probe`. The default finds nothing wrong.
+    ///
+    /// # Errors
+    /// As those of `probe` about arguments.
+    fn check_args(&self, args: &DevArgs) -> Result<(), Error> {
+        let _ = args;
+        Ok(())
+    }
     /// Opens the device that `args` names; nothing moves yet.
     ///
     /// # Errors
@@ -79,11 +89,12 @@ pub trait Driver: Sync {
 /// use linecard_pmd::ProbeContext;
 /// let memory = Memory::new(MemoryConfig::default())?;
 /// let domain = memory.domain("packets")?;
-/// let context = ProbeContext { memory, domain, wait: std::time::Duration::from_secs(1) };
+/// let context = ProbeContext::new(memory, domain, std::time::Duration::from_secs(1));
 /// assert_eq!(context.domain.name(), "packets");
 /// # Ok::<(), linecard_eal::Error>(())
 /// ```
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct ProbeContext {
     /// The memory of this process's framework instance.
     pub memory: Memory,
@@ -94,6 +105,19 @@ pub struct ProbeContext {
     pub wait: Duration,
 }
 
+impl ProbeContext {
+    /// Memory, the domain for packets, and how long to wait for a peer.
+    #[must_use]
+    pub fn new(memory: Memory, domain: Arc<Domain>, wait: Duration) -> Self {
+        Self { memory, domain, wait }
+    }
+}
+
+linecard_eal::setters!(ProbeContext {
+    domain: Arc<Domain>,
+    wait: Duration,
+});
+
 /// What a device can do, and what it is.
 ///
 /// ```
@@ -103,7 +127,7 @@ pub struct ProbeContext {
 /// # let memory = Memory::new(MemoryConfig::default())?;
 /// # let domain = memory.domain("packets")?;
 /// # let pool = Pool::new(&domain, PoolConfig::default())?;
-/// # let context = ProbeContext { memory, domain, wait: std::time::Duration::from_secs(1) };
+/// # let context = ProbeContext::new(memory, domain, std::time::Duration::from_secs(1));
 /// # let registry = Registry::new(&[&linecard_net_null::NullDriver, &linecard_net_ring::RingDriver]);
 /// let info = registry.probe(&context, "net_ring0")?.info();
 /// assert_eq!((info.driver, info.default_depth), ("net_ring", 1024));
@@ -111,6 +135,7 @@ pub struct ProbeContext {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct DeviceInfo {
     /// Driver name (`net_virtio_user`).
     pub driver: &'static str,
@@ -132,7 +157,38 @@ pub struct DeviceInfo {
     pub offloads: Offloads,
 }
 
-/// An opened device that does not move packets yet.
+impl DeviceInfo {
+    /// A device of `driver` with the address `mac`: one queue each way, rings of any size, 512 descriptors unless asked
+    /// otherwise, an MTU of 68 to 1500 bytes, and the offloads that cost nothing ([`Offloads::FREE`]).
+    #[must_use]
+    pub fn new(driver: &'static str, mac: [u8; 6]) -> Self {
+        Self {
+            driver,
+            max_rx_queues: 1,
+            max_tx_queues: 1,
+            depth: 1..=u16::MAX,
+            depth_power_of_two: false,
+            default_depth: 512,
+            mtu: 68..=1500,
+            mac,
+            offloads: Offloads::FREE,
+        }
+    }
+}
+
+linecard_eal::setters!(DeviceInfo {
+    driver: &'static str,
+    max_rx_queues: u16,
+    max_tx_queues: u16,
+    depth: std::ops::RangeInclusive<u16>,
+    depth_power_of_two: bool,
+    default_depth: u16,
+    mtu: std::ops::RangeInclusive<u16>,
+    mac: [u8; 6],
+    offloads: Offloads,
+});
+
+/// An opened device that does not move packets yet. `Send`, and not to be relied on as `Sync`.
 ///
 /// It has no queues to poll; [`configure`](crate::configure) and [`start`](crate::Configured::start) turn it into a [`Port`], and a
 /// started port is no device any more:
@@ -144,7 +200,7 @@ pub struct DeviceInfo {
 /// # let memory = Memory::new(MemoryConfig::default())?;
 /// # let domain = memory.domain("packets")?;
 /// # let pool = Pool::new(&domain, PoolConfig::default())?;
-/// # let context = ProbeContext { memory, domain, wait: std::time::Duration::from_secs(1) };
+/// # let context = ProbeContext::new(memory, domain, std::time::Duration::from_secs(1));
 /// # let registry = Registry::new(&[&linecard_net_null::NullDriver, &linecard_net_ring::RingDriver]);
 /// let device = registry.probe(&context, "net_null0")?;
 /// let port = configure(device, PortConfig::default())?.start(&pool)?;
@@ -159,6 +215,10 @@ pub trait Device: Send {
     /// The device argument that would give it more queue pairs than [`info`](Self::info) tells, if there is one.
     fn queues_argument(&self) -> Option<&'static str> {
         None
+    }
+    /// Whether single queues of the port can be [stopped](PortControl::stop_queue) and started.
+    fn stops_queues(&self) -> bool {
+        false
     }
     /// Whether `config` would be accepted, beyond what [`DeviceInfo`] already says.
     ///
@@ -177,6 +237,9 @@ pub trait Device: Send {
 
 /// A started port: queues to hand to polling threads, and the control side that stays.
 ///
+/// `Send`, but not `Sync`: a port is one thread's at a time, and so is each queue. What threads share is
+/// [`control`](Self::control).
+///
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
 /// # use linecard_mempool::{Burst, Pool, PoolConfig};
@@ -184,7 +247,7 @@ pub trait Device: Send {
 /// # let memory = Memory::new(MemoryConfig::default())?;
 /// # let domain = memory.domain("packets")?;
 /// # let pool = Pool::new(&domain, PoolConfig::default())?;
-/// # let context = ProbeContext { memory, domain, wait: std::time::Duration::from_secs(1) };
+/// # let context = ProbeContext::new(memory, domain, std::time::Duration::from_secs(1));
 /// # let registry = Registry::new(&[&linecard_net_null::NullDriver, &linecard_net_ring::RingDriver]);
 /// let device = registry.probe(&context, "net_ring0")?;
 /// let mut port = configure(device, PortConfig::default())?.start(&pool)?;
@@ -215,7 +278,7 @@ pub trait Device: Send {
 /// # let memory = Memory::new(MemoryConfig::default())?;
 /// # let domain = memory.domain("packets")?;
 /// # let pool = Pool::new(&domain, PoolConfig::default())?;
-/// # let context = ProbeContext { memory, domain, wait: std::time::Duration::from_secs(1) };
+/// # let context = ProbeContext::new(memory, domain, std::time::Duration::from_secs(1));
 /// # let registry = Registry::new(&[&linecard_net_null::NullDriver, &linecard_net_ring::RingDriver]);
 /// let port = configure(registry.probe(&context, "net_null0")?, PortConfig::default())?.start(&pool)?;
 /// let device = port.stop();
@@ -277,7 +340,7 @@ pub trait Running: Send {
     fn stop(self: Box<Self>, rx: Vec<Box<dyn RxQueue>>, tx: Vec<Box<dyn TxQueue>>) -> Box<dyn Device>;
 }
 
-/// One receive queue, owned by the thread that polls it.
+/// One receive queue, owned by the thread that polls it: `Send`, and not to be relied on as `Sync`.
 ///
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
@@ -286,7 +349,7 @@ pub trait Running: Send {
 /// # let memory = Memory::new(MemoryConfig::default())?;
 /// # let domain = memory.domain("packets")?;
 /// # let pool = Pool::new(&domain, PoolConfig::default())?;
-/// # let context = ProbeContext { memory, domain, wait: std::time::Duration::from_secs(1) };
+/// # let context = ProbeContext::new(memory, domain, std::time::Duration::from_secs(1));
 /// # let registry = Registry::new(&[&linecard_net_null::NullDriver, &linecard_net_ring::RingDriver]);
 /// let mut port = configure(registry.probe(&context, "net_null0")?, PortConfig::default())?.start(&pool)?;
 /// let mut packets = Burst::new();
@@ -328,7 +391,7 @@ pub trait RxQueue: Send {
     }
 }
 
-/// One transmit queue, owned by the thread that fills it.
+/// One transmit queue, owned by the thread that fills it: `Send`, and not to be relied on as `Sync`.
 ///
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
@@ -337,12 +400,12 @@ pub trait RxQueue: Send {
 /// # let memory = Memory::new(MemoryConfig::default())?;
 /// # let domain = memory.domain("packets")?;
 /// # let pool = Pool::new(&domain, PoolConfig::default())?;
-/// # let context = ProbeContext { memory, domain, wait: std::time::Duration::from_secs(1) };
+/// # let context = ProbeContext::new(memory, domain, std::time::Duration::from_secs(1));
 /// # let registry = Registry::new(&[&linecard_net_null::NullDriver, &linecard_net_ring::RingDriver]);
-/// let config = PortConfig { rx_depth: 10, tx_depth: 10, ..PortConfig::default() };
+/// let config = PortConfig::default().rx_depth(10).tx_depth(10);
 /// let mut port = configure(registry.probe(&context, "net_ring0")?, config)?.start(&pool)?;
 /// let mut packets = Burst::new();
-/// assert!(pool.get_bulk(&mut packets, 16));
+/// pool.get_bulk(&mut packets, 16)?;
 /// assert_eq!(port.tx[0].tx_burst(&mut packets), 10);
 /// assert_eq!(packets.clear(), 6); // dropped by us, and ours to count
 /// # Ok::<(), Box<dyn std::error::Error>>(())

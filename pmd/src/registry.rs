@@ -77,6 +77,33 @@ impl Registry {
         Error::UnknownDriver { device: args.name().to_owned(), known }
     }
 
+    /// Finds the driver of `device` and has it [look](Driver::check_args) at the arguments; nothing is opened.
+    ///
+    /// ```
+    /// use linecard_pmd::Registry;
+    /// let registry = Registry::new(&[&linecard_net_null::NullDriver]);
+    /// assert_eq!(registry.check("net_null0,size=128")?.name(), "net_null0");
+    /// let problem = registry.check("net_null0,size=0").unwrap_err().to_string();
+    /// assert_eq!(problem, "net_null0: 'size=0' is not possible; give size a number from 1 to 65535");
+    /// # Ok::<(), linecard_pmd::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`find`](Self::find), and the driver's own.
+    pub fn check(&self, device: &str) -> Result<DevArgs, Error> {
+        let args = DevArgs::parse(device)?;
+        self.check_args(&args)?;
+        Ok(args)
+    }
+
+    /// The same for arguments that were read already.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn check_args(&self, args: &DevArgs) -> Result<(), Error> {
+        self.find_for(args)?.check_args(args)
+    }
+
     /// Finds the driver of `device` and opens the device with it.
     ///
     /// # Errors

@@ -58,6 +58,7 @@ bitflags! {
 /// assert_eq!((config.table.len(), &config.table[..4]), (128, &[0, 1, 2, 0][..]));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RssConfig {
     /// What is hashed.
     pub types: RssTypes,
@@ -75,6 +76,12 @@ impl RssConfig {
         Self { types: RssTypes::all(), key: DEFAULT_KEY, table }
     }
 }
+
+linecard_eal::setters!(RssConfig {
+    types: RssTypes,
+    key: [u8; KEY_LEN],
+    table: Vec<u16>,
+});
 
 /// The hash of a parsed frame in software; `None` for one that is not to be hashed.
 ///
@@ -110,7 +117,7 @@ pub fn flow_hash(toeplitz: &Toeplitz, types: RssTypes, frame: &[u8], layers: &La
 /// let rss = Rss::new("net_virtio_user0", 2);
 /// assert!(rss.config().is_none(), "nothing is asked of the device");
 /// rss.set(Some(RssConfig::new(2)))?;
-/// let wrong = RssConfig { table: vec![0, 2], ..RssConfig::new(2) };
+/// let wrong = RssConfig::new(2).table(vec![0, 2]);
 /// assert!(rss.set(Some(wrong)).is_err(), "there is no receive queue 2");
 /// assert!(!rss.is_spread_by_device(), "no device has said that it does");
 /// # Ok::<(), linecard_pmd::Error>(())
@@ -235,7 +242,7 @@ mod tests {
         let rss = Rss::new("p", 2);
         let good = RssConfig::new(2);
         rss.set(Some(good.clone())).expect("it is good");
-        let table = |table: &[u16]| RssConfig { table: table.to_vec(), ..good.clone() };
+        let table = |table: &[u16]| good.clone().table(table.to_vec());
         for (wrong, part) in [
             (table(&[]), "0 entries"),
             (table(&[0, 1, 0]), "3 entries"),

@@ -26,7 +26,7 @@ static HASH: Toeplitz = Toeplitz::new(&SYMMETRIC_KEY);
 /// use linecard_pmd::spread::Spread;
 /// let mut spread = Spread::new(4);
 /// let mut packets = Burst::new();
-/// assert!(pool.get_bulk(&mut packets, 8)); // without headers
+/// pool.get_bulk(&mut packets, 8)?; // without headers
 /// spread.deal(&mut packets);
 /// assert_eq!((packets.len(), spread.burst(0).len(), spread.burst(3).len()), (0, 8, 0));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -68,7 +68,7 @@ impl Spread {
             // Neither has more room than `packets` had packets.
             let _ = if full { kept.push(packet) } else { self.bursts[worker].push(packet) };
         }
-        packets.append(&mut kept);
+        packets.take_from(&mut kept);
     }
 
     /// What waits for a worker; for the transmit queue of its link.
@@ -94,7 +94,7 @@ mod tests {
     fn pool() -> Pool {
         let domain =
             Memory::new(MemoryConfig::default()).expect("memory").domain("packets").expect("a domain");
-        Pool::new(&domain, PoolConfig { packets: 1024, ..PoolConfig::default() }).expect("a pool")
+        Pool::new(&domain, PoolConfig::default().packets(1024)).expect("a pool")
     }
 
     fn first(burst: &mut Burst) -> Option<Packet> {
@@ -126,7 +126,7 @@ mod tests {
             let mut seen: Vec<Vec<(u16, u8)>> = vec![Vec::new(); workers];
             for round in 0..4 {
                 let mut packets = Burst::new();
-                packets.extend(
+                packets.fill_from(
                     &mut (0..64).map(|flow| packet(&pool, 1000 + flow, (flow + round) % 2 == 1, round as u8)),
                 );
                 while !packets.is_empty() {
@@ -159,8 +159,8 @@ mod tests {
     fn a_full_burst_keeps_what_is_behind_in_its_order() {
         let (pool, mut spread) = (pool(), Spread::new(2));
         let (mut packets, mut more) = (Burst::new(), Burst::new());
-        packets.extend(&mut (0..64).map(|number| packet(&pool, 1, false, number)));
-        more.extend(&mut (0..3).map(|number| packet(&pool, 1, false, 64 + number)));
+        packets.fill_from(&mut (0..64).map(|number| packet(&pool, 1, false, number)));
+        more.fill_from(&mut (0..3).map(|number| packet(&pool, 1, false, 64 + number)));
         spread.deal(&mut packets);
         spread.deal(&mut more);
         assert_eq!((packets.len(), more.len()), (0, 3));

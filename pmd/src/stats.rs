@@ -9,7 +9,7 @@
 //!              lost(Cause, n)           └─ baseline ◄─ reset() ─┘
 //! ```
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crossbeam::utils::CachePadded;
@@ -131,7 +131,29 @@ struct Counters {
     packets: Counter,
     bytes: Counter,
     bursts: Counter,
+    /// [`Inspections`], beside what a burst writes anyway: read from anywhere else they cost a line of the first cache per burst.
+    inspections: AtomicU32,
     lost: [Counter; MAX_CAUSES],
+}
+
+bitflags::bitflags! {
+    /// Why a queue looks at each of its packets.
+    ///
+    /// ```
+    /// use linecard_pmd::stats::{AnyLoss, Inspections, QueueStats};
+    /// let stats = QueueStats::<AnyLoss>::default();
+    /// stats.inspect(Inspections::CLASSES, true);
+    /// assert_eq!(stats.inspections(), Inspections::CLASSES);
+    /// stats.inspect(Inspections::CLASSES, false);
+    /// assert!(stats.inspections().is_empty());
+    /// ```
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Inspections: u32 {
+        /// The port's receive filter lets not everything pass.
+        const FILTER = 1;
+        /// Packets are counted by class.
+        const CLASSES = 2;
+    }
 }
 
 /// What one queue did; shared between the queue and its port's control side.
@@ -169,6 +191,22 @@ impl<C: Cause> QueueStats<C> {
         }
     }
 
+    /// Why the queue's owner is to look at each packet; once for each burst.
+    #[inline(always)]
+    #[must_use]
+    pub fn inspections(&self) -> Inspections {
+        Inspections::from_bits_retain(self.counters.inspections.load(Ordering::Relaxed))
+    }
+
+    /// Sets or clears those reasons; the queue's owner sees it in one of its next bursts.
+    pub fn inspect(&self, why: Inspections, on: bool) {
+        if on {
+            self.counters.inspections.fetch_or(why.bits(), Ordering::Relaxed);
+        } else {
+            self.counters.inspections.fetch_and(!why.bits(), Ordering::Relaxed);
+        }
+    }
+
     /// Counts `n` packets that were lost, and why. For the queue's owner.
     #[inline]
     pub fn lost(&self, cause: C, n: u64) {
@@ -202,7 +240,7 @@ impl<C: Cause> QueueStats<C> {
     }
 
     fn raw(&self) -> Totals<C> {
-        let Counters { packets, bytes, bursts, lost } = &*self.counters;
+        let Counters { packets, bytes, bursts, lost, inspections: _ } = &*self.counters;
         Totals {
             packets: packets.value(),
             bytes: bytes.value(),

@@ -57,7 +57,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 /// let mut right = configure(right, PortConfig::default())?.start(&pool)?;
 /// assert_eq!(right.rx[0].arm(), Armed::Asleep);
 /// let mut packets = Burst::new();
-/// assert!(pool.get_bulk(&mut packets, 1));
+/// pool.get_bulk(&mut packets, 1)?;
 /// left.tx[0].tx_burst(&mut packets); // `right.rx[0].event()` is readable from here on
 /// assert_eq!(right.rx[0].arm(), Armed::Ready);
 /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -20,8 +20,8 @@ impl Bench {
     fn new() -> Self {
         let memory = Memory::new(MemoryConfig::default()).unwrap();
         let domain = memory.domain("packets").unwrap();
-        let pool = Pool::new(&domain, PoolConfig { packets: 4096, ..PoolConfig::default() }).unwrap();
-        Self { context: ProbeContext { memory, domain, wait: Duration::from_secs(1) }, pool }
+        let pool = Pool::new(&domain, PoolConfig::default().packets(4096)).unwrap();
+        Self { context: ProbeContext::new(memory, domain, Duration::from_secs(1)), pool }
     }
 
     fn port(&self, device: &str) -> Port {
@@ -91,7 +91,7 @@ fn a_receive_queue_that_panics_is_not_polled_again_and_its_neighbour_loses_nothi
     for _ in 0..10 {
         received += faulty.rx[0].rx_burst(&mut packets);
         packets.clear();
-        assert!(bench.pool.get_bulk(&mut packets, 32));
+        bench.pool.get_bulk(&mut packets, 32).unwrap();
         assert_eq!(healthy.tx[0].tx_burst(&mut packets), 32);
         returned += healthy.rx[0].rx_burst(&mut back);
         back.clear();
@@ -102,7 +102,7 @@ fn a_receive_queue_that_panics_is_not_polled_again_and_its_neighbour_loses_nothi
     assert!(faulty.control.paths().contains("receive queue 0 panicked"), "{}", faulty.control.paths());
     assert_eq!(faulty.rx[0].path(), "panicked");
 
-    assert!(bench.pool.get_bulk(&mut packets, 8));
+    bench.pool.get_bulk(&mut packets, 8).unwrap();
     assert_eq!(faulty.tx[0].tx_burst(&mut packets), 8, "the other queue of that port goes on");
     healthy.stop();
     let device = faulty.stop();
@@ -116,7 +116,7 @@ fn packets_that_were_there_before_stay_the_callers() {
     let bench = Bench::new();
     let mut port = contain(faulty(bench.port("net_null0"), 0));
     let mut packets = Burst::with_capacity(40);
-    assert!(bench.pool.get_bulk(&mut packets, 10));
+    bench.pool.get_bulk(&mut packets, 10).unwrap();
     assert_eq!((port.rx[0].rx_burst(&mut packets), packets.len(), packets.capacity()), (0, 10, 40));
     packets.clear();
     port.stop();
@@ -129,7 +129,7 @@ fn a_transmit_queue_that_panics_counts_what_it_had_and_takes_nothing_more() {
     let mut port = contain(faulty(bench.port("net_null0"), 1));
     let mut packets = Burst::with_capacity(32);
     let mut send = |port: &mut Port, count| {
-        assert!(bench.pool.get_bulk(&mut packets, count));
+        bench.pool.get_bulk(&mut packets, count).unwrap();
         let taken = port.tx[0].tx_burst(&mut packets);
         (taken, packets.clear())
     };
@@ -153,7 +153,7 @@ fn a_panic_outside_of_a_burst_is_contained_too() {
     port.tx[0].reclaim();
     assert_eq!(xstat(&port, "tx_q0_panics"), 1);
     let mut packets = Burst::new();
-    assert!(bench.pool.get_bulk(&mut packets, 5));
+    bench.pool.get_bulk(&mut packets, 5).unwrap();
     assert_eq!((port.tx[0].tx_burst(&mut packets), packets.len()), (0, 5));
 }
 

@@ -55,16 +55,19 @@ fn vlans_are_filtered_in_promiscuous_mode_too() {
 
 #[test]
 fn a_view_follows_and_a_change_is_told_once() {
-    use std::sync::atomic::AtomicUsize;
+    use std::sync::atomic::{AtomicBool, AtomicUsize};
     let (filter, told) = (Arc::new(RxFilter::new("port", OWN)), Arc::new(AtomicUsize::new(0)));
-    let counter = told.clone();
-    filter.on_change(move || {
+    let (counter, said) = (told.clone(), Arc::new(AtomicBool::new(false)));
+    let last = said.clone();
+    filter.on_change(move |on| {
         counter.fetch_add(1, Ordering::Relaxed);
+        last.store(on, Ordering::Relaxed);
     });
     let view = FilterView::new(&filter);
     for (promiscuous, changes) in [(true, 0), (false, 1), (false, 1), (true, 2), (false, 3)] {
         filter.set_promiscuous(promiscuous);
         assert_eq!((view.is_on(), told.load(Ordering::Relaxed)), (!promiscuous, changes));
+        assert_eq!(said.load(Ordering::Relaxed), !promiscuous);
     }
     filter.set_promiscuous(true);
     filter.set_vlans(Some(VlanSet::NONE));

@@ -45,8 +45,10 @@ pub fn asks(flags: Offload) -> bool {
 #[error("the offload flags do not fit the packet; set them for the headers that are there")]
 pub struct Malformed;
 
-/// Writes into the metadata of a packet just received what its sender left to us. False when that cannot be done to such
-/// a packet, or is more than `takes`: then drop it.
+/// Writes into the metadata of a packet just received what its sender left to us.
+///
+/// # Errors
+/// That cannot be done to such a packet, or is more than is `accepted`: then drop it.
 ///
 /// A checksum this code knows the protocol of stays unfinished ([`Offload::RX_L4_CKSUM_NONE`]); any other is finished
 /// here. `request` must have been checked against the packet's length.
@@ -59,14 +61,17 @@ pub struct Malformed;
 /// # let domain = Memory::new(MemoryConfig::default())?.domain("packets")?;
 /// # let pool = Pool::new(&domain, PoolConfig::default())?;
 /// let mut packet = pool.get().ok_or("empty")?;
-/// assert!(packet.copy_from_slice(&[0; 60]));
+/// packet.copy_from_slice(&[0; 60])?;
 /// let valid = Request { data_valid: true, ..Request::default() };
-/// assert!(describe(&mut packet, valid, AcceptedOffloads::default()));
+/// describe(&mut packet, valid, AcceptedOffloads::default())?;
 /// assert_eq!(packet.offload(), Offload::RX_L4_CKSUM_GOOD);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[must_use]
-pub fn describe(packet: &mut Packet, request: Request, accepted: AcceptedOffloads) -> bool {
+pub fn describe(packet: &mut Packet, request: Request, accepted: AcceptedOffloads) -> Result<(), Malformed> {
+    if is_described(packet, request, accepted) { Ok(()) } else { Err(Malformed) }
+}
+
+fn is_described(packet: &mut Packet, request: Request, accepted: AcceptedOffloads) -> bool {
     let Some(partial) = request.partial else {
         if request.data_valid {
             packet.set_offload(Offload::RX_L4_CKSUM_GOOD);
@@ -171,7 +176,7 @@ fn takes_kind(accepted: AcceptedOffloads, layers: &Layers) -> bool {
 /// # let domain = Memory::new(MemoryConfig::default())?.domain("packets")?;
 /// # let pool = Pool::new(&domain, PoolConfig::default())?;
 /// let mut packet = pool.get().ok_or("empty")?;
-/// assert!(packet.copy_from_slice(&[0; 60]));
+/// packet.copy_from_slice(&[0; 60])?;
 /// assert_eq!(TxRequest::of(&packet), Ok(None));
 /// packet.set_offload(Offload::TX_TCP_CKSUM);
 /// assert_eq!(TxRequest::of(&packet), Err(Malformed)); // sixty zeros are no TCP

@@ -99,7 +99,7 @@ impl From<Malformed> for SoftLoss {
 /// # let pool = Pool::new(&domain, PoolConfig::default())?;
 /// let mut soft = SoftTx::new(pool.clone(), |_cause, _packets| {});
 /// let mut packets = Burst::new();
-/// assert!(pool.get_bulk(&mut packets, 8));
+/// pool.get_bulk(&mut packets, 8)?;
 /// let taken = soft.burst(&mut packets, AcceptedOffloads::default(), |ready| ready.clear());
 /// assert_eq!((taken, packets.len()), (8, 0));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -170,7 +170,7 @@ impl SoftTx {
     pub fn flush(&mut self, mut send: impl FnMut(&mut Burst) -> usize) -> bool {
         while !self.waiting.is_empty() {
             let mut some = Burst::new();
-            some.extend(&mut std::iter::from_fn(|| self.waiting.pop_front()));
+            some.fill_from(&mut std::iter::from_fn(|| self.waiting.pop_front()));
             crate::observer::in_pieces(|| send(&mut some));
             let full = !some.is_empty();
             while let Some(packet) = some.pop() {
@@ -246,10 +246,10 @@ impl std::fmt::Debug for SoftTx {
 /// Sends the first `n` packets; true when all of them went. What did not stays in front.
 fn send_front(packets: &mut Burst, n: usize, send: &mut impl FnMut(&mut Burst) -> usize) -> bool {
     let mut front = Burst::with_capacity(packets.capacity());
-    front.extend(&mut packets.drain(..n));
+    front.fill_from(&mut packets.drain(..n));
     send(&mut front);
     let all = front.is_empty();
-    front.append(packets);
+    front.take_from(packets);
     std::mem::swap(&mut front, packets);
     all
 }
@@ -271,13 +271,15 @@ fn prepare(
         return Ok(());
     }
     reach(packet, layers.payload_start(), pool)?;
-    if asked.ip && !offload::fill_ipv4(packet.data_mut(), layers) {
-        return Err(SoftLoss::Malformed);
+    if asked.ip {
+        let data = packet.data_mut().ok_or(SoftLoss::NoBuffer)?;
+        offload::fill_ipv4(data, layers).map_err(|_| SoftLoss::Malformed)?;
     }
     if asked.csum {
         let partial = Partial::of(layers).ok_or(SoftLoss::Malformed)?;
         if !asked.prepared {
-            offload::prepare(packet.data_mut(), layers).ok_or(SoftLoss::Malformed)?;
+            offload::prepare(packet.data_mut().ok_or(SoftLoss::NoBuffer)?, layers)
+                .ok_or(SoftLoss::Malformed)?;
         }
         let end = if asked.prepared { packet.len() } else { end };
         if !left && !finish(packet, partial, end) {
@@ -294,8 +296,8 @@ fn reach(packet: &mut Packet, len: usize, pool: &Pool) -> Result<(), SoftLoss> {
     if packet.data_len() < len {
         *packet = packet.copy(pool).ok_or(SoftLoss::NoBuffer)?;
     }
-    // Empty when the packet is shared and there is no buffer for a copy.
-    if packet.data_mut().len() < len { Err(SoftLoss::NoBuffer) } else { Ok(()) }
+    // There is none when the packet is shared and there is no buffer for a copy.
+    packet.data_mut().filter(|data| data.len() >= len).map(drop).ok_or(SoftLoss::NoBuffer)
 }
 
 /// Finishes a checksum over the bytes from `partial.csum_start` to `end`. False when there are not as many, or the
@@ -312,7 +314,7 @@ pub(super) fn finish(packet: &mut Packet, partial: Partial, end: usize) -> bool 
         at += segment.len();
         sum.add_bytes(segment.get(from..to).unwrap_or_default())
     });
-    let Some(field) = packet.data_mut().get_mut(partial.field()) else { return false };
+    let Some(field) = packet.data_mut().and_then(|data| data.get_mut(partial.field())) else { return false };
     field.copy_from_slice(&sum.checksum_nonzero().to_be_bytes());
     true
 }

@@ -1,7 +1,6 @@
 //! Packets by size and by kind of address, under the names of DPDK's virtio driver.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use linecard_mempool::Packet;
 
@@ -67,34 +66,18 @@ impl PacketClass {
 /// How many packets of each class a queue moved, while somebody asks for that. One thread counts, any thread reads.
 ///
 /// ```
-/// use std::sync::Arc;
 /// use linecard_pmd::stats::{ClassCounters, PacketClass};
-/// let classes = ClassCounters::new(&Arc::default());
+/// let classes = ClassCounters::default();
 /// classes.add(PacketClass::of(60, &[0; 6]));
 /// assert_eq!(classes.xstats("rx_q0_")[2], ("rx_q0_undersize_packets".to_owned(), 1));
 /// ```
 #[derive(Debug, Default)]
 pub struct ClassCounters {
-    /// Of the whole port.
-    on: Arc<AtomicBool>,
     counters: [Counter; CLASSES],
     baseline: Mutex<[u64; CLASSES]>,
 }
 
 impl ClassCounters {
-    /// Counters of a queue of the port that has this switch.
-    #[must_use]
-    pub fn new(on: &Arc<AtomicBool>) -> Self {
-        Self { on: Arc::clone(on), counters: Default::default(), baseline: Mutex::default() }
-    }
-
-    /// Whether packets are to be counted; once for each burst.
-    #[inline(always)]
-    #[must_use]
-    pub fn is_on(&self) -> bool {
-        self.on.load(Ordering::Relaxed)
-    }
-
     /// Counts a packet of that class. For the queue's owner.
     pub fn add(&self, class: PacketClass) {
         let places = class.group.into_iter().chain([class.size]);
@@ -149,7 +132,7 @@ mod tests {
 
     #[test]
     fn groups_are_counted_once() {
-        let classes = ClassCounters::new(&Arc::default());
+        let classes = ClassCounters::default();
         classes.add(PacketClass::of(64, &[0xff; 6]));
         classes.add(PacketClass::of(64, &[1, 0, 0x5e, 0, 0, 1]));
         classes.add(PacketClass::of(64, &[0xff; 5]));

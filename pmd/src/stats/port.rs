@@ -49,6 +49,13 @@ impl<R: Cause, T: Cause> PortCounters<R, T> {
         Arc::clone(&self.tx[queue])
     }
 
+    /// Receive and transmit queues.
+    #[must_use]
+    pub fn queues(&self) -> (u16, u16) {
+        // They were counted so when this was made.
+        (self.rx.len() as u16, self.tx.len() as u16)
+    }
+
     /// The sum of all queues.
     #[must_use]
     pub fn stats(&self) -> PortStats {
