@@ -56,6 +56,11 @@ impl Driver for AfPacketDriver {
          version=2|3, blocksz=, framesz=, framecnt=, retire_blk_tov=, fanout_mode=hash|lb|cpu|rollover|rnd|qm"
     }
 
+    fn check_args(&self, args: &DevArgs) -> Result<(), Error> {
+        // Whether the namespace is there is not a question of arguments.
+        Options::read(&args.clone().without("netns")).map(drop)
+    }
+
     fn probe(&self, _: &ProbeContext, args: &DevArgs) -> Result<Box<dyn Device>, Error> {
         let options = Options::read(args)?;
         let interface = Interface::find_framed(args.name(), &options.namespace, &options.iface)?;
@@ -270,17 +275,13 @@ impl Device for AfPacket {
     }
 
     fn info(&self) -> DeviceInfo {
-        DeviceInfo {
-            driver: DRIVER,
-            max_rx_queues: self.options.queues,
-            max_tx_queues: self.options.queues,
-            depth: 1..=MAX_FRAMES,
-            depth_power_of_two: false,
-            default_depth: self.options.shape.count,
-            mtu: self.options.mtu(),
-            mac: self.mac,
-            offloads: Offloads { rx: RX, tx: TX },
-        }
+        DeviceInfo::new(DRIVER, self.mac)
+            .max_rx_queues(self.options.queues)
+            .max_tx_queues(self.options.queues)
+            .depth(1..=MAX_FRAMES)
+            .default_depth(self.options.shape.count)
+            .mtu(self.options.mtu())
+            .offloads(Offloads { rx: RX, tx: TX })
     }
 
     fn check(&self, config: &PortConfig) -> Result<(), Error> {

@@ -52,5 +52,10 @@ const ADDRESSES: usize = 12;
 /// Bytes of a tag (IEEE 802.1Q).
 const TAG: usize = 4;
 
+/// The README's program, compiled by `cargo test --doc`.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
+
 #[cfg(test)]
 mod tests;

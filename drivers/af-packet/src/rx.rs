@@ -102,7 +102,7 @@ impl<R: Ring> Rx<R> {
     /// Packets for up to `wanted` frames, fewer when the pool has fewer; how many.
     fn buffers(&self, packets: &mut Burst, wanted: usize) -> usize {
         let mut count = wanted;
-        while count > 0 && !self.parts.pool.get_bulk(packets, count) {
+        while count > 0 && self.parts.pool.get_bulk(packets, count).is_err() {
             count /= 2;
         }
         if count == 0 && wanted > 0 {
@@ -166,7 +166,7 @@ impl<R: Ring> Rx<R> {
             return Ok(());
         }
         let request = self.parts.request(frame, packet.len())?;
-        if describe(packet, request, accepted) { Ok(()) } else { Err(RxLoss::BadOffload) }
+        describe(packet, request, accepted).map_err(|_| RxLoss::BadOffload)
     }
 
     /// Adds what has come; how many packets, and how many bytes they have.
@@ -222,7 +222,7 @@ impl<R: Ring> Rx<R> {
 fn finish(packet: &mut Packet) {
     let partial = Partial::of(&parse(packet.data()));
     let accepted = AcceptedOffloads { csum: true, ..AcceptedOffloads::default() };
-    if partial.is_some() && describe(packet, Request { partial, ..Request::default() }, accepted) {
+    if partial.is_some() && describe(packet, Request { partial, ..Request::default() }, accepted).is_ok() {
         finish_received(std::slice::from_mut(packet));
     }
 }

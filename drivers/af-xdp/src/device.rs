@@ -309,17 +309,13 @@ impl Device for AfXdp {
     fn info(&self) -> DeviceInfo {
         let queues = u16::try_from(self.options.queue_count).unwrap_or(u16::MAX);
         let limit = if self.mtu_limit == 0 { MAX_MTU } else { self.mtu_limit.min(MAX_MTU) };
-        DeviceInfo {
-            driver: super::DRIVER,
-            max_rx_queues: queues,
-            max_tx_queues: queues,
-            depth: 32..=16384,
-            depth_power_of_two: true,
-            default_depth: 1024,
-            mtu: 68..=u16::try_from(limit).unwrap_or(u16::MAX),
-            mac: self.mac,
-            offloads: linecard_pmd::Offloads::FREE,
-        }
+        DeviceInfo::new(super::DRIVER, self.mac)
+            .max_rx_queues(queues)
+            .max_tx_queues(queues)
+            .depth(32..=16384)
+            .depth_power_of_two(true)
+            .default_depth(1024)
+            .mtu(68..=u16::try_from(limit).unwrap_or(u16::MAX))
     }
 
     fn start(mut self: Box<Self>, config: &PortConfig, pool: &Pool) -> Result<Port, StartError> {

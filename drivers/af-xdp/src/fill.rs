@@ -68,7 +68,7 @@ impl Fill {
         while (self.depth - self.lent) as usize >= self.batch {
             let mut fresh = [const { MaybeUninit::<NonNull<Meta>>::uninit() }; REFILL];
             let Some(some) = fresh.get_mut(..want) else { break };
-            if self.pool.get_raw(some) {
+            if self.pool.get_raw(some).is_ok() {
                 self.lent += want as u32;
                 self.lend(&fresh[..want]);
             } else if want > 1 {

@@ -87,6 +87,10 @@ impl Driver for AfXdpDriver {
          force_copy=0|1, busy_budget=N (64), mode=auto|drv|skb, netns=NAME, xdp_prog=PINNED, map=PINNED, fd=N[:N...]"
     }
 
+    fn check_args(&self, args: &DevArgs) -> Result<(), Error> {
+        args::Options::read(args).map(drop)
+    }
+
     fn probe(&self, _: &ProbeContext, args: &DevArgs) -> Result<Box<dyn Device>, Error> {
         let options = args::Options::read(args)?;
         let namespace = Namespace::of(args)?;
@@ -109,6 +113,11 @@ pub fn available() -> std::io::Result<()> {
     bpf::Program::redirect(&bpf::Sockets::new(1)?)?;
     Ok(())
 }
+
+/// The README's program, compiled by `cargo test --doc`.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
 
 #[cfg(test)]
 mod tests;

@@ -312,10 +312,10 @@ impl TxQueue for Tx {
         let mut left = Burst::new();
         if let Some(packet) = full {
             let _ = left.push(packet);
-            left.extend(&mut waiting);
+            left.fill_from(&mut waiting);
         }
         drop(waiting);
-        packets.append(&mut left);
+        packets.take_from(&mut left);
         self.writer.stats.moved(sent, bytes);
         self.kick();
         before - packets.len()

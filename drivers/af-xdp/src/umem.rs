@@ -231,7 +231,7 @@ mod tests {
         let domain = Memory::new(MemoryConfig::default()).expect("memory").domain("umem").expect("a domain");
         // Something before the pool, so that its first buffer starts inside a page.
         let zone = domain.zone("before", 100, 64).expect("a zone");
-        let config = PoolConfig { packets: 8, data_room, cache: 0, ..PoolConfig::default() };
+        let config = PoolConfig::default().packets(8).data_room(data_room).cache(0);
         let pool = Pool::new(&domain, config).expect("a pool");
         drop(zone);
         Umem::new("port", &pool).expect("large enough")
@@ -300,7 +300,7 @@ mod tests {
     #[test]
     fn small_buffers_are_refused() {
         let domain = Memory::new(MemoryConfig::default()).expect("memory").domain("umem").expect("a domain");
-        let config = PoolConfig { packets: 8, data_room: 1024, ..PoolConfig::default() };
+        let config = PoolConfig::default().packets(8).data_room(1024);
         let pool = Pool::new(&domain, config).expect("a pool");
         let problem = Umem::new("net_af_xdp0", &pool).err().expect("too small").to_string();
         assert_eq!(

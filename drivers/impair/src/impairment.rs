@@ -191,11 +191,8 @@ impl Impairment {
 
     /// Changes one bit, of the first segment where a packet has several that fit into no one buffer.
     fn flip(&mut self, packet: &mut Packet) -> bool {
-        packet.linearize();
-        let data = packet.data_mut();
-        if data.is_empty() {
-            return false;
-        }
+        _ = packet.linearize();
+        let Some(data) = packet.data_mut().filter(|data| !data.is_empty()) else { return false };
         let bit = self.random.below(data.len() as u64 * 8);
         // Below the length, which is a `usize`.
         data[(bit / 8) as usize] ^= 1 << (bit % 8);

@@ -60,7 +60,7 @@ const DRIVER: &str = "net_impair";
 /// let memory = Memory::new(MemoryConfig::default())?;
 /// let domain = memory.domain("packets")?;
 /// let pool = Pool::new(&domain, PoolConfig::default())?;
-/// let context = ProbeContext { memory, domain, wait: std::time::Duration::from_secs(1) };
+/// let context = ProbeContext::new(memory, domain, std::time::Duration::from_secs(1));
 /// let device = drivers().probe(&context, "net_impair0,on=[net_null0,size=60],tx_loss=50%,seed=1")?;
 /// let mut port = configure(device, PortConfig::default())?.start(&pool)?;
 ///
@@ -94,7 +94,28 @@ impl Driver for ImpairDriver {
          delay, jitter, rate, limit, each also with rx_ or tx_ in front"
     }
 
+    fn check_args(&self, args: &DevArgs) -> Result<(), Error> {
+        let (_, on) = Settings::read(args)?;
+        (self.drivers)().check(on).map(drop)
+    }
+
     fn probe(&self, context: &ProbeContext, args: &DevArgs) -> Result<Box<dyn Device>, Error> {
+        let (line, on) = Settings::read(args)?;
+        let inner = (self.drivers)().probe(context, on)?;
+        Ok(Box::new(Impaired { inner, line }))
+    }
+}
+
+/// What stays through all starts and stops.
+struct Settings {
+    name: String,
+    faults: Both,
+    seed: u64,
+}
+
+impl Settings {
+    /// What the arguments ask for, and the port that is behind the line.
+    fn read(args: &DevArgs) -> Result<(Self, &str), Error> {
         let on = args.value("on").filter(|on| !on.is_empty()).ok_or_else(|| {
             let remedy = format!("write {},on=[net_tap1,iface=x],loss=1%", args.name());
             args.problem("'on' names no port", remedy)
@@ -106,16 +127,8 @@ impl Driver for ImpairDriver {
         if DevArgs::parse(on)?.name() == args.name() {
             return Err(args.problem("'on' names this port itself", "give the port behind it another number"));
         }
-        let inner = (self.drivers)().probe(context, on)?;
-        Ok(Box::new(Impaired { inner, line: Settings { name: args.name().to_owned(), faults, seed } }))
+        Ok((Self { name: args.name().to_owned(), faults, seed }, on))
     }
-}
-
-/// What stays through all starts and stops.
-struct Settings {
-    name: String,
-    faults: Both,
-    seed: u64,
 }
 
 struct Impaired {
@@ -156,7 +169,7 @@ impl Device for Impaired {
     }
 
     fn info(&self) -> DeviceInfo {
-        DeviceInfo { driver: DRIVER, ..self.inner.info() }
+        self.inner.info().driver(DRIVER)
     }
 
     fn queues_argument(&self) -> Option<&'static str> {
@@ -241,6 +254,11 @@ impl PortControl for Control {
         format!("impaired: {}", self.inner.paths())
     }
 }
+
+/// The README's program, compiled by `cargo test --doc`.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
 
 #[cfg(test)]
 mod tests;

@@ -58,7 +58,7 @@ impl RxQueue for Rx {
                     self.inner.rx_burst(&mut fresh);
                     fresh.drain(..fresh.len()).for_each(|packet| line.push(packet, now, stats));
                 }
-                packets.extend(&mut std::iter::from_fn(|| line.pop(now, stats)));
+                packets.fill_from(&mut std::iter::from_fn(|| line.pop(now, stats)));
             }
         }
         let bytes = packets[before..].iter().map(|packet| packet.len() as u64).sum();
@@ -103,7 +103,7 @@ impl Tx {
     fn release(&mut self, now: u64) {
         let Timed { line: Some(line), stats, .. } = &mut self.timed else { return };
         loop {
-            self.ready.extend(&mut std::iter::from_fn(|| line.pop(now, stats)));
+            self.ready.fill_from(&mut std::iter::from_fn(|| line.pop(now, stats)));
             if self.ready.is_empty() {
                 return;
             }

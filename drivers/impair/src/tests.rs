@@ -56,9 +56,8 @@ mod twice_impaired {
 fn setup() -> (ProbeContext, Pool) {
     let memory = Memory::new(MemoryConfig::default()).expect("memory");
     let domain = memory.domain("test").expect("a domain");
-    let pool =
-        Pool::new(&domain, PoolConfig { packets: 4096, cache: 0, ..PoolConfig::default() }).expect("a pool");
-    (ProbeContext { memory, domain, wait: Duration::ZERO }, pool)
+    let pool = Pool::new(&domain, PoolConfig::default().packets(4096).cache(0)).expect("a pool");
+    (ProbeContext::new(memory, domain, Duration::ZERO), pool)
 }
 
 fn start(context: &ProbeContext, pool: &Pool, text: &str) -> Port {
@@ -81,7 +80,7 @@ fn through(text: &str, total: u32) -> (Vec<Vec<u8>>, Port, Pool) {
         while next < total && burst.len() < 32 {
             let mut packet = pool.get().expect("enough packets");
             packet.append(64).expect("room").fill(0);
-            packet.data_mut()[..4].copy_from_slice(&next.to_be_bytes());
+            packet.data_mut().unwrap()[..4].copy_from_slice(&next.to_be_bytes());
             burst.push(packet).expect("room");
             next += 1;
         }
@@ -219,7 +218,7 @@ fn delays_and_rates_take_their_time() {
     let mut port = start(&context, &pool, "net_impair0,on=[net_ring0],tx_delay=30ms");
     let send = |port: &mut Port, count| {
         let mut burst = Burst::new();
-        assert!(pool.get_bulk(&mut burst, count));
+        pool.get_bulk(&mut burst, count).unwrap();
         burst.iter_mut().for_each(|packet| assert!(packet.append(125).is_some()));
         port.tx[0].tx_burst(&mut burst)
     };
@@ -254,7 +253,7 @@ fn what_waits_at_the_end_returns() {
     let mut port = start(&context, &pool, "net_impair0,on=[net_null0],delay=10s,limit=100");
     let mut burst = Burst::new();
     assert_eq!(port.rx[0].rx_burst(&mut burst), 0);
-    assert!(pool.get_bulk(&mut burst, 64));
+    pool.get_bulk(&mut burst, 64).unwrap();
     assert_eq!(port.tx[0].tx_burst(&mut burst), 50);
     burst.clear();
     assert!(pool.stats().in_use > 50);

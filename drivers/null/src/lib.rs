@@ -47,17 +47,12 @@ impl Driver for NullDriver {
         "packets from and to nowhere: size=BYTES (64), copy=0|1, no-rx=0|1"
     }
 
+    fn check_args(&self, args: &DevArgs) -> Result<(), Error> {
+        Mode::read(args).map(drop)
+    }
+
     fn probe(&self, _: &ProbeContext, args: &DevArgs) -> Result<Box<dyn Device>, Error> {
-        let mode = Mode {
-            size: args.number("size", 1..=u16::MAX)?.unwrap_or(64),
-            copy: args.flag("copy")?.unwrap_or(false),
-            no_rx: args.flag("no-rx")?.unwrap_or(false),
-        };
-        args.finish()?;
-        if mode.copy && mode.no_rx {
-            return Err(args.problem("'copy=1' and 'no-rx=1' exclude each other", "leave one of them out"));
-        }
-        Ok(Box::new(Null { name: args.name().to_owned(), mode }))
+        Ok(Box::new(Null { name: args.name().to_owned(), mode: Mode::read(args)? }))
     }
 }
 
@@ -66,6 +61,21 @@ struct Mode {
     size: u16,
     copy: bool,
     no_rx: bool,
+}
+
+impl Mode {
+    fn read(args: &DevArgs) -> Result<Self, Error> {
+        let mode = Self {
+            size: args.number("size", 1..=u16::MAX)?.unwrap_or(64),
+            copy: args.flag("copy")?.unwrap_or(false),
+            no_rx: args.flag("no-rx")?.unwrap_or(false),
+        };
+        args.finish()?;
+        if mode.copy && mode.no_rx {
+            return Err(args.problem("'copy=1' and 'no-rx=1' exclude each other", "leave one of them out"));
+        }
+        Ok(mode)
+    }
 }
 
 struct Null {
@@ -79,17 +89,10 @@ impl Device for Null {
     }
 
     fn info(&self) -> DeviceInfo {
-        DeviceInfo {
-            driver: DRIVER,
-            max_rx_queues: MAX_QUEUES,
-            max_tx_queues: MAX_QUEUES,
-            depth: 1..=u16::MAX,
-            depth_power_of_two: false,
-            default_depth: 512,
-            mtu: 68..=u16::MAX - 14,
-            mac: Identity::address_for(&self.name),
-            offloads: linecard_pmd::Offloads::FREE,
-        }
+        DeviceInfo::new(DRIVER, Identity::address_for(&self.name))
+            .max_rx_queues(MAX_QUEUES)
+            .max_tx_queues(MAX_QUEUES)
+            .mtu(68..=u16::MAX - 14)
     }
 
     fn start(self: Box<Self>, config: &PortConfig, pool: &Pool) -> Result<Port, StartError> {
@@ -181,7 +184,7 @@ impl<const COPY: bool> RxQueue for Rx<COPY> {
         if wanted == 0 {
             return 0;
         }
-        if !self.pool.get_bulk(packets, wanted) {
+        if self.pool.get_bulk(packets, wanted).is_err() {
             self.stats.lost(RxLoss::NoBuffer, 1);
             return 0;
         }
@@ -280,6 +283,11 @@ impl<const COPY: bool> TxQueue for Tx<COPY> {
         if COPY { "copy" } else { "free" }
     }
 }
+
+/// The README's program, compiled by `cargo test --doc`.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
 
 #[cfg(test)]
 mod tests;

@@ -37,7 +37,7 @@ mod no_rx {
 fn context() -> ProbeContext {
     let memory = Memory::new(MemoryConfig::default()).expect("memory");
     let domain = memory.domain("test").expect("a domain");
-    ProbeContext { memory, domain, wait: Duration::ZERO }
+    ProbeContext::new(memory, domain, Duration::ZERO)
 }
 
 fn probe(context: &ProbeContext, text: &str) -> Result<Box<dyn Device>, Error> {
@@ -45,7 +45,7 @@ fn probe(context: &ProbeContext, text: &str) -> Result<Box<dyn Device>, Error> {
 }
 
 fn pool(context: &ProbeContext, packets: u32) -> Pool {
-    Pool::new(&context.domain, PoolConfig { packets, cache: 0, ..PoolConfig::default() }).expect("a pool")
+    Pool::new(&context.domain, PoolConfig::default().packets(packets).cache(0)).expect("a pool")
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn a_size_beyond_a_buffer_is_a_chain() {
 #[test]
 fn a_size_that_fits_no_packet_brings_the_device_back() {
     let context = context();
-    let config = PoolConfig { packets: 32, cache: 0, data_room: 64, ..PoolConfig::default() };
+    let config = PoolConfig::default().packets(32).cache(0).data_room(64);
     let pool = Pool::new(&context.domain, config).expect("a pool");
     let device = probe(&context, "net_null0,size=20000").expect("probes");
     let refused =

@@ -61,6 +61,10 @@ impl Driver for PcapDriver {
          rate=PPS, timing=fast|original, snaplen=BYTES"
     }
 
+    fn check_args(&self, args: &DevArgs) -> Result<(), Error> {
+        Settings::read(args).map(drop)
+    }
+
     fn probe(&self, _: &ProbeContext, args: &DevArgs) -> Result<Box<dyn Device>, Error> {
         let settings = Settings::read(args)?;
         for path in &settings.rx {
@@ -142,17 +146,10 @@ impl Device for Pcap {
     fn info(&self) -> DeviceInfo {
         let most = self.rx.len().max(self.outputs.len());
         let queues = |own: usize| u16::try_from(if own == 0 { most } else { own }).unwrap_or(u16::MAX);
-        DeviceInfo {
-            driver: DRIVER,
-            max_rx_queues: queues(self.rx.len()),
-            max_tx_queues: queues(self.outputs.len()),
-            depth: 1..=u16::MAX,
-            depth_power_of_two: false,
-            default_depth: 512,
-            mtu: 68..=u16::MAX - 14,
-            mac: Identity::address_for(&self.name),
-            offloads: linecard_pmd::Offloads::FREE,
-        }
+        DeviceInfo::new(DRIVER, Identity::address_for(&self.name))
+            .max_rx_queues(queues(self.rx.len()))
+            .max_tx_queues(queues(self.outputs.len()))
+            .mtu(68..=u16::MAX - 14)
     }
 
     fn start(self: Box<Self>, config: &PortConfig, pool: &Pool) -> Result<Port, StartError> {
@@ -179,6 +176,11 @@ impl Running for Pcap {
         self
     }
 }
+
+/// The README's program, compiled by `cargo test --doc`.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
 
 #[cfg(test)]
 mod tests;

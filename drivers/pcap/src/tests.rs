@@ -124,11 +124,11 @@ fn read(path: &str) -> Result<Vec<(u64, Vec<u8>)>, Damage> {
 fn context() -> ProbeContext {
     let memory = Memory::new(MemoryConfig::default()).expect("memory");
     let domain = memory.domain("test").expect("a domain");
-    ProbeContext { memory, domain, wait: Duration::ZERO }
+    ProbeContext::new(memory, domain, Duration::ZERO)
 }
 
 fn pool(context: &ProbeContext) -> Pool {
-    let config = PoolConfig { packets: 512, cache: 0, ..PoolConfig::default() };
+    let config = PoolConfig::default().packets(512).cache(0);
     Pool::new(&context.domain, config).expect("a pool")
 }
 
@@ -142,8 +142,7 @@ fn refusal(text: &str) -> String {
 
 fn start(device: Box<dyn Device>, pool: &Pool) -> Port {
     let info = device.info();
-    let config =
-        PortConfig { rx_queues: info.max_rx_queues, tx_queues: info.max_tx_queues, ..PortConfig::default() };
+    let config = PortConfig::default().rx_queues(info.max_rx_queues).tx_queues(info.max_tx_queues);
     configure(device, config).and_then(|port| port.start(pool)).expect("starts")
 }
 

@@ -58,32 +58,61 @@ impl Driver for RingDriver {
         "what is sent comes back, or goes to another: peer=DEVICE, or nodeaction=NAME:NODE:CREATE|ATTACH"
     }
 
+    fn check_args(&self, args: &DevArgs) -> Result<(), Error> {
+        JoinedWith::read(args).map(drop)
+    }
+
     fn probe(&self, context: &ProbeContext, args: &DevArgs) -> Result<Box<dyn Device>, Error> {
-        let (peer, action) = (args.value("peer"), args.value("nodeaction"));
-        args.finish()?;
         let (name, domain) = (args.name(), &context.domain);
-        let claim = match (peer, action) {
-            (Some(_), Some(_)) => {
-                return Err(
-                    args.problem("'peer' and 'nodeaction' exclude each other", "leave one of them out")
-                );
-            }
-            (None, None) => pairs::alone(domain, name),
-            (Some(peer), None) if peer == name || !peer.starts_with(|c: char| c.is_ascii_alphabetic()) => {
-                let remedy = "name another net_ring device, or leave peer out for a port joined with itself";
-                return Err(args.problem(format!("'peer={peer}' is no other device"), remedy));
-            }
-            (Some(peer), None) => {
+        let claim = match JoinedWith::read(args)? {
+            JoinedWith::Itself => pairs::alone(domain, name),
+            JoinedWith::Peer(peer) => {
                 Some(pairs::with_peer(domain, name, peer).map_err(|why| refused(args, peer, why))?)
             }
-            (None, Some(action)) => {
-                let (node, create) = node_action(args, action)?;
-                Some(pairs::by_node(domain, node, create).map_err(|why| refused(args, action, why))?)
+            JoinedWith::Node { text, name, create } => {
+                Some(pairs::by_node(domain, name, create).map_err(|why| refused(args, text, why))?)
             }
         };
         let claim = claim.ok_or_else(|| refused(args, name, pairs::Refusal::Taken))?;
         let (local, remote) = claim.sides();
         Ok(Box::new(Ring { name: name.to_owned(), local, remote, claim: Some(Arc::new(claim)) }))
+    }
+}
+
+/// What a port is joined with, as the arguments say.
+enum JoinedWith<'a> {
+    Itself,
+    /// Another device, by its name.
+    Peer(&'a str),
+    /// The other end of a named pair; `text` is how it was asked for.
+    Node {
+        text: &'a str,
+        name: &'a str,
+        create: bool,
+    },
+}
+
+impl<'a> JoinedWith<'a> {
+    fn read(args: &'a DevArgs) -> Result<Self, Error> {
+        let (peer, action) = (args.value("peer"), args.value("nodeaction"));
+        args.finish()?;
+        match (peer, action) {
+            (Some(_), Some(_)) => {
+                Err(args.problem("'peer' and 'nodeaction' exclude each other", "leave one of them out"))
+            }
+            (None, None) => Ok(Self::Itself),
+            (Some(peer), None)
+                if peer == args.name() || !peer.starts_with(|c: char| c.is_ascii_alphabetic()) =>
+            {
+                let remedy = "name another net_ring device, or leave peer out for a port joined with itself";
+                Err(args.problem(format!("'peer={peer}' is no other device"), remedy))
+            }
+            (Some(peer), None) => Ok(Self::Peer(peer)),
+            (None, Some(text)) => {
+                let (name, create) = node_action(args, text)?;
+                Ok(Self::Node { text, name, create })
+            }
+        }
     }
 }
 
@@ -138,7 +167,7 @@ fn refused(args: &DevArgs, other: &str, why: pairs::Refusal) -> Error {
 /// let (mut a, mut b) = (start(a), start(b));
 ///
 /// let mut burst = Burst::new();
-/// assert!(pool.get_bulk(&mut burst, 4));
+/// pool.get_bulk(&mut burst, 4)?;
 /// assert_eq!(a.tx[0].tx_burst(&mut burst), 4);
 /// assert_eq!(b.rx[0].rx_burst(&mut burst), 4);
 /// drop(burst);
@@ -218,17 +247,12 @@ impl Device for Ring {
     }
 
     fn info(&self) -> DeviceInfo {
-        DeviceInfo {
-            driver: DRIVER,
-            max_rx_queues: MAX_QUEUES,
-            max_tx_queues: MAX_QUEUES,
-            depth: 1..=32768,
-            depth_power_of_two: false,
-            default_depth: 1024,
-            mtu: 68..=u16::MAX - 14,
-            mac: Identity::address_for(&self.name),
-            offloads: linecard_pmd::Offloads::FREE,
-        }
+        DeviceInfo::new(DRIVER, Identity::address_for(&self.name))
+            .max_rx_queues(MAX_QUEUES)
+            .max_tx_queues(MAX_QUEUES)
+            .depth(1..=32768)
+            .default_depth(1024)
+            .mtu(68..=u16::MAX - 14)
     }
 
     fn start(self: Box<Self>, config: &PortConfig, _: &Pool) -> Result<Port, StartError> {
@@ -311,6 +335,11 @@ impl TxQueue for Tx {
         "ring"
     }
 }
+
+/// The README's program, compiled by `cargo test --doc`.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
 
 #[cfg(test)]
 mod tests;

@@ -42,18 +42,18 @@ mod with_another {
 fn pool() -> (Pool, ProbeContext) {
     let memory = Memory::new(MemoryConfig::default()).expect("memory");
     let domain = memory.domain("test").expect("a domain");
-    let pool = Pool::new(&domain, PoolConfig { packets: 512, ..PoolConfig::default() }).expect("a pool");
-    (pool, ProbeContext { memory, domain, wait: Duration::ZERO })
+    let pool = Pool::new(&domain, PoolConfig::default().packets(512)).expect("a pool");
+    (pool, ProbeContext::new(memory, domain, Duration::ZERO))
 }
 
 fn start(device: Box<dyn Device>, pool: &Pool, depth: u16) -> Port {
-    let config = PortConfig { rx_depth: depth, tx_depth: depth, ..PortConfig::default() };
+    let config = PortConfig::default().rx_depth(depth).tx_depth(depth);
     configure(device, config).and_then(|port| port.start(pool)).expect("starts")
 }
 
 fn send(port: &mut Port, pool: &Pool, count: usize) -> usize {
     let mut burst = Burst::new();
-    assert!(pool.get_bulk(&mut burst, count));
+    pool.get_bulk(&mut burst, count).unwrap();
     port.tx[0].tx_burst(&mut burst)
 }
 

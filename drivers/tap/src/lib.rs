@@ -86,6 +86,11 @@ impl Driver for TapDriver {
          netns=NAME|/path, fd=N[:N...]"
     }
 
+    fn check_args(&self, args: &DevArgs) -> Result<(), Error> {
+        // Whether the namespace is there is not a question of arguments.
+        Settings::read(&args.clone().without("netns")).map(drop)
+    }
+
     fn probe(&self, _: &ProbeContext, args: &DevArgs) -> Result<Box<dyn Device>, Error> {
         let settings = Settings::read(args)?;
         let port = args.name().to_owned();
@@ -179,17 +184,12 @@ impl Device for Tap {
             Ok(value) => value,
             Err(_) => u16::MAX,
         };
-        DeviceInfo {
-            driver: DRIVER,
-            max_rx_queues: queues,
-            max_tx_queues: queues,
-            depth: 1..=u16::MAX,
-            depth_power_of_two: false,
-            default_depth: 1024,
-            mtu: limit(min, 68)..=limit(max, u16::MAX - 14),
-            mac: self.opened.mac,
-            offloads: Offloads::VIRTIO,
-        }
+        DeviceInfo::new(DRIVER, self.opened.mac)
+            .max_rx_queues(queues)
+            .max_tx_queues(queues)
+            .default_depth(1024)
+            .mtu(limit(min, 68)..=limit(max, u16::MAX - 14))
+            .offloads(Offloads::VIRTIO)
     }
 
     fn check(&self, config: &PortConfig) -> Result<(), Error> {
@@ -410,6 +410,11 @@ impl Running for Started {
         tap
     }
 }
+
+/// The README's program, compiled by `cargo test --doc`.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
 
 #[cfg(test)]
 mod tests;

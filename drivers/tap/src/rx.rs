@@ -88,10 +88,10 @@ impl<const SCATTER: bool> Rx<SCATTER> {
         }
         let before = self.armed.len();
         let mut want = self.armed.room().min(need.max(32));
-        while want > need && !self.parts.pool.get_bulk(&mut self.armed, want) {
+        while want > need && self.parts.pool.get_bulk(&mut self.armed, want).is_err() {
             want = (want / 2).max(need);
         }
-        if self.armed.len() == before && !self.parts.pool.get_bulk(&mut self.armed, need) {
+        if self.armed.len() == before && self.parts.pool.get_bulk(&mut self.armed, need).is_err() {
             return false;
         }
         let room = usize::from(self.parts.pool.data_room());
@@ -111,11 +111,11 @@ impl<const SCATTER: bool> Rx<SCATTER> {
             places
                 .iter_mut()
                 .zip(armed)
-                .for_each(|(place, packet)| *place = IoSliceMut::new(packet.data_mut()));
+                .for_each(|(place, packet)| *place = IoSliceMut::new(packet.data_mut().unwrap_or_default()));
             file.read_into(&mut places[..self.buffers])
         } else {
             let packet = self.armed.last_mut()?;
-            file.read(packet.data_mut())
+            file.read(packet.data_mut()?)
         };
         match result {
             Ok(len) => Some(len),
@@ -133,7 +133,7 @@ impl<const SCATTER: bool> Rx<SCATTER> {
         let mut header = [0; HEADER];
         header.copy_from_slice(packet.data().get(..HEADER)?);
         let (size, mut rest) = (packet.data_len(), len);
-        let whole = packet.trim(size.saturating_sub(rest)) && packet.adj(HEADER);
+        let whole = packet.trim(size.saturating_sub(rest)).and_then(|()| packet.adj(HEADER)).is_ok();
         rest = rest.saturating_sub(size);
         if SCATTER {
             self.gather(&mut packet, rest);
@@ -156,7 +156,7 @@ impl<const SCATTER: bool> Rx<SCATTER> {
             && let Some(mut next) = self.armed.pop()
         {
             let size = next.data_len();
-            next.trim(size.saturating_sub(rest));
+            _ = next.trim(size.saturating_sub(rest));
             rest = rest.saturating_sub(size);
             // At most `MOST` segments, fewer than a packet may have.
             let _ = packet.chain(next);
@@ -167,7 +167,7 @@ impl<const SCATTER: bool> Rx<SCATTER> {
     fn describe(&self, packet: &mut Packet, header: NetHeader) -> bool {
         let good = header
             .request(packet.len())
-            .is_some_and(|request| describe(packet, request, self.parts.accepted));
+            .is_some_and(|request| describe(packet, request, self.parts.accepted).is_ok());
         if !good {
             self.parts.stats.dropped(RxLoss::BadOffload, packet);
         }

@@ -136,7 +136,8 @@ impl Writer {
         {
             place.copy_from_slice(&PLAIN);
             let written = self.file.write(packet.data());
-            packet.adj(HEADER);
+            // As long as it was before.
+            _ = packet.adj(HEADER);
             return self.fate(written);
         }
         self.pieces(packet, &PLAIN)

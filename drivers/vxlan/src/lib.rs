@@ -32,6 +32,11 @@ mod endpoint;
 mod header;
 mod queues;
 mod stations;
+/// The README's program, compiled by `cargo test --doc`.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
+
 #[cfg(test)]
 mod tests;
 mod tunnel;
@@ -82,6 +87,11 @@ impl Driver for VxlanDriver {
          peers=remotes|any, netns=NAME|/path"
     }
 
+    fn check_args(&self, args: &DevArgs) -> Result<(), Error> {
+        // Whether the namespace is there is not a question of arguments.
+        Options::read(&args.clone().without("netns")).map(drop)
+    }
+
     fn probe(&self, _: &ProbeContext, args: &DevArgs) -> Result<Box<dyn Device>, Error> {
         let options = Options::read(args)?;
         let endpoint = Endpoint::open(args, &options)?;
@@ -104,17 +114,10 @@ impl Device for Vxlan {
     }
 
     fn info(&self) -> DeviceInfo {
-        DeviceInfo {
-            driver: DRIVER,
-            max_rx_queues: 1,
-            max_tx_queues: 1,
-            depth: 1..=DEPTH,
-            depth_power_of_two: false,
-            default_depth: DEPTH,
-            mtu: 68..=MAX_MTU,
-            mac: Identity::address_for(&self.name),
-            offloads: linecard_pmd::Offloads::FREE,
-        }
+        DeviceInfo::new(DRIVER, Identity::address_for(&self.name))
+            .depth(1..=DEPTH)
+            .default_depth(DEPTH)
+            .mtu(68..=MAX_MTU)
     }
 
     fn start(self: Box<Self>, config: &PortConfig, pool: &Pool) -> Result<Port, StartError> {

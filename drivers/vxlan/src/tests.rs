@@ -34,16 +34,16 @@ struct Ours {
 
 impl Ours {
     fn context() -> ProbeContext {
-        let config = MemoryConfig { pages: PagePolicy::NoHuge, ..MemoryConfig::default() };
+        let config = MemoryConfig::default().pages(PagePolicy::NoHuge);
         let memory = Memory::new(config).expect("memory");
         let domain = memory.domain("packets").expect("a domain");
-        ProbeContext { memory, domain, wait: std::time::Duration::ZERO }
+        ProbeContext::new(memory, domain, std::time::Duration::ZERO)
     }
 
     fn start(lab: &Lab, arguments: &str) -> Self {
         let context = Self::context();
         let device = probe(lab, arguments).expect("it is opened");
-        let pool = Pool::new(&context.domain, PoolConfig { packets: 2048, ..PoolConfig::default() });
+        let pool = Pool::new(&context.domain, PoolConfig::default().packets(2048));
         let pool = pool.expect("a pool");
         let port =
             configure(device, PortConfig::default()).expect("it fits").start(&pool).expect("it starts");
@@ -214,7 +214,7 @@ fn no_network_waits_for_another() {
 fn full_burst(pool: &Pool) -> Burst {
     let mut burst = Burst::new();
     let room = burst.room();
-    assert!(pool.get_bulk(&mut burst, room));
+    pool.get_bulk(&mut burst, room).unwrap();
     burst
 }
 
@@ -240,8 +240,7 @@ fn arguments_that_make_no_sense_are_told() {
     let one = probe(&lab, "vni=1,remote=127.0.0.1").expect("it is opened");
     let two = probe(&lab, "vni=1,remote=127.0.0.1").expect("it is opened");
     let context = Ours::context();
-    let pool =
-        Pool::new(&context.domain, PoolConfig { packets: 64, ..PoolConfig::default() }).expect("a pool");
+    let pool = Pool::new(&context.domain, PoolConfig::default().packets(64)).expect("a pool");
     let start = |device| configure(device, PortConfig::default()).expect("it fits").start(&pool);
     let first = start(one).expect("it starts");
     let refused = start(two).expect_err("the network is taken");

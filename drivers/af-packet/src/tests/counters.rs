@@ -97,10 +97,9 @@ fn frames_larger_than_the_ring_arrive_or_are_counted() {
     cable.far.ip("link set far mtu 9000");
     // The second version has room for them beside its frames, the third has not.
     for (options, arrive) in [(",framesz=512", true), (",version=3,blocksz=4096", false)] {
-        let config = PortConfig { mtu: 400, ..PortConfig::default() };
+        let config = PortConfig::default().mtu(400);
         let mut near = bench.start(&near_at(&cable, options), config);
-        let mut far =
-            bench.start(&far_at(&cable, ",version=3"), PortConfig { mtu: 9000, ..PortConfig::default() });
+        let mut far = bench.start(&far_at(&cable, ",version=3"), PortConfig::default().mtu(9000));
         let frames = [436, 437, 1514, 60, 4000].map(|len| frame(len, len));
         let mut burst = linecard_mempool::Burst::new();
         for frame in &frames {
@@ -130,7 +129,7 @@ fn jumbo_frames_take_several_buffers() {
     cable.near.ip("link set near mtu 9000");
     cable.far.ip("link set far mtu 9000");
     for options in [",framesz=16384,blocksz=16384", ",version=3"] {
-        let config = PortConfig { mtu: 9000, ..PortConfig::default() };
+        let config = PortConfig::default().mtu(9000);
         let mut near = bench.start(&near_at(&cable, options), config.clone());
         let mut far = bench.start(&far_at(&cable, options), config);
         let want: Vec<_> = [2048, 2049, 4096, 9014, 9013, 60].map(|len| frame(len, len)).into();
@@ -180,7 +179,7 @@ fn fanout_deals_every_packet_once() {
     let frames: Vec<_> = (0..4).flat_map(|_| (1000..1064).map(flow)).collect();
     for mode in ["hash", "lb", "cpu", "rollover", "rnd", "qm"] {
         let text = near_at(&cable, &format!(",qpairs=4,fanout_mode={mode}"));
-        let mut near = bench.start(&text, PortConfig { rx_queues: 4, tx_queues: 1, ..PortConfig::default() });
+        let mut near = bench.start(&text, PortConfig::default().rx_queues(4).tx_queues(1));
         let mut far = bench.start(&far_at(&cable, ""), PortConfig::default());
         bench.send(&mut far, &frames);
         let flows = queues_of_flows(&mut near, 4);

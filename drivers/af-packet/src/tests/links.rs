@@ -40,7 +40,7 @@ fn removed_under_traffic() {
             let push = |tx: &mut dyn linecard_pmd::port::TxQueue| {
                 while control.link().up {
                     let mut burst = Burst::new();
-                    if pool.get_bulk(&mut burst, 32) {
+                    if pool.get_bulk(&mut burst, 32).is_ok() {
                         for packet in burst.iter_mut() {
                             packet.append(60).expect("room").copy_from_slice(&frame(1, 60));
                         }
@@ -138,8 +138,7 @@ fn promiscuous_mode_ends_with_the_port() {
     let bench = Bench::new();
     let promiscuous = || cable.near.ip("-d link show near").contains("promiscuity 1");
     assert!(!promiscuous());
-    let near =
-        bench.start(&near_at(&cable, ",qpairs=2"), PortConfig { rx_queues: 2, ..PortConfig::default() });
+    let near = bench.start(&near_at(&cable, ",qpairs=2"), PortConfig::default().rx_queues(2));
     assert!(near.control.promiscuous() && promiscuous());
     near.control.set_promiscuous(false);
     assert!(!near.control.promiscuous() && !promiscuous());

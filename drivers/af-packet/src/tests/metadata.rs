@@ -11,11 +11,11 @@ use linecard_pmd::config::{PortConfig, configure};
 use linecard_pmd::offload::{Offloads, RxOffloads, TxOffloads};
 
 fn rx(offloads: RxOffloads) -> PortConfig {
-    PortConfig { offloads: Offloads { rx: offloads, ..Offloads::default() }, ..PortConfig::default() }
+    PortConfig::default().offloads(Offloads { rx: offloads, ..Offloads::default() })
 }
 
 fn tx(offloads: TxOffloads) -> PortConfig {
-    PortConfig { offloads: Offloads { tx: offloads, ..Offloads::default() }, ..PortConfig::default() }
+    PortConfig::default().offloads(Offloads { tx: offloads, ..Offloads::default() })
 }
 
 /// The frame with a tag behind its addresses.
@@ -204,7 +204,7 @@ fn large_packets_are_cut_for_who_does_not_take_them() {
     let mut near = bench.start(&near_at(&cable, ""), tx(TSO));
     for options in ["", ",version=3", ",framesz=512"] {
         for asked in [RxOffloads::empty(), RxOffloads::CHECKSUM, RxOffloads::VLAN_STRIP] {
-            let config = PortConfig { mtu: 400, ..rx(asked) };
+            let config = rx(asked).mtu(400);
             let mut far = bench.start(&far_at(&cable, options), config);
             let mut want = Vec::new();
             for size in [1900, 64_000, 30_000] {

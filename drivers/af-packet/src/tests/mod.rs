@@ -37,9 +37,9 @@ impl Bench {
     fn new() -> Self {
         let memory = Memory::new(MemoryConfig::default()).expect("memory");
         let domain = memory.domain("test").expect("a domain");
-        let config = PoolConfig { packets: 4096, cache: 0, ..PoolConfig::default() };
+        let config = PoolConfig::default().packets(4096).cache(0);
         let pool = Pool::new(&domain, config).expect("a pool");
-        Self { context: ProbeContext { memory, domain, wait: Duration::from_secs(1) }, pool }
+        Self { context: ProbeContext::new(memory, domain, Duration::from_secs(1)), pool }
     }
 
     fn probe(&self, text: &str) -> Result<Box<dyn Device>, Error> {
@@ -53,7 +53,7 @@ impl Bench {
 
     fn packet(&self, bytes: &[u8]) -> Packet {
         let mut packet = self.pool.get().expect("a packet");
-        assert!(packet.copy_from_slice(bytes), "it fits");
+        packet.copy_from_slice(bytes).expect("it fits");
         packet
     }
 

@@ -60,16 +60,16 @@ fn more_than_the_interface_can() {
         refused.error.to_string()
     };
     assert_eq!(
-        refuse(",qpairs=2", PortConfig { rx_queues: 3, ..PortConfig::default() }),
+        refuse(",qpairs=2", PortConfig::default().rx_queues(3)),
         "net_af_packet0: 3 receive queues requested, the device has 2; add qpairs=3 to its arguments"
     );
     assert_eq!(
-        refuse(",framesz=16384,blocksz=16384", PortConfig { mtu: 9000, ..PortConfig::default() }),
+        refuse(",framesz=16384,blocksz=16384", PortConfig::default().mtu(9000)),
         "net_af_packet0: an MTU of 9000 asked, interface near has 1500; \
          raise it with 'ip link set near mtu 9000', or ask for less"
     );
     assert_eq!(
-        refuse("", PortConfig { mtu: 9000, ..PortConfig::default() }),
+        refuse("", PortConfig::default().mtu(9000)),
         "net_af_packet0: an MTU of 9000 asked, 68 to 1958 is possible"
     );
     // 32 768 blocks of 4 MiB: more than there is, and the kernel would try.

@@ -23,11 +23,11 @@ use linecard_pmd::port::{Device, Driver, Port, ProbeContext};
 fn context() -> ProbeContext {
     let memory = Memory::new(MemoryConfig::default()).expect("memory");
     let domain = memory.domain("packets").expect("a domain");
-    ProbeContext { memory, domain, wait: Duration::from_secs(1) }
+    ProbeContext::new(memory, domain, Duration::from_secs(1))
 }
 
 fn pool(context: &ProbeContext) -> Pool {
-    let config = PoolConfig { packets: 4096, cache: 0, ..PoolConfig::default() };
+    let config = PoolConfig::default().packets(4096).cache(0);
     Pool::new(&context.domain, config).expect("a pool")
 }
 

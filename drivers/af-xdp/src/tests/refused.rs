@@ -50,7 +50,7 @@ fn more_queues_than_the_port_was_given() {
     veth(&lab);
     let device =
         probe(&context(), &format!("net_af_xdp0,iface=near,netns={}", lab.path())).expect("a device");
-    let config = PortConfig { rx_queues: 2, ..PortConfig::default() };
+    let config = PortConfig::default().rx_queues(2);
     let refused = configure(device, config).err().expect("it has one").to_string();
     assert_eq!(
         refused,
@@ -106,14 +106,13 @@ fn an_mtu_that_the_interface_does_not_take() {
     let pool = pool(&context);
     let device = probe(&context, &format!("net_af_xdp0,iface=b,netns={}", lab.path())).expect("an interface");
     let most = *device.info().mtu.end();
-    let refused =
-        configure(device, PortConfig { mtu: most + 1, ..PortConfig::default() }).err().expect("too much");
+    let refused = configure(device, PortConfig::default().mtu(most + 1)).err().expect("too much");
     assert_eq!(
         refused.error.to_string(),
         format!("net_af_xdp0: an MTU of {} asked, 68 to {most} is possible", most + 1)
     );
     drop(refused);
-    let small = PoolConfig { packets: 64, data_room: 1024, ..PoolConfig::default() };
+    let small = PoolConfig::default().packets(64).data_room(1024);
     let small = Pool::new(&context.domain, small).expect("a pool");
     let device = probe(&context, &format!("net_af_xdp0,iface=b,netns={}", lab.path())).expect("an interface");
     let refused =

@@ -83,11 +83,9 @@ fn what_does_not_lie_in_the_umem_is_copied() {
     veth(&lab);
     let context = context();
     let pool = pool(&context);
-    let foreign = Pool::new(
-        &context.domain,
-        PoolConfig { name: "foreign".into(), packets: 64, cache: 0, data_room: 512, ..PoolConfig::default() },
-    )
-    .expect("a pool");
+    let foreign =
+        Pool::new(&context.domain, PoolConfig::default().name("foreign").packets(64).cache(0).data_room(512))
+            .expect("a pool");
     let port = |iface: &str| {
         let text = format!("net_af_xdp0,iface={iface},netns={}", lab.path());
         start(&context, &text, &pool).expect("a port")
@@ -172,7 +170,7 @@ fn a_larger_mtu_lasts_as_long_as_the_port() {
     let pool = pool(&context);
     let device =
         probe(&context, &format!("net_af_xdp0,iface=near,netns={}", lab.path())).expect("an interface");
-    let config = PortConfig { mtu: 3000, ..PortConfig::default() };
+    let config = PortConfig::default().mtu(3000);
     let port = configure(device, config).expect("possible").start(&pool).expect("started");
     assert_eq!(lab.interface("near").info().expect("there").mtu, 3000);
     drop(port.stop());

@@ -48,7 +48,7 @@ fn a_passed_socket_and_a_pinned_map_are_enough() {
     let fd = into_raw(socket);
     let inode = open_as(fd).expect("open");
     let (ours, theirs) = (context(), context());
-    let small = PoolConfig { packets: 1536, cache: 0, ..PoolConfig::default() };
+    let small = PoolConfig::default().packets(1536).cache(0);
     let pool = Pool::new(&ours.domain, small).expect("a pool");
     let other = super::pool(&theirs);
     let mut far =
@@ -111,7 +111,7 @@ fn forged_completions_keep_nobody_busy_for_ever() {
     let pool = super::pool(&context);
     let text = format!("net_af_xdp0,iface=near,netns={},map={},fd={fd}", lab.path(), path.display());
     let device = probe(&context, &text).expect("possible");
-    let config = PortConfig { rx_depth: DEPTH, tx_depth: DEPTH, ..PortConfig::default() };
+    let config = PortConfig::default().rx_depth(DEPTH).tx_depth(DEPTH);
     let mut near = configure(device, config).expect("possible").start(&pool).expect("a port");
     let done = kept.map_ring::<1>(Which::Done, DEPTH.into()).expect("a second mapping");
     let end = AtomicBool::new(false);
@@ -121,7 +121,7 @@ fn forged_completions_keep_nobody_busy_for_ever() {
         let mut calls = 0_u32;
         while calls <= 1000 || began.elapsed() < Duration::from_millis(500) {
             let mut burst = Burst::new();
-            burst.extend(&mut (0..32).map_while(|i| pool.get().map(|packet| marked(packet, i))));
+            burst.fill_from(&mut (0..32).map_while(|i| pool.get().map(|packet| marked(packet, i))));
             near.tx[0].tx_burst(&mut burst);
             near.tx[0].reclaim();
             calls += 1;
@@ -135,7 +135,7 @@ fn forged_completions_keep_nobody_busy_for_ever() {
 
 /// A frame in a packet that is there already.
 fn marked(mut packet: Packet, mark: u8) -> Packet {
-    assert!(packet.copy_from_slice(&[mark; 60]));
+    packet.copy_from_slice(&[mark; 60]).unwrap();
     packet
 }
 
@@ -173,7 +173,7 @@ fn memory_that_may_not_be_locked() {
     let Some(lab) = lab("memory_that_may_not_be_locked") else { return };
     veth(&lab);
     let context = context();
-    let config = PoolConfig { packets: 32768, ..PoolConfig::default() };
+    let config = PoolConfig::default().packets(32768);
     let pool = Pool::new(&context.domain, config).expect("a pool");
     let problem = lab.run(|| {
         keep(CapabilitySet::NET_RAW | CapabilitySet::NET_ADMIN | CapabilitySet::BPF);

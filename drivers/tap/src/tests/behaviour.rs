@@ -24,12 +24,12 @@ impl Bench {
     pub(super) fn new() -> Self {
         let memory = Memory::new(MemoryConfig::default()).expect("memory");
         let domain = memory.domain("packets").expect("a domain");
-        let context = ProbeContext { memory, domain: Arc::clone(&domain), wait: Duration::from_secs(1) };
+        let context = ProbeContext::new(memory, Arc::clone(&domain), Duration::from_secs(1));
         Self { context, domain }
     }
 
     pub(super) fn pool_of(&self, data_room: u16) -> Pool {
-        let config = PoolConfig { packets: 2048, data_room, cache: 0, ..PoolConfig::default() };
+        let config = PoolConfig::default().packets(2048).data_room(data_room).cache(0);
         Pool::new(&self.domain, config).expect("a pool")
     }
 
@@ -48,7 +48,7 @@ impl Bench {
 
 pub(super) fn packet(pool: &Pool, frame: &[u8]) -> Packet {
     let mut packet = pool.get().expect("a packet");
-    assert!(packet.copy_from_slice(frame));
+    packet.copy_from_slice(frame).unwrap();
     packet
 }
 
@@ -78,7 +78,7 @@ fn the_name_the_address_and_the_end() {
 fn link_mtu_and_address_are_the_interfaces() {
     let Some(lab) = Lab::new("link_mtu_and_address_are_the_interfaces") else { return };
     let bench = Bench::new();
-    let config = PortConfig { mtu: 4000, rx_depth: 300, ..PortConfig::default() };
+    let config = PortConfig::default().mtu(4000).rx_depth(300);
     let (port, _pool) = bench.start(&lab, ",iface=t", config);
     let interface = lab.interface("t");
     assert_eq!(interface.info().expect("there").mtu, 4000);
@@ -101,7 +101,7 @@ fn link_mtu_and_address_are_the_interfaces() {
 fn an_answer_comes_to_the_queue_that_asked() {
     let Some(lab) = Lab::new("an_answer_comes_to_the_queue_that_asked") else { return };
     let bench = Bench::new();
-    let config = PortConfig { rx_queues: 3, tx_queues: 3, ..PortConfig::default() };
+    let config = PortConfig::default().rx_queues(3).tx_queues(3);
     let (mut port, pool) = bench.start(&lab, ",iface=t,mac=02:00:00:00:00:01", config);
     lab.ip("addr add 10.9.0.1/24 dev t");
     lab.ip("neigh add 10.9.0.2 lladdr 02:00:00:00:00:02 dev t");
@@ -129,7 +129,7 @@ fn an_answer_comes_to_the_queue_that_asked() {
 fn the_counters_are_the_kernels() {
     let Some(lab) = Lab::new("the_counters_are_the_kernels") else { return };
     let bench = Bench::new();
-    let (mut port, pool) = bench.start(&lab, ",iface=t", PortConfig { rx_depth: 8, ..PortConfig::default() });
+    let (mut port, pool) = bench.start(&lab, ",iface=t", PortConfig::default().rx_depth(8));
     let (interface, wire) = (lab.interface("t"), lab.wire("t"));
     let mut burst = Burst::new();
     for len in 60..100 {
@@ -202,7 +202,7 @@ fn passed_descriptors_need_no_name() {
     assert_eq!(device.info().max_rx_queues, 2);
     let (pool, wire) = (bench.pool_of(2048), lab.wire("given"));
     for queues in [1, 2, 1] {
-        let config = PortConfig { rx_queues: queues, tx_queues: queues, ..PortConfig::default() };
+        let config = PortConfig::default().rx_queues(queues).tx_queues(queues);
         let mut port = configure(device, config).expect("accepted").start(&pool).expect("starts");
         let mut burst = Burst::new();
         burst.push(packet(&pool, &[0x55; 64])).expect("room");
@@ -247,7 +247,7 @@ fn whoever_keeps_a_copy_of_a_descriptor_cannot_make_the_port_wait() {
         let none = port.rx[0].rx_burst(&mut burst);
         // As much as the queue behind would hold, and more: a write does not wait either.
         for _ in 0..40 {
-            burst.extend(&mut (0..BURST).map(|_| packet(&pool, &[0x55; 64])));
+            burst.fill_from(&mut (0..BURST).map(|_| packet(&pool, &[0x55; 64])));
             port.tx[0].tx_burst(&mut burst);
             burst.clear();
         }
@@ -325,7 +325,7 @@ fn stream(test: &str, offloads: [Offloads; 2]) -> Option<Seen> {
     const LEN: usize = 1 << 20;
     let (one, other) = (Lab::new(test)?, Lab::new(test)?);
     let bench = Bench::new();
-    let config = |offloads| PortConfig { offloads, ..PortConfig::default() };
+    let config = |offloads| PortConfig::default().offloads(offloads);
     let (mut a, _a_pool) = bench.start(&one, ",iface=t", config(offloads[0]));
     let (mut b, _b_pool) = bench.start(&other, ",iface=t", config(offloads[1]));
     one.ip("addr add 10.9.0.1/24 dev t");

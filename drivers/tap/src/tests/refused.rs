@@ -86,16 +86,16 @@ fn queues_and_sizes() {
     let Some(lab) = Lab::new("queues_and_sizes") else { return };
     let bench = Bench::new();
     let device = bench.probe(&format!("net_tap0,netns={},iface=t", lab.path())).expect("free");
-    let config = linecard_pmd::PortConfig { rx_queues: 300, tx_queues: 300, ..Default::default() };
+    let config = linecard_pmd::PortConfig::default().rx_queues(300).tx_queues(300);
     let refused = linecard_pmd::configure(device, config).err().expect("too many");
     holds(&refused.to_string(), &["300 receive queues requested, the device has 255"]);
-    let config = linecard_pmd::PortConfig { rx_queues: 2, tx_queues: 1, ..Default::default() };
+    let config = linecard_pmd::PortConfig::default().rx_queues(2).tx_queues(1);
     let refused = linecard_pmd::configure(refused.device, config).err().expect("uneven");
     holds(&refused.to_string(), &["2 receive with 1 transmit queues", "as many of each"]);
-    let config = linecard_pmd::PortConfig { mtu: 65_530, ..Default::default() };
+    let config = linecard_pmd::PortConfig::default().mtu(65_530);
     let refused = linecard_pmd::configure(refused.device, config).err().expect("too large");
     holds(&refused.to_string(), &["MTU of 65530", "65521"]);
-    let config = linecard_pmd::PortConfig { mtu: 9000, ..Default::default() };
+    let config = linecard_pmd::PortConfig::default().mtu(9000);
     let pool = bench.pool_of(100);
     let device =
         linecard_pmd::configure(refused.device, config).expect("in range").start(&pool).expect_err("buffers");
