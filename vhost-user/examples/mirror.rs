@@ -38,13 +38,12 @@ fn run() -> Result<(), Box<dyn Error>> {
     let memory = Memory::new(MemoryConfig::default())?;
     let domain = memory.domain("packets")?;
     let pool = Pool::new(&domain, PoolConfig::default())?;
-    let context = ProbeContext { memory, domain, wait: Duration::from_secs(1) };
+    let context = ProbeContext::new(memory, domain, Duration::from_secs(1));
     let device = Registry::new(&[&VHOST])
         .probe(&context, &format!("net_vhost0,iface={path},queues={queues},client={client}"))?;
-    let port =
-        configure(device, PortConfig { rx_queues: queues, tx_queues: queues, ..PortConfig::default() })
-            .and_then(|configured| configured.start(&pool))
-            .map_err(|refused| refused.error)?;
+    let port = configure(device, PortConfig::default().rx_queues(queues).tx_queues(queues))
+        .and_then(|configured| configured.start(&pool))
+        .map_err(|refused| refused.error)?;
     // A panic costs its queue; the others go on.
     let mut port = contain(port);
 
@@ -56,7 +55,7 @@ fn run() -> Result<(), Box<dyn Error>> {
             for (rx, tx) in port.rx.iter_mut().zip(&mut port.tx) {
                 rx.rx_burst(&mut packets);
                 for packet in packets.iter_mut() {
-                    if let Some((addresses, _)) = packet.data_mut().split_first_chunk_mut::<12>() {
+                    if let Some(addresses) = packet.data_mut().and_then(|frame| frame.get_mut(..12)) {
                         addresses.rotate_left(6);
                     }
                 }

@@ -11,7 +11,7 @@ use linecard_pmd::stats::QueueStats;
 use linecard_virtio::Features;
 use linecard_wire::socket::{Access, Listener};
 
-use crate::control::{Asking, Control, Endpoint, PortThread, Start, Step};
+use crate::control::{Asker, Asking, Control, Endpoint, PortThread, Start, Step};
 use crate::datapath::prepare_clock;
 use crate::error::Error;
 use crate::features::{DEFAULT, MAX_QUEUE_PAIRS, OFFERED, protocol};
@@ -42,10 +42,11 @@ pub enum Mode {
 ///
 /// ```
 /// use linecard_vhost_user::{BackendConfig, Mode};
-/// let config = BackendConfig { queue_pairs: 4, ..BackendConfig::new("net_vhost0", "/run/v.sock", Mode::Listen) };
+/// let config = BackendConfig::new("net_vhost0", "/run/v.sock", Mode::Listen).queue_pairs(4);
 /// assert_eq!(config.mtu, 1500);
 /// ```
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct BackendConfig {
     /// For messages and logs.
     pub name: String,
@@ -79,12 +80,33 @@ pub struct BackendConfig {
     /// Record where packed rings stand that do not tell themselves (in-order ones that the frontend sends by), once for a burst, so
     /// that a process after this one can [recover](Backend::recover) the port. Off unless set.
     pub records: bool,
+    /// The frontend is a part of this process, and its memory may be of any file, such as one that a device of the kernel gives
+    /// out: nothing is asked about the file. Off unless set: a file of somebody else's may wait for its owner at each access.
+    pub trusted_memory: bool,
     /// What a frontend may make the port take.
     pub limits: Limits,
     /// Survive a frontend that takes pages of shared memory away: it is dropped instead of this process.
     /// Installs a handler for SIGBUS that passes on what is not ours.
     pub survive_lost_pages: bool,
 }
+
+linecard_eal::setters!(BackendConfig {
+    name: impl Into<String> as into,
+    path: impl Into<PathBuf> as into,
+    mode: Mode,
+    listener: impl Into<Option<Arc<Listener>>> as into,
+    access: Access,
+    queue_pairs: u16,
+    features: Features,
+    config_space: bool,
+    mac: [u8; 6],
+    mtu: u16,
+    hand_over: bool,
+    records: bool,
+    trusted_memory: bool,
+    limits: Limits,
+    survive_lost_pages: bool,
+});
 
 impl BackendConfig {
     /// One queue pair with all features but large packets from the frontend (`HOST_TSO4` and the like), no configuration space to read, an MTU of 1500, and the limits that a port has unless told otherwise.
@@ -102,6 +124,7 @@ impl BackendConfig {
             mtu: 1500,
             hand_over: false,
             records: false,
+            trusted_memory: false,
             limits: Limits::default(),
             survive_lost_pages: true,
         }
@@ -208,7 +231,7 @@ impl Backend {
     /// use linecard_vhost_user::{Backend, BackendConfig, Control, Mode};
     ///
     /// let path = std::env::temp_dir().join(format!("hold-doc-{}", std::process::id()));
-    /// let config = BackendConfig { hand_over: true, ..BackendConfig::new("port0", &path, Mode::Listen) };
+    /// let config = BackendConfig::new("port0", &path, Mode::Listen).hand_over(true);
     /// let old = Backend::new(&Control::new(), config.clone())?;
     ///
     /// // A successor that gives up: the old one goes on.
@@ -364,6 +387,7 @@ impl Backend {
             },
             hand_over: config.hand_over,
             records: config.records,
+            trusted_memory: config.trusted_memory,
             requests: REQUESTS,
         };
         let thread = PortThread::start(control, &config, terms, start)?;
@@ -373,6 +397,11 @@ impl Backend {
     /// What is known about the frontend.
     pub fn peer(&self) -> &Arc<Peer> {
         self.thread.peer()
+    }
+
+    /// What to ask about single rings with.
+    pub(crate) fn asker(&self) -> Asker {
+        self.thread.asker()
     }
 
     /// Queue pairs.

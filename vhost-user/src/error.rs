@@ -31,6 +31,8 @@ pub enum Error {
     },
     /// The control thread ended.
     ControlEnded,
+    /// The control thread has not done what was asked of a queue.
+    Busy,
     /// A port cannot be handed over, and goes on.
     HandOver {
         /// Why, as a clause.
@@ -62,6 +64,7 @@ impl Error {
                 format!("{asked} queue pairs asked, 1 to {max} are possible")
             }
             Self::ControlEnded => "the vhost-user control thread has ended".into(),
+            Self::Busy => "its frontend makes the port wait, or a burst does not end".into(),
             Self::HandOver { reason, .. } => format!("the port cannot be handed over: {reason}"),
             Self::TakeOver { reason } => format!("the port that was handed over cannot be served: {reason}"),
             Self::System { action, source } => format!("{action} failed: {source}"),
@@ -75,6 +78,7 @@ impl Error {
             Self::Socket(socket) => socket.remedy(),
             Self::QueuePairs { .. } => "ask for fewer",
             Self::ControlEnded => "start another one",
+            Self::Busy => "try again, or close the port",
             Self::HandOver { remedy, .. } => remedy,
             Self::TakeOver { .. } => "configure it as its predecessor, or let the frontend connect again",
             Self::System { .. } => "check the limits of this process",

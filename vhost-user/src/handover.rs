@@ -17,7 +17,7 @@ use crate::session::snapshot::Snapshot;
 /// use linecard_vhost_user::{Backend, BackendConfig, Control, Mode};
 ///
 /// let path = std::env::temp_dir().join(format!("hand-over-doc-{}", std::process::id()));
-/// let config = BackendConfig { hand_over: true, ..BackendConfig::new("port0", &path, Mode::Listen) };
+/// let config = BackendConfig::new("port0", &path, Mode::Listen).hand_over(true);
 /// let mut old = Backend::new(&Control::new(), config.clone())?;
 /// let _frontend = UnixStream::connect(&path)?;
 ///

@@ -56,3 +56,8 @@ pub use memory::MemoryMap;
 pub use memory::sigbus;
 pub use peer::Peer;
 pub use port::{Receive, RxLoss, Transmit, TxLoss, VhostDriver};
+
+/// The README's program, compiled by `cargo test --doc`.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

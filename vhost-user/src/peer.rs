@@ -7,6 +7,8 @@ use std::time::Instant;
 use linecard_eal::eventfd::EventFd;
 use linecard_eal::notifier::SignalBudget;
 use linecard_eal::wake::{Relay, Source};
+use linecard_pmd::Link;
+use linecard_pmd::link::LinkEvents;
 use linecard_virtio::Features;
 use linecard_wire::ProtocolFeatures;
 
@@ -56,8 +58,21 @@ pub struct Peer {
     log: LogBudget,
     /// How much may be said of it.
     ledger: Ledger,
-    /// Paths of the rings that run, by ring index.
-    paths: Mutex<Vec<Option<&'static str>>>,
+    /// The rings that run, by ring index.
+    rings: Mutex<Vec<Option<ShownRing>>>,
+    /// Rings that the user has stopped.
+    stopped: Vec<AtomicBool>,
+    /// Who is told when the link goes up or down.
+    link_events: Arc<LinkEvents>,
+}
+
+/// What is shown of a ring that runs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ShownRing {
+    /// Its data path.
+    pub(crate) path: &'static str,
+    /// Its descriptors.
+    pub(crate) size: u16,
 }
 
 impl Peer {
@@ -81,7 +96,9 @@ impl Peer {
             name,
             log: LogBudget::new(),
             ledger: ledger.clone(),
-            paths: Mutex::new(vec![None; rings]),
+            rings: Mutex::new(vec![None; rings]),
+            stopped: (0..rings).map(|_| AtomicBool::new(false)).collect(),
+            link_events: Arc::new(LinkEvents::new(Link::DOWN)),
         }
     }
 
@@ -117,7 +134,34 @@ impl Peer {
 
     /// The data path of ring `index`, while it runs.
     pub fn path(&self, index: usize) -> Option<&'static str> {
-        self.paths.lock().unwrap_or_else(PoisonError::into_inner).get(index).copied().flatten()
+        self.ring(index).map(|ring| ring.path)
+    }
+
+    /// The ring of that index, while it runs.
+    pub(crate) fn ring(&self, index: usize) -> Option<ShownRing> {
+        self.rings.lock().unwrap_or_else(PoisonError::into_inner).get(index).copied().flatten()
+    }
+
+    /// Whether the user has stopped the queue of ring `index`.
+    pub(crate) fn is_stopped(&self, index: usize) -> bool {
+        self.stopped.get(index).is_some_and(|stopped| stopped.load(Relaxed))
+    }
+
+    /// Whether that is new.
+    pub(crate) fn set_stopped(&self, index: usize, on: bool) -> bool {
+        self.stopped.get(index).is_some_and(|stopped| stopped.swap(on, Relaxed) != on)
+    }
+
+    /// Who is told when the [link](Self::link_up) goes up or down.
+    pub fn link_events(&self) -> &Arc<LinkEvents> {
+        &self.link_events
+    }
+
+    /// The link as a port shows it.
+    pub(crate) fn shown_link(&self) -> Link {
+        /// DPDK's nominal speed of a vhost port.
+        const SPEED_MBPS: u32 = 10_000;
+        Link { up: self.link_up(), speed_mbps: Some(SPEED_MBPS), full_duplex: true }
     }
 
     /// Counters by name: connections, refused requests, faults, notifications.
@@ -153,9 +197,12 @@ impl Peer {
         self.mtu.store(mtu, Relaxed);
     }
 
-    pub(crate) fn set_rings(&self, link: bool, paths: Vec<Option<&'static str>>) {
-        self.link.store(link, Relaxed);
-        *self.paths.lock().unwrap_or_else(PoisonError::into_inner) = paths;
+    pub(crate) fn set_rings(&self, link: bool, rings: Vec<Option<ShownRing>>) {
+        let changes = self.link.swap(link, Relaxed) != link;
+        *self.rings.lock().unwrap_or_else(PoisonError::into_inner) = rings;
+        if changes {
+            self.link_events.tell(self.shown_link());
+        }
     }
 
     pub(crate) fn count_refusal(&self) {

@@ -44,7 +44,7 @@ impl Path {
 /// What a running ring does with packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// Nothing: the driver is not ready.
+    /// Nothing: the driver is not ready, or the user has stopped the queue.
     Parked,
     /// The ring is disabled: packets of the driver are taken and dropped, none is given to it
     /// (vhost-user, "Ring states").
@@ -146,6 +146,16 @@ impl VringSlot {
         match burst(&mut **path) {
             Ok(done) => ring.finish(&self.peer, done),
             Err(fault) => self.fault(fault),
+        }
+    }
+
+    /// Packets that the driver has made available and that were not received.
+    pub(crate) fn waiting(&mut self) -> u16 {
+        match &mut self.ring {
+            Some(Ring { path: Path::Dequeue(path), faulted: false, alarm, .. }) if !alarm.raised() => {
+                path.waiting()
+            }
+            _ => 0,
         }
     }
 

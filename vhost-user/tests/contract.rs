@@ -117,7 +117,7 @@ fn arguments_are_checked() {
     use linecard_eal::{Memory, MemoryConfig};
     let memory = Memory::new(MemoryConfig::default()).expect("memory");
     let domain = memory.domain("args").expect("domain");
-    let context = ProbeContext { memory, domain, wait: std::time::Duration::from_secs(1) };
+    let context = ProbeContext::new(memory, domain, std::time::Duration::from_secs(1));
     let path = socket_path("args");
     let path = path.display();
     let problem = |args: String| {

@@ -74,8 +74,8 @@ impl Pair {
     fn assert_receives(&mut self) {
         self.receiver.post_receive(200, 1, 2048);
         let mut packets = Burst::new();
-        assert!(self.to.pool.get_bulk(&mut packets, 1));
-        assert!(packets[0].copy_from_slice(&frame(9, 100)));
+        self.to.pool.get_bulk(&mut packets, 1).unwrap();
+        packets[0].copy_from_slice(&frame(9, 100)).unwrap();
         assert_eq!(self.to.tx.tx_burst(&mut packets), 1);
         assert_eq!(self.received().pop(), Some(frame(9, 100)));
     }

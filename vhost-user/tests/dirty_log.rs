@@ -80,7 +80,7 @@ fn ring_pages(frontend: &Frontend, index: usize) -> BTreeSet<u64> {
 
 fn send(bench: &mut Bench, lens: &[usize]) {
     let mut packets = Burst::new();
-    assert!(bench.pool.get_bulk(&mut packets, lens.len()));
+    bench.pool.get_bulk(&mut packets, lens.len()).unwrap();
     for (packet, len) in packets.iter_mut().zip(lens) {
         let mut left = *len;
         while left > 0 {
@@ -262,7 +262,7 @@ fn a_log_that_vanishes_costs_its_own_port() {
     begin(&mut guest.frontend, &log);
     log.set_len(0).expect("shorter");
     let mut packets = Burst::new();
-    assert!(bench.pool.get_bulk(&mut packets, 1));
+    bench.pool.get_bulk(&mut packets, 1).unwrap();
     packets.iter_mut().for_each(|packet| packet.append(100).expect("room").fill(1));
     bench.tx.tx_burst(&mut packets);
     wait_until("the end of the port", || {
@@ -276,10 +276,8 @@ fn a_log_that_vanishes_costs_its_own_port() {
 
 #[test]
 fn a_port_is_handed_over_in_the_middle_of_a_migration() {
-    let config = BackendConfig {
-        hand_over: true,
-        ..BackendConfig::new("loghands", common::socket_path("loghands"), Mode::Listen)
-    };
+    let config =
+        BackendConfig::new("loghands", common::socket_path("loghands"), Mode::Listen).hand_over(true);
     let mut bench = Bench::of(config.clone(), common::pool(1024, 0));
     let mut guest = Guest::start(&bench.path, Features::RING_PACKED);
     bench.wait_link(true);

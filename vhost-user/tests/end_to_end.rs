@@ -143,7 +143,7 @@ fn a_full_ring_leaves_packets_with_the_sender() {
         bench.wait_link(true);
         guest.post_receive(0, 10, 2048);
         let mut packets = Burst::new();
-        assert!(bench.pool.get_bulk(&mut packets, 32));
+        bench.pool.get_bulk(&mut packets, 32).unwrap();
         packets.iter_mut().for_each(|packet| {
             packet.append(100).expect("room").fill(3);
         });

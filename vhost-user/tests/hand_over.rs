@@ -22,7 +22,7 @@ const WINDOW: usize = 64;
 const HOPS: usize = 6;
 
 fn config(label: &str) -> BackendConfig {
-    BackendConfig { hand_over: true, ..BackendConfig::new(label, socket_path(label), Mode::Listen) }
+    BackendConfig::new(label, socket_path(label), Mode::Listen).hand_over(true)
 }
 
 fn len(n: usize) -> usize {
@@ -317,14 +317,14 @@ fn unread(frontend: &Frontend) -> libc::c_int {
 #[test]
 fn what_a_successor_cannot_serve_is_refused_by_a_sentence() {
     let config = config("refuse");
-    let not_kept = BackendConfig { hand_over: false, ..config.clone() };
+    let not_kept = config.clone().hand_over(false);
     let mut plain = Backend::new(&Control::new(), not_kept).expect("backend");
     let refused = plain.hand_over().expect_err("it keeps no descriptors").to_string();
     assert!(refused.contains("hand_over"), "{refused}");
     drop(plain);
 
-    let two = BackendConfig { queue_pairs: 2, ..config.clone() };
-    let fewer_features = BackendConfig { features: Features::empty(), ..two.clone() };
+    let two = config.clone().queue_pairs(2);
+    let fewer_features = two.clone().features(Features::empty());
     for successor in [config.clone(), fewer_features] {
         let mut old = Backend::new(&Control::new(), two.clone()).expect("backend");
         let mut guest = Guest::start(&config.path, Features::NET_MRG_RXBUF);

@@ -91,7 +91,7 @@ fn after_a_kill_nothing_is_taken_twice() {
     for features in COMBINATIONS {
         let path = socket_path("killed");
         let config = BackendConfig::new("killed", &path, Mode::Listen);
-        let config = BackendConfig { hand_over: true, records: true, ..config };
+        let config = config.hand_over(true).records(true);
         let mut bench = Bench::of(config.clone(), common::pool(1024, 0));
         let mut guest = Guest::start(&path, features);
         bench.wait_link(true);

@@ -156,7 +156,7 @@ fn memory_that_may_only_be_read_is_never_written() {
         guest.frontend.bytes(offset, 2048).copy_from(&[0xa5; 2048]);
         tell(&mut guest.frontend, page, IotlbMessage::READ);
         let mut packets = Burst::new();
-        assert!(bench.pool.get_bulk(&mut packets, 1));
+        bench.pool.get_bulk(&mut packets, 1).unwrap();
         packets[0].append(100).expect("room").copy_from_slice(&frame(5, 100));
         let mut question = None;
         wait_until("the question", || {
@@ -367,7 +367,7 @@ fn look_ahead(bench: &mut Bench, (guest, iommu): (&mut Guest, &mut Iommu), pages
 /// `count` packets of so many bytes.
 fn packets(bench: &Bench, count: usize, len: usize) -> Burst {
     let mut packets = Burst::new();
-    assert!(bench.pool.get_bulk(&mut packets, count));
+    bench.pool.get_bulk(&mut packets, count).unwrap();
     for (n, packet) in packets.iter_mut().enumerate() {
         packet.append(len).expect("room").copy_from_slice(&frame(n, len));
     }
@@ -529,7 +529,7 @@ fn a_question_without_an_answer_is_asked_again() {
 fn a_port_with_translations_changes_hands() {
     let config = |label: &str| {
         let config = BackendConfig::new(label, socket_path(label), Mode::Listen);
-        BackendConfig { hand_over: true, ..with_iommu(config) }
+        with_iommu(config).hand_over(true)
     };
     for features in [Features::empty(), Features::RING_PACKED] {
         let mut bench = Bench::of(config("before"), pool(1024, 0));

@@ -188,7 +188,7 @@ fn a_disabled_ring_takes_packets_and_drops_them() {
     assert_eq!(bench.rx.rx_burst(&mut packets), 0);
     assert_eq!(guest.tx.take().len(), 7);
     assert_eq!(bench.rx_stats.totals().lost(linecard_vhost_user::RxLoss::Disabled), 7);
-    assert!(bench.pool.get_bulk(&mut packets, 1));
+    bench.pool.get_bulk(&mut packets, 1).unwrap();
     packets[0].append(60).expect("room").fill(1);
     assert_eq!(bench.tx.tx_burst(&mut packets), 0);
     guest.frontend.enable(0, true);
@@ -333,7 +333,7 @@ fn sockets_are_private_stale_ones_replaced_live_ones_respected() {
     assert!(matches!(refused(&long).reason, SocketError::PathLength { max: 107, .. }));
     assert!(matches!(refused(std::path::Path::new("")).reason, SocketError::PathLength { .. }));
     for pairs in [0, 129, u16::MAX] {
-        let config = BackendConfig { queue_pairs: pairs, ..BackendConfig::new("s", &path, Mode::Listen) };
+        let config = BackendConfig::new("s", &path, Mode::Listen).queue_pairs(pairs);
         assert!(matches!(Backend::new(&control, config), Err(Error::QueuePairs { .. })));
     }
 }

@@ -248,7 +248,7 @@ fn a_peer_that_shrinks_its_memory_loses_its_port_only() {
             assert!(Instant::now() < until, "the peer was not dropped");
             bench.rx.rx_burst(&mut packets);
             packets.clear();
-            assert!(bench.pool.get_bulk(&mut packets, 8));
+            bench.pool.get_bulk(&mut packets, 8).unwrap();
             packets.iter_mut().for_each(|packet| packet.append(1000).expect("room").fill(7));
             bench.tx.tx_burst(&mut packets);
             packets.clear();

@@ -14,9 +14,9 @@ use linecard_vhost_user::{BackendConfig, Listener, VhostDriver};
 use linecard_virtio::Features;
 
 fn context() -> ProbeContext {
-    let memory = Memory::new(MemoryConfig { range: 1 << 30, ..MemoryConfig::default() }).expect("memory");
+    let memory = Memory::new(MemoryConfig::default().range(1 << 30)).expect("memory");
     let domain = memory.domain("test").expect("domain");
-    ProbeContext { memory, domain, wait: std::time::Duration::from_secs(1) }
+    ProbeContext::new(memory, domain, std::time::Duration::from_secs(1))
 }
 
 #[test]
@@ -48,8 +48,7 @@ fn a_port_made_anew_finds_who_came_meanwhile() {
     let made_elsewhere = UnixListener::bind(&path).expect("bind");
     let args = DevArgs::parse(&format!("net_vhost0,fd={}", made_elsewhere.as_raw_fd())).expect("args");
     let context = context();
-    let pool =
-        Pool::new(&context.domain, PoolConfig { packets: 1024, ..PoolConfig::default() }).expect("pool");
+    let pool = Pool::new(&context.domain, PoolConfig::default().packets(1024)).expect("pool");
     for _ in 0..3 {
         let early = common::Frontend::connect(&path);
         let device = VHOST.probe(&context, &args).expect("a port");

@@ -22,7 +22,7 @@ fn poll(bench: &mut Bench, times: usize) {
     for _ in 0..times {
         bench.rx.rx_burst(&mut packets);
         packets.clear();
-        assert!(bench.pool.get_bulk(&mut packets, 4));
+        bench.pool.get_bulk(&mut packets, 4).unwrap();
         for (n, packet) in packets.iter_mut().enumerate() {
             packet.append(60 + n * 400).expect("room").fill(9);
         }
@@ -121,7 +121,7 @@ fn a_capture_sees_what_frames_of_a_wrong_length_held() {
     // A port that a capture can be opened on, with our queue in the place of its own.
     let memory = Memory::new(MemoryConfig::default()).expect("memory");
     let domain = memory.domain("null").expect("a domain");
-    let context = ProbeContext { memory, domain, wait: std::time::Duration::ZERO };
+    let context = ProbeContext::new(memory, domain, std::time::Duration::ZERO);
     let device =
         NullDriver.probe(&context, &DevArgs::parse("net_null0").expect("well formed")).expect("probes");
     let mut port =
@@ -168,7 +168,7 @@ fn runt_receive_buffers_go_back_empty() {
         }
         guest.post_receive(100, 1, 2048);
         let mut packets = Burst::new();
-        assert!(bench.pool.get_bulk(&mut packets, 1));
+        bench.pool.get_bulk(&mut packets, 1).unwrap();
         packets[0].append(60).expect("room").fill(9);
         assert_eq!(bench.tx.tx_burst(&mut packets), 1, "{features}");
         let came = guest.received();
@@ -191,7 +191,7 @@ fn not_one_byte_beyond_the_frame_is_written() {
         guest.frontend.bytes(offset, 1024).fill(0xee);
         guest.post_receive(n, 1, 1024);
         let mut packets = Burst::new();
-        assert!(bench.pool.get_bulk(&mut packets, 1));
+        bench.pool.get_bulk(&mut packets, 1).unwrap();
         packets[0].append(len).expect("room").fill(1);
         assert_eq!(bench.tx.tx_burst(&mut packets), 1);
         assert_eq!(guest.received().len(), 1);
@@ -321,7 +321,7 @@ fn a_burst_reads_no_more_descriptors_than_is_fair() {
     let used = frontend.ring_memory(1, LARGE).device.cell::<u16>(2).expect("idx");
     assert_eq!(used.load(Ordering::Acquire), CHAINS, "so many were enough for one burst");
     assert_eq!(bench.rx_stats.totals().lost(RxLoss::TooLong), u64::from(CHAINS));
-    assert!(bench.pool.get_bulk(&mut packets, 64));
+    bench.pool.get_bulk(&mut packets, 64).unwrap();
     packets.iter_mut().for_each(|packet| assert!(packet.append(1500).is_some()));
     assert_eq!(bench.tx.tx_burst(&mut packets), 1, "one packet that fits nowhere was enough for one burst");
     assert_eq!(bench.tx.tx_burst(&mut packets), 1, "and the next takes its turn");

@@ -15,6 +15,7 @@ use linecard_eal::gate::{Controller, close_all, gate};
 use linecard_wire::Connection;
 use linecard_wire::socket::Listener;
 
+use super::asks::{Question, RingAsk};
 use super::epoll::{Epoll, Interest};
 use super::link::Link;
 use super::rate::Rate;
@@ -61,6 +62,8 @@ pub(crate) struct Endpoint {
     pub(super) gates: Vec<Controller<VringSlot>>,
     /// New gates that replace old ones: a port started anew.
     pub(super) arriving: VecDeque<(usize, Controller<VringSlot>)>,
+    /// What was asked of single rings.
+    pub(super) asks: Vec<RingAsk>,
     closings: Rate,
     /// Microseconds of this thread's time.
     time: Rate,
@@ -98,6 +101,7 @@ impl Endpoint {
             peer,
             gates,
             arriving: VecDeque::new(),
+            asks: Vec::new(),
             closings: Rate::full(CLOSINGS, now),
             time: Rate::full(BUSY_MICROS, now),
             resting: None,
@@ -118,6 +122,9 @@ impl Endpoint {
         }
         if !self.is_ours() {
             return self.may_settle().then(|| Instant::now() + GATE_INTERVAL);
+        }
+        if !self.asks.is_empty() {
+            return Some(Instant::now() + GATE_INTERVAL);
         }
         // What could not be kept.
         let kept = self.kept.is_due().then(|| Instant::now() + KEEP_INTERVAL);
@@ -209,6 +216,7 @@ impl Endpoint {
             }
             return;
         }
+        self.answer_asks();
         if self.resting.is_some_and(|until| Instant::now() < until) {
             return self.listen_to(epoll, false);
         }
@@ -221,6 +229,36 @@ impl Endpoint {
         }
         self.end_link(epoll);
         self.listen_to(epoll, self.arriving.is_empty());
+    }
+
+    /// Answers what was asked of rings, when nobody is inside a burst.
+    fn answer_asks(&mut self) {
+        if self.asks.is_empty() || !self.arriving.is_empty() {
+            return;
+        }
+        if !hold(&mut self.gates) {
+            let now = Instant::now();
+            self.asks.retain(|ask| now < ask.until);
+            if self.asks.is_empty() {
+                open(&mut self.gates, &self.peer);
+            }
+            return;
+        }
+        for RingAsk { ring, question, told, .. } in std::mem::take(&mut self.asks) {
+            let answer = match question {
+                Question::Waiting => {
+                    self.gates.get_mut(ring).and_then(Controller::value).map_or(0, VringSlot::waiting)
+                }
+                Question::Settled => {
+                    if let Some(link) = &mut self.link {
+                        link.session.follow_user(&mut Slots(&mut self.gates));
+                    }
+                    0
+                }
+            };
+            let _ = told.send(answer);
+        }
+        open(&mut self.gates, &self.peer);
     }
 
     /// Waits for the frontend's messages, or does not until [`Endpoint::deadline`].

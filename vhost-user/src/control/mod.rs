@@ -9,6 +9,7 @@
 //! Within its port the thread waits for nothing it can look at again later: sockets are non-blocking and read piece by
 //! piece, half-read messages have a deadline, and so has a queue whose poller is inside a burst.
 
+mod asks;
 mod endpoint;
 mod epoll;
 mod link;
@@ -36,6 +37,8 @@ use crate::peer::Peer;
 use crate::session::snapshot::Snapshot;
 use crate::session::{Taken, Terms};
 use crate::slot::VringSlot;
+use asks::RingAsk;
+pub(crate) use asks::{Asker, Question};
 pub(crate) use endpoint::Endpoint;
 use endpoint::{SOCKET, Source};
 use epoll::{Epoll, Interest};
@@ -118,6 +121,8 @@ enum Command {
     },
     /// A step of a hand-over.
     Step(Arc<Asked>),
+    /// Something about one ring.
+    Ask(RingAsk),
     End,
 }
 
@@ -253,6 +258,11 @@ impl PortThread {
                 None => std::thread::yield_now(),
             }
         }
+    }
+
+    /// What to ask about single rings with.
+    pub(crate) fn asker(&self) -> Asker {
+        Asker { commands: self.commands.clone(), waker: Arc::clone(&self.waker) }
     }
 
     /// The socket that the port listens at, for a successor that gets nothing else.

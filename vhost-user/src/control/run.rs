@@ -137,6 +137,7 @@ impl Loop {
             match command {
                 Command::Attach { ring, gate } => endpoint.arriving.push_back((ring, gate)),
                 Command::Step(asked) => self.asked.push_back(asked),
+                Command::Ask(ask) => endpoint.asks.push(ask),
                 Command::End => return false,
             }
         }

@@ -58,7 +58,7 @@ impl Port {
             requests: requests(),
             ..Terms::plain()
         };
-        let config = BackendConfig { limits, ..BackendConfig::new(name, &path, Mode::Listen) };
+        let config = BackendConfig::new(name, &path, Mode::Listen).limits(limits);
         Self { thread: PortThread::start(control, &config, terms, Start::Fresh).expect("a port"), path }
     }
 

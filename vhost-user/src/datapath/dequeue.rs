@@ -26,6 +26,7 @@ const MAX_SEGMENTS: usize = 64;
 const DROPS_PER_BURST: u32 = 2 * BURST as u32;
 
 /// The device half of a transmit ring, with what it takes to make packets of it. `OFFLOAD`: headers are read.
+#[repr(align(64))]
 pub(super) struct Dequeue<Q, const OFFLOAD: bool> {
     pub(super) queue: Q,
     pub(super) map: Arc<MemoryMap>,
@@ -172,15 +173,17 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
     fn fill(&self, chains: &[Chain], metas: &[NonNull<Meta>], pool: &Pool) -> u64 {
         let headroom = pool.headroom();
         let rearm = Meta::rearm(headroom, Meta::NO_PORT, headroom + pool.data_room());
+        // Copies may write anywhere as far as the compiler knows: it would load fields again for each packet.
+        let header = self.header;
         let mut bytes = 0;
         for (chain, meta) in chains.iter().zip(metas) {
             // Cannot wrap: `survey` compared.
-            let len = chain.len.wrapping_sub(self.header);
+            let len = chain.len.wrapping_sub(header);
             // SAFETY: `get_raw` gave us the packet; nobody else knows it.
             let buffer = unsafe { (*meta.as_ptr()).buf };
             // SAFETY: the headroom lies inside the buffer.
             let to = unsafe { buffer.as_ptr().add(usize::from(headroom)) };
-            let from = chain.ptr.wrapping_add(self.header as usize);
+            let from = chain.ptr.wrapping_add(header as usize);
             // SAFETY: the queue checked `chain.len` bytes at `chain.ptr`; `survey` that `len <= data_room`.
             unsafe { copy(to, from, len as usize) };
             // SAFETY: the packet is ours, and `len <= data_room`.
@@ -188,6 +191,23 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
             bytes += u64::from(len);
         }
         bytes
+    }
+
+    /// What the burst did not take although something is available, unless that is a plain chain: one that came since the burst
+    /// looked is left to the next burst, which takes it on the way of all plain ones.
+    #[cold]
+    #[inline(never)]
+    fn others(
+        &mut self,
+        out: &mut Burst,
+        pool: &Pool,
+        stats: &QueueStats<RxLoss>,
+    ) -> Result<usize, PeerFault> {
+        let mut next = [MaybeUninit::<Chain>::uninit()];
+        let n = self.queue.peek(&*self.map, &mut next)?;
+        // SAFETY: `peek` initialised the first `n` chains.
+        let next = unsafe { next.get(..n).unwrap_or_default().assume_init_ref() };
+        if self.survey(next, u32::from(pool.data_room())) > 0 { Ok(0) } else { self.slow(out, pool, stats) }
     }
 
     /// Chains of any shape, one at a time, until `out` is full or nothing is left.
@@ -275,7 +295,9 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
         // of one that is not to be finished is not passed on as something that was checked.
         let header = NetHeader { flags: header.flags & NEEDS_CSUM, ..header };
         header.is_plain()
-            || header.request(packet.len()).is_some_and(|request| describe(packet, request, self.accepted))
+            || header
+                .request(packet.len())
+                .is_some_and(|request| describe(packet, request, self.accepted).is_ok())
     }
 
     /// Drops the chain whose frame has `len` bytes. Whoever captures sees its front.
@@ -313,9 +335,9 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
         result.map(|packets| Done { packets, call: false })
     }
 
-    /// The rest of a burst that has moved so many packets: if none, the next chain may not be a simple one and takes the slow path.
+    /// The rest of a burst that has moved so many packets: if none, the next chain may be one for the slow path.
     #[inline(always)]
-    fn finish(
+    pub(super) fn finish(
         &mut self,
         mut packets: usize,
         out: &mut Burst,
@@ -324,7 +346,7 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
     ) -> Result<Done, PeerFault> {
         let mut completed = packets > 0;
         if packets == 0 && out.room() > 0 && !self.queue.is_empty() {
-            packets = self.slow(out, pool, stats)?;
+            packets = self.others(out, pool, stats)?;
             completed = true;
         }
         Ok(Done { packets, call: self.publish(completed) })
@@ -392,6 +414,10 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> DequeuePath for Dequeue<Q, OFFLOAD> {
         self.queue.set_notifications(false);
     }
 
+    fn waiting(&mut self) -> u16 {
+        self.queue.available()
+    }
+
     fn call_owed(&mut self) -> bool {
         self.publish(false)
     }
@@ -429,7 +455,7 @@ pub(super) fn raw_places(out: &mut Burst) -> &mut [MaybeUninit<NonNull<Meta>>] {
 pub(super) fn allocate(pool: &Pool, places: &mut [MaybeUninit<NonNull<Meta>>], n: usize) -> usize {
     let mut n = n;
     while n > 0 {
-        if pool.get_raw(places.get_mut(..n).unwrap_or_default()) {
+        if pool.get_raw(places.get_mut(..n).unwrap_or_default()).is_ok() {
             return n;
         }
         n /= 2;

@@ -25,22 +25,30 @@ const RUNTS_PER_BURST: u32 = 2 * BURST as u32;
 
 /// The device half of a receive ring. `MERGE`: a packet may take several buffers. `OFFLOAD`: the driver takes packets
 /// that are not finished.
+#[repr(align(64))]
 pub(super) struct Enqueue<Q, const MERGE: bool, const OFFLOAD: bool> {
     queue: Q,
     map: Arc<MemoryMap>,
     /// Bytes before each packet.
     header: u32,
-    first: SegList,
-    further: SegList,
-    heads: Vec<Used>,
     runts: u32,
     /// Descriptors read by the slow way in this burst.
     walked: u32,
-    fault_budget: FaultBudget,
+    scratch: Box<Scratch>,
     /// Most plain chains filled at once.
     most: usize,
     name: &'static str,
     accepted: AcceptedOffloads,
+}
+
+/// What only the slow way uses, kept out of the lines that every burst touches.
+struct Scratch {
+    /// Of the chain that holds the header, and of the one after.
+    first: SegList,
+    further: SegList,
+    /// The chains of one packet.
+    heads: Vec<Used>,
+    fault_budget: FaultBudget,
 }
 
 /// What became of one packet on the slow way.
@@ -62,22 +70,10 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
         queue.set_notifications(false);
         // The descriptors of a longer buffer are left unused.
         let list = || SegList::limited(MAX_CHAIN);
-        let (first, further, heads) = (list(), list(), Vec::new());
+        let scratch =
+            Scratch { first: list(), further: list(), heads: Vec::new(), fault_budget: FaultBudget::new() };
         let most = at_once(&map);
-        Self {
-            queue,
-            map,
-            header,
-            first,
-            further,
-            heads,
-            runts: 0,
-            walked: 0,
-            fault_budget: FaultBudget::new(),
-            most,
-            name,
-            accepted,
-        }
+        Self { queue, map, header, runts: 0, walked: 0, scratch: Box::new(scratch), most, name, accepted }
     }
 
     /// Simple packets into plain buffers that hold them, from the front on; returns how many.
@@ -102,7 +98,7 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
             let to = chain.ptr.wrapping_add(self.header as usize);
             // SAFETY: the queue checked `chain.len` bytes, and `survey` compared `header + len` with them. No run of a source
             // lies in the memory of this port.
-            unsafe { packet.copy_to(to) };
+            unsafe { packet.copy_to(to, len as usize) };
             bytes += u64::from(len);
         }
         // The mask says to the compiler what is so anyway: at most a burst.
@@ -148,7 +144,7 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
         let Some(header) = self.header_of(packet) else { return Ok(Slow::Dropped(TxLoss::BadOffload)) };
         let before = self.walked;
         if before == 0 {
-            self.fault_budget.begin();
+            self.scratch.fault_budget.begin();
         }
         let Some(head) = self.first_buffer(stats)? else { return Ok(Slow::Full) };
         let total = self.header + len;
@@ -156,38 +152,38 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
             return Ok(Slow::Dropped(TxLoss::TooLong));
         }
         let mut source = Reader::new(packet.runs());
-        let mut cursor = Cursor::new(self.first.pieces());
+        let mut cursor = Cursor::new(self.scratch.first.pieces());
         cursor.skip(self.header as usize);
         let part = head.len.min(total) - self.header;
         // SAFETY: the runs are of `packet`, which is borrowed until this function returns.
-        let mut left = len - unsafe { source.fill(&mut cursor, part, &mut self.fault_budget) };
-        self.heads.clear();
-        self.heads.push(head.used(head.len.min(total)));
+        let mut left = len - unsafe { source.fill(&mut cursor, part, &mut self.scratch.fault_budget) };
+        self.scratch.heads.clear();
+        self.scratch.heads.push(head.used(head.len.min(total)));
         let mut ahead = Lookahead::default().past(head);
         while left > 0 {
             // Nothing of this packet was completed: it is begun again, and gets further.
-            if self.fault_budget.is_over() {
+            if self.scratch.fault_budget.is_over() {
                 return Ok(Slow::Full);
             }
-            let Some(head) = self.queue.peek_chain(&*self.map, ahead, &mut self.further)? else {
+            let Some(head) = self.queue.peek_chain(&*self.map, ahead, &mut self.scratch.further)? else {
                 // Nothing was completed, so there is nothing to take back.
-                let hopeless = ahead.descs >= self.queue.size() || self.heads.len() >= MAX_MERGED;
+                let hopeless = ahead.descs >= self.queue.size() || self.scratch.heads.len() >= MAX_MERGED;
                 return Ok(if hopeless { Slow::Dropped(TxLoss::TooLong) } else { Slow::Full });
             };
-            self.walked += u32::from(self.further.descriptors());
-            self.fault_budget.walked(self.further.descriptors());
-            if self.heads.len() >= MAX_MERGED || self.walked - before >= DESCRIPTORS_PER_BURST {
+            self.walked += u32::from(self.scratch.further.descriptors());
+            self.scratch.fault_budget.walked(self.scratch.further.descriptors());
+            if self.scratch.heads.len() >= MAX_MERGED || self.walked - before >= DESCRIPTORS_PER_BURST {
                 return Ok(Slow::Dropped(TxLoss::TooLong));
             }
             let part = head.len.min(left);
-            let mut cursor = Cursor::new(self.further.pieces());
+            let mut cursor = Cursor::new(self.scratch.further.pieces());
             // SAFETY: the runs are of `packet`, which is borrowed until this function returns.
-            let done = unsafe { source.fill(&mut cursor, part, &mut self.fault_budget) };
+            let done = unsafe { source.fill(&mut cursor, part, &mut self.scratch.fault_budget) };
             if done < part {
                 return Ok(Slow::Full);
             }
             left -= part;
-            self.heads.push(head.used(part));
+            self.scratch.heads.push(head.used(part));
             ahead = ahead.past(head);
         }
         self.finish(packet, header, stats);
@@ -208,12 +204,12 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
 
     /// Writes the header and gives all buffers of the packet back.
     fn finish(&mut self, packet: &impl Source, header: NetHeader, stats: &QueueStats<TxLoss>) {
-        let num_buffers = self.heads.len() as u16;
+        let num_buffers = self.scratch.heads.len() as u16;
         let header = NetHeader { num_buffers, ..header }.to_bytes();
         let len = (self.header as usize).min(header.len());
         // SAFETY: reads at most the twelve bytes of `header`.
-        unsafe { Cursor::new(self.first.pieces()).write(header.as_ptr(), len, || true) };
-        for used in self.heads.drain(..) {
+        unsafe { Cursor::new(self.scratch.first.pieces()).write(header.as_ptr(), len, || true) };
+        for used in self.scratch.heads.drain(..) {
             self.queue.complete(used);
         }
         stats.moved(1, packet.len() as u64);
@@ -223,13 +219,15 @@ impl<Q: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Enqueue<Q, MERGE, O
     fn first_buffer(&mut self, stats: &QueueStats<TxLoss>) -> Result<Option<Head>, PeerFault> {
         while self.runts < RUNTS_PER_BURST
             && self.walked < DESCRIPTORS_PER_BURST
-            && !self.fault_budget.is_over()
+            && !self.scratch.fault_budget.is_over()
         {
-            let Some(head) = self.queue.peek_chain(&*self.map, Lookahead::default(), &mut self.first)? else {
+            let Some(head) =
+                self.queue.peek_chain(&*self.map, Lookahead::default(), &mut self.scratch.first)?
+            else {
                 return Ok(None);
             };
-            self.walked += u32::from(self.first.descriptors());
-            self.fault_budget.walked(self.first.descriptors());
+            self.walked += u32::from(self.scratch.first.descriptors());
+            self.scratch.fault_budget.walked(self.scratch.first.descriptors());
             if head.len >= self.header {
                 return Ok(Some(head));
             }

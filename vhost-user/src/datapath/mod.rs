@@ -91,6 +91,8 @@ pub(crate) trait DequeuePath: Send {
     fn arm(&mut self) -> bool;
     /// Asks it for none.
     fn disarm(&mut self);
+    /// Packets that wait in the ring.
+    fn waiting(&mut self) -> u16;
     /// Whether the driver has to be called for what was given back to it.
     fn call_owed(&mut self) -> bool;
     /// The ring's position.

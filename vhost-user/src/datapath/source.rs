@@ -23,8 +23,8 @@ pub(super) trait Source {
     /// Copies a simple one.
     ///
     /// # Safety
-    /// `to` is writable for [`len`](Self::len) bytes and overlaps with no run.
-    unsafe fn copy_to(&self, to: *mut u8);
+    /// `len` is [`len`](Self::len), which the caller has at hand; `to` is writable for as many bytes and overlaps with no run.
+    unsafe fn copy_to(&self, to: *mut u8, len: usize);
     /// Where its bytes are, in their order: readable for as many as are said, as long as the source is borrowed.
     fn runs(&self) -> impl Iterator<Item = (*const u8, usize)>;
     /// It is dropped, for this reason.
@@ -52,9 +52,9 @@ impl Source for Packet {
     }
 
     #[inline(always)]
-    unsafe fn copy_to(&self, to: *mut u8) {
+    unsafe fn copy_to(&self, to: *mut u8, len: usize) {
         // SAFETY: the only segment of a simple packet has `len` bytes at `data_ptr`; the caller answers for `to`.
-        unsafe { copy(to, self.data_ptr(), Packet::len(self)) };
+        unsafe { copy(to, self.data_ptr(), len) };
     }
 
     fn runs(&self) -> impl Iterator<Item = (*const u8, usize)> {
@@ -88,7 +88,7 @@ impl Source for Frame<'_> {
     }
 
     #[inline(always)]
-    unsafe fn copy_to(&self, to: *mut u8) {
+    unsafe fn copy_to(&self, to: *mut u8, _len: usize) {
         let [(head, head_len), (rest, rest_len)] = Frame::runs(self);
         // SAFETY: the frame promises `head_len` bytes; the caller, that there is room for all of them.
         unsafe { copy(to, head, head_len) };

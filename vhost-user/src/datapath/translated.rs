@@ -61,6 +61,10 @@ impl DequeuePath for Translated<dyn DequeuePath> {
         self.path.disarm();
     }
 
+    fn waiting(&mut self) -> u16 {
+        self.path.waiting()
+    }
+
     fn call_owed(&mut self) -> bool {
         self.path.call_owed()
     }

@@ -76,7 +76,34 @@ impl Region {
     ) -> Result<Self, RegionError> {
         check_ranges(&spec)?;
         check_kind(file)?;
-        let (id, page, sparse) = check_file(&spec, file)?;
+        let file_facts = check_file(&spec, file)?;
+        Self::place(spec, (file, file_facts), alarm, ledger)
+    }
+
+    /// The same without a question about the file, which may be a device that has memory: for a frontend of this process, which
+    /// knows what it passes.
+    ///
+    /// # Errors
+    /// As [`map`](Self::map).
+    pub(crate) fn map_trusted(
+        spec: MemoryRegion,
+        file: BorrowedFd<'_>,
+        alarm: Option<&Arc<Alarm>>,
+        ledger: &Ledger,
+    ) -> Result<Self, RegionError> {
+        check_ranges(&spec)?;
+        if check_kind(file).is_ok() {
+            return Self::map(spec, file, alarm, ledger);
+        }
+        Self::place(spec, (file, (FileId::of(file)?, SMALL_PAGE, false)), alarm, ledger)
+    }
+
+    fn place(
+        spec: MemoryRegion,
+        (file, (id, page, sparse)): (BorrowedFd<'_>, (FileId, u64, bool)),
+        alarm: Option<&Arc<Alarm>>,
+        ledger: &Ledger,
+    ) -> Result<Self, RegionError> {
         // The file offset need not be page-aligned: map from the page it lies in.
         let skip = spec.offset % page;
         let len = (spec.size + skip).next_multiple_of(page);

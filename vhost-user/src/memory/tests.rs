@@ -161,3 +161,20 @@ fn gigantic_pages_that_are_not_there_are_refused() {
         .expect("too large to be made while packets wait");
     assert!(matches!(error, RegionError::Sparse { page: 0x4000_0000, there: 0 }), "{error}");
 }
+
+/// A device that has memory, as that of the kernel's virtio drivers, knows no seals. `/dev/zero` is one that every machine has.
+#[test]
+fn a_device_is_mapped_for_a_frontend_of_this_process_alone() {
+    let device = std::fs::File::options().read(true).write(true).open("/dev/zero").expect("everybody may");
+    let spec = MemoryRegion { guest_addr: 0x1000, size: PAGE, user_addr: 0, offset: 0 };
+    let ledger = Ledger::alone();
+    let refused = Region::map(spec, device.as_fd(), None, &ledger).err();
+    assert!(matches!(refused, Some(RegionError::FileKind)), "{refused:?}");
+    let region = Region::map_trusted(spec, device.as_fd(), None, &ledger).expect("it is mapped");
+    let map = MemoryMap::new(vec![Arc::new(region)]);
+    assert!(map.translate(0x1000, 4096, Access::Write).is_some());
+    // What is memory is asked as ever.
+    let far = MemoryRegion { offset: 1 << 30, ..spec };
+    let refused = Region::map_trusted(far, memfd(PAGE).as_fd(), None, &ledger).err();
+    assert!(matches!(refused, Some(RegionError::FileSize { .. })), "{refused:?}");
+}

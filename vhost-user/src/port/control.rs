@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
+use linecard_pmd::link::LinkEvents;
 use linecard_pmd::local::LocalControl;
-use linecard_pmd::{Link, PortControl};
+use linecard_pmd::{Error, Link, PortControl, QueueId};
 
 use super::{RxLoss, TxLoss};
+use crate::control::{Asker, Question};
 use crate::peer::Peer;
-
-/// DPDK's nominal speed of a vhost port.
-const SPEED_MBPS: u32 = 10_000;
 
 /// What any thread may ask of a `net_vhost` port.
 pub(super) struct VhostControl {
     pub(super) peer: Arc<Peer>,
+    pub(super) asker: Asker,
     /// Its MTU counts until the frontend tells one.
     pub(super) local: LocalControl<RxLoss, TxLoss>,
 }
@@ -24,7 +24,37 @@ impl PortControl for VhostControl {
     }
 
     fn link(&self) -> Link {
-        Link { up: self.peer.link_up(), speed_mbps: Some(SPEED_MBPS), full_duplex: true }
+        self.peer.shown_link()
+    }
+
+    fn link_events(&self) -> Option<&Arc<LinkEvents>> {
+        Some(self.peer.link_events())
+    }
+
+    /// The frontend chooses it.
+    fn depth(&self, queue: QueueId) -> Option<u16> {
+        self.peer.ring(ring_of(queue)).map(|ring| ring.size).filter(|_| self.local.check_queue(queue).is_ok())
+    }
+
+    /// What is sent is the frontend's at once; how much of it that has not taken it tells nobody.
+    fn used_descriptors(&self, queue: QueueId) -> Result<u16, Error> {
+        self.local.check_queue(queue)?;
+        match queue {
+            QueueId::Receive(_) => self.ask(queue, Question::Waiting),
+            QueueId::Transmit(_) => self.local.used_descriptors(queue),
+        }
+    }
+
+    fn queue_started(&self, queue: QueueId) -> bool {
+        self.local.check_queue(queue).is_ok() && !self.peer.is_stopped(ring_of(queue))
+    }
+
+    fn start_queue(&self, queue: QueueId) -> Result<(), Error> {
+        self.turn(queue, false)
+    }
+
+    fn stop_queue(&self, queue: QueueId) -> Result<(), Error> {
+        self.turn(queue, true)
     }
 
     fn mtu(&self) -> u16 {
@@ -45,5 +75,26 @@ impl PortControl for VhostControl {
         // Ring 1 is the first that we receive from, ring 0 the first that we send to.
         let path = |ring| self.peer.path(ring).unwrap_or("no ring");
         format!("rx {}, tx {}", path(1), path(0))
+    }
+}
+
+impl VhostControl {
+    fn ask(&self, queue: QueueId, question: Question) -> Result<u16, Error> {
+        let answer = self.asker.ask(ring_of(queue), question);
+        answer.map_err(|error| error.of_port(self.local.name()))
+    }
+
+    fn turn(&self, queue: QueueId, stopped: bool) -> Result<(), Error> {
+        self.local.check_queue(queue)?;
+        self.peer.set_stopped(ring_of(queue), stopped);
+        self.ask(queue, Question::Settled).map(drop)
+    }
+}
+
+/// We receive what the driver transmits.
+pub(super) fn ring_of(queue: QueueId) -> usize {
+    match queue {
+        QueueId::Receive(pair) => usize::from(pair) * 2 + 1,
+        QueueId::Transmit(pair) => usize::from(pair) * 2,
     }
 }

@@ -9,17 +9,17 @@ use linecard_pmd::handover::{HandOver as HandOverSteps, HandedOver, Keep, Pendin
 use linecard_pmd::local::{Identity, LocalControl};
 use linecard_pmd::stats::PortCounters;
 use linecard_pmd::{
-    DevArgs, Device, DeviceInfo, Driver, Error, Port, PortConfig, ProbeContext, Running, RxQueue, StartError,
-    TxQueue,
+    DevArgs, Device, DeviceInfo, Driver, Error, Port, PortConfig, ProbeContext, QueueId, Running, RxQueue,
+    StartError, TxQueue,
 };
 use linecard_virtio::Features;
 use linecard_wire::ledger::Descriptors;
 use linecard_wire::socket::{Access, Listener};
 
-use super::control::VhostControl;
+use super::control::{VhostControl, ring_of};
 use crate::HandOver;
 use crate::backend::{Backend, BackendConfig, Mode};
-use crate::control::{Asking, Control, WeakControl, is_busy};
+use crate::control::{Asking, Control, Question, WeakControl, is_busy};
 use crate::error::Error as BackendError;
 use crate::features::{DEFAULT, MAX_QUEUE_PAIRS};
 use crate::limits::ProcessLimits;
@@ -64,6 +64,25 @@ impl VhostDriver {
         Self { control: Mutex::new(None), descriptors: Some(descriptors) }
     }
 
+    /// A port over a backend of the caller's configuration, whose name is the port's.
+    ///
+    /// ```
+    /// use linecard_vhost_user::{BackendConfig, Mode, VhostDriver};
+    /// static VHOST: VhostDriver = VhostDriver::new();
+    /// let path = std::env::temp_dir().join(format!("vhost-doc-device-{}", std::process::id()));
+    /// let device = VHOST.device(BackendConfig::new("pod0", &path, Mode::Listen))?;
+    /// assert_eq!(device.name(), "pod0");
+    /// # Ok::<(), linecard_pmd::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Backend::new`], with the port's name.
+    pub fn device(&self, config: BackendConfig) -> Result<Box<dyn Device>, Error> {
+        let (name, mac) = (config.name.clone(), config.mac);
+        let backend = Backend::new(&self.control(), config).map_err(|error| error.of_port(&name))?;
+        Ok(Box::new(VhostDevice::new(&name, backend, mac)))
+    }
+
     fn control(&self) -> Control {
         let mut shared = self.control.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(control) = shared.as_ref().and_then(WeakControl::upgrade) {
@@ -98,13 +117,19 @@ impl Driver for VhostDriver {
         "vhost-user backend: {iface=PATH|fd=N}[,queues=1..128][,client=0|1][,tso=0|1][,iommu-support=0|1][,config=0|1][,mode=0600..0666][,group=NAME]"
     }
 
+    fn check_args(&self, args: &DevArgs) -> Result<(), Error> {
+        let source = match passed(args)? {
+            // It is taken when the port opens.
+            Some(_) => BackendConfig::new(args.name(), "", Mode::Listen),
+            None => source(args)?,
+        };
+        settings(args, source).map(drop)
+    }
+
     fn probe(&self, _context: &ProbeContext, args: &DevArgs) -> Result<Box<dyn Device>, Error> {
         let source = source(args)?;
         let (config, hand_over) = settings(args, source)?;
-        let mac = config.mac;
-        let config = BackendConfig { hand_over, ..config };
-        let backend = Backend::new(&self.control(), config).map_err(|error| error.of_port(args.name()))?;
-        Ok(Box::new(VhostDevice::new(args.name(), backend, mac)))
+        self.device(config.hand_over(hand_over))
     }
 
     fn succeed(
@@ -120,7 +145,7 @@ impl Driver for VhostDriver {
         };
         let (config, _) = settings(args, source)?;
         let mac = config.mac;
-        let config = BackendConfig { hand_over: true, ..config };
+        let config = config.hand_over(true);
         let handed = HandOver::new(handed.state, handed.descriptors);
         let backend = Backend::prepare(&self.control(), config, handed);
         let backend = backend.map_err(|error| error.of_port(args.name()))?;
@@ -148,24 +173,37 @@ fn settings(args: &DevArgs, source: BackendConfig) -> Result<(BackendConfig, boo
     args.finish()?;
     let features = DEFAULT.with(Features::HOST_SEGMENTS, tso).with(Features::ACCESS_PLATFORM, iommu);
     let mac = mac_of(args.name());
-    Ok((BackendConfig { queue_pairs, mac, features, config_space, records, ..source }, hand_over))
+    Ok((
+        source
+            .queue_pairs(queue_pairs)
+            .mac(mac)
+            .features(features)
+            .config_space(config_space)
+            .records(records),
+        hand_over,
+    ))
+}
+
+/// The number of a socket that was passed to this process, where the arguments name one and nothing that excludes it.
+fn passed(args: &DevArgs) -> Result<Option<RawFd>, Error> {
+    let Some(number) = args.number("fd", 0..=RawFd::MAX)? else { return Ok(None) };
+    match ["iface", "client", "mode", "group"].into_iter().find(|key| args.value(key).is_some()) {
+        Some(other) => {
+            let problem = format!("'fd' is a socket that is there already, and '{other}' is of one to make");
+            Err(args.problem(problem, "leave one of them out"))
+        }
+        None => Ok(Some(number)),
+    }
 }
 
 /// Where frontends come from: `iface=` and what belongs to it, or `fd=`.
 fn source(args: &DevArgs) -> Result<BackendConfig, Error> {
-    let passed = args.number("fd", 0..=RawFd::MAX)?;
-    let Some(number) = passed else {
+    let Some(number) = passed(args)? else {
         let path = args.required("iface")?;
         let mode = if args.flag("client")?.unwrap_or(false) { Mode::Connect } else { Mode::Listen };
         let access = access(args, mode)?;
-        return Ok(BackendConfig { access, ..BackendConfig::new(args.name(), path, mode) });
+        return Ok(BackendConfig::new(args.name(), path, mode).access(access));
     };
-    if let Some(other) =
-        ["iface", "client", "mode", "group"].into_iter().find(|key| args.value(key).is_some())
-    {
-        let problem = format!("'fd' is a socket that is there already, and '{other}' is of one to make");
-        return Err(args.problem(problem, "leave one of them out"));
-    }
     let listener = Listener::inherited(number).map_err(|reason| {
         let remedy = "pass the number of a descriptor that a Unix stream socket listens at";
         args.problem(format!("'fd={number}' cannot be used: {reason}"), remedy)
@@ -228,6 +266,19 @@ impl VhostDevice {
         self.backend.listener_alone()
     }
 
+    /// Has these queues wait for their start, and no others.
+    fn defer(&self, queues: &[QueueId]) -> Result<(), BackendError> {
+        let deferred: Vec<_> = queues.iter().map(|queue| ring_of(*queue)).collect();
+        let rings = usize::from(self.backend.queue_pairs()) * 2;
+        let is_new = |ring: &usize| self.backend.peer().set_stopped(*ring, deferred.contains(ring));
+        let new: Vec<_> = (0..rings).filter(is_new).collect();
+        match new.first() {
+            // All rings follow what is said of them now.
+            Some(ring) => self.backend.asker().ask(*ring, Question::Settled).map(drop),
+            None => Ok(()),
+        }
+    }
+
     fn queues(
         &self,
         config: &PortConfig,
@@ -252,28 +303,29 @@ impl Device for VhostDevice {
         &self.name
     }
 
+    fn stops_queues(&self) -> bool {
+        true
+    }
+
     /// The frontend chooses its ring sizes; any depth that a port is configured with is good.
     fn queues_argument(&self) -> Option<&'static str> {
         Some("queues")
     }
 
     fn info(&self) -> DeviceInfo {
-        DeviceInfo {
-            driver: "net_vhost",
-            max_rx_queues: self.backend.queue_pairs(),
-            max_tx_queues: self.backend.queue_pairs(),
-            depth: 1..=32_768,
-            depth_power_of_two: false,
-            default_depth: 1024,
-            mtu: MTU,
-            mac: self.mac,
-            offloads: linecard_pmd::Offloads::VIRTIO,
-        }
+        DeviceInfo::new("net_vhost", self.mac)
+            .max_rx_queues(self.backend.queue_pairs())
+            .max_tx_queues(self.backend.queue_pairs())
+            .depth(1..=32_768)
+            .default_depth(1024)
+            .mtu(MTU)
+            .offloads(linecard_pmd::Offloads::VIRTIO)
     }
 
     fn start(self: Box<Self>, config: &PortConfig, pool: &Pool) -> Result<Port, StartError> {
         let counters = PortCounters::new(config.rx_queues, config.tx_queues);
-        let queues = self.queues(config, pool, &counters).and_then(|queues| {
+        let deferred = self.defer(&config.deferred);
+        let queues = deferred.and_then(|()| self.queues(config, pool, &counters)).and_then(|queues| {
             if self.held {
                 // The rings will be built in these queues, without anybody waiting for the port's thread then.
                 self.backend.settle()?;
@@ -284,6 +336,7 @@ impl Device for VhostDevice {
             Ok((rx, tx)) => {
                 let control = Arc::new(VhostControl {
                     peer: Arc::clone(self.backend.peer()),
+                    asker: self.backend.asker(),
                     local: LocalControl::new(Identity::new(&self.name, self.mac, config.mtu), counters),
                 });
                 Ok(Port { rx, tx, control, running: self })

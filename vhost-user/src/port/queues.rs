@@ -29,7 +29,7 @@ const NO_RING: &str = "no ring";
 /// use linecard_vhost_user::{Backend, BackendConfig, Control, Mode};
 ///
 /// # let domain = Memory::new(MemoryConfig::default())?.domain("packets")?;
-/// let pool = Pool::new(&domain, PoolConfig { packets: 256, ..PoolConfig::default() })?;
+/// let pool = Pool::new(&domain, PoolConfig::default().packets(256))?;
 /// let path = std::env::temp_dir().join(format!("receive-doc-{}", std::process::id()));
 /// let backend = Backend::new(&Control::new(), BackendConfig::new("demo", path, Mode::Listen))?;
 /// let mut queue = backend.receive_queue(0, &pool, Default::default())?;

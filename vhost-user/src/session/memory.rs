@@ -83,7 +83,8 @@ impl Session {
             Some(region) => Ok(Arc::clone(region)),
             None => {
                 let alarm = self.watched.then_some(&self.alarm);
-                let region = Region::map(spec, file.as_fd(), alarm, &self.ledger)?;
+                let map = if self.terms.trusted_memory { Region::map_trusted } else { Region::map };
+                let region = map(spec, file.as_fd(), alarm, &self.ledger)?;
                 Ok(Arc::new(if self.terms.hand_over { region.keeping(file) } else { region }))
             }
         }

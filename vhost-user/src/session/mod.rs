@@ -63,6 +63,8 @@ pub(crate) struct Terms {
     pub(crate) hand_over: bool,
     /// Whether rings are recorded that do not tell where they stand.
     pub(crate) records: bool,
+    /// Whether the frontend's memory may be of any file.
+    pub(crate) trusted_memory: bool,
     /// The requests that are known.
     pub(crate) requests: &'static [Row],
 }

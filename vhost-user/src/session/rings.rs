@@ -15,7 +15,7 @@ use crate::datapath::{self, PathConfig, Records};
 use crate::error::Refusal;
 use crate::event::Event;
 use crate::memory::MemoryMap;
-use crate::peer::tell;
+use crate::peer::{ShownRing, tell};
 use crate::slot::{Mode, Ring};
 
 /// What a user must know of a packed ring whose position is lost, and what to do.
@@ -273,7 +273,7 @@ impl Session {
         let vring = self.vrings.get(index).ok_or(missing("place"))?;
         Ok(Some(Ring {
             path,
-            mode: self.mode(vring),
+            mode: self.mode(index, vring),
             call: vring.call.clone(),
             error: vring.error.clone(),
             alarm: Arc::clone(&self.alarm),
@@ -387,7 +387,8 @@ impl Session {
         vring.enabled || !negotiated
     }
 
-    fn mode(&self, vring: &Vring) -> Mode {
+    /// What the frontend wants of a ring.
+    fn asked_mode(&self, vring: &Vring) -> Mode {
         match (self.driver_ok(), self.is_enabled(vring)) {
             (false, _) => Mode::Parked,
             (true, false) => Mode::Discard,
@@ -395,9 +396,19 @@ impl Session {
         }
     }
 
+    /// The same, unless the user has stopped its queue.
+    fn mode(&self, index: usize, vring: &Vring) -> Mode {
+        if self.peer.is_stopped(index) { Mode::Parked } else { self.asked_mode(vring) }
+    }
+
+    /// Has rings run or rest as the user wants them.
+    pub(crate) fn follow_user(&self, slots: &mut Slots<'_>) {
+        self.apply_modes(slots);
+    }
+
     pub(super) fn apply_modes(&self, slots: &mut Slots<'_>) {
         for (index, vring) in self.vrings.iter().enumerate() {
-            let mode = self.mode(vring);
+            let mode = self.mode(index, vring);
             if let Some(ring) = slots.get(index).and_then(|slot| slot.ring.as_mut()) {
                 ring.mode = mode;
             }
@@ -416,17 +427,18 @@ impl Session {
         self.tell_rings(slots);
     }
 
-    /// Shows link and paths to whoever asks.
+    /// Shows link, paths and sizes to whoever asks. A queue that the user has stopped takes no link down.
     pub(super) fn tell_rings(&self, slots: &mut Slots<'_>) {
         let mut delivering = Vec::new();
-        let mut paths = Vec::new();
-        for index in 0..self.vrings.len() {
+        let mut rings = Vec::new();
+        for (index, vring) in self.vrings.iter().enumerate() {
             let Some(slot) = slots.get(index) else { return };
-            let ring = slot.ring.as_ref();
-            delivering.push(ring.is_some_and(|ring| ring.mode == Mode::Deliver && !ring.faulted));
-            paths.push(ring.map(|ring| ring.path.name()));
+            let ring = slot.ring.as_ref().filter(|ring| !ring.faulted);
+            delivering.push(ring.is_some_and(|_| self.asked_mode(vring) == Mode::Deliver));
+            let size = vring.size.unwrap_or(0);
+            rings.push(slot.ring.as_ref().map(|ring| ShownRing { path: ring.path.name(), size }));
         }
         let link = delivering.chunks(2).any(|pair| pair.iter().all(|on| *on));
-        self.peer.set_rings(link, paths);
+        self.peer.set_rings(link, rings);
     }
 }

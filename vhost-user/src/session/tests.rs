@@ -16,6 +16,7 @@ impl Terms {
             limits: MapLimits { total: 1 << 30, regions: 8 },
             hand_over: false,
             records: false,
+            trusted_memory: false,
             requests: REQUESTS,
         }
     }

@@ -91,12 +91,11 @@ const AREAS: [&str; 3] = ["descriptor", "driver", "device"];
 
 /// How the device half is made: where it starts, and with which options.
 pub(crate) fn device_config(base: u32, size: u16, features: Features) -> DeviceConfig {
-    DeviceConfig {
-        size,
-        event_idx: features.contains(Features::EVENT_IDX),
-        indirect: features.contains(Features::INDIRECT_DESC),
-        base: Some(base),
-    }
+    DeviceConfig::default()
+        .size(size)
+        .event_idx(features.contains(Features::EVENT_IDX))
+        .indirect(features.contains(Features::INDIRECT_DESC))
+        .base(base)
 }
 
 /// The position at which a ring starts, given `base` of SET_VRING_BASE, in the form that [`DeviceConfig`] takes.

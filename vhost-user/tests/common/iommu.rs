@@ -23,7 +23,8 @@ pub fn iova_of(offset: usize) -> u64 {
 
 /// A port that lets addresses be translated.
 pub fn with_iommu(config: BackendConfig) -> BackendConfig {
-    BackendConfig { features: config.features | Features::ACCESS_PLATFORM, ..config }
+    let features = config.features | Features::ACCESS_PLATFORM;
+    config.features(features)
 }
 
 /// The IOMMU of one frontend.

@@ -82,14 +82,12 @@ pub struct Bench {
 }
 
 pub fn pool(packets: u32, cache: u16) -> Pool {
-    pool_of(PoolConfig { packets, cache, ..PoolConfig::default() })
+    pool_of(PoolConfig::default().packets(packets).cache(cache))
 }
 
 fn pool_of(config: PoolConfig) -> Pool {
-    let domain = Memory::new(MemoryConfig { range: 1 << 30, ..MemoryConfig::default() })
-        .expect("memory")
-        .domain("test")
-        .expect("domain");
+    let domain =
+        Memory::new(MemoryConfig::default().range(1 << 30)).expect("memory").domain("test").expect("domain");
     Pool::new(&domain, config).expect("pool")
 }
 
@@ -104,7 +102,7 @@ impl Bench {
 
     /// Packets with room for so many bytes.
     pub fn with_data_room(label: &str, data_room: u16) -> Self {
-        let config = PoolConfig { packets: 1024, cache: 0, data_room, ..PoolConfig::default() };
+        let config = PoolConfig::default().packets(1024).cache(0).data_room(data_room);
         Self::open(label, Mode::Listen, pool_of(config))
     }
 
@@ -115,13 +113,13 @@ impl Bench {
     /// Lets frontends read the configuration space.
     pub fn with_config_space(label: &str) -> Self {
         let config = BackendConfig::new(label, socket_path(label), Mode::Listen);
-        Self::of(BackendConfig { config_space: true, ..config }, pool(1024, 0))
+        Self::of(config.config_space(true), pool(1024, 0))
     }
 
     /// A frontend may make it take less than usual.
     pub fn with_limits(label: &str, limits: Limits) -> Self {
         let config = BackendConfig::new(label, socket_path(label), Mode::Listen);
-        Self::of(BackendConfig { limits, ..config }, pool(1024, 0))
+        Self::of(config.limits(limits), pool(1024, 0))
     }
 
     fn open(label: &str, mode: Mode, pool: Pool) -> Self {
@@ -371,10 +369,10 @@ pub trait Half: Send {
 
 impl<Q: DriverQueue> Half for Q {
     fn post(&mut self, buffer: Buffer) {
-        assert!(self.add(buffer), "ring full");
+        self.add(buffer).expect("ring full");
     }
     fn post_chain(&mut self, segments: &[Element], token: u64) {
-        assert!(self.add_chain(segments, token), "ring full");
+        self.add_chain(segments, token).expect("ring full");
     }
     fn publish(&mut self) {
         DriverQueue::publish(self);
@@ -395,7 +393,7 @@ pub fn driver(frontend: &Frontend, index: usize, size: u16) -> Box<dyn Half> {
     let memory = frontend.ring_memory(index, size);
     let in_order = frontend.features.contains(Features::IN_ORDER);
     let event_idx = frontend.features.contains(Features::EVENT_IDX);
-    let config = DriverConfig { size, event_idx, ..DriverConfig::default() };
+    let config = DriverConfig::default().size(size).event_idx(event_idx);
     match (frontend.layout(), in_order, index.is_multiple_of(2)) {
         (Layout::Split, false, true) => {
             Box::new(split::Driver::<false, true>::new(&memory, config).expect("driver"))

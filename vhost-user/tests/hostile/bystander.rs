@@ -53,7 +53,7 @@ impl Neighbours {
 
     /// The limits are the bad port's.
     pub(crate) fn with(label: &str, limits: Limits) -> Self {
-        Self::of(label, |config| BackendConfig { limits, ..config })
+        Self::of(label, |config| config.limits(limits))
     }
 
     /// The bad port is made from what `change` makes of its configuration.

@@ -46,7 +46,7 @@ fn more_pages_vanish_than_a_process_may_have_mappings() {
             if index == 1 {
                 bench.rx.rx_burst(&mut packets);
             } else {
-                assert!(bench.pool.get_bulk(&mut packets, 1));
+                bench.pool.get_bulk(&mut packets, 1).unwrap();
                 packets.iter_mut().for_each(|packet| packet.append(1500).expect("room").fill(7));
                 bench.tx.tx_burst(&mut packets);
             }

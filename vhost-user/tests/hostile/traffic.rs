@@ -82,7 +82,7 @@ impl Traffic {
         for (rx, tx) in &mut self.others {
             rx.rx_burst(&mut self.came);
             self.came.clear();
-            if self.pool.get_bulk(&mut self.came, 1) {
+            if self.pool.get_bulk(&mut self.came, 1).is_ok() {
                 self.came.iter_mut().for_each(|packet| packet.append(60).expect("room").fill(7));
                 tx.tx_burst(&mut self.came);
             }

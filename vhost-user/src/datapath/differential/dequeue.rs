@@ -2,6 +2,7 @@
 
 use linecard_lab::contract::{Prng, batches};
 use linecard_mempool::{Burst, Offload, Packet, PacketType, Pool, TxOffload};
+use linecard_pmd::direct::{Frame, all};
 use linecard_pmd::offload::AcceptedOffloads;
 use linecard_pmd::stats::QueueStats;
 use linecard_virtio::net::{GSO_NONE, NEEDS_CSUM, NetHeader};
@@ -12,8 +13,8 @@ use linecard_virtio::{
 
 use super::Shape;
 use super::side::{Guest, Harm, LONGEST, Places, Ring, pool};
-use crate::datapath::DequeuePath;
 use crate::datapath::dequeue::Dequeue;
+use crate::datapath::{DequeuePath, Done};
 use crate::port::RxLoss;
 
 /// A driver's transmit burst.
@@ -204,6 +205,51 @@ fn compare<D: DriverQueue, V: DeviceQueue, const OFFLOAD: bool>(
     if batches(8) >= 1000 {
         assert!(met.iter().all(|count| *count > 0), "batches reach packets, faults and chains: {met:?}");
     }
+}
+
+/// A burst that found nothing, and a chain that comes before it ends.
+fn comes_late<D: DriverQueue, V: DeviceQueue>(
+    layout: Layout,
+    driver: impl Fn(&RingMemory, DriverConfig) -> Result<D, Error>,
+    device: impl Fn(&RingMemory, linecard_virtio::DeviceConfig) -> Result<V, Error>,
+) {
+    let (pool, guest, stats) = (pool(), Guest::new(), QueueStats::default());
+    let base = if layout == Layout::Packed { 0x8000_8000 } else { 0 };
+    let shape = Shape { layout, size: 8, base, indirect: 0, header: 12 };
+    let mut ring = Ring::new(shape, &guest, driver);
+    let queue = device(&ring.memory, Ring::<D>::device_config(shape)).expect("a device");
+    let mut path = Dequeue::<V, false>::new(queue, guest.map.clone(), 12, AcceptedOffloads::default(), "");
+    let (mut places, mut dice, mut burst) = (Places::new(), Prng::new(1), Burst::new());
+    let mut send = |ring: &mut Ring<D>, lengths: &[usize]| {
+        let segments: Vec<_> = lengths.iter().map(|len| places.next(*len, &mut dice)).collect();
+        ring.add(&segments, 0);
+        ring.driver.publish();
+    };
+    let moved = |done: Result<Done, PeerFault>| done.expect("nothing is wrong").packets;
+
+    // A plain one is left, and shown to the next burst's sink as any other.
+    send(&mut ring, &[12 + 200]);
+    assert_eq!(moved(path.finish(0, &mut burst, &pool, &stats)), 0, "{layout:?}");
+    assert!(burst.is_empty());
+    let mut shown = 0;
+    let mut sink = |frames: &[Frame<'_>]| {
+        shown += frames.len();
+        all(frames.len())
+    };
+    assert_eq!(moved(path.direct(&mut burst, &pool, &stats, &mut sink)), 1);
+    assert_eq!((shown, burst.len()), (1, 0), "{layout:?}");
+    // Others are taken at once.
+    send(&mut ring, &[12 + 100, 300]);
+    assert_eq!(moved(path.finish(0, &mut burst, &pool, &stats)), 1);
+    assert_eq!(burst.len(), 1, "{layout:?}");
+}
+
+#[test]
+fn a_plain_chain_that_comes_at_the_end_of_a_burst_takes_the_way_of_plain_ones() {
+    comes_late(Layout::Split, split::Driver::<false, false>::new, split::Device::<false, false>::new);
+    comes_late(Layout::Split, split::Driver::<true, false>::new, split::Device::<true, false>::new);
+    comes_late(Layout::Packed, packed::Driver::<false, false>::new, packed::Device::<false, false>::new);
+    comes_late(Layout::Packed, packed::Driver::<true, false>::new, packed::Device::<true, false>::new);
 }
 
 macro_rules! variants {

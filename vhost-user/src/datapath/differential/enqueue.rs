@@ -115,7 +115,7 @@ impl<D: DriverQueue, V: DeviceQueue, const MERGE: bool, const OFFLOAD: bool> Sid
             self.ring.spoil(layout, harm);
         }
         let mut burst = Burst::new();
-        burst.extend(&mut batch.packets.iter().map(|plan| plan.make(self.pool)));
+        burst.fill_from(&mut batch.packets.iter().map(|plan| plan.make(self.pool)));
         let mut fault = None;
         // One more turn than there are packets: runts that are given back do not show.
         for _ in 0..batch.packets.len() + 1 {

@@ -122,12 +122,11 @@ impl<D: DriverQueue> Ring<D> {
         let len = IndirectTables::bytes(shape.size, shape.indirect);
         let tables = guest.regions[0].slice(0, len).expect("the first slot has room for all tables");
         let indirect = IndirectTables { memory: tables, addr: GUEST, entries: shape.indirect };
-        let config = DriverConfig {
-            size: shape.size,
-            event_idx: false,
-            base: Some(shape.base),
-            indirect: (shape.indirect > 0).then_some(indirect),
-        };
+        let config = DriverConfig::default()
+            .size(shape.size)
+            .event_idx(false)
+            .base(shape.base)
+            .indirect((shape.indirect > 0).then_some(indirect));
         Self {
             driver: driver(&memory, config).expect("a driver"),
             memory,
@@ -138,17 +137,16 @@ impl<D: DriverQueue> Ring<D> {
     }
 
     pub(super) fn device_config(shape: Shape) -> DeviceConfig {
-        DeviceConfig {
-            size: shape.size,
-            event_idx: false,
-            indirect: shape.indirect > 0,
-            base: Some(shape.base),
-        }
+        DeviceConfig::default()
+            .size(shape.size)
+            .event_idx(false)
+            .indirect(shape.indirect > 0)
+            .base(shape.base)
     }
 
     /// Lends a chain; false when there is no room.
     pub(super) fn add(&mut self, segments: &[Element], token: u64) -> bool {
-        self.driver.add_chain(segments, token)
+        self.driver.add_chain(segments, token).is_ok()
     }
 
     /// What the device gave back, and the fault behind it.
@@ -216,11 +214,8 @@ impl Places {
 
 /// Packets with little room, so that chains of them are common.
 pub(super) fn pool() -> Pool {
-    let memory = linecard_eal::Memory::new(linecard_eal::MemoryConfig {
-        range: 1 << 30,
-        ..linecard_eal::MemoryConfig::default()
-    });
+    let memory = linecard_eal::Memory::new(linecard_eal::MemoryConfig::default().range(1 << 30));
     let domain = memory.expect("memory").domain("differential").expect("a domain");
-    let config = PoolConfig { packets: 4096, data_room: 256, ..PoolConfig::default() };
+    let config = PoolConfig::default().packets(4096).data_room(256);
     Pool::new(&domain, config).expect("a pool")
 }

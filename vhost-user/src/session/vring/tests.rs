@@ -35,14 +35,14 @@ fn run<const WRITABLE: bool>(
 ) {
     let zone = Zone::new(Layout::Packed.bytes(size));
     let memory = RingMemory::in_zone(zone.bytes(), Layout::Packed, size).expect("room");
-    let driver = DriverConfig { size, ..DriverConfig::default() };
+    let driver = DriverConfig::default().size(size);
     let mut driver = packed::Driver::<false, WRITABLE>::new(&memory, driver).expect("a driver");
-    let device = DeviceConfig { size, ..DeviceConfig::default() };
+    let device = DeviceConfig::default().size(size);
     let mut device = packed::Device::<false, WRITABLE>::new(&memory, device).expect("a device");
     let mut stood = vec![device.base()];
     for token in 0..steps {
         while device.available() < ahead as u16 {
-            assert!(driver.add(Buffer { addr: 4096, len: 64, token: token as u64 }));
+            driver.add(Buffer { addr: 4096, len: 64, token: token as u64 }).expect("room");
             driver.publish();
         }
         check(&stood, &memory);
