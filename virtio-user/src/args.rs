@@ -1,5 +1,6 @@
 //! The arguments of `net_virtio_user`, as DPDK has them.
 
+use std::os::fd::RawFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -23,7 +24,9 @@ pub(crate) struct Options {
     /// The driver, as it is shown.
     pub(crate) driver: &'static str,
     pub(crate) queues: u16,
-    pub(crate) queue_size: u16,
+    /// Descriptors of each receive ring, and of each transmit ring; at most so many, once the port is started.
+    pub(crate) rx_queue_size: u16,
+    pub(crate) tx_queue_size: u16,
     pub(crate) mac: Option<[u8; 6]>,
     /// The device has an address of its own, and the port uses it.
     pub(crate) device_mac: bool,
@@ -39,17 +42,20 @@ pub(crate) struct Options {
 
 /// One line for `--help`.
 pub(crate) const SUMMARY: &str = "virtio-net frontend over a vhost-user socket or the kernel: path=SOCKET[,server=0|1][,mode=0600..0666]\
-[,group=NAME] or path=/dev/vhost-net[,iface=NAME][,tap_fd=N[:N...]][,vhost_fd=N[:N...]] or path=/dev/vhost-vdpa-N; all: [,queues=N][,queue_size=N]\
-[,mac=XX:XX:XX:XX:XX:XX][,mrg_rxbuf=0|1][,in_order=0|1][,packed_vq=0|1][,event_idx=0|1][,vectorized=0|1][,cq=0|1][,speed=MBPS]";
+[,group=NAME] or fd=N or path=/dev/vhost-net[,iface=NAME][,tap_fd=N[:N...]][,vhost_fd=N[:N...]] or path=/dev/vhost-vdpa-N; all: [,queues=N][,queue_size=N]\
+[,rx_queue_size=N][,tx_queue_size=N][,mac=XX:XX:XX:XX:XX:XX][,mrg_rxbuf=0|1][,in_order=0|1][,packed_vq=0|1][,event_idx=0|1][,vectorized=0|1][,cq=0|1][,speed=MBPS]";
 
 impl Options {
     /// Reads what is about the device, however it is reached.
     pub(crate) fn parse(args: &DevArgs) -> Result<Self, Error> {
+        let sizes = 1..=linecard_virtio::layout::MAX_SIZE;
+        let queue_size = args.number("queue_size", sizes.clone())?.unwrap_or(256);
         let options = Self {
             name: args.name().to_owned(),
             driver: NAME,
             queues: args.number("queues", 1..=MAX_PAIRS)?.unwrap_or(1),
-            queue_size: args.number("queue_size", 1..=linecard_virtio::layout::MAX_SIZE)?.unwrap_or(256),
+            rx_queue_size: args.number("rx_queue_size", sizes.clone())?.unwrap_or(queue_size),
+            tx_queue_size: args.number("tx_queue_size", sizes)?.unwrap_or(queue_size),
             mac: args.mac("mac")?.map(|mac| mac.0),
             device_mac: false,
             mrg_rxbuf: args.flag("mrg_rxbuf")?.unwrap_or(true),
@@ -64,12 +70,33 @@ impl Options {
         args.flag("cq")?;
         args.flag("vectorized")?;
         let layout = if options.packed_vq { Layout::Packed } else { Layout::Split };
-        if layout.check_size(u32::from(options.queue_size)).is_err() {
-            let problem = format!("a queue_size of {} is not a power of two", options.queue_size);
+        let wrong = |size: &u16| layout.check_size(u32::from(*size)).is_err();
+        if let Some(size) = [queue_size].into_iter().chain(options.queue_sizes()).find(wrong) {
+            let problem = format!("a queue_size of {size} is not a power of two");
             return Err(args.problem(problem, "give a power of two up to 32768, or packed_vq=1"));
         }
         Ok(options)
     }
+
+    /// Descriptors of the rings of each direction.
+    pub(crate) const fn queue_sizes(&self) -> [u16; 2] {
+        [self.rx_queue_size, self.tx_queue_size]
+    }
+
+    /// The same for a port that is configured with these depths: no ring has more descriptors than that, and each a power of two
+    /// of them, so that it fits either layout.
+    pub(crate) fn with_depths(&self, rx: u16, tx: u16) -> Self {
+        Self {
+            rx_queue_size: ring_size(self.rx_queue_size, rx),
+            tx_queue_size: ring_size(self.tx_queue_size, tx),
+            ..self.clone()
+        }
+    }
+}
+
+/// Descriptors of a ring that may have `most` and was asked to have `depth`.
+fn ring_size(most: u16, depth: u16) -> u16 {
+    if depth >= most { most } else { 1 << depth.max(1).ilog2() }
 }
 
 /// How the device of a port is reached.
@@ -84,6 +111,9 @@ pub(crate) enum Transport {
 impl Transport {
     /// Reads what is about the way to the device; what is at the path decides which one it is.
     fn parse(args: &DevArgs, options: &Options) -> Result<Self, Error> {
+        if let Some(number) = args.number("fd", 0..=RawFd::MAX)? {
+            return Self::parse_passed(args, number);
+        }
         let path = PathBuf::from(args.required("path")?);
         let refuse = |keys: &[&'static str], where_to| match keys.iter().find(|key| args.value(key).is_some())
         {
@@ -96,6 +126,18 @@ impl Transport {
         }
         refuse(&["iface", "tap_fd", "vhost_fd"], "path=/dev/vhost-net, and the path is a socket")?;
         vhost_user::SocketOptions::parse(args, path).map(Self::Socket)
+    }
+
+    /// A socket that was passed.
+    fn parse_passed(args: &DevArgs, number: RawFd) -> Result<Self, Error> {
+        const OTHERS: [&str; 7] = ["path", "server", "mode", "group", "iface", "tap_fd", "vhost_fd"];
+        if let Some(other) = OTHERS.into_iter().find(|key| args.value(key).is_some()) {
+            let problem = format!(
+                "'fd' is a socket that is there already, and '{other}' is of another way to a device"
+            );
+            return Err(args.problem(problem, "leave one of them out"));
+        }
+        vhost_user::SocketOptions::passed(args, number).map(Self::Socket)
     }
 
     /// Makes what has to be there before the device is looked for: a server listens, an interface exists.
@@ -118,7 +160,9 @@ impl Transport {
 /// What the arguments of a device say: what it is, and how it is reached.
 pub(crate) fn parse(args: &DevArgs) -> Result<(Options, Transport), Error> {
     // A path that is missing is said first.
-    args.required("path")?;
+    if args.value("fd").is_none() {
+        args.required("path")?;
+    }
     let options = Options::parse(args)?;
     let transport = Transport::parse(args, &options)?;
     args.finish()?;
@@ -145,7 +189,7 @@ mod tests {
     #[test]
     fn defaults_are_dpdks() {
         let (options, server) = socket("net_virtio_user0,path=/tmp/s");
-        assert_eq!((options.queues, options.queue_size, server), (1, 256, false));
+        assert_eq!((options.queues, options.queue_sizes(), server), (1, [256, 256], false));
         assert_eq!((options.mrg_rxbuf, options.in_order, options.packed_vq), (true, true, false));
         assert!(options.event_idx);
         assert_eq!((options.mac, options.speed), (None, None));
@@ -157,10 +201,27 @@ mod tests {
             "virtio_user7,path=/tmp/s,queues=2,queue_size=300,mac=02:00:00:00:00:07,cq=1,server=1,mrg_rxbuf=0,\
              in_order=0,packed_vq=1,event_idx=0,vectorized=1,speed=10000",
         );
-        assert_eq!((options.queues, options.queue_size, server), (2, 300, true));
+        assert_eq!((options.queues, options.queue_sizes(), server), (2, [300, 300], true));
         assert_eq!((options.mrg_rxbuf, options.in_order, options.packed_vq), (false, false, true));
         assert!(!options.event_idx);
         assert_eq!((options.mac, options.speed), (Some([2, 0, 0, 0, 0, 7]), Some(10_000)));
+    }
+
+    #[test]
+    fn each_direction_has_a_size_of_its_own() {
+        let (options, _) = socket("net_virtio_user0,path=/tmp/s,queue_size=128,tx_queue_size=1024");
+        assert_eq!(options.queue_sizes(), [128, 1024]);
+        for (rx, tx, want) in [
+            (128, 1024, [128, 1024]),
+            (1024, 1024, [128, 1024]),
+            (64, 512, [64, 512]),
+            (100, 1000, [64, 512]),
+            (1, 2, [1, 2]),
+        ] {
+            assert_eq!(options.with_depths(rx, tx).queue_sizes(), want, "{rx} and {tx}");
+        }
+        let (options, _) = socket("net_virtio_user0,path=/tmp/s,packed_vq=1,queue_size=300");
+        assert_eq!(options.with_depths(1024, 299).queue_sizes(), [300, 256]);
     }
 
     #[test]
@@ -174,6 +235,8 @@ mod tests {
             ("net_virtio_user0,path=/s,queue_size=0", "queue_size"),
             ("net_virtio_user0,path=/s,queue_size=300", "not a power of two"),
             ("net_virtio_user0,path=/s,queue_size=65536", "queue_size"),
+            ("net_virtio_user0,path=/s,rx_queue_size=0", "rx_queue_size"),
+            ("net_virtio_user0,path=/s,tx_queue_size=300", "not a power of two"),
             ("net_virtio_user0,path=/s,packed_vq=2", "packed_vq"),
             ("net_virtio_user0,path=/s,mac=01:00:5e:00:00:01", "mac"),
             ("net_virtio_user0,path=/s,mrgrxbuf=1", "did you mean 'mrg_rxbuf'"),

@@ -4,14 +4,16 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use linecard_pmd::filter::RxFilter;
+use linecard_pmd::link::LinkEvents;
 use linecard_pmd::local::{Identity, LocalControl};
 use linecard_pmd::offload::RxOffloads;
 use linecard_pmd::rss::Rss;
-use linecard_pmd::stats::{ClassCounters, PortCounters};
-use linecard_pmd::{Link, PortControl};
+use linecard_pmd::stats::{ClassCounters, Inspections, PortCounters};
+use linecard_pmd::{Error as PmdError, Link, PortControl, QueueId};
 use linecard_virtio::Features;
 
 use crate::args::Options;
+use crate::asks::{Asks, Question};
 use crate::backend::{RingId, Role};
 use crate::kick::Notifications;
 use crate::losses::{RxLoss, TxLoss};
@@ -42,10 +44,9 @@ pub(crate) struct State {
     features: Mutex<String>,
     /// Why there is no device, since it is gone.
     reason: Mutex<String>,
-    /// Packets are counted by class, and how many there were on each queue.
-    counts_classes: Arc<AtomicBool>,
     /// How often the backend was woken for each ring.
     notifications: Vec<(RingId, Arc<Notifications>)>,
+    /// Packets of each queue by class, while they are counted.
     pub(crate) rx_classes: Vec<Arc<ClassCounters>>,
     pub(crate) tx_classes: Vec<Arc<ClassCounters>>,
     /// What is received; the device's, so that it outlives a stop.
@@ -58,6 +59,13 @@ pub(crate) struct State {
     switches_offloads: AtomicBool,
     /// Of the control thread, which tells the device.
     waiter: OnceLock<Arc<Waiter>>,
+    /// Queues that are to be stopped, whether there is a device or not.
+    rx_stopped: Vec<AtomicBool>,
+    tx_stopped: Vec<AtomicBool>,
+    /// What others ask of the control thread.
+    pub(crate) asks: Asks,
+    /// Who is told when the link goes up or down.
+    link_events: Arc<LinkEvents>,
 }
 
 impl State {
@@ -69,10 +77,9 @@ impl State {
         filter: Arc<RxFilter>,
         notifications: Vec<(RingId, Arc<Notifications>)>,
     ) -> Self {
-        let counts_classes = Arc::new(AtomicBool::new(false));
         let rss = Arc::new(Rss::new(&options.name, rx_queues));
         let rx_offloads = options.offloads.rx.bits();
-        let classes = |queues| (0..queues).map(|_| Arc::new(ClassCounters::new(&counts_classes))).collect();
+        let classes = |queues| (0..queues).map(|_| Arc::default()).collect();
         Self {
             rx_classes: classes(rx_queues),
             tx_classes: classes(tx_queues),
@@ -95,9 +102,61 @@ impl State {
             rx_offloads: AtomicU64::new(rx_offloads),
             switches_offloads: AtomicBool::new(false),
             waiter: OnceLock::new(),
-            counts_classes,
             notifications,
+            rx_stopped: (0..rx_queues).map(|_| AtomicBool::default()).collect(),
+            tx_stopped: (0..tx_queues).map(|_| AtomicBool::default()).collect(),
+            asks: Asks::default(),
+            link_events: Arc::new(LinkEvents::new(Link::DOWN)),
         }
+    }
+
+    /// Has these queues wait for their start.
+    pub(crate) fn defer(&self, queues: &[QueueId]) {
+        queues.iter().for_each(|queue| self.set_stopped(ring_of(*queue), true));
+    }
+
+    fn stop_mark(&self, ring: RingId) -> Option<&AtomicBool> {
+        let marks = match ring.role() {
+            Role::Receive => &self.rx_stopped,
+            Role::Transmit => &self.tx_stopped,
+            Role::Control => return None,
+        };
+        marks.get(usize::from(ring.queue()))
+    }
+
+    /// Whether a queue is to be stopped.
+    pub(crate) fn is_stopped(&self, ring: RingId) -> bool {
+        self.stop_mark(ring).is_some_and(|mark| mark.load(Ordering::Acquire))
+    }
+
+    pub(crate) fn set_stopped(&self, ring: RingId, stopped: bool) {
+        self.stop_mark(ring).into_iter().for_each(|mark| mark.store(stopped, Ordering::Release));
+    }
+
+    /// Has a queue started or stopped, now or when there is a device.
+    fn turn(&self, queue: QueueId, stopped: bool) -> Result<(), PmdError> {
+        self.local.check_queue(queue)?;
+        self.set_stopped(ring_of(queue), stopped);
+        self.ask(queue, Question::Settled).map(drop)
+    }
+
+    /// What the control thread answers; 0 where there is no device.
+    fn ask(&self, queue: QueueId, question: Question) -> Result<u16, PmdError> {
+        let Some(waiter) = self.waiter.get().filter(|_| self.up.load(Ordering::Acquire)) else {
+            return Ok(0);
+        };
+        let is_anybody = || self.up.load(Ordering::Acquire);
+        let answer = self.asks.ask(ring_of(queue), question, || waiter.notify(), is_anybody);
+        answer.ok_or_else(|| PmdError::Peer {
+            port: self.name().to_owned(),
+            problem: format!("{queue} cannot be had: its backend does not answer, or a burst does not end"),
+            remedy: "try again, or stop the port".to_owned(),
+        })
+    }
+
+    /// Tells whoever wants to know that the link may have changed.
+    fn tell_link(&self) {
+        self.link_events.tell(self.link());
     }
 
     /// The counters of all queues.
@@ -105,8 +164,8 @@ impl State {
         self.local.counters()
     }
 
-    /// How often the backend was woken for each queue that is in use, and of transmit queues how many bursts there were without
-    /// that (`known` has their number).
+    /// How often the backend was woken for each queue that is in use, and of transmit queues how many bursts woke it neither at once
+    /// nor later (`known` has their number): a burst that is asked about later never woke it itself.
     fn notifications(&self, known: &[(String, u64)]) -> Vec<(String, u64)> {
         let mut all = Vec::new();
         for (ring, notifications) in &self.notifications {
@@ -119,7 +178,7 @@ impl State {
                     let bursts = format!("tx_q{queue}_bursts");
                     let bursts = known.iter().find(|(name, _)| *name == bursts).map_or(0, |(_, n)| *n);
                     all.push((format!("tx_q{queue}_notifications"), sent));
-                    let suppressed = bursts.saturating_sub(sent);
+                    let suppressed = bursts.saturating_sub(notifications.for_bursts());
                     all.push((format!("tx_q{queue}_notifications_suppressed"), suppressed));
                 }
                 _ => {}
@@ -145,6 +204,11 @@ impl State {
         self.rss.on_change(move || notified.notify());
     }
 
+    fn counts_classes(&self) -> bool {
+        let counts = |queue| self.counters().rx(queue).inspections().contains(Inspections::CLASSES);
+        (0..self.rx_names.len()).any(counts)
+    }
+
     fn rx_offloads(&self) -> RxOffloads {
         RxOffloads::from_bits_retain(self.rx_offloads.load(Ordering::Acquire))
     }
@@ -162,6 +226,7 @@ impl State {
         let switches = features.contains(Features::NET_CTRL_GUEST_OFFLOADS);
         self.switches_offloads.store(switches, Ordering::Release);
         self.up.store(true, Ordering::Release);
+        self.tell_link();
     }
 
     /// Why there is no device, in words.
@@ -179,6 +244,7 @@ impl State {
     pub(crate) fn set_link(&self, up: bool) {
         if self.link.swap(up, Ordering::AcqRel) != up {
             tracing::info!("{}: the link of the device is {}", self.name(), if up { "up" } else { "down" });
+            self.tell_link();
         }
     }
 
@@ -193,6 +259,15 @@ impl State {
         self.up.store(false, Ordering::Release);
         self.switches_offloads.store(false, Ordering::Release);
         self.agreed().clear();
+        self.tell_link();
+    }
+}
+
+/// The ring of a queue.
+const fn ring_of(queue: QueueId) -> RingId {
+    match queue {
+        QueueId::Receive(queue) => RingId::receive(queue),
+        QueueId::Transmit(queue) => RingId::transmit(queue),
     }
 }
 
@@ -208,7 +283,36 @@ impl PortControl for State {
         Link { up, speed_mbps: self.options.speed.or(told), full_duplex }
     }
 
-    fn set_mac(&self, mac: [u8; 6]) -> Result<(), linecard_pmd::Error> {
+    fn link_events(&self) -> Option<&Arc<LinkEvents>> {
+        Some(&self.link_events)
+    }
+
+    fn depth(&self, queue: QueueId) -> Option<u16> {
+        self.local.check_queue(queue).ok()?;
+        Some(match queue {
+            QueueId::Receive(_) => self.options.rx_queue_size,
+            QueueId::Transmit(_) => self.options.tx_queue_size,
+        })
+    }
+
+    fn used_descriptors(&self, queue: QueueId) -> Result<u16, PmdError> {
+        self.local.check_queue(queue)?;
+        self.ask(queue, Question::Used)
+    }
+
+    fn queue_started(&self, queue: QueueId) -> bool {
+        self.local.check_queue(queue).is_ok() && !self.is_stopped(ring_of(queue))
+    }
+
+    fn start_queue(&self, queue: QueueId) -> Result<(), PmdError> {
+        self.turn(queue, false)
+    }
+
+    fn stop_queue(&self, queue: QueueId) -> Result<(), PmdError> {
+        self.turn(queue, true)
+    }
+
+    fn set_mac(&self, mac: [u8; 6]) -> Result<(), PmdError> {
         self.local.set_mac(mac)?;
         self.filter.set_mac(mac);
         Ok(())
@@ -230,7 +334,7 @@ impl PortControl for State {
         Some(&self.filter)
     }
 
-    fn set_rx_offloads(&self, asked: RxOffloads) -> Result<(), linecard_pmd::Error> {
+    fn set_rx_offloads(&self, asked: RxOffloads) -> Result<(), PmdError> {
         let started = self.options.offloads.rx;
         let (new, gone) = (asked.difference(started), self.rx_offloads().symmetric_difference(asked));
         let switched = RxOffloads::CHECKSUM.union(RxOffloads::TCP_LRO);
@@ -252,7 +356,12 @@ impl PortControl for State {
     }
 
     fn count_classes(&self, on: bool) -> bool {
-        self.counts_classes.store(on, Ordering::Relaxed);
+        for queue in 0..self.rx_names.len() {
+            self.counters().rx(queue).inspect(Inspections::CLASSES, on);
+        }
+        for queue in 0..self.tx_names.len() {
+            self.counters().tx(queue).inspect(Inspections::CLASSES, on);
+        }
         true
     }
 
@@ -265,7 +374,7 @@ impl PortControl for State {
             classes.iter().enumerate().flat_map(queue).collect()
         };
         let classes = [queues(&self.rx_classes, "rx"), queues(&self.tx_classes, "tx")].concat();
-        if !self.counts_classes.load(Ordering::Relaxed) && classes.iter().all(|(_, count)| *count == 0) {
+        if !self.counts_classes() && classes.iter().all(|(_, count)| *count == 0) {
             return all;
         }
         for (name, count) in classes {

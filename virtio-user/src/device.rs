@@ -10,15 +10,16 @@ use linecard_eal::wake::Relay;
 use linecard_mempool::Pool;
 use linecard_pmd::filter::{FilterView, RxFilter};
 use linecard_pmd::offload::{Offloads, RxOffloads, SoftTx, TxOffloads};
+use linecard_pmd::stats::Inspections;
 use linecard_pmd::{
     Device, DeviceInfo, Error as PmdError, Port, PortConfig, ProbeContext, Running, RxQueue, StartError,
     TxQueue,
 };
-use linecard_wire::ledger::Charge;
 
 use crate::args::Options;
 use crate::backend::{Backend, Connect, ConnectTimeouts, RingId, Role};
 use crate::control::State;
+use crate::driver::Own;
 use crate::error::Error;
 use crate::memory::SharedDomains;
 use crate::negotiate::{choose, mac, max_mtu, offered};
@@ -44,8 +45,8 @@ pub(crate) struct VirtioDevice {
     /// What the port receives; kept while it is stopped.
     filter: Arc<RxFilter>,
     thread: ControlThread,
-    /// For the port's own descriptors.
-    _own: Option<Charge>,
+    /// The port's own descriptors.
+    own: Own,
     /// What kicks may cost who polls the port.
     signal_budget: Arc<SignalBudget>,
     memory: Memory,
@@ -68,7 +69,7 @@ impl VirtioDevice {
         options: Options,
         connect: Arc<dyn Connect>,
         signal_budget: Arc<SignalBudget>,
-        own: Option<Charge>,
+        own: Own,
     ) -> Result<Box<dyn Device>, PmdError> {
         let name = options.name.clone();
         let mac = options.mac.unwrap_or_else(random_mac);
@@ -78,7 +79,7 @@ impl VirtioDevice {
             options,
             thread: control_thread(&name)?,
             signal_budget,
-            _own: own,
+            own,
             memory: context.memory.clone(),
             connect,
             first: None,
@@ -138,16 +139,16 @@ impl VirtioDevice {
         Ok(())
     }
 
-    /// Rings for `pairs` queue pairs, and the domain that has nothing else in it.
-    fn rings(&self, pairs: u16) -> Result<(Arc<Domain>, Vec<RingZone>), PmdError> {
-        let (name, size) = (&self.options.name, self.options.queue_size);
+    /// Rings for `pairs` queue pairs, of the sizes in `options`, and the domain that has nothing else in it.
+    fn rings(&self, pairs: u16, options: &Options) -> Result<(Arc<Domain>, Vec<RingZone>), PmdError> {
+        let name = &self.options.name;
         let failed = |error| match error {
             RingError::Memory(source) => PmdError::Memory { port: name.clone(), source },
             RingError::Event(source) => system(name, "making an eventfd", source),
         };
         let ids = (0..pairs).flat_map(|q| [RingId::receive(q), RingId::transmit(q)]);
         let ids: Vec<_> = ids.chain([RingId::CONTROL]).collect();
-        let size = |id: RingId| RingZone::size(size, id.role());
+        let size = |id: RingId| RingZone::size(options, id.role());
         let bytes = |id: &RingId| RingZone::bytes(size(*id), id.role());
         let all = ids.iter().map(bytes).fold(0_usize, usize::saturating_add);
         let domain = self.memory.separate(&format!("{name} rings"), all);
@@ -165,8 +166,10 @@ impl VirtioDevice {
             // Dropped, it is left behind; what it has cannot be had back.
             self.thread = control_thread(&self.options.name)?;
         }
-        let (domain, rings) = self.rings(config.rx_queues.max(config.tx_queues))?;
-        let options = Options { offloads: config.offloads, ..self.options.clone() };
+        self.own.cover(config.rx_queues.max(config.tx_queues));
+        let options = self.options.with_depths(config.rx_depth, config.tx_depth);
+        let options = Options { offloads: config.offloads, ..options };
+        let (domain, rings) = self.rings(config.rx_queues.max(config.tx_queues), &options)?;
         let notifications = rings.iter().map(|ring| (ring.id(), ring.notifications.clone())).collect();
         let state = State::new(
             options,
@@ -176,20 +179,20 @@ impl VirtioDevice {
             self.filter.clone(),
             notifications,
         );
+        state.defer(&config.deferred);
         let state = Arc::new(state);
         let relay = Arc::new(Relay::new(&short_name(&self.options.name), config.rx_queues.into()));
         let (rx, rx_inside) = receive_queues(&state, &relay);
         let (tx, tx_inside) = transmit_queues(&state, pool);
         let waiter = self.thread.waiter().clone();
-        let notified = waiter.clone();
-        self.filter.on_change(move || notified.notify());
+        self.follow_filter(&state);
         state.served_by(&waiter);
         let (started, outcome) = mpsc::channel();
         let session = Session {
             state: state.clone(),
             pool: pool.clone(),
             connect: self.connect.clone(),
-            shared_domains: SharedDomains::follow(domain, pool.domain(), waiter.clone()),
+            shared_domains: SharedDomains::follow(domain, pool, waiter.clone()),
             trouble: Arc::new(Trouble::of(waiter.clone())),
             relay,
             rx: rx_inside,
@@ -207,6 +210,22 @@ impl VirtioDevice {
                 self.end();
                 Err(error.of_port(&self.options.name))
             }
+        }
+    }
+
+    /// Has the receive queues, and the device, told of every change of the filter.
+    fn follow_filter(&self, state: &State) {
+        let waiter = self.thread.waiter().clone();
+        let queues = state.rx_names.len();
+        let stats: Vec<_> = (0..queues).map(|queue| state.counters().rx(queue)).collect();
+        let told = stats.clone();
+        self.filter.on_change(move |on| {
+            told.iter().for_each(|queue| queue.inspect(Inspections::FILTER, on));
+            waiter.notify();
+        });
+        // What changes meanwhile says so itself; these are new, so there is nothing to clear.
+        if self.filter.is_on() {
+            stats.iter().for_each(|queue| queue.inspect(Inspections::FILTER, true));
         }
     }
 
@@ -292,7 +311,14 @@ fn transmit_queues(state: &State, pool: &Pool) -> Gates<dyn TxQueue, dyn TxPath>
         let missing = state.missing.get(index).cloned().unwrap_or_default();
         let classes = state.tx_classes.get(index).cloned().unwrap_or_default();
         (
-            Box::new(Transmit { gate, name: name.clone(), soft, missing, classes }) as Box<dyn TxQueue>,
+            Box::new(Transmit {
+                gate,
+                name: name.clone(),
+                soft,
+                missing,
+                stats: state.counters().tx(index),
+                classes,
+            }) as Box<dyn TxQueue>,
             controller,
         )
     };
@@ -311,6 +337,10 @@ impl Device for VirtioDevice {
         &self.options.name
     }
 
+    fn stops_queues(&self) -> bool {
+        true
+    }
+
     fn queues_argument(&self) -> Option<&'static str> {
         // Where the backend has no more, asking for more does not help.
         let more = self.first.as_ref().is_none_or(|first| first.offer().pairs > self.options.queues);
@@ -319,18 +349,16 @@ impl Device for VirtioDevice {
 
     fn info(&self) -> DeviceInfo {
         let longest = u16::try_from(LONGEST.saturating_sub(FRAME)).unwrap_or(u16::MAX);
-        DeviceInfo {
-            driver: self.options.driver,
-            max_rx_queues: self.max_pairs(),
-            max_tx_queues: self.max_pairs(),
-            // Any depth is accepted and none is used: `queue_size` rules, as in DPDK.
-            depth: 1..=linecard_virtio::layout::MAX_SIZE,
-            depth_power_of_two: false,
-            default_depth: self.options.queue_size,
-            mtu: MIN_MTU..=self.max_mtu.map_or(longest, |max| max.clamp(MIN_MTU, longest)),
-            mac: self.mac,
-            offloads: Offloads { rx: RxOffloads::VIRTIO.union(RxOffloads::RSS_HASH), ..Offloads::VIRTIO },
-        }
+        let pairs = self.max_pairs();
+        DeviceInfo::new(self.options.driver, self.mac)
+            .max_rx_queues(pairs)
+            .max_tx_queues(pairs)
+            // Any depth is accepted; what is beyond the size of the queues is left out, as by DPDK's driver. (It has larger rings
+            // then of which it uses as much as the depth says; here the rings are smaller.)
+            .depth(1..=linecard_virtio::layout::MAX_SIZE)
+            .default_depth(self.options.rx_queue_size.max(self.options.tx_queue_size))
+            .mtu(MIN_MTU..=self.max_mtu.map_or(longest, |max| max.clamp(MIN_MTU, longest)))
+            .offloads(Offloads { rx: RxOffloads::VIRTIO.union(RxOffloads::RSS_HASH), ..Offloads::VIRTIO })
     }
 
     fn start(mut self: Box<Self>, config: &PortConfig, pool: &Pool) -> Result<Port, StartError> {

@@ -16,12 +16,12 @@ use crate::backend::RingSetup;
 use crate::rings::RingZone;
 
 pub(crate) fn domain(label: &str) -> Arc<Domain> {
-    let config = MemoryConfig { range: 1 << 30, ..MemoryConfig::default() };
+    let config = MemoryConfig::default().range(1 << 30);
     Memory::new(config).expect("memory").domain(label).expect("a domain")
 }
 
 pub(crate) fn pool(domain: &Arc<Domain>, packets: u32) -> Pool {
-    let config = PoolConfig { packets, data_room: 256, ..PoolConfig::default() };
+    let config = PoolConfig::default().packets(packets).data_room(256);
     Pool::new(domain, config).expect("a pool")
 }
 
@@ -75,12 +75,10 @@ pub(crate) fn device(zone: &RingZone, features: Features, writable: bool) -> Box
         driver: area(addrs.driver, driver),
         device: area(addrs.device, device),
     };
-    let config = DeviceConfig {
-        size,
-        event_idx: features.contains(Features::EVENT_IDX),
-        indirect: features.contains(Features::INDIRECT_DESC),
-        base: None,
-    };
+    let config = DeviceConfig::default()
+        .size(size)
+        .event_idx(features.contains(Features::EVENT_IDX))
+        .indirect(features.contains(Features::INDIRECT_DESC));
     let packed = features.contains(Features::RING_PACKED);
     macro_rules! pick {
         ($($packed:literal $order:literal $write:literal $module:ident)*) => {

@@ -102,7 +102,7 @@ mod tests {
 
     /// Publishes one buffer, and owes the question about it.
     fn owe(driver: &mut impl DriverQueue, doorbell: &Doorbell) {
-        assert!(driver.add(Buffer { addr: 0x1000, len: 60, token: 64 }));
+        driver.add(Buffer { addr: 0x1000, len: 60, token: 64 }).expect("room");
         driver.publish();
         doorbell.owe(driver.unasked().expect("it polls"));
     }
@@ -126,7 +126,7 @@ mod tests {
         doorbell.settle();
         assert!(!kicked(kick), "once is enough");
         assert!(driver.kick_needed(), "the queue itself has not asked");
-        assert!(driver.add(Buffer { addr: 0x1000, len: 60, token: 64 }));
+        driver.add(Buffer { addr: 0x1000, len: 60, token: 64 }).expect("room");
         driver.publish();
         // A flag says "always"; an event was passed once.
         assert_eq!(driver.unasked().is_some(), event_idx);
@@ -154,8 +154,8 @@ mod tests {
             let kick = Arc::new(Kick::new(EventFd::new().expect("an eventfd"), &notifications));
             let suppression = DeviceSuppression::new(&ring, layout, 8, event_idx).expect("a ring");
             let doorbell = Doorbell::new(suppression, kick, Arc::default());
-            let driver = DriverConfig { size: 8, event_idx, ..DriverConfig::default() };
-            let device = DeviceConfig { size: 8, event_idx, ..DeviceConfig::default() };
+            let driver = DriverConfig::default().size(8).event_idx(event_idx);
+            let device = DeviceConfig::default().size(8).event_idx(event_idx);
             macro_rules! halves {
                 ($module:ident) => {
                     (

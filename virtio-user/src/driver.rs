@@ -65,18 +65,53 @@ impl VirtioUser {
         self
     }
 
-    /// The thread that closes what the backends of the port called `name` send, and the port's own descriptors.
-    /// `pair` descriptors are the transport's for each queue pair.
-    fn closer(&self, name: &str, pairs: u16, pair: u64) -> Result<(Closer, Option<Charge>), PmdError> {
-        let own = OWN_DESCRIPTORS + (PAIR_DESCRIPTORS + pair) * u64::from(pairs);
-        let most = self.limits.descriptors;
-        let all = self.shared.unwrap_or(&self.descriptors).resource();
-        let account = all.account(most.saturating_add(own));
-        // As far as something is left for the backend: the port was asked for by who runs this process.
-        let charge = account.charge_up_to(own.min(account.room().saturating_sub(most))).ok();
+    /// The thread that closes what the backends of the port called `name` send, and the port's own descriptors: of a port of `pairs`
+    /// queue pairs, which may have up to `most_pairs` of them once its device is known. `pair` descriptors are the transport's for each.
+    fn closer(
+        &self,
+        name: &str,
+        (pairs, most_pairs): (u16, u16),
+        pair: u64,
+    ) -> Result<(Closer, Own), PmdError> {
+        let each = PAIR_DESCRIPTORS + pair;
+        let all = |pairs: u16| OWN_DESCRIPTORS + each * u64::from(pairs);
+        let left = self.limits.descriptors;
+        let resource = self.shared.unwrap_or(&self.descriptors).resource();
+        let account = resource.account(left.saturating_add(all(most_pairs)));
         let closer = Closer::new(&short_name(name), account);
         let closer = closer.map_err(|source| system(name, "starting a closing thread", source))?;
-        Ok((closer, charge))
+        let mut own = Own { closer: closer.clone(), charges: Vec::new(), pairs, each, left };
+        own.charge(all(pairs));
+        Ok((closer, own))
+    }
+}
+
+/// A port's own descriptors, which are charged to its account as those of its backend are.
+#[derive(Debug)]
+pub(crate) struct Own {
+    closer: Closer,
+    charges: Vec<Charge>,
+    /// Queue pairs that are charged, and what each takes.
+    pairs: u16,
+    each: u64,
+    /// What is left to the backend in any case.
+    left: u64,
+}
+
+impl Own {
+    /// The port is started with so many queue pairs.
+    pub(crate) fn cover(&mut self, pairs: u16) {
+        let more = pairs.saturating_sub(self.pairs);
+        self.pairs = self.pairs.max(pairs);
+        if more > 0 {
+            self.charge(self.each * u64::from(more));
+        }
+    }
+
+    /// As far as something is left for the backend: the port was asked for by who runs this process.
+    fn charge(&mut self, count: u64) {
+        let account = self.closer.descriptors();
+        self.charges.extend(account.charge_up_to(count.min(account.room().saturating_sub(self.left))));
     }
 }
 
@@ -89,9 +124,14 @@ impl Driver for VirtioUser {
         SUMMARY
     }
 
+    fn check_args(&self, args: &DevArgs) -> Result<(), PmdError> {
+        parse(args).map(drop)
+    }
+
     fn probe(&self, context: &ProbeContext, args: &DevArgs) -> Result<Box<dyn Device>, PmdError> {
         let (options, transport) = parse(args)?;
-        let (closer, own) = self.closer(&options.name, options.queues, transport.pair_descriptors())?;
+        let pairs = (options.queues, options.queues);
+        let (closer, own) = self.closer(&options.name, pairs, transport.pair_descriptors())?;
         let connect = transport.open(closer.clone()).map_err(|error| error.of_port(&options.name))?;
         self.device(context, options, connect, (closer, own))
     }
@@ -99,7 +139,7 @@ impl Driver for VirtioUser {
 
 impl VirtioUser {
     /// A port over a device that `connect` finds, instead of one at a `path`. Of the arguments those about the device
-    /// count: `queues`, `queue_size`, `mac`, `mrg_rxbuf`, `in_order`, `packed_vq`, `event_idx`, `speed`.
+    /// count: `queues`, `queue_size`, `rx_queue_size`, `tx_queue_size`, `mac`, `mrg_rxbuf`, `in_order`, `packed_vq`, `event_idx`, `speed`.
     ///
     /// # Errors
     /// Unknown or wrong arguments; what `connect` says; the limits of this process.
@@ -115,7 +155,8 @@ impl VirtioUser {
         self.probe_options(context, options, pairs, connect)
     }
 
-    /// The same with options that were read already; descriptors are counted for so many `pairs`.
+    /// The same with options that were read already; descriptors are counted for so many `pairs` until it is known how many the port
+    /// uses.
     pub(crate) fn probe_options(
         &self,
         context: &ProbeContext,
@@ -123,7 +164,7 @@ impl VirtioUser {
         pairs: u16,
         connect: Arc<dyn Connect>,
     ) -> Result<Box<dyn Device>, PmdError> {
-        let closing = self.closer(&options.name, pairs, 0)?;
+        let closing = self.closer(&options.name, (pairs, options.queues), 0)?;
         self.device(context, options, connect, closing)
     }
 
@@ -132,7 +173,7 @@ impl VirtioUser {
         context: &ProbeContext,
         options: Options,
         connect: Arc<dyn Connect>,
-        (closer, own): (Closer, Option<Charge>),
+        (closer, own): (Closer, Own),
     ) -> Result<Box<dyn Device>, PmdError> {
         let errands = Errands { closer, most: self.limits.closings as usize };
         let signal_budget = Arc::new(SignalBudget::new(Arc::new(errands)));
@@ -159,5 +200,26 @@ impl Executor for Errands {
             self.closer.run(job);
         }
         room
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A device may have more queue pairs than was known when it was opened: they are charged when they are used.
+    #[test]
+    fn descriptors_are_charged_for_the_pairs_that_are_used() {
+        let total: &'static Descriptors = Box::leak(Box::new(Descriptors::of(100_000)));
+        let driver = VirtioUser::sharing(total);
+        let (closer, mut own) = driver.closer("many", (1, 128), 0).expect("a thread");
+        let used = || total.resource().used();
+        assert_eq!(used(), 3 + 4);
+        for (pairs, want) in [(1, 1), (8, 8), (4, 8), (128, 128)] {
+            own.cover(pairs);
+            assert_eq!(used(), 3 + 4 * want, "{pairs} pairs");
+        }
+        drop((closer, own));
+        assert_eq!(used(), 0);
     }
 }

@@ -29,6 +29,9 @@ pub enum Error {
         /// What is missing.
         what: String,
     },
+    /// A connection that was passed to the port has served it.
+    #[error("the connection that was passed (fd=) is over")]
+    Over,
     /// The interface behind a device of the kernel was removed.
     #[error("the interface {interface} is gone")]
     Gone {
@@ -232,7 +235,7 @@ impl Error {
     /// Whether trying again soon may help: the backend is absent or restarting, not wrong.
     pub fn is_backend_gone(&self) -> bool {
         match self {
-            Self::Connect { .. } | Self::Absent { .. } | Self::Gone { .. } => true,
+            Self::Connect { .. } | Self::Absent { .. } | Self::Over | Self::Gone { .. } => true,
             Self::Wire(error) => error.is_peer_gone(),
             _ => false,
         }
@@ -243,6 +246,7 @@ impl Error {
         match self {
             Self::Interface { remedy, .. } | Self::Pci { remedy, .. } => remedy,
             Self::Kernel { remedy, .. } => remedy,
+            Self::Over => "open a port over another one",
             Self::Gone { .. } => "make it again; the port looks for it",
             Self::NotVhost { .. } => {
                 "give path=/dev/vhost-net, /dev/vhost-vdpa-0, or the socket of a vhost-user backend"

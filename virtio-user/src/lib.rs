@@ -20,10 +20,11 @@
 //! pairs, client and server mode, reconnection, memory that grows, checksum and segmentation offloads (negotiated when
 //! the port is configured with them, finished in software where the backend does not take them); `/dev/vhost-net` with a
 //! tap interface (split rings, the kernel has no others); `/dev/vhost-vdpa-N` with the device's control queue; a receive
-//! filter (promiscuous and all-multicast mode, addresses, VLANs) whatever the backend does. **Not yet**: RSS by the
-//! device.
+//! filter (promiscuous and all-multicast mode, addresses, VLANs) whatever the backend does; RSS and hashes by devices that
+//! offer them; queues that are started and stopped alone.
 
 mod args;
+mod asks;
 pub mod backend;
 mod control;
 mod control_queue;
@@ -62,3 +63,8 @@ pub use limits::Limits;
 pub use linecard_wire::ledger::Descriptors;
 #[cfg(feature = "pci")]
 pub use pci::VirtioPci;
+
+/// The README's program, compiled by `cargo test --doc`.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

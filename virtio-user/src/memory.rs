@@ -3,6 +3,10 @@
 //!
 //! Guest address = user address = the address in this process, so a descriptor carries a pointer as it is.
 //!
+//! A backend may reach fewer segments than there are (eight, where it takes tables only). The rings and the port's own pool come
+//! first, then what it has been told of, then others from the lowest address on; packets in the rest are copied into the port's
+//! pool when they are sent. So a domain that others make grow costs a port time, and never its backend.
+//!
 //! ```text
 //!   rings:    ├─ segment ─┤ made when the port starts; never grows
 //!   packets:  base ├─ segment ─┼─ segment ─┤· gap ·├─ segment (new) ─┤
@@ -13,6 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use linecard_eal::memory::{Domain, Segment, SegmentEvent, Subscription};
+use linecard_mempool::Pool;
 
 use crate::backend::{Backend, MemoryUpdate};
 use crate::error::Error;
@@ -78,13 +83,16 @@ impl Window {
 pub(crate) struct SharedDomains {
     rings: Arc<Domain>,
     packets: Arc<Domain>,
+    /// Where the port's own packets are, which its receive queues lend and other packets are copied to.
+    own: Arc<Segment>,
     pub(crate) window: Arc<Window>,
     _subscription: Subscription,
 }
 
 impl SharedDomains {
     /// `waiter`'s thread is notified when segments come or go.
-    pub(crate) fn follow(rings: Arc<Domain>, packets: &Arc<Domain>, waiter: Arc<Waiter>) -> Self {
+    pub(crate) fn follow(rings: Arc<Domain>, pool: &Pool, waiter: Arc<Waiter>) -> Self {
+        let (packets, own) = (pool.domain(), pool.segment().clone());
         let window = Arc::new(Window::new(packets.base() as u64));
         let seen = window.clone();
         let subscription = packets.subscribe(Box::new(move |event| {
@@ -95,17 +103,51 @@ impl SharedDomains {
             }
             waiter.notify();
         }));
-        Self { rings, packets: packets.clone(), window, _subscription: subscription }
+        Self { rings, packets: packets.clone(), own, window, _subscription: subscription }
     }
 
-    /// What is to be shared now, and where the packets end.
-    fn segments(&self) -> (Vec<Arc<Segment>>, u64) {
+    /// What is to be shared now with a backend that takes `fits`, of which it has been told of `known`.
+    ///
+    /// # Errors
+    /// It cannot reach what the port needs itself.
+    fn choose(&self, known: &[Arc<Segment>], fits: Fits<'_>) -> Result<Selection, Error> {
         let packets = self.packets.segments();
-        let end = packets.last().map_or(0, |last| start(last).saturating_add(last.len() as u64));
-        let mut all = self.rings.segments();
-        all.extend(packets);
-        (all, end)
+        let mut shared = self.rings.segments();
+        shared.push(self.own.clone());
+        fits(&shared)?;
+        // Packets in these may be with the backend.
+        let kept = packets.iter().filter(|segment| contains(known, segment) && !contains(&shared, segment));
+        let kept: Vec<_> = kept.cloned().collect();
+        shared.extend(kept);
+        let mut selection = Selection { shared, end: 0, left_out: 0 };
+        for segment in packets {
+            if !contains(&selection.shared, &segment) {
+                selection.shared.push(segment.clone());
+                if fits(&selection.shared).is_err() {
+                    selection.shared.pop();
+                    selection.left_out += 1;
+                    continue;
+                }
+            }
+            // One comparison tells what can be reached: nothing behind the first that is left out.
+            if selection.left_out == 0 {
+                selection.end = start(&segment).saturating_add(segment.len() as u64);
+            }
+        }
+        Ok(selection)
     }
+}
+
+/// Whether a backend can reach these segments.
+type Fits<'a> = &'a dyn Fn(&[Arc<Segment>]) -> Result<(), Error>;
+
+/// What of a port's memory its backend is to reach.
+struct Selection {
+    shared: Vec<Arc<Segment>>,
+    /// Where the packets end that may be sent where they lie.
+    end: u64,
+    /// Segments that it does not reach.
+    left_out: usize,
 }
 
 fn start(segment: &Segment) -> u64 {
@@ -117,6 +159,8 @@ fn start(segment: &Segment) -> u64 {
 pub(crate) struct Sharing {
     known: Vec<Arc<Segment>>,
     changes: Option<u64>,
+    /// Segments that the backend does not reach.
+    left_out: usize,
 }
 
 impl Sharing {
@@ -131,11 +175,19 @@ impl Sharing {
         if self.changes == Some(seen) {
             return Ok(false);
         }
-        let (now, end) = shared_domains.segments();
         let max = backend.offer().regions;
-        if now.len() > max {
-            return Err(Error::Regions { segments: now.len(), max });
+        let fits = |segments: &[Arc<Segment>]| match backend.regions(segments) {
+            regions if regions > max => Err(Error::Regions { segments: regions, max }),
+            _ => Ok(()),
+        };
+        let Selection { shared: now, end, left_out } = shared_domains.choose(&self.known, &fits)?;
+        if left_out > 0 && self.left_out == 0 {
+            tracing::warn!(
+                "the backend reaches {max} regions of memory, and there are more ({left_out} are left out): packets in them are \
+                 copied when they are sent; use fewer and larger segments (hugepages, or a larger -m)"
+            );
         }
+        self.left_out = left_out;
         let gone = without(&self.known, &now);
         let new = without(&now, &self.known);
         if !(gone.is_empty() && new.is_empty()) {

@@ -32,8 +32,9 @@ pub(crate) fn choose(offered: Features, options: &Options, pairs: u16) -> Result
     if pairs > 1 && !features.intersects(SEVERAL_PAIRS) {
         return Err(Error::Feature { name: "VIRTIO_NET_F_MQ (several queues)" });
     }
-    Layout::check_size(layout(features), u32::from(options.queue_size))
-        .map_err(|_| Error::RingSize { asked: options.queue_size })?;
+    for asked in options.queue_sizes() {
+        Layout::check_size(layout(features), u32::from(asked)).map_err(|_| Error::RingSize { asked })?;
+    }
     Ok(features)
 }
 

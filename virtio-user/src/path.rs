@@ -31,6 +31,8 @@ pub(crate) trait RxPath: Send {
     fn arm(&mut self) -> Armed;
     /// Asks it for none.
     fn disarm(&mut self);
+    /// Descriptors with packets that have come and wait.
+    fn used(&mut self) -> u16;
 }
 
 /// What one burst brought.
@@ -45,6 +47,8 @@ pub(crate) struct Came {
 pub(crate) trait TxPath: Send {
     fn burst(&mut self, packets: &mut Burst) -> usize;
     fn reclaim(&mut self);
+    /// Descriptors that the backend has not finished with, after a look at what it has.
+    fn used(&mut self) -> u16;
     /// What the backend takes unfinished.
     fn accepted(&self) -> AcceptedOffloads;
 }

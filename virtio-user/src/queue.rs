@@ -8,10 +8,10 @@ use linecard_eal::wake::Relay;
 use linecard_mempool::Burst;
 use linecard_pmd::filter::FilterView;
 use linecard_pmd::offload::SoftTx;
-use linecard_pmd::stats::{ClassCounters, PacketClass, QueueStats};
+use linecard_pmd::stats::{ClassCounters, Inspections, PacketClass, QueueStats};
 use linecard_pmd::{Armed, RxQueue, TxQueue};
 
-use crate::losses::RxLoss;
+use crate::losses::{RxLoss, TxLoss};
 use crate::missing::Missing;
 use crate::path::{Came, RxPath, TxPath};
 
@@ -55,9 +55,10 @@ impl Receive {
     /// What is done only while somebody asks for it, to the packets at the end of the burst that have just come; what is left of
     /// them.
     #[inline(never)]
-    fn asked_for(&mut self, packets: &mut Burst, came: Came) -> Came {
-        let came = if self.filter.is_on() { self.filtered(packets, came) } else { came };
-        if self.classes.is_on() {
+    fn inspected(&mut self, packets: &mut Burst, came: Came) -> Came {
+        let why = self.stats.inspections();
+        let came = if why.contains(Inspections::FILTER) { self.filtered(packets, came) } else { came };
+        if why.contains(Inspections::CLASSES) {
             let first = packets.len().saturating_sub(came.packets);
             self.classes.count(packets.get(first..).unwrap_or_default());
         }
@@ -81,8 +82,8 @@ impl RxQueue for Receive {
         let Some(mut inside) = self.gate.enter() else { return 0 };
         let mut came = inside.as_mut().map_or(Came::default(), |path| path.burst(packets));
         drop(inside);
-        if self.filter.is_on() || self.classes.is_on() {
-            came = self.asked_for(packets, came);
+        if !self.stats.inspections().is_empty() {
+            came = self.inspected(packets, came);
         }
         self.stats.moved(came.packets, came.bytes);
         came.packets
@@ -120,6 +121,7 @@ pub(crate) struct Transmit {
     /// Where transmit offloads were asked for.
     pub(crate) soft: Option<SoftTx>,
     pub(crate) missing: Arc<Missing>,
+    pub(crate) stats: Arc<QueueStats<TxLoss>>,
     pub(crate) classes: Arc<ClassCounters>,
 }
 
@@ -147,7 +149,11 @@ impl Transmit {
 
 impl TxQueue for Transmit {
     fn tx_burst(&mut self, packets: &mut Burst) -> usize {
-        if self.classes.is_on() { self.counted(packets) } else { self.send(packets) }
+        if self.stats.inspections().contains(Inspections::CLASSES) {
+            self.counted(packets)
+        } else {
+            self.send(packets)
+        }
     }
 
     fn reclaim(&mut self) {

@@ -10,6 +10,7 @@ use linecard_virtio::{
     RingMemory, packed, split,
 };
 
+use crate::args::Options;
 use crate::backend::{RingId, RingSetup, Role};
 use crate::control_queue::{LONGEST, RequestMemory};
 use crate::doorbell::Doorbell;
@@ -51,9 +52,17 @@ pub(crate) struct RingZone {
 }
 
 impl RingZone {
-    /// Descriptors of a ring where queues have `size`: the control ring has one request at a time.
-    pub(crate) fn size(size: u16, role: Role) -> u16 {
-        if role == Role::Control { size.clamp(ControlQueue::MIN_SIZE, CONTROL_SIZE) } else { size }
+    /// Descriptors of a ring of a port with these options: the control ring has one request at a time.
+    pub(crate) fn size(options: &Options, role: Role) -> u16 {
+        match role {
+            Role::Receive => options.rx_queue_size,
+            Role::Transmit => options.tx_queue_size,
+            // Never larger than the others: a device that takes few descriptors takes few everywhere.
+            Role::Control => {
+                let size = options.rx_queue_size.min(options.tx_queue_size);
+                size.clamp(ControlQueue::MIN_SIZE, CONTROL_SIZE)
+            }
+        }
     }
 
     /// Bytes that `new` takes from the domain.
@@ -151,12 +160,10 @@ impl RingZone {
 
     fn config(&self, features: Features) -> DriverConfig {
         let tables = self.id.role() == Role::Transmit && features.contains(Features::INDIRECT_DESC);
-        DriverConfig {
-            size: self.size,
-            event_idx: features.contains(Features::EVENT_IDX),
-            indirect: if tables { self.tables() } else { None },
-            ..Default::default()
-        }
+        DriverConfig::default()
+            .size(self.size)
+            .event_idx(features.contains(Features::EVENT_IDX))
+            .indirect(if tables { self.tables() } else { None })
     }
 
     /// What a driver half is made from.

@@ -62,6 +62,7 @@ pub(crate) struct RxParts {
 
 /// The receive path over one kind of ring, with or without packets that span buffers, and with or without offloads
 /// (then headers are read). A path with hashes has a longer header, and offloads.
+#[repr(align(64))]
 pub(crate) struct Rx<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool, const HASH: bool> {
     /// Taken out when the path is dropped, and only then.
     queue: ManuallyDrop<Q>,
@@ -106,7 +107,7 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool, const HASH: bool> R
             // MEASURED: cargo xtask budget; arrays of this file that are initialized first cost 6 instructions more per packet.
             let mut fresh = [const { MaybeUninit::<NonNull<Meta>>::uninit() }; REFILL];
             let want = &mut fresh[..self.batch];
-            if self.parts.pool.get_raw(want) {
+            if self.parts.pool.get_raw(want).is_ok() {
                 lend::<Q>(&mut self.queue, want, self.lend_at, self.lend_len);
             } else {
                 enough = false;
@@ -137,7 +138,7 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool, const HASH: bool> R
         while want > 0 {
             let mut fresh = [const { MaybeUninit::<NonNull<Meta>>::uninit() }; REFILL];
             let some = &mut fresh[..want];
-            if self.parts.pool.get_raw(some) {
+            if self.parts.pool.get_raw(some).is_ok() {
                 lend::<Q>(&mut self.queue, some, self.lend_at, self.lend_len);
                 any = true;
             }
@@ -228,7 +229,7 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool, const HASH: bool> R
     #[inline(never)]
     fn describe(&mut self, packet: &mut Packet, header: NetHeader) -> bool {
         let request = header.request(packet.len());
-        let good = request.is_some_and(|request| describe(packet, request, self.parts.accepted));
+        let good = request.is_some_and(|request| describe(packet, request, self.parts.accepted).is_ok());
         if !good {
             self.parts.stats.dropped(RxLoss::BadOffload, packet);
         }
@@ -374,6 +375,10 @@ impl<Q: DriverQueue, const MERGE: bool, const OFFLOAD: bool, const HASH: bool> R
 
     fn disarm(&mut self) {
         self.queue.set_interrupts(false);
+    }
+
+    fn used(&mut self) -> u16 {
+        self.queue.completed()
     }
 }
 

@@ -1,7 +1,9 @@
 //! What the control thread does for a started port: connect, [prepare], watch, reclaim, and connect again.
 
+mod absence;
 mod announce;
 mod prepare;
+mod queues;
 
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
@@ -12,7 +14,7 @@ use linecard_mempool::Pool;
 use linecard_pmd::PortControl;
 use linecard_virtio::Features;
 
-use crate::backend::{Backend, Connect, ConnectTimeouts, Phase, Ready, Role, Waiter};
+use crate::backend::{Backend, Connect, ConnectTimeouts, Phase, Ready, RingId, Role, Waiter};
 use crate::control::State;
 use crate::control_queue::Requests;
 use crate::error::Error;
@@ -24,6 +26,7 @@ use crate::rings::RingZone;
 use crate::said::Said;
 use crate::thread::after;
 use crate::vhost_user::RETRY;
+use absence::Absence;
 
 /// Longest handshake, all answers together.
 const HANDSHAKE: Duration = Duration::from_millis(3000);
@@ -76,19 +79,23 @@ struct Live {
     watch: Watch,
     /// Where the device has a control queue.
     requests: Option<Requests>,
+    /// Queues that are stopped: their gates are held.
+    stopped: Vec<RingId>,
 }
 
 impl Session {
     /// Runs until the user stops the port.
     pub(crate) fn live(mut self) {
         let mut fresh = true;
+        let mut absence = None;
         while !self.stopped() {
             let outcome = self.establish(fresh);
             let pause = match outcome {
                 Ok(live) => {
                     self.said.forget();
                     self.report(Ok(()));
-                    self.serve(live)
+                    absence = None;
+                    Pause::For(self.serve(live))
                 }
                 Err(error) if fresh && !self.connect.comes_by_itself() => {
                     self.report(Err(error));
@@ -96,11 +103,19 @@ impl Session {
                 }
                 Err(error) => {
                     self.log("not connected", &error);
-                    penalty(&error)
+                    // Who connects to the port comes or does not.
+                    let absent = error.is_backend_gone() && !self.connect.comes_by_itself();
+                    if absent { Pause::Absent } else { Pause::For(penalty(&error)) }
                 }
             };
             fresh = false;
-            self.waiter.rest(after(pause));
+            match pause {
+                Pause::For(time) => self.waiter.rest(after(time)),
+                Pause::Absent => {
+                    let absence = absence.get_or_insert_with(|| Absence::new(Instant::now()));
+                    absence.wait(&self.waiter, self.connect.file());
+                }
+            }
         }
     }
 
@@ -113,7 +128,7 @@ impl Session {
         let _ = self.started.send(outcome);
     }
 
-    /// Tells why there is no backend, once for each reason in turn: an absent one is looked for fifty times a second.
+    /// Tells why there is no backend, once for each reason in turn: an absent one is looked for again and again.
     fn log(&mut self, what: &str, error: &Error) {
         if matches!(error, Error::Stopped) {
             return;
@@ -183,7 +198,9 @@ impl Session {
             None => false,
         };
         let announced = self.follow_announcement(live)?;
-        Ok(shared | asked | announced)
+        let queues = self.follow_queues(live)?;
+        let answered = self.answer(live);
+        Ok(shared | asked | announced | queues | answered)
     }
 
     /// Waits until something happens to the device, a notice comes, or (`until`) a kick may be owed.
@@ -224,6 +241,8 @@ impl Session {
     /// Link down, rings stopped where the backend still listens, everything home.
     fn shut(&mut self, mut live: Live, why: &Error) {
         self.state.set_down();
+        // Who asked something finds that there is nobody.
+        drop(self.state.asks.take());
         self.state.rss_config().set_by_device(false, false);
         self.shared_domains.window.close();
         let paths = self.paths_home();
@@ -240,6 +259,13 @@ impl Session {
         // A register that is mapped holds its device.
         self.rings.iter_mut().for_each(RingZone::forget_notifier);
     }
+}
+
+/// Before the port looks for a backend again.
+enum Pause {
+    For(Duration),
+    /// There was none.
+    Absent,
 }
 
 /// How long to leave a backend alone.

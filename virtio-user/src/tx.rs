@@ -51,6 +51,7 @@ pub(crate) struct TxParts {
 
 /// The transmit path over one kind of ring, with or without offloads (then metadata is asked for them), and with a header of 12
 /// bytes, or of 20, which have room for a hash.
+#[repr(align(64))]
 pub(crate) struct Tx<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool> {
     /// Taken out when the path is dropped, and only then.
     queue: ManuallyDrop<Q>,
@@ -251,6 +252,11 @@ impl<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool> TxPath for Tx<Q, OFF
         if let Err(fault) = self.collect() {
             self.fault(fault);
         }
+    }
+
+    fn used(&mut self) -> u16 {
+        self.reclaim();
+        self.in_flight()
     }
 
     fn accepted(&self) -> AcceptedOffloads {

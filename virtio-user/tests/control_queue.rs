@@ -7,7 +7,7 @@ use std::sync::Arc;
 use linecard_lab::{wait_for, wait_until};
 use linecard_pmd::filter::VlanSet;
 use linecard_pmd::offload::{Offloads, RxOffloads};
-use linecard_pmd::{DevArgs, Port, PortConfig};
+use linecard_pmd::{DevArgs, Port, PortConfig, QueueId};
 use linecard_virtio::Features;
 use support::Bench;
 use support::machine::{Controlled, ERR, OK, Reply};
@@ -20,7 +20,7 @@ fn open(bench: &Bench, device: &Controlled, options: &str, queues: u16) -> Resul
     let args = DevArgs::parse(&args).expect("well formed");
     let made = bench.driver.probe_over(&bench.context(), &args, Arc::new(device.clone()));
     let made = made.map_err(|error| error.to_string())?;
-    let config = PortConfig { rx_queues: queues, tx_queues: queues, ..PortConfig::default() };
+    let config = PortConfig::default().rx_queues(queues).tx_queues(queues);
     bench.start(made, config).map_err(|failed| failed.error.to_string())
 }
 
@@ -110,7 +110,7 @@ fn changes_are_told_while_packets_may_pass() {
     }
 }
 
-/// More requests than the ring has descriptors, over and over, and past index 65 536 of none: each one comes once.
+/// More requests than the ring has descriptors, many times over: each one comes once.
 #[test]
 fn many_requests_come_in_order() {
     for layout in LAYOUTS {
@@ -155,6 +155,41 @@ fn vlans_are_told_where_they_are_filtered_from_the_start() {
         assert!(got[3..].iter().all(|command| command[..2] == [2, 0]), "none is taken away");
         drop(port.stop());
     }
+}
+
+/// A device that is slow with thousands of VLANs does not keep its port from all else meanwhile; and it hears of all of them.
+#[test]
+fn a_slow_table_of_vlans_lets_the_port_do_other_things() {
+    let (bench, device) = (Bench::new(2048), Controlled::new(1));
+    let port = open(&bench, &device, LAYOUTS[0], 1).expect("a port");
+    port.control.rx_filter().expect("it has one").set_vlans(Some(VlanSet::default()));
+    let stopped = port.stop();
+    let port = bench.start(stopped, PortConfig::default()).expect("a port");
+    assert!(device.now().features.contains(Features::NET_CTRL_VLAN));
+    device.commands();
+    // Each answer takes 10 ms: 40 s for all of them.
+    device.replies(|_| Reply::Late(1));
+    port.control.rx_filter().expect("it has one").set_vlans(None);
+    let mut told = Vec::new();
+    wait_until("it is told of VLANs", || {
+        told.extend(device.commands());
+        told.iter().any(|command| command[..2] == [2, 0])
+    });
+    for _ in 0..3 {
+        port.control.used_descriptors(QueueId::Receive(0)).expect("the port sees to it meanwhile");
+    }
+    device.replies(|_| Reply::Ack(OK));
+    wait_until("all of them", || {
+        told.extend(device.commands());
+        told.iter().filter(|command| command[..2] == [2, 0]).count() == 4096
+    });
+    assert_eq!(
+        told.iter().filter(|command| command[..2] == [1, 0]).count(),
+        1,
+        "the table of addresses once"
+    );
+    assert!(port.control.link().up);
+    drop(port.stop());
 }
 
 /// The port's own filter does what the device does not; a table without room means that everything has to come.
@@ -228,7 +263,7 @@ fn receive_offloads_are_switched_while_the_port_runs() {
         let args = format!("net_virtio_user0,mac=02:00:00:00:00:01,{layout}");
         let args = DevArgs::parse(&args).expect("well formed");
         let made = bench.driver.probe_over(&bench.context(), &args, Arc::new(device.clone()));
-        let config = PortConfig { offloads, ..PortConfig::default() };
+        let config = PortConfig::default().offloads(offloads);
         let port =
             bench.start(made.expect("a device"), config).map_err(|failed| failed.error).expect("a port");
         asked(&device, &[mac(MAC), table(&[MAC], &[]), promiscuous(true), allmulticast(false)]);
@@ -268,7 +303,7 @@ fn a_device_is_told_of_offloads_again() {
         let offloads = Offloads { rx: RxOffloads::CHECKSUM, ..Offloads::default() };
         let args = DevArgs::parse("net_virtio_user0,mac=02:00:00:00:00:01").expect("well formed");
         let made = bench.driver.probe_over(&bench.context(), &args, Arc::new(device.clone()));
-        let config = PortConfig { offloads, ..PortConfig::default() };
+        let config = PortConfig::default().offloads(offloads);
         let port =
             bench.start(made.expect("a device"), config).map_err(|failed| failed.error).expect("a port");
         wait_for("the start", || (device.commands().len() == 4).then_some(()));

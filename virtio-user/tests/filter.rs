@@ -125,7 +125,7 @@ fn packets_of_other_ports_are_left_alone() {
     let mut field = Field::new("in_order=0");
     field.port.control.set_promiscuous(false);
     let mut burst = Burst::new();
-    assert!(field.bench.pool.get_bulk(&mut burst, 3));
+    field.bench.pool.get_bulk(&mut burst, 3).unwrap();
     burst.iter_mut().for_each(|packet| packet.append(60).expect("room").copy_from_slice(&frame(OTHER, None)));
     assert!([OTHER, OWN, OTHER].iter().all(|to| field.sender.give(&frame(*to, None))));
     assert_eq!(field.port.rx[0].rx_burst(&mut burst), 1);

@@ -157,7 +157,7 @@ fn a_port_with_a_pool_of_its_own_loses_nothing_to_the_backend_of_another() {
     for options in ["packed_vq=0", "packed_vq=1"] {
         let (bench, places) = (Bench::new(1024), [Place::new(), Place::new()]);
         let domain = bench.memory.domain("good").expect("a domain");
-        let config = PoolConfig { packets: 1024, cache: 32, ..PoolConfig::default() };
+        let config = PoolConfig::default().packets(1024).cache(32);
         let pool = Pool::new(&domain, config).expect("a pool");
         let stop = Arc::new(AtomicBool::new(false));
         let peers = [scribble(&places[0], &stop), echo(&places[1], &stop)];

@@ -79,9 +79,9 @@ fn what_does_not_fit_is_refused_and_the_device_comes_back() {
     let args = format!("{},server=1,mrg_rxbuf=0,queues=2", place.arg());
     let mut device = bench.probe(&args).expect("it listens");
     for (config, pool, part) in [
-        (PortConfig { mtu: 9000, ..PortConfig::default() }, &bench.pool, "mrg_rxbuf=1"),
-        (PortConfig { mtu: 20_000, ..PortConfig::default() }, &bench.pool, "MTU"),
-        (PortConfig { rx_queues: 3, ..PortConfig::default() }, &bench.pool, "add queues=3"),
+        (PortConfig::default().mtu(9000), &bench.pool, "mrg_rxbuf=1"),
+        (PortConfig::default().mtu(20_000), &bench.pool, "MTU"),
+        (PortConfig::default().rx_queues(3), &bench.pool, "add queues=3"),
     ] {
         let failed = configure(device, config).and_then(|ready| ready.start(pool)).expect_err(part);
         assert!(failed.error.to_string().contains(part), "{}", failed.error);
@@ -102,7 +102,7 @@ fn more_queues_than_the_backend_has() {
     });
     let device = bench.probe(&format!("{},queues=4", place.arg())).expect("a device");
     assert_eq!(device.info().max_rx_queues, 2);
-    let config = PortConfig { rx_queues: 4, ..PortConfig::default() };
+    let config = PortConfig::default().rx_queues(4);
     let failed = bench.start(device, config).expect_err("too many");
     assert!(
         failed.error.to_string().contains("4 receive queues requested, the device has 2; ask for 1 to 2"),

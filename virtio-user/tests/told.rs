@@ -55,7 +55,7 @@ fn an_mtu_of_the_device_is_the_largest() {
     device.now().config = config(4000, 0, 0);
     let made = probe(&bench, &device, "");
     assert_eq!(made.info().mtu, 68..=4000);
-    let config_of = |mtu| PortConfig { mtu, ..PortConfig::default() };
+    let config_of = |mtu| PortConfig::default().mtu(mtu);
     let refused = bench.start(made, config_of(4001)).expect_err("too long");
     assert!(refused.error.to_string().contains("an MTU of 4001 asked, 68 to 4000 is possible"));
     // One that says less later is not used with longer packets.
@@ -100,7 +100,7 @@ fn a_backend_is_told_the_mtu() {
             (heard.try_iter().collect::<Vec<_>>(), backend)
         });
         let made = bench.probe(&place.arg()).expect("a device");
-        let port = bench.start(made, PortConfig { mtu, ..PortConfig::default() }).expect("a port");
+        let port = bench.start(made, PortConfig::default().mtu(mtu)).expect("a port");
         let (heard, backend) = peer.join().expect("no panic");
         assert_eq!(heard, [u64::from(mtu)]);
         assert!(backend.features.contains(Features::NET_MTU));
@@ -117,7 +117,7 @@ fn packets_are_counted_by_size_and_kind_of_address() {
         let mut echo = backend.echo(0);
         let mut exchange = |port: &mut linecard_pmd::Port| {
             let mut burst = Burst::new();
-            assert!(bench.pool.get_bulk(&mut burst, 4));
+            bench.pool.get_bulk(&mut burst, 4).unwrap();
             let frames = [(60, 2), (64, 0xff), (127, 1), (1518, 2)];
             for (packet, (len, to)) in burst.iter_mut().zip(frames) {
                 packet.append(len).expect("room").fill(to);
@@ -172,7 +172,7 @@ fn notifications_are_counted() {
         let send = |port: &mut linecard_pmd::Port, bursts: usize| {
             for _ in 0..bursts {
                 let mut burst = Burst::new();
-                assert!(bench.pool.get_bulk(&mut burst, 2));
+                bench.pool.get_bulk(&mut burst, 2).unwrap();
                 burst.iter_mut().for_each(|packet| packet.append(60).expect("room").fill(2));
                 assert_eq!(port.tx[0].tx_burst(&mut burst), 2);
             }

@@ -4,7 +4,7 @@ mod support;
 
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 
 use linecard_lab::wait_until;
@@ -139,7 +139,7 @@ fn several_queue_pairs() {
     let peer = Peer::listen(&place, 3);
     let device = bench.probe(&format!("{},queues=4", place.arg())).expect("a device");
     assert_eq!(device.info().max_rx_queues, 4);
-    let config = PortConfig { rx_queues: 3, tx_queues: 3, ..PortConfig::default() };
+    let config = PortConfig::default().rx_queues(3).tx_queues(3);
     let mut port = bench.start(device, config).expect("a port");
     for queue in 0..3 {
         exchange(&mut port, &bench.pool, 200, &[100], queue);
@@ -186,9 +186,9 @@ fn unusual_packets_go_the_long_way() {
     let peer = Peer::listen(&place, 1);
     let mut port = bench.open(&place.arg());
     let elsewhere = bench.memory.domain("elsewhere").expect("a domain");
-    let foreign = PoolConfig { packets: 64, ..PoolConfig::default() };
+    let foreign = PoolConfig::default().packets(64);
     let foreign = Pool::new(&elsewhere, foreign).expect("a pool");
-    let second = PoolConfig { packets: 64, ..PoolConfig::default() };
+    let second = PoolConfig::default().packets(64);
     let second = Pool::new(&bench.domain, second).expect("a pool of the same domain");
     let (mut out, mut back) = (Burst::new(), Burst::new());
 
@@ -245,7 +245,7 @@ fn a_full_ring_leaves_packets_in_the_burst() {
     let mut port = bench.open(&format!("{},queue_size=16", place.arg()));
     let backend = backend.join().expect("no panic");
     let mut out = Burst::new();
-    assert!(bench.pool.get_bulk(&mut out, 20));
+    bench.pool.get_bulk(&mut out, 20).unwrap();
     for packet in out.iter_mut() {
         packet.append(60).expect("room");
     }
@@ -309,7 +309,8 @@ fn memory_that_grows_is_shared_without_a_stop() {
         let (bench, place) = (Bench::new(1024), Place::new());
         let listener = UnixListener::bind(&place.0).expect("a socket");
         let stop = Arc::new(AtomicBool::new(false));
-        let seen = stop.clone();
+        let regions = Arc::new(AtomicUsize::new(0));
+        let (seen, told) = (stop.clone(), regions.clone());
         let thread = std::thread::spawn(move || {
             let mut backend = Backend::accept(&listener);
             if slots {
@@ -318,13 +319,16 @@ fn memory_that_grows_is_shared_without_a_stop() {
             backend.until_running(2).expect("a frontend that stays");
             let before = backend.regions.0.len();
             while !seen.load(Ordering::Acquire) && backend.serve().is_ok() {
+                told.store(backend.regions.0.len(), Ordering::Release);
                 std::thread::yield_now();
             }
             (before, backend.regions.0.len(), backend.requests)
         });
         let port = bench.open(&place.arg());
+        wait_until("it serves", || regions.load(Ordering::Acquire) > 0);
+        let before = regions.load(Ordering::Acquire);
         let big = bench.domain.zone("growth", 8 << 20, 64).expect("more memory");
-        std::thread::sleep(std::time::Duration::from_millis(100));
+        wait_until("another region", || regions.load(Ordering::Acquire) > before);
         assert!(port.control.link().up);
         stop.store(true, Ordering::Release);
         let (before, after, requests) = thread.join().expect("no panic");
@@ -336,35 +340,34 @@ fn memory_that_grows_is_shared_without_a_stop() {
     }
 }
 
-/// A backend that takes tables only has room for eight regions: the rings are one of them.
+/// A backend that takes tables only has room for eight regions. What the port needs itself is among them, and packets in other
+/// memory are copied, whether it was there before or comes while packets pass.
 #[test]
-fn a_table_has_eight_regions_at_most() {
-    let (bench, place) = (Bench::new(1024), Place::new());
-    let listener = UnixListener::bind(&place.0).expect("a socket");
-    let regions = Arc::new(std::sync::atomic::AtomicUsize::new(0));
-    let told = regions.clone();
-    let thread = std::thread::spawn(move || {
-        let mut backend = Backend::accept(&listener);
-        backend.until_running(2).expect("a frontend that stays");
-        while backend.serve().is_ok() {
-            told.store(backend.regions.0.len(), Ordering::Release);
-            std::thread::yield_now();
-        }
-    });
-    let port = bench.open(&place.arg());
+fn memory_beyond_the_regions_of_a_backend_is_copied() {
+    let (bench, place) = (Bench::new(2048), Place::new());
     let mut growth = Vec::new();
-    for count in bench.domain.segments().len()..7 {
-        growth.push(bench.domain.zone("growth", 4 << 20, 64).expect("more memory"));
-        assert_eq!(bench.domain.segments().len(), count + 1);
+    let grow = || bench.domain.zone("growth", 4 << 20, 64).expect("more memory");
+    while bench.domain.segments().len() < 9 {
+        growth.push(grow());
     }
-    wait_until("eight regions", || regions.load(Ordering::Acquire) == 8);
+    let beyond = PoolConfig::default().packets(256);
+    let beyond = Pool::new(&bench.domain, beyond).expect("a pool");
+    let peer = Peer::listen(&place, 1);
+    let mut port = bench.open(&place.arg());
     assert!(port.control.link().up);
-    growth.push(bench.domain.zone("growth", 4 << 20, 64).expect("more memory"));
-    wait_until("too many for this backend", || !port.control.link().up);
-    thread.join().expect("no panic");
-    assert_eq!(regions.load(Ordering::Acquire), 8, "it was never told of more than it takes");
-    drop((port.stop(), growth));
+    exchange(&mut port, &beyond, 500, &[60, 1514, 2000], 0);
+    exchange(&mut port, &bench.pool, 500, &[60, 1514], 0);
+    growth.push(grow());
+    exchange(&mut port, &beyond, 500, &[60, 1514, 2000], 0);
+    exchange(&mut port, &bench.pool, 500, &[60, 1514], 0);
+    assert!(port.control.link().up);
+    let stats = port.control.stats();
+    assert_eq!((stats.ierrors, stats.oerrors, stats.rx_nombuf), (0, 0, 0));
+    let device = port.stop();
+    assert_eq!(peer.stop().regions.0.len(), 8, "it was never told of more than it takes");
+    drop((device, growth));
     bench.assert_whole();
+    assert_eq!(beyond.stats().in_use, 0);
 }
 
 #[test]
@@ -441,7 +444,7 @@ fn sleeping_backends_are_woken() {
         let mut kicked = || kick.read(&mut [0; 8]).is_ok();
         let send = |port: &mut Port| {
             let mut out = Burst::new();
-            assert!(bench.pool.get_bulk(&mut out, 1));
+            bench.pool.get_bulk(&mut out, 1).unwrap();
             out[0].append(60).expect("room").fill(1);
             assert_eq!(port.tx[0].tx_burst(&mut out), 1);
         };

@@ -34,7 +34,7 @@ impl Pair {
 
     fn send(&mut self) {
         let mut out = Burst::new();
-        assert!(self.bench.pool.get_bulk(&mut out, 1));
+        self.bench.pool.get_bulk(&mut out, 1).unwrap();
         out[0].append(60).expect("room").fill(1);
         assert_eq!(self.port.tx[0].tx_burst(&mut out), 1);
     }
@@ -158,7 +158,7 @@ fn holes_in_shared_memory_are_survived() {
             pair.port.rx[0].rx_burst(&mut burst);
             burst.clear();
             pair.port.tx[0].reclaim();
-            assert!(pair.bench.pool.get_bulk(&mut burst, 1));
+            pair.bench.pool.get_bulk(&mut burst, 1).unwrap();
             burst[0].append(60).expect("room").fill(1);
             pair.port.tx[0].tx_burst(&mut burst);
             burst.clear();

@@ -40,7 +40,7 @@
 //! use linecard_pmd::{DevArgs, ProbeContext};
 //! let memory = linecard_eal::memory::Memory::new(Default::default())?;
 //! let domain = memory.domain("packets")?;
-//! let context = ProbeContext { memory, domain, wait: std::time::Duration::ZERO };
+//! let context = ProbeContext::new(memory, domain, std::time::Duration::ZERO);
 //! let driver = linecard_virtio_user::VirtioUser::new();
 //! let error = driver.probe_over(&context, &DevArgs::parse("net_virtio_user0,queues=2")?, Arc::new(Nowhere));
 //! assert!(error.err().expect("nobody is there").to_string().contains("never there"));
@@ -52,6 +52,7 @@ pub mod status;
 
 use std::fmt::Debug;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -80,6 +81,12 @@ pub trait Connect: Send + Sync + Debug {
     /// What keeps the device from being used; [`Error::Stopped`] when the port was stopped.
     /// [`Error::is_backend_gone`] tells how soon the next try is.
     fn connect(&self, waiter: &Arc<Waiter>, timeouts: ConnectTimeouts) -> Result<Box<dyn Backend>, Error>;
+
+    /// The file that a device which is not there comes with (a socket, a node of `/dev`): the port looks for it at once when that
+    /// appears, and else every second at least. `None`, as it is unless said otherwise, where there is no such file.
+    fn file(&self) -> Option<&Path> {
+        None
+    }
 
     /// The port is gone: what others find it by (a socket's name) has to go too. Nothing unless said otherwise.
     fn withdraw(&self) {}
@@ -123,7 +130,7 @@ pub struct Offer {
     pub features: Features,
     /// Queue pairs it has; at least 1.
     pub pairs: u16,
-    /// Memory segments it can reach at a time.
+    /// Regions of memory it can reach at a time; how many some segments are, [`Backend::regions`] says.
     pub regions: usize,
 }
 
@@ -369,6 +376,11 @@ pub trait Backend: Send {
         Ok(())
     }
 
+    /// How many regions of memory these segments are for it: one each, unless it joins neighbours.
+    fn regions(&self, segments: &[Arc<Segment>]) -> usize {
+        segments.len()
+    }
+
     /// Shares memory. When this returns the device reaches all that is shared, and nothing that is gone.
     ///
     /// # Errors
@@ -392,6 +404,12 @@ pub trait Backend: Send {
     /// # Errors
     /// The device is lost or refuses.
     fn enable_ring(&mut self, ring: RingId, on: bool) -> Result<(), Error>;
+
+    /// Whether [`enable_ring`](Self::enable_ring) stops and starts single rings while the others go on. `true` unless said otherwise;
+    /// where it does not, a queue that is stopped is left alone by the port, and its device goes on filling it.
+    fn disables_rings(&self) -> bool {
+        true
+    }
 
     /// Stops a ring: when this returns the device does not touch it any more. The result is where it stood, in the form of
     /// [`RingSetup::base`].

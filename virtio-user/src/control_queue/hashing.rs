@@ -48,7 +48,7 @@ impl Hashing {
 
     /// The configuration for a port that asks for none.
     pub(super) fn usual(&self) -> RssConfig {
-        RssConfig { types: self.types, ..RssConfig::new(self.queues) }
+        RssConfig::new(self.queues).types(self.types)
     }
 
     /// The command for a configuration.

@@ -33,6 +33,9 @@ pub(crate) use hashing::Hashing;
 
 /// How long a device may take for one answer.
 const ANSWER: Duration = Duration::from_millis(1000);
+/// How long a running device may take for its VLANs, all answers together, and how long the port sees to nothing else meanwhile.
+const ALL_VLANS: Duration = Duration::from_secs(60);
+const TURN: Duration = Duration::from_millis(50);
 /// How soon to look again without having been woken, in case the device does not wake.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -134,9 +137,8 @@ impl Channel {
         let data = self.memory.command.slice(head, rest).ok_or_else(too_long)?;
         let elements = [at(self.memory.command, head), at(data, rest)];
         let elements = if rest == 0 { &elements[..1] } else { &elements[..] };
-        if !self.queue.submit(elements, at(self.memory.answer, 1)) {
-            return Err(Error::Layout("the control queue is busy".into()));
-        }
+        let busy = |_| Error::Layout("the control queue is busy".into());
+        self.queue.submit(elements, at(self.memory.answer, 1)).map_err(busy)?;
         if self.queue.kick_needed() {
             self.kick.signal();
         }
@@ -155,6 +157,8 @@ pub(crate) struct Requests {
     told: Option<Arc<FilterRules>>,
     /// VLANs that it lets through; none at first (virtio 1.3, Network Device: VLAN Filtering).
     vlans: VlanSet,
+    /// It has not been told of all of the rules' VLANs: since when.
+    vlans_since: Option<Instant>,
     hashing: Hashing,
     /// What it may leave to the port.
     offloads: Features,
@@ -188,6 +192,7 @@ impl Requests {
             port: port.to_owned(),
             told: None,
             vlans: VlanSet::NONE,
+            vlans_since: None,
             hashing,
             offloads,
         }))
@@ -217,7 +222,11 @@ impl Requests {
         limit: Option<Instant>,
     ) -> Result<bool, Error> {
         if self.told.as_ref().is_some_and(|told| Arc::ptr_eq(told, rules)) {
-            return Ok(false);
+            let unfinished = self.vlans_since.is_some();
+            if unfinished {
+                self.follow_vlans(device, rules, limit)?;
+            }
+            return Ok(unfinished);
         }
         if self.features.contains(Features::NET_CTRL_MAC_ADDR)
             && self.told.as_ref().is_none_or(|told| told.mac != rules.mac)
@@ -227,10 +236,11 @@ impl Requests {
         if self.features.contains(Features::NET_CTRL_RX) {
             self.receive_modes(device, rules, limit)?;
         }
+        self.told = Some(rules.clone());
         if self.features.contains(Features::NET_CTRL_VLAN) {
+            self.vlans_since = Some(Instant::now());
             self.follow_vlans(device, rules, limit)?;
         }
-        self.told = Some(rules.clone());
         Ok(true)
     }
 
@@ -282,6 +292,8 @@ impl Requests {
         self.tell(device, &Command::AnnounceAck, limit).map(drop)
     }
 
+    /// Tells of VLANs, a command for each: on a running port (without a `limit`) for one turn, after which the port sees to all else
+    /// before the next one.
     fn follow_vlans(
         &mut self,
         device: &mut dyn Backend,
@@ -290,6 +302,7 @@ impl Requests {
     ) -> Result<(), Error> {
         /// Highest VLAN identifier.
         const MAX_VLAN: u16 = 4095;
+        let turn = limit.unwrap_or(after(TURN));
         for vlan in 0..=MAX_VLAN {
             let wanted = rules.vlans.as_ref().is_none_or(|vlans| vlans.has(vlan));
             if wanted == self.vlans.has(vlan) {
@@ -298,10 +311,18 @@ impl Requests {
             let command = if wanted { Command::VlanAdd(vlan) } else { Command::VlanDel(vlan) };
             if !self.tell(device, &command, limit)? {
                 // Once is enough.
-                return Ok(());
+                break;
             }
             self.vlans.set(vlan, wanted);
+            let waited = self.vlans_since.map_or(Duration::ZERO, |since| since.elapsed());
+            if waited >= ALL_VLANS {
+                return Err(Error::Silent { request: command.name(), waited });
+            }
+            if Instant::now() >= turn {
+                return Ok(());
+            }
         }
+        self.vlans_since = None;
         Ok(())
     }
 

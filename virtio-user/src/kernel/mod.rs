@@ -32,7 +32,7 @@ impl KernelDevice {
         if is_net(&path) {
             return args::NetOptions::parse(args, path, options.queues).map(Self::Net);
         }
-        vdpa::VdpaOptions::parse(args, path, options.queue_size).map(Self::Vdpa)
+        vdpa::VdpaOptions::parse(args, path, options.queue_sizes()).map(Self::Vdpa)
     }
 
     /// An interface that is needed is there from now on.

@@ -17,6 +17,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use linecard_eal::eventfd::EventFd;
+use linecard_eal::memory::Segment;
 use linecard_netdev::{LinkWatch, Namespace};
 use linecard_virtio::Features;
 
@@ -166,7 +167,7 @@ impl Backend for VhostNet {
     fn offer(&self) -> Offer {
         let pairs = u16::try_from(self.devices.len()).unwrap_or(u16::MAX);
         // How many segments make a range is seen when they are there.
-        Offer { features: self.offered, pairs, regions: usize::MAX }
+        Offer { features: self.offered, pairs, regions: self.max_regions }
     }
 
     fn details(&self) -> String {
@@ -207,12 +208,12 @@ impl Backend for VhostNet {
         Ok(told.is_some())
     }
 
+    fn regions(&self, segments: &[Arc<Segment>]) -> usize {
+        memory::ranges(segments).len()
+    }
+
     fn set_memory(&mut self, update: &MemoryUpdate<'_>) -> Result<(), Error> {
-        let ranges = memory::ranges(update.all);
-        if ranges.len() > self.max_regions {
-            return Err(Error::Regions { segments: ranges.len(), max: self.max_regions });
-        }
-        let table = memory::table(&ranges);
+        let table = memory::table(&memory::ranges(update.all));
         // The kernel takes it between two packets of a ring, running or not.
         let set = |device: &Arc<Vhost>| device.set_memory(&table);
         self.devices.iter().try_for_each(set).map_err(|error| refused("sharing memory with vhost-net", error))

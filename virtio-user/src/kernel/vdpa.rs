@@ -60,21 +60,21 @@ const TRANSPORT: Features = Features::ACCESS_PLATFORM.union(Features::NET_STATUS
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct VdpaOptions {
     path: PathBuf,
-    queue_size: u16,
+    queue_sizes: [u16; 2],
 }
 
 impl VdpaOptions {
     /// Reads what is about the device.
-    pub(super) fn parse(args: &DevArgs, path: PathBuf, queue_size: u16) -> Result<Self, PmdError> {
+    pub(super) fn parse(args: &DevArgs, path: PathBuf, queue_sizes: [u16; 2]) -> Result<Self, PmdError> {
         if let Some(key) = ["iface", "tap_fd", "vhost_fd"].into_iter().find(|key| args.value(key).is_some()) {
             let problem = format!("'{key}' is of path=/dev/vhost-net");
             return Err(args.problem(problem, format!("leave {key} out")));
         }
-        if !queue_size.is_power_of_two() {
-            let problem = format!("queue_size={queue_size} for a device of the kernel");
+        if let Some(size) = queue_sizes.into_iter().find(|size| !size.is_power_of_two()) {
+            let problem = format!("a queue_size of {size} for a device of the kernel");
             return Err(args.problem(problem, "give a power of two up to 32768"));
         }
-        Ok(Self { path, queue_size })
+        Ok(Self { path, queue_sizes })
     }
 
     pub(super) fn open(self) -> Result<Arc<dyn Connect>, Error> {
@@ -83,6 +83,10 @@ impl VdpaOptions {
 }
 
 impl Connect for VdpaOptions {
+    fn file(&self) -> Option<&std::path::Path> {
+        Some(&self.path)
+    }
+
     /// The device is there or not: nothing is waited for.
     fn connect(&self, _: &Arc<Waiter>, _: ConnectTimeouts) -> Result<Box<dyn Backend>, Error> {
         let device = Vhost::open(&self.path).map_err(|error| cannot_open(&self.path, error))?;
@@ -136,8 +140,8 @@ impl Vdpa {
         }
         device.set_backend_features(backend).map_err(read)?;
         let max = device.max_size().map_err(read)?;
-        if place.queue_size > max {
-            return Err(Error::RingTooLarge { asked: place.queue_size, max });
+        if let Some(asked) = place.queue_sizes.into_iter().find(|size| *size > max) {
+            return Err(Error::RingTooLarge { asked, max });
         }
         // Kernels before 5.11 do not say, and take all.
         let range = device.iova_range().unwrap_or((0, u64::MAX));

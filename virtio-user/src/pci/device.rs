@@ -36,8 +36,9 @@ const ONE_PAIR: u16 = 1;
 /// Places in the configuration of a network device (virtio 1.3, Network Device: Device configuration layout).
 const STATUS_AT: u32 = 6;
 const PAIRS_AT: u32 = 8;
-/// `VIRTIO_NET_S_LINK_UP`.
+/// `VIRTIO_NET_S_LINK_UP`, `VIRTIO_NET_S_ANNOUNCE`.
 const LINK_UP: u16 = 1;
+const ANNOUNCE: u16 = 2;
 
 /// Stores of this processor reach memory in the order of the program, also for a device beside it; elsewhere that takes
 /// instructions that a ring does not have.
@@ -74,6 +75,8 @@ pub(super) struct Pci<B: Bus> {
     /// Where no interrupt tells of that.
     timer: Option<OwnedFd>,
     up: bool,
+    /// It has asked for an announcement, which was not taken yet.
+    announce: bool,
 }
 
 impl<B: Bus> Pci<B> {
@@ -106,6 +109,7 @@ impl<B: Bus> Pci<B> {
             removal,
             timer: None,
             up: true,
+            announce: false,
         };
         // What somebody left behind: only then may it reach memory.
         device.reset()?;
@@ -152,9 +156,12 @@ impl<B: Bus> Pci<B> {
         Ok(told.then(|| u16::from_le_bytes(bytes)))
     }
 
+    /// Link and announcement, where the device has a field for them.
     fn read_link(&mut self) -> Result<(), Error> {
-        if self.offered.contains(Features::NET_STATUS) {
-            self.up = self.read16(STATUS_AT)?.is_none_or(|status| status & LINK_UP != 0);
+        if self.offered.contains(Features::NET_STATUS)
+            && let Some(status) = self.read16(STATUS_AT)?
+        {
+            (self.up, self.announce) = (status & LINK_UP != 0, status & ANNOUNCE != 0);
         }
         Ok(())
     }
@@ -248,6 +255,14 @@ impl<B: Bus> Backend for Pci<B> {
         true
     }
 
+    fn tells_announcements(&self) -> bool {
+        self.offered.contains(Features::NET_STATUS)
+    }
+
+    fn take_announcement(&mut self) -> bool {
+        std::mem::take(&mut self.announce)
+    }
+
     fn has_interrupts(&self) -> bool {
         plan(self.registers.bus.interrupts(), self.calls.len()) != Plan::Polled
     }
@@ -336,6 +351,10 @@ impl<B: Bus> Backend for Pci<B> {
         }
         let index = self.index(ring)?;
         self.registers.enable(index).map_err(|error| self.failed("enabling a ring", error))
+    }
+
+    fn disables_rings(&self) -> bool {
+        false
     }
 
     /// All rings of a device stop with it, and none has a place then: the next start begins anew.

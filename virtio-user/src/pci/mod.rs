@@ -51,7 +51,7 @@ const SUMMARY: &str = "virtio network device on a PCI bus, bound to vfio-pci: ad
 /// assert!(driver.name() == "net_virtio_pci" && driver.drives_pci());
 /// let memory = linecard_eal::memory::Memory::new(Default::default())?;
 /// let domain = memory.domain("packets")?;
-/// let context = ProbeContext { memory, domain, wait: std::time::Duration::ZERO };
+/// let context = ProbeContext::new(memory, domain, std::time::Duration::ZERO);
 /// let problem = driver.probe(&context, &DevArgs::parse("ffff:ff:1f.7")?).err().expect("there is none").to_string();
 /// assert!(problem.contains("there is no such device"), "{problem}");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -90,6 +90,10 @@ impl Driver for VirtioPci {
 
     fn drives_pci(&self) -> bool {
         true
+    }
+
+    fn check_args(&self, args: &DevArgs) -> Result<(), PmdError> {
+        parse(args).map(drop)
     }
 
     fn probe(&self, context: &ProbeContext, args: &DevArgs) -> Result<Box<dyn Device>, PmdError> {
@@ -142,13 +146,19 @@ fn unusable(address: PciAddress, problem: String, remedy: &str) -> Error {
     Error::Pci { address: address.to_string(), problem, remedy: remedy.to_owned() }
 }
 
+/// What fails with EPERM where a device could forge the interrupts of others.
+pub(crate) const JOINING: &str = "giving its IOMMU group an address space";
+
 /// What did not succeed with a device.
 fn failed(address: PciAddress, action: &str, source: io::Error) -> Error {
     let remedy = match source.raw_os_error() {
         Some(libc::ENOMEM) => "let this process lock more memory ('ulimit -l unlimited'), or run it as root",
         Some(libc::EBUSY) => "another process or port uses it; end that, or use another device",
-        Some(libc::EPERM | libc::EACCES) => {
+        Some(libc::EPERM) if action == JOINING => {
             "the machine cannot keep its interrupts apart: 'modprobe vfio_iommu_type1 allow_unsafe_interrupts=1' allows it all the same"
+        }
+        Some(libc::EPERM | libc::EACCES) => {
+            "let this user read and write the device's group in /dev/vfio, or run it as root"
         }
         _ => "see 'dmesg' for what the kernel says",
     };

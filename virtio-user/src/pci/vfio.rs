@@ -134,7 +134,7 @@ fn join(address: PciAddress, group: &str, container: &File) -> Result<File, Erro
         let problem = format!("another device of its IOMMU group {group} has a driver that is not VFIO's");
         return Err(unusable(address, problem, "bind every device of that group to vfio-pci"));
     }
-    let joining = |error| failed(address, "giving its IOMMU group an address space", error);
+    let joining = |error| failed(address, super::JOINING, error);
     ioctl::set_container(&file, container).map_err(joining)?;
     ioctl::set_iommu(container, api::VFIO_TYPE1v2_IOMMU).map_err(joining)?;
     Ok(file)

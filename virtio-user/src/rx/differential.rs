@@ -128,9 +128,9 @@ impl Book {
             }
             if let Some(accepted) = self.accepted
                 && !header.is_plain()
-                && !header
+                && header
                     .request(packet.len())
-                    .is_some_and(|request| describe(&mut packet, request, accepted))
+                    .is_none_or(|request| describe(&mut packet, request, accepted).is_err())
             {
                 self.lost[3] += 1;
                 continue;
@@ -161,7 +161,7 @@ impl Book {
         } else {
             packet.append(bytes.len()).expect("room");
         }
-        packet.data_mut().copy_from_slice(bytes);
+        packet.data_mut().expect("not shared").copy_from_slice(bytes);
         packet.set_port(PORT);
         packet
     }

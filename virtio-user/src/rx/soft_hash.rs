@@ -65,4 +65,8 @@ impl RxPath for SoftHash {
     fn disarm(&mut self) {
         self.path.disarm();
     }
+
+    fn used(&mut self) -> u16 {
+        self.path.used()
+    }
 }

@@ -11,7 +11,7 @@ use linecard_pmd::PortControl;
 use linecard_virtio::Features;
 
 use super::{BURST_TIME, Live, Session};
-use crate::backend::Ready;
+use crate::backend::{Ready, RingId};
 use crate::error::Error;
 use crate::thread::after;
 
@@ -26,7 +26,7 @@ impl Session {
         else {
             return Ok(false);
         };
-        if !self.announce() {
+        if !self.announce(&live.stopped) {
             tracing::warn!(
                 "{}: the device asked for an announcement that could not be sent",
                 self.state.name()
@@ -36,15 +36,17 @@ impl Session {
         Ok(true)
     }
 
-    /// Sends the frame on the first transmit queue, between two bursts; whether it went out.
-    fn announce(&mut self) -> bool {
+    /// Sends the frame on the first transmit queue that is not stopped, between two bursts; whether it went out.
+    fn announce(&mut self, stopped: &[RingId]) -> bool {
+        let is_started = |queue: &u16| !stopped.contains(&RingId::transmit(*queue));
+        let Some(first) = (0..).take(self.tx.len()).find(is_started).map(usize::from) else { return false };
         for _ in 0..TRIES {
             if self.stopped() {
                 return false;
             }
-            if close_all(self.tx.first_mut()) {
-                let sent = self.announce_on_first();
-                self.tx.iter_mut().take(1).for_each(|queue| queue.open());
+            if close_all(self.tx.get_mut(first)) {
+                let sent = self.announce_on(first);
+                self.tx.get_mut(first).into_iter().for_each(|queue| queue.open());
                 if sent {
                     return true;
                 }
@@ -52,13 +54,13 @@ impl Session {
             self.waiter.wait(None, Ready::Read, Some(after(BURST_TIME)));
         }
         // It may still be asked to stay out.
-        self.tx.iter_mut().take(1).for_each(|queue| queue.open());
+        self.tx.get_mut(first).into_iter().for_each(|queue| queue.open());
         false
     }
 
     /// The queue is held.
-    fn announce_on_first(&mut self) -> bool {
-        let Some(Some(path)) = self.tx.first_mut().and_then(|queue| queue.value()) else { return false };
+    fn announce_on(&mut self, queue: usize) -> bool {
+        let Some(Some(path)) = self.tx.get_mut(queue).and_then(|queue| queue.value()) else { return false };
         let frame = rarp_announcement(self.state.mac());
         let Some(mut packet) = self.pool.get() else { return false };
         let Some(room) = packet.append(frame.len()) else { return false };

@@ -49,7 +49,8 @@ impl Session {
         }
         sharing.update(device, &self.shared_domains)?;
         let built = self.build(features, device.has_interrupts())?;
-        self.start_rings(device, features)?;
+        let stopped: Vec<_> = self.queues().into_iter().filter(|ring| self.state.is_stopped(*ring)).collect();
+        self.start_rings(device, features, &stopped)?;
         driver_ok(device)?;
         self.notify_by(device, features);
         let requests = self.request(device, features, limit)?;
@@ -60,11 +61,11 @@ impl Session {
             return Err(Error::Stopped);
         }
         let watch = Watch::new(built.notice.clone(), built.doorbells.clone());
-        self.open(built)?;
+        self.open(built, &stopped)?;
         self.state.set_link(device.link_up());
         self.state.set_up(features, &device.details());
         tracing::info!("{}: connected; {}; {}", self.state.name(), self.state.features(), self.state.paths());
-        Ok(Live { backend, features, sharing, watch, requests })
+        Ok(Live { backend, features, sharing, watch, requests, stopped })
     }
 
     /// What the device's configuration says of packets and medium.
@@ -104,7 +105,7 @@ impl Session {
         queues.map(|ring| ring.id().queue().saturating_add(1)).max().unwrap_or(0)
     }
 
-    fn ring(&self, id: RingId) -> Result<&RingZone, Error> {
+    pub(super) fn ring(&self, id: RingId) -> Result<&RingZone, Error> {
         let ring = self.rings.iter().find(|ring| ring.id() == id);
         ring.ok_or_else(|| Error::Layout(format!("there is no {id}")))
     }
@@ -166,12 +167,19 @@ impl Session {
         }
     }
 
-    fn start_rings(&self, device: &mut dyn Backend, features: Features) -> Result<(), Error> {
+    fn start_rings(
+        &self,
+        device: &mut dyn Backend,
+        features: Features,
+        stopped: &[RingId],
+    ) -> Result<(), Error> {
         for ring in in_use(&self.rings, features) {
             device.start_ring(&ring.setup(features))?;
         }
+        let disables = device.disables_rings();
         for ring in in_use(&self.rings, features) {
-            if self.polled(ring.id()) {
+            let stays = disables && stopped.contains(&ring.id());
+            if self.polled(ring.id()) && !stays {
                 device.enable_ring(ring.id(), true)?;
             }
         }
@@ -186,7 +194,7 @@ impl Session {
     }
 
     /// Whether the application has a queue for a ring.
-    fn polled(&self, ring: RingId) -> bool {
+    pub(super) fn polled(&self, ring: RingId) -> bool {
         let queues = match ring.role() {
             Role::Receive => self.rx.len(),
             Role::Transmit => self.tx.len(),
@@ -195,14 +203,17 @@ impl Session {
         usize::from(ring.queue()) < queues
     }
 
-    fn open(&mut self, built: Built) -> Result<(), Error> {
+    fn open(&mut self, built: Built, stopped: &[RingId]) -> Result<(), Error> {
         self.all_outside();
-        for ((inside, (path, name)), shown) in self.rx.iter_mut().zip(built.rx).zip(&self.state.rx_names) {
-            enter(inside, path);
+        let is_started = |ring| !stopped.contains(&ring);
+        let rx = self.rx.iter_mut().zip(built.rx).zip(&self.state.rx_names);
+        for (((inside, (path, name)), shown), queue) in rx.zip(0..) {
+            enter(inside, path, is_started(RingId::receive(queue)));
             shown.set(name);
         }
-        for ((inside, (path, name)), shown) in self.tx.iter_mut().zip(built.tx).zip(&self.state.tx_names) {
-            enter(inside, path);
+        let tx = self.tx.iter_mut().zip(built.tx).zip(&self.state.tx_names);
+        for (((inside, (path, name)), shown), queue) in tx.zip(0..) {
+            enter(inside, path, is_started(RingId::transmit(queue)));
             shown.set(name);
         }
         // Only now: who sleeps wakes and finds the new rings.
@@ -213,10 +224,12 @@ impl Session {
     }
 }
 
-/// Puts a path behind a gate that is held, and opens it.
-fn enter<P: ?Sized>(inside: &mut Inside<P>, path: Box<P>) {
+/// Puts a path behind a gate that is held, and opens it unless the queue is stopped.
+fn enter<P: ?Sized>(inside: &mut Inside<P>, path: Box<P>, is_started: bool) {
     if let Some(value) = inside.value() {
         *value = Some(path);
     }
-    inside.open();
+    if is_started {
+        inside.open();
+    }
 }

@@ -7,7 +7,7 @@ use linecard_pmd::offload::TxRequest;
 use linecard_virtio::net::{GSO_NONE, HDR_LEN, NetHeader};
 use linecard_virtio::{Buffer, DriverQueue, Element};
 
-use super::cold::{SEGMENTS, dropped};
+use super::cold::{EVERYWHERE, SEGMENTS, dropped};
 use super::{LONGEST, SLOW, Tx, TxOutcome, line_of};
 use crate::losses::TxLoss;
 use crate::path::clear_header;
@@ -35,7 +35,7 @@ impl<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool> Tx<Q, OFFLOAD, HASH>
         let header = NetHeader { num_buffers: 0, ..header }.to_bytes();
         let mut places = [Element { addr: 0, len: 0 }; SEGMENTS];
         if has_own_headroom(&packet, Self::HEADER)
-            && let Some(count) = self.places(&packet, &mut places)
+            && let Some(count) = self.places(&packet, &mut places, self.parts.window.now())
         {
             return self.send_headed(packet, header, &mut places[1..count], len);
         }
@@ -69,7 +69,8 @@ impl<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool> Tx<Q, OFFLOAD, HASH>
             return self.drop_as(TxLoss::NoBuffer, packet);
         };
         let mut places = [Element { addr: 0, len: 0 }; SEGMENTS];
-        let Some(count) = self.places(&copy, &mut places).filter(|_| has_own_headroom(&copy, Self::HEADER))
+        let Some(count) =
+            self.places(&copy, &mut places, EVERYWHERE).filter(|_| has_own_headroom(&copy, Self::HEADER))
         else {
             return self.drop_as(TxLoss::TooLong, packet);
         };
@@ -95,8 +96,8 @@ impl<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool> Tx<Q, OFFLOAD, HASH>
         unsafe { std::ptr::copy_nonoverlapping(header.as_ptr(), first.addr as *mut u8, header.len()) };
         let token = packet.as_raw().as_ptr() as u64 | SLOW;
         match *places {
-            [Element { addr, len }] => self.queue.add(Buffer { addr, len, token }),
-            _ => self.queue.add_chain(places, token),
+            [Element { addr, len }] => self.queue.add(Buffer { addr, len, token }).is_ok(),
+            _ => self.queue.add_chain(places, token).is_ok(),
         }
     }
 }

@@ -13,6 +13,9 @@ use crate::path::clear_header;
 /// Most segments of a packet that is sent where it lies; longer ones are copied.
 pub(super) const SEGMENTS: usize = 64;
 
+/// All addresses, from the first on: the port's own pool is shared wherever it lies.
+pub(super) const EVERYWHERE: (u64, u64) = (0, u64::MAX);
+
 /// The packet behind a token.
 #[cold]
 pub(super) fn packet(token: u64) -> Packet {
@@ -58,7 +61,7 @@ impl<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool> Tx<Q, OFFLOAD, HASH>
             return TxOutcome::Full;
         }
         let mut places = [Element { addr: 0, len: 0 }; SEGMENTS];
-        match self.places(&packet, &mut places) {
+        match self.places(&packet, &mut places, self.parts.window.now()) {
             Some(count) => self.send_chain(packet, &places[..count], len as u64),
             None => self.send_copy(packet, len),
         }
@@ -70,9 +73,13 @@ impl<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool> Tx<Q, OFFLOAD, HASH>
         dropped(packet)
     }
 
-    /// Where header and data lie, when the backend can reach all of it.
-    pub(super) fn places(&self, packet: &Packet, places: &mut [Element; SEGMENTS]) -> Option<usize> {
-        let (base, shared) = self.parts.window.now();
+    /// Where header and data lie, when all of it is in `shared` bytes from `base` on.
+    pub(super) fn places(
+        &self,
+        packet: &Packet,
+        places: &mut [Element; SEGMENTS],
+        (base, shared): (u64, u64),
+    ) -> Option<usize> {
         let (head, rest) = places.split_first_mut()?;
         *head = Element { addr: self.parts.header, len: Self::HEADER };
         let mut slots = rest.iter_mut();
@@ -95,7 +102,7 @@ impl<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool> Tx<Q, OFFLOAD, HASH>
 
     fn send_chain(&mut self, packet: ManuallyDrop<Packet>, places: &[Element], len: u64) -> TxOutcome {
         let meta = ManuallyDrop::into_inner(packet).into_raw();
-        if self.queue.add_chain(places, meta.as_ptr() as u64 | SLOW) {
+        if self.queue.add_chain(places, meta.as_ptr() as u64 | SLOW).is_ok() {
             return TxOutcome::Sent(len);
         }
         TxOutcome::Full
@@ -120,25 +127,25 @@ impl<Q: DriverQueue, const OFFLOAD: bool, const HASH: bool> Tx<Q, OFFLOAD, HASH>
     }
 
     /// Sends a copy we made ourselves; false when the ring has no room (the copy is gone then).
-    fn send_own(&mut self, mut copy: Packet, len: u64) -> bool {
+    fn send_own(&mut self, copy: Packet, len: u64) -> bool {
         if copy.segments().count() > 1 {
             let mut places = [Element { addr: 0, len: 0 }; SEGMENTS];
-            let Some(count) = self.places(&copy, &mut places) else { return false };
+            let Some(count) = self.places(&copy, &mut places, EVERYWHERE) else { return false };
             let meta = copy.into_raw();
             let token = meta.as_ptr() as u64 | SLOW;
-            let sent = self.queue.add_chain(&places[..count], token);
+            let sent = self.queue.add_chain(&places[..count], token).is_ok();
             if !sent {
                 free(token);
             }
             return sent;
         }
-        let at = copy.data_mut().as_mut_ptr() as u64;
+        let at = copy.data_ptr() as u64;
         let at = at.wrapping_sub(u64::from(Self::HEADER));
         // SAFETY: a packet fresh from the pool, with the pool's headroom (enough for a header, checked at start).
         unsafe { clear_header::<HASH>(at) };
         let token = copy.into_raw().as_ptr() as u64 | SLOW;
         let buffer = Buffer { addr: at, len: (len as u32).wrapping_add(Self::HEADER), token };
-        let sent = self.queue.add(buffer);
+        let sent = self.queue.add(buffer).is_ok();
         if !sent {
             free(token);
         }

@@ -57,7 +57,7 @@ impl Plan {
         let pool = if self.kind == 1 { foreign } else { pool };
         let mut packet = segmented(pool, &self.lengths, self.seed, 6);
         packet.prepend(header_len(true) as usize).expect("headroom").fill(self.stale);
-        packet.adj(header_len(true) as usize);
+        packet.adj(header_len(true) as usize).expect("the header");
         match self.kind {
             // No headroom left.
             2 => packet.prepend(packet.headroom() - 5).expect("headroom").fill(self.seed),
@@ -234,7 +234,7 @@ fn a_packet_in_too_many_pieces_is_dropped() {
         false,
         split::Driver::<false, false>::new,
     );
-    let small = linecard_mempool::PoolConfig { packets: 512, data_room: 64, ..Default::default() };
+    let small = linecard_mempool::PoolConfig::default().packets(512).data_room(64);
     side.path.parts.pool = Pool::new(&domain("small"), small).expect("a pool");
     let plan =
         Plan { kind: 0, lengths: vec![64; 100], seed: 7, asks: Offload::empty(), segment: 0, stale: 0 };

@@ -1,13 +1,15 @@
 //! Which socket, and who makes it.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::os::fd::RawFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
+use linecard_netdev::tun;
 use linecard_pmd::{DevArgs, Error as PmdError};
 use linecard_wire::Closer;
-use linecard_wire::socket::Access;
+use linecard_wire::socket::{Access, Passed, UnusableSocket};
 
-use super::connect::{Client, Server, listen};
+use super::connect::{Client, Once, Server, listen};
 use crate::backend::Connect;
 use crate::error::Error;
 
@@ -17,10 +19,18 @@ const MAX_PATH: usize = 107;
 /// A socket, and the port's part in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SocketOptions {
-    path: PathBuf,
+    place: Place,
     pub(crate) server: bool,
     /// Whom the socket of a server lets in.
     access: Access,
+}
+
+/// Where the socket is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Place {
+    Path(PathBuf),
+    /// It was passed under this number.
+    Passed(RawFd),
 }
 
 impl SocketOptions {
@@ -32,16 +42,44 @@ impl SocketOptions {
             let problem = format!("the path has {} bytes", path.as_os_str().len());
             return Err(args.problem(problem, format!("use one of at most {MAX_PATH} bytes")));
         }
-        Ok(Self { path, server, access })
+        Ok(Self { place: Place::Path(path), server, access })
+    }
+
+    /// Reads the number of a socket that was passed: what it is says what the port does with it.
+    pub(crate) fn passed(args: &DevArgs, number: RawFd) -> Result<Self, PmdError> {
+        let unusable = |reason| {
+            let remedy =
+                "pass the number of a Unix stream socket that listens, or that is connected to the backend";
+            args.problem(format!("'fd={number}' cannot be used: {reason}"), remedy)
+        };
+        let server = matches!(Passed::inherited(number).map_err(unusable)?, Passed::Listening(_));
+        Ok(Self { place: Place::Passed(number), server, access: Access::default() })
     }
 
     /// A server listens from now on.
     pub(crate) fn open(self, closer: Closer) -> Result<Arc<dyn Connect>, Error> {
+        let path = match self.place {
+            Place::Path(path) => path,
+            Place::Passed(number) => return open_passed(number, closer),
+        };
         Ok(match self.server {
-            true => Arc::new(Server { listener: listen(&self.path, self.access)?, closer }),
-            false => Arc::new(Client { path: self.path, closer }),
+            true => Arc::new(Server { listener: listen(&path, self.access)?, closer }),
+            false => Arc::new(Client { path, closer }),
         })
     }
+}
+
+fn open_passed(number: RawFd, closer: Closer) -> Result<Arc<dyn Connect>, Error> {
+    let unusable = |reason| UnusableSocket::new(Path::new(&format!("fd={number}")), reason);
+    let passed = Passed::inherited(number).map_err(unusable)?;
+    let stream = match passed {
+        Passed::Listening(listener) => return Ok(Arc::new(Server { listener, closer })),
+        Passed::Connected(stream) => stream,
+    };
+    // The backend is to see the end of the connection when the port ends, which holds the only descriptor of it from now on.
+    // SAFETY: the user said that this descriptor, which was just seen to be open, is meant for this port alone.
+    drop(unsafe { tun::take(number) });
+    Ok(Arc::new(Once { stream: Mutex::new(Some(stream)), closer }))
 }
 
 fn access(args: &DevArgs, server: bool) -> Result<Access, PmdError> {

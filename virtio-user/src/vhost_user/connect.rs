@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use linecard_wire::Closer;
 use linecard_wire::socket::{self, Access, Listener, SocketError, UnusableSocket};
@@ -18,7 +18,7 @@ use crate::backend::{Backend, Connect, ConnectTimeouts, Ready, Waiter};
 use crate::error::Error;
 use crate::thread::after;
 
-/// Between two tries to connect.
+/// Between two tries to connect, at first.
 pub(crate) const RETRY: Duration = Duration::from_millis(20);
 
 /// The port connects to a backend that listens.
@@ -34,6 +34,20 @@ pub(super) struct Client {
 pub(super) struct Server {
     pub(super) listener: Listener,
     pub(super) closer: Closer,
+}
+
+/// A connection that was passed to the port; there is no other one.
+#[derive(Debug)]
+pub(super) struct Once {
+    pub(super) stream: Mutex<Option<UnixStream>>,
+    pub(super) closer: Closer,
+}
+
+impl Connect for Once {
+    fn connect(&self, waiter: &Arc<Waiter>, timeouts: ConnectTimeouts) -> Result<Box<dyn Backend>, Error> {
+        let stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner).take();
+        greet(stream.ok_or(Error::Over)?, &self.closer, waiter, timeouts)
+    }
 }
 
 /// One more descriptor, given back at once: while the port holds too many it does not connect.
@@ -53,6 +67,11 @@ fn greet(
 }
 
 impl Connect for Client {
+    fn file(&self) -> Option<&Path> {
+        // An abstract name is in no folder.
+        Some(self.path.as_path()).filter(|path| !path.as_os_str().as_encoded_bytes().starts_with(b"@"))
+    }
+
     fn connect(&self, waiter: &Arc<Waiter>, timeouts: ConnectTimeouts) -> Result<Box<dyn Backend>, Error> {
         may_hold_more(&self.closer)?;
         let socket = connect(&self.path, waiter, timeouts.until)?;

@@ -244,7 +244,7 @@ impl Machine {
         };
         let indirect = self.features.contains(Features::INDIRECT_DESC);
         let event_idx = self.features.contains(Features::EVENT_IDX);
-        Some((memory, DeviceConfig { size: ring.size, event_idx, indirect, base: None }))
+        Some((memory, DeviceConfig::default().size(ring.size).event_idx(event_idx).indirect(indirect)))
     }
 
     /// Answers what is asked on the control queue.

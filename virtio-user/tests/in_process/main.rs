@@ -80,12 +80,12 @@ struct Bench {
 
 impl Bench {
     fn new(packets: u32) -> Self {
-        let config = MemoryConfig { pages: PagePolicy::NoHuge, ..MemoryConfig::default() };
+        let config = MemoryConfig::default().pages(PagePolicy::NoHuge);
         let memory = Memory::new(config).expect("memory");
         let domain = memory.domain("test").expect("a domain");
-        let pool = PoolConfig { packets, cache: 32, ..PoolConfig::default() };
+        let pool = PoolConfig::default().packets(packets).cache(32);
         let pool = Pool::new(&domain, pool).expect("a pool");
-        let context = ProbeContext { memory, domain, wait: Duration::from_millis(200) };
+        let context = ProbeContext::new(memory, domain, Duration::from_millis(200));
         Self { context, pool, driver: VirtioUser::new() }
     }
 
@@ -96,7 +96,7 @@ impl Bench {
     }
 
     fn open(&self, device: &InProcess, args: &str, queues: u16) -> Result<Port, String> {
-        let config = PortConfig { rx_queues: queues, tx_queues: queues, ..PortConfig::default() };
+        let config = PortConfig::default().rx_queues(queues).tx_queues(queues);
         let device = configure(self.probe(device, args)?, config).map_err(|error| error.error.to_string())?;
         device.start(&self.pool).map_err(|error| error.error.to_string())
     }
@@ -116,7 +116,7 @@ fn frame(queue: u16) -> Vec<u8> {
 #[track_caller]
 fn round(bench: &Bench, port: &mut Port, device: &InProcess, queue: u16) {
     let mut burst = Burst::new();
-    assert!(bench.pool.get_bulk(&mut burst, 1));
+    bench.pool.get_bulk(&mut burst, 1).unwrap();
     burst[0].append(60).expect("room").copy_from_slice(&frame(queue));
     assert_eq!(port.tx[usize::from(queue)].tx_burst(&mut burst), 1, "queue {queue}");
     let mut machine = device.now();
@@ -202,7 +202,7 @@ fn a_device_is_asked_in_the_documented_order() {
 #[test]
 fn only_what_is_polled_is_enabled() {
     let (bench, device) = (Bench::new(1024), InProcess::new(2));
-    let config = PortConfig { rx_queues: 2, tx_queues: 1, ..PortConfig::default() };
+    let config = PortConfig::default().rx_queues(2).tx_queues(1);
     let made = configure(bench.probe(&device, "queues=2").expect("a device"), config).expect("it can");
     let port = made.start(&bench.pool).map_err(|error| error.error).expect("a port");
     let enabled: Vec<bool> = device.now().rings.values().map(|ring| ring.enabled).collect();
@@ -227,7 +227,7 @@ fn a_port_has_the_address_that_its_device_says() {
 #[test]
 fn a_link_state_of_the_device_is_the_ports() {
     let (bench, device) = (Bench::new(1024), InProcess::new(1));
-    let config = PortConfig { mtu: 1400, ..PortConfig::default() };
+    let config = PortConfig::default().mtu(1400);
     let made = configure(bench.probe(&device, "queues=1").expect("a device"), config).expect("it can");
     let port = made.start(&bench.pool).map_err(|error| error.error).expect("a port");
     assert_eq!(device.now().mtu, 1400);
@@ -270,11 +270,11 @@ fn memory_that_grows_is_shared() {
     let mut pools = Vec::new();
     for pool in 0..4 {
         let before = device.now().shared.segments().len();
-        let more = PoolConfig { packets: 4096, cache: 32, ..PoolConfig::default() };
+        let more = PoolConfig::default().packets(4096).cache(32);
         let more = Pool::new(&bench.context.domain, more).expect("a pool");
         wait_until("the device knows more", || device.now().shared.segments().len() > before);
         let mut burst = Burst::new();
-        assert!(more.get_bulk(&mut burst, 1));
+        more.get_bulk(&mut burst, 1).unwrap();
         burst[0].append(60).expect("room").copy_from_slice(&frame(pool));
         assert_eq!(port.tx[0].tx_burst(&mut burst), 1);
         assert_eq!(device.now().pair(0).expect("it runs").take(), Some(frame(pool)));

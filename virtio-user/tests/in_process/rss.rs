@@ -38,7 +38,7 @@ fn device(features: Features) -> InProcess {
 fn open(bench: &Bench, device: &InProcess, layout: &str, queues: u16) -> Port {
     let rx = RxOffloads::RSS_HASH;
     let offloads = Offloads { rx, ..Offloads::default() };
-    let config = PortConfig { rx_queues: queues, tx_queues: queues, offloads, ..PortConfig::default() };
+    let config = PortConfig::default().rx_queues(queues).tx_queues(queues).offloads(offloads);
     let made = configure(bench.probe(device, &format!("queues=2,{layout}")).expect("a device"), config);
     made.expect("it can").start(&bench.pool).map_err(|error| error.error).expect("a port")
 }
@@ -154,7 +154,7 @@ fn what_the_device_refuses_is_done_in_software() {
             device.now().refuses = refused;
             let mut port = open(&bench, &device, layout, 2);
             hashing(&device);
-            let wanted = RssConfig { key: [0x3c; 40], ..RssConfig::new(2) };
+            let wanted = RssConfig::new(2).key([0x3c; 40]);
             rss(&port).set(Some(wanted.clone())).expect("it is good");
             let mut told = Vec::new();
             wait_until("both are asked", || {
@@ -182,7 +182,7 @@ fn a_device_is_asked_for_what_it_has() {
     let port = open(&bench, &device, "in_order=0", 2);
     let pairs = [4, 0, 2, 0];
     assert_eq!(std::mem::take(&mut device.now().commands).first().map(Vec::as_slice), Some(&pairs[..]));
-    let addresses = RssConfig { types: RssTypes::IPV4 | RssTypes::IPV6, ..RssConfig::new(2) };
+    let addresses = RssConfig::new(2).types(RssTypes::IPV4 | RssTypes::IPV6);
     rss(&port).set(Some(addresses)).expect("it is good");
     wait_until("the device does it", || rss(&port).is_spread_by_device());
     assert_eq!(hashing(&device).len(), 1);
@@ -206,7 +206,7 @@ fn a_port_over_a_device_that_cannot_hash_has_hashes() {
         assert!(!device.now().features.intersects(Features::NET_RSS | Features::NET_HASH_REPORT));
         let frame = flow(3, 80);
         for key in [RssConfig::new(2).key, [9; 40]] {
-            rss(&port).set(Some(RssConfig { key, ..RssConfig::new(2) })).expect("it is good");
+            rss(&port).set(Some(RssConfig::new(2).key(key))).expect("it is good");
             assert!(device.now().pair(1).expect("it runs").give(&frame));
             assert_eq!(only(&receive(&mut port, 1)).hash(), Some(hash_of(&key, &frame)));
         }

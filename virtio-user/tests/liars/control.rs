@@ -96,7 +96,7 @@ pub(crate) fn hashing_lies(bystander: &mut Bystander) -> usize {
         device.replies(refuse);
         let rx = RxOffloads::CHECKSUM | RxOffloads::RSS_HASH;
         let offloads = Offloads { rx, ..Offloads::default() };
-        let config = PortConfig { rx_queues: 2, tx_queues: 2, offloads, ..PortConfig::default() };
+        let config = PortConfig::default().rx_queues(2).tx_queues(2).offloads(offloads);
         let port = controlled_by(&bench, &device, "packed_vq=0,queues=2", config).expect("a port");
         device.replies(move |command| if command.starts_with(code) { reply } else { refuse(command) });
         if code == off {

@@ -53,7 +53,7 @@ impl Field {
         });
         let rx = RxOffloads::CHECKSUM | RxOffloads::TCP_LRO;
         let offloads = Offloads { rx, ..Offloads::default() };
-        let config = PortConfig { offloads, ..PortConfig::default() };
+        let config = PortConfig::default().offloads(offloads);
         let device = bench.probe(&format!("{},queue_size={SIZE},{options}", place.arg())).expect("a device");
         let port = bench.start(device, config).expect("a port");
         Self { bench, port, backend: peer.join().expect("no panic"), _place: place }
@@ -116,7 +116,7 @@ impl Bystander {
     /// Packets pass both ways.
     pub(crate) fn goes_on(&mut self, after: &str) {
         let mut burst = Burst::new();
-        assert!(self.bench.pool.get_bulk(&mut burst, 8));
+        self.bench.pool.get_bulk(&mut burst, 8).unwrap();
         burst.iter_mut().for_each(|packet| packet.append(60).expect("room").fill(2));
         assert_eq!(self.port.tx[0].tx_burst(&mut burst), 8, "{after}");
         assert_eq!(self.echo.turn(), 8, "{after}");

@@ -55,12 +55,11 @@ impl Backend {
 
     fn config(&self, index: usize) -> DeviceConfig {
         let ring = &self.rings[index];
-        DeviceConfig {
-            size: ring.size,
-            event_idx: self.features.contains(Features::EVENT_IDX),
-            indirect: self.features.contains(Features::INDIRECT_DESC),
-            base: Some(ring.base),
-        }
+        DeviceConfig::default()
+            .size(ring.size)
+            .event_idx(self.features.contains(Features::EVENT_IDX))
+            .indirect(self.features.contains(Features::INDIRECT_DESC))
+            .base(ring.base)
     }
 
     fn joined<T: DeviceQueue + 'static, R: DeviceQueue + 'static>(

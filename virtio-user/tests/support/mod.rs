@@ -61,16 +61,16 @@ impl Bench {
     /// Sends so many short packets, all of which the ring takes.
     pub fn send(&self, port: &mut Port, count: usize) {
         let mut out = Burst::new();
-        assert!(self.pool.get_bulk(&mut out, count));
+        self.pool.get_bulk(&mut out, count).unwrap();
         out.iter_mut().for_each(|packet| packet.append(60).expect("room").fill(1));
         assert_eq!(port.tx[0].tx_burst(&mut out), count);
     }
 
     pub fn new(packets: u32) -> Self {
-        let config = MemoryConfig { pages: PagePolicy::NoHuge, ..MemoryConfig::default() };
+        let config = MemoryConfig::default().pages(PagePolicy::NoHuge);
         let memory = Memory::new(config).expect("memory");
         let domain = memory.domain("test").expect("a domain");
-        let pool = PoolConfig { packets, cache: 32, ..PoolConfig::default() };
+        let pool = PoolConfig::default().packets(packets).cache(32);
         let pool = Pool::new(&domain, pool).expect("a pool");
         Self { memory, domain, pool, driver: VirtioUser::new(), wait: Duration::from_millis(200) }
     }
@@ -86,7 +86,7 @@ impl Bench {
     }
 
     pub fn context(&self) -> ProbeContext {
-        ProbeContext { memory: self.memory.clone(), domain: self.domain.clone(), wait: self.wait }
+        ProbeContext::new(self.memory.clone(), self.domain.clone(), self.wait)
     }
 
     pub fn start(&self, device: Box<dyn Device>, config: PortConfig) -> Result<Port, StartError> {

@@ -215,7 +215,7 @@ fn several_pairs_move_the_control_queue_behind_them() {
 
 #[test]
 fn memory_is_mapped_where_the_device_can_have_it() {
-    let config = MemoryConfig { pages: PagePolicy::NoHuge, ..MemoryConfig::default() };
+    let config = MemoryConfig::default().pages(PagePolicy::NoHuge);
     let memory = Memory::new(config).expect("memory");
     let domain = memory.domain("packets").expect("a domain");
     let zone = domain.zone("some", 4096, 64).expect("a zone");
@@ -277,6 +277,30 @@ fn each_ring_has_a_message_where_there_are_enough() {
     fake.machine().no_vectors = true;
     let none = start(&mut device, RingId::receive(0), 64).expect_err("it has none").to_string();
     assert!(none.contains("vector 0xffff instead of 0x1"), "{none}");
+}
+
+/// A device that moved to another machine asks for an announcement by its status; it is asked once each time it says so.
+#[test]
+fn an_announcement_that_is_asked_for_is_told_once() {
+    let mut fake = Fake::new(3, Features::NET_CTRL_VQ | Features::NET_STATUS | Features::NET_GUEST_ANNOUNCE);
+    fake.interrupts = Interrupts::Messages(4);
+    let mut device = greet(&fake).expect("a good device");
+    assert!(device.tells_announcements() && !device.take_announcement());
+    assert!(offered(&device, false).contains(Features::NET_GUEST_ANNOUNCE));
+    start(&mut device, RingId::receive(0), 64).expect("a ring");
+    for status in [3, 2] {
+        fake.machine().config[6] = status;
+        device.look().expect("nothing came");
+        assert!(!device.take_announcement(), "it was not told");
+        signal(fake.machine().events[0].as_fd()).expect("room");
+        device.look().expect("it answers");
+        assert!(device.take_announcement() && !device.take_announcement());
+        assert_eq!(device.link_up(), status == 3, "the link is a bit beside it");
+    }
+    let silent =
+        greet(&Fake::new(3, Features::NET_CTRL_VQ | Features::NET_GUEST_ANNOUNCE)).expect("a good device");
+    assert!(!silent.tells_announcements());
+    assert!(!offered(&silent, false).contains(Features::NET_GUEST_ANNOUNCE), "it could not say so");
 }
 
 #[test]
