@@ -43,7 +43,7 @@ impl Stack {
 
 fn eal() -> (Eal, Pool) {
     let eal = Eal::new(&EalArgs::parse(["--no-huge", "-m", "64"]).expect("arguments").0).expect("memory");
-    let config = PoolConfig { packets: 2048, ..PoolConfig::default() };
+    let config = PoolConfig::default().packets(2048);
     let pool = Pool::new(&eal.default_domain(), config).expect("a pool");
     (eal, pool)
 }
@@ -163,7 +163,7 @@ fn packet(pool: &Pool, damaged: bool) -> Packet {
     frame.extend([0x12, 0x34, 0, 53, 0, 26, 0, 0]);
     frame.extend([7; 18]);
     let layers = parse(&frame);
-    assert!(linecard_net::offload::fill_transport(&mut frame, &layers));
+    linecard_net::offload::fill_transport(&mut frame, &layers).expect("UDP");
     if damaged {
         frame[50] ^= 1;
     }
@@ -195,7 +195,7 @@ fn damaged_packets_are_dropped_where_the_stack_does_not_look() {
         bad(Offload::RX_L4_CKSUM_BAD),
         bad(Offload::RX_L4_CKSUM_NONE),
     ];
-    packets.extend(&mut all.into_iter());
+    packets.fill_from(&mut all.into_iter());
     assert_eq!(left.tx[0].tx_burst(&mut packets), 4);
     let mut lengths = Vec::new();
     while let Some((rx, _tx)) = device.receive(Instant::ZERO) {
@@ -207,11 +207,10 @@ fn damaged_packets_are_dropped_where_the_stack_does_not_look() {
 #[test]
 fn a_device_without_room_takes_nothing() {
     let (eal, _) = eal();
-    let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 512, ..PoolConfig::default() })
-        .expect("a pool");
+    let pool = Pool::new(&eal.default_domain(), PoolConfig::default().packets(512)).expect("a pool");
     // A ring of few descriptors that nobody empties.
     let (left, right) = linecard::net_ring::pair("left", "right");
-    let config = PortConfig { tx_depth: 16, rx_depth: 16, ..PortConfig::default() };
+    let config = PortConfig::default().tx_depth(16).rx_depth(16);
     let left = configure(left, config).expect("as it is").start(&pool).expect("a port");
     drop(right);
     let mut device = PortDevice::new(left, &pool, Offloads::default());

@@ -121,7 +121,7 @@ fn ask(packet: &mut Packet, offloads: TxOffloads) {
         PacketType::L4_UDP => (Offload::TX_UDP_CKSUM, TxOffloads::UDP_CKSUM),
         _ => return,
     };
-    if offloads.contains(offload) && prepare(packet.data_mut(), &layers).is_some() {
+    if offloads.contains(offload) && packet.data_mut().and_then(|data| prepare(data, &layers)).is_some() {
         let version = if layers.packet_type.is_ipv4() { Offload::TX_IPV4 } else { Offload::TX_IPV6 };
         packet.set_tx_offload(asked | version, TxOffload::new(layers.l2_len, layers.l3_len, layers.l4_len));
     }
