@@ -43,14 +43,14 @@ struct State {
 /// # let memory = Memory::new(MemoryConfig::default())?;
 /// # let domain = memory.domain("packets")?;
 /// # let pool = Pool::new(&domain, PoolConfig::default())?;
-/// # let context = ProbeContext { memory, domain, wait: std::time::Duration::from_secs(1) };
+/// # let context = ProbeContext::new(memory, domain, std::time::Duration::from_secs(1));
 /// # let registry = Registry::new(&[&linecard_net_null::NullDriver, &linecard_net_ring::RingDriver]);
 /// use linecard_capture::{Hub, Options};
 /// let hub = Hub::new();
 /// let port = configure(registry.probe(&context, "net_null0")?, PortConfig::default())?.start(&pool)?;
 /// let mut port = hub.watch(0, port);
 ///
-/// let (session, mut stream) = hub.open(0, &Options { snaplen: 60, ..Options::default() })?;
+/// let (session, mut stream) = hub.open(0, &Options::default().snaplen(60))?;
 /// let mut packets = Burst::new();
 /// port.rx[0].rx_burst(&mut packets);
 /// let frame = stream.next().expect("not garbled").expect("one of 64");
@@ -221,7 +221,7 @@ pub(super) struct SharedRings {
 ///
 /// ```
 /// use linecard_capture::{Hub, Options};
-/// let none = Hub::new().open(0, &Options { snaplen: 0, ..Options::default() }).err().expect("too short");
+/// let none = Hub::new().open(0, &Options::default().snaplen(0)).err().expect("too short");
 /// assert_eq!(none.to_string(), "a snapshot of 0 bytes is not possible; 1 to 262144 are");
 /// ```
 pub struct Session {

@@ -37,6 +37,11 @@ mod record;
 mod server;
 mod socket;
 mod stream;
+/// The README's program, compiled by `cargo test --doc`.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
+
 #[cfg(test)]
 mod tests;
 

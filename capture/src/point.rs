@@ -189,7 +189,8 @@ impl Copied<'_> {
         for mark in &mut *marks {
             if gone.has(mark) {
                 if mark.copied {
-                    self.slots.rewrite(start, record::withdrawn(mark.kept.unwrap_or(0)));
+                    // Written above.
+                    _ = self.slots.rewrite(start, record::withdrawn(mark.kept.unwrap_or(0)));
                 }
                 (mark.kept, mark.copied) = (None, false);
             }

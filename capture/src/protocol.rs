@@ -22,11 +22,12 @@ use crate::pcap::encode::SNAPLEN;
 /// ```
 /// use linecard_net::bpf::compile;
 /// use linecard_capture::Options;
-/// let options = Options { snaplen: 96, filter: Some(compile("tcp port 80")?), ..Options::default() };
+/// let options = Options::default().snaplen(96).filter(compile("tcp port 80")?);
 /// assert!(options.received && options.sent);
 /// # Ok::<(), linecard_net::bpf::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Options {
     /// Bytes to keep of each frame, from 1 to 262 144.
     pub snaplen: u32,
@@ -45,6 +46,14 @@ impl Default for Options {
         Self { snaplen: SNAPLEN, filter: None, received: true, sent: true, ring: 4 << 20 }
     }
 }
+
+linecard_eal::setters!(Options {
+    snaplen: u32,
+    filter: impl Into<Option<Program>> as into,
+    received: bool,
+    sent: bool,
+    ring: usize,
+});
 
 impl Options {
     /// Bytes of a ring that are possible.
@@ -136,13 +145,12 @@ pub(super) fn parse(text: &str) -> Result<Request, CaptureError> {
                 let text = format!("{}\n{rest}", rest.lines().count());
                 Some(Program::from_ddd(&text).map_err(|error| CaptureError::Refused(error.to_string()))?)
             };
-            let options = Options {
-                snaplen: number(first, "snaplen").ok_or_else(bad)?,
-                filter,
-                received: flag("rx")?,
-                sent: flag("tx")?,
-                ring: number(first, "ring").ok_or_else(bad)?,
-            };
+            let options = Options::default()
+                .snaplen(number(first, "snaplen").ok_or_else(bad)?)
+                .filter(filter)
+                .received(flag("rx")?)
+                .sent(flag("tx")?)
+                .ring(number(first, "ring").ok_or_else(bad)?);
             options.check()?;
             Ok(Request::Capture(number(first, "port").ok_or_else(bad)?, options))
         }

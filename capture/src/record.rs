@@ -67,7 +67,8 @@ impl Filler<'_, '_> {
             self.used += now.len();
             bytes = later;
             if self.used == CELL {
-                self.slots.write(self.cell);
+                // There is room for the whole record: `write`.
+                _ = self.slots.write(self.cell);
                 self.used = 0;
             }
         }
@@ -77,7 +78,7 @@ impl Filler<'_, '_> {
     fn end(mut self) {
         if self.used > 0 {
             self.cell[self.used..].fill(0);
-            self.slots.write(self.cell);
+            _ = self.slots.write(self.cell);
         }
     }
 }

@@ -100,9 +100,9 @@ fn names(folder: &Path) -> Vec<String> {
 /// use linecard_capture::{self as capture, Client};
 /// # let prefix = format!("--file-prefix=lc-doc-serve-{}", std::process::id());
 /// # let eal = Eal::new(&EalArgs::parse([prefix.as_str(), "--no-huge"])?.0)?;
-/// # let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 1024, ..PoolConfig::default() })?;
+/// # let pool = Pool::new(&eal.default_domain(), PoolConfig::default().packets(1024))?;
 /// # let domain = eal.default_domain();
-/// # let context = ProbeContext { memory: eal.memory().clone(), domain, wait: std::time::Duration::ZERO };
+/// # let context = ProbeContext::new(eal.memory().clone(), domain, std::time::Duration::ZERO);
 /// # let registry = Registry::new(&[&linecard_net_null::NullDriver]);
 /// # let port = configure(registry.probe(&context, "net_null0")?, PortConfig::default())?.start(&pool)?;
 /// let (socket, [mut port]) = capture::serve(&eal, [port])?;

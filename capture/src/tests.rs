@@ -24,9 +24,8 @@ use linecard_pmd::port::{Device, DeviceInfo, Driver, Port, ProbeContext, RxQueue
 fn setup() -> (ProbeContext, Pool) {
     let memory = Memory::new(MemoryConfig::default()).expect("memory");
     let domain = memory.domain("test").expect("a domain");
-    let pool =
-        Pool::new(&domain, PoolConfig { packets: 2048, cache: 0, ..PoolConfig::default() }).expect("a pool");
-    (ProbeContext { memory, domain, wait: Duration::ZERO }, pool)
+    let pool = Pool::new(&domain, PoolConfig::default().packets(2048).cache(0)).expect("a pool");
+    (ProbeContext::new(memory, domain, Duration::ZERO), pool)
 }
 
 fn start(context: &ProbeContext, pool: &Pool, text: &str) -> Port {
@@ -108,12 +107,10 @@ fn filters_and_snapshots_cut() {
     let (context, pool) = setup();
     let hub = Hub::new();
     let mut port = hub.watch(0, start(&context, &pool, "net_ring0"));
-    let options = Options {
-        snaplen: 70,
-        filter: Some(compile("ip and greater 90").expect("an expression")),
-        received: false,
-        ..Options::default()
-    };
+    let options = Options::default()
+        .snaplen(70)
+        .filter(compile("ip and greater 90").expect("an expression"))
+        .received(false);
     let (session, mut stream) = hub.open(0, &options).expect("opens");
     let frames = frames(12);
     send(&mut port, &pool, &frames);
@@ -137,7 +134,7 @@ fn what_was_not_taken_is_not_seen_and_drops_have_reasons() {
     let hub = Hub::new();
     let device =
         linecard_pmd::Registry::new(&[&ring::RingDriver]).probe(&context, "net_ring0").expect("probes");
-    let config = PortConfig { rx_depth: 10, tx_depth: 10, ..PortConfig::default() };
+    let config = PortConfig::default().rx_depth(10).tx_depth(10);
     let port = configure(device, config).and_then(|port| port.start(&pool)).expect("starts");
     let mut port = hub.watch(0, port);
     let (session, mut stream) = hub.open(0, &Options::default()).expect("opens");
@@ -157,8 +154,7 @@ fn what_was_not_taken_is_not_seen_and_drops_have_reasons() {
     assert_eq!(session.totals().seen, 16);
 
     let mut port = hub.watch(1, start(&context, &pool, "net_impair0,on=[net_ring1],tx_loss=1"));
-    let (_session, mut stream) =
-        hub.open(1, &Options { received: false, ..Options::default() }).expect("opens");
+    let (_session, mut stream) = hub.open(1, &Options::default().received(false)).expect("opens");
     send(&mut port, &pool, &frames[..2]);
     let comments: Vec<_> = all(&mut stream).into_iter().map(|(_, _, comment)| comment).collect();
     assert_eq!(comments.iter().filter(|comment| *comment == "lost").count(), 2);
@@ -373,7 +369,7 @@ fn a_full_ring_loses_copies_and_no_packet() {
     let (context, pool) = setup();
     let hub = Hub::new();
     let mut port = hub.watch(0, start(&context, &pool, "net_null0,size=100"));
-    let options = Options { ring: 4096, ..Options::default() };
+    let options = Options::default().ring(4096);
     let (session, mut stream) = hub.open(0, &options).expect("opens");
     let mut total = 0;
     for _ in 0..100 {
@@ -408,7 +404,7 @@ fn a_polling_thread_goes_on_while_captures_come_and_go() {
     });
     for round in 0..30 {
         let client = Client::connect(&path).expect("connects");
-        let options = Options { ring: 64 << 10, snaplen: 20, ..Options::default() };
+        let options = Options::default().ring(64 << 10).snaplen(20);
         // The session before ends within a tick of the server's.
         let begin = Instant::now();
         let mut stream = loop {
@@ -454,8 +450,8 @@ fn a_client_is_told_the_end_and_what_is_wrong() {
     assert_eq!(listed, [Listed { id: 2, name: "net_null7".into(), rx_queues: 1, tx_queues: 1 }]);
     let refused = |port, options: &Options| client.capture(port, options).expect_err("refused").to_string();
     assert_eq!(refused(0, &Options::default()), "there is no port 0; known: 2 (net_null7)");
-    assert!(refused(2, &Options { ring: 1, ..Options::default() }).contains("4096 to 1073741824"));
-    let mut stream = client.capture(2, &Options { received: false, ..Options::default() }).expect("captures");
+    assert!(refused(2, &Options::default().ring(1)).contains("4096 to 1073741824"));
+    let mut stream = client.capture(2, &Options::default().received(false)).expect("captures");
     let other = Client::connect(&path).expect("connects");
     let said = other.capture(2, &Options::default()).expect_err("taken").to_string();
     assert_eq!(said, "port 2 (net_null7) is being captured already; end that capture first");
@@ -473,7 +469,7 @@ fn requests_are_read_back_and_garbage_is_refused() {
     let filter = compile("tcp port 80 or vlan 7").expect("an expression");
     for options in [
         Options::default(),
-        Options { snaplen: 1, filter: Some(filter), received: false, sent: true, ring: 1 << 30 },
+        Options::default().snaplen(1).filter(filter).received(false).sent(true).ring(1 << 30),
     ] {
         let text = options.request(9);
         assert_eq!(protocol::parse(&text).expect("understood"), protocol::Request::Capture(9, options));
@@ -541,8 +537,7 @@ impl Device for Watching {
     fn start(self: Box<Self>, config: &PortConfig, pool: &Pool) -> Result<Port, linecard_pmd::StartError> {
         let Self { device, hub, capture } = *self;
         let port = hub.watch(0, device.start(config, pool)?);
-        let opened =
-            capture.then(|| hub.open(0, &Options { ring: 8192, ..Options::default() }).expect("opens"));
+        let opened = capture.then(|| hub.open(0, &Options::default().ring(8192)).expect("opens"));
         let Port { rx, tx, control, running } = port;
         Ok(Port { rx, tx, control, running: Box::new(WatchingRunning { running, hub, opened }) })
     }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::error::TelemetryError;
-use crate::openmetrics::CONTENT_TYPE;
+use crate::format::Format;
 use crate::pace::paced;
 
 /// Clients at once; one more takes the place of the oldest.
@@ -233,7 +233,10 @@ fn answer(client: &dyn Conversation, text: &str) -> std::io::Result<()> {
     let mut words = line.split(|byte| *byte == b' ');
     let (method, path) = (words.next(), words.next());
     match (method, path.map(|path| path.split(|byte| *byte == b'?').next().unwrap_or_default())) {
-        (Some(b"GET"), Some(b"/metrics")) => reply(client, "200 OK", CONTENT_TYPE, text),
+        (Some(b"GET"), Some(b"/metrics")) => {
+            let format = Format::asked(&request);
+            reply(client, "200 OK", format.content_type(), &format.of(text))
+        }
         (Some(b"GET"), _) => reply(client, "404 Not Found", "text/plain", "ask for /metrics\n"),
         _ => reply(client, "405 Method Not Allowed", "text/plain", "GET /metrics is all there is\n"),
     }

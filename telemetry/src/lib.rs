@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   control side of ports, pools, memory ──► Telemetry ──► Socket    DPDK's protocol: `dpdk-telemetry.py`, `linecard top`
-//!   (any thread; pollers only count)             └───────► Endpoint  HTTP, OpenMetrics text: Prometheus
+//!   (any thread; pollers only count)             └───────► Endpoint  HTTP, OpenMetrics or older text: Prometheus
 //! ```
 //! [`serve`] and [`serve_metrics`] switch either on in one line. A program whose ports come and go makes a [`Telemetry`]
 //! and tells it what there is.
@@ -20,12 +20,18 @@ mod eal;
 mod error;
 mod ethdev;
 mod folder;
+mod format;
 mod http;
 mod mempool;
 pub mod openmetrics;
 mod pace;
 mod server;
 mod state;
+/// The README's program, compiled by `cargo test --doc`.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;
+
 #[cfg(test)]
 mod tests;
 mod text;
@@ -56,9 +62,9 @@ pub const VERSION: &str = concat!("Linecard ", env!("CARGO_PKG_VERSION"));
 /// # use linecard_pmd::{PortConfig, ProbeContext, Registry, configure};
 /// # let prefix = format!("--file-prefix=lc-doc-telemetry-{}", std::process::id());
 /// # let eal = Eal::new(&EalArgs::parse([prefix.as_str(), "--no-huge"])?.0)?;
-/// # let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 1024, ..PoolConfig::default() })?;
+/// # let pool = Pool::new(&eal.default_domain(), PoolConfig::default().packets(1024))?;
 /// # let domain = eal.default_domain();
-/// # let context = ProbeContext { memory: eal.memory().clone(), domain, wait: std::time::Duration::ZERO };
+/// # let context = ProbeContext::new(eal.memory().clone(), domain, std::time::Duration::ZERO);
 /// # let registry = Registry::new(&[&linecard_net_null::NullDriver]);
 /// # let port = configure(registry.probe(&context, "net_null0")?, PortConfig::default())?.start(&pool)?;
 /// let socket = linecard_telemetry::serve(&eal, &[&port], &[&pool])?;
@@ -79,7 +85,7 @@ pub fn serve(eal: &Eal, ports: &[&Port], pools: &[&Pool]) -> Result<Socket, Tele
 /// # use linecard_eal::{Eal, EalArgs};
 /// # use linecard_mempool::{Pool, PoolConfig};
 /// # let eal = Eal::new(&EalArgs::parse(["--no-huge"])?.0)?;
-/// # let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 1024, ..PoolConfig::default() })?;
+/// # let pool = Pool::new(&eal.default_domain(), PoolConfig::default().packets(1024))?;
 /// let endpoint = linecard_telemetry::serve_metrics(&eal, "127.0.0.1:0", &[], &[&pool])?;
 /// println!("http://{}/metrics", endpoint.address());
 /// # Ok::<(), Box<dyn std::error::Error>>(())

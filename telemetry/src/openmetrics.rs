@@ -64,7 +64,8 @@ impl Text {
     }
 }
 
-/// Offers what `text` makes at `HOST:PORT` or `unix:PATH`, for programs whose counters are not those of ports and pools.
+/// Offers what `text` makes, which is OpenMetrics text, at `HOST:PORT` or `unix:PATH`, for programs whose counters are not those of ports and pools. A client
+/// that prefers Prometheus' text format 0.0.4 gets the same in that.
 ///
 /// ```
 /// use linecard_telemetry::openmetrics::{self, Text};

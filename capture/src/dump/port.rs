@@ -31,7 +31,7 @@ const TURN: usize = 4096;
 /// # let memory = Memory::new(MemoryConfig::default())?;
 /// # let domain = memory.domain("packets")?;
 /// # let pool = Pool::new(&domain, PoolConfig::default())?;
-/// # let context = ProbeContext { memory, domain, wait: std::time::Duration::from_secs(1) };
+/// # let context = ProbeContext::new(memory, domain, std::time::Duration::from_secs(1));
 /// # let registry = Registry::new(&[&linecard_net_null::NullDriver]);
 /// # let port = configure(registry.probe(&context, "net_null0")?, PortConfig::default())?.start(&pool)?;
 /// use linecard_capture as capture;

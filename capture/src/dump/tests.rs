@@ -34,14 +34,13 @@ impl Drop for Target {
 fn pool() -> (Memory, Pool) {
     let memory = Memory::new(MemoryConfig::default()).expect("memory");
     let domain = memory.domain("packets").expect("a domain");
-    let pool = Pool::new(&domain, PoolConfig { packets: 1024, ..PoolConfig::default() }).expect("a pool");
+    let pool = Pool::new(&domain, PoolConfig::default().packets(1024)).expect("a pool");
     (memory, pool)
 }
 
 fn port(device: &str) -> (Port, Pool) {
     let (memory, pool) = pool();
-    let context =
-        ProbeContext { memory, domain: pool.domain().clone(), wait: std::time::Duration::from_secs(1) };
+    let context = ProbeContext::new(memory, pool.domain().clone(), std::time::Duration::from_secs(1));
     let drivers = Registry::new(&[&linecard_net_null::NullDriver, &linecard_net_ring::RingDriver]);
     let device = drivers.probe(&context, device).expect("it opens");
     let port = configure(device, PortConfig::default()).expect("possible").start(&pool).expect("it starts");
@@ -158,7 +157,7 @@ fn a_dump_ends_while_packets_keep_coming() {
 fn options_and_the_end_of_the_port_are_heeded() {
     let target = Target::new("cut.pcapng");
     let (port, pool) = port("net_ring0");
-    let options = Options { snaplen: 20, received: false, ..Options::default() };
+    let options = Options::default().snaplen(20).received(false);
     let (dump, mut port) = dump_port_with(&target.0, port, &options).expect("it begins");
     let mut packets = numbered(&pool, 0..30);
     port.tx[0].tx_burst(&mut packets);
@@ -172,6 +171,6 @@ fn options_and_the_end_of_the_port_are_heeded() {
     assert_eq!(frames.len(), 30);
     assert!(frames.iter().all(|frame| frame.data.len() == 20 && frame.len >= 60));
     let (port, _pool) = self::port("net_null0");
-    let refused = dump_port_with(&target.0, port, &Options { snaplen: 0, ..options }).expect_err("none");
+    let refused = dump_port_with(&target.0, port, &options.snaplen(0)).expect_err("none");
     assert!(refused.to_string().contains("1 to 262144"), "{refused}");
 }

@@ -32,15 +32,12 @@ impl Program {
         let folder = std::env::temp_dir().join(format!("lc-telemetry-{}-{count}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let eal = Eal::new(&EalArgs::parse(["--no-huge", "-m", "64"]).unwrap().0).unwrap();
-        let config = PoolConfig { name: "mb_pool_0".into(), packets: 1024, ..PoolConfig::default() };
+        let config = PoolConfig::default().name("mb_pool_0").packets(1024);
         let pool = Pool::new(&eal.default_domain(), config).unwrap();
-        let context = ProbeContext {
-            memory: eal.memory().clone(),
-            domain: eal.default_domain(),
-            wait: std::time::Duration::ZERO,
-        };
+        let context =
+            ProbeContext::new(eal.memory().clone(), eal.default_domain(), std::time::Duration::ZERO);
         let device = Registry::new(&[&linecard_net_null::NullDriver]).probe(&context, "net_null0").unwrap();
-        let config = PortConfig { rx_queues: 2, tx_queues: 2, ..PortConfig::default() };
+        let config = PortConfig::default().rx_queues(2).tx_queues(2);
         let port = configure(device, config).unwrap().start(&pool).unwrap();
         let telemetry = Telemetry::new(&eal);
         telemetry.set_ports([(0, PortEntry::of(&port))]);
