@@ -111,7 +111,7 @@ pub fn open(arguments: &str) -> Result<PacketPort, pmd::Error> {
     let short = |source| pmd::Error::Memory { port: arguments.to_owned(), source };
     let memory = Memory::new(MemoryConfig::default()).map_err(short)?;
     let domain = memory.domain("packets").map_err(short)?;
-    let config = PoolConfig { packets: PACKETS, ..PoolConfig::default() };
+    let config = PoolConfig::default().packets(PACKETS);
     let pool = Pool::new(&domain, config).map_err(|error| match error {
         mempool::Error::Memory { source, .. } => short(source),
         other => pmd::Error::Argument {
@@ -120,13 +120,14 @@ pub fn open(arguments: &str) -> Result<PacketPort, pmd::Error> {
             remedy: "use PacketPort::new with a pool of your own".to_owned(),
         },
     })?;
-    let context = ProbeContext { memory, domain, wait: crate::WAIT };
+    let context = ProbeContext::new(memory, domain, crate::WAIT);
     let device = crate::drivers().probe(&context, arguments)?;
     let port = configure(device, PortConfig::default())?.start(&pool)?;
     Ok(PacketPort::new(port, &pool))
 }
 
-/// A started port to read packets from and write packets to. The [module](self) has an example.
+/// A started port to read packets from and write packets to. The [module](self) has an example. It and its halves are `Send`,
+/// and not `Sync`.
 pub struct PacketPort {
     reader: PacketReader,
     writer: PacketWriter,
@@ -141,7 +142,7 @@ impl PacketPort {
     /// use linecard::blocking::PacketPort;
     /// use linecard::prelude::*;
     /// let eal = Eal::new(&EalArgs::parse(["--no-huge", "-m", "32"])?.0)?;
-    /// let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 1024, ..PoolConfig::default() })?;
+    /// let pool = Pool::new(&eal.default_domain(), PoolConfig::default().packets(1024))?;
     /// let port = linecard::open(&eal, &pool, "net_null0,size=128")?;
     /// let mut port = PacketPort::new(port, &pool);
     /// assert_eq!(port.read(&mut [0; 2048])?, 128);

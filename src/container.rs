@@ -171,7 +171,7 @@ impl ContainerPort {
 /// ```no_run
 /// use linecard::prelude::*;
 /// let eal = Eal::new(&EalArgs::parse(["--no-huge", "-m", "32"])?.0)?;
-/// let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 1024, ..PoolConfig::default() })?;
+/// let pool = Pool::new(&eal.default_domain(), PoolConfig::default().packets(1024))?;
 /// let (port, given) = linecard::container::open(&eal, &pool, "net1")?;
 /// println!("{} has the addresses {:?}", port.control.name(), given.addresses);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -203,6 +203,14 @@ impl<D: Driver> Driver for Found<D> {
 
     fn summary(&self) -> &'static str {
         self.driver.summary()
+    }
+
+    fn check_args(&self, args: &DevArgs) -> Result<(), pmd::Error> {
+        match args.value("path").is_some_and(|path| path.starts_with(AUTO)) {
+            // Which socket that is shows when the port opens.
+            true => self.driver.check_args(&args.clone().with("path", "/run/auto.sock")),
+            false => self.driver.check_args(args),
+        }
     }
 
     fn probe(&self, context: &ProbeContext, args: &DevArgs) -> Result<Box<dyn Device>, pmd::Error> {
@@ -370,11 +378,11 @@ mod tests {
         let args = DevArgs::parse("net_virtio_user0,path=auto:no-such,queues=2").expect("well formed");
         let eal = Eal::new(&crate::prelude::EalArgs::parse(["--no-huge", "-m", "32"]).expect("ours").0);
         let eal = eal.expect("memory");
-        let context = ProbeContext {
-            memory: eal.memory().clone(),
-            domain: eal.default_domain(),
-            wait: std::time::Duration::from_millis(10),
-        };
+        let context = ProbeContext::new(
+            eal.memory().clone(),
+            eal.default_domain(),
+            std::time::Duration::from_millis(10),
+        );
         let driver = Found::new(crate::virtio_user::VirtioUser::new());
         let Err(problem) = driver.probe(&context, &args) else { panic!("there is no such port") };
         assert!(problem.to_string().contains("no port 'no-such'"), "{problem}");

@@ -16,6 +16,8 @@ pub use linecard_net_pcap as net_pcap;
 pub use linecard_net_ring as net_ring;
 #[cfg(feature = "net_tap")]
 pub use linecard_net_tap as net_tap;
+#[cfg(feature = "net_vduse")]
+pub use linecard_net_vduse as net_vduse;
 #[cfg(feature = "net_vxlan")]
 pub use linecard_net_vxlan as net_vxlan;
 #[cfg(feature = "net_vhost")]
@@ -34,6 +36,8 @@ static IMPAIR: net_impair::ImpairDriver = net_impair::ImpairDriver::new(drivers)
 static DESCRIPTORS: Descriptors = Descriptors::new();
 #[cfg(feature = "net_vhost")]
 static VHOST: vhost_user::VhostDriver = vhost_user::VhostDriver::sharing(&DESCRIPTORS);
+#[cfg(feature = "net_vduse")]
+static VDUSE: net_vduse::VduseDriver = net_vduse::VduseDriver::new(&VHOST);
 #[cfg(feature = "net_virtio_user")]
 static VIRTIO_USER: crate::container::Found<virtio_user::VirtioUser> =
     crate::container::Found::new(virtio_user::VirtioUser::sharing(&DESCRIPTORS));
@@ -49,6 +53,8 @@ static DRIVERS: &[&dyn Driver] = &[
     &VIRTIO_USER,
     #[cfg(feature = "net_virtio_pci")]
     &VIRTIO_PCI,
+    #[cfg(feature = "net_vduse")]
+    &VDUSE,
     #[cfg(feature = "net_af_xdp")]
     &net_af_xdp::AfXdpDriver,
     #[cfg(feature = "net_null")]

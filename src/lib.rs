@@ -8,13 +8,15 @@
 //!
 //! let (args, _) = EalArgs::parse(["--no-huge", "-m", "32"])?;
 //! let eal = Eal::new(&args)?;
-//! let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 1024, ..PoolConfig::default() })?;
+//! let pool = Pool::new(&eal.default_domain(), PoolConfig::default().packets(1024))?;
 //! let mut port = linecard::open(&eal, &pool, "net_null0")?;
 //!
 //! let mut packets = Burst::new();
 //! port.rx[0].rx_burst(&mut packets);
 //! for packet in packets.iter_mut() {
-//!     packet.data_mut()[0] = 2;
+//!     if let Some([first, ..]) = packet.data_mut() {
+//!         *first = 2;
+//!     }
 //! }
 //! port.tx[0].tx_burst(&mut packets);
 //! assert!(packets.is_empty());
@@ -23,6 +25,12 @@
 //!
 //! [`open`] takes a device as a user types it; [`ports`] has a type for each driver. A program that only wants packets, one
 //! at a time and asleep until they come, finds `read` and `write` in [`blocking`].
+//!
+//! | type | threads |
+//! |---|---|
+//! | [`Pool`], [`Packet`](mempool::Packet), [`Burst`](mempool::Burst), [`Eal`], [`PortControl`](pmd::PortControl) | `Send` and `Sync`: any thread, several at a time |
+//! | [`Port`], [`RxQueue`](pmd::RxQueue), [`TxQueue`](pmd::TxQueue), [`Device`](pmd::Device), [`blocking::PacketPort`] | `Send`: any thread, one at a time |
+//! | [`ring`] in mode `Single`, `Multi` and others | `Send`; `Sync` and `Clone` in the shared modes |
 //!
 //! Each driver is a cargo feature with the name that its devices have (`net_tap`, `net_vhost`, ...); all are on by
 //! default. A program that wants two says
@@ -52,12 +60,22 @@ mod drivers;
     not(all(
         feature = "net_af_packet",
         feature = "net_af_xdp",
+        feature = "net_impair",
+        feature = "net_null",
         feature = "net_pcap",
+        feature = "net_ring",
         feature = "net_tap",
         feature = "net_vhost",
-        feature = "net_virtio_user"
+        feature = "net_virtio_pci",
+        feature = "net_virtio_user",
+        feature = "net_vxlan"
     )),
-    allow(dead_code, unused_imports, reason = "each driver uses a part of what builds its arguments")
+    allow(
+        dead_code,
+        unreachable_pub,
+        unused_imports,
+        reason = "each driver uses a part of what builds its arguments"
+    )
 )]
 pub mod ports;
 
@@ -78,7 +96,7 @@ const WAIT: Duration = Duration::from_secs(3);
 /// ```
 /// use linecard::prelude::*;
 /// let eal = Eal::new(&EalArgs::parse(["--no-huge", "-m", "32"])?.0)?;
-/// let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 1024, ..PoolConfig::default() })?;
+/// let pool = Pool::new(&eal.default_domain(), PoolConfig::default().packets(1024))?;
 /// let mut port = linecard::open(&eal, &pool, "net_null0")?;
 /// assert_eq!(port.tx[0].tx_burst(&mut Burst::new()), 0);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -112,7 +130,7 @@ pub fn open(eal: &Eal, pool: &Pool, arguments: &str) -> Result<Port, pmd::Error>
 /// }
 ///
 /// let eal = Eal::new(&EalArgs::parse(["--no-huge", "-m", "32"])?.0)?;
-/// let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 1024, ..PoolConfig::default() })?;
+/// let pool = Pool::new(&eal.default_domain(), PoolConfig::default().packets(1024))?;
 /// let known = linecard::drivers().with(&Absent);
 /// assert!(linecard::open_with(&known, &eal, &pool, "net_null0").is_ok());
 /// let problem = linecard::open_with(&known, &eal, &pool, "net_absent0").err().expect("none to open").to_string();
@@ -123,16 +141,22 @@ pub fn open(eal: &Eal, pool: &Pool, arguments: &str) -> Result<Port, pmd::Error>
 /// # Errors
 /// As [`open`].
 pub fn open_with(known: &Registry, eal: &Eal, pool: &Pool, arguments: &str) -> Result<Port, pmd::Error> {
-    let context = ProbeContext { memory: eal.memory().clone(), domain: pool.domain().clone(), wait: WAIT };
+    let context = ProbeContext::new(eal.memory().clone(), pool.domain().clone(), WAIT);
     let device = known.probe(&context, arguments)?;
     Ok(configure(device, PortConfig::default())?.start(pool)?)
 }
 
 /// What nearly every program needs.
 pub mod prelude {
-    pub use crate::eal::{Eal, EalArgs, Stop, Workers};
+    pub use crate::eal::{Eal, EalArgs, EalConfig, MemoryConfig, Stop, Workers};
     pub use crate::mempool::{Burst, Packet, Pool, PoolConfig};
     pub use crate::pmd::{Adaptive, Port, PortConfig, ProbeContext, RxQueue, TxQueue, configure};
+}
+
+eal::threads! {
+    blocking::PacketPort: Send, not Sync;
+    blocking::PacketReader: Send, not Sync;
+    blocking::PacketWriter: Send, not Sync;
 }
 
 /// The README's program, compiled by `cargo test --doc`.
