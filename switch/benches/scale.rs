@@ -123,7 +123,7 @@ impl Scene {
             let to = if to_all { [0xff; 6] } else { Forwarder::address(to).0 };
             let frame = [&to[..], &Forwarder::address(from).0, &[0x88, 0xb5], &[0; LEN - 14]].concat();
             let mut packet = self.pool.get().ok_or("the pool has packets")?;
-            assert!(packet.copy_from_slice(&frame), "a packet has room");
+            packet.copy_from_slice(&frame).expect("a packet has room");
             burst.push(packet).map_err(|_| "a burst has room for 32 packets")?;
         }
         Ok((port as u16, burst))
@@ -219,8 +219,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let (args, _) = EalArgs::parse(["--no-huge", "-m", memory])?;
     let eal = Eal::new(&args)?;
     let domain = eal.default_domain();
-    let pool = Pool::new(&domain, PoolConfig { packets, ..PoolConfig::default() })?;
-    let context = ProbeContext { memory: eal.memory().clone(), domain, wait: Duration::from_secs(1) };
+    let pool = Pool::new(&domain, PoolConfig::default().packets(packets))?;
+    let context = ProbeContext::new(eal.memory().clone(), domain, Duration::from_secs(1));
     let mut scene = Scene::new(pool, ports.parse()?, stations.parse()?)?;
     match what.as_str() {
         "table" => scene.tables(),

@@ -6,7 +6,7 @@ use linecard_net::MacAddr;
 
 use crate::Switch;
 use crate::api::{Code, FdbAddress, FdbEntry, FdbFilter, FdbStatic, Problem};
-use crate::fdb::{Learned, Station};
+use crate::fdb::{HOLD_SECONDS, Held, Learned, MOST_MOVES, Station};
 use crate::rules::{Rules, number};
 use crate::switch::no_port;
 
@@ -113,8 +113,8 @@ impl Switch {
             )),
             Learned::NoRoom => Err(Problem::new(
                 Code::Exhausted,
-                "the switch knows as many addresses as it can",
-                "flush some, or start it with more --addresses",
+                "the switch has as many configured addresses as it can",
+                "delete some, or start it with more --addresses",
             )),
             _ => Ok(FdbEntry { mac, vlan, port: asked.port.clone(), fixed: true, age_seconds: 0 }),
         }
@@ -143,5 +143,32 @@ impl Switch {
             ));
         }
         Ok(self.table.unset(Station::of(number(asked.mac), asked.vlan & 0xfff)))
+    }
+
+    /// Lets stations go that were held long enough, and says which are held: a few of them, however many there are.
+    pub(crate) fn look_at_held(&self) {
+        let (first, count) = self.table.look_at_held();
+        let told = first.len() as u64;
+        let ports = self.ports();
+        let key =
+            |id| ports.values().find(|entry| entry.id == id).map_or("one that went", |entry| &entry.spec.key);
+        let line = |held: &Held| {
+            let Held { station, home, other } = *held;
+            let (mac, vlan) = (station.mac().to_string().to_lowercase(), station.vlan());
+            let (home, other) = (key(home), key(other));
+            format!(
+                "{mac} of VLAN {vlan} moved more than {MOST_MOVES} times in a second, last between ports {home} and {other}, and stays behind {home} for {HOLD_SECONDS} s: \
+                 look for a loop between ports, or for two stations with that address"
+            )
+        };
+        let lines: Vec<_> = first.iter().map(line).collect();
+        // Whoever reads the log keeps nobody from the ports.
+        drop(ports);
+        for line in lines {
+            tracing::warn!("{line}");
+        }
+        if count > told {
+            tracing::warn!("{} other stations moved as often and stay where they were", count - told);
+        }
     }
 }

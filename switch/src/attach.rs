@@ -3,7 +3,7 @@
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 
 use linecard_capture::Hub;
-use linecard_mempool::{Pool, PoolConfig};
+use linecard_mempool::Pool;
 use linecard_net::MacAddr;
 use linecard_pmd::handover::HandedOver;
 use linecard_pmd::offload::{Offloads, RxOffloads, TxOffloads};
@@ -63,7 +63,7 @@ pub(crate) fn attach(
         tx: info.offloads.tx.intersection(TxOffloads::WORK.union(TxOffloads::MULTI_SEGS)),
     };
     let mtu = spec.mtu.clamp(*info.mtu.start(), *info.mtu.end());
-    let wanted = PortConfig { rx_queues: queues, tx_queues: queues, mtu, offloads, ..PortConfig::default() };
+    let wanted = PortConfig::default().rx_queues(queues).tx_queues(queues).mtu(mtu).offloads(offloads);
     let pool = own.as_ref().unwrap_or(&config.pool);
     let port = configure(device, wanted).and_then(|device| device.start(pool));
     let port = port.map_err(|refused| unavailable(&refused.error))?;
@@ -95,8 +95,7 @@ pub(crate) fn unavailable(error: &linecard_pmd::Error) -> Problem {
 /// packets as it likes.
 fn own_pool(config: &SwitchConfig, info: &DeviceInfo, queues: u16) -> Result<Pool, Problem> {
     let packets = 2 * u32::from(queues) * u32::from(info.default_depth) + SPARE;
-    let shape =
-        PoolConfig { name: format!("{} packets", info.driver), packets, ..config.pool.config().clone() };
+    let shape = config.pool.config().clone().name(format!("{} packets", info.driver)).packets(packets);
     // Addresses cost nothing: twice the buffers, and as much as the alignment of huge pages may take.
     let range = packets as usize * config.pool.stride() * 2 + (8 << 20);
     let exhausted = |error: &dyn std::fmt::Display| {

@@ -1,11 +1,15 @@
 //! Which worker polls which receive queue: shown, and changed while frames pass.
 
-use std::sync::mpsc::channel;
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::Switch;
-use crate::api::{Code, Problem, QueueInfo, QueueMove, WorkerInfo};
-use crate::switch::{PATIENCE, no_port};
-use crate::worker::Command;
+use crate::api::{Code, PortSpec, Problem, QueueInfo, QueueMove, WorkerInfo};
+use crate::placement::{Move, Placement, lock};
+use crate::switch::{Entry, Open, PATIENCE, no_port};
+use crate::worker::{Command, WorkerHandle};
 
 impl Switch {
     /// Every worker, and what it polls.
@@ -19,52 +23,186 @@ impl Switch {
         };
         let mut workers: Vec<_> = self.config.lcores.iter().enumerate().map(worker).collect();
         for entry in self.ports().values() {
-            let placed = entry.open.iter().flat_map(|open| &open.placed);
-            for (queue, placed) in (0..).zip(placed) {
-                if let Some(worker) = workers.get_mut(placed.worker) {
-                    worker.queues.push(QueueInfo {
-                        port: entry.spec.key.clone(),
-                        queue,
-                        rx_packets: placed.packets.value(),
-                    });
+            let Some(open) = &entry.open else { continue };
+            for ((queue, worker), packets) in (0..).zip(open.queues.workers()).zip(open.queues.packets()) {
+                if let Some(worker) = workers.get_mut(worker) {
+                    let (port, rx_packets) = (entry.spec.key.clone(), packets.value());
+                    worker.queues.push(QueueInfo { port, queue, rx_packets });
                 }
             }
         }
         workers
     }
 
-    /// Has another worker poll a receive queue. No frame is lost; frames that came before may be overtaken by those after.
+    /// Has another worker poll a receive queue, and send by the transmit queue of the one that did if that has no more use for it. No frame
+    /// is lost; frames that came before may be overtaken by those after. Nobody else waits for that.
     ///
     /// # Errors
-    /// There is no such port, queue or worker, or a worker does not answer.
+    /// There is no such port, queue or worker, or one of the two workers does not answer: the queue stays where it is then.
     pub fn move_queue(&self, asked: &QueueMove) -> Result<(), Problem> {
-        let mut ports = self.ports();
-        let entry = ports.get_mut(&asked.port).ok_or_else(|| no_port(&asked.port))?;
-        let queues = entry.open.as_ref().map_or(0, |open| open.placed.len());
-        let id = entry.id;
-        let placed = entry.open.as_mut().and_then(|open| open.placed.get_mut(usize::from(asked.queue)));
-        let Some(placed) = placed else {
-            let message =
-                format!("port '{}' has no receive queue {}; it has {queues}", asked.port, asked.queue);
-            return Err(Problem::new(Code::NotFound, message, "`workers` lists all queues"));
-        };
-        let to = usize::from(asked.worker);
-        let (Some(from), Some(to_remote)) = (self.remotes.get(placed.worker), self.remotes.get(to)) else {
-            let message =
-                format!("there is no worker {}; the last one is {}", asked.worker, self.remotes.len() - 1);
-            return Err(Problem::new(Code::NotFound, message, "`workers` lists all"));
-        };
-        if placed.worker == to {
-            return Ok(());
+        self.move_within(asked, PATIENCE)
+    }
+
+    fn move_within(&self, asked: &QueueMove, patience: Duration) -> Result<(), Problem> {
+        let queue = usize::from(asked.queue);
+        let from = self.place(&self.ports(), asked)?;
+        let to = self.worker(asked.worker.into())?;
+        if from != usize::from(asked.worker) {
+            // One that stands still would leave what is in the queue where it is.
+            let (tell, told) = channel();
+            to.tell(Command::Answer(tell));
+            if told.recv_timeout(patience).is_err() {
+                return Err(late(asked.worker.into(), asked));
+            }
         }
-        let (tell, taken) = channel();
-        from.tell(Command::Take(id, asked.queue, tell));
-        let Ok(Some(queue)) = taken.recv_timeout(PATIENCE) else {
-            let message = format!("worker {} does not give the queue away", placed.worker);
-            return Err(Problem::new(Code::Internal, message, "restart the switch, and report this"));
-        };
-        to_remote.tell(Command::Give(id, queue));
-        placed.worker = to;
+        let Some((placement, told)) = self.ask(asked)? else { return Ok(()) };
+        match told.recv_timeout(patience) {
+            Ok(with_tx) => self.has_moved(asked, &placement, with_tx),
+            Err(RecvTimeoutError::Disconnected) => return Err(overtaken(asked)),
+            Err(RecvTimeoutError::Timeout) => {
+                lock(&placement).ask();
+                // From here on it is not done any more; it may have been, just now.
+                match told.try_recv() {
+                    Ok(with_tx) => self.has_moved(asked, &placement, with_tx),
+                    Err(_) => {
+                        return Err(late(lock(&placement).rx.get(queue).copied().unwrap_or_default(), asked));
+                    }
+                }
+            }
+        }
         Ok(())
     }
+
+    /// Asks the worker that has the queue to give it to the other one; `None` if that has it.
+    #[expect(clippy::type_complexity, reason = "what is waited for, and where that is written")]
+    fn ask(&self, asked: &QueueMove) -> Result<Option<(Arc<Mutex<Placement>>, Receiver<bool>)>, Problem> {
+        let ports = self.ports();
+        self.place(&ports, asked)?;
+        let Some((entry, open)) = find(&ports, asked) else { return Err(no_port(&asked.port)) };
+        let (tell, told) = channel();
+        let mut placement = open.queues.placement();
+        let number = placement.ask();
+        // Nobody moves it from here on but who is asked below.
+        let from = placement.rx.get(usize::from(asked.queue)).copied().unwrap_or_default();
+        drop(placement);
+        if from == usize::from(asked.worker) {
+            return Ok(None);
+        }
+        let shared = open.queues.share();
+        let asked = Move {
+            port: entry.id,
+            queue: asked.queue,
+            to: asked.worker.into(),
+            handle: self.worker(asked.worker.into())?.another(),
+            placement: Arc::clone(&shared),
+            asked: number,
+            tell,
+        };
+        // While the port is there for sure: it is told to close after this.
+        self.worker(from)?.tell(Command::Move(asked));
+        Ok(Some((shared, told)))
+    }
+
+    /// The queue is where it was to go: those who sent by the worker that had the transmit queue are told where that is.
+    fn has_moved(&self, asked: &QueueMove, placement: &Arc<Mutex<Placement>>, with_tx: bool) {
+        let ports = self.ports();
+        let Some((entry, open)) = find(&ports, asked) else { return };
+        if !open.queues.are(placement) {
+            return;
+        }
+        let placed = open.queues.placement();
+        let workers = placed.rx.iter().map(|worker| u16::try_from(*worker).unwrap_or(u16::MAX)).collect();
+        self.moved().insert(asked.port.clone(), workers);
+        if with_tx {
+            for (_, remote) in
+                self.remotes.iter().enumerate().filter(|(worker, _)| !placed.tx.contains(worker))
+            {
+                remote.tell(Command::Route(entry.id, placed.tx.clone()));
+            }
+        }
+    }
+
+    /// The workers that poll the receive queues of ports of which one was moved, by the keys of the ports.
+    #[must_use]
+    pub fn moves(&self) -> BTreeMap<String, Vec<u16>> {
+        self.moved().clone()
+    }
+
+    /// Has these workers poll the receive queues of ports that are opened from here on, as they were moved in an earlier process.
+    pub fn restore_moves(&self, moves: impl IntoIterator<Item = (String, Vec<u16>)>) {
+        self.moved().extend(moves);
+    }
+
+    /// Where the queues of a port were moved to does not count any more.
+    pub(crate) fn forget_moves(&self, key: &str) -> Option<Vec<u16>> {
+        self.moved().remove(key)
+    }
+
+    fn moved(&self) -> MutexGuard<'_, BTreeMap<String, Vec<u16>>> {
+        self.moved.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The workers that are to poll the receive queues of a port: where these were moved to, or what was asked.
+    pub(crate) fn wanted(&self, spec: &PortSpec) -> Vec<usize> {
+        let moved = self.moved().get(&spec.key).cloned();
+        let asked = || spec.workers.iter().copied().cycle().take(spec.queues.into()).collect();
+        moved.unwrap_or_else(asked).into_iter().map(usize::from).collect()
+    }
+
+    /// Whether the workers that a port asks for are there.
+    pub(crate) fn check_workers(&self, spec: &PortSpec) -> Result<(), Problem> {
+        let all = self.remotes.len();
+        match spec.workers.iter().map(|worker| usize::from(*worker)).find(|worker| *worker >= all) {
+            Some(worker) => Err(Problem { code: Code::InvalidParams, ..no_worker(worker, all) }),
+            None => Ok(()),
+        }
+    }
+
+    /// Who polls the queue that is to move.
+    fn place(&self, ports: &BTreeMap<String, Entry>, asked: &QueueMove) -> Result<usize, Problem> {
+        let entry = ports.get(&asked.port).ok_or_else(|| no_port(&asked.port))?;
+        let workers = entry.open.as_ref().map(|open| open.queues.workers()).unwrap_or_default();
+        workers.get(usize::from(asked.queue)).copied().ok_or_else(|| {
+            let message = format!(
+                "port '{}' has no receive queue {}; it has {}",
+                asked.port,
+                asked.queue,
+                workers.len()
+            );
+            Problem::new(Code::NotFound, message, "`workers` lists all queues")
+        })
+    }
+
+    fn worker(&self, number: usize) -> Result<&WorkerHandle, Problem> {
+        self.remotes.get(number).ok_or_else(|| no_worker(number, self.remotes.len()))
+    }
 }
+
+fn no_worker(number: usize, workers: usize) -> Problem {
+    let message = format!("there is no worker {number}; the last one is {}", workers.saturating_sub(1));
+    Problem::new(Code::NotFound, message, "`workers` lists all")
+}
+
+fn find<'a>(ports: &'a BTreeMap<String, Entry>, asked: &QueueMove) -> Option<(&'a Entry, &'a Open)> {
+    let entry = ports.get(&asked.port)?;
+    Some((entry, entry.open.as_ref()?))
+}
+
+fn late(worker: usize, asked: &QueueMove) -> Problem {
+    let message = format!(
+        "worker {worker} does not answer, and receive queue {} of port '{}' stays where it is",
+        asked.queue, asked.port
+    );
+    Problem::new(Code::Internal, message, "restart the switch, and report this")
+}
+
+fn overtaken(asked: &QueueMove) -> Problem {
+    let message = format!(
+        "receive queue {} of port '{}' was moved again, or went with its port, before this was done",
+        asked.queue, asked.port
+    );
+    Problem::new(Code::Unavailable, message, "`workers` tells where it is")
+}
+
+#[cfg(test)]
+mod tests;

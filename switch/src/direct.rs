@@ -28,7 +28,7 @@ pub(crate) struct Decisions {
     frames: Vec<Option<Decision>>,
     /// The last header, and what was decided of it.
     last: Option<(Head, Decision)>,
-    /// Counts bursts; a seat notes the last one that has packets for it.
+    /// Counts bursts; a port notes the last one that has packets for it.
     burst: u64,
 }
 

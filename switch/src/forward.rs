@@ -76,7 +76,7 @@ impl Inbox {
     }
 }
 
-/// A worker's part of the switch: its seats, and the table all share.
+/// A worker's part of the switch: what it has of each port, and the table all share.
 pub(crate) struct Engine {
     pub(crate) table: Arc<Table>,
     /// By the number of the port.
@@ -234,8 +234,10 @@ impl Engine {
         if !worker_port.policing.as_mut().is_none_or(|tokens| tokens.take(seen.len as u64, now)) {
             return Some(Err(Cause::Rate));
         }
-        if decision.verdict == Verdict::All && !worker_port.floods.take(1, now) {
-            return Some(Err(Cause::FloodRate));
+        if decision.verdict == Verdict::All
+            && let Err(cause) = worker_port.floods.take(seen.front, now)
+        {
+            return Some(Err(cause));
         }
         Some(Ok(()))
     }
@@ -266,7 +268,8 @@ impl Engine {
             Ok(vlan) => vlan,
             Err(cause) => return lost(cause),
         };
-        match learn(table, worker_port, home, Station::of(head.source(), vlan), *now) {
+        let learned = learn(table, worker_port, home, Station::of(head.source(), vlan), *now);
+        match learned {
             Learned::Taken => return lost(Cause::SourceTaken),
             Learned::Full => return lost(Cause::AddressLimit),
             _ => {}
@@ -275,6 +278,10 @@ impl Engine {
         let isolated = worker_port.rules.isolated;
         let place = if head.is_group() { None } else { table.find(Station::of(head.destination(), vlan)) };
         let Some(place) = place else {
+            if learned == Learned::Held {
+                // What goes round in a loop ends here.
+                return lost(Cause::SourceMoves);
+            }
             return Decision { verdict: Verdict::All, vlan, tagged, retag: Retag::Keep };
         };
         let to = self
@@ -294,7 +301,9 @@ impl Engine {
             |owner| self.worker_port(owner).is_some_and(|worker_port| worker_port.up.load(Ordering::Relaxed));
         match answer.filter(|(owner, _)| there(*owner)) {
             // In the place of the question, tagged as it was.
-            Some((_, answer)) if packet.copy_from_slice(&answer) => self.put(port, packet, Retag::Keep),
+            Some((_, answer)) if packet.copy_from_slice(&answer).is_ok() => {
+                self.put(port, packet, Retag::Keep)
+            }
             Some(_) => self.lost(port, Cause::NoPacket, 1),
             None => self.flood(port, packet, decision),
         }
@@ -307,9 +316,11 @@ impl Engine {
         let isolated = worker_port.rules.isolated;
         // Its own station sent it.
         let Some(home) = worker_port.relations.station.home(port) else { return };
+        let kept_from = self.table.kept_from(Station::of(head.source(), decision.vlan));
         let mut before: Option<(u16, Retag)> = None;
         for to in 0..u16::try_from(self.worker_ports.len()).unwrap_or(u16::MAX) {
-            let Some(worker_port) = self.worker_port(to).filter(|_| to != home) else { continue };
+            let here = self.worker_port(to).filter(|_| to != home && Some(to) != kept_from);
+            let Some(worker_port) = here else { continue };
             let apart = isolated && worker_port.rules.isolated || worker_port.relations.is_aside();
             if !may_have(&worker_port.rules, head) || apart {
                 continue;
@@ -369,9 +380,8 @@ impl Engine {
         {
             count += 1;
             let to = packet.port();
-            if matches!(self.worker_port(to), Some(WorkerPort { egress: Egress::Own(_), .. })) {
-                self.put(to, packet, Retag::Keep);
-            }
+            // The queue may have gone to another worker meanwhile, which is left the frame then; or the port, and its counters with it.
+            self.put(to, packet, Retag::Keep);
         }
         count
     }
@@ -386,7 +396,7 @@ impl Engine {
 
     /// Sends the burst of a port.
     #[inline]
-    fn flush_port(&mut self, port: u16) {
+    pub(crate) fn flush_port(&mut self, port: u16) {
         let Some(worker_port) = self.worker_port_mut(port) else { return };
         let mut out = std::mem::take(&mut worker_port.out);
         self.send(port, &mut out);
@@ -458,17 +468,26 @@ pub(crate) fn may_have(rules: &Rules, head: Head) -> bool {
     head.is_group() || rules.mac.is_none_or(|own| own == head.destination())
 }
 
-/// Learns a station, if its port may flood: a port that fills the table would have the frames of all others flooded.
+/// Learns a station, if its port has not had too many new ones: they cost all others the table's lock and its places.
 #[inline]
 fn learn(table: &Table, worker_port: &mut WorkerPort, port: u16, station: Station, now: u64) -> Learned {
-    if let Some(learned) = table.refresh(station, port) {
-        return learned;
+    match table.refresh(station, port) {
+        Some(learned) => learned,
+        None => learn_new(table, worker_port, port, station, now),
     }
-    if !worker_port.floods.take(1, now) {
+}
+
+#[cold]
+fn learn_new(table: &Table, worker_port: &mut WorkerPort, port: u16, station: Station, now: u64) -> Learned {
+    let limit = worker_port.rules.max_macs;
+    // One that is full costs nobody anything.
+    if table.count(port) >= limit {
+        return Learned::Full;
+    }
+    if !worker_port.learning.take(1, now) {
         return Learned::Busy;
     }
-    let fixed = worker_port.rules.mac.is_some();
-    table.learn(station, LearningPort { port, limit: worker_port.rules.max_macs, fixed })
+    table.learn(station, LearningPort { port, limit, fixed: worker_port.rules.mac.is_some() })
 }
 
 /// Whether a frame may be as long as it is. One that is to be cut on its way is as long as its pieces, which its sender made.
@@ -505,7 +524,7 @@ fn make_own(worker_port: &WorkerPort, packets: &mut Burst) {
     if lost > 0 {
         worker_port.losses.add(Cause::NoPacket, lost);
     }
-    packets.append(&mut copies);
+    packets.take_from(&mut copies);
 }
 
 #[cold]
@@ -525,16 +544,20 @@ fn change_tag(packet: &mut Packet, retag: Retag) -> bool {
             if packet.prepend(TAG_LEN).is_none() {
                 return false;
             }
-            let Some(front) = packet.data_mut().first_chunk_mut::<16>() else { return false };
+            let Some(front) = packet.data_mut().and_then(|data| data.first_chunk_mut::<16>()) else {
+                return false;
+            };
             front.copy_within(TAG_LEN.., 0);
             front[12..14].copy_from_slice(&TAG.to_be_bytes());
             front[14..].copy_from_slice(&vlan.to_be_bytes());
             true
         }
         Retag::Pop => {
-            let Some(front) = packet.data_mut().first_chunk_mut::<16>() else { return false };
+            let Some(front) = packet.data_mut().and_then(|data| data.first_chunk_mut::<16>()) else {
+                return false;
+            };
             front.copy_within(..12, TAG_LEN);
-            packet.adj(TAG_LEN)
+            packet.adj(TAG_LEN).is_ok()
         }
     }
 }

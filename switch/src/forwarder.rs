@@ -69,12 +69,13 @@ impl Forwarder {
         let table = Arc::new(Table::with_secret(stations as usize, 0x5851_f42d_4c95_7f2d));
         let inbox = Inbox { packets: Arc::new(ArrayQueue::new(1)), wake: Arc::new(Wake::new()) };
         let mut engine = Engine::new(Arc::clone(&table), vec![inbox], false);
-        let defaults = Defaults { flood_rate: u32::MAX, max_macs: u32::MAX };
+        let most = u32::MAX;
+        let defaults = Defaults { flood_rate: most, max_macs: most, uplink_macs: most, learn_rate: most };
         for port in 0..ports {
             let kind = PortKind::Vdev { device: format!("net_null{port}") };
             let rules = Rules::of(&PortSpec::new(format!("p{port}"), kind), defaults)?;
-            let common = Common { rules: Arc::new(rules), up: Arc::default(), own: None };
-            let worker_port = WorkerPort::new(common, Arc::default(), Egress::Own(Box::new(Nothing)), 1);
+            let common = Common::of(rules, Arc::default());
+            let worker_port = WorkerPort::new(common, Arc::default(), Egress::Own(Box::new(Nothing)));
             engine.worker_ports.push(Some(worker_port));
         }
         for number in 0..stations {

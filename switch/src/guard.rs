@@ -7,9 +7,18 @@ const IPV4: u16 = 0x0800;
 const ARP: u16 = 0x0806;
 const IPV6: u16 = 0x86dd;
 const ICMPV6: u8 = 58;
-const HOP_BY_HOP: u8 = 0;
-/// Neighbour solicitation and advertisement (RFC 4861).
-const NEIGHBOUR: std::ops::RangeInclusive<u8> = 135..=136;
+/// Extension headers (IANA): hop-by-hop options, routing, destination options, mobility, HIP and Shim6 say their length in units of
+/// eight bytes; authentication in units of four; a fragment header has no length.
+const IN_EIGHTS: [u8; 6] = [0, 43, 60, 135, 139, 140];
+const AUTHENTICATION: u8 = 51;
+const FRAGMENT: u8 = 44;
+/// More extension headers than any host sends.
+const MOST_HEADERS: usize = 16;
+/// Neighbour discovery (RFC 4861): router solicitation and advertisement, neighbour solicitation and advertisement, redirect.
+const DISCOVERY: std::ops::RangeInclusive<u8> = 133..=137;
+const ROUTER_ADVERTISEMENT: u8 = 134;
+const ADVERTISEMENT: u8 = 136;
+const REDIRECT: u8 = 137;
 
 /// Whether `frame` may come from a port with these rules. What is no IP passes. `None` when it ends within the header that would
 /// tell: then a whole frame may not.
@@ -32,7 +41,10 @@ pub(crate) fn allows(rules: &Rules, frame: &[u8]) -> Option<bool> {
             let plain = rest.get(..6)? == [0, 1, 8, 0, 6, 4];
             Some(plain && allows_v4(rules, rest.get(14..18)?) && own_mac(rules, rest.get(8..14)?))
         }
-        IPV6 => Some(allows_v6(rules, rest.get(8..24)?) && allows_neighbour(rules, rest)?),
+        IPV6 => {
+            let own = Own { rules, sender: frame.get(6..)?.first_chunk()? };
+            Some(own.allows_v6(rest.get(8..24)?) && own.allows_discovery(rest)?)
+        }
         TAG | 0x88a8 | 0x9100 => Some(false),
         _ => Some(true),
     }
@@ -47,31 +59,85 @@ fn allows_v4(rules: &Rules, source: &[u8]) -> bool {
     source == [0; 4] || rules.ipv4.iter().any(|own| own == source)
 }
 
-fn allows_v6(rules: &Rules, source: &[u8]) -> bool {
-    let link_local = matches!(source, [0xfe, second, ..] if second & 0xc0 == 0x80);
-    source == [0; 16] || link_local || rules.ipv6.iter().any(|own| own == source)
-}
-
 fn own_mac(rules: &Rules, sender: &[u8]) -> bool {
     let number = sender.iter().fold(0, |number, octet| number << 8 | u64::from(*octet));
     rules.mac.is_none_or(|own| own == number)
 }
 
-/// An advertisement says whose address its target is; that must be one of the port's, too.
-fn allows_neighbour(rules: &Rules, packet: &[u8]) -> Option<bool> {
-    let (mut next, mut at) = (*packet.get(6)?, 40);
-    if next == HOP_BY_HOP {
+/// Whose IPv6 addresses may be used.
+struct Own<'a> {
+    rules: &'a Rules,
+    /// The frame's source, which is the port's address where it has one.
+    sender: &'a [u8; 6],
+}
+
+impl Own<'_> {
+    fn allows_v6(&self, source: &[u8]) -> bool {
+        source == [0; 16] || self.rules.ipv6.iter().any(|own| own == source) || source == self.link_local()
+    }
+
+    /// The address that a host makes of its MAC address (RFC 4291, appendix A). Another one could be the router's.
+    fn link_local(&self) -> [u8; 16] {
+        let [a, b, c, d, e, f] = *self.sender;
+        [0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f]
+    }
+
+    /// Whether neighbour discovery says nothing but what a host may say of itself: whose address an advertisement's target is, and
+    /// neither where the routers are nor what the way to another station is.
+    fn allows_discovery(&self, packet: &[u8]) -> Option<bool> {
+        let Some(Upper { next, at, fragment }) = upper(packet)? else { return Some(false) };
+        if next != ICMPV6 {
+            return Some(true);
+        }
+        if fragment == Some(Fragment::Later) {
+            return Some(true);
+        }
+        let kind = *packet.get(at)?;
+        match kind {
+            ROUTER_ADVERTISEMENT | REDIRECT => Some(false),
+            // Nobody has to send it in pieces (RFC 6980), and the target may be in another one.
+            kind if DISCOVERY.contains(&kind) && fragment.is_some() => Some(false),
+            ADVERTISEMENT => Some(self.allows_v6(packet.get(at + 8..at + 24)?)),
+            _ => Some(true),
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fragment {
+    First,
+    Later,
+}
+
+/// What follows the extension headers.
+struct Upper {
+    next: u8,
+    at: usize,
+    fragment: Option<Fragment>,
+}
+
+/// Goes past the extension headers of an IPv6 packet, the inner `None` where there are too many. What a later fragment holds is
+/// not looked at: without a first one, which is, it comes to nothing.
+fn upper(packet: &[u8]) -> Option<Option<Upper>> {
+    let (mut next, mut at, mut fragment) = (*packet.get(6)?, 40, None);
+    for _ in 0..MOST_HEADERS {
+        let length = match next {
+            FRAGMENT => {
+                let first = word(packet, at + 2)? >> 3 == 0;
+                fragment = Some(if first { Fragment::First } else { Fragment::Later });
+                8
+            }
+            AUTHENTICATION => (usize::from(*packet.get(at + 1)?) + 2) * 4,
+            next if IN_EIGHTS.contains(&next) => (usize::from(*packet.get(at + 1)?) + 1) * 8,
+            _ => return Some(Some(Upper { next, at, fragment })),
+        };
         next = *packet.get(at)?;
-        at += (usize::from(*packet.get(at + 1)?) + 1) * 8;
+        if fragment == Some(Fragment::Later) {
+            return Some(Some(Upper { next, at: at + length, fragment }));
+        }
+        at += length;
     }
-    if next != ICMPV6 {
-        return Some(true);
-    }
-    let kind = *packet.get(at)?;
-    if !NEIGHBOUR.contains(&kind) || kind == *NEIGHBOUR.start() {
-        return Some(true);
-    }
-    Some(allows_v6(rules, packet.get(at + 8..at + 24)?))
+    Some(None)
 }
 
 #[cfg(test)]

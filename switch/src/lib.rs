@@ -33,6 +33,7 @@ pub mod model;
 mod neighbours;
 mod opening;
 mod origin;
+mod placement;
 mod port;
 pub mod rate;
 mod relations;
@@ -48,5 +49,13 @@ pub mod upgrade;
 mod usage;
 mod worker;
 
+/// For the crates that use this one and not `eal`.
+#[doc(hidden)]
+pub use linecard_eal::setters;
 pub use switch::{MAX_PORTS, Switch, SwitchConfig};
 pub use telemetry::TelemetryFeed;
+
+/// The README's program, compiled by `cargo test --doc`.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `linecard_switch_info` | `version` | 1 |
 //! | `linecard_switch_uptime_seconds`, `_workers`, `_addresses` | | gauges |
+//! | `linecard_switch_swept_ports_total` | | removed because their containers are gone |
 //! | `linecard_switch_port_state` | `port`, `state` | 1 for the state it is in, 0 for the others |
 //! | `linecard_switch_port_addresses` | `port` | gauge |
 //! | `linecard_switch_port_received_packets_total`, `_bytes_total` | `port` | from the other end |
@@ -24,7 +25,7 @@ const STATES: [(PortState, &str); 3] =
 ///
 /// ```
 /// use linecard_switch::{api::Stats, metrics};
-/// let text = metrics::text(&Stats { uptime_seconds: 3, workers: 1, addresses: 0, ports: Vec::new() }, "0.1.0");
+/// let text = metrics::text(&Stats { uptime_seconds: 3, workers: 1, addresses: 0, swept_ports: 0, ports: Vec::new() }, "0.1.0");
 /// assert!(text.contains("\nlinecard_switch_uptime_seconds 3\n") && text.ends_with("# EOF\n"));
 /// ```
 #[must_use]
@@ -40,6 +41,8 @@ pub fn text(stats: &Stats, version: &str) -> String {
         text.family(name, "gauge", help);
         text.line(name, &[], value);
     }
+    text.family("swept_ports", "counter", "Ports that were removed because their containers are gone");
+    text.line("swept_ports_total", &[], stats.swept_ports);
     let ports = &stats.ports;
     text.family("port_state", "stateset", "Whether frames can pass");
     for port in ports {
@@ -95,11 +98,17 @@ mod tests {
             counters: counters.clone(),
             spec: PortSpec::new(key, PortKind::Tap { name: "t".into(), netns: None }),
         };
-        let stats =
-            Stats { uptime_seconds: 5, workers: 2, addresses: 4, ports: vec![port("a"), port("b\"\\c")] };
+        let stats = Stats {
+            uptime_seconds: 5,
+            workers: 2,
+            addresses: 4,
+            swept_ports: 6,
+            ports: vec![port("a"), port("b\"\\c")],
+        };
         let text = text(&stats, "1.2.3");
         for line in [
             "linecard_switch_info{version=\"1.2.3\"} 1",
+            "linecard_switch_swept_ports_total 6",
             "linecard_switch_port_received_packets_total{port=\"a\"} 7",
             "linecard_switch_port_sent_bytes_total{port=\"b\\\"\\\\c\"} 9",
             "linecard_switch_port_sent_direct_packets_total{port=\"a\"} 5",

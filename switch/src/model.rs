@@ -121,7 +121,9 @@ pub fn run(capacity: u8, secret: u64, ops: &[Op]) {
 
 fn learn(table: &Table, map: &mut HashMap<Station, Location>, what: (Station, LearningPort), now: u32) {
     let (station, behind @ LearningPort { port, limit, fixed }) = what;
-    let count = map.values().filter(|place| place.port == port).count();
+    let behind_port =
+        |map: &HashMap<Station, Location>, port| map.values().filter(|place| place.port == port).count();
+    let count = behind_port(map, port);
     let want = match map.get(&station) {
         Some(place) if place.port == port => Learned::Known,
         Some(place) if place.fixed => Learned::Taken,
@@ -131,14 +133,23 @@ fn learn(table: &Table, map: &mut HashMap<Station, Location>, what: (Station, Le
     };
     let learned = table.learn(station, behind);
     if learned == Learned::NoRoom {
-        // As far as a map can tell there is; a station that was to move is lost by it.
-        assert!(!map.is_empty() && matches!(want, Learned::New | Learned::Moved), "{want:?}");
-        map.remove(&station);
+        // As far as a map can tell there is; nobody near enough has more.
+        assert!(!map.is_empty() && want == Learned::New, "{want:?}");
         return;
     }
     assert_eq!(learned, want);
     match learned {
         Learned::New | Learned::Moved => {
+            // One of a port that has more may have given way.
+            let gone: Vec<_> = map.keys().copied().filter(|other| table.find(*other).is_none()).collect();
+            assert!(gone.len() <= usize::from(learned == Learned::New), "more than one gave way");
+            for other in gone {
+                let more = map
+                    .get(&other)
+                    .is_some_and(|place| !place.fixed && (fixed || behind_port(map, place.port) > count));
+                assert!(more, "one gave way for nothing");
+                map.remove(&other);
+            }
             map.insert(station, Location { port, fixed, seen: now });
         }
         Learned::Known => {
@@ -150,15 +161,24 @@ fn learn(table: &Table, map: &mut HashMap<Station, Location>, what: (Station, Le
 
 fn fix(table: &Table, map: &mut HashMap<Station, Location>, (station, port): (Station, u16), now: u32) {
     let want = match map.get(&station) {
-        Some(place) if place.port == port => Learned::Known,
-        Some(_) => Learned::Taken,
-        None => Learned::New,
+        Some(place) if place.fixed && place.port == port => Learned::Known,
+        Some(place) if place.fixed => Learned::Taken,
+        _ => Learned::New,
     };
-    match table.fix(station, port) {
-        Learned::NoRoom => assert!(!map.is_empty() && want == Learned::New),
-        learned => {
-            assert_eq!(learned, want);
-            map.entry(station).or_insert(Location { port, fixed: true, seen: now });
-        }
+    match table.set(station, port) {
+        // There is room among learned ones, if any is near enough.
+        Learned::NoRoom => assert!(want == Learned::New && map.values().any(|place| place.fixed)),
+        learned => assert_eq!(learned, want),
+    }
+    if want == Learned::New {
+        map.insert(station, Location { port, fixed: true, seen: now });
+        // One that was learned may have given way, and the station itself where even that was of no use.
+        let before = map.len();
+        map.retain(|other, place| {
+            let there = table.find(*other).is_some();
+            assert!(there || *other == station || !place.fixed, "a configured one gave way");
+            there
+        });
+        assert!(before - map.len() <= 2, "more than one gave way");
     }
 }

@@ -12,11 +12,12 @@ use linecard_pmd::stats::Counter;
 use crate::Switch;
 use crate::api::{Code, PortInfo, PortKind, PortSpec, PortState, Problem};
 use crate::attach::{Attached, Source, attach};
-use crate::fdb::Station;
+use crate::fdb::{Learned, Station};
 use crate::lanes::Queue;
-use crate::port::{Common, Egress, Losses, WorkerPort};
+use crate::placement::{Placement, Queues};
+use crate::port::{Common, Egress, Limits, Losses, WorkerPort};
 use crate::rules::{Defaults, Rules};
-use crate::switch::{Entry, MAX_PORTS, Open, PATIENCE, Placed};
+use crate::switch::{Entry, MAX_PORTS, Open, PATIENCE};
 use crate::worker::{Command, ReturnedQueues};
 
 /// A port is marked as [changing](Entry::changing) until this is dropped.
@@ -73,76 +74,122 @@ impl Switch {
     /// Opens the device of a port and gives its queues to the workers.
     pub(crate) fn open(&self, entry: &mut Entry, rules: Rules, fd: Option<OwnedFd>) -> Result<(), Problem> {
         let attached = attach(&self.config, entry.id, &entry.spec, Source::New(fd.as_ref()))?;
-        self.run(entry, rules, attached, &[]);
+        self.run(entry, rules, attached, &self.wanted(&entry.spec))?;
         self.keep(entry);
         Ok(())
     }
 
     /// Gives the queues of a port to the workers, its receive queues to these as far as they are named.
-    pub(crate) fn run(&self, entry: &mut Entry, rules: Rules, attached: Attached, workers: &[usize]) {
+    ///
+    /// # Errors
+    /// Its station cannot be put behind it; the device is closed then.
+    pub(crate) fn run(
+        &self,
+        entry: &mut Entry,
+        rules: Rules,
+        attached: Attached,
+        workers: &[usize],
+    ) -> Result<(), Problem> {
         let id = entry.id;
+        if let Err(problem) = self.claim(id, &rules) {
+            drop(attached.port.stop());
+            return Err(problem);
+        }
         let Attached { mut port, own, argument } = attached;
         let losses: Vec<Arc<Losses>> = self.remotes.iter().map(|_| Arc::default()).collect();
-        // One that shares a station is not where it is looked for.
-        if let Some(mac) = rules.mac.filter(|_| !rules.shares) {
-            self.table.fix(Station::of(mac, rules.home_vlan()), id);
-        }
         let up = Arc::new(AtomicBool::new(port.control.link().up));
-        let common = Common { rules: Arc::new(rules), up: Arc::clone(&up), own };
-        let placed = self.hand_out(id, &mut port, (&common, &losses), workers);
+        let limits = Limits::new(&rules, port.rx.len().min(self.remotes.len()) as u64);
+        let common = Common { rules: Arc::new(rules), limits, up: Arc::clone(&up), own };
+        let queues = self.hand_out(id, &mut port, (&common, &losses), workers);
         // The number of a passed descriptor means nothing to anybody later.
         entry.device = argument.split(",fd=").next().unwrap_or_default().to_owned();
         entry.open = Some(Open {
             control: port.control,
             running: port.running,
             losses,
-            placed,
+            queues,
             up,
             relations: Mutex::default(),
         });
+        Ok(())
     }
 
-    /// Gives a port's queues to workers, queue by queue, beginning with another worker for each port.
+    /// Puts the station that a port was given behind it, whoever has sent from that address before.
+    fn claim(&self, id: u16, rules: &Rules) -> Result<(), Problem> {
+        // One that shares a station is not where it is looked for.
+        let Some(mac) = rules.mac.filter(|_| !rules.shares) else { return Ok(()) };
+        let (station, vlan) = (Station::of(mac, rules.home_vlan()), rules.home_vlan());
+        let text = station.mac().to_string().to_lowercase();
+        match self.table.set(station, id) {
+            Learned::New | Learned::Known => Ok(()),
+            Learned::NoRoom => Err(Problem::new(
+                Code::Exhausted,
+                format!(
+                    "there is no room for {text} among as many configured addresses as the switch can know"
+                ),
+                "remove a port, or start the switch with more --addresses",
+            )),
+            _ => Err(Problem::new(
+                Code::Exists,
+                format!("{text} is fixed behind another port of VLAN {vlan}"),
+                "delete it there (`fdb.list` says where, `fdb.del` deletes), or give this port another address or VLAN",
+            )),
+        }
+    }
+
+    /// Gives a port's queues to workers, queue by queue, to these as far as they are named, and beginning with another worker for each
+    /// port. Who polls a port sends to it himself, as far as there are queues; then others.
     fn hand_out(
         &self,
         id: u16,
         port: &mut Port,
         (common, losses): (&Common, &[Arc<Losses>]),
         workers: &[usize],
-    ) -> Vec<Placed> {
+    ) -> Queues {
         let count = self.remotes.len();
         let first = usize::from(id) % count;
         let turn = |worker: usize| (worker + count - first) % count;
-        let queues = port.rx.len();
         let mut rx: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();
-        let mut placed = Vec::new();
+        let (mut placement, mut counters) = (Placement::default(), Vec::new());
         for (number, queue) in (0..).zip(std::mem::take(&mut port.rx)) {
             let usual = first + usize::from(number);
             let worker = workers.get(usize::from(number)).copied().unwrap_or(usual) % count;
             let packets = Arc::<Counter>::default();
             rx[worker].push(Queue { number, rx: queue, packets: Arc::clone(&packets) });
-            placed.push(Placed { worker, packets });
+            placement.rx.push(worker);
+            counters.push(packets);
         }
-        let tx_queues = port.tx.len().min(count);
+        let in_turn = (0..count).map(|number| (first + number) % count);
+        for worker in placement.rx.iter().copied().chain(in_turn) {
+            if placement.tx.len() < port.tx.len() && !placement.tx.contains(&worker) {
+                placement.tx.push(worker);
+            }
+        }
         let mut tx: Vec<Option<_>> = (0..count).map(|_| None).collect();
-        for (number, queue) in std::mem::take(&mut port.tx).into_iter().enumerate().take(count) {
-            tx[(first + number) % count] = Some(queue);
+        for (worker, queue) in placement.tx.iter().zip(std::mem::take(&mut port.tx)) {
+            tx[*worker] = Some(queue);
         }
-        let share = queues.min(count) as u64;
+        let owners = placement.tx.clone();
+        // Before a worker can be asked to move one.
+        let queues = Queues::new(placement, counters);
         for (worker, remote) in self.remotes.iter().enumerate() {
             let egress = match tx[worker].take() {
                 Some(queue) => Egress::Own(queue),
-                None => Egress::Through((first + turn(worker) % tx_queues.max(1)) % count),
+                // A device without transmit queues: what is for it is lost.
+                None if owners.is_empty() => Egress::Through(usize::MAX),
+                None => Egress::Through(owners[turn(worker) % owners.len()]),
             };
-            let worker_port = WorkerPort::new(common.clone(), Arc::clone(&losses[worker]), egress, share);
+            let worker_port = WorkerPort::new(common.clone(), Arc::clone(&losses[worker]), egress);
             remote.tell(Command::Add(id, Box::new(worker_port), std::mem::take(&mut rx[worker])));
         }
-        placed
+        queues
     }
 
     /// Takes the queues of a port from the workers and closes its device.
     pub(crate) fn close(&self, entry: &mut Entry) -> Result<(), Problem> {
         if let Some(open) = entry.open.take() {
+            // What is on its way from worker to worker has arrived where it is asked for below, and nothing sets out any more.
+            open.queues.withdraw();
             let (tell, homes) = channel();
             for remote in &self.remotes {
                 remote.tell(Command::Remove(entry.id, tell.clone()));

@@ -7,9 +7,9 @@ use linecard_mempool::{Burst, Pool};
 use linecard_pmd::TxQueue;
 
 use crate::api::{Cause, DropCounters};
-use crate::rate::TokenBucket;
+use crate::rate::{Limit, TokenBucket};
 use crate::relations::Relations;
-use crate::rules::Rules;
+use crate::rules::{Flood, Policing, Rules};
 
 /// Frames lost by one worker at one port, and those that it had copied straight to it; that worker writes, anybody reads.
 #[derive(Debug, Default)]
@@ -56,15 +56,101 @@ pub(crate) enum Egress {
     Through(usize),
 }
 
+/// What may pass of a port, by whichever workers receive it.
+#[derive(Clone, Debug)]
+pub(crate) struct Limits {
+    /// Bytes.
+    policing: Option<Arc<Limit>>,
+    /// Frames to all, of kinds that have no limit of their own.
+    floods: Arc<Limit>,
+    /// Frames to all of each [`Flood`] that has one.
+    kinds: [Option<Arc<Limit>>; Flood::ALL.len()],
+    /// Addresses to learn.
+    learning: Arc<Limit>,
+}
+
+impl Limits {
+    /// Of a port that at most `takers` workers receive together.
+    pub(crate) fn new(rules: &Rules, takers: u64) -> Self {
+        // A quarter of what may pass at once is all that workers which receive nothing can keep from the others.
+        let shared = |limit: Limit, burst: u64, least: u64| {
+            Arc::new(if takers > 1 { limit.in_slices_of((burst / (4 * takers)).max(least)) } else { limit })
+        };
+        let a_second = |rate: u32| {
+            // A tenth of a second's worth at once; a start finds many unknown.
+            let (rate, at_once) = (u64::from(rate), u64::from(rate / 10).max(2048));
+            shared(Limit::new(rate, at_once), at_once, 1)
+        };
+        let policing = rules.policing.map(|Policing { bytes_per_second, burst_bytes }| {
+            shared(Limit::new(bytes_per_second, burst_bytes), burst_bytes, rules.longest as u64)
+        });
+        Self {
+            policing,
+            floods: a_second(rules.flood_rate),
+            kinds: rules.flood_rates.map(|rate| rate.map(a_second)),
+            learning: a_second(rules.learn_rate),
+        }
+    }
+}
+
+/// A worker's part of what a port may send to all.
+#[derive(Debug)]
+pub(crate) struct Floods {
+    common: TokenBucket,
+    /// For kinds that have a limit of their own.
+    kinds: Option<Box<[Option<TokenBucket>; Flood::ALL.len()]>>,
+}
+
+impl Floods {
+    fn new(limits: &Limits) -> Self {
+        let common = TokenBucket::of(&limits.floods);
+        let kinds = limits.kinds.each_ref().map(|limit| limit.as_ref().map(TokenBucket::of));
+        Self { common, kinds: kinds.iter().any(Option::is_some).then(|| Box::new(kinds)) }
+    }
+
+    /// Whether a frame that begins so may go to all; if not, what for it is lost.
+    #[inline]
+    pub(crate) fn take(&mut self, front: &[u8], now: u64) -> Result<(), Cause> {
+        match &mut self.kinds {
+            None if self.common.take(1, now) => Ok(()),
+            None => Err(Cause::FloodRate),
+            Some(_) => self.take_kind(Flood::of(front), now),
+        }
+    }
+
+    fn take_kind(&mut self, kind: Flood, now: u64) -> Result<(), Cause> {
+        let own = self.kinds.as_mut().and_then(|kinds| kinds[kind as usize].as_mut());
+        let (tokens, cause) = match own {
+            Some(tokens) => (tokens, kind.cause()),
+            None => (&mut self.common, Cause::FloodRate),
+        };
+        if tokens.take(1, now) { Ok(()) } else { Err(cause) }
+    }
+
+    fn give_back(&mut self) {
+        self.common.give_back();
+        self.kinds.iter_mut().flat_map(|kinds| kinds.iter_mut().flatten()).for_each(TokenBucket::give_back);
+    }
+}
+
 /// What all workers know of a port.
 #[derive(Clone)]
 pub(crate) struct Common {
     pub(crate) rules: Arc<Rules>,
+    pub(crate) limits: Limits,
     /// The port has a peer; looked at ten times a second.
     pub(crate) up: Arc<AtomicBool>,
     /// For a port whose device may keep what it is given: what is sent there is copied into packets of the port's own, so that
     /// a peer that returns none keeps nobody else's, and sees nobody else's.
     pub(crate) own: Option<Pool>,
+}
+
+impl Common {
+    /// Of a port that one worker receives.
+    #[cfg(any(test, feature = "model"))]
+    pub(crate) fn of(rules: Rules, up: Arc<AtomicBool>) -> Self {
+        Self { limits: Limits::new(&rules, 1), rules: Arc::new(rules), up, own: None }
+    }
 }
 
 /// One port at one worker.
@@ -78,8 +164,10 @@ pub(crate) struct WorkerPort {
     pub(crate) out: Burst,
     /// The last burst of shown frames of which some became packets for this port.
     pub(crate) packets_in_burst: u64,
-    /// Frames to all, and addresses to learn.
-    pub(crate) floods: TokenBucket,
+    /// Frames to all.
+    pub(crate) floods: Floods,
+    /// Addresses to learn.
+    pub(crate) learning: TokenBucket,
     /// Bytes.
     pub(crate) policing: Option<TokenBucket>,
     /// What of it other ports get copies of.
@@ -87,19 +175,8 @@ pub(crate) struct WorkerPort {
 }
 
 impl WorkerPort {
-    /// `share` workers poll the port together, so that each may let pass that part of what the port may send.
-    pub(crate) fn new(common: Common, losses: Arc<Losses>, egress: Egress, share: u64) -> Self {
-        let Common { rules, up, own } = common;
-        let share = share.max(1);
-        let floods = u64::from(rules.flood_rate) / share;
-        let policing = rules.policing.map(|policing| {
-            TokenBucket::new(
-                policing.bytes_per_second / share,
-                (policing.burst_bytes / share).max(rules.longest as u64),
-            )
-        });
-        // A tenth of a second's worth at once; a start finds many unknown.
-        let at_once = if floods == 0 { 0 } else { (floods / 10).max(2048) };
+    pub(crate) fn new(common: Common, losses: Arc<Losses>, egress: Egress) -> Self {
+        let Common { rules, limits, up, own } = common;
         Self {
             rules,
             up,
@@ -108,15 +185,23 @@ impl WorkerPort {
             egress,
             out: Burst::new(),
             packets_in_burst: 0,
-            floods: TokenBucket::new(floods, at_once),
-            policing,
+            floods: Floods::new(&limits),
+            learning: TokenBucket::of(&limits.learning),
+            policing: limits.policing.as_ref().map(TokenBucket::of),
             relations: Relations::default(),
         }
+    }
+
+    /// Nothing more is received from it here: what was taken of its limits and not used is the others'.
+    pub(crate) fn rest(&mut self) {
+        self.floods.give_back();
+        self.learning.give_back();
+        self.policing.iter_mut().for_each(TokenBucket::give_back);
     }
 }
 
 impl std::fmt::Debug for WorkerPort {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Seat").field("rules", &self.rules).finish_non_exhaustive()
+        f.debug_struct("WorkerPort").field("rules", &self.rules).finish_non_exhaustive()
     }
 }

@@ -1,9 +1,96 @@
-//! Limits of what a port may send: so much in the long run, so much at once.
+//! Limits of what a port may send: so much in the long run, so much at once, whichever workers receive it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Nanoseconds of a second.
 const SECOND: u64 = 1_000_000_000;
 
-/// What may still pass. Counts in whatever the limit is in: bytes, frames.
+/// What several threads may let pass together. They take of it through a [`TokenBucket`] each, in slices, so that what they share
+/// is touched once a slice, and not for each packet. Counts in whatever the limit is in: bytes, frames.
+///
+/// The sum of what passes is never more than the rate and one burst. What a bucket has taken and not used is not there for the
+/// others, at most a slice each; the rate is, whole, for whoever asks.
+///
+/// ```
+/// use std::sync::Arc;
+/// use linecard_switch::rate::{Limit, TokenBucket};
+/// let limit = Arc::new(Limit::new(1000, 100).in_slices_of(10));
+/// let (mut one, mut other) = (TokenBucket::of(&limit), TokenBucket::of(&limit));
+/// assert!(one.take(10, 0) && other.take(50, 0));
+/// let rest = (0..100).filter(|_| one.take(1, 0)).count();
+/// assert_eq!(rest, 40); // one of them has the rest, if the other does not want it
+/// assert!(!other.take(1, 0));
+/// ```
+#[derive(Debug)]
+pub struct Limit {
+    /// A second.
+    rate: u64,
+    /// At once.
+    burst: u64,
+    slice: u64,
+    /// Nanoseconds in which a burst is earned.
+    full: u64,
+    /// When all that was taken so far will have been earned, and a burst beyond, in nanoseconds.
+    spent: AtomicU64,
+}
+
+impl Limit {
+    /// `rate` a second, `burst` at once, for one thread: it takes all there is. Nothing passes where `rate` is 0.
+    #[must_use]
+    pub fn new(rate: u64, burst: u64) -> Self {
+        let mut limit = Self { rate, burst, slice: burst, full: 0, spent: AtomicU64::new(0) };
+        limit.full = limit.time_of(burst).min(u64::MAX / 2);
+        limit
+    }
+
+    /// For several threads, which take so much at once.
+    #[must_use]
+    pub fn in_slices_of(self, slice: u64) -> Self {
+        Self { slice: slice.clamp(1, self.burst.max(1)), ..self }
+    }
+
+    /// Nanoseconds in which `amount` is earned; none is too short.
+    fn time_of(&self, amount: u64) -> u64 {
+        let time = (u128::from(amount) * u128::from(SECOND)).div_ceil(u128::from(self.rate.max(1)));
+        u64::try_from(time).unwrap_or(u64::MAX)
+    }
+
+    /// Takes at least `least`, or nothing, and not more than `most`; how much.
+    fn draw(&self, least: u64, most: u64, now: u64) -> u64 {
+        // Relaxed: nothing else is told by it.
+        let mut spent = self.spent.load(Ordering::Relaxed);
+        loop {
+            // A bucket that was full earned nothing.
+            let from = spent.max(now);
+            let time = now.saturating_add(self.full).saturating_sub(from);
+            let there = u128::from(time) * u128::from(self.rate) / u128::from(SECOND);
+            let there = u64::try_from(there).unwrap_or(u64::MAX).min(self.burst);
+            if there < least {
+                return 0;
+            }
+            let taken = there.min(most);
+            // Only the time that it is paid with, so that slow rates lose nothing to rounding.
+            let then = from.saturating_add(self.time_of(taken));
+            match self.spent.compare_exchange_weak(spent, then, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return taken,
+                Err(other) => spent = other,
+            }
+        }
+    }
+
+    /// What was taken and is not used.
+    fn give_back(&self, amount: u64) {
+        let time = u128::from(amount) * u128::from(SECOND) / u128::from(self.rate.max(1));
+        let time = u64::try_from(time).unwrap_or(u64::MAX);
+        // It always changes.
+        let _ = self
+            .spent
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |spent| Some(spent.saturating_sub(time)));
+    }
+}
+
+/// What may still pass here of a [`Limit`].
 ///
 /// ```
 /// use linecard_switch::rate::TokenBucket;
@@ -12,30 +99,31 @@ const SECOND: u64 = 1_000_000_000;
 /// assert!(tokens.take(1, 1_000_000)); // a millisecond later
 /// assert!(!tokens.take(1, 1_000_000));
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct TokenBucket {
-    /// A second.
-    rate: u64,
-    /// At once.
-    burst: u64,
+    limit: Arc<Limit>,
     left: u64,
-    /// When `left` was right, in nanoseconds.
-    at: u64,
 }
 
 impl TokenBucket {
-    /// A full measure: `rate` a second, `burst` at once.
+    /// One with a limit of its own: `rate` a second, `burst` at once.
     #[must_use]
-    pub const fn new(rate: u64, burst: u64) -> Self {
-        Self { rate, burst, left: burst, at: 0 }
+    pub fn new(rate: u64, burst: u64) -> Self {
+        Self::of(&Arc::new(Limit::new(rate, burst)))
     }
 
-    /// Takes `amount` at the time `now`, in nanoseconds of any clock; whether there was as much. A clock that steps back
-    /// brings nothing.
+    /// One of those that share a limit. It takes nothing before it is asked.
+    #[must_use]
+    pub fn of(limit: &Arc<Limit>) -> Self {
+        Self { limit: Arc::clone(limit), left: 0 }
+    }
+
+    /// Takes `amount` at the time `now`, in nanoseconds of a clock that all who share the limit have; whether there was as much. A
+    /// clock that steps back brings nothing.
     #[inline]
     pub fn take(&mut self, amount: u64, now: u64) -> bool {
         if self.left < amount {
-            self.fill(now);
+            self.fill(amount, now);
         }
         let enough = self.left >= amount;
         if enough {
@@ -45,21 +133,17 @@ impl TokenBucket {
     }
 
     #[cold]
-    fn fill(&mut self, now: u64) {
-        let passed = now.saturating_sub(self.at);
-        let earned = u128::from(passed) * u128::from(self.rate) / u128::from(SECOND);
-        let earned = u64::try_from(earned).unwrap_or(u64::MAX);
-        if earned == 0 {
-            return;
+    fn fill(&mut self, amount: u64, now: u64) {
+        let Limit { burst, slice, .. } = *self.limit;
+        if amount <= burst {
+            let most = slice.max(amount) - self.left;
+            self.left += self.limit.draw(amount - self.left, most, now);
         }
-        self.left = self.left.saturating_add(earned).min(self.burst);
-        // Only the time that was paid for, so that slow rates lose nothing to rounding.
-        let paid = (u128::from(earned) * u128::from(SECOND)).div_ceil(u128::from(self.rate.max(1)));
-        self.at = if self.left == self.burst {
-            now
-        } else {
-            self.at.saturating_add(u64::try_from(paid).unwrap_or(u64::MAX))
-        };
+    }
+
+    /// Leaves what is not used to the others.
+    pub fn give_back(&mut self) {
+        self.limit.give_back(std::mem::take(&mut self.left));
     }
 }
 
@@ -82,11 +166,41 @@ mod tests {
                 }
             }
             let earned = u128::from(rate) * u128::from(now) / u128::from(SECOND);
-            prop_assert!(u128::from(passed) <= earned + u128::from(burst));
+            // One more by rounding.
+            prop_assert!(u128::from(passed) <= earned + u128::from(burst) + 1);
             // Each round earns no more than one measure.
             let a_round = (u128::from(rate) * u128::from(step) / u128::from(SECOND)).min(u128::from(burst));
             let least = (a_round * u128::from(rounds - 1)).min(3_000_000);
             prop_assert!(u128::from(passed) + 10 >= least, "{passed} of {least}");
+        }
+
+        /// However several ask, they have no more together than one, and one alone has nearly all of it.
+        #[test]
+        fn those_who_share_have_what_one_has(
+            rate in 1_u64..1_000_000,
+            burst in 1_u64..10_000,
+            slice in 1_u64..20_000,
+            asked in prop::collection::vec((0_usize..4, 1_u64..100, 0_u64..2_000_000), 1..400),
+        ) {
+            let limit = Arc::new(Limit::new(rate, burst).in_slices_of(slice));
+            let mut shares: Vec<_> = (0..4).map(|_| TokenBucket::of(&limit)).collect();
+            let (mut now, mut passed) = (0_u64, 0_u64);
+            for (who, amount, step) in asked {
+                now += step;
+                if step % 7 == 0 {
+                    shares[who].give_back();
+                } else if shares[who].take(amount, now) {
+                    passed += amount;
+                }
+            }
+            let earned = rate * now / SECOND;
+            prop_assert!(passed <= earned + burst + 1, "{passed} of {earned} and {burst}");
+            shares.iter_mut().for_each(TokenBucket::give_back);
+            // Full again, and all of it is one's.
+            let later = now + limit.full + 400;
+            let alone = (0..=burst).filter(|_| shares[0].take(1, later)).count() as u64;
+            // Each slice may lose a nanosecond's worth.
+            prop_assert!(alone <= burst && alone + 2 + burst / 500 >= burst, "{alone} of {burst}");
         }
 
         #[test]

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use linecard_net::MacAddr;
 
-use crate::api::{Code, PortKind, PortSpec, Problem, Vlan};
+use crate::api::{Cause, Code, PortKind, PortSpec, Problem, Vlan};
 
 /// Bytes of an Ethernet header and one tag, beside the MTU.
 const BESIDE: usize = 18;
@@ -13,19 +13,65 @@ const BESIDE: usize = 18;
 ///
 /// ```
 /// let defaults = linecard_switch::rules::Defaults::default();
-/// assert!(defaults.flood_rate > 0 && defaults.max_macs > 0);
+/// // A table of 65 536 addresses is filled by no few ports of guests.
+/// assert!(defaults.max_macs * 64 <= 65_536 && defaults.max_macs < defaults.uplink_macs);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Defaults {
     /// Broadcast, multicast and unknown unicast frames a second.
     pub flood_rate: u32,
-    /// Addresses learned behind a port.
+    /// Addresses learned behind a port of a guest or of the kernel: `vhost-user`, `vhost-user-fd`, `tap`.
     pub max_macs: u32,
+    /// Addresses learned behind a port that may lead to many others: `vxlan`, `vdev`.
+    pub uplink_macs: u32,
+    /// New addresses a second that are learned behind a port.
+    pub learn_rate: u32,
 }
 
 impl Default for Defaults {
     fn default() -> Self {
-        Self { flood_rate: 20_000, max_macs: 16_384 }
+        Self { flood_rate: 20_000, max_macs: 1024, uplink_macs: 16_384, learn_rate: 2000 }
+    }
+}
+
+impl Defaults {
+    fn macs_of(self, kind: &PortKind) -> u32 {
+        match kind {
+            PortKind::VhostUser { .. } | PortKind::VhostUserFd { .. } | PortKind::Tap { .. } => self.max_macs,
+            PortKind::Vxlan { .. } | PortKind::Vdev { .. } => self.uplink_macs,
+        }
+    }
+}
+
+/// What a frame to all is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Flood {
+    Broadcast,
+    Multicast,
+    /// Unicast to a station that nobody knows.
+    Unknown,
+}
+
+impl Flood {
+    pub(crate) const ALL: [Self; 3] = [Self::Broadcast, Self::Multicast, Self::Unknown];
+
+    /// Of a frame that begins so.
+    #[inline]
+    pub(crate) fn of(front: &[u8]) -> Self {
+        match front.first_chunk() {
+            Some([0xff, 0xff, 0xff, 0xff, 0xff, 0xff]) => Self::Broadcast,
+            Some([first, ..]) if first & 1 != 0 => Self::Multicast,
+            _ => Self::Unknown,
+        }
+    }
+
+    /// Why one above its limit is lost.
+    pub(crate) const fn cause(self) -> Cause {
+        match self {
+            Self::Broadcast => Cause::BroadcastRate,
+            Self::Multicast => Cause::MulticastRate,
+            Self::Unknown => Cause::UnknownRate,
+        }
     }
 }
 
@@ -125,7 +171,10 @@ pub(crate) struct Rules {
     pub(crate) longest: usize,
     pub(crate) policing: Option<Policing>,
     pub(crate) flood_rate: u32,
+    /// Of each [`Flood`] that does not count among those.
+    pub(crate) flood_rates: [Option<u32>; Flood::ALL.len()],
     pub(crate) max_macs: u32,
+    pub(crate) learn_rate: u32,
     pub(crate) isolated: bool,
     /// Its station is another port's, and looked for there.
     pub(crate) shares: bool,
@@ -151,6 +200,12 @@ impl Rules {
         if !(1..=128).contains(&spec.queues) {
             return Err(invalid(format!("a port cannot have {} queue pairs", spec.queues), "give 1 to 128"));
         }
+        if spec.workers.len() > usize::from(spec.queues) {
+            return Err(invalid(
+                format!("{} workers cannot poll {} receive queues", spec.workers.len(), spec.queues),
+                "name at most one worker for each queue, or give more 'queues'",
+            ));
+        }
         if spec.meta.len() > 32 || spec.meta.iter().any(|(name, value)| name.len() + value.len() > 4096) {
             return Err(invalid("'meta' is too large".into(), "give at most 32 entries of 4096 bytes"));
         }
@@ -174,7 +229,9 @@ impl Rules {
             longest: usize::from(spec.mtu) + BESIDE,
             policing: policing(spec)?,
             flood_rate: spec.flood_rate.unwrap_or(defaults.flood_rate),
-            max_macs: spec.max_macs.unwrap_or(defaults.max_macs),
+            flood_rates: [spec.broadcast_rate, spec.multicast_rate, spec.unknown_rate],
+            max_macs: spec.max_macs.unwrap_or_else(|| defaults.macs_of(&spec.kind)),
+            learn_rate: spec.learn_rate.unwrap_or(defaults.learn_rate),
             isolated: spec.isolated,
             shares: spec.shares.is_some(),
         };

@@ -1,8 +1,11 @@
 //! Who answers at the control socket.
 
 mod kept;
+mod sweep;
 
-use std::collections::BTreeSet;
+pub use self::sweep::Sweeper;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -40,6 +43,8 @@ pub struct Service {
     kept: Mutex<BTreeSet<String>>,
     /// Addresses that were put in by hand, which are kept, too. Never locked before `kept`.
     statics: Mutex<Vec<FdbStatic>>,
+    /// The network namespaces of containers, by the keys of their ports, where the switch saw them. Never locked before `kept`.
+    namespaces: Mutex<BTreeMap<String, String>>,
     version: String,
     /// The socket that this is asked at, which goes along in an upgrade, and device and inode of its name.
     control: Option<Control>,
@@ -69,12 +74,19 @@ impl Service {
             statics,
             state,
             kept: Mutex::new(kept.into_iter().collect()),
+            namespaces: Mutex::default(),
             version: version.into(),
             control: None,
             successor: RwLock::default(),
             changing_hands: AtomicBool::new(false),
             left: Box::new(|_| ()),
         }
+    }
+
+    /// With what an earlier process [saw](crate::state::Saved::namespaces) of its containers' network namespaces.
+    #[must_use]
+    pub fn with_namespaces(self, seen: BTreeMap<String, String>) -> Self {
+        Self { namespaces: Mutex::new(seen), ..self }
     }
 
     /// With the socket that it will be asked at, for an upgrade to take along, and device and inode of its name if that goes with it.
@@ -105,6 +117,7 @@ impl Service {
         let nothing = kept.is_empty()
             && self.switch.statics().is_empty()
             && !self.switch.spans().iter().any(|info| info.kept)
+            && self.switch.moves().is_empty()
             && self.state.as_ref().is_none_or(|state| !state.exists());
         if nothing { Ok(()) } else { self.save(&kept) }
     }
@@ -198,7 +211,7 @@ impl Service {
             "fdb.add" => result(&self.fix(&read(&method, params)?)?),
             "fdb.del" => result(&FdbRemoved { removed: self.unfix(&read(&method, params)?)? }),
             "workers" => result(&switch.workers()),
-            "worker.move" => result(&switch.move_queue(&read(&method, params)?)?),
+            "worker.move" => result(&self.move_queue(&read(&method, params)?)?),
             "span.set" => result(&self.set_span(&read(&method, params)?)?),
             "span.remove" => {
                 result(&SpanRemoved { removed: self.remove_span(&read::<SpanKey>(&method, params)?.to)? })

@@ -1,5 +1,6 @@
 //! Ports that survive a restart: a file with what was asked of each, replaced as a whole.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -19,6 +20,10 @@ struct Content {
     fdb: Vec<FdbStatic>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     spans: Vec<Span>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    moves: BTreeMap<String, Vec<u16>>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    namespaces: BTreeMap<String, String>,
 }
 
 /// What is kept for a restart.
@@ -34,6 +39,11 @@ pub struct Saved {
     pub fdb: Vec<FdbStatic>,
     /// Mirroring sessions that were set by request.
     pub spans: Vec<Span>,
+    /// The workers that poll the receive queues of ports of which one was moved, by the keys of the ports, these or others.
+    pub moves: BTreeMap<String, Vec<u16>>,
+    /// Network namespaces of containers as the switch saw them, by the keys of their ports, as in
+    /// [`SocketOrigin::namespace`](crate::api::SocketOrigin::namespace).
+    pub namespaces: BTreeMap<String, String>,
 }
 
 /// The layout that is written.
@@ -139,14 +149,15 @@ impl State {
             Err(source) => return Err(self.system("read", source)),
         };
         let unreadable = |problem: String| StateError::Unreadable { path: self.path.clone(), problem };
-        let content: Content =
+        let mut content: Content =
             serde_json::from_slice(&text).map_err(|error| unreadable(error.to_string()))?;
         if content.version != VERSION {
             return Err(unreadable(format!("its layout is {}, not {VERSION}", content.version)));
         }
         let read = |port| PortSpec::read(port).map_err(|problem| unreadable(problem.to_string()));
-        let ports = content.ports.into_iter().map(read).collect::<Result<_, _>>()?;
-        Ok(Saved { ports, fdb: content.fdb, spans: content.spans })
+        let ports = std::mem::take(&mut content.ports).into_iter().map(read).collect::<Result<_, _>>()?;
+        let Content { fdb, spans, moves, namespaces, .. } = content;
+        Ok(Saved { ports, fdb, spans, moves, namespaces })
     }
 
     /// Replaces the file as a whole: whoever reads it, at any time, after a crash too, finds the old or the new ports.
@@ -159,8 +170,9 @@ impl State {
 
     fn write(&self, saved: &Saved) -> io::Result<()> {
         let ports = saved.ports.iter().map(serde_json::to_value).collect::<Result<_, _>>()?;
-        let (fdb, spans) = (saved.fdb.clone(), saved.spans.clone());
-        let mut text = serde_json::to_vec_pretty(&Content { version: VERSION, ports, fdb, spans })?;
+        let Saved { fdb, spans, moves, namespaces, .. } = saved.clone();
+        let content = Content { version: VERSION, ports, fdb, spans, moves, namespaces };
+        let mut text = serde_json::to_vec_pretty(&content)?;
         text.push(b'\n');
         let beside = self.path.with_extension("new");
         let written = File::create(&beside).and_then(|mut file| {

@@ -1,8 +1,8 @@
 //! The switch: its ports, its workers, and what is done to them while frames pass.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,6 @@ use crossbeam::queue::ArrayQueue;
 use linecard_capture::Hub;
 use linecard_eal::{Lcore, Workers};
 use linecard_mempool::Pool;
-use linecard_pmd::stats::Counter;
 use linecard_pmd::{PortControl, ProbeContext, Registry, Running};
 
 use crate::api::{
@@ -20,6 +19,7 @@ use crate::fdb::Table;
 use crate::forward::{Engine, Inbox};
 use crate::keep::{KeptAddresses, Store};
 use crate::opening::{Changing, check_mac, free_id, needs_fd, state_of};
+use crate::placement::Queues;
 use crate::port::Losses;
 use crate::relations::Relations;
 use crate::rules::{Defaults, Rules};
@@ -36,6 +36,7 @@ const INBOX: usize = 4096;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a switch is made of.
+#[non_exhaustive]
 pub struct SwitchConfig {
     /// The drivers its ports may have.
     pub drivers: Registry,
@@ -59,6 +60,35 @@ pub struct SwitchConfig {
     /// Where ports are kept for the case that this process is killed.
     pub store: Option<Arc<Store>>,
 }
+
+impl SwitchConfig {
+    /// A switch for 65 536 addresses, each forgotten after five minutes, that answers nothing itself and keeps no ports for
+    /// a successor.
+    #[must_use]
+    pub fn new(drivers: Registry, context: ProbeContext, pool: Pool, lcores: Vec<Lcore>) -> Self {
+        Self {
+            drivers,
+            context,
+            pool,
+            captures: Hub::new(),
+            lcores,
+            addresses: 65_536,
+            age_seconds: 300,
+            neigh_suppress: false,
+            defaults: Defaults::default(),
+            store: None,
+        }
+    }
+}
+
+linecard_eal::setters!(SwitchConfig {
+    captures: Hub,
+    addresses: usize,
+    age_seconds: u32,
+    neigh_suppress: bool,
+    defaults: Defaults,
+    store: impl Into<Option<Arc<Store>>> as into,
+});
 
 /// A port and what runs it.
 pub(crate) struct Entry {
@@ -85,18 +115,12 @@ pub(crate) struct Open {
     pub(crate) running: Box<dyn Running>,
     /// What each worker lost.
     pub(crate) losses: Vec<Arc<Losses>>,
-    /// Who polls each receive queue.
-    pub(crate) placed: Vec<Placed>,
+    /// Its queues, and which worker has each.
+    pub(crate) queues: Queues,
     /// The link was up when it was last looked at.
     pub(crate) up: Arc<AtomicBool>,
     /// What the workers were told to copy of it.
     pub(crate) relations: Mutex<Relations>,
-}
-
-/// Where a receive queue is polled.
-pub(crate) struct Placed {
-    pub(crate) worker: usize,
-    pub(crate) packets: Arc<Counter>,
 }
 
 /// A learning switch with its threads; they end with it.
@@ -110,21 +134,11 @@ pub(crate) struct Placed {
 /// use linecard_switch::{Switch, SwitchConfig};
 ///
 /// let eal = Eal::new(&EalArgs::parse(["--no-huge", "-m", "32"])?.0)?;
-/// let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 1024, ..PoolConfig::default() })?;
+/// let pool = Pool::new(&eal.default_domain(), PoolConfig::default().packets(1024))?;
 /// let context =
-///     ProbeContext { memory: eal.memory().clone(), domain: eal.default_domain(), wait: std::time::Duration::from_secs(1) };
-/// let switch = Switch::start(SwitchConfig {
-///     drivers: Registry::new(&[&RingDriver]),
-///     context,
-///     pool,
-///     captures: Default::default(),
-///     lcores: vec![eal.lcores().main().clone()],
-///     addresses: 1000,
-///     age_seconds: 300,
-///     neigh_suppress: false,
-///     defaults: Default::default(),
-///     store: None,
-/// })?;
+///     ProbeContext::new(eal.memory().clone(), eal.default_domain(), std::time::Duration::from_secs(1));
+/// let (drivers, lcores) = (Registry::new(&[&RingDriver]), vec![eal.lcores().main().clone()]);
+/// let switch = Switch::start(SwitchConfig::new(drivers, context, pool, lcores).addresses(1000))?;
 /// let spec = PortSpec::new("a", PortKind::Vdev { device: "net_ring0".into() });
 /// assert!(switch.add(&spec, None)?.created);
 /// assert!(!switch.add(&spec, None)?.created);
@@ -143,6 +157,10 @@ pub struct Switch {
     pub(crate) changed: Condvar,
     /// What is copied from port to port. Locked after `ports`.
     sessions: Mutex<Sessions>,
+    /// Who polls the receive queues of ports of which one was moved, by their keys; also of ports that are not open now.
+    pub(crate) moved: Mutex<BTreeMap<String, Vec<u16>>>,
+    /// Ports that were removed because their containers are gone.
+    pub(crate) swept: AtomicU64,
     start: Instant,
     /// What the table's clock showed then: a predecessor's time.
     pub(crate) clock: AtomicU32,
@@ -157,7 +175,7 @@ impl Switch {
     /// # Errors
     /// A worker cannot be started.
     pub fn start(config: SwitchConfig) -> Result<Self, linecard_eal::Error> {
-        let table = Arc::new(Table::new(config.addresses));
+        let table = Arc::new(Table::new(config.addresses).holding());
         let inbox = |_| Inbox { packets: Arc::new(ArrayQueue::new(INBOX)), wake: Arc::default() };
         let inboxes: Vec<_> = config.lcores.iter().map(inbox).collect();
         let (mut workers, mut remotes, start) = (Workers::new(), Vec::new(), Instant::now());
@@ -179,6 +197,8 @@ impl Switch {
             ports: Mutex::default(),
             changed: Condvar::new(),
             sessions: Mutex::default(),
+            moved: Mutex::default(),
+            swept: AtomicU64::new(0),
             start,
             clock: AtomicU32::new(0),
             kept_addresses: Mutex::default(),
@@ -207,6 +227,7 @@ impl Switch {
     /// It makes no sense, is there with other parameters, or cannot be had.
     pub fn add(&self, spec: &PortSpec, fd: Option<OwnedFd>) -> Result<PortAdded, Problem> {
         let rules = Rules::of(spec, self.config.defaults)?;
+        self.check_workers(spec)?;
         if fd.is_some() && !matches!(spec.kind, PortKind::VhostUserFd { .. } | PortKind::Tap { .. }) {
             let details = "send none, or ask for a port of type vhost-user-fd or tap";
             return Err(Problem::new(Code::InvalidParams, "this type of port takes no descriptor", details));
@@ -237,15 +258,24 @@ impl Switch {
     /// # Errors
     /// It makes no sense, or there is another of that key.
     pub fn restore(&self, spec: &PortSpec) -> Result<PortState, Problem> {
-        let rules = Rules::of(spec, self.config.defaults)?;
         let fd = match &spec.kind {
-            PortKind::VhostUserFd { origin: Some(origin) } => crate::origin::listen(origin)
+            PortKind::VhostUserFd { origin: Some(origin) } => origin
+                .listen()
                 .inspect_err(|error| {
                     tracing::warn!("port {}: its socket cannot be made anew: {error}", spec.key)
                 })
                 .ok(),
             _ => None,
         };
+        self.restore_with(spec, fd)
+    }
+
+    /// As [`restore`](Self::restore), with what was opened for the port already: a listening socket, or a queue of its tap.
+    ///
+    /// # Errors
+    /// As [`restore`](Self::restore).
+    pub fn restore_with(&self, spec: &PortSpec, fd: Option<OwnedFd>) -> Result<PortState, Problem> {
+        let rules = Rules::of(spec, self.config.defaults)?;
         let mut ports = self.ports();
         if ports.contains_key(&spec.key) {
             let message = format!("port '{}' is there already", spec.key);
@@ -270,12 +300,18 @@ impl Switch {
     /// # Errors
     /// A worker does not give it back.
     pub fn remove(&self, key: &str) -> Result<bool, Problem> {
+        self.remove_if(key, |_| true)
+    }
+
+    /// As [`remove`](Self::remove), if the port `is` the one that is meant.
+    pub(crate) fn remove_if(&self, key: &str, is: impl Fn(&PortSpec) -> bool) -> Result<bool, Problem> {
         let mut ports = self.ports_when_settled(key);
-        let Some(entry) = ports.get_mut(key) else { return Ok(false) };
+        let Some(entry) = ports.get_mut(key).filter(|entry| is(&entry.spec)) else { return Ok(false) };
         entry.changing = true;
         let mut leaving = Entry { open: entry.open.take(), ..Entry::new(entry.id, &entry.spec) };
         drop(ports);
         let _change = Changing { switch: self, key, stays: false };
+        self.forget_moves(key);
         self.close(&mut leaving).map(|()| true)
     }
 
@@ -295,7 +331,7 @@ impl Switch {
     pub(crate) fn open_ports(&self) -> Vec<OpenPort> {
         let of = |entry: &Entry| {
             let open = entry.open.as_ref()?;
-            let rx = u16::try_from(open.placed.len()).unwrap_or(u16::MAX);
+            let rx = u16::try_from(open.queues.len()).unwrap_or(u16::MAX);
             Some(OpenPort::new(entry.id, &entry.spec.key, (rx, rx.max(entry.spec.queues)), open))
         };
         self.ports().values().filter_map(of).collect()
@@ -305,6 +341,11 @@ impl Switch {
     #[must_use]
     pub fn specs(&self) -> Vec<PortSpec> {
         self.ports().values().map(|entry| entry.spec.clone()).collect()
+    }
+
+    /// The keys of all ports.
+    pub(crate) fn keys(&self) -> BTreeSet<String> {
+        self.ports().keys().cloned().collect()
     }
 
     /// One port.
@@ -348,6 +389,7 @@ impl Switch {
             uptime_seconds: self.start.elapsed().as_secs(),
             workers: u16::try_from(self.remotes.len()).unwrap_or(u16::MAX),
             addresses: self.table.len() as u64,
+            swept_ports: self.swept.load(Ordering::Relaxed),
             ports: self.list(),
         }
     }
@@ -364,6 +406,7 @@ impl Switch {
         if seconds != self.table.now() {
             self.table.tick(seconds);
             self.table.age(self.config.age_seconds);
+            self.look_at_held();
             self.keep_addresses();
         }
         for entry in self.ports().values() {

@@ -20,14 +20,11 @@ use crate::usage::Usage;
 /// # use linecard_switch::api::{PortKind, PortSpec};
 /// # use linecard_switch::{Switch, SwitchConfig};
 /// # let eal = Eal::new(&EalArgs::parse(["--no-huge", "-m", "32"])?.0)?;
-/// # let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 1024, ..PoolConfig::default() })?;
+/// # let pool = Pool::new(&eal.default_domain(), PoolConfig::default().packets(1024))?;
 /// # let wait = std::time::Duration::from_secs(1);
-/// # let switch = Switch::start(SwitchConfig {
-/// #     drivers: Registry::new(&[&linecard_net_ring::RingDriver]),
-/// #     context: ProbeContext { memory: eal.memory().clone(), domain: eal.default_domain(), wait },
-/// #     pool, captures: Default::default(), lcores: vec![eal.lcores().main().clone()], addresses: 1000, age_seconds: 300,
-/// #     neigh_suppress: false, defaults: Default::default(), store: None,
-/// # })?;
+/// # let drivers = Registry::new(&[&linecard_net_ring::RingDriver]);
+/// # let context = ProbeContext::new(eal.memory().clone(), eal.default_domain(), wait);
+/// # let switch = Switch::start(SwitchConfig::new(drivers, context, pool, vec![eal.lcores().main().clone()]))?;
 /// let telemetry = Telemetry::new(&eal);
 /// let mut feed = linecard_switch::TelemetryFeed::new(telemetry.clone());
 /// switch.add(&PortSpec::new("a", PortKind::Vdev { device: "net_ring0".into() }), None)?;
@@ -91,7 +88,7 @@ pub(crate) struct OpenPort {
 impl OpenPort {
     /// A port of this number and key, with its receive queues, as it is open.
     pub(crate) fn new(id: u16, key: &str, (rx, tx): (u16, u16), open: &crate::switch::Open) -> Self {
-        let config = PortConfig { rx_queues: rx, tx_queues: tx, ..PortConfig::default() };
+        let config = PortConfig::default().rx_queues(rx).tx_queues(tx);
         Self {
             id,
             opening: Arc::as_ptr(&open.control).cast::<()>().addr(),

@@ -29,6 +29,8 @@ struct Tracer<'a> {
     from: u16,
     /// Where its station is looked for.
     home: u16,
+    /// Its source moved too often.
+    held: bool,
     frame: &'a [u8],
     trace: Trace,
 }
@@ -51,8 +53,15 @@ impl Switch {
             ports.insert(entry.id, Seen { key: entry.spec.key.clone(), rules, up, relations });
         }
         drop(entries);
-        let mut tracer =
-            Tracer { switch: self, ports, from, home: from, frame: &frame, trace: Trace::default() };
+        let mut tracer = Tracer {
+            switch: self,
+            ports,
+            from,
+            home: from,
+            held: false,
+            frame: &frame,
+            trace: Trace::default(),
+        };
         if let Err(cause) = tracer.run() {
             tracer.trace.verdict = TraceVerdict::Drop;
             tracer.trace.cause = Some(cause.name().into());
@@ -105,6 +114,12 @@ impl Tracer<'_> {
                 let text = format!("source: belongs to {}", self.key(place.port));
                 self.step(text);
                 return Err(Cause::SourceTaken);
+            }
+            Some(place) if self.switch.table.is_held(Station::of(head.source(), vlan)) => {
+                self.held = true;
+                let key = self.key(place.port);
+                let text = format!("source: moves between ports too often, and stays behind {key} for now");
+                self.step(text);
             }
             other => {
                 let known = self.switch.table.count(self.from);
@@ -172,13 +187,17 @@ impl Tracer<'_> {
         } else {
             "destination: not known, so to all ports of the VLAN"
         });
+        if self.held {
+            return Err(Cause::SourceMoves);
+        }
         if let Some(owner) = self.answered(vlan) {
             self.trace.verdict = TraceVerdict::Answer;
             self.step(format!("a question for the address of {owner}: the switch answers"));
             return Ok(());
         }
         self.trace.verdict = TraceVerdict::Flood;
-        let ids: Vec<u16> = self.ports.keys().copied().collect();
+        let kept_from = self.switch.table.kept_from(Station::of(head.source(), vlan));
+        let ids: Vec<u16> = self.ports.keys().copied().filter(|id| Some(*id) != kept_from).collect();
         for id in ids {
             if let Some((port, egress)) = self.egress(id, vlan, tagged).filter(|_| self.hears(id, head)) {
                 self.trace.ports.push(port);

@@ -15,6 +15,7 @@ use linecard_pmd::{RxQueue, TxQueue, contain};
 
 use crate::forward::Engine;
 use crate::lanes::{Forward, Lanes, Queue};
+use crate::placement::{Given, Holder, Move};
 use crate::port::{Egress, WorkerPort};
 use crate::relations::Relations;
 use crate::usage::Meter;
@@ -32,9 +33,13 @@ pub(crate) enum Command {
     /// A port is there; its receive queues are this worker's.
     Add(u16, Box<WorkerPort>, Vec<Queue>),
     /// One receive queue of a port goes to another worker.
-    Take(u16, u16, Sender<Option<Queue>>),
+    Move(Move),
     /// It is this worker's from here on.
-    Give(u16, Queue),
+    Give(Given),
+    /// The workers that have transmit queues of a port: who sent by another one sends by the first of them.
+    Route(u16, Vec<usize>),
+    /// To say that it does what it is told.
+    Answer(Sender<()>),
     /// What a port has to do with others.
     Relate(u16, Relations),
     /// A port is removed: its queues go back to it.
@@ -71,11 +76,32 @@ impl WorkerHandle {
         (Self { commands: Some(commands), pending, wake }, mailbox)
     }
 
+    /// One more for the same worker, which ends with the last.
+    pub(crate) fn another(&self) -> Self {
+        let Self { commands, pending, wake } = self;
+        Self { commands: commands.clone(), pending: Arc::clone(pending), wake: Arc::clone(wake) }
+    }
+
     /// `false` when the worker is gone.
     pub(crate) fn tell(&self, command: Command) -> bool {
-        let told = self.commands.as_ref().is_some_and(|commands| commands.send(command).is_ok());
+        self.send(command).is_ok()
+    }
+
+    /// Gives a queue to the worker; back, when it is gone.
+    pub(crate) fn give(&self, given: Given) -> Result<(), Given> {
+        match self.send(Command::Give(given)) {
+            Err(Some(Command::Give(given))) => Err(given),
+            _ => Ok(()),
+        }
+    }
+
+    fn send(&self, command: Command) -> Result<(), Option<Command>> {
+        let sent = match &self.commands {
+            Some(commands) => commands.send(command).map_err(|refused| Some(refused.0)),
+            None => Err(Some(command)),
+        };
         self.knock();
-        told
+        sent
     }
 
     fn knock(&self) {
@@ -189,7 +215,7 @@ impl Worker {
         }
     }
 
-    /// Looks at every queue once; how many frames came.
+    /// Looks at the queues that may have something; how many frames came.
     #[inline]
     fn round(&mut self) -> usize {
         // W2, pairs with W1.
@@ -248,11 +274,11 @@ impl Worker {
                 self.engine.worker_ports[index] = Some(*worker_port);
                 self.lanes.add(port, queues);
             }
-            Command::Take(port, number, tell) => {
-                // The requester may have given up; the queue is dropped then.
-                let _ = tell.send(self.lanes.remove(port, Some(number)).pop());
-            }
-            Command::Give(port, queue) => self.lanes.add(port, vec![queue]),
+            Command::Move(asked) => asked.carry_out(self),
+            Command::Give(given) => self.take_up(given),
+            Command::Route(port, owners) => self.engine.route(port, &owners),
+            // The requester may have given up.
+            Command::Answer(tell) => drop(tell.send(())),
             Command::Relate(port, relations) => {
                 if let Some(worker_port) = self.engine.worker_port_mut(port) {
                     worker_port.relations = relations;
@@ -330,6 +356,26 @@ impl Worker {
             home.tx = Some(tx);
         }
         home
+    }
+}
+
+impl Holder for Worker {
+    fn let_go(&mut self, port: u16, queue: u16, to: usize, keeps_tx: bool) -> Option<Given> {
+        let queue = self.lanes.remove(port, Some(queue)).pop()?;
+        let is_last = !self.lanes.have(port);
+        if is_last {
+            self.engine.rest(port);
+        }
+        let tx = if is_last && !keeps_tx { self.engine.give_away(port, to) } else { None };
+        Some(Given { port, queue, tx })
+    }
+
+    fn take_up(&mut self, given: Given) {
+        let Given { port, queue, tx } = given;
+        if let Some(tx) = tx {
+            self.engine.take_over(port, tx);
+        }
+        self.lanes.add(port, vec![queue]);
     }
 }
 

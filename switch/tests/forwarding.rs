@@ -4,7 +4,7 @@ mod common;
 
 use common::{Bed, frame, tagged};
 use linecard_switch::api::{
-    DropCounters, FdbAddress, FdbFilter, FdbStatic, QueueMove, TraceRequest, TraceVerdict,
+    DropCounters, FdbAddress, FdbFilter, FdbStatic, PortKind, PortSpec, QueueMove, TraceRequest, TraceVerdict,
 };
 use serde_json::json;
 
@@ -133,6 +133,40 @@ fn nobody_uses_an_address_that_is_anothers() {
     );
 }
 
+/// Whoever has sent from the address of a port that is still to come does not keep its frames.
+#[test]
+fn what_is_configured_wins_over_what_was_learned() {
+    let mut bed = Bed::new(1, &[json!({}), json!({}), json!({})]);
+    let mac = |number: u8| linecard_net::MacAddr([2, 0, 0, 0, 0, number]);
+    bed.send(0, &[frame(7, ALL, b"the one who is to come, I say"), frame(8, ALL, b"")]);
+    bed.settle();
+    let port = |key: &str, mac, ring: u16| PortSpec {
+        mac: Some(mac),
+        ..PortSpec::new(key, PortKind::Vdev { device: format!("net_ring{ring}") })
+    };
+    assert!(bed.switch.add(&port("late", mac(7), 500), None).expect("it is added").created);
+    let places = |bed: &Bed, number| {
+        let filter = FdbFilter { mac: Some(mac(number)), ..FdbFilter::default() };
+        let list = bed.switch.fdb(&filter).expect("a list");
+        list.into_iter().map(|entry| (entry.port, entry.fixed)).collect::<Vec<_>>()
+    };
+    assert_eq!(places(&bed, 7), [("late".to_owned(), true)]);
+    (0..3).for_each(|port| drop(bed.received(port)));
+    assert_eq!(bed.reach(1, &frame(1, 7, b"for the late one")), [0_usize; 0]);
+    assert_eq!(bed.reach(0, &frame(7, ALL, b"it is still me")), [0_usize; 0]);
+    assert_eq!(drops(&bed, 0).source_taken, 1);
+    // Where that cannot be, the port is not added, and its device is closed.
+    bed.switch.fix(&FdbStatic { mac: mac(9), vlan: 0, port: "p0".into() }).expect("it is put in");
+    for _ in 0..2 {
+        let problem = bed.switch.add(&port("other", mac(9), 501), None).expect_err("it is fixed elsewhere");
+        assert!(problem.to_string().contains("02:00:00:00:00:09 is fixed behind another port"), "{problem}");
+    }
+    assert!(bed.switch.show("other").is_err());
+    assert_eq!(places(&bed, 9), [("p0".to_owned(), true)]);
+    assert!(bed.switch.unfix(&FdbAddress { mac: mac(9), vlan: 0 }).expect("it goes"));
+    assert!(bed.switch.add(&port("other", mac(9), 501), None).expect("it is added").created);
+}
+
 #[test]
 fn frames_stay_in_their_vlans_with_the_tags_each_port_wants() {
     let mut bed = Bed::new(
@@ -198,6 +232,144 @@ fn a_port_may_send_only_so_much() {
     assert_eq!(bed.reach(1, &frame(2, ALL, b"a flood")), [0_usize; 0]);
     assert_eq!(drops(&bed, 1).flood_rate, 1);
     assert_eq!(bed.reach(1, &frame(2, 3, b"to one that is known")), [2]);
+}
+
+/// What a port may send is one measure, whichever of its queues it uses and whichever workers poll them.
+#[test]
+fn a_ports_rate_is_one_for_all_its_workers() {
+    let limited =
+        |queues: u16| json!({"queues": queues, "rate": {"bits_per_second": 8, "burst_bytes": 40_000}});
+    let mut bed = Bed::new(4, &[limited(4), limited(4), limited(1), json!({})]);
+    bed.send(3, &[frame(9, ALL, b"")]);
+    bed.settle();
+    (0..4).for_each(|port| drop(bed.received(port)));
+    // 39 of these are 39 624 bytes.
+    let frames = |from, count| vec![frame(from, 9, &[7; 1002]); count];
+    bed.send_by(0, 2, &frames(1, 60));
+    bed.settle();
+    assert_eq!(bed.received(3).len(), 39, "one flow by one queue");
+    (0..4).for_each(|queue| bed.send_by(1, queue, &frames(2, 15)));
+    bed.settle();
+    // Each worker may have kept a little that is too little for a frame.
+    let got = bed.received(3).len();
+    assert!((35..=39).contains(&got), "{got} by four queues");
+    // What one worker has taken and not used is there for the next.
+    let mut got = 0;
+    for round in 0..6_u16 {
+        bed.send(2, &frames(3, 10));
+        bed.settle();
+        got += bed.received(3).len();
+        let asked = QueueMove { port: "p2".into(), queue: 0, worker: round % 4 };
+        bed.switch.move_queue(&asked).expect("it moves");
+    }
+    assert_eq!(got, 39, "by one queue that moves");
+    let rates = [0, 1, 2].map(|port| drops(&bed, port).rate);
+    assert_eq!((rates[0], rates[2]), (21, 21), "{rates:?}");
+}
+
+/// A frame from one of many stations.
+fn from_many(station: u16, to: u8) -> Vec<u8> {
+    let mut frame = frame(0, to, b"one of many");
+    frame[6..12].copy_from_slice(&[2, 0x77, 0, 0, (station >> 8) as u8, station as u8]);
+    frame
+}
+
+/// Each kind of what goes to all has a limit of its own if that is asked for, and counts with the others if not.
+#[test]
+fn storms_are_held_back_by_kind() {
+    let mut bed = Bed::new(
+        1,
+        &[
+            json!({"broadcast_rate": 0}),
+            json!({"multicast_rate": 0}),
+            json!({"unknown_rate": 0}),
+            json!({"flood_rate": 0, "multicast_rate": 1}),
+            json!({}),
+        ],
+    );
+    let multicast =
+        |from: u8| [&[1, 0, 0x5e, 0, 0, 7, 2, 0, 0, 0, 0, from, 8, 0][..], b"to a group"].concat();
+    let kinds = |from: u8| [frame(from, ALL, b"to all"), multicast(from), frame(from, 99, b"to a stranger")];
+    let passed = |bed: &mut Bed, port: usize| {
+        let frames = kinds(port as u8 + 1);
+        frames.map(|frame| bed.reach(port, &frame).contains(&4))
+    };
+    for (port, want) in [(0, [false, true, true]), (1, [true, false, true]), (2, [true, true, false])] {
+        assert_eq!(passed(&mut bed, port), want, "port {port}");
+        let lost = drops(&bed, port);
+        let lost = [lost.broadcast_rate, lost.multicast_rate, lost.unknown_rate, lost.flood_rate];
+        let want = want.map(|passes| u64::from(!passes));
+        assert_eq!(lost, [want[0], want[1], want[2], 0], "port {port}");
+    }
+    assert_eq!(passed(&mut bed, 3), [false, true, false]);
+    assert_eq!((drops(&bed, 3).flood_rate, drops(&bed, 3).multicast_rate), (2, 0));
+    // One kind that is used up costs the others nothing: 2048 may come at once.
+    bed.send(3, &vec![multicast(4); 2060]);
+    bed.settle();
+    (0..5).for_each(|port| drop(bed.received(port)));
+    assert!(drops(&bed, 3).multicast_rate > 0);
+    assert_eq!(bed.reach(4, &frame(5, ALL, b"to all")), [0, 1, 2, 3]);
+}
+
+/// New addresses have an allowance of their own: who sends from many may still flood, and who may not flood is known all the same.
+#[test]
+fn learning_costs_no_floods() {
+    let mut bed =
+        Bed::new(1, &[json!({"flood_rate": 1}), json!({"flood_rate": 0}), json!({"learn_rate": 0})]);
+    bed.send(1, &[frame(2, 9, b"here I am")]);
+    bed.settle();
+    let known = |bed: &Bed, port: &str| {
+        let filter = FdbFilter { port: Some(port.into()), ..FdbFilter::default() };
+        bed.switch.fdb(&filter).expect("a list").len()
+    };
+    assert_eq!((known(&bed, "p1"), drops(&bed, 1).flood_rate), (1, 1));
+    for chunk in 0..11 {
+        let frames: Vec<_> = (0..200).map(|n| from_many(chunk * 200 + n, 2)).collect();
+        bed.send(0, &frames);
+        bed.settle();
+        assert_eq!(bed.received(1).len(), 200);
+    }
+    assert_eq!(bed.reach(0, &frame(1, ALL, b"to all")), [1, 2]);
+    assert_eq!(drops(&bed, 0), DropCounters::default());
+    // One that may learn nothing passes frames all the same.
+    assert_eq!(bed.reach(2, &frame(3, 2, b"to one that is known")), [1]);
+    assert_eq!(known(&bed, "p2"), 0);
+}
+
+/// Ports that send from addresses which they make up fill the table, and keep nobody else's out of it.
+#[test]
+fn strangers_keep_nobody_from_being_known() {
+    let mut bed = Bed::new(2, &[json!({}), json!({}), json!({}), json!({}), json!({}), json!({})]);
+    let known = |bed: &Bed, port: &str| {
+        let filter = FdbFilter { port: Some(port.into()), ..FdbFilter::default() };
+        bed.switch.fdb(&filter).expect("a list").len()
+    };
+    let fill = |bed: &mut Bed, from: u16| {
+        for port in 0..4_u16 {
+            let frames: Vec<_> = (0..400).map(|n| from_many(from + port * 400 + n, 250)).collect();
+            bed.send(port.into(), &frames);
+            bed.settle();
+            (0..6).for_each(|port| drop(bed.received(port)));
+        }
+    };
+    fill(&mut bed, 0);
+    let all = bed.switch.stats().addresses;
+    assert!(all > 950, "{all} of 1000 places are taken");
+    for station in 1..=5 {
+        bed.send(4, &[frame(station, ALL, b"and who am I?")]);
+        bed.settle();
+    }
+    assert_eq!(known(&bed, "p4"), 5);
+    let mac = |number: u8| linecard_net::MacAddr([2, 0, 0, 0, 0, number]);
+    bed.switch.fix(&FdbStatic { mac: mac(9), vlan: 0, port: "p5".into() }).expect("it is put in");
+    let port = PortSpec {
+        mac: Some(mac(10)),
+        ..PortSpec::new("late", PortKind::Vdev { device: "net_ring510".into() })
+    };
+    assert!(bed.switch.add(&port, None).expect("it is added").created);
+    // They go on, and the others stay.
+    fill(&mut bed, 2000);
+    assert_eq!(["p4", "p5", "late"].map(|port| known(&bed, port)), [5, 1, 1]);
 }
 
 #[test]
@@ -451,7 +623,7 @@ fn queues_move_between_workers_while_frames_pass() {
         );
         bed.switch.move_queue(&asked("p0", round % 2, round % 3)).expect("it moves");
         bed.switch.move_queue(&asked("p1", 0, (round + 1) % 3)).expect("it moves");
-        bed.settle();
+        bed.settle_moved();
         got = [got[0] + bed.received(1).len(), got[1] + bed.received(2).len()];
     }
     assert_eq!(got, [24, 24], "nothing is lost");

@@ -12,7 +12,6 @@ use linecard_pmd::{
     Device, DeviceInfo, Driver, Error, Port, PortConfig, ProbeContext, Registry, Running, RxQueue, TxQueue,
 };
 use linecard_switch::api::{PortKind, PortSpec, PortState};
-use linecard_switch::rules::Defaults;
 use linecard_switch::{Switch, SwitchConfig};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -99,20 +98,11 @@ impl Running for Slow<dyn Running> {
 
 fn switch(eal: &Eal) -> Switch {
     let domain = eal.default_domain();
-    let pool = Pool::new(&domain, PoolConfig { packets: 2048, ..PoolConfig::default() }).expect("a pool");
-    Switch::start(SwitchConfig {
-        drivers: Registry::new(&[&RingDriver, &SlowDriver]),
-        context: ProbeContext { memory: eal.memory().clone(), domain, wait: PATIENCE },
-        pool,
-        captures: linecard_capture::Hub::new(),
-        lcores: vec![eal.lcores().main().clone()],
-        addresses: 100,
-        age_seconds: 300,
-        neigh_suppress: false,
-        defaults: Defaults::default(),
-        store: None,
-    })
-    .expect("a switch")
+    let pool = Pool::new(&domain, PoolConfig::default().packets(2048)).expect("a pool");
+    let context = ProbeContext::new(eal.memory().clone(), domain, PATIENCE);
+    let drivers = Registry::new(&[&RingDriver, &SlowDriver]);
+    Switch::start(SwitchConfig::new(drivers, context, pool, vec![eal.lcores().main().clone()]))
+        .expect("a switch")
 }
 
 fn spec(key: &str, device: &str) -> PortSpec {

@@ -359,6 +359,9 @@ pub struct Stats {
     pub workers: u16,
     /// Addresses known.
     pub addresses: u64,
+    /// Ports that were removed because the network namespaces of their containers are gone.
+    #[serde(default)]
+    pub swept_ports: u64,
     /// Every port.
     pub ports: Vec<PortInfo>,
 }

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::fs::File;
+use std::io;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use linecard_net::MacAddr;
@@ -30,11 +33,14 @@ pub struct PortSpec {
     #[serde(flatten)]
     pub kind: PortKind,
     /// The station behind it. When given, frames from another address are dropped, and the switch knows the way to this one
-    /// before it speaks.
+    /// before it speaks, whatever it has learned of the address behind other ports.
     #[serde(default, skip_serializing_if = "Option::is_none", with = "mac::optional")]
     pub mac: Option<MacAddr>,
     /// Addresses of that station. When given, IP packets and ARP and neighbour discovery messages that name another source
-    /// are dropped; the unspecified source (before an address is configured) and IPv6 link-local ones pass.
+    /// are dropped. The unspecified source passes (before an address is configured), and so does one IPv6 link-local address, which
+    /// every host makes of its own: that of the MAC address (`fe80::` with the modified EUI-64 of RFC 4291). A station that has
+    /// another one (RFC 7217) has to have it listed here. Such a port is of a host: its router advertisements and redirects are
+    /// dropped, and a router's port has no `ips`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ips: Vec<IpAddr>,
     /// The VLANs it is in; without, frames pass as they are among ports without VLANs.
@@ -49,12 +55,30 @@ pub struct PortSpec {
     /// Most that it may send.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<Rate>,
-    /// Most broadcast, multicast and unknown unicast frames it may send, a second; the switch's default without.
+    /// Most broadcast, multicast and unknown unicast frames it may send, a second, together, but for those that have a limit of their
+    /// own below; the switch's default without. A tenth of a second's worth may come at once, and 2048 in any case.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flood_rate: Option<u32>,
-    /// Most addresses that are learned behind it; the switch's default without.
+    /// Most broadcast frames it may send, a second, which do not count for `flood_rate` then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub broadcast_rate: Option<u32>,
+    /// Most multicast frames it may send, a second, which do not count for `flood_rate` then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub multicast_rate: Option<u32>,
+    /// Most frames to stations that nobody knows it may send, a second, which do not count for `flood_rate` then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unknown_rate: Option<u32>,
+    /// Most addresses that are learned behind it; the switch's default for its kind without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_macs: Option<u32>,
+    /// Most new addresses that are learned behind it, a second; the switch's default without. A frame from one more passes, and is learned
+    /// from later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learn_rate: Option<u32>,
+    /// The workers that poll its receive queues, in turn: queue 0 the first of them, queue 1 the next. Without, the switch deals queues
+    /// out. A queue that was moved (`worker.move`) stays where it was moved to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub workers: Vec<u16>,
     /// Exchanges frames with ports that are not isolated only.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub isolated: bool,
@@ -94,7 +118,12 @@ impl PortSpec {
             queues: one(),
             rate: None,
             flood_rate: None,
+            broadcast_rate: None,
+            multicast_rate: None,
+            unknown_rate: None,
             max_macs: None,
+            learn_rate: None,
+            workers: Vec::new(),
             isolated: false,
             shares: None,
             meta: BTreeMap::new(),
@@ -149,7 +178,12 @@ const COMMON: &[&str] = &[
     "queues",
     "rate",
     "flood_rate",
+    "broadcast_rate",
+    "multicast_rate",
+    "unknown_rate",
     "max_macs",
+    "learn_rate",
+    "workers",
     "isolated",
     "shares",
     "meta",
@@ -247,6 +281,8 @@ impl PortKind {
 /// use linecard_switch::api::SocketOrigin;
 /// let origin: SocketOrigin = serde_json::from_str(r#"{"netns":"/run/netns/c1","abstract":"vport/net1"}"#)?;
 /// assert_eq!(origin.name, "vport/net1");
+/// let own = SocketOrigin::new("/proc/self/ns/net", "vport/net1");
+/// assert!(own.namespace.is_some());
 /// # Ok::<(), serde_json::Error>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -257,6 +293,34 @@ pub struct SocketOrigin {
     /// An abstract socket's name, without the leading zero.
     #[serde(rename = "abstract")]
     pub name: String,
+    /// Which namespace that is: the boot, the file system and the inode of its file. A path may lead to another one when the switch
+    /// is restarted, in which the socket is not made then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
+}
+
+impl SocketOrigin {
+    /// A socket of that name in the namespace that `netns` leads to now.
+    #[must_use]
+    pub fn new(netns: impl Into<PathBuf>, name: impl Into<String>) -> Self {
+        let netns = netns.into();
+        let namespace = File::open(&netns).and_then(|file| crate::origin::identity(&file)).ok();
+        Self { netns, name: name.into(), namespace }
+    }
+
+    /// Listens at that name in the namespace, if it is the one where the socket was made.
+    ///
+    /// ```
+    /// use linecard_switch::api::SocketOrigin;
+    /// let elsewhere = SocketOrigin::new("/nowhere", "vport/net1");
+    /// assert!(elsewhere.listen().is_err());
+    /// ```
+    ///
+    /// # Errors
+    /// The namespace is gone, or is another; this process may not enter it; somebody listens there.
+    pub fn listen(&self) -> io::Result<OwnedFd> {
+        crate::origin::listen(self)
+    }
 }
 
 /// The VLANs of a port (IEEE 802.1Q), 1 to 4094.
@@ -294,7 +358,7 @@ pub struct Trunk {
     pub native: Option<u16>,
 }
 
-/// Most that a port may send; frames beyond are dropped.
+/// Most that a port may send, by all its queues together, whichever workers poll them; frames beyond are dropped.
 ///
 /// ```
 /// use linecard_switch::api::Rate;
@@ -479,6 +543,8 @@ drops! {
     SourceMac source_mac: "its source is not the address of the port",
     /// From an address that belongs to another port.
     SourceTaken source_taken: "its source belongs to another port",
+    /// To all ports, from an address that moved between ports too often and stays behind another one for a while.
+    SourceMoves source_moves: "its source moves between ports too often: they form a loop, or two stations have one address",
     /// From more addresses than the port may have.
     AddressLimit address_limit: "the port has as many addresses as it may",
     /// From an IP address other than the port's own.
@@ -489,6 +555,12 @@ drops! {
     Rate rate: "above the rate of the port",
     /// Broadcast, multicast or unknown unicast above the port's flood rate.
     FloodRate flood_rate: "above the flood rate of the port",
+    /// Broadcast above the port's own limit for it.
+    BroadcastRate broadcast_rate: "above the broadcast rate of the port",
+    /// Multicast above the port's own limit for it.
+    MulticastRate multicast_rate: "above the multicast rate of the port",
+    /// To a station that nobody knows, above the port's own limit for that.
+    UnknownRate unknown_rate: "to an unknown station, above the port's rate for that",
     /// To a port that this one may not reach, or back where it came from.
     Filtered filtered: "to the port it came from, or between isolated ports",
     /// From a port that gets copies only (mirroring, SPAN).

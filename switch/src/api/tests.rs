@@ -15,7 +15,12 @@ fn full() -> PortSpec {
         vlan: Some(Vlan::Trunk(Trunk { vlans: vec![10, 20], native: Some(1) })),
         rate: Some(Rate { bits_per_second: 1_000_000, burst_bytes: None }),
         flood_rate: Some(1000),
+        broadcast_rate: Some(100),
+        multicast_rate: Some(200),
+        unknown_rate: Some(300),
         max_macs: Some(8),
+        learn_rate: Some(50),
+        workers: vec![1, 0],
         isolated: true,
         meta: [("network".to_owned(), "net1".to_owned())].into(),
         ..PortSpec::new("c1-net1", PortKind::VhostUserFd { origin: None })
@@ -26,7 +31,7 @@ fn full() -> PortSpec {
 fn a_port_is_read_as_it_was_written() {
     let kinds = [
         PortKind::VhostUser { path: "/a".into(), client: true, mode: Some("0660".into()), group: None },
-        PortKind::VhostUserFd { origin: Some(SocketOrigin { netns: "/n".into(), name: "vport/x".into() }) },
+        PortKind::VhostUserFd { origin: Some(SocketOrigin::new("/n", "vport/x")) },
         PortKind::Tap { name: "lc0".into(), netns: None },
         PortKind::Tap { name: "net1".into(), netns: Some("/run/netns/c1".into()) },
         PortKind::Vdev { device: "net_null0".into() },
@@ -136,7 +141,7 @@ fn a_port_of_every_kind_is_read_as_it_was_written() {
         mode: Some("0660".into()),
         group: Some("kvm".into()),
     };
-    let origin = SocketOrigin { netns: "/n".into(), name: "x".into() };
+    let origin = SocketOrigin::new("/n", "x");
     let vxlan = PortKind::Vxlan {
         vni: 7,
         remotes: vec!["192.0.2.2".parse().expect("an address")],

@@ -38,7 +38,8 @@ pub struct QueueInfo {
     pub rx_packets: u64,
 }
 
-/// A receive queue and the worker that is to poll it: `worker.move`.
+/// A receive queue and the worker that is to poll it: `worker.move`. It stays there when the switch is started again, as ports do that are
+/// kept.
 ///
 /// ```
 /// let asked: linecard_switch::api::QueueMove = serde_json::from_str(r#"{"port":"a","worker":1}"#)?;

@@ -68,7 +68,7 @@ fn specs() -> Vec<Value> {
         json!({"isolated": true, "max_macs": 3}),
         json!({"isolated": true}),
         json!({"rate": {"bits_per_second": 80_000_000, "burst_bytes": 20_000}}),
-        json!({"flood_rate": 40}),
+        json!({"flood_rate": 40, "broadcast_rate": 10}),
         json!({"mtu": 600}),
         json!({"vlan": {"access": 10}}),
         json!({"vlan": {"access": 10}}),
@@ -88,9 +88,9 @@ struct Bed {
 
 impl Bed {
     fn new(packets_only: u16, away: u16) -> Self {
-        let config = MemoryConfig { pages: PagePolicy::NoHuge, ..MemoryConfig::default() };
+        let config = MemoryConfig::default().pages(PagePolicy::NoHuge);
         let domain = Memory::new(config).expect("memory").domain("packets").expect("a domain");
-        let pool = PoolConfig { packets: 2048, cache: 0, ..PoolConfig::default() };
+        let pool = PoolConfig::default().packets(2048).cache(0);
         let pool = Pool::new(&domain, pool).expect("a pool");
         let inbox = Inbox { packets: Arc::new(ArrayQueue::new(4096)), wake: Arc::new(Wake::new()) };
         let packets = Arc::clone(&inbox.packets);
@@ -101,9 +101,9 @@ impl Bed {
             let mut whole = json!({"key": "k", "type": "vdev", "device": "net_null0"});
             whole.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
             let spec = PortSpec::read(whole).expect("it makes sense");
-            let rules = Arc::new(Rules::of(&spec, Defaults::default()).expect("it makes sense"));
+            let rules = Rules::of(&spec, Defaults::default()).expect("it makes sense");
             if let Some(mac) = rules.mac {
-                table.fix(Station::of(mac, rules.home_vlan()), port);
+                table.set(Station::of(mac, rules.home_vlan()), port);
             }
             let (log, lost) = (Arc::<Mutex<Log>>::default(), Arc::<Losses>::default());
             let out = Out { log: Arc::clone(&log), packets_only: packets_only >> port & 1 != 0 };
@@ -112,8 +112,7 @@ impl Bed {
             if let Some(neighbours) = &mut engine.neighbours {
                 neighbours.add(port, &rules);
             }
-            let common = Common { rules, up, own: None };
-            engine.worker_ports.push(Some(WorkerPort::new(common, Arc::clone(&lost), egress, 1)));
+            engine.worker_ports.push(Some(WorkerPort::new(Common::of(rules, up), Arc::clone(&lost), egress)));
             logs.push(log);
             losses.push(lost);
         }
@@ -122,7 +121,7 @@ impl Bed {
 
     fn packet(&self, bytes: &[u8]) -> Packet {
         let mut packet = self.pool.get().expect("a packet");
-        assert!(packet.copy_from_slice(bytes));
+        packet.copy_from_slice(bytes).unwrap();
         packet
     }
 
@@ -295,4 +294,23 @@ fn known_stations_are_reached_without_packets() {
     assert_eq!(bed.direct(), 76, "what is behind a frame to all becomes a packet");
     let counted: u64 = bed.losses.iter().map(|losses| losses.straight()).sum();
     assert_eq!(counted, 76, "and each port counts those that it got so");
+}
+
+/// A frame that another worker left for a port whose queue has gone to a third goes on to that one, and one for a port that is gone
+/// harms nobody.
+#[test]
+fn what_is_left_for_a_port_without_a_queue_is_passed_on() {
+    let mut bed = Bed::new(0, 0b10);
+    let left = ArrayQueue::new(8);
+    for to in [1, 2, 400] {
+        let mut packet = bed.packet(&head(20, 21, None, 9));
+        packet.set_port(to);
+        assert!(left.push(packet).is_ok());
+    }
+    bed.logs[2].lock().expect("whole").room = 1;
+    assert_eq!(bed.engine.collect(&left), 3);
+    bed.engine.flush();
+    assert_eq!((bed.inbox.len(), bed.inbox.pop().map(|packet| packet.port())), (1, Some(1)));
+    let outcome = bed.outcome();
+    assert_eq!((outcome.drops[1].total(), outcome.drops[2].total(), outcome.frames[2].len()), (0, 0, 1));
 }

@@ -2,23 +2,29 @@
 //!
 //! ```text
 //!   bucket: one cache line            [ sequence | passed | 3 keys | 3 values ]
-//!   key     MAC (48 bits), used (1), VLAN (12)        value   port (16), fixed (1), last seen (32, seconds)
+//!   key     MAC (48 bits), used (1), VLAN (12)        value   port (16), fixed (1), held (1), last seen (32, seconds)
 //! ```
 //! A key lies in the bucket its hash names or, when that was full, in one of the next few; `passed` counts the keys that went
 //! past a bucket, so that a search knows where to end. Readers take no lock: a bucket's sequence number is odd while it
-//! changes and different afterwards, and who sees that looks again. Writers are few (new and moved stations, ageing) and take a
-//! lock that a worker never waits for: an address that cannot be learned now is learned from its next frame.
+//! changes and different afterwards, and who sees that looks again. Writers are few (stations that are new, move or go) and take a
+//! lock that a worker never waits for: an address that cannot be learned now is learned from its next frame. Lists are made without
+//! it.
 //!
 //! The hash has a secret of each table, so that nobody can choose addresses that all lie in one place.
 
+mod moves;
 #[cfg(test)]
 mod tests;
 
+use std::cmp::Reverse;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use linecard_net::MacAddr;
+
+use self::moves::Moves;
+pub use self::moves::{HOLD_SECONDS, Held, MOST_MOVES};
 
 /// Keys of a bucket.
 const SLOTS: usize = 3;
@@ -29,6 +35,11 @@ const TRIES: u32 = 64;
 /// Looks at a bucket that keeps changing before the address counts as unknown.
 const PATIENCE: usize = 64;
 const FIXED: u64 = 1 << 47;
+/// It moved too often and does not move for a while. Not part of a [`Location`]: it concerns nobody but the table.
+const HELD: u64 = 1 << 46;
+/// The other port of one that is held, of as many ports as a switch has.
+const OTHER: u64 = 0xfff << OTHER_AT;
+const OTHER_AT: u32 = 32;
 const STAMP: u64 = u32::MAX as u64;
 
 /// A station: its address in a VLAN.
@@ -139,6 +150,8 @@ pub enum Learned {
     Known,
     /// It is configured on another port and stays there.
     Taken,
+    /// It moved too often and stays on another port for a while.
+    Held,
     /// The port has as many as it may.
     Full,
     /// The table has no place for it.
@@ -181,12 +194,27 @@ enum Look<'a> {
 }
 
 impl Bucket {
-    /// One consistent look.
+    /// What `see` sees of the bucket, all of it at one moment; `None` when it keeps changing.
     #[inline(always)]
-    fn look(&self, key: u64) -> Look<'_> {
+    fn read<T>(&self, see: impl Fn() -> T) -> Option<T> {
         for _ in 0..PATIENCE {
             // F1, pairs with F3: what is read below is at least as new as this number.
             let before = self.sequence.load(Ordering::Acquire);
+            let seen = see();
+            // F2, pairs with F4: had any of it been newer, the number would be too. Else a station might be taken for behind
+            // the port of the one that got its place.
+            fence(Ordering::Acquire);
+            if before & 1 == 0 && self.sequence.load(Ordering::Relaxed) == before {
+                return Some(seen);
+            }
+            std::hint::spin_loop();
+        }
+        None
+    }
+
+    #[inline(always)]
+    fn look(&self, key: u64) -> Look<'_> {
+        let seen = self.read(|| {
             let mut found = None;
             for (slot, place) in self.keys.iter().zip(&self.places) {
                 if slot.load(Ordering::Relaxed) == key {
@@ -194,20 +222,22 @@ impl Bucket {
                     break;
                 }
             }
-            let passed = self.passed.load(Ordering::Relaxed);
-            // F2, pairs with F4: had any of it been newer, the number would be too. Else a station might be taken for behind
-            // the port of the one that got its place.
-            fence(Ordering::Acquire);
-            if before & 1 == 0 && self.sequence.load(Ordering::Relaxed) == before {
-                return match found {
-                    Some((bits, place)) => Look::Here(bits, place),
-                    None if passed > 0 => Look::Further,
-                    None => Look::Nowhere,
-                };
-            }
-            std::hint::spin_loop();
+            (found, self.passed.load(Ordering::Relaxed))
+        });
+        match seen {
+            Some((Some((bits, place)), _)) => Look::Here(bits, place),
+            Some((None, passed)) if passed > 0 => Look::Further,
+            _ => Look::Nowhere,
         }
-        Look::Nowhere
+    }
+
+    /// The stations here and where they are, empty places as zeros. At one moment inside [`read`](Self::read), or under the lock.
+    fn entries(&self) -> [(u64, u64); SLOTS] {
+        let mut entries = [(0, 0); SLOTS];
+        for (entry, (key, place)) in entries.iter_mut().zip(self.keys.iter().zip(&self.places)) {
+            *entry = (key.load(Ordering::Relaxed), place.load(Ordering::Relaxed));
+        }
+        entries
     }
 
     /// Changes the bucket; the caller holds the lock.
@@ -226,6 +256,8 @@ impl Bucket {
 struct Writer {
     /// Stations that came, moved or went, while somebody wants to know.
     journal: Option<Vec<Station>>,
+    /// Stations that move, where they are held when they do so too often.
+    moves: Option<Moves>,
 }
 
 impl Writer {
@@ -285,7 +317,7 @@ impl Table {
             now: AtomicU32::new(0),
             behind: (0..=u16::MAX).map(|_| AtomicU32::new(0)).collect(),
             all: AtomicUsize::new(0),
-            writer: Mutex::new(Writer { journal: None }),
+            writer: Mutex::new(Writer { journal: None, moves: None }),
         }
     }
 
@@ -307,7 +339,8 @@ impl Table {
         self.now.store(seconds, Ordering::Relaxed);
     }
 
-    /// A frame came from `station`.
+    /// A frame came from `station`. Where there is no place for it, it takes that of one that was learned behind a port with more
+    /// stations than this one has: no port can fill the table so that others are not learned.
     #[inline]
     pub fn learn(&self, station: Station, behind: LearningPort) -> Learned {
         match self.refresh(station, behind.port) {
@@ -322,10 +355,11 @@ impl Table {
         let (bits, cell) = self.look(station)?;
         let (place, now) = (Location::of(bits), self.now());
         if place.port != port {
-            return place.fixed.then_some(Learned::Taken);
+            let held = (bits & HELD != 0).then_some(Learned::Held);
+            return if place.fixed { Some(Learned::Taken) } else { held };
         }
         if place.seen != now {
-            let newer = Location { seen: now, ..place }.to_bits();
+            let newer = Location { seen: now, ..place }.to_bits() | bits & (HELD | OTHER);
             // The station may have moved meanwhile, or another got its place; then there is nothing to refresh.
             let _ = cell.compare_exchange(bits, newer, Ordering::Relaxed, Ordering::Relaxed);
         }
@@ -337,9 +371,9 @@ impl Table {
     fn learn_slowly(&self, station: Station, behind: LearningPort) -> Learned {
         for _ in 0..TRIES {
             match self.writer.try_lock() {
-                Ok(mut writer) => return self.put(&mut writer, station, behind),
+                Ok(mut writer) => return self.put_fairly(&mut writer, station, behind),
                 Err(TryLockError::Poisoned(writer)) => {
-                    return self.put(&mut writer.into_inner(), station, behind);
+                    return self.put_fairly(&mut writer.into_inner(), station, behind);
                 }
                 Err(TryLockError::WouldBlock) => std::hint::spin_loop(),
             }
@@ -347,17 +381,8 @@ impl Table {
         Learned::Busy
     }
 
-    /// Puts a configured station behind `port`, unless it is known elsewhere: then it comes when it sends.
-    pub fn fix(&self, station: Station, port: u16) -> Learned {
-        let mut writer = self.lock();
-        match self.find(station) {
-            Some(place) if place.port == port => Learned::Known,
-            Some(_) => Learned::Taken,
-            None => self.put(&mut writer, station, LearningPort { port, limit: u32::MAX, fixed: true }),
-        }
-    }
-
-    /// Puts a configured station behind `port`, in the place of what was learned.
+    /// Puts a configured station behind `port`, in the place of what was learned of it. In a full table it takes the place of another
+    /// station that was learned, so that there is [`NoRoom`](Learned::NoRoom) only among configured ones.
     pub fn set(&self, station: Station, port: u16) -> Learned {
         let mut writer = self.lock();
         match self.find(station) {
@@ -368,7 +393,39 @@ impl Table {
             }
             None => {}
         }
-        self.put(&mut writer, station, LearningPort { port, limit: u32::MAX, fixed: true })
+        let behind = LearningPort { port, limit: u32::MAX, fixed: true };
+        match self.put_fairly(&mut writer, station, behind) {
+            // Near enough is none: the table as a whole may be full.
+            Learned::NoRoom if self.forget_one(&mut writer) => self.put(&mut writer, station, behind),
+            outcome => outcome,
+        }
+    }
+
+    /// As [`put`](Self::put), and where there is no place, in that of another station.
+    fn put_fairly(&self, writer: &mut Writer, station: Station, behind: LearningPort) -> Learned {
+        match self.put(writer, station, behind) {
+            Learned::NoRoom if self.make_room(writer, station, behind) => self.put(writer, station, behind),
+            outcome => outcome,
+        }
+    }
+
+    /// Forgets a learned station for the sake of this one, among those whose places it could have: of the port that has most, the one
+    /// that was quiet for the longest. A station that is not configured takes nothing from ports that have no more than its own.
+    fn make_room(&self, writer: &mut Writer, station: Station, behind: LearningPort) -> bool {
+        let own = self.count(behind.port);
+        let may_go =
+            |entry: &(Station, Location)| !entry.1.fixed && (behind.fixed || self.count(entry.1.port) > own);
+        let near = self.reach(station).flat_map(|bucket| stations(bucket.entries()));
+        let picked =
+            near.filter(may_go).max_by_key(|(_, place)| (self.count(place.port), Reverse(place.seen)));
+        picked.is_some_and(|(station, _)| self.remove(writer, station))
+    }
+
+    /// Forgets any learned station.
+    fn forget_one(&self, writer: &mut Writer) -> bool {
+        let mut all = self.buckets.iter().flat_map(|bucket| stations(bucket.entries()));
+        let picked = all.find(|(_, place)| !place.fixed);
+        picked.is_some_and(|(station, _)| self.remove(writer, station))
     }
 
     /// Forgets a station, configured or learned; whether it was there.
@@ -386,13 +443,14 @@ impl Table {
     /// Forgets the stations that `which` picks. How many.
     pub fn forget(&self, which: impl Fn(Station, Location) -> bool) -> usize {
         let mut gone = 0;
-        // The lock is free between the pieces, for who wants to learn.
-        for piece in self.buckets.chunks(256) {
-            let mut writer = self.lock();
+        for bucket in &self.buckets {
             let picked: Vec<_> =
-                Self::entries(piece).filter(|(station, place)| which(*station, *place)).collect();
+                self.entries_of(bucket).filter(|(station, place)| which(*station, *place)).collect();
             for (station, _) in picked {
-                gone += usize::from(self.remove(&mut writer, station));
+                let mut writer = self.lock();
+                // It may have moved or sent since the look.
+                let still = self.find(station).is_some_and(|place| which(station, place));
+                gone += usize::from(still && self.remove(&mut writer, station));
             }
         }
         gone
@@ -425,16 +483,10 @@ impl Table {
         true
     }
 
-    /// Every station and its place.
+    /// Every station and its place. Workers learn meanwhile: what comes or goes during this may be listed or not.
     #[must_use]
     pub fn list(&self) -> Vec<(Station, Location)> {
-        let pieces = self.buckets.chunks(256);
-        pieces
-            .flat_map(|piece| {
-                let _still = self.lock();
-                Self::entries(piece).collect::<Vec<_>>()
-            })
-            .collect()
+        self.buckets.iter().flat_map(|bucket| self.entries_of(bucket)).collect()
     }
 
     /// Stations behind `port`.
@@ -489,23 +541,49 @@ impl Table {
         (0..REACH.min(self.buckets.len())).map(move |step| &self.buckets[(home + step) & mask])
     }
 
-    /// Puts a station to its place, new or moved.
+    /// Puts a station to its place, new or moved. One that moves keeps its slot, so that whoever lists or forgets meanwhile meets it.
     fn put(&self, writer: &mut Writer, station: Station, behind: LearningPort) -> Learned {
-        let known = self.find(station);
-        match known {
+        let known = self.look(station);
+        let mut place = Location { port: behind.port, fixed: behind.fixed, seen: self.now() };
+        let (mut held, mut learned) = (0, Learned::Moved);
+        match known.map(|(bits, _)| Location::of(bits)) {
             Some(known) if known.port == behind.port => return Learned::Known,
             Some(known) if known.fixed => return Learned::Taken,
+            // Another worker has held it a moment ago.
+            Some(_) if !behind.fixed && self.is_held(station) => return Learned::Held,
             _ if self.count(behind.port) >= behind.limit => return Learned::Full,
             None if self.len() >= self.capacity => return Learned::NoRoom,
-            Some(_) => {
-                self.remove(writer, station);
+            Some(known) => {
+                let ports = (known.port, behind.port);
+                let moves = writer.moves.as_mut().filter(|_| !behind.fixed);
+                let home = moves.and_then(|moves| moves.moves(station, ports, place.seen, self.capacity));
+                if let Some((home, other)) = home {
+                    (place.port, held) = (home, HELD | u64::from(other) << OTHER_AT & OTHER);
+                    if home != behind.port {
+                        learned = Learned::Held;
+                    }
+                }
             }
-            None => {}
+            None => learned = Learned::New,
         }
-        let place = Location { port: behind.port, fixed: behind.fixed, seen: self.now() };
+        match known {
+            Some((old, cell)) => {
+                cell.store(place.to_bits() | held, Ordering::Relaxed);
+                self.of(Location::of(old).port).fetch_sub(1, Ordering::Relaxed);
+                self.of(place.port).fetch_add(1, Ordering::Relaxed);
+                writer.note(station);
+                learned
+            }
+            None if self.put_in(writer, station, place.to_bits() | held) => learned,
+            None => Learned::NoRoom,
+        }
+    }
+
+    /// Puts a station that is not there where one of its places is free; `false` when none is.
+    fn put_in(&self, writer: &mut Writer, station: Station, bits: u64) -> bool {
         let free = |bucket: &&Bucket| bucket.keys.iter().any(|key| key.load(Ordering::Relaxed) == 0);
         let Some(steps) = self.reach(station).position(|bucket| free(&bucket)) else {
-            return Learned::NoRoom;
+            return false;
         };
         for bucket in self.reach(station).take(steps) {
             bucket.change(|bucket| {
@@ -517,18 +595,21 @@ impl Table {
                 let slots = bucket.keys.iter().zip(&bucket.places);
                 if let Some((key, to)) = slots.into_iter().find(|(key, _)| key.load(Ordering::Relaxed) == 0) {
                     key.store(station.0, Ordering::Relaxed);
-                    to.store(place.to_bits(), Ordering::Relaxed);
+                    to.store(bits, Ordering::Relaxed);
                 }
             });
         }
-        self.of(place.port).fetch_add(1, Ordering::Relaxed);
+        self.of(Location::of(bits).port).fetch_add(1, Ordering::Relaxed);
         self.all.fetch_add(1, Ordering::Relaxed);
         writer.note(station);
-        if known.is_some() { Learned::Moved } else { Learned::New }
+        true
     }
 
     /// Takes a station out; whether it was there.
     fn remove(&self, writer: &mut Writer, station: Station) -> bool {
+        if let Some(moves) = &mut writer.moves {
+            moves.forget(station);
+        }
         let at =
             |bucket: &Bucket| bucket.keys.iter().position(|key| key.load(Ordering::Relaxed) == station.0);
         let Some((steps, slot)) =
@@ -552,14 +633,18 @@ impl Table {
         true
     }
 
-    /// What lies in some buckets; the caller holds the lock.
-    fn entries(buckets: &[Bucket]) -> impl Iterator<Item = (Station, Location)> {
-        let slots = buckets.iter().flat_map(|bucket| bucket.keys.iter().zip(&bucket.places));
-        slots.filter_map(|(key, place)| {
-            let key = key.load(Ordering::Relaxed);
-            (key != 0).then(|| (Station(key), Location::of(place.load(Ordering::Relaxed))))
-        })
+    /// What lies in a bucket; nobody waits for this look, unless the bucket keeps changing.
+    fn entries_of(&self, bucket: &Bucket) -> impl Iterator<Item = (Station, Location)> + use<> {
+        let entries = bucket.read(|| bucket.entries()).unwrap_or_else(|| {
+            let _still = self.lock();
+            bucket.entries()
+        });
+        stations(entries)
     }
+}
+
+fn stations(entries: [(u64, u64); SLOTS]) -> impl Iterator<Item = (Station, Location)> {
+    entries.into_iter().filter(|(key, _)| *key != 0).map(|(key, bits)| (Station(key), Location::of(bits)))
 }
 
 impl std::fmt::Debug for Table {

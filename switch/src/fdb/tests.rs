@@ -105,6 +105,54 @@ fn a_station_is_set_and_unset_by_hand() {
     assert_eq!((table.find(station), table.len(), table.count(2)), (None, 0, 0));
 }
 
+/// A port that fills the table keeps nobody from being configured.
+#[test]
+fn what_is_configured_has_room_among_what_was_learned() {
+    const ALL: u64 = 4096;
+    let table = Table::with_secret(ALL as usize, 0x9e37_79b9_7f4a_7c15);
+    for n in 0..ALL {
+        table.tick(n as u32);
+        assert_eq!(table.learn(Station::of(n, 0), behind(1)), Learned::New);
+    }
+    for n in ALL..2 * ALL {
+        assert_eq!(table.set(Station::of(n, 0), 2), Learned::New, "{n}");
+    }
+    assert_eq!((table.len() as u64, table.count(1), u64::from(table.count(2))), (ALL, 0, ALL));
+    assert_eq!(table.set(Station::of(2 * ALL, 0), 3), Learned::NoRoom, "none gives way to its like");
+    assert_eq!((table.len() as u64, table.count(3)), (ALL, 0));
+}
+
+/// Ports that fill the table with addresses that they make up keep nobody from being learned, and lose nobody's.
+#[test]
+fn no_port_has_the_table_for_itself() {
+    const ALL: u64 = 4096;
+    let table = Table::with_secret(ALL as usize, 0x9e37_79b9_7f4a_7c15);
+    let quiet = |n: u64| Station::of(1 << 40 | n, 0);
+    for n in 0..10 {
+        assert_eq!(table.learn(quiet(n), behind(7)), Learned::New);
+    }
+    // Four of them, each as fast as the other; the quiet one's addresses are the oldest.
+    table.tick(100);
+    let mut refused = 0;
+    for n in 0..4 * ALL {
+        refused += usize::from(table.learn(Station::of(n, 0), behind((n % 4) as u16)) == Learned::NoRoom);
+    }
+    assert!(table.len() as u64 == ALL && refused > 0, "{table:?}");
+    for n in 10..100 {
+        assert_eq!(table.learn(quiet(n), behind(7)), Learned::New, "{n}");
+    }
+    assert_eq!(table.set(quiet(100), 8), Learned::New);
+    assert_eq!((table.len() as u64, table.count(7)), (ALL, 100));
+    for n in 0..100 {
+        assert_eq!(table.find(quiet(n)).map(|place| place.port), Some(7), "{n}");
+    }
+    // A port that has more than another gets nothing of that one.
+    for n in 4 * ALL..8 * ALL {
+        table.learn(Station::of(n, 0), behind((n % 4) as u16));
+    }
+    assert_eq!((table.count(7), table.count(8)), (100, 1));
+}
+
 #[test]
 fn a_successor_has_what_its_predecessor_had() {
     let (old, new) = (Table::with_secret(100, 1), Table::with_secret(100, 7));
@@ -170,4 +218,85 @@ fn counts_are_read_while_somebody_writes() {
     drop(writer);
     assert_eq!(table.learn(two, behind), Learned::New);
     assert_eq!((table.count(7), table.len()), (2, 2));
+}
+
+/// What a table says of a station that is seen behind these ports, one after the other.
+fn seen(table: &Table, station: Station, ports: &[u16]) -> Vec<Learned> {
+    ports.iter().map(|port| table.learn(station, behind(*port))).collect()
+}
+
+#[test]
+fn a_station_that_moves_too_often_stays_for_a_while() {
+    use Learned::{Held, Known, Moved, New};
+    let table = Table::with_secret(100, 3).holding();
+    let [station, other] = [1, 2].map(|last| Station::new(MacAddr([2, 0, 0, 0, 0, last]), 7));
+    assert_eq!(seen(&table, station, &[1, 2, 1, 2, 1, 2]), [New, Moved, Moved, Moved, Moved, Moved]);
+    // It is where it was first; whoever else moves is free to.
+    assert_eq!(seen(&table, station, &[1, 2, 1, 3]), [Moved, Held, Known, Held]);
+    assert_eq!((table.find(station).map(|place| place.port), table.count(1), table.len()), (Some(1), 1, 1));
+    assert_eq!(seen(&table, other, &[1, 2, 1]), [New, Moved, Moved]);
+    let told = super::Held { station, home: 1, other: 2 };
+    assert_eq!(table.look_at_held(), (vec![told], 1));
+    assert_eq!(table.look_at_held(), (vec![], 0));
+    // That it is seen there changes nothing of it, nor do seconds before the last.
+    for second in [1, HOLD_SECONDS - 1] {
+        table.tick(second);
+        table.look_at_held();
+        assert_eq!(seen(&table, station, &[1, 2]), [Known, Held]);
+        assert_eq!(table.find(station).map(|place| place.seen), Some(second));
+    }
+    table.tick(HOLD_SECONDS);
+    table.look_at_held();
+    assert_eq!(seen(&table, station, &[2, 1, 2]), [Moved, Moved, Moved]);
+    // A second later it may move as often again.
+    table.tick(HOLD_SECONDS + 1);
+    assert_eq!(
+        seen(&table, station, &[1, 2, 1, 2, 1, 2, 1]),
+        [Moved, Moved, Moved, Moved, Moved, Moved, Held]
+    );
+}
+
+/// While this is held, nothing can be learned: who asks again and again what is known must not take it.
+#[test]
+fn the_lock_is_not_needed_to_look() {
+    let table = Table::with_secret(100, 3);
+    let station = Station::new(MacAddr([2, 0, 0, 0, 0, 1]), 7);
+    assert_eq!(table.learn(station, behind(4)), Learned::New);
+    let _writer = table.lock();
+    assert_eq!(
+        table.list().iter().map(|(known, place)| (*known, place.port)).collect::<Vec<_>>(),
+        [(station, 4)]
+    );
+    assert_eq!((table.age(300), table.forget(|_, place| place.port == 5)), (0, 0));
+    assert_eq!(
+        (table.find(station).map(|place| place.port), table.refresh(station, 4)),
+        (Some(4), Some(Learned::Known))
+    );
+}
+
+#[test]
+fn what_was_held_goes_as_any_other() {
+    let table = Table::with_secret(100, 3).holding();
+    let station = Station::new(MacAddr([2, 0, 0, 0, 0, 1]), 7);
+    let hold = || {
+        let last = seen(&table, station, &[1, 2, 1, 2, 1, 2, 1, 2]).pop();
+        assert_eq!(last, Some(Learned::Held));
+    };
+    hold();
+    assert!(table.unset(station) && table.is_empty());
+    // It is as if it had never moved.
+    hold();
+    assert_eq!(table.forget(|_, place| place.port == 1), 1);
+    hold();
+    assert_eq!(table.set(station, 5), Learned::New);
+    assert_eq!(seen(&table, station, &[5, 1]), [Learned::Known, Learned::Taken]);
+    // No more stations are watched than the table has.
+    let table = Table::with_secret(2, 3).holding();
+    for last in 0..50 {
+        let station = Station::new(MacAddr([2, 0, 0, 0, 0, last]), 7);
+        seen(&table, station, &[1, 2, 1]);
+        table.unset(station);
+    }
+    let moves = table.lock().moves.as_ref().map(|moves| moves.len());
+    assert_eq!(moves, Some(0));
 }

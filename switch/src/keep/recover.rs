@@ -20,7 +20,7 @@ impl Switch {
         let (Some(store), Some(open)) = (&self.config.store, &entry.open) else { return };
         let Some(steps) = open.running.hand_over() else { return };
         let kept = serde_json::to_value(&entry.spec).map_err(std::io::Error::from).and_then(|spec| {
-            let workers = open.placed.iter().map(|placed| placed.worker).collect();
+            let workers = open.queues.workers();
             let record = PortRecord { id: entry.id, spec, kept: false, open: true, handed: true, workers };
             store.place(&Record::Port(record))
         });
@@ -75,7 +75,10 @@ impl Switch {
         }
         let mut entry = Entry::new(record.id, &spec);
         let attached = attach(&self.config, record.id, &spec, Source::Held(handed))?;
-        self.run(&mut entry, rules, attached, &record.workers);
+        // What is kept is not kept anew for each queue that moves.
+        let moved = self.moves().remove(&spec.key);
+        let workers = moved.map_or(record.workers, |moved| moved.into_iter().map(usize::from).collect());
+        self.run(&mut entry, rules, attached, &workers)?;
         let steps = entry.open.as_ref().and_then(|open| open.running.hand_over());
         let begun = steps.map(|steps| steps.recover()().and_then(|()| steps.resume()()));
         if let Some(Err(error)) = begun {

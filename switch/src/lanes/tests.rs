@@ -20,20 +20,29 @@ struct Fake {
     /// Says that there is something, always.
     liar: bool,
     arms: Arc<AtomicUsize>,
+    /// Bursts that were asked for.
+    looks: Arc<AtomicUsize>,
 }
 
 impl Fake {
     fn new(liar: bool) -> Self {
-        let config = MemoryConfig { pages: PagePolicy::NoHuge, ..MemoryConfig::default() };
+        let config = MemoryConfig::default().pages(PagePolicy::NoHuge);
         let domain = Memory::new(config).expect("memory").domain("packets").expect("a domain");
-        let pool = Pool::new(&domain, PoolConfig { packets: 64, cache: 0, ..PoolConfig::default() });
+        let pool = Pool::new(&domain, PoolConfig::default().packets(64).cache(0));
         Self {
             pool: pool.expect("a pool"),
             wake: Arc::default(),
             frames: Arc::default(),
             liar,
             arms: Arc::default(),
+            looks: Arc::default(),
         }
+    }
+
+    /// Another one of the same pool.
+    fn like(&self) -> Self {
+        let (wake, frames, arms, looks) = Default::default();
+        Self { pool: self.pool.clone(), wake, frames, liar: self.liar, arms, looks }
     }
 
     fn send(&self) {
@@ -44,6 +53,7 @@ impl Fake {
 
 impl RxQueue for Fake {
     fn rx_burst(&mut self, packets: &mut Burst) -> usize {
+        self.looks.fetch_add(1, Ordering::Relaxed);
         let frames = self.frames.swap(0, Ordering::Relaxed);
         (0..frames).filter(|_| self.pool.get().is_some_and(|packet| packets.push(packet).is_ok())).count()
     }
@@ -125,6 +135,54 @@ fn any_queue_wakes_the_worker_and_the_others_stay_armed() {
     });
     assert!(start.elapsed() < LONG, "a wake-up was lost");
     assert!(queues[2].arms.load(Ordering::Relaxed) <= 1, "what says nothing is armed once");
+}
+
+/// A worker that is busy with one of a thousand queues looks at few of the others in a round, and at each of them in its turn.
+#[test]
+fn quiet_queues_are_looked_at_in_turn_and_active_ones_in_each_round() {
+    let one = Fake::new(false);
+    let queues: Vec<_> = (0..1000).map(|_| one.like()).collect();
+    let (mut lanes, mut burst) = (lanes(&queues), Burst::new());
+    let mut round = |lanes: &mut Lanes| {
+        let mut last = Last(None);
+        lanes.poll(&mut burst, &mut last);
+        last.0
+    };
+    let looks = || queues.iter().map(|queue| queue.looks.load(Ordering::Relaxed)).sum::<usize>();
+    let busy = &queues[500];
+    // It is found.
+    busy.send();
+    let found = (0..1000 / IN_TURN).filter_map(|_| round(&mut lanes)).collect::<Vec<_>>();
+    assert_eq!(found, [500]);
+    let (before, own) = (looks(), busy.looks.load(Ordering::Relaxed));
+    for _ in 0..100 {
+        busy.send();
+        assert_eq!(round(&mut lanes), Some(500));
+    }
+    assert_eq!(busy.looks.load(Ordering::Relaxed) - own, 100);
+    assert!(looks() - before <= 100 * (1 + IN_TURN), "{}", looks() - before);
+    // Another one gets its turn meanwhile, and is active then.
+    queues[499].send();
+    let mut came = (0..=1000 / IN_TURN).filter(|_| {
+        busy.send();
+        round(&mut lanes) == Some(499)
+    });
+    assert!(came.next().is_some());
+    drop(came);
+    assert_eq!(lanes.active.len(), 2);
+    queues[499].send();
+    assert_eq!(round(&mut lanes), Some(499));
+    // Both go quiet, and one that is removed is not looked at any more.
+    assert_eq!(lanes.remove(499, None).len(), 1);
+    queues[500].send();
+    assert_eq!(round(&mut lanes), Some(500));
+    (0..QUIET).for_each(|_| assert_eq!(round(&mut lanes), None));
+    assert!(lanes.active.is_empty() && lanes.lanes.iter().all(|lane| !lane.active));
+    // After a sleep all are looked at.
+    let before = looks();
+    lanes.sleep(Duration::ZERO, &Wake::new(), || true);
+    round(&mut lanes);
+    assert_eq!(looks() - before, 999);
 }
 
 #[test]

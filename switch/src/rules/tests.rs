@@ -43,9 +43,7 @@ fn what_makes_no_sense_is_refused_with_a_remedy() {
         PortKind::VhostUser { path: "relative".into(), client: false, mode: None, group: None },
         PortKind::VhostUser { path: "/a".into(), client: true, mode: Some("0600".into()), group: None },
         PortKind::VhostUser { path: "/a".into(), client: false, mode: Some("0600,x=1".into()), group: None },
-        PortKind::VhostUserFd {
-            origin: Some(crate::api::SocketOrigin { netns: "/n".into(), name: "x".repeat(108) }),
-        },
+        PortKind::VhostUserFd { origin: Some(crate::api::SocketOrigin::new("/n", "x".repeat(108))) },
     ] {
         assert!(Rules::of(&PortSpec::new("a", kind.clone()), Defaults::default()).is_err(), "{kind:?}");
     }

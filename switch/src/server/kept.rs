@@ -7,13 +7,15 @@ use std::sync::PoisonError;
 use linecard_net::MacAddr;
 
 use super::Service;
-use crate::api::{FdbAddress, FdbEntry, FdbStatic, PortAdded, PortSpec, Problem, Span, SpanInfo};
+use crate::Switch;
+use crate::api::{FdbAddress, FdbEntry, FdbStatic, PortAdded, PortSpec, Problem, QueueMove, Span, SpanInfo};
 use crate::state::Saved;
 
 impl Service {
     /// A port that cannot be kept is not added. While it is opened nothing is locked here: what it opens may make it wait.
     pub(super) fn add(&self, spec: &PortSpec, fd: Option<OwnedFd>) -> Result<PortAdded, Problem> {
         let added = self.switch.add(spec, fd)?;
+        self.see(spec);
         if added.created
             && let Err(problem) = self.keep_port(&spec.key)
         {
@@ -35,24 +37,45 @@ impl Service {
         })
     }
 
+    /// What is kept changes first: if it cannot be written the port is left as it is, and the request can be repeated.
     pub(super) fn remove(&self, key: &str) -> Result<bool, Problem> {
-        let removed = self.switch.remove(key)?;
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.switch.show(key).is_ok() {
-            // Another of that key has been added, and is what is kept now.
-            return Ok(removed);
+        self.remove_if(key, |_| true)
+    }
+
+    /// As [`remove`](Self::remove), if the port `is` the one that is meant.
+    pub(super) fn remove_if(&self, key: &str, is: impl Fn(&PortSpec) -> bool) -> Result<bool, Problem> {
+        // What is kept of a port that is not there goes as well.
+        self.forget(key, |switch| switch.show(key).ok().is_none_or(|port| is(&port.spec)))?;
+        let removed = self.switch.remove_if(key, &is)?;
+        if !removed && self.switch.show(key).is_ok() {
+            // Another one has come meanwhile.
+            self.keep_port(key)?;
         }
-        // Its addresses went with it.
-        let addresses = {
-            let mut statics = self.statics.lock().unwrap_or_else(PoisonError::into_inner);
-            let before = statics.len();
-            statics.retain(|address| address.port != key);
-            statics.len() < before
-        };
-        if kept.remove(key) || addresses {
-            self.save(&kept)?;
-        }
+        // One of that key that was added meanwhile has gone with it; a later one is what is kept now.
+        self.forget(key, |switch| switch.show(key).is_err())?;
         Ok(removed)
+    }
+
+    /// Keeps a port and the addresses behind it no more, if that is `still` wanted once nobody else changes what is kept.
+    fn forget(&self, key: &str, still: impl Fn(&Switch) -> bool) -> Result<(), Problem> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if !still(&self.switch) {
+            return Ok(());
+        }
+        let had = kept.remove(key);
+        let before = self.change_statics(|statics| statics.retain(|address| address.port != key));
+        let (moved, seen) = (self.switch.forget_moves(key), self.namespaces().remove(key));
+        if !had && moved.is_none() && !before.iter().any(|address| address.port == key) {
+            return Ok(());
+        }
+        self.save(&kept).inspect_err(|_| {
+            if had {
+                kept.insert(key.to_owned());
+            }
+            self.change_statics(|statics| *statics = before);
+            self.switch.restore_moves(moved.map(|moved| (key.to_owned(), moved)));
+            self.namespaces().extend(seen.map(|seen| (key.to_owned(), seen)));
+        })
     }
 
     /// An address that cannot be kept is not put in.
@@ -64,22 +87,30 @@ impl Service {
             statics.push(asked.clone());
         });
         if let Err(problem) = self.save(&kept) {
+            // One that was there before stays.
+            if !before.iter().any(|address| is_at(address, asked.mac, asked.vlan)) {
+                self.switch.unfix(&FdbAddress { mac: asked.mac, vlan: asked.vlan })?;
+            }
             self.change_statics(|statics| *statics = before);
-            self.switch.unfix(&FdbAddress { mac: asked.mac, vlan: asked.vlan })?;
             return Err(problem);
         }
         Ok(fixed)
     }
 
+    /// An address that would come back with a restart is not forgotten.
     pub(super) fn unfix(&self, asked: &FdbAddress) -> Result<bool, Problem> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let removed = self.switch.unfix(asked)?;
         let before = self.change_statics(|statics| {
             statics.retain(|address| !is_at(address, asked.mac, asked.vlan));
         });
-        let now = self.statics.lock().unwrap_or_else(PoisonError::into_inner).len();
-        if now < before.len() {
-            self.save(&kept)?;
+        let Some(was) = before.iter().find(|address| is_at(address, asked.mac, asked.vlan)).cloned() else {
+            return Ok(removed);
+        };
+        if let Err(problem) = self.save(&kept) {
+            self.change_statics(|statics| *statics = before);
+            self.switch.fix(&was)?;
+            return Err(problem);
         }
         Ok(removed)
     }
@@ -99,13 +130,29 @@ impl Service {
         Ok(set)
     }
 
+    /// A session that would come back with a restart is not removed.
     pub(super) fn remove_span(&self, to: &str) -> Result<bool, Problem> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.switch.spans().into_iter().find(|info| info.span.to == to);
         let removed = self.switch.remove_span(to);
-        if removed {
-            self.save(&kept)?;
+        if let Some(before) = before.filter(|_| removed)
+            && let Err(problem) = self.save(&kept)
+        {
+            self.switch.restore_span(&before.span, before.kept)?;
+            return Err(problem);
         }
         Ok(removed)
+    }
+
+    /// A queue that was moved stays so, whether that can be kept or not.
+    pub(super) fn move_queue(&self, asked: &QueueMove) -> Result<(), Problem> {
+        self.switch.move_queue(asked)?;
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        self.save(&kept).map_err(|problem| {
+            let message =
+                format!("the queue has moved, and a restart will not know of it: {}", problem.message);
+            Problem { message, ..problem }
+        })
     }
 
     /// Changes them; what they were.
@@ -121,7 +168,13 @@ impl Service {
         let ports: Vec<_> = self.switch.specs().into_iter().filter(|spec| kept.contains(&spec.key)).collect();
         let fdb = self.statics.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let spans = self.switch.spans().into_iter().filter(|info| info.kept).map(|info| info.span).collect();
-        state.save(&Saved { ports, fdb, spans }).map_err(Problem::from)
+        // What is known of ports that are not there any more is of no use.
+        let keys = self.switch.keys();
+        let mut moves = self.switch.moves();
+        moves.retain(|key, _| keys.contains(key));
+        let mut namespaces = self.namespaces().clone();
+        namespaces.retain(|key, _| keys.contains(key));
+        state.save(&Saved { ports, fdb, spans, moves, namespaces }).map_err(Problem::from)
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use linecard_pmd::handover::HandedOver;
+use linecard_pmd::stats::Counter;
 
 use super::channel::{PortMoved, PortRecord};
 use crate::Switch;
@@ -77,14 +78,14 @@ impl Switch {
             let spec = serde_json::to_value(&entry.spec).map_err(|error| {
                 Problem::new(Code::Internal, format!("a port cannot be described: {error}"), "report this")
             })?;
-            let workers = entry.open.iter().flat_map(|open| &open.placed).map(|placed| placed.worker);
+            let workers = entry.open.as_ref().map(|open| open.queues.workers()).unwrap_or_default();
             let record = PortRecord {
                 id: entry.id,
                 spec,
                 kept: kept(&entry.spec.key),
                 open: entry.open.is_some(),
                 handed: handed.is_some(),
-                workers: workers.collect(),
+                workers,
             };
             left.push((record, handed));
         }
@@ -100,7 +101,7 @@ impl Switch {
         let mut moved = Vec::new();
         for (entry, frozen) in entries.iter().zip(frozen) {
             let state = frozen.transpose().map_err(|error| unavailable(&error))?;
-            let queues = entry.open.iter().flat_map(|open| &open.placed).map(|placed| placed.packets.value());
+            let queues = entry.open.iter().flat_map(|open| open.queues.packets()).map(Counter::value);
             let counters = self.info(entry).counters;
             moved.push((
                 PortMoved { id: entry.id, counters, queues: queues.collect() },
@@ -147,7 +148,7 @@ impl Switch {
         let mut entry = Entry::new(record.id, &spec);
         if let Some(handed) = handed {
             let attached = attach(&self.config, record.id, &spec, Source::Held(handed))?;
-            self.run(&mut entry, rules, attached, &record.workers);
+            self.run(&mut entry, rules, attached, &record.workers)?;
         }
         ports.insert(spec.key.clone(), entry);
         self.relate(&ports, &self.sessions());
@@ -160,8 +161,8 @@ impl Switch {
         for (moved, _) in moved {
             if let Some(entry) = ports.values_mut().find(|entry| entry.id == moved.id) {
                 entry.earlier = moved.counters.clone();
-                let placed = entry.open.iter().flat_map(|open| &open.placed);
-                placed.zip(&moved.queues).for_each(|(placed, count)| placed.packets.add(*count));
+                let packets = entry.open.iter().flat_map(|open| open.queues.packets());
+                packets.zip(&moved.queues).for_each(|(packets, count)| packets.add(*count));
             }
         }
         let mut beginning = Vec::new();
@@ -189,8 +190,7 @@ impl Switch {
             let Some(entry) = ports.get_mut(key).filter(|entry| entry.open.is_none()) else { continue };
             let opened = Rules::of(&entry.spec, self.config.defaults).and_then(|rules| {
                 let attached = attach(&self.config, entry.id, &entry.spec, Source::New(None))?;
-                self.run(entry, rules, attached, &[]);
-                Ok(())
+                self.run(entry, rules, attached, &self.wanted(&entry.spec))
             });
             self.relate(&ports, &self.sessions());
             if let Err(problem) = opened {

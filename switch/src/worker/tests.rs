@@ -30,12 +30,12 @@ fn a_panic_costs_a_worker_one_burst() {
     let thread = std::thread::spawn(move || worker.run(&Stop::default()));
     let polled = Arc::default();
     let queue = Queue { number: 3, rx: Box::new(Mistaken(Arc::clone(&polled))), packets: Arc::default() };
-    assert!(handle.tell(Command::Give(0, queue)));
+    assert!(handle.give(Given { port: 0, queue, tx: None }).is_ok());
     wait_until("it is polled after the panic", || polled.load(Ordering::Relaxed) > 1);
     let (tell, taken) = channel();
-    assert!(handle.tell(Command::Take(0, 3, tell)));
-    let queue = taken.recv_timeout(PATIENCE).expect("the worker lives").expect("the queue is there");
-    assert_eq!(queue.rx.path(), "mistaken");
+    assert!(handle.tell(Command::Remove(0, tell)));
+    let queues = taken.recv_timeout(PATIENCE).expect("the worker lives").rx;
+    assert_eq!(queues.iter().map(|queue| queue.path()).collect::<Vec<_>>(), ["mistaken"]);
     drop(handle);
     thread.join().expect("it ends as it should");
 }
