@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use linecard_netdev::Placeholder;
-use linecard_switch::api::{PortInfo, PortSpec, PortState, Share, Vlan};
+use linecard_switch::api::{PortInfo, PortSpec, PortState, Share, SocketOrigin, Vlan};
 use serde_json::Value;
 
 use crate::address::{Cidr, Mac};
@@ -21,7 +21,7 @@ use crate::state::{Record, State, boot};
 use crate::step;
 use crate::switch::Switch;
 
-/// Keys of a port's `meta`, by which GC finds what is the plugin's.
+/// Keys of a port's `meta`, by which GC, and the switch where nobody calls it, find what is the plugin's.
 pub(crate) mod meta {
     pub(crate) const OWNER: &str = "owner";
     pub(crate) const OWNER_IS: &str = "linecard-cni";
@@ -29,6 +29,7 @@ pub(crate) mod meta {
     pub(crate) const CONTAINER: &str = "container";
     pub(crate) const IFNAME: &str = "ifname";
     pub(crate) const NETNS: &str = "netns";
+    pub(crate) const NAMESPACE: &str = "namespace";
 }
 
 impl Plugin {
@@ -209,13 +210,17 @@ impl Plugin {
 
     /// What the switch is asked for.
     fn port(&self, attachment: &Attachment, handover: &Handover, mac: Mac, ips: &[Cidr]) -> PortSpec {
+        let (path, sandbox) = self.sandbox();
+        // What the path leads to now: it may lead elsewhere when the container is gone.
+        let namespace = SocketOrigin::new(path, "").namespace;
         let about = [
             (meta::OWNER, meta::OWNER_IS.to_owned()),
             (meta::NETWORK, self.config.name.clone()),
             (meta::CONTAINER, attachment.container().to_owned()),
             (meta::IFNAME, attachment.ifname().to_owned()),
-            (meta::NETNS, self.sandbox().1),
+            (meta::NETNS, sandbox),
         ];
+        let about = about.into_iter().chain(namespace.map(|namespace| (meta::NAMESPACE, namespace)));
         let mut spec = PortSpec::new(attachment.to_string(), handover.kind.clone());
         spec.mac = mac.to_string().parse().ok();
         spec.ips = ips.iter().map(|cidr| cidr.address).collect();
@@ -224,7 +229,7 @@ impl Plugin {
         spec.queues = self.config.queues;
         let ports = self.config.ports.clone();
         spec.shares = ports.map(|ports| Share { with: kernel::key(&spec.key), ports });
-        spec.meta = about.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+        spec.meta = about.map(|(key, value)| (key.to_owned(), value)).collect();
         spec
     }
 
@@ -257,7 +262,8 @@ impl Plugin {
         if !chained && mac.as_deref() != entry["mac"].as_str() {
             return Err(broken(format!("'prevResult' has the address {}, not the port's", entry["mac"])));
         }
-        if record.ports.is_some() && !netns.has_interface(attachment.ifname())? {
+        let made_interface = record.link.is_some() || record.ports.is_some();
+        if made_interface && !netns.has_interface(attachment.ifname())? {
             return Err(broken(format!("the container has no interface {} any more", attachment.ifname())));
         }
         let mut switch = Switch::connect(&record.switch)?;
@@ -267,6 +273,9 @@ impl Plugin {
             let port = switch.show(&key)?;
             let port = port.ok_or_else(|| broken(format!("the switch has no port {key}")))?;
             check_port(&port, asked.as_ref()).map_err(broken)?;
+        }
+        if let Some(problem) = handover::missing(&record, &netns)? {
+            return Err(broken(problem));
         }
         self.delegate(Command::Check, None).map(drop)
     }

@@ -128,7 +128,8 @@ impl Plugin {
     fn collect_ports(&self, valid: &BTreeSet<&Attachment>) -> Result<(), Error> {
         let mut switch = match Switch::connect(&self.config.switch) {
             Ok(switch) => switch,
-            // What is not there has no ports; one that comes back sweeps its own.
+            // What is not there has no ports now. Those that come back with it are found by the next GC, or by the switch itself once
+            // their namespaces are gone.
             Err(error) if error.code == Code::NotAvailable => return Ok(()),
             Err(error) => return Err(error),
         };

@@ -3,18 +3,18 @@
 use std::fs::{self, DirBuilder, Permissions};
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
-use linecard_switch::api::{PortKind, SocketOrigin};
+use linecard_switch::api::{PortKind, PortSpec, SocketOrigin};
 use serde_json::json;
 
 use crate::config::{Config, Mode};
 use crate::environment::Attachment;
 use crate::error::Error;
 use crate::netns::Netns;
-use crate::state::{private_folder, write};
+use crate::state::{Record, private_folder, write};
 use crate::step;
 
 /// Most bytes of a socket's path (`sun_path` without the final zero).
@@ -54,7 +54,7 @@ impl Handover {
         let Mode::SocketDir { below, container_listens } = &config.mode else {
             let name = abstract_name(attachment.ifname());
             let listener = netns.listen(&name)?;
-            let kind = PortKind::VhostUserFd { origin: Some(SocketOrigin { netns: path.into(), name }) };
+            let kind = PortKind::VhostUserFd { origin: Some(SocketOrigin::new(path, name)) };
             return Ok(Self { kind, listener: Some(listener), socket: None });
         };
         let folder = folder(config, attachment).unwrap_or_else(|| below.clone());
@@ -65,6 +65,28 @@ impl Handover {
             PortKind::VhostUser { path: path.clone(), client: *container_listens, mode: rights, group: None };
         Ok(Self { kind, listener: None, socket: Some(path) })
     }
+}
+
+/// What of it is not there any more, of all that ADD made.
+pub(crate) fn missing(record: &Record, netns: &Netns) -> Result<Option<String>, Error> {
+    let asked = record.port.clone().and_then(|port| serde_json::from_value::<PortSpec>(port).ok());
+    let problem = match asked.map(|asked| asked.kind) {
+        Some(PortKind::VhostUserFd { origin: Some(origin) }) if !netns.listens(&origin.name)? => {
+            Some(format!("nobody listens at @{} in the container's network namespace any more", origin.name))
+        }
+        // The container makes the socket, when it likes.
+        Some(PortKind::VhostUser { path, client: true, .. }) => {
+            let folder = path.parent().filter(|folder| !folder.is_dir());
+            folder.map(|folder| format!("the folder {} is not there any more", folder.display()))
+        }
+        Some(PortKind::VhostUser { path, .. }) => {
+            let there = fs::symlink_metadata(&path).is_ok_and(|meta| meta.file_type().is_socket());
+            (!there).then(|| format!("the socket {} is not there any more", path.display()))
+        }
+        _ => None,
+    };
+    let file = record.device_info.as_ref().filter(|file| !file.is_file());
+    Ok(problem.or_else(|| file.map(|file| format!("the file {} is not there any more", file.display()))))
 }
 
 /// The folder of an attachment's socket.

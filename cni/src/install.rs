@@ -20,12 +20,10 @@ pub const PLUGIN: &str = "linecard";
 /// ```
 /// use linecard_cni::{Change, Install};
 /// let folder = std::env::temp_dir().join(format!("linecard-cni-install-doc-{}", std::process::id()));
-/// let install = Install {
-///     bin_dir: folder.join("bin"),
-///     conf_dir: folder.join("net.d"),
-///     program: "/usr/bin/linecard".into(),
-///     ..Install::default()
-/// };
+/// let install = Install::default()
+///     .bin_dir(folder.join("bin"))
+///     .conf_dir(folder.join("net.d"))
+///     .program("/usr/bin/linecard");
 /// assert!(matches!(&install.install()?[..], [Change::Written(_), Change::Written(_)]));
 /// assert!(matches!(&install.install()?[..], [Change::Kept(_), Change::Kept(_)]));
 /// assert!(matches!(&install.uninstall()?[..], [Change::Removed(_), Change::Removed(_)]));
@@ -33,6 +31,7 @@ pub const PLUGIN: &str = "linecard";
 /// # Ok::<(), linecard_cni::Error>(())
 /// ```
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Install {
     /// Where runtimes look for plugins.
     pub bin_dir: PathBuf,
@@ -53,11 +52,12 @@ pub struct Install {
 /// A network to be written.
 ///
 /// ```
-/// let plan = linecard_cni::NetworkPlan { vlan: Some(7), ..Default::default() };
+/// let plan = linecard_cni::NetworkPlan::default().vlan(7);
 /// assert_eq!(plan.list()?["plugins"][0]["vlan"], 7);
 /// # Ok::<(), linecard_cni::Error>(())
 /// ```
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct NetworkPlan {
     /// Its name.
     pub name: String,
@@ -105,6 +105,27 @@ impl Default for Install {
         }
     }
 }
+
+linecard_switch::setters!(NetworkPlan {
+    name: impl Into<String> as into,
+    version: Version,
+    switch: impl Into<PathBuf> as into,
+    subnet: impl Into<Option<String>> as into,
+    vlan: impl Into<Option<u16>> as into,
+    mtu: u16,
+    mode: Mode,
+    more: serde_json::Map<String, Value>,
+});
+
+linecard_switch::setters!(Install {
+    bin_dir: impl Into<PathBuf> as into,
+    conf_dir: impl Into<PathBuf> as into,
+    program: impl Into<PathBuf> as into,
+    copy: bool,
+    force: bool,
+    plugin_only: bool,
+    network: NetworkPlan,
+});
 
 /// What was done to a file.
 #[derive(Clone, Debug, PartialEq, Eq)]

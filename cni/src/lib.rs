@@ -56,3 +56,8 @@ pub use plugin::{Output, invoke};
 pub use runtime::{Network, Target};
 pub use sandbox::Sandbox;
 pub use version::Version;
+
+/// The README's program, compiled by `cargo test --doc`.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

@@ -16,6 +16,9 @@ use crate::error::{Code, Error};
 /// `f_type` of files that are namespaces (`linux/magic.h`).
 const NSFS_MAGIC: u64 = 0x6e73_6673;
 
+/// The flag of a socket that listens (`__SO_ACCEPTCON` of `linux/net.h`).
+const ACCEPTS: u32 = 1 << 16;
+
 /// How long a socket may take to be gone once its port is. On a machine that stalls, a program that somebody is just starting
 /// keeps the descriptors of its starter for seconds.
 const GONE_WITHIN: Duration = Duration::from_secs(20);
@@ -63,7 +66,12 @@ impl Netns {
 
     /// Does `work` inside, on a thread of its own.
     pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
+        // The one that it is in may belong to others, and needs no entering.
+        let is_own = self.is_own();
         let inside = || -> io::Result<T> {
+            if is_own {
+                return Ok(work());
+            }
             move_into_link_name_space(self.file.as_fd(), Some(LinkNameSpaceType::Network))?;
             Ok(work())
         };
@@ -87,6 +95,14 @@ impl Netns {
                 rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None);
             socket.is_ok_and(|socket| rustix::net::netdevice::name_to_index(socket, name).is_ok())
         })
+    }
+
+    /// Whether somebody listens at the abstract name `name` inside. The kernel is asked, as a connection would take the port's only one;
+    /// where it does not say, somebody does.
+    pub(crate) fn listens(&self, name: &str) -> Result<bool, Error> {
+        let table = self.run(|| std::fs::read("/proc/thread-self/net/unix"))?;
+        let Ok(table) = table else { return Ok(true) };
+        Ok(has_listener(&table, name))
     }
 
     /// A socket that listens at the abstract name `name` inside. One of that name that is going is waited for: a switch
@@ -118,6 +134,18 @@ impl Netns {
     }
 }
 
+/// Whether a table of Unix sockets (proc_pid_net(5)) has one that listens at the abstract name `name`.
+fn has_listener(table: &[u8], name: &str) -> bool {
+    // Num RefCount Protocol Flags Type St Inode Path, whose first byte is shown as @.
+    let listens = |line: &str| {
+        let mut words = line.splitn(8, ' ').map(str::trim_start);
+        let flags = words.nth(3).and_then(|flags| u32::from_str_radix(flags, 16).ok());
+        flags.is_some_and(|flags| flags & ACCEPTS != 0)
+            && line.split_once(" @").is_some_and(|(_, path)| path == name)
+    };
+    String::from_utf8_lossy(table).lines().any(listens)
+}
+
 fn identity(file: impl AsFd) -> io::Result<Identity> {
     let stat = rustix::fs::fstat(file)?;
     Ok(Identity { device: stat.st_dev, inode: stat.st_ino })
@@ -126,6 +154,26 @@ fn identity(file: impl AsFd) -> io::Result<Identity> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn listeners_are_found_by_name() {
+        let table = b"Num       RefCount Protocol Flags    Type St Inode Path\n\
+            000000008db14408: 00000003 00000000 00000000 0001 03   377 @vport/net1\n\
+            000000008db14409: 00000002 00000000 00010000 0001 01 11035377 @vport/net2\n\
+            000000008db1440a: 00000002 00000000 00010000 0001 01 11035377 @a @b\n\
+            000000008db1440b: 00000002 00000000 00010000 0001 01 11035377 /run/vport/net3\n\
+            000000008db1440c: 00000003 00000000 00000000 0001 03 1023901\n";
+        for (name, want) in [
+            ("vport/net1", false),
+            ("vport/net2", true),
+            ("a @b", true),
+            ("b", false),
+            ("vport/net3", false),
+            ("", false),
+        ] {
+            assert_eq!(has_listener(table, name), want, "{name}");
+        }
+    }
 
     #[test]
     fn what_is_no_namespace_is_refused() {

@@ -4,6 +4,7 @@ mod common;
 
 use common::{FakeSwitch, Folder, Pod};
 use linecard_cni::netavark::Request;
+use linecard_switch::api::SocketOrigin;
 use serde_json::{Value, json};
 
 /// A folder with a switch, and what netavark says of a network on it.
@@ -85,6 +86,9 @@ fn a_container_gets_a_port_and_gives_it_back() {
     let spec = scene.switch.spec("box@net1").expect("a port");
     assert_eq!((spec.mtu, spec.queues, spec.ips.len()), (9000, 2, 2));
     assert_eq!(spec.meta["network"], "fast");
+    // By this the switch knows the namespace should the path lead elsewhere one day.
+    assert_eq!(spec.meta.get("namespace"), SocketOrigin::new(&netns, "").namespace.as_ref());
+    assert!(spec.meta.contains_key("namespace"));
     let again = ask(&Request::Setup(netns.clone()), &exec).expect_err("it is there");
     assert!(again.contains("has a port net1 already"), "{again}");
     for _ in 0..2 {

@@ -184,6 +184,73 @@ fn check_finds_what_changed() {
     assert!(check(&config).expect_err("no record")["msg"].as_str().expect("text").contains("no record"));
 }
 
+/// Whatever ADD made may be taken away by somebody; the port itself is still as it was asked for.
+#[test]
+fn check_looks_for_all_that_add_made() {
+    let Some(pod) = Pod::new("check_looks_for_all_that_add_made") else { return };
+    let mut network = Network::new("made");
+    let finds = |network: &Network, result: &Value, want: &str| {
+        let mut config = network.config();
+        config["prevResult"] = result.clone();
+        let check = || network.on("CHECK", "box", &pod.netns, &config);
+        if want.is_empty() {
+            check().expect("all is well");
+            return;
+        }
+        // A program that another test is just starting keeps descriptors for a moment.
+        linecard_testing::wait_until(want, || check().is_err());
+        let error = check().expect_err(want);
+        assert!(
+            error["code"] == 102 && error["msg"].as_str().expect("text").contains(want),
+            "{want}: {error}"
+        );
+    };
+    for (part, want) in
+        [("link", "has no interface net1 any more"), ("socket", "nobody listens at @vport/net1 in")]
+    {
+        let result = network.add("box", &pod).expect(part);
+        finds(&network, &result, "");
+        match part {
+            "link" => drop(pod.run(&["ip", "link", "delete", "net1"])),
+            _ => network.switch.let_go("box@net1"),
+        }
+        finds(&network, &result, want);
+        network.del("box").expect(part);
+        network.assert_clean();
+    }
+    // An interface that ADD did not make is not looked for.
+    network.more = json!({"link": false});
+    let result = network.add("box", &pod).expect("added");
+    finds(&network, &result, "");
+    network.del("box").expect("removed");
+
+    let file = network.folder.path("devinfo/x-net1-device.json");
+    let folder = network.folder.path("s/box@net1");
+    for (listen, part, want) in [
+        ("switch", "socket", "sock is not there any more"),
+        ("switch", "file", "x-net1-device.json is not there any more"),
+        ("container", "folder", "box@net1 is not there any more"),
+        ("container", "file", "x-net1-device.json is not there any more"),
+    ] {
+        network.more =
+            json!({"mode": "socket-dir", "listen": listen, "runtimeConfig": {"CNIDeviceInfoFile": file}});
+        let result = network.add("box", &pod).expect(part);
+        // The switch of this test makes none.
+        let listener = (listen == "switch")
+            .then(|| std::os::unix::net::UnixListener::bind(folder.join("sock")).expect("a socket"));
+        finds(&network, &result, "");
+        match part {
+            "socket" => std::fs::remove_file(folder.join("sock")).expect("it is there"),
+            "file" => std::fs::remove_file(&file).expect("it is there"),
+            _ => std::fs::remove_dir_all(&folder).expect("it is there"),
+        }
+        finds(&network, &result, want);
+        drop(listener);
+        network.del("box").expect(part);
+        network.assert_clean();
+    }
+}
+
 #[test]
 fn gc_keeps_the_valid_and_other_networks() {
     let Some(pod) = Pod::new("gc_keeps_the_valid_and_other_networks") else { return };
