@@ -16,7 +16,7 @@ use linecard::pmd::config::StartError;
 use linecard::pmd::local::{Identity, LocalControl};
 use linecard::pmd::stats::{AnyLoss, PortCounters, QueueStats};
 use linecard::pmd::{
-    Device, DeviceInfo, Driver, Error, Offloads, Port, PortConfig, ProbeContext, Running, RxQueue, TxQueue,
+    Device, DeviceInfo, Driver, Error, Port, PortConfig, ProbeContext, Running, RxQueue, TxQueue,
 };
 
 /// Each frame: nobody's addresses, an EtherType for experiments, and its number at the end.
@@ -51,17 +51,7 @@ impl Device for Count {
     }
 
     fn info(&self) -> DeviceInfo {
-        DeviceInfo {
-            driver: "net_count",
-            max_rx_queues: 1,
-            max_tx_queues: 1,
-            depth: 1..=u16::MAX,
-            depth_power_of_two: false,
-            default_depth: 512,
-            mtu: 68..=1500,
-            mac: Identity::address_for(&self.name),
-            offloads: Offloads::FREE,
-        }
+        DeviceInfo::new("net_count", Identity::address_for(&self.name)).mtu(68..=1500)
     }
 
     fn start(self: Box<Self>, config: &PortConfig, pool: &Pool) -> Result<Port, StartError> {

@@ -14,6 +14,7 @@ mod error;
 mod manual;
 mod output;
 mod port;
+mod screen;
 mod signals;
 mod switch;
 mod testpmd;
@@ -92,3 +93,8 @@ fn run(arguments: &[OsString]) -> Result<ExitCode, Error> {
         _ => cli::run(arguments),
     }
 }
+
+/// The README's program, compiled by `cargo test --doc`.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

@@ -35,6 +35,8 @@ fn every_show_command_answers_in_json() {
         "show config txpkts json",
         "set rxpkts 64,128",
         "show config rxpkts json",
+        "show config txtimes json",
+        "show config rxoffs json",
         "show fwd stats all json",
         "show pool json",
         "show port 0 macs json",
@@ -64,6 +66,8 @@ fn every_show_command_answers_in_json() {
     assert_eq!(of("show config fwd json")["streams"].as_array().map(Vec::len), Some(4));
     assert_eq!(of("show config txpkts json"), &json!({ "segments": [64] }));
     assert_eq!(of("show config rxpkts json"), &json!({ "segments": [64, 128] }));
+    assert_eq!(of("show config txtimes json"), &json!({ "inter_burst": 0, "intra_burst": 0 }));
+    assert_eq!(of("show config rxoffs json"), &json!({ "offsets": [] }));
     assert_eq!(of("show fwd stats all json")["running"], false);
     let pool = of("show pool json");
     assert_eq!((pool["size"].as_u64(), pool["in_use"].as_u64()), (Some(4096), Some(0)));

@@ -1,11 +1,11 @@
-//! Telemetry of a running testpmd: DPDK's own client, Prometheus' parser, options, ports that come and go.
+//! Telemetry of a running testpmd: DPDK's own client, options, ports that come and go.
 
 mod common;
 
 use std::io::{Read as _, Write as _};
 use std::process::{ChildStdin, Command, Stdio};
 
-use common::{PATIENCE, Running, Said, Scratch, eventually, linecard, run, skip, testpmd};
+use common::{PATIENCE, Running, Said, Scratch, eventually, linecard, run, running_switch, skip, testpmd};
 use serde_json::Value;
 
 const CLIENT: &str = "dpdk-telemetry.py";
@@ -124,62 +124,6 @@ fn dpdks_client_finds_a_program_and_reads_its_counters() {
     program.quit();
 }
 
-/// The same in the text format that is older than OpenMetrics, which is promtool's: families have the names of their samples,
-/// there is no `info`, and no mark of the end.
-fn older(text: &str) -> String {
-    let (mut all, mut suffix) = (String::new(), "");
-    for line in text.lines().filter(|line| *line != "# EOF") {
-        let words: Vec<&str> = line.splitn(4, ' ').collect();
-        match words[..] {
-            ["#", "TYPE", name, kind] => {
-                suffix = match kind {
-                    "counter" => "_total",
-                    "info" => "_info",
-                    _ => "",
-                };
-                let kind = if kind == "info" { "gauge" } else { kind };
-                all.push_str(&format!("# TYPE {name}{suffix} {kind}\n"));
-            }
-            ["#", "HELP", name, help] => all.push_str(&format!("# HELP {name}{suffix} {help}\n")),
-            _ => all.push_str(&format!("{line}\n")),
-        }
-    }
-    all
-}
-
-#[test]
-fn prometheus_reads_every_line_and_drops_are_among_them() {
-    let test = "prometheus_reads_every_line_and_drops_are_among_them";
-    if lacks(test, "promtool", "prometheus") {
-        return;
-    }
-    let devices = ["--vdev", "net_null0", "--vdev", "net_null1"];
-    let program = Program::start(&devices, &["--metrics", "127.0.0.1:0", "--record-core-cycles"]);
-    let out = program.out();
-    let address =
-        out.lines().find_map(|line| line.strip_prefix("testpmd: counters at ")).expect("an address");
-    let mut client = std::net::TcpStream::connect(address).unwrap();
-    client.write_all(b"GET /metrics HTTP/1.1\r\nHost: here\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    client.read_to_string(&mut answer).unwrap();
-    let (head, text) = answer.split_once("\r\n\r\n").unwrap();
-    assert!(head.contains("application/openmetrics-text"), "{head}");
-    for name in [
-        "linecard_port_received_packets_total{port=\"0\"",
-        "linecard_application_dropped_packets_total{port=\"1\",queue=\"0\",cause=\"tx_full\"}",
-        "linecard_pool_packets{pool=\"mb_pool_0\",state=\"free\"}",
-        "linecard_lcore_busy_cycles_total{",
-        "linecard_queue_packets_total{",
-    ] {
-        assert!(text.contains(name), "{name} in {text}");
-    }
-    let mut check = Command::new("promtool");
-    check.args(["check", "metrics"]).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let said = run(&mut check, older(text).as_bytes());
-    assert_eq!((said.code, said.err.as_str()), (Some(0), ""), "{said:?}");
-    program.quit();
-}
-
 #[test]
 fn there_is_no_socket_where_none_is_wanted() {
     for (option, wanted) in [("--no-telemetry", false), ("--in-memory", false), ("--telemetry", true)] {
@@ -294,12 +238,8 @@ impl RunningSwitch {
         let socket = scratch.file("switch.sock");
         let fixed =
             ["switch", "--no-huge", "-m", "64", "--packets", "2048", "--socket", &socket, "--state", "none"];
-        let mut command = linecard(&[&fixed, arguments].concat());
-        command.env("RUNTIME_DIRECTORY", scratch.path()).env("XDG_RUNTIME_DIR", scratch.path());
-        command.stdout(std::fs::File::create(scratch.file("out")).unwrap());
-        let switch = Self { running: Running::start(&mut command), scratch };
-        eventually("a switch", || switch.out().contains("switching; "));
-        switch
+        let running = running_switch(linecard(&[&fixed, arguments].concat()), &scratch);
+        Self { running, scratch }
     }
 
     fn out(&self) -> String {

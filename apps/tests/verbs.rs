@@ -41,7 +41,9 @@ const WRONG: &[(&str, &str)] = &[
     ("port config all rss", "Bad arguments"),
     ("port config all rss foo", "Unknown parameter foo"),
     ("port config all rss sctp", "not supported here: RSS of sctp; instead: "),
-    ("port config all rss 4", "not supported here: RSS of 4"),
+    ("port config all rss 3", "not supported here: RSS of flow type 3; instead: "),
+    ("port config all rss 0", "flowtype_id should be greater than 0 and less than 64."),
+    ("port config all rss 64", "flowtype_id should be greater than 0 and less than 64."),
     ("port config 0 rss reta 0,0", "is not written as"),
     ("port config 0 rss reta (0,0", "is not written as"),
     ("port config 0 rss reta (128,0)", "hash index=128"),
@@ -115,9 +117,34 @@ const WRONG: &[(&str, &str)] = &[
     ("rx_vxlan_port add 4789 0", "udp tunneling add error: (Operation not supported)"),
     ("port config 0 pctype 1 hash_inset clear all", "not supported here: packet classifier types"),
     ("set port 0 queue-region flush on", "function not implemented or supported"),
-    ("show port 0 rxq 1 desc used count", "Invalid queueid = 1"),
+    ("show port 0 rxq 2 desc used count", "Invalid queueid = 2"),
+    ("show port 0 txq 2 desc 0 status", "Invalid input: queue id = 2, desc id = 0\nnot supported here: "),
     ("set txsplit rand", "not supported here: txsplit; instead: "),
-    ("show config rxoffs", "not supported here: buffers that are split"),
+    ("set txsplit foo", "unknown value: \"foo\"\nnot supported here: txsplit"),
+    ("set rxoffs 0,64", "not supported here: buffers that are split"),
+    ("port config 0 pctype 1 hash_inset set field 1", "Failed to get input set.\nnot supported here: packet"),
+    ("port config 0 pctype 1 fdir_inset clear all", "Failed to clear input set.\nnot supported here: packet"),
+    (
+        "port config 0 dcb vt off 4 pfc off",
+        "rte_eth_dev_get_dcb_info not supported.\nnot supported here: data",
+    ),
+    ("add bonding slave 0 1", "\t Failed to add slave 0 to master port = 1.\nnot supported here: bonding"),
+    (
+        "remove bonding slave 1 0",
+        "\t Failed to remove slave 1 from master port = 0.\nnot supported here: bonding",
+    ),
+    ("set bonding primary 0 1", "\t Failed to set primary slave for port = 1.\nnot supported here: bonding"),
+    ("set bonding mac_addr 0 02:00:00:00:00:01", "set_bond_mac_addr error: (Operation not permitted)\nnot"),
+    (
+        "set bonding lacp dedicated_queues 1 enable",
+        "for LACP control packets on port 1 failed\nnot supported",
+    ),
+    ("port cleanup 0 txq 1 0", "Failed to get port 0 Tx queue 1 info\nnot supported here"),
+    ("tunnel_tso set 800 1", "Error: port=1 don't support tunnel TSO offloads.\nnot supported here"),
+    ("rx_vlan add 5 port 0 vf 1", "function not implemented or supported\nnot supported here: virtual"),
+    ("clear port fdir 9", "Invalid port 9"),
+    ("set burst 513", "nb pkt per burst: 513 > 512 (maximum packet per burst)  ignored"),
+    ("port config all burst 513", "burst must be >= 1 && <= 512"),
     ("vlan sett strip on 0", "Bad arguments"),
     ("nonsense", "Command not found"),
 ];
@@ -174,8 +201,45 @@ fn one_queue_is_not_spread() {
     );
 }
 
+/// What DPDK's words would call a missing queue is one that is there.
+#[test]
+fn a_queue_that_is_there_is_not_called_invalid() {
+    let lines = "show port 0 rxq 0 desc used count\nshow port 1 txq 0 desc 7 status\nquit\n";
+    for answer in &answers(&TWO, &APP, lines)[..2] {
+        assert!(answer.starts_with("not supported here: ") && !answer.contains("Invalid"), "{answer}");
+    }
+}
+
+/// Of all ports each has its line.
+#[test]
+fn all_ports_are_answered_in_turn() {
+    let said = answers(&TWO, &APP, "show port fdir all\nshow port dcb_tc all\nquit\n");
+    let fdir = "\n FDIR is not supported on port 0\n\n FDIR is not supported on port 1\nnot supported here: ";
+    assert!(said[0].starts_with(fdir), "{said:?}");
+    let dcb =
+        "\n Failed to get dcb infos on port 0\n\n Failed to get dcb infos on port 1\nnot supported here: ";
+    assert!(said[1].starts_with(dcb), "{said:?}");
+}
+
+/// Every lcore with the cores it may run on, as dpdk-testpmd 23.03 has it; older ones lack the command.
+#[test]
+fn lcores_are_dumped_with_their_cores() {
+    let eal = [&TWO[..], &["--lcores", "0@0,3@0"]].concat();
+    let said = answers(&eal, &APP, "dump_lcores\nquit\n");
+    let want = "lcore 0, socket 0, role RTE, cpuset 0\nlcore 3, socket 0, role RTE, cpuset 0\n";
+    assert_eq!(said[0], want);
+}
+
 /// Lines in turn, each with its answer.
 const RIGHT: &[(&str, &str)] = &[
+    ("show config txtimes", "Interburst gap: 0\nIntraburst gap: 0\n"),
+    ("show config rxoffs", "Number of offsets: 0\n"),
+    ("show config rxhdrs", "Number of segments: 0\n"),
+    ("clear port fdir all", ""),
+    ("set burst 0", "Number of packets per burst set to 32\n"),
+    ("port config all burst 0", ""),
+    ("port config all rss 4", ""),
+    ("show port 0 rss-hash", "RSS functions:\n  ipv4-tcp\n"),
     ("port config all rss udp", ""),
     ("show port 0 rss-hash", "RSS functions:\n  ipv4-udp  ipv6-udp\n"),
     ("port config 0 rss reta (0,1),(127,0)", ""),
@@ -404,6 +468,16 @@ const NOT_HERE: &[&str] = &[
     "port cleanup 0 txq 0 0",
     "show port dcb_tc 0",
     "show port fdir 0",
+    "show raw_encap 0",
+    "show raw_decap all",
+    "bpf-load rx 0 0 J /tmp/program.o",
+    "bpf-unload rx 0 0",
+    "global_config 0 gre-key-len 4",
+    "create bonded device 1 0",
+    "set bonding agg_mode 0 count",
+    "tx_vlan set pvid 0 5 on",
+    "set rxhdrs eth,ipv4",
+    "set txsplit off",
     "show port 0 ptypes",
     "read rxd 0 0 0",
     "dump_physmem",

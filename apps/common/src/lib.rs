@@ -36,3 +36,8 @@ pub struct Error {
     /// What to do.
     pub remedy: &'static str,
 }
+
+/// The README's program, compiled by `cargo test --doc`.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

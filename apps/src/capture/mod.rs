@@ -233,13 +233,12 @@ fn target(args: &What, names: &[String], filter: String) -> Result<Target, Error
 }
 
 fn options(args: &What) -> Result<Options, Error> {
-    Ok(Options {
-        snaplen: args.snaplen,
-        filter: filter(args)?,
-        received: args.direction != Direction::Out,
-        sent: args.direction != Direction::In,
-        ring: (args.buffer as usize) << 20,
-    })
+    Ok(Options::default()
+        .snaplen(args.snaplen)
+        .filter(filter(args)?)
+        .received(args.direction != Direction::Out)
+        .sent(args.direction != Direction::In)
+        .ring((args.buffer as usize) << 20))
 }
 
 /// More bytes than the longest filter has: 4096 instructions of four numbers.

@@ -57,7 +57,7 @@ pub(super) fn run(args: &AnswerArgs) -> Result<ExitCode, Error> {
 
 /// Turns a question for `ip` into its answer, in place.
 fn answer(packet: &mut Packet, mac: MacAddr, ip: [u8; 4]) -> bool {
-    let frame = packet.data_mut();
+    let Some(frame) = packet.data_mut() else { return false };
     match echo::asked(frame) {
         Some(asked) => asked == ip && echo::answer_arp(frame, mac),
         None => frame.get(30..34) == Some(&ip[..]) && (echo::answer_icmp(frame) || echo::answer_udp(frame)),

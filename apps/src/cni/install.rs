@@ -83,28 +83,26 @@ pub(super) fn run(args: &InstallArgs) -> Result<ExitCode, Error> {
             }
         },
     };
-    let install = Install {
-        bin_dir: absolute(&args.bin_dir),
-        conf_dir: absolute(&args.conf_dir),
-        program: own_program()?,
-        copy: args.copy,
-        force: args.force,
-        plugin_only: args.plugin_only,
-        network: NetworkPlan {
-            name: args.name.clone(),
-            version: args.cni_version,
-            switch: absolute(&args.switch),
-            subnet,
-            vlan: args.vlan,
-            mtu: args.mtu,
-            mode: match args.mode {
-                HandOver::Abstract => Mode::Abstract,
-                HandOver::SocketDir => socket_dir(false),
-                HandOver::SocketDirContainer => socket_dir(true),
-            },
-            ..NetworkPlan::default()
-        },
-    };
+    let network = NetworkPlan::default()
+        .name(&args.name)
+        .version(args.cni_version)
+        .switch(absolute(&args.switch))
+        .subnet(subnet)
+        .vlan(args.vlan)
+        .mtu(args.mtu)
+        .mode(match args.mode {
+            HandOver::Abstract => Mode::Abstract,
+            HandOver::SocketDir => socket_dir(false),
+            HandOver::SocketDirContainer => socket_dir(true),
+        });
+    let install = Install::default()
+        .bin_dir(absolute(&args.bin_dir))
+        .conf_dir(absolute(&args.conf_dir))
+        .program(own_program()?)
+        .copy(args.copy)
+        .force(args.force)
+        .plugin_only(args.plugin_only)
+        .network(network);
     let changes = if args.uninstall { install.uninstall() } else { install.install() }.map_err(told)?;
     let mut output = Output::standard();
     for change in &changes {

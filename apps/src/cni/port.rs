@@ -40,7 +40,7 @@ impl PortArgs {
         linecard_apps_common::log::start(&EalArgs::default(), "error")?;
         let (args, _) = EalArgs::parse(["-m", MEGABYTES])?;
         let eal = Eal::new(&args)?;
-        let config = PoolConfig { name: "cni".into(), packets: PACKETS, ..PoolConfig::default() };
+        let config = PoolConfig::default().name("cni").packets(PACKETS);
         let pool = Pool::new(&eal.default_domain(), config)?;
         let given = ContainerPort::find(&self.name)?;
         let ip = self.ip.map(|ip| ip.octets()).or(given.ipv4().map(|(ip, _)| ip));

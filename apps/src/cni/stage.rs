@@ -87,20 +87,9 @@ impl Stage {
         let mut more = Map::new();
         more.insert("stateDir".into(), at("state").to_string_lossy().into());
         more.insert("link".into(), link.into());
-        let plan = NetworkPlan {
-            name: name.into(),
-            switch: at("switch.sock"),
-            subnet: None,
-            more,
-            ..Default::default()
-        };
-        let install = Install {
-            bin_dir: at("bin"),
-            conf_dir: at("net.d"),
-            program: own_program()?,
-            network: plan,
-            ..Install::default()
-        };
+        let plan = NetworkPlan::default().name(name).switch(at("switch.sock")).subnet(None).more(more);
+        let install =
+            Install::default().bin_dir(at("bin")).conf_dir(at("net.d")).program(own_program()?).network(plan);
         let written = install.install().map_err(told)?;
         debug_assert!(written.iter().all(|change| matches!(change, Change::Written(_))));
         let network = Network::load(&install.network_file()).map_err(told)?;

@@ -168,15 +168,14 @@ pub(super) fn device(role: Role, socket: &Path) -> String {
 
 fn open(args: &EndArgs, eal: &Eal, shared_phase: &SharedPhase) -> Result<(Port, Pool), Error> {
     let domain = eal.default_domain();
-    let pool =
-        Pool::new(&domain, PoolConfig { name: "demo".into(), packets: PACKETS, ..PoolConfig::default() })?;
+    let pool = Pool::new(&domain, PoolConfig::default().name("demo").packets(PACKETS))?;
     if args.role == Role::Frontend {
         await_socket(&args.socket, shared_phase)?;
     }
-    let context = ProbeContext { memory: eal.memory().clone(), domain, wait: PROBE_WAIT };
+    let context = ProbeContext::new(eal.memory().clone(), domain, PROBE_WAIT);
     let device = linecard::drivers().probe(&context, &device(args.role, &args.socket))?;
     let depth = if device.info().depth.contains(&DEPTH) { DEPTH } else { 0 };
-    let config = PortConfig { rx_depth: depth, tx_depth: depth, ..PortConfig::default() };
+    let config = PortConfig::default().rx_depth(depth).tx_depth(depth);
     let port = pmd::configure(device, config)
         .and_then(|configured| configured.start(&pool))
         .map_err(|failure| failure.error)?;

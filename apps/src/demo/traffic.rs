@@ -126,7 +126,8 @@ impl Traffic {
                 }
                 Kind::Request if stamp.origin != self.origin => {
                     if self.from_peer.arrived(stamp.number) {
-                        frame::make_echo(packet.data_mut());
+                        // Received packets are nobody else's.
+                        packet.data_mut().map(frame::make_echo);
                         // Received and echoes are bursts of one size, and echoes was empty.
                         let _ = self.echoes.push(packet);
                     }

@@ -18,8 +18,9 @@ pub(crate) struct SwitchArgs {
     /// Listen for a vhost-user frontend (virtual machine, container) at this path; may be repeated
     ///
     /// Options follow the path: client (connect instead), key=NAME, mac=ADDRESS, ip=ADDRESS (may be repeated), vlan=N,
-    /// trunk=N:N:..., native=N, mtu=BYTES, queues=N, rate=BITS (a second), flood-rate=FRAMES, max-macs=N, isolated,
-    /// mode=0660, group=NAME.
+    /// trunk=N:N:..., native=N, mtu=BYTES, queues=N, workers=N:N (which poll the queues), rate=BITS (a second), flood-rate=FRAMES (to
+    /// all, a second), broadcast-rate=FRAMES, multicast-rate=FRAMES and unknown-rate=FRAMES (which do not count for that then),
+    /// max-macs=N, learn-rate=N (new addresses a second), isolated, mode=0660, group=NAME.
     #[arg(long = "port", value_name = "PATH[,OPTION...]")]
     ports: Vec<String>,
     /// Make a kernel interface of this name and attach it; options as for --port; may be repeated

@@ -10,6 +10,9 @@
 //! path = "/run/vm1.sock"
 //! mac = "02:00:00:00:00:01"
 //! vlan = { access = 10 }
+//! queues = 2
+//! workers = [0, 1]
+//! broadcast_rate = 100
 //!
 //! [[span]]
 //! to = "monitor"
@@ -39,8 +42,10 @@ pub(crate) struct Config {
     pub(crate) age_seconds: Option<u32>,
     /// Broadcast, multicast and unknown unicast frames a second that a port may send.
     pub(crate) flood_rate: Option<u32>,
-    /// Addresses behind a port.
+    /// Addresses behind a port, of whatever kind.
     pub(crate) max_macs: Option<u32>,
+    /// New addresses a second behind a port.
+    pub(crate) learn_rate: Option<u32>,
     /// What is copied from port to port.
     #[serde(default, rename = "span")]
     pub(crate) spans: Vec<Span>,
@@ -107,11 +112,12 @@ mod tests {
     fn settings_and_ports_are_read() {
         let config = Config::parse(
             "age_seconds = 60\n[[port]]\nkey = \"a\"\ntype = \"tap\"\nname = \"lc0\"\nvlan = { access = 10 }\n\
-             [[port]]\nkey = 'b'\ntype = 'vdev'\ndevice = 'net_null0'\n",
+             [[port]]\nkey = 'b'\ntype = 'vdev'\ndevice = 'net_null0'\nqueues = 2\nworkers = [0, 1]\nbroadcast_rate = 10\n",
         )
         .expect("it makes sense");
         assert_eq!((config.age_seconds, config.ports.len()), (Some(60), 2));
-        assert_eq!(config.ports[1].key, "b");
+        let port = &config.ports[1];
+        assert_eq!((&*port.key, &*port.workers, port.broadcast_rate), ("b", &[0, 1][..], Some(10)));
     }
 
     #[test]
@@ -193,6 +199,10 @@ mod tests {
             with("rate = 1"),
             with("rate = { bits = 1 }"),
             with("isolated = 'yes'"),
+            with("broadcast_rate = -1"),
+            with("learn_rate = 'x'"),
+            with("workers = 1"),
+            with("workers = [-1]"),
             with("meta = 1"),
             with("name = 'twice'"),
             with("path = '/x'"),

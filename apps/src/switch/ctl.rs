@@ -124,6 +124,9 @@ enum CtlCommand {
         /// The new program [default: the one that this command is of]
         #[arg(long, value_name = "PROGRAM")]
         exec: Option<PathBuf>,
+        /// How many seconds the new program may say nothing before it has started; then it is ended, unless it has taken over
+        #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+        timeout: u64,
     },
     /// Version of the running switch
     Version,
@@ -279,8 +282,9 @@ pub(crate) fn run(args: &CtlArgs) -> Result<ExitCode, Error> {
         CtlCommand::Span { command } => {
             span::run(&mut client, &mut output, args.json, command.as_ref())?;
         }
-        CtlCommand::Upgrade { exec } => {
-            upgrade::run(&mut client, &mut output, args.json, exec.as_deref())?;
+        CtlCommand::Upgrade { exec, timeout } => {
+            let patience = Duration::from_secs(*timeout);
+            upgrade::run(&mut client, &mut output, args.json, exec.as_deref(), patience)?;
         }
         CtlCommand::Version => {
             let version = client.version()?;

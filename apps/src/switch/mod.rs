@@ -8,6 +8,7 @@
 mod args;
 mod config;
 mod ctl;
+mod early;
 mod keeper;
 mod kept;
 mod notify;
@@ -21,7 +22,9 @@ mod text;
 mod top;
 mod upgrade;
 
+use std::collections::BTreeMap;
 use std::fs::DirBuilder;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -34,16 +37,17 @@ use linecard::eal::{Eal, EalArgs, runtime};
 use linecard::mempool::{Pool, PoolConfig};
 use linecard::pmd::ProbeContext;
 use linecard::telemetry;
-use linecard_switch::api::{PortSpec, PortState, Span};
+use linecard_switch::api::{PortSpec, PortState, Problem, Span};
 use linecard_switch::keep::Store;
 use linecard_switch::rules::Defaults;
-use linecard_switch::server::{Server, Service};
+use linecard_switch::server::{Server, Service, Sweeper};
 use linecard_switch::state::State;
 use linecard_switch::upgrade::TakenOver;
 use linecard_switch::{Switch, SwitchConfig};
 
 pub(crate) use self::args::SwitchArgs;
 use self::config::Config;
+use self::early::Early;
 use self::kept::Found;
 use self::sandbox::{Needs, Sandbox};
 use self::socket::Socket;
@@ -59,6 +63,8 @@ const PROBE_WAIT: Duration = Duration::from_secs(2);
 const PREFIX: &str = "switch";
 /// How often the switch looks after what does not forward frames.
 const LOOK: Duration = Duration::from_millis(100);
+/// How often it looks for ports whose containers are gone.
+const SWEEP: Duration = Duration::from_secs(10);
 
 /// Runs the switch, or speaks to one.
 ///
@@ -76,7 +82,8 @@ fn serve(args: &SwitchArgs) -> Result<ExitCode, Error> {
     let config = args.config.as_deref().map(Config::read).transpose()?.unwrap_or_default();
     let mut configured = config.ports.clone();
     configured.extend(args.ports()?);
-    let sandbox = args.sandbox.then(|| enter_sandbox(args, &config, &configured)).transpose()?;
+    let (sandbox, early) =
+        args.sandbox.then(|| enter_sandbox(args, &config, &configured)).transpose()?.unzip();
     let (eal, eal_args) = machine(args, &config)?;
     linecard_apps_common::log::start(&eal_args, "warn").map_err(|e| Error::Usage(e.to_string()))?;
     let stop = signals::stop_flag(&signals::TERMINATION)?;
@@ -88,17 +95,18 @@ fn serve(args: &SwitchArgs) -> Result<ExitCode, Error> {
     let mut output = Output::standard();
     let mut found = Found::look(args);
     let store = found.store.clone();
-    let Begun { mut socket, state, kept, switch, predecessor } = if args.take_over {
+    let Begun { mut socket, state, kept, namespaces, switch, predecessor } = if args.take_over {
         take_over(args, &config, &configured, (&eal, captures, store.clone()), &mut output)?
     } else {
-        begin(args, &config, (&configured, &mut found), (&eal, captures, store.clone()), &mut output)?
+        let before = Before { found: &mut found, early: early.unwrap_or_default() };
+        begin(args, &config, (&configured, before), (&eal, captures, store.clone()), &mut output)?
     };
     let control = kept::keep_control(store.as_ref(), socket.as_ref())?;
     let metrics = args.metrics.as_deref().or(config.metrics.as_deref());
     let mut telling = Telling::start((args, &eal), metrics, &switch, predecessor)?;
     // Before anybody is answered.
     sandbox.as_ref().map(|_| sandbox::seal()).transpose()?;
-    let (server, service) = answer(&switch, socket.as_ref(), state, kept)?;
+    let (server, service) = answer(&switch, socket.as_ref(), state, (kept, namespaces))?;
     if args.take_over
         && let Err(problem) = service.keep()
     {
@@ -119,6 +127,9 @@ fn serve(args: &SwitchArgs) -> Result<ExitCode, Error> {
     }
     output.finish(false)?;
     notify::ready();
+    // Without it ports stay until somebody removes them.
+    let sweeper = Sweeper::start(Arc::clone(&service), SWEEP)
+        .inspect_err(|error| tracing::warn!("ports of containers that are gone stay: {error}"));
     watch(&switch, &stop, &service, &mut telling);
     if service.successor().is_some() {
         // The name of the control socket is that one's, too; and the service manager was told.
@@ -129,13 +140,17 @@ fn serve(args: &SwitchArgs) -> Result<ExitCode, Error> {
         notify::stopping();
     }
     control.iter().for_each(|control| drop(control.forget()));
-    drop(telling);
+    drop((telling, sweeper));
     end(server, service, switch);
     Ok(ExitCode::SUCCESS)
 }
 
 /// Gives up what the switch can do without. No thread is there yet: those that are made later are as this one.
-fn enter_sandbox(args: &SwitchArgs, config: &Config, configured: &[PortSpec]) -> Result<Sandbox, Error> {
+fn enter_sandbox(
+    args: &SwitchArgs,
+    config: &Config,
+    configured: &[PortSpec],
+) -> Result<(Sandbox, Early), Error> {
     let mut needs = Needs::default();
     let socket = Socket::place(args.socket.as_deref().or(config.socket.as_deref()));
     let state = state(args, config, socket.as_deref());
@@ -165,7 +180,15 @@ fn enter_sandbox(args: &SwitchArgs, config: &Config, configured: &[PortSpec]) ->
         Some(path) => needs.add_folder_of(Path::new(path))?,
         None => needs.tcp_port = metrics.rsplit(':').next().and_then(|port| port.parse().ok()),
     }
-    sandbox::enter(&needs)
+    // Ports of a switch that is taken over come along.
+    let early = if args.take_over { Early::default() } else { Early::open(&saved.ports) };
+    Ok((sandbox::enter(&needs)?, early))
+}
+
+/// What there is of an earlier run.
+struct Before<'a> {
+    found: &'a mut Found,
+    early: Early,
 }
 
 /// A switch that moves frames.
@@ -174,6 +197,8 @@ struct Begun {
     /// Where ports that are added by request are kept, and the keys of those.
     state: Option<State>,
     kept: Vec<String>,
+    /// The containers' network namespaces, as an earlier process saw them.
+    namespaces: BTreeMap<String, String>,
     switch: Arc<Switch>,
     /// The process that it took over from.
     predecessor: Option<u32>,
@@ -183,7 +208,7 @@ struct Begun {
 fn begin(
     args: &SwitchArgs,
     config: &Config,
-    (configured, found): (&[PortSpec], &mut Found),
+    (configured, Before { found, mut early }): (&[PortSpec], Before<'_>),
     machine: Machine<'_>,
     output: &mut Output,
 ) -> Result<Begun, Error> {
@@ -194,8 +219,9 @@ fn begin(
     };
     let state = state(args, config, socket.as_ref().map(Socket::path));
     let saved = state.as_ref().map(State::load).transpose().map_err(failed)?.unwrap_or_default();
-    let (restored, addresses) = (saved.ports, saved.fdb);
+    let (restored, addresses, namespaces) = (saved.ports, saved.fdb, saved.namespaces);
     let switch = Arc::new(start(args, config, machine)?);
+    switch.restore_moves(saved.moves);
     // Before there are ports: none that gets copies only is an ordinary one for a moment.
     mirror(&switch, config, &saved.spans)?;
     let back = found.recover(&switch, configured.iter().chain(&restored))?;
@@ -213,7 +239,7 @@ fn begin(
             kept.push(spec.key.clone());
             continue;
         }
-        match switch.restore(spec) {
+        match restore(&switch, spec, early.take(spec)) {
             Ok(PortState::Waiting) => announce(output, spec, "waits to be attached again"),
             Ok(_) => announce(output, spec, "is back"),
             Err(problem) => return Err(failed(problem)),
@@ -228,7 +254,26 @@ fn begin(
     for span in switch.spans().into_iter().filter(|span| !span.absent.is_empty()) {
         tracing::warn!("mirroring to port {} waits for {}", span.span.to, span.absent.join(", "));
     }
-    Ok(Begun { socket, state, kept, switch, predecessor: None })
+    Ok(Begun { socket, state, kept, namespaces, switch, predecessor: None })
+}
+
+/// Brings a port of an earlier run back, with what was opened for it before there was a sandbox.
+fn restore(
+    switch: &Switch,
+    spec: &PortSpec,
+    early: Option<Result<OwnedFd, String>>,
+) -> Result<PortState, Problem> {
+    match early {
+        None => switch.restore(spec),
+        Some(Ok(fd)) => switch.restore_with(spec, Some(fd)),
+        Some(Err(error)) => {
+            tracing::warn!(
+                "port {}: what it had in another namespace cannot be had again: {error}",
+                spec.key
+            );
+            switch.restore_with(spec, None)
+        }
+    }
 }
 
 /// Mirroring sessions that are configured, and those that were set by request, which win.
@@ -255,7 +300,15 @@ fn take_over(
     let path = takeover::place(args, config)?;
     let store = machine.2.clone();
     let switch = Arc::new(start(args, config, machine)?);
+    let state = state(args, config, Some(&path));
     let Taken { socket, kept, fresh, told, successor } = takeover::take(&switch, path, configured)?;
+    // What the earlier switch has written of ports beside what it hands over.
+    let saved = state.as_ref().map(State::load).transpose().unwrap_or_else(|problem| {
+        tracing::warn!("{problem}");
+        None
+    });
+    let saved = saved.unwrap_or_default();
+    switch.restore_moves(saved.moves);
     // From here on the ports are this one's: nothing ends it but what would later.
     successor.finish(&switch);
     if let Err(error) = mirror(&switch, config, &[]) {
@@ -277,8 +330,7 @@ fn take_over(
     );
     output.flush();
     let socket = Some(socket);
-    let state = state(args, config, socket.as_ref().map(Socket::path));
-    Ok(Begun { state, socket, kept, switch, predecessor })
+    Ok(Begun { state, socket, kept, namespaces: saved.namespaces, switch, predecessor })
 }
 
 /// What a switch runs on: memory and cores, captures, and where it is kept.
@@ -299,9 +351,10 @@ fn answer(
     switch: &Arc<Switch>,
     socket: Option<&Socket>,
     state: Option<State>,
-    kept: Vec<String>,
+    (kept, namespaces): (Vec<String>, BTreeMap<String, String>),
 ) -> Result<(Option<Server>, Arc<Service>), Error> {
     let service = Service::new(Arc::clone(switch), state, kept, env!("CARGO_PKG_VERSION"));
+    let service = service.with_namespaces(namespaces);
     let Some(socket) = socket else { return Ok((None, Arc::new(service))) };
     let (listener, name) = socket.to_leave()?;
     let service = Arc::new(service.with_control(listener, name, notify::main_pid));
@@ -350,27 +403,24 @@ fn machine(args: &SwitchArgs, config: &Config) -> Result<(Eal, EalArgs), Error> 
 
 fn start(args: &SwitchArgs, config: &Config, (eal, captures, store): Machine<'_>) -> Result<Switch, Error> {
     let packets = args.packets.or(config.packets).unwrap_or(16_384);
-    let pool = PoolConfig { name: "switch".into(), packets, ..PoolConfig::default() };
+    let pool = PoolConfig::default().name("switch").packets(packets);
     let pool = Pool::new(&eal.default_domain(), pool)?;
-    let context =
-        ProbeContext { memory: eal.memory().clone(), domain: eal.default_domain(), wait: PROBE_WAIT };
+    let context = ProbeContext::new(eal.memory().clone(), eal.default_domain(), PROBE_WAIT);
     let defaults = Defaults::default();
     let defaults = Defaults {
         flood_rate: config.flood_rate.unwrap_or(defaults.flood_rate),
         max_macs: config.max_macs.unwrap_or(defaults.max_macs),
+        uplink_macs: config.max_macs.unwrap_or(defaults.uplink_macs),
+        learn_rate: config.learn_rate.unwrap_or(defaults.learn_rate),
     };
-    Ok(Switch::start(SwitchConfig {
-        drivers: linecard::drivers(),
-        context,
-        pool,
-        captures,
-        lcores: eal.lcores().all().to_vec(),
-        addresses: args.addresses.or(config.addresses).unwrap_or(65_536) as usize,
-        age_seconds: args.age.or(config.age_seconds).unwrap_or(300),
-        neigh_suppress: args.neigh_suppress || config.neigh_suppress.unwrap_or(false),
-        defaults,
-        store,
-    })?)
+    let all = SwitchConfig::new(linecard::drivers(), context, pool, eal.lcores().all().to_vec())
+        .captures(captures)
+        .addresses(args.addresses.or(config.addresses).unwrap_or(65_536) as usize)
+        .age_seconds(args.age.or(config.age_seconds).unwrap_or(300))
+        .neigh_suppress(args.neigh_suppress || config.neigh_suppress.unwrap_or(false))
+        .defaults(defaults)
+        .store(store);
+    Ok(Switch::start(all)?)
 }
 
 /// Where ports are kept: beside the control socket unless told otherwise; nowhere without one.

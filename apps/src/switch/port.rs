@@ -10,7 +10,8 @@ use crate::error::Error;
 
 /// The options there are, for people.
 const OPTIONS: &str = "client, key=NAME, mac=ADDRESS, ip=ADDRESS, vlan=N, trunk=N:N, native=N, mtu=BYTES, queues=N, rate=BITS, \
-                       flood-rate=FRAMES, max-macs=N, isolated, mode=0660 and group=NAME; of --vxlan remote=ADDRESS, local=ADDRESS, \
+                       flood-rate=FRAMES, broadcast-rate=FRAMES, multicast-rate=FRAMES, unknown-rate=FRAMES, max-macs=N, \
+                       learn-rate=N, workers=N:N, isolated, mode=0660 and group=NAME; of --vxlan remote=ADDRESS, local=ADDRESS, \
                        port=N, ttl=N and any-peer";
 
 /// A vhost-user socket with options.
@@ -136,6 +137,15 @@ fn apply(spec: &mut PortSpec, name: &str, value: Option<&str>) -> Result<(), Pro
             spec.rate = Some(Rate { bits_per_second, burst_bytes: None });
         }
         "flood-rate" => spec.flood_rate = Some(parsed(value, "frames a second")?),
+        "broadcast-rate" => spec.broadcast_rate = Some(parsed(value, "frames a second")?),
+        "multicast-rate" => spec.multicast_rate = Some(parsed(value, "frames a second")?),
+        "unknown-rate" => spec.unknown_rate = Some(parsed(value, "frames a second")?),
+        "learn-rate" => spec.learn_rate = Some(parsed(value, "addresses a second")?),
+        "workers" => {
+            let numbers = value.unwrap_or_default().split(':');
+            let numbers = numbers.map(|worker| parsed(Some(worker), "numbers of workers such as 0:1"));
+            spec.workers = numbers.collect::<Result<_, _>>()?;
+        }
         "max-macs" => spec.max_macs = Some(parsed(value, "a number of addresses")?),
         "isolated" => spec.isolated = bare(value)?,
         _ => return apply_kind(&mut spec.kind, name, value),
@@ -170,7 +180,7 @@ mod tests {
     #[test]
     fn options_are_read() {
         let spec = vhost("/a.sock,client,key=vm,mac=02:00:00:00:00:01,ip=10.0.0.1,ip=fd00::1,trunk=10:20,native=1,mtu=9000,\
-                          queues=2,rate=1000000,isolated", "port1")
+                          queues=2,rate=1000000,isolated,workers=0:1,broadcast-rate=5,learn-rate=7", "port1")
             .expect("it makes sense");
         assert_eq!(
             spec.kind,
@@ -181,6 +191,7 @@ mod tests {
             ("vm", 2, 9000, 2, true)
         );
         assert_eq!(spec.vlan, Some(Vlan::Trunk(Trunk { vlans: vec![10, 20], native: Some(1) })));
+        assert_eq!((&*spec.workers, spec.broadcast_rate, spec.learn_rate), (&[0, 1][..], Some(5), Some(7)));
     }
 
     #[test]
@@ -206,6 +217,10 @@ mod tests {
             ("/a,colour=red", "'colour=red' is no option of port '/a,colour=red'; there are client, "),
             ("/a,mac=02", "'mac=02' of port '/a,mac=02' cannot be used; mac takes an address such as "),
             ("/a,vlan=ten", "'vlan=ten' of port '/a,vlan=ten' cannot be used; vlan takes a number"),
+            (
+                "/a,workers=",
+                "'workers=' of port '/a,workers=' cannot be used; workers takes numbers of workers",
+            ),
             ("/a,trunk=", "'trunk=' of port '/a,trunk=' cannot be used; trunk takes VLANs"),
             ("/a,native=1", "'native' of port '/a,native=1' is of no use without a trunk"),
             (

@@ -33,6 +33,7 @@ const TO_READ: &[&str] = &[
     "/proc/cpuinfo",
     "/proc/self",
     "/proc/sys/vm",
+    "/proc/sys/kernel/random/boot_id",
     "/sys/devices/system",
     "/sys/kernel/mm",
     "/sys/fs/cgroup",

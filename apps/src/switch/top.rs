@@ -1,7 +1,7 @@
 //! `linecard switch ctl top`: what every port does, a second's worth at a time.
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use linecard_switch::api::{Client, PortCounters, Stats};
@@ -10,13 +10,15 @@ use serde::Serialize;
 use super::ctl::print;
 use super::text;
 use crate::error::Error;
-use crate::output::{Output, out};
+use crate::output::Output;
+use crate::screen::{Screen, Waited};
+use crate::signals;
 
-/// Moves to the upper left corner, and forgets what is there.
-const CLEAR: &str = "\x1b[H\x1b[2J";
+/// Lines above the ports.
+const HEADING: usize = 2;
 
 /// What a port did in a second.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub(super) struct Row {
     pub(super) key: String,
     pub(super) rx_packets: u64,
@@ -28,7 +30,13 @@ pub(super) struct Row {
     pub(super) cause: Option<&'static str>,
 }
 
-/// Prints until it was done `count` times, or nobody reads it any more.
+impl Row {
+    fn numbers(&self) -> [u64; 5] {
+        [self.rx_packets, self.rx_bits, self.tx_packets, self.tx_bits, self.drops]
+    }
+}
+
+/// Prints until it was done `count` times, nobody reads it any more, or somebody ends it. On a terminal it is drawn anew each time.
 ///
 /// # Errors
 /// The switch does not answer.
@@ -39,16 +47,29 @@ pub(super) fn run(
     interval: Duration,
     count: Option<u64>,
 ) -> Result<(), Error> {
-    let (mut before, mut at) = (client.stats()?, Instant::now());
-    let mut looks = 0;
-    while count.is_none_or(|count| looks < count) {
-        std::thread::sleep(interval);
+    let stop = signals::stop_flag(&signals::TERMINATION)?;
+    let before = client.stats()?;
+    let Some(mut screen) = (!json).then(|| Screen::take(&stop, output)).flatten() else {
+        return lines(client, output, json, (interval, count), (before, &stop));
+    };
+    let shown = watch(client, output, &mut screen, (interval, count), before);
+    screen.leave(output);
+    shown
+}
+
+/// One look after the other, in lines.
+fn lines(
+    client: &mut Client,
+    output: &mut Output,
+    json: bool,
+    (interval, count): (Duration, Option<u64>),
+    (mut before, stop): (Stats, &AtomicBool),
+) -> Result<(), Error> {
+    let (mut at, mut looks) = (Instant::now(), 0);
+    while count.is_none_or(|count| looks < count) && nap(at + interval, stop) {
         let (now, elapsed) = (client.stats()?, at.elapsed());
         at = Instant::now();
         let rows = rows(&before, &now, elapsed);
-        if !json && std::io::stdout().is_terminal() {
-            out!(output, "{CLEAR}");
-        }
         print(output, json, &rows, || text::top(&now, &rows));
         output.flush();
         if output.failed() {
@@ -56,6 +77,47 @@ pub(super) fn run(
         }
         before = now;
         looks += 1;
+    }
+    Ok(())
+}
+
+/// False when somebody wants it to end.
+fn nap(until: Instant, stop: &AtomicBool) -> bool {
+    const NAP: Duration = Duration::from_millis(50);
+    while !stop.load(Ordering::Relaxed) {
+        match until.saturating_duration_since(Instant::now()) {
+            Duration::ZERO => return true,
+            left => std::thread::sleep(left.min(NAP)),
+        }
+    }
+    false
+}
+
+/// One look after the other, in the same place.
+fn watch(
+    client: &mut Client,
+    output: &mut Output,
+    screen: &mut Screen,
+    (interval, count): (Duration, Option<u64>),
+    mut before: Stats,
+) -> Result<(), Error> {
+    let (mut at, mut looks) = (Instant::now(), 0);
+    let mut shown: Vec<Row> = Vec::new();
+    while count.is_none_or(|count| looks < count) && !output.failed() {
+        match screen.wait(at + interval) {
+            Waited::End => break,
+            Waited::Redraw => {}
+            Waited::Time => {
+                let (now, elapsed) = (client.stats()?, at.elapsed());
+                at = Instant::now();
+                shown = rows(&before, &now, elapsed);
+                before = now;
+                looks += 1;
+            }
+        }
+        let mut rows = shown.clone();
+        screen.sort(&mut rows, Row::numbers);
+        screen.draw(output, &text::top(&before, &rows), HEADING);
     }
     Ok(())
 }
@@ -101,7 +163,8 @@ mod tests {
             let spec = PortSpec::new(*key, PortKind::Tap { name: (*key).into(), netns: None });
             PortInfo { id: 0, state: PortState::Up, device: String::new(), addresses: 0, counters, spec }
         };
-        Stats { uptime_seconds: 1, workers: 1, addresses: 0, ports: ports.iter().map(port).collect() }
+        let ports = ports.iter().map(port).collect();
+        Stats { uptime_seconds: 1, workers: 1, addresses: 0, swept_ports: 0, ports }
     }
 
     #[test]

@@ -6,7 +6,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::{Duration, Instant};
 
 use linecard_switch::api::Client;
 
@@ -20,8 +22,19 @@ const TAKE_OVER: &str = "--take-over";
 const MANAGER: &str = "NOTIFY_SOCKET";
 /// What a switch says last when it has started.
 const STARTED: &str = "switching;";
+/// How often to look whether a program that says nothing more has ended.
+const LOOK: Duration = Duration::from_millis(10);
 
-/// Has `program`, or this one, take over from the switch that `client` speaks to, and prints what it says.
+/// What came of a new program.
+enum Outcome {
+    Started,
+    Ended,
+    /// It says nothing, and has not ended.
+    Silent,
+}
+
+/// Has `program`, or this one, take over from the switch that `client` speaks to, and prints what it says. One that says nothing for
+/// as long as `patience` is ended.
 ///
 /// # Errors
 /// It cannot be started, or did not take over; the earlier switch goes on then.
@@ -30,15 +43,20 @@ pub(super) fn run(
     output: &mut Output,
     json: bool,
     program: Option<&Path>,
+    patience: Duration,
 ) -> Result<(), Error> {
-    let (pid, said) = replace(client, program)?;
+    let (pid, said) = replace(client, program, patience)?;
     let answer = serde_json::json!({ "pid": pid, "said": said });
     print(output, json, &answer, || said.join("\n") + "\n");
     Ok(())
 }
 
 /// The new process, and what it said.
-fn replace(client: &mut Client, program: Option<&Path>) -> Result<(u32, Vec<String>), Error> {
+fn replace(
+    client: &mut Client,
+    program: Option<&Path>,
+    patience: Duration,
+) -> Result<(u32, Vec<String>), Error> {
     let system = |action: &str| {
         let action = action.to_owned();
         move |source| Error::System {
@@ -83,19 +101,69 @@ fn replace(client: &mut Client, program: Option<&Path>) -> Result<(u32, Vec<Stri
             remedy: "name a program with --exec; the switch goes on as it was",
         })?;
     let mut said = Vec::new();
-    for line in child.stdout.take().map(BufReader::new).into_iter().flat_map(BufRead::lines) {
-        let line = line.map_err(system("the new program cannot be heard"))?;
-        let started = line.starts_with(STARTED);
-        said.push(line);
-        if started {
-            return Ok((child.id(), said));
+    let outcome =
+        listen(&mut child, patience, &mut said).map_err(system("the new program cannot be heard"))?;
+    let failed = |what: String, remedy: &str| {
+        let program = program.display();
+        Err(Error::Failed(format!("{program} {what}, and the switch goes on as it was; {remedy}")))
+    };
+    match outcome {
+        Outcome::Started => Ok((child.id(), said)),
+        Outcome::Ended => {
+            let status = child.wait().map_err(system("the new program cannot be waited for"))?;
+            failed(format!("did not take over ({status})"), "what it said before tells why")
+        }
+        // One that has taken over is the switch, whatever it says.
+        Outcome::Silent if client.version().is_ok_and(|version| version.pid == pid) => {
+            end(&mut child);
+            let said_nothing = format!("said nothing for {} s and was ended", patience.as_secs());
+            failed(said_nothing, "if it needs longer to start, give it a longer --timeout")
+        }
+        Outcome::Silent => Err(Error::Failed(format!(
+            "the earlier switch answers no more, and process {} ({}) does not say that it has taken over; ask it by `linecard switch ctl version`",
+            child.id(),
+            program.display()
+        ))),
+    }
+}
+
+/// Listens to a program until it has started, has ended, or was silent for as long as `patience`.
+fn listen(child: &mut Child, patience: Duration, said: &mut Vec<String>) -> std::io::Result<Outcome> {
+    let (tell, lines) = channel();
+    let stdout = child.stdout.take();
+    // It ends with the pipe, or with this process.
+    std::thread::Builder::new().name("listener".into()).spawn(move || {
+        let mut lines = stdout.map(BufReader::new).into_iter().flat_map(BufRead::lines);
+        lines.try_for_each(|line| tell.send(line))
+    })?;
+    loop {
+        match lines.recv_timeout(patience) {
+            Ok(line) => said.push(line?),
+            Err(RecvTimeoutError::Timeout) => return Ok(Outcome::Silent),
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        if said.last().is_some_and(|line| line.starts_with(STARTED)) {
+            return Ok(Outcome::Started);
         }
     }
-    let status = child.wait().map_err(system("the new program cannot be waited for"))?;
-    Err(Error::Failed(format!(
-        "{} did not take over ({status}), and the switch goes on as it was; what it said before tells why",
-        program.display()
-    )))
+    let until = Instant::now() + patience;
+    while child.try_wait()?.is_none() {
+        if Instant::now() > until {
+            return Ok(Outcome::Silent);
+        }
+        std::thread::sleep(LOOK);
+    }
+    Ok(Outcome::Ended)
+}
+
+/// Ends a program and what it has started, which are a process group.
+fn end(child: &mut Child) {
+    let group = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
+    let ended = group.map(|group| rustix::process::kill_process_group(group, rustix::process::Signal::KILL));
+    if !matches!(ended, Some(Ok(()))) {
+        let _ = child.kill();
+    }
+    let _ = child.wait();
 }
 
 /// The service manager of the process whose folder below `/proc` this is.

@@ -5,6 +5,7 @@ use super::session::Session;
 use super::settings::ModeKind;
 use super::topology::Share;
 use crate::output::out;
+use linecard::pmd::QueueId;
 
 impl Session {
     /// The streams and where they run.
@@ -59,13 +60,13 @@ impl Session {
                 self.out,
                 "    RX queue: 0\n      RX desc={} - RX free threshold=0\n      RX threshold registers: \
                  pthresh=0 hthresh=0  wthresh=0\n      RX Offloads={rx:#x}\n",
-                config.rx_depth
+                slot.depth(QueueId::Receive(0))
             );
             out!(
                 self.out,
                 "    TX queue: 0\n      TX desc={} - TX free threshold=0\n      TX threshold registers: \
                  pthresh=0 hthresh=0  wthresh=0\n      TX offloads={tx:#x} - TX RS bit threshold=0\n",
-                config.tx_depth
+                slot.depth(QueueId::Transmit(0))
             );
         }
     }

@@ -204,7 +204,7 @@ impl<M: Mode> Lane<M> {
         let packets = &mut self.burst.packets;
         self.rules.apply(self.stream.rx_queue, packets);
         let received = packets.len();
-        if received > 0 && live.verbose() & verbose::RECEIVED != 0 {
+        if received > 0 && verbose::shows_received(live.verbose()) {
             live.shown.show(received, || verbose::received(&self.stream, packets));
         }
         spend(u64::from(live.work_cycles()) * received as u64);
@@ -216,7 +216,7 @@ impl<M: Mode> Lane<M> {
     #[inline(never)]
     fn sent_extras(&mut self) {
         let (live, packets) = (&self.config.live, &self.burst.packets);
-        if !packets.is_empty() && live.verbose() & verbose::SENT != 0 {
+        if !packets.is_empty() && verbose::shows_sent(live.verbose()) {
             live.shown.show(packets.len(), || verbose::sent(&self.stream, packets));
         }
         if let Some(latency) = &live.latency

@@ -208,8 +208,13 @@ pub(crate) struct PortFacts {
 
 impl PortFacts {
     fn virtio(&self) -> bool {
-        self.driver == "net_virtio_user"
+        ["net_virtio_user", "net_virtio_pci"].contains(&self.driver)
     }
+}
+
+/// The bus that a driver's devices are on, by DPDK's name.
+pub(crate) fn bus(driver: &str) -> &'static str {
+    if driver == "net_virtio_pci" { "pci" } else { "vdev" }
 }
 
 /// `show port info`.
@@ -319,10 +324,16 @@ fn limits(facts: &PortFacts) -> [(&'static str, String); 17] {
 /// `show device info`.
 pub(crate) fn device_info(facts: &PortFacts) -> String {
     format!(
-        "\n********************* Infos for device {} *********************\nBus name: vdev\nBus information: \n\
+        "\n********************* Infos for device {} *********************\nBus name: {}\nBus information: \n\
          Driver name: {}\nDevargs: {}\nConnect to socket: 0\n\n\tPort id: {} \n\tMAC address: {}\n\
          \tDevice name: {}\n\tDevice speed capability: Autonegotiate (all speeds)\n",
-        facts.name, facts.driver, facts.devargs, facts.id, facts.mac, facts.name
+        facts.name,
+        bus(facts.driver),
+        facts.driver,
+        facts.devargs,
+        facts.id,
+        facts.mac,
+        facts.name
     )
 }
 

@@ -16,6 +16,7 @@ mod frames;
 mod lane;
 mod latency;
 mod layout;
+mod links;
 mod live;
 mod manual;
 mod modes;
@@ -74,6 +75,7 @@ pub(crate) fn run(known: &Registry, arguments: &[OsString]) -> Result<ExitCode, 
     linecard_apps_common::log::start(&eal_args, LOG_DEFAULT).map_err(|e| Error::Usage(e.to_string()))?;
     let mut input = Input::standard(options.interactive)?;
     let mut session = open(output, (known, &eal_args), options, arguments)?;
+    session.link_news.wake_by(input.waker());
     let result = start_ports(&mut session).and_then(|()| forward(&mut session, &mut input));
     if result.is_ok() {
         session.close();
@@ -119,8 +121,7 @@ fn open(
     }
     output.flush();
     let registry = known.clone();
-    let context =
-        ProbeContext { memory: eal.memory().clone(), domain: eal.default_domain(), wait: PROBE_WAIT };
+    let context = ProbeContext::new(eal.memory().clone(), eal.default_domain(), PROBE_WAIT);
     let mut ports = Ports::default();
     for device in eal_args.devices() {
         let name = device.split(',').next().unwrap_or(device);
@@ -170,13 +171,8 @@ fn make_pool(output: &mut Output, eal: &Eal, options: &Options, ports: &Ports) -
         wanted.min(fitting(eal, size).max(in_rings.saturating_add(aside)))
     });
     err!(output, "testpmd: create a new mbuf pool <mb_pool_0>: n={packets}, size={size}, socket=0\n");
-    let config = PoolConfig {
-        name: "mb_pool_0".into(),
-        packets,
-        data_room: size.saturating_sub(HEADROOM),
-        cache,
-        ..default
-    };
+    let config =
+        default.name("mb_pool_0").packets(packets).data_room(size.saturating_sub(HEADROOM)).cache(cache);
     let pool = Pool::new(&eal.default_domain(), config)?;
     if let Some(pages) = eal.default_domain().page_kind() {
         err!(output, "testpmd: memory of {pages}\n");

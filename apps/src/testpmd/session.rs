@@ -14,6 +14,7 @@ use linecard::pmd::{PortConfig, ProbeContext, Registry};
 use super::engine::{BurstsOf, Forwarding, Plan, spreads};
 use super::latency::Latency;
 use super::layout;
+use super::links::LinkNews;
 use super::live::Live;
 use super::options::Options;
 use super::ports::{ETHER_OVERHEAD, PortRecord, Ports};
@@ -36,6 +37,8 @@ pub(crate) struct Session {
     pub(crate) options: Options,
     pub(crate) settings: Settings,
     pub(crate) live: Arc<Live>,
+    /// Wakes the console when a link may have changed.
+    pub(crate) link_news: Arc<LinkNews>,
     /// A command asked to end the run.
     pub(crate) quit: bool,
     /// Where captures find the ports.
@@ -93,6 +96,7 @@ impl Session {
             options,
             settings,
             live: Arc::new(Live::new(latency)),
+            link_news: Arc::default(),
             quit: false,
             hub,
             server,
@@ -137,14 +141,13 @@ impl Session {
         let mtu = options
             .max_packet_len
             .map_or(1500, |len| u16::try_from(len.saturating_sub(ETHER_OVERHEAD)).unwrap_or(u16::MAX));
-        PortConfig {
-            rx_queues: options.rx_queues.unwrap_or(1),
-            tx_queues: options.tx_queues.unwrap_or(1),
-            rx_depth: options.rx_depth,
-            tx_depth: options.tx_depth,
-            mtu,
-            offloads: options.offloads,
-        }
+        PortConfig::default()
+            .rx_queues(options.rx_queues.unwrap_or(1))
+            .tx_queues(options.tx_queues.unwrap_or(1))
+            .rx_depth(options.rx_depth)
+            .tx_depth(options.tx_depth)
+            .mtu(mtu)
+            .offloads(options.offloads)
     }
 
     /// The lcores that may forward: the workers, or the only lcore there is.
@@ -211,6 +214,7 @@ impl Session {
                 self.out.flush();
             }
             slot.count_classes(self.settings.record_classes);
+            slot.tell_links_to(&self.link_news);
             slot.start(&self.pool, &self.hub)?;
             out!(self.out, "Port {}: {}\n", slot.id, slot.mac());
             any = true;

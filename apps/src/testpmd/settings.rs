@@ -6,6 +6,8 @@ use std::fmt;
 use super::frames::TxAddresses;
 use super::modes::NoisySettings;
 
+/// Burst when none is asked for, or 0: the port's own choice, and no port has one. DPDK's `DEF_PKT_BURST`.
+pub(crate) const DEFAULT_BURST: u16 = 32;
 /// Largest burst accepted, DPDK's `MAX_PKT_BURST`.
 pub(crate) const MAX_BURST: u16 = 512;
 /// Most cycles of extra work for a packet: far longer than anything that keeps up.
@@ -187,7 +189,7 @@ impl Default for Settings {
             mode: ModeKind::Io,
             topology: PortTopology::Paired,
             retry: Retry { enabled: false, delay_us: 1, count: 64 },
-            burst: 32,
+            burst: DEFAULT_BURST,
             tx_segments: vec![64],
             tx_addresses: TxAddresses::default(),
             tx_multi_flow: false,

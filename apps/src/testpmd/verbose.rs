@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
 use std::time::Duration;
 
-pub(crate) use self::packets::{RECEIVED, SENT, received, sent};
+pub(crate) use self::packets::{received, sent, shows_received, shows_sent};
 
 /// Bursts that wait to be printed. More are counted, not shown: a polling thread never waits for an output.
 const WAITING: usize = 64;

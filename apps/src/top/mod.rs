@@ -12,14 +12,16 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 
-use self::rates::Report;
+use self::client::Client;
+use self::rates::{PortRates, Report};
 use self::sample::Sample;
 use crate::error::Error;
 use crate::output::{Output, out};
+use crate::screen::{Screen, Waited};
 use crate::signals;
 
-/// Moves to the upper left corner, and forgets what is there.
-const CLEAR: &str = "\x1b[H\x1b[2J";
+/// Lines above the ports.
+const HEADING: usize = 3;
 
 /// Arguments of `linecard top`.
 #[derive(Args, Debug)]
@@ -52,14 +54,61 @@ pub(crate) fn run(args: &TopArgs) -> Result<ExitCode, Error> {
     let stop = signals::stop_flag(&signals::TERMINATION)?;
     let mut client = find::program(args.file_prefix.as_deref(), args.pid)?;
     let mut output = Output::standard();
-    let (mut before, mut at) = (Sample::take(&mut client)?, Instant::now());
+    let before = Sample::take(&mut client)?;
+    match (!args.json && !args.once).then(|| Screen::take(&stop, &mut output)).flatten() {
+        None => lines(args, &mut client, &mut output, (before, &stop))?,
+        Some(mut screen) => {
+            let shown = watch(args, &mut client, &mut output, (&mut screen, before));
+            screen.leave(&mut output);
+            shown?;
+        }
+    }
+    output.finish(false)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One look after the other, in the same place.
+fn watch(
+    args: &TopArgs,
+    client: &mut Client,
+    output: &mut Output,
+    (screen, mut before): (&mut Screen, Sample),
+) -> Result<(), Error> {
+    let (mut at, mut looks) = (Instant::now(), 0);
+    let mut shown = None;
+    while args.count.is_none_or(|count| looks < count) && !output.failed() {
+        match screen.wait(at + Duration::from_secs(args.interval)) {
+            Waited::End => break,
+            Waited::Redraw => {}
+            Waited::Time => {
+                let (now, taken) = (Sample::take(client)?, Instant::now());
+                shown = Some(Report::between(client, &before, &now, taken.duration_since(at)));
+                (before, at) = (now, taken);
+                looks += 1;
+            }
+        }
+        let Some(report) = &mut shown else { continue };
+        report.ports.sort_by_key(|port| port.port);
+        screen.sort(&mut report.ports, PortRates::numbers);
+        screen.draw(output, &text::of(report), HEADING);
+    }
+    Ok(())
+}
+
+/// One look after the other, in lines.
+fn lines(
+    args: &TopArgs,
+    client: &mut Client,
+    output: &mut Output,
+    (mut before, stop): (Sample, &AtomicBool),
+) -> Result<(), Error> {
+    let (mut at, mut looks) = (Instant::now(), 0);
     let most = if args.once { Some(1) } else { args.count };
-    let mut looks = 0;
-    while most.is_none_or(|most| looks < most) && wait(at + Duration::from_secs(args.interval), &stop) {
-        let now = Sample::take(&mut client)?;
+    while most.is_none_or(|most| looks < most) && wait(at + Duration::from_secs(args.interval), stop) {
+        let now = Sample::take(client)?;
         let taken = Instant::now();
-        let report = Report::between(&client, &before, &now, taken.duration_since(at));
-        print(&mut output, args.json, &report)?;
+        let report = Report::between(client, &before, &now, taken.duration_since(at));
+        print(output, args.json, &report)?;
         output.flush();
         if output.failed() {
             break;
@@ -67,8 +116,7 @@ pub(crate) fn run(args: &TopArgs) -> Result<ExitCode, Error> {
         (before, at) = (now, taken);
         looks += 1;
     }
-    output.finish(false)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 fn print(output: &mut Output, json: bool, report: &Report) -> Result<(), Error> {
@@ -76,9 +124,6 @@ fn print(output: &mut Output, json: bool, report: &Report) -> Result<(), Error> 
         let line = serde_json::to_string(report).map_err(|error| Error::Failed(error.to_string()))?;
         out!(output, "{line}\n");
         return Ok(());
-    }
-    if Output::is_terminal() {
-        out!(output, "{CLEAR}");
     }
     out!(output, "{}", text::of(report));
     Ok(())

@@ -44,6 +44,14 @@ pub(super) struct PortRates {
     pub(super) events: Vec<Event>,
 }
 
+impl PortRates {
+    /// What ports are sorted by.
+    pub(super) fn numbers(&self) -> [u64; 5] {
+        let Rates { rx_packets, rx_bits, tx_packets, tx_bits } = self.rates;
+        [rx_packets, rx_bits, tx_packets, tx_bits, self.lost]
+    }
+}
+
 /// Something that happens on a queue.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Event {

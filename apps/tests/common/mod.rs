@@ -169,6 +169,16 @@ impl Drop for Scratch {
     }
 }
 
+/// Starts a switch whose sockets are in a folder of its own, and waits until it switches; what it says is in the file `out` there.
+pub(crate) fn running_switch(mut command: Command, scratch: &Scratch) -> Running {
+    command.env("RUNTIME_DIRECTORY", scratch.path()).env("XDG_RUNTIME_DIR", scratch.path());
+    let out = scratch.file("out");
+    command.stdout(std::fs::File::create(&out).expect("a file"));
+    let running = Running::start(&mut command);
+    eventually("a switch", || std::fs::read_to_string(&out).expect("it is there").contains("switching; "));
+    running
+}
+
 /// Waits until `done`.
 pub(crate) fn eventually(what: &str, mut done: impl FnMut() -> bool) {
     let start = Instant::now();

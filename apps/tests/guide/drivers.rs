@@ -21,6 +21,7 @@ fn needed(driver: &str) -> &'static str {
         "net_virtio_pci" => ",addr=ffff:ff:1f.7",
         "net_af_packet" | "net_af_xdp" => ",iface=nosuch0",
         "net_impair" => ",on=[net_null1]",
+        "net_vduse" => ",name=guide",
         "net_vxlan" => ",vni=1",
         _ => "",
     }

@@ -5,7 +5,7 @@ use super::display::targets;
 use super::grammar::{Target, Values};
 use crate::output::{err, out};
 use crate::testpmd::session::Session;
-use crate::testpmd::settings::{self, MAX_BURST, MAX_WORK_CYCLES, Mac, ModeKind};
+use crate::testpmd::settings::{self, DEFAULT_BURST, MAX_BURST, MAX_WORK_CYCLES, Mac, ModeKind};
 
 pub(crate) const COMMANDS: &[Command] = &[
     Command {
@@ -18,7 +18,11 @@ pub(crate) const COMMANDS: &[Command] = &[
         help: "Set packet forwarding mode; packets that do not fit are tried again.",
         run: |session, values| set_mode(session, values, true),
     },
-    Command { pattern: "set burst <n>", help: "Set number of packets per burst.", run: set_burst },
+    Command {
+        pattern: "set burst <n>",
+        help: "Set number of packets per burst; 0 is the default, 32.",
+        run: set_burst,
+    },
     Command {
         pattern: "set burst tx delay <n> retry <n>",
         help: "Set the delay in microseconds and the number of retries, for modes with retry.",
@@ -42,7 +46,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     },
     Command {
         pattern: "set verbose <n>",
-        help: "Set the debug verbosity level: 1 shows received packets, 2 sent ones, 3 both.",
+        help: "Set the debug verbosity level: 1 shows received packets, 2 sent ones, 3 and above both.",
         run: set_verbose,
     },
     Command {
@@ -148,11 +152,11 @@ fn set_mode(session: &mut Session, values: &Values, retry: bool) {
 
 fn set_burst(session: &mut Session, values: &Values) {
     match u16::try_from(values.number(0)) {
-        Ok(burst @ 1..=MAX_BURST) => {
+        Ok(burst @ ..=MAX_BURST) => {
+            let burst = if burst == 0 { DEFAULT_BURST } else { burst };
             session.settings.burst = burst;
             out!(session.out, "Number of packets per burst set to {burst}\n");
         }
-        Ok(0) => err!(session.out, "nb pkt per burst: 0 < 1 (minimum packet per burst)  ignored\n"),
         _ => {
             let asked = values.number(0);
             err!(

@@ -14,12 +14,12 @@ pub(crate) const COMMANDS: &[Command] = &[
         run: show_port,
     },
     Command {
-        pattern: "clear port (info|stats|xstats) <port|all>",
-        help: "Clear information for a port, or all.",
+        pattern: "clear port (info|stats|xstats|fdir) <port|all>",
+        help: "Clear information for a port, or all; fdir, which no port here has, clears nothing.",
         run: clear_port,
     },
     Command {
-        pattern: "show config (rxtx|cores|fwd|rxpkts|txpkts)",
+        pattern: "show config (rxtx|cores|fwd|rxpkts|txpkts|txtimes|rxoffs|rxhdrs)",
         help: "Display the given configuration.",
         run: show_config,
     },
@@ -116,6 +116,10 @@ fn show_config(session: &mut Session, values: &Values) {
             let lcores: String = session.configured_lcores().iter().map(|id| format!(" {id:2}")).collect();
             out!(session.out, "List of forwarding lcores:{lcores}\n");
         }
+        // Nothing here sets one of the next three, so these are DPDK's words before something did.
+        "txtimes" => out!(session.out, "Interburst gap: 0\nIntraburst gap: 0\n"),
+        "rxoffs" => out!(session.out, "Number of offsets: 0\n"),
+        "rxhdrs" => out!(session.out, "Number of segments: 0\n"),
         // DPDK prints nothing where there are none.
         "rxpkts" if session.settings.rx_segments.is_empty() => {}
         "rxpkts" => {

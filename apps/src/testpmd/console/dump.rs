@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::commands::Command;
 use super::grammar::Values;
 use crate::output::{err, out};
+use crate::testpmd::layout;
 use crate::testpmd::session::Session;
 
 pub(crate) const COMMANDS: &[Command] = &[
@@ -24,7 +25,8 @@ pub(crate) const COMMANDS: &[Command] = &[
         run: |session, _| {
             let mut text = String::from("User device list:\n");
             for slot in session.ports.iter() {
-                let _ = writeln!(text, "  [vdev]: {} {}", slot.name, slot.devargs());
+                let bus = layout::bus(slot.driver());
+                let _ = writeln!(text, "  [{bus}]: {} {}", slot.name, slot.devargs());
             }
             out!(session.out, "{text}");
         },
@@ -61,12 +63,11 @@ fn dump_pool(session: &mut Session, name: Option<&str>) {
 }
 
 fn dump_lcores(session: &mut Session, _: &Values) {
-    let map = session.eal.lcores();
-    let main = map.main().id.0;
     let mut text = String::new();
-    for lcore in map.all() {
-        let role = if lcore.id.0 == main { "main" } else { "worker" };
-        let _ = writeln!(text, "lcore {}, role {role}", lcore.id.0);
+    for lcore in session.eal.lcores().all() {
+        let cores: Vec<_> = lcore.cores.iter().map(|core| core.0.to_string()).collect();
+        // DPDK's role of every lcore that is no service core, the main one among them.
+        let _ = writeln!(text, "lcore {}, socket 0, role RTE, cpuset {}", lcore.id.0, cores.join(","));
     }
     out!(session.out, "{text}");
 }

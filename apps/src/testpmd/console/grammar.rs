@@ -116,6 +116,18 @@ impl Values {
         }
     }
 
+    /// The `index`th value as an answer repeats it.
+    pub(crate) fn shown(&self, index: usize) -> String {
+        match self.0.get(index) {
+            Some(Value::Word(word)) => (*word).to_owned(),
+            Some(Value::Number(number)) => number.to_string(),
+            Some(Value::Target(Target::Port(port))) => port.to_string(),
+            Some(Value::Target(Target::All)) => "all".to_owned(),
+            Some(Value::Text(text)) => text.clone(),
+            None => String::new(),
+        }
+    }
+
     /// The `index`th value as a port or all ports.
     pub(crate) fn target(&self, index: usize) -> Target {
         match self.0.get(index) {

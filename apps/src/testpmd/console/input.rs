@@ -36,6 +36,8 @@ enum Came {
     Bytes(Vec<u8>),
     End,
     Signal,
+    /// Something else is to be looked at.
+    News,
 }
 
 /// A terminal in use: what is being edited, and keys not looked at yet.
@@ -49,6 +51,8 @@ struct Keys {
 pub(crate) struct Input {
     requests: Sender<()>,
     events: Receiver<Came>,
+    /// For news.
+    sender: Sender<Came>,
     /// The reader was asked for something that has not come.
     asked: bool,
     /// There when somebody types at a terminal.
@@ -66,7 +70,7 @@ impl Input {
         let on_terminal = edit && std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
         let terminal = on_terminal.then(Terminal::take).flatten().map(Arc::new);
         watch_signals(sender.clone(), terminal.clone())?;
-        let edits = terminal.is_some();
+        let (edits, news) = (terminal.is_some(), sender.clone());
         let keys = terminal.map(|terminal| Keys {
             terminal,
             editor: Editor::new(PROMPT, grammar::MAX_LINE, complete),
@@ -79,7 +83,16 @@ impl Input {
                 false => read_pipe(&requested, &sender),
             })
             .map_err(|source| no_thread("the console", source))?;
-        Ok(Self { requests, events, asked: false, keys })
+        Ok(Self { requests, events, sender: news, asked: false, keys })
+    }
+
+    /// Ends the wait for a command, as if its time were over. Any thread.
+    pub(crate) fn waker(&self) -> impl Fn() + Send + Sync + 'static {
+        let sender = self.sender.clone();
+        move || {
+            // The console ends.
+            let _ = sender.send(Came::News);
+        }
     }
 
     /// Whether what is typed is printed here; else whoever runs the line does it.
@@ -101,8 +114,8 @@ impl Input {
             return Some(event);
         }
         let came = match self.events.recv_timeout(time) {
+            Ok(Came::News) | Err(RecvTimeoutError::Timeout) => return None,
             Ok(came) => came,
-            Err(RecvTimeoutError::Timeout) => return None,
             Err(RecvTimeoutError::Disconnected) => Came::End,
         };
         self.asked &= matches!(came, Came::Signal);
@@ -110,6 +123,7 @@ impl Input {
             Came::Line(line) => Some(Event::Line(line)),
             Came::End => Some(Event::End),
             Came::Signal => Some(Event::Signal),
+            Came::News => None,
             Came::Bytes(bytes) => {
                 self.keys.iter_mut().for_each(|keys| keys.typed.extend(&bytes));
                 let event = self.type_on(output);

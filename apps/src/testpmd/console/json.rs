@@ -1,7 +1,7 @@
 //! `show … json`: what a `show` command tells, as one line of JSON. Members have the names of DPDK's telemetry where that
 //! has them.
 
-use linecard::pmd::{Link, Offloads, PortStats};
+use linecard::pmd::{Link, Offloads, PortStats, QueueId};
 use serde_json::{Value, json};
 
 use super::grammar::{self, Match, Target, Values};
@@ -17,13 +17,14 @@ type Answer = fn(&mut Session, &Values) -> Result<Value, String>;
 /// Every `show` command, by its pattern.
 const ANSWERS: &[(&str, Answer)] = &[
     ("show port (info|summary|stats|xstats) <port|all>", ports),
-    ("show config (rxtx|cores|fwd|rxpkts|txpkts)", config),
+    ("show config (rxtx|cores|fwd|rxpkts|txpkts|txtimes|rxoffs|rxhdrs)", config),
     ("show fwd stats all", |session, _| Ok(forward_stats(session))),
     ("show pool", |session, _| Ok(pool(session))),
     ("show port <port> macs", |session, values| Ok(strings(slot(session, values, 0)?.macs()))),
     ("show port <port> gso", gso),
     ("show port <port> (rx_offload|tx_offload) (capabilities|configuration)", offloads),
     ("show (rxq|txq) info <port> <n>", queue),
+    ("show port <port> (rxq|txq) <n> desc used count", used_descriptors),
     ("show device info <text>", devices),
     ("show port <port> mcast_macs", |session, values| Ok(strings(&slot(session, values, 0)?.soft.groups))),
     ("show port <port> rss-hash", |session, values| rss(session, values, false)),
@@ -143,6 +144,10 @@ fn config(session: &mut Session, values: &Values) -> Result<Value, String> {
         "cores" => json!(session.configured_lcores()),
         "rxpkts" => json!({ "segments": settings.rx_segments }),
         "txpkts" => json!({ "segments": settings.tx_segments }),
+        // Nothing here sets one of these.
+        "txtimes" => json!({ "inter_burst": 0, "intra_burst": 0 }),
+        "rxoffs" => json!({ "offsets": [] }),
+        "rxhdrs" => json!({ "segments": [] }),
         "fwd" => {
             let stream = |lcore: u32, stream: &crate::testpmd::topology::Stream| {
                 json!({
@@ -160,7 +165,7 @@ fn config(session: &mut Session, values: &Values) -> Result<Value, String> {
                 let config = slot.config();
                 json!({
                     "port_id": slot.id, "nb_rx_queues": config.rx_queues, "nb_tx_queues": config.tx_queues,
-                    "rx_descriptors": config.rx_depth, "tx_descriptors": config.tx_depth,
+                    "rx_descriptors": slot.depth(QueueId::Receive(0)), "tx_descriptors": slot.depth(QueueId::Transmit(0)),
                     "rx_offloads": config.offloads.rx.bits(), "tx_offloads": config.offloads.tx.bits(),
                 })
             };
@@ -215,18 +220,37 @@ fn offloads(session: &mut Session, values: &Values) -> Result<Value, String> {
     Ok(strings(text.split_whitespace()))
 }
 
-fn queue(session: &mut Session, values: &Values) -> Result<Value, String> {
-    let (receive, number) = (values.word(0) == "rxq", values.number(2));
-    let slot = slot(session, values, 1)?;
+fn used_descriptors(session: &mut Session, values: &Values) -> Result<Value, String> {
+    let (receive, number) = (values.word(1) == "rxq", values.number(2));
+    let slot = slot(session, values, 0)?;
+    let queue = queue_of(slot, receive, number)?;
+    let control = slot.control().ok_or_else(|| format!("Please start port {} first", slot.id))?;
+    let used = control.used_descriptors(queue).map_err(|error| error.to_string())?;
+    Ok(json!({ "port_id": slot.id, "queue_id": number, "used_descriptors": used }))
+}
+
+/// A queue of a port, if it has that one.
+fn queue_of(slot: &PortRecord, receive: bool, number: u32) -> Result<QueueId, String> {
     let config = slot.config();
-    let (queues, depth) =
-        if receive { (config.rx_queues, config.rx_depth) } else { (config.tx_queues, config.tx_depth) };
+    let queues = if receive { config.rx_queues } else { config.tx_queues };
     if number >= queues.into() {
         let side = if receive { "RX" } else { "TX" };
         return Err(format!("Invalid {side} queue {number} (must be < {queues})"));
     }
-    let state = if slot.started() { "started" } else { "stopped" };
-    let mut value = json!({ "port_id": slot.id, "queue_id": number, "state": state, "descriptors": depth });
+    // It is one of the port's.
+    let index = u16::try_from(number).unwrap_or(u16::MAX);
+    Ok(if receive { QueueId::Receive(index) } else { QueueId::Transmit(index) })
+}
+
+fn queue(session: &mut Session, values: &Values) -> Result<Value, String> {
+    let (receive, number) = (values.word(0) == "rxq", values.number(2));
+    let slot = slot(session, values, 1)?;
+    let queue = queue_of(slot, receive, number)?;
+    let state = if slot.queue_started(queue) { "started" } else { "stopped" };
+    let mut value = json!({
+        "port_id": slot.id, "queue_id": number, "state": state, "descriptors": slot.depth(queue),
+        "deferred_start": slot.config().deferred.contains(&queue),
+    });
     if receive {
         value["mempool"] = session.pool.name().into();
         value["buffer_size"] = session.options.data_room().into();

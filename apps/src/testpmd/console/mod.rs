@@ -18,6 +18,7 @@ mod ports;
 mod queues;
 mod refused;
 mod rss;
+mod single;
 mod vlan;
 
 use std::path::Path;

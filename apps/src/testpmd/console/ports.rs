@@ -6,7 +6,8 @@ use super::grammar::{Target, Values};
 use crate::output::{err, out};
 use crate::testpmd::ports::{ETHER_OVERHEAD, PortRecord};
 use crate::testpmd::session::Session;
-use crate::testpmd::settings::MAX_BURST;
+use crate::testpmd::settings::{DEFAULT_BURST, MAX_BURST};
+use linecard::pmd::QueueId;
 
 pub(crate) const COMMANDS: &[Command] = &[
     Command {
@@ -37,8 +38,9 @@ pub(crate) const COMMANDS: &[Command] = &[
     },
     Command {
         pattern: "port config all burst <n>",
-        help: "Set the number of packets per burst.",
+        help: "Set the number of packets per burst; 0 is the default, 32.",
         run: |session, values| match u16::try_from(values.number(0)) {
+            Ok(0) => session.settings.burst = DEFAULT_BURST,
             Ok(burst @ 1..=MAX_BURST) => session.settings.burst = burst,
             _ => err!(session.out, "burst must be >= 1 && <= {MAX_BURST}\n"),
         },
@@ -156,8 +158,14 @@ fn configure(session: &mut Session, values: &Values) {
             slot.soft.requeue(value);
         }
         slot.reshape(|config| match what.as_str() {
-            "rxq" => config.rx_queues = value,
-            "txq" => config.tx_queues = value,
+            "rxq" => {
+                config.rx_queues = value;
+                config.deferred.retain(|queue| !matches!(queue, QueueId::Receive(index) if *index >= value));
+            }
+            "txq" => {
+                config.tx_queues = value;
+                config.deferred.retain(|queue| !matches!(queue, QueueId::Transmit(index) if *index >= value));
+            }
             "rxd" => config.rx_depth = value,
             _ => config.tx_depth = value,
         });

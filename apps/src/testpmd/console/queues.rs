@@ -4,9 +4,11 @@ use super::commands::Command;
 use super::display::invalid_port;
 use super::grammar::Values;
 use super::offload::vlan_offload;
+use super::single;
 use super::vlan::{self, no_queue, stopped};
 use crate::output::{err, out};
 use crate::testpmd::session::Session;
+use linecard::pmd::QueueId;
 use linecard::pmd::offload::{RxOffloads, TxOffloads};
 
 pub(crate) const COMMANDS: &[Command] = &[
@@ -25,10 +27,25 @@ pub(crate) const COMMANDS: &[Command] = &[
         help: "Ask for an offload of one queue: vlan_strip; others are the same for all queues of a port.",
         run: set_offload,
     },
+    Command {
+        pattern: "port <port> (rxq|txq) <n> (start|stop)",
+        help: "Start or stop one queue of a started port; the others go on.",
+        run: single::turn,
+    },
+    Command {
+        pattern: "port <port> (rxq|txq) <n> deferred_start (on|off)",
+        help: "Have a queue start with its port (off), or later by port P rxq N start (on).",
+        run: single::defer,
+    },
+    Command {
+        pattern: "show port <port> (rxq|txq) <n> desc used count",
+        help: "Display how many descriptors of a queue are used: packets that wait, or are not sent yet.",
+        run: single::count,
+    },
 ];
 
 /// Receive or transmit, and how many queues of that kind the port has, if it has the one that is named.
-fn queue(session: &mut Session, id: u16, receive: bool, queue: u32) -> Option<u16> {
+pub(super) fn queue(session: &mut Session, id: u16, receive: bool, queue: u32) -> Option<u16> {
     let Some(slot) = session.ports.get(id) else {
         invalid_port(session, id);
         return None;
@@ -47,8 +64,10 @@ fn show_info(session: &mut Session, values: &Values) {
     let (receive, id) = (values.word(0) == "rxq", values.port(1));
     let Some(queue) = queue(session, id, receive, values.number(2)) else { return };
     let Some(slot) = session.ports.get(id) else { return };
-    let config = slot.config();
-    let state = if slot.started() { "started" } else { "stopped" };
+    let queue_id = if receive { QueueId::Receive(queue) } else { QueueId::Transmit(queue) };
+    let state = if slot.queue_started(queue_id) { "started" } else { "stopped" };
+    let deferred = if slot.config().deferred.contains(&queue_id) { "on" } else { "off" };
+    let depth = slot.depth(queue_id);
     let stars = "*********************";
     let side = if receive { "RX" } else { "TX" };
     let mut text = format!("\n{stars} Infos for port {id:<2}, {side} queue {queue:<2} {stars}");
@@ -60,15 +79,13 @@ fn show_info(session: &mut Session, values: &Values) {
     if receive {
         let size = session.options.data_room();
         text += &format!(
-            "\nRX free threshold: 0\nRX drop packets: on\nRX deferred start: off\nRX scattered packets: on\n\
-             Rx queue state: {state}\nRX buffer size: {size}\nNumber of RXDs: {}",
-            config.rx_depth
+            "\nRX free threshold: 0\nRX drop packets: on\nRX deferred start: {deferred}\nRX scattered packets: on\n\
+             Rx queue state: {state}\nRX buffer size: {size}\nNumber of RXDs: {depth}"
         );
     } else {
         text += &format!(
-            "\nTX RS threshold: 0\nTX free threshold: 0\nTX deferred start: off\nTx queue state: {state}\n\
-             Number of TXDs: {}",
-            config.tx_depth
+            "\nTX RS threshold: 0\nTX free threshold: 0\nTX deferred start: {deferred}\nTx queue state: {state}\n\
+             Number of TXDs: {depth}"
         );
     }
     out!(session.out, "{text}\n\n");

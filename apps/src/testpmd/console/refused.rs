@@ -12,7 +12,7 @@ struct Family {
     what: &'static str,
     instead: &'static str,
     /// The pattern of each (see [`super::grammar`]), and DPDK's words, if it has any: `{port}` is the first port that the line
-    /// names, `{2}` its third value.
+    /// names, `{0}` to `{3}` are its values.
     commands: &'static [(&'static str, &'static str)],
 }
 
@@ -23,9 +23,28 @@ const FAMILIES: &[Family] = &[
         instead: "bond the interfaces in the kernel, and attach that with net_af_packet",
         commands: &[
             ("set bonding mode <n> <port> <rest>", "\t Failed to set bonding mode for port = {port}."),
+            ("set bonding primary <port> <port>", "\t Failed to set primary slave for port = {1}."),
+            ("set bonding mac_addr <port> <text>", "set_bond_mac_addr error: (Operation not permitted)"),
+            // DPDK's words for both.
+            ("set bonding mon_period <port> <n>", "set_bond_mac_addr error: (Operation not permitted)"),
+            (
+                "set bonding lacp dedicated_queues <port> enable",
+                "Enabling dedicate queues for LACP control packets on port {port} failed",
+            ),
+            (
+                "set bonding lacp dedicated_queues <port> disable",
+                "Disabling dedicated queues for LACP control traffic on port {port} failed",
+            ),
+            (
+                "set bonding balance_xmit_policy <port> <text>",
+                "\t Failed to set bonding balance xmit policy for port = {port}.",
+            ),
             ("set bonding <rest>", ""),
             ("show bonding config <port>", "\tFailed to get bonding mode for port = {port}"),
+            ("show bonding lacp info <port>", "\tBonding mode is not mode 4"),
             ("show bonding <rest>", ""),
+            ("add bonding slave <port> <port>", "\t Failed to add slave {0} to master port = {1}."),
+            ("remove bonding slave <port> <port>", "\t Failed to remove slave {0} from master port = {1}."),
             ("(add|remove|create) bonding <rest>", ""),
             ("create bonded <rest>", ""),
             ("port bonding <rest>", ""),
@@ -36,13 +55,21 @@ const FAMILIES: &[Family] = &[
         instead: "a port for each user: --vdev net_vhost0,…",
         commands: &[
             ("set vf <rest>", "function not implemented"),
-            ("rx_vlan (add|rm) <n> port <rest>", ""),
-            ("set port <port> queue <n> rate <rest>", ""),
+            ("rx_vlan (add|rm) <n> port <rest>", "function not implemented or supported"),
+            (
+                "set port <port> queue <n> rate <rest>",
+                "rte_eth_set_queue_rate_limit for port_id={port} failed diag=-95\nqueue_rate_limit_cmd error: (Operation not supported)",
+            ),
+            (
+                "set port <port> vf <n> rate <rest>",
+                "set_vf_rate_limit for port_id={port} failed diag=-95\nvf_rate_limit_cmd error: (Operation not supported)",
+            ),
             ("(show|clear) vf stats <rest>", "function not implemented"),
             ("set tx loopback <port> <rest>", "function not implemented"),
             ("set port <port> (uta|mirror-rule|vf|rate) <rest>", ""),
-            ("(rx_vlan|mac_addr) (add|rm) port <rest>", ""),
-            ("mac_addr add port <rest>", ""),
+            ("(rx_vlan|mac_addr) rm port <rest>", ""),
+            ("rx_vlan add port <rest>", ""),
+            ("mac_addr add port <rest>", "vf_mac_addr_cmd error: (Operation not supported)"),
             ("get sriov info <rest>", ""),
         ],
     },
@@ -69,7 +96,7 @@ const FAMILIES: &[Family] = &[
     Family {
         what: "txsplit",
         instead: "set txpkts, which has the length of each segment",
-        commands: &[("set txsplit <rest>", "")],
+        commands: &[("set txsplit (on|rand|off)", ""), ("set txsplit <text>", "unknown value: \"{0}\"")],
     },
     Family {
         what: "times between bursts",
@@ -79,12 +106,24 @@ const FAMILIES: &[Family] = &[
     Family {
         what: "TSO of tunnelled packets",
         instead: "tso set N P, for those without a tunnel",
-        commands: &[("tunnel_tso <rest>", "")],
+        commands: &[
+            ("tunnel_tso set <n> <port>", "Error: port={port} don't support tunnel TSO offloads."),
+            ("tunnel_tso show <port>", "Error: port={port} don't support tunnel TSO offloads."),
+            ("tunnel_tso <rest>", ""),
+        ],
     },
     Family {
         what: "packet classifier types",
         instead: "flow create …",
         commands: &[
+            (
+                "port config <port> pctype <n> (hash_inset|fdir_inset|fdir_flx_inset) (get|set|clear) field <n>",
+                "Failed to get input set.",
+            ),
+            (
+                "port config <port> pctype <n> (hash_inset|fdir_inset|fdir_flx_inset) clear all",
+                "Failed to clear input set.",
+            ),
             ("port config <port> pctype <rest>", ""),
             ("show port <port> pctype mapping", "function not implemented"),
         ],
@@ -92,7 +131,7 @@ const FAMILIES: &[Family] = &[
     Family {
         what: "packet type tables",
         instead: "attach the device with DPDK's testpmd, ports here are software",
-        commands: &[("ptype mapping <rest>", "")],
+        commands: &[("ptype mapping <rest>", "function not implemented")],
     },
     Family {
         what: "personalization profiles",
@@ -122,6 +161,7 @@ const FAMILIES: &[Family] = &[
         what: "encapsulation by flow rules",
         instead: "--vdev net_tap, and the kernel's tunnels",
         commands: &[
+            ("show (raw_encap|raw_decap) <rest>", ""),
             ("set (vxlan|vxlan-tos-ttl|vxlan-with-vlan|nvgre|nvgre-with-vlan) <rest>", ""),
             (
                 "set (l2_encap|l2_decap|mplsogre_encap|mplsogre_decap|mplsoudp_encap|mplsoudp_decap|raw_encap|raw_decap|sample_actions|conntrack) <rest>",
@@ -134,7 +174,7 @@ const FAMILIES: &[Family] = &[
         instead: "tc on the kernel's side of net_tap or net_af_packet",
         commands: &[
             ("port tm <rest>", "cause unspecified: Function not implemented (error 1)"),
-            ("show port meter <rest>", ""),
+            ("show port meter <rest>", "cause unspecified: Function not implemented (error 1)"),
             ("set (tc|tx) (tx|strict-link-priority) <rest>", ""),
             (
                 "(add|del|set|show|suspend|resume) port tm <rest>",
@@ -147,14 +187,14 @@ const FAMILIES: &[Family] = &[
         what: "data center bridging",
         instead: "tc on the kernel's side of net_tap or net_af_packet",
         commands: &[
-            ("port config <port> dcb <rest>", ""),
-            ("show port dcb_tc <port>", "\n Failed to get dcb infos on port {port}"),
+            ("port config <port> dcb <rest>", "rte_eth_dev_get_dcb_info not supported."),
+            ("show port dcb_tc <port|all>", "\n Failed to get dcb infos on port {port}"),
         ],
     },
     Family {
         what: "flow director",
         instead: "flow list P",
-        commands: &[("show port fdir <port>", "\n FDIR is not supported on port {port}")],
+        commands: &[("show port fdir <port|all>", "\n FDIR is not supported on port {port}")],
     },
     Family {
         what: "flow director",
@@ -169,8 +209,8 @@ const FAMILIES: &[Family] = &[
         instead: "leave it out: a ring that is full keeps its sender waiting",
         commands: &[
             ("set flow_ctrl <rest>", "bad flow control parameter, return code = -95"),
-            ("set pfc_queue_ctrl <rest>", ""),
-            ("set pfc_ctrl <rest>", ""),
+            ("set pfc_queue_ctrl <rest>", "bad queue priority flow control parameter, rc = -95"),
+            ("set pfc_ctrl <rest>", "bad priority flow control parameter, return code = -95"),
         ],
     },
     Family {
@@ -187,9 +227,14 @@ const FAMILIES: &[Family] = &[
         ],
     },
     Family {
-        what: "descriptors that are counted",
-        instead: "show port stats P and show pool",
-        commands: &[("show port <port> (rxq|txq) <n> desc used count", "Invalid queueid = {2}")],
+        what: "BPF programs on queues",
+        instead: "flow create …",
+        commands: &[("(bpf-load|bpf-unload) <rest>", "")],
+    },
+    Family {
+        what: "the length of GRE keys that a device looks for",
+        instead: "leave it out, no port looks into GRE",
+        commands: &[("global_config <rest>", "")],
     },
     Family {
         what: "the state of a descriptor",
@@ -198,14 +243,6 @@ const FAMILIES: &[Family] = &[
             "show port <port> (rxq|txq) <n> desc <n> status",
             "Invalid input: queue id = {2}, desc id = {3}",
         )],
-    },
-    Family {
-        what: "queues that are stopped alone",
-        instead: "port stop P, or fewer queues: port config all rxq N",
-        commands: &[
-            ("port <port> (rxq|txq) <n> (start|stop)", "Function not supported in PMD"),
-            ("port <port> (rxq|txq) <n> deferred_start (on|off)", "Function not supported in PMD"),
-        ],
     },
     Family {
         what: "vlan extend",
@@ -241,7 +278,7 @@ const FAMILIES: &[Family] = &[
     Family {
         what: "buffers that are split when received",
         instead: "--mbuf-size, for all buffers",
-        commands: &[("set (rxoffs|rxhdrs) <rest>", ""), ("show config (rxoffs|rxhdrs)", "")],
+        commands: &[("set (rxoffs|rxhdrs) <rest>", "")],
     },
     Family {
         what: "one key for all ports",
@@ -290,12 +327,15 @@ const FAMILIES: &[Family] = &[
     Family {
         what: "sent packets that are taken back",
         instead: "port stop P",
-        commands: &[("port cleanup <port> txq <rest>", "Failed to get port {port} Tx queue info")],
+        commands: &[("port cleanup <port> txq <n> <n>", "Failed to get port {port} Tx queue {1} info")],
     },
     Family {
         what: "queues that are set up alone",
         instead: "port stop P, port config all rxq N, port start P",
-        commands: &[("port <port> (rxq|txq) <n> setup", "")],
+        commands: &[
+            ("port <port> rxq <n> setup", "Failed to setup RX queue"),
+            ("port <port> txq <n> setup", "Failed to setup TX queue"),
+        ],
     },
     Family {
         what: "packet types that a device tells",
@@ -400,15 +440,33 @@ pub(super) fn answer(session: &mut Session, refused: Refused, values: &Values) {
     {
         return invalid_port(session, id);
     }
-    if !refused.words.is_empty() {
-        let port = values.first_port().unwrap_or(0).to_string();
-        let mut words = refused.words.replace("{port}", &port);
-        for index in 2..4 {
-            words = words.replace(&format!("{{{index}}}"), &values.number(index).to_string());
+    if !refused.words.is_empty() && !there(session, refused, values) {
+        let mut words = refused.words.to_owned();
+        for index in 0..4 {
+            words = words.replace(&format!("{{{index}}}"), &values.shown(index));
         }
-        err!(session.out, "{words}\n");
+        // Of all ports each has its turn.
+        let ports = values.first_port().map_or_else(|| session.ports.ids(), |id| vec![id]);
+        let mut each: Vec<String> = ports.iter().map(|id| words.replace("{port}", &id.to_string())).collect();
+        if !words.contains("{port}") {
+            each = vec![words];
+        }
+        err!(session.out, "{}\n", each.join("\n"));
     }
     err!(session.out, "not supported here: {}; instead: {}\n", refused.family.what, refused.family.instead);
+}
+
+/// Whether the queue that a line names is there, though DPDK's words would be that it is not.
+fn there(session: &Session, refused: Refused, values: &Values) -> bool {
+    let slot = values
+        .first_port()
+        .and_then(|id| session.ports.get(id))
+        .filter(|_| refused.words.starts_with("Invalid "));
+    let queues = slot.map(|slot| match values.word(1) {
+        "rxq" => slot.config().rx_queues,
+        _ => slot.config().tx_queues,
+    });
+    queues.is_some_and(|queues| values.number(2) < queues.into())
 }
 
 #[cfg(test)]

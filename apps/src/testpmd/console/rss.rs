@@ -11,7 +11,7 @@ use crate::testpmd::soft::rss::{KEY_LEN, RETA_SIZE, Rss, RssTypes};
 pub(crate) const COMMANDS: &[Command] = &[
     Command {
         pattern: "port config all rss <text>",
-        help: "Spread flows over the receive queues of every port by their addresses (ip), those and ports (tcp, udp), all or none.",
+        help: "Spread flows over the receive queues of every port by their addresses (ip), those and ports (tcp, udp), all or none; or one type of flow by DPDK's number: 2, 4, 5 (IPv4, TCP, UDP), 8, 10 or 11 (IPv6).",
         run: set_types,
     },
     Command {
@@ -69,16 +69,27 @@ const FOREIGN: &[&str] = &[
     "level-inner",
 ];
 
-fn set_types(session: &mut Session, values: &Values) {
-    let name = values.word(0);
-    let Some(types) = RssTypes::named(name) else {
-        if FOREIGN.contains(&name) || parse_number(name).is_some() {
-            return err!(
-                session.out,
-                "not supported here: RSS of {name}; instead: all, ip, tcp, udp or none\n"
-            );
+/// What a name or number of `port config all rss` stands for; or the answer to one that stands for nothing.
+fn types(name: &str) -> Result<RssTypes, String> {
+    if let Some(types) = RssTypes::named(name) {
+        return Ok(types);
+    }
+    match parse_number(name) {
+        None if FOREIGN.contains(&name) => {
+            Err(format!("not supported here: RSS of {name}; instead: all, ip, tcp, udp or none"))
         }
-        return err!(session.out, "Unknown parameter {name}; write all, default, ip, tcp, udp or none\n");
+        None => Err(format!("Unknown parameter {name}; write all, default, ip, tcp, udp or none")),
+        Some(flow @ 1..64) => RssTypes::numbered(flow).ok_or_else(|| {
+            format!("not supported here: RSS of flow type {flow}; instead: 2, 4, 5, 8, 10, 11 or all")
+        }),
+        Some(_) => Err("flowtype_id should be greater than 0 and less than 64.".into()),
+    }
+}
+
+fn set_types(session: &mut Session, values: &Values) {
+    let types = match types(values.word(0)) {
+        Ok(types) => types,
+        Err(answer) => return err!(session.out, "{answer}\n"),
     };
     // All or none: a port that cannot leaves the others as they are.
     let single: Vec<u16> =

@@ -24,7 +24,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     },
     Command {
         pattern: "vlan set extend off <port>",
-        help: "Leave two tags alone, which is all that is done with them unless qinq_strip is on.",
+        help: "Turn VLAN extend off (it is never on: double tags are untouched unless qinq_strip is on).",
         run: |session, values| change(session, values.port(0), |_| ()),
     },
     Command {
@@ -34,7 +34,7 @@ pub(crate) const COMMANDS: &[Command] = &[
     },
     Command {
         pattern: "rx_vlan (add|rm) <text> <port>",
-        help: "Let packets of a VLAN, or of all, pass the filter, or no more.",
+        help: "Let packets of one VLAN, or of all VLANs, through the filter (add), or stop doing so (rm).",
         run: filter,
     },
     Command {

@@ -78,13 +78,8 @@ impl Bench {
     fn new(faulty: bool) -> Self {
         let line = ["--no-huge", "-m", "64", "--lcores", "0@0,1@0"];
         let eal = Eal::new(&EalArgs::parse(line).unwrap().0).unwrap();
-        let pool =
-            Pool::new(&eal.default_domain(), PoolConfig { packets: 4096, ..PoolConfig::default() }).unwrap();
-        let context = ProbeContext {
-            memory: eal.memory().clone(),
-            domain: eal.default_domain(),
-            wait: Duration::from_secs(1),
-        };
+        let pool = Pool::new(&eal.default_domain(), PoolConfig::default().packets(4096)).unwrap();
+        let context = ProbeContext::new(eal.memory().clone(), eal.default_domain(), Duration::from_secs(1));
         let (mut ports, hub, registry) = (Ports::default(), Hub::new(), linecard::drivers());
         for name in ["net_null0", "net_ring0"] {
             let device = registry.probe(&context, name).unwrap();

@@ -159,6 +159,20 @@ VLAN offload:
     assert!(port_info(&negotiated).ends_with("Negotiated features: VERSION_1\nData path: rx split\n"));
 }
 
+/// A virtio device is one on either bus, and each says which bus that is.
+#[test]
+fn virtio_ports_say_what_dpdks_say() {
+    for (driver, virtio, bus) in
+        [("net_virtio_user", true, "vdev"), ("net_virtio_pci", true, "pci"), ("net_null", false, "vdev")]
+    {
+        let facts = PortFacts { driver, ..facts() };
+        let info = port_info(&facts);
+        assert_eq!(info.contains("\nAutoneg status: On\n"), virtio, "{info}");
+        assert_eq!(info.contains("\nMinimum size of RX buffer: 64\n"), virtio, "{info}");
+        assert!(device_info(&facts).contains(&format!("\nBus name: {bus}\n")), "{driver}");
+    }
+}
+
 #[test]
 fn extended_statistics_have_dpdks_layout() {
     let list = [("rx_good_packets".to_owned(), 3), ("tx_errors".to_owned(), 0)];

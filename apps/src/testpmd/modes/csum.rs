@@ -107,8 +107,10 @@ impl Mode for Csum {
 impl Csum {
     fn one(&self, packet: &mut Packet) -> bool {
         self.count_bad(packet.offload());
-        if self.rule.rewrite {
-            frames::set_macs(packet.data_mut(), self.dst, self.src);
+        if self.rule.rewrite
+            && let Some(data) = packet.data_mut()
+        {
+            frames::set_macs(data, self.dst, self.src);
         }
         // A packet that came large says all there is to say to the port that sends it, or to who cuts it here.
         if packet.offload().contains(Offload::RX_LRO) {
@@ -116,8 +118,8 @@ impl Csum {
         }
         let layers = parse(packet.data());
         if self.rule.parse_tunnel
-            && packet.linearize()
-            && tunnel::finish(packet.data_mut(), &layers).is_some()
+            && packet.linearize().is_ok()
+            && packet.data_mut().and_then(|data| tunnel::finish(data, &layers)).is_some()
         {
             return true;
         }
@@ -203,7 +205,7 @@ fn has_checksum(packet: &Packet, layers: &Layers) -> bool {
 fn fill_sctp(packet: &mut Packet, layers: &Layers) -> bool {
     let (start, len) = (layers.l4_start(), layers.transport_len as usize);
     let at = start + 8..start + 12;
-    let Some(field) = packet.data_mut().get_mut(at.clone()) else { return false };
+    let Some(field) = packet.data_mut().and_then(|data| data.get_mut(at.clone())) else { return false };
     field.fill(0);
     if start + len > packet.len() {
         return false;
@@ -216,7 +218,7 @@ fn fill_sctp(packet: &mut Packet, layers: &Layers) -> bool {
         left -= bytes.len();
         crc.add_bytes(bytes)
     });
-    match packet.data_mut().get_mut(at) {
+    match packet.data_mut().and_then(|data| data.get_mut(at)) {
         Some(field) => field.copy_from_slice(&crc.value().to_le_bytes()),
         None => return false,
     }

@@ -14,6 +14,6 @@ pub(crate) struct IcmpEcho {
 
 impl Mode for IcmpEcho {
     fn step(&mut self, packets: &mut Burst) {
-        packets.retain(|packet| frames::answer(packet.data_mut(), self.own));
+        packets.retain(|packet| packet.data_mut().is_some_and(|data| frames::answer(data, self.own)));
     }
 }

@@ -53,7 +53,7 @@ impl TxOnly {
         if self.segments.len() > 1 {
             return self.fill_segmented(packets, count);
         }
-        if !self.pool.get_bulk(packets, count) {
+        if self.pool.get_bulk(packets, count).is_err() {
             return;
         }
         for packet in packets.iter_mut() {
@@ -132,7 +132,7 @@ impl Mode for FlowGen {
     fn step(&mut self, packets: &mut Burst) {
         packets.clear();
         let count = packets.capacity();
-        if !self.pool.get_bulk(packets, count) {
+        if self.pool.get_bulk(packets, count).is_err() {
             return;
         }
         for packet in packets.iter_mut() {

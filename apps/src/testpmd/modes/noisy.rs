@@ -115,7 +115,7 @@ impl Noisy {
 
     fn rewrite(&self, packets: &mut Burst) {
         for packet in packets.iter_mut() {
-            let data = packet.data_mut();
+            let Some(data) = packet.data_mut() else { continue };
             match self.forward {
                 ModeKind::Mac => frames::set_macs(data, self.dst, self.src),
                 ModeKind::MacSwap => frames::swap_macs(data),

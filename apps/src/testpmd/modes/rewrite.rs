@@ -16,7 +16,9 @@ impl Mode for MacRewrite {
     #[inline]
     fn step(&mut self, packets: &mut Burst) {
         for packet in packets.iter_mut() {
-            frames::set_macs(packet.data_mut(), self.dst, self.src);
+            if let Some(data) = packet.data_mut() {
+                frames::set_macs(data, self.dst, self.src);
+            }
         }
     }
 }
@@ -28,7 +30,9 @@ impl Mode for MacSwap {
     #[inline]
     fn step(&mut self, packets: &mut Burst) {
         for packet in packets.iter_mut() {
-            frames::swap_macs(packet.data_mut());
+            if let Some(data) = packet.data_mut() {
+                frames::swap_macs(data);
+            }
         }
     }
 }
@@ -40,7 +44,9 @@ impl Mode for FiveTupleSwap {
     #[inline]
     fn step(&mut self, packets: &mut Burst) {
         for packet in packets.iter_mut() {
-            frames::swap_five_tuple(packet.data_mut());
+            if let Some(data) = packet.data_mut() {
+                frames::swap_five_tuple(data);
+            }
         }
     }
 }

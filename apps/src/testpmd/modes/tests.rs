@@ -8,9 +8,9 @@ use crate::testpmd::frames::UdpFlow;
 use crate::testpmd::settings::Mac;
 
 fn pool(packets: u32) -> Pool {
-    let config = MemoryConfig { pages: PagePolicy::NoHuge, ..MemoryConfig::default() };
+    let config = MemoryConfig::default().pages(PagePolicy::NoHuge);
     let domain = Memory::new(config).unwrap().domain("modes").unwrap();
-    Pool::new(&domain, PoolConfig { packets, ..PoolConfig::default() }).unwrap()
+    Pool::new(&domain, PoolConfig::default().packets(packets)).unwrap()
 }
 
 fn burst_of(pool: &Pool, frames: &[Vec<u8>]) -> Burst {

@@ -147,8 +147,11 @@ pub(super) const OPTIONS: &[Spec] = &[
         o.tx_depth = number("txd", v, 1, 32_768)?;
         Ok(())
     }),
-    valued("burst", "N", "packets per burst, 1 to 512 (default 32)", |o, v| {
-        o.settings.burst = number("burst", v, 1, settings::MAX_BURST.into())?;
+    valued("burst", "N", "packets per burst, 1 to 512 (default 32, as is 0)", |o, v| {
+        o.settings.burst = match number("burst", v, 0, settings::MAX_BURST.into())? {
+            0 => settings::DEFAULT_BURST,
+            burst => burst,
+        };
         Ok(())
     }),
     valued("mbuf-size", "BYTES[,…]", "size of one buffer, headroom included (default 2176)", |o, v| {
@@ -235,7 +238,7 @@ pub(super) const OPTIONS: &[Spec] = &[
         o.max_packet_len = Some(number("max-pkt-len", v, 64, 65_535)?);
         Ok(())
     }),
-    flag("enable-rx-cksum", "receive offload: the state of checksums is told", |o, _| {
+    flag("enable-rx-cksum", "receive offload: report whether checksums are correct", |o, _| {
         o.offloads.rx = o.offloads.rx.union(RxOffloads::CHECKSUM);
         Ok(())
     }),

@@ -9,13 +9,15 @@ use linecard::pmd::contain::contain_queues;
 use linecard::pmd::filter::{MAX_UNICAST, RxFilter};
 use linecard::pmd::offload::RxOffloads;
 use linecard::pmd::{
-    self, Device, DeviceInfo, Link, Offloads, Port, PortConfig, PortControl, PortStats, RxQueue, TxQueue,
+    self, Device, DeviceInfo, Link, Offloads, Port, PortConfig, PortControl, PortStats, QueueId, RxQueue,
+    TxQueue,
 };
 use linecard::telemetry::PortEntry;
 
 use crate::error::Error;
 use crate::testpmd::lane::{PortRx, PortTx};
 use crate::testpmd::layout::{PortFacts, Rates};
+use crate::testpmd::links::{LinkChanges, LinkNews};
 use crate::testpmd::modes::Checksums;
 use crate::testpmd::settings::Mac;
 use crate::testpmd::soft::rss::RssTypes;
@@ -57,6 +59,11 @@ pub(crate) struct PortRecord {
     /// What is done here because no device does it.
     pub(crate) soft: SoftPort,
     link: Link,
+    /// Who is woken by a change of the link, and whether there was one while the port is started.
+    link_news: Arc<LinkNews>,
+    link_changes: Option<LinkChanges>,
+    /// Single queues can be stopped.
+    stops_queues: bool,
     last_shown: Option<(Instant, PortStats)>,
     forward_base: PortStats,
 }
@@ -82,6 +89,7 @@ impl PortRecord {
             name: device.name().to_owned(),
             devargs: devargs.split_once(',').map_or(String::new(), |(_, args)| args.to_owned()),
             info: device.info(),
+            stops_queues: device.stops_queues(),
             config,
             state: Some(State::Stopped(device)),
             reshaped: true,
@@ -93,6 +101,8 @@ impl PortRecord {
             gso: false,
             soft: SoftPort::default(),
             link: NO_LINK,
+            link_news: Arc::default(),
+            link_changes: None,
             last_shown: None,
             forward_base: PortStats::default(),
         }
@@ -112,7 +122,8 @@ impl PortRecord {
         }
     }
 
-    fn control(&self) -> Option<&dyn PortControl> {
+    /// Its control side, while it is started.
+    pub(crate) fn control(&self) -> Option<&dyn PortControl> {
         self.live().map(|live| &*live.port.control)
     }
 
@@ -155,6 +166,8 @@ impl PortRecord {
                     let _ = filter.set_multicast(&self.groups());
                 }
                 self.config = config;
+                // Before the link is looked at: no change is missed.
+                self.link_changes = Some(LinkChanges::of(&*port.control, &self.link_news));
                 self.link = port.control.link();
                 self.state = Some(State::Started(Live { port, rx, tx }));
                 self.reshaped = false;
@@ -176,6 +189,7 @@ impl PortRecord {
                 port.rx = rx.into_iter().flatten().map(|rx| Box::new(rx) as Box<dyn RxQueue>).collect();
                 port.tx = tx.into_iter().flatten().map(|tx| Box::new(tx) as Box<dyn TxQueue>).collect();
                 self.link = NO_LINK;
+                self.link_changes = None;
                 Some(State::Stopped(port.stop()))
             }
             other => other,
@@ -205,6 +219,30 @@ impl PortRecord {
     pub(crate) fn reshape(&mut self, change: impl FnOnce(&mut PortConfig)) {
         self.reshaped = true;
         change(&mut self.config);
+    }
+
+    /// Has `news` wake whoever shows it when the link changes, from the next start on.
+    pub(crate) fn tell_links_to(&mut self, news: &Arc<LinkNews>) {
+        self.link_news = Arc::clone(news);
+    }
+
+    /// Whether single queues can be stopped.
+    pub(crate) fn stops_queues(&self) -> bool {
+        self.stops_queues
+    }
+
+    /// Whether a queue is started, with its port.
+    pub(crate) fn queue_started(&self, queue: QueueId) -> bool {
+        self.control().is_some_and(|control| control.queue_started(queue))
+    }
+
+    /// Descriptors of a queue: those that it has, or those asked for.
+    pub(crate) fn depth(&self, queue: QueueId) -> u16 {
+        let asked = match queue {
+            QueueId::Receive(_) => self.config.rx_depth,
+            QueueId::Transmit(_) => self.config.tx_depth,
+        };
+        self.control().and_then(|control| control.depth(queue)).unwrap_or(asked)
     }
 
     /// What telemetry tells of it.
@@ -262,6 +300,10 @@ impl PortRecord {
             Some(control) => Ok(control.set_mac(mac.0)?),
             None => Err(Error::Failed(format!("port {} is stopped; start it first", self.id))),
         }
+    }
+
+    pub(crate) fn driver(&self) -> &'static str {
+        self.info.driver
     }
 
     pub(crate) fn devargs(&self) -> &str {
@@ -426,6 +468,9 @@ impl PortRecord {
 
     /// The link state, if it changed since the last call.
     pub(crate) fn link_change(&mut self) -> Option<Link> {
+        if !self.link_changes.as_ref().is_some_and(LinkChanges::take) {
+            return None;
+        }
         let link = self.control()?.link();
         let changed = link.up != self.link.up;
         self.link = link;

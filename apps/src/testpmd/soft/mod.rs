@@ -149,7 +149,7 @@ impl Rules {
                 Verdict::Drop => dropped += 1,
             }
         }
-        packets.append(kept);
+        packets.take_from(kept);
         if let Some(inbox) = self.inboxes.as_ref().and_then(|all| all.get(usize::from(queue))) {
             inbox.drain(packets);
         }

@@ -3,7 +3,7 @@
 
 use linecard::net::Layers;
 use linecard::net::toeplitz::{DEFAULT_KEY, Toeplitz};
-use linecard::pmd::rss::{self, RssConfig};
+use linecard::pmd::rss::{self, RssConfig, RssTypes as Types};
 
 /// Entries of a redirection table.
 pub(crate) const RETA_SIZE: usize = rss::MAX_TABLE;
@@ -12,48 +12,52 @@ pub(crate) const KEY_LEN: usize = rss::KEY_LEN;
 
 /// Which headers are hashed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct RssTypes {
-    pub(crate) ip: bool,
-    pub(crate) tcp: bool,
-    pub(crate) udp: bool,
-}
+pub(crate) struct RssTypes(Types);
 
 impl RssTypes {
     /// Those of `port config all rss NAME`; `None` for what is not hashed here.
     pub(crate) fn named(name: &str) -> Option<Self> {
-        let all = Self { ip: true, tcp: true, udp: true };
-        match name {
-            "all" | "default" => Some(all),
-            "ip" => Some(Self { tcp: false, udp: false, ..all }),
-            "tcp" => Some(Self { ip: false, udp: false, ..all }),
-            "udp" => Some(Self { ip: false, tcp: false, ..all }),
-            "none" => Some(Self::default()),
-            _ => None,
-        }
+        let types = match name {
+            "all" | "default" => Types::all(),
+            "ip" => Types::IPV4 | Types::IPV6,
+            "tcp" => Types::IPV4_TCP | Types::IPV6_TCP,
+            "udp" => Types::IPV4_UDP | Types::IPV6_UDP,
+            "none" => Types::empty(),
+            _ => return None,
+        };
+        Some(Self(types))
+    }
+
+    /// That of `port config all rss NUMBER`, one of DPDK's `RTE_ETH_FLOW_*`; `None` for what is not hashed here.
+    pub(crate) fn numbered(flow: u64) -> Option<Self> {
+        let types = match flow {
+            2 => Types::IPV4,
+            4 => Types::IPV4_TCP,
+            5 => Types::IPV4_UDP,
+            8 => Types::IPV6,
+            10 => Types::IPV6_TCP,
+            11 => Types::IPV6_UDP,
+            _ => return None,
+        };
+        Some(Self(types))
     }
 
     pub(crate) fn any(self) -> bool {
-        self.ip || self.tcp || self.udp
-    }
-
-    /// The same as a port has them.
-    fn of_port(self) -> rss::RssTypes {
-        use rss::RssTypes as Types;
-        let all = [
-            (self.ip, Types::IPV4 | Types::IPV6),
-            (self.tcp, Types::IPV4_TCP | Types::IPV6_TCP),
-            (self.udp, Types::IPV4_UDP | Types::IPV6_UDP),
-        ];
-        all.into_iter().filter(|(on, _)| *on).map(|(_, types)| types).collect()
+        !self.0.is_empty()
     }
 
     /// As `show port rss-hash` and `show port info` list them.
     pub(crate) fn names(self) -> Vec<&'static str> {
-        let ip = ["ipv4", "ipv4-frag", "ipv4-other", "ipv6", "ipv6-frag", "ipv6-other"];
-        let mut names: Vec<_> = ip.into_iter().filter(|_| self.ip).collect();
-        names.extend(["ipv4-tcp", "ipv6-tcp"].into_iter().filter(|_| self.tcp));
-        names.extend(["ipv4-udp", "ipv6-udp"].into_iter().filter(|_| self.udp));
-        names
+        let all: [(Types, &[&str]); 6] = [
+            (Types::IPV4, &["ipv4", "ipv4-frag", "ipv4-other"]),
+            (Types::IPV6, &["ipv6", "ipv6-frag", "ipv6-other"]),
+            (Types::IPV4_TCP, &["ipv4-tcp"]),
+            (Types::IPV6_TCP, &["ipv6-tcp"]),
+            (Types::IPV4_UDP, &["ipv4-udp"]),
+            (Types::IPV6_UDP, &["ipv6-udp"]),
+        ];
+        let named = all.into_iter().filter(|(types, _)| self.0.contains(*types));
+        named.flat_map(|(_, names)| names.iter().copied()).collect()
     }
 }
 
@@ -83,13 +87,13 @@ impl Rss {
 
     /// The hash of a frame; `None` for one that is not to be hashed.
     pub(super) fn hash(&self, frame: &[u8], layers: &Layers) -> Option<u32> {
-        rss::flow_hash(&self.toeplitz, self.types.of_port(), frame, layers)
+        rss::flow_hash(&self.toeplitz, self.types.0, frame, layers)
     }
 
     /// What a device is asked to do; `None` where nothing is hashed.
     pub(super) fn for_device(&self) -> Option<RssConfig> {
         let table = self.reta.to_vec();
-        self.types.any().then(|| RssConfig { types: self.types.of_port(), key: self.key, table })
+        self.types.any().then_some(RssConfig::new(1).types(self.types.0).key(self.key).table(table))
     }
 
     /// The queue of a hash.

@@ -11,9 +11,9 @@ use crate::testpmd::frames::{TxAddresses, UdpFlow};
 use crate::testpmd::modes::{Io, Mode};
 
 pub(in crate::testpmd) fn pool() -> Pool {
-    let config = MemoryConfig { pages: PagePolicy::NoHuge, ..MemoryConfig::default() };
+    let config = MemoryConfig::default().pages(PagePolicy::NoHuge);
     let domain = Memory::new(config).unwrap().domain("soft").unwrap();
-    Pool::new(&domain, PoolConfig { packets: 4096, ..PoolConfig::default() }).unwrap()
+    Pool::new(&domain, PoolConfig::default().packets(4096)).unwrap()
 }
 
 pub(in crate::testpmd) fn packet(pool: &Pool, frame: &[u8]) -> Packet {
@@ -169,6 +169,11 @@ fn only_what_is_asked_for_is_hashed() {
     let (all, ip) = (hash("all"), hash("ip"));
     assert!(all.is_some() && ip.is_some() && all != ip);
     assert_eq!((hash("udp"), hash("tcp"), hash("none")), (all, None, None));
+    for (flow, want) in [(2, ip), (4, None), (5, all), (8, None), (10, None), (11, None)] {
+        rss.types = RssTypes::numbered(flow).unwrap();
+        assert_eq!(rss.hash(&frame, &layers), want, "flow type {flow}");
+    }
+    assert_eq!([0, 1, 3, 6, 7, 9, 12, 63].map(RssTypes::numbered), [None; 8]);
     rss.types = types("udp");
     rss.set_key([0; rss::KEY_LEN]);
     assert_eq!(rss.hash(&frame, &layers), Some(0));

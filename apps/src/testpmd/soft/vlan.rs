@@ -73,9 +73,9 @@ fn tag(frame: &[u8]) -> Option<(u16, u16)> {
 /// Takes the outermost tag out of the frame and into the packet's metadata; false when there is none.
 fn strip(packet: &mut Packet) -> bool {
     let Some((_, tci)) = tag(packet.data()) else { return false };
-    let Some(front) = packet.data_mut().first_chunk_mut::<16>() else { return false };
+    let Some(front) = packet.data_mut().and_then(|data| data.first_chunk_mut::<16>()) else { return false };
     front.copy_within(..12, TAG_LEN);
-    if !packet.adj(TAG_LEN) {
+    if packet.adj(TAG_LEN).is_err() {
         return false;
     }
     packet.set_vlan_tci(tci);
@@ -98,7 +98,7 @@ impl TxTags {
             if packet.len() < 12 || packet.prepend(TAG_LEN).is_none() {
                 return;
             }
-            let Some(front) = packet.data_mut().first_chunk_mut::<16>() else { return };
+            let Some(front) = packet.data_mut().and_then(|data| data.first_chunk_mut::<16>()) else { return };
             front.copy_within(TAG_LEN.., 0);
             front[12..14].copy_from_slice(&protocol.to_be_bytes());
             front[14..].copy_from_slice(&tci.to_be_bytes());

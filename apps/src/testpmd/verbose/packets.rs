@@ -8,9 +8,15 @@ use linecard::net::{Layers, PacketType, parse};
 use crate::testpmd::settings::Mac;
 use crate::testpmd::topology::Stream;
 
-/// Bits of the level: what is shown.
-pub(crate) const RECEIVED: u16 = 1;
-pub(crate) const SENT: u16 = 2;
+/// Whether a level shows received packets: 1 does, 2 shows sent ones alone, and every level above shows both, as DPDK's.
+pub(crate) fn shows_received(level: u16) -> bool {
+    level == 1 || level > 2
+}
+
+/// Whether a level shows sent packets.
+pub(crate) fn shows_sent(level: u16) -> bool {
+    level >= 2
+}
 
 /// A burst that was received.
 pub(crate) fn received(stream: &Stream, packets: &[Packet]) -> String {
@@ -88,6 +94,7 @@ fn rx_flags(flags: Offload) -> String {
     let ip = match flags & Offload::RX_IP_CKSUM_MASK {
         Offload::RX_IP_CKSUM_BAD => "RX_IP_CKSUM_BAD",
         Offload::RX_IP_CKSUM_GOOD => "RX_IP_CKSUM_GOOD",
+        Offload::RX_IP_CKSUM_MASK => "RX_IP_CKSUM_NONE",
         _ => "RX_IP_CKSUM_UNKNOWN",
     };
     let fdir = flags.contains(Offload::RX_FDIR_ID);
@@ -113,6 +120,8 @@ fn tx_flags(flags: Offload) -> String {
         (l4 == Offload::TX_TCP_CKSUM, "TX_TCP_CKSUM"),
         (l4 == Offload::TX_SCTP_CKSUM, "TX_SCTP_CKSUM"),
         (l4 == Offload::TX_UDP_CKSUM, "TX_UDP_CKSUM"),
+        // No bit of its own: told where none of the three is asked for, so that the list is never empty.
+        (l4 == Offload::empty(), "TX_L4_NO_CKSUM"),
         (flags.contains(Offload::TX_TCP_SEG), "TX_TCP_SEG"),
         (flags.contains(Offload::TX_IPV4), "TX_IPV4"),
         (flags.contains(Offload::TX_IPV6), "TX_IPV6"),

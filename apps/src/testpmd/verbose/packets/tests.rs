@@ -50,6 +50,28 @@ fn lines_are_dpdks() {
     );
     let flags = "  ol_flags: RTE_MBUF_F_TX_IP_CKSUM RTE_MBUF_F_TX_UDP_CKSUM RTE_MBUF_F_TX_IPV4 \n";
     assert!(text.ends_with(flags), "{text}");
+    packet.set_offload(packet.offload() | Offload::RX_IP_CKSUM_MASK);
+    assert!(received(&STREAM, std::slice::from_ref(&packet)).contains("RTE_MBUF_F_RX_IP_CKSUM_NONE "));
     drop(packet);
     assert_eq!(sent(&STREAM, &[]), "\nport 4/queue 2: sent 0 packets\n");
+}
+
+/// DPDK names the lack of a layer 4 checksum, as parsers want at least one name.
+#[test]
+fn a_plain_sent_packet_has_a_flag() {
+    let pool = pool();
+    let mut packet = packet(&pool, &udp(9));
+    let text = sent(&STREAM, std::slice::from_ref(&packet));
+    assert!(text.ends_with("  ol_flags: RTE_MBUF_F_TX_L4_NO_CKSUM \n"), "{text}");
+    packet.set_tx_offload(Offload::TX_IPV4 | Offload::TX_IP_CKSUM, TxOffload::new(14, 20, 0));
+    let text = sent(&STREAM, std::slice::from_ref(&packet));
+    let flags = "  ol_flags: RTE_MBUF_F_TX_IP_CKSUM RTE_MBUF_F_TX_L4_NO_CKSUM RTE_MBUF_F_TX_IPV4 \n";
+    assert!(text.ends_with(flags), "{text}");
+}
+
+#[test]
+fn levels_above_two_show_both_directions() {
+    let shown = [0, 1, 2, 3, 4, 5, u16::MAX].map(|level| (shows_received(level), shows_sent(level)));
+    let both = (true, true);
+    assert_eq!(shown, [(false, false), (true, false), (false, true), both, both, both, both]);
 }
