@@ -1,13 +1,15 @@
 //! What the tests of every room share: skips that are seen and counted, waiting for conditions, repeatable random
-//! numbers, and a user namespace of a test's own.
+//! numbers, a user namespace of a test's own, and Linux guests ([`guest`]).
 //!
 //! | variable | meaning |
 //! |---|---|
 //! | `LINECARD_REQUIRE_ALL=1` | a test that would be skipped fails |
 //! | `LINECARD_EXAMPLES=FOLDER` | the examples are there, built with the tests; `cargo xtask test` sets it |
 //! | `LINECARD_SKIPS=FILE` | each skip is appended to that file ([`Skip`]); `cargo xtask test` sets and reads it |
+//! | `LINECARD_GUEST_KERNEL=FOLDER` | guests with Linux's virtio-net run the kernel in `FOLDER/boot` with the modules in `FOLDER/lib` |
 #![forbid(unsafe_code)]
 
+pub mod guest;
 mod patience;
 mod prng;
 mod record;
@@ -19,6 +21,7 @@ pub use record::{Skip, two_cores};
 pub use rerun::{IN_USER_NAMESPACE, Rerun, in_user_namespace, user_namespace};
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 
 /// Set to anything but `0` or nothing: every test that would be skipped fails.
 pub const REQUIRE_ALL: &str = "LINECARD_REQUIRE_ALL";
@@ -47,10 +50,22 @@ pub fn skip(test: &str, why: &str) {
     // Written to the stream itself: `eprintln!` would be captured and a skip would go unseen.
     let _ = io::stderr().write_all(format!("SKIPPED {test}: {why}\n").as_bytes());
     if let Some(file) = std::env::var_os(SKIPS) {
-        let file = std::path::PathBuf::from(file);
+        let file = PathBuf::from(file);
         let kept = Skip::here(test, why).append(&file);
         kept.unwrap_or_else(|error| panic!("{SKIPS}={}: {error}", file.display()));
     }
+}
+
+/// Where `program` is on PATH.
+///
+/// ```
+/// assert!(linecard_testing::on_path("sh").is_some());
+/// assert_eq!(linecard_testing::on_path("no-such-program"), None);
+/// ```
+#[must_use]
+pub fn on_path(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(program)).find(|path| path.is_file())
 }
 
 /// The test that runs on this thread, as its harness names it (`rooms::tests::name`); `None` outside a test, as in an

@@ -65,10 +65,17 @@ fn report(name: &str, output: &Output) {
     }
 }
 
+/// Set for a program that is asked for its tests. One that has no harness, as an example of the documentation, runs all it has
+/// instead, and must not ask itself again: each would start the next one, without end.
+const LISTING: &str = "LINECARD_LISTING";
+
 /// The one test of this program with that name, modules left out.
 pub(crate) fn listed(test: &str) -> Option<String> {
-    let output =
-        Command::new(std::env::current_exe().ok()?).args(["--list", "--format=terse"]).output().ok()?;
+    if std::env::var_os(LISTING).is_some() {
+        return None;
+    }
+    let mut list = Command::new(std::env::current_exe().ok()?);
+    let output = list.args(["--list", "--format=terse"]).env(LISTING, "1").output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout);
     only(&text, test)
 }

@@ -4,7 +4,7 @@
 pub(crate) mod console;
 pub(crate) mod example;
 pub(crate) mod frames;
-pub(crate) mod guest;
+pub(crate) mod kernel;
 pub(crate) mod kill;
 pub(crate) mod ours;
 pub(crate) mod page;
@@ -12,17 +12,11 @@ pub(crate) mod peer;
 pub(crate) mod switch;
 pub(crate) mod traffic;
 pub(crate) mod upgrade;
-pub(crate) mod vduse;
 
 use std::path::{Path, PathBuf};
 
 pub(crate) use linecard_lab::skip;
-
-/// Where `program` is on PATH.
-pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|dir| dir.join(program)).find(|p| p.is_file())
-}
+pub(crate) use linecard_testing::{guest, on_path};
 
 /// A folder of this test's own, removed with everything in it.
 pub(crate) struct Scratch(PathBuf);

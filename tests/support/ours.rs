@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use linecard::eal::{Eal, EalArgs};
-use linecard::mempool::{Burst, Pool, PoolConfig};
+use linecard::mempool::{Burst, Packet, Pool, PoolConfig};
 use linecard::pmd::offload::Offloads;
 use linecard::pmd::{Port, PortConfig, ProbeContext, configure};
 use linecard_lab::{PATIENCE, wait_until};
@@ -31,12 +31,12 @@ impl Ours {
     }
 
     pub(crate) fn with_eal(eal: &[&str], vdev: &str, offloads: Offloads) -> Self {
-        Self::configured(eal, vdev, PortConfig { offloads, ..PortConfig::default() })
+        Self::configured(eal, vdev, PortConfig::default().offloads(offloads))
     }
 
     /// With so many queues in both directions.
     pub(crate) fn with_queues(vdev: &str, queues: u16) -> Self {
-        let config = PortConfig { rx_queues: queues, tx_queues: queues, ..PortConfig::default() };
+        let config = PortConfig::default().rx_queues(queues).tx_queues(queues);
         Self::configured(&["-m", "64"], vdev, config)
     }
 
@@ -50,17 +50,26 @@ impl Ours {
         Self::try_configured(&["-m", "64"], vdev, port).err().expect("it is refused")
     }
 
+    /// With any configuration, and buffers of this many bytes.
+    pub(crate) fn with_buffers(vdev: &str, config: PortConfig, data_room: u16) -> Self {
+        let pool = PoolConfig::default().packets(2048).data_room(data_room);
+        Self::try_with_pool(&["-m", "64"], vdev, config, pool).expect("a port")
+    }
+
     fn configured(eal: &[&str], vdev: &str, port: PortConfig) -> Self {
         Self::try_configured(eal, vdev, port).expect("a port")
     }
 
     fn try_configured(eal: &[&str], vdev: &str, port: PortConfig) -> Result<Self, String> {
+        Self::try_with_pool(eal, vdev, port, PoolConfig::default().packets(4096))
+    }
+
+    fn try_with_pool(eal: &[&str], vdev: &str, port: PortConfig, pool: PoolConfig) -> Result<Self, String> {
         let (args, _) = EalArgs::parse(eal.iter()).expect("arguments");
         let eal = Eal::new(&args).expect("an instance");
         let domain = eal.default_domain();
-        let config = PoolConfig { packets: 4096, ..PoolConfig::default() };
-        let pool = Pool::new(&domain, config).expect("a pool");
-        let context = ProbeContext { memory: eal.memory().clone(), domain, wait: Duration::from_secs(5) };
+        let pool = Pool::new(&domain, pool).expect("a pool");
+        let context = ProbeContext::new(eal.memory().clone(), domain, Duration::from_secs(5));
         let device = linecard::drivers().probe(&context, vdev).map_err(|error| error.to_string())?;
         let ready = configure(device, port).map_err(|error| error.error.to_string())?;
         let port = ready.start(&pool).map_err(|error| error.error.to_string())?;
@@ -75,6 +84,16 @@ impl Ours {
             self.port.tx[0].tx_burst(&mut burst);
             self.port.control.link().up == up
         });
+    }
+
+    /// Stops the port, and starts it again when it is not `paused` any more.
+    pub(crate) fn paused_while(self, paused: impl Fn() -> bool) -> Self {
+        let Self { pool, port, _eal } = self;
+        let device = port.stop();
+        wait_until("the end of the pause", || !paused());
+        let ready = configure(device, PortConfig::default()).map_err(|error| error.error).expect("as before");
+        let port = ready.start(&pool).map_err(|error| error.error).expect("as before");
+        Self { pool, port, _eal }
     }
 
     /// Until every packet is back in the pool: the link goes down a moment before the rings are emptied.
@@ -115,6 +134,11 @@ impl Ours {
         false
     }
 
+    /// A frame in as many buffers as it needs.
+    pub(crate) fn packet(&self, frame: &[u8]) -> Packet {
+        self.pool.packet_of(frame, usize::from(self.pool.data_room())).expect("packets")
+    }
+
     /// Sends frames, all of them.
     pub(crate) fn send(&mut self, frames: &[Vec<u8>]) {
         let until = Instant::now() + PATIENCE;
@@ -125,7 +149,7 @@ impl Ours {
                 && burst.room() > 0
                 && let Some(mut packet) = self.pool.get()
             {
-                assert!(packet.copy_from_slice(&frames[next]), "frame {next} fits");
+                packet.copy_from_slice(&frames[next]).expect("frame {next} fits");
                 burst.push(packet).expect("room");
                 next += 1;
             }

@@ -75,9 +75,7 @@ pub(crate) trait Station {
 impl Station for Ours {
     fn send(&mut self, frame: &[u8]) {
         let mut burst = Burst::new();
-        let mut packet = self.pool.get().expect("a packet");
-        assert!(packet.copy_from_slice(frame));
-        burst.push(packet).expect("room");
+        burst.push(self.packet(frame)).expect("room");
         wait_until("room in the ring", || {
             self.port.tx[0].tx_burst(&mut burst);
             burst.is_empty()

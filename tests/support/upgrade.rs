@@ -116,7 +116,7 @@ impl Flow {
         while sends && self.waiting.len() < WINDOW && burst.room() > 0 {
             let next = frame(self.from, self.to, self.sent, SIZES[self.sent as usize % SIZES.len()]);
             let Some(mut packet) = sender.pool.get() else { break };
-            assert!(packet.copy_from_slice(&next));
+            packet.copy_from_slice(&next).unwrap();
             burst.push(packet).expect("room");
             self.waiting.push_back(next);
             self.sent += 1;

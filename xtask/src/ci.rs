@@ -53,23 +53,15 @@ const PACKAGE: [&str; 10] = [
     "--binary=target/debug/linecard",
 ];
 
-/// Every crate that is published, as crates.io would get it; what is in them was built already.
-const CRATES: [&str; 14] = [
-    "cargo",
-    "package",
-    "--workspace",
-    "--no-verify",
-    "--allow-dirty",
-    "--target-dir=target/crates",
-    "--exclude",
-    "xtask",
-    "--exclude",
-    "linecard-testing",
-    "--exclude",
-    "linecard-lab",
-    "--exclude",
-    "linecard-fuzz",
-];
+/// Every crate that is published, as crates.io would get it.
+macro_rules! packed_crates {
+    ($($more:literal),*) => {
+        &[
+            "cargo", "package", "--workspace", "--allow-dirty", "--target-dir=target/crates", "--exclude=xtask",
+            "--exclude=linecard-testing", "--exclude=linecard-lab", "--exclude=linecard-fuzz", $($more),*
+        ]
+    };
+}
 
 /// The facade with one driver and no other.
 macro_rules! one_driver {
@@ -99,6 +91,7 @@ const STEPS: &[Step] = &[
     one_driver!("net_pcap"),
     one_driver!("net_ring"),
     one_driver!("net_tap"),
+    one_driver!("net_vduse"),
     one_driver!("net_vhost"),
     one_driver!("net_virtio_pci"),
     one_driver!("net_virtio_user"),
@@ -111,7 +104,8 @@ const STEPS: &[Step] = &[
     step("oldest rust", &["cargo", "run", "-q", "-p", "xtask", "--", "oldest-rust"]),
     // The list of advisories comes from the network, and changes without us: `cargo deny check advisories`.
     step("deny", &["cargo", "deny", "check", "bans", "licenses", "sources"]),
-    step("crates", &CRATES),
+    // What is in them was built already; `cargo xtask torture --only crates` builds them from their packages.
+    step("crates", packed_crates!("--no-verify")),
     step("test", &["cargo", "run", "-q", "-p", "xtask", "--", "test"]),
     step("package", &PACKAGE),
     step("fuzz targets", &FUZZ_TARGETS),
@@ -119,6 +113,13 @@ const STEPS: &[Step] = &[
 
 /// What takes long and finds the more the longer it runs.
 const TORTURE: &[Step] = &[
+    // Whether each package has all that it needs: a build of everything, as the workspace's artefacts are of other files.
+    Step {
+        name: "crates",
+        command: packed_crates!(),
+        // Only compiled, never run.
+        environment: &[("CARGO_PROFILE_DEV_OPT_LEVEL", "0"), ("CARGO_PROFILE_DEV_DEBUG", "0")],
+    },
     Step {
         name: "hostile",
         command: &["cargo", "test", "-p", "linecard-apps", "--test", "hostile"],

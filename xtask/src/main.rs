@@ -7,9 +7,13 @@ mod ci;
 mod guide;
 mod oldest;
 mod package;
+#[cfg(test)]
+mod readmes;
+mod rooms;
 mod scale;
 mod shape;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -23,10 +27,14 @@ enum Chore {
     Ci(ci::Options),
     /// What takes long: hostile peers for a minute, ten million batches each way, fuzz targets with random bytes.
     Torture(ci::Options),
+    /// Each package built and tested alone, with all of its features, with each and with none; takes about an hour.
+    Rooms(rooms::Options),
     /// Whether the stated rust-version builds everything.
     OldestRust,
     /// Every test, on any machine: says before how long it takes and what it needs, and after what was skipped and why.
     Test(test::Options),
+    /// Boots a Linux guest in QEMU and runs commands in it, as in `cargo xtask vm 'ip link'`.
+    Vm(vm::Options),
     /// Compares the arrows between crates with `cargo metadata`, and file and function sizes with their budgets.
     Shape(shape::Options),
     /// Compares the public items of every published crate with those that were accepted, in `docs/api`.
@@ -48,8 +56,10 @@ fn main() -> ExitCode {
     let outcome = match Chore::parse() {
         Chore::Ci(options) => ci::run(&options),
         Chore::Torture(options) => ci::torture(&options),
+        Chore::Rooms(options) => rooms::run(&options),
         Chore::OldestRust => oldest::run(),
         Chore::Test(options) => test::run(&options),
+        Chore::Vm(options) => vm::run(&options),
         Chore::Shape(options) => shape::run(&options),
         Chore::Api(options) => api::run(&options),
         Chore::Package(options) => package::run(&options),

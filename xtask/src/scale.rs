@@ -70,11 +70,11 @@ pub(crate) fn run(options: &Options) -> Result<(), String> {
             _ = writeln!(text, "| {ports} | {stations} | {cells} |");
         }
     }
-    text += "\n| ports | to all, per copy | an empty queue |\n|---:|---:|---:|\n";
+    text += "\n| ports | to all, per copy | an empty round |\n|---:|---:|---:|\n";
     for ports in &options.ports {
         let count = |what, step| count(&trace, [what, &ports.to_string(), "10000"], step);
         let flood = count("flood", "flood")?.per(FLOODED * f64::from(ports - 1));
-        let poll = count("poll", "poll")?.per(ROUNDS * f64::from(*ports));
+        let poll = count("poll", "poll")?.per(ROUNDS);
         _ = writeln!(text, "| {ports} | {} | {} |", cell(flood), cell(poll));
     }
     print!("{text}");

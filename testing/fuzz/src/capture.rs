@@ -28,10 +28,10 @@ struct World {
 fn world() -> World {
     let memory = Memory::new(MemoryConfig::default()).expect("memory");
     let domain = memory.domain("fuzz").expect("a domain");
-    let config = PoolConfig { packets: 256, ..PoolConfig::default() };
+    let config = PoolConfig::default().packets(256);
     let pool = Pool::new(&domain, config).expect("a pool");
     let registry = Registry::new(&[&linecard_net_null::NullDriver]);
-    let context = ProbeContext { memory, domain, wait: Duration::ZERO };
+    let context = ProbeContext::new(memory, domain, Duration::ZERO);
     let device = registry.probe(&context, "net_null0").expect("a device");
     let port = configure(device, PortConfig::default()).expect("it fits").start(&pool).expect("a port");
     let hub = Hub::new();

@@ -126,8 +126,7 @@ struct World {
 
 fn world() -> World {
     let domain = Memory::new(MemoryConfig::default()).expect("memory").domain("fuzz").expect("a domain");
-    let pool =
-        Pool::new(&domain, PoolConfig { packets: 256, cache: 0, ..PoolConfig::default() }).expect("a pool");
+    let pool = Pool::new(&domain, PoolConfig::default().packets(256).cache(0)).expect("a pool");
     let path = std::env::temp_dir().join(format!("lc-fuzz-session-{}", std::process::id()));
     World { control: Control::new(), pool, path }
 }
@@ -330,7 +329,7 @@ pub fn run(steps: Input) {
     let world = WORLD.get_or_init(|| Mutex::new(world())).lock().expect("one at a time");
     let config = BackendConfig::new("fuzz", &world.path, Mode::Listen);
     let features = config.features | Features::ACCESS_PLATFORM;
-    let config = BackendConfig { queue_pairs: 2, features, ..config };
+    let config = config.queue_pairs(2).features(features);
     let backend = Backend::new(&world.control, config).expect("a backend");
     let mut rx = backend.receive_queue(0, &world.pool, Arc::<QueueStats<_>>::default()).expect("a queue");
     let mut tx = backend.transmit_queue(0, Arc::<QueueStats<_>>::default()).expect("a queue");

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use super::{output, succeed};
 
 /// Forwards packets, and says how many; no file is made but those below the root.
-const CONSOLE: &[u8] = b"set fwd txonly\nstart\nshow port stats all\nstop\nquit\n";
+const CONSOLE: &[u8] = b"start tx_first\nshow port stats all\nstop\nquit\n";
 
 pub(super) fn check(package: &Path, stage: &Path) -> Result<(), String> {
     let there = |program: &str| Command::new(program).arg("--version").stdout(Stdio::null()).status().is_ok();
@@ -103,10 +103,19 @@ fn forward(root: &Path) -> Result<(), String> {
     let typed = child.stdin.take().map_or(Ok(()), |mut input| input.write_all(CONSOLE));
     let done = child.wait_with_output().map_err(|e| e.to_string())?;
     let text = String::from_utf8_lossy(&done.stdout);
-    if typed.is_ok() && done.status.success() && text.contains("TX-packets") {
-        return Ok(());
+    if typed.is_err() || !done.status.success() {
+        return Err(format!("the installed testpmd failed ({}): {text}", done.status));
     }
-    Err(format!("the installed testpmd failed ({}): {text}", done.status))
+    match sent(&text) {
+        Some(1..) => Ok(()),
+        _ => Err(format!("no packet passed a port of the installed testpmd: {text}")),
+    }
+}
+
+/// How many packets the statistics say were sent, those at the end above all.
+fn sent(text: &str) -> Option<u64> {
+    let (_, rest) = text.rsplit_once("TX-packets:")?;
+    rest.split_whitespace().next()?.parse().ok()
 }
 
 /// Every file below the root but dpkg's records.
@@ -126,4 +135,16 @@ pub(super) fn tree(root: &Path) -> Result<Vec<PathBuf>, String> {
         }
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sent;
+
+    #[test]
+    fn statistics_without_packets_are_no_packets() {
+        assert_eq!(sent("  RX-packets: 7  TX-packets: 0              TX-dropped: 0\n"), Some(0));
+        assert_eq!(sent("  TX-packets: 0  TX-errors: 0\n  TX-packets: 4711 TX-dropped: 3\n"), Some(4711));
+        assert_eq!(sent("testpmd> \n"), None);
+    }
 }

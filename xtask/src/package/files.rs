@@ -69,6 +69,7 @@ pub(super) fn stage(binary: &Path, stage: &Path, time: u64, metadata: &Metadata)
     // What a debugger wants is kept beside the package.
     succeed(Command::new("objcopy").arg("--only-keep-debug").args([binary, &debug]))?;
     succeed(Command::new("strip").args(["--strip-all", "-o"]).args([&plain, binary]))?;
+    documents(stage)?;
     let man = stage.join("man");
     succeed(Command::new(&plain).args(["man", "--folder"]).arg(&man))?;
     for (shell, name) in [("bash", "linecard.bash"), ("zsh", "_linecard"), ("fish", "linecard.fish")] {
@@ -82,4 +83,76 @@ pub(super) fn stage(binary: &Path, stage: &Path, time: u64, metadata: &Metadata)
         metadata.text("maintainer")
     );
     std::fs::write(stage.join("changelog"), changelog).map_err(|e| format!("changelog: {e}"))
+}
+
+/// The pages as they are packed: what mdBook includes is in them, and those of the root lead to the guide beside them.
+fn documents(stage: &Path) -> Result<(), String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let read = |path: &Path| std::fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()));
+    let write = |path: &Path, text: String| {
+        std::fs::write(path, text).map_err(|e| format!("{}: {e}", path.display()))
+    };
+    let (from, to) = (root.join("docs/guide"), stage.join("guide"));
+    std::fs::create_dir_all(&to).map_err(|e| format!("{}: {e}", to.display()))?;
+    for page in Asset::new(from.join("*.md"), "/", 0o644).files()? {
+        let mut text = String::from_utf8_lossy(&page.bytes).into_owned();
+        while let Some((before, rest)) = text.split_once("{{#include ") {
+            let (path, after) = rest.split_once("}}").ok_or("a page includes without }}")?;
+            // Links of the page come from the root, where a package has another folder.
+            let included = read(&from.join(path.trim()))?.replace("](docs/guide/", "](");
+            text = format!("{before}{included}{after}");
+        }
+        write(&to.join(page.path.trim_start_matches('/')), text)?;
+    }
+    for name in ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CONTRIBUTING.md", "RELEASING.md"] {
+        write(&stage.join(name), read(&root.join(name))?.replace("](docs/guide/", "](guide/"))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    /// Where a link of a packed page leads, as a path of the package.
+    fn target(page: &str, link: &str) -> PathBuf {
+        let mut path = Path::new(page).parent().expect("a folder").to_owned();
+        for part in Path::new(link).components() {
+            match part {
+                std::path::Component::ParentDir => drop(path.pop()),
+                part => path.push(part),
+            }
+        }
+        path
+    }
+
+    /// Pages are whole, and their links lead to files of the package.
+    #[test]
+    fn packed_pages_are_whole() {
+        let (metadata, target_folder) = crate::package::metadata().expect("a list");
+        documents(&target_folder.join("package")).expect("documents");
+        let documents = metadata.assets.iter().filter(|asset| asset.to.starts_with("usr/share/doc/"));
+        let files = documents.flat_map(|asset| asset.files().expect("files"));
+        let packed: BTreeMap<PathBuf, Vec<u8>> =
+            files.map(|file| (PathBuf::from(file.path), file.bytes)).collect();
+        let mut lacking = Vec::new();
+        for (page, bytes) in packed.iter().filter(|(path, _)| path.extension().is_some_and(|end| end == "md"))
+        {
+            let (page, text) = (page.to_string_lossy(), String::from_utf8_lossy(bytes));
+            let prose: String = text.split("```").step_by(2).collect();
+            assert!(!prose.contains("{{#include"), "{page} includes what is not packed");
+            for rest in prose.split("](").skip(1) {
+                let link = rest.split([')', ' ', '\n', '#']).next().unwrap_or_default();
+                let path = target(&page, link);
+                let there = packed.keys().any(|known| known.starts_with(&path));
+                if !(link.is_empty() || link.contains("://") || there) {
+                    lacking.push(format!("{page}: {link}"));
+                }
+            }
+        }
+        assert!(packed.len() > 30, "{packed:?}");
+        assert!(lacking.is_empty(), "{lacking:#?}");
+    }
 }

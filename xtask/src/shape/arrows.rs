@@ -47,6 +47,18 @@ pub(super) const ALLOWED: &[(&str, &[&str])] = &[
         &["linecard-pmd", "linecard-netdev", "linecard-mempool", "linecard-eal", "linecard-net"],
     ),
     ("linecard-net-af-xdp", &["linecard-pmd", "linecard-netdev", "linecard-mempool", "linecard-eal"]),
+    // Not a driver beside the backend but another way to it.
+    (
+        "linecard-net-vduse",
+        &[
+            "linecard-vhost-user",
+            "linecard-wire",
+            "linecard-virtio",
+            "linecard-pmd",
+            "linecard-mempool",
+            "linecard-eal",
+        ],
+    ),
     ("linecard-virtio-user", FRONTEND),
     ("linecard-vhost-user", BACKEND),
     // For tests only: its arrows may be drawn by `[dev-dependencies]` alone.
@@ -75,6 +87,7 @@ pub(super) const ALLOWED: &[(&str, &[&str])] = &[
             "linecard-net-pcap",
             "linecard-net-ring",
             "linecard-net-tap",
+            "linecard-net-vduse",
             "linecard-net-vxlan",
             "linecard-netdev",
             "linecard-pmd",
@@ -98,6 +111,7 @@ pub(super) const ALLOWED: &[(&str, &[&str])] = &[
     ),
     ("linecard-cni", &["linecard-switch", "linecard-netdev"]),
     ("linecard-smoltcp", &["linecard-pmd", "linecard-mempool", "linecard-net"]),
+    ("linecard-tokio", &["linecard-pmd", "linecard-mempool"]),
     ("linecard-apps-common", &["linecard"]),
     ("linecard-bench", &["linecard", "linecard-switch", "linecard-apps-common"]),
     (

@@ -26,13 +26,13 @@ impl Bench {
         let memory = Memory::new(MemoryConfig::default()).expect("memory");
         let domain = memory.domain("near").expect("a domain for the device");
         let other = memory.domain("far").expect("a domain for the far side");
-        let config = |name: &str, packets| PoolConfig { name: name.into(), packets, ..PoolConfig::default() };
+        let config = |name: &str, packets| PoolConfig::default().name(name).packets(packets);
         // Without caches every packet of a pool can be had by the one who asks.
-        let near = PoolConfig { cache: 0, ..config("near", packets) };
+        let near = config("near", packets).cache(0);
         let pool = Pool::new(&domain, near).expect("a pool for the device");
         let far_pool = Pool::new(&other, config("far", 4096)).expect("a pool for the far side");
-        let context = ProbeContext { memory, domain, wait: Duration::from_secs(5) };
-        let other = ProbeContext { domain: other, ..context.clone() };
+        let context = ProbeContext::new(memory, domain, Duration::from_secs(5));
+        let other = context.clone().domain(other);
         let Ends { near, far } = link.open(&context, &other);
         Self { limits: link.limits(), near, pool, far, far_pool }
     }
@@ -43,7 +43,7 @@ impl Bench {
         let queues = queues.min(self.limits.queues).min(info.max_rx_queues).min(info.max_tx_queues);
         let longest = self.limits.len.end().saturating_sub(14).max(1500);
         let mtu = u16::try_from(longest).unwrap_or(u16::MAX).clamp(*info.mtu.start(), *info.mtu.end());
-        PortConfig { rx_queues: queues, tx_queues: queues, mtu, ..PortConfig::default() }
+        PortConfig::default().rx_queues(queues).tx_queues(queues).mtu(mtu)
     }
 
     /// Starts the far side, then the device, and waits for their link.

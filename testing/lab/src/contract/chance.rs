@@ -44,7 +44,7 @@ pub fn segmented(pool: &Pool, lengths: &[usize], fill: u8, protocol: u8) -> Pack
         packet.chain(segment(len)).map_err(drop).expect("a chain");
     }
     let total = (packet.len() as u16).saturating_sub(14).to_be_bytes();
-    let data = packet.data_mut();
+    let data = packet.data_mut().expect("not shared");
     if data.len() >= 54 {
         data[12..24].copy_from_slice(&[8, 0, 0x45, 0, total[0], total[1], 0, 0, 0, 0, 64, protocol]);
         data[46] = 0x50;

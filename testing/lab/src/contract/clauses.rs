@@ -45,7 +45,7 @@ pub fn reconfigures(link: &dyn Link) {
         let most = bench.config(1 + (round % 3) as u16);
         let mtu = [most.mtu, most.mtu.min(1500), most.mtu.min(1280), most.mtu.min(1400)][round % 4];
         let (rx_depth, tx_depth) = (depth([256, 64, 1024, 128][round % 4]), depth([128, 512, 64][round % 3]));
-        let config = PortConfig { rx_depth, tx_depth, mtu: mtu.max(*info.mtu.start()), ..most };
+        let config = most.rx_depth(rx_depth).tx_depth(tx_depth).mtu(mtu.max(*info.mtu.start()));
         let mut run = bench.start(&config);
         assert_eq!(run.port.control.mtu(), config.mtu, "the MTU that was asked for");
         let longest = (usize::from(config.mtu) + 14).min(*limits.len.end());
@@ -135,8 +135,7 @@ pub fn chains(link: &dyn Link) {
 pub fn pool_exhaustion(link: &dyn Link) {
     let bench = Bench::open(link, 1024);
     let info = bench.near.info();
-    let config =
-        PortConfig { rx_depth: 256.clamp(*info.depth.start(), *info.depth.end()), ..bench.config(1) };
+    let config = bench.config(1).rx_depth(256.clamp(*info.depth.start(), *info.depth.end()));
     let mut run = bench.start(&config);
     let held: Vec<Packet> = std::iter::from_fn(|| run.pool.get()).collect();
     assert!(!held.is_empty(), "the pool had packets");
@@ -333,19 +332,16 @@ pub fn lost_queue(link: &dyn Link) {
 pub fn configure_errors(link: &dyn Link) {
     let mut bench = Bench::open(link, PACKETS);
     let (info, good) = (bench.near.info(), bench.config(1));
-    let mut bad = vec![
-        PortConfig { rx_queues: 0, ..good.clone() },
-        PortConfig { tx_queues: 0, ..good.clone() },
-        PortConfig { mtu: info.mtu.start() - 1, ..good.clone() },
-    ];
-    bad.extend(info.max_rx_queues.checked_add(1).map(|n| PortConfig { rx_queues: n, ..good.clone() }));
-    bad.extend(info.max_tx_queues.checked_add(1).map(|n| PortConfig { tx_queues: n, ..good.clone() }));
-    bad.extend(info.mtu.end().checked_add(1).map(|mtu| PortConfig { mtu, ..good.clone() }));
+    let mut bad =
+        vec![good.clone().rx_queues(0), good.clone().tx_queues(0), good.clone().mtu(info.mtu.start() - 1)];
+    bad.extend(info.max_rx_queues.checked_add(1).map(|n| good.clone().rx_queues(n)));
+    bad.extend(info.max_tx_queues.checked_add(1).map(|n| good.clone().tx_queues(n)));
+    bad.extend(info.mtu.end().checked_add(1).map(|mtu| good.clone().mtu(mtu)));
     let below = info.depth.start().checked_sub(1).filter(|depth| *depth > 0);
     let odd = info.depth_power_of_two.then_some(info.default_depth - 1);
     for depth in [below, info.depth.end().checked_add(1), odd].into_iter().flatten() {
-        bad.push(PortConfig { rx_depth: depth, ..good.clone() });
-        bad.push(PortConfig { tx_depth: depth, ..good.clone() });
+        bad.push(good.clone().rx_depth(depth));
+        bad.push(good.clone().tx_depth(depth));
     }
     for config in bad {
         bench.near = refused(bench.near, &config);

@@ -105,7 +105,7 @@ impl Peer for PortPeer {
         };
         // The far side receives what the near side sends.
         let (rx_queues, tx_queues) = (config.tx_queues, config.rx_queues);
-        let config = PortConfig { rx_queues, tx_queues, mtu: config.mtu, ..PortConfig::default() };
+        let config = PortConfig::default().rx_queues(rx_queues).tx_queues(tx_queues).mtu(config.mtu);
         let port = configure(device, config).and_then(|port| port.start(pool)).expect("the far port starts");
         self.received = port.rx.iter().map(|_| Burst::new()).collect();
         self.state = State::Started(port);

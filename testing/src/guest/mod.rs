@@ -1,4 +1,16 @@
 //! A Linux guest in QEMU without hardware virtualisation: a kernel, busybox, and a script that is its whole system.
+//!
+//! `cargo xtask vm` runs one by hand.
+//!
+//! ```no_run
+//! use linecard_testing::guest::{Guest, Kernel, Parts};
+//!
+//! let parts = Parts::look(Kernel::Net)?;
+//! let mut guest = Guest::with_shell(&parts, std::path::Path::new("/tmp"), "", &[]);
+//! assert_eq!(guest.must("uname -s"), "Linux");
+//! assert_eq!(guest.run("ls /nothing").code, 1);
+//! # Ok::<(), String>(())
+//! ```
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
@@ -11,8 +23,8 @@ mod image;
 mod monitor;
 mod parts;
 
-pub(crate) use monitor::Monitor;
-pub(crate) use parts::Parts;
+pub use monitor::Monitor;
+pub use parts::{Kernel, Parts};
 
 use image::initramfs;
 
@@ -23,11 +35,10 @@ const MEMORY: &str = "256M";
 const EMULATION: &str = "tcg,thread=single";
 /// The kernel says what it does until the guest's own system begins, for who looks for a guest that never began. On a busy
 /// machine the emulated timer is late, and the kernel would take it for broken. Self-tests of its cryptography only take time.
-pub(crate) const KERNEL: &str =
-    "console=ttyS0 panic=-1 no_timer_check cryptomgr.notests sysctl.kernel.printk=3";
+pub const KERNEL: &str = "console=ttyS0 panic=-1 no_timer_check cryptomgr.notests sysctl.kernel.printk=3";
 
 /// What a guest does first whose cards are Linux's; then it has a function for streams of `$KIB`, that end within `$LIMIT` seconds.
-pub(crate) const BEGIN: &str = r#"#!/bin/sh
+pub const BEGIN: &str = r#"#!/bin/sh
 /bin/busybox --install -s /bin
 export PATH=/bin
 mount -t proc p /proc; mount -t sysfs s /sys; mount -t devtmpfs d /dev
@@ -61,7 +72,7 @@ while read -r line; do eval "$line"; printf '\nSTATUS %s\n' $?; done
 
 /// One testpmd at a time: `pmd ARGUMENTS` starts it, `type_in LINE` types, `printed TEXT` waits for what it prints from then
 /// on. `tell LINE TEXT` is both.
-pub(crate) const TESTPMD: &str = r#"
+pub const TESTPMD: &str = r#"
 pmd() {
   rm -f /tmp/in /tmp/out; mkfifo /tmp/in; : > /tmp/out; chmod 666 /tmp/in /tmp/out
   echo testpmd "$@" > /tmp/arguments
@@ -91,15 +102,15 @@ const STEP: Duration = Duration::from_secs(120);
 
 /// How a command in a guest ended.
 #[derive(Debug)]
-pub(crate) struct Done {
+pub struct Done {
     /// Its exit code.
-    pub(crate) code: i32,
+    pub code: i32,
     /// The lines it printed.
-    pub(crate) output: String,
+    pub output: String,
 }
 
 /// A running guest; ended when dropped.
-pub(crate) struct Guest {
+pub struct Guest {
     child: Child,
     stdin: ChildStdin,
     lines: Receiver<String>,
@@ -112,11 +123,11 @@ pub(crate) struct Guest {
 impl Guest {
     /// Boots it with `script` as its only program; `devices` are further arguments for QEMU.
     ///
-    /// A guest whose own system has not begun after [`BEGUN`] is given up and started again: QEMU's emulation may not get through a
+    /// A guest whose own system has not begun after a minute is given up and started again: QEMU's emulation may not get through a
     /// kernel that patches its own code (see [`KERNEL`]), long before a driver looks at a device. It is reported in
     /// `target/guests-started-again.log`. One of which even QEMU's monitor does not answer may wait for a device, that is, for us:
     /// its test fails.
-    pub(crate) fn boot(parts: &Parts, folder: &Path, script: &str, devices: &[String]) -> Self {
+    pub fn boot(parts: &Parts, folder: &Path, script: &str, devices: &[String]) -> Self {
         if devices.iter().any(|argument| argument == "-incoming") {
             return Self::start(parts, folder, script, devices);
         }
@@ -177,16 +188,17 @@ impl Guest {
     }
 
     /// Waits for a line that begins with `start`; panics with everything printed when it does not come.
-    pub(crate) fn expect(&mut self, start: &str, within: Duration) -> String {
+    pub fn expect(&mut self, start: &str, within: Duration) -> String {
         self.expect_line(start, within, |line| line.starts_with(start))
     }
 
     /// Waits for a line that contains `text`.
-    pub(crate) fn expect_within(&mut self, text: &str, within: Duration) -> String {
+    pub fn expect_within(&mut self, text: &str, within: Duration) -> String {
         self.expect_line(text, within, |line| line.contains(text))
     }
 
-    pub(crate) fn line_within(&mut self, within: Duration, is_it: impl Fn(&str) -> bool) -> Option<String> {
+    /// The first line that `is_it` takes; `None` when the time is over or QEMU has ended.
+    pub fn line_within(&mut self, within: Duration, is_it: impl Fn(&str) -> bool) -> Option<String> {
         let until = Instant::now() + within;
         while let Some(left) = until.checked_duration_since(Instant::now()) {
             let line = self.lines.recv_timeout(left).ok()?;
@@ -222,7 +234,7 @@ impl Guest {
     }
 
     /// Boots one that takes commands; `functions` are of the shell that runs them.
-    pub(crate) fn with_shell(parts: &Parts, folder: &Path, functions: &str, devices: &[String]) -> Self {
+    pub fn with_shell(parts: &Parts, folder: &Path, functions: &str, devices: &[String]) -> Self {
         let script = SHELL.replace("echo \"READY\"", &format!("{functions}\necho \"READY\""));
         let mut guest = Self::boot(parts, folder, &script, devices);
         guest.expect("READY", BOOT);
@@ -230,7 +242,7 @@ impl Guest {
     }
 
     /// Runs one line of shell in it.
-    pub(crate) fn run(&mut self, line: &str) -> Done {
+    pub fn run(&mut self, line: &str) -> Done {
         assert!(!line.contains('\n'), "one line: {line}");
         self.type_line(line);
         let from = self.seen.len();
@@ -241,24 +253,24 @@ impl Guest {
 
     /// Runs a line that must end well; what it printed.
     #[track_caller]
-    pub(crate) fn must(&mut self, line: &str) -> String {
+    pub fn must(&mut self, line: &str) -> String {
         let done = self.run(line);
         assert_eq!(done.code, 0, "'{line}': {}\n{}", done.output, self.transcript());
         done.output
     }
 
     /// Types one line at its console.
-    pub(crate) fn type_line(&mut self, line: &str) {
+    pub fn type_line(&mut self, line: &str) {
         writeln!(self.stdin, "{line}").expect("the guest's console takes a line");
     }
 
     /// Everything printed so far.
-    pub(crate) fn transcript(&self) -> String {
+    pub fn transcript(&self) -> String {
         self.seen.join("\n")
     }
 
     /// What QEMU itself has warned of so far.
-    pub(crate) fn complaints(&self) -> String {
+    pub fn complaints(&self) -> String {
         std::fs::read_to_string(&self.complaints).expect("the file is there")
     }
 }
@@ -280,7 +292,7 @@ fn report_hang(report: &str) {
 
 /// For a QEMU that somebody else starts: the arguments that boot a guest with `script` as its only program, in a page or two of
 /// serial console; memory and devices are to be added.
-pub(crate) fn boot_arguments(parts: &Parts, folder: &Path, script: &str) -> Vec<String> {
+pub fn boot_arguments(parts: &Parts, folder: &Path, script: &str) -> Vec<String> {
     let initramfs = initramfs(parts, folder, script);
     [
         "-accel",

@@ -6,13 +6,14 @@ use std::path::Path;
 use std::time::Duration;
 
 /// QEMU's monitor, at the socket that `-monitor unix:PATH,server=on,wait=off` makes.
-pub(crate) struct Monitor(UnixStream);
+pub struct Monitor(UnixStream);
 
 impl Monitor {
     const PROMPT: &str = "(qemu) ";
 
-    pub(crate) fn connect(path: &Path) -> Self {
-        linecard_lab::wait_for("QEMU's monitor", || Self::try_connect(path).ok())
+    /// Connects as soon as it listens.
+    pub fn connect(path: &Path) -> Self {
+        crate::wait_for("QEMU's monitor", || Self::try_connect(path).ok())
     }
 
     pub(super) fn try_connect(path: &Path) -> io::Result<Self> {
@@ -24,7 +25,7 @@ impl Monitor {
     }
 
     /// Gives a command; what it prints.
-    pub(crate) fn command(&mut self, line: &str) -> String {
+    pub fn command(&mut self, line: &str) -> String {
         writeln!(self.0, "{line}").expect("the monitor takes a line");
         self.answer()
     }
