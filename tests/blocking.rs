@@ -90,12 +90,12 @@ fn sleeps_until_packets_come(reader: PacketReader, mut send: impl FnMut(&[u8])) 
 /// Two ports that are joined by `net_ring`, with so many queues.
 fn ring_pair(name: &str, queues: u16, depth: u16) -> ([Port; 2], Pool) {
     let eal = Eal::new(&EalArgs::parse(["--no-huge", "-m", "32"]).expect("arguments").0).expect("memory");
-    let config = PoolConfig { packets: 1024, ..PoolConfig::default() };
+    let config = PoolConfig::default().packets(1024);
     let pool = Pool::new(&eal.default_domain(), config).expect("a pool");
     let start = |device: Box<dyn Device>| {
         let (rx_depth, tx_depth) = (depth, depth);
         let config =
-            PortConfig { rx_queues: queues, tx_queues: queues, rx_depth, tx_depth, ..PortConfig::default() };
+            PortConfig::default().rx_queues(queues).tx_queues(queues).rx_depth(rx_depth).tx_depth(tx_depth);
         configure(device, config).expect("possible").start(&pool).expect("it starts")
     };
     let (left, right) = linecard::net_ring::pair(&format!("{name}-left"), &format!("{name}-right"));

@@ -106,7 +106,7 @@ mod sleepers {
     }
 
     fn pool(eal: &Eal) -> Pool {
-        let config = PoolConfig { packets: 4096, ..PoolConfig::default() };
+        let config = PoolConfig::default().packets(4096);
         Pool::new(&eal.default_domain(), config).expect("a pool")
     }
 
@@ -173,7 +173,7 @@ mod sleepers {
                 let mut packets = Burst::new();
                 wait_until("a packet is sent", || {
                     if packets.is_empty() {
-                        assert!(pool.get_bulk(&mut packets, 1));
+                        pool.get_bulk(&mut packets, 1).unwrap();
                         packets[0].append(60).expect("room").fill(0);
                     }
                     peer.tx[0].tx_burst(&mut packets) == 1
@@ -236,7 +236,7 @@ mod sleepers {
         let mut front = open(&format!("net_virtio_user7654,path={}", path.display()));
         wait_until("link up", || back.control.link().up && front.control.link().up);
         let mut packets = Burst::new();
-        assert!(pool.get_bulk(&mut packets, 1));
+        pool.get_bulk(&mut packets, 1).unwrap();
         packets[0].append(60).expect("room").fill(0);
         assert_eq!(front.tx[0].tx_burst(&mut packets), 1);
         wait_until("it arrives", || back.rx[0].rx_burst(&mut packets) == 1);
@@ -257,15 +257,15 @@ mod sleepers {
 fn a_hundred_and_twenty_eight_queue_pairs() {
     const PAIRS: u16 = 128;
     for (number, more) in ["", ",packed_vq=1"].into_iter().enumerate() {
-        let config = MemoryConfig { pages: PagePolicy::NoHuge, ..MemoryConfig::default() };
+        let config = MemoryConfig::default().pages(PagePolicy::NoHuge);
         let memory = Memory::new(config).expect("memory");
         let domain = memory.domain("test").expect("a domain");
-        let pool = PoolConfig { packets: 16_384, cache: 32, ..PoolConfig::default() };
+        let pool = PoolConfig::default().packets(16_384).cache(32);
         let pool = Pool::new(&domain, pool).expect("a pool");
-        let context = ProbeContext { memory, domain, wait: std::time::Duration::from_secs(5) };
+        let context = ProbeContext::new(memory, domain, std::time::Duration::from_secs(5));
         let path = std::env::temp_dir().join(format!("linecard-128-{}-{number}.sock", std::process::id()));
         let start = |device: Box<dyn Device>| {
-            let config = PortConfig { rx_queues: PAIRS, tx_queues: PAIRS, ..PortConfig::default() };
+            let config = PortConfig::default().rx_queues(PAIRS).tx_queues(PAIRS);
             let made = configure(device, config).map_err(|error| error.error).expect("so many queues");
             made.start(&pool).map_err(|error| error.error).expect("a port")
         };
@@ -290,7 +290,7 @@ fn a_hundred_and_twenty_eight_queue_pairs() {
 fn pass(pool: &Pool, from: &mut Port, to: &mut Port, queue: usize) {
     let frame: Vec<u8> = (0..60).map(|at| (at * 7 + queue) as u8).collect();
     let mut burst = Burst::new();
-    assert!(pool.get_bulk(&mut burst, 1));
+    pool.get_bulk(&mut burst, 1).unwrap();
     burst[0].append(60).expect("room").copy_from_slice(&frame);
     wait_until("it is sent", || {
         from.tx[queue].tx_burst(&mut burst);

@@ -52,13 +52,8 @@ fn arp_over_virtio_user() {
     wait_until("the socket", || socket.exists());
     let (args, _) = EalArgs::parse(["-m", "64"]).expect("well formed");
     let eal = Eal::new(&args).expect("memory");
-    let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 1024, ..PoolConfig::default() })
-        .expect("a pool");
-    let context = ProbeContext {
-        memory: eal.memory().clone(),
-        domain: eal.default_domain(),
-        wait: Duration::from_secs(5),
-    };
+    let pool = Pool::new(&eal.default_domain(), PoolConfig::default().packets(1024)).expect("a pool");
+    let context = ProbeContext::new(eal.memory().clone(), eal.default_domain(), Duration::from_secs(5));
     let device = format!("net_virtio_user0,path={}", socket.display());
     let device = linecard::drivers().probe(&context, &device).expect("it connects");
     let mut port = configure(device, PortConfig::default()).expect("accepted").start(&pool).expect("starts");
@@ -75,7 +70,7 @@ fn arp_over_virtio_user() {
         if asked.elapsed() > Duration::from_millis(100) {
             asked = Instant::now();
             let mut packet = pool.get().expect("a packet");
-            assert!(packet.copy_from_slice(&frame));
+            packet.copy_from_slice(&frame).unwrap();
             burst.push(packet).expect("room");
             port.tx[0].tx_burst(&mut burst);
             burst.clear();

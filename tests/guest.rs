@@ -16,7 +16,7 @@ use std::time::Duration;
 use linecard_lab::wait_until;
 use support::Scratch;
 use support::console::{Kind, Testpmd};
-use support::guest::{BEGIN, Guest, Monitor, Parts};
+use support::guest::{BEGIN, Guest, Kernel, Monitor, Parts};
 
 /// One network card of the guest, by QEMU's properties; cards 0 and 1, 2 and 3, … talk to each other.
 const CARDS: [&str; 6] = [
@@ -286,7 +286,7 @@ fn has_feature(line: &str, bit: usize) -> bool {
 #[test]
 fn linux_guest_pings_and_sends_large_packets() {
     let test = "linux_guest_pings_and_sends_large_packets";
-    let Some(parts) = Parts::find(test) else { return };
+    let Some(parts) = Parts::find(test, Kernel::Net) else { return };
     let scratch = Scratch::new(test);
     let sockets: Vec<_> = (0..CARDS.len()).map(|n| scratch.join(&format!("s{n}"))).collect();
     let mut testpmd = testpmd(&sockets, 1);
@@ -335,7 +335,7 @@ fn linux_guest_pings_and_sends_large_packets() {
 #[test]
 fn linux_guest_uses_two_queues_then_one_then_two_again() {
     let test = "linux_guest_uses_two_queues_then_one_then_two_again";
-    let Some(parts) = Parts::find(test) else { return };
+    let Some(parts) = Parts::find(test, Kernel::Net) else { return };
     let scratch = Scratch::new(test);
     let Some(parts) = parts.with_ethtool(test, scratch.path()) else { return };
     let sockets: Vec<_> = (0..MULTIQUEUE_CARDS.len()).map(|n| scratch.join(&format!("s{n}"))).collect();
@@ -390,7 +390,7 @@ fn linux_guest_uses_two_queues_then_one_then_two_again() {
 #[test]
 fn a_backend_that_is_killed_and_restarted_resumes_split_and_packed_rings() {
     let test = "a_backend_that_is_killed_and_restarted_resumes_split_and_packed_rings";
-    let Some(parts) = Parts::find(test) else { return };
+    let Some(parts) = Parts::find(test, Kernel::Net) else { return };
     let scratch = Scratch::new(test);
     let sockets: Vec<_> = (0..MULTIQUEUE_CARDS.len()).map(|n| scratch.join(&format!("s{n}"))).collect();
     let mut backend = testpmd(&sockets, PAIRS);
@@ -454,7 +454,7 @@ fn wait_for_migration(monitor: &mut Monitor, commands: &[&str], is_it: impl Fn(&
 #[test]
 fn a_guest_migrates_from_one_backend_to_another_in_the_middle_of_its_streams() {
     let test = "a_guest_migrates_from_one_backend_to_another_in_the_middle_of_its_streams";
-    let Some(parts) = Parts::find(test) else { return };
+    let Some(parts) = Parts::find(test, Kernel::Net) else { return };
     let cards_of = ["packed=off,mrg_rxbuf=on", "packed=on,mrg_rxbuf=on"];
     let script = [BEGIN, MIGRATION_SCRIPT].concat().replace("$KIB", &MIGRATION_KIB.to_string());
     let hosts = ["migrates-from", "migrates-to"].map(Scratch::new);

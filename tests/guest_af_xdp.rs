@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use linecard_lab::Lab;
 use support::Scratch;
-use support::guest::{Guest, Parts};
+use support::guest::{Guest, Kernel, Parts};
 use support::ours::Ours;
 
 /// What the ports of one guest after the other are asked for, and the card's ring: busy polling, as by default, leaves
@@ -58,7 +58,7 @@ fn card(ring: &str) -> Vec<String> {
 #[test]
 fn a_device_reaches_our_buffers_itself() {
     let test = "a_device_reaches_our_buffers_itself";
-    let (Some(parts), Some(lab)) = (Parts::find_newer(test), Lab::new(test)) else { return };
+    let (Some(parts), Some(lab)) = (Parts::find(test, Kernel::Xdp), Lab::new(test)) else { return };
     let scratch = Scratch::new(test);
     let parts = parts.with_program(Path::new(env!("CARGO_BIN_EXE_linecard")), scratch.path());
     lab.ip("tuntap add dev lc0 mode tap");

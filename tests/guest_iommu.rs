@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use support::Scratch;
 use support::console::{Kind, Testpmd};
-use support::guest::{BEGIN, Guest, KERNEL, Parts};
+use support::guest::{BEGIN, Guest, KERNEL, Kernel, Parts};
 
 const CARDS: [&str; 2] = ["packed=off", "packed=on"];
 /// Bytes of each stream: a buffer costs a few messages, and the guest is emulated.
@@ -127,7 +127,7 @@ fn expect_streams(guest: &mut Guest, testpmd: &mut Testpmd) {
 #[test]
 fn linux_guest_behind_an_iommu() {
     let test = "linux_guest_behind_an_iommu";
-    let Some(parts) = Parts::find(test) else { return };
+    let Some(parts) = Parts::find(test, Kernel::Net) else { return };
     let scratch = Scratch::new(test);
     let sockets: Vec<_> = (0..CARDS.len()).map(|n| scratch.join(&format!("s{n}"))).collect();
     let vdevs: Vec<_> = sockets

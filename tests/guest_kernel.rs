@@ -9,76 +9,13 @@
 
 mod support;
 
-use std::path::Path;
-
-use support::guest::{Guest, Parts, TESTPMD};
-use support::{Scratch, on_path, skip};
-
-/// Bytes of each stream.
-const STREAM_KIB: usize = 2000;
-
-/// Ports over `/dev/vhost-net` in [`TESTPMD`]'s one testpmd, and traffic of the guest's stack.
-const FUNCTIONS: &str = r#"
-single() { # arguments of the one port
-  vdev=net_virtio_user0,path=/dev/vhost-net,$1; shift
-  pmd -l 0,1 --no-huge -m 32 --vdev $vdev -- -i --forward-mode=icmpecho --total-num-mbufs=4096 "$@"
-  printed testpmd && tell start 'icmpecho packet forwarding'
-}
-as_user() { su user -c "$*"; }
-refused() { # arguments of a device that is not to be had
-  ip link > /tmp/before
-  $AS linecard testpmd -l 0,1 --no-huge -m 32 --vdev "$1" -- --total-num-mbufs=4096 < /dev/null > /tmp/refused 2>&1 && return 1
-  ip link > /tmp/after; cmp /tmp/before /tmp/after || return 1
-  grep net_virtio_user0 /tmp/refused
-}
-link() {
-  asked=0
-  until tell 'show port info 0' 'Link status:' && grep -q "Link status: $1" /tmp/out; do
-    sleep 0.1; asked=$((asked+1))
-    [ $asked -lt 600 ] || { cat /tmp/out; return 1; }
-  done
-}
-echoes() { # bytes; by whom
-  $2 ping -c 3 -i 0.2 -W 30 -s $1 10.0.0.2 > /tmp/ping 2>&1
-  grep '3 packets transmitted, 3 packets received' /tmp/ping || { cat /tmp/ping /tmp/out; ip addr; return 1; }
-}
-datagram() { bash -c 'exec 3<>/dev/udp/10.0.0.2/7; head -c 1200 /dev/urandom > /tmp/sent; cat /tmp/sent >&3; timeout 60 head -c 1200 <&3 > /tmp/got; cmp /tmp/sent /tmp/got'; }
-datagrams() { n=0; while [ $n -lt $1 ]; do datagram || return 1; n=$((n+1)); done; }
-inside() { nsenter -t $OTHER -n "$@"; }
-own() { [ "$(readlink /proc/$OTHER/ns/net)" != "$(readlink /proc/$$/ns/net)" ]; }
-elsewhere() { unshare -n sleep 100000 & OTHER=$!; until_good own; }
-stream() {
-  head -c ${KIB}k /dev/urandom > /tmp/sent
-  $receiver nc -l -p 5000 -e dd of=/tmp/got bs=64k 2>/dev/null & listener=$!
-  until $receiver netstat -tln | grep -q :5000; do sleep 0.1; done
-  $sender timeout 100 nc $1 5000 -e dd if=/tmp/sent bs=64k 2>/dev/null
-  wait $listener
-  cmp /tmp/sent /tmp/got; same=$?; rm -f /tmp/got; return $same
-}
-"#;
+use support::Scratch;
+use support::guest::{Guest, Kernel, Parts};
+use support::kernel::{STREAM_KIB, with_parts};
 
 /// A guest with two processors that has this program, its tests, and a shell that can send datagrams.
 fn guest(test: &str, scratch: &Scratch) -> Option<Guest> {
-    with_parts(test, scratch, Parts::find_vhost(test)?, &[("bash", "bash"), ("ip", "iproute2")])
-}
-
-fn with_parts(test: &str, scratch: &Scratch, parts: Parts, programs: &[(&str, &str)]) -> Option<Guest> {
-    let mut parts = parts.with_program(Path::new(env!("CARGO_BIN_EXE_linecard")), scratch.path());
-    for &(program, package) in programs {
-        // Not on the path of ordinary users.
-        let usual = Path::new("/usr/sbin").join(program);
-        let Some(path) = on_path(program).or_else(|| usual.is_file().then_some(usual)) else {
-            skip(test, &format!("{program} is not installed (apt-get install {package})"));
-            return None;
-        };
-        // busybox has an `ip` of its own; this one takes more than two letters of its name for a command.
-        let name = if program == "ip" { "i2" } else { program };
-        parts = parts.with_program_as(name, &path, scratch.path());
-    }
-    let parts = parts.with_checks(scratch.path());
-    let devices = ["-smp".to_owned(), "2".to_owned()];
-    let functions = format!("{TESTPMD}{}", FUNCTIONS.replace("${KIB}", &STREAM_KIB.to_string()));
-    Some(Guest::with_shell(&parts, scratch.path(), &functions, &devices))
+    with_parts(test, scratch, Parts::find(test, Kernel::Vhost)?, &[("bash", "bash"), ("ip", "iproute2")])
 }
 
 /// Starts testpmd with two ports over vhost-net that have so many queue pairs.
@@ -288,40 +225,6 @@ fn what_the_kernel_refuses_is_said() {
     assert_eq!(guest.complaints(), "");
 }
 
-/// A vDPA device: a process of the guest's own behind VDUSE, which sends back what it gets.
-#[test]
-fn a_vdpa_device_carries_packets() {
-    let test = "a_vdpa_device_carries_packets";
-    let scratch = Scratch::new(test);
-    let Some(parts) = Parts::find_vdpa(test) else { return };
-    let Some(mut guest) = with_parts(test, &scratch, parts, &[("vdpa", "iproute2")]) else { return };
-    guest.must("checks --exact inside::is_a_network_device --ignored --nocapture > /tmp/device 2>&1 & until_good '[ -e /dev/vduse/net0 ]'");
-    guest.must("until_good 'vdpa dev add name net0 mgmtdev vduse'; until_good '[ -e /dev/vhost-vdpa-0 ]'");
-    let mut refused = |before: &str, arguments: &str, parts: &[&str]| {
-        guest.must(before);
-        let message = guest.must(&format!("refused net_virtio_user0,{arguments}"));
-        assert!(message.lines().count() == 1 && message.contains("; "), "a problem and a remedy: {message}");
-        parts.iter().for_each(|part| assert!(message.contains(part), "{part}: {message}"));
-    };
-    let device = "path=/dev/vhost-vdpa-0";
-    refused("true", "path=/dev/vhost-vdpa-9", &["opening /dev/vhost-vdpa-9", "vdpa dev show"]);
-    refused(
-        "true",
-        &format!("{device},queue_size=2048"),
-        &["a queue_size of 2048 asked, the device takes 1024"],
-    );
-    let denied = &["opening /dev/vhost-vdpa-0: Permission denied"];
-    refused("chmod 600 /dev/vhost-vdpa-0; AS=as_user", device, denied);
-    guest.must("AS=");
-    for options in ["packed_vq=1", "packed_vq=0", "packed_vq=0,mrg_rxbuf=0", "packed_vq=1,mrg_rxbuf=0"] {
-        let output = guest.must(&format!(
-            "OPTIONS={options} checks --exact inside::proves_packets_over_vdpa --ignored --nocapture; code=$?; cat /tmp/device; [ $code = 0 ]"
-        ));
-        assert!(output.contains("1 passed"), "{options}: {output}");
-    }
-    assert_eq!(guest.complaints(), "");
-}
-
 /// What the tests above run in the guest.
 mod inside {
     use std::net::UdpSocket;
@@ -330,74 +233,13 @@ mod inside {
     use std::process::Command;
     use std::time::Duration;
 
-    use linecard::eal::EalArgs;
     use linecard::mempool::{Burst, Pool, PoolConfig};
     use linecard::netdev::{Interface, Namespace, tap, tun};
     use linecard::pmd::PortConfig;
     use linecard::pmd::offload::Offloads;
     use linecard_lab::wait_until;
 
-    use super::support::ours::{Ours, SIZES};
-    use super::support::vduse::{MAC, MTU, Vduse};
-
-    /// While it is there the device's link is down.
-    const UNPLUGGED: &str = "/tmp/unplugged";
-
-    #[test]
-    #[ignore = "run by a_vdpa_device_carries_packets, in a guest"]
-    fn is_a_network_device() {
-        Vduse::make("net0", std::path::Path::new(UNPLUGGED)).serve();
-    }
-
-    /// Twice: the device is reset in between. Then with memory that comes while packets pass, and with the link down and up.
-    #[test]
-    #[ignore = "run by a_vdpa_device_carries_packets, in a guest"]
-    fn proves_packets_over_vdpa() {
-        linecard_apps_common::log::start(&EalArgs::default(), "info").expect("a level");
-        let options = std::env::var("OPTIONS").expect("the shell gives them");
-        let vdev = format!("net_virtio_user0,path=/dev/vhost-vdpa-0,queue_size=256,{options}");
-        for _ in 0..2 {
-            let mut ours = Ours::start(&vdev);
-            ours.wait_for_link(true);
-            let features = ours.port.control.features();
-            assert_eq!(features.contains("RING_PACKED"), options.contains("packed_vq=1"), "{features}");
-            assert!(features.contains("vDPA, /dev/vhost-vdpa-0"), "{features}");
-            assert_eq!((ours.port.control.mac(), ours.port.control.mtu()), (MAC, 1500));
-            let report = ours.prove(2000, SIZES);
-            assert!(report.is_perfect(), "{report:?}");
-            let pools: Vec<Pool> = (0..4)
-                .map(|_| {
-                    let config = PoolConfig { packets: 1024, cache: 32, ..PoolConfig::default() };
-                    let pool = Pool::new(ours.pool.domain(), config).expect("a pool");
-                    let mut burst = Burst::new();
-                    assert!(pool.get_bulk(&mut burst, 1));
-                    burst[0].append(1000).expect("room").fill(0x5a);
-                    wait_until("it is sent", || ours.port.tx[0].tx_burst(&mut burst) == 1);
-                    let back = ours.receive(1);
-                    assert_eq!(back, [vec![0x5a; 1000]]);
-                    wait_until("it is home", || {
-                        ours.port.tx[0].reclaim();
-                        pool.stats().in_use == 0
-                    });
-                    pool
-                })
-                .collect();
-            drop(pools);
-            std::fs::write(UNPLUGGED, "").expect("a file");
-            ours.wait_for_link(false);
-            std::fs::remove_file(UNPLUGGED).expect("it is there");
-            ours.wait_for_link(true);
-            let report = ours.prove(500, SIZES);
-            assert!(report.is_perfect(), "{report:?}");
-            ours.stop();
-        }
-        if options.contains("mrg_rxbuf=0") {
-            // Such a port has no packets of that length whatever the device has.
-            return;
-        }
-        let error = Ours::refusal(&vdev, PortConfig { mtu: MTU + 1, ..PortConfig::default() });
-        assert!(error.contains("an MTU of 4001 asked, 68 to 4000 is possible"), "{error}");
-    }
+    use super::support::ours::Ours;
 
     /// Becomes the program that the shell named, as an ordinary user, with queues of an interface and devices for them.
     #[test]
@@ -446,7 +288,7 @@ mod inside {
     #[test]
     #[ignore = "run by memory_grows_and_queues_are_uneven, in a guest"]
     fn is_answered_on_the_only_receive_queue() {
-        let config = PortConfig { rx_queues: 1, tx_queues: 2, ..PortConfig::default() };
+        let config = PortConfig::default().rx_queues(1).tx_queues(2);
         let mut ours = Ours::with_config("net_virtio_user0,path=/dev/vhost-net,iface=lc0,queues=2", config);
         let (socket, mac) = socket(&mut ours);
         busybox("arp -s 10.0.0.2 02:00:00:00:00:02");
@@ -454,7 +296,7 @@ mod inside {
             let payload = vec![step; 500];
             let frame = super::datagram(mac, &payload);
             let mut burst = Burst::new();
-            assert!(ours.pool.get_bulk(&mut burst, 1));
+            ours.pool.get_bulk(&mut burst, 1).unwrap();
             burst[0].append(frame.len()).expect("room").copy_from_slice(&frame);
             let queue = usize::from(step % 2);
             wait_until("it is sent", || ours.port.tx[queue].tx_burst(&mut burst) == 1);
@@ -481,12 +323,12 @@ mod inside {
         let (socket, mac) = socket(&mut ours);
         let mut pools: Vec<Pool> = Vec::new();
         for step in 0..40_u8 {
-            let config = PoolConfig { packets: 2048, cache: 32, ..PoolConfig::default() };
+            let config = PoolConfig::default().packets(2048).cache(32);
             let pool = Pool::new(ours.pool.domain(), config).expect("a pool");
             let payload: Vec<u8> = (0..1000).map(|at: u32| (at as u8).wrapping_mul(31) ^ step).collect();
             let frame = super::datagram(mac, &payload);
             let mut burst = Burst::new();
-            assert!(pool.get_bulk(&mut burst, 1));
+            pool.get_bulk(&mut burst, 1).unwrap();
             burst[0].append(frame.len()).expect("room").copy_from_slice(&frame);
             wait_until("it is sent", || ours.port.tx[0].tx_burst(&mut burst) == 1);
             let mut got = [0; 2000];

@@ -16,7 +16,7 @@ use linecard_lab::Lab;
 use support::Scratch;
 use support::console::{Kind, present};
 use support::frames;
-use support::guest::{Guest, KERNEL, Monitor, Parts, TESTPMD};
+use support::guest::{Guest, KERNEL, Kernel, Monitor, Parts, TESTPMD};
 use support::ours::{Ours, wait_for_socket};
 use support::peer;
 
@@ -102,7 +102,7 @@ fn card(netdev: &str, properties: &str) -> Vec<String> {
 }
 
 fn boot(test: &str, scratch: &Scratch, devices: &[String]) -> Option<Guest> {
-    let parts = Parts::find_vfio(test)?;
+    let parts = Parts::find(test, Kernel::Vfio)?;
     let parts = parts.with_program(Path::new(env!("CARGO_BIN_EXE_linecard")), scratch.path());
     let parts = parts.with_checks(scratch.path());
     Some(Guest::with_shell(&parts, scratch.path(), &format!("{TESTPMD}{FUNCTIONS}"), devices))
@@ -394,6 +394,33 @@ fn a_card_that_is_unplugged_takes_its_port_down_alone() {
     assert_eq!(guest.complaints(), "");
 }
 
+/// What QEMU sends after a migration it also sends when it is asked to: the guest's driver announces its address then, each time anew,
+/// so that the device was told that it had. (QEMU sends frames of its own besides, so the port's counter says whose they are.)
+#[test]
+fn a_card_announces_its_address_when_it_is_asked() {
+    let test = "a_card_announces_its_address_when_it_is_asked";
+    for (properties, options) in [("vectors=4,packed=off", ""), ("vectors=0,packed=on", ",packed_vq=1")] {
+        let scratch = Scratch::new(test);
+        let cable = Cable::new(&scratch);
+        let mut devices = cable.card(&scratch, &format!("id=c,{properties}"));
+        let monitor = scratch.join("monitor");
+        devices.extend(["-monitor".into(), format!("unix:{},server=on,wait=off", monitor.display())]);
+        let Some(mut guest) = boot(test, &scratch, &devices) else { return };
+        let mut monitor = Monitor::connect(&monitor);
+        guest.must("bind vfio-pci");
+        guest.must(&format!("pmd -l 0,1 --no-huge -m 64 -a {ADDRESS}{options} -- -i --total-num-mbufs=8192"));
+        guest.must("printed testpmd && link up");
+        let info = guest.must("cat /tmp/out");
+        assert!(info.contains("NET_GUEST_ANNOUNCE"), "{options}: {info}");
+        for announced in 1..=3 {
+            monitor.command("announce_self");
+            guest.must(&format!("until_good '[ $(xstat 0 tx_good_packets) -ge {announced} ]'"));
+        }
+        guest.must("finish");
+        assert_eq!(guest.complaints(), "");
+    }
+}
+
 /// An IOMMU whose addresses have 39 bits, as those of many processors: memory lies within.
 #[test]
 fn an_iommu_of_39_bits_is_enough() {
@@ -524,7 +551,7 @@ mod inside {
         linecard_apps_common::log::start(&EalArgs::default(), "info").expect("a level");
         let options = std::env::var("OPTIONS").expect("the shell gives them");
         let offloads = Offloads { rx: RxOffloads::RSS_HASH, ..Offloads::default() };
-        let config = PortConfig { rx_queues: 2, tx_queues: 2, offloads, ..PortConfig::default() };
+        let config = PortConfig::default().rx_queues(2).tx_queues(2).offloads(offloads);
         let mut ours = Ours::with_config(&format!("{ADDRESS},{options}"), config);
         ours.wait_for_link(true);
         let features = ours.port.control.features();
@@ -592,7 +619,7 @@ mod inside {
     fn memory_comes_and_goes(ours: &mut Ours) {
         let mut pools: Vec<Pool> = Vec::new();
         for step in 0..7_u8 {
-            let config = PoolConfig { packets: 1024, cache: 32, ..PoolConfig::default() };
+            let config = PoolConfig::default().packets(1024).cache(32);
             let pool = Pool::new(ours.pool.domain(), config).expect("a pool");
             wait_until("a packet is sent from where it lies", || sends_in_place(ours, &pool, step));
             pools.push(pool);
@@ -607,7 +634,7 @@ mod inside {
     /// Sends a packet of `pool`, which comes back; whether the device read it where it was, and not a copy.
     fn sends_in_place(ours: &mut Ours, pool: &Pool, step: u8) -> bool {
         let mut burst = Burst::new();
-        assert!(pool.get_bulk(&mut burst, 1));
+        pool.get_bulk(&mut burst, 1).unwrap();
         burst[0].append(1000).expect("room").fill(step ^ 0x5a);
         wait_until("it is sent", || ours.port.tx[0].tx_burst(&mut burst) == 1);
         let lent = pool.stats().in_use == 1;

@@ -27,11 +27,11 @@ struct End {
 }
 
 fn context() -> (ProbeContext, Pool) {
-    let memory = Memory::new(MemoryConfig { pages: PagePolicy::NoHuge, ..MemoryConfig::default() });
+    let memory = Memory::new(MemoryConfig::default().pages(PagePolicy::NoHuge));
     let memory = memory.expect("memory");
     let domain = memory.domain("offloads").expect("a domain");
-    let pool = Pool::new(&domain, PoolConfig { packets: 4096, ..PoolConfig::default() }).expect("a pool");
-    (ProbeContext { memory, domain, wait: Duration::from_secs(2) }, pool)
+    let pool = Pool::new(&domain, PoolConfig::default().packets(4096)).expect("a pool");
+    (ProbeContext::new(memory, domain, Duration::from_secs(2)), pool)
 }
 
 /// A frontend and a backend on a socket of their own.
@@ -44,7 +44,7 @@ fn both(ring: &str, tso: bool, front: Offloads, back: Offloads) -> (End, End) {
         let (context, pool) = context();
         let args = DevArgs::parse(&text).expect("well formed");
         let device = driver.probe(&context, &args).expect("a device");
-        let config = PortConfig { offloads, ..PortConfig::default() };
+        let config = PortConfig::default().offloads(offloads);
         let port = configure(device, config).and_then(|device| device.start(&pool)).expect("a port");
         End { port, pool }
     };
@@ -98,7 +98,7 @@ fn pass(from: &mut End, to: &mut End, packets: Vec<Packet>, headers: usize, payl
             from.port.control.xstats(),
             to.port.control.xstats()
         );
-        out.extend(&mut rest);
+        out.fill_from(&mut rest);
         from.port.tx[0].tx_burst(&mut out);
         from.port.tx[0].reclaim();
         to.port.rx[0].rx_burst(&mut burst);
@@ -321,7 +321,7 @@ const ALL: AcceptedOffloads =
 fn judge(pool: &Pool, bytes: &[u8], first: usize, header: NetHeader) -> Option<Packet> {
     let mut got = packet(pool, bytes, first);
     let request = header.request(got.len())?;
-    describe(&mut got, request, ALL).then_some(())?;
+    describe(&mut got, request, ALL).ok()?;
     let asked = TxRequest::of(&got).expect("what was described can be sent on");
     if let Some(asked) = asked {
         let field = asked.request().partial.expect("it asks for a checksum").field();

@@ -7,7 +7,7 @@ use linecard_lab::wait_until;
 fn ports_of_both_ends_share_one_total() {
     let (args, _) = EalArgs::parse(["--no-huge", "-m", "32"]).expect("arguments");
     let eal = Eal::new(&args).expect("memory");
-    let config = PoolConfig { packets: 1024, ..PoolConfig::default() };
+    let config = PoolConfig::default().packets(1024);
     let pool = Pool::new(&eal.default_domain(), config).expect("a pool");
     let path = std::env::temp_dir().join(format!("linecard-ledger-{}.sock", std::process::id()));
     let total = linecard::descriptors().resource();

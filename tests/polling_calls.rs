@@ -1,19 +1,39 @@
 //! What a polling thread asks of the kernel while it serves ports of several peers: it signals eventfds without waiting,
 //! wakes the port's closing thread where signals take long (on a busy machine any does), and nothing else, whatever the
-//! peers' connections do meanwhile.
+//! peers' connections do meanwhile. A peer that takes its memory away costs it one page of zeros for each page that it
+//! misses, and nothing a hostile one sends costs it another call.
 //!
 //! Every system call of that thread is reported to another one, which notes it and lets it pass (seccomp user
 //! notification). So the list is complete, and a call that is new shows up here by its number.
 
 use std::collections::BTreeMap;
-use std::os::fd::RawFd;
-use std::path::PathBuf;
+use std::io::Read;
+use std::os::fd::{AsFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use linecard::eal::eventfd::EventFd;
 use linecard::prelude::*;
+
+#[path = "hostile/frontend.rs"]
+mod frontend;
+#[expect(dead_code, reason = "the other end's half is for tests of frontends")]
+#[path = "hostile/message.rs"]
+mod message;
+#[path = "hostile/prng.rs"]
+mod prng;
+
+/// A signal, and the end of many: what they left is thrown away, with a timeout of zero.
+const SIGNALS: [i32; 2] = [libc::SYS_io_submit as i32, libc::SYS_io_getevents as i32];
+/// Connections of the hostile peer.
+const ATTACKS: usize = 300;
+/// Connections whose memory goes while it is used.
+const VANISHINGS: usize = 20;
+/// What the handler of a fault in a peer's memory asks for: a page of zeros in its place, and to go on.
+const FAULTS: [i32; 2] = [libc::SYS_mmap as i32, libc::SYS_rt_sigreturn as i32];
 
 /// `seccomp_notif` and `seccomp_notif_resp` of `linux/seccomp.h`.
 #[repr(C)]
@@ -153,8 +173,11 @@ fn poll(mut pair: [Port; 2], mut visited: Port, pool: &Pool, shared: &Shared) {
     }
 }
 
+/// A path for a socket that no other test of this process has.
 fn socket(name: &str) -> PathBuf {
-    std::env::temp_dir().join(format!("linecard-calls-{}-{name}.sock", std::process::id()))
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    let number = NUMBER.fetch_add(1, SeqCst);
+    std::env::temp_dir().join(format!("linecard-calls-{}-{number}-{name}.sock", std::process::id()))
 }
 
 /// Waits until the polling thread has gone round `more` times.
@@ -166,58 +189,119 @@ fn rounds(shared: &Shared, more: u64) {
     }
 }
 
-#[test]
-fn a_polling_thread_asks_the_kernel_to_signal_and_for_nothing_else() {
+/// A pair of ports that exchange packets and a port for others, all served by one thread, whose calls are noted while `visit` acts on
+/// the port for others. It is given that port's socket and what the thread shares with it. The calls by number.
+fn calls_while(ring: &str, visit: impl FnOnce(&Pool, &Eal, &Path, &Shared) + Send) -> BTreeMap<i32, u64> {
+    let eal = Eal::new(&EalArgs::parse(["--no-huge", "-m", "128"]).expect("valid").0).expect("memory");
+    let pool = Pool::new(&eal.default_domain(), PoolConfig::default().packets(8192)).expect("a pool");
+    let (own, other) = (socket("pair"), socket("visited"));
+    let vhost = open(&eal, &pool, &format!("net_vhost0,iface={}", own.display()));
+    let frontend = open(&eal, &pool, &format!("net_virtio_user0,path={},{ring}", own.display()));
+    let visited = open(&eal, &pool, &format!("net_vhost1,iface={}", other.display()));
+    let shared = Arc::new(Shared { listener: AtomicI32::new(-1), ..Shared::default() });
+    let calls = Arc::new(Mutex::new(BTreeMap::new()));
+    std::thread::scope(|scope| {
+        let polled = &pool;
+        let theirs = Arc::clone(&shared);
+        let poller = scope.spawn(move || poll([vhost, frontend], visited, polled, &theirs));
+        let (theirs, noted) = (Arc::clone(&shared), Arc::clone(&calls));
+        let watcher = scope.spawn(move || {
+            while theirs.listener.load(SeqCst) < 0 {
+                std::hint::spin_loop();
+            }
+            watch(theirs.listener.load(SeqCst), &theirs.polling, &noted);
+        });
+        // Until here caches are filled.
+        rounds(&shared, 1000);
+        shared.polling.store(true, SeqCst);
+        visit(&pool, &eal, &other, &shared);
+        shared.prove.store(true, SeqCst);
+        rounds(&shared, 2);
+        shared.polling.store(false, SeqCst);
+        shared.stop.store(true, SeqCst);
+        poller.join().expect("no panic");
+        watcher.join().expect("no panic");
+    });
+    assert!(shared.received.load(SeqCst) > 1000, "packets moved meanwhile");
+    let mut calls = std::mem::take(&mut *calls.lock().expect("no panic"));
+    assert_eq!(calls.remove(&(libc::SYS_getppid as i32)), Some(1), "calls are seen");
+    calls
+}
+
+/// Whether calls can be reported here; says what is skipped, where not.
+fn can_run(test: &str) -> bool {
     if !can_report() {
         linecard_lab::skip(
-            "a_polling_thread_asks_the_kernel_to_signal_and_for_nothing_else",
+            test,
             "the kernel reports no system calls to another thread (seccomp user notification)",
         );
+    }
+    can_report()
+}
+
+#[test]
+fn a_polling_thread_asks_the_kernel_to_signal_and_for_nothing_else() {
+    if !can_run("a_polling_thread_asks_the_kernel_to_signal_and_for_nothing_else") {
         return;
     }
-    let eal = Eal::new(&EalArgs::parse(["--no-huge", "-m", "128"]).expect("valid").0).expect("memory");
-    let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 8192, ..PoolConfig::default() })
-        .expect("a pool");
     for ring in ["packed_vq=0", "packed_vq=1"] {
-        let (own, other) = (socket("pair"), socket("visited"));
-        let vhost = open(&eal, &pool, &format!("net_vhost0,iface={}", own.display()));
-        let frontend = open(&eal, &pool, &format!("net_virtio_user0,path={},{ring}", own.display()));
-        let visited = open(&eal, &pool, &format!("net_vhost1,iface={}", other.display()));
-        let shared = Arc::new(Shared { listener: AtomicI32::new(-1), ..Shared::default() });
-        let calls = Arc::new(Mutex::new(BTreeMap::new()));
-        std::thread::scope(|scope| {
-            let pool = &pool;
-            let theirs = Arc::clone(&shared);
-            let poller = scope.spawn(move || poll([vhost, frontend], visited, pool, &theirs));
-            let (theirs, noted) = (Arc::clone(&shared), Arc::clone(&calls));
-            let watcher = scope.spawn(move || {
-                while theirs.listener.load(SeqCst) < 0 {
-                    std::hint::spin_loop();
-                }
-                watch(theirs.listener.load(SeqCst), &theirs.polling, &noted);
-            });
-            // Until here caches are filled.
-            rounds(&shared, 1000);
-            shared.polling.store(true, SeqCst);
+        let mut calls = calls_while(ring, |pool, eal, other, shared| {
             for _ in 0..3 {
-                let visitor = open(&eal, pool, &format!("net_virtio_user1,path={},{ring}", other.display()));
-                rounds(&shared, 200);
+                let visitor = open(eal, pool, &format!("net_virtio_user1,path={},{ring}", other.display()));
+                rounds(shared, 200);
                 drop(visitor);
-                rounds(&shared, 200);
+                rounds(shared, 200);
             }
-            shared.prove.store(true, SeqCst);
-            rounds(&shared, 2);
-            shared.polling.store(false, SeqCst);
-            shared.stop.store(true, SeqCst);
-            poller.join().expect("no panic");
-            watcher.join().expect("no panic");
         });
-        assert!(shared.received.load(SeqCst) > 1000, "packets moved meanwhile");
-        let mut calls = std::mem::take(&mut *calls.lock().expect("no panic"));
-        assert_eq!(calls.remove(&(libc::SYS_getppid as i32)), Some(1), "calls are seen");
-        // A signal, and the end of many: what they left is thrown away, with a timeout of zero.
-        calls.remove(&(libc::SYS_io_submit as i32));
-        calls.remove(&(libc::SYS_io_getevents as i32));
+        calls.retain(|number, _| !SIGNALS.contains(number));
         assert!(calls.is_empty(), "{ring}: other system calls by number, with how often: {calls:?}");
     }
+}
+
+/// A frontend whose rings run, and whose memory is gone then; false when it was turned away, as the one before is still there.
+fn vanish(path: &Path, dice: &mut prng::Prng, shared: &Shared) -> bool {
+    use message::{Message, request};
+    let Ok(mut stream) = UnixStream::connect(path) else { return false };
+    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
+    let memory = message::memory(frontend::MEMORY);
+    let mut plan = frontend::handshake(dice, &memory);
+    plan.retain(|message| message.request != request::GET_VRING_BASE);
+    plan.push(Message::new(request::GET_FEATURES, &[]));
+    let send = |message: &Message| {
+        let fds: Vec<_> = message.fds.iter().map(AsFd::as_fd).collect();
+        message::send(&stream, &message.bytes(message.payload.len() as u32), &fds)
+    };
+    if !plan.iter().all(send) {
+        return false;
+    }
+    // A header and a word each; the last of them comes when the rings run.
+    let asked = [request::GET_FEATURES, request::GET_PROTOCOL_FEATURES, request::GET_QUEUE_NUM];
+    let answers = plan.iter().filter(|message| asked.contains(&message.request)).count();
+    if stream.read_exact(&mut vec![0; answers * 20]).is_err() {
+        return false;
+    }
+    memory.set_len(0).expect("it shrinks");
+    rounds(shared, 200);
+    true
+}
+
+/// Garbage in messages, rings and descriptors, and memory that is taken away while the thread uses it.
+#[test]
+fn hostile_peers_make_a_polling_thread_ask_for_one_page_more() {
+    if !can_run("hostile_peers_make_a_polling_thread_ask_for_one_page_more") {
+        return;
+    }
+    let mut dice = prng::Prng::seeded("polling_calls");
+    let mut calls = calls_while("packed_vq=0", |_, _, other, shared| {
+        for _ in 0..ATTACKS {
+            frontend::attack_backend(other, &mut dice);
+        }
+        for _ in 0..VANISHINGS {
+            linecard_lab::wait_until("the next one is taken", || vanish(other, &mut dice, shared));
+        }
+        rounds(shared, 200);
+    });
+    assert!(FAULTS.iter().all(|number| calls.contains_key(number)), "it met a hole: {calls:?}");
+    calls.retain(|number, _| !SIGNALS.contains(number) && !FAULTS.contains(number));
+    assert!(calls.is_empty(), "other system calls by number, with how often: {calls:?}");
 }

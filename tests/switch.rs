@@ -51,7 +51,7 @@ fn every_pair_exchanges_checked_packets() {
     // DPDK's testpmd answers whatever it gets, as if it were whom the frame is for: let the switch know the others first.
     for (station, source) in [(&mut ours as &mut dyn Station, OURS), (&mut tap, TAP)] {
         wait_until("it is known", || {
-            // Again, because a frame that comes while the table is being read teaches it nothing.
+            // Again, because a frame that comes while another station is being learned teaches the table nothing.
             station.send(&frame(source, [0xff; 6], 0, 64));
             let known = client.fdb_list(&FdbFilter::default()).expect("a list");
             known.iter().any(|entry| entry.mac.0 == source)
@@ -81,10 +81,8 @@ fn a_restart_brings_every_port_back() {
     let one = PortSpec { mac: Some(linecard::net::MacAddr(OURS)), ..PortSpec::new("one", vhost("a.sock")) };
     let two = PortSpec::new("two", vhost("b.sock"));
     let tap = PortSpec::new("tap", PortKind::Tap { name: "sw0".into(), netns: None });
-    let origin = linecard_switch::api::SocketOrigin {
-        netns: lab.path().into(),
-        name: format!("switch/{}", std::process::id()),
-    };
+    let name = format!("switch/{}", std::process::id());
+    let origin = linecard_switch::api::SocketOrigin::new(lab.path(), name);
     let passed = PortSpec::new("passed", PortKind::VhostUserFd { origin: Some(origin.clone()) });
     let lost = PortSpec::new("lost", PortKind::VhostUserFd { origin: None });
     for spec in [&one, &two, &tap] {

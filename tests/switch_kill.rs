@@ -17,7 +17,7 @@ use rustix::process::Signal;
 use support::Scratch;
 use support::console::{Kind, present};
 use support::example::Running;
-use support::guest::{Guest, Parts};
+use support::guest::{Guest, Kernel, Parts};
 use support::kill::{Lossy, LossyPair, connections, kills};
 use support::ours::{Ours, frontend_vdev};
 use support::peer::{forward, idle};
@@ -212,7 +212,7 @@ poweroff -f
 fn a_guest_sees_no_link_event() {
     const TEST: &str = "a_guest_sees_no_link_event_when_killed";
     let Some(lab) = Lab::new(TEST) else { return };
-    let Some(parts) = Parts::find(TEST) else { return };
+    let Some(parts) = Parts::find(TEST, Kernel::Net) else { return };
     for packed in ["off", "on"] {
         let scratch = Scratch::new(TEST);
         let [g, socket] = ["g.sock", "control"].map(|name| scratch.join(name));

@@ -23,7 +23,7 @@ use linecard_lab::{Lab, wait_until};
 use linecard_switch::api::FdbFilter;
 use support::Scratch;
 use support::console::{Kind, present};
-use support::guest::{Guest, Parts};
+use support::guest::{Guest, Kernel, Parts};
 use support::ours::{Ours, frontend_vdev, wait_for_socket};
 use support::peer::{forward, idle};
 use support::switch::{SIZES, Station, end, exchange_up_to, frame, start};
@@ -155,7 +155,7 @@ fn md5(bytes: &[u8]) -> String {
 fn streams_pass_between_ports_that_cut_and_sum_and_ports_that_do_not() {
     const TEST: &str = "streams_pass_between_ports_that_cut_and_sum_and_ports_that_do_not";
     let Some(lab) = Lab::new(TEST) else { return };
-    let Some(parts) = Parts::find(TEST) else { return };
+    let Some(parts) = Parts::find(TEST, Kernel::Net) else { return };
     let scratch = Scratch::new(TEST);
     let sockets = [0, 1].map(|n| scratch.join(&format!("g{n}.sock")));
     let ports = [0, 1].map(|n| format!("{},vlan={}", sockets[n].display(), n + 10));
@@ -244,7 +244,7 @@ fn card(socket: &Path) -> Vec<String> {
 fn five_kinds_of_peer_exchange_checked_packets() {
     const TEST: &str = "five_kinds_of_peer_exchange_checked_packets";
     let (Some(lab), Some(other_host)) = (Lab::new(TEST), Lab::new(TEST)) else { return };
-    let Some(parts) = Parts::find(TEST) else { return };
+    let Some(parts) = Parts::find(TEST, Kernel::Net) else { return };
     if !present(Kind::Dpdk, TEST) {
         return;
     }

@@ -175,11 +175,21 @@ fn plugin(command: &str, pod: &Sandbox, config: &Value) -> Value {
 /// switch, and nothing of it when it is gone.
 #[test]
 fn a_container_has_both_halves_by_the_plugin() {
-    const TEST: &str = "a_container_has_both_halves_by_the_plugin";
-    let Some(lab) = Lab::new(TEST) else { return };
-    let scratch = Scratch::new(TEST);
+    both_halves("a_container_has_both_halves_by_the_plugin", &[]);
+}
+
+/// The switch enters the container's namespace before it gives up the right to, and not again.
+#[test]
+fn a_container_has_both_halves_by_a_switch_in_its_sandbox() {
+    both_halves("a_container_has_both_halves_by_a_switch_in_its_sandbox", &["--sandbox"]);
+}
+
+fn both_halves(test: &str, options: &[&str]) {
+    let Some(lab) = Lab::new(test) else { return };
+    let scratch = Scratch::new(test);
     let path = scratch.join("r.sock");
-    let arguments = ["--port", &path.display().to_string()];
+    let port = path.display().to_string();
+    let arguments = [&["--port", &port], options].concat();
     let (running, asked) = start(&lab, &scratch, &arguments);
     let pod = Sandbox::new().expect("a namespace, as the one before");
     let config = json!({

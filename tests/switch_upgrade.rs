@@ -18,7 +18,7 @@ use linecard_switch::upgrade::{FORMAT, Successor};
 use linecard_switch::{Switch, SwitchConfig};
 use support::Scratch;
 use support::example::Running;
-use support::guest::{Guest, Parts};
+use support::guest::{Guest, Kernel, Parts};
 use support::ours::{Ours, frontend_vdev};
 use support::switch::{Station, end, exchange, frame, start, start_on, start_with};
 use support::upgrade::*;
@@ -82,6 +82,8 @@ fn upgrades_under_traffic(test: &str, options: &str) {
     let workers = asked.workers().expect("workers");
     assert!(workers[usize::from(last)].queues.iter().any(|queue| queue.port == "port1"), "{workers:?}");
     eprintln!("{test}: {} upgrades, {there} and {back} frames", upgrades());
+    // Milliseconds, and more where others have the core; not each time, and never as long as a port takes to be opened anew.
+    assert!(pauses.iter().min().is_some_and(|pause| *pause < Duration::from_secs(1)), "{pauses:?}");
     tell_times([gaps, quiet, pauses]);
     // What came along is this one's in the end, too: ports that were added are in the state, sockets go with it.
     running.expect("there is one").end();
@@ -111,20 +113,10 @@ impl Here {
         let (args, _) = EalArgs::parse(["--no-huge", "-m", "128", "--lcores", "0@0"]).expect("arguments");
         let eal = Eal::new(&args).expect("an instance");
         let domain = eal.default_domain();
-        let pool = Pool::new(&domain, PoolConfig { packets: 4096, ..PoolConfig::default() }).expect("a pool");
-        let context = ProbeContext { memory: eal.memory().clone(), domain, wait: Duration::from_secs(5) };
-        let switch = Switch::start(SwitchConfig {
-            drivers: linecard::drivers(),
-            context,
-            pool,
-            captures: Default::default(),
-            lcores: eal.lcores().all().to_vec(),
-            addresses: 1000,
-            age_seconds: 300,
-            neigh_suppress: false,
-            defaults: Default::default(),
-            store: None,
-        });
+        let pool = Pool::new(&domain, PoolConfig::default().packets(4096)).expect("a pool");
+        let context = ProbeContext::new(eal.memory().clone(), domain, Duration::from_secs(5));
+        let switch =
+            Switch::start(SwitchConfig::new(linecard::drivers(), context, pool, eal.lcores().all().to_vec()));
         let switch = switch.expect("a switch");
         switch.check().expect("it can move frames");
         Self { switch, _eal: eal }
@@ -264,6 +256,39 @@ fn a_program_that_cannot_take_over_changes_nothing() {
     scene.end();
 }
 
+/// A program that neither takes over nor ends is not waited for for ever, and does not stay; nor does what it has started.
+#[test]
+fn a_silent_program_is_ended() {
+    const TEST: &str = "a_silent_program_is_ended";
+    let Some(mut scene) = Scene::new(TEST, "") else { return };
+    let [script, pids] = ["silent", "pids"].map(|name| scene.scratch.join(name));
+    for (text, want) in
+        [("echo here I am; sleep 600 & echo $! >> $0.pids; wait", 2), ("exec >&-; exec sleep 600", 1)]
+    {
+        let text = format!(
+            "#!/bin/sh\necho $$ > {0}\n{1}\n",
+            pids.display(),
+            text.replace("$0.pids", &pids.display().to_string())
+        );
+        std::fs::write(&script, text).expect("written");
+        std::fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+            .expect("allowed");
+        let program = script.display().to_string();
+        let (success, said) =
+            upgrade(&scene.lab, &scene.socket, &["--exec", &program, "--timeout", "2"]).end();
+        assert!(!success && said.is_empty(), "{said}");
+        let started = std::fs::read_to_string(&pids).expect("they are named");
+        let started: Vec<_> = started.lines().map(|pid| Orphan(pid.parse().expect("a process"))).collect();
+        assert_eq!(started.len(), want);
+        wait_until("what was started to end", || !started.iter().any(Orphan::runs));
+        scene.goes_on("a silent program");
+    }
+    for file in [script, pids] {
+        std::fs::remove_file(file).expect("it is there");
+    }
+    scene.end();
+}
+
 /// Asks for an upgrade by hand; the connection once it was granted.
 fn asked_by_hand(socket: &Path) -> UnixStream {
     let mut stream = UnixStream::connect(socket).expect("it listens");
@@ -390,7 +415,7 @@ poweroff -f
 fn a_guest_sees_no_link_event() {
     const TEST: &str = "a_guest_sees_no_link_event";
     let Some(lab) = Lab::new(TEST) else { return };
-    let Some(parts) = Parts::find(TEST) else { return };
+    let Some(parts) = Parts::find(TEST, Kernel::Net) else { return };
     let scratch = Scratch::new(TEST);
     let (g, socket) = (scratch.join("g.sock"), scratch.join("control"));
     let (mut first, mut asked) = start(&lab, &scratch, &["--tap", "sw0", "--port", &g.display().to_string()]);

@@ -4,7 +4,7 @@ mod support;
 
 use linecard_lab::Lab;
 use support::Scratch;
-use support::guest::{Parts, boot_arguments};
+use support::guest::{Kernel, Parts, boot_arguments};
 use support::page::{commands, shell};
 
 /// The guest does what the page says it should.
@@ -22,7 +22,7 @@ while :; do sleep 1000; done
 fn the_page_works_as_it_is() {
     const TEST: &str = "the_page_works_as_it_is";
     let Some(lab) = Lab::new(TEST) else { return };
-    let Some(parts) = Parts::find(TEST) else { return };
+    let Some(parts) = Parts::find(TEST, Kernel::Net) else { return };
     if support::on_path("ping").is_none() {
         support::skip(TEST, "ping is not installed (apt-get install iputils-ping)");
         return;

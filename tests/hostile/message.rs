@@ -88,17 +88,16 @@ impl Message {
         }
     }
 
+    /// The message, with a header that says that its payload has `size` bytes.
+    pub(crate) fn bytes(&self, size: u32) -> Vec<u8> {
+        let fields = [self.request, self.flags, size].map(u32::to_ne_bytes);
+        [fields.concat(), self.payload.clone()].concat()
+    }
+
     /// Sends it; sometimes its header lies about the length, or it comes in two parts. False when the peer is gone.
     pub(crate) fn send(&self, stream: &UnixStream, dice: &mut Prng) -> bool {
-        let mut size = self.payload.len() as u32;
-        if dice.percent(2) {
-            size = dice.edge() as u32;
-        }
-        let mut bytes = Vec::new();
-        for field in [self.request, self.flags, size] {
-            bytes.extend(field.to_ne_bytes());
-        }
-        bytes.extend(&self.payload);
+        let said = self.payload.len() as u32;
+        let bytes = self.bytes(if dice.percent(2) { dice.edge() as u32 } else { said });
         let cut = if dice.percent(5) { dice.below(bytes.len() as u64) as usize } else { bytes.len() };
         let fds: Vec<BorrowedFd<'_>> = self.fds.iter().take(32).map(AsFd::as_fd).collect();
         send(stream, &bytes[..cut.max(1)], &fds)
