@@ -62,11 +62,7 @@ mod measured {
 }
 
 fn open(eal: &Eal, pool: &Pool, device: &str) -> Result<Port, linecard::pmd::Error> {
-    let context = ProbeContext {
-        memory: eal.memory().clone(),
-        domain: pool.domain().clone(),
-        wait: Duration::from_secs(30),
-    };
+    let context = ProbeContext::new(eal.memory().clone(), pool.domain().clone(), Duration::from_secs(30));
     let device = linecard::drivers().probe(&context, device)?;
     Ok(configure(device, PortConfig::default())?.start(pool)?)
 }
@@ -127,7 +123,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let len = asked.unwrap_or(64);
     let (args, _) = EalArgs::parse(["--no-huge", "-m", "64"])?;
     let eal = Eal::new(&args)?;
-    let config = || PoolConfig { packets: 2048, ..PoolConfig::default() };
+    let config = || PoolConfig::default().packets(2048);
     let shared = Pool::new(&eal.default_domain(), config())?;
     let private = Pool::new(&eal.memory().domain("backend")?, config())?;
     let socket = std::env::temp_dir().join(format!("linecard-budget-{}.sock", std::process::id()));

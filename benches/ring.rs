@@ -61,7 +61,7 @@ fn views(c: &mut Criterion) {
     group.bench_function("sp-sc reserve, peek", |b| {
         b.iter(|| {
             let mut slots = producer.reserve(BURST);
-            while slots.write(black_box(7)) {}
+            while slots.write(black_box(7)).is_ok() {}
             slots.publish();
             let mut view = consumer.peek(BURST);
             while let Some(item) = view.read() {

@@ -28,7 +28,7 @@ type Outcome<T = ()> = Result<T, Box<dyn Error>>;
 fn bridge(devices: [&str; 2], mut done: impl FnMut(&[Port; 2]) -> Outcome<bool>) -> Outcome {
     let (args, _) = EalArgs::parse(["-m", "64"])?;
     let eal = Eal::new(&args)?;
-    let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 8192, ..PoolConfig::default() })?;
+    let pool = Pool::new(&eal.default_domain(), PoolConfig::default().packets(8192))?;
     // A driver that panics costs its queue; the other port goes on.
     let open = |device| linecard::open(&eal, &pool, device).map(contain);
     let mut ports = [open(devices[0])?, open(devices[1])?];

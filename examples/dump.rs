@@ -101,7 +101,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     let options = Options::read(rest)?;
     let (args, _) = EalArgs::parse(["-m", "64"])?;
     let eal = Eal::new(&args)?;
-    let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 4096, ..PoolConfig::default() })?;
+    let pool = Pool::new(&eal.default_domain(), PoolConfig::default().packets(4096))?;
     let mut port = linecard::open(&eal, &pool, device)?;
 
     let mut out = std::io::stdout().lock();

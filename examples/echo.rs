@@ -27,7 +27,7 @@ struct Host {
 impl Host {
     /// Turns a question into its answer, in place; false when it is none, or not for us.
     fn answer(&self, packet: &mut Packet) -> bool {
-        let frame = packet.data_mut();
+        let Some(frame) = packet.data_mut() else { return false };
         match echo::asked(frame) {
             Some(asked) => {
                 self.address.is_none_or(|address| address.octets() == asked)
@@ -64,7 +64,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     };
     let (args, _) = EalArgs::parse(["-m", "64"])?;
     let eal = Eal::new(&args)?;
-    let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 4096, ..PoolConfig::default() })?;
+    let pool = Pool::new(&eal.default_domain(), PoolConfig::default().packets(4096))?;
     let mut port = linecard::open(&eal, &pool, device)?;
     let host = Host { mac: MacAddr(port.control.mac()), address };
     println!("{} answers, as {}", port.control.name(), host.mac);

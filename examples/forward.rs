@@ -39,7 +39,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     };
     let (args, _) = EalArgs::parse(["-m", "64"])?;
     let eal = Eal::new(&args)?;
-    let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 8192, ..PoolConfig::default() })?;
+    let pool = Pool::new(&eal.default_domain(), PoolConfig::default().packets(8192))?;
     // A driver that panics costs its queue; the other port goes on.
     let open = |device| linecard::open(&eal, &pool, device).map(contain);
     // For `linecard capture`.

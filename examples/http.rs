@@ -65,7 +65,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     let [device, address] = arguments.as_slice() else { return Err(USAGE.into()) };
     let address: Ipv4Addr = address.parse().map_err(|_| USAGE)?;
     let eal = Eal::new(&EalArgs::parse(["-m", "64"])?.0)?;
-    let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 4096, ..PoolConfig::default() })?;
+    let pool = Pool::new(&eal.default_domain(), PoolConfig::default().packets(4096))?;
     let port = linecard::open(&eal, &pool, device)?;
     let mut device = PortDevice::new(port, &pool, Offloads::default());
 

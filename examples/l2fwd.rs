@@ -40,7 +40,7 @@ impl Side {
         }
         from.received += count;
         for packet in packets.iter_mut() {
-            if let Some(addresses) = packet.data_mut().get_mut(..12) {
+            if let Some(addresses) = packet.data_mut().and_then(|frame| frame.get_mut(..12)) {
                 addresses[..6].copy_from_slice(&[2, 0, 0, 0, 0, number]);
                 addresses[6..].copy_from_slice(&source);
             }
@@ -105,7 +105,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     }
     let (args, _) = EalArgs::parse(["-m", "64"])?;
     let eal = Eal::new(&args)?;
-    let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 8192, ..PoolConfig::default() })?;
+    let pool = Pool::new(&eal.default_domain(), PoolConfig::default().packets(8192))?;
     let mut sides = [Side::open(&eal, &pool, &devices[0])?, Side::open(&eal, &pool, &devices[1])?];
     let macs = [sides[0].port.control.mac(), sides[1].port.control.mac()];
     println!("forwarding between {} and {}; Ctrl-C ends", devices[0], devices[1]);

@@ -26,7 +26,7 @@ fn main() -> ExitCode {
 fn run() -> Result<(), Box<dyn Error>> {
     let (args, _) = EalArgs::parse(["-m", "64"])?;
     let eal = Eal::new(&args)?;
-    let config = || PoolConfig { packets: 2048, ..PoolConfig::default() };
+    let config = || PoolConfig::default().packets(2048);
     // Two pools in two domains: the frontend shares its packets with the backend, the backend shares nothing.
     let shared = Pool::new(&eal.default_domain(), config())?;
     let private = Pool::new(&eal.memory().domain("backend")?, config())?;

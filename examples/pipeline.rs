@@ -73,10 +73,9 @@ fn work(mut from: Port, mut to: Port, stop: &Stop) -> Moved {
             std::thread::yield_now();
         }
         for packet in packets.iter_mut() {
-            let frame = packet.data_mut(); // your function
-            if frame.len() >= 12 {
-                let (destination, source) = frame[..12].split_at_mut(6);
-                destination.swap_with_slice(source);
+            // Your function.
+            if let Some(addresses) = packet.data_mut().and_then(|frame| frame.get_mut(..12)) {
+                addresses.rotate_left(6);
             }
         }
         let (sent, dropped) = pass_on(&mut to.tx[0], &mut packets, stop);
@@ -133,7 +132,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     if workers.is_empty() {
         return Err(USAGE.into());
     }
-    let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 16_384, ..PoolConfig::default() })?;
+    let pool = Pool::new(&eal.default_domain(), PoolConfig::default().packets(16_384))?;
     // A driver that panics costs its queue; the cores go on.
     let open = |device| linecard::open(&eal, &pool, device).map(contain);
     let (mut left, mut right) = (open(left)?, open(right)?);

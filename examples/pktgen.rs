@@ -92,7 +92,7 @@ fn run() -> Result<(), Box<dyn Error>> {
     let plan = Plan::read(rest)?;
     let (args, _) = EalArgs::parse(["-m", "64", "--file-prefix=pktgen"])?;
     let eal = Eal::new(&args)?;
-    let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 4096, ..PoolConfig::default() })?;
+    let pool = Pool::new(&eal.default_domain(), PoolConfig::default().packets(4096))?;
     let port = linecard::open(&eal, &pool, device)?;
 
     // Lets `linecard capture` see this port.

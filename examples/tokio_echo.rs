@@ -8,61 +8,15 @@
 #![forbid(unsafe_code)]
 
 use std::error::Error;
-use std::io;
-use std::os::fd::OwnedFd;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use linecard::net::{MacAddr, echo};
-use linecard::pmd::Armed;
 use linecard::prelude::*;
-use tokio::io::unix::AsyncFd;
-
-/// How often a queue is looked at that cannot wake.
-const NAP: Duration = Duration::from_millis(1);
-
-/// A receive queue to `await`.
-struct Receiver {
-    queue: Box<dyn RxQueue>,
-    /// A duplicate of the queue's descriptor, which stays the same as long as the queue exists.
-    event: Option<AsyncFd<OwnedFd>>,
-}
-
-impl Receiver {
-    fn new(queue: Box<dyn RxQueue>) -> Self {
-        Self { queue, event: None }
-    }
-
-    /// Waits for packets and receives them.
-    async fn receive(&mut self, packets: &mut Burst) -> io::Result<()> {
-        while self.queue.rx_burst(packets) == 0 {
-            match self.queue.arm() {
-                // Others get their turn, should it say so for ever.
-                Armed::Ready => tokio::task::yield_now().await,
-                Armed::Asleep => self.readable().await?,
-                Armed::Unable => tokio::time::sleep(NAP).await,
-            }
-            self.queue.disarm();
-        }
-        Ok(())
-    }
-
-    async fn readable(&mut self) -> io::Result<()> {
-        if self.event.is_none() {
-            let event = self.queue.event().ok_or(io::ErrorKind::Unsupported)?;
-            self.event = Some(AsyncFd::new(event.try_clone_to_owned()?)?);
-        }
-        if let Some(event) = &self.event {
-            // Cleared before the queue is looked at: what comes later makes it ready again.
-            event.readable().await?.clear_ready();
-        }
-        Ok(())
-    }
-}
+use linecard_tokio::Receiver;
 
 /// Turns a question into its answer, in place; false when it is none.
 fn answer(packet: &mut Packet, mac: MacAddr) -> bool {
-    let frame = packet.data_mut();
+    let Some(frame) = packet.data_mut() else { return false };
     match echo::asked(frame) {
         Some(_) => echo::answer_arp(frame, mac),
         None => echo::answer_icmp(frame) || echo::answer_udp(frame),
@@ -72,7 +26,7 @@ fn answer(packet: &mut Packet, mac: MacAddr) -> bool {
 async fn serve(device: &str) -> Result<(), Box<dyn Error>> {
     let (args, _) = EalArgs::parse(["-m", "64"])?;
     let eal = Eal::new(&args)?;
-    let pool = Pool::new(&eal.default_domain(), PoolConfig { packets: 4096, ..PoolConfig::default() })?;
+    let pool = Pool::new(&eal.default_domain(), PoolConfig::default().packets(4096))?;
     let mut port = linecard::open(&eal, &pool, device)?;
     let mac = MacAddr(port.control.mac());
     let mut receiver = Receiver::new(port.rx.remove(0));

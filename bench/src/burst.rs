@@ -138,7 +138,7 @@ impl BurstSetup {
     fn new() -> Result<Self, Error> {
         let memory = Memory::new(MemoryConfig::default())?;
         let (domain, backend) = (memory.domain("frontend")?, memory.domain("backend")?);
-        let config = || PoolConfig { packets: PACKETS, ..PoolConfig::default() };
+        let config = || PoolConfig::default().packets(PACKETS);
         let folder = PrivateFolder::new().map_err(|error| Error::Place(error.to_string()))?;
         Ok(Self {
             shared: Pool::new(&domain, config())?,
@@ -181,8 +181,7 @@ impl BurstSetup {
 
     fn port(&self, device: &str, pool: &Pool) -> Result<Port, Error> {
         let failed = |error: linecard::pmd::Error| Error::Place(error.to_string());
-        let context =
-            ProbeContext { memory: self.memory.clone(), domain: self.domain.clone(), wait: PATIENCE };
+        let context = ProbeContext::new(self.memory.clone(), self.domain.clone(), PATIENCE);
         let device = linecard::drivers().probe(&context, device).map_err(failed)?;
         let port = configure(device, PortConfig::default()).map_err(|refused| failed(refused.error))?;
         port.start(pool).map_err(|refused| failed(refused.error))

@@ -149,3 +149,8 @@ fn choose_cores(asked: &[u32]) -> Result<Vec<CoreId>, Error> {
         None => Ok(asked),
     }
 }
+
+/// The README's program, compiled by `cargo test --doc`.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

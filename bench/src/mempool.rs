@@ -19,7 +19,7 @@ const TRIPS: u64 = 1 << 19;
 pub(crate) fn rows(bench: &mut Bench) -> Result<Vec<Row>, Error> {
     let domain = Memory::new(MemoryConfig::default())?.domain("bench")?;
     // As large as the caches of the peer, which are as large as DPDK allows.
-    let config = PoolConfig { name: "bench".into(), packets: PACKETS, cache: 512, ..PoolConfig::default() };
+    let config = PoolConfig::default().name("bench").packets(PACKETS).cache(512);
     let shared = Setup { pool: Pool::new(&domain, config)?, mhz: per(Clock::calibrated().hz(), 1_000_000) };
     bench.measure("mempool", "Mpackets/s", cases(&shared))
 }
@@ -116,7 +116,7 @@ fn in_bulks(pool: &Pool, bulk: usize, keep: usize, rounds: u64) {
     let mut kept: Vec<Burst> = (0..keep / bulk).map(|_| Burst::new()).collect();
     for _ in 0..rounds {
         for burst in &mut kept {
-            full(pool.get_bulk(burst, bulk).then_some(()));
+            full(pool.get_bulk(burst, bulk).ok());
         }
         for burst in &mut kept {
             burst.clear();
@@ -132,7 +132,7 @@ mod tests {
     #[test]
     fn every_case_measures_and_gives_its_packets_back() {
         let domain = Memory::new(MemoryConfig::default()).and_then(|m| m.domain("test")).expect("memory");
-        let config = PoolConfig { packets: PACKETS, ..PoolConfig::default() };
+        let config = PoolConfig::default().packets(PACKETS);
         let shared = Setup { pool: Pool::new(&domain, config).expect("pool"), mhz: 1000.0 };
         let allowed = cores::allowed();
         for case in cases(&shared).iter().filter(|case| case.cores <= allowed.len() && case.keep == 128) {

@@ -74,8 +74,8 @@ impl<D: DriverQueue, V: DeviceQueue> Loop<D, V> {
         device: impl Fn(&RingMemory, DeviceConfig) -> Result<V, Error>,
     ) -> Self {
         let ring = place.ring(layout);
-        let driver = driver(&ring, DriverConfig { size: SIZE, ..Default::default() }).expect("valid");
-        let device = device(&ring, DeviceConfig { size: SIZE, ..Default::default() }).expect("valid");
+        let driver = driver(&ring, DriverConfig::default().size(SIZE)).expect("valid");
+        let device = device(&ring, DeviceConfig::default().size(SIZE)).expect("valid");
         let buffer = |k: usize| Buffer { addr: BUFFERS + 2240 * k as u64, len: 2048, token: k as u64 };
         Self { driver, device, place: *place, buffers: std::array::from_fn(buffer) }
     }

@@ -92,12 +92,10 @@ pub fn run(args: &EndArgs) -> Result<ExitCode, Error> {
     let pages = if args.no_huge { "--no-huge" } else { "--in-memory" };
     let (eal_args, _) = EalArgs::parse([pages, "-m", &memory])?;
     let eal = Eal::new(&eal_args)?;
-    let config = PoolConfig {
-        name: "tester".into(),
-        packets: args.mbufs,
-        data_room: args.mbuf_size.saturating_sub(HEADROOM),
-        ..PoolConfig::default()
-    };
+    let config = PoolConfig::default()
+        .name("tester")
+        .packets(args.mbufs)
+        .data_room(args.mbuf_size.saturating_sub(HEADROOM));
     let pool = Pool::new(&eal.default_domain(), config)?;
     let load = Load { size: args.size, ring: args.ring, burst: args.burst };
     let mut tester =
@@ -159,12 +157,12 @@ impl Tester<'_> {
             await_socket(socket)?;
         }
         let domain = self.eal.default_domain();
-        let context = ProbeContext { memory: self.eal.memory().clone(), domain, wait: PEER };
+        let context = ProbeContext::new(self.eal.memory().clone(), domain, PEER);
         let device = linecard::drivers().probe(&context, &self.args.device)?;
         let mtu = self.args.size.longest().saturating_sub(18).max(1500);
         let mtu = mtu.min(*device.info().mtu.end());
         let (rx_depth, tx_depth) = (self.args.ring, self.args.ring);
-        let config = PortConfig { rx_depth, tx_depth, mtu, ..PortConfig::default() };
+        let config = PortConfig::default().rx_depth(rx_depth).tx_depth(tx_depth).mtu(mtu);
         let port = pmd::configure(device, config).and_then(|configured| configured.start(&self.pool));
         self.port = Some(port.map_err(|failure| failure.error)?);
         cores::pin_current(CoreId(self.args.core))?;

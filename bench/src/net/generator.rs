@@ -28,8 +28,8 @@ impl Generator {
         let make = || -> Result<Self, Box<dyn std::error::Error>> {
             let memory = Memory::new(MemoryConfig::default())?;
             let domain = memory.domain("generator")?;
-            let pool = Pool::new(&domain, PoolConfig { packets: 1024, ..PoolConfig::default() })?;
-            let context = ProbeContext { memory, domain, wait: Duration::from_secs(1) };
+            let pool = Pool::new(&domain, PoolConfig::default().packets(1024))?;
+            let context = ProbeContext::new(memory, domain, Duration::from_secs(1));
             let text = format!("net_af_packet0,iface={interface},netns={netns},framecnt=64");
             let device = linecard::drivers().probe(&context, &text)?;
             let port = configure(device, PortConfig::default()).and_then(|port| port.start(&pool))?;
@@ -45,7 +45,7 @@ impl Generator {
         let mut burst = Burst::new();
         while !stop.load(Ordering::Relaxed) {
             let had = burst.len();
-            if !self.pool.get_bulk(&mut burst, BURST - had) {
+            if self.pool.get_bulk(&mut burst, BURST - had).is_err() {
                 continue;
             }
             for packet in &mut burst[had..] {

@@ -9,10 +9,10 @@ use crate::loopback::Size;
 fn looped(size: Size) -> (Traffic, Port) {
     let memory = Memory::new(MemoryConfig::default()).expect("memory");
     let domain = memory.domain("tester").expect("a domain");
-    let pool = Pool::new(&domain, PoolConfig { packets: 4096, ..PoolConfig::default() }).expect("a pool");
-    let context = ProbeContext { memory, domain, wait: Duration::from_secs(1) };
+    let pool = Pool::new(&domain, PoolConfig::default().packets(4096)).expect("a pool");
+    let context = ProbeContext::new(memory, domain, Duration::from_secs(1));
     let device = linecard::drivers().probe(&context, "net_ring0").expect("a ring");
-    let config = PortConfig { mtu: 65_000, ..PortConfig::default() };
+    let config = PortConfig::default().mtu(65_000);
     let port = configure(device, config).map_err(|e| e.error).expect("configured");
     let port = port.start(&pool).map_err(|e| e.error).expect("started");
     (Traffic::new(Clock::calibrated(), pool, Load { size, ring: 256, burst: 32 }), port)
@@ -51,7 +51,7 @@ fn lost_doubled_and_changed_frames_are_told_apart() {
         // The first of two never comes; the second comes twice, and once with another byte.
         let sent = traffic.made.pop().expect("two were made");
         let mut broken = sent.copy(&traffic.pool).expect("the pool has more");
-        broken.data_mut()[50] ^= 1;
+        broken.data_mut().expect("not shared")[50] ^= 1;
         for frame in [&sent, &sent, &broken] {
             traffic.account(frame::check(frame.data()), cycles());
         }
