@@ -194,7 +194,7 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
     }
 
     /// What the burst did not take although something is available, unless that is a plain chain: one that came since the burst
-    /// looked is left to the next burst, which takes it on the way of all plain ones.
+    /// looked is left to the next burst, which takes it on the way of all plain ones, if it takes any that way.
     #[cold]
     #[inline(never)]
     fn others(
@@ -204,7 +204,7 @@ impl<Q: DeviceQueue, const OFFLOAD: bool> Dequeue<Q, OFFLOAD> {
         stats: &QueueStats<RxLoss>,
     ) -> Result<usize, PeerFault> {
         let mut next = [MaybeUninit::<Chain>::uninit()];
-        let n = self.queue.peek(&*self.map, &mut next)?;
+        let n = self.queue.peek(&*self.map, next.get_mut(..self.most.min(1)).unwrap_or_default())?;
         // SAFETY: `peek` initialised the first `n` chains.
         let next = unsafe { next.get(..n).unwrap_or_default().assume_init_ref() };
         if self.survey(next, u32::from(pool.data_room())) > 0 { Ok(0) } else { self.slow(out, pool, stats) }

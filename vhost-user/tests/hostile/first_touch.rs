@@ -12,7 +12,7 @@ use linecard_vhost_user::{Control, RxLoss};
 use linecard_virtio::Features;
 use linecard_wire::FrontendReq as Req;
 use linecard_wire::payload::{MemoryRegion, Payload, SingleRegion, VringAddr, VringFd, VringState};
-use memmap2::MmapOptions;
+use memmap2::{MmapOptions, MmapRaw};
 
 use crate::bystander::TRIES;
 use crate::common::{Bench, Frontend, GUEST, HEADER, MEMORY, USER, frame, memfd};
@@ -305,8 +305,8 @@ fn the_longest_chain_there_can_be_keeps_no_other_port_waiting() {
 
 const HUGE: u64 = 2 << 20;
 
-/// A file of huge pages of which none is there but so many can be had.
-fn huge(size: u64) -> Option<File> {
+/// A file of huge pages of which none is there, and a mapping: the kernel keeps the pages that it lacks for it until it is dropped.
+fn huge(size: u64) -> Option<(File, MmapRaw)> {
     let number = |path: &str, name: &str| -> u64 {
         let text = std::fs::read_to_string(path).unwrap_or_default();
         let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or_default();
@@ -319,7 +319,9 @@ fn huge(size: u64) -> Option<File> {
     let fd = unsafe { libc::memfd_create(c"huge".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_HUGETLB) };
     // SAFETY: just made, nobody else owns it.
     let file = (fd >= 0).then(|| File::from(unsafe { <OwnedFd as FromRawFd>::from_raw_fd(fd) }))?;
-    file.set_len(size).ok().map(|()| file)
+    file.set_len(size).ok()?;
+    let reserved = MmapOptions::new().len(size as usize).map_raw(&file).ok()?;
+    Some((file, reserved))
 }
 
 /// Plain chains, each in a huge page of its own.
@@ -338,7 +340,7 @@ fn huge_pages_that_are_not_there_yet_keep_no_other_port_waiting() {
             assert_short(name, || {
                 let mut pair = Pair::new(features);
                 // Those of the last time are given back by another thread.
-                let file = wait_for("64 huge pages", || huge(PLAIN.size()));
+                let (file, _reserved) = wait_for("64 huge pages", || huge(PLAIN.size()));
                 PLAIN.share_in(&mut pair.frontend, &file);
                 PLAIN.start(&mut pair.frontend, index);
                 let (mut packets, mut moved) = (Burst::new(), 0);

@@ -242,6 +242,13 @@ fn comes_late<D: DriverQueue, V: DeviceQueue>(
     send(&mut ring, &[12 + 100, 300]);
     assert_eq!(moved(path.finish(0, &mut burst, &pool, &stats)), 1);
     assert_eq!(burst.len(), 1, "{layout:?}");
+    // So are plain ones where no burst takes several of them at once.
+    path.most = 0;
+    send(&mut ring, &[12 + 200]);
+    assert_eq!(moved(path.burst(&mut burst, &pool, &stats)), 1, "{layout:?}");
+    send(&mut ring, &[12 + 200]);
+    assert_eq!(moved(path.direct(&mut burst, &pool, &stats, &mut |frames| all(frames.len()))), 1);
+    assert_eq!(burst.len(), 3, "{layout:?}");
 }
 
 #[test]
