@@ -63,8 +63,10 @@ pub(crate) struct Plan<'a> {
     pub(crate) checksums: &'a HashMap<u16, Checksums>,
     /// The VLAN tags of what leaves a port.
     pub(crate) tags: &'a HashMap<u16, TxTags>,
-    /// Bursts of generated packets to send before the mode begins.
+    /// Bursts of generated packets to send before the mode begins; all of them are sent, also when it is stopped meanwhile.
     pub(crate) tx_first: u32,
+    /// A signal that ends the run ends those bursts too.
+    pub(crate) signalled: Stop,
     pub(crate) live: Arc<Live>,
     pub(crate) clock: Clock,
     /// What mode noisy looks up in: one for each stream.
@@ -180,10 +182,10 @@ impl Forwarding {
         let (tx_first, burst) = (plan.tx_first, usize::from(plan.settings.burst));
         let record = (plan.settings.record_cycles, plan.settings.record_bursts);
         let interrupts = plan.settings.rx_interrupt;
+        let signalled = plan.signalled.clone();
         self.workers.launch(lcore, move |stop| {
             for (lane, generator) in lanes.iter_mut().zip(&mut generators) {
-                // Burst by burst, so that `stop` is not kept waiting.
-                for _ in (0..tx_first).take_while(|_| stop.running()) {
+                for _ in (0..tx_first).take_while(|_| signalled.running()) {
                     lane.send_first(generator, burst);
                 }
             }

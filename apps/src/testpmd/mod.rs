@@ -76,6 +76,7 @@ pub(crate) fn run(known: &Registry, arguments: &[OsString]) -> Result<ExitCode, 
     let mut input = Input::standard(options.interactive)?;
     let mut session = open(output, (known, &eal_args), options, arguments)?;
     session.link_news.wake_by(input.waker());
+    session.signalled = input.signalled();
     let result = start_ports(&mut session).and_then(|()| forward(&mut session, &mut input));
     if result.is_ok() {
         session.close();

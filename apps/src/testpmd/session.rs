@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use linecard::capture::Hub;
-use linecard::eal::Eal;
+use linecard::eal::{Eal, Stop};
 use linecard::mempool::Pool;
 use linecard::pmd::{PortConfig, ProbeContext, Registry};
 
@@ -41,6 +41,8 @@ pub(crate) struct Session {
     pub(crate) link_news: Arc<LinkNews>,
     /// A command asked to end the run.
     pub(crate) quit: bool,
+    /// A signal did.
+    pub(crate) signalled: Stop,
     /// Where captures find the ports.
     pub(crate) hub: Hub,
     /// Lets other processes capture; not where no files are to be made.
@@ -98,6 +100,7 @@ impl Session {
             live: Arc::new(Live::new(latency)),
             link_news: Arc::default(),
             quit: false,
+            signalled: Stop::default(),
             hub,
             server,
             telling,
@@ -270,6 +273,7 @@ impl Session {
             checksums: &checksums,
             tags: &tags,
             tx_first,
+            signalled: self.signalled.clone(),
             live: Arc::clone(&self.live),
             clock: self.eal.clock(),
             memories: RefCell::new(memories),

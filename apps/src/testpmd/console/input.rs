@@ -7,6 +7,7 @@ use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
 
+use linecard::eal::Stop;
 use rustix::termios::{self, LocalModes, OptionalActions, SpecialCodeIndex, Termios};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
@@ -53,6 +54,8 @@ pub(crate) struct Input {
     events: Receiver<Came>,
     /// For news.
     sender: Sender<Came>,
+    /// Ends with the first signal.
+    signalled: Stop,
     /// The reader was asked for something that has not come.
     asked: bool,
     /// There when somebody types at a terminal.
@@ -69,7 +72,8 @@ impl Input {
         let (requests, requested) = mpsc::channel();
         let on_terminal = edit && std::io::stdin().is_terminal() && std::io::stdout().is_terminal();
         let terminal = on_terminal.then(Terminal::take).flatten().map(Arc::new);
-        watch_signals(sender.clone(), terminal.clone())?;
+        let signalled = Stop::default();
+        watch_signals(sender.clone(), signalled.clone(), terminal.clone())?;
         let (edits, news) = (terminal.is_some(), sender.clone());
         let keys = terminal.map(|terminal| Keys {
             terminal,
@@ -83,7 +87,7 @@ impl Input {
                 false => read_pipe(&requested, &sender),
             })
             .map_err(|source| no_thread("the console", source))?;
-        Ok(Self { requests, events, sender: news, asked: false, keys })
+        Ok(Self { requests, events, sender: news, signalled, asked: false, keys })
     }
 
     /// Ends the wait for a command, as if its time were over. Any thread.
@@ -93,6 +97,11 @@ impl Input {
             // The console ends.
             let _ = sender.send(Came::News);
         }
+    }
+
+    /// What the first signal ends, also while a command runs.
+    pub(crate) fn signalled(&self) -> Stop {
+        self.signalled.clone()
     }
 
     /// Whether what is typed is printed here; else whoever runs the line does it.
@@ -179,7 +188,11 @@ fn no_thread(what: &str, source: std::io::Error) -> Error {
 }
 
 /// The first signal ends the run in order; a second one ends it at once.
-fn watch_signals(events: Sender<Came>, terminal: Option<Arc<Terminal>>) -> Result<(), Error> {
+fn watch_signals(
+    events: Sender<Came>,
+    signalled: Stop,
+    terminal: Option<Arc<Terminal>>,
+) -> Result<(), Error> {
     let failed = |source| Error::System {
         action: "signals cannot be watched".into(),
         source,
@@ -192,6 +205,7 @@ fn watch_signals(events: Sender<Came>, terminal: Option<Arc<Terminal>>) -> Resul
                 terminal.iter().for_each(|terminal| terminal.give_back());
                 std::process::exit(1);
             }
+            signalled.stop();
             let _ = events.send(Came::Signal);
         }
     };

@@ -96,8 +96,8 @@ impl Bench {
         topology::streams(&self.ports.ids(), self.settings.topology, self.settings.mode, 1, 1)
     }
 
-    /// Forwards on lcore 1, one burst of each port first.
-    fn start(&mut self) -> Forwarding {
+    /// Forwards on lcore 1, so many bursts of each port first.
+    fn start(&mut self, tx_first: u32) -> Forwarding {
         let (macs, checksums) = (HashMap::new(), HashMap::new());
         let plan = Plan {
             settings: &self.settings,
@@ -105,7 +105,8 @@ impl Bench {
             macs: &macs,
             checksums: &checksums,
             tags: &HashMap::new(),
-            tx_first: 1,
+            tx_first,
+            signalled: Stop::default(),
             live: Arc::default(),
             clock: self.eal.clock(),
             memories: RefCell::default(),
@@ -137,7 +138,7 @@ fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
 fn a_driver_that_panics_costs_its_queue_and_nothing_else() {
     let mut bench = Bench::new(true);
     for _ in 0..2 {
-        let forwarding = bench.start();
+        let forwarding = bench.start(1);
         wait_until("the panic", || bench.xstat(0, "rx_q0_panics") == 1);
         let (then, lost) = (bench.received(1), bench.received(0));
         wait_until("packets on the other port", || bench.received(1) > then + 1000);
@@ -264,5 +265,23 @@ fn large_bursts_are_as_large_as_asked_for() {
             received_at: 0,
         };
         assert_eq!(lane.round().sent, u32::from(burst), "generated");
+    }
+}
+
+/// As with DPDK, whose `start` returns once they are sent.
+#[test]
+fn all_first_bursts_are_sent_though_it_is_stopped_at_once() {
+    let mut bench = Bench::new(false);
+    for first in [1, 1000] {
+        let forwarding = bench.start(first);
+        forwarding.halt();
+        let lanes = forwarding.lanes();
+        let (queues, troubles) = forwarding.join();
+        assert_eq!((queues.len(), troubles), (2, Vec::new()));
+        queues.into_iter().for_each(|queues| bench.ports.give_back(queues));
+        for (_, counters) in lanes {
+            let totals = counters.totals();
+            assert_eq!(totals.tx_packets + totals.tx_dropped, 32 * u64::from(first) + totals.rx_packets);
+        }
     }
 }
