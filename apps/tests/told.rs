@@ -49,6 +49,14 @@ impl Console {
         self.typed.write_all(format!("{line}\n").as_bytes()).expect("it listens");
     }
 
+    /// Types a line and waits for the prompt behind its answer.
+    fn ask(&mut self, line: &str) {
+        let prompts = |console: &Self| console.shown.lock().unwrap().matches("testpmd>").count();
+        let before = prompts(self);
+        self.type_in(line);
+        wait_until("the next prompt", || prompts(self) > before);
+    }
+
     fn said(&self) -> String {
         self.said.lock().unwrap().clone()
     }
@@ -95,7 +103,7 @@ fn a_namespace_that_lives_on_for_a_port() {
     let device = format!("net_tap0,iface=t,netns=/proc/{}/ns/net", holder.0.id());
     let mut console = Console::start(&device, &["-i"]);
     wait_until("the port", || lab.ip("link show up").contains(" t:"));
-    console.type_in("show port info 0");
+    console.ask("show port info 0");
     holder.0.kill().expect("it runs");
     holder.0.wait().expect("it ran");
     assert!(!console.said().contains("was deleted"), "{}", console.said());
