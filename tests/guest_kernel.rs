@@ -139,6 +139,33 @@ fn a_port_follows_its_interface() {
     assert_eq!(guest.complaints(), "");
 }
 
+/// `linecard switch` between a port over vhost-net, which is detached and attached again, and a tap.
+#[test]
+fn a_switch_has_a_port_over_vhost_net() {
+    let test = "a_switch_has_a_port_over_vhost_net";
+    let scratch = Scratch::new(test);
+    let Some(mut guest) = guest(test, &scratch) else { return };
+    let device = "net_virtio_user0,path=/dev/vhost-net,iface=lc0";
+    guest.must("switch --tap lc1");
+    guest.must("elsewhere; ip link set lc1 netns $OTHER; inside ip addr add 10.0.0.2/24 dev lc1; inside ip link set lc1 up");
+    for _ in 0..2 {
+        guest.must(&format!("ctl add kernel --vdev {device}"));
+        guest.must("ip addr add 10.0.0.1/24 dev lc0; ip link set lc0 up");
+        guest.must("echoes 56; echoes 1400");
+        guest.must("sender= receiver=inside stream 10.0.0.2");
+        guest.must("sender=inside receiver= stream 10.0.0.1");
+        assert_eq!(guest.must("bad_sums; inside bad_sums"), "0\n0");
+        // Segments pass uncut.
+        let average = "sed -n 's/^sent *\\([0-9]*\\) packets, \\([0-9]*\\) bytes/\\2 \\1/p' | { read bytes packets; echo $((bytes/packets)); }";
+        let average: u64 =
+            guest.must(&format!("ctl show kernel | {average}")).trim().parse().expect("a number");
+        assert!(average > 1514, "{average} bytes a packet");
+        guest.must("ctl remove kernel; until_good '! ip link show lc0'");
+    }
+    guest.must("end_switch; ! ip link show lc0; kill $OTHER");
+    assert_eq!(guest.complaints(), "");
+}
+
 /// An ordinary user, with an interface that root made for him, or with descriptors that were passed.
 #[test]
 fn a_user_needs_no_capability() {

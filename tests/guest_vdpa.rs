@@ -99,6 +99,50 @@ fn sockets_of_the_kernel_use_the_device_and_outlive_its_process() {
     assert_eq!(guest.complaints(), "");
 }
 
+/// `linecard switch` as the device of Linux's own driver, with a tap beside it.
+#[test]
+fn a_switch_is_a_device_of_the_kernels() {
+    let test = "a_switch_is_a_device_of_the_kernels";
+    let scratch = Scratch::new(test);
+    let Some(parts) = Parts::find(test, Kernel::VdpaNet) else { return };
+    let programs = [("vdpa", "iproute2"), ("bash", "bash"), ("ip", "iproute2")];
+    let Some(mut guest) = with_parts(test, &scratch, parts, &programs) else { return };
+    guest.must("switch --tap far; elsewhere");
+    guest.must(FAR);
+    for tso in [1, 0] {
+        guest.must(&format!("ctl add kernel --vdev net_vduse0,name=net0,tso={tso},mac=02:00:00:00:00:01"));
+        guest.must("vdpa dev add name net0 mgmtdev vduse; until_good 'ip link show eth0'");
+        guest.must("ip addr add 10.0.0.1/24 dev eth0; ip link set eth0 up");
+        guest.must("echoes 56; echoes 1400");
+        guest.must("sender= receiver=inside stream 10.0.0.2");
+        guest.must("sender=inside receiver= stream 10.0.0.1");
+        guest.must("vdpa dev del net0; until_good '! ip link show eth0'; ctl remove kernel");
+    }
+    guest.must("end_switch; kill $OTHER");
+    assert_eq!(guest.complaints(), "");
+}
+
+/// `linecard switch` with a vDPA device, which another process is, and a tap.
+#[test]
+fn a_switch_has_a_port_over_vhost_vdpa() {
+    let test = "a_switch_has_a_port_over_vhost_vdpa";
+    let scratch = Scratch::new(test);
+    let Some(parts) = Parts::find(test, Kernel::Vdpa) else { return };
+    let Some(mut guest) = with_parts(test, &scratch, parts, &[("vdpa", "iproute2")]) else { return };
+    for packed in [1, 0] {
+        guest.must("pmd -l 0,1 --no-huge -m 64 --vdev net_vduse0,name=net0 -- -i --forward-mode=icmpecho --total-num-mbufs=4096");
+        guest.must("printed testpmd && tell start 'icmpecho packet forwarding'");
+        guest
+            .must("until_good 'vdpa dev add name net0 mgmtdev vduse'; until_good '[ -e /dev/vhost-vdpa-0 ]'");
+        guest.must(&format!(
+            "switch --tap lc0 --vdev net_virtio_user0,path=/dev/vhost-vdpa-0,packed_vq={packed}"
+        ));
+        guest.must("ip addr add 10.0.0.1/24 dev lc0; ip link set lc0 up; echoes 56; echoes 1400");
+        guest.must("end_switch; vdpa dev del net0; finish");
+    }
+    assert_eq!(guest.complaints(), "");
+}
+
 /// Kills the process while a connection sends, and starts it again: the connection goes on.
 fn survive_a_kill(guest: &mut Guest, arguments: &str) {
     guest.must("head -c 6000k /dev/urandom > /tmp/long; inside nc -l -p 6000 -e dd of=/tmp/arrived bs=64k 2>/dev/null & listener=$!");

@@ -1,4 +1,4 @@
-//! A guest that runs `linecard testpmd` and its own stack beside it.
+//! A guest that runs `linecard testpmd` or `linecard switch`, and its own stack beside it.
 
 use std::path::Path;
 
@@ -35,6 +35,12 @@ echoes() { # bytes; by whom
 }
 datagram() { bash -c 'exec 3<>/dev/udp/10.0.0.2/7; head -c 1200 /dev/urandom > /tmp/sent; cat /tmp/sent >&3; timeout 60 head -c 1200 <&3 > /tmp/got; cmp /tmp/sent /tmp/got'; }
 datagrams() { n=0; while [ $n -lt $1 ]; do datagram || return 1; n=$((n+1)); done; }
+switch() { # arguments
+  linecard switch --lcores 0@0,1@1 --no-huge -m 64 --packets 4096 --socket /tmp/switch.sock --state none "$@" > /tmp/switch 2>&1 & SWITCH=$!
+  until_good 'ctl workers' || { cat /tmp/switch; return 1; }
+}
+ctl() { linecard switch ctl --socket /tmp/switch.sock "$@"; }
+end_switch() { kill $SWITCH; wait $SWITCH || { cat /tmp/switch; return 1; }; }
 inside() { nsenter -t $OTHER -n "$@"; }
 own() { [ "$(readlink /proc/$OTHER/ns/net)" != "$(readlink /proc/$$/ns/net)" ]; }
 elsewhere() { unshare -n sleep 100000 & OTHER=$!; until_good own; }

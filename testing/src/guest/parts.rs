@@ -67,7 +67,7 @@ impl Kernel {
                 "virtio_net",
             ],
             Self::Vhost => &["tun", "tap", "vhost_iotlb", "vhost", "vhost_net"],
-            Self::Vdpa => &["irqbypass", "vhost_iotlb", "vhost", "vdpa", "vduse", "vhost_vdpa"],
+            Self::Vdpa => &["tun", "irqbypass", "vhost_iotlb", "vhost", "vdpa", "vduse", "vhost_vdpa"],
             Self::Vfio => {
                 &["irqbypass", "vfio", "vfio_virqfd", "vfio_iommu_type1", "vfio-pci-core", "vfio-pci"]
             }
