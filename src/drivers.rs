@@ -73,6 +73,34 @@ static DRIVERS: &[&dyn Driver] = &[
     &IMPAIR,
 ];
 
+/// Drivers of ours that this build does not have.
+pub(crate) static LEFT_OUT: &[&str] = &[
+    #[cfg(not(feature = "net_af_packet"))]
+    "net_af_packet",
+    #[cfg(not(feature = "net_af_xdp"))]
+    "net_af_xdp",
+    #[cfg(not(feature = "net_impair"))]
+    "net_impair",
+    #[cfg(not(feature = "net_null"))]
+    "net_null",
+    #[cfg(not(feature = "net_pcap"))]
+    "net_pcap",
+    #[cfg(not(feature = "net_ring"))]
+    "net_ring",
+    #[cfg(not(feature = "net_tap"))]
+    "net_tap",
+    #[cfg(not(feature = "net_vduse"))]
+    "net_vduse",
+    #[cfg(not(feature = "net_vhost"))]
+    "net_vhost",
+    #[cfg(not(feature = "net_virtio_pci"))]
+    "net_virtio_pci",
+    #[cfg(not(feature = "net_virtio_user"))]
+    "net_virtio_user",
+    #[cfg(not(feature = "net_vxlan"))]
+    "net_vxlan",
+];
+
 /// Every driver there is in this build: what `--vdev` and `port attach` can name.
 ///
 /// ```

@@ -32,9 +32,8 @@
 //! | [`Port`], [`RxQueue`](pmd::RxQueue), [`TxQueue`](pmd::TxQueue), [`Device`](pmd::Device), [`blocking::PacketPort`] | `Send`: any thread, one at a time |
 //! | [`ring`] in mode `Single`, `Multi` and others | `Send`; `Sync` and `Clone` in the shared modes |
 //!
-//! Each driver is a cargo feature with the name that its devices have (`net_tap`, `net_vhost`, ...); all are on by
-//! default. A program that wants two says
-//! `linecard = { default-features = false, features = ["net_virtio_user", "net_vhost"] }`.
+//! Each driver is a cargo feature with the name that its devices have (`net_tap`, `net_af_xdp`, ...). `net_vhost`,
+//! `net_virtio_user`, `net_ring` and `net_null` are on by default; `full` switches on all.
 
 pub use linecard_capture as capture;
 pub use linecard_eal as eal;
@@ -65,6 +64,7 @@ mod drivers;
         feature = "net_pcap",
         feature = "net_ring",
         feature = "net_tap",
+        feature = "net_vduse",
         feature = "net_vhost",
         feature = "net_virtio_pci",
         feature = "net_virtio_user",
@@ -142,8 +142,27 @@ pub fn open(eal: &Eal, pool: &Pool, arguments: &str) -> Result<Port, pmd::Error>
 /// As [`open`].
 pub fn open_with(known: &Registry, eal: &Eal, pool: &Pool, arguments: &str) -> Result<Port, pmd::Error> {
     let context = ProbeContext::new(eal.memory().clone(), pool.domain().clone(), WAIT);
-    let device = known.probe(&context, arguments)?;
+    let device =
+        known.probe(&context, arguments).map_err(|error| missing_feature(error, drivers::LEFT_OUT))?;
     Ok(configure(device, PortConfig::default())?.start(pool)?)
+}
+
+/// Says which feature a device needs whose driver was left out of this build.
+fn missing_feature(error: pmd::Error, left_out: &[&str]) -> pmd::Error {
+    let pmd::Error::UnknownDriver { device, .. } = &error else { return error };
+    let number = |driver: &&&str| {
+        device.strip_prefix(**driver).map(|number| number.bytes().all(|b| b.is_ascii_digit()))
+    };
+    match left_out.iter().find(|driver| number(driver) == Some(true)) {
+        Some(driver) => pmd::Error::Argument {
+            device: device.clone(),
+            problem: "its driver is not in this build".into(),
+            remedy: format!(
+                "add \"{driver}\" to the features of linecard in Cargo.toml, or \"full\" for all drivers"
+            ),
+        },
+        None => error,
+    }
 }
 
 /// What nearly every program needs.
@@ -157,6 +176,24 @@ eal::threads! {
     blocking::PacketPort: Send, not Sync;
     blocking::PacketReader: Send, not Sync;
     blocking::PacketWriter: Send, not Sync;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{missing_feature, pmd};
+
+    #[test]
+    fn a_device_whose_driver_was_left_out_says_which_feature_it_needs() {
+        let answer = |device: &str| {
+            let unknown = pmd::Error::UnknownDriver { device: device.into(), known: "net_null".into() };
+            missing_feature(unknown, &["net_tap"]).to_string()
+        };
+        let want = "net_tap0: its driver is not in this build; add \"net_tap\" to the features of linecard in Cargo.toml, or \"full\" for all drivers";
+        assert_eq!(answer("net_tap0"), want);
+        for other in ["net_tapx", "net_ta", "net_ta0"] {
+            assert_eq!(answer(other), format!("no driver for device '{other}'; known drivers: net_null"));
+        }
+    }
 }
 
 /// The README's program, compiled by `cargo test --doc`.

@@ -83,6 +83,7 @@ const STEPS: &[Step] = &[
         environment: &[("RUSTDOCFLAGS", "-D warnings")],
     },
     step("api", &["cargo", "run", "-q", "-p", "xtask", "--", "api"]),
+    step("features: default", &["cargo", "check", "-p", "linecard"]),
     step("features: no driver", &["cargo", "check", "-p", "linecard", "--no-default-features"]),
     one_driver!("net_af_packet"),
     one_driver!("net_af_xdp"),
