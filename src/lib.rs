@@ -74,6 +74,7 @@ mod drivers;
         dead_code,
         unreachable_pub,
         unused_imports,
+        unused_macros,
         reason = "each driver uses a part of what builds its arguments"
     )
 )]
