@@ -40,6 +40,8 @@ const READER_GONE: u8 = 141;
 /// ```
 #[must_use = "it is what the process ends with"]
 pub fn command(arguments: &[OsString]) -> ExitCode {
+    // Before there are threads.
+    linecard::eal::gate::register_fences();
     finish(run(arguments))
 }
 

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use crate::sys::{monotonic_ns, tsc};
 
-/// How long the counter is compared with CLOCK_MONOTONIC. Both ends are read to about 50 ns: 10 parts in a million.
-const CALIBRATION: Duration = Duration::from_millis(5);
+/// How long the counter is compared with CLOCK_MONOTONIC. Both ends are read to about 50 ns: 25 parts in a million. Programs wait
+/// for it when they start.
+const CALIBRATION: Duration = Duration::from_millis(2);
 
 /// Cycles now, for measuring short spans: the bare counter, whatever it is. [`Clock::cycles`] is the one to convert to time.
 ///

@@ -76,6 +76,7 @@ impl Eal {
     /// # Errors
     /// [`Error::Core`](crate::Error::Core), [`Error::System`](crate::Error::System).
     pub fn with(config: EalConfig) -> Result<Self> {
+        crate::gate::register_fences();
         let lcores = lcores_or_all(config.lcores)?;
         lcores.check(&cores::allowed())?;
         let memory = Memory::new(config.memory)?;

@@ -39,6 +39,18 @@ use crate::sync::{
     Acquire, Arc, AtomicBool, Relaxed, Release, UnsafeCell, asymmetric_fences, heavy_fence, light_fence,
 };
 
+/// Registers this process with `membarrier(2)`, on which gates and wake-ups rest; whether the kernel has it.
+///
+/// Each [`Eal`](crate::Eal) does this. The kernel does it at once for a process with a single thread, and waits about 20 ms for all
+/// processors in one that has more (`synchronize_rcu`): a program that makes threads before its first `Eal` calls this before them.
+///
+/// ```
+/// assert_eq!(linecard_eal::gate::register_fences(), linecard_eal::gate::register_fences(), "once is enough");
+/// ```
+pub fn register_fences() -> bool {
+    asymmetric_fences()
+}
+
 /// What both sides share; a line of its own, written by the poller.
 #[repr(align(128))]
 struct Gate<T> {
