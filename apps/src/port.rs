@@ -67,17 +67,17 @@ struct AttachArgs {
     /// A file with the claim's opaque parameters: vlan, policing {max_rate, burst}, mtu, mac, ips, queues
     #[arg(long, value_name = "FILE")]
     parameters: Option<PathBuf>,
-    /// The port's VLAN
+    /// The port's VLAN; 0 for none
     #[arg(long)]
     vlan: Option<u16>,
-    /// Most that the container may send, in kilobits a second
+    /// Most that the container may send, in kilobits a second; 0 for no limit
     #[arg(long)]
     max_rate: Option<u32>,
     /// Most that it may send at once, in kilobits
     #[arg(long, requires = "max_rate")]
     burst: Option<u32>,
     /// Largest IP packet, in bytes
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(68..))]
     mtu: Option<u16>,
     /// The only address that it may send from
     #[arg(long)]
@@ -86,7 +86,7 @@ struct AttachArgs {
     #[arg(long)]
     ip: Vec<Cidr>,
     /// Queue pairs
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=128))]
     queues: Option<u16>,
 }
 

@@ -61,11 +61,15 @@ impl Plugin {
             ));
         }
         self.check_sharing(attachment, known.is_some(), &netns)?;
+        // Without these nothing is begun, so that nothing has to be undone.
+        self.find_ipam()?;
+        let switch = Switch::connect(&self.config.switch)?;
+        step::done("the switch is connected");
         let mut record = self.record(attachment, &netns);
         // An interface that another plugin of the chain made shows the addresses already.
         record.link = Some(path).filter(|_| self.config.link && known.is_none() && !netns.is_own());
         state.write(&record)?;
-        self.attach(&state, record, &netns).inspect_err(|_| {
+        self.attach(&state, record, &netns, switch).inspect_err(|_| {
             // The error that counts is the first one; what cannot be undone now stays on record for DEL.
             let _ = self.undo(&state, attachment);
         })
@@ -135,11 +139,15 @@ impl Plugin {
         }
     }
 
-    fn attach(&self, state: &State, mut record: Record, netns: &Netns) -> Result<Value, Error> {
+    fn attach(
+        &self,
+        state: &State,
+        mut record: Record,
+        netns: &Netns,
+        mut switch: Switch,
+    ) -> Result<Value, Error> {
         let attachment = record.attachment.clone();
         let (path, sandbox) = self.sandbox();
-        let mut switch = Switch::connect(&self.config.switch)?;
-        step::done("the switch is connected");
         if state.was_detached(&attachment) {
             switch.remove(&attachment.to_string())?;
         }

@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 
 use crate::address::{Cidr, Mac};
 use crate::attach::meta;
-use crate::config::object;
+use crate::config::object_of;
 use crate::detach::detach as detach_port;
 use crate::environment::excerpt;
 use crate::error::Error;
@@ -152,7 +152,8 @@ impl Parameters {
     /// # Errors
     /// Code 6 for what is no JSON object, 7 for a field or value that is not possible, which is named.
     pub fn read(bytes: &[u8]) -> Result<Self, Error> {
-        let value = Value::Object(object(bytes)?);
+        let value =
+            Value::Object(object_of("the text of the port's parameters", "write one JSON object", bytes)?);
         let read: Self = serde_json::from_value(value).map_err(|error| {
             let fields = "give vlan, policing {max_rate, burst}, mtu, mac, ips and queues";
             Error::config(format!("the port's parameters: {error}"), fields)
@@ -221,6 +222,25 @@ impl Paths {
         }
     }
 
+    /// Names that become parts of paths, and paths inside of the container.
+    fn check(&self) -> Result<(), Error> {
+        let legal = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.';
+        let begins = self.driver.starts_with(|c: char| c.is_ascii_alphanumeric());
+        if !begins || self.driver.len() > 63 || !self.driver.chars().all(legal) {
+            return Err(Error::config(
+                format!("the driver's name is \"{}\"", excerpt(&self.driver)),
+                "use up to 63 letters, digits, '-' and '.', as Kubernetes does",
+            ));
+        }
+        if !self.container_root.is_absolute() {
+            return Err(Error::config(
+                format!("the folder in the container is '{}'", self.container_root.display()),
+                "give a path that begins with '/'",
+            ));
+        }
+        Ok(())
+    }
+
     fn folder(&self, claim: &Claim) -> PathBuf {
         self.sockets.join(claim.to_string())
     }
@@ -250,6 +270,7 @@ impl Paths {
                 format!("a socket's path has at most {MAX_PATH} bytes; use shorter names, or no pod"),
             ));
         }
+        self.check()?;
         let state = State::open(&self.state)?;
         let _lock = state.lock(claim)?;
         state.forget_detached(claim);
@@ -265,7 +286,8 @@ impl Paths {
             }
             switch.add(&self.port(claim, parameters), None)?;
             fs::create_dir_all(&self.cdi).map_err(|error| {
-                Error::io(format!("making the folder {}", self.cdi.display()), &error, "run it as root")
+                let remedy = "name a folder, and run it as a user who may make it";
+                Error::io(format!("making the folder {}", self.cdi.display()), &error, remedy)
             })?;
             write_for_all(&self.device_file(claim), &self.device(claim, parameters))
         };

@@ -128,22 +128,19 @@ impl Config {
 
 /// `bytes` as a JSON object.
 pub(crate) fn object(bytes: &[u8]) -> Result<Map<String, Value>, Error> {
+    object_of("the network configuration", "pass one JSON object on standard input", bytes)
+}
+
+/// The same of other bytes than the plugin's standard input: what they are, and how they are given.
+pub(crate) fn object_of(what: &str, remedy: &str, bytes: &[u8]) -> Result<Map<String, Value>, Error> {
+    let refusal = |problem: String, remedy: &str| Err(Error::new(Code::Decode, problem, remedy));
     if bytes.len() > MAX_CONFIG {
-        return Err(Error::new(
-            Code::Decode,
-            "the network configuration is too long",
-            format!("give at most {MAX_CONFIG} bytes"),
-        ));
+        return refusal(format!("{what} is too long"), &format!("give at most {MAX_CONFIG} bytes"));
     }
     match serde_json::from_slice(bytes) {
         Ok(Value::Object(object)) => Ok(object),
-        Ok(_) => {
-            Err(Error::new(Code::Decode, "the network configuration is no JSON object", "write it as {…}"))
-        }
-        Err(error) => {
-            let problem = format!("the network configuration is not JSON: {error}");
-            Err(Error::new(Code::Decode, problem, "pass one JSON object on standard input"))
-        }
+        Ok(_) => refusal(format!("{what} is no JSON object"), "write it as {…}"),
+        Err(error) => refusal(format!("{what} is not JSON: {error}"), remedy),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::Read;
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
@@ -134,10 +135,16 @@ impl Plugin {
         self.delegate(Command::Status, None).map(drop)
     }
 
+    /// Where the IPAM plugin is, where there is to be one.
+    pub(crate) fn find_ipam(&self) -> Result<Option<PathBuf>, Error> {
+        self.config.ipam.as_ref().map(|name| find_plugin(name, &self.environment.path)).transpose()
+    }
+
     /// Runs the IPAM plugin, where there is one; for `instead` of the attachment that the runtime named.
     pub(crate) fn delegate(&self, command: Command, instead: Option<&Attachment>) -> Result<Value, Error> {
-        let Some(name) = &self.config.ipam else { return Ok(Value::Null) };
-        let program = find_plugin(name, &self.environment.path)?;
+        let (Some(name), Some(program)) = (&self.config.ipam, self.find_ipam()?) else {
+            return Ok(Value::Null);
+        };
         let mut run = Run::new(program, command).input(&self.config.raw);
         for (name, value) in &self.environment.raw {
             run = run.variable(name, value);

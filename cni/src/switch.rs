@@ -66,7 +66,7 @@ fn told(error: ClientError) -> Error {
         ClientError::Absent { path, source } => Error::new(
             Code::NotAvailable,
             format!("no switch answers at {}: {source}", path.display()),
-            "start one with `linecard switch`, or name its socket as 'switch' in the network configuration",
+            "start one with `linecard switch`, or name its control socket: 'switch' in a network configuration, --switch on a command line",
         ),
         ClientError::Refused(problem) => {
             let code = match problem.code {

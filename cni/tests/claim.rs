@@ -118,6 +118,13 @@ fn what_fails_leaves_nothing() {
     for name in ["", "..", "A", "a/b", "a_b", "-a", &"a".repeat(64)] {
         assert_eq!(Claim::new("c", name, None).expect_err(name).code, Code::Config);
     }
+    for name in ["", "../../esc", "a/b", ".", &"a".repeat(64)] {
+        let elsewhere = Paths { driver: name.into(), ..places.clone() };
+        let problem = elsewhere.attach(&claim, &Parameters::default()).expect_err(name);
+        assert!(problem.msg.contains("the driver's name is"), "{problem}");
+    }
+    let relative = Paths { container_root: "run".into(), ..places.clone() };
+    assert_eq!(relative.attach(&claim, &Parameters::default()).expect_err("relative").code, Code::Config);
     let long = Claim::new(&"c".repeat(60), &"r".repeat(60), None).expect("legal");
     assert!(
         places.attach(&long, &Parameters::default()).expect_err("too long").details.contains("at most 107")
@@ -129,7 +136,8 @@ fn what_fails_leaves_nothing() {
         (r#"{"bridge": 1}"#, "unknown field `bridge`"),
         (r#"{"mac": "x"}"#, "02:00:00:00:00:01"),
         (r#"{"queues": 0}"#, "'queues' is 0"),
-        ("[]", "no JSON object"),
+        ("[]", "the text of the port's parameters is no JSON object"),
+        ("", "the text of the port's parameters is not JSON"),
     ] {
         let problem = Parameters::read(text.as_bytes()).expect_err(text);
         assert!(problem.msg.contains(part) && !problem.details.is_empty(), "{text}: {problem}");

@@ -121,8 +121,13 @@ fn what_fails_is_undone() {
     network.more = json!({"ipam": {"type": "absent"}});
     let error = network.add("box", &pod).expect_err("no such plugin");
     assert!(error["msg"].as_str().expect("text").contains("plugin 'absent' is not in"), "{error}");
+    network.assert_clean();
     network.more = json!({});
-    network.del("box").expect("clean");
+    network.switch.stop();
+    let error = network.add("box", &pod).expect_err("no switch");
+    assert!(error["msg"].as_str().expect("text").contains("no switch answers"), "{error}");
+    assert_eq!(network.folder.list("state"), Vec::<String>::new(), "nothing was begun");
+    network.switch.restart();
     network.assert_clean();
 
     pod.run(&["ip", "link", "add", "net1", "type", "bridge"]);
