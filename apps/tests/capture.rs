@@ -296,7 +296,10 @@ fn the_console_captures_into_files() {
     let mut running = Running::start(command.stdin(Stdio::piped()));
     let mut console = running.0.stdin.take().unwrap();
     let mut type_lines = |text: &str| console.write_all(text.as_bytes()).unwrap();
-    type_lines(&format!("set capture 0 {path}\nset capture 1 {old}\nset capture 0 {path}\n"));
+    let input = scratch.file("input.pcap");
+    let whole = std::fs::read(&input).unwrap();
+    type_lines(&format!("set capture 0 {path}\nset capture 1 {path}\nset capture 1 {input}\n"));
+    type_lines(&format!("set capture 1 {old}\nset capture 0 {path}\n"));
     wait_until("packets", || std::fs::metadata(&old).is_ok_and(|data| data.len() > 50_000));
     type_lines(
         "show capture\nset capture 0 off\nset capture 0 off\nset capture 7 x\nset capture 1 /no/folder/x\nquit\n",
@@ -314,6 +317,12 @@ fn the_console_captures_into_files() {
     for part in ["port 0 (net_pcap0) is being captured already", "port 0 is not captured", "Invalid port 7"] {
         assert!(said.err.contains(part), "no '{part}' in {said:?}");
     }
+    // Of a file that somebody writes or reads nothing is taken.
+    for file in [&path, &input] {
+        let part = format!("{file} cannot be written: another capture or port has it; name another file");
+        assert!(said.err.contains(&part), "no '{part}' in {said:?}");
+    }
+    assert_eq!(std::fs::read(&input).unwrap(), whole);
     assert!(frames(&path).len() > 10 && frames(&old).len() > 100, "both files are whole");
 }
 

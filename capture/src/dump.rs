@@ -80,7 +80,10 @@ impl Dump {
     fn make(path: &Path, format: Format, interface: &str, snaplen: u32) -> Result<Self, CaptureError> {
         let head = Head { format, interfaces: &[interface], snaplen, filter: "" };
         let file = RecordFile::create(path, head).map_err(|source| {
-            let remedy = "name a file in a folder that exists and may be written";
+            let remedy = match source.kind() {
+                io::ErrorKind::ResourceBusy => "name another file",
+                _ => "name a file in a folder that exists and may be written",
+            };
             CaptureError::system(format!("{} cannot be written", path.display()), source, remedy)
         })?;
         let mut dump = Self { path: path.into(), file };

@@ -31,8 +31,11 @@ impl CaptureFile {
         } else {
             RecordFile::create(path, head).map_err(|source| Error::System {
                 action: format!("{} cannot be written", path.display()),
+                remedy: match source.kind() {
+                    io::ErrorKind::ResourceBusy => "name another file",
+                    _ => "name a file in a folder that exists and may be written",
+                },
                 source,
-                remedy: "name a file in a folder that exists and may be written",
             })?
         };
         let mut file = Self { path: path.into(), records, size: 0, closed: false };

@@ -4,6 +4,9 @@ use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::Path;
 
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+
 use super::encode::{self, Format, Record};
 use crate::{Frame, Totals};
 
@@ -69,10 +72,17 @@ impl RecordFile {
     /// reader wants to know that there is something to read.
     ///
     /// # Errors
-    /// The file cannot be opened.
+    /// The file cannot be opened, or another of these, or a `net_pcap` port, writes or reads it (`ResourceBusy`): it is as it was then.
     pub fn create(path: &Path, head: Head<'_>) -> io::Result<Self> {
-        let file = File::create(path)?;
+        let file = File::options().write(true).create(true).truncate(false).open(path)?;
         let regular = file.metadata().is_ok_and(|data| data.is_file());
+        if regular {
+            // Where there are no locks nobody is kept from anything.
+            if flock(&file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
+                return Err(io::Error::new(io::ErrorKind::ResourceBusy, "another capture or port has it"));
+            }
+            file.set_len(0)?;
+        }
         Ok(Self::begin(Place::File(file, regular.then_some(0)), head))
     }
 

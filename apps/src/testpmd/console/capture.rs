@@ -32,10 +32,15 @@ fn set_capture(session: &mut Session, values: &Values) {
         }
         return;
     }
-    let Some(name) = session.ports.get(port).map(|slot| slot.name.clone()) else {
+    let Some(slot) = session.ports.get(port) else {
         err!(session.out, "Invalid port {port}\n");
         return;
     };
+    if !slot.started() {
+        err!(session.out, "error: port {port} is not started; enter `port start {port}` first\n");
+        return;
+    }
+    let name = slot.name.clone();
     // Ended by itself: its port stopped.
     if session.recordings.get(&port).is_some_and(Recording::ended)
         && let Some(recording) = session.recordings.remove(&port)
