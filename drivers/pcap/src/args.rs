@@ -59,6 +59,18 @@ impl Settings {
         if rx.is_empty() && tx.is_empty() {
             return Err(args.problem("there is no file", "name one with rx_pcap=FILE, tx_pcap=FILE or both"));
         }
+        let about = [
+            ("rate", "rx_pcap", &rx),
+            ("timing", "rx_pcap", &rx),
+            ("infinite_rx", "rx_pcap", &rx),
+            ("snaplen", "tx_pcap", &tx),
+        ];
+        for (key, file, files) in about {
+            if files.is_empty() && args.value(key).is_some() {
+                let remedy = format!("name a file with {file}=FILE, or leave '{key}' out");
+                return Err(args.problem(format!("'{key}' has no effect without {file}"), remedy));
+            }
+        }
         let timing = match (rate, original) {
             (Some(_), true) => {
                 let problem = "'rate' and 'timing=original' exclude each other";
