@@ -125,12 +125,28 @@ fn ports_are_added_shown_and_removed() {
 
     switch.refuses(&[
         (&["show"], 2, "KEY"),
-        (&["show", "nobody"], 1, "there is no port 'nobody'; `port.list` names all ports"),
+        (
+            &["show", "nobody"],
+            1,
+            "there is no port 'nobody'; `port.list` (`linecard switch ctl ports`) names all ports",
+        ),
         (&["show", "a\nb"], 1, "there is no port 'a\\nb'"),
         (&["ports", "a"], 2, "'a'"),
         (&["add", "c"], 2, "--port"),
         (&["add", "c", "--tap", "t", "--vdev", "net_null3"], 2, "--vdev"),
         (&["add", "c", "--vdev", "net_nothing"], 1, "net_nothing"),
+        (&["add", "c", "--port", "/a,vlan=5,vlan=6"], 2, "'vlan=5' and 'vlan=6' of port"),
+        (&["add", "c", "--port", "/a,key=d"], 2, "the port's key is 'c', and 'd' in what follows"),
+        (
+            &["add", "c", "--spec", r#"{"key": "d", "type": "tap", "name": "x"}"#],
+            2,
+            "the port's key is 'c', and 'd'",
+        ),
+        (
+            &["add", "c", "--spec", r#"{"type": "tap", "name": "x", "vlan": 7}"#],
+            2,
+            r#"'vlan' cannot be 7; give {"access": 10}"#,
+        ),
         (&["add", "c", "--spec", "{"], 2, "--spec is no JSON"),
         (&["add", "c", "--spec", "[]"], 2, ""),
         (&["add", "c", "--spec", r#"{"type":"tap"}"#], 2, "name"),

@@ -447,6 +447,6 @@ pub(crate) fn no_port(key: &str) -> Problem {
     Problem::new(
         Code::NotFound,
         format!("there is no port '{}'", key.escape_debug()),
-        "`port.list` names all ports",
+        "`port.list` (`linecard switch ctl ports`) names all ports",
     )
 }

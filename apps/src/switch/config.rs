@@ -87,6 +87,15 @@ impl Config {
                 .map_err(|problem| format!("port {}{}: {problem}", number + 1, named.unwrap_or_default()))?;
             config.ports.push(spec);
         }
+        for (number, span) in config.spans.iter().enumerate() {
+            if config.spans.iter().take(number).any(|before| before.to == span.to) {
+                return Err(format!(
+                    "span {}: port '{}' gets the copies of an earlier [[span]]; name all that it gets in one",
+                    number + 1,
+                    span.to.escape_debug()
+                ));
+            }
+        }
         for (what, given, range) in [
             ("packets", config.packets, 512..=4_194_304),
             ("addresses", config.addresses, 1..=16_777_216),
@@ -167,6 +176,7 @@ mod tests {
             "span = 1",
             "[[span]]",
             "[[span]]\nto = 1",
+            "[[span]]\nto = 'a'\ningress = ['b']\n[[span]]\nto = 'a'\negress = ['c']",
             "[[span]]\nto = 'a'\ningress = 'b'",
             "[[span]]\nto = 'a'\nboth = ['b']",
             "[[port]]\ntype = 'vhost-user'\nkey = 'a'",

@@ -409,12 +409,20 @@ impl What {
                 let mut value: serde_json::Value = serde_json::from_str(spec.as_deref().unwrap_or_default())
                     .map_err(|error| Error::Usage(format!("--spec is no JSON: {error}; give an object such as {{\"type\":\"tap\",\"name\":\"lc0\"}}")))?;
                 if let Some(fields) = value.as_object_mut() {
-                    fields.insert("key".into(), key.into());
+                    fields.entry("key").or_insert_with(|| key.into());
                 }
                 PortSpec::read(value).map_err(|problem| Error::Usage(problem.to_string()))?
             }
         };
-        Ok(PortSpec { key: key.into(), ..spec })
+        match spec.key == key {
+            true => Ok(spec),
+            false => {
+                let other = spec.key.escape_debug();
+                Err(Error::Usage(format!(
+                    "the port's key is '{key}', and '{other}' in what follows; give it once"
+                )))
+            }
+        }
     }
 }
 

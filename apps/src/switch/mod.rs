@@ -230,7 +230,9 @@ fn begin(
         out!(output, "port {key} stayed connected\n");
     }
     for spec in configured.iter().filter(|spec| !is_back(spec)) {
-        let added = switch.add(spec, None).map_err(failed)?;
+        let added = switch
+            .add(spec, None)
+            .map_err(|problem| Error::Failed(format!("port '{}': {problem}", spec.key.escape_debug())))?;
         announce(output, spec, &format!("is {}", added.port.device));
     }
     let mut kept = Vec::new();

@@ -8,11 +8,22 @@ use linecard_switch::api::{PortKind, PortSpec, Rate, Trunk, Vlan};
 
 use crate::error::Error;
 
-/// The options there are, for people.
-const OPTIONS: &str = "client, key=NAME, mac=ADDRESS, ip=ADDRESS, vlan=N, trunk=N:N, native=N, mtu=BYTES, queues=N, rate=BITS, \
+/// The options that ports of every kind have, for people.
+const OPTIONS: &str = "key=NAME, mac=ADDRESS, ip=ADDRESS, vlan=N, trunk=N:N, native=N, mtu=BYTES, queues=N, rate=BITS, \
                        flood-rate=FRAMES, broadcast-rate=FRAMES, multicast-rate=FRAMES, unknown-rate=FRAMES, max-macs=N, \
-                       learn-rate=N, workers=N:N, isolated, mode=0660 and group=NAME; of --vxlan remote=ADDRESS, local=ADDRESS, \
-                       port=N, ttl=N and any-peer";
+                       learn-rate=N, workers=N:N and isolated";
+
+/// Those that only ports of this kind have.
+const fn own_options(kind: &PortKind) -> &'static str {
+    match kind {
+        PortKind::VhostUser { .. } => "client, mode=0660, group=NAME, ",
+        PortKind::Vxlan { .. } => "remote=ADDRESS, local=ADDRESS, port=N, ttl=N, any-peer, ",
+        _ => "",
+    }
+}
+
+/// Which of them may stand there several times.
+const SEVERAL: [&str; 2] = ["ip", "remote"];
 
 /// A vhost-user socket with options.
 ///
@@ -70,15 +81,28 @@ pub(crate) fn make_tap(spec: &PortSpec) -> Result<OwnedFd, Error> {
 }
 
 fn read(mut spec: PortSpec, options: &str, whole: &str) -> Result<PortSpec, String> {
-    let mut native = None;
+    let (mut native, mut given) = (None, Vec::new());
     for option in options.split(',').filter(|option| !option.is_empty()) {
         let (name, value) =
             option.split_once('=').map_or((option, None), |(name, value)| (name, Some(value)));
+        // A port is of one VLAN or a trunk of several.
+        let setting = if name == "trunk" { "vlan" } else { name };
+        match given.iter().find(|(known, _)| *known == setting) {
+            Some((_, before)) if !SEVERAL.contains(&name) => {
+                return Err(format!(
+                    "'{before}' and '{option}' of port '{whole}' say the same thing twice; leave one of them out"
+                ));
+            }
+            _ => given.push((setting, option)),
+        }
         if name == "native" {
             native = Some(number(option, name, value)?);
         } else {
             apply(&mut spec, name, value).map_err(|problem| match problem {
-                Problem::Unknown => format!("'{option}' is no option of port '{whole}'; there are {OPTIONS}"),
+                Problem::Unknown => {
+                    let own = own_options(&spec.kind);
+                    format!("'{option}' is no option of port '{whole}'; there are {own}{OPTIONS}")
+                }
                 Problem::Value(expected) => {
                     format!("'{option}' of port '{whole}' cannot be used; {name} takes {expected}")
                 }
@@ -204,7 +228,7 @@ mod tests {
         for (text, want) in [
             ("x", "'x' is no number of a network"),
             ("1,remote=x", "remote takes an IPv4 or IPv6 address"),
-            ("1,client", "'client' is no option of port '1,client'"),
+            ("1,client", "'client' is no option of port '1,client'; there are remote=ADDRESS, local=ADDRESS"),
         ] {
             let problem = vxlan(text, None).expect_err(text);
             assert!(problem.contains(want), "{problem}");
@@ -215,6 +239,13 @@ mod tests {
     fn what_cannot_be_understood_is_told_with_what_can() {
         for (text, want) in [
             ("/a,colour=red", "'colour=red' is no option of port '/a,colour=red'; there are client, "),
+            ("/a,vlan=5,vlan=6", "'vlan=5' and 'vlan=6' of port '/a,vlan=5,vlan=6' say the same thing twice"),
+            ("/a,trunk=6:7,vlan=5", "'trunk=6:7' and 'vlan=5' of port"),
+            ("/a,isolated,isolated", "'isolated' and 'isolated' of port"),
+            (
+                "/a,ttl=5",
+                "'ttl=5' is no option of port '/a,ttl=5'; there are client, mode=0660, group=NAME, key=NAME",
+            ),
             ("/a,mac=02", "'mac=02' of port '/a,mac=02' cannot be used; mac takes an address such as "),
             ("/a,vlan=ten", "'vlan=ten' of port '/a,vlan=ten' cannot be used; vlan takes a number"),
             (

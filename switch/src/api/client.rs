@@ -114,6 +114,9 @@ impl Client {
         let sent = send(self.socket.as_fd(), &line, fds);
         let answer = match (self.lines.next(self.socket.as_fd()), sent) {
             (Ok(Some(line)), _) => line,
+            (Err(LineError::System(error)), _) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(LineError::Late.into());
+            }
             (_, Err(error)) => return Err(LineError::System(error).into()),
             (Ok(None), Ok(())) => return Err(LineError::Cut.into()),
             (Err(error), Ok(())) => return Err(error.into()),

@@ -50,6 +50,9 @@ pub enum LineError {
     /// The other end went away within a line.
     #[error("the other end closed the connection in the middle of a line")]
     Cut,
+    /// Nothing came as long as was waited.
+    #[error("nothing came in time")]
+    Late,
     /// The operating system's.
     #[error("reading from the socket failed: {0}")]
     System(#[from] io::Error),

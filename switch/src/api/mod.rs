@@ -8,7 +8,7 @@
 //! {"id":1,"method":"port.add","params":{"key":"c1-net1","type":"vhost-user-fd","mac":"02:00:00:00:00:01"}}
 //! {"id":1,"result":{"created":true,"port":{"id":3,"key":"c1-net1", ...}}}
 //! {"id":2,"method":"port.show","params":{"key":"nobody"}}
-//! {"id":2,"error":{"code":"not-found","message":"there is no port 'nobody'","details":"`port.list` names all ports"}}
+//! {"id":2,"error":{"code":"not-found","message":"there is no port 'nobody'","details":"`port.list` (`linecard switch ctl ports`) names all ports"}}
 //! ```
 //!
 //! | method | parameters | result |

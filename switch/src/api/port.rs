@@ -162,10 +162,60 @@ impl PortSpec {
             let problem = format!("a {kind} port has no field '{unknown}'");
             return Err(invalid(problem, &format!("it has {known}")));
         }
-        serde_json::from_value(value)
-            .map_err(|error| invalid(error.to_string(), &"see the documentation of `port.add`"))
+        serde_json::from_value(value.clone()).map_err(|error| match misfit(&value) {
+            Some((name, given, expected)) => invalid(format!("'{name}' cannot be {given}"), &expected),
+            None => invalid(error.to_string(), &"see the documentation of `port.add`"),
+        })
     }
 }
+
+/// The first of the common fields that has a value which it cannot have, that value, and what it takes.
+fn misfit(whole: &serde_json::Value) -> Option<(&'static str, String, &'static str)> {
+    let without = |name: &str| {
+        let mut other = whole.clone();
+        if let Some(object) = other.as_object_mut() {
+            object.retain(|field, _| field == name || !COMMON.contains(&field.as_str()) || field == "type");
+            if name != "key" {
+                object.insert("key".into(), "any".into());
+            }
+        }
+        serde_json::from_value::<PortSpec>(other)
+    };
+    // Fields of its kind are told apart by the reader.
+    without("key").is_ok().then_some(())?;
+    let wrong = EXPECTED.iter().find(|(name, _)| whole.get(name).is_some() && without(name).is_err());
+    wrong.map(|(name, expected)| {
+        let given = whole.get(name).map_or_else(String::new, ToString::to_string);
+        let shown = match given.char_indices().nth(SHOWN) {
+            Some((end, _)) => format!("{}…", given.get(..end).unwrap_or_default()),
+            None => given,
+        };
+        (*name, shown, *expected)
+    })
+}
+
+/// Most characters of a value that a message repeats.
+const SHOWN: usize = 80;
+
+/// What common fields take, as JSON, for whoever gave them something else.
+const EXPECTED: &[(&str, &str)] = &[
+    ("mac", r#"give the address of a station, such as "02:00:00:00:00:01""#),
+    ("ips", r#"give a list of addresses, such as ["192.0.2.1", "fd00::1"]"#),
+    ("vlan", r#"give {"access": 10}, or {"trunk": {"vlans": [10, 20], "native": 1}}"#),
+    ("mtu", "give a number from 68 to 65535"),
+    ("queues", "give a number from 1 to 128"),
+    ("rate", r#"give {"bits_per_second": 1000000000}"#),
+    ("flood_rate", "give a number of frames a second"),
+    ("broadcast_rate", "give a number of frames a second"),
+    ("multicast_rate", "give a number of frames a second"),
+    ("unknown_rate", "give a number of frames a second"),
+    ("max_macs", "give a number of addresses"),
+    ("learn_rate", "give a number of addresses a second"),
+    ("workers", "give a list of numbers, such as [0, 1]"),
+    ("isolated", "give true or false"),
+    ("shares", r#"give {"with": "pod-tap", "ports": "tcp:4444-20000,udp:53"}"#),
+    ("meta", r#"give texts by name, such as {"network": "blue"}"#),
+];
 
 /// The fields of every port.
 const COMMON: &[&str] = &[

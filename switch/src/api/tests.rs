@@ -53,14 +53,27 @@ fn a_port_that_makes_no_sense_is_refused_by_what_is_wrong() {
         (json!({"type": "tap", "name": "x"}), "missing field `key`"),
         (json!({"key": "a", "type": "tap"}), "missing field `name`"),
         (json!({"key": "a", "type": "tap", "name": "x", "path": "/y"}), "a tap port has no field 'path'"),
-        (json!({"key": "a", "type": "tap", "name": "x", "mac": "02:00"}), "'02:00'"),
-        (json!({"key": "a", "type": "tap", "name": "x", "mtu": 70_000}), "invalid value: integer `70000`"),
+        (
+            json!({"key": "a", "type": "tap", "name": "x", "mac": "02:00"}),
+            r#"'mac' cannot be "02:00"; give the address"#,
+        ),
+        (json!({"key": "a", "type": "tap", "name": "x", "mtu": 70_000}), "'mtu' cannot be 70000; give"),
         (
             json!({"key": "a", "type": "tap", "name": "x", "vlan": {"access": -1}}),
-            "invalid value: integer `-1`",
+            r#"'vlan' cannot be {"access":-1}; give {"access": 10}, or"#,
         ),
-        (json!({"key": "a", "type": "tap", "name": "x", "ips": ["10.0.0"]}), "invalid IP address"),
-        (json!({"key": "a", "type": "tap", "name": "x", "vlan": {"qinq": 1}}), "unknown variant `qinq`"),
+        (json!({"key": "a", "type": "tap", "name": "x", "ips": ["10.0.0"]}), r#"'ips' cannot be ["10.0.0"]"#),
+        (
+            json!({"key": "a", "type": "tap", "name": "x", "vlan": {"qinq": 1}}),
+            r#"'vlan' cannot be {"qinq":1}"#,
+        ),
+        (json!({"key": "a", "type": "tap", "name": "x", "vlan": 7}), "'vlan' cannot be 7"),
+        (json!({"key": "a", "type": "tap", "name": "x", "rate": 0}), "'rate' cannot be 0"),
+        (
+            json!({"key": "a", "type": "tap", "name": "x", "meta": {"a": (vec![0; 999])}}),
+            "…; give texts by name",
+        ),
+        (json!({"key": 7, "type": "tap", "name": "x"}), "expected a string"),
     ] {
         let problem = PortSpec::read(value.clone()).expect_err("it makes no sense");
         assert!(problem.to_string().contains(want), "{value}: {problem}");
