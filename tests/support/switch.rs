@@ -48,8 +48,10 @@ pub(crate) fn start_on(
             .spawn()
     };
     let running = Running(lab.run(spawn).expect("it starts"));
-    let client = wait_for("the control socket", || Client::connect(&socket).ok());
+    let mut client = wait_for("the control socket", || Client::connect(&socket).ok());
     client.set_patience(Duration::from_secs(60)).expect("a socket");
+    // The socket is there before the ports are; this is answered when all of them are.
+    client.version().expect("it begins");
     (running, client)
 }
 
