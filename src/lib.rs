@@ -56,20 +56,7 @@ use prelude::{Eal, Pool, Port, PortConfig, ProbeContext, configure};
 
 mod drivers;
 #[cfg_attr(
-    not(all(
-        feature = "net_af_packet",
-        feature = "net_af_xdp",
-        feature = "net_impair",
-        feature = "net_null",
-        feature = "net_pcap",
-        feature = "net_ring",
-        feature = "net_tap",
-        feature = "net_vduse",
-        feature = "net_vhost",
-        feature = "net_virtio_pci",
-        feature = "net_virtio_user",
-        feature = "net_vxlan"
-    )),
+    not(feature = "full"),
     allow(
         dead_code,
         unreachable_pub,

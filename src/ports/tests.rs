@@ -1,17 +1,4 @@
-#![cfg(all(
-    feature = "net_af_packet",
-    feature = "net_af_xdp",
-    feature = "net_impair",
-    feature = "net_null",
-    feature = "net_pcap",
-    feature = "net_ring",
-    feature = "net_tap",
-    feature = "net_vduse",
-    feature = "net_vhost",
-    feature = "net_virtio_pci",
-    feature = "net_virtio_user",
-    feature = "net_vxlan"
-))]
+#![cfg(feature = "full")]
 
 use std::ffi::OsStr;
 use std::fmt::Display;
