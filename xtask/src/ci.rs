@@ -102,7 +102,6 @@ const STEPS: &[Step] = &[
     step("features: ring model", &["cargo", "check", "-p", "linecard-ring", "--features", "model"]),
     step("features: virtio without", &["cargo", "check", "-p", "linecard-virtio"]),
     step("features: virtio model", &["cargo", "check", "-p", "linecard-virtio", "--features", "model"]),
-    step("oldest rust", &["cargo", "run", "-q", "-p", "xtask", "--", "oldest-rust"]),
     // The list of advisories comes from the network, and changes without us: `cargo deny check advisories`.
     step("deny", &["cargo", "deny", "check", "bans", "licenses", "sources"]),
     // What is in them was built already; `cargo xtask torture --only crates` builds them from their packages.
@@ -110,6 +109,7 @@ const STEPS: &[Step] = &[
     step("test", &["cargo", "run", "-q", "-p", "xtask", "--", "test"]),
     step("package", &PACKAGE),
     step("fuzz targets", &FUZZ_TARGETS),
+    step("oldest rust", &["cargo", "run", "-q", "-p", "xtask", "--", "oldest-rust"]),
 ];
 
 /// What takes long and finds the more the longer it runs.

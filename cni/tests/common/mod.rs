@@ -144,18 +144,16 @@ fn serve(stream: &UnixStream, ports: &Ports, refuse: &Mutex<Option<&'static str>
         let mut ports = ports.lock().expect("no panic");
         let key = params["key"].as_str().unwrap_or_default().to_owned();
         let refused = refuse.lock().expect("no panic").take_if(|_| method == "port.add");
-        let result = match method.as_str() {
-            "port.add" if let Some(code) = refused => {
-                Err(json!({"code": code, "message": "no", "details": "wait"}))
-            }
-            "port.add" => {
+        let result = match (method.as_str(), refused) {
+            (_, Some(code)) => Err(json!({"code": code, "message": "no", "details": "wait"})),
+            ("port.add", _) => {
                 let spec = PortSpec::read(params).expect("a port");
                 ports.insert(key.clone(), (spec, line.fds.pop()));
                 Ok(json!({"created": true, "port": info(&ports[&key].0)}))
             }
-            "port.remove" => Ok(json!({"removed": ports.remove(&key).is_some()})),
-            "port.list" => Ok(ports.values().map(|(spec, _)| info(spec)).collect()),
-            "port.show" => match ports.get(&key) {
+            ("port.remove", _) => Ok(json!({"removed": ports.remove(&key).is_some()})),
+            ("port.list", _) => Ok(ports.values().map(|(spec, _)| info(spec)).collect()),
+            ("port.show", _) => match ports.get(&key) {
                 Some((spec, _)) => Ok(info(spec)),
                 None => Err(json!({"code": "not-found", "message": "no such port"})),
             },

@@ -18,7 +18,7 @@ pub(crate) fn stated_hz() -> Option<u64> {
 
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 mod arch {
-    use core::arch::x86_64::{__cpuid, __get_cpuid_max, _rdtsc};
+    use core::arch::x86_64::{__cpuid, __get_cpuid_max, _rdtsc, CpuidResult};
 
     #[inline(always)]
     pub(super) fn read() -> u64 {
@@ -29,18 +29,23 @@ mod arch {
 
     pub(super) fn invariant() -> bool {
         // Intel SDM vol. 2, CPUID leaf 80000007H: EDX bit 8.
-        __get_cpuid_max(0x8000_0000).0 >= 0x8000_0007 && __cpuid(0x8000_0007).edx >> 8 & 1 == 1
+        leaf(0x8000_0007).is_some_and(|leaf| leaf.edx >> 8 & 1 == 1)
     }
 
     pub(super) fn stated_hz() -> Option<u64> {
         // Intel SDM vol. 2, CPUID leaf 15H: TSC rate = crystal rate (ECX) × EBX / EAX. Leaf 16H states a rounded base
         // rate only: measuring is better.
-        if __get_cpuid_max(0).0 < 0x15 {
-            return None;
-        }
-        let leaf = __cpuid(0x15);
+        let leaf = leaf(0x15)?;
         let hz = u64::from(leaf.ecx).checked_mul(u64::from(leaf.ebx))?.checked_div(u64::from(leaf.eax))?;
         (hz > 0).then_some(hz)
+    }
+
+    /// What CPUID says of a leaf, if the processor has it.
+    // Rust has these two as safe functions since 1.94.
+    #[allow(unused_unsafe, reason = "needed by the oldest Rust that is supported")]
+    fn leaf(number: u32) -> Option<CpuidResult> {
+        // SAFETY: every x86_64 processor has the instruction; a leaf is asked for that is no more than the highest of its range.
+        unsafe { (__get_cpuid_max(number & 0x8000_0000).0 >= number).then(|| __cpuid(number)) }
     }
 }
 

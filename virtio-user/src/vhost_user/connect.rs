@@ -120,16 +120,19 @@ fn accept(listener: &Listener, waiter: &Waiter) -> Result<UnixStream, Error> {
 /// Connects to `path`, trying again until `deadline`.
 fn connect(path: &Path, waiter: &Waiter, deadline: Instant) -> Result<UnixStream, Error> {
     loop {
-        match socket::connect(path) {
+        let source = match socket::connect(path) {
             Ok(stream) => return Ok(stream),
-            Err(_) if let Some(what) = socket::obstacle(path) => {
-                return Err(UnusableSocket::new(path, SocketError::NotASocket { what }).into());
-            }
-            Err(source) if Instant::now() >= deadline => {
-                return Err(Error::Connect { path: path.to_owned(), source });
-            }
-            Err(_) if waiter.stopped() => return Err(Error::Stopped),
-            Err(_) => waiter.wait(None, Ready::Read, Some(after(RETRY).min(deadline))),
+            Err(source) => source,
+        };
+        if let Some(what) = socket::obstacle(path) {
+            return Err(UnusableSocket::new(path, SocketError::NotASocket { what }).into());
         }
+        if Instant::now() >= deadline {
+            return Err(Error::Connect { path: path.to_owned(), source });
+        }
+        if waiter.stopped() {
+            return Err(Error::Stopped);
+        }
+        waiter.wait(None, Ready::Read, Some(after(RETRY).min(deadline)));
     }
 }
