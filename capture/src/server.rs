@@ -166,6 +166,12 @@ impl Service {
     fn accept(&mut self) {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         while let Ok(socket) = rustix::net::accept_with(&self.socket, flags) {
+            // Who only holds a connection makes room for who asks.
+            if self.clients.len() >= CLIENTS
+                && let Some(idle) = self.clients.iter().position(|client| client.session.is_none())
+            {
+                self.clients.remove(idle);
+            }
             if self.clients.len() < CLIENTS {
                 self.clients.push(Connection { socket, session: None, gone: false });
             } else {

@@ -465,6 +465,26 @@ fn a_client_is_told_the_end_and_what_is_wrong() {
 }
 
 #[test]
+fn idle_clients_make_room_for_who_asks() {
+    let (context, pool) = setup();
+    let hub = Hub::new();
+    let mut port = hub.watch(0, start(&context, &pool, "net_null0"));
+    let path = socket("idle");
+    let _server = hub.serve(&path).expect("serves");
+    let capturing = Client::connect(&path).expect("connects");
+    let mut stream = capturing.capture(0, &Options::default().received(false)).expect("captures");
+    let mut idle = Vec::new();
+    for _ in 0..40 {
+        idle.push(Client::connect(&path).expect("connects"));
+        assert_eq!(Client::connect(&path).expect("connects").list().expect("a list").len(), 1);
+    }
+    send(&mut port, &pool, &frames(3));
+    port.stop();
+    assert_eq!(capturing.ended(Duration::from_secs(10)), Some(Totals { seen: 3, lost: 0 }), "it captured on");
+    assert_eq!(all(&mut stream).len(), 3);
+}
+
+#[test]
 fn requests_are_read_back_and_garbage_is_refused() {
     let filter = compile("tcp port 80 or vlan 7").expect("an expression");
     for options in [
