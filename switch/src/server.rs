@@ -1,18 +1,18 @@
-//! Who answers at the control socket.
+//! What is answered at the control socket.
 
+mod clients;
 mod kept;
 mod sweep;
 
+pub use self::clients::Server;
+use self::clients::tell;
 pub use self::sweep::Sweeper;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::thread::JoinHandle;
-use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -20,20 +20,11 @@ use serde_json::Value;
 
 use crate::Switch;
 use crate::api::{
-    API, Answer, Code, FdbFilter, FdbFlushed, FdbRemoved, FdbStatic, LineError, Lines, PortKey, PortRemoved,
-    PortSpec, Problem, Request, SpanKey, SpanRemoved, Version, send,
+    API, Answer, Code, FdbFilter, FdbFlushed, FdbRemoved, FdbStatic, LineError, PortKey, PortRemoved,
+    PortSpec, Problem, Request, SpanKey, SpanRemoved, Version,
 };
 use crate::state::State;
 use crate::upgrade::{self, Channel, Extra};
-
-/// Clients at once; more wait to be accepted.
-const MOST_CLIENTS: usize = 64;
-/// How long a client that reads nothing keeps its connection.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// How soon to look again for a client that nobody is to accept yet.
-const CHANGING: Duration = Duration::from_millis(10);
-/// How often the end is looked for.
-const LOOK: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 
 /// A switch that is asked, and what of it is kept.
 pub struct Service {
@@ -257,123 +248,4 @@ fn read<P: DeserializeOwned>(method: &str, params: Value) -> Result<P, Problem> 
 
 fn read_or_default(method: &str, params: Value) -> Result<FdbFilter, Problem> {
     if params.is_null() { Ok(FdbFilter::default()) } else { read(method, params) }
-}
-
-/// Threads that answer at a socket, until it is dropped.
-pub struct Server {
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Server {
-    /// Answers whoever connects to `listener`: root, and the user this process runs as.
-    ///
-    /// # Errors
-    /// No thread can be made.
-    pub fn start(listener: UnixListener, service: Arc<Service>) -> io::Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        listener.set_nonblocking(true)?;
-        let thread = std::thread::Builder::new()
-            .name("lc-control".into())
-            .spawn(move || accept(&listener, &service, &stopped))?;
-        Ok(Self { stop, thread: Some(thread) })
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
-}
-
-impl std::fmt::Debug for Server {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Server").finish_non_exhaustive()
-    }
-}
-
-fn accept(listener: &UnixListener, service: &Arc<Service>, stop: &Arc<AtomicBool>) {
-    let mut clients: Vec<JoinHandle<()>> = Vec::new();
-    while !stop.load(Ordering::Relaxed) {
-        clients.retain(|client| !client.is_finished());
-        if !readable(listener.as_fd()) || clients.len() >= MOST_CLIENTS {
-            continue;
-        }
-        // What waits is answered by whoever has the switch afterwards.
-        if service.changing_hands.load(Ordering::Relaxed) {
-            std::thread::sleep(CHANGING);
-            continue;
-        }
-        let Ok((socket, _)) = listener.accept() else { continue };
-        let (service, stop) = (Arc::clone(service), Arc::clone(stop));
-        let spawned = std::thread::Builder::new().name("lc-client".into()).spawn(move || {
-            if let Err(error) = converse(&socket, &service, &stop) {
-                tracing::debug!("a control connection ended: {error}");
-            }
-        });
-        // Without a thread for it the connection is closed.
-        clients.extend(spawned);
-    }
-    // Each has the switch in its hands until it ends.
-    for client in clients {
-        let _ = client.join();
-    }
-}
-
-/// Waits a little; whether there is something to read, or the other end is gone.
-fn readable(fd: std::os::fd::BorrowedFd<'_>) -> bool {
-    let mut wait = [rustix::event::PollFd::from_borrowed_fd(fd, rustix::event::PollFlags::IN)];
-    rustix::event::poll(&mut wait, Some(&LOOK)).is_ok_and(|ready| ready > 0)
-}
-
-/// Answers one client until it goes, or the server does.
-fn converse(socket: &UnixStream, service: &Service, stop: &AtomicBool) -> Result<(), LineError> {
-    socket.set_nonblocking(false)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
-    socket.set_write_timeout(Some(PATIENCE))?;
-    if !may_ask(socket) {
-        let problem = Problem::new(
-            Code::NotPermitted,
-            "this user may not control the switch",
-            "ask as root, or as the user that the switch runs as",
-        );
-        return tell(socket, &Answer { id: 0, result: None, error: Some(problem) });
-    }
-    let mut lines = Lines::default();
-    while !stop.load(Ordering::Relaxed) {
-        if !lines.has_line() && !readable(socket.as_fd()) {
-            continue;
-        }
-        match lines.next(socket.as_fd()) {
-            Ok(Some(line)) => match serde_json::from_slice::<Request>(&line.bytes) {
-                Ok(request) if request.method == "upgrade" && line.fds.is_empty() => {
-                    return service.upgrade(socket, request);
-                }
-                _ => tell(socket, &service.answer(&line.bytes, line.fds))?,
-            },
-            Ok(None) => return Ok(()),
-            Err(error) => {
-                let problem = Problem::new(Code::InvalidRequest, error.to_string(), "connect again");
-                let _ = tell(socket, &Answer { id: 0, result: None, error: Some(problem) });
-                return Err(error);
-            }
-        }
-    }
-    Ok(())
-}
-
-/// Whom the kernel says is at the other end.
-fn may_ask(socket: &UnixStream) -> bool {
-    let peer = rustix::net::sockopt::socket_peercred(socket);
-    peer.is_ok_and(|peer| peer.uid.is_root() || peer.uid == rustix::process::geteuid())
-}
-
-fn tell(socket: &UnixStream, answer: &Answer) -> Result<(), LineError> {
-    let mut line = serde_json::to_vec(answer).map_err(io::Error::from)?;
-    line.push(b'\n');
-    Ok(send(socket.as_fd(), &line, &[])?)
 }
