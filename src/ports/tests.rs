@@ -153,7 +153,7 @@ fn wrong_values_are_found_when_a_string_is_parsed() {
     wrong::<Impair>("net_impair0,on=[net_null0,size=0]", "'size=0' is not possible");
     wrong::<Impair>("net_impair0,on=net_null0,loss=2", "'loss=2' is not possible");
     wrong::<Null>("net_null0,sise=1", "did you mean 'size'");
-    wrong::<Ring>("net_ring0,peer=net_ring0", "is no other device");
+    wrong::<Ring>("net_ring0,peer=net_ring0", "is no other net_ring device");
     wrong::<Ring>("net_ring0,nodeaction=x:0:MAKE", "is not possible");
 }
 

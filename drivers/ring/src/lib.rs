@@ -101,11 +101,9 @@ impl<'a> JoinedWith<'a> {
                 Err(args.problem("'peer' and 'nodeaction' exclude each other", "leave one of them out"))
             }
             (None, None) => Ok(Self::Itself),
-            (Some(peer), None)
-                if peer == args.name() || !peer.starts_with(|c: char| c.is_ascii_alphabetic()) =>
-            {
+            (Some(peer), None) if peer == args.name() || !peer.starts_with("net_ring") => {
                 let remedy = "name another net_ring device, or leave peer out for a port joined with itself";
-                Err(args.problem(format!("'peer={peer}' is no other device"), remedy))
+                Err(args.problem(format!("'peer={peer}' is no other net_ring device"), remedy))
             }
             (Some(peer), None) => Ok(Self::Peer(peer)),
             (None, Some(text)) => {

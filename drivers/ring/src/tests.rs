@@ -194,7 +194,8 @@ fn arguments_are_refused() {
     );
     let _create = probe(&context, "net_ring1,nodeaction=x:0:CREATE").expect("creates");
     for (text, want) in [
-        ("net_ring0,peer=net_ring0", "'peer=net_ring0' is no other device"),
+        ("net_ring0,peer=net_ring0", "'peer=net_ring0' is no other net_ring device"),
+        ("net_ring0,peer=net_tap0", "'peer=net_tap0' is no other net_ring device"),
         ("net_ring0,nodeaction=x:0:CREATE", "has a device; close that device"),
         ("net_ring0,nodeaction=y:0:ATTACH", "nobody created the pair that 'y:0:ATTACH' names"),
         ("net_ring0,nodeaction=x:0", "write nodeaction=NAME:NODE:CREATE"),

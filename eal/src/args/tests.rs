@@ -135,6 +135,11 @@ fn refusals_name_the_option_and_the_remedy() {
         ("--main-lcore two", &["--main-lcore", "\"two\""]),
         ("--main-lcore 1024", &["--main-lcore", "\"1024\""]),
         ("--file-prefix a/b", &["--file-prefix", "\"a/b\"", "'/'"]),
+        ("--file-prefix ..", &["--file-prefix", "\"..\"", "a name"]),
+        (
+            "--file-prefix a-name-of-more-than-48-bytes-does-not-fit-into-a-path",
+            &["--file-prefix", "at most 48 bytes"],
+        ),
         ("--no-huge --require-hugepages", &["--require-hugepages", "--no-huge"]),
         ("--proc-type=secondary", &["--proc-type=secondary", "vhost-user"]),
         ("--proc-type=other", &["--proc-type", "\"other\"", "primary"]),
