@@ -13,7 +13,8 @@ pub(crate) const COMMANDS: &[Command] = &[
         pattern: "flow (create|validate) <port> <rest>",
         help: "Add a rule, or see whether it could be: [group N] [priority N] ingress pattern ITEM [FIELD is VALUE] / … / \
                end actions ACTION / … / end. Items: eth, vlan, ipv4, ipv6, udp, tcp. Actions: drop, queue index N, \
-               rss queues N … end, mark id N, count, passthru.",
+               rss queues N … end, mark id N, count, of_pop_vlan, of_push_vlan ethertype N, of_set_vlan_vid vlan_vid N, \
+               of_set_vlan_pcp vlan_pcp N, passthru.",
         run: create,
     },
     Command { pattern: "flow list <port>", help: "List the rules of a port.", run: list },

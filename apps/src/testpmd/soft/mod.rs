@@ -164,7 +164,9 @@ impl Rules {
         }
         let layers = parse(packet.data());
         let flow = self.flows.iter().find(|flow| flow.matches(packet.data(), &layers));
+        let steered = flow.and_then(|flow| flow.verdict(packet, &layers));
         let hash = rss.and_then(|rss| Some((rss, rss.hash(packet.data(), &layers)?)));
+        // From here on the frame may be another one than `layers` were found in.
         if !self.vlan.apply(queue, packet) {
             return Verdict::Drop;
         }
@@ -172,7 +174,10 @@ impl Rules {
             packet.set_hash(hash);
         }
         let by_hash = hash.map_or(Verdict::Keep, |(rss, hash)| Verdict::Queue(rss.queue(hash)));
-        flow.map_or(by_hash, |flow| flow.act(packet, &layers).unwrap_or(by_hash))
+        if let Some(flow) = flow {
+            flow.edit(packet);
+        }
+        steered.unwrap_or(by_hash)
     }
 }
 

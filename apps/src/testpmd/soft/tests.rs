@@ -206,3 +206,55 @@ fn rules_drop_mark_count_and_steer() {
     soft.restart();
     assert!(soft.rules(2, false, None).is_none());
 }
+
+#[test]
+fn rules_change_the_outermost_tag() {
+    let (pool, frames) = (pool(), [udp(1), tagged(udp(2), 0x8100, 0x2005)]);
+    let through = |strip: bool, actions: &str| {
+        let mut soft = SoftPort::default();
+        soft.vlan.strip = strip;
+        let line = format!("ingress pattern eth / end actions {actions} / end");
+        soft.flows.add(flow::parse(&line.split(' ').collect::<Vec<_>>()).unwrap());
+        let got = through(&mut soft, 1, 0, &frames, &pool);
+        got.iter().map(|packet| packet.data().to_vec()).collect::<Vec<_>>()
+    };
+    let [plain, inner] = [udp(1), udp(2)];
+    for (strip, actions, want) in [
+        (false, "of_pop_vlan", [plain.clone(), inner.clone()]),
+        (false, "of_set_vlan_vid vlan_vid 4095", [plain.clone(), tagged(inner.clone(), 0x8100, 0x2fff)]),
+        (false, "of_set_vlan_pcp vlan_pcp 7", [plain.clone(), tagged(inner.clone(), 0x8100, 0xe005)]),
+        (
+            false,
+            "of_push_vlan ethertype 0x88a8 / of_set_vlan_vid vlan_vid 9 / of_set_vlan_pcp vlan_pcp 2",
+            [tagged(plain.clone(), 0x88a8, 0x4009), tagged(frames[1].clone(), 0x88a8, 0x4009)],
+        ),
+        // After the port's own stripping.
+        (
+            true,
+            "of_push_vlan ethertype 0x8100 / of_set_vlan_vid vlan_vid 6",
+            [tagged(plain.clone(), 0x8100, 6), tagged(inner.clone(), 0x8100, 6)],
+        ),
+        (true, "of_pop_vlan", [plain, inner]),
+    ] {
+        assert_eq!(through(strip, actions), want, "{actions}");
+    }
+}
+
+/// A tag that is taken out moves everything behind it.
+#[test]
+fn a_rule_spreads_frames_whose_tags_are_stripped_by_the_hash_of_their_flow() {
+    let (pool, mut soft) = (pool(), SoftPort::default());
+    soft.vlan.strip = true;
+    let line = "ingress pattern eth / end actions rss queues 0 1 2 3 end / end";
+    soft.flows.add(flow::parse(&line.split(' ').collect::<Vec<_>>()).unwrap());
+    let frames: Vec<_> = (0..50).map(|port| tagged(udp(port), 0x8100, 5)).collect();
+    let rules = soft.rules(4, false, None).unwrap();
+    let mut burst = Burst::new();
+    frames.iter().for_each(|frame| burst.push(packet(&pool, frame)).unwrap());
+    rules.apply(0, &mut burst, &mut Burst::new());
+    let want: Vec<_> = (0..50)
+        .map(udp)
+        .filter(|frame| Toeplitz::DEFAULT.flow(frame, &parse(frame)).unwrap() % 4 == 0)
+        .collect();
+    assert_eq!(burst.iter().map(|packet| packet.data().to_vec()).collect::<Vec<_>>(), want);
+}

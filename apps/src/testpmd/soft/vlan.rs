@@ -64,23 +64,87 @@ fn field(frame: &[u8], at: usize) -> Option<u16> {
     frame.get(at..at + 2).map(|bytes| u16::from_be_bytes([bytes[0], bytes[1]]))
 }
 
+/// Whether a frame with this type has a tag next.
+pub(super) const fn is_tag(protocol: u16) -> bool {
+    matches!(protocol, CUSTOMER_TAG | SERVICE_TAG)
+}
+
 /// The outermost tag: its protocol and its control information.
 fn tag(frame: &[u8]) -> Option<(u16, u16)> {
-    let protocol = field(frame, 12).filter(|kind| matches!(*kind, CUSTOMER_TAG | SERVICE_TAG))?;
+    let protocol = field(frame, 12).filter(|kind| is_tag(*kind))?;
     Some((protocol, field(frame, 14)?))
 }
 
 /// Takes the outermost tag out of the frame and into the packet's metadata; false when there is none.
 fn strip(packet: &mut Packet) -> bool {
-    let Some((_, tci)) = tag(packet.data()) else { return false };
-    let Some(front) = packet.data_mut().and_then(|data| data.first_chunk_mut::<16>()) else { return false };
-    front.copy_within(..12, TAG_LEN);
-    if packet.adj(TAG_LEN).is_err() {
-        return false;
-    }
+    let Some(tci) = take_out(packet) else { return false };
     packet.set_vlan_tci(tci);
     packet.set_offload(packet.offload() | Offload::RX_VLAN | Offload::RX_VLAN_STRIPPED);
     true
+}
+
+/// Removes the outermost tag from the frame; its control information, if there was one.
+fn take_out(packet: &mut Packet) -> Option<u16> {
+    let (_, tci) = tag(packet.data())?;
+    let front = packet.data_mut()?.first_chunk_mut::<16>()?;
+    front.copy_within(..12, TAG_LEN);
+    packet.adj(TAG_LEN).ok()?;
+    Some(tci)
+}
+
+/// Puts a tag in front of those that the frame has; false, and the frame is as it was, where there is no room for it.
+fn push(packet: &mut Packet, protocol: u16, tci: u16) -> bool {
+    if packet.len() < 12 || packet.prepend(TAG_LEN).is_none() {
+        return false;
+    }
+    let Some(front) = packet.data_mut().and_then(|data| data.first_chunk_mut::<16>()) else {
+        let _ = packet.adj(TAG_LEN);
+        return false;
+    };
+    front.copy_within(TAG_LEN.., 0);
+    front[12..14].copy_from_slice(&protocol.to_be_bytes());
+    front[14..].copy_from_slice(&tci.to_be_bytes());
+    if packet.offload().intersects(Offload::TX_OFFLOAD_MASK) {
+        let was = packet.tx_offload();
+        let lengths = TxOffload::new(was.l2_len() + TAG_LEN as u16, was.l3_len(), was.l4_len());
+        packet.set_tx_offload(Offload::empty(), lengths.with_tso_segsz(was.tso_segsz()));
+    }
+    true
+}
+
+/// A change of a received frame's outermost tag: the `of_…_vlan…` actions of flow rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TagEdit {
+    Pop,
+    /// A tag of this protocol is added, whose control information is 0.
+    Push(u16),
+    Vid(u16),
+    Pcp(u8),
+}
+
+impl TagEdit {
+    /// Applies it to a frame, which stays as it is where that is not possible: it has no tag, or no room for another.
+    pub(super) fn apply(self, packet: &mut Packet) {
+        match self {
+            Self::Pop => {
+                take_out(packet);
+            }
+            Self::Push(protocol) => {
+                push(packet, protocol, 0);
+            }
+            Self::Vid(vid) => set_tci(packet, MAX_VLAN, vid),
+            Self::Pcp(pcp) => set_tci(packet, 0xe000, u16::from(pcp) << 13),
+        }
+    }
+}
+
+/// Changes those bits of the outermost tag's control information that `mask` has.
+fn set_tci(packet: &mut Packet, mask: u16, bits: u16) {
+    let Some((_, tci)) = tag(packet.data()) else { return };
+    let changed = tci & !mask | bits;
+    if let Some(place) = packet.data_mut().and_then(|data| data.get_mut(14..16)) {
+        place.copy_from_slice(&changed.to_be_bytes());
+    }
 }
 
 /// The tags of frames that leave a port, outermost first: `tx_vlan set`.
@@ -95,17 +159,8 @@ impl TxTags {
     fn insert(self, packet: &mut Packet) {
         let inner = (CUSTOMER_TAG, self.inner);
         for (protocol, tci) in [Some(inner), self.outer.map(|tci| (SERVICE_TAG, tci))].into_iter().flatten() {
-            if packet.len() < 12 || packet.prepend(TAG_LEN).is_none() {
+            if !push(packet, protocol, tci) {
                 return;
-            }
-            let Some(front) = packet.data_mut().and_then(|data| data.first_chunk_mut::<16>()) else { return };
-            front.copy_within(TAG_LEN.., 0);
-            front[12..14].copy_from_slice(&protocol.to_be_bytes());
-            front[14..].copy_from_slice(&tci.to_be_bytes());
-            if packet.offload().intersects(Offload::TX_OFFLOAD_MASK) {
-                let was = packet.tx_offload();
-                let lengths = TxOffload::new(was.l2_len() + TAG_LEN as u16, was.l3_len(), was.l4_len());
-                packet.set_tx_offload(Offload::empty(), lengths.with_tso_segsz(was.tso_segsz()));
             }
         }
     }

@@ -15,6 +15,7 @@ use linecard::net::toeplitz::Toeplitz;
 use self::item::Item;
 pub(crate) use self::parse::parse;
 use super::Verdict;
+use super::vlan::TagEdit;
 
 /// Where frames of a rule go.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,9 +35,11 @@ pub(crate) struct Flow {
     priority: u32,
     items: Vec<Item>,
     /// What is done, in the order given, for `flow list`.
-    actions: Vec<&'static str>,
+    actions: Vec<String>,
     fate: Fate,
     mark: Option<u32>,
+    /// Changes of the VLAN tag, in this order.
+    edits: Vec<TagEdit>,
     counts: bool,
     hits: AtomicU64,
     bytes: AtomicU64,
@@ -52,14 +55,11 @@ impl Flow {
         self.items.iter().all(|item| item.matches(frame, layers))
     }
 
-    /// Does what the rule says to a frame that matches; where the frame goes, if the rule says that.
-    pub(super) fn act(&self, packet: &mut Packet, layers: &Layers) -> Option<Verdict> {
+    /// Where a frame goes that matches, if the rule says that; the frame is as it was when `layers` were found. It is counted.
+    pub(super) fn verdict(&self, packet: &Packet, layers: &Layers) -> Option<Verdict> {
         if self.counts {
             self.hits.fetch_add(1, Ordering::Relaxed);
             self.bytes.fetch_add(packet.len() as u64, Ordering::Relaxed);
-        }
-        if let Some(mark) = self.mark {
-            packet.set_mark(mark);
         }
         match &self.fate {
             Fate::Passthru => None,
@@ -70,6 +70,14 @@ impl Flow {
                 queues.get(hash as usize % queues.len().max(1)).copied().map(Verdict::Queue)
             }
         }
+    }
+
+    /// Marks a frame that matches, and changes its tags.
+    pub(super) fn edit(&self, packet: &mut Packet) {
+        if let Some(mark) = self.mark {
+            packet.set_mark(mark);
+        }
+        self.edits.iter().for_each(|edit| edit.apply(packet));
     }
 
     /// The highest queue it names.

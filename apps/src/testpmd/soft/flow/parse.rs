@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicU64;
 use super::item::{Item, KINDS};
 use super::{Fate, Flow};
 use crate::testpmd::options::parse_number;
+use crate::testpmd::soft::vlan::{self, MAX_VLAN, TagEdit};
 
 /// Most headers and actions of a rule.
 const MOST: usize = 16;
@@ -41,6 +42,7 @@ pub(crate) fn parse(words: &[&str]) -> Result<Flow, String> {
         actions: Vec::new(),
         fate: Fate::Passthru,
         mark: None,
+        edits: Vec::new(),
         counts: false,
         hits: AtomicU64::new(0),
         bytes: AtomicU64::new(0),
@@ -129,7 +131,10 @@ fn actions(words: &mut Words<'_>, flow: &mut Flow) -> Result<(), String> {
                 flow.counts = true;
                 ("count", None)
             }
-            other => return Err(unknown("action", other, "drop, queue, rss, mark, count, passthru")),
+            other => {
+                flow.edits.push(edit(words, other)?);
+                (other, None)
+            }
         };
         if let Some(fate) = fate {
             if flow.fate != Fate::Passthru {
@@ -139,7 +144,7 @@ fn actions(words: &mut Words<'_>, flow: &mut Flow) -> Result<(), String> {
             }
             flow.fate = fate;
         }
-        flow.actions.push(name);
+        flow.actions.push(name.to_owned());
         match words.next("/ behind an action")? {
             "/" if flow.actions.len() < MOST => {}
             other => return Err(unknown("word", other, "/ behind an action")),
@@ -149,6 +154,33 @@ fn actions(words: &mut Words<'_>, flow: &mut Flow) -> Result<(), String> {
         Err("the rule has no action; write drop, queue, rss, mark or count".into())
     } else {
         Ok(())
+    }
+}
+
+/// The actions on the outermost VLAN tag, by OpenFlow's names as DPDK has them.
+fn edit(words: &mut Words<'_>, action: &str) -> Result<TagEdit, String> {
+    let mut value = |field: &str, most: u32| {
+        named(words, field)?;
+        let number = words.number(field)?;
+        if number <= most {
+            Ok(number as u16)
+        } else {
+            Err(format!("{field} {number} is not one of 0 to {most}"))
+        }
+    };
+    match action {
+        "of_pop_vlan" => Ok(TagEdit::Pop),
+        "of_push_vlan" => match value("ethertype", 0xffff)? {
+            protocol if vlan::is_tag(protocol) => Ok(TagEdit::Push(protocol)),
+            other => Err(format!("ethertype {other:#06x} is no VLAN tag's; write 0x8100 or 0x88a8")),
+        },
+        "of_set_vlan_vid" => Ok(TagEdit::Vid(value("vlan_vid", u32::from(MAX_VLAN))?)),
+        "of_set_vlan_pcp" => Ok(TagEdit::Pcp(value("vlan_pcp", 7)? as u8)),
+        other => Err(unknown(
+            "action",
+            other,
+            "drop, queue, rss, mark, count, passthru, of_pop_vlan, of_push_vlan, of_set_vlan_vid, of_set_vlan_pcp",
+        )),
     }
 }
 

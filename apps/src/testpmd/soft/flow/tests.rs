@@ -85,6 +85,12 @@ fn what_is_no_rule_is_named() {
         (with("eth", "rss queues end"), "no queue"),
         (with("eth", "rss types ip end"), "field types"),
         (with("eth", "mark id x"), "mark x"),
+        (with("eth", "of_push_vlan"), "field /"),
+        (with("eth", "of_push_vlan ethertype 0x0800"), "0x0800 is no VLAN tag's"),
+        (with("eth", "of_set_vlan_vid vlan_vid 4096"), "4096 is not one of 0 to 4095"),
+        (with("eth", "of_set_vlan_vid vid 5"), "only vlan_vid"),
+        (with("eth", "of_set_vlan_pcp vlan_pcp 8"), "8 is not one of 0 to 7"),
+        (with("eth", "of_dec_nw_ttl"), "of_set_vlan_vid"),
         ("ingress pattern eth / end actions end".into(), "no action"),
         ("ingress pattern eth / end actions drop end".into(), "word end"),
         (with("eth", "drop") + " more", "word behind the actions more"),
@@ -102,7 +108,7 @@ proptest! {
     #[test]
     fn no_words_and_no_frame_panic(
         words in proptest::collection::vec(
-            "(ingress|pattern|eth|vlan|ipv4|ipv6|udp|/|end|actions|drop|src|is|mask|prefix|1|1\\.2\\.3\\.4|[ -~]{0,6})", 0..20),
+            "(ingress|pattern|eth|vlan|ipv4|ipv6|udp|/|end|actions|drop|of_push_vlan|ethertype|src|is|mask|prefix|1|1\\.2\\.3\\.4|[ -~]{0,6})", 0..20),
         frame in proptest::collection::vec(any::<u8>(), 0..80),
     ) {
         let _ = parse(&words.iter().map(String::as_str).collect::<Vec<_>>());
