@@ -5,6 +5,7 @@ mod common;
 #[path = "../../../tests/support/page.rs"]
 mod page;
 
+mod commands;
 mod drivers;
 mod links;
 mod messages;
