@@ -1,5 +1,6 @@
 //! What CI checks, as commands that a person can run one by one.
 
+use std::ops::Range;
 use std::process::Command;
 use std::time::Instant;
 
@@ -9,8 +10,14 @@ use clap::Args;
 #[derive(Args)]
 pub(crate) struct Options {
     /// Only the steps whose name contains this.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["from", "until"])]
     only: Option<String>,
+    /// Begin with the step of this name.
+    #[arg(long, value_name = "STEP")]
+    from: Option<String>,
+    /// End before the step of this name.
+    #[arg(long, value_name = "STEP")]
+    until: Option<String>,
     /// Print the steps and their commands, run nothing.
     #[arg(long)]
     list: bool,
@@ -102,10 +109,12 @@ const STEPS: &[Step] = &[
     step("features: ring model", &["cargo", "check", "-p", "linecard-ring", "--features", "model"]),
     step("features: virtio without", &["cargo", "check", "-p", "linecard-virtio"]),
     step("features: virtio model", &["cargo", "check", "-p", "linecard-virtio", "--features", "model"]),
-    // The list of advisories comes from the network, and changes without us: `cargo deny check advisories`.
-    step("deny", &["cargo", "deny", "check", "bans", "licenses", "sources"]),
     // What is in them was built already; `cargo xtask torture --only crates` builds them from their packages.
     step("crates", packed_crates!("--no-verify")),
+    step("build", &["cargo", "test", "--workspace", "--no-run"]),
+    // From here on programs are needed that a machine may not have.
+    // The list of advisories comes from the network, and changes without us: `cargo deny check advisories`.
+    step("deny", &["cargo", "deny", "check", "bans", "licenses", "sources"]),
     step("test", &["cargo", "run", "-q", "-p", "xtask", "--", "test"]),
     step("package", &PACKAGE),
     step("fuzz targets", &FUZZ_TARGETS),
@@ -210,7 +219,7 @@ pub(crate) fn torture(options: &Options) -> Result<(), String> {
 
 fn run_steps(steps: &[Step], options: &Options) -> Result<(), String> {
     let wanted = |s: &&Step| options.only.as_deref().is_none_or(|part| s.name.contains(part));
-    for step in steps.iter().filter(wanted) {
+    for step in steps[between(steps, options)?].iter().filter(wanted) {
         println!("── {}: {}", step.name, step.command.join(" "));
         if options.list {
             continue;
@@ -233,6 +242,19 @@ fn run_steps(steps: &[Step], options: &Options) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// The steps that `--from` and `--until` name.
+fn between(steps: &[Step], options: &Options) -> Result<Range<usize>, String> {
+    let place = |name: &Option<String>, without: usize| match name {
+        None => Ok(without),
+        Some(name) => steps
+            .iter()
+            .position(|step| step.name == name)
+            .ok_or_else(|| format!("there is no step '{name}'; `--list` has them")),
+    };
+    let (from, until) = (place(&options.from, 0)?, place(&options.until, steps.len())?);
+    if from < until { Ok(from..until) } else { Err("no step is left: --until comes before --from".into()) }
 }
 
 /// What the processes that ended below this one have used of all processors, in seconds: `cutime` and `cstime` of proc(5), in ticks
