@@ -94,6 +94,45 @@ fn a_kernels_stack_exchanges_packets_with_testpmd() {
     assert_eq!(guest.complaints(), "");
 }
 
+/// Rings whose buffers come back in order, and workers of vhost that are threads of the kernel.
+#[test]
+fn a_newer_kernel_works_in_order_with_threads_of_its_own() {
+    let test = "a_newer_kernel_works_in_order_with_threads_of_its_own";
+    let scratch = Scratch::new(test);
+    let Some(parts) = Parts::find(test, Kernel::VhostNew) else { return };
+    let Some(mut guest) = with_parts(test, &scratch, parts, &[("bash", "bash"), ("ip", "iproute2")]) else {
+        return;
+    };
+    for (queues, offloads) in [(1, false), (2, true)] {
+        let what = format!("queues={queues}, offloads {offloads}");
+        start(&mut guest, queues, offloads);
+        let features = guest.must("tell 'show port info 0' 'Link status: up'; cat /tmp/out");
+        assert!(features.contains("IN_ORDER"), "{what}: {features}");
+        // One process for each queue pair of the two ports; threads of testpmd would be none.
+        let threads = guest.must("cat /proc/[0-9]*/comm | grep -c '^vhost-'");
+        assert_eq!(threads, (2 * queues).to_string(), "{what}");
+
+        guest.must("echoes 10");
+        guest.must("echoes 1400");
+        guest.must("arp -s 10.0.0.2 02:00:00:00:00:02");
+        forward(&mut guest, "0", "5tswap");
+        guest.must("datagrams 24");
+        forward(&mut guest, "0,1", "io");
+        guest.must("elsewhere");
+        guest.must("ip link set lc1 netns $OTHER && inside ip addr add 10.0.0.9/24 dev lc1 && inside ip link set lc1 up");
+        guest.must("sender= receiver=inside stream 10.0.0.9");
+        guest.must("sender=inside receiver= stream 10.0.0.1");
+        assert_eq!(guest.must("bad_sums; inside bad_sums"), "0\n0", "{what}");
+
+        guest.must("tell stop Accumulated; tell 'port stop all' 'Stopping ports'");
+        let pool = guest.must("tell 'show pool' 'mempool <'; cat /tmp/out");
+        assert!(pool.contains("in_use=0"), "{what}: packets are missing: {pool}");
+        guest.must("finish");
+        guest.must("kill $OTHER; until_good '! ip link show lc0'");
+    }
+    assert_eq!(guest.complaints(), "");
+}
+
 /// Stop and start, link state, address, MTU; an interface that is removed and made again, by the port or by somebody else.
 #[test]
 fn a_port_follows_its_interface() {

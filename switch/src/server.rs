@@ -13,6 +13,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -25,6 +26,10 @@ use crate::api::{
 };
 use crate::state::State;
 use crate::upgrade::{self, Channel, Extra};
+
+/// How long a client asks nothing before its connection may be needed for another one: longer than any that is about to ask waits for
+/// its turn on a busy machine.
+const IDLE: Duration = Duration::from_secs(30);
 
 /// A switch that is asked, and what of it is kept.
 pub struct Service {
@@ -45,6 +50,8 @@ pub struct Service {
     changing_hands: AtomicBool,
     /// Told of the process that has taken over, before anything here is let go of.
     left: Box<dyn Fn(u32) + Send + Sync>,
+    /// How long a client asks nothing before its connection may be needed for another one.
+    idle: Duration,
 }
 
 /// A control socket, and device and inode of its name.
@@ -71,7 +78,14 @@ impl Service {
             successor: RwLock::default(),
             changing_hands: AtomicBool::new(false),
             left: Box::new(|_| ()),
+            idle: IDLE,
         }
+    }
+
+    /// With another time than 30 seconds that a client must have asked nothing for before it is disconnected in favour of one more.
+    #[must_use]
+    pub fn with_idle_limit(self, idle: Duration) -> Self {
+        Self { idle, ..self }
     }
 
     /// With what an earlier process [saw](crate::state::Saved::namespaces) of its containers' network namespaces.

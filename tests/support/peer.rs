@@ -19,6 +19,8 @@ pub(crate) fn start(kind: Kind, vdevs: &[&str], tag: &str) -> Testpmd {
 
 /// A console that does not forward yet; `app` are more options.
 pub(crate) fn idle(kind: Kind, vdevs: &[&str], tag: &str, app: &[&str]) -> Testpmd {
+    // The end of a long tag tells it from the others of this process.
+    let tag = &tag[tag.len().saturating_sub(40)..];
     let prefix = format!("lc{}{tag}", std::process::id());
     let mut eal = vec!["-l", "0,1", "--no-pci", "-m", "256", "--file-prefix", &prefix];
     eal.extend(vdevs.iter().flat_map(|vdev| ["--vdev", vdev]));

@@ -9,7 +9,7 @@ use linecard_testing::guest::{Guest, Kernel, Parts};
 /// Options of `cargo xtask vm`.
 #[derive(Args)]
 pub(crate) struct Options {
-    /// net: Linux's virtio-net; vhost: /dev/vhost-net and tap; vdpa: vDPA and VDUSE; vdpa-net: virtio-net over these; vfio: PCI devices given to processes; xdp: a
+    /// net: Linux's virtio-net; vhost: /dev/vhost-net and tap; vhost-new: the same in a newer kernel; vdpa: vDPA and VDUSE; vdpa-net: virtio-net over these; vfio: PCI devices given to processes; xdp: a
     /// newer virtio-net.
     #[arg(long, default_value = "net")]
     kernel: Kernel,
@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_said_before_a_guest_is_started() {
         for (words, why) in [
-            (&["--kernel", "windows"][..], "there are net, vhost, vdpa, vdpa-net, vfio, xdp"),
+            (&["--kernel", "windows"][..], "there are net, vhost, vhost-new, vdpa, vdpa-net, vfio, xdp"),
             (&["--packed"], "--nic"),
             (&["--nic"], "a value is required"),
             (&["--nix"], "unexpected argument"),

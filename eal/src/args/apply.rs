@@ -107,8 +107,8 @@ pub(super) fn huge_dir(args: &mut EalArgs, option: Name, value: &str) -> Result<
 
 pub(super) fn file_prefix(args: &mut EalArgs, option: Name, value: &str) -> Result<()> {
     // It names a folder of sockets, whose paths may have 107 bytes in all.
-    if value.is_empty() || value.len() > 48 || value.contains(['/', '%']) || matches!(value, "." | "..") {
-        return Err(wrong(option, value, "a name of at most 48 bytes without '/' or '%'"));
+    if value.is_empty() || value.len() > 64 || value.contains(['/', '%']) || matches!(value, "." | "..") {
+        return Err(wrong(option, value, "a name of at most 64 bytes without '/' or '%'"));
     }
     args.file_prefix = Some(value.into());
     Ok(())

@@ -137,8 +137,8 @@ fn refusals_name_the_option_and_the_remedy() {
         ("--file-prefix a/b", &["--file-prefix", "\"a/b\"", "'/'"]),
         ("--file-prefix ..", &["--file-prefix", "\"..\"", "a name"]),
         (
-            "--file-prefix a-name-of-more-than-48-bytes-does-not-fit-into-a-path",
-            &["--file-prefix", "at most 48 bytes"],
+            "--file-prefix a-name-of-more-than-64-bytes-does-not-fit-into-the-path-of-a-socket",
+            &["--file-prefix", "at most 64 bytes"],
         ),
         ("--no-huge --require-hugepages", &["--require-hugepages", "--no-huge"]),
         ("--proc-type=secondary", &["--proc-type=secondary", "vhost-user"]),

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::Service;
 use crate::api::{Answer, Code, LineError, Lines, Problem, Request, send};
 
-/// Clients at once. For one more, the one that has asked nothing for the longest time is disconnected.
+/// Clients at once. For one more, a client is disconnected that has asked nothing for long; without such a client it waits.
 const MOST_CLIENTS: usize = 64;
 /// How long a client that reads nothing keeps its connection.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -80,10 +80,12 @@ impl Connection {
     }
 }
 
-/// Disconnects the client that has asked nothing for the longest time; nobody while all are being answered.
-fn make_room(clients: &[Client]) {
+/// Disconnects the client that has asked nothing for the longest time, if that is longer than `limit`.
+fn make_room(clients: &[Client], limit: Duration) {
     let idle = clients.iter().filter_map(|client| Some((client.connection.idle_since()?, client)));
-    if let Some((_, client)) = idle.min_by_key(|(since, _)| *since) {
+    if let Some((since, client)) = idle.min_by_key(|(since, _)| *since)
+        && since.elapsed() > limit
+    {
         tracing::info!(
             "the control socket has {MOST_CLIENTS} clients: the one that was idle longest is disconnected"
         );
@@ -100,7 +102,7 @@ fn accept(listener: &UnixListener, service: &Arc<Service>, stop: &Arc<AtomicBool
             continue;
         }
         if clients.len() >= MOST_CLIENTS {
-            make_room(&clients);
+            make_room(&clients, service.idle);
             std::thread::sleep(CHANGING);
             continue;
         }

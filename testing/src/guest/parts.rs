@@ -25,7 +25,7 @@ const MODULE_FOLDERS: [&str; 9] = [
 /// use linecard_testing::guest::Kernel;
 ///
 /// assert_eq!("vhost".parse(), Ok(Kernel::Vhost));
-/// assert!("windows".parse::<Kernel>().is_err_and(|why| why.contains("net, vhost, vdpa, vdpa-net, vfio, xdp")));
+/// assert!("windows".parse::<Kernel>().is_err_and(|why| why.contains("net, vhost, vhost-new, vdpa, vdpa-net, vfio, xdp")));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kernel {
@@ -33,6 +33,8 @@ pub enum Kernel {
     Net,
     /// `/dev/vhost-net` and tap interfaces.
     Vhost,
+    /// The same in a kernel of today: in-order rings, vhost's workers as kernel threads or not (Linux 6.17).
+    VhostNew,
     /// vDPA devices, and VDUSE, by which a process is one.
     Vdpa,
     /// The virtio-net driver over vDPA devices, and VDUSE.
@@ -44,9 +46,10 @@ pub enum Kernel {
 }
 
 impl Kernel {
-    const NAMES: [(&str, Self); 6] = [
+    const NAMES: [(&str, Self); 7] = [
         ("net", Self::Net),
         ("vhost", Self::Vhost),
+        ("vhost-new", Self::VhostNew),
         ("vdpa", Self::Vdpa),
         ("vdpa-net", Self::VdpaNet),
         ("vfio", Self::Vfio),
@@ -66,7 +69,7 @@ impl Kernel {
                 "virtio_pci",
                 "virtio_net",
             ],
-            Self::Vhost => &["tun", "tap", "vhost_iotlb", "vhost", "vhost_net"],
+            Self::Vhost | Self::VhostNew => &["tun", "tap", "vhost_iotlb", "vhost", "vhost_net"],
             Self::Vdpa => &["tun", "irqbypass", "vhost_iotlb", "vhost", "vdpa", "vduse", "vhost_vdpa"],
             Self::Vfio => {
                 &["irqbypass", "vfio", "vfio_virqfd", "vfio_iommu_type1", "vfio-pci-core", "vfio-pci"]
@@ -95,7 +98,7 @@ impl Kernel {
                 given.into_iter().chain([fetched("guest"), PathBuf::from("/")]).collect()
             }
             Self::Vdpa | Self::VdpaNet => vec![fetched("guest-vdpa")],
-            Self::Xdp => vec![fetched("guest-xdp")],
+            Self::Xdp | Self::VhostNew => vec![fetched("guest-xdp")],
         }
     }
 }

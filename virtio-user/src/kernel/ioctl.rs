@@ -156,6 +156,14 @@ impl Vhost {
         self.set(0x00, features)
     }
 
+    /// `VHOST_SET_FORK_FROM_OWNER` (Linux 6.17), before `set_owner`: the device's worker becomes a kernel thread, as before Linux 6.4,
+    /// and not a thread of this process.
+    pub(super) fn set_kernel_worker(&self) -> io::Result<()> {
+        /// `VHOST_FORK_OWNER_KTHREAD`.
+        const KERNEL_THREAD: u8 = 0;
+        self.set(0x84, KERNEL_THREAD)
+    }
+
     /// `VHOST_SET_OWNER`: the device works on this process's memory from now on.
     pub(super) fn set_owner(&self) -> io::Result<()> {
         self.order(0x01)

@@ -2,7 +2,7 @@
 //! (`linux/vhost.h`, `linux/if_tun.h`).
 //!
 //! ```text
-//!   connect    (each pair: open · VHOST_GET_FEATURES · VHOST_SET_OWNER) · offloads of the tap interface
+//!   connect    (each pair: open · VHOST_SET_FORK_FROM_OWNER · VHOST_SET_OWNER · VHOST_GET_FEATURES) · offloads of the tap interface
 //!   agree      VHOST_SET_FEATURES · TUNSETOFFLOAD
 //!   (rings)    VHOST_SET_VRING_CALL · VHOST_SET_MEM_TABLE · VHOST_SET_VRING_{NUM,BASE,ADDR,KICK,ERR}
 //!   enable     VHOST_NET_SET_BACKEND queue
@@ -97,6 +97,11 @@ impl VhostNet {
     fn own(&self) -> Result<Features, Error> {
         let mut all = Features::from_bits_retain(u64::MAX);
         for device in &self.devices {
+            // A thread of this process would have the cores of the thread that calls this, which are often those of a polling one.
+            // Kernels without the choice answer with an error, and have one kind of thread or the other.
+            if let Err(error) = device.set_kernel_worker() {
+                tracing::debug!("{}: the kernel chooses the kind of vhost's threads: {error}", self.port);
+            }
             device.set_owner().map_err(|error| refused("taking over the vhost-net device", error))?;
             let features = device.features();
             let features = features.map_err(|error| refused("reading the features of vhost-net", error))?;
