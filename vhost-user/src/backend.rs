@@ -25,20 +25,20 @@ use crate::session::snapshot::Snapshot;
 use crate::session::{REQUESTS, Terms};
 use crate::slot::VringSlot;
 
-/// Who makes the connection.
+/// The side that makes the connection.
 ///
 /// ```
 /// assert_ne!(linecard_vhost_user::Mode::Listen, linecard_vhost_user::Mode::Connect);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// We make the socket, the frontend connects.
+    /// The backend creates the socket, and the frontend connects.
     Listen,
-    /// The frontend makes the socket, we connect and connect again.
+    /// The frontend creates the socket. The backend connects, and reconnects after a disconnect.
     Connect,
 }
 
-/// What a backend is made from.
+/// The configuration of a backend.
 ///
 /// ```
 /// use linecard_vhost_user::{BackendConfig, Mode};
@@ -48,45 +48,45 @@ pub enum Mode {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct BackendConfig {
-    /// For messages and logs.
+    /// The name in messages and logs.
     pub name: String,
-    /// Socket path; of no account where there is a [`listener`](Self::listener).
+    /// The socket path; unused if there is a [`listener`](Self::listener).
     pub path: PathBuf,
-    /// Who connects.
+    /// The side that connects.
     pub mode: Mode,
-    /// A socket that listens already, instead of one to make at [`path`](Self::path). Its name stays when the backend ends.
+    /// A listening socket to use instead of a new one at [`path`](Self::path). Its name remains when the backend ends.
     pub listener: Option<Arc<Listener>>,
-    /// Whom a socket that we make lets in: its owner, unless said otherwise.
+    /// Who may connect to a socket that the backend creates. The default is its owner.
     pub access: Access,
     /// Queue pairs, 1 to [`MAX_QUEUE_PAIRS`].
     pub queue_pairs: u16,
-    /// Virtio features to offer, of those that there are. With [`ACCESS_PLATFORM`](Features::ACCESS_PLATFORM) a frontend may
-    /// have an IOMMU translate addresses, and is asked for translations.
+    /// Virtio features to offer, as far as they are supported. With [`ACCESS_PLATFORM`](Features::ACCESS_PLATFORM), a frontend may
+    /// let an IOMMU translate addresses, and the backend requests the translations.
     pub features: Features,
-    /// Lets the frontend read the configuration space (`VHOST_USER_PROTOCOL_F_CONFIG`): link, queue pairs, [`mac`](Self::mac)
-    /// and [`mtu`](Self::mtu).
+    /// Lets the frontend read the configuration space (`VHOST_USER_PROTOCOL_F_CONFIG`): link, queue pairs, [`mac`](Self::mac) and
+    /// [`mtu`](Self::mtu). Off by default.
     ///
-    /// Off unless set. QEMU keeps the configuration of its network cards itself and warns of every backend that offers
-    /// its own ("vhost-user backend supports VHOST_USER_PROTOCOL_F_CONFIG but QEMU does not"); Cloud Hypervisor, DPDK's
-    /// virtio-user and ours do not ask for it. crosvm does, and QEMU's generic vhost-user device requires it.
+    /// QEMU manages the configuration of its network cards itself and warns about a backend that offers its own ("vhost-user
+    /// backend supports VHOST_USER_PROTOCOL_F_CONFIG but QEMU does not"). Cloud Hypervisor and the virtio-user drivers of DPDK and
+    /// Linecard do not use it. crosvm does, and QEMU's generic vhost-user device requires it.
     pub config_space: bool,
-    /// Address in the configuration space.
+    /// The MAC address in the configuration space.
     pub mac: [u8; 6],
-    /// MTU in the configuration space.
+    /// The MTU in the configuration space.
     pub mtu: u16,
-    /// Keep what it takes to [hand the port over](Backend::hand_over): a descriptor for each region of the frontend's memory,
-    /// which counts as one of the port's. Off unless set.
+    /// Keeps a descriptor for each memory region, which [`hand_over`](Backend::hand_over) needs and which counts towards the
+    /// port's limit. Off by default.
     pub hand_over: bool,
-    /// Record where packed rings stand that do not tell themselves (in-order ones that the frontend sends by), once for a burst, so
-    /// that a process after this one can [recover](Backend::recover) the port. Off unless set.
+    /// Records, once per burst, the position of packed rings that do not show it themselves (in-order rings on which the frontend
+    /// sends), so that a later process can [recover](Backend::recover) the port. Off by default.
     pub records: bool,
-    /// The frontend is a part of this process, and its memory may be of any file, such as one that a device of the kernel gives
-    /// out: nothing is asked about the file. Off unless set: a file of somebody else's may wait for its owner at each access.
+    /// Accepts memory from any file unchecked, such as one of a kernel device. Only for a frontend in this process: another
+    /// process's file may block each access. Off by default.
     pub trusted_memory: bool,
-    /// What a frontend may make the port take.
+    /// Limits on the resources that a frontend may make the port use.
     pub limits: Limits,
-    /// Survive a frontend that takes pages of shared memory away: it is dropped instead of this process.
-    /// Installs a handler for SIGBUS that passes on what is not ours.
+    /// Survives a frontend that removes pages of shared memory: its connection ends instead of this process. Installs a handler
+    /// for SIGBUS that forwards signals with other causes.
     pub survive_lost_pages: bool,
 }
 
@@ -109,7 +109,8 @@ linecard_eal::setters!(BackendConfig {
 });
 
 impl BackendConfig {
-    /// One queue pair with all features but large packets from the frontend (`HOST_TSO4` and the like), no configuration space to read, an MTU of 1500, and the limits that a port has unless told otherwise.
+    /// One queue pair, MTU 1500, default limits, no readable configuration space; all features except
+    /// [`HOST_SEGMENTS`](Features::HOST_SEGMENTS) and [`ACCESS_PLATFORM`](Features::ACCESS_PLATFORM).
     pub fn new(name: impl Into<String>, path: impl Into<PathBuf>, mode: Mode) -> Self {
         Self {
             name: name.into(),
@@ -130,7 +131,7 @@ impl BackendConfig {
         }
     }
 
-    /// As [`new`](Self::new), for a socket that somebody else made and passed to this process: see [`Listener::from_fd`].
+    /// As [`new`](Self::new), for a listening socket that another process created and passed: see [`Listener::from_fd`].
     ///
     /// ```
     /// use std::os::unix::net::{UnixListener, UnixStream};
@@ -151,7 +152,7 @@ impl BackendConfig {
     }
 }
 
-/// A backend that a frontend may connect to. Dropping it ends the connection and removes the socket that it made.
+/// A backend that a frontend may connect to. Dropping it closes the connection and removes the socket that it created.
 ///
 /// ```
 /// use linecard_vhost_user::{Backend, BackendConfig, Control, Mode};
@@ -166,14 +167,14 @@ impl BackendConfig {
 #[derive(Debug)]
 pub struct Backend {
     thread: PortThread,
-    /// Ports of one control share its limits, also those that come later.
+    /// Keeps the shared limits alive, for ports created later too.
     _control: Control,
     queue_pairs: u16,
     hand_over: bool,
 }
 
 impl Backend {
-    /// Makes the socket and lets frontends connect. Packets move once queues are taken.
+    /// Creates the socket and accepts frontends. Packets flow once queues are taken.
     ///
     /// # Errors
     /// Any [`Error`]; nothing is left behind.
@@ -181,13 +182,13 @@ impl Backend {
         Self::open(control, config, Start::Fresh)
     }
 
-    /// Goes on where a predecessor [handed over](Self::hand_over): its frontend stays connected, and its rings run when this
-    /// returns. Packets move once queues are taken. A socket that was listened at comes along, with its name, unless `config`
+    /// Continues where a predecessor [handed over](Self::hand_over): its frontend stays connected, and its rings run when this
+    /// returns. Packets flow once queues are taken. The predecessor's listening socket and its name are reused, unless `config`
     /// has a [`listener`](BackendConfig::listener) or connects.
     ///
     /// # Errors
-    /// [`Error::TakeOver`] where the predecessor agreed with its frontend on more than `config` allows, or what it left cannot
-    /// be read; any other. The frontend's connection is closed then.
+    /// [`Error::TakeOver`] if the predecessor negotiated more than `config` allows or its state cannot be read; any other. The
+    /// frontend's connection is then closed.
     pub fn take_over(control: &Control, config: BackendConfig, handed: HandOver) -> Result<Self, Error> {
         let state = handed.state.clone();
         let backend = Self::open(control, config, Start::Left(handed))?;
@@ -196,14 +197,14 @@ impl Backend {
         Ok(backend)
     }
 
-    /// Ends this backend, and leaves its frontend, rings and socket to a successor in this process or another. Packets that
-    /// were received belong to who received them, and queues of this backend find nothing any more. Queues may be polled
-    /// meanwhile; the frontend's packets wait until the successor's queues are polled.
+    /// Ends this backend and passes its frontend, rings and socket to a successor in any process. Received packets stay with their
+    /// owners. Queues of this backend may be polled meanwhile and return nothing; the frontend's packets wait until the
+    /// successor's queues are polled.
     ///
-    /// Waits until the frontend is between two requests and nobody is inside a burst, a second at most.
+    /// Waits, for at most a second, until the frontend is between two requests and no thread is inside a burst.
     ///
     /// # Errors
-    /// [`Error::HandOver`]: the port goes on as it was. [`Error::ControlEnded`].
+    /// [`Error::HandOver`]: the port continues unchanged. [`Error::ControlEnded`].
     pub fn hand_over(&mut self) -> Result<HandOver, Error> {
         let held = self.hold()?;
         match self.freeze() {
@@ -218,8 +219,8 @@ impl Backend {
         }
     }
 
-    /// First step of a hand-over that may still be called off, in the predecessor: the frontend's requests wait from here
-    /// on, packets go on, and the successor [prepares](Self::prepare) itself with what this returns.
+    /// First step of a hand-over that can still be cancelled, in the predecessor: the frontend's requests wait from now on,
+    /// packets still flow, and the successor [prepares](Self::prepare) with the result.
     ///
     /// ```text
     ///   predecessor   hold ─────────────► freeze ─────────────────► release   (or resume, as if nothing had been)
@@ -250,7 +251,7 @@ impl Backend {
     /// ```
     ///
     /// # Errors
-    /// [`Error::HandOver`]: the port goes on as it was. [`Error::ControlEnded`].
+    /// [`Error::HandOver`]: the port continues unchanged. [`Error::ControlEnded`].
     pub fn hold(&self) -> Result<HandOver, Error> {
         self.start_holding()?.outcome()
     }
@@ -259,20 +260,20 @@ impl Backend {
         self.thread.ask(Step::Hold)
     }
 
-    /// Whether it was made to change hands.
+    /// Whether the backend was configured for a hand-over.
     pub(crate) fn can_hand_over(&self) -> bool {
         self.hand_over
     }
 
-    /// Second step: queues find nothing from here on. The state of the port as it stays, for [`begin`](Self::begin).
+    /// Second step: queues return nothing from now on. Returns the port's final state, for [`begin`](Self::begin).
     ///
     /// # Errors
-    /// As [`hold`](Self::hold); it stays held.
+    /// As [`hold`](Self::hold); the port stays held.
     pub fn freeze(&self) -> Result<Vec<u8>, Error> {
         self.thread.directly(Endpoint::freeze)
     }
 
-    /// Calls a hand-over off, in a predecessor; makes it final, in a successor that has [begun](Self::begin).
+    /// Cancels a hand-over, in a predecessor; completes it, in a successor that has [begun](Self::begin).
     ///
     /// # Errors
     /// [`Error::ControlEnded`].
@@ -280,7 +281,7 @@ impl Backend {
         self.resume_soon()?.outcome().map(drop)
     }
 
-    /// As [`resume`](Self::resume): packets pass when this returns, and requests are read some time later.
+    /// As [`resume`](Self::resume), but requests may still wait when this returns; packets flow.
     pub(crate) fn resume_soon(&self) -> Result<Asking, Error> {
         self.thread.directly(|endpoint| {
             endpoint.let_in();
@@ -289,13 +290,12 @@ impl Backend {
         self.thread.ask(Step::Resume)
     }
 
-    /// Waits until queues that were taken are where rings will be.
+    /// Waits until the queues that were taken are attached to the gates of their rings.
     pub(crate) fn settle(&self) -> Result<(), Error> {
         self.thread.ask(Step::Settle)?.outcome().map(drop)
     }
 
-    /// Last step in a predecessor: ends the rings and lets go of the sockets without a word to the frontend. This backend
-    /// serves nobody any more.
+    /// Last step in a predecessor: ends its rings and closes its sockets without notifying the frontend. The port has then ended.
     ///
     /// # Errors
     /// [`Error::ControlEnded`].
@@ -303,18 +303,18 @@ impl Backend {
         self.thread.ask(Step::Release)?.outcome().map(drop)
     }
 
-    /// First step in a successor: maps what a predecessor that [holds](Self::hold) its port has mapped. Dropped before it
-    /// resumes, it leaves no trace, and the predecessor may go on.
+    /// First step in a successor: maps the memory of a predecessor that [holds](Self::hold) its port. If this backend is dropped
+    /// before it resumes, the predecessor can continue.
     ///
     /// # Errors
-    /// As [`take_over`](Self::take_over), but nothing happens to the frontend.
+    /// As [`take_over`](Self::take_over), but the frontend is not affected.
     pub fn prepare(control: &Control, config: BackendConfig, held: HandOver) -> Result<Self, Error> {
         prepare_clock();
         Self::open(control, config, Start::Held(held))
     }
 
-    /// Second step in a successor: builds the rings where they stand. `state` is what the predecessor's
-    /// [`freeze`](Self::freeze) has returned. Queues find nothing until [`resume`](Self::resume).
+    /// Second step in a successor: builds the rings at the positions in `state`, which the predecessor's [`freeze`](Self::freeze)
+    /// returned. Queues return nothing until [`resume`](Self::resume).
     ///
     /// # Errors
     /// [`Error::TakeOver`].
@@ -324,7 +324,7 @@ impl Backend {
         self.thread.directly(|endpoint| endpoint.begin(Some(&snapshot)))
     }
 
-    /// As [`begin`](Self::begin), where the predecessor was killed: rings are built where they say themselves that they stand.
+    /// As [`begin`](Self::begin), if the predecessor was killed: positions are read from the rings and their records.
     ///
     /// # Errors
     /// As [`begin`](Self::begin).
@@ -332,11 +332,11 @@ impl Backend {
         self.thread.directly(|endpoint| endpoint.begin(None))
     }
 
-    /// Keeps in `place`, from now on and whenever it changes, what [`prepare`](Self::prepare) and [`recover`](Self::recover) need in
-    /// a process after this one. Where the frontend is in the middle of a request, that begins later.
+    /// Stores in `place`, now and after each change, the state that [`prepare`](Self::prepare) and [`recover`](Self::recover) need
+    /// in a later process. In the middle of a request, storing begins afterwards.
     ///
     /// # Errors
-    /// [`Error::HandOver`]: it was not made to change hands. [`Error::ControlEnded`].
+    /// [`Error::HandOver`]: the backend was not configured for it. [`Error::ControlEnded`].
     pub fn keep_in(&self, place: Arc<dyn Keep>) -> Result<(), Error> {
         if !self.hand_over {
             let reason = "it keeps no descriptors of its frontend's memory";
@@ -345,7 +345,7 @@ impl Backend {
         self.thread.ask(Step::KeepIn(place))?.outcome().map(drop)
     }
 
-    /// What is left of a port whose thread waits for its frontend: the socket that it listens at.
+    /// A hand-over of only the listening socket, for a port whose thread is blocked by its frontend.
     pub(crate) fn listener_alone(&self) -> Result<HandOver, Error> {
         let Some(listener) = self.thread.listener() else {
             return Ok(HandOver::new(Snapshot::default().to_bytes(), Vec::new()));
@@ -360,7 +360,7 @@ impl Backend {
         Ok(HandOver::new(snapshot.to_bytes(), vec![fd]))
     }
 
-    /// Leaves the name of the socket to a successor that has got the [listener alone](Self::listener_alone).
+    /// Keeps the socket's name in place for a successor that received the [listener alone](Self::listener_alone).
     pub(crate) fn leave_name(&self) {
         if let Some(listener) = self.thread.listener() {
             listener.leave_name();
@@ -394,24 +394,24 @@ impl Backend {
         Ok(Self { thread, _control: control.clone(), queue_pairs: asked, hand_over: config.hand_over })
     }
 
-    /// What is known about the frontend.
+    /// The state of the frontend.
     pub fn peer(&self) -> &Arc<Peer> {
         self.thread.peer()
     }
 
-    /// What to ask about single rings with.
+    /// A handle for requests about single rings.
     pub(crate) fn asker(&self) -> Asker {
         self.thread.asker()
     }
 
-    /// Queue pairs.
+    /// The number of queue pairs.
     pub fn queue_pairs(&self) -> u16 {
         self.queue_pairs
     }
 
-    /// The queue that receives what the frontend sends on pair `pair`, into packets of `pool`.
+    /// The queue that receives the frontend's packets on pair `pair`, into packets of `pool`.
     ///
-    /// A queue taken earlier for the same pair finds nothing any more.
+    /// A queue taken earlier for the same pair returns nothing any more.
     ///
     /// # Errors
     /// [`Error::QueuePairs`], [`Error::ControlEnded`].
@@ -427,7 +427,7 @@ impl Backend {
 
     /// The queue that sends to the frontend on pair `pair`.
     ///
-    /// A queue taken earlier for the same pair finds no ring any more.
+    /// A queue taken earlier for the same pair sends nothing any more.
     ///
     /// # Errors
     /// [`Error::QueuePairs`], [`Error::ControlEnded`].

@@ -1,4 +1,4 @@
-//! What can go wrong: sockets that cannot be had, and requests that are refused.
+//! Errors: sockets that cannot be used, hand-overs that fail, and requests that are refused.
 
 use std::fmt;
 use std::io;
@@ -7,7 +7,8 @@ use linecard_virtio::Features;
 use linecard_wire::ProtocolFeatures;
 use linecard_wire::socket::UnusableSocket;
 
-/// Why a backend could not be set up. One sentence each: [what is wrong](Self::problem), and [the remedy](Self::remedy).
+/// Why a backend could not be set up, in two clauses: [the problem](Self::problem) and [the
+/// remedy](Self::remedy).
 ///
 /// ```
 /// use linecard_vhost_user::{Backend, BackendConfig, Control, Mode};
@@ -20,42 +21,42 @@ use linecard_wire::socket::UnusableSocket;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// The socket cannot be had.
+    /// The socket cannot be used.
     Socket(UnusableSocket),
     /// Queue pairs out of range.
     QueuePairs {
-        /// Asked.
+        /// The requested number.
         asked: u16,
-        /// Allowed.
+        /// The largest allowed number.
         max: u16,
     },
     /// The control thread ended.
     ControlEnded,
-    /// The control thread has not done what was asked of a queue.
+    /// The control thread did not process a request about a queue in time.
     Busy,
-    /// A port cannot be handed over, and goes on.
+    /// The port cannot be handed over. It continues to run here.
     HandOver {
-        /// Why, as a clause.
+        /// The reason, as a clause.
         reason: &'static str,
         /// What to do, as a clause.
         remedy: &'static str,
     },
-    /// A port that was handed over cannot be served.
+    /// A port that was handed over cannot be taken over.
     TakeOver {
-        /// Why, as a clause.
+        /// The reason, as a clause.
         reason: String,
     },
-    /// The operating system refused.
+    /// A system call failed.
     System {
-        /// What was tried.
+        /// The attempted action.
         action: String,
-        /// What the system answered.
+        /// The error of the system call.
         source: io::Error,
     },
 }
 
 impl Error {
-    /// What is wrong, in one clause.
+    /// The problem, as one clause.
     #[must_use]
     pub fn problem(&self) -> String {
         match self {
@@ -71,7 +72,7 @@ impl Error {
         }
     }
 
-    /// What to do, in one clause.
+    /// What to do, as one clause.
     #[must_use]
     pub fn remedy(&self) -> &'static str {
         match self {
@@ -85,7 +86,7 @@ impl Error {
         }
     }
 
-    /// This error as one of the port called `port`.
+    /// Converts this error to one of the port named `port`.
     pub(crate) fn of_port(&self, port: &str) -> linecard_pmd::Error {
         let (problem, remedy) = (self.problem(), self.remedy().into());
         linecard_pmd::Error::Peer { port: port.into(), problem, remedy }
@@ -114,7 +115,7 @@ impl Error {
     }
 }
 
-/// Why a frontend's request was not carried out. The state is as it was before.
+/// Why a frontend's request was refused. The state of the session is unchanged.
 ///
 /// ```
 /// let refusal = linecard_vhost_user::Refusal::RingIndex { index: 7, rings: 2 };
@@ -123,144 +124,144 @@ impl Error {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {
-    /// A request this device does not know.
+    /// The request is unknown to this device.
     #[error("request {request} is not supported")]
     Unsupported {
         /// Request code.
         request: u32,
     },
-    /// A request that somebody worked on and gave up.
+    /// The request was being processed, and its processing was abandoned.
     #[error("nobody is left to answer request {request}")]
     Abandoned {
         /// Request code.
         request: u32,
     },
-    /// A translation that cannot be taken in.
+    /// The translation of an IOTLB message cannot be used.
     #[error("translation of {size:#x} bytes at I/O virtual address {iova:#x}: {problem}")]
     Translation {
-        /// Its first address.
+        /// Its first I/O virtual address.
         iova: u64,
-        /// Bytes.
+        /// Its length in bytes.
         size: u64,
-        /// What is wrong with it, as a clause.
+        /// The problem, as a clause.
         problem: &'static str,
     },
-    /// The descriptor of `SET_BACKEND_REQ_FD` is something else than a channel.
+    /// The descriptor of `SET_BACKEND_REQ_FD` is not a connected Unix stream socket.
     #[error("the descriptor to ask the frontend on is not a connected Unix stream socket")]
     NotAChannel,
-    /// A request whose protocol feature was not negotiated.
+    /// The request belongs to a protocol feature that was not negotiated.
     #[error("request {request} needs protocol feature {need:?}, which was not negotiated")]
     NotNegotiated {
         /// Request code.
         request: u32,
-        /// What it needs.
+        /// The required protocol feature.
         need: ProtocolFeatures,
     },
-    /// A reply where a request is due, or unknown flags.
+    /// The message is a reply instead of a request, or has unknown flags.
     #[error("request {request} has flags {flags:#x}")]
     Flags {
         /// Request code.
         request: u32,
-        /// Flags found.
+        /// The flags of the message.
         flags: u32,
     },
-    /// The payload cannot be read.
+    /// The payload is malformed.
     #[error(transparent)]
     Payload(#[from] linecard_wire::Error),
-    /// The wrong number of file descriptors.
+    /// The message has the wrong number of file descriptors.
     #[error("request {request} came with {got} file descriptors, it must have {want}")]
     Descriptors {
         /// Request code.
         request: u32,
-        /// Descriptors found.
+        /// The number of descriptors received.
         got: usize,
-        /// Descriptors due.
+        /// The required number of descriptors.
         want: usize,
     },
-    /// A descriptor that is no eventfd.
+    /// The descriptor of a ring is not an eventfd.
     #[error("the descriptor of ring {index} is not an eventfd")]
     NotAnEvent {
         /// Ring index.
         index: usize,
     },
-    /// A descriptor that is no eventfd.
+    /// The descriptor of `SET_LOG_FD` is not an eventfd.
     #[error("the descriptor of SET_LOG_FD is not an eventfd")]
     NotALogEvent,
-    /// A dirty log without a place for everything that may be written.
+    /// The dirty log does not cover all memory that may be written.
     #[error("the dirty log ends at guest address {end:#x}, and has to reach {need:#x}")]
     LogSize {
-        /// First guest address without a bit.
+        /// The first guest address that the log does not cover.
         end: u64,
-        /// Where it has to end at the earliest.
+        /// The address at which the log must end at the earliest.
         need: u64,
     },
-    /// An inflight region that is too short.
+    /// The inflight region is too short for its queues.
     #[error("inflight region of {got} bytes, its queues need {need}")]
     InflightSize {
-        /// Asked.
+        /// The size of the region in bytes.
         got: u64,
-        /// Needed.
+        /// The required size in bytes.
         need: u64,
     },
-    /// No inflight region could be made.
+    /// An inflight region could not be created.
     #[error("making an inflight region failed: {source}")]
     InflightFile {
-        /// What the system answered.
+        /// The error of the system call.
         source: io::Error,
     },
-    /// Virtio features that were not offered.
+    /// The frontend set virtio features that were not offered.
     #[error("features {} were not offered", .not_offered)]
     Features {
-        /// The offending bits.
+        /// The bits that were not offered.
         not_offered: Features,
     },
-    /// Protocol features that were not offered.
+    /// The frontend set protocol features that were not offered.
     #[error("protocol features {not_offered:#x} were not offered")]
     ProtocolFeatures {
-        /// The offending bits.
+        /// The bits that were not offered.
         not_offered: u64,
     },
-    /// A change that is not possible while a ring runs.
+    /// The change is not possible while a ring runs.
     #[error("{what} cannot change while ring {index} runs; stop it first")]
     Running {
-        /// What was to change.
+        /// The setting to be changed.
         what: &'static str,
         /// Ring index.
         index: usize,
     },
-    /// No such ring.
+    /// The device has no ring of this index.
     #[error("ring {index} of a device with {rings} rings")]
     RingIndex {
-        /// Asked.
+        /// The requested index.
         index: u32,
-        /// Rings there are.
+        /// The number of rings of the device.
         rings: usize,
     },
-    /// An impossible ring size.
+    /// The ring size is not possible.
     #[error("ring size {asked}, 1 to {max} are possible")]
     RingSize {
-        /// Asked.
+        /// The requested size.
         asked: u32,
-        /// Largest.
+        /// The largest possible size.
         max: u16,
     },
-    /// An impossible position.
+    /// The ring position is not possible.
     #[error("ring position {asked:#x} does not exist in a ring of {size}")]
     RingBase {
-        /// Asked.
+        /// The requested position.
         asked: u32,
         /// Ring size.
         size: u16,
     },
-    /// A ring that has not been described far enough.
+    /// The ring lacks a setting that the request needs.
     #[error("ring {index} has no {what} yet")]
     RingIncomplete {
         /// Ring index.
         index: usize,
-        /// What is missing.
+        /// The missing setting.
         what: &'static str,
     },
-    /// A part of a ring outside the shared memory.
+    /// An area of a ring is not aligned, or not in shared memory.
     #[error(
         "the {area} area of ring {index} at {addr:#x}, {len} bytes, is not in shared memory or not aligned"
     )]
@@ -269,30 +270,30 @@ pub enum Refusal {
         index: usize,
         /// `descriptor`, `driver` or `device`.
         area: &'static str,
-        /// Address in the frontend.
+        /// The address in the frontend's address space.
         addr: u64,
-        /// Bytes needed.
+        /// The required length in bytes.
         len: usize,
     },
-    /// A value out of range.
+    /// The value is out of range.
     #[error("{what} {got} is not possible, at most {max} is")]
     Value {
-        /// What it is.
+        /// The name of the value.
         what: &'static str,
-        /// Found.
+        /// The value received.
         got: u64,
-        /// Largest allowed.
+        /// The largest allowed value.
         max: u64,
     },
-    /// The queue could not be made.
+    /// The virtio queue could not be created.
     #[error(transparent)]
     Queue(#[from] linecard_virtio::Error),
-    /// A memory region that cannot be used.
+    /// The memory region cannot be used.
     #[error(transparent)]
     Memory(#[from] RegionError),
 }
 
-/// Why a memory region was not taken.
+/// Why a memory region was refused.
 ///
 /// ```
 /// let error = linecard_vhost_user::RegionError::FileSize { end: 8192, file: 4096 };
@@ -301,78 +302,78 @@ pub enum Refusal {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RegionError {
-    /// No bytes.
+    /// The region has no bytes.
     #[error("memory region of 0 bytes")]
     Empty,
-    /// A range past the end of the address space.
+    /// The range extends past the end of the address space.
     #[error("memory region {what} {start:#x} + {size:#x} overflows")]
     Overflow {
-        /// `guest address`, `user address` or `file offset`.
+        /// `guest address`, `user address`, `file offset` or `mapping`.
         what: &'static str,
-        /// Where it starts.
+        /// The start of the range.
         start: u64,
-        /// Its length.
+        /// The length of the range in bytes.
         size: u64,
     },
     /// Two regions share addresses.
     #[error("memory region at guest address {guest:#x} overlaps another one")]
     Overlap {
-        /// Guest address of the later one.
+        /// The guest address of the later region.
         guest: u64,
     },
     /// The file is shorter than the region.
     #[error("memory region ends at {end} in a file of {file} bytes")]
     FileSize {
-        /// Where the region ends in the file.
+        /// The end of the region in the file.
         end: u64,
-        /// Bytes of the file.
+        /// The size of the file in bytes.
         file: u64,
     },
-    /// Not a file that memory can safely be shared through.
+    /// The descriptor is not a file through which memory can be shared safely.
     #[error("memory region's descriptor is not a memfd, hugetlbfs or tmpfs file")]
     FileKind,
-    /// Gigantic pages that the file does not have yet.
+    /// The file lacks gigantic pages that it would need.
     #[error(
         "memory region's file has {there} bytes so far and pages of {page} bytes, too large to be made while packets \
          wait; allocate it before it is shared (QEMU: prealloc=on)"
     )]
     Sparse {
-        /// Bytes of a page.
+        /// The size of a page in bytes.
         page: u64,
-        /// Bytes that the file has.
+        /// The bytes that the file has allocated.
         there: u64,
     },
     /// Too many regions.
     #[error("{asked} memory regions, at most {max} are possible")]
     Count {
-        /// Asked.
+        /// The requested number.
         asked: usize,
-        /// Allowed.
+        /// The largest allowed number.
         max: usize,
     },
-    /// Holes in the region would not be noticed.
+    /// The table of watched regions is full, so missing pages of this region would not be detected.
     #[error("all {max} places to watch memory regions of all peers are taken")]
     Unwatched {
-        /// Regions that can be watched.
+        /// The number of regions that can be watched.
         max: usize,
     },
-    /// More than a port may have.
+    /// The region exceeds a limit of the port or of the process.
     #[error(transparent)]
     Limit(#[from] linecard_wire::ledger::LimitError),
-    /// Too much memory.
+    /// The regions are too large in total.
     #[error("memory regions of {asked} bytes together, at most {max} are allowed")]
     Total {
-        /// Asked.
+        /// The requested number of bytes.
         asked: u64,
-        /// Allowed.
+        /// The largest allowed number of bytes.
         max: u64,
     },
-    /// The operating system refused.
+    /// A system call failed.
     #[error("{action} of a memory region failed: {source}")]
     System {
-        /// What was tried.
+        /// The attempted action.
         action: &'static str,
-        /// What the system answered.
+        /// The error of the system call.
         source: io::Error,
     },
 }

@@ -1,4 +1,4 @@
-//! The eventfd at the other end of a notification.
+//! Eventfds that a peer sent, for notifications in either direction.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -9,17 +9,17 @@ use linecard_eal::wake::Source;
 use linecard_wire::PeerFd;
 use rustix::fs::OFlags;
 
-/// An eventfd of the peer, signalled by whoever polls, and waited on by a thread of the port's alone.
+/// An eventfd of the peer. Polling threads signal it; only a thread of the port waits on it.
 ///
-/// The peer shares the open file: it may fill the counter and make writes to it block. So it is never written;
-/// see [`linecard_eal::eventfd`]. It may be watched by millions of epolls: see [`linecard_eal::notifier`], and nor is it closed
-/// here, which would forget them all.
+/// The peer shares the open file, so it can fill the counter and make writes block. The file is therefore not
+/// written directly; see [`linecard_eal::eventfd`]. The peer can also add it to millions of epoll instances,
+/// all of which a close would have to walk, so it is not closed here either; see [`linecard_eal::notifier`].
 #[derive(Debug)]
 pub(crate) struct Event(Arc<Notifier<PeerFd>>);
 
 impl Event {
-    /// Takes `fd` if it is an eventfd, and makes writes to it non-blocking (where we have to write, after all); gives
-    /// nothing back otherwise.
+    /// Accepts `fd` if it is an eventfd, and makes writes to it non-blocking for the cases in which a write
+    /// is unavoidable. Returns `None` otherwise.
     pub(crate) fn accept(fd: PeerFd, signal_budget: &Arc<SignalBudget>) -> Option<Self> {
         is_eventfd(fd.as_fd()).then_some(())?;
         let flags = rustix::fs::fcntl_getfl(fd.as_fd()).ok()?;
@@ -27,12 +27,13 @@ impl Event {
         Some(Self(Arc::new(Notifier::new(fd, signal_budget))))
     }
 
-    /// The descriptor, for a thread that waits for the peer.
+    /// The descriptor, for a thread that waits for the peer's signals.
     pub(crate) fn source(&self) -> Source {
         Arc::clone(&self.0) as Source
     }
 
-    /// Adds one; whether it counted. A full counter means that the peer has long been told.
+    /// Adds one to the counter. Returns whether it counted; a full counter means that earlier signals are
+    /// still unread.
     pub(crate) fn signal(&self) -> bool {
         self.0.notify()
     }
@@ -44,7 +45,7 @@ impl AsFd for Event {
     }
 }
 
-/// Asks the kernel what `fd` is: its link in /proc, or, where there is no /proc, that it has no file type.
+/// Whether `fd` is an eventfd, by its link in /proc. Without /proc the test is that it has no file type.
 fn is_eventfd(fd: BorrowedFd<'_>) -> bool {
     match std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())) {
         Ok(link) => link.as_os_str() == "anon_inode:[eventfd]",

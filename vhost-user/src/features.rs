@@ -1,11 +1,11 @@
-//! What this backend offers.
+//! Virtio and vhost-user features that a backend offers.
 
 use linecard_virtio::Features;
 use linecard_wire::ProtocolFeatures;
 
 use crate::session::protocol_features;
 
-/// Queue pairs a device may have at most: ring indices must fit the eight bits of `SET_VRING_KICK`.
+/// The maximum number of queue pairs of a device: ring indices must fit the eight bits of `SET_VRING_KICK`.
 pub const MAX_QUEUE_PAIRS: u16 = 128;
 
 /// Virtio features that a device may offer.
@@ -26,13 +26,14 @@ pub(crate) const OFFERED: Features = Features::VERSION_1
     .union(Features::ACCESS_PLATFORM)
     .union(Features::PROTOCOL_FEATURES);
 
-/// Virtio features of a device unless it is told otherwise: as in DPDK, large packets of the driver only with `tso=1`, translated
-/// addresses only with `iommu-support=1`.
+/// Virtio features that a device offers by default. As in DPDK, large packets from the driver need `tso=1`,
+/// and translated addresses need `iommu-support=1`.
 pub(crate) const DEFAULT: Features =
     OFFERED.difference(Features::HOST_SEGMENTS).difference(Features::ACCESS_PLATFORM);
 
-/// vhost-user protocol features of every device: those that a request needs, and those that are about no request.
-/// `CONFIG` comes on demand: see `BackendConfig::config_space`; so does `BACKEND_REQ`, which translated addresses need.
+/// vhost-user protocol features of a device: those that some request needs, and those that belong to no
+/// request. `CONFIG` depends on `BackendConfig::config_space`; `BACKEND_REQ` is offered only with
+/// `ACCESS_PLATFORM`, because translations need it.
 pub(crate) fn protocol(config_space: bool, features: Features) -> ProtocolFeatures {
     let about_none = ProtocolFeatures::MQ | ProtocolFeatures::REPLY_ACK;
     let mut all = about_none | protocol_features();

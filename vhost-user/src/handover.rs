@@ -1,4 +1,4 @@
-//! A port that goes from one process to the next with its frontend connected.
+//! The state of a port that moves to another process while its frontend stays connected.
 
 use std::os::fd::OwnedFd;
 
@@ -6,11 +6,12 @@ use crate::error::Error;
 use crate::session::Taken;
 use crate::session::snapshot::Snapshot;
 
-/// A port between two backends: what [`Backend::hand_over`](crate::Backend::hand_over) gives and
-/// [`Backend::take_over`](crate::Backend::take_over) takes.
+/// A port between two backends: [`Backend::hand_over`](crate::Backend::hand_over) returns it, and
+/// [`Backend::take_over`](crate::Backend::take_over) accepts it.
 ///
-/// Both parts have to reach the successor, the descriptors in their order: over a Unix socket (`SCM_RIGHTS`, at most 253 in a
-/// message), or by being inherited. There are at most three for each ring, one for each memory region, and five.
+/// Both parts must reach the successor, and the descriptors must keep their order. They can be sent over a
+/// Unix socket (`SCM_RIGHTS`, at most 253 per message) or inherited. There are at most three descriptors for
+/// each ring, one for each memory region, and five more.
 ///
 /// ```
 /// use std::os::unix::net::UnixStream;
@@ -33,14 +34,14 @@ use crate::session::snapshot::Snapshot;
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct HandOver {
-    /// The state of the connection and its rings, in a form that earlier and later versions read.
+    /// The state of the connection and its rings, in a format that earlier and later versions can read.
     pub state: Vec<u8>,
-    /// Descriptors that `state` refers to by their places.
+    /// The descriptors that `state` refers to by index.
     pub descriptors: Vec<OwnedFd>,
 }
 
 impl HandOver {
-    /// What another process gave, put together again.
+    /// Reassembles a hand-over from the parts that another process sent.
     pub fn new(state: Vec<u8>, descriptors: Vec<OwnedFd>) -> Self {
         Self { state, descriptors }
     }

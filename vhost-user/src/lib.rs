@@ -1,4 +1,5 @@
-//! vhost-user backends: the side of a virtual network card that a switch or a network function is on.
+//! vhost-user backends: the device side of a virtual network card, as a switch or a network function
+//! implements it.
 //!
 //! ```text
 //!   frontend (DPDK virtio-user, QEMU, our own)            this process
@@ -8,27 +9,30 @@
 //!   rings, buffers ◄──────── shared memory ────────►  polling threads: slot ─ ring ─ bursts ─ packets
 //! ```
 //!
-//! - each [`Backend`] has a thread of its own, so that a peer makes nobody wait but its own port; the backends of one [`Control`]
-//!   share the limits of the process fairly;
-//! - a *session* checks every request whole before it changes anything; a refused request leaves no trace;
-//! - a [`MemoryMap`] is checked, guarded, and never changes; rings are built anew on a new one;
-//! - a *gate* lets the polling thread and the control thread use a ring in turn; polling pays no locked
-//!   instruction for it;
-//! - a ring's data path is chosen once, from what was negotiated.
+//! - Each [`Backend`] has its own thread, so a frontend can delay only its own port. The backends of one
+//!   [`Control`] divide the limits of the process fairly.
+//! - A *session* checks a request completely before it changes anything. A refused request has no effect.
+//! - A [`MemoryMap`] is checked, surrounded by guard pages, and immutable. A new memory table makes a new
+//!   map, and the rings are rebuilt on it.
+//! - A *gate* lets the polling thread and the control thread use a ring in turn, without a locked instruction
+//!   in the polling thread.
+//! - A ring's data path is selected once, from the negotiated features.
 //!
-//! A frontend may write anything, at any time, into its rings, buffers, descriptors and socket. The worst it
-//! can do is lose its own port.
+//! A frontend may write anything, at any time, into its rings, buffers, descriptors and socket. The worst
+//! that it can cause is the loss of its own port.
 //!
-//! System calls go through `rustix`. What is left to `libc`, and why: `mmap`, `mprotect` and `madvise` over addresses of our own choice
-//! (`memory/region.rs`, `memory/unmap.rs`; unsafe in `rustix`, too), signal handlers (`memory/sigbus.rs`), `sysconf`
-//! (`limits.rs`) and `getrusage` (`datapath/fault_budget.rs`), which `rustix` does not have.
+//! System calls go through `rustix`. `libc` is used only for `mmap`, `mprotect` and `madvise` at chosen
+//! addresses (`memory/region.rs`, `memory/unmap.rs`; `rustix` declares them unsafe as well), and for calls
+//! that `rustix` lacks: signal handlers (`memory/sigbus.rs`), `sysconf` (`limits.rs`) and `getrusage`
+//! (`datapath/fault_budget.rs`).
 //!
-//! **Supported**: split and packed rings, mergeable buffers, indirect descriptors, in-order, event index, several
-//! queues, reply-ack, status, configuration, memory slots, MTU, RARP, device reset, reconnection in both
-//! directions, sockets that were passed, hand-over to another process ([`HandOver`]), the dirty log of a live migration, the
-//! inflight region, addresses that an IOMMU translates (IOTLB messages), restarts under a running driver (a split ring is resumed behind its used index, a packed one where its flags
-//! say). **Not supported** (refused, not ignored): postcopy, other backend
-//! requests than for translations, crypto, legacy big-endian rings.
+//! **Supported**: split and packed rings, mergeable buffers, indirect descriptors, in-order use, event index,
+//! multiple queue pairs, reply-ack, status, configuration space, memory slots, MTU, RARP, device reset,
+//! reconnection in both directions, listening sockets passed by another process, hand-over to another process
+//! ([`HandOver`]), the dirty log of a live migration, the inflight region, IOMMU address translation (IOTLB
+//! messages), and a backend restart under a running driver (a split ring resumes at its used index, a packed
+//! ring where its flags show). **Not supported** (refused, not ignored): postcopy, backend requests other
+//! than for translations, crypto, legacy big-endian rings.
 
 mod backend;
 mod control;

@@ -1,4 +1,4 @@
-//! What a frontend may make its port take, and what all frontends together may make the process take.
+//! Limits on the resources that one frontend may make its port use, and all frontends together the process.
 
 use std::io;
 use std::sync::Arc;
@@ -11,26 +11,28 @@ use linecard_wire::ledger::{Account, Charge, Descriptors, Resource};
 use crate::memory::MAX_REGIONS;
 use crate::memory::sigbus::ENTRIES;
 
-/// Least that counts as the machine's memory.
+/// The least value assumed for the machine's memory.
 const LEAST_MEMORY: u64 = 4 << 30;
-/// Descriptors of a port besides those of its rings: connections, and messages with a table of regions.
+/// Descriptors of a port apart from those of its rings: connections, and messages with a table of regions.
 const DESCRIPTORS: u64 = 128;
-/// Descriptors that a port has before there is a frontend: its socket, an epoll instance, an eventfd, and a copy of the socket
-/// at its end.
+/// Descriptors that a port uses before a frontend connects: its socket, an epoll instance, an eventfd, and a
+/// duplicate of the socket when the port ends.
 const OWN_DESCRIPTORS: u64 = 4;
-/// Mappings of a process that frontends leave to the rest of it.
+/// Mappings of the process that frontends cannot use.
 const OUR_MAPPINGS: u64 = 8192;
-/// Mappings that one region takes: its own, and a guard on either side.
+/// Mappings that one region uses: itself and a guard on either side.
 const MAPPINGS: u64 = 3;
-/// Interruptions a second of those who poll a port, however many ports share, so that a port can be set up.
+/// The least number of interruptions per second of a port's polling threads, however many ports share the
+/// limit, so that a port can be set up.
 const LEAST_INTERRUPTIONS: u32 = 50;
-/// Lines a second in the log about a port, however many ports share.
+/// The least number of log lines per second about a port, however many ports share the limit.
 const LEAST_LINES: u32 = 2;
-/// Half of the 128 TiB that a process has on x86-64.
+/// Half of the 128 TiB address space of a process on x86-64.
 const ADDRESSES: u64 = 64 << 40;
 
-/// What one frontend may make its port take. A request for more memory, regions or descriptors is refused with a sentence that
-/// names the limit; of what is counted by the second, more waits for its time, and the log says once which limit it is.
+/// Limits on the resources that one frontend may make its port use. A request for more memory, regions or
+/// descriptors is refused with a message that names the limit. Work that is limited per second is delayed,
+/// and the log names the limit once.
 ///
 /// ```
 /// use linecard_vhost_user::Limits;
@@ -41,27 +43,29 @@ const ADDRESSES: u64 = 64 << 40;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
-    /// Bytes of memory that it may share at a time. Twice as much is mapped at most: what was shared before counts
-    /// until it is unmapped. By default the memory of this machine, and at least 4 GiB.
+    /// Bytes of memory that the frontend may share at a time. At most twice as much is mapped, because memory
+    /// shared earlier counts until it is unmapped. The default is the memory of this machine, at least 4 GiB.
     pub memory: u64,
-    /// Descriptors that are open for it: its connection, its rings', those in its messages, and those that take their
-    /// time to close. By default 128 and 6 for each queue pair of the port, which is what `None` stands for, and two for each
-    /// region where the port may be [handed over](crate::BackendConfig::hand_over).
+    /// Descriptors that are open on behalf of the frontend: its connection, those of its rings and of its
+    /// messages, and those that are still being closed. The default, `None`, means 128 and 6 for each queue
+    /// pair of the port, and two for each region if the port may be [handed
+    /// over](crate::BackendConfig::hand_over).
     pub descriptors: Option<u64>,
-    /// Memory regions that it may share at a time, as `GET_MAX_MEM_SLOTS` tells it; twice as many are mapped at most. By
-    /// default 509, and never more.
+    /// Memory regions that the frontend may share at a time, as reported by `GET_MAX_MEM_SLOTS`. At most
+    /// twice as many are mapped. The default is 509, which is also the maximum.
     pub regions: u16,
-    /// What may wait for the port's closing thread: descriptors to be closed, memory to be unmapped, notifications that take
-    /// long. With as much, no frontend is accepted, and such notifications are not sent (`guest_notifications_error`).
-    /// By default 1024.
+    /// Jobs that may wait for the port's closing thread: descriptors to close, memory to unmap, and
+    /// notifications that take long. At this limit, no frontend is accepted and such notifications are not
+    /// sent (`guest_notifications_error`). The default is 1024.
     pub closings: u32,
-    /// How often in a second its requests may interrupt the threads that poll the port (`membarrier`); 4096 times at once
-    /// after a pause. By default 4000, and at least 1.
+    /// How often per second the frontend's requests may interrupt the threads that poll the port
+    /// (`membarrier`), with a burst of 4096 after a pause. The default is 4000; 0 counts as 1.
     pub interruptions: u32,
-    /// Lines in the log a second that are about it. The next second's first line says how many were left out. By default 50.
+    /// Log lines per second about the frontend. The first line of the next second reports how many were left
+    /// out. The default is 50.
     pub log_lines: u32,
-    /// Thousandths of a core that the port's control thread may use in the long run; a second of it at once after a
-    /// pause. By default 500.
+    /// Thousandths of a core that the port's control thread may use in the long run, with a burst of one
+    /// second after a pause. The default is 500.
     pub control_time: u32,
 }
 
@@ -86,7 +90,8 @@ fn machine_memory() -> u64 {
 }
 
 impl Limits {
-    /// The same, with room for a descriptor of each region, old ones and new, where the descriptors were not limited by number.
+    /// The same limits, with room for a descriptor of each region, old and new, if the number of descriptors
+    /// has its default.
     pub(crate) fn keeping_regions(self, queue_pairs: u16) -> Self {
         let room = default_descriptors(queue_pairs) + 2 * u64::from(self.regions.min(MAX_REGIONS));
         Self { descriptors: self.descriptors.or(Some(room)), ..self }
@@ -97,10 +102,12 @@ fn default_descriptors(queue_pairs: u16) -> u64 {
     DESCRIPTORS + 6 * u64::from(queue_pairs)
 }
 
-/// What the frontends of all ports of a [`Control`](crate::Control) may make the process take together.
+/// Limits on the resources that the frontends of all ports of a [`Control`](crate::Control) may make the
+/// process use.
 ///
-/// Each port has a claim to its share: the whole over the number of ports and one. It may take more while what the others'
-/// shares lack stays free; see [`linecard_wire::ledger`]. Rates are divided evenly.
+/// Each port is entitled to a share: the total divided by the number of ports plus one. A port may use more
+/// as long as the unused shares of the other ports stay available; see [`linecard_wire::ledger`]. Rates are
+/// divided evenly.
 ///
 /// ```
 /// use linecard_vhost_user::{Control, ProcessLimits};
@@ -112,24 +119,25 @@ fn default_descriptors(queue_pairs: u16) -> u64 {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ProcessLimits {
-    /// Open descriptors: the limit of the process (`RLIMIT_NOFILE`) but 128. Ports that
-    /// [share](crate::Control::sharing) descriptors with other drivers take them from that total instead.
+    /// Open descriptors. The default is the limit of the process (`RLIMIT_NOFILE`) minus 128. Ports that
+    /// [share](crate::Control::sharing) descriptors with other drivers use that shared total instead.
     pub descriptors: u64,
-    /// Bytes mapped, and to be unmapped: half the address space of the process (`RLIMIT_AS`).
+    /// Bytes that are mapped or still to be unmapped. The default is half the address space of the process
+    /// (`RLIMIT_AS`).
     pub mapped: u64,
-    /// Memory regions: the 16 384 that can be watched for pages that vanish, and a third of the mappings that
-    /// the kernel allows (`vm.max_map_count`).
+    /// Memory regions. The default is the smaller of the 16 384 that can be watched for missing pages and a
+    /// third of the mappings that the kernel allows (`vm.max_map_count`).
     pub regions: u64,
-    /// How often in a second requests may interrupt the polling threads (`membarrier`).
+    /// How often per second requests may interrupt the polling threads (`membarrier`).
     pub interruptions: u32,
-    /// Lines in the log a second.
+    /// Log lines per second.
     pub log_lines: u32,
     /// Thousandths of a core that the control threads may use in the long run.
     pub control_time: u32,
 }
 
 impl ProcessLimits {
-    /// What this process may have by the kernel's limits of now.
+    /// The limits that the kernel currently sets for this process.
     #[must_use]
     pub fn of_this_process() -> Self {
         let maps = std::fs::read_to_string("/proc/sys/vm/max_map_count");
@@ -147,7 +155,7 @@ impl ProcessLimits {
     }
 }
 
-/// What the ports of a [`Control`](crate::Control) share.
+/// The resources that the ports of a [`Control`](crate::Control) share.
 #[derive(Debug)]
 pub(crate) struct Process {
     pub(crate) limits: ProcessLimits,
@@ -172,13 +180,13 @@ impl Process {
         })
     }
 
-    /// How many ports share: at least the one that asks.
+    /// The number of ports that share the limits, at least 1 for the caller.
     fn ports(&self) -> u32 {
         self.ports.load(Relaxed).max(1)
     }
 }
 
-/// One port's accounts, and the thread that gives back what waits for its frontend.
+/// One port's accounts, and the thread that releases resources whose release the frontend can delay.
 #[derive(Clone, Debug)]
 pub(crate) struct Ledger {
     process: Arc<Process>,
@@ -187,11 +195,11 @@ pub(crate) struct Ledger {
     pub(crate) regions: Account,
     pub(crate) closer: Closer,
     _counted: Arc<Counted>,
-    /// Of the port itself. With none left for that, there is none left for a frontend.
+    /// The descriptors of the port itself. If these are not available, none are available for a frontend.
     _own: Option<Arc<Charge>>,
 }
 
-/// Signals that take long are sent by the closing thread: it may wait for the frontend, and for nobody else.
+/// The closing thread sends signals that take long: it may wait for this frontend, and for no other.
 impl Executor for Ledger {
     fn prepare(&self) -> bool {
         true
@@ -206,7 +214,7 @@ impl Executor for Ledger {
     }
 }
 
-/// A port counts as long as something of it is there.
+/// Counts a port in [`Process`] until everything that belongs to it is dropped.
 #[derive(Debug)]
 struct Counted(Arc<Process>);
 
@@ -217,14 +225,14 @@ impl Drop for Counted {
 }
 
 impl Ledger {
-    /// Of a port that shares with nobody.
+    /// The ledger of a port that shares its limits with no other port.
     #[cfg(test)]
     pub(crate) fn alone() -> Self {
         let process = Process::new(ProcessLimits::of_this_process());
         Self::new(&process, "alone", 1, Limits::default()).expect("a thread")
     }
 
-    /// Accounts of the port called `name`, with `queue_pairs`.
+    /// Opens the accounts of the port named `name` with `queue_pairs`.
     ///
     /// # Errors
     /// The thread cannot be started.
@@ -242,7 +250,7 @@ impl Ledger {
         Ok(Self {
             process: Arc::clone(process),
             limits,
-            // What was shared before is there until it is unmapped.
+            // Memory shared earlier counts until it is unmapped.
             mapped: process.mapped.account(limits.memory.saturating_mul(2)),
             regions: process.regions.account(2 * u64::from(limits.regions.min(MAX_REGIONS))),
             closer,
@@ -251,24 +259,24 @@ impl Ledger {
         })
     }
 
-    /// Whether the closing thread may get more to do.
+    /// Whether the closing thread may receive more jobs.
     pub(crate) fn has_room(&self) -> bool {
         self.closer.waiting() < self.limits.closings as usize
     }
 
-    /// How often in a second the port's polling threads may be interrupted at present.
+    /// How often per second the port's polling threads may currently be interrupted.
     pub(crate) fn interruptions(&self) -> u32 {
         let share = self.process.limits.interruptions / self.process.ports();
         share.max(LEAST_INTERRUPTIONS).min(self.limits.interruptions)
     }
 
-    /// Lines a second that may be logged about the port at present.
+    /// Log lines per second that may currently be written about the port.
     pub(crate) fn log_lines(&self) -> u32 {
         let share = self.process.limits.log_lines / self.process.ports();
         share.max(LEAST_LINES).min(self.limits.log_lines)
     }
 
-    /// Microseconds a second that the port's control thread may use at present.
+    /// Microseconds per second that the port's control thread may currently use.
     pub(crate) fn control_micros(&self) -> u32 {
         let share = self.process.limits.control_time / self.process.ports();
         share.min(self.limits.control_time).saturating_mul(1000)

@@ -1,4 +1,4 @@
-//! What is known about the peer of a port, for any thread to read.
+//! The state of a port's peer, readable by any thread.
 
 use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +15,7 @@ use linecard_wire::ProtocolFeatures;
 use crate::limits::Ledger;
 use crate::session::Terms;
 
-/// Logs a line about a peer, unless there were many of them in this second.
+/// Logs a line about a peer, unless the limit for this second is reached.
 macro_rules! tell {
     ($peer:expr, $level:ident, $($what:tt)+) => {
         if $peer.may_log() {
@@ -27,7 +27,7 @@ pub(crate) use tell;
 
 /// State and history of the peer of one backend.
 ///
-/// Written by the control thread (faults and notifications by polling threads, rarely), read by anyone.
+/// The control thread writes it, and polling threads count faults and notifications; any thread may read it.
 ///
 /// ```
 /// use linecard_vhost_user::{Backend, BackendConfig, Control, Mode};
@@ -51,27 +51,27 @@ pub struct Peer {
     faults: AtomicU64,
     notifications: AtomicU64,
     notification_errors: AtomicU64,
-    /// The time that notifications may take, of all connections.
+    /// The time budget for notifications, shared by all connections.
     pub(crate) signal_budget: Arc<SignalBudget>,
-    /// Passes kicks on to who sleeps, by queue pair.
+    /// Forwards kicks to sleeping pollers, by queue pair.
     pub(crate) relay: Relay,
     log: LogBudget,
-    /// How much may be said of it.
+    /// Limits the number of log lines.
     ledger: Ledger,
-    /// The rings that run, by ring index.
+    /// The running rings, by ring index.
     rings: Mutex<Vec<Option<ShownRing>>>,
     /// Rings that the user has stopped.
     stopped: Vec<AtomicBool>,
-    /// Who is told when the link goes up or down.
+    /// The recipients of link changes.
     link_events: Arc<LinkEvents>,
 }
 
-/// What is shown of a ring that runs.
+/// The visible properties of a running ring.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ShownRing {
-    /// Its data path.
+    /// The name of its data path.
     pub(crate) path: &'static str,
-    /// Its descriptors.
+    /// Its number of descriptors.
     pub(crate) size: u16,
 }
 
@@ -112,22 +112,22 @@ impl Peer {
         self.connected.load(Relaxed)
     }
 
-    /// Whether packets can flow: connected, and a queue pair runs and is enabled.
+    /// Whether packets can flow: a frontend is connected, and a queue pair runs and is enabled.
     pub fn link_up(&self) -> bool {
         self.link.load(Relaxed)
     }
 
-    /// Negotiated virtio features; none before negotiation.
+    /// The negotiated virtio features; empty before the negotiation.
     pub fn features(&self) -> Features {
         Features::from_bits_retain(self.features.load(Relaxed))
     }
 
-    /// Negotiated protocol features.
+    /// The negotiated protocol features.
     pub fn protocol_features(&self) -> ProtocolFeatures {
         ProtocolFeatures::from_bits_retain(self.protocol.load(Relaxed))
     }
 
-    /// The MTU that the frontend set, if it did.
+    /// The MTU that the frontend set, if any.
     pub fn mtu(&self) -> Option<u16> {
         Some(self.mtu.load(Relaxed)).filter(|mtu| *mtu > 0)
     }
@@ -137,7 +137,7 @@ impl Peer {
         self.ring(index).map(|ring| ring.path)
     }
 
-    /// The ring of that index, while it runs.
+    /// The properties of ring `index`, while it runs.
     pub(crate) fn ring(&self, index: usize) -> Option<ShownRing> {
         self.rings.lock().unwrap_or_else(PoisonError::into_inner).get(index).copied().flatten()
     }
@@ -147,19 +147,19 @@ impl Peer {
         self.stopped.get(index).is_some_and(|stopped| stopped.load(Relaxed))
     }
 
-    /// Whether that is new.
+    /// Notes whether the user has stopped the queue of ring `index`. Returns whether that changed.
     pub(crate) fn set_stopped(&self, index: usize, on: bool) -> bool {
         self.stopped.get(index).is_some_and(|stopped| stopped.swap(on, Relaxed) != on)
     }
 
-    /// Who is told when the [link](Self::link_up) goes up or down.
+    /// The recipients of changes of the [link](Self::link_up).
     pub fn link_events(&self) -> &Arc<LinkEvents> {
         &self.link_events
     }
 
-    /// The link as a port shows it.
+    /// The link as the port reports it.
     pub(crate) fn shown_link(&self) -> Link {
-        /// DPDK's nominal speed of a vhost port.
+        /// The nominal speed of a vhost port in DPDK.
         const SPEED_MBPS: u32 = 10_000;
         Link { up: self.link_up(), speed_mbps: Some(SPEED_MBPS), full_duplex: true }
     }
@@ -218,7 +218,8 @@ impl Peer {
         counter.fetch_add(1, Relaxed);
     }
 
-    /// Whether one more line about this peer may be logged: it decides how much there is to say.
+    /// Whether one more line about this peer may be logged. The peer causes these lines, so their number is
+    /// limited.
     pub(crate) fn may_log(&self) -> bool {
         let most = self.ledger.log_lines().into();
         let (allowed, left_out) = self.log.allows(self.log.started.elapsed().as_secs(), most);
@@ -232,7 +233,8 @@ impl Peer {
         allowed
     }
 
-    /// What the frontend kicks ring `index` by, from now on. Only rings that the driver transmits on wake anybody.
+    /// Sets the eventfd by which the frontend kicks ring `index`. Only the driver's transmit rings wake a
+    /// poller.
     pub(crate) fn set_kick(&self, index: usize, kick: Option<Source>) {
         if index % 2 == 1 {
             self.relay.set(index / 2, kick);
@@ -244,12 +246,13 @@ impl Peer {
     }
 }
 
-/// Log lines of this second; what a peer does is counted all the same. Threads that meet at its end may log a few more.
+/// The log lines of this second. Events are counted even if their lines are left out. Threads that log as a
+/// second ends may write a few lines more.
 struct LogBudget {
     started: Instant,
     second: AtomicU64,
     lines: AtomicU64,
-    /// Lines that were not logged and of which nothing was said.
+    /// Lines that were left out and have not been reported yet.
     left_out: AtomicU64,
 }
 
@@ -263,7 +266,7 @@ impl LogBudget {
         }
     }
 
-    /// Whether one more line may be logged in this `second`, and how many were left out before it.
+    /// Whether one more line may be logged in this `second`, and how many lines were left out before it.
     fn allows(&self, second: u64, most: u64) -> (bool, u64) {
         if self.second.swap(second, Relaxed) != second {
             self.lines.store(0, Relaxed);
@@ -300,7 +303,7 @@ mod tests {
         }
     }
 
-    /// Lines of the log that a thread wrote.
+    /// The log lines that a thread has written.
     #[derive(Clone, Default)]
     struct Lines(Arc<AtomicU64>);
 
@@ -323,7 +326,7 @@ mod tests {
         fn exit(&self, _: &tracing::span::Id) {}
     }
 
-    /// The limit is asked for by whoever logs, and it is the port's own.
+    /// `may_log` reads the limit from the port's own ledger.
     #[test]
     fn lines_about_a_peer_are_limited() {
         let (lines, began) = (Lines::default(), Instant::now());
@@ -331,13 +334,13 @@ mod tests {
         tracing::subscriber::with_default(lines.clone(), || {
             (0..1000).for_each(|n| tell!(peer, warn, n, "refused"));
         });
-        // Each second has three, and one that says how many were left out.
+        // Each second has three lines, and one that reports how many were left out.
         let most = 4 * (began.elapsed().as_secs() + 2);
         let count = lines.0.load(Relaxed);
         assert!((3..=most).contains(&count), "{count} lines, {most} at most");
     }
 
-    /// The peer of a port about which so many lines a second may be logged.
+    /// A peer about which `log_lines` lines per second may be logged.
     fn limited(log_lines: u32) -> Peer {
         let limits = crate::limits::Limits { log_lines, ..crate::limits::Limits::default() };
         let process = crate::limits::Process::new(crate::limits::ProcessLimits::of_this_process());

@@ -1,4 +1,4 @@
-//! What lies in the gate between a polled queue and the control thread: one running ring, or none.
+//! The value that a polled queue and the control thread share through a gate: one running ring, or none.
 
 use std::sync::Arc;
 
@@ -17,14 +17,14 @@ use crate::sigbus::Alarm;
 
 /// One direction of one queue.
 pub(crate) enum Path {
-    /// The driver's transmit queue, which we receive from.
+    /// The driver's transmit queue, from which the backend receives.
     Dequeue(Box<dyn DequeuePath>),
-    /// The driver's receive queue, which we send to.
+    /// The driver's receive queue, to which the backend sends.
     Enqueue(Box<dyn EnqueuePath>),
 }
 
 impl Path {
-    /// The ring's position, as `GET_VRING_BASE` carries it.
+    /// The ring's position, in the format of `GET_VRING_BASE`.
     pub(crate) fn base(&self) -> u32 {
         match self {
             Self::Dequeue(path) => path.base(),
@@ -32,7 +32,7 @@ impl Path {
         }
     }
 
-    /// Name of the negotiated path, for logs.
+    /// The name of the negotiated data path, for logs.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Dequeue(path) => path.name(),
@@ -41,38 +41,38 @@ impl Path {
     }
 }
 
-/// What a running ring does with packets.
+/// How a running ring treats packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// Nothing: the driver is not ready, or the user has stopped the queue.
+    /// Nothing moves: the driver is not ready, or the user has stopped the queue.
     Parked,
-    /// The ring is disabled: packets of the driver are taken and dropped, none is given to it
-    /// (vhost-user, "Ring states").
+    /// The ring is disabled: packets from the driver are dropped, and none are sent to it (vhost-user, "Ring
+    /// states").
     Discard,
     /// Packets flow.
     Deliver,
 }
 
-/// A ring that was started.
+/// A started ring.
 pub(crate) struct Ring {
     pub(crate) path: Path,
     pub(crate) mode: Mode,
     pub(crate) call: Option<Arc<Event>>,
     pub(crate) error: Option<Arc<Event>>,
     pub(crate) alarm: Arc<Alarm>,
-    /// The driver has something to kick us by.
+    /// The driver has an eventfd to kick this ring.
     pub(crate) kicks: bool,
-    /// The peer broke the rules here: nothing moves until the ring is started again.
+    /// The peer violated the protocol on this ring: nothing moves until the ring is started again.
     pub(crate) faulted: bool,
 }
 
-/// One queue's place for a ring.
+/// The place of one queue's ring.
 pub(crate) struct VringSlot {
     /// The ring, while it is started.
     pub(crate) ring: Option<Ring>,
-    /// An address to announce on behalf of a peer that moved here (`SEND_RARP`).
+    /// The MAC address to announce for a peer that migrated to this host (`SEND_RARP`).
     pub(crate) announce: Option<[u8; 6]>,
-    /// Where faults are reported to.
+    /// The peer to which faults are reported.
     pub(crate) peer: Arc<Peer>,
 }
 
@@ -87,7 +87,7 @@ impl VringSlot {
         self.receive_by(stats, |path| path.burst(out, pool, stats))
     }
 
-    /// Receives into `out` what `sink` leaves of it.
+    /// Receives into `out` the frames that `sink` does not consume.
     #[inline]
     pub(crate) fn receive_direct(
         &mut self,
@@ -149,7 +149,7 @@ impl VringSlot {
         }
     }
 
-    /// Packets that the driver has made available and that were not received.
+    /// Packets that the driver has made available and that have not been received yet.
     pub(crate) fn waiting(&mut self) -> u16 {
         match &mut self.ring {
             Some(Ring { path: Path::Dequeue(path), faulted: false, alarm, .. }) if !alarm.raised() => {
@@ -159,7 +159,7 @@ impl VringSlot {
         }
     }
 
-    /// Prepares what will be sent.
+    /// Requests the translations that the next packets will need.
     pub(crate) fn look_ahead(&mut self) {
         if let Some(Ring { path: Path::Enqueue(path), faulted: false, alarm, .. }) = &mut self.ring
             && !alarm.raised()
@@ -168,12 +168,13 @@ impl VringSlot {
         }
     }
 
-    /// Asks the driver for kicks, before whoever polls the ring sleeps.
+    /// Requests kicks from the driver, before the poller of the ring sleeps.
     pub(crate) fn arm(&mut self) -> Armed {
         if self.announce.is_some() {
             return Armed::Ready;
         }
-        // Where there is no ring, nothing comes until the control thread has changed that, and it wakes who sleeps.
+        // Without a ring nothing can arrive until the control thread adds one, and it wakes sleeping pollers
+        // then.
         let Some(ring) = &mut self.ring else { return Armed::Asleep };
         let Path::Dequeue(path) = &mut ring.path else { return Armed::Unable };
         if ring.alarm.raised() && !ring.faulted {
@@ -193,7 +194,7 @@ impl VringSlot {
         }
     }
 
-    /// Asks the driver for no kicks.
+    /// Stops kicks from the driver.
     pub(crate) fn disarm(&mut self) {
         let Some(Ring { path: Path::Dequeue(path), faulted: false, alarm, .. }) = &mut self.ring else {
             return;
@@ -203,7 +204,7 @@ impl VringSlot {
         }
     }
 
-    /// What the frontend takes unfinished; `None` while nothing can be sent.
+    /// The offloads that the frontend accepts; `None` while nothing can be sent.
     pub(crate) fn accepted(&self) -> Option<AcceptedOffloads> {
         let ring = self.ring.as_ref().filter(|ring| ring.mode == Mode::Deliver && !ring.faulted)?;
         match &ring.path {
@@ -212,7 +213,7 @@ impl VringSlot {
         }
     }
 
-    /// Stops a ring whose peer broke the rules; other rings and ports go on.
+    /// Stops a ring whose peer violated the protocol. Other rings and ports continue.
     #[cold]
     fn fault(&mut self, fault: PeerFault) -> usize {
         tell!(self.peer, warn, %fault, "ring stopped");
@@ -220,7 +221,7 @@ impl VringSlot {
         0
     }
 
-    /// Stops a ring whose memory lost a page, and has the control thread drop the peer.
+    /// Stops a ring whose memory lost a page, and makes the control thread disconnect the peer.
     #[cold]
     fn quarantine(&mut self) -> usize {
         let Some(ring) = &self.ring else { return 0 };
@@ -246,7 +247,7 @@ impl VringSlot {
 }
 
 impl Ring {
-    /// Wakes the driver when it asked for that; returns the packets moved.
+    /// Notifies the driver if it requested that. Returns the number of packets moved.
     #[inline(always)]
     fn finish(&mut self, peer: &Peer, done: Done) -> usize {
         if done.call {

@@ -10,11 +10,11 @@ use super::{RxLoss, TxLoss};
 use crate::control::{Asker, Question};
 use crate::peer::Peer;
 
-/// What any thread may ask of a `net_vhost` port.
+/// The control interface of a `net_vhost` port, usable from any thread.
 pub(super) struct VhostControl {
     pub(super) peer: Arc<Peer>,
     pub(super) asker: Asker,
-    /// Its MTU counts until the frontend tells one.
+    /// Its MTU applies until the frontend sets one.
     pub(super) local: LocalControl<RxLoss, TxLoss>,
 }
 
@@ -31,12 +31,13 @@ impl PortControl for VhostControl {
         Some(self.peer.link_events())
     }
 
-    /// The frontend chooses it.
+    /// The frontend chooses the ring size.
     fn depth(&self, queue: QueueId) -> Option<u16> {
         self.peer.ring(ring_of(queue)).map(|ring| ring.size).filter(|_| self.local.check_queue(queue).is_ok())
     }
 
-    /// What is sent is the frontend's at once; how much of it that has not taken it tells nobody.
+    /// A sent packet is in the frontend's ring at once, and how many of those the frontend has not read is
+    /// unknown.
     fn used_descriptors(&self, queue: QueueId) -> Result<u16, Error> {
         self.local.check_queue(queue)?;
         match queue {
@@ -72,7 +73,7 @@ impl PortControl for VhostControl {
     }
 
     fn paths(&self) -> String {
-        // Ring 1 is the first that we receive from, ring 0 the first that we send to.
+        // Ring 1 is the first that the port receives from, ring 0 the first that it sends to.
         let path = |ring| self.peer.path(ring).unwrap_or("no ring");
         format!("rx {}, tx {}", path(1), path(0))
     }
@@ -91,7 +92,7 @@ impl VhostControl {
     }
 }
 
-/// We receive what the driver transmits.
+/// The port receives on the ring on which the driver transmits.
 pub(super) fn ring_of(queue: QueueId) -> usize {
     match queue {
         QueueId::Receive(pair) => usize::from(pair) * 2 + 1,

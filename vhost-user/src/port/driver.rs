@@ -24,12 +24,12 @@ use crate::error::Error as BackendError;
 use crate::features::{DEFAULT, MAX_QUEUE_PAIRS};
 use crate::limits::ProcessLimits;
 
-/// DPDK's addresses for vhost ports, "VHOST" and a number.
+/// DPDK's addresses of vhost ports: "VHOST" and a number.
 const MAC_PREFIX: [u8; 5] = [0x56, 0x48, 0x4f, 0x53, 0x54];
 const MTU: std::ops::RangeInclusive<u16> = 68..=65_535;
 
-/// Ports that are vhost-user backends. All ports of one driver value share the limits of the process; the descriptors
-/// among these they may [share](Self::sharing) with other drivers.
+/// Ports that are vhost-user backends. All ports of one driver value share the limits of the process, and can
+/// [share](Self::sharing) its limit of descriptors with other drivers.
 ///
 /// ```
 /// use linecard_pmd::{Driver, Registry};
@@ -39,9 +39,9 @@ const MTU: std::ops::RangeInclusive<u16> = 68..=65_535;
 /// # Ok::<(), linecard_pmd::Error>(())
 /// ```
 pub struct VhostDriver {
-    /// What the ports share, while there is one.
+    /// The limits that the ports share, while a port exists.
     control: Mutex<Option<WeakControl>>,
-    /// Shared with other drivers.
+    /// The total of descriptors shared with other drivers.
     descriptors: Option<&'static Descriptors>,
 }
 
@@ -52,7 +52,7 @@ impl VhostDriver {
         Self { control: Mutex::new(None), descriptors: None }
     }
 
-    /// A driver without ports, which takes what peers send from the same total as others.
+    /// A driver without ports whose peers' descriptors count towards a total that other drivers share.
     ///
     /// ```
     /// use linecard_vhost_user::{Descriptors, VhostDriver};
@@ -64,7 +64,7 @@ impl VhostDriver {
         Self { control: Mutex::new(None), descriptors: Some(descriptors) }
     }
 
-    /// A port over a backend of the caller's configuration, whose name is the port's.
+    /// Creates a device for a backend with the caller's configuration. The device has the backend's name.
     ///
     /// ```
     /// use linecard_vhost_user::{BackendConfig, Mode, VhostDriver};
@@ -76,7 +76,7 @@ impl VhostDriver {
     /// ```
     ///
     /// # Errors
-    /// Those of [`Backend::new`], with the port's name.
+    /// The errors of [`Backend::new`], with the port's name.
     pub fn device(&self, config: BackendConfig) -> Result<Box<dyn Device>, Error> {
         let (name, mac) = (config.name.clone(), config.mac);
         let backend = Backend::new(&self.control(), config).map_err(|error| error.of_port(&name))?;
@@ -119,7 +119,7 @@ impl Driver for VhostDriver {
 
     fn check_args(&self, args: &DevArgs) -> Result<(), Error> {
         let source = match passed(args)? {
-            // It is taken when the port opens.
+            // The socket is taken when the port is opened.
             Some(_) => BackendConfig::new(args.name(), "", Mode::Listen),
             None => source(args)?,
         };
@@ -138,7 +138,7 @@ impl Driver for VhostDriver {
         args: &DevArgs,
         handed: HandedOver,
     ) -> Result<Box<dyn Device>, Error> {
-        // A socket that was passed to the predecessor comes along with what it hands over.
+        // A socket that was passed to the predecessor is part of the hand-over.
         let source = match args.value("iface") {
             None => BackendConfig::new(args.name(), "", Mode::Listen),
             Some(_) => source(args)?,
@@ -153,10 +153,10 @@ impl Driver for VhostDriver {
     }
 }
 
-/// What the arguments say beside the [source](source) of frontends, and whether the port is to be able to change hands.
+/// Parses the arguments other than the [source](source) of frontends. Returns whether hand-overs are enabled, too.
 fn settings(args: &DevArgs, source: BackendConfig) -> Result<(BackendConfig, bool), Error> {
     let queue_pairs = args.number("queues", 1..=MAX_QUEUE_PAIRS)?.unwrap_or(1);
-    // Ours receives into plain or chained packets as they come; there is nothing to choose.
+    // This driver always receives into plain or chained packets; these options have no effect.
     for harmless in ["linear-buffer", "ext-buffer", "legacy-ol-flags"] {
         args.flag(harmless)?;
     }
@@ -184,7 +184,7 @@ fn settings(args: &DevArgs, source: BackendConfig) -> Result<(BackendConfig, boo
     ))
 }
 
-/// The number of a socket that was passed to this process, where the arguments name one and nothing that excludes it.
+/// The number of a listening socket that was passed to this process, if `fd` is given. Refuses arguments that exclude it.
 fn passed(args: &DevArgs) -> Result<Option<RawFd>, Error> {
     let Some(number) = args.number("fd", 0..=RawFd::MAX)? else { return Ok(None) };
     match ["iface", "client", "mode", "group"].into_iter().find(|key| args.value(key).is_some()) {
@@ -196,7 +196,7 @@ fn passed(args: &DevArgs) -> Result<Option<RawFd>, Error> {
     }
 }
 
-/// Where frontends come from: `iface=` and what belongs to it, or `fd=`.
+/// How frontends connect: `iface=` with its options, or `fd=`.
 fn source(args: &DevArgs) -> Result<BackendConfig, Error> {
     let Some(number) = passed(args)? else {
         let path = args.required("iface")?;
@@ -211,7 +211,7 @@ fn source(args: &DevArgs) -> Result<BackendConfig, Error> {
     Ok(BackendConfig::listening(args.name(), listener))
 }
 
-/// Whom the socket lets in.
+/// Who may connect to the socket.
 fn access(args: &DevArgs, mode: Mode) -> Result<Access, Error> {
     let (rights, group) = (args.value("mode"), args.value("group"));
     if mode == Mode::Connect && (rights.is_some() || group.is_some()) {
@@ -221,7 +221,7 @@ fn access(args: &DevArgs, mode: Mode) -> Result<Access, Error> {
     Access::of(rights, group).map_err(|error| args.problem(error.problem, error.remedy))
 }
 
-/// The address of a port, by the number at the end of its name.
+/// The MAC address of a port, from the number at the end of its name.
 fn mac_of(name: &str) -> [u8; 6] {
     let digits = name.rsplit(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
     let [a, b, c, d, e] = MAC_PREFIX;
@@ -231,14 +231,14 @@ fn mac_of(name: &str) -> [u8; 6] {
 /// The queues of a started port.
 type Queues = (Vec<Box<dyn RxQueue>>, Vec<Box<dyn TxQueue>>);
 
-/// A backend that is not polled.
+/// A backend whose queues are not polled.
 struct VhostDevice {
     name: String,
     backend: Backend,
     mac: [u8; 6],
-    /// The port's thread waits for its frontend: a successor gets the listening socket, and the frontend connects to it again.
+    /// The port's thread is blocked by its frontend: a successor gets only the listening socket, and the frontend reconnects.
     left_behind: AtomicBool,
-    /// A predecessor held it when it was opened.
+    /// A predecessor held the port when this device was opened.
     held: bool,
 }
 
@@ -247,7 +247,7 @@ impl VhostDevice {
         Self { name: name.into(), backend, mac, left_behind: AtomicBool::new(false), held: false }
     }
 
-    /// A step that is done already.
+    /// A step that has already completed.
     fn done<T: 'static>(&self, outcome: Result<T, BackendError>) -> Pending<'static, T> {
         let outcome = outcome.map_err(|error| error.of_port(&self.name));
         Box::new(|| outcome)
@@ -266,14 +266,14 @@ impl VhostDevice {
         self.backend.listener_alone()
     }
 
-    /// Has these queues wait for their start, and no others.
+    /// Makes exactly these queues wait until they are started.
     fn defer(&self, queues: &[QueueId]) -> Result<(), BackendError> {
         let deferred: Vec<_> = queues.iter().map(|queue| ring_of(*queue)).collect();
         let rings = usize::from(self.backend.queue_pairs()) * 2;
         let is_new = |ring: &usize| self.backend.peer().set_stopped(*ring, deferred.contains(ring));
         let new: Vec<_> = (0..rings).filter(is_new).collect();
         match new.first() {
-            // All rings follow what is said of them now.
+            // One request makes all rings apply their settings.
             Some(ring) => self.backend.asker().ask(*ring, Question::Settled).map(drop),
             None => Ok(()),
         }
@@ -307,7 +307,7 @@ impl Device for VhostDevice {
         true
     }
 
-    /// The frontend chooses its ring sizes; any depth that a port is configured with is good.
+    /// The frontend chooses its ring sizes, so any configured depth is accepted.
     fn queues_argument(&self) -> Option<&'static str> {
         Some("queues")
     }
@@ -327,7 +327,7 @@ impl Device for VhostDevice {
         let deferred = self.defer(&config.deferred);
         let queues = deferred.and_then(|()| self.queues(config, pool, &counters)).and_then(|queues| {
             if self.held {
-                // The rings will be built in these queues, without anybody waiting for the port's thread then.
+                // The rings will be built in these queues without waiting for the port's thread.
                 self.backend.settle()?;
             }
             Ok(queues)
@@ -378,7 +378,7 @@ impl HandOverSteps for VhostDevice {
         if self.left_behind.swap(false, Ordering::Relaxed) {
             return Box::new(|| Ok(()));
         }
-        // Packets pass by then; the port's thread goes on when it comes to that.
+        // Packets flow when this returns; the port's thread reads requests again later.
         self.done(self.backend.resume_soon().map(drop))
     }
 
@@ -404,7 +404,7 @@ impl Running for VhostDevice {
         self.backend.can_hand_over().then_some(self)
     }
 
-    /// The frontend stays connected; its packets wait in its rings.
+    /// The frontend stays connected, and its packets wait in the rings.
     fn stop(self: Box<Self>, rx: Vec<Box<dyn RxQueue>>, tx: Vec<Box<dyn TxQueue>>) -> Box<dyn Device> {
         drop((rx, tx));
         self

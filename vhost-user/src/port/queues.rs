@@ -1,4 +1,4 @@
-//! The two halves of a queue pair, as the thread that polls them sees them.
+//! The two halves of a queue pair, as their polling threads use them.
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -17,10 +17,10 @@ use super::{RxLoss, TxLoss};
 use crate::peer::Peer;
 use crate::slot::VringSlot;
 
-/// What [`RxQueue::path`] says while no frontend has started the ring.
+/// The result of [`RxQueue::path`] while no ring is started.
 const NO_RING: &str = "no ring";
 
-/// Receives what a frontend sends on one queue pair. From [`crate::Backend::receive_queue`].
+/// Receives a frontend's packets on one queue pair. Created by [`crate::Backend::receive_queue`].
 ///
 /// ```
 /// # use linecard_eal::{Memory, MemoryConfig};
@@ -43,7 +43,7 @@ pub struct Receive {
     stats: Arc<QueueStats<RxLoss>>,
     peer: Arc<Peer>,
     ring: usize,
-    /// The application does not want unfinished checksums.
+    /// The application does not accept unfinished checksums.
     finish: bool,
 }
 
@@ -58,8 +58,8 @@ impl Receive {
         Self { gate, pool, stats, peer, ring, finish: true }
     }
 
-    /// Leaves checksums unfinished, as the frontend sends them, when `offloads` asks for any; else they are finished
-    /// in software. Large packets come as they are, if the backend was made to offer them.
+    /// Leaves checksums unfinished, as the frontend sends them, if `offloads` requests any; otherwise they
+    /// are finished in software. Large packets are delivered as they are, if the backend offers them.
     #[must_use]
     pub fn with_offloads(self, offloads: RxOffloads) -> Self {
         let asked = RxOffloads::CHECKSUM.union(RxOffloads::TCP_LRO);
@@ -86,7 +86,7 @@ impl RxQueue for Receive {
         announced + received
     }
 
-    /// What has to be looked at in full before anybody gets it becomes packets.
+    /// Packets whose checksums must be finished first are delivered as packets, not as frames.
     fn rx_direct(&mut self, packets: &mut Burst, sink: &mut Sink<'_>) -> usize {
         if self.finish && self.peer.features().contains(Features::NET_CSUM) {
             return self.rx_burst(packets);
@@ -106,7 +106,7 @@ impl RxQueue for Receive {
         if !self.peer.relay.arm(self.ring / 2) {
             return Armed::Unable;
         }
-        // While the control thread is in there: it wakes who is armed when it is done.
+        // The control thread is inside the gate and wakes armed pollers when it leaves.
         let Some(mut slot) = self.gate.enter() else { return Armed::Asleep };
         slot.arm()
     }
@@ -122,7 +122,7 @@ impl RxQueue for Receive {
     }
 }
 
-/// Sends to a frontend on one queue pair. From [`crate::Backend::transmit_queue`].
+/// Sends to a frontend on one queue pair. Created by [`crate::Backend::transmit_queue`].
 ///
 /// ```
 /// use linecard_mempool::Burst;
@@ -153,10 +153,11 @@ impl Transmit {
         Self { gate, stats, peer, ring, soft: None }
     }
 
-    /// Does `offloads` in software where the frontend does not take them; buffers for segments come from `pool`.
+    /// Performs `offloads` in software if the frontend does not accept them. Buffers for segments come from
+    /// `pool`.
     ///
-    /// Without this a packet that asks for what the frontend does not take is dropped, or sent as it is to a frontend
-    /// that takes no offload at all.
+    /// Without this, a packet that requests an offload that the frontend does not accept is dropped, or sent
+    /// unchanged to a frontend that accepts no offloads at all.
     #[must_use]
     pub fn with_offloads(self, offloads: TxOffloads, pool: &Pool) -> Self {
         let soft = offloads
@@ -176,7 +177,7 @@ impl TxQueue for Transmit {
 
     fn tx_direct(&mut self, frames: &[Frame<'_>]) -> Option<usize> {
         let Some(mut slot) = self.gate.enter() else { return Some(0) };
-        // Nothing overtakes segments that wait.
+        // Waiting segments are sent before any later frame.
         if let Some(soft) = &mut self.soft
             && !soft.flush(|ready| slot.send(ready, &self.stats))
         {
@@ -204,8 +205,8 @@ impl TxQueue for Transmit {
     }
 }
 
-/// A RARP request for `mac` from `mac`, as if a frontend that moved here had broadcast it, so that switches
-/// learn where it is now.
+/// Adds a RARP request for `mac` from `mac`, as if a frontend that migrated to this host had broadcast it, so
+/// that switches learn its new location.
 #[cold]
 fn announce(mac: [u8; 6], packets: &mut Burst, pool: &Pool, stats: &QueueStats<RxLoss>) -> usize {
     let frame = rarp_announcement(mac);
