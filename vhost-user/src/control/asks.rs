@@ -1,4 +1,5 @@
-//! What other threads ask of single rings of a port, and wait for: only the port's thread may take a gate.
+//! Requests of other threads about single rings of a port. They go through the port's thread, because only it
+//! may close a gate.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -9,25 +10,25 @@ use linecard_eal::eventfd::EventFd;
 use super::{Command, PATIENCE};
 use crate::error::Error;
 
-/// What is asked of a ring.
+/// A request about a ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Question {
-    /// How many packets wait in it.
+    /// Returns the number of packets that wait in the ring.
     Waiting,
-    /// That it does what the user wants of it: it is stopped or not.
+    /// Returns when the ring has been started or stopped as the user requested.
     Settled,
 }
 
-/// A question about the ring of that number.
+/// A request about one ring, by ring index.
 pub(super) struct RingAsk {
     pub(super) ring: usize,
     pub(super) question: Question,
     pub(super) told: Sender<u16>,
-    /// Nobody waits any more from then on.
+    /// The requester stops waiting at this time.
     pub(super) until: Instant,
 }
 
-/// The way to a port's thread, for as long as there is one.
+/// The request channel to a port's thread, which may outlive the thread.
 #[derive(Clone)]
 pub(crate) struct Asker {
     pub(super) commands: Sender<Command>,
@@ -35,10 +36,11 @@ pub(crate) struct Asker {
 }
 
 impl Asker {
-    /// Asks, and waits for the answer.
+    /// Sends a request and waits for the answer.
     ///
     /// # Errors
-    /// [`Error::Busy`]: a burst does not end, or its frontend makes the port's thread wait. [`Error::ControlEnded`].
+    /// [`Error::Busy`]: a burst does not end, or the frontend blocks the port's thread.
+    /// [`Error::ControlEnded`].
     pub(crate) fn ask(&self, ring: usize, question: Question) -> Result<u16, Error> {
         let (told, answer): (_, Receiver<u16>) = bounded(1);
         let ask = RingAsk { ring, question, told, until: Instant::now() + PATIENCE * 2 };

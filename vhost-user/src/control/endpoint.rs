@@ -1,4 +1,4 @@
-//! One backend's socket, its one connection, and its queues' gates.
+//! One backend's socket, its connection, and the gates of its queues.
 
 mod frontends;
 mod handover;
@@ -27,22 +27,22 @@ use frontends::CONNECT_INTERVAL;
 use handover::Hands;
 use kept::Kept;
 
-/// A message must be whole this long after its first byte.
+/// The time within which a message must arrive completely, from its first byte.
 const MESSAGE_TIME: Duration = Duration::from_secs(1);
-/// How soon to look again at a gate whose poller was inside.
+/// The interval between two looks at a gate whose poller was inside.
 const GATE_INTERVAL: Duration = Duration::from_millis(1);
 /// Attempts to close a busy gate before the thread sleeps between attempts.
 const GATE_LOOKS: u32 = 64;
-/// Messages carried out before commands and deadlines are looked at.
+/// Messages processed before commands and deadlines are checked.
 const MESSAGES_PER_TURN: usize = 32;
-/// Gate closings that may come at once: more than the setup of all queues of a port takes.
+/// Closings of the gates that may follow each other without delay: more than the setup of all queues of a port needs.
 const CLOSINGS: u32 = 4096;
-/// Microseconds of the thread's time that may be used at once.
+/// Microseconds of the thread's time that may be used without delay.
 const BUSY_MICROS: u32 = 1_000_000;
-/// How soon to look again whether the port can be kept.
+/// The interval between two attempts to store the port's state.
 const KEEP_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Where connections come from.
+/// The source of connections.
 pub(super) enum Source {
     Listen(Arc<Listener>),
     /// `told` is the error of the last failed attempt that was logged.
@@ -53,16 +53,16 @@ pub(super) enum Source {
     },
 }
 
-/// One backend as the control thread keeps it.
+/// The state of one backend, owned by its control thread.
 pub(crate) struct Endpoint {
     pub(super) source: Source,
     pub(super) terms: Terms,
     pub(super) watched: bool,
     pub(super) peer: Arc<Peer>,
     pub(super) gates: Vec<Controller<VringSlot>>,
-    /// New gates that replace old ones: a port started anew.
+    /// New gates that replace old ones after a port was started again.
     pub(super) arriving: VecDeque<(usize, Controller<VringSlot>)>,
-    /// What was asked of single rings.
+    /// Requests about single rings.
     pub(super) asks: Vec<RingAsk>,
     closings: Rate,
     /// Microseconds of this thread's time.
@@ -70,11 +70,11 @@ pub(crate) struct Endpoint {
     /// The frontend's time budget is spent: its requests are not read before this instant.
     resting: Option<Instant>,
     ledger: Ledger,
-    /// Asked to leave all to a successor, or to begin as one: to be tried again soon.
+    /// A step of a hand-over has to be tried again soon.
     pub(super) leaving: bool,
-    /// Whose the port is while it changes hands.
+    /// The stage of a hand-over, and with it the process that serves the port.
     hands: Hands,
-    /// What a process after this one would go on with.
+    /// The state stored for a later process.
     kept: Kept,
     /// Accepting a connection failed: the listening socket is not watched before this instant.
     paused: Option<Instant>,
@@ -115,7 +115,7 @@ impl Endpoint {
         }
     }
 
-    /// When [`Endpoint::tick`] must come at the latest.
+    /// The latest time at which [`Endpoint::tick`] must be called.
     pub(super) fn deadline(&self) -> Option<Instant> {
         if self.leaving {
             return Some(Instant::now() + GATE_INTERVAL);
@@ -126,7 +126,7 @@ impl Endpoint {
         if !self.asks.is_empty() {
             return Some(Instant::now() + GATE_INTERVAL);
         }
-        // What could not be kept.
+        // State that could not be stored.
         let kept = self.kept.is_due().then(|| Instant::now() + KEEP_INTERVAL);
         match self.resting {
             Some(until) => Some(until),
@@ -134,8 +134,8 @@ impl Endpoint {
         }
     }
 
-    /// The thread was busy for `time`. What a flood of requests costs is its own port's, and bounded for the machine: after
-    /// too much of it, nothing is read for a while.
+    /// Charges `time` to the frontend. A frontend that floods its port with requests delays only itself: once its budget is
+    /// spent, its requests are not read for a while.
     pub(super) fn spent(&mut self, time: Duration) {
         let per_second = self.ledger.control_micros();
         self.time.spend(u32::try_from(time.as_micros()).unwrap_or(u32::MAX));
@@ -146,7 +146,8 @@ impl Endpoint {
         }
     }
 
-    /// Closes all gates if the pollers may be interrupted once more and none of them is inside; counts that.
+    /// Closes all gates if the budget allows another interruption of the pollers and no poller is inside. Charges the
+    /// budget on success.
     fn close_gates(&mut self) -> bool {
         let allowed = self.closings.allows(Instant::now(), self.ledger.interruptions());
         if self.closings.is_news() {
@@ -179,13 +180,14 @@ impl Endpoint {
         [message, link.first, link.session.next_question()].into_iter().flatten().min()
     }
 
-    /// Does everything that is due: connects, disconnects frontends that are late or in quarantine, resumes postponed requests.
+    /// Does everything that is due: connects, disconnects frontends that are late or removed memory, resumes postponed
+    /// requests.
     pub(super) fn tick(&mut self, epoll: &Epoll) {
         if !self.is_ours() {
             return;
         }
         let now = Instant::now();
-        // While it is not listened to, the frontend cannot be late.
+        // A frontend whose messages are not read cannot be late.
         let resting =
             self.resting.is_some_and(|until| now < until) || self.link.as_ref().is_some_and(Link::is_crowded);
         if let Some(link) = &mut self.link {
@@ -208,7 +210,7 @@ impl Endpoint {
         }
     }
 
-    /// Reads and carries out messages, until there is none, it is time for something else, or a gate is busy.
+    /// Reads and processes messages until none is left, other work is due, or a gate is busy.
     pub(super) fn progress(&mut self, epoll: &Epoll) {
         if !self.is_ours() {
             if self.may_settle() {
@@ -231,7 +233,7 @@ impl Endpoint {
         self.listen_to(epoll, self.arriving.is_empty());
     }
 
-    /// Answers what was asked of rings, when nobody is inside a burst.
+    /// Answers requests about rings, if no poller is inside a burst.
     fn answer_asks(&mut self) {
         if self.asks.is_empty() || !self.arriving.is_empty() {
             return;
@@ -261,15 +263,15 @@ impl Endpoint {
         open(&mut self.gates, &self.peer);
     }
 
-    /// Waits for the frontend's messages, or does not until [`Endpoint::deadline`].
+    /// Starts or stops waiting for the frontend's messages.
     fn listen_to(&mut self, epoll: &Epoll, on: bool) {
         if let Some(link) = &mut self.link {
             link.update_interest(epoll, CONNECTION, on);
         }
     }
 
-    /// The gates stay closed from the first message that needs them until one is answered, or the turn is over: one
-    /// fence for all of them, and what was answered is true for the polling threads.
+    /// Processes a batch of messages. The gates stay closed from the first message that needs them until one is answered or
+    /// the batch ends: one fence serves them all, and an answer holds for the polling threads.
     fn take_turn(&mut self) {
         let mut held = false;
         self.kept.unsettle();
@@ -300,7 +302,7 @@ impl Endpoint {
         }
     }
 
-    /// Ends the connection if that is due and the gates allow it.
+    /// Ends the connection if that is due and the gates can be closed.
     fn end_link(&mut self, epoll: &Epoll) {
         let due = self.link.as_ref().is_some_and(|link| link.ending.is_some());
         if !due || !self.close_gates() {
@@ -310,7 +312,7 @@ impl Endpoint {
         link.session.end(&mut Slots(&mut self.gates));
         open(&mut self.gates, &self.peer);
         let reason = link.ending.take().unwrap_or_default();
-        // What an operator has to know without asking for more: why a peer was dropped.
+        // Operators need the reason for a disconnect without extra logging.
         if link.leaving {
             tell!(self.peer, info, reason, "frontend disconnected");
         } else {
@@ -328,7 +330,7 @@ impl Endpoint {
         }
     }
 
-    /// Moves slots into the gates of a port that was started anew; false when a gate was busy.
+    /// Moves slots into the gates of a port that was started again. Returns false if a gate was busy.
     pub(super) fn settle(&mut self) -> bool {
         while let Some((index, arriving)) = self.arriving.front_mut() {
             let Some(present) = self.gates.get_mut(*index) else {
@@ -341,7 +343,7 @@ impl Endpoint {
             if let (Some(old), Some(new)) = (present.value(), arriving.value()) {
                 std::mem::swap(old, new);
             }
-            // The old gate stays closed: whoever still polls it finds nothing.
+            // The old gate stays closed, so its poller finds no ring.
             std::mem::swap(present, arriving);
             present.open();
             self.arriving.pop_front();
@@ -350,10 +352,10 @@ impl Endpoint {
         true
     }
 
-    /// Ends everything, waiting for busy gates at most `patience`.
+    /// Ends everything, and waits for busy gates for at most `patience`.
     ///
-    /// A poller that is stuck inside a burst keeps its ring, and with it the memory it works on, until it
-    /// comes out; then it finds its gate closed.
+    /// A poller that is stuck inside a burst keeps its ring, and with it the mapped memory, until it leaves; then it finds
+    /// its gate closed.
     pub(super) fn shut_down(mut self, epoll: &Epoll, patience: Duration) {
         if self.is_the_predecessors() {
             self.abandon();
@@ -371,13 +373,13 @@ impl Endpoint {
     }
 }
 
-/// Lets the pollers in again, and wakes those that sleep: what they asked the rings for may be gone.
+/// Opens the gates and wakes sleeping pollers: the kicks that they requested from the rings may have been cancelled.
 fn open(gates: &mut [Controller<VringSlot>], peer: &Peer) {
     gates.iter_mut().for_each(Controller::open);
     peer.relay.wake_all();
 }
 
-/// Takes all gates, looking a few times; false when a poller is still inside.
+/// Closes all gates, with a few attempts. Returns false if a poller is still inside.
 fn hold(gates: &mut [Controller<VringSlot>]) -> bool {
     hold_all(gates.iter_mut().collect::<Vec<_>>())
 }

@@ -1,11 +1,12 @@
-//! Waiting for many descriptors.
+//! An epoll instance for the sockets and the eventfd of a port.
 //!
-//! The loop of a port's thread is ours, and not `polling`, `async-io` or `smol`:
-//! - each port has a thread that does so much for its frontend in a round and no more (`MESSAGES_PER_TURN` and a budget of time, in
-//!   `endpoint.rs`); an executor would choose between tasks by itself, and its tasks have no budgets;
-//! - `async-io` starts one thread for all ports, through which they would wait for each other, and at a time of its own choosing;
-//! - a socket can be watched for the peer's end alone here ([`Interest::End`]); `polling` always asks for more;
-//! - what is left are four calls of `rustix`, against some ten crates.
+//! A port's thread has its own loop instead of `polling`, `async-io` or `smol`, because:
+//! - the thread serves its frontend within fixed budgets per round (`MESSAGES_PER_TURN` and a time budget, in
+//!   `endpoint.rs`); an executor schedules tasks itself and gives them no budgets;
+//! - `async-io` starts one thread for all ports, which would make them wait for each other;
+//! - a socket can be watched only for the peer's end ([`Interest::End`]); `polling` always requests more
+//!   events;
+//! - the loop needs four calls of `rustix`, instead of about ten crates.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -18,20 +19,20 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 /// Events taken by one wait.
 const BATCH: usize = 64;
 
-/// What to wait for on one descriptor.
+/// The events to wait for on one descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Interest {
-    /// Nothing at all, not even the peer's end.
+    /// Nothing, not even the peer's end.
     None,
-    /// That the peer closes, and nothing else.
+    /// Only the peer's end.
     End,
-    /// That, and room for what is to be sent.
+    /// The peer's end, and room to send.
     Write,
     Read,
     ReadWrite,
 }
 
-/// An epoll instance; descriptors are known by tokens.
+/// An epoll instance that identifies descriptors by tokens.
 pub(super) struct Epoll(OwnedFd);
 
 impl Epoll {
@@ -39,7 +40,7 @@ impl Epoll {
         Ok(Self(epoll::create(CreateFlags::CLOEXEC)?))
     }
 
-    /// Waits for `fd` as `to` says, having waited as `from` says.
+    /// Changes the events awaited on `fd` from those of `from` to those of `to`.
     pub(super) fn change(
         &self,
         fd: BorrowedFd<'_>,
@@ -62,21 +63,21 @@ impl Epoll {
         }?)
     }
 
-    /// The tokens of what is ready; none after `timeout` (`None`: waits for ever).
+    /// Returns the tokens of ready descriptors, or none after `timeout` (`None` waits forever).
     pub(super) fn wait(&self, timeout: Option<Duration>) -> Vec<u64> {
         let mut events = [const { MaybeUninit::<Event>::uninit() }; BATCH];
-        // In whole milliseconds, rounded up, so that waiting for a deadline ends behind it.
+        // Rounded up to whole milliseconds, so that the wait for a deadline ends after it.
         let timeout = timeout.map(|t| {
             let millis = t.as_micros().div_ceil(1000).min(i32::MAX as u128) as u64;
             Timespec::try_from(Duration::from_millis(millis)).unwrap_or_default()
         });
-        // An interrupted wait is an empty one.
+        // An interrupted wait returns no events.
         let ready = epoll::wait(&self.0, &mut events, timeout.as_ref());
         ready.map_or_else(|_| Vec::new(), |(ready, _)| ready.iter().map(|event| event.data.u64()).collect())
     }
 }
 
-/// Whether the other end of a socket is closed, whatever may still be there to read.
+/// Whether the peer has closed its end of a socket, even if unread data is left.
 pub(super) fn hung_up(fd: BorrowedFd<'_>) -> bool {
     let mut entry = [PollFd::from_borrowed_fd(fd, PollFlags::RDHUP)];
     let ended = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;

@@ -8,7 +8,7 @@ use linecard_wire::{Connection, Message, OutMessage};
 use super::epoll::{Epoll, Interest, hung_up};
 use crate::session::{Session, Slots, Verdict, Waiting};
 
-/// How long descriptors may take to close before it counts against the frontend that has sent them.
+/// The time that descriptors may take to close before that counts against the frontend that sent them.
 const CLOSING_TIME: Duration = Duration::from_secs(5);
 
 /// A connected peer.
@@ -16,17 +16,18 @@ pub(super) struct Link {
     pub(super) connection: Connection,
     pub(super) session: Session,
     pub(super) interest: Interest,
-    /// A message that waits for the gates, or for the next time that they may be closed.
+    /// A message that waits until the gates may be closed and are closed.
     pub(super) waiting: Option<Message>,
-    /// A request whose answer is not there yet; nothing more is read before.
+    /// A request without an answer yet. No message is read before it is answered.
     pub(super) unanswered: Option<Waiting>,
-    /// Until when the first message must come.
+    /// The deadline for the first message.
     pub(super) first: Option<Instant>,
-    /// Since when the port has held so many descriptors that wait to be closed that the next message might not fit.
+    /// The time since which so many descriptors have waited to be closed that the next message might exceed
+    /// the limit.
     pub(super) crowded: Option<Instant>,
-    /// Why the connection is to end; ending needs the gates.
+    /// The reason for which the connection will end. Ending it needs closed gates.
     pub(super) ending: Option<String>,
-    /// It ends because somebody left, not because of what the peer did.
+    /// The connection ends because one side closed it, not because of a failure or violation.
     pub(super) leaving: bool,
 }
 
@@ -35,13 +36,13 @@ impl Link {
         self.ending.get_or_insert_with(|| reason.into());
     }
 
-    /// As [`end`](Self::end), when somebody left.
+    /// As [`end`](Self::end), if one side closed the connection.
     pub(super) fn leave(&mut self, reason: impl Into<String>) {
         self.leaving |= self.ending.is_none();
         self.end(reason);
     }
 
-    /// The next message to carry out.
+    /// The next message to process.
     pub(super) fn next(&mut self) -> Option<Message> {
         if self.ending.is_some() || !self.has_answered() {
             return None;
@@ -65,8 +66,9 @@ impl Link {
         }
     }
 
-    /// Whether nothing is read until descriptors of earlier messages are closed, which another thread does: a frontend may be
-    /// faster than that and yet do nothing wrong. Those that do not close end the connection at last.
+    /// Whether reading must wait until descriptors of earlier messages are closed. Another thread closes
+    /// them, and a well-behaved frontend may send faster than that. If they do not close within
+    /// [`CLOSING_TIME`], reading continues, and the limit then ends the connection.
     fn waits_for_room(&mut self) -> bool {
         if !self.connection.lacks_room() {
             self.crowded = None;
@@ -83,7 +85,7 @@ impl Link {
         self.crowded.is_some_and(|since| since.elapsed() < CLOSING_TIME)
     }
 
-    /// Sends the answer that was not there if it is by now; false when it is not.
+    /// Sends a delayed answer if it is available. Returns false if it is not.
     fn has_answered(&mut self) -> bool {
         let Some(waiting) = self.unanswered.take() else { return true };
         let request = waiting.request;
@@ -100,9 +102,9 @@ impl Link {
         false
     }
 
-    /// Whether nothing is on its way in either direction: a successor may go on here.
+    /// Whether nothing is in transit in either direction, so that a successor may continue here.
     pub(super) fn is_between_requests(&mut self) -> bool {
-        // What the socket had no room for.
+        // Sends data for which the socket had no room before.
         let _ = self.connection.flush();
         self.waiting.is_none()
             && self.unanswered.is_none()
@@ -140,7 +142,7 @@ impl Link {
 
     pub(super) fn update_interest(&mut self, epoll: &Epoll, token: u64, settled: bool) {
         let want = match () {
-            // Looked at again by time; being told of more bytes meanwhile would only spin.
+            // Polled by time; events for more data would only make the thread spin.
             () if !settled || self.waiting.is_some() || self.ending.is_some() => Interest::None,
             () if self.unanswered.is_some() && self.connection.wants_write() => Interest::Write,
             () if self.unanswered.is_some() || self.is_crowded() => Interest::End,

@@ -1,13 +1,13 @@
-//! The control side: a thread for each port, which alone waits for that port's frontend.
+//! The control side: one thread for each port, and the only one that waits for that port's frontend.
 //!
-//! A frontend can make whoever serves it wait: mapping its memory waits for a lock of the file, reading a ring for a hole
-//! that is being punched, reading the socket for a descriptor that the kernel closes in there. There are too many of these to
-//! go round each. So no thread serves two ports, and what a frontend makes wait is its own port. What
-//! may take for ever (closing, unmapping) is left to a second thread of the port's
-//! ([`Closer`](linecard_wire::Closer)), so that the port itself can still be ended.
+//! A frontend can block the thread that serves it: mapping its memory waits for a lock of the file, reading a
+//! ring waits while a hole is punched, and reading the socket waits while the kernel closes a descriptor.
+//! There are too many such cases to avoid each. Therefore no thread serves two ports, and a frontend can
+//! block only its own port. Operations that may never return (closing, unmapping) run on a second thread of
+//! the port ([`Closer`](linecard_wire::Closer)), so that the port itself can still be ended.
 //!
-//! Within its port the thread waits for nothing it can look at again later: sockets are non-blocking and read piece by
-//! piece, half-read messages have a deadline, and so has a queue whose poller is inside a burst.
+//! Within its port, the thread polls instead of waiting: sockets are non-blocking and read piece by piece,
+//! and partially read messages and queues whose poller is inside a burst have deadlines.
 
 mod asks;
 mod endpoint;
@@ -48,12 +48,12 @@ pub(crate) use step::{Asking, Step, is_busy};
 
 /// Token of the waker.
 const WAKE: u64 = 0;
-/// How long closing a backend waits for its queues, and its owner for that.
+/// The time for which closing a backend waits for its queues, and for which its owner waits for that.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Bytes of a thread's stack.
+/// The stack size of a thread in bytes.
 const STACK: usize = 256 << 10;
 
-/// The ports of a process that share its limits. Clones are the same.
+/// A group of ports that share the limits of the process. Clones refer to the same group.
 ///
 /// ```
 /// let control = linecard_vhost_user::Control::new();
@@ -64,20 +64,20 @@ const STACK: usize = 256 << 10;
 pub struct Control(Arc<Process>);
 
 impl Control {
-    /// No ports yet, and the limits of this process.
+    /// A group without ports, with the limits of this process.
     #[must_use]
     pub fn new() -> Self {
         Self::with_limits(ProcessLimits::of_this_process())
     }
 
-    /// No ports yet, and limits of the caller's.
+    /// A group without ports, with the caller's limits.
     #[must_use]
     pub fn with_limits(limits: ProcessLimits) -> Self {
         Self(Process::new(limits))
     }
 
-    /// As [`with_limits`](Self::with_limits), but with `descriptors` that other drivers take theirs from too, instead of a
-    /// total for these ports alone.
+    /// As [`with_limits`](Self::with_limits), but with a total of `descriptors` that other drivers share,
+    /// instead of one for these ports alone.
     ///
     /// ```
     /// use linecard_vhost_user::{Control, Descriptors, ProcessLimits};
@@ -90,7 +90,7 @@ impl Control {
         Self(Process::sharing(limits, descriptors))
     }
 
-    /// A handle that does not keep it.
+    /// A weak handle.
     pub(crate) fn downgrade(&self) -> WeakControl {
         WeakControl(Arc::downgrade(&self.0))
     }
@@ -102,62 +102,62 @@ impl Default for Control {
     }
 }
 
-/// A [`Control`] that may be gone.
+/// A [`Control`] that may have been dropped.
 pub(crate) struct WeakControl(Weak<Process>);
 
 impl WeakControl {
-    /// The control, if a port of it is left.
+    /// The control, if one of its ports still exists.
     pub(crate) fn upgrade(&self) -> Option<Control> {
         self.0.upgrade().map(Control)
     }
 }
 
-/// What other threads ask of a port's thread.
+/// A command of another thread to a port's thread.
 enum Command {
-    /// The ring of that number runs in this gate from now on.
+    /// From now on the ring of this index runs in this gate.
     Attach {
         ring: usize,
         gate: Controller<VringSlot>,
     },
-    /// A step of a hand-over.
+    /// Performs a step of a hand-over.
     Step(Arc<Asked>),
-    /// Something about one ring.
+    /// Answers a request about one ring.
     Ask(RingAsk),
     End,
 }
 
-/// The endpoint of a port: locked by the port's thread, and by the thread that hands the port over while the port's thread waits.
-/// `None` when the port has ended.
+/// The endpoint of a port. The port's thread locks it, and so does a thread that hands the port over while
+/// the port's thread waits. `None` after the port has ended.
 type SharedEndpoint = Mutex<Option<Endpoint>>;
 
-/// What a backend is started from.
+/// The initial state of a backend.
 pub(crate) enum Start {
     Fresh,
-    /// What a predecessor has left for good.
+    /// The state of a port whose predecessor has ended.
     Left(HandOver),
-    /// What a predecessor still serves, and may go on with.
+    /// The state of a port that its predecessor still serves and may resume.
     Held(HandOver),
 }
 
-/// What a port takes over: what its predecessor was, its descriptors, and who waits for the outcome.
+/// The predecessor's state, its descriptors, and the channel for the outcome.
 type Succession = (Snapshot, Taken<OwnedFd>, Sender<Result<(), String>>);
 
-/// A port's thread; dropping this ends the port.
+/// The thread of a port. Dropping this ends the port.
 pub(crate) struct PortThread {
     commands: Sender<Command>,
     waker: Arc<EventFd>,
     peer: Arc<Peer>,
-    /// For steps of a hand-over that nobody is to wait for a thread for.
+    /// Lets the calling thread perform steps of a hand-over without waiting for the port's thread.
     endpoint: Arc<SharedEndpoint>,
-    /// Ours too, so that the socket's name goes even when the thread waits for its frontend.
+    /// Kept here too, so that the socket's name can be removed while the frontend blocks the thread.
     listener: Option<Arc<Listener>>,
-    /// Disconnected when the thread is through.
+    /// Disconnected when the thread has ended.
     over: Receiver<()>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl PortThread {
-    /// Makes the socket of a backend, and starts the thread that serves it; the socket listens when this returns.
+    /// Creates the socket of a backend and starts its thread. The socket listens when this returns.
     pub(crate) fn start(
         control: &Control,
         config: &BackendConfig,
@@ -229,7 +229,7 @@ impl PortThread {
         Ok(port)
     }
 
-    /// Has the thread take a step of a hand-over; what to wait with for the outcome.
+    /// Asks the thread to perform a step of a hand-over. The result waits for the outcome.
     pub(crate) fn ask(&self, step: Step) -> Result<Asking, Error> {
         let (asked, asking) = Asked::new(step);
         self.commands.send(Command::Step(asked)).map_err(|_| Error::ControlEnded)?;
@@ -237,10 +237,11 @@ impl PortThread {
         Ok(asking)
     }
 
-    /// Has the calling thread do something with a port that is held, frozen, prepared or begun: its own thread rests then.
+    /// Runs `act` on the calling thread, for a port that is held, frozen, prepared or begun: its own thread
+    /// is idle then.
     ///
     /// # Errors
-    /// [`BUSY`]; [`Error::ControlEnded`]; what `act` says, which is tried again while it says `None`.
+    /// [`BUSY`]; [`Error::ControlEnded`]; the error of `act`, which is retried while it returns `None`.
     pub(crate) fn directly<T>(
         &self,
         mut act: impl FnMut(&mut Endpoint) -> Option<Result<T, Error>>,
@@ -260,12 +261,12 @@ impl PortThread {
         }
     }
 
-    /// What to ask about single rings with.
+    /// A handle for requests about single rings.
     pub(crate) fn asker(&self) -> Asker {
         Asker { commands: self.commands.clone(), waker: Arc::clone(&self.waker) }
     }
 
-    /// The socket that the port listens at, for a successor that gets nothing else.
+    /// The socket on which the port listens, for a successor that gets nothing else.
     pub(crate) fn listener(&self) -> Option<&Arc<Listener>> {
         self.listener.as_ref()
     }
@@ -274,7 +275,7 @@ impl PortThread {
         &self.peer
     }
 
-    /// Makes `gate` the place where the ring of that number runs from now on.
+    /// Makes `gate` the gate of the ring of this index.
     pub(crate) fn attach(&self, ring: usize, gate: Controller<VringSlot>) -> Result<(), Error> {
         self.commands.send(Command::Attach { ring, gate }).map_err(|_| Error::ControlEnded)?;
         self.waker.signal();
@@ -286,7 +287,7 @@ impl Drop for PortThread {
     fn drop(&mut self) {
         let _ = self.commands.send(Command::End);
         self.waker.signal();
-        // Nothing is ever sent: an error other than this one is the end.
+        // No value is ever sent: any error except a timeout means that the thread has ended.
         if self.over.recv_timeout(PATIENCE * 2).is_err_and(|error| error.is_timeout()) {
             tracing::warn!(
                 port = self.peer.name(),
@@ -297,7 +298,7 @@ impl Drop for PortThread {
             }
             return;
         }
-        // A panic of the thread has been reported by the panic itself.
+        // The panic hook has already reported a panic of the thread.
         let _ = self.thread.take().map(JoinHandle::join);
     }
 }
@@ -308,7 +309,7 @@ impl std::fmt::Debug for PortThread {
     }
 }
 
-/// The socket that a predecessor listened at.
+/// The predecessor's listening socket, if it had one.
 fn listener_left(succession: &mut (Snapshot, Taken<OwnedFd>)) -> Result<Option<Arc<Listener>>, Error> {
     let (snapshot, fds) = succession;
     let unfit = |reason: &dyn std::fmt::Display| Error::TakeOver { reason: reason.to_string() };

@@ -1,17 +1,17 @@
-//! How often, or for how long, one peer may have something done.
+//! Limits on the rate or the time of a peer's operations.
 
 use std::mem::replace;
 use std::time::{Duration, Instant};
 
-/// A token bucket. It may go below zero: what was spent beyond is a debt.
+/// A token bucket. It may become negative: overspent tokens are a debt.
 pub(super) struct Rate {
     /// Tokens of a full bucket.
     most: u32,
-    /// Tokens left; below 0 a debt.
+    /// Tokens left; negative for a debt.
     left: i64,
     /// The time up to which tokens were added.
     counted: Instant,
-    /// That it is empty was logged, and it has not been full since.
+    /// It has been logged that the bucket is empty, and the bucket has not been full since.
     told: bool,
 }
 
@@ -20,7 +20,7 @@ impl Rate {
         Self { most, left: i64::from(most), counted: now, told: false }
     }
 
-    /// Whether there is some left at `now`, given so much a second.
+    /// Whether tokens are left at `now`, if `per_second` are added each second.
     pub(super) fn allows(&mut self, now: Instant, per_second: u32) -> bool {
         let interval = interval(per_second);
         let passed = now.saturating_duration_since(self.counted).as_nanos() / interval.as_nanos();
@@ -39,12 +39,12 @@ impl Rate {
         self.left -= i64::from(amount);
     }
 
-    /// Whether it is empty and that is to be logged: for the first time since it was full.
+    /// Whether an empty bucket should be logged: for the first time since it was full.
     pub(super) fn is_news(&mut self) -> bool {
         self.left <= 0 && !replace(&mut self.told, true)
     }
 
-    /// How long until there is some left again.
+    /// The time until a token is available.
     pub(super) fn wait(&self, per_second: u32) -> Duration {
         let lacking = u32::try_from(1 - self.left.min(1)).unwrap_or(u32::MAX);
         interval(per_second).saturating_mul(lacking)

@@ -1,4 +1,5 @@
-//! What the thread of a port does: it waits for its frontend, for commands and for deadlines, and does one after the other.
+//! The loop of a port's thread: it waits for the frontend, for commands and for deadlines, and processes them
+//! in turn.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,13 +15,14 @@ use super::step::{Asked, BUSY, Step};
 use super::{Command, PATIENCE, SharedEndpoint, Succession, WAKE};
 use crate::handover::HandOver;
 
-/// What a port's thread owns. `_ending` last: it says that the rest is gone.
+/// The state owned by a port's thread. `_ending` is dropped last, which signals that everything else has been
+/// dropped.
 pub(super) struct Loop {
     pub(super) epoll: Epoll,
     pub(super) waker: Arc<EventFd>,
     pub(super) inbox: Receiver<Command>,
     pub(super) shared: Arc<SharedEndpoint>,
-    /// Steps of a hand-over that wait for their time.
+    /// Steps of a hand-over that cannot be performed yet.
     pub(super) asked: VecDeque<Arc<Asked>>,
     pub(super) succession: Option<Succession>,
     pub(super) _ending: Sender<()>,
@@ -29,8 +31,8 @@ pub(super) struct Loop {
 impl Loop {
     pub(super) fn run(mut self) {
         let shared = Arc::clone(&self.shared);
-        // A panic would be a mistake of ours: it ends this port alone. Its gates stay as they are, and whoever polls it finds
-        // nothing.
+        // A panic is a bug in this crate, and ends only this port. Its gates stay as they are; a closed gate
+        // keeps its poller out.
         let failed = catch_unwind(AssertUnwindSafe(|| self.serve(&shared))).is_err();
         let endpoint = shared.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(endpoint) = endpoint else { return };
@@ -46,7 +48,7 @@ impl Loop {
     }
 
     fn serve(&mut self, shared: &SharedEndpoint) {
-        // Held by others for moments only, while there is nothing to do here.
+        // Other threads hold the lock only briefly, while this thread has nothing to do.
         let lock = || shared.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((snapshot, fds, told)) = self.succession.take() {
             let prepared = lock().as_mut().map(|endpoint| endpoint.prepare(&self.epoll, (&snapshot, fds)));
@@ -82,7 +84,8 @@ impl Loop {
         }
     }
 
-    /// Takes the steps of a hand-over that were asked for, if it is the time for them; whether the port is a successor's now.
+    /// Performs the requested steps of a hand-over, as far as they are possible. Returns whether the
+    /// successor owns the port now.
     fn has_left(&mut self, endpoint: &mut Endpoint) -> bool {
         while let Some(asked) = self.asked.pop_front() {
             if !asked.is_claimed_by_now() {
@@ -97,7 +100,7 @@ impl Loop {
         false
     }
 
-    /// Takes one step; `None` when it is not yet the time for it.
+    /// Performs one step. Returns `None` if it is not possible yet.
     fn take(&mut self, asked: Arc<Asked>, endpoint: &mut Endpoint) -> Option<bool> {
         let nothing = || HandOver::new(Vec::new(), Vec::new());
         let (outcome, left) = match &asked.step {
@@ -131,7 +134,7 @@ impl Loop {
         Some(left)
     }
 
-    /// Carries out commands; false when the thread is to end.
+    /// Processes commands. Returns false if the thread should end.
     fn obey(&mut self, endpoint: &mut Endpoint) -> bool {
         while let Ok(command) = self.inbox.try_recv() {
             match command {
@@ -145,7 +148,7 @@ impl Loop {
     }
 }
 
-/// What the calling thread has used of its core.
+/// The processor time that the calling thread has used.
 fn thread_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0))

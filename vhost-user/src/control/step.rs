@@ -1,4 +1,4 @@
-//! The steps of a hand-over that a port's thread is asked for, and who waits for their outcome.
+//! The steps of a hand-over, requested from a port's thread, and their outcomes.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -13,19 +13,19 @@ use super::PATIENCE;
 use crate::error::Error;
 use crate::handover::HandOver;
 
-/// What is to be done for a hand-over; see [`endpoint`].
+/// A step of a hand-over; see [`endpoint`](super::endpoint).
 #[derive(Debug)]
 pub(crate) enum Step {
-    /// Is kept there from now on.
+    /// Stores the port's state in this place from now on.
     KeepIn(Arc<dyn Keep>),
     Hold,
-    /// New gates are in their places.
+    /// Waits until new gates have replaced the old ones.
     Settle,
     Resume,
     Release,
 }
 
-/// A step that another thread asks for.
+/// A step requested by another thread.
 pub(super) struct Asked {
     pub(super) step: Step,
     pub(super) outcome: Sender<Result<HandOver, Error>>,
@@ -35,7 +35,7 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// One for the port's thread, and one for who asks.
+    /// Creates a request: one part for the port's thread, one for the requester.
     pub(super) fn new(step: Step) -> (Arc<Self>, Asking) {
         let (outcome, told) = bounded(1);
         let claimed = AtomicBool::new(false);
@@ -54,35 +54,36 @@ impl Asked {
     }
 }
 
-/// A step that is being taken.
+/// A step in progress, for its requester.
 pub(crate) struct Asking {
     asked: Arc<Asked>,
     told: Receiver<Result<HandOver, Error>>,
 }
 
 impl Asking {
-    /// The outcome.
+    /// Waits for the outcome.
     ///
     /// # Errors
     /// [`BUSY`], or the step's.
     pub(crate) fn outcome(self) -> Result<HandOver, Error> {
         match self.told.recv_timeout(PATIENCE * 2) {
             Ok(outcome) => outcome,
-            // The thread waits for its frontend. It will find that nobody wants this any more.
+            // The thread is blocked by its frontend. When it continues, it finds the step claimed and ignores
+            // it.
             Err(error) if error.is_timeout() && !self.asked.claimed.swap(true, AcqRel) => Err(BUSY),
-            // It has just begun, and waits for nobody.
+            // The thread is performing the step, which does not block.
             Err(_) => self.told.recv().map_err(|_| Error::ControlEnded)?,
         }
     }
 }
 
-/// Why a port is not handed over just now.
+/// The error of a port that cannot be handed over at the moment.
 pub(super) const BUSY: Error = Error::HandOver {
     reason: "its frontend is in the middle of a request, or a burst goes on",
     remedy: "try again",
 };
 
-/// Whether a port was not handed over because its frontend makes it wait, or it ended by a fault of ours.
+/// Whether a hand-over failed because the frontend blocks the port, or because the port's thread has ended.
 pub(crate) fn is_busy(error: &Error) -> bool {
     match (error, BUSY) {
         (Error::HandOver { reason, .. }, Error::HandOver { reason: busy, .. }) => *reason == busy,

@@ -1,4 +1,4 @@
-//! How a backend comes to its frontend: it listens and accepts one at a time, or it connects and connects again.
+//! Connections to frontends: a listening backend accepts one at a time, a connecting backend reconnects.
 
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
@@ -14,16 +14,16 @@ use crate::control::link::Link;
 use crate::peer::tell;
 use crate::session::Session;
 
-/// Between two attempts to connect.
+/// The interval between two attempts to connect.
 pub(super) const CONNECT_INTERVAL: Duration = Duration::from_millis(100);
-/// Connections accepted or turned away in one turn.
+/// Connections accepted or refused before other work is checked.
 const ACCEPTS_PER_TURN: usize = 8;
-/// Descriptors that must be left of the port's limit for a frontend to be accepted: its connection, and those of a table of
-/// eight regions. Not more, because it must fit into a port's share where there are many ports.
+/// Descriptors that must be left of the port's limit to accept a frontend: its connection, and those of a
+/// table of eight regions. The number is small so that it fits a port's share when there are many ports.
 const ACCEPT_ROOM: u64 = 1 + 8;
-/// How long nobody is accepted after that failed.
+/// The pause after a failure to accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// The first message must come this long after the connection.
+/// The time within which the first message must arrive, from the connection.
 const FIRST_MESSAGE_TIME: Duration = Duration::from_secs(10);
 
 impl Endpoint {
@@ -39,7 +39,8 @@ impl Endpoint {
         let connection = match socket::connect(path) {
             Ok(stream) => Connection::of(stream, &self.ledger.closer).ok(),
             Err(error) => {
-                // Tried ten times a second; told when it is another reason than the last time.
+                // There are ten attempts per second; a failure is logged if its reason differs from the last
+                // one.
                 if told.replace(error.kind()) != Some(error.kind()) {
                     let path = path.display();
                     tell!(self.peer, warn, "not connected to {path}: {error}; trying on");
@@ -53,7 +54,7 @@ impl Endpoint {
         }
     }
 
-    /// Takes connections off the listening socket; while a peer is there, others are turned away.
+    /// Accepts connections from the listening socket. While a frontend is connected, others are refused.
     pub(in crate::control) fn accept(&mut self, epoll: &Epoll) {
         if !self.is_ours() {
             return;
@@ -67,13 +68,14 @@ impl Endpoint {
                 Ok(stream) => stream,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == ErrorKind::ConnectionAborted => continue,
-                // No descriptors or no memory left. The socket stays ready: to watch it on would be to spin.
+                // Descriptors or memory are exhausted. The socket stays ready, so watching it would make the
+                // thread spin.
                 Err(error) => {
                     tell!(self.peer, warn, %error, "a frontend cannot be accepted; trying again");
                     return self.watch_socket(epoll, Interest::None);
                 }
             };
-            // Also one that is turned away: what it sent may take its time to close.
+            // A refused connection is wrapped too: descriptors that it sent may take long to close.
             let Ok(connection) = Connection::of(stream, &self.ledger.closer) else { continue };
             self.make_room(epoll);
             match &self.link {
@@ -84,7 +86,7 @@ impl Endpoint {
         }
     }
 
-    /// Whether one more frontend would stay within the port's limits; said when it would not.
+    /// Whether another frontend would stay within the port's limits. Logs a reason if not.
     fn may_accept(&self) -> bool {
         let descriptors = self.ledger.closer.descriptors();
         if descriptors.room() < ACCEPT_ROOM {
@@ -109,7 +111,7 @@ impl Endpoint {
         false
     }
 
-    /// Waits for connections, or does not for a while.
+    /// Waits for connections, or stops waiting for a while.
     pub(super) fn watch_socket(&mut self, epoll: &Epoll, want: Interest) {
         let Source::Listen(listener) = &self.source else { return };
         let now = if want == Interest::None { Interest::Read } else { Interest::None };
@@ -118,7 +120,7 @@ impl Endpoint {
         self.paused = resting.then(|| Instant::now() + ACCEPT_PAUSE);
     }
 
-    /// Ends a connection whose other end is closed, whatever it may have said last.
+    /// Ends a connection that the peer has closed, even if unread data is left.
     fn make_room(&mut self, epoll: &Epoll) {
         let Some(link) = &mut self.link else { return };
         if hung_up(link.connection.as_fd()) {

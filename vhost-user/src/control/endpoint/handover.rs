@@ -1,4 +1,4 @@
-//! A port that changes hands: held and frozen by the one process, prepared and begun by the next.
+//! The stages of a hand-over: the old process holds and freezes the port, the new one prepares and begins it.
 //!
 //! ```text
 //!   predecessor   Ours ── hold ──► Held ── freeze ──► Frozen ── release ──► (ended, without a word to the frontend)
@@ -6,8 +6,8 @@
 //!                  └──── resume ────┴───────────────────┘
 //!   successor     Prepared ── begin ──► Begun ── resume ──► Ours
 //! ```
-//! Packets pass in `Ours` and `Held`; requests are read in `Ours` only, and wait in the socket meanwhile. A successor that ends before it
-//! resumes closes duplicates of descriptors, and leaves no other trace.
+//! Packets flow in `Ours` and `Held`. Requests are read in `Ours` only, and wait in the socket otherwise. A
+//! successor that ends before it resumes closes duplicates of descriptors and has no other effect.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -22,7 +22,7 @@ use crate::peer::tell;
 use crate::session::snapshot::Snapshot;
 use crate::session::{Left, Slots, Taken};
 
-/// Which process serves a port, and what of it.
+/// Which process serves the port, and how far.
 #[derive(Clone, Debug, Default)]
 pub(super) enum Hands {
     /// This process moves its packets and answers its requests.
@@ -30,15 +30,16 @@ pub(super) enum Hands {
     Ours,
     /// This process moves its packets; requests are not read.
     Held,
-    /// This process has it, and neither moves its packets nor reads its requests: a successor may begin.
+    /// This process owns the port, but moves no packets and reads no requests: a successor may begin.
     Frozen,
-    /// The predecessor still moves its packets; this is the state that it had when its requests were last read.
+    /// The predecessor still moves packets. The snapshot is the state in which it was held.
     Prepared(Snapshot),
-    /// Its rings were started in this process, which moves no packets yet: the predecessor may still take it back.
+    /// The rings have been built in this process, which moves no packets yet: the predecessor may still
+    /// resume.
     Begun,
 }
 
-/// What a predecessor left or holds.
+/// The state and descriptors of a predecessor.
 pub(in crate::control) type Predecessor<'a> = (&'a Snapshot, Taken<OwnedFd>);
 
 impl Endpoint {
@@ -47,20 +48,21 @@ impl Endpoint {
         matches!(self.hands, Hands::Ours)
     }
 
-    /// Whether another process will go on with the port if this one ends now.
+    /// Whether another process continues the port if this one ends now.
     pub(super) fn is_the_predecessors(&self) -> bool {
         matches!(self.hands, Hands::Prepared(_) | Hands::Begun)
     }
 
-    /// Whether there are new gates to be put in the place of old ones now.
+    /// Whether new gates should replace old ones now.
     pub(super) fn may_settle(&self) -> bool {
         matches!(self.hands, Hands::Held | Hands::Prepared(_)) && !self.arriving.is_empty()
     }
 
-    /// Reads no more requests, and gives what a successor needs to prepare itself; `None` when this is not the time for it yet.
+    /// Stops reading requests, and returns the data with which a successor prepares. Returns `None` if that
+    /// is not possible yet.
     ///
     /// # Errors
-    /// [`Error::HandOver`]: it will not be possible later either.
+    /// [`Error::HandOver`]: waiting would not make it possible.
     pub(in crate::control) fn hold(&mut self, epoll: &Epoll) -> Option<Result<HandOver, Error>> {
         if !self.terms.hand_over {
             let reason = "it keeps no descriptors of its frontend's memory";
@@ -90,10 +92,11 @@ impl Endpoint {
         })
     }
 
-    /// Keeps the pollers out, and gives the state of a port that is held as it is from now on; `None` while a burst goes on.
+    /// Keeps the pollers out, and returns the final state of a held port. Returns `None` while a burst is in
+    /// progress.
     ///
     /// # Errors
-    /// It is not held.
+    /// The port is not held.
     pub(crate) fn freeze(&mut self) -> Option<Result<Vec<u8>, Error>> {
         if !matches!(self.hands, Hands::Held) {
             let reason = "it is not held";
@@ -103,12 +106,13 @@ impl Endpoint {
             return None;
         }
         self.hands = Hands::Frozen;
-        // Nothing is duplicated, so nothing can fail.
+        // This cannot fail, because no descriptor is duplicated.
         let snapshot = self.snapshot(&mut Left::counting()).unwrap_or_default();
         Some(Ok(snapshot.to_bytes()))
     }
 
-    /// Lets the pollers in: packets pass, (again) or from now on. Requests wait until [`resume`](Self::resume).
+    /// Opens the gates: packets flow again, or for the first time. Requests wait until
+    /// [`resume`](Self::resume).
     pub(crate) fn let_in(&mut self) {
         open(&mut self.gates, &self.peer);
         if matches!(self.hands, Hands::Frozen) {
@@ -116,7 +120,7 @@ impl Endpoint {
         }
     }
 
-    /// Serves the frontend, (again) or from now on.
+    /// Serves the frontend again, or for the first time.
     pub(in crate::control) fn resume(&mut self, epoll: &Epoll) {
         if self.is_ours() {
             return;
@@ -132,13 +136,15 @@ impl Endpoint {
         self.listen_to(epoll, true);
     }
 
-    /// Ends the rings and lets go of the sockets, without a word to the frontend: they are a successor's.
+    /// Ends the rings and closes the sockets, without a message to the frontend: they belong to the
+    /// successor.
     pub(in crate::control) fn release(&mut self) {
         self.kept.forget();
         if let Some(mut link) = self.link.take() {
             link.session.end(&mut Slots(&mut self.gates));
             link.session.leave_channel();
-            // Idle, or it would not have come to this; the successor's duplicate keeps the connection.
+            // The connection is idle, otherwise `hold` would have failed. The successor's duplicate keeps it
+            // open.
             drop(link.connection.into_socket());
             self.peer.set_disconnected();
         }
@@ -164,10 +170,10 @@ impl Endpoint {
         Ok(snapshot)
     }
 
-    /// Gets ready for what a predecessor still serves.
+    /// Prepares to continue a port that a predecessor still serves.
     ///
     /// # Errors
-    /// Why that is not possible, as a clause.
+    /// The reason, as a clause.
     pub(in crate::control) fn prepare(&mut self, epoll: &Epoll, left: Predecessor<'_>) -> Result<(), String> {
         let (snapshot, mut fds) = left;
         self.hands = Hands::Prepared(snapshot.clone());
@@ -186,11 +192,12 @@ impl Endpoint {
         link.session.prepare(snapshot, &mut fds).map_err(|refusal| refusal.to_string())
     }
 
-    /// Builds the rings where `frozen`, the same port once it was frozen, says that they stand, or where they say so themselves if
-    /// nobody froze it; `None` when a poller is still inside. Pollers stay out until [`resume`](Self::resume).
+    /// Builds the rings at the positions in `frozen`, the final snapshot of the same port, or, without one,
+    /// at the positions that the rings and their records show. Returns `None` if a poller is still inside.
+    /// Pollers stay out until [`resume`](Self::resume).
     ///
     /// # Errors
-    /// [`Error::TakeOver`]; the port is the predecessor's as before.
+    /// [`Error::TakeOver`]; the predecessor still owns the port.
     pub(crate) fn begin(&mut self, frozen: Option<&Snapshot>) -> Option<Result<(), Error>> {
         let refused =
             |reason: &dyn std::fmt::Display| Some(Err(Error::TakeOver { reason: reason.to_string() }));

@@ -1,8 +1,8 @@
-//! What of a port is kept outside of its process, for one that comes after it was killed.
+//! State of a port that is stored outside its process, for a successor in case the process is killed.
 //!
-//! A request is taken off the socket before what it changes can be kept, so what is kept does not count from before the first byte is
-//! read until everything is answered and kept. A process that is killed in between leaves a connection that nobody can go on
-//! with; its frontend is disconnected then, and connects again.
+//! A request is taken off the socket before its effects can be stored. The stored state is therefore marked
+//! invalid before the first byte is read, until everything is answered and stored. If the process is killed
+//! in between, no successor can continue the connection: the frontend is disconnected and reconnects.
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -19,11 +19,11 @@ use crate::session::Left;
 /// sent them can make closing slow.
 const BACKLOG: usize = 2;
 
-/// Where a port's state is stored, and whether the stored state is current.
+/// The place where a port's state is stored, and whether the stored state is current.
 pub(super) struct Kept {
     place: Option<Arc<dyn Keep>>,
     peer: Arc<Peer>,
-    /// Closes descriptors that were stored, which a frontend may have sent.
+    /// Closes descriptors that were stored before, because a frontend may have sent them.
     closer: Closer,
     changed: bool,
     unsettled: bool,
@@ -40,7 +40,7 @@ impl Kept {
         self.changed = true;
     }
 
-    /// Requests are about to be read.
+    /// Marks the stored state as invalid, before requests are read.
     pub(super) fn unsettle(&mut self) {
         if let Some(place) = self.place.as_ref().filter(|_| !self.unsettled) {
             match place.unsettle() {
@@ -91,7 +91,7 @@ impl Kept {
         self.forget();
     }
 
-    /// Keeps nothing any more.
+    /// Removes the stored state, and stores nothing any more.
     pub(super) fn forget(&mut self) {
         if let Some(place) = self.place.take() {
             let earlier = place.forget();
@@ -107,14 +107,14 @@ impl Drop for Kept {
 }
 
 impl Endpoint {
-    /// Is kept in `place` from now on.
+    /// Stores the state in `place` from now on.
     pub(in crate::control) fn keep_in(&mut self, place: Arc<dyn Keep>) {
         self.kept.forget();
         (self.kept.place, self.kept.changed, self.kept.unsettled) = (Some(place), true, true);
         self.keep_up();
     }
 
-    /// Keeps what has changed, if it is the time for that.
+    /// Stores changed state, if no request is in progress.
     pub(in crate::control) fn keep_up(&mut self) {
         if !self.kept.is_due() || !self.is_ours() || !self.link.as_mut().is_none_or(Link::is_between_requests)
         {
