@@ -1,4 +1,4 @@
-//! Requests about the device as a whole: features, status, configuration, reset.
+//! Requests about the whole device: features, status, configuration, reset.
 
 use linecard_virtio::Features;
 use linecard_wire::payload::{Config, Payload};
@@ -8,9 +8,9 @@ use super::request::Answer;
 use super::{Session, Slots};
 use crate::error::Refusal;
 
-/// `status`: the driver is set up and drives the device (virtio 1.3, Device Status Field).
+/// Bit of `status`: the driver is ready to drive the device (virtio 1.3, Device Status Field).
 const DRIVER_OK: u8 = 4;
-/// `status` of `virtio_net_config`: the link is up.
+/// Bit of `status` in `virtio_net_config`: the link is up.
 const LINK_UP: u16 = 1;
 /// Smallest MTU that IPv4 allows.
 const MIN_MTU: u16 = 68;
@@ -33,7 +33,7 @@ impl Session {
         number(&message, self.terms.protocol.bits())
     }
 
-    /// DPDK and QEMU count pairs here, although rings are what the text says.
+    /// Answers with the number of queue pairs, as DPDK and QEMU do, although the specification says rings.
     pub(super) fn get_queue_num(&mut self, message: Message, _: &mut Slots<'_>) -> Result<Answer, Refusal> {
         number(&message, u64::from(self.terms.queue_pairs))
     }
@@ -52,7 +52,7 @@ impl Session {
         if !not_offered.is_empty() {
             return Err(Refusal::Features { not_offered });
         }
-        // Logging goes on and off while packets pass.
+        // Logging may be switched on and off while packets flow.
         let without = |features: Features| features.difference(Features::LOG_ALL);
         let rings = 0..self.vrings.len();
         if self.features.map(without) != Some(without(asked)) {
@@ -86,20 +86,20 @@ impl Session {
             u8::try_from(asked).map_err(|_| Refusal::Value { what: "status", got: asked, max: 0xff })?;
         self.status = Some(status);
         if status == 0 {
-            // A reset of the device stops its rings; how they are described may stay.
+            // A device reset stops the rings. Their configuration is kept.
             (0..self.vrings.len()).for_each(|index| self.stop(index, slots));
         }
         self.apply_modes(slots);
         Ok(Answer::None)
     }
 
-    /// Whether the driver is ready, as far as it says so at all.
+    /// Whether the driver is ready. True if the frontend reports no status.
     pub(super) fn driver_ok(&self) -> bool {
         self.status.is_none_or(|status| status & DRIVER_OK != 0)
     }
 
-    /// Stops and disables all rings. Memory, ownership and the negotiation stay, as libvhost-user has it;
-    /// frontends that track memory by region rely on that.
+    /// Stops and disables all rings. Memory, owner and negotiated features are kept, as in libvhost-user;
+    /// frontends that add memory region by region rely on that.
     pub(super) fn reset_owner(&mut self, message: Message, slots: &mut Slots<'_>) -> Result<Answer, Refusal> {
         <()>::from_bytes(&message.payload)?;
         for index in 0..self.vrings.len() {
@@ -111,7 +111,8 @@ impl Session {
         Ok(Answer::None)
     }
 
-    /// The same, and the device is as one that nobody has negotiated with.
+    /// As [`reset_owner`](Self::reset_owner), and also resets the device to its state before feature
+    /// negotiation.
     pub(super) fn reset_device(
         &mut self,
         message: Message,
@@ -133,7 +134,7 @@ impl Session {
         Ok(Answer::None)
     }
 
-    /// Has the first receive queue announce the address, as if the peer had sent the frame.
+    /// Makes the first receive queue announce the MAC address, as if the peer had sent the frame.
     pub(super) fn send_rarp(&mut self, message: Message, slots: &mut Slots<'_>) -> Result<Answer, Refusal> {
         let word = u64::from_bytes(&message.payload)?.to_ne_bytes();
         let [a, b, c, d, e, f, ..] = word;
@@ -156,7 +157,7 @@ impl Session {
         Ok(Answer::payload(&Config { data: data.to_vec(), ..asked }))
     }
 
-    /// `struct virtio_net_config` up to `mtu`, zeros behind (virtio 1.3, Network Device: Device
+    /// The bytes of `struct virtio_net_config` up to `mtu`, then zeros (virtio 1.3, Network Device: Device
     /// Configuration Layout).
     fn config_space(&self) -> [u8; 256] {
         let mut space = [0; 256];
@@ -168,14 +169,14 @@ impl Session {
         space
     }
 
-    /// Nothing in our configuration can be written.
+    /// Refuses every write: the configuration space is read-only.
     pub(super) fn set_config(&mut self, message: Message, _: &mut Slots<'_>) -> Result<Answer, Refusal> {
         Config::from_bytes(&message.payload)?;
         Err(Refusal::Unsupported { request: message.request })
     }
 }
 
-/// What a request without a payload asks for.
+/// Answers a request without a payload with `value`.
 fn number(message: &Message, value: u64) -> Result<Answer, Refusal> {
     <()>::from_bytes(&message.payload)?;
     Ok(Answer::payload(&value))

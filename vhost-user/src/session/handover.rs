@@ -1,7 +1,8 @@
-//! A session left to a successor, and taken over from a predecessor.
+//! Transfer of a session to a successor, or from a predecessor.
 //!
-//! It is done between two requests and two bursts: what was taken off a ring has been given back to it, so a ring is where
-//! its position says. The frontend notices nothing but that its packets wait meanwhile.
+//! It takes place between two requests and two bursts: every buffer taken from a ring has been returned, so
+//! the ring's position describes it completely. The frontend's packets wait meanwhile; it notices nothing
+//! else.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,22 +20,22 @@ use crate::error::Refusal;
 use crate::event::Event;
 use crate::memory::{MemoryMap, Region};
 
-/// Descriptors to be left, in the order of their numbers.
+/// Descriptors for a successor, numbered in their order.
 #[derive(Default)]
 pub(crate) struct Left {
     pub(crate) fds: Vec<OwnedFd>,
     count: u32,
-    /// The successor has them already.
+    /// The successor already has the descriptors.
     only_counted: bool,
 }
 
 impl Left {
-    /// Numbers descriptors that have been left before, and duplicates none.
+    /// Assigns the same numbers as for an earlier snapshot, without duplicating descriptors.
     pub(crate) fn counting() -> Self {
         Self { only_counted: true, ..Self::default() }
     }
 
-    /// Duplicates `fd`; the number it has from now on.
+    /// Duplicates `fd`. Returns the number assigned to it.
     pub(crate) fn add(&mut self, fd: BorrowedFd<'_>) -> io::Result<Descriptor> {
         if !self.only_counted {
             self.fds.push(fd.try_clone_to_owned()?);
@@ -48,7 +49,7 @@ impl Left {
     }
 }
 
-/// Descriptors that were left, each to be taken once.
+/// Descriptors from a predecessor. Each can be taken once.
 pub(crate) struct Taken<F>(Vec<Option<F>>);
 
 impl<F> Taken<F> {
@@ -56,14 +57,14 @@ impl<F> Taken<F> {
         Self(fds.into_iter().map(Some).collect())
     }
 
-    /// The descriptor of that number; `None` for none.
+    /// Takes the descriptor of this number; `None` for number 0.
     pub(crate) fn take(&mut self, number: Descriptor) -> Result<Option<F>, Refusal> {
         let missing = Refusal::Value { what: "descriptor", got: u64::from(number), max: self.0.len() as u64 };
         let Some(at) = number.checked_sub(1) else { return Ok(None) };
         self.0.get_mut(at as usize).and_then(Option::take).map(Some).ok_or(missing)
     }
 
-    /// The same places, with what `change` makes of each descriptor.
+    /// Converts each descriptor with `change`, and keeps the numbers.
     pub(crate) fn try_map<T, E>(self, change: impl Fn(F) -> Result<T, E>) -> Result<Taken<T>, E> {
         let changed: Result<_, E> = self.0.into_iter().map(|fd| fd.map(&change).transpose()).collect();
         changed.map(Taken)
@@ -71,10 +72,10 @@ impl<F> Taken<F> {
 }
 
 impl Session {
-    /// What a successor has to know; the session and its rings stay as they are.
+    /// The state that a successor needs. The session and its rings do not change.
     ///
     /// # Errors
-    /// A descriptor cannot be duplicated, or a region has kept none.
+    /// A descriptor cannot be duplicated, or a region did not keep its own.
     pub(crate) fn leave(&self, slots: &mut Slots<'_>, fds: &mut Left) -> io::Result<Snapshot> {
         let mut flags = SessionFlags::default();
         flags.set(SessionFlags::HAS_FEATURES, self.features.is_some());
@@ -111,11 +112,12 @@ impl Session {
         Ok(Snapshot { session, rings, regions })
     }
 
-    /// Becomes the session that a predecessor holds: all but its rings, which are the predecessor's until
-    /// [`start_rings`](Self::start_rings).
+    /// Adopts the state of a session that a predecessor holds, except its rings: they belong to the
+    /// predecessor until [`start_rings`](Self::start_rings).
     ///
     /// # Errors
-    /// What this backend would not have agreed to, or what cannot be mapped. The session is of no use then.
+    /// The state contains something that this backend would have refused, or memory cannot be mapped. The
+    /// session is unusable then.
     pub(crate) fn prepare(&mut self, snapshot: &Snapshot, fds: &mut Taken<PeerFd>) -> Result<(), Refusal> {
         let record = &snapshot.session;
         self.take_negotiated(record)?;
@@ -155,11 +157,12 @@ impl Session {
         Ok(())
     }
 
-    /// Builds the rings where the predecessor's stood when it was frozen. Nobody polls either yet.
+    /// Builds the rings at the positions in the final `snapshot`. No thread polls the rings of either process
+    /// yet.
     ///
     /// # Errors
-    /// A ring cannot be built here, or `snapshot` is of a session other than the one that was
-    /// [prepared](Self::prepare), `before`.
+    /// A ring cannot be built, or `snapshot` belongs to another session than `before`, which was
+    /// [prepared](Self::prepare).
     pub(crate) fn start_rings(
         &mut self,
         before: &Snapshot,
@@ -185,7 +188,7 @@ impl Session {
             let waits = self.vrings.get_mut(index).and_then(|vring| vring.waits.as_mut());
             match (&mut slot.ring, waits) {
                 (Some(ring), _) => ring.faulted = faulted,
-                // Translations are not left to a successor: the frontend is asked for them again.
+                // Translations are not transferred: the frontend is asked for them again.
                 (None, Some((_, waits_faulted))) => *waits_faulted = faulted,
                 (None, None) if record.has(RingFlags::RUNS) => {
                     return Err(Refusal::RingIncomplete { index, what: "memory" });
@@ -197,11 +200,11 @@ impl Session {
         Ok(())
     }
 
-    /// As [`start_rings`](Self::start_rings), where nobody said where rings stand: `snapshot` is of some time before its process
-    /// was killed.
+    /// As [`start_rings`](Self::start_rings), without final positions: `snapshot` was stored some time before
+    /// the predecessor was killed.
     ///
     /// # Errors
-    /// A ring cannot be built here.
+    /// A ring cannot be built.
     pub(crate) fn recover_rings(
         &mut self,
         snapshot: &Snapshot,
@@ -213,7 +216,7 @@ impl Session {
         Ok(())
     }
 
-    /// What belongs to rings that run.
+    /// Restores the remaining state of the rings: announcements and kick descriptors.
     fn take_rest(&self, snapshot: &Snapshot, slots: &mut Slots<'_>) {
         for (index, record) in snapshot.rings.iter().enumerate() {
             let Some(slot) = slots.get(index) else { continue };

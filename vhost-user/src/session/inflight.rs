@@ -1,4 +1,4 @@
-//! Requests about the region that outlives a backend: see [`crate::memory::Inflight`].
+//! Requests about the inflight region, which outlives a backend: see [`crate::memory::Inflight`].
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -15,26 +15,26 @@ use crate::error::Refusal;
 use crate::memory::{Inflight, Region, RingInflight, region_len};
 use crate::peer::tell;
 
-/// A region of our own making, and its length.
+/// A region created by this backend, and its length.
 pub(super) struct CreatedRegion {
     file: OwnedFd,
     len: u64,
 }
 
-/// Where a ring is to begin.
+/// The position at which a ring starts.
 pub(super) struct StartPoint {
     pub(super) base: u32,
-    /// What a predecessor had taken from there on.
+    /// Buffers that a predecessor had taken, beginning at `base`.
     pub(super) taken: Vec<Used>,
 }
 
 impl Session {
-    /// Makes a region. There is one for a session at most, which is empty again each time that it is asked for: a frontend
-    /// keeps what it is given as long as it likes, and may ask as often as it likes.
+    /// Creates a region. A session has at most one, which is cleared each time that it is requested: a
+    /// frontend may keep it as long as it likes and request it as often as it likes.
     pub(super) fn get_inflight_fd(&mut self, message: Message, _: &mut Slots<'_>) -> Result<Answer, Refusal> {
         let asked = Description::from_bytes(&message.payload)?;
         self.check_inflight(&asked)?;
-        // The layout may not be known yet.
+        // The features, and with them the layout, may not be negotiated yet.
         let layout = self.features.map_or(Layout::Packed, layout_of);
         let len = region_len(layout, asked.queues, asked.queue_size);
         let failed = |source: rustix::io::Errno| Refusal::InflightFile { source: source.into() };
@@ -49,12 +49,12 @@ impl Session {
         let copy = made.file.try_clone().map_err(|source| Refusal::InflightFile { source })?;
         self.inflight_made = Some(made);
         let mut answer = Description { mmap_size: len, mmap_offset: 0, ..asked }.to_bytes();
-        // 20 bytes of QEMU's, 24 of frontends whose structure is not packed: each waits for as many as it sends.
+        // QEMU's structure has 20 bytes, an unpacked one has 24. A frontend expects as many as it sends.
         answer.resize(message.payload.len(), 0);
         Ok(Answer::Now(answer, vec![copy]))
     }
 
-    /// Takes the region that a predecessor has recorded in, or a new one. It counts for rings that are started from now on.
+    /// Sets the region, with a predecessor's records or a new one. It applies to rings started afterwards.
     pub(super) fn set_inflight_fd(&mut self, message: Message, _: &mut Slots<'_>) -> Result<Answer, Refusal> {
         let asked = Description::from_bytes(&message.payload)?;
         self.check_inflight(&asked)?;
@@ -69,13 +69,13 @@ impl Session {
         Ok(Answer::None)
     }
 
-    /// Makes a region that the frontend has not asked for, where ring `index` tells nobody where it stands. Without one the
-    /// ring runs all the same, and a process that comes after a crash cannot go on with it.
+    /// Creates a region without a request of the frontend, if ring `index` does not show its position. If
+    /// that fails, the ring still runs, but no process can continue with it after a crash.
     pub(super) fn make_own_record(&mut self, index: usize) {
         if !self.terms.records || self.inflight.is_some() || self.tells_itself(index) {
             return;
         }
-        // Pages that no ring is recorded in are not there.
+        // Pages of rings that are not recorded are never allocated.
         let queues = u16::try_from(self.vrings.len()).unwrap_or(u16::MAX);
         let queue_size = linecard_virtio::layout::MAX_SIZE;
         let len = region_len(Layout::Packed, queues, queue_size);
@@ -90,7 +90,8 @@ impl Session {
         }
     }
 
-    /// Whether ring `index` shows where it stands by itself: not what a device uses in batches.
+    /// Whether ring `index` shows its own position. A packed in-order ring does not, if the device writes
+    /// batches of used descriptors.
     fn tells_itself(&self, index: usize) -> bool {
         let batches = Features::RING_PACKED | Features::IN_ORDER;
         index.is_multiple_of(2) || !self.features.is_some_and(|features| features.contains(batches))
@@ -109,14 +110,14 @@ impl Session {
         Ok(())
     }
 
-    /// A region in the frontend's file.
+    /// Maps an inflight region from the frontend's file.
     pub(super) fn inflight_in(&self, place: Description, file: PeerFd) -> Result<Inflight, Refusal> {
         let Description { mmap_size, mmap_offset, queues, queue_size } = place;
         let region = self.map_file(mmap_size, mmap_offset, file)?;
         Ok(Inflight { region, queues, queue_size })
     }
 
-    /// Memory of the frontend's that is no part of its guest's.
+    /// Maps memory that belongs to the frontend but not to its guest.
     pub(super) fn map_file(&self, size: u64, offset: u64, file: PeerFd) -> Result<Region, Refusal> {
         let spec = linecard_wire::payload::MemoryRegion { guest_addr: 0, size, user_addr: 0, offset };
         let alarm = self.watched.then_some(&self.alarm);
@@ -124,7 +125,7 @@ impl Session {
         Ok(if self.terms.hand_over { region.keeping(file) } else { region })
     }
 
-    /// The record of ring `index`, if the frontend keeps one.
+    /// The record of ring `index`, if there is one.
     pub(super) fn ring_inflight(&self, index: usize, layout: Layout, size: u16) -> Option<RingInflight> {
         if self.own_inflight && self.tells_itself(index) {
             return None;
@@ -132,8 +133,9 @@ impl Session {
         RingInflight::of(self.inflight.as_ref()?, index, layout, size)
     }
 
-    /// Where a ring that is started begins: where it was told, unless that is a position of the past. What the frontend
-    /// cannot know (a backend ended without a word) the ring or the record tells.
+    /// The position at which a starting ring begins: the one that the frontend set, unless the ring has been
+    /// used beyond it. The frontend may not know that, if a backend ended without notice; then the ring or
+    /// its record shows the position.
     pub(super) fn begin(
         &self,
         index: usize,
@@ -172,10 +174,10 @@ impl Session {
         begin
     }
 
-    /// The same of a packed ring, which has no index to look at, whose position that was told is of the past. Its flags tell so of
-    /// most, but not of all: after a batch that began in the last slot, slot 0 looks as in the first lap. Where the present one is
-    /// the ring tells too, unless buffers were used in batches: these leave no trace of where they end.
-    /// `recorded` is where a predecessor stood at the end of a burst.
+    /// The same for a packed ring, whose set position is out of date. Usually the flags of its descriptors
+    /// show that, but not always: after a batch that began in the last slot, slot 0 looks as in the first
+    /// lap. The flags also show the current position, unless buffers were used in batches, whose end leaves
+    /// no trace. `recorded` is a predecessor's position at the end of a burst.
     fn begin_packed(
         &self,
         index: usize,
@@ -207,7 +209,7 @@ impl Session {
     }
 }
 
-/// A file of zeros whose length nobody can change.
+/// Creates a file of zeros whose length cannot be changed.
 fn memfd(len: u64) -> rustix::io::Result<OwnedFd> {
     let file = rustix::fs::memfd_create("inflight", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     rustix::fs::ftruncate(&file, len)?;

@@ -1,4 +1,4 @@
-//! Requests about translated addresses (`VIRTIO_F_ACCESS_PLATFORM`), and what the frontend is asked about them.
+//! IOTLB messages (`VIRTIO_F_ACCESS_PLATFORM`), and requests to the frontend for missing translations.
 //!
 //! ```text
 //!   poller: chain without a translation ──► Misses ──► control thread: MISS ──► frontend
@@ -6,8 +6,8 @@
 //!   INVALIDATE ──► Table ──► who was inside a burst leaves it ──► acknowledgement
 //! ```
 //!
-//! A ring's own areas are translated too. One that cannot be is as good as not started until it can, and one whose areas are
-//! taken back is stopped where it stands.
+//! The areas of a ring are translated, too. A ring without a translation of its areas is treated as not started; if a
+//! translation is invalidated, the ring stops at its position.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -26,14 +26,14 @@ use crate::error::Refusal;
 use crate::memory::{AHEAD, Entry, Found, Iotlb, MemoryMap, Misses, PAGE, Want, Window};
 use crate::peer::tell;
 
-/// Questions whose answers are waited for, before those are forgotten that nobody needs yet.
+/// Outstanding requests above which those are forgotten that no chain needs yet.
 const MOST_ASKED: usize = 512;
-/// How long to wait for a translation before it is asked for again.
+/// The time after which a translation is requested again.
 const AGAIN: Duration = Duration::from_secs(1);
-/// How soon to look again whether the frontend has read what it was asked.
+/// The interval between two checks whether the frontend has read earlier requests.
 const READ_INTERVAL: Duration = Duration::from_millis(10);
 
-/// A promise that is kept when the last clone is dropped.
+/// A promise that is fulfilled when the last clone is dropped.
 pub(crate) struct Kept(Option<Promise>);
 
 impl Drop for Kept {
@@ -44,23 +44,23 @@ impl Drop for Kept {
     }
 }
 
-/// What the control thread knows of one ring's use of translations.
+/// The control thread's view of one ring's use of translations.
 struct RingUse {
     misses: Arc<Misses>,
     /// The last page that its poller missed.
     missing: Option<Want>,
-    /// What chains behind the next one miss, to be asked for once.
+    /// Pages that later chains miss, to be requested once.
     prefetches: VecDeque<Want>,
-    /// When its poller is inside a burst; of the path that was built last.
+    /// Reports when the poller of the current path is inside a burst.
     waiter: Option<Writer<Arc<Kept>>>,
 }
 
-/// Translated addresses of one session.
+/// The translated addresses of one session.
 pub(crate) struct Translations {
     iotlb: Iotlb,
     rings: Vec<RingUse>,
-    /// What the frontend was asked for and has not told, and when: at most what each ring needs for itself and for its next
-    /// chain.
+    /// Requests that the frontend has not answered, and their times: those that rings and their next chains need, and
+    /// prefetches.
     asked: Vec<(Want, Instant)>,
 }
 
@@ -71,12 +71,12 @@ impl Translations {
         Self { iotlb: Iotlb::new(map), rings: (0..rings).map(|_| unused()).collect(), asked: Vec::new() }
     }
 
-    /// Forgets everything; what is told from now on leads into `map`. Rings have to be built anew, or be ended.
+    /// Forgets everything; later translations lead into `map`. Rings must be rebuilt or ended.
     fn forget(&mut self, map: &Arc<MemoryMap>) {
         *self = Self::new(map, self.rings.len());
     }
 
-    /// Takes what pollers have missed.
+    /// Collects the misses that pollers have noted.
     fn look_for_misses(&mut self) {
         for ring in &mut self.rings {
             if ring.misses.look() || ring.misses.has_ahead() {
@@ -87,9 +87,9 @@ impl Translations {
         }
     }
 
-    /// Takes a translation in, and forgets whatever was missing without it: it may be taken back before anybody looks again,
-    /// and to ask for what the driver has done with is an error of ours (QEMU tells the guest of a fault). Whether it took the
-    /// place of another one.
+    /// Adds a translation, and forgets the misses that it satisfies. A translation may be invalidated before anybody looks
+    /// again, and a request for pages that the driver has finished with is an error (QEMU reports a fault to the guest).
+    /// Returns whether it replaced another translation.
     fn update(&mut self, entry: Entry) -> bool {
         self.look_for_misses();
         let changed = self.iotlb.update(entry);
@@ -103,9 +103,9 @@ impl Translations {
         changed
     }
 
-    /// Forgets the translations of all that lies between `first` and `last`, also in part, and that anybody misses something there:
-    /// a poller may have noted what was told while it looked, and has used since, and to ask for what the driver has done with is
-    /// an error of ours. Whoever needs it all the same sees the change and notes it again.
+    /// Removes translations that overlap with the range from `first` to `last`, and forgets the misses noted there: a
+    /// poller may have noted a miss that was satisfied and used since, and a request for pages that the driver has finished
+    /// with is an error. A poller that still needs the page sees the change and notes the miss again.
     fn take_back(&mut self, (first, last): (u64, u64)) {
         self.look_for_misses();
         let stays = |(page, _): Want| page > last || page.saturating_add(PAGE - 1) < first;
@@ -117,7 +117,7 @@ impl Translations {
         self.iotlb.remove(first, last);
     }
 
-    /// The poller of ring `index` misses nothing any more: the ring is stopped, or begins anew.
+    /// Discards the misses of ring `index`, which is stopped or restarted.
     pub(super) fn forget_misses(&mut self, index: usize) {
         if let Some(ring) = self.rings.get_mut(index) {
             ring.misses.take_next();
@@ -127,17 +127,17 @@ impl Translations {
     }
 }
 
-/// Where an area of a ring is.
+/// The location of an area of a ring.
 pub(super) enum Area {
     Here(std::ptr::NonNull<u8>),
-    /// The translation of this page is not there.
+    /// The translation of this page is missing.
     Missing(Want),
-    /// Not in one piece in shared memory.
+    /// The area is not contiguous in shared memory.
     Nowhere,
 }
 
 impl Translations {
-    /// Where `len` bytes of a ring at `addr` are.
+    /// The location of `len` bytes of a ring at `addr`.
     pub(super) fn area(&self, addr: u64, len: u64, access: Access) -> Area {
         match self.iotlb.table().find(addr, len, access) {
             Found::Here(place, part) if part == len => Area::Here(place),
@@ -152,30 +152,30 @@ impl Translations {
     }
 }
 
-/// The areas of a ring of `size` at `addr`: where they begin, how long they are, and what is done there.
+/// The areas of a ring of `size` at `addr`: their addresses, lengths, and the device's access to them.
 pub(super) fn areas(addr: &VringAddr, layout: Layout, size: u16) -> [(u64, usize, Access); 3] {
     let [desc, driver, device] = layout.areas(size);
-    // A packed ring's descriptors are given back where they lie.
+    // A device writes used descriptors of a packed ring into the descriptor area.
     let descriptors = Access::of(layout == Layout::Packed);
     [(addr.desc, desc, descriptors), (addr.avail, driver, Access::Read), (addr.used, device, Access::Write)]
 }
 
 impl Session {
-    /// Has addresses translated from now on, or not, as `features` say.
+    /// Enables or disables translated addresses, according to `features`.
     pub(super) fn use_translations(&mut self, features: Features) {
         let rings = self.vrings.len();
         let on = features.contains(Features::ACCESS_PLATFORM);
         self.translations = on.then(|| Translations::new(&self.map, rings));
     }
 
-    /// Forgets all translations. Rings that run have to be built anew.
+    /// Removes all translations. Running rings must be rebuilt.
     pub(super) fn forget_translations(&mut self) {
         if let Some(translations) = &mut self.translations {
             translations.forget(&self.map);
         }
     }
 
-    /// What the path of ring `index` looks its addresses up in, and how it says that it does.
+    /// The view of the translations for the path of ring `index`, and the reader that reports when the path uses it.
     pub(super) fn window(&mut self, index: usize) -> Option<(Window, Reader<Arc<Kept>>)> {
         let Translations { iotlb, rings, .. } = self.translations.as_mut()?;
         let ring = rings.get_mut(index)?;
@@ -195,7 +195,7 @@ impl Session {
         Ok(Answer::None)
     }
 
-    /// Whether an IOTLB message concerns rings themselves, and not only what their descriptors point to.
+    /// Whether an IOTLB message concerns the areas of rings, and not only the buffers of their descriptors.
     pub(super) fn iotlb_touches_rings(&self, message: &Message) -> bool {
         IotlbMessage::from_bytes(&message.payload).is_ok_and(|told| {
             let waits = |vring: &Vring| vring.waits.is_some();
@@ -203,7 +203,7 @@ impl Session {
         })
     }
 
-    /// The started rings some area of which has addresses in `range`.
+    /// The started rings that have an area with addresses in `range`.
     fn rings_in(&self, (first, last): (u64, u64)) -> Vec<usize> {
         let layout = layout_of(self.features.unwrap_or_default());
         let overlaps = |vring: &Vring| {
@@ -217,7 +217,7 @@ impl Session {
         (0..self.vrings.len()).filter(|index| self.vrings.get(*index).is_some_and(overlaps)).collect()
     }
 
-    /// A translation is told or taken back.
+    /// Adds or removes a translation.
     pub(super) fn iotlb_message(
         &mut self,
         message: Message,
@@ -242,12 +242,12 @@ impl Session {
                 self.rebuild(index..index + 1, slots);
             }
         }
-        // Who sleeps over a chain without a translation looks again.
+        // Pollers that sleep because a chain lacks a translation look again.
         self.peer.relay.wake_all();
         Ok(if taken_back { self.once_left(message.request) } else { Answer::None })
     }
 
-    /// Takes a translation in; whether it took the place of another one.
+    /// Adds a translation. Returns whether it replaced another one.
     fn take_translation(&mut self, told: &IotlbMessage) -> Result<bool, Refusal> {
         let entry = Entry::new(told, &self.map)?;
         let unasked = Refusal::Translation {
@@ -258,7 +258,7 @@ impl Session {
         Ok(self.translations.as_mut().ok_or(unasked)?.update(entry))
     }
 
-    /// The answer to a request that has taken translations back: it comes when nobody is inside a burst any more that may use
+    /// The answer to a request that removed translations. It is sent once no poller is inside a burst that may still use
     /// them.
     fn once_left(&self, request: u32) -> Answer {
         let rings = self.translations.as_ref().map_or(&[][..], |translations| &translations.rings);
@@ -276,19 +276,19 @@ impl Session {
         Answer::Later(pending)
     }
 
-    /// Asks the frontend for translations that rings need: once for each, and again after a while.
+    /// Requests translations that rings need: once each, and again after [`AGAIN`].
     pub(crate) fn ask_for_translations(&mut self) {
         let of_rings = self.missing_areas();
         let Some(translations) = &mut self.translations else { return };
         translations.look_for_misses();
         let mut wants: Vec<_> = translations.rings.iter().filter_map(|ring| ring.missing).collect();
         wants.extend(of_rings);
-        // Who may write may read.
+        // Write access includes read access.
         let written: Vec<_> =
             wants.iter().filter(|(_, access)| *access == Access::Write).map(|(page, _)| *page).collect();
         wants.retain(|(page, access)| *access == Access::Write || !written.contains(page));
         wants.retain(|want| translations.iotlb.is_missing(*want));
-        // What was asked for ahead is not asked for again before its turn, as long as there is room to remember it.
+        // Prefetches are not requested again before they are needed, as long as there is room to remember them.
         let room = translations.asked.len() < MOST_ASKED;
         let answerable = self.channel.is_some();
         translations
@@ -301,7 +301,7 @@ impl Session {
                     warn,
                     "rings wait for translations, and the frontend has given no channel to ask for them (SET_BACKEND_REQ_FD)"
                 );
-                // Not told again as long as it is the same.
+                // Remembered, so that the same warning is not logged again.
                 translations.asked.extend(wants.into_iter().map(|want| (want, Instant::now())));
             }
             return;
@@ -312,17 +312,17 @@ impl Session {
         }
     }
 
-    /// Whether nothing of a question is on its way.
+    /// Whether no request is partially sent.
     pub(crate) fn channel_is_idle(&mut self) -> bool {
         self.channel.as_mut().is_none_or(|channel| channel.flush().is_ok_and(|idle| idle))
     }
 
-    /// Lets go of the channel without a word: it is a successor's, or a predecessor's.
+    /// Releases the channel without shutting it down: it belongs to a successor or a predecessor.
     pub(crate) fn leave_channel(&mut self) {
         drop(self.channel.take().map(Connection::into_socket));
     }
 
-    /// When translations have to be asked for again.
+    /// The time at which translations must be requested again.
     pub(crate) fn next_question(&self) -> Option<Instant> {
         let (translations, channel) = (self.translations.as_ref()?, self.channel.as_ref()?);
         let again = translations.asked.iter().map(|(_, at)| *at + AGAIN).min();
@@ -330,7 +330,7 @@ impl Session {
         again.into_iter().chain(unread).min()
     }
 
-    /// The pages that areas of rings lack which are otherwise ready.
+    /// The missing pages in the areas of rings that are otherwise ready.
     fn missing_areas(&self) -> Vec<Want> {
         let Some(translations) = &self.translations else { return Vec::new() };
         let layout = layout_of(self.features.unwrap_or_default());
@@ -348,7 +348,7 @@ impl Session {
 }
 
 impl Translations {
-    /// Asks for what is needed, and then for what will be, until the frontend has to read first.
+    /// Requests the needed translations and then prefetches, until the frontend must read first.
     fn ask(&mut self, needed: &[Want], channel: &mut Connection) -> Result<(), linecard_wire::Error> {
         for want in needed {
             if !self.ask_for(*want, channel)? {
@@ -366,7 +366,7 @@ impl Translations {
         Ok(())
     }
 
-    /// Asks for one translation, unless its answer is waited for; false when the frontend has to read first.
+    /// Requests a translation, unless it is already requested. Returns false if the frontend must read first.
     fn ask_for(&mut self, want: Want, channel: &mut Connection) -> Result<bool, linecard_wire::Error> {
         if self.asked.iter().any(|(asked, _)| *asked == want) {
             return Ok(true);
@@ -386,8 +386,8 @@ impl Translations {
     }
 }
 
-/// The addresses that a message is about, from the first to the last. Of a range that goes beyond the last address, or says
-/// nothing of its end, everything from its first is meant: to forget too much costs questions, to forget too little is wrong.
+/// The addresses of a message, from the first to the last. An empty or overflowing range extends to the last address:
+/// removing too much costs requests, removing too little is wrong.
 fn range_of(told: &IotlbMessage) -> (u64, u64) {
     let last = told.size.checked_sub(1).and_then(|ahead| told.iova.checked_add(ahead));
     (told.iova, last.unwrap_or(u64::MAX))

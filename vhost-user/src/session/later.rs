@@ -1,4 +1,4 @@
-//! Answers that are not there yet.
+//! Answers that become available later.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
@@ -7,31 +7,31 @@ use super::request::Answer;
 use crate::error::Refusal;
 use crate::peer::Peer;
 
-/// How a request went.
+/// The outcome of a request.
 pub(crate) type Outcome = Result<Answer, Refusal>;
 
-/// An answer that somebody works on: the closing thread of the port, or whoever polls a ring and has to leave it first.
+/// A delayed answer. The port's closing thread computes it, or it waits until a poller leaves a ring.
 #[derive(Debug)]
 pub(crate) struct Pending {
     request: u32,
     outcome: Receiver<Outcome>,
 }
 
-/// Who works on an answer gives it here; who drops this has refused.
+/// The sending side of a delayed answer. Dropping it without an answer refuses the request.
 pub(crate) struct Promise {
-    /// There until the promise is kept or dropped.
+    /// `Some` until the promise is dropped.
     outcome: Option<Sender<Outcome>>,
     peer: Arc<Peer>,
 }
 
 impl Pending {
-    /// A place for the answer to `request` of `peer`, and the promise of one.
+    /// Creates a delayed answer to `request` of `peer`, and the promise for it.
     pub(crate) fn new(request: u32, peer: &Arc<Peer>) -> (Promise, Self) {
         let (sender, outcome) = channel();
         (Promise { outcome: Some(sender), peer: Arc::clone(peer) }, Self { request, outcome })
     }
 
-    /// The outcome if it is there, else this again. A promise that was dropped is a refusal.
+    /// The outcome if it is available, otherwise this value again. A dropped promise is a refusal.
     pub(super) fn look(self) -> Result<Outcome, Self> {
         match self.outcome.try_recv() {
             Ok(outcome) => Ok(outcome),
@@ -42,7 +42,7 @@ impl Pending {
 }
 
 impl Promise {
-    /// Answers. Nobody listens any more where the connection has ended.
+    /// Delivers the outcome. It is discarded if the connection has ended.
     pub(crate) fn resolve(self, outcome: Outcome) {
         if let Some(sender) = &self.outcome {
             let _ = sender.send(outcome);
@@ -52,7 +52,7 @@ impl Promise {
 
 impl Drop for Promise {
     fn drop(&mut self) {
-        // The channel has to be closed before the control thread looks.
+        // The channel must be closed before the control thread looks.
         self.outcome = None;
         self.peer.wake_control();
     }

@@ -1,8 +1,8 @@
-//! Requests about the dirty log of a migration.
+//! Requests about the dirty log of a live migration.
 //!
-//! A frontend that wants it gives the log (`SET_LOG_BASE`), sets `VHOST_F_LOG_ALL` for buffers and `VHOST_VRING_F_LOG` for
-//! rings, all while packets pass. Each changes the type of the rings' paths (`datapath::Records`), so a ring that is not logged
-//! does not even ask.
+//! A frontend sets the log (`SET_LOG_BASE`), and enables it with `VHOST_F_LOG_ALL` for buffers and
+//! `VHOST_VRING_F_LOG` for rings, all while packets flow. Each change selects another type for the rings'
+//! paths (`datapath::Records`), so a ring that is not logged has no test for it.
 
 use std::sync::Arc;
 
@@ -18,11 +18,11 @@ use crate::event::Event;
 use crate::memory::{DirtyLog, MemoryMap};
 use crate::peer::tell;
 
-/// The one flag of a ring address: the ring is logged.
+/// The only flag of a ring address: the ring is logged.
 pub(super) const VRING_F_LOG: u32 = 1;
 
 impl Session {
-    /// Takes the log. The answer says that everything from now on is in it.
+    /// Sets the log. After the answer, every write is logged.
     pub(super) fn set_log_base(
         &mut self,
         message: Message,
@@ -41,7 +41,7 @@ impl Session {
         Ok(Answer::payload(&asked))
     }
 
-    /// A log in the frontend's file.
+    /// Maps a log from the frontend's file.
     pub(super) fn log_in(&self, place: Log, file: PeerFd) -> Result<DirtyLog, Refusal> {
         Ok(DirtyLog::new(self.map_file(place.size, place.offset, file)?))
     }
@@ -66,19 +66,19 @@ impl Session {
         Ok(())
     }
 
-    /// Checks that the log has room for a ring that is to be logged.
+    /// Checks that the log covers a ring to be logged.
     pub(super) fn check_logged_ring(
         &self,
         addr: &VringAddr,
         layout: Layout,
         size: u16,
     ) -> Result<(), Refusal> {
-        // A translated one lies in memory, all of which the log covers.
+        // The areas of a translated ring are in guest memory, all of which the log covers.
         let log = self.log.as_ref().filter(|_| self.translations.is_none());
         log.map_or(Ok(()), |log| check_logged(log, addr, layout, size))
     }
 
-    /// Where a ring is logged, if it is.
+    /// The log of a ring, if it is logged.
     pub(super) fn ring_log(
         &self,
         addr: &VringAddr,
@@ -91,13 +91,15 @@ impl Session {
         let mut ring = Vec::new();
         if addr.flags & VRING_F_LOG != 0 {
             let [descs, _, device] = layout.areas(size);
-            // Where addresses are translated, that of the log is too, and the place of the area says what it leads to.
+            // If addresses are translated, so is the address of the log. The location of the area gives its
+            // guest address instead.
             let logged = match self.translations {
                 None => Some(addr.log),
                 Some(_) => map.guest_addr(memory.device.as_ptr()),
             };
             ring.extend(logged.map(|addr| (addr, device as u64)));
-            // `log_guest_addr` is where the device area is, in either layout. A packed ring is written elsewhere as well.
+            // `log_guest_addr` is the address of the device area in either layout. A packed ring also has
+            // writes to its descriptor area.
             if layout == Layout::Packed {
                 ring.extend(map.guest_addr(memory.desc.as_ptr()).map(|addr| (addr, descs as u64)));
             }
@@ -109,7 +111,7 @@ impl Session {
         Some(RingLog { log, map, buffers, ring, event })
     }
 
-    /// Says so when the log has become too small for the memory: what it cannot hold is not migrated.
+    /// Warns if the log no longer covers the memory: writes beyond it are not migrated.
     pub(super) fn warn_of_short_log(&self) {
         if self.log.as_ref().is_some_and(|log| !log.covers(&self.map)) {
             tell!(

@@ -1,4 +1,4 @@
-//! Requests about the peer's memory.
+//! Requests about the peer's memory regions.
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ impl Session {
     ) -> Result<Answer, Refusal> {
         let MemTable(specs) = MemTable::from_bytes(&message.payload)?;
         expect_fds(&message, specs.len())?;
-        // Before anything is mapped.
+        // Checked before any region is mapped.
         self.terms.limits.check(&specs)?;
         let regions: Result<Vec<_>, _> =
             specs.into_iter().zip(message.fds).map(|(spec, file)| self.region(spec, file)).collect();
@@ -37,7 +37,7 @@ impl Session {
         Ok(Answer::None)
     }
 
-    /// Adds a region. The very one that is there already is acknowledged: QEMU 7.2 has a vhost device of its own for each
+    /// Adds a region. A region that already exists is acknowledged: QEMU 7.2 has a vhost device for each
     /// queue pair, and each of them adds every region.
     pub(super) fn add_region(&mut self, message: Message, slots: &mut Slots<'_>) -> Result<Answer, Refusal> {
         let SingleRegion(spec) = SingleRegion::from_bytes(&message.payload)?;
@@ -55,8 +55,9 @@ impl Session {
         Ok(Answer::None)
     }
 
-    /// Removes a region. One that is gone already is acknowledged: each vhost device of QEMU 7.2 removes every region, and
-    /// the first may have put another into its place by then. A descriptor may come along (QEMU sends one); it is closed.
+    /// Removes a region. A region that does not exist is acknowledged: each vhost device of QEMU 7.2 removes
+    /// every region, and the first may have added another in its place by then. A descriptor may accompany
+    /// the request (QEMU sends one); it is closed.
     pub(super) fn remove_region(
         &mut self,
         message: Message,
@@ -77,7 +78,7 @@ impl Session {
         Ok(Answer::None)
     }
 
-    /// The region that the peer describes: the one that is mapped already if it is the very same, else a new one.
+    /// Maps the region that the peer describes, or returns the mapping of an identical region.
     pub(super) fn region(&self, spec: MemoryRegion, file: PeerFd) -> Result<Arc<Region>, RegionError> {
         match self.map.regions().iter().find(|region| region.is(&spec, &file)) {
             Some(region) => Ok(Arc::clone(region)),

@@ -1,8 +1,9 @@
-//! One connection's state, and what each request does to it.
+//! The state of one connection, and the requests that change it.
 //!
-//! A request is checked whole, then carried out; a refused one changes nothing. What holds for which request is a table
-//! ([`request`]). The caller holds every queue's gate meanwhile ([`Row::touches_rings`] says when it must), so rings are built, moved and ended here
-//! without the polling threads noticing more than one missed burst.
+//! A request is completely checked, then performed; a refused request changes nothing. A table lists the
+//! properties of each request ([`request`]). The caller holds the gates of all queues for a request that
+//! needs them (see [`Row::touches_rings`]), so rings are built, moved and ended here, and the polling threads
+//! miss at most one burst.
 
 mod device;
 mod handover;
@@ -41,7 +42,7 @@ pub(crate) use later::Promise;
 pub(crate) use later::{Outcome, Pending};
 pub(crate) use request::{Answer, REQUESTS, Row, protocol_features};
 
-/// The queues' slots, all held by the control thread.
+/// The slots of all queues, held by the control thread.
 pub(crate) struct Slots<'a>(pub(crate) &'a mut [Controller<VringSlot>]);
 
 impl Slots<'_> {
@@ -50,7 +51,7 @@ impl Slots<'_> {
     }
 }
 
-/// What a backend offers and allows; the same for all its sessions.
+/// The features and limits of a backend, the same for all its sessions.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Terms {
     pub(crate) queue_pairs: u16,
@@ -59,30 +60,30 @@ pub(crate) struct Terms {
     pub(crate) mac: [u8; 6],
     pub(crate) mtu: u16,
     pub(crate) limits: MapLimits,
-    /// Whether regions keep their descriptors, for a successor.
+    /// Whether regions keep their descriptors for a successor.
     pub(crate) hand_over: bool,
-    /// Whether rings are recorded that do not tell where they stand.
+    /// Whether rings are recorded that do not show their position.
     pub(crate) records: bool,
-    /// Whether the frontend's memory may be of any file.
+    /// Whether the frontend's memory may be backed by any file.
     pub(crate) trusted_memory: bool,
-    /// The requests that are known.
+    /// The supported requests.
     pub(crate) requests: &'static [Row],
 }
 
-/// What to do after a request.
+/// The action after a request.
 #[derive(Debug)]
 pub(crate) enum Verdict {
-    /// Nothing is to be sent.
+    /// Nothing is sent.
     Silent,
-    /// This payload answers it, with these descriptors.
+    /// This payload is sent as the answer, with these descriptors.
     Reply(Vec<u8>, Vec<OwnedFd>),
-    /// The answer is not there yet; nothing is read before it is sent.
+    /// The answer is not available yet. No message is read before it is sent.
     Wait(Waiting),
-    /// The connection ends.
+    /// The connection is closed.
     Close(Refusal),
 }
 
-/// A request whose answer is not there yet.
+/// A request whose answer is not available yet.
 #[derive(Debug)]
 pub(crate) struct Waiting {
     pub(crate) request: u32,
@@ -91,7 +92,7 @@ pub(crate) struct Waiting {
     pending: Pending,
 }
 
-/// One frontend's view of the device.
+/// The state that one frontend has negotiated and configured.
 pub(crate) struct Session {
     terms: Terms,
     ledger: Ledger,
@@ -103,22 +104,22 @@ pub(crate) struct Session {
     status: Option<u8>,
     map: Arc<MemoryMap>,
     vrings: Vec<Vring>,
-    /// Where what is written is noted, and what is signalled then.
+    /// The log of written pages, and the eventfd signalled for new entries.
     log: Option<Arc<DirtyLog>>,
     log_event: Option<Arc<Event>>,
-    /// Where descriptors in flight are recorded, and what we made for that.
+    /// The records of descriptors in flight, and the region that this backend created for them.
     inflight: Option<Arc<Inflight>>,
     inflight_made: Option<inflight::CreatedRegion>,
-    /// `inflight` is this backend's own, of which the frontend knows nothing.
+    /// This backend created `inflight` without a request of the frontend.
     own_inflight: bool,
-    /// Where the frontend is asked (`SET_BACKEND_REQ_FD`).
+    /// The channel for requests to the frontend (`SET_BACKEND_REQ_FD`).
     channel: Option<Connection>,
-    /// What addresses are translated by, where an IOMMU does that.
+    /// The address translations, if an IOMMU is in use.
     translations: Option<iotlb::Translations>,
 }
 
 impl Session {
-    /// A session that nothing has been said in. With `watched`, pages that vanish are survived.
+    /// A new session. With `watched`, the process survives pages that the peer removes.
     pub(crate) fn new(terms: Terms, ledger: Ledger, peer: Arc<Peer>, watched: bool) -> Self {
         let rings = usize::from(terms.queue_pairs) * 2;
         Self {
@@ -147,17 +148,17 @@ impl Session {
         &self.peer
     }
 
-    /// Whether the peer took memory away from under us.
+    /// Whether the peer removed pages of its memory.
     pub(crate) fn quarantined(&self) -> bool {
         self.alarm.raised()
     }
 
-    /// What is known about a request of this code; `None` for one that this backend does not know.
+    /// The properties of the request of this code; `None` if it is unknown.
     pub(crate) fn row(&self, code: u32) -> Option<&'static Row> {
         self.terms.requests.iter().find(|row| row.code as u32 == code)
     }
 
-    /// Carries out `message` or refuses it.
+    /// Performs or refuses `message`.
     pub(crate) fn respond(&mut self, message: Message, slots: &mut Slots<'_>) -> Verdict {
         let request = message.request;
         let acknowledge = message.needs_reply() && self.protocol.contains(ProtocolFeatures::REPLY_ACK);
@@ -167,7 +168,7 @@ impl Session {
         self.conclude(request, reply, acknowledge, outcome)
     }
 
-    /// Looks for an answer that was not there.
+    /// Checks whether a delayed answer is available.
     pub(crate) fn look(&mut self, waiting: Waiting) -> Verdict {
         let Waiting { request, reply, acknowledge, pending } = waiting;
         match pending.look() {
@@ -176,7 +177,7 @@ impl Session {
         }
     }
 
-    /// What the frontend is told.
+    /// The message for the frontend.
     fn conclude(&self, request: u32, reply: Reply, acknowledge: bool, outcome: Outcome) -> Verdict {
         match outcome {
             Ok(Answer::Now(payload, fds)) => Verdict::Reply(payload, fds),
@@ -197,7 +198,7 @@ impl Session {
         }
     }
 
-    /// All that holds for any request is checked here, then its own function is called.
+    /// Performs the checks common to all requests, then calls the request's handler.
     fn carry_out(&mut self, row: Option<&Row>, message: Message, slots: &mut Slots<'_>) -> Outcome {
         let request = message.request;
         if message.flags & !NEED_REPLY != VERSION {
@@ -213,7 +214,7 @@ impl Session {
         Ok(answer)
     }
 
-    /// Shows the peer's state to whoever asks.
+    /// Publishes the negotiated state and the rings, for other threads.
     fn tell_peer(&self, slots: &mut Slots<'_>) {
         self.peer.set_negotiated(self.features.unwrap_or_default(), self.protocol);
         self.tell_rings(slots);

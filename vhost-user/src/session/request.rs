@@ -1,8 +1,9 @@
-//! The requests that a backend knows, one row each.
+//! The supported requests, one row each.
 //!
-//! A row is all there is to say about a request: what it needs, what may come along, whether the polling threads must stand
-//! aside, how it is answered, and the function that carries it out. Checks, gates, acknowledgements and the protocol features
-//! on offer follow from it. To add a request is to add a row, and the function beside what it changes.
+//! A row describes a request completely: the protocol feature and descriptors that it needs, whether it needs
+//! closed gates, how it is answered, and its handler. Checks, gates, acknowledgements and the offered
+//! protocol features follow from the table. A new request needs a row, and a handler in the module of the
+//! state that it changes.
 
 use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
@@ -14,17 +15,17 @@ use super::later::Pending;
 use super::{Session, Slots};
 use crate::error::Refusal;
 
-/// What carries a request out. An error has changed nothing.
+/// The function that performs a request. After an error nothing has changed.
 pub(crate) type Handler = fn(&mut Session, Message, &mut Slots<'_>) -> Result<Answer, Refusal>;
 
-/// The answer of a request's own.
+/// The answer of a handler.
 #[derive(Debug)]
 pub(crate) enum Answer {
-    /// None; an acknowledgement where the frontend wants one.
+    /// No payload; an acknowledgement if the frontend requested one.
     None,
-    /// This payload, and these descriptors with it.
+    /// A payload and its descriptors.
     Now(Vec<u8>, Vec<OwnedFd>),
-    /// One that somebody works on. The frontend's next request waits for it.
+    /// An answer that becomes available later. The frontend's next request waits for it.
     Later(Pending),
 }
 
@@ -37,31 +38,31 @@ impl Answer {
 /// How a request is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reply {
-    /// Not at all, or by an acknowledgement (`REPLY_ACK`), which can say that it was refused.
+    /// Not at all, or by an acknowledgement (`REPLY_ACK`), which can report a refusal.
     Acknowledgement,
-    /// By a payload of its own. A refusal cannot be told, and ends the connection.
+    /// By a payload. A refusal cannot be reported, and ends the connection.
     Payload,
-    /// By a payload of its own, and a refusal by an empty one.
+    /// By a payload, which is empty after a refusal.
     PayloadOrEmpty,
 }
 
-/// Whether a request may change what polling threads use.
+/// Whether a request may change state that polling threads use.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Rings {
     Untouched,
-    /// It is carried out while no polling thread is inside a ring.
+    /// The request is performed while no polling thread is inside a ring.
     Held,
-    /// It is if this says so of the message.
+    /// As `Held`, if this function returns true for the message.
     AsSaid(fn(&Session, &Message) -> bool),
 }
 
-/// One request.
+/// The properties of one request.
 #[derive(Debug)]
 pub(crate) struct Row {
     pub(super) code: Req,
-    /// The protocol feature without which it is refused.
+    /// The protocol feature that must have been negotiated.
     pub(super) needs: ProtocolFeatures,
-    /// How many descriptors may come along; where the payload says how many, its function checks that.
+    /// The allowed number of descriptors. If the payload determines it, the handler checks it.
     pub(super) descriptors: RangeInclusive<usize>,
     pub(super) rings: Rings,
     pub(super) reply: Reply,
@@ -69,13 +70,13 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// A request that tells something.
+    /// A request that sets something.
     pub(super) const fn set(code: Req, rings: Rings, carry_out: Handler) -> Self {
         let (needs, reply) = (ProtocolFeatures::empty(), Reply::Acknowledgement);
         Self { code, needs, descriptors: 0..=0, rings, reply, carry_out }
     }
 
-    /// A request that asks something.
+    /// A request that reads something.
     pub(crate) const fn get(code: Req, carry_out: Handler) -> Self {
         Self { reply: Reply::Payload, ..Self::set(code, Rings::Untouched, carry_out) }
     }
@@ -88,7 +89,7 @@ impl Row {
         Self { descriptors, ..self }
     }
 
-    /// Checks that as many descriptors came as may; the message closes them otherwise.
+    /// Checks the number of descriptors. A refused message closes its descriptors.
     pub(super) fn check_descriptors(&self, message: &Message) -> Result<(), Refusal> {
         let got = message.fds.len().saturating_add(message.surplus_fds);
         if self.descriptors.contains(&got) {
@@ -98,7 +99,7 @@ impl Row {
         Err(Refusal::Descriptors { request: message.request, got, want })
     }
 
-    /// One that tells something about rings, and a copy: for tables of tests.
+    /// A request that sets something about rings, and a copy of a row, for tables of tests.
     #[cfg(test)]
     pub(crate) fn held(code: Req, carry_out: Handler) -> Self {
         Self::set(code, Rings::Held, carry_out)
@@ -110,7 +111,7 @@ impl Row {
         Self { descriptors, needs, reply: self.reply, ..Self::set(self.code, self.rings, self.carry_out) }
     }
 
-    /// Whether `message`, which is one of these, may change what polling threads use.
+    /// Whether `message`, which has this row's code, may change state that polling threads use.
     pub(crate) fn touches_rings(&self, session: &Session, message: &Message) -> bool {
         match self.rings {
             Untouched => false,
@@ -172,12 +173,13 @@ pub(crate) static REQUESTS: &[Row] = &[
     Row::get(Req::GET_STATUS, Session::get_status).needs(Need::STATUS),
 ];
 
-/// The protocol features that some request needs.
+/// The protocol features that at least one request needs.
 pub(crate) fn protocol_features() -> ProtocolFeatures {
     REQUESTS.iter().map(|row| row.needs).collect()
 }
 
-/// Checks that exactly `want` descriptors came, as a payload says; the message closes them otherwise.
+/// Checks that the message has exactly the `want` descriptors that its payload announces. A refused message
+/// closes its descriptors.
 pub(super) fn expect_fds(message: &Message, want: usize) -> Result<(), Refusal> {
     let got = message.fds.len().saturating_add(message.surplus_fds);
     if got == want { Ok(()) } else { Err(Refusal::Descriptors { request: message.request, got, want }) }

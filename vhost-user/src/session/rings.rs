@@ -1,4 +1,4 @@
-//! Requests about one ring, and the life of running rings.
+//! Requests about one ring, and starting, rebuilding and stopping rings.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::memory::MemoryMap;
 use crate::peer::{ShownRing, tell};
 use crate::slot::{Mode, Ring};
 
-/// What a user must know of a packed ring whose position is lost, and what to do.
+/// The warning about a packed ring whose position is lost, with a remedy for the user.
 pub(super) const BEHIND: &str = "this packed ring was used beyond the position that the frontend starts it at (a backend ended while \
     the ring was in use), and does not tell how far; no packet may pass until the driver starts anew: reload it or restart \
     the guest. Split rings (QEMU: packed=off) survive a restart of any backend";
@@ -41,10 +41,10 @@ impl Session {
             .ok_or(Refusal::RingIndex { index: asked, rings })
     }
 
-    /// Stops the rings `indices`, because the frontend tells `what` of them anew; refuses when one of them is enabled.
+    /// Stops the rings `indices`, because the frontend sets `what` again. Refuses if one of them is enabled.
     ///
-    /// A ring that is started and disabled is one that its frontend has done with: Cloud Hypervisor only disables the
-    /// rings of a guest that starts anew, and describes them again.
+    /// A frontend has finished with a ring that is started and disabled: Cloud Hypervisor only disables the rings of a
+    /// restarted guest, and configures them again.
     pub(super) fn make_idle(
         &mut self,
         indices: Range<usize>,
@@ -91,7 +91,7 @@ impl Session {
         features.ok_or(Refusal::RingIncomplete { index, what: "features" })?;
         ring_memory(index, &addr, (layout, size), &map, self.translations.as_ref())?;
         self.check_logged_ring(&addr, layout, size)?;
-        // Areas that move under a ring which is disabled: the driver begins anew, with indices of its own.
+        // If the areas of a disabled ring move, the driver has restarted and begins with new indices.
         if moves && !self.vrings.get(index).is_some_and(|vring| vring.started && self.is_enabled(vring)) {
             self.stop(index, slots);
         }
@@ -118,7 +118,7 @@ impl Session {
         Ok(Answer::None)
     }
 
-    /// Stops the ring; the answer is where it stands.
+    /// Stops the ring, and answers with its position.
     pub(super) fn get_vring_base(
         &mut self,
         message: Message,
@@ -147,7 +147,7 @@ impl Session {
         Ok(Answer::None)
     }
 
-    /// Starts the ring, or exchanges the kick descriptor of a running one.
+    /// Starts the ring, or replaces the kick descriptor of a running one.
     pub(super) fn set_vring_kick(
         &mut self,
         message: Message,
@@ -171,11 +171,11 @@ impl Session {
         Ok(Answer::None)
     }
 
-    /// Builds the ring where the frontend has told that it begins, or has it wait for the translation of its areas.
+    /// Builds the ring at the position that the frontend set, or defers that until its areas are translated.
     fn start(&mut self, index: usize, slots: &mut Slots<'_>) -> Result<(), Refusal> {
         match self.build(index, Start::AsTold)? {
             Some(ring) => {
-                // A frontend may send half of a position (DPDK does); the full one is kept, which stays right when the ring wraps.
+                // DPDK sends half of a position. The full one is kept, which stays right when the ring wraps.
                 let base = ring.path.base();
                 self.vrings.get_mut(index).into_iter().for_each(|vring| vring.base = base);
                 if let Some(slot) = slots.get(index) {
@@ -202,7 +202,7 @@ impl Session {
         let event = event.map(Arc::new);
         if let Some(ring) = slots.get(index).and_then(|slot| slot.ring.as_mut()) {
             ring.call.clone_from(&event);
-            // What was used before the driver could be called must not go unnoticed.
+            // Buffers used before the driver could be notified must not go unnoticed.
             event.iter().for_each(|call| {
                 call.signal();
             });
@@ -229,7 +229,7 @@ impl Session {
         Ok(Answer::None)
     }
 
-    /// The ring a descriptor is for, and the descriptor if there is one.
+    /// The ring of a descriptor, and the descriptor if there is one.
     fn take_event(&self, message: Message) -> Result<(usize, Option<Event>), Refusal> {
         let VringFd { index, has_fd } = VringFd::from_bytes(&message.payload)?;
         let index = self.index(u32::from(index))?;
@@ -243,7 +243,7 @@ impl Session {
         }
     }
 
-    /// A ring made from what is known about `index`; `None` while its areas are not translated.
+    /// Builds a ring from the settings of `index`. Returns `None` while its areas are not translated.
     fn build(&mut self, index: usize, start: Start) -> Result<Option<Ring>, Refusal> {
         let missing = |what| Refusal::RingIncomplete { index, what };
         let vring = self.vrings.get(index).ok_or(missing("place"))?;
@@ -282,11 +282,11 @@ impl Session {
         }))
     }
 
-    /// Rebuilds all started rings from what their memory says, after the process that used them was killed. Buffers that it had taken
-    /// and not given back are still in the ring.
+    /// Rebuilds all started rings from their memory, after the process that used them was killed. Buffers that it had taken and
+    /// not returned are still in the rings.
     ///
     /// # Errors
-    /// One cannot be built.
+    /// A ring cannot be built.
     pub(super) fn find(&mut self, slots: &mut Slots<'_>) -> Result<(), Refusal> {
         for index in 0..self.vrings.len() {
             let Some(slot) = slots.get(index) else { continue };
@@ -299,7 +299,7 @@ impl Session {
                     .for_each(|vring| vring.waits = Some((Start::AfterKill, false)));
                 continue;
             };
-            // Whether its driver was called for what was used last is not known.
+            // It is not known whether the driver was notified of the last used buffers.
             ring.call.iter().for_each(|call| {
                 call.signal();
             });
@@ -308,7 +308,7 @@ impl Session {
         Ok(())
     }
 
-    /// Ends a ring and remembers where it stood.
+    /// Ends a ring and records its position.
     pub(super) fn stop(&mut self, index: usize, slots: &mut Slots<'_>) {
         let ring = slots.get(index).and_then(|slot| slot.ring.take());
         let Some(vring) = self.vrings.get_mut(index) else { return };
@@ -323,12 +323,12 @@ impl Session {
         vring.kick = None;
         self.peer.set_kick(index, None);
         if !self.vrings.iter().any(|vring| vring.started) {
-            // The driver may have others when it begins anew, and nobody says so (QEMU 7.2).
+            // A restarted driver may use other addresses, and no message announces that (QEMU 7.2).
             self.forget_translations();
         }
     }
 
-    /// Exchanges the memory map under running rings.
+    /// Replaces the memory map of running rings.
     pub(super) fn move_to(&mut self, map: Arc<MemoryMap>, slots: &mut Slots<'_>) {
         self.map = map;
         self.forget_translations();
@@ -336,10 +336,10 @@ impl Session {
         self.warn_of_short_log();
     }
 
-    /// Rebuilds the running rings among `indices` at their current position from the current configuration: stop, change and start in
-    /// one, for whatever may change while packets pass. A ring that is no longer in shared memory stops.
+    /// Rebuilds the running rings among `indices` at their position, after a setting has changed that may change while packets
+    /// flow. A ring that is no longer in shared memory stops.
     ///
-    /// Nothing is in flight: what a burst takes off a ring it gives back, and nobody is inside one.
+    /// No buffer is in flight: a burst returns all buffers that it takes, and no poller is inside one.
     pub(super) fn rebuild(&mut self, indices: Range<usize>, slots: &mut Slots<'_>) {
         for index in indices {
             let Some(slot) = slots.get(index) else { continue };
@@ -349,7 +349,7 @@ impl Session {
                 (start, faulted) = (Start::WhereItStood, ring.faulted);
                 vring.base = ring.path.base();
             }
-            // Translation misses noted so far are the old path's.
+            // Misses noted so far belong to the old path.
             self.translations.iter_mut().for_each(|translations| translations.forget_misses(index));
             match self.build(index, start) {
                 Ok(None) => {
@@ -359,10 +359,10 @@ impl Session {
                 }
                 Ok(Some(mut ring)) => {
                     ring.faulted = faulted;
-                    // Of one that waited, what was told may be half of a position.
+                    // If the ring was waiting, the position that the frontend set may be half of one.
                     let base = ring.path.base();
                     self.vrings.get_mut(index).into_iter().for_each(|vring| vring.base = base);
-                    // The new device half does not know what the old one owed: one call too many, never one too few.
+                    // The old device half may have owed a notification; a spurious one is harmless.
                     ring.call.iter().for_each(|call| {
                         call.signal();
                     });
@@ -381,13 +381,13 @@ impl Session {
         }
     }
 
-    /// Without protocol features a ring is enabled as soon as it is started.
+    /// Without protocol features, a ring is enabled once it is started.
     fn is_enabled(&self, vring: &Vring) -> bool {
         let negotiated = self.features.is_some_and(|features| features.contains(Features::PROTOCOL_FEATURES));
         vring.enabled || !negotiated
     }
 
-    /// What the frontend wants of a ring.
+    /// The mode that the frontend requests for a ring.
     fn asked_mode(&self, vring: &Vring) -> Mode {
         match (self.driver_ok(), self.is_enabled(vring)) {
             (false, _) => Mode::Parked,
@@ -396,12 +396,12 @@ impl Session {
         }
     }
 
-    /// The same, unless the user has stopped its queue.
+    /// The same, unless the user has stopped the queue.
     fn mode(&self, index: usize, vring: &Vring) -> Mode {
         if self.peer.is_stopped(index) { Mode::Parked } else { self.asked_mode(vring) }
     }
 
-    /// Has rings run or rest as the user wants them.
+    /// Applies the user's choice of stopped queues.
     pub(crate) fn follow_user(&self, slots: &mut Slots<'_>) {
         self.apply_modes(slots);
     }
@@ -415,7 +415,7 @@ impl Session {
         }
     }
 
-    /// Ends every ring: the connection is gone.
+    /// Ends all rings after the connection has ended.
     pub(crate) fn end(&mut self, slots: &mut Slots<'_>) {
         for index in 0..self.vrings.len() {
             self.stop(index, slots);
@@ -427,7 +427,7 @@ impl Session {
         self.tell_rings(slots);
     }
 
-    /// Shows link, paths and sizes to whoever asks. A queue that the user has stopped takes no link down.
+    /// Publishes link, paths and sizes. A queue that the user has stopped does not take the link down.
     pub(super) fn tell_rings(&self, slots: &mut Slots<'_>) {
         let mut delivering = Vec::new();
         let mut rings = Vec::new();

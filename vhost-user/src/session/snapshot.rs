@@ -1,4 +1,4 @@
-//! What a session is, as bytes that another process of another version can read.
+//! The serialized state of a session, readable by processes of other versions.
 //!
 //! ```text
 //!   ┌──────┬─────────┬────────┬──────┬──────────┬──────┐
@@ -6,9 +6,10 @@
 //!   └──────┴─────────┴────────┴──────┴──────────┴──────┘
 //! ```
 //!
-//! Every number is in native byte order: both processes are on one machine. The head says how long each kind of record is.
-//! A later version appends fields to records, and chooses them so that zeros mean what the earlier version did: an earlier
-//! reader leaves out what it does not know, and a later one reads zeros.
+//! All numbers are in native byte order, because both processes run on the same machine. The head has the
+//! length of each kind of record. A later version appends fields to records and chooses them so that zeros
+//! mean the earlier behaviour. An earlier reader ignores fields that it does not know, and a later reader
+//! reads missing fields as zeros.
 
 use crate::memory::{DirtyLog, Inflight};
 use bitflags::bitflags;
@@ -16,11 +17,11 @@ use linecard_wire::payload::{Inflight as Description, Log, MemoryRegion, VringAd
 use linecard_wire::socket::ListenerName;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// Eight bytes that begin every snapshot.
+/// The eight bytes at the beginning of every snapshot.
 const MAGIC: [u8; 8] = *b"LC-VHOST";
-/// The version that this is written by. A reader needs it for messages only: see the [module](self).
+/// The version of the writer. A reader uses it only in messages: see the [module](self).
 pub(crate) const VERSION: u32 = 1;
-/// Most bytes of a record that a later version may write.
+/// The largest length of a record that is accepted from a later version.
 const MOST_LEN: u32 = 4096;
 
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -28,17 +29,17 @@ const MOST_LEN: u32 = 4096;
 struct Head {
     magic: [u8; 8],
     version: u32,
-    /// Bytes of this, of the session, of each ring, of each region.
+    /// Bytes of the head, of the session, of each ring, of each region.
     lens: [u32; 4],
     rings: u32,
     regions: u32,
     reserved: u32,
 }
 
-/// A descriptor's place in the list, and 1; 0 for none.
+/// The index of a descriptor in the list plus 1; 0 for none.
 pub(crate) type Descriptor = u32;
 
-/// What a [`SessionRecord`] says in bits.
+/// The flags of a [`SessionRecord`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(transparent)]
 pub(crate) struct SessionFlags(u32);
@@ -48,12 +49,12 @@ bitflags! {
         const HAS_FEATURES = 1;
         const HAS_STATUS = 2;
         const OWN_USER_ONLY = 4;
-        /// The inflight region is none that the frontend knows of.
+        /// The frontend does not know of the inflight region.
         const OWN_INFLIGHT = 8;
     }
 }
 
-/// What a [`RingRecord`] says in bits.
+/// The flags of a [`RingRecord`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(transparent)]
 pub(crate) struct RingFlags(u32);
@@ -66,7 +67,7 @@ bitflags! {
         const ENABLED = 8;
         const FAULTED = 16;
         const ANNOUNCES = 32;
-        /// It was there to be polled when the session was frozen.
+        /// The ring was running when the session was frozen.
         const RUNS = 64;
     }
 }
@@ -76,17 +77,17 @@ bitflags! {
 #[repr(C)]
 pub(crate) struct SessionRecord {
     pub(crate) flags: SessionFlags,
-    /// The socket that the port listens at.
+    /// The listening socket of the port.
     pub(crate) listener: Descriptor,
-    /// Device and inode of its name if that goes with the port; zeros otherwise.
+    /// Device and inode of the socket's name, if the name is handed over with the port; otherwise zeros.
     pub(crate) name: [u64; 2],
     pub(crate) connection: Descriptor,
     pub(crate) status: u32,
     pub(crate) features: u64,
     pub(crate) protocol: u64,
-    /// 0 where the frontend told none.
+    /// 0 if the frontend set none.
     pub(crate) mtu: u32,
-    /// The dirty log, and its place in the file.
+    /// The dirty log, and its location in the file.
     pub(crate) log: Descriptor,
     pub(crate) log_size: u64,
     pub(crate) log_offset: u64,
@@ -144,7 +145,7 @@ impl SessionRecord {
 pub(crate) struct RingRecord {
     pub(crate) flags: RingFlags,
     pub(crate) size: u32,
-    /// As in `SET_VRING_BASE`.
+    /// In the format of `SET_VRING_BASE`.
     pub(crate) base: u32,
     pub(crate) stopped_at: u32,
     /// As in `SET_VRING_ADDR`.
@@ -156,7 +157,7 @@ pub(crate) struct RingRecord {
     pub(crate) used: u64,
     pub(crate) avail: u64,
     pub(crate) log: u64,
-    /// The address that `SEND_RARP` left to be announced.
+    /// The MAC address that still has to be announced (`SEND_RARP`).
     pub(crate) announce: [u8; 6],
     pub(crate) reserved: [u8; 2],
 }
@@ -166,7 +167,7 @@ impl RingRecord {
         self.flags.contains(flag)
     }
 
-    /// Whether this is the same ring, wherever it stands.
+    /// Whether this is the same ring, at any position.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
         const MOVES: RingFlags = RingFlags::FAULTED.union(RingFlags::ANNOUNCES).union(RingFlags::RUNS);
         let still = |ring: &Self| Self {
@@ -215,7 +216,7 @@ impl RegionRecord {
     }
 }
 
-/// A whole session.
+/// The state of a whole session.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Snapshot {
     pub(crate) session: SessionRecord,
@@ -238,10 +239,10 @@ impl Snapshot {
         [head.as_bytes(), self.session.as_bytes(), self.rings.as_bytes(), self.regions.as_bytes()].concat()
     }
 
-    /// Reads what this or another version wrote.
+    /// Reads a snapshot of this or another version.
     ///
     /// # Errors
-    /// What is wrong with it, as a clause.
+    /// The problem, as a clause.
     pub(crate) fn from_bytes(bytes: &[u8]) -> Result<Self, &'static str> {
         let mut at = Cursor(bytes);
         let head: Head = at.peek(LENS[0]).ok_or("it is shorter than its head")?;
@@ -265,7 +266,8 @@ impl Snapshot {
 struct Cursor<'a>(&'a [u8]);
 
 impl Cursor<'_> {
-    /// A record of `len` bytes, as far as it is known; zeros where it is shorter than ours.
+    /// Reads a record of `len` bytes, as far as its fields are known, without advancing. Missing fields are
+    /// zero.
     fn peek<T: FromBytes + IntoBytes>(&self, len: u32) -> Option<T> {
         let mut record = T::new_zeroed();
         let given = self.0.get(..len as usize)?;
@@ -284,7 +286,7 @@ impl Cursor<'_> {
         Some(record)
     }
 
-    /// So many records; more than there are bytes for are not tried.
+    /// Reads `count` records. Returns `None` if there are not enough bytes, without allocating for them.
     fn take_all<T: FromBytes + IntoBytes>(&mut self, len: u32, count: u32) -> Option<Vec<T>> {
         let total = (len as usize).checked_mul(count as usize)?;
         self.0.get(..total)?;
@@ -303,7 +305,8 @@ mod tests {
         Snapshot { session, rings: vec![ring, RingRecord { base: 9, ..ring }], regions: vec![region] }
     }
 
-    /// Writes `snapshot` as a version would whose records have `lens` bytes: cut off, or with ones appended.
+    /// Writes `snapshot` as a version with records of `lens` bytes would: truncated, or with additional
+    /// bytes.
     fn written_by(snapshot: &Snapshot, lens: [u32; 4]) -> Vec<u8> {
         let bytes = snapshot.to_bytes();
         let mut rest = bytes.as_slice();

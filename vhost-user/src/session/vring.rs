@@ -1,4 +1,4 @@
-//! One ring as the frontend has described it.
+//! One ring as the frontend has configured it.
 
 use linecard_eal::shared::SharedBytes;
 use linecard_virtio::{DeviceConfig, Features, Layout, RingMemory, layout};
@@ -10,38 +10,41 @@ use crate::event::Event;
 use crate::memory::{MemoryMap, is_available};
 use std::sync::Arc;
 
-/// What the frontend said about one ring; nothing here runs.
+/// The frontend's settings of one ring; the running ring is elsewhere.
 #[derive(Debug, Default)]
 pub(crate) struct Vring {
     pub(crate) size: Option<u16>,
     pub(crate) addr: Option<VringAddr>,
     pub(crate) base: u32,
-    /// Where we stood when we stopped it.
+    /// The position at which this backend stopped the ring.
     pub(crate) stopped_at: Option<u32>,
-    /// `SET_VRING_KICK` came, with or without a descriptor: the ring is started.
+    /// `SET_VRING_KICK` was received, with or without a descriptor: the ring is started.
     pub(crate) started: bool,
-    /// What the frontend signals when it has made something available; rings that are polled need it not.
+    /// The eventfd that the frontend signals after it has made buffers available. Polled rings do not need
+    /// it.
     pub(crate) kick: Option<Event>,
     pub(crate) call: Option<Arc<Event>>,
     pub(crate) error: Option<Arc<Event>>,
     pub(crate) enabled: bool,
-    /// It is started and cannot run before its areas are translated; where it begins then, and whether it is faulted.
+    /// The ring is started but its areas are not translated yet: where it will begin, and whether it is
+    /// faulted.
     pub(crate) waits: Option<(Start, bool)>,
 }
 
-/// Where a ring begins.
+/// The position at which a ring begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Start {
-    /// At the position that the frontend has told, or behind it if that is long past.
+    /// At the position that the frontend set, or after it if that is out of date.
     AsTold,
-    /// Where its memory and its record say that a process stood which was killed: what was told is of the past.
+    /// At the position shown by the memory and record of a killed process: the position that the frontend set
+    /// is out of date.
     AfterKill,
-    /// Where we have left it: what its memory says does not count.
+    /// At the position where this session stopped it, regardless of the ring's memory.
     WhereItStood,
 }
 
 impl Vring {
-    /// Forgets everything but the notification descriptors that frontends set once.
+    /// Resets everything except the notification descriptors, which frontends set only once.
     pub(crate) fn reset(&mut self) {
         let (call, error) = (self.call.take(), self.error.take());
         *self = Self { call, error, ..Self::default() };
@@ -53,8 +56,8 @@ pub(crate) fn layout_of(features: Features) -> Layout {
     if features.contains(Features::RING_PACKED) { Layout::Packed } else { Layout::Split }
 }
 
-/// Where the areas of a ring of `size` at `addr` are in this process; `None` while one of them has no translation. Without
-/// `translations`, addresses are the frontend's own.
+/// The areas, in this process, of a ring of `size` at `addr`; `None` while one of them has no translation.
+/// Without `translations`, addresses are in the frontend's address space.
 pub(crate) fn ring_memory(
     index: usize,
     addr: &VringAddr,
@@ -70,7 +73,8 @@ pub(crate) fn ring_memory(
             None => map.translate_user(addr, len as u64).ok_or_else(refused)?,
             Some(Area::Here(found)) => found,
             Some(Area::Nowhere) => return Err(refused()),
-            // It can be told as much of a range that ends, and begins where such an area may.
+            // A range can only be translated if it ends within the address space, and the area must be
+            // aligned.
             Some(Area::Missing(_)) if addr.checked_add(len as u64).is_none() => return Err(refused()),
             Some(Area::Missing(_)) if !addr.is_multiple_of(align as u64) => return Err(refused()),
             Some(Area::Missing(_)) => continue,
@@ -78,18 +82,18 @@ pub(crate) fn ring_memory(
         if !found.as_ptr().addr().is_multiple_of(align) {
             return Err(refused());
         }
-        // SAFETY: the map keeps the range mapped and the ring keeps the map (translations lead into the same one); all access
-        // from this process goes through shared cells.
+        // SAFETY: the map keeps the range mapped, and the ring keeps the map (translations lead into the same
+        // map). This process accesses the range only through shared cells.
         *place = Some(unsafe { SharedBytes::new(found, len) });
     }
     let [Some(desc), Some(driver), Some(device)] = places else { return Ok(None) };
     Ok(Some(RingMemory { desc, driver, device }))
 }
 
-/// Names of a ring's areas, for messages.
+/// Names of a ring's areas, in messages.
 const AREAS: [&str; 3] = ["descriptor", "driver", "device"];
 
-/// How the device half is made: where it starts, and with which options.
+/// The configuration of the device half: its position and options.
 pub(crate) fn device_config(base: u32, size: u16, features: Features) -> DeviceConfig {
     DeviceConfig::default()
         .size(size)
@@ -98,7 +102,7 @@ pub(crate) fn device_config(base: u32, size: u16, features: Features) -> DeviceC
         .base(base)
 }
 
-/// The position at which a ring starts, given `base` of SET_VRING_BASE, in the form that [`DeviceConfig`] takes.
+/// The start position of a ring in the form of [`DeviceConfig`], from `base` of SET_VRING_BASE.
 pub(crate) fn told_base(base: u32, layout: Layout, size: u16, memory: &RingMemory) -> Result<u32, Refusal> {
     match layout {
         Layout::Split => Ok(split_base(base, memory)),
@@ -106,11 +110,11 @@ pub(crate) fn told_base(base: u32, layout: Layout, size: u16, memory: &RingMemor
     }
 }
 
-/// A split ring goes on behind what its used ring says is finished.
+/// A split ring continues after the buffers that its used ring marks as finished.
 ///
-/// We complete everything we take, so after a clean stop both positions agree. After a backend that died,
-/// frontends start at 0 or at an old position; the used index in shared memory is then the only truth. After one that
-/// takes more than it has finished, what it had taken is taken once more.
+/// This backend completes all buffers that it takes, so both positions agree after a clean stop. After a
+/// backend crashed, frontends start at 0 or at an old position; only the used index in shared memory is then
+/// correct. If a backend took more buffers than it finished, the others are taken again.
 fn split_base(base: u32, memory: &RingMemory) -> u32 {
     const USED_IDX: usize = 2;
     let used =
@@ -122,9 +126,9 @@ fn split_base(base: u32, memory: &RingMemory) -> u32 {
     used
 }
 
-/// A packed ring goes on behind what is finished too, if the device before took more than that: what it had taken is still
-/// in the ring then, as available as it was. Some frontends (DPDK's) tell no position of what is finished; zeros stand there,
-/// where nothing is available.
+/// A packed ring also continues after the finished buffers, if the previous device had taken more than those:
+/// the others are still available in the ring. Some frontends (DPDK's) set no position of finished buffers;
+/// it is zero then, where nothing is available.
 fn packed_base(base: u32, size: u16, memory: &RingMemory) -> Result<u32, Refusal> {
     let told = PackedBase::from_u32(base);
     if told.avail >= size {
@@ -139,14 +143,14 @@ fn packed_base(base: u32, size: u16, memory: &RingMemory) -> Result<u32, Refusal
     Ok(PackedBase { avail, avail_wrap, used: avail, used_wrap: avail_wrap }.to_u32())
 }
 
-/// Whether a device has used descriptors of this packed ring from `base` on already, so that `base` is not where its driver
-/// stands.
+/// Whether a device has already used descriptors of this packed ring from `base` on, so that `base` is not
+/// the driver's position.
 ///
-/// A packed ring has no used index: the flags of its descriptors are all there is. A descriptor that waits to be used in
-/// this lap never has the flag `USED` as a used one has it, and the one before it never as the next lap would set it. On a
-/// ring that nobody has used yet (`base` 0 in the first lap) a driver has not set it either: it does from its second lap on.
-/// One false alarm is possible: a ring that another connection stopped after an even number of whole laps is at 0 in
-/// a lap like the first.
+/// A packed ring has no used index, only the flags of its descriptors. A descriptor that waits to be used in
+/// this lap never has the flag `USED` like a used one, and the descriptor before it never has it as in the
+/// next lap. In an unused ring (`base` 0 in the first lap), no driver has set the flag either: it does so
+/// from its second lap on. One false alarm is possible: a ring that another connection stopped after an even
+/// number of whole laps is at 0 in a lap like the first.
 pub(crate) fn ran_past(base: u32, size: u16, memory: &RingMemory) -> bool {
     let PackedBase { avail, avail_wrap, .. } = PackedBase::from_u32(base);
     let unused = (avail, avail_wrap) == (0, true);
@@ -168,7 +172,7 @@ fn desc_flags(memory: &RingMemory, index: u16) -> u16 {
     memory.desc.cell::<u16>(offset).map_or(0, |cell| cell.load(std::sync::atomic::Ordering::Acquire))
 }
 
-/// Whether `size` can be a ring size in either layout; the layout's own rule is checked at the start.
+/// Checks that `size` is possible in some layout. The rule of the layout itself is checked at the start.
 pub(crate) fn check_size(size: u32) -> Result<u16, Refusal> {
     let max = layout::MAX_SIZE;
     u16::try_from(size)
